@@ -1,0 +1,90 @@
+"""The contract between the engine and a device: compile a program once, run it every step.
+
+A backend takes a `Program` and the `Weights` that it names, and gives a `Step`. The step owns its activations and the
+keys and values, which are addressed by (slot, position): to forget a suffix, just write over it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from lacewing.program.program import Program
+from lacewing.quants.base import Quant
+
+Progress = Callable[[str, int, int], None]  # what is being done, done so far, in all
+
+
+class WeightView(Protocol):
+    """What a backend sees of a weight (`weights.store.Weight` is one)."""
+
+    name: str
+    shape: tuple[int, ...]
+    quant: Quant
+
+    @property
+    def data(self) -> np.ndarray:
+        """uint8 (nbytes,): the blocks, row after row; a view of mapped or owned memory. Valid until the residency changes."""
+        ...
+
+
+@dataclass(frozen=True)
+class StepLimits:
+    """What a step must be able to hold."""
+
+    context: int  # positions a slot
+    chunk: int = 512  # most tokens of one run
+    slots: int = 1
+
+
+@dataclass(frozen=True)
+class DeviceFacts:
+    """What a person may know about the device that a backend runs on."""
+
+    backend: str
+    name: str
+    threads: int
+    features: tuple[str, ...]
+    memory_bytes: int | None
+
+
+class Step(Protocol):
+    """A compiled program with its buffers and its keys and values."""
+
+    limits: StepLimits
+    buffer_bytes: int  # activations and scratch
+    kv_bytes: int
+
+    def run(self, tokens: np.ndarray, slots: np.ndarray, positions: np.ndarray, outputs: np.ndarray) -> np.ndarray:
+        """Run the program over T tokens; int32 (T,) each, 1 <= T <= limits.chunk.
+
+        Tokens of one slot come in order of position, and all earlier positions of the slot have been run before or come
+        earlier in this call. `outputs` int32 (R,) are the rows of which logits are wanted, R may be 0.
+        Returns float32 (R, V), valid until the next run. Raises OptionError for ids, slots or positions out of range.
+        """
+        ...
+
+    def rebind(self) -> None:
+        """Look up all weight addresses again, after the residency changed."""
+        ...
+
+    def close(self) -> None:
+        """Free everything. The step cannot be used afterwards."""
+        ...
+
+
+class Backend(Protocol):
+    """A device and the compiler for it."""
+
+    name: str
+
+    def facts(self) -> DeviceFacts: ...
+
+    def compile(
+        self, program: Program, weights: Mapping[str, WeightView], limits: StepLimits, progress: Progress | None = None
+    ) -> Step:
+        """Make a step. Raises BackendError, UnsupportedModelError (an op or quant that this backend lacks), OutOfMemoryError."""
+        ...

@@ -1,0 +1,62 @@
+"""Every error that a person can cause. Each message names what is wrong and what to do about it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class LacewingError(Exception):
+    """Base of all errors that a person's input, files or machine can cause."""
+
+
+class ModelFormatError(LacewingError):
+    """A file breaks its format. The message names the file and, where known, the field and the byte offset."""
+
+    def __init__(self, path: str | Path, problem: str, *, field: str | None = None, offset: int | None = None):
+        self.path, self.problem, self.field, self.offset = str(path), problem, field, offset
+        where = "".join((f", field {field!r}" if field else "", f", byte {offset}" if offset is not None else ""))
+        super().__init__(f"{path}{where}: {problem}")
+
+
+class UnsupportedModelError(LacewingError):
+    """A well-formed checkpoint that this version cannot run correctly: architecture, quant, tokenizer or key."""
+
+
+class WeightError(LacewingError):
+    """A checkpoint lacks weights that its architecture needs, has left-over ones, or has them in another shape."""
+
+
+class OptionError(LacewingError, ValueError):
+    """A parameter is out of its range; the message names the parameter, the value and the range."""
+
+
+class ContextOverflowError(LacewingError):
+    """The prompt does not fit the context; the message gives both lengths."""
+
+
+class OutOfMemoryError(LacewingError):
+    """The memory plan does not fit; the message gives what is needed and what there is."""
+
+
+class TemplateError(LacewingError):
+    """A chat template is broken, refuses the conversation, or exceeds its time or size limit."""
+
+
+class TokenizerError(LacewingError):
+    """The tokenizer metadata is missing, damaged or of an unknown kind."""
+
+
+class BackendError(LacewingError):
+    """A backend cannot be used here: driver, library or processor feature missing."""
+
+
+class NumericError(LacewingError):
+    """The model produced NaN logits; the request fails rather than returning noise."""
+
+
+class DownloadError(LacewingError):
+    """A checkpoint could not be fetched, or what came does not have the expected checksum."""
+
+
+class Cancelled(LacewingError):
+    """Long work was cancelled by its caller; the state before it is whole."""

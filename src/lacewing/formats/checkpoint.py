@@ -1,0 +1,60 @@
+"""What a checkpoint is once opened: metadata and named byte ranges. Knows no device and no model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lacewing.quants.base import Quant
+
+
+@dataclass(frozen=True)
+class ByteRange:
+    """Some bytes of a file."""
+
+    path: Path
+    offset: int
+    nbytes: int
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """One named tensor. `shape` is row-major, outermost first: a linear weight is (out, in), experts are (E, out, in).
+
+    `ranges` hold the values one after the other; one range, or one for each index of the first axis.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    quant: Quant
+    ranges: tuple[ByteRange, ...]
+
+    @property
+    def elements(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        return sum(part.nbytes for part in self.ranges)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """An opened checkpoint; every extent has been checked against its file.
+
+    `metadata` of a GGUF file: its keys. Of a Hugging Face directory: its JSON files under their names
+    (`config.json`, `generation_config.json`, `tokenizer_config.json`, ...), and `chat_template.jinja` as text.
+    """
+
+    path: Path
+    format: str  # "gguf" or "safetensors"
+    metadata: Mapping[str, Any]
+    tensors: Mapping[str, TensorInfo]
+    files: tuple[Path, ...] = field(default=())
+
+    @property
+    def nbytes(self) -> int:
+        return sum(tensor.nbytes for tensor in self.tensors.values())

@@ -1,0 +1,101 @@
+"""What a person chooses: how to load, how to sample. Frozen, checked when made."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from lacewing.errors import OptionError
+
+RESIDENCIES = ("auto", "lazy", "eager")
+_UNITS = {"": 1, "b": 1, "k": 10**3, "kb": 10**3, "m": 10**6, "mb": 10**6, "g": 10**9, "gb": 10**9, "t": 10**12,
+          "tb": 10**12, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}  # fmt: skip
+
+
+def parse_bytes(text: str | int | None) -> int | None:
+    """`"4GiB"`, `"800MB"`, `"1.5g"` or a number of bytes; None stays None. Raises OptionError."""
+    if text is None or isinstance(text, int) and not isinstance(text, bool) and text > 0:
+        return text
+    match = re.fullmatch(r"\s*(\d{1,18}(?:\.\d{1,9})?)\s*([a-zA-Z]*)\s*", str(text))
+    unit = _UNITS.get(match.group(2).lower()) if match else None
+    if match is None or unit is None or float(match.group(1)) * unit < 1:
+        raise OptionError(f"memory {text!r} is not a size; write for example 4GiB or 800MB")
+    return int(float(match.group(1)) * unit)
+
+
+def format_bytes(count: float) -> str:
+    """Bytes for people: `"1.4 GiB"`."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(count) < 1024:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TiB"
+
+
+def _check(name: str, value: object, low: float, high: float, kind: type = float) -> None:
+    numbers = (int, float) if kind is float else (int,)
+    if isinstance(value, bool) or not isinstance(value, numbers) or not math.isfinite(value) or not low <= value <= high:
+        raise OptionError(f"{name} is {value!r}; it must be {'a number' if kind is float else 'an integer'} from {low:g} to {high:g}")
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """How to open a checkpoint. None means: decide from the checkpoint and the machine."""
+
+    backend: str = "auto"
+    residency: str = "auto"
+    memory_bytes: int | None = None
+    context: int | None = None  # tokens
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.residency not in RESIDENCIES:
+            raise OptionError(f"residency is {self.residency!r}; it must be one of {', '.join(RESIDENCIES)}")
+        if self.context is not None:
+            _check("context", self.context, 1, 2**27, int)
+        if self.threads is not None:
+            _check("threads", self.threads, 1, 1024, int)
+        if self.memory_bytes is not None:
+            _check("memory", self.memory_bytes, 1, 2**60, int)
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is chosen. temperature 0 takes the likeliest token, ties to the lowest id."""
+
+    max_tokens: int | None = None  # None: until a stop or the end of the context
+    temperature: float = 0.8
+    top_k: int = 40  # 0: off
+    top_p: float = 0.95  # 1: off
+    min_p: float = 0.05  # 0: off
+    repeat_penalty: float = 1.0  # 1: off; divides positive logits of tokens seen in the last repeat_window
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repeat_window: int = 64
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    seed: int | None = None  # None: from the operating system
+    stop: tuple[str, ...] = ()
+    logprobs: int = 0  # that many likeliest alternatives are reported with each token; 0: off
+
+    def __post_init__(self) -> None:
+        if self.max_tokens is not None:
+            _check("max_tokens", self.max_tokens, 0, 2**31, int)
+        for name, low, high in (("temperature", 0, 100), ("top_p", 0, 1), ("min_p", 0, 1), ("repeat_penalty", 0.01, 100),
+                                ("presence_penalty", -100, 100), ("frequency_penalty", -100, 100)):  # fmt: skip
+            _check(name, getattr(self, name), low, high)
+        for name, high in (("top_k", 2**31), ("repeat_window", 2**31), ("logprobs", 100)):
+            _check(name, getattr(self, name), 0, high, int)
+        if self.seed is not None:
+            _check("seed", self.seed, 0, 2**63 - 1, int)
+        if len(self.logit_bias) > 1024:
+            raise OptionError(f"logit_bias has {len(self.logit_bias)} entries; at most 1024 are taken")
+        for token, bias in self.logit_bias.items():
+            _check("logit_bias token", token, 0, 2**31, int)
+            _check(f"logit_bias of token {token}", bias, -1e9, 1e9)
+        if isinstance(self.stop, str) or len(self.stop) > 16:
+            raise OptionError("stop must be a list of at most 16 strings")
+        for text in self.stop:
+            if not isinstance(text, str) or not 0 < len(text) <= 256:
+                raise OptionError(f"stop string {text!r} must be text of 1 to 256 characters")

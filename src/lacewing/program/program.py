@@ -1,0 +1,37 @@
+"""The program: the list of ops of one step, with the weights and the keys and values that it needs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from lacewing.program.ops import Op
+
+
+@dataclass(frozen=True)
+class KeyValueShape:
+    """Keys and values of one layer: `key_heads` heads of `key_width` and `value_width` values a position."""
+
+    key_heads: int
+    key_width: int
+    value_width: int
+    window: int | None = None  # positions that attention can still see; None: all
+
+    def bytes_per_token(self, itemsize: int = 2) -> int:
+        return self.key_heads * (self.key_width + self.value_width) * itemsize
+
+
+@dataclass(frozen=True)
+class Program:
+    """One step over T tokens. T, token ids, positions, slots and output rows are run-time inputs.
+
+    `weights` gives every weight name that the ops use, with its shape, outermost axis first.
+    """
+
+    ops: tuple[Op, ...]
+    weights: Mapping[str, tuple[int, ...]]
+    layers: tuple[KeyValueShape, ...]
+    vocab_size: int
+
+    def __str__(self) -> str:
+        return "\n".join(str(op) for op in self.ops)
