@@ -28,7 +28,9 @@ class Quant:
     def dequantise(self, data: np.ndarray) -> np.ndarray:
         """uint8 (..., row_bytes) to float32 (..., elements)."""
         blocks = np.ascontiguousarray(data).reshape(-1, self.block_bytes)
-        return self.dequantise_blocks(blocks).reshape(*data.shape[:-1], -1)
+        with np.errstate(all="ignore"):  # a scale may be infinite or NaN; that is the checkpoint's business
+            values = self.dequantise_blocks(blocks)
+        return values.reshape(*data.shape[:-1], data.shape[-1] // self.block_bytes * self.block_elements)
 
     def __repr__(self) -> str:
         return self.name
