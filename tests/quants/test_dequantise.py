@@ -48,8 +48,10 @@ def test_every_scale_byte_of_the_small_floats() -> None:
 @pytest.mark.parametrize("name", QUANTS)
 def test_sizes_are_the_official_ones(name: str) -> None:
     quant = by_name(name)
-    assert by_ggml_id(quant.ggml_id if quant.ggml_id is not None else -1) is quant and repr(quant) == name
-    if name in GGMLQuantizationType.__members__:
+    assert repr(quant) == name and (quant.ggml_id is None or by_ggml_id(quant.ggml_id) is quant)
+    if quant.ggml_id is None:
+        assert name in ("BOOL", "U8", "U16", "U32", "U64")  # safetensors only
+    elif name in GGMLQuantizationType.__members__:
         kind = GGMLQuantizationType[name]
         assert (quant.ggml_id, quant.block_elements, quant.block_bytes) == (kind.value, *GGML_QUANT_SIZES[kind])
     else:
@@ -62,10 +64,10 @@ def test_no_official_type_is_missing() -> None:
     assert left_out == {"Q8_1", "Q8_K"}  # activations, never weights
 
 
-@pytest.mark.parametrize("name", ["I8", "I16", "I32", "I64", "F64"])
+@pytest.mark.parametrize("name", ["I8", "I16", "I32", "I64", "F64", "U8", "U16", "U32", "U64"])
 def test_numbers(name: str) -> None:
-    dtype = np.dtype({"F": "<f", "I": "<i"}[name[0]] + str(int(name[1:]) // 8))
-    values = np.array([[0, 1, -1, 100], [7, -128, 127, 3]], dtype)
+    dtype = np.dtype({"F": "<f", "I": "<i", "U": "<u"}[name[0]] + str(int(name[1:]) // 8))
+    values = np.array([[0, 1, -1, 100], [7, -128, 127, 3]]).astype(dtype)
     assert (by_name(name).dequantise(values.view(np.uint8)) == values.astype(np.float32)).all()
 
 

@@ -18,7 +18,7 @@ from lacewing.quants.iq4_nl import IQ4_NL
 from lacewing.quants.iq4_xs import IQ4_XS
 from lacewing.quants.mxfp4 import MXFP4
 from lacewing.quants.nvfp4 import NVFP4
-from lacewing.quants.plain import BF16, F16, F32, F64, I8, I16, I32, I64
+from lacewing.quants.plain import BF16, BOOL, F16, F32, F64, I8, I16, I32, I64, U8, U16, U32, U64
 from lacewing.quants.q1_0 import Q1_0
 from lacewing.quants.q2_0 import Q2_0
 from lacewing.quants.q2_k import Q2_K
@@ -35,7 +35,8 @@ from lacewing.quants.tq1_0 import TQ1_0
 from lacewing.quants.tq2_0 import TQ2_0
 
 _ALL = (F32, F16, BF16, F64, I8, I16, I32, I64, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q1_0, Q2_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K,
-        IQ1_S, IQ1_M, IQ2_XXS, IQ2_XS, IQ2_S, IQ3_XXS, IQ3_S, IQ4_NL, IQ4_XS, TQ1_0, TQ2_0, MXFP4, NVFP4)  # fmt: skip
+        IQ1_S, IQ1_M, IQ2_XXS, IQ2_XS, IQ2_S, IQ3_XXS, IQ3_S, IQ4_NL, IQ4_XS, TQ1_0, TQ2_0, MXFP4, NVFP4,
+        BOOL, U8, U16, U32, U64)  # fmt: skip
 QUANTS: dict[str, Quant] = {quant.name: quant for quant in _ALL}
 _BY_ID: dict[int, Quant] = {quant.ggml_id: quant for quant in _ALL if quant.ggml_id is not None}
 # Known numbers that no checkpoint can hold as weights, and why.

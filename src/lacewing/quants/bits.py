@@ -53,3 +53,9 @@ def signs(field: Bytes) -> Floats:
     """(..., n) bytes to float32 (..., n, 8): -1 where the bit is set, else 1."""
     octets: Floats = _SIGNS[field]
     return octets
+
+
+def look_up(table: Array, rows: Array) -> Floats:
+    """Rows of a code book: (R, n) at (...) to float32 (..., n)."""
+    found: Floats = table[rows].astype(np.float32)
+    return found

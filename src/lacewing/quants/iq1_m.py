@@ -15,7 +15,7 @@ import numpy as np
 
 from lacewing.quants import grids
 from lacewing.quants.base import Quant
-from lacewing.quants.bits import Bytes, Floats, nibbles, numbers
+from lacewing.quants.bits import Bytes, Floats, look_up, nibbles, numbers
 from lacewing.quants.iq1_s import SHIFT
 
 _SCALE_SHIFTS = np.array((0, 3, 6, 9), np.uint16)
@@ -29,7 +29,7 @@ def dequantise_blocks(blocks: Bytes) -> Floats:
     high = nibbles(blocks[:, 32:48, None]).reshape(-1, 32)
     rows = blocks[:, :32] | (high & 7).astype(np.uint16) << 8
     shift = np.where(high & 8, -SHIFT, SHIFT)  # (N, 32)
-    octets = (grids.IQ1_S[rows].astype(np.float32) + shift[..., None]).reshape(-1, 16, 16)
+    octets = (look_up(grids.IQ1_S, rows) + shift[..., None]).reshape(-1, 16, 16)
     return (scale[..., None] * octets).reshape(-1, 256)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from lacewing.quants import grids
 from lacewing.quants.base import Quant
-from lacewing.quants.bits import Bytes, Floats, half, numbers
+from lacewing.quants.bits import Bytes, Floats, half, look_up, numbers
 
 SHIFT = np.float32(0.125)
 _HIGH_SHIFTS = np.array((0, 3, 6, 9), np.uint16)
@@ -25,7 +25,7 @@ def dequantise_blocks(blocks: Bytes) -> Floats:
     scale = half(blocks, 0) * (2 * (h >> 12 & 7) + 1).astype(np.float32)  # (N, 8)
     shift = np.where(h & 0x8000, -SHIFT, SHIFT)  # (N, 8)
     rows = blocks[:, 2:34] | ((h[..., None] >> _HIGH_SHIFTS & 7) << 8).reshape(-1, 32)
-    octets = grids.IQ1_S[rows].reshape(-1, 8, 32).astype(np.float32)
+    octets = look_up(grids.IQ1_S, rows).reshape(-1, 8, 32)
     return (scale[..., None] * (octets + shift[..., None])).reshape(-1, 256)
 
 

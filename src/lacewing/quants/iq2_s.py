@@ -15,7 +15,7 @@ import numpy as np
 
 from lacewing.quants import grids
 from lacewing.quants.base import Quant
-from lacewing.quants.bits import Bytes, Floats, pairs, signs
+from lacewing.quants.bits import Bytes, Floats, look_up, pairs, signs
 from lacewing.quants.iq2_xs import octet_scales
 
 
@@ -23,7 +23,7 @@ def dequantise_blocks(blocks: Bytes) -> Floats:
     high = pairs(blocks[:, 66:74, None]).reshape(-1, 32).astype(np.uint16)
     rows = (blocks[:, 2:34] | high << 8).reshape(-1, 16, 2)
     sign = signs(blocks[:, 34:66]).reshape(-1, 16, 2, 8)
-    return (octet_scales(blocks) * grids.IQ2_S[rows].astype(np.float32) * sign).reshape(-1, 256)
+    return (octet_scales(blocks) * look_up(grids.IQ2_S, rows) * sign).reshape(-1, 256)
 
 
 IQ2_S = Quant("IQ2_S", 22, 256, 82, dequantise_blocks)

@@ -14,7 +14,7 @@ import numpy as np
 
 from lacewing.quants import grids
 from lacewing.quants.base import Quant
-from lacewing.quants.bits import Bytes, Floats, half, nibbles, numbers, signs
+from lacewing.quants.bits import Bytes, Floats, half, look_up, nibbles, numbers, signs
 
 
 def octet_scales(blocks: Bytes) -> Floats:
@@ -25,7 +25,7 @@ def octet_scales(blocks: Bytes) -> Floats:
 
 def dequantise_blocks(blocks: Bytes) -> Floats:
     q = numbers(blocks, 2, 32, "<u2").reshape(-1, 16, 2)
-    return (octet_scales(blocks) * grids.IQ2_XS[q & 511].astype(np.float32) * signs(grids.SIGNS[q >> 9])).reshape(-1, 256)
+    return (octet_scales(blocks) * look_up(grids.IQ2_XS, q & 511) * signs(grids.SIGNS[q >> 9])).reshape(-1, 256)
 
 
 IQ2_XS = Quant("IQ2_XS", 17, 256, 74, dequantise_blocks)

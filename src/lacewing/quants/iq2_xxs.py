@@ -14,7 +14,7 @@ import numpy as np
 
 from lacewing.quants import grids
 from lacewing.quants.base import Quant
-from lacewing.quants.bits import Array, Bytes, Floats, half, numbers, signs
+from lacewing.quants.bits import Array, Bytes, Floats, half, look_up, numbers, signs
 
 _SIGN_SHIFTS = np.array((0, 7, 14, 21), np.uint32)
 
@@ -28,7 +28,7 @@ def dequantise_blocks(blocks: Bytes) -> Floats:
     words = numbers(blocks, 2, 16, "<u4")[:, 1::2]  # (N, 8)
     rows = blocks[:, 2:].reshape(-1, 8, 8)[:, :, :4]  # (N, 8, 4)
     scale = half(blocks, 0) * (np.float32(0.5) + (words >> 28).astype(np.float32)) * np.float32(0.25)
-    return (scale[..., None, None] * grids.IQ2_XXS[rows] * sign_words(words)).reshape(-1, 256)
+    return (scale[..., None, None] * look_up(grids.IQ2_XXS, rows) * sign_words(words)).reshape(-1, 256)
 
 
 IQ2_XXS = Quant("IQ2_XXS", 16, 256, 66, dequantise_blocks)

@@ -15,13 +15,13 @@ import numpy as np
 
 from lacewing.quants import grids
 from lacewing.quants.base import Quant
-from lacewing.quants.bits import Bytes, Floats, bits_in_order, half, nibbles, signs
+from lacewing.quants.bits import Bytes, Floats, bits_in_order, half, look_up, nibbles, signs
 
 
 def dequantise_blocks(blocks: Bytes) -> Floats:
     scale = half(blocks, 0) * (1 + 2 * nibbles(blocks[:, 106:, None]).reshape(-1, 8)).astype(np.float32)
     rows = blocks[:, 2:66] | bits_in_order(blocks[:, 66:74]).astype(np.uint16) << 8
-    quads = grids.IQ3_S[rows].reshape(-1, 8, 32).astype(np.float32)
+    quads = look_up(grids.IQ3_S, rows).reshape(-1, 8, 32)
     return (scale[..., None] * quads * signs(blocks[:, 74:106]).reshape(-1, 8, 32)).reshape(-1, 256)
 
 

@@ -14,14 +14,14 @@ import numpy as np
 
 from lacewing.quants import grids
 from lacewing.quants.base import Quant
-from lacewing.quants.bits import Bytes, Floats, half, numbers
+from lacewing.quants.bits import Bytes, Floats, half, look_up, numbers
 from lacewing.quants.iq2_xxs import sign_words
 
 
 def dequantise_blocks(blocks: Bytes) -> Floats:
     words = numbers(blocks, 66, 8, "<u4")  # (N, 8)
     scale = half(blocks, 0) * (np.float32(0.5) + (words >> 28).astype(np.float32)) * np.float32(0.5)
-    rows = grids.IQ3_XXS[blocks[:, 2:66]].reshape(-1, 8, 4, 8)
+    rows = look_up(grids.IQ3_XXS, blocks[:, 2:66]).reshape(-1, 8, 4, 8)
     return (scale[..., None, None] * rows * sign_words(words)).reshape(-1, 256)
 
 

@@ -1,6 +1,7 @@
 """Unpacked formats: one value a block, little-endian.
 
-    F64 8 bytes | F32 4 | F16 2 | BF16 2: the upper half of an F32 | I8 1 | I16 2 | I32 4 | I64 8
+F64 8 bytes | F32 4 | F16 2 | BF16 2: the upper half of an F32 | I8 1 | I16 2 | I32 4 | I64 8
+BOOL and U8 1 | U16 2 | U32 4 | U64 8: in safetensors only
 
 Integers hold tables (token ids, permutations), not weights; they become float32 all the same.
 """
@@ -21,7 +22,7 @@ def _bf16(blocks: Bytes) -> Floats:
     return (blocks.view("<u2").astype(np.uint32) << 16).view(np.float32)
 
 
-def _numbers(name: str, ggml_id: int, dtype: str) -> Quant:
+def _numbers(name: str, ggml_id: int | None, dtype: str) -> Quant:
     kind = np.dtype(dtype)
 
     def dequantise_blocks(blocks: Bytes) -> Floats:
@@ -38,3 +39,8 @@ I8 = _numbers("I8", 24, "i1")
 I16 = _numbers("I16", 25, "<i2")
 I32 = _numbers("I32", 26, "<i4")
 I64 = _numbers("I64", 27, "<i8")
+BOOL = _numbers("BOOL", None, "u1")
+U8 = _numbers("U8", None, "u1")
+U16 = _numbers("U16", None, "<u2")
+U32 = _numbers("U32", None, "<u4")
+U64 = _numbers("U64", None, "<u8")
