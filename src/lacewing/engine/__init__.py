@@ -1,0 +1,1 @@
+"""Token ids in, token ids out. Knows no text, no template and no checkpoint."""

@@ -1,0 +1,49 @@
+"""Measures an engine: prompt and generation tokens/s, medians of several runs."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from lacewing.engine.engine import Engine
+from lacewing.engine.stats import rate
+from lacewing.errors import OptionError
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Tokens/s; medians."""
+
+    prompt: float
+    generate: float
+    first_token_seconds: float
+
+
+def measure(engine: Engine, prompt: int, generate: int, repeats: int = 3) -> Speed:
+    """Run a made-up prompt of `prompt` tokens, then `generate` single tokens after it, `repeats` times after one warm-up.
+
+    Raises OptionError when they do not fit the context.
+    """
+    if prompt < 1 or generate < 1 or repeats < 1 or prompt + generate > engine.context:
+        raise OptionError(
+            f"cannot measure {prompt} + {generate} tokens in a context of {engine.context}; both must be at least 1 and fit together"
+        )
+    ids = np.random.Generator(np.random.PCG64(1)).integers(0, engine.vocab_size, prompt + generate).tolist()
+    _times(engine, ids[:prompt], ids[prompt : prompt + 2])  # pages weights in, finishes late compilation
+    prompts, tokens = zip(*(_times(engine, ids[:prompt], ids[prompt:]) for _ in range(repeats)), strict=True)
+    first = statistics.median(prompts)
+    return Speed(rate(prompt, first), rate(generate, statistics.median(tokens)), first)
+
+
+def _times(engine: Engine, prompt: list[int], rest: list[int]) -> tuple[float, float]:
+    """Seconds for the prompt, and for the rest one by one with a greedy choice each."""
+    engine.forget()
+    began = time.perf_counter()
+    engine.extend(prompt).argmax()
+    middle = time.perf_counter()
+    for token in rest:
+        engine.extend([token]).argmax()
+    return middle - began, time.perf_counter() - middle

@@ -1,0 +1,207 @@
+"""The engine: runs a step over a prompt in chunks, then token by token, and remembers what its slot already holds."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+
+import numpy as np
+
+from lacewing.backends.base import Progress, Step
+from lacewing.engine.sampling import Sampler, Token
+from lacewing.engine.stats import Stats
+from lacewing.errors import ContextOverflowError, NumericError, OptionError
+from lacewing.options import Sampling
+
+Cancelled = Callable[[], bool]
+_LOGIT_BYTES = 64 << 20  # rows of logits wanted of one run, at most
+
+
+class Engine:
+    """One sequence in one slot of a step. Not for several threads at once.
+
+    `cached` are the ids whose keys and values stand in the slot; a next prompt that begins alike runs only its rest.
+    """
+
+    def __init__(self, step: Step, vocab_size: int, context: int, slot: int = 0):
+        self.step, self.vocab_size, self.context, self.slot = step, vocab_size, context, slot
+        self.chunk = step.limits.chunk
+        self.cached: list[int] = []
+        self.owner: object = None  # the generation that ran last
+
+    def forget(self) -> None:
+        """Drop the cached prefix: the next prompt is run whole."""
+        self.cached, self.owner = [], None
+
+    def logits(self, ids: Sequence[int]) -> np.ndarray:
+        """Float32 (T, V): row t holds the logits of the token after ids[: t + 1]. Raises as `generate` does."""
+        ids = self._checked(ids)
+        self.forget()
+        out = np.empty((len(ids), self.vocab_size), np.float32)
+        rows = max(1, min(self.chunk, _LOGIT_BYTES // (4 * self.vocab_size)))
+        for start in range(0, len(ids), rows):
+            part = ids[start : start + rows]
+            out[start : start + len(part)] = self._run(part, np.arange(len(part)))
+        if np.isnan(out).any():
+            self.forget()
+            raise NumericError("the model produced NaN logits; the checkpoint may be damaged (compare its checksum)")
+        return out
+
+    def extend(self, ids: Sequence[int]) -> np.ndarray:
+        """Run `ids` after what the slot holds; float32 (V,), the logits after the last of them, valid until the next run."""
+        row = np.empty(0, np.float32)
+        for start in range(0, len(ids), self.chunk):
+            part = list(ids[start : start + self.chunk])
+            row = self._run(part, np.array([len(part) - 1]))[0]
+        return row
+
+    def generate(
+        self,
+        ids: Sequence[int],
+        sampling: Sampling,
+        stop_ids: frozenset[int] = frozenset(),
+        cancelled: Cancelled | None = None,
+        progress: Progress | None = None,
+    ) -> Generation:
+        """An iterator of tokens after the prompt `ids`; nothing runs before it is iterated.
+
+        A stop id ends it and is not among the tokens. `cancelled` is asked between chunks and tokens; `progress` is told
+        prompt tokens done and in all. Raises OptionError for an empty prompt or ids out of the vocabulary,
+        ContextOverflowError for a prompt that does not fit, and while iterated NumericError, which also drops the cached prefix.
+        """
+        return Generation(self, self._checked(ids), Sampler(sampling, self.vocab_size), stop_ids, cancelled, progress)
+
+    def _checked(self, ids: Sequence[int]) -> list[int]:
+        ids = [int(token) for token in ids]
+        if not ids:
+            raise OptionError("the prompt is empty: it needs at least one token")
+        bad = next((token for token in ids if not 0 <= token < self.vocab_size), None)
+        if bad is not None:
+            raise OptionError(f"token id {bad} is outside this model's vocabulary of {self.vocab_size}")
+        if len(ids) > self.context:
+            raise ContextOverflowError(
+                f"the prompt has {len(ids)} tokens, the context holds {self.context}; shorten it or load with a larger --context"
+            )
+        return ids
+
+    def _run(self, ids: list[int], outputs: np.ndarray) -> np.ndarray:
+        """Run `ids` after the cached ones; float32 (R, V) of the rows `outputs`, valid until the next run."""
+        count, start = len(ids), len(self.cached)
+        positions = np.arange(start, start + count, dtype=np.int32)
+        slots = np.full(count, self.slot, np.int32)
+        rows = self.step.run(np.array(ids, np.int32), slots, positions, outputs.astype(np.int32))
+        self.cached += ids  # only now: a run that failed leaves the slot's tail unknown, but not its head
+        return rows
+
+
+class Generation(Iterator[Token]):
+    """Tokens as they come. Afterwards `finish_reason` is "stop", "length" or "cancelled"; `stats` grow while it runs."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        ids: list[int],
+        sampler: Sampler,
+        stop_ids: frozenset[int],
+        cancelled: Cancelled | None,
+        progress: Progress | None,
+    ):
+        self.finish_reason: str | None = None
+        self.stats = Stats(prompt_tokens=len(ids))
+        self._engine, self._history, self._sampler, self._stop_ids = engine, ids, sampler, stop_ids
+        self._cancelled = cancelled or (lambda: False)
+        self._progress = progress
+        self._tokens = self._steps()
+
+    def __next__(self) -> Token:
+        return next(self._tokens)
+
+    def close(self) -> None:
+        """Stop here; what has been run stays cached."""
+        self._tokens.close()
+        self.finish_reason = self.finish_reason or "cancelled"
+
+    def _steps(self) -> Generator[Token, None, None]:
+        began = time.perf_counter()
+        row = self._prefill()
+        self.stats.prompt_seconds = time.perf_counter() - began
+        if self._sampler.sampling.max_tokens == 0:
+            self.finish_reason = self.finish_reason or "length"
+            return
+        while row is not None:
+            token = self._pick(row)
+            if token.id in self._stop_ids:
+                self.finish_reason = "stop"
+                return
+            self._history.append(token.id)
+            self.stats.generated_tokens += 1
+            if self.stats.generated_tokens == 1:
+                self.stats.first_token_seconds = self.stats.prompt_seconds
+            yield token
+            row = self._next_row(token.id)
+
+    def _prefill(self) -> np.ndarray | None:
+        """Run what of the history is not cached; the last row of logits, or None when cancelled.
+
+        Also after another generation used the slot in between.
+        """
+        engine, ids = self._engine, self._history
+        reused = min(_common_prefix(engine.cached, ids), len(ids) - 1)  # the last id always runs: its logits are wanted
+        del engine.cached[reused:]
+        engine.owner = self
+        if not self.stats.generated_tokens:
+            self.stats.reused_tokens = reused
+        row = None
+        for start in range(reused, len(ids), engine.chunk):
+            if self._stopped():
+                return None
+            part = ids[start : start + engine.chunk]
+            last = start + len(part) == len(ids)
+            rows = engine._run(part, np.array([len(part) - 1] if last else []))
+            row = rows[0] if last else None
+            if self._progress is not None:
+                self._progress("reading the prompt", start + len(part), len(ids))
+        return row
+
+    def _next_row(self, token: int) -> np.ndarray | None:
+        """Run one token; None when the context is full or the caller cancelled."""
+        if self._stopped():
+            return None
+        limit = self._sampler.sampling.max_tokens
+        done = limit is not None and self.stats.generated_tokens >= limit
+        if done or len(self._engine.cached) >= self._engine.context:
+            self.finish_reason = "length"
+            return None
+        began = time.perf_counter()
+        row = self._engine._run([token], np.zeros(1))[0] if self._engine.owner is self else self._prefill()
+        self.stats.generate_seconds += time.perf_counter() - began
+        return row
+
+    def _pick(self, row: np.ndarray) -> Token:
+        began = time.perf_counter()
+        try:
+            return self._sampler.pick(row, self._history)
+        except NumericError:
+            self._engine.forget()  # its keys and values may be poisoned
+            raise
+        finally:
+            if self.stats.generated_tokens:
+                self.stats.generate_seconds += time.perf_counter() - began
+            else:
+                self.stats.prompt_seconds += time.perf_counter() - began
+
+    def _stopped(self) -> bool:
+        if self._cancelled():
+            self.finish_reason = "cancelled"
+            return True
+        return False
+
+
+def _common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
+    """Length of the longest prefix that both share."""
+    shared = 0
+    for a, b in zip(left, right, strict=False):
+        if a != b:
+            break
+        shared += 1
+    return shared
