@@ -1,0 +1,52 @@
+"""Checkpoint files: GGUF and safetensors, to metadata and checked byte ranges. Knows no device and no model.
+
+`open_checkpoint` reads headers only. `formats.read` gives the bytes of a range.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lacewing.errors import ModelFormatError
+from lacewing.formats import safetensors
+from lacewing.formats.checkpoint import ByteRange, Checkpoint, TensorInfo
+from lacewing.formats.files import open_regular, refuse_foreign
+from lacewing.formats.gguf import open_gguf
+
+__all__ = ["ByteRange", "Checkpoint", "TensorInfo", "open_checkpoint"]
+
+
+def open_checkpoint(path: str | Path) -> Checkpoint:
+    """Open a GGUF file (any part of a split one), a .safetensors file, or a folder that holds one or the other.
+
+    Headers only. Raises ModelFormatError for what is damaged, hostile or of a format that is not read.
+    """
+    path = Path(path)
+    try:
+        if path.is_dir():
+            return _open_folder(path)
+    except OSError as error:
+        raise ModelFormatError(path, f"cannot be opened: {error.strerror}") from None
+    file, size = open_regular(path)
+    with file:
+        start = file.read(24)
+    refuse_foreign(path, start)
+    if size == 0:
+        raise ModelFormatError(path, "is empty")
+    if start.startswith(b"GGUF") or path.suffix.lower() == ".gguf":
+        return open_gguf(path)
+    if path.suffix.lower() == ".safetensors" or start[8:9] == b"{":
+        return safetensors.open_file(path)
+    raise ModelFormatError(path, "is neither a GGUF nor a safetensors file", offset=0)
+
+
+def _open_folder(folder: Path) -> Checkpoint:
+    names = sorted(entry.name for entry in folder.iterdir())
+    ggufs = [name for name in names if name.lower().endswith(".gguf")]
+    if not ggufs or any(name.endswith(".safetensors") for name in names):
+        return safetensors.open_folder(folder)
+    checkpoint = open_checkpoint(folder / ggufs[0])
+    others = set(ggufs) - {part.name for part in checkpoint.files}
+    if others:
+        raise ModelFormatError(folder, f"holds several GGUF models; name one of {', '.join(ggufs[:5])}")
+    return checkpoint

@@ -1,0 +1,101 @@
+"""Bytes of opened checkpoints: as views of the mapped file, or by positioned reads into memory of the caller's.
+
+One mapping a file, shared by all its views and kept alive by them; the last view that goes unmaps it.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from lacewing.errors import Cancelled, ModelFormatError
+from lacewing.formats.checkpoint import ByteRange
+from lacewing.formats.files import open_regular
+
+CHUNK = 16 * 2**20  # bytes between two looks at `cancelled`
+
+_mappings: weakref.WeakValueDictionary[tuple[str, int, int, int, int], np.ndarray] = weakref.WeakValueDictionary()
+
+
+def _identity(path: Path, size_needed: int) -> tuple[str, int, int, int, int]:
+    """What tells this file from a later one of the same name. Raises ModelFormatError if it is gone or too short."""
+    try:
+        facts = os.stat(path)
+    except OSError as error:
+        raise ModelFormatError(path, f"can no longer be read: {error.strerror}") from None
+    if facts.st_size < size_needed:
+        raise ModelFormatError(path, f"became shorter after it was opened: {facts.st_size} bytes, {size_needed} are needed")
+    return str(path), facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns
+
+
+def _mapping(path: Path, size_needed: int) -> np.ndarray:
+    """The whole file as read-only uint8."""
+    key = _identity(path, size_needed)
+    whole = _mappings.get(key)
+    if whole is None:
+        file, size = open_regular(path)
+        with file:
+            if size < size_needed:
+                raise ModelFormatError(path, f"became shorter after it was opened: {size} bytes, {size_needed} are needed")
+            whole = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
+        _mappings[key] = whole
+    return whole
+
+
+def mapped(part: ByteRange) -> np.ndarray:
+    """uint8 (nbytes,), read-only, paged in by use; keeps its file mapped. Raises ModelFormatError if the file has changed."""
+    if part.nbytes == 0:
+        return np.empty(0, np.uint8)
+    return _mapping(part.path, part.offset + part.nbytes)[part.offset : part.offset + part.nbytes]
+
+
+def advise(view: np.ndarray, what: str) -> None:
+    """Tell the system about a view of `mapped`: "release" its pages, or that it is "needed" soon. Does nothing elsewhere."""
+    whole = view.base
+    area = whole.base if isinstance(whole, np.ndarray) else None
+    option = getattr(mmap, {"release": "MADV_DONTNEED", "needed": "MADV_WILLNEED"}[what], None)
+    if not isinstance(whole, np.ndarray) or not isinstance(area, mmap.mmap) or option is None:
+        return
+    start = view.ctypes.data - whole.ctypes.data
+    inner = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE  # a page shared with a neighbour stays
+    end = (start + view.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE
+    if end > inner:
+        area.madvise(option, inner, end - inner)
+
+
+def read_into(part: ByteRange, out: np.ndarray, advance: Callable[[int], None] | None = None,
+              cancelled: Callable[[], bool] | None = None) -> None:  # fmt: skip
+    """Fill `out`, uint8 (nbytes,), by positioned reads, not through the mapping.
+
+    `advance` is told the bytes of each chunk. Raises ModelFormatError if the file is too short or unreadable, or Cancelled.
+    """
+    if part.nbytes == 0:
+        return
+    _identity(part.path, part.offset + part.nbytes)
+    file, _ = open_regular(part.path)
+    target = memoryview(out).cast("B")
+    with file:
+        file.seek(part.offset)
+        done = 0
+        while done < part.nbytes:
+            if cancelled is not None and cancelled():
+                raise Cancelled(f"reading {part.path} was cancelled")
+            count = _read_chunk(file, part, target[done : min(done + CHUNK, part.nbytes)], done)
+            done += count
+            if advance is not None:
+                advance(count)
+
+
+def _read_chunk(file: object, part: ByteRange, target: memoryview, done: int) -> int:
+    try:
+        count: int = file.readinto(target)  # type: ignore[attr-defined]
+    except OSError as error:
+        raise ModelFormatError(part.path, f"cannot be read: {error.strerror}", offset=part.offset + done) from None
+    if not count:
+        raise ModelFormatError(part.path, "became shorter while it was read", offset=part.offset + done)
+    return count

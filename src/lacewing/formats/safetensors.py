@@ -1,0 +1,181 @@
+"""safetensors: u64 length, that many bytes of JSON {name: {dtype, shape, data_offsets}}, then the tensors without gaps.
+
+A folder may spread a model over several files; `model.safetensors.index.json` then says which tensor is where.
+The tensors of a file must cover it exactly, from the header to the end: no gap, no overlap, nothing behind.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from lacewing.errors import ModelFormatError, UnsupportedModelError
+from lacewing.formats.checkpoint import ByteRange, Checkpoint, TensorInfo
+from lacewing.formats.files import PICKLE_SUFFIXES, check_inside, open_regular, refuse_foreign, shown
+from lacewing.formats.json_files import FolderMetadata, parse, read_limited
+from lacewing.quants import QUANTS, Quant
+
+HEADER_LIMIT = 100_000_000  # bytes, the format's own
+TENSOR_LIMIT = 2**17
+_READ = frozenset(("F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL"))
+_NOT_YET = frozenset(("F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ", "F4", "F6_E2M3", "F6_E3M2", "C64"))
+_FILE = "model.safetensors"
+_INDEX = "model.safetensors.index.json"
+
+
+def open_file(path: Path) -> Checkpoint:
+    """Open one .safetensors file; the JSON files beside it are its metadata. Raises ModelFormatError."""
+    return Checkpoint(path, "safetensors", FolderMetadata(path.parent), read_header(path), (path,))
+
+
+def open_folder(folder: Path) -> Checkpoint:
+    """Open a Hugging Face folder: one .safetensors file, or several with an index. Raises ModelFormatError."""
+    index = folder / _INDEX
+    if index.exists():
+        check_inside(index, folder)
+        places = _read_index(index)
+        tensors = _read_shards(folder, index, places)
+        files = tuple(folder / name for name in sorted(set(places.values())))
+    else:
+        files = (_only_file(folder),)
+        check_inside(files[0], folder)
+        tensors = read_header(files[0])
+    return Checkpoint(folder, "safetensors", FolderMetadata(folder), tensors, files)
+
+
+def _only_file(folder: Path) -> Path:
+    files = sorted(path for path in folder.iterdir() if path.suffix == ".safetensors")
+    if folder / _FILE in files or len(files) == 1:
+        return folder / _FILE if folder / _FILE in files else files[0]
+    if files:
+        raise ModelFormatError(folder, f"has {len(files)} .safetensors files but no {_INDEX}; fetch the index, or name one file")
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() in PICKLE_SUFFIXES:
+            refuse_foreign(path, b"")
+    raise ModelFormatError(folder, "has neither .safetensors files nor a .gguf file")
+
+
+def _read_index(path: Path) -> dict[str, str]:
+    """Tensor name to file name."""
+    document = parse(path, read_limited(path))
+    places = document.get("weight_map") if isinstance(document, dict) else None
+    if not isinstance(places, dict) or not places:
+        raise ModelFormatError(path, "must be an object with tensor names and file names", field="weight_map")
+    for name, file in places.items():
+        plain = isinstance(file, str) and file.isprintable() and file == Path(file).name and "\\" not in file and ":" not in file
+        if not plain or not file.endswith(".safetensors"):
+            raise ModelFormatError(
+                path, f"{shown(str(file))!r} is not the name of a .safetensors file in this folder", field=shown(name)
+            )
+    return places
+
+
+def _read_shards(folder: Path, index: Path, places: dict[str, str]) -> dict[str, TensorInfo]:
+    tensors: dict[str, TensorInfo] = {}
+    for file in sorted(set(places.values())):
+        path = folder / file
+        if not path.exists():
+            raise ModelFormatError(index, f"names the file {file}, which is missing", field="weight_map")
+        check_inside(path, folder)
+        for name, tensor in read_header(path).items():
+            if places.get(name) != file:
+                raise ModelFormatError(
+                    path, f"has this tensor, but {index.name} places it in {places.get(name)}", field=shown(name)
+                )
+            tensors[name] = tensor
+    missing = places.keys() - tensors.keys()
+    if missing:
+        name = min(missing)
+        raise ModelFormatError(index, f"places this tensor in {places[name]}, which does not have it", field=shown(name))
+    return tensors
+
+
+def read_header(path: Path) -> dict[str, TensorInfo]:
+    """The tensors of one file, in the order of their bytes. Raises ModelFormatError, or UnsupportedModelError for a type."""
+    file, size = open_regular(path)
+    with file:
+        start = file.read(8)
+        refuse_foreign(path, start)
+        if len(start) < 8:
+            raise ModelFormatError(path, f"has {size} bytes; a safetensors file has at least 8", offset=0)
+        length = int.from_bytes(start, "little")
+        if length > HEADER_LIMIT or 8 + length > size:
+            raise ModelFormatError(path, f"announces a header of {length} bytes; {size - 8} bytes follow, and {HEADER_LIMIT} are allowed",
+                                   field="header length", offset=0)  # fmt: skip
+        text = file.read(length)
+    if len(text) < length:
+        raise ModelFormatError(path, "became shorter while it was read", field="header", offset=len(text))
+    document = parse(path, text, "header") if text.lstrip(b" \t\r\n").startswith(b"{") else None
+    if not isinstance(document, dict):
+        raise ModelFormatError(path, "the header must be a JSON object", field="header", offset=8)
+    _check_metadata(path, document.pop("__metadata__", None))
+    if len(document) > TENSOR_LIMIT:
+        raise ModelFormatError(path, f"has {len(document)} tensors; at most {TENSOR_LIMIT} are read", field="header")
+    tensors = [_tensor(path, name, entry, 8 + length) for name, entry in document.items()]
+    tensors.sort(key=lambda tensor: (tensor.ranges[0].offset, tensor.nbytes))
+    _check_cover(path, tensors, 8 + length, size)
+    return {tensor.name: tensor for tensor in tensors}
+
+
+def _check_metadata(path: Path, metadata: Any) -> None:
+    if metadata is None:
+        return
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise ModelFormatError(path, "must be an object of strings", field="__metadata__")
+
+
+def _quant(path: Path, name: str, dtype: Any) -> Quant:
+    if isinstance(dtype, str) and dtype in _READ:
+        return QUANTS[dtype]
+    if isinstance(dtype, str) and dtype in _NOT_YET:
+        readable = "F32, F16 and BF16"
+        raise UnsupportedModelError(f"{path}: tensor {shown(name)!r} has the type {dtype}, which this version cannot compute with; "
+                                    f"fetch a version of the model in {readable}, or a GGUF file")  # fmt: skip
+    raise ModelFormatError(path, f"has the type {shown(str(dtype))!r}, which safetensors does not know", field=shown(name))
+
+
+def _tensor(path: Path, name: str, entry: Any, base: int) -> TensorInfo:
+    """One entry, checked but for its place among the others."""
+
+    def error(problem: str) -> ModelFormatError:
+        return ModelFormatError(path, problem, field=shown(name))
+
+    if not isinstance(entry, dict) or not {"dtype", "shape", "data_offsets"} <= entry.keys():
+        raise error("must be an object with dtype, shape and data_offsets")
+    shape, offsets = entry["shape"], entry["data_offsets"]
+    for values in (shape, offsets):
+        if not isinstance(values, list) or not all(type(value) is int and 0 <= value < 2**64 for value in values):
+            raise error("shape and data_offsets must be lists of whole numbers from 0 up")
+    if len(offsets) != 2 or offsets[0] > offsets[1]:
+        raise error(f"data_offsets {offsets[:4]} must be a begin and an end")
+    quant = _quant(path, name, entry["dtype"])
+    elements = _checked_product(shape)
+    if elements is None or elements * quant.block_bytes != offsets[1] - offsets[0]:
+        nbytes = offsets[1] - offsets[0]
+        raise error(f"the shape {shape[:8]} of {quant} does not take the {nbytes} bytes from {offsets[0]} to {offsets[1]}")
+    place = ByteRange(path, base + offsets[0], offsets[1] - offsets[0])
+    return TensorInfo(name, tuple(shape), quant, (place,))
+
+
+def _checked_product(shape: list[int]) -> int | None:
+    """The number of elements; None if an unsigned 64-bit product would overflow on the way."""
+    elements = 1
+    for length in shape:
+        elements *= length
+        if elements >= 2**64:
+            return None
+    return elements
+
+
+def _check_cover(path: Path, tensors: list[TensorInfo], start: int, size: int) -> None:
+    """Raise ModelFormatError unless the tensors follow one another from `start` to the end of the file."""
+    end = start
+    for tensor in tensors:
+        place = tensor.ranges[0]
+        if place.offset != end:
+            raise ModelFormatError(path, f"begins at byte {place.offset}; the tensor before it ends at {end}", field=shown(tensor.name),
+                                   offset=place.offset)  # fmt: skip
+        end = place.offset + place.nbytes
+    if end != size:
+        what = "the file is truncated" if end > size else "unclaimed bytes follow"
+        raise ModelFormatError(path, f"the tensors end at byte {end}, the file at {size}; {what}", offset=min(end, size))
