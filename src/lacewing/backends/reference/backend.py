@@ -1,0 +1,80 @@
+"""Compile checks the weights; a step walks the ops. Every op is one function of `ops.py`."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+
+import numpy as np
+
+from lacewing.backends.arguments import check_run
+from lacewing.backends.base import DeviceFacts, Progress, StepLimits, WeightView
+from lacewing.backends.reference.ops import OPS
+from lacewing.backends.reference.state import State
+from lacewing.errors import OptionError, UnsupportedModelError, WeightError
+from lacewing.program.program import Program
+
+CACHE_BYTES = 2**30  # of dequantised weights
+
+
+class ReferenceBackend:
+    """`half_precision`: round keys and values to float16, as other backends store them."""
+
+    name = "reference"
+
+    def __init__(self, half_precision: bool = False, cache_bytes: int = CACHE_BYTES):
+        self.half_precision, self.cache_bytes = half_precision, cache_bytes
+
+    def facts(self) -> DeviceFacts:
+        name = platform.processor() or platform.machine()
+        return DeviceFacts(self.name, name, threads=1, features=(f"numpy {np.__version__}",), memory_bytes=None)
+
+    def compile(
+        self, program: Program, weights: Mapping[str, WeightView], limits: StepLimits, progress: Progress | None = None
+    ) -> ReferenceStep:
+        for name, shape in program.weights.items():
+            if name not in weights:
+                raise WeightError(f"weight {name} is missing")
+            if tuple(weights[name].shape) != tuple(shape):
+                raise WeightError(f"weight {name} has shape {tuple(weights[name].shape)}; the program needs {tuple(shape)}")
+        for op in program.ops:
+            if type(op) not in OPS:
+                raise UnsupportedModelError(f"the reference backend lacks the op {op.kind}")
+        return ReferenceStep(program, weights, limits, self.half_precision, self.cache_bytes)
+
+
+class ReferenceStep:
+    """A program ready to run. Holds keys and values in float32, (slots, context, K, C) a layer."""
+
+    def __init__(
+        self, program: Program, weights: Mapping[str, WeightView], limits: StepLimits, half_precision: bool, cache_bytes: int
+    ):
+        self.program, self.limits = program, limits
+        self.state: State | None = State(program, weights, limits, half_precision, cache_bytes)
+        self.kv_bytes = sum(part.nbytes for pair in self.state.keys_values for part in pair)
+        widths = {view.buffer.name: view.buffer.width for op in program.ops for view in op.views(op.reads + op.writes)}
+        self.buffer_bytes = 4 * limits.chunk * sum(widths.values())
+        self.filled = [0] * limits.slots  # positions of each slot that hold keys and values
+
+    def run(self, tokens: np.ndarray, slots: np.ndarray, positions: np.ndarray, outputs: np.ndarray) -> np.ndarray:
+        """Logits float32 (R, V) of the rows `outputs`; see `backends.base.Step`."""
+        if self.state is None:
+            raise OptionError("the step has been closed")
+        tokens, slots, positions, outputs = check_run(tokens, slots, positions, outputs, self.program.vocab_size, self.limits)
+        filled = list(self.filled)
+        for slot, position in zip(slots.tolist(), positions.tolist(), strict=True):
+            if position > filled[slot]:
+                raise OptionError(f"position {position} of slot {slot} comes before position {filled[slot]} has been run")
+            filled[slot] = position + 1
+        self.state.begin(tokens, slots, positions, outputs)
+        for op in self.program.ops:
+            OPS[type(op)](self.state, op)
+        self.filled = filled
+        return self.state.logits
+
+    def rebind(self) -> None:
+        if self.state is not None:
+            self.state.weights.forget()
+
+    def close(self) -> None:
+        self.state = None

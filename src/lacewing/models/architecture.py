@@ -1,0 +1,33 @@
+"""The row that describes an architecture; each file of `architectures/` holds one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from lacewing.models.config import ModelConfig
+from lacewing.models.keys import Keys
+from lacewing.models.names import STANDARD_NAMES
+
+Adjust = Callable[[Keys, ModelConfig], ModelConfig]  # the last word over what the standard readers made
+
+
+def _unchanged(keys: Keys, config: ModelConfig) -> ModelConfig:
+    return config
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Data first. Where both formats disagree, `huggingface` and `gguf` have the last word over the config."""
+
+    name: str  # general.architecture of GGUF; the file's own name
+    names: Mapping[str, str] = field(default_factory=lambda: STANDARD_NAMES)
+    defaults: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # model_type: config.json values left out by it
+    gguf_defaults: Mapping[str, Any] = field(default_factory=dict)
+    switches: Mapping[str, Any] = field(default_factory=dict)  # fields of ModelConfig that never vary
+    gguf_switches: Mapping[str, Any] = field(default_factory=dict)  # that GGUF alone has
+    huggingface_switches: Mapping[str, Any] = field(default_factory=dict)
+    biases: frozenset[str] = frozenset()  # linear layers that always have a bias
+    huggingface: Adjust = _unchanged
+    gguf: Adjust = _unchanged

@@ -1,0 +1,33 @@
+"""Gemma: scaled embeddings, norms of 1 + w, GELU, tied output. Reference: transformers gemma."""
+
+from dataclasses import replace
+from typing import Any
+
+from lacewing.models.architecture import Architecture
+from lacewing.models.config import ModelConfig
+from lacewing.models.keys import Keys
+
+DEFAULTS: dict[str, Any] = {
+    "rms_norm_eps": 1e-6,
+    "head_dim": 256,
+    "max_position_embeddings": 8192,
+    "vocab_size": 256000,
+    "tie_word_embeddings": True,
+    "hidden_act": "gelu_pytorch_tanh",
+    "activations": {"gelu": "gelu_tanh"},  # in the oldest files "gelu" means the tanh form, too
+}
+
+
+def scaled(keys: Keys, config: ModelConfig) -> ModelConfig:
+    """What the whole family shares, in both formats."""
+    return replace(config, embedding_scale=config.width**0.5)
+
+
+ARCHITECTURE = Architecture(
+    name="gemma",
+    defaults={"gemma": DEFAULTS},
+    huggingface_switches={"norm_offset": 1.0},
+    gguf_switches={"activation": "gelu_tanh"},
+    huggingface=scaled,
+    gguf=scaled,
+)

@@ -1,0 +1,19 @@
+"""Qwen 2 and 2.5, distilled R1: Llama blocks with a bias on q, k and v. Reference: transformers qwen2."""
+
+from lacewing.models.architecture import Architecture
+
+ARCHITECTURE = Architecture(
+    name="qwen2",
+    biases=frozenset({"attn_q", "attn_k", "attn_v"}),
+    defaults={
+        "qwen2": {
+            "rms_norm_eps": 1e-6,
+            "hidden_act": "silu",
+            "max_position_embeddings": 32768,
+            "vocab_size": 151936,
+            "use_sliding_window": False,
+            "sliding_window": 4096,
+            "max_window_layers": 28,
+        }
+    },
+)

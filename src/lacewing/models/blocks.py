@@ -1,0 +1,102 @@
+"""From a config to the program of one step: the blocks that dense decoders share."""
+
+from __future__ import annotations
+
+from lacewing.models.config import ModelConfig
+from lacewing.models.rope import rope_spec
+from lacewing.program.ops import Attention, Buffer, Embed, GatedActivation, Linear, Logits, Norm, Op, Rope, View, WriteKeysValues
+from lacewing.program.program import KeyValueShape, Program
+
+
+def build_program(config: ModelConfig, context: int) -> Program:
+    """The program of one step; `context` positions at most, which some rotations depend on."""
+    return _Builder(config, context).build()
+
+
+class _Builder:
+    """Collects ops and weight shapes. Buffers are shared by all layers."""
+
+    def __init__(self, config: ModelConfig, context: int):
+        self.config = config
+        self.ops: list[Op] = []
+        self.weights: dict[str, tuple[int, ...]] = {}
+        self.rope = rope_spec(config.rope, context, config.adjacent_rope)
+        self.local_rope = rope_spec(config.local_rope, context, config.adjacent_rope)
+        self.q_width, self.k_width = config.heads * config.head_width, config.key_heads * config.head_width
+        self.x = Buffer("x", config.width).view()  # the residual stream (T, D)
+        self.normed = Buffer("normed", config.width).view()
+        self.branch = Buffer("branch", config.width).view()  # what attention or feed-forward adds to x
+        self.qkv = Buffer("qkv", self.q_width + 2 * self.k_width)
+        self.attended = Buffer("attended", self.q_width).view()
+        self.gate_up = Buffer("gate_up", 2 * config.feed_forward)
+
+    def build(self) -> Program:
+        config = self.config
+        embedding = self.weight("token_embd.weight", config.vocab_size, config.width)
+        self.ops.append(Embed(embedding, self.x, config.embedding_scale))
+        for layer in range(config.layers):
+            self.norm(self.x, f"blk.{layer}.attn_norm", self.normed, add=self.branch if layer else None)
+            self.attention(layer)
+            if config.post_norms:
+                self.norm(self.branch, f"blk.{layer}.post_attention_norm", self.branch)
+            self.norm(self.x, f"blk.{layer}.ffn_norm", self.normed, add=self.branch)
+            self.feed_forward(layer)
+            if config.post_norms:
+                self.norm(self.branch, f"blk.{layer}.post_ffw_norm", self.branch)
+        self.norm(self.x, "output_norm", self.normed, add=self.branch)
+        output = embedding if config.tied_output else self.weight("output.weight", config.vocab_size, config.width)
+        self.ops.append(Logits(self.normed, output, softcap=config.final_softcap))
+        shape = (config.key_heads, config.head_width, config.head_width)
+        layers = tuple(KeyValueShape(*shape, window) for window in config.windows)
+        return Program(tuple(self.ops), self.weights, layers, config.vocab_size)
+
+    def weight(self, name: str, *shape: int) -> str:
+        self.weights[name] = shape
+        return name
+
+    def norm(self, x: View, name: str, out: View, heads: int = 1, add: View | None = None) -> None:
+        weight = self.weight(f"{name}.weight", x.width // heads)
+        self.ops.append(Norm(x, weight, out, self.config.eps, heads, self.config.norm_offset, add))
+
+    def linear(self, x: View, layer: int, *outs: tuple[str, View]) -> None:
+        """One or several products of the same x, each with a bias where the config says so."""
+        weights = tuple(self.weight(f"blk.{layer}.{name}.weight", out.width, x.width) for name, out in outs)
+        biases: tuple[str | None, ...] = ()
+        if any(name in self.config.biases for name, _ in outs):
+            biases = tuple(
+                self.weight(f"blk.{layer}.{name}.bias", out.width) if name in self.config.biases else None for name, out in outs
+            )
+        self.ops.append(Linear(x, weights, tuple(out for _, out in outs), biases))
+
+    def attention(self, layer: int) -> None:
+        """normed (T, D) to branch (T, D)."""
+        config = self.config
+        q, k = self.qkv.view(0, self.q_width), self.qkv.view(self.q_width, self.k_width)
+        v = self.qkv.view(self.q_width + self.k_width, self.k_width)
+        if config.fused_qkv:
+            self.linear(self.normed, layer, ("attn_qkv", self.qkv.view()))
+        else:
+            self.linear(self.normed, layer, ("attn_q", q), ("attn_k", k), ("attn_v", v))
+        if config.qk_norm:
+            self.norm(q, f"blk.{layer}.attn_q_norm", q, config.heads)
+            self.norm(k, f"blk.{layer}.attn_k_norm", k, config.key_heads)
+        window = config.windows[layer]
+        rope = self.rope if window is None else self.local_rope
+        self.ops += [Rope(q, config.heads, rope), Rope(k, config.key_heads, rope), WriteKeysValues(k, v, layer)]
+        self.ops.append(
+            Attention(
+                q, self.attended, layer, config.heads, config.key_heads, config.attention_scale, window, config.attention_softcap
+            )
+        )
+        self.linear(self.attended, layer, ("attn_output", self.branch))
+
+    def feed_forward(self, layer: int) -> None:
+        """normed (T, D) to branch (T, D)."""
+        width = self.config.feed_forward
+        gate, up = self.gate_up.view(0, width), self.gate_up.view(width, width)
+        if self.config.fused_gate_up:
+            self.linear(self.normed, layer, ("ffn_up", self.gate_up.view()))
+        else:
+            self.linear(self.normed, layer, ("ffn_gate", gate), ("ffn_up", up))
+        self.ops.append(GatedActivation(gate, up, gate, self.config.activation))
+        self.linear(gate, layer, ("ffn_down", self.branch))

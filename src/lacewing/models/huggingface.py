@@ -1,0 +1,204 @@
+"""A Hugging Face config.json to a ModelConfig. References: configuration_*.py and modeling_rope_utils.py of transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from lacewing.errors import UnsupportedModelError
+from lacewing.formats.checkpoint import Checkpoint
+from lacewing.models.architecture import Architecture
+from lacewing.models.config import ACTIVATIONS, ModelConfig
+from lacewing.models.keys import Keys
+from lacewing.models.rope import RopeConfig, yarn_magnitude
+
+# Keys that say nothing about the maths of a text model at inference.
+_HARMLESS = """architectures model_type torch_dtype dtype transformers_version _name_or_path name_or_path auto_map use_cache
+initializer_range initializer_factor attention_dropout hidden_dropout embd_pdrop resid_pdrop dropout pretraining_tp bos_token_id
+eos_token_id pad_token_id unk_token_id sep_token_id cls_token_id mask_token_id decoder_start_token_id cache_implementation id2label
+label2id num_labels problem_type task_specific_params finetuning_task tokenizer_class prefix return_dict output_attentions
+output_hidden_states torchscript use_bfloat16 pruned_heads chunk_size_feed_forward is_llama_config transformers.js_config
+max_length min_length do_sample early_stopping num_beams num_beam_groups diversity_penalty temperature top_k top_p typical_p
+repetition_penalty length_penalty no_repeat_ngram_size encoder_no_repeat_ngram_size bad_words_ids num_return_sequences
+output_scores return_dict_in_generate forced_bos_token_id forced_eos_token_id remove_invalid_values suppress_tokens
+exponential_decay_length_penalty begin_suppress_tokens tf_legacy_loss _attn_implementation _attn_implementation_autoset
+_flash_attn_2_enabled attn_implementation unsloth_version unsloth_fixed keys_to_ignore_at_inference use_flash_attn
+vision_config mm_tokens_per_image image_token_index boi_token_index eoi_token_index boi_token_id eoi_token_id image_token_id
+vision_soft_tokens_per_image model_max_length max_window_layers original_max_position_embeddings""".split()  # noqa: SIM905
+
+# Keys that would change the maths, with the values that do not.
+_INERT: dict[str, tuple[Any, ...]] = {
+    "rope_interleaved": (False,), "is_decoder": (True, False), "is_encoder_decoder": (False,), "tie_encoder_decoder": (False,),
+    "add_cross_attention": (False,), "cross_attention_hidden_size": (None,), "full_attn_mod": (1,), "interpolate_factor": (1,),
+    "lm_head_bias": (False,), "attention_bias": (False,), "mlp_bias": (False,), "partial_rotary_factor": (1, 1.0),
+    "hidden_activation": tuple(ACTIVATIONS), "hidden_act": (*ACTIVATIONS, "gelu"), "sparsity_config": (None,),
+}  # fmt: skip
+
+_EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_intermediate_size", "num_experts_per_tok")
+_ROPE_KINDS = {"default": "none"} | {kind: kind for kind in ("linear", "dynamic", "yarn", "longrope", "llama3")}
+_LAYER_KINDS = ("full_attention", "sliding_attention")
+
+
+def text_config(checkpoint: Checkpoint) -> Mapping[str, Any]:
+    """config.json, or the language part of a multimodal one. Raises UnsupportedModelError."""
+    config = checkpoint.metadata.get("config.json")
+    if not isinstance(config, Mapping):
+        raise UnsupportedModelError(f"{checkpoint.path}: config.json is missing or not a dictionary, so the model is unknown")
+    inner = config.get("text_config")
+    if inner is None:
+        return config
+    if not isinstance(inner, Mapping):
+        raise UnsupportedModelError(f"{checkpoint.path}: text_config of config.json is not a dictionary")
+    outer = {name: config[name] for name in ("model_type", "tie_word_embeddings", "quantization_config") if name in config}
+    return {**outer, **inner}
+
+
+def read_huggingface(checkpoint: Checkpoint, architecture: Architecture, bf16: bool) -> ModelConfig:
+    """`bf16`: the embedding is stored in bf16. Raises UnsupportedModelError for a key out of bounds or unknown."""
+    values = text_config(checkpoint)
+    where = f"{checkpoint.path.name}/config.json"
+    keys = Keys(values, where, architecture.defaults.get(str(values.get("model_type")), {}))
+    _refuse_unsupported(keys)
+    layers, width, heads = keys.integer("num_hidden_layers", high=1024), keys.integer("hidden_size"), _heads(keys)
+    head_width = keys.integer("head_dim", width // heads)
+    trained = keys.integer("max_position_embeddings", high=2**31)
+    rope, local_rope = _ropes(keys, head_width, trained)
+    config = ModelConfig(
+        architecture=architecture.name,
+        layers=layers,
+        width=width,
+        heads=heads,
+        key_heads=keys.integer("num_key_value_heads", heads),
+        head_width=head_width,
+        feed_forward=keys.integer("intermediate_size"),
+        vocab_size=keys.integer("vocab_size"),
+        trained_context=trained,
+        eps=keys.number("rms_norm_eps", low=1e-20, high=1),
+        rope=rope,
+        local_rope=local_rope,
+        windows=_windows(keys, layers),
+        attention_scale=head_width**-0.5,
+        activation=_activation(keys),
+        tied_output=keys.flag("tie_word_embeddings"),
+        biases=architecture.biases | _biases(keys),
+    )
+    switches = {**architecture.switches, **architecture.huggingface_switches}
+    config = architecture.huggingface(keys, replace(config, **switches))
+    if bf16 and config.embedding_scale != 1:
+        config = replace(config, embedding_scale=_to_bf16(config.embedding_scale))
+    keys.refuse_unknown(_HARMLESS, _INERT)
+    return config
+
+
+def _refuse_unsupported(keys: Keys) -> None:
+    if keys.get("quantization_config"):
+        method = (keys.nested("quantization_config") or keys).get("quant_method", "unknown")
+        raise keys.error("quantization_config", f"has method {method!r}: such checkpoints come later; use a GGUF file")
+    for name in _EXPERTS:
+        if keys.get(name):
+            raise keys.error(name, f"is {keys.get(name)!r}: mixture-of-experts comes later; this version runs dense models")
+    if keys.flag("use_bidirectional_attention"):
+        raise keys.error("use_bidirectional_attention", "is true; this version runs causal models only")
+
+
+def _heads(keys: Keys) -> int:
+    heads, width = keys.integer("num_attention_heads", high=2**16), keys.integer("hidden_size")
+    if width // heads < 1 or (keys.get("head_dim") is None and width % heads):
+        raise keys.error("num_attention_heads", f"is {heads}, which does not divide hidden_size {width}")
+    return heads
+
+
+def _biases(keys: Keys) -> set[str]:
+    attention = ("attn_q", "attn_k", "attn_v", "attn_output") if keys.flag("attention_bias") else ()
+    return {*attention, *(("ffn_gate", "ffn_up", "ffn_down") if keys.flag("mlp_bias") else ())}
+
+
+def _activation(keys: Keys) -> str:
+    """hidden_activation is the newer name, used by the gemma family."""
+    name = "hidden_activation" if "hidden_activation" in keys else "hidden_act"
+    return keys.choice(name, {**ACTIVATIONS, **keys.defaults.get("activations", {})})
+
+
+def _windows(keys: Keys, layers: int) -> tuple[int | None, ...]:
+    """layer_types where given, else a pattern (every n-th layer sees everything), else from max_window_layers on."""
+    window = keys.integer("sliding_window", 0, low=0, high=2**31) or None
+    if not keys.flag("use_sliding_window", True):
+        window = None
+    kinds, pattern = keys.get("layer_types"), keys.optional_integer("sliding_window_pattern")
+    pattern = keys.optional_integer("_sliding_window_pattern") or pattern
+    if kinds is not None:
+        if not isinstance(kinds, list) or len(kinds) != layers or any(kind not in _LAYER_KINDS for kind in kinds):
+            raise keys.error("layer_types", f"must name one of {', '.join(_LAYER_KINDS)} for each of the {layers} layers")
+        local = [kind == "sliding_attention" for kind in kinds]
+        if any(local) and window is None:
+            raise keys.error("layer_types", "has sliding layers but there is no sliding_window")
+    elif pattern:
+        local = [(layer + 1) % pattern != 0 for layer in range(layers)]
+    else:
+        first = keys.integer("max_window_layers", 0, low=0)
+        local = [layer >= first for layer in range(layers)]
+    return tuple(window if is_local else None for is_local in local)
+
+
+def _ropes(keys: Keys, head_width: int, trained: int) -> tuple[RopeConfig, RopeConfig]:
+    """The rotation of layers that see everything and of windowed layers."""
+    older, newer = keys.nested("rope_scaling"), keys.nested("rope_parameters")
+    parameters = older if older is not None and older.values else newer or Keys({}, keys.where)
+    nested = newer is not None and any(kind in newer for kind in _LAYER_KINDS)
+    if not nested:
+        rope = _rope(keys, parameters, head_width, trained, "rope_theta")
+        local_base = keys.optional_number("rope_local_base_freq", low=1e-6, high=1e18)
+        return rope, rope if local_base is None else RopeConfig(rope.width, local_base)
+    found = []
+    for kind, theta in (("full_attention", "rope_theta"), ("sliding_attention", "rope_local_base_freq")):
+        inner = (newer.nested(kind) if newer else None) or Keys({}, keys.where)
+        found.append(_rope(keys, inner, head_width, trained, theta if keys.get(theta) is not None else "rope_theta"))
+    return found[0], found[1]
+
+
+def _rope(keys: Keys, parameters: Keys, head_width: int, trained: int, theta: str) -> RopeConfig:
+    """One rotation from its dictionary; `theta` names the older key of the base."""
+    base = parameters.number("rope_theta", keys.number(theta, 10000, low=1e-6, high=1e18), low=1e-6, high=1e18)
+    partial = parameters.number("partial_rotary_factor", keys.number("partial_rotary_factor", 1, low=0, high=1), low=0, high=1)
+    kinds = {**_ROPE_KINDS, **keys.defaults.get("rope_kinds", {})}
+    kind = parameters.choice("rope_type" if "rope_type" in parameters else "type", kinds, "default")
+    parameters.get("type")
+    rope = RopeConfig(int(head_width * partial), base, kind)
+    if kind != "none":
+        rope = _scaled(keys, parameters, rope, trained)
+    parameters.refuse_unknown(("finetuned", "original_max_position_embeddings"), {"factor": (1,)})
+    return rope
+
+
+def _scaled(keys: Keys, parameters: Keys, rope: RopeConfig, trained: int) -> RopeConfig:
+    original = parameters.integer("original_max_position_embeddings", trained, high=2**31)
+    if rope.kind == "dynamic":  # transformers stretches from max_position_embeddings on
+        original = trained
+    original = keys.integer("original_max_position_embeddings", original, high=2**31)
+    ratio = trained / original if rope.kind in ("yarn", "longrope") else None
+    factor = parameters.number("factor", ratio, low=1e-3, high=1e9)
+    rope = replace(rope, factor=factor, original_context=original)
+    if rope.kind in ("yarn", "longrope"):
+        rope = replace(rope, magnitude=parameters.optional_number("attention_factor", low=1e-6, high=1e6))
+    if rope.kind == "llama3":
+        low, high = (parameters.number(f"{name}_freq_factor", low=1e-3, high=1e6) for name in ("low", "high"))
+        return replace(rope, low_factor=low, high_factor=high)
+    if rope.kind == "longrope":
+        long, short = (parameters.numbers(f"{name}_factor", rope.width // 2) for name in ("long", "short"))
+        return replace(rope, long_divisors=long, short_divisors=short)
+    if rope.kind == "yarn":
+        scales = [parameters.number(name, 0, low=0, high=1e3) for name in ("mscale", "mscale_all_dim")]
+        if rope.magnitude is None and all(scales):
+            rope = replace(rope, magnitude=yarn_magnitude(factor, scales[0]) / yarn_magnitude(factor, scales[1]))
+        fast, slow = parameters.number("beta_fast", 32, low=0, high=1e6), parameters.number("beta_slow", 1, low=0, high=1e6)
+        return replace(rope, beta_fast=fast or 32, beta_slow=slow or 1, truncate=parameters.flag("truncate", True))
+    return rope
+
+
+def _to_bf16(value: float) -> float:
+    """Rounded to nearest even bf16, as transformers casts a factor to the dtype of the weights."""
+    bits = int(np.float32(value).view(np.uint32))
+    return float(np.uint32(((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16) << 16).view(np.float32))

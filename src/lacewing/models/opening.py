@@ -1,0 +1,156 @@
+"""A checkpoint to a model: which architecture, its config, its program, and the weights that the program needs."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from lacewing.errors import UnsupportedModelError, WeightError
+from lacewing.formats.checkpoint import Checkpoint, TensorInfo
+from lacewing.models import architectures
+from lacewing.models.architecture import Architecture
+from lacewing.models.blocks import build_program
+from lacewing.models.config import ModelConfig, check_config
+from lacewing.models.gguf import ROPE_TENSORS, read_gguf
+from lacewing.models.huggingface import read_huggingface, text_config
+from lacewing.models.names import is_ignored, translate
+from lacewing.program.check import check_program
+from lacewing.program.ops import Embed
+from lacewing.program.program import Program
+
+MODEL_TYPES = {"mistral": "llama", "gemma3_text": "gemma3"}  # Hugging Face model types that share another's file
+_MIXTURES = ("mixtral", "qwen2_moe", "qwen2moe", "qwen3_moe", "qwen3moe", "phimoe", "deepseek2", "deepseek_v2", "deepseek_v3",
+             "llama4", "llama4_text", "gpt_oss", "gpt-oss", "granitemoe", "olmoe", "glm4moe", "glm4_moe")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """An opened model: everything that the engine needs to compile and run it."""
+
+    architecture: str
+    name: str
+    config: ModelConfig
+    program: Program
+    tensors: Mapping[str, TensorInfo]  # under our (GGUF's) names: just the ones that the program uses
+    vocab_size: int
+    trained_context: int
+    context: int
+    parameters: int
+    active_parameters: int  # used for a token
+    active_bytes: int  # weight bytes read for a token
+
+
+def known_architectures() -> list[str]:
+    return sorted(module.name for module in pkgutil.iter_modules(architectures.__path__))
+
+
+def find_architecture(name: str, where: str) -> Architecture:
+    """The row for a GGUF architecture or a Hugging Face model type. Raises UnsupportedModelError."""
+    known, file = known_architectures(), MODEL_TYPES.get(name, name)
+    if file not in known:
+        later = "mixture-of-experts comes later" if name in _MIXTURES else "not known"
+        raise UnsupportedModelError(f"{where}: architecture {name!r} is {later}; this version runs {', '.join(known)}")
+    row: Architecture = importlib.import_module(f"{architectures.__name__}.{file}").ARCHITECTURE
+    return row
+
+
+def open_model(checkpoint: Checkpoint, context: int | None = None) -> ModelSpec:
+    """The model in a checkpoint, for sessions of at most `context` positions.
+
+    Without a context the trained one is taken; with longrope the original one, as up to there the short factors hold.
+    Reads metadata and tensor headers only. Raises UnsupportedModelError, WeightError.
+    """
+    where = checkpoint.path.name
+    config, tensors = _read_gguf(checkpoint) if checkpoint.format == "gguf" else _read_huggingface(checkpoint)
+    check_config(config, where)
+    if context is None:
+        context = config.trained_context
+        if config.rope.kind == "longrope":
+            context = min(context, config.rope.original_context)
+    program = build_program(config, context)
+    check_program(program)
+    _check_weights(program, tensors, where)
+    used = {name: tensors[name] for name in program.weights}
+    parameters = sum(tensor.elements for tensor in used.values())
+    return ModelSpec(
+        architecture=config.architecture,
+        name=_name(checkpoint),
+        config=config,
+        program=program,
+        tensors=used,
+        vocab_size=config.vocab_size,
+        trained_context=config.trained_context,
+        context=context,
+        parameters=parameters,
+        active_parameters=parameters,
+        active_bytes=_active_bytes(program, used),
+    )
+
+
+def _read_gguf(checkpoint: Checkpoint) -> tuple[ModelConfig, Mapping[str, TensorInfo]]:
+    name = checkpoint.metadata.get("general.architecture")
+    if not isinstance(name, str):
+        raise UnsupportedModelError(f"{checkpoint.path.name}: general.architecture is missing, so the model is unknown")
+    config = read_gguf(checkpoint, find_architecture(name, checkpoint.path.name))
+    return config, {name: tensor for name, tensor in checkpoint.tensors.items() if name not in ROPE_TENSORS}
+
+
+def _read_huggingface(checkpoint: Checkpoint) -> tuple[ModelConfig, Mapping[str, TensorInfo]]:
+    model_type = text_config(checkpoint).get("model_type")
+    if not isinstance(model_type, str):
+        raise UnsupportedModelError(f"{checkpoint.path.name}: config.json has no model_type, so the model is unknown")
+    architecture = find_architecture(model_type, checkpoint.path.name)
+    tensors: dict[str, TensorInfo] = {}
+    for name, tensor in checkpoint.tensors.items():
+        if is_ignored(name):
+            continue
+        ours = translate(name, architecture.names) or name  # an unknown one is left over and reported with the others
+        if ours in tensors:
+            raise WeightError(f"{checkpoint.path.name}: two weights are {ours}; the second is {name}")
+        tensors[ours] = tensor
+    embedding = tensors.get("token_embd.weight")
+    config = read_huggingface(checkpoint, architecture, embedding is not None and embedding.quant.name == "BF16")
+    if config.tied_output:
+        tensors.pop("output.weight", None)  # a copy of the embedding, which transformers ignores as well
+    return config, tensors
+
+
+def _check_weights(program: Program, tensors: Mapping[str, TensorInfo], where: str) -> None:
+    """The program's weights and the checkpoint's must be the same set, of the same shapes."""
+    missing = [name for name in program.weights if name not in tensors]
+    if missing:
+        raise WeightError(f"{where}: {len(missing)} weights are missing: {_some(missing)}")
+    for name, shape in program.weights.items():
+        if tensors[name].shape != tuple(shape):
+            raise WeightError(f"{where}: weight {name} has shape {tensors[name].shape}; the model needs {tuple(shape)}")
+    left_over = [name for name in tensors if name not in program.weights]
+    if left_over:
+        raise WeightError(f"{where}: {len(left_over)} weights have no place in the model: {_some(left_over)}")
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
+
+
+def _active_bytes(program: Program, tensors: Mapping[str, TensorInfo]) -> int:
+    """All weights once, but of an embedding that is not the output, too, one row."""
+    read: dict[str, int] = {}
+    for op in program.ops:
+        if isinstance(op, Embed):
+            read.setdefault(op.weight, tensors[op.weight].nbytes // tensors[op.weight].shape[0])
+            continue
+        for field in ("weight", "weights", "biases"):
+            value = getattr(op, field, None)
+            for name in value if isinstance(value, tuple) else (value,):
+                if isinstance(name, str):
+                    read[name] = tensors[name].nbytes
+    return sum(read.values())
+
+
+def _name(checkpoint: Checkpoint) -> str:
+    name = checkpoint.metadata.get("general.name")
+    if not isinstance(name, str) or not name:
+        name = checkpoint.path.stem if checkpoint.path.is_file() else checkpoint.path.resolve().name
+    return name[:200]

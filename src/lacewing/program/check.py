@@ -1,0 +1,176 @@
+"""Checks a program before any backend sees it: shapes agree, nothing is read before it is written."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from lacewing.program import ops
+from lacewing.program.ops import Op, View
+from lacewing.program.program import Program
+
+ACTIVATIONS = ("silu", "gelu_tanh")
+
+
+class ProgramError(ValueError):
+    """A program contradicts itself: a mistake in our own model code, never in a person's file."""
+
+
+def check_program(program: Program) -> None:
+    """Raise ProgramError, naming the op, for the first thing in `program` that does not fit."""
+    checker = _Checker(program)
+    for index, op in enumerate(program.ops):
+        try:
+            checker.check(op)
+        except ProgramError as error:
+            raise ProgramError(f"op {index} {op}: {error}") from None
+    checker.finish()
+
+
+def _require(holds: bool, problem: str) -> None:
+    if not holds:
+        raise ProgramError(problem)
+
+
+def _overlap(a: View, b: View) -> bool:
+    return a.buffer.name == b.buffer.name and a.start < b.start + b.width and b.start < a.start + a.width
+
+
+class _Checker:
+    """Walks the ops once, remembering which columns have been written and which weights and layers have been used."""
+
+    def __init__(self, program: Program):
+        self.program = program
+        self.written: dict[str, np.ndarray] = {}  # buffer name: bool (width,)
+        self.used: set[str] = set()
+        self.stored: set[int] = set()
+        self.attended: set[int] = set()
+        self.finished = False
+
+    def check(self, op: Op) -> None:
+        _require(not self.finished, "stands after the logits")
+        rule = _RULES.get(type(op))
+        if rule is None:
+            raise ProgramError("is of a kind that the checker does not know")
+        for view in op.views(op.reads) + op.views(op.writes):
+            self.columns(view)
+        for view in op.views(op.reads):
+            _require(bool(self.columns(view).all()), f"{ops._show(view)} is read before it is written")
+        rule(self, op)
+        for view in op.views(op.writes):
+            self.columns(view)[:] = True
+
+    def columns(self, view: View) -> np.ndarray:
+        """The written flags of a view's columns; checks that the view lies in its buffer."""
+        buffer = view.buffer
+        flags = self.written.setdefault(buffer.name, np.zeros(max(buffer.width, 0), bool))
+        _require(len(flags) == buffer.width, f"buffer {buffer.name} has width {buffer.width} here and {len(flags)} before")
+        inside = view.start >= 0 and view.width > 0 and view.start + view.width <= buffer.width
+        _require(inside, f"{ops._show(view)} does not lie in its buffer of width {buffer.width}")
+        return flags[view.start : view.start + view.width]
+
+    def weight(self, name: str, *shape: int) -> None:
+        _require(name in self.program.weights, f"weight {name} is not listed in the program")
+        listed = tuple(self.program.weights[name])
+        _require(listed == shape, f"weight {name} is listed as {listed}, this op needs {shape}")
+        self.used.add(name)
+
+    def layer(self, index: int) -> Any:
+        _require(0 <= index < len(self.program.layers), f"layer {index} of {len(self.program.layers)}")
+        return self.program.layers[index]
+
+    def finish(self) -> None:
+        """What only the whole program can tell."""
+        _require(self.finished, "the program has no logits")
+        unused = sorted(set(self.program.weights) - self.used)
+        _require(not unused, f"the program lists weights that no op uses: {', '.join(unused[:8])}")
+        idle = sorted(set(range(len(self.program.layers))) - self.attended)
+        _require(not idle, f"no attention reads the keys and values of layers {idle[:8]}")
+
+
+def _embed(c: _Checker, op: ops.Embed) -> None:
+    c.weight(op.weight, c.program.vocab_size, op.out.width)
+    _require(math.isfinite(op.scale), f"scale {op.scale}")
+
+
+def _norm(c: _Checker, op: ops.Norm) -> None:
+    _require(op.heads >= 1 and op.x.width % op.heads == 0, f"width {op.x.width} is not {op.heads} equal heads")
+    _require(op.out.width == op.x.width, f"out has width {op.out.width}, x {op.x.width}")
+    _require(op.out == op.x or not _overlap(op.out, op.x), "out must be x itself or lie apart from it")
+    _require(op.eps > 0, f"eps {op.eps}")
+    if op.weight is not None:
+        c.weight(op.weight, op.x.width // op.heads)
+    if op.add is not None:
+        _require(op.add.width == op.x.width, f"add has width {op.add.width}, x {op.x.width}")
+        _require(not _overlap(op.add, op.x), "add overlaps x")
+        _require(not _overlap(op.out, op.x), "out must lie apart from x where add is given")
+
+
+def _linear(c: _Checker, op: ops.Linear) -> None:
+    _require(len(op.weights) == len(op.outs) > 0, f"{len(op.weights)} weights for {len(op.outs)} outs")
+    _require(len(op.biases) in (0, len(op.outs)), f"{len(op.biases)} biases for {len(op.outs)} outs")
+    for index, (weight, out) in enumerate(zip(op.weights, op.outs, strict=True)):
+        c.weight(weight, out.width, op.x.width)
+        _require(not any(_overlap(out, other) for other in (op.x, *op.outs[:index])), f"{ops._show(out)} overlaps x or another out")
+    for bias, out in zip(op.biases, op.outs, strict=False):
+        if bias is not None:
+            c.weight(bias, out.width)
+
+
+def _rope(c: _Checker, op: ops.Rope) -> None:
+    _require(op.heads >= 1 and op.x.width % op.heads == 0, f"width {op.x.width} is not {op.heads} equal heads")
+    head = op.x.width // op.heads
+    _require(0 < 2 * len(op.rope.frequencies) <= head, f"{len(op.rope.frequencies)} pairs in a head of {head} values")
+    _require(all(map(math.isfinite, (*op.rope.frequencies, op.rope.magnitude))), "a frequency is not finite")
+
+
+def _write_keys_values(c: _Checker, op: ops.WriteKeysValues) -> None:
+    layer = c.layer(op.layer)
+    _require(op.layer not in c.stored, f"layer {op.layer} is written twice")
+    _require(op.k.width == layer.key_heads * layer.key_width, f"k has width {op.k.width}, the layer {layer}")
+    _require(op.v.width == layer.key_heads * layer.value_width, f"v has width {op.v.width}, the layer {layer}")
+    c.stored.add(op.layer)
+
+
+def _attention(c: _Checker, op: ops.Attention) -> None:
+    layer = c.layer(op.layer)
+    _require(op.layer in c.stored, f"layer {op.layer} is read before its keys and values are written")
+    _require(op.key_heads == layer.key_heads, f"{op.key_heads} key heads, the layer has {layer.key_heads}")
+    _require(op.key_heads >= 1 and op.heads % op.key_heads == 0, f"{op.heads} heads over {op.key_heads} key heads")
+    _require(op.q.width == op.heads * layer.key_width, f"q has width {op.q.width}")
+    _require(op.out.width == op.heads * layer.value_width, f"out has width {op.out.width}")
+    _require(not _overlap(op.q, op.out), "out overlaps q")
+    _require(op.scale > 0 and math.isfinite(op.scale), f"scale {op.scale}")
+    _require(op.softcap is None or op.softcap > 0, f"softcap {op.softcap}")
+    _require(op.window is None or op.window >= 1, f"window {op.window}")
+    fits = layer.window is None or (op.window is not None and op.window <= layer.window)
+    _require(fits, f"window {op.window} is wider than what the layer keeps, {layer.window}")
+    c.attended.add(op.layer)
+
+
+def _gated_activation(c: _Checker, op: ops.GatedActivation) -> None:
+    _require(op.gate.width == op.up.width == op.out.width, "gate, up and out differ in width")
+    _require(op.activation in ACTIVATIONS, f"activation {op.activation!r} is none of {', '.join(ACTIVATIONS)}")
+    _require(op.out == op.gate or not _overlap(op.out, op.gate), "out must be gate itself or lie apart from it")
+    _require(not _overlap(op.out, op.up), "out overlaps up")
+
+
+def _logits(c: _Checker, op: ops.Logits) -> None:
+    c.weight(op.weight, c.program.vocab_size, op.x.width)
+    _require(op.softcap is None or op.softcap > 0, f"softcap {op.softcap}")
+    c.finished = True
+
+
+_RULES: dict[type[Op], Callable[[_Checker, Any], None]] = {
+    ops.Embed: _embed,
+    ops.Norm: _norm,
+    ops.Linear: _linear,
+    ops.Rope: _rope,
+    ops.WriteKeysValues: _write_keys_values,
+    ops.Attention: _attention,
+    ops.GatedActivation: _gated_activation,
+    ops.Logits: _logits,
+}
