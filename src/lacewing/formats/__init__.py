@@ -10,7 +10,7 @@ from pathlib import Path
 from lacewing.errors import ModelFormatError
 from lacewing.formats import safetensors
 from lacewing.formats.checkpoint import ByteRange, Checkpoint, TensorInfo
-from lacewing.formats.files import open_regular, refuse_foreign
+from lacewing.formats.files import START, open_regular, refuse_foreign
 from lacewing.formats.gguf import open_gguf
 
 __all__ = ["ByteRange", "Checkpoint", "TensorInfo", "open_checkpoint"]
@@ -29,7 +29,7 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
         raise ModelFormatError(path, f"cannot be opened: {error.strerror}") from None
     file, size = open_regular(path)
     with file:
-        start = file.read(24)
+        start = file.read(START)
     refuse_foreign(path, start)
     if size == 0:
         raise ModelFormatError(path, "is empty")

@@ -10,6 +10,7 @@ from typing import BinaryIO
 from lacewing.errors import ModelFormatError
 
 PICKLE_SUFFIXES = frozenset((".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".npy", ".npz"))
+START = 24  # bytes that tell what a file is
 _CONVERT = "convert it to safetensors or GGUF, or fetch a version of the model in one of these"
 _MAGICS = (
     (b"PK\x03\x04", f"a zip archive, as PyTorch writes; it can run code when opened; {_CONVERT}"),
@@ -46,6 +47,8 @@ def refuse_foreign(path: Path, start: bytes) -> None:
     """Raise ModelFormatError with a hint if a file's name or first bytes say that it is no format of ours."""
     if path.suffix.lower() in PICKLE_SUFFIXES:
         raise ModelFormatError(path, f"{path.suffix} files can run code when opened and are never read; {_CONVERT}")
+    if start[8:9] == b"{":  # safetensors, whose length bytes may look like anything
+        return
     for magic, what in _MAGICS:
         if start.startswith(magic):
             raise ModelFormatError(path, f"is {what}", offset=0)

@@ -36,9 +36,7 @@ def _open_split(path: Path, count: int) -> Checkpoint:
     """Open all parts of the split file that `path` is one of; the metadata are those of the first part."""
     name = _SPLIT_NAME.fullmatch(path.name)
     if name is None or int(name[3]) != count:
-        raise ModelFormatError(
-            path, f"is one of {count} parts; its name must end in -00001-of-{count:05}.gguf", field="split.count"
-        )
+        raise ModelFormatError(path, f"is {count}; so the name must end like -00001-of-{count:05}.gguf", field="split.count")
     parts = tuple(path.with_name(f"{name[1]}-{index + 1:05}-of-{count:05}.gguf") for index in range(count))
     missing = [part.name for part in parts if not part.exists()]
     if missing:

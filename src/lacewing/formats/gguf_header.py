@@ -95,9 +95,7 @@ class HeaderReader:
             return
         if end > self._size:
             missing = end - self._size
-            raise self._error(
-                f"needs {count} bytes here, {missing} more than the file has; it is truncated or damaged", self._at, field
-            )
+            raise self._error(f"needs {count} bytes, {missing} more than the file has; it is truncated", self._at, field)
         if end > HEADER_LIMIT:
             raise self._error(f"the header is longer than {HEADER_LIMIT} bytes", self._at, field)
         wanted = min(self._size, max(end, 2 * len(self._data), 2**20))
@@ -178,12 +176,7 @@ class HeaderReader:
             raise self._error(f"has element type {kind}; types 0 to 12 exist", at, field)
         self._items += count if kind == _STRING else 64 * count
         if self._items > ITEM_LIMIT or (kind == _ARRAY and depth >= NESTING_LIMIT):
-            what = (
-                f"more than {ITEM_LIMIT} strings"
-                if kind == _STRING
-                else f"arrays nested more than {NESTING_LIMIT} deep, or too many"
-            )
-            raise self._error(f"has {what}", at, field)
+            raise self._error(f"has too many strings (over {ITEM_LIMIT}) or nested arrays (over {NESTING_LIMIT} deep)", at, field)
         self._need(count * (8 if kind == _STRING else 12), field)
         return self._strings(count, field) if kind == _STRING else [self._array(field, depth + 1) for _ in range(count)]
 

@@ -32,9 +32,7 @@ def parse(path: Path, text: bytes, field: str | None = None) -> Any:
 
     try:
         document = text.decode("utf-8")
-        value = json.loads(
-            document, object_pairs_hook=unique, parse_int=integer, parse_constant=lambda name: refuse(f"{name} occurs")
-        )
+        value = json.loads(document, object_pairs_hook=unique, parse_int=integer, parse_constant=refuse)
         if "\\u" in document:
             json.dumps(value, ensure_ascii=False).encode("utf-8")  # half a surrogate pair is no text
     except UnicodeError:

@@ -78,7 +78,7 @@ def read_into(part: ByteRange, out: np.ndarray, advance: Callable[[int], None] |
         return
     _identity(part.path, part.offset + part.nbytes)
     file, _ = open_regular(part.path)
-    target = memoryview(out).cast("B")
+    target = out.data.cast("B")
     with file:
         file.seek(part.offset)
         done = 0

@@ -11,7 +11,7 @@ from typing import Any
 
 from lacewing.errors import ModelFormatError, UnsupportedModelError
 from lacewing.formats.checkpoint import ByteRange, Checkpoint, TensorInfo
-from lacewing.formats.files import PICKLE_SUFFIXES, check_inside, open_regular, refuse_foreign, shown
+from lacewing.formats.files import PICKLE_SUFFIXES, START, check_inside, open_regular, refuse_foreign, shown
 from lacewing.formats.json_files import FolderMetadata, parse, read_limited
 from lacewing.quants import QUANTS, Quant
 
@@ -62,11 +62,10 @@ def _read_index(path: Path) -> dict[str, str]:
     if not isinstance(places, dict) or not places:
         raise ModelFormatError(path, "must be an object with tensor names and file names", field="weight_map")
     for name, file in places.items():
-        plain = isinstance(file, str) and file.isprintable() and file == Path(file).name and "\\" not in file and ":" not in file
+        plain = isinstance(file, str) and file.isprintable() and file == Path(file).name and not {"\\", ":"} & set(file)
         if not plain or not file.endswith(".safetensors"):
-            raise ModelFormatError(
-                path, f"{shown(str(file))!r} is not the name of a .safetensors file in this folder", field=shown(name)
-            )
+            problem = f"{shown(str(file))!r} is not the name of a .safetensors file in this folder"
+            raise ModelFormatError(path, problem, field=shown(name))
     return places
 
 
@@ -79,9 +78,7 @@ def _read_shards(folder: Path, index: Path, places: dict[str, str]) -> dict[str,
         check_inside(path, folder)
         for name, tensor in read_header(path).items():
             if places.get(name) != file:
-                raise ModelFormatError(
-                    path, f"has this tensor, but {index.name} places it in {places.get(name)}", field=shown(name)
-                )
+                raise ModelFormatError(path, f"is here, but {index.name} places it in {places.get(name)}", field=shown(name))
             tensors[name] = tensor
     missing = places.keys() - tensors.keys()
     if missing:
@@ -94,14 +91,15 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
     """The tensors of one file, in the order of their bytes. Raises ModelFormatError, or UnsupportedModelError for a type."""
     file, size = open_regular(path)
     with file:
-        start = file.read(8)
+        start = file.read(START)
         refuse_foreign(path, start)
         if len(start) < 8:
             raise ModelFormatError(path, f"has {size} bytes; a safetensors file has at least 8", offset=0)
-        length = int.from_bytes(start, "little")
+        length = int.from_bytes(start[:8], "little")
         if length > HEADER_LIMIT or 8 + length > size:
-            raise ModelFormatError(path, f"announces a header of {length} bytes; {size - 8} bytes follow, and {HEADER_LIMIT} are allowed",
-                                   field="header length", offset=0)  # fmt: skip
+            problem = f"is {length}; {size - 8} bytes follow, and at most {HEADER_LIMIT} are allowed"
+            raise ModelFormatError(path, problem, field="header length", offset=0)
+        file.seek(8)
         text = file.read(length)
     if len(text) < length:
         raise ModelFormatError(path, "became shorter while it was read", field="header", offset=len(text))
@@ -128,9 +126,10 @@ def _quant(path: Path, name: str, dtype: Any) -> Quant:
     if isinstance(dtype, str) and dtype in _READ:
         return QUANTS[dtype]
     if isinstance(dtype, str) and dtype in _NOT_YET:
-        readable = "F32, F16 and BF16"
-        raise UnsupportedModelError(f"{path}: tensor {shown(name)!r} has the type {dtype}, which this version cannot compute with; "
-                                    f"fetch a version of the model in {readable}, or a GGUF file")  # fmt: skip
+        raise UnsupportedModelError(
+            f"{path}: tensor {shown(name)!r} has the type {dtype}, which this version cannot compute with; "
+            "fetch a version of the model in BF16, F16 or F32, or a GGUF file"
+        )
     raise ModelFormatError(path, f"has the type {shown(str(dtype))!r}, which safetensors does not know", field=shown(name))
 
 
@@ -173,8 +172,8 @@ def _check_cover(path: Path, tensors: list[TensorInfo], start: int, size: int) -
     for tensor in tensors:
         place = tensor.ranges[0]
         if place.offset != end:
-            raise ModelFormatError(path, f"begins at byte {place.offset}; the tensor before it ends at {end}", field=shown(tensor.name),
-                                   offset=place.offset)  # fmt: skip
+            problem = f"begins at byte {place.offset}; the tensor before it ends at {end}"
+            raise ModelFormatError(path, problem, field=shown(tensor.name), offset=place.offset)
         end = place.offset + place.nbytes
     if end != size:
         what = "the file is truncated" if end > size else "unclaimed bytes follow"
