@@ -1,0 +1,89 @@
+"""How much memory this process may still take: free memory, control groups (v1 and v2), and the process's own limit."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+_ROOT = Path("/")
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Bytes. `available` may still be taken; `bound_by` says what sets it, in words."""
+
+    total_bytes: int
+    available_bytes: int
+    bound_by: str
+
+
+def this_machine(root: Path = _ROOT) -> Machine:
+    """Look at this machine now. `root` holds proc and sys; tests give their own."""
+    memory = psutil.virtual_memory()
+    bounds = [(int(memory.available), "the free memory"), *_control_groups(root), *_process_limit()]
+    available, bound_by = min(bounds)
+    return Machine(int(memory.total), max(available, 0), bound_by)
+
+
+def _control_groups(root: Path) -> list[tuple[int, str]]:
+    """What each control group above this process leaves, page cache counted as free."""
+    left = []
+    for base, path, files in _memory_groups(root):
+        folder = base
+        for part in ("", *(part for part in path.split("/") if part not in ("", ".", ".."))):
+            folder = folder / part
+            limit, used = _number(folder / files[0]), _number(folder / files[1])
+            if limit is not None and used is not None and limit < 2**62:  # v1 writes a huge number for none
+                left.append((limit - used + _page_cache(folder / "memory.stat"), "the memory limit of the control group"))
+    return left
+
+
+def _memory_groups(root: Path) -> list[tuple[Path, str, tuple[str, str]]]:
+    """(mount, path below it, names of the limit and usage files) of the groups that this process is in."""
+    try:
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return []
+    groups = []
+    mount = root / "sys/fs/cgroup"
+    for line in lines:
+        _, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if not controllers:
+            groups.append((mount, path, ("memory.max", "memory.current")))
+        elif "memory" in controllers.split(","):
+            groups.append((mount / "memory", path, ("memory.limit_in_bytes", "memory.usage_in_bytes")))
+    return groups
+
+
+def _number(path: Path) -> int | None:
+    try:
+        text = path.read_text().strip()
+    except OSError:
+        return None
+    return int(text) if text.isdecimal() else None
+
+
+def _page_cache(path: Path) -> int:
+    """File pages that the system would give up first."""
+    try:
+        words = dict(line.split()[:2] for line in path.read_text().splitlines() if len(line.split()) == 2)
+        prefix = "total_" if "total_inactive_file" in words else ""
+        return sum(int(words.get(prefix + name, 0)) for name in ("inactive_file", "active_file"))
+    except (OSError, ValueError):
+        return 0
+
+
+def _process_limit() -> list[tuple[int, str]]:
+    """What `ulimit -v` leaves."""
+    if sys.platform == "win32":
+        return []
+    import resource
+
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if limit == resource.RLIM_INFINITY:
+        return []
+    return [(limit - int(psutil.Process().memory_info().vms), "the address space limit of the process")]

@@ -1,0 +1,35 @@
+"""Page-aligned anonymous memory as NumPy arrays; it goes back to the system with the last view of it."""
+
+from __future__ import annotations
+
+import mmap
+
+import numpy as np
+
+from lacewing.errors import OutOfMemoryError
+from lacewing.options import format_bytes
+
+HUGE_FROM = 4 * 2**20  # bytes; below, huge pages would waste more than they save
+
+
+def allocate(nbytes: int, purpose: str) -> np.ndarray:
+    """uint8 (nbytes,), zeros, starting on a page. Raises OutOfMemoryError naming `purpose`."""
+    if nbytes == 0:
+        return np.empty(0, np.uint8)
+    try:
+        if hasattr(mmap, "MAP_ANONYMOUS"):
+            area = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)  # the default would be shared memory
+        else:
+            area = mmap.mmap(-1, nbytes)
+    except (OSError, MemoryError, OverflowError):
+        raise OutOfMemoryError(f"the system gives no {format_bytes(nbytes)} for {purpose}") from None
+    if nbytes >= HUGE_FROM and hasattr(mmap, "MADV_HUGEPAGE"):
+        _try_huge_pages(area)
+    return np.frombuffer(area, np.uint8)
+
+
+def _try_huge_pages(area: mmap.mmap) -> None:
+    try:
+        area.madvise(mmap.MADV_HUGEPAGE)
+    except OSError:
+        return  # a kernel without them; nothing is lost

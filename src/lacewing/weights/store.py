@@ -1,0 +1,166 @@
+"""The weights of a model and where their bytes are: lazy (views of the mapped files) or eager (own memory).
+
+Lazy weights are paged in by use and cost no memory of ours. Eager ones are read once, by positioned reads, into
+page-aligned anonymous memory. Nobody above can tell the two apart but by speed.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+
+import numpy as np
+
+from lacewing.errors import OptionError, WeightError
+from lacewing.formats.checkpoint import ByteRange, TensorInfo
+from lacewing.formats.read import advise, mapped, read_into
+from lacewing.quants.base import Quant
+from lacewing.weights.memory import allocate
+
+Progress = Callable[[str, int, int], None]  # what is being done, bytes done, bytes in all
+Cancel = Callable[[], bool]
+_Ranges = tuple[ByteRange, ...]
+
+
+class Weight:
+    """One named tensor. `shape` is outermost first: a linear weight is (out, in), experts are (E, out, in)."""
+
+    def __init__(self, tensor: TensorInfo):
+        self.name = tensor.name
+        self.shape = tensor.shape
+        self.quant: Quant = tensor.quant
+        self.ranges = tensor.ranges
+        self.nbytes = tensor.nbytes
+        self._owned: np.ndarray | None = None
+        self._views: list[np.ndarray] | None = None
+        self._closed = False
+
+    @property
+    def parts(self) -> list[np.ndarray]:
+        """uint8 (nbytes,) of each range: one, or one for each index of the first axis. Read-only."""
+        if self._closed:
+            raise WeightError(f"weight {self.name} was closed with its model")
+        if self._owned is not None:
+            ends = np.cumsum([part.nbytes for part in self.ranges])
+            return [self._owned[end - part.nbytes : end] for end, part in zip(ends.tolist(), self.ranges, strict=True)]
+        if self._views is None:
+            self._views = [mapped(part) for part in self.ranges]
+        return self._views
+
+    @property
+    def data(self) -> np.ndarray:
+        """uint8 (nbytes,), read-only: the blocks, row after row. Take it again after the residency has changed.
+
+        Raises WeightError for a lazy weight that is in several places of its files; its `parts` are there all the same.
+        """
+        parts = self.parts
+        if self._owned is not None:
+            return self._owned
+        if len(parts) != 1:
+            raise WeightError(f"weight {self.name} lies in {len(parts)} places of its files; load it eagerly, or use its parts")
+        return parts[0]
+
+    def dequantise(self) -> np.ndarray:
+        """All values, float32 of the weight's shape; for tests and the reference backend."""
+        values = [self.quant.dequantise(part) for part in self.parts]
+        return np.concatenate(values).reshape(self.shape) if values else np.empty(self.shape, np.float32)
+
+    def _own(self, memory: np.ndarray) -> None:
+        views, self._owned, self._views = self._views, memory, None
+        for view in views or ():
+            advise(view, "release")
+
+    def _disown(self) -> None:
+        self._owned = None
+
+    def _close(self) -> None:
+        self._owned, self._views, self._closed = None, None, True
+
+    def __repr__(self) -> str:
+        return f"Weight({self.name}, {'x'.join(map(str, self.shape))}, {self.quant})"
+
+
+class WeightStore(Mapping[str, Weight]):
+    """The weights by name, all of one residency; it starts lazy.
+
+    Names that stand for the same bytes (tied weights) share one memory.
+    """
+
+    def __init__(self, tensors: Mapping[str, TensorInfo]):
+        self._weights = {name: Weight(tensor) for name, tensor in tensors.items()}
+        self._lock = threading.Lock()
+        self.residency = "lazy"
+        self.anonymous_bytes = 0
+
+    def __getitem__(self, name: str) -> Weight:
+        return self._weights[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._weights)
+
+    def __len__(self) -> int:
+        return len(self._weights)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all weights, tied ones once."""
+        return sum(ranges_bytes(ranges) for ranges in self._places())
+
+    def set_residency(self, residency: str, progress: Progress | None = None, cancelled: Cancel | None = None) -> None:
+        """Bring all weights to "lazy" or "eager". `progress` is told the bytes read so far and in all.
+
+        Raises Cancelled, ModelFormatError (a file changed) or OutOfMemoryError; the state before is then whole.
+        Arrays taken before stay valid as long as they are held; take `data` again to let their memory go.
+        """
+        if residency not in ("lazy", "eager"):
+            raise OptionError(f"residency is {residency!r}; it must be lazy or eager")
+        with self._lock:
+            if residency == self.residency:
+                return
+            if residency == "eager":
+                memory = self._read_all(progress, cancelled)
+                for weight in self._weights.values():
+                    weight._own(memory[weight.ranges])
+                self.anonymous_bytes = sum(owned.nbytes for owned in memory.values())
+            else:
+                for weight in self._weights.values():
+                    weight._disown()
+                self.anonymous_bytes = 0
+            self.residency = residency
+
+    def close(self) -> None:
+        """Let go of all memory and files. Arrays that others hold stay valid; the weights do not."""
+        with self._lock:
+            for weight in self._weights.values():
+                weight._close()
+            self.anonymous_bytes = 0
+
+    def _places(self) -> dict[_Ranges, str]:
+        return {weight.ranges: weight.name for weight in self._weights.values()}
+
+    def _read_all(self, progress: Progress | None, cancelled: Cancel | None) -> dict[_Ranges, np.ndarray]:
+        """Read every weight once, in the order of the files."""
+        places = sorted(self._places().items(), key=lambda item: [(str(part.path), part.offset) for part in item[0][:1]])
+        done, total = 0, self.nbytes
+
+        def advance(count: int) -> None:
+            nonlocal done
+            done += count
+            if progress is not None:
+                progress("reading weights", done, total)
+
+        memory: dict[_Ranges, np.ndarray] = {}
+        for ranges, name in places:
+            owned = allocate(ranges_bytes(ranges), f"weight {name}")
+            start = 0
+            for part in ranges:
+                read_into(part, owned[start : start + part.nbytes], advance, cancelled)
+                start += part.nbytes
+            owned.flags.writeable = False
+            memory[ranges] = owned
+        return memory
+
+
+def ranges_bytes(ranges: _Ranges) -> int:
+    """Bytes of some ranges together."""
+    return sum(part.nbytes for part in ranges)
