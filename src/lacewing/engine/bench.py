@@ -29,7 +29,7 @@ def measure(engine: Engine, prompt: int, generate: int, repeats: int = 3) -> Spe
     """
     if prompt < 1 or generate < 1 or repeats < 1 or prompt + generate > engine.context:
         raise OptionError(
-            f"cannot measure {prompt} + {generate} tokens in a context of {engine.context}; both must be at least 1 and fit together"
+            f"cannot measure {prompt} + {generate} tokens in a context of {engine.context}; both must be at least 1 and fit"
         )
     ids = np.random.Generator(np.random.PCG64(1)).integers(0, engine.vocab_size, prompt + generate).tolist()
     _times(engine, ids[:prompt], ids[prompt : prompt + 2])  # pages weights in, finishes late compilation

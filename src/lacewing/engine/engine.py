@@ -49,7 +49,7 @@ class Engine:
 
     def extend(self, ids: Sequence[int]) -> np.ndarray:
         """Run `ids` after what the slot holds; float32 (V,), the logits after the last of them, valid until the next run."""
-        row = np.empty(0, np.float32)
+        row, self.owner = np.empty(0, np.float32), None
         for start in range(0, len(ids), self.chunk):
             part = list(ids[start : start + self.chunk])
             row = self._run(part, np.array([len(part) - 1]))[0]

@@ -1,0 +1,149 @@
+"""The per-user cache of checkpoints: one folder a model, with a manifest that tells what it holds.
+
+Nothing outside this folder is ever written or removed, and inside it only folders whose names we make.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from lacewing.errors import DownloadError, OptionError
+from lacewing.hub.names import NAMED, is_reference, key_of
+
+MANIFEST = "lacewing.json"
+_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,250}")
+
+
+@dataclass(frozen=True)
+class Cached:
+    """A fetched model. `entry` is the file to open, or "." when the folder itself is the checkpoint."""
+
+    name: str
+    source: str
+    entry: str
+    files: dict[str, str]  # file name: SHA-256
+    nbytes: int
+
+    @property
+    def path(self) -> Path:
+        return folder_of(self.name) / self.entry
+
+
+def cache_dir() -> Path:
+    """LACEWING_CACHE, or `lacewing` in the user's cache folder. Not made here."""
+    own = os.environ.get("LACEWING_CACHE")
+    if own:
+        return Path(own).expanduser().absolute()
+    base = os.environ.get("XDG_CACHE_HOME") or (os.environ.get("LOCALAPPDATA") if sys.platform == "win32" else None)
+    return (Path(base) if base else Path.home() / ".cache") / "lacewing"
+
+
+def folder_of(name: str) -> Path:
+    """Where a model's files stand once it is whole. Raises OptionError for what is not a model's name."""
+    return _inside("models", key_of(name))
+
+
+def staging_of(name: str) -> Path:
+    """Where its files stand while they are being fetched; kept after a failure, so that the next try goes on from there."""
+    return _inside("partial", key_of(name))
+
+
+def _inside(part: str, key: str) -> Path:
+    if not _KEY.fullmatch(key) or ".." in key:
+        raise OptionError(f"{key!r} cannot name a model in the cache")
+    return cache_dir() / part / key
+
+
+def find(name: str) -> Cached | None:
+    """The model if it is here and whole."""
+    folder = folder_of(name)
+    try:
+        fields = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        cached = Cached(**fields)
+        missing = [file for file in cached.files if not (folder / file).is_file()]
+    except (OSError, ValueError, TypeError):
+        return None
+    return None if missing or cached.name != name else cached
+
+
+def list_models() -> list[Cached]:
+    """All that have been fetched, by name."""
+    found = []
+    for manifest in (cache_dir() / "models").glob(f"*/{MANIFEST}"):
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError, OptionError):
+            cached = find(json.loads(manifest.read_text(encoding="utf-8"))["name"])
+            if cached and folder_of(cached.name) == manifest.parent:
+                found.append(cached)
+    return sorted(found, key=lambda cached: cached.name)
+
+
+def remove(name: str) -> int:
+    """Delete a fetched (or half fetched) model; the bytes freed. Raises DownloadError when there is none."""
+    if not is_reference(name):
+        raise OptionError(f"{name!r} is not a fetched model; `lacewing list` shows them (files elsewhere are yours to delete)")
+    freed = 0
+    for folder in (folder_of(name), staging_of(name)):
+        if folder.is_dir() and not folder.is_symlink():
+            freed += sum(file.stat().st_size for file in folder.rglob("*") if file.is_file() and not file.is_symlink())
+            shutil.rmtree(folder)
+    if not freed:
+        raise DownloadError(f"{name} is not in the cache {cache_dir()}; `lacewing list` shows what is")
+    return freed
+
+
+def resolve(name: str | Path) -> Path:
+    """The path to open for a path or a fetched model's name; a path that exists wins. Raises DownloadError for neither."""
+    path = Path(name).expanduser()
+    if isinstance(name, Path) or path.exists():
+        if not path.exists():
+            raise DownloadError(f"there is no file or directory {path}")
+        return path
+    if is_reference(name):
+        cached = find(name)
+        if cached is None:
+            raise DownloadError(f"{name} has not been fetched yet; run: lacewing pull {name}")
+        return cached.path
+    raise DownloadError(f"there is no file, directory or model {name!r}; known names are {', '.join(NAMED)}")
+
+
+def commit(name: str, source: str, files: dict[str, str]) -> Cached:
+    """Turn the staging folder into the model's folder, in one rename. `files`: names in it with their SHA-256."""
+    staging, folder = staging_of(name), folder_of(name)
+    names = sorted(files)
+    single = [file for file in names if file.endswith(".gguf")]
+    for path in staging.iterdir():  # what another source left behind
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name not in files:
+            path.unlink()
+    nbytes = sum((staging / file).stat().st_size for file in names)
+    cached = Cached(name, source, single[0] if single else ".", files, nbytes)
+    (staging / MANIFEST).write_text(json.dumps(asdict(cached), indent=1), encoding="utf-8")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    if folder.is_dir():
+        shutil.rmtree(folder)
+    os.replace(staging, folder)
+    return cached
+
+
+@contextlib.contextmanager
+def locked(name: str) -> Iterator[None]:
+    """Only one process at a time fetches a model; others wait."""
+    path = staging_of(name).with_name(f"{key_of(name)}.lock")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "wb") as file:
+        try:
+            import fcntl
+        except ImportError:  # Windows: the checksum still catches two writers
+            yield
+            return
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

