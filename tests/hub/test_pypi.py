@@ -21,17 +21,18 @@ def listing(*names):
     return json.dumps({"files": files}).encode()
 
 
-class Handler(http.server.BaseHTTPRequestHandler):
-    pages = {
-        "/simple/some-model/": ("application/vnd.pypi.simple.v1+json", listing(
-            "some_model-0.9-py3-none-any.whl", "some_model-0.10-py3-none-any.whl", "some_model-0.11.tar.gz",
-            "some_model-1.0-cp311-cp311-linux_x86_64.whl", "some_model-2.0a1-py3-none-any.whl")),
-        "/simple/html/": ("text/html", b"<a href='x'>"),
-        "/simple/odd/": ("application/vnd.pypi.simple.v1+json", b"[1]"),
-    }  # fmt: skip
+PAGES = {
+    "/simple/some-model/": ("application/vnd.pypi.simple.v1+json", listing(
+        "some_model-0.9-py3-none-any.whl", "some_model-0.10-py3-none-any.whl", "some_model-0.11.tar.gz",
+        "some_model-1.0-cp311-cp311-linux_x86_64.whl", "some_model-2.0a1-py3-none-any.whl")),
+    "/simple/html/": ("text/html", b"<a href='x'>"),
+    "/simple/odd/": ("application/vnd.pypi.simple.v1+json", b"[1]"),
+}  # fmt: skip
 
+
+class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
-        kind, body = self.pages.get(self.path, ("", WHEEL) if self.path.startswith("/files/") else ("", None))
+        kind, body = PAGES.get(self.path, ("", WHEEL) if self.path.startswith("/files/") else ("", None))
         if body is None:
             self.send_error(404)
             return
@@ -46,7 +47,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def index(monkeypatch):
-    httpd = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    httpd = http.server.HTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=httpd.serve_forever, args=(0.01,))
     thread.start()
     monkeypatch.setenv("no_proxy", "127.0.0.1")

@@ -29,6 +29,8 @@ def open_url(url: str, headers: dict[str, str] | None = None, timeout: float = 1
         response: HTTPResponse = urllib.request.urlopen(request, timeout=timeout, context=context)
         return response
     except (OSError, HTTPException) as error:
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()  # it holds the connection
         raise DownloadError(f"cannot fetch {url}: {error}") from error
 
 
