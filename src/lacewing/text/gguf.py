@@ -1,0 +1,188 @@
+"""Reads and checks `tokenizer.ggml.*` metadata, and builds the parts of a tokenizer from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tokenizers as hf
+
+from lacewing.errors import TokenizerError
+from lacewing.text import cores
+from lacewing.text.parts import Parts
+from lacewing.text.pretokenizers import pre_tokenizer
+from lacewing.text.vocabulary import TokenType, Vocabulary
+
+
+def from_metadata(metadata: Mapping[str, Any]) -> Parts:
+    """The parts of the tokenizer of a GGUF file. TokenizerError where the metadata is missing, damaged or unknown."""
+    fields = _Fields(metadata)
+    kind = fields.text("model")
+    if kind is None:
+        raise TokenizerError("the file has no tokenizer (tokenizer.ggml.model is missing)")
+    if kind not in ("llama", "gpt2", "gemma4"):
+        raise TokenizerError(f"tokenizer kind {kind!r} (tokenizer.ggml.model) is not supported; supported are llama, gpt2, gemma4")
+    pieces = fields.texts("tokens")
+    pieces = [piece or f"[EMPTY_{i}]" for i, piece in enumerate(pieces)] if "" in pieces else pieces
+    vocabulary = Vocabulary(pieces, fields.types(len(pieces)), "bytes" if kind == "gpt2" else "spaces")
+    return _byte_level(fields, vocabulary) if kind == "gpt2" else _raw(fields, vocabulary, kind)
+
+
+def _byte_level(fields: _Fields, vocabulary: Vocabulary) -> Parts:
+    pre = pre_tokenizer(fields.text("pre"))
+    merges = fields.merges()
+    eos = fields.token("eos", vocabulary)
+    bos = fields.token("bos", vocabulary)
+    return Parts(
+        kind="bpe",
+        vocabulary=vocabulary,
+        build=lambda: (cores.byte_level(vocabulary, merges, pre),),
+        bos=bos,
+        eos=eos,
+        add_bos=fields.flag("add_bos_token", pre.add_bos) and bos is not None,
+        stop_ids=vocabulary.stops(fields.named_stops(vocabulary)),
+    )
+
+
+def _raw(fields: _Fields, vocabulary: Vocabulary, kind: str) -> Parts:
+    size = len(vocabulary)
+    default = {"bos": 1, "eos": 2, "unknown": 0} if kind == "llama" else {}
+    tokens = {name: fields.token(name, vocabulary, default.get(name)) for name in ("bos", "eos", "unknown")}
+    unknown = tokens["unknown"] if tokens["unknown"] is not None else 0
+    prefix = fields.flag("add_space_prefix", kind == "llama")
+    if kind == "llama":
+        scores = fields.scores(size)
+
+        def build() -> tuple[hf.Tokenizer, ...]:
+            return (cores.sentencepiece(vocabulary, scores, unknown=unknown, prefix=prefix),)
+    else:
+        merges = [(a.replace("Ġ", " "), b.replace("Ġ", " ")) for a, b in fields.merges()]
+
+        def build() -> tuple[hf.Tokenizer, ...]:
+            return (cores.raw_bpe(vocabulary, merges, unknown=unknown, prefix=prefix),)
+
+    # Phi-3 was trained with the spaces after its control tokens left out.
+    phi3 = any(name in (fields.general_name or "").lower() for name in ("phi-3", "phi3"))
+    kept = {"<unk>", "<s>", "<|endoftext|>"}
+    return Parts(
+        kind="spm" if kind == "llama" else kind,
+        vocabulary=vocabulary,
+        build=build,
+        bos=tokens["bos"],
+        eos=tokens["eos"],
+        add_bos=tokens["bos"] is not None and (kind == "gemma4" or fields.flag("add_bos_token", True)),
+        stop_ids=vocabulary.stops(fields.named_stops(vocabulary) | ({tokens["eos"]} - {None})),
+        strip_first_space=prefix,
+        right_strip=frozenset(i for text, i in vocabulary.control.items() if phi3 and text not in kept),
+    )
+
+
+class _Fields:
+    """Typed access to `tokenizer.ggml.*`; a value of a wrong type, length or range is a TokenizerError naming the key."""
+
+    def __init__(self, metadata: Mapping[str, Any]):
+        self._metadata = metadata
+
+    @property
+    def general_name(self) -> str | None:
+        name = self._metadata.get("general.name")
+        return name if isinstance(name, str) else None
+
+    def _get(self, key: str) -> Any:
+        return self._metadata.get(f"tokenizer.ggml.{key}")
+
+    def text(self, key: str) -> str | None:
+        value = self._get(key)
+        if value is not None and not isinstance(value, str):
+            raise TokenizerError(f"tokenizer.ggml.{key} must be a string, it is {type(value).__name__}")
+        return value
+
+    def flag(self, key: str, default: bool) -> bool:
+        value = self._get(key)
+        if value is None:
+            return default
+        if not isinstance(value, (bool, np.bool_)):
+            raise TokenizerError(f"tokenizer.ggml.{key} must be a bool, it is {type(value).__name__}")
+        return bool(value)
+
+    def token(self, name: str, vocabulary: Vocabulary, default: int | None = None) -> int | None:
+        """The id `{name}_token_id`, checked against the vocabulary; the all-ones value means none."""
+        key = f"{name}_token_id"
+        value = self._get(key)
+        if value is None:
+            return default if default is not None and default < len(vocabulary) else None
+        if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
+            raise TokenizerError(f"tokenizer.ggml.{key} must be an integer, it is {type(value).__name__}")
+        if int(value) in (-1, 0xFFFFFFFF):
+            return None
+        if not 0 <= int(value) < len(vocabulary):
+            raise TokenizerError(f"tokenizer.ggml.{key} is {value}, outside the vocabulary of {len(vocabulary)} pieces")
+        return int(value)
+
+    def named_stops(self, vocabulary: Vocabulary) -> set[int]:
+        """The ids that the metadata itself names as ends."""
+        found = {self.token(name, vocabulary) for name in ("eos", "eot", "eom", "fim_pad", "fim_rep", "fim_sep")}
+        extra = self._get("eos_token_ids")
+        if extra is not None:
+            for token in self._numbers("eos_token_ids", "iu").tolist():
+                if not 0 <= token < len(vocabulary):
+                    raise TokenizerError(f"tokenizer.ggml.eos_token_ids holds {token}, outside the vocabulary")
+                found.add(int(token))
+        return {token for token in found if token is not None}
+
+    def texts(self, key: str) -> list[str]:
+        value = self._get(key)
+        if not isinstance(value, Sequence) or isinstance(value, (str, bytes)):
+            raise TokenizerError(f"tokenizer.ggml.{key} must be an array of strings")
+        items = value if isinstance(value, list) else list(value)
+        if set(map(type, items)) - {str}:
+            raise TokenizerError(f"tokenizer.ggml.{key} must hold strings only")
+        return items
+
+    def merges(self) -> list[tuple[str, str]]:
+        """ "A B" pairs; the separator is the first space that is not the first character."""
+        pairs = []
+        for i, merge in enumerate(self.texts("merges")):
+            at = merge.find(" ", 1)
+            if at < 1:
+                raise TokenizerError(f"tokenizer.ggml.merges[{i}] is {merge[:40]!r}, not two pieces with a space between")
+            pairs.append((merge[:at], merge[at + 1 :]))
+        return pairs
+
+    def types(self, size: int) -> npt.NDArray[np.uint8]:
+        if self._get("token_type") is None:
+            return np.full(size, TokenType.NORMAL, np.uint8)
+        types = self._numbers("token_type", "i" if not self._unsigned("token_type") else "iu", size, width=4)
+        if size and not 0 <= int(types.min()) <= int(types.max()) <= max(TokenType):
+            raise TokenizerError(f"tokenizer.ggml.token_type must lie in 0..{max(TokenType)}")
+        return types.astype(np.uint8)
+
+    def scores(self, size: int) -> npt.NDArray[np.float64]:
+        if self._get("scores") is None:
+            return np.zeros(size)
+        scores = self._numbers("scores", "fi", size, width=4).astype(np.float64)
+        if not np.isfinite(scores).all():
+            raise TokenizerError("tokenizer.ggml.scores must be finite")
+        return scores
+
+    def _unsigned(self, key: str) -> bool:
+        value = self._get(key)
+        return isinstance(value, np.ndarray) and value.dtype == np.uint32
+
+    def _numbers(self, key: str, kinds: str, size: int | None = None, width: int | None = None) -> npt.NDArray[Any]:
+        """A flat array of numbers of the dtype kinds. A typed array narrower than `width` bytes is refused, as it was mislabelled."""
+        value = self._get(key)
+        try:
+            array = value if isinstance(value, np.ndarray) else np.asarray(value)
+        except (ValueError, TypeError, OverflowError) as error:
+            raise TokenizerError(f"tokenizer.ggml.{key} must be an array of numbers") from error
+        narrow = isinstance(value, np.ndarray) and width is not None and array.dtype.itemsize < width
+        if array.ndim != 1 or (len(array) and array.dtype.kind not in kinds) or narrow:
+            raise TokenizerError(
+                f"tokenizer.ggml.{key} must be a flat array of {width or 4}-byte numbers, it has type {array.dtype}"
+            )
+        if size is not None and len(array) != size:
+            raise TokenizerError(f"tokenizer.ggml.{key} has {len(array)} entries, the vocabulary {size}")
+        return array
