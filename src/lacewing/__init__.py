@@ -1,0 +1,22 @@
+"""Lacewing runs large language models on the hardware you have."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from lacewing.errors import LacewingError
+from lacewing.options import Sampling
+
+if TYPE_CHECKING:
+    from lacewing.api import Model, load, load_tokenizer
+
+__version__ = "0.1.0"
+__all__ = ["LacewingError", "Model", "Sampling", "__version__", "load", "load_tokenizer"]
+
+
+def __getattr__(name: str) -> Any:
+    # NumPy and the rest come with the first use, so that `import lacewing` costs a few milliseconds.
+    if name in ("Model", "load", "load_tokenizer"):
+        return getattr(importlib.import_module("lacewing.api"), name)
+    raise AttributeError(f"module 'lacewing' has no attribute {name!r}")

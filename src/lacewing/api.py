@@ -1,0 +1,274 @@
+"""The Python API: open a checkpoint, run it, change where its weights live."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from lacewing import hub
+from lacewing.assistant import Assistant, Message, TextStream
+from lacewing.errors import LacewingError, OptionError, TemplateError
+from lacewing.options import LoadOptions, Sampling, parse_bytes
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from lacewing.backends.base import Backend, Progress, Step
+    from lacewing.formats import Checkpoint
+    from lacewing.models import ModelSpec
+    from lacewing.text.template import ChatTemplate
+    from lacewing.text.tokenizer import Tokenizer
+    from lacewing.weights import Plan, WeightStore
+
+DEFAULT_CONTEXT = 8192  # tokens at most, when none is asked for: keys and values cost memory
+CHUNK = 512  # prompt tokens of one run
+_T = TypeVar("_T")
+
+
+def load(
+    name: str | Path,
+    *,
+    backend: str = "auto",
+    residency: str = "auto",
+    memory: str | int | None = None,
+    context: int | None = None,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> Model:
+    """Open a model: a GGUF or safetensors file, a directory, or the name of a fetched model.
+
+    `residency`: "lazy" pages weights in from the file, "eager" reads them into memory, "auto" decides by `memory` (bytes or
+    "4GiB"; by default what is free). `context`: tokens that a conversation may have. `progress(what, done, total)` is told of
+    long work. Every error is a LacewingError.
+    """
+    options = LoadOptions(backend, residency, parse_bytes(memory), context, threads)
+    return Model(Opened(hub.resolve(name), options), progress)
+
+
+def load_tokenizer(name: str | Path) -> Tokenizer:
+    """The tokenizer of a checkpoint alone; the checkpoint needs no weights. Raises TokenizerError."""
+    from lacewing.formats import open_checkpoint
+    from lacewing.text.tokenizer import Tokenizer
+
+    return Tokenizer.from_checkpoint(open_checkpoint(hub.resolve(name)))
+
+
+class Opened:
+    """A checkpoint whose headers have been read: what can be told and planned without touching a weight."""
+
+    def __init__(self, path: Path, options: LoadOptions):
+        from lacewing.formats import open_checkpoint
+        from lacewing.models import open_model
+
+        self.options = options
+        self.checkpoint: Checkpoint = open_checkpoint(path)
+        self.tokenizer = _Background(self._open_tokenizer)
+        spec = open_model(self.checkpoint, options.context)
+        if options.context is None and spec.context > DEFAULT_CONTEXT:
+            spec = open_model(self.checkpoint, DEFAULT_CONTEXT)
+        self.spec: ModelSpec = spec
+
+    def plan(self, weight_bytes: int, chunk: int, options: LoadOptions | None = None) -> Plan:
+        """Where everything goes. Raises OutOfMemoryError."""
+        from lacewing.weights import plan, this_machine
+
+        program = self.spec.program
+        kv_bytes = self.spec.context * sum(layer.bytes_per_token() for layer in program.layers)
+        widths = {view.buffer.name: view.buffer.width for op in program.ops for view in op.views(op.reads + op.writes)}
+        buffer_bytes = 4 * (chunk * sum(widths.values()) + self.spec.vocab_size)
+        return plan(weight_bytes, self.spec.active_bytes, kv_bytes, buffer_bytes, options or self.options, this_machine())
+
+    def template(self) -> ChatTemplate:
+        """The checkpoint's chat template. Raises TemplateError when it has none."""
+        from lacewing.text.template import ChatTemplate
+
+        return ChatTemplate.from_checkpoint(self.checkpoint, self.tokenizer.result())
+
+    def describe(self) -> dict[str, Any]:
+        """All of the above as plain values, for `lacewing info`."""
+        spec, checkpoint = self.spec, self.checkpoint
+        quants: dict[str, dict[str, int]] = {}
+        for tensor in spec.tensors.values():
+            row = quants.setdefault(tensor.quant.name, {"tensors": 0, "bytes": 0})
+            row["tensors"] += 1
+            row["bytes"] += tensor.nbytes
+        plan = self.plan(checkpoint.nbytes, CHUNK)
+        return {
+            "name": spec.name,
+            "architecture": spec.architecture,
+            "format": checkpoint.format,
+            "files": [str(path) for path in checkpoint.files] or [str(checkpoint.path)],
+            "bytes": checkpoint.nbytes,
+            "quants": quants,
+            "parameters": spec.parameters,
+            "active_parameters": spec.active_parameters,
+            "active_bytes": spec.active_bytes,
+            "vocabulary": spec.vocab_size,
+            "trained_context": spec.trained_context,
+            "context": spec.context,
+            "tokenizer": self._describe_tokenizer(),
+            "template": self._describe_template(),
+            "plan": {
+                "residency": plan.residency,
+                "needed_bytes": plan.needed_bytes,
+                "budget_bytes": plan.budget_bytes,
+                "rows": [{"name": row.name, "bytes": row.nbytes, "note": row.note} for row in plan.rows],
+                "reasons": list(plan.reasons),
+            },
+        }
+
+    def _describe_tokenizer(self) -> dict[str, Any]:
+        try:
+            tokenizer = self.tokenizer.result()
+        except LacewingError as error:
+            return {"problem": str(error)}
+        names = ("kind", "vocab_size", "bos_id", "eos_id", "add_bos")
+        return {**{name: getattr(tokenizer, name) for name in names}, "stop_ids": sorted(tokenizer.stop_ids)}
+
+    def _describe_template(self) -> dict[str, Any]:
+        try:
+            template = self.template()
+        except LacewingError as error:
+            return {"problem": str(error)}
+        return {"name": template.name, "sha256": hashlib.sha256(template.source.encode()).hexdigest()}
+
+    def _open_tokenizer(self) -> Tokenizer:
+        from lacewing.text.tokenizer import Tokenizer
+
+        tokenizer = Tokenizer.from_checkpoint(self.checkpoint)
+        tokenizer.warm()
+        return tokenizer
+
+
+class Model:
+    """A model ready to run: one conversation at a time, not for several threads at once. Made by `load`."""
+
+    def __init__(self, opened: Opened, progress: Progress | None = None):
+        from lacewing.backends import open_backend
+        from lacewing.backends.base import StepLimits
+        from lacewing.engine.engine import Engine
+        from lacewing.weights import WeightStore
+
+        options, self.spec = opened.options, opened.spec
+        self._opened = opened
+        self._template: ChatTemplate | None = None
+        self._last: TextStream | None = None
+        limits = StepLimits(context=self.spec.context, chunk=CHUNK)
+        self.weights: WeightStore = WeightStore(self.spec.tensors)
+        self.plan = opened.plan(self.weights.nbytes, limits.chunk)
+        reading = _Background(lambda: self.weights.set_residency(self.plan.residency, progress))
+        self.backend: Backend = open_backend(options.backend, options.threads)  # imports its compiler while the weights are read
+        reading.result()
+        self.step: Step = self.backend.compile(self.spec.program, self.weights, limits, progress)
+        self.engine = Engine(self.step, self.spec.vocab_size, self.spec.context)
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Raises TokenizerError when the checkpoint has none that can be read."""
+        return self._opened.tokenizer.result()
+
+    @property
+    def template(self) -> ChatTemplate:
+        """Raises TemplateError when the checkpoint has none."""
+        if self._template is None:
+            self._template = self._opened.template()
+        return self._template
+
+    @property
+    def has_template(self) -> bool:
+        """Whether `chat` works."""
+        try:
+            return bool(self.template)
+        except TemplateError:
+            return False
+
+    @property
+    def stats(self) -> dict[str, float]:
+        """Counters of the last generation."""
+        return self._last.stats.as_dict() if self._last else {}
+
+    def logits(self, ids: Sequence[int]) -> np.ndarray:
+        """Float32 (T, V): row t are the logits of the token after ids[: t + 1]. Needs no tokenizer."""
+        return self.engine.logits(ids)
+
+    def stream(
+        self, prompt: str, *, cancelled: Callable[[], bool] | None = None, progress: Progress | None = None, **sampling: Any
+    ) -> TextStream:
+        """The continuation of a raw text, piece by piece; the options are the fields of `Sampling`."""
+        options, tokenizer = make_sampling(sampling), self.tokenizer
+        ids = tokenizer.encode_prompt(prompt)
+        self._last = TextStream(self.engine, tokenizer, ids, options, cancelled, progress, continuation=True)
+        return self._last
+
+    def generate(self, prompt: str, **sampling: Any) -> str:
+        """The continuation of a raw text; the options are the fields of `Sampling`."""
+        return "".join(self.stream(prompt, **sampling))
+
+    def chat(
+        self,
+        messages: Sequence[Message],
+        *,
+        cancelled: Callable[[], bool] | None = None,
+        progress: Progress | None = None,
+        **sampling: Any,
+    ) -> TextStream:
+        """The answer to a conversation, piece by piece; the options are the fields of `Sampling`."""
+        options = make_sampling(sampling)
+        self._last = Assistant(self.engine, self.tokenizer, self.template).reply(messages, options, cancelled, progress)
+        return self._last
+
+    def set_residency(self, residency: str, progress: Progress | None = None, cancelled: Callable[[], bool] | None = None) -> None:
+        """Bring the weights to "lazy" or "eager"; outputs stay bitwise the same.
+
+        Raises OutOfMemoryError or Cancelled; the state before is then whole.
+        """
+        options = dataclasses.replace(self._opened.options, residency=residency)
+        plan = self._opened.plan(self.weights.nbytes, self.step.limits.chunk, options)
+        self.weights.set_residency(plan.residency, progress, cancelled)
+        self.step.rebind()
+        self.plan = plan
+
+    def close(self) -> None:
+        """Free the memory. The model cannot be used afterwards."""
+        self.step.close()
+        self.weights.close()
+
+    def __enter__(self) -> Model:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+def make_sampling(options: dict[str, Any]) -> Sampling:
+    """A Sampling from keyword options; `stop` may be one string or a list. Raises OptionError."""
+    known = [field.name for field in dataclasses.fields(Sampling)]
+    unknown = [name for name in options if name not in known]
+    if unknown:
+        raise OptionError(f"{unknown[0]!r} is not an option of sampling; there are {', '.join(known)}")
+    stop = options.get("stop", ())
+    stop = (stop,) if isinstance(stop, str) else tuple(stop or ())
+    return Sampling(**{**options, "stop": stop})
+
+
+class _Background(Generic[_T]):
+    """Work begun in a thread of its own; `result` waits for it, and raises what it raised."""
+
+    def __init__(self, work: Callable[[], _T]):
+        self._future: Future[_T] = Future()
+        threading.Thread(target=self._run, args=(work,), daemon=True).start()
+
+    def _run(self, work: Callable[[], _T]) -> None:
+        try:
+            self._future.set_result(work())
+        except BaseException as error:
+            self._future.set_exception(error)
+
+    def result(self) -> _T:
+        return self._future.result()

@@ -1,0 +1,93 @@
+"""Messages to a stream of text: template, tokenizer and engine in a row. Shared by every face."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from lacewing.engine.engine import Cancelled, Engine
+from lacewing.errors import TemplateError
+
+if TYPE_CHECKING:
+    from lacewing.backends.base import Progress
+    from lacewing.engine.sampling import Token
+    from lacewing.engine.stats import Stats
+    from lacewing.options import Sampling
+    from lacewing.text.template import ChatTemplate
+    from lacewing.text.tokenizer import Tokenizer
+
+Message = Mapping[str, Any]
+
+
+class TextStream(Iterator[str]):
+    """Pieces of text as they come, whole characters only, without stop strings.
+
+    Afterwards `finish_reason` is "stop", "length" or "cancelled". `tokens` grow with the text, `stats` as well.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        tokenizer: Tokenizer,
+        ids: Sequence[int],
+        sampling: Sampling,
+        cancelled: Cancelled | None = None,
+        progress: Progress | None = None,
+        continuation: bool = False,
+    ):
+        self.finish_reason: str | None = None
+        self.tokens: list[Token] = []
+        self._generation = engine.generate(ids, sampling, tokenizer.stop_ids, cancelled, progress)
+        self._pieces = self._text(tokenizer, sampling.stop, continuation)
+
+    @property
+    def stats(self) -> Stats:
+        return self._generation.stats
+
+    def __next__(self) -> str:
+        return next(self._pieces)
+
+    def close(self) -> None:
+        """Stop here."""
+        self._pieces.close()
+        self._generation.close()
+        self.finish_reason = self.finish_reason or "cancelled"
+
+    def _text(self, tokenizer: Tokenizer, stops: Sequence[str], continuation: bool) -> Generator[str, None, None]:
+        from lacewing.text.stops import StopStrings
+
+        decoder, guard = tokenizer.stream(continuation=continuation), StopStrings(stops)
+        for token in self._generation:
+            self.tokens.append(token)
+            text = guard.push(decoder.push(token.id))
+            if text:
+                yield text
+            if guard.stopped:
+                self._generation.close()
+                self.finish_reason = "stop"
+                return
+        rest = guard.push(decoder.flush()) + guard.flush()
+        self.finish_reason = "stop" if guard.stopped else self._generation.finish_reason
+        if rest:
+            yield rest
+
+
+class Assistant:
+    """Answers conversations with one engine. The engine's cached prefix makes the next turn of a conversation cheap."""
+
+    def __init__(self, engine: Engine, tokenizer: Tokenizer, template: ChatTemplate):
+        self.engine, self.tokenizer, self.template = engine, tokenizer, template
+
+    def reply(
+        self,
+        messages: Sequence[Message],
+        sampling: Sampling,
+        cancelled: Cancelled | None = None,
+        progress: Progress | None = None,
+    ) -> TextStream:
+        """The answer to `messages`, each with "role" and "content". Raises TemplateError, ContextOverflowError."""
+        for place, message in enumerate(messages):
+            if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
+                raise TemplateError(f'message {place} must be a mapping with "role" and "content", not {message!r:.80}')
+        ids = self.template.encode(messages, self.tokenizer)
+        return TextStream(self.engine, self.tokenizer, ids, sampling, cancelled, progress)

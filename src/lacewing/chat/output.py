@@ -1,0 +1,27 @@
+"""What a model says, safe for a terminal."""
+
+from __future__ import annotations
+
+from typing import TextIO
+
+# A model's text may hold escape sequences that change the terminal; only line ends and tabs are let through.
+_CONTROL = {code: "\N{REPLACEMENT CHARACTER}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
+
+
+class Output:
+    """Writes pieces as they come, flushed; control characters are replaced when `stream` is a terminal."""
+
+    def __init__(self, stream: TextIO):
+        self.stream, self._terminal = stream, stream.isatty()
+        self._fresh = True  # at the start of a line
+
+    def write(self, text: str) -> None:
+        if text:
+            self._fresh = text.endswith("\n")
+            self.stream.write(text.translate(_CONTROL) if self._terminal else text)
+            self.stream.flush()
+
+    def end_line(self) -> None:
+        """Go to a new line unless at the start of one."""
+        if not self._fresh:
+            self.write("\n")

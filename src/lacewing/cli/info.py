@@ -1,0 +1,59 @@
+"""`lacewing info`, `tokenize` and `backends`."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from lacewing.api import Opened, load_tokenizer
+from lacewing.cli.models import path_of
+from lacewing.options import LoadOptions, format_bytes
+
+
+def info(name: str, options: LoadOptions, *, as_json: bool) -> None:
+    """Print what the headers of a checkpoint tell."""
+    facts = Opened(path_of(name), options).describe()
+    print(json.dumps(facts) if as_json else _page(facts))
+
+
+def _page(facts: dict[str, Any]) -> str:
+    quants = ", ".join(f"{name} {format_bytes(one['bytes'])} in {one['tensors']}" for name, one in facts["quants"].items())
+    tokenizer, template, plan = facts["tokenizer"], facts["template"], facts["plan"]
+    rows = [
+        ("name", facts["name"]),
+        ("architecture", facts["architecture"]),
+        ("format", f"{facts['format']}, {len(facts['files'])} file(s), {format_bytes(facts['bytes'])} of weights"),
+        ("quants", quants),
+        ("parameters", f"{facts['parameters'] / 1e6:,.1f} M, {facts['active_parameters'] / 1e6:,.1f} M active"),
+        ("context", f"{facts['context']} tokens (trained on {facts['trained_context']})"),
+        ("tokenizer", f"{tokenizer['kind']}, {tokenizer['vocab_size']} tokens" if "kind" in tokenizer else tokenizer["problem"]),
+        ("template", f"{template['name']}, SHA-256 {template['sha256'][:16]}" if "name" in template else template["problem"]),
+        ("memory plan", plan["residency"]),
+    ]
+    lines = [f"{name:<14}{text}" for name, text in rows]
+    lines += [f"  {row['name']:<20}{format_bytes(row['bytes']):>10}  {row['note']}" for row in plan["rows"]]
+    return "\n".join([*lines, *(f"  {reason}" for reason in plan["reasons"])])
+
+
+def tokenize(name: str, text: str, *, as_json: bool) -> None:
+    """Print the ids of a text, as for a user's text."""
+    tokenizer = load_tokenizer(path_of(name))
+    ids = tokenizer.encode(text)
+    if as_json:
+        print(json.dumps({"ids": ids}))
+        return
+    for token in ids:
+        print(f"{token}\t{tokenizer.token_text(token)!r}")
+
+
+def backends() -> None:
+    """Print each backend, and what it would use or why it cannot."""
+    from lacewing.backends import known_backends, open_backend
+    from lacewing.errors import BackendError
+
+    for name in known_backends():
+        try:
+            facts = open_backend(name).facts()
+            print(f"{name}\t{facts.name}, {facts.threads} threads, {' '.join(facts.features)}")
+        except BackendError as error:
+            print(f"{name}\tnot here: {error}")

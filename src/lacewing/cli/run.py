@@ -1,0 +1,63 @@
+"""`lacewing run` and `lacewing chat`."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+from lacewing.api import Model, Opened
+from lacewing.assistant import TextStream
+from lacewing.chat.conversation import converse, lines
+from lacewing.chat.interrupt import Interrupt
+from lacewing.chat.output import Output
+from lacewing.cli.models import path_of
+from lacewing.cli.progress import Reporter
+from lacewing.options import LoadOptions, Sampling
+
+
+def open_model(name: str, options: LoadOptions) -> Model:
+    """Load with progress shown."""
+    path = path_of(name)
+    with Reporter() as progress:
+        return Model(Opened(path, options), progress)
+
+
+def run(name: str, prompt: str, options: LoadOptions, sampling: Sampling, *, raw: bool, as_json: bool) -> int:
+    """Answer `prompt` on standard output; the exit code."""
+    with open_model(name, options) as model, Interrupt() as interrupt:
+        fields = vars(sampling)
+        if raw or not model.has_template:
+            stream = model.stream(prompt, cancelled=interrupt, **fields)
+        else:
+            stream = model.chat([{"role": "user", "content": prompt}], cancelled=interrupt, **fields)
+        if as_json:
+            text = "".join(stream)
+            print(json.dumps({"text": text, "finish_reason": stream.finish_reason, **stream.stats.as_dict()}))
+        else:
+            _print(stream)
+    return 130 if stream.finish_reason == "cancelled" else 0
+
+
+def _print(stream: TextStream) -> None:
+    output = Output(sys.stdout)
+    for text in stream:
+        output.write(text)
+    output.end_line()
+    if sys.stderr.isatty():
+        stats = stream.stats
+        print(
+            f"[{stats.prompt_tokens} prompt tokens at {stats.prompt_rate:.1f}/s, "
+            f"{stats.generated_tokens} generated at {stats.generate_rate:.1f}/s, finish: {stream.finish_reason}]",
+            file=sys.stderr,
+        )
+
+
+def chat(name: str, options: LoadOptions, sampling: Sampling) -> None:
+    """Answer lines of standard input until it ends."""
+    with open_model(name, options) as model:
+        _ = model.template  # without one there is nothing to talk with: say so before the first question
+        converse(model, lines(sys.stdin), Output(sys.stdout), _complain, **vars(sampling))
+
+
+def _complain(problem: str) -> None:
+    print(f"lacewing: {problem}", file=sys.stderr)
