@@ -1,0 +1,54 @@
+"""The CPU backend: SIMD kernels in Python, compiled once per machine, run by native threads without Python between ops."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping
+
+import psutil
+
+from lacewing.backends.base import DeviceFacts, Progress, StepLimits, WeightView
+from lacewing.backends.cpu import native
+from lacewing.backends.cpu.isa import host_isa
+from lacewing.backends.cpu.lower import Lowering
+from lacewing.backends.cpu.step import CpuStep
+from lacewing.errors import OptionError
+from lacewing.program.program import Program
+
+MAX_CHUNK = 512  # kernels/state.py
+EXECUTOR = ("executor.begin", "executor.lead", "executor.work")
+
+
+def default_threads() -> int:
+    """The processor's cores that this process may use; hyper-threads of a core share its vector units and are left out."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(allowed, psutil.cpu_count(logical=False) or allowed))
+
+
+class CpuBackend:
+    """Threads of this machine's processor."""
+
+    name = "cpu"
+
+    def __init__(self, threads: int | None):
+        self.threads = threads or default_threads()
+
+    def facts(self) -> DeviceFacts:
+        isa = host_isa()
+        return DeviceFacts("cpu", platform.processor() or platform.machine(), self.threads, (isa.name,), psutil.virtual_memory().total)
+
+    def compile(
+        self, program: Program, weights: Mapping[str, WeightView], limits: StepLimits, progress: Progress | None = None
+    ) -> CpuStep:
+        """See backends.base.Backend."""
+        if not 1 <= limits.chunk <= MAX_CHUNK:
+            raise OptionError(f"the CPU backend takes 1 to {MAX_CHUNK} tokens a step, not {limits.chunk}")
+        lowering = Lowering(program, weights, limits)
+        names = {op.kernel for op in lowering.ops} | lowering.extra
+        return CpuStep(lowering, native.load([*EXECUTOR, *sorted(names)], progress), self.threads)
+
+
+def open(threads: int | None = None) -> CpuBackend:
+    """The backend; `threads` None: all cores."""
+    return CpuBackend(threads)

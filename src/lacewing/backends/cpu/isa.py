@@ -1,0 +1,75 @@
+"""Which instructions the kernels may use: found from the host's features, or forced by LACEWING_CPU for tests."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import cache
+
+import llvmlite.binding as llvm
+
+from lacewing.errors import BackendError
+
+
+@dataclass(frozen=True)
+class Isa:
+    """An instruction set: `lanes` 32-bit lanes a vector, and how four bytes times four bytes are summed.
+
+    `cpu` and `features` are LLVM's names, "" meaning those of the host.
+    """
+
+    name: str
+    lanes: int
+    dot: str  # "vnni512", "vnni256", "maddubs", "sdot" or "generic"
+    cpu: str = ""
+    features: str = ""
+
+
+AVX512 = Isa("avx512", 16, "vnni512")
+AVX2_VNNI = Isa("avx2vnni", 8, "vnni256")
+AVX2 = Isa("avx2", 8, "maddubs", cpu="haswell", features="+f16c,+avx2,+fma,+bmi2")
+NEON = Isa("neon", 4, "sdot")
+PORTABLE = Isa("portable", 4, "generic")
+_ALL = {isa.name: isa for isa in (AVX512, AVX2_VNNI, AVX2, NEON, PORTABLE)}
+
+
+@cache
+def host_features() -> frozenset[str]:
+    return frozenset(name for name, there in llvm.get_host_cpu_features().items() if there)
+
+
+def supported() -> list[Isa]:
+    """The instruction sets that this processor can run, best first."""
+    has = host_features()
+    found = []
+    if {"avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512vnni", "f16c"} <= has:
+        found.append(AVX512)
+    if {"avx2", "fma", "f16c", "avxvnni"} <= has:
+        found.append(AVX2_VNNI)
+    if {"avx2", "fma", "f16c"} <= has:
+        found.append(AVX2)
+    if {"neon", "dotprod"} <= has:
+        found.append(NEON)
+    return [*found, PORTABLE]
+
+
+@cache
+def host_isa() -> Isa:
+    """The one that the kernels are built for. Raises BackendError where LACEWING_CPU names one that is not there."""
+    forced = os.environ.get("LACEWING_CPU")
+    if not forced:
+        return supported()[0]
+    names = [isa.name for isa in supported()]
+    if forced not in names:
+        raise BackendError(f"LACEWING_CPU={forced!r}: this processor has {', '.join(names)}; unset it or choose one of these")
+    return _ALL[forced]
+
+
+def target_machine() -> llvm.TargetMachine:
+    """LLVM's code generator for `host_isa`."""
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    isa = host_isa()
+    target = llvm.Target.from_triple(llvm.get_process_triple())
+    features = isa.features or llvm.get_host_cpu_features().flatten()
+    return target.create_target_machine(cpu=isa.cpu or llvm.get_host_cpu_name(), features=features, opt=3, reloc="static", codemodel="jitdefault", jit=True)

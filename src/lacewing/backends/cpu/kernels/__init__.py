@@ -1,0 +1,1 @@
+"""Kernels of the CPU backend: ordinary Numba functions over SIMD values. Imported only when one has to be compiled."""

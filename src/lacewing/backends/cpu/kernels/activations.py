@@ -1,0 +1,78 @@
+"""Activations as signed bytes: each 32 columns share a float32 scale. Written beside the floats by whoever makes them.
+
+A row of K columns (K a multiple of 32) is laid out as
+    0          K bytes           q = round(x / d), ties to even, -127..127
+    K          K/32 float32      d = max|x| / 127
+    K + K/8    K/32 float32      d * sum(q) of each 32
+    K + K/4    K/16 float32      d * sum(q) of each 16
+    K + K/2    K/32 int32        -sum(q) of each 32
+    K + 5K/8   K/16 int32        -sum(q) of each 16
+"""
+
+from lacewing.backends.cpu.kernels.simd import (
+    LANES,
+    abs_f32,
+    atomic_add,
+    inline,
+    load_f32,
+    max_f32,
+    peek_i32,
+    peek_i64,
+    poke_f32,
+    poke_i32,
+    round_i32,
+    splat_f32,
+    splat_i32,
+    store_i8,
+    sum_i32,
+    to_f32,
+    top_f32,
+)
+from lacewing.backends.cpu.kernels.state import STATE_OUTPUTS, STATE_ROWS, STATE_TOKENS
+
+
+@inline
+def quantise(x, row, width, first, count):
+    """Columns `first` to `first + count` (multiples of 32) of a row of `width`; x: address of column `first`."""
+    for block in range(first // 32, (first + count) // 32):
+        top = splat_f32(0.0)
+        for i in range(32 // LANES):
+            top = max_f32(top, abs_f32(load_f32(x + 4 * LANES * i)))
+        most = top_f32(top)
+        d = most * (1.0 / 127.0)
+        inverse = splat_f32(127.0 / most if most > 0 else 0.0)
+        total = 0
+        for half in range(2):
+            sums = splat_i32(0)
+            for i in range(half * 16 // LANES, (half + 1) * 16 // LANES):
+                q = round_i32(load_f32(x + 4 * LANES * i) * inverse)
+                store_i8(row + 32 * block + LANES * i, q)
+                sums = sums + q
+            part = sum_i32(sums)
+            total += part
+            poke_f32(row + width + width // 4 + 8 * block + 4 * half, d * part)
+            poke_i32(row + width + 5 * (width // 8) + 8 * block + 4 * half, -part)
+        poke_f32(row + width + 4 * block, d)
+        poke_f32(row + width + width // 8 + 4 * block, d * total)
+        poke_i32(row + width + width // 2 + 4 * block, -total)
+        x += 128
+
+
+(
+    QUANTISE_COUNTER, QUANTISE_X, QUANTISE_X_STRIDE, QUANTISE_WIDTH, QUANTISE_TO, QUANTISE_TO_STRIDE, QUANTISE_OUTPUTS,
+) = range(0, 56, 8)  # fmt: skip
+
+
+def quantise_rows(args, state, thread, threads):
+    """All rows, or those of which logits are wanted (gathered), in pieces of 256 columns."""
+    x, x_stride, width = peek_i64(args + QUANTISE_X), peek_i64(args + QUANTISE_X_STRIDE), peek_i64(args + QUANTISE_WIDTH)
+    to, to_stride, outputs = peek_i64(args + QUANTISE_TO), peek_i64(args + QUANTISE_TO_STRIDE), peek_i64(args + QUANTISE_OUTPUTS)
+    rows, picks = peek_i64(state + (STATE_OUTPUTS if outputs else STATE_TOKENS)), peek_i64(state + STATE_ROWS)
+    pieces = (width + 255) // 256
+    while True:
+        index = atomic_add(peek_i64(args + QUANTISE_COUNTER), 1)
+        if index >= rows * pieces:
+            break
+        row, first = index // pieces, index % pieces * 256
+        source = peek_i32(picks + 4 * row) if outputs else row
+        quantise(x + source * x_stride + 4 * first, to + row * to_stride, width, first, min(256, width - first))

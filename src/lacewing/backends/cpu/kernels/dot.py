@@ -1,0 +1,180 @@
+"""Sums of byte products, the heart of the quantised linear, for each instruction set.
+
+A weight byte is unsigned, an activation byte signed; four products a lane are summed exactly in int32, so that every
+instruction set and every tiling gives the same integers.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core.typing.templates import signature
+from numba.extending import intrinsic
+
+from lacewing.backends.cpu.kernels.simd import (
+    F32,
+    F32V,
+    I8V,
+    I16V,
+    I32,
+    I32V,
+    I64,
+    ISA,
+    LANES,
+    VECTOR_BYTES,
+    call,
+    constant,
+    f32v,
+    inline,
+    load_f32,
+    peek_i64,
+    pointer,
+    splat,
+)
+from lacewing.backends.cpu.kernels.tile import MINIMA, SCALES
+
+MAX_TOKENS = 8 if LANES == 16 else 4  # accumulators of one register tile
+
+
+def emit_dot4(b: ir.IRBuilder, acc: ir.Value, w: ir.Value, x: ir.Value, small: bool) -> ir.Value:
+    """acc + sum of 4 (w unsigned byte * x signed byte), lane by lane. `small`: w <= 63, so that int16 pairs cannot overflow."""
+    if ISA.dot == "vnni512":
+        return call(b, "llvm.x86.avx512.vpdpbusd.512", I32V, acc, b.bitcast(w, I8V), b.bitcast(x, I8V))
+    if ISA.dot == "vnni256":
+        return call(b, "llvm.x86.avx512.vpdpbusd.256", I32V, acc, b.bitcast(w, I8V), b.bitcast(x, I8V))
+    if ISA.dot == "maddubs" and small:
+        pairs = call(b, "llvm.x86.avx2.pmadd.ub.sw", I16V, b.bitcast(w, I8V), b.bitcast(x, I8V))
+        return b.add(acc, call(b, "llvm.x86.avx2.pmadd.wd", I32V, pairs, constant(I16V, 1)))
+    return b.add(acc, _dot4_by_halves(b, w, x))
+
+
+def _dot4_by_halves(b: ir.IRBuilder, w: ir.Value, x: ir.Value) -> ir.Value:
+    """Even and odd bytes as int16, multiplied and summed in pairs. Exact for all bytes."""
+    eight = constant(I16V, 8)
+    w16, x16 = b.bitcast(w, I16V), b.bitcast(x, I16V)
+    even = _madd(b, b.and_(w16, constant(I16V, 255)), b.ashr(b.shl(x16, eight), eight))
+    return b.add(even, _madd(b, b.lshr(w16, eight), b.ashr(x16, eight)))
+
+
+def _madd(b: ir.IRBuilder, x: ir.Value, y: ir.Value) -> ir.Value:
+    """Products of int16 pairs, summed into the lane."""
+    if ISA.dot == "maddubs":
+        return call(b, "llvm.x86.avx2.pmadd.wd", I32V, x, y)
+    sixteen = constant(I32V, 16)
+    x32, y32 = b.bitcast(x, I32V), b.bitcast(y, I32V)
+    low = b.mul(b.ashr(b.shl(x32, sixteen), sixteen), b.ashr(b.shl(y32, sixteen), sixteen))
+    return b.add(low, b.mul(b.ashr(x32, sixteen), b.ashr(y32, sixteen)))
+
+
+def make_dot_step(minimum: bool, sub_block: int, small: bool) -> Any:
+    """One sub-block of a tile times some tokens: `step(acc, w, scale, least, shift, xq, xd, xs, stride) -> acc`.
+
+    acc: tuple of f32v, one a token; w: address of sub_block/4 registers; scale, least: f32v; xq, xd, xs: addresses of the
+    first token's bytes, scale and sum of this sub-block, those of the next token `stride` bytes on.
+    With `minimum`, least * (float sum at xs) is added; else the true weight is w - 2**shift, and xs points to minus the
+    sum of the bytes as int32.
+    """
+
+    @intrinsic
+    def step(typingctx, acc, w, scale, least, shift, xq, xd, xs, stride):
+        def codegen(context: Any, b: ir.IRBuilder, sig: Any, values: Any) -> ir.Value:
+            acc, w, scale, least, shift, xq, xd, xs, stride = values
+            offset = splat(b, b.trunc(shift, I32))
+            registers = [emit_load(b, w, 4 * LANES * i, I32V) for i in range(sub_block // 4)]
+            made = acc
+            for token in range(sig.args[0].count):
+                ahead = b.mul(stride, ir.Constant(stride.type, token))
+                xq_t, xd_t, xs_t = (b.add(p, ahead) for p in (xq, xd, xs))
+                total = constant(I32V, 0) if minimum else b.shl(splat(b, emit_load(b, xs_t, 0, I32)), offset)
+                for i, register in enumerate(registers):
+                    total = emit_dot4(b, total, register, splat(b, emit_load(b, xq_t, 4 * i, I32)), small)
+                factor = b.fmul(scale, splat(b, emit_load(b, xd_t, 0, F32)))
+                value = emit_fma(b, factor, b.sitofp(total, F32V), b.extract_value(acc, token))
+                if minimum:
+                    value = emit_fma(b, least, splat(b, emit_load(b, xs_t, 0, F32)), value)
+                made = b.insert_value(made, value, token)
+            return made
+
+        return signature(acc, acc, types.int64, f32v, f32v, *[types.int64] * 5), codegen
+
+    return step
+
+
+def emit_load(b: ir.IRBuilder, base: ir.Value, offset: int, kind: ir.Type) -> ir.Value:
+    return b.load(pointer(b, b.add(base, ir.Constant(base.type, offset)), kind), align=1)
+
+
+def emit_fma(b: ir.IRBuilder, x: ir.Value, y: ir.Value, z: ir.Value) -> ir.Value:
+    return call(b, f"llvm.fma.v{LANES}f32", F32V, x, y, z)
+
+
+def make_registers(count: int) -> tuple[Any, Any]:
+    """`load(p)` and `store(p, values)` of `count` consecutive f32v as one tuple."""
+
+    @intrinsic
+    def load(typingctx, p):
+        def codegen(context: Any, b: ir.IRBuilder, sig: Any, values: Any) -> ir.Value:
+            made = ir.Constant(ir.ArrayType(F32V, count), ir.Undefined)
+            for i in range(count):
+                made = b.insert_value(made, emit_load(b, values[0], 4 * LANES * i, F32V), i)
+            return made
+
+        return signature(types.UniTuple(f32v, count), types.int64), codegen
+
+    @intrinsic
+    def store(typingctx, p, registers):
+        def codegen(context: Any, b: ir.IRBuilder, sig: Any, values: Any) -> ir.Value:
+            for i in range(count):
+                address = b.add(values[0], ir.Constant(I64, 4 * LANES * i))
+                b.store(b.extract_value(values[1], i), pointer(b, address, F32V), align=4)
+            return context.get_dummy_value()
+
+        return signature(types.void, types.int64, registers), codegen
+
+    return load, store
+
+
+def make_dot_kernel(minimum: bool, sub_block: int, small: bool = True) -> Any:
+    """`kernel(job)`: a tile times all tokens, added to their accumulators. The job's int64 words are in `JOB_*`."""
+    step = make_dot_step(minimum, sub_block, small)
+    load_many, store_many = make_registers(MAX_TOKENS)
+    load_two, store_two = make_registers(2)
+    load_one, store_one = make_registers(1)
+    halves, block_registers, sum_bytes = 32 // sub_block, sub_block // 4 * VECTOR_BYTES, 4 * (32 // sub_block)
+
+    @inline
+    def run(acc, tile, blocks, shift, xq, xd, xs, stride):
+        for block in range(blocks):
+            for half in range(halves):
+                s = halves * block + half
+                scale, least = load_f32(tile + SCALES + VECTOR_BYTES * s), load_f32(tile + MINIMA + VECTOR_BYTES * s)
+                at = xs + sum_bytes * block + 4 * half
+                acc = step(acc, tile + block_registers * s, scale, least, shift, xq + sub_block * s, xd + 4 * block, at, stride)
+        return acc
+
+    def kernel(job, _1, _2, _3):
+        tile, blocks, shift = peek_i64(job + JOB_TILE), peek_i64(job + JOB_BLOCKS), peek_i64(job + JOB_SHIFT)
+        xq, xd, xs = peek_i64(job + JOB_XQ), peek_i64(job + JOB_XD), peek_i64(job + JOB_XS)
+        stride, tokens, p = peek_i64(job + JOB_STRIDE), peek_i64(job + JOB_TOKENS), peek_i64(job + JOB_ACC)
+        while tokens >= MAX_TOKENS:
+            store_many(p, run(load_many(p), tile, blocks, shift, xq, xd, xs, stride))
+            ahead = MAX_TOKENS * stride
+            xq, xd, xs, p, tokens = xq + ahead, xd + ahead, xs + ahead, p + MAX_TOKENS * VECTOR_BYTES, tokens - MAX_TOKENS
+        while tokens >= 2:
+            store_two(p, run(load_two(p), tile, blocks, shift, xq, xd, xs, stride))
+            xq, xd, xs, p, tokens = xq + 2 * stride, xd + 2 * stride, xs + 2 * stride, p + 2 * VECTOR_BYTES, tokens - 2
+        if tokens:
+            store_one(p, run(load_one(p), tile, blocks, shift, xq, xd, xs, stride))
+
+    return kernel
+
+
+JOB_TILE, JOB_BLOCKS, JOB_XQ, JOB_XD, JOB_XS, JOB_STRIDE, JOB_TOKENS, JOB_ACC, JOB_SHIFT = range(0, 72, 8)
+
+minimum32 = make_dot_kernel(minimum=True, sub_block=32)
+minimum16 = make_dot_kernel(minimum=True, sub_block=16)
+offset32 = make_dot_kernel(minimum=False, sub_block=32)
+offset16 = make_dot_kernel(minimum=False, sub_block=16)
+wide32 = make_dot_kernel(minimum=False, sub_block=32, small=False)

@@ -1,0 +1,104 @@
+"""What happens to queries, keys and values between projection and attention: QK norm, rotary position, storing.
+
+Keys of a head lie in blocks of LANES positions, float16 [position / LANES][column][position % LANES], so that attention
+scores LANES positions at once; values lie position by position, float16 [position][column].
+"""
+
+from lacewing.backends.cpu.kernels.functions import cos_sin
+from lacewing.backends.cpu.kernels.norm import normalise
+from lacewing.backends.cpu.kernels.simd import (
+    LANES,
+    inline,
+    load_f32,
+    peek_f32,
+    peek_f64,
+    peek_i32,
+    peek_i64,
+    poke_f16,
+    poke_f32,
+    store_f16,
+    store_f32,
+)
+from lacewing.backends.cpu.kernels.state import STATE_CONTEXT, STATE_POSITIONS, STATE_SLOTS, STATE_TOKENS
+
+ANGLES_FREQUENCIES, ANGLES_PAIRS, ANGLES_MAGNITUDE, ANGLES_OUT = range(0, 32, 8)
+
+
+def angles(args, state, thread, threads):
+    """cos and sin of every pair at every token's position: float32 (T, 2, pairs). In float64: long contexts need it."""
+    frequencies, pairs = peek_i64(args + ANGLES_FREQUENCIES), peek_i64(args + ANGLES_PAIRS)
+    magnitude, out = peek_f64(args + ANGLES_MAGNITUDE), peek_i64(args + ANGLES_OUT)
+    tokens, positions = peek_i64(state + STATE_TOKENS), peek_i64(state + STATE_POSITIONS)
+    todo = tokens * pairs
+    for index in range(todo * thread // threads, todo * (thread + 1) // threads):
+        t, i = index // pairs, index % pairs
+        cosine, sine = cos_sin(peek_i32(positions + 4 * t) * peek_f64(frequencies + 8 * i))
+        poke_f32(out + 4 * (2 * pairs * t + i), cosine * magnitude)
+        poke_f32(out + 4 * (2 * pairs * t + pairs + i), sine * magnitude)
+
+
+(
+    HEADS_X, HEADS_STRIDE, HEADS_COUNT, HEADS_WIDTH, HEADS_NORM, HEADS_WEIGHT, HEADS_EPS, HEADS_ANGLES, HEADS_PAIRS,
+    HEADS_ADJACENT, HEADS_KEYS, HEADS_VALUES,
+) = range(0, 96, 8)  # fmt: skip
+
+
+@inline
+def rotate_halves(x, cosines, sines, pairs):
+    """Pairs (i, i + pairs)."""
+    whole = pairs - pairs % LANES
+    for i in range(0, whole, LANES):
+        a, b = load_f32(x + 4 * i), load_f32(x + 4 * (i + pairs))
+        c, s = load_f32(cosines + 4 * i), load_f32(sines + 4 * i)
+        store_f32(x + 4 * i, a * c - b * s)
+        store_f32(x + 4 * (i + pairs), a * s + b * c)
+    for i in range(whole, pairs):
+        rotate_pair(x + 4 * i, x + 4 * (i + pairs), cosines + 4 * i, sines + 4 * i)
+
+
+@inline
+def rotate_pair(pa, pb, pc, ps):
+    a, b, c, s = peek_f32(pa), peek_f32(pb), peek_f32(pc), peek_f32(ps)
+    poke_f32(pa, a * c - b * s)
+    poke_f32(pb, a * s + b * c)
+
+
+@inline
+def store_head(x, width, head, heads, slot, position, context, keys, values):
+    if keys:
+        blocks = (context + LANES - 1) // LANES
+        block = (slot * heads + head) * blocks + position // LANES
+        at = keys + 2 * (block * width * LANES + position % LANES)
+        for c in range(width):
+            poke_f16(at + 2 * LANES * c, peek_f32(x + 4 * c))
+    if values:
+        at = values + 2 * ((slot * heads + head) * context + position) * width
+        whole = width - width % LANES
+        for c in range(0, whole, LANES):
+            store_f16(at + 2 * c, load_f32(x + 4 * c))
+        for c in range(whole, width):
+            poke_f16(at + 2 * c, peek_f32(x + 4 * c))
+
+
+def heads(args, state, thread, threads):
+    """Each head of each token: normalise, rotate, store, as far as asked. Threads share (token, head) evenly."""
+    x, stride, count, width = peek_i64(args), peek_i64(args + HEADS_STRIDE), peek_i64(args + HEADS_COUNT), peek_i64(args + HEADS_WIDTH)
+    norm, weight, eps = peek_i64(args + HEADS_NORM), peek_i64(args + HEADS_WEIGHT), peek_f32(args + HEADS_EPS)
+    table, pairs, adjacent = peek_i64(args + HEADS_ANGLES), peek_i64(args + HEADS_PAIRS), peek_i64(args + HEADS_ADJACENT)
+    keys, values = peek_i64(args + HEADS_KEYS), peek_i64(args + HEADS_VALUES)
+    slots, positions, context = peek_i64(state + STATE_SLOTS), peek_i64(state + STATE_POSITIONS), peek_i64(state + STATE_CONTEXT)
+    todo = count * peek_i64(state + STATE_TOKENS)
+    for index in range(todo * thread // threads, todo * (thread + 1) // threads):
+        t, head = index // count, index % count
+        at = x + t * stride + 4 * width * head
+        if norm:
+            normalise(at, weight, at, width, eps)
+        if table:
+            cosines = table + 8 * pairs * t
+            sines = cosines + 4 * pairs
+            if adjacent:
+                for i in range(pairs):
+                    rotate_pair(at + 8 * i, at + 8 * i + 4, cosines + 4 * i, sines + 4 * i)
+            else:
+                rotate_halves(at, cosines, sines, pairs)
+        store_head(at, width, head, count, peek_i32(slots + 4 * t), peek_i32(positions + 4 * t), context, keys, values)

@@ -1,0 +1,94 @@
+"""out = x @ weight.T for quantised weights: tiles of LANES rows, unpacked on the way and multiplied with all tokens."""
+
+from lacewing.backends.cpu.kernels.dot import JOB_ACC, JOB_BLOCKS, JOB_SHIFT, JOB_STRIDE, JOB_TILE, JOB_TOKENS, JOB_XD, JOB_XQ, JOB_XS
+from lacewing.backends.cpu.kernels.simd import (
+    LANES,
+    VECTOR_BYTES,
+    atomic_add,
+    call_kernel,
+    inline,
+    load_f32,
+    peek_i64,
+    poke_i64,
+    prefetch,
+    splat_f32,
+    store_f32,
+)
+from lacewing.backends.cpu.kernels.state import SCRATCH_BYTES, STATE_OUTPUTS, STATE_SCRATCH, STATE_TOKENS
+from lacewing.backends.cpu.kernels.tile import TILE_BYTES
+
+(
+    ARG_COUNTER, ARG_WEIGHT, ARG_ROWS, ARG_ROW_BYTES, ARG_BLOCKS, ARG_BLOCK_BYTES, ARG_BLOCK_COLUMNS, ARG_UNPACK, ARG_DOT, ARG_SHIFT,
+    ARG_X, ARG_X_STRIDE, ARG_X_SCALES, ARG_X_SUMS, ARG_SUM_BYTES, ARG_OUT, ARG_OUT_STRIDE, ARG_BIAS, ARG_OUTPUTS, ARG_CHUNK,
+) = range(0, 160, 8)  # fmt: skip
+
+
+def linear(args, state, thread, threads):
+    """One weight times the quantised activations. Threads take chunks of tiles until none is left."""
+    scratch = peek_i64(state + STATE_SCRATCH) + thread * SCRATCH_BYTES
+    tile, acc, job = scratch, scratch + TILE_BYTES + 128, scratch + TILE_BYTES
+    tokens = peek_i64(state + (STATE_OUTPUTS if peek_i64(args + ARG_OUTPUTS) else STATE_TOKENS))
+    rows, row_bytes = peek_i64(args + ARG_ROWS), peek_i64(args + ARG_ROW_BYTES)
+    poke_i64(job + JOB_TILE, tile)
+    poke_i64(job + JOB_STRIDE, peek_i64(args + ARG_X_STRIDE))
+    poke_i64(job + JOB_TOKENS, tokens)
+    poke_i64(job + JOB_ACC, acc)
+    poke_i64(job + JOB_SHIFT, peek_i64(args + ARG_SHIFT))
+    tiles, chunk = (rows + LANES - 1) // LANES, peek_i64(args + ARG_CHUNK)
+    while True:
+        first = atomic_add(peek_i64(args + ARG_COUNTER), chunk)
+        if first >= tiles:
+            break
+        for index in range(first, min(first + chunk, tiles)):
+            # The last tile ends with the last row; rows that two tiles share get the same values from both.
+            row = min(index * LANES, rows - LANES)
+            clear(acc, tokens)
+            one_tile(args, job, peek_i64(args + ARG_WEIGHT) + row * row_bytes, row_bytes, index + 1 < tiles)
+            put(args, acc, row, tokens)
+
+
+@inline
+def one_tile(args, job, source, row_bytes, more):
+    """All columns of a tile, 256 at a time. The next tile's bytes are asked for on the way."""
+    blocks, block_bytes, columns = peek_i64(args + ARG_BLOCKS), peek_i64(args + ARG_BLOCK_BYTES), peek_i64(args + ARG_BLOCK_COLUMNS)
+    unpack, dot = peek_i64(args + ARG_UNPACK), peek_i64(args + ARG_DOT)
+    x, scales, sums = peek_i64(args + ARG_X), peek_i64(args + ARG_X_SCALES), peek_i64(args + ARG_X_SUMS)
+    sum_bytes = peek_i64(args + ARG_SUM_BYTES)
+    tile = peek_i64(job + JOB_TILE)
+    per_group = 256 // columns
+    done = 0
+    ahead = source + LANES * row_bytes
+    while done < blocks:
+        now = min(per_group, blocks - done)
+        at = done * columns
+        call_kernel(unpack, source + done * block_bytes, row_bytes, tile, now)
+        poke_i64(job + JOB_BLOCKS, now * columns // 32)
+        poke_i64(job + JOB_XQ, x + at)
+        poke_i64(job + JOB_XD, x + scales + at // 8)
+        poke_i64(job + JOB_XS, x + sums + at // 32 * sum_bytes)
+        call_kernel(dot, job, 0, 0, 0)
+        done += now
+        if more:
+            until = ahead + now * block_bytes * LANES
+            while ahead < until:
+                prefetch(ahead)
+                ahead += 64
+
+
+@inline
+def clear(acc, tokens):
+    zero = splat_f32(0.0)
+    for t in range(tokens):
+        store_f32(acc + t * VECTOR_BYTES, zero)
+
+
+@inline
+def put(args, acc, row, tokens):
+    out, stride, bias = peek_i64(args + ARG_OUT) + 4 * row, peek_i64(args + ARG_OUT_STRIDE), peek_i64(args + ARG_BIAS)
+    if bias:
+        shift = load_f32(bias + 4 * row)
+        for t in range(tokens):
+            store_f32(out + t * stride, load_f32(acc + t * VECTOR_BYTES) + shift)
+    else:
+        for t in range(tokens):
+            store_f32(out + t * stride, load_f32(acc + t * VECTOR_BYTES))

@@ -1,0 +1,76 @@
+"""RMS norm with the residual add before it and the quantisation for the next linear after it."""
+
+from lacewing.backends.cpu.kernels.activations import quantise
+from lacewing.backends.cpu.kernels.simd import (
+    LANES,
+    fma,
+    fma1,
+    inline,
+    load_f32,
+    peek_f32,
+    peek_i64,
+    poke_f32,
+    splat_f32,
+    sqrt1,
+    store_f32,
+    sum_f32,
+)
+from lacewing.backends.cpu.kernels.state import STATE_TOKENS
+
+(
+    NORM_X, NORM_X_STRIDE, NORM_OUT, NORM_OUT_STRIDE, NORM_WIDTH, NORM_HEADS, NORM_WEIGHT, NORM_EPS,
+    NORM_ADD, NORM_ADD_STRIDE, NORM_QUANTISED, NORM_QUANTISED_STRIDE,
+) = range(0, 96, 8)  # fmt: skip
+
+
+@inline
+def add_to(x, y, width):
+    """x += y."""
+    whole = width - width % LANES
+    for i in range(0, whole, LANES):
+        store_f32(x + 4 * i, load_f32(x + 4 * i) + load_f32(y + 4 * i))
+    for i in range(whole, width):
+        poke_f32(x + 4 * i, peek_f32(x + 4 * i) + peek_f32(y + 4 * i))
+
+
+@inline
+def normalise(x, weight, out, width, eps):
+    """out = x / sqrt(mean(x^2) + eps) * weight, one head; weight 0: all ones. The sum's order is fixed by LANES."""
+    whole = width - width % LANES
+    squares = splat_f32(0.0)
+    for i in range(0, whole, LANES):
+        v = load_f32(x + 4 * i)
+        squares = fma(v, v, squares)
+    total = sum_f32(squares)
+    for i in range(whole, width):
+        total = fma1(peek_f32(x + 4 * i), peek_f32(x + 4 * i), total)
+    factor = 1.0 / sqrt1(total / width + eps)
+    many = splat_f32(factor)
+    if weight:
+        for i in range(0, whole, LANES):
+            store_f32(out + 4 * i, load_f32(x + 4 * i) * many * load_f32(weight + 4 * i))
+        for i in range(whole, width):
+            poke_f32(out + 4 * i, peek_f32(x + 4 * i) * factor * peek_f32(weight + 4 * i))
+    else:
+        for i in range(0, whole, LANES):
+            store_f32(out + 4 * i, load_f32(x + 4 * i) * many)
+        for i in range(whole, width):
+            poke_f32(out + 4 * i, peek_f32(x + 4 * i) * factor)
+
+
+def norm(args, state, thread, threads):
+    """Threads share the tokens evenly."""
+    x, x_stride = peek_i64(args + NORM_X), peek_i64(args + NORM_X_STRIDE)
+    out, out_stride = peek_i64(args + NORM_OUT), peek_i64(args + NORM_OUT_STRIDE)
+    heads, weight, eps = peek_i64(args + NORM_HEADS), peek_i64(args + NORM_WEIGHT), peek_f32(args + NORM_EPS)
+    add, add_stride = peek_i64(args + NORM_ADD), peek_i64(args + NORM_ADD_STRIDE)
+    quantised, quantised_stride = peek_i64(args + NORM_QUANTISED), peek_i64(args + NORM_QUANTISED_STRIDE)
+    width, tokens = peek_i64(args + NORM_WIDTH), peek_i64(state + STATE_TOKENS)
+    for t in range(tokens * thread // threads, tokens * (thread + 1) // threads):
+        if add:
+            add_to(x + t * x_stride, add + t * add_stride, width * heads)
+        for head in range(heads):
+            at = 4 * width * head
+            normalise(x + t * x_stride + at, weight, out + t * out_stride + at, width, eps)
+        if quantised:
+            quantise(out + t * out_stride, quantised + t * quantised_stride, width * heads, 0, width * heads)

@@ -1,0 +1,200 @@
+"""out = x @ weight.T in float32, for float weights and for quants that are dequantised row by row inside the kernel.
+
+Every (row, token) is one chain of fused multiply-adds over LANES columns at a time, whatever the tiling, so that results
+do not depend on how many tokens or rows are treated together.
+"""
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core.typing.templates import signature
+from numba.extending import intrinsic
+
+from lacewing.backends.cpu.kernels.attention import make_zeros
+from lacewing.backends.cpu.kernels.dot import emit_fma, emit_load
+from lacewing.backends.cpu.kernels.simd import (
+    F16,
+    F32V,
+    I16,
+    I32V,
+    LANES,
+    atomic_add,
+    call_kernel,
+    constant,
+    f32v,
+    fma1,
+    inline,
+    peek_bf16,
+    peek_f16,
+    peek_f32,
+    peek_i32,
+    peek_i64,
+    poke_f32,
+    reduce_lanes,
+)
+from lacewing.backends.cpu.kernels.state import SCRATCH_BYTES, STATE_OUTPUTS, STATE_ROWS, STATE_SCRATCH, STATE_TOKENS
+
+ROWS, TOKENS = 4, 4  # of one register tile
+
+(
+    ROWS_COUNTER, ROWS_WEIGHT, ROWS_ROWS, ROWS_ROW_BYTES, ROWS_WIDTH, ROWS_X, ROWS_X_STRIDE, ROWS_OUT, ROWS_OUT_STRIDE, ROWS_BIAS,
+    ROWS_OUTPUTS, ROWS_CHUNK, ROWS_DEQUANTISE, ROWS_BLOCKS,
+) = range(0, 112, 8)  # fmt: skip
+
+
+def emit_f32(b: ir.IRBuilder, p: ir.Value) -> ir.Value:
+    return emit_load(b, p, 0, F32V)
+
+
+def emit_f16(b: ir.IRBuilder, p: ir.Value) -> ir.Value:
+    return b.fpext(emit_load(b, p, 0, ir.VectorType(F16, LANES)), F32V)
+
+
+def emit_bf16(b: ir.IRBuilder, p: ir.Value) -> ir.Value:
+    return b.bitcast(b.shl(b.zext(emit_load(b, p, 0, ir.VectorType(I16, LANES)), I32V), constant(I32V, 16)), F32V)
+
+
+def make_step(rows: int, tokens: int, widen: Any) -> Any:
+    """`step(acc, w, row_bytes, x, stride)`: acc[r * tokens + t] += w[r] * x[t], LANES columns."""
+
+    @intrinsic
+    def step(typingctx, acc, w, row_bytes, x, stride):
+        def codegen(context: Any, b: ir.IRBuilder, sig: Any, values: Any) -> ir.Value:
+            acc, w, row_bytes, x, stride = values
+            at = lambda base, by, i: b.add(base, b.mul(by, ir.Constant(by.type, i)))
+            weights = [widen(b, at(w, row_bytes, r)) for r in range(rows)]
+            columns = [emit_f32(b, at(x, stride, t)) for t in range(tokens)]
+            made = acc
+            for r in range(rows):
+                for t in range(tokens):
+                    i = r * tokens + t
+                    made = b.insert_value(made, emit_fma(b, weights[r], columns[t], b.extract_value(acc, i)), i)
+            return made
+
+        return signature(acc, acc, *[types.int64] * 4), codegen
+
+    return step
+
+
+def make_sums(count: int) -> Any:
+    """`sums(acc, p)`: the lane sums of a tuple of registers to consecutive float32."""
+
+    @intrinsic
+    def sums(typingctx, acc, p):
+        def codegen(context: Any, b: ir.IRBuilder, sig: Any, values: Any) -> ir.Value:
+            for i in range(count):
+                total = reduce_lanes(b, b.extract_value(values[0], i), b.fadd)
+                b.store(total, b.inttoptr(b.add(values[1], ir.Constant(values[1].type, 4 * i)), total.type.as_pointer()), align=4)
+            return context.get_dummy_value()
+
+        return signature(types.void, acc, types.int64), codegen
+
+    return sums
+
+
+def make_tile(rows: int, tokens: int, widen: Any, peek: Any, itemsize: int) -> Any:
+    """`tile(w, row_bytes, x, stride, width, bias, out, out_stride, scratch)`: some rows times some tokens."""
+    zeros, step, sums = make_zeros(rows * tokens), make_step(rows, tokens, widen), make_sums(rows * tokens)
+
+    @inline
+    def tile(w, row_bytes, x, stride, width, bias, out, out_stride, scratch):
+        whole = width - width % LANES
+        acc = zeros()
+        for c in range(0, whole, LANES):
+            acc = step(acc, w + itemsize * c, row_bytes, x + 4 * c, stride)
+        sums(acc, scratch)
+        for r in range(rows):
+            for t in range(tokens):
+                total = peek_f32(scratch + 4 * (r * tokens + t))
+                for c in range(whole, width):
+                    total = fma1(peek(w + r * row_bytes + itemsize * c), peek_f32(x + t * stride + 4 * c), total)
+                if bias:
+                    total += peek_f32(bias + 4 * r)
+                poke_f32(out + t * out_stride + 4 * r, total)
+
+    return tile
+
+
+def make_linear(widen: Any, peek: Any, itemsize: int) -> Any:
+    """`kernel` for weights of floats."""
+    wide, tall = make_tile(ROWS, TOKENS, widen, peek, itemsize), make_tile(ROWS, 1, widen, peek, itemsize)
+    flat, single = make_tile(1, TOKENS, widen, peek, itemsize), make_tile(1, 1, widen, peek, itemsize)
+
+    def kernel(args, state, thread, threads):
+        rows, row_bytes, chunk = peek_i64(args + ROWS_ROWS), peek_i64(args + ROWS_ROW_BYTES), peek_i64(args + ROWS_CHUNK)
+        x, stride, width = peek_i64(args + ROWS_X), peek_i64(args + ROWS_X_STRIDE), peek_i64(args + ROWS_WIDTH)
+        out, out_stride, bias = peek_i64(args + ROWS_OUT), peek_i64(args + ROWS_OUT_STRIDE), peek_i64(args + ROWS_BIAS)
+        tokens = peek_i64(state + (STATE_OUTPUTS if peek_i64(args + ROWS_OUTPUTS) else STATE_TOKENS))
+        scratch = peek_i64(state + STATE_SCRATCH) + thread * SCRATCH_BYTES
+        while True:
+            first = atomic_add(peek_i64(args + ROWS_COUNTER), chunk)
+            if first >= rows:
+                break
+            r, end = first, min(first + chunk, rows)
+            while r < end:
+                w, to, shift = peek_i64(args + ROWS_WEIGHT) + r * row_bytes, out + 4 * r, bias + 4 * r if bias else 0
+                many = end - r >= ROWS
+                t = 0
+                while t < tokens:
+                    at, here = x + t * stride, to + t * out_stride
+                    if many and tokens - t >= TOKENS:
+                        wide(w, row_bytes, at, stride, width, shift, here, out_stride, scratch)
+                        t += TOKENS
+                    elif many:
+                        tall(w, row_bytes, at, stride, width, shift, here, out_stride, scratch)
+                        t += 1
+                    elif tokens - t >= TOKENS:
+                        flat(w, row_bytes, at, stride, width, shift, here, out_stride, scratch)
+                        t += TOKENS
+                    else:
+                        single(w, row_bytes, at, stride, width, shift, here, out_stride, scratch)
+                        t += 1
+                r += ROWS if many else 1
+
+    return kernel
+
+
+linear_f32 = make_linear(emit_f32, peek_f32, 4)
+linear_f16 = make_linear(emit_f16, peek_f16, 2)
+linear_bf16 = make_linear(emit_bf16, peek_bf16, 2)
+
+_flat, _single = make_tile(1, TOKENS, emit_f32, peek_f32, 4), make_tile(1, 1, emit_f32, peek_f32, 4)
+
+
+def linear_generic(args, state, thread, threads):
+    """Weights of any quant that has a dequantiser kernel: a row at a time to float32, then as above."""
+    rows, row_bytes, chunk = peek_i64(args + ROWS_ROWS), peek_i64(args + ROWS_ROW_BYTES), peek_i64(args + ROWS_CHUNK)
+    x, stride, width = peek_i64(args + ROWS_X), peek_i64(args + ROWS_X_STRIDE), peek_i64(args + ROWS_WIDTH)
+    out, out_stride, bias = peek_i64(args + ROWS_OUT), peek_i64(args + ROWS_OUT_STRIDE), peek_i64(args + ROWS_BIAS)
+    tokens = peek_i64(state + (STATE_OUTPUTS if peek_i64(args + ROWS_OUTPUTS) else STATE_TOKENS))
+    scratch = peek_i64(state + STATE_SCRATCH) + thread * SCRATCH_BYTES
+    row = scratch + 256
+    while True:
+        first = atomic_add(peek_i64(args + ROWS_COUNTER), chunk)
+        if first >= rows:
+            break
+        for r in range(first, min(first + chunk, rows)):
+            call_kernel(peek_i64(args + ROWS_DEQUANTISE), peek_i64(args + ROWS_WEIGHT) + r * row_bytes, peek_i64(args + ROWS_BLOCKS), row, 0)
+            shift = bias + 4 * r if bias else 0
+            t = 0
+            while tokens - t >= TOKENS:
+                _flat(row, 0, x + t * stride, stride, width, shift, out + t * out_stride + 4 * r, out_stride, scratch)
+                t += TOKENS
+            while t < tokens:
+                _single(row, 0, x + t * stride, stride, width, shift, out + t * out_stride + 4 * r, out_stride, scratch)
+                t += 1
+
+
+GATHER_X, GATHER_X_STRIDE, GATHER_WIDTH, GATHER_OUT, GATHER_OUT_STRIDE = range(0, 40, 8)
+
+
+def gather(args, state, thread, threads):
+    """The rows of which logits are wanted, copied together: the input of a float output matrix."""
+    x, x_stride, width = peek_i64(args), peek_i64(args + GATHER_X_STRIDE), peek_i64(args + GATHER_WIDTH)
+    out, out_stride, picks = peek_i64(args + GATHER_OUT), peek_i64(args + GATHER_OUT_STRIDE), peek_i64(state + STATE_ROWS)
+    rows = peek_i64(state + STATE_OUTPUTS)
+    for r in range(rows * thread // threads, rows * (thread + 1) // threads):
+        source = x + peek_i32(picks + 4 * r) * x_stride
+        for c in range(width):
+            poke_f32(out + r * out_stride + 4 * c, peek_f32(source + 4 * c))

@@ -1,0 +1,101 @@
+"""From file blocks to tiles: Q4_K, Q5_K and Q6_K (super-blocks of 256). Layouts: quants/q4_k.py and so on."""
+
+from lacewing.backends.cpu.kernels.simd import (
+    VECTOR_BYTES,
+    arithmetic_right,
+    high_f16,
+    inline,
+    load_i32,
+    low_f16,
+    shift_left,
+    shift_right,
+    splat_f32,
+    splat_i32,
+    store_f32,
+    store_i32,
+    to_f32,
+)
+from lacewing.backends.cpu.kernels.tile import MINIMA, SCALES, SCRATCH
+from lacewing.backends.cpu.kernels.transpose import transpose4
+
+
+@inline
+def scales_and_minima(source, stride, tile):
+    """The head of a Q4_K or Q5_K block: float16 d and dmin, then eight 6-bit scales and minima in 12 bytes."""
+    scratch = tile + SCRATCH
+    transpose4(source, stride, scratch)
+    heads = load_i32(scratch)
+    d, dmin = low_f16(heads), splat_f32(0.0) - high_f16(heads)
+    s0, s1, s2 = load_i32(scratch + VECTOR_BYTES), load_i32(scratch + 2 * VECTOR_BYTES), load_i32(scratch + 3 * VECTOR_BYTES)
+    low6, low4, top2 = splat_i32(63), splat_i32(15), splat_i32(48)
+    for b in range(4):
+        at = VECTOR_BYTES * b
+        store_f32(tile + SCALES + at, d * to_f32(shift_right(s0, 8 * b) & low6))
+        store_f32(tile + MINIMA + at, dmin * to_f32(shift_right(s1, 8 * b) & low6))
+        both = shift_right(s2, 8 * b)
+        scale = (both & low4) | (shift_right(s0, 8 * b + 2) & top2)
+        minimum = (shift_right(both, 4) & low4) | (shift_right(s1, 8 * b + 2) & top2)
+        store_f32(tile + SCALES + at + 4 * VECTOR_BYTES, d * to_f32(scale))
+        store_f32(tile + MINIMA + at + 4 * VECTOR_BYTES, dmin * to_f32(minimum))
+
+
+def unpack_q4_k(source, stride, tile, blocks):
+    scales_and_minima(source, stride, tile)
+    scratch = tile + SCRATCH
+    nibble = splat_i32(0x0F0F0F0F)
+    for part in range(8):  # 16 bytes: words 4 * (part % 2) of sub-blocks 2 * (part // 2) and the next
+        transpose4(source + 16 + 16 * part, stride, scratch)
+        target = tile + VECTOR_BYTES * (16 * (part // 2) + 4 * (part % 2))
+        for w in range(4):
+            q = load_i32(scratch + VECTOR_BYTES * w)
+            store_i32(target + VECTOR_BYTES * w, q & nibble)
+            store_i32(target + VECTOR_BYTES * (w + 8), shift_right(q, 4) & nibble)
+
+
+def unpack_q5_k(source, stride, tile, blocks):
+    scales_and_minima(source, stride, tile)
+    scratch = tile + SCRATCH
+    high = scratch + 4 * VECTOR_BYTES
+    transpose4(source + 16, stride, high)
+    transpose4(source + 32, stride, high + 4 * VECTOR_BYTES)
+    nibble, fifth = splat_i32(0x0F0F0F0F), splat_i32(0x10101010)
+    for part in range(8):
+        transpose4(source + 48 + 16 * part, stride, scratch)
+        target = tile + VECTOR_BYTES * (16 * (part // 2) + 4 * (part % 2))
+        bit = 2 * (part // 2)
+        for w in range(4):
+            q = load_i32(scratch + VECTOR_BYTES * w)
+            h = load_i32(high + VECTOR_BYTES * (4 * (part % 2) + w))
+            even = shift_right(shift_left(h, 4), bit)  # bit `bit` of every byte to bit 4
+            store_i32(target + VECTOR_BYTES * w, (q & nibble) | (even & fifth))
+            odd = shift_right(shift_left(h, 3), bit)
+            store_i32(target + VECTOR_BYTES * (w + 8), (shift_right(q, 4) & nibble) | (odd & fifth))
+
+
+def unpack_q6_k(source, stride, tile, blocks):
+    """Bytes are the true value + 32; 16 sub-blocks of 16 columns."""
+    scratch = tile + SCRATCH
+    high = scratch + 4 * VECTOR_BYTES
+    nibble, top = splat_i32(0x0F0F0F0F), splat_i32(0x30303030)
+    for part in range(4):  # half h = part // 2 of the block, columns 16 * (part % 2) of each of its four 32s
+        at = 64 * (part // 2) + 16 * (part % 2)
+        transpose4(source + 128 + 32 * (part // 2) + 16 * (part % 2), stride, high)
+        target = tile + VECTOR_BYTES * (32 * (part // 2) + 4 * (part % 2))
+        transpose4(source + at, stride, scratch)
+        for w in range(4):
+            q, h = load_i32(scratch + VECTOR_BYTES * w), load_i32(high + VECTOR_BYTES * w)
+            store_i32(target + VECTOR_BYTES * w, (q & nibble) | (shift_left(h, 4) & top))
+            store_i32(target + VECTOR_BYTES * (w + 16), (shift_right(q, 4) & nibble) | (h & top))
+        transpose4(source + at + 32, stride, scratch)
+        for w in range(4):
+            q, h = load_i32(scratch + VECTOR_BYTES * w), load_i32(high + VECTOR_BYTES * w)
+            store_i32(target + VECTOR_BYTES * (w + 8), (q & nibble) | (shift_left(h, 2) & top))
+            store_i32(target + VECTOR_BYTES * (w + 24), (shift_right(q, 4) & nibble) | (shift_right(h, 2) & top))
+    transpose4(source + 192, stride, scratch)
+    transpose4(source + 194, stride, high)  # its last two bytes are d
+    d = high_f16(load_i32(high + 3 * VECTOR_BYTES))
+    for w in range(4):
+        scales = load_i32(scratch + VECTOR_BYTES * w)
+        for k in range(4):  # sign-extend byte k
+            signed = shift_left(scales, 24 - 8 * k)
+            store_f32(tile + SCALES + VECTOR_BYTES * (4 * w + k), d * to_f32(arithmetic_right(signed, 24)))

@@ -1,0 +1,121 @@
+"""Native code of the kernels: compiled by Numba once per machine, kept as object files, loaded through llvmlite.
+
+A later start imports no Numba: it maps the objects of the kernels it needs and takes their addresses. A kernel is named
+`module.function` after its place under `kernels/`; all have the C signature void(int64, int64, int64, int64).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterable
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from threading import Lock
+
+import llvmlite
+import llvmlite.binding as llvm
+
+from lacewing.backends.base import Progress
+from lacewing.backends.cpu.isa import host_isa, target_machine
+
+_engine_lock = Lock()
+_addresses: dict[str, int] = {}
+
+
+def cache_root() -> Path:
+    """The user's cache folder: LACEWING_CACHE, else the system's convention."""
+    if own := os.environ.get("LACEWING_CACHE"):
+        return Path(own)
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "lacewing"
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local")) / "lacewing" / "Cache"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lacewing"
+
+
+@cache
+def object_folder() -> Path:
+    """Where the objects lie: one folder for each state of the kernel sources, compiler and processor."""
+    isa = host_isa()
+    key = hashlib.sha256(f"{llvmlite.__version__} {version('numba')} {isa} {llvm.get_host_cpu_name()}".encode())
+    key.update(llvm.get_host_cpu_features().flatten().encode())
+    here = Path(__file__).parent
+    for source in sorted([here / "isa.py", here / "native.py", *(here / "kernels").glob("*.py")]):
+        key.update(source.name.encode() + source.read_bytes())
+    return cache_root() / "kernels" / f"{isa.name}-{key.hexdigest()[:16]}"
+
+
+@cache
+def _engine() -> llvm.ExecutionEngine:
+    machine = target_machine()
+    return llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
+
+
+def load(names: Iterable[str], progress: Progress | None = None) -> dict[str, int]:
+    """Addresses of kernels by name; those not in the cache are compiled first, which `progress` is told of."""
+    with _engine_lock:
+        wanted = list(dict.fromkeys(names))
+        fresh = [name for name in wanted if name not in _addresses]
+        missing = [name for name in fresh if not (object_folder() / f"{name}.o").is_file()]
+        for done, name in enumerate(missing):
+            if progress:
+                progress("compiling kernels", done, len(missing))
+            _store(name, compile_object(name))
+        if progress and missing:
+            progress("compiling kernels", len(missing), len(missing))
+        for name in fresh:
+            _engine().add_object_file(llvm.ObjectFileRef.from_data((object_folder() / f"{name}.o").read_bytes()))
+        if fresh:
+            _engine().finalize_object()
+        for name in fresh:
+            _addresses[name] = _engine().get_function_address(symbol(name))
+        return {name: _addresses[name] for name in wanted}
+
+
+def symbol(name: str) -> str:
+    """The C symbol of a kernel."""
+    return "lacewing_" + name.replace(".", "_")
+
+
+def _store(name: str, code: bytes) -> None:
+    folder = object_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    handle, partial = tempfile.mkstemp(dir=folder, prefix=".partial-")
+    with os.fdopen(handle, "wb") as out:
+        out.write(code)
+    os.replace(partial, folder / f"{name}.o")
+
+
+def kernel_function(name: str) -> Callable[..., None]:
+    """The Python source of a kernel."""
+    module, function = name.rsplit(".", 1)
+    return getattr(importlib.import_module(f"lacewing.backends.cpu.kernels.{module}"), function)  # type: ignore[no-any-return]
+
+
+def compile_object(name: str) -> bytes:
+    """Machine code of one kernel as an object file that defines `symbol(name)`."""
+    return target_machine().emit_object(_optimised(name))  # type: ignore[no-any-return]
+
+
+def assembly(name: str) -> str:
+    """The machine code of a kernel as text, to look at."""
+    return target_machine().emit_assembly(_optimised(name))  # type: ignore[no-any-return]
+
+
+def _optimised(name: str) -> llvm.ModuleRef:
+    from numba import cfunc, types
+
+    compiled = cfunc(types.void(*[types.int64] * 4), error_model="numpy", forceinline=True)(kernel_function(name))
+    # Numba gives its functions names of its own; the wrapper has C linkage and is the one we export.
+    text = compiled.inspect_llvm().replace(compiled.native_name, symbol(name))
+    module = llvm.parse_assembly(text)
+    module.verify()
+    foreign = [f.name for f in module.functions if f.is_declaration and not f.name.startswith("llvm.")]
+    if foreign:  # a kernel that may raise or allocate; nothing would resolve these names at run time
+        raise RuntimeError(f"kernel {name} calls {', '.join(foreign)}")
+    return module

@@ -1,0 +1,64 @@
+"""Which kernels a quant runs on. A new one: its unpacker or dequantiser in `kernels/`, and one row here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lacewing.backends.cpu.isa import host_isa
+from lacewing.errors import UnsupportedModelError
+from lacewing.quants.base import Quant
+
+
+@dataclass(frozen=True)
+class TileKernels:
+    """A quant that is unpacked to bytes and multiplied with byte activations.
+
+    `shift`: the bytes are the true value + 2**shift; None: true bytes, with a minimum for each sub-block.
+    `wide`: bytes above 63 occur, which instruction sets with saturating pair sums must treat apart.
+    """
+
+    unpack: str
+    shift: int | None
+    sub_block: int = 32
+    wide: bool = False
+
+    @property
+    def dot(self) -> str:
+        """The dot kernel's name."""
+        if self.wide and host_isa().dot == "maddubs":
+            return "dot.wide32"
+        return f"dot.{'minimum' if self.shift is None else 'offset'}{self.sub_block}"
+
+    @property
+    def sums_at(self) -> float:
+        """Where the sums that the dot kernel reads lie in an activation row, as a share of its columns (kernels/activations.py)."""
+        if self.shift is None:
+            return 1.125 if self.sub_block == 32 else 1.25
+        return 1.5 if self.sub_block == 32 else 1.625
+
+    @property
+    def sum_bytes(self) -> int:
+        """Bytes of sums for 32 columns."""
+        return 4 * 32 // self.sub_block
+
+
+TILES = {
+    "Q4_0": TileKernels("unpack_32.unpack_q4_0", 3),
+    "Q4_1": TileKernels("unpack_32.unpack_q4_1", None),
+    "Q5_0": TileKernels("unpack_32.unpack_q5_0", 4),
+    "Q5_1": TileKernels("unpack_32.unpack_q5_1", None),
+    "Q8_0": TileKernels("unpack_32.unpack_q8_0", 7, wide=True),
+    "Q4_K": TileKernels("unpack_k.unpack_q4_k", None),
+    "Q5_K": TileKernels("unpack_k.unpack_q5_k", None),
+    "Q6_K": TileKernels("unpack_k.unpack_q6_k", 5, sub_block=16),
+}
+FLOATS = {"F32": "f32", "F16": "f16", "BF16": "bf16"}
+GENERIC: dict[str, str] = {}
+
+
+def kernels_of(quant: Quant) -> TileKernels | str:
+    """Tile kernels, or the name of a float kind, or that of a dequantiser kernel. Raises UnsupportedModelError."""
+    for table in (TILES, FLOATS, GENERIC):
+        if quant.name in table:
+            return table[quant.name]  # type: ignore[return-value, no-any-return]
+    raise UnsupportedModelError(f"the CPU backend has no kernel for {quant.name}; it has {', '.join([*TILES, *FLOATS, *GENERIC])}")

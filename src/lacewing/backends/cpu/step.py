@@ -1,0 +1,80 @@
+"""A compiled step on the CPU: the packed table of ops, their arguments, and the call that runs them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lacewing.backends.base import StepLimits
+from lacewing.backends.cpu.lower import Lowering
+from lacewing.backends.cpu.plan import LoweredOp, aligned
+from lacewing.backends.cpu.team import Team, yield_address
+from lacewing.errors import OptionError
+
+SCRATCH_BYTES = 256 * 1024  # kernels/state.py
+OP_WORDS, HEAD_WORDS = 4, 64  # kernels/executor.py
+
+
+class CpuStep:
+    """See backends.base.Step. Not for two threads at once."""
+
+    def __init__(self, lowering: Lowering, kernels: dict[str, int], threads: int):
+        self.limits: StepLimits = lowering.limits
+        self._lowering, self._kernels = lowering, kernels
+        lowering.addresses = kernels
+        self._vocab = lowering.program.vocab_size
+        chunk = self.limits.chunk
+        self._inputs = aligned(16 * chunk, np.int32).reshape(4, chunk)  # ids, slots, positions, outputs
+        self._scratch = aligned(SCRATCH_BYTES * threads)
+        self._state = aligned(64, np.int64)
+        at = int(self._inputs.ctypes.data)
+        self._state[:] = [0, 0, at, at + 4 * chunk, at + 8 * chunk, at + 12 * chunk, self._scratch.ctypes.data, self.limits.context]
+        count = len(lowering.ops)
+        self._counters = aligned(8 * count, np.int64)
+        self._arguments = [aligned(8 * (max(op.words, default=0) // 8 + 1), np.int64) for op in lowering.ops]
+        self._table = aligned(8 * OP_WORDS * count, np.int64).reshape(count, OP_WORDS)
+        for row, (op, arguments) in enumerate(zip(lowering.ops, self._arguments, strict=True)):
+            self._table[row] = [kernels[op.kernel], arguments.ctypes.data, op.barrier and row > 0, 0]
+        self.rebind()
+        self._head = aligned(8 * (HEAD_WORDS + 16 * threads), np.int64)
+        self._head[:] = 0
+        self._head[:6] = [count, self._table.ctypes.data, self._state.ctypes.data, threads, self._counters.ctypes.data, yield_address()]
+        logits = lowering.memory.buffers.get("logits")
+        self._logits = np.empty((0,), np.float32) if logits is None else logits.view(np.float32)
+        self._team = Team(self._head, threads, kernels)
+        self.kv_bytes = sum(memory.nbytes for memory in (*lowering.keys, *lowering.values))
+        self.buffer_bytes = lowering.memory.nbytes + self._scratch.nbytes
+
+    @property
+    def ops(self) -> list[LoweredOp]:
+        return self._lowering.ops
+
+    def rebind(self) -> None:
+        """Look up the addresses of all weights again."""
+        for row, (op, arguments) in enumerate(zip(self._lowering.ops, self._arguments, strict=True)):
+            for offset, word in op.words.items():
+                arguments[offset // 8] = word() if callable(word) else word
+            if op.counter is not None:
+                arguments[op.counter // 8] = int(self._counters.ctypes.data) + 8 * row
+
+    def run(self, tokens: np.ndarray, slots: np.ndarray, positions: np.ndarray, outputs: np.ndarray) -> np.ndarray:
+        count, wanted = len(tokens), len(outputs)
+        self._check(tokens, slots, positions, outputs)
+        inputs = self._inputs
+        inputs[0, :count], inputs[1, :count], inputs[2, :count], inputs[3, :wanted] = tokens, slots, positions, outputs
+        self._state[0], self._state[1] = count, wanted
+        self._team.run()
+        return self._logits[: wanted * self._vocab].reshape(wanted, self._vocab)
+
+    def _check(self, tokens: np.ndarray, slots: np.ndarray, positions: np.ndarray, outputs: np.ndarray) -> None:
+        count, limits = len(tokens), self.limits
+        if not 1 <= count <= limits.chunk or len(outputs) > limits.chunk:
+            raise OptionError(f"a step takes 1 to {limits.chunk} tokens and outputs, not {count} and {len(outputs)}")
+        if len(slots) != count or len(positions) != count:
+            raise OptionError(f"{count} tokens need as many slots and positions, not {len(slots)} and {len(positions)}")
+        bounds = (("token", tokens, self._vocab), ("slot", slots, limits.slots), ("position", positions, limits.context))
+        for name, values, end in (*bounds, ("output row", outputs, count)):
+            if len(values) and not (0 <= int(np.min(values)) and int(np.max(values)) < end):
+                raise OptionError(f"{name}s must be from 0 to {end - 1}; got {int(np.min(values))} to {int(np.max(values))}")
+
+    def close(self) -> None:
+        self._team.close()

@@ -1,0 +1,70 @@
+"""Worker threads that live as long as a step: native code that spins between the steps of a generation, then sleeps."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+import threading
+
+import numpy as np
+
+from lacewing.backends.cpu.plan import aligned
+
+_KERNEL = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 4)
+GENERATION, STOP, SPINS = 128 // 8, 384 // 8, 48 // 8  # words of the step's head, kernels/executor.py
+WORKER_SPINS = 60_000  # pauses before a worker sleeps, some 1 to 3 ms
+
+
+def yield_address() -> int:
+    """A C function without arguments that gives the time slice away; 0 where there is none."""
+    try:
+        if sys.platform == "win32":
+            return ctypes.cast(ctypes.WinDLL("kernel32").SwitchToThread, ctypes.c_void_p).value or 0
+        return ctypes.cast(ctypes.CDLL(None).sched_yield, ctypes.c_void_p).value or 0
+    except (OSError, AttributeError):
+        return 0
+
+
+class Team:
+    """`threads` threads over one step head; the caller's is number 0."""
+
+    def __init__(self, head: np.ndarray, threads: int, kernels: dict[str, int]):
+        self.head, self.threads = head, threads
+        self._begin, self._lead, self._work = (_KERNEL(kernels[f"executor.{name}"]) for name in ("begin", "lead", "work"))
+        self._address = int(head.ctypes.data)
+        self._asleep = aligned(8 * threads, np.int64)
+        self._seen = aligned(64 * threads, np.int64)
+        self._seen[:] = 0
+        head[SPINS] = WORKER_SPINS
+        self._wake = [threading.Semaphore(0) for _ in range(threads)]
+        for thread in range(1, threads):
+            head[(512 + 128 * thread) // 8] = 1
+        self._workers = [
+            threading.Thread(target=self._serve, args=(thread,), name=f"lacewing-{thread}", daemon=True) for thread in range(1, threads)
+        ]
+        for worker in self._workers:
+            worker.start()
+
+    def _serve(self, thread: int) -> None:
+        while not self.head[STOP]:
+            self._wake[thread].acquire()
+            self._work(self._address, thread, int(self._seen.ctypes.data) + 64 * thread, 0)
+
+    def run(self) -> None:
+        """One step, on all threads. The GIL is free meanwhile."""
+        asleep = self._asleep
+        self._begin(self._address, int(asleep.ctypes.data), 0, 0)
+        for thread in range(1, self.threads):
+            if asleep[thread]:
+                self._wake[thread].release()
+        self._lead(self._address, 0, 0, 0)
+
+    def close(self) -> None:
+        """Let the workers end and wait for them."""
+        self.head[STOP] = 1
+        self.head[GENERATION] += 1
+        for thread in range(1, self.threads):
+            self._wake[thread].release()
+        for worker in self._workers:
+            worker.join()
+        self._workers = []
