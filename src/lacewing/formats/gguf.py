@@ -112,7 +112,7 @@ def _tensor(path: Path, raw: RawTensor, start: int, size: int, alignment: int) -
     if raw.offset % alignment:
         raise error(f"starts at {raw.offset}, which is not a multiple of the alignment {alignment}")
     missing = start + raw.offset + nbytes - size
-    if nbytes and missing > 0:
+    if missing > (0 if nbytes else alignment):
         raise error(f"ends {missing} bytes after the end of the file; the file is truncated or damaged")
     return TensorInfo(raw.name, raw.sizes[::-1], quant, (ByteRange(path, start + raw.offset, nbytes),))
 

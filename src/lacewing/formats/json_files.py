@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
@@ -12,6 +14,7 @@ from lacewing.formats.files import check_inside, open_regular, shown
 
 SIZE_LIMIT = 64 * 2**20  # bytes
 DEPTH_LIMIT = 64
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def parse(path: Path, text: bytes, field: str | None = None) -> Any:
@@ -28,12 +31,16 @@ def parse(path: Path, text: bytes, field: str | None = None) -> Any:
         return found
 
     def integer(digits: str) -> int | float:
-        return -0.0 if digits == "-0" else int(digits) if len(digits) <= 40 else refuse("a number is too long")
+        return int(digits) if len(digits) <= 40 and digits != "-0" else real(digits)
+
+    def real(digits: str) -> float:
+        value = float(digits)
+        return value if math.isfinite(value) else refuse(f"the number {digits[:20]} is too large")
 
     try:
         document = text.decode("utf-8")
-        value = json.loads(document, object_pairs_hook=unique, parse_int=integer, parse_constant=refuse)
-        if "\\u" in document:
+        value = json.loads(document, object_pairs_hook=unique, parse_int=integer, parse_float=real, parse_constant=refuse)
+        if _SURROGATE.search(document):
             json.dumps(value, ensure_ascii=False).encode("utf-8")  # half a surrogate pair is no text
     except UnicodeError:
         refuse("it is not UTF-8 text")

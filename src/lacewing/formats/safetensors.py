@@ -17,8 +17,11 @@ from lacewing.quants import QUANTS, Quant
 
 HEADER_LIMIT = 100_000_000  # bytes, the format's own
 TENSOR_LIMIT = 2**17
+# Types that are read: our formats of the same name.
 _READ = frozenset(("F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL"))
-_NOT_YET = frozenset(("F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ", "F4", "F6_E2M3", "F6_E3M2", "C64"))
+# Types that are only checked, with (values, bytes) of the smallest whole number of bytes.
+_CHECKED = {**dict.fromkeys(("F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"), (1, 1)), "F4": (2, 1),
+            "F6_E2M3": (4, 3), "F6_E3M2": (4, 3), "C64": (1, 8)}  # fmt: skip
 _FILE = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
 
@@ -112,6 +115,7 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
     tensors = [_tensor(path, name, entry, 8 + length) for name, entry in document.items()]
     tensors.sort(key=lambda tensor: (tensor.ranges[0].offset, tensor.nbytes))
     _check_cover(path, tensors, 8 + length, size)
+    _refuse_types(path, tensors)
     return {tensor.name: tensor for tensor in tensors}
 
 
@@ -122,15 +126,21 @@ def _check_metadata(path: Path, metadata: Any) -> None:
         raise ModelFormatError(path, "must be an object of strings", field="__metadata__")
 
 
-def _quant(path: Path, name: str, dtype: Any) -> Quant:
-    if isinstance(dtype, str) and dtype in _READ:
-        return QUANTS[dtype]
-    if isinstance(dtype, str) and dtype in _NOT_YET:
-        raise UnsupportedModelError(
-            f"{path}: tensor {shown(name)!r} has the type {dtype}, which this version cannot compute with; "
-            "fetch a version of the model in BF16, F16 or F32, or a GGUF file"
-        )
-    raise ModelFormatError(path, f"has the type {shown(str(dtype))!r}, which safetensors does not know", field=shown(name))
+def _quant(dtype: Any) -> Quant | None:
+    if not isinstance(dtype, str):
+        return None
+    if dtype in _CHECKED:
+        return Quant(dtype, None, *_CHECKED[dtype], lambda blocks: blocks)
+    return QUANTS[dtype] if dtype in _READ else None
+
+
+def _refuse_types(path: Path, tensors: list[TensorInfo]) -> None:
+    for tensor in tensors:
+        if tensor.quant.name in _CHECKED:
+            raise UnsupportedModelError(
+                f"{path}: tensor {shown(tensor.name)!r} has the type {tensor.quant}, which this version cannot compute with; "
+                "fetch a version of the model in BF16, F16 or F32, or a GGUF file"
+            )
 
 
 def _tensor(path: Path, name: str, entry: Any, base: int) -> TensorInfo:
@@ -147,10 +157,11 @@ def _tensor(path: Path, name: str, entry: Any, base: int) -> TensorInfo:
             raise error("shape and data_offsets must be lists of whole numbers from 0 up")
     if len(offsets) != 2 or offsets[0] > offsets[1]:
         raise error(f"data_offsets {offsets[:4]} must be a begin and an end")
-    quant = _quant(path, name, entry["dtype"])
-    elements = _checked_product(shape)
-    if elements is None or elements * quant.block_bytes != offsets[1] - offsets[0]:
-        nbytes = offsets[1] - offsets[0]
+    quant = _quant(entry["dtype"])
+    if quant is None:
+        raise error(f"has the type {shown(str(entry['dtype']))!r}, which safetensors does not know")
+    elements, nbytes = _checked_product(shape), offsets[1] - offsets[0]
+    if elements is None or elements % quant.block_elements or quant.row_bytes(elements) != nbytes:
         raise error(f"the shape {shape[:8]} of {quant} does not take the {nbytes} bytes from {offsets[0]} to {offsets[1]}")
     place = ByteRange(path, base + offsets[0], offsets[1] - offsets[0])
     return TensorInfo(name, tuple(shape), quant, (place,))

@@ -1,0 +1,218 @@
+"""Hugging Face folders: shards and their index, JSON beside them, and what must not be opened."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from lacewing.errors import ModelFormatError
+from lacewing.formats import open_checkpoint
+
+from .gguf_bytes import valid
+
+INDEX = "model.safetensors.index.json"
+
+
+def folder(path: Path, places: dict[str, str] | None = None, **files: list[str]) -> Path:
+    """A sharded model: `files` say which tensors each shard holds; `places` overrides the index."""
+    path.mkdir(exist_ok=True)
+    files = files or {"one": ["a", "b"], "two": ["c"]}
+    for name, tensors in files.items():
+        save_file({tensor: np.full((2, 3), ord(tensor[0]), np.float32) for tensor in tensors}, path / f"{name}.safetensors")
+    index = {tensor: f"{name}.safetensors" for name, tensors in files.items() for tensor in tensors}
+    (path / INDEX).write_text(json.dumps({"metadata": {"total_size": 1}, "weight_map": index if places is None else places}))
+    (path / "config.json").write_text('{"model_type": "llama"}')
+    return path
+
+
+def test_sharded_folder(tmp_path: Path) -> None:
+    model = folder(tmp_path / "m")
+    (model / "chat_template.jinja").write_text("{{ messages }}")
+    (model / "tokenizer_config.json").write_text('{"bos_token": "<s>"}')
+    (model / "consolidated.safetensors").write_bytes(b"not looked at")
+    checkpoint = open_checkpoint(model)
+    assert sorted(checkpoint.tensors) == ["a", "b", "c"] and [path.name for path in checkpoint.files] == [
+        "one.safetensors",
+        "two.safetensors",
+    ]
+    assert set(checkpoint.metadata) == {"chat_template.jinja", "config.json", "tokenizer_config.json"}
+    assert len(checkpoint.metadata) == 3 and "config.json" in checkpoint.metadata and INDEX not in checkpoint.metadata
+    assert checkpoint.metadata["chat_template.jinja"] == "{{ messages }}" and checkpoint.metadata.get("nothing.json") is None
+    assert checkpoint.metadata["tokenizer_config.json"]["bos_token"] == "<s>"
+
+
+def test_folder_with_one_file(tmp_path: Path) -> None:
+    for name in ("weights.safetensors", "model.safetensors"):  # one of any name; then the usual name wins
+        save_file({"a": np.zeros(1, np.float32)}, tmp_path / name)
+        assert open_checkpoint(tmp_path).files == (tmp_path / name,)
+    (tmp_path / "model.safetensors").unlink()
+    save_file({"b": np.zeros(1, np.float32)}, tmp_path / "other.safetensors")
+    with pytest.raises(ModelFormatError, match=r"no model\.safetensors\.index\.json"):
+        open_checkpoint(tmp_path)
+
+
+def refused(path: Path, match: str) -> None:
+    with pytest.raises(ModelFormatError, match=match):
+        open_checkpoint(path)
+
+
+@pytest.mark.parametrize("name", ["../one.safetensors", "/etc/passwd", "sub/one.safetensors", "one.safetensors\0", "..", "", ".",
+                                  "C:\\one.safetensors", "a\\b.safetensors", "pytorch_model.bin", 7, None, ["x"]])  # fmt: skip
+def test_index_names_only_plain_files(tmp_path: Path, name: Any) -> None:
+    refused(folder(tmp_path / "m", {"a": name, "b": "one.safetensors", "c": "two.safetensors"}), "is not the name of a")
+
+
+def test_index_and_shards_must_agree(tmp_path: Path) -> None:
+    good = {"a": "one.safetensors", "b": "one.safetensors", "c": "two.safetensors"}
+    refused(folder(tmp_path / "1", good | {"d": "two.safetensors"}), "does not have it")
+    refused(folder(tmp_path / "2", {name: good[name] for name in "ac"}), "places it in None")
+    refused(folder(tmp_path / "3", good | {"b": "two.safetensors"}), "places it in two")
+    refused(folder(tmp_path / "4", good | {"d": "three.safetensors"}), "which is missing")
+    refused(folder(tmp_path / "5", one=["a", "b"], two=["a", "c"]), "places it in two")  # in both shards
+    for number, text in enumerate(
+        ("[]", "{}", '{"weight_map": {}}', '{"weight_map": {"a": 1, "a": 2}}', "{", '{"weight_map": [1]}', "\xff")
+    ):
+        broken = folder(tmp_path / f"6{number}")
+        (broken / INDEX).write_bytes(text.encode("latin-1"))
+        refused(broken, "weight_map|JSON")
+
+
+def test_links_must_stay_inside(tmp_path: Path) -> None:
+    outside = folder(tmp_path / "outside")
+    model = folder(tmp_path / "m")
+    (model / "two.safetensors").unlink()
+    (model / "two.safetensors").symlink_to(outside / "two.safetensors")
+    refused(model, "leaves its folder")
+    inside = folder(tmp_path / "inside")
+    (inside / "two.safetensors").rename(inside / "kept")
+    (inside / "two.safetensors").symlink_to("kept")
+    assert "c" in open_checkpoint(inside).tensors
+    (inside / "config.json").unlink()
+    (inside / "config.json").symlink_to(outside / "config.json")
+    with pytest.raises(ModelFormatError, match="leaves its folder"):
+        open_checkpoint(inside).metadata["config.json"]
+
+
+def test_hugging_face_cache_links_are_fine(tmp_path: Path) -> None:
+    (tmp_path / "models--a--b").mkdir()
+    blobs = folder(tmp_path / "models--a--b" / "x").rename(tmp_path / "models--a--b" / "blobs")
+    snapshot = tmp_path / "models--a--b" / "snapshots" / "0123"
+    snapshot.mkdir(parents=True)
+    for blob in blobs.iterdir():
+        (snapshot / blob.name).symlink_to(f"../../blobs/{blob.name}")
+    checkpoint = open_checkpoint(snapshot)
+    assert len(checkpoint.tensors) == 3 and checkpoint.metadata["config.json"]["model_type"] == "llama"
+
+
+def test_only_regular_files(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.gguf")
+    refused(tmp_path / "pipe.gguf", "not a regular file")
+    refused(Path("/dev/zero"), "not a regular file")
+    refused(tmp_path / "missing.gguf", "cannot be opened: No such file")
+    refused(tmp_path / "nul\0.gguf", "cannot be opened|path is not valid")
+    refused(tmp_path / ("n" * 300), "cannot be opened")
+    (tmp_path / "loop").symlink_to("loop")
+    refused(tmp_path / "loop", "cannot be opened")
+    model = folder(tmp_path / "m")
+    (model / "two.safetensors").unlink()
+    (model / "two.safetensors").mkdir()
+    refused(model, "not a regular file")
+    (tmp_path / "empty").mkdir()
+    refused(tmp_path / "empty", "has neither")
+    (tmp_path / "nothing.gguf").touch()
+    refused(tmp_path / "nothing.gguf", "is empty")
+
+
+def foreign_files(path: Path) -> dict[str, Path]:
+    """Files of other formats under names of ours and of theirs."""
+    import pickle
+
+    path.mkdir()
+    with zipfile.ZipFile(path / "zip", "w") as archive:
+        archive.writestr("archive/data.pkl", pickle.dumps({"a": 1}))
+    contents = {"zip": (path / "zip").read_bytes(), "7z": b"7z\xbc\xaf\x27\x1c" + bytes(64), "old": b"lmgg" + bytes(64),
+                "pickle": pickle.dumps({"a": [1.0] * 20}, protocol=2), "lfs": b"version https://git-lfs.github.com/spec/v1\n",
+                "page": b"<!DOCTYPE html><html></html>",
+                "gzip": b"\x1f\x8b\x08\0" + bytes(64), "noise": bytes(range(1, 100))}  # fmt: skip
+    made = {}
+    for what, data in contents.items():
+        for suffix in (".bin", ".pt", ".pth", ".ckpt", ".safetensors", ".gguf", ""):
+            made[what + suffix] = path / (what + suffix)
+            made[what + suffix].write_bytes(data)
+    return made
+
+
+def test_pickles_and_other_formats_are_refused(tmp_path: Path) -> None:
+    for name, path in foreign_files(tmp_path / "f").items():
+        with pytest.raises(ModelFormatError) as caught:
+            open_checkpoint(path)
+        if path.suffix in (".bin", ".pt", ".pth", ".ckpt"):
+            assert "can run code" in str(caught.value) and "safetensors or GGUF" in str(caught.value)
+        elif "pickle" in name or name[:3] == "zip":
+            assert "run code" in str(caught.value)
+    (tmp_path / "hf").mkdir()
+    (tmp_path / "hf" / "pytorch_model.bin").write_bytes(b"PK\x03\x04")
+    refused(tmp_path / "hf", "can run code")
+
+
+def test_length_bytes_that_look_like_a_magic(tmp_path: Path) -> None:
+    for length in (0x0280, 0x8B1F):  # as of a pickle, as of gzip
+        path = tmp_path / "m.safetensors"
+        path.write_bytes(length.to_bytes(8, "little") + b"{}".ljust(length))
+        assert open_checkpoint(path).tensors == {}
+
+
+def test_loading_runs_nothing(tmp_path: Path) -> None:
+    """An audit hook sees every unpickling, process, socket and compilation."""
+    foreign_files(tmp_path / "f")
+    folder(tmp_path / "hf")
+    (tmp_path / "good.gguf").write_bytes(valid().data)
+    script = f"""
+        import sys
+        from pathlib import Path
+        from lacewing.errors import LacewingError
+        from lacewing.formats import open_checkpoint
+        seen = []
+        banned = ("pickle", "exec", "compile", "subprocess", "os.exec", "os.posix_spawn", "os.system", "socket", "import")
+        sys.addaudithook(lambda event, _: seen.append(event) if event.startswith(banned) else None)
+        opened = 0
+        for path in [*Path({str(tmp_path)!r}, "f").iterdir(), Path({str(tmp_path)!r}, "hf"), Path({str(tmp_path)!r}, "good.gguf")]:
+            try:
+                opened += bool(open_checkpoint(path).tensors)
+            except LacewingError:
+                pass
+        print(opened, seen)
+    """
+    result = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=True)
+    assert result.stdout == "2 []\n"
+
+
+def test_json_beside_the_weights_is_read_with_care(tmp_path: Path) -> None:
+    model = folder(tmp_path / "m")
+    for name, text in {
+        "a.json": "{",
+        "b.json": '{"a": 1, "a": 2}',
+        "c.json": "[NaN]",
+        "d.json": "[" * 70 + "]" * 70,
+        "e.json": "[" * 10**5,
+    }.items():
+        (model / name).write_text(text)
+    (model / "t.jinja").write_bytes(b"\xff")
+    checkpoint = open_checkpoint(model)
+    for name in ("a.json", "b.json", "c.json", "d.json", "e.json", "t.jinja"):
+        with pytest.raises(ModelFormatError, match=name):
+            checkpoint.metadata[name]
+    with open(model / "big.json", "wb") as file:
+        file.truncate(65 * 2**20)
+    with pytest.raises(ModelFormatError, match="at most"):
+        open_checkpoint(model).metadata["big.json"]

@@ -1,0 +1,123 @@
+"""Reading bytes of ranges: mapped views that share one mapping, positioned reads, and files that change meanwhile."""
+
+from __future__ import annotations
+
+import gc
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lacewing.errors import Cancelled, ModelFormatError
+from lacewing.formats import read
+from lacewing.formats.checkpoint import ByteRange
+from lacewing.formats.read import advise, mapped, read_into
+
+SIZE = 300_000
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    file = tmp_path / "data"
+    file.write_bytes(np.random.default_rng(0).integers(0, 256, SIZE, np.uint8).tobytes())
+    return file
+
+
+def test_views_share_one_mapping_and_keep_it_alive(path: Path) -> None:
+    content = np.frombuffer(path.read_bytes(), np.uint8)
+    first, second = mapped(ByteRange(path, 10, 1000)), mapped(ByteRange(path, 5000, SIZE - 5000))
+    assert first.base is second.base and not first.flags.writeable and not first.flags.owndata
+    assert (first == content[10:1010]).all() and (second == content[5000:]).all()
+    key = next(key for key in read._mappings if key[0] == str(path))
+    del second
+    gc.collect()
+    path.unlink()  # the bytes stay readable
+    assert key in read._mappings and (first == content[10:1010]).all()
+    del first
+    gc.collect()
+    assert key not in read._mappings
+
+
+def test_released_pages_come_back(path: Path) -> None:
+    content = path.read_bytes()
+    for offset, nbytes in ((0, SIZE), (4095, 8194), (1, 10), (4096, 4096)):
+        view = mapped(ByteRange(path, offset, nbytes))
+        for what in ("needed", "release"):
+            advise(view, what)
+            assert view.tobytes() == content[offset : offset + nbytes]
+    advise(np.zeros(8, np.uint8), "release")  # not mapped: nothing to do
+
+
+def test_positioned_reads(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(read, "CHUNK", 7_000)
+    out = np.zeros(20_000, np.uint8)
+    steps: list[int] = []
+    read_into(ByteRange(path, 123, 20_000), out, steps.append)
+    assert out.tobytes() == path.read_bytes()[123:20_123] and sum(steps) == 20_000 and max(steps) <= 7_000
+    read_into(ByteRange(path, SIZE, 0), out[:0])
+    assert mapped(ByteRange(path, SIZE, 0)).size == 0
+
+
+def test_cancelled_reads(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(read, "CHUNK", 1_000)
+    steps: list[int] = []
+    with pytest.raises(Cancelled):
+        read_into(ByteRange(path, 0, SIZE), np.empty(SIZE, np.uint8), steps.append, lambda: len(steps) >= 3)
+    assert len(steps) == 3
+
+
+def test_files_that_changed(path: Path, tmp_path: Path) -> None:
+    part = ByteRange(path, SIZE - 10, 10)
+    old = mapped(part).copy()
+    os.truncate(path, SIZE - 5)
+    for attempt in (lambda: mapped(part), lambda: read_into(part, np.empty(10, np.uint8))):
+        with pytest.raises(ModelFormatError, match="became shorter"):
+            attempt()
+    path.unlink()
+    with pytest.raises(ModelFormatError, match="can no longer be read"):
+        mapped(part)
+    path.write_bytes(bytes(SIZE))  # another file of that name is mapped anew
+    assert not mapped(part).any() and old.any()
+
+
+class Failing:
+    """A file whose n-th read fails, or gives only a few bytes."""
+
+    def __init__(self, data: bytes, fail_at: int, failure: str):
+        self._data, self._at, self._reads, self._fail_at, self._failure = data, 0, 0, fail_at, failure
+
+    def readinto(self, target: memoryview) -> int:
+        self._reads += 1
+        if self._reads == self._fail_at and self._failure == "error":
+            raise OSError(5, "Input/output error")
+        if self._reads == self._fail_at and self._failure == "end":
+            return 0
+        count = min(len(target), 3, len(self._data) - self._at)
+        target[:count] = self._data[self._at : self._at + count]
+        self._at += count
+        return count
+
+    def seek(self, offset: int) -> None:
+        self._at = offset
+
+    def __enter__(self) -> Failing:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+def test_every_failing_read(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Short reads are taken up; an error or an early end at any read is reported, with its place."""
+    data = path.read_bytes()
+    for fail_at in range(1, 9):
+        for failure in ("short", "error", "end"):
+            monkeypatch.setattr(read, "open_regular", lambda _, n=fail_at, f=failure: (Failing(data, n, f), SIZE))
+            out = np.zeros(20, np.uint8)
+            if failure == "short" or fail_at > 7:
+                read_into(ByteRange(path, 50, 20), out)
+                assert out.tobytes() == data[50:70]
+                continue
+            with pytest.raises(ModelFormatError, match=r"cannot be read|became shorter") as caught:
+                read_into(ByteRange(path, 50, 20), out)
+            assert caught.value.offset == 50 + 3 * (fail_at - 1)
