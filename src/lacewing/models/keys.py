@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
+
 from lacewing.errors import UnsupportedModelError
 
 _HARMLESS_VALUES: tuple[Any, ...] = (None, False, "", [], {})  # an unknown key so set asks for nothing
@@ -29,7 +31,7 @@ class Keys:
         key = self.prefix + name
         self.read.add(key)
         value = self.values[key] if key in self.values else self.defaults.get(name)
-        return default if value is None else value
+        return default if value is None else _plain(value)
 
     def error(self, name: str, problem: str) -> UnsupportedModelError:
         return UnsupportedModelError(f"{self.where}: {self.prefix}{name} {problem}")
@@ -103,11 +105,15 @@ class Keys:
         """Refuse every key that was neither read nor known to change nothing (`inert`: with one of these values only)."""
         known, inert = self.read | {self.prefix + name for name in harmless}, inert or {}
         for key, value in self.values.items():
-            if not key.startswith(self.prefix) or key in known or any(value is v or value == v for v in _HARMLESS_VALUES):
+            if not key.startswith(self.prefix) or key in known or _plain(value) in _HARMLESS_VALUES:
                 continue
             name = key[len(self.prefix) :]
-            if value not in inert.get(name, ()):
+            if _plain(value) not in inert.get(name, ()):
                 raise self.error(name, f"is {_shown(value)}; this version does not know the key, which may change the maths")
+
+
+def _plain(value: Any) -> Any:
+    return value.tolist() if isinstance(value, np.ndarray) else value
 
 
 def _positive(value: object) -> bool:

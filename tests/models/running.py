@@ -1,0 +1,52 @@
+"""Runs a checkpoint on a backend without the layers above, for the tests of models and backends."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from lacewing.backends.base import Backend, Step, StepLimits
+from lacewing.backends.reference.backend import ReferenceBackend
+from lacewing.formats import open_checkpoint
+from lacewing.formats.checkpoint import TensorInfo
+from lacewing.formats.read import mapped
+from lacewing.models import ModelSpec, open_model
+from lacewing.quants.base import Quant
+
+
+@dataclass(frozen=True)
+class MappedWeight:
+    """The least that a backend needs of a weight."""
+
+    name: str
+    shape: tuple[int, ...]
+    quant: Quant
+    data: np.ndarray
+
+
+def mapped_weights(tensors: dict[str, TensorInfo]) -> dict[str, MappedWeight]:
+    return {name: MappedWeight(name, info.shape, info.quant, mapped(info.ranges[0])) for name, info in tensors.items()}
+
+
+def open_step(
+    path: Path, context: int | None = None, backend: Backend | None = None, slots: int = 1, chunk: int = 512
+) -> tuple[ModelSpec, Step]:
+    spec = open_model(open_checkpoint(path), context)
+    limits = StepLimits(spec.context, chunk, slots)
+    return spec, (backend or ReferenceBackend()).compile(spec.program, mapped_weights(dict(spec.tensors)), limits)
+
+
+def run(step: Step, ids: list[int], start: int = 0, slot: int = 0) -> np.ndarray:
+    """Logits (T, V) of all of `ids`, at positions from `start` on."""
+    rows = np.arange(len(ids), dtype=np.int32)
+    return step.run(np.array(ids, np.int32), np.full(len(ids), slot, np.int32), rows + start, rows).copy()
+
+
+def greedy(step: Step, ids: list[int], count: int) -> list[int]:
+    """`count` likeliest ids after `ids`, one step each."""
+    found = [int(run(step, ids)[-1].argmax())]
+    while len(found) < count:
+        found.append(int(run(step, found[-1:], len(ids) + len(found) - 1)[0].argmax()))
+    return found

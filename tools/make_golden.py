@@ -1,0 +1,73 @@
+"""Golden values of the tiny checkpoints by transformers: run in an environment that has torch, from the repository's root.
+
+    python tools/make_golden.py        (writes tests/data/golden.npz; needs torch and transformers)
+
+For each case: float32 logits of some rows of the prompt, and the greedy continuation of the whole prompt.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+import transformers
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from tests.checkpoints import GOLDEN, prompt_of, tiny  # noqa: E402
+
+ROWS = np.array([0, 1, 2, 4, 7, 8, 9, 13, 17, 20, 22, 23], np.int32)
+CONTINUED = 24  # greedy tokens after the prompt
+CLOSEST = 1e-3  # a greedy choice nearer to its rival than this could fall either way
+
+
+def golden(name: str, folder: Path) -> tuple[np.ndarray, list[int]]:
+    """Logits (ROWS, V) and greedy ids of one case. Every step runs the whole sequence, without a cache."""
+    path = tiny(name, "huggingface", folder)
+    model, loading = transformers.AutoModelForCausalLM.from_pretrained(
+        path, dtype=torch.float32, attn_implementation="eager", output_loading_info=True
+    )
+    problems = {
+        key: value for key, value in loading.items() if value and key in ("missing_keys", "unexpected_keys", "mismatched_keys")
+    }
+    if problems:
+        raise SystemExit(f"{name}: {problems}")
+    model.eval()
+    ids, closest = prompt_of(name), np.inf
+    count = len(ids)
+    with torch.no_grad():
+        logits = model(torch.tensor([ids])).logits[0].numpy()
+        for _ in range(CONTINUED):
+            row = model(torch.tensor([ids])).logits[0, -1].numpy()
+            best = np.sort(row)[-2:]
+            closest = min(closest, float(best[1] - best[0]))
+            ids.append(int(row.argmax()))
+    print(
+        f"{name:16} logits {logits.std():.2f} +- up to {np.abs(logits).max():.2f}, closest greedy choice {closest:.4f}, {ids[count:][:8]}"
+    )
+    if closest < CLOSEST:
+        raise SystemExit(f"{name}: a greedy choice is too close to call; change the case a little")
+    return logits[ROWS], ids[count:]
+
+
+def main() -> None:
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    torch.set_num_threads(1)
+    arrays: dict[str, np.ndarray] = {"rows": ROWS}
+    with tempfile.TemporaryDirectory() as folder:
+        for name in GOLDEN:
+            logits, ids = golden(name, Path(folder))
+            arrays[f"{name}.logits"] = logits.astype(np.float32)
+            arrays[f"{name}.greedy"] = np.array(ids, np.int32)
+    target = ROOT / "tests" / "data" / "golden.npz"
+    np.savez_compressed(target, **arrays)
+    print(f"{target}: {target.stat().st_size / 1024:.0f} KiB, transformers {transformers.__version__}, torch {torch.__version__}")
+
+
+if __name__ == "__main__":
+    main()
