@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 import time
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -150,6 +151,20 @@ def test_every_number_at_its_extremes(tmp_path: Path) -> None:
             cases += 1
             refused += open_or_refuse(tmp_path / f"{index}.gguf", data) is None
     assert cases > 500 and refused > 0.85 * cases  # a 0 or 1 may make a shorter, still valid file
+
+
+def test_huge_counts_allocate_nothing(tmp_path: Path) -> None:
+    files = []
+    for mark in valid().marks:
+        for value in (2**20, 2**31, 2**40, 2**64 - 1):
+            files.append(patched(valid(), mark.at, value, mark.size).data)
+    tracemalloc.start()
+    try:
+        for data in files:
+            open_or_refuse(tmp_path / "a.gguf", data)
+        assert tracemalloc.get_traced_memory()[1] < 2 * 2**20 + sum(map(len, files))
+    finally:
+        tracemalloc.stop()
 
 
 def test_truncation_is_always_refused(tmp_path: Path) -> None:

@@ -54,9 +54,8 @@ def plan(weight_bytes: int, active_bytes: int, kv_bytes: int, buffer_bytes: int,
     residency, reason = _choose(weight_bytes, fixed, budget, source, options)
     reasons = [reason]
     if residency == "lazy" and fixed + active_bytes > budget:
-        reasons.append(
-            f"a token reads {format_bytes(active_bytes)} of weights, which cannot stay in memory: expect the speed of the disk"
-        )
+        active = format_bytes(active_bytes)
+        reasons.append(f"a token reads {active} of weights, more than can stay in memory: the disk sets the speed")
     needed = fixed + (weight_bytes if residency == "eager" else 0)
     rows = (
         Row("weights", weight_bytes, "own memory (eager)" if residency == "eager" else "mapped from the file (lazy)"),

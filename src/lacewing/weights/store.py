@@ -91,6 +91,7 @@ class WeightStore(Mapping[str, Weight]):
         self._lock = threading.Lock()
         self.residency = "lazy"
         self.anonymous_bytes = 0
+        self._closed = False
 
     def __getitem__(self, name: str) -> Weight:
         return self._weights[name]
@@ -115,6 +116,8 @@ class WeightStore(Mapping[str, Weight]):
         if residency not in ("lazy", "eager"):
             raise OptionError(f"residency is {residency!r}; it must be lazy or eager")
         with self._lock:
+            if self._closed:
+                raise WeightError("the weights were closed with their model")
             if residency == self.residency:
                 return
             if residency == "eager":
@@ -134,6 +137,7 @@ class WeightStore(Mapping[str, Weight]):
             for weight in self._weights.values():
                 weight._close()
             self.anonymous_bytes = 0
+            self._closed = True
 
     def _places(self) -> dict[_Ranges, str]:
         return {weight.ranges: weight.name for weight in self._weights.values()}

@@ -1,0 +1,81 @@
+"""The memory plan: pure arithmetic, its reasons, and what it refuses."""
+
+from __future__ import annotations
+
+import pytest
+
+from lacewing.errors import OutOfMemoryError
+from lacewing.options import LoadOptions
+from lacewing.weights import Machine, Plan, plan
+
+GIB = 2**30
+ROOMY = Machine(64 * GIB, 50 * GIB, "the free memory")
+
+
+def decide(weights: int = 4 * GIB, kv: int = GIB, buffers: int = GIB, machine: Machine = ROOMY, active: int | None = None,
+           **options: object) -> Plan:  # fmt: skip
+    return plan(weights, weights if active is None else active, kv, buffers, LoadOptions(**options), machine)  # type: ignore[arg-type]
+
+
+def rows(decision: Plan) -> dict[str, int]:
+    return {row.name: row.nbytes for row in decision.rows}
+
+
+def test_eager_where_there_is_room() -> None:
+    decision = decide()
+    assert decision.residency == "eager" and decision.needed_bytes == 6 * GIB and decision.budget_bytes == 50 * GIB
+    assert rows(decision) == {"weights": 4 * GIB, "active weights": 4 * GIB, "keys and values": GIB, "buffers": GIB,
+                              "needed": 6 * GIB, "budget": 50 * GIB}  # fmt: skip
+    assert "80% of the free memory is 40.0 GiB" in decision.reasons[0]
+
+
+def test_lazy_where_there_is_not() -> None:
+    decision = decide(weights=45 * GIB, active=3 * GIB)
+    assert decision.residency == "lazy" and decision.needed_bytes == 2 * GIB and len(decision.reasons) == 1
+    assert "would take 47.0 GiB" in decision.reasons[0]
+    slow = decide(weights=80 * GIB)
+    assert slow.residency == "lazy" and "the disk sets the speed" in slow.reasons[1]
+
+
+def test_the_memory_option_is_the_budget() -> None:
+    assert decide(memory_bytes=6 * GIB).residency == "eager"  # what a person allows may be filled to the brim
+    lazy = decide(memory_bytes=6 * GIB - 1)
+    assert lazy.residency == "lazy" and lazy.budget_bytes == 6 * GIB - 1 and "the memory option" in lazy.reasons[0]
+    assert decide(memory_bytes=2 * GIB).residency == "lazy"
+    with pytest.raises(OutOfMemoryError, match=r"need 2\.0 GiB, but the memory option gives 1\.0 GiB; choose a smaller context"):
+        decide(memory_bytes=GIB)
+
+
+def test_the_machine_bounds_the_option() -> None:
+    small = Machine(8 * GIB, 3 * GIB, "the memory limit of the control group")
+    decision = decide(machine=small, memory_bytes=20 * GIB)
+    assert decision.budget_bytes == 3 * GIB and decision.residency == "lazy" and "control group" in decision.reasons[0]
+    with pytest.raises(OutOfMemoryError, match=r"control group gives 3\.0 GiB"):
+        decide(machine=small, kv=2 * GIB, buffers=2 * GIB)
+
+
+def test_what_is_asked_for() -> None:
+    assert decide(weights=45 * GIB, residency="eager").residency == "eager"  # above the automatic share, below the budget
+    assert decide(residency="lazy").residency == "lazy"
+    with pytest.raises(OutOfMemoryError, match=r"eager weights need 62\.0 GiB in all, .* choose residency lazy"):
+        decide(weights=60 * GIB, residency="eager")
+    with pytest.raises(OutOfMemoryError):
+        decide(kv=60 * GIB, residency="lazy")
+
+
+def test_no_weights_at_all() -> None:
+    assert decide(weights=0, kv=0, buffers=0, machine=Machine(0, 0, "the free memory")).residency == "eager"
+
+
+def test_it_never_plans_more_than_the_budget() -> None:
+    for weights in range(0, 12, 2):
+        for fixed in range(0, 12, 2):
+            for budget in range(1, 12, 2):
+                for residency in ("auto", "lazy", "eager"):
+                    try:
+                        decision = decide(weights * GIB, fixed * GIB, 0, memory_bytes=budget * GIB, residency=residency)
+                    except OutOfMemoryError:
+                        assert fixed > budget or (residency == "eager" and weights + fixed > budget)
+                    else:
+                        assert decision.needed_bytes <= budget * GIB
+                        assert residency in ("auto", decision.residency)
