@@ -1,0 +1,23 @@
+"""What tests of several folders need."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.checkpoints import tiny
+
+
+@pytest.fixture(scope="session")
+def smollm2_path() -> Path:
+    """SmolLM2-135M-Instruct, fetched once into the user's cache. The only fixture that may reach a network."""
+    from lacewing.hub.pull import pull
+
+    return pull("smollm2").path
+
+
+@pytest.fixture(scope="session")
+def tiny_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random llama as a GGUF file, with a tokenizer and a chat template."""
+    return tiny("llama-wide", "gguf", tmp_path_factory.mktemp("tiny"), "Q4_0")

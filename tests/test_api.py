@@ -1,0 +1,157 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import lacewing
+from lacewing import LacewingError
+from lacewing.errors import ContextOverflowError, DownloadError, OptionError, OutOfMemoryError
+from tests.checkpoints import tiny
+
+MESSAGES = [{"role": "user", "content": "Hello"}]
+
+
+@pytest.fixture(scope="module")
+def model(tiny_path):
+    with lacewing.load(tiny_path, backend="reference", context=128) as model:
+        yield model
+
+
+def test_import_is_light():
+    code = (
+        "import sys, lacewing; print([m for m in ('numpy', 'numba', 'tokenizers', 'jinja2', 'typer', 'rich') if m in sys.modules])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+def test_names():
+    assert set(lacewing.__all__) <= {*dir(lacewing), "Model", "load", "load_tokenizer"}
+    for name in lacewing.__all__:
+        assert getattr(lacewing, name) is not None
+    with pytest.raises(AttributeError, match="nothing"):
+        _ = lacewing.nothing
+
+
+def test_logits(model):
+    rows = model.logits([1, 2, 3])
+    assert rows.shape == (3, model.spec.vocab_size) and rows.dtype == np.float32
+    assert np.array_equal(model.logits([1, 2])[1], rows[1])
+
+
+def test_logits_need_no_tokenizer(tmp_path):
+    path = tiny("llama", "huggingface", tmp_path)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (path / name).unlink(missing_ok=True)
+    with lacewing.load(path, backend="reference") as model:
+        assert model.logits([1, 2, 3]).shape[0] == 3
+        with pytest.raises(LacewingError):
+            model.generate("x")
+
+
+def test_generate_stream_and_chat_agree(model):
+    text = model.generate("Hello world", max_tokens=12, temperature=0)
+    assert isinstance(text, str)
+    assert "".join(model.stream("Hello world", max_tokens=12, temperature=0)) == text
+    deltas = list(model.chat(MESSAGES, max_tokens=12, temperature=0))
+    assert "".join(deltas) == "".join(model.chat(MESSAGES, max_tokens=12, temperature=0))
+    assert model.stats["generated_tokens"] <= 12 and model.stats["reused_tokens"] > 0
+
+
+def test_seeds(model):
+    options = {"max_tokens": 12, "temperature": 1.5}
+    assert model.generate("a", seed=1, **options) == model.generate("a", seed=1, **options)
+    assert len({model.generate("a", seed=seed, **options) for seed in range(4)}) > 1
+
+
+def test_stop_as_string_or_list(model):
+    text = model.generate("Hello", max_tokens=20, temperature=0)
+    stop = text[5:7]
+    for form in (stop, [stop], (stop, "never this")):
+        assert model.generate("Hello", max_tokens=20, temperature=0, stop=form) == text[: text.index(stop)]
+
+
+def test_residency_changes_nothing(tiny_path):
+    with lacewing.load(tiny_path, backend="reference", residency="lazy") as model:
+        before = model.logits([1, 2, 3, 4])
+        seen = []
+        model.set_residency("eager", progress=lambda *step: seen.append(step))
+        assert model.weights.residency == model.plan.residency == "eager"
+        assert seen and seen[-1][1] == seen[-1][2]
+        assert np.array_equal(model.logits([1, 2, 3, 4]), before)
+        model.set_residency("lazy")
+        assert np.array_equal(model.logits([1, 2, 3, 4]), before)
+
+
+def test_residency_that_cannot_be(tiny_path):
+    options = {"backend": "reference", "residency": "lazy", "context": 64}
+    with lacewing.load(tiny_path, **options) as model:
+        needed = model.plan.needed_bytes
+    with lacewing.load(tiny_path, **options, memory=needed + 1000) as model:
+        before = model.logits([5])
+        with pytest.raises(OutOfMemoryError):
+            model.set_residency("eager")
+        with pytest.raises(OptionError):
+            model.set_residency("fast")
+        assert model.weights.residency == "lazy" and np.array_equal(model.logits([5]), before)
+
+
+@pytest.mark.parametrize(
+    "options, error, words",
+    [
+        ({"residency": "fast"}, OptionError, "residency"),
+        ({"backend": "abacus"}, OptionError, "abacus"),
+        ({"memory": "much"}, OptionError, "memory"),
+        ({"memory": "1kB"}, OutOfMemoryError, "context"),
+        ({"context": 0}, OptionError, "context"),
+        ({"threads": -1}, OptionError, "threads"),
+    ],
+)
+def test_bad_load_options(tiny_path, options, error, words):
+    with pytest.raises(error, match=words):
+        lacewing.load(tiny_path, **({"backend": "reference"} | options))
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        ({"temperature": float("nan")}, "temperature"),
+        ({"temperature": "hot"}, "temperature"),
+        ({"top_p": 1.5}, "top_p"),
+        ({"top_k": -1}, "top_k"),
+        ({"max_tokens": -1}, "max_tokens"),
+        ({"seed": 2**63}, "seed"),
+        ({"stop": [""]}, "stop"),
+        ({"logit_bias": {10**6: 1.0}}, "logit_bias"),
+        ({"colour": 1}, "colour"),
+    ],
+)
+def test_bad_sampling(model, options, words):
+    with pytest.raises(OptionError, match=words):
+        model.generate("x", **options)
+
+
+def test_errors_of_prompts(model):
+    with pytest.raises(ContextOverflowError, match="128"):
+        model.generate("word " * 200)
+    with pytest.raises(OptionError, match="outside"):
+        model.logits([10**6])
+    with pytest.raises(LacewingError):
+        model.chat([{"content": "x"}])
+
+
+def test_missing_files(tmp_path):
+    for name in (tmp_path / "none.gguf", "nothing-of-that-name"):
+        with pytest.raises(DownloadError, match="no file"):
+            lacewing.load(name)
+
+
+def test_load_tokenizer(tiny_path):
+    tokenizer = lacewing.load_tokenizer(tiny_path)
+    ids = tokenizer.encode("Hello world <|im_end|>")
+    assert tokenizer.decode(ids) == "Hello world <|im_end|>" and not tokenizer.stop_ids & set(ids)
+
+
+def test_hugging_face_directory(tmp_path):
+    with lacewing.load(tiny("qwen3", "huggingface", tmp_path), backend="reference") as model:
+        assert model.spec.architecture == "qwen3" and model.logits([1]).shape[1] == model.spec.vocab_size

