@@ -7,11 +7,11 @@ import numpy as np
 from lacewing.backends.base import StepLimits
 from lacewing.backends.cpu.lower import Lowering
 from lacewing.backends.cpu.plan import LoweredOp, aligned
-from lacewing.backends.cpu.team import Team, yield_address
+from lacewing.backends.cpu.team import Team, head_of
 from lacewing.errors import OptionError
 
 SCRATCH_BYTES = 256 * 1024  # kernels/state.py
-OP_WORDS, HEAD_WORDS = 4, 64  # kernels/executor.py
+OP_WORDS = 4  # kernels/executor.py
 
 
 class CpuStep:
@@ -35,9 +35,7 @@ class CpuStep:
         for row, (op, arguments) in enumerate(zip(lowering.ops, self._arguments, strict=True)):
             self._table[row] = [kernels[op.kernel], arguments.ctypes.data, op.barrier and row > 0, 0]
         self.rebind()
-        self._head = aligned(8 * (HEAD_WORDS + 16 * threads), np.int64)
-        self._head[:] = 0
-        self._head[:6] = [count, self._table.ctypes.data, self._state.ctypes.data, threads, self._counters.ctypes.data, yield_address()]
+        self._head = head_of(count, self._table, self._state, self._counters, threads)
         logits = lowering.memory.buffers.get("logits")
         self._logits = np.empty((0,), np.float32) if logits is None else logits.view(np.float32)
         self._team = Team(self._head, threads, kernels)

@@ -12,6 +12,7 @@ from lacewing.backends.cpu.plan import aligned
 
 _KERNEL = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 4)
 GENERATION, STOP, SPINS = 128 // 8, 384 // 8, 48 // 8  # words of the step's head, kernels/executor.py
+HEAD_WORDS = 64
 WORKER_SPINS = 60_000  # pauses before a worker sleeps, some 1 to 3 ms
 
 
@@ -25,6 +26,15 @@ def yield_address() -> int:
         return 0
 
 
+def head_of(count: int, table: np.ndarray, state: np.ndarray, counters: np.ndarray, threads: int) -> np.ndarray:
+    """The words that the executor finds everything by (kernels/executor.py)."""
+    head = aligned(8 * (HEAD_WORDS + 16 * threads), np.int64)
+    head[:] = 0
+    head[:6] = [count, table.ctypes.data, state.ctypes.data, threads, counters.ctypes.data, yield_address()]
+    head[SPINS] = WORKER_SPINS
+    return head
+
+
 class Team:
     """`threads` threads over one step head; the caller's is number 0."""
 
@@ -35,7 +45,6 @@ class Team:
         self._asleep = aligned(8 * threads, np.int64)
         self._seen = aligned(64 * threads, np.int64)
         self._seen[:] = 0
-        head[SPINS] = WORKER_SPINS
         self._wake = [threading.Semaphore(0) for _ in range(threads)]
         for thread in range(1, threads):
             head[(512 + 128 * thread) // 8] = 1

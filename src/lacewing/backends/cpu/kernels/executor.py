@@ -31,7 +31,7 @@ def wait(step, target, give_way):
     while atomic_load(step + STEP_BARRIER) < target:
         pause()
         spins += 1
-        if spins > 4000 and give_way:
+        if spins > 400 and give_way:
             call_i32(give_way)
 
 
@@ -81,7 +81,7 @@ def work(step, thread, seen, _3):
             continue
         pause()
         spins += 1
-        if spins > 2000 and give_way:
+        if spins > 1000 and give_way:
             call_i32(give_way)
             spins += 20
         if spins > peek_i64(step + STEP_SPINS):

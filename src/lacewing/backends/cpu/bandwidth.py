@@ -1,0 +1,36 @@
+"""This machine's read bandwidth, measured as generation reads: all threads, each its own stream."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+from lacewing.backends.cpu import native
+from lacewing.backends.cpu.plan import aligned
+from lacewing.backends.cpu.team import Team, head_of
+
+EXECUTOR = ("executor.begin", "executor.lead", "executor.work")
+
+
+def read_bandwidth(threads: int, nbytes: int = 512 * 2**20, repeats: int = 7) -> float:
+    """Bytes a second: the best of `repeats` passes over `nbytes` of touched memory, much more than the caches hold."""
+    kernels = native.load([*EXECUTOR, "bandwidth.read"])
+    source = aligned(nbytes)
+    source.view(np.int64)[:] = np.arange(nbytes // 8)  # real pages: untouched ones would all be the same zero page
+    sink = aligned(64 * threads)
+    arguments = aligned(24, np.int64)
+    arguments[:] = [source.ctypes.data, nbytes, sink.ctypes.data]
+    table = aligned(32, np.int64)
+    table[:] = [kernels["bandwidth.read"], arguments.ctypes.data, 0, 0]
+    counters = aligned(8, np.int64)
+    team = Team(head_of(1, table, arguments, counters, threads), threads, kernels)
+    try:
+        best = float("inf")
+        for _ in range(repeats):
+            start = time.perf_counter()
+            team.run()
+            best = min(best, time.perf_counter() - start)
+    finally:
+        team.close()
+    return nbytes / best
