@@ -178,3 +178,13 @@ def test_a_failing_run_keeps_only_what_was_run():
         ids_of(engine.generate([1, 2, 3, 4, 5], GREEDY))
     assert engine.cached == [1, 2, 3, 4, 5]
     assert ids_of(engine.generate([1, 2, 3], Sampling(temperature=0, max_tokens=2))) == [4, 5]
+
+
+def test_who_may_cancel_gets_short_runs():
+    engine = make(chunk=512, context=4096)
+    engine.step.script = lambda ids: np.zeros(VOCAB, np.float32)
+    list(engine.generate([1] * 1000, Sampling(max_tokens=0), cancelled=lambda: False))
+    assert engine.step.runs[0] == 64 and max(engine.step.runs[1:]) > 64 and sum(engine.step.runs) == 1000
+    engine.forget()
+    list(engine.generate([1] * 1000, Sampling(max_tokens=0)))
+    assert engine.step.runs[-2:] == [512, 488]

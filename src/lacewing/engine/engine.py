@@ -9,11 +9,13 @@ import numpy as np
 
 from lacewing.backends.base import Progress, Step
 from lacewing.engine.sampling import Sampler, Token
-from lacewing.engine.stats import Stats
+from lacewing.engine.stats import Stats, rate
 from lacewing.errors import ContextOverflowError, NumericError, OptionError
 from lacewing.options import Sampling
 
 Cancelled = Callable[[], bool]
+_PATIENCE = 0.4  # seconds between two questions whether the caller has cancelled
+_SMALLEST = 64  # tokens of a run in which the weights are still used well
 _LOGIT_BYTES = 64 << 20  # rows of logits wanted of one run, at most
 
 
@@ -26,6 +28,7 @@ class Engine:
     def __init__(self, step: Step, vocab_size: int, context: int, slot: int = 0):
         self.step, self.vocab_size, self.context, self.slot = step, vocab_size, context, slot
         self.chunk = step.limits.chunk
+        self._pace = 0.0  # tokens/s of the last long run
         self.cached: list[int] = []
         self.owner: object = None  # the generation that ran last
 
@@ -46,6 +49,10 @@ class Engine:
             self.forget()
             raise NumericError("the model produced NaN logits; the checkpoint may be damaged (compare its checksum)")
         return out
+
+    def responsive_chunk(self) -> int:
+        """Prompt tokens that a run may take for a caller who may cancel: about `_PATIENCE` seconds' worth."""
+        return min(self.chunk, max(_SMALLEST, int(self._pace * _PATIENCE) // _SMALLEST * _SMALLEST))
 
     def extend(self, ids: Sequence[int]) -> np.ndarray:
         """Run `ids` after what the slot holds; float32 (V,), the logits after the last of them, valid until the next run."""
@@ -89,7 +96,10 @@ class Engine:
         count, start = len(ids), len(self.cached)
         positions = np.arange(start, start + count, dtype=np.int32)
         slots = np.full(count, self.slot, np.int32)
+        began = time.perf_counter()
         rows = self.step.run(np.array(ids, np.int32), slots, positions, outputs.astype(np.int32))
+        if count >= _SMALLEST:
+            self._pace = rate(count, time.perf_counter() - began)
         self.cached += ids  # only now: a run that failed leaves the slot's tail unknown, but not its head
         return rows
 
@@ -109,8 +119,7 @@ class Generation(Iterator[Token]):
         self.finish_reason: str | None = None
         self.stats = Stats(prompt_tokens=len(ids))
         self._engine, self._history, self._sampler, self._stop_ids = engine, ids, sampler, stop_ids
-        self._cancelled = cancelled or (lambda: False)
-        self._progress = progress
+        self._cancelled, self._progress = cancelled, progress
         self._tokens = self._steps()
 
     def __next__(self) -> Token:
@@ -151,16 +160,16 @@ class Generation(Iterator[Token]):
         engine.owner = self
         if not self.stats.generated_tokens:
             self.stats.reused_tokens = reused
-        row = None
-        for start in range(reused, len(ids), engine.chunk):
+        row, start = None, reused
+        while start < len(ids):
             if self._stopped():
                 return None
-            part = ids[start : start + engine.chunk]
-            last = start + len(part) == len(ids)
-            rows = engine._run(part, np.array([len(part) - 1] if last else []))
-            row = rows[0] if last else None
+            part = ids[start : start + (engine.responsive_chunk() if self._cancelled else engine.chunk)]
+            start += len(part)
+            rows = engine._run(part, np.array([len(part) - 1] if start == len(ids) else []))
+            row = rows[0] if start == len(ids) else None
             if self._progress is not None:
-                self._progress("reading the prompt", start + len(part), len(ids))
+                self._progress("reading the prompt", start, len(ids))
         return row
 
     def _next_row(self, token: int) -> np.ndarray | None:
@@ -191,7 +200,7 @@ class Generation(Iterator[Token]):
                 self.stats.prompt_seconds += time.perf_counter() - began
 
     def _stopped(self) -> bool:
-        if self._cancelled():
+        if self._cancelled is not None and self._cancelled():
             self.finish_reason = "cancelled"
             return True
         return False

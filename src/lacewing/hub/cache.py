@@ -38,12 +38,15 @@ class Cached:
 
 
 def cache_dir() -> Path:
-    """LACEWING_CACHE, or `lacewing` in the user's cache folder. Not made here."""
+    """LACEWING_CACHE, or `lacewing` where this system keeps a user's caches. Not made here."""
     own = os.environ.get("LACEWING_CACHE")
     if own:
         return Path(own).expanduser().absolute()
-    base = os.environ.get("XDG_CACHE_HOME") or (os.environ.get("LOCALAPPDATA") if sys.platform == "win32" else None)
-    return (Path(base) if base else Path.home() / ".cache") / "lacewing"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "lacewing"
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local")) / "lacewing" / "Cache"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lacewing"
 
 
 def folder_of(name: str) -> Path:
