@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import mmap
 import os
 from pathlib import Path
 
@@ -46,7 +47,27 @@ def test_released_pages_come_back(path: Path) -> None:
         for what in ("needed", "release"):
             advise(view, what)
             assert view.tobytes() == content[offset : offset + nbytes]
-    advise(np.zeros(8, np.uint8), "release")  # not mapped: nothing to do
+
+
+def test_memory_without_a_file_is_never_released() -> None:
+    block = np.frombuffer(bytearray(b"x" * 65536), np.uint8)
+    anonymous = np.frombuffer(mmap.mmap(-1, 65536), np.uint8)
+    anonymous[:] = 7
+    for view in (block, block[4096:], anonymous, anonymous[8192:]):
+        advise(view, "release")
+    assert (block == ord("x")).all() and (anonymous == 7).all()
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="needs Linux")
+def test_release_gives_pages_back_while_the_view_lives(path: Path) -> None:
+    view = mapped(ByteRange(path, 0, SIZE))
+    int(view.sum())
+    resident = []
+    for _ in range(2):
+        lines = Path("/proc/self/smaps").read_text().split(str(path))[1].splitlines()
+        resident.append(next(int(line.split()[1]) for line in lines if line.startswith("Rss:")))
+        advise(view, "release")
+    assert resident[0] > 250 and resident[1] < 32
 
 
 def test_positioned_reads(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

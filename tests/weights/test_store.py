@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import itertools
+import mmap
 import os
 from pathlib import Path
 
@@ -155,6 +156,17 @@ def test_allocation() -> None:
     assert memory.allocate(0, "nothing").shape == (0,)
     with pytest.raises(OutOfMemoryError, match=r"gives no .* for weight a"):
         memory.allocate(2**60, "weight a")
+
+
+def test_allocation_on_other_systems(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Area(mmap.mmap):
+        def madvise(self, *_: int) -> None:
+            raise OSError("no huge pages")
+
+    monkeypatch.setattr(memory.mmap, "mmap", Area)
+    assert memory.allocate(memory.HUGE_FROM, "a kernel without huge pages").size == memory.HUGE_FROM
+    monkeypatch.delattr(memory.mmap, "MAP_ANONYMOUS")
+    assert memory.allocate(4096, "Windows").size == 4096
 
 
 def resident_kib() -> tuple[int, int]:

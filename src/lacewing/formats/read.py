@@ -10,6 +10,7 @@ import os
 import weakref
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -56,11 +57,12 @@ def mapped(part: ByteRange) -> np.ndarray:
 
 def advise(view: np.ndarray, what: str) -> None:
     """Tell the system about a view of `mapped`: "release" its pages, or that it is "needed" soon. Does nothing elsewhere."""
-    whole = view.base
-    area = whole.base if isinstance(whole, np.ndarray) else None
+    whole = view if view.base is None or isinstance(view.base, memoryview) else view.base
     option = getattr(mmap, {"release": "MADV_DONTNEED", "needed": "MADV_WILLNEED"}[what], None)
-    if not isinstance(whole, np.ndarray) or not isinstance(area, mmap.mmap) or option is None:
-        return
+    if option is None or not any(whole is mapping for mapping in _mappings.values()):
+        return  # above all, "release" would wipe memory that no file stands behind
+    memory: Any = whole.base  # the memoryview that NumPy puts around the mapping
+    area: mmap.mmap = memory.obj
     start = view.ctypes.data - whole.ctypes.data
     inner = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE  # a page shared with a neighbour stays
     end = (start + view.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE
