@@ -141,8 +141,7 @@ def _rope_keys(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _gemma_keys(config: dict[str, Any], head: int) -> dict[str, Any]:
-    keys = {name: config[ours] for ours, name in (("attn_logit_softcapping", "attn_logit_softcapping"),
-                                                  ("final_logit_softcapping", "final_logit_softcapping")) if ours in config}  # fmt: skip
+    keys = {name: config[name] for name in ("attn_logit_softcapping", "final_logit_softcapping") if name in config}
     if config.get("query_pre_attn_scalar", head) != head:
         keys["attention.scale"] = config["query_pre_attn_scalar"] ** -0.5
     return keys

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-_MERGED = """Ġ t|h e|Ġt he|i n|Ġ a|Ġ w|o u|e r|o n|Ġ s|h a|n d|Ġa nd|i s|e n|r e|Ġ i|Ġ o|Ġ h|a t|Ġ y|Ġy ou|Ġo f|Ġ b|Ġ c|Ġ f|l l|o r|e s|i t
-e d|Ġ m|Ġ d|Ġt o|in g|Ġ p|Ġi s|Ġi n|H e|He ll|Hell o|o w|a s|u t|a n|o m|Ġ n|e l|Ġw or|Ġwor l|Ġworl d|a r|c h|v e|Ġ g|s t|Ġb e|l e|Ġf or"""
+_MERGED = """Ġ t|h e|Ġt he|i n|Ġ a|Ġ w|o u|e r|o n|Ġ s|h a|n d|Ġa nd|i s|e n|r e|Ġ i|Ġ o|Ġ h|a t|Ġ y|Ġy ou|Ġo f|Ġ b|Ġ c|Ġ f
+l l|o r|e s|i t|e d|Ġ m|Ġ d|Ġt o|in g|Ġ p|Ġi s|Ġi n|H e|He ll|Hell o|o w|a s|u t|a n|o m|Ġ n|e l|Ġw or|Ġwor l
+Ġworl d|a r|c h|v e|Ġ g|s t|Ġb e|l e|Ġf or"""
 MERGES = _MERGED.replace("\n", "|").split("|")
 SPECIALS = ["<|pad|>", "<|start|>", "<|im_start|>", "<|im_end|>"]  # the last ids; start is 317 and im_end 319
 TEMPLATE = (
@@ -29,8 +30,8 @@ def vocabulary(size: int) -> list[str]:
 
 def tokenizer_json(size: int) -> dict[str, Any]:
     tokens = vocabulary(size)
-    added = [{"id": i, "content": text, "special": True, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
-             for i, text in enumerate(tokens) if text in SPECIALS]  # fmt: skip
+    plain = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    added = [{"id": i, "content": text, "special": True, **plain} for i, text in enumerate(tokens) if text in SPECIALS]
     level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
     return {
         "version": "1.0", "truncation": None, "padding": None, "added_tokens": added, "normalizer": None, "pre_tokenizer": level,
@@ -42,5 +43,12 @@ def tokenizer_json(size: int) -> dict[str, Any]:
 
 
 def tokenizer_config() -> dict[str, Any]:
-    return {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<|start|>", "eos_token": "<|im_end|>", "pad_token": "<|pad|>",
-            "add_bos_token": False, "chat_template": TEMPLATE, "clean_up_tokenization_spaces": False}  # fmt: skip
+    return {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": "<|start|>",
+        "eos_token": "<|im_end|>",
+        "pad_token": "<|pad|>",
+        "add_bos_token": False,
+        "chat_template": TEMPLATE,
+        "clean_up_tokenization_spaces": False,
+    }

@@ -46,9 +46,7 @@ def golden(name: str, folder: Path) -> tuple[np.ndarray, list[int]]:
             best = np.sort(row)[-2:]
             closest = min(closest, float(best[1] - best[0]))
             ids.append(int(row.argmax()))
-    print(
-        f"{name:16} logits {logits.std():.2f} +- up to {np.abs(logits).max():.2f}, closest greedy choice {closest:.4f}, {ids[count:][:8]}"
-    )
+    print(f"{name:16} up to {np.abs(logits).max():.2f}, closest greedy choice {closest:.4f}, {ids[count : count + 8]}")
     if closest < CLOSEST:
         raise SystemExit(f"{name}: a greedy choice is too close to call; change the case a little")
     return logits[ROWS], ids[count:]

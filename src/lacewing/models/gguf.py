@@ -27,7 +27,7 @@ def read_gguf(checkpoint: Checkpoint, architecture: Architecture) -> ModelConfig
     if keys.integer("nextn_predict_layers", 0, low=0) > 0:
         raise keys.error("nextn_predict_layers", "asks for multi-token prediction layers, which this version does not know")
     layers, width, heads = keys.integer("block_count", high=1024), keys.integer("embedding_length"), _heads(keys)
-    head_width = keys.integer("attention.key_length", width // heads)
+    head_width = keys.integer("attention.key_length", width // heads, high=2**16)
     if keys.integer("attention.value_length", head_width) != head_width:
         raise keys.error("attention.value_length", f"differs from the width of keys, {head_width}")
     trained = keys.integer("context_length", high=2**31)

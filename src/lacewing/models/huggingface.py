@@ -63,7 +63,7 @@ def read_huggingface(checkpoint: Checkpoint, architecture: Architecture, bf16: b
     keys = Keys(values, where, architecture.defaults.get(str(values.get("model_type")), {}))
     _refuse_unsupported(keys)
     layers, width, heads = keys.integer("num_hidden_layers", high=1024), keys.integer("hidden_size"), _heads(keys)
-    head_width = keys.integer("head_dim", width // heads)
+    head_width = keys.integer("head_dim", width // heads, high=2**16)
     trained = keys.integer("max_position_embeddings", high=2**31)
     rope, local_rope = _ropes(keys, head_width, trained)
     config = ModelConfig(

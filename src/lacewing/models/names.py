@@ -27,6 +27,7 @@ POST_NORM_NAMES = {
 }
 FUSED_NAMES = {"self_attn.qkv_proj": "attn_qkv", "mlp.gate_up_proj": "ffn_up"}
 
+_GLOBAL = ("embed_tokens", "norm", "lm_head")  # the others belong to a layer
 _PREFIX = re.compile(r"^(model\.language_model\.|language_model\.model\.|language_model\.|model\.)")
 _LAYER = re.compile(r"^layers\.(\d{1,6})\.(.+)$")
 _IGNORED = re.compile(
@@ -46,7 +47,8 @@ def translate(name: str, table: Mapping[str, str]) -> str | None:
     if kind not in ("weight", "bias"):
         return None
     match = _LAYER.match(stem)
-    ours = table.get(match.group(2) if match else stem)
-    if ours is None or (match is None) != (stem in ("embed_tokens", "norm", "lm_head")):
+    part = match.group(2) if match else stem
+    ours = table.get(part)
+    if ours is None or (match is None) != (part in _GLOBAL):
         return None
     return f"blk.{int(match.group(1))}.{ours}.{kind}" if match else f"{ours}.{kind}"

@@ -1,0 +1,274 @@
+"""The reference backend against formulas written out value by value, and its contract."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from lacewing.backends import known_backends, open_backend
+from lacewing.backends.base import StepLimits
+from lacewing.backends.reference.backend import ReferenceBackend
+from lacewing.backends.reference.ops import gelu_tanh, silu
+from lacewing.errors import OptionError, WeightError
+from lacewing.program.ops import Attention, Buffer, Embed, GatedActivation, Linear, Logits, Norm, Rope, RopeSpec, WriteKeysValues
+from lacewing.program.program import KeyValueShape, Program
+from lacewing.quants import by_name
+from tests.checkpoints import prompt_of, tiny
+from tests.models.running import open_step, run
+
+RNG = np.random.default_rng(1)
+
+
+@dataclass
+class Array:
+    """A float32 weight."""
+
+    name: str
+    values: np.ndarray
+
+    @property
+    def shape(self):
+        return self.values.shape
+
+    quant = by_name("F32")
+
+    @property
+    def data(self):
+        return self.values.astype(np.float32).reshape(-1).view(np.uint8)
+
+
+def identity_program(ops, weights, width, vocab, layers=()):
+    """Embed one row a token, do `ops` on it, and show the buffer `out` through an identity matrix."""
+    x, out = Buffer("x", width).view(), Buffer("out", vocab).view()
+    whole = (Embed("embedding", x), *ops, Logits(out, "identity"))
+    shapes = {name: value.shape for name, value in weights.items()}
+    return Program(whole, shapes, layers, vocab)
+
+
+def compute(ops, weights, width, tokens, positions=None, slots=None, layers=(), out_width=None, backend=None):
+    """What `ops` leave in the buffer `out`, (T, out width), for rows of a random embedding; and the embedding."""
+    vocab = out_width or width
+    embedding = RNG.standard_normal((vocab, width)).astype(np.float32)
+    weights = {**weights, "embedding": embedding, "identity": np.eye(vocab, dtype=np.float32)}
+    program = identity_program(ops, weights, width, vocab, layers)
+    wrapped = {name: Array(name, value) for name, value in weights.items()}
+    step = (backend or ReferenceBackend()).compile(program, wrapped, StepLimits(16, 16, 2))
+    count = len(tokens)
+    positions = range(count) if positions is None else positions
+    result = step.run(np.array(tokens), np.array(slots or [0] * count), np.array(positions), np.arange(count))
+    return embedding[tokens], result
+
+
+X, OUT = Buffer("x", 8).view(), Buffer("out", 8).view()
+TOKENS = [3, 0, 7, 3]
+
+
+def test_embed_and_norm():
+    weight = RNG.standard_normal(8)
+    x, found = compute([Norm(X, "w", OUT, 1e-3, weight_offset=1.0)], {"w": weight}, 8, TOKENS)
+    for row, got in zip(x.astype(float), found, strict=True):
+        size = math.sqrt(sum(v * v for v in row) / 8 + 1e-3)
+        np.testing.assert_allclose(got, [v / size * (w + 1) for v, w in zip(row, weight, strict=True)], rtol=1e-5)
+
+
+def test_norm_of_heads_without_weight_and_with_add():
+    x, found = compute([Norm(X, None, Buffer("h", 8).view(), 1e-3), Norm(X, None, OUT, 1e-3, heads=2, add=Buffer("h", 8).view())],
+                       {}, 8, TOKENS)  # fmt: skip
+    for row, got in zip(x.astype(float), found, strict=True):
+        total = row + row / math.sqrt((row**2).mean() + 1e-3)
+        for head in (slice(0, 4), slice(4, 8)):
+            np.testing.assert_allclose(got[head], total[head] / math.sqrt((total[head] ** 2).mean() + 1e-3), rtol=1e-5)
+
+
+def test_linear_with_several_outs_and_biases():
+    a, b, bias = RNG.standard_normal((5, 8)), RNG.standard_normal((3, 8)), RNG.standard_normal(3)
+    ops = [Linear(X, ("a", "b"), (OUT.buffer.view(0, 5), OUT.buffer.view(5, 3)), (None, "bias"))]
+    x, found = compute(ops, {"a": a, "b": b, "bias": bias}, 8, TOKENS)
+    np.testing.assert_allclose(found, np.concatenate([x @ a.T, x @ b.T + bias], axis=1), atol=1e-5)
+
+
+@pytest.mark.parametrize("adjacent", [False, True])
+def test_rope(adjacent):
+    rope = RopeSpec((1.0, 0.3), magnitude=1.5, adjacent=adjacent)
+    heads = Buffer("out", 10).view()  # two heads of 5 values, of which 4 turn
+    ops = [Linear(X, ("w",), (heads,)), Rope(heads, 2, rope)]
+    weight = RNG.standard_normal((10, 8))
+    x, found = compute(ops, {"w": weight}, 8, TOKENS, positions=[0, 1, 2, 3], out_width=10)
+    for position, (row, got) in enumerate(zip(x @ weight.T, found, strict=True)):
+        for head in (0, 5):
+            expected = row[head : head + 5].copy()
+            for pair, frequency in enumerate(rope.frequencies):
+                i, j = (2 * pair, 2 * pair + 1) if adjacent else (pair, pair + 2)
+                turn = 1.5 * np.exp(1j * position * frequency) * (row[head + i] + 1j * row[head + j])
+                expected[i], expected[j] = turn.real, turn.imag
+            np.testing.assert_allclose(got[head : head + 5], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(("activation", "function"), [
+    ("silu", lambda v: v / (1 + math.exp(-v))),
+    ("gelu_tanh", lambda v: 0.5 * v * (1 + math.tanh(math.sqrt(2 / math.pi) * (v + 0.044715 * v**3)))),
+])  # fmt: skip
+def test_gated_activation(activation, function):
+    up = Buffer("up", 8).view()
+    ops = [Norm(X, None, up, 1e-6), GatedActivation(X, up, OUT, activation)]
+    x, found = compute(ops, {}, 8, TOKENS)
+    for row, got in zip(x.astype(float), found, strict=True):
+        size = math.sqrt((row**2).mean() + 1e-6)
+        np.testing.assert_allclose(got, [function(v) * v / size for v in row], rtol=1e-4, atol=1e-6)
+
+
+def test_activations_do_not_overflow():
+    values = np.array([-1e30, -1000, 0, 1000, 1e30], np.float32)
+    np.testing.assert_allclose(silu(values), [0, 0, 0, 1000, 1e30], atol=1e-4)
+    with np.errstate(over="ignore"):
+        np.testing.assert_allclose(gelu_tanh(values), [0, 0, 0, 1000, 1e30])
+
+
+ATTENTION = {"q": RNG.standard_normal((16, 8)), "k": RNG.standard_normal((8, 8)), "v": RNG.standard_normal((6, 8))}
+
+
+@pytest.mark.parametrize(("window", "softcap"), [(None, None), (2, None), (None, 1.5), (3, 0.7), (1, None)])
+def test_attention(window, softcap):
+    """4 heads of width 4 over 2 key heads, values of width 3, two slots in one run."""
+    q, k, v, out = (Buffer(name, width).view() for name, width in (("q", 16), ("k", 8), ("v", 6), ("out", 12)))
+    ops = [Linear(X, ("q", "k", "v"), (q, k, v)), WriteKeysValues(k, v, 0), Attention(q, out, 0, 4, 2, 0.6, window, softcap)]
+    tokens, slots, positions = [3, 1, 7, 3, 5, 2, 0], [0, 1, 0, 0, 1, 0, 0], [0, 0, 1, 2, 1, 3, 4]
+    x, found = compute(ops, ATTENTION, 8, tokens, positions, slots, (KeyValueShape(2, 4, 3, window),), 12)
+    queries, keys, values = (x.astype(float) @ ATTENTION[name].T for name in "qkv")
+    for row in range(len(tokens)):
+        seen = [other for other in range(len(tokens)) if slots[other] == slots[row] and positions[other] <= positions[row]]
+        seen = [other for other in seen if window is None or positions[row] - positions[other] < window]
+        for head in range(4):
+            key_head = head // 2
+            scores = [0.6 * queries[row, head * 4 : head * 4 + 4] @ keys[other, key_head * 4 : key_head * 4 + 4] for other in seen]
+            weights = np.exp([softcap * math.tanh(score / softcap) if softcap else score for score in scores])
+            parts = [weight * values[other, key_head * 3 : key_head * 3 + 3] for weight, other in zip(weights, seen, strict=True)]
+            np.testing.assert_allclose(found[row, head * 3 : head * 3 + 3], sum(parts) / weights.sum(), atol=1e-5)
+
+
+def test_keys_and_values_in_half_precision():
+    q, k, v, out = (Buffer(name, width).view() for name, width in (("q", 16), ("k", 8), ("v", 6), ("out", 12)))
+    ops = [Linear(X, ("q", "k", "v"), (q, k, v)), WriteKeysValues(k, v, 0), Attention(q, out, 0, 4, 2, 0.6)]
+    half = ReferenceBackend(half_precision=True)
+    x, found = compute(ops, ATTENTION, 8, [3], [0], [0], (KeyValueShape(2, 4, 3),), 12, half)
+    values = (x @ ATTENTION["v"].astype(np.float32).T).astype(np.float16)[0]
+    np.testing.assert_allclose(found[0], [*values[:3], *values[:3], *values[3:], *values[3:]], atol=1e-6)
+
+
+def test_logits_scale_softcap_and_rows(tmp_path):
+    weight = RNG.standard_normal((5, 8)).astype(np.float32)
+    program = Program((Embed("w", X), Logits(X, "w", scale=2.0, softcap=3.0)), {"w": (5, 8)}, (), 5)
+    step = ReferenceBackend().compile(program, {"w": Array("w", weight)}, StepLimits(4, 4))
+    found = step.run(np.array([1, 4, 2]), np.zeros(3, int), np.arange(3), np.array([2, 0]))
+    np.testing.assert_allclose(found, 3 * np.tanh(2 * weight[[2, 1]] @ weight.T / 3), rtol=1e-5)
+    assert step.run(np.array([1]), np.array([0]), np.array([0]), np.array([], int)).shape == (0, 5)
+
+
+@pytest.fixture
+def step(tmp_path):
+    return open_step(tiny("gemma2", "gguf", tmp_path), context=32, slots=3, chunk=24)[1]
+
+
+def test_any_split_into_runs_gives_the_same_logits(step):
+    ids = prompt_of("gemma2")
+    whole = run(step, ids)
+    for size in (1, 5, 23):
+        parts = [run(step, ids[start : start + size], start, slot=1) for start in range(0, len(ids), size)]
+        np.testing.assert_allclose(np.concatenate(parts), whole, atol=2e-5)
+
+
+def test_slots_are_independent_and_may_share_a_run(step):
+    first, second = prompt_of("gemma2")[:9], prompt_of("gemma3")[:5]
+    expected = [run(step, first), run(step, second)]
+    tokens = np.array([first[i // 2] if i % 2 == 0 else second[i // 2] for i in range(10)] + first[5:])
+    slots = np.array([1, 2] * 5 + [1] * 4)
+    positions = np.array([i // 2 for i in range(10)] + [5, 6, 7, 8])
+    found = step.run(tokens, slots, positions, np.arange(14))
+    np.testing.assert_allclose(found[slots == 1], expected[0], atol=2e-5)
+    np.testing.assert_allclose(found[slots == 2], expected[1], atol=2e-5)
+
+
+def test_a_suffix_is_forgotten_by_writing_over_it(step):
+    ids = prompt_of("gemma2")
+    run(step, ids)
+    again = run(step, ids[::-1][:8], start=4)
+    run(step, ids[:4], slot=1)
+    np.testing.assert_allclose(again, run(step, ids[::-1][:8], start=4, slot=1), atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (([], [], [], []), "1 to 24 tokens, not 0"),
+        (([1] * 25, [0] * 25, list(range(25)), []), "1 to 24 tokens, not 25"),
+        (([320], [0], [0], []), "token 320 is out of range; there are 320"),
+        (([-1], [0], [0], []), "token -1"),
+        (([1], [3], [0], []), "slot 3"),
+        (([1], [0], [32], []), "position 32"),
+        (([1], [0], [1], []), "position 1 of slot 0 comes before position 0"),
+        (([1, 1], [0, 0], [0, 2], []), "position 2 of slot 0 comes before position 1"),
+        (([1], [0, 0], [0], []), "1 tokens came with 2 slots and 1 positions"),
+        (([1], [0], [0], [1]), "output row 1"),
+        (([1.5], [0], [0], []), "integers"),
+        (([[1]], [0], [0], []), "list of integers"),
+    ],
+)
+def test_arguments_are_checked(step, arguments, message):
+    with pytest.raises(OptionError, match=message):
+        step.run(*(np.array(values) for values in arguments))
+
+
+def test_a_failed_run_does_not_count(step):
+    with pytest.raises(OptionError):
+        step.run(np.array([1, 1]), np.array([0, 0]), np.array([0, 2]), np.array([0]))
+    with pytest.raises(OptionError, match="before position 0"):
+        step.run(np.array([1]), np.array([0]), np.array([1]), np.array([0]))
+
+
+def test_weights_are_checked():
+    program = Program((Embed("w", X), Logits(X, "w")), {"w": (5, 8)}, (), 5)
+    with pytest.raises(WeightError, match="w is missing"):
+        ReferenceBackend().compile(program, {}, StepLimits(4))
+    with pytest.raises(WeightError, match=r"w has shape \(8, 5\)"):
+        ReferenceBackend().compile(program, {"w": Array("w", np.zeros((8, 5)))}, StepLimits(4))
+
+
+def test_large_weights_are_dequantised_in_parts(tmp_path, monkeypatch):
+    ids, path = prompt_of("llama"), tiny("llama", "gguf", tmp_path, "Q8_0")
+    expected = run(open_step(path)[1], ids)
+    monkeypatch.setattr("lacewing.backends.reference.state._SLAB", 1000)
+    sparing = open_step(path, backend=ReferenceBackend(cache_bytes=0))[1]
+    np.testing.assert_allclose(run(sparing, ids), expected, atol=1e-5)
+
+
+def test_facts_rebind_and_close(step):
+    assert open_backend("reference").facts().backend == "reference"
+    ids = prompt_of("gemma2")
+    before = run(step, ids)
+    step.rebind()
+    np.testing.assert_array_equal(run(step, ids), before)
+    assert step.kv_bytes == 4 * 2 * 3 * 32 * 2 * 32 * 4
+    assert step.buffer_bytes > 0
+    step.close()
+    with pytest.raises(OptionError, match="closed"):
+        run(step, ids)
+
+
+def test_backends_are_found_by_name():
+    assert {"cpu", "reference"} <= set(known_backends())
+    with pytest.raises(OptionError, match="'tpu' does not exist; there are auto, cpu, reference"):
+        open_backend("tpu")
+
+
+QUANTS_32 = ["F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "IQ4_NL", "MXFP4"]
+QUANTS_256 = ["Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_XS", "IQ2_XXS", "IQ3_S", "IQ1_S", "TQ1_0", "TQ2_0"]
+
+
+@pytest.mark.parametrize("quant", QUANTS_32 + QUANTS_256)
+def test_every_quant_runs(quant, tmp_path):
+    spec, step = open_step(tiny("llama-wide" if quant in QUANTS_256 else "llama", "gguf", tmp_path, quant), context=64)
+    assert {info.quant.name for info in spec.tensors.values()} == {"F32", quant}
+    logits = run(step, prompt_of("llama"))
+    assert np.isfinite(logits).all()
+    assert 0.1 < logits.std() < 10

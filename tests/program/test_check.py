@@ -1,0 +1,117 @@
+"""The checker finds every way in which a program can contradict itself."""
+
+from dataclasses import replace
+
+import pytest
+
+from lacewing.program.check import ProgramError, check_program
+from lacewing.program.ops import (
+    Attention,
+    Buffer,
+    Embed,
+    GatedActivation,
+    Linear,
+    Logits,
+    Norm,
+    Rope,
+    RopeSpec,
+    View,
+    WriteKeysValues,
+)
+from lacewing.program.program import KeyValueShape, Program
+
+X, NORMED, BRANCH = Buffer("x", 8).view(), Buffer("normed", 8).view(), Buffer("branch", 8).view()
+QKV, ATTENDED = Buffer("qkv", 16), Buffer("attended", 8).view()
+Q, K, V = QKV.view(0, 8), QKV.view(8, 4), QKV.view(12, 4)
+GATE_UP = Buffer("gate_up", 12)
+GATE, UP = GATE_UP.view(0, 6), GATE_UP.view(6, 6)
+
+OPS = (
+    Embed("embedding", X),  # 0
+    Norm(X, "norm", NORMED, 1e-6),
+    Linear(NORMED, ("q", "k", "v"), (Q, K, V), (None, "bias", None)),  # 2
+    Norm(Q, "head_norm", Q, 1e-6, heads=2),
+    Rope(Q, 2, RopeSpec((1.0, 0.5))),  # 4
+    WriteKeysValues(K, V, 0),
+    Attention(Q, ATTENDED, 0, 2, 1, 0.5, window=3),  # 6
+    Linear(ATTENDED, ("output",), (BRANCH,)),
+    Norm(X, None, NORMED, 1e-6, add=BRANCH),  # 8
+    Linear(NORMED, ("gate_up",), (GATE_UP.view(),)),
+    GatedActivation(GATE, UP, GATE),  # 10
+    Linear(GATE, ("down",), (BRANCH,)),
+    Norm(X, "norm", NORMED, 1e-6, add=BRANCH),  # 12
+    Logits(NORMED, "embedding"),
+)
+WEIGHTS = {"embedding": (10, 8), "norm": (8,), "q": (8, 8), "k": (4, 8), "v": (4, 8), "bias": (4,), "head_norm": (4,),
+           "output": (8, 8), "gate_up": (12, 8), "down": (8, 6)}  # fmt: skip
+PROGRAM = Program(OPS, WEIGHTS, (KeyValueShape(1, 4, 4, 3),), 10)
+
+
+def changed(index, **fields):
+    ops = list(OPS)
+    ops[index] = replace(ops[index], **fields)
+    return replace(PROGRAM, ops=tuple(ops))
+
+
+def test_a_good_program():
+    check_program(PROGRAM)
+    assert len(str(PROGRAM).splitlines()) == len(OPS)
+
+
+@pytest.mark.parametrize(
+    ("program", "problem"),
+    [
+        (replace(PROGRAM, ops=OPS[1:]), r"op 0 Norm.*x\[0:8\] is read before it is written"),
+        (replace(PROGRAM, ops=OPS[:2] + OPS[3:]), r"qkv\[0:8\] is read before"),
+        (changed(2, outs=(Q, K, K)), r"qkv\[8:12\] overlaps x or another out"),
+        (changed(2, weights=("q", "k")), "2 weights for 3 outs"),
+        (changed(2, biases=("bias",)), "1 biases for 3 outs"),
+        (changed(2, biases=("bias", None, None)), r"weight bias is listed as \(4,\), this op needs \(8,\)"),
+        (changed(2, weights=("q", "k", "w")), "weight w is not listed"),
+        (changed(2, outs=(Q, K, View(QKV, 12, 5))), r"qkv\[12:17\] does not lie in its buffer of width 16"),
+        (changed(2, outs=(Q, K, View(QKV, -1, 4))), "does not lie"),
+        (changed(2, outs=(Q, K, View(QKV, 12, 0))), "does not lie"),
+        (changed(7, x=Buffer("attended", 4).view()), "buffer attended has width 4 here and 8 before"),
+        (changed(0, weight="output"), r"listed as \(8, 8\), this op needs \(10, 8\)"),
+        (changed(0, scale=float("nan")), "scale nan"),
+        (changed(1, eps=0.0), "eps 0.0"),
+        (changed(1, heads=3), "not 3 equal heads"),
+        (changed(3, out=QKV.view(4, 8)), "out must be x itself or lie apart"),
+        (changed(1, out=GATE), "out has width 6"),
+        (changed(8, add=X), "add overlaps x"),
+        (changed(8, add=BRANCH, out=X), "out must lie apart from x"),
+        (changed(8, add=Q.buffer.view(0, 4)), "add has width 4"),
+        (changed(4, rope=RopeSpec((1.0, 0.5, 0.1))), "3 pairs in a head of 4"),
+        (changed(4, rope=RopeSpec(())), "0 pairs"),
+        (changed(4, rope=RopeSpec((float("inf"),))), "not finite"),
+        (changed(4, heads=3), "not 3 equal heads"),
+        (changed(5, layer=1), "layer 1 of 1"),
+        (changed(5, layer=-1), "layer -1 of 1"),
+        (changed(5, k=Q), "k has width 8"),
+        (changed(5, v=Q), "v has width 8"),
+        (replace(PROGRAM, ops=(*OPS[:6], OPS[5], *OPS[6:])), "written twice"),
+        (replace(PROGRAM, ops=OPS[:5] + OPS[6:]), "read before its keys and values are written"),
+        (changed(6, heads=4), "q has width 8"),
+        (changed(6, key_heads=2), "2 key heads, the layer has 1"),
+        (changed(6, out=Q), "overlaps q"),
+        (changed(6, out=GATE), "out has width 6"),
+        (changed(6, scale=0.0), "scale 0.0"),
+        (changed(6, softcap=-1.0), "softcap -1.0"),
+        (changed(6, window=0), "window 0"),
+        (changed(6, window=4), "window 4 is wider than what the layer keeps, 3"),
+        (changed(6, window=None), "window None is wider"),
+        (changed(10, activation="relu"), "'relu' is none of silu, gelu_tanh"),
+        (changed(10, up=GATE_UP.view(5, 6)), "out overlaps up"),
+        (changed(10, out=GATE_UP.view(1, 6)), "out must be gate itself"),
+        (changed(10, out=BRANCH), "differ in width"),
+        (changed(13, weight="down"), "weight down is listed"),
+        (changed(13, softcap=0.0), "softcap 0.0"),
+        (replace(PROGRAM, ops=(*OPS, OPS[-1])), "stands after the logits"),
+        (replace(PROGRAM, ops=OPS[:-1]), "no logits"),
+        (replace(PROGRAM, weights=WEIGHTS | {"surplus": (1,)}), "no op uses: surplus"),
+        (replace(PROGRAM, layers=(*PROGRAM.layers, PROGRAM.layers[0])), r"layers \[1\]"),
+    ],
+)
+def test_a_contradiction(program, problem):
+    with pytest.raises(ProgramError, match=problem):
+        check_program(program)
