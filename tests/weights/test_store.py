@@ -133,9 +133,44 @@ def test_failing_allocation_and_file_leave_it_lazy(path: Path, monkeypatch: pyte
                 weights.set_residency("eager")
         assert weights.residency == "lazy" and all_bytes(weights) == before
     os.truncate(path, 99_980)
-    with pytest.raises(ModelFormatError, match="became shorter"):
+    with pytest.raises(ModelFormatError, match="changed or was replaced"):
         weights.set_residency("eager")
     assert weights.residency == "lazy" and weights.anonymous_bytes == 0
+
+
+@pytest.mark.parametrize("change", ["overwritten", "replaced", "removed", "cut"])
+def test_files_that_change_are_noticed(path: Path, change: str) -> None:
+    weights = WeightStore(tensors(path))
+    first = weights["norm.weight"].data.copy()
+    weights.check_files()
+    data = path.read_bytes()
+    if change == "overwritten":
+        path.write_bytes(data[::-1])
+        os.utime(path, ns=(1, 1))
+    elif change == "replaced":
+        (path.parent / "new").write_bytes(data[::-1])
+        (path.parent / "new").replace(path)
+        assert (weights["norm.weight"].data == first).all()  # a mapping holds the old file
+    elif change == "removed":
+        path.unlink()
+    else:
+        os.truncate(path, 100)
+    for attempt in (weights.check_files, lambda: weights.set_residency("eager"), lambda: weights["token_embd.weight"].data):
+        with pytest.raises(ModelFormatError, match=r"changed or was replaced|can no longer be read|became shorter"):
+            attempt()
+    assert weights.residency == "lazy"
+
+
+def test_eager_weights_need_no_files(path: Path) -> None:
+    weights = WeightStore(tensors(path))
+    weights.set_residency("eager")
+    before = all_bytes(weights)
+    path.unlink()
+    weights.check_files()
+    assert all_bytes(weights) == before
+    with pytest.raises(ModelFormatError, match="can no longer be read"):
+        weights.set_residency("lazy")
+    assert weights.residency == "eager" and all_bytes(weights) == before
 
 
 def test_wrong_residency_and_closed_store(path: Path) -> None:

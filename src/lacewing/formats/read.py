@@ -20,39 +20,45 @@ from lacewing.formats.files import open_regular
 
 CHUNK = 16 * 2**20  # bytes between two looks at `cancelled`
 
-_mappings: weakref.WeakValueDictionary[tuple[str, int, int, int, int], np.ndarray] = weakref.WeakValueDictionary()
+Identity = tuple[int, int, int, int]  # device, inode, bytes, time of the last change in nanoseconds
+
+_mappings: weakref.WeakValueDictionary[tuple[str, Identity], np.ndarray] = weakref.WeakValueDictionary()
 
 
-def _identity(path: Path, size_needed: int) -> tuple[str, int, int, int, int]:
-    """What tells this file from a later one of the same name. Raises ModelFormatError if it is gone or too short."""
+def identity(path: Path) -> Identity:
+    """What tells this file from a later one of the same name or a changed one. Raises ModelFormatError if it is gone."""
     try:
         facts = os.stat(path)
     except OSError as error:
         raise ModelFormatError(path, f"can no longer be read: {error.strerror}") from None
-    if facts.st_size < size_needed:
-        raise ModelFormatError(path, f"became shorter after it was opened: {facts.st_size} bytes, {size_needed} are needed")
-    return str(path), facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns
+    return facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns
 
 
-def _mapping(path: Path, size_needed: int) -> np.ndarray:
-    """The whole file as read-only uint8."""
-    key = _identity(path, size_needed)
-    whole = _mappings.get(key)
-    if whole is None:
-        file, size = open_regular(path)
-        with file:
-            if size < size_needed:
-                raise ModelFormatError(path, f"became shorter after it was opened: {size} bytes, {size_needed} are needed")
-            whole = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
-        _mappings[key] = whole
-    return whole
+def _check(part: ByteRange, expected: Identity | None) -> Identity:
+    """The identity of the file. Raises ModelFormatError if it is too short now, or not the expected one."""
+    found = identity(part.path)
+    if found[2] < part.offset + part.nbytes:
+        needed = part.offset + part.nbytes
+        raise ModelFormatError(part.path, f"became shorter after it was opened: {found[2]} bytes, {needed} are needed")
+    if expected is not None and found != expected:
+        raise ModelFormatError(part.path, "changed or was replaced after it was opened; load the model again")
+    return found
 
 
-def mapped(part: ByteRange) -> np.ndarray:
+def mapped(part: ByteRange, expected: Identity | None = None) -> np.ndarray:
     """uint8 (nbytes,), read-only, paged in by use; keeps its file mapped. Raises ModelFormatError if the file has changed."""
     if part.nbytes == 0:
         return np.empty(0, np.uint8)
-    return _mapping(part.path, part.offset + part.nbytes)[part.offset : part.offset + part.nbytes]
+    key = (str(part.path), _check(part, expected))
+    whole = _mappings.get(key)
+    if whole is None:
+        file, size = open_regular(part.path)
+        with file:
+            if size < part.offset + part.nbytes:
+                raise ModelFormatError(part.path, f"became shorter after it was opened: {size} bytes")
+            whole = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
+        _mappings[key] = whole
+    return whole[part.offset : part.offset + part.nbytes]
 
 
 def advise(view: np.ndarray, what: str) -> None:
@@ -70,15 +76,21 @@ def advise(view: np.ndarray, what: str) -> None:
         area.madvise(option, inner, end - inner)
 
 
-def read_into(part: ByteRange, out: np.ndarray, advance: Callable[[int], None] | None = None,
-              cancelled: Callable[[], bool] | None = None) -> None:  # fmt: skip
+def read_into(
+    part: ByteRange,
+    out: np.ndarray,
+    advance: Callable[[int], None] | None = None,
+    cancelled: Callable[[], bool] | None = None,
+    expected: Identity | None = None,
+) -> None:
     """Fill `out`, uint8 (nbytes,), by positioned reads, not through the mapping.
 
-    `advance` is told the bytes of each chunk. Raises ModelFormatError if the file is too short or unreadable, or Cancelled.
+    `advance` is told the bytes of each chunk. Raises Cancelled, or ModelFormatError if the file is unreadable, too short,
+    or not the `expected` one.
     """
     if part.nbytes == 0:
         return
-    _identity(part.path, part.offset + part.nbytes)
+    _check(part, expected)
     file, _ = open_regular(part.path)
     target = out.data.cast("B")
     with file:

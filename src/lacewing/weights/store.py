@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 
 import numpy as np
 
-from lacewing.errors import OptionError, WeightError
+from lacewing.errors import ModelFormatError, OptionError, WeightError
 from lacewing.formats.checkpoint import ByteRange, TensorInfo
-from lacewing.formats.read import advise, mapped, read_into
+from lacewing.formats.read import Identity, advise, identity, mapped, read_into
 from lacewing.quants.base import Quant
 from lacewing.weights.memory import allocate
 
@@ -25,7 +26,8 @@ _Ranges = tuple[ByteRange, ...]
 class Weight:
     """One named tensor. `shape` is outermost first: a linear weight is (out, in), experts are (E, out, in)."""
 
-    def __init__(self, tensor: TensorInfo):
+    def __init__(self, tensor: TensorInfo, files: Mapping[Path, Identity] | None = None):
+        self._files = files or {}
         self.name = tensor.name
         self.shape = tensor.shape
         self.quant: Quant = tensor.quant
@@ -44,7 +46,7 @@ class Weight:
             ends = np.cumsum([part.nbytes for part in self.ranges])
             return [self._owned[end - part.nbytes : end] for end, part in zip(ends.tolist(), self.ranges, strict=True)]
         if self._views is None:
-            self._views = [mapped(part) for part in self.ranges]
+            self._views = [mapped(part, self._files.get(part.path)) for part in self.ranges]
         return self._views
 
     @property
@@ -87,7 +89,9 @@ class WeightStore(Mapping[str, Weight]):
     """
 
     def __init__(self, tensors: Mapping[str, TensorInfo]):
-        self._weights = {name: Weight(tensor) for name, tensor in tensors.items()}
+        paths = {part.path for tensor in tensors.values() for part in tensor.ranges}
+        self._files = {path: identity(path) for path in paths}
+        self._weights = {name: Weight(tensor, self._files) for name, tensor in tensors.items()}
         self._lock = threading.Lock()
         self.residency = "lazy"
         self.anonymous_bytes = 0
@@ -120,6 +124,7 @@ class WeightStore(Mapping[str, Weight]):
                 raise WeightError("the weights were closed with their model")
             if residency == self.residency:
                 return
+            self._check_files()
             if residency == "eager":
                 memory = self._read_all(progress, cancelled)
                 for weight in self._weights.values():
@@ -130,6 +135,16 @@ class WeightStore(Mapping[str, Weight]):
                     weight._disown()
                 self.anonymous_bytes = 0
             self.residency = residency
+
+    def check_files(self) -> None:
+        """Raise ModelFormatError if lazy weights could be wrong now: a file was changed, replaced or removed."""
+        if self.residency == "lazy":
+            self._check_files()
+
+    def _check_files(self) -> None:
+        for path, before in self._files.items():
+            if identity(path) != before:
+                raise ModelFormatError(path, "changed or was replaced after it was opened; load the model again")
 
     def close(self) -> None:
         """Let go of all memory and files. Arrays that others hold stay valid; the weights do not."""
@@ -158,7 +173,7 @@ class WeightStore(Mapping[str, Weight]):
             owned = allocate(ranges_bytes(ranges), f"weight {name}")
             start = 0
             for part in ranges:
-                read_into(part, owned[start : start + part.nbytes], advance, cancelled)
+                read_into(part, owned[start : start + part.nbytes], advance, cancelled, self._files[part.path])
                 start += part.nbytes
             owned.flags.writeable = False
             memory[ranges] = owned
