@@ -73,7 +73,7 @@ def _raw(fields: _Fields, vocabulary: Vocabulary, kind: str) -> Parts:
         bos=tokens["bos"],
         eos=tokens["eos"],
         add_bos=tokens["bos"] is not None and (kind == "gemma4" or fields.flag("add_bos_token", True)),
-        stop_ids=vocabulary.stops(fields.named_stops(vocabulary) | ({tokens["eos"]} - {None})),
+        stop_ids=vocabulary.stops(fields.named_stops(vocabulary) | {token for token in [tokens["eos"]] if token is not None}),
         strip_first_space=prefix,
         right_strip=frozenset(i for text, i in vocabulary.control.items() if phi3 and text not in kept),
     )
@@ -172,7 +172,7 @@ class _Fields:
         return isinstance(value, np.ndarray) and value.dtype == np.uint32
 
     def _numbers(self, key: str, kinds: str, size: int | None = None, width: int | None = None) -> npt.NDArray[Any]:
-        """A flat array of numbers of the dtype kinds. A typed array narrower than `width` bytes is refused, as it was mislabelled."""
+        """A flat array of numbers of the dtype kinds. A typed array narrower than `width` bytes is refused."""
         value = self._get(key)
         try:
             array = value if isinstance(value, np.ndarray) else np.asarray(value)

@@ -68,7 +68,7 @@ class _Table:
     """Finds a hash among the pieces' hashes: buckets by the high bits, searched one place at a time for all queries at once."""
 
     def __init__(self, hashes: npt.NDArray[np.uint64]):
-        self._shift = _U64(64 - max(4, int(len(hashes)).bit_length() + 2))
+        self._shift = _U64(64 - max(4, len(hashes).bit_length() + 2))
         slots = (hashes >> self._shift).astype(np.int64)
         self._order = np.argsort(slots, kind="stable")
         self._hashes = hashes[self._order]

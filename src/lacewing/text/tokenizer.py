@@ -6,6 +6,7 @@ import re
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
+from itertools import pairwise
 
 import tokenizers as hf
 
@@ -168,7 +169,7 @@ class Tokenizer:
         if len(edges) == 2:
             raise TokenizerError(f"this vocabulary can only spell {text[:20]!r} as a control token")
         ids: list[int] = []
-        for a, b in zip(edges, edges[1:], strict=False):
+        for a, b in pairwise(edges):
             ids += self._encode(text[a:b], start=start and a == 0)
         return ids
 

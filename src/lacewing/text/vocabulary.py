@@ -17,11 +17,19 @@ MAX_PIECES = 1 << 22
 MAX_PIECE_LENGTH = 1 << 16
 _BYTE_PIECE = re.compile(r"<0x([0-9A-F]{2})>")
 
+
+def words(text: str) -> frozenset[str]:
+    """A set of words, for tables that read better so."""
+    return frozenset(text.split())
+
+
 # Tokens that end an answer whatever the metadata says (architectures.md, 10.3).
-_STOP_TEXTS = frozenset(
-    "<|eot_id|> <|im_end|> <|end|> <|return|> <|call|> <|flush|> <|calls|> <end_of_turn> <|endoftext|> </s> <|eom_id|> <EOT> _<EOT> "
-    "[EOT] [EOS] <|end_of_text|> <end_of_utterance> <eos> <turn|> <|tool_response> <｜end▁of▁sentence｜> [e~[ "
-    "<|fim_pad|> <fim-pad> <fim_pad> <PAD> [PAD] <|fim_repo|> <|repo_name|> <fim-repo> <REPO> <reponame> <|file_sep|>".split()
+_STOP_TEXTS = words(
+    """
+    <|eot_id|> <|im_end|> <|end|> <|return|> <|call|> <|flush|> <|calls|> <end_of_turn> <|endoftext|> </s> <|eom_id|>
+    <EOT> _<EOT> [EOT] [EOS] <|end_of_text|> <end_of_utterance> <eos> <turn|> <|tool_response> <｜end▁of▁sentence｜> [e~[
+    <|fim_pad|> <fim-pad> <fim_pad> <PAD> [PAD] <|fim_repo|> <|repo_name|> <fim-repo> <REPO> <reponame> <|file_sep|>
+    """
 )
 # Control tokens even where a file calls them normal. Short ones that occur in HTML or prose are left as the file has them.
 _ALWAYS_CONTROL = frozenset(text for text in _STOP_TEXTS if text.startswith(("<|", "<｜", "<end_of_"))) | {

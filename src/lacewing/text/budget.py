@@ -1,0 +1,108 @@
+"""How much a template may do: time, steps, and the size of what it builds. Every hook of the sandbox asks here first."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from contextvars import ContextVar
+from typing import Any
+
+from lacewing.errors import TemplateError
+
+MAX_COUNT = 100_000  # numbers given to filters and methods: widths, repetitions, lengths of ranges
+MAX_INTEGER_BITS = 1024
+MAX_NODES = 1_000_000  # items of a container, with those of the containers in it
+MAX_TOTAL = 256 << 20  # characters of all strings that one rendering builds
+_NODE = 16  # what an item costs besides its characters
+
+
+class Budget:
+    """What is left for one rendering. `seconds` of wall time, `size` characters for any one string, the result included."""
+
+    def __init__(self, *, seconds: float, size: int, mutable: bool = False):
+        self._seconds, self.size = seconds, size
+        self._deadline = time.monotonic() + seconds
+        self._steps = 0
+        self._left = MAX_TOTAL + 16 * size
+        # Containers cannot change in the immutable sandbox, so each is weighed once; keeping it keeps its id from reuse.
+        self._weights: dict[int, tuple[Any, int]] | None = None if mutable else {}
+
+    def tick(self) -> None:
+        """One step: a loop's turn, a call, a filter. TemplateError once the time is over."""
+        self._steps += 1
+        if self._steps & 31 == 0:
+            self.check_time()
+
+    def check_time(self) -> None:
+        if time.monotonic() > self._deadline:
+            raise TemplateError(f"the chat template took more than {self._seconds:g} s")
+
+    def string(self, size: int) -> None:
+        """A string of `size` characters is about to be built."""
+        self._left -= size
+        if size > self.size or self._left < 0:
+            raise TemplateError(f"the chat template builds a text of more than {self.size} characters")
+        if size > 4096:
+            self.check_time()
+
+    def count(self, numbers: Iterable[Any]) -> None:
+        """Numbers that an operation takes as a width, count or length."""
+        for number in numbers:
+            if isinstance(number, int) and abs(number) > MAX_COUNT:
+                raise TemplateError(
+                    f"the chat template uses the number {str(number)[:20]} as a width or count; {MAX_COUNT} is the most"
+                )
+
+    def container(self, value: Any) -> None:
+        """A list, tuple or dict was built; its weight is that of everything in it, as often as it occurs."""
+        if isinstance(value, (list, tuple, dict)):
+            self._left -= _NODE * len(value)
+            if self._weight(value) > MAX_NODES * _NODE + 16 * self.size or self._left < 0:
+                raise TemplateError("the chat template builds a list that is too large")
+
+    def _weight(self, value: Any) -> int:
+        if isinstance(value, str):
+            return _NODE + len(value)
+        if not isinstance(value, (list, tuple, dict)):
+            return _NODE
+        if self._weights is not None and id(value) in self._weights:
+            return self._weights[id(value)][1]
+        self.tick()
+        total = _NODE
+        for item in _items(value):
+            total += self._weight(item)
+            if total > MAX_NODES * _NODE + 16 * self.size:
+                break
+        if self._weights is not None:
+            self._weights[id(value)] = (value, total)
+        return total
+
+
+def _items(value: Any) -> Iterator[Any]:
+    if isinstance(value, dict):
+        for pair in value.items():
+            yield from pair
+    else:
+        yield from value
+
+
+_current: ContextVar[Budget | None] = ContextVar("template_budget", default=None)
+
+
+def current() -> Budget:
+    """The budget of the rendering that runs in this thread; a short one of its own for constants folded while compiling."""
+    return _current.get() or Budget(seconds=1.0, size=1 << 20)
+
+
+class spending:
+    """`with spending(budget):` makes it the current one."""
+
+    def __init__(self, budget: Budget):
+        self._budget = budget
+
+    def __enter__(self) -> Budget:
+        self._token = _current.set(self._budget)
+        return self._budget
+
+    def __exit__(self, *error: object) -> None:
+        _current.reset(self._token)

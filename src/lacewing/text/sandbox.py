@@ -1,0 +1,217 @@
+"""The Jinja environment of chat templates. A template is a program from a stranger; this bounds what it can reach and do.
+
+Reach: Jinja's immutable sandbox, without loader, includes or automatic escaping, with named filters, functions and methods only.
+Time and memory: every loop turn, call and filter asks the budget, and so does whatever builds a string or a container, before
+it is built. Single operations are thereby short, and no process or thread has to be killed.
+"""
+
+from __future__ import annotations
+
+import operator
+import types
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from typing import Any, ClassVar
+
+from jinja2 import nodes
+from jinja2.ext import Extension, LoopControlExtension
+from jinja2.parser import Parser
+from jinja2.runtime import BlockReference, Context, LoopContext, Macro
+from jinja2.sandbox import ImmutableSandboxedEnvironment, SandboxedEnvironment
+from jinja2.visitor import NodeTransformer
+
+from lacewing.errors import TemplateError
+from lacewing.text.budget import MAX_INTEGER_BITS, current
+from lacewing.text.filters import Each, SafeNamespace, as_string, check_growth, filters, functions
+from lacewing.text.provenance import Text, as_text, join, mark, touched
+from lacewing.text.vocabulary import words
+
+_METHODS: dict[type, frozenset[str]] = {
+    str: words(
+        """capitalize casefold center count endswith find format format_map index isalnum isalpha isascii isdecimal isdigit
+        isidentifier islower isnumeric isprintable isspace istitle isupper join ljust lower lstrip partition removeprefix
+        removesuffix replace rfind rindex rjust rpartition rsplit rstrip split splitlines startswith strip swapcase title upper
+        zfill"""
+    ),
+    dict: words("copy get items keys values"),
+    list: words("copy count index"),
+    tuple: words("count index"),
+}
+_MUTATING: dict[type, frozenset[str]] = {
+    list: words("append clear extend insert pop remove reverse sort"),
+    dict: words("clear pop popitem setdefault update"),
+}
+_FOLLOWED = (Macro, LoopContext, BlockReference)  # what they return was joined by `Sandbox.concat`
+_HOLDERS = (dict, list, tuple, LoopContext)  # their methods hand on what they hold
+
+
+class GenerationTag(Extension):
+    """`{% generation %}` marks the parts to train on; here it only groups."""
+
+    tags: ClassVar[set[str]] = {"generation"}
+
+    def parse(self, parser: Parser) -> list[nodes.Node]:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
+class Sandbox(ImmutableSandboxedEnvironment):
+    """`mutable`: lists and dicts of the (copied) input may be changed, which a few templates (Kimi) do."""
+
+    intercepted_binops = frozenset({"+", "*", "**", "%"})
+
+    def __init__(self, *, mutable: bool, now: Callable[[], datetime]):
+        super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=[LoopControlExtension, GenerationTag], cache_size=0)
+        self.mutable = mutable
+        self.filters = filters()
+        self.globals = functions(now)
+        self.finalize = _finalize
+        self.concat = _concat  # type: ignore[method-assign]
+
+    def template(self, source: str) -> Any:
+        """Compiles a template. Raises jinja2.TemplateError, or TemplateError for what is refused."""
+        tree = _Guards(self).visit(self.parse(source))
+        return self.template_class.from_code(self, self.compile(tree), self.make_globals(None))
+
+    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
+        if not SandboxedEnvironment.is_safe_attribute(self, obj, attr, value):
+            return False
+        if isinstance(obj, (SafeNamespace, LoopContext, Macro)):
+            return True
+        allowed = (names for kind, names in _METHODS.items() if isinstance(obj, kind))
+        mutating = (names for kind, names in _MUTATING.items() if self.mutable and isinstance(obj, kind))
+        return any(attr in names for names in (*allowed, *mutating))
+
+    def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:
+        budget = current()
+        budget.tick()
+        given = [*args, *(value for key, value in kwargs.items() if not key.startswith("_"))]
+        for value in given:
+            budget.container(value)
+        if isinstance(__obj, LoopContext) and args:
+            args = (Each(args[0]), *args[1:])
+        owner = getattr(__obj, "__self__", None)
+        if isinstance(owner, str) and isinstance(__obj, (types.BuiltinMethodType, types.MethodType)):
+            return _string_method(owner, __obj.__name__, args, kwargs)
+        result = super().call(__context, __obj, *args, **kwargs)
+        budget.container(result)
+        followed = isinstance(__obj, _FOLLOWED) or isinstance(owner, _HOLDERS)
+        return result if followed or not touched(given) else mark(result)
+
+    def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
+        formatted = super().wrap_str_format(value)
+        if formatted is None:
+            return None
+
+        def guarded(*args: Any, **kwargs: Any) -> str:
+            given = (value.__self__, *args, *(inner for key, inner in kwargs.items() if not key.startswith("_")))
+            check_growth("format", given)
+            kwargs = {key: inner for key, inner in kwargs.items() if not key.startswith("_")}
+            result = str.__str__(formatted(*args, **kwargs))
+            return Text(result) if touched(given) else result
+
+        return guarded
+
+    def call_binop(self, context: Context, operator_: str, left: Any, right: Any) -> Any:
+        budget = current()
+        budget.tick()
+        if operator_ == "+" and isinstance(left, str) and isinstance(right, str):
+            budget.string(len(left) + len(right))
+            return join([left, right])
+        if operator_ == "%" and isinstance(left, str):
+            check_growth("%", (left, *(right if isinstance(right, tuple) else (right,))))
+            result = str.__str__(left) % right
+            return Text(result) if touched((left, right)) else result
+        if operator_ in ("*", "**"):
+            return _multiply(operator_, left, right)
+        value = self.binop_table[operator_](left, right)
+        budget.container(value)
+        return value
+
+
+def _multiply(sign: str, left: Any, right: Any) -> Any:
+    """Products and powers of bounded size; of a string or list and a number as well."""
+    budget = current()
+    if isinstance(left, int) and isinstance(right, int):
+        bits = left.bit_length() * right if sign == "**" else left.bit_length() + right.bit_length()
+        if bits > MAX_INTEGER_BITS:
+            raise TemplateError("the chat template computes with a number that is too large")
+        return operator.pow(left, right) if sign == "**" else left * right
+    if sign == "*" and isinstance(right, (str, list, tuple)):
+        left, right = right, left
+    if sign == "*" and isinstance(left, (str, list, tuple)) and isinstance(right, int):
+        budget.count([right])
+        budget.string(len(left) * max(right, 0) * (1 if isinstance(left, str) else 16))
+        if isinstance(left, str):
+            return join([left] * right)
+        budget.container([left] * right)
+        return left * right
+    return left**right if sign == "**" else left * right
+
+
+def _string_method(owner: str, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Calls a method of a string so that the result knows which characters a user wrote."""
+    budget = current()
+    kwargs = {key: value for key, value in kwargs.items() if not key.startswith("_")}
+    if name == "join" and len(args) == 1:
+        items = list(Each(args[0]))
+        budget.string(sum(map(len, items)) + len(owner) * len(items))
+        return join(items, owner) if all(isinstance(item, str) for item in items) else str.join(owner, items)
+    check_growth(name, (owner, *args))
+    given = (owner, *args, *kwargs.values())
+    if not touched(value for value in given if not isinstance(value, tuple)):
+        return getattr(str.__str__(owner), name)(*args, **kwargs)
+    result = getattr(as_text(owner), name)(*args, **kwargs)
+    budget.container(result)
+    return mark(result)
+
+
+def _finalize(value: Any) -> Any:
+    """Every `{{ value }}` passes here."""
+    return as_string(value)
+
+
+def _concat(items: Iterable[str]) -> str:
+    """Joins what a block or macro wrote."""
+    parts = list(items)
+    current().string(sum(map(len, parts)))
+    return join(parts)
+
+
+class _Guards(NodeTransformer):
+    """Rewrites a parsed template so that loops, `~` and written-out containers ask the budget; refuses other tags."""
+
+    def __init__(self, environment: Sandbox):
+        self._environment = environment
+
+    def _through(self, name: str, node: nodes.Node) -> nodes.Filter:
+        made = nodes.Filter(node, name, [], [], None, None, lineno=node.lineno)
+        return made.set_environment(self._environment)  # type: ignore[return-value]
+
+    def visit_For(self, node: nodes.For) -> nodes.Node:
+        self.generic_visit(node)
+        node.iter = self._through("_each", node.iter)
+        return node
+
+    def visit_Concat(self, node: nodes.Concat) -> nodes.Node:
+        self.generic_visit(node)
+        return self._through("_concat", nodes.List(node.nodes, lineno=node.lineno).set_environment(self._environment))
+
+    def visit_List(self, node: nodes.List) -> nodes.Node:
+        return self._container(node)
+
+    visit_Dict = visit_List
+
+    def visit_Tuple(self, node: nodes.Tuple) -> nodes.Node:
+        return self._container(node) if node.ctx == "load" else self.generic_visit(node)
+
+    def _container(self, node: nodes.Node) -> nodes.Node:
+        self.generic_visit(node)
+        children = [child for child in node.iter_child_nodes() if not isinstance(child, nodes.Const)]
+        return self._through("_box", node) if children else node
+
+    def _refuse(self, node: nodes.Node) -> nodes.Node:
+        raise TemplateError(f"line {node.lineno}: chat templates cannot use {type(node).__name__.lower()}")
+
+    visit_Include = visit_Import = visit_FromImport = visit_Extends = _refuse
+    visit_EvalContextModifier = visit_ScopedEvalContextModifier = _refuse

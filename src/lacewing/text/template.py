@@ -1,0 +1,225 @@
+"""Chat templates: messages to a prompt, as text or as token ids in which nothing that a user wrote is a control token."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from functools import cached_property
+from importlib import resources
+from typing import Any
+
+import jinja2
+
+from lacewing.errors import TemplateError
+from lacewing.formats.checkpoint import Checkpoint
+from lacewing.text.budget import Budget, spending
+from lacewing.text.filters import Refusal
+from lacewing.text.provenance import as_text, from_user, join
+from lacewing.text.sandbox import Sandbox
+from lacewing.text.tokenizer import Tokenizer
+
+MAX_SOURCE = 256 << 10
+MAX_OUTPUT = 16 << 20
+SECONDS = 1.0
+NAMES = ("mistral", "llama2", "llama3", "phi3", "gemma", "chatml", "deepseek")
+_ALIASES = {"qwen": "chatml", "qwen2": "chatml", "qwen3": "chatml", "mixtral": "mistral", "llama-2": "llama2", "llama-3": "llama3"}
+_ALIASES |= {"phi-3": "phi3", "gemma2": "gemma", "gemma3": "gemma"}
+
+# A checkpoint without a template: the first row whose tokens its vocabulary all has.
+_BY_TOKENS = (
+    ("chatml", ("<|im_start|>", "<|im_end|>")),
+    ("llama3", ("<|start_header_id|>", "<|eot_id|>")),
+    ("gemma", ("<start_of_turn>", "<end_of_turn>")),
+    ("phi3", ("<|user|>", "<|assistant|>", "<|end|>")),
+    ("deepseek", ("<｜User｜>", "<｜Assistant｜>")),
+    ("mistral", ("[INST]", "[/INST]")),
+)
+_BY_NAME = (("mistral", ("mistral", "mixtral")), ("llama2", ("llama-2", "llama 2", "llama2", "codellama")))
+_ROLES = frozenset(("system", "developer", "user", "assistant", "tool", "function", "ipython", "model"))
+
+Message = Mapping[str, Any]
+
+
+class ChatTemplate:
+    """A chat template in Jinja, rendered in a sandbox with limits of time and size; see `sandbox.py`.
+
+    `name` says where it comes from: "checkpoint", "checkpoint:tool_use", or the name of one of ours.
+    `mutable` lets the template change its own copy of the messages, which Kimi's needs.
+    """
+
+    def __init__(
+        self,
+        source: str,
+        name: str,
+        bos_text: str = "",
+        eos_text: str = "",
+        *,
+        variables: Mapping[str, str] | None = None,
+        mutable: bool = False,
+        seconds: float = SECONDS,
+        now: Callable[[], datetime] = datetime.now,
+    ):
+        if len(source) > MAX_SOURCE:
+            raise TemplateError(f"chat template {name!r} has {len(source)} characters; at most {MAX_SOURCE} are accepted")
+        self.source, self.name = source, name
+        self._variables = {"bos_token": bos_text, "eos_token": eos_text, **(variables or {})}
+        self._mutable, self._seconds, self._now = mutable, seconds, now
+        self._tools: ChatTemplate | None = None
+
+    @classmethod
+    def named(cls, name: str, tokenizer: Tokenizer | None = None) -> ChatTemplate:
+        """One of our own templates: see `NAMES`; "qwen" is "chatml". With the tokenizer's BOS and EOS, where given."""
+        name = _ALIASES.get(name.lower(), name.lower())
+        if name not in NAMES:
+            raise TemplateError(f"there is no chat template named {name!r}; there are {', '.join((*NAMES, 'qwen'))}")
+        source = resources.files("lacewing.text").joinpath("templates", f"{name}.jinja").read_text("utf-8")
+        return cls(source, name, *_ends(tokenizer))
+
+    @classmethod
+    def from_checkpoint(cls, checkpoint: Checkpoint, tokenizer: Tokenizer) -> ChatTemplate:
+        """The checkpoint's own template, else one of ours that fits its vocabulary. TemplateError where none is known."""
+        sources = _sources(checkpoint)
+        if "default" in sources:
+            template = cls(sources["default"], "checkpoint", *_ends(tokenizer))
+            if "tool_use" in sources:
+                template._tools = cls(sources["tool_use"], "checkpoint:tool_use", *_ends(tokenizer))
+            return template
+        for name, tokens in _BY_TOKENS:
+            if all(map(tokenizer.has, tokens)):
+                return cls.named(name, tokenizer)
+        title = str(checkpoint.metadata.get("general.name", "")).lower()
+        for name, words in _BY_NAME:
+            if any(word in title for word in words):
+                return cls.named(name, tokenizer)
+        raise TemplateError(
+            f"{checkpoint.path} has no chat template and its vocabulary fits none of ours ({', '.join(NAMES)}): "
+            "it is probably a base model; complete raw text with it (--raw), or name a template"
+        )
+
+    @property
+    def sha256(self) -> str:
+        """Of the source, for people who pin a template."""
+        return hashlib.sha256(self.source.encode("utf-8", "surrogatepass")).hexdigest()
+
+    def render(
+        self, messages: Sequence[Message], *, add_generation_prompt: bool = True, tools: Sequence[Any] | None = None, **options: Any
+    ) -> str:
+        """The prompt as text. `options` are variables for the template, such as enable_thinking. Raises TemplateError."""
+        return "".join(
+            text for text, _ in self.segments(messages, add_generation_prompt=add_generation_prompt, tools=tools, **options)
+        )
+
+    def encode(
+        self,
+        messages: Sequence[Message],
+        tokenizer: Tokenizer,
+        *,
+        add_generation_prompt: bool = True,
+        tools: Sequence[Any] | None = None,
+        **options: Any,
+    ) -> list[int]:
+        """The prompt as ids. Markup of the template becomes control tokens; text of messages and tools never does.
+
+        BOS stands in front once: where the template writes it, or where the tokenizer asks for it.
+        """
+        ids = tokenizer.encode_segments(
+            self.segments(messages, add_generation_prompt=add_generation_prompt, tools=tools, **options)
+        )
+        bos = tokenizer.bos_id
+        if bos is None:
+            return ids
+        while ids[:2] == [bos, bos]:
+            del ids[0]
+        return [bos, *ids] if tokenizer.add_bos and ids[:1] != [bos] else ids
+
+    def segments(
+        self, messages: Sequence[Message], *, add_generation_prompt: bool = True, tools: Sequence[Any] | None = None, **options: Any
+    ) -> list[tuple[str, bool]]:
+        """The prompt as (text, trusted) parts: what the template wrote is trusted, what came with the messages is not."""
+        if tools and self._tools is not None:
+            return self._tools.segments(messages, add_generation_prompt=add_generation_prompt, tools=tools, **options)
+        try:
+            given = {key: from_user(value) for key, value in options.items()}
+            given["messages"] = [_message(message) for message in messages]
+            if tools:  # some templates print an empty block for None or []
+                given["tools"] = from_user(list(tools))
+        except (ValueError, TypeError, RecursionError) as error:
+            raise TemplateError(str(error)) from error
+        size = min(MAX_OUTPUT, 8 * (_length(given) + len(self.source)) + (64 << 10))
+        with spending(Budget(seconds=self._seconds, size=size, mutable=self._mutable)) as budget:
+            return self._run({**self._variables, **given, "add_generation_prompt": add_generation_prompt}, budget)
+
+    def _run(self, variables: dict[str, Any], budget: Budget) -> list[tuple[str, bool]]:
+        parts: list[str] = []
+        written = 0
+        try:
+            template = self._template
+            for part in template.root_render_func(template.new_context(variables)):
+                parts.append(part)
+                written += len(part) + 1
+                if written > budget.size:
+                    raise TemplateError(f"the chat template writes more than {budget.size} characters")
+                budget.tick()
+            return as_text(join(parts)).segments()
+        except TemplateError as error:
+            raise TemplateError(f"chat template {self.name!r}: {error}") from error
+        except Refusal as error:
+            raise TemplateError(f"the chat template refuses this conversation: {error.message}") from error
+        except jinja2.TemplateSyntaxError as error:
+            raise TemplateError(f"chat template {self.name!r}, line {error.lineno}: {error.message}") from error
+        except Exception as error:  # whatever a stranger's program raises
+            raise TemplateError(f"chat template {self.name!r} fails: {type(error).__name__}: {str(error)[:500]}") from error
+
+    @cached_property
+    def _template(self) -> Any:
+        return Sandbox(mutable=self._mutable, now=self._now).template(self.source)
+
+
+def _ends(tokenizer: Tokenizer | None) -> tuple[str, str]:
+    """BOS and EOS as text."""
+    ids = (None, None) if tokenizer is None else (tokenizer.bos_id, tokenizer.eos_id)
+    bos, eos = ("" if token is None or tokenizer is None else tokenizer.token_text(token) for token in ids)
+    return bos, eos
+
+
+def _message(message: Any) -> dict[str, Any]:
+    """A copy of a message for the template. Known roles are trusted, as templates make control tokens of them (`<|user|>`).
+
+    `content` is "" where it is None, as with tool calls, because many templates add to it.
+    """
+    if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
+        raise ValueError("a message is a dict with a role and content, such as {'role': 'user', 'content': 'Hi'}")
+    copy: dict[str, Any] = from_user({**message, "content": "" if message.get("content") is None else message["content"]})
+    return {**copy, "role": str.__str__(copy["role"])} if copy["role"] in _ROLES else copy
+
+
+def _length(value: Any) -> int:
+    """Characters in JSON-like data, with a few for each item."""
+    if isinstance(value, dict):
+        return sum(_length(key) + _length(inner) for key, inner in value.items())
+    if isinstance(value, list):
+        return sum(map(_length, value))
+    return len(value) + 8 if isinstance(value, str) else 8
+
+
+def _sources(checkpoint: Checkpoint) -> dict[str, str]:
+    """The checkpoint's templates by name; "default" is the usual one."""
+    metadata = checkpoint.metadata
+    found: dict[str, Any] = {}
+    if checkpoint.format == "gguf":
+        prefix = "tokenizer.chat_template."
+        found = {key.removeprefix(prefix): value for key, value in metadata.items() if key.startswith(prefix)}
+        found["default"] = metadata.get("tokenizer.chat_template", found.get("default"))
+    else:
+        config = metadata.get("tokenizer_config.json")
+        inside = config.get("chat_template") if isinstance(config, dict) else None
+        if isinstance(inside, list):
+            found = {str(item.get("name")): item.get("template") for item in inside if isinstance(item, dict)}
+        elif inside is not None:
+            found["default"] = inside
+        found["default"] = metadata.get("chat_template.jinja", found.get("default"))
+    for name, source in found.items():
+        if source is not None and not isinstance(source, str):
+            raise TemplateError(f"{checkpoint.path}: chat template {name!r} must be text, it is {type(source).__name__}")
+    return {name: source for name, source in found.items() if source and source.strip()}
