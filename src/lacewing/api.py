@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -69,6 +68,7 @@ class Opened:
         self.options = options
         self.checkpoint: Checkpoint = open_checkpoint(path)
         self.tokenizer = _Background(self._open_tokenizer)
+        self.template = _Background(self._open_template)
         spec = open_model(self.checkpoint, options.context)
         if options.context is None and spec.context > DEFAULT_CONTEXT:
             spec = open_model(self.checkpoint, DEFAULT_CONTEXT)
@@ -83,12 +83,6 @@ class Opened:
         widths = {view.buffer.name: view.buffer.width for op in program.ops for view in op.views(op.reads + op.writes)}
         buffer_bytes = 4 * (chunk * sum(widths.values()) + self.spec.vocab_size)
         return plan(weight_bytes, self.spec.active_bytes, kv_bytes, buffer_bytes, options or self.options, this_machine())
-
-    def template(self) -> ChatTemplate:
-        """The checkpoint's chat template. Raises TemplateError when it has none."""
-        from lacewing.text.template import ChatTemplate
-
-        return ChatTemplate.from_checkpoint(self.checkpoint, self.tokenizer.result())
 
     def describe(self) -> dict[str, Any]:
         """All of the above as plain values, for `lacewing info`."""
@@ -133,10 +127,10 @@ class Opened:
 
     def _describe_template(self) -> dict[str, Any]:
         try:
-            template = self.template()
+            template = self.template.result()
         except LacewingError as error:
             return {"problem": str(error)}
-        return {"name": template.name, "sha256": hashlib.sha256(template.source.encode()).hexdigest()}
+        return {"name": template.name, "sha256": template.sha256}
 
     def _open_tokenizer(self) -> Tokenizer:
         from lacewing.text.tokenizer import Tokenizer
@@ -144,6 +138,11 @@ class Opened:
         tokenizer = Tokenizer.from_checkpoint(self.checkpoint)
         tokenizer.warm()
         return tokenizer
+
+    def _open_template(self) -> ChatTemplate:
+        from lacewing.text.template import ChatTemplate
+
+        return ChatTemplate.from_checkpoint(self.checkpoint, self.tokenizer.result())
 
 
 class Model:
@@ -157,7 +156,6 @@ class Model:
 
         options, self.spec = opened.options, opened.spec
         self._opened = opened
-        self._template: ChatTemplate | None = None
         self._last: TextStream | None = None
         limits = StepLimits(context=self.spec.context, chunk=CHUNK)
         self.weights: WeightStore = WeightStore(self.spec.tensors)
@@ -176,9 +174,7 @@ class Model:
     @property
     def template(self) -> ChatTemplate:
         """Raises TemplateError when the checkpoint has none."""
-        if self._template is None:
-            self._template = self._opened.template()
-        return self._template
+        return self._opened.template.result()
 
     @property
     def has_template(self) -> bool:

@@ -6,7 +6,6 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lacewing.engine.engine import Cancelled, Engine
-from lacewing.errors import TemplateError
 
 if TYPE_CHECKING:
     from lacewing.backends.base import Progress
@@ -62,12 +61,12 @@ class TextStream(Iterator[str]):
             text = guard.push(decoder.push(token.id))
             if text:
                 yield text
-            if guard.stopped:
+            if guard.hit is not None:
                 self._generation.close()
                 self.finish_reason = "stop"
                 return
         rest = guard.push(decoder.flush()) + guard.flush()
-        self.finish_reason = "stop" if guard.stopped else self._generation.finish_reason
+        self.finish_reason = "stop" if guard.hit is not None else self._generation.finish_reason
         if rest:
             yield rest
 
@@ -86,8 +85,5 @@ class Assistant:
         progress: Progress | None = None,
     ) -> TextStream:
         """The answer to `messages`, each with "role" and "content". Raises TemplateError, ContextOverflowError."""
-        for place, message in enumerate(messages):
-            if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
-                raise TemplateError(f'message {place} must be a mapping with "role" and "content", not {message!r:.80}')
         ids = self.template.encode(messages, self.tokenizer)
         return TextStream(self.engine, self.tokenizer, ids, sampling, cancelled, progress)

@@ -24,6 +24,8 @@ def lines(source: TextIO, ask: Callable[[str], str] = input) -> Iterator[str]:
             print()
             return
         except KeyboardInterrupt:
+            if not source.isatty():
+                raise
             print("\n/quit leaves")
             continue
         if (not line and not source.isatty()) or line.strip() == "/quit":

@@ -9,13 +9,15 @@ from lacewing.errors import LacewingError, OptionError
 
 def main() -> None:
     """The command `lacewing`. Exit codes: 0; 1 for an error; 2 for wrong use; 130 after Ctrl-C."""
-    from lacewing.cli.app import app
-
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal that lacks a character must not end the answer
     try:
+        from lacewing.cli.app import app
+
         app(prog_name="lacewing")
+    except KeyboardInterrupt:
+        sys.exit(130)
     except LacewingError as error:
         print(f"lacewing: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2 if isinstance(error, OptionError) else 1)

@@ -37,9 +37,9 @@ class Reporter:
         if self._bars is None:
             self._bars = _bars()
             self._bars.start()
-        if what not in self._tasks:
-            self._tasks[what] = self._bars.add_task(what, total=total)
         amount = f"{format_bytes(done)} of {format_bytes(total)}" if total >= _BYTES_FROM else f"{done} of {total}"
+        if what not in self._tasks:
+            self._tasks[what] = self._bars.add_task(what, total=total, amount=amount)
         self._bars.update(self._tasks[what], completed=done, total=total, amount=amount)
 
     def __enter__(self) -> Reporter:
