@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 from collections.abc import Callable, Iterator
 from datetime import datetime
@@ -33,7 +34,7 @@ def filters() -> dict[str, Callable[..., Any]]:
     table: dict[str, Callable[..., Any]] = {name: _handing(name, FILTERS[name]) for name in _HANDING if name in FILTERS}
     table |= {name: _making(name, FILTERS[name]) for name in _MAKING}
     table |= {"tojson": _making("tojson", _tojson), "from_json": _from_json, "join": _join, "sum": _sum}
-    table |= dict.fromkeys(("safe", "e", "escape", "forceescape"), _as_string)
+    table |= dict.fromkeys(("e", "escape", "forceescape"), _making("escape", _escape)) | {"safe": as_string}
     return table | {"_each": _each, "_concat": _concat, "_box": _box}
 
 
@@ -134,6 +135,8 @@ def check_growth(name: str, given: tuple[Any, ...]) -> None:
         size += (str(text).count("{") + str(text).count("%")) * (sum(map(_size, rest)) + numbers)
     elif name == "indent":
         size += (str(text).count("\n") + 1) * max(longest, numbers, 4)
+    elif name == "escape":
+        size *= 5
     elif name in ("center", "ljust", "rjust", "zfill"):
         size += numbers
     budget.string(size)
@@ -188,8 +191,8 @@ def as_string(value: Any) -> str:
     return mark(text) if touched((value,)) else text
 
 
-def _as_string(value: Any) -> str:
-    return as_string(value)
+def _escape(value: Any) -> str:
+    return html.escape(as_string(value)).replace("&quot;", "&#34;").replace("&#x27;", "&#39;")
 
 
 def _tojson(

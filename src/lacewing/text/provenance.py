@@ -27,8 +27,8 @@ class Text(str):
         return self
 
     def __getitem__(self, key: SupportsIndex | slice) -> Text:
-        start, _, step = (key if isinstance(key, slice) else _one(key, len(self))).indices(len(self))
         value = str.__getitem__(self, key)
+        start, _, step = (key if isinstance(key, slice) else _one(key, len(self))).indices(len(self))
         return self._cut(value, start) if step == 1 else self._like(value)
 
     def __iter__(self) -> Iterator[str]:

@@ -11,7 +11,7 @@ import operator
 import types
 from collections.abc import Callable, Iterable
 from datetime import datetime
-from typing import Any, ClassVar
+from typing import Any
 
 from jinja2 import nodes
 from jinja2.ext import Extension, LoopControlExtension
@@ -48,7 +48,7 @@ _HOLDERS = (dict, list, tuple, LoopContext)  # their methods hand on what they h
 class GenerationTag(Extension):
     """`{% generation %}` marks the parts to train on; here it only groups."""
 
-    tags: ClassVar[set[str]] = {"generation"}
+    tags = {"generation"}  # noqa: RUF012
 
     def parse(self, parser: Parser) -> list[nodes.Node]:
         next(parser.stream)
