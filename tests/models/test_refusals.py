@@ -102,6 +102,8 @@ def test_refused_config(opened, changes, message):
         ({"llama__block_count": 3}, "9 weights are missing: blk.2.attn_norm.weight"),
         ({"llama__block_count": 1}, "9 weights have no place in the model: blk.1."),
         ({"llama__nextn_predict_layers": 1}, "multi-token prediction"),
+        ({"llama__attention__causal": False}, "causal models only"),
+        ({"llama__attention__key_length_swa": 8}, "attention.key_length_swa differs"),
     ],
 )
 def test_refused_keys(opened, changes, message):

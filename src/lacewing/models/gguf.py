@@ -14,7 +14,7 @@ from lacewing.models.keys import Keys
 from lacewing.models.rope import RopeConfig, yarn_magnitude
 
 ROPE_TENSORS = ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight")
-_HARMLESS = ("rope.scaling.finetuned", "tensor_data_layout", "use_parallel_residual", "attention.causal", "pooling_type")
+_HARMLESS = ("rope.scaling.finetuned", "tensor_data_layout", "pooling_type", "decoder_start_token_id")
 _LINEARS = ("attn_q", "attn_k", "attn_v", "attn_qkv", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
 
 
@@ -22,14 +22,12 @@ def read_gguf(checkpoint: Checkpoint, architecture: Architecture) -> ModelConfig
     """Raises UnsupportedModelError for a key out of bounds or unknown, WeightError for a missing embedding."""
     name, tensors = architecture.name, checkpoint.tensors
     keys = Keys(checkpoint.metadata, checkpoint.path.name, architecture.gguf_defaults, f"{name}.")
-    if keys.integer("expert_count", 0, low=0) > 0 or any(".ffn_gate_inp" in tensor for tensor in tensors):
-        raise UnsupportedModelError(f"{checkpoint.path.name}: mixture-of-experts comes later; this version runs dense models")
-    if keys.integer("nextn_predict_layers", 0, low=0) > 0:
-        raise keys.error("nextn_predict_layers", "asks for multi-token prediction layers, which this version does not know")
+    _refuse_unsupported(keys, tensors)
     layers, width, heads = keys.integer("block_count", high=1024), keys.integer("embedding_length"), _heads(keys)
     head_width = keys.integer("attention.key_length", width // heads, high=2**16)
-    if keys.integer("attention.value_length", head_width) != head_width:
-        raise keys.error("attention.value_length", f"differs from the width of keys, {head_width}")
+    for other in ("value_length", "key_length_swa", "value_length_swa"):
+        if keys.integer(f"attention.{other}", head_width) != head_width:
+            raise keys.error(f"attention.{other}", f"differs from the width of keys, {head_width}")
     trained = keys.integer("context_length", high=2**31)
     windows = _windows(keys, layers)
     rope, local_rope = _ropes(keys, tensors, head_width, trained)
@@ -56,6 +54,15 @@ def read_gguf(checkpoint: Checkpoint, architecture: Architecture) -> ModelConfig
     config = architecture.gguf(keys, replace(config, **{**architecture.switches, **architecture.gguf_switches}))
     keys.refuse_unknown(_HARMLESS)
     return config
+
+
+def _refuse_unsupported(keys: Keys, tensors: Mapping[str, TensorInfo]) -> None:
+    if keys.integer("expert_count", 0, low=0) > 0 or any(".ffn_gate_inp" in tensor for tensor in tensors):
+        raise UnsupportedModelError(f"{keys.where}: mixture-of-experts comes later; this version runs dense models")
+    if keys.integer("nextn_predict_layers", 0, low=0) > 0:
+        raise keys.error("nextn_predict_layers", "asks for multi-token prediction layers, which this version does not know")
+    if not keys.flag("attention.causal", True):
+        raise keys.error("attention.causal", "is false; this version runs causal models only")
 
 
 def _heads(keys: Keys) -> int:

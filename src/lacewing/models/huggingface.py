@@ -26,6 +26,8 @@ repetition_penalty length_penalty no_repeat_ngram_size encoder_no_repeat_ngram_s
 output_scores return_dict_in_generate forced_bos_token_id forced_eos_token_id remove_invalid_values suppress_tokens
 exponential_decay_length_penalty begin_suppress_tokens tf_legacy_loss _attn_implementation _attn_implementation_autoset
 _flash_attn_2_enabled attn_implementation unsloth_version unsloth_fixed keys_to_ignore_at_inference use_flash_attn
+gradient_checkpointing use_reentrant_checkpointing neftune_noise_alpha classifier_dropout tokenizer_model_max_length
+tokenizer_padding_side seq_length loss_type use_liger_kernel sliding_window_size
 vision_config mm_tokens_per_image image_token_index boi_token_index eoi_token_index boi_token_id eoi_token_id image_token_id
 vision_soft_tokens_per_image model_max_length max_window_layers original_max_position_embeddings""".split()  # noqa: SIM905
 
@@ -34,7 +36,7 @@ _INERT: dict[str, tuple[Any, ...]] = {
     "rope_interleaved": (False,), "is_decoder": (True, False), "is_encoder_decoder": (False,), "tie_encoder_decoder": (False,),
     "add_cross_attention": (False,), "cross_attention_hidden_size": (None,), "full_attn_mod": (1,), "interpolate_factor": (1,),
     "lm_head_bias": (False,), "attention_bias": (False,), "mlp_bias": (False,), "partial_rotary_factor": (1, 1.0),
-    "hidden_activation": tuple(ACTIVATIONS), "hidden_act": (*ACTIVATIONS, "gelu"), "sparsity_config": (None,),
+    "hidden_activation": tuple(ACTIVATIONS), "hidden_act": (*ACTIVATIONS, "gelu"), "activation": ("swiglu", "silu"),
 }  # fmt: skip
 
 _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_intermediate_size", "num_experts_per_tok")
