@@ -48,12 +48,35 @@ TILES = {
     "Q5_0": TileKernels("unpack_32.unpack_q5_0", 4),
     "Q5_1": TileKernels("unpack_32.unpack_q5_1", None),
     "Q8_0": TileKernels("unpack_32.unpack_q8_0", 7, wide=True),
+    "IQ4_NL": TileKernels("unpack_table.unpack_iq4_nl", 7, wide=True),
+    "IQ4_XS": TileKernels("unpack_table.unpack_iq4_xs", 7, wide=True),
+    "MXFP4": TileKernels("unpack_table.unpack_mxfp4", 4),
+    "Q2_K": TileKernels("unpack_k_small.unpack_q2_k", None, sub_block=16),
+    "Q3_K": TileKernels("unpack_k_small.unpack_q3_k", 2, sub_block=16),
     "Q4_K": TileKernels("unpack_k.unpack_q4_k", None),
     "Q5_K": TileKernels("unpack_k.unpack_q5_k", None),
     "Q6_K": TileKernels("unpack_k.unpack_q6_k", 5, sub_block=16),
 }
 FLOATS = {"F32": "f32", "F16": "f16", "BF16": "bf16"}
-GENERIC: dict[str, str] = {}
+GENERIC = {
+    "IQ1_S": "dequantise_iq1.dequantise_iq1_s",
+    "IQ1_M": "dequantise_iq1.dequantise_iq1_m",
+    "IQ2_XXS": "dequantise_iq2.dequantise_iq2_xxs",
+    "IQ2_XS": "dequantise_iq2.dequantise_iq2_xs",
+    "IQ2_S": "dequantise_iq2.dequantise_iq2_s",
+    "IQ3_XXS": "dequantise_iq3.dequantise_iq3_xxs",
+    "IQ3_S": "dequantise_iq3.dequantise_iq3_s",
+    "TQ1_0": "dequantise_few_bits.dequantise_tq1_0",
+    "TQ2_0": "dequantise_few_bits.dequantise_tq2_0",
+    "Q1_0": "dequantise_few_bits.dequantise_q1_0",
+    "Q2_0": "dequantise_few_bits.dequantise_q2_0",
+    "NVFP4": "dequantise_few_bits.dequantise_nvfp4",
+    "F64": "dequantise_plain.dequantise_f64",
+    "I8": "dequantise_plain.dequantise_i8",
+    "I16": "dequantise_plain.dequantise_i16",
+    "I32": "dequantise_plain.dequantise_i32",
+    "I64": "dequantise_plain.dequantise_i64",
+}
 
 
 def kernels_of(quant: Quant) -> TileKernels | str:
