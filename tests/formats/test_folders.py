@@ -166,10 +166,11 @@ def test_pickles_and_other_formats_are_refused(tmp_path: Path) -> None:
 
 
 def test_length_bytes_that_look_like_a_magic(tmp_path: Path) -> None:
-    for length in (0x0280, 0x8B1F):  # as of a pickle, as of gzip
+    for length in (0x80, 0x0280, 0x8B1F):  # as of pickles, as of gzip
         path = tmp_path / "m.safetensors"
-        path.write_bytes(length.to_bytes(8, "little") + b"{}".ljust(length))
-        assert open_checkpoint(path).tensors == {}
+        for header in (b"{}", b" {}", b" " * 20 + b"{}"):
+            path.write_bytes(length.to_bytes(8, "little") + header.ljust(length))
+            assert open_checkpoint(path).tensors == {}
 
 
 def test_loading_runs_nothing(tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def refuse_foreign(path: Path, start: bytes) -> None:
     """Raise ModelFormatError with a hint if a file's name or first bytes say that it is no format of ours."""
     if path.suffix.lower() in PICKLE_SUFFIXES:
         raise ModelFormatError(path, f"{path.suffix} files can run code when opened and are never read; {_CONVERT}")
-    if start[8:9] == b"{":  # safetensors, whose length bytes may look like anything
+    if len(start) > 8 and start[8:].lstrip(b" \t\r\n")[:1] in (b"{", b""):  # safetensors: its length may look like anything
         return
     for magic, what in _MAGICS:
         if start.startswith(magic):
