@@ -35,13 +35,13 @@ class Budget:
 
     def check_time(self) -> None:
         if time.monotonic() > self._deadline:
-            raise TemplateError(f"the chat template took more than {self._seconds:g} s")
+            raise TemplateError(f"it took more than {self._seconds:g} s")
 
     def string(self, size: int) -> None:
         """A string of `size` characters is about to be built."""
         self._left -= size
         if size > self.size or self._left < 0:
-            raise TemplateError(f"the chat template builds a text of more than {self.size} characters")
+            raise TemplateError(f"it builds a text of more than {self.size} characters")
         if size > 4096:
             self.check_time()
 
@@ -49,16 +49,16 @@ class Budget:
         """Numbers that an operation takes as a width, count or length."""
         for number in numbers:
             if isinstance(number, int) and abs(number) > MAX_COUNT:
-                raise TemplateError(
-                    f"the chat template uses the number {str(number)[:20]} as a width or count; {MAX_COUNT} is the most"
-                )
+                raise TemplateError(f"it uses the number {str(number)[:20]} as a width or count; {MAX_COUNT} is the most")
 
     def container(self, value: Any) -> None:
         """A list, tuple or dict was built; its weight is that of everything in it, as often as it occurs."""
         if isinstance(value, (list, tuple, dict)):
             self._left -= _NODE * len(value)
+            if len(value) > 256:
+                self.check_time()
             if self._weight(value) > MAX_NODES * _NODE + 16 * self.size or self._left < 0:
-                raise TemplateError("the chat template builds a list that is too large")
+                raise TemplateError("it builds a list that is too large")
 
     def _weight(self, value: Any) -> int:
         if isinstance(value, str):

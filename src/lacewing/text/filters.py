@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import re
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from functools import wraps
@@ -25,6 +26,7 @@ _HANDING = words(
     reverse round select selectattr slice sort unique wordcount"""
 )
 _COUNTING = words("batch slice round center ljust rjust zfill indent")
+_SHOWN: tuple[type, ...] = (int, float, list, tuple, dict, type({}.keys()), type({}.values()), type({}.items()), range, Namespace)
 _LOOKING = ("is", "find", "rfind", "index", "rindex", "count", "startswith", "endswith")
 _MAKING = words("capitalize format indent lower replace string title trim truncate upper")
 
@@ -144,13 +146,10 @@ def check_growth(name: str, given: tuple[Any, ...]) -> None:
 
 def check_layout(layout: str) -> None:
     """Refuses widths of six and more digits, and widths taken from arguments, in a format."""
-    digits = 0
-    for character in layout:
-        digits = digits + 1 if character.isdigit() else 0
-        if digits > 5:
-            raise TemplateError("the chat template formats with a width of more than five digits")
-    if "%" in layout and "*" in layout:
-        raise TemplateError("the chat template formats with a width from an argument")
+    if re.search(r"\d{6}", layout):
+        raise TemplateError("it formats with a width of more than five digits")
+    if re.search(r"%[^%a-zA-Z]*\*|\{[^{}]*[:!][^{}]*\{", layout):
+        raise TemplateError("it formats with a width from an argument")
 
 
 def _size(value: Any) -> int:
@@ -186,7 +185,7 @@ def as_string(value: Any) -> str:
         return str(value)
     budget = current()
     budget.container(value)
-    text = str(value)
+    text = str(value) if value is None or isinstance(value, _SHOWN) else f"<{type(value).__name__}>"
     budget.string(len(text))
     return mark(text) if touched((value,)) else text
 
@@ -200,7 +199,7 @@ def _tojson(
 ) -> str:
     """JSON as the training code of models writes it: no HTML escapes."""
     if isinstance(indent, int) and indent > 16:
-        raise TemplateError("the chat template writes JSON with an indent of more than 16")
+        raise TemplateError("it writes JSON with an indent of more than 16")
     separators = tuple(map(str, separators)) if separators else None
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 

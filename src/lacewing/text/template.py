@@ -147,21 +147,11 @@ class ChatTemplate:
         except (ValueError, TypeError, RecursionError) as error:
             raise TemplateError(str(error)) from error
         size = min(MAX_OUTPUT, 8 * (_length(given) + len(self.source)) + (64 << 10))
-        with spending(Budget(seconds=self._seconds, size=size, mutable=self._mutable)) as budget:
-            return self._run({**self._variables, **given, "add_generation_prompt": add_generation_prompt}, budget)
-
-    def _run(self, variables: dict[str, Any], budget: Budget) -> list[tuple[str, bool]]:
-        parts: list[str] = []
-        written = 0
+        variables = {**self._variables, **given, "add_generation_prompt": add_generation_prompt}
         try:
             template = self._template
-            for part in template.root_render_func(template.new_context(variables)):
-                parts.append(part)
-                written += len(part) + 1
-                if written > budget.size:
-                    raise TemplateError(f"the chat template writes more than {budget.size} characters")
-                budget.tick()
-            return as_text(join(parts)).segments()
+            with spending(Budget(seconds=self._seconds, size=size, mutable=self._mutable)) as budget:
+                return _run(template, variables, budget)
         except TemplateError as error:
             raise TemplateError(f"chat template {self.name!r}: {error}") from error
         except Refusal as error:
@@ -174,6 +164,19 @@ class ChatTemplate:
     @cached_property
     def _template(self) -> Any:
         return Sandbox(mutable=self._mutable, now=self._now).template(self.source)
+
+
+def _run(template: jinja2.Template, variables: dict[str, Any], budget: Budget) -> list[tuple[str, bool]]:
+    """Renders within the budget, to (text, trusted) parts."""
+    parts: list[str] = []
+    written = 0
+    for part in template.root_render_func(template.new_context(variables)):
+        parts.append(part)
+        written += len(part) + 1
+        if written > budget.size:
+            raise TemplateError(f"it writes more than {budget.size} characters")
+        budget.tick()
+    return as_text(join(parts)).segments()
 
 
 def _ends(tokenizer: Tokenizer | None) -> tuple[str, str]:
