@@ -168,12 +168,11 @@ class Lowering:
         quant, kinds = weight.quant, kernels_of(weight.quant)
         shift = self.memory.vector(self.weights, bias) if bias else 0
         if self.tiled(name) and isinstance(kinds, TileKernels):
-            tiles = -(-rows // host_isa().lanes)
             return {
                 8: self.weight(name), 16: rows, 24: quant.row_bytes(width), 32: width // quant.block_elements, 40: quant.block_bytes,
                 48: quant.block_elements, 56: self.kernel(kinds.unpack), 64: self.kernel(kinds.dot), 72: kinds.shift or 0,
                 80: x_bytes, 88: self.bytes_stride(width), 96: width, 104: int(width * kinds.sums_at), 112: kinds.sum_bytes,
-                120: out, 128: out_stride, 136: shift, 144: outputs, 152: max(1, min(4, tiles // 16)),
+                120: out, 128: out_stride, 136: shift, 144: outputs, 152: 0,
             }  # fmt: skip
         source, row_bytes = self.weight(name), quant.row_bytes(width)
         if isinstance(kinds, TileKernels):

@@ -12,6 +12,7 @@ from lacewing.errors import OptionError
 
 SCRATCH_BYTES = 256 * 1024  # kernels/state.py
 OP_WORDS = 4  # kernels/executor.py
+NEXT_LINEAR = 152 // 8  # kernels/linear.py
 
 
 class CpuStep:
@@ -34,7 +35,8 @@ class CpuStep:
         self._table = aligned(8 * OP_WORDS * count, np.int64).reshape(count, OP_WORDS)
         for row, (op, arguments) in enumerate(zip(lowering.ops, self._arguments, strict=True)):
             self._table[row] = [kernels[op.kernel], arguments.ctypes.data, op.barrier and row > 0, 0]
-        self.rebind()
+        self.rebind(first=True)
+        self._chain_linears()
         self._head = head_of(count, self._table, self._state, self._counters, threads)
         logits = lowering.memory.buffers.get("logits")
         self._logits = np.empty((0,), np.float32) if logits is None else logits.view(np.float32)
@@ -46,13 +48,22 @@ class CpuStep:
     def ops(self) -> list[LoweredOp]:
         return self._lowering.ops
 
-    def rebind(self) -> None:
+    def rebind(self, first: bool = False) -> None:
         """Look up the addresses of all weights again."""
         for row, (op, arguments) in enumerate(zip(self._lowering.ops, self._arguments, strict=True)):
             for offset, word in op.words.items():
-                arguments[offset // 8] = word() if callable(word) else word
+                if callable(word) or first:
+                    arguments[offset // 8] = word() if callable(word) else word
             if op.counter is not None:
                 arguments[op.counter // 8] = int(self._counters.ctypes.data) + 8 * row
+
+    def _chain_linears(self) -> None:
+        """Tell every linear which one comes next, so that it can ask for its weights."""
+        following = 0
+        for op, arguments in zip(reversed(self._lowering.ops), reversed(self._arguments), strict=True):
+            if op.kernel == "linear.linear":
+                arguments[NEXT_LINEAR] = following
+                following = int(arguments.ctypes.data)
 
     def run(self, tokens: np.ndarray, slots: np.ndarray, positions: np.ndarray, outputs: np.ndarray) -> np.ndarray:
         count, wanted = len(tokens), len(outputs)

@@ -19,37 +19,57 @@ from lacewing.backends.cpu.kernels.tile import TILE_BYTES
 
 (
     ARG_COUNTER, ARG_WEIGHT, ARG_ROWS, ARG_ROW_BYTES, ARG_BLOCKS, ARG_BLOCK_BYTES, ARG_BLOCK_COLUMNS, ARG_UNPACK, ARG_DOT, ARG_SHIFT,
-    ARG_X, ARG_X_STRIDE, ARG_X_SCALES, ARG_X_SUMS, ARG_SUM_BYTES, ARG_OUT, ARG_OUT_STRIDE, ARG_BIAS, ARG_OUTPUTS, ARG_CHUNK,
+    ARG_X, ARG_X_STRIDE, ARG_X_SCALES, ARG_X_SUMS, ARG_SUM_BYTES, ARG_OUT, ARG_OUT_STRIDE, ARG_BIAS, ARG_OUTPUTS, ARG_NEXT,
 ) = range(0, 160, 8)  # fmt: skip
 
 
+AHEAD_BYTES = 16384  # how far before its use a weight is asked for, at least
+
+
 def linear(args, state, thread, threads):
-    """One weight times the quantised activations. Threads take chunks of tiles until none is left."""
+    """One weight times the quantised activations.
+
+    Each thread takes its own run of tiles, so that it reads one stretch of memory; the last eighth goes to whoever is free.
+    """
     scratch = peek_i64(state + STATE_SCRATCH) + thread * SCRATCH_BYTES
     tile, acc, job = scratch, scratch + TILE_BYTES + 128, scratch + TILE_BYTES
     tokens = peek_i64(state + (STATE_OUTPUTS if peek_i64(args + ARG_OUTPUTS) else STATE_TOKENS))
-    rows, row_bytes = peek_i64(args + ARG_ROWS), peek_i64(args + ARG_ROW_BYTES)
     poke_i64(job + JOB_TILE, tile)
     poke_i64(job + JOB_STRIDE, peek_i64(args + ARG_X_STRIDE))
     poke_i64(job + JOB_TOKENS, tokens)
     poke_i64(job + JOB_ACC, acc)
     poke_i64(job + JOB_SHIFT, peek_i64(args + ARG_SHIFT))
-    tiles, chunk = (rows + LANES - 1) // LANES, peek_i64(args + ARG_CHUNK)
+    tiles = (peek_i64(args + ARG_ROWS) + LANES - 1) // LANES
+    share = own_share(tiles, threads)
+    run_tiles(args, job, acc, tokens, thread * share, (thread + 1) * share)
     while True:
-        first = atomic_add(peek_i64(args + ARG_COUNTER), chunk)
+        first = threads * share + atomic_add(peek_i64(args + ARG_COUNTER), 1)
         if first >= tiles:
             break
-        for index in range(first, min(first + chunk, tiles)):
-            # The last tile ends with the last row; rows that two tiles share get the same values from both.
-            row = min(index * LANES, rows - LANES)
-            clear(acc, tokens)
-            one_tile(args, job, peek_i64(args + ARG_WEIGHT) + row * row_bytes, row_bytes, index + 1 < tiles)
-            put(args, acc, row, tokens)
+        run_tiles(args, job, acc, tokens, first, first + 1)
+    if peek_i64(args + ARG_NEXT):
+        prefetch_start(peek_i64(args + ARG_NEXT), thread, threads)
 
 
 @inline
-def one_tile(args, job, source, row_bytes, more):
-    """All columns of a tile, 256 at a time. The next tile's bytes are asked for on the way."""
+def own_share(tiles, threads):
+    return tiles * 7 // (8 * threads)
+
+
+@inline
+def run_tiles(args, job, acc, tokens, first, end):
+    rows, row_bytes, weight = peek_i64(args + ARG_ROWS), peek_i64(args + ARG_ROW_BYTES), peek_i64(args + ARG_WEIGHT)
+    for index in range(first, end):
+        # The last tile ends with the last row; rows that two tiles share get the same values from both.
+        row = min(index * LANES, rows - LANES)
+        clear(acc, tokens)
+        one_tile(args, job, weight + row * row_bytes, row_bytes)
+        put(args, acc, row, tokens)
+
+
+@inline
+def one_tile(args, job, source, row_bytes):
+    """All columns of a tile, 256 at a time. What comes later in memory is asked for on the way."""
     blocks, block_bytes, columns = peek_i64(args + ARG_BLOCKS), peek_i64(args + ARG_BLOCK_BYTES), peek_i64(args + ARG_BLOCK_COLUMNS)
     unpack, dot = peek_i64(args + ARG_UNPACK), peek_i64(args + ARG_DOT)
     x, scales, sums = peek_i64(args + ARG_X), peek_i64(args + ARG_X_SCALES), peek_i64(args + ARG_X_SUMS)
@@ -57,10 +77,14 @@ def one_tile(args, job, source, row_bytes, more):
     tile = peek_i64(job + JOB_TILE)
     per_group = 256 // columns
     done = 0
-    ahead = source + LANES * row_bytes
+    ahead = source + max(LANES * row_bytes, AHEAD_BYTES)
     while done < blocks:
         now = min(per_group, blocks - done)
         at = done * columns
+        until = ahead + now * block_bytes * LANES
+        while ahead < until:
+            prefetch(ahead)
+            ahead += 64
         call_kernel(unpack, source + done * block_bytes, row_bytes, tile, now)
         poke_i64(job + JOB_BLOCKS, now * columns // 32)
         poke_i64(job + JOB_XQ, x + at)
@@ -68,11 +92,15 @@ def one_tile(args, job, source, row_bytes, more):
         poke_i64(job + JOB_XS, x + sums + at // 32 * sum_bytes)
         call_kernel(dot, job, 0, 0, 0)
         done += now
-        if more:
-            until = ahead + now * block_bytes * LANES
-            while ahead < until:
-                prefetch(ahead)
-                ahead += 64
+
+
+@inline
+def prefetch_start(args, thread, threads):
+    """Ask for the beginning of this thread's run in the next linear, while the others finish."""
+    tiles, row_bytes = (peek_i64(args + ARG_ROWS) + LANES - 1) // LANES, peek_i64(args + ARG_ROW_BYTES)
+    start = peek_i64(args + ARG_WEIGHT) + thread * own_share(tiles, threads) * LANES * row_bytes
+    for line in range(max(LANES * row_bytes, AHEAD_BYTES) // 64):
+        prefetch(start + 64 * line)
 
 
 @inline
