@@ -112,3 +112,34 @@ def test_bad_rows_raise(bad, options):
 def test_bias_beyond_the_vocabulary():
     with pytest.raises(OptionError, match="token 5"):
         Sampler(Sampling(logit_bias={5: 1.0}), 5)
+
+
+_NUMBERS = st.one_of(
+    st.sampled_from(
+        [0, 1, -1, 2**31, 2**31 + 1, 2**63 - 1, 2**63, 1e-300, 5e-324, 1e999, -1e999, math.nan, 100, 1e9, True, None, "1"]
+    ),
+    st.integers(-(2**70), 2**70),
+    st.floats(),
+)
+_FIELDS = ("temperature", "top_k", "top_p", "min_p", "repeat_penalty", "presence_penalty", "frequency_penalty", "repeat_window",
+           "seed", "logprobs", "max_tokens")  # fmt: skip
+
+
+@given(
+    st.dictionaries(st.sampled_from(_FIELDS), _NUMBERS, max_size=4),
+    st.dictionaries(st.integers(-2, 40), _NUMBERS, max_size=3),
+    st.lists(st.sampled_from([0.0, -0.0, 1e-30, -80.0, 80.0, 3e38, -3e38, -math.inf, 1.5]), min_size=32, max_size=32),
+)
+@settings(max_examples=400, deadline=None)
+def test_any_options_are_refused_or_work(fields, bias, row):
+    try:
+        sampler = Sampler(Sampling(**fields, logit_bias=bias), 32)
+    except OptionError:
+        return
+    row = np.array(row, np.float32)
+    try:
+        token = sampler.pick(row, [1, 2, 3])
+    except NumericError:
+        assert row.max() == -math.inf or sampler.sampling.logit_bias or abs(row).max() > 1e38
+        return
+    assert 0 <= token.id < 32

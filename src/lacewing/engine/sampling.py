@@ -100,6 +100,10 @@ class Sampler:
                 f"the model produced NaN or infinite logits at position {len(history) - 1}; "
                 "the checkpoint may be damaged (compare its checksum), or try --backend reference"
             )
+        with np.errstate(over="ignore", under="ignore"):  # far apart is as good as infinitely far
+            return self._pick(row, history)
+
+    def _pick(self, row: np.ndarray, history: Sequence[int]) -> Token:
         chosen = self._choose(self._adjusted(row, history))
         if not self.sampling.logprobs:
             return Token(chosen)
@@ -115,6 +119,8 @@ class Sampler:
         penalties = (options.repeat_penalty, options.presence_penalty, options.frequency_penalty)
         if penalties != (1, 0, 0) and options.repeat_window and history:
             row = penalise(row, history[-options.repeat_window :], *penalties)
+        if not math.isfinite(float(row.max())):
+            raise NumericError("logit_bias or penalties drive every token to infinity; choose smaller ones")
         return row
 
     def _choose(self, logits: np.ndarray) -> int:
@@ -128,8 +134,7 @@ class Sampler:
         if options.min_p > 0:
             ids = _narrow(ids, min_p(_of(logits, ids), options.min_p))
         left = _of(logits, ids)
-        with np.errstate(over="ignore", under="ignore"):  # a tiny temperature sends all others to zero
-            weights = np.exp((left - left.max()) / np.float64(options.temperature))
+        weights = np.exp((left - left.max()) / np.float64(options.temperature))  # a tiny temperature leaves only the likeliest
         sums = np.cumsum(weights, dtype=np.float64)
         index = min(int(np.searchsorted(sums, self._random.random() * sums[-1], side="right")), len(sums) - 1)
         return index if ids is None else int(ids[index])

@@ -1,0 +1,54 @@
+"""The main job on the real default model: fetched, loaded, asked."""
+
+import json
+
+import numpy as np
+import pytest
+
+import lacewing
+
+QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
+
+
+@pytest.fixture(scope="module")
+def model(smollm2_path):
+    with lacewing.load(smollm2_path, backend="cpu", residency="lazy", context=512) as model:
+        yield model
+
+
+def test_answers(model):
+    assert model.generate("The capital of France is", max_tokens=4, temperature=0).startswith(" Paris")
+    stream = model.chat([{"role": "user", "content": "Name three fruits."}], max_tokens=60, temperature=0)
+    answer = "".join(stream)
+    assert any(fruit in answer.lower() for fruit in ("apple", "banana", "orange", "grape")) and stream.finish_reason == "stop"
+
+
+def test_residency_and_prefix_reuse_change_no_bit(model):
+    ids = model.tokenizer.encode_prompt("Rain fell on the old town all night long, and in the morning")
+    before = model.logits(ids)
+    text = model.generate("Rain fell", max_tokens=16, temperature=0)
+    assert model.generate("Rain fell", max_tokens=16, temperature=0) == text and model.stats["reused_tokens"] > 0
+    model.set_residency("eager")
+    assert np.array_equal(model.logits(ids), before)
+    model.engine.forget()
+    assert model.generate("Rain fell", max_tokens=16, temperature=0) == text
+    one_by_one = np.stack([model.engine.extend([token]).copy() for token in (model.engine.forget() or ids)])
+    assert np.array_equal(one_by_one, before)
+    model.set_residency("lazy")
+    assert np.array_equal(model.logits(ids), before)
+
+
+def test_a_conversation_costs_only_what_is_new(model):
+    messages = list(QUESTION)
+    messages.append({"role": "assistant", "content": "".join(model.chat(messages, max_tokens=24, temperature=0))})
+    messages.append({"role": "user", "content": "And of Italy?"})
+    "".join(model.chat(messages, max_tokens=8, temperature=0))
+    stats = model.stats
+    assert stats["reused_tokens"] > stats["prompt_tokens"] * 0.6, json.dumps(stats)
+
+
+def test_log_probabilities(model):
+    stream = model.stream("The capital of France is", max_tokens=3, temperature=0, logprobs=3)
+    "".join(stream)
+    for token in stream.tokens:
+        assert token.alternatives[0] == (token.id, token.logprob) and sum(np.exp(p) for _, p in token.alternatives) <= 1.0001
