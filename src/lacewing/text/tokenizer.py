@@ -17,6 +17,8 @@ from lacewing.text.parts import Parts
 from lacewing.text.streaming import StreamDecoder
 from lacewing.text.vocabulary import TokenType
 
+_SPACES = " \t\n\v\f\r"
+
 
 class Tokenizer:
     """The tokenizer of a checkpoint; safe to use from several threads."""
@@ -147,9 +149,9 @@ class Tokenizer:
         text = "".join(run)
         run.clear()
         if ids and ids[-1] in self._parts.right_strip:
-            text = text.lstrip()
+            text = text.lstrip(_SPACES)
         if before in self._parts.left_strip:
-            text = text.rstrip()
+            text = text.rstrip(_SPACES)
         ids += self._encode(text, start=not ids)
 
     def _encode(self, text: str, start: bool) -> list[int]:

@@ -76,10 +76,12 @@ class Vocabulary:
         self.ids: dict[str, int] = dict(zip(pieces, range(len(pieces)), strict=True))
         self.spelling = spelling
         self.types = types.copy()
-        for text in _ALWAYS_CONTROL:
-            token = self.ids.get(text)
+        for token in map(self.ids.get, _ALWAYS_CONTROL):
             if token is not None:
                 self.types[token] = TokenType.CONTROL
+        end = self.ids.get("</s>", 0)
+        if self.types[end] == TokenType.USER and "<eos>" not in self.ids:  # of Gemma, which has it, this is HTML
+            self.types[end] = TokenType.CONTROL
         self._bytes: dict[int, bytes] = {}
         self._check_bytes()
 
@@ -136,5 +138,5 @@ class Vocabulary:
         if {"<|return|>", "<|call|>"} <= texts or {"<|calls|>", "<|flush|>"} <= texts:
             found.discard(special.get("<|end|>", -1))  # harmony: ends a message, not the answer
         if self.types[special.get("</s>", 0)] == TokenType.USER and special.get("</s>") not in set(named):
-            found.discard(special.get("</s>", -1))  # Gemma: strikes text through, as in HTML
+            found.discard(special.get("</s>", -1))
         return frozenset(found)
