@@ -1,0 +1,53 @@
+# Everything that a person or CI does. `make run` and `make test` set up the environment when it is missing.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PROMPT ?= Explain in two sentences why the sky is blue.
+MODEL ?= smollm2
+
+.PHONY: run chat test slow check lint types fix bench wheel clean
+
+run: $(VENV)/.installed
+	$(BIN)/lacewing run $(MODEL) "$(PROMPT)"
+
+chat: $(VENV)/.installed
+	$(BIN)/lacewing chat $(MODEL)
+
+test: $(VENV)/.developer
+	$(BIN)/python -m pytest
+
+slow: $(VENV)/.developer
+	$(BIN)/python -m pytest -m slow
+
+check: lint types test
+
+lint: $(VENV)/.developer
+	$(BIN)/ruff format --check src tests tools benchmarks examples
+	$(BIN)/ruff check src tests tools benchmarks examples
+
+types: $(VENV)/.developer
+	$(BIN)/mypy
+
+fix: $(VENV)/.developer
+	$(BIN)/ruff format src tests tools benchmarks examples
+	$(BIN)/ruff check --fix src tests tools benchmarks examples
+
+wheel: $(VENV)/.developer
+	$(BIN)/python -m pip wheel --no-deps --wheel-dir dist .
+
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Lacewing needs Python 3.11 or newer; set PYTHON=python3.12, say")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	touch $@
+
+# pip learnt dependency groups in 25.1; until it is everywhere the group is read by hand.
+$(VENV)/.developer: $(VENV)/.installed
+	$(BIN)/python -c 'import tomllib; print("\n".join(tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]["dev"]))' > $(VENV)/dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement $(VENV)/dev.txt
+	touch $@
+
+clean:
+	rm -rf $(VENV) dist
