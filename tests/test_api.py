@@ -155,3 +155,14 @@ def test_load_tokenizer(tiny_path):
 def test_hugging_face_directory(tmp_path):
     with lacewing.load(tiny("qwen3", "huggingface", tmp_path), backend="reference") as model:
         assert model.spec.architecture == "qwen3" and model.logits([1]).shape[1] == model.spec.vocab_size
+
+
+@pytest.mark.parametrize("backend", ["reference", "cpu"])
+def test_going_back_behind_a_sliding_window(tmp_path, backend):
+    path = tiny("gemma3", "gguf", tmp_path)
+    options = {"max_tokens": 30, "temperature": 0}
+    with lacewing.load(path, backend=backend, context=128) as model:
+        model.generate("Hello world, this is a text much longer than the window", **options)
+        later = [model.generate("Hello world, it is", **options), model.stats["reused_tokens"]]
+        model.engine.forget()
+        assert later[0] == model.generate("Hello world, it is", **options) and later[1] >= 3

@@ -160,9 +160,14 @@ class Model:
         limits = StepLimits(context=self.spec.context, chunk=CHUNK)
         self.weights: WeightStore = WeightStore(self.spec.tensors)
         self.plan = opened.plan(self.weights.nbytes, limits.chunk)
-        reading = _Background(lambda: self.weights.set_residency(self.plan.residency, progress))
-        self.backend: Backend = open_backend(options.backend, options.threads)  # imports its compiler while the weights are read
-        reading.result()
+        given_up = threading.Event()
+        reading = _Background(lambda: self.weights.set_residency(self.plan.residency, progress, given_up.is_set))
+        try:
+            self.backend: Backend = open_backend(options.backend, options.threads)  # imports its compiler meanwhile
+            reading.result()
+        except BaseException:
+            given_up.set()
+            raise
         self.step: Step = self.backend.compile(self.spec.program, self.weights, limits, progress)
         self.engine = Engine(self.step, self.spec.vocab_size, self.spec.context)
 
@@ -258,7 +263,8 @@ class _Background(Generic[_T]):
 
     def __init__(self, work: Callable[[], _T]):
         self._future: Future[_T] = Future()
-        threading.Thread(target=self._run, args=(work,), daemon=True).start()
+        # Not a daemon: one that is inside native code when the interpreter ends would abort the process.
+        threading.Thread(target=self._run, args=(work,)).start()
 
     def _run(self, work: Callable[[], _T]) -> None:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
 import re
 import shutil
@@ -51,9 +52,11 @@ class Hub:
         """Put one file at `folder`/name. Raises DownloadError."""
         from huggingface_hub import hf_hub_download
 
-        bar = _reporter(f"fetching {name}", progress)
+        bar: dict[str, Any] = {"tqdm_class": _reporter(f"fetching {name}", progress)}
+        if "tqdm_class" not in inspect.signature(hf_hub_download).parameters:  # an older one draws its own bar
+            bar = {}
         try:
-            hf_hub_download(repo, name, local_dir=folder, etag_timeout=_SECONDS, tqdm_class=bar)
+            hf_hub_download(repo, name, local_dir=folder, etag_timeout=_SECONDS, **bar)
         except Exception as error:
             raise DownloadError(f"fetching {name} of {repo} failed: {_first_line(error)}; run the same command to go on") from error
 
