@@ -69,7 +69,7 @@ def write_gguf(path: Path, config: dict[str, Any], weights: dict[str, np.ndarray
     kind = config["model_type"]
     architecture = {"mistral": "llama", "gemma3_text": "gemma3"}.get(kind, kind)
     writer = gguf.GGUFWriter(path, architecture)
-    writer.add_name(path.stem)
+    writer.add_name("tiny")  # llama.cpp expects other tokens of a model named phi3
     for key, value in metadata(config).items():
         add = {
             bool: writer.add_bool,

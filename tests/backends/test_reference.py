@@ -10,7 +10,7 @@ from lacewing.backends import known_backends, open_backend
 from lacewing.backends.base import StepLimits
 from lacewing.backends.reference.backend import ReferenceBackend
 from lacewing.backends.reference.ops import gelu_tanh, silu
-from lacewing.errors import OptionError, WeightError
+from lacewing.errors import BackendError, OptionError, WeightError
 from lacewing.program.ops import Attention, Buffer, Embed, GatedActivation, Linear, Logits, Norm, Rope, RopeSpec, WriteKeysValues
 from lacewing.program.program import KeyValueShape, Program
 from lacewing.quants import by_name
@@ -226,6 +226,16 @@ def test_a_failed_run_does_not_count(step):
         step.run(np.array([1]), np.array([0]), np.array([1]), np.array([0]))
 
 
+def test_not_a_number_shows_in_the_logits_without_warnings():
+    weight = np.ones((5, 8), np.float32)
+    weight[3] = np.inf
+    ops = (Embed("w", X), Norm(X, None, OUT, 1e-6), Logits(OUT, "w"))
+    step = ReferenceBackend().compile(Program(ops, {"w": (5, 8)}, (), 5), {"w": Array("w", weight)}, StepLimits(4))
+    found = step.run(np.array([3, 1]), np.zeros(2, int), np.arange(2), np.arange(2))
+    assert np.isnan(found[0]).all()
+    assert np.isfinite(found[1, :3]).all()
+
+
 def test_weights_are_checked():
     program = Program((Embed("w", X), Logits(X, "w")), {"w": (5, 8)}, (), 5)
     with pytest.raises(WeightError, match="w is missing"):
@@ -259,6 +269,20 @@ def test_backends_are_found_by_name():
     assert {"cpu", "reference"} <= set(known_backends())
     with pytest.raises(OptionError, match="'tpu' does not exist; there are auto, cpu, reference"):
         open_backend("tpu")
+
+
+def test_auto_takes_the_first_that_works(monkeypatch):
+    import lacewing.backends as backends
+
+    def fail(name, threads):
+        raise BackendError(f"no {name} here")
+
+    opened = backends._open
+    monkeypatch.setattr(backends, "_open", lambda name, threads: (fail if name == "cpu" else opened)(name, threads))
+    assert open_backend().name == "reference"
+    monkeypatch.setattr(backends, "_open", fail)
+    with pytest.raises(BackendError, match="no backend works here; cpu: no cpu here; reference: no reference here"):
+        open_backend("auto")
 
 
 QUANTS_32 = ["F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "IQ4_NL", "MXFP4"]

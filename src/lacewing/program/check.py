@@ -58,7 +58,7 @@ class _Checker:
         for view in op.views(op.reads) + op.views(op.writes):
             self.columns(view)
         for view in op.views(op.reads):
-            _require(bool(self.columns(view).all()), f"{ops._show(view)} is read before it is written")
+            _require(bool(self.columns(view).all()), f"{ops.show(view)} is read before it is written")
         rule(self, op)
         for view in op.views(op.writes):
             self.columns(view)[:] = True
@@ -69,7 +69,7 @@ class _Checker:
         flags = self.written.setdefault(buffer.name, np.zeros(max(buffer.width, 0), bool))
         _require(len(flags) == buffer.width, f"buffer {buffer.name} has width {buffer.width} here and {len(flags)} before")
         inside = view.start >= 0 and view.width > 0 and view.start + view.width <= buffer.width
-        _require(inside, f"{ops._show(view)} does not lie in its buffer of width {buffer.width}")
+        _require(inside, f"{ops.show(view)} does not lie in its buffer of width {buffer.width}")
         return flags[view.start : view.start + view.width]
 
     def weight(self, name: str, *shape: int) -> None:
@@ -114,7 +114,7 @@ def _linear(c: _Checker, op: ops.Linear) -> None:
     _require(len(op.biases) in (0, len(op.outs)), f"{len(op.biases)} biases for {len(op.outs)} outs")
     for index, (weight, out) in enumerate(zip(op.weights, op.outs, strict=True)):
         c.weight(weight, out.width, op.x.width)
-        _require(not any(_overlap(out, other) for other in (op.x, *op.outs[:index])), f"{ops._show(out)} overlaps x or another out")
+        _require(not any(_overlap(out, other) for other in (op.x, *op.outs[:index])), f"{ops.show(out)} overlaps x or another out")
     for bias, out in zip(op.biases, op.outs, strict=False):
         if bias is not None:
             c.weight(bias, out.width)

@@ -63,15 +63,16 @@ class Op:
         return type(self).__name__
 
     def __str__(self) -> str:
-        shown = ", ".join(f"{f.name}={_show(getattr(self, f.name))}" for f in fields(self))
+        shown = ", ".join(f"{f.name}={show(getattr(self, f.name))}" for f in fields(self))
         return f"{self.kind}({shown})"
 
 
-def _show(value: object) -> str:
+def show(value: object) -> str:
+    """A field for people: views as `buffer[start:end]`, long tuples shortened."""
     if isinstance(value, View):
         return f"{value.buffer.name}[{value.start}:{value.start + value.width}]"
     if isinstance(value, tuple):
-        return "(" + ", ".join(_show(v) for v in value[:4]) + (", ..." if len(value) > 4 else "") + ")"
+        return "(" + ", ".join(show(v) for v in value[:4]) + (", ..." if len(value) > 4 else "") + ")"
     return str(value)
 
 
@@ -89,7 +90,7 @@ class Embed(Op):
 class Norm(Op):
     """RMS norm: out = x / sqrt(mean(x^2) + eps) * (weight + weight_offset), over each of `heads` equal parts of the width.
 
-    With `add`, x += add happens first, in place (the residual stream). weight (width / heads,) or None for all ones.
+    With `add`, x += add happens first, in place (the residual stream); without it, out may be x itself. weight (width / heads,) or None for all ones.
     """
 
     x: View

@@ -67,8 +67,9 @@ class ReferenceStep:
                 raise OptionError(f"position {position} of slot {slot} comes before position {filled[slot]} has been run")
             filled[slot] = position + 1
         self.state.begin(tokens, slots, positions, outputs)
-        for op in self.program.ops:
-            OPS[type(op)](self.state, op)
+        with np.errstate(all="ignore"):  # infinities and NaN go their way into the logits, where the engine looks for them
+            for op in self.program.ops:
+                OPS[type(op)](self.state, op)
         self.filled = filled
         return self.state.logits
 
