@@ -90,7 +90,8 @@ class Embed(Op):
 class Norm(Op):
     """RMS norm: out = x / sqrt(mean(x^2) + eps) * (weight + weight_offset), over each of `heads` equal parts of the width.
 
-    With `add`, x += add happens first, in place (the residual stream); without it, out may be x itself. weight (width / heads,) or None for all ones.
+    With `add`, x += add happens first, in place (the residual stream); without it, out may be x itself.
+    weight (width / heads,) or None for all ones.
     """
 
     x: View
