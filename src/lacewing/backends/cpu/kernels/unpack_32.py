@@ -14,28 +14,17 @@ from lacewing.backends.cpu.kernels.simd import (
     store_f32,
     store_i32,
 )
-from lacewing.backends.cpu.kernels.tile import MINIMA, SCALES, SCRATCH
-from lacewing.backends.cpu.kernels.transpose import transpose4, transpose1
+from lacewing.backends.cpu.kernels.tile import MINIMA, SCALES
+from lacewing.backends.cpu.kernels.transpose import nibbles16, transpose1, transpose8
 
 BLOCK = 8 * VECTOR_BYTES  # a block of 32 columns in a tile
-
-
-@inline
-def nibbles(source, stride, target, scratch):
-    """16 bytes a row to 8 registers."""
-    transpose4(source, stride, scratch)
-    low = splat_i32(0x0F0F0F0F)
-    for w in range(4):
-        q = load_i32(scratch + VECTOR_BYTES * w)
-        store_i32(target + VECTOR_BYTES * w, q & low)
-        store_i32(target + VECTOR_BYTES * (w + 4), shift_right(q, 4) & low)
 
 
 def unpack_q4_0(source, stride, tile, blocks):
     """18 bytes: float16 d, nibbles. Bytes are the true value + 8."""
     for block in range(blocks):
         store_f32(tile + SCALES + VECTOR_BYTES * block, low_f16(transpose1(source, stride)))
-        nibbles(source + 2, stride, tile + BLOCK * block, tile + SCRATCH)
+        nibbles16(source + 2, stride, tile + BLOCK * block)
         source += 18
 
 
@@ -45,7 +34,7 @@ def unpack_q4_1(source, stride, tile, blocks):
         head = transpose1(source, stride)
         store_f32(tile + SCALES + VECTOR_BYTES * block, low_f16(head))
         store_f32(tile + MINIMA + VECTOR_BYTES * block, high_f16(head))
-        nibbles(source + 4, stride, tile + BLOCK * block, tile + SCRATCH)
+        nibbles16(source + 4, stride, tile + BLOCK * block)
         source += 20
 
 
@@ -63,7 +52,7 @@ def unpack_q5_0(source, stride, tile, blocks):
     """22 bytes: float16 d, 32 fifth bits, nibbles. Bytes are the true value + 16."""
     for block in range(blocks):
         store_f32(tile + SCALES + VECTOR_BYTES * block, low_f16(transpose1(source, stride)))
-        nibbles(source + 6, stride, tile + BLOCK * block, tile + SCRATCH)
+        nibbles16(source + 6, stride, tile + BLOCK * block)
         fifth_bits(transpose1(source + 2, stride), tile + BLOCK * block)
         source += 22
 
@@ -74,7 +63,7 @@ def unpack_q5_1(source, stride, tile, blocks):
         head = transpose1(source, stride)
         store_f32(tile + SCALES + VECTOR_BYTES * block, low_f16(head))
         store_f32(tile + MINIMA + VECTOR_BYTES * block, high_f16(head))
-        nibbles(source + 8, stride, tile + BLOCK * block, tile + SCRATCH)
+        nibbles16(source + 8, stride, tile + BLOCK * block)
         fifth_bits(transpose1(source + 4, stride), tile + BLOCK * block)
         source += 24
 
@@ -85,8 +74,7 @@ def unpack_q8_0(source, stride, tile, blocks):
     for block in range(blocks):
         store_f32(tile + SCALES + VECTOR_BYTES * block, low_f16(transpose1(source, stride)))
         target = tile + BLOCK * block
-        transpose4(source + 2, stride, target)
-        transpose4(source + 18, stride, target + 4 * VECTOR_BYTES)
+        transpose8(source + 2, stride, target)
         for w in range(8):
             store_i32(target + VECTOR_BYTES * w, load_i32(target + VECTOR_BYTES * w) ^ flip)
         source += 34

@@ -16,7 +16,7 @@ from lacewing.backends.cpu.kernels.simd import (
     to_f32,
 )
 from lacewing.backends.cpu.kernels.tile import MINIMA, SCALES, SCRATCH
-from lacewing.backends.cpu.kernels.transpose import transpose4
+from lacewing.backends.cpu.kernels.transpose import nibbles64, transpose4, transpose8
 
 
 @inline
@@ -41,35 +41,23 @@ def scales_and_minima(source, stride, tile):
 
 def unpack_q4_k(source, stride, tile, blocks):
     scales_and_minima(source, stride, tile)
-    scratch = tile + SCRATCH
-    nibble = splat_i32(0x0F0F0F0F)
-    for part in range(8):  # 16 bytes: words 4 * (part % 2) of sub-blocks 2 * (part // 2) and the next
-        transpose4(source + 16 + 16 * part, stride, scratch)
-        target = tile + VECTOR_BYTES * (16 * (part // 2) + 4 * (part % 2))
-        for w in range(4):
-            q = load_i32(scratch + VECTOR_BYTES * w)
-            store_i32(target + VECTOR_BYTES * w, q & nibble)
-            store_i32(target + VECTOR_BYTES * (w + 8), shift_right(q, 4) & nibble)
+    nibbles64(source + 16, stride, tile)
+    nibbles64(source + 80, stride, tile + 32 * VECTOR_BYTES)
 
 
 def unpack_q5_k(source, stride, tile, blocks):
     scales_and_minima(source, stride, tile)
-    scratch = tile + SCRATCH
-    high = scratch + 4 * VECTOR_BYTES
-    transpose4(source + 16, stride, high)
-    transpose4(source + 32, stride, high + 4 * VECTOR_BYTES)
-    nibble, fifth = splat_i32(0x0F0F0F0F), splat_i32(0x10101010)
-    for part in range(8):
-        transpose4(source + 48 + 16 * part, stride, scratch)
-        target = tile + VECTOR_BYTES * (16 * (part // 2) + 4 * (part % 2))
-        bit = 2 * (part // 2)
-        for w in range(4):
-            q = load_i32(scratch + VECTOR_BYTES * w)
-            h = load_i32(high + VECTOR_BYTES * (4 * (part % 2) + w))
-            even = shift_right(shift_left(h, 4), bit)  # bit `bit` of every byte to bit 4
-            store_i32(target + VECTOR_BYTES * w, (q & nibble) | (even & fifth))
-            odd = shift_right(shift_left(h, 3), bit)
-            store_i32(target + VECTOR_BYTES * (w + 8), (shift_right(q, 4) & nibble) | (odd & fifth))
+    nibbles64(source + 48, stride, tile)
+    nibbles64(source + 112, stride, tile + 32 * VECTOR_BYTES)
+    high = tile + SCRATCH
+    transpose8(source + 16, stride, high)
+    fifth = splat_i32(0x10101010)
+    for w in range(8):
+        h = load_i32(high + VECTOR_BYTES * w)
+        for b in range(8):  # bit b of every byte to bit 4: sub-block b
+            at = tile + VECTOR_BYTES * (8 * b + w)
+            bit = shift_left(h, 4 - b) if b < 4 else shift_right(h, b - 4)
+            store_i32(at, load_i32(at) | (bit & fifth))
 
 
 def unpack_q6_k(source, stride, tile, blocks):
