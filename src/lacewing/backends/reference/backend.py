@@ -14,7 +14,7 @@ from lacewing.backends.reference.state import State
 from lacewing.errors import OptionError, UnsupportedModelError, WeightError
 from lacewing.program.program import Program
 
-CACHE_BYTES = 2**30  # of dequantised weights
+CACHE_BYTES = 2**31  # of dequantised weights
 
 
 class ReferenceBackend:
