@@ -1,7 +1,9 @@
 """Native code of the kernels: compiled by Numba once per machine, kept as object files, loaded through llvmlite.
 
-A later start imports no Numba: it maps the objects of the kernels it needs and takes their addresses. A kernel is named
+A later start imports no Numba: it reads the objects of the kernels it needs and takes their addresses. A kernel is named
 `module.function` after its place under `kernels/`; all have the C signature void(int64, int64, int64, int64).
+
+A cached file is an object and the SHA-256 of its bytes: a full disk or a crash can leave files that are cut off or empty.
 """
 
 from __future__ import annotations
@@ -22,6 +24,8 @@ import llvmlite.binding as llvm
 
 from lacewing.backends.base import Progress
 from lacewing.backends.cpu.isa import host_isa, target_machine
+
+DIGEST_BYTES = 32  # of SHA-256
 
 _engine_lock = Lock()
 _addresses: dict[str, int] = {}
@@ -45,7 +49,9 @@ def object_folder() -> Path:
     key = hashlib.sha256(f"{llvmlite.__version__} {version('numba')} {isa} {llvm.get_host_cpu_name()}".encode())
     key.update(llvm.get_host_cpu_features().flatten().encode())
     here = Path(__file__).parent
-    for source in sorted([here / "isa.py", here / "native.py", *(here / "kernels").glob("*.py")]):
+    quants = here.parent.parent / "quants"  # their tables become part of kernels
+    sources = [here / "isa.py", here / "native.py", *(here / "kernels").glob("*.py"), *quants.glob("*.py"), *quants.glob("*.npz")]
+    for source in sorted(sources):
         key.update(source.name.encode() + source.read_bytes())
     return cache_root() / "kernels" / f"{isa.name}-{key.hexdigest()[:16]}"
 
@@ -61,15 +67,17 @@ def load(names: Iterable[str], progress: Progress | None = None) -> dict[str, in
     with _engine_lock:
         wanted = list(dict.fromkeys(names))
         fresh = [name for name in wanted if name not in _addresses]
-        missing = [name for name in fresh if not (object_folder() / f"{name}.o").is_file()]
+        codes = {name: code for name in fresh if (code := _cached(name)) is not None}
+        missing = [name for name in fresh if name not in codes]
         for done, name in enumerate(missing):
             if progress:
                 progress("compiling kernels", done, len(missing))
-            _store(name, compile_object(name))
+            codes[name] = compile_object(name)
+            _store(name, codes[name])
         if progress and missing:
             progress("compiling kernels", len(missing), len(missing))
-        for name in fresh:
-            _engine().add_object_file(llvm.ObjectFileRef.from_data((object_folder() / f"{name}.o").read_bytes()))
+        for code in codes.values():
+            _engine().add_object_file(llvm.ObjectFileRef.from_data(code))
         if fresh:
             _engine().finalize_object()
         for name in fresh:
@@ -82,13 +90,30 @@ def symbol(name: str) -> str:
     return "lacewing_" + name.replace(".", "_")
 
 
+def _cached(name: str) -> bytes | None:
+    """The object of a kernel, or None where there is no whole one."""
+    try:
+        content = (object_folder() / f"{name}.o").read_bytes()
+    except OSError:
+        return None
+    code = content[:-DIGEST_BYTES]
+    return code if hashlib.sha256(code).digest() == content[-DIGEST_BYTES:] else None
+
+
 def _store(name: str, code: bytes) -> None:
+    """Keep an object for the next start. Where the cache cannot be written, the next start compiles again."""
     folder = object_folder()
-    folder.mkdir(parents=True, exist_ok=True)
-    handle, partial = tempfile.mkstemp(dir=folder, prefix=".partial-")
-    with os.fdopen(handle, "wb") as out:
-        out.write(code)
-    os.replace(partial, folder / f"{name}.o")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle, partial = tempfile.mkstemp(dir=folder, prefix=".partial-")
+    except OSError:
+        return
+    try:
+        with os.fdopen(handle, "wb") as out:
+            out.write(code + hashlib.sha256(code).digest())
+        os.replace(partial, folder / f"{name}.o")
+    except OSError:
+        Path(partial).unlink(missing_ok=True)
 
 
 def kernel_function(name: str) -> Callable[..., None]:
