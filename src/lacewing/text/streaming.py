@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 
-from lacewing.text.vocabulary import Vocabulary
+from lacewing.text.vocabulary import TokenType, Vocabulary
 
 
 class StreamDecoder:
@@ -23,7 +23,8 @@ class StreamDecoder:
         data = self._vocabulary.bytes_of(token, self._special)
         if self._strip and data:
             self._strip = False
-            data = data.removeprefix(b" ")
+            if self._vocabulary.types[token] == TokenType.NORMAL:  # before a user-defined token no space was put
+                data = data.removeprefix(b" ")
         return self._utf8.decode(data)
 
     def flush(self) -> str:
