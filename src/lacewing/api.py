@@ -79,7 +79,7 @@ class Opened:
         from lacewing.weights import plan, this_machine
 
         program = self.spec.program
-        kv_bytes = self.spec.context * sum(layer.bytes_per_token() for layer in program.layers)
+        kv_bytes = self.spec.context * program.kv_bytes_per_token
         widths = {view.buffer.name: view.buffer.width for op in program.ops for view in op.views(op.reads + op.writes)}
         buffer_bytes = 4 * (chunk * sum(widths.values()) + self.spec.vocab_size)
         return plan(weight_bytes, self.spec.active_bytes, kv_bytes, buffer_bytes, options or self.options, this_machine())

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lacewing.backends import open_backend
 from tests.checkpoints import CONTEXTS, GOLDEN, prompt_of, tiny
 from tests.models.running import greedy, open_step, run
 
@@ -12,11 +13,13 @@ VALUES = np.load(Path(__file__).parent.parent / "data" / "golden.npz")
 TOLERANCE = 1e-4  # the promise is 1e-3
 
 
+@pytest.mark.parametrize("backend", ["reference", "cpu"])
 @pytest.mark.parametrize("format", ["gguf", "huggingface"])
 @pytest.mark.parametrize("name", GOLDEN)
-def test_logits_and_greedy_tokens_are_those_of_transformers(name, format, tmp_path):
-    spec, step = open_step(tiny(name, format, tmp_path), CONTEXTS.get(name))
+def test_logits_and_greedy_tokens_are_those_of_transformers(name, format, backend, tmp_path):
+    spec, step = open_step(tiny(name, format, tmp_path), CONTEXTS.get(name), open_backend(backend, 2))
     ids, continued = prompt_of(name), VALUES[f"{name}.greedy"].tolist()
     assert spec.vocab_size == 320
     np.testing.assert_allclose(run(step, ids)[VALUES["rows"]], VALUES[f"{name}.logits"], rtol=0, atol=TOLERANCE)
     assert greedy(step, ids, len(continued)) == continued
+    step.close()

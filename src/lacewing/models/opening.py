@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lacewing.errors import UnsupportedModelError, WeightError
 from lacewing.formats.checkpoint import Checkpoint, TensorInfo
@@ -78,7 +78,7 @@ def open_model(checkpoint: Checkpoint, context: int | None = None) -> ModelSpec:
         architecture=config.architecture,
         name=_name(checkpoint),
         config=config,
-        program=program,
+        program=replace(program, kv_itemsize=_kv_itemsize(used)),
         tensors=used,
         vocab_size=config.vocab_size,
         trained_context=config.trained_context,
@@ -132,6 +132,12 @@ def _check_weights(program: Program, tensors: Mapping[str, TensorInfo], where: s
 
 def _some(names: list[str]) -> str:
     return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
+
+
+def _kv_itemsize(tensors: Mapping[str, TensorInfo]) -> int:
+    """Keys and values are as precise as the weights. Those of bfloat16 could exceed the range of float16."""
+    quants = {tensor.quant.name for tensor in tensors.values() if len(tensor.shape) > 1}
+    return 4 if quants <= {"F32", "BF16"} else 2
 
 
 def _active_bytes(program: Program, tensors: Mapping[str, TensorInfo]) -> int:

@@ -17,9 +17,6 @@ class KeyValueShape:
     value_width: int
     window: int | None = None  # positions that attention can still see; None: all
 
-    def bytes_per_token(self, itemsize: int = 2) -> int:
-        return self.key_heads * (self.key_width + self.value_width) * itemsize
-
 
 @dataclass(frozen=True)
 class Program:
@@ -32,6 +29,12 @@ class Program:
     weights: Mapping[str, tuple[int, ...]]
     layers: tuple[KeyValueShape, ...]
     vocab_size: int
+    kv_itemsize: int = 2  # bytes of a stored key or value: 2 float16, 4 float32
+
+    @property
+    def kv_bytes_per_token(self) -> int:
+        """Of all layers."""
+        return sum(layer.key_heads * (layer.key_width + layer.value_width) for layer in self.layers) * self.kv_itemsize
 
     def __str__(self) -> str:
         return "\n".join(str(op) for op in self.ops)

@@ -74,4 +74,4 @@ class HeadJobs:
             words |= {32: 1, 40: weight, 48: float_word(norm.eps)}
         if rope is not None:
             words |= {56: low.angles(rope.rope), 64: len(rope.rope.frequencies), 72: int(rope.rope.adjacent)}
-        return LoweredOp("heads.heads", words, barrier)
+        return LoweredOp(f"heads.heads_{low.kind}", words, barrier)

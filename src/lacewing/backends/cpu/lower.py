@@ -46,12 +46,19 @@ class Lowering:
                 self.heads.flush()
             rule(op, program.ops[position + 1 :])
 
+    @property
+    def kind(self) -> str:
+        """How kernels name the precision of keys and values."""
+        return "f16" if self.program.kv_itemsize == 2 else "f32"
+
     def _store_memory(self) -> None:
+        """Keys and values: zeros, because attention multiplies what lies behind the last position by zero."""
         lanes, context, slots = host_isa().lanes, self.limits.context, self.limits.slots
+        precision = np.float16 if self.program.kv_itemsize == 2 else np.float32
         for layer in self.program.layers:
             blocks = -(-context // lanes) * lanes
-            self.keys.append(np.zeros(slots * layer.key_heads * blocks * layer.key_width, np.float16))
-            self.values.append(np.zeros(slots * layer.key_heads * context * layer.value_width + lanes, np.float16))
+            self.keys.append(np.zeros(slots * layer.key_heads * blocks * layer.key_width, precision))
+            self.values.append(np.zeros(slots * layer.key_heads * context * layer.value_width + lanes, precision))
 
     def emit(self, op: LoweredOp, *written: View) -> LoweredOp:
         """Add an op; what was known of the buffers that it writes is forgotten."""
@@ -200,7 +207,7 @@ class Lowering:
             80: int(self.values[op.layer].ctypes.data), 88: float_word(op.scale), 96: float_word(op.softcap or 0.0),
             104: op.window or 2**30, 112: 0, 120: 0, 128: group,
         }  # fmt: skip
-        made = self.emit(LoweredOp("attention.attention", words, counter=0), op.out)
+        made = self.emit(LoweredOp(f"attention.attention_{self.kind}", words, counter=0), op.out)
         if layer.value_width % 32 == 0:
             self.fusable[op.out] = (made, 112, 120)
 

@@ -1,7 +1,7 @@
 """What happens to queries, keys and values between projection and attention: QK norm, rotary position, storing.
 
-Keys of a head lie in blocks of LANES positions, float16 [position / LANES][column][position % LANES], so that attention
-scores LANES positions at once; values lie position by position, float16 [position][column].
+Keys of a head lie in blocks of LANES positions, [position / LANES][column][position % LANES], so that attention scores
+LANES positions at once; values lie position by position, [position][column]. Both are float16, or float32 where the weights are.
 """
 
 from lacewing.backends.cpu.kernels.functions import cos_sin
@@ -63,42 +63,49 @@ def rotate_pair(pa, pb, pc, ps):
     poke_f32(pb, a * s + b * c)
 
 
-@inline
-def store_head(x, width, head, heads, slot, position, context, keys, values):
-    if keys:
-        blocks = (context + LANES - 1) // LANES
-        block = (slot * heads + head) * blocks + position // LANES
-        at = keys + 2 * (block * width * LANES + position % LANES)
-        for c in range(width):
-            poke_f16(at + 2 * LANES * c, peek_f32(x + 4 * c))
-    if values:
-        at = values + 2 * ((slot * heads + head) * context + position) * width
-        whole = width - width % LANES
-        for c in range(0, whole, LANES):
-            store_f16(at + 2 * c, load_f32(x + 4 * c))
-        for c in range(whole, width):
-            poke_f16(at + 2 * c, peek_f32(x + 4 * c))
+def make_heads(store, poke, itemsize):
+    """`kernel` for keys and values of one precision."""
+
+    @inline
+    def store_head(x, width, head, heads, slot, position, context, keys, values):
+        if keys:
+            blocks = (context + LANES - 1) // LANES
+            block = (slot * heads + head) * blocks + position // LANES
+            at = keys + itemsize * (block * width * LANES + position % LANES)
+            for c in range(width):
+                poke(at + itemsize * LANES * c, peek_f32(x + 4 * c))
+        if values:
+            at = values + itemsize * ((slot * heads + head) * context + position) * width
+            whole = width - width % LANES
+            for c in range(0, whole, LANES):
+                store(at + itemsize * c, load_f32(x + 4 * c))
+            for c in range(whole, width):
+                poke(at + itemsize * c, peek_f32(x + 4 * c))
+
+    def kernel(args, state, thread, threads):
+        """Each head of each token: normalise, rotate, store, as far as asked. Threads share (token, head) evenly."""
+        x, stride, count, width = peek_i64(args), peek_i64(args + HEADS_STRIDE), peek_i64(args + HEADS_COUNT), peek_i64(args + HEADS_WIDTH)
+        norm, weight, eps = peek_i64(args + HEADS_NORM), peek_i64(args + HEADS_WEIGHT), peek_f32(args + HEADS_EPS)
+        table, pairs, adjacent = peek_i64(args + HEADS_ANGLES), peek_i64(args + HEADS_PAIRS), peek_i64(args + HEADS_ADJACENT)
+        keys, values = peek_i64(args + HEADS_KEYS), peek_i64(args + HEADS_VALUES)
+        slots, positions, context = peek_i64(state + STATE_SLOTS), peek_i64(state + STATE_POSITIONS), peek_i64(state + STATE_CONTEXT)
+        todo = count * peek_i64(state + STATE_TOKENS)
+        for index in range(todo * thread // threads, todo * (thread + 1) // threads):
+            t, head = index // count, index % count
+            at = x + t * stride + 4 * width * head
+            if norm:
+                normalise(at, weight, at, width, eps)
+            if table:
+                cosines = table + 8 * pairs * t
+                sines = cosines + 4 * pairs
+                if adjacent:
+                    for i in range(pairs):
+                        rotate_pair(at + 8 * i, at + 8 * i + 4, cosines + 4 * i, sines + 4 * i)
+                else:
+                    rotate_halves(at, cosines, sines, pairs)
+            store_head(at, width, head, count, peek_i32(slots + 4 * t), peek_i32(positions + 4 * t), context, keys, values)
+
+    return kernel
 
 
-def heads(args, state, thread, threads):
-    """Each head of each token: normalise, rotate, store, as far as asked. Threads share (token, head) evenly."""
-    x, stride, count, width = peek_i64(args), peek_i64(args + HEADS_STRIDE), peek_i64(args + HEADS_COUNT), peek_i64(args + HEADS_WIDTH)
-    norm, weight, eps = peek_i64(args + HEADS_NORM), peek_i64(args + HEADS_WEIGHT), peek_f32(args + HEADS_EPS)
-    table, pairs, adjacent = peek_i64(args + HEADS_ANGLES), peek_i64(args + HEADS_PAIRS), peek_i64(args + HEADS_ADJACENT)
-    keys, values = peek_i64(args + HEADS_KEYS), peek_i64(args + HEADS_VALUES)
-    slots, positions, context = peek_i64(state + STATE_SLOTS), peek_i64(state + STATE_POSITIONS), peek_i64(state + STATE_CONTEXT)
-    todo = count * peek_i64(state + STATE_TOKENS)
-    for index in range(todo * thread // threads, todo * (thread + 1) // threads):
-        t, head = index // count, index % count
-        at = x + t * stride + 4 * width * head
-        if norm:
-            normalise(at, weight, at, width, eps)
-        if table:
-            cosines = table + 8 * pairs * t
-            sines = cosines + 4 * pairs
-            if adjacent:
-                for i in range(pairs):
-                    rotate_pair(at + 8 * i, at + 8 * i + 4, cosines + 4 * i, sines + 4 * i)
-            else:
-                rotate_halves(at, cosines, sines, pairs)
-        store_head(at, width, head, count, peek_i32(slots + 4 * t), peek_i32(positions + 4 * t), context, keys, values)
+heads_f16, heads_f32 = make_heads(store_f16, poke_f16, 2), make_heads(store_f32, poke_f32, 4)

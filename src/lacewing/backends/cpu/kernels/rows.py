@@ -11,7 +11,7 @@ from numba import types
 from numba.core.typing.templates import signature
 from numba.extending import intrinsic
 
-from lacewing.backends.cpu.kernels.attention import make_zeros
+from lacewing.backends.cpu.kernels.attention_steps import make_zeros
 from lacewing.backends.cpu.kernels.dot import emit_fma, emit_load
 from lacewing.backends.cpu.kernels.simd import (
     F16,
