@@ -32,6 +32,10 @@ fix: $(VENV)/.developer
 	$(BIN)/ruff format src tests tools benchmarks examples
 	$(BIN)/ruff check --fix src tests tools benchmarks examples
 
+# PEER: a directory with llama.cpp's shared libraries; benchmarks/compare.py says how to get one.
+bench: $(VENV)/.developer
+	$(BIN)/python -m benchmarks.compare --peer "$(PEER)" $(FLAGS)
+
 wheel: $(VENV)/.developer
 	$(BIN)/python -m pip wheel --no-deps --wheel-dir dist .
 

@@ -1,0 +1,133 @@
+"""The files that are measured: two real models, and a large one made of random numbers."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from gguf import GGMLQuantizationType, GGUFReader, GGUFValueType, GGUFWriter
+from gguf.constants import GGML_QUANT_SIZES
+
+from lacewing.hub import cache_dir
+
+REAL = ("smollm2", "gemma3-270m")
+SYNTHETIC = "llama-1b"
+NAMES = (*REAL, SYNTHETIC)
+Q4_K, Q6_K, F32 = GGMLQuantizationType.Q4_K, GGMLQuantizationType.Q6_K, GGMLQuantizationType.F32
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """A dense Llama; the defaults are those of Llama 3.2 1B, but for the vocabulary, which is SmolLM2's."""
+
+    blocks: int = 16
+    width: int = 2048
+    heads: int = 32
+    key_heads: int = 8
+    head_width: int = 64
+    feed_forward: int = 8192
+    context: int = 8192
+    rope_base: float = 500_000.0
+
+    def tensors(self, vocab_size: int) -> dict[str, tuple[tuple[int, ...], GGMLQuantizationType]]:
+        """Name: shape (out, in) and type, in the order of the file."""
+        width, queries, keys = self.width, self.heads * self.head_width, self.key_heads * self.head_width
+        found: dict[str, tuple[tuple[int, ...], GGMLQuantizationType]] = {"token_embd.weight": ((vocab_size, width), Q4_K)}
+        block = {
+            "attn_norm": ((width,), F32),
+            "attn_q": ((queries, width), Q4_K),
+            "attn_k": ((keys, width), Q4_K),
+            "attn_v": ((keys, width), Q4_K),
+            "attn_output": ((width, queries), Q4_K),
+            "ffn_norm": ((width,), F32),
+            "ffn_gate": ((self.feed_forward, width), Q4_K),
+            "ffn_up": ((self.feed_forward, width), Q4_K),
+            "ffn_down": ((width, self.feed_forward), Q4_K),
+        }
+        for index in range(self.blocks):
+            found |= {f"blk.{index}.{name}.weight": tensor for name, tensor in block.items()}
+        return found | {"output_norm.weight": ((width,), F32), "output.weight": ((vocab_size, width), Q6_K)}
+
+
+def path_of(name: str) -> Path:
+    """The file of a measured model, fetched or made into the user's cache if it is not there."""
+    from lacewing.cli.models import fetched
+
+    if name in REAL:
+        return fetched(name).path
+    path = cache_dir() / "benchmarks" / f"{name}-q4_k.gguf"
+    if not path.exists():
+        write_random(path, fetched(REAL[0]).path)
+    return path
+
+
+def write_random(path: Path, vocabulary_of: Path, geometry: Geometry | None = None) -> None:
+    """A model of that geometry with random weights. Its tokenizer is copied from the file `vocabulary_of`."""
+    geometry = geometry or Geometry()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".part")
+    writer = GGUFWriter(partial, "llama")
+    vocab_size = _write_metadata(writer, geometry, vocabulary_of)
+    tensors = geometry.tensors(vocab_size)
+    for name, (shape, kind) in tensors.items():
+        stored = stored_shape(shape, kind)
+        dtype = np.dtype(np.float32 if kind == F32 else np.uint8)
+        writer.add_tensor_info(name, stored, dtype, int(np.prod(stored)) * dtype.itemsize, None if kind == F32 else kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    random = np.random.Generator(np.random.PCG64(1))
+    for shape, kind in tensors.values():
+        writer.write_tensor_data(random_blocks(random, shape, kind))
+    writer.close()
+    os.replace(partial, path)
+
+
+def _write_metadata(writer: GGUFWriter, geometry: Geometry, vocabulary_of: Path) -> int:
+    writer.add_name("random-llama")
+    writer.add_block_count(geometry.blocks)
+    writer.add_context_length(geometry.context)
+    writer.add_embedding_length(geometry.width)
+    writer.add_feed_forward_length(geometry.feed_forward)
+    writer.add_head_count(geometry.heads)
+    writer.add_head_count_kv(geometry.key_heads)
+    writer.add_key_length(geometry.head_width)
+    writer.add_value_length(geometry.head_width)
+    writer.add_rope_dimension_count(geometry.head_width)
+    writer.add_rope_freq_base(geometry.rope_base)
+    writer.add_layer_norm_rms_eps(1e-5)
+    vocab_size = 0
+    for key, field in GGUFReader(vocabulary_of).fields.items():
+        if key.startswith("tokenizer."):
+            value, kind = field.contents(), field.types[0]
+            writer.add_key_value(key, value, kind, field.types[-1] if kind == GGUFValueType.ARRAY else None)
+            vocab_size = len(value) if key == "tokenizer.ggml.tokens" else vocab_size
+    return vocab_size
+
+
+def stored_shape(shape: tuple[int, ...], kind: GGMLQuantizationType) -> tuple[int, ...]:
+    """Rows as bytes for a quant, as they are for floats."""
+    if kind == F32:
+        return shape
+    elements, nbytes = GGML_QUANT_SIZES[kind]
+    return (*shape[:-1], shape[-1] // elements * nbytes)
+
+
+def random_blocks(random: np.random.Generator, shape: tuple[int, ...], kind: GGMLQuantizationType) -> np.ndarray:
+    """Ones for a norm; else random digits under constant scales, so that a row times a unit vector has a length near 1."""
+    if kind == F32:
+        return np.ones(shape, np.float32)
+    stored = stored_shape(shape, kind)
+    nbytes = GGML_QUANT_SIZES[kind][1]
+    blocks = np.frombuffer(random.bytes(int(np.prod(stored))), np.uint8).reshape(-1, nbytes).copy()
+    spread = shape[-1] ** -0.5
+    if kind == Q4_K:  # d, dmin, 12 bytes of 6-bit scales and minima, 256 digits of 4 bits
+        d = spread / (32 * 4.61)  # 4.61: standard deviation of a digit from 0 to 15
+        blocks[:, :4] = np.array([d, 7.5 * d], np.float16).view(np.uint8)
+        blocks[:, 4:12], blocks[:, 12:16] = 0b10_100000, 0  # all scales and minima are 32
+    else:  # Q6_K: 256 digits of 6 bits, 16 scales of 8 bits, d
+        blocks[:, 192:208] = 16
+        blocks[:, 208:] = np.array([spread / (16 * 18.5)], np.float16).view(np.uint8)
+    return blocks.reshape(stored)

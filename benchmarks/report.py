@@ -1,0 +1,112 @@
+"""What the figures are held against, and the table of them."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+SPEED_GOALS = {"generate": (1.0, 1.15), "prompt": (1.3, 2.0)}  # times llama.cpp: at least, aim
+SMOLLM2_GENERATE_AIM = 1.4
+BANDWIDTH_SHARE = (0.90, 0.97)
+FIRST_TOKEN_SECONDS = (1.5, 0.8)
+FIRST_RUN_SECONDS = 40.0
+DIVERGENCE = 0.002  # nats
+EAGER_FACTOR, EAGER_BYTES, LAZY_BYTES = 1.1, 250e6, 300e6  # memory besides keys and values: factor of the file + bytes; bytes
+
+WIDTH = 150  # characters, where the output goes to a file
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line: what was measured, both figures, the ratio that counts, what is asked of it, and whether it is reached."""
+
+    name: str
+    ours: str
+    peer: str
+    result: float
+    shown: str
+    goal: str
+    reached: bool | None  # None: nothing is asked
+
+
+def spread(values: Sequence[float], digits: int = 1) -> str:
+    """Median, and the smallest and largest in brackets."""
+    return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
+
+
+def speed_rows(model: str, ours: Sequence[dict[str, float]], peer: Sequence[dict[str, float]]) -> list[Row]:
+    """Generation and prompt of one model, a measurement a round."""
+    rows = []
+    for what, (least, aim) in SPEED_GOALS.items():
+        a, b = [one[what] for one in ours], [one[what] for one in peer]
+        ratio = statistics.median(a) / statistics.median(b)
+        aim = SMOLLM2_GENERATE_AIM if (model, what) == ("smollm2", "generate") else aim
+        goal = f"{least} x, aim {aim} x"
+        rows.append(Row(f"{model} {what}, tokens/s", spread(a), spread(b), ratio, f"{ratio:.2f} x", goal, ratio >= least))
+    return rows
+
+
+def bandwidth_row(model: str, speeds: Sequence[dict[str, float]], bytes_per_token: int, bandwidths: Sequence[float]) -> Row:
+    """Generation as a share of what memory can deliver."""
+    rates = [one["generate"] * bytes_per_token / 1e9 for one in speeds]
+    share = statistics.median(rates) / (statistics.median(bandwidths) / 1e9)
+    least, aim = BANDWIDTH_SHARE
+    reads = f"reads {spread([one / 1e9 for one in bandwidths])}"
+    name = f"{model} weights, GB/s ({bytes_per_token / 1e6:.0f} MB a token)"
+    return Row(name, spread(rates), reads, share, f"{share:.1%}", f"{least:.0%}, aim {aim:.0%}", share >= least)
+
+
+def memory_row(model: str, residency: str, nbytes: int, file_bytes: int) -> Row:
+    """Anonymous memory without keys and values."""
+    limit = EAGER_FACTOR * file_bytes + EAGER_BYTES if residency == "eager" else LAZY_BYTES
+    name = f"{model} {residency}, memory besides keys and values, MB"
+    return Row(name, f"{nbytes / 1e6:.0f}", "", nbytes, f"{nbytes / 1e6:.0f} MB", f"at most {limit / 1e6:.0f} MB", nbytes <= limit)
+
+
+def first_token_row(seconds: Sequence[float]) -> Row:
+    middle, (most, aim) = statistics.median(seconds), FIRST_TOKEN_SECONDS
+    name = "smollm2, command to first token, s"
+    return Row(name, spread(seconds, 2), "", middle, f"{middle:.2f} s", f"at most {most} s, aim {aim} s", middle <= most)
+
+
+def first_run_row(model: str, seconds: float) -> Row:
+    shown, goal = f"{seconds:.1f}", f"at most {FIRST_RUN_SECONDS:.0f} s"
+    return Row(f"{model}, first run of all, s", shown, "", seconds, f"{shown} s", goal, seconds <= FIRST_RUN_SECONDS)
+
+
+def divergence_rows(model: str, found: dict[str, Any]) -> list[Row]:
+    """The divergence itself, and the peer's own rounding beside it."""
+    ours, exact, to_exact = found["peer_to_ours"], found["peer_to_exact"], found["exact_to_ours"]
+    name, mean = f"{model}, KL of llama.cpp to us, nats ({found['tokens']} tokens)", ours["mean"]
+    reached = mean <= DIVERGENCE
+    return [
+        Row(name, f"{mean:.5f}", "", mean, f"same favourite {ours['same_favourite']:.1%}", f"at most {DIVERGENCE}", reached),
+        Row(f"{model}, KL of llama.cpp to exact arithmetic", "", f"{exact['mean']:.5f}", exact["mean"], "", "", None),
+        Row(f"{model}, KL of exact arithmetic to us", f"{to_exact['mean']:.5f}", "", to_exact["mean"], "", "", None),
+    ]
+
+
+def show(facts: dict[str, Any], rows: Sequence[Row]) -> None:
+    """The table for people."""
+    console = Console()
+    if not console.is_terminal:
+        console.width = WIDTH
+    table = Table(title="Lacewing beside llama.cpp: medians (smallest to largest)", title_justify="left")
+    for heading in ("", "Lacewing", "llama.cpp", "result", "goal", ""):
+        table.add_column(heading, overflow="fold")
+    for row in rows:
+        mark = {True: "[green]reached[/]", False: "[red]missed[/]", None: ""}[row.reached]
+        table.add_row(row.name, row.ours, row.peer, row.shown, row.goal, mark)
+    for name, value in facts.items():
+        console.print(f"{name}: {value}", highlight=False, markup=False)
+    console.print(table)
+
+
+def as_json(facts: dict[str, Any], rows: Sequence[Row], raw: dict[str, Any]) -> dict[str, Any]:
+    """Everything, also each single measurement."""
+    return {"facts": facts, "rows": [asdict(row) for row in rows], "raw": raw}

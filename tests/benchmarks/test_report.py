@@ -1,0 +1,57 @@
+"""The figures are held against the goals rightly."""
+
+import numpy as np
+import pytest
+
+from benchmarks import compare, divergence, report
+
+
+def test_speed_counts_the_ratio_of_medians():
+    ours, peer = [{"prompt": p, "generate": 10.0} for p in (10, 26, 90)], [{"prompt": 20.0, "generate": 11.0}] * 3
+    generate, prompt = report.speed_rows("gemma3-270m", ours, peer)
+    assert (prompt.shown, prompt.reached) == ("1.30 x", True) and (generate.shown, generate.reached) == ("0.91 x", False)
+    assert report.speed_rows("smollm2", ours, peer)[0].goal == "1.0 x, aim 1.4 x"
+
+
+def test_bandwidth_share():
+    row = report.bandwidth_row("llama-1b", [{"generate": 25.0}], 600_000_000, [16e9])
+    assert row.shown == "93.8%" and row.reached
+
+
+@pytest.mark.parametrize(
+    ("residency", "nbytes", "reached"), [("eager", 1005e6, True), ("eager", 1015e6, False), ("lazy", 301e6, False)]
+)
+def test_memory(residency, nbytes, reached):
+    assert report.memory_row("llama-1b", residency, int(nbytes), 690_000_000).reached is reached
+
+
+def test_divergence_of_equal_and_of_known_distributions():
+    rows = np.random.Generator(np.random.PCG64(1)).normal(size=(40, 7)).astype(np.float32)
+    assert divergence.compare(rows, rows + 3) == {
+        "mean": pytest.approx(0, abs=1e-6),
+        "max": pytest.approx(0, abs=1e-6),
+        "same_favourite": 1,
+    }
+    two = divergence.compare(np.log([[0.75, 0.25]]), np.log([[0.5, 0.5]]))
+    assert two["mean"] == pytest.approx(0.75 * np.log(1.5) + 0.25 * np.log(0.5))
+
+
+def test_the_text_is_long_enough(smollm2_path):
+    from lacewing import load_tokenizer
+
+    assert len(load_tokenizer(smollm2_path).encode_prompt(divergence.TEXT.read_text())) >= 512
+
+
+def test_flags(tmp_path, capsys):
+    options = compare.parse(["--peer", str(tmp_path), "--models", "smollm2,llama-1b"])
+    assert options.models == ["smollm2", "llama-1b"] and (options.threads, options.prompt, options.generate) == (2, 128, 32)
+    for wrong in (["--peer", str(tmp_path / "no")], ["--peer", str(tmp_path), "--models", "gpt"], []):
+        with pytest.raises(SystemExit):
+            compare.parse(wrong)
+    assert "is not measured" in capsys.readouterr().err
+
+
+def test_the_table_is_printed(capsys):
+    report.show({"machine": "a [bracket]"}, [report.first_token_row([0.7, 0.9, 0.8]), report.first_run_row("smollm2", 50)])
+    shown = capsys.readouterr().out
+    assert "a [bracket]" in shown and "0.80 (0.70 to 0.90)" in shown and "reached" in shown and "missed" in shown
