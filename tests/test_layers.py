@@ -1,0 +1,159 @@
+"""The shape of the source: who may import whom, which library belongs to which part, how long a file may be. Data first."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "src" / "lacewing"
+
+# Highest first. A part imports only from lower lines; the parts of one line never import each other.
+LAYERS = (
+    ("__main__",),
+    ("cli",),
+    ("chat", "server"),
+    ("__init__",),
+    ("api",),
+    ("assistant",),
+    ("engine", "text", "hub"),
+    ("models",),
+    ("weights",),
+    ("backends",),
+    ("program", "formats"),
+    ("quants",),
+    ("options",),
+    ("errors",),
+)
+# Files that may name one backend; all others see `backends` and its contract, `backends.base`.
+KNOWS_A_BACKEND = {"cli/bench.py": "cpu"}  # asks for the read bandwidth
+
+# Where each library may be imported. One that is not here may not be imported at all.
+LIBRARIES = {
+    "numpy": ("api", "backends", "engine", "formats", "models", "program", "quants", "text", "weights"),
+    "numba": ("backends/cpu",),
+    "llvmlite": ("backends/cpu",),
+    "tokenizers": ("text",),
+    "jinja2": ("text",),
+    "huggingface_hub": ("hub",),
+    "rich": ("cli", "chat"),
+    "typer": ("cli",),
+    "prompt_toolkit": ("chat",),
+    "psutil": ("weights", "backends"),
+}
+# What a person does not wait for: modules that must not come with these imports.
+SLOW = ("numba", "huggingface_hub", "torch", "transformers", "gguf", "safetensors", "wgpu")
+LAZY = {
+    "import lacewing": ("numpy", "tokenizers", "jinja2", "typer", "rich", "llvmlite", *SLOW),
+    "import lacewing.cli.app": ("numpy", "tokenizers", "jinja2", "llvmlite", *SLOW),
+    "import lacewing.api, lacewing.formats, lacewing.models, lacewing.weights": ("tokenizers", "jinja2", "llvmlite", *SLOW),
+    "import lacewing.engine.engine, lacewing.assistant": ("tokenizers", "jinja2", "llvmlite", *SLOW),
+    "import lacewing.backends.cpu": SLOW,
+}
+
+FILE_LINES, FUNCTION_LINES = 330, 60
+LONGER_FILES = {"backends/cpu/kernels/simd.py": 440}  # one vocabulary of vector operations, a line or two each
+
+FILES = {path.relative_to(PACKAGE).as_posix(): path for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+@functools.cache
+def tree_of(file: str) -> ast.Module:
+    return ast.parse(FILES[file].read_text(encoding="utf-8"))
+
+
+def part_of(file: str) -> str:
+    return file.split("/")[0].removesuffix(".py")
+
+
+def imports(file: str) -> Iterator[tuple[int, str]]:
+    """Line and dotted name of everything that a file imports, also inside functions."""
+    for node in ast.walk(tree_of(file)):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}:{node.lineno} is a relative import"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            yield from ((node.lineno, name) for name in names)
+
+
+def own_imports(file: str) -> Iterator[tuple[int, list[str]]]:
+    """Line and path under `lacewing` of the project's own modules."""
+    for line, name in imports(file):
+        first, *rest = name.split(".")
+        if first == "lacewing" and rest and rest[0] != "__version__":
+            yield line, rest
+
+
+def test_every_part_has_its_place():
+    placed = {part for layer in LAYERS for part in layer}
+    assert {part_of(file) for file in FILES} <= placed
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_imports_go_down(file):
+    height = {part: -row for row, layer in enumerate(LAYERS) for part in layer}
+    part = part_of(file)
+    for line, path in own_imports(file):
+        target = path[0] if path[0] in height else "__init__"
+        assert target == part or height[target] < height[part], f"{file}:{line}: {part} imports {target}, which is not below it"
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_backends_stay_apart(file):
+    backends = {path.name for path in (PACKAGE / "backends").iterdir() if path.is_dir()}
+    own = file.split("/")[1] if part_of(file) == "backends" else KNOWS_A_BACKEND.get(file)
+    for line, path in own_imports(file):
+        if path[0] == "backends" and len(path) > 1 and path[1] in backends:
+            assert path[1] == own, f"{file}:{line} reaches into the backend {path[1]}"
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_libraries_stay_in_their_parts(file):
+    for line, name in imports(file):
+        library = name.split(".")[0]
+        if library not in sys.stdlib_module_names | {"lacewing"}:
+            assert file.removesuffix(".py").startswith(LIBRARIES.get(library, ())), f"{file}:{line} imports {library}"
+
+
+@pytest.mark.parametrize("statement", LAZY)
+def test_imports_are_light(statement):
+    code = f"import sys\n{statement}\nprint(*sorted({{name.split('.')[0] for name in sys.modules}}))"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert "lacewing" in loaded and not set(LAZY[statement]) & set(loaded)
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_files_and_functions_are_short(file):
+    lines = len(FILES[file].read_text(encoding="utf-8").splitlines())
+    assert lines <= LONGER_FILES.get(file, FILE_LINES), f"{file} has {lines} lines: divide it"
+    for node in ast.walk(tree_of(file)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.end_lineno:
+            length = node.end_lineno - node.lineno + 1
+            assert length <= FUNCTION_LINES, f"{file}:{node.lineno} {node.name} has {length} lines: divide it"
+
+
+def test_exceptions_are_still_needed():
+    for file, limit in LONGER_FILES.items():
+        lines = len(FILES[file].read_text(encoding="utf-8").splitlines())
+        assert FILE_LINES < lines <= limit
+    assert set(KNOWS_A_BACKEND) <= set(FILES)
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_input_is_never_asserted(file):
+    """Python removes `assert` when told to optimise; what a person or a file gives is checked with an error of ours."""
+    asserts = [node.lineno for node in ast.walk(tree_of(file)) if isinstance(node, ast.Assert)]
+    assert not asserts, f"{file}:{asserts[0]}"
+
+
+def test_public_names():
+    import lacewing
+
+    assert all(hasattr(lacewing, name) for name in lacewing.__all__)
+    assert sorted(lacewing.__all__) == ["LacewingError", "Model", "Sampling", "__version__", "load", "load_tokenizer"]
