@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -23,7 +25,7 @@ def shown(stops: list[str], deltas: list[str]) -> tuple[str, str | None]:
 def test_however_the_text_is_cut(stops: list[str], text: str, cuts: list[int]):
     first = min((text.find(stop) for stop in stops if stop in text), default=-1)
     edges = sorted({0, len(text), *(cut for cut in cuts if cut < len(text))})
-    deltas = [text[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    deltas = [text[a:b] for a, b in pairwise(edges)]
     result, hit = shown(stops, deltas)
     assert result == (text if first < 0 else text[:first])
     assert (hit is None) == (first < 0)

@@ -15,7 +15,7 @@ NORMAL, UNKNOWN, CONTROL, USER, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 CHATML = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 
 
-MERGES = "h e|l l|he ll|hell o|Ġ w|o r|Ġw or|l d|Ġwor ld|Ġ Ġ".split("|")
+MERGES = ["h e", "l l", "he ll", "hell o", "Ġ w", "o r", "Ġw or", "l d", "Ġwor ld", "Ġ Ġ"]
 
 
 def byte_level(**changes: Any) -> dict[str, Any]:
@@ -37,7 +37,8 @@ def byte_level(**changes: Any) -> dict[str, Any]:
 
 def sentencepiece(**changes: Any) -> dict[str, Any]:
     """SentencePiece style: <unk>, <s>, </s>, 256 bytes, scored pieces, a user-defined run of spaces, a control token."""
-    scored = "▁ h e l o w r d t a he ll hell hello ▁hello ▁w or ▁wor ld ▁world é 世".split()
+    scored = [*"▁heloworldta", "he", "ll", "hell", "hello", "▁hello", "▁w", "or", "▁wor", "ld", "▁world", "é", "世"]
+    scored = list(dict.fromkeys(scored))
     tokens = ["<unk>", "<s>", "</s>", *(f"<0x{value:02X}>" for value in range(256)), *scored, "  ", "<|end|>"]
     types = [UNKNOWN, CONTROL, CONTROL] + [BYTE] * 256 + [NORMAL] * len(scored) + [USER, CONTROL]
     scores = [0.0] * 259 + [-float(i) for i in range(len(scored))] + [0.0, 0.0]

@@ -60,12 +60,14 @@ def _joins_words(vocabulary: Vocabulary) -> bool:
 
 def _name(vocabulary: Vocabulary, token: int) -> str:
     """The name under which the library knows an id; of control tokens one that no text has, as it starts with NUL."""
-    return vocabulary.pieces[token] if vocabulary.types[token] in _REACHABLE else f"\0token {token}"
+    return (
+        f"\0token {token}" if vocabulary.types[token] not in _REACHABLE or token in vocabulary.guarded else vocabulary.pieces[token]
+    )
 
 
 def _bpe(vocabulary: Vocabulary, merges: list[tuple[str, str]], **options: Any) -> models.BPE:
     names = dict(vocabulary.ids)
-    for token in np.flatnonzero(~np.isin(vocabulary.types, _REACHABLE)).tolist():
+    for token in [*np.flatnonzero(~np.isin(vocabulary.types, _REACHABLE)).tolist(), *vocabulary.guarded]:
         if names.pop(vocabulary.pieces[token], None) is not None:
             names[_name(vocabulary, token)] = token
     try:
@@ -80,6 +82,6 @@ def _bpe(vocabulary: Vocabulary, merges: list[tuple[str, str]], **options: Any) 
 
 def _with_user_tokens(core: hf.Tokenizer, vocabulary: Vocabulary) -> hf.Tokenizer:
     """User-defined tokens (runs of spaces or newlines, tags) are found in raw text before anything else."""
-    texts = [vocabulary.pieces[token] for token in vocabulary.of_type(TokenType.USER)]
+    texts = [vocabulary.pieces[token] for token in vocabulary.of_type(TokenType.USER) if token not in vocabulary.guarded]
     core.add_tokens([hf.AddedToken(text, special=False, normalized=False) for text in texts if text])
     return core

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from operator import itemgetter
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -143,13 +144,15 @@ class _Fields:
 
     def merges(self) -> list[tuple[str, str]]:
         """ "A B" pairs; the separator is the first space that is not the first character."""
-        pairs = []
-        for i, merge in enumerate(self.texts("merges")):
-            at = merge.find(" ", 1)
-            if at < 1:
-                raise TokenizerError(f"tokenizer.ggml.merges[{i}] is {merge[:40]!r}, not two pieces with a space between")
-            pairs.append((merge[:at], merge[at + 1 :]))
-        return pairs
+        merges = self.texts("merges")
+        pairs = [tuple(merge.split(" ", 1)) for merge in merges]
+        if set(map(len, pairs)) <= {2} and all(map(itemgetter(0), pairs)):
+            return cast(list[tuple[str, str]], pairs)
+        cuts = [merge.find(" ", 1) for merge in merges]
+        if min(cuts) < 1:
+            i = next(i for i, cut in enumerate(cuts) if cut < 1)
+            raise TokenizerError(f"tokenizer.ggml.merges[{i}] is {merges[i][:40]!r}, not two pieces with a space between")
+        return [(merge[:cut], merge[cut + 1 :]) for merge, cut in zip(merges, cuts, strict=True)]
 
     def types(self, size: int) -> npt.NDArray[np.uint8]:
         if self._get("token_type") is None:

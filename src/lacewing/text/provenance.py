@@ -100,7 +100,7 @@ class Text(str):
         a, b, c = str.rpartition(self, sep)
         return self._cut(a, 0), self._cut(b, len(a)), self._cut(c, len(a) + len(b))
 
-    def replace(self, old: str, new: str, count: SupportsIndex = -1, /) -> Text:
+    def replace(self, old: str, new: str, /, count: SupportsIndex = -1) -> Text:
         if not old:
             return Text(str.replace(self, old, new, count))
         return as_text(join(self.split(old, count), new))

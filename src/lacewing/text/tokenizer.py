@@ -104,7 +104,7 @@ class Tokenizer:
 
     @cached_property
     def _control_ids(self) -> frozenset[int]:
-        return frozenset(self._vocabulary.of_type(TokenType.CONTROL))
+        return frozenset((*self._vocabulary.of_type(TokenType.CONTROL), *self._vocabulary.guarded))
 
     @cached_property
     def _starts(self) -> re.Pattern[str]:

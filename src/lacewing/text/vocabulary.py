@@ -15,6 +15,7 @@ from lacewing.errors import TokenizerError
 SPACE = "▁"  # how SentencePiece spells a space
 MAX_PIECES = 1 << 22
 MAX_PIECE_LENGTH = 1 << 16
+_MARKUP = re.compile(r"<\|.*|.*\|>|<｜.*｜>|\[/?[A-Z_]+\]|</?(start|end)_of_turn>", re.DOTALL)
 _BYTE_PIECE = re.compile(r"<0x([0-9A-F]{2})>")
 
 
@@ -94,8 +95,14 @@ class Vocabulary:
 
     @cached_property
     def control(self) -> dict[str, int]:
-        """Text to id of the tokens that text from a user must never become."""
-        return {self.pieces[i]: i for i in self.of_type(TokenType.CONTROL, TokenType.UNKNOWN) if self.pieces[i]}
+        """Text to id of the tokens that only markup is matched with: control tokens, the unknown one, and `guarded`."""
+        ids = [*self.of_type(TokenType.CONTROL, TokenType.UNKNOWN), *self.guarded]
+        return {self.pieces[i]: i for i in ids if self.pieces[i]}
+
+    @cached_property
+    def guarded(self) -> frozenset[int]:
+        """User-defined tokens that look like markup, as DeepSeek's `<｜User｜>`: decoded as text, not for users to write."""
+        return frozenset(i for i in self.of_type(TokenType.USER) if _MARKUP.fullmatch(self.pieces[i]))
 
     @cached_property
     def _hidden(self) -> frozenset[int]:
