@@ -25,7 +25,8 @@ def plain(pieces: list[str], ids: list[int], scores: list[float]) -> list[tuple[
 def test_merges_equal_the_plain_way(pieces: set[str], data: st.DataObject):
     rows = sorted(pieces)
     ids = sorted(data.draw(st.sets(st.sampled_from(range(len(rows)))))) if rows else []
-    scores = data.draw(st.lists(st.sampled_from([-3.0, -1.0, 0.0]), min_size=len(ids), max_size=len(ids)))
+    levels = data.draw(st.sampled_from([[-3.0, -1.0, 0.0], range(1000)]))
+    scores = data.draw(st.lists(st.sampled_from(levels), min_size=len(ids), max_size=len(ids), unique=len(levels) > 3))
     assert derive_merges(rows, np.array(ids, np.int64), np.array(scores)) == plain(rows, ids, scores)
 
 

@@ -39,8 +39,23 @@ def derive_merges(pieces: list[str], ids: npt.NDArray[np.int64], scores: npt.NDA
     right = table.find(hashes.of(cut, starts[owner + 1]))
     keep = right >= 0
     owner, left, right = owner[keep], left[keep], right[keep]
-    order = np.lexsort((ids[right], ids[left], -lengths[right], -lengths[left], -scores[owner]))
-    return [(texts[a], texts[b]) for a, b in zip(left[order].tolist(), right[order].tolist(), strict=True)]
+    order = _order(scores, owner, lengths[left], lengths[right], ids[left], ids[right])
+    text = texts.__getitem__
+    return list(zip(map(text, left[order].tolist()), map(text, right[order].tolist()), strict=True))
+
+
+def _order(scores: npt.NDArray[np.float64], owner: npt.NDArray[np.int64], *ties: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """The order of the splits: by score, then as `derive_merges` says. `owner` ascends, and within one the left half grows."""
+    ranked = np.argsort(-scores, kind="stable")
+    if (np.diff(scores[ranked]) == 0).any():
+        left, right, left_id, right_id = ties
+        return np.lexsort((right_id, left_id, -right, -left, -scores[owner]))
+    # Scores differ, as they usually do: whole pieces are put in order, each with its splits backwards.
+    count = np.bincount(owner, minlength=len(scores))
+    last = np.cumsum(count)[ranked] - 1
+    count = count[ranked]
+    first = np.cumsum(count) - count
+    return np.repeat(last + first, count) - np.arange(len(owner))
 
 
 class _SubstringHashes:
