@@ -135,6 +135,7 @@ LONG = {
     "deep signs": "{{ " + "-" * 10_000 + "1 }}",
     "a long sum": "{{ 1" + "+1" * 7_000 + " }}",
     "deep loops": "{% for x in [1] %}" * 150 + "{% endfor %}" * 150,
+    "a long format": "{{ ('{' ~ ':' * 50000).format(1) }}",
     "open comments": "{#" * 100_000,
     "a long source": "x" * 300_000,
 }

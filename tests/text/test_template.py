@@ -245,6 +245,7 @@ def test_environment():
     assert render("{% macro m(x) %}<{{ x }}>{% endmacro %}{{ m('a') ~ m(2) ~ none ~ 1.5 }}") == "<a><2>None1.5"
     assert render("{{ messages | selectattr('role', 'equalto', 'user') | map(attribute='content') | list | length }}") == "1"
     assert render("{{ {'a': [1, 'x']} }}{{ ('%02d' % 7) }}{{ '{:>4}'.format('x') }}") == "{'a': [1, 'x']}07   x"
+    assert render("""{{ '{"a": {"b": %s}}' % 1 }}{{ '[{}]'.format(1) }}""") == '{"a": {"b": 1}}[1]'
     assert render("{{ 'a,b'.split(',') | join('+') }}{{ [[1, 2], [3]] | sum(start=0) if false }}{{ [1, 2] | sum }}") == "a+b3"
 
 

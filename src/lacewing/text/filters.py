@@ -120,7 +120,10 @@ def _making(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def check_growth(name: str, given: tuple[Any, ...]) -> None:
-    """Refuses an operation on strings whose result would be far larger than what it is given, before it runs."""
+    """Refuses an operation on strings whose result would be far larger than what it is given, before it runs.
+
+    `name` is that of a filter or method; "format" is the filter and `%`, "format_map" is `str.format`.
+    """
     text, *rest = given
     budget = current()
     if name.startswith(_LOOKING):
@@ -132,8 +135,8 @@ def check_growth(name: str, given: tuple[Any, ...]) -> None:
     if name == "replace":
         old = rest[0] if rest and isinstance(rest[0], str) else ""
         size += (str.count(text, old) if isinstance(text, str) else size + 1) * longest
-    elif name in ("format", "format_map", "%"):
-        check_layout(str(text))
+    elif name in ("format", "format_map"):
+        check_layout(str(text), braces=name == "format_map")
         size += (str(text).count("{") + str(text).count("%")) * (sum(map(_size, rest)) + numbers)
     elif name == "indent":
         size += (str(text).count("\n") + 1) * max(longest, numbers, 4)
@@ -144,11 +147,11 @@ def check_growth(name: str, given: tuple[Any, ...]) -> None:
     budget.string(size)
 
 
-def check_layout(layout: str) -> None:
-    """Refuses widths of six and more digits, and widths taken from arguments, in a format."""
+def check_layout(layout: str, braces: bool) -> None:
+    """Refuses widths of six and more digits, and widths taken from arguments, in a format of `str.format` or of `%`."""
     if re.search(r"\d{6}", layout):
         raise TemplateError("it formats with a width of more than five digits")
-    if re.search(r"%[^%a-zA-Z]*\*|\{[^{}]*[:!][^{}]*\{", layout):
+    if re.search(r"\{[^{}]+\{" if braces else r"%[^%a-zA-Z]*\*", layout):
         raise TemplateError("it formats with a width from an argument")
 
 
@@ -158,15 +161,15 @@ def _size(value: Any) -> int:
     return 24 if value is None or isinstance(value, (int, float)) else 8 * current()._weight(value)
 
 
-def _join(value: Any, d: str = "", attribute: str | int | None = None) -> str:
+def _join(value: Any, d: Any = "", attribute: str | int | None = None) -> str:
     budget = current()
-    items: list[str] = []
+    separator, items = as_string(d), list[str]()
     for item in Each(value):
         if attribute is not None:
             item = item.get(attribute, "") if isinstance(item, dict) else ""
         items.append(as_string(item))
-    budget.string(sum(map(len, items)) + len(d) * len(items))
-    return join(items, as_string(d))
+    budget.string(sum(map(len, items)) + len(separator) * len(items))
+    return join(items, separator)
 
 
 def _sum(value: Any, attribute: str | int | None = None, start: float = 0) -> float:

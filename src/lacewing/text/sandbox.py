@@ -45,7 +45,6 @@ _MUTATING: dict[type, frozenset[str]] = {
 _FOLLOWED = (Macro, LoopContext, BlockReference)  # what they return was joined by `Sandbox.concat`
 _HOLDERS = (dict, list, tuple, LoopContext)  # their methods hand on what they hold
 
-
 MAX_TOKENS = 16_000  # of a template's source; the longest in use has 2,500
 
 
@@ -121,7 +120,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
         def guarded(*args: Any, **kwargs: Any) -> str:
             given = (value.__self__, *args, *(inner for key, inner in kwargs.items() if not key.startswith("_")))
-            check_growth("format", given)
+            check_growth("format_map", given)
             kwargs = {key: inner for key, inner in kwargs.items() if not key.startswith("_")}
             result = str.__str__(formatted(*args, **kwargs))
             return Text(result) if touched(given) else result
@@ -135,7 +134,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
             budget.string(len(left) + len(right))
             return join([left, right])
         if operator_ == "%" and isinstance(left, str):
-            check_growth("%", (left, *(right if isinstance(right, tuple) else (right,))))
+            check_growth("format", (left, *(right if isinstance(right, tuple) else (right,))))
             result = str.__str__(left) % right
             return Text(result) if touched((left, right)) else result
         if operator_ in ("*", "**"):
