@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from lacewing.errors import TokenizerError
 from tests.text import vocabularies as v
@@ -94,3 +96,36 @@ def test_repeated_and_empty_pieces():
     tokens[-3] = "he"
     tokenizer = v.tokenizer({**v.byte_level(), "tokenizer.ggml.tokens": tokens})
     assert tokenizer.decode(tokenizer.encode("hello")) == "hello"
+
+
+VALUES: list[Any] = [
+    *(None, True, -1, 0, 3, 2**31, 2**63, 1.5, float("nan"), "", "a", "gpt2", "llama", "gemma4", "default", {}, b"a"),
+    *([], [1], ["a"], ["a", "a"], [""], ["a b", " "], [None], [[1]], ["<0x41>"] * SIZE),
+    *(np.zeros(0), np.zeros(3), np.zeros((2, 2)), np.array(3), np.zeros(SIZE, np.int64), np.zeros(SIZE, np.float64)),
+    *(np.full(SIZE, value, np.int32) for value in (3, 4, 6)),
+    np.full(SIZE, np.inf, np.float32),
+]
+KEYS = [
+    *v.byte_level(),
+    *v.sentencepiece(),
+    "tokenizer.ggml.eot_token_id",
+    "tokenizer.ggml.eos_token_ids",
+    "tokenizer.ggml.unknown_token_id",
+]
+
+
+@given(st.booleans(), st.dictionaries(st.sampled_from(KEYS), st.sampled_from(range(len(VALUES))), min_size=1, max_size=3))
+@settings(max_examples=300, deadline=None)
+def test_any_mixture_works_or_is_refused(bytes_kind: bool, changes: dict[str, int]):
+    metadata = {**(v.byte_level() if bytes_kind else v.sentencepiece()), **{key: VALUES[i] for key, i in changes.items()}}
+    try:
+        tokenizer = v.tokenizer(metadata)
+        ids = tokenizer.encode("hello <|im_end|> wörld")
+        tokenizer.encode_markup("hello <|im_end|> wörld")
+        tokenizer.decode(ids)
+        tokenizer.decode(list(range(tokenizer.vocab_size)), special=True)
+    except TokenizerError:
+        pass
+    else:
+        assert all(0 <= token < tokenizer.vocab_size for token in ids)
+        assert not any(map(tokenizer.is_control, ids))

@@ -7,6 +7,9 @@ import os
 import numpy as np
 import numpy.typing as npt
 
+from lacewing.errors import TokenizerError
+
+MAX_CHARACTERS = 1 << 23  # of all pieces; Gemma's have 1.8 million
 _U64 = np.uint64
 # Odd, hence invertible modulo 2^64; drawn anew in each process, so that no file can be written to collide.
 _BASE = _U64(int.from_bytes(os.urandom(8), "little") | 1)
@@ -23,6 +26,8 @@ def derive_merges(pieces: list[str], ids: npt.NDArray[np.int64], scores: npt.NDA
     texts = [pieces[i] for i in ids.tolist()]
     lengths = np.fromiter(map(len, texts), np.int64, len(texts))
     starts = np.concatenate(([0], np.cumsum(lengths)))
+    if starts[-1] > MAX_CHARACTERS:
+        raise TokenizerError(f"the pieces of the vocabulary have {starts[-1]} characters; at most {MAX_CHARACTERS} are accepted")
     hashes = _SubstringHashes("".join(texts))
     table = _Table(hashes.of(starts[:-1], starts[1:]))
     splits = int(starts[-1]) - len(texts)
