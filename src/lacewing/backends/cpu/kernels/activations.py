@@ -9,36 +9,61 @@ A row of K columns (K a multiple of 32) is laid out as
     K + 5K/8   K/16 int32        -sum(q) of each 16
 """
 
+from numba import types
+
 from lacewing.backends.cpu.kernels.simd import (
+    F32,
+    I32V,
     LANES,
-    abs_f32,
     atomic_add,
+    call,
+    constant,
+    f32v,
+    i32v,
     inline,
+    instruction,
     load_f32,
-    max_f32,
     peek_i32,
     peek_i64,
     poke_f32,
     poke_i32,
+    reduce_lanes,
     round_i32,
     splat_f32,
     splat_i32,
     store_i8,
     sum_i32,
-    to_f32,
-    top_f32,
 )
 from lacewing.backends.cpu.kernels.state import STATE_OUTPUTS, STATE_ROWS, STATE_TOKENS
 
 
+def emit_max(b, x, y):
+    return call(b, f"llvm.umax.v{x.type.count}i32", x.type, x, y)
+
+
+@instruction(i32v, i32v, f32v)
+def larger(b, top, x):
+    """The larger of `top` and |x|, as bits: they are in the order of the numbers, and NaN, which must not be lost, is above all."""
+    return emit_max(b, top, b.and_(b.bitcast(x, I32V), constant(I32V, 0x7FFFFFFF)))
+
+
+@instruction(types.float32, i32v)
+def largest(b, v):
+    """The largest lane of such bits, as the number."""
+    return b.bitcast(reduce_lanes(b, v, lambda x, y: emit_max(b, x, y)), F32)
+
+
 @inline
 def quantise(x, row, width, first, count):
-    """Columns `first` to `first + count` (multiples of 32) of a row of `width`; x: address of column `first`."""
+    """Columns `first` to `first + count` (multiples of 32) of a row of `width`; x: address of column `first`.
+
+    Where a column is NaN or infinite, so is d, and the whole product becomes NaN or infinite.
+    """
     for block in range(first // 32, (first + count) // 32):
-        top = splat_f32(0.0)
+        top = splat_i32(0)
         for i in range(32 // LANES):
-            top = max_f32(top, abs_f32(load_f32(x + 4 * LANES * i)))
-        most = top_f32(top)
+            top = larger(top, load_f32(x + 4 * LANES * i))
+        most = largest(top)
         d = most * (1.0 / 127.0)
         inverse = splat_f32(127.0 / most if most > 0 else 0.0)
         total = 0

@@ -1,0 +1,109 @@
+"""Checks that the tests of this folder share with `instruction_set.py`, which runs them on other instruction sets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from lacewing.backends.cpu.isa import host_isa
+from lacewing.backends.cpu.quants import TILES
+from lacewing.program.ops import (
+    Attention,
+    Buffer,
+    Embed,
+    GatedActivation,
+    Linear,
+    Norm,
+    Op,
+    Rope,
+    RopeSpec,
+    View,
+    WriteKeysValues,
+)
+from lacewing.program.program import KeyValueShape
+from tests.backends.cpu.single_ops import (
+    Batch,
+    Case,
+    as_bytes_and_back,
+    dequantised,
+    floats,
+    nmse,
+    normal,
+    one_batch,
+    random_weight,
+)
+
+
+def check_linear(quant: str, rows: int, width: int, tokens: Sequence[int]) -> None:
+    """x @ w.T + bias: to float32's precision for the bytes that the kernel sees, and near the product of floats."""
+    weight, bias = random_weight("w", quant, rows, width), normal(rows, seed=1)
+    y = Buffer("y", rows).view()
+    ops = (Linear(Buffer("x", width).view(), ("w",), (y,), ("b",)),)
+    x = normal(sum(tokens), width, seed=2)
+    batches: list[Batch] = [([0] * count, list(range(count))) for count in tokens]
+    found = Case(ops, x, y, {"w": weight, "b": floats("b", bias)}).run(batches)
+    values = dequantised(weight).astype(np.float64)
+    tiled = quant in TILES and rows >= host_isa().lanes
+    assert nmse(found - bias, (as_bytes_and_back(x) if tiled else x) @ values.T) < 1e-10
+    assert nmse(found - bias, x @ values.T) < 5e-4
+
+
+def check_embedding(quant: str) -> None:
+    """Rows of a table, scaled: those that the format's own formula gives."""
+    width = 259 if quant in ("F32", "F16", "BF16", "F64", "I8") else 512
+    table, out = random_weight("table", quant, width, width), Buffer("out", width).view()
+    found = Case((Embed("table", out, 1.75),), np.zeros((20, 8), np.float32), out, {"table": table}).run(one_batch(20))
+    np.testing.assert_allclose(found, dequantised(table)[:20] * np.float32(1.75), rtol=1e-6, atol=1e-9)
+
+
+def check_against_reference(case: Case, batches: Sequence[Batch], tolerance: float = 2e-6, **limits: int) -> np.ndarray:
+    """The same numbers as the reference backend, up to a share of their size; on two threads the same bits as on one."""
+    found, expected = case.run(batches, **limits), case.run(batches, None, **limits)
+    np.testing.assert_allclose(found, expected, rtol=tolerance, atol=tolerance * float(np.abs(expected).max()))
+    assert np.array_equal(case.run(batches, 2, **limits), found)
+    return found
+
+
+def norm_case(width: int, heads: int, weighted: bool, add: bool, in_place: bool = False) -> Case:
+    """A norm with an offset of 1 on its weight; with `add`, of a sum, which is looked at beside the norm."""
+    both = Buffer("x", 2 * width)
+    x, other = both.view(0, width), both.view(width)
+    out = x if in_place else Buffer("out", width).view()
+    weights = {"w": floats("w", normal(width // heads, seed=1))} if weighted else {}
+    norm = Norm(x, "w" if weighted else None, out, 1e-5, heads, 1.0 if weighted else 0.0, other if add else None)
+    ops: list[Op] = [norm]
+    if add:  # the sum must have been stored: norm it again
+        out = Buffer("again", width).view()
+        ops.append(Norm(x, None, out, 1e-5))
+    return Case(tuple(ops), normal(21, 2 * width, seed=2), out, weights)
+
+
+def heads_case(heads: int, width: int, pairs: int, adjacent: bool, norm: bool) -> Case:
+    """QK norm and rotation of some heads that lie in the middle of a buffer."""
+    buffer = Buffer("x", heads * width + 24)
+    view = buffer.view(16, heads * width)
+    rope = RopeSpec(tuple(10000.0 ** (-i / pairs) for i in range(pairs)), 1.1, adjacent)
+    ops: tuple[Op, ...] = (Rope(view, heads, rope),)
+    if norm:
+        ops = (Norm(view, "w", view, 1e-6, heads), *ops)
+    return Case(ops, normal(21, buffer.width), buffer.view(), {"w": floats("w", normal(width, seed=1))} if norm else {})
+
+
+def gated_case(width: int, activation: str, in_place: bool) -> Case:
+    both = Buffer("x", 2 * width)
+    out = both.view(0, width) if in_place else Buffer("out", width).view()
+    x = normal(21, 2 * width) * 4
+    return Case((GatedActivation(both.view(0, width), both.view(width), out, activation),), x, out, {})
+
+
+def attention_case(
+    count: int, heads: int, key_heads: int, width: int, value_width: int, window: int | None = None, softcap: float | None = None
+) -> Case:
+    """Attention of `count` random queries over random keys and values."""
+    queries, keys, values = heads * width, key_heads * width, key_heads * value_width
+    buffer, out = Buffer("x", queries + keys + values), Buffer("out", heads * value_width).view()
+    views = [View(buffer, start, size) for start, size in ((0, queries), (queries, keys), (queries + keys, values))]
+    attention = Attention(views[0], out, 0, heads, key_heads, 1.5 * width**-0.5, window, softcap)
+    ops = (WriteKeysValues(views[1], views[2], 0), attention)
+    return Case(ops, normal(count, buffer.width) * 1.5, out, {}, (KeyValueShape(key_heads, width, value_width),))

@@ -1,0 +1,65 @@
+"""A short run over the whole backend for the instruction set of this process.
+
+    LACEWING_CPU=portable python -m tests.backends.cpu.instruction_set
+
+Numba and the kernels are made for one instruction set a process, so test_instruction_sets.py starts this as a process.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from lacewing.backends.cpu import CpuBackend
+from lacewing.backends.cpu.isa import host_isa
+from tests.backends.cpu import checks
+from tests.backends.cpu.single_ops import nmse, one_batch
+from tests.checkpoints import prompt_of, tiny
+from tests.models.running import open_step, run
+
+# each dot kernel, each way of unpacking, one generic kernel
+QUANTS = ("Q4_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q5_K", "Q6_K", "IQ4_XS", "MXFP4", "F16", "IQ2_XXS")
+
+
+def main() -> None:
+    lanes, batches = host_isa().lanes, [*one_batch(1), *one_batch(19, 1), *one_batch(1, 20)]
+    for quant in QUANTS:
+        checks.check_linear(quant, 2 * lanes + 3, 256 if quant != "Q4_0" else 96, (1, 2, 9))
+    checks.check_linear("Q8_0", lanes - 1, 64, (1, 5))
+    for quant in ("Q4_0", "Q2_K", "F16", "IQ2_XXS"):
+        checks.check_embedding(quant)
+    cases = [
+        checks.norm_case(100, 1, True, True),
+        checks.heads_case(3, 20, 10, False, True),
+        checks.heads_case(2, 64, 16, True, False),
+        checks.gated_case(45, "silu", False),
+        checks.gated_case(96, "gelu_tanh", True),
+    ]
+    for case in cases:
+        checks.check_against_reference(case, batches)
+    for case in (checks.attention_case(21, 6, 3, 20, 12), checks.attention_case(21, 4, 1, 64, 64, 7, 5.0)):
+        checks.check_against_reference(case, batches, 5e-6)
+    checks.check_against_reference(replace(case, half=False), batches, 5e-6)
+    whole_model()
+    print(f"{host_isa().name} works")
+
+
+def whole_model() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path, ids = tiny("gemma2", "gguf", Path(folder), "Q8_0"), prompt_of("gemma2")
+        found = []
+        for threads in (1, 2):
+            _, step = open_step(path, None, CpuBackend(threads))
+            found.append(run(step, ids))
+            step.close()
+        expected = run(open_step(path)[1], ids)
+    if not np.array_equal(*found) or nmse(found[0], expected) > 2e-3:
+        raise AssertionError(f"logits are off: {nmse(found[0], expected)}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,161 @@
+"""Runs a few ops on a backend without a model: rows of numbers in by the embedding, any view out by identity logits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lacewing.backends.base import Step, StepLimits
+from lacewing.backends.cpu import CpuBackend
+from lacewing.backends.reference.backend import ReferenceBackend
+from lacewing.program.check import check_program
+from lacewing.program.ops import Buffer, Embed, Logits, Op, View
+from lacewing.program.program import KeyValueShape, Program
+from lacewing.quants import by_name
+from tests.models.running import MappedWeight
+
+CHUNK = 64
+Batch = tuple[Sequence[int], Sequence[int]]  # slots and positions of the tokens of one step; every token has a row of its own
+# where the float16 scale and minimum of a block stand; the types without either have a scale of another kind
+HALVES: dict[str, tuple[int, ...]] = {
+    **dict.fromkeys(("Q4_0", "Q5_0", "Q8_0", "IQ4_NL", "IQ4_XS", "Q1_0", "Q2_0", "IQ1_S"), (0,)),
+    **dict.fromkeys(("IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S"), (0,)),
+    **dict.fromkeys(("Q4_1", "Q5_1", "Q4_K", "Q5_K"), (0, 2)),
+    "Q2_K": (80, 82),
+    "Q3_K": (108,),
+    "Q6_K": (208,),
+    "TQ1_0": (52,),
+    "TQ2_0": (64,),
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """Ops between an embedding of rows `x` (N, width) and the view that is looked at."""
+
+    ops: tuple[Op, ...]
+    x: np.ndarray
+    out: View
+    weights: Mapping[str, MappedWeight]
+    layers: tuple[KeyValueShape, ...] = ()
+    half: bool = True  # keys and values are float16, else float32
+
+    @property
+    def program(self) -> Program:
+        vocab = max(len(self.x), self.out.width)
+        whole = (Embed("rows", Buffer("x", self.x.shape[1]).view()), *self.ops, Logits(self.out, "identity"))
+        shapes = {name: weight.shape for name, weight in self.all_weights(vocab).items()}
+        return Program(whole, shapes, self.layers, vocab, 2 if self.half else 4)
+
+    def all_weights(self, vocab: int) -> dict[str, MappedWeight]:
+        table = np.zeros((vocab, self.x.shape[1]), np.float32)
+        table[: len(self.x)] = self.x
+        return {**self.weights, "rows": floats("rows", table), "identity": floats("identity", np.eye(vocab, self.out.width))}
+
+    def step(self, backend: CpuBackend | ReferenceBackend, context: int, slots: int = 1) -> Step:
+        program = self.program
+        check_program(program)
+        return backend.compile(program, self.all_weights(program.vocab_size), StepLimits(context, CHUNK, slots))
+
+    def run(self, batches: Sequence[Batch], threads: int | None = 1, context: int = 64, slots: int = 1) -> np.ndarray:
+        """The view of all tokens, (N, out width): row i of `x` is the i-th token of all batches. `threads` None: reference."""
+        reference = threads is None
+        step = self.step(ReferenceBackend(self.half) if threads is None else CpuBackend(threads), context, slots)
+        found, done = [], 0
+        try:
+            for batch_slots, positions in batches:
+                count = len(positions)
+                if reference:
+                    step.filled = [context] * slots  # type: ignore[attr-defined]  # positions may leap where nothing is attended to
+                arrays = (np.arange(done, done + count), batch_slots, positions, np.arange(count))
+                found.append(step.run(*(np.array(values, np.int32) for values in arrays)).copy())
+                done += count
+        finally:
+            step.close()
+        return np.concatenate(found)[:, : self.out.width]
+
+
+def logits(
+    x: np.ndarray, weight: MappedWeight, outputs: Sequence[int], threads: int = 1, scale: float = 1.0, softcap: float | None = None
+) -> np.ndarray:
+    """The logits of chosen rows of x (V, width), at most CHUNK of them fed, over a weight (V, width)."""
+    weights = {"rows": floats("rows", x), "out": weight}
+    view = Buffer("x", x.shape[1]).view()
+    shapes = {name: given.shape for name, given in weights.items()}
+    program = Program((Embed("rows", view), Logits(view, "out", scale, softcap)), shapes, (), len(x))
+    step = CpuBackend(threads).compile(program, weights, StepLimits(CHUNK, CHUNK))
+    rows = np.arange(min(len(x), CHUNK), dtype=np.int32)
+    try:
+        return step.run(rows, 0 * rows, rows, np.array(outputs, np.int32)).copy()
+    finally:
+        step.close()
+
+
+def one_batch(count: int, first: int = 0) -> list[Batch]:
+    """`count` tokens of slot 0, at consecutive positions."""
+    return [([0] * count, list(range(first, first + count)))]
+
+
+def singly(batches: Sequence[Batch]) -> list[Batch]:
+    """The same tokens, one a step."""
+    return [([slot], [position]) for slots, positions in batches for slot, position in zip(slots, positions, strict=True)]
+
+
+def floats(name: str, values: np.ndarray, quant: str = "F32") -> MappedWeight:
+    """A weight of floats."""
+    values = np.asarray(values, np.float32)
+    if quant == "F16":
+        data = values.astype(np.float16).view(np.uint8)
+    elif quant == "BF16":
+        data = np.ascontiguousarray((values.view(np.uint32) >> 16).astype(np.uint16)).view(np.uint8)
+    else:
+        data = np.ascontiguousarray(values).view(np.uint8)
+    return MappedWeight(name, values.shape, by_name(quant), data.reshape(-1))
+
+
+def random_weight(name: str, quant: str, rows: int, width: int, seed: int = 0) -> MappedWeight:
+    """A weight of any block type from random bytes with scales of ordinary size."""
+    kind, rng = by_name(quant), np.random.default_rng(seed)
+    if quant in ("F32", "F16", "BF16"):
+        return floats(name, rng.standard_normal((rows, width)), quant)
+    if quant == "F64":
+        return MappedWeight(name, (rows, width), kind, rng.standard_normal((rows, width)).view(np.uint8).reshape(-1))
+    blocks = rng.integers(0, 256, (rows * width // kind.block_elements, kind.block_bytes), np.uint8)
+    for at in HALVES.get(quant, ()):
+        scales = (rng.uniform(0.5, 2, len(blocks)) * rng.choice((-0.01, 0.01), len(blocks))).astype(np.float16)
+        blocks[:, at : at + 2] = scales[:, None].view(np.uint8)
+    if quant == "MXFP4":
+        blocks[:, 0] = rng.integers(120, 130, len(blocks))
+    if quant == "NVFP4":
+        blocks[:, :4] = rng.integers(0x20, 0x50, (len(blocks), 4))
+    if quant == "IQ1_M":  # the scale stands in the upper nibbles of four words
+        words = blocks[:, 48:56].view(np.uint16) & 0x0FFF
+        blocks[:, 48:56] = (words | (np.array([0xD000, 0x8000, 0x1000, 0x2000], np.uint16))).view(np.uint8)
+    return MappedWeight(name, (rows, width), kind, blocks.reshape(-1))
+
+
+def dequantised(weight: MappedWeight) -> np.ndarray:
+    """Float32 of the weight's shape."""
+    return weight.quant.dequantise(weight.data.reshape(weight.shape[0], -1))
+
+
+def as_bytes_and_back(x: np.ndarray) -> np.ndarray:
+    """What the CPU backend makes of activations (T, width): 32 columns share a scale, values are -127 to 127; float64."""
+    parts = x.reshape(len(x), -1, 32)
+    most = np.abs(parts).max(axis=-1, keepdims=True).astype(np.float64)
+    with np.errstate(divide="ignore"):
+        inverse = np.where(most > 0, 127 / most, 0).astype(np.float32)
+    q = np.rint(parts * inverse)
+    return (q * (most / 127).astype(np.float32).astype(np.float64)).reshape(x.shape)
+
+
+def nmse(found: np.ndarray, expected: np.ndarray) -> float:
+    """Mean squared error as a share of the mean square."""
+    expected = expected.astype(np.float64)
+    return float(((found - expected) ** 2).mean() / (expected**2).mean())
+
+
+def normal(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)

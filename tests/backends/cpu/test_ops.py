@@ -1,0 +1,134 @@
+"""Every op of the CPU backend against the reference backend, over shapes that do and do not fit its registers."""
+
+import numpy as np
+import pytest
+
+from lacewing.backends.cpu.isa import host_isa
+from lacewing.program.ops import Buffer, GatedActivation, Linear, Norm, Op, Rope, RopeSpec
+from tests.backends.cpu.checks import check_against_reference, gated_case, heads_case, norm_case
+from tests.backends.cpu.single_ops import (
+    Case,
+    as_bytes_and_back,
+    dequantised,
+    floats,
+    nmse,
+    normal,
+    one_batch,
+    random_weight,
+    singly,
+)
+
+LANES = host_isa().lanes
+BATCHES = [*one_batch(1), *one_batch(2, 1), *one_batch(17, 3), *one_batch(1, 20)]
+
+
+@pytest.mark.parametrize("width", [1, 5, LANES, LANES + 1, 32, 100, 576])
+@pytest.mark.parametrize(("weighted", "add"), [(True, False), (True, True), (False, False), (False, True)])
+def test_norm(width: int, weighted: bool, add: bool) -> None:
+    check_against_reference(norm_case(width, 1, weighted, add), BATCHES)
+
+
+@pytest.mark.parametrize(("width", "heads"), [(60, 3), (256, 4), (90, 9)])
+def test_norm_of_heads(width: int, heads: int) -> None:
+    for in_place in (False, True):
+        check_against_reference(norm_case(width, heads, True, False, in_place), BATCHES)
+
+
+@pytest.mark.parametrize("width", [8, 12, 20, 64, 80, 128, 256])
+@pytest.mark.parametrize("adjacent", [False, True])
+def test_rope(width: int, adjacent: bool) -> None:
+    for pairs in {width // 2, width // 4, 1, LANES % (width // 2) or 1}:
+        check_against_reference(heads_case(3, width, pairs, adjacent, norm=False), BATCHES)
+    check_against_reference(heads_case(2, width, width // 2, adjacent, norm=True), BATCHES)
+
+
+@pytest.mark.parametrize("first", [4000, 131_000, 1_000_000])
+def test_rope_far_out(first: int) -> None:
+    """Angles are float64: a float32 position times frequency would be off by 0.06 at a million."""
+    case = heads_case(2, 64, 32, adjacent=False, norm=False)
+    check_against_reference(case, one_batch(21, first), 2e-6, context=first + 30)
+
+
+def test_several_ropes_and_norms_of_parts_of_one_buffer() -> None:
+    buffer = Buffer("x", 160)
+    q, k = buffer.view(0, 96), buffer.view(96, 64)
+    one, two = (RopeSpec(tuple(base ** (-i / 8) for i in range(8))) for base in (1e4, 1e6))
+    weights = {name: floats(name, normal(32, seed=seed)) for seed, name in enumerate(("wq", "wk"))}
+    ops: tuple[Op, ...] = (Norm(q, "wq", q, 1e-6, 3), Norm(k, "wk", k, 1e-6, 2), Rope(q, 3, one), Rope(k, 2, two), Rope(q, 3, two))
+    check_against_reference(Case(ops, normal(21, 160), buffer.view(), weights), BATCHES)
+    ops = (Rope(k, 2, one), Norm(k, "wk", k, 1e-6, 2))  # a norm after the rotation
+    del weights["wq"]
+    check_against_reference(Case(ops, normal(21, 160), buffer.view(), weights), BATCHES)
+
+
+@pytest.mark.parametrize("activation", ["silu", "gelu_tanh"])
+@pytest.mark.parametrize("width", [1, LANES - 1, LANES, 33, 96, 256, 300, 544])
+def test_gated_activation(width: int, activation: str) -> None:
+    for in_place in (False, True):
+        check_against_reference(gated_case(width, activation, in_place), BATCHES)
+
+
+@pytest.mark.parametrize("activation", ["silu", "gelu_tanh"])
+def test_gated_activation_of_extremes(activation: str) -> None:
+    gates = np.array([0, -0.0, 1e-30, -1e-3, 9, -9, 20, -20, 88, -88, 1e3, -1e3, 1e8, -1e8, 3e12, -3e12], np.float32)
+    both, out = Buffer("x", 32), Buffer("out", 16).view()
+    x = np.concatenate([gates, np.ones(16, np.float32)])[None]
+    case = Case((GatedActivation(both.view(0, 16), both.view(16), out, activation),), x, out, {})
+    np.testing.assert_allclose(case.run(one_batch(1)), case.run(one_batch(1), None), rtol=2e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("tokens", [1, 2, 3, 7, 8, 9, 17, 64])
+def test_linear_of_floats(tokens: int) -> None:
+    """Several outputs of one op with and without biases, odd widths, fewer rows than lanes."""
+    x = Buffer("x", 67)
+    out = Buffer("y", 40)
+    views = (out.view(0, 3), out.view(3, 21), out.view(24, 16))
+    quants = ("F32", "F16", "BF16")
+    weights = {f"w{i}": random_weight(f"w{i}", quant, views[i].width, 61, seed=i) for i, quant in enumerate(quants)}
+    weights["b"] = floats("b", normal(21, seed=7))
+    ops = (Linear(x.view(6), ("w0", "w1", "w2"), views, (None, "b", None)),)
+    check_against_reference(Case(ops, normal(tokens, 67), out.view(), weights), one_batch(tokens))
+
+
+@pytest.mark.parametrize("maker", ["norm", "gated", "nothing"])
+@pytest.mark.parametrize("width", [32, 96, 288, 544])
+def test_bytes_for_a_linear_come_from_whoever_made_its_input(maker: str, width: int) -> None:
+    """Weights of three kinds read one input; and its bytes are made again after it has changed."""
+    both, mid = Buffer("x", 2 * width), Buffer("mid", width).view()
+    source = both.view(0, width)
+    first: tuple[Op, ...] = {
+        "norm": (Norm(source, "n", mid, 1e-5),),
+        "gated": (GatedActivation(source, both.view(width), mid),),
+        "nothing": (),
+    }[maker]
+    given = mid if first else source
+    y = Buffer("y", 4 * 24)
+    outs = [y.view(24 * i, 24) for i in range(4)]
+    kinds = dict(zip("abc", ("Q4_1", "Q8_0", "F32"), strict=True))
+    weights = {name: random_weight(name, quant, 24, width, seed=ord(name)) for name, quant in kinds.items()}
+    weights["n"] = floats("n", normal(width))
+    changed = Norm(given, None, given, 1e-5)
+    ops = (*first, Linear(given, ("a", "b", "c"), tuple(outs[:3])), changed, Linear(given, ("b",), (outs[3],)))
+    if maker != "norm":
+        del weights["n"]
+    x = normal(19, 2 * width, seed=5)
+    found = Case(ops, x, y.view(), weights).run(one_batch(19), 2)
+    before = Case(first, x, given, {k: v for k, v in weights.items() if k == "n"}).run(one_batch(19))
+    after = Case((*first, changed), x, given, {k: v for k, v in weights.items() if k == "n"}).run(one_batch(19))
+    for name, out, values in (("a", 0, before), ("b", 1, before), ("c", 2, before), ("b", 3, after)):
+        seen = values.astype(np.float64) if name == "c" else as_bytes_and_back(values)
+        assert nmse(found[:, 24 * out : 24 * out + 24], seen @ dequantised(weights[name]).T) < 1e-10
+
+
+@pytest.mark.parametrize("kind", ["norm", "heads", "gated"])
+def test_neither_batch_nor_threads_change_a_bit(kind: str) -> None:
+    made = {
+        "norm": lambda: norm_case(100, 1, True, True),
+        "heads": lambda: heads_case(3, 80, 40, False, True),
+        "gated": lambda: gated_case(300, "silu", False),
+    }
+    case = made[kind]()
+    found = case.run(one_batch(21))
+    for threads in (2, 3):
+        assert np.array_equal(case.run(one_batch(21), threads), found)
+    assert np.array_equal(case.run(singly(one_batch(21)), 3), found)

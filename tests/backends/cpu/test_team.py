@@ -1,0 +1,161 @@
+"""Worker threads: steps after idle times, closing, many steps made and closed, numbers that are none."""
+
+import gc
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from lacewing.backends.base import Step
+from lacewing.backends.cpu import CpuBackend, native
+from lacewing.backends.cpu.step import CpuStep
+from lacewing.errors import OptionError
+from lacewing.program.ops import Buffer, Linear, Norm, Op
+from tests.backends.cpu.checks import attention_case, gated_case
+from tests.backends.cpu.single_ops import Case, normal, one_batch, random_weight
+from tests.checkpoints import prompt_of, tiny
+from tests.models.running import open_step, run
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny("gemma2", "gguf", tmp_path_factory.mktemp("team"), "Q8_0")
+
+
+def workers() -> int:
+    return sum(thread.name.startswith("lacewing-") for thread in threading.enumerate())
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_steps_after_idle_times(path: Path, threads: int) -> None:
+    """Workers spin for some milliseconds, then sleep; a step must find them at any time between."""
+    _, step = open_step(path, None, CpuBackend(threads))
+    ids = prompt_of("gemma2")
+    expected = run(step, ids)
+    for idle in (0, 0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.2):
+        time.sleep(idle)
+        for _ in range(2):
+            assert np.array_equal(run(step, ids), expected)
+    step.close()
+
+
+def test_idle_workers_use_no_processor_time(path: Path) -> None:
+    _, step = open_step(path, None, CpuBackend(3))
+    run(step, prompt_of("gemma2"))
+    time.sleep(0.1)
+    before = time.process_time()
+    time.sleep(0.3)
+    assert time.process_time() - before < 0.1
+    step.close()
+
+
+def test_closing_at_once_twice_and_asleep(path: Path) -> None:
+    before = workers()
+    for idle, used in ((0, False), (0, True), (0.1, True), (0.1, False)):
+        _, step = open_step(path, None, CpuBackend(3))
+        assert workers() == before + 2
+        if used:
+            run(step, [1, 2, 3])
+        time.sleep(idle)
+        step.close()
+        assert workers() == before
+        step.close()
+
+
+def test_many_steps_made_and_closed_leave_nothing(path: Path) -> None:
+    def cycle() -> None:
+        _, step = open_step(path, 128, CpuBackend(2), slots=4)
+        run(step, [1, 2, 3])
+        step.close()
+
+    for _ in range(5):
+        cycle()
+    gc.collect()
+    before, memory, loaded = workers(), psutil.Process().memory_info().rss, len(native._addresses)
+    for _ in range(50):
+        cycle()
+    gc.collect()
+    assert workers() == before and len(native._addresses) == loaded
+    assert psutil.Process().memory_info().rss - memory < 20e6
+
+
+def test_two_steps_side_by_side(path: Path) -> None:
+    """Each on a thread of its own, as a server with two models has them."""
+    ids = prompt_of("gemma2")
+    steps = [open_step(path, None, CpuBackend(2))[1] for _ in range(2)]
+    expected, found = run(steps[0], ids), [[], []]  # type: ignore[var-annotated]
+
+    def work(index: int) -> None:
+        found[index] = [run(steps[index], ids) for _ in range(10)]
+
+    threads = [threading.Thread(target=work, args=(index,)) for index in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(np.array_equal(logits, expected) for results in found for logits in results)
+    for step in steps:
+        step.close()
+
+
+def test_arguments_out_of_range_are_refused(path: Path) -> None:
+    _, step = open_step(path, 64, CpuBackend(1), chunk=16)
+    one, zero = np.ones(1, np.int32), np.zeros(1, np.int32)
+    wrong = [(320 * one, zero, zero, zero), (-one, zero, zero, zero), (one, one, zero, zero), (one, zero, 64 * one, zero),
+             (one, zero, -one, zero), (one, zero, zero, one), (one, zero, zero, -one), (one, zero, np.zeros(2, np.int32), zero),
+             (one[:0], zero[:0], zero[:0], zero[:0]), (np.ones(17, np.int32),) * 4]  # fmt: skip
+    for arguments in wrong:
+        with pytest.raises(OptionError):
+            step.run(*arguments)
+    assert np.isfinite(run(step, [1, 2])).all()
+    step.close()
+    with pytest.raises(OptionError):
+        CpuBackend(1).compile(_program(step), {}, _limits(step, 513))
+
+
+def _program(step: Step):  # type: ignore[no-untyped-def]
+    assert isinstance(step, CpuStep)
+    return step._lowering.program
+
+
+def _limits(step: Step, chunk: int):  # type: ignore[no-untyped-def]
+    return type(step.limits)(step.limits.context, chunk, 1)
+
+
+_X, _N, _Y = (Buffer(name, width).view() for name, width in (("x", 64), ("n", 64), ("y", 40)))
+CHAINS: dict[str, tuple[Op, ...]] = {
+    "linear": (Linear(_X, ("w",), (_Y,)),),
+    "norm": (Norm(_X, None, _N, 1e-5), Linear(_N, ("w",), (_Y,))),
+}
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("chain", CHAINS)
+@pytest.mark.parametrize("quant", ["Q8_0", "Q4_1", "F32"])
+def test_numbers_that_are_none_reach_the_logits_of_their_token_only(bad: float, chain: str, quant: str) -> None:
+    """A request with NaN logits fails (engine); quantised activations must not turn it into ordinary numbers."""
+    x = normal(9, 64)
+    x[4, 37] = bad
+    weights = {"w": random_weight("w", quant, 40, 64)}
+    found = Case(CHAINS[chain], x, Buffer("y", 40).view(), weights).run(one_batch(9), 2)
+    x[4] = 1
+    expected = Case(CHAINS[chain], x, Buffer("y", 40).view(), weights).run(one_batch(9))
+    others = np.arange(9) != 4
+    assert np.array_equal(found[others], expected[others])
+    assert not np.isfinite(found[4]).any()
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_attention_and_activation_survive_numbers_that_are_none(bad: float) -> None:
+    case = attention_case(20, 4, 2, 16, 16)
+    case.x[11, :] = bad
+    found = case.run(one_batch(20), 2)
+    assert not np.isfinite(found[11]).any()
+    assert np.isfinite(case.run([([0] * 11, list(range(11))), ([1] * 9, list(range(9)))], 2, slots=2)[:11]).all()
+    for activation in ("silu", "gelu_tanh"):
+        gated = gated_case(40, activation, False)
+        gated.x[3, 5] = bad
+        assert np.isfinite(np.delete(gated.run(one_batch(21)), 3, axis=0)).all()
