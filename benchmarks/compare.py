@@ -1,7 +1,7 @@
 """Lacewing beside llama.cpp on this machine: speed, memory, start and agreement, each figure with its goal.
 
     make bench PEER=package/bins/linux-x64           (from `npm pack @node-llama-cpp/linux-x64`, unpacked)
-    python -m benchmarks.compare --peer DIRECTORY [--models smollm2,llama-1b] [--rounds 5] [--kl 512] [--cold] [--json]
+    python -m benchmarks.compare --peer DIRECTORY [--models smollm2,llama-1b] [--rounds 5] [--kl 512] [--cold] [--readme] [--json]
 
 Both engines stay alive in processes of their own and take turns, so that whatever else the machine does hits both.
 """
@@ -20,7 +20,7 @@ from benchmarks import report
 from benchmarks.divergence import divergences
 from benchmarks.models import NAMES, SYNTHETIC, path_of
 from benchmarks.report import Row
-from benchmarks.sides import Side
+from benchmarks.sides import ROOT, Side
 from benchmarks.startup import first_run, first_token
 
 
@@ -82,7 +82,7 @@ def measure(options: argparse.Namespace) -> tuple[dict[str, Any], list[Row], dic
         "date": datetime.date.today().isoformat(),
         "machine": f"{_processor()}, {os.cpu_count()} logical processors, {platform.system()} {platform.machine()}",
         "ours": f"{one['facts']['engine']}, {one['facts']['device']}, Python {platform.python_version()}",
-        "peer": f"{one['peer_facts']['engine']} in {options.peer}, {one['peer_facts']['device']}",
+        "peer": f"{one['peer_facts']['engine']}, {one['peer_facts']['device']}",
         "work": f"prompt {options.prompt}, generate {options.generate}, {options.threads} threads, {options.rounds} rounds, "
         f"weights {one['facts']['residency']}",
     }
@@ -117,6 +117,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--residency", choices=("auto", "eager", "lazy"), default="auto", help="of our weights")
     parser.add_argument("--kl", type=int, default=0, metavar="TOKENS", help="compare the predictions over that many tokens of text")
     parser.add_argument("--cold", action="store_true", help="time the first run, which compiles the kernels")
+    parser.add_argument("--readme", action="store_true", help="also put the table into README.md")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args(arguments)
     if not options.peer.is_dir():
@@ -128,6 +129,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     options = parse()
     facts, rows, raw = measure(options)
+    if options.readme:
+        report.write_readme(ROOT / "README.md", report.markdown(facts, rows))
     if options.json:
         print(json.dumps(report.as_json(facts, rows, raw)))
     else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -18,6 +19,7 @@ FIRST_RUN_SECONDS = 40.0
 DIVERGENCE = 0.002  # nats
 EAGER_FACTOR, EAGER_BYTES, LAZY_BYTES = 1.1, 250e6, 300e6  # memory besides keys and values: factor of the file + bytes; bytes
 
+BEGIN, END = "<!-- figures: benchmarks/compare.py -->", "<!-- end of figures -->"
 WIDTH = 150  # characters, where the output goes to a file
 
 
@@ -105,6 +107,28 @@ def show(facts: dict[str, Any], rows: Sequence[Row]) -> None:
     for name, value in facts.items():
         console.print(f"{name}: {value}", highlight=False, markup=False)
     console.print(table)
+
+
+def markdown(facts: dict[str, Any], rows: Sequence[Row]) -> str:
+    """The table for the README."""
+    lines = [
+        *(f"- {name}: {value}" for name, value in facts.items()),
+        "",
+        "| | Lacewing | llama.cpp | result | goal |",
+        "|---|---|---|---|---|",
+    ]
+    lines += [f"| {row.name} | {row.ours} | {row.peer} | {row.shown} | {row.goal} |" for row in rows]
+    return "\n".join(lines)
+
+
+def write_readme(path: Path, table: str) -> None:
+    """Put the table between the two marks of a page. Raises ValueError where they are not."""
+    text = path.read_text(encoding="utf-8")
+    before, first, rest = text.partition(BEGIN)
+    _, last, after = rest.partition(END)
+    if not last:
+        raise ValueError(f"{path} lacks the marks {BEGIN} and {END}")
+    path.write_text(f"{before}{first}\n{table}\n{last}{after}", encoding="utf-8")
 
 
 def as_json(facts: dict[str, Any], rows: Sequence[Row], raw: dict[str, Any]) -> dict[str, Any]:

@@ -122,7 +122,8 @@ def _peer(path: str, threads: int, context: int, folder: str) -> tuple[Runner, d
     from benchmarks.peer import Peer
 
     peer = Peer(Path(folder).resolve(), Path(path), threads, context)
-    return peer, {"engine": "llama.cpp", "device": peer.system}
+    library = next(Path(folder).glob("*llama.*")).name  # its name has the version
+    return peer, {"engine": f"llama.cpp ({library})", "device": peer.system.rstrip(" |")}
 
 
 def main() -> None:

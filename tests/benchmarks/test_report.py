@@ -55,3 +55,17 @@ def test_the_table_is_printed(capsys):
     report.show({"machine": "a [bracket]"}, [report.first_token_row([0.7, 0.9, 0.8]), report.first_run_row("smollm2", 50)])
     shown = capsys.readouterr().out
     assert "a [bracket]" in shown and "0.80 (0.70 to 0.90)" in shown and "reached" in shown and "missed" in shown
+
+
+def test_the_readme_takes_the_table(tmp_path):
+    page = tmp_path / "README.md"
+    page.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
+    table = report.markdown({"date": "today"}, [report.first_token_row([0.7])])
+    for _ in range(2):
+        report.write_readme(page, table)
+        lines = page.read_text().splitlines()
+        assert lines[:3] == ["before", report.BEGIN, "- date: today"] and lines[-2:] == [report.END, "after"]
+        assert "| smollm2, command to first token, s | 0.70 (0.70 to 0.70) |  | 0.70 s | at most 1.5 s, aim 0.8 s |" in lines
+    page.write_text("nothing")
+    with pytest.raises(ValueError, match="lacks the marks"):
+        report.write_readme(page, table)
