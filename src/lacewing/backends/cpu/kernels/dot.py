@@ -6,6 +6,7 @@ instruction set and every tiling gives the same integers.
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import Any
 
 from llvmlite import ir
@@ -83,13 +84,17 @@ def make_dot_step(minimum: bool, sub_block: int, small: bool) -> Any:
             acc, w, scale, least, shift, xq, xd, xs, stride = values
             offset = splat(b, b.trunc(shift, I32))
             registers = [emit_load(b, w, 4 * LANES * i, I32V) for i in range(sub_block // 4)]
-            made = acc
-            for token in range(sig.args[0].count):
+            made, tokens = acc, sig.args[0].count
+            chains = 2 if tokens <= 2 else 1  # few tokens alone do not fill the multipliers' latency
+            for token in range(tokens):
                 ahead = b.mul(stride, ir.Constant(stride.type, token))
                 xq_t, xd_t, xs_t = (b.add(p, ahead) for p in (xq, xd, xs))
-                total = constant(I32V, 0) if minimum else b.shl(splat(b, emit_load(b, xs_t, 0, I32)), offset)
+                sums = [constant(I32V, 0) if minimum else b.shl(splat(b, emit_load(b, xs_t, 0, I32)), offset)]
+                sums += [constant(I32V, 0)] * (chains - 1)
                 for i, register in enumerate(registers):
-                    total = emit_dot4(b, total, register, splat(b, emit_load(b, xq_t, 4 * i, I32)), small)
+                    x = splat(b, emit_load(b, xq_t, 4 * i, I32))
+                    sums[i % chains] = emit_dot4(b, sums[i % chains], register, x, small)
+                total = reduce(b.add, sums)
                 factor = b.fmul(scale, splat(b, emit_load(b, xd_t, 0, F32)))
                 value = emit_fma(b, factor, b.sitofp(total, F32V), b.extract_value(acc, token))
                 if minimum:

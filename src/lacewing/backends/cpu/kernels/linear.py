@@ -23,7 +23,7 @@ from lacewing.backends.cpu.kernels.tile import TILE_BYTES
 ) = range(0, 160, 8)  # fmt: skip
 
 
-AHEAD_BYTES = 16384  # how far before its use a weight is asked for, at least
+AHEAD_BYTES = 8192  # how far before its use a weight is asked for, at least
 
 
 def linear(args, state, thread, threads):
