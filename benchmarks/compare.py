@@ -120,8 +120,10 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--readme", action="store_true", help="also put the table into README.md")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args(arguments)
-    if not options.peer.is_dir():
-        parser.error(f"{options.peer} is not a directory; see the first lines of benchmarks/compare.py for how to get one")
+    if not any(options.peer.glob("*llama.*")):
+        parser.error(
+            f"{options.peer} does not hold llama.cpp's libraries; the first lines of benchmarks/compare.py say how to get them"
+        )
     options.peer = options.peer.resolve()
     return options
 

@@ -43,9 +43,12 @@ def test_the_text_is_long_enough(smollm2_path):
 
 
 def test_flags(tmp_path, capsys):
-    options = compare.parse(["--peer", str(tmp_path), "--models", "smollm2,llama-1b"])
+    peer = tmp_path / "peer"
+    peer.mkdir()
+    (peer / "libllama.so").touch()
+    options = compare.parse(["--peer", str(peer), "--models", "smollm2,llama-1b"])
     assert options.models == ["smollm2", "llama-1b"] and (options.threads, options.prompt, options.generate) == (2, 128, 32)
-    for wrong in (["--peer", str(tmp_path / "no")], ["--peer", str(tmp_path), "--models", "gpt"], []):
+    for wrong in (["--peer", str(tmp_path)], ["--peer", str(peer), "--models", "gpt"], []):
         with pytest.raises(SystemExit):
             compare.parse(wrong)
     assert "is not measured" in capsys.readouterr().err
