@@ -1,0 +1,70 @@
+"""What a session tells while it works, and what it asks of whoever shows it. No terminal here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from lacewing.errors import OptionError
+
+
+@dataclass(frozen=True)
+class Delta:
+    """A piece of an answer. `kind`: "text", or "reasoning" for thoughts before it."""
+
+    text: str
+    kind: str = "text"
+
+
+@dataclass(frozen=True)
+class Notice:
+    """Something a person should know, on a line of its own: messages were dropped, say."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The last event. `reason`: "stop", "length" or "cancelled"; `stats` as `Stats.as_dict`."""
+
+    reason: str
+    stats: Mapping[str, float] = field(default_factory=dict)
+
+
+Event = Delta | Notice | Finished
+
+
+def _silent(what: str, done: int, total: int) -> None:
+    """No progress."""
+
+
+def _never() -> bool:
+    return False
+
+
+def _refuse(question: str) -> bool:
+    """Without anybody to ask, nothing is confirmed."""
+    return False
+
+
+def _no_editor(text: str) -> str | None:
+    raise OptionError("there is no editor here; this works in a terminal")
+
+
+def _no_clipboard(text: str) -> None:
+    raise OptionError("there is no clipboard here; this works in a terminal")
+
+
+@dataclass
+class Face:
+    """Callbacks of whoever shows the session; the defaults are for nobody.
+
+    `progress(what, done, total)`: of long work; `cancelled()`: whether it should end; `confirm(question)`: yes or no;
+    `edit(text)`: the text as changed in an editor, None for unchanged or given up; `copy(text)`: to the clipboard.
+    """
+
+    progress: Callable[[str, int, int], None] = _silent
+    cancelled: Callable[[], bool] = _never
+    confirm: Callable[[str], bool] = _refuse
+    edit: Callable[[str], str | None] = _no_editor
+    copy: Callable[[str], None] = _no_clipboard
