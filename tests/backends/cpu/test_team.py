@@ -9,10 +9,9 @@ import numpy as np
 import psutil
 import pytest
 
-from lacewing.backends.base import Step
+from lacewing.backends.base import StepLimits
 from lacewing.backends.cpu import CpuBackend, native
-from lacewing.backends.cpu.step import CpuStep
-from lacewing.errors import OptionError
+from lacewing.errors import OptionError, OutOfMemoryError, UnsupportedModelError
 from lacewing.program.ops import Buffer, Linear, Norm, Op
 from tests.backends.cpu.checks import attention_case, gated_case
 from tests.backends.cpu.single_ops import Case, normal, one_batch, random_weight
@@ -112,17 +111,25 @@ def test_arguments_out_of_range_are_refused(path: Path) -> None:
             step.run(*arguments)
     assert np.isfinite(run(step, [1, 2])).all()
     step.close()
-    with pytest.raises(OptionError):
-        CpuBackend(1).compile(_program(step), {}, _limits(step, 513))
+    with pytest.raises(OptionError, match="closed"):
+        run(step, [1, 2])
 
 
-def _program(step: Step):  # type: ignore[no-untyped-def]
-    assert isinstance(step, CpuStep)
-    return step._lowering.program
-
-
-def _limits(step: Step, chunk: int):  # type: ignore[no-untyped-def]
-    return type(step.limits)(step.limits.context, chunk, 1)
+def test_what_does_not_fit_is_refused_when_compiled() -> None:
+    case = attention_case(1, 2, 1, 16, 16)
+    with pytest.raises(OutOfMemoryError, match="smaller context"):
+        case.step(CpuBackend(1), context=2**46)
+    for widths in ((1024, 1024), (8, 4096)):
+        with pytest.raises(UnsupportedModelError, match="heads of up to"):
+            attention_case(1, 1, 1, *widths).step(CpuBackend(1), context=8)
+    wide = random_weight("w", "TQ2_0", 8, 256 * 300)
+    view, out = Buffer("x", 256 * 300).view(), Buffer("y", 8).view()
+    with pytest.raises(UnsupportedModelError, match="TQ2_0 rows of up to 65000"):
+        Case((Linear(view, ("w",), (out,)),), normal(1, view.width), out, {"w": wide}).step(CpuBackend(1), context=8)
+    program, weights = case.program, case.all_weights(case.program.vocab_size)
+    for chunk in (0, 513):
+        with pytest.raises(OptionError, match="1 to 512 tokens"):
+            CpuBackend(1).compile(program, weights, StepLimits(8, chunk))
 
 
 _X, _N, _Y = (Buffer(name, width).view() for name, width in (("x", 64), ("n", 64), ("y", 40)))

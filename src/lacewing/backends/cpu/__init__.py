@@ -13,7 +13,7 @@ from lacewing.backends.cpu import native
 from lacewing.backends.cpu.isa import host_isa
 from lacewing.backends.cpu.lower import Lowering
 from lacewing.backends.cpu.step import CpuStep
-from lacewing.errors import OptionError
+from lacewing.errors import OptionError, OutOfMemoryError
 from lacewing.program.program import Program
 
 MAX_CHUNK = 512  # kernels/state.py
@@ -44,9 +44,12 @@ class CpuBackend:
         """See backends.base.Backend."""
         if not 1 <= limits.chunk <= MAX_CHUNK:
             raise OptionError(f"the CPU backend takes 1 to {MAX_CHUNK} tokens a step, not {limits.chunk}")
-        lowering = Lowering(program, weights, limits)
-        names = {op.kernel for op in lowering.ops} | lowering.extra
-        return CpuStep(lowering, native.load([*EXECUTOR, *sorted(names)], progress), self.threads)
+        try:
+            lowering = Lowering(program, weights, limits)
+            names = {op.kernel for op in lowering.ops} | lowering.extra
+            return CpuStep(lowering, native.load([*EXECUTOR, *sorted(names)], progress), self.threads)
+        except MemoryError as error:
+            raise OutOfMemoryError(f"there is no memory for {limits}: {error}; ask for a smaller context") from error
 
 
 def open(threads: int | None = None) -> CpuBackend:

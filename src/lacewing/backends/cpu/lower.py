@@ -20,6 +20,8 @@ from lacewing.program.ops import Op, RopeSpec, View
 from lacewing.program.program import Program
 
 MAX_QUERIES = 32  # kernels/attention.py
+MAX_HEAD_WIDTHS = 1800  # of key and value together: (MAX_QUERIES * (widths + 128 + 17)) float32 fit the scratch of kernels/state.py
+MAX_GENERIC_WIDTH = 65_000  # a dequantised row fits it, too
 
 
 class Lowering:
@@ -186,6 +188,8 @@ class Lowering:
             source, row_bytes = self.memory.vector(self.weights, name), 4 * width
         at, stride = (x_bytes, self.memory.stride(x.buffer)) if outputs else (self.at(x), self.stride(x))
         dequantise: Word = self.kernel(kinds) if isinstance(kinds, str) and "." in kinds else 0
+        if dequantise and width > MAX_GENERIC_WIDTH:
+            raise UnsupportedModelError(f"the CPU backend takes {quant} rows of up to {MAX_GENERIC_WIDTH} values; {name} has {width}")
         return {
             8: source, 16: rows, 24: row_bytes, 32: width, 40: at, 48: stride, 56: out, 64: out_stride, 72: shift, 80: outputs,
             88: max(4, min(64, rows // 32 // 4 * 4)), 96: dequantise, 104: width // quant.block_elements,
@@ -199,6 +203,8 @@ class Lowering:
 
     def lower_Attention(self, op: ops.Attention, rest: tuple[Op, ...]) -> None:
         layer = self.program.layers[op.layer]
+        if layer.key_width + layer.value_width > MAX_HEAD_WIDTHS:
+            raise UnsupportedModelError(f"the CPU backend takes heads of up to {MAX_HEAD_WIDTHS // 2} values, not {layer}")
         group = op.heads // op.key_heads
         group = max(d for d in range(1, min(group, MAX_QUERIES) + 1) if group % d == 0)
         words: dict[int, Word] = {

@@ -41,6 +41,7 @@ class CpuStep:
         logits = lowering.memory.buffers.get("logits")
         self._logits = np.empty((0,), np.float32) if logits is None else logits.view(np.float32)
         self._team = Team(self._head, threads, kernels)
+        self._closed = False
         self.kv_bytes = sum(memory.nbytes for memory in (*lowering.keys, *lowering.values))
         self.buffer_bytes = lowering.memory.nbytes + self._scratch.nbytes
 
@@ -66,6 +67,8 @@ class CpuStep:
                 following = int(arguments.ctypes.data)
 
     def run(self, tokens: np.ndarray, slots: np.ndarray, positions: np.ndarray, outputs: np.ndarray) -> np.ndarray:
+        if self._closed:  # its workers are gone: waiting for them would never end
+            raise OptionError("the step has been closed")
         count, wanted = len(tokens), len(outputs)
         self._check(tokens, slots, positions, outputs)
         inputs = self._inputs
@@ -82,8 +85,9 @@ class CpuStep:
             raise OptionError(f"{count} tokens need as many slots and positions, not {len(slots)} and {len(positions)}")
         bounds = (("token", tokens, self._vocab), ("slot", slots, limits.slots), ("position", positions, limits.context))
         for name, values, end in (*bounds, ("output row", outputs, count)):
-            if len(values) and not (0 <= int(np.min(values)) and int(np.max(values)) < end):
+            if len(values) and not (int(np.min(values)) >= 0 and int(np.max(values)) < end):
                 raise OptionError(f"{name}s must be from 0 to {end - 1}; got {int(np.min(values))} to {int(np.max(values))}")
 
     def close(self) -> None:
+        self._closed = True
         self._team.close()
