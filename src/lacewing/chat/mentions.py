@@ -1,0 +1,104 @@
+"""Files that a message names: `@notes.txt`, `@code.py:10-50`, `@"a name with spaces.md"`. Their text goes below the message."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from lacewing.errors import LacewingError
+
+MAX_FILE_BYTES = 256 * 2**10  # of a mentioned file
+MAX_MESSAGE_BYTES = 1 * 2**20  # of all files of a message
+
+# Not after a word character: me@example.org mentions nothing.
+_MENTION = re.compile(r"(?<![\w@./+-])@(?:\"([^\"\n]+)\"|([^\s\"@`]+))")
+_RANGE = re.compile(r"(.+?):(\d{1,9})(?:-(\d{1,9}))?$")
+
+
+class MentionError(LacewingError):
+    """A mentioned file cannot be read; the message names it and says why."""
+
+
+@dataclass(frozen=True)
+class Expanded:
+    """A message with the files that it mentions; `notes` tell what was taken and what was left as it is."""
+
+    text: str
+    notes: tuple[str, ...] = ()
+
+
+def expand(message: str, folder: Path) -> Expanded:
+    """The message, followed by the text of each file that it mentions; paths start at `folder`.
+
+    What looks like a mention and names no file stays text; with a range or a folder in it, it is an error.
+    Raises MentionError: too large, not text, not readable.
+    """
+    blocks: dict[str, str] = {}
+    notes: list[str] = []
+    for match in _MENTION.finditer(message):
+        name, first, last = _parse(match, folder)
+        if name is None:
+            if "." in match[0][1:-1]:
+                notes.append(f"{match[0]} is no file here; sent as it is")
+            continue
+        title = name if first is None else f"{name}:{first}-{last}" if last != first else f"{name}:{first}"
+        if title not in blocks:
+            blocks[title] = _fenced(title, read_lines(folder / Path(name).expanduser(), first, last))
+            notes.append(f"{title}: {blocks[title].count(chr(10)) - 1} lines")
+    if sum(len(block.encode()) for block in blocks.values()) > MAX_MESSAGE_BYTES:
+        raise MentionError(f"the mentioned files have more than {MAX_MESSAGE_BYTES // 2**20} MiB together")
+    return Expanded("\n\n".join((message, *blocks.values())), tuple(notes))
+
+
+def _parse(match: re.Match[str], folder: Path) -> tuple[str | None, int | None, int | None]:
+    """The path of a mention and its first and last line; no path when it names no file and does not have to."""
+    quoted, bare = match[1], match[2]
+    for text in (quoted,) if quoted else (bare, bare.rstrip(".,;:!?)]}>'")):
+        if text and _is_file(folder, text):
+            return text, None, None
+        ranged = _RANGE.match(text)
+        if ranged and _is_file(folder, ranged[1]):
+            first = int(ranged[2])
+            return ranged[1], first, int(ranged[3] or first)
+    if quoted or "/" in bare or re.search(r":\d+-\d+", bare):
+        raise MentionError(f"{match[0]}: there is no such file; without the @ it is sent as it is")
+    return None, None, None
+
+
+def _is_file(folder: Path, text: str) -> bool:
+    try:
+        return (folder / Path(text).expanduser()).is_file()
+    except (OSError, RuntimeError, ValueError):
+        return False
+
+
+def read_lines(path: Path, first: int | None = None, last: int | None = None) -> str:
+    """The text of a file, or its lines `first` to `last`, counted from 1. Raises MentionError."""
+    try:
+        if not path.is_file():
+            raise MentionError(f"{path} is not a file" if path.exists() else f"there is no file {path}")
+        with path.open("rb") as file:
+            content = file.read(MAX_FILE_BYTES + 1 if first is None else 64 * MAX_FILE_BYTES)
+    except OSError as error:
+        raise MentionError(f"{path}: {error.strerror}") from None
+    if b"\0" in content:
+        raise MentionError(f"{path} is not a text file")
+    lines = content.decode("utf-8-sig", errors="replace").splitlines()
+    if first is not None:
+        last = min(last or first, len(lines))
+        if not 1 <= first <= last:
+            raise MentionError(f"{path} has {len(lines)} lines; {first}-{last} are not among them")
+        lines = lines[first - 1 : last]
+    text = "\n".join(lines)
+    if len(text.encode()) > MAX_FILE_BYTES:
+        raise MentionError(f"{path} has more than {MAX_FILE_BYTES // 2**10} KiB; mention some of its lines, for example :1-200")
+    if text.count("\N{REPLACEMENT CHARACTER}") > 8 + len(text) // 100:
+        raise MentionError(f"{path} is not UTF-8 text")
+    return text
+
+
+def _fenced(title: str, text: str) -> str:
+    """A block that the text cannot end: its fence is longer than any run of backticks within."""
+    fence = "`" * max(3, 1 + max((len(run) for run in re.findall(r"`+", text)), default=0))
+    return f"{fence} {title}\n{text}\n{fence}"
