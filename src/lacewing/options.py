@@ -16,7 +16,7 @@ _UNITS = {"": 1, "b": 1, "k": 10**3, "kb": 10**3, "m": 10**6, "mb": 10**6, "g": 
 
 def parse_bytes(text: str | int | None) -> int | None:
     """`"4GiB"`, `"800MB"`, `"1.5g"` or a number of bytes; None stays None. Raises OptionError."""
-    if text is None or isinstance(text, int) and not isinstance(text, bool) and text > 0:
+    if text is None or (isinstance(text, int) and not isinstance(text, bool) and text > 0):
         return text
     match = re.fullmatch(r"\s*(\d{1,18}(?:\.\d{1,9})?)\s*([a-zA-Z]*)\s*", str(text))
     unit = _UNITS.get(match.group(2).lower()) if match else None
@@ -37,7 +37,9 @@ def format_bytes(count: float) -> str:
 def _check(name: str, value: object, low: float, high: float, kind: type = float) -> None:
     numbers = (int, float) if kind is float else (int,)
     if isinstance(value, bool) or not isinstance(value, numbers) or not math.isfinite(value) or not low <= value <= high:
-        raise OptionError(f"{name} is {value!r}; it must be {'a number' if kind is float else 'an integer'} from {low:g} to {high:g}")
+        raise OptionError(
+            f"{name} is {value!r}; it must be {'a number' if kind is float else 'an integer'} from {low:g} to {high:g}"
+        )
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,9 @@ class CpuBackend:
 
     def facts(self) -> DeviceFacts:
         isa = host_isa()
-        return DeviceFacts("cpu", platform.processor() or platform.machine(), self.threads, (isa.name,), psutil.virtual_memory().total)
+        return DeviceFacts(
+            "cpu", platform.processor() or platform.machine(), self.threads, (isa.name,), psutil.virtual_memory().total
+        )
 
     def compile(
         self, program: Program, weights: Mapping[str, WeightView], limits: StepLimits, progress: Progress | None = None

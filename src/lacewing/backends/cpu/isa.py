@@ -15,7 +15,8 @@ from lacewing.errors import BackendError
 class Isa:
     """An instruction set: `lanes` 32-bit lanes a vector, and how four bytes times four bytes are summed.
 
-    `cpu` and `features` are LLVM's names, "" meaning those of the host.
+    `cpu` and `features` are LLVM's names of what is compiled for; "" means what the host has. `foreign_*` are used
+    where the host is of another kind, to look at the machine code (tools/show_assembly.py).
     """
 
     name: str
@@ -23,12 +24,15 @@ class Isa:
     dot: str  # "vnni512", "vnni256", "maddubs", "sdot" or "generic"
     cpu: str = ""
     features: str = ""
+    foreign_triple: str = "x86_64-unknown-linux-gnu"
+    foreign_cpu: str = "znver4"
+    foreign_features: str = ""
 
 
 AVX512 = Isa("avx512", 16, "vnni512")
 AVX2_VNNI = Isa("avx2vnni", 8, "vnni256")
 AVX2 = Isa("avx2", 8, "maddubs", cpu="haswell", features="+f16c,+avx2,+fma,+bmi2")
-NEON = Isa("neon", 4, "sdot")
+NEON = Isa("neon", 4, "sdot", foreign_triple="aarch64-unknown-linux-gnu", foreign_cpu="neoverse-n1", foreign_features="+dotprod")
 PORTABLE = Isa("portable", 4, "generic")
 _ALL = {isa.name: isa for isa in (AVX512, AVX2_VNNI, AVX2, NEON, PORTABLE)}
 
@@ -70,6 +74,14 @@ def target_machine() -> llvm.TargetMachine:
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     isa = host_isa()
+    if isa not in supported():
+        llvm.initialize_all_targets()
+        llvm.initialize_all_asmprinters()
+        return llvm.Target.from_triple(isa.foreign_triple).create_target_machine(
+            cpu=isa.foreign_cpu, features=isa.foreign_features, opt=3
+        )
     target = llvm.Target.from_triple(llvm.get_process_triple())
     features = isa.features or llvm.get_host_cpu_features().flatten()
-    return target.create_target_machine(cpu=isa.cpu or llvm.get_host_cpu_name(), features=features, opt=3, reloc="static", codemodel="jitdefault", jit=True)
+    return target.create_target_machine(
+        cpu=isa.cpu or llvm.get_host_cpu_name(), features=features, opt=3, reloc="static", codemodel="jitdefault", jit=True
+    )

@@ -189,7 +189,9 @@ class Lowering:
         at, stride = (x_bytes, self.memory.stride(x.buffer)) if outputs else (self.at(x), self.stride(x))
         dequantise: Word = self.kernel(kinds) if isinstance(kinds, str) and "." in kinds else 0
         if dequantise and width > MAX_GENERIC_WIDTH:
-            raise UnsupportedModelError(f"the CPU backend takes {quant} rows of up to {MAX_GENERIC_WIDTH} values; {name} has {width}")
+            raise UnsupportedModelError(
+                f"the CPU backend takes {quant} rows of up to {MAX_GENERIC_WIDTH} values; {name} has {width}"
+            )
         return {
             8: source, 16: rows, 24: row_bytes, 32: width, 40: at, 48: stride, 56: out, 64: out_stride, 72: shift, 80: outputs,
             88: max(4, min(64, rows // 32 // 4 * 4)), 96: dequantise, 104: width // quant.block_elements,

@@ -129,16 +129,24 @@ def compile_object(name: str) -> bytes:
 
 def assembly(name: str) -> str:
     """The machine code of a kernel as text, to look at."""
-    return target_machine().emit_assembly(_optimised(name))  # type: ignore[no-any-return]
+    machine, module = target_machine(), _optimised(name)
+    module.triple, module.data_layout = machine.triple, str(machine.target_data)
+    return machine.emit_assembly(module)  # type: ignore[no-any-return]
 
 
 def _optimised(name: str) -> llvm.ModuleRef:
-    from numba import cfunc, types
+    from numba import types
+    from numba.core.ccallback import CFunc
+    from numba.core.compiler_lock import global_compiler_lock
 
-    compiled = cfunc(types.void(*[types.int64] * 4), error_model="numpy", forceinline=True)(kernel_function(name))
+    with global_compiler_lock:
+        signature = ((types.int64,) * 4, types.void)
+        wrapped = CFunc(kernel_function(name), signature, {}, {"error_model": "numpy", "forceinline": True})
+        compiled = wrapped._compile_uncached()  # `compile` would make machine code as well, which we do ourselves
+        compiled.library.finalize()
+        text = compiled.library.get_llvm_str()
     # Numba gives its functions names of its own; the wrapper has C linkage and is the one we export.
-    text = compiled.inspect_llvm().replace(compiled.native_name, symbol(name))
-    module = llvm.parse_assembly(text)
+    module = llvm.parse_assembly(text.replace(compiled.fndesc.llvm_cfunc_wrapper_name, symbol(name)))
     module.verify()
     foreign = [f.name for f in module.functions if f.is_declaration and not f.name.startswith("llvm.")]
     if foreign:  # a kernel that may raise or allocate; nothing would resolve these names at run time

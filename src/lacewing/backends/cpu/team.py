@@ -49,7 +49,8 @@ class Team:
         for thread in range(1, threads):
             head[(512 + 128 * thread) // 8] = 1
         self._workers = [
-            threading.Thread(target=self._serve, args=(thread,), name=f"lacewing-{thread}", daemon=True) for thread in range(1, threads)
+            threading.Thread(target=self._serve, args=(thread,), name=f"lacewing-{thread}", daemon=True)
+            for thread in range(1, threads)
         ]
         for worker in self._workers:
             worker.start()

@@ -75,14 +75,18 @@ def make_blocks(half: bool) -> Any:
         done = 0
         while done + VALUE_QUERIES <= queries:
             for c in range(0, wide, chunk):
-                values_many(acc + 4 * (width * done + c), 4 * width, v + itemsize * c, itemsize * width, p + 4 * BLOCK * done, positions)
+                values_many(
+                    acc + 4 * (width * done + c), 4 * width, v + itemsize * c, itemsize * width, p + 4 * BLOCK * done, positions
+                )
             done += VALUE_QUERIES
         for i in range(done, queries):
             for c in range(0, wide, chunk):
                 values_one(acc + 4 * (width * i + c), 4 * width, v + itemsize * c, itemsize * width, p + 4 * BLOCK * i, positions)
         for i in range(queries):
             for c in range(wide, whole, LANES):
-                values_narrow(acc + 4 * (width * i + c), 4 * width, v + itemsize * c, itemsize * width, p + 4 * BLOCK * i, positions)
+                values_narrow(
+                    acc + 4 * (width * i + c), 4 * width, v + itemsize * c, itemsize * width, p + 4 * BLOCK * i, positions
+                )
             for c in range(whole, width):
                 total = peek_f32(acc + 4 * (width * i + c))
                 for j in range(positions):
@@ -134,7 +138,9 @@ def gather_queries(args, q, acc, most, total, token, count, first_head, group):
     width, value_width = peek_i64(args + ATT_KEY_WIDTH), peek_i64(args + ATT_VALUE_WIDTH)
     scale = peek_f32(args + ATT_SCALE)
     for i in range(count * group):
-        source = peek_i64(args + ATT_Q) + (token + i // group) * peek_i64(args + ATT_Q_STRIDE) + 4 * width * (first_head + i % group)
+        source = (
+            peek_i64(args + ATT_Q) + (token + i // group) * peek_i64(args + ATT_Q_STRIDE) + 4 * width * (first_head + i % group)
+        )
         for c in range(width):
             poke_f32(q + 4 * (width * i + c), peek_f32(source + 4 * c) * scale)
         for c in range(value_width):
@@ -188,7 +194,17 @@ def make_attention(half: bool) -> Any:
             for i in range(queries):
                 high = peek_i32(positions + 4 * (token + i // group))
                 at = acc + 4 * value_width * i
-                soften(p + 4 * BLOCK * i, first, high - window + 1, high, softcap, most + 4 * i, total + VECTOR_BYTES * i, at, value_width)
+                soften(
+                    p + 4 * BLOCK * i,
+                    first,
+                    high - window + 1,
+                    high,
+                    softcap,
+                    most + 4 * i,
+                    total + VECTOR_BYTES * i,
+                    at,
+                    value_width,
+                )
             block_values(acc, queries, value_width, values + itemsize * first * value_width, p, seen)
         put_results(args, acc, total, token, count, first_head, group)
 

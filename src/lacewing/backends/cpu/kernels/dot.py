@@ -48,7 +48,19 @@ def emit_dot4(b: ir.IRBuilder, acc: ir.Value, w: ir.Value, x: ir.Value, small: b
     if ISA.dot == "maddubs" and small:
         pairs = call(b, "llvm.x86.avx2.pmadd.ub.sw", I16V, b.bitcast(w, I8V), b.bitcast(x, I8V))
         return b.add(acc, call(b, "llvm.x86.avx2.pmadd.wd", I32V, pairs, constant(I16V, 1)))
+    if ISA.dot == "sdot":
+        return _dot4_signed(b, acc, w, x, small)
     return b.add(acc, _dot4_by_halves(b, w, x))
+
+
+def _dot4_signed(b: ir.IRBuilder, acc: ir.Value, w: ir.Value, x: ir.Value, small: bool) -> ir.Value:
+    """Where both factors are signed: a weight byte above 127 becomes w - 128, and 128 * sum(x) is added back."""
+    sdot = lambda total, left: call(b, f"llvm.aarch64.neon.sdot.v{LANES}i32.v{4 * LANES}i8", I32V, total, left, b.bitcast(x, I8V))
+    if small:
+        return sdot(acc, b.bitcast(w, I8V))
+    flipped = b.bitcast(b.xor(w, constant(I32V, -0x7F7F7F80)), I8V)
+    sums = sdot(constant(I32V, 0), constant(I8V, 1))
+    return b.add(sdot(acc, flipped), b.shl(sums, constant(I32V, 7)))
 
 
 def _dot4_by_halves(b: ir.IRBuilder, w: ir.Value, x: ir.Value) -> ir.Value:

@@ -4,7 +4,17 @@ Waiting spins, because a step has hundreds of ops of some microseconds; after a 
 crowded cores still make progress. The barrier is one counter that only grows within a step.
 """
 
-from lacewing.backends.cpu.kernels.simd import atomic_add, atomic_load, atomic_store, atomic_swap, call_i32, call_kernel, inline, pause, peek_i64, poke_i64
+from lacewing.backends.cpu.kernels.simd import (
+    atomic_add,
+    atomic_load,
+    atomic_swap,
+    call_i32,
+    call_kernel,
+    inline,
+    pause,
+    peek_i64,
+    poke_i64,
+)
 
 (
     STEP_OPS,  # how many

@@ -84,11 +84,20 @@ def make_heads(store, poke, itemsize):
 
     def kernel(args, state, thread, threads):
         """Each head of each token: normalise, rotate, store, as far as asked. Threads share (token, head) evenly."""
-        x, stride, count, width = peek_i64(args), peek_i64(args + HEADS_STRIDE), peek_i64(args + HEADS_COUNT), peek_i64(args + HEADS_WIDTH)
+        x, stride, count, width = (
+            peek_i64(args),
+            peek_i64(args + HEADS_STRIDE),
+            peek_i64(args + HEADS_COUNT),
+            peek_i64(args + HEADS_WIDTH),
+        )
         norm, weight, eps = peek_i64(args + HEADS_NORM), peek_i64(args + HEADS_WEIGHT), peek_f32(args + HEADS_EPS)
         table, pairs, adjacent = peek_i64(args + HEADS_ANGLES), peek_i64(args + HEADS_PAIRS), peek_i64(args + HEADS_ADJACENT)
         keys, values = peek_i64(args + HEADS_KEYS), peek_i64(args + HEADS_VALUES)
-        slots, positions, context = peek_i64(state + STATE_SLOTS), peek_i64(state + STATE_POSITIONS), peek_i64(state + STATE_CONTEXT)
+        slots, positions, context = (
+            peek_i64(state + STATE_SLOTS),
+            peek_i64(state + STATE_POSITIONS),
+            peek_i64(state + STATE_CONTEXT),
+        )
         todo = count * peek_i64(state + STATE_TOKENS)
         for index in range(todo * thread // threads, todo * (thread + 1) // threads):
             t, head = index // count, index % count

@@ -1,6 +1,16 @@
 """out = x @ weight.T for quantised weights: tiles of LANES rows, unpacked on the way and multiplied with all tokens."""
 
-from lacewing.backends.cpu.kernels.dot import JOB_ACC, JOB_BLOCKS, JOB_SHIFT, JOB_STRIDE, JOB_TILE, JOB_TOKENS, JOB_XD, JOB_XQ, JOB_XS
+from lacewing.backends.cpu.kernels.dot import (
+    JOB_ACC,
+    JOB_BLOCKS,
+    JOB_SHIFT,
+    JOB_STRIDE,
+    JOB_TILE,
+    JOB_TOKENS,
+    JOB_XD,
+    JOB_XQ,
+    JOB_XS,
+)
 from lacewing.backends.cpu.kernels.simd import (
     LANES,
     VECTOR_BYTES,

@@ -22,7 +22,6 @@ from lacewing.backends.cpu.kernels.simd import (
     atomic_add,
     call_kernel,
     constant,
-    f32v,
     fma1,
     inline,
     peek_bf16,
@@ -175,7 +174,9 @@ def linear_generic(args, state, thread, threads):
         if first >= rows:
             break
         for r in range(first, min(first + chunk, rows)):
-            call_kernel(peek_i64(args + ROWS_DEQUANTISE), peek_i64(args + ROWS_WEIGHT) + r * row_bytes, peek_i64(args + ROWS_BLOCKS), row, 0)
+            call_kernel(
+                peek_i64(args + ROWS_DEQUANTISE), peek_i64(args + ROWS_WEIGHT) + r * row_bytes, peek_i64(args + ROWS_BLOCKS), row, 0
+            )
             shift = bias + 4 * r if bias else 0
             t = 0
             while tokens - t >= TOKENS:

@@ -326,9 +326,7 @@ def add_i8(b, x, y):
 def mask_outside(b, v, first, low, high):
     """v in the lanes where low <= first + lane <= high, else minus infinity."""
     index = b.add(splat(b, b.trunc(first, I32)), ir.Constant(I32V, list(range(LANES))))
-    seen = b.and_(
-        b.icmp_signed(">=", index, splat(b, b.trunc(low, I32))), b.icmp_signed("<=", index, splat(b, b.trunc(high, I32)))
-    )
+    seen = b.and_(b.icmp_signed(">=", index, splat(b, b.trunc(low, I32))), b.icmp_signed("<=", index, splat(b, b.trunc(high, I32))))
     return b.select(seen, v, constant(F32V, float("-inf")))
 
 

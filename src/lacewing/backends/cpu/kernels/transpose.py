@@ -58,7 +58,9 @@ def _gather_quads(b: ir.IRBuilder, parts: list[ir.Value]) -> list[ir.Value]:
         return parts
     if len(parts) == 2:
         groups = range(0, LANES, 8)
-        return [_pick(b, *parts, [s + i for g in groups for s in (g + 4 * q, LANES + g + 4 * q) for i in range(4)]) for q in range(2)]
+        return [
+            _pick(b, *parts, [s + i for g in groups for s in (g + 4 * q, LANES + g + 4 * q) for i in range(4)]) for q in range(2)
+        ]
     even, odd = ([s + i for s in (o, o + 8, LANES + o, LANES + o + 8) for i in range(4)] for o in (0, 4))
     halves = [[_pick(b, parts[j], parts[j + 1], lanes) for j in (0, 2)] for lanes in (even, odd)]  # quads 0, 2 and 1, 3
     return [_pick(b, *halves[q % 2], even if q < 2 else odd) for q in range(4)]
