@@ -37,6 +37,10 @@ class Array:
     def data(self):
         return self.values.astype(np.float32).reshape(-1).view(np.uint8)
 
+    @property
+    def parts(self):
+        return [self.data]
+
 
 def identity_program(ops, weights, width, vocab, layers=()):
     """Embed one row a token, do `ops` on it, and show the buffer `out` through an identity matrix."""

@@ -24,10 +24,21 @@ class MappedWeight:
     shape: tuple[int, ...]
     quant: Quant
     data: np.ndarray
+    pieces: tuple[np.ndarray, ...] = ()
+
+    @property
+    def parts(self) -> list[np.ndarray]:
+        return list(self.pieces) or [self.data]
 
 
 def mapped_weights(tensors: dict[str, TensorInfo]) -> dict[str, MappedWeight]:
-    return {name: MappedWeight(name, info.shape, info.quant, mapped(info.ranges[0])) for name, info in tensors.items()}
+    return {name: mapped_weight(info) for name, info in tensors.items()}
+
+
+def mapped_weight(info: TensorInfo) -> MappedWeight:
+    pieces = tuple(mapped(part) for part in info.ranges)
+    data = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+    return MappedWeight(info.name, info.shape, info.quant, data, pieces)
 
 
 def open_step(

@@ -30,6 +30,11 @@ class WeightView(Protocol):
         """uint8 (nbytes,): the blocks, row after row; a view of mapped or owned memory. Valid until the residency changes."""
         ...
 
+    @property
+    def parts(self) -> list[np.ndarray]:
+        """uint8, one array, or one for each index of the first axis: stacked experts may lie apart in their files."""
+        ...
+
 
 @dataclass(frozen=True)
 class StepLimits:

@@ -13,6 +13,7 @@ from lacewing.program.ops import Op, View
 from lacewing.program.program import Program
 
 ACTIVATIONS = ("silu", "gelu_tanh")
+GATINGS = ("softmax", "sigmoid")
 
 
 class ProgramError(ValueError):
@@ -48,6 +49,7 @@ class _Checker:
         self.used: set[str] = set()
         self.stored: set[int] = set()
         self.attended: set[int] = set()
+        self.routed: dict[View, int] = {}  # views that hold ids: of how many experts
         self.finished = False
 
     def check(self, op: Op) -> None:
@@ -62,6 +64,9 @@ class _Checker:
         rule(self, op)
         for view in op.views(op.writes):
             self.columns(view)[:] = True
+            self.routed = {ids: experts for ids, experts in self.routed.items() if not _overlap(ids, view)}
+        if isinstance(op, ops.Route):
+            self.routed[op.ids] = op.logits.width
 
     def columns(self, view: View) -> np.ndarray:
         """The written flags of a view's columns; checks that the view lies in its buffer."""
@@ -123,7 +128,8 @@ def _linear(c: _Checker, op: ops.Linear) -> None:
 def _rope(c: _Checker, op: ops.Rope) -> None:
     _require(op.heads >= 1 and op.x.width % op.heads == 0, f"width {op.x.width} is not {op.heads} equal heads")
     head = op.x.width // op.heads
-    _require(0 < 2 * len(op.rope.frequencies) <= head, f"{len(op.rope.frequencies)} pairs in a head of {head} values")
+    _require(0 <= op.start < head, f"start {op.start} in a head of {head} values")
+    _require(0 < 2 * len(op.rope.frequencies) <= head - op.start, f"{len(op.rope.frequencies)} pairs in a head of {head} values")
     _require(all(map(math.isfinite, (*op.rope.frequencies, op.rope.magnitude))), "a frequency is not finite")
 
 
@@ -131,7 +137,12 @@ def _write_keys_values(c: _Checker, op: ops.WriteKeysValues) -> None:
     layer = c.layer(op.layer)
     _require(op.layer not in c.stored, f"layer {op.layer} is written twice")
     _require(op.k.width == layer.key_heads * layer.key_width, f"k has width {op.k.width}, the layer {layer}")
-    _require(op.v.width == layer.key_heads * layer.value_width, f"v has width {op.v.width}, the layer {layer}")
+    if op.v is None:
+        fits = layer.values_in_keys and 0 < layer.value_width <= layer.key_width
+        _require(fits, f"v is None, but the values are not in the keys of the layer {layer}")
+    else:
+        _require(not layer.values_in_keys, f"v is given, but the values are in the keys of the layer {layer}")
+        _require(op.v.width == layer.key_heads * layer.value_width, f"v has width {op.v.width}, the layer {layer}")
     c.stored.add(op.layer)
 
 
@@ -146,16 +157,94 @@ def _attention(c: _Checker, op: ops.Attention) -> None:
     _require(op.scale > 0 and math.isfinite(op.scale), f"scale {op.scale}")
     _require(op.softcap is None or op.softcap > 0, f"softcap {op.softcap}")
     _require(op.window is None or op.window >= 1, f"window {op.window}")
-    fits = layer.window is None or (op.window is not None and op.window <= layer.window)
-    _require(fits, f"window {op.window} is wider than what the layer keeps, {layer.window}")
+    _require(op.chunk is None or op.chunk >= 1, f"chunk {op.chunk}")
+    seen = min(op.window or math.inf, op.chunk or math.inf)
+    _require(seen <= (layer.window or math.inf), f"window {op.window} is wider than what the layer keeps, {layer.window}")
+    if op.sinks is not None:
+        c.weight(op.sinks, op.heads)
     c.attended.add(op.layer)
 
 
 def _gated_activation(c: _Checker, op: ops.GatedActivation) -> None:
-    _require(op.gate.width == op.up.width == op.out.width, "gate, up and out differ in width")
     _require(op.activation in ACTIVATIONS, f"activation {op.activation!r} is none of {', '.join(ACTIVATIONS)}")
+    _gate_and_up(op)
+
+
+def _clamped_activation(c: _Checker, op: ops.ClampedActivation) -> None:
+    _require(op.limit > 0 and math.isfinite(op.alpha), f"limit {op.limit}, alpha {op.alpha}")
+    _gate_and_up(op)
+
+
+def _gate_and_up(op: ops.GatedActivation | ops.ClampedActivation) -> None:
+    _require(op.gate.width == op.up.width == op.out.width, "gate, up and out differ in width")
     _require(op.out == op.gate or not _overlap(op.out, op.gate), "out must be gate itself or lie apart from it")
     _require(not _overlap(op.out, op.up), "out overlaps up")
+
+
+def _scale_by_position(c: _Checker, op: ops.ScaleByPosition) -> None:
+    _require(op.length >= 1 and op.offset >= 0, f"length {op.length}, offset {op.offset}")
+    _require(math.isfinite(op.beta), f"beta {op.beta}")
+
+
+def _head_linear(c: _Checker, op: ops.HeadLinear) -> None:
+    for view in (op.x, op.out):
+        _require(op.heads >= 1 and view.width % op.heads == 0, f"width {view.width} is not {op.heads} equal heads")
+    shape = tuple(c.program.weights.get(op.weight, ()))
+    _require(len(shape) == 3, f"weight {op.weight} is listed as {shape}; it must have three axes")
+    outputs, inputs = (shape[2], shape[1]) if op.transposed else (shape[1], shape[2])
+    c.weight(op.weight, op.heads, *shape[1:])
+    rest = op.x.width // op.heads - inputs
+    _require(rest >= 0 and op.out.width // op.heads - outputs == rest, f"heads of x and out do not fit {shape}")
+    _require(not _overlap(op.x, op.out), "out overlaps x")
+
+
+def _route(c: _Checker, op: ops.Route) -> None:
+    experts, active = op.logits.width, op.ids.width
+    _require(1 <= active <= experts, f"{active} active of {experts} experts")
+    _require(op.weights.width == active, f"{op.weights.width} weights for {active} ids")
+    views = (op.logits, op.ids, op.weights)
+    _require(not any(_overlap(a, b) for i, a in enumerate(views) for b in views[:i]), "logits, ids and weights overlap")
+    _require(op.gating in GATINGS, f"gating {op.gating!r} is none of {', '.join(GATINGS)}")
+    _require(op.groups >= 1 and experts % op.groups == 0, f"{experts} experts in {op.groups} groups")
+    size = experts // op.groups
+    _require(1 <= op.groups_used <= op.groups, f"{op.groups_used} of {op.groups} groups")
+    _require(active <= op.groups_used * size, f"{active} active experts from {op.groups_used} groups of {size}")
+    _require(op.group_best in (1, 2) and (op.groups == 1 or op.group_best <= size), f"the best {op.group_best} of {size}")
+    _require(math.isfinite(op.scale), f"scale {op.scale}")
+    if op.bias is not None:
+        c.weight(op.bias, experts)
+
+
+def _expert_linear(c: _Checker, op: ops.ExpertLinear) -> None:
+    experts, active = c.routed.get(op.ids), op.ids.width
+    if experts is None:
+        raise ProgramError(f"{ops.show(op.ids)} does not hold the ids of a Route")
+    inputs, rest = divmod(op.x.width, active if op.separate else 1)
+    _require(rest == 0 and all(out.width % active == 0 for out in op.outs), f"a width is not {active} equal parts")
+    outputs = [out.width // active for out in op.outs]
+    if (len(op.weights), len(op.outs)) == (1, 2):
+        _require(outputs[0] == outputs[1], "the two outs differ in width")
+        outputs = [2 * outputs[0]]
+    else:
+        _require(len(op.weights) == len(op.outs) > 0, f"{len(op.weights)} weights for {len(op.outs)} outs")
+        _require(not op.interleaved, "interleaved needs one weight with two outs")
+    _require(len(op.biases) in (0, len(op.weights)), f"{len(op.biases)} biases for {len(op.weights)} weights")
+    for weight, output in zip(op.weights, outputs, strict=True):
+        c.weight(weight, experts, *((inputs, output) if op.transposed else (output, inputs)))
+    for bias, output in zip(op.biases, outputs, strict=False):
+        if bias is not None:
+            c.weight(bias, experts, output)
+    _require(op.factor is None or op.factor.width == active, "factor is not one value an active expert")
+    for index, out in enumerate(op.outs):
+        _require(not any(_overlap(out, view) for view in (*op.views(op.reads), *op.outs[:index])), f"{ops.show(out)} overlaps")
+
+
+def _combine(c: _Checker, op: ops.Combine) -> None:
+    _require(op.active >= 1 and op.x.width == op.active * op.out.width, f"x has width {op.x.width}, out {op.out.width}")
+    _require(op.weights is None or op.weights.width == op.active, "weights are not one value an active expert")
+    _require(op.add is None or op.add.width == op.out.width, "add and out differ in width")
+    _require(op.add is None or op.add == op.out or not _overlap(op.add, op.out), "add must be out itself or lie apart from it")
+    _require(not any(_overlap(op.out, view) for view in (op.x, op.weights) if view is not None), "out overlaps x or weights")
 
 
 def _logits(c: _Checker, op: ops.Logits) -> None:
@@ -170,7 +259,13 @@ _RULES: dict[type[Op], Callable[[_Checker, Any], None]] = {
     ops.Linear: _linear,
     ops.Rope: _rope,
     ops.WriteKeysValues: _write_keys_values,
+    ops.ScaleByPosition: _scale_by_position,
+    ops.HeadLinear: _head_linear,
     ops.Attention: _attention,
     ops.GatedActivation: _gated_activation,
+    ops.ClampedActivation: _clamped_activation,
+    ops.Route: _route,
+    ops.ExpertLinear: _expert_linear,
+    ops.Combine: _combine,
     ops.Logits: _logits,
 }

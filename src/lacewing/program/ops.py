@@ -1,7 +1,9 @@
 """The kinds of operation that a model is made of. Data only: a backend decides how each is computed.
 
-Axis letters: T tokens of a step, D model width, H query heads, K key heads, C head width, F feed-forward width, V vocabulary.
-Every buffer is float32 (T, width); an operand is a `View`: some columns of a buffer.
+Axis letters: T tokens of a step, D model width, H query heads, K key heads, C head width, F feed-forward width, V vocabulary,
+E experts, A active experts. Every buffer is float32 (T, width); an operand is a `View`: some columns of a buffer. What each
+active expert has of its own stands side by side, (T, A * width), in the order of the ids. The ids themselves are int32 in the
+four bytes of each float32.
 """
 
 from __future__ import annotations
@@ -119,21 +121,53 @@ class Linear(Op):
 
 @dataclass(frozen=True)
 class Rope(Op):
-    """Rotate each of the `heads` heads of x, in place."""
+    """Rotate each of the `heads` heads of x, in place; in each head the values from `start` on."""
 
     x: View
     heads: int
     rope: RopeSpec
+    start: int = 0
     reads: ClassVar = ("x",)
     writes: ClassVar = ("x",)
 
 
 @dataclass(frozen=True)
+class ScaleByPosition(Op):
+    """x *= 1 + beta * ln(1 + floor((position + offset) / length)), in place: queries grow sharper far into a text."""
+
+    x: View
+    beta: float
+    length: int
+    offset: int = 0
+    reads: ClassVar = ("x",)
+    writes: ClassVar = ("x",)
+
+
+@dataclass(frozen=True)
+class HeadLinear(Op):
+    """A matrix for each head: out_h = [weight[h] @ x_h[:I], x_h[I:]]; what lies behind the I inputs of a head is copied.
+
+    x (T, H * (I + R)), out (T, H * (O + R)); weight (H, O, I), or (H, I, O) if `transposed`; R >= 0 follows from the widths.
+    """
+
+    x: View
+    weight: str
+    out: View
+    heads: int
+    transposed: bool = False
+    reads: ClassVar = ("x",)
+    writes: ClassVar = ("out",)
+
+
+@dataclass(frozen=True)
 class WriteKeysValues(Op):
-    """Store k (T, K * C) and v (T, K * Cv) at (slot, position) of every token, in the keys' and values' own precision."""
+    """Store k (T, K * C) and v (T, K * Cv) at (slot, position) of every token, in the keys' and values' own precision.
+
+    v None: the layer's values are the first Cv values of each key (`KeyValueShape.values_in_keys`) and need no place.
+    """
 
     k: View
-    v: View
+    v: View | None
     layer: int
     reads: ClassVar = ("k", "v")
 
@@ -144,6 +178,8 @@ class Attention(Op):
 
     score = scale * q.k, then softcap * tanh(score / softcap) if softcap. Query head h reads key head h // (H / K).
     window w: a key at distance w or more is not seen (w keys, itself included).
+    chunk c: a query at position p sees keys from position p // c * c on only.
+    sinks (H,): head h has one more score, sinks[h], neither scaled nor capped: it takes its share of the softmax, with no value.
     """
 
     q: View
@@ -154,6 +190,8 @@ class Attention(Op):
     scale: float
     window: int | None = None
     softcap: float | None = None
+    chunk: int | None = None
+    sinks: str | None = None
     reads: ClassVar = ("q",)
     writes: ClassVar = ("out",)
 
@@ -167,6 +205,85 @@ class GatedActivation(Op):
     out: View
     activation: str = "silu"
     reads: ClassVar = ("gate", "up")
+    writes: ClassVar = ("out",)
+
+
+@dataclass(frozen=True)
+class ClampedActivation(Op):
+    """out = g * sigmoid(alpha * g) * (u + 1) with g = min(gate, limit), u = clamp(up, -limit, limit). out may be gate."""
+
+    gate: View
+    up: View
+    out: View
+    alpha: float
+    limit: float
+    reads: ClassVar = ("gate", "up")
+    writes: ClassVar = ("out",)
+
+
+@dataclass(frozen=True)
+class Route(Op):
+    """Choose A of E experts for each token: ids (T, A) int32, all different; weights (T, A) float32.
+
+    p = softmax(logits) or sigmoid(logits), as `gating` says. The choice goes by s = p + bias[E] where there is a bias, else by the
+    logits: the A largest, best first, the lower id first among equals. With `groups` > 1 the E experts are so many equal runs, and
+    only those in the best `groups_used` runs can be chosen; the score of a run is the sum of its `group_best` (1 or 2) largest s,
+    where s = p + bias, or p without a bias; the lower run wins among equals. Then w = p[ids] (the bias only chooses);
+    with `renormalise`, w /= sum(w) + 1e-20; w *= scale. All in float32.
+    A row of logits with a NaN gets ids 0 ... A - 1 and weights NaN, so that no id is ever out of range and the NaN shows.
+    """
+
+    logits: View
+    ids: View
+    weights: View
+    gating: str = "softmax"
+    bias: str | None = None
+    groups: int = 1
+    groups_used: int = 1
+    group_best: int = 2
+    renormalise: bool = False
+    scale: float = 1.0
+    reads: ClassVar = ("logits",)
+    writes: ClassVar = ("ids", "weights")
+
+
+@dataclass(frozen=True)
+class ExpertLinear(Op):
+    """A linear of each active expert: part a of outs[i] = factor[a] * (x @ weights[i][e].T) + biases[i][e], e = ids[a].
+
+    x (T, I), the same for all active experts, or (T, A * I), a part for each (`separate`). ids (T, A) int32.
+    weights[i] (E, O_i, I), any quant, or (E, I, O_i) if `transposed`; biases[i] (E, O_i). outs[i] (T, A * O_i).
+    factor None: 1, else (T, A): the weight of an expert on its input.
+    One weight with two outs gives both, O each, from its 2 * O rows: the first O rows and the others, or if `interleaved` the even
+    and the odd ones; its bias (E, 2 * O) likewise. There is one bias (or None) a weight.
+    """
+
+    x: View
+    ids: View
+    weights: tuple[str, ...]
+    outs: tuple[View, ...]
+    biases: tuple[str | None, ...] = ()  # empty: none
+    factor: View | None = None
+    separate: bool = False
+    transposed: bool = False
+    interleaved: bool = False
+    reads: ClassVar = ("x", "ids", "factor")
+    writes: ClassVar = ("outs",)
+
+
+@dataclass(frozen=True)
+class Combine(Op):
+    """out (T, D) = sum over a of weights[a] * x[a] (in the order of a), then + add. x (T, A * D).
+
+    weights (T, A), or None for all ones. add (T, D), such as the shared expert, may be out itself.
+    """
+
+    x: View
+    weights: View | None
+    out: View
+    active: int
+    add: View | None = None
+    reads: ClassVar = ("x", "weights", "add")
     writes: ClassVar = ("out",)
 
 

@@ -10,12 +10,21 @@ from lacewing.program.ops import Op
 
 @dataclass(frozen=True)
 class KeyValueShape:
-    """Keys and values of one layer: `key_heads` heads of `key_width` and `value_width` values a position."""
+    """Keys and values of one layer: `key_heads` heads of `key_width` and `value_width` values a position.
+
+    `values_in_keys`: the values are the first `value_width` values of the keys, and only these are stored (latent attention).
+    """
 
     key_heads: int
     key_width: int
     value_width: int
     window: int | None = None  # positions that attention can still see; None: all
+    values_in_keys: bool = False
+
+    @property
+    def stored_width(self) -> int:
+        """Values of all heads that are stored for a position."""
+        return self.key_heads * (self.key_width + (0 if self.values_in_keys else self.value_width))
 
 
 @dataclass(frozen=True)
@@ -34,7 +43,7 @@ class Program:
     @property
     def kv_bytes_per_token(self) -> int:
         """Of all layers."""
-        return sum(layer.key_heads * (layer.key_width + layer.value_width) for layer in self.layers) * self.kv_itemsize
+        return sum(layer.stored_width for layer in self.layers) * self.kv_itemsize
 
     def __str__(self) -> str:
         return "\n".join(str(op) for op in self.ops)

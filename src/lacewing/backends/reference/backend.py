@@ -51,7 +51,7 @@ class ReferenceStep:
     ):
         self.program, self.limits = program, limits
         self.state: State | None = State(program, weights, limits, half_precision, cache_bytes)
-        self.kv_bytes = sum(part.nbytes for pair in self.state.keys_values for part in pair)
+        self.kv_bytes = 4 * limits.slots * limits.context * sum(layer.stored_width for layer in program.layers)
         widths = {view.buffer.name: view.buffer.width for op in program.ops for view in op.views(op.reads + op.writes)}
         self.buffer_bytes = 4 * limits.chunk * sum(widths.values())
         self.filled = [0] * limits.slots  # positions of each slot that hold keys and values

@@ -48,6 +48,19 @@ class Weights:
         weight = self.weights[name]
         return weight.quant.dequantise(weight.data)
 
+    def member(self, name: str, index: int) -> np.ndarray:
+        """What stands at one index of the first axis, such as an expert: (rows, columns), or (rows,)."""
+        key, weight = f"{name}[{index}]", self.weights[name]
+        if key in self.kept:
+            return self.kept[key]
+        parts = weight.parts
+        data = parts[index] if len(parts) > 1 else parts[0].reshape(weight.shape[0], -1)[index]
+        values = weight.quant.dequantise(data).reshape(weight.shape[1:])
+        if values.nbytes <= self.room:
+            self.kept[key] = values
+            self.room -= values.nbytes
+        return values
+
     def product(self, x: np.ndarray, name: str) -> np.ndarray:
         """x (T, in) @ weight (out, in).T: (T, out)."""
         out = np.empty((len(x), self.weights[name].shape[0]), np.float32)
@@ -63,11 +76,13 @@ class State:
         self, program: Program, weights: Mapping[str, WeightView], limits: StepLimits, half_precision: bool, cache_bytes: int
     ):
         self.weights, self.half_precision = Weights(weights, cache_bytes), half_precision
-        self.keys_values = [
-            tuple(np.zeros((limits.slots, limits.context, layer.key_heads, width), np.float32) for width in widths)
-            for layer in program.layers
-            for widths in [(layer.key_width, layer.value_width)]
-        ]
+        self.keys_values: list[tuple[np.ndarray, np.ndarray]] = []
+        for layer in program.layers:
+            shape = (limits.slots, limits.context, layer.key_heads)
+            keys = np.zeros((*shape, layer.key_width), np.float32)
+            inside = layer.values_in_keys
+            values = keys[..., : layer.value_width] if inside else np.zeros((*shape, layer.value_width), np.float32)
+            self.keys_values.append((keys, values))
         self.logits = np.empty((0, program.vocab_size), np.float32)
 
     def begin(self, tokens: np.ndarray, slots: np.ndarray, positions: np.ndarray, outputs: np.ndarray) -> None:
