@@ -3,7 +3,8 @@
 from numba import float32, types
 
 from lacewing.backends.cpu.kernels.lookup import make_table
-from lacewing.backends.cpu.kernels.simd import F16, F32, I16, inline, instruction, peek_f16, peek_i8, peek_u8, peek_u16, poke_f32
+from lacewing.backends.cpu.kernels.octets import shifted_octet
+from lacewing.backends.cpu.kernels.simd import F16, F32, I16, instruction, peek_f16, peek_u8, peek_u16
 from lacewing.quants import grids
 
 grid_s = make_table(grids.IQ1_S)
@@ -13,12 +14,6 @@ grid_s = make_table(grids.IQ1_S)
 def f16_of_bits(b, bits):
     """The float16 with these bits, widened."""
     return b.fpext(b.bitcast(b.trunc(bits, I16), F16), F32)
-
-
-@inline
-def octet(row, shift, scale, target):
-    for k in range(8):
-        poke_f32(target + 4 * k, scale * (float32(peek_i8(row + k)) + shift))
 
 
 def dequantise_iq1_s(source, blocks, target, _):
@@ -31,7 +26,7 @@ def dequantise_iq1_s(source, blocks, target, _):
             shift = float32(-0.125) if h & 0x8000 else float32(0.125)
             for l in range(4):
                 row = peek_u8(source + 2 + 4 * g + l) + ((h >> 3 * l & 7) << 8)
-                octet(grid + 8 * row, shift, scale, target)
+                shifted_octet(grid + 8 * row, shift, scale, target)
                 target += 32
         source += 50
 
@@ -47,6 +42,6 @@ def dequantise_iq1_m(source, blocks, target, _):
             nibble = peek_u8(source + 32 + k // 2) >> 4 * (k % 2) & 15
             row = peek_u8(source + k) + ((nibble & 7) << 8)
             scale = float32(d * float32(2 * (peek_u16(source + 48 + k // 8 * 2) >> 3 * (k // 2 % 4) & 7) + 1))
-            octet(grid + 8 * row, float32(-0.125) if nibble & 8 else float32(0.125), scale, target)
+            shifted_octet(grid + 8 * row, float32(-0.125) if nibble & 8 else float32(0.125), scale, target)
             target += 32
         source += 56

@@ -3,19 +3,12 @@
 from numba import float32
 
 from lacewing.backends.cpu.kernels.lookup import make_table
-from lacewing.backends.cpu.kernels.simd import inline, peek_f16, peek_i8, peek_i32, peek_u8, peek_u16, poke_f32
+from lacewing.backends.cpu.kernels.octets import signed_octet
+from lacewing.backends.cpu.kernels.simd import inline, peek_f16, peek_i32, peek_u8, peek_u16
 from lacewing.quants import grids
 
 grid_xxs, grid_xs, grid_s = make_table(grids.IQ2_XXS), make_table(grids.IQ2_XS), make_table(grids.IQ2_S)
 sign_bytes = make_table(grids.SIGNS)
-
-
-@inline
-def octet(row, signs, scale, target):
-    """Eight entries of a code book, negative where the bit is set, times the scale."""
-    for k in range(8):
-        value = scale * float32(peek_i8(row + k))
-        poke_f32(target + 4 * k, -value if signs >> k & 1 else value)
 
 
 def dequantise_iq2_xxs(source, blocks, target, _):
@@ -27,7 +20,7 @@ def dequantise_iq2_xxs(source, blocks, target, _):
             word = peek_i32(at + 4)
             scale = float32(d * float32(0.5 + (word >> 28 & 15)) * float32(0.25))
             for l in range(4):
-                octet(grid + 8 * peek_u8(at + l), peek_u8(signs + (word >> 7 * l & 127)), scale, target)
+                signed_octet(grid + 8 * peek_u8(at + l), peek_u8(signs + (word >> 7 * l & 127)), scale, target)
                 target += 32
         source += 66
 
@@ -45,7 +38,7 @@ def dequantise_iq2_xs(source, blocks, target, _):
         d = peek_f16(source)
         for k in range(32):
             q = peek_u16(source + 2 + 2 * k)
-            octet(grid + 8 * (q & 511), peek_u8(signs + (q >> 9)), nibble_scale(d, source + 66, k), target)
+            signed_octet(grid + 8 * (q & 511), peek_u8(signs + (q >> 9)), nibble_scale(d, source + 66, k), target)
             target += 32
         source += 74
 
@@ -56,6 +49,6 @@ def dequantise_iq2_s(source, blocks, target, _):
         d = peek_f16(source)
         for k in range(32):
             row = peek_u8(source + 2 + k) + ((peek_u8(source + 66 + k // 4) >> 2 * (k % 4) & 3) << 8)
-            octet(grid + 8 * row, peek_u8(source + 34 + k), nibble_scale(d, source + 74, k), target)
+            signed_octet(grid + 8 * row, peek_u8(source + 34 + k), nibble_scale(d, source + 74, k), target)
             target += 32
         source += 82

@@ -3,18 +3,11 @@
 from numba import float32
 
 from lacewing.backends.cpu.kernels.lookup import make_table
-from lacewing.backends.cpu.kernels.simd import inline, peek_f16, peek_i8, peek_i32, peek_u8, poke_f32
+from lacewing.backends.cpu.kernels.octets import signed_quads
+from lacewing.backends.cpu.kernels.simd import peek_f16, peek_i32, peek_u8
 from lacewing.quants import grids
 
 grid_xxs, grid_s, sign_bytes = make_table(grids.IQ3_XXS), make_table(grids.IQ3_S), make_table(grids.SIGNS)
-
-
-@inline
-def quad(row, signs, scale, target):
-    """Four entries of a code book, negative where the bit is set, times the scale."""
-    for k in range(4):
-        value = scale * float32(peek_i8(row + k))
-        poke_f32(target + 4 * k, -value if signs >> k & 1 else value)
 
 
 def dequantise_iq3_xxs(source, blocks, target, _):
@@ -26,8 +19,7 @@ def dequantise_iq3_xxs(source, blocks, target, _):
             scale = float32(d * float32(0.5 + (word >> 28 & 15)) * float32(0.5))
             for l in range(4):
                 sign, q = peek_u8(signs + (word >> 7 * l & 127)), source + 2 + 8 * g + 2 * l
-                quad(grid + 4 * peek_u8(q), sign, scale, target)
-                quad(grid + 4 * peek_u8(q + 1), sign >> 4, scale, target + 16)
+                signed_quads(grid + 4 * peek_u8(q), grid + 4 * peek_u8(q + 1), sign, scale, target)
                 target += 32
         source += 98
 
@@ -40,7 +32,7 @@ def dequantise_iq3_s(source, blocks, target, _):
             nibble = peek_u8(source + 106 + k // 8) >> 4 * (k // 4 % 2) & 15
             scale = float32(d * float32(1 + 2 * nibble))
             high, sign, q = peek_u8(source + 66 + k // 4) >> 2 * (k % 4), peek_u8(source + 74 + k), source + 2 + 2 * k
-            quad(grid + 4 * (peek_u8(q) + ((high & 1) << 8)), sign, scale, target)
-            quad(grid + 4 * (peek_u8(q + 1) + ((high >> 1 & 1) << 8)), sign >> 4, scale, target + 16)
+            first, second = peek_u8(q) + ((high & 1) << 8), peek_u8(q + 1) + ((high >> 1 & 1) << 8)
+            signed_quads(grid + 4 * first, grid + 4 * second, sign, scale, target)
             target += 32
         source += 110
