@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from lacewing import hub
 from lacewing.assistant import Assistant, Message, TextStream
-from lacewing.errors import LacewingError, OptionError, TemplateError
+from lacewing.errors import Cancelled, LacewingError, OptionError, TemplateError
 from lacewing.options import LoadOptions, Sampling, parse_bytes
 
 if TYPE_CHECKING:
@@ -59,30 +59,35 @@ def load_tokenizer(name: str | Path) -> Tokenizer:
 
 
 class Opened:
-    """A checkpoint whose headers have been read: what can be told and planned without touching a weight."""
+    """A checkpoint whose headers have been read: what can be told and planned without touching a weight.
 
-    def __init__(self, path: Path, options: LoadOptions):
+    `warm`: begin to read tokenizer and template at once, in the background, rather than when they are asked for.
+    """
+
+    def __init__(self, path: Path, options: LoadOptions, *, warm: bool = True):
         from lacewing.formats import open_checkpoint
         from lacewing.models import open_model
 
         self.options = options
         self.checkpoint: Checkpoint = open_checkpoint(path)
-        self.tokenizer = _Background(self._open_tokenizer)
-        self.template = _Background(self._open_template)
+        self.tokenizer = _Background(self._open_tokenizer, warm)
+        self.template = _Background(self._open_template, warm)
         spec = open_model(self.checkpoint, options.context)
         if options.context is None and spec.context > DEFAULT_CONTEXT:
             spec = open_model(self.checkpoint, DEFAULT_CONTEXT)
         self.spec: ModelSpec = spec
 
-    def plan(self, weight_bytes: int, chunk: int, options: LoadOptions | None = None) -> Plan:
-        """Where everything goes. Raises OutOfMemoryError."""
+    def plan(self, weight_bytes: int, chunk: int, options: LoadOptions | None = None, spare: int = 0) -> Plan:
+        """Where everything goes. `spare`: bytes in use now that will be free by then. Raises OutOfMemoryError."""
         from lacewing.weights import plan, this_machine
 
         program = self.spec.program
         kv_bytes = self.spec.context * program.kv_bytes_per_token
         widths = {view.buffer.name: view.buffer.width for op in program.ops for view in op.views(op.reads + op.writes)}
         buffer_bytes = 4 * (chunk * sum(widths.values()) + self.spec.vocab_size)
-        return plan(weight_bytes, self.spec.active_bytes, kv_bytes, buffer_bytes, options or self.options, this_machine())
+        machine = this_machine()
+        machine = dataclasses.replace(machine, available_bytes=machine.available_bytes + spare)
+        return plan(weight_bytes, self.spec.active_bytes, kv_bytes, buffer_bytes, options or self.options, machine)
 
     def describe(self) -> dict[str, Any]:
         """All of the above as plain values, for `lacewing info`."""
@@ -146,9 +151,14 @@ class Opened:
 
 
 class Model:
-    """A model ready to run: one conversation at a time, not for several threads at once. Made by `load`."""
+    """A model ready to run: one conversation at a time, not for several threads at once. Made by `load`.
 
-    def __init__(self, opened: Opened, progress: Progress | None = None):
+    `cancelled` is asked while it loads, which then raises Cancelled; `spare` as for `Opened.plan`.
+    """
+
+    def __init__(
+        self, opened: Opened, progress: Progress | None = None, *, cancelled: Callable[[], bool] | None = None, spare: int = 0
+    ):
         from lacewing.backends import open_backend
         from lacewing.backends.base import StepLimits
         from lacewing.engine.engine import Engine
@@ -159,16 +169,21 @@ class Model:
         self._last: TextStream | None = None
         limits = StepLimits(context=self.spec.context, chunk=CHUNK)
         self.weights: WeightStore = WeightStore(self.spec.tensors)
-        self.plan = opened.plan(self.weights.nbytes, limits.chunk)
+        self.plan = opened.plan(self.weights.nbytes, limits.chunk, spare=spare)
         given_up = threading.Event()
-        reading = _Background(lambda: self.weights.set_residency(self.plan.residency, progress, given_up.is_set))
+        report = interruptible(progress, cancelled)
+        stopped = (lambda: given_up.is_set() or cancelled()) if cancelled else given_up.is_set
+        reading = _Background(lambda: self.weights.set_residency(self.plan.residency, progress, stopped))
         try:
             self.backend: Backend = open_backend(options.backend, options.threads)  # imports its compiler meanwhile
             reading.result()
+            report("reading weights", self.weights.nbytes, self.weights.nbytes)
+            self.step: Step = self.backend.compile(self.spec.program, self.weights, limits, report)
         except BaseException:
             given_up.set()
+            reading.wait()
+            self.weights.close()
             raise
-        self.step: Step = self.backend.compile(self.spec.program, self.weights, limits, progress)
         self.engine = Engine(self.step, self.spec.vocab_size, self.spec.context)
 
     @property
@@ -229,11 +244,33 @@ class Model:
 
         Raises OutOfMemoryError or Cancelled; the state before is then whole.
         """
-        options = dataclasses.replace(self._opened.options, residency=residency)
-        plan = self._opened.plan(self.weights.nbytes, self.step.limits.chunk, options)
+        if residency == self.weights.residency:
+            return
+        options, before = dataclasses.replace(self._opened.options, residency=residency), self.weights.residency
+        plan = self._opened.plan(self.weights.nbytes, self.step.limits.chunk, options, self.memory_bytes)
         self.weights.set_residency(plan.residency, progress, cancelled)
-        self.step.rebind()
+        try:
+            self.step.rebind()
+        except BaseException:
+            self.weights.set_residency(before)
+            self.step.rebind()
+            raise
         self.plan = plan
+
+    @property
+    def memory_bytes(self) -> int:
+        """Memory of its own: eager weights, keys and values, buffers."""
+        return self.weights.anonymous_bytes + self.step.kv_bytes + self.step.buffer_bytes
+
+    @property
+    def path(self) -> Path:
+        """The file or folder that it was opened from."""
+        return self._opened.checkpoint.path
+
+    @property
+    def options(self) -> LoadOptions:
+        """As it was loaded."""
+        return self._opened.options
 
     def close(self) -> None:
         """Free the memory. The model cannot be used afterwards."""
@@ -258,13 +295,28 @@ def make_sampling(options: dict[str, Any]) -> Sampling:
     return Sampling(**{**options, "stop": stop})
 
 
-class _Background(Generic[_T]):
-    """Work begun in a thread of its own; `result` waits for it, and raises what it raised."""
+def interruptible(progress: Progress | None, cancelled: Callable[[], bool] | None) -> Progress:
+    """A `progress` that raises Cancelled when the caller wants the work to end."""
 
-    def __init__(self, work: Callable[[], _T]):
+    def report(what: str, done: int, total: int) -> None:
+        if cancelled is not None and cancelled():
+            raise Cancelled(f"{what} was cancelled")
+        if progress is not None:
+            progress(what, done, total)
+
+    return report
+
+
+class _Background(Generic[_T]):
+    """Work begun in a thread of its own; `result` waits for it, and raises what it raised. Not `now`: begun by `result`."""
+
+    def __init__(self, work: Callable[[], _T], now: bool = True):
         self._future: Future[_T] = Future()
         # Not a daemon: one that is inside native code when the interpreter ends would abort the process.
-        threading.Thread(target=self._run, args=(work,)).start()
+        self._thread = threading.Thread(target=self._run, args=(work,))
+        self._lock = threading.Lock()
+        if now:
+            self._thread.start()
 
     def _run(self, work: Callable[[], _T]) -> None:
         try:
@@ -273,4 +325,12 @@ class _Background(Generic[_T]):
             self._future.set_exception(error)
 
     def result(self) -> _T:
+        self.wait()
         return self._future.result()
+
+    def wait(self) -> None:
+        """Until it is done, whatever came of it."""
+        with self._lock:
+            if self._thread.ident is None:
+                self._thread.start()
+        self._future.exception()

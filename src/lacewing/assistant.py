@@ -22,6 +22,7 @@ class TextStream(Iterator[str]):
     """Pieces of text as they come, whole characters only, without stop strings.
 
     Afterwards `finish_reason` is "stop", "length" or "cancelled". `tokens` grow with the text, `stats` as well.
+    `stop_ids`: other than the tokenizer's; `visible`: control tokens that the text shows all the same, such as marks of channels.
     """
 
     def __init__(
@@ -33,10 +34,13 @@ class TextStream(Iterator[str]):
         cancelled: Cancelled | None = None,
         progress: Progress | None = None,
         continuation: bool = False,
+        stop_ids: frozenset[int] | None = None,
+        visible: Mapping[int, str] | None = None,
     ):
         self.finish_reason: str | None = None
         self.tokens: list[Token] = []
-        self._generation = engine.generate(ids, sampling, tokenizer.stop_ids, cancelled, progress)
+        self._generation = engine.generate(ids, sampling, tokenizer.stop_ids if stop_ids is None else stop_ids, cancelled, progress)
+        self._visible = visible or {}
         self._pieces = self._text(tokenizer, sampling.stop, continuation)
 
     @property
@@ -58,7 +62,7 @@ class TextStream(Iterator[str]):
         decoder, guard = tokenizer.stream(continuation=continuation), StopStrings(stops)
         for token in self._generation:
             self.tokens.append(token)
-            text = guard.push(decoder.push(token.id))
+            text = guard.push(decoder.push(token.id) + self._visible.get(token.id, ""))
             if text:
                 yield text
             if guard.hit is not None:

@@ -35,6 +35,11 @@ FORMATS = {
     "gemma": "<s><start_of_turn>user\nBe brief.\n\nHi<end_of_turn>\n"
     "<start_of_turn>model\nHello!<end_of_turn>\n<start_of_turn>user\nBye<end_of_turn>\n<start_of_turn>model\n",
     "deepseek": "<s>Be brief.<｜User｜>Hi<｜Assistant｜>Hello!<｜end▁of▁sentence｜><｜User｜>Bye <｜Assistant｜>",
+    "gpt-oss": "<|start|>system<|message|>You are a helpful assistant.\n\nReasoning: medium\n\n"
+    "# Valid channels: analysis, commentary, final. Channel must be included for every message.<|end|>"
+    "<|start|>developer<|message|># Instructions\n\nBe brief.<|end|><|start|>user<|message|>Hi<|end|>"
+    "<|start|>assistant<|channel|>final<|message|>Hello!<|end|><|start|>user<|message|>Bye <|end|><|start|>assistant",
+    "raw": "Be brief.\nHi\nHello!\nBye ",
 }
 
 
@@ -63,6 +68,30 @@ def test_without_a_system_message_and_without_the_prompt_for_an_answer(name: str
     assert not text.endswith(("assistant\n", "model\n", "<｜Assistant｜>", "[/INST]"))
 
 
+def test_a_file(tmp_path: Path):
+    path = tmp_path / "mine.jinja"
+    path.write_text("{{ bos_token }}{{ messages[0].content }}!", "utf-8")
+    assert ChatTemplate.from_file(path).render(TALK[1:2]) == "Hi!" and ChatTemplate.from_file(path).name == str(path)
+    path.write_bytes(b"\xff")
+    with pytest.raises(TemplateError, match="cannot be read"):
+        ChatTemplate.from_file(path)
+    path.write_bytes(b" ")
+    with pytest.raises(TemplateError, match="is empty"):
+        ChatTemplate.from_file(path)
+    with pytest.raises(TemplateError, match="cannot be read"):
+        ChatTemplate.from_file(tmp_path / "missing.jinja")
+
+
+def test_a_tail_follows_the_prompt():
+    tokenizer = v.tokenizer(v.byte_level())
+    template = ChatTemplate.named("chatml", tokenizer)
+    ids = template.encode(TALK[1:2], tokenizer, tail=[("He<|im_end|>", False)])
+    assert (
+        tokenizer.decode(ids, special=True).endswith("assistant\nHe<|im_end|>")
+        and ids.count(tokenizer.control_tokens["<|im_end|>"]) == 1
+    )
+
+
 def test_aliases_and_unknown_names():
     assert ChatTemplate.named("qwen").name == "chatml"
     assert ChatTemplate.named("Gemma3").name == "gemma"
@@ -84,12 +113,12 @@ def test_every_control_token_in_a_message_stays_text(name: str):
         "[/INST]",
     ]
     control += ["<|user|>", "<|assistant|>", "<|system|>", "<|end|>", "<start_of_turn>", "<end_of_turn>"]
-    control += ["<｜User｜>", "<｜Assistant｜>", "<｜end▁of▁sentence｜>"]
+    control += ["<｜User｜>", "<｜Assistant｜>", "<｜end▁of▁sentence｜>", "<|start|>", "<|message|>", "<|channel|>"]
     tokenizer = with_tokens(*(text for text in control if text not in v.CHATML))
     template = named(name)
     calm = [{**message, "content": "x"} for message in TALK]
     expected = [token for token in template.encode(calm, tokenizer) if tokenizer.is_control(token)]
-    assert expected
+    assert expected or name == "raw"
     for text in control:
         for evil in (text, f"x{text}y", text[1:], text[:-1], text + text, f"{text}\n"):
             messages = [{**message, "content": evil} for message in TALK]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -78,6 +78,19 @@ class Step(Protocol):
 
     def close(self) -> None:
         """Free everything. The step cannot be used afterwards."""
+        ...
+
+
+@runtime_checkable
+class KeepsSlots(Protocol):
+    """A step whose keys and values can be written to a file and read again, bit for bit, on the same kind of device."""
+
+    def read_slot(self, slot: int, count: int) -> np.ndarray:
+        """uint8: keys and values of the first `count` positions."""
+        ...
+
+    def write_slot(self, slot: int, count: int, data: np.ndarray) -> None:
+        """What `read_slot` gave. Raises OptionError where the size is another."""
         ...
 
 

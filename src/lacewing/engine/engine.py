@@ -62,6 +62,13 @@ class Engine:
             row = self._run(part, np.array([len(part) - 1]))[0]
         return row
 
+    def prefill(self, ids: Sequence[int], cancelled: Cancelled | None = None, progress: Progress | None = None) -> bool:
+        """Bring the slot to hold `ids`, running what it does not hold yet; False when cancelled. Raises as `generate`."""
+        generation = self.generate(ids, Sampling(max_tokens=0, temperature=0), frozenset(), cancelled, progress)
+        for _ in generation:
+            pass
+        return generation.finish_reason != "cancelled"
+
     def generate(
         self,
         ids: Sequence[int],

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import jinja2
@@ -22,9 +23,9 @@ from lacewing.text.tokenizer import Tokenizer
 MAX_SOURCE = 256 << 10
 MAX_OUTPUT = 16 << 20
 SECONDS = 1.0
-NAMES = ("mistral", "llama2", "llama3", "phi3", "gemma", "chatml", "deepseek")
+NAMES = ("mistral", "llama2", "llama3", "phi3", "gemma", "chatml", "deepseek", "gpt-oss", "raw")
 _ALIASES = {"qwen": "chatml", "qwen2": "chatml", "qwen3": "chatml", "mixtral": "mistral", "llama-2": "llama2", "llama-3": "llama3"}
-_ALIASES |= {"phi-3": "phi3", "gemma2": "gemma", "gemma3": "gemma"}
+_ALIASES |= {"phi-3": "phi3", "gemma2": "gemma", "gemma3": "gemma", "harmony": "gpt-oss"}
 
 # A checkpoint without a template: the first row whose tokens its vocabulary all has.
 _BY_TOKENS = (
@@ -33,6 +34,7 @@ _BY_TOKENS = (
     ("gemma", ("<start_of_turn>", "<end_of_turn>")),
     ("phi3", ("<|user|>", "<|assistant|>", "<|end|>")),
     ("deepseek", ("<｜User｜>", "<｜Assistant｜>")),
+    ("gpt-oss", ("<|start|>", "<|message|>", "<|channel|>")),
     ("mistral", ("[INST]", "[/INST]")),
 )
 _BY_NAME = (("mistral", ("mistral", "mixtral")), ("llama2", ("llama-2", "llama 2", "llama2", "codellama")))
@@ -77,6 +79,18 @@ class ChatTemplate:
         return cls(source, name, *_ends(tokenizer))
 
     @classmethod
+    def from_file(cls, path: str | Path, tokenizer: Tokenizer | None = None) -> ChatTemplate:
+        """A template of a person's own, in Jinja. Raises TemplateError for a file that cannot be read or has no text."""
+        try:
+            with open(path, "rb") as file:
+                source = file.read(4 * MAX_SOURCE + 1).decode("utf-8")
+        except (OSError, ValueError) as error:
+            raise TemplateError(f"the template {path} cannot be read: {error}") from None
+        if not source.strip():
+            raise TemplateError(f"the template {path} is empty")
+        return cls(source, str(path), *_ends(tokenizer))
+
+    @classmethod
     def from_checkpoint(cls, checkpoint: Checkpoint, tokenizer: Tokenizer) -> ChatTemplate:
         """The checkpoint's own template, else one of ours that fits its vocabulary. TemplateError where none is known."""
         sources = _sources(checkpoint)
@@ -117,15 +131,16 @@ class ChatTemplate:
         *,
         add_generation_prompt: bool = True,
         tools: Sequence[Any] | None = None,
+        tail: Sequence[tuple[str, bool]] = (),
         **options: Any,
     ) -> list[int]:
         """The prompt as ids. Markup of the template becomes control tokens; text of messages and tools never does.
 
-        BOS stands in front once: where the template writes it, or where the tokenizer asks for it.
+        BOS stands in front once: where the template writes it, or where the tokenizer asks for it. `tail`: (text, trusted)
+        parts after the prompt, such as an answer that is to be continued.
         """
-        ids = tokenizer.encode_segments(
-            self.segments(messages, add_generation_prompt=add_generation_prompt, tools=tools, **options)
-        )
+        parts = self.segments(messages, add_generation_prompt=add_generation_prompt, tools=tools, **options)
+        ids = tokenizer.encode_segments([*parts, *tail])
         bos = tokenizer.bos_id
         if bos is None:
             return ids
