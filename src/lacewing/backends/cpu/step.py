@@ -7,6 +7,7 @@ import numpy as np
 from lacewing.backends.base import StepLimits
 from lacewing.backends.cpu.lower import Lowering
 from lacewing.backends.cpu.plan import LoweredOp, aligned
+from lacewing.backends.cpu.slots import read_slot, write_slot
 from lacewing.backends.cpu.team import Team, head_of
 from lacewing.errors import OptionError
 
@@ -87,6 +88,14 @@ class CpuStep:
         for name, values, end in (*bounds, ("output row", outputs, count)):
             if len(values) and not (int(np.min(values)) >= 0 and int(np.max(values)) < end):
                 raise OptionError(f"{name}s must be from 0 to {end - 1}; got {int(np.min(values))} to {int(np.max(values))}")
+
+    def read_slot(self, slot: int, count: int) -> np.ndarray:
+        """See backends.base.KeepsSlots."""
+        return read_slot(self._lowering, slot, count)
+
+    def write_slot(self, slot: int, count: int, data: np.ndarray) -> None:
+        """See backends.base.KeepsSlots."""
+        write_slot(self._lowering, slot, count, data)
 
     def close(self) -> None:
         self._closed = True
