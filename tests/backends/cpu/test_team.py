@@ -41,6 +41,16 @@ def test_steps_after_idle_times(path: Path, threads: int) -> None:
     step.close()
 
 
+def test_more_threads_than_cores(path: Path) -> None:
+    """Waiting threads give way, so that a step of hundreds of ops does not take seconds."""
+    ids = prompt_of("gemma2")
+    (_, step), (_, single) = open_step(path, None, CpuBackend(12)), open_step(path, None, CpuBackend(1))
+    expected = run(single, ids)
+    for _ in range(5):
+        assert np.array_equal(run(step, ids), expected)
+    step.close()
+
+
 def test_idle_workers_use_no_processor_time(path: Path) -> None:
     _, step = open_step(path, None, CpuBackend(3))
     run(step, prompt_of("gemma2"))
