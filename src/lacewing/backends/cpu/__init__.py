@@ -10,13 +10,13 @@ import psutil
 
 from lacewing.backends.base import DeviceFacts, Progress, StepLimits, WeightView
 from lacewing.backends.cpu import native
+from lacewing.backends.cpu.arguments import MAX_CHUNK
 from lacewing.backends.cpu.isa import host_isa
 from lacewing.backends.cpu.lower import Lowering
 from lacewing.backends.cpu.step import CpuStep
 from lacewing.errors import OptionError, OutOfMemoryError
 from lacewing.program.program import Program
 
-MAX_CHUNK = 512  # kernels/state.py
 EXECUTOR = ("executor.begin", "executor.lead", "executor.work")
 
 

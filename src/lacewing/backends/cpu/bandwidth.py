@@ -7,6 +7,7 @@ import time
 import numpy as np
 
 from lacewing.backends.cpu import native
+from lacewing.backends.cpu.arguments import OP, READ
 from lacewing.backends.cpu.plan import aligned
 from lacewing.backends.cpu.team import Team, head_of
 
@@ -19,10 +20,9 @@ def read_bandwidth(threads: int, nbytes: int = 512 * 2**20, repeats: int = 7) ->
     source = aligned(nbytes)
     source.view(np.int64)[:] = np.arange(nbytes // 8)  # real pages: untouched ones would all be the same zero page
     sink = aligned(64 * threads)
-    arguments = aligned(24, np.int64)
-    arguments[:] = [source.ctypes.data, nbytes, sink.ctypes.data]
-    table = aligned(32, np.int64)
-    table[:] = [kernels["bandwidth.read"], arguments.ctypes.data, 0, 0]
+    arguments, table = aligned(8 * len(READ), np.int64), aligned(8 * len(OP), np.int64)
+    arguments[:] = READ._replace(source=source.ctypes.data, bytes=nbytes, sink=sink.ctypes.data)
+    table[:] = OP._replace(kernel=kernels["bandwidth.read"], args=arguments.ctypes.data, barrier=0, spare=0)
     counters = aligned(8, np.int64)
     team = Team(head_of(1, table, arguments, counters, threads), threads, kernels)
     try:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lacewing.backends.cpu.plan import LoweredOp, Word, float_word
+from lacewing.backends.cpu.arguments import HEADS
+from lacewing.backends.cpu.plan import LoweredOp, float_word
 from lacewing.program.ops import Norm, Op, Rope, View, WriteKeysValues
 
 if TYPE_CHECKING:
@@ -52,13 +53,13 @@ class HeadJobs:
             job = self.jobs[op.x] = _Job(op.x, op.heads)
         job.rope = op
 
-    def write(self, op: WriteKeysValues) -> None:
-        heads = self.lowering.program.layers[op.layer].key_heads
-        for view in (op.k, op.v):
+    def write(self, k: View, v: View, layer: int) -> None:
+        heads = self.lowering.program.layers[layer].key_heads
+        for view in (k, v):
             if view in self.jobs and self.jobs[view].heads != heads:
                 self.flush()
-        self.jobs.setdefault(op.k, _Job(op.k, heads)).keys = int(self.lowering.keys[op.layer].ctypes.data)
-        self.jobs.setdefault(op.v, _Job(op.v, heads)).values = int(self.lowering.values[op.layer].ctypes.data)
+        self.jobs.setdefault(k, _Job(k, heads)).keys = int(self.lowering.keys[layer].ctypes.data)
+        self.jobs.setdefault(v, _Job(v, heads)).values = int(self.lowering.values[layer].ctypes.data)
 
     def flush(self) -> None:
         jobs, self.jobs = list(self.jobs.values()), {}
@@ -67,11 +68,14 @@ class HeadJobs:
 
     def _lowered(self, job: _Job, barrier: bool) -> LoweredOp:
         low, norm, rope = self.lowering, job.norm, job.rope
-        words: dict[int, Word] = {0: low.at(job.view), 8: low.stride(job.view), 16: job.heads, 24: job.view.width // job.heads}
-        words |= {32: 0, 40: 0, 48: 0, 56: 0, 64: 0, 72: 0, 80: job.keys, 88: job.values}
+        made = LoweredOp(
+            f"heads.heads_{low.kind}", HEADS, x=low.at(job.view), stride=low.stride(job.view), count=job.heads,
+            width=job.view.width // job.heads, keys=job.keys, values=job.values,
+        )  # fmt: skip
+        made.barrier = barrier
         if norm is not None:
             weight = low.memory.vector(low.weights, norm.weight, norm.weight_offset) if norm.weight else 0
-            words |= {32: 1, 40: weight, 48: float_word(norm.eps)}
+            made.set(norm=1, weight=weight, eps=float_word(norm.eps))
         if rope is not None:
-            words |= {56: low.angles(rope.rope), 64: len(rope.rope.frequencies), 72: int(rope.rope.adjacent)}
-        return LoweredOp(f"heads.heads_{low.kind}", words, barrier)
+            made.set(angles=low.angles(rope.rope), pairs=len(rope.rope.frequencies), adjacent=int(rope.rope.adjacent))
+        return made

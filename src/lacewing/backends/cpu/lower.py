@@ -10,6 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from lacewing.backends.base import StepLimits, WeightView
+from lacewing.backends.cpu.arguments import ANGLES, ATTENTION, CAP, EMBED, GATED, GATHER, LINEAR, NORM, QUANTISE, ROWS
 from lacewing.backends.cpu.heads import HeadJobs
 from lacewing.backends.cpu.isa import host_isa
 from lacewing.backends.cpu.plan import LoweredOp, Memory, Word, aligned, double_word, float_word
@@ -20,7 +21,7 @@ from lacewing.program.ops import Op, RopeSpec, View
 from lacewing.program.program import Program
 
 MAX_QUERIES = 32  # kernels/attention.py
-MAX_HEAD_WIDTHS = 1800  # of key and value together: (MAX_QUERIES * (widths + 128 + 17)) float32 fit the scratch of kernels/state.py
+MAX_HEAD_WIDTHS = 1800  # of key and value together: (MAX_QUERIES * (widths + 128 + 17)) float32 fit SCRATCH_BYTES
 MAX_GENERIC_WIDTH = 65_000  # a dequantised row fits it, too
 
 
@@ -33,7 +34,7 @@ class Lowering:
         self.ops: list[LoweredOp] = []
         self.extra: set[str] = set()  # kernels called by other kernels
         self.heads = HeadJobs(self)
-        self.fusable: dict[View, tuple[LoweredOp, int, int]] = {}  # who could quantise a view: op, word offsets
+        self.fusable: dict[View, LoweredOp] = {}  # who could quantise a view
         self.quantised: dict[View, int] = {}  # views whose bytes are up to date, and where
         self.keys: list[np.ndarray] = []
         self.values: list[np.ndarray] = []
@@ -67,7 +68,7 @@ class Lowering:
         self.ops.append(op)
         for known in (self.fusable, self.quantised):
             for view in [v for v in known if any(v.buffer == w.buffer for w in written)]:
-                del known[view]  # type: ignore[attr-defined]
+                del known[view]
         return op
 
     # ---- operands ----
@@ -96,11 +97,9 @@ class Lowering:
         area = f"{view.buffer.name}[{view.start}:{view.start + view.width}] bytes"
         to, stride = self.memory.area(area, self.limits.chunk * self.bytes_stride(view.width)), self.bytes_stride(view.width)
         if view in self.fusable:
-            op, to_word, stride_word = self.fusable[view]
-            op.words |= {to_word: to, stride_word: stride}
+            self.fusable[view].set(bytes=to, bytes_stride=stride)
         else:
-            words: dict[int, Word] = {8: self.at(view), 16: self.stride(view), 24: view.width, 32: to, 40: stride, 48: 0}
-            self.ops.append(LoweredOp("activations.quantise_rows", words, counter=0))
+            self.ops.append(self.quantise_op(view, to, stride, outputs=0))
         self.quantised[view] = to
         return to
 
@@ -112,134 +111,151 @@ class Lowering:
             frequencies[:] = rope.frequencies
             self.memory.kept[f"frequencies {len(self.angle_tables)}"] = frequencies
             table = self.memory.area(f"angles {len(self.angle_tables)}", self.limits.chunk * 8 * pairs)
-            words: dict[int, Word] = {0: int(frequencies.ctypes.data), 8: pairs, 16: double_word(rope.magnitude), 24: table}
-            self.ops.insert(0, LoweredOp("heads.angles", words, barrier=False))
+            magnitude, address = double_word(rope.magnitude), int(frequencies.ctypes.data)
+            made = LoweredOp("heads.angles", ANGLES, frequencies=address, pairs=pairs, magnitude=magnitude, out=table)
+            made.barrier = False
+            self.ops.insert(0, made)
             self.angle_tables[rope] = table
         return self.angle_tables[rope]
 
     # ---- a rule for each kind of op ----
 
     def lower_Embed(self, op: ops.Embed, rest: tuple[Op, ...]) -> None:
-        weight = self.weights[op.weight]
-        width, kinds = op.out.width, kernels_of(weight.quant)
-        words: dict[int, Word] = {0: self.weight(op.weight), 8: weight.quant.row_bytes(width), 16: width, 24: self.at(op.out)}
-        words |= {32: self.stride(op.out), 40: float_word(op.scale)}
-        quant = weight.quant
-        blocks: dict[int, Word] = {56: width // quant.block_elements, 64: quant.block_bytes, 72: quant.block_elements}
+        quant, width = self.weights[op.weight].quant, op.out.width
+        kinds = kernels_of(quant)
+        made = LoweredOp(
+            "embed.embed_tiles", EMBED, weight=self.weight(op.weight), row_bytes=quant.row_bytes(width), width=width,
+            out=self.at(op.out), out_stride=self.stride(op.out), scale=float_word(op.scale),
+            blocks=width // quant.block_elements, block_bytes=quant.block_bytes, block_columns=quant.block_elements,
+        )  # fmt: skip
         if isinstance(kinds, TileKernels):
-            words |= blocks | {48: self.kernel(kinds.unpack), 80: kinds.sub_block, 88: -1 if kinds.shift is None else kinds.shift}
-            self.emit(LoweredOp("embed.embed_tiles", words), op.out)
+            shift = -1 if kinds.shift is None else kinds.shift
+            made.set(unpack=self.kernel(kinds.unpack), sub_block=kinds.sub_block, shift=shift)
         elif "." in kinds:
-            self.emit(LoweredOp("embed.embed_generic", words | blocks | {48: self.kernel(kinds)}), op.out)
+            made.kernel = "embed.embed_generic"
+            made.set(unpack=self.kernel(kinds))
         else:
-            self.emit(LoweredOp(f"embed.embed_{kinds}", words), op.out)
+            made.kernel = f"embed.embed_{kinds}"
+        self.emit(made, op.out)
 
     def lower_Norm(self, op: ops.Norm, rest: tuple[Op, ...]) -> None:
         if self.heads.takes_norm(op, rest):
             return
         self.heads.flush()
-        weight = self.memory.vector(self.weights, op.weight, op.weight_offset) if op.weight else 0
-        words: dict[int, Word] = {0: self.at(op.x), 8: self.stride(op.x), 16: self.at(op.out), 24: self.stride(op.out)}
-        words |= {32: op.x.width // op.heads, 40: op.heads, 48: weight, 56: float_word(op.eps), 80: 0, 88: 0}
-        words |= {64: self.at(op.add), 72: self.stride(op.add)} if op.add else {64: 0, 72: 0}
-        made = self.emit(LoweredOp("norm.norm", words), op.out, *([op.x] if op.add else []))
-        if op.out.width % 32 == 0:
-            self.fusable[op.out] = (made, 80, 88)
+        made = LoweredOp(
+            "norm.norm", NORM, x=self.at(op.x), x_stride=self.stride(op.x), out=self.at(op.out), out_stride=self.stride(op.out),
+            width=op.x.width // op.heads, heads=op.heads, eps=float_word(op.eps),
+        )  # fmt: skip
+        if op.weight:
+            made.set(weight=self.memory.vector(self.weights, op.weight, op.weight_offset))
+        if op.add:
+            made.set(add=self.at(op.add), add_stride=self.stride(op.add))
+        self.emit(made, op.out, *([op.x] if op.add else []))
+        self.may_quantise(made, op.out, op.out.width)
+
+    def may_quantise(self, made: LoweredOp, out: View, piece: int) -> None:
+        """`made` writes `out` in pieces of so many columns; if they are whole blocks of 32 it can quantise them as well."""
+        if piece % 32 == 0:
+            self.fusable[out] = made
+
+    def quantise_op(self, x: View, to: int, to_stride: int, outputs: int) -> LoweredOp:
+        at, stride = self.at(x), self.stride(x)
+        return LoweredOp(
+            "activations.quantise_rows", QUANTISE, x=at, x_stride=stride, width=x.width, to=to, to_stride=to_stride, outputs=outputs
+        )
 
     def lower_Linear(self, op: ops.Linear, rest: tuple[Op, ...]) -> None:
         biases = op.biases or (None,) * len(op.weights)
         x_bytes = self.bytes_of(op.x) if any(self.tiled(name) for name in op.weights) else 0
         for index, (name, out, bias) in enumerate(zip(op.weights, op.outs, biases, strict=True)):
-            words = self.linear_words(name, op.x, x_bytes, self.at(out), self.stride(out), bias)
-            self.emit(self.linear_op(name, words, barrier=index == 0), out)
+            x = x_bytes if self.tiled(name) else self.at(op.x)
+            made = self.linear_op(name, x, self.stride(op.x), out=self.at(out), out_stride=self.stride(out))
+            made.barrier = index == 0
+            if bias:
+                made.set(bias=self.memory.vector(self.weights, bias))
+            self.emit(made, out)
 
     def tiled(self, name: str) -> bool:
         """Whether a weight runs on tiles: the others, and those with fewer rows than lanes, run in float32."""
         weight = self.weights[name]
         return isinstance(kernels_of(weight.quant), TileKernels) and weight.shape[0] >= host_isa().lanes
 
-    def linear_op(self, name: str, words: dict[int, Word], barrier: bool) -> LoweredOp:
-        kinds = kernels_of(self.weights[name].quant)
-        if self.tiled(name):
-            kernel = "linear.linear"
-        elif isinstance(kinds, TileKernels):
-            kernel = "rows.linear_f32"
-        else:
-            kernel = "rows.linear_generic" if "." in kinds else f"rows.linear_{kinds}"
-        return LoweredOp(kernel, words, barrier, counter=0)
-
-    def linear_words(
-        self, name: str, x: View, x_bytes: int, out: int, out_stride: int, bias: str | None, outputs: int = 0
-    ) -> dict[int, Word]:
-        """Arguments of `linear.linear` or of a `rows.linear_*`; with `outputs`, x is already gathered at x_bytes."""
+    def linear_op(self, name: str, x: int, x_stride: int, **words: Word) -> LoweredOp:
+        """The product with a weight; x: the quantised rows if it is tiled, else the float rows, `x_stride` bytes apart."""
         weight = self.weights[name]
         rows, width = weight.shape
         quant, kinds = weight.quant, kernels_of(weight.quant)
-        shift = self.memory.vector(self.weights, bias) if bias else 0
-        if self.tiled(name) and isinstance(kinds, TileKernels):
-            return {
-                8: self.weight(name), 16: rows, 24: quant.row_bytes(width), 32: width // quant.block_elements, 40: quant.block_bytes,
-                48: quant.block_elements, 56: self.kernel(kinds.unpack), 64: self.kernel(kinds.dot), 72: kinds.shift or 0,
-                80: x_bytes, 88: self.bytes_stride(width), 96: width, 104: int(width * kinds.sums_at), 112: kinds.sum_bytes,
-                120: out, 128: out_stride, 136: shift, 144: outputs, 152: 0,
-            }  # fmt: skip
-        source, row_bytes = self.weight(name), quant.row_bytes(width)
-        if isinstance(kinds, TileKernels):
-            source, row_bytes = self.memory.vector(self.weights, name), 4 * width
-        at, stride = (x_bytes, self.memory.stride(x.buffer)) if outputs else (self.at(x), self.stride(x))
-        dequantise: Word = self.kernel(kinds) if isinstance(kinds, str) and "." in kinds else 0
-        if dequantise and width > MAX_GENERIC_WIDTH:
+        words |= {"weight": self.weight(name), "rows": rows, "row_bytes": quant.row_bytes(width), "x": x}
+        words["blocks"] = width // quant.block_elements
+        if isinstance(kinds, TileKernels) and self.tiled(name):
+            return LoweredOp(
+                "linear.linear", LINEAR, block_bytes=quant.block_bytes, block_columns=quant.block_elements,
+                unpack=self.kernel(kinds.unpack), dot=self.kernel(kinds.dot), shift=kinds.shift or 0,
+                x_stride=self.bytes_stride(width), x_scales=width, x_sums=int(width * kinds.sums_at),
+                sum_bytes=kinds.sum_bytes, **words,
+            )  # fmt: skip
+        words |= {"x_stride": x_stride, "width": width, "chunk": max(4, min(64, rows // 32 // 4 * 4))}
+        if isinstance(kinds, TileKernels):  # fewer rows than lanes: small enough to keep as floats
+            words |= {"weight": self.memory.vector(self.weights, name), "row_bytes": 4 * width}
+            return LoweredOp("rows.linear_f32", ROWS, **words)
+        if "." not in kinds:
+            return LoweredOp(f"rows.linear_{kinds}", ROWS, **words)
+        if width > MAX_GENERIC_WIDTH:
             raise UnsupportedModelError(
                 f"the CPU backend takes {quant} rows of up to {MAX_GENERIC_WIDTH} values; {name} has {width}"
             )
-        return {
-            8: source, 16: rows, 24: row_bytes, 32: width, 40: at, 48: stride, 56: out, 64: out_stride, 72: shift, 80: outputs,
-            88: max(4, min(64, rows // 32 // 4 * 4)), 96: dequantise, 104: width // quant.block_elements,
-        }  # fmt: skip
+        return LoweredOp("rows.linear_generic", ROWS, dequantise=self.kernel(kinds), **words)
 
     def lower_Rope(self, op: ops.Rope, rest: tuple[Op, ...]) -> None:
+        if op.start:
+            raise UnsupportedModelError("the CPU backend cannot rotate the end of a head yet")
         self.heads.rope(op)
 
     def lower_WriteKeysValues(self, op: ops.WriteKeysValues, rest: tuple[Op, ...]) -> None:
-        self.heads.write(op)
+        if op.v is None:
+            raise UnsupportedModelError("the CPU backend cannot read values from keys (latent attention) yet")
+        self.heads.write(op.k, op.v, op.layer)
 
     def lower_Attention(self, op: ops.Attention, rest: tuple[Op, ...]) -> None:
         layer = self.program.layers[op.layer]
+        if op.chunk is not None or op.sinks is not None:
+            raise UnsupportedModelError("the CPU backend has no chunked attention and no attention sinks yet")
         if layer.key_width + layer.value_width > MAX_HEAD_WIDTHS:
             raise UnsupportedModelError(f"the CPU backend takes heads of up to {MAX_HEAD_WIDTHS // 2} values, not {layer}")
         group = op.heads // op.key_heads
         group = max(d for d in range(1, min(group, MAX_QUERIES) + 1) if group % d == 0)
-        words: dict[int, Word] = {
-            8: self.at(op.q), 16: self.stride(op.q), 24: self.at(op.out), 32: self.stride(op.out), 40: op.heads, 48: op.key_heads,
-            56: layer.key_width, 64: layer.value_width, 72: int(self.keys[op.layer].ctypes.data),
-            80: int(self.values[op.layer].ctypes.data), 88: float_word(op.scale), 96: float_word(op.softcap or 0.0),
-            104: op.window or 2**30, 112: 0, 120: 0, 128: group,
-        }  # fmt: skip
-        made = self.emit(LoweredOp(f"attention.attention_{self.kind}", words, counter=0), op.out)
-        if layer.value_width % 32 == 0:
-            self.fusable[op.out] = (made, 112, 120)
+        made = LoweredOp(
+            f"attention.attention_{self.kind}", ATTENTION, q=self.at(op.q), q_stride=self.stride(op.q), out=self.at(op.out),
+            out_stride=self.stride(op.out), heads=op.heads, key_heads=op.key_heads, key_width=layer.key_width,
+            value_width=layer.value_width, keys=int(self.keys[op.layer].ctypes.data),
+            values=int(self.values[op.layer].ctypes.data), scale=float_word(op.scale), softcap=float_word(op.softcap or 0.0),
+            window=op.window or 2**30, group=group,
+        )  # fmt: skip
+        self.emit(made, op.out)
+        self.may_quantise(made, op.out, layer.value_width)
 
     def lower_GatedActivation(self, op: ops.GatedActivation, rest: tuple[Op, ...]) -> None:
-        words: dict[int, Word] = {8: self.at(op.gate), 16: self.stride(op.gate), 24: self.at(op.up), 32: self.stride(op.up)}
-        words |= {40: self.at(op.out), 48: self.stride(op.out), 56: op.out.width, 64: 0, 72: 0}
-        made = self.emit(LoweredOp(f"elementwise.gated_{op.activation}", words, counter=0), op.out)
-        if op.out.width % 32 == 0:
-            self.fusable[op.out] = (made, 64, 72)
+        made = LoweredOp(
+            f"elementwise.gated_{op.activation}", GATED, gate=self.at(op.gate), gate_stride=self.stride(op.gate),
+            up=self.at(op.up), up_stride=self.stride(op.up), out=self.at(op.out), out_stride=self.stride(op.out),
+            width=op.out.width,
+        )  # fmt: skip
+        self.emit(made, op.out)
+        self.may_quantise(made, op.out, op.out.width)
 
     def lower_Logits(self, op: ops.Logits, rest: tuple[Op, ...]) -> None:
         vocab, width, chunk = self.program.vocab_size, op.x.width, self.limits.chunk
         out = self.memory.area("logits", 4 * chunk * vocab + 64 * host_isa().lanes)
+        stride = self.stride(op.x)
         if self.tiled(op.weight):
-            stride = self.bytes_stride(width)
-            gathered = self.memory.area("output bytes", chunk * stride)
-            words: dict[int, Word] = {8: self.at(op.x), 16: self.stride(op.x), 24: width, 32: gathered, 40: stride, 48: 1}
-            self.emit(LoweredOp("activations.quantise_rows", words, counter=0))
+            gathered = self.memory.area("output bytes", chunk * self.bytes_stride(width))
+            self.emit(self.quantise_op(op.x, gathered, self.bytes_stride(width), outputs=1))
         else:
-            gathered = self.memory.area("output rows", chunk * self.stride(op.x))
-            words = {0: self.at(op.x), 8: self.stride(op.x), 16: width, 24: gathered, 32: self.stride(op.x)}
-            self.emit(LoweredOp("rows.gather", words))
-        words = self.linear_words(op.weight, op.x, gathered, out, 4 * vocab, None, outputs=1)
-        self.emit(self.linear_op(op.weight, words, barrier=True))
+            gathered = self.memory.area("output rows", chunk * stride)
+            self.emit(
+                LoweredOp("rows.gather", GATHER, x=self.at(op.x), x_stride=stride, width=width, out=gathered, out_stride=stride)
+            )
+        self.emit(self.linear_op(op.weight, gathered, stride, out=out, out_stride=4 * vocab, outputs=1))
         if op.scale != 1.0 or op.softcap:
-            words = {8: out, 16: vocab, 24: float_word(op.scale), 32: float_word(op.softcap or 0.0)}
-            self.emit(LoweredOp("elementwise.scale_and_cap", words, counter=0))
+            scale, limit = float_word(op.scale), float_word(op.softcap or 0.0)
+            self.emit(LoweredOp("elementwise.scale_and_cap", CAP, x=out, width=vocab, scale=scale, limit=limit))

@@ -50,7 +50,14 @@ def object_folder() -> Path:
     key.update(llvm.get_host_cpu_features().flatten().encode())
     here = Path(__file__).parent
     quants = here.parent.parent / "quants"  # their tables become part of kernels
-    sources = [here / "isa.py", here / "native.py", *(here / "kernels").glob("*.py"), *quants.glob("*.py"), *quants.glob("*.npz")]
+    sources = [
+        here / "isa.py",
+        here / "native.py",
+        here / "arguments.py",
+        *(here / "kernels").glob("*.py"),
+        *quants.glob("*.py"),
+        *quants.glob("*.npz"),
+    ]
     for source in sorted(sources):
         key.update(source.name.encode() + source.read_bytes())
     return cache_root() / "kernels" / f"{isa.name}-{key.hexdigest()[:16]}"
@@ -142,7 +149,7 @@ def _optimised(name: str) -> llvm.ModuleRef:
     with global_compiler_lock:
         signature = ((types.int64,) * 4, types.void)
         wrapped = CFunc(kernel_function(name), signature, {}, {"error_model": "numpy", "forceinline": True})
-        compiled = wrapped._compile_uncached()  # `compile` would make machine code as well, which we do ourselves
+        compiled = wrapped._compile_uncached()  # type: ignore[attr-defined]  # `compile` would make machine code as well, which we do ourselves
         compiled.library.finalize()
         text = compiled.library.get_llvm_str()
     # Numba gives its functions names of its own; the wrapper has C linkage and is the one we export.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -30,14 +31,30 @@ def aligned(nbytes: int, dtype: type = np.uint8) -> np.ndarray:
     return raw[start : start + nbytes].view(dtype)
 
 
-@dataclass
 class LoweredOp:
-    """A kernel with its arguments. Words stand at byte offsets, as the kernel's module names them."""
+    """A kernel with its arguments: the words of its layout (arguments.py), those not given are 0.
 
-    kernel: str
-    words: dict[int, Word]
-    barrier: bool = True  # all earlier ops must be done before
-    counter: int | None = None  # offset of the word that gets the op's work counter
+    With `barrier`, all earlier ops must be done before it. A word named `counter` is filled in by the step.
+    """
+
+    def __init__(self, kernel: str, layout: Any, **words: Word):
+        self.kernel, self.layout, self.barrier = kernel, layout, True
+        self.words: dict[str, Word] = dict.fromkeys(layout._fields, 0)
+        self.set(**words)
+
+    def set(self, **words: Word) -> None:
+        """Give words other values."""
+        if unknown := words.keys() - self.words.keys():
+            raise KeyError(f"{self.kernel} has no arguments {', '.join(unknown)}")
+        self.words.update(words)
+
+    def write(self, arguments: np.ndarray, all_words: bool) -> None:
+        """Put the words into int64 memory: all, or those that weights have moved."""
+        for name, word in self.words.items():
+            if callable(word):
+                arguments[getattr(self.layout, name) // 8] = word()
+            elif all_words:
+                arguments[getattr(self.layout, name) // 8] = word
 
 
 @dataclass

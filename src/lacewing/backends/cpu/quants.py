@@ -83,5 +83,5 @@ def kernels_of(quant: Quant) -> TileKernels | str:
     """Tile kernels, or the name of a float kind, or that of a dequantiser kernel. Raises UnsupportedModelError."""
     for table in (TILES, FLOATS, GENERIC):
         if quant.name in table:
-            return table[quant.name]  # type: ignore[return-value, no-any-return]
+            return table[quant.name]
     raise UnsupportedModelError(f"the CPU backend has no kernel for {quant.name}; it has {', '.join([*TILES, *FLOATS, *GENERIC])}")

@@ -5,15 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from lacewing.backends.base import StepLimits
+from lacewing.backends.cpu.arguments import LINEAR, OP, SCRATCH_BYTES, STATE
 from lacewing.backends.cpu.lower import Lowering
 from lacewing.backends.cpu.plan import LoweredOp, aligned
 from lacewing.backends.cpu.slots import read_slot, write_slot
 from lacewing.backends.cpu.team import Team, head_of
 from lacewing.errors import OptionError
-
-SCRATCH_BYTES = 256 * 1024  # kernels/state.py
-OP_WORDS = 4  # kernels/executor.py
-NEXT_LINEAR = 152 // 8  # kernels/linear.py
 
 
 class CpuStep:
@@ -27,13 +24,16 @@ class CpuStep:
         chunk = self.limits.chunk
         self._inputs = aligned(16 * chunk, np.int32).reshape(4, chunk)  # ids, slots, positions, outputs
         self._scratch = aligned(SCRATCH_BYTES * threads)
-        self._state = aligned(64, np.int64)
-        at = int(self._inputs.ctypes.data)
-        self._state[:] = [0, 0, at, at + 4 * chunk, at + 8 * chunk, at + 12 * chunk, self._scratch.ctypes.data, self.limits.context]
+        ids, slots, positions, rows = (int(each.ctypes.data) for each in self._inputs)
+        scratch, context = int(self._scratch.ctypes.data), self.limits.context
+        self._state = aligned(8 * len(STATE), np.int64)
+        self._state[:] = STATE._replace(
+            tokens=0, outputs=0, ids=ids, slots=slots, positions=positions, rows=rows, scratch=scratch, context=context
+        )
         count = len(lowering.ops)
         self._counters = aligned(8 * count, np.int64)
-        self._arguments = [aligned(8 * (max(op.words, default=0) // 8 + 1), np.int64) for op in lowering.ops]
-        self._table = aligned(8 * OP_WORDS * count, np.int64).reshape(count, OP_WORDS)
+        self._arguments = [aligned(8 * len(op.layout), np.int64) for op in lowering.ops]
+        self._table = aligned(8 * len(OP) * count, np.int64).reshape(count, len(OP))
         for row, (op, arguments) in enumerate(zip(lowering.ops, self._arguments, strict=True)):
             self._table[row] = [kernels[op.kernel], arguments.ctypes.data, op.barrier and row > 0, 0]
         self.rebind(first=True)
@@ -53,18 +53,16 @@ class CpuStep:
     def rebind(self, first: bool = False) -> None:
         """Look up the addresses of all weights again."""
         for row, (op, arguments) in enumerate(zip(self._lowering.ops, self._arguments, strict=True)):
-            for offset, word in op.words.items():
-                if callable(word) or first:
-                    arguments[offset // 8] = word() if callable(word) else word
-            if op.counter is not None:
-                arguments[op.counter // 8] = int(self._counters.ctypes.data) + 8 * row
+            if first and "counter" in op.words:
+                op.set(counter=int(self._counters.ctypes.data) + 8 * row)
+            op.write(arguments, all_words=first)
 
     def _chain_linears(self) -> None:
         """Tell every linear which one comes next, so that it can ask for its weights."""
         following = 0
         for op, arguments in zip(reversed(self._lowering.ops), reversed(self._arguments), strict=True):
             if op.kernel == "linear.linear":
-                arguments[NEXT_LINEAR] = following
+                arguments[LINEAR.next // 8] = following
                 following = int(arguments.ctypes.data)
 
     def run(self, tokens: np.ndarray, slots: np.ndarray, positions: np.ndarray, outputs: np.ndarray) -> np.ndarray:

@@ -8,11 +8,10 @@ import threading
 
 import numpy as np
 
+from lacewing.backends.cpu.arguments import STEP, STEP_ASLEEP, STEP_GENERATION, STEP_LINE, STEP_STOP
 from lacewing.backends.cpu.plan import aligned
 
 _KERNEL = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 4)
-GENERATION, STOP, SPINS = 128 // 8, 384 // 8, 48 // 8  # words of the step's head, kernels/executor.py
-HEAD_WORDS = 64
 WORKER_SPINS = 60_000  # pauses before a worker sleeps, some 1 to 3 ms
 
 
@@ -28,10 +27,13 @@ def yield_address() -> int:
 
 def head_of(count: int, table: np.ndarray, state: np.ndarray, counters: np.ndarray, threads: int) -> np.ndarray:
     """The words that the executor finds everything by (kernels/executor.py)."""
-    head = aligned(8 * (HEAD_WORDS + 16 * threads), np.int64)
+    head = aligned(STEP_ASLEEP + STEP_LINE * threads, np.int64)
     head[:] = 0
-    head[:6] = [count, table.ctypes.data, state.ctypes.data, threads, counters.ctypes.data, yield_address()]
-    head[SPINS] = WORKER_SPINS
+    words = STEP._replace(
+        ops=count, table=table.ctypes.data, state=state.ctypes.data, threads=threads, counters=counters.ctypes.data,
+        give_way=yield_address(), spins=WORKER_SPINS,
+    )  # fmt: skip
+    head[: len(words)] = words
     return head
 
 
@@ -47,7 +49,7 @@ class Team:
         self._seen[:] = 0
         self._wake = [threading.Semaphore(0) for _ in range(threads)]
         for thread in range(1, threads):
-            head[(512 + 128 * thread) // 8] = 1
+            head[(STEP_ASLEEP + STEP_LINE * thread) // 8] = 1
         self._workers = [
             threading.Thread(target=self._serve, args=(thread,), name=f"lacewing-{thread}", daemon=True)
             for thread in range(1, threads)
@@ -56,7 +58,7 @@ class Team:
             worker.start()
 
     def _serve(self, thread: int) -> None:
-        while not self.head[STOP]:
+        while not self.head[STEP_STOP // 8]:
             self._wake[thread].acquire()
             self._work(self._address, thread, int(self._seen.ctypes.data) + 64 * thread, 0)
 
@@ -71,8 +73,8 @@ class Team:
 
     def close(self) -> None:
         """Let the workers end and wait for them."""
-        self.head[STOP] = 1
-        self.head[GENERATION] += 1
+        self.head[STEP_STOP // 8] = 1
+        self.head[STEP_GENERATION // 8] += 1
         for thread in range(1, self.threads):
             self._wake[thread].release()
         for worker in self._workers:

@@ -11,6 +11,7 @@ A row of K columns (K a multiple of 32) is laid out as
 
 from numba import types
 
+from lacewing.backends.cpu.arguments import QUANTISE, STATE
 from lacewing.backends.cpu.kernels.simd import (
     F32,
     I32V,
@@ -34,7 +35,6 @@ from lacewing.backends.cpu.kernels.simd import (
     store_i8,
     sum_i32,
 )
-from lacewing.backends.cpu.kernels.state import STATE_OUTPUTS, STATE_ROWS, STATE_TOKENS
 
 
 def emit_max(b, x, y):
@@ -83,19 +83,14 @@ def quantise(x, row, width, first, count):
         x += 128
 
 
-(
-    QUANTISE_COUNTER, QUANTISE_X, QUANTISE_X_STRIDE, QUANTISE_WIDTH, QUANTISE_TO, QUANTISE_TO_STRIDE, QUANTISE_OUTPUTS,
-) = range(0, 56, 8)  # fmt: skip
-
-
 def quantise_rows(args, state, thread, threads):
     """All rows, or those of which logits are wanted (gathered), in pieces of 256 columns."""
-    x, x_stride, width = peek_i64(args + QUANTISE_X), peek_i64(args + QUANTISE_X_STRIDE), peek_i64(args + QUANTISE_WIDTH)
-    to, to_stride, outputs = peek_i64(args + QUANTISE_TO), peek_i64(args + QUANTISE_TO_STRIDE), peek_i64(args + QUANTISE_OUTPUTS)
-    rows, picks = peek_i64(state + (STATE_OUTPUTS if outputs else STATE_TOKENS)), peek_i64(state + STATE_ROWS)
+    x, x_stride, width = peek_i64(args + QUANTISE.x), peek_i64(args + QUANTISE.x_stride), peek_i64(args + QUANTISE.width)
+    to, to_stride, outputs = peek_i64(args + QUANTISE.to), peek_i64(args + QUANTISE.to_stride), peek_i64(args + QUANTISE.outputs)
+    rows, picks = peek_i64(state + (STATE.outputs if outputs else STATE.tokens)), peek_i64(state + STATE.rows)
     pieces = (width + 255) // 256
     while True:
-        index = atomic_add(peek_i64(args + QUANTISE_COUNTER), 1)
+        index = atomic_add(peek_i64(args + QUANTISE.counter), 1)
         if index >= rows * pieces:
             break
         row, first = index // pieces, index % pieces * 256

@@ -6,6 +6,7 @@ result does not depend on what else is in the step. Layout of keys and values: h
 
 from typing import Any
 
+from lacewing.backends.cpu.arguments import ATTENTION, SCRATCH_BYTES, STATE
 from lacewing.backends.cpu.kernels.activations import quantise
 from lacewing.backends.cpu.kernels.attention_steps import BLOCK, make_scores, make_values
 from lacewing.backends.cpu.kernels.functions import exp, tanh
@@ -28,25 +29,12 @@ from lacewing.backends.cpu.kernels.simd import (
     sum_f32,
     top_f32,
 )
-from lacewing.backends.cpu.kernels.state import (
-    SCRATCH_BYTES,
-    STATE_CONTEXT,
-    STATE_POSITIONS,
-    STATE_SCRATCH,
-    STATE_SLOTS,
-    STATE_TOKENS,
-)
 
 MAX_QUERIES = 32  # (token, head) pairs that one piece of work holds
 SCORE_QUERIES = 8
 VALUE_QUERIES = 4
 VALUE_COLUMNS = 4 if LANES == 16 else 2  # registers of columns
 LOWEST = -1e30
-
-(
-    ATT_COUNTER, ATT_Q, ATT_Q_STRIDE, ATT_OUT, ATT_OUT_STRIDE, ATT_HEADS, ATT_KEY_HEADS, ATT_KEY_WIDTH, ATT_VALUE_WIDTH, ATT_KEYS,
-    ATT_VALUES, ATT_SCALE, ATT_SOFTCAP, ATT_WINDOW, ATT_QUANTISED, ATT_QUANTISED_STRIDE, ATT_GROUP,
-) = range(0, 136, 8)  # fmt: skip
 
 
 def make_blocks(half: bool) -> Any:
@@ -135,11 +123,13 @@ def rescale(acc, width, factor):
 @inline
 def gather_queries(args, q, acc, most, total, token, count, first_head, group):
     """Scaled queries in a row, and empty accumulators."""
-    width, value_width = peek_i64(args + ATT_KEY_WIDTH), peek_i64(args + ATT_VALUE_WIDTH)
-    scale = peek_f32(args + ATT_SCALE)
+    width, value_width = peek_i64(args + ATTENTION.key_width), peek_i64(args + ATTENTION.value_width)
+    scale = peek_f32(args + ATTENTION.scale)
     for i in range(count * group):
         source = (
-            peek_i64(args + ATT_Q) + (token + i // group) * peek_i64(args + ATT_Q_STRIDE) + 4 * width * (first_head + i % group)
+            peek_i64(args + ATTENTION.q)
+            + (token + i // group) * peek_i64(args + ATTENTION.q_stride)
+            + 4 * width * (first_head + i % group)
         )
         for c in range(width):
             poke_f32(q + 4 * (width * i + c), peek_f32(source + 4 * c) * scale)
@@ -152,12 +142,12 @@ def gather_queries(args, q, acc, most, total, token, count, first_head, group):
 @inline
 def put_results(args, acc, total, token, count, first_head, group):
     """acc / total to the output, quantised for the next linear where asked."""
-    width = peek_i64(args + ATT_VALUE_WIDTH)
-    quantised, stride = peek_i64(args + ATT_QUANTISED), peek_i64(args + ATT_QUANTISED_STRIDE)
-    row_width = width * peek_i64(args + ATT_HEADS)
+    width = peek_i64(args + ATTENTION.value_width)
+    quantised, stride = peek_i64(args + ATTENTION.bytes), peek_i64(args + ATTENTION.bytes_stride)
+    row_width = width * peek_i64(args + ATTENTION.heads)
     for i in range(count * group):
         t, column = token + i // group, width * (first_head + i % group)
-        out = peek_i64(args + ATT_OUT) + t * peek_i64(args + ATT_OUT_STRIDE) + 4 * column
+        out = peek_i64(args + ATTENTION.out) + t * peek_i64(args + ATTENTION.out_stride) + 4 * column
         divisor = sum_f32(load_f32(total + VECTOR_BYTES * i))
         for c in range(width):
             poke_f32(out + 4 * c, peek_f32(acc + 4 * (width * i + c)) / divisor)
@@ -165,26 +155,26 @@ def put_results(args, acc, total, token, count, first_head, group):
             quantise(out, quantised + t * stride, row_width, column, width)
 
 
-def make_attention(half: bool) -> Any:
-    """`kernel` over float16 or float32 keys and values."""
+def make_attend(half: bool) -> Any:
+    """`attend`: one piece of work over float16 or float32 keys and values."""
     block_scores, block_values = make_blocks(half)
     itemsize = 2 if half else 4
 
     @inline
     def attend(args, state, scratch, token, count, first_head, group):
         """`count` tokens of one slot, `group` heads that share a key head."""
-        width, value_width = peek_i64(args + ATT_KEY_WIDTH), peek_i64(args + ATT_VALUE_WIDTH)
+        width, value_width = peek_i64(args + ATTENTION.key_width), peek_i64(args + ATTENTION.value_width)
         queries = count * group
         q, p = scratch, scratch + 4 * MAX_QUERIES * width
         acc, most = p + 4 * MAX_QUERIES * BLOCK, p + 4 * MAX_QUERIES * (BLOCK + value_width)
         total = most + 4 * MAX_QUERIES
         gather_queries(args, q, acc, most, total, token, count, first_head, group)
-        context, positions = peek_i64(state + STATE_CONTEXT), peek_i64(state + STATE_POSITIONS)
-        key_heads, slot = peek_i64(args + ATT_KEY_HEADS), peek_i32(peek_i64(state + STATE_SLOTS) + 4 * token)
-        head = slot * key_heads + first_head // (peek_i64(args + ATT_HEADS) // key_heads)
-        keys = peek_i64(args + ATT_KEYS) + itemsize * head * ((context + LANES - 1) // LANES) * LANES * width
-        values = peek_i64(args + ATT_VALUES) + itemsize * head * context * value_width
-        window, softcap = peek_i64(args + ATT_WINDOW), peek_f32(args + ATT_SOFTCAP)
+        context, positions = peek_i64(state + STATE.context), peek_i64(state + STATE.positions)
+        key_heads, slot = peek_i64(args + ATTENTION.key_heads), peek_i32(peek_i64(state + STATE.slots) + 4 * token)
+        head = slot * key_heads + first_head // (peek_i64(args + ATTENTION.heads) // key_heads)
+        keys = peek_i64(args + ATTENTION.keys) + itemsize * head * ((context + LANES - 1) // LANES) * LANES * width
+        values = peek_i64(args + ATTENTION.values) + itemsize * head * context * value_width
+        window, softcap = peek_i64(args + ATTENTION.window), peek_f32(args + ATTENTION.softcap)
         last = peek_i32(positions + 4 * (token + count - 1))
         lowest = max(0, peek_i32(positions + 4 * token) - window + 1)
         for first in range(lowest // BLOCK * BLOCK, last + 1, BLOCK):
@@ -208,17 +198,24 @@ def make_attention(half: bool) -> Any:
             block_values(acc, queries, value_width, values + itemsize * first * value_width, p, seen)
         put_results(args, acc, total, token, count, first_head, group)
 
+    return attend
+
+
+def make_attention(half: bool) -> Any:
+    """`kernel`: shares the pieces of work among the threads."""
+    attend = make_attend(half)
+
     def kernel(args, state, thread, threads):
         """Pieces of work: for one token a head each, for many a key head with a run of tokens."""
-        heads = peek_i64(args + ATT_HEADS)
-        tokens, slots = peek_i64(state + STATE_TOKENS), peek_i64(state + STATE_SLOTS)
-        scratch = peek_i64(state + STATE_SCRATCH) + thread * SCRATCH_BYTES
-        group = 1 if tokens == 1 else peek_i64(args + ATT_GROUP)  # divides H / K, at most MAX_QUERIES
+        heads = peek_i64(args + ATTENTION.heads)
+        tokens, slots = peek_i64(state + STATE.tokens), peek_i64(state + STATE.slots)
+        scratch = peek_i64(state + STATE.scratch) + thread * SCRATCH_BYTES
+        group = 1 if tokens == 1 else peek_i64(args + ATTENTION.group)  # divides H / K, at most MAX_QUERIES
         run = 1 if tokens == 1 else max(1, MAX_QUERIES // group)
         parts = heads // group
         todo = (tokens + run - 1) // run * parts
         while True:
-            index = atomic_add(peek_i64(args + ATT_COUNTER), 1)
+            index = atomic_add(peek_i64(args + ATTENTION.counter), 1)
             if index >= todo:
                 break
             token, end = index // parts * run, min(tokens, (index // parts + 1) * run)

@@ -1,14 +1,13 @@
 """How fast memory can be read: the bound of generation, which reads every weight for every token."""
 
+from lacewing.backends.cpu.arguments import READ
 from lacewing.backends.cpu.kernels.simd import VECTOR_BYTES, load_i32, peek_i64, poke_i32, splat_i32, sum_i32
-
-READ_SOURCE, READ_BYTES, READ_SINK = range(0, 24, 8)
 
 
 def read(args, state, thread, threads):
     """Each thread reads its own part of the source, in order, in four streams of registers."""
-    whole = peek_i64(args + READ_BYTES) // threads // (16 * VECTOR_BYTES) * (16 * VECTOR_BYTES)
-    at = peek_i64(args) + thread * whole
+    whole = peek_i64(args + READ.bytes) // threads // (16 * VECTOR_BYTES) * (16 * VECTOR_BYTES)
+    at = peek_i64(args + READ.source) + thread * whole
     end = at + whole
     a, b, c, d = splat_i32(0), splat_i32(0), splat_i32(0), splat_i32(0)
     while at < end:
@@ -18,4 +17,4 @@ def read(args, state, thread, threads):
             c = c ^ load_i32(at + 4 * VECTOR_BYTES * i + 2 * VECTOR_BYTES)
             d = d ^ load_i32(at + 4 * VECTOR_BYTES * i + 3 * VECTOR_BYTES)
         at += 16 * VECTOR_BYTES
-    poke_i32(peek_i64(args + READ_SINK) + 64 * thread, sum_i32(a ^ b ^ c ^ d))
+    poke_i32(peek_i64(args + READ.sink) + 64 * thread, sum_i32(a ^ b ^ c ^ d))

@@ -14,6 +14,7 @@ from numba import types
 from numba.core.typing.templates import signature
 from numba.extending import intrinsic
 
+from lacewing.backends.cpu.arguments import JOB
 from lacewing.backends.cpu.kernels.simd import (
     F32,
     F32V,
@@ -55,12 +56,13 @@ def emit_dot4(b: ir.IRBuilder, acc: ir.Value, w: ir.Value, x: ir.Value, small: b
 
 def _dot4_signed(b: ir.IRBuilder, acc: ir.Value, w: ir.Value, x: ir.Value, small: bool) -> ir.Value:
     """Where both factors are signed: a weight byte above 127 becomes w - 128, and 128 * sum(x) is added back."""
-    sdot = lambda total, left: call(b, f"llvm.aarch64.neon.sdot.v{LANES}i32.v{4 * LANES}i8", I32V, total, left, b.bitcast(x, I8V))
+    name = f"llvm.aarch64.neon.sdot.v{LANES}i32.v{4 * LANES}i8"
+    x = b.bitcast(x, I8V)
     if small:
-        return sdot(acc, b.bitcast(w, I8V))
+        return call(b, name, I32V, acc, b.bitcast(w, I8V), x)
     flipped = b.bitcast(b.xor(w, constant(I32V, -0x7F7F7F80)), I8V)
-    sums = sdot(constant(I32V, 0), constant(I8V, 1))
-    return b.add(sdot(acc, flipped), b.shl(sums, constant(I32V, 7)))
+    sums = call(b, name, I32V, constant(I32V, 0), constant(I8V, 1), x)
+    return b.add(call(b, name, I32V, acc, flipped, x), b.shl(sums, constant(I32V, 7)))
 
 
 def _dot4_by_halves(b: ir.IRBuilder, w: ir.Value, x: ir.Value) -> ir.Value:
@@ -172,9 +174,9 @@ def make_dot_kernel(minimum: bool, sub_block: int, small: bool = True) -> Any:
         return acc
 
     def kernel(job, _1, _2, _3):
-        tile, blocks, shift = peek_i64(job + JOB_TILE), peek_i64(job + JOB_BLOCKS), peek_i64(job + JOB_SHIFT)
-        xq, xd, xs = peek_i64(job + JOB_XQ), peek_i64(job + JOB_XD), peek_i64(job + JOB_XS)
-        stride, tokens, p = peek_i64(job + JOB_STRIDE), peek_i64(job + JOB_TOKENS), peek_i64(job + JOB_ACC)
+        tile, blocks, shift = peek_i64(job + JOB.tile), peek_i64(job + JOB.blocks), peek_i64(job + JOB.shift)
+        xq, xd, xs = peek_i64(job + JOB.xq), peek_i64(job + JOB.xd), peek_i64(job + JOB.xs)
+        stride, tokens, p = peek_i64(job + JOB.stride), peek_i64(job + JOB.tokens), peek_i64(job + JOB.acc)
         while tokens >= MAX_TOKENS:
             store_many(p, run(load_many(p), tile, blocks, shift, xq, xd, xs, stride))
             ahead = MAX_TOKENS * stride
@@ -187,8 +189,6 @@ def make_dot_kernel(minimum: bool, sub_block: int, small: bool = True) -> Any:
 
     return kernel
 
-
-JOB_TILE, JOB_BLOCKS, JOB_XQ, JOB_XD, JOB_XS, JOB_STRIDE, JOB_TOKENS, JOB_ACC, JOB_SHIFT = range(0, 72, 8)
 
 minimum32 = make_dot_kernel(minimum=True, sub_block=32)
 minimum16 = make_dot_kernel(minimum=True, sub_block=16)

@@ -1,5 +1,6 @@
 """Ops that treat every column alike: the gated activation, the soft-cap of logits."""
 
+from lacewing.backends.cpu.arguments import CAP, GATED, SCRATCH_BYTES, STATE
 from lacewing.backends.cpu.kernels.activations import quantise
 from lacewing.backends.cpu.kernels.functions import gelu_tanh, sigmoid, tanh
 from lacewing.backends.cpu.kernels.simd import (
@@ -13,14 +14,8 @@ from lacewing.backends.cpu.kernels.simd import (
     splat_f32,
     store_f32,
 )
-from lacewing.backends.cpu.kernels.state import SCRATCH_BYTES, STATE_OUTPUTS, STATE_SCRATCH, STATE_TOKENS
 
 PIECE = 256  # columns that a thread takes at once
-
-(
-    GATED_COUNTER, GATED_GATE, GATED_GATE_STRIDE, GATED_UP, GATED_UP_STRIDE, GATED_OUT, GATED_OUT_STRIDE, GATED_WIDTH,
-    GATED_QUANTISED, GATED_QUANTISED_STRIDE,
-) = range(0, 80, 8)  # fmt: skip
 
 
 @inline
@@ -44,15 +39,15 @@ def make_gated(activation):
                 poke_f32(out + 4 * i, peek_f32(scratch + 4 * (i - whole)) * peek_f32(up + 4 * i))
 
     def kernel(args, state, thread, threads):
-        gate, up, out = peek_i64(args + GATED_GATE), peek_i64(args + GATED_UP), peek_i64(args + GATED_OUT)
-        gate_stride, up_stride = peek_i64(args + GATED_GATE_STRIDE), peek_i64(args + GATED_UP_STRIDE)
-        out_stride, width = peek_i64(args + GATED_OUT_STRIDE), peek_i64(args + GATED_WIDTH)
-        quantised, quantised_stride = peek_i64(args + GATED_QUANTISED), peek_i64(args + GATED_QUANTISED_STRIDE)
-        scratch = peek_i64(state + STATE_SCRATCH) + thread * SCRATCH_BYTES
+        gate, up, out = peek_i64(args + GATED.gate), peek_i64(args + GATED.up), peek_i64(args + GATED.out)
+        gate_stride, up_stride = peek_i64(args + GATED.gate_stride), peek_i64(args + GATED.up_stride)
+        out_stride, width = peek_i64(args + GATED.out_stride), peek_i64(args + GATED.width)
+        quantised, quantised_stride = peek_i64(args + GATED.bytes), peek_i64(args + GATED.bytes_stride)
+        scratch = peek_i64(state + STATE.scratch) + thread * SCRATCH_BYTES
         pieces = (width + PIECE - 1) // PIECE
-        todo = pieces * peek_i64(state + STATE_TOKENS)
+        todo = pieces * peek_i64(state + STATE.tokens)
         while True:
-            index = atomic_add(peek_i64(args + GATED_COUNTER), 1)
+            index = atomic_add(peek_i64(args + GATED.counter), 1)
             if index >= todo:
                 break
             t, first = index // pieces, index % pieces * PIECE
@@ -68,17 +63,15 @@ def make_gated(activation):
 gated_silu = make_gated(silu)
 gated_gelu_tanh = make_gated(gelu_tanh)
 
-CAP_COUNTER, CAP_X, CAP_WIDTH, CAP_SCALE, CAP_LIMIT = range(0, 40, 8)
-
 
 def scale_and_cap(args, state, thread, threads):
     """Logits x (R, V) times a scale, then limit * tanh(x / limit) where there is a limit. Rows are padded to whole registers."""
-    x, width = peek_i64(args + CAP_X), peek_i64(args + CAP_WIDTH)
-    scale, limit = peek_f32(args + CAP_SCALE), peek_f32(args + CAP_LIMIT)
-    total = width * peek_i64(state + STATE_OUTPUTS)
+    x, width = peek_i64(args + CAP.x), peek_i64(args + CAP.width)
+    scale, limit = peek_f32(args + CAP.scale), peek_f32(args + CAP.limit)
+    total = width * peek_i64(state + STATE.outputs)
     pieces = (total + 4095) // 4096
     while True:
-        index = atomic_add(peek_i64(args + CAP_COUNTER), 1)
+        index = atomic_add(peek_i64(args + CAP.counter), 1)
         if index >= pieces:
             break
         for i in range(4096 * index, min(4096 * (index + 1), total), LANES):

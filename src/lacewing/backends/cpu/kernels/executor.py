@@ -4,6 +4,7 @@ Waiting spins, because a step has hundreds of ops of some microseconds; after a 
 crowded cores still make progress. The barrier is one counter that only grows within a step.
 """
 
+from lacewing.backends.cpu.arguments import OP, STEP, STEP_ASLEEP, STEP_BARRIER, STEP_GENERATION, STEP_LINE, STEP_STOP
 from lacewing.backends.cpu.kernels.simd import (
     atomic_add,
     atomic_load,
@@ -16,22 +17,7 @@ from lacewing.backends.cpu.kernels.simd import (
     poke_i64,
 )
 
-(
-    STEP_OPS,  # how many
-    STEP_TABLE,  # address of OP_WORDS int64 words an op
-    STEP_STATE,  # address of the state that kernels get
-    STEP_THREADS,
-    STEP_COUNTERS,  # address of one int64 an op, zeroed at the start of a step
-    STEP_YIELD,  # address of a C function that gives the time slice away, or 0
-    STEP_SPINS,  # pauses before a waiting worker goes to sleep
-) = range(0, 56, 8)
-STEP_GENERATION = 128  # grows with every step; on cache lines of their own, as are the next two
-STEP_BARRIER = 256
-STEP_STOP = 384  # 1: workers leave
-STEP_ASLEEP = 512  # one line a thread: 1 while the worker is in Python, waiting for its semaphore
-STEP_LINE = 128
-
-OP_KERNEL, OP_ARGS, OP_BARRIER, OP_WORDS = 0, 8, 16, 4  # barrier 1: all earlier ops must be done first
+OP_BYTES = 8 * len(OP)
 
 
 @inline
@@ -47,15 +33,15 @@ def wait(step, target, give_way):
 
 @inline
 def walk(step, thread):
-    threads, table, state = peek_i64(step + STEP_THREADS), peek_i64(step + STEP_TABLE), peek_i64(step + STEP_STATE)
-    give_way, target = peek_i64(step + STEP_YIELD), 0
-    for index in range(peek_i64(step)):
-        op = table + 8 * OP_WORDS * index
-        if peek_i64(op + OP_BARRIER) and threads > 1:
+    threads, table, state = peek_i64(step + STEP.threads), peek_i64(step + STEP.table), peek_i64(step + STEP.state)
+    give_way, target = peek_i64(step + STEP.give_way), 0
+    for index in range(peek_i64(step + STEP.ops)):
+        op = table + OP_BYTES * index
+        if peek_i64(op + OP.barrier) and threads > 1:
             target += threads
             atomic_add(step + STEP_BARRIER, 1)
             wait(step, target, give_way)
-        call_kernel(peek_i64(op + OP_KERNEL), peek_i64(op + OP_ARGS), state, thread, threads)
+        call_kernel(peek_i64(op + OP.kernel), peek_i64(op + OP.args), state, thread, threads)
     atomic_add(step + STEP_BARRIER, 1)
     if thread == 0:
         wait(step, target + threads, give_way)
@@ -63,11 +49,11 @@ def walk(step, thread):
 
 def begin(step, asleep, _2, _3):
     """Reset the counters, start a generation, and note at `asleep` (int64 a thread) which workers must be woken."""
-    for index in range(peek_i64(step)):
-        poke_i64(peek_i64(step + STEP_COUNTERS) + 8 * index, 0)
+    for index in range(peek_i64(step + STEP.ops)):
+        poke_i64(peek_i64(step + STEP.counters) + 8 * index, 0)
     poke_i64(step + STEP_BARRIER, 0)
     atomic_add(step + STEP_GENERATION, 1)
-    for thread in range(1, peek_i64(step + STEP_THREADS)):
+    for thread in range(1, peek_i64(step + STEP.threads)):
         poke_i64(asleep + 8 * thread, atomic_swap(step + STEP_ASLEEP + STEP_LINE * thread, 0))
 
 
@@ -78,7 +64,7 @@ def lead(step, _1, _2, _3):
 
 def work(step, thread, seen, _3):
     """A worker: runs every new generation after the one at address `seen`; goes to sleep when none comes for a while."""
-    give_way, spins = peek_i64(step + STEP_YIELD), 0
+    give_way, spins = peek_i64(step + STEP.give_way), 0
     asleep = step + STEP_ASLEEP + STEP_LINE * thread
     while True:
         generation = atomic_load(step + STEP_GENERATION)
@@ -94,7 +80,7 @@ def work(step, thread, seen, _3):
         if spins > 1000 and give_way:
             call_i32(give_way)
             spins += 20
-        if spins > peek_i64(step + STEP_SPINS):
+        if spins > peek_i64(step + STEP.spins):
             atomic_swap(asleep, 1)
             # A step may have begun meanwhile: whoever takes the flag back decides whether this worker is woken or stays.
             if atomic_load(step + STEP_GENERATION) == peek_i64(seen) or atomic_swap(asleep, 0) == 0:

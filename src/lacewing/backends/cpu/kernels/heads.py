@@ -4,6 +4,7 @@ Keys of a head lie in blocks of LANES positions, [position / LANES][column][posi
 LANES positions at once; values lie position by position, [position][column]. Both are float16, or float32 where the weights are.
 """
 
+from lacewing.backends.cpu.arguments import ANGLES, HEADS, STATE
 from lacewing.backends.cpu.kernels.functions import cos_sin
 from lacewing.backends.cpu.kernels.norm import normalise
 from lacewing.backends.cpu.kernels.simd import (
@@ -19,28 +20,19 @@ from lacewing.backends.cpu.kernels.simd import (
     store_f16,
     store_f32,
 )
-from lacewing.backends.cpu.kernels.state import STATE_CONTEXT, STATE_POSITIONS, STATE_SLOTS, STATE_TOKENS
-
-ANGLES_FREQUENCIES, ANGLES_PAIRS, ANGLES_MAGNITUDE, ANGLES_OUT = range(0, 32, 8)
 
 
 def angles(args, state, thread, threads):
     """cos and sin of every pair at every token's position: float32 (T, 2, pairs). In float64: long contexts need it."""
-    frequencies, pairs = peek_i64(args + ANGLES_FREQUENCIES), peek_i64(args + ANGLES_PAIRS)
-    magnitude, out = peek_f64(args + ANGLES_MAGNITUDE), peek_i64(args + ANGLES_OUT)
-    tokens, positions = peek_i64(state + STATE_TOKENS), peek_i64(state + STATE_POSITIONS)
+    frequencies, pairs = peek_i64(args + ANGLES.frequencies), peek_i64(args + ANGLES.pairs)
+    magnitude, out = peek_f64(args + ANGLES.magnitude), peek_i64(args + ANGLES.out)
+    tokens, positions = peek_i64(state + STATE.tokens), peek_i64(state + STATE.positions)
     todo = tokens * pairs
     for index in range(todo * thread // threads, todo * (thread + 1) // threads):
         t, i = index // pairs, index % pairs
         cosine, sine = cos_sin(peek_i32(positions + 4 * t) * peek_f64(frequencies + 8 * i))
         poke_f32(out + 4 * (2 * pairs * t + i), cosine * magnitude)
         poke_f32(out + 4 * (2 * pairs * t + pairs + i), sine * magnitude)
-
-
-(
-    HEADS_X, HEADS_STRIDE, HEADS_COUNT, HEADS_WIDTH, HEADS_NORM, HEADS_WEIGHT, HEADS_EPS, HEADS_ANGLES, HEADS_PAIRS,
-    HEADS_ADJACENT, HEADS_KEYS, HEADS_VALUES,
-) = range(0, 96, 8)  # fmt: skip
 
 
 @inline
@@ -86,19 +78,19 @@ def make_heads(store, poke, itemsize):
         """Each head of each token: normalise, rotate, store, as far as asked. Threads share (token, head) evenly."""
         x, stride, count, width = (
             peek_i64(args),
-            peek_i64(args + HEADS_STRIDE),
-            peek_i64(args + HEADS_COUNT),
-            peek_i64(args + HEADS_WIDTH),
+            peek_i64(args + HEADS.stride),
+            peek_i64(args + HEADS.count),
+            peek_i64(args + HEADS.width),
         )
-        norm, weight, eps = peek_i64(args + HEADS_NORM), peek_i64(args + HEADS_WEIGHT), peek_f32(args + HEADS_EPS)
-        table, pairs, adjacent = peek_i64(args + HEADS_ANGLES), peek_i64(args + HEADS_PAIRS), peek_i64(args + HEADS_ADJACENT)
-        keys, values = peek_i64(args + HEADS_KEYS), peek_i64(args + HEADS_VALUES)
+        norm, weight, eps = peek_i64(args + HEADS.norm), peek_i64(args + HEADS.weight), peek_f32(args + HEADS.eps)
+        table, pairs, adjacent = peek_i64(args + HEADS.angles), peek_i64(args + HEADS.pairs), peek_i64(args + HEADS.adjacent)
+        keys, values = peek_i64(args + HEADS.keys), peek_i64(args + HEADS.values)
         slots, positions, context = (
-            peek_i64(state + STATE_SLOTS),
-            peek_i64(state + STATE_POSITIONS),
-            peek_i64(state + STATE_CONTEXT),
+            peek_i64(state + STATE.slots),
+            peek_i64(state + STATE.positions),
+            peek_i64(state + STATE.context),
         )
-        todo = count * peek_i64(state + STATE_TOKENS)
+        todo = count * peek_i64(state + STATE.tokens)
         for index in range(todo * thread // threads, todo * (thread + 1) // threads):
             t, head = index // count, index % count
             at = x + t * stride + 4 * width * head

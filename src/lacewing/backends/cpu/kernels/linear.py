@@ -1,16 +1,6 @@
 """out = x @ weight.T for quantised weights: tiles of LANES rows, unpacked on the way and multiplied with all tokens."""
 
-from lacewing.backends.cpu.kernels.dot import (
-    JOB_ACC,
-    JOB_BLOCKS,
-    JOB_SHIFT,
-    JOB_STRIDE,
-    JOB_TILE,
-    JOB_TOKENS,
-    JOB_XD,
-    JOB_XQ,
-    JOB_XS,
-)
+from lacewing.backends.cpu.arguments import JOB, LINEAR, SCRATCH_BYTES, STATE
 from lacewing.backends.cpu.kernels.simd import (
     LANES,
     VECTOR_BYTES,
@@ -24,14 +14,7 @@ from lacewing.backends.cpu.kernels.simd import (
     splat_f32,
     store_f32,
 )
-from lacewing.backends.cpu.kernels.state import SCRATCH_BYTES, STATE_OUTPUTS, STATE_SCRATCH, STATE_TOKENS
 from lacewing.backends.cpu.kernels.tile import TILE_BYTES
-
-(
-    ARG_COUNTER, ARG_WEIGHT, ARG_ROWS, ARG_ROW_BYTES, ARG_BLOCKS, ARG_BLOCK_BYTES, ARG_BLOCK_COLUMNS, ARG_UNPACK, ARG_DOT, ARG_SHIFT,
-    ARG_X, ARG_X_STRIDE, ARG_X_SCALES, ARG_X_SUMS, ARG_SUM_BYTES, ARG_OUT, ARG_OUT_STRIDE, ARG_BIAS, ARG_OUTPUTS, ARG_NEXT,
-) = range(0, 160, 8)  # fmt: skip
-
 
 AHEAD_BYTES = 8192  # how far before its use a weight is asked for, at least
 
@@ -41,24 +24,24 @@ def linear(args, state, thread, threads):
 
     Each thread takes its own run of tiles, so that it reads one stretch of memory; the last eighth goes to whoever is free.
     """
-    scratch = peek_i64(state + STATE_SCRATCH) + thread * SCRATCH_BYTES
+    scratch = peek_i64(state + STATE.scratch) + thread * SCRATCH_BYTES
     tile, acc, job = scratch, scratch + TILE_BYTES + 128, scratch + TILE_BYTES
-    tokens = peek_i64(state + (STATE_OUTPUTS if peek_i64(args + ARG_OUTPUTS) else STATE_TOKENS))
-    poke_i64(job + JOB_TILE, tile)
-    poke_i64(job + JOB_STRIDE, peek_i64(args + ARG_X_STRIDE))
-    poke_i64(job + JOB_TOKENS, tokens)
-    poke_i64(job + JOB_ACC, acc)
-    poke_i64(job + JOB_SHIFT, peek_i64(args + ARG_SHIFT))
-    tiles = (peek_i64(args + ARG_ROWS) + LANES - 1) // LANES
+    tokens = peek_i64(state + (STATE.outputs if peek_i64(args + LINEAR.outputs) else STATE.tokens))
+    poke_i64(job + JOB.tile, tile)
+    poke_i64(job + JOB.stride, peek_i64(args + LINEAR.x_stride))
+    poke_i64(job + JOB.tokens, tokens)
+    poke_i64(job + JOB.acc, acc)
+    poke_i64(job + JOB.shift, peek_i64(args + LINEAR.shift))
+    tiles = (peek_i64(args + LINEAR.rows) + LANES - 1) // LANES
     share = own_share(tiles, threads)
     run_tiles(args, job, acc, tokens, thread * share, (thread + 1) * share)
     while True:
-        first = threads * share + atomic_add(peek_i64(args + ARG_COUNTER), 1)
+        first = threads * share + atomic_add(peek_i64(args + LINEAR.counter), 1)
         if first >= tiles:
             break
         run_tiles(args, job, acc, tokens, first, first + 1)
-    if peek_i64(args + ARG_NEXT):
-        prefetch_start(peek_i64(args + ARG_NEXT), thread, threads)
+    if peek_i64(args + LINEAR.next):
+        prefetch_start(peek_i64(args + LINEAR.next), thread, threads)
 
 
 @inline
@@ -68,7 +51,7 @@ def own_share(tiles, threads):
 
 @inline
 def run_tiles(args, job, acc, tokens, first, end):
-    rows, row_bytes, weight = peek_i64(args + ARG_ROWS), peek_i64(args + ARG_ROW_BYTES), peek_i64(args + ARG_WEIGHT)
+    rows, row_bytes, weight = peek_i64(args + LINEAR.rows), peek_i64(args + LINEAR.row_bytes), peek_i64(args + LINEAR.weight)
     for index in range(first, end):
         # The last tile ends with the last row; rows that two tiles share get the same values from both.
         row = min(index * LANES, rows - LANES)
@@ -80,11 +63,15 @@ def run_tiles(args, job, acc, tokens, first, end):
 @inline
 def one_tile(args, job, source, row_bytes):
     """All columns of a tile, 256 at a time. What comes later in memory is asked for on the way."""
-    blocks, block_bytes, columns = peek_i64(args + ARG_BLOCKS), peek_i64(args + ARG_BLOCK_BYTES), peek_i64(args + ARG_BLOCK_COLUMNS)
-    unpack, dot = peek_i64(args + ARG_UNPACK), peek_i64(args + ARG_DOT)
-    x, scales, sums = peek_i64(args + ARG_X), peek_i64(args + ARG_X_SCALES), peek_i64(args + ARG_X_SUMS)
-    sum_bytes = peek_i64(args + ARG_SUM_BYTES)
-    tile = peek_i64(job + JOB_TILE)
+    blocks, block_bytes, columns = (
+        peek_i64(args + LINEAR.blocks),
+        peek_i64(args + LINEAR.block_bytes),
+        peek_i64(args + LINEAR.block_columns),
+    )
+    unpack, dot = peek_i64(args + LINEAR.unpack), peek_i64(args + LINEAR.dot)
+    x, scales, sums = peek_i64(args + LINEAR.x), peek_i64(args + LINEAR.x_scales), peek_i64(args + LINEAR.x_sums)
+    sum_bytes = peek_i64(args + LINEAR.sum_bytes)
+    tile = peek_i64(job + JOB.tile)
     per_group = 256 // columns
     done = 0
     ahead = source + max(LANES * row_bytes, AHEAD_BYTES)
@@ -96,10 +83,10 @@ def one_tile(args, job, source, row_bytes):
             prefetch(ahead)
             ahead += 64
         call_kernel(unpack, source + done * block_bytes, row_bytes, tile, now)
-        poke_i64(job + JOB_BLOCKS, now * columns // 32)
-        poke_i64(job + JOB_XQ, x + at)
-        poke_i64(job + JOB_XD, x + scales + at // 8)
-        poke_i64(job + JOB_XS, x + sums + at // 32 * sum_bytes)
+        poke_i64(job + JOB.blocks, now * columns // 32)
+        poke_i64(job + JOB.xq, x + at)
+        poke_i64(job + JOB.xd, x + scales + at // 8)
+        poke_i64(job + JOB.xs, x + sums + at // 32 * sum_bytes)
         call_kernel(dot, job, 0, 0, 0)
         done += now
 
@@ -107,8 +94,8 @@ def one_tile(args, job, source, row_bytes):
 @inline
 def prefetch_start(args, thread, threads):
     """Ask for the beginning of this thread's run in the next linear, while the others finish."""
-    tiles, row_bytes = (peek_i64(args + ARG_ROWS) + LANES - 1) // LANES, peek_i64(args + ARG_ROW_BYTES)
-    start = peek_i64(args + ARG_WEIGHT) + thread * own_share(tiles, threads) * LANES * row_bytes
+    tiles, row_bytes = (peek_i64(args + LINEAR.rows) + LANES - 1) // LANES, peek_i64(args + LINEAR.row_bytes)
+    start = peek_i64(args + LINEAR.weight) + thread * own_share(tiles, threads) * LANES * row_bytes
     for line in range(max(LANES * row_bytes, AHEAD_BYTES) // 64):
         prefetch(start + 64 * line)
 
@@ -122,7 +109,7 @@ def clear(acc, tokens):
 
 @inline
 def put(args, acc, row, tokens):
-    out, stride, bias = peek_i64(args + ARG_OUT) + 4 * row, peek_i64(args + ARG_OUT_STRIDE), peek_i64(args + ARG_BIAS)
+    out, stride, bias = peek_i64(args + LINEAR.out) + 4 * row, peek_i64(args + LINEAR.out_stride), peek_i64(args + LINEAR.bias)
     if bias:
         shift = load_f32(bias + 4 * row)
         for t in range(tokens):

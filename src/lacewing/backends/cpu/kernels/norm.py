@@ -1,5 +1,6 @@
 """RMS norm with the residual add before it and the quantisation for the next linear after it."""
 
+from lacewing.backends.cpu.arguments import NORM, STATE
 from lacewing.backends.cpu.kernels.activations import quantise
 from lacewing.backends.cpu.kernels.simd import (
     LANES,
@@ -15,12 +16,6 @@ from lacewing.backends.cpu.kernels.simd import (
     store_f32,
     sum_f32,
 )
-from lacewing.backends.cpu.kernels.state import STATE_TOKENS
-
-(
-    NORM_X, NORM_X_STRIDE, NORM_OUT, NORM_OUT_STRIDE, NORM_WIDTH, NORM_HEADS, NORM_WEIGHT, NORM_EPS,
-    NORM_ADD, NORM_ADD_STRIDE, NORM_QUANTISED, NORM_QUANTISED_STRIDE,
-) = range(0, 96, 8)  # fmt: skip
 
 
 @inline
@@ -60,12 +55,12 @@ def normalise(x, weight, out, width, eps):
 
 def norm(args, state, thread, threads):
     """Threads share the tokens evenly."""
-    x, x_stride = peek_i64(args + NORM_X), peek_i64(args + NORM_X_STRIDE)
-    out, out_stride = peek_i64(args + NORM_OUT), peek_i64(args + NORM_OUT_STRIDE)
-    heads, weight, eps = peek_i64(args + NORM_HEADS), peek_i64(args + NORM_WEIGHT), peek_f32(args + NORM_EPS)
-    add, add_stride = peek_i64(args + NORM_ADD), peek_i64(args + NORM_ADD_STRIDE)
-    quantised, quantised_stride = peek_i64(args + NORM_QUANTISED), peek_i64(args + NORM_QUANTISED_STRIDE)
-    width, tokens = peek_i64(args + NORM_WIDTH), peek_i64(state + STATE_TOKENS)
+    x, x_stride = peek_i64(args + NORM.x), peek_i64(args + NORM.x_stride)
+    out, out_stride = peek_i64(args + NORM.out), peek_i64(args + NORM.out_stride)
+    heads, weight, eps = peek_i64(args + NORM.heads), peek_i64(args + NORM.weight), peek_f32(args + NORM.eps)
+    add, add_stride = peek_i64(args + NORM.add), peek_i64(args + NORM.add_stride)
+    quantised, quantised_stride = peek_i64(args + NORM.bytes), peek_i64(args + NORM.bytes_stride)
+    width, tokens = peek_i64(args + NORM.width), peek_i64(state + STATE.tokens)
     for t in range(tokens * thread // threads, tokens * (thread + 1) // threads):
         if add:
             add_to(x + t * x_stride, add + t * add_stride, width * heads)

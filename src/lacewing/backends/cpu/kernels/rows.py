@@ -11,6 +11,7 @@ from numba import types
 from numba.core.typing.templates import signature
 from numba.extending import intrinsic
 
+from lacewing.backends.cpu.arguments import GATHER, ROWS, SCRATCH_BYTES, STATE
 from lacewing.backends.cpu.kernels.attention_steps import make_zeros
 from lacewing.backends.cpu.kernels.dot import emit_fma, emit_load
 from lacewing.backends.cpu.kernels.simd import (
@@ -32,14 +33,8 @@ from lacewing.backends.cpu.kernels.simd import (
     poke_f32,
     reduce_lanes,
 )
-from lacewing.backends.cpu.kernels.state import SCRATCH_BYTES, STATE_OUTPUTS, STATE_ROWS, STATE_SCRATCH, STATE_TOKENS
 
-ROWS, TOKENS = 4, 4  # of one register tile
-
-(
-    ROWS_COUNTER, ROWS_WEIGHT, ROWS_ROWS, ROWS_ROW_BYTES, ROWS_WIDTH, ROWS_X, ROWS_X_STRIDE, ROWS_OUT, ROWS_OUT_STRIDE, ROWS_BIAS,
-    ROWS_OUTPUTS, ROWS_CHUNK, ROWS_DEQUANTISE, ROWS_BLOCKS,
-) = range(0, 112, 8)  # fmt: skip
+TILE_ROWS, TILE_TOKENS = 4, 4  # of one register tile
 
 
 def emit_f32(b: ir.IRBuilder, p: ir.Value) -> ir.Value:
@@ -54,6 +49,11 @@ def emit_bf16(b: ir.IRBuilder, p: ir.Value) -> ir.Value:
     return b.bitcast(b.shl(b.zext(emit_load(b, p, 0, ir.VectorType(I16, LANES)), I32V), constant(I32V, 16)), F32V)
 
 
+def emit_step(b: ir.IRBuilder, base: ir.Value, stride: ir.Value, count: int) -> ir.Value:
+    """base + count * stride."""
+    return b.add(base, b.mul(stride, ir.Constant(stride.type, count)))
+
+
 def make_step(rows: int, tokens: int, widen: Any) -> Any:
     """`step(acc, w, row_bytes, x, stride)`: acc[r * tokens + t] += w[r] * x[t], LANES columns."""
 
@@ -61,9 +61,8 @@ def make_step(rows: int, tokens: int, widen: Any) -> Any:
     def step(typingctx, acc, w, row_bytes, x, stride):
         def codegen(context: Any, b: ir.IRBuilder, sig: Any, values: Any) -> ir.Value:
             acc, w, row_bytes, x, stride = values
-            at = lambda base, by, i: b.add(base, b.mul(by, ir.Constant(by.type, i)))
-            weights = [widen(b, at(w, row_bytes, r)) for r in range(rows)]
-            columns = [emit_f32(b, at(x, stride, t)) for t in range(tokens)]
+            weights = [widen(b, emit_step(b, w, row_bytes, r)) for r in range(rows)]
+            columns = [emit_f32(b, emit_step(b, x, stride, t)) for t in range(tokens)]
             made = acc
             for r in range(rows):
                 for t in range(tokens):
@@ -117,39 +116,39 @@ def make_tile(rows: int, tokens: int, widen: Any, peek: Any, itemsize: int) -> A
 
 def make_linear(widen: Any, peek: Any, itemsize: int) -> Any:
     """`kernel` for weights of floats."""
-    wide, tall = make_tile(ROWS, TOKENS, widen, peek, itemsize), make_tile(ROWS, 1, widen, peek, itemsize)
-    flat, single = make_tile(1, TOKENS, widen, peek, itemsize), make_tile(1, 1, widen, peek, itemsize)
+    wide, tall = make_tile(TILE_ROWS, TILE_TOKENS, widen, peek, itemsize), make_tile(TILE_ROWS, 1, widen, peek, itemsize)
+    flat, single = make_tile(1, TILE_TOKENS, widen, peek, itemsize), make_tile(1, 1, widen, peek, itemsize)
 
     def kernel(args, state, thread, threads):
-        rows, row_bytes, chunk = peek_i64(args + ROWS_ROWS), peek_i64(args + ROWS_ROW_BYTES), peek_i64(args + ROWS_CHUNK)
-        x, stride, width = peek_i64(args + ROWS_X), peek_i64(args + ROWS_X_STRIDE), peek_i64(args + ROWS_WIDTH)
-        out, out_stride, bias = peek_i64(args + ROWS_OUT), peek_i64(args + ROWS_OUT_STRIDE), peek_i64(args + ROWS_BIAS)
-        tokens = peek_i64(state + (STATE_OUTPUTS if peek_i64(args + ROWS_OUTPUTS) else STATE_TOKENS))
-        scratch = peek_i64(state + STATE_SCRATCH) + thread * SCRATCH_BYTES
+        rows, row_bytes, chunk = peek_i64(args + ROWS.rows), peek_i64(args + ROWS.row_bytes), peek_i64(args + ROWS.chunk)
+        x, stride, width = peek_i64(args + ROWS.x), peek_i64(args + ROWS.x_stride), peek_i64(args + ROWS.width)
+        out, out_stride, bias = peek_i64(args + ROWS.out), peek_i64(args + ROWS.out_stride), peek_i64(args + ROWS.bias)
+        tokens = peek_i64(state + (STATE.outputs if peek_i64(args + ROWS.outputs) else STATE.tokens))
+        scratch = peek_i64(state + STATE.scratch) + thread * SCRATCH_BYTES
         while True:
-            first = atomic_add(peek_i64(args + ROWS_COUNTER), chunk)
+            first = atomic_add(peek_i64(args + ROWS.counter), chunk)
             if first >= rows:
                 break
             r, end = first, min(first + chunk, rows)
             while r < end:
-                w, to, shift = peek_i64(args + ROWS_WEIGHT) + r * row_bytes, out + 4 * r, bias + 4 * r if bias else 0
-                many = end - r >= ROWS
+                w, to, shift = peek_i64(args + ROWS.weight) + r * row_bytes, out + 4 * r, bias + 4 * r if bias else 0
+                many = end - r >= TILE_ROWS
                 t = 0
                 while t < tokens:
                     at, here = x + t * stride, to + t * out_stride
-                    if many and tokens - t >= TOKENS:
+                    if many and tokens - t >= TILE_TOKENS:
                         wide(w, row_bytes, at, stride, width, shift, here, out_stride, scratch)
-                        t += TOKENS
+                        t += TILE_TOKENS
                     elif many:
                         tall(w, row_bytes, at, stride, width, shift, here, out_stride, scratch)
                         t += 1
-                    elif tokens - t >= TOKENS:
+                    elif tokens - t >= TILE_TOKENS:
                         flat(w, row_bytes, at, stride, width, shift, here, out_stride, scratch)
-                        t += TOKENS
+                        t += TILE_TOKENS
                     else:
                         single(w, row_bytes, at, stride, width, shift, here, out_stride, scratch)
                         t += 1
-                r += ROWS if many else 1
+                r += TILE_ROWS if many else 1
 
     return kernel
 
@@ -158,43 +157,40 @@ linear_f32 = make_linear(emit_f32, peek_f32, 4)
 linear_f16 = make_linear(emit_f16, peek_f16, 2)
 linear_bf16 = make_linear(emit_bf16, peek_bf16, 2)
 
-_flat, _single = make_tile(1, TOKENS, emit_f32, peek_f32, 4), make_tile(1, 1, emit_f32, peek_f32, 4)
+_flat, _single = make_tile(1, TILE_TOKENS, emit_f32, peek_f32, 4), make_tile(1, 1, emit_f32, peek_f32, 4)
 
 
 def linear_generic(args, state, thread, threads):
     """Weights of any quant that has a dequantiser kernel: a row at a time to float32, then as above."""
-    rows, row_bytes, chunk = peek_i64(args + ROWS_ROWS), peek_i64(args + ROWS_ROW_BYTES), peek_i64(args + ROWS_CHUNK)
-    x, stride, width = peek_i64(args + ROWS_X), peek_i64(args + ROWS_X_STRIDE), peek_i64(args + ROWS_WIDTH)
-    out, out_stride, bias = peek_i64(args + ROWS_OUT), peek_i64(args + ROWS_OUT_STRIDE), peek_i64(args + ROWS_BIAS)
-    tokens = peek_i64(state + (STATE_OUTPUTS if peek_i64(args + ROWS_OUTPUTS) else STATE_TOKENS))
-    scratch = peek_i64(state + STATE_SCRATCH) + thread * SCRATCH_BYTES
+    rows, row_bytes, chunk = peek_i64(args + ROWS.rows), peek_i64(args + ROWS.row_bytes), peek_i64(args + ROWS.chunk)
+    x, stride, width = peek_i64(args + ROWS.x), peek_i64(args + ROWS.x_stride), peek_i64(args + ROWS.width)
+    out, out_stride, bias = peek_i64(args + ROWS.out), peek_i64(args + ROWS.out_stride), peek_i64(args + ROWS.bias)
+    tokens = peek_i64(state + (STATE.outputs if peek_i64(args + ROWS.outputs) else STATE.tokens))
+    scratch = peek_i64(state + STATE.scratch) + thread * SCRATCH_BYTES
     row = scratch + 256
     while True:
-        first = atomic_add(peek_i64(args + ROWS_COUNTER), chunk)
+        first = atomic_add(peek_i64(args + ROWS.counter), chunk)
         if first >= rows:
             break
         for r in range(first, min(first + chunk, rows)):
             call_kernel(
-                peek_i64(args + ROWS_DEQUANTISE), peek_i64(args + ROWS_WEIGHT) + r * row_bytes, peek_i64(args + ROWS_BLOCKS), row, 0
+                peek_i64(args + ROWS.dequantise), peek_i64(args + ROWS.weight) + r * row_bytes, peek_i64(args + ROWS.blocks), row, 0
             )
             shift = bias + 4 * r if bias else 0
             t = 0
-            while tokens - t >= TOKENS:
+            while tokens - t >= TILE_TOKENS:
                 _flat(row, 0, x + t * stride, stride, width, shift, out + t * out_stride + 4 * r, out_stride, scratch)
-                t += TOKENS
+                t += TILE_TOKENS
             while t < tokens:
                 _single(row, 0, x + t * stride, stride, width, shift, out + t * out_stride + 4 * r, out_stride, scratch)
                 t += 1
 
 
-GATHER_X, GATHER_X_STRIDE, GATHER_WIDTH, GATHER_OUT, GATHER_OUT_STRIDE = range(0, 40, 8)
-
-
 def gather(args, state, thread, threads):
     """The rows of which logits are wanted, copied together: the input of a float output matrix."""
-    x, x_stride, width = peek_i64(args), peek_i64(args + GATHER_X_STRIDE), peek_i64(args + GATHER_WIDTH)
-    out, out_stride, picks = peek_i64(args + GATHER_OUT), peek_i64(args + GATHER_OUT_STRIDE), peek_i64(state + STATE_ROWS)
-    rows = peek_i64(state + STATE_OUTPUTS)
+    x, x_stride, width = peek_i64(args + GATHER.x), peek_i64(args + GATHER.x_stride), peek_i64(args + GATHER.width)
+    out, out_stride, picks = peek_i64(args + GATHER.out), peek_i64(args + GATHER.out_stride), peek_i64(state + STATE.rows)
+    rows = peek_i64(state + STATE.outputs)
     for r in range(rows * thread // threads, rows * (thread + 1) // threads):
         source = x + peek_i32(picks + 4 * r) * x_stride
         for c in range(width):

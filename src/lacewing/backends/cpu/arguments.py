@@ -1,0 +1,55 @@
+"""What is passed to kernels: tables of int64 words. Each layout names its words; a value is the word's byte offset.
+
+Shared by the kernels, where Numba takes the offsets as constants, and by the lowering, which fills the words in.
+Addresses are of memory; strides and sizes are in bytes, widths in columns. Floats stand as bits in the low half of a word.
+"""
+
+from __future__ import annotations
+
+from collections import namedtuple
+from typing import Any
+
+
+def layout(name: str, words: str) -> Any:
+    """A named tuple of byte offsets, one for each word."""
+    names = words.split()
+    return namedtuple(name, names)(*range(0, 8 * len(names), 8))
+
+
+# What all ops of a step share. T and R are the numbers of tokens and of wanted logit rows; ids, slots, positions and rows
+# are addresses of int32 arrays, scratch that of SCRATCH_BYTES for each thread, context the positions a slot.
+STATE = layout("State", "tokens outputs ids slots positions rows scratch context")
+SCRATCH_BYTES = 256 * 1024
+MAX_CHUNK = 512  # tokens of one step
+
+# The head of a compiled step. `table`: OP words of each op; `counters`: one int64 an op, zeroed at the start of a step;
+# `give_way`: address of a C function that gives the time slice away, or 0; `spins`: pauses before a waiting worker sleeps.
+STEP = layout("Step", "ops table state threads counters give_way spins")
+OP = layout("Op", "kernel args barrier spare")  # barrier 1: all earlier ops must be done first
+# Words that threads write live on cache lines of their own. `asleep` has one line a thread.
+STEP_GENERATION, STEP_BARRIER, STEP_STOP, STEP_ASLEEP, STEP_LINE = 128, 256, 384, 512, 128
+
+# Ops. `counter` is the op's work counter; `bytes`, `bytes_stride` say where to put the quantised result, 0 for nowhere.
+EMBED = layout("Embed", "weight row_bytes width out out_stride scale unpack blocks block_bytes block_columns sub_block shift")
+NORM = layout("Norm", "x x_stride out out_stride width heads weight eps add add_stride bytes bytes_stride")
+QUANTISE = layout("Quantise", "counter x x_stride width to to_stride outputs")
+LINEAR = layout(
+    "Linear",
+    "counter weight rows row_bytes blocks block_bytes block_columns unpack dot shift x x_stride x_scales x_sums sum_bytes "
+    "out out_stride bias outputs next",
+)
+ROWS = layout("Rows", "counter weight rows row_bytes width x x_stride out out_stride bias outputs chunk dequantise blocks")
+GATHER = layout("Gather", "x x_stride width out out_stride")
+ANGLES = layout("Angles", "frequencies pairs magnitude out")
+HEADS = layout("Heads", "x stride count width norm weight eps angles pairs adjacent keys values")
+ATTENTION = layout(
+    "Attention",
+    "counter q q_stride out out_stride heads key_heads key_width value_width keys values scale softcap window "
+    "bytes bytes_stride group",
+)
+GATED = layout("Gated", "counter gate gate_stride up up_stride out out_stride width bytes bytes_stride")
+CAP = layout("Cap", "counter x width scale limit")
+READ = layout("Read", "source bytes sink")
+
+# A dot kernel's job: a tile times some tokens (kernels/dot.py).
+JOB = layout("Job", "tile blocks xq xd xs stride tokens acc shift")
