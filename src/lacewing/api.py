@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from lacewing import hub
 from lacewing.assistant import Assistant, Message, TextStream
 from lacewing.errors import Cancelled, LacewingError, OptionError, TemplateError
-from lacewing.options import LoadOptions, Sampling, parse_bytes
+from lacewing.options import LoadOptions, Progress, Sampling, parse_bytes
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from lacewing.backends.base import Backend, Progress, Step
+    from lacewing.backends.base import Backend, Step
     from lacewing.formats import Checkpoint
     from lacewing.models import ModelSpec
     from lacewing.text.template import ChatTemplate

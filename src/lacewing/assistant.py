@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 from lacewing.engine.engine import Cancelled, Engine
 
 if TYPE_CHECKING:
-    from lacewing.backends.base import Progress
     from lacewing.engine.sampling import Token
     from lacewing.engine.stats import Stats
-    from lacewing.options import Sampling
+    from lacewing.options import Progress, Sampling
     from lacewing.text.template import ChatTemplate
     from lacewing.text.tokenizer import Tokenizer
 

@@ -1,17 +1,34 @@
-"""What a person chooses: how to load, how to sample. Frozen, checked when made."""
+"""What a person chooses: how to load, how to sample, where the cache is. Frozen, checked when made."""
 
 from __future__ import annotations
 
 import math
+import os
 import re
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from lacewing.errors import OptionError
+
+Progress = Callable[[str, int, int], None]  # what is being done, done so far, in all
 
 RESIDENCIES = ("auto", "lazy", "eager")
 _UNITS = {"": 1, "b": 1, "k": 10**3, "kb": 10**3, "m": 10**6, "mb": 10**6, "g": 10**9, "gb": 10**9, "t": 10**12,
           "tb": 10**12, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}  # fmt: skip
+
+
+def cache_dir() -> Path:
+    """LACEWING_CACHE, or `lacewing` where this system keeps a user's caches. Not made here."""
+    own = os.environ.get("LACEWING_CACHE")
+    if own:
+        return Path(own).expanduser().absolute()
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "lacewing"
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local")) / "lacewing" / "Cache"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lacewing"
 
 
 def parse_bytes(text: str | int | None) -> int | None:

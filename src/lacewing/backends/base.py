@@ -6,16 +6,15 @@ keys and values, which are addressed by (slot, position): to forget a suffix, ju
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from lacewing.options import Progress
 from lacewing.program.program import Program
 from lacewing.quants.base import Quant
-
-Progress = Callable[[str, int, int], None]  # what is being done, done so far, in all
 
 
 class WeightView(Protocol):

@@ -7,11 +7,11 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 
 import numpy as np
 
-from lacewing.backends.base import Progress, Step
+from lacewing.backends.base import Step
 from lacewing.engine.sampling import Sampler, Token
 from lacewing.engine.stats import Stats, rate
 from lacewing.errors import ContextOverflowError, NumericError, OptionError
-from lacewing.options import Sampling
+from lacewing.options import Progress, Sampling
 
 Cancelled = Callable[[], bool]
 _PATIENCE = 0.4  # seconds between two questions whether the caller has cancelled

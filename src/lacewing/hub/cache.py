@@ -10,13 +10,13 @@ import json
 import os
 import re
 import shutil
-import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from lacewing.errors import DownloadError, OptionError
 from lacewing.hub.names import NAMED, is_reference, key_of
+from lacewing.options import cache_dir
 
 MANIFEST = "lacewing.json"
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,250}")
@@ -35,18 +35,6 @@ class Cached:
     @property
     def path(self) -> Path:
         return folder_of(self.name) / self.entry
-
-
-def cache_dir() -> Path:
-    """LACEWING_CACHE, or `lacewing` where this system keeps a user's caches. Not made here."""
-    own = os.environ.get("LACEWING_CACHE")
-    if own:
-        return Path(own).expanduser().absolute()
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "lacewing"
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local")) / "lacewing" / "Cache"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lacewing"
 
 
 def folder_of(name: str) -> Path:

@@ -11,8 +11,8 @@ import urllib.request
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 
-from lacewing.backends.base import Progress
 from lacewing.errors import DownloadError
+from lacewing.options import Progress
 
 _BLOCK = 1 << 18
 _TRIES = 5

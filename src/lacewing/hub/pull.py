@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from lacewing.backends.base import Progress
 from lacewing.errors import DownloadError
 from lacewing.hub import huggingface, pypi
 from lacewing.hub.cache import Cached, commit, find, locked, staging_of
 from lacewing.hub.http import check, digest
 from lacewing.hub.names import NAMED, Reference, parse
+from lacewing.options import Progress
 
 
 @dataclass(frozen=True)

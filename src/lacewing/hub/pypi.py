@@ -13,9 +13,9 @@ import zipfile
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from lacewing.backends.base import Progress
 from lacewing.errors import DownloadError
 from lacewing.hub.http import check, download, open_url
+from lacewing.options import Progress
 
 _JSON = "application/vnd.pypi.simple.v1+json"
 _PART = re.compile(r"(?P<name>.+\.gguf)\.part(?P<number>\d{1,4})")

@@ -15,10 +15,10 @@ import numpy as np
 from lacewing.errors import ModelFormatError, OptionError, WeightError
 from lacewing.formats.checkpoint import ByteRange, TensorInfo
 from lacewing.formats.read import Identity, advise, identity, mapped, read_into
+from lacewing.options import Progress
 from lacewing.quants.base import Quant
 from lacewing.weights.memory import allocate
 
-Progress = Callable[[str, int, int], None]  # what is being done, bytes done, bytes in all
 Cancel = Callable[[], bool]
 _Ranges = tuple[ByteRange, ...]
 

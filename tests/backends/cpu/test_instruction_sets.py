@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lacewing.backends.cpu.isa import host_isa, supported
-from lacewing.backends.cpu.native import cache_root
+from lacewing.options import cache_dir
 
 OTHERS = [isa.name for isa in supported() if isa != host_isa()]
 ROOT = Path(__file__).parents[3]
@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[3]
 def processes() -> Iterator[dict[str, subprocess.Popen[str]]]:
     """All at once: their first runs mostly wait for the compiler."""
     command = [sys.executable, "-m", "tests.backends.cpu.instruction_set"]
-    environment = os.environ | {"LACEWING_CACHE": str(cache_root()), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    environment = os.environ | {"LACEWING_CACHE": str(cache_dir()), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     started = {
         name: subprocess.Popen(
             command, cwd=ROOT, env=environment | {"LACEWING_CPU": name}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True

@@ -55,6 +55,10 @@ def test_long_rows(quant: str) -> None:
     check_linear(quant, 2 * LANES, 8 * 256, (4,))
 
 
+def test_rows_of_which_not_several_fit_the_scratch() -> None:
+    check_linear("TQ2_0", 7, 65 * 256, (1, 6))
+
+
 @pytest.mark.parametrize("quant", ALL)
 def test_embeddings(quant: str) -> None:
     check_embedding(quant)

@@ -5,16 +5,18 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Mapping
+from pathlib import Path
 
 import psutil
 
-from lacewing.backends.base import DeviceFacts, Progress, StepLimits, WeightView
+from lacewing.backends.base import DeviceFacts, StepLimits, WeightView
 from lacewing.backends.cpu import native
 from lacewing.backends.cpu.arguments import MAX_CHUNK
 from lacewing.backends.cpu.isa import host_isa
 from lacewing.backends.cpu.lower import Lowering
 from lacewing.backends.cpu.step import CpuStep
 from lacewing.errors import OptionError, OutOfMemoryError
+from lacewing.options import Progress
 from lacewing.program.program import Program
 
 EXECUTOR = ("executor.begin", "executor.lead", "executor.work")
@@ -24,6 +26,16 @@ def default_threads() -> int:
     """The processor's cores that this process may use; hyper-threads of a core share its vector units and are left out."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(allowed, psutil.cpu_count(logical=False) or allowed))
+
+
+def processor_name() -> str:
+    """As the maker calls it, where the system tells."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return named[0] if named else platform.processor() or platform.machine()
 
 
 class CpuBackend:
@@ -36,9 +48,7 @@ class CpuBackend:
 
     def facts(self) -> DeviceFacts:
         isa = host_isa()
-        return DeviceFacts(
-            "cpu", platform.processor() or platform.machine(), self.threads, (isa.name,), psutil.virtual_memory().total
-        )
+        return DeviceFacts("cpu", processor_name(), self.threads, (isa.name,), psutil.virtual_memory().total)
 
     def compile(
         self, program: Program, weights: Mapping[str, WeightView], limits: StepLimits, progress: Progress | None = None

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import importlib
 import os
-import sys
 import tempfile
 from collections.abc import Callable, Iterable
 from functools import cache
@@ -22,24 +21,13 @@ from threading import Lock
 import llvmlite
 import llvmlite.binding as llvm
 
-from lacewing.backends.base import Progress
 from lacewing.backends.cpu.isa import host_isa, target_machine
+from lacewing.options import Progress, cache_dir
 
 DIGEST_BYTES = 32  # of SHA-256
 
 _engine_lock = Lock()
 _addresses: dict[str, int] = {}
-
-
-def cache_root() -> Path:
-    """The user's cache folder: LACEWING_CACHE, else the system's convention."""
-    if own := os.environ.get("LACEWING_CACHE"):
-        return Path(own)
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "lacewing"
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local")) / "lacewing" / "Cache"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lacewing"
 
 
 @cache
@@ -60,7 +48,7 @@ def object_folder() -> Path:
     ]
     for source in sorted(sources):
         key.update(source.name.encode() + source.read_bytes())
-    return cache_root() / "kernels" / f"{isa.name}-{key.hexdigest()[:16]}"
+    return cache_dir() / "kernels" / f"{isa.name}-{key.hexdigest()[:16]}"
 
 
 @cache

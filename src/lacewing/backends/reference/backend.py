@@ -8,10 +8,11 @@ from collections.abc import Mapping
 import numpy as np
 
 from lacewing.backends.arguments import check_run
-from lacewing.backends.base import DeviceFacts, Progress, StepLimits, WeightView
+from lacewing.backends.base import DeviceFacts, StepLimits, WeightView
 from lacewing.backends.reference.ops import OPS
 from lacewing.backends.reference.state import State
 from lacewing.errors import OptionError, UnsupportedModelError, WeightError
+from lacewing.options import Progress
 from lacewing.program.program import Program
 
 CACHE_BYTES = 2**31  # of dequantised weights

@@ -35,6 +35,7 @@ from lacewing.backends.cpu.kernels.simd import (
 )
 
 TILE_ROWS, TILE_TOKENS = 4, 4  # of one register tile
+FLOAT_ROWS = 256  # where dequantised rows lie in the scratch; its beginning holds the sums of a tile
 
 
 def emit_f32(b: ir.IRBuilder, p: ir.Value) -> ir.Value:
@@ -114,8 +115,8 @@ def make_tile(rows: int, tokens: int, widen: Any, peek: Any, itemsize: int) -> A
     return tile
 
 
-def make_linear(widen: Any, peek: Any, itemsize: int) -> Any:
-    """`kernel` for weights of floats."""
+def make_linear(widen: Any, peek: Any, itemsize: int, dequantised: bool = False) -> Any:
+    """`kernel` for weights of floats, or, `dequantised`, of any quant with a dequantiser: some rows at a time to float32 first."""
     wide, tall = make_tile(TILE_ROWS, TILE_TOKENS, widen, peek, itemsize), make_tile(TILE_ROWS, 1, widen, peek, itemsize)
     flat, single = make_tile(1, TILE_TOKENS, widen, peek, itemsize), make_tile(1, 1, widen, peek, itemsize)
 
@@ -125,30 +126,36 @@ def make_linear(widen: Any, peek: Any, itemsize: int) -> Any:
         out, out_stride, bias = peek_i64(args + ROWS.out), peek_i64(args + ROWS.out_stride), peek_i64(args + ROWS.bias)
         tokens = peek_i64(state + (STATE.outputs if peek_i64(args + ROWS.outputs) else STATE.tokens))
         scratch = peek_i64(state + STATE.scratch) + thread * SCRATCH_BYTES
+        float_rows = scratch + FLOAT_ROWS
+        most = TILE_ROWS if not dequantised or 4 * width * TILE_ROWS <= SCRATCH_BYTES - FLOAT_ROWS else 1
         while True:
             first = atomic_add(peek_i64(args + ROWS.counter), chunk)
             if first >= rows:
                 break
             r, end = first, min(first + chunk, rows)
             while r < end:
-                w, to, shift = peek_i64(args + ROWS.weight) + r * row_bytes, out + 4 * r, bias + 4 * r if bias else 0
-                many = end - r >= TILE_ROWS
+                w, w_stride = peek_i64(args + ROWS.weight) + r * row_bytes, row_bytes
+                to, shift = out + 4 * r, bias + 4 * r if bias else 0
+                count = most if end - r >= most else 1
+                if dequantised:
+                    call_kernel(peek_i64(args + ROWS.dequantise), w, peek_i64(args + ROWS.blocks) * count, float_rows, 0)
+                    w, w_stride = float_rows, 4 * width
                 t = 0
                 while t < tokens:
                     at, here = x + t * stride, to + t * out_stride
-                    if many and tokens - t >= TILE_TOKENS:
-                        wide(w, row_bytes, at, stride, width, shift, here, out_stride, scratch)
+                    if count > 1 and tokens - t >= TILE_TOKENS:
+                        wide(w, w_stride, at, stride, width, shift, here, out_stride, scratch)
                         t += TILE_TOKENS
-                    elif many:
-                        tall(w, row_bytes, at, stride, width, shift, here, out_stride, scratch)
+                    elif count > 1:
+                        tall(w, w_stride, at, stride, width, shift, here, out_stride, scratch)
                         t += 1
                     elif tokens - t >= TILE_TOKENS:
-                        flat(w, row_bytes, at, stride, width, shift, here, out_stride, scratch)
+                        flat(w, w_stride, at, stride, width, shift, here, out_stride, scratch)
                         t += TILE_TOKENS
                     else:
-                        single(w, row_bytes, at, stride, width, shift, here, out_stride, scratch)
+                        single(w, w_stride, at, stride, width, shift, here, out_stride, scratch)
                         t += 1
-                r += TILE_ROWS if many else 1
+                r += count
 
     return kernel
 
@@ -156,34 +163,7 @@ def make_linear(widen: Any, peek: Any, itemsize: int) -> Any:
 linear_f32 = make_linear(emit_f32, peek_f32, 4)
 linear_f16 = make_linear(emit_f16, peek_f16, 2)
 linear_bf16 = make_linear(emit_bf16, peek_bf16, 2)
-
-_flat, _single = make_tile(1, TILE_TOKENS, emit_f32, peek_f32, 4), make_tile(1, 1, emit_f32, peek_f32, 4)
-
-
-def linear_generic(args, state, thread, threads):
-    """Weights of any quant that has a dequantiser kernel: a row at a time to float32, then as above."""
-    rows, row_bytes, chunk = peek_i64(args + ROWS.rows), peek_i64(args + ROWS.row_bytes), peek_i64(args + ROWS.chunk)
-    x, stride, width = peek_i64(args + ROWS.x), peek_i64(args + ROWS.x_stride), peek_i64(args + ROWS.width)
-    out, out_stride, bias = peek_i64(args + ROWS.out), peek_i64(args + ROWS.out_stride), peek_i64(args + ROWS.bias)
-    tokens = peek_i64(state + (STATE.outputs if peek_i64(args + ROWS.outputs) else STATE.tokens))
-    scratch = peek_i64(state + STATE.scratch) + thread * SCRATCH_BYTES
-    row = scratch + 256
-    while True:
-        first = atomic_add(peek_i64(args + ROWS.counter), chunk)
-        if first >= rows:
-            break
-        for r in range(first, min(first + chunk, rows)):
-            call_kernel(
-                peek_i64(args + ROWS.dequantise), peek_i64(args + ROWS.weight) + r * row_bytes, peek_i64(args + ROWS.blocks), row, 0
-            )
-            shift = bias + 4 * r if bias else 0
-            t = 0
-            while tokens - t >= TILE_TOKENS:
-                _flat(row, 0, x + t * stride, stride, width, shift, out + t * out_stride + 4 * r, out_stride, scratch)
-                t += TILE_TOKENS
-            while t < tokens:
-                _single(row, 0, x + t * stride, stride, width, shift, out + t * out_stride + 4 * r, out_stride, scratch)
-                t += 1
+linear_generic = make_linear(emit_f32, peek_f32, 4, dequantised=True)
 
 
 def gather(args, state, thread, threads):
