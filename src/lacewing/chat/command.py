@@ -107,7 +107,8 @@ class Command:
 
     @property
     def usage(self) -> str:
-        return " ".join([f"/{self.name}", *(part.usage for part in (*self.arguments, *self.options))])
+        parts = [part.usage for part in self.arguments] + [part.usage for part in self.options]
+        return " ".join([f"/{self.name}", *parts])
 
     def __call__(self, chat: Session, **arguments: Any) -> Reply:
         return self.run(chat, **arguments)

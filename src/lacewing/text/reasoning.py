@@ -1,0 +1,158 @@
+"""A model's thoughts and its answer, told apart in a stream of text."""
+
+from __future__ import annotations
+
+from lacewing.text.tokenizer import Tokenizer
+
+TEXT, REASONING = "text", "reasoning"
+Pieces = list[tuple[str, str]]  # (TEXT or REASONING, text)
+
+# How models enclose their thoughts. Only at the start of an answer: later on it is text that happens to look so.
+TAGS = {
+    "<think>": "</think>",
+    "[THINK]": "[/THINK]",
+    "<|START_THINKING|>": "<|END_THINKING|>",
+    "<seed:think>": "</seed:think>",
+}
+CHANNEL, MESSAGE = (
+    "<|channel|>",
+    "<|message|>",
+)  # harmony: <|channel|>analysis<|message|>...<|end|><|start|>assistant<|channel|>final
+_ENDS = ("<|end|>", "<|return|>", "<|call|>", "<|start|>", CHANNEL)
+_LONGEST_HEADER = 200  # characters; longer is no header
+
+
+def opened(prompt: str) -> str | None:
+    """The tag of thoughts that the prompt itself has opened at its end, as templates of R1 and QwQ do."""
+    tail = prompt.rstrip()
+    return next((tag for tag in TAGS if tail.endswith(tag)), None)
+
+
+def is_harmony(tokenizer: Tokenizer) -> bool:
+    """Whether the model speaks in channels."""
+    return {CHANNEL, MESSAGE} <= set(tokenizer.control_tokens)
+
+
+def visible_marks(tokenizer: Tokenizer) -> dict[int, str]:
+    """Control tokens that the splitter has to see in the text, by id."""
+    marks = {*TAGS, *TAGS.values()} | ({MESSAGE, *_ENDS} if is_harmony(tokenizer) else set())
+    return {token: text for text, token in tokenizer.control_tokens.items() if text in marks and not tokenizer.decode([token])}
+
+
+class ReasoningSplitter:
+    """Takes text as it comes and gives it back as (kind, text), without the tags; holds back what may become a tag.
+
+    `tag`: the one that the prompt has opened already.
+    """
+
+    def __init__(self, tag: str | None = None):
+        self._close = TAGS[tag] if tag else ""
+        self._state = REASONING if tag else "start"
+        self._fresh = True  # nothing but space has come since the last tag
+        self._held = ""
+
+    def push(self, text: str) -> Pieces:
+        """What is certain now."""
+        self._held += text
+        pieces: Pieces = []
+        if self._state == "start" and not self._begin(final=False):
+            return pieces
+        if self._state == REASONING:
+            pieces += self._thoughts()
+        if self._state == TEXT:
+            pieces += self._emit(TEXT, len(self._held))
+        return pieces
+
+    def flush(self) -> Pieces:
+        """The rest, once no more text comes."""
+        self._begin(final=True)
+        if self._state == REASONING:
+            self._held = self._held.rstrip()
+        return self._emit(self._state, len(self._held))
+
+    def _begin(self, final: bool) -> bool:
+        """Leave the state at the start; False while it is not clear how."""
+        if self._state != "start":
+            return True
+        begin = self._held.lstrip()
+        tag = next((tag for tag in TAGS if begin.startswith(tag)), None)
+        if tag is None:
+            if not final and any(tag.startswith(begin) for tag in TAGS):
+                return False
+            self._state, self._fresh = TEXT, False
+        else:
+            self._state, self._close, self._held = REASONING, TAGS[tag], begin[len(tag) :]
+        return True
+
+    def _thoughts(self) -> Pieces:
+        end = self._held.find(self._close)
+        if end < 0:
+            keep = _partial(self._held, (self._close,))
+            return self._emit(REASONING, len(self._held[: len(self._held) - keep].rstrip()))
+        rest = self._held[end + len(self._close) :]
+        self._held = self._held[:end].rstrip()
+        pieces = self._emit(REASONING, len(self._held))
+        self._held, self._state, self._fresh = rest, TEXT, True
+        return pieces
+
+    def _emit(self, kind: str, count: int) -> Pieces:
+        """The first `count` held characters, without space right after a tag."""
+        text, self._held = self._held[:count], self._held[count:]
+        if self._fresh:
+            text = text.lstrip()
+        self._fresh = self._fresh and not text
+        return [(kind, text)] if text else []
+
+
+class ChannelSplitter:
+    """The same for harmony: what goes to the channel "final" is the answer, all else are thoughts."""
+
+    def __init__(self) -> None:
+        self._held, self._kind = "", TEXT
+        self._header = True
+
+    def push(self, text: str) -> Pieces:
+        self._held += text
+        pieces: Pieces = []
+        while self._held:
+            part = self._read_header() if self._header else self._read_body()
+            if part is None:
+                break
+            pieces += part
+        return pieces
+
+    def flush(self) -> Pieces:
+        text, self._held = self._held, ""
+        return [] if self._header or not text else [(self._kind, text)]
+
+    def _read_header(self) -> Pieces | None:
+        """Up to the mark of the message; None while it is not whole."""
+        header, mark, rest = self._held.partition(MESSAGE)
+        if mark:
+            channel = header.rpartition(CHANNEL)[2].split()
+            self._kind = TEXT if CHANNEL not in header or channel[:1] == ["final"] else REASONING
+            self._held, self._header = rest, False
+            return []
+        begin = self._held.lstrip()
+        marked = any(begin.startswith(mark[: len(begin)]) for mark in (*_ENDS, MESSAGE, "to=", "assistant"))
+        if marked and len(begin) <= _LONGEST_HEADER:
+            return None
+        self._kind, self._header = TEXT, False  # it speaks without channels
+        return []
+
+    def _read_body(self) -> Pieces | None:
+        found = [(at, mark) for mark in _ENDS if (at := self._held.find(mark)) >= 0]
+        if not found:
+            count = len(self._held) - _partial(self._held, _ENDS)
+            text, self._held = self._held[:count], self._held[count:]
+            return [(self._kind, text)] if text else None
+        at, mark = min(found)
+        text = self._held[:at]
+        self._held, self._header = self._held[at + (0 if mark == CHANNEL else len(mark)) :], True
+        return [(self._kind, text)] if text else []
+
+
+def _partial(text: str, marks: tuple[str, ...]) -> int:
+    """Characters at the end of a text that may be the beginning of a mark."""
+    longest = min(len(text), max(map(len, marks)) - 1)
+    return next((count for count in range(longest, 0, -1) if any(mark.startswith(text[-count:]) for mark in marks)), 0)
