@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tests import tokens
+from tests import mixtures, tokens
 
 _NAMES = {
     "embed_tokens": "token_embd", "norm": "output_norm", "lm_head": "output", "input_layernorm": "attn_norm",
@@ -62,15 +62,17 @@ def as_bytes(values: np.ndarray, dtype: str) -> bytes:
     return values.astype({"F32": np.float32, "F16": np.float16}[dtype]).tobytes()
 
 
-def write_gguf(path: Path, config: dict[str, Any], weights: dict[str, np.ndarray], quant: str = "F32") -> Path:
+def write_gguf(path: Path, config: dict[str, Any], weights: dict[str, np.ndarray], quant: str = "F32", naive: bool = False) -> Path:
     """One GGUF file, q and k permuted and norms made ready as the family asks for."""
     import gguf
 
     kind = config["model_type"]
-    architecture = {"mistral": "llama", "gemma3_text": "gemma3"}.get(kind, kind)
+    architecture = ({"mistral": "llama", "gemma3_text": "gemma3"} | mixtures.ARCHITECTURES).get(kind, kind)
+    mixture = kind in mixtures.CLASSES
     writer = gguf.GGUFWriter(path, architecture)
     writer.add_name("tiny")  # llama.cpp expects other tokens of a model named phi3
-    for key, value in metadata(config).items():
+    keys = metadata(config) | (mixtures.metadata(config, naive) if mixture else {})
+    for key, value in keys.items():
         add = {
             bool: writer.add_bool,
             int: writer.add_uint32,
@@ -80,8 +82,9 @@ def write_gguf(path: Path, config: dict[str, Any], weights: dict[str, np.ndarray
         }
         add[type(value)](f"{architecture}.{key}", value)
     _add_tokenizer(writer, config["vocab_size"])
-    for name, value in tensors(config, weights, architecture).items():
-        if value.ndim == 1 or quant == "F32":
+    found = mixtures.tensors(config, weights, naive) if mixture else tensors(config, weights, architecture)
+    for name, value in found.items():
+        if value.ndim == 1 or quant == "F32" or name.endswith((".bias", "ffn_gate_inp.weight")):
             writer.add_tensor(name, value)
         else:
             kind_of_tensor = gguf.GGMLQuantizationType[quant]

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from tests import mixtures
+
 VOCAB = 320  # 256 bytes, merges, and the special tokens of tests.tokens
 
 _BASE: dict[str, Any] = {
@@ -95,6 +97,7 @@ CASES: dict[str, dict[str, Any]] = {
     "llama-wide": {"hidden_size": 256, "intermediate_size": 512, "num_key_value_heads": 2, "max_position_embeddings": 2048},
     "gemma3-wide": _GEMMA3 | {"hidden_size": 256, "intermediate_size": 512, "head_dim": 64, "max_position_embeddings": 2048},
 }
+CASES |= mixtures.CASES
 GOLDEN = [name for name in CASES if not name.endswith("-wide")]
 CONTEXTS = {"phi3-long": 256}  # where the golden values belong to another context than the default one
 
@@ -102,7 +105,7 @@ CONTEXTS = {"phi3-long": 256}  # where the golden values belong to another conte
 def config_of(name: str) -> dict[str, Any]:
     """The whole config.json of a case."""
     config = _BASE | CASES[name]
-    kind = {"gemma3_text": "Gemma3"}.get(config["model_type"], config["model_type"].capitalize())
+    kind = ({"gemma3_text": "Gemma3"} | mixtures.CLASSES).get(config["model_type"], config["model_type"].capitalize())
     return config | {"architectures": [f"{kind}ForCausalLM"], "torch_dtype": "float32"}
 
 
@@ -115,6 +118,8 @@ def prompt_of(name: str, count: int = 24) -> list[int]:
 def tiny(name: str, format: str, folder: Path, quant: str = "F32", **changes: Any) -> Path:
     """Write the case `name` as "gguf" or "huggingface" below `folder`; `changes` go into config.json.
 
+    "gguf-naive": as older converters wrote keys and values of latent attention, in one matrix.
+
     `quant`: of the matrices. A GGUF file takes every block type (random blocks where there is no quantiser; rows of "-wide"
     cases hold 256-value blocks), a Hugging Face folder F32, F16 or BF16.
     """
@@ -122,13 +127,15 @@ def tiny(name: str, format: str, folder: Path, quant: str = "F32", **changes: An
 
     config = config_of(name) | changes
     target = folder / f"{name}-{quant}"
-    if format == "gguf":
-        return checkpoint_files.write_gguf(target.with_suffix(".gguf"), config, weights_of(config), quant)
+    if format.startswith("gguf"):
+        return checkpoint_files.write_gguf(target.with_suffix(".gguf"), config, weights_of(config), quant, format == "gguf-naive")
     return checkpoint_files.write_huggingface(target, config, weights_of(config), quant)
 
 
 def shapes_of(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
     """Hugging Face names and shapes of all weights of a config."""
+    if config["model_type"] in mixtures.CLASSES:
+        return mixtures.shapes_of(config)
     d, f, h, k = (config[key] for key in ("hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads"))
     c, kind = config.get("head_dim") or d // h, config["model_type"]
     shapes: dict[str, tuple[int, ...]] = {"embed_tokens": (config["vocab_size"], d), "norm": (d,)}
@@ -172,7 +179,7 @@ def _draw(name: str, shape: tuple[int, ...], gemma: bool) -> np.ndarray:
     values = ((raw >> np.uint64(40)).astype(np.float64) / 2**23 - 1).reshape(shape)  # uniform in [-1, 1)
     if "norm" in name:
         values = values * 0.3 + (0 if gemma else 1)
-    elif name.endswith(".bias"):
+    elif name.endswith("bias"):
         values = values * 0.3
     elif "embed" in name:
         values = values * (0.12 if gemma else 0.2)

@@ -1,6 +1,6 @@
 """Golden values of the tiny checkpoints by transformers: run in an environment that has torch, from the repository's root.
 
-    python tools/make_golden.py        (writes tests/data/golden.npz; needs torch and transformers)
+    python tools/make_golden.py [CASE ...]     (tests/data/golden.npz anew, or some of its cases; needs torch and transformers)
 
 For each case: float32 logits of some rows of the prompt, and the greedy continuation of the whole prompt.
 """
@@ -18,10 +18,12 @@ import transformers
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from tests import mixtures  # noqa: E402
 from tests.checkpoints import GOLDEN, prompt_of, tiny  # noqa: E402
 
 ROWS = np.array([0, 1, 2, 4, 7, 8, 9, 13, 17, 20, 22, 23], np.int32)
 CONTINUED = 24  # greedy tokens after the prompt
+CONTINUED_MIXTURES = 64
 CLOSEST = 1e-3  # a greedy choice nearer to its rival than this could fall either way
 
 
@@ -37,11 +39,11 @@ def golden(name: str, folder: Path) -> tuple[np.ndarray, list[int]]:
     if problems:
         raise SystemExit(f"{name}: {problems}")
     model.eval()
-    ids, closest = prompt_of(name), np.inf
+    ids, closest, steps = prompt_of(name), np.inf, CONTINUED_MIXTURES if name in mixtures.CASES else CONTINUED
     count = len(ids)
     with torch.no_grad():
         logits = model(torch.tensor([ids])).logits[0].numpy()
-        for _ in range(CONTINUED):
+        for _ in range(steps):
             row = model(torch.tensor([ids])).logits[0, -1].numpy()
             best = np.sort(row)[-2:]
             closest = min(closest, float(best[1] - best[0]))
@@ -56,13 +58,15 @@ def main() -> None:
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     torch.set_num_threads(1)
-    arrays: dict[str, np.ndarray] = {"rows": ROWS}
+    target = ROOT / "tests" / "data" / "golden.npz"
+    names = sys.argv[1:] or GOLDEN
+    arrays: dict[str, np.ndarray] = {} if names is GOLDEN else dict(np.load(target))
+    arrays["rows"] = ROWS
     with tempfile.TemporaryDirectory() as folder:
-        for name in GOLDEN:
+        for name in names:
             logits, ids = golden(name, Path(folder))
             arrays[f"{name}.logits"] = logits.astype(np.float32)
             arrays[f"{name}.greedy"] = np.array(ids, np.int32)
-    target = ROOT / "tests" / "data" / "golden.npz"
     np.savez_compressed(target, **arrays)
     print(f"{target}: {target.stat().st_size / 1024:.0f} KiB, transformers {transformers.__version__}, torch {torch.__version__}")
 

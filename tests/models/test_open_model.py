@@ -19,7 +19,7 @@ def opened(name, kind, folder, quant="F32", **changes):
 
 
 def test_known_architectures():
-    assert known_architectures() == ["gemma", "gemma2", "gemma3", "llama", "phi3", "qwen2", "qwen3"]
+    assert known_architectures() == ["gemma", "gemma2", "gemma3", "llama", "olmoe", "phi3", "qwen2", "qwen3", "qwen3moe"]
 
 
 @pytest.mark.parametrize("kind", ["gguf", "huggingface"])

@@ -34,7 +34,7 @@ def with_keys(checkpoint: Checkpoint, **changes) -> Checkpoint:
     ("changes", "message"),
     [
         ({"model_type": "bert"}, "'bert' is not known; this version runs gemma"),
-        ({"model_type": "mixtral"}, "mixture-of-experts comes later"),
+        ({"model_type": "phimoe"}, "mixture-of-experts comes later"),
         ({"model_type": None}, "no model_type"),
         ({"model_type": "../../evil"}, "not known"),
         ({"num_local_experts": 8}, "mixture-of-experts comes later"),
@@ -81,9 +81,9 @@ def test_refused_config(opened, changes, message):
     ("changes", "message"),
     [
         ({"general__architecture": "rwkv7"}, "'rwkv7' is not known"),
-        ({"general__architecture": "qwen3moe"}, "mixture-of-experts comes later"),
+        ({"general__architecture": "qwen2moe"}, "mixture-of-experts comes later"),
         ({"general__architecture": 7}, "general.architecture is missing"),
-        ({"llama__expert_count": 8}, "mixture-of-experts comes later"),
+        ({"llama__expert_count": 8}, "expert_used_count is missing"),
         ({"llama__logit_scale": 0.5}, "llama.logit_scale is 0.5"),
         ({"llama__rope__scaling__type": "mystery"}, "rope.scaling.type is 'mystery'; this version knows none, linear, yarn"),
         ({"llama__rope__scaling__type": "longrope"}, "longrope needs rope_factors_long.weight"),

@@ -29,5 +29,7 @@ class Architecture:
     gguf_switches: Mapping[str, Any] = field(default_factory=dict)  # that GGUF alone has
     huggingface_switches: Mapping[str, Any] = field(default_factory=dict)
     biases: frozenset[str] = frozenset()  # linear layers that always have a bias
+    mixture: Mapping[str, Any] | None = None  # fields of MixtureConfig that never vary; None: no mixtures of experts
+    latent: bool = False  # multi-head latent attention
     huggingface: Adjust = _unchanged
     gguf: Adjust = _unchanged

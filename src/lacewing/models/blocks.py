@@ -1,19 +1,34 @@
-"""From a config to the program of one step: the blocks that dense decoders share."""
+"""From a config to the program of one step: the blocks that decoders share. Others: `latent.py`, `mixture.py`."""
 
 from __future__ import annotations
 
 from lacewing.models.config import ModelConfig
+from lacewing.models.latent import latent_attention
+from lacewing.models.mixture import mixture_block
 from lacewing.models.rope import rope_spec
-from lacewing.program.ops import Attention, Buffer, Embed, GatedActivation, Linear, Logits, Norm, Op, Rope, View, WriteKeysValues
+from lacewing.program.ops import (
+    Attention,
+    Buffer,
+    Embed,
+    GatedActivation,
+    Linear,
+    Logits,
+    Norm,
+    Op,
+    Rope,
+    ScaleByPosition,
+    View,
+    WriteKeysValues,
+)
 from lacewing.program.program import KeyValueShape, Program
 
 
 def build_program(config: ModelConfig, context: int) -> Program:
     """The program of one step; `context` positions at most, which some rotations depend on."""
-    return _Builder(config, context).build()
+    return Builder(config, context).build()
 
 
-class _Builder:
+class Builder:
     """Collects ops and weight shapes. Buffers are shared by all layers."""
 
     def __init__(self, config: ModelConfig, context: int):
@@ -36,27 +51,47 @@ class _Builder:
         self.ops.append(Embed(embedding, self.x, config.embedding_scale))
         for layer in range(config.layers):
             self.norm(self.x, f"blk.{layer}.attn_norm", self.normed, add=self.branch if layer else None)
-            self.attention(layer)
+            if config.latent is not None:
+                latent_attention(self, config.latent, layer)
+            else:
+                self.attention(layer)
             if config.post_norms:
                 self.norm(self.branch, f"blk.{layer}.post_attention_norm", self.branch)
-            self.norm(self.x, f"blk.{layer}.ffn_norm", self.normed, add=self.branch)
-            self.feed_forward(layer)
+            self.norm(self.x, f"blk.{layer}.{config.feed_forward_norm}", self.normed, add=self.branch)
+            if config.mixture is not None and config.mixture.layers[layer]:
+                mixture_block(self, config.mixture, layer)
+            else:
+                self.feed_forward(layer)
             if config.post_norms:
                 self.norm(self.branch, f"blk.{layer}.post_ffw_norm", self.branch)
         self.norm(self.x, "output_norm", self.normed, add=self.branch)
         output = embedding if config.tied_output else self.weight("output.weight", config.vocab_size, config.width)
         self.ops.append(Logits(self.normed, output, softcap=config.final_softcap))
-        shape = (config.key_heads, config.head_width, config.head_width)
-        layers = tuple(KeyValueShape(*shape, window) for window in config.windows)
-        return Program(tuple(self.ops), self.weights, layers, config.vocab_size)
+        return Program(tuple(self.ops), self.weights, self.keys_values(), config.vocab_size)
+
+    def keys_values(self) -> tuple[KeyValueShape, ...]:
+        config, latent = self.config, self.config.latent
+        if latent is not None:
+            shape = KeyValueShape(1, latent.rank + latent.rope, latent.rank, values_in_keys=True)
+            return (shape,) * config.layers
+        chunks = config.chunks or (None,) * config.layers
+        sizes = (config.key_heads, config.head_width, config.head_width)
+        return tuple(KeyValueShape(*sizes, window or chunk) for window, chunk in zip(config.windows, chunks, strict=True))
 
     def weight(self, name: str, *shape: int) -> str:
         self.weights[name] = shape
         return name
 
-    def norm(self, x: View, name: str, out: View, heads: int = 1, add: View | None = None) -> None:
+    def norm(self, x: View, name: str, out: View, heads: int = 1, add: View | None = None, eps: float | None = None) -> None:
         weight = self.weight(f"{name}.weight", x.width // heads)
-        self.ops.append(Norm(x, weight, out, self.config.eps, heads, self.config.norm_offset, add))
+        self.ops.append(Norm(x, weight, out, eps or self.config.eps, heads, self.config.norm_offset, add))
+
+    def temperature(self, q: View, layer: int) -> list[Op]:
+        """What scales the queries of a layer by their positions, if anything does."""
+        scaling = self.config.temperature
+        if scaling is None or not (self.config.temperature_everywhere or layer in self.config.unrotated):
+            return []
+        return [ScaleByPosition(q, scaling.beta, scaling.length, scaling.offset)]
 
     def linear(self, x: View, layer: int, *outs: tuple[str, View]) -> None:
         """One or several products of the same x, each with a bias where the config says so."""
@@ -80,14 +115,19 @@ class _Builder:
         if config.qk_norm:
             self.norm(q, f"blk.{layer}.attn_q_norm", q, config.heads)
             self.norm(k, f"blk.{layer}.attn_k_norm", k, config.key_heads)
-        window = config.windows[layer]
-        rope = self.rope if window is None else self.local_rope
-        self.ops += [Rope(q, config.heads, rope), Rope(k, config.key_heads, rope), WriteKeysValues(k, v, layer)]
-        self.ops.append(
-            Attention(
-                q, self.attended, layer, config.heads, config.key_heads, config.attention_scale, window, config.attention_softcap
-            )
-        )
+        elif config.whole_qk_norm:
+            self.norm(q, f"blk.{layer}.attn_q_norm", q)
+            self.norm(k, f"blk.{layer}.attn_k_norm", k)
+        window, chunk = config.windows[layer], config.chunks[layer] if config.chunks else None
+        if layer not in config.unrotated:
+            rope = self.rope if window is None else self.local_rope
+            self.ops += [Rope(q, config.heads, rope), Rope(k, config.key_heads, rope)]
+            if config.turned_qk_norm:
+                self.ops += [Norm(x, None, x, config.eps, heads) for x, heads in ((q, config.heads), (k, config.key_heads))]
+        self.ops += [*self.temperature(q, layer), WriteKeysValues(k, v, layer)]
+        sinks = self.weight(f"blk.{layer}.attn_sinks.weight", config.heads) if config.sinks else None
+        scale, softcap = config.attention_scale, config.attention_softcap
+        self.ops.append(Attention(q, self.attended, layer, config.heads, config.key_heads, scale, window, softcap, chunk, sinks))
         self.linear(self.attended, layer, ("attn_output", self.branch))
 
     def feed_forward(self, layer: int) -> None:

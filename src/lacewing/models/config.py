@@ -11,8 +11,53 @@ ACTIVATIONS = {"silu": "silu", "swish": "silu", "gelu_pytorch_tanh": "gelu_tanh"
 
 
 @dataclass(frozen=True)
+class MixtureConfig:
+    """Layers whose feed-forward is a mixture of experts. How they are chosen: `Route` of `program/ops.py`."""
+
+    experts: int  # E
+    active: int  # A
+    width: int  # F of an expert
+    layers: tuple[bool, ...]  # which layers are mixtures
+    shared_width: int = 0  # F of the shared experts together; 0: none
+    gating: str = "softmax"
+    bias: bool = False
+    groups: int = 1
+    groups_used: int = 1
+    group_best: int = 2
+    renormalise: bool = False
+    scale: float = 1.0
+    expert_biases: bool = False
+    weight_on_input: bool = False
+    clamp: tuple[float, float] | None = None  # alpha and limit of the activation of experts
+    transposed: bool = False  # experts stand as (E, in, out), with gate and up in one weight
+    interleaved: bool = False  # gate and up alternate in that weight, else the halves
+
+
+@dataclass(frozen=True)
+class LatentConfig:
+    """Attention whose keys and values are made of one small vector a position (multi-head latent attention)."""
+
+    q_rank: int | None  # None: queries come directly from x
+    rank: int  # of keys and values
+    nope: int  # values of a head without rotation
+    rope: int  # values of a head with rotation, shared by all heads on the side of keys
+    value: int  # values of a head that attention gives
+    eps: float  # of the norms of both latent vectors
+    transposed_keys: bool = False  # attn_k_b is (H, nope, rank), else (H, rank, nope)
+
+
+@dataclass(frozen=True)
+class TemperatureConfig:
+    """Queries are scaled by position: `ScaleByPosition` of `program/ops.py`."""
+
+    beta: float
+    length: int
+    offset: int = 0
+
+
+@dataclass(frozen=True)
 class ModelConfig:
-    """Sizes and switches of a dense decoder. D, H, K, C, F, V are the axis letters of `program/ops.py`."""
+    """Sizes and switches of a decoder. D, H, K, C, F, V, E, A are the axis letters of `program/ops.py`."""
 
     architecture: str
     layers: int
@@ -35,11 +80,22 @@ class ModelConfig:
     activation: str = "silu"
     adjacent_rope: bool = False
     qk_norm: bool = False  # on each query and key head, before the rotation
+    whole_qk_norm: bool = False  # on all query heads together, and on all key heads
+    turned_qk_norm: bool = False  # without weights, on each head, after the rotation; where there is none, neither
     post_norms: bool = False  # on what attention and feed-forward give, before it is added
     fused_qkv: bool = False
     fused_gate_up: bool = False
     tied_output: bool = False
     biases: frozenset[str] = frozenset()  # linear layers of a block that have one, such as "attn_q"
+    feed_forward_norm: str = "ffn_norm"  # the name of the norm before feed-forward
+    sinks: bool = False
+    unrotated: frozenset[int] = frozenset()  # layers without rotation
+    chunks: tuple[int | None, ...] = ()  # one a layer, as `windows`; empty: none
+    temperature: TemperatureConfig | None = None
+    temperature_everywhere: bool = True  # else only in layers without rotation
+    latent: LatentConfig | None = None
+    mixture: MixtureConfig | None = None
+    predicting_layers: int = 0  # behind the others in the checkpoint, for multi-token prediction; left out
 
 
 def check_config(config: ModelConfig, where: str) -> None:
@@ -59,3 +115,11 @@ def check_config(config: ModelConfig, where: str) -> None:
         for divisors in (rope.divisors, rope.short_divisors, rope.long_divisors):
             require(len(divisors) in (0, rope.width // 2), f"{len(divisors)} rope factors for {rope.width} rotated values")
     require(len(config.windows) == config.layers, f"{len(config.windows)} windows for {config.layers} layers")
+    if config.mixture is not None:
+        m = config.mixture
+        require(1 <= m.active <= m.experts, f"{m.active} active of {m.experts} experts")
+        require(m.experts % m.groups == 0, f"{m.experts} experts do not divide over {m.groups} groups")
+        require(m.groups_used <= m.groups, f"{m.groups_used} of {m.groups} groups of experts are used")
+        size = m.experts // m.groups
+        require(m.groups == 1 or m.group_best <= size, f"groups of {size} expert are too small to be compared")
+        require(m.active <= m.groups_used * size, f"{m.active} active experts do not fit in {m.groups_used} groups of {size}")

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from lacewing.errors import UnsupportedModelError, WeightError
+from lacewing.errors import WeightError
 from lacewing.formats.checkpoint import Checkpoint, TensorInfo
 from lacewing.formats.read import mapped
 from lacewing.models.architecture import Architecture
 from lacewing.models.config import ModelConfig
 from lacewing.models.keys import Keys
+from lacewing.models.latent import gguf_latent
+from lacewing.models.mixture import gguf_mixture
 from lacewing.models.rope import RopeConfig, yarn_magnitude
 
 ROPE_TENSORS = ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight")
@@ -22,12 +24,12 @@ def read_gguf(checkpoint: Checkpoint, architecture: Architecture) -> ModelConfig
     """Raises UnsupportedModelError for a key out of bounds or unknown, WeightError for a missing embedding."""
     name, tensors = architecture.name, checkpoint.tensors
     keys = Keys(checkpoint.metadata, checkpoint.path.name, architecture.gguf_defaults, f"{name}.")
-    _refuse_unsupported(keys, tensors)
-    layers, width, heads = keys.integer("block_count", high=1024), keys.integer("embedding_length"), _heads(keys)
-    head_width = keys.integer("attention.key_length", width // heads, high=2**16)
-    for other in ("value_length", "key_length_swa", "value_length_swa"):
-        if keys.integer(f"attention.{other}", head_width) != head_width:
-            raise keys.error(f"attention.{other}", f"differs from the width of keys, {head_width}")
+    _refuse_unsupported(keys, tensors, architecture)
+    predicting = keys.integer("nextn_predict_layers", 0, low=0, high=64)
+    layers = keys.integer("block_count", low=predicting + 1, high=1024) - predicting
+    width, heads = keys.integer("embedding_length"), _heads(keys)
+    latent = gguf_latent(keys, tensors) if architecture.latent else None
+    head_width = latent.nope + latent.rope if latent else _head_width(keys, width // heads)
     trained = keys.integer("context_length", high=2**31)
     windows = _windows(keys, layers)
     rope, local_rope = _ropes(keys, tensors, head_width, trained)
@@ -36,7 +38,7 @@ def read_gguf(checkpoint: Checkpoint, architecture: Architecture) -> ModelConfig
         layers=layers,
         width=width,
         heads=heads,
-        key_heads=keys.integer("attention.head_count_kv", heads),
+        key_heads=keys.integer("attention.head_count_kv", heads) if latent is None else 1,
         head_width=head_width,
         feed_forward=keys.integer("feed_forward_length"),
         vocab_size=_vocab_size(keys, checkpoint),
@@ -50,16 +52,30 @@ def read_gguf(checkpoint: Checkpoint, architecture: Architecture) -> ModelConfig
         fused_gate_up="blk.0.ffn_up.weight" in tensors and "blk.0.ffn_gate.weight" not in tensors,
         tied_output="output.weight" not in tensors,
         biases=architecture.biases | {linear for linear in _LINEARS if f"blk.0.{linear}.bias" in tensors},
+        latent=latent,
+        mixture=None if architecture.mixture is None else gguf_mixture(keys, tensors, layers, architecture.mixture),
+        predicting_layers=predicting,
     )
     config = architecture.gguf(keys, replace(config, **{**architecture.switches, **architecture.gguf_switches}))
     keys.refuse_unknown(_HARMLESS)
     return config
 
 
-def _refuse_unsupported(keys: Keys, tensors: Mapping[str, TensorInfo]) -> None:
-    if keys.integer("expert_count", 0, low=0) > 0 or any(".ffn_gate_inp" in tensor for tensor in tensors):
-        raise UnsupportedModelError(f"{keys.where}: mixture-of-experts comes later; this version runs dense models")
-    if keys.integer("nextn_predict_layers", 0, low=0) > 0:
+def _head_width(keys: Keys, default: int) -> int:
+    head_width = keys.integer("attention.key_length", default, high=2**16)
+    for other in ("value_length", "key_length_swa", "value_length_swa"):
+        if keys.integer(f"attention.{other}", head_width) != head_width:
+            raise keys.error(f"attention.{other}", f"differs from the width of keys, {head_width}")
+    return head_width
+
+
+def _refuse_unsupported(keys: Keys, tensors: Mapping[str, TensorInfo], architecture: Architecture) -> None:
+    mixture = keys.integer("expert_count", 0, low=0) > 0
+    if mixture and architecture.mixture is None:
+        raise keys.error("expert_count", "asks for a mixture of experts, which this version does not know for this architecture")
+    if not mixture and any(".ffn_gate_inp." in tensor for tensor in tensors):
+        raise keys.error("expert_count", "is missing, but there are weights of a router")
+    if not mixture and keys.integer("nextn_predict_layers", 0, low=0) > 0:
         raise keys.error("nextn_predict_layers", "asks for multi-token prediction layers, which this version does not know")
     if not keys.flag("attention.causal", True):
         raise keys.error("attention.causal", "is false; this version runs causal models only")

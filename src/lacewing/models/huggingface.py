@@ -13,6 +13,8 @@ from lacewing.formats.checkpoint import Checkpoint
 from lacewing.models.architecture import Architecture
 from lacewing.models.config import ACTIVATIONS, ModelConfig
 from lacewing.models.keys import Keys
+from lacewing.models.latent import huggingface_latent
+from lacewing.models.mixture import EXPERT_COUNTS, huggingface_mixture
 from lacewing.models.rope import RopeConfig, yarn_magnitude
 
 # Keys that say nothing about the maths of a text model at inference.
@@ -29,17 +31,19 @@ _flash_attn_2_enabled attn_implementation unsloth_version unsloth_fixed keys_to_
 gradient_checkpointing use_reentrant_checkpointing neftune_noise_alpha classifier_dropout tokenizer_model_max_length
 tokenizer_padding_side seq_length loss_type use_liger_kernel sliding_window_size
 vision_config mm_tokens_per_image image_token_index boi_token_index eoi_token_index boi_token_id eoi_token_id image_token_id
-vision_soft_tokens_per_image model_max_length max_window_layers original_max_position_embeddings""".split()  # noqa: SIM905
+vision_soft_tokens_per_image model_max_length max_window_layers original_max_position_embeddings
+output_router_logits router_aux_loss_coef router_jitter_noise aux_loss_alpha seq_aux ep_size qk_head_dim""".split()  # noqa: SIM905
 
 # Keys that would change the maths, with the values that do not.
 _INERT: dict[str, tuple[Any, ...]] = {
     "rope_interleaved": (False,), "is_decoder": (True, False), "is_encoder_decoder": (False,), "tie_encoder_decoder": (False,),
     "add_cross_attention": (False,), "cross_attention_hidden_size": (None,), "full_attn_mod": (1,), "interpolate_factor": (1,),
     "lm_head_bias": (False,), "attention_bias": (False,), "mlp_bias": (False,), "partial_rotary_factor": (1, 1.0),
+    "moe_layer_freq": (1,),
     "hidden_activation": tuple(ACTIVATIONS), "hidden_act": (*ACTIVATIONS, "gelu"), "activation": ("swiglu", "silu"),
 }  # fmt: skip
 
-_EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_intermediate_size", "num_experts_per_tok")
+_EXPERTS = (*EXPERT_COUNTS, "moe_intermediate_size", "num_experts_per_tok")
 _ROPE_KINDS = {"default": "none"} | {kind: kind for kind in ("linear", "dynamic", "yarn", "longrope", "llama3")}
 _LAYER_KINDS = ("full_attention", "sliding_attention")
 
@@ -63,9 +67,13 @@ def read_huggingface(checkpoint: Checkpoint, architecture: Architecture, bf16: b
     values = text_config(checkpoint)
     where = f"{checkpoint.path.name}/config.json"
     keys = Keys(values, where, architecture.defaults.get(str(values.get("model_type")), {}))
-    _refuse_unsupported(keys)
+    mixed = architecture.mixture is not None and any(name in keys.defaults for name in EXPERT_COUNTS)
+    _refuse_unsupported(keys, mixed)
     layers, width, heads = keys.integer("num_hidden_layers", high=1024), keys.integer("hidden_size"), _heads(keys)
-    head_width = keys.integer("head_dim", width // heads, high=2**16)
+    latent = huggingface_latent(keys) if architecture.latent else None
+    head_width = keys.integer("head_dim", max(width // heads, 1), high=2**16)
+    if latent is not None:
+        head_width = latent.nope + latent.rope
     trained = keys.integer("max_position_embeddings", high=2**31)
     rope, local_rope = _ropes(keys, head_width, trained)
     config = ModelConfig(
@@ -73,7 +81,7 @@ def read_huggingface(checkpoint: Checkpoint, architecture: Architecture, bf16: b
         layers=layers,
         width=width,
         heads=heads,
-        key_heads=keys.integer("num_key_value_heads", heads),
+        key_heads=keys.integer("num_key_value_heads", heads) if latent is None else 1,
         head_width=head_width,
         feed_forward=keys.integer("intermediate_size"),
         vocab_size=keys.integer("vocab_size"),
@@ -86,6 +94,9 @@ def read_huggingface(checkpoint: Checkpoint, architecture: Architecture, bf16: b
         activation=_activation(keys),
         tied_output=keys.flag("tie_word_embeddings"),
         biases=architecture.biases | _biases(keys),
+        latent=latent,
+        mixture=huggingface_mixture(keys, layers, architecture.mixture or {}) if mixed else None,
+        predicting_layers=keys.integer("num_nextn_predict_layers", 0, low=0, high=64) if mixed else 0,
     )
     switches = {**architecture.switches, **architecture.huggingface_switches}
     config = architecture.huggingface(keys, replace(config, **switches))
@@ -95,11 +106,11 @@ def read_huggingface(checkpoint: Checkpoint, architecture: Architecture, bf16: b
     return config
 
 
-def _refuse_unsupported(keys: Keys) -> None:
+def _refuse_unsupported(keys: Keys, mixed: bool) -> None:
     if keys.get("quantization_config"):
         method = (keys.nested("quantization_config") or keys).get("quant_method", "unknown")
         raise keys.error("quantization_config", f"has method {method!r}: such checkpoints come later; use a GGUF file")
-    for name in _EXPERTS:
+    for name in () if mixed else _EXPERTS:
         if keys.get(name):
             raise keys.error(name, f"is {keys.get(name)!r}: mixture-of-experts comes later; this version runs dense models")
     if keys.flag("use_bidirectional_attention"):

@@ -72,9 +72,11 @@ class Keys:
             raise self.error(name, f"is {_shown(value)}; it must be true or false")
         return bool(value)
 
-    def choice(self, name: str, known: Mapping[str, str], default: str | None = None) -> str:
-        """One of the known words, as what they mean to us."""
+    def choice(self, name: str, known: Mapping[str, str], default: str | None = None, numeric: bool = False) -> str:
+        """One of the known words, as what they mean to us; with `numeric`, numbers stand for words."""
         value = self.get(name, default)
+        if numeric and type(value) is int:
+            value = str(value)
         if not isinstance(value, str) or value not in known:
             raise self.error(name, f"is {_shown(value)}; this version knows {', '.join(known)}")
         return known[value]

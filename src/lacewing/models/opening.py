@@ -16,13 +16,14 @@ from lacewing.models.config import ModelConfig, check_config
 from lacewing.models.gguf import ROPE_TENSORS, read_gguf
 from lacewing.models.huggingface import read_huggingface, text_config
 from lacewing.models.names import is_ignored, translate
+from lacewing.models.stacks import arrange
 from lacewing.program.check import check_program
-from lacewing.program.ops import Embed
+from lacewing.program.ops import Embed, ExpertLinear, Logits
 from lacewing.program.program import Program
 
-MODEL_TYPES = {"mistral": "llama", "gemma3_text": "gemma3"}  # Hugging Face model types that share another's file
-_MIXTURES = ("mixtral", "qwen2_moe", "qwen2moe", "qwen3_moe", "qwen3moe", "phimoe", "deepseek2", "deepseek_v2", "deepseek_v3",
-             "llama4", "llama4_text", "gpt_oss", "gpt-oss", "granitemoe", "olmoe", "glm4moe", "glm4_moe")  # fmt: skip
+MODEL_TYPES = {"mistral": "llama", "gemma3_text": "gemma3", "mixtral": "llama", "qwen3_moe": "qwen3moe"}  # who shares a file
+_MIXTURES = ("qwen2_moe", "qwen2moe", "phimoe", "deepseek2", "deepseek_v2", "deepseek_v3",
+             "llama4", "llama4_text", "gpt_oss", "gpt-oss", "granitemoe", "glm4moe", "glm4_moe")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,7 @@ def open_model(checkpoint: Checkpoint, context: int | None = None) -> ModelSpec:
     where = checkpoint.path.name
     config, tensors = _read_gguf(checkpoint) if checkpoint.format == "gguf" else _read_huggingface(checkpoint)
     check_config(config, where)
+    tensors = arrange(tensors, config, where)
     if context is None:
         context = config.trained_context
         if config.rope.kind == "longrope":
@@ -84,7 +86,7 @@ def open_model(checkpoint: Checkpoint, context: int | None = None) -> ModelSpec:
         trained_context=config.trained_context,
         context=context,
         parameters=parameters,
-        active_parameters=parameters,
+        active_parameters=_active_parameters(program, used),
         active_bytes=_active_bytes(program, used),
     )
 
@@ -140,18 +142,26 @@ def _kv_itemsize(tensors: Mapping[str, TensorInfo]) -> int:
     return 4 if quants <= {"F32", "BF16"} else 2
 
 
-def _active_bytes(program: Program, tensors: Mapping[str, TensorInfo]) -> int:
-    """All weights once, but of an embedding that is not the output, too, one row."""
-    read: dict[str, int] = {}
+def _active_parameters(program: Program, tensors: Mapping[str, TensorInfo]) -> int:
+    """All, but of the experts those of a token only."""
+    unused = 0
     for op in program.ops:
-        if isinstance(op, Embed):
-            read.setdefault(op.weight, tensors[op.weight].nbytes // tensors[op.weight].shape[0])
-            continue
-        for field in ("weight", "weights", "biases"):
-            value = getattr(op, field, None)
-            for name in value if isinstance(value, tuple) else (value,):
-                if isinstance(name, str):
-                    read[name] = tensors[name].nbytes
+        if isinstance(op, ExpertLinear):
+            for name in (*op.weights, *filter(None, op.biases)):
+                unused += tensors[name].elements // tensors[name].shape[0] * (tensors[name].shape[0] - op.ids.width)
+    return sum(tensor.elements for tensor in tensors.values()) - unused
+
+
+def _active_bytes(program: Program, tensors: Mapping[str, TensorInfo]) -> int:
+    """All weights once, but the active experts only, and one row of an embedding that is not the output, too."""
+    read = {name: tensor.nbytes for name, tensor in tensors.items()}
+    for op in program.ops:
+        if isinstance(op, ExpertLinear):
+            for name in (*op.weights, *filter(None, op.biases)):
+                read[name] = tensors[name].nbytes // tensors[name].shape[0] * op.ids.width
+    embedding, output = (next(op for op in program.ops if isinstance(op, kind)).weight for kind in (Embed, Logits))
+    if embedding != output:
+        read[embedding] = tensors[embedding].nbytes // tensors[embedding].shape[0]
     return sum(read.values())
 
 

@@ -1,0 +1,91 @@
+"""Brings the weights of experts and of latent attention into one form, without a copy: an expert is a byte range of its file.
+
+Files hold experts stacked, or one tensor an expert, or gate and up in one stack; keys and values of latent attention
+apart or in one matrix. The program knows stacks (E, out, in) and matrices a head only.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+
+from lacewing.errors import WeightError
+from lacewing.formats.checkpoint import ByteRange, TensorInfo
+from lacewing.models.config import ModelConfig
+
+_ONE_EXPERT = re.compile(r"^(blk\.\d+\.ffn_(?:gate|up|down))(?:_exps)?\.(\d{1,5})\.weight$")
+_LAYER = re.compile(r"^blk\.(\d{1,6})\.")
+
+
+def arrange(tensors: Mapping[str, TensorInfo], config: ModelConfig, where: str) -> dict[str, TensorInfo]:
+    """The tensors as the program wants them. Raises WeightError for experts that do not fit together."""
+    found = dict(tensors)
+    if config.predicting_layers:
+        found = {name: tensor for name, tensor in found.items() if not _predicts(name, config)}
+    if config.mixture is not None:
+        found = _stack_experts(found, config.mixture.experts, where)
+        if not config.mixture.transposed:
+            for name in [name for name in found if name.endswith(".ffn_gate_up_exps.weight")]:
+                _divide(found, name, config.mixture.experts, (config.mixture.width,) * 2, ("ffn_gate_exps", "ffn_up_exps"), where)
+    if config.latent is not None:
+        for name in [name for name in found if name.endswith(".attn_kv_b.weight")]:
+            rows = (config.latent.nope, config.latent.value)
+            _divide(found, name, config.heads, rows, ("attn_k_b", "attn_v_b"), where)
+    return found
+
+
+def _predicts(name: str, config: ModelConfig) -> bool:
+    """Whether a weight belongs to a layer behind the last one, which predicts tokens further ahead."""
+    match = _LAYER.match(name)
+    return match is not None and config.layers <= int(match.group(1)) < config.layers + config.predicting_layers
+
+
+def _stack_experts(tensors: Mapping[str, TensorInfo], experts: int, where: str) -> dict[str, TensorInfo]:
+    """Tensors of one expert each, joined to stacks; the others as they are."""
+    found: dict[str, TensorInfo] = {}
+    single: dict[str, dict[int, TensorInfo]] = {}
+    for name, tensor in tensors.items():
+        match = _ONE_EXPERT.match(name)
+        if match is None:
+            found[name] = tensor
+        else:
+            single.setdefault(f"{match.group(1)}_exps.weight", {})[int(match.group(2))] = tensor
+    for name, members in single.items():
+        if name in found:
+            raise WeightError(f"{where}: {name} is there as a whole and as single experts")
+        missing = sorted(set(range(experts)) - members.keys())
+        surplus = sorted(members.keys() - set(range(experts)))
+        if missing or surplus:
+            problem = f"lacks expert {missing[0]}" if missing else f"has an expert {surplus[0]}"
+            raise WeightError(f"{where}: {name} {problem}; there should be {experts}")
+        first = members[0]
+        for index, member in members.items():
+            if (member.shape, member.quant.name) != (first.shape, first.quant.name) or len(member.ranges) != 1:
+                problem = f"expert {index} is {member.quant} {member.shape}, expert 0 {first.quant} {first.shape}"
+                raise WeightError(f"{where}: {name}: {problem}; all must be alike")
+        ranges = tuple(members[index].ranges[0] for index in range(experts))
+        found[name] = TensorInfo(name, (experts, *first.shape), first.quant, ranges)
+    return found
+
+
+def _divide(
+    tensors: dict[str, TensorInfo], name: str, members: int, rows: tuple[int, int], parts: tuple[str, str], where: str
+) -> None:
+    """Replace a weight of `members` slabs by two, of the first and the last rows of every slab."""
+    tensor = tensors.pop(name)
+    flat = tensor.elements // max(tensor.shape[-1], 1)
+    if len(tensor.shape) not in (2, 3) or len(tensor.ranges) != 1 or flat != members * sum(rows):
+        raise WeightError(f"{where}: weight {name} has shape {tensor.shape}; the model needs {members} times {sum(rows)} rows")
+    width, whole = tensor.shape[-1], tensor.ranges[0]
+    row_bytes = tensor.quant.row_bytes(width)
+    starts = (0, rows[0] * row_bytes)
+    for part, count, start in zip(parts, rows, starts, strict=True):
+        ranges = tuple(
+            ByteRange(whole.path, whole.offset + member * sum(rows) * row_bytes + start, count * row_bytes)
+            for member in range(members)
+        )
+        ours = f"{name.rpartition('.')[0].rpartition('.')[0]}.{part}.weight"
+        if ours in tensors:
+            raise WeightError(f"{where}: {ours} is there, and {name}, which holds it too")
+        tensors[ours] = replace(tensor, name=ours, shape=(members, count, width), ranges=ranges)
