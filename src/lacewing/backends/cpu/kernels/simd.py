@@ -97,7 +97,7 @@ def splat(b: ir.IRBuilder, value: ir.Value, count: int = LANES) -> ir.Value:
 
 def inline(function: Callable[..., Any]) -> Any:
     """A part of a kernel, compiled into every kernel that calls it."""
-    return njit(error_model="numpy", forceinline=True)(function)
+    return njit(error_model="numpy", forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)(function)
 
 
 # ---- memory ---------------------------------------------------------------------------------------------------------
