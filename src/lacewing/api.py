@@ -239,16 +239,24 @@ class Model:
         self._last = Assistant(self.engine, self.tokenizer, self.template).reply(messages, options, cancelled, progress)
         return self._last
 
-    def set_residency(self, residency: str, progress: Progress | None = None, cancelled: Callable[[], bool] | None = None) -> None:
-        """Bring the weights to "lazy" or "eager"; outputs stay bitwise the same.
+    def set_residency(
+        self,
+        residency: str,
+        progress: Progress | None = None,
+        cancelled: Callable[[], bool] | None = None,
+        *,
+        force: bool = False,
+    ) -> None:
+        """Bring the weights to "lazy" or "eager"; outputs stay bitwise the same. `force`: whatever the memory plan says.
 
         Raises OutOfMemoryError or Cancelled; the state before is then whole.
         """
         if residency == self.weights.residency:
             return
-        options, before = dataclasses.replace(self._opened.options, residency=residency), self.weights.residency
-        plan = self._opened.plan(self.weights.nbytes, self.step.limits.chunk, options, self.memory_bytes)
-        self.weights.set_residency(plan.residency, progress, cancelled)
+        options, before, plan = dataclasses.replace(self._opened.options, residency=residency), self.weights.residency, self.plan
+        if not force:
+            plan = self._opened.plan(self.weights.nbytes, self.step.limits.chunk, options, self.memory_bytes)
+        self.weights.set_residency(residency if force else plan.residency, progress, cancelled)
         try:
             self.step.rebind()
         except BaseException:
@@ -261,6 +269,11 @@ class Model:
     def memory_bytes(self) -> int:
         """Memory of its own: eager weights, keys and values, buffers."""
         return self.weights.anonymous_bytes + self.step.kv_bytes + self.step.buffer_bytes
+
+    @property
+    def opened(self) -> Opened:
+        """What its headers tell."""
+        return self._opened
 
     @property
     def path(self) -> Path:

@@ -114,7 +114,8 @@ def _lint_conditions(source: str) -> Iterator[str]:
 
 
 def _conditions(tree: nodes.Node) -> Iterator[nodes.Node]:
-    tests = [node.test for kind in (nodes.If, nodes.CondExpr, nodes.For) for node in tree.find_all(kind) if node.test is not None]
+    kinds = (nodes.If, nodes.CondExpr, nodes.For)
+    tests = [test for kind in kinds for node in tree.find_all(kind) if (test := getattr(node, "test", None)) is not None]
     yield from (test for test in tests if not _is_content(test))
 
 

@@ -1,0 +1,47 @@
+"""Lazy or eager weights of the current model, changed while it runs; the conversation and its keys and values stay."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lacewing.errors import OptionError, OutOfMemoryError
+from lacewing.options import format_bytes
+from lacewing.weights import this_machine
+
+if TYPE_CHECKING:
+    from lacewing.chat.session import Session
+
+
+def change(session: Session, wanted: str, force: bool = False) -> list[str]:
+    """What changed, in lines. Raises OutOfMemoryError, Cancelled; the old residency is then still there."""
+    if wanted not in ("lazy", "eager"):
+        raise OptionError(f"residency is {wanted!r}; it must be lazy or eager")
+    model, face = session.model, session.face
+    before = model.weights.residency
+    if before == wanted:
+        return [f"the weights are {wanted} already"]
+    held = model.memory_bytes
+    try:
+        model.set_residency(wanted, face.progress, face.cancelled, force=force)
+    except OutOfMemoryError as error:
+        raise OutOfMemoryError(f"{error}; nothing has changed (/eager --force tries all the same)") from None
+    return [
+        f"weights {before} -> {wanted}; own memory {format_bytes(held)} -> {format_bytes(model.memory_bytes)}",
+        _speed(session, before, wanted),
+        "the conversation and its keys and values stay; answers are bitwise the same",
+    ]
+
+
+def _speed(session: Session, before: str, wanted: str) -> str:
+    """What is known of the speed to expect."""
+    model = session.model
+    known = session.rates.get((str(model.path), wanted))
+    if known:
+        return f"expected speed: {known:.1f} tokens/s, as measured before with {wanted} weights"
+    measured = session.rates.get((str(model.path), before))
+    now = f"{measured:.1f} tokens/s, as with {before} weights" if measured else "about the same"
+    if wanted == "eager":
+        return f"expected speed: {now} or better, as no page has to come from the disk"
+    if model.spec.active_bytes > this_machine().available_bytes:
+        return f"expected speed: that of the disk, as a token reads {format_bytes(model.spec.active_bytes)} of weights"
+    return f"expected speed: {now} while the system keeps the file in its cache"

@@ -1,0 +1,252 @@
+"""A conversation with a model, both of which may change. Knows no terminal and prints nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from lacewing.api import Model, Opened
+from lacewing.assistant import TextStream
+from lacewing.chat import residency, swap, templates
+from lacewing.chat.events import Delta, Event, Face, Finished, Notice
+from lacewing.chat.overflow import Summarise, clamp, fit, summarise
+from lacewing.chat.settings import Message, Settings
+from lacewing.chat.voice import Loaded, View, Voice
+from lacewing.errors import LacewingError, OptionError
+from lacewing.options import LoadOptions, Sampling
+from lacewing.text.reasoning import REASONING, TAGS, Pieces, ReasoningSplitter
+
+
+@dataclass(frozen=True)
+class Status:
+    """What a toolbar shows. Tokens are of the last prompt and answer; the rate is of the last answer, 0 before one."""
+
+    model: str
+    template: str
+    residency: str
+    backend: str
+    used_tokens: int
+    context: int
+    tokens_per_second: float
+
+
+class Session:
+    """One conversation. `loaded` is the current model, `parked` those that `/model -` goes back to, the latest first."""
+
+    def __init__(self, model: Model, settings: Settings | None = None, *, face: Face | None = None, name: str | None = None):
+        self.settings = settings or Settings()
+        self.face = face or Face()
+        self.messages: list[Message] = []
+        self.parked: list[Loaded] = []
+        self.notices: list[str] = []
+        self.options: LoadOptions = model.options
+        voice = swap.open_voice(model.opened, self.notices)
+        self.loaded = Loaded(model, voice, name or str(model.path))
+        self.stats: dict[str, float] = {}
+        self.rates: dict[tuple[str, str], float] = {}  # generated tokens/s by (path, residency)
+        self.attachments: list[str] = []  # texts of files that go in front of the next message
+        self.extras: dict[str, Any] = {}
+
+    @property
+    def model(self) -> Model:
+        return self.loaded.model
+
+    @property
+    def voice(self) -> Voice:
+        return self.loaded.voice
+
+    # ---- talking ----
+
+    def say(self, text: str) -> Iterator[Event]:
+        """Add a message and answer it. When nothing comes of it, by an error or by being cancelled, it is taken back."""
+        content = "\n\n".join([*self.attachments, text])
+        attachments, self.attachments = self.attachments, []
+        self.messages.append({"role": "user", "content": content})
+        count = len(self.messages)
+        try:
+            yield from self.answer()
+        finally:
+            if len(self.messages) == count and self.messages[-1]["role"] == "user":
+                self.cut(count - 1)
+                self.attachments = attachments
+
+    def answer(self) -> Iterator[Event]:
+        """Answer the conversation as it stands."""
+        if not self.messages or self.messages[-1]["role"] != "user":
+            raise OptionError("there is no message to answer; say something, or use /continue or /retry")
+        fitted = fit(self.voice, self.messages, self.settings, self.summariser(self.loaded))
+        self.voice.view = fitted.view
+        yield from map(Notice, fitted.notices)
+        stream = self.voice.stream(self.model, fitted.ids, self.settings, self.face.cancelled, self.face.progress)
+        yield from self._receive(stream, self.voice.splitter(fitted.ids), {"role": "assistant", "content": ""})
+
+    def retry(self) -> Iterator[Event]:
+        """Answer the last message once more; the answer before is kept when nothing comes of it."""
+        at = self._last("user")
+        before, view = self.messages[at + 1 :], self.voice.view
+        self.cut(at + 1)
+        try:
+            yield from self.answer()
+        finally:
+            if len(self.messages) == at + 1:
+                self.messages += before
+                self.voice.view = view
+
+    def continue_(self) -> Iterator[Event]:
+        """Go on with the last answer where it ended."""
+        if not self.messages or self.messages[-1]["role"] != "assistant":
+            raise OptionError("there is no answer to continue")
+        before, voice = self.messages[-1], self.voice
+        prompt = fit(voice, self.messages[:-1], self.settings, None)
+        tail, splitter = self._resume(before, voice.opened(prompt.ids))
+        ids = voice.ids(self.messages[:-1], self.settings, view=prompt.view, tail=tail)
+        stream = voice.stream(self.model, ids, self.settings, self.face.cancelled, self.face.progress, continuation=True)
+        self.messages.pop()
+        count = len(self.messages)
+        try:
+            yield from self._receive(stream, splitter, dict(before))
+        finally:
+            if len(self.messages) == count:
+                self.messages.append(before)
+
+    def _resume(self, message: Message, tag: str | None) -> tuple[list[tuple[str, bool]], Any]:
+        """What of an answer follows the prompt, and the splitter for what is to come."""
+        thoughts, content = message.get("reasoning", ""), message["content"]
+        if self.voice.harmony:
+            return [("<|channel|>final<|message|>", True), (content, False)], _Plain()
+        tail: list[tuple[str, bool]] = []
+        if thoughts or tag:
+            begin = tag or "<think>"
+            tail = [("" if tag else f"{begin}\n", True), (thoughts, False)]
+            if not content:
+                return tail, ReasoningSplitter(begin)
+            tail.append((f"\n{TAGS[begin]}\n\n", True))
+        return [*tail, (content, False)], _Plain()
+
+    def _receive(self, stream: TextStream, splitter: Any, message: Message) -> Iterator[Event]:
+        """Stream an answer into `message`, which becomes part of the conversation unless nothing came."""
+        self.messages.append(message)
+        ended = failed = False
+        try:
+            for text in stream:
+                yield from self._add(message, splitter.push(text))
+            yield from self._add(message, splitter.flush())
+            ended = stream.finish_reason != "cancelled"
+        except LacewingError:
+            failed = True
+            raise
+        finally:  # also when whoever reads this goes away
+            stream.close()
+            self._note(stream)
+            something = bool(message["content"] or message.get("reasoning"))
+            if (failed or not (ended or something)) and self.messages[-1:] == [message]:
+                self.messages.pop()
+        yield Finished(stream.finish_reason or "stop", self.stats)
+
+    def _add(self, message: Message, pieces: Pieces) -> Iterator[Event]:
+        for kind, text in pieces:
+            key = "reasoning" if kind == REASONING else "content"
+            message[key] = message.get(key, "") + text
+            yield Delta(text, kind)
+
+    def _note(self, stream: TextStream) -> None:
+        self.stats = stream.stats.as_dict()
+        if stream.stats.generated_tokens > 4:
+            self.rates[str(self.model.path), self.model.weights.residency] = stream.stats.generate_rate
+
+    # ---- the conversation ----
+
+    def cut(self, count: int) -> list[Message]:
+        """Keep the first `count` messages; the others are given back."""
+        gone = self.messages[count:]
+        del self.messages[count:]
+        for each in (self.loaded, *self.parked):
+            each.voice.view = clamp(each.voice.view, count)
+        return gone
+
+    def replace(self, messages: list[Message]) -> None:
+        """Another conversation."""
+        self.messages = messages
+        for each in (self.loaded, *self.parked):
+            each.voice.view = View()
+
+    def undo(self) -> list[Message]:
+        """Take the last exchange back: your message and what came after it."""
+        return self.cut(self._last("user"))
+
+    def last_answer(self) -> str | None:
+        """Its text, without thoughts."""
+        found = [each["content"] for each in self.messages if each["role"] == "assistant"]
+        return found[-1] if found else None
+
+    def _last(self, role: str) -> int:
+        found = [at for at, each in enumerate(self.messages) if each["role"] == role]
+        if not found:
+            raise OptionError("the conversation is empty")
+        return found[-1]
+
+    # ---- model, residency, template ----
+
+    def set_model(self, name: str, **changes: Any) -> list[str]:
+        """Change the model; what a person should know of it. `changes`: fields of LoadOptions. See `swap`."""
+        return swap.change_model(self, name, changes)
+
+    def set_residency(self, wanted: str, force: bool = False) -> list[str]:
+        """Bring the weights to "lazy" or "eager"; see `residency`."""
+        return residency.change(self, wanted, force)
+
+    def set_template(self, choice: str, force: bool = False) -> list[str]:
+        """Change the chat template; see `templates`."""
+        return templates.change(self, choice, force)
+
+    def summariser(self, loaded: Loaded) -> Summarise:
+        return lambda messages, before: summarise(loaded, messages, before, self.face.cancelled, self.face.progress)
+
+    def park_current(self, keep: bool = True) -> None:
+        """Put the current model aside: lazy weights, its keys and values kept. Where that is not possible it is closed."""
+        swap.park(self, self.loaded, keep)
+
+    def drop_parked(self) -> None:
+        """Let go of the models put aside."""
+        while self.parked:
+            self.parked.pop().close()
+
+    def status(self) -> Status:
+        model = self.model
+        rate = self.stats.get("generate_tokens_per_second", 0.0)
+        cached, context = len(model.engine.cached), model.spec.context
+        return Status(model.spec.name, self.voice.template.name, model.weights.residency, model.backend.name, cached, context, rate)
+
+    def change(self, **fields: Any) -> None:
+        """Change settings. Raises OptionError for values out of range."""
+        self.settings = dataclasses.replace(self.settings, **fields)
+
+    def close(self) -> None:
+        self.drop_parked()
+        self.loaded.close()
+
+
+class _Plain:
+    """A splitter for text that goes on."""
+
+    def push(self, text: str) -> Pieces:
+        return [("text", text)]
+
+    def flush(self) -> Pieces:
+        return []
+
+
+def open_session(name: str, options: LoadOptions, sampling: Sampling | None = None, face: Face | None = None) -> Session:
+    """A session with a model, which is fetched when it is a name that is not here. Raises LacewingError."""
+    face = face or Face()
+    path = swap.path_of(name, face)
+    model = Model(Opened(path, options), face.progress, cancelled=face.cancelled)
+    try:
+        session = Session(model, Settings(sampling or Sampling()), face=face, name=name)
+    except BaseException:
+        model.close()
+        raise
+    session.options = options
+    return session

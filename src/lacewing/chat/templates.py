@@ -1,0 +1,115 @@
+"""The chat template of the current model, changed while it runs; keys and values are kept as far as the prompts agree."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lacewing.chat.overflow import fit
+from lacewing.chat.voice import Voice
+from lacewing.errors import Cancelled, TemplateError
+from lacewing.text.lint import lint, markup_of
+from lacewing.text.template import NAMES, ChatTemplate
+
+if TYPE_CHECKING:
+    from lacewing.chat.session import Session
+
+SAMPLE = (
+    {"role": "user", "content": "Hello!"},
+    {"role": "assistant", "content": "Hello, how can I help?"},
+    {"role": "user", "content": "Tell me a joke."},
+)
+
+
+def find(session: Session, choice: str) -> ChatTemplate:
+    """A template by name, by path (with a dot or a separator in it), or "auto": the checkpoint's own. Raises TemplateError."""
+    tokenizer = session.voice.tokenizer
+    if choice == "auto":
+        return session.model.template
+    if choice.lower().endswith((".jinja", ".jinja2", ".j2", ".txt")) or "/" in choice or "\\" in choice:
+        return ChatTemplate.from_file(Path(choice).expanduser(), tokenizer)
+    return ChatTemplate.named(choice, tokenizer)
+
+
+def change(session: Session, choice: str, force: bool = False) -> list[str]:
+    """What changed, in lines. Raises TemplateError, ContextOverflowError, Cancelled; the old template is then still there."""
+    template, old, face = find(session, choice), session.voice, session.face
+    _check_tokens(template, session, force)
+    voice = old.with_template(template, choice)
+    lines = [f"template {old.template.name} -> {template.name}", *_stops(voice)]
+    if session.messages:
+        waiting = session.messages[-1]["role"] == "user"
+        fitted = fit(voice, session.messages, session.settings, None, generation=waiting)
+        if session.settings.overflow == "summarise" and fitted.view != old.view:
+            fitted = fit(voice, session.messages, session.settings, session.summariser(session.loaded), generation=waiting)
+        lines += [*fitted.notices, _read(session, fitted.ids)]
+        voice.view = fitted.view
+    if face.cancelled():
+        raise Cancelled("the template was not changed")
+    session.loaded.voice = voice
+    return lines
+
+
+def _read(session: Session, ids: list[int]) -> str:
+    """Bring the keys and values to the new prompt; only what follows the common prefix is dropped and run."""
+    engine, face = session.model.engine, session.face
+    kept = common_prefix(engine.cached, ids)
+    if not engine.prefill(ids, face.cancelled, face.progress):
+        raise Cancelled("the template was not changed; the conversation is as it was")
+    return f"the conversation has {len(ids)} tokens under it: {kept} were kept, {len(ids) - kept} read again"
+
+
+def common_prefix(left: list[int], right: list[int]) -> int:
+    """Tokens that both begin with."""
+    shared = 0
+    for a, b in zip(left, right, strict=False):
+        if a != b:
+            break
+        shared += 1
+    return shared
+
+
+def _check_tokens(template: ChatTemplate, session: Session, force: bool) -> None:
+    missing = markup_of(template, session.voice.tokenizer).missing
+    if missing and not force:
+        raise TemplateError(
+            f"the vocabulary of this model lacks {', '.join(missing)}, which the template {template.name} writes: the model would "
+            "read them as plain text (--force sets it all the same)"
+        )
+
+
+def _stops(voice: Voice) -> list[str]:
+    texts = [voice.tokenizer.token_text(token) for token in sorted(voice.stop_ids)]
+    strings = [f"{text!r} (as text)" for text in voice.stops]
+    return [f"answers end at {', '.join([*texts, *strings])}"] if texts or strings else ["nothing ends an answer but its length"]
+
+
+def listing(session: Session) -> list[tuple[str, str, str]]:
+    """(mark, name, findings) of the checkpoint's own template, the named ones, and a file in use."""
+    active, tokenizer = session.voice, session.voice.tokenizer
+    rows: list[tuple[str, str, str]] = []
+    known = ["auto", *NAMES]
+    if active.choice not in known and active.choice.lower() not in known:
+        known.append(active.choice)
+    for choice in known:
+        try:
+            template = find(session, choice)
+            findings = "; ".join(lint(template, tokenizer)) or "fine"
+            name = f"auto ({template.name})" if choice == "auto" else choice
+        except TemplateError as error:
+            name, findings = choice, str(error)
+        mine = choice == active.choice or template_is(active.template, choice)
+        rows.append(("*" if mine and not any(row[0] for row in rows) else "", name, findings))
+    return rows
+
+
+def template_is(template: ChatTemplate, choice: str) -> bool:
+    return choice in NAMES and template.name == choice
+
+
+def renderings(session: Session, choice: str) -> tuple[str, str]:
+    """The conversation under the active template and under another; a sample where nothing has been said yet."""
+    voice = session.voice
+    other = voice.with_template(find(session, choice), choice)
+    messages: list[dict[str, Any]] = session.messages or [dict(each) for each in SAMPLE]
+    return voice.text(messages, session.settings), other.text(messages, session.settings)
