@@ -128,7 +128,7 @@ def _window_keys(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _rope_keys(config: dict[str, Any]) -> dict[str, Any]:
-    scaling = config.get("rope_scaling") or {}
+    scaling = config.get("rope_scaling") or config.get("rope_parameters") or {}
     kind = scaling.get("rope_type", scaling.get("type"))
     if kind == "linear":
         return {"rope.scaling.type": "linear", "rope.scaling.factor": scaling["factor"]}

@@ -44,8 +44,15 @@ CASES: dict[str, dict[str, Any]] = {
     | {"norm_topk_prob": False, "decoder_sparse_step": 2, "num_experts_per_tok": 2, "num_hidden_layers": 4, "mlp_only_layers": [3]},
     "olmoe": _OLMOE,
     "olmoe-renormalised": _OLMOE | {"norm_topk_prob": True},
+    "deepseek2-lite": _V2 | {"q_lora_rank": None, "n_shared_experts": 2},
+    "deepseek2": _V2 | {"topk_method": "group_limited_greedy", "n_group": 4, "topk_group": 2, "routed_scaling_factor": 1.5},
+    "deepseek3": _V3,
+    "deepseek3-one-group": _V3
+    | {"n_group": 1, "topk_group": 1, "rope_scaling": None, "n_shared_experts": 2, "norm_topk_prob": False, "q_lora_rank": None},
+    "deepseek3-halves": _V3 | {"rope_interleave": False, "attention_bias": True},
+    "mistral4": _MISTRAL4,
 }
-ONLY_HUGGINGFACE = ("qwen3moe-sparse",)  # what a GGUF file cannot say
+ONLY_HUGGINGFACE = ("qwen3moe-sparse", "deepseek3-halves")  # what a GGUF file cannot say
 ARCHITECTURES = {"mixtral": "llama", "qwen3_moe": "qwen3moe", "deepseek_v2": "deepseek2", "deepseek_v3": "deepseek2",
                  "glm4_moe": "glm4moe", "gpt_oss": "gpt-oss", "llama4_text": "llama4"}  # fmt: skip
 CLASSES = {"mixtral": "Mixtral", "qwen3_moe": "Qwen3Moe", "olmoe": "Olmoe", "deepseek_v2": "DeepseekV2",
@@ -104,7 +111,10 @@ def _latent_shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
         shapes |= {"q_a_proj": (q_rank, d), "q_a_layernorm": (q_rank,), "q_b_proj": (h * (n + p), q_rank)}
     else:
         shapes["q_proj"] = (h * (n + p), d)
-    return {f"self_attn.{name}.weight": shape for name, shape in shapes.items()}
+    named = {f"self_attn.{name}.weight": shape for name, shape in shapes.items()}
+    if config.get("attention_bias"):
+        named |= {f"self_attn.{name}.bias": shapes[name][:1] for name in ("q_a_proj", "kv_a_proj_with_mqa", "o_proj")}
+    return named
 
 
 def _feed_forward_shapes(prefix: str, d: int, f: int, names: str = "gate_proj up_proj down_proj") -> dict[str, tuple[int, ...]]:
@@ -243,6 +253,9 @@ def _latent_keys(config: dict[str, Any], naive: bool) -> dict[str, Any]:
     keys: dict[str, Any] = {"attention.kv_lora_rank": rank, "rope.dimension_count": p}
     if config["q_lora_rank"]:
         keys["attention.q_lora_rank"] = config["q_lora_rank"]
+    yarn = config.get("rope_scaling") or config.get("rope_parameters")
+    if yarn:
+        keys |= {"rope.scaling.yarn_log_multiplier": 0.1 * yarn["mscale_all_dim"]}
     if naive:
         return keys | {"attention.key_length": n + p, "attention.value_length": v}
     return keys | {"attention.head_count_kv": 1, "attention.key_length": rank + p, "attention.value_length": rank,

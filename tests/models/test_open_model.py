@@ -19,7 +19,19 @@ def opened(name, kind, folder, quant="F32", **changes):
 
 
 def test_known_architectures():
-    assert known_architectures() == ["gemma", "gemma2", "gemma3", "llama", "olmoe", "phi3", "qwen2", "qwen3", "qwen3moe"]
+    assert known_architectures() == [
+        "deepseek2",
+        "gemma",
+        "gemma2",
+        "gemma3",
+        "llama",
+        "mistral4",
+        "olmoe",
+        "phi3",
+        "qwen2",
+        "qwen3",
+        "qwen3moe",
+    ]
 
 
 @pytest.mark.parametrize("kind", ["gguf", "huggingface"])

@@ -33,7 +33,7 @@ def with_keys(checkpoint: Checkpoint, **changes) -> Checkpoint:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model_type": "bert"}, "'bert' is not known; this version runs gemma"),
+        ({"model_type": "bert"}, "'bert' is not known; this version runs deepseek2, gemma"),
         ({"model_type": "phimoe"}, "mixture-of-experts comes later"),
         ({"model_type": None}, "no model_type"),
         ({"model_type": "../../evil"}, "not known"),

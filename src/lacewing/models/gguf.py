@@ -29,6 +29,7 @@ def read_gguf(checkpoint: Checkpoint, architecture: Architecture) -> ModelConfig
     layers = keys.integer("block_count", low=predicting + 1, high=1024) - predicting
     width, heads = keys.integer("embedding_length"), _heads(keys)
     latent = gguf_latent(keys, tensors) if architecture.latent else None
+    key_heads = keys.integer("attention.head_count_kv", heads)
     head_width = latent.nope + latent.rope if latent else _head_width(keys, width // heads)
     trained = keys.integer("context_length", high=2**31)
     windows = _windows(keys, layers)
@@ -38,7 +39,7 @@ def read_gguf(checkpoint: Checkpoint, architecture: Architecture) -> ModelConfig
         layers=layers,
         width=width,
         heads=heads,
-        key_heads=keys.integer("attention.head_count_kv", heads) if latent is None else 1,
+        key_heads=key_heads if latent is None else 1,
         head_width=head_width,
         feed_forward=keys.integer("feed_forward_length"),
         vocab_size=_vocab_size(keys, checkpoint),
@@ -148,7 +149,7 @@ def _yarn(keys: Keys, rope: RopeConfig, magnitude: float) -> RopeConfig:
     magnitude *= yarn_magnitude(rope.factor) / (yarn_magnitude(rope.factor, scale) if scale else 1)
     fast = keys.number("rope.scaling.yarn_beta_fast", 32, low=1e-3, high=1e6)
     slow = keys.number("rope.scaling.yarn_beta_slow", 1, low=1e-3, high=1e6)
-    return replace(rope, magnitude=magnitude, beta_fast=fast, beta_slow=slow)
+    return replace(rope, magnitude=magnitude, beta_fast=fast, beta_slow=slow, log_multiplier=scale)
 
 
 def _values(tensors: Mapping[str, TensorInfo], name: str) -> tuple[float, ...]:

@@ -71,6 +71,7 @@ def read_huggingface(checkpoint: Checkpoint, architecture: Architecture, bf16: b
     _refuse_unsupported(keys, mixed)
     layers, width, heads = keys.integer("num_hidden_layers", high=1024), keys.integer("hidden_size"), _heads(keys)
     latent = huggingface_latent(keys) if architecture.latent else None
+    key_heads = keys.integer("num_key_value_heads", heads)
     head_width = keys.integer("head_dim", max(width // heads, 1), high=2**16)
     if latent is not None:
         head_width = latent.nope + latent.rope
@@ -81,7 +82,7 @@ def read_huggingface(checkpoint: Checkpoint, architecture: Architecture, bf16: b
         layers=layers,
         width=width,
         heads=heads,
-        key_heads=keys.integer("num_key_value_heads", heads) if latent is None else 1,
+        key_heads=key_heads if latent is None else 1,
         head_width=head_width,
         feed_forward=keys.integer("intermediate_size"),
         vocab_size=keys.integer("vocab_size"),
@@ -102,6 +103,8 @@ def read_huggingface(checkpoint: Checkpoint, architecture: Architecture, bf16: b
     config = architecture.huggingface(keys, replace(config, **switches))
     if bf16 and config.embedding_scale != 1:
         config = replace(config, embedding_scale=_to_bf16(config.embedding_scale))
+    if config.rope.query_beta and config.temperature is None:
+        raise keys.error("llama_4_scaling_beta", "is set, which this version does not know for this architecture")
     keys.refuse_unknown(_HARMLESS, _INERT)
     return config
 
@@ -182,7 +185,8 @@ def _rope(keys: Keys, parameters: Keys, head_width: int, trained: int, theta: st
     rope = RopeConfig(int(head_width * partial), base, kind)
     if kind != "none":
         rope = _scaled(keys, parameters, rope, trained)
-    parameters.refuse_unknown(("finetuned", "original_max_position_embeddings"), {"factor": (1,)})
+    harmless = ("finetuned", "original_max_position_embeddings", "max_position_embeddings")
+    parameters.refuse_unknown(harmless, {"factor": (1,)})
     return rope
 
 
@@ -206,6 +210,8 @@ def _scaled(keys: Keys, parameters: Keys, rope: RopeConfig, trained: int) -> Rop
         scales = [parameters.number(name, 0, low=0, high=1e3) for name in ("mscale", "mscale_all_dim")]
         if rope.magnitude is None and all(scales):
             rope = replace(rope, magnitude=yarn_magnitude(factor, scales[0]) / yarn_magnitude(factor, scales[1]))
+        beta = parameters.number("llama_4_scaling_beta", 0, low=0, high=1e3)
+        rope = replace(rope, log_multiplier=scales[1], query_beta=beta)
         fast, slow = parameters.number("beta_fast", 32, low=0, high=1e6), parameters.number("beta_slow", 1, low=0, high=1e6)
         return replace(rope, beta_fast=fast or 32, beta_slow=slow or 1, truncate=parameters.flag("truncate", True))
     return rope

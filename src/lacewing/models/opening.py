@@ -21,9 +21,10 @@ from lacewing.program.check import check_program
 from lacewing.program.ops import Embed, ExpertLinear, Logits
 from lacewing.program.program import Program
 
-MODEL_TYPES = {"mistral": "llama", "gemma3_text": "gemma3", "mixtral": "llama", "qwen3_moe": "qwen3moe"}  # who shares a file
-_MIXTURES = ("qwen2_moe", "qwen2moe", "phimoe", "deepseek2", "deepseek_v2", "deepseek_v3",
-             "llama4", "llama4_text", "gpt_oss", "gpt-oss", "granitemoe", "glm4moe", "glm4_moe")  # fmt: skip
+MODEL_TYPES = {"mistral": "llama", "gemma3_text": "gemma3", "mixtral": "llama", "qwen3_moe": "qwen3moe",
+               "deepseek_v2": "deepseek2", "deepseek_v3": "deepseek2", "kimi_k2": "deepseek2"}  # fmt: skip  # who shares a file
+_MIXTURES = ("qwen2_moe", "qwen2moe", "phimoe", "llama4", "llama4_text", "gpt_oss", "gpt-oss", "granitemoe", "glm4moe",
+             "glm4_moe")  # fmt: skip
 
 
 @dataclass(frozen=True)

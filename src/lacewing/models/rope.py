@@ -28,6 +28,8 @@ class RopeConfig:
     truncate: bool = True
     low_factor: float = 1.0
     high_factor: float = 4.0
+    log_multiplier: float = 0.0  # mscale_all_dim of yarn, for architectures that scale attention by it
+    query_beta: float = 0.0  # of a temperature by position, which some checkpoints keep among the rotation's numbers
     divisors: tuple[float, ...] = ()  # of the frequencies, made by the converter (llama3 in GGUF)
     short_divisors: tuple[float, ...] = ()
     long_divisors: tuple[float, ...] = ()

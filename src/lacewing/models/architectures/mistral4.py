@@ -1,0 +1,49 @@
+"""Mistral Small 4: DeepSeek blocks, a softmax router and a temperature by position. Reference: transformers mistral4."""
+
+from dataclasses import replace
+
+from lacewing.models.architectures import deepseek2
+from lacewing.models.config import ModelConfig, TemperatureConfig
+from lacewing.models.keys import Keys
+
+
+def huggingface(keys: Keys, config: ModelConfig) -> ModelConfig:
+    config = deepseek2.huggingface(keys, config)
+    if not config.rope.query_beta:
+        return config
+    return replace(config, temperature=TemperatureConfig(config.rope.query_beta, config.rope.original_context))
+
+
+def gguf(keys: Keys, config: ModelConfig) -> ModelConfig:
+    """The converter leaves the temperature out. The magnitude of YaRN is applied, as transformers does."""
+    multiplier = 10 * config.rope.log_multiplier
+    config = deepseek2.gguf(keys, config)
+    config = deepseek2.scaled(config, deepseek2.latent_of(config), config.rope, multiplier)
+    if config.temperature is None and config.rope.kind == "yarn":
+        config = replace(config, temperature=TemperatureConfig(0.1, config.rope.original_context))
+    return config
+
+
+ARCHITECTURE = replace(
+    deepseek2.ARCHITECTURE,
+    name="mistral4",
+    huggingface=huggingface,
+    gguf=gguf,
+    mixture={"group_best": 2},
+    defaults={
+        "mistral4": deepseek2.V2
+        | {
+            "max_position_embeddings": 1048576,
+            "vocab_size": 131072,
+            "n_routed_experts": 128,
+            "n_shared_experts": 1,
+            "num_experts_per_tok": 4,
+            "moe_intermediate_size": 2048,
+            "topk_method": "plain",
+            "norm_topk_prob": True,
+            "kv_lora_rank": 256,
+            "q_lora_rank": 1024,
+            "qk_nope_head_dim": 64,
+        }
+    },
+)
