@@ -32,12 +32,29 @@ STEP_GENERATION, STEP_BARRIER, STEP_STOP, STEP_ASLEEP, STEP_LINE = 128, 256, 384
 # Ops. `counter` is the op's work counter; `bytes`, `bytes_stride` say where to put the quantised result, 0 for nowhere.
 EMBED = layout("Embed", "weight row_bytes width out out_stride scale unpack blocks block_bytes block_columns sub_block shift")
 NORM = layout("Norm", "x x_stride out out_stride width heads weight eps add add_stride bytes bytes_stride")
-QUANTISE = layout("Quantise", "counter x x_stride width to to_stride outputs")
-LINEAR = layout(
-    "Linear",
-    "counter weight rows row_bytes blocks block_bytes block_columns unpack dot shift x x_stride x_scales x_sums sum_bytes "
-    "out out_stride bias outputs next",
+QUANTISE = layout("Quantise", "counter x x_stride width to to_stride outputs parts")
+# `x_offsets`: address of int64, where the row of each token lies behind x.
+_LINEAR = (
+    "counter weight rows row_bytes blocks block_bytes block_columns unpack dot shift x x_offsets x_scales x_sums sum_bytes "
+    "out out_stride bias"
 )
+LINEAR = layout("Linear", f"{_LINEAR} outputs next")
+# The linear of the chosen experts begins like any other; `weight` and `bias` are addresses of int64 tables of addresses, one
+# an expert. `parts`: active experts a token; `x_part`: bytes from one part's x to the next, 0 if they share it. `groups`:
+# what `route.group` makes.
+_EXPERTS = "groups experts parts x_stride x_part out_part factor factor_stride"
+EXPERTS = layout("Experts", f"{_LINEAR} {_EXPERTS}")
+EXPERT_ROWS = layout("ExpertRows", f"counter weight rows row_bytes width x out out_stride bias dequantise blocks {_EXPERTS}")
+ROUTE = layout(
+    "Route",
+    "logits logits_stride ids ids_stride weights weights_stride experts active sigmoid bias groups groups_used group_best "
+    "renormalise scale",
+)
+GROUP = layout("Group", "ids ids_stride active experts to")
+# What `route.group` writes, int64: how many experts were chosen, then (from GROUPS_HEAD on) their ids, where the pairs of each
+# begin, and all pairs (token * active + part) expert by expert; each list has room for its most.
+GROUPS_HEAD = 64
+COMBINE = layout("Combine", "x x_stride weights weights_stride out out_stride width active add add_stride")
 ROWS = layout("Rows", "counter weight rows row_bytes width x x_stride out out_stride bias outputs chunk dequantise blocks")
 GATHER = layout("Gather", "x x_stride width out out_stride")
 ANGLES = layout("Angles", "frequencies pairs magnitude out")
@@ -47,9 +64,9 @@ ATTENTION = layout(
     "counter q q_stride out out_stride heads key_heads key_width value_width keys values scale softcap window "
     "bytes bytes_stride group",
 )
-GATED = layout("Gated", "counter gate gate_stride up up_stride out out_stride width bytes bytes_stride")
+GATED = layout("Gated", "counter gate gate_stride up up_stride out out_stride width bytes bytes_stride alpha limit")
 CAP = layout("Cap", "counter x width scale limit")
 READ = layout("Read", "source bytes sink")
 
 # A dot kernel's job: a tile times some tokens (kernels/dot.py).
-JOB = layout("Job", "tile blocks xq xd xs stride tokens acc shift")
+JOB = layout("Job", "tile blocks xq xd xs offsets tokens acc shift")

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from lacewing.backends.base import StepLimits, WeightView
+from lacewing.backends.cpu import lower_experts
 from lacewing.backends.cpu.arguments import ANGLES, ATTENTION, CAP, EMBED, GATED, GATHER, LINEAR, NORM, QUANTISE, ROWS
 from lacewing.backends.cpu.heads import HeadJobs
 from lacewing.backends.cpu.isa import host_isa
@@ -90,16 +91,29 @@ class Lowering:
     def bytes_stride(self, width: int) -> int:
         return (width * 15 // 8 + 63) // 64 * 64
 
-    def bytes_of(self, view: View) -> int:
-        """Address of the quantised form of a view; made by the op that made the view, or by an op of its own."""
+    def offsets(self, stride: int) -> int:
+        """Address of where the rows of a step's tokens begin, int64, for rows `stride` bytes apart."""
+        name = f"offsets {stride}"
+        if name not in self.memory.kept:
+            self.memory.kept[name] = aligned(8 * self.limits.chunk, np.int64)
+            self.memory.kept[name][:] = stride * np.arange(self.limits.chunk)
+        return int(self.memory.kept[name].ctypes.data)
+
+    def bytes_of(self, view: View, parts: int = 1) -> int:
+        """Address of the quantised form of a view, each of its `parts` a row of its own; made by the op that made the view, or
+        by an op of its own."""
         if view in self.quantised:
             return self.quantised[view]
+        width = view.width // parts
+        stride = self.bytes_stride(width)
         area = f"{view.buffer.name}[{view.start}:{view.start + view.width}] bytes"
-        to, stride = self.memory.area(area, self.limits.chunk * self.bytes_stride(view.width)), self.bytes_stride(view.width)
-        if view in self.fusable:
+        to = self.memory.area(area, self.limits.chunk * parts * stride)
+        if view in self.fusable and parts == 1:
             self.fusable[view].set(bytes=to, bytes_stride=stride)
         else:
-            self.ops.append(self.quantise_op(view, to, stride, outputs=0))
+            made = self.quantise_op(view, to, stride, outputs=0)
+            made.set(width=width, parts=parts)
+            self.ops.append(made)
         self.quantised[view] = to
         return to
 
@@ -161,7 +175,15 @@ class Lowering:
     def quantise_op(self, x: View, to: int, to_stride: int, outputs: int) -> LoweredOp:
         at, stride = self.at(x), self.stride(x)
         return LoweredOp(
-            "activations.quantise_rows", QUANTISE, x=at, x_stride=stride, width=x.width, to=to, to_stride=to_stride, outputs=outputs
+            "activations.quantise_rows",
+            QUANTISE,
+            x=at,
+            x_stride=stride,
+            width=x.width,
+            to=to,
+            to_stride=to_stride,
+            outputs=outputs,
+            parts=1,
         )
 
     def lower_Linear(self, op: ops.Linear, rest: tuple[Op, ...]) -> None:
@@ -191,7 +213,7 @@ class Lowering:
             return LoweredOp(
                 "linear.linear", LINEAR, block_bytes=quant.block_bytes, block_columns=quant.block_elements,
                 unpack=self.kernel(kinds.unpack), dot=self.kernel(kinds.dot), shift=kinds.shift or 0,
-                x_stride=self.bytes_stride(width), x_scales=width, x_sums=int(width * kinds.sums_at),
+                x_offsets=self.offsets(self.bytes_stride(width)), x_scales=width, x_sums=int(width * kinds.sums_at),
                 sum_bytes=kinds.sum_bytes, **words,
             )  # fmt: skip
         words |= {"x_stride": x_stride, "width": width, "chunk": max(4, min(64, rows // 32 // 4 * 4))}
@@ -259,3 +281,17 @@ class Lowering:
         if op.scale != 1.0 or op.softcap:
             scale, limit = float_word(op.scale), float_word(op.softcap or 0.0)
             self.emit(LoweredOp("elementwise.scale_and_cap", CAP, x=out, width=vocab, scale=scale, limit=limit))
+
+    # ---- mixtures of experts: lower_experts.py ----
+
+    def lower_Route(self, op: ops.Route, rest: tuple[Op, ...]) -> None:
+        lower_experts.lower_route(self, op)
+
+    def lower_ExpertLinear(self, op: ops.ExpertLinear, rest: tuple[Op, ...]) -> None:
+        lower_experts.lower_expert_linear(self, op)
+
+    def lower_ClampedActivation(self, op: ops.ClampedActivation, rest: tuple[Op, ...]) -> None:
+        lower_experts.lower_clamped_activation(self, op)
+
+    def lower_Combine(self, op: ops.Combine, rest: tuple[Op, ...]) -> None:
+        lower_experts.lower_combine(self, op)

@@ -84,15 +84,18 @@ def quantise(x, row, width, first, count):
 
 
 def quantise_rows(args, state, thread, threads):
-    """All rows, or those of which logits are wanted (gathered), in pieces of 256 columns."""
+    """All rows, or those of which logits are wanted (gathered), in pieces of 256 columns. A row may consist of several parts."""
     x, x_stride, width = peek_i64(args + QUANTISE.x), peek_i64(args + QUANTISE.x_stride), peek_i64(args + QUANTISE.width)
     to, to_stride, outputs = peek_i64(args + QUANTISE.to), peek_i64(args + QUANTISE.to_stride), peek_i64(args + QUANTISE.outputs)
     rows, picks = peek_i64(state + (STATE.outputs if outputs else STATE.tokens)), peek_i64(state + STATE.rows)
+    parts = peek_i64(args + QUANTISE.parts)
     pieces = (width + 255) // 256
     while True:
         index = atomic_add(peek_i64(args + QUANTISE.counter), 1)
-        if index >= rows * pieces:
+        if index >= rows * parts * pieces:
             break
         row, first = index // pieces, index % pieces * 256
-        source = peek_i32(picks + 4 * row) if outputs else row
-        quantise(x + source * x_stride + 4 * first, to + row * to_stride, width, first, min(256, width - first))
+        source = peek_i32(picks + 4 * row) if outputs else row // parts
+        quantise(
+            x + source * x_stride + 4 * (row % parts * width + first), to + row * to_stride, width, first, min(256, width - first)
+        )

@@ -84,25 +84,25 @@ def _madd(b: ir.IRBuilder, x: ir.Value, y: ir.Value) -> ir.Value:
 
 
 def make_dot_step(minimum: bool, sub_block: int, small: bool) -> Any:
-    """One sub-block of a tile times some tokens: `step(acc, w, scale, least, shift, xq, xd, xs, stride) -> acc`.
+    """One sub-block of a tile times some tokens: `step(acc, w, scale, least, shift, xq, xd, xs, offsets) -> acc`.
 
-    acc: tuple of f32v, one a token; w: address of sub_block/4 registers; scale, least: f32v; xq, xd, xs: addresses of the
-    first token's bytes, scale and sum of this sub-block, those of the next token `stride` bytes on.
+    acc: tuple of f32v, one a token; w: address of sub_block/4 registers; scale, least: f32v; xq, xd, xs: where bytes, scale
+    and sum of this sub-block would be for a token at offset 0; offsets: address of the tokens' offsets, int64.
     With `minimum`, least * (float sum at xs) is added; else the true weight is w - 2**shift, and xs points to minus the
     sum of the bytes as int32.
     """
 
     @intrinsic
-    def step(typingctx, acc, w, scale, least, shift, xq, xd, xs, stride):
+    def step(typingctx, acc, w, scale, least, shift, xq, xd, xs, offsets):
         def codegen(context: Any, b: ir.IRBuilder, sig: Any, values: Any) -> ir.Value:
-            acc, w, scale, least, shift, xq, xd, xs, stride = values
+            acc, w, scale, least, shift, xq, xd, xs, offsets = values
             offset = splat(b, b.trunc(shift, I32))
             registers = [emit_load(b, w, 4 * LANES * i, I32V) for i in range(sub_block // 4)]
             made, tokens = acc, sig.args[0].count
             chains = 2 if tokens <= 2 else 1  # few tokens alone do not fill the multipliers' latency
             for token in range(tokens):
-                ahead = b.mul(stride, ir.Constant(stride.type, token))
-                xq_t, xd_t, xs_t = (b.add(p, ahead) for p in (xq, xd, xs))
+                behind = emit_load(b, offsets, 8 * token, I64)
+                xq_t, xd_t, xs_t = (b.add(p, behind) for p in (xq, xd, xs))
                 sums = [constant(I32V, 0) if minimum else b.shl(splat(b, emit_load(b, xs_t, 0, I32)), offset)]
                 sums += [constant(I32V, 0)] * (chains - 1)
                 for i, register in enumerate(registers):
@@ -164,28 +164,27 @@ def make_dot_kernel(minimum: bool, sub_block: int, small: bool = True) -> Any:
     halves, block_registers, sum_bytes = 32 // sub_block, sub_block // 4 * VECTOR_BYTES, 4 * (32 // sub_block)
 
     @inline
-    def run(acc, tile, blocks, shift, xq, xd, xs, stride):
+    def run(acc, tile, blocks, shift, xq, xd, xs, offsets):
         for block in range(blocks):
             for half in range(halves):
                 s = halves * block + half
                 scale, least = load_f32(tile + SCALES + VECTOR_BYTES * s), load_f32(tile + MINIMA + VECTOR_BYTES * s)
                 at = xs + sum_bytes * block + 4 * half
-                acc = step(acc, tile + block_registers * s, scale, least, shift, xq + sub_block * s, xd + 4 * block, at, stride)
+                acc = step(acc, tile + block_registers * s, scale, least, shift, xq + sub_block * s, xd + 4 * block, at, offsets)
         return acc
 
     def kernel(job, _1, _2, _3):
         tile, blocks, shift = peek_i64(job + JOB.tile), peek_i64(job + JOB.blocks), peek_i64(job + JOB.shift)
         xq, xd, xs = peek_i64(job + JOB.xq), peek_i64(job + JOB.xd), peek_i64(job + JOB.xs)
-        stride, tokens, p = peek_i64(job + JOB.stride), peek_i64(job + JOB.tokens), peek_i64(job + JOB.acc)
+        offsets, tokens, p = peek_i64(job + JOB.offsets), peek_i64(job + JOB.tokens), peek_i64(job + JOB.acc)
         while tokens >= MAX_TOKENS:
-            store_many(p, run(load_many(p), tile, blocks, shift, xq, xd, xs, stride))
-            ahead = MAX_TOKENS * stride
-            xq, xd, xs, p, tokens = xq + ahead, xd + ahead, xs + ahead, p + MAX_TOKENS * VECTOR_BYTES, tokens - MAX_TOKENS
+            store_many(p, run(load_many(p), tile, blocks, shift, xq, xd, xs, offsets))
+            offsets, p, tokens = offsets + 8 * MAX_TOKENS, p + MAX_TOKENS * VECTOR_BYTES, tokens - MAX_TOKENS
         while tokens >= 2:
-            store_two(p, run(load_two(p), tile, blocks, shift, xq, xd, xs, stride))
-            xq, xd, xs, p, tokens = xq + 2 * stride, xd + 2 * stride, xs + 2 * stride, p + 2 * VECTOR_BYTES, tokens - 2
+            store_two(p, run(load_two(p), tile, blocks, shift, xq, xd, xs, offsets))
+            offsets, p, tokens = offsets + 16, p + 2 * VECTOR_BYTES, tokens - 2
         if tokens:
-            store_one(p, run(load_one(p), tile, blocks, shift, xq, xd, xs, stride))
+            store_one(p, run(load_one(p), tile, blocks, shift, xq, xd, xs, offsets))
 
     return kernel
 

@@ -1,18 +1,23 @@
 """Ops that treat every column alike: the gated activation, the soft-cap of logits."""
 
-from lacewing.backends.cpu.arguments import CAP, GATED, SCRATCH_BYTES, STATE
+from lacewing.backends.cpu.arguments import CAP, COMBINE, GATED, SCRATCH_BYTES, STATE
 from lacewing.backends.cpu.kernels.activations import quantise
 from lacewing.backends.cpu.kernels.functions import gelu_tanh, sigmoid, tanh
 from lacewing.backends.cpu.kernels.simd import (
     LANES,
     atomic_add,
+    fma,
+    fma1,
     inline,
     load_f32,
+    max_f32,
+    min_f32,
     peek_f32,
     peek_i64,
     poke_f32,
     splat_f32,
     store_f32,
+    sum_f32,
 )
 
 PIECE = 256  # columns that a thread takes at once
@@ -58,6 +63,60 @@ def make_gated(activation):
                 quantise(to, quantised + t * quantised_stride, width, first, count)
 
     return kernel
+
+
+def clamped(args, state, thread, threads):
+    """out = g sigmoid(alpha g) (u + 1), g = min(gate, limit), u = clamp(up, -limit, limit): gpt-oss's activation."""
+    gate, up, out = peek_i64(args + GATED.gate), peek_i64(args + GATED.up), peek_i64(args + GATED.out)
+    alpha, limit, width = peek_f32(args + GATED.alpha), peek_f32(args + GATED.limit), peek_i64(args + GATED.width)
+    scratch = peek_i64(state + STATE.scratch) + thread * SCRATCH_BYTES
+    tokens = peek_i64(state + STATE.tokens)
+    while True:
+        t = atomic_add(peek_i64(args + GATED.counter), 1)
+        if t >= tokens:
+            break
+        g, u = gate + t * peek_i64(args + GATED.gate_stride), up + t * peek_i64(args + GATED.up_stride)
+        to = out + t * peek_i64(args + GATED.out_stride)
+        whole = width - width % LANES
+        for i in range(0, whole, LANES):
+            store_f32(to + 4 * i, clamp_gate(load_f32(g + 4 * i), load_f32(u + 4 * i), alpha, limit))
+        for i in range(whole, width):  # one value in a register of its own
+            poke_f32(scratch, sum_f32(clamp_gate(splat_f32(peek_f32(g + 4 * i)), splat_f32(peek_f32(u + 4 * i)), alpha, limit)))
+            poke_f32(to + 4 * i, peek_f32(scratch) / LANES)
+
+
+@inline
+def clamp_gate(gate, up, alpha, limit):
+    g = min_f32(gate, splat_f32(limit))
+    u = min_f32(max_f32(up, splat_f32(0.0 - limit)), splat_f32(limit))
+    return g * sigmoid(g * splat_f32(alpha)) * (u + splat_f32(1.0))
+
+
+def combine(args, state, thread, threads):
+    """out = sum over a of weights[a] * x[a], in the order of a, then + add. Threads share (token, 64 columns) evenly."""
+    active, width = peek_i64(args + COMBINE.active), peek_i64(args + COMBINE.width)
+    pieces = (width + 63) // 64
+    todo = pieces * peek_i64(state + STATE.tokens)
+    weights, add = peek_i64(args + COMBINE.weights), peek_i64(args + COMBINE.add)
+    for index in range(todo * thread // threads, todo * (thread + 1) // threads):
+        t, first = index // pieces, index % pieces * 64
+        last = min(first + 64, width)
+        x = peek_i64(args + COMBINE.x) + t * peek_i64(args + COMBINE.x_stride)
+        w = weights + t * peek_i64(args + COMBINE.weights_stride)
+        out = peek_i64(args + COMBINE.out) + t * peek_i64(args + COMBINE.out_stride)
+        more = add + t * peek_i64(args + COMBINE.add_stride)
+        whole = first + (last - first) // LANES * LANES
+        for c in range(first, whole, LANES):
+            total = splat_f32(0.0)
+            for a in range(active):
+                factor = splat_f32(peek_f32(w + 4 * a) if weights else 1.0)
+                total = fma(factor, load_f32(x + 4 * (a * width + c)), total)
+            store_f32(out + 4 * c, total + load_f32(more + 4 * c) if add else total)
+        for c in range(whole, last):
+            rest = 0.0
+            for a in range(active):
+                rest = fma1(peek_f32(w + 4 * a) if weights else 1.0, peek_f32(x + 4 * (a * width + c)), rest)
+            poke_f32(out + 4 * c, rest + peek_f32(more + 4 * c) if add else rest)
 
 
 gated_silu = make_gated(silu)

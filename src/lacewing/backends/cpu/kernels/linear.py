@@ -28,7 +28,7 @@ def linear(args, state, thread, threads):
     tile, acc, job = scratch, scratch + TILE_BYTES + 128, scratch + TILE_BYTES
     tokens = peek_i64(state + (STATE.outputs if peek_i64(args + LINEAR.outputs) else STATE.tokens))
     poke_i64(job + JOB.tile, tile)
-    poke_i64(job + JOB.stride, peek_i64(args + LINEAR.x_stride))
+    poke_i64(job + JOB.offsets, peek_i64(args + LINEAR.x_offsets))
     poke_i64(job + JOB.tokens, tokens)
     poke_i64(job + JOB.acc, acc)
     poke_i64(job + JOB.shift, peek_i64(args + LINEAR.shift))
