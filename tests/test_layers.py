@@ -42,6 +42,7 @@ LIBRARIES = {
     "jinja2": ("text",),
     "huggingface_hub": ("hub",),
     "rich": ("cli", "chat"),
+    "markdown_it": ("chat",),
     "typer": ("cli",),
     "prompt_toolkit": ("chat",),
     "psutil": ("weights", "backends"),

@@ -4,8 +4,16 @@ from __future__ import annotations
 
 from typing import TextIO
 
-# A model's text may hold escape sequences that change the terminal; only line ends and tabs are let through.
-_CONTROL = {code: "\N{REPLACEMENT CHARACTER}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
+# A model's text may hold escape sequences that change the terminal; only line ends and tabs are let through. Two characters
+# of Unicode turn the direction of what follows, so that a line reads as something else than it is.
+_CONTROL: dict[int, str | None] = {
+    code: "\N{REPLACEMENT CHARACTER}" for code in (*range(32), *range(127, 160), 0x202D, 0x202E) if chr(code) not in "\n\t"
+}
+
+
+def clean(text: str) -> str:
+    """The text with nothing in it that a terminal would obey; the end of a Windows line is a plain one."""
+    return text.replace("\r\n", "\n").translate(_CONTROL)
 
 
 class Output:
@@ -18,7 +26,7 @@ class Output:
     def write(self, text: str) -> None:
         if text:
             self._fresh = text.endswith("\n")
-            self.stream.write(text.translate(_CONTROL) if self._terminal else text)
+            self.stream.write(clean(text) if self._terminal else text)
             self.stream.flush()
 
     def end_line(self) -> None:

@@ -1,0 +1,92 @@
+"""A session in a pipe: lines in, plain text out. No colours, no bars, no questions but those that the next line answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TextIO
+
+from lacewing.chat.command import Reply
+from lacewing.chat.events import Delta, Event, Face, Notice
+from lacewing.chat.output import Output, clean
+from lacewing.chat.terminal.replies import plain_lines
+
+QUOTES = '"""'  # on a line of their own: what stands between two of them is one message
+
+
+class PlainView:
+    """Answers and what commands say go to `out`, problems to `problems`. A prompt is shown when both ends are a terminal."""
+
+    def __init__(self, source: TextIO, out: TextIO, problems: TextIO, *, thoughts: bool = False):
+        self._source, self._problems, self._thoughts = source, problems, thoughts
+        self._output = Output(out)
+        self._prompted = source.isatty() and out.isatty()
+
+    def read(self) -> str | None:
+        """The next message or command; empty lines are passed over. None at the end."""
+        while True:
+            line = self._line("> ")
+            if line is None:
+                return None
+            if line.strip() == QUOTES:
+                return self._quoted()
+            if line.strip():
+                return line.strip()
+
+    def _line(self, prompt: str) -> str | None:
+        if self._prompted:
+            self._output.write(prompt)
+        try:
+            line = self._source.readline()
+        except UnicodeDecodeError:
+            self.problem("a line is not UTF-8 text; it is passed over")
+            return ""
+        return line.rstrip("\r\n") if line else None
+
+    def _quoted(self) -> str:
+        lines: list[str] = []
+        while (line := self._line("  ")) is not None and line.strip() != QUOTES:
+            lines.append(line)
+        return "\n".join(lines)
+
+    def face(self) -> Face:
+        return Face(confirm=self._confirm)
+
+    def _confirm(self, question: str) -> bool:
+        """The next line answers."""
+        self._output.end_line()
+        self._output.write(f"{question} [y/N] ")
+        answer = (self._line("") or "").strip().lower() in ("y", "yes")
+        self._output.write("" if self._prompted else f"{'yes' if answer else 'no'}\n")
+        return answer
+
+    def show(self, reply: Reply) -> None:
+        for line in plain_lines(reply):
+            self._output.write(line + "\n")
+
+    def answer(self, events: Iterator[Event], *, unfolded: bool = False) -> None:
+        """The text of an answer; thoughts only when they are to be shown."""
+        thinking = False
+        try:
+            for event in events:
+                if isinstance(event, Notice):
+                    self.note(event.text)
+                elif isinstance(event, Delta) and (event.kind == "text" or unfolded):
+                    if thinking and event.kind == "text":
+                        self._output.end_line()
+                    thinking = event.kind == "reasoning"
+                    self._output.write(event.text)
+        finally:
+            self._output.end_line()
+
+    def note(self, text: str) -> None:
+        self._output.end_line()
+        print(f"lacewing: {clean(text)}", file=self._problems, flush=True)
+
+    def problem(self, text: str) -> None:
+        self.note(" ".join(text.split()))
+
+    def busy(self) -> None:
+        """A line is about to be worked on."""
+
+    def idle(self) -> None:
+        """The work is done."""

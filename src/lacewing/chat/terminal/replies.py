@@ -1,0 +1,88 @@
+"""What a command answers, for a screen (rich) and for a pipe (plain text)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from lacewing.chat.command import Columns, Reply, Table
+from lacewing.chat.output import clean
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.text import Text
+
+DIFF_STYLES = {"+": "green", "-": "red", "@": "cyan"}
+
+
+def plain_lines(reply: Reply) -> Iterator[str]:
+    """Text as it is, tables with their columns aligned, columns one below the other."""
+    if reply.text:
+        yield from reply.text.split("\n")
+    if isinstance(reply.data, Table):
+        rows = (reply.data.headings, *reply.data.rows) if any(reply.data.headings) else reply.data.rows
+        widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))] if rows else []
+        for row in rows:
+            yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+    elif isinstance(reply.data, Columns):
+        for heading, text in zip(reply.data.headings, reply.data.texts, strict=True):
+            yield f"--- {heading}"
+            yield from text.rstrip("\n").split("\n")
+
+
+def renderables(reply: Reply) -> Iterator[RenderableType]:
+    """The same for rich. Everything is cleaned: names and texts may come from a model or a file."""
+    from rich.text import Text
+
+    if reply.text:
+        text = clean(reply.text)
+        if reply.kind == "diff":
+            yield Text("\n").join(diff_line(line) for line in text.split("\n"))
+        elif reply.kind == "markdown":
+            from lacewing.chat.terminal.markdown import SafeMarkdown
+
+            yield SafeMarkdown(text)
+        elif reply.kind == "code":
+            from lacewing.chat.terminal.markdown import code
+
+            yield code(text, "text")
+        else:
+            yield Text(text)
+    if isinstance(reply.data, Table):
+        yield _table(reply.data)
+    elif isinstance(reply.data, Columns):
+        yield _columns(reply.data)
+
+
+def diff_line(line: str) -> Text:
+    """A line of a unified diff in its colour."""
+    from rich.text import Text
+
+    if line.startswith(("---", "+++")):
+        return Text(line, style="bold")
+    return Text(line, style=DIFF_STYLES.get(line[:1], ""))
+
+
+def _table(data: Table) -> RenderableType:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    table = RichTable(box=SIMPLE_HEAD, pad_edge=False, show_header=any(data.headings), header_style="bold")
+    for heading in data.headings:
+        table.add_column(Text(clean(heading)), overflow="fold")
+    for row in data.rows:
+        table.add_row(*(Text(clean(cell)) for cell in row))
+    return table
+
+
+def _columns(data: Columns) -> RenderableType:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    table = RichTable(box=SIMPLE_HEAD, expand=True, pad_edge=False, header_style="bold")
+    for heading in data.headings:
+        table.add_column(Text(clean(heading)), ratio=1, overflow="fold")
+    table.add_row(*(Text(clean(text)) for text in data.texts))
+    return table

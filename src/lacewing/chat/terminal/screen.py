@@ -1,0 +1,123 @@
+"""A session on a terminal: the editor, streamed Markdown, bars, questions."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from lacewing.chat.command import CommandTable, Reply
+from lacewing.chat.events import Event, Face
+from lacewing.chat.output import clean
+from lacewing.chat.terminal.answer import AnswerView, dimmed
+from lacewing.chat.terminal.clipboard import copy
+from lacewing.chat.terminal.completion import Source
+from lacewing.chat.terminal.progress import Bars
+from lacewing.chat.terminal.replies import renderables
+from lacewing.errors import OptionError
+
+
+class ScreenView:
+    """Standard output is a terminal, and so is standard input."""
+
+    def __init__(
+        self,
+        table: CommandTable,
+        sources: Mapping[str, Source],
+        toolbar: Callable[[int], str],
+        history: Path | None,
+    ):
+        from lacewing.chat.terminal.editor import Editor
+
+        self._console = Console(highlight=False, soft_wrap=False)
+        self._bars = Bars(sys.stdout)
+        self._thoughts = ""
+        self._echo: Any = None
+        line = lambda: toolbar(self._console.width - 1)  # noqa: E731
+        self._editor = Editor(table, sources, line, self._unfold, self.note, history)
+
+    def read(self) -> str | None:
+        return self._editor.read()
+
+    def face(self) -> Face:
+        return Face(progress=self._bars, confirm=self._confirm, edit=self._edit, copy=self._copy)
+
+    def show(self, reply: Reply) -> None:
+        self._bars.clear()
+        for content in renderables(reply):
+            self._console.print(content)
+
+    def answer(self, events: Iterator[Event], *, unfolded: bool = False) -> None:
+        """Stream it. Bars of the prompt's reading go when the first piece comes."""
+        view = AnswerView(self._console, unfolded=unfolded)
+        try:
+            view.show(self._without_bars(events))
+        finally:
+            self._thoughts = view.thoughts or self._thoughts
+
+    def _without_bars(self, events: Iterator[Event]) -> Iterator[Event]:
+        for event in events:
+            self._bars.clear()
+            yield event
+
+    def note(self, text: str) -> None:
+        self._bars.clear()
+        self._console.print(Text(clean(text), style="dim"))
+
+    def problem(self, text: str) -> None:
+        self._bars.clear()
+        self._console.print(Text(clean(text), style="red"))
+
+    def busy(self) -> None:
+        """What is typed while the model works is not echoed into its answer; it waits for the editor."""
+        with contextlib.suppress(ImportError, OSError, ValueError):
+            import termios
+
+            before = termios.tcgetattr(sys.stdin)
+            quiet = [*before[:3], before[3] & ~termios.ECHO, *before[4:]]
+            termios.tcsetattr(sys.stdin, termios.TCSANOW, quiet)
+            self._echo = before
+
+    def idle(self) -> None:
+        self._bars.clear()
+        if self._echo is not None:
+            import termios
+
+            termios.tcsetattr(sys.stdin, termios.TCSANOW, self._echo)
+            self._echo = None
+
+    def _confirm(self, question: str) -> bool:
+        self._bars.clear()
+        return self._editor.confirm(question)
+
+    def _unfold(self) -> None:
+        """The thoughts of the last answer."""
+        print("\n".join(dimmed(self._console, self._thoughts or "There are no thoughts to show.")))
+
+    def _edit(self, text: str) -> str | None:
+        """The text as $VISUAL or $EDITOR leaves it; None when it was not changed."""
+        self.idle()
+        command = os.environ.get("VISUAL") or os.environ.get("EDITOR") or ("notepad" if os.name == "nt" else "vi")
+        with tempfile.TemporaryDirectory(prefix="lacewing-") as folder:
+            file = Path(folder) / "message.md"
+            file.write_text(text, encoding="utf-8")
+            try:
+                code = subprocess.call([*shlex.split(command, posix=os.name != "nt"), str(file)])
+            except OSError as error:
+                raise OptionError(f"the editor {command!r} cannot be started: {error.strerror}; set EDITOR") from None
+            changed = file.read_text(encoding="utf-8", errors="replace")
+        if code:
+            raise OptionError(f"the editor {command!r} ended with code {code}; the message stays as it was")
+        return None if changed == text else changed
+
+    def _copy(self, text: str) -> None:
+        copy(text, sys.stdout)

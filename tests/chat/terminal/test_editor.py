@@ -1,0 +1,159 @@
+"""The editor driven by keys, and what it completes; no terminal is needed."""
+
+import os
+
+import pytest
+from prompt_toolkit.application import create_app_session
+from prompt_toolkit.completion import CompleteEvent
+from prompt_toolkit.document import Document
+from prompt_toolkit.input import create_pipe_input
+from prompt_toolkit.output import DummyOutput
+
+from lacewing.chat.command import Argument, Command, CommandTable, Option, Reply
+from lacewing.chat.terminal import editor as editor_module
+from lacewing.chat.terminal.completion import candidates
+from lacewing.chat.terminal.editor import Editor
+
+
+def run(chat, **arguments):
+    """Summary."""
+    return Reply()
+
+
+def table():
+    table = CommandTable()
+    backend, lazy = Option("backend", "backend"), Option("lazy")
+    for one in (
+        Command("model", run, (Argument("name", "model"),), (backend, lazy)),
+        Command("template", run, (Argument("name", "template", ("auto",)), Argument("other", "template"))),
+        Command("lazy", run, (Argument("wanted", "on/off"),)),
+        Command("help", run, (Argument("name", "command"),), aliases=("h",)),
+        Command("read", run, (Argument("file", "path"),)),
+        Command("system", run, (Argument("text", "text", rest=True),)),
+    ):
+        table.add(one)
+    return table
+
+
+SOURCES = {
+    "model": lambda: ["smollm2", "my model"],
+    "template": lambda: ["chatml", "llama3"],
+    "backend": lambda: ["cpu", "reference"],
+}
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes/a.txt").touch()
+    (tmp_path / "now.gguf").touch()
+    (tmp_path / ".hidden").touch()
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("before", "offered"),
+    [
+        ("/", ["h", "help", "lazy", "model", "read", "system", "template"]),
+        ("/t", ["template"]),
+        ("/x", []),
+        ("/x y", []),
+        ("/lazy ", ["on", "off"]),
+        ("/lazy of", ["off"]),
+        ("/lazy off ", []),
+        ("/model s", ["smollm2"]),
+        ("/model m", ['"my model"']),
+        ("/model --", ["--backend", "--lazy"]),
+        ("/model --lazy --", ["--backend"]),
+        ("/model --backend ", ["cpu", "reference"]),
+        ("/model --backend cpu s", ["smollm2"]),
+        ("/model s --backend r", ["reference"]),
+        ("/model n", ["notes/", "now.gguf"]),
+        ("/read notes/", ["a.txt"]),
+        ("/read .", [".hidden"]),
+        ("/read no/such/", []),
+        ("/template ", ["auto", "chatml", "llama3", "notes/", "now.gguf"]),
+        ("/template chatml l", ["llama3"]),
+        ("/help t", ["template"]),
+        ("/system on", []),
+        ("what is in @n", ["notes/", "now.gguf"]),
+        ("me@n", []),
+        ("//t", []),
+        ("hello ", []),
+    ],
+)
+def test_completion(folder, before, offered):
+    assert [one.text for one in candidates(before, table(), SOURCES)] == offered
+
+
+class Console:
+    """An editor with keys typed into it."""
+
+    def __init__(self, history=None):
+        self.said, self.unfolded = [], []
+        self.history = history
+
+    def type(self, *keys, reads=1):
+        with create_pipe_input() as pipe, create_app_session(input=pipe, output=DummyOutput()):
+            one = Editor(table(), SOURCES, lambda: "status\x1b", lambda: self.unfolded.append(1), self.said.append, self.history)
+            pipe.send_text("".join(keys))
+            return [one.read() for _ in range(reads)]
+
+
+ALT_ENTER, CTRL_C, CTRL_D, UP = "\x1b\r", "\x03", "\x04", "\x1b[A"
+
+
+def test_enter_sends_and_alt_enter_does_not():
+    assert Console().type("one", ALT_ENTER, "two\r", "\r", "  \r", "three\r", reads=2) == ["one\ntwo", "  three"]
+
+
+def test_a_paste_is_not_sent():
+    assert Console().type("\x1b[200~a\n/quit\nb\x1b[201~", " c\r") == ["a\n/quit\nb c"]
+
+
+def test_ctrl_c_drops_the_line_and_twice_leaves():
+    console = Console()
+    assert console.type("abc", CTRL_C, "d\r") == ["d"] and console.said == []
+    assert console.type(CTRL_C, "d\r") == ["d"] and len(console.said) == 1
+    assert console.type(CTRL_C, CTRL_C) == [None]
+    assert console.type(CTRL_C, "d", CTRL_C, CTRL_C, CTRL_C) == [None]
+    assert console.type(CTRL_D) == [None]
+
+
+def test_the_history_is_kept_for_this_person_alone(tmp_path):
+    path = tmp_path / "state" / "history"
+    Console(path).type("first\nsecond\r".replace("\n", ALT_ENTER))
+    assert Console(path).type(UP, UP, "\r") == ["first\nsecond"]
+    assert Console(path).type("\x12fir\r\r") == ["first\nsecond"]  # Ctrl-R
+    if os.name == "posix":
+        assert path.stat().st_mode & 0o777 == 0o600 and path.parent.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_long_history_is_shortened(tmp_path, monkeypatch):
+    path = tmp_path / "history"
+    path.write_text("".join(f"\n# then\n+line {n}\n" for n in range(100)))
+    monkeypatch.setattr(editor_module, "HISTORY_BYTES", 400)
+    assert Console(path).type(UP, "\r") == ["line 99"]
+    assert path.stat().st_size < 400 and path.read_text().startswith("\n# then\n")
+
+
+def test_no_place_for_a_history(tmp_path):
+    (tmp_path / "file").touch()
+    assert Console(tmp_path / "file" / "history").type("a\r") == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("keys", "answer"), [("y\r", True), ("YES\r", True), ("\r", False), ("n\r", False), (CTRL_C, False), (CTRL_D, False)]
+)
+def test_questions(keys, answer):
+    with create_pipe_input() as pipe, create_app_session(input=pipe, output=DummyOutput()):
+        one = Editor(table(), SOURCES, str, lambda: None, print)
+        pipe.send_text(keys)
+        assert one.confirm("Write?") is answer
+
+
+def test_what_is_completed_is_safe_to_show():
+    odd = editor_module._Completer(table(), {"model": lambda: ["a\x1b[2J"]})
+    (one,) = odd.get_completions(Document("/model a"), CompleteEvent())
+    assert "\x1b" not in one.display_text
