@@ -9,7 +9,7 @@ from typing import Any
 
 from lacewing.api import Model, Opened
 from lacewing.assistant import TextStream
-from lacewing.chat import residency, swap, templates
+from lacewing.chat import files, residency, survey, swap, templates
 from lacewing.chat.events import Delta, Event, Face, Finished, Notice
 from lacewing.chat.overflow import Summarise, clamp, fit, summarise
 from lacewing.chat.settings import Message, Settings
@@ -17,6 +17,7 @@ from lacewing.chat.voice import Loaded, View, Voice
 from lacewing.errors import LacewingError, OptionError
 from lacewing.options import LoadOptions, Sampling
 from lacewing.text.reasoning import REASONING, TAGS, Pieces, ReasoningSplitter
+from lacewing.text.template import NAMES
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,17 @@ class Session:
             yield from self.answer()
         finally:
             if len(self.messages) == at + 1:
+                self.messages += before
+                self.voice.view = view
+
+    def say_instead(self, text: str) -> Iterator[Event]:
+        """Another text for your last message; the old one and its answer stay when nothing comes of it."""
+        at, view = self._last("user"), self.voice.view
+        before = self.cut(at)
+        try:
+            yield from self.say(text)
+        finally:
+            if len(self.messages) == at:
                 self.messages += before
                 self.voice.view = view
 
@@ -250,3 +262,18 @@ def open_session(name: str, options: LoadOptions, sampling: Sampling | None = No
         raise
     session.options = options
     return session
+
+
+def model_names(chat: Session | None = None) -> list[str]:
+    """For completion of /model."""
+    return survey.names(chat)
+
+
+def template_names() -> list[str]:
+    """For completion of /template."""
+    return ["auto", *NAMES, "harmony", "qwen"]
+
+
+def session_names() -> list[str]:
+    """For completion of /load and /save."""
+    return files.names()

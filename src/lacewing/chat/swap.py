@@ -217,7 +217,9 @@ def change_model(session: Session, name: str, changes: Mapping[str, Any]) -> lis
         target = next((each for each in session.parked if same_file(each, path) and compatible(each, changes)), None)
     notices: list[str] = []
     if old.voice.choice != "auto":
-        notices.append(f"the template {old.voice.choice} stays with {old.short_name}; /template {old.voice.choice} sets it here as well")
+        notices.append(
+            f"the template {old.voice.choice} stays with {old.short_name}; /template {old.voice.choice} sets it here as well"
+        )
     if target is not None:
         unpark(session, target, changes, notices)
         lines = [f"back to {describe(target)}"]
@@ -225,7 +227,9 @@ def change_model(session: Session, name: str, changes: Mapping[str, Any]) -> lis
         work = Swap(session, name, options, notices)
         target = work.run()
         lines = [f"now {describe(target)}", *target.model.plan.reasons]
-    stays = f"{old.short_name} is parked, /model - goes back to it" if old in session.parked else f"{old.short_name} could not be kept"
+    stays = (
+        f"{old.short_name} is parked, /model - goes back to it" if old in session.parked else f"{old.short_name} could not be kept"
+    )
     return [*lines, *notices, stays]
 
 

@@ -28,6 +28,11 @@ def this_machine(root: Path = _ROOT) -> Machine:
     return Machine(int(memory.total), max(available, 0), bound_by)
 
 
+def process_bytes() -> int:
+    """Memory of this process that is resident now, mapped files included."""
+    return int(psutil.Process().memory_info().rss)
+
+
 def _control_groups(root: Path) -> list[tuple[int, str]]:
     """What each control group above this process leaves, page cache counted as free."""
     left = []

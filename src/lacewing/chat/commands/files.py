@@ -1,0 +1,96 @@
+"""Commands about files: sessions, exports, texts to read."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+
+from lacewing.chat import atomic, files, mentions
+from lacewing.chat.command import Argument, Option, Reply, Table, command
+from lacewing.chat.session import Session
+from lacewing.errors import OptionError
+
+
+@command("save", Argument("name", "session"))
+def save(chat: Session, name: str | None = None) -> Reply:
+    """Save the conversation, the settings and the template under a name or to a .json file.
+
+    Without a name the last one is used again. The file is either the old or the new one, whole, whatever happens.
+    """
+    return Reply("\n".join(files.save(chat, _name(chat, name))))
+
+
+@command("fullsave", Argument("name", "session"))
+def fullsave(chat: Session, name: str | None = None) -> Reply:
+    """Save as `/save` does, and the keys and values beside it, so that nothing has to be read again after `/load`."""
+    return Reply("\n".join(files.save(chat, _name(chat, name), keys_values=True)))
+
+
+@command("load", Argument("name", "session", required=True))
+def load(chat: Session, name: str) -> Reply:
+    """Load a saved conversation with its settings and template, on whichever model is current.
+
+    On the model that it was saved with, keys and values are used again; on another one they are dropped. A damaged or
+    foreign file is refused, and the running conversation stays.
+    """
+    lines = files.load(chat, name)
+    chat.extras["session"] = name
+    return Reply("\n".join(lines))
+
+
+@command("sessions")
+def sessions(chat: Session) -> Reply:
+    """Show the saved sessions."""
+    rows = tuple(files.listing())
+    return Reply(
+        "" if rows else f"no session is saved in {files.folder()}", Table(("name", "saved", "messages", "model", ""), rows)
+    )
+
+
+@command("export", Argument("path", "path"), Option("force"))
+def export(chat: Session, path: str | None = None, force: bool = False) -> Reply:
+    """Write the conversation as Markdown; without a path, to a file named by the time. An existing file is kept unless forced."""
+    if not chat.messages:
+        raise OptionError("the conversation is empty")
+    target = Path(path or f"conversation-{datetime.now():%Y%m%d-%H%M%S}.md").expanduser()
+    if target.exists() and not force and not chat.face.confirm(f"{target} is there already. Replace it?"):
+        raise OptionError(f"{target} is there already; /export --force replaces it")
+    try:
+        atomic.write(target, markdown(chat).encode("utf-8", "replace"))
+    except OSError as error:
+        raise OptionError(f"{target} could not be written: {error.strerror}") from None
+    return Reply(f"wrote {len(chat.messages)} messages to {target}")
+
+
+def markdown(chat: Session) -> str:
+    """The conversation as Markdown."""
+    parts = [f"# Conversation with {chat.model.spec.name}"]
+    if chat.settings.system:
+        parts.append(f"## System\n\n{chat.settings.system}")
+    for message in chat.messages:
+        thoughts = message.get("reasoning")
+        if thoughts:
+            parts.append("## Thoughts\n\n" + "\n".join(f"> {line}".rstrip() for line in thoughts.splitlines()))
+        parts.append(f"## {'You' if message['role'] == 'user' else 'Model'}\n\n{message['content'].strip()}")
+    return "\n\n".join(parts) + "\n"
+
+
+@command("read", Argument("file", "path", required=True))
+def read(chat: Session, file: str) -> Reply:
+    """Put a text file, or lines of it (`/read notes.txt:10-50`), in front of your next message; `/read off` takes it back."""
+    if file == "off":
+        count = len(chat.attachments)
+        chat.attachments.clear()
+        return Reply(f"{count} files taken back")
+    expanded = mentions.expand(f'@"{file}"', Path())
+    chat.attachments.append(expanded.text.partition("\n\n")[2])
+    return Reply("; ".join(expanded.notes) + "; it goes with your next message")
+
+
+def _name(chat: Session, name: str | None) -> str:
+    """The name, which is remembered; else the one remembered."""
+    found = name or chat.extras.get("session")
+    if not isinstance(found, str):
+        raise OptionError("give the session a name: /save NAME")
+    chat.extras["session"] = found
+    return found

@@ -1,0 +1,97 @@
+"""Commands that change the model, where its weights live, and how it is spoken to."""
+
+from __future__ import annotations
+
+from lacewing.chat import compare as comparing
+from lacewing.chat import survey, templates, verification
+from lacewing.chat.command import Argument, Columns, Option, Reply, Table, command
+from lacewing.chat.session import Session
+from lacewing.errors import OptionError
+
+
+@command(
+    "model",
+    Argument("name", "model"),
+    Option("backend", "backend"),
+    Option("lazy"),
+    Option("eager"),
+    Option("context", "number"),
+    aliases=("m",),
+)
+def model(
+    chat: Session,
+    name: str | None = None,
+    backend: str | None = None,
+    lazy: bool = False,
+    eager: bool = False,
+    context: int | None = None,
+) -> Reply:
+    """Change to another model and keep the conversation; without a name, show the models that are here.
+
+    The name is a path, a name of ours or hf:owner/repo[:file]; `-` goes back to the model before, which needs to read
+    nothing again but what was said meanwhile. If anything fails or is cancelled, the old model is still there.
+    """
+    if lazy and eager:
+        raise OptionError("weights are either --lazy or --eager")
+    changes = {"backend": backend, "context": context, "residency": "lazy" if lazy else "eager" if eager else None}
+    changes = {key: value for key, value in changes.items() if value is not None}
+    if name is None and not changes:
+        headings = ("", "model", "size", "quant", "architecture", "fit")
+        return Reply(data=Table(headings, tuple(survey.models(chat))))
+    return Reply("\n".join(chat.set_model(name or chat.loaded.name, **changes)))
+
+
+@command("lazy", Argument("state", "on/off"), Option("force"))
+def lazy(chat: Session, state: bool | None = None, force: bool = False) -> Reply:
+    """Page weights in from the file (on) or hold them in memory (off); without a word, change to the other.
+
+    The conversation stays, with its keys and values, and answers are bitwise the same. Ctrl-C while weights are read keeps
+    the old state. Weights that do not fit the memory plan are refused unless forced.
+    """
+    on = chat.model.weights.residency == "eager" if state is None else state
+    return Reply("\n".join(chat.set_residency("lazy" if on else "eager", force)))
+
+
+@command("eager", Option("force"))
+def eager(chat: Session, force: bool = False) -> Reply:
+    """Hold the weights in memory: the same as `/lazy off`."""
+    return Reply("\n".join(chat.set_residency("eager", force)))
+
+
+@command("template", Argument("name", "template", ("auto", "diff")), Argument("other", "template"), Option("force"))
+def template(chat: Session, name: str | None = None, other: str | None = None, force: bool = False) -> Reply:
+    """Change the chat template: a name, a .jinja file, or `auto` for the checkpoint's own; without a name, show them all.
+
+    The conversation is told anew under it, and read again from where the prompts differ. A template whose special tokens
+    the vocabulary lacks is refused unless forced. `/template diff NAME` shows both renderings side by side.
+    """
+    if name is None:
+        return Reply(data=Table(("", "template", "findings"), tuple(templates.listing(chat))))
+    if name == "diff":
+        if other is None:
+            raise OptionError("/template diff needs the name of a template to compare with the active one")
+        return Reply(data=Columns((f"{chat.voice.template.name} (active)", other), templates.renderings(chat, other)))
+    if other is not None:
+        raise OptionError(f"{other!r} is one word too many; quote a path that has spaces")
+    return Reply("\n".join(chat.set_template(name, force)))
+
+
+@command("compare", Argument("name", "model", required=True), Argument("text", rest=True))
+def compare(chat: Session, name: str, text: str | None = None) -> Reply:
+    """Have another model answer the same message, and show both answers side by side; the conversation stays as it is.
+
+    The message is the last one of the conversation, or the text that is given.
+    """
+    return Reply(data=comparing.compare(chat, name, text))
+
+
+@command("verify")
+def verify(chat: Session) -> Reply:
+    """Prove that lazy, eager and every backend give the same logits on this file; shows the largest difference."""
+    return Reply(data=Table(("setup", "largest difference", "likeliest tokens", "verdict"), tuple(verification.verify(chat))))
+
+
+@command("memory")
+def memory(chat: Session) -> Reply:
+    """Show what is where in memory: the plan of the current model, the parked ones, and the process."""
+    return Reply(data=Table(("what", "bytes", "note"), tuple(survey.memory(chat))))

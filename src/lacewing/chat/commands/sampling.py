@@ -1,0 +1,79 @@
+"""Commands about how the next token is chosen. Without a value they show the current one; `default` brings the usual one back."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from lacewing.chat.command import Argument, Reply, command
+from lacewing.chat.session import Session
+from lacewing.options import Sampling
+
+_DEFAULTS = {each.name: getattr(Sampling(), each.name) for each in dataclasses.fields(Sampling)}
+
+
+def _set(chat: Session, name: str, value: Any, none: str = "off") -> Reply:
+    """Show or change one field of Sampling."""
+    before = getattr(chat.settings.sampling, name)
+    if value is not None:
+        chosen = _DEFAULTS[name] if value == "default" else None if value == none else value
+        chat.settings = chat.settings.with_sampling(**{name: chosen})
+    now = getattr(chat.settings.sampling, name)
+    title = name.replace("_", " ")
+    return Reply(f"{title} {_said(now, none)}" + (f" (was {_said(before, none)})" if now != before else ""))
+
+
+def _said(value: Any, none: str) -> str:
+    return none if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+@command("temperature", Argument("value", "decimal", ("default",)), aliases=("temp",))
+def temperature(chat: Session, value: float | str | None = None) -> Reply:
+    """How freely tokens are chosen: 0 always takes the likeliest one."""
+    return _set(chat, "temperature", value)
+
+
+@command("top-k", Argument("value", "number", ("default",)))
+def top_k(chat: Session, value: int | str | None = None) -> Reply:
+    """Only the K likeliest tokens are chosen from; 0 is off."""
+    return _set(chat, "top_k", value)
+
+
+@command("top-p", Argument("value", "decimal", ("default",)))
+def top_p(chat: Session, value: float | str | None = None) -> Reply:
+    """Only the likeliest tokens that together reach this probability are chosen from; 1 is off."""
+    return _set(chat, "top_p", value)
+
+
+@command("min-p", Argument("value", "decimal", ("default",)))
+def min_p(chat: Session, value: float | str | None = None) -> Reply:
+    """Only tokens that are at least this fraction as likely as the likeliest one are chosen from; 0 is off."""
+    return _set(chat, "min_p", value)
+
+
+@command("repeat-penalty", Argument("value", "decimal", ("default",)))
+def repeat_penalty(chat: Session, value: float | str | None = None) -> Reply:
+    """Make tokens of the last part of the conversation less likely; 1 is off."""
+    return _set(chat, "repeat_penalty", value)
+
+
+@command("seed", Argument("value", "number", ("random", "default")))
+def seed(chat: Session, value: int | str | None = None) -> Reply:
+    """The same seed gives the same answer to the same conversation; `random` draws another one each time."""
+    return _set(chat, "seed", value, none="random")
+
+
+@command("max-tokens", Argument("value", "number", ("off", "default")))
+def max_tokens(chat: Session, value: int | str | None = None) -> Reply:
+    """An answer ends after this many tokens; `off` lets it go on to its own end or that of the context."""
+    return _set(chat, "max_tokens", value)
+
+
+@command("stop", Argument("text", rest=True))
+def stop(chat: Session, text: str | None = None) -> Reply:
+    """Add a text at which answers end; `/stop off` removes those that were added, without a text they are shown."""
+    stops = chat.settings.sampling.stop
+    if text is not None:
+        stops = () if text == "off" else tuple(dict.fromkeys((*stops, text.replace("\\n", "\n"))))
+        chat.settings = chat.settings.with_sampling(stop=stops)
+    return Reply(f"answers end at {', '.join(map(repr, stops))}" if stops else "no stop text is set")

@@ -1,0 +1,75 @@
+"""Commands that show what is going on."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from lacewing.chat import meter
+from lacewing.chat.command import Argument, Reply, Table, command
+from lacewing.chat.session import Session
+from lacewing.chat.settings import POLICIES
+from lacewing.errors import OptionError
+from lacewing.options import Sampling, format_bytes
+
+
+@command("context", Argument("policy", "choice", POLICIES))
+def context(chat: Session, policy: str | None = None) -> Reply:
+    """Show what fills the context, or choose what happens when it is full: stop, drop-oldest or summarise.
+
+    Messages that are dropped or summarised are only hidden from the model; the conversation keeps them.
+    """
+    if policy is not None:
+        chat.change(overflow=policy)
+    return Reply(f"when the context is full: {chat.settings.overflow}", Table(("what", "tokens", "share"), tuple(meter.rows(chat))))
+
+
+@command("settings")
+def settings(chat: Session) -> Reply:
+    """Show all settings, and which of them you changed."""
+    now, usual = chat.settings, Sampling()
+    rows = [
+        (each.name, str(getattr(now.sampling, each.name)), "" if _same(now.sampling, usual, each.name) else "changed")
+        for each in dataclasses.fields(Sampling)
+    ]
+    rows += [(name, str(getattr(now, name)), "") for name in ("system", "thinking", "show_reasoning", "overflow", "code")]
+    rows += [("model", chat.loaded.name, ""), ("template", chat.voice.choice, "")]
+    return Reply(data=Table(("setting", "value", ""), tuple(rows)))
+
+
+def _same(left: Sampling, right: Sampling, name: str) -> bool:
+    return bool(getattr(left, name) == getattr(right, name))
+
+
+@command("stats")
+def stats(chat: Session) -> Reply:
+    """Show speed, time to the first token, memory and the reuse of keys and values, for the last answer."""
+    found = chat.stats
+    if not found:
+        raise OptionError("nothing has been answered yet")
+    prompt, reused = int(found["prompt_tokens"]), int(found["reused_tokens"])
+    rows = (
+        ("prompt", f"{prompt} tokens, {reused} of them reused ({reused / max(prompt, 1):.0%})"),
+        ("prompt speed", f"{found['prompt_tokens_per_second']:.1f} tokens/s"),
+        ("first token", f"{1000 * found['first_token_seconds']:.0f} ms"),
+        ("answer", f"{int(found['generated_tokens'])} tokens"),
+        ("answer speed", f"{found['generate_tokens_per_second']:.1f} tokens/s"),
+        ("own memory", format_bytes(chat.model.memory_bytes)),
+        ("weights", f"{chat.model.weights.residency}, {format_bytes(chat.model.weights.nbytes)}"),
+    )
+    return Reply(data=Table(("what", "value"), rows))
+
+
+@command("copy")
+def copy(chat: Session) -> Reply:
+    """Copy the last answer to the clipboard."""
+    text = chat.last_answer()
+    if not text:
+        raise OptionError("there is no answer to copy")
+    chat.face.copy(text)
+    return Reply(f"copied {len(text)} characters")
+
+
+@command("debug")
+def debug(chat: Session) -> Reply:
+    """Show the exact prompt as the model gets it, and what of it the keys and values hold."""
+    return Reply(meter.prompt(chat), kind="code")

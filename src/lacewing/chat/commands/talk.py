@@ -1,0 +1,100 @@
+"""Commands about the conversation itself."""
+
+from __future__ import annotations
+
+from lacewing.chat.command import Argument, Reply, Table, command, load_commands
+from lacewing.chat.session import Session
+from lacewing.errors import OptionError
+
+
+@command("help", Argument("command", "command"), aliases=("?",))
+def help_(chat: Session, command: str | None = None) -> Reply:
+    """Show the commands, or one of them in full."""
+    table = load_commands()
+    if command is not None:
+        found = table.find(command.removeprefix("/").lower())
+        aliases = f"\nalso: {', '.join('/' + alias for alias in found.aliases)}" if found.aliases else ""
+        return Reply(f"{found.usage}\n{found.help}{aliases}")
+    rows = tuple((row.usage, row.summary) for row in table.rows.values())
+    return Reply(data=Table(("command", "what it does"), rows))
+
+
+@command("quit", aliases=("exit", "q", "bye"))
+def quit_(chat: Session) -> Reply:
+    """Leave."""
+    return Reply(then="quit")
+
+
+@command("clear", aliases=("new", "reset"))
+def clear(chat: Session) -> Reply:
+    """Begin a new conversation; model, template and settings stay."""
+    count = len(chat.messages)
+    chat.replace([])
+    chat.attachments.clear()
+    return Reply(f"a new conversation; {count} messages are gone" if count else "the conversation is empty already")
+
+
+@command("retry", aliases=("regen",))
+def retry(chat: Session) -> Reply:
+    """Answer your last message once more; when nothing comes of it, the answer before stays."""
+    _need(chat)
+    return Reply(stream=chat.retry())
+
+
+@command("undo", aliases=("pop",))
+def undo(chat: Session) -> Reply:
+    """Take back your last message and the answer to it."""
+    gone = chat.undo()
+    return Reply(f"taken back: {_short(gone[0]['content'])}")
+
+
+@command("edit")
+def edit(chat: Session) -> Reply:
+    """Change your last message in $EDITOR and have it answered again."""
+    _need(chat)
+    at = max(place for place, each in enumerate(chat.messages) if each["role"] == "user")
+    text = chat.face.edit(chat.messages[at]["content"])
+    if text is None or not text.strip() or text == chat.messages[at]["content"]:
+        return Reply("nothing has changed")
+    return Reply(stream=chat.say_instead(text.rstrip("\n")))
+
+
+@command("continue", aliases=("more",))
+def continue_(chat: Session) -> Reply:
+    """Let the model go on with its last answer where it ended."""
+    if not chat.messages or chat.messages[-1]["role"] != "assistant":
+        raise OptionError("there is no answer to continue")
+    return Reply(stream=chat.continue_())
+
+
+@command("system", Argument("text", rest=True))
+def system(chat: Session, text: str | None = None) -> Reply:
+    """Show or set the system message; `/system off` removes it.
+
+    It stands in front of the whole conversation, so that all of it is read again with the next message.
+    """
+    if text is None:
+        return Reply(chat.settings.system or "there is no system message")
+    chat.change(system=None if text.strip().lower() == "off" else text)
+    return Reply("the system message is set" if chat.settings.system else "there is no system message any more")
+
+
+@command("thinking", Argument("state", "on/off", ("show", "hide", "auto")), aliases=("think",))
+def thinking(chat: Session, state: bool | str | None = None) -> Reply:
+    """Let the model think before it answers or not (where its template knows how), and show or hide its thoughts."""
+    if state in ("show", "hide"):
+        chat.change(show_reasoning=state == "show")
+    elif state is not None:
+        chat.change(thinking=None if state == "auto" else bool(state))
+    now = {True: "on", False: "off", None: "as the template has it"}[chat.settings.thinking]
+    return Reply(f"thinking: {now}; thoughts are {'shown' if chat.settings.show_reasoning else 'hidden'}")
+
+
+def _need(chat: Session) -> None:
+    if not any(each["role"] == "user" for each in chat.messages):
+        raise OptionError("the conversation is empty")
+
+
+def _short(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= 60 else line[:59] + "\N{HORIZONTAL ELLIPSIS}"

@@ -1,0 +1,62 @@
+"""The same message to another model; the conversation and the current model stay as they are."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+from lacewing.api import Model, Opened
+from lacewing.chat import swap
+from lacewing.chat.command import Columns
+from lacewing.chat.overflow import fit
+from lacewing.chat.settings import Message
+from lacewing.chat.voice import Loaded
+from lacewing.errors import Cancelled, OptionError
+
+if TYPE_CHECKING:
+    from lacewing.chat.session import Session
+
+
+def compare(chat: Session, name: str, text: str | None) -> Columns:
+    """Both answers. Raises what `/model` raises, and Cancelled."""
+    messages, left = list(chat.messages), None
+    if text is not None:
+        messages.append({"role": "user", "content": text})
+    else:
+        while messages and messages[-1]["role"] != "user":
+            left = str(messages.pop()["content"])
+    if not messages:
+        raise OptionError("there is no message to compare; say something first, or give a text")
+    right, about = _other(chat, name, messages)
+    heading = chat.loaded.short_name
+    if left is None:
+        left, speed = _answer(chat, chat.loaded, messages)
+        heading += f" ({speed:.1f} tokens/s)"
+    return Columns((heading, about), (left, right))
+
+
+def _other(chat: Session, name: str, messages: list[Message]) -> tuple[str, str]:
+    """The other model's answer, and its name with its speed."""
+    path = swap.path_of(name, chat.face)
+    parked = next((each for each in chat.parked if swap.same_file(each, path)), None)
+    if parked is not None:
+        text, speed = _answer(chat, parked, messages)
+        return text, f"{parked.short_name} ({speed:.1f} tokens/s)"
+    opened = Opened(path, dataclasses.replace(chat.options, residency="lazy"))
+    voice = swap.open_voice(opened, [])
+    fit(voice, messages, chat.settings, None)
+    with Model(opened, chat.face.progress, cancelled=chat.face.cancelled) as model:
+        loaded = Loaded(model, voice, name)
+        text, speed = _answer(chat, loaded, messages)
+        return text, f"{loaded.short_name} ({speed:.1f} tokens/s)"
+
+
+def _answer(chat: Session, loaded: Loaded, messages: list[Message]) -> tuple[str, float]:
+    """Text without thoughts, and tokens/s. Raises Cancelled when nothing came."""
+    voice, face = loaded.voice, chat.face
+    ids = fit(voice, messages, chat.settings, None).ids
+    stream, splitter = voice.stream(loaded.model, ids, chat.settings, face.cancelled, face.progress), voice.splitter(ids)
+    pieces = [piece for delta in stream for piece in splitter.push(delta)] + splitter.flush()
+    if stream.finish_reason == "cancelled":
+        raise Cancelled("the comparison was cancelled")
+    return "".join(text for kind, text in pieces if kind == "text"), stream.stats.generate_rate

@@ -1,0 +1,190 @@
+"""Sessions on disk: saved whole or not at all, loaded on the same model or on another one."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lacewing.backends.base import KeepsSlots
+from lacewing.chat import atomic, document, templates
+from lacewing.chat.document import SessionFileError
+from lacewing.chat.identity import Identity, identity_of
+from lacewing.chat.voice import View
+from lacewing.errors import LacewingError, OptionError
+from lacewing.options import format_bytes
+
+if TYPE_CHECKING:
+    from lacewing.chat.session import Session
+
+_NAME = re.compile(r"[\w][\w .-]{0,80}")
+_MAGIC = b"LWKV0001"
+
+
+def folder() -> Path:
+    """LACEWING_SESSIONS, or where this system keeps a user's data. Not made here."""
+    own = os.environ.get("LACEWING_SESSIONS")
+    if own:
+        return Path(own).expanduser().absolute()
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Application Support" / "lacewing" / "sessions"
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local")) / "lacewing" / "sessions"
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "lacewing" / "sessions"
+
+
+def path_of(name: str) -> Path:
+    """A session's file: a path as it is (with a separator, or .json at its end), a name in the folder of sessions."""
+    if name.endswith(".json") or "/" in name or "\\" in name:
+        return Path(name).expanduser()
+    if not _NAME.fullmatch(name):
+        raise OptionError(f"{name!r} cannot name a session; use letters, digits, spaces, dots and dashes, or a path")
+    return folder() / f"{name}.json"
+
+
+def save(chat: Session, name: str, keys_values: bool = False) -> list[str]:
+    """Write the session; what was written, in lines. Raises SessionFileError; what was saved before is then still there."""
+    path, voice = path_of(name), chat.voice
+    parts: dict[str, Any] = {
+        "saved": datetime.now(UTC).isoformat(timespec="seconds"),
+        "model": identity_of(chat.model).as_dict(),
+        "template": {"choice": voice.choice, "sha256": voice.template.sha256},
+        "settings": document.settings_to(chat.settings),
+        "messages": [document.message_of(each) for each in chat.messages],
+        "view": {"hidden": voice.view.hidden, "summary": voice.view.summary},
+        "keys_values": None,
+    }
+    lines = [f"saved {len(chat.messages)} messages to {path}"]
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if keys_values:
+            parts["keys_values"] = _write_keys_values(chat, path, lines)
+        atomic.write(path, document.encode(parts))
+    except OSError as error:
+        raise SessionFileError(f"{path} could not be written: {error.strerror}; what was saved before is still there") from None
+    _remove_others(path, parts["keys_values"])
+    return lines
+
+
+def _write_keys_values(chat: Session, path: Path, lines: list[str]) -> dict[str, Any] | None:
+    """Under a name of its own content, so that an older session file keeps its own until it is replaced."""
+    step, ids = chat.model.step, list(chat.model.engine.cached)
+    if not isinstance(step, KeepsSlots) or not ids:
+        lines.append("without keys and values: " + ("there are none yet" if not ids else "this backend cannot write them"))
+        return None
+    data = _MAGIC + step.read_slot(chat.model.engine.slot, len(ids)).tobytes()
+    digest = hashlib.sha256(data).hexdigest()
+    file = path.with_name(f"{path.stem}.{digest[:16]}.kv")
+    atomic.write(file, data)
+    lines.append(f"with keys and values of {len(ids)} tokens, {format_bytes(len(data))}")
+    return {"file": file.name, "nbytes": len(data), "sha256": digest, "ids": ids, "device": device_of(chat)}
+
+
+def _remove_others(path: Path, kept: dict[str, Any] | None) -> None:
+    """Keys and values that no session file speaks of any more."""
+    pattern = re.compile(re.escape(path.stem) + r"\.[0-9a-f]{16}\.kv")
+    for other in path.parent.iterdir():
+        if pattern.fullmatch(other.name) and (kept is None or other.name != kept["file"]):
+            with contextlib.suppress(OSError):
+                other.unlink()
+
+
+def device_of(chat: Session) -> str:
+    """What keys and values depend on beside the model."""
+    facts = chat.model.backend.facts()
+    return f"{facts.backend} {' '.join(facts.features)} {chat.model.spec.program.kv_itemsize}"
+
+
+def load(chat: Session, name: str) -> list[str]:
+    """Bring a saved conversation into the session; what a person should know, in lines.
+
+    Raises SessionFileError; nothing of the running session is then lost.
+    """
+    path = path_of(name)
+    found = read(path)
+    settings = document.settings_from(path, found["settings"])
+    saved = Identity(**found["model"])
+    same = saved.same_model(identity_of(chat.model))
+    lines = [f"loaded {len(found['messages'])} messages from {path}, saved {found['saved']}"]
+    voice = _voice(chat, found["template"]["choice"], lines) if found["template"]["choice"] != chat.voice.choice else chat.voice
+    chat.replace(found["messages"])
+    chat.settings, chat.loaded.voice = settings, voice
+    if not same:
+        lines.append(f"it was saved with {saved.name} ({saved.path}): its state is dropped, the conversation will be read anew")
+        return lines
+    hidden = found["view"]["hidden"]
+    if 0 <= hidden < max(1, len(chat.messages)):
+        voice.view = View(hidden, found["view"]["summary"])
+    if found["keys_values"] is not None:
+        lines.append(_read_keys_values(chat, path, found["keys_values"]))
+    return lines
+
+
+def _voice(chat: Session, choice: str, lines: list[str]) -> Any:
+    try:
+        return chat.voice.with_template(templates.find(chat, choice), choice)
+    except LacewingError as error:
+        lines.append(f"its template {choice} is not to be had ({error}); {chat.voice.template.name} stays")
+        return chat.voice
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The parts of a session file. Raises SessionFileError."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(document.MAX_BYTES + 1)
+    except OSError as error:
+        raise SessionFileError(f"{path} cannot be read: {error.strerror}") from None
+    if len(data) > document.MAX_BYTES:
+        raise SessionFileError(f"{path} has more than {format_bytes(document.MAX_BYTES)}: it is no session file")
+    return document.decode(path, data)
+
+
+def _read_keys_values(chat: Session, path: Path, facts: dict[str, Any]) -> str:
+    """Put them into the slot, if they are whole and of this device; a line that says what came of it."""
+    step, engine, ids = chat.model.step, chat.model.engine, facts["ids"]
+    if not isinstance(step, KeepsSlots) or facts["device"] != device_of(chat):
+        return "its keys and values are of another device: the conversation will be read anew"
+    if len(ids) > engine.context or not all(type(each) is int and 0 <= each < engine.vocab_size for each in ids):
+        return f"its keys and values of {len(ids)} tokens do not fit this context: the conversation will be read anew"
+    expected = len(_MAGIC) + len(ids) * chat.model.spec.program.kv_bytes_per_token
+    try:
+        if os.path.basename(facts["file"]) != facts["file"]:
+            raise SessionFileError("their file lies elsewhere")
+        data = path.with_name(facts["file"]).read_bytes() if facts["nbytes"] == expected else b""
+    except OSError as error:
+        return f"its keys and values cannot be read ({error.strerror}): the conversation will be read anew"
+    except SessionFileError as error:
+        return f"its keys and values are not used ({error}): the conversation will be read anew"
+    if len(data) != expected or hashlib.sha256(data).hexdigest() != facts["sha256"]:
+        return "its keys and values are damaged: the conversation will be read anew"
+    engine.forget()
+    step.write_slot(engine.slot, len(ids), np.frombuffer(data, np.uint8)[len(_MAGIC) :])
+    engine.cached = list(ids)
+    return f"keys and values of {len(ids)} tokens are back: nothing has to be read again"
+
+
+def names() -> list[str]:
+    """Of the saved sessions."""
+    return sorted(path.stem for path in folder().glob("*.json")) if folder().is_dir() else []
+
+
+def listing() -> Iterator[tuple[str, str, str, str, str]]:
+    """(name, saved, messages, model, what is kept or wrong)"""
+    for name in names():
+        try:
+            found = read(folder() / f"{name}.json")
+        except SessionFileError as error:
+            yield name, "", "", "", str(error)
+            continue
+        kept = found["keys_values"]
+        note = f"keys and values of {len(kept['ids'])} tokens" if kept else ""
+        yield name, found["saved"].replace("T", " ")[:16], str(len(found["messages"])), found["model"]["name"], note
