@@ -58,11 +58,11 @@ COMBINE = layout("Combine", "x x_stride weights weights_stride out out_stride wi
 ROWS = layout("Rows", "counter weight rows row_bytes width x x_stride out out_stride bias outputs chunk dequantise blocks")
 GATHER = layout("Gather", "x x_stride width out out_stride")
 ANGLES = layout("Angles", "frequencies pairs magnitude out")
-HEADS = layout("Heads", "x stride count width norm weight eps angles pairs adjacent keys values")
+HEADS = layout("Heads", "x stride count width norm weight eps angles pairs start adjacent keys values")
 ATTENTION = layout(
     "Attention",
     "counter q q_stride out out_stride heads key_heads key_width value_width keys values scale softcap window "
-    "bytes bytes_stride group",
+    "bytes bytes_stride group chunk sinks",
 )
 GATED = layout("Gated", "counter gate gate_stride up up_stride out out_stride width bytes bytes_stride alpha limit")
 CAP = layout("Cap", "counter x width scale limit")

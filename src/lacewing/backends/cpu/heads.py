@@ -77,5 +77,7 @@ class HeadJobs:
             weight = low.memory.vector(low.weights, norm.weight, norm.weight_offset) if norm.weight else 0
             made.set(norm=1, weight=weight, eps=float_word(norm.eps))
         if rope is not None:
-            made.set(angles=low.angles(rope.rope), pairs=len(rope.rope.frequencies), adjacent=int(rope.rope.adjacent))
+            made.set(
+                start=rope.start, angles=low.angles(rope.rope), pairs=len(rope.rope.frequencies), adjacent=int(rope.rope.adjacent)
+            )
         return made

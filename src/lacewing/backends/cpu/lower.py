@@ -229,8 +229,6 @@ class Lowering:
         return LoweredOp("rows.linear_generic", ROWS, dequantise=self.kernel(kinds), **words)
 
     def lower_Rope(self, op: ops.Rope, rest: tuple[Op, ...]) -> None:
-        if op.start:
-            raise UnsupportedModelError("the CPU backend cannot rotate the end of a head yet")
         self.heads.rope(op)
 
     def lower_WriteKeysValues(self, op: ops.WriteKeysValues, rest: tuple[Op, ...]) -> None:
@@ -240,8 +238,6 @@ class Lowering:
 
     def lower_Attention(self, op: ops.Attention, rest: tuple[Op, ...]) -> None:
         layer = self.program.layers[op.layer]
-        if op.chunk is not None or op.sinks is not None:
-            raise UnsupportedModelError("the CPU backend has no chunked attention and no attention sinks yet")
         if layer.key_width + layer.value_width > MAX_HEAD_WIDTHS:
             raise UnsupportedModelError(f"the CPU backend takes heads of up to {MAX_HEAD_WIDTHS // 2} values, not {layer}")
         group = op.heads // op.key_heads
@@ -251,7 +247,8 @@ class Lowering:
             out_stride=self.stride(op.out), heads=op.heads, key_heads=op.key_heads, key_width=layer.key_width,
             value_width=layer.value_width, keys=int(self.keys[op.layer].ctypes.data),
             values=int(self.values[op.layer].ctypes.data), scale=float_word(op.scale), softcap=float_word(op.softcap or 0.0),
-            window=op.window or 2**30, group=group,
+            window=op.window or 2**30, group=group, chunk=op.chunk or 2**30,
+            sinks=self.memory.vector(self.weights, op.sinks) if op.sinks else 0,
         )  # fmt: skip
         self.emit(made, op.out)
         self.may_quantise(made, op.out, layer.value_width)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 
 from lacewing.backends.base import StepLimits
@@ -14,11 +16,16 @@ from lacewing.errors import OptionError
 
 
 class CpuStep:
-    """See backends.base.Step. Not for two threads at once."""
+    """See backends.base.Step. Whoever comes while it runs waits.
+
+    It holds the bytes of the weights that its arguments point to: they outlive a change of residency until `rebind`.
+    """
 
     def __init__(self, lowering: Lowering, kernels: dict[str, int], threads: int):
         self.limits: StepLimits = lowering.limits
         self._lowering, self._kernels = lowering, kernels
+        self._lock = threading.Lock()
+        self._bound: list[list[np.ndarray]] = []
         lowering.addresses = kernels
         self._vocab = lowering.program.vocab_size
         chunk = self.limits.chunk
@@ -52,10 +59,14 @@ class CpuStep:
 
     def rebind(self, first: bool = False) -> None:
         """Look up the addresses of all weights again."""
-        for row, (op, arguments) in enumerate(zip(self._lowering.ops, self._arguments, strict=True)):
-            if first and "counter" in op.words:
-                op.set(counter=int(self._counters.ctypes.data) + 8 * row)
-            op.write(arguments, all_words=first)
+        with self._lock:
+            bound = [weight.parts for weight in self._lowering.weights.values()]
+            self._bound += bound  # the old ones stay as well, should it fail half-way
+            for row, (op, arguments) in enumerate(zip(self._lowering.ops, self._arguments, strict=True)):
+                if first and "counter" in op.words:
+                    op.set(counter=int(self._counters.ctypes.data) + 8 * row)
+                op.write(arguments, all_words=first)
+            self._bound = bound
 
     def _chain_linears(self) -> None:
         """Tell every linear which one comes next, so that it can ask for its weights."""
@@ -66,14 +77,15 @@ class CpuStep:
                 following = int(arguments.ctypes.data)
 
     def run(self, tokens: np.ndarray, slots: np.ndarray, positions: np.ndarray, outputs: np.ndarray) -> np.ndarray:
-        if self._closed:  # its workers are gone: waiting for them would never end
-            raise OptionError("the step has been closed")
         count, wanted = len(tokens), len(outputs)
         self._check(tokens, slots, positions, outputs)
-        inputs = self._inputs
-        inputs[0, :count], inputs[1, :count], inputs[2, :count], inputs[3, :wanted] = tokens, slots, positions, outputs
-        self._state[0], self._state[1] = count, wanted
-        self._team.run()
+        with self._lock:
+            if self._closed:  # its workers are gone: waiting for them would never end
+                raise OptionError("the model has been closed")
+            inputs = self._inputs
+            inputs[0, :count], inputs[1, :count], inputs[2, :count], inputs[3, :wanted] = tokens, slots, positions, outputs
+            self._state[0], self._state[1] = count, wanted
+            self._team.run()
         return self._logits[: wanted * self._vocab].reshape(wanted, self._vocab)
 
     def _check(self, tokens: np.ndarray, slots: np.ndarray, positions: np.ndarray, outputs: np.ndarray) -> None:
@@ -96,5 +108,7 @@ class CpuStep:
         write_slot(self._lowering, slot, count, data)
 
     def close(self) -> None:
-        self._closed = True
-        self._team.close()
+        with self._lock:
+            self._closed = True
+            self._team.close()
+            self._bound = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 import threading
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from lacewing.backends.cpu.arguments import STEP, STEP_ASLEEP, STEP_GENERATION, STEP_LINE, STEP_STOP
 from lacewing.backends.cpu.plan import aligned
+from lacewing.errors import BackendError
 
 _KERNEL = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 4)
 WORKER_SPINS = 60_000  # pauses before a worker sleeps, some 1 to 3 ms
@@ -43,7 +45,7 @@ class Team:
     def __init__(self, head: np.ndarray, threads: int, kernels: dict[str, int]):
         self.head, self.threads = head, threads
         self._begin, self._lead, self._work = (_KERNEL(kernels[f"executor.{name}"]) for name in ("begin", "lead", "work"))
-        self._address = int(head.ctypes.data)
+        self._address, self._process = int(head.ctypes.data), os.getpid()
         self._asleep = aligned(8 * threads, np.int64)
         self._seen = aligned(64 * threads, np.int64)
         self._seen[:] = 0
@@ -63,13 +65,25 @@ class Team:
             self._work(self._address, thread, int(self._seen.ctypes.data) + 64 * thread, 0)
 
     def run(self) -> None:
-        """One step, on all threads. The GIL is free meanwhile."""
-        asleep = self._asleep
-        self._begin(self._address, int(asleep.ctypes.data), 0, 0)
+        """One step, on all threads. The GIL is free meanwhile. Raises BackendError in a process forked off after the start."""
+        if os.getpid() != self._process:  # threads are not inherited: waiting for them would never end
+            raise BackendError("the model was loaded before this process was forked off; load it in the process that uses it")
+        before = self.head[STEP_GENERATION // 8]
+        try:
+            self._begin(self._address, int(self._asleep.ctypes.data), 0, 0)
+            self._wake_sleepers()
+            self._lead(self._address, 0, 0, 0)
+        except BaseException:
+            if self.head[STEP_GENERATION // 8] != before:  # Ctrl-C came after the beginning: workers wait for the rest of us
+                self._wake_sleepers()
+                self._lead(self._address, 0, 0, 0)
+            raise
+
+    def _wake_sleepers(self) -> None:
         for thread in range(1, self.threads):
-            if asleep[thread]:
+            if self._asleep[thread]:
                 self._wake[thread].release()
-        self._lead(self._address, 0, 0, 0)
+                self._asleep[thread] = 0
 
     def close(self) -> None:
         """Let the workers end and wait for them."""

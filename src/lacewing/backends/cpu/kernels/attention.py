@@ -121,6 +121,12 @@ def rescale(acc, width, factor):
 
 
 @inline
+def first_seen(position, window, chunk):
+    """The first position that attention at `position` reaches."""
+    return max(0, position - window + 1, position // chunk * chunk)
+
+
+@inline
 def gather_queries(args, q, acc, most, total, token, count, first_head, group):
     """Scaled queries in a row, and empty accumulators."""
     width, value_width = peek_i64(args + ATTENTION.key_width), peek_i64(args + ATTENTION.value_width)
@@ -140,17 +146,22 @@ def gather_queries(args, q, acc, most, total, token, count, first_head, group):
 
 
 @inline
-def put_results(args, acc, total, token, count, first_head, group):
+def put_results(args, acc, most, total, token, count, first_head, group):
     """acc / total to the output, quantised for the next linear where asked."""
     width = peek_i64(args + ATTENTION.value_width)
     quantised, stride = peek_i64(args + ATTENTION.bytes), peek_i64(args + ATTENTION.bytes_stride)
-    row_width = width * peek_i64(args + ATTENTION.heads)
+    row_width, sinks = width * peek_i64(args + ATTENTION.heads), peek_i64(args + ATTENTION.sinks)
     for i in range(count * group):
         t, column = token + i // group, width * (first_head + i % group)
         out = peek_i64(args + ATTENTION.out) + t * peek_i64(args + ATTENTION.out_stride) + 4 * column
-        divisor = sum_f32(load_f32(total + VECTOR_BYTES * i))
+        divisor, factor = sum_f32(load_f32(total + VECTOR_BYTES * i)), 1.0
+        if sinks:  # one more score, without a value
+            sink, top = peek_f32(sinks + 4 * (first_head + i % group)), peek_f32(most + 4 * i)
+            highest = max(sink, top)
+            factor = top_f32(exp(splat_f32(top - highest)))
+            divisor = divisor * factor + top_f32(exp(splat_f32(sink - highest)))
         for c in range(width):
-            poke_f32(out + 4 * c, peek_f32(acc + 4 * (width * i + c)) / divisor)
+            poke_f32(out + 4 * c, peek_f32(acc + 4 * (width * i + c)) * factor / divisor)
         if quantised:
             quantise(out, quantised + t * stride, row_width, column, width)
 
@@ -175,8 +186,9 @@ def make_attend(half: bool) -> Any:
         keys = peek_i64(args + ATTENTION.keys) + itemsize * head * ((context + LANES - 1) // LANES) * LANES * width
         values = peek_i64(args + ATTENTION.values) + itemsize * head * context * value_width
         window, softcap = peek_i64(args + ATTENTION.window), peek_f32(args + ATTENTION.softcap)
+        chunk = peek_i64(args + ATTENTION.chunk)
         last = peek_i32(positions + 4 * (token + count - 1))
-        lowest = max(0, peek_i32(positions + 4 * token) - window + 1)
+        lowest = first_seen(peek_i32(positions + 4 * token), window, chunk)
         for first in range(lowest // BLOCK * BLOCK, last + 1, BLOCK):
             seen = min(BLOCK, last + 1 - first)
             for j in range(0, seen, LANES):
@@ -187,7 +199,7 @@ def make_attend(half: bool) -> Any:
                 soften(
                     p + 4 * BLOCK * i,
                     first,
-                    high - window + 1,
+                    first_seen(high, window, chunk),
                     high,
                     softcap,
                     most + 4 * i,
@@ -196,7 +208,7 @@ def make_attend(half: bool) -> Any:
                     value_width,
                 )
             block_values(acc, queries, value_width, values + itemsize * first * value_width, p, seen)
-        put_results(args, acc, total, token, count, first_head, group)
+        put_results(args, acc, most, total, token, count, first_head, group)
 
     return attend
 

@@ -99,11 +99,12 @@ def make_heads(store, poke, itemsize):
             if table:
                 cosines = table + 8 * pairs * t
                 sines = cosines + 4 * pairs
+                turned = at + 4 * peek_i64(args + HEADS.start)
                 if adjacent:
                     for i in range(pairs):
-                        rotate_pair(at + 8 * i, at + 8 * i + 4, cosines + 4 * i, sines + 4 * i)
+                        rotate_pair(turned + 8 * i, turned + 8 * i + 4, cosines + 4 * i, sines + 4 * i)
                 else:
-                    rotate_halves(at, cosines, sines, pairs)
+                    rotate_halves(turned, cosines, sines, pairs)
             store_head(at, width, head, count, peek_i32(slots + 4 * t), peek_i32(positions + 4 * t), context, keys, values)
 
     return kernel
