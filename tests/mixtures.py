@@ -51,6 +51,12 @@ CASES: dict[str, dict[str, Any]] = {
     | {"n_group": 1, "topk_group": 1, "rope_scaling": None, "n_shared_experts": 2, "norm_topk_prob": False, "q_lora_rank": None},
     "deepseek3-halves": _V3 | {"rope_interleave": False, "attention_bias": True},
     "mistral4": _MISTRAL4,
+    "glm4moe": _GLM4,
+    "glm4moe-air": _GLM4 | {"use_qk_norm": False, "attention_bias": False, "routed_scaling_factor": 1.0},
+    "gpt-oss": _GPT_OSS,
+    "llama4": _LLAMA4,
+    "llama4-128": _LLAMA4
+    | {"num_local_experts": 128, "intermediate_size": 8, "interleave_moe_layer_step": 2, "use_qk_norm": False},
 }
 ONLY_HUGGINGFACE = ("qwen3moe-sparse", "deepseek3-halves")  # what a GGUF file cannot say
 ARCHITECTURES = {"mixtral": "llama", "qwen3_moe": "qwen3moe", "deepseek_v2": "deepseek2", "deepseek_v3": "deepseek2",
@@ -245,6 +251,9 @@ def metadata(config: dict[str, Any], naive: bool) -> dict[str, Any]:
         keys |= {"expert_group_count": config["n_group"], "expert_group_used_count": config["topk_group"]}
     if kind in ("deepseek_v3", "glm4_moe"):
         keys["expert_gating_func"] = 2
+    if kind == "llama4_text":
+        keys |= {"feed_forward_length": config["intermediate_size_mlp"], "attention.sliding_window": config["attention_chunk_size"],
+                 "attention.temperature_length": config["floor_scale"]}  # fmt: skip
     return keys | (_latent_keys(config, naive) if "kv_lora_rank" in config else {})
 
 

@@ -19,19 +19,8 @@ def opened(name, kind, folder, quant="F32", **changes):
 
 
 def test_known_architectures():
-    assert known_architectures() == [
-        "deepseek2",
-        "gemma",
-        "gemma2",
-        "gemma3",
-        "llama",
-        "mistral4",
-        "olmoe",
-        "phi3",
-        "qwen2",
-        "qwen3",
-        "qwen3moe",
-    ]
+    names = "deepseek2 gemma gemma2 gemma3 glm4moe gpt_oss llama llama4 mistral4 olmoe phi3 qwen2 qwen3 qwen3moe"
+    assert known_architectures() == names.split()
 
 
 @pytest.mark.parametrize("kind", ["gguf", "huggingface"])

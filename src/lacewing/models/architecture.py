@@ -28,6 +28,7 @@ class Architecture:
     switches: Mapping[str, Any] = field(default_factory=dict)  # fields of ModelConfig that never vary
     gguf_switches: Mapping[str, Any] = field(default_factory=dict)  # that GGUF alone has
     huggingface_switches: Mapping[str, Any] = field(default_factory=dict)
+    gguf_presence: Mapping[str, str] = field(default_factory=dict)  # switches that a weight of the file turns on
     biases: frozenset[str] = frozenset()  # linear layers that always have a bias
     mixture: Mapping[str, Any] | None = None  # fields of MixtureConfig that never vary; None: no mixtures of experts
     latent: bool = False  # multi-head latent attention

@@ -57,7 +57,8 @@ def read_gguf(checkpoint: Checkpoint, architecture: Architecture) -> ModelConfig
         mixture=None if architecture.mixture is None else gguf_mixture(keys, tensors, layers, architecture.mixture),
         predicting_layers=predicting,
     )
-    config = architecture.gguf(keys, replace(config, **{**architecture.switches, **architecture.gguf_switches}))
+    present = {field: weight in tensors for field, weight in architecture.gguf_presence.items()}
+    config = architecture.gguf(keys, replace(config, **{**architecture.switches, **architecture.gguf_switches, **present}))
     keys.refuse_unknown(_HARMLESS)
     return config
 

@@ -146,8 +146,9 @@ def _windows(keys: Keys, layers: int) -> tuple[int | None, ...]:
     kinds, pattern = keys.get("layer_types"), keys.optional_integer("sliding_window_pattern")
     pattern = keys.optional_integer("_sliding_window_pattern") or pattern
     if kinds is not None:
-        if not isinstance(kinds, list) or len(kinds) != layers or any(kind not in _LAYER_KINDS for kind in kinds):
-            raise keys.error("layer_types", f"must name one of {', '.join(_LAYER_KINDS)} for each of the {layers} layers")
+        known = (*_LAYER_KINDS, *keys.defaults.get("layer_kinds", ()))
+        if not isinstance(kinds, list) or len(kinds) != layers or any(kind not in known for kind in kinds):
+            raise keys.error("layer_types", f"must name one of {', '.join(known)} for each of the {layers} layers")
         local = [kind == "sliding_attention" for kind in kinds]
         if any(local) and window is None:
             raise keys.error("layer_types", "has sliding layers but there is no sliding_window")

@@ -21,10 +21,20 @@ from lacewing.program.check import check_program
 from lacewing.program.ops import Embed, ExpertLinear, Logits
 from lacewing.program.program import Program
 
-MODEL_TYPES = {"mistral": "llama", "gemma3_text": "gemma3", "mixtral": "llama", "qwen3_moe": "qwen3moe",
-               "deepseek_v2": "deepseek2", "deepseek_v3": "deepseek2", "kimi_k2": "deepseek2"}  # fmt: skip  # who shares a file
-_MIXTURES = ("qwen2_moe", "qwen2moe", "phimoe", "llama4", "llama4_text", "gpt_oss", "gpt-oss", "granitemoe", "glm4moe",
-             "glm4_moe")  # fmt: skip
+# Hugging Face model types, and one architecture of GGUF, whose file has another name
+MODEL_TYPES = {
+    "mistral": "llama",
+    "mixtral": "llama",
+    "gemma3_text": "gemma3",
+    "qwen3_moe": "qwen3moe",
+    "deepseek_v2": "deepseek2",
+    "deepseek_v3": "deepseek2",
+    "kimi_k2": "deepseek2",
+    "glm4_moe": "glm4moe",
+    "llama4_text": "llama4",
+    "gpt-oss": "gpt_oss",
+}
+_LATER = ("qwen2_moe", "qwen2moe", "phimoe", "granitemoe")  # mixtures of experts
 
 
 @dataclass(frozen=True)
@@ -52,7 +62,7 @@ def find_architecture(name: str, where: str) -> Architecture:
     """The row for a GGUF architecture or a Hugging Face model type. Raises UnsupportedModelError."""
     known, file = known_architectures(), MODEL_TYPES.get(name, name)
     if file not in known:
-        later = "mixture-of-experts comes later" if name in _MIXTURES else "not known"
+        later = "mixture-of-experts comes later" if name in _LATER else "not known"
         raise UnsupportedModelError(f"{where}: architecture {name!r} is {later}; this version runs {', '.join(known)}")
     row: Architecture = importlib.import_module(f"{architectures.__name__}.{file}").ARCHITECTURE
     return row
