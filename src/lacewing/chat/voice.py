@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lacewing.assistant import TextStream
+from lacewing.chat.edits import INSTRUCTIONS
 from lacewing.chat.settings import Message, Settings
 from lacewing.text.lint import stops_of
 from lacewing.text.reasoning import ChannelSplitter, ReasoningSplitter, is_harmony, opened, visible_marks
@@ -48,7 +49,8 @@ class Voice:
     def visible(self, messages: Sequence[Message], settings: Settings, view: View | None = None) -> list[Message]:
         """The messages as the template gets them: system text, summary, and what is not hidden."""
         view = view or self.view
-        system = "\n\n".join(text for text in (settings.system, view.summary and _SUMMARY + view.summary) if text)
+        parts = (settings.system, settings.code and INSTRUCTIONS, view.summary and _SUMMARY + view.summary)
+        system = "\n\n".join(text for text in parts if text)
         first = [{"role": "system", "content": system}] if system else []
         return first + [{"role": each["role"], "content": each["content"]} for each in messages[view.hidden :]]
 

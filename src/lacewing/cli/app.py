@@ -73,11 +73,11 @@ def chat(
     context: flags.Context = None,
     threads: flags.Threads = None,
 ) -> None:
-    """Talk with a model. /quit or the end of input leaves, Ctrl-C stops an answer."""
+    """Talk with a model; /help shows the commands. In a pipe, each line is a message or a command."""
     from lacewing.cli.run import chat
 
     options = LoadOptions(backend, residency, parse_bytes(memory), context, threads)
-    chat(model, options, Sampling(max_tokens, temperature, top_k, top_p, min_p, seed=seed))
+    raise typer.Exit(chat(model, options, Sampling(max_tokens, temperature, top_k, top_p, min_p, seed=seed)))
 
 
 @app.command()

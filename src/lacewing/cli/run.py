@@ -7,7 +7,6 @@ import sys
 
 from lacewing.api import Model, Opened
 from lacewing.assistant import TextStream
-from lacewing.chat.conversation import converse, lines
 from lacewing.chat.interrupt import Interrupt
 from lacewing.chat.output import Output
 from lacewing.cli.models import path_of
@@ -52,12 +51,9 @@ def _print(stream: TextStream) -> None:
         )
 
 
-def chat(name: str, options: LoadOptions, sampling: Sampling) -> None:
-    """Answer lines of standard input until it ends."""
-    with open_model(name, options) as model:
-        _ = model.template  # without one there is nothing to talk with: say so before the first question
-        converse(model, lines(sys.stdin), Output(sys.stdout), _complain, **vars(sampling))
+def chat(name: str, options: LoadOptions, sampling: Sampling) -> int:
+    """Talk with a model, on a terminal or in a pipe; the exit code."""
+    from lacewing.chat.terminal.start import chat
 
-
-def _complain(problem: str) -> None:
-    print(f"lacewing: {problem}", file=sys.stderr)
+    with Reporter() as progress:
+        return chat(name, options, sampling, progress)

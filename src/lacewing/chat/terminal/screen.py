@@ -15,15 +15,20 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from lacewing.chat.command import CommandTable, Reply
+from lacewing.backends import known_backends
+from lacewing.chat import files, survey
+from lacewing.chat.command import CommandTable, Reply, load_commands
 from lacewing.chat.events import Event, Face
 from lacewing.chat.output import clean
+from lacewing.chat.session import Session
 from lacewing.chat.terminal.answer import AnswerView, dimmed
 from lacewing.chat.terminal.clipboard import copy
 from lacewing.chat.terminal.completion import Source
 from lacewing.chat.terminal.progress import Bars
 from lacewing.chat.terminal.replies import renderables
+from lacewing.chat.terminal.toolbar import Status, toolbar_line
 from lacewing.errors import OptionError
+from lacewing.text.template import NAMES
 
 
 class ScreenView:
@@ -34,12 +39,13 @@ class ScreenView:
         table: CommandTable,
         sources: Mapping[str, Source],
         toolbar: Callable[[int], str],
+        bars: Bars,
         history: Path | None,
     ):
         from lacewing.chat.terminal.editor import Editor
 
         self._console = Console(highlight=False, soft_wrap=False)
-        self._bars = Bars(sys.stdout)
+        self._bars = bars
         self._thoughts = ""
         self._echo: Any = None
         line = lambda: toolbar(self._console.width - 1)  # noqa: E731
@@ -96,7 +102,11 @@ class ScreenView:
             self._echo = None
 
     def _confirm(self, question: str) -> bool:
+        """What stands above the last line of a question is what it is about: a diff."""
         self._bars.clear()
+        about, _, question = question.rpartition("\n")
+        if about:
+            self.show(Reply(about, kind="diff"))
         return self._editor.confirm(question)
 
     def _unfold(self) -> None:
@@ -121,3 +131,23 @@ class ScreenView:
 
     def _copy(self, text: str) -> None:
         copy(text, sys.stdout)
+
+
+def open_screen(session: Session, bars: Bars) -> ScreenView:
+    """The view of a session on this terminal."""
+    from lacewing.chat.terminal.editor import history_path
+
+    sources: dict[str, Source] = {
+        "model": lambda: ["-", *survey.names(session)],
+        "template": lambda: NAMES,
+        "session": files.names,
+        "backend": known_backends,
+    }
+    return ScreenView(load_commands(), sources, lambda width: _toolbar(session, width), bars, history_path())
+
+
+def _toolbar(session: Session, width: int) -> str:
+    now = session.status()
+    rate = now.tokens_per_second or None
+    fields = (now.model, now.template, now.residency, now.backend, now.used_tokens, now.context, rate, session.settings.code)
+    return toolbar_line(Status(*fields), width)

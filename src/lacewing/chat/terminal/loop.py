@@ -1,0 +1,112 @@
+"""The conversation: a line, what it does, the next line. The same for a terminal and for a pipe."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+from lacewing.chat.command import Reply, is_command, run_line
+from lacewing.chat.events import Event, Finished
+from lacewing.chat.interrupt import Interrupt
+from lacewing.chat.mentions import expand
+from lacewing.chat.session import Session
+from lacewing.errors import Cancelled, LacewingError
+
+_ENDS = {"length": "the answer is cut here by its length; /continue goes on", "cancelled": "stopped; /continue goes on"}
+
+
+class View(Protocol):
+    """What shows a session and reads for it."""
+
+    def read(self) -> str | None: ...
+    def show(self, reply: Reply) -> None: ...
+    def answer(self, events: Iterator[Event], *, unfolded: bool = False) -> None: ...
+    def note(self, text: str) -> None: ...
+    def problem(self, text: str) -> None: ...
+    def busy(self) -> None: ...
+    def idle(self) -> None: ...
+
+
+class Loop:
+    """Runs until the lines end. `failed` tells whether one of them did; Ctrl-C ends the work of a line, a second one all."""
+
+    def __init__(self, session: Session, view: View):
+        self.session, self.view = session, view
+        self.failed = False
+        self._interrupt = Interrupt()
+        session.face.cancelled = self._is_cancelled
+
+    def _is_cancelled(self) -> bool:
+        return self._interrupt()
+
+    def run(self) -> int:
+        """The exit code."""
+        self._tell_notices()
+        while (line := self.view.read()) is not None and self._turn(line):
+            pass
+        return 1 if self.failed else 0
+
+    def _turn(self, line: str) -> bool:
+        """Whether to go on."""
+        self._interrupt = Interrupt()
+        self.view.busy()
+        try:
+            with self._interrupt:
+                return self._command(line) if is_command(line) else self._message(line)
+        except Cancelled:
+            self.view.note("cancelled; all is as it was")
+        except (LacewingError, OSError, MemoryError) as error:
+            self.failed = True
+            self.view.problem(str(error) or type(error).__name__)
+        finally:
+            self.view.idle()
+            self._tell_notices()
+        return True
+
+    def _command(self, line: str) -> bool:
+        reply = run_line(self.session, line)
+        self.view.show(reply)
+        if reply.stream is not None:
+            self._answer(reply.stream)
+        if reply.then == "answer":
+            self._answer(self.session.answer())
+        return reply.then != "quit"
+
+    def _message(self, line: str) -> bool:
+        text = line[1:] if line.startswith("//") else line
+        expanded = expand(text, Path.cwd())
+        for note in expanded.notes:
+            self.view.note(note)
+        self._answer(self.session.say(expanded.text))
+        return True
+
+    def _answer(self, events: Iterator[Event]) -> None:
+        ends: list[Finished] = []
+        self.view.answer(_watched(events, ends), unfolded=self.session.settings.show_reasoning)
+        if ends and ends[0].reason in _ENDS:
+            self.view.note(_ENDS[ends[0].reason])
+        if self.session.settings.code:
+            self._tell_edits()
+
+    def _tell_edits(self) -> None:
+        from lacewing.chat.edits import parse_edits
+
+        edits, problems = parse_edits(self.session.last_answer() or "")
+        names = ", ".join(dict.fromkeys(edit.path for edit in edits))
+        if edits:
+            self.view.note(f"edits of {names}: /diff shows them, /apply asks for each, /discard drops them")
+        for problem in problems:
+            self.view.note(problem)
+
+    def _tell_notices(self) -> None:
+        for notice in self.session.notices:
+            self.view.note(notice)
+        self.session.notices.clear()
+
+
+def _watched(events: Iterator[Event], ends: list[Finished]) -> Iterator[Event]:
+    for event in events:
+        if isinstance(event, Finished):
+            ends.append(event)
+        yield event

@@ -1,0 +1,57 @@
+"""`lacewing chat`: opens the session and chooses its view. Imports little: what a view needs comes while the model loads."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import threading
+from collections.abc import Callable
+
+from lacewing.chat.events import Face
+from lacewing.chat.interrupt import Interrupt
+from lacewing.chat.session import open_session
+from lacewing.chat.terminal.loop import Loop
+from lacewing.options import LoadOptions, Sampling
+
+_SCREEN = "lacewing.chat.terminal.screen"
+
+
+def chat(name: str, options: LoadOptions, sampling: Sampling, progress: Callable[[str, int, int], None]) -> int:
+    """Talk until the lines end; the exit code. `progress` is told of loading when there is no terminal to draw on."""
+    if sys.stdin.isatty() and sys.stdout.isatty() and os.environ.get("TERM") != "dumb":
+        return _on_screen(name, options, sampling)
+    from lacewing.chat.terminal.plain import PlainView
+
+    with Interrupt() as interrupt:
+        session = open_session(name, options, sampling, Face(progress=progress, cancelled=interrupt))
+    try:
+        view = PlainView(sys.stdin, sys.stdout, sys.stderr)
+        session.face = view.face()
+        return Loop(session, view).run()
+    finally:
+        session.close()
+
+
+def _on_screen(name: str, options: LoadOptions, sampling: Sampling) -> int:
+    from lacewing.chat.terminal.progress import Bars
+
+    helper = threading.Thread(target=importlib.import_module, args=(_SCREEN,))
+    helper.start()
+    bars = Bars(sys.stdout)
+    try:
+        with Interrupt() as interrupt:
+            session = open_session(name, options, sampling, Face(progress=bars, cancelled=interrupt))
+    finally:
+        bars.clear()
+        helper.join()
+    try:
+        from lacewing.chat.terminal.screen import open_screen
+
+        view = open_screen(session, bars)
+        session.face = view.face()
+        status = session.status()
+        view.note(f"{status.model}, {status.residency}, {status.backend}, {status.context} tokens; /help shows the commands")
+        return Loop(session, view).run()
+    finally:
+        session.close()
