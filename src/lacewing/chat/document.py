@@ -82,9 +82,8 @@ def settings_from(path: Path, found: Any) -> Settings:
         if not isinstance(settings.system, str | None) or not isinstance(settings.thinking, bool | None):
             raise OptionError("system or thinking is of another type")
     except (LacewingError, TypeError, ValueError, KeyError, AttributeError) as error:
-        raise SessionFileError(
-            f"{path} is damaged: its settings are not as they should be ({error}); nothing has been loaded"
-        ) from None
+        problem = f"its settings are not as they should be ({error})"
+        raise SessionFileError(f"{path} is damaged: {problem}; nothing has been loaded") from None
     return settings
 
 

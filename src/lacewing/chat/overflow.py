@@ -97,6 +97,8 @@ def summarise(
         if len(ids) + limit < voice.context or not text:
             break
         text = text[: max(0, len(text) * 3 // 4 - 1)]
+    if len(ids) >= voice.context:
+        raise ContextOverflowError(f"a context of {voice.context} is too small for a summary; /context drop-oldest needs none")
     stream, splitter = voice.stream(loaded.model, ids, settings, cancelled, progress), voice.splitter(ids)
     pieces = [piece for delta in stream for piece in splitter.push(delta)] + splitter.flush()
     if stream.finish_reason == "cancelled":

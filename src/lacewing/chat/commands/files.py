@@ -42,9 +42,9 @@ def load(chat: Session, name: str) -> Reply:
 def sessions(chat: Session) -> Reply:
     """Show the saved sessions."""
     rows = tuple(files.listing())
-    return Reply(
-        "" if rows else f"no session is saved in {files.folder()}", Table(("name", "saved", "messages", "model", ""), rows)
-    )
+    if not rows:
+        return Reply(f"no session is saved in {files.folder()}")
+    return Reply(data=Table(("name", "saved", "messages", "model", ""), rows))
 
 
 @command("export", Argument("path", "path"), Option("force"))
