@@ -152,7 +152,7 @@ def _mixture_shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
             return shapes | _feed_forward_shapes("feed_forward.shared_expert.", d, f)
         return shapes | {"mlp.router.bias": (e,), "mlp.experts.gate_up_proj_bias": (e, 2 * f), "mlp.experts.down_proj_bias": (e, d)}
     shapes = {"mlp.gate.weight": (e, d)}
-    if kind in ("deepseek_v3", "glm4_moe"):
+    if kind in ("deepseek_v3", "kimi_k2", "glm4_moe"):
         shapes["mlp.gate.e_score_correction_bias"] = (e,)
     if kind == "mistral4":
         shapes |= {"mlp.experts.gate_up_proj": (e, 2 * f, d), "mlp.experts.down_proj": (e, d, f)}

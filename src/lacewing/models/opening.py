@@ -154,13 +154,16 @@ def _kv_itemsize(tensors: Mapping[str, TensorInfo]) -> int:
 
 
 def _active_parameters(program: Program, tensors: Mapping[str, TensorInfo]) -> int:
-    """All, but of the experts those of a token only."""
-    unused = 0
+    """All of a dense model. Of a mixture those that a token is multiplied by, as most makers count: without the embedding."""
+    used = {name: tensor.elements for name, tensor in tensors.items()}
     for op in program.ops:
         if isinstance(op, ExpertLinear):
             for name in (*op.weights, *filter(None, op.biases)):
-                unused += tensors[name].elements // tensors[name].shape[0] * (tensors[name].shape[0] - op.ids.width)
-    return sum(tensor.elements for tensor in tensors.values()) - unused
+                used[name] = tensors[name].elements // tensors[name].shape[0] * op.ids.width
+    embedding, output = _embedding_and_output(program)
+    if embedding != output and any(isinstance(op, ExpertLinear) for op in program.ops):
+        used[embedding] = 0
+    return sum(used.values())
 
 
 def _active_bytes(program: Program, tensors: Mapping[str, TensorInfo]) -> int:
@@ -170,10 +173,14 @@ def _active_bytes(program: Program, tensors: Mapping[str, TensorInfo]) -> int:
         if isinstance(op, ExpertLinear):
             for name in (*op.weights, *filter(None, op.biases)):
                 read[name] = tensors[name].nbytes // tensors[name].shape[0] * op.ids.width
-    embedding, output = (next(op for op in program.ops if isinstance(op, kind)).weight for kind in (Embed, Logits))
+    embedding, output = _embedding_and_output(program)
     if embedding != output:
         read[embedding] = tensors[embedding].nbytes // tensors[embedding].shape[0]
     return sum(read.values())
+
+
+def _embedding_and_output(program: Program) -> tuple[str, ...]:
+    return tuple(op.weight for kind in (Embed, Logits) for op in program.ops if isinstance(op, kind))
 
 
 def _name(checkpoint: Checkpoint) -> str:

@@ -15,7 +15,7 @@ from lacewing.formats.checkpoint import ByteRange, TensorInfo
 from lacewing.models.config import ModelConfig
 
 _ONE_EXPERT = re.compile(r"^(blk\.\d+\.ffn_(?:gate|up|down))(?:_exps)?\.(\d{1,5})\.weight$")
-_LAYER = re.compile(r"^blk\.(\d{1,6})\.")
+_LAYER = re.compile(r"^(?:blk|(?:\w+\.)*layers)\.(\d{1,6})\.")
 
 
 def arrange(tensors: Mapping[str, TensorInfo], config: ModelConfig, where: str) -> dict[str, TensorInfo]:

@@ -1,0 +1,312 @@
+"""How mixtures of experts are opened: the forms in which files hold experts, sizes as published, and what must not open."""
+
+import contextlib
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lacewing.backends.base import StepLimits
+from lacewing.backends.reference.backend import ReferenceBackend
+from lacewing.errors import LacewingError, UnsupportedModelError, WeightError
+from lacewing.formats import open_checkpoint
+from lacewing.formats.checkpoint import ByteRange, Checkpoint, TensorInfo
+from lacewing.models import open_model
+from lacewing.program.ops import Attention, ExpertLinear, Route, ScaleByPosition
+from lacewing.quants import by_name
+from lacewing.weights.store import WeightStore
+from tests import mixtures
+from tests.checkpoints import config_of, prompt_of, tiny
+from tests.models.running import run
+from tests.models.test_refusals import with_config, with_keys
+
+
+@pytest.fixture(scope="module")
+def opened(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("mixtures")
+    names = ("mixtral", "qwen3moe", "deepseek3", "deepseek2", "gpt-oss", "llama4", "glm4moe", "mistral4")
+    return {(name, kind): open_checkpoint(tiny(name, kind, folder)) for name in names for kind in ("gguf", "huggingface")}
+
+
+def logits(checkpoint, residency="lazy"):
+    spec = open_model(checkpoint)
+    store = WeightStore(spec.tensors)
+    store.set_residency(residency)
+    step = ReferenceBackend().compile(spec.program, store, StepLimits(spec.context))
+    return run(step, prompt_of("mixtral"))
+
+
+def route_of(checkpoint):
+    return next(op for op in open_model(checkpoint).program.ops if isinstance(op, Route))
+
+
+@pytest.mark.parametrize("kind", ["gguf", "huggingface"])
+@pytest.mark.parametrize("name", ["mixtral", "deepseek3", "gpt-oss"])
+def test_lazy_and_eager_are_bitwise_equal(opened, name, kind):
+    np.testing.assert_array_equal(logits(opened[name, kind]), logits(opened[name, kind], "eager"))
+
+
+def test_an_expert_is_a_byte_range(opened):
+    """Nothing is copied: single tensors become ranges of a stack, and one matrix becomes ranges of two."""
+    checkpoint = opened["deepseek3", "huggingface"]
+    tensors = open_model(checkpoint).tensors
+    stack = tensors["blk.1.ffn_up_exps.weight"]
+    assert stack.shape == (8, 32, 64)
+    singles = [checkpoint.tensors[f"model.layers.1.mlp.experts.{expert}.up_proj.weight"] for expert in range(8)]
+    assert stack.ranges == tuple(single.ranges[0] for single in singles)
+    whole = checkpoint.tensors["model.layers.1.self_attn.kv_b_proj.weight"].ranges[0]
+    keys, values = tensors["blk.1.attn_k_b.weight"], tensors["blk.1.attn_v_b.weight"]
+    assert (keys.shape, values.shape) == ((4, 16, 32), (4, 24, 32))
+    assert keys.ranges[1] == ByteRange(whole.path, whole.offset + 4 * 40 * 32, 4 * 16 * 32)
+    assert values.ranges[1] == ByteRange(whole.path, whole.offset + 4 * 56 * 32, 4 * 24 * 32)
+    assert sum(part.nbytes for part in (*keys.ranges, *values.ranges)) == whole.nbytes
+
+
+def test_experts_of_old_files_stand_alone(opened):
+    checkpoint = opened["mixtral", "gguf"]
+    tensors = dict(checkpoint.tensors)
+    for name in [name for name in tensors if "_exps" in name]:
+        stack = tensors.pop(name)
+        place, size = stack.ranges[0], stack.ranges[0].nbytes // 6
+        for expert in range(6):
+            single = name.replace("_exps.weight", f".{expert}.weight")
+            part = ByteRange(place.path, place.offset + expert * size, size)
+            tensors[single] = TensorInfo(single, stack.shape[1:], stack.quant, (part,))
+    np.testing.assert_array_equal(logits(replace(checkpoint, tensors=tensors)), logits(checkpoint))
+
+
+def test_gate_and_up_in_one_stack(tmp_path):
+    """As newer transformers and a flag of llama.cpp's converter store them."""
+    plain = open_checkpoint(tiny("mistral4", "huggingface", tmp_path))
+    spec = open_model(plain)
+    assert spec.program.weights["blk.0.ffn_gate_exps.weight"] == (8, 32, 64)
+    assert len(spec.tensors["blk.0.ffn_gate_exps.weight"].ranges) == 8
+    tensors = dict(plain.tensors)
+    first = tensors["model.layers.0.mlp.experts.gate_up_proj"]
+    tensors["model.layers.0.mlp.experts.gate_up_proj"] = replace(first, shape=(8, 32, 128))
+    with pytest.raises(WeightError, match=r"ffn_gate_up_exps.weight has shape \(8, 32, 128\); the model needs 8 times 64 rows"):
+        open_model(replace(plain, tensors=tensors))
+
+
+def test_predicting_layers_are_left_out(opened):
+    checkpoint = opened["deepseek3", "gguf"]
+    extra = {f"blk.3.{part}": checkpoint.tensors["blk.1.attn_norm.weight"] for part in ("attn_norm.weight", "nextn.eh_proj.weight")}
+    longer = replace(checkpoint, tensors={**checkpoint.tensors, **extra})
+    longer = with_keys(longer, deepseek2__block_count=4, deepseek2__nextn_predict_layers=1)
+    assert open_model(longer).program == open_model(checkpoint).program
+    checkpoint = opened["glm4moe", "huggingface"]
+    extra = {f"model.layers.3.{part}.weight": checkpoint.tensors["model.norm.weight"] for part in ("enorm", "input_layernorm")}
+    longer = with_config(replace(checkpoint, tensors={**checkpoint.tensors, **extra}), num_nextn_predict_layers=1)
+    assert open_model(longer).program == open_model(checkpoint).program
+    with pytest.raises(WeightError, match="2 weights have no place"):
+        open_model(replace(checkpoint, tensors={**checkpoint.tensors, **extra}))
+
+
+@pytest.mark.parametrize("quant", ["Q8_0", "Q4_0", "F16"])
+@pytest.mark.parametrize("name", ["qwen3moe", "olmoe"])
+def test_quantised_experts(name, quant, tmp_path):
+    exact = logits(open_checkpoint(tiny(name, "gguf", tmp_path)))
+    found = logits(open_checkpoint(tiny(name, "gguf", tmp_path, quant)))
+    error = np.sqrt(((found - exact) ** 2).mean()) / exact.std()
+    assert 0 < error < {"Q8_0": 0.1, "Q4_0": 0.8, "F16": 0.01}[quant]
+
+
+def test_what_old_files_left_out(opened):
+    """DeepSeek V3 without its groups, Mistral Large 3 without its temperature, and the switch over its scale."""
+    keys = {"deepseek2.attention.key_length_mla": 192}
+    checkpoint = opened["deepseek3", "gguf"]
+    assert keys.keys() <= checkpoint.metadata.keys()
+    assert route_of(checkpoint).groups == 4
+    m = open_model(opened["deepseek2", "gguf"]).config.mixture
+    assert (m.groups, m.groups_used, m.group_best, m.scale) == (4, 2, 1, 1.5)
+    cooled = open_model(
+        with_keys(checkpoint, deepseek2__attention__temperature_scale=0.2, deepseek2__attention__temperature_length=32)
+    )
+    op = next(op for op in cooled.program.ops if isinstance(op, ScaleByPosition))
+    assert (op.beta, op.length, op.offset) == (0.2, 32, 0)
+    scales = [next(op for op in spec.program.ops if isinstance(op, Attention)).scale for spec in (cooled, open_model(checkpoint))]
+    assert scales == pytest.approx([24**-0.5, 24**-0.5 * (1 + 0.1 * np.log(4)) ** 2])
+
+
+# ---- sizes ----
+
+_FULL = {"hidden_act": "silu", "rms_norm_eps": 1e-6, "tie_word_embeddings": False, "rope_theta": 10000.0}
+_R1 = _FULL | {"model_type": "deepseek_v3", "vocab_size": 129280, "hidden_size": 7168, "intermediate_size": 18432,
+               "num_hidden_layers": 61, "num_attention_heads": 128, "num_key_value_heads": 128, "q_lora_rank": 1536,
+               "kv_lora_rank": 512, "qk_nope_head_dim": 128, "qk_rope_head_dim": 64, "v_head_dim": 128, "n_routed_experts": 256,
+               "num_experts_per_tok": 8, "n_shared_experts": 1, "moe_intermediate_size": 2048, "first_k_dense_replace": 3,
+               "n_group": 8, "topk_group": 4, "max_position_embeddings": 163840}  # fmt: skip
+_SCOUT = _FULL | {"model_type": "llama4_text", "vocab_size": 202048, "hidden_size": 5120, "intermediate_size": 8192,
+                  "intermediate_size_mlp": 16384, "num_hidden_layers": 48, "num_attention_heads": 40, "num_key_value_heads": 8,
+                  "head_dim": 128, "num_local_experts": 16, "num_experts_per_tok": 1, "interleave_moe_layer_step": 1,
+                  "max_position_embeddings": 10485760}  # fmt: skip
+_QWEN = _FULL | {"model_type": "qwen3_moe", "vocab_size": 151936, "hidden_size": 4096, "intermediate_size": 12288,
+                 "num_hidden_layers": 94, "num_attention_heads": 64, "num_key_value_heads": 4, "head_dim": 128, "num_experts": 128,
+                 "num_experts_per_tok": 8, "moe_intermediate_size": 1536, "norm_topk_prob": True,
+                 "max_position_embeddings": 40960}  # fmt: skip
+_OSS = _FULL | {"model_type": "gpt_oss", "vocab_size": 201088, "hidden_size": 2880, "intermediate_size": 2880, "head_dim": 64,
+                "num_hidden_layers": 36, "num_attention_heads": 64, "num_key_value_heads": 8, "num_local_experts": 128,
+                "num_experts_per_tok": 4, "attention_bias": True, "max_position_embeddings": 131072}  # fmt: skip
+_MIXTRAL = _FULL | {"model_type": "mixtral", "vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 14336,
+                    "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8, "num_local_experts": 8,
+                    "num_experts_per_tok": 2, "max_position_embeddings": 32768}  # fmt: skip
+_GLM = _FULL | {"model_type": "glm4_moe", "vocab_size": 151552, "hidden_size": 5120, "intermediate_size": 12288, "head_dim": 128,
+                "num_hidden_layers": 92, "num_attention_heads": 96, "num_key_value_heads": 8, "n_routed_experts": 160,
+                "num_experts_per_tok": 8, "n_shared_experts": 1, "moe_intermediate_size": 1536, "first_k_dense_replace": 3,
+                "attention_bias": True, "use_qk_norm": True, "max_position_embeddings": 131072}  # fmt: skip
+# config, and the published sizes in billions: in all, active. Meta (17) and Zhipu (32) count the active ones in another way
+FULL_SIZES = {
+    "DeepSeek-R1": (_R1, 671, 37),
+    "Kimi-K2": (_R1 | {"model_type": "kimi_k2", "vocab_size": 163840, "num_attention_heads": 64, "num_key_value_heads": 64,
+                       "n_routed_experts": 384, "first_k_dense_replace": 1, "n_group": 1, "topk_group": 1}, 1026, 32),
+    "Mistral-Large-3": (_R1 | {"vocab_size": 131072, "intermediate_size": 16384, "n_routed_experts": 128, "num_experts_per_tok": 4,
+                               "moe_intermediate_size": 4096, "n_group": 1, "topk_group": 1}, 673.4, 39),
+    "Llama-4-Scout": (_SCOUT, 109, 16.1),
+    "Llama-4-Maverick": (_SCOUT | {"num_local_experts": 128, "interleave_moe_layer_step": 2, "use_qk_norm": False}, 400, 16.1),
+    "Qwen3-235B-A22B": (_QWEN, 235, 22),
+    "gpt-oss-120b": (_OSS, 117, 5.1),
+    "Mixtral-8x7B": (_MIXTRAL, 46.7, 12.9),
+    "GLM-4.5": (_GLM, 355, 32.9),
+}  # fmt: skip
+
+
+def header(config):
+    """A checkpoint of this config as far as its header goes: there is no file."""
+    quant, place, tensors = by_name("BF16"), Path("none.safetensors"), {}
+    shapes = mixtures.shapes_of({"num_key_value_heads": 0, **config})
+    for name, shape in shapes.items():
+        tensors[name] = TensorInfo(name, shape, quant, (ByteRange(place, 0, 2 * int(np.prod(shape, dtype=np.int64))),))
+    return Checkpoint(Path("full"), "safetensors", {"config.json": config}, tensors)
+
+
+@pytest.mark.parametrize("name", FULL_SIZES)
+def test_full_geometries_have_the_published_sizes(name):
+    config, total, active = FULL_SIZES[name]
+    spec = open_model(header(config), 4096)
+    assert spec.parameters / 1e9 == pytest.approx(total, rel=0.02)
+    assert spec.active_parameters / 1e9 == pytest.approx(active, rel=0.02)
+    assert spec.active_bytes == pytest.approx(2 * spec.active_parameters, rel=1e-4)
+
+
+def test_keys_and_values_of_latent_attention_are_small():
+    program = open_model(header(_R1), 4096).program
+    assert program.kv_bytes_per_token // program.kv_itemsize == 61 * 576
+    program = open_model(header(_QWEN), 4096).program
+    assert program.kv_bytes_per_token // program.kv_itemsize == 94 * 2 * 4 * 128
+
+
+# ---- what must not open ----
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("mixtral", {"num_experts_per_tok": 7}, "7 active of 6 experts"),
+        ("mixtral", {"num_experts_per_tok": 0}, "num_experts_per_tok is 0"),
+        ("mixtral", {"num_local_experts": 7}, "lacks expert 6; there should be 7"),
+        ("mixtral", {"num_local_experts": 5}, "has an expert 5; there should be 5"),
+        ("mixtral", {"num_experts": 4}, "must give one number of experts"),
+        ("mixtral", {"num_local_experts": "8"}, "num_local_experts is '8'"),
+        ("mixtral", {"intermediate_size": 50}, "has shape"),
+        ("deepseek3", {"n_group": 3}, "8 experts do not divide over 3 groups"),
+        ("deepseek3", {"topk_group": 5}, "5 of 4 groups"),
+        ("deepseek3", {"topk_group": 1}, "3 active experts do not fit in 1 groups of 2"),
+        ("deepseek3", {"n_group": 8, "topk_group": 4}, "groups of 1 expert"),
+        ("deepseek3", {"scoring_func": "tanh"}, "scoring_func is 'tanh'"),
+        ("deepseek3", {"topk_method": "other"}, "topk_method is 'other'"),
+        ("deepseek3", {"kv_lora_rank": None}, "kv_lora_rank is missing"),
+        ("deepseek3", {"qk_rope_head_dim": 7}, "7 rotated values"),
+        ("deepseek3", {"v_head_dim": 20}, "the model needs 4 times 36 rows"),
+        ("qwen3moe", {"mlp_only_layers": "x"}, "mlp_only_layers must be a list of layers"),
+        ("qwen3moe", {"mlp_only_layers": [1]}, "have no place|are missing"),
+        ("llama4", {"layer_types": ["full_attention"]}, "layer_types"),
+        ("llama4", {"no_rope_layers": [1, 0]}, "no_rope_layers must be a list of 4 flags"),
+        ("gpt-oss", {"swiglu_limit": 0}, "swiglu_limit is 0"),
+        ("gpt-oss", {"quantization_config": {"quant_method": "mxfp4"}}, "'mxfp4'.*come later"),
+        ("deepseek3", {"quantization_config": {"quant_method": "fp8"}}, "'fp8'.*come later"),
+        ("glm4moe", {"rope_parameters": {"rope_type": "yarn", "factor": 2, "llama_4_scaling_beta": 0.1}}, "llama_4_scaling_beta"),
+    ],
+)  # fmt: skip
+def test_refused_configs(opened, name, changes, message):
+    with pytest.raises((UnsupportedModelError, WeightError), match=message):
+        open_model(with_config(opened[name, "huggingface"], **changes))
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("mixtral", {"llama__expert_used_count": 7}, "7 active of 6 experts"),
+        ("mixtral", {"llama__expert_used_count": None}, "expert_used_count is missing"),
+        ("mixtral", {"llama__expert_count": 0}, "expert_count is missing, but there are weights of a router"),
+        ("mixtral", {"llama__expert_count": 7}, "has shape"),
+        ("mixtral", {"llama__expert_count": 2**40}, "expert_count"),
+        ("mixtral", {"llama__expert_gating_func": 4}, "expert_gating_func is '4'; this version knows 1, 2, 3"),
+        ("mixtral", {"llama__expert_group_count": 4}, "6 experts do not divide over 4 groups"),
+        ("mixtral", {"general__architecture": "phi3"}, "phi3.expert_count is missing, but there are weights of a router"),
+        ("deepseek3", {"deepseek2__attention__key_length_mla": 8}, "no more than the 8 values that are rotated"),
+        ("deepseek3", {"deepseek2__leading_dense_block_count": 2}, "are missing"),
+        ("deepseek3", {"deepseek2__nextn_predict_layers": 3}, "block_count"),
+        ("gpt-oss", {"gpt-oss__attention__layer_norm_rms_epsilon": None}, "layer_norm_rms_epsilon is missing"),
+        ("llama4", {"llama4__interleave_moe_layer_step": 2}, "are missing"),
+    ],
+)
+def test_refused_keys(opened, name, changes, message):
+    with pytest.raises((UnsupportedModelError, WeightError), match=message):
+        open_model(with_keys(opened[name, "gguf"], **changes))
+
+
+@pytest.mark.parametrize(("kind", "router"), [("gguf", "blk.1.ffn_gate_inp.weight"),
+                                              ("huggingface", "model.layers.1.block_sparse_moe.gate.weight")])  # fmt: skip
+def test_a_missing_router_and_wrong_stacks(opened, kind, router):
+    checkpoint = opened["mixtral", kind]
+    tensors = {name: info for name, info in checkpoint.tensors.items() if name != router}
+    with pytest.raises(WeightError, match=r"1 weights are missing: blk\.1\.ffn_gate_inp\.weight"):
+        open_model(replace(checkpoint, tensors=tensors))
+    wrong = next(name for name in checkpoint.tensors if "ffn_up_exps" in name or "experts.3.w1" in name)
+    info = checkpoint.tensors[wrong]
+    turned = replace(info, shape=(*info.shape[:-2], *info.shape[:-3:-1]))
+    with pytest.raises(WeightError, match=r"has shape|all must be alike"):
+        open_model(replace(checkpoint, tensors={**checkpoint.tensors, wrong: turned}))
+
+
+def test_a_stack_must_not_be_there_twice(opened):
+    checkpoint = opened["mixtral", "gguf"]
+    one = replace(checkpoint.tensors["blk.0.ffn_up_exps.weight"], shape=(48, 64))
+    with pytest.raises(WeightError, match="as a whole and as single experts"):
+        open_model(replace(checkpoint, tensors={**checkpoint.tensors, "blk.0.ffn_up.0.weight": one}))
+
+
+def test_a_broken_router_shows_in_the_logits(opened, tmp_path):
+    """NaN scores give NaN logits, which the engine refuses; other tokens are untouched."""
+    spec = open_model(opened["mixtral", "gguf"])
+    step = ReferenceBackend().compile(spec.program, WeightStore(spec.tensors), StepLimits(spec.context, slots=2))
+    router = np.full((6, 64), np.nan, np.float32)
+    step.state.weights.kept["blk.1.ffn_gate_inp.weight"] = router
+    assert np.isnan(run(step, [1, 2])).all()
+
+
+def test_hostile_values_never_escape_as_other_errors(opened):
+    hostile = [-1, 0, 2**63, 1e308, "", [], [1, 2], {}, True]
+    for (name, kind), checkpoint in opened.items():
+        if name not in ("deepseek3", "gpt-oss", "llama4", "mixtral"):
+            continue
+        gguf = kind == "gguf"
+        keys = (
+            [k for k in checkpoint.metadata if "expert" in k or "attention" in k]
+            if gguf
+            else list(checkpoint.metadata["config.json"])
+        )
+        for key in keys:
+            for value in hostile:
+                with contextlib.suppress(LacewingError):
+                    open_model(with_keys(checkpoint, **{key: value}) if gguf else with_config(checkpoint, **{key: value}))
+
+
+def test_experts_read_by_a_token(opened):
+    spec = open_model(opened["mixtral", "gguf"])
+    expert = 3 * 48 * 64
+    assert spec.parameters - spec.active_parameters == 2 * 4 * expert + 320 * 64  # 2 layers, 4 of 6 experts idle; the embedding
+    assert config_of("mixtral")["num_experts_per_tok"] == 2
+    linears = [op for op in spec.program.ops if isinstance(op, ExpertLinear)]
+    assert [len(op.weights) for op in linears] == [2, 1, 2, 1]
