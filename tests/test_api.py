@@ -1,12 +1,14 @@
+import os
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
 
 import lacewing
 from lacewing import LacewingError
-from lacewing.errors import ContextOverflowError, DownloadError, OptionError, OutOfMemoryError
+from lacewing.errors import ContextOverflowError, DownloadError, ModelFormatError, OptionError, OutOfMemoryError
 from tests.checkpoints import tiny
 
 MESSAGES = [{"role": "user", "content": "Hello"}]
@@ -81,6 +83,36 @@ def test_residency_changes_nothing(tiny_path):
         assert np.array_equal(model.logits([1, 2, 3, 4]), before)
         model.set_residency("lazy")
         assert np.array_equal(model.logits([1, 2, 3, 4]), before)
+
+
+def test_residency_changes_while_another_thread_generates(tiny_path):
+    """The memory of the old residency stays until no step reads it."""
+    with lacewing.load(tiny_path, backend="cpu", residency="lazy", threads=2, context=256) as model:
+        options = {"max_tokens": 60, "temperature": 0}
+        expected, found, done = model.generate("Hello", **options), [], threading.Event()
+
+        def work():
+            while not done.is_set():
+                found.append(model.generate("Hello", **options))
+
+        worker = threading.Thread(target=work)
+        worker.start()
+        for _ in range(20):
+            model.set_residency("eager")
+            model.set_residency("lazy")
+        done.set()
+        worker.join()
+        assert found and set(found) == {expected}
+
+
+def test_a_file_that_changes_is_noticed(tiny_path, tmp_path):
+    path = tmp_path / "copy.gguf"
+    path.write_bytes(tiny_path.read_bytes())
+    with lacewing.load(path, backend="reference", residency="lazy", context=64) as model:
+        os.utime(path, ns=(0, 0))
+        for use in (lambda: model.logits([1]), lambda: model.generate("Hello"), lambda: model.chat(MESSAGES)):
+            with pytest.raises(ModelFormatError, match="changed"):
+                use()
 
 
 def test_residency_that_cannot_be(tiny_path):

@@ -211,6 +211,7 @@ class Model:
 
     def logits(self, ids: Sequence[int]) -> np.ndarray:
         """Float32 (T, V): row t are the logits of the token after ids[: t + 1]. Needs no tokenizer."""
+        self.weights.check_files()
         return self.engine.logits(ids)
 
     def stream(
@@ -218,6 +219,7 @@ class Model:
     ) -> TextStream:
         """The continuation of a raw text, piece by piece; the options are the fields of `Sampling`."""
         options, tokenizer = make_sampling(sampling), self.tokenizer
+        self.weights.check_files()
         ids = tokenizer.encode_prompt(prompt)
         self._last = TextStream(self.engine, tokenizer, ids, options, cancelled, progress, continuation=True)
         return self._last
@@ -236,6 +238,7 @@ class Model:
     ) -> TextStream:
         """The answer to a conversation, piece by piece; the options are the fields of `Sampling`."""
         options = make_sampling(sampling)
+        self.weights.check_files()
         self._last = Assistant(self.engine, self.tokenizer, self.template).reply(messages, options, cancelled, progress)
         return self._last
 

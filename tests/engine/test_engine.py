@@ -1,3 +1,5 @@
+import threading
+
 import numpy as np
 import pytest
 
@@ -188,3 +190,21 @@ def test_who_may_cancel_gets_short_runs():
     engine.forget()
     list(engine.generate([1] * 1000, Sampling(max_tokens=0)))
     assert engine.step.runs[-2:] == [512, 488]
+
+
+def test_threads_take_turns():
+    """Each gets its own answer, whatever the other leaves in the slot."""
+    engine, prompts = make(chunk=4), ([1, 2, 3], [1, 5, 6, 7, 8, 9])
+    sampling = Sampling(temperature=0, max_tokens=25)
+    expected = [ids_of(make().generate(prompt, sampling)) for prompt in prompts]
+    found = {}
+
+    def work(index):
+        found[index] = [ids_of(engine.generate(prompts[index], sampling)) for _ in range(10)]
+
+    threads = [threading.Thread(target=work, args=(index,)) for index in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(answer == expected[index] for index in range(2) for answer in found[index])

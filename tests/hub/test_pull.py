@@ -245,3 +245,10 @@ def test_hub_progress_bar_reports():
     bar.update(3)
     bar.close()
     assert seen == [("x", 5, 10)]
+
+
+def test_a_cache_that_cannot_be_written(tmp_path, monkeypatch):
+    (tmp_path / "file").write_bytes(b"")
+    monkeypatch.setenv("LACEWING_CACHE", str(tmp_path / "file"))
+    with pytest.raises(DownloadError, match="cannot write to the cache"):
+        pull("smollm2", None, Transports(FakeHub(), FakeIndex()))

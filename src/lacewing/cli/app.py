@@ -110,7 +110,8 @@ def bench(
     """Measure the speed of prompts and of generation, and how much of this machine's memory bandwidth it uses."""
     from lacewing.cli.bench import bench
 
-    options = LoadOptions(backend, residency, parse_bytes(memory), context or prompt + generate, threads)
+    context = max(1, prompt + generate) if context is None else context
+    options = LoadOptions(backend, residency, parse_bytes(memory), context, threads)
     bench(model, options, prompt, generate, repeats, as_json=json)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 
@@ -20,7 +21,7 @@ _LOGIT_BYTES = 64 << 20  # rows of logits wanted of one run, at most
 
 
 class Engine:
-    """One sequence in one slot of a step. Not for several threads at once.
+    """One sequence in one slot of a step. Threads take turns, a token each; each turn may cost the other its cached prefix.
 
     `cached` are the ids whose keys and values stand in the slot; a next prompt that begins alike runs only its rest.
     """
@@ -28,6 +29,7 @@ class Engine:
     def __init__(self, step: Step, vocab_size: int, context: int, slot: int = 0):
         self.step, self.vocab_size, self.context, self.slot = step, vocab_size, context, slot
         self.chunk = step.limits.chunk
+        self._turn = threading.RLock()
         self._pace = 0.0  # tokens/s of the last long run
         self.cached: list[int] = []
         self.owner: object = None  # the generation that ran last
@@ -39,6 +41,10 @@ class Engine:
     def logits(self, ids: Sequence[int]) -> np.ndarray:
         """Float32 (T, V): row t holds the logits of the token after ids[: t + 1]. Raises as `generate` does."""
         ids = self._checked(ids)
+        with self._turn:
+            return self._logits(ids)
+
+    def _logits(self, ids: list[int]) -> np.ndarray:
         self.forget()
         out = np.empty((len(ids), self.vocab_size), np.float32)
         rows = max(1, min(self.chunk, _LOGIT_BYTES // (4 * self.vocab_size)))
@@ -56,11 +62,12 @@ class Engine:
 
     def extend(self, ids: Sequence[int]) -> np.ndarray:
         """Run `ids` after what the slot holds; float32 (V,), the logits after the last of them, valid until the next run."""
-        row, self.owner = np.empty(0, np.float32), None
-        for start in range(0, len(ids), self.chunk):
-            part = list(ids[start : start + self.chunk])
-            row = self._run(part, np.array([len(part) - 1]))[0]
-        return row
+        with self._turn:
+            row, self.owner = np.empty(0, np.float32), None
+            for start in range(0, len(ids), self.chunk):
+                part = list(ids[start : start + self.chunk])
+                row = self._run(part, np.array([len(part) - 1]))[0]
+            return row
 
     def prefill(self, ids: Sequence[int], cancelled: Cancelled | None = None, progress: Progress | None = None) -> bool:
         """Bring the slot to hold `ids`, running what it does not hold yet; False when cancelled. Raises as `generate`."""
@@ -130,7 +137,8 @@ class Generation(Iterator[Token]):
         self._tokens = self._steps()
 
     def __next__(self) -> Token:
-        return next(self._tokens)
+        with self._engine._turn:
+            return next(self._tokens)
 
     def close(self) -> None:
         """Stop here; what has been run stays cached."""

@@ -127,10 +127,14 @@ def commit(name: str, source: str, files: dict[str, str]) -> Cached:
 
 @contextlib.contextmanager
 def locked(name: str) -> Iterator[None]:
-    """Only one process at a time fetches a model; others wait."""
+    """Only one process at a time fetches a model; others wait. Raises DownloadError where the cache cannot be written."""
     path = staging_of(name).with_name(f"{key_of(name)}.lock")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "wb") as file:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = open(path, "wb")  # noqa: SIM115
+    except OSError as error:
+        raise DownloadError(f"cannot write to the cache {path.parent}: {error}") from error
+    with file:
         try:
             import fcntl
         except ImportError:  # Windows: the checksum still catches two writers

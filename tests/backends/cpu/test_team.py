@@ -1,8 +1,10 @@
 """Worker threads: steps after idle times, closing, many steps made and closed, numbers that are none."""
 
 import gc
+import os
 import threading
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,7 @@ import pytest
 
 from lacewing.backends.base import StepLimits
 from lacewing.backends.cpu import CpuBackend, native
-from lacewing.errors import OptionError, OutOfMemoryError, UnsupportedModelError
+from lacewing.errors import BackendError, OptionError, OutOfMemoryError, UnsupportedModelError
 from lacewing.program.ops import Buffer, Linear, Norm, Op
 from tests.backends.cpu.checks import attention_case, gated_case
 from tests.backends.cpu.single_ops import Case, normal, one_batch, random_weight
@@ -108,6 +110,68 @@ def test_two_steps_side_by_side(path: Path) -> None:
     assert all(np.array_equal(logits, expected) for results in found for logits in results)
     for step in steps:
         step.close()
+
+
+def test_one_step_from_several_threads(path: Path) -> None:
+    """They take turns; two leaders of one team would wait for each other for ever."""
+    _, step = open_step(path, None, CpuBackend(2))
+    ids = prompt_of("gemma2")
+    expected, wrong = run(step, ids), []
+
+    def work() -> None:
+        for _ in range(20):
+            rows = np.arange(len(ids), dtype=np.int32)
+            step.run(np.array(ids, np.int32), np.zeros(len(ids), np.int32), rows, rows)
+        wrong.append(not np.array_equal(run(step, ids), expected))
+
+    threads = [threading.Thread(target=work, daemon=True) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert not any(thread.is_alive() for thread in threads) and len(wrong) == 3
+    step.close()
+
+
+@pytest.mark.parametrize("part", ["_wake_sleepers", "_lead"])
+@pytest.mark.parametrize("idle", [0.0, 0.1])
+def test_an_interrupted_step_is_brought_to_its_end(path: Path, part: str, idle: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C can fall between the parts of a step; its workers wait then, and the next step would wait for them."""
+    _, step = open_step(path, None, CpuBackend(3))
+    expected, team = run(step, [1, 2, 3]), step._team  # type: ignore[attr-defined]
+    time.sleep(idle)
+    whole, calls = getattr(team, part), []
+
+    def interrupted(*arguments: int) -> None:
+        calls.append(arguments)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        whole(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(team, part, interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(step, [4, 5, 6])
+    assert np.array_equal(run(step, [1, 2, 3]), expected)
+    step.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_process_is_told(path: Path) -> None:
+    _, step = open_step(path, None, CpuBackend(2))
+    run(step, [1, 2, 3])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Python 3.12 warns of threads
+        child = os.fork()
+    if child == 0:
+        try:
+            run(step, [1, 2, 3])
+        except BackendError:
+            os._exit(42)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 42
+    step.close()
 
 
 def test_arguments_out_of_range_are_refused(path: Path) -> None:
