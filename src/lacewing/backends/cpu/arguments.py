@@ -19,7 +19,7 @@ def layout(name: str, words: str) -> Any:
 # What all ops of a step share. T and R are the numbers of tokens and of wanted logit rows; ids, slots, positions and rows
 # are addresses of int32 arrays, scratch that of SCRATCH_BYTES for each thread, context the positions a slot.
 STATE = layout("State", "tokens outputs ids slots positions rows scratch context")
-SCRATCH_BYTES = 256 * 1024
+SCRATCH_BYTES = 512 * 1024
 MAX_CHUNK = 512  # tokens of one step
 
 # The head of a compiled step. `table`: OP words of each op; `counters`: one int64 an op, zeroed at the start of a step;
@@ -54,6 +54,12 @@ GROUP = layout("Group", "ids ids_stride active experts to")
 # What `route.group` writes, int64: how many experts were chosen, then (from GROUPS_HEAD on) their ids, where the pairs of each
 # begin, and all pairs (token * active + part) expert by expert; each list has room for its most.
 GROUPS_HEAD = 64
+# The same for all heads: `parts` of them, each with every token.
+ALL_HEADS = layout("AllHeads", "heads to")
+# Float experts that are stored (inputs, outputs); `skip`: columns from one output to the next, `first`: the first one's.
+EXPERT_COLUMNS = layout("ExpertColumns", f"counter weight rows row_bytes width x out out_stride bias first skip {_EXPERTS}")
+SCALE = layout("Scale", "x x_stride width table length offset")
+TAILS = layout("Tails", "x x_stride x_part x_start out out_stride out_part out_start heads width")
 COMBINE = layout("Combine", "x x_stride weights weights_stride out out_stride width active add add_stride")
 ROWS = layout("Rows", "counter weight rows row_bytes width x x_stride out out_stride bias outputs chunk dequantise blocks")
 GATHER = layout("Gather", "x x_stride width out out_stride")

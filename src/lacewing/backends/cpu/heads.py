@@ -53,13 +53,14 @@ class HeadJobs:
             job = self.jobs[op.x] = _Job(op.x, op.heads)
         job.rope = op
 
-    def write(self, k: View, v: View, layer: int) -> None:
+    def write(self, k: View, v: View | None, layer: int) -> None:
         heads = self.lowering.program.layers[layer].key_heads
         for view in (k, v):
-            if view in self.jobs and self.jobs[view].heads != heads:
+            if view is not None and view in self.jobs and self.jobs[view].heads != heads:
                 self.flush()
         self.jobs.setdefault(k, _Job(k, heads)).keys = int(self.lowering.keys[layer].ctypes.data)
-        self.jobs.setdefault(v, _Job(v, heads)).values = int(self.lowering.values[layer].ctypes.data)
+        if v is not None:
+            self.jobs.setdefault(v, _Job(v, heads)).values = int(self.lowering.values[layer].ctypes.data)
 
     def flush(self) -> None:
         jobs, self.jobs = list(self.jobs.values()), {}

@@ -11,7 +11,7 @@ import numpy as np
 
 from lacewing.backends.base import StepLimits, WeightView
 from lacewing.backends.cpu import lower_experts
-from lacewing.backends.cpu.arguments import ANGLES, ATTENTION, CAP, EMBED, GATED, GATHER, LINEAR, NORM, QUANTISE, ROWS
+from lacewing.backends.cpu.arguments import ANGLES, ATTENTION, CAP, EMBED, GATED, GATHER, LINEAR, NORM, QUANTISE, ROWS, SCALE
 from lacewing.backends.cpu.heads import HeadJobs
 from lacewing.backends.cpu.isa import host_isa
 from lacewing.backends.cpu.plan import LoweredOp, Memory, Word, aligned, double_word, float_word
@@ -36,11 +36,12 @@ class Lowering:
         self.extra: set[str] = set()  # kernels called by other kernels
         self.heads = HeadJobs(self)
         self.fusable: dict[View, LoweredOp] = {}  # who could quantise a view
-        self.quantised: dict[View, int] = {}  # views whose bytes are up to date, and where
+        self.quantised: dict[tuple[View, int], int] = {}  # views (in so many parts) whose bytes are up to date, and where
         self.keys: list[np.ndarray] = []
         self.values: list[np.ndarray] = []
         self.addresses: dict[str, int] = {}  # of kernels; filled when they are loaded
         self.angle_tables: dict[RopeSpec, int] = {}
+        self.head_groups: set[int] = set()  # addresses of what `route.all_heads` makes
         self._store_memory()
         for position, op in enumerate(program.ops):
             rule = getattr(self, f"lower_{type(op).__name__}", None)
@@ -62,14 +63,15 @@ class Lowering:
         for layer in self.program.layers:
             blocks = -(-context // lanes) * lanes
             self.keys.append(np.zeros(slots * layer.key_heads * blocks * layer.key_width, precision))
-            self.values.append(np.zeros(slots * layer.key_heads * context * layer.value_width + lanes, precision))
+            stored = 0 if layer.values_in_keys else slots * layer.key_heads * context * layer.value_width + lanes
+            self.values.append(np.zeros(stored, precision))
 
     def emit(self, op: LoweredOp, *written: View) -> LoweredOp:
         """Add an op; what was known of the buffers that it writes is forgotten."""
         self.ops.append(op)
-        for known in (self.fusable, self.quantised):
-            for view in [v for v in known if any(v.buffer == w.buffer for w in written)]:
-                del known[view]
+        buffers = {view.buffer for view in written}
+        self.fusable = {view: by for view, by in self.fusable.items() if view.buffer not in buffers}
+        self.quantised = {key: at for key, at in self.quantised.items() if key[0].buffer not in buffers}
         return op
 
     # ---- operands ----
@@ -102,11 +104,11 @@ class Lowering:
     def bytes_of(self, view: View, parts: int = 1) -> int:
         """Address of the quantised form of a view, each of its `parts` a row of its own; made by the op that made the view, or
         by an op of its own."""
-        if view in self.quantised:
-            return self.quantised[view]
+        if (view, parts) in self.quantised:
+            return self.quantised[view, parts]
         width = view.width // parts
         stride = self.bytes_stride(width)
-        area = f"{view.buffer.name}[{view.start}:{view.start + view.width}] bytes"
+        area = f"{view.buffer.name}[{view.start}:{view.start + view.width}] bytes of {parts}"
         to = self.memory.area(area, self.limits.chunk * parts * stride)
         if view in self.fusable and parts == 1:
             self.fusable[view].set(bytes=to, bytes_stride=stride)
@@ -114,7 +116,7 @@ class Lowering:
             made = self.quantise_op(view, to, stride, outputs=0)
             made.set(width=width, parts=parts)
             self.ops.append(made)
-        self.quantised[view] = to
+        self.quantised[view, parts] = to
         return to
 
     def angles(self, rope: RopeSpec) -> int:
@@ -232,8 +234,6 @@ class Lowering:
         self.heads.rope(op)
 
     def lower_WriteKeysValues(self, op: ops.WriteKeysValues, rest: tuple[Op, ...]) -> None:
-        if op.v is None:
-            raise UnsupportedModelError("the CPU backend cannot read values from keys (latent attention) yet")
         self.heads.write(op.k, op.v, op.layer)
 
     def lower_Attention(self, op: ops.Attention, rest: tuple[Op, ...]) -> None:
@@ -246,7 +246,8 @@ class Lowering:
             f"attention.attention_{self.kind}", ATTENTION, q=self.at(op.q), q_stride=self.stride(op.q), out=self.at(op.out),
             out_stride=self.stride(op.out), heads=op.heads, key_heads=op.key_heads, key_width=layer.key_width,
             value_width=layer.value_width, keys=int(self.keys[op.layer].ctypes.data),
-            values=int(self.values[op.layer].ctypes.data), scale=float_word(op.scale), softcap=float_word(op.softcap or 0.0),
+            values=0 if layer.values_in_keys else int(self.values[op.layer].ctypes.data), scale=float_word(op.scale),
+            softcap=float_word(op.softcap or 0.0),
             window=op.window or 2**30, group=group, chunk=op.chunk or 2**30,
             sinks=self.memory.vector(self.weights, op.sinks) if op.sinks else 0,
         )  # fmt: skip
@@ -289,6 +290,20 @@ class Lowering:
 
     def lower_ClampedActivation(self, op: ops.ClampedActivation, rest: tuple[Op, ...]) -> None:
         lower_experts.lower_clamped_activation(self, op)
+
+    def lower_HeadLinear(self, op: ops.HeadLinear, rest: tuple[Op, ...]) -> None:
+        lower_experts.lower_head_linear(self, op)
+
+    def lower_ScaleByPosition(self, op: ops.ScaleByPosition, rest: tuple[Op, ...]) -> None:
+        factors = np.log1p(np.arange((self.limits.context + op.offset) // op.length + 1)) * op.beta + 1
+        table = aligned(4 * factors.size, np.float32)
+        table[:] = factors
+        self.memory.kept[f"factors by position {len(self.memory.kept)}"] = table
+        made = LoweredOp(
+            "elementwise.scale_by_position", SCALE, x=self.at(op.x), x_stride=self.stride(op.x), width=op.x.width,
+            table=int(table.ctypes.data), length=op.length, offset=op.offset,
+        )  # fmt: skip
+        self.emit(made, op.x)
 
     def lower_Combine(self, op: ops.Combine, rest: tuple[Op, ...]) -> None:
         lower_experts.lower_combine(self, op)

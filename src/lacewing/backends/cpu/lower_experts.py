@@ -6,7 +6,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lacewing.backends.cpu.arguments import COMBINE, EXPERT_ROWS, EXPERTS, GATED, GROUP, GROUPS_HEAD, ROUTE
+from lacewing.backends.cpu.arguments import (
+    ALL_HEADS,
+    COMBINE,
+    EXPERT_COLUMNS,
+    EXPERT_ROWS,
+    EXPERTS,
+    GATED,
+    GROUP,
+    GROUPS_HEAD,
+    ROUTE,
+    TAILS,
+)
 from lacewing.backends.cpu.isa import host_isa
 from lacewing.backends.cpu.plan import LoweredOp, Word, aligned, float_word
 from lacewing.backends.cpu.quants import TileKernels, kernels_of
@@ -41,16 +52,18 @@ def _groups(low: Lowering, ids: View, experts: int) -> int:
 
 def lower_expert_linear(low: Lowering, op: ops.ExpertLinear) -> None:
     """One op for each output; those of one ExpertLinear need no barrier between them."""
-    if op.transposed:
-        raise UnsupportedModelError("the CPU backend cannot run experts that are stored (inputs, outputs) yet")
     biases = op.biases or (None,) * len(op.weights)
     split = len(op.outs) // len(op.weights)  # 2: one weight holds the rows of both outputs
     x_bytes = 0
-    if any(_tiled(low, name) for name in op.weights):
+    if not op.transposed and any(_tiled(low, name) for name in op.weights):
         x_bytes = low.bytes_of(op.x, op.ids.width if op.separate else 1)
     for index, out in enumerate(op.outs):
         name, bias = op.weights[index // split], biases[index // split]
-        made = _expert_op(low, op, name, x_bytes, out, (index % split, split))
+        pairs = _pairs(low, op.ids.width, _groups(low, op.ids, low.weights[name].shape[0]), out)
+        if op.factor is not None:
+            pairs |= {"factor": low.at(op.factor), "factor_stride": low.stride(op.factor)}
+        layout = (op.separate, op.interleaved, index % split, split)
+        made = (_columns_op if op.transposed else _rows_op)(low, name, op.x, x_bytes, pairs, layout)
         if bias:
             made.set(bias=_bias(low, bias, index % split, split, op.interleaved))
         made.barrier = index == 0
@@ -62,35 +75,94 @@ def _tiled(low: Lowering, name: str) -> bool:
     return isinstance(kernels_of(weight.quant), TileKernels) and weight.shape[1] >= host_isa().lanes
 
 
-def _expert_op(low: Lowering, op: ops.ExpertLinear, name: str, x_bytes: int, out: View, part: tuple[int, int]) -> LoweredOp:
-    """`part` (i, n): the i-th of n outputs whose rows the weight holds."""
-    weight, active = low.weights[name], op.ids.width
+def _pairs(low: Lowering, parts: int, groups: int, out: View) -> dict[str, int]:
+    """What says which expert does which part of which token, and where the results go."""
+    width = out.width // parts
+    return {
+        "groups": groups,
+        "parts": parts,
+        "out": low.at(out),
+        "out_stride": low.stride(out),
+        "out_part": 4 * width,
+        "rows": width,
+    }
+
+
+def _rows_op(
+    low: Lowering, name: str, x: View, x_bytes: int, pairs: dict[str, int], layout: tuple[bool, bool, int, int], x_width: int = 0
+) -> LoweredOp:
+    """Experts stored (outputs, inputs). layout: x has a part for each expert; rows of several outputs are interleaved; which
+    output, of how many. x_width: columns of a part of x, if it is wider than the weight."""
+    separate, interleaved, index, split = layout
+    weight, parts = low.weights[name], pairs["parts"]
     experts, all_rows, width = weight.shape
-    quant, kinds = weight.quant, kernels_of(weight.quant)
-    index, split = part
+    quant, kinds, x_width = weight.quant, kernels_of(weight.quant), x_width or width
     rows, row_bytes = all_rows // split, quant.row_bytes(width)
-    skipped = index * row_bytes * (1 if op.interleaved else rows)
     words: dict[str, Word] = {
-        "weight": _addresses(low, name, skipped), "rows": rows, "row_bytes": row_bytes * (split if op.interleaved else 1),
-        "blocks": width // quant.block_elements, "out": low.at(out), "out_stride": low.stride(out), "out_part": 4 * rows,
-        "groups": _groups(low, op.ids, experts), "experts": experts, "parts": active,
+        **pairs, "weight": _addresses(low, name, index * row_bytes * (1 if interleaved else rows)), "rows": rows,
+        "experts": experts, "row_bytes": row_bytes * (split if interleaved else 1), "blocks": width // quant.block_elements,
     }  # fmt: skip
-    if op.factor is not None:
-        words |= {"factor": low.at(op.factor), "factor_stride": low.stride(op.factor)}
     if isinstance(kinds, TileKernels) and rows >= host_isa().lanes:
-        stride = low.bytes_stride(width)
+        stride = low.bytes_stride(x_width)
         return LoweredOp(
             "experts.linear", EXPERTS, block_bytes=quant.block_bytes, block_columns=quant.block_elements,
-            unpack=low.kernel(kinds.unpack), dot=low.kernel(kinds.dot), shift=kinds.shift or 0, x=x_bytes, x_scales=width,
-            x_sums=int(width * kinds.sums_at), sum_bytes=kinds.sum_bytes,
-            x_stride=stride * active if op.separate else stride, x_part=stride if op.separate else 0, **words,
+            unpack=low.kernel(kinds.unpack), dot=low.kernel(kinds.dot), shift=kinds.shift or 0, x=x_bytes, x_scales=x_width,
+            x_sums=int(x_width * kinds.sums_at), sum_bytes=kinds.sum_bytes,
+            x_stride=stride * parts if separate else stride, x_part=stride if separate else 0, **words,
         )  # fmt: skip
-    words |= {"x": low.at(op.x), "x_stride": low.stride(op.x), "x_part": 4 * width if op.separate else 0, "width": width}
+    words |= {"x": low.at(x), "x_stride": low.stride(x), "x_part": 4 * x_width if separate else 0, "width": width}
     if isinstance(kinds, TileKernels):
         raise UnsupportedModelError(f"the CPU backend has no kernel for {quant} experts of {rows} rows ({name})")
     if "." not in kinds:
         return LoweredOp(f"experts.rows_{kinds}", EXPERT_ROWS, **words)
     return LoweredOp("experts.rows_generic", EXPERT_ROWS, dequantise=low.kernel(kinds), **words)
+
+
+def _columns_op(
+    low: Lowering, name: str, x: View, x_bytes: int, pairs: dict[str, int], layout: tuple[bool, bool, int, int], x_width: int = 0
+) -> LoweredOp:
+    """Experts stored (inputs, outputs), which only files of floats are; otherwise as `_rows_op`."""
+    separate, interleaved, index, split = layout
+    weight = low.weights[name]
+    experts, width, all_rows = weight.shape
+    kinds, x_width = kernels_of(weight.quant), x_width or width
+    if not isinstance(kinds, str) or "." in kinds:
+        raise UnsupportedModelError(
+            f"the CPU backend runs weights stored (inputs, outputs) as floats only; {name} is {weight.quant}"
+        )
+    words: dict[str, Word] = {
+        **pairs, "weight": _addresses(low, name, 0), "rows": all_rows // split, "row_bytes": weight.quant.row_bytes(all_rows),
+        "width": width, "experts": experts, "x": low.at(x), "x_stride": low.stride(x), "x_part": 4 * x_width if separate else 0,
+        "skip": split if interleaved else 1, "first": index * (1 if interleaved else all_rows // split),
+    }  # fmt: skip
+    return LoweredOp(f"experts.columns_{kinds}", EXPERT_COLUMNS, **words)
+
+
+def lower_head_linear(low: Lowering, op: ops.HeadLinear) -> None:
+    """The linear of experts with the heads as experts: each takes its part of every token. What is behind is copied."""
+    heads, inputs = op.heads, low.weights[op.weight].shape[1 if op.transposed else 2]
+    x_width, out_width = op.x.width // heads, op.out.width // heads
+    outputs = out_width - (x_width - inputs)
+    groups = low.memory.area(f"groups of {heads} heads", GROUPS_HEAD + 8 * (2 * heads + 1 + low.limits.chunk * heads))
+    if groups not in low.head_groups:
+        low.head_groups.add(groups)
+        made = LoweredOp("route.all_heads", ALL_HEADS, heads=heads, to=groups)
+        made.barrier = False
+        low.ops.insert(0, made)
+    tiled = not op.transposed and _tiled(low, op.weight) and x_width % 32 == 0
+    x_bytes = low.bytes_of(op.x, heads) if tiled else 0
+    pairs = _pairs(low, heads, groups, op.out)
+    layout = (True, False, 0, 1)
+    made = (_columns_op if op.transposed else _rows_op)(low, op.weight, op.x, x_bytes, pairs, layout, x_width)
+    low.emit(made, op.out)
+    if out_width > outputs:
+        tails = LoweredOp(
+            "elementwise.copy_tails", TAILS, x=low.at(op.x), x_stride=low.stride(op.x), x_part=4 * x_width, x_start=4 * inputs,
+            out=low.at(op.out), out_stride=low.stride(op.out), out_part=4 * out_width, out_start=4 * outputs, heads=heads,
+            width=out_width - outputs,
+        )  # fmt: skip
+        tails.barrier = False
+        low.emit(tails, op.out)
 
 
 def _addresses(low: Lowering, name: str, skipped: int) -> Word:

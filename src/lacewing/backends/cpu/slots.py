@@ -17,9 +17,11 @@ def _views(lowering: Lowering, slot: int) -> Iterator[tuple[np.ndarray, np.ndarr
     if not 0 <= slot < limits.slots:
         raise OptionError(f"slot {slot} is out of range; there are {limits.slots}")
     for layer, keys, values in zip(lowering.program.layers, lowering.keys, lowering.values, strict=True):
+        value_width = 0 if layer.values_in_keys else layer.value_width
+        stored = values[: limits.slots * layer.key_heads * limits.context * value_width]
         yield (
             keys.reshape(limits.slots, layer.key_heads, -1, layer.key_width, lanes)[slot],
-            values[: values.size - lanes].reshape(limits.slots, layer.key_heads, limits.context, layer.value_width)[slot],
+            stored.reshape(limits.slots, layer.key_heads, limits.context, value_width)[slot],
         )
 
 

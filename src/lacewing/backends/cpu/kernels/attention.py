@@ -23,6 +23,7 @@ from lacewing.backends.cpu.kernels.simd import (
     peek_f32,
     peek_i32,
     peek_i64,
+    poke_f16,
     poke_f32,
     splat_f32,
     store_f32,
@@ -166,10 +167,27 @@ def put_results(args, acc, most, total, token, count, first_head, group):
             quantise(out, quantised + t * stride, row_width, column, width)
 
 
+def make_values_from_keys(half: bool) -> Any:
+    """`copy`: the first columns of LANES-wise keys, position by position, for latent attention, whose values they are."""
+    peek, poke, itemsize = (peek_f16, poke_f16, 2) if half else (peek_f32, poke_f32, 4)
+
+    @inline
+    def copy(keys, width, value_width, positions, out):
+        for first in range(0, positions, LANES):
+            source, end = keys + itemsize * first * width, min(LANES, positions - first)
+            for j in range(end):
+                to = out + itemsize * (first + j) * value_width
+                for c in range(value_width):
+                    poke(to + itemsize * c, peek(source + itemsize * (c * LANES + j)))
+
+    return copy
+
+
 def make_attend(half: bool) -> Any:
     """`attend`: one piece of work over float16 or float32 keys and values."""
     block_scores, block_values = make_blocks(half)
     itemsize = 2 if half else 4
+    values_from_keys = make_values_from_keys(half)
 
     @inline
     def attend(args, state, scratch, token, count, first_head, group):
@@ -185,6 +203,7 @@ def make_attend(half: bool) -> Any:
         head = slot * key_heads + first_head // (peek_i64(args + ATTENTION.heads) // key_heads)
         keys = peek_i64(args + ATTENTION.keys) + itemsize * head * ((context + LANES - 1) // LANES) * LANES * width
         values = peek_i64(args + ATTENTION.values) + itemsize * head * context * value_width
+        latent = peek_i64(args + ATTENTION.values) == 0
         window, softcap = peek_i64(args + ATTENTION.window), peek_f32(args + ATTENTION.softcap)
         chunk = peek_i64(args + ATTENTION.chunk)
         last = peek_i32(positions + 4 * (token + count - 1))
@@ -196,18 +215,13 @@ def make_attend(half: bool) -> Any:
             for i in range(queries):
                 high = peek_i32(positions + 4 * (token + i // group))
                 at = acc + 4 * value_width * i
-                soften(
-                    p + 4 * BLOCK * i,
-                    first,
-                    first_seen(high, window, chunk),
-                    high,
-                    softcap,
-                    most + 4 * i,
-                    total + VECTOR_BYTES * i,
-                    at,
-                    value_width,
-                )
-            block_values(acc, queries, value_width, values + itemsize * first * value_width, p, seen)
+                low, sums = first_seen(high, window, chunk), total + VECTOR_BYTES * i
+                soften(p + 4 * BLOCK * i, first, low, high, softcap, most + 4 * i, sums, at, value_width)
+            block = values + itemsize * first * value_width
+            if latent:
+                block = total + VECTOR_BYTES * MAX_QUERIES
+                values_from_keys(keys + itemsize * first * width, width, value_width, seen, block)
+            block_values(acc, queries, value_width, block, p, seen)
         put_results(args, acc, most, total, token, count, first_head, group)
 
     return attend
@@ -222,7 +236,8 @@ def make_attention(half: bool) -> Any:
         heads = peek_i64(args + ATTENTION.heads)
         tokens, slots = peek_i64(state + STATE.tokens), peek_i64(state + STATE.slots)
         scratch = peek_i64(state + STATE.scratch) + thread * SCRATCH_BYTES
-        group = 1 if tokens == 1 else peek_i64(args + ATTENTION.group)  # divides H / K, at most MAX_QUERIES
+        alone = tokens == 1 and peek_i64(args + ATTENTION.values) != 0  # copying latent values pays for many heads only
+        group = 1 if alone else peek_i64(args + ATTENTION.group)  # divides H / K, at most MAX_QUERIES
         run = 1 if tokens == 1 else max(1, MAX_QUERIES // group)
         parts = heads // group
         todo = (tokens + run - 1) // run * parts

@@ -1,6 +1,6 @@
 """Ops that treat every column alike: the gated activation, the soft-cap of logits."""
 
-from lacewing.backends.cpu.arguments import CAP, COMBINE, GATED, SCRATCH_BYTES, STATE
+from lacewing.backends.cpu.arguments import CAP, COMBINE, GATED, SCALE, SCRATCH_BYTES, STATE, TAILS
 from lacewing.backends.cpu.kernels.activations import quantise
 from lacewing.backends.cpu.kernels.functions import gelu_tanh, sigmoid, tanh
 from lacewing.backends.cpu.kernels.simd import (
@@ -13,6 +13,7 @@ from lacewing.backends.cpu.kernels.simd import (
     max_f32,
     min_f32,
     peek_f32,
+    peek_i32,
     peek_i64,
     poke_f32,
     splat_f32,
@@ -90,6 +91,29 @@ def clamp_gate(gate, up, alpha, limit):
     g = min_f32(gate, splat_f32(limit))
     u = min_f32(max_f32(up, splat_f32(0.0 - limit)), splat_f32(limit))
     return g * sigmoid(g * splat_f32(alpha)) * (u + splat_f32(1.0))
+
+
+def scale_by_position(args, state, thread, threads):
+    """x *= table[(position + offset) // length]. Threads share the tokens evenly."""
+    width, tokens = peek_i64(args + SCALE.width), peek_i64(state + STATE.tokens)
+    for t in range(tokens * thread // threads, tokens * (thread + 1) // threads):
+        position = peek_i32(peek_i64(state + STATE.positions) + 4 * t) + peek_i64(args + SCALE.offset)
+        factor = peek_f32(peek_i64(args + SCALE.table) + 4 * (position // peek_i64(args + SCALE.length)))
+        x = peek_i64(args + SCALE.x) + t * peek_i64(args + SCALE.x_stride)
+        for c in range(width):
+            poke_f32(x + 4 * c, peek_f32(x + 4 * c) * factor)
+
+
+def copy_tails(args, state, thread, threads):
+    """The columns of every head that a linear of heads leaves as they are. Threads share the tokens evenly."""
+    width, tokens = peek_i64(args + TAILS.width), peek_i64(state + STATE.tokens)
+    for t in range(tokens * thread // threads, tokens * (thread + 1) // threads):
+        for head in range(peek_i64(args + TAILS.heads)):
+            x = peek_i64(args + TAILS.x) + t * peek_i64(args + TAILS.x_stride) + head * peek_i64(args + TAILS.x_part)
+            out = peek_i64(args + TAILS.out) + t * peek_i64(args + TAILS.out_stride) + head * peek_i64(args + TAILS.out_part)
+            for c in range(width):
+                value = peek_f32(x + peek_i64(args + TAILS.x_start) + 4 * c)
+                poke_f32(out + peek_i64(args + TAILS.out_start) + 4 * c, value)
 
 
 def combine(args, state, thread, threads):

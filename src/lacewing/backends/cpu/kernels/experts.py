@@ -5,7 +5,7 @@ Work is cut into (expert, tile) items, expert by expert. What a pair (token, par
 
 from typing import Any
 
-from lacewing.backends.cpu.arguments import EXPERT_ROWS, EXPERTS, GROUPS_HEAD, JOB, MAX_CHUNK, SCRATCH_BYTES, STATE
+from lacewing.backends.cpu.arguments import EXPERT_COLUMNS, EXPERT_ROWS, EXPERTS, GROUPS_HEAD, JOB, MAX_CHUNK, SCRATCH_BYTES, STATE
 from lacewing.backends.cpu.kernels.linear import clear, one_tile, own_share
 from lacewing.backends.cpu.kernels.rows import emit_bf16, emit_f16, emit_f32, make_tile
 from lacewing.backends.cpu.kernels.simd import (
@@ -13,7 +13,11 @@ from lacewing.backends.cpu.kernels.simd import (
     VECTOR_BYTES,
     atomic_add,
     call_kernel,
+    fma,
+    fma1,
     inline,
+    load_bf16,
+    load_f16,
     load_f32,
     peek_bf16,
     peek_f16,
@@ -131,6 +135,54 @@ def make_rows(widen: Any, peek: Any, itemsize: int, dequantise: bool = False) ->
     return kernel
 
 
+def make_columns(load: Any, peek: Any, itemsize: int) -> Any:
+    """`kernel` for experts of floats that are stored (inputs, outputs): sums of rows, LANES outputs at once."""
+
+    def kernel(args, state, thread, threads):
+        scratch = peek_i64(state + STATE.scratch) + thread * SCRATCH_BYTES
+        rows, row_bytes, width = (
+            peek_i64(args + EXPERT_COLUMNS.rows),
+            peek_i64(args + EXPERT_COLUMNS.row_bytes),
+            peek_i64(args + EXPERT_COLUMNS.width),
+        )
+        groups, bias = peek_i64(args + EXPERT_COLUMNS.groups), peek_i64(args + EXPERT_COLUMNS.bias)
+        skip = peek_i64(args + EXPERT_COLUMNS.skip)
+        pieces = (rows + LANES - 1) // LANES
+        todo, current, count = pieces * peek_i64(groups), -1, 0
+        while True:
+            item = atomic_add(peek_i64(args + EXPERT_COLUMNS.counter), 1)
+            if item >= todo:
+                break
+            index, first = item // pieces, item % pieces * LANES
+            if index != current:
+                current = index
+                count = gather_pairs(EXPERT_COLUMNS, args, scratch, groups, peek_i64(args + EXPERT_COLUMNS.experts), index)
+            expert = peek_i64(groups + GROUPS_HEAD + 8 * index)
+            w = peek_i64(peek_i64(args + EXPERT_COLUMNS.weight) + 8 * expert) + itemsize * peek_i64(args + EXPERT_COLUMNS.first)
+            for i in range(count):
+                x = peek_i64(args + EXPERT_COLUMNS.x) + peek_i64(scratch + X_OFFSETS + 8 * i)
+                to = peek_i64(args + EXPERT_COLUMNS.out) + peek_i64(scratch + OUT_OFFSETS + 8 * i)
+                factor = peek_f32(scratch + FACTORS + 4 * i)
+                if skip == 1 and first + LANES <= rows:
+                    total = splat_f32(0.0)
+                    for c in range(width):
+                        total = fma(splat_f32(peek_f32(x + 4 * c)), load(w + c * row_bytes + itemsize * first), total)
+                    shift = load_f32(bias + 4 * (expert * rows + first)) if bias else splat_f32(0.0)
+                    store_f32(to + 4 * first, total * splat_f32(factor) + shift)
+                else:
+                    for row in range(first, min(first + LANES, rows)):
+                        one = 0.0
+                        for c in range(width):
+                            one = fma1(peek_f32(x + 4 * c), peek(w + c * row_bytes + itemsize * skip * row), one)
+                        more = peek_f32(bias + 4 * (expert * rows + row)) if bias else 0.0
+                        poke_f32(to + 4 * row, one * factor + more)
+
+    return kernel
+
+
+columns_f32 = make_columns(load_f32, peek_f32, 4)
+columns_f16 = make_columns(load_f16, peek_f16, 2)
+columns_bf16 = make_columns(load_bf16, peek_bf16, 2)
 rows_f32, rows_f16, rows_bf16 = (
     make_rows(emit_f32, peek_f32, 4),
     make_rows(emit_f16, peek_f16, 2),

@@ -1,6 +1,6 @@
 """The router of a mixture of experts, and the sorting of (token, part) pairs by expert. Semantics: program/ops.py, Route."""
 
-from lacewing.backends.cpu.arguments import GROUP, GROUPS_HEAD, ROUTE, SCRATCH_BYTES, STATE
+from lacewing.backends.cpu.arguments import ALL_HEADS, GROUP, GROUPS_HEAD, ROUTE, SCRATCH_BYTES, STATE
 from lacewing.backends.cpu.kernels.functions import exp, sigmoid
 from lacewing.backends.cpu.kernels.simd import (
     LANES,
@@ -119,6 +119,22 @@ def route(args, state, thread, threads):
         ids = peek_i64(args + ROUTE.ids) + t * peek_i64(args + ROUTE.ids_stride)
         weights = peek_i64(args + ROUTE.weights) + t * peek_i64(args + ROUTE.weights_stride)
         route_token(args, logits, ids, weights, scratch)
+
+
+def all_heads(args, state, thread, threads):
+    """What `group` would make if every token chose every head; thread 0 alone."""
+    if thread:
+        return
+    tokens, heads, to = peek_i64(state + STATE.tokens), peek_i64(args + ALL_HEADS.heads), peek_i64(args + ALL_HEADS.to)
+    starts = to + GROUPS_HEAD + 8 * heads
+    order = starts + 8 * (heads + 1)
+    poke_i64(to, heads)
+    for head in range(heads):
+        poke_i64(to + GROUPS_HEAD + 8 * head, head)
+        poke_i64(starts + 8 * head, head * tokens)
+        for t in range(tokens):
+            poke_i64(order + 8 * (head * tokens + t), t * heads + head)
+    poke_i64(starts + 8 * heads, heads * tokens)
 
 
 def group(args, state, thread, threads):
