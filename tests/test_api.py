@@ -155,6 +155,8 @@ def test_bad_load_options(tiny_path, options, error, words):
         ({"seed": 2**63}, "seed"),
         ({"stop": [""]}, "stop"),
         ({"logit_bias": {10**6: 1.0}}, "logit_bias"),
+        ({"logit_bias": [1]}, "a dict"),
+        ({"max_tokens": 2**40}, "from 0 to 2147483648"),
         ({"colour": 1}, "colour"),
     ],
 )

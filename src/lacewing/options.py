@@ -51,11 +51,16 @@ def format_bytes(count: float) -> str:
     return f"{count:.1f} TiB"
 
 
+def _plain(bound: float) -> str:
+    """A bound for people, whole numbers without an exponent."""
+    return f"{bound:.0f}" if bound == int(bound) else f"{bound:g}"
+
+
 def _check(name: str, value: object, low: float, high: float, kind: type = float) -> None:
     numbers = (int, float) if kind is float else (int,)
     if isinstance(value, bool) or not isinstance(value, numbers) or not math.isfinite(value) or not low <= value <= high:
         raise OptionError(
-            f"{name} is {value!r}; it must be {'a number' if kind is float else 'an integer'} from {low:g} to {high:g}"
+            f"{name} is {value!r}; it must be {'a number' if kind is float else 'an integer'} from {_plain(low)} to {_plain(high)}"
         )
 
 
@@ -108,12 +113,14 @@ class Sampling:
             _check(name, getattr(self, name), 0, high, int)
         if self.seed is not None:
             _check("seed", self.seed, 0, 2**63 - 1, int)
+        if not isinstance(self.logit_bias, Mapping):
+            raise OptionError(f"logit_bias is {self.logit_bias!r}; it must be a dict of token ids and numbers")
         if len(self.logit_bias) > 1024:
             raise OptionError(f"logit_bias has {len(self.logit_bias)} entries; at most 1024 are taken")
         for token, bias in self.logit_bias.items():
             _check("logit_bias token", token, 0, 2**31, int)
             _check(f"logit_bias of token {token}", bias, -1e9, 1e9)
-        if isinstance(self.stop, str) or len(self.stop) > 16:
+        if not isinstance(self.stop, tuple | list) or len(self.stop) > 16:
             raise OptionError("stop must be a list of at most 16 strings")
         for text in self.stop:
             if not isinstance(text, str) or not 0 < len(text) <= 256:

@@ -4,6 +4,8 @@ import hashlib
 import http.server
 import json
 import threading
+import tracemalloc
+import zipfile
 
 import pytest
 
@@ -78,3 +80,15 @@ def test_newest_or_pinned_universal_wheel(index, tmp_path, package, version, nam
 def test_otherwise_pip_is_asked(index, tmp_path, package, version, words):
     reason = index.wheel(package, version, tmp_path, None)
     assert isinstance(reason, DownloadError) and words in str(reason)
+
+
+def test_a_member_that_unpacks_to_a_lot_is_not_unpacked(tmp_path):
+    path = tmp_path / "bomb-1-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in ("bomb-1.dist-info/METADATA", "bomb/SHA256SUMS"):
+            archive.writestr(name, bytes(2**25))
+    tracemalloc.start()
+    assert pypi._part_packages(path, "bomb") == [] and pypi._sums([path]) == {}
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**24

