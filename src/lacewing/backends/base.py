@@ -34,6 +34,14 @@ class WeightView(Protocol):
         """uint8, one array, or one for each index of the first axis: stacked experts may lie apart in their files."""
         ...
 
+    @property
+    def scales(self) -> WeightView | None:
+        """Factors, one for each block of `scale_block` rows and columns, that the values are multiplied by; None: all 1."""
+        ...
+
+    @property
+    def scale_block(self) -> tuple[int, int]: ...
+
 
 @dataclass(frozen=True)
 class StepLimits:
@@ -55,6 +63,15 @@ class DeviceFacts:
     memory_bytes: int | None
 
 
+@dataclass(frozen=True)
+class RoutedLayer:
+    """What the router of one layer decided in a run: ids (T, A) int32, probabilities (T, E) float32 before the choice."""
+
+    layer: int
+    ids: np.ndarray
+    probabilities: np.ndarray
+
+
 class Step(Protocol):
     """A compiled program with its buffers and its keys and values."""
 
@@ -73,6 +90,14 @@ class Step(Protocol):
 
     def rebind(self) -> None:
         """Look up all weight addresses again, after the residency changed."""
+        ...
+
+    def watch_routes(self, on: bool) -> None:
+        """Keep what the routers of a mixture of experts decide; off at first."""
+        ...
+
+    def routes(self) -> list[RoutedLayer]:
+        """The decisions of the last run, layer by layer, valid until the next; empty where none are kept or made."""
         ...
 
     def close(self) -> None:

@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 
+from lacewing.backends.cpu import CpuBackend
+from lacewing.backends.reference.backend import ReferenceBackend
 from lacewing.errors import UnsupportedModelError
 from lacewing.program.ops import (
     Attention,
@@ -188,3 +190,30 @@ def test_latent_attention_equals_the_reference_in_any_batch(half):
     whole = case.run(one_batch(40), threads=2)
     assert nmse(whole, case.run(one_batch(40), threads=None)) < (1e-7 if half else 1e-10)
     np.testing.assert_array_equal(whole, case.run(batches([1, 1, 7, 31]), threads=3))
+
+
+def test_what_routers_decide_can_be_watched_and_equals_the_reference():
+    case = routed((), CHOSEN, {}, 13, renormalise=True)
+    seen = []
+    for backend in (CpuBackend(2), ReferenceBackend()):
+        step = case.step(backend, 64)
+        arrays = [
+            np.arange(13, dtype=np.int32),
+            np.zeros(13, np.int32),
+            np.arange(13, dtype=np.int32),
+            np.arange(0, dtype=np.int32),
+        ]
+        step.run(*arrays)
+        assert step.routes() == []
+        step.watch_routes(True)
+        step.run(*arrays)
+        (found,) = step.routes()
+        seen.append((found.layer, found.ids.copy(), found.probabilities.copy()))
+        step.watch_routes(False)
+        step.run(*arrays)
+        assert step.routes() == []
+        step.close()
+    assert seen[0][0] == seen[1][0] == 0
+    np.testing.assert_array_equal(seen[0][1], seen[1][1])
+    np.testing.assert_allclose(seen[0][2], seen[1][2], rtol=2e-6)
+    np.testing.assert_allclose(seen[0][2].sum(axis=1), 1, rtol=1e-5)

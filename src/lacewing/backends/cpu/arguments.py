@@ -48,7 +48,7 @@ EXPERT_ROWS = layout("ExpertRows", f"counter weight rows row_bytes width x out o
 ROUTE = layout(
     "Route",
     "logits logits_stride ids ids_stride weights weights_stride experts active sigmoid bias groups groups_used group_best "
-    "renormalise scale",
+    "renormalise scale watched_ids watched_probabilities",
 )
 GROUP = layout("Group", "ids ids_stride active experts to")
 # What `route.group` writes, int64: how many experts were chosen, then (from GROUPS_HEAD on) their ids, where the pairs of each

@@ -41,6 +41,8 @@ class Lowering:
         self.values: list[np.ndarray] = []
         self.addresses: dict[str, int] = {}  # of kernels; filled when they are loaded
         self.angle_tables: dict[RopeSpec, int] = {}
+        self.routers: list[lower_experts.WatchedRouter] = []
+        self.layer = 0  # of the attention that was lowered last
         self.head_groups: set[int] = set()  # addresses of what `route.all_heads` makes
         self._store_memory()
         for position, op in enumerate(program.ops):
@@ -237,7 +239,7 @@ class Lowering:
         self.heads.write(op.k, op.v, op.layer)
 
     def lower_Attention(self, op: ops.Attention, rest: tuple[Op, ...]) -> None:
-        layer = self.program.layers[op.layer]
+        layer, self.layer = self.program.layers[op.layer], op.layer
         if layer.key_width + layer.value_width > MAX_HEAD_WIDTHS:
             raise UnsupportedModelError(f"the CPU backend takes heads of up to {MAX_HEAD_WIDTHS // 2} values, not {layer}")
         group = op.heads // op.key_heads

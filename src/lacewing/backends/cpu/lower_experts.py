@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,6 +30,27 @@ if TYPE_CHECKING:
     from lacewing.backends.cpu.lower import Lowering
 
 
+@dataclass
+class WatchedRouter:
+    """Where a router leaves its decisions while somebody watches; empty arrays: nobody does."""
+
+    layer: int
+    ids: np.ndarray
+    probabilities: np.ndarray
+    active: int
+    experts: int
+
+    def watch(self, on: bool, chunk: int) -> None:
+        self.ids = np.zeros((chunk, self.active) if on else 0, np.int32)
+        self.probabilities = np.zeros((chunk, self.experts) if on else 0, np.float32)
+
+    def ids_address(self) -> int:
+        return int(self.ids.ctypes.data) if self.ids.size else 0
+
+    def probabilities_address(self) -> int:
+        return int(self.probabilities.ctypes.data) if self.ids.size else 0
+
+
 def lower_route(low: Lowering, op: ops.Route) -> None:
     """The router, and the pairs sorted by expert for the linears that follow."""
     experts, active = op.logits.width, op.ids.width
@@ -39,6 +61,9 @@ def lower_route(low: Lowering, op: ops.Route) -> None:
         groups=op.groups, groups_used=op.groups_used, group_best=op.group_best, renormalise=int(op.renormalise),
         scale=float_word(op.scale),
     )  # fmt: skip
+    watched = WatchedRouter(low.layer, np.empty(0, np.int32), np.empty(0, np.float32), active, experts)
+    low.routers.append(watched)
+    made.set(watched_ids=watched.ids_address, watched_probabilities=watched.probabilities_address)
     low.emit(made, op.ids, op.weights)
     words = {"ids": low.at(op.ids), "ids_stride": low.stride(op.ids), "active": active, "experts": experts}
     low.emit(LoweredOp("route.group", GROUP, to=_groups(low, op.ids, experts), **words))

@@ -6,7 +6,7 @@ import threading
 
 import numpy as np
 
-from lacewing.backends.base import StepLimits
+from lacewing.backends.base import RoutedLayer, StepLimits
 from lacewing.backends.cpu.arguments import LINEAR, OP, SCRATCH_BYTES, STATE
 from lacewing.backends.cpu.lower import Lowering
 from lacewing.backends.cpu.plan import LoweredOp, aligned
@@ -75,6 +75,16 @@ class CpuStep:
             if op.kernel == "linear.linear":
                 arguments[LINEAR.next // 8] = following
                 following = int(arguments.ctypes.data)
+
+    def watch_routes(self, on: bool) -> None:
+        for router in self._lowering.routers:
+            router.watch(on, self.limits.chunk)
+        self.rebind()
+
+    def routes(self) -> list[RoutedLayer]:
+        count = int(self._state[STATE.tokens // 8])
+        watched = (router for router in self._lowering.routers if router.ids.size)
+        return [RoutedLayer(router.layer, router.ids[:count], router.probabilities[:count]) for router in watched]
 
     def run(self, tokens: np.ndarray, slots: np.ndarray, positions: np.ndarray, outputs: np.ndarray) -> np.ndarray:
         count, wanted = len(tokens), len(outputs)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from lacewing.backends.arguments import check_run
-from lacewing.backends.base import DeviceFacts, StepLimits, WeightView
+from lacewing.backends.base import DeviceFacts, RoutedLayer, StepLimits, WeightView
 from lacewing.backends.reference.ops import OPS
 from lacewing.backends.reference.state import State
 from lacewing.errors import OptionError, UnsupportedModelError, WeightError
@@ -73,6 +73,13 @@ class ReferenceStep:
                 OPS[type(op)](self.state, op)
         self.filled = filled
         return self.state.logits
+
+    def watch_routes(self, on: bool) -> None:
+        if self.state is not None:
+            self.state.watched = [] if on else None
+
+    def routes(self) -> list[RoutedLayer]:
+        return [] if self.state is None else list(self.state.watched or ())
 
     def rebind(self) -> None:
         if self.state is not None:

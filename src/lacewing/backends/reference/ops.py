@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from lacewing.backends.base import RoutedLayer
 from lacewing.backends.reference.state import State
 from lacewing.program import ops
 from lacewing.program.ops import Op
@@ -57,6 +58,7 @@ def write_keys_values(state: State, op: ops.WriteKeysValues) -> None:
 
 
 def attention(state: State, op: ops.Attention) -> None:
+    state.layer = op.layer
     q, out = state.view(op.q), state.view(op.out)
     group = op.heads // op.key_heads
     for slot in np.unique(state.slots):
@@ -143,6 +145,8 @@ def route(state: State, op: ops.Route) -> None:
     broken = np.isnan(scores).any(axis=-1)
     ids[broken], weights[broken] = np.arange(op.ids.width), np.nan
     state.view(op.ids).view(np.int32)[:] = ids
+    if state.watched is not None:
+        state.watched.append(RoutedLayer(state.layer, ids.astype(np.int32), p.astype(np.float32)))
     state.view(op.weights)[:] = weights * np.float32(op.scale)
 
 

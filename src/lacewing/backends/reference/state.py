@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from lacewing.backends.base import StepLimits, WeightView
+from lacewing.backends.base import RoutedLayer, StepLimits, WeightView
 from lacewing.program.ops import View
 from lacewing.program.program import Program
 
@@ -29,7 +29,13 @@ class Weights:
         if name in self.kept:
             return self.kept[name][index]
         weight = self.weights[name]
-        return weight.quant.dequantise(weight.data.reshape(weight.shape[0], -1)[index])
+        values = weight.quant.dequantise(weight.data.reshape(weight.shape[0], -1)[index])
+        scales = weight.scales
+        if scales is None:
+            return values
+        factors, (rows, columns) = scales.quant.dequantise(scales.data).reshape(scales.shape), weight.scale_block
+        factors = factors[np.arange(weight.shape[0])[index] // rows].repeat(columns, axis=-1)[..., : values.shape[-1]]
+        return np.asarray(values * factors)
 
     def slabs(self, name: str) -> Iterator[tuple[slice, np.ndarray]]:
         """A matrix in parts: which rows, and their values (rows, columns)."""
@@ -56,6 +62,9 @@ class Weights:
         parts = weight.parts
         data = parts[index] if len(parts) > 1 else parts[0].reshape(weight.shape[0], -1)[index]
         values = weight.quant.dequantise(data).reshape(weight.shape[1:])
+        if weight.scales is not None:
+            factors, (rows, columns) = self.member(weight.scales.name, index), weight.scale_block
+            values = values * factors.repeat(rows, 0)[: len(values)].repeat(columns, 1)[:, : values.shape[1]]
         if values.nbytes <= self.room:
             self.kept[key] = values
             self.room -= values.nbytes
@@ -84,8 +93,12 @@ class State:
             values = keys[..., : layer.value_width] if inside else np.zeros((*shape, layer.value_width), np.float32)
             self.keys_values.append((keys, values))
         self.logits = np.empty((0, program.vocab_size), np.float32)
+        self.watched: list[RoutedLayer] | None = None  # what routers decided, where somebody asked for it
+        self.layer = 0  # of the attention that ran last
 
     def begin(self, tokens: np.ndarray, slots: np.ndarray, positions: np.ndarray, outputs: np.ndarray) -> None:
+        if self.watched is not None:
+            self.watched = []
         self.tokens, self.slots, self.positions, self.outputs = tokens, slots, positions, outputs
         self.buffers: dict[str, np.ndarray] = {}
 

@@ -119,6 +119,12 @@ def route(args, state, thread, threads):
         ids = peek_i64(args + ROUTE.ids) + t * peek_i64(args + ROUTE.ids_stride)
         weights = peek_i64(args + ROUTE.weights) + t * peek_i64(args + ROUTE.weights_stride)
         route_token(args, logits, ids, weights, scratch)
+        if peek_i64(args + ROUTE.watched_ids):
+            experts, active = peek_i64(args + ROUTE.experts), peek_i64(args + ROUTE.active)
+            for a in range(active):
+                poke_i32(peek_i64(args + ROUTE.watched_ids) + 4 * (t * active + a), peek_i32(ids + 4 * a))
+            for e in range(experts):  # route_token leaves them at the start of its scratch
+                poke_f32(peek_i64(args + ROUTE.watched_probabilities) + 4 * (t * experts + e), peek_f32(scratch + 4 * e))
 
 
 def all_heads(args, state, thread, threads):
