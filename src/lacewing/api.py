@@ -290,8 +290,15 @@ class Model:
 
     def close(self) -> None:
         """Free the memory. The model cannot be used afterwards."""
-        self.step.close()
+        from lacewing.weights.memory import give_back
+
+        self.__dict__.pop("engine", None)
+        step = self.__dict__.pop("step", None)
+        if step is not None:
+            step.close()
         self.weights.close()
+        del step
+        give_back()
 
     def __enter__(self) -> Model:
         return self

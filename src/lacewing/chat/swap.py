@@ -256,6 +256,7 @@ def park(session: Session, loaded: Loaded, keep: bool) -> None:
     try:
         if keep:
             loaded.model.set_residency("lazy", force=True)
+            loaded.model.weights.release()
     except LacewingError:
         keep = False
     if not keep:

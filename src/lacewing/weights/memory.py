@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import mmap
+import sys
 
 import numpy as np
 
@@ -33,3 +35,11 @@ def _try_huge_pages(area: mmap.mmap) -> None:
         area.madvise(mmap.MADV_HUGEPAGE)
     except OSError:
         return  # a kernel without them; nothing is lost
+
+
+def give_back() -> None:
+    """Return freed memory to the system after a model has gone; glibc would keep what lies between its fragments."""
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)

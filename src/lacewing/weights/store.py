@@ -33,6 +33,8 @@ class Weight:
         self.quant: Quant = tensor.quant
         self.ranges = tensor.ranges
         self.nbytes = tensor.nbytes
+        self.scale_block = tensor.scale_block
+        self.scales: Weight | None = None  # factors of blocks of rows and columns; a weight of the store as well
         self._owned: np.ndarray | None = None
         self._views: list[np.ndarray] | None = None
         self._closed = False
@@ -64,8 +66,13 @@ class Weight:
 
     def dequantise(self) -> np.ndarray:
         """All values, float32 of the weight's shape; for tests and the reference backend."""
-        values = [self.quant.dequantise(part) for part in self.parts]
-        return np.concatenate(values).reshape(self.shape) if values else np.empty(self.shape, np.float32)
+        parts = [self.quant.dequantise(part) for part in self.parts]
+        values = np.concatenate(parts).reshape(self.shape) if parts else np.empty(self.shape, np.float32)
+        if self.scales is None:
+            return values
+        factors, (rows, columns) = self.scales.dequantise(), self.scale_block
+        factors = factors.repeat(rows, -2)[..., : self.shape[-2], :].repeat(columns, -1)[..., : self.shape[-1]]
+        return np.asarray(values * factors)
 
     def _own(self, memory: np.ndarray) -> None:
         views, self._owned, self._views = self._views, memory, None
@@ -92,6 +99,8 @@ class WeightStore(Mapping[str, Weight]):
         paths = {part.path for tensor in tensors.values() for part in tensor.ranges}
         self._files = {path: identity(path) for path in paths}
         self._weights = {name: Weight(tensor, self._files) for name, tensor in tensors.items()}
+        for name, tensor in tensors.items():
+            self._weights[name].scales = None if tensor.scales is None else self._weights[tensor.scales]
         self._lock = threading.Lock()
         self.residency = "lazy"
         self.anonymous_bytes = 0
@@ -135,6 +144,12 @@ class WeightStore(Mapping[str, Weight]):
                     weight._disown()
                 self.anonymous_bytes = 0
             self.residency = residency
+
+    def release(self) -> None:
+        """Let the system have the pages of lazy weights that were touched; they come back by use, mostly from its cache."""
+        for weight in self._weights.values():
+            for view in weight._views or ():
+                advise(view, "release")
 
     def check_files(self) -> None:
         """Raise ModelFormatError if lazy weights could be wrong now: a file was changed, replaced or removed."""
