@@ -32,6 +32,7 @@ class Array:
         return self.values.shape
 
     quant = by_name("F32")
+    scales = None
 
     @property
     def data(self):

@@ -25,6 +25,8 @@ class MappedWeight:
     quant: Quant
     data: np.ndarray
     pieces: tuple[np.ndarray, ...] = ()
+    scales = None
+    scale_block = (1, 1)
 
     @property
     def parts(self) -> list[np.ndarray]:

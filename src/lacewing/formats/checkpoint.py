@@ -25,12 +25,16 @@ class TensorInfo:
     """One named tensor. `shape` is row-major, outermost first: a linear weight is (out, in), experts are (E, out, in).
 
     `ranges` hold the values one after the other; one range, or one for each index of the first axis.
+    `scales` names a tensor with a factor for each block of `scale_block` rows and columns, (..., rows / R, columns / C) rounded up:
+    values are multiplied by it. Made by the models, which know what belongs together.
     """
 
     name: str
     shape: tuple[int, ...]
     quant: Quant
     ranges: tuple[ByteRange, ...]
+    scales: str | None = None
+    scale_block: tuple[int, int] = (1, 1)
 
     @property
     def elements(self) -> int:

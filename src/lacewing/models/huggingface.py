@@ -68,6 +68,7 @@ def read_huggingface(checkpoint: Checkpoint, architecture: Architecture, bf16: b
     where = f"{checkpoint.path.name}/config.json"
     keys = Keys(values, where, architecture.defaults.get(str(values.get("model_type")), {}))
     mixed = architecture.mixture is not None and any(name in keys.defaults for name in EXPERT_COUNTS)
+    scale_block = _scale_block(keys)
     _refuse_unsupported(keys, mixed)
     layers, width, heads = keys.integer("num_hidden_layers", high=1024), keys.integer("hidden_size"), _heads(keys)
     latent = huggingface_latent(keys) if architecture.latent else None
@@ -95,6 +96,7 @@ def read_huggingface(checkpoint: Checkpoint, architecture: Architecture, bf16: b
         activation=_activation(keys),
         tied_output=keys.flag("tie_word_embeddings"),
         biases=architecture.biases | _biases(keys),
+        scale_block=scale_block,
         latent=latent,
         mixture=huggingface_mixture(keys, layers, architecture.mixture or {}) if mixed else None,
         predicting_layers=keys.integer("num_nextn_predict_layers", 0, low=0, high=64) if mixed else 0,
@@ -109,10 +111,20 @@ def read_huggingface(checkpoint: Checkpoint, architecture: Architecture, bf16: b
     return config
 
 
+def _scale_block(keys: Keys) -> tuple[int, int] | None:
+    """Rows and columns that share a factor in an FP8 checkpoint; None without quantisation."""
+    quantised = keys.nested("quantization_config")
+    if quantised is None or not quantised.values:
+        return None
+    method, sizes = quantised.get("quant_method", "unknown"), quantised.get("weight_block_size")
+    pair = isinstance(sizes, list) and len(sizes) == 2 and all(type(size) is int and 0 < size <= 2**16 for size in sizes)
+    if method != "fp8" or quantised.get("fmt", "e4m3") != "e4m3" or not pair:
+        problem = f"has method {method!r}; of these only fp8 in e4m3 with weight_block_size is known, others come later"
+        raise keys.error("quantization_config", f"{problem}; use a GGUF file")
+    return sizes[0], sizes[1]
+
+
 def _refuse_unsupported(keys: Keys, mixed: bool) -> None:
-    if keys.get("quantization_config"):
-        method = (keys.nested("quantization_config") or keys).get("quant_method", "unknown")
-        raise keys.error("quantization_config", f"has method {method!r}: such checkpoints come later; use a GGUF file")
     for name in () if mixed else _EXPERTS:
         if keys.get(name):
             raise keys.error(name, f"is {keys.get(name)!r}: mixture-of-experts comes later; this version runs dense models")

@@ -64,7 +64,7 @@ def translate(name: str, table: Mapping[str, str]) -> str | None:
     if match is not None and table.get(match.group(2), "").endswith((".weight", ".bias")):
         return f"blk.{int(match.group(1))}.{table[match.group(2)]}"
     stem, _, kind = inner.rpartition(".")
-    if kind not in ("weight", "bias"):
+    if kind not in ("weight", "bias", "weight_scale_inv"):
         return None
     match = _LAYER.match(stem)
     part = match.group(2) if match else stem

@@ -87,12 +87,13 @@ def open_model(checkpoint: Checkpoint, context: int | None = None) -> ModelSpec:
     _check_weights(program, tensors, where)
     used = {name: tensors[name] for name in program.weights}
     parameters = sum(tensor.elements for tensor in used.values())
+    scales = {tensor.scales: tensors[tensor.scales] for tensor in used.values() if tensor.scales is not None}
     return ModelSpec(
         architecture=config.architecture,
         name=_name(checkpoint),
         config=config,
         program=replace(program, kv_itemsize=_kv_itemsize(used)),
-        tensors=used,
+        tensors=used | scales,
         vocab_size=config.vocab_size,
         trained_context=config.trained_context,
         context=context,
@@ -138,7 +139,8 @@ def _check_weights(program: Program, tensors: Mapping[str, TensorInfo], where: s
     for name, shape in program.weights.items():
         if tensors[name].shape != tuple(shape):
             raise WeightError(f"{where}: weight {name} has shape {tensors[name].shape}; the model needs {tuple(shape)}")
-    left_over = [name for name in tensors if name not in program.weights]
+    scales = {tensors[name].scales for name in program.weights}
+    left_over = [name for name in tensors if name not in program.weights and name not in scales]
     if left_over:
         raise WeightError(f"{where}: {len(left_over)} weights have no place in the model: {_some(left_over)}")
 
@@ -150,7 +152,7 @@ def _some(names: list[str]) -> str:
 def _kv_itemsize(tensors: Mapping[str, TensorInfo]) -> int:
     """Keys and values are as precise as the weights. Those of bfloat16 could exceed the range of float16."""
     quants = {tensor.quant.name for tensor in tensors.values() if len(tensor.shape) > 1}
-    return 4 if quants <= {"F32", "BF16"} else 2
+    return 4 if quants <= {"F32", "BF16", "F8_E4M3"} else 2
 
 
 def _active_parameters(program: Program, tensors: Mapping[str, TensorInfo]) -> int:

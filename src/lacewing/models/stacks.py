@@ -14,7 +14,8 @@ from lacewing.errors import WeightError
 from lacewing.formats.checkpoint import ByteRange, TensorInfo
 from lacewing.models.config import ModelConfig
 
-_ONE_EXPERT = re.compile(r"^(blk\.\d+\.ffn_(?:gate|up|down))(?:_exps)?\.(\d{1,5})\.weight$")
+_ONE_EXPERT = re.compile(r"^(blk\.\d+\.ffn_(?:gate|up|down))(?:_exps)?\.(\d{1,5})\.(weight|weight_scale_inv)$")
+_SCALES = "weight_scale_inv"
 _LAYER = re.compile(r"^(?:blk|(?:\w+\.)*layers)\.(\d{1,6})\.")
 
 
@@ -32,6 +33,32 @@ def arrange(tensors: Mapping[str, TensorInfo], config: ModelConfig, where: str) 
         for name in [name for name in found if name.endswith(".attn_kv_b.weight")]:
             rows = (config.latent.nope, config.latent.value)
             _divide(found, name, config.heads, rows, ("attn_k_b", "attn_v_b"), where)
+            scales = name.replace("weight", _SCALES)
+            if scales in found and config.scale_block is not None:
+                if any(count % config.scale_block[0] for count in rows):
+                    raise WeightError(f"{where}: {name}: the blocks of {config.scale_block} do not end where heads do")
+                blocks = (rows[0] // config.scale_block[0], rows[1] // config.scale_block[0])
+                _divide(found, scales, config.heads, blocks, ("attn_k_b", "attn_v_b"), where)
+    return _with_scales(found, config, where)
+
+
+def _with_scales(tensors: dict[str, TensorInfo], config: ModelConfig, where: str) -> dict[str, TensorInfo]:
+    """Every weight told which tensor has its factors. Raises WeightError for factors that do not fit."""
+    found = dict(tensors)
+    for name, scales in tensors.items():
+        if not name.endswith("." + _SCALES):
+            continue
+        owner = name.removesuffix("_scale_inv")
+        weight, block = found.get(owner), config.scale_block
+        if weight is None or block is None:
+            raise WeightError(f"{where}: {name} has factors of a weight that is not there, or the config does not tell of blocks")
+        fitting = (*weight.shape[:-2], *(-(-size // part) for size, part in zip(weight.shape[-2:], block, strict=True)))
+        if scales.shape != fitting:
+            raise WeightError(f"{where}: {name} has shape {scales.shape}; {weight.shape} in blocks of {block} needs {fitting}")
+        found[owner] = replace(weight, scales=name, scale_block=block)
+    bare = [name for name, tensor in found.items() if tensor.quant.name == "F8_E4M3" and tensor.scales is None]
+    if bare:
+        raise WeightError(f"{where}: {bare[0]} is in FP8, but no {_SCALES} belongs to it; other forms of FP8 come later")
     return found
 
 
@@ -50,7 +77,7 @@ def _stack_experts(tensors: Mapping[str, TensorInfo], experts: int, where: str) 
         if match is None:
             found[name] = tensor
         else:
-            single.setdefault(f"{match.group(1)}_exps.weight", {})[int(match.group(2))] = tensor
+            single.setdefault(f"{match.group(1)}_exps.{match.group(3)}", {})[int(match.group(2))] = tensor
     for name, members in single.items():
         if name in found:
             raise WeightError(f"{where}: {name} is there as a whole and as single experts")
@@ -85,7 +112,8 @@ def _divide(
             ByteRange(whole.path, whole.offset + member * sum(rows) * row_bytes + start, count * row_bytes)
             for member in range(members)
         )
-        ours = f"{name.rpartition('.')[0].rpartition('.')[0]}.{part}.weight"
+        stem, _, kind = name.rpartition(".")
+        ours = f"{stem.rpartition('.')[0]}.{part}.{kind}"
         if ours in tensors:
             raise WeightError(f"{where}: {ours} is there, and {name}, which holds it too")
         tensors[ours] = replace(tensor, name=ours, shape=(members, count, width), ranges=ranges)
