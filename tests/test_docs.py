@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import typer.main
 
+from lacewing.chat.command import load_commands
 from lacewing.cli.app import app
 
 ROOT = Path(__file__).parent.parent
@@ -71,6 +72,7 @@ def test_options_exist():
         [sys.executable, "-m", "benchmarks.compare", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
     )
     known |= set(re.findall(r"--[a-z-]+", bench.stdout))
+    known |= {f"--{option.name}" for row in load_commands().rows.values() for option in row.options}
     for page, text in PAGES.items():
         named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text))
         assert named <= known, f"{page}: {named - known}"
@@ -119,7 +121,7 @@ def test_tables_are_those_of_the_source():
     assert sorted(re.findall(r"`(\w+)`", row("architectures"))) == known_architectures()
     assert set(row("quants with SIMD kernels").split(", ")) == {*TILES, *FLOATS}
     assert set(row("quants dequantised inside the kernel").split(", ")) == set(GENERIC)
-    assert set(re.findall(r"`(\w+)`", row("chat templates"))) == set(NAMES)
+    assert set(re.findall(r"`([\w-]+)`", row("chat templates"))) == set(NAMES)
 
 
 def test_limits_are_those_of_the_source():

@@ -13,8 +13,6 @@ from lacewing.chat.mentions import expand
 from lacewing.chat.session import Session
 from lacewing.errors import Cancelled, LacewingError
 
-_ENDS = {"length": "the answer is cut here by its length; /continue goes on", "cancelled": "stopped; /continue goes on"}
-
 
 class View(Protocol):
     """What shows a session and reads for it."""
@@ -22,6 +20,7 @@ class View(Protocol):
     def read(self) -> str | None: ...
     def show(self, reply: Reply) -> None: ...
     def answer(self, events: Iterator[Event], *, unfolded: bool = False) -> None: ...
+    def ended(self, reason: str) -> None: ...
     def note(self, text: str) -> None: ...
     def problem(self, text: str) -> None: ...
     def busy(self) -> None: ...
@@ -84,8 +83,8 @@ class Loop:
     def _answer(self, events: Iterator[Event]) -> None:
         ends: list[Finished] = []
         self.view.answer(_watched(events, ends), unfolded=self.session.settings.show_reasoning)
-        if ends and ends[0].reason in _ENDS:
-            self.view.note(_ENDS[ends[0].reason])
+        if ends:
+            self.view.ended(ends[0].reason)
         if self.session.settings.code:
             self._tell_edits()
 

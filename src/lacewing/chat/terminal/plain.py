@@ -16,8 +16,8 @@ QUOTES = '"""'  # on a line of their own: what stands between two of them is one
 class PlainView:
     """Answers and what commands say go to `out`, problems to `problems`. A prompt is shown when both ends are a terminal."""
 
-    def __init__(self, source: TextIO, out: TextIO, problems: TextIO, *, thoughts: bool = False):
-        self._source, self._problems, self._thoughts = source, problems, thoughts
+    def __init__(self, source: TextIO, out: TextIO, problems: TextIO):
+        self._source, self._problems = source, problems
         self._output = Output(out)
         self._prompted = source.isatty() and out.isatty()
 
@@ -77,6 +77,11 @@ class PlainView:
                     self._output.write(event.text)
         finally:
             self._output.end_line()
+
+    def ended(self, reason: str) -> None:
+        """Scripts know their limits; that somebody stopped an answer is told."""
+        if reason == "cancelled":
+            self.note("stopped")
 
     def note(self, text: str) -> None:
         self._output.end_line()

@@ -30,6 +30,8 @@ from lacewing.chat.terminal.toolbar import Status, toolbar_line
 from lacewing.errors import OptionError
 from lacewing.text.template import NAMES
 
+_ENDS = {"length": "the answer is cut here by its length; /continue goes on", "cancelled": "stopped; /continue goes on"}
+
 
 class ScreenView:
     """Standard output is a terminal, and so is standard input."""
@@ -69,11 +71,16 @@ class ScreenView:
             view.show(self._without_bars(events))
         finally:
             self._thoughts = view.thoughts or self._thoughts
+            self._console.print()
 
     def _without_bars(self, events: Iterator[Event]) -> Iterator[Event]:
         for event in events:
             self._bars.clear()
             yield event
+
+    def ended(self, reason: str) -> None:
+        if reason in _ENDS:
+            self.note(_ENDS[reason])
 
     def note(self, text: str) -> None:
         self._bars.clear()

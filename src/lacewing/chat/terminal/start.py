@@ -12,6 +12,7 @@ from lacewing.chat.events import Face
 from lacewing.chat.interrupt import Interrupt
 from lacewing.chat.session import open_session
 from lacewing.chat.terminal.loop import Loop
+from lacewing.errors import Cancelled
 from lacewing.options import LoadOptions, Sampling
 
 _SCREEN = "lacewing.chat.terminal.screen"
@@ -19,8 +20,15 @@ _SCREEN = "lacewing.chat.terminal.screen"
 
 def chat(name: str, options: LoadOptions, sampling: Sampling, progress: Callable[[str, int, int], None]) -> int:
     """Talk until the lines end; the exit code. `progress` is told of loading when there is no terminal to draw on."""
-    if sys.stdin.isatty() and sys.stdout.isatty() and os.environ.get("TERM") != "dumb":
-        return _on_screen(name, options, sampling)
+    try:
+        if sys.stdin.isatty() and sys.stdout.isatty() and os.environ.get("TERM") != "dumb":
+            return _on_screen(name, options, sampling)
+        return _in_a_pipe(name, options, sampling, progress)
+    except Cancelled:
+        return 130  # Ctrl-C before there was anything to talk with
+
+
+def _in_a_pipe(name: str, options: LoadOptions, sampling: Sampling, progress: Callable[[str, int, int], None]) -> int:
     from lacewing.chat.terminal.plain import PlainView
 
     with Interrupt() as interrupt:

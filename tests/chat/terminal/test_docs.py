@@ -1,0 +1,32 @@
+"""docs/commands.md and /help are the table of commands."""
+
+import importlib.util
+from pathlib import Path
+
+from lacewing.chat.command import Table, load_commands, run_line
+
+ROOT = Path(__file__).parents[3]
+
+
+def tool():
+    spec = importlib.util.spec_from_file_location("make_docs", ROOT / "tools" / "make_docs.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_page_is_current():
+    made = tool().page()
+    assert (ROOT / "docs" / "commands.md").read_text(encoding="utf-8") == made, "run python tools/make_docs.py"
+
+
+def test_every_command_is_told():
+    table, page = load_commands(), tool().page()
+    shown = run_line(None, "/help").data
+    assert isinstance(shown, Table) and {row[0] for row in shown.rows} >= {row.usage for row in table.rows.values()}
+    for row in table.rows.values():
+        assert row.summary.endswith((".", ":")), row.name
+        assert f"### `{row.usage}`" in page
+        assert run_line(None, f"/help {row.name}").text.startswith(row.usage)
+        for alias in row.aliases:
+            assert f"`/{alias}`" in page and table.find(alias) is row
