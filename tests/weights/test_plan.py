@@ -30,11 +30,19 @@ def test_eager_where_there_is_room() -> None:
 
 
 def test_lazy_where_there_is_not() -> None:
-    decision = decide(weights=45 * GIB, active=3 * GIB)
+    decision = decide(weights=45 * GIB, active=40 * GIB)
     assert decision.residency == "lazy" and decision.needed_bytes == 2 * GIB and len(decision.reasons) == 1
     assert "would take 47.0 GiB" in decision.reasons[0]
     slow = decide(weights=80 * GIB)
     assert slow.residency == "lazy" and "the disk sets the speed" in slow.reasons[1]
+
+
+def test_a_mixture_of_experts_stays_lazy_from_half_the_budget_on() -> None:
+    small, large = decide(weights=24 * GIB, active=3 * GIB), decide(weights=26 * GIB, active=3 * GIB)
+    assert (small.residency, large.residency) == ("eager", "lazy")
+    assert "of 26.0 GiB a token reads 3.0 GiB" in large.reasons[0]
+    assert decide(weights=26 * GIB, active=3 * GIB, residency="eager").residency == "eager"
+    assert decide(weights=26 * GIB, active=20 * GIB).residency == "eager"  # dense: every token reads nearly all
 
 
 def test_the_memory_option_is_the_budget() -> None:

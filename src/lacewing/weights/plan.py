@@ -51,7 +51,7 @@ def plan(weight_bytes: int, active_bytes: int, kv_bytes: int, buffer_bytes: int,
             f"eager weights need {format_bytes(fixed + weight_bytes)} in all, but {source} gives {format_bytes(budget)}; "
             "choose residency lazy, which pages the weights in from the file, or allow more memory"
         )
-    residency, reason = _choose(weight_bytes, fixed, budget, source, options)
+    residency, reason = _choose(weight_bytes, active_bytes, fixed, budget, source, options)
     reasons = [reason]
     if residency == "lazy" and fixed + active_bytes > budget:
         active = format_bytes(active_bytes)
@@ -75,11 +75,16 @@ def _budget(options: LoadOptions, machine: Machine) -> tuple[int, str]:
     return machine.available_bytes, machine.bound_by
 
 
-def _choose(weight_bytes: int, fixed: int, budget: int, source: str, options: LoadOptions) -> tuple[str, str]:
+def _choose(weight_bytes: int, active_bytes: int, fixed: int, budget: int, source: str, options: LoadOptions) -> tuple[str, str]:
     """Residency and the reason for it."""
     if options.residency != "auto":
         return options.residency, f"{options.residency}: asked for"
     share = 1.0 if options.memory_bytes == budget else AUTO_SHARE
+    if 2 * active_bytes <= weight_bytes and 2 * weight_bytes > budget:  # a mixture of experts: most weights rest most of the time
+        return "lazy", (
+            f"lazy: of {format_bytes(weight_bytes)} a token reads {format_bytes(active_bytes)}, "
+            f"and all of it would take more than half of what {source} gives ({format_bytes(budget)})"
+        )
     total, room = format_bytes(fixed + weight_bytes), format_bytes(budget * share)
     part = "" if share == 1 else f"{share:.0%} of "
     if fixed + weight_bytes <= budget * share:
