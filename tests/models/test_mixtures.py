@@ -223,7 +223,7 @@ def test_keys_and_values_of_latent_attention_are_small():
         ("llama4", {"layer_types": ["full_attention"]}, "layer_types"),
         ("llama4", {"no_rope_layers": [1, 0]}, "no_rope_layers must be a list of 4 flags"),
         ("gpt-oss", {"swiglu_limit": 0}, "swiglu_limit is 0"),
-        ("gpt-oss", {"quantization_config": {"quant_method": "mxfp4"}}, "'mxfp4'.*come later"),
+        ("mixtral", {"quantization_config": {"quant_method": "mxfp4"}}, "'mxfp4'.*come later"),
         ("deepseek3", {"quantization_config": {"quant_method": "fp8"}}, "'fp8'.*weight_block_size"),
         ("glm4moe", {"rope_parameters": {"rope_type": "yarn", "factor": 2, "llama_4_scaling_beta": 0.1}}, "llama_4_scaling_beta"),
     ],

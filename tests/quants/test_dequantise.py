@@ -50,7 +50,7 @@ def test_sizes_are_the_official_ones(name: str) -> None:
     quant = by_name(name)
     assert repr(quant) == name and (quant.ggml_id is None or by_ggml_id(quant.ggml_id) is quant)
     if quant.ggml_id is None:
-        assert name in ("F8_E4M3", "BOOL", "U8", "U16", "U32", "U64")  # safetensors only
+        assert name in ("F4_E2M1", "F8_E4M3", "F8_E8M0", "BOOL", "U8", "U16", "U32", "U64")  # safetensors only
     elif name in GGMLQuantizationType.__members__:
         kind = GGMLQuantizationType[name]
         assert (quant.ggml_id, quant.block_elements, quant.block_bytes) == (kind.value, *GGML_QUANT_SIZES[kind])

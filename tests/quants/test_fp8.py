@@ -1,4 +1,4 @@
-"""E4M3 against values known on paper."""
+"""The small floats of Hugging Face checkpoints against values known on paper."""
 
 import numpy as np
 import pytest
@@ -13,6 +13,12 @@ from lacewing.quants import by_name
 )  # fmt: skip
 def test_values(byte, value):
     assert by_name("F8_E4M3").dequantise(np.array([byte], np.uint8)) == [value]
+
+
+def test_four_bits_and_powers_of_two():
+    pairs = by_name("F4_E2M1").dequantise(np.array([0x10, 0x32, 0x54, 0x76, 0x98, 0xFE], np.uint8))
+    assert pairs.tolist() == [0, 0.5, 1, 1.5, 2, 3, 4, 6, 0, -0.5, -4, -6]
+    assert by_name("F8_E8M0").dequantise(np.array([0, 126, 127, 130, 254], np.uint8)).tolist() == [2.0**-127, 0.5, 1, 8, 2.0**127]
 
 
 def test_the_two_that_are_not_numbers():

@@ -31,6 +31,7 @@ class Architecture:
     gguf_presence: Mapping[str, str] = field(default_factory=dict)  # switches that a weight of the file turns on
     biases: frozenset[str] = frozenset()  # linear layers that always have a bias
     mixture: Mapping[str, Any] | None = None  # fields of MixtureConfig that never vary; None: no mixtures of experts
+    packed_experts: bool = False  # in MXFP4, as Hugging Face stores it: values and powers of two apart
     latent: bool = False  # multi-head latent attention
     huggingface: Adjust = _unchanged
     gguf: Adjust = _unchanged

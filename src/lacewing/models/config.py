@@ -30,7 +30,12 @@ class MixtureConfig:
     weight_on_input: bool = False
     clamp: tuple[float, float] | None = None  # alpha and limit of the activation of experts
     transposed: bool = False  # experts stand as (E, in, out), with gate and up in one weight
-    interleaved: bool = False  # gate and up alternate in that weight, else the halves
+    interleaved: bool = False  # gate and up are rows by turns of one weight
+
+    @property
+    def one_stack(self) -> bool:
+        """Whether gate and up of the experts stay in one weight."""
+        return self.transposed or self.interleaved
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from lacewing.models.keys import Keys
 from lacewing.models.latent import huggingface_latent
 from lacewing.models.mixture import EXPERT_COUNTS, huggingface_mixture
 from lacewing.models.rope import RopeConfig, yarn_magnitude
+from lacewing.models.stacks import PACKED_BLOCK
 
 # Keys that say nothing about the maths of a text model at inference.
 _HARMLESS = """architectures model_type torch_dtype dtype transformers_version _name_or_path name_or_path auto_map use_cache
@@ -68,7 +69,7 @@ def read_huggingface(checkpoint: Checkpoint, architecture: Architecture, bf16: b
     where = f"{checkpoint.path.name}/config.json"
     keys = Keys(values, where, architecture.defaults.get(str(values.get("model_type")), {}))
     mixed = architecture.mixture is not None and any(name in keys.defaults for name in EXPERT_COUNTS)
-    scale_block = _scale_block(keys)
+    scale_block = _scale_block(keys, architecture)
     _refuse_unsupported(keys, mixed)
     layers, width, heads = keys.integer("num_hidden_layers", high=1024), keys.integer("hidden_size"), _heads(keys)
     latent = huggingface_latent(keys) if architecture.latent else None
@@ -111,12 +112,14 @@ def read_huggingface(checkpoint: Checkpoint, architecture: Architecture, bf16: b
     return config
 
 
-def _scale_block(keys: Keys) -> tuple[int, int] | None:
-    """Rows and columns that share a factor in an FP8 checkpoint; None without quantisation."""
+def _scale_block(keys: Keys, architecture: Architecture) -> tuple[int, int] | None:
+    """Rows and columns that share a factor in an FP8 or MXFP4 checkpoint; None without quantisation."""
     quantised = keys.nested("quantization_config")
     if quantised is None or not quantised.values:
         return None
     method, sizes = quantised.get("quant_method", "unknown"), quantised.get("weight_block_size")
+    if method == "mxfp4" and architecture.packed_experts:
+        return PACKED_BLOCK
     pair = isinstance(sizes, list) and len(sizes) == 2 and all(type(size) is int and 0 < size <= 2**16 for size in sizes)
     if method != "fp8" or quantised.get("fmt", "e4m3") != "e4m3" or not pair:
         problem = f"has method {method!r}; of these only fp8 in e4m3 with weight_block_size is known, others come later"

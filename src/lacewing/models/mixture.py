@@ -107,14 +107,12 @@ def mixture_block(b: Builder, m: MixtureConfig, layer: int) -> None:
     bias = b.weight(f"blk.{layer}.exp_probs_b.bias", m.experts) if m.bias else None
     route = Route(scores, ids, weights, m.gating, bias, m.groups, m.groups_used, m.group_best, m.renormalise, m.scale)
     factor = weights if m.weight_on_input else None
-    names = ("ffn_gate_up_exps",) if m.transposed else ("ffn_gate_exps", "ffn_up_exps")
-    rows = (2 * m.width,) if m.transposed else (m.width, m.width)
+    names = ("ffn_gate_up_exps",) if m.one_stack else ("ffn_gate_exps", "ffn_up_exps")
+    rows = (2 * m.width,) if m.one_stack else (m.width, m.width)
     stacks, biases = _stacks(b, m, layer, names, rows, width)
     b.ops += [
         route,
-        ExpertLinear(
-            b.normed, ids, stacks, (gate, up), biases, factor, transposed=m.transposed, interleaved=m.transposed and m.interleaved
-        ),
+        ExpertLinear(b.normed, ids, stacks, (gate, up), biases, factor, transposed=m.transposed, interleaved=m.interleaved),
         _activation(m, gate, up, b.config.activation),
     ]
     stacks, biases = _stacks(b, m, layer, ("ffn_down_exps",), (width,), m.width)

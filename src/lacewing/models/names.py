@@ -61,7 +61,7 @@ def translate(name: str, table: Mapping[str, str]) -> str | None:
     """
     inner = _PREFIX.sub("", name)
     match = _LAYER.match(inner)
-    if match is not None and table.get(match.group(2), "").endswith((".weight", ".bias")):
+    if match is not None and table.get(match.group(2), "").endswith((".weight", ".bias", ".weight_scale_inv")):
         return f"blk.{int(match.group(1))}.{table[match.group(2)]}"
     stem, _, kind = inner.rpartition(".")
     if kind not in ("weight", "bias", "weight_scale_inv"):

@@ -99,7 +99,7 @@ def open_model(checkpoint: Checkpoint, context: int | None = None) -> ModelSpec:
         context=context,
         parameters=parameters,
         active_parameters=_active_parameters(program, used),
-        active_bytes=_active_bytes(program, used),
+        active_bytes=_active_bytes(program, used | scales),
     )
 
 
@@ -152,7 +152,7 @@ def _some(names: list[str]) -> str:
 def _kv_itemsize(tensors: Mapping[str, TensorInfo]) -> int:
     """Keys and values are as precise as the weights. Those of bfloat16 could exceed the range of float16."""
     quants = {tensor.quant.name for tensor in tensors.values() if len(tensor.shape) > 1}
-    return 4 if quants <= {"F32", "BF16", "F8_E4M3"} else 2
+    return 4 if quants <= {"F32", "BF16", "F8_E4M3", "F4_E2M1"} else 2
 
 
 def _active_parameters(program: Program, tensors: Mapping[str, TensorInfo]) -> int:
@@ -170,7 +170,7 @@ def _active_parameters(program: Program, tensors: Mapping[str, TensorInfo]) -> i
 
 def _active_bytes(program: Program, tensors: Mapping[str, TensorInfo]) -> int:
     """All weights once, but the active experts only, and one row of an embedding that is not the output, too."""
-    read = {name: tensor.nbytes for name, tensor in tensors.items()}
+    read = {name: tensors[name].nbytes for name in program.weights}
     for op in program.ops:
         if isinstance(op, ExpertLinear):
             for name in (*op.weights, *filter(None, op.biases)):
@@ -178,7 +178,12 @@ def _active_bytes(program: Program, tensors: Mapping[str, TensorInfo]) -> int:
     embedding, output = _embedding_and_output(program)
     if embedding != output:
         read[embedding] = tensors[embedding].nbytes // tensors[embedding].shape[0]
-    return sum(read.values())
+    total = sum(read.values())
+    for name, nbytes in read.items():  # and the same share of their factors
+        scales = tensors[name].scales
+        if scales is not None:
+            total += tensors[scales].nbytes * nbytes // tensors[name].nbytes
+    return total
 
 
 def _embedding_and_output(program: Program) -> tuple[str, ...]:

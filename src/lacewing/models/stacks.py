@@ -13,9 +13,12 @@ from dataclasses import replace
 from lacewing.errors import WeightError
 from lacewing.formats.checkpoint import ByteRange, TensorInfo
 from lacewing.models.config import ModelConfig
+from lacewing.quants import by_name
 
 _ONE_EXPERT = re.compile(r"^(blk\.\d+\.ffn_(?:gate|up|down))(?:_exps)?\.(\d{1,5})\.(weight|weight_scale_inv)$")
 _SCALES = "weight_scale_inv"
+_NEED_SCALES = ("F8_E4M3", "F4_E2M1")
+PACKED_BLOCK = (1, 32)  # rows and columns that share a factor in MXFP4
 _LAYER = re.compile(r"^(?:blk|(?:\w+\.)*layers)\.(\d{1,6})\.")
 
 
@@ -26,7 +29,7 @@ def arrange(tensors: Mapping[str, TensorInfo], config: ModelConfig, where: str) 
         found = {name: tensor for name, tensor in found.items() if not _predicts(name, config)}
     if config.mixture is not None:
         found = _stack_experts(found, config.mixture.experts, where)
-        if not config.mixture.transposed:
+        if not config.mixture.one_stack:
             for name in [name for name in found if name.endswith(".ffn_gate_up_exps.weight")]:
                 _divide(found, name, config.mixture.experts, (config.mixture.width,) * 2, ("ffn_gate_exps", "ffn_up_exps"), where)
     if config.latent is not None:
@@ -39,7 +42,18 @@ def arrange(tensors: Mapping[str, TensorInfo], config: ModelConfig, where: str) 
                     raise WeightError(f"{where}: {name}: the blocks of {config.scale_block} do not end where heads do")
                 blocks = (rows[0] // config.scale_block[0], rows[1] // config.scale_block[0])
                 _divide(found, scales, config.heads, blocks, ("attn_k_b", "attn_v_b"), where)
+    if config.scale_block == PACKED_BLOCK:
+        found = {name: _unpacked(tensor) for name, tensor in found.items()}
     return _with_scales(found, config, where)
+
+
+def _unpacked(tensor: TensorInfo) -> TensorInfo:
+    """What stands as bytes in an MXFP4 checkpoint: pairs of values (E, rows, columns / 32, 16), powers of two for each 32."""
+    if tensor.quant.name != "U8":
+        return tensor
+    if len(tensor.shape) == 4 and tensor.shape[-1] == 16:
+        return replace(tensor, shape=(*tensor.shape[:2], tensor.shape[2] * 32), quant=by_name("F4_E2M1"))
+    return replace(tensor, quant=by_name("F8_E8M0"))
 
 
 def _with_scales(tensors: dict[str, TensorInfo], config: ModelConfig, where: str) -> dict[str, TensorInfo]:
@@ -55,10 +69,11 @@ def _with_scales(tensors: dict[str, TensorInfo], config: ModelConfig, where: str
         fitting = (*weight.shape[:-2], *(-(-size // part) for size, part in zip(weight.shape[-2:], block, strict=True)))
         if scales.shape != fitting:
             raise WeightError(f"{where}: {name} has shape {scales.shape}; {weight.shape} in blocks of {block} needs {fitting}")
-        found[owner] = replace(weight, scales=name, scale_block=block)
-    bare = [name for name, tensor in found.items() if tensor.quant.name == "F8_E4M3" and tensor.scales is None]
+        found[owner], found[name] = replace(weight, scales=name, scale_block=block), replace(scales, name=name)
+    bare = [name for name, tensor in found.items() if tensor.quant.name in _NEED_SCALES and tensor.scales is None]
     if bare:
-        raise WeightError(f"{where}: {bare[0]} is in FP8, but no {_SCALES} belongs to it; other forms of FP8 come later")
+        kind = found[bare[0]].quant
+        raise WeightError(f"{where}: {bare[0]} is in {kind}, but no {_SCALES} belongs to it; other forms of {kind} come later")
     return found
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from lacewing.errors import UnsupportedModelError
 from lacewing.quants.base import Quant
+from lacewing.quants.fp4 import F4_E2M1, F8_E8M0
 from lacewing.quants.fp8 import F8_E4M3
 from lacewing.quants.iq1_m import IQ1_M
 from lacewing.quants.iq1_s import IQ1_S
@@ -37,7 +38,7 @@ from lacewing.quants.tq2_0 import TQ2_0
 
 _ALL = (F32, F16, BF16, F64, I8, I16, I32, I64, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q1_0, Q2_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K,
         IQ1_S, IQ1_M, IQ2_XXS, IQ2_XS, IQ2_S, IQ3_XXS, IQ3_S, IQ4_NL, IQ4_XS, TQ1_0, TQ2_0, MXFP4, NVFP4,
-        F8_E4M3, BOOL, U8, U16, U32, U64)  # fmt: skip
+        F4_E2M1, F8_E4M3, F8_E8M0, BOOL, U8, U16, U32, U64)  # fmt: skip
 QUANTS: dict[str, Quant] = {quant.name: quant for quant in _ALL}
 _BY_ID: dict[int, Quant] = {quant.ggml_id: quant for quant in _ALL if quant.ggml_id is not None}
 # Known numbers that no checkpoint can hold as weights, and why.

@@ -1,7 +1,4 @@
-"""gpt-oss: attention sinks, every other layer windowed, clamped experts with biases. Reference: transformers gpt_oss.
-
-The experts of a Hugging Face checkpoint in MXFP4 stand in blocks and scales apart from each other, which comes later.
-"""
+"""gpt-oss: attention sinks, every other layer windowed, clamped experts with biases. Reference: transformers gpt_oss."""
 
 from dataclasses import replace
 
@@ -15,32 +12,36 @@ NAMES = {
     "self_attn.sinks": "attn_sinks.weight",
     "mlp.router": "ffn_gate_inp",
     "mlp.experts.gate_up_proj": "ffn_gate_up_exps.weight",
+    "mlp.experts.gate_up_proj_blocks": "ffn_gate_up_exps.weight",
+    "mlp.experts.gate_up_proj_scales": "ffn_gate_up_exps.weight_scale_inv",
+    "mlp.experts.down_proj_blocks": "ffn_down_exps.weight",
+    "mlp.experts.down_proj_scales": "ffn_down_exps.weight_scale_inv",
     "mlp.experts.gate_up_proj_bias": "ffn_gate_up_exps.bias",
     "mlp.experts.down_proj": "ffn_down_exps.weight",
     "mlp.experts.down_proj_bias": "ffn_down_exps.bias",
 }
 
 
-def clamped(config: ModelConfig, alpha: float, limit: float, stored_inputs_first: bool) -> ModelConfig:
-    """What both formats share; Hugging Face has (E, in, out) with alternating columns of gate and up."""
+def clamped(config: ModelConfig, alpha: float, limit: float, one_stack: bool, transposed: bool) -> ModelConfig:
+    """What both formats share; `one_stack`: gate and up alternate in one weight, which may be (E, in, out)."""
     if config.mixture is None:
         return config
-    mixture = replace(
-        config.mixture, clamp=(alpha, limit), transposed=stored_inputs_first, interleaved=stored_inputs_first, renormalise=True
-    )
-    rope = replace(config.rope, truncate=config.rope.truncate and stored_inputs_first)  # GGUF does not say it
-    return replace(config, mixture=mixture, rope=rope, local_rope=rope)
+    mixture = replace(config.mixture, clamp=(alpha, limit), renormalise=True, interleaved=one_stack, transposed=transposed)
+    return replace(config, mixture=mixture)
 
 
 def huggingface(keys: Keys, config: ModelConfig) -> ModelConfig:
+    """Gate and up alternate in one weight, which is (E, in, out) unless it is in MXFP4."""
     for name in ("experts_per_token", "initial_context_length"):  # doubles of other keys
         keys.get(name)
     alpha, limit = keys.number("swiglu_alpha", 1.702, low=0, high=1e3), keys.number("swiglu_limit", 7.0, low=1e-3, high=1e6)
-    return clamped(config, alpha, limit, stored_inputs_first=True)
+    return clamped(config, alpha, limit, True, transposed=config.scale_block is None)
 
 
 def gguf(keys: Keys, config: ModelConfig) -> ModelConfig:
-    return clamped(config, 1.702, 7.0, stored_inputs_first=False)
+    """The file does not say that the bounds of YaRN are not rounded."""
+    rope = replace(config.rope, truncate=False)
+    return clamped(replace(config, rope=rope, local_rope=rope), 1.702, 7.0, False, False)
 
 
 ARCHITECTURE = Architecture(
@@ -49,6 +50,7 @@ ARCHITECTURE = Architecture(
     switches={"feed_forward_norm": "post_attention_norm", "sinks": True},
     biases=frozenset({"attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate_inp"}),
     mixture={"expert_biases": True},
+    packed_experts=True,
     gguf_defaults={"attention.sliding_window_pattern": 2},
     defaults={
         "gpt_oss": {
