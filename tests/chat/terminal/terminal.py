@@ -37,9 +37,10 @@ main()
 class Chat:
     """One conversation; use it in a `with`, which leaves it."""
 
-    def __init__(self, folder, *words, program=None, cursor_reports=False):
+    def __init__(self, folder, *words, program=None, cursor_reports=False, **variables):
         start = ["-c", program] if program else ["-m", "lacewing"]
         environment = {**os.environ, "XDG_STATE_HOME": str(folder / "state"), "TERM": "xterm-256color", "COLUMNS": "", "LINES": ""}
+        environment |= variables
         environment |= {} if cursor_reports else {"PROMPT_TOOLKIT_NO_CPR": "1"}
         self.process = pexpect.spawn(
             sys.executable,

@@ -95,6 +95,28 @@ def test_ctrl_c_while_the_first_model_loads(models, tmp_path):
         assert chat.leave() == 130
 
 
+def test_a_second_ctrl_c_does_not_wait(models, tmp_path):
+    program = SLOW_DISK.format(fast=1).replace("if cancelled", "if done > 100 and cancelled")
+    with Chat(tmp_path, models[0], "--backend", "reference", *GREEDY, program=program) as chat:
+        chat.ready()
+        chat.send(f"/model {models[1]} --eager")
+        chat.expect("Ctrl-C cancels")
+        chat.press(CTRL_C)
+        chat.press(CTRL_C)
+        assert chat.leave() == 130
+
+
+def test_the_last_message_in_an_editor(models, tmp_path):
+    script = tmp_path / "editor.py"
+    script.write_text("import sys\nopen(sys.argv[1], 'a').write(' changed')\n")
+    with Chat(tmp_path, models[0], "--backend", "reference", *GREEDY, EDITOR=f"{sys.executable} {script}") as chat:
+        chat.ready()
+        chat.turn("Hello")
+        chat.turn("/edit")
+        chat.turn("/save s.json")
+    assert [text for role, text in messages(tmp_path / "s.json") if role == "user"] == ["Hello changed"]
+
+
 def test_ctrl_c_at_the_prompt(models, tmp_path):
     with Chat(tmp_path, models[0], "--backend", "reference", *GREEDY) as chat:
         chat.ready()

@@ -55,7 +55,7 @@ lines = st.lists(st.lists(st.sampled_from("abc"), max_size=8), max_size=12)
 def test_a_region_shows_the_newest(steps):
     screen = Emulator(height=10)
     screen.write("before\n")
-    region = Region(screen, lambda: 10)
+    region = Region(screen, lambda: (80, 10))
     for step in steps:
         region.show(step)
         assert screen.text == "\n".join(["before", *step])
@@ -63,7 +63,7 @@ def test_a_region_shows_the_newest(steps):
 
 def test_lines_above_the_screen_stay():
     screen = Emulator(height=4)
-    region = Region(screen, lambda: 4)
+    region = Region(screen, lambda: (80, 4))
     region.show(list("abcdef"))
     region.show(list("ABCDEFG"))
     assert screen.text.split() == list("abcDEFG")
@@ -71,9 +71,18 @@ def test_lines_above_the_screen_stay():
     assert screen.text.split() == list("abcD")
 
 
+def test_another_width_begins_anew():
+    screen, size = Emulator(), [(80, 10)]
+    region = Region(screen, lambda: size[0])
+    region.show(["a long line"])
+    size[0] = (5, 10)
+    region.show(["a", "long", "line"])
+    assert screen.text == "a long line\na\nlong\nline"
+
+
 def test_only_what_changes_is_written():
     screen = Emulator()
-    region = Region(screen, lambda: 10)
+    region = Region(screen, lambda: (80, 10))
     region.show(["a", "b"])
     writes = screen.writes
     region.show(["a", "b"])

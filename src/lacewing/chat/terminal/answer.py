@@ -26,7 +26,7 @@ class AnswerView:
         self.finished: Finished | None = None
         self.thoughts = ""
         self._console, self._unfolded, self._clock = console, unfolded, clock
-        self._region = Region(console.file, lambda: console.height)
+        self._region = Region(console.file, lambda: console.size)
         self._markdown = MarkdownStream(console)
         self._final: list[str] = []  # lines that wait to be written for good
         self._thinking_since: float | None = None

@@ -48,6 +48,7 @@ class Editor:
             multiline=True,
             prompt_continuation=MORE,
             completer=_Completer(table, sources),
+            complete_in_thread=True,
             complete_style=CompleteStyle.COLUMN,
             complete_while_typing=Condition(self._writes_command),
             enable_history_search=Condition(lambda: not self._writes_command()),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
@@ -58,6 +59,11 @@ class Loop:
         except (LacewingError, OSError, MemoryError) as error:
             self.failed = True
             self.view.problem(str(error) or type(error).__name__)
+        except Exception as error:  # a fault of ours ends the line, not the conversation
+            self.failed = True
+            self.view.problem(
+                f"a fault in Lacewing, please report it: {_place_of(error)}; the conversation is kept, /save saves it"
+            )
         finally:
             self.view.idle()
             self._tell_notices()
@@ -109,3 +115,9 @@ def _watched(events: Iterator[Event], ends: list[Finished]) -> Iterator[Event]:
         if isinstance(event, Finished):
             ends.append(event)
         yield event
+
+
+def _place_of(error: Exception) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+    return f"{type(error).__name__}: {error}{where}"

@@ -31,7 +31,7 @@ class Bars:
 
     def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic):
         self._clock, self._lock = clock, threading.Lock()
-        self._region = Region(stream, lambda: shutil.get_terminal_size().lines)
+        self._region = Region(stream, shutil.get_terminal_size)
         self._work: dict[str, _Work] = {}
         self._drawn = 0.0
 

@@ -11,14 +11,18 @@ _UP, _CLEAR_LINE, _CLEAR_BELOW = "\x1b[{}A", "\x1b[2K", "\x1b[J"
 class Region:
     """Rests with the cursor on a new line below its lines. Lines that have left the screen at its top stay as they were."""
 
-    def __init__(self, stream: IO[str], height: Callable[[], int]):
-        self._stream, self._height = stream, height
+    def __init__(self, stream: IO[str], size: Callable[[], tuple[int, int]]):
+        self._stream, self._size = stream, size  # columns, lines
         self._lines: list[str] = []
+        self._columns = 0
 
     def show(self, lines: Sequence[str], settled: int = 0) -> None:
         """These lines instead of those shown before, the first `settled` of them for good; none may be wider than the screen."""
+        columns, height = self._size()
+        if columns != self._columns:  # the terminal has broken our lines anew: they cannot be found any more
+            self._columns, self._lines = columns, []
         old = self._lines
-        first = max(_common(old, lines), len(old) - max(self._height() - 1, 1))
+        first = max(_common(old, lines), len(old) - max(height - 1, 1))
         if first < len(lines) or first < len(old):
             self._write(old, lines, first)
         # Lines that cannot be reached any more count as they are on the screen.

@@ -155,6 +155,6 @@ def open_screen(session: Session, bars: Bars) -> ScreenView:
 
 def _toolbar(session: Session, width: int) -> str:
     now = session.status()
-    rate = now.tokens_per_second or None
-    fields = (now.model, now.template, now.residency, now.backend, now.used_tokens, now.context, rate, session.settings.code)
+    used, rate = now.used_tokens if session.messages else 0, now.tokens_per_second or None
+    fields = (now.model, now.template, now.residency, now.backend, used, now.context, rate, session.settings.code)
     return toolbar_line(Status(*fields), width)
