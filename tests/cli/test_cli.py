@@ -197,3 +197,10 @@ def test_chat_through_a_pipe(start, tiny_path):
     process = start(*words, env={**os.environ, "PYTHONUTF8": "1"})
     out, err = process.communicate("Hello\n\nAgain\n/quit\nnever\n", timeout=20)
     assert process.returncode == 0 and err == "" and out.endswith("\n")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")
+@pytest.mark.parametrize(("redirect", "message"), [(">/dev/full", "cannot write"), (">&-", "standard output is closed")])
+def test_an_output_that_cannot_be_written_is_one_line(redirect, message):
+    done = subprocess.run(f'"{sys.executable}" -m lacewing list {redirect}', shell=True, text=True, stderr=-1, timeout=60)
+    assert done.returncode == 1 and message in done.stderr and done.stderr.count("\n") == 1

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from lacewing.engine.engine import Engine
-from lacewing.errors import ContextOverflowError, NumericError, OptionError
+from lacewing.errors import ContextOverflowError, NumericError, OptionError, OutOfMemoryError
 from lacewing.options import Sampling
+from lacewing.weights import Machine
 
 from .mock import VOCAB, MockStep, counting, hashed
 
@@ -208,3 +209,17 @@ def test_threads_take_turns():
     for thread in threads:
         thread.join()
     assert all(answer == expected[index] for index in range(2) for answer in found[index])
+
+
+@pytest.mark.parametrize("ids", ["abc", [1.5], [float("nan")], [None]])
+def test_ids_must_be_integers(ids):
+    with pytest.raises(OptionError, match="list of token ids"):
+        make().logits(ids)
+
+
+def test_logits_that_cannot_fit_are_refused_before_anything_runs(monkeypatch):
+    monkeypatch.setattr("lacewing.engine.engine.this_machine", lambda: Machine(1000, 100, "the test"))
+    engine = make()
+    with pytest.raises(OutOfMemoryError, match="10 positions take"):
+        engine.logits(list(range(10)))
+    assert not engine.cached

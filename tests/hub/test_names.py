@@ -1,6 +1,7 @@
 import pytest
 
 from lacewing.errors import OptionError
+from lacewing.hub.cache import resolve
 from lacewing.hub.names import NAMED, is_reference, key_of, parse
 
 
@@ -34,3 +35,9 @@ def test_named_models_have_good_sources():
     for name, named in NAMED.items():
         assert key_of(name) == name and len(named.sha256) == 64
         assert [parse(source).kind for source in named.sources] == ["hf", "pypi"]
+
+
+@pytest.mark.parametrize("name", ["", None, b"x", 5, "a" * 5000])
+def test_what_cannot_name_a_model_is_refused(name):
+    with pytest.raises(OptionError, match=r"named by a path|cannot be a path"):
+        resolve(name)

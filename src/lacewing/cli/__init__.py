@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from lacewing.errors import LacewingError, OptionError
@@ -15,9 +16,15 @@ def main() -> None:
     try:
         from lacewing.cli.app import app
 
+        if sys.stdout is None:
+            raise LacewingError("the standard output is closed; give it a file, a pipe or a terminal")
         app(prog_name="lacewing")
     except KeyboardInterrupt:
         sys.exit(130)
     except LacewingError as error:
         print(f"lacewing: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2 if isinstance(error, OptionError) else 1)
+    except OSError as error:  # of the output: those of models and caches have become errors of ours
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is still buffered would fail once more when Python ends
+        print(f"lacewing: cannot write: {error.strerror or error}", file=sys.stderr)
+        sys.exit(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -113,6 +114,26 @@ def bench(
     context = max(1, prompt + generate) if context is None else context
     options = LoadOptions(backend, residency, parse_bytes(memory), context, threads)
     bench(model, options, prompt, generate, repeats, as_json=json)
+
+
+@app.command()
+def stats(
+    model: flags.ModelName,
+    text: Annotated[Path, typer.Option("--text", help="A text file, which the model reads.", metavar="FILE")],
+    png: Annotated[Path | None, typer.Option("--png", help="Write a heat map of the experts.", metavar="FILE")] = None,
+    trace: Annotated[Path | None, typer.Option("--trace", help="Write a JSON line a token: ids by layer.", metavar="FILE")] = None,
+    backend: flags.Backend = "auto",
+    residency: flags.Residency = "auto",
+    memory: flags.Memory = None,
+    context: flags.Context = None,
+    threads: flags.Threads = None,
+    json: flags.Json = False,
+) -> None:
+    """Show which experts a mixture of experts uses for a text, and how evenly."""
+    from lacewing.cli.stats import stats
+
+    options = LoadOptions(backend, residency, parse_bytes(memory), context, threads)
+    stats(model, text, options, as_json=json, png=png, trace=trace)
 
 
 @app.command()

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lacewing.cli.run import open_model
 from lacewing.options import LoadOptions, format_bytes
+
+if TYPE_CHECKING:
+    from lacewing.backends.base import DeviceFacts
 
 
 def bench(name: str, options: LoadOptions, prompt: int, generate: int, repeats: int, *, as_json: bool) -> None:
@@ -17,9 +20,11 @@ def bench(name: str, options: LoadOptions, prompt: int, generate: int, repeats: 
     began = time.perf_counter()
     with open_model(name, options) as model:
         loaded = time.perf_counter() - began
-        speed = measure(model.engine, prompt, generate, repeats)
         facts = model.backend.facts()
-        bandwidth = _read_bandwidth(facts.threads) if facts.backend == "cpu" else None
+        before = _read_bandwidth(facts)
+        speed = measure(model.engine, prompt, generate, repeats)
+        after = _read_bandwidth(facts)
+        bandwidth = (before + after) / 2 if before and after else None  # it drifts with the machine's other load
         rate = speed.generate * model.spec.active_bytes
         report: dict[str, Any] = {
             "prompt": round(speed.prompt, 2),
@@ -41,13 +46,15 @@ def bench(name: str, options: LoadOptions, prompt: int, generate: int, repeats: 
     print(json.dumps(report) if as_json else _table(report))
 
 
-def _read_bandwidth(threads: int) -> float | None:
-    """Bytes/s that this machine can read from memory."""
+def _read_bandwidth(facts: DeviceFacts) -> float | None:
+    """Bytes/s that this machine can read from memory; None for a backend that is not the processor's."""
+    if facts.backend != "cpu":
+        return None
     try:
         from lacewing.backends.cpu.bandwidth import read_bandwidth
     except ImportError:
         return None
-    return float(read_bandwidth(threads))
+    return float(read_bandwidth(facts.threads))
 
 
 def _table(report: dict[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -11,8 +12,9 @@ import numpy as np
 from lacewing.backends.base import Step
 from lacewing.engine.sampling import Sampler, Token
 from lacewing.engine.stats import Stats, rate
-from lacewing.errors import ContextOverflowError, NumericError, OptionError
-from lacewing.options import Progress, Sampling
+from lacewing.errors import ContextOverflowError, NumericError, OptionError, OutOfMemoryError
+from lacewing.options import Progress, Sampling, format_bytes
+from lacewing.weights import this_machine
 
 Cancelled = Callable[[], bool]
 _PATIENCE = 0.4  # seconds between two questions whether the caller has cancelled
@@ -46,6 +48,11 @@ class Engine:
 
     def _logits(self, ids: list[int]) -> np.ndarray:
         self.forget()
+        needed, free = 4 * len(ids) * self.vocab_size, this_machine().available_bytes
+        if needed > free:
+            raise OutOfMemoryError(
+                f"the logits of {len(ids)} positions take {format_bytes(needed)}, and {format_bytes(free)} are free; ask for fewer"
+            )
         out = np.empty((len(ids), self.vocab_size), np.float32)
         rows = max(1, min(self.chunk, _LOGIT_BYTES // (4 * self.vocab_size)))
         for start in range(0, len(ids), rows):
@@ -93,7 +100,10 @@ class Engine:
         return Generation(self, self._checked(ids), Sampler(sampling, self.vocab_size), stop_ids, cancelled, progress)
 
     def _checked(self, ids: Sequence[int]) -> list[int]:
-        ids = [int(token) for token in ids]
+        try:
+            ids = [operator.index(token) for token in ids]
+        except TypeError:
+            raise OptionError("a prompt must be a list of token ids, which are integers") from None
         if not ids:
             raise OptionError("the prompt is empty: it needs at least one token")
         bad = next((token for token in ids if not 0 <= token < self.vocab_size), None)

@@ -92,8 +92,14 @@ def remove(name: str) -> int:
 
 def resolve(name: str | Path) -> Path:
     """The path to open for a path or a fetched model's name; a path that exists wins. Raises DownloadError for neither."""
+    if not isinstance(name, (str, Path)) or not str(name):
+        raise OptionError(f"a model is named by a path or a name, not by {name!r}")
     path = Path(name).expanduser()
-    if isinstance(name, Path) or path.exists():
+    try:
+        there = path.exists()
+    except (OSError, ValueError):  # too long for the system, or with a NUL
+        raise OptionError(f"{str(name)[:80]!r} cannot be a path here") from None
+    if isinstance(name, Path) or there:
         if not path.exists():
             raise DownloadError(f"there is no file or directory {path}")
         return path

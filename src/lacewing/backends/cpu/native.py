@@ -11,7 +11,9 @@ from __future__ import annotations
 import hashlib
 import importlib
 import os
+import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterable
 from functools import cache
 from importlib.metadata import version
@@ -26,6 +28,7 @@ from lacewing.options import Progress, cache_dir
 
 DIGEST_BYTES = 32  # of SHA-256
 
+OLD_SECONDS = 60 * 24 * 3600
 _engine_lock = Lock()
 _addresses: dict[str, int] = {}
 
@@ -99,7 +102,9 @@ def _store(name: str, code: bytes) -> None:
     """Keep an object for the next start. Where the cache cannot be written, the next start compiles again."""
     folder = object_folder()
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        if not folder.is_dir():
+            folder.mkdir(parents=True, exist_ok=True)
+            _remove_old(folder.parent)
         handle, partial = tempfile.mkstemp(dir=folder, prefix=".partial-")
     except OSError:
         return
@@ -109,6 +114,13 @@ def _store(name: str, code: bytes) -> None:
         os.replace(partial, folder / f"{name}.o")
     except OSError:
         Path(partial).unlink(missing_ok=True)
+
+
+def _remove_old(kernels: Path) -> None:
+    """Folders of sources or processors that no start has used for long."""
+    for folder in kernels.iterdir():
+        if time.time() - folder.stat().st_mtime > OLD_SECONDS:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def kernel_function(name: str) -> Callable[..., None]:
