@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from lacewing.weights.memory import allocate
 
 Cancel = Callable[[], bool]
 _Ranges = tuple[ByteRange, ...]
+READERS = 2  # threads that read weights
 
 
 class Weight:
@@ -175,23 +177,41 @@ class WeightStore(Mapping[str, Weight]):
     def _read_all(self, progress: Progress | None, cancelled: Cancel | None) -> dict[_Ranges, np.ndarray]:
         """Read every weight once, in the order of the files."""
         places = sorted(self._places().items(), key=lambda item: [(str(part.path), part.offset) for part in item[0][:1]])
-        done, total = 0, self.nbytes
+        done, total, lock = 0, self.nbytes, threading.Lock()
+        problems: list[BaseException] = []  # the first one counts: it makes the other reader give up
 
         def advance(count: int) -> None:
             nonlocal done
-            done += count
-            if progress is not None:
-                progress("reading weights", done, total)
+            with lock:
+                done += count
+                if progress is not None:
+                    progress("reading weights", done, total)
 
-        memory: dict[_Ranges, np.ndarray] = {}
-        for ranges, name in places:
-            owned = allocate(ranges_bytes(ranges), f"weight {name}")
-            start = 0
-            for part in ranges:
-                read_into(part, owned[start : start + part.nbytes], advance, cancelled, self._files[part.path])
-                start += part.nbytes
+        def stopped() -> bool:
+            return bool(problems) or (cancelled is not None and cancelled())
+
+        def read(place: tuple[_Ranges, str]) -> tuple[_Ranges, np.ndarray]:
+            ranges, name = place
+            start, owned = 0, np.empty(0, np.uint8)
+            try:
+                if not problems:
+                    owned = allocate(ranges_bytes(ranges), f"weight {name}")
+                    for part in ranges:
+                        read_into(part, owned[start : start + part.nbytes], advance, stopped, self._files[part.path])
+                        start += part.nbytes
+            except BaseException as error:
+                problems.append(error)
             owned.flags.writeable = False
-            memory[ranges] = owned
+            return ranges, owned
+
+        with ThreadPoolExecutor(READERS) as pool:  # fresh memory costs the system more than the copy does
+            try:
+                memory = dict(pool.map(read, places))
+            except BaseException as error:  # Ctrl-C, here
+                problems.append(error)
+                raise
+        if problems:
+            raise problems[0]
         return memory
 
 
