@@ -27,9 +27,10 @@ def test_logits_and_greedy_tokens_are_those_of_transformers(name, format, backen
     check(name, format, backend, tmp_path)
 
 
+@pytest.mark.parametrize("backend", ["reference", "cpu"])
 @pytest.mark.parametrize(("name", "format"), FORMATS)
-def test_mixtures_of_experts(name, format, tmp_path):
-    check(name, format, "reference", tmp_path)
+def test_mixtures_of_experts(name, format, backend, tmp_path):
+    check(name, format, backend, tmp_path)
 
 
 def check(name, format, backend, tmp_path):

@@ -16,7 +16,8 @@ HALVES = VALUES.astype(np.float32) / 2  # (16,)
 
 
 def _values(blocks: Bytes) -> Floats:
-    return HALVES[np.concatenate([blocks & 15, blocks >> 4], axis=-1)]
+    values: Floats = HALVES[np.concatenate([blocks & 15, blocks >> 4], axis=-1)]
+    return values
 
 
 def _factors(blocks: Bytes) -> Floats:
