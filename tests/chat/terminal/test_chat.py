@@ -96,12 +96,13 @@ def test_ctrl_c_while_the_first_model_loads(models, tmp_path):
 
 
 def test_a_second_ctrl_c_does_not_wait(models, tmp_path):
-    program = SLOW_DISK.format(fast=1).replace("if cancelled", "if done > 100 and cancelled")
+    program = SLOW_DISK.format(fast=1).replace("if cancelled", "if done > 300 and cancelled")
     with Chat(tmp_path, models[0], "--backend", "reference", *GREEDY, program=program) as chat:
         chat.ready()
         chat.send(f"/model {models[1]} --eager")
         chat.expect("Ctrl-C cancels")
         chat.press(CTRL_C)
+        chat.expect("stopping")
         chat.press(CTRL_C)
         assert chat.leave() == 130
 

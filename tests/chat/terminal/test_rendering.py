@@ -173,6 +173,14 @@ def test_bars():
     now[0] = 2.0
     bars("reading", 50 * 2**20, 100 * 2**20)
     assert "reading ━" in screen.text and " 50% 50.0 MiB of 100.0 MiB, 25.0 MiB/s, 2 s left" in screen.text
+    bars.cancelled = lambda: True
+    now[0] = 3.0
+    bars("reading", 60 * 2**20, 100 * 2**20)
+    bars("other", 1, 2)
+    assert "stopping" in screen.text and "other" not in screen.text
+    now[0] = 4.0
+    bars("reading", 100 * 2**20, 100 * 2**20)
+    assert "reading" not in screen.text and "other" in screen.text
     bars.clear()
     assert screen.text == ""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -24,7 +24,7 @@ class View(Protocol):
     def ended(self, reason: str) -> None: ...
     def note(self, text: str) -> None: ...
     def problem(self, text: str) -> None: ...
-    def busy(self) -> None: ...
+    def busy(self, cancelled: Callable[[], bool]) -> None: ...
     def idle(self) -> None: ...
 
 
@@ -50,7 +50,7 @@ class Loop:
     def _turn(self, line: str) -> bool:
         """Whether to go on."""
         self._interrupt = Interrupt()
-        self.view.busy()
+        self.view.busy(self._is_cancelled)
         try:
             with self._interrupt:
                 return self._command(line) if is_command(line) else self._message(line)

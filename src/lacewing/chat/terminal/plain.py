@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TextIO
 
 from lacewing.chat.command import Reply
@@ -90,7 +90,7 @@ class PlainView:
     def problem(self, text: str) -> None:
         self.note(" ".join(text.split()))
 
-    def busy(self) -> None:
+    def busy(self, cancelled: Callable[[], bool]) -> None:
         """A line is about to be worked on."""
 
     def idle(self) -> None:

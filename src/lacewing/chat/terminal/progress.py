@@ -16,6 +16,7 @@ from lacewing.options import format_bytes
 PATIENCE = 0.25  # seconds that work may take unannounced
 INTERVAL = 0.1  # seconds between two drawings
 BYTES_FROM = 10**6  # totals from here on are bytes
+CANCELS, STOPPING = "(Ctrl-C cancels)", "(stopping; Ctrl-C again leaves)"
 _BAR = 24  # columns, at most
 
 
@@ -34,12 +35,15 @@ class Bars:
         self._region = Region(stream, shutil.get_terminal_size)
         self._work: dict[str, _Work] = {}
         self._drawn = 0.0
+        self.cancelled: Callable[[], bool] = lambda: False  # whether the work has been told to end
 
     def __call__(self, what: str, done: int, total: int) -> None:
         with self._lock:
             now = self._clock()
             work = self._work.setdefault(what, _Work(now))
             work.done, work.total = done, max(total, 1)
+            if done >= total:
+                del self._work[what]
             if now - self._drawn >= INTERVAL or (done >= total and self._drawn):
                 self._draw(now)
 
@@ -52,13 +56,13 @@ class Bars:
 
     def _draw(self, now: float) -> None:
         long = [(what, work) for what, work in self._work.items() if now - work.began >= PATIENCE]
-        if long:
-            width = shutil.get_terminal_size().columns - 1
-            self._region.show([bar_line(what, work.done, work.total, now - work.began, width) for what, work in long])
+        if long or self._drawn:
+            width, hint = shutil.get_terminal_size().columns - 1, STOPPING if self.cancelled() else CANCELS
+            self._region.show([bar_line(what, work.done, work.total, now - work.began, width, hint) for what, work in long])
             self._drawn = now
 
 
-def bar_line(what: str, done: int, total: int, seconds: float, width: int = 120) -> str:
+def bar_line(what: str, done: int, total: int, seconds: float, width: int = 120, hint: str = CANCELS) -> str:
     """`reading ━━━━━━──── 42% 300.1 MiB of 700.2 MiB, 1.1 GiB/s, 1 s left (Ctrl-C cancels)`, in at most `width` columns."""
     share = min(done / total, 1.0)
     rate = done / seconds if seconds > 0 else 0.0
@@ -67,7 +71,7 @@ def bar_line(what: str, done: int, total: int, seconds: float, width: int = 120)
     else:
         amount, speed = f"{done} of {total}", f"{rate:.0f}/s"
     left = f", {(total - done) / rate:.0f} s left" if rate and share < 1 else ""
-    text = f"{share:4.0%} {amount}, {speed}{left} (Ctrl-C cancels)"
+    text = f"{share:4.0%} {amount}, {speed}{left} {hint}"
     bar = min(max(width - len(what) - len(text) - 2, 5), _BAR)
     filled = round(share * bar)
     return f"{clean(what)} {'━' * filled}{'─' * (bar - filled)} {text}"[: max(width, 0)]

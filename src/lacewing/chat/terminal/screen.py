@@ -90,8 +90,9 @@ class ScreenView:
         self._bars.clear()
         self._console.print(Text(clean(text), style="red"))
 
-    def busy(self) -> None:
+    def busy(self, cancelled: Callable[[], bool]) -> None:
         """What is typed while the model works is not echoed into its answer; it waits for the editor."""
+        self._bars.cancelled = cancelled
         with contextlib.suppress(ImportError, OSError, ValueError):
             import termios
 

@@ -49,6 +49,7 @@ def _on_screen(name: str, options: LoadOptions, sampling: Sampling) -> int:
     bars = Bars(sys.stdout)
     try:
         with Interrupt() as interrupt:
+            bars.cancelled = interrupt
             session = open_session(name, options, sampling, Face(progress=bars, cancelled=interrupt))
     finally:
         bars.clear()
