@@ -20,6 +20,7 @@ LAYERS = (
     ("chat", "server"),
     ("__init__",),
     ("api",),
+    ("opened",),
     ("assistant",),
     ("engine", "text", "hub"),
     ("models",),

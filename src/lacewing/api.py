@@ -5,29 +5,26 @@ from __future__ import annotations
 import dataclasses
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from lacewing import hub
 from lacewing.assistant import Assistant, Message, TextStream
-from lacewing.errors import Cancelled, LacewingError, OptionError, TemplateError
+from lacewing.errors import OptionError, TemplateError
+from lacewing.opened import CHUNK as CHUNK
+from lacewing.opened import Background
+from lacewing.opened import Opened as Opened
+from lacewing.opened import interruptible as interruptible
 from lacewing.options import LoadOptions, Progress, Sampling, parse_bytes
 
 if TYPE_CHECKING:
     import numpy as np
 
     from lacewing.backends.base import Backend, Step
-    from lacewing.formats import Checkpoint
-    from lacewing.models import ModelSpec
     from lacewing.text.template import ChatTemplate
     from lacewing.text.tokenizer import Tokenizer
-    from lacewing.weights import Plan, WeightStore
-
-DEFAULT_CONTEXT = 8192  # tokens at most, when none is asked for: keys and values cost memory
-CHUNK = 512  # prompt tokens of one run
-_T = TypeVar("_T")
+    from lacewing.weights import WeightStore
 
 
 def load(
@@ -58,98 +55,6 @@ def load_tokenizer(name: str | Path) -> Tokenizer:
     return Tokenizer.from_checkpoint(open_checkpoint(hub.resolve(name)))
 
 
-class Opened:
-    """A checkpoint whose headers have been read: what can be told and planned without touching a weight.
-
-    `warm`: begin to read tokenizer and template at once, in the background, rather than when they are asked for.
-    """
-
-    def __init__(self, path: Path, options: LoadOptions, *, warm: bool = True):
-        from lacewing.formats import open_checkpoint
-        from lacewing.models import open_model
-
-        self.options = options
-        self.checkpoint: Checkpoint = open_checkpoint(path)
-        self.tokenizer = _Background(self._open_tokenizer, warm)
-        self.template = _Background(self._open_template, warm)
-        spec = open_model(self.checkpoint, options.context)
-        if options.context is None and spec.context > DEFAULT_CONTEXT:
-            spec = open_model(self.checkpoint, DEFAULT_CONTEXT)
-        self.spec: ModelSpec = spec
-
-    def plan(self, weight_bytes: int, chunk: int, options: LoadOptions | None = None, spare: int = 0) -> Plan:
-        """Where everything goes. `spare`: bytes in use now that will be free by then. Raises OutOfMemoryError."""
-        from lacewing.weights import plan, this_machine
-
-        program = self.spec.program
-        kv_bytes = self.spec.context * program.kv_bytes_per_token
-        widths = {view.buffer.name: view.buffer.width for op in program.ops for view in op.views(op.reads + op.writes)}
-        buffer_bytes = 4 * (chunk * sum(widths.values()) + self.spec.vocab_size)
-        machine = this_machine()
-        machine = dataclasses.replace(machine, available_bytes=machine.available_bytes + spare)
-        return plan(weight_bytes, self.spec.active_bytes, kv_bytes, buffer_bytes, options or self.options, machine)
-
-    def describe(self) -> dict[str, Any]:
-        """All of the above as plain values, for `lacewing info`."""
-        spec, checkpoint = self.spec, self.checkpoint
-        quants: dict[str, dict[str, int]] = {}
-        for tensor in spec.tensors.values():
-            row = quants.setdefault(tensor.quant.name, {"tensors": 0, "bytes": 0})
-            row["tensors"] += 1
-            row["bytes"] += tensor.nbytes
-        plan = self.plan(checkpoint.nbytes, CHUNK)
-        return {
-            "name": spec.name,
-            "architecture": spec.architecture,
-            "format": checkpoint.format,
-            "files": [str(path) for path in checkpoint.files] or [str(checkpoint.path)],
-            "bytes": checkpoint.nbytes,
-            "quants": quants,
-            "parameters": spec.parameters,
-            "active_parameters": spec.active_parameters,
-            "active_bytes": spec.active_bytes,
-            "vocabulary": spec.vocab_size,
-            "trained_context": spec.trained_context,
-            "context": spec.context,
-            "tokenizer": self._describe_tokenizer(),
-            "template": self._describe_template(),
-            "plan": {
-                "residency": plan.residency,
-                "needed_bytes": plan.needed_bytes,
-                "budget_bytes": plan.budget_bytes,
-                "rows": [{"name": row.name, "bytes": row.nbytes, "note": row.note} for row in plan.rows],
-                "reasons": list(plan.reasons),
-            },
-        }
-
-    def _describe_tokenizer(self) -> dict[str, Any]:
-        try:
-            tokenizer = self.tokenizer.result()
-        except LacewingError as error:
-            return {"problem": str(error)}
-        names = ("kind", "vocab_size", "bos_id", "eos_id", "add_bos")
-        return {**{name: getattr(tokenizer, name) for name in names}, "stop_ids": sorted(tokenizer.stop_ids)}
-
-    def _describe_template(self) -> dict[str, Any]:
-        try:
-            template = self.template.result()
-        except LacewingError as error:
-            return {"problem": str(error)}
-        return {"name": template.name, "sha256": template.sha256}
-
-    def _open_tokenizer(self) -> Tokenizer:
-        from lacewing.text.tokenizer import Tokenizer
-
-        tokenizer = Tokenizer.from_checkpoint(self.checkpoint)
-        tokenizer.warm()
-        return tokenizer
-
-    def _open_template(self) -> ChatTemplate:
-        from lacewing.text.template import ChatTemplate
-
-        return ChatTemplate.from_checkpoint(self.checkpoint, self.tokenizer.result())
-
-
 class Model:
     """A model ready to run: one conversation at a time, not for several threads at once. Made by `load`.
 
@@ -173,7 +78,7 @@ class Model:
         given_up = threading.Event()
         report = interruptible(progress, cancelled)
         stopped = (lambda: given_up.is_set() or cancelled()) if cancelled else given_up.is_set
-        reading = _Background(lambda: self.weights.set_residency(self.plan.residency, progress, stopped))
+        reading = Background(lambda: self.weights.set_residency(self.plan.residency, progress, stopped))
         try:
             self.backend: Backend = open_backend(options.backend, options.threads)  # imports its compiler meanwhile
             reading.result()
@@ -288,6 +193,25 @@ class Model:
         """As it was loaded."""
         return self._opened.options
 
+    def read_state(self) -> tuple[list[int], bytes] | None:
+        """The ids that the slot holds, and their keys and values; None where this backend cannot tell."""
+        from lacewing.backends.base import KeepsSlots
+
+        ids = list(self.engine.cached)
+        return (ids, self.step.read_slot(self.engine.slot, len(ids)).tobytes()) if isinstance(self.step, KeepsSlots) else None
+
+    def write_state(self, ids: Sequence[int], data: bytes) -> None:
+        """Put back what `read_state` gave, on the same model and the same kind of device. Raises OptionError."""
+        import numpy as np
+
+        from lacewing.backends.base import KeepsSlots
+
+        if not isinstance(self.step, KeepsSlots) or len(ids) > self.engine.context:
+            raise OptionError("keys and values of another backend, or of a longer context, cannot be used")
+        self.engine.forget()
+        self.step.write_slot(self.engine.slot, len(ids), np.frombuffer(data, np.uint8))
+        self.engine.cached = list(ids)
+
     def close(self) -> None:
         """Free the memory. The model cannot be used afterwards."""
         from lacewing.weights.memory import give_back
@@ -316,44 +240,3 @@ def make_sampling(options: dict[str, Any]) -> Sampling:
     stop = options.get("stop", ())
     stop = (stop,) if isinstance(stop, str) else tuple(stop or ())
     return Sampling(**{**options, "stop": stop})
-
-
-def interruptible(progress: Progress | None, cancelled: Callable[[], bool] | None) -> Progress:
-    """A `progress` that raises Cancelled when the caller wants the work to end."""
-
-    def report(what: str, done: int, total: int) -> None:
-        if cancelled is not None and cancelled():
-            raise Cancelled(f"{what} was cancelled")
-        if progress is not None:
-            progress(what, done, total)
-
-    return report
-
-
-class _Background(Generic[_T]):
-    """Work begun in a thread of its own; `result` waits for it, and raises what it raised. Not `now`: begun by `result`."""
-
-    def __init__(self, work: Callable[[], _T], now: bool = True):
-        self._future: Future[_T] = Future()
-        # Not a daemon: one that is inside native code when the interpreter ends would abort the process.
-        self._thread = threading.Thread(target=self._run, args=(work,))
-        self._lock = threading.Lock()
-        if now:
-            self._thread.start()
-
-    def _run(self, work: Callable[[], _T]) -> None:
-        try:
-            self._future.set_result(work())
-        except BaseException as error:
-            self._future.set_exception(error)
-
-    def result(self) -> _T:
-        self.wait()
-        return self._future.result()
-
-    def wait(self) -> None:
-        """Until it is done, whatever came of it."""
-        with self._lock:
-            if self._thread.ident is None:
-                self._thread.start()
-        self._future.exception()

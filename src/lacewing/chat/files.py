@@ -12,9 +12,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from lacewing.backends.base import KeepsSlots
 from lacewing.chat import atomic, document, templates
 from lacewing.chat.document import SessionFileError
 from lacewing.chat.identity import Identity, identity_of
@@ -76,11 +73,11 @@ def save(chat: Session, name: str, keys_values: bool = False) -> list[str]:
 
 def _write_keys_values(chat: Session, path: Path, lines: list[str]) -> dict[str, Any] | None:
     """Under a name of its own content, so that an older session file keeps its own until it is replaced."""
-    step, ids = chat.model.step, list(chat.model.engine.cached)
-    if not isinstance(step, KeepsSlots) or not ids:
-        lines.append("without keys and values: " + ("there are none yet" if not ids else "this backend cannot write them"))
+    state = chat.model.read_state()
+    if state is None or not state[0]:
+        lines.append("without keys and values: " + ("there are none yet" if state else "this backend cannot write them"))
         return None
-    data = _MAGIC + step.read_slot(chat.model.engine.slot, len(ids)).tobytes()
+    ids, data = state[0], _MAGIC + state[1]
     digest = hashlib.sha256(data).hexdigest()
     file = path.with_name(f"{path.stem}.{digest[:16]}.kv")
     atomic.write(file, data)
@@ -150,8 +147,8 @@ def read(path: Path) -> dict[str, Any]:
 
 def _read_keys_values(chat: Session, path: Path, facts: dict[str, Any]) -> str:
     """Put them into the slot, if they are whole and of this device; a line that says what came of it."""
-    step, engine, ids = chat.model.step, chat.model.engine, facts["ids"]
-    if not isinstance(step, KeepsSlots) or facts["device"] != device_of(chat):
+    engine, ids = chat.model.engine, facts["ids"]
+    if facts["device"] != device_of(chat):
         return "its keys and values are of another device: the conversation will be read anew"
     if len(ids) > engine.context or not all(type(each) is int and 0 <= each < engine.vocab_size for each in ids):
         return f"its keys and values of {len(ids)} tokens do not fit this context: the conversation will be read anew"
@@ -166,9 +163,7 @@ def _read_keys_values(chat: Session, path: Path, facts: dict[str, Any]) -> str:
         return f"its keys and values are not used ({error}): the conversation will be read anew"
     if len(data) != expected or hashlib.sha256(data).hexdigest() != facts["sha256"]:
         return "its keys and values are damaged: the conversation will be read anew"
-    engine.forget()
-    step.write_slot(engine.slot, len(ids), np.frombuffer(data, np.uint8)[len(_MAGIC) :])
-    engine.cached = list(ids)
+    chat.model.write_state(ids, data[len(_MAGIC) :])
     return f"keys and values of {len(ids)} tokens are back: nothing has to be read again"
 
 

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lacewing.api import Model, Opened
 from lacewing.backends import known_backends
 from lacewing.errors import BackendError, OutOfMemoryError, UnsupportedModelError
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from lacewing.chat.session import Session
 
 _TOKENS = 16
@@ -47,7 +45,7 @@ def _open(chat: Session, backend: str) -> Model:
     return Model(Opened(chat.model.path, options, warm=False), chat.face.progress, cancelled=chat.face.cancelled)
 
 
-def _eager(chat: Session, model: Model, backend: str, ids: list[int], base: np.ndarray) -> Iterator[Row]:
+def _eager(chat: Session, model: Model, backend: str, ids: list[int], base: Any) -> Iterator[Row]:
     try:
         model.set_residency("eager", chat.face.progress, chat.face.cancelled)
     except OutOfMemoryError as error:
@@ -56,7 +54,7 @@ def _eager(chat: Session, model: Model, backend: str, ids: list[int], base: np.n
         yield _row(f"{backend}, eager", base, model.logits(ids), exact=True)
 
 
-def _backend(chat: Session, name: str, ids: list[int], base: np.ndarray) -> Row:
+def _backend(chat: Session, name: str, ids: list[int], base: Any) -> Row:
     try:
         with _open(chat, name) as model:
             return _row(name, base, model.logits(ids), exact=False)
@@ -64,7 +62,7 @@ def _backend(chat: Session, name: str, ids: list[int], base: np.ndarray) -> Row:
         return name, "", "", f"not here: {error}"
 
 
-def _row(name: str, base: np.ndarray, other: np.ndarray, *, exact: bool) -> Row:
+def _row(name: str, base: Any, other: Any, *, exact: bool) -> Row:
     largest = float(abs(base - other).max())
     spread = float(base.max() - base.min()) or 1.0
     same = int((base.argmax(1) == other.argmax(1)).sum())
