@@ -200,3 +200,32 @@ def test_going_back_behind_a_sliding_window(tmp_path, backend):
         later = [model.generate("Hello world, it is", **options), model.stats["reused_tokens"]]
         model.engine.forget()
         assert later[0] == model.generate("Hello world, it is", **options) and later[1] >= 3
+
+
+def test_keys_and_values_move(tiny_path):
+    ids = list(range(1, 60))
+    with lacewing.load(tiny_path, backend="cpu", context=100) as one, lacewing.load(tiny_path, backend="cpu", context=80) as other:
+        expected = one.engine.extend(ids).copy()
+        one.engine.cached.pop()
+        other.write_state(*one.read_state())
+        assert np.array_equal(other.engine.extend(ids[-1:]), expected)
+        with pytest.raises(OptionError):
+            other.write_state(ids * 2, b"")
+    with lacewing.load(tiny_path, backend="reference", context=80) as model:
+        assert model.read_state() is None
+        with pytest.raises(OptionError, match="another backend"):
+            model.write_state(ids, b"")
+
+
+def test_loading_can_be_cancelled(tiny_path):
+    from lacewing.api import Model, Opened
+    from lacewing.errors import Cancelled
+    from lacewing.options import LoadOptions
+
+    for polls in range(4):
+        asked = iter(range(100))
+        with pytest.raises(Cancelled):
+            Model(
+                Opened(tiny_path, LoadOptions("cpu", residency="eager", context=64)),
+                cancelled=lambda p=polls, a=asked: next(a) >= p,
+            )
