@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lacewing.backends import open_backend
 from lacewing.backends.base import StepLimits
 from lacewing.backends.reference.backend import ReferenceBackend
 from lacewing.errors import LacewingError, UnsupportedModelError, WeightError
@@ -29,11 +30,11 @@ def opened(tmp_path_factory):
     return {(name, kind): open_checkpoint(tiny(name, kind, folder)) for name in names for kind in ("gguf", "huggingface")}
 
 
-def logits(checkpoint, residency="lazy"):
+def logits(checkpoint, residency="lazy", backend="reference"):
     spec = open_model(checkpoint)
     store = WeightStore(spec.tensors)
     store.set_residency(residency)
-    step = ReferenceBackend().compile(spec.program, store, StepLimits(spec.context))
+    step = open_backend(backend, 2).compile(spec.program, store, StepLimits(spec.context))
     return run(step, prompt_of("mixtral"))
 
 
@@ -41,10 +42,11 @@ def route_of(checkpoint):
     return next(op for op in open_model(checkpoint).program.ops if isinstance(op, Route))
 
 
+@pytest.mark.parametrize("backend", ["reference", "cpu"])
 @pytest.mark.parametrize("kind", ["gguf", "huggingface"])
-@pytest.mark.parametrize("name", ["mixtral", "deepseek3", "gpt-oss"])
-def test_lazy_and_eager_are_bitwise_equal(opened, name, kind):
-    np.testing.assert_array_equal(logits(opened[name, kind]), logits(opened[name, kind], "eager"))
+@pytest.mark.parametrize("name", ["mixtral", "deepseek3", "gpt-oss", "llama4"])
+def test_lazy_and_eager_are_bitwise_equal(opened, name, kind, backend):
+    np.testing.assert_array_equal(logits(opened[name, kind], "lazy", backend), logits(opened[name, kind], "eager", backend))
 
 
 def test_an_expert_is_a_byte_range(opened):
