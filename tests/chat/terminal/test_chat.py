@@ -60,15 +60,16 @@ def test_a_conversation_in_a_terminal_and_in_a_pipe(models, tmp_path):
 
 def pipe(words, text, folder):
     command = [sys.executable, "-m", "lacewing", "chat", *words]
-    return subprocess.run(command, input=text, cwd=folder, capture_output=True, text=True, timeout=2 * PATIENCE)
+    options = {"encoding": "utf-8", "errors": "surrogateescape", "timeout": 2 * PATIENCE}
+    return subprocess.run(command, input=text, cwd=folder, capture_output=True, **options)
 
 
 def test_a_pipe_tells_failures(models, tmp_path):
-    text = '/nonsense\n/model no/such.gguf\n"""\none\n\ntwo\n"""\n/save s.json\n/quit\nnever\n'
+    text = '/nonsense\n/model no/such.gguf\n"""\none\n\ntwo\udcff\n"""\n/save s.json\n/quit\nnever\n'
     done = pipe((models[0], "--backend", "reference", *GREEDY), text, tmp_path)
     assert done.returncode == 1
     assert "no command /nonsense" in done.stderr and "no/such.gguf" in done.stderr
-    assert [text for role, text in messages(tmp_path / "s.json") if role == "user"] == ["one\n\ntwo"]
+    assert [text for role, text in messages(tmp_path / "s.json") if role == "user"] == ["one\n\ntwo\N{REPLACEMENT CHARACTER}"]
     assert pipe(("no/such.gguf",), "", tmp_path).returncode == 1
 
 

@@ -35,11 +35,7 @@ class PlainView:
     def _line(self, prompt: str) -> str | None:
         if self._prompted:
             self._output.write(prompt)
-        try:
-            line = self._source.readline()
-        except UnicodeDecodeError:
-            self.problem("a line is not UTF-8 text; it is passed over")
-            return ""
+        line = self._source.readline()
         return line.rstrip("\r\n") if line else None
 
     def _quoted(self) -> str:

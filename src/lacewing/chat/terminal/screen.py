@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import tempfile
@@ -128,10 +129,15 @@ class ScreenView:
         with tempfile.TemporaryDirectory(prefix="lacewing-") as folder:
             file = Path(folder) / "message.md"
             file.write_text(text, encoding="utf-8")
+            # Ctrl-C within the editor is the editor's; a handler, unlike ignoring it, is not passed on to it.
+            handler = signal.signal(signal.SIGINT, lambda number, frame: None)
             try:
                 code = subprocess.call([*shlex.split(command, posix=os.name != "nt"), str(file)])
-            except OSError as error:
-                raise OptionError(f"the editor {command!r} cannot be started: {error.strerror}; set EDITOR") from None
+            except (OSError, ValueError) as error:
+                raise OptionError(f"the editor {command!r} cannot be started: {error}; set EDITOR") from None
+            finally:
+                signal.signal(signal.SIGINT, handler)
+                self.busy(self._bars.cancelled)
             changed = file.read_text(encoding="utf-8", errors="replace")
         if code:
             raise OptionError(f"the editor {command!r} ended with code {code}; the message stays as it was")

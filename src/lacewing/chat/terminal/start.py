@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 import threading
@@ -31,6 +32,8 @@ def chat(name: str, options: LoadOptions, sampling: Sampling, progress: Callable
 def _in_a_pipe(name: str, options: LoadOptions, sampling: Sampling, progress: Callable[[str, int, int], None]) -> int:
     from lacewing.chat.terminal.plain import PlainView
 
+    if isinstance(sys.stdin, io.TextIOWrapper) and not sys.stdin.isatty():
+        sys.stdin.reconfigure(encoding="utf-8", errors="replace")
     with Interrupt() as interrupt:
         session = open_session(name, options, sampling, Face(progress=progress, cancelled=interrupt))
     try:
