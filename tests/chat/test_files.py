@@ -170,7 +170,7 @@ def test_a_disk_that_fails(call, spoken, folder, monkeypatch):
 
 def test_what_dead_writers_left_is_removed(tmp_path):
     path = tmp_path / "one.json"
-    old, new, foreign = (tmp_path / name for name in (".one.json.abc.tmp", ".one.json.def.tmp", ".two.json.abc.tmp"))
+    old, new, foreign = (tmp_path / name for name in (".one.0123.kv.abc.tmp", ".one.json.def.tmp", ".two.json.abc.tmp"))
     for left in (old, new, foreign):
         left.write_bytes(b"half")
     os.utime(old, (1, 1))

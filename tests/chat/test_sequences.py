@@ -165,6 +165,21 @@ def test_long_sequences(paths, pool, begin, commands, context):
     check(paths, pool, begin + commands, context)
 
 
+@pytest.mark.slow
+def test_sequences_of_real_models(smollm2_path):
+    from lacewing.hub.pull import pull
+
+    real = {"llama": smollm2_path, "gemma": pull("gemma3-270m").path, "qwen": smollm2_path}
+    models: dict = {}
+
+    @settings(max_examples=25, **SLACK)
+    @given(BEGIN, st.lists(COMMAND, min_size=5, max_size=14), st.sampled_from([320, 700]))
+    def run(begin, commands, context):
+        check(real, models, begin + commands, context)
+
+    run()
+
+
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("step", STEPS)
 def test_every_step_of_a_swap_may_fail(paths, pool, step, when):

@@ -130,6 +130,18 @@ def test_one_that_cannot_be_parked_is_closed(start, paths, monkeypatch):
     assert session.parked == [] and len(session.messages) == 2 and isinstance(say(session, "More"), str)
 
 
+def test_no_room_for_both(start, paths, monkeypatch):
+    session = start(residency="eager")
+    say(session, "Hello")
+    session.set_model(str(paths["qwen"]))
+    plan = session.model.plan
+    monkeypatch.setattr(swap, "find_room", lambda *_: swap.Room(plan, 0, shrink=True, drop_parked=True, drop_current=True))
+    lines = session.set_model(str(paths["gemma"]))
+    assert session.parked == [] and session.model.weights.residency == "lazy"
+    assert any("no room for both" in line for line in lines) and "could not be kept" in lines[-1]
+    assert say(session, "More") is not None and len(session.messages) == 4
+
+
 def test_back_without_reading_again(start, paths):
     session = start(residency="eager")
     say(session, "Hello " * 20)

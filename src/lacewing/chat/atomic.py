@@ -40,8 +40,8 @@ def sync_folder(folder: Path) -> None:
 
 
 def remove_stale(path: Path) -> None:
-    """Delete what writers of this file left behind that were killed."""
-    for left in path.parent.glob(f".{_escaped(path.name)}.*.tmp"):
+    """Delete what writers of this file, and of those beside it, left behind that were killed."""
+    for left in path.parent.glob(f".{_escaped(path.name.partition('.')[0])}.*.tmp"):
         with contextlib.suppress(OSError):
             if time.time() - left.stat().st_mtime > _STALE:
                 left.unlink()

@@ -111,6 +111,7 @@ class Swap:
 
     def load(self, opened: Opened, room: Room) -> Model:
         if room.drop_current:
+            self.notices.append("there was no room for both models: the weights are lazy, /eager reads them in")
             opened.options = dataclasses.replace(opened.options, residency="lazy")
         return Model(opened, self.face.progress, cancelled=self.face.cancelled, spare=room.spare)
 
