@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from lacewing.formats.checkpoint import Checkpoint
+from lacewing.formats.checkpoint import ByteRange, Checkpoint, TensorInfo
+from lacewing.models.gguf import read_gguf
 from lacewing.models.huggingface import read_huggingface
 from lacewing.models.opening import find_architecture
+from lacewing.quants import by_name
 
 NOISE = {"architectures": ["X"], "attention_dropout": 0.0, "initializer_range": 0.02, "torch_dtype": "bfloat16", "use_cache": True,
          "transformers_version": "4.46", "bos_token_id": 0, "eos_token_id": 1, "hidden_act": "silu", "rms_norm_eps": 1e-6,
@@ -17,7 +19,8 @@ NOISE = {"architectures": ["X"], "attention_dropout": 0.0, "initializer_range": 
 YARN = {"beta_fast": 32, "beta_slow": 1, "factor": 40, "mscale": 1.0, "mscale_all_dim": 1.0,
         "original_max_position_embeddings": 4096, "type": "yarn"}  # fmt: skip
 R1 = {"model_type": "deepseek_v3", "auto_map": {"AutoConfig": "x"}, "aux_loss_alpha": 0.001, "ep_size": 1,
-      "first_k_dense_replace": 3, "hidden_size": 7168, "intermediate_size": 18432, "kv_lora_rank": 512, "max_position_embeddings": 163840,
+      "first_k_dense_replace": 3, "hidden_size": 7168, "intermediate_size": 18432, "kv_lora_rank": 512,
+      "max_position_embeddings": 163840,
       "moe_intermediate_size": 2048, "moe_layer_freq": 1, "n_group": 8, "n_routed_experts": 256, "n_shared_experts": 1,
       "norm_topk_prob": True, "num_attention_heads": 128, "num_experts_per_tok": 8, "num_hidden_layers": 61,
       "num_key_value_heads": 128, "num_nextn_predict_layers": 1, "pretraining_tp": 1, "q_lora_rank": 1536, "qk_nope_head_dim": 128,
@@ -133,7 +136,60 @@ def test_qwen_and_glm():
 
 def test_kimi_k2():
     found = read(R1 | {"model_type": "kimi_k2", "n_group": 1, "topk_group": 1, "n_routed_experts": 384,
-                       "routed_scaling_factor": 2.827, "first_k_dense_replace": 1, "rope_theta": 50000.0, "rope_scaling": YARN | {"factor": 32.0, "beta_fast": 1.0},
+                       "routed_scaling_factor": 2.827, "first_k_dense_replace": 1, "rope_theta": 50000.0,
+                       "rope_scaling": YARN | {"factor": 32.0, "beta_fast": 1.0},
                        "num_nextn_predict_layers": 0})  # fmt: skip
     assert (found.mixture.experts, found.mixture.scale, found.rope.beta_fast, found.rope.beta_slow) == (384, 2.827, 1.0, 1.0)
     assert found.attention_scale == pytest.approx(192**-0.5 * 1.813260, rel=1e-5)
+
+
+V3_KEYS = {"block_count": 61, "embedding_length": 7168, "feed_forward_length": 18432, "context_length": 163840,
+           "attention.head_count": 128, "attention.head_count_kv": 128, "attention.key_length": 192, "attention.value_length": 128,
+           "attention.layer_norm_rms_epsilon": 1e-6, "attention.q_lora_rank": 1536, "attention.kv_lora_rank": 512,
+           "rope.dimension_count": 64, "rope.freq_base": 10000.0, "rope.scaling.type": "yarn", "rope.scaling.factor": 40.0,
+           "rope.scaling.original_context_length": 4096, "rope.scaling.yarn_log_multiplier": 0.1, "expert_count": 256,
+           "expert_used_count": 8, "expert_shared_count": 1, "expert_feed_forward_length": 2048, "leading_dense_block_count": 3,
+           "expert_gating_func": 2, "expert_weights_norm": True, "expert_weights_scale": 2.5}  # fmt: skip
+
+
+def read_keys(vocab=129280, names=("blk.3.exp_probs_b.bias",), **changes):
+    """A GGUF file of the deepseek2 family as old converters and Ollama wrote them, so far as its config goes."""
+    keys = V3_KEYS | {name.replace("__", "."): value for name, value in changes.items()}
+    width, place = keys["embedding_length"], (ByteRange(Path("none"), 0, 0),)
+    tensors = {"token_embd.weight": TensorInfo("token_embd.weight", (vocab, width), by_name("Q4_K"), place)}
+    tensors |= {name: TensorInfo(name, (1,), by_name("F32"), place) for name in names}
+    metadata = {f"deepseek2.{name}": value for name, value in keys.items() if value is not None}
+    return read_gguf(Checkpoint(Path("old.gguf"), "gguf", metadata, tensors), find_architecture("deepseek2", "old"))
+
+
+def test_old_files_of_deepseek_v3_lack_the_groups():
+    found = read_keys()
+    assert (found.mixture.groups, found.mixture.groups_used, found.mixture.group_best, found.mixture.bias) == (8, 4, 2, True)
+    assert found.attention_scale == pytest.approx(192**-0.5 * 1.873854, rel=1e-5)
+    assert read_keys(expert_group_count=1, expert_group_used_count=1).mixture.groups == 1
+
+
+LARGE = {"expert_count": 128, "expert_used_count": 4, "expert_feed_forward_length": 4096, "expert_gating_func": 1,
+         "rope__scaling__factor": 36.0, "rope__scaling__original_context_length": 8192, "expert_weights_scale": 1.0}  # fmt: skip
+
+
+def test_mistral_large_3_is_known_by_its_sizes():
+    """Ollama's file says nothing of the temperature; the magnitude of YaRN is not applied to attention."""
+    found = read_keys(131072, (), **LARGE)
+    assert (found.temperature.beta, found.temperature.length, found.temperature.offset) == (0.1, 8192, 0)
+    assert found.attention_scale == pytest.approx(192**-0.5)
+    assert (found.mixture.gating, found.mixture.groups, found.rope.magnitude) == ("softmax", 1, 1.0)
+
+
+def test_the_switch_over_the_magnitude(monkeypatch):
+    monkeypatch.setattr("lacewing.models.architectures.deepseek2.MISTRAL_LARGE_3_MAGNITUDE", True)
+    assert read_keys(131072, (), **LARGE).attention_scale == pytest.approx(192**-0.5 * 1.845120, rel=1e-5)
+
+
+def test_glm_4_7_flash_is_known_by_its_sizes():
+    sizes = {"embedding_length": 2048, "attention__head_count": 20, "attention__head_count_kv": 20, "rope__scaling__type": None,
+             "rope__scaling__yarn_log_multiplier": None, "rope__scaling__factor": None, "expert_count": 64, "expert_used_count": 4,
+             "attention__key_length": 256, "attention__value_length": 256, "expert_gating_func": None}  # fmt: skip
+    found = read_keys(154880, block_count=47, **sizes)
+    assert (found.mixture.gating, found.latent.nope, found.attention_scale) == ("sigmoid", 192, 1 / 16)
+    assert read_keys(154880, block_count=48, nextn_predict_layers=1, **sizes).layers == 47
