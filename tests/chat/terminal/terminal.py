@@ -57,7 +57,9 @@ class Chat:
     def ready(self):
         """Wait for the editor; what was shown before it."""
         self.process.expect(READY)
-        return plain(self.process.before)
+        shown = plain(self.process.before)
+        assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", shown), shown  # whatever the model says
+        return shown
 
     def send(self, line):
         """Send a line and wait until it is taken."""

@@ -143,7 +143,9 @@ def test_thoughts_are_folded():
     assert "thought 39" not in text and "80 words" in text and "Ctrl-O" in text and text.endswith("Yes.")
     assert view.thoughts.count("thought") == 40
     _, text = answer(*thoughts, Delta("Yes."), unfolded=True)
-    assert "thought 0\n" in text and "thought 39\n" in text
+    assert "thought 0\nthought 1\n" in text and text.count("thought 39\n") == 1
+    pieces = [Delta(piece, "reasoning") for piece in ("\nso", "me th", "ought\n\nan", "other", " one")]
+    assert answer(*pieces, unfolded=True)[1].startswith("some thought\n\nanother one\nthought for")
 
 
 def test_control_characters_never_reach_the_screen():

@@ -29,6 +29,7 @@ class AnswerView:
         self._region = Region(console.file, lambda: console.size)
         self._markdown = MarkdownStream(console)
         self._final: list[str] = []  # lines that wait to be written for good
+        self._thought = ""  # the line of them that is not complete, when unfolded
         self._thinking_since: float | None = None
         self._drawn, self._wait = 0.0, 0.0
 
@@ -60,7 +61,11 @@ class AnswerView:
     def _think(self, text: str) -> None:
         if self._thinking_since is None:
             self._thinking_since = self._clock()
-        self.thoughts = (self.thoughts + clean(text))[-KEPT_THOUGHTS:]
+        text = clean(text)
+        self.thoughts = (self.thoughts + text)[-KEPT_THOUGHTS:]
+        if self._unfolded:
+            lines, _, self._thought = (self._thought + text if self._thought else text.lstrip()).rpartition("\n")
+            self._final += rendered_lines(self._console, Text(lines, style="dim")) if lines else []
 
     def _end_thoughts(self) -> None:
         if self._thinking_since is None:
@@ -70,8 +75,9 @@ class AnswerView:
         if self.thoughts.strip():
             fold = "" if self._unfolded else ", Ctrl-O unfolds"
             title = Text(f"thought for {seconds:.1f} s, {len(self.thoughts.split())} words{fold}", style="dim italic")
-            body = dimmed(self._console, self.thoughts) if self._unfolded else []
+            body = dimmed(self._console, self._thought) if self._thought.strip() else []
             self._final += [*body, *rendered_lines(self._console, title), ""]
+            self._thought = ""
 
     def _draw_sometimes(self) -> None:
         began = self._clock()
@@ -86,7 +92,7 @@ class AnswerView:
             return self._markdown.lines()
         title = rendered_lines(self._console, Text("thinking ...", style="dim italic"))
         if self._unfolded:
-            return dimmed(self._console, self.thoughts)
+            return dimmed(self._console, self._thought) if self._thought.strip() else []
         return title + dimmed(self._console, self.thoughts[-FOLDED_LINES * self._console.width :])[-FOLDED_LINES:]
 
     def _draw(self, open_lines: Sequence[str]) -> None:
