@@ -224,6 +224,35 @@ def test_killed_a_thousand_times(spoken, folder):
     kill_writers(1000, spoken, folder)
 
 
+FULL_WRITER = """
+import sys
+from lacewing.chat import files
+from lacewing.chat.session import open_session
+from lacewing.options import LoadOptions, Sampling
+session = open_session(sys.argv[1], LoadOptions("cpu", context=512, threads=1), Sampling(temperature=0, max_tokens=6))
+files.load(session, "one")
+print("ready", flush=True)
+while True:
+    list(session.retry() if len(session.messages) > 6 else session.say("More"))
+    files.save(session, "one", keys_values=True)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
+def test_killed_while_saving_keys_and_values(spoken, start, paths):
+    files.save(spoken, "one", keys_values=True)
+    chance = random.Random(2)
+    for _ in range(4):
+        writer = subprocess.Popen([sys.executable, "-c", FULL_WRITER, str(paths["llama"])], stdout=subprocess.PIPE)
+        with writer:
+            writer.stdout.readline()
+            time.sleep(chance.random() * 0.05)
+            writer.send_signal(signal.SIGKILL)
+        other = start()
+        assert "nothing has to be read again" in files.load(other, "one")[1]
+        assert len(other.messages) % 2 == 0 and other.messages[0] == spoken.messages[0]
+
+
 def test_sampling_survives_json(spoken, folder):
     path = folder / "x"
     for settings in (Settings(GREEDY), Settings(thinking=False, overflow="summarise", code=True)):

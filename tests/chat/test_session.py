@@ -120,6 +120,22 @@ def test_a_full_context_stops(start):
     assert session.messages[-1]["role"] == "assistant"
 
 
+@pytest.mark.parametrize("policy", ["stop", "drop-oldest", "summarise"])
+@pytest.mark.parametrize("spare", [-2, -1, 0, 1, 2])
+def test_at_the_edge_of_the_context(policy, spare, start):
+    text = "Some words to fill it, and some more of them, and a few to end it."
+    size = len(start().voice.ids([{"role": "user", "content": text}], Settings()))
+    session = start(context=size + spare)
+    session.settings = Settings(GREEDY, overflow=policy)
+    if spare <= 0:
+        with pytest.raises(ContextOverflowError):
+            say(session, text)
+        assert session.messages == []
+        return
+    events = list(session.say(text))
+    assert events[-1].stats["generated_tokens"] <= spare + 1 and len(session.messages) == 2
+
+
 @pytest.mark.parametrize("policy", ["drop-oldest", "summarise"])
 def test_a_full_context_goes_on(policy, start):
     session = start(context=160)
