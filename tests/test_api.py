@@ -229,3 +229,33 @@ def test_loading_can_be_cancelled(tiny_path):
                 Opened(tiny_path, LoadOptions("cpu", residency="eager", context=64)),
                 cancelled=lambda p=polls, a=asked: next(a) >= p,
             )
+
+
+def test_a_closed_model_says_so(tiny_path):
+    model = lacewing.load(tiny_path, backend="reference")
+    model.close()
+    model.close()
+    uses = (lambda: model.logits([1]), lambda: model.generate("a"), lambda: model.memory_bytes, lambda: model.set_residency("lazy"))
+    for use in uses:
+        with pytest.raises(lacewing.LacewingError, match="closed"):
+            use()
+
+
+def test_a_file_that_changes_during_an_answer_fails_it(tiny_path, tmp_path):
+    path = tmp_path / "copy.gguf"
+    path.write_bytes(tiny_path.read_bytes())
+    with lacewing.load(path, backend="reference", residency="lazy") as model:
+        stream = model.stream("a", max_tokens=4, temperature=0)
+        next(stream)
+        with open(path, "r+b") as file:
+            file.write(b"GGUF")
+        os.utime(path, ns=(1, 1))
+        with pytest.raises(lacewing.LacewingError, match="changed"):
+            list(stream)
+        assert stream.finish_reason is None
+
+
+@pytest.mark.parametrize("stop", [5, {"a": 1}])
+def test_stop_must_be_text(tiny_path, stop):
+    with lacewing.load(tiny_path, backend="reference") as model, pytest.raises(lacewing.LacewingError, match="stop must be"):
+        model.generate("a", stop=stop)

@@ -89,7 +89,12 @@ class Model:
             reading.wait()
             self.weights.close()
             raise
-        self.engine = Engine(self.step, self.spec.vocab_size, self.spec.context)
+        self.engine = Engine(self.step, self.spec.vocab_size, self.spec.context, check=self.weights.check_files)
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("engine", "step"):  # `close` took them away
+            raise OptionError("the model has been closed")
+        raise AttributeError(f"a model has no {name!r}")
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -238,5 +243,7 @@ def make_sampling(options: dict[str, Any]) -> Sampling:
     if unknown:
         raise OptionError(f"{unknown[0]!r} is not an option of sampling; there are {', '.join(known)}")
     stop = options.get("stop", ())
+    if not isinstance(stop, (str, list, tuple, type(None))):
+        raise OptionError("stop must be a string or a list of strings")
     stop = (stop,) if isinstance(stop, str) else tuple(stop or ())
     return Sampling(**{**options, "stop": stop})

@@ -65,7 +65,7 @@ class TextStream(Iterator[str]):
             if text:
                 yield text
             if guard.hit is not None:
-                self._generation.close()
+                self._generation.end("stop")
                 self.finish_reason = "stop"
                 return
         rest = guard.push(decoder.flush()) + guard.flush()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lacewing.engine.engine import Engine
-from lacewing.errors import ContextOverflowError, NumericError, OptionError, OutOfMemoryError
+from lacewing.errors import ContextOverflowError, ModelFormatError, NumericError, OptionError, OutOfMemoryError
 from lacewing.options import Sampling
 from lacewing.weights import Machine
 
@@ -223,3 +223,16 @@ def test_logits_that_cannot_fit_are_refused_before_anything_runs(monkeypatch):
     with pytest.raises(OutOfMemoryError, match="10 positions take"):
         engine.logits(list(range(10)))
     assert not engine.cached
+
+
+@pytest.mark.parametrize("limit", [0, 3])
+def test_a_check_that_fails_fails_the_generation_instead_of_ending_it(limit):
+    def check():
+        raise ModelFormatError("model.gguf", "changed")
+
+    engine = make()
+    engine.check = check
+    generation = engine.generate([1, 2, 3], Sampling(max_tokens=limit, temperature=0))
+    with pytest.raises(ModelFormatError):
+        ids_of(generation)
+    assert generation.finish_reason is None and not engine.cached

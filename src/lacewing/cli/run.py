@@ -11,14 +11,18 @@ from lacewing.chat.interrupt import Interrupt
 from lacewing.chat.output import Output
 from lacewing.cli.models import path_of
 from lacewing.cli.progress import Reporter
+from lacewing.errors import Cancelled
 from lacewing.options import LoadOptions, Sampling
 
 
 def open_model(name: str, options: LoadOptions) -> Model:
     """Load with progress shown."""
     path = path_of(name)
-    with Reporter() as progress:
-        return Model(Opened(path, options), progress)
+    with Reporter() as progress, Interrupt() as interrupt:
+        try:
+            return Model(Opened(path, options), progress, cancelled=interrupt)
+        except Cancelled:
+            raise KeyboardInterrupt from None
 
 
 def run(name: str, prompt: str, options: LoadOptions, sampling: Sampling, *, raw: bool, as_json: bool) -> int:

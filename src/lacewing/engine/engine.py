@@ -26,9 +26,11 @@ class Engine:
     """One sequence in one slot of a step. Threads take turns, a token each; each turn may cost the other its cached prefix.
 
     `cached` are the ids whose keys and values stand in the slot; a next prompt that begins alike runs only its rest.
+    `check` is called before a generation is said to have ended well; what it raises fails the generation.
     """
 
-    def __init__(self, step: Step, vocab_size: int, context: int, slot: int = 0):
+    def __init__(self, step: Step, vocab_size: int, context: int, slot: int = 0, check: Callable[[], None] | None = None):
+        self.check = check
         self.step, self.vocab_size, self.context, self.slot = step, vocab_size, context, slot
         self.chunk = step.limits.chunk
         self._turn = threading.RLock()
@@ -155,17 +157,23 @@ class Generation(Iterator[Token]):
         self._tokens.close()
         self.finish_reason = self.finish_reason or "cancelled"
 
+    def end(self, reason: str) -> None:
+        """Stop here because what was wanted is there, such as a stop string."""
+        self._finish(reason)
+        self._tokens.close()
+
     def _steps(self) -> Generator[Token, None, None]:
         began = time.perf_counter()
         row = self._prefill()
         self.stats.prompt_seconds = time.perf_counter() - began
         if self._sampler.sampling.max_tokens == 0:
-            self.finish_reason = self.finish_reason or "length"
+            if self.finish_reason is None:
+                self._finish("length")
             return
         while row is not None:
             token = self._pick(row)
             if token.id in self._stop_ids:
-                self.finish_reason = "stop"
+                self._finish("stop")
                 return
             self._history.append(token.id)
             self.stats.generated_tokens += 1
@@ -204,12 +212,22 @@ class Generation(Iterator[Token]):
         limit = self._sampler.sampling.max_tokens
         done = limit is not None and self.stats.generated_tokens >= limit
         if done or len(self._engine.cached) >= self._engine.context:
-            self.finish_reason = "length"
+            self._finish("length")
             return None
         began = time.perf_counter()
         row = self._engine._run([token], np.zeros(1))[0] if self._engine.owner is self else self._prefill()
         self.stats.generate_seconds += time.perf_counter() - began
         return row
+
+    def _finish(self, reason: str) -> None:
+        """The end that nobody asked for; not reached where the weights turn out to have changed meanwhile."""
+        if self._engine.check is not None:
+            try:
+                self._engine.check()
+            except BaseException:
+                self._engine.forget()
+                raise
+        self.finish_reason = reason
 
     def _pick(self, row: np.ndarray) -> Token:
         began = time.perf_counter()
