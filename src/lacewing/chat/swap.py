@@ -156,7 +156,9 @@ def read_history(loaded: Loaded, session: Session, notices: list[str]) -> None:
     waiting = session.messages[-1]["role"] == "user"
     maker = session.summariser(loaded)
     fitted = fit(loaded.voice, session.messages, session.settings, maker, generation=waiting)
-    if not loaded.model.engine.prefill(fitted.ids, face.cancelled, face.progress):
+    engine = loaded.model.engine
+    held = engine.cached[: len(fitted.ids)] == fitted.ids
+    if not held and not engine.prefill(fitted.ids, face.cancelled, face.progress):
         raise Cancelled("reading the conversation was cancelled")
     loaded.voice.view = fitted.view
     notices += fitted.notices
