@@ -1,0 +1,124 @@
+"""`lacewing stats`: which experts a mixture of experts uses for a text."""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lacewing.api import Model, Opened
+from lacewing.cli.models import path_of
+from lacewing.cli.progress import Reporter
+from lacewing.errors import OptionError
+from lacewing.options import LoadOptions
+
+_HEAT, _NUMBERS = 64, 66  # characters of a terminal's line: for the load at most, for all else
+
+if TYPE_CHECKING:
+    from lacewing.engine.routing import LayerRouting
+    from lacewing.models import ModelSpec
+    from lacewing.program.ops import Route
+
+
+def stats(name: str, text: Path, options: LoadOptions, *, as_json: bool, png: Path | None, trace: Path | None) -> None:
+    """Run the text of a file, print the statistics, write the picture and the trace."""
+    from lacewing.engine.routing import as_dict, watch_text
+
+    words = _read(text)
+    for target in (png, trace):
+        if target is not None and (target.is_dir() or not target.absolute().parent.is_dir()):
+            raise OptionError(f"{target} cannot be written: it is a folder, or its folder is not there")
+    opened = Opened(path_of(name), options)
+    routers = _routers(opened.spec)
+    with ExitStack() as stack:
+        lines = stack.enter_context(_open(trace)) if trace is not None else None
+        progress = stack.enter_context(Reporter())
+        model = stack.enter_context(Model(opened, progress))
+        tokenizer = model.tokenizer
+        begin = [tokenizer.bos_id] if tokenizer.add_bos and tokenizer.bos_id is not None else []
+        write = lines.write if lines is not None else None
+        layers = watch_text(model.engine, tokenizer.encode(words), begin, write, progress).layers()
+    if png is not None:
+        _write_picture(png, layers, opened.spec.name)
+    if as_json:
+        print(json.dumps(_facts(opened.spec, text, routers, as_dict(layers))))
+        return
+    _print(opened.spec, routers, layers)
+    if png is not None:
+        print(f"{png}: layers from the top, experts from the left; blue none, white an even share, red more")
+
+
+def _routers(spec: ModelSpec) -> list[Route]:
+    """In the order of the layers. Raises OptionError for a dense model."""
+    from lacewing.program.ops import Route
+
+    found = [op for op in spec.program.ops if isinstance(op, Route)]
+    if not found:
+        raise OptionError(f"{spec.name} is a dense model: it has no experts, and no routing to count; give a mixture of experts")
+    return found
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise OptionError(f"{path} is not a text in UTF-8") from None
+    except OSError as error:
+        raise OptionError(f"{path} cannot be read: {error.strerror}") from None
+
+
+def _open(path: Path) -> Any:
+    try:
+        return path.open("w", encoding="ascii", newline="\n")
+    except OSError as error:
+        raise OptionError(f"{path} cannot be written: {error.strerror}") from None
+
+
+def _write_picture(path: Path, layers: list[LayerRouting], name: str) -> None:
+    from lacewing.cli.picture import heat_map
+
+    loads = [each.heat(each.experts) for each in layers]
+    try:
+        path.write_bytes(heat_map(loads, f"{name}: load of experts (columns) in layers (rows), {layers[0].tokens} tokens"))
+    except OSError as error:
+        raise OptionError(f"{path} cannot be written: {error.strerror}") from None
+
+
+def _facts(spec: ModelSpec, text: Path, routers: list[Route], found: dict[str, Any]) -> dict[str, Any]:
+    for layer, router in zip(found["layers"], routers, strict=True):
+        layer |= {"gating": router.gating, "groups": router.groups}
+    tokens = found["layers"][0]["tokens"]
+    return {"model": spec.name, "architecture": spec.architecture, "text": str(text), "tokens": tokens, **found}
+
+
+def _print(spec: ModelSpec, routers: list[Route], layers: list[LayerRouting]) -> None:
+    """For a terminal by rich, else in aligned columns."""
+    from lacewing.chat.command import Reply
+    from lacewing.chat.heat import LEGEND, table
+    from lacewing.chat.output import clean
+    from lacewing.chat.terminal.replies import plain_lines
+
+    first = layers[0]
+    head = f"{spec.name}: {first.tokens} tokens, {first.active} of {first.experts} experts each, in {len(layers)} layers"
+    sequences = any(router.gating == "sigmoid" or router.groups > 1 for router in routers)
+    if not _terminal():
+        print("\n".join(plain_lines(Reply(f"{head}\n{LEGEND}", table(layers, sequences=sequences)))))
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console()
+    found = table(layers, sequences=sequences, columns=min(_HEAT, max(_NUMBERS // 8, console.width - _NUMBERS)))
+    shown = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for heading in found.headings:
+        shown.add_column(heading, no_wrap=True)
+    for row in found.rows:
+        shown.add_row(*row)
+    console.print(Text(clean(f"{head}\n{LEGEND}\n")), shown)
+
+
+def _terminal() -> bool:
+    return sys.stdout.isatty()
