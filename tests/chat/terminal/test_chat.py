@@ -11,11 +11,11 @@ if not hasattr(pexpect, "spawn"):
     pytest.skip("needs a pseudo-terminal", allow_module_level=True)
 
 from lacewing.chat import document  # noqa: E402
+from lacewing.text.template import NAMES  # noqa: E402
 from tests.chat.terminal.terminal import ALT_ENTER, CTRL_C, CTRL_D, PATIENCE, SLOW_DISK, Chat  # noqa: E402
 from tests.checkpoints import tiny  # noqa: E402
 
-GREEDY = ("--temperature", "0", "--max-tokens", "8", "--context", "1024")
-NAMED = ("chatml", "llama3", "gemma", "phi3", "raw")
+GREEDY = ("--temperature", "0", "--max-tokens", "8", "--context", "2048")
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def messages(path):
 def script(models, saved):
     """A conversation over other models, templates and residencies, and back."""
     lines = ["Hello there", f"/model {models[1]}", "And you?", "/model -", "/lazy on", "Lazy now", "/lazy off"]
-    for name in NAMED:
+    for name in NAMES:
         lines += [f"/template {name} --force", f"As {name}", "/template auto"]
     return [*lines, "The end", f"/save {saved}"]
 
