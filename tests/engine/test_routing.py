@@ -6,8 +6,9 @@ import pytest
 
 from lacewing.api import load
 from lacewing.backends.base import RoutedLayer
-from lacewing.engine.routing import RoutingStatistics, as_dict, means, trace_lines, watch_text
+from lacewing.engine.routing import RoutingStatistics, WatchedStep, as_dict, means, trace_lines, watch_text
 from lacewing.errors import NumericError, OptionError
+from lacewing.options import Sampling
 from tests.checkpoints import prompt_of, tiny
 
 IDS = [[0, 1], [0, 2], [1, 0], [3, 0]]
@@ -165,3 +166,18 @@ def test_a_text_longer_than_the_context(tmp_path):
             watch_text(model.engine, [])
         with pytest.raises(OptionError, match="no room"):
             watch_text(model.engine, [5], range(16))
+
+
+def test_a_watched_step_counts_one_answer(tmp_path):
+    greedy = Sampling(temperature=0, max_tokens=4)
+    with load(tiny("mixtral", "gguf", tmp_path), backend="reference", context=64) as model:
+        plain = [token.id for token in model.engine.generate([1, 2, 3], greedy)]
+        model.engine.forget()
+        model.engine.step = step = WatchedStep(model.step)
+        assert [token.id for token in model.engine.generate([1, 2, 3], greedy)] == plain
+        assert step.statistics.tokens == 6  # the prompt, and all tokens of the answer but the last
+        list(model.engine.generate([1, 2, 3, *plain, 4, 5], greedy))
+        assert step.statistics.tokens == 6  # three that were not cached, and three again
+        list(model.engine.generate([1, 2], greedy))
+        assert step.statistics.tokens == 4  # back to an earlier place, for one token of the prompt
+        assert step.statistics.layers()[0].tokens == 4

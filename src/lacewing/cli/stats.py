@@ -19,19 +19,20 @@ _HEAT, _NUMBERS = 64, 66  # characters of a terminal's line: for the load at mos
 if TYPE_CHECKING:
     from lacewing.engine.routing import LayerRouting
     from lacewing.models import ModelSpec
-    from lacewing.program.ops import Route
 
 
 def stats(name: str, text: Path, options: LoadOptions, *, as_json: bool, png: Path | None, trace: Path | None) -> None:
     """Run the text of a file, print the statistics, write the picture and the trace."""
-    from lacewing.engine.routing import as_dict, watch_text
+    from lacewing.engine.routing import as_dict, routers, watch_text
 
     words = _read(text)
     for target in (png, trace):
         if target is not None and (target.is_dir() or not target.absolute().parent.is_dir()):
             raise OptionError(f"{target} cannot be written: it is a folder, or its folder is not there")
     opened = Opened(path_of(name), options)
-    routers = _routers(opened.spec)
+    spec = opened.spec
+    if not routers(spec.program):
+        raise OptionError(f"{spec.name} is a dense model: it has no experts, and no routing to count; give a mixture of experts")
     with ExitStack() as stack:
         lines = stack.enter_context(_open(trace)) if trace is not None else None
         progress = stack.enter_context(Reporter())
@@ -41,23 +42,13 @@ def stats(name: str, text: Path, options: LoadOptions, *, as_json: bool, png: Pa
         write = lines.write if lines is not None else None
         layers = watch_text(model.engine, tokenizer.encode(words), begin, write, progress).layers()
     if png is not None:
-        _write_picture(png, layers, opened.spec.name)
+        _write_picture(png, layers, spec.name)
     if as_json:
-        print(json.dumps(_facts(opened.spec, text, routers, as_dict(layers))))
+        print(json.dumps(_facts(spec, text, as_dict(layers))))
         return
-    _print(opened.spec, routers, layers)
+    _print(spec, layers)
     if png is not None:
         print(f"{png}: layers from the top, experts from the left; blue none, white an even share, red more")
-
-
-def _routers(spec: ModelSpec) -> list[Route]:
-    """In the order of the layers. Raises OptionError for a dense model."""
-    from lacewing.program.ops import Route
-
-    found = [op for op in spec.program.ops if isinstance(op, Route)]
-    if not found:
-        raise OptionError(f"{spec.name} is a dense model: it has no experts, and no routing to count; give a mixture of experts")
-    return found
 
 
 def _read(path: Path) -> str:
@@ -86,23 +77,26 @@ def _write_picture(path: Path, layers: list[LayerRouting], name: str) -> None:
         raise OptionError(f"{path} cannot be written: {error.strerror}") from None
 
 
-def _facts(spec: ModelSpec, text: Path, routers: list[Route], found: dict[str, Any]) -> dict[str, Any]:
-    for layer, router in zip(found["layers"], routers, strict=True):
+def _facts(spec: ModelSpec, text: Path, found: dict[str, Any]) -> dict[str, Any]:
+    from lacewing.engine.routing import routers
+
+    for layer, router in zip(found["layers"], routers(spec.program), strict=True):
         layer |= {"gating": router.gating, "groups": router.groups}
     tokens = found["layers"][0]["tokens"]
     return {"model": spec.name, "architecture": spec.architecture, "text": str(text), "tokens": tokens, **found}
 
 
-def _print(spec: ModelSpec, routers: list[Route], layers: list[LayerRouting]) -> None:
+def _print(spec: ModelSpec, layers: list[LayerRouting]) -> None:
     """For a terminal by rich, else in aligned columns."""
     from lacewing.chat.command import Reply
     from lacewing.chat.heat import LEGEND, table
     from lacewing.chat.output import clean
     from lacewing.chat.terminal.replies import plain_lines
+    from lacewing.engine.routing import has_sequence_loss
 
     first = layers[0]
     head = f"{spec.name}: {first.tokens} tokens, {first.active} of {first.experts} experts each, in {len(layers)} layers"
-    sequences = any(router.gating == "sigmoid" or router.groups > 1 for router in routers)
+    sequences = has_sequence_loss(spec.program)
     if not _terminal():
         print("\n".join(plain_lines(Reply(f"{head}\n{LEGEND}", table(layers, sequences=sequences)))))
         return

@@ -14,10 +14,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lacewing.backends.base import RoutedLayer
+from lacewing.backends.base import RoutedLayer, Step
 from lacewing.engine.engine import Engine
 from lacewing.errors import NumericError, OptionError
 from lacewing.options import Progress
+from lacewing.program.ops import Route
+from lacewing.program.program import Program
 
 _BATCH = 64  # tokens that are counted together: token by token, the counting would cost more than the copy
 _TENTH = 10
@@ -170,6 +172,50 @@ class _Counts:
             sequence_loss=(self.loss + self._sequence_loss()) / self.tokens,
             reuse=self.same / (self.pairs * self.active) if self.pairs else None,
         )
+
+
+class WatchedStep:
+    """A step that counts, of the answer that runs now or ran last; put into `Engine.step` between two answers.
+
+    An answer is a prompt, in one or several runs, and then runs of a token. Where positions go back, another one begins.
+    """
+
+    def __init__(self, step: Step):
+        step.watch_routes(True)
+        self.step, self.statistics = step, RoutingStatistics()
+        self.limits, self.buffer_bytes, self.kv_bytes = step.limits, step.buffer_bytes, step.kv_bytes
+        self._next = (-1, -1)  # slot and position that would go on
+        self._generating = False
+
+    def run(self, tokens: np.ndarray, slots: np.ndarray, positions: np.ndarray, outputs: np.ndarray) -> np.ndarray:
+        rows = self.step.run(tokens, slots, positions, outputs)
+        if self._next != (slots[0], positions[0]) or (self._generating and len(tokens) > 1):
+            self.statistics = RoutingStatistics()
+        self._next, self._generating = (int(slots[-1]), int(positions[-1]) + 1), len(tokens) == 1
+        self.statistics.add(self.step.routes())
+        return rows
+
+    def rebind(self) -> None:
+        self.step.rebind()
+
+    def watch_routes(self, on: bool) -> None:
+        self.step.watch_routes(on)
+
+    def routes(self) -> list[RoutedLayer]:
+        return self.step.routes()
+
+    def close(self) -> None:
+        self.step.close()
+
+
+def routers(program: Program) -> list[Route]:
+    """In the order of the layers; empty for a dense model."""
+    return [op for op in program.ops if isinstance(op, Route)]
+
+
+def has_sequence_loss(program: Program) -> bool:
+    """Whether a router is one whose loss is told by sequence: of sigmoid scores, or in groups."""
+    return any(router.gating == "sigmoid" or router.groups > 1 for router in routers(program))
 
 
 MEANS = ("busiest", "busiest_tenth", "entropy_bits", "entropy_share", "variation", "balance_loss", "sequence_loss", "reuse")
