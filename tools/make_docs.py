@@ -17,6 +17,7 @@ GROUPS = {  # the files of chat/commands, in the order of the page
     "files": "Files and sessions",
     "code": "Edits of files",
     "state": "What there is to know",
+    "experts": "Mixtures of experts",
 }
 HEAD = """# Commands of the chat
 

@@ -31,9 +31,7 @@ def golden(name: str, folder: Path) -> tuple[np.ndarray, list[int]]:
     """Logits (ROWS, V) and greedy ids of one case. Every step runs the whole sequence, without a cache."""
     path = tiny(name, "huggingface", folder)
     kind = getattr(transformers, config_of(name)["architectures"][0])
-    model, loading = kind.from_pretrained(
-        path, dtype=torch.float32, attn_implementation="eager", output_loading_info=True
-    )
+    model, loading = kind.from_pretrained(path, dtype=torch.float32, attn_implementation="eager", output_loading_info=True)
     problems = {
         key: value for key, value in loading.items() if value and key in ("missing_keys", "unexpected_keys", "mismatched_keys")
     }

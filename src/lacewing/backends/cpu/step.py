@@ -60,13 +60,16 @@ class CpuStep:
     def rebind(self, first: bool = False) -> None:
         """Look up the addresses of all weights again."""
         with self._lock:
-            bound = [weight.parts for weight in self._lowering.weights.values()]
-            self._bound += bound  # the old ones stay as well, should it fail half-way
-            for row, (op, arguments) in enumerate(zip(self._lowering.ops, self._arguments, strict=True)):
-                if first and "counter" in op.words:
-                    op.set(counter=int(self._counters.ctypes.data) + 8 * row)
-                op.write(arguments, all_words=first)
-            self._bound = bound
+            self._bind(first)
+
+    def _bind(self, first: bool) -> None:
+        bound = [weight.parts for weight in self._lowering.weights.values()]
+        self._bound += bound  # the old ones stay as well, should it fail half-way
+        for row, (op, arguments) in enumerate(zip(self._lowering.ops, self._arguments, strict=True)):
+            if first and "counter" in op.words:
+                op.set(counter=int(self._counters.ctypes.data) + 8 * row)
+            op.write(arguments, all_words=first)
+        self._bound = bound
 
     def _chain_linears(self) -> None:
         """Tell every linear which one comes next, so that it can ask for its weights."""
@@ -77,9 +80,10 @@ class CpuStep:
                 following = int(arguments.ctypes.data)
 
     def watch_routes(self, on: bool) -> None:
-        for router in self._lowering.routers:
-            router.watch(on, self.limits.chunk)
-        self.rebind()
+        with self._lock:  # a step that runs writes to the arrays of before
+            for router in self._lowering.routers:
+                router.watch(on, self.limits.chunk)
+            self._bind(first=False)
 
     def routes(self) -> list[RoutedLayer]:
         count = int(self._state[STATE.tokens // 8])
