@@ -1,7 +1,7 @@
 """The weights of a model and where their bytes are: lazy (views of the mapped files) or eager (own memory).
 
 Lazy weights are paged in by use and cost no memory of ours. Eager ones are read once, by positioned reads, into
-page-aligned anonymous memory. Nobody above can tell the two apart but by speed.
+one piece of anonymous memory, each on a cache line. Nobody above can tell the two apart but by speed.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from lacewing.weights.memory import allocate
 
 Cancel = Callable[[], bool]
 _Ranges = tuple[ByteRange, ...]
+CACHE_LINE = 64
 READERS = 2  # threads that read weights
 
 
@@ -190,12 +191,17 @@ class WeightStore(Mapping[str, Weight]):
         def stopped() -> bool:
             return bool(problems) or (cancelled is not None and cancelled())
 
-        def read(place: tuple[_Ranges, str]) -> tuple[_Ranges, np.ndarray]:
-            ranges, name = place
-            start, owned = 0, np.empty(0, np.uint8)
+        sizes = [-(-ranges_bytes(ranges) // CACHE_LINE) * CACHE_LINE for ranges, _ in places]
+        ends = np.cumsum(sizes).tolist()
+        arena = allocate(sum(sizes), "the weights")  # one piece, so that nearly all of it can be huge pages
+
+        def read(place: tuple[_Ranges, int]) -> tuple[_Ranges, np.ndarray]:
+            ranges, end = place
+            nbytes = ranges_bytes(ranges)
+            first = end - -(-nbytes // CACHE_LINE) * CACHE_LINE
+            start, owned = 0, arena[first : first + nbytes]
             try:
                 if not problems:
-                    owned = allocate(ranges_bytes(ranges), f"weight {name}")
                     for part in ranges:
                         read_into(part, owned[start : start + part.nbytes], advance, stopped, self._files[part.path])
                         start += part.nbytes
@@ -206,7 +212,7 @@ class WeightStore(Mapping[str, Weight]):
 
         with ThreadPoolExecutor(READERS) as pool:  # fresh memory costs the system more than the copy does
             try:
-                memory = dict(pool.map(read, places))
+                memory = dict(pool.map(read, [(ranges, end) for (ranges, _), end in zip(places, ends, strict=True)]))
             except BaseException as error:  # Ctrl-C, here
                 problems.append(error)
                 raise
