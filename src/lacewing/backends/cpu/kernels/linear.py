@@ -16,7 +16,8 @@ from lacewing.backends.cpu.kernels.simd import (
 )
 from lacewing.backends.cpu.kernels.tile import TILE_BYTES
 
-AHEAD_BYTES = 8192  # how far before its use a weight is asked for, at least
+AHEAD_BYTES, FAR_AHEAD_BYTES = 8192, 36864  # how far before its use a weight is asked for, at least; measured
+LARGE_TILE_BYTES = 16384  # from here on it pays to look further
 
 
 def linear(args, state, thread, threads):
@@ -74,7 +75,7 @@ def one_tile(args, job, source, row_bytes):
     tile = peek_i64(job + JOB.tile)
     per_group = 256 // columns
     done = 0
-    ahead = source + max(LANES * row_bytes, AHEAD_BYTES)
+    ahead = source + ahead_of(LANES * row_bytes)
     while done < blocks:
         now = min(per_group, blocks - done)
         at = done * columns
@@ -92,11 +93,17 @@ def one_tile(args, job, source, row_bytes):
 
 
 @inline
+def ahead_of(tile_bytes):
+    """At least a tile."""
+    return max(tile_bytes, FAR_AHEAD_BYTES if tile_bytes >= LARGE_TILE_BYTES else AHEAD_BYTES)
+
+
+@inline
 def prefetch_start(args, thread, threads):
     """Ask for the beginning of this thread's run in the next linear, while the others finish."""
     tiles, row_bytes = (peek_i64(args + LINEAR.rows) + LANES - 1) // LANES, peek_i64(args + LINEAR.row_bytes)
     start = peek_i64(args + LINEAR.weight) + thread * own_share(tiles, threads) * LANES * row_bytes
-    for line in range(max(LANES * row_bytes, AHEAD_BYTES) // 64):
+    for line in range(ahead_of(LANES * row_bytes) // 64):
         prefetch(start + 64 * line)
 
 
