@@ -39,6 +39,7 @@ def test_lines(text, expected):
         ("--context x", "whole number"),
         ("--lazy=yes", "takes no value"),
         ('"a', "not closed"),
+        ("a\0b", "null character"),
     ],
 )
 def test_wrong_lines(text, problem):

@@ -189,6 +189,29 @@ def test_a_parked_model_whose_file_changed(start, paths, tmp_path):
     with pytest.raises(ModelFormatError, match="changed"):
         session.set_model("-")
     assert session.model.spec.architecture == "gemma3" and say(session, "Hello") is not None
+    assert session.set_model(str(copy))[0].startswith("now")  # its path opens it anew, as the error says
+    assert [each.model.spec.architecture for each in session.parked] == ["gemma3"] and len(session.messages) == 2
+    assert say(session, "More") is not None
+
+
+def test_the_current_model_whose_file_changed(start, paths, tmp_path):
+    copy = tmp_path / "copy.gguf"
+    copy.write_bytes(paths["llama"].read_bytes())
+    session = start("gemma")
+    session.set_model(str(copy), residency="lazy")
+    os.utime(copy, (1, 1))
+    lines = session.set_model(str(copy))
+    assert lines[0].startswith("now") and lines[-1].endswith("could not be kept")
+    assert say(session, "Hello") is not None
+
+
+def test_back_in_another_way(start, paths):
+    session = start()
+    say(session, "Hello")
+    session.set_model(str(paths["gemma"]))
+    lines = session.set_model("-", context=64)
+    assert lines[0].startswith("now") and session.model.spec.architecture == "llama" and session.model.spec.context == 64
+    assert len(session.messages) == 2
 
 
 def test_only_a_few_models_are_kept(start, paths, tmp_path):

@@ -238,6 +238,8 @@ class _Parser:
         return end
 
     def _convert(self, name: str, kind: str, choices: tuple[str, ...], word: str) -> Any:
+        if "\0" in word:  # no name of a file has it
+            raise self._wrong(f"{name} is {word!r}; a null character cannot be in it")
         if word.lower() in choices:
             return word.lower()
         if kind == "choice":

@@ -212,12 +212,15 @@ def change_model(session: Session, name: str, changes: Mapping[str, Any]) -> lis
         if not session.parked:
             raise OptionError("no model is parked; /model PATH changes to another one")
         target: Loaded | None = session.parked[0]
+        if not compatible(session.parked[0], changes):
+            return change_model(session, session.parked[0].name, changes)
     else:
         path = path_of(name, session.face)
-        if same_file(old, path) and compatible(old, changes):
+        if same_file(old, path) and compatible(old, changes) and usable(old):
             wanted = changes.get("residency")
             return session.set_residency(wanted) if wanted else [f"{name} is the current model"]
-        target = next((each for each in session.parked if same_file(each, path) and compatible(each, changes)), None)
+        fitting = (each for each in session.parked if same_file(each, path) and compatible(each, changes))
+        target = next(filter(usable, fitting), None)
     notices: list[str] = []
     if old.voice.choice != "auto":
         notices.append(
@@ -229,6 +232,7 @@ def change_model(session: Session, name: str, changes: Mapping[str, Any]) -> lis
     else:
         work = Swap(session, name, options, notices)
         target = work.run()
+        drop_stale(session, target)
         lines = [f"now {describe(target)}", *target.model.plan.reasons]
     stays = (
         f"{old.short_name} is parked, /model - goes back to it" if old in session.parked else f"{old.short_name} could not be kept"
@@ -283,6 +287,21 @@ def same_file(loaded: Loaded, path: Path) -> bool:
     with contextlib.suppress(OSError):
         return loaded.model.path.samefile(path)
     return False
+
+
+def usable(loaded: Loaded) -> bool:
+    """Whether the file of a model is still what it was opened from."""
+    with contextlib.suppress(ModelFormatError):
+        check_usable(loaded)
+        return True
+    return False
+
+
+def drop_stale(session: Session, opened: Loaded) -> None:
+    """Let go of parked models whose file has become the one that was opened now."""
+    for each in [each for each in session.parked if same_file(each, opened.model.path) and not usable(each)]:
+        session.parked.remove(each)
+        each.close()
 
 
 def check_usable(loaded: Loaded) -> None:
