@@ -89,6 +89,14 @@ def test_a_template_that_is_gone(spoken, start, tmp_path):
     assert any("is not to be had" in line for line in lines)
 
 
+def test_a_template_whose_tokens_the_model_lacks(spoken, start):
+    spoken.set_template("deepseek", force=True)
+    files.save(spoken, "one")
+    session = start()
+    lines = files.load(session, "one")
+    assert session.voice.choice == "deepseek" and any("reads as plain text" in line for line in lines)
+
+
 def test_every_flipped_byte_is_noticed(spoken, folder):
     spoken.cut(2)
     files.save(spoken, "one")

@@ -127,7 +127,10 @@ def load(chat: Session, name: str) -> list[str]:
 
 def _voice(chat: Session, choice: str, lines: list[str]) -> Any:
     try:
-        return chat.voice.with_template(templates.find(chat, choice), choice)
+        template = templates.find(chat, choice)
+        if missing := templates.missing_tokens(template, chat):
+            lines.append(f"its template {choice} writes {', '.join(missing)}, which this model reads as plain text; /template auto")
+        return chat.voice.with_template(template, choice)
     except LacewingError as error:
         lines.append(f"its template {choice} is not to be had ({error}); {chat.voice.template.name} stays")
         return chat.voice

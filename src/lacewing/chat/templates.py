@@ -69,8 +69,13 @@ def common_prefix(left: list[int], right: list[int]) -> int:
     return shared
 
 
+def missing_tokens(template: ChatTemplate, session: Session) -> tuple[str, ...]:
+    """Special tokens that the template writes and the vocabulary lacks. Raises TemplateError."""
+    return markup_of(template, session.voice.tokenizer).missing
+
+
 def _check_tokens(template: ChatTemplate, session: Session, force: bool) -> None:
-    missing = markup_of(template, session.voice.tokenizer).missing
+    missing = missing_tokens(template, session)
     if missing and not force:
         raise TemplateError(
             f"the vocabulary of this model lacks {', '.join(missing)}, which the template {template.name} writes: the model would "
