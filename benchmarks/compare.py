@@ -13,6 +13,7 @@ import datetime
 import json
 import os
 import platform
+import time
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from benchmarks.report import Row
 from benchmarks.sides import ROOT, Side
 from benchmarks.startup import first_run, first_token
 
+SETTLE_SECONDS = 4.0  # in which a side still builds the tokenizer of a large vocabulary, in a thread
 BUSY = 10.0  # percent of all processors that others may use; llama.cpp waits by spinning and suffers most from them
 
 
@@ -38,7 +40,8 @@ def compare_speed(name: str, options: argparse.Namespace, raw: dict[str, Any]) -
     bandwidths = []
     with ours, peer:
         facts, peer_facts = ours.ask("facts"), peer.ask("facts")
-        busy = min(psutil.cpu_percent(1.0) for _ in range(4))  # both sides are idle, once their tokenizers have been built
+        time.sleep(SETTLE_SECONDS)
+        busy = psutil.cpu_percent(1.0)  # both sides are idle now
         for round_number in range(-1, options.rounds):  # the first one warms up
             for side, process in (("ours", ours), ("peer", peer)):
                 speed = process.ask("speed", **work)
