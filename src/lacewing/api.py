@@ -16,6 +16,7 @@ from lacewing.opened import CHUNK as CHUNK
 from lacewing.opened import Background
 from lacewing.opened import Opened as Opened
 from lacewing.opened import interruptible as interruptible
+from lacewing.opened import open_headers as open_headers
 from lacewing.options import LoadOptions, Progress, Sampling, parse_bytes
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from lacewing.text.template import ChatTemplate
     from lacewing.text.tokenizer import Tokenizer
     from lacewing.weights import WeightStore
+
+_PATIENCE = 0.5  # seconds that somebody who cancels waits for readers to let go
 
 
 def load(
@@ -81,13 +84,15 @@ class Model:
         reading = Background(lambda: self.weights.set_residency(self.plan.residency, progress, stopped))
         try:
             self.backend: Backend = open_backend(options.backend, options.threads)  # imports its compiler meanwhile
-            reading.result()
+            reading.result(cancelled)
             report("reading weights", self.weights.nbytes, self.weights.nbytes)
             self.step: Step = self.backend.compile(self.spec.program, self.weights, limits, report)
         except BaseException:
             given_up.set()
-            reading.wait()
-            self.weights.close()
+            if reading.wait(_PATIENCE):
+                self.weights.close()
+            else:  # a disk that hangs
+                reading.afterwards(self.weights.close)
             raise
         self.engine = Engine(self.step, self.spec.vocab_size, self.spec.context, check=self.weights.check_files)
 

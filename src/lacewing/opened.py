@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 DEFAULT_CONTEXT = 8192  # tokens at most, when none is asked for: keys and values cost memory
 CHUNK = 512  # prompt tokens of one run
+_GLANCE = 0.02  # seconds between two looks whether a caller who waits has cancelled
 _T = TypeVar("_T")
 
 
@@ -116,6 +117,11 @@ class Opened:
         return ChatTemplate.from_checkpoint(self.checkpoint, self.tokenizer.result())
 
 
+def open_headers(path: Path, options: LoadOptions, cancelled: Callable[[], bool], *, warm: bool = True) -> Opened:
+    """`Opened`, for a caller who may cancel meanwhile: large vocabularies take their time. Raises Cancelled."""
+    return Background(lambda: Opened(path, options, warm=warm)).result(cancelled)
+
+
 def interruptible(progress: Progress | None, cancelled: Callable[[], bool] | None) -> Progress:
     """A `progress` that raises Cancelled when the caller wants the work to end."""
 
@@ -145,13 +151,28 @@ class Background(Generic[_T]):
         except BaseException as error:
             self._future.set_exception(error)
 
-    def result(self) -> _T:
-        self.wait()
+    def result(self, cancelled: Callable[[], bool] | None = None) -> _T:
+        """Raises Cancelled as soon as the caller wants to end; the work is then left to end by itself."""
+        self._begin()
+        while cancelled is not None and not self.wait(_GLANCE):
+            if cancelled():
+                raise Cancelled("opening was cancelled")
         return self._future.result()
 
-    def wait(self) -> None:
-        """Until it is done, whatever came of it."""
+    def wait(self, seconds: float | None = None) -> bool:
+        """Until it is done, whatever came of it; False if that takes longer."""
+        self._begin()
+        try:
+            self._future.exception(seconds)
+        except TimeoutError:
+            return self._future.done()
+        return True
+
+    def afterwards(self, work: Callable[[], object]) -> None:
+        """Do something once it is done, in its thread; now, if it is already."""
+        self._future.add_done_callback(lambda _: work())
+
+    def _begin(self) -> None:
         with self._lock:
             if self._thread.ident is None:
                 self._thread.start()
-        self._future.exception()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from lacewing.api import Model, Opened
+from lacewing.api import Model, open_headers
 from lacewing.chat import swap
 from lacewing.chat.command import Columns
 from lacewing.chat.overflow import fit
@@ -42,8 +42,8 @@ def _other(chat: Session, name: str, messages: list[Message]) -> tuple[str, str]
     if parked is not None:
         text, speed = _answer(chat, parked, messages)
         return text, f"{parked.short_name} ({speed:.1f} tokens/s)"
-    opened = Opened(path, dataclasses.replace(chat.options, residency="lazy"))
-    voice = swap.open_voice(opened, [])
+    opened = open_headers(path, dataclasses.replace(chat.options, residency="lazy"), chat.face.cancelled)
+    voice = swap.open_voice(opened, [], chat.face.cancelled)
     fit(voice, messages, chat.settings, None)
     with Model(opened, chat.face.progress, cancelled=chat.face.cancelled) as model:
         loaded = Loaded(model, voice, name)

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 _NAME = re.compile(r"[\w][\w .-]{0,80}")
 _MAGIC = b"LWKV0001"
+_SAVED = "saved_messages"  # of a session: what its file has
+RESCUED, _KEPT = "autosave", 10  # of conversations that nobody saved, the newest are kept
 
 
 def folder() -> Path:
@@ -68,7 +70,20 @@ def save(chat: Session, name: str, keys_values: bool = False) -> list[str]:
     except OSError as error:
         raise SessionFileError(f"{path} could not be written: {error.strerror}; what was saved before is still there") from None
     _remove_others(path, parts["keys_values"])
+    chat.extras[_SAVED] = list(parts["messages"])
     return lines
+
+
+def rescue(chat: Session) -> str | None:
+    """Save a conversation that is about to be lost, under a name of its own; a line about it. Raises SessionFileError."""
+    if [document.message_of(each) for each in chat.messages] == chat.extras.get(_SAVED, []):
+        return None
+    name = f"{RESCUED}-{datetime.now():%Y%m%d-%H%M%S}-{os.getpid()}"
+    save(chat, name)
+    for old in [each for each in names() if each.startswith(f"{RESCUED}-")][:-_KEPT]:
+        with contextlib.suppress(OSError):
+            path_of(old).unlink()
+    return f"the conversation is saved: /load {name}"
 
 
 def _write_keys_values(chat: Session, path: Path, lines: list[str]) -> dict[str, Any] | None:
@@ -113,6 +128,7 @@ def load(chat: Session, name: str) -> list[str]:
     lines = [f"loaded {len(found['messages'])} messages from {path}, saved {found['saved']}"]
     voice = _voice(chat, found["template"]["choice"], lines) if found["template"]["choice"] != chat.voice.choice else chat.voice
     chat.replace(found["messages"])
+    chat.extras[_SAVED] = [dict(each) for each in found["messages"]]
     chat.settings, chat.loaded.voice = settings, voice
     if not same:
         lines.append(f"it was saved with {saved.name} ({saved.path}): its state is dropped, the conversation will be read anew")

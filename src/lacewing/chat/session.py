@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from lacewing.api import Model, Opened
+from lacewing.api import Model, open_headers
 from lacewing.assistant import TextStream
 from lacewing.chat import files, residency, survey, swap, templates
 from lacewing.chat.events import Delta, Event, Face, Finished, Notice
@@ -43,7 +43,7 @@ class Session:
         self.parked: list[Loaded] = []
         self.notices: list[str] = []
         self.options: LoadOptions = model.options
-        voice = swap.open_voice(model.opened, self.notices)
+        voice = swap.open_voice(model.opened, self.notices, self.face.cancelled)
         self.loaded = Loaded(model, voice, name or str(model.path))
         self.stats: dict[str, float] = {}
         self.rates: dict[tuple[str, str], float] = {}  # generated tokens/s by (path, residency)
@@ -254,7 +254,7 @@ def open_session(name: str, options: LoadOptions, sampling: Sampling | None = No
     """A session with a model, which is fetched when it is a name that is not here. Raises LacewingError."""
     face = face or Face()
     path = swap.path_of(name, face)
-    model = Model(Opened(path, options), face.progress, cancelled=face.cancelled)
+    model = Model(open_headers(path, options, face.cancelled), face.progress, cancelled=face.cancelled)
     try:
         session = Session(model, Settings(sampling or Sampling()), face=face, name=name)
     except BaseException:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from lacewing import hub
 from lacewing.api import CHUNK, Opened
-from lacewing.errors import LacewingError, OutOfMemoryError
+from lacewing.errors import Cancelled, LacewingError, OutOfMemoryError
 from lacewing.options import format_bytes
 from lacewing.weights import this_machine
 from lacewing.weights.machine import process_bytes
@@ -34,6 +34,8 @@ def models(chat: Session) -> Iterator[tuple[str, str, str, str, str, str]]:
     places |= {each.model.path.resolve(): (each.model.path, each.name) for each in (*chat.parked, chat.loaded)}
     places |= {cached.path.resolve(): (cached.path, cached.name) for cached in hub.list_models()}
     for place, (path, name) in list(places.items())[:_MOST]:
+        if chat.face.cancelled():
+            raise Cancelled("the table was cancelled")
         yield marks.get(place, ""), name, *_facts(chat, path)
     here = {cached.name for cached in hub.list_models()}
     for name in sorted(set(hub.NAMED) - here):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lacewing import hub
-from lacewing.api import CHUNK, Model, Opened, interruptible
+from lacewing.api import CHUNK, Model, Opened, interruptible, open_headers
 from lacewing.chat.overflow import Fit, fit
 from lacewing.chat.voice import Loaded, Voice
 from lacewing.errors import Cancelled, LacewingError, ModelFormatError, OptionError, OutOfMemoryError, TemplateError
@@ -73,10 +73,10 @@ class Swap:
 
     def open_header(self, path: Path) -> Opened:
         """Architecture, config and weights are checked by this."""
-        return Opened(path, self.options)
+        return open_headers(path, self.options, self.face.cancelled)
 
     def open_text(self, opened: Opened) -> Voice:
-        return open_voice(opened, self.notices)
+        return open_voice(opened, self.notices, self.face.cancelled)
 
     def check_history(self, voice: Voice) -> None:
         """Whether the conversation can be told to this model, before anything is loaded."""
@@ -106,7 +106,7 @@ class Swap:
         except BaseException:
             if model.weights.residency != before:
                 with contextlib.suppress(LacewingError):  # lazy weights answer just the same
-                    model.set_residency(before, force=True)
+                    model.set_residency(before, self.face.progress, force=True)
             raise
 
     def load(self, opened: Opened, room: Room) -> Model:
@@ -137,11 +137,11 @@ def path_of(name: str, face: Face) -> Path:
     return hub.resolve(name)
 
 
-def open_voice(opened: Opened, notices: list[str]) -> Voice:
-    """Tokenizer and template of a checkpoint. Raises TokenizerError, and TemplateError for one that is damaged."""
-    tokenizer = opened.tokenizer.result()
+def open_voice(opened: Opened, notices: list[str], cancelled: Callable[[], bool] | None = None) -> Voice:
+    """Tokenizer and template of a checkpoint. Raises TokenizerError, Cancelled, and TemplateError for one that is damaged."""
+    tokenizer = opened.tokenizer.result(cancelled)
     try:
-        template = opened.template.result()
+        template = opened.template.result(cancelled)
     except TemplateError as error:
         notices.append(f"no chat template: messages go to the model as raw text ({error})")
         template = ChatTemplate.named("raw", tokenizer)

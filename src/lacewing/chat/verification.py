@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from lacewing.api import Model, Opened
+from lacewing.api import Model, open_headers
 from lacewing.backends import known_backends
 from lacewing.errors import BackendError, OutOfMemoryError, UnsupportedModelError
 
@@ -42,7 +42,8 @@ def _ids(chat: Session) -> list[int]:
 
 def _open(chat: Session, backend: str) -> Model:
     options = dataclasses.replace(chat.options, backend=backend, residency="lazy", context=2 * _TOKENS)
-    return Model(Opened(chat.model.path, options, warm=False), chat.face.progress, cancelled=chat.face.cancelled)
+    opened = open_headers(chat.model.path, options, chat.face.cancelled, warm=False)
+    return Model(opened, chat.face.progress, cancelled=chat.face.cancelled)
 
 
 def _eager(chat: Session, model: Model, backend: str, ids: list[int], base: Any) -> Iterator[Row]:

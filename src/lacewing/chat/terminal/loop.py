@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Protocol
 
+from lacewing.chat import files
 from lacewing.chat.command import Reply, is_command, run_line
 from lacewing.chat.events import Event, Finished
-from lacewing.chat.interrupt import Interrupt
+from lacewing.chat.interrupt import Interrupt, deaf, ended_by_signals
 from lacewing.chat.mentions import expand
 from lacewing.chat.session import Session
 from lacewing.errors import Cancelled, LacewingError
@@ -41,21 +43,45 @@ class Loop:
         return self._interrupt()
 
     def run(self) -> int:
-        """The exit code."""
+        """The exit code. Whatever ends it but the person's wish to leave, a conversation that is not saved is saved first."""
         self._tell_notices()
-        while (line := self.view.read()) is not None and self._turn(line):
-            pass
+        try:
+            with ended_by_signals():
+                while (line := self.view.read()) is not None and self._turn(line):
+                    pass
+        except BaseException:
+            with deaf():
+                self._rescue()
+            raise
         return 1 if self.failed else 0
+
+    def _rescue(self) -> None:
+        try:
+            text = files.rescue(self.session)
+        except LacewingError as error:
+            text = f"the conversation could not be saved: {error}"
+        with contextlib.suppress(OSError):  # the terminal may be gone
+            if text:
+                self.view.note(text)
 
     def _turn(self, line: str) -> bool:
         """Whether to go on."""
         self._interrupt = Interrupt()
-        self.view.busy(self._is_cancelled)
+        with self._interrupt:
+            self.view.busy(self._is_cancelled)
+            try:
+                return self._work(line)
+            finally:
+                self.view.idle()
+                self._tell_notices()
+
+    def _work(self, line: str) -> bool:
         try:
-            with self._interrupt:
-                return self._command(line) if is_command(line) else self._message(line)
+            return self._command(line) if is_command(line) else self._message(line)
         except Cancelled:
             self.view.note("cancelled; all is as it was")
+        except BrokenPipeError:
+            raise  # nobody reads any more
         except (LacewingError, OSError, MemoryError) as error:
             self.failed = True
             self.view.problem(str(error) or type(error).__name__)
@@ -64,9 +90,6 @@ class Loop:
             self.view.problem(
                 f"a fault in Lacewing, please report it: {_place_of(error)}; the conversation is kept, /save saves it"
             )
-        finally:
-            self.view.idle()
-            self._tell_notices()
         return True
 
     def _command(self, line: str) -> bool:
@@ -88,7 +111,8 @@ class Loop:
 
     def _answer(self, events: Iterator[Event]) -> None:
         ends: list[Finished] = []
-        self.view.answer(_watched(events, ends), unfolded=self.session.settings.show_reasoning)
+        with contextlib.closing(_watched(events, ends)) as watched:
+            self.view.answer(watched, unfolded=self.session.settings.show_reasoning)
         if ends:
             self.view.ended(ends[0].reason)
         if self.session.settings.code:
@@ -110,11 +134,15 @@ class Loop:
         self.session.notices.clear()
 
 
-def _watched(events: Iterator[Event], ends: list[Finished]) -> Iterator[Event]:
-    for event in events:
-        if isinstance(event, Finished):
-            ends.append(event)
-        yield event
+def _watched(events: Iterator[Event], ends: list[Finished]) -> Generator[Event, None, None]:
+    try:
+        for event in events:
+            if isinstance(event, Finished):
+                ends.append(event)
+            yield event
+    finally:  # a reader that fails ends the answer now, not when its traceback has gone
+        if isinstance(events, Generator):
+            events.close()
 
 
 def _place_of(error: Exception) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TextIO
 
@@ -35,6 +36,8 @@ class Bars:
         self._region = Region(stream, shutil.get_terminal_size)
         self._work: dict[str, _Work] = {}
         self._drawn = 0.0
+        self._quiet = 0  # how many write where the bars would be
+        self._over: threading.Event | None = None  # set, it ends the thread that watches
         self.cancelled: Callable[[], bool] = lambda: False  # whether the work has been told to end
 
     def __call__(self, what: str, done: int, total: int) -> None:
@@ -44,21 +47,69 @@ class Bars:
             work.done, work.total = done, max(total, 1)
             if done >= total:
                 del self._work[what]
-            if now - self._drawn >= INTERVAL or (done >= total and self._drawn):
+            if not self._quiet and (now - self._drawn >= INTERVAL or (done >= total and self._drawn)):
                 self._draw(now)
 
     def clear(self) -> None:
         """Take the bars away."""
         with self._lock:
-            self._region.show(())
-            self._work.clear()
-            self._drawn = 0.0
+            self._clear()
 
-    def _draw(self, now: float) -> None:
+    def _clear(self) -> None:
+        self._region.show(())
+        self._work.clear()
+        self._drawn = 0.0
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Within, there are no bars, and none come: somebody else writes."""
+        with self._lock:
+            self._clear()
+            self._quiet += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._quiet -= 1
+
+    @contextlib.contextmanager
+    def resumed(self) -> Iterator[None]:
+        """Within a `paused`: bars may come after all, and are gone afterwards."""
+        with self._lock:
+            self._quiet -= 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._clear()
+                self._quiet += 1
+
+    def watch(self, cancelled: Callable[[], bool]) -> None:
+        """Until `unwatch`: work that has been told to end and takes its time is said to be stopping, even if it tells nothing."""
+        self.unwatch()
+        self.cancelled, self._over = cancelled, threading.Event()
+        threading.Thread(target=self._watch, args=(self._over,), daemon=True).start()
+
+    def unwatch(self) -> None:
+        if self._over is not None:
+            self._over.set()
+        self._over = None
+        self.clear()
+
+    def _watch(self, over: threading.Event) -> None:
+        told = 0
+        while not over.wait(INTERVAL):
+            told += bool(self.cancelled())
+            with self._lock:
+                if told > 1 and not self._quiet and not over.is_set():
+                    self._draw(self._clock(), stopping=True)
+
+    def _draw(self, now: float, stopping: bool = False) -> None:
         long = [(what, work) for what, work in self._work.items() if now - work.began >= PATIENCE]
-        if long or self._drawn:
+        if long or self._drawn or stopping:
             width, hint = shutil.get_terminal_size().columns - 1, STOPPING if self.cancelled() else CANCELS
-            self._region.show([bar_line(what, work.done, work.total, now - work.began, width, hint) for what, work in long])
+            lines = [bar_line(what, work.done, work.total, now - work.began, width, hint) for what, work in long]
+            self._region.show(lines or ([STOPPING[:width]] if stopping else []))
             self._drawn = now
 
 

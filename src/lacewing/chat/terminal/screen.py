@@ -20,6 +20,7 @@ from lacewing.backends import known_backends
 from lacewing.chat import files, survey
 from lacewing.chat.command import CommandTable, Reply, load_commands
 from lacewing.chat.events import Event, Face
+from lacewing.chat.interrupt import deaf
 from lacewing.chat.output import clean
 from lacewing.chat.session import Session
 from lacewing.chat.terminal.answer import AnswerView, dimmed
@@ -55,28 +56,34 @@ class ScreenView:
         self._editor = Editor(table, sources, line, self._unfold, self.note, history)
 
     def read(self) -> str | None:
-        return self._editor.read()
+        with deaf():  # here Ctrl-C is a key; one that comes just after an answer has ended means that answer
+            return self._editor.read()
 
     def face(self) -> Face:
         return Face(progress=self._bars, confirm=self._confirm, edit=self._edit, copy=self._copy)
 
     def show(self, reply: Reply) -> None:
-        self._bars.clear()
-        for content in renderables(reply):
-            self._console.print(content)
+        with self._bars.paused():
+            for content in renderables(reply):
+                self._console.print(content)
 
     def answer(self, events: Iterator[Event], *, unfolded: bool = False) -> None:
         """Stream it. Bars of the prompt's reading go when the first piece comes."""
         view = AnswerView(self._console, unfolded=unfolded)
         try:
-            view.show(self._without_bars(events))
+            with self._bars.paused():
+                view.show(self._between_bars(events))
         finally:
             self._thoughts = view.thoughts or self._thoughts
             self._console.print()
 
-    def _without_bars(self, events: Iterator[Event]) -> Iterator[Event]:
-        for event in events:
-            self._bars.clear()
+    def _between_bars(self, events: Iterator[Event]) -> Iterator[Event]:
+        """Bars stand only while the next event is waited for."""
+        while True:
+            with self._bars.resumed():
+                event = next(events, None)
+            if event is None:
+                return
             yield event
 
     def ended(self, reason: str) -> None:
@@ -84,16 +91,16 @@ class ScreenView:
             self.note(_ENDS[reason])
 
     def note(self, text: str) -> None:
-        self._bars.clear()
-        self._console.print(Text(clean(text), style="dim"))
+        with self._bars.paused():
+            self._console.print(Text(clean(text), style="dim"))
 
     def problem(self, text: str) -> None:
-        self._bars.clear()
-        self._console.print(Text(clean(text), style="red"))
+        with self._bars.paused():
+            self._console.print(Text(clean(text), style="red"))
 
     def busy(self, cancelled: Callable[[], bool]) -> None:
         """What is typed while the model works is not echoed into its answer; it waits for the editor."""
-        self._bars.cancelled = cancelled
+        self._bars.watch(cancelled)
         with contextlib.suppress(ImportError, OSError, ValueError):
             import termios
 
@@ -103,7 +110,7 @@ class ScreenView:
             self._echo = before
 
     def idle(self) -> None:
-        self._bars.clear()
+        self._bars.unwatch()
         if self._echo is not None:
             import termios
 
@@ -112,11 +119,11 @@ class ScreenView:
 
     def _confirm(self, question: str) -> bool:
         """What stands above the last line of a question is what it is about: a diff."""
-        self._bars.clear()
         about, _, question = question.rpartition("\n")
         if about:
             self.show(Reply(about, kind="diff"))
-        return self._editor.confirm(question)
+        with self._bars.paused():
+            return self._editor.confirm(question)
 
     def _unfold(self) -> None:
         """The thoughts of the last answer."""

@@ -52,10 +52,10 @@ def _on_screen(name: str, options: LoadOptions, sampling: Sampling) -> int:
     bars = Bars(sys.stdout)
     try:
         with Interrupt() as interrupt:
-            bars.cancelled = interrupt
+            bars.watch(interrupt)
             session = open_session(name, options, sampling, Face(progress=bars, cancelled=interrupt))
     finally:
-        bars.clear()
+        bars.unwatch()
         helper.join()
     try:
         from lacewing.chat.terminal.screen import open_screen

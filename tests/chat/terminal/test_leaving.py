@@ -1,0 +1,125 @@
+"""Leaving in a hurry: a conversation that nobody saved is saved first, and the screen says that work is stopping."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+pexpect = pytest.importorskip("pexpect")
+if not hasattr(pexpect, "spawn"):
+    pytest.skip("needs a pseudo-terminal", allow_module_level=True)
+
+from lacewing.chat.terminal.progress import INTERVAL, STOPPING, Bars  # noqa: E402
+from tests.chat.terminal.emulator import Emulator  # noqa: E402
+from tests.chat.terminal.terminal import CTRL_C, CTRL_D, PATIENCE, SLOW_DISK, Chat  # noqa: E402
+
+WORDS = ("--backend", "reference", "--temperature", "0", "--max-tokens", "8")
+DEAF = SLOW_DISK.format(fast=1).replace("if cancelled", "if done > 120 and cancelled")  # 1.2 s until it looks
+
+
+def rescued(folder):
+    """The messages of the only session that is there."""
+    (path,) = folder.glob("sessions/*.json")
+    assert path.name.startswith("autosave-")
+    return [each["content"] for each in json.loads(path.read_text())["messages"] if each["role"] == "user"]
+
+
+def chat_in(folder, model, program=None):
+    return Chat(folder, model, *WORDS, program=program, LACEWING_SESSIONS=str(folder / "sessions"))
+
+
+def test_a_second_ctrl_c_saves(tiny_path, tmp_path):
+    with chat_in(tmp_path, tiny_path, DEAF) as chat:
+        chat.ready()
+        chat.turn("Hello")
+        chat.send(f"/model {tiny_path} --context 100 --eager")
+        chat.expect("Ctrl-C cancels")
+        chat.press(CTRL_C)
+        chat.expect("stopping")
+        chat.press(CTRL_C)
+        chat.expect("/load autosave-")
+        assert chat.leave() == 130
+    assert rescued(tmp_path) == ["Hello"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_being_ended_saves(number, tiny_path, tmp_path):
+    with chat_in(tmp_path, tiny_path) as chat:
+        chat.ready()
+        chat.turn("Hello")
+        chat.process.kill(number)
+        assert chat.leave() == 128 + number
+    assert rescued(tmp_path) == ["Hello"]
+
+
+def test_a_terminal_that_closes_saves(tiny_path, tmp_path):
+    chat = chat_in(tmp_path, tiny_path)
+    with chat:
+        chat.ready()
+        chat.turn("Hello")
+        chat.process.close(force=False)
+    until(lambda: list(tmp_path.glob("sessions/*.json")))
+    assert rescued(tmp_path) == ["Hello"]
+
+
+def test_what_is_saved_or_left_on_purpose_is_not_saved_again(tiny_path, tmp_path):
+    with chat_in(tmp_path, tiny_path) as chat:
+        chat.ready()
+        chat.turn("Hello")
+        chat.turn("/save mine")
+        chat.process.kill(signal.SIGTERM)
+        assert chat.leave() == 128 + signal.SIGTERM
+    with chat_in(tmp_path, tiny_path) as chat:
+        chat.ready()
+        chat.turn("Hello")
+        chat.press(CTRL_D)
+        assert chat.leave() == 0
+    assert [path.name for path in tmp_path.glob("sessions/*")] == ["mine.json"]
+
+
+def test_nobody_reads_the_pipe(tiny_path, tmp_path):
+    """What comes after is not worked through for nobody."""
+    code = "import sys, lacewing.cli; lacewing.cli.main()"
+    words = [sys.executable, "-c", code, "chat", str(tiny_path), *WORDS]
+    environment = {**os.environ, "LACEWING_SESSIONS": str(tmp_path / "sessions")}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "env": environment}
+    with subprocess.Popen(words, **pipes, text=True) as process:
+        process.stdin.write("Hello\n/max-tokens\n")
+        process.stdin.flush()
+        process.stdout.readline()
+        process.stdout.close()
+        process.stdin.write("and more\n" * 50)
+        process.stdin.flush()
+        assert process.wait(PATIENCE) == 1  # while its input is still open
+        assert "Traceback" not in process.stderr.read()
+    assert "Hello" in rescued(tmp_path)
+
+
+def until(true):
+    end = time.monotonic() + PATIENCE
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_stopping_is_told_without_progress():
+    """Work that tells nothing is said to be stopping; what others write meanwhile stays whole."""
+    screen = Emulator()
+    bars, pressed = Bars(screen), threading.Event()
+    bars.watch(pressed.is_set)
+    pressed.set()
+    until(lambda: screen.text == STOPPING)
+    with bars.paused():
+        screen.write("text\n")
+        time.sleep(3 * INTERVAL)
+        assert screen.text == "text"
+        with bars.resumed():
+            until(lambda: screen.text == f"text\n{STOPPING}")
+        screen.write("more\n")
+    bars.unwatch()
+    assert screen.text == "text\nmore"
