@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +25,8 @@ class MappedWeight:
     quant: Quant
     data: np.ndarray
     pieces: tuple[np.ndarray, ...] = ()
-    scales = None
-    scale_block = (1, 1)
+    scales: MappedWeight | None = None
+    scale_block: tuple[int, int] = (1, 1)
 
     @property
     def parts(self) -> list[np.ndarray]:
@@ -34,10 +34,15 @@ class MappedWeight:
 
 
 def mapped_weights(tensors: dict[str, TensorInfo]) -> dict[str, MappedWeight]:
-    return {name: mapped_weight(info) for name, info in tensors.items()}
+    found = {name: mapped_weight(info) for name, info in tensors.items()}
+    for name, info in tensors.items():
+        if info.scales is not None:
+            found[name] = replace(found[name], scales=found[info.scales], scale_block=info.scale_block)
+    return found
 
 
 def mapped_weight(info: TensorInfo) -> MappedWeight:
+    """Without its factors."""
     pieces = tuple(mapped(part) for part in info.ranges)
     data = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
     return MappedWeight(info.name, info.shape, info.quant, data, pieces)

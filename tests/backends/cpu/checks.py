@@ -12,12 +12,14 @@ from lacewing.program.ops import (
     Attention,
     Buffer,
     Embed,
+    ExpertLinear,
     GatedActivation,
     Linear,
     Norm,
     Op,
     Rope,
     RopeSpec,
+    Route,
     View,
     WriteKeysValues,
 )
@@ -32,6 +34,7 @@ from tests.backends.cpu.single_ops import (
     normal,
     one_batch,
     random_weight,
+    scaled_weight,
 )
 
 
@@ -47,6 +50,21 @@ def check_linear(quant: str, rows: int, width: int, tokens: Sequence[int]) -> No
     tiled = quant in TILES and rows >= host_isa().lanes
     assert nmse(found - bias, (as_bytes_and_back(x) if tiled else x) @ values.T) < 1e-10
     assert nmse(found - bias, x @ values.T) < 5e-4
+
+
+def check_scaled(quant: str, block: tuple[int, int], rows: int, width: int) -> None:
+    """A linear, alone and of chosen experts both ways around, for floats with a factor for each block."""
+    factors = "F32" if quant == "F8_E4M3" else "F8_E8M0"
+    y, x, batches = Buffer("y", rows).view(), normal(21, width + 3, seed=2), [*one_batch(1), *one_batch(19, 1), *one_batch(1, 20)]
+    whole, ids, chosen = Buffer("x", width + 3), Buffer("ids", 1).view(), Buffer("chosen", 1).view()
+    source, route = whole.view(0, width), Route(whole.view(width), ids, chosen)
+    weights = {"w": scaled_weight("w", quant, (rows, width), block, 0, factors)}
+    check_against_reference(Case((Linear(source, ("w",), (y,)),), x, y, weights), batches, 1e-5)
+    for turned in (False, True) if quant == "F8_E4M3" else (False,):
+        size = (width, rows) if turned else (rows, width)
+        weights = {"w": scaled_weight("w", quant, (3, *size), block, 0, factors)}
+        ops = (route, ExpertLinear(source, ids, ("w",), (y,), transposed=turned))
+        check_against_reference(Case(ops, x, y, weights), batches, 1e-5)
 
 
 def check_embedding(quant: str) -> None:

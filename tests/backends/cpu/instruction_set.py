@@ -31,6 +31,8 @@ def main() -> None:
     checks.check_linear("Q8_0", lanes - 1, 64, (1, 5))
     for quant in ("Q4_0", "Q2_K", "F16", "IQ2_XXS"):
         checks.check_embedding(quant)
+    for quant, block, width in (("F8_E4M3", (5, 48), 3 * lanes + 3), ("F8_E4M3", (128, 128), 160), ("F4_E2M1", (1, 32), 160)):
+        checks.check_scaled(quant, block, lanes + 3, width)
     cases = [
         checks.norm_case(100, 1, True, True),
         checks.heads_case(3, 20, 10, False, True),

@@ -136,6 +136,33 @@ def random_weight(name: str, quant: str, rows: int, width: int, seed: int = 0) -
     return MappedWeight(name, (rows, width), kind, blocks.reshape(-1))
 
 
+def scaled_weight(
+    name: str, quant: str, shape: tuple[int, ...], block: tuple[int, int], seed: int = 0, factors: str = "F32"
+) -> ScaledWeight:
+    """Random finite bytes with random factors, one for each block of the last two axes."""
+    rng, kind = np.random.default_rng(seed), by_name(quant)
+    data = rng.integers(0, 256, (*shape[:-1], kind.row_bytes(shape[-1])), np.uint8)
+    if quant == "F8_E4M3":
+        data[data & 0x7F == 0x7F] = 0
+    counts = (*shape[:-2], *(-(-size // part) for size, part in zip(shape[-2:], block, strict=True)))
+    if factors == "F8_E8M0":
+        scales = MappedWeight(f"{name} factors", counts, by_name(factors), rng.integers(118, 128, counts, np.uint8).reshape(-1))
+    else:
+        scales = floats(f"{name} factors", rng.uniform(-0.02, 0.02, counts), factors)
+    return ScaledWeight(name, shape, kind, data.reshape(-1), scales=scales, scale_block=block)
+
+
+class ScaledWeight(MappedWeight):
+    """A weight with factors."""
+
+    def values(self) -> np.ndarray:
+        """Float32 of its shape."""
+        assert self.scales is not None
+        factors = self.scales.quant.dequantise(self.scales.data).reshape(self.scales.shape)
+        factors = factors.repeat(self.scale_block[0], -2)[..., : self.shape[-2], :].repeat(self.scale_block[1], -1)
+        return self.quant.dequantise(self.data).reshape(self.shape) * factors[..., : self.shape[-1]]
+
+
 def dequantised(weight: MappedWeight) -> np.ndarray:
     """Float32 of the weight's shape."""
     return weight.quant.dequantise(weight.data.reshape(weight.shape[0], -1))

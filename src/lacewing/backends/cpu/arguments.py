@@ -58,6 +58,14 @@ GROUPS_HEAD = 64
 ALL_HEADS = layout("AllHeads", "heads to")
 # Float experts that are stored (inputs, outputs); `skip`: columns from one output to the next, `first`: the first one's.
 EXPERT_COLUMNS = layout("ExpertColumns", f"counter weight rows row_bytes width x out out_stride bias first skip {_EXPERTS}")
+# Weights whose blocks of `scale_rows` rows and `scale_columns` columns have factors, `scale_bytes` from one row of them to the
+# next. For experts `scales` is a table of addresses, as `weight` is, and row r of an output is row `first` + `skip` * r.
+_SCALES = "scales scale_rows scale_columns scale_bytes"
+SCALED = layout("Scaled", f"counter weight rows row_bytes width x x_stride out out_stride bias outputs chunk {_SCALES}")
+SCALED_EMBED = layout("ScaledEmbed", f"weight row_bytes width out out_stride scale {_SCALES}")
+SCALED_EXPERTS = layout(
+    "ScaledExperts", f"counter weight rows row_bytes width x out out_stride bias first skip {_SCALES} {_EXPERTS}"
+)
 SCALE = layout("Scale", "x x_stride width table length offset")
 TAILS = layout("Tails", "x x_stride x_part x_start out out_stride out_part out_start heads width")
 COMBINE = layout("Combine", "x x_stride weights weights_stride out out_stride width active add add_stride")

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from lacewing.backends.base import StepLimits, WeightView
-from lacewing.backends.cpu import lower_experts
+from lacewing.backends.cpu import lower_experts, lower_scaled
 from lacewing.backends.cpu.arguments import ANGLES, ATTENTION, CAP, EMBED, GATED, GATHER, LINEAR, NORM, QUANTISE, ROWS, SCALE
 from lacewing.backends.cpu.heads import HeadJobs
 from lacewing.backends.cpu.isa import host_isa
@@ -140,6 +140,9 @@ class Lowering:
 
     def lower_Embed(self, op: ops.Embed, rest: tuple[Op, ...]) -> None:
         quant, width = self.weights[op.weight].quant, op.out.width
+        if lower_scaled.is_scaled(self, op.weight):
+            self.emit(lower_scaled.embed_op(self, op), op.out)
+            return
         kinds = kernels_of(quant)
         made = LoweredOp(
             "embed.embed_tiles", EMBED, weight=self.weight(op.weight), row_bytes=quant.row_bytes(width), width=width,
@@ -208,6 +211,8 @@ class Lowering:
 
     def linear_op(self, name: str, x: int, x_stride: int, **words: Word) -> LoweredOp:
         """The product with a weight; x: the quantised rows if it is tiled, else the float rows, `x_stride` bytes apart."""
+        if lower_scaled.is_scaled(self, name):
+            return lower_scaled.linear_op(self, name, x, x_stride, **words)
         weight = self.weights[name]
         rows, width = weight.shape
         quant, kinds = weight.quant, kernels_of(weight.quant)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lacewing.backends.cpu import lower_scaled
 from lacewing.backends.cpu.arguments import (
     ALL_HEADS,
     COMBINE,
@@ -123,6 +124,8 @@ def _rows_op(
     experts, all_rows, width = weight.shape
     quant, kinds, x_width = weight.quant, kernels_of(weight.quant), x_width or width
     rows, row_bytes = all_rows // split, quant.row_bytes(width)
+    if lower_scaled.is_scaled(low, name):
+        return lower_scaled.experts_op(low, name, x, _addresses(low, name, 0), pairs, layout, x_width, transposed=False)
     words: dict[str, Word] = {
         **pairs, "weight": _addresses(low, name, index * row_bytes * (1 if interleaved else rows)), "rows": rows,
         "experts": experts, "row_bytes": row_bytes * (split if interleaved else 1), "blocks": width // quant.block_elements,
@@ -151,6 +154,8 @@ def _columns_op(
     weight = low.weights[name]
     experts, width, all_rows = weight.shape
     kinds, x_width = kernels_of(weight.quant), x_width or width
+    if lower_scaled.is_scaled(low, name):
+        return lower_scaled.experts_op(low, name, x, _addresses(low, name, 0), pairs, layout, x_width, transposed=True)
     if not isinstance(kinds, str) or "." in kinds:
         raise UnsupportedModelError(
             f"the CPU backend runs weights stored (inputs, outputs) as floats only; {name} is {weight.quant}"

@@ -58,6 +58,7 @@ TILES = {
     "Q6_K": TileKernels("unpack_k.unpack_q6_k", 5, sub_block=16),
 }
 FLOATS = {"F32": "f32", "F16": "f16", "BF16": "bf16"}
+SCALED_FLOATS = {"F8_E4M3": "f8", "F4_E2M1": "f4"}  # with a factor for each block of rows and columns: lower_scaled.py
 GENERIC = {
     "IQ1_S": "dequantise_iq1.dequantise_iq1_s",
     "IQ1_M": "dequantise_iq1.dequantise_iq1_m",
@@ -81,7 +82,8 @@ GENERIC = {
 
 def kernels_of(quant: Quant) -> TileKernels | str:
     """Tile kernels, or the name of a float kind, or that of a dequantiser kernel. Raises UnsupportedModelError."""
-    for table in (TILES, FLOATS, GENERIC):
+    for table in (TILES, FLOATS, SCALED_FLOATS, GENERIC):
         if quant.name in table:
             return table[quant.name]
-    raise UnsupportedModelError(f"the CPU backend has no kernel for {quant.name}; it has {', '.join([*TILES, *FLOATS, *GENERIC])}")
+    known = ", ".join([*TILES, *FLOATS, *SCALED_FLOATS, *GENERIC])
+    raise UnsupportedModelError(f"the CPU backend has no kernel for {quant.name}; it has {known}")

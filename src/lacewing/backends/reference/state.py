@@ -56,14 +56,17 @@ class Weights:
 
     def member(self, name: str, index: int) -> np.ndarray:
         """What stands at one index of the first axis, such as an expert: (rows, columns), or (rows,)."""
-        key, weight = f"{name}[{index}]", self.weights[name]
+        return self._member(self.weights[name], index)
+
+    def _member(self, weight: WeightView, index: int) -> np.ndarray:
+        key = f"{weight.name}[{index}]"
         if key in self.kept:
             return self.kept[key]
         parts = weight.parts
         data = parts[index] if len(parts) > 1 else parts[0].reshape(weight.shape[0], -1)[index]
         values = weight.quant.dequantise(data).reshape(weight.shape[1:])
         if weight.scales is not None:
-            factors, (rows, columns) = self.member(weight.scales.name, index), weight.scale_block
+            factors, (rows, columns) = self._member(weight.scales, index), weight.scale_block
             values = values * factors.repeat(rows, 0)[: len(values)].repeat(columns, 1)[:, : values.shape[1]]
         if values.nbytes <= self.room:
             self.kept[key] = values

@@ -115,10 +115,35 @@ def make_tile(rows: int, tokens: int, widen: Any, peek: Any, itemsize: int) -> A
     return tile
 
 
-def make_linear(widen: Any, peek: Any, itemsize: int, dequantised: bool = False) -> Any:
-    """`kernel` for weights of floats, or, `dequantised`, of any quant with a dequantiser: some rows at a time to float32 first."""
+def make_multiply(widen: Any, peek: Any, itemsize: int) -> Any:
+    """`multiply(w, w_stride, count, x, stride, tokens, width, bias, to, out_stride, scratch)`: one or TILE_ROWS rows."""
     wide, tall = make_tile(TILE_ROWS, TILE_TOKENS, widen, peek, itemsize), make_tile(TILE_ROWS, 1, widen, peek, itemsize)
     flat, single = make_tile(1, TILE_TOKENS, widen, peek, itemsize), make_tile(1, 1, widen, peek, itemsize)
+
+    @inline
+    def multiply(w, w_stride, count, x, stride, tokens, width, bias, to, out_stride, scratch):
+        t = 0
+        while t < tokens:
+            at, here = x + t * stride, to + t * out_stride
+            if count > 1 and tokens - t >= TILE_TOKENS:
+                wide(w, w_stride, at, stride, width, bias, here, out_stride, scratch)
+                t += TILE_TOKENS
+            elif count > 1:
+                tall(w, w_stride, at, stride, width, bias, here, out_stride, scratch)
+                t += 1
+            elif tokens - t >= TILE_TOKENS:
+                flat(w, w_stride, at, stride, width, bias, here, out_stride, scratch)
+                t += TILE_TOKENS
+            else:
+                single(w, w_stride, at, stride, width, bias, here, out_stride, scratch)
+                t += 1
+
+    return multiply
+
+
+def make_linear(widen: Any, peek: Any, itemsize: int, dequantised: bool = False) -> Any:
+    """`kernel` for weights of floats, or, `dequantised`, of any quant with a dequantiser: some rows at a time to float32 first."""
+    multiply = make_multiply(widen, peek, itemsize)
 
     def kernel(args, state, thread, threads):
         rows, row_bytes, chunk = peek_i64(args + ROWS.rows), peek_i64(args + ROWS.row_bytes), peek_i64(args + ROWS.chunk)
@@ -140,21 +165,7 @@ def make_linear(widen: Any, peek: Any, itemsize: int, dequantised: bool = False)
                 if dequantised:
                     call_kernel(peek_i64(args + ROWS.dequantise), w, peek_i64(args + ROWS.blocks) * count, float_rows, 0)
                     w, w_stride = float_rows, 4 * width
-                t = 0
-                while t < tokens:
-                    at, here = x + t * stride, to + t * out_stride
-                    if count > 1 and tokens - t >= TILE_TOKENS:
-                        wide(w, w_stride, at, stride, width, shift, here, out_stride, scratch)
-                        t += TILE_TOKENS
-                    elif count > 1:
-                        tall(w, w_stride, at, stride, width, shift, here, out_stride, scratch)
-                        t += 1
-                    elif tokens - t >= TILE_TOKENS:
-                        flat(w, w_stride, at, stride, width, shift, here, out_stride, scratch)
-                        t += TILE_TOKENS
-                    else:
-                        single(w, w_stride, at, stride, width, shift, here, out_stride, scratch)
-                        t += 1
+                multiply(w, w_stride, count, x, stride, tokens, width, shift, to, out_stride, scratch)
                 r += count
 
     return kernel
