@@ -1,0 +1,173 @@
+"""A GPU opened through wgpu: buffers, pipelines, bind groups, and what the device can do."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import wgpu
+
+from lacewing.backends.webgpu import raw
+from lacewing.backends.webgpu.shaders import shader
+from lacewing.errors import BackendError, OptionError, OutOfMemoryError
+
+_BINDING = re.compile(r"@group\(0\)\s*@binding\((\d+)\)\s*var<storage,\s*(read|read_write)>")
+_WANTED = ("subgroup", "shader-f16", "timestamp-query", "timestamp-query-inside-passes")
+VARIANTS = ("subgroups", "dot")
+BINDING_BYTES = 2**31 - 256  # wgpu allows 2^31 - 1 a binding; offsets are multiples of 256
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Which kernels are used. `lanes`: threads that share a row, the size of a subgroup where there are any.
+
+    `subgroups`: sums within a subgroup instead of through workgroup memory. `dot`: activations as bytes, four products an
+    instruction (`dot4I8Packed`), instead of float32.
+    """
+
+    subgroups: bool
+    dot: bool
+    lanes: int
+
+
+@dataclass(frozen=True)
+class Slice:
+    """A part of a buffer on the device, in bytes; `offset` is a multiple of 256."""
+
+    buffer: Any
+    offset: int
+    size: int
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    handle: Any  # raw
+    layout: Any
+    owner: Any  # keeps the handle alive
+    bindings: int
+
+
+class Device:
+    """One adapter, opened. `checked`: shaders with run-time checks, for tests (LACEWING_WEBGPU_CHECKS=1)."""
+
+    def __init__(self, adapter: Any, checked: bool | None = None):
+        self.adapter = adapter
+        self.checked = os.environ.get("LACEWING_WEBGPU_CHECKS") == "1" if checked is None else checked
+        features = sorted(adapter.features.intersection(_WANTED))
+        try:
+            self.device = adapter.request_device_sync(required_features=features)
+        except Exception as error:  # wgpu raises RuntimeError and its own kinds
+            raise BackendError(f"the GPU {adapter.info['device']} cannot be opened: {error}") from error
+        self.features = frozenset(features)
+        self.limits = dict(self.device.limits)
+        self._pipelines: dict[str, Pipeline] = {}
+        self.allocated = 0  # bytes
+        self.variant = self._variant()
+
+    def _variant(self) -> Variant:
+        """The best that the device can do, less what LACEWING_WEBGPU leaves out ("none", "subgroups", "dot", "subgroups,dot")."""
+        allowed = os.environ.get("LACEWING_WEBGPU")
+        wanted = set(VARIANTS) if allowed is None else {name for name in allowed.split(",") if name not in ("", "none")}
+        if wanted - set(VARIANTS):
+            raise OptionError(f"LACEWING_WEBGPU={allowed}: the variants are none, {', '.join(VARIANTS)}, or several with commas")
+        size = self._subgroup_size() if "subgroup" in self.features and "subgroups" in wanted else 0
+        return Variant(size > 0, "dot" in wanted, size or 32)
+
+    def _subgroup_size(self) -> int:
+        """Threads of a subgroup, asked of the device itself since wgpu does not say; 0 where sizes vary or make no sense."""
+        out = self.buffer(256, "the size of subgroups")
+        pipeline = self.pipeline(shader("subgroups"), "subgroups")
+        recorder = raw.Recorder(self.device)
+        group = self.bind(pipeline, [Slice(out, 0, 256)])
+        recorder.dispatches([(pipeline.handle, group._internal, 1, 1, 1)])
+        recorder.submit()
+        sizes = self.read(out, 0, 256).view(np.uint32)
+        self.free(out)
+        size = int(sizes[0])
+        return size if (sizes == size).all() and 4 <= size <= 64 and size & (size - 1) == 0 else 0
+
+    @property
+    def largest_buffer(self) -> int:
+        """Bytes that one binding can show."""
+        return min(BINDING_BYTES, int(self.limits["max-storage-buffer-binding-size"]), int(self.limits["max-buffer-size"]))
+
+    def buffer(self, size: int, label: str, usage: int | None = None) -> Any:
+        """A storage buffer of at least `size` bytes. Raises OutOfMemoryError that names it."""
+        usage = wgpu.BufferUsage.STORAGE | wgpu.BufferUsage.COPY_DST | wgpu.BufferUsage.COPY_SRC if usage is None else usage
+        size = max(256, -(-size // 256) * 256)
+        try:
+            made = self.device.create_buffer(label=label, size=size, usage=usage)
+        except Exception as error:
+            raise OutOfMemoryError(
+                f"the GPU has no room for {label} ({size / 2**20:.0f} MiB): {error}; "
+                "use a smaller --context, a smaller quant or --backend cpu"
+            ) from error
+        self.allocated += size
+        return made
+
+    def free(self, buffer: Any) -> None:
+        """Give the memory back at once, not when Python collects it."""
+        self.allocated -= buffer.size
+        buffer.destroy()
+
+    def readback(self, size: int) -> raw.Readback:
+        usage = wgpu.BufferUsage.MAP_READ | wgpu.BufferUsage.COPY_DST
+        return raw.Readback(self.device, self.buffer(size, "results", usage), size)
+
+    def write(self, buffer: Any, offset: int, data: np.ndarray) -> None:
+        """Queue a write of a contiguous array whose size is a multiple of 4 bytes."""
+        raw.write(self.device, buffer, offset, data)
+
+    def read(self, buffer: Any, offset: int, size: int) -> np.ndarray:
+        """uint8 (size,): a copy, after all that was submitted. For tests and rare moments."""
+        return np.frombuffer(self.device.queue.read_buffer(buffer, offset, size), np.uint8)
+
+    def wait(self) -> None:
+        """Until everything that was submitted is done."""
+        raw.wait(self.device)
+
+    def pipeline(self, code: str, label: str) -> Pipeline:
+        """The compiled kernel; the same code is compiled once. Raises BackendError with the compiler's words."""
+        if code not in self._pipelines:
+            self._pipelines[code] = self._compile(code, label)
+        return self._pipelines[code]
+
+    def _compile(self, code: str, label: str) -> Pipeline:
+        kinds = {int(number): access for number, access in _BINDING.findall(code)}
+        entries = [
+            {
+                "binding": number,
+                "visibility": wgpu.ShaderStage.COMPUTE,
+                "buffer": {"type": "read-only-storage" if access == "read" else "storage"},
+            }
+            for number, access in sorted(kinds.items())
+        ]
+        try:
+            if self.checked:
+                module = self.device.create_shader_module(label=label, code=code)
+            else:
+                module = raw.trusted_module(self.device, code, label)
+            layout = self.device.create_bind_group_layout(entries=entries)
+            made = self.device.create_compute_pipeline(
+                label=label,
+                layout=self.device.create_pipeline_layout(bind_group_layouts=[layout]),
+                compute={"module": module, "entry_point": "main"},
+            )
+        except Exception as error:
+            raise BackendError(f"the GPU's compiler refuses the kernel {label}: {error}") from error
+        return Pipeline(made._internal, layout, (made, module), len(entries))
+
+    def bind(self, pipeline: Pipeline, slices: list[Slice]) -> Any:
+        """A bind group with slice i at binding i."""
+        entries = [
+            {"binding": number, "resource": {"buffer": part.buffer, "offset": part.offset, "size": part.size}}
+            for number, part in enumerate(slices)
+        ]
+        return self.device.create_bind_group(layout=pipeline.layout, entries=entries)
+
+    def close(self) -> None:
+        self._pipelines.clear()
+        self.device.destroy()

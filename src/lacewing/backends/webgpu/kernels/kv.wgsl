@@ -1,0 +1,12 @@
+{# Where keys and values of a layer stand, in words of its buffer: (slot, head, position, width), all keys first. #}
+fn key_word(slot: u32, head: u32, position: u32) -> u32 {
+  return ((slot * {{ kv.key_heads }}u + head) * {{ kv.context }}u + position) * {{ kv.key_words }}u;
+}
+
+{% if kv.values_in_keys %}
+fn value_word(slot: u32, head: u32, position: u32) -> u32 { return key_word(slot, head, position); }
+{% else %}
+fn value_word(slot: u32, head: u32, position: u32) -> u32 {
+  return {{ kv.values_from }}u + ((slot * {{ kv.key_heads }}u + head) * {{ kv.context }}u + position) * {{ kv.value_words }}u;
+}
+{% endif %}

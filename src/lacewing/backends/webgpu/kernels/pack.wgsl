@@ -1,0 +1,28 @@
+// Cuts a checkpoint's blocks into the planes of `layouts.py`. One thread a run of 8 groups, 256 values.
+@group(0) @binding(0) var<storage, read> source: array<u32>;
+@group(0) @binding(1) var<storage, read> job: array<u32>;  // first run of this part, runs in it, groups of the whole matrix
+{% for plane in layout.planes %}
+@group(0) @binding({{ 2 + loop.index0 }}) var<storage, read_write> {{ plane.name }}: array<u32>;
+{% endfor %}
+
+fn byte(at: u32) -> u32 { return (source[at >> 2u] >> ((at & 3u) * 8u)) & 0xFFu; }
+fn half(at: u32) -> u32 { return byte(at) | (byte(at + 1u) << 8u); }
+fn word(at: u32) -> u32 { return half(at) | (half(at + 2u) << 16u); }
+
+// four bytes with the low nibbles of one word and the high ones of another
+fn nibble_word(low: u32, low_shift: u32, high: u32, high_shift: u32) -> u32 {
+  return ((low >> low_shift) & 0x0F0F0F0Fu) | (((high >> high_shift) & 0x0F0F0F0Fu) << 4u);
+}
+
+{% set pack = true %}
+{% include layout.kernel %}
+
+@compute @workgroup_size(64)
+fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>) {
+  let run = id.x + id.y * grid.x * 64u;
+  if (run >= job[1]) { return; }
+  for (var i = 0u; i < 8u; i++) {
+    let group = (job[0] + run) * 8u + i;
+    if (group < job[2]) { pack_group(run, i, group); }
+  }
+}

@@ -1,0 +1,30 @@
+{# The planes of a matrix as bindings from number `first` on, and `load_group` or `load_floats` of its quant. #}
+{% for plane in layout.planes %}
+@group(0) @binding({{ first + loop.index0 }}) var<storage, read> {{ plane.name }}: array<{{ plane.type }}>;
+{% endfor %}
+
+{% if not layout.floats %}
+// 32 values of a row: value i is scale * code[i] - least, codes are four signed bytes a word
+struct Group {
+  a: vec4<u32>,      // codes of values 0 to 15
+  b: vec4<u32>,      // codes of values 16 to 31
+  scale: vec2<f32>,  // of a and of b; both alike unless the quant has scales for 16 values
+  least: vec2<f32>,
+}
+{% endif %}
+
+{% set pack = false %}
+{% include layout.kernel %}
+
+{% if not layout.floats %}
+fn four(codes: u32, scale: f32, least: f32) -> vec4<f32> {
+  return vec4<f32>(unpack4xI8(codes)) * scale - least;
+}
+
+fn load_floats(group: u32) -> array<vec4<f32>, 8> {
+  let g = load_group(group);
+  return array<vec4<f32>, 8>(
+    four(g.a.x, g.scale.x, g.least.x), four(g.a.y, g.scale.x, g.least.x), four(g.a.z, g.scale.x, g.least.x), four(g.a.w, g.scale.x, g.least.x),
+    four(g.b.x, g.scale.y, g.least.y), four(g.b.y, g.scale.y, g.least.y), four(g.b.z, g.scale.y, g.least.y), four(g.b.w, g.scale.y, g.least.y));
+}
+{% endif %}

@@ -1,0 +1,14 @@
+// 32 values in 20 bytes: float16 scale and minimum, then nibbles as in Q4_0; value = d * code + m
+{% if pack %}
+fn pack_group(run: u32, i: u32, group: u32) {
+  let at = (run * 8u + i) * 20u;
+  for (var w = 0u; w < 4u; w++) { nibbles[group * 4u + w] = word(at + 4u + w * 4u); }
+  coarse[group] = word(at);
+}
+{% else %}
+fn load_group(group: u32) -> Group {
+  let q = nibbles[group];
+  let dm = unpack2x16float(coarse[group]);
+  return Group(q & vec4<u32>(0x0F0F0F0Fu), (q >> vec4<u32>(4u)) & vec4<u32>(0x0F0F0F0Fu), vec2<f32>(dm.x), vec2<f32>(-dm.y));
+}
+{% endif %}

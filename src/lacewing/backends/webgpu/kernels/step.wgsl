@@ -1,0 +1,11 @@
+{# Bindings 0 and 1 of every kernel: activations and the inputs of the step. `words`: how the kernel sees the activations. #}
+@group(0) @binding(0) var<storage, read_write> arena: array<{{ words }}>;
+@group(0) @binding(1) var<storage, read> step: array<u32>;
+
+fn token_count() -> u32 { return step[0]; }
+fn row_count() -> u32 { return step[1]; }
+fn first_row() -> u32 { return step[2]; }  // of the output rows that this pass makes
+fn token_of(t: u32) -> u32 { return step[{{ header }}u + t]; }
+fn slot_of(t: u32) -> u32 { return step[{{ header + chunk }}u + t]; }
+fn position_of(t: u32) -> u32 { return step[{{ header + 2 * chunk }}u + t]; }
+fn output_of(r: u32) -> u32 { return step[{{ header + 3 * chunk }}u + r]; }

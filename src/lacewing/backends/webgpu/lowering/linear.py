@@ -1,0 +1,97 @@
+"""Products with weights: linear ops and the logits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from lacewing.backends.webgpu.arena import Place
+from lacewing.backends.webgpu.compiler import Compiler, lowers
+from lacewing.backends.webgpu.device import Slice
+from lacewing.backends.webgpu.layouts import GROUP, RUN
+from lacewing.backends.webgpu.matrices import Matrix
+from lacewing.backends.webgpu.plan import Run, folded
+from lacewing.program import ops
+from lacewing.program.ops import View
+
+THREADS = 128  # of a workgroup of a matrix-vector product
+
+
+@dataclass(frozen=True)
+class Out:
+    """Rows `start` to `end` of a matrix go to columns of `place`."""
+
+    start: int
+    end: int
+    place: Place
+
+
+@lowers(ops.Linear)
+def linear(compiler: Compiler, op: ops.Linear) -> None:
+    biases = op.biases or (None,) * len(op.weights)
+    for members in _joined(compiler, op):
+        outs, first = [], 0
+        for index in members:
+            rows = op.outs[index].width
+            outs.append(Out(first, first + rows, compiler.at(op.outs[index])))
+            first += rows
+        matrix = compiler.matrix([op.weights[index] for index in members])
+        bias = _joined_bias(compiler, [biases[index] for index in members], [op.outs[index].width for index in members])
+        product(compiler, op.x, matrix, {"target": "arena", "outs": outs, "biased": bias is not None}, bias)
+    for out in op.outs:
+        compiler.written(out)
+
+
+def _joined(compiler: Compiler, op: ops.Linear) -> list[list[int]]:
+    """The indices of the op's weights, those together that can be one matrix: of one quant, and made of whole runs."""
+    joined: dict[object, list[int]] = {}
+    for index, name in enumerate(op.weights):
+        weight = compiler.weights[name]
+        whole = weight.shape[0] * -(-weight.shape[1] // GROUP) % RUN == 0
+        joined.setdefault(weight.quant.name if whole else index, []).append(index)
+    return list(joined.values())
+
+
+def _joined_bias(compiler: Compiler, names: Sequence[str | None], widths: Sequence[int]) -> Slice | None:
+    if not any(names):
+        return None
+    parts = []
+    for name, width in zip(names, widths, strict=True):
+        weight = compiler.weights[name] if name else None
+        parts.append(np.zeros(width, np.float32) if weight is None else weight.quant.dequantise(weight.data).reshape(-1))
+    return compiler.constant(np.concatenate(parts))
+
+
+def product(
+    compiler: Compiler, x: View, matrix: Matrix, target: dict[str, object], extra: Slice | None, rows: bool = False
+) -> None:
+    """Dispatches of x @ matrix.T, one a shard. `rows`: of the step's output rows, else of its tokens."""
+    dotted = compiler.variant.dot and not matrix.layout.floats
+    common: dict[str, Any] = {
+        "layout": matrix.layout, "groups": matrix.groups, "columns": matrix.columns, "threads": THREADS,
+        "x": compiler.codes(x) if dotted else compiler.at(x),
+        "source_row": "output_of(first_row() + group.y)" if rows else "group.y",
+        **target,
+    }  # fmt: skip
+    for shard in matrix.shards:
+        across, deep = folded(-(-shard.rows // (THREADS // compiler.variant.lanes)))
+
+        def grid(run: Run, across: int = across, deep: int = deep) -> tuple[int, int, int] | None:
+            count = run.rows if rows else run.tokens
+            return (across, count, deep) if count else None
+
+        constants = {**common, "first_row": shard.first, "rows": shard.rows}
+        bindings = [*shard.planes, *([extra] if extra is not None else [])]
+        compiler.dispatch("matvec_dot" if dotted else "matvec_float", constants, bindings, grid, "logits" if rows else "")
+
+
+@lowers(ops.Logits)
+def logits(compiler: Compiler, op: ops.Logits) -> None:
+    matrix = compiler.matrix((op.weight,))
+    target = {
+        "target": "logits", "biased": False, "scale": op.scale, "softcap": op.softcap, "vocabulary": compiler.program.vocab_size,
+    }  # fmt: skip
+    product(compiler, op.x, matrix, target, compiler.logits, rows=True)

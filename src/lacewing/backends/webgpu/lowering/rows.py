@@ -1,0 +1,68 @@
+"""Embeddings, norms, rotary positions, activations: what works on each row by itself."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lacewing.backends.webgpu.compiler import Compiler, lowers
+from lacewing.backends.webgpu.layouts import GROUP
+from lacewing.program import ops
+
+
+@lowers(ops.Embed)
+def embed(compiler: Compiler, op: ops.Embed) -> None:
+    matrix = compiler.matrix((op.weight,))
+    for shard in matrix.shards:
+        constants = {
+            "layout": matrix.layout, "groups": matrix.groups, "columns": matrix.columns, "first_row": shard.first,
+            "rows": shard.rows, "out": compiler.at(op.out), "scale": op.scale,
+        }  # fmt: skip
+        compiler.dispatch("embed", constants, shard.planes, lambda run: (-(-matrix.groups // 64), run.tokens, 1))
+    compiler.written(op.out)
+
+
+@lowers(ops.Norm)
+def norm(compiler: Compiler, op: ops.Norm) -> None:
+    width = op.x.width // op.heads
+    coded = compiler.variant.dot and width % GROUP == 0 and op.out.start % GROUP == 0 and op.heads == 1
+    constants = {
+        "x": compiler.at(op.x), "add": compiler.at(op.add) if op.add is not None else None, "out": compiler.at(op.out),
+        "codes": compiler.arena.codes(op.out) if coded else None, "width": width, "eps": op.eps, "offset": op.weight_offset,
+        "weighted": op.weight is not None, "threads": min(256, max(32, 1 << (width - 1).bit_length())),
+    }  # fmt: skip
+    bindings = [compiler.vector(op.weight)] if op.weight is not None else []
+    compiler.dispatch("norm", constants, bindings, lambda run: (op.heads, run.tokens, 1))
+    if op.add is not None:
+        compiler.written(op.x)
+    compiler.written(op.out)
+    if coded:
+        compiler.mark_coded(op.out)
+
+
+@lowers(ops.Rope)
+def rope(compiler: Compiler, op: ops.Rope) -> None:
+    pairs = len(op.rope.frequencies)
+    turns = compiler.constant(fixed_turns(op.rope.frequencies))
+    constants = {
+        "x": compiler.at(op.x), "pairs": pairs, "width": op.x.width // op.heads, "start": op.start, "heads": op.heads,
+        "adjacent": op.rope.adjacent, "magnitude": op.rope.magnitude,
+    }  # fmt: skip
+    compiler.dispatch("rope", constants, [turns], lambda run: (-(-pairs * op.heads // 64), run.tokens, 1))
+    compiler.written(op.x)
+
+
+def fixed_turns(frequencies: tuple[float, ...]) -> np.ndarray:
+    """Radians a position as shares of a turn in 40 bits, uint32 (pairs, 2): 32 bits, and 8 more. See `turn.wgsl`."""
+    shares = np.array(frequencies, np.float64) / (2 * np.pi) % 1.0
+    fixed = np.floor(shares * 2.0**40 + 0.5).astype(np.uint64) & np.uint64(2**40 - 1)
+    return np.ascontiguousarray(np.stack([fixed >> np.uint64(8), fixed & np.uint64(255)], axis=-1), np.uint32)
+
+
+@lowers(ops.GatedActivation)
+def gated_activation(compiler: Compiler, op: ops.GatedActivation) -> None:
+    constants = {
+        "gate": compiler.at(op.gate), "up": compiler.at(op.up), "out": compiler.at(op.out), "width": op.out.width,
+        "activation": op.activation,
+    }  # fmt: skip
+    compiler.dispatch("gated", constants, [], lambda run: (-(-op.out.width // 64), run.tokens, 1))
+    compiler.written(op.out)

@@ -1,0 +1,103 @@
+"""A compiled step: writes the inputs, replays the dispatches in one pass, reads the logits back."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+
+from lacewing.backends.arguments import check_run
+from lacewing.backends.base import RoutedLayer
+from lacewing.backends.webgpu.compiler import HEADER_WORDS, Compiler
+from lacewing.backends.webgpu.plan import Dispatch, Run
+from lacewing.backends.webgpu.raw import Recorder
+from lacewing.errors import BackendError, OptionError
+
+
+class WebGPUStep:
+    """A program on the device, with its weights, activations, keys and values."""
+
+    def __init__(self, compiler: Compiler):
+        self.limits, self._program, self._device = compiler.limits, compiler.program, compiler.device
+        self._step_buffer, self._logits, self.logit_rows = compiler.step_buffer, compiler.logits, compiler.logit_rows
+        self._dispatches = compiler.finish()
+        self._made = [*compiler.made, compiler.step_buffer]
+        self._made += [part.buffer for part in compiler.keys_values]
+        self._weights = [buffer for matrix in compiler.matrices.values() for buffer in matrix.buffers]
+        self._weights += [part.buffer for part in compiler.vectors.values()]
+        self.kv_bytes = sum(part.size for part in compiler.keys_values)
+        self.buffer_bytes = sum(buffer.size for buffer in self._made) - self.kv_bytes
+        self._readback = self._device.readback(4 * self.logit_rows * compiler.program.vocab_size)
+        self._made.append(self._readback.buffer)
+        self._plans: dict[Run, list[tuple[Any, Any, int, int, int]]] = {}
+        self._lock, self._closed = threading.Lock(), False
+
+    def run(self, tokens: np.ndarray, slots: np.ndarray, positions: np.ndarray, outputs: np.ndarray) -> np.ndarray:
+        """Logits float32 (R, V) of the rows `outputs`; see `backends.base.Step`."""
+        with self._lock:
+            if self._closed:
+                raise OptionError("the step has been closed")
+            tokens, slots, positions, outputs = check_run(tokens, slots, positions, outputs, self._program.vocab_size, self.limits)
+            found = np.empty((len(outputs), self._program.vocab_size), np.float32)
+            straight = bool((slots == slots[0]).all() and (np.diff(positions) == 1).all())
+            seen = 1 << int(positions.max()).bit_length()
+            for first in range(0, max(1, len(outputs)), self.logit_rows):
+                rows = min(self.logit_rows, len(outputs) - first)
+                self._write((tokens, slots, positions, outputs), rows, first)
+                run = Run(len(tokens), rows, straight, seen)
+                self._replay(run, found[first : first + rows], logits_only=first > 0)
+            return found
+
+    def _write(self, inputs: tuple[np.ndarray, ...], rows: int, first: int) -> None:
+        words = np.zeros(HEADER_WORDS + 4 * self.limits.chunk, np.int32)
+        words[:3] = len(inputs[0]), rows, first
+        for index, values in enumerate(inputs):
+            start = HEADER_WORDS + index * self.limits.chunk
+            words[start : start + len(values)] = values
+        self._device.write(self._step_buffer, 0, words)
+
+    def _replay(self, run: Run, out: np.ndarray, logits_only: bool) -> None:
+        recorder = Recorder(self._device.device)
+        recorder.dispatches(self._plan(run, logits_only))
+        if out.size:
+            recorder.copy(self._logits.buffer, 0, self._readback.buffer, 0, out.nbytes)
+        index = recorder.submit()
+        if not out.size:
+            return
+        self._readback.start(out.nbytes)
+        if self._readback.finish(index) != 1:
+            raise BackendError("the GPU was lost while it computed; load the model again, or use --backend cpu")
+        out.reshape(-1)[:] = np.frombuffer(self._readback.bytes(out.nbytes), np.float32)
+        self._readback.release()
+
+    def _plan(self, run: Run, logits_only: bool) -> list[tuple[Any, Any, int, int, int]]:
+        """What the run replays. Plans of one token are few and kept; others are made anew."""
+        if run in self._plans and not logits_only:
+            return self._plans[run]
+        chosen = [d for d in self._dispatches if not logits_only or d.label.startswith("logits")]
+        plan = [(d.pipeline, d.group, *grid) for d in chosen if (grid := d.grid(run)) is not None]
+        if run.tokens == 1 and not logits_only:
+            self._plans[run] = plan
+        return plan
+
+    @property
+    def dispatches(self) -> list[Dispatch]:
+        return self._dispatches
+
+    def rebind(self) -> None:
+        """Weights on the device do not move with those of the host."""
+
+    def watch_routes(self, on: bool) -> None:
+        """Nothing is kept."""
+
+    def routes(self) -> list[RoutedLayer]:
+        return []
+
+    def close(self) -> None:
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                for buffer in (*self._made, *self._weights):
+                    self._device.free(buffer)
+                self._dispatches, self._plans = [], {}
