@@ -164,17 +164,22 @@ class Model:
         cancelled: Callable[[], bool] | None = None,
         *,
         force: bool = False,
+        reason: str = "forced",
     ) -> None:
-        """Bring the weights to "lazy" or "eager"; outputs stay bitwise the same. `force`: whatever the memory plan says.
+        """Bring the weights to "lazy" or "eager"; outputs stay bitwise the same.
+
+        `force`: whatever the memory plan says; `reason` is then what it tells.
 
         Raises OutOfMemoryError or Cancelled; the state before is then whole.
         """
         if residency == self.weights.residency:
             return
-        options, before, plan = dataclasses.replace(self._opened.options, residency=residency), self.weights.residency, self.plan
-        if not force:
+        options, before = dataclasses.replace(self._opened.options, residency=residency), self.weights.residency
+        if force:
+            plan = self.plan.instead(residency, f"{residency}: {reason}")
+        else:
             plan = self._opened.plan(self.weights.nbytes, self.step.limits.chunk, options, self.memory_bytes)
-        self.weights.set_residency(residency if force else plan.residency, progress, cancelled)
+        self.weights.set_residency(residency, progress, cancelled)
         try:
             self.step.rebind()
         except BaseException:

@@ -11,6 +11,7 @@ def folder(tmp_path):
     (tmp_path / "a.txt").write_text("".join(f"line {n}\n" for n in range(1, 21)))
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub/two words.md").write_text("````\nfenced\n````\n")
+    (tmp_path / "empty").write_text("")
     (tmp_path / "binary").write_bytes(b"\0\1\2")
     (tmp_path / "latin").write_bytes("é".encode("latin-1") * 100)
     return tmp_path
@@ -51,8 +52,11 @@ def test_something_like_a_file_is_noted(folder):
         ("@sub/no.txt", "no such file"),
         ("@b.txt:1-2", "no such file"),
         ('@"no"', "no such file"),
-        ("@a.txt:30-40", "has 20 lines"),
-        ("@a.txt:5-3", "not among them"),
+        ("@a.txt:30-40", "^a.txt:30-40: the file has 20 lines; write :1-20 or less"),
+        ("@a.txt:21", "^a.txt:21: the file has 20 lines"),
+        ("@a.txt:5-3", "^a.txt:5-3: the lines go backwards; write :3-5"),
+        ("@a.txt:0-3", "^a.txt:0-3: lines are counted from 1; write :1-3"),
+        ("@empty:1-2", "^empty:1-2: the file is empty"),
         ("@binary", "not a text file"),
         ("@latin", "not UTF-8"),
     ],

@@ -28,7 +28,11 @@ _SHAPES: dict[str, dict[str, type | tuple[type, ...]]] = {
 
 
 class SessionFileError(LacewingError):
-    """A session file that is damaged, of another program, or of a later version; the message says which."""
+    """A session file that is damaged, of another program, or of a later version; `problem` says which, the message where too."""
+
+    def __init__(self, problem: str, path: Path | None = None, state: str = ""):
+        self.problem = problem
+        super().__init__((f"{path} " if path else "") + problem + (f"; {state}" if state else ""))
 
 
 def encode(parts: dict[str, Any]) -> bytes:
@@ -41,7 +45,7 @@ def decode(path: Path, data: bytes) -> dict[str, Any]:
     """The parts of a session file, of the right types. Raises SessionFileError."""
 
     def refuse(problem: str) -> NoReturn:
-        raise SessionFileError(f"{path} {problem}; nothing has been loaded")
+        raise SessionFileError(problem, path, "nothing has been loaded")
 
     try:
         document = json.loads(data)
@@ -82,8 +86,8 @@ def settings_from(path: Path, found: Any) -> Settings:
         if not isinstance(settings.system, str | None) or not isinstance(settings.thinking, bool | None):
             raise OptionError("system or thinking is of another type")
     except (LacewingError, TypeError, ValueError, KeyError, AttributeError) as error:
-        problem = f"its settings are not as they should be ({error})"
-        raise SessionFileError(f"{path} is damaged: {problem}; nothing has been loaded") from None
+        problem = f"is damaged: its settings are not as they should be ({error})"
+        raise SessionFileError(problem, path, "nothing has been loaded") from None
     return settings
 
 

@@ -10,12 +10,13 @@ import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 from lacewing.chat import atomic, document, templates
 from lacewing.chat.document import SessionFileError
 from lacewing.chat.identity import Identity, identity_of
-from lacewing.chat.voice import View
+from lacewing.chat.voice import View, Voice
 from lacewing.errors import LacewingError, OptionError
 from lacewing.options import format_bytes
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 _NAME = re.compile(r"[\w][\w .-]{0,80}")
 _MAGIC = b"LWKV0001"
+_NOTE = 80  # characters of a row of the table of sessions
 _SAVED = "saved_messages"  # of a session: what its file has
 RESCUED, _KEPT = "autosave", 10  # of conversations that nobody saved, the newest are kept
 
@@ -41,12 +43,22 @@ def folder() -> Path:
 
 
 def path_of(name: str) -> Path:
-    """A session's file: a path as it is (with a separator, or .json at its end), a name in the folder of sessions."""
+    """A session's file: a path (with a separator, or .json at its end), which gets that ending, or a name in `folder`."""
     if name.endswith(".json") or "/" in name or "\\" in name:
-        return Path(name).expanduser()
+        return _as_path(name)
     if not _NAME.fullmatch(name):
         raise OptionError(f"{name!r} cannot name a session; use letters, digits, spaces, dots and dashes, or a path")
     return folder() / f"{name}.json"
+
+
+def _as_path(name: str) -> Path:
+    try:
+        path = Path(name).expanduser()
+    except RuntimeError as error:  # ~nobody
+        raise OptionError(f"{name!r} cannot name a session: {error}") from None
+    if name.endswith(("/", "\\")) or path.is_dir():
+        raise OptionError(f"{name} is a folder; give the session in it a name, such as {path / 'chat.json'}")
+    return path if path.suffix == ".json" else path.with_name(f"{path.name}.json")
 
 
 def save(chat: Session, name: str, keys_values: bool = False) -> list[str]:
@@ -63,12 +75,15 @@ def save(chat: Session, name: str, keys_values: bool = False) -> list[str]:
     }
     lines = [f"saved {len(chat.messages)} messages to {path}"]
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.parent.is_dir():
+            path.parent.mkdir(parents=True)
+            lines += [f"made the folder {path.parent}"] if path.parent != folder() else []
         if keys_values:
             parts["keys_values"] = _write_keys_values(chat, path, lines)
         atomic.write(path, document.encode(parts))
     except OSError as error:
-        raise SessionFileError(f"{path} could not be written: {error.strerror}; what was saved before is still there") from None
+        problem = f"could not be written: {error.strerror}"
+        raise SessionFileError(problem, path, "what was saved before is still there") from None
     _remove_others(path, parts["keys_values"])
     chat.extras[_SAVED] = list(parts["messages"])
     return lines
@@ -126,7 +141,7 @@ def load(chat: Session, name: str) -> list[str]:
     saved = Identity(**found["model"])
     same = saved.same_model(identity_of(chat.model))
     lines = [f"loaded {len(found['messages'])} messages from {path}, saved {found['saved']}"]
-    voice = _voice(chat, found["template"]["choice"], lines) if found["template"]["choice"] != chat.voice.choice else chat.voice
+    voice = _voice(chat, found["template"], same, lines)
     chat.replace(found["messages"])
     chat.extras[_SAVED] = [dict(each) for each in found["messages"]]
     chat.settings, chat.loaded.voice = settings, voice
@@ -134,19 +149,23 @@ def load(chat: Session, name: str) -> list[str]:
         lines.append(f"it was saved with {saved.name} ({saved.path}): its state is dropped, the conversation will be read anew")
         return lines
     hidden = found["view"]["hidden"]
-    if 0 <= hidden < max(1, len(chat.messages)):
+    if 0 <= hidden <= len(chat.messages):
         voice.view = View(hidden, found["view"]["summary"])
     if found["keys_values"] is not None:
         lines.append(_read_keys_values(chat, path, found["keys_values"]))
     return lines
 
 
-def _voice(chat: Session, choice: str, lines: list[str]) -> Any:
+def _voice(chat: Session, saved: dict[str, str], same: bool, lines: list[str]) -> Voice:
+    """The model spoken to with the template of a session; what a person should know of it is added to `lines`."""
+    choice = saved["choice"]
     try:
         template = templates.find(chat, choice)
+        if template.sha256 != saved["sha256"] and (same or choice != "auto"):
+            lines.append(f"its template {choice} has changed since: the conversation is told with what it is now")
         if missing := templates.missing_tokens(template, chat):
             lines.append(f"its template {choice} writes {', '.join(missing)}, which this model reads as plain text; /template auto")
-        return chat.voice.with_template(template, choice)
+        return chat.voice.with_template(template, choice) if template.sha256 != chat.voice.template.sha256 else chat.voice
     except LacewingError as error:
         lines.append(f"its template {choice} is not to be had ({error}); {chat.voice.template.name} stays")
         return chat.voice
@@ -158,9 +177,9 @@ def read(path: Path) -> dict[str, Any]:
         with path.open("rb") as file:
             data = file.read(document.MAX_BYTES + 1)
     except OSError as error:
-        raise SessionFileError(f"{path} cannot be read: {error.strerror}") from None
+        raise SessionFileError(f"cannot be read: {error.strerror}", path) from None
     if len(data) > document.MAX_BYTES:
-        raise SessionFileError(f"{path} has more than {format_bytes(document.MAX_BYTES)}: it is no session file")
+        raise SessionFileError(f"has more than {format_bytes(document.MAX_BYTES)}: it is no session file", path)
     return document.decode(path, data)
 
 
@@ -197,7 +216,7 @@ def listing() -> Iterator[tuple[str, str, str, str, str]]:
         try:
             found = read(folder() / f"{name}.json")
         except SessionFileError as error:
-            yield name, "", "", "", str(error)
+            yield name, "", "", "", shorten(error.problem, _NOTE, placeholder=" ...")
             continue
         kept = found["keys_values"]
         note = f"keys and values of {len(kept['ids'])} tokens" if kept else ""

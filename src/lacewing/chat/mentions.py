@@ -44,7 +44,7 @@ def expand(message: str, folder: Path) -> Expanded:
             continue
         title = name if first is None else f"{name}:{first}-{last}" if last != first else f"{name}:{first}"
         if title not in blocks:
-            blocks[title] = _fenced(title, read_lines(folder / Path(name).expanduser(), first, last))
+            blocks[title] = _fenced(title, read_lines(folder / Path(name).expanduser(), first, last, name))
             notes.append(f"{title}: {blocks[title].count(chr(10)) - 1} lines")
     if sum(len(block.encode()) for block in blocks.values()) > MAX_MESSAGE_BYTES:
         raise MentionError(f"the mentioned files have more than {MAX_MESSAGE_BYTES // 2**20} MiB together")
@@ -73,8 +73,8 @@ def _is_file(folder: Path, text: str) -> bool:
         return False
 
 
-def read_lines(path: Path, first: int | None = None, last: int | None = None) -> str:
-    """The text of a file, or its lines `first` to `last`, counted from 1. Raises MentionError."""
+def read_lines(path: Path, first: int | None = None, last: int | None = None, name: str | None = None) -> str:
+    """The text of a file, or its lines `first` to `last`, counted from 1; `name` is what errors call it. Raises MentionError."""
     try:
         if not path.is_file():
             raise MentionError(f"{path} is not a file" if path.exists() else f"there is no file {path}")
@@ -86,16 +86,28 @@ def read_lines(path: Path, first: int | None = None, last: int | None = None) ->
         raise MentionError(f"{path} is not a text file")
     lines = content.decode("utf-8-sig", errors="replace").splitlines()
     if first is not None:
-        last = min(last or first, len(lines))
-        if not 1 <= first <= last:
-            raise MentionError(f"{path} has {len(lines)} lines; {first}-{last} are not among them")
-        lines = lines[first - 1 : last]
+        _check_range(name or str(path), first, last or first, len(lines), len(content) == 64 * MAX_FILE_BYTES)
+        lines = lines[first - 1 : last or first]
     text = "\n".join(lines)
     if len(text.encode()) > MAX_FILE_BYTES:
         raise MentionError(f"{path} has more than {MAX_FILE_BYTES // 2**10} KiB; mention some of its lines, for example :1-200")
     if text.count("\N{REPLACEMENT CHARACTER}") > 8 + len(text) // 100:
         raise MentionError(f"{path} is not UTF-8 text")
     return text
+
+
+def _check_range(name: str, first: int, last: int, count: int, more: bool) -> None:
+    """Raise MentionError unless some of the lines are there; `more`: the file goes on after these `count` lines."""
+    wanted = f"{first}-{last}" if last != first else f"{first}"
+    if first < 1:
+        raise MentionError(f"{name}:{wanted}: lines are counted from 1; write :1-{max(last, 1)}")
+    if last < first:
+        raise MentionError(f"{name}:{wanted}: the lines go backwards; write :{last}-{first}")
+    if first > count and more:
+        raise MentionError(f"{name}:{wanted}: only the first {count} lines of this large file can be mentioned")
+    if first > count:
+        there = f"the file has {count} lines; write :1-{count} or less" if count else "the file is empty"
+        raise MentionError(f"{name}:{wanted}: {there}")
 
 
 def _fenced(title: str, text: str) -> str:

@@ -17,42 +17,63 @@ _SHOWN = 20_000  # characters of a prompt
 
 
 def rows(chat: Session) -> list[tuple[str, str, str]]:
-    """(what, tokens, share of the context)"""
-    voice, settings = chat.voice, chat.settings
-    system, history, hidden = count(chat)
-    reserve = settings.reserve(voice.context)
-    free = voice.context - system - history - reserve
+    """(what, tokens, share of the context), as the next answer finds it: what the policy is about to hide is hidden."""
+    voice, view = chat.voice, next_view(chat)
+    system, history = count(chat, view)
+    left = voice.context - system - history
+    reserve = min(chat.settings.reserve(voice.context), max(left, 0))
     found = [
         ("system", system),
         ("history", history),
         ("reserved for the answer", reserve),
-        ("free", free),
+        ("free", max(left - reserve, 0)),
         ("context", voice.context),
     ]
     lines = [(name, f"{tokens:,}", f"{tokens / voice.context:.1%}") for name, tokens in found]
-    if hidden:
-        lines.append((f"hidden from the model: {hidden} messages", "", "summarised" if voice.view.summary else "dropped"))
+    if left <= 0:
+        lines.append(("too many for an answer", f"{1 - left:,}", "/context drop-oldest, /context summarise or /clear makes room"))
+    if view.hidden:
+        done = "summarised" if view.summary else "dropped"
+        if view != voice.view:
+            done = "by the next answer, which summarises them" if chat.settings.overflow == "summarise" else "by the next answer"
+        lines.append((f"hidden from the model: {view.hidden} messages", "", done))
     return lines
 
 
-def count(chat: Session) -> tuple[int, int, int]:
-    """Tokens of system message and summary, tokens of the rest of the prompt, and messages that are hidden."""
-    voice, settings = chat.voice, chat.settings
-    bare = View(voice.view.hidden, None)
-    if not chat.messages:
-        return len(voice.tokenizer.encode(settings.system or "")), 0, 0
+def next_view(chat: Session) -> View:
+    """What the model will see of the conversation; as it is now where nothing fits."""
+    voice = chat.voice
+    if not voice.sees(chat.messages):
+        return voice.view
     try:
-        whole = len(voice.ids(chat.messages, settings))
-        history = len(voice.ids(chat.messages, dataclasses.replace(settings, system=None), view=bare))
+        return fit(voice, chat.messages, chat.settings, None).view
     except LacewingError:
-        whole = history = sum(len(voice.tokenizer.encode(each["content"])) for each in chat.messages[voice.view.hidden :])
-    return whole - history, history, voice.view.hidden
+        return voice.view
+
+
+def count(chat: Session, view: View) -> tuple[int, int]:
+    """Tokens of system message, summary and instructions, and tokens of the rest of the prompt."""
+    voice, settings = chat.voice, chat.settings
+    plain = dataclasses.replace(settings, system=None, code=False)
+    shown = chat.messages[view.hidden :]
+    try:
+        if not shown:
+            return _length(voice.visible([], settings, dataclasses.replace(view, hidden=0)), chat), 0
+        whole = len(voice.ids(chat.messages, settings, view=view))
+        history = len(voice.ids(chat.messages, plain, view=View(view.hidden)))
+    except LacewingError:  # the template refuses it
+        return _length(voice.visible([], settings, dataclasses.replace(view, hidden=0)), chat), _length(shown, chat)
+    return max(whole - history, 0), min(history, whole)
+
+
+def _length(messages: list[dict[str, str]], chat: Session) -> int:
+    return sum(len(chat.voice.tokenizer.encode(each["content"])) for each in messages)
 
 
 def prompt(chat: Session) -> str:
     """The prompt with its control tokens, and facts about it."""
-    if not chat.messages:
-        raise OptionError("the conversation is empty")
+    if not chat.voice.sees(chat.messages):
+        raise OptionError("the model is shown nothing of the conversation yet; say something")
     voice, engine = chat.voice, chat.model.engine
     ids = fit(voice, chat.messages, chat.settings, None).ids
     kept = common_prefix(engine.cached, ids)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from lacewing.chat.settings import Message, Settings
-from lacewing.chat.voice import Loaded, View, Voice
+from lacewing.chat.voice import Loaded, Tail, View, Voice
 from lacewing.errors import Cancelled, ContextOverflowError
 from lacewing.options import Sampling
 
@@ -32,14 +32,25 @@ class Fit:
 
 
 def fit(
-    voice: Voice, messages: Sequence[Message], settings: Settings, summarise: Summarise | None, *, generation: bool = True
+    voice: Voice,
+    messages: Sequence[Message],
+    settings: Settings,
+    summarise: Summarise | None,
+    *,
+    generation: bool = True,
+    tail: Tail = (),
 ) -> Fit:
-    """The prompt for the next answer. Raises ContextOverflowError by the policy, TemplateError.
+    """The prompt for the next answer, or for the rest of one that begins with `tail`.
 
-    `summarise` None: only look whether it is possible; the summary is left as it was.
+    Raises ContextOverflowError by the policy, TemplateError. `summarise` None: only look whether it is possible; the summary
+    is left as it was.
     """
+
+    def write(view: View) -> list[int]:
+        return voice.ids(messages, settings, view=view, generation=generation, tail=tail)
+
     view = voice.view
-    ids = voice.ids(messages, settings, view=view, generation=generation)
+    ids = write(view)
     spare = voice.context - len(ids)
     if spare >= settings.reserve(voice.context):
         return Fit(ids, view)
@@ -50,28 +61,33 @@ def fit(
             f"the conversation has {len(ids)} tokens, {len(ids) - voice.context + 1} more than fit the context of {voice.context}; "
             "/context drop-oldest or /context summarise makes room, /clear begins anew"
         )
-    hidden = _hide(voice, messages, settings)
+    hidden = _hide(voice, messages, settings, write)
     if settings.overflow == "summarise" and summarise is not None and hidden > view.hidden:
         text = summarise(messages[view.hidden : hidden], view.summary)
         what, view = "summarised for the model", View(hidden, text)
     else:
-        what, view = "hidden from the model", View(hidden, view.summary)
-    ids = voice.ids(messages, settings, view=view, generation=generation)
+        what = "summarised for the model" if view.summary and hidden == view.hidden else "hidden from the model"
+        view = View(hidden, view.summary)
+    ids = write(view)
     if len(ids) >= voice.context:
+        alone = "the last message and its answer" if tail else "the last message"
+        remedy = "say something new" if tail else "shorten the message"
         raise ContextOverflowError(
-            f"the last message alone makes a prompt of {len(ids)} tokens; the context holds {voice.context}: shorten the message"
+            f"{alone} alone makes a prompt of {len(ids)} tokens; the context holds {voice.context}: {remedy}"
         )
+    if not hidden:
+        return Fit(ids, view, (f"only {voice.context - len(ids)} tokens of the context are left for the answer",))
     return Fit(ids, view, (f"the context is full: the first {hidden} messages are {what}, the conversation keeps them",))
 
 
-def _hide(voice: Voice, messages: Sequence[Message], settings: Settings) -> int:
+def _hide(voice: Voice, messages: Sequence[Message], settings: Settings, write: Callable[[View], list[int]]) -> int:
     """How many messages to hide in all: turn by turn, until there is room, at most up to the last turn."""
     goal = int(voice.context * _ROOM) - settings.reserve(voice.context) // 2
     if settings.overflow == "summarise":
         goal -= summary_tokens(voice.context)
     starts = [at for at, message in enumerate(messages) if message["role"] == "user" and at > voice.view.hidden]
     for start in starts:
-        if len(voice.ids(messages, settings, view=View(start, None))) <= goal:
+        if len(write(View(start, None))) <= goal:
             return start
     return starts[-1] if starts else voice.view.hidden
 
@@ -107,5 +123,5 @@ def summarise(
 
 
 def clamp(view: View, messages: int) -> View:
-    """After messages were taken away from the end: what is hidden must still be there."""
-    return replace(view) if view.hidden < messages else View()
+    """After messages were taken away from the end: what is hidden must still be there, even if nothing else is."""
+    return replace(view) if view.hidden <= messages else View()

@@ -110,18 +110,20 @@ class Session:
         """Go on with the last answer where it ended."""
         if not self.messages or self.messages[-1]["role"] != "assistant":
             raise OptionError("there is no answer to continue")
-        before, voice = self.messages[-1], self.voice
-        prompt = fit(voice, self.messages[:-1], self.settings, None)
-        tail, splitter = self._resume(before, voice.opened(prompt.ids))
-        ids = voice.ids(self.messages[:-1], self.settings, view=prompt.view, tail=tail)
-        stream = voice.stream(self.model, ids, self.settings, self.face.cancelled, self.face.progress, continuation=True)
-        self.messages.pop()
+        before, voice, view = self.messages.pop(), self.voice, self.voice.view
         count = len(self.messages)
+        voice.view = clamp(view, self._last("user"))  # what was answered is shown
         try:
+            tail, splitter = self._resume(before, voice.opened(voice.ids(self.messages, self.settings)))
+            fitted = fit(voice, self.messages, self.settings, self.summariser(self.loaded), tail=tail)
+            voice.view = fitted.view
+            yield from map(Notice, fitted.notices)
+            stream = voice.stream(self.model, fitted.ids, self.settings, self.face.cancelled, self.face.progress, continuation=True)
             yield from self._receive(stream, splitter, dict(before))
         finally:
             if len(self.messages) == count:
                 self.messages.append(before)
+                voice.view = view
 
     def _resume(self, message: Message, tag: str | None) -> tuple[list[tuple[str, bool]], Any]:
         """What of an answer follows the prompt, and the splitter for what is to come."""

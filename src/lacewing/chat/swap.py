@@ -97,13 +97,15 @@ class Swap:
     @contextlib.contextmanager
     def shrunk(self, room: Room) -> Iterator[None]:
         """The current weights are lazy meanwhile, where that is needed; eager again if the change fails."""
-        model = self.session.loaded.model
-        before = model.weights.residency
+        loaded = self.session.loaded
+        model, before = loaded.model, loaded.model.weights.residency
         if room.shrink and before == "eager":
             model.set_residency("lazy", force=True)
+            loaded.was_eager = True
         try:
             yield
         except BaseException:
+            loaded.was_eager = False
             if model.weights.residency != before:
                 with contextlib.suppress(LacewingError):  # lazy weights answer just the same
                     model.set_residency(before, self.face.progress, force=True)
@@ -151,7 +153,7 @@ def open_voice(opened: Opened, notices: list[str], cancelled: Callable[[], bool]
 def read_history(loaded: Loaded, session: Session, notices: list[str]) -> None:
     """Make the prompt of the conversation, and run what the model's slot does not hold of it. Raises Cancelled."""
     face = session.face
-    if not session.messages:
+    if not loaded.voice.sees(session.messages):
         return
     waiting = session.messages[-1]["role"] == "user"
     maker = session.summariser(loaded)
@@ -253,6 +255,9 @@ def unpark(session: Session, target: Loaded, changes: Mapping[str, Any], notices
     wanted = changes.get("residency")
     if wanted in ("lazy", "eager"):
         target.model.set_residency(wanted, session.face.progress, session.face.cancelled)
+    elif target.was_eager:
+        notices.append("its weights are lazy since it was parked; /eager reads them in again")
+    target.was_eager = False
     session.parked.remove(target)
     session.park_current()
     session.loaded = target
@@ -262,7 +267,8 @@ def park(session: Session, loaded: Loaded, keep: bool) -> None:
     """Weights lazy, keys and values kept; or closed, where that fails or is not wanted."""
     try:
         if keep:
-            loaded.model.set_residency("lazy", force=True)
+            loaded.was_eager |= loaded.model.weights.residency == "eager"
+            loaded.model.set_residency("lazy", force=True, reason="it was parked")
             loaded.model.weights.release()
     except LacewingError:
         keep = False
@@ -290,9 +296,9 @@ def same_file(loaded: Loaded, path: Path) -> bool:
 
 
 def usable(loaded: Loaded) -> bool:
-    """Whether the file of a model is still what it was opened from."""
+    """Whether the file of a model is still what it was opened from; eager weights too are of the file that was."""
     with contextlib.suppress(ModelFormatError):
-        check_usable(loaded)
+        loaded.model.weights.check_files(eager=True)
         return True
     return False
 

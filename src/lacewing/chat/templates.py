@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lacewing.chat.overflow import fit
-from lacewing.chat.voice import Voice
+from lacewing.chat.voice import View, Voice
 from lacewing.errors import Cancelled, TemplateError
 from lacewing.text.lint import lint, markup_of
 from lacewing.text.template import NAMES, ChatTemplate
@@ -37,7 +37,7 @@ def change(session: Session, choice: str, force: bool = False) -> list[str]:
     _check_tokens(template, session, force)
     voice = old.with_template(template, choice)
     lines = [f"template {old.template.name} -> {template.name}", *_stops(voice)]
-    if session.messages:
+    if voice.sees(session.messages):
         waiting = session.messages[-1]["role"] == "user"
         fitted = fit(voice, session.messages, session.settings, None, generation=waiting)
         if session.settings.overflow == "summarise" and fitted.view != old.view:
@@ -116,5 +116,7 @@ def renderings(session: Session, choice: str) -> tuple[str, str]:
     """The conversation under the active template and under another; a sample where nothing has been said yet."""
     voice = session.voice
     other = voice.with_template(find(session, choice), choice)
-    messages: list[dict[str, Any]] = session.messages or [dict(each) for each in SAMPLE]
-    return voice.text(messages, session.settings), other.text(messages, session.settings)
+    messages, view = session.messages, voice.view
+    if not voice.sees(messages):
+        messages, view = [dict(each) for each in SAMPLE], View()
+    return voice.text(messages, session.settings, view), other.text(messages, session.settings, view)

@@ -46,6 +46,10 @@ class Voice:
         other.view = self.view
         return other
 
+    def sees(self, messages: Sequence[Message]) -> bool:
+        """Whether anything of the conversation is shown to the model: what was said last may have been taken back."""
+        return len(messages) > self.view.hidden
+
     def visible(self, messages: Sequence[Message], settings: Settings, view: View | None = None) -> list[Message]:
         """The messages as the template gets them: system text, summary, and what is not hidden."""
         view = view or self.view
@@ -67,9 +71,9 @@ class Voice:
         shown, options = self.visible(messages, settings, view), self.options(settings)
         return self.template.encode(shown, self.tokenizer, add_generation_prompt=generation, tail=tail, **options)
 
-    def text(self, messages: Sequence[Message], settings: Settings) -> str:
+    def text(self, messages: Sequence[Message], settings: Settings, view: View | None = None) -> str:
         """The prompt for people to read."""
-        return self.template.render(self.visible(messages, settings), **self.options(settings))
+        return self.template.render(self.visible(messages, settings, view), **self.options(settings))
 
     @staticmethod
     def options(settings: Settings) -> dict[str, Any]:
@@ -112,6 +116,7 @@ class Loaded:
     model: Model
     voice: Voice
     name: str
+    was_eager: bool = False  # before it was parked
 
     @property
     def touched_bytes(self) -> int:

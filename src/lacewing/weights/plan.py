@@ -12,6 +12,7 @@ from lacewing.options import LoadOptions, format_bytes
 from lacewing.weights.machine import Machine
 
 AUTO_SHARE = 0.8  # of what is free may be filled without being asked to
+_WHERE = {"eager": "own memory (eager)", "lazy": "mapped from the file (lazy)"}
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,16 @@ class Plan:
     budget_bytes: int
     rows: tuple[Row, ...]
     reasons: tuple[str, ...]
+
+    def instead(self, residency: str, reason: str) -> Plan:
+        """With another residency, whatever the budget says."""
+        weights = next(row.nbytes for row in self.rows if row.name == "weights")
+        eager = (residency == "eager") - (self.residency == "eager")
+        needed, notes = self.needed_bytes + eager * weights, {"weights": _WHERE[residency]}
+        rows = tuple(
+            Row(row.name, needed if row.name == "needed" else row.nbytes, notes.get(row.name, row.note)) for row in self.rows
+        )
+        return Plan(residency, needed, self.budget_bytes, rows, (reason,))
 
 
 def plan(weight_bytes: int, active_bytes: int, kv_bytes: int, buffer_bytes: int, options: LoadOptions, machine: Machine) -> Plan:
@@ -58,7 +69,7 @@ def plan(weight_bytes: int, active_bytes: int, kv_bytes: int, buffer_bytes: int,
         reasons.append(f"a token reads {active} of weights, more than can stay in memory: the disk sets the speed")
     needed = fixed + (weight_bytes if residency == "eager" else 0)
     rows = (
-        Row("weights", weight_bytes, "own memory (eager)" if residency == "eager" else "mapped from the file (lazy)"),
+        Row("weights", weight_bytes, _WHERE[residency]),
         Row("active weights", active_bytes, "read for each token"),
         Row("keys and values", kv_bytes, "own memory"),
         Row("buffers", buffer_bytes, "own memory"),

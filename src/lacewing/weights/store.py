@@ -154,9 +154,12 @@ class WeightStore(Mapping[str, Weight]):
             for view in weight._views or ():
                 advise(view, "release")
 
-    def check_files(self) -> None:
-        """Raise ModelFormatError if lazy weights could be wrong now: a file was changed, replaced or removed."""
-        if self.residency == "lazy":
+    def check_files(self, *, eager: bool = False) -> None:
+        """Raise ModelFormatError if a file was changed, replaced or removed, so that lazy weights could be wrong now.
+
+        `eager`: also where the weights are eager, and thereby right.
+        """
+        if eager or self.residency == "lazy":
             self._check_files()
 
     def _check_files(self) -> None:

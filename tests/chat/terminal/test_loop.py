@@ -2,6 +2,7 @@
 
 import io
 import signal
+from typing import ClassVar
 
 import pytest
 
@@ -35,8 +36,10 @@ class Recorder:
         yield Delta(f"answer to {text}\x1b[1m")
         yield Finished("cancelled" if text == "stop" else "length")
 
-    def last_answer(self):
-        return "a.py\n<<<<<<< SEARCH\none\n=======\ntwo\n>>>>>>> REPLACE\n<<<<<<< SEARCH\n"
+    extras: ClassVar = {}
+    messages: ClassVar = [
+        {"role": "assistant", "content": "a.py\n<<<<<<< SEARCH\none\n=======\ntwo\n>>>>>>> REPLACE\n<<<<<<< SEARCH\n"}
+    ]
 
 
 def talk(text, **changes):

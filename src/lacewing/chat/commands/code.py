@@ -8,8 +8,10 @@ from lacewing.chat.command import Argument, Reply, command
 from lacewing.chat.edits import Edit, EditError, parse_edits
 from lacewing.chat.patches import Change, apply_changes, plan_changes
 from lacewing.chat.session import Session
+from lacewing.chat.settings import Message
 
-_DONE = "edits_done"  # the answer whose edits have been made or dropped
+_DONE = "edits_done"  # the message whose edits have been made or dropped
+_NONE = "the last answer proposes no edits, or they are done"
 
 
 @command("code", Argument("state", "on/off"))
@@ -41,7 +43,7 @@ def apply(chat: Session) -> Reply:
     taken = [change for change in changes if chat.face.confirm(f"{_shown(change)}\nwrite {change.name}?")]
     apply_changes(taken)
     if taken:
-        chat.extras[_DONE] = chat.last_answer()
+        chat.extras[_DONE] = _answer(chat)
     names = ", ".join(change.name for change in taken)
     return Reply("\n".join([f"written: {names}" if taken else "nothing was written", *problems]))
 
@@ -49,18 +51,32 @@ def apply(chat: Session) -> Reply:
 @command("discard")
 def discard(chat: Session) -> Reply:
     """Drop the edits that the last answer proposes."""
-    edits, _ = pending(chat)
-    chat.extras[_DONE] = chat.last_answer()
-    return Reply(f"{len(edits)} edits are dropped")
+    edits, problems = proposed(chat)
+    if not edits and not problems:
+        raise EditError(_NONE)
+    chat.extras[_DONE] = _answer(chat)
+    unread = f", and {len(problems)} that could not be read" if problems else ""
+    return Reply(f"{len(edits)} edits are dropped{unread}")
+
+
+def proposed(chat: Session) -> tuple[list[Edit], list[str]]:
+    """The edits of the last answer, and what is wrong with others; nothing once they have been made or dropped."""
+    message = _answer(chat)
+    if message is None or message is chat.extras.get(_DONE):
+        return [], []
+    return parse_edits(message["content"])
 
 
 def pending(chat: Session) -> tuple[list[Edit], list[str]]:
-    """The edits of the last answer, and what is wrong with others. Raises EditError when there are none."""
-    answer = chat.last_answer()
-    edits, problems = parse_edits(answer) if answer and answer != chat.extras.get(_DONE) else ([], [])
+    """As `proposed`. Raises EditError when there are none that can be made."""
+    edits, problems = proposed(chat)
     if not edits:
-        raise EditError("; ".join(problems) or "the last answer proposes no edits, or they are done")
+        raise EditError("; ".join(problems) or _NONE)
     return edits, problems
+
+
+def _answer(chat: Session) -> Message | None:
+    return next((message for message in reversed(chat.messages) if message["role"] == "assistant"), None)
 
 
 def _shown(change: Change) -> str:

@@ -119,9 +119,9 @@ class Loop:
             self._tell_edits()
 
     def _tell_edits(self) -> None:
-        from lacewing.chat.edits import parse_edits
+        from lacewing.chat.commands.code import proposed
 
-        edits, problems = parse_edits(self.session.last_answer() or "")
+        edits, problems = proposed(self.session)
         names = ", ".join(dict.fromkeys(edit.path for edit in edits))
         if edits:
             self.view.note(f"edits of {names}: /diff shows them, /apply asks for each, /discard drops them")

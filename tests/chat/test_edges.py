@@ -1,0 +1,205 @@
+"""Edges of the commands: full contexts, half-read edits, folders for files, templates and models that change on disk."""
+
+import os
+
+import pytest
+
+from lacewing.chat import files
+from lacewing.chat.command import run_line
+from lacewing.chat.document import SessionFileError
+from lacewing.chat.edits import EditError
+from lacewing.chat.events import Delta, Notice
+from lacewing.chat.overflow import clamp
+from lacewing.chat.settings import Settings
+from lacewing.chat.voice import View
+from lacewing.errors import ContextOverflowError, OptionError
+from tests.chat.conftest import GREEDY, say
+from tests.chat.test_commands import cells
+from tests.chat.test_session import fill
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("LACEWING_SESSIONS", str(tmp_path / "sessions"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def full(start, policy):
+    """A session whose next turn does not fit, and the number of its messages."""
+    session = start(context=160)
+    with pytest.raises(ContextOverflowError):
+        fill(session)
+    session.settings = Settings(GREEDY, overflow=policy)
+    return session, len(session.messages)
+
+
+@pytest.mark.parametrize("policy", ["drop-oldest", "summarise"])
+def test_an_answer_goes_on_in_a_full_context(policy, start):
+    session, count = full(start, policy)
+    text = session.messages[-1]["content"]
+    for _ in range(12):  # more than 72 tokens: somewhere the context is full
+        events = list(session.continue_())
+        assert any(isinstance(each, Delta) for each in events) and len(session.messages) == count
+        assert len(session.messages[-1]["content"]) > len(text) and session.messages[-1]["content"].startswith(text)
+        text = session.messages[-1]["content"]
+        if any(isinstance(each, Notice) for each in events):
+            break
+    assert 0 < session.voice.view.hidden < count
+    assert (session.voice.view.summary is not None) == (policy == "summarise")
+
+
+def test_an_answer_that_fills_the_context_alone(start):
+    session = start(context=60)
+    say(session, "Hello")
+    session.messages[-1]["content"] *= 20
+    before, view = list(session.messages), session.voice.view
+    for policy in ("stop", "drop-oldest"):
+        session.change(overflow=policy)
+        with pytest.raises(ContextOverflowError, match="tokens"):
+            list(session.continue_())
+        assert session.messages == before and session.voice.view == view
+    with pytest.raises(ContextOverflowError, match=r"and its answer alone.*say something new"):
+        list(session.continue_())
+
+
+@pytest.mark.parametrize("policy", ["stop", "drop-oldest", "summarise"])
+def test_the_meter_adds_up(policy, start):
+    """Also where the policy has yet to make room, and where a system text leaves none."""
+    session, _ = full(start, policy)
+    for system in (None, "Be brief.", "Be as brief as you can be, in any case. " * 3):
+        session.change(system=system, code=system is None)
+        shown = [line.split(" | ") for line in cells(run_line(session, "/context"))]
+        numbers = {row[0]: int(row[1].replace(",", "")) for row in shown if row[1]}
+        parts = [numbers[name] for name in ("system", "history", "reserved for the answer", "free")]
+        assert min(parts) >= 0 and numbers["context"] == 160
+        if "too many for an answer" in numbers:
+            assert sum(parts) == 160 - 1 + numbers["too many for an answer"]
+        else:
+            assert sum(parts) == 160
+    session.change(system=None, code=False)
+    shown = cells(run_line(session, "/context"))
+    assert any("too many for an answer" in line for line in shown) == (policy == "stop")
+    assert any("by the next answer" in line for line in shown) == (policy != "stop")
+
+
+def test_a_summary_is_not_made_again(start):
+    """What was said last is taken back and said in other words; all that is left of it has been summarised."""
+    assert clamp(View(4, "so far"), 4) == View(4, "so far") and clamp(View(4, "so far"), 3) == View()
+    session, _ = full(start, "summarise")
+    while session.voice.view.hidden == 0:
+        say(session, "Message, which has a few words.")
+    session.voice.view = View(len(session.messages) - 2, "They talked.")
+    session.undo()
+    assert not session.voice.sees(session.messages) and session.messages
+    assert cells(run_line(session, "/context"))[1].startswith("history | 0")
+    session.set_template("raw")
+    session.set_template("auto")
+    run_line(session, "/template diff raw")
+    with pytest.raises(OptionError, match="nothing of the conversation"):
+        run_line(session, "/debug")
+    files.save(session, "one")
+    files.load(session, "one")
+    assert session.voice.view.summary == "They talked."
+    assert not any(isinstance(each, Notice) for each in session.say("Once more"))
+    assert session.voice.view.summary == "They talked."
+
+
+def proposes(session, text):
+    session.messages += [{"role": "user", "content": "Change it"}, {"role": "assistant", "content": text}]
+
+
+def test_edits_that_cannot_be_read_are_dropped_too(start):
+    session = start()
+    proposes(session, "a.txt\n<<<<<<< SEARCH\none\n")
+    with pytest.raises(EditError, match="no end"):
+        run_line(session, "/diff")
+    assert run_line(session, "/discard").text == "0 edits are dropped, and 1 that could not be read"
+    for line in ("/discard", "/diff", "/apply"):
+        with pytest.raises(EditError, match="or they are done"):
+            run_line(session, line)
+    proposes(session, "a.txt\n<<<<<<< SEARCH\n=======\ntwo\n>>>>>>> REPLACE\n")
+    assert run_line(session, "/discard").text == "1 edits are dropped"
+    proposes(session, session.messages[-1]["content"])  # the same once more is another proposal
+    assert "+two" in run_line(session, "/diff").text
+
+
+def test_where_sessions_are_saved(start, folder):
+    session = start()
+    say(session, "Hello")
+    (folder / "there").mkdir()
+    for name in ("new/", "there/", "there", "./there"):
+        if name != "there":
+            with pytest.raises(OptionError, match="is a folder; give the session in it a name"):
+                run_line(session, f"/save {name}")
+    assert not (folder / "new").exists()
+    assert "made the folder new/deep" in run_line(session, "/save new/deep/one").text
+    assert (folder / "new/deep/one.json").is_file() and "loaded 2" in run_line(session, "/load new/deep/one").text
+    run_line(session, "/save there/one.txt")
+    assert [path.name for path in (folder / "there").iterdir()] == ["one.txt.json"]
+    with pytest.raises(OptionError, match="cannot name a session"):
+        run_line(session, "/save ~nobody-of-this-name/x")
+    (folder / "file").write_text("")
+    with pytest.raises(SessionFileError, match="could not be written"):
+        run_line(session, "/save file/x")
+
+
+def test_a_template_file_that_changed(start, folder):
+    session = start()
+    say(session, "Hello")
+    mine = folder / "mine.jinja"
+    mine.write_text(session.voice.template.source)
+    session.set_template("mine.jinja")
+    files.save(session, "one")
+    assert not any("has changed" in line for line in files.load(session, "one"))
+    mine.write_text(mine.read_text().replace("assistant\n", "assistant\nSo: "))
+    assert any("mine.jinja has changed since" in line for line in files.load(session, "one"))
+    assert "So: " in session.voice.template.source  # it is what the file says now
+    session.set_template("auto")
+    files.save(session, "two")
+    other = start("gemma")
+    assert not any("has changed" in line for line in files.load(other, "two"))  # its own template is another one
+
+
+def test_memory_tells_why(start, paths):
+    session = start(residency="eager")
+    say(session, "Hello")
+    assert cells(run_line(session, "/memory"))[-1].endswith("eager: asked for")
+    run_line(session, "/lazy on")
+    assert cells(run_line(session, "/memory"))[-1].endswith("lazy: asked for")
+    run_line(session, "/lazy off --force")
+    shown = cells(run_line(session, "/memory"))
+    assert shown[-1].endswith("eager: forced") and shown[0].endswith("own memory (eager)")
+    needed = session.model.plan.needed_bytes
+    run_line(session, f"/model {paths['gemma']}")
+    assert "/eager reads them in again" in run_line(session, "/model -").text
+    shown = cells(run_line(session, "/memory"))
+    assert shown[-1].endswith("lazy: it was parked") and shown[0].endswith("mapped from the file (lazy)")
+    assert session.model.plan.needed_bytes == needed - session.model.weights.nbytes
+    run_line(session, f"/model {paths['gemma']}")
+    assert "/eager" not in run_line(session, "/model -").text  # it was lazy when it was parked
+
+
+def test_an_eager_model_whose_file_was_replaced(start, paths, folder):
+    """Its path means the file that is there now."""
+    copy = folder / "model.gguf"
+    copy.write_bytes(paths["llama"].read_bytes())
+    session = start("gemma")
+    session.set_model(str(copy), residency="eager")
+    assert session.set_model(str(copy)) == [f"{copy} is the current model"]
+    (folder / "new").write_bytes(paths["gemma"].read_bytes())
+    os.replace(folder / "new", copy)
+    say(session, "Hello")  # eager weights are of the file that was
+    lines = session.set_model(str(copy))
+    assert lines[0].startswith("now") and session.model.spec.architecture == "gemma3"
+    assert say(session, "More") is not None and len(session.messages) == 4
+
+
+def test_sessions_that_are_damaged(start, folder):
+    session = start()
+    files.save(session, "good")
+    (folder / "sessions/bad.json").write_text("{")
+    (folder / "sessions/worse.json").write_bytes((folder / "sessions/good.json").read_bytes().replace(b"cpu", b"gpu", 1)[:-9])
+    rows = {row[0]: row for row in files.listing()}
+    assert rows["bad"][4].startswith("is damaged or no session file") and str(folder) not in rows["bad"][4]
+    assert set(rows) == {"good", "bad", "worse"} and max(len(row[4]) for row in rows.values()) <= 80
