@@ -24,7 +24,7 @@ fn main(
   let lane = index % {{ variant.lanes }}u;
   {% endif %}
   let row = (group.x + group.z * 65535u) * {{ threads // variant.lanes }}u + team;
-  let t = {{ source_row }};
+  let t = {{ "output_of(first_row() + group.y)" if by_rows else "group.y" }};
   var sum = 0.0;
   if (row < {{ rows }}u) {
     for (var g = lane; g < {{ groups }}u; g += {{ variant.lanes }}u) {

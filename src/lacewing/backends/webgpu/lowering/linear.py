@@ -13,11 +13,13 @@ from lacewing.backends.webgpu.compiler import Compiler, lowers
 from lacewing.backends.webgpu.device import Slice
 from lacewing.backends.webgpu.layouts import GROUP, RUN
 from lacewing.backends.webgpu.matrices import Matrix
-from lacewing.backends.webgpu.plan import Run, folded
+from lacewing.backends.webgpu.plan import Grid, Run, folded
 from lacewing.program import ops
 from lacewing.program.ops import View
 
 THREADS = 128  # of a workgroup of a matrix-vector product
+FEW = 8  # tokens, or rows of logits, up to which that kernel is used
+TILES = {"dot": (128, 64), "float": (64, 64)}  # rows and tokens of a workgroup of the others
 
 
 @dataclass(frozen=True)
@@ -68,24 +70,30 @@ def _joined_bias(compiler: Compiler, names: Sequence[str | None], widths: Sequen
 def product(
     compiler: Compiler, x: View, matrix: Matrix, target: dict[str, object], extra: Slice | None, rows: bool = False
 ) -> None:
-    """Dispatches of x @ matrix.T, one a shard. `rows`: of the step's output rows, else of its tokens."""
+    """Dispatches of x @ matrix.T, one a shard for few tokens and one for many. `rows`: of the step's output rows."""
     dotted = compiler.variant.dot and not matrix.layout.floats
+    kind = "dot" if dotted else "float"
     common: dict[str, Any] = {
         "layout": matrix.layout, "groups": matrix.groups, "columns": matrix.columns, "threads": THREADS,
-        "x": compiler.codes(x) if dotted else compiler.at(x),
-        "source_row": "output_of(first_row() + group.y)" if rows else "group.y",
-        **target,
+        "x": compiler.codes(x) if dotted else compiler.at(x), "by_rows": rows, **target,
     }  # fmt: skip
+    tile_rows, tile_tokens = TILES[kind]
     for shard in matrix.shards:
-        across, deep = folded(-(-shard.rows // (THREADS // compiler.variant.lanes)))
+        few, many = folded(-(-shard.rows // (THREADS // compiler.variant.lanes))), folded(-(-shard.rows // tile_rows))
 
-        def grid(run: Run, across: int = across, deep: int = deep) -> tuple[int, int, int] | None:
+        def few_grid(run: Run, few: tuple[int, int] = few) -> Grid | None:
             count = run.rows if rows else run.tokens
-            return (across, count, deep) if count else None
+            return (few[0], count, few[1]) if 0 < count <= FEW else None
 
-        constants = {**common, "first_row": shard.first, "rows": shard.rows}
+        def many_grid(run: Run, many: tuple[int, int] = many) -> Grid | None:
+            count = run.rows if rows else run.tokens
+            return (many[0], -(-count // tile_tokens), many[1]) if count > FEW else None
+
+        constants = {**common, "first_row": shard.first, "rows": shard.rows, "tile_rows": tile_rows, "tile_tokens": tile_tokens}
         bindings = [*shard.planes, *([extra] if extra is not None else [])]
-        compiler.dispatch("matvec_dot" if dotted else "matvec_float", constants, bindings, grid, "logits" if rows else "")
+        label = "logits" if rows else ""
+        compiler.dispatch(f"matvec_{kind}", constants, bindings, few_grid, label)
+        compiler.dispatch(f"matmul_{kind}", constants, bindings, many_grid, label)
 
 
 @lowers(ops.Logits)

@@ -1,0 +1,69 @@
+// y = x @ W.T for many tokens in float32. A workgroup makes a tile of 64 x 64, a thread 4 x 4 of it, 16 apart.
+// Grid: rows / 64 (in x and z), tokens / 64.
+{% set words = "vec4<f32>" %}
+{% include "step.wgsl" %}
+{% set first = 2 %}
+{% include "planes.wgsl" %}
+{% include "outputs.wgsl" %}
+
+var<workgroup> tile_w: array<vec4<f32>, 512>;  // (four columns, row)
+var<workgroup> tile_x: array<vec4<f32>, 512>;  // (four columns, token)
+
+fn columns_at(t: u32, column: u32) -> vec4<f32> {
+  let at = {{ x.base }}u + t * {{ x.stride }}u + column;
+  {% if columns % 32 or x.base % 4 %}
+  var four = vec4<f32>(0.0);
+  for (var i = 0u; i < 4u; i++) {
+    if (column + i < {{ columns }}u) { four[i] = arena[(at + i) >> 2u][(at + i) & 3u]; }
+  }
+  return four;
+  {% else %}
+  return arena[at >> 2u];
+  {% endif %}
+}
+
+@compute @workgroup_size(256)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) index: u32) {
+  let row_start = (group.x + group.z * 65535u) * 64u;
+  let token_start = group.y * 64u;
+  if (row_start >= {{ rows }}u) { return; }
+  let m = index % 16u;
+  let n = index / 16u;
+  var y: array<vec4<f32>, 4>;
+  let row = min(row_start + index % 64u, {{ rows - 1 }}u) * {{ groups }}u;
+  let output = min(token_start + index % 64u, {{ "row_count()" if by_rows else "token_count()" }} - 1u);
+  let t = {{ "output_of(first_row() + output)" if by_rows else "output" }};
+  for (var g = 0u; g < {{ groups }}u; g++) {
+    if (index < 64u) {
+      let w = load_floats(row + g);
+      {% for i in range(8) %}
+      tile_w[{{ i * 64 }}u + index] = w[{{ i }}];
+      {% endfor %}
+    } else if (index >= 128u) {
+      let from_column = (index - 128u) / 64u * 4u;
+      for (var i = from_column; i < from_column + 4u; i++) {
+        tile_x[i * 64u + index % 64u] = columns_at(t, g * 32u + i * 4u);
+      }
+    }
+    workgroupBarrier();
+    for (var i = 0u; i < 8u; i++) {
+      {% for j in range(4) %}
+      let x_{{ j }} = tile_x[i * 64u + n + {{ j * 16 }}u];
+      {% endfor %}
+      {% for r in range(4) %}
+      let w_{{ r }} = tile_w[i * 64u + m + {{ r * 16 }}u];
+      y[{{ r }}] += vec4<f32>(dot(w_{{ r }}, x_0), dot(w_{{ r }}, x_1), dot(w_{{ r }}, x_2), dot(w_{{ r }}, x_3));
+      {% endfor %}
+    }
+    workgroupBarrier();
+  }
+  {% for j in range(4) %}
+  if (token_start + n + {{ j * 16 }}u < {{ "row_count()" if by_rows else "token_count()" }}) {
+    {% for r in range(4) %}
+    if (row_start + m + {{ r * 16 }}u < {{ rows }}u) {
+      store_output(token_start + n + {{ j * 16 }}u, row_start + m + {{ r * 16 }}u, y[{{ r }}][{{ j }}]);
+    }
+    {% endfor %}
+  }
+  {% endfor %}
+}
