@@ -152,7 +152,7 @@ def _gemma_keys(config: dict[str, Any], head: int) -> dict[str, Any]:
 
 def tensors(config: dict[str, Any], weights: dict[str, np.ndarray], architecture: str) -> dict[str, np.ndarray]:
     """Weights under their GGUF names, ready to multiply."""
-    found = _rope_tensors(config)
+    found = rope_tensors(config)
     for name, value in weights.items():
         stem, _, kind = name.removeprefix("model.").rpartition(".")
         match = re.fullmatch(r"layers\.(\d+)\.(.+)", stem)
@@ -169,7 +169,7 @@ def tensors(config: dict[str, Any], weights: dict[str, np.ndarray], architecture
     return found
 
 
-def _rope_tensors(config: dict[str, Any]) -> dict[str, np.ndarray]:
+def rope_tensors(config: dict[str, Any]) -> dict[str, np.ndarray]:
     scaling = config.get("rope_scaling") or {}
     if "long_factor" in scaling:
         return {f"rope_factors_{kind}.weight": np.array(scaling[f"{kind}_factor"], np.float32) for kind in ("long", "short")}
@@ -180,10 +180,11 @@ def _rope_tensors(config: dict[str, Any]) -> dict[str, np.ndarray]:
     original, low, high = (scaling[key] for key in ("original_max_position_embeddings", "low_freq_factor", "high_freq_factor"))
     for i in range(0, head, 2):
         wave = 2 * math.pi * config["rope_theta"] ** (i / head)
+        if wave < original / high or wave > original / low:
+            divisors.append(1 if wave < original / high else scaling["factor"])
+            continue
         t = (original / wave - low) / (high - low)
-        divisors.append(
-            1 if wave < original / high else scaling["factor"] if wave > original / low else 1 / ((1 - t) / scaling["factor"] + t)
-        )
+        divisors.append(1 / ((1 - t) / scaling["factor"] + t))
     return {"rope_freqs.weight": np.array(divisors, np.float32)}
 
 

@@ -163,7 +163,7 @@ def _mixture_shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
     return shapes | (_feed_forward_shapes("mlp.shared_experts.", d, f * shared) if shared else {})
 
 
-_PARTS = {
+PARTS = {
     "input_layernorm": "attn_norm", "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
     "self_attn.o_proj": "attn_output", "self_attn.q_norm": "attn_q_norm", "self_attn.k_norm": "attn_k_norm",
     "self_attn.sinks": "attn_sinks", "self_attn.q_a_proj": "attn_q_a", "self_attn.q_a_layernorm": "attn_q_a_norm",
@@ -201,15 +201,15 @@ def _block_tensors(config: dict[str, Any], block: dict[str, np.ndarray], naive: 
         elif ".experts.gate_up_proj" in name or ".experts.down_proj" in name:
             found |= _stacked(config, name, value)
         elif match and match.group(1):
-            stacks.setdefault(_PARTS[match.group(4)], []).append(value)
+            stacks.setdefault(PARTS[match.group(4)], []).append(value)
         elif match:
-            found[f"{_PARTS[match.group(4)]}{'_shexp' if match.group(3) else ''}.{kind}"] = value
+            found[f"{PARTS[match.group(4)]}{'_shexp' if match.group(3) else ''}.{kind}"] = value
         elif stem == "self_attn.kv_b_proj" and not naive:
             n, rank = config["qk_nope_head_dim"], config["kv_lora_rank"]
             heads = value.reshape(config["num_attention_heads"], -1, rank)
             found |= {"attn_k_b.weight": heads[:, :n].swapaxes(1, 2), "attn_v_b.weight": heads[:, n:]}
         else:
-            found[f"{_PARTS[stem]}.{kind}"] = _permuted(config, stem, value)
+            found[f"{PARTS[stem]}.{kind}"] = _permuted(config, stem, value)
     return found | {f"{part}_exps.weight": np.stack(values) for part, values in stacks.items()}
 
 

@@ -1,8 +1,7 @@
-"""How mixtures of experts are opened: the forms in which files hold experts, sizes as published, and what must not open."""
+"""How mixtures of experts are opened: the forms in which files hold experts, and what must not open."""
 
 import contextlib
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,12 +11,10 @@ from lacewing.backends.base import StepLimits
 from lacewing.backends.reference.backend import ReferenceBackend
 from lacewing.errors import LacewingError, UnsupportedModelError, WeightError
 from lacewing.formats import open_checkpoint
-from lacewing.formats.checkpoint import ByteRange, Checkpoint, TensorInfo
+from lacewing.formats.checkpoint import ByteRange, TensorInfo
 from lacewing.models import open_model
 from lacewing.program.ops import Attention, ExpertLinear, Route, ScaleByPosition
-from lacewing.quants import by_name
 from lacewing.weights.store import WeightStore
-from tests import mixtures
 from tests.checkpoints import config_of, prompt_of, tiny
 from tests.models.running import run
 from tests.models.test_refusals import with_config, with_keys
@@ -131,73 +128,6 @@ def test_what_old_files_left_out(opened):
     assert scales == pytest.approx([24**-0.5, 24**-0.5 * (1 + 0.1 * np.log(4)) ** 2])
 
 
-# ---- sizes ----
-
-_FULL = {"hidden_act": "silu", "rms_norm_eps": 1e-6, "tie_word_embeddings": False, "rope_theta": 10000.0}
-_R1 = _FULL | {"model_type": "deepseek_v3", "vocab_size": 129280, "hidden_size": 7168, "intermediate_size": 18432,
-               "num_hidden_layers": 61, "num_attention_heads": 128, "num_key_value_heads": 128, "q_lora_rank": 1536,
-               "kv_lora_rank": 512, "qk_nope_head_dim": 128, "qk_rope_head_dim": 64, "v_head_dim": 128, "n_routed_experts": 256,
-               "num_experts_per_tok": 8, "n_shared_experts": 1, "moe_intermediate_size": 2048, "first_k_dense_replace": 3,
-               "n_group": 8, "topk_group": 4, "max_position_embeddings": 163840}  # fmt: skip
-_SCOUT = _FULL | {"model_type": "llama4_text", "vocab_size": 202048, "hidden_size": 5120, "intermediate_size": 8192,
-                  "intermediate_size_mlp": 16384, "num_hidden_layers": 48, "num_attention_heads": 40, "num_key_value_heads": 8,
-                  "head_dim": 128, "num_local_experts": 16, "num_experts_per_tok": 1, "interleave_moe_layer_step": 1,
-                  "max_position_embeddings": 10485760}  # fmt: skip
-_QWEN = _FULL | {"model_type": "qwen3_moe", "vocab_size": 151936, "hidden_size": 4096, "intermediate_size": 12288,
-                 "num_hidden_layers": 94, "num_attention_heads": 64, "num_key_value_heads": 4, "head_dim": 128, "num_experts": 128,
-                 "num_experts_per_tok": 8, "moe_intermediate_size": 1536, "norm_topk_prob": True,
-                 "max_position_embeddings": 40960}  # fmt: skip
-_OSS = _FULL | {"model_type": "gpt_oss", "vocab_size": 201088, "hidden_size": 2880, "intermediate_size": 2880, "head_dim": 64,
-                "num_hidden_layers": 36, "num_attention_heads": 64, "num_key_value_heads": 8, "num_local_experts": 128,
-                "num_experts_per_tok": 4, "attention_bias": True, "max_position_embeddings": 131072}  # fmt: skip
-_MIXTRAL = _FULL | {"model_type": "mixtral", "vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 14336,
-                    "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8, "num_local_experts": 8,
-                    "num_experts_per_tok": 2, "max_position_embeddings": 32768}  # fmt: skip
-_GLM = _FULL | {"model_type": "glm4_moe", "vocab_size": 151552, "hidden_size": 5120, "intermediate_size": 12288, "head_dim": 128,
-                "num_hidden_layers": 92, "num_attention_heads": 96, "num_key_value_heads": 8, "n_routed_experts": 160,
-                "num_experts_per_tok": 8, "n_shared_experts": 1, "moe_intermediate_size": 1536, "first_k_dense_replace": 3,
-                "attention_bias": True, "use_qk_norm": True, "max_position_embeddings": 131072}  # fmt: skip
-# config, and the published sizes in billions: in all, active. Meta (17) and Zhipu (32) count the active ones in another way
-FULL_SIZES = {
-    "DeepSeek-R1": (_R1, 671, 37),
-    "Kimi-K2": (_R1 | {"model_type": "kimi_k2", "vocab_size": 163840, "num_attention_heads": 64, "num_key_value_heads": 64,
-                       "n_routed_experts": 384, "first_k_dense_replace": 1, "n_group": 1, "topk_group": 1}, 1026, 32),
-    "Mistral-Large-3": (_R1 | {"vocab_size": 131072, "intermediate_size": 16384, "n_routed_experts": 128, "num_experts_per_tok": 4,
-                               "moe_intermediate_size": 4096, "n_group": 1, "topk_group": 1}, 673.4, 39),
-    "Llama-4-Scout": (_SCOUT, 109, 16.1),
-    "Llama-4-Maverick": (_SCOUT | {"num_local_experts": 128, "interleave_moe_layer_step": 2, "use_qk_norm": False}, 400, 16.1),
-    "Qwen3-235B-A22B": (_QWEN, 235, 22),
-    "gpt-oss-120b": (_OSS, 117, 5.1),
-    "Mixtral-8x7B": (_MIXTRAL, 46.7, 12.9),
-    "GLM-4.5": (_GLM, 355, 32.9),
-}  # fmt: skip
-
-
-def header(config):
-    """A checkpoint of this config as far as its header goes: there is no file."""
-    quant, place, tensors = by_name("BF16"), Path("none.safetensors"), {}
-    shapes = mixtures.shapes_of({"num_key_value_heads": 0, **config})
-    for name, shape in shapes.items():
-        tensors[name] = TensorInfo(name, shape, quant, (ByteRange(place, 0, 2 * int(np.prod(shape, dtype=np.int64))),))
-    return Checkpoint(Path("full"), "safetensors", {"config.json": config}, tensors)
-
-
-@pytest.mark.parametrize("name", FULL_SIZES)
-def test_full_geometries_have_the_published_sizes(name):
-    config, total, active = FULL_SIZES[name]
-    spec = open_model(header(config), 4096)
-    assert spec.parameters / 1e9 == pytest.approx(total, rel=0.02)
-    assert spec.active_parameters / 1e9 == pytest.approx(active, rel=0.02)
-    assert spec.active_bytes == pytest.approx(2 * spec.active_parameters, rel=1e-4)
-
-
-def test_keys_and_values_of_latent_attention_are_small():
-    program = open_model(header(_R1), 4096).program
-    assert program.kv_bytes_per_token // program.kv_itemsize == 61 * 576
-    program = open_model(header(_QWEN), 4096).program
-    assert program.kv_bytes_per_token // program.kv_itemsize == 94 * 2 * 4 * 128
-
-
 # ---- what must not open ----
 
 
@@ -225,8 +155,8 @@ def test_keys_and_values_of_latent_attention_are_small():
         ("llama4", {"layer_types": ["full_attention"]}, "layer_types"),
         ("llama4", {"no_rope_layers": [1, 0]}, "no_rope_layers must be a list of 4 flags"),
         ("gpt-oss", {"swiglu_limit": 0}, "swiglu_limit is 0"),
-        ("mixtral", {"quantization_config": {"quant_method": "mxfp4"}}, "'mxfp4'.*come later"),
-        ("deepseek3", {"quantization_config": {"quant_method": "fp8"}}, "'fp8'.*weight_block_size"),
+        ("mixtral", {"quantization_config": {"quant_method": "mxfp4"}}, "'mxfp4'.*comes later"),
+        ("deepseek3", {"quantization_config": {"quant_method": "fp8", "fmt": "e5m2"}}, "'fp8'.*comes later"),
         ("glm4moe", {"rope_parameters": {"rope_type": "yarn", "factor": 2, "llama_4_scaling_beta": 0.1}}, "llama_4_scaling_beta"),
     ],
 )  # fmt: skip
@@ -308,7 +238,7 @@ def test_hostile_values_never_escape_as_other_errors(opened):
 def test_experts_read_by_a_token(opened):
     spec = open_model(opened["mixtral", "gguf"])
     expert = 3 * 48 * 64
-    assert spec.parameters - spec.active_parameters == 2 * 4 * expert + 320 * 64  # 2 layers, 4 of 6 experts idle; the embedding
+    assert spec.parameters - spec.active_parameters == 2 * 4 * expert  # 2 layers, 4 of 6 experts idle
     assert config_of("mixtral")["num_experts_per_tok"] == 2
     linears = [op for op in spec.program.ops if isinstance(op, ExpertLinear)]
     assert [len(op.weights) for op in linears] == [2, 1, 2, 1]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lacewing.models.names import POST_NORM_NAMES, STANDARD_NAMES, is_ignored, translate
+from lacewing.models.names import POST_NORM_NAMES, STANDARD_NAMES, is_ignored, part_of, translate, usual_name
 
 
 @pytest.mark.parametrize(
@@ -36,6 +36,21 @@ def test_an_architecture_may_differ():
 
 def test_ignored():
     assert is_ignored("model.layers.0.self_attn.rotary_emb.inv_freq")
-    assert is_ignored("vision_tower.encoder.layers.0.self_attn.q_proj.weight")
-    assert is_ignored("model.multi_modal_projector.weight")
     assert not is_ignored("model.layers.0.self_attn.q_proj.weight")
+    assert not is_ignored("model.layers.0.self_attn.bias")
+
+
+def test_other_parts_than_the_language_model():
+    for name in ("vision_tower.encoder.layers.0.self_attn.q_proj.weight", "model.multi_modal_projector.weight",
+                 "vision_model.patch_embedding.weight", "v.blk.0.attn_q.weight", "mm.input_projection.weight"):  # fmt: skip
+        assert part_of(name) == "vision"
+    assert part_of("model.audio_tower.conv.weight") == "audio"
+    for name in ("model.layers.0.self_attn.v_proj.weight", "blk.0.attn_v.weight", "output.weight", "visualise.weight"):
+        assert part_of(name) is None
+
+
+def test_names_that_few_files_have():
+    table = {"attn_out.weight": "attn_output.weight"}
+    assert usual_name("blk.12.attn_out.weight", table) == "blk.12.attn_output.weight"
+    assert usual_name("blk.12.attn_q.weight", table) == "blk.12.attn_q.weight"
+    assert usual_name("attn_out.weight", table) == "attn_out.weight"

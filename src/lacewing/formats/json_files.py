@@ -15,6 +15,7 @@ from lacewing.formats.files import check_inside, open_regular, shown
 SIZE_LIMIT = 64 * 2**20  # bytes
 DEPTH_LIMIT = 64
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+_ODD_NUMBER = re.compile(r"[0-9]{41}|-0")  # what the parser's own integers would take too long for, or lose
 
 
 def parse(path: Path, text: bytes, field: str | None = None) -> Any:
@@ -39,7 +40,8 @@ def parse(path: Path, text: bytes, field: str | None = None) -> Any:
 
     try:
         document = text.decode("utf-8")
-        value = json.loads(document, object_pairs_hook=unique, parse_int=integer, parse_float=real, parse_constant=refuse)
+        whole = integer if _ODD_NUMBER.search(document) else None  # the headers of large models have a million numbers
+        value = json.loads(document, object_pairs_hook=unique, parse_int=whole, parse_float=real, parse_constant=refuse)
         if _SURROGATE.search(document):
             json.dumps(value, ensure_ascii=False).encode("utf-8")  # half a surrogate pair is no text
     except UnicodeError:

@@ -64,12 +64,17 @@ def _read_index(path: Path) -> dict[str, str]:
     places = document.get("weight_map") if isinstance(document, dict) else None
     if not isinstance(places, dict) or not places:
         raise ModelFormatError(path, "must be an object with tensor names and file names", field="weight_map")
-    for name, file in places.items():
-        plain = isinstance(file, str) and file.isprintable() and file == Path(file).name and not {"\\", ":"} & set(file)
-        if not plain or not file.endswith(".safetensors"):
-            problem = f"{shown(str(file))!r} is not the name of a .safetensors file in this folder"
-            raise ModelFormatError(path, problem, field=shown(name))
+    if not all(isinstance(file, str) for file in places.values()) or not all(map(_is_plain, set(places.values()))):
+        name, file = next((name, file) for name, file in places.items() if not isinstance(file, str) or not _is_plain(file))
+        problem = f"{shown(str(file))!r} is not the name of a .safetensors file in this folder"
+        raise ModelFormatError(path, problem, field=shown(name))
     return places
+
+
+def _is_plain(file: str) -> bool:
+    """Whether this names a .safetensors file of the same folder."""
+    plain = file.isprintable() and file == Path(file).name and not {"\\", ":"} & set(file)
+    return plain and file.endswith(".safetensors")
 
 
 def _read_shards(folder: Path, index: Path, places: dict[str, str]) -> dict[str, TensorInfo]:
@@ -153,7 +158,9 @@ def _tensor(path: Path, name: str, entry: Any, base: int) -> TensorInfo:
         raise error("must be an object with dtype, shape and data_offsets")
     shape, offsets = entry["shape"], entry["data_offsets"]
     for values in (shape, offsets):
-        if not isinstance(values, list) or not all(type(value) is int and 0 <= value < 2**64 for value in values):
+        if not isinstance(values, list) or not (
+            set(map(type, values)) <= {int} and 0 <= min(values, default=0) <= max(values, default=0) < 2**64
+        ):
             raise error("shape and data_offsets must be lists of whole numbers from 0 up")
     if len(offsets) != 2 or offsets[0] > offsets[1]:
         raise error(f"data_offsets {offsets[:4]} must be a begin and an end")

@@ -33,5 +33,7 @@ class Architecture:
     mixture: Mapping[str, Any] | None = None  # fields of MixtureConfig that never vary; None: no mixtures of experts
     packed_experts: bool = False  # in MXFP4, as Hugging Face stores it: values and powers of two apart
     latent: bool = False  # multi-head latent attention
+    gguf_names: Mapping[str, str] = field(default_factory=dict)  # of weights of a layer, where the file's are not the usual ones
+    uncounted: tuple[str, ...] = ()  # weights that the makers leave out when they count the active parameters of a mixture
     huggingface: Adjust = _unchanged
     gguf: Adjust = _unchanged

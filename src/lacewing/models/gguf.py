@@ -17,6 +17,7 @@ from lacewing.models.rope import RopeConfig, yarn_magnitude
 
 ROPE_TENSORS = ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight")
 _HARMLESS = ("rope.scaling.finetuned", "tensor_data_layout", "pooling_type", "decoder_start_token_id")
+_OTHER_PARTS = ("vision.", "audio.", "mm.")  # in files that hold more than the language model, as Ollama makes them
 _LINEARS = ("attn_q", "attn_k", "attn_v", "attn_qkv", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
 
 
@@ -59,7 +60,7 @@ def read_gguf(checkpoint: Checkpoint, architecture: Architecture) -> ModelConfig
     )
     present = {field: weight in tensors for field, weight in architecture.gguf_presence.items()}
     config = architecture.gguf(keys, replace(config, **{**architecture.switches, **architecture.gguf_switches, **present}))
-    keys.refuse_unknown(_HARMLESS)
+    keys.refuse_unknown((*_HARMLESS, *(key for key in keys.names() if key.startswith(_OTHER_PARTS))))
     return config
 
 

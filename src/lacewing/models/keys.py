@@ -26,6 +26,10 @@ class Keys:
     def __contains__(self, name: str) -> bool:
         return self.values.get(self.prefix + name) is not None
 
+    def names(self) -> list[str]:
+        """All keys that are there, without the prefix."""
+        return [key[len(self.prefix) :] for key in self.values if key.startswith(self.prefix)]
+
     def get(self, name: str, default: Any = None) -> Any:
         """The value as it stands; where absent the architecture's own default; `default` where that is lacking or null."""
         key = self.prefix + name

@@ -32,6 +32,8 @@ EXPERT_NAMES = {
     "mlp.experts.*.down_proj": "ffn_down_exps.*",
     "mlp.experts.gate_up_proj": "ffn_gate_up_exps.weight",
     "mlp.experts.down_proj": "ffn_down_exps.weight",
+    "mlp.experts.gate_up_proj_scale_inv": "ffn_gate_up_exps.weight_scale_inv",
+    "mlp.experts.down_proj_scale_inv": "ffn_down_exps.weight_scale_inv",
     "mlp.gate.e_score_correction_bias": "exp_probs_b.bias",
     "mlp.shared_experts.gate_proj": "ffn_gate_shexp",
     "mlp.shared_experts.up_proj": "ffn_up_shexp",
@@ -40,18 +42,38 @@ EXPERT_NAMES = {
 FUSED_NAMES = {"self_attn.qkv_proj": "attn_qkv", "mlp.gate_up_proj": "ffn_up"}
 
 _GLOBAL = ("embed_tokens", "norm", "lm_head")  # the others belong to a layer
-_PREFIX = re.compile(r"^(model\.language_model\.|language_model\.model\.|language_model\.|model\.)")
-_LAYER = re.compile(r"^layers\.(\d{1,6})\.(.+)$")
+_KINDS = (".weight", ".bias", ".weight_scale_inv")
+_SCALES = {"weight_scale": "weight_scale_inv", "qscale_weight": "weight_scale_inv"}  # other names of the factors of a weight
+_PLACE = re.compile(
+    r"(?:model\.language_model\.|language_model\.model\.|language_model\.|model\.)?(?:layers\.(\d{1,6})\.)?(.*)", re.DOTALL
+)
 _EXPERT = re.compile(r"(?<=\.experts\.)\d{1,5}(?=\.)")
-_IGNORED = re.compile(
-    r"(^|\.)(rotary_emb\.inv_freq|rotary_pos_emb\.inv_freq|masked_bias|attn\.bias)$"
-    r"|^(model\.)?(vision_tower|vision_model|visual|multi_modal_projector|audio_tower)\."
+_COMPUTED = (".rotary_emb.inv_freq", ".rotary_pos_emb.inv_freq", ".masked_bias", ".attn.bias")
+# factors that others quantise activations, keys and values by, which stay floats here
+_OF_ACTIVATIONS = (
+    ".activation_scale", "_proj_activation_scale", ".input_scale", ".output_scale", ".qscale_act", ".k_scale", ".v_scale",
+)  # fmt: skip
+_OTHER_PARTS = re.compile(  # the first two: of files that Ollama made
+    r"(?:model\.)?(?:(v|mm|vision_tower|vision_model|visual|vision_encoder|multi_modal_projector)|(a|audio_tower))\."
 )
 
 
 def is_ignored(name: str) -> bool:
-    """Whether a Hugging Face weight belongs to no text model (vision, sound) or is computed anyway."""
-    return _IGNORED.search(name) is not None
+    """Whether a Hugging Face weight is computed anyway, or says how others store activations."""
+    return name.endswith(_COMPUTED) or name.endswith(_OF_ACTIVATIONS)
+
+
+def part_of(name: str) -> str | None:
+    """ "vision" or "audio" for a weight of these parts of a multimodal checkpoint, None for one of the language model."""
+    match = _OTHER_PARTS.match(name)
+    return None if match is None else "vision" if match.group(1) else "audio"
+
+
+def usual_name(name: str, table: Mapping[str, str]) -> str:
+    """The usual name of a GGUF weight; the table has what some files call otherwise, such as "attn_out.weight"."""
+    block, _, rest = name.partition(".")
+    layer, _, part = rest.partition(".")
+    return f"{block}.{layer}.{table[part]}" if block == "blk" and part in table else name
 
 
 def translate(name: str, table: Mapping[str, str]) -> str | None:
@@ -59,19 +81,19 @@ def translate(name: str, table: Mapping[str, str]) -> str | None:
 
     `*` in the table stands for the number of an expert. A weight without .weight or .bias is listed by its whole name.
     """
-    inner = _PREFIX.sub("", name)
-    match = _LAYER.match(inner)
-    if match is not None and table.get(match.group(2), "").endswith((".weight", ".bias", ".weight_scale_inv")):
-        return f"blk.{int(match.group(1))}.{table[match.group(2)]}"
-    stem, _, kind = inner.rpartition(".")
-    if kind not in ("weight", "bias", "weight_scale_inv"):
+    layer, rest = _PLACE.match(name).groups()  # type: ignore[union-attr]  # matches any line
+    block = "" if layer is None else f"blk.{int(layer)}."
+    whole = table.get(rest, "")
+    if block and whole.endswith(_KINDS):
+        return block + whole
+    part, _, kind = rest.rpartition(".")
+    kind = _SCALES.get(kind, kind)
+    if f".{kind}" not in _KINDS:
         return None
-    match = _LAYER.match(stem)
-    part = match.group(2) if match else stem
-    expert = _EXPERT.search(part)
-    ours = table.get(_EXPERT.sub("*", part))
-    if ours is None or (match is None) != (part in _GLOBAL):
+    expert = _EXPERT.search(part) if ".experts." in part else None
+    ours = table.get(part if expert is None else f"{part[: expert.start()]}*{part[expert.end() :]}")
+    if ours is None or (block == "") != (part in _GLOBAL):
         return None
     if expert is not None:
         ours = ours.replace("*", str(int(expert.group())))
-    return f"blk.{int(match.group(1))}.{ours}.{kind}" if match else f"{ours}.{kind}"
+    return f"{block}{ours}.{kind}"

@@ -15,10 +15,11 @@ from lacewing.models.blocks import build_program
 from lacewing.models.config import ModelConfig, check_config
 from lacewing.models.gguf import ROPE_TENSORS, read_gguf
 from lacewing.models.huggingface import read_huggingface, text_config
-from lacewing.models.names import is_ignored, translate
+from lacewing.models.names import is_ignored, part_of, translate, usual_name
+from lacewing.models.sizes import Sizes, measure
 from lacewing.models.stacks import arrange
+from lacewing.options import format_bytes
 from lacewing.program.check import check_program
-from lacewing.program.ops import Embed, ExpertLinear, Logits
 from lacewing.program.program import Program
 
 # Hugging Face model types, and one architecture of GGUF, whose file has another name
@@ -49,9 +50,21 @@ class ModelSpec:
     vocab_size: int
     trained_context: int
     context: int
-    parameters: int
-    active_parameters: int  # used for a token
-    active_bytes: int  # weight bytes read for a token
+    sizes: Sizes
+    uncounted: tuple[str, ...] = ()  # weights that are not among the active parameters
+    notices: tuple[str, ...] = ()  # what a person should know, such as parts of the checkpoint that are left out
+
+    @property
+    def parameters(self) -> int:
+        return self.sizes.parameters
+
+    @property
+    def active_parameters(self) -> int:
+        return self.sizes.active_parameters
+
+    @property
+    def active_bytes(self) -> int:
+        return self.sizes.active_bytes
 
 
 def known_architectures() -> list[str]:
@@ -68,25 +81,27 @@ def find_architecture(name: str, where: str) -> Architecture:
     return row
 
 
-def open_model(checkpoint: Checkpoint, context: int | None = None) -> ModelSpec:
+def open_model(checkpoint: Checkpoint, context: int | None = None, most: int | None = None) -> ModelSpec:
     """The model in a checkpoint, for sessions of at most `context` positions.
 
-    Without a context the trained one is taken; with longrope the original one, as up to there the short factors hold.
-    Reads metadata and tensor headers only. Raises UnsupportedModelError, WeightError.
+    Without a context the trained one is taken, `most` at most; with longrope the original one, as up to there the short factors
+    hold. Reads metadata and tensor headers only. Raises UnsupportedModelError, WeightError.
     """
     where = checkpoint.path.name
-    config, tensors = _read_gguf(checkpoint) if checkpoint.format == "gguf" else _read_huggingface(checkpoint)
+    architecture = _architecture(checkpoint)
+    read = _read_gguf if checkpoint.format == "gguf" else _read_huggingface
+    config, tensors, notices = read(checkpoint, architecture)
     check_config(config, where)
     tensors = arrange(tensors, config, where)
     if context is None:
         context = config.trained_context
         if config.rope.kind == "longrope":
             context = min(context, config.rope.original_context)
+        context = min(context, most or context)
     program = build_program(config, context)
     check_program(program)
     _check_weights(program, tensors, where)
     used = {name: tensors[name] for name in program.weights}
-    parameters = sum(tensor.elements for tensor in used.values())
     scales = {tensor.scales: tensors[tensor.scales] for tensor in used.values() if tensor.scales is not None}
     return ModelSpec(
         architecture=config.architecture,
@@ -97,28 +112,51 @@ def open_model(checkpoint: Checkpoint, context: int | None = None) -> ModelSpec:
         vocab_size=config.vocab_size,
         trained_context=config.trained_context,
         context=context,
-        parameters=parameters,
-        active_parameters=_active_parameters(program, used),
-        active_bytes=_active_bytes(program, used | scales),
+        sizes=measure(program, used | scales, architecture.uncounted),
+        uncounted=architecture.uncounted if config.mixture is not None else (),
+        notices=tuple(notices),
     )
 
 
-def _read_gguf(checkpoint: Checkpoint) -> tuple[ModelConfig, Mapping[str, TensorInfo]]:
-    name = checkpoint.metadata.get("general.architecture")
+def _architecture(checkpoint: Checkpoint) -> Architecture:
+    """Raises UnsupportedModelError."""
+    where = checkpoint.path.name
+    if checkpoint.format == "gguf":
+        name, problem = checkpoint.metadata.get("general.architecture"), "general.architecture is missing"
+    else:
+        name, problem = text_config(checkpoint).get("model_type"), "config.json has no model_type"
     if not isinstance(name, str):
-        raise UnsupportedModelError(f"{checkpoint.path.name}: general.architecture is missing, so the model is unknown")
-    config = read_gguf(checkpoint, find_architecture(name, checkpoint.path.name))
-    return config, {name: tensor for name, tensor in checkpoint.tensors.items() if name not in ROPE_TENSORS}
+        raise UnsupportedModelError(f"{where}: {problem}, so the model is unknown")
+    return find_architecture(name, where)
 
 
-def _read_huggingface(checkpoint: Checkpoint) -> tuple[ModelConfig, Mapping[str, TensorInfo]]:
-    model_type = text_config(checkpoint).get("model_type")
-    if not isinstance(model_type, str):
-        raise UnsupportedModelError(f"{checkpoint.path.name}: config.json has no model_type, so the model is unknown")
-    architecture = find_architecture(model_type, checkpoint.path.name)
-    tensors: dict[str, TensorInfo] = {}
+_Read = tuple[ModelConfig, Mapping[str, TensorInfo], list[str]]  # config, weights under our names, notices
+
+
+def _read_gguf(checkpoint: Checkpoint, architecture: Architecture) -> _Read:
+    named: dict[str, TensorInfo] = {}
+    left_out: dict[str, int] = {}
     for name, tensor in checkpoint.tensors.items():
-        if is_ignored(name):
+        part = part_of(name)
+        if part is not None:
+            left_out[part] = left_out.get(part, 0) + tensor.nbytes
+            continue
+        ours = usual_name(name, architecture.gguf_names)
+        if ours in named:
+            raise WeightError(f"{checkpoint.path.name}: two weights are {ours}; the second is {name}")
+        named[ours] = tensor
+    config = read_gguf(replace(checkpoint, tensors=named), architecture)
+    return config, {name: tensor for name, tensor in named.items() if name not in ROPE_TENSORS}, _notices(left_out)
+
+
+def _read_huggingface(checkpoint: Checkpoint, architecture: Architecture) -> _Read:
+    tensors: dict[str, TensorInfo] = {}
+    left_out: dict[str, int] = {}
+    for name, tensor in checkpoint.tensors.items():
+        part = part_of(name)
+        if part is not None:
+            left_out[part] = left_out.get(part, 0) + tensor.nbytes
+        if part is not None or is_ignored(name):
             continue
         ours = translate(name, architecture.names) or name  # an unknown one is left over and reported with the others
         if ours in tensors:
@@ -128,7 +166,14 @@ def _read_huggingface(checkpoint: Checkpoint) -> tuple[ModelConfig, Mapping[str,
     config = read_huggingface(checkpoint, architecture, embedding is not None and embedding.quant.name == "BF16")
     if config.tied_output:
         tensors.pop("output.weight", None)  # a copy of the embedding, which transformers ignores as well
-    return config, tensors
+    return config, tensors, _notices(left_out)
+
+
+def _notices(left_out: Mapping[str, int]) -> list[str]:
+    """`left_out`: bytes of parts of the checkpoint that are no language model."""
+    return [
+        f"the {part} part of this checkpoint ({format_bytes(nbytes)}) is left out: text only" for part, nbytes in left_out.items()
+    ]
 
 
 def _check_weights(program: Program, tensors: Mapping[str, TensorInfo], where: str) -> None:
@@ -153,41 +198,6 @@ def _kv_itemsize(tensors: Mapping[str, TensorInfo]) -> int:
     """Keys and values are as precise as the weights. Those of bfloat16 could exceed the range of float16."""
     quants = {tensor.quant.name for tensor in tensors.values() if len(tensor.shape) > 1}
     return 4 if quants <= {"F32", "BF16", "F8_E4M3", "F4_E2M1"} else 2
-
-
-def _active_parameters(program: Program, tensors: Mapping[str, TensorInfo]) -> int:
-    """All of a dense model. Of a mixture those that a token is multiplied by, as most makers count: without the embedding."""
-    used = {name: tensor.elements for name, tensor in tensors.items()}
-    for op in program.ops:
-        if isinstance(op, ExpertLinear):
-            for name in (*op.weights, *filter(None, op.biases)):
-                used[name] = tensors[name].elements // tensors[name].shape[0] * op.ids.width
-    embedding, output = _embedding_and_output(program)
-    if embedding != output and any(isinstance(op, ExpertLinear) for op in program.ops):
-        used[embedding] = 0
-    return sum(used.values())
-
-
-def _active_bytes(program: Program, tensors: Mapping[str, TensorInfo]) -> int:
-    """All weights once, but the active experts only, and one row of an embedding that is not the output, too."""
-    read = {name: tensors[name].nbytes for name in program.weights}
-    for op in program.ops:
-        if isinstance(op, ExpertLinear):
-            for name in (*op.weights, *filter(None, op.biases)):
-                read[name] = tensors[name].nbytes // tensors[name].shape[0] * op.ids.width
-    embedding, output = _embedding_and_output(program)
-    if embedding != output:
-        read[embedding] = tensors[embedding].nbytes // tensors[embedding].shape[0]
-    total = sum(read.values())
-    for name, nbytes in read.items():  # and the same share of their factors
-        scales = tensors[name].scales
-        if scales is not None:
-            total += tensors[scales].nbytes * nbytes // tensors[name].nbytes
-    return total
-
-
-def _embedding_and_output(program: Program) -> tuple[str, ...]:
-    return tuple(op.weight for kind in (Embed, Logits) for op in program.ops if isinstance(op, kind))
 
 
 def _name(checkpoint: Checkpoint) -> str:

@@ -114,6 +114,7 @@ ARCHITECTURE = Architecture(
     gguf_switches={"adjacent_rope": True},
     mixture={},
     latent=True,
+    uncounted=("token_embd.weight",),
     defaults={"deepseek_v2": V2, "deepseek_v3": V3, "kimi_k2": V3},
     huggingface=huggingface,
     gguf=gguf,

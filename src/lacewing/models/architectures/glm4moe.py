@@ -18,6 +18,7 @@ ARCHITECTURE = Architecture(
     names=STANDARD_NAMES | QK_NORM_NAMES | EXPERT_NAMES | {"post_attention_layernorm": "post_attention_norm"},
     switches={"feed_forward_norm": "post_attention_norm"},
     mixture={},
+    uncounted=("token_embd.weight", "output.weight"),
     gguf_defaults={"expert_gating_func": 2},
     gguf_presence={"qk_norm": "blk.0.attn_q_norm.weight"},
     defaults={

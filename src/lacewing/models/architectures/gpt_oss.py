@@ -51,6 +51,7 @@ ARCHITECTURE = Architecture(
     biases=frozenset({"attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate_inp"}),
     mixture={"expert_biases": True},
     packed_experts=True,
+    uncounted=("token_embd.weight",),
     gguf_defaults={"attention.sliding_window_pattern": 2},
     defaults={
         "gpt_oss": {

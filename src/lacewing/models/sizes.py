@@ -1,0 +1,46 @@
+"""How large a model is: its parameters as their makers count them, and the bytes that decide memory and speed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from lacewing.formats.checkpoint import TensorInfo
+from lacewing.program.ops import Embed, ExpertLinear, Logits
+from lacewing.program.program import Program
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Parameters and bytes, of everything and of what a token uses. Of an embedding that is not the output a token reads a row."""
+
+    parameters: int
+    active_parameters: int  # that a token is multiplied by, as the makers count them
+    weight_bytes: int
+    active_bytes: int  # read for a token
+    expert_bytes: int = 0  # of `weight_bytes`, the part of which a token uses the active experts only
+    active_expert_bytes: int = 0
+
+
+def measure(program: Program, tensors: Mapping[str, TensorInfo], uncounted: Sequence[str] = ()) -> Sizes:
+    """`uncounted`: weights that do not count as active parameters of a mixture. There is no one way to count: Meta, Qwen,
+    Mistral (Mixtral) and AllenAI count the embedding, DeepSeek, Moonshot, OpenAI and Mistral (Large 3) do not, and Zhipu counts
+    neither the embedding nor the output. All count the weights of a dense model.
+    """
+    experts = {name: op for op in program.ops if isinstance(op, ExpertLinear) for name in (*op.weights, *filter(None, op.biases))}
+    embedding, output = (op.weight for kind in (Embed, Logits) for op in program.ops if isinstance(op, kind))
+    parameters = active_parameters = weight_bytes = active_bytes = expert_bytes = active_expert_bytes = 0
+    for name in program.weights:
+        tensor = tensors[name]
+        nbytes = tensor.nbytes + (tensors[tensor.scales].nbytes if tensor.scales is not None else 0)
+        elements, read = tensor.elements, nbytes
+        if name in experts:
+            elements, read = (count // tensor.shape[0] * experts[name].ids.width for count in (elements, nbytes))
+            expert_bytes, active_expert_bytes = expert_bytes + nbytes, active_expert_bytes + read
+        elif name == embedding != output:
+            read = nbytes // tensor.shape[0]
+        if experts and name in uncounted and name != (output if embedding == output else None):
+            elements = 0
+        parameters, weight_bytes = parameters + tensor.elements, weight_bytes + nbytes
+        active_parameters, active_bytes = active_parameters + elements, active_bytes + read
+    return Sizes(parameters, active_parameters, weight_bytes, active_bytes, expert_bytes, active_expert_bytes)

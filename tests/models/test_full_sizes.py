@@ -1,0 +1,103 @@
+"""The real geometries of large mixtures of experts, from sparse files with whole headers: what opens, how large it is, a step."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from lacewing.api import load
+from lacewing.formats import open_checkpoint
+from lacewing.models import open_model
+from tests import geometries, sparse_files
+
+GIB = 2**30
+LARGEST = ("deepseek-r1", "kimi-k2")  # 90,000 and 140,000 tensors as directories: opened once, by the test of the command
+ROUNDED = {"deepseek-v2-lite": 0.03, "olmoe-1b-7b": 0.03}  # published with two digits
+# layers that are enough for every kind of layer that the model has
+SHORT = {"deepseek-r1": 4, "mistral-large-3": 4, "llama-4-scout": 4, "gpt-oss-120b": 2, "qwen3-235b-a22b": 1, "glm-4.5": 4}
+
+
+def opened(name, form, folder):
+    return open_model(open_checkpoint(sparse_files.write(name, form, folder)), 4096)
+
+
+@pytest.mark.parametrize("form", ["gguf", "huggingface"])
+@pytest.mark.parametrize("name", geometries.CONFIGS)
+def test_parameters_as_published(name, form, tmp_path):
+    if (name, form) in [(largest, "huggingface") for largest in LARGEST]:
+        return  # test_info_of_the_largest
+    spec, (total, active) = opened(name, form, tmp_path), geometries.PUBLISHED[name]
+    assert spec.parameters / 1e9 == pytest.approx(total, rel=0.02)
+    assert spec.active_parameters / 1e9 == pytest.approx(active, rel=ROUNDED.get(name, 0.02))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="wait4 is needed")
+@pytest.mark.parametrize("form", ["gguf", "huggingface"])
+@pytest.mark.parametrize("name", LARGEST)
+def test_info_of_the_largest(name, form, tmp_path):
+    """The whole command, Python's start included, in a process of its own."""
+    path = sparse_files.write(name, form, tmp_path)
+    began = time.perf_counter()
+    with subprocess.Popen([sys.executable, "-m", "lacewing", "info", str(path), "--json"], stdout=subprocess.PIPE) as process:
+        facts = json.load(process.stdout)
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    seconds, (total, active) = time.perf_counter() - began, geometries.PUBLISHED[name]
+    assert process.returncode == 0 and "problem" not in facts["tokenizer"]
+    assert usage.ru_maxrss * 1024 < GIB
+    assert seconds < 15, "5 s are promised; three times that on a busy machine"
+    assert facts["parameters"] / 1e9 == pytest.approx(total, rel=0.02)
+    assert facts["active_parameters"] / 1e9 == pytest.approx(active, rel=0.02)
+
+
+def anonymous_bytes():
+    with open("/proc/self/smaps_rollup") as file:
+        return next(int(line.split()[1]) * 1024 for line in file if line.startswith("Anonymous:"))
+
+
+def check_step(name, path, layers=None):
+    """Two tokens through all layers; nothing is added to their embeddings on the way to the output."""
+    config, before = geometries.config_of(name, layers), anonymous_bytes()
+    with load(path, backend="cpu", residency="lazy", context=64) as model:
+        found = model.logits([3, 5])[:, : sparse_files.WRITTEN]
+        grown = anonymous_bytes() - before
+        assert model.step.routes() == [] and len(model.spec.program.layers) == config["num_hidden_layers"]
+    expected = np.array([sparse_files.expected_logits(config, token) for token in (3, 5)])
+    np.testing.assert_allclose(found, expected, rtol=0, atol=0.01 * np.abs(expected).max())
+    assert grown < GIB  # own memory; what is mapped goes when it is needed elsewhere
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="holes in files and /proc are needed")
+@pytest.mark.parametrize("name", SHORT)
+def test_a_step_over_some_layers_of_full_width(name, tmp_path):
+    check_step(name, sparse_files.write(name, "gguf", tmp_path, SHORT[name]), SHORT[name])
+
+
+@pytest.mark.slow  # up to a minute each: the active experts of all layers are paged in, 23 GB of Mistral Large 3
+@pytest.mark.skipif(sys.platform != "linux", reason="holes in files and /proc are needed")
+@pytest.mark.parametrize("name", geometries.CONFIGS)
+def test_a_step_over_the_whole_model(name, tmp_path):
+    check_step(name, sparse_files.write(name, "gguf", tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [("deepseek-v2", 60 * 576), ("mistral-large-3", 61 * 576), ("llama-4-scout", 48 * 2 * 8 * 128),
+     ("gpt-oss-120b", 36 * 2 * 8 * 64), ("qwen3-235b-a22b", 94 * 2 * 4 * 128)],
+)  # fmt: skip
+def test_keys_and_values_of_a_token(name, values, tmp_path):
+    program = opened(name, "gguf", tmp_path).program
+    assert program.kv_bytes_per_token == 2 * values
+
+
+def test_bytes_that_a_token_reads(tmp_path):
+    """Of a mixture in BF16: two for each active parameter and each of the output, and one row of the embedding."""
+    spec = opened("gpt-oss-120b", "gguf", tmp_path)
+    expert = 3 * 2880 * 2880 // 32 * 17 + 4 * (2 * 2880 + 2880)  # MXFP4, and biases in F32
+    assert spec.sizes.active_expert_bytes == 36 * 4 * expert and spec.sizes.expert_bytes == 36 * 128 * expert
+    rest = spec.sizes.weight_bytes - spec.sizes.expert_bytes - 201088 * 2880 // 32 * 34
+    assert spec.active_bytes == spec.sizes.active_expert_bytes + rest + 2880 // 32 * 34
