@@ -6,7 +6,7 @@ keys and values, which are addressed by (slot, position): to forget a suffix, ju
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -115,6 +115,19 @@ class KeepsSlots(Protocol):
 
     def write_slot(self, slot: int, count: int, data: np.ndarray) -> None:
         """What `read_slot` gave. Raises OptionError where the size is another."""
+        ...
+
+
+@runtime_checkable
+class FeedsBack(Protocol):
+    """A step that takes its own likeliest token as the next one, and makes that while the host still reads this one."""
+
+    def greedy(self, token: int, slot: int, position: int, count: int) -> Iterator[int]:
+        """Run `token` at `position`, give the id of the largest logit (the lowest of equals), run that, and so on, `count` times.
+
+        The slot may be written one position further than what was given out. A caller that stops early closes the iterator;
+        one that runs the step otherwise in between must not go on with it. Raises NumericError for NaN or infinite logits.
+        """
         ...
 
 

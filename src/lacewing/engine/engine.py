@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 
 import numpy as np
 
-from lacewing.backends.base import Step
+from lacewing.backends.base import FeedsBack, Step
 from lacewing.engine.sampling import Sampler, Token
 from lacewing.engine.stats import Stats, rate
 from lacewing.errors import ContextOverflowError, NumericError, OptionError, OutOfMemoryError
@@ -146,6 +146,7 @@ class Generation(Iterator[Token]):
         self.stats = Stats(prompt_tokens=len(ids))
         self._engine, self._history, self._sampler, self._stop_ids = engine, ids, sampler, stop_ids
         self._cancelled, self._progress = cancelled, progress
+        self._ahead: Iterator[int] | None = None  # the step's own greedy choices, where it makes them
         self._tokens = self._steps()
 
     def __next__(self) -> Token:
@@ -170,17 +171,20 @@ class Generation(Iterator[Token]):
             if self.finish_reason is None:
                 self._finish("length")
             return
-        while row is not None:
-            token = self._pick(row)
-            if token.id in self._stop_ids:
-                self._finish("stop")
-                return
-            self._history.append(token.id)
-            self.stats.generated_tokens += 1
-            if self.stats.generated_tokens == 1:
-                self.stats.first_token_seconds = self.stats.prompt_seconds
-            yield token
-            row = self._next_row(token.id)
+        token = None if row is None else self._pick(row)
+        try:
+            while token is not None:
+                if token.id in self._stop_ids:
+                    self._finish("stop")
+                    return
+                self._history.append(token.id)
+                self.stats.generated_tokens += 1
+                if self.stats.generated_tokens == 1:
+                    self.stats.first_token_seconds = self.stats.prompt_seconds
+                yield token
+                token = self._next(token.id)
+        finally:
+            self._leave()
 
     def _prefill(self) -> np.ndarray | None:
         """Run what of the history is not cached; the last row of logits, or None when cancelled.
@@ -205,19 +209,46 @@ class Generation(Iterator[Token]):
                 self._progress("reading the prompt", start, len(ids))
         return row
 
-    def _next_row(self, token: int) -> np.ndarray | None:
-        """Run one token; None when the context is full or the caller cancelled."""
+    def _next(self, last: int) -> Token | None:
+        """The token after `last`, which has not been run yet; None when the context is full or the caller cancelled."""
         if self._stopped():
             return None
-        limit = self._sampler.sampling.max_tokens
-        done = limit is not None and self.stats.generated_tokens >= limit
-        if done or len(self._engine.cached) >= self._engine.context:
+        engine, limit = self._engine, self._sampler.sampling.max_tokens
+        room = engine.context - len(engine.cached)
+        left = room if limit is None else min(room, limit - self.stats.generated_tokens)
+        if left <= 0:
             self._finish("length")
             return None
         began = time.perf_counter()
-        row = self._engine._run([token], np.zeros(1))[0] if self._engine.owner is self else self._prefill()
+        if engine.owner is not self:
+            self._leave()
+            row = self._prefill()
+        elif self._sampler.takes_largest and isinstance(engine.step, FeedsBack):
+            return self._fed_back(engine.step, last, left, began)
+        else:
+            row = engine._run([last], np.zeros(1))[0]
         self.stats.generate_seconds += time.perf_counter() - began
-        return row
+        return None if row is None else self._pick(row)
+
+    def _fed_back(self, step: FeedsBack, last: int, left: int, began: float) -> Token:
+        """As `_next`, chosen by the device itself."""
+        engine = self._engine
+        if self._ahead is None:
+            self._ahead = step.greedy(last, engine.slot, len(engine.cached), left)
+        try:
+            token = Token(next(self._ahead))
+        except NumericError:
+            engine.forget()
+            raise
+        engine.cached.append(last)
+        self.stats.generate_seconds += time.perf_counter() - began
+        return token
+
+    def _leave(self) -> None:
+        """What the device makes ahead is no longer wanted."""
+        ahead, self._ahead = self._ahead, None
+        if isinstance(ahead, Generator):
+            ahead.close()
 
     def _finish(self, reason: str) -> None:
         """The end that nobody asked for; not reached where the weights turn out to have changed meanwhile."""

@@ -93,6 +93,14 @@ class Sampler:
         self.sampling = sampling
         self._random = np.random.Generator(np.random.PCG64(sampling.seed))
 
+    @property
+    def takes_largest(self) -> bool:
+        """Whether every choice is the largest raw logit, and nothing else is asked."""
+        options = self.sampling
+        penalties = (options.repeat_penalty, options.presence_penalty, options.frequency_penalty)
+        plain = not options.logit_bias and not options.logprobs and (penalties == (1, 0, 0) or not options.repeat_window)
+        return plain and (options.temperature == 0 or options.top_k == 1)
+
     def pick(self, row: np.ndarray, history: Sequence[int]) -> Token:
         """The next token after `history`, from its float32 logits (V,). Raises NumericError for NaN or infinite rows."""
         if not math.isfinite(float(row.max())):  # max() passes NaN on

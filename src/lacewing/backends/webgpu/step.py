@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -10,9 +13,10 @@ import numpy as np
 from lacewing.backends.arguments import check_run
 from lacewing.backends.base import RoutedLayer
 from lacewing.backends.webgpu.compiler import HEADER_WORDS, Compiler
+from lacewing.backends.webgpu.feedback import AHEAD, feedback
 from lacewing.backends.webgpu.plan import Dispatch, Run
 from lacewing.backends.webgpu.raw import Recorder
-from lacewing.errors import BackendError, OptionError
+from lacewing.errors import BackendError, NumericError, OptionError
 
 
 class WebGPUStep:
@@ -21,6 +25,7 @@ class WebGPUStep:
     def __init__(self, compiler: Compiler):
         self.limits, self._program, self._device = compiler.limits, compiler.program, compiler.device
         self._step_buffer, self._logits, self.logit_rows = compiler.step_buffer, compiler.logits, compiler.logit_rows
+        self._feedback = feedback(compiler)
         self._dispatches = compiler.finish()
         self._made = [*compiler.made, compiler.step_buffer]
         self._made += [part.buffer for part in compiler.keys_values]
@@ -31,13 +36,11 @@ class WebGPUStep:
         self._readback = self._device.readback(4 * self.logit_rows * compiler.program.vocab_size)
         self._made.append(self._readback.buffer)
         self._plans: dict[Run, list[tuple[Any, Any, int, int, int]]] = {}
-        self._lock, self._closed = threading.Lock(), False
+        self._lock, self._closed, self._turns = threading.Lock(), False, 0
 
     def run(self, tokens: np.ndarray, slots: np.ndarray, positions: np.ndarray, outputs: np.ndarray) -> np.ndarray:
         """Logits float32 (R, V) of the rows `outputs`; see `backends.base.Step`."""
-        with self._lock:
-            if self._closed:
-                raise OptionError("the step has been closed")
+        with self._turn():
             tokens, slots, positions, outputs = check_run(tokens, slots, positions, outputs, self._program.vocab_size, self.limits)
             found = np.empty((len(outputs), self._program.vocab_size), np.float32)
             straight = bool((slots == slots[0]).all() and (np.diff(positions) == 1).all())
@@ -48,6 +51,44 @@ class WebGPUStep:
                 run = Run(len(tokens), rows, straight, seen)
                 self._replay(run, found[first : first + rows], logits_only=first > 0)
             return found
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """One thread at a time; what ran ahead before is no longer what it was."""
+        with self._lock:
+            if self._closed:
+                raise OptionError("the step has been closed")
+            self._turns += 1
+            yield
+
+    def greedy(self, token: int, slot: int, position: int, count: int) -> Iterator[int]:
+        """See `backends.base.FeedsBack`."""
+        count = min(count, self.limits.context - position)
+        under_way: deque[tuple[int, int]] = deque()
+        turn, done = 0, 0
+        try:
+            for index in range(count):
+                with self._turn():
+                    if index == 0:
+                        tokens, slots, positions, outputs = (np.array([value], np.int32) for value in (token, slot, position, 0))
+                        vocabulary = self._program.vocab_size
+                        self._write(check_run(tokens, slots, positions, outputs, vocabulary, self.limits), 1, 0)
+                    elif self._turns != turn + 1:
+                        raise OptionError("the step has run something else since; ask for greedy tokens anew")
+                    turn = self._turns
+                    while done < min(count, index + AHEAD):
+                        plan = self._plan(Run(1, 1, True, 1 << (position + done).bit_length()), False)
+                        under_way.append(
+                            (done % len(self._feedback.ring), self._feedback.submit(plan, done % len(self._feedback.ring)))
+                        )
+                        done += 1
+                    chosen = self._feedback.take(*under_way.popleft())
+                yield chosen
+        finally:
+            with self._lock:
+                for ring, submission in () if self._closed else under_way:
+                    with suppress(NumericError):
+                        self._feedback.take(ring, submission)
 
     def _write(self, inputs: tuple[np.ndarray, ...], rows: int, first: int) -> None:
         words = np.zeros(HEADER_WORDS + 4 * self.limits.chunk, np.int32)

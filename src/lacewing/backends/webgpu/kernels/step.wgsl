@@ -1,6 +1,6 @@
 {# Bindings 0 and 1 of every kernel: activations and the inputs of the step. `words`: how the kernel sees the activations. #}
 @group(0) @binding(0) var<storage, read_write> arena: array<{{ words }}>;
-@group(0) @binding(1) var<storage, read> step: array<u32>;
+@group(0) @binding(1) var<storage, {{ step_access | default('read') }}> step: array<u32>;
 
 fn token_count() -> u32 { return step[0]; }
 fn row_count() -> u32 { return step[1]; }
