@@ -15,7 +15,7 @@ from lacewing.weights.store import WeightStore
 from tests.checkpoint_files import as_bytes
 from tests.checkpoints import config_of, prompt_of, tiny, weights_of
 from tests.models.running import run
-from tests.models.test_fp8 import write
+from tests.models.test_fp8 import check_cpu, write
 from tests.models.test_refusals import with_config
 
 
@@ -65,6 +65,10 @@ def test_logits_are_those_of_the_same_numbers_in_f32(folders, residency):
         found.append(run(step, prompt_of("gpt-oss")))
     assert found[0].std() > 0.1
     np.testing.assert_allclose(found[1], found[0], atol=1e-4)
+
+
+def test_the_cpu_backend_equals_the_reference_and_itself(folders):
+    check_cpu(folders[1], "gpt-oss")
 
 
 def test_sizes(folders):

@@ -38,7 +38,7 @@ def with_keys(checkpoint: Checkpoint, **changes) -> Checkpoint:
         ({"model_type": None}, "no model_type"),
         ({"model_type": "../../evil"}, "not known"),
         ({"num_local_experts": 8}, "mixture-of-experts comes later"),
-        ({"quantization_config": {"quant_method": "fp8"}}, "'fp8'"),
+        ({"quantization_config": {"quant_method": "awq"}}, "'awq'"),
         ({"hidden_act": "relu"}, "hidden_act is 'relu'; this version knows silu"),
         ({"hidden_act": "gelu"}, "hidden_act is 'gelu'"),
         ({"rope_scaling": {"type": "su"}}, "type is 'su'; this version knows default, linear"),

@@ -100,7 +100,7 @@ class ModelConfig:
     temperature_everywhere: bool = True  # else only in layers without rotation
     latent: LatentConfig | None = None
     mixture: MixtureConfig | None = None
-    scale_block: tuple[int, int] | None = None  # rows and columns that share a factor, where weights are stored so
+    scale_block: tuple[int, int] | None = None  # rows and columns that share a factor, where weights are stored so; stacks.BY_SHAPE
     predicting_layers: int = 0  # behind the others in the checkpoint, for multi-token prediction; left out
 
 

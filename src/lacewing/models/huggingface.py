@@ -16,7 +16,7 @@ from lacewing.models.keys import Keys
 from lacewing.models.latent import huggingface_latent
 from lacewing.models.mixture import EXPERT_COUNTS, huggingface_mixture
 from lacewing.models.rope import RopeConfig, yarn_magnitude
-from lacewing.models.stacks import PACKED_BLOCK
+from lacewing.models.stacks import BY_SHAPE, PACKED_BLOCK
 
 # Keys that say nothing about the maths of a text model at inference.
 _HARMLESS = """architectures model_type torch_dtype dtype transformers_version _name_or_path name_or_path auto_map use_cache
@@ -117,14 +117,36 @@ def _scale_block(keys: Keys, architecture: Architecture) -> tuple[int, int] | No
     quantised = keys.nested("quantization_config")
     if quantised is None or not quantised.values:
         return None
-    method, sizes = quantised.get("quant_method", "unknown"), quantised.get("weight_block_size")
+    method = quantised.get("quant_method", "unknown")
     if method == "mxfp4" and architecture.packed_experts:
         return PACKED_BLOCK
-    pair = isinstance(sizes, list) and len(sizes) == 2 and all(type(size) is int and 0 < size <= 2**16 for size in sizes)
-    if method != "fp8" or quantised.get("fmt", "e4m3") != "e4m3" or not pair:
-        problem = f"has method {method!r}; of these only fp8 in e4m3 with weight_block_size is known, others come later"
-        raise keys.error("quantization_config", f"{problem}; use a GGUF file")
-    return sizes[0], sizes[1]
+    sizes: Any = "unknown"
+    if method == "fp8" and quantised.get("fmt", "e4m3") == "e4m3":
+        sizes = quantised.get("weight_block_size")
+    elif method == "fbgemm_fp8":
+        sizes = None
+    elif method == "compressed-tensors" and quantised.get("format") == "float-quantized":
+        sizes = _compressed_sizes(quantised)
+    if sizes is None:
+        return BY_SHAPE
+    if isinstance(sizes, list) and len(sizes) == 2 and all(type(size) is int and 0 < size <= 2**16 for size in sizes):
+        return sizes[0], sizes[1]
+    known = "fp8 in e4m3, fbgemm_fp8 and compressed-tensors of eight-bit floats are known"
+    raise keys.error("quantization_config", f"has method {method!r} in a form that comes later; {known}; use a GGUF file")
+
+
+def _compressed_sizes(quantised: Keys) -> Any:
+    """The sizes of a block, None where each weight or each of its rows has a factor, else "unknown"."""
+    groups, found = quantised.get("config_groups"), []
+    for group in groups.values() if isinstance(groups, Mapping) else ():
+        weights = group.get("weights") if isinstance(group, Mapping) else None
+        if not isinstance(weights, Mapping) or (weights.get("type"), weights.get("num_bits")) != ("float", 8):
+            return "unknown"
+        strategy = weights.get("strategy")
+        found.append(
+            weights.get("block_structure") if strategy == "block" else None if strategy in ("tensor", "channel") else "unknown"
+        )
+    return found[0] if found and all(sizes == found[0] for sizes in found) else "unknown"
 
 
 def _refuse_unsupported(keys: Keys, mixed: bool) -> None:

@@ -19,6 +19,8 @@ _ONE_EXPERT = re.compile(r"^(blk\.\d+\.ffn_(?:gate|up|down))(?:_exps)?\.(\d{1,5}
 _SCALES = "weight_scale_inv"
 _NEED_SCALES = ("F8_E4M3", "F4_E2M1")
 PACKED_BLOCK = (1, 32)  # rows and columns that share a factor in MXFP4
+BY_SHAPE = (0, 0)  # one factor for each weight, or for each of its rows, or for blocks of the usual size: as many as there are
+_USUAL_BLOCK = (128, 128)
 _LAYER = re.compile(r"^(?:blk|(?:\w+\.)*layers)\.(\d{1,6})\.")
 
 
@@ -31,17 +33,14 @@ def arrange(tensors: Mapping[str, TensorInfo], config: ModelConfig, where: str) 
         found = _stack_experts(found, config.mixture.experts, where)
         if not config.mixture.one_stack:
             for name in [name for name in found if name.endswith(".ffn_gate_up_exps.weight")]:
-                _divide(found, name, config.mixture.experts, (config.mixture.width,) * 2, ("ffn_gate_exps", "ffn_up_exps"), where)
+                rows, parts = (config.mixture.width,) * 2, ("ffn_gate_exps", "ffn_up_exps")
+                _divide_scales(found, name, config.mixture.experts, rows, parts, config, where)
+                _divide(found, name, config.mixture.experts, rows, parts, where)
     if config.latent is not None:
         for name in [name for name in found if name.endswith(".attn_kv_b.weight")]:
-            rows = (config.latent.nope, config.latent.value)
-            _divide(found, name, config.heads, rows, ("attn_k_b", "attn_v_b"), where)
-            scales = name.replace("weight", _SCALES)
-            if scales in found and config.scale_block is not None:
-                if any(count % config.scale_block[0] for count in rows):
-                    raise WeightError(f"{where}: {name}: the blocks of {config.scale_block} do not end where heads do")
-                blocks = (rows[0] // config.scale_block[0], rows[1] // config.scale_block[0])
-                _divide(found, scales, config.heads, blocks, ("attn_k_b", "attn_v_b"), where)
+            rows, parts = (config.latent.nope, config.latent.value), ("attn_k_b", "attn_v_b")
+            _divide_scales(found, name, config.heads, rows, parts, config, where)
+            _divide(found, name, config.heads, rows, parts, where)
     if config.scale_block == PACKED_BLOCK:
         found = {name: _unpacked(tensor) for name, tensor in found.items()}
     return _with_scales(found, config, where)
@@ -63,18 +62,66 @@ def _with_scales(tensors: dict[str, TensorInfo], config: ModelConfig, where: str
         if not name.endswith("." + _SCALES):
             continue
         owner = name.removesuffix("_scale_inv")
-        weight, block = found.get(owner), config.scale_block
-        if weight is None or block is None:
+        weight = found.get(owner)
+        if weight is None or config.scale_block is None or len(weight.shape) not in (2, 3):
             raise WeightError(f"{where}: {name} has factors of a weight that is not there, or the config does not tell of blocks")
-        fitting = (*weight.shape[:-2], *(-(-size // part) for size, part in zip(weight.shape[-2:], block, strict=True)))
-        if scales.shape != fitting:
+        for block in _blocks(weight, config.scale_block):
+            fitting = (*weight.shape[:-2], *(-(-size // part) for size, part in zip(weight.shape[-2:], block, strict=True)))
+            if scales.shape == fitting or (config.scale_block == BY_SHAPE and _long(scales.shape) == _long(fitting)):
+                found[owner] = replace(weight, scales=name, scale_block=block)
+                found[name] = replace(scales, name=name, shape=fitting)
+                break
+        else:
             raise WeightError(f"{where}: {name} has shape {scales.shape}; {weight.shape} in blocks of {block} needs {fitting}")
-        found[owner], found[name] = replace(weight, scales=name, scale_block=block), replace(scales, name=name)
     bare = [name for name, tensor in found.items() if tensor.quant.name in _NEED_SCALES and tensor.scales is None]
     if bare:
         kind = found[bare[0]].quant
         raise WeightError(f"{where}: {bare[0]} is in {kind}, but no {_SCALES} belongs to it; other forms of {kind} come later")
     return found
+
+
+def _long(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Without the axes of one, which some files have and others leave out."""
+    return tuple(size for size in shape if size != 1)
+
+
+def _blocks(weight: TensorInfo, declared: tuple[int, int]) -> list[tuple[int, int]]:
+    """Rows and columns that may share a factor."""
+    rows, columns = weight.shape[-2:]
+    return [(rows, columns), (1, columns), _USUAL_BLOCK] if declared == BY_SHAPE else [declared]
+
+
+def _divide_scales(
+    tensors: dict[str, TensorInfo],
+    name: str,
+    members: int,
+    rows: tuple[int, int],
+    parts: tuple[str, str],
+    config: ModelConfig,
+    where: str,
+) -> None:
+    """The factors of a weight that `_divide` replaces: of the same rows, or, where a member has but one, the same for both."""
+    scales, block = name.replace("weight", _SCALES), config.scale_block
+    if scales not in tensors or block is None:
+        return
+    tensor, height = tensors[scales], members * sum(rows)
+    if block == BY_SHAPE and tensor.elements in (1, members) and len(tensor.ranges) == 1:
+        whole, size = tensor.ranges[0], tensor.quant.block_bytes
+        ranges = tuple(
+            replace(whole, offset=whole.offset + member * size * (tensor.elements > 1), nbytes=size) for member in range(members)
+        )
+        for part in parts:
+            ours = f"{name.removesuffix('.weight').rpartition('.')[0]}.{part}.{_SCALES}"
+            tensors[ours] = replace(tensor, name=ours, shape=(members, 1, 1), ranges=ranges)
+        del tensors[scales]
+        return
+    if block == BY_SHAPE:
+        block = _USUAL_BLOCK
+        if tensor.elements == height:
+            block, tensors[scales] = (1, 1), replace(tensor, shape=(height, 1))
+    if any(count % block[0] for count in rows):
+        raise WeightError(f"{where}: {name}: the blocks of {block} do not end where its parts do")
+    _divide(tensors, scales, members, (rows[0] // block[0], rows[1] // block[0]), parts, where)
 
 
 def _predicts(name: str, config: ModelConfig) -> bool:

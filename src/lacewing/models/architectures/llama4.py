@@ -17,6 +17,9 @@ NAMES = {
     "feed_forward.router": "ffn_gate_inp",
     "feed_forward.experts.gate_up_proj": "ffn_gate_up_exps.weight",
     "feed_forward.experts.down_proj": "ffn_down_exps.weight",
+    "feed_forward.experts.*.gate_proj": "ffn_gate_exps.*",
+    "feed_forward.experts.*.up_proj": "ffn_up_exps.*",
+    "feed_forward.experts.*.down_proj": "ffn_down_exps.*",
     "feed_forward.shared_expert.gate_proj": "ffn_gate_shexp",
     "feed_forward.shared_expert.up_proj": "ffn_up_shexp",
     "feed_forward.shared_expert.down_proj": "ffn_down_shexp",
@@ -37,8 +40,8 @@ def huggingface(keys: Keys, config: ModelConfig) -> ModelConfig:
     if keys.get("attn_temperature_tuning", True):  # a number in older files
         temperature = TemperatureConfig(scale, floor, 1)
     mixture, width = config.mixture, keys.integer("intermediate_size_mlp", 16384)
-    if mixture is not None:
-        mixture = replace(mixture, transposed=True, shared_width=mixture.width)
+    if mixture is not None:  # in FP8 every expert is a linear layer of its own
+        mixture = replace(mixture, transposed=config.scale_block is None, shared_width=mixture.width)
     return replace(
         config,
         mixture=mixture,
