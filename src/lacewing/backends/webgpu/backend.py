@@ -45,8 +45,7 @@ class WebGPUBackend:
         uploader = Uploader(self.device, tell)
         try:
             compiler = Compiler(self.device, program, weights, limits, uploader)
-            for op in program.ops:
-                LOWERINGS[type(op)](compiler, op)
+            compiler.lower()
             return WebGPUStep(compiler)
         finally:
             uploader.close()

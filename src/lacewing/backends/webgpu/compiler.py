@@ -43,7 +43,15 @@ class Compiler:
         self.vectors: dict[str, Slice] = {}
         self._constants: dict[bytes, Slice] = {}
         self._coded: dict[str, list[tuple[int, int]]] = {}
+        self.index = 0  # of the op that is lowered now
+        self.grouped: dict[object, Place] = {}  # where tokens sorted by expert stand; forgotten at every router
         self._waiting: list[tuple[str, str, list[Slice], Callable[[Run], Grid | None]]] = []
+
+    def lower(self) -> None:
+        """Turn all ops into dispatches, in their order."""
+        for index, op in enumerate(self.program.ops):
+            self.index = index
+            LOWERINGS[type(op)](self, op)
 
     def _keys_values(self) -> list[Slice]:
         """One buffer a layer: (slot, key head, position, key width), then the values likewise; float16 or float32."""

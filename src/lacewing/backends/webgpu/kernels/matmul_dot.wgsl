@@ -5,7 +5,9 @@
 {% include "step.wgsl" %}
 {% set first = 2 %}
 {% include "planes.wgsl" %}
+{% block outputs %}
 {% include "outputs.wgsl" %}
+{% endblock %}
 {% set row_parts = tile_rows // 16 %}
 {% set token_parts = tile_tokens // 16 %}
 {% set scales = 2 if layout.halves else 1 %}
@@ -21,12 +23,14 @@ var<workgroup> sum_x: array<f32, {{ tile_tokens * scales }}>;
 
 struct Columns { a: vec4<u32>, b: vec4<u32>, facts: vec2<u32> }
 
+{% block columns %}
 fn load_columns(t: u32, g: u32) -> Columns {
   let at = ({{ x.codes.base }}u + t * {{ x.codes.stride }}u) / 4u + g * 2u;
   let fact = {{ x.facts.base }}u + t * {{ x.facts.stride }}u + g * 2u;
   let facts = arena[fact >> 2u];
   return Columns(arena[at], arena[at + 1u], select(facts.xy, facts.zw, (fact & 2u) != 0u));
 }
+{% endblock %}
 
 // An integer sum that began at MAGIC is, read as a float32, 12582912 + sum: no conversion is needed.
 const MAGIC: i32 = 0x4B400000;
@@ -34,9 +38,11 @@ fn as_float(sum: i32) -> f32 { return bitcast<f32>(sum) - 12582912.0; }
 
 @compute @workgroup_size(256)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) index: u32) {
+  {% block tile %}
   let row_start = (group.x + group.z * 65535u) * {{ tile_rows }}u;
   let token_start = group.y * {{ tile_tokens }}u;
   if (row_start >= {{ rows }}u) { return; }
+  {% endblock %}
   let m = index % 16u;
   let n = index / 16u;
   {% for i in range(row_parts) %}
@@ -47,9 +53,11 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   let loads_row = index < {{ tile_rows }}u;
   let loads_token = index >= {{ 256 - tile_tokens }}u;
   let load_token = index - {{ 256 - tile_tokens }}u;
+  {% block sources %}
   let row = min(row_start + index, {{ rows - 1 }}u) * {{ groups }}u;
   let output = min(token_start + load_token, {{ "row_count()" if by_rows else "token_count()" }} - 1u);
   let t = {{ "output_of(first_row() + output)" if by_rows else "output" }};
+  {% endblock %}
   var w: Group;
   var x: Columns;
   if (loads_row) { w = load_group(row); }
@@ -134,6 +142,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     {% endfor %}
     workgroupBarrier();
   }
+  {% block results %}
   {% for j in range(token_parts) %}
   if (token_start + n + {{ j * 16 }}u < {{ "row_count()" if by_rows else "token_count()" }}) {
     {% for i in range(row_parts) %}
@@ -143,4 +152,5 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     {% endfor %}
   }
   {% endfor %}
+  {% endblock %}
 }

@@ -4,11 +4,14 @@
 {% include "step.wgsl" %}
 {% set first = 2 %}
 {% include "planes.wgsl" %}
+{% block outputs %}
 {% include "outputs.wgsl" %}
+{% endblock %}
 
 var<workgroup> tile_w: array<vec4<f32>, 512>;  // (four columns, row)
 var<workgroup> tile_x: array<vec4<f32>, 512>;  // (four columns, token)
 
+{% block columns %}
 fn columns_at(t: u32, column: u32) -> vec4<f32> {
   let at = {{ x.base }}u + t * {{ x.stride }}u + column;
   {% if columns % 32 or x.base % 4 %}
@@ -21,18 +24,23 @@ fn columns_at(t: u32, column: u32) -> vec4<f32> {
   return arena[at >> 2u];
   {% endif %}
 }
+{% endblock %}
 
 @compute @workgroup_size(256)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) index: u32) {
+  {% block tile %}
   let row_start = (group.x + group.z * 65535u) * 64u;
   let token_start = group.y * 64u;
   if (row_start >= {{ rows }}u) { return; }
+  {% endblock %}
   let m = index % 16u;
   let n = index / 16u;
   var y: array<vec4<f32>, 4>;
+  {% block sources %}
   let row = min(row_start + index % 64u, {{ rows - 1 }}u) * {{ groups }}u;
   let output = min(token_start + index % 64u, {{ "row_count()" if by_rows else "token_count()" }} - 1u);
   let t = {{ "output_of(first_row() + output)" if by_rows else "output" }};
+  {% endblock %}
   for (var g = 0u; g < {{ groups }}u; g++) {
     if (index < 64u) {
       let w = load_floats(row + g);
@@ -57,6 +65,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     }
     workgroupBarrier();
   }
+  {% block results %}
   {% for j in range(4) %}
   if (token_start + n + {{ j * 16 }}u < {{ "row_count()" if by_rows else "token_count()" }}) {
     {% for r in range(4) %}
@@ -66,4 +75,5 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     {% endfor %}
   }
   {% endfor %}
+  {% endblock %}
 }
