@@ -114,12 +114,12 @@ def test_the_tree_is_the_tree():
 
 
 def test_tables_are_those_of_the_source():
-    from lacewing.backends.cpu.quants import FLOATS, GENERIC, TILES
+    from lacewing.backends.cpu.quants import FLOATS, GENERIC, SCALED_FLOATS, TILES
     from lacewing.models import known_architectures
     from lacewing.text.template import NAMES
 
     assert sorted(re.findall(r"`(\w+)`", row("architectures"))) == known_architectures()
-    assert set(row("quants with SIMD kernels").split(", ")) == {*TILES, *FLOATS}
+    assert set(row("quants with SIMD kernels").split(", ")) == {*TILES, *FLOATS, *SCALED_FLOATS}
     assert set(row("quants dequantised inside the kernel").split(", ")) == set(GENERIC)
     assert set(re.findall(r"`([\w-]+)`", row("chat templates"))) == set(NAMES)
 

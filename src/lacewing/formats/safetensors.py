@@ -18,9 +18,9 @@ from lacewing.quants import QUANTS, Quant
 HEADER_LIMIT = 100_000_000  # bytes, the format's own
 TENSOR_LIMIT = 2**17
 # Types that are read: our formats of the same name.
-_READ = frozenset(("F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL", "F8_E4M3"))
+_READ = frozenset(("F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL", "F8_E4M3", "F8_E8M0"))
 # Types that are only checked, with (values, bytes) of the smallest whole number of bytes.
-_CHECKED = {**dict.fromkeys(("F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"), (1, 1)), "F4": (2, 1),
+_CHECKED = {**dict.fromkeys(("F8_E5M2", "F8_E4M3FNUZ", "F8_E5M2FNUZ"), (1, 1)), "F4": (2, 1),
             "F6_E2M3": (4, 3), "F6_E3M2": (4, 3), "C64": (1, 8)}  # fmt: skip
 _FILE = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
