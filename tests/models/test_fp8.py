@@ -125,6 +125,30 @@ def check_cpu(folder, name):
     step.close()
 
 
+def test_factors_that_are_powers_of_two_in_a_byte(folders, tmp_path):
+    config, entries, plain = config_of("deepseek3"), {}, {}
+    for name, value in weights_of(config).items():
+        entries[name] = plain[name] = ("F32", value, as_bytes(value, "F32"))
+        if not any(part in name for part in KEPT):
+            exponents = np.ceil(np.log2(factors(value))).astype(np.int64)
+            scales = np.exp2(exponents).astype(np.float32)
+            data, bytes_ = quantised(value, scales), (exponents + 127).astype(np.uint8)
+            entries[name] = ("F8_E4M3", value, data.tobytes())
+            entries[f"{name}_scale_inv"] = ("F8_E8M0", bytes_, bytes_.tobytes())
+            numbers = VALUES[data] * spread(scales, value.shape)
+            plain[name] = ("F32", value, as_bytes(numbers, "F32"))
+    found = []
+    for source, contents in zip(folders, (plain, entries), strict=True):
+        folder = tmp_path / source.parent.name
+        shutil.copytree(source, folder)
+        write(folder, contents)
+        spec = open_model(open_checkpoint(folder))
+        step = open_backend("reference").compile(spec.program, WeightStore(spec.tensors), StepLimits(64))
+        found.append(run(step, prompt_of("deepseek3")))
+    np.testing.assert_allclose(found[1], found[0], atol=1e-4)
+    check_cpu(folder, "deepseek3")
+
+
 @pytest.mark.parametrize("backend", ["reference", "cpu"])
 @pytest.mark.parametrize("byte", [0x7F, 0xFF])
 def test_values_that_are_no_numbers_are_an_error(folders, tmp_path, backend, byte):

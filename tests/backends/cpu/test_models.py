@@ -19,7 +19,9 @@ from tests.checkpoints import CONTEXTS, prompt_of, tiny
 from tests.models.running import open_step, run
 
 
-@pytest.mark.parametrize("name", ["llama", "qwen3", "gemma2", "phi3-long"])
+@pytest.mark.parametrize(
+    "name", ["llama", "qwen3", "gemma2", "phi3-long", "gpt-oss", "llama4", "deepseek3", "mistral4", "qwen3moe"]
+)
 @pytest.mark.parametrize("dtype", ["F16", "BF16"])
 def test_half_precision_folders(name: str, dtype: str, tmp_path: Path) -> None:
     path, ids, context = tiny(name, "huggingface", tmp_path, dtype), prompt_of(name), CONTEXTS.get(name)
