@@ -112,6 +112,11 @@ class Model:
         return self._opened.template.result()
 
     @property
+    def notices(self) -> tuple[str, ...]:
+        """What a person should know of the checkpoint, such as parts of it that are left out."""
+        return self.spec.notices
+
+    @property
     def has_template(self) -> bool:
         """Whether `chat` works."""
         try:

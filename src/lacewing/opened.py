@@ -39,22 +39,22 @@ class Opened:
         self.checkpoint: Checkpoint = open_checkpoint(path)
         self.tokenizer = Background(self._open_tokenizer, warm)
         self.template = Background(self._open_template, warm)
-        spec = open_model(self.checkpoint, options.context)
-        if options.context is None and spec.context > DEFAULT_CONTEXT:
-            spec = open_model(self.checkpoint, DEFAULT_CONTEXT)
-        self.spec: ModelSpec = spec
+        self.spec: ModelSpec = open_model(self.checkpoint, options.context, DEFAULT_CONTEXT)
 
     def plan(self, weight_bytes: int, chunk: int, options: LoadOptions | None = None, spare: int = 0) -> Plan:
         """Where everything goes. `spare`: bytes in use now that will be free by then. Raises OutOfMemoryError."""
-        from lacewing.weights import plan, this_machine
+        from lacewing.weights import Needs, plan, this_machine
 
         program = self.spec.program
         kv_bytes = self.spec.context * program.kv_bytes_per_token
         widths = {view.buffer.name: view.buffer.width for op in program.ops for view in op.views(op.reads + op.writes)}
-        buffer_bytes = 4 * (chunk * sum(widths.values()) + self.spec.vocab_size)
+        buffer_bytes = 6 * chunk * sum(widths.values()) + 4 * self.spec.vocab_size  # floats, and their quantised forms
         machine = this_machine()
         machine = dataclasses.replace(machine, available_bytes=machine.available_bytes + spare)
-        return plan(weight_bytes, self.spec.active_bytes, kv_bytes, buffer_bytes, options or self.options, machine)
+        sizes = self.spec.sizes
+        experts = sizes.expert_bytes, sizes.active_expert_bytes
+        needs = Needs(weight_bytes, sizes.active_bytes, kv_bytes, buffer_bytes, *experts)
+        return plan(needs, options or self.options, machine)
 
     def describe(self) -> dict[str, Any]:
         """All of the above as plain values, for `lacewing info`."""
@@ -64,7 +64,7 @@ class Opened:
             row = quants.setdefault(tensor.quant.name, {"tensors": 0, "bytes": 0})
             row["tensors"] += 1
             row["bytes"] += tensor.nbytes
-        plan = self.plan(checkpoint.nbytes, CHUNK)
+        plan = self.plan(spec.sizes.weight_bytes, CHUNK)
         return {
             "name": spec.name,
             "architecture": spec.architecture,
@@ -74,6 +74,8 @@ class Opened:
             "quants": quants,
             "parameters": spec.parameters,
             "active_parameters": spec.active_parameters,
+            "uncounted": list(spec.uncounted),
+            "notices": list(spec.notices),
             "active_bytes": spec.active_bytes,
             "vocabulary": spec.vocab_size,
             "trained_context": spec.trained_context,
@@ -84,7 +86,7 @@ class Opened:
                 "residency": plan.residency,
                 "needed_bytes": plan.needed_bytes,
                 "budget_bytes": plan.budget_bytes,
-                "rows": [{"name": row.name, "bytes": row.nbytes, "note": row.note} for row in plan.rows],
+                "rows": [{"name": row.name, "bytes": row.nbytes, "note": row.note, "decides": row.decides} for row in plan.rows],
                 "reasons": list(plan.reasons),
             },
         }

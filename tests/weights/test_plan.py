@@ -6,7 +6,7 @@ import pytest
 
 from lacewing.errors import OutOfMemoryError
 from lacewing.options import LoadOptions
-from lacewing.weights import Machine, Plan, plan
+from lacewing.weights import Machine, Needs, Plan, plan
 
 GIB = 2**30
 ROOMY = Machine(64 * GIB, 50 * GIB, "the free memory")
@@ -14,7 +14,8 @@ ROOMY = Machine(64 * GIB, 50 * GIB, "the free memory")
 
 def decide(weights: int = 4 * GIB, kv: int = GIB, buffers: int = GIB, machine: Machine = ROOMY, active: int | None = None,
            **options: object) -> Plan:  # fmt: skip
-    return plan(weights, weights if active is None else active, kv, buffers, LoadOptions(**options), machine)  # type: ignore[arg-type]
+    needs = Needs(weights, weights if active is None else active, kv, buffers)
+    return plan(needs, LoadOptions(**options), machine)  # type: ignore[arg-type]
 
 
 def rows(decision: Plan) -> dict[str, int]:
@@ -24,8 +25,8 @@ def rows(decision: Plan) -> dict[str, int]:
 def test_eager_where_there_is_room() -> None:
     decision = decide()
     assert decision.residency == "eager" and decision.needed_bytes == 6 * GIB and decision.budget_bytes == 50 * GIB
-    assert rows(decision) == {"weights": 4 * GIB, "active weights": 4 * GIB, "keys and values": GIB, "buffers": GIB,
-                              "needed": 6 * GIB, "budget": 50 * GIB}  # fmt: skip
+    assert rows(decision) == {"weights": 4 * GIB, "active weights": 4 * GIB, "resident": 4 * GIB, "streamed": 0,
+                              "keys and values": GIB, "buffers": GIB, "needed": 6 * GIB, "budget": 50 * GIB}  # fmt: skip
     assert "80% of the free memory is 40.0 GiB" in decision.reasons[0]
 
 
@@ -87,3 +88,29 @@ def test_it_never_plans_more_than_the_budget() -> None:
                     else:
                         assert decision.needed_bytes <= budget * GIB
                         assert residency in ("auto", decision.residency)
+
+
+def mixture(weights: int, available: int) -> Plan:
+    """A tenth of the weights is read by every token; of the experts, nine tenths, a token reads a ninth."""
+    needs = Needs(weights, weights // 5, GIB, GIB, weights * 9 // 10, weights // 10)
+    return plan(needs, LoadOptions(), Machine(available, available, "the free memory"))
+
+
+def test_what_a_mixture_reads_from_the_disk() -> None:
+    decision = mixture(100 * GIB, 57 * GIB)  # room for 55: what all tokens read, 10, and half of the experts
+    assert decision.residency == "lazy"
+    assert rows(decision) == {"weights": 100 * GIB, "experts": 90 * GIB, "active weights": 20 * GIB, "active experts": 10 * GIB,
+                              "resident": 55 * GIB, "streamed": 5 * GIB, "keys and values": GIB, "buffers": GIB,
+                              "needed": 2 * GIB, "budget": 57 * GIB}  # fmt: skip
+    assert {row.name for row in decision.rows if row.decides == "speed"} == {"active weights", "streamed"}
+    assert {row.name for row in decision.rows if row.decides == "memory"} == {"weights", "keys and values", "needed"}
+    assert rows(mixture(100 * GIB, 102 * GIB))["streamed"] == 0
+    assert rows(mixture(100 * GIB, 12 * GIB))["streamed"] == 10 * GIB  # no expert stays
+    assert rows(mixture(100 * GIB, 8 * GIB))["streamed"] == 14 * GIB  # nor all of what every token reads
+    assert rows(mixture(10 * GIB, 102 * GIB))["resident"] == 10 * GIB
+
+
+def test_what_a_dense_model_reads_from_the_disk() -> None:
+    assert rows(decide(weights=80 * GIB))["streamed"] == 32 * GIB and rows(decide(weights=80 * GIB))["resident"] == 48 * GIB
+    assert rows(decide(weights=48 * GIB, residency="lazy"))["streamed"] == 0
+    assert "streamed" not in rows(decide().instead("lazy", "asked for"))

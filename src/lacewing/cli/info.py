@@ -24,15 +24,26 @@ def _page(facts: dict[str, Any]) -> str:
         ("architecture", facts["architecture"]),
         ("format", f"{facts['format']}, {len(facts['files'])} file(s), {format_bytes(facts['bytes'])} of weights"),
         ("quants", quants),
-        ("parameters", f"{facts['parameters'] / 1e6:,.1f} M, {facts['active_parameters'] / 1e6:,.1f} M active"),
+        ("parameters", _parameters(facts)),
         ("context", f"{facts['context']} tokens (trained on {facts['trained_context']})"),
         ("tokenizer", f"{tokenizer['kind']}, {tokenizer['vocab_size']} tokens" if "kind" in tokenizer else tokenizer["problem"]),
         ("template", f"{template['name']}, SHA-256 {template['sha256'][:16]}" if "name" in template else template["problem"]),
         ("memory plan", plan["residency"]),
     ]
     lines = [f"{name:<14}{text}" for name, text in rows]
-    lines += [f"  {row['name']:<20}{format_bytes(row['bytes']):>10}  {row['note']}" for row in plan["rows"]]
-    return "\n".join([*lines, *(f"  {reason}" for reason in plan["reasons"])])
+    wide = max(len(row["note"]) for row in plan["rows"])
+    lines += [f"  {'':<20}{'':>10}  {'':<{wide}}  decides"]
+    for row in plan["rows"]:
+        lines.append(f"  {row['name']:<20}{format_bytes(row['bytes']):>10}  {row['note']:<{wide}}  {row['decides']}".rstrip())
+    return "\n".join([*lines, *(f"  {reason}" for reason in plan["reasons"]), *(f"notice: {text}" for text in facts["notices"])])
+
+
+def _parameters(facts: dict[str, Any]) -> str:
+    left_out = " and ".join(
+        {"token_embd.weight": "the embedding", "output.weight": "the output"}[name] for name in facts["uncounted"]
+    )
+    counted = f", as its makers count: without {left_out}" if left_out else ""
+    return f"{facts['parameters'] / 1e6:,.1f} M, {facts['active_parameters'] / 1e6:,.1f} M active{counted}"
 
 
 def tokenize(name: str, text: str, *, as_json: bool) -> None:

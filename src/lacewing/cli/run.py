@@ -28,6 +28,8 @@ def open_model(name: str, options: LoadOptions) -> Model:
 def run(name: str, prompt: str, options: LoadOptions, sampling: Sampling, *, raw: bool, as_json: bool) -> int:
     """Answer `prompt` on standard output; the exit code."""
     with open_model(name, options) as model, Interrupt() as interrupt:
+        for notice in model.notices:
+            print(f"lacewing: {notice}", file=sys.stderr)
         fields = vars(sampling)
         if raw or not model.has_template:
             stream = model.stream(prompt, cancelled=interrupt, **fields)

@@ -5,7 +5,7 @@ The budget is for weights, keys and values, and buffers; the interpreter and its
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lacewing.errors import OutOfMemoryError
 from lacewing.options import LoadOptions, format_bytes
@@ -22,6 +22,39 @@ class Row:
     name: str
     nbytes: int
     note: str
+    decides: str = ""  # "memory": what must fit; "speed": what a token waits for
+
+
+@dataclass(frozen=True)
+class Needs:
+    """Bytes of a model, known from its headers. `active_bytes` are the weights read for one token.
+
+    `expert_bytes`: of all weights those that a router chooses from; `active_expert_bytes`: those of the chosen experts.
+    """
+
+    weight_bytes: int
+    active_bytes: int
+    kv_bytes: int
+    buffer_bytes: int
+    expert_bytes: int = 0
+    active_expert_bytes: int = 0
+
+    @property
+    def fixed_bytes(self) -> int:
+        """Own memory that does not depend on where weights are."""
+        return self.kv_bytes + self.buffer_bytes
+
+    def streamed_bytes(self, room: int) -> int:
+        """Weights that come from the disk for each token, on the average, when `room` bytes of weights can stay in memory.
+
+        What every token reads stays first; of the experts, which are taken to be used alike, stays what then has room. For the
+        part that is read in turn from beginning to end this is the least there can be: a cache that forgets the oldest does worse.
+        """
+        always = self.active_bytes - self.active_expert_bytes
+        if room <= always or not self.expert_bytes:
+            return max(0, self.active_bytes - room) if room < self.weight_bytes else 0
+        missing = max(0, self.expert_bytes - (room - always))
+        return self.active_expert_bytes * missing // self.expert_bytes
 
 
 @dataclass(frozen=True)
@@ -40,43 +73,61 @@ class Plan:
         eager = (residency == "eager") - (self.residency == "eager")
         needed, notes = self.needed_bytes + eager * weights, {"weights": _WHERE[residency]}
         rows = tuple(
-            Row(row.name, needed if row.name == "needed" else row.nbytes, notes.get(row.name, row.note)) for row in self.rows
+            replace(row, nbytes=needed if row.name == "needed" else row.nbytes, note=notes.get(row.name, row.note))
+            for row in self.rows
+            if row.name not in ("resident", "streamed")  # which were for the other one
         )
         return Plan(residency, needed, self.budget_bytes, rows, (reason,))
 
 
-def plan(weight_bytes: int, active_bytes: int, kv_bytes: int, buffer_bytes: int, options: LoadOptions, machine: Machine) -> Plan:
-    """Choose the residency. `active_bytes` are the weights read for one token.
+def plan(needs: Needs, options: LoadOptions, machine: Machine) -> Plan:
+    """Choose the residency.
 
     Raises OutOfMemoryError if keys, values and buffers alone exceed the budget, or eager weights that were asked for do.
     """
     budget, source = _budget(options, machine)
-    fixed = kv_bytes + buffer_bytes
+    fixed = needs.fixed_bytes
     if fixed > budget:
+        keys, buffers = format_bytes(needs.kv_bytes), format_bytes(needs.buffer_bytes)
         raise OutOfMemoryError(
-            f"keys and values ({format_bytes(kv_bytes)}) and buffers ({format_bytes(buffer_bytes)}) need {format_bytes(fixed)}, "
+            f"keys and values ({keys}) and buffers ({buffers}) need {format_bytes(fixed)}, "
             f"but {source} gives {format_bytes(budget)}; choose a smaller context, or allow more memory"
         )
-    if options.residency == "eager" and fixed + weight_bytes > budget:
+    if options.residency == "eager" and fixed + needs.weight_bytes > budget:
         raise OutOfMemoryError(
-            f"eager weights need {format_bytes(fixed + weight_bytes)} in all, but {source} gives {format_bytes(budget)}; "
+            f"eager weights need {format_bytes(fixed + needs.weight_bytes)} in all, but {source} gives {format_bytes(budget)}; "
             "choose residency lazy, which pages the weights in from the file, or allow more memory"
         )
-    residency, reason = _choose(weight_bytes, active_bytes, fixed, budget, source, options)
+    residency, reason = _choose(needs.weight_bytes, needs.active_bytes, fixed, budget, source, options)
     reasons = [reason]
-    if residency == "lazy" and fixed + active_bytes > budget:
-        active = format_bytes(active_bytes)
+    if residency == "lazy" and fixed + needs.active_bytes > budget:
+        active = format_bytes(needs.active_bytes)
         reasons.append(f"a token reads {active} of weights, more than can stay in memory: the disk sets the speed")
-    needed = fixed + (weight_bytes if residency == "eager" else 0)
-    rows = (
-        Row("weights", weight_bytes, _WHERE[residency]),
-        Row("active weights", active_bytes, "read for each token"),
-        Row("keys and values", kv_bytes, "own memory"),
-        Row("buffers", buffer_bytes, "own memory"),
-        Row("needed", needed, "own memory in all"),
+    needed = fixed + (needs.weight_bytes if residency == "eager" else 0)
+    return Plan(residency, needed, budget, _rows(needs, residency, needed, budget, source), tuple(reasons))
+
+
+def _rows(needs: Needs, residency: str, needed: int, budget: int, source: str) -> tuple[Row, ...]:
+    """The table: weights in all and for a token, how much of them stays in memory and how much does not, then all else."""
+    room = needs.weight_bytes if residency == "eager" else min(needs.weight_bytes, budget - needs.fixed_bytes)
+    streamed = 0 if residency == "eager" else needs.streamed_bytes(room)
+    rows = [Row("weights", needs.weight_bytes, _WHERE[residency], "memory")]
+    if needs.expert_bytes:
+        rows.append(Row("experts", needs.expert_bytes, "of these weights; a router chooses some for each token"))
+    rows.append(Row("active weights", needs.active_bytes, "read for each token", "speed"))
+    if needs.expert_bytes:
+        rows.append(Row("active experts", needs.active_expert_bytes, "of these weights; the chosen ones"))
+    alike = ", if all experts are used alike" if needs.expert_bytes else ""
+    disk = f"from the disk for each token{alike}" if streamed else "nothing comes from the disk once it has been read"
+    return (
+        *rows,
+        Row("resident", room, "weights that can stay in memory" if residency == "lazy" else "weights in memory"),
+        Row("streamed", streamed, disk, "speed" if streamed else ""),
+        Row("keys and values", needs.kv_bytes, "own memory", "memory"),
+        Row("buffers", needs.buffer_bytes, "own memory"),
+        Row("needed", needed, "own memory in all", "memory"),
         Row("budget", budget, source),
     )
-    return Plan(residency, needed, budget, rows, tuple(reasons))
 
 
 def _budget(options: LoadOptions, machine: Machine) -> tuple[int, str]:

@@ -39,6 +39,8 @@ def _in_a_pipe(name: str, options: LoadOptions, sampling: Sampling, progress: Ca
     try:
         view = PlainView(sys.stdin, sys.stdout, sys.stderr)
         session.face = view.face()
+        for notice in session.model.spec.notices:
+            view.note(notice)
         return Loop(session, view).run()
     finally:
         session.close()
@@ -64,6 +66,8 @@ def _on_screen(name: str, options: LoadOptions, sampling: Sampling) -> int:
         session.face = view.face()
         status = session.status()
         view.note(f"{status.model}, {status.residency}, {status.backend}, {status.context} tokens; /help shows the commands")
+        for notice in session.model.spec.notices:
+            view.note(notice)
         return Loop(session, view).run()
     finally:
         session.close()
