@@ -18,6 +18,8 @@ from lacewing.program import ops
 from lacewing.program.ops import View
 
 THREADS = 128  # of a workgroup of a matrix-vector product
+TEAM_ROWS = 1  # rows of a team of threads there
+UNROLL = 4  # groups that a thread loads before it uses the first
 FEW = 8  # tokens, or rows of logits, up to which that kernel is used
 TILES = {"dot": (128, 64), "float": (64, 64)}  # rows and tokens of a workgroup of the others
 
@@ -75,11 +77,13 @@ def product(
     kind = "dot" if dotted else "float"
     common: dict[str, Any] = {
         "layout": matrix.layout, "groups": matrix.groups, "columns": matrix.columns, "threads": THREADS,
-        "x": compiler.codes(x) if dotted else compiler.at(x), "by_rows": rows, **target,
+        "x": compiler.codes(x) if dotted else compiler.at(x), "by_rows": rows, "team_rows": TEAM_ROWS,
+        "unroll": min(UNROLL, max(1, matrix.groups // compiler.variant.lanes)), **target,
     }  # fmt: skip
     tile_rows, tile_tokens = TILES[kind]
     for shard in matrix.shards:
-        few, many = folded(-(-shard.rows // (THREADS // compiler.variant.lanes))), folded(-(-shard.rows // tile_rows))
+        few_rows = THREADS // compiler.variant.lanes * (TEAM_ROWS if dotted else 1)
+        few, many = folded(-(-shard.rows // few_rows)), folded(-(-shard.rows // tile_rows))
 
         def few_grid(run: Run, few: tuple[int, int] = few) -> Grid | None:
             count = run.rows if rows else run.tokens

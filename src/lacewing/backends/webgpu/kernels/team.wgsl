@@ -1,0 +1,33 @@
+{# Imported, not included. Teams of `variant.lanes` threads and their sums: by a subgroup, or through workgroup memory. #}
+{% macro arguments() %}
+@builtin(workgroup_id) group: vec3<u32>, {{ "@builtin(subgroup_id) team: u32, @builtin(subgroup_invocation_id) lane: u32" if variant.subgroups else "@builtin(local_invocation_index) index: u32" }}
+{%- endmacro %}
+
+{% macro declarations() %}
+{% if not variant.subgroups %}
+var<workgroup> partial: array<f32, {{ threads }}>;
+
+fn team_total(index: u32, lane: u32, value: f32) -> f32 {
+  partial[index] = value;
+  workgroupBarrier();
+  for (var s = {{ variant.lanes // 2 }}u; s > 0u; s >>= 1u) {
+    if (lane < s) { partial[index] += partial[index + s]; }
+    workgroupBarrier();
+  }
+  let total = partial[index - lane];
+  workgroupBarrier();
+  return total;
+}
+{% endif %}
+{% endmacro %}
+
+{% macro start() %}
+{% if not variant.subgroups %}
+  let team = index / {{ variant.lanes }}u;
+  let lane = index % {{ variant.lanes }}u;
+{% endif %}
+{% endmacro %}
+
+{% macro sum(name) %}
+{{ name }} = {{ "subgroupAdd(%s)" % name if variant.subgroups else "team_total(index, lane, %s)" % name }};
+{%- endmacro %}
