@@ -31,6 +31,18 @@ def cache_dir() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lacewing"
 
 
+def mistral_magnitude() -> bool | None:
+    """LACEWING_MISTRAL_MAGNITUDE: whether attention of Mistral Large 3 and Small 4 is scaled by the square of YaRN's magnitude.
+
+    "apply", "skip", or nothing: as the makers say, or as transformers does. It is disputed: the makers' configuration of
+    Large 3 says no, llama.cpp applies it to both, transformers to Small 4. Raises OptionError for another value.
+    """
+    value = os.environ.get("LACEWING_MISTRAL_MAGNITUDE", "")
+    if value not in ("", "apply", "skip"):
+        raise OptionError(f"LACEWING_MISTRAL_MAGNITUDE is {value!r}; it must be apply or skip")
+    return None if not value else value == "apply"
+
+
 def parse_bytes(text: str | int | None) -> int | None:
     """`"4GiB"`, `"800MB"`, `"1.5g"` or a number of bytes; None stays None. Raises OptionError."""
     if text is None or (isinstance(text, int) and not isinstance(text, bool) and text > 0):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from lacewing.errors import OptionError
 from lacewing.formats.checkpoint import ByteRange, Checkpoint, TensorInfo
 from lacewing.models.gguf import read_gguf
 from lacewing.models.huggingface import read_huggingface
@@ -181,9 +182,26 @@ def test_mistral_large_3_is_known_by_its_sizes():
     assert (found.mixture.gating, found.mixture.groups, found.rope.magnitude) == ("softmax", 1, 1.0)
 
 
-def test_the_switch_over_the_magnitude(monkeypatch):
-    monkeypatch.setattr("lacewing.models.architectures.deepseek2.MISTRAL_LARGE_3_MAGNITUDE", True)
-    assert read_keys(131072, (), **LARGE).attention_scale == pytest.approx(192**-0.5 * 1.845120, rel=1e-5)
+MISTRAL_4 = {name: value for name, value in R1.items() if name not in ("topk_method", "scoring_func", "quantization_config")} | {
+    "model_type": "mistral4", "n_routed_experts": 128, "num_experts_per_tok": 4, "n_group": 1, "topk_group": 1,
+    "vocab_size": 131072, "num_nextn_predict_layers": 0,
+    "rope_scaling": YARN | {"factor": 36.0, "original_max_position_embeddings": 8192, "llama_4_scaling_beta": 0.1}}  # fmt: skip
+
+
+@pytest.mark.parametrize(("choice", "large", "small"), [(None, False, True), ("apply", True, True), ("skip", False, False)])
+def test_the_switch_over_the_magnitude(monkeypatch, choice, large, small):
+    if choice is not None:
+        monkeypatch.setenv("LACEWING_MISTRAL_MAGNITUDE", choice)
+    for found, applied in ((read_keys(131072, (), **LARGE), large), (read(MISTRAL_4), small)):
+        assert found.attention_scale == pytest.approx(192**-0.5 * (1.845120 if applied else 1), rel=1e-5)
+        assert (found.temperature.beta, found.temperature.length) == (0.1, 8192)
+    assert read(R1).attention_scale == pytest.approx(192**-0.5 * 1.873854, rel=1e-5)  # of DeepSeek nothing is disputed
+
+
+def test_a_wrong_word_for_the_switch(monkeypatch):
+    monkeypatch.setenv("LACEWING_MISTRAL_MAGNITUDE", "yes")
+    with pytest.raises(OptionError, match="'yes'; it must be apply or skip"):
+        read_keys(131072, (), **LARGE)
 
 
 def test_glm_4_7_flash_is_known_by_its_sizes():

@@ -11,10 +11,7 @@ from lacewing.models.config import LatentConfig, MixtureConfig, ModelConfig, Tem
 from lacewing.models.keys import Keys
 from lacewing.models.names import EXPERT_NAMES, STANDARD_NAMES
 from lacewing.models.rope import RopeConfig, yarn_magnitude
-
-# The makers of Mistral Large 3 say that the magnitude of YaRN is not to be applied; llama.cpp multiplies the scale of attention
-# by its square all the same, as for DeepSeek. True: as llama.cpp does.
-MISTRAL_LARGE_3_MAGNITUDE = False
+from lacewing.options import mistral_magnitude
 
 LATENT_NAMES = {
     "self_attn.q_a_proj": "attn_q_a",
@@ -53,7 +50,7 @@ def gguf(keys: Keys, config: ModelConfig) -> ModelConfig:
     if beta or _is_mistral_large_3(config):
         # files of Ollama leave the temperature out
         config = replace(config, temperature=TemperatureConfig(beta or 0.1, length or rope.original_context or 8192))
-        multiplier = multiplier if MISTRAL_LARGE_3_MAGNITUDE else 0.0
+        multiplier = multiplier if mistral_magnitude() else 0.0  # the makers say that it does not belong there
     return scaled(config, latent, rope, multiplier)
 
 

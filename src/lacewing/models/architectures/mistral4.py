@@ -5,20 +5,25 @@ from dataclasses import replace
 from lacewing.models.architectures import deepseek2
 from lacewing.models.config import ModelConfig, TemperatureConfig
 from lacewing.models.keys import Keys
+from lacewing.options import mistral_magnitude
 
 
 def huggingface(keys: Keys, config: ModelConfig) -> ModelConfig:
-    config = deepseek2.huggingface(keys, config)
+    config = _scaled(deepseek2.huggingface(keys, config), config.rope.log_multiplier)
     if not config.rope.query_beta:
         return config
     return replace(config, temperature=TemperatureConfig(config.rope.query_beta, config.rope.original_context))
 
 
+def _scaled(config: ModelConfig, multiplier: float) -> ModelConfig:
+    """The magnitude of YaRN is applied, as transformers does, unless a person asks for the opposite."""
+    multiplier = 0.0 if mistral_magnitude() is False else multiplier
+    return deepseek2.scaled(config, deepseek2.latent_of(config), config.rope, multiplier)
+
+
 def gguf(keys: Keys, config: ModelConfig) -> ModelConfig:
-    """The converter leaves the temperature out. The magnitude of YaRN is applied, as transformers does."""
-    multiplier = 10 * config.rope.log_multiplier
-    config = deepseek2.gguf(keys, config)
-    config = deepseek2.scaled(config, deepseek2.latent_of(config), config.rope, multiplier)
+    """The converter leaves the temperature out."""
+    config = _scaled(deepseek2.gguf(keys, config), 10 * config.rope.log_multiplier)
     if config.temperature is None and config.rope.kind == "yarn":
         config = replace(config, temperature=TemperatureConfig(0.1, config.rope.original_context))
     return config
