@@ -64,14 +64,20 @@ def as_bytes(values: np.ndarray, dtype: str) -> bytes:
 
 def write_gguf(path: Path, config: dict[str, Any], weights: dict[str, np.ndarray], quant: str = "F32", naive: bool = False) -> Path:
     """One GGUF file, q and k permuted and norms made ready as the family asks for."""
-    import gguf
-
     kind = config["model_type"]
     architecture = ({"mistral": "llama", "gemma3_text": "gemma3"} | mixtures.ARCHITECTURES).get(kind, kind)
     mixture = kind in mixtures.CLASSES
+    keys = metadata(config) | (mixtures.metadata(config, naive) if mixture else {})
+    found = mixtures.tensors(config, weights, naive) if mixture else tensors(config, weights, architecture)
+    return write_gguf_tensors(path, architecture, keys, found, quant)
+
+
+def write_gguf_tensors(path: Path, architecture: str, keys: dict[str, Any], found: dict[str, np.ndarray], quant: str) -> Path:
+    """A GGUF file with these keys below the architecture's name, these tensors and the tiny vocabulary."""
+    import gguf
+
     writer = gguf.GGUFWriter(path, architecture)
     writer.add_name("tiny")  # llama.cpp expects other tokens of a model named phi3
-    keys = metadata(config) | (mixtures.metadata(config, naive) if mixture else {})
     for key, value in keys.items():
         add = {
             bool: writer.add_bool,
@@ -81,8 +87,7 @@ def write_gguf(path: Path, config: dict[str, Any], weights: dict[str, np.ndarray
             list: writer.add_array,
         }
         add[type(value)](f"{architecture}.{key}", value)
-    _add_tokenizer(writer, config["vocab_size"])
-    found = mixtures.tensors(config, weights, naive) if mixture else tensors(config, weights, architecture)
+    _add_tokenizer(writer, len(found["token_embd.weight"]))
     for name, value in found.items():
         if value.ndim == 1 or quant == "F32" or name.endswith((".bias", "ffn_gate_inp.weight")):
             writer.add_tensor(name, value)

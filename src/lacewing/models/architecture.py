@@ -29,6 +29,7 @@ class Architecture:
     gguf_switches: Mapping[str, Any] = field(default_factory=dict)  # that GGUF alone has
     huggingface_switches: Mapping[str, Any] = field(default_factory=dict)
     gguf_presence: Mapping[str, str] = field(default_factory=dict)  # switches that a weight of the file turns on
+    mixture_presence: Mapping[str, str] = field(default_factory=dict)  # the same of MixtureConfig
     biases: frozenset[str] = frozenset()  # linear layers that always have a bias
     mixture: Mapping[str, Any] | None = None  # fields of MixtureConfig that never vary; None: no mixtures of experts
     packed_experts: bool = False  # in MXFP4, as Hugging Face stores it: values and powers of two apart

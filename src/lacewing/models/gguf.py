@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from lacewing.errors import WeightError
 from lacewing.formats.checkpoint import Checkpoint, TensorInfo
@@ -58,7 +59,10 @@ def read_gguf(checkpoint: Checkpoint, architecture: Architecture) -> ModelConfig
         mixture=None if architecture.mixture is None else gguf_mixture(keys, tensors, layers, architecture.mixture),
         predicting_layers=predicting,
     )
-    present = {field: weight in tensors for field, weight in architecture.gguf_presence.items()}
+    present: dict[str, Any] = {field: weight in tensors for field, weight in architecture.gguf_presence.items()}
+    if config.mixture is not None:
+        found: dict[str, Any] = {field: weight in tensors for field, weight in architecture.mixture_presence.items()}
+        present["mixture"] = replace(config.mixture, **found)
     config = architecture.gguf(keys, replace(config, **{**architecture.switches, **architecture.gguf_switches, **present}))
     keys.refuse_unknown((*_HARMLESS, *(key for key in keys.names() if key.startswith(_OTHER_PARTS))))
     return config

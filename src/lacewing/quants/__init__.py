@@ -42,7 +42,8 @@ _ALL = (F32, F16, BF16, F64, I8, I16, I32, I64, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q1
 QUANTS: dict[str, Quant] = {quant.name: quant for quant in _ALL}
 _BY_ID: dict[int, Quant] = {quant.ggml_id: quant for quant in _ALL if quant.ggml_id is not None}
 # Known numbers that no checkpoint can hold as weights, and why.
-_REFUSED = {4: "was removed from the format", 5: "was removed from the format", 9: "is for activations only",
+_REFUSED = {4: "was removed from the format (the first files of gpt-oss that Ollama made use it too; fetch a newer one)",
+            5: "was removed from the format", 9: "is for activations only",
             15: "is for activations only", **dict.fromkeys((31, 32, 33, 36, 37, 38), "was removed from the format")}  # fmt: skip
 
 

@@ -41,7 +41,8 @@ def huggingface(keys: Keys, config: ModelConfig) -> ModelConfig:
 def gguf(keys: Keys, config: ModelConfig) -> ModelConfig:
     """The file does not say that the bounds of YaRN are not rounded."""
     rope = replace(config.rope, truncate=False)
-    return clamped(replace(config, rope=rope, local_rope=rope), 1.702, 7.0, False, False)
+    one_stack = config.mixture is not None and config.mixture.interleaved
+    return clamped(replace(config, rope=rope, local_rope=rope), 1.702, 7.0, one_stack, False)
 
 
 ARCHITECTURE = Architecture(
