@@ -67,7 +67,7 @@ class Model:
     def __init__(
         self, opened: Opened, progress: Progress | None = None, *, cancelled: Callable[[], bool] | None = None, spare: int = 0
     ):
-        from lacewing.backends import open_backend
+        from lacewing.backends import init_backend
         from lacewing.backends.base import StepLimits
         from lacewing.engine.engine import Engine
         from lacewing.weights import WeightStore
@@ -83,7 +83,7 @@ class Model:
         stopped = (lambda: given_up.is_set() or cancelled()) if cancelled else given_up.is_set
         reading = Background(lambda: self.weights.set_residency(self.plan.residency, progress, stopped))
         try:
-            self.backend: Backend = open_backend(options.backend, options.threads)  # imports its compiler meanwhile
+            self.backend: Backend = init_backend(options.backend, options.threads)  # imports its compiler meanwhile
             reading.result(cancelled)
             report("reading weights", self.weights.nbytes, self.weights.nbytes)
             self.step: Step = self.backend.compile(self.spec.program, self.weights, limits, report)

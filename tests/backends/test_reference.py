@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from lacewing.backends import known_backends, open_backend
+from lacewing.backends import init_backend, known_backends
 from lacewing.backends.base import StepLimits
 from lacewing.backends.reference.backend import ReferenceBackend
 from lacewing.backends.reference.ops import gelu_tanh, silu
@@ -258,7 +258,7 @@ def test_large_weights_are_dequantised_in_parts(tmp_path, monkeypatch):
 
 
 def test_facts_rebind_and_close(step):
-    assert open_backend("reference").facts().backend == "reference"
+    assert init_backend("reference").facts().backend == "reference"
     ids = prompt_of("gemma2")
     before = run(step, ids)
     step.rebind()
@@ -273,21 +273,22 @@ def test_facts_rebind_and_close(step):
 def test_backends_are_found_by_name():
     assert {"cpu", "reference"} <= set(known_backends())
     with pytest.raises(OptionError, match="'tpu' does not exist; there are auto, cpu, reference"):
-        open_backend("tpu")
+        init_backend("tpu")
 
 
 def test_auto_takes_the_first_that_works(monkeypatch):
     import lacewing.backends as backends
 
-    def fail(name, threads):
+    def fail(name, *rest):
         raise BackendError(f"no {name} here")
 
     opened = backends._open
-    monkeypatch.setattr(backends, "_open", lambda name, threads: (fail if name == "cpu" else opened)(name, threads))
-    assert open_backend().name == "reference"
+    monkeypatch.setattr(backends, "_open", lambda name, *rest: (opened if name == "reference" else fail)(name, *rest))
+    assert init_backend().name == "reference"
     monkeypatch.setattr(backends, "_open", fail)
-    with pytest.raises(BackendError, match="no backend works here; cpu: no cpu here; reference: no reference here"):
-        open_backend("auto")
+    words = "no backend works here; webgpu: no webgpu here; cpu: no cpu here; reference: no reference here"
+    with pytest.raises(BackendError, match=words):
+        init_backend("auto")
 
 
 QUANTS_32 = ["F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "IQ4_NL", "MXFP4"]

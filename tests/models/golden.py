@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lacewing.backends import open_backend
+from lacewing.backends import init_backend
 from tests.checkpoints import CONTEXTS, prompt_of, tiny
 from tests.models.running import greedy, open_step, run
 
@@ -14,7 +14,7 @@ TOLERANCE = 1e-4  # the promise is 1e-3
 
 def check_golden(name: str, format: str, backend: str, folder: Path) -> None:
     """Logits of the prompt and the greedy tokens after it."""
-    spec, step = open_step(tiny(name, format, folder), CONTEXTS.get(name), open_backend(backend, 2))
+    spec, step = open_step(tiny(name, format, folder), CONTEXTS.get(name), init_backend(backend, 2))
     ids, continued = prompt_of(name), VALUES[f"{name}.greedy"].tolist()
     assert spec.vocab_size == 320
     np.testing.assert_allclose(run(step, ids)[VALUES["rows"]], VALUES[f"{name}.logits"], rtol=0, atol=TOLERANCE)

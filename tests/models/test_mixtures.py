@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from lacewing.backends import open_backend
+from lacewing.backends import init_backend
 from lacewing.backends.base import StepLimits
 from lacewing.backends.reference.backend import ReferenceBackend
 from lacewing.errors import LacewingError, UnsupportedModelError, WeightError
@@ -31,7 +31,7 @@ def logits(checkpoint, residency="lazy", backend="reference"):
     spec = open_model(checkpoint)
     store = WeightStore(spec.tensors)
     store.set_residency(residency)
-    step = open_backend(backend, 2).compile(spec.program, store, StepLimits(spec.context))
+    step = init_backend(backend, 2).compile(spec.program, store, StepLimits(spec.context))
     return run(step, prompt_of("mixtral"))
 
 

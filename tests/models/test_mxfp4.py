@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from lacewing.backends import open_backend
+from lacewing.backends import init_backend
 from lacewing.backends.base import StepLimits
 from lacewing.errors import WeightError
 from lacewing.formats import open_checkpoint
@@ -61,7 +61,7 @@ def test_logits_are_those_of_the_same_numbers_in_f32(folders, residency):
         spec = open_model(open_checkpoint(folder))
         store = WeightStore(spec.tensors)
         store.set_residency(residency)
-        step = open_backend("reference").compile(spec.program, store, StepLimits(spec.context))
+        step = init_backend("reference").compile(spec.program, store, StepLimits(spec.context))
         found.append(run(step, prompt_of("gpt-oss")))
     assert found[0].std() > 0.1
     np.testing.assert_allclose(found[1], found[0], atol=1e-4)

@@ -1,42 +1,73 @@
-"""Devices. A backend is a folder here with `open(threads) -> Backend` in its `__init__.py`, imported when asked for."""
+"""Devices. A backend is a folder here, imported when asked for. Its `__init__.py` has
+
+`open(threads) -> Backend`, for a backend of several devices `open(threads, adapter, demand)`, and
+`candidates(needed_bytes) -> list[Candidate]`.
+"""
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
+from typing import Any
 
-from lacewing.backends.base import Backend
-from lacewing.errors import BackendError, OptionError
+from lacewing.backends.base import Backend, Candidate, Demand
+from lacewing.errors import BackendError, LacewingError, OptionError
 
-PREFERENCE = ("cpu", "reference")
+PREFERENCE = ("webgpu", "cpu", "reference")
+SEVERAL = ("webgpu",)  # backends of several devices, which `adapter` tells apart
 
 
 def known_backends() -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules(__path__) if module.ispkg)
 
 
-def open_backend(name: str = "auto", threads: int | None = None) -> Backend:
-    """The backend of that name; `auto` takes the first of PREFERENCE that works here. `threads` None: as it sees fit.
+def init_backend(
+    name: str = "auto", threads: int | None = None, *, adapter: str | int | None = None, demand: Demand | None = None
+) -> Backend:
+    """The backend of that name, on the `adapter` of that index or name; `threads` None: as it sees fit.
 
+    "auto" takes a GPU that suits what `demand` tells of the model, else the processor; the one of `adapter`, where that is given.
     Raises OptionError for an unknown name, BackendError where the backend cannot be used on this machine.
     """
-    if name != "auto":
-        return _open(name, threads)
-    problems = []
+    return choose_backend(name, threads, adapter=adapter, demand=demand)[0]
+
+
+def choose_backend(
+    name: str = "auto", threads: int | None = None, *, adapter: str | int | None = None, demand: Demand | None = None
+) -> tuple[Backend, list[str]]:
+    """`init_backend`, and why `auto` did not take what it would rather have taken."""
+    if name != "auto" or adapter is not None:
+        return _open(SEVERAL[0] if name == "auto" else name, threads, adapter), []
+    problems: list[str] = []
     for candidate in PREFERENCE:
         try:
-            return _open(candidate, threads)
-        except BackendError as error:
+            return _open(candidate, threads, None, demand or Demand.nothing()), problems
+        except LacewingError as error:  # none works here, or none suits the model
             problems.append(f"{candidate}: {error}")
     raise BackendError("no backend works here; " + "; ".join(problems))
 
 
-def _open(name: str, threads: int | None) -> Backend:
+def candidates(name: str, needed_bytes: int | None = None) -> list[Candidate]:
+    """The devices of a backend, and which of them `auto` would take. Raises BackendError where it cannot be used."""
+    found: list[Candidate] = _module(name).candidates(needed_bytes)
+    return found
+
+
+def _open(name: str, threads: int | None, adapter: str | int | None = None, demand: Demand | None = None) -> Backend:
+    module = _module(name)
+    if name in SEVERAL:
+        backend: Backend = module.open(threads, adapter, demand)
+        return backend
+    if adapter is not None:
+        raise OptionError(f"the backend {name} has one device, so that adapter {adapter!r} means nothing; leave it out")
+    backend = module.open(threads)
+    return backend
+
+
+def _module(name: str) -> Any:
     if name not in known_backends():
         raise OptionError(f"backend {name!r} does not exist; there are auto, {', '.join(known_backends())}")
     try:
-        module = importlib.import_module(f"{__name__}.{name}")
+        return importlib.import_module(f"{__name__}.{name}")
     except ImportError as error:
         raise BackendError(f"backend {name} cannot be loaded: {error}") from error
-    backend: Backend = module.open(threads)
-    return backend

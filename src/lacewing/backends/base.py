@@ -7,7 +7,7 @@ keys and values, which are addressed by (slot, position): to forget a suffix, ju
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -60,7 +60,46 @@ class DeviceFacts:
     name: str
     threads: int
     features: tuple[str, ...]
-    memory_bytes: int | None
+    memory_bytes: int | None  # None: not known
+    kind: str = "processor"  # or "discrete GPU", "integrated GPU", "software", "unknown GPU"
+    limits: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A device that a backend could use. `auto`: whether a person who names no backend gets it, and `reason` says why."""
+
+    facts: DeviceFacts
+    auto: bool
+    reason: str
+    index: int | None = None  # what `adapter` takes, for a backend of several devices
+
+
+class Described(Protocol):
+    """What is known of a weight before it is read."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def quant(self) -> Quant: ...
+
+    @property
+    def scales(self) -> object: ...
+
+
+@dataclass(frozen=True)
+class Demand:
+    """A model that is about to be compiled, for a choice of backend that suits it."""
+
+    program: Program
+    weights: Mapping[str, Described]
+    nbytes: int  # weights, keys and values, activations
+
+    @classmethod
+    def nothing(cls) -> Demand:
+        """For a choice before any model is known."""
+        return cls(Program((), {}, (), 0), {}, 0)
 
 
 @dataclass(frozen=True)
@@ -135,6 +174,7 @@ class Backend(Protocol):
     """A device and the compiler for it."""
 
     name: str
+    copies_weights: bool  # into memory of its own, so that the host's are read by `compile` only
 
     def facts(self) -> DeviceFacts: ...
 

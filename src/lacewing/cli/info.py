@@ -59,12 +59,12 @@ def tokenize(name: str, text: str, *, as_json: bool) -> None:
 
 def backends() -> None:
     """Print each backend, and what it would use or why it cannot."""
-    from lacewing.backends import known_backends, open_backend
+    from lacewing.backends import init_backend, known_backends
     from lacewing.errors import BackendError
 
     for name in known_backends():
         try:
-            facts = open_backend(name).facts()
+            facts = init_backend(name).facts()
             print(f"{name}\t{facts.name}, {facts.threads} threads, {' '.join(facts.features)}")
         except BackendError as error:
             print(f"{name}\tnot here: {error}")

@@ -40,7 +40,7 @@ def test_instruction_set(name: str, processes: dict[str, subprocess.Popen[str]])
 
 
 def test_unknown_instruction_set() -> None:
-    code = "from lacewing.backends import open_backend; print(open_backend('cpu').facts())"
+    code = "from lacewing.backends import init_backend; print(init_backend('cpu').facts())"
     environment = os.environ | {"LACEWING_CPU": "mmx"}
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
     assert "LACEWING_CPU='mmx'" in run.stderr and "portable" in run.stderr

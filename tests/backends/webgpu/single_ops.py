@@ -10,10 +10,12 @@ from unittest.mock import patch
 
 import numpy as np
 import pytest
-import wgpu
 
 from lacewing.backends.base import Step
+from lacewing.backends.webgpu.adapters import adapters
 from lacewing.backends.webgpu.backend import WebGPUBackend
+from lacewing.backends.webgpu.device import Device
+from lacewing.errors import BackendError
 from tests.backends.cpu.single_ops import Batch, Case, nmse
 
 VARIANTS = ("none", "subgroups", "dot", "subgroups,dot")
@@ -28,17 +30,18 @@ MISSING = (
 @cache
 def adapter() -> Any:
     """The software adapter where there is one, so that tests are alike everywhere; else the first. Fails without any."""
-    found = [each for each in wgpu.gpu.enumerate_adapters_sync() if each.info["backend_type"] != "OpenGL"]
-    if not found:
-        pytest.fail(MISSING, pytrace=False)
-    return min(found, key=lambda each: each.info["adapter_type"] != "CPU")
+    try:
+        found = adapters()
+    except BackendError as error:
+        pytest.fail(f"{MISSING}: {error}", pytrace=False)
+    return min(found, key=lambda each: each.kind != "software").gpu
 
 
 @cache
 def backend(variant: str = CODES) -> WebGPUBackend:
     """One device a variant for the whole session, with checked shaders: a pipeline is compiled once for all tests."""
     with patch.dict(os.environ, {"LACEWING_WEBGPU": variant}):
-        return WebGPUBackend(adapter(), checked=True)
+        return WebGPUBackend(Device(adapter(), checked=True))
 
 
 def run_step(step: Step, batches: Sequence[Batch], first: int = 0) -> np.ndarray:

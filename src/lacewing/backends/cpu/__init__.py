@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 
-from lacewing.backends.base import DeviceFacts, StepLimits, WeightView
+from lacewing.backends.base import Candidate, DeviceFacts, StepLimits, WeightView
 from lacewing.backends.cpu import native
 from lacewing.backends.cpu.arguments import MAX_CHUNK
 from lacewing.backends.cpu.isa import host_isa
@@ -42,6 +42,7 @@ class CpuBackend:
     """Threads of this machine's processor."""
 
     name = "cpu"
+    copies_weights = False
 
     def __init__(self, threads: int | None):
         self.threads = threads or default_threads()
@@ -67,3 +68,8 @@ class CpuBackend:
 def open(threads: int | None = None) -> CpuBackend:
     """The backend; `threads` None: all cores."""
     return CpuBackend(threads)
+
+
+def candidates(needed_bytes: int | None = None) -> list[Candidate]:
+    """This machine's processor."""
+    return [Candidate(CpuBackend(None).facts(), True, "where no GPU suits")]

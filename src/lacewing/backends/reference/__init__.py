@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from lacewing.backends.base import Candidate
 from lacewing.backends.reference.backend import ReferenceBackend
 
 
 def open(threads: int | None = None) -> ReferenceBackend:
     """`threads` is ignored: NumPy's own libraries decide."""
     return ReferenceBackend()
+
+
+def candidates(needed_bytes: int | None = None) -> list[Candidate]:
+    """NumPy on this machine's processor."""
+    return [
+        Candidate(ReferenceBackend().facts(), False, "only where no other backend works: it is slow, other backends are held to it")
+    ]

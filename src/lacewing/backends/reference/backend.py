@@ -22,6 +22,7 @@ class ReferenceBackend:
     """`half_precision`: round keys and values to float16, as other backends store them."""
 
     name = "reference"
+    copies_weights = False
 
     def __init__(self, half_precision: bool = False, cache_bytes: int = CACHE_BYTES):
         self.half_precision, self.cache_bytes = half_precision, cache_bytes

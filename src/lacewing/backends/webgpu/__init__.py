@@ -1,12 +1,66 @@
-"""Any GPU through wgpu (Vulkan, Metal, Direct3D 12), with our own WGSL kernels."""
+"""Any GPU through wgpu (Vulkan, Metal, Direct3D 12), with our own WGSL kernels. wgpu is imported when a GPU is asked for."""
 
 from __future__ import annotations
 
-from lacewing.backends.webgpu.backend import WebGPUBackend
+import importlib
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lacewing.backends.base import Candidate, Demand
+from lacewing.errors import BackendError
+
+if TYPE_CHECKING:
+    from lacewing.backends.webgpu.backend import WebGPUBackend
+
+# One of these exists where Linux has a driver for a GPU; looking is a thousand times quicker than loading wgpu.
+_DEVICES = ("dri/renderD*", "nvidia[0-9]*", "dxg", "kfd", "mali*", "kgsl*")
 
 
-def open(threads: int | None = None) -> WebGPUBackend:
-    """`threads` is ignored. Raises BackendError where there is no GPU that wgpu can use."""
-    from lacewing.backends.webgpu.adapters import choose_adapter
+def open(threads: int | None = None, adapter: str | int | None = None, demand: Demand | None = None) -> WebGPUBackend:
+    """`adapter`: index or name; None: the best. `demand`: only an adapter that `auto` takes for that model. `threads` is ignored.
 
-    return WebGPUBackend(choose_adapter())
+    Raises BackendError where there is no GPU that wgpu can use, or none that suits; OptionError for an unknown adapter;
+    UnsupportedModelError for a model that has what this backend lacks.
+    """
+    if demand is not None and adapter is None and not hardware():
+        raise BackendError("this machine has no GPU")
+    _load()
+    from lacewing.backends.webgpu.adapters import adapters, choose_adapter, judge
+    from lacewing.backends.webgpu.backend import WebGPUBackend, check, shared
+
+    if demand is None:
+        chosen = choose_adapter(adapter)
+        return WebGPUBackend(shared(chosen), chosen.facts())
+    check(demand.program, demand.weights)
+    refused = []
+    for each in adapters():
+        suits, reason = judge(each, demand.nbytes)
+        if suits:
+            return WebGPUBackend(shared(each), each.facts())
+        refused.append(f"{each.name}: {reason}")
+    raise BackendError("; ".join(refused))
+
+
+def candidates(needed_bytes: int | None = None) -> list[Candidate]:
+    """Every adapter, software too. Raises BackendError where wgpu or a driver is missing."""
+    _load()
+    from lacewing.backends.webgpu.adapters import candidates
+
+    return candidates(needed_bytes)
+
+
+def hardware() -> bool:
+    """Whether this machine may have a GPU with a driver."""
+    return not sys.platform.startswith("linux") or any(any(Path("/dev").glob(pattern)) for pattern in _DEVICES)
+
+
+def _load() -> None:
+    try:
+        importlib.import_module("wgpu.backends.wgpu_native")
+    except (ImportError, OSError, RuntimeError) as error:  # wgpu raises them all where its library is missing or too new
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise BackendError(
+            f"the library wgpu cannot be loaded ({reason}); install it anew with `pip install --force-reinstall wgpu`, "
+            "or use --backend cpu"
+        ) from error

@@ -2,38 +2,46 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import replace
 
-from lacewing.backends.base import DeviceFacts, StepLimits, WeightView
+from lacewing.backends.base import Described, DeviceFacts, StepLimits, WeightView
 from lacewing.backends.webgpu import lowering  # noqa: F401  # registers what turns ops into dispatches
+from lacewing.backends.webgpu.adapters import Adapter
 from lacewing.backends.webgpu.compiler import LOWERINGS, Compiler
 from lacewing.backends.webgpu.device import Device
 from lacewing.backends.webgpu.layouts import LAYOUTS
 from lacewing.backends.webgpu.matrices import Uploader
 from lacewing.backends.webgpu.step import WebGPUStep
-from lacewing.errors import UnsupportedModelError, WeightError
+from lacewing.errors import BackendError, UnsupportedModelError, WeightError
 from lacewing.options import Progress
 from lacewing.program.program import Program
 
 
 class WebGPUBackend:
-    """A GPU through wgpu: Vulkan, Metal or Direct3D 12."""
+    """A GPU through wgpu: Vulkan, Metal or Direct3D 12. Several may share a device."""
 
     name = "webgpu"
+    copies_weights = True
 
-    def __init__(self, adapter: Any, checked: bool | None = None):
-        self.device = Device(adapter, checked)
+    def __init__(self, device: Device, about: DeviceFacts | None = None):
+        self.device, self._about = device, about
 
     def facts(self) -> DeviceFacts:
+        """The features are those that are used."""
         info = self.device.adapter.info
-        name = f"{info['device']} ({info['backend_type']}, {info['adapter_type']})"
-        return DeviceFacts(self.name, name, threads=1, features=tuple(sorted(self.device.features)), memory_bytes=None)
+        about = self._about or DeviceFacts(self.name, f"{info['device']} ({info['backend_type']})", 1, (), None)
+        variant = self.device.variant
+        used = [name for name, on in (("subgroups", variant.subgroups), ("dot", variant.dot)) if on]
+        return replace(about, features=(*sorted(self.device.features), *used))
 
     def compile(
         self, program: Program, weights: Mapping[str, WeightView], limits: StepLimits, progress: Progress | None = None
     ) -> WebGPUStep:
-        _check(program, weights)
+        """See backends.base.Backend. What a compilation has taken is given back when it fails or is cancelled."""
+        check(program, weights)
         total, done = sum(part.nbytes for name in program.weights for part in weights[name].parts), 0
 
         def tell(nbytes: int) -> None:
@@ -42,21 +50,47 @@ class WebGPUBackend:
             if progress is not None:
                 progress("bringing weights to the GPU", min(done, total), total)
 
-        uploader = Uploader(self.device, tell)
-        try:
-            compiler = Compiler(self.device, program, weights, limits, uploader)
-            compiler.lower()
-            return WebGPUStep(compiler)
-        finally:
-            uploader.close()
+        with self.device.lock:
+            before = self.device.buffers
+            try:
+                uploader = Uploader(self.device, tell)
+                try:
+                    compiler = Compiler(self.device, program, weights, limits, uploader)
+                    compiler.lower()
+                    return WebGPUStep(compiler)
+                finally:
+                    uploader.close()
+            except BaseException:
+                self.device.free_since(before)
+                self.device.settle()
+                raise
 
 
-def _check(program: Program, weights: Mapping[str, WeightView]) -> None:
+_devices: dict[tuple[object, ...], Device] = {}
+_opening = threading.Lock()
+
+
+def shared(adapter: Adapter) -> Device:
+    """The device of an adapter, opened once for all models. One that was lost is opened anew. Raises BackendError."""
+    if adapter.problem:
+        raise BackendError(f"the GPU {adapter.name} cannot be used: {adapter.problem}; use --backend cpu")
+    choices = (os.environ.get("LACEWING_WEBGPU"), os.environ.get("LACEWING_WEBGPU_CHECKS"))  # tests change them
+    key = (adapter.index, adapter.name, adapter.interface, *choices)
+    with _opening:
+        if key not in _devices or _devices[key].lost:
+            _devices[key] = Device(adapter.gpu)
+        return _devices[key]
+
+
+def check(program: Program, weights: Mapping[str, Described]) -> None:
+    """Raises WeightError for weights that are not the program's, UnsupportedModelError for what this backend lacks."""
     for name, shape in program.weights.items():
         if name not in weights:
             raise WeightError(f"weight {name} is missing")
         if tuple(weights[name].shape) != tuple(shape):
             raise WeightError(f"weight {name} has shape {tuple(weights[name].shape)}; the program needs {tuple(shape)}")
+        if weights[name].scales is not None:
+            raise UnsupportedModelError(f"weight {name} has factors of its own, which the WebGPU backend lacks; use --backend cpu")
         if weights[name].quant.name not in LAYOUTS:
             raise UnsupportedModelError(
                 f"weight {name} is {weights[name].quant.name}, which the WebGPU backend lacks; use --backend cpu"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import threading
+import weakref
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,13 +13,23 @@ import numpy as np
 import wgpu
 
 from lacewing.backends.webgpu import raw
+from lacewing.backends.webgpu.faults import Guard, fault, reason_of
 from lacewing.backends.webgpu.shaders import shader
-from lacewing.errors import BackendError, OptionError, OutOfMemoryError
+from lacewing.errors import BackendError, LacewingError, OptionError, OutOfMemoryError
+from lacewing.options import format_bytes
 
 _BINDING = re.compile(r"@group\(0\)\s*@binding\((\d+)\)\s*var<storage,\s*(read|read_write)>")
 _WANTED = ("subgroup", "shader-f16", "timestamp-query", "timestamp-query-inside-passes")
 VARIANTS = ("subgroups", "dot")
 BINDING_BYTES = 2**31 - 256  # wgpu allows 2^31 - 1 a binding; offsets are multiples of 256
+MINIMUM = {  # the least that the kernels need of a device: WebGPU's own defaults, which every GPU of the last ten years has
+    "max-storage-buffers-per-shader-stage": 8,
+    "max-storage-buffer-binding-size": 2**27,
+    "max-compute-invocations-per-workgroup": 256,
+    "max-compute-workgroup-size-x": 256,
+    "max-compute-workgroup-storage-size": 16384,
+    "max-compute-workgroups-per-dimension": 65535,
+}
 
 
 @dataclass(frozen=True)
@@ -57,13 +69,16 @@ class Device:
         self.adapter = adapter
         self.checked = os.environ.get("LACEWING_WEBGPU_CHECKS") == "1" if checked is None else checked
         features = sorted(adapter.features.intersection(_WANTED))
+        self.lost, self.lock = False, threading.RLock()  # one compiles at a time
         try:
             self.device = adapter.request_device_sync(required_features=features)
         except Exception as error:  # wgpu raises RuntimeError and its own kinds
-            raise BackendError(f"the GPU {adapter.info['device']} cannot be opened: {error}") from error
+            name = adapter.info["device"]
+            raise BackendError(f"the GPU {name} cannot be opened: {reason_of(str(error))}; use --backend cpu") from error
         self.features = frozenset(features)
         self.limits = dict(self.device.limits)
-        self._pipelines: dict[str, Pipeline] = {}
+        self._pipelines: weakref.WeakValueDictionary[str, Pipeline] = weakref.WeakValueDictionary()  # as long as steps hold them
+        self._buffers: dict[int, Any] = {}
         self.allocated = 0  # bytes
         self.variant = self._variant()
 
@@ -98,20 +113,45 @@ class Device:
         """A storage buffer of at least `size` bytes. Raises OutOfMemoryError that names it."""
         usage = wgpu.BufferUsage.STORAGE | wgpu.BufferUsage.COPY_DST | wgpu.BufferUsage.COPY_SRC if usage is None else usage
         size = max(256, -(-size // 256) * 256)
+        largest = int(self.limits["max-buffer-size"])
+        if size > largest:
+            raise OutOfMemoryError(
+                f"{label} takes {format_bytes(size)}, and this GPU's largest buffer is {format_bytes(largest)}; "
+                "use a smaller --context or --backend cpu"
+            )
         try:
             made = self.device.create_buffer(label=label, size=size, usage=usage)
         except Exception as error:
-            raise OutOfMemoryError(
-                f"the GPU has no room for {label} ({size / 2**20:.0f} MiB): {error}; "
-                "use a smaller --context, a smaller quant or --backend cpu"
-            ) from error
+            raise fault(f"{label} ({format_bytes(size)})", str(error), type(error).__name__, self._lose) from error
+        self._buffers[id(made)] = made
         self.allocated += size
         return made
 
     def free(self, buffer: Any) -> None:
-        """Give the memory back at once, not when Python collects it."""
-        self.allocated -= buffer.size
-        buffer.destroy()
+        """Give the memory back at once, not when Python collects it. Again, or on a lost device: nothing."""
+        if self._buffers.pop(id(buffer), None) is not None:
+            self.allocated -= buffer.size
+            buffer.destroy()
+
+    @property
+    def buffers(self) -> list[Any]:
+        """All that were not freed."""
+        return list(self._buffers.values())
+
+    def free_since(self, before: list[Any]) -> None:
+        """Free what was made since `buffers` was `before`, for work that failed half way."""
+        kept = {id(buffer) for buffer in before}
+        for buffer in self.buffers:
+            if id(buffer) not in kept:
+                self.free(buffer)
+
+    def settle(self) -> None:
+        """Let the driver have the memory of buffers that were freed, once no work of the device uses them."""
+        if not self.lost:
+            raw.wait(self.device)
+
+    def _lose(self) -> None:
+        self.lost = True
 
     def readback(self, size: int) -> raw.Readback:
         usage = wgpu.BufferUsage.MAP_READ | wgpu.BufferUsage.COPY_DST
@@ -119,11 +159,15 @@ class Device:
 
     def write(self, buffer: Any, offset: int, data: np.ndarray) -> None:
         """Queue a write of a contiguous array whose size is a multiple of 4 bytes."""
-        raw.write(self.device, buffer, offset, data)
+        with Guard("a write", self._lose):  # on a lost device this raises; a raw submission would end the process
+            raw.write(self.device, buffer, offset, data)
 
     def read(self, buffer: Any, offset: int, size: int) -> np.ndarray:
         """uint8 (size,): a copy, after all that was submitted. For tests and rare moments."""
-        return np.frombuffer(self.device.queue.read_buffer(buffer, offset, size), np.uint8)
+        try:
+            return np.frombuffer(self.device.queue.read_buffer(buffer, offset, size), np.uint8)
+        except Exception as error:
+            raise fault("a read", str(error), type(error).__name__, self._lose) from error
 
     def wait(self) -> None:
         """Until everything that was submitted is done."""
@@ -131,9 +175,10 @@ class Device:
 
     def pipeline(self, code: str, label: str) -> Pipeline:
         """The compiled kernel; the same code is compiled once. Raises BackendError with the compiler's words."""
-        if code not in self._pipelines:
-            self._pipelines[code] = self._compile(code, label)
-        return self._pipelines[code]
+        found = self._pipelines.get(code)
+        if found is None:
+            found = self._pipelines[code] = self._compile(code, label)
+        return found
 
     def _compile(self, code: str, label: str) -> Pipeline:
         kinds = {int(number): access for number, access in _BINDING.findall(code)}
@@ -149,15 +194,18 @@ class Device:
             if self.checked:
                 module = self.device.create_shader_module(label=label, code=code)
             else:
-                module = raw.trusted_module(self.device, code, label)
+                with Guard(f"the kernel {label}", self._lose):
+                    module = raw.trusted_module(self.device, code, label)
             layout = self.device.create_bind_group_layout(entries=entries)
             made = self.device.create_compute_pipeline(
                 label=label,
                 layout=self.device.create_pipeline_layout(bind_group_layouts=[layout]),
                 compute={"module": module, "entry_point": "main"},
             )
+        except LacewingError:
+            raise
         except Exception as error:
-            raise BackendError(f"the GPU's compiler refuses the kernel {label}: {error}") from error
+            raise fault(f"the kernel {label}", str(error), type(error).__name__, self._lose) from error
         return Pipeline(made._internal, layout, (made, module), len(entries))
 
     def bind(self, pipeline: Pipeline, slices: list[Slice]) -> Any:
@@ -169,5 +217,8 @@ class Device:
         return self.device.create_bind_group(layout=pipeline.layout, entries=entries)
 
     def close(self) -> None:
+        """Give everything back; what was made on the device is useless afterwards."""
         self._pipelines.clear()
+        self._buffers.clear()
+        self.allocated = 0
         self.device.destroy()
