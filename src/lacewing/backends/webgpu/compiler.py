@@ -14,6 +14,8 @@ from lacewing.backends.webgpu.layouts import GROUP
 from lacewing.backends.webgpu.matrices import Matrix, Uploader
 from lacewing.backends.webgpu.plan import Dispatch, Grid, Run
 from lacewing.backends.webgpu.shaders import number, shader
+from lacewing.backends.webgpu.stored import stored
+from lacewing.errors import OutOfMemoryError
 from lacewing.program.ops import Op, View
 from lacewing.program.program import Program
 
@@ -42,23 +44,32 @@ class Compiler:
         self.matrices: dict[tuple[str, ...], Matrix] = {}
         self.vectors: dict[str, Slice] = {}
         self._constants: dict[bytes, Slice] = {}
+        self._scratch: dict[tuple[str, int], Slice] = {}
         self._coded: dict[str, list[tuple[int, int]]] = {}
         self.index = 0  # of the op that is lowered now
-        self.grouped: dict[object, Place] = {}  # where tokens sorted by expert stand; forgotten at every router
+        self.done: set[int] = set()  # ops that the lowering of an earlier one took over
+        self.sorted_pairs: dict[object, Place] = {}  # where pairs of tokens and experts sorted by expert stand
+        self.fresh: set[object] = set()  # those of them that belong to the last router
         self._waiting: list[tuple[str, str, list[Slice], Callable[[Run], Grid | None]]] = []
 
     def lower(self) -> None:
         """Turn all ops into dispatches, in their order."""
         for index, op in enumerate(self.program.ops):
-            self.index = index
-            LOWERINGS[type(op)](self, op)
+            if index not in self.done:
+                self.index = index
+                LOWERINGS[type(op)](self, op)
 
     def _keys_values(self) -> list[Slice]:
         """One buffer a layer: (slot, key head, position, key width), then the values likewise; float16 or float32."""
         made = []
-        for index, layer in enumerate(self.program.layers):
-            nbytes = self.limits.slots * self.limits.context * layer.stored_width * self.program.kv_itemsize
-            buffer = self.device.buffer(nbytes + 16, f"the keys and values of layer {index}")
+        for index in range(len(self.program.layers)):
+            nbytes = stored(self.program, self.limits, index).nbytes
+            if nbytes > self.device.largest_buffer:
+                raise OutOfMemoryError(
+                    f"keys and values of a layer take {nbytes} bytes, but this GPU binds {self.device.largest_buffer}; "
+                    "use a smaller --context or fewer slots"
+                )
+            buffer = self.device.buffer(nbytes, f"the keys and values of layer {index}")
             made.append(Slice(buffer, 0, buffer.size))
         return made
 
@@ -120,6 +131,12 @@ class Compiler:
         buffer = self.device.buffer(nbytes, label)
         self.made.append(buffer)
         return Slice(buffer, 0, buffer.size)
+
+    def scratch(self, label: str, nbytes: int) -> Slice:
+        """A buffer that all ops share, for what no other op reads."""
+        if (label, nbytes) not in self._scratch:
+            self._scratch[label, nbytes] = self.own(nbytes, label)
+        return self._scratch[label, nbytes]
 
     # dispatches
 

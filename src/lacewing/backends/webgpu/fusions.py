@@ -1,0 +1,65 @@
+"""Which neighbouring ops of a program can be one dispatch: nothing else may see what lies between them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lacewing.program import ops
+from lacewing.program.ops import Op, View
+
+Activation = ops.GatedActivation | ops.ClampedActivation
+
+
+def overlap(a: View, b: View) -> bool:
+    return a.buffer == b.buffer and a.start < b.start + b.width and b.start < a.start + a.width
+
+
+def unused(program: Sequence[Op], index: int, view: View) -> bool:
+    """Whether no op from `index` on reads what stands in the view now."""
+    for op in program[index:]:
+        if any(overlap(view, read) for read in op.views(op.reads)):
+            return False
+        covered = (w for w in op.views(op.writes) if w.buffer == view.buffer)
+        if any(w.start <= view.start and view.start + view.width <= w.start + w.width for w in covered):
+            return True
+    return True
+
+
+def activation_after(program: Sequence[Op], index: int) -> Activation | None:
+    """The activation that follows an ExpertLinear with two outs and is all that becomes of them."""
+    op, after = program[index], program[index + 1] if index + 1 < len(program) else None
+    if not isinstance(op, ops.ExpertLinear) or not isinstance(after, ops.GatedActivation | ops.ClampedActivation):
+        return None
+    if len(op.outs) != 2 or (after.gate, after.up) != op.outs or any(overlap(after.out, view) for view in (op.x, op.ids)):
+        return None
+    gone = all(view == after.out or unused(program, index + 2, view) for view in op.outs)
+    apart = all(view == after.out or not overlap(view, after.out) for view in op.outs)
+    return after if gone and apart else None
+
+
+def sum_after(program: Sequence[Op], index: int) -> int | None:
+    """Where the Combine stands that is all that becomes of an ExpertLinear with one out, and could do its work as well."""
+    op = program[index]
+    if not isinstance(op, ops.ExpertLinear) or not op.separate or len(op.outs) != 1 or op.factor is not None:
+        return None
+    inputs = [op.x, op.ids]
+    for later in range(index + 1, len(program)):
+        after = program[later]
+        if isinstance(after, ops.Combine) and after.x == op.outs[0]:
+            inputs += [after.weights] if after.weights is not None else []
+            kept = not any(overlap(after.out, view) for view in inputs)
+            return later if kept and unused(program, later + 1, op.outs[0]) else None
+        views = after.views(after.reads + after.writes)
+        if any(overlap(op.outs[0], view) for view in views) or any(overlap(i, w) for i in inputs for w in _changed(after)):
+            return None
+    return None
+
+
+def experts_before(program: Sequence[Op], index: int) -> int | None:
+    """Where the ExpertLinear stands whose `sum_after` is the Combine at `index`."""
+    return next((earlier for earlier in range(index - 1, -1, -1) if sum_after(program, earlier) == index), None)
+
+
+def _changed(op: Op) -> list[View]:
+    """All that an op writes; a norm with `add` changes its x too."""
+    return op.views(op.writes) + ([op.x] if isinstance(op, ops.Norm) else [])

@@ -1,0 +1,74 @@
+// Few tokens: the weighted sum of what all active experts make of their parts, `lanes` threads a row. Grid: rows / teams, tokens.
+{% include "experts.wgsl" %}
+{% set teams = threads // variant.lanes %}
+{% set total = active * groups %}
+{% set unrolled = [(total + variant.lanes - 1) // variant.lanes, 4] | min %}
+{% set stride = variant.lanes * unrolled %}
+
+var<workgroup> rows_of: array<u32, {{ active }}>;   // where the rows of an active expert begin
+var<workgroup> shares: array<f32, {{ active }}>;
+{% if not variant.subgroups %}
+var<workgroup> partial: array<f32, {{ threads }}>;
+{% endif %}
+
+@compute @workgroup_size({{ threads }})
+fn main(
+  @builtin(workgroup_id) group: vec3<u32>,
+  @builtin(local_invocation_index) index: u32,
+  {% if variant.subgroups %}
+  @builtin(subgroup_id) team: u32,
+  @builtin(subgroup_invocation_id) lane: u32,
+  {% endif %}
+) {
+  {% if not variant.subgroups %}
+  let team = index / {{ variant.lanes }}u;
+  let lane = index % {{ variant.lanes }}u;
+  {% endif %}
+  let t = group.y;
+  for (var a = index; a < {{ active }}u; a += {{ threads }}u) {
+    rows_of[a] = expert_of(t, a) * {{ rows }}u;
+    shares[a] = {{ "bitcast<f32>(word(%du + t * %du + a))" % (weights.base, weights.stride) if weights else "1.0" }};
+  }
+  workgroupBarrier();
+  let row = min(group.x * {{ teams }}u + team, {{ rows - 1 }}u);
+  var sum = 0.0;
+  for (var start = lane; start < {{ total }}u; start += {{ stride }}u) {
+    {% for u in range(unrolled) %}
+    {
+      {% if total % stride %}
+      let i = min(start + {{ u * variant.lanes }}u, {{ total - 1 }}u);
+      {% else %}
+      let i = start + {{ u * variant.lanes }}u;
+      {% endif %}
+      let a = i / {{ groups }}u;
+      let g = i % {{ groups }}u;
+      let y = shares[a] * times((rows_of[a] + row) * {{ groups }}u + g, load_input(t, a, g));
+      {% if total % stride %}
+      sum += select(0.0, y, start + {{ u * variant.lanes }}u < {{ total }}u);
+      {% else %}
+      sum += y;
+      {% endif %}
+    }
+    {% endfor %}
+  }
+  {% if variant.subgroups %}
+  sum = subgroupAdd(sum);
+  {% else %}
+  partial[index] = sum;
+  workgroupBarrier();
+  for (var n = {{ variant.lanes // 2 }}u; n > 0u; n >>= 1u) {
+    if (lane < n) { partial[index] += partial[index + n]; }
+    workgroupBarrier();
+  }
+  sum = partial[index];
+  {% endif %}
+  if (lane == 0u && group.x * {{ teams }}u + team < {{ rows }}u) {
+    {% if biased %}
+    for (var a = 0u; a < {{ active }}u; a++) { sum += shares[a] * bias[rows_of[a] + row]; }
+    {% endif %}
+    {% if add %}
+    sum += bitcast<f32>(word({{ add.base }}u + t * {{ add.stride }}u + row));
+    {% endif %}
+    put_word({{ out.base }}u + t * {{ out.stride }}u + row, bitcast<u32>(sum));
+  }
+}

@@ -1,0 +1,136 @@
+// Chooses the experts of a token: the `active` best of `experts`, best first. Grid: 1, tokens; a workgroup a token.
+// Scores are compared as integers in the order of the floats, so that ties and infinities come out alike on every device; the
+// place of an expert is the number of those before it.
+{% set words = "u32" %}
+{% include "step.wgsl" %}
+{% if biased %}
+@group(0) @binding(2) var<storage, read> bias: array<f32>;
+{% endif %}
+{% if watched %}
+@group(0) @binding({{ 3 if biased else 2 }}) var<storage, read_write> kept: array<u32>;  // for each token: ids, probabilities
+{% endif %}
+{% include "activations.wgsl" %}
+
+var<workgroup> keys: array<u32, {{ experts }}>;
+var<workgroup> shares: array<f32, {{ experts }}>;  // probabilities
+var<workgroup> folded: array<u32, {{ threads }}>;
+var<workgroup> best: array<f32, {{ active }}>;
+{% if groups > 1 %}
+var<workgroup> runs: array<u32, {{ groups }}>;
+{% endif %}
+
+const NOT_A_NUMBER: u32 = 0xFFFFFFFFu;
+
+// in the order of the floats; a NaN above all, the zeros alike
+fn key_of(bits: u32) -> u32 {
+  let size = bits & 0x7FFFFFFFu;
+  if (size > 0x7F800000u) { return NOT_A_NUMBER; }
+  if (size == 0u) { return 0x80000000u; }
+  return select(bits | 0x80000000u, ~bits, (bits & 0x80000000u) != 0u);
+}
+
+fn float_of(key: u32) -> f32 { return bitcast<f32>(select(~key, key ^ 0x80000000u, (key & 0x80000000u) != 0u)); }
+
+fn score(e: u32) -> f32 { return shares[e]{{ " + bias[e]" if biased }}; }
+
+@compute @workgroup_size({{ threads }})
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+  let t = group.y;
+  let logits = {{ logits.base }}u + t * {{ logits.stride }}u;
+  var largest = 0u;
+  for (var e = lane; e < {{ experts }}u; e += {{ threads }}u) {
+    keys[e] = key_of(arena[logits + e]);
+    largest = max(largest, keys[e]);
+  }
+  folded[lane] = largest;
+  workgroupBarrier();
+  for (var n = {{ threads // 2 }}u; n > 0u; n >>= 1u) {
+    if (lane < n) { folded[lane] = max(folded[lane], folded[lane + n]); }
+    workgroupBarrier();
+  }
+  let broken = folded[0] == NOT_A_NUMBER;
+  {% if gating == "sigmoid" %}
+  for (var e = lane; e < {{ experts }}u; e += {{ threads }}u) { shares[e] = sigmoid(max(float_of(keys[e]), -80.0)); }
+  {% else %}
+  let top = float_of(folded[0]);
+  workgroupBarrier();
+  var sum = 0.0;
+  for (var e = lane; e < {{ experts }}u; e += {{ threads }}u) {
+    shares[e] = exp(float_of(keys[e]) - top);
+    sum += shares[e];
+  }
+  folded[lane] = bitcast<u32>(sum);
+  workgroupBarrier();
+  for (var n = {{ threads // 2 }}u; n > 0u; n >>= 1u) {
+    if (lane < n) { folded[lane] = bitcast<u32>(bitcast<f32>(folded[lane]) + bitcast<f32>(folded[lane + n])); }
+    workgroupBarrier();
+  }
+  let total = bitcast<f32>(folded[0]);
+  for (var e = lane; e < {{ experts }}u; e += {{ threads }}u) { shares[e] /= total; }
+  {% endif %}
+  workgroupBarrier();
+  {% if biased %}
+  for (var e = lane; e < {{ experts }}u; e += {{ threads }}u) { keys[e] = key_of(bitcast<u32>(score(e))); }
+  workgroupBarrier();
+  {% endif %}
+  {% if groups > 1 %}
+  {% set size = experts // groups %}
+  for (var g = lane; g < {{ groups }}u; g += {{ threads }}u) {
+    var first = score(g * {{ size }}u);
+    {% if group_best == 2 %}
+    var second = score(g * {{ size }}u + 1u);
+    if (second > first) {
+      let lower = first;
+      first = second;
+      second = lower;
+    }
+    {% endif %}
+    for (var e = g * {{ size }}u + {{ group_best }}u; e < (g + 1u) * {{ size }}u; e++) {
+      let s = score(e);
+      {% if group_best == 2 %}
+      second = max(second, min(first, s));
+      {% endif %}
+      first = max(first, s);
+    }
+    runs[g] = key_of(bitcast<u32>(first{{ " + second" if group_best == 2 }}));
+  }
+  workgroupBarrier();
+  for (var e = lane; e < {{ experts }}u; e += {{ threads }}u) {
+    let g = e / {{ size }}u;
+    var before = 0u;
+    for (var other = 0u; other < {{ groups }}u; other++) {
+      before += u32(runs[other] > runs[g] || (runs[other] == runs[g] && other < g));
+    }
+    if (before >= {{ groups_used }}u) { keys[e] = 0u; }  // below every float
+  }
+  workgroupBarrier();
+  {% endif %}
+  for (var e = lane; e < {{ experts }}u; e += {{ threads }}u) {
+    let mine = keys[e];
+    var place = 0u;
+    for (var other = 0u; other < {{ experts }}u; other++) {
+      place += u32(keys[other] > mine || (keys[other] == mine && other < e));
+    }
+    if (broken) { place = e; }
+    if (place < {{ active }}u) {
+      arena[{{ ids.base }}u + t * {{ ids.stride }}u + place] = e;
+      best[place] = shares[e];
+      {% if watched %}
+      kept[t * {{ kept_stride }}u + {{ kept_first }}u + place] = e;
+      {% endif %}
+    }
+    {% if watched %}
+    kept[t * {{ kept_stride }}u + {{ kept_first + active }}u + e] = bitcast<u32>(shares[e]);
+    {% endif %}
+  }
+  workgroupBarrier();
+  for (var a = lane; a < {{ active }}u; a += {{ threads }}u) {
+    var w = best[a];
+    {% if renormalise %}
+    var all = 0.0;
+    for (var other = 0u; other < {{ active }}u; other++) { all += best[other]; }
+    w /= all + 1e-20;
+    {% endif %}
+    arena[{{ weights.base }}u + t * {{ weights.stride }}u + a] = select(bitcast<u32>(w * {{ number(scale) }}), 0x7FC00000u, broken);
+  }
+}

@@ -1,0 +1,292 @@
+"""Mixtures of experts: the router, the linears of the chosen experts, their sum.
+
+A few tokens read their experts' rows by themselves; many are sorted by expert first, so that an expert's rows are read once.
+The two ways add up in another order and differ in the last bits; neither depends on the other tokens of a run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from lacewing.backends.webgpu import stacks
+from lacewing.backends.webgpu.arena import Place
+from lacewing.backends.webgpu.compiler import Compiler, lowers
+from lacewing.backends.webgpu.device import Slice
+from lacewing.backends.webgpu.fusions import Activation, activation_after, experts_before, sum_after
+from lacewing.backends.webgpu.layouts import GROUP
+from lacewing.backends.webgpu.lowering.linear import FEW
+from lacewing.backends.webgpu.matrices import Matrix, Shard
+from lacewing.backends.webgpu.plan import Grid, Run
+from lacewing.backends.webgpu.shaders import number
+from lacewing.errors import UnsupportedModelError
+from lacewing.program import ops
+from lacewing.program.ops import View
+
+MOST_EXPERTS = 1024  # what the router's kernel has room for
+THREADS = 256  # of a workgroup for few tokens
+SUM_THREADS = 128
+TILES = {"dot": (128, 32), "float": (64, 64)}  # rows and pairs of a workgroup for many tokens
+
+
+@lowers(ops.Route)
+def route(compiler: Compiler, op: ops.Route) -> None:
+    experts = op.logits.width
+    if experts > MOST_EXPERTS:
+        raise UnsupportedModelError(
+            f"the WebGPU backend routes to {MOST_EXPERTS} experts at most, not {experts}; use --backend cpu"
+        )
+    constants = {
+        "logits": compiler.at(op.logits), "ids": compiler.at(op.ids), "weights": compiler.at(op.weights), "experts": experts,
+        "active": op.ids.width, "gating": op.gating, "biased": op.bias is not None, "groups": op.groups,
+        "groups_used": op.groups_used, "group_best": op.group_best, "renormalise": op.renormalise, "scale": op.scale,
+        "threads": min(256, max(32, 1 << (experts - 1).bit_length())), "watched": False,
+    }  # fmt: skip
+    bindings = [compiler.vector(op.bias)] if op.bias is not None else []
+    compiler.dispatch("route", constants, bindings, lambda run: (1, run.tokens, 1))
+    compiler.written(op.ids)
+    compiler.written(op.weights)
+    compiler.fresh.clear()
+
+
+@dataclass(frozen=True)
+class Product:
+    """A matrix of stacked experts and what becomes of its rows: `parts` outs of `rows` each."""
+
+    op: ops.ExpertLinear
+    matrix: Matrix
+    outs: tuple[View, ...]
+    bias: Slice | None
+    dotted: bool
+
+    @property
+    def active(self) -> int:
+        return self.op.ids.width
+
+    @property
+    def rows(self) -> int:
+        return self.outs[0].width // self.active
+
+    @property
+    def parts(self) -> int:
+        return len(self.outs)
+
+    def experts(self, shard: Shard | Matrix) -> int:
+        return shard.rows // (self.rows * self.parts)
+
+    def bindings(self, shard: Shard) -> list[Slice]:
+        return [*shard.planes, *([self.bias] if self.bias is not None else [])]
+
+
+@lowers(ops.ExpertLinear)
+def expert_linear(compiler: Compiler, op: ops.ExpertLinear) -> None:
+    products = _products(compiler, op)
+    if sum_after(compiler.program.ops, compiler.index) is not None and _whole(products):
+        return  # the lowering of the sum does it
+    after = activation_after(compiler.program.ops, compiler.index) if len(products) == 1 else None
+    for product in products:
+        if after is None:
+            few_tokens(compiler, product)
+        many_tokens(compiler, product)
+    for out in op.outs:
+        compiler.written(out)
+    if after is not None:
+        _activated(compiler, products[0], after)
+        compiler.done.add(compiler.index + 1)
+
+
+def _products(compiler: Compiler, op: ops.ExpertLinear) -> list[Product]:
+    """One for all weights of the op where they can be one matrix, else one a weight."""
+    biases, key = op.biases or (None,) * len(op.weights), ("experts", *op.weights)
+    if key not in compiler.matrices:
+        weights = [compiler.weights[name] for name in op.weights]
+        stack = stacks.joined([stacks.turned(weight) for weight in weights] if op.transposed else weights)
+        if stack is None:
+            split = zip(op.weights, op.outs, biases, strict=True)
+            singles = [replace(op, weights=(name,), outs=(out,), biases=(bias,)) for name, out, bias in split]
+            return [product for single in singles for product in _products(compiler, single)]
+        compiler.matrices[key] = compiler.uploader.matrix([stack], indivisible=stack.shape[1])
+    matrix = compiler.matrices[key]
+    bias = _bias(compiler, biases, [out.width // op.ids.width for out in op.outs])
+    dotted = compiler.variant.dot and not matrix.layout.floats
+    return [Product(op, matrix, op.outs, bias, dotted)]
+
+
+def _bias(compiler: Compiler, names: tuple[str | None, ...], widths: list[int]) -> Slice | None:
+    """float32 (E, rows of all parts)."""
+    found = [compiler.weights[name] for name in names if name is not None]
+    if not found:
+        return None
+    if len(names) == 1:
+        return compiler.vector(found[0].name)
+    experts, values = found[0].shape[0], []
+    for name, width in zip(names, widths, strict=True):
+        weight = compiler.weights[name] if name is not None else None
+        part = np.zeros((experts, width), np.float32) if weight is None else weight.quant.dequantise(weight.data)
+        values.append(np.asarray(part, np.float32).reshape(experts, width))
+    return compiler.constant(np.ascontiguousarray(np.concatenate(values, axis=1)))
+
+
+def _whole(products: list[Product]) -> bool:
+    return len(products) == 1 and len(products[0].matrix.shards) == 1
+
+
+def _inputs(compiler: Compiler, product: Product) -> dict[str, Any]:
+    """The constants of all kernels of a product."""
+    op, matrix = product.op, product.matrix
+    return {
+        "layout": matrix.layout, "groups": matrix.groups, "columns": matrix.columns, "dotted": product.dotted,
+        "x": compiler.codes(op.x) if product.dotted else compiler.at(op.x), "part": matrix.columns if op.separate else 0,
+        "ids": compiler.at(op.ids), "active": product.active, "rows": product.rows, "parts": product.parts,
+        "interleaved": op.interleaved, "biased": product.bias is not None,
+        "factor": compiler.at(op.factor) if op.factor is not None else None,
+        "outs": [compiler.at(out) for out in product.outs],
+    }  # fmt: skip
+
+
+def few_tokens(compiler: Compiler, product: Product, activation: Activation | None = None, coded: bool = False) -> None:
+    """Dispatches of runs of few tokens, with the activation and its bytes where given."""
+    lanes = compiler.variant.lanes
+    threads = min(THREADS, GROUP * lanes) if coded else THREADS
+    tile = GROUP if coded else threads // lanes * (2 if product.dotted else 1)
+    constants = {
+        **_inputs(compiler, product), "threads": threads, "tile": tile, "activation": None, "codes": None,
+    }  # fmt: skip
+    if activation is not None:
+        constants |= {"activation": _formula(activation), "outs": [compiler.at(activation.out)]}
+        constants["codes"] = compiler.arena.codes(activation.out) if coded else None
+    for shard in product.matrix.shards:
+        constants |= {"first_expert": shard.first // (product.rows * product.parts), "experts": product.experts(shard)}
+        compiler.dispatch(
+            "expert_matvec",
+            constants,
+            product.bindings(shard),
+            few(lambda run: (-(-product.rows // tile), product.active, run.tokens)),
+        )
+
+
+def _formula(op: Activation) -> str:
+    if isinstance(op, ops.ClampedActivation):
+        return f"clamped(y_0, y_1, {number(op.alpha)}, {number(op.limit)})"
+    return f"{op.activation}(y_0) * y_1"
+
+
+def many_tokens(compiler: Compiler, product: Product) -> None:
+    """Dispatches of runs of many tokens: tiles of rows of an expert and the pairs that chose it."""
+    kind = "dot" if product.dotted else "float"
+    tile_rows, tile_tokens = TILES[kind]
+    experts = product.experts(product.matrix)
+    tiles = _tiles(compiler.limits.chunk * product.active, experts, tile_tokens)
+    constants = {
+        **_inputs(compiler, product), "lists": _lists(compiler, product.op.ids, experts, tile_tokens), "tiles": tiles,
+        "tile_rows": tile_rows, "tile_tokens": tile_tokens,
+    }  # fmt: skip
+    across = -(-product.rows * product.parts // tile_rows)
+    for shard in product.matrix.shards:
+        constants |= {"first_expert": shard.first // (product.rows * product.parts), "experts": product.experts(shard)}
+        compiler.dispatch(
+            f"expert_tile_{kind}", constants, product.bindings(shard),
+            many(lambda run: (across, _tiles(run.tokens * product.active, experts, tile_tokens), 1)),
+        )  # fmt: skip
+
+
+def _tiles(pairs: int, experts: int, tile: int) -> int:
+    """The most tiles that so many pairs can make: at each expert one is not full."""
+    return pairs // tile + min(experts, pairs)
+
+
+def _lists(compiler: Compiler, ids: View, experts: int, tile: int) -> Place:
+    """The pairs of a run sorted by expert, once a router; see `expert_lists.wgsl`."""
+    key, active, chunk = (ids, experts, tile), ids.width, compiler.limits.chunk
+    tiles = _tiles(chunk * active, experts, tile)
+    if key not in compiler.sorted_pairs:
+        compiler.sorted_pairs[key] = compiler.arena.place(-(-(1 + 3 * tiles + chunk * active) // chunk))
+    if key not in compiler.fresh:
+        constants = {
+            "ids": compiler.at(ids), "active": active, "experts": experts, "tile": tile, "tiles": tiles,
+            "lists": compiler.sorted_pairs[key],
+        }  # fmt: skip
+        compiler.dispatch("expert_lists", constants, [], many(lambda run: (1, 1, 1)))
+        compiler.fresh.add(key)
+    return compiler.sorted_pairs[key]
+
+
+def _activated(compiler: Compiler, product: Product, op: Activation) -> None:
+    """Few tokens: all in one dispatch. Many: the activation, and its bytes, after the tiles."""
+    coded = product.dotted and product.rows % GROUP == 0 and op.out.start % GROUP == 0
+    few_tokens(compiler, product, op, coded)
+    activate(compiler, op, many)
+    compiler.written(op.out)
+    if coded:
+        groups = op.out.width // GROUP
+        constants = {"x": compiler.at(op.out), "codes": compiler.arena.codes(op.out), "groups": groups}
+        compiler.dispatch("quantise", constants, [], many(lambda run: (-(-groups // 64), run.tokens, 1)))
+        compiler.mark_coded(op.out)
+
+
+Grids = Callable[[Run], Grid | None]
+
+
+def few(grid: Grids) -> Grids:
+    return lambda run: grid(run) if run.tokens <= FEW else None
+
+
+def many(grid: Grids) -> Grids:
+    return lambda run: grid(run) if run.tokens > FEW else None
+
+
+def always(grid: Grids) -> Grids:
+    return grid
+
+
+def activate(compiler: Compiler, op: Activation, when: Callable[[Grids], Grids]) -> None:
+    constants: dict[str, object] = {
+        "gate": compiler.at(op.gate), "up": compiler.at(op.up), "out": compiler.at(op.out), "width": op.out.width,
+    }  # fmt: skip
+    if isinstance(op, ops.ClampedActivation):
+        constants |= {"alpha": op.alpha, "limit": op.limit}
+    else:
+        constants |= {"activation": op.activation}
+    kernel = "clamped" if isinstance(op, ops.ClampedActivation) else "gated"
+    compiler.dispatch(kernel, constants, [], when(lambda run: (-(-op.out.width // 64), run.tokens, 1)))
+
+
+@lowers(ops.ClampedActivation)
+def clamped_activation(compiler: Compiler, op: ops.ClampedActivation) -> None:
+    activate(compiler, op, always)
+    compiler.written(op.out)
+
+
+@lowers(ops.Combine)
+def combine(compiler: Compiler, op: ops.Combine) -> None:
+    before, when = experts_before(compiler.program.ops, compiler.index), always
+    if before is not None:
+        experts = compiler.program.ops[before]
+        assert isinstance(experts, ops.ExpertLinear)
+        products = _products(compiler, experts)
+        if _whole(products):
+            _summed(compiler, products[0], op)
+            many_tokens(compiler, products[0])
+            compiler.written(experts.outs[0])
+            when = many
+    constants = {
+        "x": compiler.at(op.x), "weights": compiler.at(op.weights) if op.weights is not None else None, "out": compiler.at(op.out),
+        "add": compiler.at(op.add) if op.add is not None else None, "active": op.active, "width": op.out.width,
+    }  # fmt: skip
+    compiler.dispatch("combine", constants, [], when(lambda run: (-(-op.out.width // 64), run.tokens, 1)))
+    compiler.written(op.out)
+
+
+def _summed(compiler: Compiler, product: Product, op: ops.Combine) -> None:
+    """Few tokens: the last linear of the experts and their sum in one dispatch."""
+    constants = {
+        **_inputs(compiler, product), "threads": SUM_THREADS, "out": compiler.at(op.out),
+        "weights": compiler.at(op.weights) if op.weights is not None else None,
+        "add": compiler.at(op.add) if op.add is not None else None,
+    }  # fmt: skip
+    teams = SUM_THREADS // compiler.variant.lanes
+    (shard,) = product.matrix.shards
+    compiler.dispatch("expert_sum", constants, product.bindings(shard), few(lambda run: (-(-product.rows // teams), run.tokens, 1)))
