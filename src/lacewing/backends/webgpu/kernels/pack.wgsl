@@ -14,6 +14,38 @@ fn nibble_word(low: u32, low_shift: u32, high: u32, high_shift: u32) -> u32 {
   return ((low >> low_shift) & 0x0F0F0F0Fu) | (((high >> high_shift) & 0x0F0F0F0Fu) << 4u);
 }
 
+// the two bits at `shift` of each of 16 bytes, as `pairs` has them
+fn pair_word(at: u32, shift: u32) -> u32 {
+  var all = 0u;
+  for (var w = 0u; w < 4u; w++) { all |= ((word(at + w * 4u) >> shift) & 0x03030303u) << (w * 2u); }
+  return all;
+}
+
+// bit `shift` of each of 32 bytes, as `bits` has them
+fn bit_word(at: u32, shift: u32) -> u32 {
+  var all = 0u;
+  for (var w = 0u; w < 8u; w++) { all |= ((word(at + w * 4u) >> shift) & 0x01010101u) << w; }
+  return all;
+}
+
+// the same of a word whose bit i is of value i
+fn spread_bits(ordered: u32) -> u32 {
+  var all = 0u;
+  for (var i = 0u; i < 32u; i++) { all |= ((ordered >> i) & 1u) << ((i & 3u) * 8u + (i >> 2u)); }
+  return all;
+}
+
+// a word in which 16 or 8 bits, number i of them, are replaced
+fn with_half(old: u32, i: u32, value: u32) -> u32 {
+  let shift = (i & 1u) * 16u;
+  return (old & ~(0xFFFFu << shift)) | (value << shift);
+}
+
+fn with_byte(old: u32, i: u32, value: u32) -> u32 {
+  let shift = (i & 3u) * 8u;
+  return (old & ~(0xFFu << shift)) | (value << shift);
+}
+
 {% set pack = true %}
 {% include layout.kernel %}
 

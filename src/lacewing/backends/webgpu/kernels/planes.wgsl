@@ -11,6 +11,8 @@ struct Group {
   scale: vec2<f32>,  // of a and of b; both alike unless the quant has scales for 16 values
   least: vec2<f32>,
 }
+
+{% include "pieces.wgsl" %}
 {% endif %}
 
 {% set pack = false %}

@@ -9,6 +9,6 @@ fn pack_group(run: u32, i: u32, group: u32) {
 fn load_group(group: u32) -> Group {
   let q = nibbles[group];
   let dm = unpack2x16float(coarse[group]);
-  return Group(q & vec4<u32>(0x0F0F0F0Fu), (q >> vec4<u32>(4u)) & vec4<u32>(0x0F0F0F0Fu), vec2<f32>(dm.x), vec2<f32>(-dm.y));
+  return Group(low_nibbles(q), high_nibbles(q), vec2<f32>(dm.x), vec2<f32>(-dm.y));
 }
 {% endif %}
