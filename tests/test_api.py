@@ -28,7 +28,7 @@ def test_import_is_light():
 
 
 def test_names():
-    assert set(lacewing.__all__) <= {*dir(lacewing), "Model", "load", "load_tokenizer"}
+    assert set(lacewing.__all__) <= {*dir(lacewing), "Model", "init_backend", "load", "load_tokenizer"}
     for name in lacewing.__all__:
         assert getattr(lacewing, name) is not None
     with pytest.raises(AttributeError, match="nothing"):

@@ -57,6 +57,7 @@ LAZY = {
     "import lacewing.api, lacewing.formats, lacewing.models, lacewing.weights": ("tokenizers", "jinja2", "llvmlite", *SLOW),
     "import lacewing.engine.engine, lacewing.assistant": ("tokenizers", "jinja2", "llvmlite", *SLOW),
     "import lacewing.backends.cpu": SLOW,
+    "import lacewing.backends.webgpu": ("jinja2", *SLOW),
 }
 
 FILE_LINES, FUNCTION_LINES = 330, 60
@@ -159,4 +160,12 @@ def test_public_names():
     import lacewing
 
     assert all(hasattr(lacewing, name) for name in lacewing.__all__)
-    assert sorted(lacewing.__all__) == ["LacewingError", "Model", "Sampling", "__version__", "load", "load_tokenizer"]
+    assert sorted(lacewing.__all__) == [
+        "LacewingError",
+        "Model",
+        "Sampling",
+        "__version__",
+        "init_backend",
+        "load",
+        "load_tokenizer",
+    ]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from lacewing import hub
 from lacewing.assistant import Assistant, Message, TextStream
-from lacewing.errors import OptionError, TemplateError
+from lacewing.errors import BackendError, OptionError, OutOfMemoryError, TemplateError
 from lacewing.opened import CHUNK as CHUNK
 from lacewing.opened import Background
 from lacewing.opened import Opened as Opened
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from lacewing.backends.base import Backend, Step
     from lacewing.text.template import ChatTemplate
     from lacewing.text.tokenizer import Tokenizer
-    from lacewing.weights import WeightStore
+    from lacewing.weights import Plan, WeightStore
 
 _PATIENCE = 0.5  # seconds that somebody who cancels waits for readers to let go
 
@@ -34,6 +34,7 @@ def load(
     name: str | Path,
     *,
     backend: str = "auto",
+    adapter: str | int | None = None,
     residency: str = "auto",
     memory: str | int | None = None,
     context: int | None = None,
@@ -42,11 +43,14 @@ def load(
 ) -> Model:
     """Open a model: a GGUF or safetensors file, a directory, or the name of a fetched model.
 
+    `backend`: "auto" takes a GPU that the model fits, else the processor; or "webgpu", "cpu", "reference". `adapter`: which GPU, by
+    index or name, as `lacewing backends` shows them.
     `residency`: "lazy" pages weights in from the file, "eager" reads them into memory, "auto" decides by `memory` (bytes or
     "4GiB"; by default what is free). `context`: tokens that a conversation may have. `progress(what, done, total)` is told of
     long work. Every error is a LacewingError.
     """
-    options = LoadOptions(backend, residency, parse_bytes(memory), context, threads)
+    gpu = None if adapter is None else str(adapter)
+    options = LoadOptions(backend, residency, parse_bytes(memory), context, threads, gpu)
     return Model(Opened(hub.resolve(name), options), progress)
 
 
@@ -67,26 +71,51 @@ class Model:
     def __init__(
         self, opened: Opened, progress: Progress | None = None, *, cancelled: Callable[[], bool] | None = None, spare: int = 0
     ):
-        from lacewing.backends import init_backend
-        from lacewing.backends.base import StepLimits
+        from lacewing.backends import choose_backend, init_backend
+        from lacewing.backends.base import Demand
         from lacewing.engine.engine import Engine
         from lacewing.weights import WeightStore
 
         options, self.spec = opened.options, opened.spec
         self._opened = opened
         self._last: TextStream | None = None
-        limits = StepLimits(context=self.spec.context, chunk=CHUNK)
         self.weights: WeightStore = WeightStore(self.spec.tensors)
-        self.plan = opened.plan(self.weights.nbytes, limits.chunk, spare=spare)
+        needs = opened.needs(self.weights.nbytes, CHUNK)
+        demand = Demand(self.spec.program, self.spec.tensors, needs.weight_bytes + needs.fixed_bytes)
+        backend, remarks = choose_backend(options.backend, options.threads, adapter=options.adapter, demand=demand)
+        try:
+            self._bring(backend, progress, cancelled, spare)
+        except (BackendError, OutOfMemoryError) as error:
+            if not backend.copies_weights or options.backend != "auto" or options.adapter is not None:
+                raise
+            remarks.append(f"{backend.name}: {error}")
+            self.weights = WeightStore(self.spec.tensors)
+            self._bring(init_backend("cpu", options.threads), progress, cancelled, spare)
+        self.plan: Plan = dataclasses.replace(self.plan, reasons=(*self.plan.reasons, *remarks))
+        # raises ModelFormatError where a file was changed that weights are still read from
+        self._check: Callable[[], None] = (lambda: None) if self.backend.copies_weights else self.weights.check_files
+        self.engine = Engine(self.step, self.spec.vocab_size, self.spec.context, check=self._check)
+
+    def _bring(self, backend: Backend, progress: Progress | None, cancelled: Callable[[], bool] | None, spare: int) -> None:
+        """Plan, bring the weights to where they are to be, and compile for them."""
+        from lacewing.backends.base import StepLimits
+        from lacewing.weights import plan_on_device
+
+        opened, self.backend = self._opened, backend
+        limits = StepLimits(context=self.spec.context, chunk=CHUNK)
         given_up = threading.Event()
         report = interruptible(progress, cancelled)
         stopped = (lambda: given_up.is_set() or cancelled()) if cancelled else given_up.is_set
+        if backend.copies_weights:
+            facts = backend.facts()
+            self.plan = plan_on_device(opened.needs(self.weights.nbytes, limits.chunk), facts.name, facts.memory_bytes)
+        else:
+            self.plan = opened.plan(self.weights.nbytes, limits.chunk, spare=spare)
         reading = Background(lambda: self.weights.set_residency(self.plan.residency, progress, stopped))
         try:
-            self.backend: Backend = init_backend(options.backend, options.threads)  # imports its compiler meanwhile
             reading.result(cancelled)
             report("reading weights", self.weights.nbytes, self.weights.nbytes)
-            self.step: Step = self.backend.compile(self.spec.program, self.weights, limits, report)
+            self.step: Step = backend.compile(self.spec.program, self.weights, limits, report)
         except BaseException:
             given_up.set()
             if reading.wait(_PATIENCE):
@@ -94,7 +123,8 @@ class Model:
             else:  # a disk that hangs
                 reading.afterwards(self.weights.close)
             raise
-        self.engine = Engine(self.step, self.spec.vocab_size, self.spec.context, check=self.weights.check_files)
+        if backend.copies_weights:
+            self.weights.release()
 
     def __getattr__(self, name: str) -> Any:
         if name in ("engine", "step"):  # `close` took them away
@@ -131,7 +161,7 @@ class Model:
 
     def logits(self, ids: Sequence[int]) -> np.ndarray:
         """Float32 (T, V): row t are the logits of the token after ids[: t + 1]. Needs no tokenizer."""
-        self.weights.check_files()
+        self._check()
         return self.engine.logits(ids)
 
     def stream(
@@ -139,7 +169,7 @@ class Model:
     ) -> TextStream:
         """The continuation of a raw text, piece by piece; the options are the fields of `Sampling`."""
         options, tokenizer = make_sampling(sampling), self.tokenizer
-        self.weights.check_files()
+        self._check()
         ids = tokenizer.encode_prompt(prompt)
         self._last = TextStream(self.engine, tokenizer, ids, options, cancelled, progress, continuation=True)
         return self._last
@@ -158,7 +188,7 @@ class Model:
     ) -> TextStream:
         """The answer to a conversation, piece by piece; the options are the fields of `Sampling`."""
         options = make_sampling(sampling)
-        self.weights.check_files()
+        self._check()
         self._last = Assistant(self.engine, self.tokenizer, self.template).reply(messages, options, cancelled, progress)
         return self._last
 
@@ -195,7 +225,9 @@ class Model:
 
     @property
     def memory_bytes(self) -> int:
-        """Memory of its own: eager weights, keys and values, buffers."""
+        """Memory of this machine that is its own: eager weights, keys and values, buffers."""
+        if self.backend.copies_weights:
+            return self.weights.anonymous_bytes
         return self.weights.anonymous_bytes + self.step.kv_bytes + self.step.buffer_bytes
 
     @property
@@ -236,7 +268,10 @@ class Model:
         """Free the memory. The model cannot be used afterwards."""
         from lacewing.weights.memory import give_back
 
-        self.__dict__.pop("engine", None)
+        engine = self.__dict__.pop("engine", None)
+        if engine is not None:
+            engine.forget()  # also the last generation, which refers to it
+        del engine
         step = self.__dict__.pop("step", None)
         if step is not None:
             step.close()

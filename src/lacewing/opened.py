@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from lacewing.models import ModelSpec
     from lacewing.text.template import ChatTemplate
     from lacewing.text.tokenizer import Tokenizer
-    from lacewing.weights import Plan
+    from lacewing.weights import Needs, Plan
 
 DEFAULT_CONTEXT = 8192  # tokens at most, when none is asked for: keys and values cost memory
 CHUNK = 512  # prompt tokens of one run
@@ -43,18 +43,23 @@ class Opened:
 
     def plan(self, weight_bytes: int, chunk: int, options: LoadOptions | None = None, spare: int = 0) -> Plan:
         """Where everything goes. `spare`: bytes in use now that will be free by then. Raises OutOfMemoryError."""
-        from lacewing.weights import Needs, plan, this_machine
+        from lacewing.weights import plan, this_machine
+
+        machine = this_machine()
+        machine = dataclasses.replace(machine, available_bytes=machine.available_bytes + spare)
+        return plan(self.needs(weight_bytes, chunk), options or self.options, machine)
+
+    def needs(self, weight_bytes: int, chunk: int) -> Needs:
+        """Bytes of all that it takes to run."""
+        from lacewing.weights import Needs
 
         program = self.spec.program
         kv_bytes = self.spec.context * program.kv_bytes_per_token
         widths = {view.buffer.name: view.buffer.width for op in program.ops for view in op.views(op.reads + op.writes)}
         buffer_bytes = 6 * chunk * sum(widths.values()) + 4 * self.spec.vocab_size  # floats, and their quantised forms
-        machine = this_machine()
-        machine = dataclasses.replace(machine, available_bytes=machine.available_bytes + spare)
         sizes = self.spec.sizes
         experts = sizes.expert_bytes, sizes.active_expert_bytes
-        needs = Needs(weight_bytes, sizes.active_bytes, kv_bytes, buffer_bytes, *experts)
-        return plan(needs, options or self.options, machine)
+        return Needs(weight_bytes, sizes.active_bytes, kv_bytes, buffer_bytes, *experts)
 
     def describe(self) -> dict[str, Any]:
         """All of the above as plain values, for `lacewing info`."""

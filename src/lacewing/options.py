@@ -85,6 +85,7 @@ class LoadOptions:
     memory_bytes: int | None = None
     context: int | None = None  # tokens
     threads: int | None = None
+    adapter: str | None = None  # index or name of a GPU
 
     def __post_init__(self) -> None:
         if self.residency not in RESIDENCIES:

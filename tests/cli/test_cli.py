@@ -111,7 +111,15 @@ def test_tokenize(lacewing, tiny_path):
 
 
 def test_backends(lacewing):
-    assert "reference" in lacewing("backends")[1]
+    page = lacewing("backends")[1]
+    assert "reference" in page and "auto: yes, where no GPU suits" in page
+    found = {each["name"]: each for each in json.loads(lacewing("backends", "--json")[1])["backends"]}
+    assert set(found) == {"cpu", "reference", "webgpu"}
+    (processor,) = found["cpu"]["devices"]
+    assert processor["auto"] and processor["memory_bytes"] > 2**27 and processor["adapter"] is None
+    for index, device in enumerate(found["webgpu"]["devices"]):
+        assert device["adapter"] == index and "max-buffer-size" in device["limits"] and device["features"]
+        assert device["auto"] == (device["kind"] in ("discrete GPU", "integrated GPU")) and device["reason"]
 
 
 def test_pull_list_rm(lacewing, monkeypatch, tmp_path):

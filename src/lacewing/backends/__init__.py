@@ -10,7 +10,7 @@ import importlib
 import pkgutil
 from typing import Any
 
-from lacewing.backends.base import Backend, Candidate, Demand
+from lacewing.backends.base import Backend, Candidate, Demand, NoDeviceError
 from lacewing.errors import BackendError, LacewingError, OptionError
 
 PREFERENCE = ("webgpu", "cpu", "reference")
@@ -35,16 +35,19 @@ def init_backend(
 def choose_backend(
     name: str = "auto", threads: int | None = None, *, adapter: str | int | None = None, demand: Demand | None = None
 ) -> tuple[Backend, list[str]]:
-    """`init_backend`, and why `auto` did not take what it would rather have taken."""
+    """`init_backend`, and why `auto` did not take what this machine has and is faster."""
     if name != "auto" or adapter is not None:
         return _open(SEVERAL[0] if name == "auto" else name, threads, adapter), []
     problems: list[str] = []
+    absent: list[str] = []
     for candidate in PREFERENCE:
         try:
             return _open(candidate, threads, None, demand or Demand.nothing()), problems
+        except NoDeviceError as error:
+            absent.append(f"{candidate}: {error}")
         except LacewingError as error:  # none works here, or none suits the model
             problems.append(f"{candidate}: {error}")
-    raise BackendError("no backend works here; " + "; ".join(problems))
+    raise BackendError("no backend works here; " + "; ".join([*absent, *problems]))
 
 
 def candidates(name: str, needed_bytes: int | None = None) -> list[Candidate]:

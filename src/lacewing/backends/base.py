@@ -12,6 +12,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from lacewing.errors import BackendError
 from lacewing.options import Progress
 from lacewing.program.program import Program
 from lacewing.quants.base import Quant
@@ -73,6 +74,10 @@ class Candidate:
     auto: bool
     reason: str
     index: int | None = None  # what `adapter` takes, for a backend of several devices
+
+
+class NoDeviceError(BackendError):
+    """This machine has nothing that the backend could use, as one would expect of it."""
 
 
 class Described(Protocol):

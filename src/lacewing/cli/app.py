@@ -45,6 +45,7 @@ def run(
     seed: flags.Seed = None,
     raw: Annotated[bool, typer.Option("--raw", help="Continue the prompt as plain text, without the chat template.")] = False,
     backend: flags.Backend = "auto",
+    adapter: flags.Adapter = None,
     residency: flags.Residency = "auto",
     memory: flags.Memory = None,
     context: flags.Context = None,
@@ -54,7 +55,7 @@ def run(
     """Answer one prompt, streaming."""
     from lacewing.cli.run import run
 
-    options = LoadOptions(backend, residency, parse_bytes(memory), context, threads)
+    options = LoadOptions(backend, residency, parse_bytes(memory), context, threads, adapter)
     sampling = Sampling(max_tokens, temperature, top_k, top_p, min_p, seed=seed)
     raise typer.Exit(run(model, prompt, options, sampling, raw=raw, as_json=json))
 
@@ -69,6 +70,7 @@ def chat(
     min_p: flags.MinP = _DEFAULT.min_p,
     seed: flags.Seed = None,
     backend: flags.Backend = "auto",
+    adapter: flags.Adapter = None,
     residency: flags.Residency = "auto",
     memory: flags.Memory = None,
     context: flags.Context = None,
@@ -77,7 +79,7 @@ def chat(
     """Talk with a model; /help shows the commands. In a pipe, each line is a message or a command."""
     from lacewing.cli.run import chat
 
-    options = LoadOptions(backend, residency, parse_bytes(memory), context, threads)
+    options = LoadOptions(backend, residency, parse_bytes(memory), context, threads, adapter)
     raise typer.Exit(chat(model, options, Sampling(max_tokens, temperature, top_k, top_p, min_p, seed=seed)))
 
 
@@ -102,6 +104,7 @@ def bench(
     generate: Annotated[int, typer.Option("-n", "--generate", help="Generated tokens.", metavar="N")] = 128,
     repeats: Annotated[int, typer.Option("-r", "--repeats", help="Runs; medians are shown.", metavar="N", min=1)] = 3,
     backend: flags.Backend = "auto",
+    adapter: flags.Adapter = None,
     residency: flags.Residency = "auto",
     memory: flags.Memory = None,
     context: flags.Context = None,
@@ -112,7 +115,7 @@ def bench(
     from lacewing.cli.bench import bench
 
     context = max(1, prompt + generate) if context is None else context
-    options = LoadOptions(backend, residency, parse_bytes(memory), context, threads)
+    options = LoadOptions(backend, residency, parse_bytes(memory), context, threads, adapter)
     bench(model, options, prompt, generate, repeats, as_json=json)
 
 
@@ -123,6 +126,7 @@ def stats(
     png: Annotated[Path | None, typer.Option("--png", help="Write a heat map of the experts.", metavar="FILE")] = None,
     trace: Annotated[Path | None, typer.Option("--trace", help="Write a JSON line a token: ids by layer.", metavar="FILE")] = None,
     backend: flags.Backend = "auto",
+    adapter: flags.Adapter = None,
     residency: flags.Residency = "auto",
     memory: flags.Memory = None,
     context: flags.Context = None,
@@ -132,7 +136,7 @@ def stats(
     """Show which experts a mixture of experts uses for a text, and how evenly."""
     from lacewing.cli.stats import stats
 
-    options = LoadOptions(backend, residency, parse_bytes(memory), context, threads)
+    options = LoadOptions(backend, residency, parse_bytes(memory), context, threads, adapter)
     stats(model, text, options, as_json=json, png=png, trace=trace)
 
 
@@ -172,8 +176,8 @@ def remove(name: Annotated[str, typer.Argument(metavar="NAME", help="A fetched m
 
 
 @app.command()
-def backends() -> None:
-    """Show the backends and whether they work here."""
-    from lacewing.cli.info import backends
+def backends(json: flags.Json = False) -> None:
+    """Show the backends and their devices, whether they work here, and which of them `auto` would take."""
+    from lacewing.cli.backends import backends
 
-    backends()
+    backends(as_json=json)

@@ -7,7 +7,11 @@ from typing import Annotated
 import typer
 
 ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="A GGUF or safetensors file, a directory, or a model's name.")]
-Backend = Annotated[str, typer.Option(help="auto, cpu or reference.")]
+Backend = Annotated[
+    str,
+    typer.Option(help="auto (a GPU that the model fits, else the processor), cpu, webgpu (a GPU) or reference.", metavar="NAME"),
+]
+Adapter = Annotated[str | None, typer.Option(help="Which GPU, as `lacewing backends` shows them.", metavar="NAME|INDEX")]
 Residency = Annotated[
     str, typer.Option(help="Where weights live: auto, lazy (paged in from the file) or eager (read into memory).")
 ]

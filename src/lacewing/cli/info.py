@@ -1,4 +1,4 @@
-"""`lacewing info`, `tokenize` and `backends`."""
+"""`lacewing info` and `tokenize`."""
 
 from __future__ import annotations
 
@@ -55,16 +55,3 @@ def tokenize(name: str, text: str, *, as_json: bool) -> None:
         return
     for token in ids:
         print(f"{token}\t{tokenizer.token_text(token)!r}")
-
-
-def backends() -> None:
-    """Print each backend, and what it would use or why it cannot."""
-    from lacewing.backends import init_backend, known_backends
-    from lacewing.errors import BackendError
-
-    for name in known_backends():
-        try:
-            facts = init_backend(name).facts()
-            print(f"{name}\t{facts.name}, {facts.threads} threads, {' '.join(facts.features)}")
-        except BackendError as error:
-            print(f"{name}\tnot here: {error}")

@@ -107,6 +107,29 @@ def plan(needs: Needs, options: LoadOptions, machine: Machine) -> Plan:
     return Plan(residency, needed, budget, _rows(needs, residency, needed, budget, source), tuple(reasons))
 
 
+def plan_on_device(needs: Needs, device: str, memory_bytes: int | None) -> Plan:
+    """Everything in the memory of a GPU (None: of unknown size); the file is mapped while weights are brought there.
+
+    Raises OutOfMemoryError if the GPU's whole memory is too small.
+    """
+    needed = needs.fixed_bytes + needs.weight_bytes
+    if memory_bytes is not None and needed > memory_bytes:
+        raise OutOfMemoryError(
+            f"the model takes {format_bytes(needed)}, and {device} has {format_bytes(memory_bytes)}; "
+            "choose a smaller context, a smaller quant or --backend cpu"
+        )
+    there = f"memory of {device}"
+    rows = (
+        Row("weights", needs.weight_bytes, there, "memory"),
+        Row("active weights", needs.active_bytes, "read for each token", "speed"),
+        Row("keys and values", needs.kv_bytes, there, "memory"),
+        Row("buffers", needs.buffer_bytes, there),
+        Row("needed", needed, f"{there} in all", "memory"),
+        Row("budget", memory_bytes or needed, there if memory_bytes else f"{there}, whose size is not known"),
+    )
+    return Plan("lazy", needed, memory_bytes or needed, rows, (f"weights are copied to {device}; the file is only mapped",))
+
+
 def _rows(needs: Needs, residency: str, needed: int, budget: int, source: str) -> tuple[Row, ...]:
     """The table: weights in all and for a token, how much of them stays in memory and how much does not, then all else."""
     room = needs.weight_bytes if residency == "eager" else min(needs.weight_bytes, budget - needs.fixed_bytes)

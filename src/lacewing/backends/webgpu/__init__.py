@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lacewing.backends.base import Candidate, Demand
+from lacewing.backends.base import Candidate, Demand, NoDeviceError
 from lacewing.errors import BackendError
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def open(threads: int | None = None, adapter: str | int | None = None, demand: D
     UnsupportedModelError for a model that has what this backend lacks.
     """
     if demand is not None and adapter is None and not hardware():
-        raise BackendError("this machine has no GPU")
+        raise NoDeviceError("this machine has no GPU")
     _load()
     from lacewing.backends.webgpu.adapters import adapters, choose_adapter, judge
     from lacewing.backends.webgpu.backend import WebGPUBackend, check, shared
@@ -33,12 +33,14 @@ def open(threads: int | None = None, adapter: str | int | None = None, demand: D
         chosen = choose_adapter(adapter)
         return WebGPUBackend(shared(chosen), chosen.facts())
     check(demand.program, demand.weights)
-    refused = []
-    for each in adapters():
+    refused, found = [], adapters()
+    for each in found:
         suits, reason = judge(each, demand.nbytes)
         if suits:
             return WebGPUBackend(shared(each), each.facts())
         refused.append(f"{each.name}: {reason}")
+    if all(each.kind == "software" for each in found):
+        raise NoDeviceError("; ".join(refused))
     raise BackendError("; ".join(refused))
 
 
