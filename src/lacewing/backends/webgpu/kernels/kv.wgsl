@@ -1,4 +1,4 @@
-{# Where keys and values of a layer stand, in words of its buffer: (slot, head, position, width), all keys first. #}
+{# Where keys and values of a layer stand, in words of its buffer; see `stored.py`. #}
 fn key_word(slot: u32, head: u32, position: u32) -> u32 {
   return ((slot * {{ kv.key_heads }}u + head) * {{ kv.context }}u + position) * {{ kv.key_words }}u;
 }

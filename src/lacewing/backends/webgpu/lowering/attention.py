@@ -1,53 +1,105 @@
-"""Keys, values and attention."""
+"""Attention: kernels for few tokens, with and without splits of the keys, and for many tokens of one slot."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from lacewing.backends.webgpu.compiler import Compiler, lowers
+from lacewing.backends.webgpu.device import Slice, Variant
+from lacewing.backends.webgpu.layouts import GROUP
+from lacewing.backends.webgpu.plan import Run
+from lacewing.backends.webgpu.stored import CHUNK, Stored, stored
+from lacewing.errors import UnsupportedModelError
 from lacewing.program import ops
+
+THREADS = 256
+ALONE = 256  # so many keys are seen by one workgroup, more are split
+SPLIT_LEAST, SPLIT_MOST = 64, 64  # keys of a split, splits of a token
+PARTS_BYTES = 2**26  # of what splits leave; more tokens than fit are not split
+MANY = 16  # tokens of one slot from which on whole tiles of them are taken
+_LOADS = 2 * THREADS  # vec4 of workgroup memory for the sums of a head
+_QUERIES = 9 * 2**10  # bytes of workgroup memory for queries
+_SHARES = 2**10  # scores in workgroup memory
 
 
 @dataclass(frozen=True)
-class Stored:
-    """How a layer's keys and values stand in their buffer; `words` of 32 bits."""
+class Few:
+    """Sizes of `attention_few`: heads of a workgroup, keys of a tile; threads that share a row of keys, rows at a time."""
 
-    key_heads: int
-    key_width: int
-    value_width: int
-    context: int
-    half: bool
-    values_in_keys: bool
-    key_words: int
-    value_words: int
-    values_from: int
+    block: int
+    tile: int
+    row_lanes: int
+    unroll: int
+    strands: int
+    folds: tuple[int, ...]
+    together: int
+    pool: int
+
+    @staticmethod
+    def of(kv: Stored, heads: int, variant: Variant) -> Few:
+        group, row_bytes = heads // kv.key_heads, 4 * CHUNK * kv.key_chunks
+        block = max(n for n in range(1, 9) if group % n == 0 and (n == 1 or n * row_bytes <= _QUERIES))
+        tile = min(THREADS, _SHARES // block // 64 * 64)
+        row_lanes = max(n for n in (1, 2, 4, 8) if kv.key_chunks % n == 0 and n <= (variant.lanes if variant.subgroups else 1))
+        parts = kv.key_chunks // row_lanes
+        unroll = min(4 if parts == 1 else 2 if parts <= 4 else 1, max(1, tile * row_lanes // THREADS))
+        chunks = kv.value_chunks
+        folding = variant.subgroups and chunks < variant.lanes and chunks & (chunks - 1) == 0
+        folds = tuple(chunks << n for n in range((variant.lanes // chunks).bit_length() - 1)) if folding else ()
+        strands = THREADS // chunks
+        pool = max(2 * kv.key_chunks * block, _LOADS)
+        together = min(block, pool // (2 * chunks * strands // 2 ** len(folds)))
+        return Few(block, tile, row_lanes, unroll, strands, folds, together, pool)
 
 
-def stored(compiler: Compiler, layer: int) -> Stored:
-    shape, half = compiler.program.layers[layer], compiler.program.kv_itemsize == 2
-    key_words, value_words = (width // 2 if half else width for width in (shape.key_width, shape.value_width))
-    before = compiler.limits.slots * shape.key_heads * compiler.limits.context * key_words
-    return Stored(
-        shape.key_heads, shape.key_width, shape.value_width, compiler.limits.context, half, shape.values_in_keys,
-        key_words, value_words, before,
-    )  # fmt: skip
-
-
-@lowers(ops.WriteKeysValues)
-def write_keys_values(compiler: Compiler, op: ops.WriteKeysValues) -> None:
-    kv = stored(compiler, op.layer)
-    pairs = (op.k.width + (op.v.width if op.v is not None else 0)) // 2
-    constants = {"kv": kv, "k": compiler.at(op.k), "v": compiler.at(op.v) if op.v is not None else None}
-    compiler.dispatch("write_kv", constants, [compiler.keys_values[op.layer]], lambda run: (-(-pairs // 64), run.tokens, 1))
+def most_splits(keys: int) -> int:
+    """Splits of the token that has the most of them, among tokens that see up to `keys`; see `attention_seen.wgsl`."""
+    most, size = 1, ALONE
+    while size < keys:
+        size *= 2  # those that see more than half of it have splits of one length
+        most = max(most, -(-min(size, keys) // max(SPLIT_LEAST, size // SPLIT_MOST)))
+    return most
 
 
 @lowers(ops.Attention)
 def attention(compiler: Compiler, op: ops.Attention) -> None:
-    kv = stored(compiler, op.layer)
+    kv = stored(compiler.program, compiler.limits, op.layer)
+    if max(kv.key_width, kv.value_width) > 8 * THREADS:
+        raise UnsupportedModelError(f"attention heads of {kv.key_width} values are too wide for the GPU; use --backend cpu")
+    coded = compiler.variant.dot and kv.value_width % GROUP == 0 and op.out.start % GROUP == 0
+    few = Few.of(kv, op.heads, compiler.variant)
     constants = {
         "kv": kv, "q": compiler.at(op.q), "out": compiler.at(op.out), "heads": op.heads, "scale": op.scale, "window": op.window,
-        "softcap": op.softcap, "span": op.chunk, "sinks": op.sinks is not None, "threads": 64,
+        "softcap": op.softcap, "span": op.chunk, "sinks": op.sinks is not None, "threads": THREADS, "team": 32,
+        "codes": compiler.arena.codes(op.out) if coded else None, "alone": ALONE, "split_least": SPLIT_LEAST,
+        "split_most": SPLIT_MOST, **few.__dict__, "rows": THREADS // few.row_lanes, "fold": 2 ** len(few.folds),
     }  # fmt: skip
-    bindings = [compiler.keys_values[op.layer], *([compiler.vector(op.sinks)] if op.sinks else [])]
-    compiler.dispatch("attention", constants, bindings, lambda run: (op.heads, run.tokens, 1))
+    sinks = [compiler.vector(op.sinks)] if op.sinks else []
+    store = compiler.keys_values[op.layer]
+    split_bytes = 4 * op.heads * SPLIT_MOST * (CHUNK * kv.value_chunks + 4)
+    most_tokens = min(compiler.limits.chunk, max(1, PARTS_BYTES // split_bytes))
+
+    def splits(run: Run) -> int:
+        """1: the keys are not split."""
+        keys = min(run.seen, kv.context, op.window or run.seen, op.chunk or run.seen)
+        return most_splits(keys) if run.tokens <= most_tokens else 1
+
+    def when(
+        chosen: Callable[[Run], bool], grid: Callable[[Run], tuple[int, int, int]]
+    ) -> Callable[[Run], tuple[int, int, int] | None]:
+        return lambda run: grid(run) if chosen(run) else None
+
+    blocks = op.heads // few.block
+    direct = when(lambda run: splits(run) == 1, lambda run: (blocks, 1, run.tokens))
+    compiler.dispatch("attention_few", {**constants, "split": False}, [store, *sinks], direct)
+    if most_splits(min(kv.context, op.window or kv.context, op.chunk or kv.context)) > 1:
+        parts = compiler.scratch("sums of attention", most_tokens * split_bytes)
+        parted = when(lambda run: splits(run) > 1, lambda run: (blocks, splits(run), run.tokens))
+        compiler.dispatch("attention_few", {**constants, "split": True}, [store, parts], parted)
+        merged = when(lambda run: splits(run) > 1, lambda run: (op.heads, run.tokens, 1))
+        strands = max(1, THREADS // (2 * kv.value_chunks))
+        compiler.dispatch("attention_merge", {**constants, "strands": strands}, [parts, *sinks], merged)
     compiler.written(op.out)
+    if coded:
+        compiler.mark_coded(op.out)

@@ -1,0 +1,105 @@
+// What stands between the products of a layer and its attention: norms of heads, rotations, scales by position, and keys and
+// values on their way into the store. A workgroup a head of one of the `chains`. Grid: heads of all chains, tokens.
+{% set words = "f32" %}
+{% include "step.wgsl" %}
+{% for weight in range(weights) %}
+@group(0) @binding({{ 2 + weight }}) var<storage, read> weight{{ weight }}: array<f32>;
+{% endfor %}
+{% for table in range(tables) %}
+@group(0) @binding({{ 2 + weights + table }}) var<storage, read> frequencies{{ table }}: array<vec2<u32>>;
+{% endfor %}
+{% if kv %}
+@group(0) @binding({{ 2 + weights + tables }}) var<storage, read_write> stored: array<u32>;
+{% include "kv.wgsl" %}
+{% endif %}
+{% include "turn.wgsl" %}
+
+var<workgroup> values: array<f32, {{ widest }}>;
+var<workgroup> sums: array<f32, {{ threads }}>;
+
+fn mean_square(index: u32, width: u32) -> f32 {
+  var sum = 0.0;
+  for (var c = index; c < width; c += {{ threads }}u) { sum += values[c] * values[c]; }
+  {% if variant.subgroups and threads % variant.lanes == 0 %}
+  let part = subgroupAdd(sum);
+  if (index % {{ variant.lanes }}u == 0u) { sums[index / {{ variant.lanes }}u] = part; }
+  workgroupBarrier();
+  sum = 0.0;
+  {% for part in range(threads // variant.lanes) %}
+  sum += sums[{{ part }}];
+  {% endfor %}
+  {% else %}
+  sums[index] = sum;
+  workgroupBarrier();
+  for (var n = {{ threads // 2 }}u; n > 0u; n >>= 1u) {
+    if (index < n) { sums[index] += sums[index + n]; }
+    workgroupBarrier();
+  }
+  sum = sums[0];
+  {% endif %}
+  return sum / f32(width);
+}
+
+@compute @workgroup_size({{ threads }})
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) index: u32) {
+  let t = group.y;
+  let position = position_of(t);
+  {% for chain in chains %}
+  {{ "else " if not loop.first }}if (group.x < {{ chain.end }}u) {
+    let head = group.x - {{ chain.first }}u;
+    let at = {{ chain.place.base }}u + (t * {{ chain.place.stride }}u) + (head * {{ chain.width }}u);
+    for (var c = index; c < {{ chain.width }}u; c += {{ threads }}u) { values[c] = arena[at + c]; }
+    workgroupBarrier();
+    {% for step in chain.steps %}
+    {% if step.kind == "norm" %}
+    {
+      let factor = 1.0 / sqrt(mean_square(index, {{ chain.width }}u) + {{ number(step.eps) }});
+      for (var c = index; c < {{ chain.width }}u; c += {{ threads }}u) {
+        values[c] = values[c] * factor{% if step.weight is not none %} * (weight{{ step.weight }}[c] + {{ number(step.offset) }}){% endif %};
+      }
+    }
+    {% elif step.kind == "rope" %}
+    for (var pair = index; pair < {{ step.pairs }}u; pair += {{ threads }}u) {
+      {% if step.adjacent %}
+      let first = {{ step.start }}u + (pair * 2u);
+      let second = first + 1u;
+      {% else %}
+      let first = {{ step.start }}u + pair;
+      let second = first + {{ step.pairs }}u;
+      {% endif %}
+      let turn = turned(position, frequencies{{ step.table }}[pair]) * {{ number(step.magnitude) }};
+      let a = values[first];
+      let b = values[second];
+      values[first] = a * turn.x - b * turn.y;
+      values[second] = a * turn.y + b * turn.x;
+    }
+    {% else %}
+    {
+      let factor = 1.0 + {{ number(step.beta) }} * log(f32(1u + (position + {{ step.offset }}u) / {{ step.length }}u));
+      for (var c = index; c < {{ chain.width }}u; c += {{ threads }}u) { values[c] *= factor; }
+    }
+    {% endif %}
+    workgroupBarrier();
+    {% endfor %}
+    {% if chain.steps %}
+    for (var c = index; c < {{ chain.width }}u; c += {{ threads }}u) { arena[at + c] = values[c]; }
+    {% endif %}
+    {% if chain.store %}
+    {% set per = 2 if kv.half else 1 %}
+    {% set row = kv.key_words if chain.store == "key" else kv.value_words %}
+    {% set start = chain.offset // per %}
+    let to = {{ chain.store }}_word(slot_of(t), head, position) + {{ start }}u;
+    // the last part of a row brings zeros to its end
+    for (var w = index; w < {{ (row - start) if chain.last else chain.width // per }}u; w += {{ threads }}u) {
+      {% set width = chain.width %}
+      {% macro value(c) %}{% if chain.last and width < (row - start) * per %}select(0.0, values[min({{ c }}, {{ width - 1 }}u)], {{ c }} < {{ width }}u){% else %}values[{{ c }}]{% endif %}{% endmacro %}
+      {% if kv.half %}
+      stored[to + w] = pack2x16float(vec2<f32>({{ value("w * 2u") }}, {{ value("w * 2u + 1u") }}));
+      {% else %}
+      stored[to + w] = bitcast<u32>({{ value("w") }});
+      {% endif %}
+    }
+    {% endif %}
+  }
+  {% endfor %}
+}
