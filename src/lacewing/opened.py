@@ -29,14 +29,15 @@ class Opened:
     """A checkpoint whose headers have been read: what can be told and planned without touching a weight.
 
     `warm`: begin to read tokenizer and template at once, in the background, rather than when they are asked for.
+    `whole` False: files may end behind their headers; then the model can be described, not run.
     """
 
-    def __init__(self, path: Path, options: LoadOptions, *, warm: bool = True):
+    def __init__(self, path: Path, options: LoadOptions, *, warm: bool = True, whole: bool = True):
         from lacewing.formats import open_checkpoint
         from lacewing.models import open_model
 
         self.options = options
-        self.checkpoint: Checkpoint = open_checkpoint(path)
+        self.checkpoint: Checkpoint = open_checkpoint(path, whole=whole)
         self.tokenizer = Background(self._open_tokenizer, warm)
         self.template = Background(self._open_template, warm)
         self.spec: ModelSpec = open_model(self.checkpoint, options.context, DEFAULT_CONTEXT)
@@ -76,6 +77,7 @@ class Opened:
             "format": checkpoint.format,
             "files": [str(path) for path in checkpoint.files] or [str(checkpoint.path)],
             "bytes": checkpoint.nbytes,
+            "missing_bytes": checkpoint.missing_bytes,
             "quants": quants,
             "parameters": spec.parameters,
             "active_parameters": spec.active_parameters,

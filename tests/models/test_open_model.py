@@ -19,7 +19,7 @@ def opened(name, kind, folder, quant="F32", **changes):
 
 
 def test_known_architectures():
-    names = "deepseek2 gemma gemma2 gemma3 glm4moe gpt_oss llama llama4 mistral4 olmoe phi3 qwen2 qwen3 qwen3moe"
+    names = "deepseek2 gemma gemma2 gemma3 glm4moe gpt_oss gptoss llama llama4 mistral4 olmoe phi3 qwen2 qwen3 qwen3moe"
     assert known_architectures() == names.split()
 
 

@@ -85,13 +85,13 @@ def chat(
 
 @app.command()
 def info(
-    model: flags.ModelName,
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A file, a directory, a model's name, or the URL of a file.")],
     residency: flags.Residency = "auto",
     memory: flags.Memory = None,
     context: flags.Context = None,
     json: flags.Json = False,
 ) -> None:
-    """Show what a model is and where it would go in memory; reads headers only."""
+    """Show what a model is and where it would go in memory; reads headers only, also of a model that is not here."""
     from lacewing.cli.info import info
 
     info(model, LoadOptions("auto", residency, parse_bytes(memory), context), as_json=json)

@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 import json
+import tempfile
+from pathlib import Path
 from typing import Any
 
+from lacewing import hub
 from lacewing.api import Opened, load_tokenizer
 from lacewing.cli.models import path_of
+from lacewing.hub.remote import fetch_headers, is_url
 from lacewing.options import LoadOptions, format_bytes
 
 
 def info(name: str, options: LoadOptions, *, as_json: bool) -> None:
-    """Print what the headers of a checkpoint tell."""
-    facts = Opened(path_of(name), options).describe()
+    """Print what the headers of a checkpoint tell; of one that is not here, just these are fetched."""
+    with tempfile.TemporaryDirectory(prefix="lacewing-") as folder:
+        path = fetch_headers(name, Path(folder)) if is_url(name) or _elsewhere(name) else path_of(name)
+        facts = Opened(path, options, whole=False).describe()
+    if path.is_relative_to(folder):
+        facts |= {"files": [Path(file).name for file in facts["files"]], "missing_bytes": 0, "source": name}
     print(json.dumps(facts) if as_json else _page(facts))
+
+
+def _elsewhere(name: str) -> bool:
+    """Whether this is a model of the hub that has not been fetched."""
+    return name.startswith("hf:") and not Path(name).exists() and hub.find(name) is None
 
 
 def _page(facts: dict[str, Any]) -> str:
@@ -22,7 +35,7 @@ def _page(facts: dict[str, Any]) -> str:
     rows = [
         ("name", facts["name"]),
         ("architecture", facts["architecture"]),
-        ("format", f"{facts['format']}, {len(facts['files'])} file(s), {format_bytes(facts['bytes'])} of weights"),
+        ("format", _format(facts)),
         ("quants", quants),
         ("parameters", _parameters(facts)),
         ("context", f"{facts['context']} tokens (trained on {facts['trained_context']})"),
@@ -36,6 +49,13 @@ def _page(facts: dict[str, Any]) -> str:
     for row in plan["rows"]:
         lines.append(f"  {row['name']:<20}{format_bytes(row['bytes']):>10}  {row['note']:<{wide}}  {row['decides']}".rstrip())
     return "\n".join([*lines, *(f"  {reason}" for reason in plan["reasons"]), *(f"notice: {text}" for text in facts["notices"])])
+
+
+def _format(facts: dict[str, Any]) -> str:
+    text = f"{facts['format']}, {len(facts['files'])} file(s), {format_bytes(facts['bytes'])} of weights"
+    if facts["missing_bytes"]:
+        text += f", incomplete: {format_bytes(facts['missing_bytes'])} are missing"
+    return f"{text}, not here: {facts['source']}" if "source" in facts else text
 
 
 def _parameters(facts: dict[str, Any]) -> str:

@@ -16,15 +16,16 @@ from lacewing.formats.gguf import open_gguf
 __all__ = ["ByteRange", "Checkpoint", "TensorInfo", "open_checkpoint"]
 
 
-def open_checkpoint(path: str | Path) -> Checkpoint:
+def open_checkpoint(path: str | Path, *, whole: bool = True) -> Checkpoint:
     """Open a GGUF file (any part of a split one), a .safetensors file, or a folder that holds one or the other.
 
-    Headers only. Raises ModelFormatError for what is damaged, hostile or of a format that is not read.
+    Headers only. `whole` False: files may end anywhere behind their headers, as while they are being fetched; such a checkpoint
+    can be described, not run. Raises ModelFormatError for what is damaged, hostile or of a format that is not read.
     """
     path = Path(path)
     try:
         if path.is_dir():
-            return _open_folder(path)
+            return _open_folder(path, whole)
     except OSError as error:
         raise ModelFormatError(path, f"cannot be opened: {error.strerror}") from None
     file, size = open_regular(path)
@@ -34,18 +35,18 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
     if size == 0:
         raise ModelFormatError(path, "is empty")
     if start.startswith(b"GGUF") or path.suffix.lower() == ".gguf":
-        return open_gguf(path)
+        return open_gguf(path, whole)
     if path.suffix.lower() == ".safetensors" or start[8:9] == b"{":
-        return safetensors.open_file(path)
+        return safetensors.open_file(path, whole)
     raise ModelFormatError(path, "is neither a GGUF nor a safetensors file", offset=0)
 
 
-def _open_folder(folder: Path) -> Checkpoint:
+def _open_folder(folder: Path, whole: bool) -> Checkpoint:
     names = sorted(entry.name for entry in folder.iterdir())
     ggufs = [name for name in names if name.lower().endswith(".gguf")]
     if not ggufs or any(name.endswith(".safetensors") for name in names):
-        return safetensors.open_folder(folder)
-    checkpoint = open_checkpoint(folder / ggufs[0])
+        return safetensors.open_folder(folder, whole)
+    checkpoint = open_checkpoint(folder / ggufs[0], whole=whole)
     others = set(ggufs) - {part.name for part in checkpoint.files}
     if others:
         raise ModelFormatError(folder, f"holds several GGUF models; name one of {', '.join(ggufs[:5])}")

@@ -47,7 +47,7 @@ class TensorInfo:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """An opened checkpoint; every extent has been checked against its file.
+    """An opened checkpoint; every extent has been checked against its file, unless `whole` is False: then only headers are here.
 
     `metadata` of a GGUF file: its keys. Of a Hugging Face directory: its JSON files under their names
     (`config.json`, `generation_config.json`, `tokenizer_config.json`, ...), and `chat_template.jinja` as text.
@@ -58,7 +58,17 @@ class Checkpoint:
     metadata: Mapping[str, Any]
     tensors: Mapping[str, TensorInfo]
     files: tuple[Path, ...] = field(default=())
+    whole: bool = True
 
     @property
     def nbytes(self) -> int:
         return sum(tensor.nbytes for tensor in self.tensors.values())
+
+    @property
+    def missing_bytes(self) -> int:
+        """Of the tensors, what lies behind the ends of the files."""
+        if self.whole:
+            return 0
+        sizes = {path: path.stat().st_size for path in self.files}
+        parts = (part for tensor in self.tensors.values() for part in tensor.ranges)
+        return sum(min(part.nbytes, max(0, part.offset + part.nbytes - sizes[part.path])) for part in parts)

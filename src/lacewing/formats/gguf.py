@@ -23,21 +23,27 @@ ELEMENT_LIMIT = 2**48
 _SPLIT_NAME = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf", re.DOTALL)
 
 
-def open_gguf(path: Path) -> Checkpoint:
-    """Open a GGUF file, with all parts of it if it is split. Raises ModelFormatError."""
-    metadata, tensors = _open_file(path)
+def open_gguf(path: Path, whole: bool = True) -> Checkpoint:
+    """Open a GGUF file, with all parts of it if it is split; `whole` as for `open_checkpoint`. Raises ModelFormatError."""
+    metadata, tensors = _open_file(path, whole)
     count = _split_number(path, metadata, "split.count", 1)
     if count <= 1:
-        return Checkpoint(path, "gguf", metadata, tensors, (path,))
-    return _open_split(path, count)
+        return Checkpoint(path, "gguf", metadata, tensors, (path,), whole)
+    return _open_split(path, count, whole)
 
 
-def _open_split(path: Path, count: int) -> Checkpoint:
+def split_names(name: str) -> list[str]:
+    """The names of all parts of the split file that has a part of this name; of another file just its own."""
+    found = _SPLIT_NAME.fullmatch(name)
+    return [name] if found is None else [f"{found[1]}-{part + 1:05}-of-{found[3]}.gguf" for part in range(int(found[3]))]
+
+
+def _open_split(path: Path, count: int, whole: bool) -> Checkpoint:
     """Open all parts of the split file that `path` is one of; the metadata are those of the first part."""
     name = _SPLIT_NAME.fullmatch(path.name)
     if name is None or int(name[3]) != count:
         raise ModelFormatError(path, f"is {count}; so the name must end like -00001-of-{count:05}.gguf", field="split.count")
-    parts = tuple(path.with_name(f"{name[1]}-{index + 1:05}-of-{count:05}.gguf") for index in range(count))
+    parts = tuple(path.with_name(part) for part in split_names(path.name))
     missing = [part.name for part in parts if not part.exists()]
     if missing:
         raise ModelFormatError(path, f"is one of {count} parts; {len(missing)} are missing: {', '.join(missing[:3])}")
@@ -45,7 +51,7 @@ def _open_split(path: Path, count: int) -> Checkpoint:
     tensors: dict[str, TensorInfo] = {}
     for index, part in enumerate(parts):
         check_inside(part, path.parent, path.resolve().parent)
-        metadata, found = _open_file(part)
+        metadata, found = _open_file(part, whole)
         first = first or metadata
         for key, expected in (("split.count", count), ("split.no", index)):
             if _split_number(part, metadata, key, None) != expected:
@@ -57,7 +63,7 @@ def _open_split(path: Path, count: int) -> Checkpoint:
     total = _split_number(parts[0], first, "split.tensors.count", len(tensors))
     if total != len(tensors):
         raise ModelFormatError(parts[0], f"is {total}, but the parts have {len(tensors)} tensors", field="split.tensors.count")
-    return Checkpoint(parts[0], "gguf", first, tensors, parts)
+    return Checkpoint(parts[0], "gguf", first, tensors, parts, whole)
 
 
 def _split_number(path: Path, metadata: dict[str, Any], key: str, default: int | None) -> int:
@@ -67,7 +73,7 @@ def _split_number(path: Path, metadata: dict[str, Any], key: str, default: int |
     return value
 
 
-def _open_file(path: Path) -> tuple[dict[str, Any], dict[str, TensorInfo]]:
+def _open_file(path: Path, whole: bool) -> tuple[dict[str, Any], dict[str, TensorInfo]]:
     """Metadata and tensors of one file."""
     file, size = open_regular(path)
     with file:
@@ -78,7 +84,7 @@ def _open_file(path: Path) -> tuple[dict[str, Any], dict[str, TensorInfo]]:
     for raw in header.tensors:
         if raw.name in tensors:
             raise ModelFormatError(path, "the tensor occurs twice", field=raw.name, offset=raw.at)
-        tensors[raw.name] = _tensor(path, raw, start, size, alignment)
+        tensors[raw.name] = _tensor(path, raw, start, size if whole else None, alignment)
     check_overlap(path, tensors)
     return header.metadata, tensors
 
@@ -94,8 +100,8 @@ def _alignment(path: Path, header: Header) -> int:
     return int(value)
 
 
-def _tensor(path: Path, raw: RawTensor, start: int, size: int, alignment: int) -> TensorInfo:
-    """A tensor info, checked. Sizes are Python integers: nothing overflows."""
+def _tensor(path: Path, raw: RawTensor, start: int, size: int | None, alignment: int) -> TensorInfo:
+    """A tensor info, checked; `size`: of the file, None: it may end anywhere. Python integers: nothing overflows."""
 
     def error(problem: str) -> ModelFormatError:
         return ModelFormatError(path, problem, field=raw.name, offset=raw.at)
@@ -111,7 +117,7 @@ def _tensor(path: Path, raw: RawTensor, start: int, size: int, alignment: int) -
     nbytes = quant.row_bytes(raw.sizes[0]) * math.prod(raw.sizes[1:])
     if raw.offset % alignment:
         raise error(f"starts at {raw.offset}, which is not a multiple of the alignment {alignment}")
-    missing = start + raw.offset + nbytes - size
+    missing = start + raw.offset + nbytes - (2**63 if size is None else size)
     if missing > (0 if nbytes else alignment):
         raise error(f"ends {missing} bytes after the end of the file; the file is truncated or damaged")
     return TensorInfo(raw.name, raw.sizes[::-1], quant, (ByteRange(path, start + raw.offset, nbytes),))

@@ -14,7 +14,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -59,10 +59,16 @@ class Header:
     end: int
 
 
+class Readable(Protocol):
+    """An open file, or what gives the bytes of one."""
+
+    def read(self, size: int, /) -> bytes: ...
+
+
 class HeaderReader:
     """A cursor over the start of a file; the window of bytes in memory grows as the header asks for more."""
 
-    def __init__(self, file: BinaryIO, size: int, path: Path):
+    def __init__(self, file: Readable, size: int, path: Path):
         self._file, self._size, self._path = file, size, path
         self._data = b""
         self._at = 0

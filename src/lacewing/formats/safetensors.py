@@ -23,43 +23,46 @@ _READ = frozenset(("F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U64"
 _CHECKED = {**dict.fromkeys(("F8_E5M2", "F8_E4M3FNUZ", "F8_E5M2FNUZ"), (1, 1)), "F4": (2, 1),
             "F6_E2M3": (4, 3), "F6_E3M2": (4, 3), "C64": (1, 8)}  # fmt: skip
 _FILE = "model.safetensors"
-_INDEX = "model.safetensors.index.json"
+INDEX = "model.safetensors.index.json"
 
 
-def open_file(path: Path) -> Checkpoint:
+def open_file(path: Path, whole: bool = True) -> Checkpoint:
     """Open one .safetensors file; the JSON files beside it are its metadata. Raises ModelFormatError."""
-    return Checkpoint(path, "safetensors", FolderMetadata(path.parent), read_header(path), (path,))
+    return Checkpoint(path, "safetensors", FolderMetadata(path.parent), read_header(path, whole), (path,), whole)
 
 
-def open_folder(folder: Path) -> Checkpoint:
+def open_folder(folder: Path, whole: bool = True) -> Checkpoint:
     """Open a Hugging Face folder: one .safetensors file, or several with an index. Raises ModelFormatError."""
-    index = folder / _INDEX
+    index = folder / INDEX
     if index.exists():
         check_inside(index, folder)
-        places = _read_index(index)
-        tensors = _read_shards(folder, index, places)
+        places = read_index(index)
+        tensors = _read_shards(folder, index, places, whole)
         files = tuple(folder / name for name in sorted(set(places.values())))
     else:
         files = (_only_file(folder),)
         check_inside(files[0], folder)
-        tensors = read_header(files[0])
-    return Checkpoint(folder, "safetensors", FolderMetadata(folder), tensors, files)
+        tensors = read_header(files[0], whole)
+    return Checkpoint(folder, "safetensors", FolderMetadata(folder), tensors, files, whole)
 
 
 def _only_file(folder: Path) -> Path:
     files = sorted(path for path in folder.iterdir() if path.suffix == ".safetensors")
     if folder / _FILE in files or len(files) == 1:
         return folder / _FILE if folder / _FILE in files else files[0]
+    if files and all(path.name.startswith("consolidated") for path in files):
+        problem = "is in Mistral's own form (consolidated*.safetensors), which is not read; fetch the model-*.safetensors"
+        raise ModelFormatError(folder, f"{problem} with {INDEX} and config.json of the same model, or a GGUF file")
     if files:
-        raise ModelFormatError(folder, f"has {len(files)} .safetensors files but no {_INDEX}; fetch the index, or name one file")
+        raise ModelFormatError(folder, f"has {len(files)} .safetensors files but no {INDEX}; fetch the index, or name one file")
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() in PICKLE_SUFFIXES:
             refuse_foreign(path, b"")
     raise ModelFormatError(folder, "has neither .safetensors files nor a .gguf file")
 
 
-def _read_index(path: Path) -> dict[str, str]:
-    """Tensor name to file name."""
+def read_index(path: Path) -> dict[str, str]:
+    """Tensor name to file name, which is the name of a file beside the index. Raises ModelFormatError."""
     document = parse(path, read_limited(path))
     places = document.get("weight_map") if isinstance(document, dict) else None
     if not isinstance(places, dict) or not places:
@@ -77,14 +80,14 @@ def _is_plain(file: str) -> bool:
     return plain and file.endswith(".safetensors")
 
 
-def _read_shards(folder: Path, index: Path, places: dict[str, str]) -> dict[str, TensorInfo]:
+def _read_shards(folder: Path, index: Path, places: dict[str, str], whole: bool) -> dict[str, TensorInfo]:
     tensors: dict[str, TensorInfo] = {}
     for file in sorted(set(places.values())):
         path = folder / file
         if not path.exists():
             raise ModelFormatError(index, f"names the file {file}, which is missing", field="weight_map")
         check_inside(path, folder)
-        for name, tensor in read_header(path).items():
+        for name, tensor in read_header(path, whole).items():
             if places.get(name) != file:
                 raise ModelFormatError(path, f"is here, but {index.name} places it in {places.get(name)}", field=shown(name))
             tensors[name] = tensor
@@ -95,8 +98,11 @@ def _read_shards(folder: Path, index: Path, places: dict[str, str]) -> dict[str,
     return tensors
 
 
-def read_header(path: Path) -> dict[str, TensorInfo]:
-    """The tensors of one file, in the order of their bytes. Raises ModelFormatError, or UnsupportedModelError for a type."""
+def read_header(path: Path, whole: bool = True) -> dict[str, TensorInfo]:
+    """The tensors of one file, in the order of their bytes; unless `whole`, the file may end before they do.
+
+    Raises ModelFormatError, or UnsupportedModelError for a type.
+    """
     file, size = open_regular(path)
     with file:
         start = file.read(START)
@@ -119,7 +125,7 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
         raise ModelFormatError(path, f"has {len(document)} tensors; at most {TENSOR_LIMIT} are read", field="header")
     tensors = [_tensor(path, name, entry, 8 + length) for name, entry in document.items()]
     tensors.sort(key=lambda tensor: (tensor.ranges[0].offset, tensor.nbytes))
-    _check_cover(path, tensors, 8 + length, size)
+    _check_cover(path, tensors, 8 + length, size, whole)
     _refuse_types(path, tensors)
     return {tensor.name: tensor for tensor in tensors}
 
@@ -184,8 +190,8 @@ def _checked_product(shape: list[int]) -> int | None:
     return elements
 
 
-def _check_cover(path: Path, tensors: list[TensorInfo], start: int, size: int) -> None:
-    """Raise ModelFormatError unless the tensors follow one another from `start` to the end of the file."""
+def _check_cover(path: Path, tensors: list[TensorInfo], start: int, size: int, whole: bool) -> None:
+    """Raise ModelFormatError unless the tensors follow one another from `start` to the end of the file, or beyond."""
     end = start
     for tensor in tensors:
         place = tensor.ranges[0]
@@ -193,6 +199,6 @@ def _check_cover(path: Path, tensors: list[TensorInfo], start: int, size: int) -
             problem = f"begins at byte {place.offset}; the tensor before it ends at {end}"
             raise ModelFormatError(path, problem, field=shown(tensor.name), offset=place.offset)
         end = place.offset + place.nbytes
-    if end != size:
+    if end != size and (whole or end < size):
         what = "the file is truncated" if end > size else "unclaimed bytes follow"
         raise ModelFormatError(path, f"the tensors end at byte {end}, the file at {size}; {what}", offset=min(end, size))

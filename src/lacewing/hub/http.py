@@ -18,11 +18,16 @@ _BLOCK = 1 << 18
 _TRIES = 5
 
 
-def open_url(url: str, headers: dict[str, str] | None = None, timeout: float = 15) -> HTTPResponse:
-    """A GET; raises DownloadError. The certificates of PIP_CERT, SSL_CERT_FILE or the system are trusted."""
+def open_url(url: str, headers: dict[str, str] | None = None, timeout: float = 15, token: str | None = None) -> HTTPResponse:
+    """A GET; raises DownloadError. `token` is shown to this server alone, not where it sends us on.
+
+    The certificates of PIP_CERT, SSL_CERT_FILE or the system are trusted.
+    """
     if not url.startswith(("https://", "http://")):
         raise DownloadError(f"cannot fetch {url}: only http and https are spoken")
     request = urllib.request.Request(url, headers={"User-Agent": "lacewing", **(headers or {})})
+    if token:
+        request.add_unredirected_header("Authorization", f"Bearer {token}")
     cafile = os.environ.get("PIP_CERT") or os.environ.get("REQUESTS_CA_BUNDLE")
     try:
         context = ssl.create_default_context(cafile=cafile if cafile and os.path.isfile(cafile) else None)

@@ -18,7 +18,7 @@ from lacewing.options import Progress
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,200}(/[A-Za-z0-9_][A-Za-z0-9._+-]{0,200}){0,4}")
 _SPLIT = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
-_SIDE_FILES = (
+SIDE_FILES = (
     *("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"),
     *("added_tokens.json", "chat_template.jinja", "chat_template.json", "vocab.json", "merges.txt", "tokenizer.model"),
 )
@@ -47,6 +47,12 @@ class Hub:
         except Exception as error:  # it raises its own, its HTTP client's and plain errors
             raise DownloadError(f"the hub does not give the repository {repo}: {_first_line(error)}") from error
         return [RemoteFile(file.rfilename, file.size, file.lfs.sha256 if file.lfs else None) for file in found]
+
+    def address(self, repo: str, name: str) -> tuple[str, str | None]:
+        """Where one file is, and the token to show there."""
+        from huggingface_hub import get_token, hf_hub_url
+
+        return hf_hub_url(repo, name), get_token()
 
     def fetch(self, repo: str, name: str, folder: Path, progress: Progress | None) -> None:
         """Put one file at `folder`/name. Raises DownloadError."""
@@ -134,7 +140,7 @@ def _safetensors(by_name: dict[str, RemoteFile], repo: str) -> list[RemoteFile]:
         weights = ["model.safetensors"]
     if not weights or "config.json" not in by_name:
         raise DownloadError(f"{repo} holds no checkpoint that can be read: no .gguf file, and no safetensors with a config.json")
-    return [by_name[name] for name in [*weights, *index, *(name for name in _SIDE_FILES if name in by_name)]]
+    return [by_name[name] for name in [*weights, *index, *(name for name in SIDE_FILES if name in by_name)]]
 
 
 def fetch(hub: Hub, repo: str, wanted: str | None, folder: Path, progress: Progress | None) -> list[str]:

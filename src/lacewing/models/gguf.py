@@ -35,7 +35,7 @@ def read_gguf(checkpoint: Checkpoint, architecture: Architecture) -> ModelConfig
     head_width = latent.nope + latent.rope if latent else _head_width(keys, width // heads)
     trained = keys.integer("context_length", high=2**31)
     windows = _windows(keys, layers)
-    rope, local_rope = _ropes(keys, tensors, head_width, trained)
+    rope, local_rope = _ropes(keys, tensors, head_width, trained, checkpoint.whole)
     config = ModelConfig(
         architecture=name,
         layers=layers,
@@ -119,7 +119,9 @@ def _windows(keys: Keys, layers: int) -> tuple[int | None, ...]:
     return tuple(None if every and (layer + 1) % every == 0 else window for layer in range(layers))
 
 
-def _ropes(keys: Keys, tensors: Mapping[str, TensorInfo], head_width: int, trained: int) -> tuple[RopeConfig, RopeConfig]:
+def _ropes(
+    keys: Keys, tensors: Mapping[str, TensorInfo], head_width: int, trained: int, whole: bool
+) -> tuple[RopeConfig, RopeConfig]:
     """The rotation of layers that see everything and of windowed layers, which may have a base of their own."""
     width, base = keys.integer("rope.dimension_count", head_width), keys.number("rope.freq_base", 10000, low=1e-6, high=1e18)
     kinds = {"none": "none", "linear": "linear", "yarn": "yarn", "longrope": "longrope", "": "none"}
@@ -127,7 +129,7 @@ def _ropes(keys: Keys, tensors: Mapping[str, TensorInfo], head_width: int, train
     factor = keys.number("rope.scaling.factor", keys.number("rope.scale_linear", 0, low=0, high=1e9), low=0, high=1e9) or 1.0
     original = keys.integer("rope.scaling.original_context_length", trained, high=2**31)
     magnitude = keys.optional_number("rope.scaling.attn_factor", low=1e-6, high=1e6)
-    divisors, long, short = (_values(tensors, name) for name in ROPE_TENSORS)
+    divisors, long, short = (_values(tensors, name, whole) for name in ROPE_TENSORS)
     if bool(long) != bool(short):
         raise WeightError(f"{keys.where}: only one of {ROPE_TENSORS[1]} and {ROPE_TENSORS[2]} is there; longrope needs both")
     rope = RopeConfig(width, base, kind, factor, original, divisors=divisors)
@@ -158,13 +160,15 @@ def _yarn(keys: Keys, rope: RopeConfig, magnitude: float) -> RopeConfig:
     return replace(rope, magnitude=magnitude, beta_fast=fast, beta_slow=slow, log_multiplier=scale)
 
 
-def _values(tensors: Mapping[str, TensorInfo], name: str) -> tuple[float, ...]:
-    """The numbers of a small tensor that belongs into the program; () where absent."""
+def _values(tensors: Mapping[str, TensorInfo], name: str, whole: bool) -> tuple[float, ...]:
+    """The numbers of a small tensor that belongs into the program; () where absent; ones where only headers are here."""
     info = tensors.get(name)
     if info is None:
         return ()
     if len(info.shape) != 1 or info.elements > 2**16:
         raise WeightError(f"{name} has shape {info.shape}; it must be a short list of numbers")
+    if not whole:
+        return (1.0,) * info.elements
     values = info.quant.dequantise(mapped(info.ranges[0]))
     if not ((values > 0) & (values < 1e38)).all():
         raise WeightError(f"{name} holds values that are not positive numbers")

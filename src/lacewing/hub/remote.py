@@ -1,0 +1,156 @@
+"""The headers of a checkpoint that is somewhere else, by range requests: some megabytes of a model of any size.
+
+They are put into files that end behind them, which `open_checkpoint(whole=False)` describes.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from http.client import HTTPException
+from pathlib import Path
+from urllib.parse import unquote, urljoin, urlsplit
+
+from lacewing.errors import DownloadError
+from lacewing.formats.gguf import split_names
+from lacewing.formats.gguf_header import HEADER_LIMIT, HeaderReader
+from lacewing.formats.json_files import SIZE_LIMIT
+from lacewing.formats.safetensors import INDEX, read_index
+from lacewing.hub.http import open_url
+from lacewing.hub.huggingface import SIDE_FILES, Hub, choose
+from lacewing.hub.names import parse
+
+_BLOCK = 2**18  # bytes of the first request: most headers of safetensors fit
+_THREADS = 8
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,250}")
+_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
+
+Address = Callable[[str], tuple[str, str | None]]  # file name to URL and token
+
+
+def is_url(text: str) -> bool:
+    return text.startswith(("https://", "http://"))
+
+
+def fetch_headers(name: str, folder: Path, hub: Hub | None = None) -> Path:
+    """The path to open, below `folder`, for a URL (of a GGUF or safetensors file, or a directory) or `hf:owner/repo[:file]`.
+
+    Raises DownloadError, ModelFormatError.
+    """
+    if is_url(name):
+        return _of_url(name, folder)
+    reference, hub = parse(name), hub or Hub()
+    files = [file.name for file in choose(hub.files(reference.target), reference.target, reference.detail)]
+    return _fetch_all(files, folder, lambda file: hub.address(reference.target, file))
+
+
+def _of_url(url: str, folder: Path) -> Path:
+    name = unquote(posixpath.basename(urlsplit(url).path))
+    query = f"?{urlsplit(url).query}" if urlsplit(url).query else ""
+    if name.endswith((".gguf", ".safetensors")):
+        if not _NAME.fullmatch(name):
+            raise DownloadError(f"{url}: {name!r} cannot be the name of a file here")
+        names = split_names(name) if name.endswith(".gguf") else [name]
+        path = _fetch_all(names, folder, lambda file: (urljoin(url, file) + query, None))
+        if name.endswith(".safetensors"):
+            _fetch_side_files(folder, url, query)
+            return folder / name
+        return path
+    base = url.partition("?")[0].rstrip("/") + "/"
+    _fetch_side_files(folder, base, query)
+    if not (folder / "config.json").exists():
+        raise DownloadError(f"{base} has no config.json; give the address of a .gguf file, or of a Hugging Face directory")
+    names = sorted(set(read_index(folder / INDEX).values())) if (folder / INDEX).exists() else ["model.safetensors"]
+    return _fetch_all(names, folder, lambda file: (urljoin(base, file) + query, None))
+
+
+def _fetch_side_files(folder: Path, base: str, query: str) -> None:
+    """The small files of a directory, those that are there."""
+    for name in (*SIDE_FILES, INDEX):
+        try:
+            _Remote(urljoin(base, name) + query, None).save_whole(folder / name)
+        except DownloadError as error:
+            if not isinstance(error.__cause__, OSError) or getattr(error.__cause__, "code", None) != 404:
+                raise
+
+
+def _fetch_all(names: list[str], folder: Path, address: Address) -> Path:
+    """Headers of the weights, the others whole, several at a time. The path to open: the first GGUF file, or the folder."""
+
+    def fetch(name: str) -> Path:
+        path, remote = folder / name.rpartition("/")[2], _Remote(*address(name))
+        if name.endswith(".gguf"):
+            remote.save_gguf(path)
+        elif name.endswith(".safetensors"):
+            remote.save_safetensors(path)
+        else:
+            remote.save_whole(path)
+        return path
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        paths = list(pool.map(fetch, names))
+    return paths[0] if paths[0].suffix == ".gguf" else folder
+
+
+@dataclass
+class _Remote:
+    """One file there, read from its beginning on as far as somebody asks."""
+
+    url: str
+    token: str | None
+    size: int = -1  # of the whole file, once it is known
+    data: bytes = b""
+
+    def upto(self, end: int) -> bytes:
+        """The first `end` bytes, or all if the file is shorter."""
+        while len(self.data) < end and len(self.data) != self.size:
+            start = len(self.data)
+            stop = max(end, 2 * start, _BLOCK)
+            with open_url(self.url, {"Range": f"bytes={start}-{stop - 1}"}, token=self.token) as response:
+                found = _RANGE.fullmatch(str(response.headers.get("Content-Range", "")))
+                length = str(response.headers.get("Content-Length", ""))
+                if response.status == 206 and found and int(found[1]) == start:
+                    self.size, known = int(found[3]), 0
+                elif response.status == 200 and length.isdigit():  # a server without ranges: this begins at the beginning
+                    self.size, known = int(length), start
+                else:
+                    raise DownloadError(f"{self.url}: the server gives neither parts of the file nor its size; fetch it whole")
+                try:
+                    part = response.read(min(stop, self.size) - start + known)[known:]
+                except (OSError, HTTPException) as error:
+                    raise DownloadError(f"the transfer of {self.url} broke off: {error}") from error
+            if not part:
+                raise DownloadError(f"the transfer of {self.url} ended after {start} of {self.size} bytes")
+            self.data += part
+        return self.data[:end]
+
+    def save_whole(self, path: Path) -> None:
+        self.upto(1)
+        if self.size > SIZE_LIMIT:
+            raise DownloadError(f"{self.url} has {self.size} bytes; of such files at most {SIZE_LIMIT} are read")
+        path.write_bytes(self.upto(self.size))
+
+    def save_safetensors(self, path: Path) -> None:
+        length = 8 + int.from_bytes(self.upto(8), "little")
+        path.write_bytes(self.upto(min(length, HEADER_LIMIT)))  # the format's reader refuses what is not right
+
+    def save_gguf(self, path: Path) -> None:
+        self.upto(24)
+        reader = HeaderReader(_Cursor(self), self.size, path)
+        end = reader.read().end
+        path.write_bytes(self.upto(end))
+
+
+class _Cursor:
+    """What the header's reader needs of a file: to read on."""
+
+    def __init__(self, remote: _Remote):
+        self._remote, self._at = remote, 0
+
+    def read(self, size: int, /) -> bytes:
+        found = self._remote.upto(self._at + size)[self._at :]
+        self._at += len(found)
+        return found

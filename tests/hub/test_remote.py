@@ -1,0 +1,162 @@
+"""Headers of checkpoints that are elsewhere, from a server that counts what it gives."""
+
+import http.server
+import json
+import threading
+from urllib.parse import unquote
+
+import pytest
+
+from lacewing.errors import DownloadError, ModelFormatError
+from lacewing.formats import open_checkpoint
+from lacewing.hub.huggingface import RemoteFile
+from lacewing.hub.remote import fetch_headers
+from lacewing.models import open_model
+from lacewing.opened import Opened
+from lacewing.options import LoadOptions
+from tests import sparse_files
+from tests.checkpoints import tiny
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    ranges = True
+    root = None
+    given: int
+    tokens: set[str | None]
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self):
+        type(self).tokens.add(self.headers.get("Authorization"))
+        path = self.root / unquote(self.path.partition("?")[0].lstrip("/"))
+        if not path.is_file():
+            self.send_error(404)
+            return
+        size, (first, last) = path.stat().st_size, self.headers["Range"].removeprefix("bytes=").split("-")
+        first, last = (int(first), min(int(last), size - 1)) if self.ranges else (0, size - 1)
+        self.send_response(206 if self.ranges else 200)
+        if self.ranges:
+            self.send_header("Content-Range", f"bytes {first}-{last}/{size}")
+        self.send_header("Content-Length", str(last + 1 - first))
+        self.end_headers()
+        with path.open("rb") as file:
+            file.seek(first)
+            try:
+                while (block := file.read(min(2**16, last + 1 - first))) and self.wfile.write(block):
+                    type(self).given += len(block)
+                    first += len(block)
+            except OSError:  # the client has had enough
+                self.close_connection = True
+
+    def log_message(self, *args): ...
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    root = tmp_path / "there"
+    root.mkdir()
+    handler = type("Fresh", (Handler,), {"given": 0, "root": root, "tokens": set()})
+    httpd = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    httpd.daemon_threads = True
+    thread = threading.Thread(target=httpd.serve_forever, args=(0.01,))
+    thread.start()
+    handler.url = f"http://127.0.0.1:{httpd.server_port}"
+    yield handler
+    httpd.shutdown()
+    thread.join()
+    httpd.server_close()
+
+
+@pytest.fixture
+def here(tmp_path):
+    folder = tmp_path / "here"
+    folder.mkdir()
+    return folder
+
+
+def described(path):
+    facts = Opened(path, LoadOptions(context=64), whole=False).describe()
+    return {name: facts[name] for name in ("parameters", "active_parameters", "bytes", "quants", "active_bytes", "tokenizer")}
+
+
+def sizes(path):
+    return open_model(open_checkpoint(path, whole=False), 64).sizes
+
+
+def test_a_split_file_of_63_gigabytes(server, here):
+    path = sparse_files.write("gpt-oss-120b", "gguf", server.root)
+    found = fetch_headers(f"{server.url}/{path.name}", here)
+    assert sizes(found) == sizes(path)
+    assert len(list(here.iterdir())) == 2 and server.given < 20e6
+    assert open_checkpoint(found, whole=False).missing_bytes == pytest.approx(open_checkpoint(path).nbytes, rel=1e-3)
+    with pytest.raises(ModelFormatError, match="the file is truncated"):
+        open_checkpoint(found)
+
+
+@pytest.mark.parametrize("name", ["llama", "mixtral"])
+@pytest.mark.parametrize("whole", [True, False])
+def test_small_ones(server, here, name, whole):
+    """Rope factors are the one thing that a config needs of the weights: for sizes they do not matter."""
+    server.ranges = whole
+    path = tiny("llama-llama3" if name == "llama" else name, "gguf", server.root)
+    assert described(fetch_headers(f"{server.url}/{path.name}?download=true", here)) == described(path)
+
+
+@pytest.mark.parametrize("ending", ["", "/", "/model.safetensors"])
+def test_a_directory(server, here, ending):
+    path = tiny("deepseek3", "huggingface", server.root)
+    assert described(fetch_headers(f"{server.url}/{path.name}{ending}", here)) == described(path)
+
+
+def test_a_directory_of_many_files(server, here):
+    path = sparse_files.write("gpt-oss-20b", "huggingface", server.root)
+    assert sizes(fetch_headers(f"{server.url}/{path.name}/", here)) == sizes(path)
+    assert server.given < 15e6  # of 14 GB; most is tokenizer.json
+
+
+def test_a_model_of_the_hub(server, here):
+    path = tiny("mixtral", "huggingface", server.root)
+
+    class FakeHub:
+        def files(self, repo):
+            assert repo == "owner/repo"
+            return [RemoteFile(file.name, file.stat().st_size) for file in path.iterdir()]
+
+        def address(self, repo, name):
+            return f"{server.url}/{path.name}/{name}", "secret"
+
+    assert described(fetch_headers("hf:owner/repo", here, FakeHub())) == described(path)
+    assert server.tokens == {"Bearer secret"}
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [("none.gguf", "404"), ("folder", "has no config.json"), ("%2e%2e.gguf", "cannot be the name"), ("page.gguf", "GGUF")],
+)
+def test_what_is_not_there(server, here, address, message):
+    (server.root / "page.gguf").write_text("<!DOCTYPE html>" + "x" * 5000)
+    with pytest.raises((DownloadError, ModelFormatError), match=message):
+        open_checkpoint(fetch_headers(f"{server.url}/{address}", here), whole=False)
+
+
+def test_a_hostile_index(server, here):
+    path = tiny("mixtral", "huggingface", server.root)
+    (path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "../evil.safetensors"}}))
+    with pytest.raises(ModelFormatError, match=r"not the name of a \.safetensors file"):
+        fetch_headers(f"{server.url}/{path.name}/", here)
+    assert {file.parent for file in here.rglob("*")} == {here}
+
+
+def test_a_file_that_is_still_being_fetched(tmp_path):
+    for form in ("gguf", "huggingface"):
+        path = tiny("mixtral", form, tmp_path)
+        file, before = path / "model.safetensors" if form == "huggingface" else path, described(path)
+        data = file.read_bytes()
+        file.write_bytes(data[:-100_000])
+        assert described(path) == before
+        assert open_checkpoint(path, whole=False).missing_bytes == pytest.approx(100_000, abs=64)
+        with pytest.raises(ModelFormatError, match="truncated"):
+            open_model(open_checkpoint(path))
+        file.write_bytes(data[:100])
+        with pytest.raises(ModelFormatError, match=r"truncated|bytes follow"):
+            open_checkpoint(path, whole=False)
