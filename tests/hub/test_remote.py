@@ -88,7 +88,8 @@ def test_a_split_file_of_63_gigabytes(server, here):
     found = fetch_headers(f"{server.url}/{path.name}", here)
     assert sizes(found) == sizes(path)
     assert len(list(here.iterdir())) == 2 and server.given < 20e6
-    assert open_checkpoint(found, whole=False).missing_bytes == pytest.approx(open_checkpoint(path).nbytes, rel=1e-3)
+    partial = open_checkpoint(found, whole=False)
+    assert partial.missing_bytes == pytest.approx(partial.nbytes, rel=1e-3)
     with pytest.raises(ModelFormatError, match="the file is truncated"):
         open_checkpoint(found)
 

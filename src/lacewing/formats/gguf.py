@@ -29,7 +29,7 @@ def open_gguf(path: Path, whole: bool = True) -> Checkpoint:
     count = _split_number(path, metadata, "split.count", 1)
     if count <= 1:
         return Checkpoint(path, "gguf", metadata, tensors, (path,), whole)
-    return _open_split(path, count, whole)
+    return _open_split(path, (metadata, tensors), count, whole)
 
 
 def split_names(name: str) -> list[str]:
@@ -38,8 +38,11 @@ def split_names(name: str) -> list[str]:
     return [name] if found is None else [f"{found[1]}-{part + 1:05}-of-{found[3]}.gguf" for part in range(int(found[3]))]
 
 
-def _open_split(path: Path, count: int, whole: bool) -> Checkpoint:
-    """Open all parts of the split file that `path` is one of; the metadata are those of the first part."""
+_Opened = tuple[dict[str, Any], dict[str, TensorInfo]]  # metadata and tensors of one file
+
+
+def _open_split(path: Path, opened: _Opened, count: int, whole: bool) -> Checkpoint:
+    """Open all parts of the split file that `path` is one of, which is `opened`; the metadata are those of the first part."""
     name = _SPLIT_NAME.fullmatch(path.name)
     if name is None or int(name[3]) != count:
         raise ModelFormatError(path, f"is {count}; so the name must end like -00001-of-{count:05}.gguf", field="split.count")
@@ -51,7 +54,7 @@ def _open_split(path: Path, count: int, whole: bool) -> Checkpoint:
     tensors: dict[str, TensorInfo] = {}
     for index, part in enumerate(parts):
         check_inside(part, path.parent, path.resolve().parent)
-        metadata, found = _open_file(part, whole)
+        metadata, found = opened if part == path else _open_file(part, whole)
         first = first or metadata
         for key, expected in (("split.count", count), ("split.no", index)):
             if _split_number(part, metadata, key, None) != expected:
@@ -73,7 +76,7 @@ def _split_number(path: Path, metadata: dict[str, Any], key: str, default: int |
     return value
 
 
-def _open_file(path: Path, whole: bool) -> tuple[dict[str, Any], dict[str, TensorInfo]]:
+def _open_file(path: Path, whole: bool) -> _Opened:
     """Metadata and tensors of one file."""
     file, size = open_regular(path)
     with file:
