@@ -105,6 +105,11 @@ class Device:
         return size if (sizes == size).all() and 4 <= size <= 64 and size & (size - 1) == 0 else 0
 
     @property
+    def most_threads(self) -> int:
+        """Of a workgroup."""
+        return min(int(self.limits["max-compute-invocations-per-workgroup"]), int(self.limits["max-compute-workgroup-size-x"]))
+
+    @property
     def largest_buffer(self) -> int:
         """Bytes that one binding can show."""
         return min(BINDING_BYTES, int(self.limits["max-storage-buffer-binding-size"]), int(self.limits["max-buffer-size"]))

@@ -1,12 +1,22 @@
-// out = activation(gate) * up. Grid: width / 64, tokens.
-{% set words = "f32" %}
+// out = activation(gate) * up, with the row's bytes where wanted; a thread four values. Grid: width / 256, tokens.
+{% set words = "vec4<u32>" %}
+{% set threads = 64 %}
 {% include "step.wgsl" %}
 {% include "activations.wgsl" %}
+{% if codes %}
+{% include "neighbours.wgsl" %}
+{% endif %}
 
-@compute @workgroup_size(64)
-fn main(@builtin(global_invocation_id) id: vec3<u32>) {
-  if (id.x >= {{ width }}u) { return; }
-  let gate = arena[{{ gate.base }}u + id.y * {{ gate.stride }}u + id.x];
-  let up = arena[{{ up.base }}u + id.y * {{ up.stride }}u + id.x];
-  arena[{{ out.base }}u + id.y * {{ out.stride }}u + id.x] = {{ activation }}(gate) * up;
+@compute @workgroup_size({{ threads }})
+fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(local_invocation_index) index: u32) {
+  let t = id.y;
+  let there = id.x < {{ width // 4 }}u;
+  let c = min(id.x, {{ width // 4 - 1 }}u);
+  let gate = bitcast<vec4<f32>>(arena[({{ gate.base }}u + t * {{ gate.stride }}u) / 4u + c]);
+  let up = bitcast<vec4<f32>>(arena[({{ up.base }}u + t * {{ up.stride }}u) / 4u + c]);
+  let value = vec4<f32>({{ activation }}(gate.x), {{ activation }}(gate.y), {{ activation }}(gate.z), {{ activation }}(gate.w)) * up;
+  if (there) { arena[({{ out.base }}u + t * {{ out.stride }}u) / 4u + c] = bitcast<vec4<u32>>(value); }
+  {% if codes %}
+  store_four(index, t, id.x, value, there);
+  {% endif %}
 }

@@ -1,53 +1,66 @@
-// RMS norm of a row's head, with residual add and the row's bytes where wanted. Grid: heads, tokens; a workgroup a head.
-{% set words = "u32" %}
+// RMS norm of a whole row, with residual add and the row's bytes where wanted; a thread keeps `parts` vectors of four in
+// registers. Grid: 1, tokens.
+{% set words = "vec4<u32>" %}
 {% include "step.wgsl" %}
 {% if weighted %}
-@group(0) @binding(2) var<storage, read> weight: array<f32>;
+@group(0) @binding(2) var<storage, read> weight: array<vec4<f32>>;
 {% endif %}
 {% if codes %}
-{% include "codes.wgsl" %}
+{% include "neighbours.wgsl" %}
 {% endif %}
+{% set teams = threads // variant.lanes %}
 
-var<workgroup> sums: array<f32, {{ threads }}>;
-
-fn load(at: u32) -> f32 { return bitcast<f32>(arena[at]); }
+var<workgroup> sums: array<f32, {{ teams if variant.subgroups else threads }}>;
 
 @compute @workgroup_size({{ threads }})
-fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+fn main(
+  @builtin(workgroup_id) group: vec3<u32>,
+  @builtin(local_invocation_index) index: u32,
+  {% if variant.subgroups %}
+  @builtin(subgroup_id) team: u32,
+  @builtin(subgroup_invocation_id) lane: u32,
+  {% endif %}
+) {
   let t = group.y;
-  let x = {{ x.base }}u + t * {{ x.stride }}u + group.x * {{ width }}u;
+  let x = ({{ x.base }}u + t * {{ x.stride }}u) / 4u;
   var sum = 0.0;
-  for (var i = lane; i < {{ width }}u; i += {{ threads }}u) {
+  {% for part in range(parts) %}
+  let c_{{ part }} = index + {{ part * threads }}u;
+  var v_{{ part }} = vec4<f32>(0.0);
+  if (c_{{ part }} < {{ width // 4 }}u) {
+    v_{{ part }} = bitcast<vec4<f32>>(arena[x + c_{{ part }}]);
     {% if add %}
-    let v = load(x + i) + load({{ add.base }}u + t * {{ add.stride }}u + group.x * {{ width }}u + i);
-    arena[x + i] = bitcast<u32>(v);
-    {% else %}
-    let v = load(x + i);
+    v_{{ part }} += bitcast<vec4<f32>>(arena[({{ add.base }}u + t * {{ add.stride }}u) / 4u + c_{{ part }}]);
+    arena[x + c_{{ part }}] = bitcast<vec4<u32>>(v_{{ part }});
     {% endif %}
-    sum += v * v;
   }
-  sums[lane] = sum;
+  sum += dot(v_{{ part }}, v_{{ part }});
+  {% endfor %}
+  {% if variant.subgroups %}
+  sum = subgroupAdd(sum);
+  if (lane == 0u) { sums[team] = sum; }
   workgroupBarrier();
-  for (var step_size = {{ threads // 2 }}u; step_size > 0u; step_size >>= 1u) {
-    if (lane < step_size) { sums[lane] += sums[lane + step_size]; }
+  sum = 0.0;
+  for (var i = 0u; i < {{ teams }}u; i++) { sum += sums[i]; }
+  {% else %}
+  sums[index] = sum;
+  workgroupBarrier();
+  for (var n = {{ threads // 2 }}u; n > 0u; n >>= 1u) {
+    if (index < n) { sums[index] += sums[index + n]; }
     workgroupBarrier();
   }
-  let factor = 1.0 / sqrt(sums[0] / {{ number(width) }} + {{ number(eps) }});
-  let out = {{ out.base }}u + t * {{ out.stride }}u + group.x * {{ width }}u;
-  {% if codes %}
-  storageBarrier();  // a thread reads what others added
-  for (var g = lane; g < {{ width // 32 }}u; g += {{ threads }}u) {
-    var values: array<f32, 32>;
-    for (var i = 0u; i < 32u; i++) {
-      let c = g * 32u + i;
-      values[i] = load(x + c) * factor{% if weighted %} * (weight[c] + {{ number(offset) }}){% endif %};
-      arena[out + c] = bitcast<u32>(values[i]);
-    }
-    store_codes(t, g, &values);
-  }
-  {% else %}
-  for (var c = lane; c < {{ width }}u; c += {{ threads }}u) {
-    arena[out + c] = bitcast<u32>(load(x + c) * factor{% if weighted %} * (weight[c] + {{ number(offset) }}){% endif %});
-  }
+  sum = sums[0];
   {% endif %}
+  let factor = 1.0 / sqrt(sum / {{ number(width) }} + {{ number(eps) }});
+  let out = ({{ out.base }}u + t * {{ out.stride }}u) / 4u;
+  {% for part in range(parts) %}
+  v_{{ part }} *= factor;
+  {% if weighted %}
+  v_{{ part }} *= weight[min(c_{{ part }}, {{ width // 4 - 1 }}u)] + {{ number(offset) }};
+  {% endif %}
+  if (c_{{ part }} < {{ width // 4 }}u) { arena[out + c_{{ part }}] = bitcast<vec4<u32>>(v_{{ part }}); }
+  {% if codes %}
+  store_four(index, t, c_{{ part }}, v_{{ part }}, c_{{ part }} < {{ width // 4 }}u);
+  {% endif %}
+  {% endfor %}
 }

@@ -11,7 +11,9 @@ import numpy as np
 from lacewing.backends.webgpu.arena import Place
 from lacewing.backends.webgpu.compiler import Compiler, lowers
 from lacewing.backends.webgpu.device import Slice
+from lacewing.backends.webgpu.fusions import overlap, unused
 from lacewing.backends.webgpu.layouts import GROUP, RUN
+from lacewing.backends.webgpu.lowering.rows import gated
 from lacewing.backends.webgpu.matrices import Matrix
 from lacewing.backends.webgpu.plan import Grid, Run, folded
 from lacewing.program import ops
@@ -19,6 +21,7 @@ from lacewing.program.ops import View
 
 THREADS = 128  # of a workgroup of a matrix-vector product
 TEAM_ROWS = 1  # rows of a team of threads there
+GATED_THREADS, TEAM_OUTS = 256, 2  # of a workgroup of a gated product, and values of a team of threads at a time
 UNROLL = 4  # groups that a thread loads before it uses the first
 FEW = 8  # tokens, or rows of logits, up to which that kernel is used
 TILES = {"dot": (128, 64), "float": (64, 64)}  # rows and tokens of a workgroup of the others
@@ -35,6 +38,12 @@ class Out:
 
 @lowers(ops.Linear)
 def linear(compiler: Compiler, op: ops.Linear) -> None:
+    after = _gated_after(compiler, op)
+    if after is not None:
+        matrix = compiler.matrix(op.weights)
+        if len(matrix.shards) == 1 and not matrix.layout.floats:
+            _gated(compiler, op, matrix, after)
+            return
     biases = op.biases or (None,) * len(op.weights)
     for members in _joined(compiler, op):
         outs, first = [], 0
@@ -47,6 +56,43 @@ def linear(compiler: Compiler, op: ops.Linear) -> None:
         product(compiler, op.x, matrix, {"target": "arena", "outs": outs, "biased": bias is not None}, bias)
     for out in op.outs:
         compiler.written(out)
+
+
+def _gated_after(compiler: Compiler, op: ops.Linear) -> ops.GatedActivation | None:
+    """The activation that is all that becomes of a linear op with a gate, where one kernel can do both."""
+    program, index = compiler.program.ops, compiler.index
+    after = program[index + 1] if index + 1 < len(program) else None
+    if not isinstance(after, ops.GatedActivation) or op.outs != (after.gate, after.up) or any(op.biases):
+        return None
+    whole = after.out.start % GROUP == 0 and after.out.width % GROUP == 0 and not overlap(after.out, op.x)
+    gone = all(view == after.out or unused(program, index + 2, view) for view in op.outs)
+    quants = {compiler.weights[name].quant.name for name in op.weights}
+    together = len(quants) == 1 and len(_joined(compiler, op)) == 1
+    return after if whole and gone and together and compiler.variant.dot else None
+
+
+def _gated(compiler: Compiler, op: ops.Linear, matrix: Matrix, after: ops.GatedActivation) -> None:
+    """Few tokens in one kernel, many in two."""
+    width, codes = after.out.width, compiler.codes(op.x)
+    outs = [Out(0, width, compiler.at(op.outs[0])), Out(width, 2 * width, compiler.at(op.outs[1]))]
+    product(compiler, op.x, matrix, {"target": "arena", "outs": outs, "biased": False}, None, fewest=FEW)
+    threads = min(GATED_THREADS, compiler.device.most_threads, GROUP * compiler.variant.lanes)
+    constants = {
+        "layout": matrix.layout, "groups": matrix.groups, "width": width, "threads": threads,
+        "team_outs": min(TEAM_OUTS, GROUP * compiler.variant.lanes // threads),
+        "x": codes, "out": compiler.at(after.out), "codes": compiler.arena.codes(after.out), "activation": after.activation,
+    }  # fmt: skip
+    across, deep = folded(width // GROUP)
+    compiler.dispatch(
+        "matvec_gated",
+        constants,
+        matrix.shards[0].planes,
+        lambda run: (across, run.tokens, deep) if run.tokens <= FEW else None,
+    )
+    for out in op.outs:
+        compiler.written(out)
+    gated(compiler, after, FEW)
+    compiler.done.add(compiler.index + 1)
 
 
 def _joined(compiler: Compiler, op: ops.Linear) -> list[list[int]]:
@@ -70,9 +116,9 @@ def _joined_bias(compiler: Compiler, names: Sequence[str | None], widths: Sequen
 
 
 def product(
-    compiler: Compiler, x: View, matrix: Matrix, target: dict[str, object], extra: Slice | None, rows: bool = False
+    compiler: Compiler, x: View, matrix: Matrix, target: dict[str, object], extra: Slice | None, rows: bool = False, fewest: int = 0
 ) -> None:
-    """Dispatches of x @ matrix.T, one a shard for few tokens and one for many. `rows`: of the step's output rows."""
+    """Dispatches of x @ matrix.T, one a shard for few tokens and one for many, if more than `fewest`. `rows`: of output rows."""
     dotted = compiler.variant.dot and not matrix.layout.floats
     kind = "dot" if dotted else "float"
     common: dict[str, Any] = {
@@ -96,7 +142,8 @@ def product(
         constants = {**common, "first_row": shard.first, "rows": shard.rows, "tile_rows": tile_rows, "tile_tokens": tile_tokens}
         bindings = [*shard.planes, *([extra] if extra is not None else [])]
         label = "logits" if rows else ""
-        compiler.dispatch(f"matvec_{kind}", constants, bindings, few_grid, label)
+        if fewest < FEW:
+            compiler.dispatch(f"matvec_{kind}", constants, bindings, few_grid, label)
         compiler.dispatch(f"matmul_{kind}", constants, bindings, many_grid, label)
 
 

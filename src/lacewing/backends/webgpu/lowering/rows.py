@@ -6,6 +6,7 @@ import numpy as np
 
 from lacewing.backends.webgpu.compiler import Compiler, lowers
 from lacewing.backends.webgpu.layouts import GROUP
+from lacewing.backends.webgpu.plan import Grid, Run
 from lacewing.program import ops
 
 
@@ -23,15 +24,21 @@ def embed(compiler: Compiler, op: ops.Embed) -> None:
 
 @lowers(ops.Norm)
 def norm(compiler: Compiler, op: ops.Norm) -> None:
-    width = op.x.width // op.heads
-    coded = compiler.variant.dot and width % GROUP == 0 and op.out.start % GROUP == 0 and op.heads == 1
+    width, places = op.x.width // op.heads, [compiler.at(view) for view in (op.x, op.out, op.add) if view is not None]
     constants = {
         "x": compiler.at(op.x), "add": compiler.at(op.add) if op.add is not None else None, "out": compiler.at(op.out),
-        "codes": compiler.arena.codes(op.out) if coded else None, "width": width, "eps": op.eps, "offset": op.weight_offset,
-        "weighted": op.weight is not None, "threads": min(256, max(32, 1 << (width - 1).bit_length())),
+        "width": width, "eps": op.eps, "offset": op.weight_offset, "weighted": op.weight is not None,
     }  # fmt: skip
     bindings = [compiler.vector(op.weight)] if op.weight is not None else []
-    compiler.dispatch("norm", constants, bindings, lambda run: (op.heads, run.tokens, 1))
+    threads = min(compiler.device.most_threads, max(64, 1 << (width // 8 - 1).bit_length()))
+    whole = op.heads == 1 and width % GROUP == 0 and all(place.base % 4 == 0 for place in places) and width <= 32 * threads
+    coded = whole and compiler.variant.dot and op.out.start % GROUP == 0
+    if whole:
+        more = {"codes": compiler.arena.codes(op.out) if coded else None, "threads": threads, "parts": -(-width // (4 * threads))}
+        compiler.dispatch("norm", {**constants, **more}, bindings, lambda run: (1, run.tokens, 1))
+    else:
+        threads = min(256, max(32, 1 << (width - 1).bit_length()))
+        compiler.dispatch("norm_any", {**constants, "threads": threads}, bindings, lambda run: (op.heads, run.tokens, 1))
     if op.add is not None:
         compiler.written(op.x)
     compiler.written(op.out)
@@ -60,9 +67,22 @@ def fixed_turns(frequencies: tuple[float, ...]) -> np.ndarray:
 
 @lowers(ops.GatedActivation)
 def gated_activation(compiler: Compiler, op: ops.GatedActivation) -> None:
-    constants = {
-        "gate": compiler.at(op.gate), "up": compiler.at(op.up), "out": compiler.at(op.out), "width": op.out.width,
-        "activation": op.activation,
-    }  # fmt: skip
-    compiler.dispatch("gated", constants, [], lambda run: (-(-op.out.width // 64), run.tokens, 1))
+    gated(compiler, op, 0)
+
+
+def gated(compiler: Compiler, op: ops.GatedActivation, few: int) -> None:
+    """The activation, for runs of more than `few` tokens."""
+    width, places = op.out.width, [compiler.at(view) for view in (op.gate, op.up, op.out)]
+    constants = {"gate": places[0], "up": places[1], "out": places[2], "width": width, "activation": op.activation}
+    whole = width % 4 == 0 and all(place.base % 4 == 0 for place in places)
+    coded = whole and compiler.variant.dot and width % GROUP == 0 and op.out.start % GROUP == 0
+    wide = 256 if whole else 64
+
+    def grid(run: Run) -> Grid | None:
+        return (-(-width // wide), run.tokens, 1) if run.tokens > few else None
+
+    more = {"codes": compiler.arena.codes(op.out) if coded else None} if whole else {}
+    compiler.dispatch("gated" if whole else "gated_any", {**constants, **more}, [], grid)
     compiler.written(op.out)
+    if coded:
+        compiler.mark_coded(op.out)

@@ -1,0 +1,37 @@
+// RMS norm of a row's head of any width, with residual add. Grid: heads, tokens; a workgroup a head.
+{% set words = "u32" %}
+{% include "step.wgsl" %}
+{% if weighted %}
+@group(0) @binding(2) var<storage, read> weight: array<f32>;
+{% endif %}
+
+var<workgroup> sums: array<f32, {{ threads }}>;
+
+fn load(at: u32) -> f32 { return bitcast<f32>(arena[at]); }
+
+@compute @workgroup_size({{ threads }})
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+  let t = group.y;
+  let x = {{ x.base }}u + t * {{ x.stride }}u + group.x * {{ width }}u;
+  var sum = 0.0;
+  for (var i = lane; i < {{ width }}u; i += {{ threads }}u) {
+    {% if add %}
+    let v = load(x + i) + load({{ add.base }}u + t * {{ add.stride }}u + group.x * {{ width }}u + i);
+    arena[x + i] = bitcast<u32>(v);
+    {% else %}
+    let v = load(x + i);
+    {% endif %}
+    sum += v * v;
+  }
+  sums[lane] = sum;
+  workgroupBarrier();
+  for (var step_size = {{ threads // 2 }}u; step_size > 0u; step_size >>= 1u) {
+    if (lane < step_size) { sums[lane] += sums[lane + step_size]; }
+    workgroupBarrier();
+  }
+  let factor = 1.0 / sqrt(sums[0] / {{ number(width) }} + {{ number(eps) }});
+  let out = {{ out.base }}u + t * {{ out.stride }}u + group.x * {{ width }}u;
+  for (var c = lane; c < {{ width }}u; c += {{ threads }}u) {
+    arena[out + c] = bitcast<u32>(load(x + c) * factor{% if weighted %} * (weight[c] + {{ number(offset) }}){% endif %});
+  }
+}
