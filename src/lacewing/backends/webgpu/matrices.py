@@ -1,25 +1,32 @@
 """Weights on the device: matrices cut into planes, vectors as float32.
 
-A matrix is uploaded in parts through one staging buffer, straight from the checkpoint's mapped bytes, and cut on the device.
+A matrix is uploaded in pieces, straight from the checkpoint's mapped bytes into memory of the driver's, and cut on the device while
+the host fills the next piece.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import accumulate
+from math import gcd, lcm
 from typing import Any
 
 import numpy as np
 
 from lacewing.backends.base import WeightView
+from lacewing.backends.webgpu.conversion import Rows, stored_as, widest
 from lacewing.backends.webgpu.device import Device, Slice
 from lacewing.backends.webgpu.layouts import GROUP, LAYOUTS, RUN, Layout
-from lacewing.backends.webgpu.raw import Recorder
 from lacewing.backends.webgpu.shaders import shader
-from lacewing.errors import OutOfMemoryError
+from lacewing.backends.webgpu.staging import Staging
+from lacewing.errors import OutOfMemoryError, UnsupportedModelError
+from lacewing.options import format_bytes
 
-STAGING_BYTES = 2**25
-_ITEMS = {"F32": np.float32, "F16": np.uint16, "BF16": np.uint16}
+READERS = min(8, os.cpu_count() or 1)  # threads that copy and convert
+SHARE_BYTES = 2**20  # of a piece for a thread, at least
 
 
 @dataclass(frozen=True)
@@ -44,102 +51,119 @@ class Matrix:
 
 
 class Uploader:
-    """Brings weights to a device. `tell(bytes)` is called as they go, and may raise to cancel."""
+    """Brings weights to a device. `tell(bytes)` is called as they go, and may raise to cancel: what was made is then freed.
+
+    `converted`: quants that the device keeps as another, with its name.
+    """
 
     def __init__(self, device: Device, tell: Callable[[int], None] = lambda _: None):
         self.device, self._tell = device, tell
-        self._staging = device.buffer(STAGING_BYTES, "the staging buffer of weights")
-        self._job = device.buffer(256, "the staging buffer's job")
+        self.converted: dict[str, str] = {}
+        self._staging: Staging | None = None
+        self._pool = ThreadPoolExecutor(READERS, "upload")
 
     def close(self) -> None:
-        self.device.free(self._staging)
-        self.device.free(self._job)
+        """Free what only uploads need. After an exception too."""
+        self._pool.shutdown()
+        if self._staging is not None:
+            self._staging.close()
 
     def vector(self, weight: WeightView) -> Slice:
         """All values of a weight as float32."""
-        values = np.ascontiguousarray(np.concatenate([weight.quant.dequantise(part) for part in weight.parts]), np.float32)
+        if weight.scales is not None and len(weight.shape) < 2:
+            raise UnsupportedModelError(f"weight {weight.name} is a vector with factors, which the GPU lacks; use --backend cpu")
+        rows = Rows(weight, "F32")
+        values = np.ascontiguousarray(rows.values(0, rows.count), np.float32)
         buffer = self.device.buffer(values.nbytes, weight.name)
-        self.device.write(buffer, 0, values)
-        self._tell(sum(part.nbytes for part in weight.parts))
+        try:
+            self.device.write(buffer, 0, values)
+            self._tell(rows.source_bytes)
+        except BaseException:
+            self.device.free(buffer)
+            raise
         return Slice(buffer, 0, buffer.size)
 
-    def matrix(self, weights: Sequence[WeightView], indivisible: int = 1) -> Matrix:
-        """The rows of all `weights`, which share quant and width, one after another.
+    def matrix(self, weights: Sequence[WeightView], indivisible: int = 1, transposed: bool = False) -> Matrix:
+        """The rows of all `weights`, which share their width, one after another; columns, if `transposed`.
 
-        Shards hold whole multiples of `indivisible` rows, such as those of an expert.
+        Shards hold whole multiples of `indivisible` rows, such as those of an expert. Raises OutOfMemoryError, or
+        UnsupportedModelError for rows that are no whole blocks.
         """
-        layout, columns = LAYOUTS[weights[0].quant.name], weights[0].shape[-1]
-        groups = -(-columns // GROUP)
-        rows = sum(int(np.prod(weight.shape[:-1])) for weight in weights)
-        shards, buffers = [], []
-        for first, count in self._cuts(layout, rows, groups, indivisible, weights[0].name):
-            made = [
-                self.device.buffer(plane.nbytes(count * groups), f"{weights[0].name} ({plane.name})") for plane in layout.planes
-            ]
-            buffers += made
-            shards.append(Shard(first, count, tuple(Slice(buffer, 0, buffer.size) for buffer in made)))
-        matrix = Matrix(layout, rows, columns, groups, tuple(shards), tuple(buffers))
-        self._fill(matrix, weights)
+        stored = widest({stored_as(weight, transposed) for weight in weights})
+        sources = [Rows(weight, stored, transposed) for weight in weights]
+        for weight in weights:
+            if stored != weight.quant.name:
+                self.converted[weight.quant.name] = stored
+        layout, columns, name = LAYOUTS[stored], sources[0].columns, weights[0].name
+        groups, rows = -(-columns // GROUP), sum(source.count for source in sources)
+        cuts = self._cuts(layout, rows, groups, indivisible, name)
+        shards: list[Shard] = []
+        buffers: list[Any] = []
+        try:
+            for first, count in cuts:
+                made = []
+                for plane in layout.planes:
+                    made.append(self.device.buffer(plane.nbytes(count * groups), f"{name} ({plane.name})"))
+                    buffers.append(made[-1])
+                shards.append(Shard(first, count, tuple(Slice(buffer, 0, buffer.size) for buffer in made)))
+            matrix = Matrix(layout, rows, columns, groups, tuple(shards), tuple(buffers))
+            self._fill(matrix, sources)
+        except BaseException:
+            self.device.wait()  # the kernels that write them
+            for buffer in buffers:
+                self.device.free(buffer)
+            raise
         return matrix
 
     def _cuts(self, layout: Layout, rows: int, groups: int, indivisible: int, name: str) -> list[tuple[int, int]]:
         """First row and number of rows of each shard. Shards start at whole runs."""
-        largest = max(plane.nbytes(RUN * groups * indivisible) for plane in layout.planes)
-        count = self.device.largest_buffer // largest * RUN * indivisible
-        if count == 0:
-            raise OutOfMemoryError(
-                f"{name} does not fit the {self.device.largest_buffer} bytes that this GPU binds; use --backend cpu"
+        step = lcm(RUN // gcd(groups, RUN), indivisible)
+        largest = max(plane.nbytes(step * groups) for plane in layout.planes)
+        count = self.device.largest_buffer // largest * step
+        if count == 0 and max(plane.nbytes(rows * groups) for plane in layout.planes) > self.device.largest_buffer:
+            most = format_bytes(self.device.largest_buffer)
+            raise OutOfMemoryError(f"{name} cannot be cut into the {most} that this GPU binds at once; use --backend cpu")
+        return [(first, min(count or rows, rows - first)) for first in range(0, rows, count or rows)]
+
+    def _fill(self, matrix: Matrix, sources: Sequence[Rows]) -> None:
+        if self._staging is None:
+            self._staging = Staging(self.device)
+        staging, row_bytes = self._staging, sources[0].nbytes
+        step = RUN // gcd(matrix.groups, RUN)  # rows that are whole runs
+        most = staging.capacity // (row_bytes * step) * step
+        if most == 0:
+            raise UnsupportedModelError(
+                f"weight {sources[0].weight.name}: a row takes {format_bytes(row_bytes)}, more than the GPU backend moves at once; "
+                "use --backend cpu"
             )
-        return [(first, min(count, rows - first)) for first in range(0, rows, count)]
+        pipeline = self.device.pipeline(shader("pack", layout=matrix.layout), f"pack {matrix.layout.quant}")
+        told, source_bytes = 0, sum(source.source_bytes for source in sources)
+        for shard in matrix.shards:
+            group = self.device.bind(pipeline, [staging.source, staging.job, *shard.planes])
+            for at in range(0, shard.rows, most):
+                count = min(most, shard.rows - at)
+                memory = staging.memory()[: count * row_bytes].reshape(count, row_bytes)
+                self._read(sources, shard.first + at, memory)
+                runs = -(-count * matrix.groups // RUN)
+                job = np.array([at * matrix.groups // RUN, runs, shard.rows * matrix.groups, 0], np.uint32)
+                workgroups = -(-runs // 64)
+                staging.send(pipeline, group, job, memory.nbytes, (min(workgroups, 65535), -(-workgroups // 65535), 1))
+                now = source_bytes * (shard.first + at + count) // matrix.rows
+                self._tell(now - told)
+                told = now
 
-    def _fill(self, matrix: Matrix, weights: Sequence[WeightView]) -> None:
-        quant = weights[0].quant
-        run_bytes = RUN * GROUP // quant.block_elements * quant.block_bytes
-        pipeline = self.device.pipeline(shader("pack", layout=matrix.layout), f"pack {quant.name}")
-        group = None
-        shard_index, done = 0, 0  # groups of the shard that are there
-        part_runs = STAGING_BYTES // run_bytes // 2 * 2
-        for data in _rows(weights, matrix):
-            at = 0
-            while at < data.nbytes:
-                shard = matrix.shards[shard_index]
-                total = shard.rows * matrix.groups
-                if group is None:
-                    staging = Slice(self._staging, 0, self._staging.size)
-                    group = self.device.bind(pipeline, [staging, Slice(self._job, 0, 256), *shard.planes])
-                left = -(-(total - done) // RUN)
-                runs = min(part_runs, left, -(-(data.nbytes - at) // run_bytes))
-                piece = data[at : at + runs * run_bytes]
-                self._pack(pipeline, group, piece, (done // RUN, runs, total))
-                at += piece.nbytes
-                done += piece.nbytes * RUN // run_bytes
-                self._tell(piece.nbytes)
-                if done == total:
-                    shard_index, done, group = shard_index + 1, 0, None
-
-    def _pack(self, pipeline: Any, group: Any, piece: np.ndarray, job: tuple[int, int, int]) -> None:
-        odd = piece.nbytes % 4
-        if odd:
-            piece = np.concatenate([piece, np.zeros(4 - odd, np.uint8)])
-        self.device.write(self._staging, 0, piece)
-        self.device.write(self._job, 0, np.array([*job, 0], np.uint32))
-        workgroups = -(-job[1] // 64)
-        recorder = Recorder(self.device.device)
-        recorder.dispatches([(pipeline.handle, group._internal, min(workgroups, 65535), -(-workgroups // 65535), 1)])
-        recorder.submit()
-        self.device.wait()  # the staging memory of queued writes must not pile up
-
-
-def _rows(weights: Sequence[WeightView], matrix: Matrix) -> list[np.ndarray]:
-    """The bytes of the rows, with every row brought to whole groups."""
-    parts = [part.reshape(-1) for weight in weights for part in weight.parts]
-    if matrix.columns % GROUP:
-        item = _ITEMS[matrix.layout.quant]
-        rows = np.concatenate([part.view(item).reshape(-1, matrix.columns) for part in parts])
-        padded = np.zeros((len(rows), matrix.groups * GROUP), item)
-        padded[:, : matrix.columns] = rows
-        return [padded.reshape(-1).view(np.uint8)]
-    group_bytes = sum(part.nbytes for part in parts) // (matrix.rows * matrix.groups)
-    if any(part.nbytes // group_bytes % RUN for part in parts[:-1]):  # a part must begin with a whole run
-        return [np.concatenate(parts)]
-    return parts
+    def _read(self, sources: Sequence[Rows], first: int, out: np.ndarray) -> None:
+        """Rows of all sources from `first` on into `out` (n, row bytes), by several threads where it is worth it."""
+        ends = list(accumulate(source.count for source in sources))
+        share = max(1, -(-len(out) // max(1, min(READERS, out.nbytes // SHARE_BYTES))))
+        work = []
+        for source, end in zip(sources, ends, strict=True):
+            start = max(first, end - source.count)
+            stop = min(first + len(out), end)
+            work += [(source, row - end + source.count, out[row - first : min(row + share, stop) - first])
+                     for row in range(start, stop, share)]  # fmt: skip
+        if len(work) == 1:
+            work[0][0].read(*work[0][1:])
+        else:
+            for _ in self._pool.map(lambda item: item[0].read(*item[1:]), work):
+                pass

@@ -83,6 +83,8 @@ def _mapped(status: int, message: Any, first: Any, second: Any) -> None:
 class Readback:
     """A buffer that the host can map, to read results from."""
 
+    _mode, _range = lib.WGPUMapMode_Read, lib.wgpuBufferGetConstMappedRange
+
     def __init__(self, device: Any, buffer: Any, size: int):
         self._device, self.buffer, self.size = device, buffer, size
         self._status = ffi.new("int *")
@@ -93,18 +95,24 @@ class Readback:
     def start(self, size: int) -> None:
         """Ask for the first `size` bytes, after the submission that fills them."""
         self._status[0] = 0
-        lib.wgpuBufferMapAsync(self.buffer._internal, lib.WGPUMapMode_Read, 0, size, self._info[0])
+        lib.wgpuBufferMapAsync(self.buffer._internal, self._mode, 0, size, self._info[0])
 
-    def finish(self, index: int) -> int:
-        """Wait for submission `index`; the status of the mapping, 1 for success."""
-        wanted = ffi.new("WGPUSubmissionIndex *", index)
+    def finish(self, index: int | None) -> int:
+        """Wait for submission `index`, None: for all; the status of the mapping, 1 for success."""
+        wanted = NULL if index is None else ffi.new("WGPUSubmissionIndex *", index)
         while self._status[0] == 0:
             lib.wgpuDevicePoll(self._device._internal, True, wanted)
         return int(self._status[0])
 
     def bytes(self, size: int) -> Any:
         """The mapped bytes; valid until `release`."""
-        return ffi.buffer(lib.wgpuBufferGetConstMappedRange(self.buffer._internal, 0, size), size)
+        return ffi.buffer(self._range(self.buffer._internal, 0, size), size)
 
     def release(self) -> None:
         lib.wgpuBufferUnmap(self.buffer._internal)
+
+
+class Filling(Readback):
+    """The same the other way: `bytes` are written by the host, and the device's after `release`."""
+
+    _mode, _range = lib.WGPUMapMode_Write, lib.wgpuBufferGetMappedRange
