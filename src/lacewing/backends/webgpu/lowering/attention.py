@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from lacewing.backends.webgpu.compiler import Compiler, lowers
-from lacewing.backends.webgpu.device import Slice, Variant
+from lacewing.backends.webgpu.device import Variant
 from lacewing.backends.webgpu.layouts import GROUP
 from lacewing.backends.webgpu.plan import Run
 from lacewing.backends.webgpu.stored import CHUNK, Stored, stored
@@ -53,6 +53,34 @@ class Few:
         return Few(block, tile, row_lanes, unroll, strands, folds, together, pool)
 
 
+@dataclass(frozen=True)
+class Tile:
+    """Sizes of `attention_tile`: tokens and keys of a tile, rows and columns (of four values) of a thread."""
+
+    across: int
+    own: int
+    queries: int
+    keys: int
+    columns: int
+    parts: int
+    area: int
+    slice: int
+    shuffles: bool
+
+    @staticmethod
+    def of(kv: Stored, variant: Variant, memory: int) -> Tile:
+        """`memory`: bytes that a workgroup may have."""
+        shuffles = variant.subgroups and variant.lanes >= 8
+        across = min(16, variant.lanes) if shuffles else 16
+        columns = -(-2 * kv.value_chunks // across)
+        own = 4 if columns <= 4 else 2
+        queries, keys = 8 * own, 4 * across
+        parts = 4 if memory >= 2**15 else 2  # chunks of queries and keys in workgroup memory
+        area = max((queries + keys) * 2 * parts, 4 * 2 * kv.value_chunks, 8 * across)
+        slice = 1 << (min(keys, 16, area // (2 * kv.value_chunks)).bit_length() - 1)
+        return Tile(across, own, queries, keys, columns, parts, area, slice, shuffles)
+
+
 def most_splits(keys: int) -> int:
     """Splits of the token that has the most of them, among tokens that see up to `keys`; see `attention_seen.wgsl`."""
     most, size = 1, ALONE
@@ -85,21 +113,44 @@ def attention(compiler: Compiler, op: ops.Attention) -> None:
         keys = min(run.seen, kv.context, op.window or run.seen, op.chunk or run.seen)
         return most_splits(keys) if run.tokens <= most_tokens else 1
 
+    def many(run: Run) -> bool:
+        return run.straight and run.tokens >= MANY
+
     def when(
         chosen: Callable[[Run], bool], grid: Callable[[Run], tuple[int, int, int]]
     ) -> Callable[[Run], tuple[int, int, int] | None]:
         return lambda run: grid(run) if chosen(run) else None
 
     blocks = op.heads // few.block
-    direct = when(lambda run: splits(run) == 1, lambda run: (blocks, 1, run.tokens))
+    direct = when(lambda run: not many(run) and splits(run) == 1, lambda run: (blocks, 1, run.tokens))
     compiler.dispatch("attention_few", {**constants, "split": False}, [store, *sinks], direct)
     if most_splits(min(kv.context, op.window or kv.context, op.chunk or kv.context)) > 1:
         parts = compiler.scratch("sums of attention", most_tokens * split_bytes)
-        parted = when(lambda run: splits(run) > 1, lambda run: (blocks, splits(run), run.tokens))
+        parted = when(lambda run: not many(run) and splits(run) > 1, lambda run: (blocks, splits(run), run.tokens))
         compiler.dispatch("attention_few", {**constants, "split": True}, [store, parts], parted)
-        merged = when(lambda run: splits(run) > 1, lambda run: (op.heads, run.tokens, 1))
+        merged = when(lambda run: not many(run) and splits(run) > 1, lambda run: (op.heads, run.tokens, 1))
         strands = max(1, THREADS // (2 * kv.value_chunks))
         compiler.dispatch("attention_merge", {**constants, "strands": strands}, [parts, *sinks], merged)
+    if compiler.limits.chunk >= MANY:
+        _many(compiler, op, kv, constants, many)
     compiler.written(op.out)
     if coded:
         compiler.mark_coded(op.out)
+
+
+def _many(compiler: Compiler, op: ops.Attention, kv: Stored, constants: dict[str, object], chosen: Callable[[Run], bool]) -> None:
+    """The kernel for many tokens of a slot, and the bytes of what it gives."""
+    tile = Tile.of(kv, compiler.variant, int(compiler.device.limits["max-compute-workgroup-storage-size"]))
+    q, out = compiler.at(op.q), compiler.at(op.out)
+    aligned = q.base % 4 == out.base % 4 == kv.key_width % 8 == kv.value_width % 4 == 0
+    sinks = [compiler.vector(op.sinks)] if op.sinks else []
+
+    def grid(run: Run) -> tuple[int, int, int] | None:
+        return (-(-run.tokens // tile.queries), op.heads, 1) if chosen(run) else None
+
+    constants = {**constants, **tile.__dict__, "aligned": aligned}
+    compiler.dispatch("attention_tile", constants, [compiler.keys_values[op.layer], *sinks], grid)
+    if constants["codes"] is not None:
+        groups = op.out.width // GROUP
+        quantise = {"x": out, "codes": constants["codes"], "groups": groups}
+        compiler.dispatch("quantise", quantise, [], lambda run: (-(-groups // 64), run.tokens, 1) if chosen(run) else None)
