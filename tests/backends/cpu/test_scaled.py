@@ -31,8 +31,8 @@ def weight_of(name: str, kind: str, *shape: int, seed: int = 0, factors: str = "
 def sizes(kind: str) -> list[tuple[int, int]]:
     """Rows and columns of weights."""
     if kind == "mxfp4":
-        return [(1, 32), (LANES + 3, 96), (2 * LANES, 320)]
-    return [(1, 5), (3, LANES), (LANES + 3, 3 * LANES + 3), (131, 300), (2 * LANES, 256)]
+        return [(1, 32), (LANES + 3, 96), (2 * LANES, 320), (6, 2112)]
+    return [(1, 5), (3, LANES), (LANES + 3, 3 * LANES + 3), (131, 300), (2 * LANES, 256), (6, 2101)]
 
 
 @pytest.mark.parametrize("kind", BLOCKS)

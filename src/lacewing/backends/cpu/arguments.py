@@ -61,7 +61,7 @@ EXPERT_COLUMNS = layout("ExpertColumns", f"counter weight rows row_bytes width x
 # Weights whose blocks of `scale_rows` rows and `scale_columns` columns have factors, `scale_bytes` from one row of them to the
 # next. For experts `scales` is a table of addresses, as `weight` is, and row r of an output is row `first` + `skip` * r.
 _SCALES = "scales scale_rows scale_columns scale_bytes"
-SCALED = layout("Scaled", f"counter weight rows row_bytes width x x_stride out out_stride bias outputs chunk {_SCALES}")
+SCALED = layout("Scaled", f"counter weight rows row_bytes width x x_offsets out out_stride bias outputs chunk {_SCALES}")
 SCALED_EMBED = layout("ScaledEmbed", f"weight row_bytes width out out_stride scale {_SCALES}")
 SCALED_EXPERTS = layout(
     "ScaledExperts", f"counter weight rows row_bytes width x out out_stride bias first skip {_SCALES} {_EXPERTS}"

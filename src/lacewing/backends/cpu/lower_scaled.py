@@ -104,7 +104,7 @@ def linear_op(low: Lowering, name: str, x: int, x_stride: int, **words: Word) ->
     kind, more = _common(low, weight)
     rows, width = weight.shape
     return LoweredOp(
-        f"scaled.linear_{kind}", SCALED, weight=low.weight(name), rows=rows, width=width, x=x, x_stride=x_stride,
+        f"scaled.linear_{kind}", SCALED, weight=low.weight(name), rows=rows, width=width, x=x, x_offsets=low.offsets(x_stride),
         chunk=max(4, min(64, rows // 32 // 4 * 4)), scales=_factors(low, weight), **more, **words,
     )  # fmt: skip
 

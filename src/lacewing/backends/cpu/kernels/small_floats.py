@@ -9,29 +9,35 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 from numba import float32, types
 
 from lacewing.backends.cpu.kernels.dot import emit_load
+from lacewing.backends.cpu.kernels.lookup import make_table
 from lacewing.backends.cpu.kernels.simd import (
     F16,
     F32,
+    F32V,
     I8,
     I16,
     I32,
+    I64,
     LANES,
     constant,
     f32v,
     inline,
     instruction,
     peek_f32,
+    peek_u8,
     pointer,
     poke_f32,
     splat_f32,
     store_f32,
 )
 
-I16S = ir.VectorType(I16, LANES)
+with np.errstate(over="ignore"):  # beyond float32: infinity
+    powers = make_table(np.exp2(np.arange(256) - 127.0 + 14).astype(np.float32))
 
 
 def _widened(b: ir.IRBuilder, bits: ir.Value) -> ir.Value:
@@ -47,17 +53,38 @@ def _f8(b: ir.IRBuilder, raw: ir.Value) -> ir.Value:
     return _widened(b, b.or_(bits, b.sext(broken, kind)))
 
 
-def emit_f8(b: ir.IRBuilder, p: ir.Value) -> ir.Value:
-    return _f8(b, emit_load(b, p, 0, ir.VectorType(I8, LANES)))
+def emit_f8(b: ir.IRBuilder, p: ir.Value, count: int = LANES) -> ir.Value:
+    return _f8(b, emit_load(b, p, 0, ir.VectorType(I8, count)))
 
 
-def emit_f4(b: ir.IRBuilder, p: ir.Value) -> ir.Value:
-    """LANES / 2 bytes, every one in two lanes: the shift brings the nibble's exponent and fraction to the same bits."""
-    raw = emit_load(b, p, 0, ir.VectorType(I8, LANES // 2))
-    twice = b.shuffle_vector(raw, raw, ir.Constant(ir.VectorType(I32, LANES), [lane // 2 for lane in range(LANES)]))
-    moved = b.shl(b.zext(twice, I16S), ir.Constant(I16S, [9, 5] * (LANES // 2)))
-    sign = b.and_(b.shl(moved, constant(I16S, 3)), constant(I16S, -0x8000))
-    return _widened(b, b.or_(b.and_(moved, constant(I16S, 0x0E00)), sign))
+def emit_f4(b: ir.IRBuilder, p: ir.Value, count: int = LANES) -> ir.Value:
+    """count / 2 bytes, every one in two lanes: the shift brings the nibble's exponent and fraction to the same bits."""
+    raw, kind = emit_load(b, p, 0, ir.VectorType(I8, count // 2)), ir.VectorType(I16, count)
+    twice = b.shuffle_vector(raw, raw, ir.Constant(ir.VectorType(I32, count), [lane // 2 for lane in range(count)]))
+    moved = b.shl(b.zext(twice, kind), ir.Constant(kind, [9, 5] * (count // 2)))
+    sign = b.and_(b.shl(moved, constant(kind, 3)), constant(kind, -0x8000))
+    return _widened(b, b.or_(b.and_(moved, constant(kind, 0x0E00)), sign))
+
+
+def emit_pair(b: ir.IRBuilder, emit: Any, p: ir.Value) -> list[ir.Value]:
+    """Two registers at once, whose integers still fit one."""
+    both = emit(b, p, 2 * LANES)
+    halves = (ir.Constant(ir.VectorType(I32, LANES), list(range(start, start + LANES))) for start in (0, LANES))
+    return [b.shuffle_vector(both, both, half) for half in halves]
+
+
+@instruction(types.void, types.int64, f32v, types.int64)
+def widen_pair_f8(b, p, factor, to):
+    """2 * LANES values, times the factor, as float32."""
+    for i, values in enumerate(emit_pair(b, emit_f8, p)):
+        b.store(b.fmul(values, factor), pointer(b, b.add(to, ir.Constant(I64, 4 * LANES * i)), F32V), align=4)
+
+
+@instruction(types.void, types.int64, f32v, types.int64)
+def widen_pair_f4(b, p, factor, to):
+    """2 * LANES values, times the factor, as float32."""
+    for i, values in enumerate(emit_pair(b, emit_f4, p)):
+        b.store(b.fmul(values, factor), pointer(b, b.add(to, ir.Constant(I64, 4 * LANES * i)), F32V), align=4)
 
 
 @instruction(f32v, types.int64)
@@ -78,14 +105,6 @@ def peek_f8(b, p):
     return b.extract_element(_f8(b, emit_load(b, p, 0, ir.VectorType(I8, 1))), ir.Constant(I32, 0))
 
 
-@instruction(types.float32, types.int64)
-def peek_power(b, p):
-    """2^14 times the power of two in a byte; beyond float32 infinity."""
-    e = b.add(b.zext(b.load(pointer(b, p, I8), align=1), I32), ir.Constant(I32, 14))
-    most = ir.Constant(I32, 255)
-    return b.bitcast(b.shl(b.select(b.icmp_unsigned("<", e, most), e, most), ir.Constant(I32, 23)), F32)
-
-
 @inline
 def factor_f8(scales, block):
     """float32 factors, one after the other."""
@@ -94,7 +113,8 @@ def factor_f8(scales, block):
 
 @inline
 def factor_f4(scales, block):
-    return peek_power(scales + block)
+    """A power of two in a byte."""
+    return peek_f32(powers() + 4 * peek_u8(scales + block))
 
 
 @inline
@@ -108,8 +128,8 @@ def column_f4(w, column):
     return w + column // 2
 
 
-def make_widen(load: Any, peek: Any, column_of: Any, factor_of: Any) -> Any:
-    """`widen(w, scales, width, columns, to)`: a row to float32, `columns` of which share a factor.
+def make_widen(load: Any, widen_pair: Any, peek: Any, column_of: Any, factor_of: Any) -> Any:
+    """`widen(w, scales, start, end, columns, to)`: columns of a row to float32, `columns` of which share a factor.
 
     `peek` None: rows are whole registers, which blocks of 32 values are.
     """
@@ -127,17 +147,20 @@ def make_widen(load: Any, peek: Any, column_of: Any, factor_of: Any) -> Any:
                 poke_f32(to + 4 * c, peek(w + c) * factor)
 
     @inline
-    def widen(w, scales, width, columns, to):
-        for block in range((width + columns - 1) // columns):
+    def widen(w, scales, start, end, columns, to):
+        for block in range(start // columns, (end + columns - 1) // columns):
             factor = factor_of(scales, block)
-            first, last = block * columns, min((block + 1) * columns, width)
-            whole = last - (last - first) % LANES
-            for c in range(first, whole, LANES):
-                store_f32(to + 4 * c, load(column_of(w, c)) * splat_f32(factor))
-            rest(w, factor, whole, last, to)
+            c, last, at = max(block * columns, start), min((block + 1) * columns, end), to - 4 * start
+            while c + 2 * LANES <= last:
+                widen_pair(column_of(w, c), splat_f32(factor), at + 4 * c)
+                c += 2 * LANES
+            if c + LANES <= last:
+                store_f32(at + 4 * c, load(column_of(w, c)) * splat_f32(factor))
+                c += LANES
+            rest(w, factor, c, last, at)
 
     return widen
 
 
-widen_f8 = make_widen(load_f8, peek_f8, column_f8, factor_f8)
-widen_f4 = make_widen(load_f4, None, column_f4, factor_f4)
+widen_f8 = make_widen(load_f8, widen_pair_f8, peek_f8, column_f8, factor_f8)
+widen_f4 = make_widen(load_f4, widen_pair_f4, None, column_f4, factor_f4)
