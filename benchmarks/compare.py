@@ -1,7 +1,8 @@
 """Lacewing beside llama.cpp on this machine: speed, memory, start and agreement, each figure with its goal.
 
     make bench PEER=package/bins/linux-x64           (from `npm pack @node-llama-cpp/linux-x64`, unpacked)
-    python -m benchmarks.compare --peer DIRECTORY [--models smollm2,llama-1b] [--rounds 5] [--kl 512] [--cold] [--readme] [--json]
+    python -m benchmarks.compare --peer DIRECTORY [--models smollm2,llama-1b] [--rounds 5] [--kl 512] [--peer-other DIRECTORY]
+           [--cold] [--readme] [--json]
 
 Both engines stay alive in processes of their own and take turns, so that whatever else the machine does hits both.
 """
@@ -84,7 +85,7 @@ def measure(options: argparse.Namespace) -> tuple[dict[str, Any], list[Row], dic
         raw["first_run"] = first_run(options.threads)
         rows += [report.first_run_row(name, seconds) for name, seconds in raw["first_run"].items()]
     if options.kl:
-        raw["divergence"] = divergences(options.peer, options.kl, options.threads)
+        raw["divergence"] = divergences(options.peer, options.kl, options.threads, options.peer_other)
         rows += [row for name, found in raw["divergence"].items() for row in report.divergence_rows(name, found)]
     one = raw[options.models[0]]
     facts = {
@@ -128,15 +129,20 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--residency", choices=("auto", "eager", "lazy"), default="auto", help="of our weights")
     parser.add_argument("--kl", type=int, default=0, metavar="TOKENS", help="compare the predictions over that many tokens of text")
+    parser.add_argument(
+        "--peer-other", type=Path, metavar="DIRECTORY", help="with --kl: llama.cpp's libraries of another CPU build"
+    )
     parser.add_argument("--cold", action="store_true", help="time the first run, which compiles the kernels")
     parser.add_argument("--readme", action="store_true", help="also put the table into README.md, unless the machine was busy")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args(arguments)
-    if not any(options.peer.glob("*llama.*")):
-        parser.error(
-            f"{options.peer} does not hold llama.cpp's libraries; the first lines of benchmarks/compare.py say how to get them"
-        )
-    options.peer = options.peer.resolve()
+    for name in ("peer", "peer_other"):
+        folder = getattr(options, name)
+        if folder is not None and not any(folder.glob("*llama.*")):
+            parser.error(
+                f"{folder} does not hold llama.cpp's libraries; the first lines of benchmarks/compare.py say how to get them"
+            )
+        setattr(options, name, folder and folder.resolve())
     return options
 
 

@@ -1,7 +1,14 @@
-"""How far our predictions are from llama.cpp's: the mean Kullback-Leibler divergence over a text."""
+"""How far our predictions are from llama.cpp's: the mean Kullback-Leibler divergence over a text.
+
+    python -m benchmarks.divergence --peer DIRECTORY [--peer-other DIRECTORY] [--tokens 512] [--threads 2]
+
+`--peer-other`: a second directory with llama.cpp's libraries, of another CPU build (all libggml-cpu-*.so but one taken away, say
+libggml-cpu-haswell.so). How far llama.cpp is from itself there is how near to it any other engine can be asked to be.
+"""
 
 from __future__ import annotations
 
+import argparse
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -36,8 +43,8 @@ def compare(truth: np.ndarray, other: np.ndarray) -> dict[str, float]:
     }
 
 
-def divergences(peer: Path, tokens: int, threads: int) -> dict[str, dict[str, Any]]:
-    """For each real model: llama.cpp to us, llama.cpp to exact float32 arithmetic, and that to us.
+def divergences(peer: Path, tokens: int, threads: int, other: Path | None = None) -> dict[str, dict[str, Any]]:
+    """For each real model: llama.cpp to us, llama.cpp to exact float32 arithmetic, and that to us; to its `other` build, if given.
 
     The second is the peer's own rounding (it quantises activations, as we do): no engine that computes exactly could be closer.
     """
@@ -48,11 +55,13 @@ def divergences(peer: Path, tokens: int, threads: int) -> dict[str, dict[str, An
         path = path_of(name)
         ids = lacewing.load_tokenizer(path).encode_prompt(TEXT.read_text(encoding="utf-8"))[:tokens]
         context = len(ids) + 8
-        sides = {
+        sides: dict[str, tuple[object, ...]] = {
             "peer": ("peer", path, threads, context, peer),
             "ours": ("lacewing", path, threads, context, "lazy", "cpu"),
             "exact": ("lacewing", path, threads, context, "lazy", "reference"),
         }
+        if other is not None:
+            sides["other"] = ("peer", path, threads, context, other)
         with tempfile.TemporaryDirectory() as folder:
             rows = {}
             for side, arguments in sides.items():
@@ -66,4 +75,27 @@ def divergences(peer: Path, tokens: int, threads: int) -> dict[str, dict[str, An
                 "peer_to_exact": compare(rows["peer"], rows["exact"]),
                 "exact_to_ours": compare(rows["exact"], rows["ours"]),
             }
+            if other is not None:
+                results[name]["peer_to_other"] = compare(rows["peer"], rows["other"])
     return results
+
+
+def main() -> None:
+    """Print the rows of the comparison."""
+    from benchmarks import report
+
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.divergence", description=__doc__.splitlines()[0] if __doc__ else None
+    )
+    parser.add_argument("--peer", type=Path, required=True, metavar="DIRECTORY", help="where llama.cpp's shared libraries are")
+    parser.add_argument("--peer-other", type=Path, metavar="DIRECTORY", help="those of another CPU build of it")
+    parser.add_argument("--tokens", type=int, default=512)
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    other = options.peer_other.resolve() if options.peer_other else None
+    found = divergences(options.peer.resolve(), options.tokens, options.threads, other)
+    report.show({}, [row for name, each in found.items() for row in report.divergence_rows(name, each)])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,4 +1,4 @@
-"""The files that are measured: two real models, and a large one made of random numbers."""
+"""The files that are measured: two real models, and two made of random numbers, one dense and one a mixture of experts."""
 
 from __future__ import annotations
 
@@ -14,14 +14,16 @@ from lacewing.hub import cache_dir
 
 REAL = ("smollm2", "gemma3-270m")
 SYNTHETIC = "llama-1b"
-NAMES = (*REAL, SYNTHETIC)
+MIXTURE = "qwen3moe-tiny"
+NAMES = (*REAL, SYNTHETIC, MIXTURE)
 Q4_K, Q6_K, F32 = GGMLQuantizationType.Q4_K, GGMLQuantizationType.Q6_K, GGMLQuantizationType.F32
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """A dense Llama; the defaults are those of Llama 3.2 1B, but for the vocabulary, which is SmolLM2's."""
+    """A Llama, or with experts a Qwen3; the defaults are those of Llama 3.2 1B, but for the vocabulary, which is SmolLM2's."""
 
+    architecture: str = "llama"
     blocks: int = 16
     width: int = 2048
     heads: int = 32
@@ -30,25 +32,44 @@ class Geometry:
     feed_forward: int = 8192
     context: int = 8192
     rope_base: float = 500_000.0
+    experts: int = 0  # 0: dense
+    active: int = 0
+    expert_width: int = 0
 
     def tensors(self, vocab_size: int) -> dict[str, tuple[tuple[int, ...], GGMLQuantizationType]]:
         """Name: shape (out, in) and type, in the order of the file."""
         width, queries, keys = self.width, self.heads * self.head_width, self.key_heads * self.head_width
         found: dict[str, tuple[tuple[int, ...], GGMLQuantizationType]] = {"token_embd.weight": ((vocab_size, width), Q4_K)}
-        block = {
+        block: dict[str, tuple[tuple[int, ...], GGMLQuantizationType]] = {
             "attn_norm": ((width,), F32),
             "attn_q": ((queries, width), Q4_K),
             "attn_k": ((keys, width), Q4_K),
             "attn_v": ((keys, width), Q4_K),
             "attn_output": ((width, queries), Q4_K),
             "ffn_norm": ((width,), F32),
-            "ffn_gate": ((self.feed_forward, width), Q4_K),
-            "ffn_up": ((self.feed_forward, width), Q4_K),
-            "ffn_down": ((width, self.feed_forward), Q4_K),
         }
+        if self.experts:
+            wide = (self.experts, self.expert_width, width)
+            block |= {
+                "attn_q_norm": ((self.head_width,), F32),
+                "attn_k_norm": ((self.head_width,), F32),
+                "ffn_gate_inp": ((self.experts, width), F32),
+                "ffn_gate_exps": (wide, Q4_K),
+                "ffn_up_exps": (wide, Q4_K),
+                "ffn_down_exps": ((self.experts, width, self.expert_width), Q4_K),
+            }
+        else:
+            wide = (self.feed_forward, width)
+            block |= {"ffn_gate": (wide, Q4_K), "ffn_up": (wide, Q4_K), "ffn_down": (wide[::-1], Q4_K)}
         for index in range(self.blocks):
             found |= {f"blk.{index}.{name}.weight": tensor for name, tensor in block.items()}
         return found | {"output_norm.weight": ((width,), F32), "output.weight": ((vocab_size, width), Q6_K)}
+
+
+GEOMETRIES = {
+    SYNTHETIC: Geometry(),
+    MIXTURE: Geometry("qwen3moe", 12, 1024, 16, 4, 128, 3072, 32768, 1_000_000.0, experts=64, active=8, expert_width=512),
+}
 
 
 def path_of(name: str) -> Path:
@@ -59,16 +80,15 @@ def path_of(name: str) -> Path:
         return fetched(name).path
     path = cache_dir() / "benchmarks" / f"{name}-q4_k.gguf"
     if not path.exists():
-        write_random(path, fetched(REAL[0]).path)
+        write_random(path, fetched(REAL[0]).path, GEOMETRIES[name])
     return path
 
 
-def write_random(path: Path, vocabulary_of: Path, geometry: Geometry | None = None) -> None:
+def write_random(path: Path, vocabulary_of: Path, geometry: Geometry) -> None:
     """A model of that geometry with random weights. Its tokenizer is copied from the file `vocabulary_of`."""
-    geometry = geometry or Geometry()
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".part")
-    writer = GGUFWriter(partial, "llama")
+    writer = GGUFWriter(partial, geometry.architecture)
     vocab_size = _write_metadata(writer, geometry, vocabulary_of)
     tensors = geometry.tensors(vocab_size)
     for name, (shape, kind) in tensors.items():
@@ -86,7 +106,11 @@ def write_random(path: Path, vocabulary_of: Path, geometry: Geometry | None = No
 
 
 def _write_metadata(writer: GGUFWriter, geometry: Geometry, vocabulary_of: Path) -> int:
-    writer.add_name("random-llama")
+    writer.add_name(f"random-{geometry.architecture}")
+    if geometry.experts:
+        writer.add_expert_count(geometry.experts)
+        writer.add_expert_used_count(geometry.active)
+        writer.add_expert_feed_forward_length(geometry.expert_width)
     writer.add_block_count(geometry.blocks)
     writer.add_context_length(geometry.context)
     writer.add_embedding_length(geometry.width)
@@ -116,9 +140,12 @@ def stored_shape(shape: tuple[int, ...], kind: GGMLQuantizationType) -> tuple[in
 
 
 def random_blocks(random: np.random.Generator, shape: tuple[int, ...], kind: GGMLQuantizationType) -> np.ndarray:
-    """Ones for a norm; else random digits under constant scales, so that a row times a unit vector has a length near 1."""
+    """Ones for a norm, small numbers for a router.
+
+    Else random digits under constant scales, so that a row times a unit vector has a length near 1.
+    """
     if kind == F32:
-        return np.ones(shape, np.float32)
+        return np.ones(shape, np.float32) if len(shape) == 1 else random.standard_normal(shape, np.float32) * np.float32(0.05)
     stored = stored_shape(shape, kind)
     nbytes = GGML_QUANT_SIZES[kind][1]
     blocks = np.frombuffer(random.bytes(int(np.prod(stored))), np.uint8).reshape(-1, nbytes).copy()

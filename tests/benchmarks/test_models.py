@@ -1,18 +1,22 @@
 """The synthetic model is a good GGUF file with the weights that it claims."""
 
+from dataclasses import replace
+
 import gguf
 import numpy as np
 import pytest
 
 from benchmarks import models
+from lacewing.api import load
 from lacewing.formats import open_checkpoint
 from lacewing.models import open_model
 from tests.checkpoints import tiny
 
 
-def test_the_large_geometry_is_a_1b_model():
-    tensors = models.Geometry().tensors(49152)
-    assert sum(int(np.prod(shape)) for shape, _ in tensors.values()) == pytest.approx(1.17e9, rel=0.01)
+@pytest.mark.parametrize(("name", "size"), [(models.SYNTHETIC, 1.17e9), (models.MIXTURE, 1.37e9)])
+def test_the_sizes_of_the_large_geometries(name, size):
+    tensors = models.GEOMETRIES[name].tensors(49152)
+    assert sum(int(np.prod(shape)) for shape, _ in tensors.values()) == pytest.approx(size, rel=0.01)
 
 
 @pytest.mark.parametrize("kind", [models.Q4_K, models.Q6_K])
@@ -23,10 +27,17 @@ def test_random_blocks_keep_a_vector_in_scale(kind):
     assert np.sqrt(np.square(values).sum(1)).mean() == pytest.approx(1, rel=0.05) and abs(values.mean()) < 4e-3
 
 
-def test_a_random_file_opens(tmp_path):
+@pytest.mark.parametrize("experts", [0, 6])
+def test_a_random_file_opens(tmp_path, experts):
     source, path = tiny("llama-wide", "gguf", tmp_path, "Q4_0"), tmp_path / "random" / "model.gguf"
     geometry = models.Geometry(blocks=2, width=256, heads=4, key_heads=2, feed_forward=512, context=64)
+    if experts:
+        geometry = replace(geometry, architecture="qwen3moe", experts=experts, active=2, expert_width=256)
     models.write_random(path, source, geometry)
     spec = open_model(open_checkpoint(path), None)
     assert spec.program.layers and spec.config.layers == 2 and spec.tensors["output.weight"].quant.name == "Q6_K"
     assert not path.with_name("model.gguf.part").exists()
+    assert (spec.config.mixture.experts if experts else 0) == experts
+    if experts:
+        with load(path, backend="reference", context=16) as model:
+            assert model.logits([1, 2, 3]).std() > 0.1

@@ -11,6 +11,7 @@ def test_speed_counts_the_ratio_of_medians():
     generate, prompt = report.speed_rows("gemma3-270m", ours, peer)
     assert (prompt.shown, prompt.reached) == ("1.30 x", True) and (generate.shown, generate.reached) == ("0.91 x", False)
     assert report.speed_rows("smollm2", ours, peer)[0].goal == "1.0 x, aim 1.4 x"
+    assert report.speed_rows("qwen3moe-tiny", ours, peer)[0].goal == "1.0 x, aim 1.3 x"
 
 
 def test_bandwidth_share():
@@ -48,10 +49,24 @@ def test_flags(tmp_path, capsys):
     (peer / "libllama.so").touch()
     options = compare.parse(["--peer", str(peer), "--models", "smollm2,llama-1b"])
     assert options.models == ["smollm2", "llama-1b"] and (options.threads, options.prompt, options.generate) == (2, 128, 32)
-    for wrong in (["--peer", str(tmp_path)], ["--peer", str(peer), "--models", "gpt"], []):
+    assert compare.parse(["--peer", str(peer), "--peer-other", str(peer)]).peer_other == peer and options.peer_other is None
+    for wrong in (
+        ["--peer", str(tmp_path)],
+        ["--peer", str(peer), "--peer-other", str(tmp_path)],
+        ["--peer", str(peer), "--models", "gpt"],
+        [],
+    ):
         with pytest.raises(SystemExit):
             compare.parse(wrong)
     assert "is not measured" in capsys.readouterr().err
+
+
+def test_the_peer_beside_its_other_build():
+    one = {"mean": 0.003, "same_favourite": 0.97}
+    found = {"tokens": 8, "peer_to_ours": one, "peer_to_exact": one, "exact_to_ours": one}
+    assert len(report.divergence_rows("m", found)) == 3
+    row = report.divergence_rows("m", found | {"peer_to_other": one | {"mean": 0.004}})[3]
+    assert (row.peer, row.shown, row.reached) == ("0.00400", "same favourite 97.0%", None)
 
 
 def test_the_table_is_printed(capsys):
