@@ -45,11 +45,10 @@ def fault(what: str, message: str, kind: str = "", on_loss: Callable[[], None] =
 
 
 def reason_of(message: str) -> str:
-    """The last of wgpu's lines, which names the cause."""
-    lines = [
-        line.strip() for line in message.splitlines() if line.strip() and not line.strip().startswith(("Caused by", "In wgpu"))
-    ]
-    return lines[-1] if lines else "it does not say why"
+    """The line of wgpu's that names the cause: the first of a syntax error, else the last."""
+    lines = [line.strip() for line in message.splitlines()]
+    lines = [line for line in lines if line and not line.startswith(("Caused by", "In wgpu"))]
+    return next((line for line in lines if " parsing error: " in line), lines[-1] if lines else "it does not say why")
 
 
 class _Quiet(logging.Filter):
