@@ -1,7 +1,9 @@
+import gc
 import os
 import subprocess
 import sys
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -239,6 +241,22 @@ def test_a_closed_model_says_so(tiny_path):
     for use in uses:
         with pytest.raises(lacewing.LacewingError, match="closed"):
             use()
+
+
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+def test_a_closed_model_gives_its_memory_back_at_once(tiny_path, backend):
+    """Not when the collector of cycles comes by: keys, values and weights are large."""
+    model = lacewing.load(tiny_path, backend=backend, context=64, threads=1, residency="eager")
+    assert model.generate("Hello", max_tokens=2, temperature=0) is not None
+    left = [weakref.ref(part) for part in (model.engine, model.step, model.weights, model.weights["output_norm.weight"].data)]
+    gc.collect()
+    gc.disable()
+    try:
+        model.close()
+        del model
+        assert [part() for part in left] == [None] * len(left)
+    finally:
+        gc.enable()
 
 
 def test_a_file_that_changes_during_an_answer_fails_it(tiny_path, tmp_path):

@@ -143,8 +143,8 @@ class Model:
 
     @property
     def notices(self) -> tuple[str, ...]:
-        """What a person should know of the checkpoint, such as parts of it that are left out."""
-        return self.spec.notices
+        """What a person should know: of the checkpoint, such as parts of it that are left out, and of what the device made of it."""
+        return (*self.spec.notices, *getattr(self.step, "notices", ()))
 
     @property
     def has_template(self) -> bool:

@@ -18,6 +18,7 @@ from lacewing.errors import LacewingError, OptionError
 from lacewing.options import LoadOptions, Sampling
 from lacewing.text.reasoning import REASONING, TAGS, Pieces, ReasoningSplitter
 from lacewing.text.template import NAMES
+from lacewing.weights.memory import keep_large_blocks_apart
 
 
 @dataclass(frozen=True)
@@ -255,6 +256,7 @@ class _Plain:
 def open_session(name: str, options: LoadOptions, sampling: Sampling | None = None, face: Face | None = None) -> Session:
     """A session with a model, which is fetched when it is a name that is not here. Raises LacewingError."""
     face = face or Face()
+    keep_large_blocks_apart()
     path = swap.path_of(name, face)
     model = Model(open_headers(path, options, face.cancelled), face.progress, cancelled=face.cancelled)
     try:

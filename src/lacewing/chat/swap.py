@@ -235,7 +235,7 @@ def change_model(session: Session, name: str, changes: Mapping[str, Any]) -> lis
         work = Swap(session, name, options, notices)
         target = work.run()
         drop_stale(session, target)
-        lines = [f"now {describe(target)}", *target.model.plan.reasons, *target.model.spec.notices]
+        lines = [f"now {describe(target)}", *target.model.plan.reasons, *target.model.notices]
     stays = (
         f"{old.short_name} is parked, /model - goes back to it" if old in session.parked else f"{old.short_name} could not be kept"
     )

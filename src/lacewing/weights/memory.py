@@ -11,6 +11,8 @@ import numpy as np
 from lacewing.errors import OutOfMemoryError
 from lacewing.options import format_bytes
 
+LARGE_FROM = 4 * 2**20  # bytes
+_M_MMAP_THRESHOLD = -3  # of malloc.h
 HUGE_FROM = 4 * 2**20  # bytes; below, huge pages would waste more than they save
 
 
@@ -35,6 +37,18 @@ def _try_huge_pages(area: mmap.mmap) -> None:
         area.madvise(mmap.MADV_HUGEPAGE)
     except OSError:
         return  # a kernel without them; nothing is lost
+
+
+def keep_large_blocks_apart() -> None:
+    """Have large blocks of the C library always lie by themselves, so that freeing one gives its memory back.
+
+    For programs that load models again and again: glibc would put them into its heaps once it has seen one be freed, and
+    there small blocks that stay keep them from shrinking.
+    """
+    if sys.platform == "linux":
+        option = getattr(ctypes.CDLL(None), "mallopt", None)  # other C libraries have none, or do nothing
+        if option is not None:
+            option(_M_MMAP_THRESHOLD, LARGE_FROM)
 
 
 def give_back() -> None:

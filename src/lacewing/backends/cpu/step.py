@@ -126,3 +126,4 @@ class CpuStep:
             self._closed = True
             self._team.close()
             self._bound = []
+            vars(self._lowering).clear()  # its rules refer to it: keys and values would stay until cycles are collected

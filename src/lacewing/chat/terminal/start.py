@@ -39,7 +39,7 @@ def _in_a_pipe(name: str, options: LoadOptions, sampling: Sampling, progress: Ca
     try:
         view = PlainView(sys.stdin, sys.stdout, sys.stderr)
         session.face = view.face()
-        for notice in session.model.spec.notices:
+        for notice in session.model.notices:
             view.note(notice)
         return Loop(session, view).run()
     finally:
@@ -66,7 +66,7 @@ def _on_screen(name: str, options: LoadOptions, sampling: Sampling) -> int:
         session.face = view.face()
         status = session.status()
         view.note(f"{status.model}, {status.residency}, {status.backend}, {status.context} tokens; /help shows the commands")
-        for notice in session.model.spec.notices:
+        for notice in session.model.notices:
             view.note(notice)
         return Loop(session, view).run()
     finally:
