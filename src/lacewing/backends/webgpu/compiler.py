@@ -106,11 +106,11 @@ class Compiler:
 
     # weights
 
-    def matrix(self, names: Sequence[str], indivisible: int = 1) -> Matrix:
-        """The weights as one matrix, uploaded once."""
-        key = tuple(names)
+    def matrix(self, names: Sequence[str], indivisible: int = 1, transposed: bool = False) -> Matrix:
+        """The weights as one matrix, uploaded once; see `Uploader.matrix`."""
+        key = (*names, "transposed") if transposed else tuple(names)
         if key not in self.matrices:
-            self.matrices[key] = self.uploader.matrix([self.weights[name] for name in names], indivisible)
+            self.matrices[key] = self.uploader.matrix([self.weights[name] for name in names], indivisible, transposed)
         return self.matrices[key]
 
     def vector(self, name: str) -> Slice:
