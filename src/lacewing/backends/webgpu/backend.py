@@ -12,7 +12,6 @@ from lacewing.backends.webgpu import lowering  # noqa: F401  # registers what tu
 from lacewing.backends.webgpu.adapters import Adapter
 from lacewing.backends.webgpu.compiler import LOWERINGS, Compiler
 from lacewing.backends.webgpu.device import Device
-from lacewing.backends.webgpu.layouts import LAYOUTS
 from lacewing.backends.webgpu.matrices import Uploader
 from lacewing.backends.webgpu.step import WebGPUStep
 from lacewing.errors import BackendError, UnsupportedModelError, WeightError
@@ -57,7 +56,9 @@ class WebGPUBackend:
                 try:
                     compiler = Compiler(self.device, program, weights, limits, uploader)
                     compiler.lower()
-                    return WebGPUStep(compiler)
+                    step = WebGPUStep(compiler)
+                    step.notices = uploader.notices
+                    return step
                 finally:
                     uploader.close()
             except BaseException:
@@ -89,12 +90,6 @@ def check(program: Program, weights: Mapping[str, Described]) -> None:
             raise WeightError(f"weight {name} is missing")
         if tuple(weights[name].shape) != tuple(shape):
             raise WeightError(f"weight {name} has shape {tuple(weights[name].shape)}; the program needs {tuple(shape)}")
-        if weights[name].scales is not None:
-            raise UnsupportedModelError(f"weight {name} has factors of its own, which the WebGPU backend lacks; use --backend cpu")
-        if weights[name].quant.name not in LAYOUTS:
-            raise UnsupportedModelError(
-                f"weight {name} is {weights[name].quant.name}, which the WebGPU backend lacks; use --backend cpu"
-            )
     for op in program.ops:
         if type(op) not in LOWERINGS:
             raise UnsupportedModelError(f"the WebGPU backend lacks the op {op.kind}; use --backend cpu")

@@ -76,7 +76,12 @@ class Rows:
         self._ends = list(accumulate(len(part) for part in self._parts))
         if self._ends[-1] * width != int(np.prod(weight.shape)):
             raise WeightError(f"weight {weight.name} has {self._ends[-1]} rows of {width} values; its shape is {weight.shape}")
-        self._factors = None if weight.scales is None else _factors(weight.scales)
+        self._powers: Rows | None = None
+        self._factors: np.ndarray | None = None
+        if weight.scales is not None and stored == "MXFP4":
+            self._powers = Rows(weight.scales, "F32")
+        elif weight.scales is not None:
+            self._factors = _factors(weight.scales)
         self._as_is = stored == quant.name and weight.scales is None
         self._lock, self._last = threading.Lock(), (-1, np.empty(0, np.float32))
 
@@ -91,8 +96,10 @@ class Rows:
             width = self._parts[0].shape[1]
             out[:, width:] = 0
             self._copy(first, out[:, :width])
-        elif self.stored == "MXFP4":
-            out[:] = self._packed_rows(first, len(out))
+        elif self._powers is not None:
+            blocks = out.reshape(len(out), -1, 17)
+            blocks[..., 0] = self._powers._blocks(first, len(out))
+            blocks[..., 1:] = _nibbles_apart(self._blocks(first, len(out)))
         else:
             rows = self._across(first, len(out)) if self.transposed else self.values(first, len(out))
             encoded = _encoded(rows, self)
@@ -147,16 +154,12 @@ class Rows:
                 self._last = (which, found)
             return self._last[1]
 
-    def _packed_rows(self, first: int, count: int) -> np.ndarray:
-        """Four-bit floats two neighbours a byte and powers of two apart, as blocks of MXFP4."""
-        codes = self._blocks(first, count).reshape(count, -1, 16)
-        assert self.weight.scales is not None
-        powers = Rows(self.weight.scales, "F32")._blocks(first, count)
-        a, b = codes[..., :8], codes[..., 8:]  # values 0 to 15 and 16 to 31
-        blocks = np.empty((*codes.shape[:2], 17), np.uint8)
-        blocks[..., 0] = powers
-        blocks[..., 1::2], blocks[..., 2::2] = a & 15 | b << 4, a >> 4 | b & 0xF0
-        return blocks.reshape(count, -1)
+
+def _nibbles_apart(rows: np.ndarray) -> np.ndarray:
+    """Codes of neighbours in a byte, uint8 (n, K / 2), as values 16 apart in a byte (n, K / 32, 16)."""
+    codes = rows.reshape(len(rows), -1, 16)
+    a, b = codes[..., :8], codes[..., 8:]  # values 0 to 15 and 16 to 31
+    return np.stack([a & 15 | b << 4, a >> 4 | b & 0xF0], axis=-1).reshape(codes.shape)
 
 
 def _factors(scales: WeightView) -> np.ndarray:
@@ -185,7 +188,8 @@ def as_q8_0(values: np.ndarray, weight: WeightView) -> np.ndarray:
         else:
             scale = sizes.max(axis=-1) / np.float32(127)
         short = scale.astype(np.float16)
-        short = np.where(short.astype(np.float32) < scale, np.nextafter(short, np.float16(np.inf)), short)  # codes stay below 128
+        # codes stay below 128, though tiny scales are rounded much
+        short = np.where(short.astype(np.float32) * 1.003 < scale, np.nextafter(short, np.float16(np.inf)), short)
         if (np.isinf(short) & np.isfinite(scale)).any():
             raise UnsupportedModelError(f"weight {weight.name} has values beyond what Q8_0 holds on the GPU; use --backend cpu")
         codes = np.rint(groups / short[..., None].astype(np.float32))

@@ -53,12 +53,12 @@ class Matrix:
 class Uploader:
     """Brings weights to a device. `tell(bytes)` is called as they go, and may raise to cancel: what was made is then freed.
 
-    `converted`: quants that the device keeps as another, with its name.
+    `converted`: names of quants that the device keeps as another, with that one, where values may differ.
     """
 
     def __init__(self, device: Device, tell: Callable[[int], None] = lambda _: None):
         self.device, self._tell = device, tell
-        self.converted: dict[str, str] = {}
+        self.converted: set[tuple[str, str]] = set()
         self._staging: Staging | None = None
         self._pool = ThreadPoolExecutor(READERS, "upload")
 
@@ -67,6 +67,14 @@ class Uploader:
         self._pool.shutdown()
         if self._staging is not None:
             self._staging.close()
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """One sentence of all that was converted."""
+        if not self.converted:
+            return ()
+        changes = ", ".join(f"{quant} as {stored}" for quant, stored in sorted(self.converted))
+        return (f"the GPU keeps weights in another form: {changes}",)
 
     def vector(self, weight: WeightView) -> Slice:
         """All values of a weight as float32."""
@@ -92,8 +100,8 @@ class Uploader:
         stored = widest({stored_as(weight, transposed) for weight in weights})
         sources = [Rows(weight, stored, transposed) for weight in weights]
         for weight in weights:
-            if stored != weight.quant.name:
-                self.converted[weight.quant.name] = stored
+            if stored not in (weight.quant.name, "MXFP4"):
+                self.converted.add((weight.quant.name, stored))
         layout, columns, name = LAYOUTS[stored], sources[0].columns, weights[0].name
         groups, rows = -(-columns // GROUP), sum(source.count for source in sources)
         cuts = self._cuts(layout, rows, groups, indivisible, name)
