@@ -77,6 +77,17 @@ def test_a_step_over_some_layers_of_full_width(name, tmp_path):
     check_step(name, sparse_files.write(name, "gguf", tmp_path, SHORT[name]), SHORT[name])
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="holes in files and /proc are needed")
+@pytest.mark.parametrize(
+    ("name", "quant"),
+    [("gpt-oss-120b", "F4_E2M1"), pytest.param("deepseek-r1", "F8_E4M3", marks=pytest.mark.slow)],  # paging in 5 GB
+)
+def test_a_step_over_some_layers_as_the_makers_publish_them(name, quant, tmp_path):
+    path = sparse_files.write(name, "huggingface", tmp_path, SHORT[name])
+    assert quant in {tensor.quant.name for tensor in open_model(open_checkpoint(path), 64).tensors.values()}
+    check_step(name, path, SHORT[name])
+
+
 @pytest.mark.slow  # up to a minute each: the active experts of all layers are paged in, 23 GB of Mistral Large 3
 @pytest.mark.skipif(sys.platform != "linux", reason="holes in files and /proc are needed")
 @pytest.mark.parametrize("name", geometries.CONFIGS)
