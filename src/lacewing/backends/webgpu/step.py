@@ -16,6 +16,7 @@ from lacewing.backends.webgpu.compiler import HEADER_WORDS, Compiler
 from lacewing.backends.webgpu.feedback import AHEAD, feedback
 from lacewing.backends.webgpu.plan import Dispatch, Run
 from lacewing.backends.webgpu.raw import Recorder
+from lacewing.backends.webgpu.slots import Slots
 from lacewing.errors import BackendError, NumericError, OptionError
 
 
@@ -35,6 +36,7 @@ class WebGPUStep:
         self.buffer_bytes = sum(buffer.size for buffer in self._made) - self.kv_bytes
         self._readback = self._device.readback(4 * self.logit_rows * compiler.program.vocab_size)
         self._made.append(self._readback.buffer)
+        self._slots = Slots(self._device, compiler.program, compiler.limits, compiler.keys_values)
         self._plans: dict[Run, list[tuple[Any, Any, int, int, int]]] = {}
         self._lock, self._closed, self._turns = threading.Lock(), False, 0
 
@@ -134,6 +136,15 @@ class WebGPUStep:
 
     def routes(self) -> list[RoutedLayer]:
         return []
+
+    def read_slot(self, slot: int, count: int) -> np.ndarray:
+        """See `backends.base.KeepsSlots`."""
+        with self._turn():
+            return self._slots.read(slot, count)
+
+    def write_slot(self, slot: int, count: int, data: np.ndarray) -> None:
+        with self._turn():
+            self._slots.write(slot, count, data)
 
     def close(self) -> None:
         with self._lock:
