@@ -21,7 +21,7 @@ from lacewing.backends.webgpu.conversion import Rows, stored_as, widest
 from lacewing.backends.webgpu.device import Device, Slice
 from lacewing.backends.webgpu.layouts import GROUP, LAYOUTS, RUN, Layout
 from lacewing.backends.webgpu.shaders import shader
-from lacewing.backends.webgpu.staging import Staging
+from lacewing.backends.webgpu.staging import Staging, capacity_for
 from lacewing.errors import OutOfMemoryError, UnsupportedModelError
 from lacewing.options import format_bytes
 
@@ -133,12 +133,22 @@ class Uploader:
             raise OutOfMemoryError(f"{name} cannot be cut into the {most} that this GPU binds at once; use --backend cpu")
         return [(first, min(count or rows, rows - first)) for first in range(0, rows, count or rows)]
 
+    def _room(self, nbytes: int) -> Staging:
+        """Staging memory for a matrix of so many bytes; small models get little."""
+        capacity = capacity_for(nbytes)
+        if self._staging is None or self._staging.capacity < capacity:
+            if self._staging is not None:
+                self._staging.close()
+                self._staging = None
+            self._staging = Staging(self.device, capacity)
+        return self._staging
+
     def _fill(self, matrix: Matrix, sources: Sequence[Rows]) -> None:
-        if self._staging is None:
-            self._staging = Staging(self.device)
-        staging, row_bytes = self._staging, sources[0].nbytes
+        row_bytes = sources[0].nbytes
+        highest = max(shard.rows for shard in matrix.shards)
+        staging = self._room(highest * row_bytes)
         step = RUN // gcd(matrix.groups, RUN)  # rows that are whole runs
-        most = staging.capacity // (row_bytes * step) * step
+        most = highest if highest * row_bytes <= staging.capacity else staging.capacity // (row_bytes * step) * step
         if most == 0:
             raise UnsupportedModelError(
                 f"weight {sources[0].weight.name}: a row takes {format_bytes(row_bytes)}, more than the GPU backend moves at once; "

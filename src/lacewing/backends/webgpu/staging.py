@@ -11,24 +11,32 @@ from lacewing.backends.webgpu import raw
 from lacewing.backends.webgpu.device import Device, Slice
 from lacewing.backends.webgpu.faults import Guard, fault
 
-STAGING_BYTES = 2**25  # of one turn
+STAGING_BYTES = 2**25  # of one turn, at most
 TURNS = 2
 _HEADER = 256  # before the data: the job
+
+
+def capacity_for(nbytes: int) -> int:
+    """Bytes of a turn for a matrix of so many."""
+    return min(STAGING_BYTES, 1 << max(16, (nbytes - 1).bit_length()))
 
 
 class Staging:
     """`memory`, fill it, `send`; again. The device's kernels find the data in `source` and four words of theirs in `job`."""
 
-    def __init__(self, device: Device):
-        self._device, self.capacity = device, STAGING_BYTES
-        usage = wgpu.BufferUsage.MAP_WRITE | wgpu.BufferUsage.COPY_SRC
-        size = _HEADER + STAGING_BYTES
-        self._turns = [
-            raw.Filling(device.device, device.buffer(size, "staging memory of weights", usage), size) for _ in range(TURNS)
-        ]
-        self._sent: list[int | None] = [None] * TURNS
+    def __init__(self, device: Device, capacity: int):
+        self._device, self.capacity = device, capacity
         self._next, self._mapped = 0, np.empty(0, np.uint8)
-        self.source, self.job = self._whole(STAGING_BYTES, "staged weights"), self._whole(256, "the job of staged weights")
+        self._sent: list[int | None] = [None] * TURNS
+        size, usage = _HEADER + capacity, wgpu.BufferUsage.MAP_WRITE | wgpu.BufferUsage.COPY_SRC
+        before = device.buffers
+        try:
+            turns = [device.buffer(size, "staging memory of weights", usage) for _ in range(TURNS)]
+            self.source, self.job = self._whole(capacity, "staged weights"), self._whole(256, "the job of staged weights")
+        except BaseException:
+            device.free_since(before)
+            raise
+        self._turns = [raw.Filling(device.device, buffer, size) for buffer in turns]
         for turn in self._turns:
             turn.start(size)
 
