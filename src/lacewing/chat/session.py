@@ -11,10 +11,11 @@ from lacewing.api import Model, open_headers
 from lacewing.assistant import TextStream
 from lacewing.chat import files, residency, survey, swap, templates
 from lacewing.chat.events import Delta, Event, Face, Finished, Notice
+from lacewing.chat.fallback import fall_back
 from lacewing.chat.overflow import Summarise, clamp, fit, summarise
 from lacewing.chat.settings import Message, Settings
 from lacewing.chat.voice import Loaded, View, Voice
-from lacewing.errors import LacewingError, OptionError
+from lacewing.errors import BackendError, LacewingError, OptionError
 from lacewing.options import LoadOptions, Sampling
 from lacewing.text.reasoning import REASONING, TAGS, Pieces, ReasoningSplitter
 from lacewing.text.template import NAMES
@@ -75,7 +76,14 @@ class Session:
                 self.attachments = attachments
 
     def answer(self) -> Iterator[Event]:
-        """Answer the conversation as it stands."""
+        """Answer the conversation as it stands; where a GPU fails, on the processor if the person agrees."""
+        try:
+            yield from self._answer()
+        except BackendError as error:
+            yield from map(Notice, fall_back(self, error))
+            yield from self._answer()
+
+    def _answer(self) -> Iterator[Event]:
         if not self.messages or self.messages[-1]["role"] != "user":
             raise OptionError("there is no message to answer; say something, or use /continue or /retry")
         fitted = fit(self.voice, self.messages, self.settings, self.summariser(self.loaded))

@@ -244,8 +244,10 @@ def change_model(session: Session, name: str, changes: Mapping[str, Any]) -> lis
 
 def compatible(loaded: Loaded, changes: Mapping[str, Any]) -> bool:
     """Whether a model that is here already runs as asked for; its residency can be changed."""
-    backend, context = changes.get("backend"), changes.get("context")
-    return backend in (None, "auto", loaded.model.backend.name) and context in (None, loaded.model.spec.context)
+    backend, adapter, context = (changes.get(name) for name in ("backend", "adapter", "context"))
+    if backend not in (None, "auto", loaded.model.backend.name) or adapter not in (None, loaded.model.options.adapter):
+        return False
+    return context in (None, loaded.model.spec.context)
 
 
 def unpark(session: Session, target: Loaded, changes: Mapping[str, Any], notices: list[str]) -> None:

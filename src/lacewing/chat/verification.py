@@ -41,7 +41,8 @@ def _ids(chat: Session) -> list[int]:
 
 
 def _open(chat: Session, backend: str) -> Model:
-    options = dataclasses.replace(chat.options, backend=backend, residency="lazy", context=2 * _TOKENS)
+    adapter = chat.options.adapter if backend == chat.model.backend.name else None
+    options = dataclasses.replace(chat.options, backend=backend, adapter=adapter, residency="lazy", context=2 * _TOKENS)
     opened = open_headers(chat.model.path, options, chat.face.cancelled, warm=False)
     return Model(opened, chat.face.progress, cancelled=chat.face.cancelled)
 

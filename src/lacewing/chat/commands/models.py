@@ -13,6 +13,7 @@ from lacewing.errors import OptionError
     "model",
     Argument("name", "model"),
     Option("backend", "backend"),
+    Option("adapter", "text"),
     Option("lazy"),
     Option("eager"),
     Option("context", "number"),
@@ -22,6 +23,7 @@ def model(
     chat: Session,
     name: str | None = None,
     backend: str | None = None,
+    adapter: str | None = None,
     lazy: bool = False,
     eager: bool = False,
     context: int | None = None,
@@ -33,8 +35,17 @@ def model(
     """
     if lazy and eager:
         raise OptionError("weights are either --lazy or --eager")
-    changes = {"backend": backend, "context": context, "residency": "lazy" if lazy else "eager" if eager else None}
+    changes = {
+        "backend": backend,
+        "adapter": adapter,
+        "context": context,
+        "residency": "lazy" if lazy else "eager" if eager else None,
+    }
     changes = {key: value for key, value in changes.items() if value is not None}
+    if backend is not None:
+        changes["adapter"] = adapter  # that of another backend means nothing to this one
+    elif adapter is not None:
+        changes["backend"] = "auto"  # takes the GPU that is named
     if name is None and not changes:
         headings = ("", "model", "size", "quant", "architecture", "fit")
         return Reply(data=Table(headings, tuple(survey.models(chat))))

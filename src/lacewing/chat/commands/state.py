@@ -32,7 +32,12 @@ def settings(chat: Session) -> Reply:
         for each in dataclasses.fields(Sampling)
     ]
     rows += [(name, str(getattr(now, name)), "") for name in ("system", "thinking", "show_reasoning", "overflow", "code")]
-    rows += [("model", chat.loaded.name, ""), ("template", chat.voice.choice, "")]
+    facts = chat.model.backend.facts()
+    rows += [
+        ("model", chat.loaded.name, ""),
+        ("template", chat.voice.choice, ""),
+        ("backend", f"{facts.backend}, {facts.name}", ""),
+    ]
     return Reply(data=Table(("setting", "value", ""), tuple(rows)))
 
 

@@ -1,0 +1,76 @@
+"""Sessions on a GPU, which may be lost or full: the conversation stays, and the processor goes on with it if one agrees."""
+
+import pytest
+import wgpu
+
+from lacewing.chat.command import run_line
+from lacewing.chat.events import Notice
+from lacewing.chat.session import open_session
+from lacewing.errors import BackendError, OptionError, OutOfMemoryError
+from lacewing.options import LoadOptions
+from tests.chat.conftest import GREEDY, say
+
+
+@pytest.fixture
+def chat(paths, monkeypatch):
+    """On a device of its own, as the tests break it."""
+    monkeypatch.setenv("LACEWING_WEBGPU", "dot")
+    monkeypatch.setenv("LACEWING_WEBGPU_CHECKS", "1")
+    session = open_session(str(paths["llama"]), LoadOptions("webgpu", context=256), GREEDY)
+    yield session
+    session.close()
+
+
+def device_of(chat):
+    return chat.model.backend.device
+
+
+def test_a_lost_gpu(chat):
+    first = say(chat, "hello")
+    assert first and chat.status().backend == "webgpu"
+    asked, device, before = [], device_of(chat), [dict(message) for message in chat.messages]
+    device.device.destroy()
+    chat.face.confirm = lambda question: asked.append(question) is not None
+    with pytest.raises(BackendError, match="the GPU was lost"):
+        say(chat, "and now?")
+    assert "go on with" in asked[0] and "on the processor?" in asked[0]
+    assert chat.messages == before and chat.model.backend.name == "webgpu"  # nothing is lost, nothing is changed
+    chat.face.confirm = lambda question: True
+    events = list(chat.say("and now?"))
+    assert any(isinstance(event, Notice) and "on the GPU is closed" in event.text for event in events)
+    assert chat.status().backend == "cpu" and chat.parked == [] and device.allocated == 0
+    assert chat.messages[:2] == before and len(chat.messages) == 4 and chat.messages[3]["content"]
+    assert "webgpu" in run_line(chat, "/model --backend webgpu").text  # opened anew
+    assert device_of(chat) is not device and say(chat, "again")
+
+
+def test_a_full_gpu_keeps_the_old_model(start, paths, monkeypatch):
+    monkeypatch.setenv("LACEWING_WEBGPU", "dot")
+    monkeypatch.setenv("LACEWING_WEBGPU_CHECKS", "1")
+    chat = start()
+    first = say(chat, "hello")
+    assert "webgpu" in run_line(chat, "/model --backend webgpu").text
+    device = device_of(chat)
+    held, create, left = device.allocated, device.device.create_buffer, [9]
+
+    def failing(**options):
+        left[0] -= 1
+        if left[0] < 0:
+            raise wgpu.GPUOutOfMemoryError("Not enough memory left")
+        return create(**options)
+
+    monkeypatch.setattr(device.device, "create_buffer", failing)
+    with pytest.raises(OutOfMemoryError, match="the GPU has no memory left for"):
+        run_line(chat, f"/model {paths['gemma']} --backend webgpu")
+    assert device.allocated == held and chat.model.spec.architecture == "llama" and chat.messages[1]["content"] == first
+    assert say(chat, "still there?")
+    with pytest.raises(OptionError, match="no adapter 'nowhere'"):
+        run_line(chat, "/model --adapter nowhere")
+    monkeypatch.undo()
+    chat.close()
+    assert device.allocated == 0
+
+
+def test_settings_tell_the_device(chat):
+    rows = {row[0]: row[1] for row in run_line(chat, "/settings").data.rows}
+    assert rows["backend"].startswith("webgpu, ")
