@@ -35,6 +35,7 @@ from tests.backends.cpu.single_ops import (
     one_batch,
     random_weight,
     scaled_weight,
+    singly,
 )
 
 
@@ -65,6 +66,14 @@ def check_scaled(quant: str, block: tuple[int, int], rows: int, width: int) -> N
         weights = {"w": scaled_weight("w", quant, (3, *size), block, 0, factors)}
         ops = (route, ExpertLinear(source, ids, ("w",), (y,), transposed=turned))
         check_against_reference(Case(ops, x, y, weights), batches, 1e-5)
+
+
+def check_one_token(quant: str, rows: int, width: int) -> None:
+    """A token that comes alone, for which there may be a kernel of its own, gets the bits that it gets among others."""
+    y = Buffer("y", rows).view()
+    weights = {"w": random_weight("w", quant, rows, width)}
+    case = Case((Linear(Buffer("x", width).view(), ("w",), (y,)),), normal(3, width), y, weights)
+    assert np.array_equal(case.run(singly(one_batch(3)), 2), case.run(one_batch(3)))
 
 
 def check_embedding(quant: str) -> None:

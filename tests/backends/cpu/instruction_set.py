@@ -29,6 +29,17 @@ def main() -> None:
     for quant in QUANTS:
         checks.check_linear(quant, 2 * lanes + 3, 256 if quant != "Q4_0" else 96, (1, 2, 9))
     checks.check_linear("Q8_0", lanes - 1, 64, (1, 5))
+    for quant, width in (
+        ("Q4_0", 160),
+        ("Q4_1", 96),
+        ("Q5_0", 288),
+        ("Q5_1", 128),
+        ("Q8_0", 352),
+        ("Q4_K", 512),
+        ("Q5_K", 256),
+        ("Q6_K", 768),
+    ):
+        checks.check_one_token(quant, 2 * lanes + 1, width)
     for quant in ("Q4_0", "Q2_K", "F16", "IQ2_XXS"):
         checks.check_embedding(quant)
     for quant, block, width in (("F8_E4M3", (5, 48), 3 * lanes + 3), ("F8_E4M3", (128, 128), 160), ("F4_E2M1", (1, 32), 160)):

@@ -31,6 +31,14 @@ def test_dot_kernels_use_the_byte_products_of_their_instruction_set(name, instru
     assert assembly("dot.offset32", name).count(instruction) >= 8
 
 
+@pytest.mark.parametrize(("name", "instruction"), [("avx512", "vpdpbusd"), ("avx2vnni", "vpdpbusd"), ("avx2", "vpmaddubsw")])
+@pytest.mark.parametrize("kernel", ["single_k.single_q6_k", "single_32.single_q8_0"])
+def test_kernels_for_one_token_use_them_too(name, instruction, kernel):
+    if name not in [each.name for each in isa.supported()]:
+        pytest.skip(f"this processor has no {name}")
+    assert assembly(kernel, name).count(instruction) >= 8
+
+
 def test_transpositions_become_interleaves_on_arm():
     text = assembly("unpack_32.unpack_q4_0", "neon")
     assert "zip1" in text and "fcvtl" in text

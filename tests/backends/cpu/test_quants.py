@@ -8,7 +8,7 @@ from lacewing.backends.cpu.quants import FLOATS, GENERIC, TILES, kernels_of
 from lacewing.errors import UnsupportedModelError
 from lacewing.program.ops import Buffer, Linear
 from lacewing.quants import QUANTS, by_name
-from tests.backends.cpu.checks import check_embedding, check_linear
+from tests.backends.cpu.checks import check_embedding, check_linear, check_one_token
 from tests.backends.cpu.single_ops import (
     HALVES,
     Case,
@@ -42,6 +42,15 @@ def test_linear_against_the_exact_formula(quant: str) -> None:
     widths = (32, 96, 288, 544) if block == 32 else (block, 3 * block) if block > 1 else (5, LANES, 3 * LANES + 3, 260)
     for width, rows in zip(widths, (LANES, 2 * LANES + 5, LANES + 1, 67), strict=False):
         check_linear(quant, rows, width, TOKENS if rows > 2 * LANES else (1, 9))
+
+
+@pytest.mark.parametrize("quant", TILES)
+def test_a_token_alone_gets_the_same_bits(quant: str) -> None:
+    shapes = [(LANES, 256), (2 * LANES + 5, 768), (LANES + 1, 2048)]
+    if by_name(quant).block_elements == 32:  # whole groups of blocks, none, and some with a rest
+        shapes += [(LANES + 3, 32), (2 * LANES, 64), (LANES, 96), (3 * LANES + 1, 288), (LANES, 576)]
+    for rows, width in shapes:
+        check_one_token(quant, rows, width)
 
 
 @pytest.mark.parametrize("quant", ["Q4_K", "Q8_0", "IQ2_XS", "F16"])

@@ -20,6 +20,7 @@ from lacewing.errors import UnsupportedModelError
 from lacewing.program import ops
 from lacewing.program.ops import Op, RopeSpec, View
 from lacewing.program.program import Program
+from lacewing.quants.base import Quant
 
 MAX_QUERIES = 32  # kernels/attention.py
 MAX_HEAD_WIDTHS = 1800  # of key and value together: (MAX_QUERIES * (widths + 128 + 17)) float32 fit SCRATCH_BYTES
@@ -223,7 +224,7 @@ class Lowering:
                 "linear.linear", LINEAR, block_bytes=quant.block_bytes, block_columns=quant.block_elements,
                 unpack=self.kernel(kinds.unpack), dot=self.kernel(kinds.dot), shift=kinds.shift or 0,
                 x_offsets=self.offsets(self.bytes_stride(width)), x_scales=width, x_sums=int(width * kinds.sums_at),
-                sum_bytes=kinds.sum_bytes, **words,
+                sum_bytes=kinds.sum_bytes, **self.single_words(kinds, quant), **words,
             )  # fmt: skip
         words |= {"x_stride": x_stride, "width": width, "chunk": max(4, min(64, rows // 32 // 4 * 4))}
         if isinstance(kinds, TileKernels):  # fewer rows than lanes: small enough to keep as floats
@@ -236,6 +237,12 @@ class Lowering:
                 f"the CPU backend takes {quant} rows of up to {MAX_GENERIC_WIDTH} values; {name} has {width}"
             )
         return LoweredOp("rows.linear_generic", ROWS, dequantise=self.kernel(kinds), **words)
+
+    def single_words(self, kinds: TileKernels, quant: Quant) -> dict[str, Word]:
+        """The kernel for one token, where there is one."""
+        if not kinds.single or host_isa().lanes < 8:
+            return {}
+        return {"single": self.kernel(kinds.single), "single_blocks": max(1, 8 * host_isa().lanes // quant.block_elements)}
 
     def lower_Rope(self, op: ops.Rope, rest: tuple[Op, ...]) -> None:
         self.heads.rope(op)

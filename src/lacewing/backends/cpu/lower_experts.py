@@ -135,7 +135,7 @@ def _rows_op(
         return LoweredOp(
             "experts.linear", EXPERTS, block_bytes=quant.block_bytes, block_columns=quant.block_elements,
             unpack=low.kernel(kinds.unpack), dot=low.kernel(kinds.dot), shift=kinds.shift or 0, x=x_bytes, x_scales=x_width,
-            x_sums=int(x_width * kinds.sums_at), sum_bytes=kinds.sum_bytes,
+            x_sums=int(x_width * kinds.sums_at), sum_bytes=kinds.sum_bytes, **low.single_words(kinds, quant),
             x_stride=stride * parts if separate else stride, x_part=stride if separate else 0, **words,
         )  # fmt: skip
     words |= {"x": low.at(x), "x_stride": low.stride(x), "x_part": 4 * x_width if separate else 0, "width": width}

@@ -14,13 +14,15 @@ class TileKernels:
     """A quant that is unpacked to bytes and multiplied with byte activations.
 
     `shift`: the bytes are the true value + 2**shift; None: true bytes, with a minimum for each sub-block.
-    `wide`: bytes above 63 occur, which instruction sets with saturating pair sums must treat apart.
+    `wide`: bytes above 63 occur, which instruction sets with saturating pair sums must treat apart. `single`: the kernel for
+    one token, without a tile; instruction sets of 4 lanes do not use it.
     """
 
     unpack: str
     shift: int | None
     sub_block: int = 32
     wide: bool = False
+    single: str = ""
 
     @property
     def dot(self) -> str:
@@ -43,19 +45,19 @@ class TileKernels:
 
 
 TILES = {
-    "Q4_0": TileKernels("unpack_32.unpack_q4_0", 3),
-    "Q4_1": TileKernels("unpack_32.unpack_q4_1", None),
-    "Q5_0": TileKernels("unpack_32.unpack_q5_0", 4),
-    "Q5_1": TileKernels("unpack_32.unpack_q5_1", None),
-    "Q8_0": TileKernels("unpack_32.unpack_q8_0", 7, wide=True),
+    "Q4_0": TileKernels("unpack_32.unpack_q4_0", 3, single="single_32.single_q4_0"),
+    "Q4_1": TileKernels("unpack_32.unpack_q4_1", None, single="single_32.single_q4_1"),
+    "Q5_0": TileKernels("unpack_32.unpack_q5_0", 4, single="single_32.single_q5_0"),
+    "Q5_1": TileKernels("unpack_32.unpack_q5_1", None, single="single_32.single_q5_1"),
+    "Q8_0": TileKernels("unpack_32.unpack_q8_0", 7, wide=True, single="single_32.single_q8_0"),
     "IQ4_NL": TileKernels("unpack_table.unpack_iq4_nl", 7, wide=True),
     "IQ4_XS": TileKernels("unpack_table.unpack_iq4_xs", 7, wide=True),
     "MXFP4": TileKernels("unpack_table.unpack_mxfp4", 4),
     "Q2_K": TileKernels("unpack_k_small.unpack_q2_k", None, sub_block=16),
     "Q3_K": TileKernels("unpack_k_small.unpack_q3_k", 2, sub_block=16),
-    "Q4_K": TileKernels("unpack_k.unpack_q4_k", None),
-    "Q5_K": TileKernels("unpack_k.unpack_q5_k", None),
-    "Q6_K": TileKernels("unpack_k.unpack_q6_k", 5, sub_block=16),
+    "Q4_K": TileKernels("unpack_k.unpack_q4_k", None, single="single_k.single_q4_k"),
+    "Q5_K": TileKernels("unpack_k.unpack_q5_k", None, single="single_k.single_q5_k"),
+    "Q6_K": TileKernels("unpack_k.unpack_q6_k", 5, sub_block=16, single="single_k.single_q6_k"),
 }
 FLOATS = {"F32": "f32", "F16": "f16", "BF16": "bf16"}
 SCALED_FLOATS = {"F8_E4M3": "f8", "F4_E2M1": "f4"}  # with a factor for each block of rows and columns: lower_scaled.py

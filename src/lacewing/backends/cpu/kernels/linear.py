@@ -63,7 +63,10 @@ def run_tiles(args, job, acc, tokens, first, end):
 
 @inline
 def one_tile(args, job, source, row_bytes):
-    """All columns of a tile, 256 at a time. What comes later in memory is asked for on the way."""
+    """All columns of a tile, 256 at a time. What comes later in memory is asked for on the way.
+
+    One token is left to the quant's own kernel, but for columns at the end that are too few for it.
+    """
     blocks, block_bytes, columns = (
         peek_i64(args + LINEAR.blocks),
         peek_i64(args + LINEAR.block_bytes),
@@ -74,8 +77,18 @@ def one_tile(args, job, source, row_bytes):
     sum_bytes = peek_i64(args + LINEAR.sum_bytes)
     tile = peek_i64(job + JOB.tile)
     per_group = 256 // columns
-    done = 0
-    ahead = source + ahead_of(LANES * row_bytes)
+    done, ahead = 0, ahead_of(LANES * row_bytes)
+    single = peek_i64(args + LINEAR.single)
+    if single and peek_i64(job + JOB.tokens) == 1:
+        row = x + peek_i64(peek_i64(job + JOB.offsets))
+        poke_i64(job + JOB.xq, row)
+        poke_i64(job + JOB.xd, row + scales)
+        poke_i64(job + JOB.xs, row + sums)
+        poke_i64(job + JOB.ahead, ahead)
+        steps = blocks // peek_i64(args + LINEAR.single_blocks)
+        call_kernel(single, source, row_bytes, job, steps)
+        done = steps * peek_i64(args + LINEAR.single_blocks)
+    ahead += source + done * block_bytes * LANES
     while done < blocks:
         now = min(per_group, blocks - done)
         at = done * columns

@@ -21,7 +21,7 @@ def emit_transpose(b: ir.IRBuilder, source: ir.Value, stride: ir.Value, words: i
     squares = [_square(b, joined[j : j + 4]) for j in range(0, words, 4)]  # [J][k], quad (g, q): rows 4J..4J+3, word 4q + k
     made: list[ir.Value] = [None] * words
     for k in range(4):
-        for q, word in enumerate(_gather_quads(b, [square[k] for square in squares])):
+        for q, word in enumerate(gather_quads(b, [square[k] for square in squares])):
             made[4 * q + k] = word
     return made
 
@@ -34,36 +34,36 @@ def _join(b: ir.IRBuilder, parts: list[ir.Value]) -> ir.Value:
     return parts[0]
 
 
-def _pick(b: ir.IRBuilder, x: ir.Value, y: ir.Value, lanes: list[int]) -> ir.Value:
+def pick(b: ir.IRBuilder, x: ir.Value, y: ir.Value, lanes: list[int]) -> ir.Value:
     """Lanes of x (0 .. LANES-1) and y (from LANES on)."""
     return b.shuffle_vector(x, y, ir.Constant(ir.VectorType(I32, LANES), lanes))
 
 
-def _within_quads(b: ir.IRBuilder, x: ir.Value, y: ir.Value, picks: tuple[int, int, int, int]) -> ir.Value:
+def within_quads(b: ir.IRBuilder, x: ir.Value, y: ir.Value, picks: tuple[int, int, int, int]) -> ir.Value:
     """The same choice of 4 lanes (0..3 of x, 4..7 of y) in every group of 4 lanes."""
-    return _pick(b, x, y, [q + p if p < 4 else LANES + q + p - 4 for q in range(0, LANES, 4) for p in picks])
+    return pick(b, x, y, [q + p if p < 4 else LANES + q + p - 4 for q in range(0, LANES, 4) for p in picks])
 
 
 def _square(b: ir.IRBuilder, rows: list[ir.Value]) -> list[ir.Value]:
     """4 x 4 words transposed in every group of 4 lanes of 4 registers."""
-    low01, high01 = (_within_quads(b, rows[0], rows[1], picks) for picks in ((0, 4, 1, 5), (2, 6, 3, 7)))
-    low23, high23 = (_within_quads(b, rows[2], rows[3], picks) for picks in ((0, 4, 1, 5), (2, 6, 3, 7)))
+    low01, high01 = (within_quads(b, rows[0], rows[1], picks) for picks in ((0, 4, 1, 5), (2, 6, 3, 7)))
+    low23, high23 = (within_quads(b, rows[2], rows[3], picks) for picks in ((0, 4, 1, 5), (2, 6, 3, 7)))
     first, second = (0, 1, 4, 5), (2, 3, 6, 7)
-    return [_within_quads(b, x, y, picks) for x, y in ((low01, low23), (high01, high23)) for picks in (first, second)]
+    return [within_quads(b, x, y, picks) for x, y in ((low01, low23), (high01, high23)) for picks in (first, second)]
 
 
-def _gather_quads(b: ir.IRBuilder, parts: list[ir.Value]) -> list[ir.Value]:
+def gather_quads(b: ir.IRBuilder, parts: list[ir.Value]) -> list[ir.Value]:
     """parts[J], quad (g, q) to made[q], quad (g, J): a transposition of groups of 4 lanes."""
     if len(parts) == 1:
         return parts
     if len(parts) == 2:
         groups = range(0, LANES, 8)
         return [
-            _pick(b, *parts, [s + i for g in groups for s in (g + 4 * q, LANES + g + 4 * q) for i in range(4)]) for q in range(2)
+            pick(b, *parts, [s + i for g in groups for s in (g + 4 * q, LANES + g + 4 * q) for i in range(4)]) for q in range(2)
         ]
     even, odd = ([s + i for s in (o, o + 8, LANES + o, LANES + o + 8) for i in range(4)] for o in (0, 4))
-    halves = [[_pick(b, parts[j], parts[j + 1], lanes) for j in (0, 2)] for lanes in (even, odd)]  # quads 0, 2 and 1, 3
-    return [_pick(b, *halves[q % 2], even if q < 2 else odd) for q in range(4)]
+    halves = [[pick(b, parts[j], parts[j + 1], lanes) for j in (0, 2)] for lanes in (even, odd)]  # quads 0, 2 and 1, 3
+    return [pick(b, *halves[q % 2], even if q < 2 else odd) for q in range(4)]
 
 
 def _store(b: ir.IRBuilder, target: ir.Value, register: int, value: ir.Value) -> None:
@@ -113,11 +113,16 @@ def nibbles64(b, source, stride, target):
     _emit_nibbles(b, source, stride, target, 16, 8)
 
 
-@instruction(i32v, types.int64, types.int64)
-def transpose1(b, source, stride):
+def emit_words(b: ir.IRBuilder, source: ir.Value, stride: ir.Value) -> ir.Value:
     """4 bytes of each of LANES rows, `stride` bytes apart: lane r = row r."""
     made = ir.Constant(I32V, ir.Undefined)
     for r in range(LANES):
         address = b.add(source, b.mul(stride, ir.Constant(stride.type, r)))
         made = b.insert_element(made, b.load(pointer(b, address, I32), align=1), ir.Constant(I32, r))
     return made
+
+
+@instruction(i32v, types.int64, types.int64)
+def transpose1(b, source, stride):
+    """As emit_words."""
+    return emit_words(b, source, stride)
