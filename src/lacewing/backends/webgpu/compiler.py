@@ -13,6 +13,7 @@ from lacewing.backends.webgpu.device import Device, Slice
 from lacewing.backends.webgpu.layouts import GROUP
 from lacewing.backends.webgpu.matrices import Matrix, Uploader
 from lacewing.backends.webgpu.plan import Dispatch, Grid, Run
+from lacewing.backends.webgpu.routes import Router, RouteWatch
 from lacewing.backends.webgpu.shaders import number, shader
 from lacewing.backends.webgpu.stored import stored
 from lacewing.errors import OutOfMemoryError
@@ -49,6 +50,7 @@ class Compiler:
         self.index = 0  # of the op that is lowered now
         self.done: set[int] = set()  # ops that the lowering of an earlier one took over
         self.sorted_pairs: dict[object, Place] = {}  # where pairs of tokens and experts sorted by expert stand
+        self.routers: list[Router] = []
         self.fresh: set[object] = set()  # those of them that belong to the last router
         self._waiting: list[tuple[str, str, list[Slice], Callable[[Run], Grid | None]]] = []
 
@@ -149,11 +151,20 @@ class Compiler:
         label: str = "",
     ) -> None:
         """Add a kernel. Binding 0 is the arena, binding 1 the step's inputs, `bindings` follow."""
-        text = shader(kernel, variant=self.variant, number=number, header=HEADER_WORDS, chunk=self.limits.chunk, **dict(constants))
-        self._waiting.append((label or kernel, text, list(bindings), grid))
+        self._waiting.append((label or kernel, shader(kernel, **self.whole(constants)), list(bindings), grid))
 
-    def finish(self) -> list[Dispatch]:
-        """All dispatches, bound."""
+    def whole(self, constants: Mapping[str, object]) -> dict[str, object]:
+        """With those that every kernel has."""
+        common = {"variant": self.variant, "number": number, "header": HEADER_WORDS, "chunk": self.limits.chunk}
+        return {**common, **constants}
+
+    @property
+    def dispatched(self) -> int:
+        """How many dispatches there are so far."""
+        return len(self._waiting)
+
+    def finish(self) -> tuple[list[Dispatch], RouteWatch]:
+        """All dispatches, bound, and the watch over those of routers."""
         arena = self.own(self.arena.words * 4, "activations")
         step = Slice(self.step_buffer, 0, self.step_buffer.size)
         done = []
@@ -161,7 +172,7 @@ class Compiler:
             pipeline = self.device.pipeline(text, label)
             group = self.device.bind(pipeline, [arena, step, *bindings])
             done.append(Dispatch(label, pipeline.handle, group._internal, (pipeline, group), grid))
-        return done
+        return done, RouteWatch(self.device, self.routers, self.limits.chunk, (arena, step), done)
 
 
 Lowering = Callable[[Compiler, Any], None]

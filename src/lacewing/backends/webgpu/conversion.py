@@ -82,7 +82,7 @@ class Rows:
             self._powers = Rows(weight.scales, "F32")
         elif weight.scales is not None:
             self._factors = _factors(weight.scales)
-        self._as_is = stored == quant.name and weight.scales is None
+        self._as_is = stored == quant.name and weight.scales is None and (stored in PLAIN or not transposed)
         self._lock, self._last = threading.Lock(), (-1, np.empty(0, np.float32))
 
     @property

@@ -1,4 +1,4 @@
-"""Stacked experts as one weight: those of several weights beside each other, or turned round, as the kernels want them."""
+"""Stacked experts of several weights as one weight, so that a kernel finds all that an expert has in one place."""
 
 from __future__ import annotations
 
@@ -8,10 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lacewing.backends.base import WeightView
-from lacewing.errors import UnsupportedModelError
 from lacewing.quants.base import Quant
-
-_FLOATS = {"F32": np.uint32, "F16": np.uint16, "BF16": np.uint16}
 
 
 @dataclass
@@ -40,21 +37,6 @@ def joined(weights: Sequence[WeightView]) -> WeightView | None:
     parts = [part for expert in zip(*(_members(weight) for weight in weights), strict=True) for part in expert]
     rows = sum(weight.shape[1] for weight in weights)
     return Stack(" + ".join(weight.name for weight in weights), (first.shape[0], rows, first.shape[2]), first.quant, parts)
-
-
-def turned(weight: WeightView) -> WeightView:
-    """(E, columns, rows) as (E, rows, columns): a copy. Raises UnsupportedModelError where blocks would have to be broken up."""
-    if weight.quant.name not in _FLOATS or weight.scales is not None:
-        raise UnsupportedModelError(
-            f"the WebGPU backend runs weights stored (inputs, outputs) as floats only; {weight.name} is {weight.quant}; "
-            "use --backend cpu"
-        )
-    experts, columns, rows = weight.shape
-    item = _FLOATS[weight.quant.name]
-    parts = [
-        np.ascontiguousarray(member.view(item).reshape(columns, rows).T).reshape(-1).view(np.uint8) for member in _members(weight)
-    ]
-    return Stack(weight.name, (experts, rows, columns), weight.quant, parts)
 
 
 def _members(weight: WeightView) -> list[np.ndarray]:

@@ -21,13 +21,18 @@ from lacewing.errors import BackendError, NumericError, OptionError
 
 
 class WebGPUStep:
-    """A program on the device, with its weights, activations, keys and values."""
+    """A program on the device, with its weights, activations, keys and values.
+
+    `notices`: what a person should know, such as weights that the device keeps as another quant.
+    """
+
+    notices: tuple[str, ...] = ()
 
     def __init__(self, compiler: Compiler):
         self.limits, self._program, self._device = compiler.limits, compiler.program, compiler.device
         self._step_buffer, self._logits, self.logit_rows = compiler.step_buffer, compiler.logits, compiler.logit_rows
         self._feedback = feedback(compiler)
-        self._dispatches = compiler.finish()
+        self._dispatches, self._watch = compiler.finish()
         self._made = [*compiler.made, compiler.step_buffer]
         self._made += [part.buffer for part in compiler.keys_values]
         self._weights = [buffer for matrix in compiler.matrices.values() for buffer in matrix.buffers]
@@ -78,7 +83,7 @@ class WebGPUStep:
                     elif self._turns != turn + 1:
                         raise OptionError("the step has run something else since; ask for greedy tokens anew")
                     turn = self._turns
-                    while done < min(count, index + AHEAD):
+                    while done < min(count, index + (1 if self._watch.on else AHEAD)):
                         plan = self._plan(Run(1, 1, True, 1 << (position + done).bit_length()), False)
                         under_way.append(
                             (done % len(self._feedback.ring), self._feedback.submit(plan, done % len(self._feedback.ring)))
@@ -95,6 +100,7 @@ class WebGPUStep:
     def _write(self, inputs: tuple[np.ndarray, ...], rows: int, first: int) -> None:
         words = np.zeros(HEADER_WORDS + 4 * self.limits.chunk, np.int32)
         words[:3] = len(inputs[0]), rows, first
+        self._watch.tokens = len(inputs[0])
         for index, values in enumerate(inputs):
             start = HEADER_WORDS + index * self.limits.chunk
             words[start : start + len(values)] = values
@@ -132,10 +138,14 @@ class WebGPUStep:
         """Weights on the device do not move with those of the host."""
 
     def watch_routes(self, on: bool) -> None:
-        """Nothing is kept."""
+        with self._lock:
+            if not self._closed:
+                self._dispatches = self._watch.switch(on)
+                self._plans.clear()
 
     def routes(self) -> list[RoutedLayer]:
-        return []
+        with self._lock:
+            return [] if self._closed else self._watch.read()
 
     def read_slot(self, slot: int, count: int) -> np.ndarray:
         """See `backends.base.KeepsSlots`."""
@@ -150,6 +160,7 @@ class WebGPUStep:
         with self._lock:
             if not self._closed:
                 self._closed = True
+                self._watch.close()
                 for buffer in (*self._made, *self._weights):
                     self._device.free(buffer)
                 self._dispatches, self._plans = [], {}

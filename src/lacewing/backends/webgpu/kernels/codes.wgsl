@@ -1,7 +1,8 @@
 {# Writes a group of activations as bytes; the kernel sees the arena as u32. Scale: largest magnitude / 127, as the CPU does. #}
 fn store_codes(t: u32, group: u32, values: ptr<function, array<f32, 32>>) {
-  var largest = 0.0;
-  for (var i = 0u; i < 32u; i++) { largest = max(largest, abs((*values)[i])); }
+  var size = 0u;  // compared as integers, a NaN is the largest, and shows
+  for (var i = 0u; i < 32u; i++) { size = max(size, bitcast<u32>((*values)[i]) & 0x7FFFFFFFu); }
+  let largest = bitcast<f32>(size);
   let scale = largest / 127.0;
   let inverse = select(0.0, 127.0 / largest, largest > 0.0);
   var sums = vec2<i32>(0);

@@ -1,7 +1,7 @@
 {# Eight neighbouring threads hold a group of 32 activations, four each: its largest magnitude and its sums, and its codes.
    Constants: `threads` of the workgroup, `codes`. The kernel sees the arena as vec4<u32>, and calls from uniform control flow. #}
 {% if variant.subgroups %}
-fn largest_of_eight(index: u32, value: f32) -> f32 {
+fn largest_of_eight(index: u32, value: u32) -> u32 {
   var v = max(value, subgroupShuffleXor(value, 1u));
   v = max(v, subgroupShuffleXor(v, 2u));
   return max(v, subgroupShuffleXor(v, 4u));
@@ -14,15 +14,15 @@ fn sums_of_eight(index: u32, value: i32) -> vec2<i32> {
   return vec2<i32>(v, subgroupShuffleXor(v, 4u));
 }
 {% else %}
-var<workgroup> eight_floats: array<f32, {{ threads }}>;
+var<workgroup> eight_sizes: array<u32, {{ threads }}>;
 var<workgroup> eight_sums: array<i32, {{ threads }}>;
 
-fn largest_of_eight(index: u32, value: f32) -> f32 {
+fn largest_of_eight(index: u32, value: u32) -> u32 {
   workgroupBarrier();
-  eight_floats[index] = value;
+  eight_sizes[index] = value;
   workgroupBarrier();
-  var v = 0.0;
-  for (var i = 0u; i < 8u; i++) { v = max(v, eight_floats[(index & ~7u) + i]); }
+  var v = 0u;
+  for (var i = 0u; i < 8u; i++) { v = max(v, eight_sizes[(index & ~7u) + i]); }
   return v;
 }
 
@@ -37,8 +37,8 @@ fn sums_of_eight(index: u32, value: i32) -> vec2<i32> {
 
 // Thread `index` holds values 4 * four ... of token t; `there`: whether it holds any. The scale is largest / 127, as on the CPU.
 fn store_four(index: u32, t: u32, four: u32, values: vec4<f32>, there: bool) {
-  let size = abs(values);
-  let largest = largest_of_eight(index, max(max(size.x, size.y), max(size.z, size.w)));
+  let size = bitcast<vec4<u32>>(values) & vec4<u32>(0x7FFFFFFFu);  // compared as integers, a NaN is the largest, and shows
+  let largest = bitcast<f32>(largest_of_eight(index, max(max(size.x, size.y), max(size.z, size.w))));
   let inverse = select(0.0, 127.0 / largest, largest > 0.0);
   let quantised = vec4<i32>(round(values * inverse));
   let sums = sums_of_eight(index, quantised.x + quantised.y + quantised.z + quantised.w);

@@ -12,16 +12,18 @@ from typing import Any
 
 import numpy as np
 
-from lacewing.backends.webgpu import stacks
 from lacewing.backends.webgpu.arena import Place
 from lacewing.backends.webgpu.compiler import Compiler, lowers
 from lacewing.backends.webgpu.device import Slice
 from lacewing.backends.webgpu.fusions import Activation, activation_after, experts_before, sum_after
 from lacewing.backends.webgpu.layouts import GROUP
 from lacewing.backends.webgpu.lowering.linear import FEW
+from lacewing.backends.webgpu.lowering.rows import gated
 from lacewing.backends.webgpu.matrices import Matrix, Shard
 from lacewing.backends.webgpu.plan import Grid, Run
+from lacewing.backends.webgpu.routes import Router
 from lacewing.backends.webgpu.shaders import number
+from lacewing.backends.webgpu.stacks import joined
 from lacewing.errors import UnsupportedModelError
 from lacewing.program import ops
 from lacewing.program.ops import View
@@ -46,6 +48,11 @@ def route(compiler: Compiler, op: ops.Route) -> None:
         "threads": min(256, max(32, 1 << (experts - 1).bit_length())), "watched": False,
     }  # fmt: skip
     bindings = [compiler.vector(op.bias)] if op.bias is not None else []
+    layer = next(
+        (before.layer for before in reversed(compiler.program.ops[: compiler.index]) if isinstance(before, ops.Attention)), 0
+    )
+    whole = compiler.whole(constants)
+    compiler.routers.append(Router(layer, experts, op.ids.width, compiler.dispatched, whole, bindings))
     compiler.dispatch("route", constants, bindings, lambda run: (1, run.tokens, 1))
     compiler.written(op.ids)
     compiler.written(op.weights)
@@ -103,12 +110,12 @@ def _products(compiler: Compiler, op: ops.ExpertLinear) -> list[Product]:
     biases, key = op.biases or (None,) * len(op.weights), ("experts", *op.weights)
     if key not in compiler.matrices:
         weights = [compiler.weights[name] for name in op.weights]
-        stack = stacks.joined([stacks.turned(weight) for weight in weights] if op.transposed else weights)
+        stack = weights[0] if len(weights) == 1 else None if op.transposed else joined(weights)
         if stack is None:
             split = zip(op.weights, op.outs, biases, strict=True)
             singles = [replace(op, weights=(name,), outs=(out,), biases=(bias,)) for name, out, bias in split]
             return [product for single in singles for product in _products(compiler, single)]
-        compiler.matrices[key] = compiler.uploader.matrix([stack], indivisible=stack.shape[1])
+        compiler.matrices[key] = compiler.uploader.matrix([stack], stack.shape[2 if op.transposed else 1], op.transposed)
     matrix = compiler.matrices[key]
     bias = _bias(compiler, biases, [out.width // op.ids.width for out in op.outs])
     dotted = compiler.variant.dot and not matrix.layout.floats
@@ -218,12 +225,16 @@ def _activated(compiler: Compiler, product: Product, op: Activation) -> None:
     """Few tokens: all in one dispatch. Many: the activation, and its bytes, after the tiles."""
     coded = product.dotted and product.rows % GROUP == 0 and op.out.start % GROUP == 0
     few_tokens(compiler, product, op, coded)
-    activate(compiler, op, many)
-    compiler.written(op.out)
-    if coded:
+    if isinstance(op, ops.GatedActivation):
+        gated(compiler, op, FEW)  # which may write the bytes
+    else:
+        clamped(compiler, op, many)
+    if coded and not compiler.coded(op.out):
         groups = op.out.width // GROUP
         constants = {"x": compiler.at(op.out), "codes": compiler.arena.codes(op.out), "groups": groups}
         compiler.dispatch("quantise", constants, [], many(lambda run: (-(-groups // 64), run.tokens, 1)))
+    compiler.written(op.out)
+    if coded:
         compiler.mark_coded(op.out)
 
 
@@ -242,21 +253,17 @@ def always(grid: Grids) -> Grids:
     return grid
 
 
-def activate(compiler: Compiler, op: Activation, when: Callable[[Grids], Grids]) -> None:
-    constants: dict[str, object] = {
-        "gate": compiler.at(op.gate), "up": compiler.at(op.up), "out": compiler.at(op.out), "width": op.out.width,
-    }  # fmt: skip
-    if isinstance(op, ops.ClampedActivation):
-        constants |= {"alpha": op.alpha, "limit": op.limit}
-    else:
-        constants |= {"activation": op.activation}
-    kernel = "clamped" if isinstance(op, ops.ClampedActivation) else "gated"
-    compiler.dispatch(kernel, constants, [], when(lambda run: (-(-op.out.width // 64), run.tokens, 1)))
-
-
 @lowers(ops.ClampedActivation)
 def clamped_activation(compiler: Compiler, op: ops.ClampedActivation) -> None:
-    activate(compiler, op, always)
+    clamped(compiler, op, always)
+
+
+def clamped(compiler: Compiler, op: ops.ClampedActivation, when: Callable[[Grids], Grids]) -> None:
+    constants = {
+        "gate": compiler.at(op.gate), "up": compiler.at(op.up), "out": compiler.at(op.out), "width": op.out.width,
+        "alpha": op.alpha, "limit": op.limit,
+    }  # fmt: skip
+    compiler.dispatch("clamped", constants, [], when(lambda run: (-(-op.out.width // 64), run.tokens, 1)))
     compiler.written(op.out)
 
 
