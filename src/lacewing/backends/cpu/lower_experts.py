@@ -130,7 +130,7 @@ def _rows_op(
         **pairs, "weight": _addresses(low, name, index * row_bytes * (1 if interleaved else rows)), "rows": rows,
         "experts": experts, "row_bytes": row_bytes * (split if interleaved else 1), "blocks": width // quant.block_elements,
     }  # fmt: skip
-    if isinstance(kinds, TileKernels) and rows >= host_isa().lanes:
+    if isinstance(kinds, TileKernels) and rows >= host_isa().lanes and x_bytes:
         stride = low.bytes_stride(x_width)
         return LoweredOp(
             "experts.linear", EXPERTS, block_bytes=quant.block_bytes, block_columns=quant.block_elements,
@@ -156,12 +156,15 @@ def _columns_op(
     kinds, x_width = kernels_of(weight.quant), x_width or width
     if lower_scaled.is_scaled(low, name):
         return lower_scaled.experts_op(low, name, x, _addresses(low, name, 0), pairs, layout, x_width, transposed=True)
+    addresses, row_bytes = _addresses(low, name, 0), weight.quant.row_bytes(all_rows)
     if not isinstance(kinds, str) or "." in kinds:
-        raise UnsupportedModelError(
-            f"the CPU backend runs weights stored (inputs, outputs) as floats only; {name} is {weight.quant}"
-        )
+        if not separate or split > 1:
+            raise UnsupportedModelError(
+                f"the CPU backend runs experts stored (inputs, outputs) as floats only; {name} is {weight.quant}"
+            )
+        addresses, row_bytes, kinds = _halves(low, name), 2 * all_rows, "f16"
     words: dict[str, Word] = {
-        **pairs, "weight": _addresses(low, name, 0), "rows": all_rows // split, "row_bytes": weight.quant.row_bytes(all_rows),
+        **pairs, "weight": addresses, "rows": all_rows // split, "row_bytes": row_bytes,
         "width": width, "experts": experts, "x": low.at(x), "x_stride": low.stride(x), "x_part": 4 * x_width if separate else 0,
         "skip": split if interleaved else 1, "first": index * (1 if interleaved else all_rows // split),
     }  # fmt: skip
@@ -183,7 +186,10 @@ def lower_head_linear(low: Lowering, op: ops.HeadLinear) -> None:
     x_bytes = low.bytes_of(op.x, heads) if tiled else 0
     pairs = _pairs(low, heads, groups, op.out)
     layout = (True, False, 0, 1)
-    made = (_columns_op if op.transposed else _rows_op)(low, op.weight, op.x, x_bytes, pairs, layout, x_width)
+    if isinstance(kernels_of(low.weights[op.weight].quant), TileKernels) and not tiled and not op.transposed:
+        made = _half_rows_op(low, op.weight, op.x, pairs, x_width)
+    else:
+        made = (_columns_op if op.transposed else _rows_op)(low, op.weight, op.x, x_bytes, pairs, layout, x_width)
     low.emit(made, op.out)
     if out_width > outputs:
         tails = LoweredOp(
@@ -193,6 +199,31 @@ def lower_head_linear(low: Lowering, op: ops.HeadLinear) -> None:
         )  # fmt: skip
         tails.barrier = False
         low.emit(tails, op.out)
+
+
+def _half_rows_op(low: Lowering, name: str, x: View, pairs: dict[str, int], x_width: int) -> LoweredOp:
+    """A matrix for each head in float16, of a quant whose tiles do not fit: few rows, or parts of x that are no whole blocks."""
+    heads, rows, width = low.weights[name].shape
+    return LoweredOp(
+        "experts.rows_f16", EXPERT_ROWS, x=low.at(x), x_stride=low.stride(x), x_part=4 * x_width, width=width, experts=heads,
+        weight=_halves(low, name), row_bytes=2 * width, blocks=width, **pairs | {"rows": rows},
+    )  # fmt: skip
+
+
+def _halves(low: Lowering, name: str) -> int:
+    """A table as of `_addresses` for values in float16 in own memory: older files of latent attention hold the up-projection of
+    keys in rows that must be read across, which no quant allows."""
+    weight = low.weights[name]
+    values = aligned(2 * int(np.prod(weight.shape)) + 64, np.float16)
+    at = 0
+    for part in weight.parts:
+        row = weight.quant.dequantise(np.asarray(part)).reshape(-1)
+        values[at : at + row.size] = row
+        at += row.size
+    table = aligned(8 * weight.shape[0], np.int64)
+    table[:] = int(values.ctypes.data) + 2 * (at // weight.shape[0]) * np.arange(weight.shape[0])
+    low.memory.kept |= {f"{name} in float16": values, f"addresses of {name} in float16": table}
+    return int(table.ctypes.data)
 
 
 def _addresses(low: Lowering, name: str, skipped: int) -> Word:
