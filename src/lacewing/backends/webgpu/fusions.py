@@ -55,9 +55,13 @@ def sum_after(program: Sequence[Op], index: int) -> int | None:
     return None
 
 
-def experts_before(program: Sequence[Op], index: int) -> int | None:
-    """Where the ExpertLinear stands whose `sum_after` is the Combine at `index`."""
-    return next((earlier for earlier in range(index - 1, -1, -1) if sum_after(program, earlier) == index), None)
+def experts_before(program: Sequence[Op], index: int) -> ops.ExpertLinear | None:
+    """The ExpertLinear whose `sum_after` is the Combine at `index`."""
+    for earlier in range(index - 1, -1, -1):
+        op = program[earlier]
+        if isinstance(op, ops.ExpertLinear) and sum_after(program, earlier) == index:
+            return op
+    return None
 
 
 def _changed(op: Op) -> list[View]:

@@ -269,10 +269,8 @@ def clamped(compiler: Compiler, op: ops.ClampedActivation, when: Callable[[Grids
 
 @lowers(ops.Combine)
 def combine(compiler: Compiler, op: ops.Combine) -> None:
-    before, when = experts_before(compiler.program.ops, compiler.index), always
-    if before is not None:
-        experts = compiler.program.ops[before]
-        assert isinstance(experts, ops.ExpertLinear)
+    experts, when = experts_before(compiler.program.ops, compiler.index), always
+    if experts is not None:
         products = _products(compiler, experts)
         if _whole(products):
             _summed(compiler, products[0], op)
