@@ -19,10 +19,8 @@ from lacewing.backends.webgpu.plan import Grid, Run, folded
 from lacewing.program import ops
 from lacewing.program.ops import View
 
-THREADS = 128  # of a workgroup of a matrix-vector product
-TEAM_ROWS = 1  # rows of a team of threads there
-GATED_THREADS, TEAM_OUTS = 256, 2  # of a workgroup of a gated product, and values of a team of threads at a time
-UNROLL = 4  # groups that a thread loads before it uses the first
+THREADS = 128  # of a workgroup of a matrix-vector product in float32
+GATED_THREADS = 512  # of a workgroup of a gated product, which makes 32 values
 FEW = 8  # tokens, or rows of logits, up to which that kernel is used
 TILES = {"dot": (128, 64), "float": (64, 64)}  # rows and tokens of a workgroup of the others
 
@@ -79,7 +77,7 @@ def _gated(compiler: Compiler, op: ops.Linear, matrix: Matrix, after: ops.GatedA
     threads = min(GATED_THREADS, compiler.device.most_threads, GROUP * compiler.variant.lanes)
     constants = {
         "layout": matrix.layout, "groups": matrix.groups, "width": width, "threads": threads,
-        "team_outs": min(TEAM_OUTS, GROUP * compiler.variant.lanes // threads),
+        "team_outs": 1,
         "x": codes, "out": compiler.at(after.out), "codes": compiler.arena.codes(after.out), "activation": after.activation,
     }  # fmt: skip
     across, deep = folded(width // GROUP)
@@ -122,14 +120,14 @@ def product(
     dotted = compiler.variant.dot and not matrix.layout.floats
     kind = "dot" if dotted else "float"
     common: dict[str, Any] = {
-        "layout": matrix.layout, "groups": matrix.groups, "columns": matrix.columns, "threads": THREADS,
-        "x": compiler.codes(x) if dotted else compiler.at(x), "by_rows": rows, "team_rows": TEAM_ROWS,
-        "unroll": min(UNROLL, max(1, matrix.groups // compiler.variant.lanes)), **target,
+        "layout": matrix.layout, "groups": matrix.groups, "columns": matrix.columns, "unroll": 1,
+        "x": compiler.codes(x) if dotted else compiler.at(x), "by_rows": rows, **target,
     }  # fmt: skip
     tile_rows, tile_tokens = TILES[kind]
     for shard in matrix.shards:
-        few_rows = THREADS // compiler.variant.lanes * (TEAM_ROWS if dotted else 1)
-        few, many = folded(-(-shard.rows // few_rows)), folded(-(-shard.rows // tile_rows))
+        threads, teams = _teams(compiler, shard.rows, matrix.groups) if dotted else (THREADS, 1)
+        few = folded(-(-shard.rows * teams * compiler.variant.lanes // threads))
+        many = folded(-(-shard.rows // tile_rows))
 
         def few_grid(run: Run, few: tuple[int, int] = few) -> Grid | None:
             count = run.rows if rows else run.tokens
@@ -139,12 +137,26 @@ def product(
             count = run.rows if rows else run.tokens
             return (many[0], -(-count // tile_tokens), many[1]) if count > FEW else None
 
-        constants = {**common, "first_row": shard.first, "rows": shard.rows, "tile_rows": tile_rows, "tile_tokens": tile_tokens}
+        constants = {
+            **common, "first_row": shard.first, "rows": shard.rows, "tile_rows": tile_rows, "tile_tokens": tile_tokens,
+            "threads": threads, "row_teams": teams,
+        }  # fmt: skip
         bindings = [*shard.planes, *([extra] if extra is not None else [])]
         label = "logits" if rows else ""
         if fewest < FEW:
             compiler.dispatch(f"matvec_{kind}", constants, bindings, few_grid, label)
         compiler.dispatch(f"matmul_{kind}", constants, bindings, many_grid, label)
+
+
+def _teams(compiler: Compiler, rows: int, groups: int) -> tuple[int, int]:
+    """Threads of a workgroup, and teams of them that share a row: measured on an H200, see docs/webgpu.md.
+
+    Rows of few groups leave nothing to share; few long rows would leave most of a GPU idle.
+    """
+    lanes = compiler.variant.lanes
+    if rows <= 2048 and groups >= 8 * lanes and compiler.device.most_threads >= 512:
+        return 512, 4
+    return 128, 2 if groups >= 2 * lanes else 1
 
 
 @lowers(ops.Logits)
