@@ -41,7 +41,8 @@ class Stored:
 
     @property
     def value_words(self) -> int:
-        return self.value_chunks * CHUNK * self.itemsize // 4
+        """From a row of values to the next."""
+        return self.key_words if self.values_in_keys else self.value_chunks * CHUNK * self.itemsize // 4
 
     @property
     def values_from(self) -> int:
