@@ -1,6 +1,7 @@
 """Large models as sparse files: whole headers, and weights that are holes and read as zeros.
 
     write(name, "gguf", folder)          a GGUF file, split as publishers split it, with a vocabulary of the real size
+    write(name, "gguf-naive", folder)    the same with keys and values of latent attention in one matrix, as older converters wrote
     write(name, "huggingface", folder)   a directory as the makers publish it: FP8, MXFP4 or BF16, shards with an index
 
 Norms are ones and a few rows of the embedding and the output are there, so that the logits of a step are known on paper.
@@ -33,7 +34,12 @@ def write(name: str, form: str, folder: Path, layers: int | None = None) -> Path
     """The path to open: a GGUF file (the first, of a split one) or a directory."""
     config = config_of(name, layers)
     folder.mkdir(parents=True, exist_ok=True)
-    return _write_gguf(name, config, folder) if form == "gguf" else _write_huggingface(config, folder / name)
+    config["naive"] = form == "gguf-naive"
+    return (
+        _write_gguf(name, config, folder)
+        if form.startswith("gguf")
+        else _write_huggingface({key: value for key, value in config.items() if key != "naive"}, folder / name)
+    )
 
 
 def expected_logits(config: dict[str, Any], token: int) -> np.ndarray:
@@ -108,6 +114,8 @@ def _block_shapes(config: dict[str, Any], part: str, shape: tuple[int, ...]) -> 
     elif ".experts." in part:
         if ".experts.0." in part:
             yield f"{mixtures.PARTS[last]}_exps.weight", (mixtures.experts_of(config), *shape)
+    elif stem == "self_attn.kv_b_proj" and config["naive"]:
+        yield "attn_kv_b.weight", shape
     elif stem == "self_attn.kv_b_proj":
         heads, rank = config["num_attention_heads"], config["kv_lora_rank"]
         yield "attn_k_b.weight", (heads, rank, config["qk_nope_head_dim"])
@@ -144,7 +152,7 @@ def gguf_keys(name: str, config: dict[str, Any]) -> dict[str, Any]:
         if name in ("mistral-large-3", "kimi-k2")
         else mixtures.ARCHITECTURES.get(config["model_type"], config["model_type"])
     )
-    keys = metadata(config) | mixtures.metadata(config, False)
+    keys = metadata(config) | mixtures.metadata(config, config["naive"])
     if config["model_type"] == "kimi_k2":
         keys["expert_gating_func"] = 2
     if name == "mistral-large-3":

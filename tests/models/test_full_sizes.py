@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -41,15 +40,14 @@ def test_parameters_as_published(name, form, tmp_path):
 def test_info_of_the_largest(name, form, tmp_path):
     """The whole command, Python's start included, in a process of its own."""
     path = sparse_files.write(name, form, tmp_path)
-    began = time.perf_counter()
     with subprocess.Popen([sys.executable, "-m", "lacewing", "info", str(path), "--json"], stdout=subprocess.PIPE) as process:
         facts = json.load(process.stdout)
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
-    seconds, (total, active) = time.perf_counter() - began, geometries.PUBLISHED[name]
+    total, active = geometries.PUBLISHED[name]
     assert process.returncode == 0 and "problem" not in facts["tokenizer"]
     assert usage.ru_maxrss * 1024 < GIB
-    assert seconds < 15, "5 s are promised; three times that on a busy machine"
+    assert usage.ru_utime + usage.ru_stime < 12, "5 s are promised; a busy processor is slower, also by its own clock"
     assert facts["parameters"] / 1e9 == pytest.approx(total, rel=0.02)
     assert facts["active_parameters"] / 1e9 == pytest.approx(active, rel=0.02)
 
@@ -72,9 +70,11 @@ def check_step(name, path, layers=None):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="holes in files and /proc are needed")
-@pytest.mark.parametrize("name", SHORT)
-def test_a_step_over_some_layers_of_full_width(name, tmp_path):
-    check_step(name, sparse_files.write(name, "gguf", tmp_path, SHORT[name]), SHORT[name])
+@pytest.mark.parametrize(("name", "form"), [*((name, "gguf") for name in SHORT),
+                                            pytest.param("mistral-large-3", "gguf-naive", marks=pytest.mark.slow)])  # fmt: skip
+def test_a_step_over_some_layers_of_full_width(name, form, tmp_path):
+    """The last one as Ollama stores Mistral Large 3, in Q4_K."""
+    check_step(name, sparse_files.write(name, form, tmp_path, SHORT[name]), SHORT[name])
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="holes in files and /proc are needed")
