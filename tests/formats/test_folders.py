@@ -217,3 +217,13 @@ def test_json_beside_the_weights_is_read_with_care(tmp_path: Path) -> None:
         file.truncate(65 * 2**20)
     with pytest.raises(ModelFormatError, match="at most"):
         open_checkpoint(model).metadata["big.json"]
+
+
+@pytest.mark.parametrize(
+    "names", [["consolidated.safetensors"], ["consolidated-00001-of-00002.safetensors", "consolidated-00002-of-00002.safetensors"]]
+)
+def test_the_form_that_mistral_publishes_beside_hugging_faces(tmp_path: Path, names: list[str]) -> None:
+    for name in (*names, "params.json", "tekken.json", "consolidated.safetensors.index.json"):
+        (tmp_path / name).write_bytes(b"{}")
+    with pytest.raises(ModelFormatError, match=r"in Mistral's own form .* fetch a GGUF file, or the model-"):
+        open_checkpoint(tmp_path)

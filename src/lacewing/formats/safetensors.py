@@ -48,11 +48,15 @@ def open_folder(folder: Path, whole: bool = True) -> Checkpoint:
 
 def _only_file(folder: Path) -> Path:
     files = sorted(path for path in folder.iterdir() if path.suffix == ".safetensors")
-    if folder / _FILE in files or len(files) == 1:
-        return folder / _FILE if folder / _FILE in files else files[0]
+    if folder / _FILE in files:
+        return folder / _FILE
     if files and all(path.name.startswith("consolidated") for path in files):
-        problem = "is in Mistral's own form (consolidated*.safetensors), which is not read; fetch the model-*.safetensors"
-        raise ModelFormatError(folder, f"{problem} with {INDEX} and config.json of the same model, or a GGUF file")
+        problem = "is in Mistral's own form (consolidated*.safetensors, params.json, tekken.json), which is not read"
+        raise ModelFormatError(
+            folder, f"{problem}; fetch a GGUF file, or the model-*.safetensors with config.json and tokenizer.json"
+        )
+    if len(files) == 1:
+        return files[0]
     if files:
         raise ModelFormatError(folder, f"has {len(files)} .safetensors files but no {INDEX}; fetch the index, or name one file")
     for path in sorted(folder.iterdir()):
