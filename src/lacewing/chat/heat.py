@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lacewing.chat.command import Table
 
 if TYPE_CHECKING:
-    from lacewing.engine.routing import LayerRouting
+    from lacewing.engine.routing import LayerRouting, RoutingStatistics
 
 COLUMNS = 32
 LEGEND = """\
@@ -27,6 +28,37 @@ def _shade(load: float) -> str:
     if load == 0:
         return "\u00b7"
     return next((character for below, character in _SHADES if load < below), "\u2588")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """An expert, or some neighbours, in one layer or some. `level`: an index into the characters of `shades`."""
+
+    character: str
+    level: int
+    newest: bool  # the last token used one of them
+
+
+def heat_map(statistics: RoutingStatistics, columns: int, rows: int) -> list[tuple[str, list[Cell]]]:
+    """A row for each layer with its cells, at most so many of both; where there are more layers, neighbours share a row."""
+    layers, newest = statistics.layers(), statistics.newest()
+    run = max(1, -(-len(layers) // rows))
+    return [_heat_row(layers[at : at + run], newest, columns) for at in range(0, len(layers), run)]
+
+
+def _heat_row(group: Sequence[LayerRouting], newest: Mapping[int, frozenset[int]], columns: int) -> tuple[str, list[Cell]]:
+    experts = max(each.experts for each in group)
+    width = -(-experts // columns)  # experts of a cell
+    heats = [each.heat(columns) for each in group]
+    used = {expert // width for each in group for expert in newest.get(each.layer, ())}
+    loads = [[heat[at] for heat in heats if at < len(heat)] for at in range(max(map(len, heats)))]
+    name = f"{group[0].layer}" if len(group) == 1 else f"{group[0].layer}-{group[-1].layer}"
+    return name, [_cell(sum(load) / len(load), at in used) for at, load in enumerate(loads)]
+
+
+def _cell(load: float, newest: bool) -> Cell:
+    level = 0 if load == 0 else next((level for level, (below, _) in enumerate(_SHADES, 1) if load < below), len(_SHADES) + 1)
+    return Cell(_shade(load), level, newest)
 
 
 def table(layers: Sequence[LayerRouting], *, sequences: bool = False, columns: int = COLUMNS) -> Table:

@@ -89,6 +89,12 @@ class RoutingStatistics:
         self._fold()
         return [self._layers[layer].result(layer) for layer in sorted(self._layers)]
 
+    def newest(self) -> dict[int, frozenset[int]]:
+        """The experts of the last token that was counted, by layer."""
+        if self._pending:
+            return {each.layer: frozenset(each.ids[-1].tolist()) for each in self._pending[-1]}
+        return {layer: frozenset(counts.last[0].tolist()) for layer, counts in self._layers.items() if counts.last is not None}
+
     def _fold(self) -> None:
         pending, self._pending, self._waiting = self._pending, [], 0
         if pending:

@@ -7,12 +7,16 @@ from lacewing.chat.heat import LEGEND, table
 from lacewing.chat.session import Session
 from lacewing.errors import OptionError
 
+LIVE = "experts_live"  # of a session: whether a map is shown below an answer while it comes
 
-@command("experts", Argument("state", "on/off"))
-def experts(chat: Session, state: bool | None = None) -> Reply:
+
+@command("experts", Argument("state", "on/off", ("live", "quiet")))
+def experts(chat: Session, state: bool | str | None = None) -> Reply:
     """Show how the experts of each layer were used for the last prompt and answer; the first use begins to watch them.
 
-    It costs nothing while it is off, and little while it is on.
+    In a terminal, a map of their load stands below every answer while it comes, the experts of the newest token reversed;
+    `/experts quiet` leaves the map away, `live` brings it back, `off` ends it all. It costs nothing while it is off, and
+    little while it is on.
     """
     from lacewing.engine.routing import WatchedStep, has_sequence_loss, routers
 
@@ -20,6 +24,8 @@ def experts(chat: Session, state: bool | None = None) -> Reply:
     if not routers(program):
         raise OptionError(f"{chat.model.spec.name} is a dense model: it has no experts")
     step = chat.model.engine.step
+    if state is not None:
+        chat.extras[LIVE] = state in (True, "live")
     if state is False:
         if isinstance(step, WatchedStep):
             step.watch_routes(False)
@@ -27,7 +33,10 @@ def experts(chat: Session, state: bool | None = None) -> Reply:
         return Reply("the experts are not watched")
     if not isinstance(step, WatchedStep):
         chat.model.engine.step = WatchedStep(step)
+        chat.extras.setdefault(LIVE, True)
         return Reply("the experts are watched from now on: say something, then /experts shows them; /experts off ends it")
+    if isinstance(state, str):
+        return Reply("a map of the experts is shown below answers" if state == "live" else "no map is shown below answers")
     layers = step.statistics.layers()
     if not layers:
         return Reply("the experts are watched; nothing has been answered since")

@@ -20,12 +20,22 @@ KEPT_THOUGHTS = 200_000  # characters that unfolding can show
 
 
 class AnswerView:
-    """Shows the events of one answer. Afterwards `finished` is the last event and `thoughts` are all of them."""
+    """Shows the events of one answer. Afterwards `finished` is the last event and `thoughts` are all of them.
 
-    def __init__(self, console: Console, *, unfolded: bool = False, clock: Callable[[], float] = time.monotonic):
+    `below`: lines that stand under the answer while it comes.
+    """
+
+    def __init__(
+        self,
+        console: Console,
+        *,
+        unfolded: bool = False,
+        below: Callable[[], Sequence[str]] = tuple,
+        clock: Callable[[], float] = time.monotonic,
+    ):
         self.finished: Finished | None = None
         self.thoughts = ""
-        self._console, self._unfolded, self._clock = console, unfolded, clock
+        self._console, self._unfolded, self._below, self._clock = console, unfolded, below, clock
         self._region = Region(console.file, lambda: console.size)
         self._markdown = MarkdownStream(console)
         self._final: list[str] = []  # lines that wait to be written for good
@@ -83,7 +93,7 @@ class AnswerView:
         began = self._clock()
         if began - self._drawn < self._wait:
             return
-        self._draw(self._open_lines())
+        self._draw([*self._open_lines(), *self._below()])
         self._drawn = self._clock()
         self._wait = max(INTERVAL, (self._drawn - began) / SHARE)
 

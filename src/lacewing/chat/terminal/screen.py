@@ -26,6 +26,7 @@ from lacewing.chat.session import Session
 from lacewing.chat.terminal.answer import AnswerView, dimmed
 from lacewing.chat.terminal.clipboard import copy
 from lacewing.chat.terminal.completion import Source
+from lacewing.chat.terminal.experts import heat_lines
 from lacewing.chat.terminal.progress import Bars
 from lacewing.chat.terminal.replies import renderables
 from lacewing.chat.terminal.toolbar import Status, toolbar_line
@@ -45,11 +46,12 @@ class ScreenView:
         toolbar: Callable[[int], str],
         bars: Bars,
         history: Path | None,
+        below: Callable[[Console], list[str]] = lambda console: [],
     ):
         from lacewing.chat.terminal.editor import Editor
 
         self._console = Console(highlight=False, soft_wrap=False)
-        self._bars = bars
+        self._bars, self._below = bars, below
         self._thoughts = ""
         self._echo: Any = None
         line = lambda: toolbar(self._console.width - 1)  # noqa: E731
@@ -69,7 +71,7 @@ class ScreenView:
 
     def answer(self, events: Iterator[Event], *, unfolded: bool = False) -> None:
         """Stream it. Bars of the prompt's reading go when the first piece comes."""
-        view = AnswerView(self._console, unfolded=unfolded)
+        view = AnswerView(self._console, unfolded=unfolded, below=lambda: self._below(self._console))
         try:
             with self._bars.paused():
                 view.show(self._between_bars(events))
@@ -164,7 +166,8 @@ def open_screen(session: Session, bars: Bars) -> ScreenView:
         "session": files.names,
         "backend": known_backends,
     }
-    return ScreenView(load_commands(), sources, lambda width: _toolbar(session, width), bars, history_path())
+    below = lambda console: heat_lines(session, console)  # noqa: E731
+    return ScreenView(load_commands(), sources, lambda width: _toolbar(session, width), bars, history_path(), below)
 
 
 def _toolbar(session: Session, width: int) -> str:
