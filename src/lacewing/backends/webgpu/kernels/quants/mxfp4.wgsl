@@ -5,13 +5,14 @@
 {% if pack %}
 fn pack_group(run: u32, i: u32, group: u32) {
   let at = (run * 8u + i) * 17u;
-  for (var w = 0u; w < 4u; w++) { nibbles[group * 4u + w] = plus_zero(word(at + 1u + w * 4u)); }
+  for (var w = 0u; w < 4u; w++) { nibbles[group * 4u + w] = kept_floats(word(at + 1u + w * 4u)); }
   fine[group >> 2u] = with_byte(fine[group >> 2u], group, max(byte(at), 1u) - 1u);
 }
 {% else %}
 fn load_group(group: u32) -> Group {
   let q = nibbles[group];
+  let sizes = sizes_of(q);
   let d = bitcast<f32>(byte_of(fine[group >> 2u], group) << 23u);
-  return Group(small_floats(q), small_floats(q >> vec4<u32>(4u)), vec2<f32>(d), vec2<f32>(0.0));
+  return Group(low_floats(q, sizes), high_floats(q, sizes), vec2<f32>(d), vec2<f32>(0.0));
 }
 {% endif %}

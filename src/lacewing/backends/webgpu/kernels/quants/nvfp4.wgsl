@@ -19,7 +19,7 @@ fn pack_group(run: u32, i: u32, group: u32) {
     // values 4w to 4w + 3 of each half: low nibbles of words 0 and 1, then their high nibbles
     let start = (w & 1u) * 4u;
     let shift = (w >> 1u) * 4u;
-    nibbles[group * 4u + w] = plus_zero(nibble_word(word(at + start), shift, word(at + 8u + start), shift));
+    nibbles[group * 4u + w] = kept_floats(nibble_word(word(at + start), shift, word(at + 8u + start), shift));
   }
   let scales = half(block + half_run * 2u);
   coarse[group] = half_scale(scales & 0xFFu) | (half_scale(scales >> 8u) << 16u);
@@ -27,6 +27,7 @@ fn pack_group(run: u32, i: u32, group: u32) {
 {% else %}
 fn load_group(group: u32) -> Group {
   let q = nibbles[group];
-  return Group(small_floats(q), small_floats(q >> vec4<u32>(4u)), unpack2x16float(coarse[group]), vec2<f32>(0.0));
+  let sizes = sizes_of(q);
+  return Group(low_floats(q, sizes), high_floats(q, sizes), unpack2x16float(coarse[group]), vec2<f32>(0.0));
 }
 {% endif %}
