@@ -1,0 +1,197 @@
+"""Whole tiny models on WebGPU: against transformers' golden logits, the reference and the CPU backend; and the engine on top.
+
+tests/models/test_architectures.py has every form of every architecture for the other backends; here each kind of op comes in one.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+import lacewing
+from lacewing.backends.cpu import CpuBackend
+from lacewing.backends.reference.backend import ReferenceBackend
+from lacewing.errors import OptionError
+from lacewing.program.ops import Buffer, Linear
+from tests.backends.cpu.single_ops import Case, nmse, random_weight
+from tests.backends.webgpu.single_ops import CODES, FLOATS, backend, run_step
+from tests.checkpoints import CONTEXTS, prompt_of, tiny
+from tests.models.golden import VALUES
+from tests.models.running import greedy, open_step, run
+
+GOLDEN = [("llama", "gguf"), ("llama-biases", "huggingface"), ("mistral", "huggingface"), ("qwen2", "gguf"),
+          ("qwen3", "huggingface"), ("phi3-long", "huggingface"), ("gemma2", "gguf"), ("gemma3", "huggingface"),
+          ("mixtral", "gguf"), ("qwen3moe", "huggingface"), ("olmoe", "gguf"), ("glm4moe", "huggingface"), ("gpt-oss", "gguf"),
+          ("llama4", "huggingface")]  # fmt: skip
+QUANTISED = [("llama-wide", "Q4_K", FLOATS), ("gemma3-wide", "Q6_K", CODES), ("phi3", "Q4_0", "dot"), ("olmoe", "Q8_0", CODES)]
+
+
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    shifted = logits.astype(np.float64) - logits.max(-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+
+
+def divergence(expected: np.ndarray, found: np.ndarray) -> float:
+    """Mean KL divergence of a row, in nats."""
+    p, q = log_softmax(expected), log_softmax(found)
+    return float((np.exp(p) * (p - q)).sum(-1).mean())
+
+
+@pytest.mark.parametrize(("name", "format"), GOLDEN)
+def test_logits_and_greedy_tokens_are_those_of_transformers(name: str, format: str, tmp_path: Path) -> None:
+    path, ids = tiny(name, format, tmp_path), prompt_of(name)
+    _, step = open_step(path, CONTEXTS.get(name), backend(), chunk=64)
+    found = run(step, ids)
+    np.testing.assert_allclose(found[VALUES["rows"]], VALUES[f"{name}.logits"], rtol=0, atol=1e-4)  # the promise is 1e-3
+    continued = VALUES[f"{name}.greedy"].tolist()
+    assert greedy(step, ids, len(continued)) == continued
+    step.close()
+    _, cpu = open_step(path, CONTEXTS.get(name), CpuBackend(1))
+    assert divergence(run(cpu, ids), found) < 1e-6  # the promise is 1e-4
+    cpu.close()
+    assert backend().device.allocated == 0
+
+
+@pytest.mark.parametrize("name", ["llama", "mixtral"])
+def test_both_formats_agree(name: str, tmp_path: Path) -> None:
+    steps = [open_step(tiny(name, format, tmp_path), 64, backend(), chunk=32)[1] for format in ("gguf", "huggingface")]
+    first, second = (run(step, prompt_of(name)) for step in steps)
+    np.testing.assert_allclose(first, second, rtol=0, atol=1e-5)  # rows of queries and keys come in another order
+    for step in steps:
+        step.close()
+
+
+@pytest.mark.parametrize(("name", "quant", "variant"), QUANTISED)
+def test_quantised_models(name: str, quant: str, variant: str, tmp_path: Path) -> None:
+    """Activations lose a little to their bytes, as much as on the CPU backend, whose bytes are nearly the same."""
+    path, ids, coded = tiny(name, "gguf", tmp_path, quant), prompt_of(name, 32), "dot" in variant
+    (_, step), (_, reference) = open_step(path, 64, backend(variant), chunk=32), open_step(path, 64, ReferenceBackend(True))
+    found, expected = run(step, ids), run(reference, ids)
+    assert nmse(found, expected) < (1e-3 if coded else 1e-6)
+    one_by_one = np.concatenate([run(step, [token], at) for at, token in enumerate(ids)])
+    assert nmse(one_by_one, expected) < (1e-3 if coded else 1e-6)
+    step.close()
+    if coded:
+        _, cpu = open_step(path, 64, CpuBackend(1))
+        assert divergence(run(cpu, ids), found) < 1e-4
+        cpu.close()
+
+
+@pytest.mark.parametrize("dtype", ["F16", "BF16"])
+def test_half_precision(dtype: str, tmp_path: Path) -> None:
+    path, ids = tiny("qwen3", "huggingface", tmp_path, dtype), prompt_of("qwen3")
+    (_, step), (_, reference) = open_step(path, 64, backend(), chunk=32), open_step(path, 64, ReferenceBackend(dtype == "F16"))
+    np.testing.assert_allclose(run(step, ids), run(reference, ids), rtol=0, atol=1e-3 if dtype == "F16" else 1e-4)
+    step.close()
+
+
+def test_neighbours_and_parts_change_nothing_that_matters(tmp_path: Path) -> None:
+    """Three slots in one step, and prompts cut anywhere. Kernels for few and for many tokens add in another order."""
+    path, ids, other = tiny("gemma2", "gguf", tmp_path), prompt_of("gemma2", 40), prompt_of("llama", 20)
+    _, step = open_step(path, 64, backend(), slots=3, chunk=48)
+    whole = run(step, ids)
+    for sizes in ((13, 27), (1, 2, 37), (39, 1)):
+        starts = np.cumsum((0, *sizes)).tolist()
+        found = [run(step, ids[start : start + size], start, slot=1) for start, size in zip(starts, sizes, strict=False)]
+        np.testing.assert_allclose(np.concatenate(found), whole, rtol=0, atol=1e-4)
+    run(step, ids[:20], slot=2)
+    mixed_ids = np.array(other[:10] + ids[20:] + other[10:], np.int32)
+    slots, positions = np.array([0] * 10 + [2] * 20 + [0] * 10, np.int32), np.r_[0:10, 20:40, 10:20].astype(np.int32)
+    mixed = step.run(mixed_ids, slots, positions, np.arange(10, 30, dtype=np.int32))
+    np.testing.assert_allclose(mixed, whole[20:], rtol=0, atol=1e-4)
+    step.close()
+
+
+def test_a_token_does_not_see_its_neighbours(tmp_path: Path) -> None:
+    """In steps of the same size the bits of a sequence are the same, whatever else is in the other slots."""
+    _, step = open_step(tiny("llama-wide", "gguf", tmp_path, "Q4_K"), 32, backend(), slots=2, chunk=16)
+    first, second = prompt_of("llama", 4), prompt_of("qwen3", 4)
+    rows, slots = np.arange(8, dtype=np.int32), np.repeat([0, 1], 4).astype(np.int32)
+    positions = np.tile(np.arange(4), 2).astype(np.int32)
+    found = [
+        step.run(np.array(first + rest, np.int32), slots, positions, rows)[:4].copy() for rest in (second, first, second[::-1])
+    ]
+    assert np.array_equal(found[0], found[1]) and np.array_equal(found[0], found[2])
+    step.close()
+
+
+@pytest.fixture
+def model(tiny_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[lacewing.Model]:
+    monkeypatch.setenv("LACEWING_WEBGPU_CHECKS", "1")
+    with lacewing.load(tiny_path, backend="webgpu", context=256) as made:
+        yield made
+
+
+def test_the_engine_on_top(model: lacewing.Model, tiny_path: Path) -> None:
+    """Prefixes are used again, residency changes nothing, a model opened anew answers alike, and long prompts are cut."""
+    device = model.backend.device  # type: ignore[attr-defined]
+    assert model.weights.residency == "lazy" and model.memory_bytes == 0 and "copied to" in model.plan.reasons[0]
+    answer = model.generate("hello there", temperature=0, max_tokens=8)
+    assert model.stats["reused_tokens"] == 0
+    assert model.generate("hello there", temperature=0, max_tokens=8) == answer
+    assert model.stats["reused_tokens"] > 0
+    logits = model.logits(prompt_of("llama"))
+    model.set_residency("eager")
+    assert np.array_equal(model.logits(prompt_of("llama")), logits)
+    model.set_residency("lazy")
+    with lacewing.load(tiny_path, backend="webgpu", adapter=0, context=256) as other:  # two models on one device
+        assert other.backend.device is device  # type: ignore[attr-defined]
+        held = device.allocated
+        assert np.array_equal(other.logits(prompt_of("llama")), logits)
+    assert device.allocated < held
+    assert model.generate("hello there", temperature=0, max_tokens=8) == answer
+    model.close()
+    with pytest.raises(OptionError, match="closed"):
+        model.generate("hello")
+    assert device.allocated == 0
+    with lacewing.load(tiny_path, backend="cpu", context=256) as cpu:
+        assert divergence(cpu.logits(prompt_of("llama")), logits) < 1e-4
+
+
+def test_cancelling_an_answer(model: lacewing.Model) -> None:
+    told: list[tuple[str, int, int]] = []
+    stream = model.stream(
+        "hello " * 40, temperature=0, max_tokens=50, cancelled=lambda: len(told) > 0, progress=lambda *x: told.append(x)
+    )
+    assert "".join(stream) == "" and stream.finish_reason == "cancelled"
+    assert model.generate("hello", temperature=0, max_tokens=4)
+
+
+def test_fifty_swaps_leak_nothing() -> None:
+    """Of the device's memory nothing, of the process's nothing that grows."""
+    x, y = Buffer("x", 256).view(), Buffer("y", 512).view()
+    cases = [
+        Case((Linear(x, ("w",), (y,)),), np.ones((64, 256), np.float32), y, {"w": random_weight("w", quant, 512, 256)})
+        for quant in ("Q4_K", "Q8_0")
+    ]
+    process, sizes = psutil.Process(), []
+    for turn in range(50):
+        step = cases[turn % 2].step(backend(), 2048)  # type: ignore[arg-type]
+        run_step(step, [([0], [0])])
+        step.close()
+        assert backend().device.allocated == 0
+        if turn % 10 == 9:
+            gc.collect()
+            sizes.append(process.memory_info().rss)
+    assert sizes[-1] - sizes[1] < 2**23  # one such model takes 7 MiB: 30 of them would be 210
+
+
+def test_smollm2_from_the_command_line(smollm2_path: Path) -> None:
+    """A real model, end to end, on the adapter of the tests: the greedy words are those of the CPU backend."""
+    words = [sys.executable, "-m", "lacewing", "run", str(smollm2_path), "The capital of France is", "--raw", "--temperature", "0"]
+    words += ["--max-tokens", "4", "--context", "128"]
+    found = []
+    for name in ("webgpu", "cpu"):
+        left = {key: value for key, value in os.environ.items() if not key.startswith("LACEWING_WEBGPU")}
+        done = subprocess.run([*words, "--backend", name], capture_output=True, text=True, timeout=300, env=left)
+        assert done.returncode == 0, done.stderr
+        found.append(done.stdout)
+    assert found[0] == found[1] and "Paris" in found[0]
