@@ -241,6 +241,18 @@ def test_a_nan_shows_in_what_comes_of_it() -> None:
     assert np.flatnonzero(np.isnan(run(case, MIXED)).any(axis=1)).tolist() == [1, 3, 7]
 
 
+def test_a_nan_shows_in_what_a_gated_product_makes_of_it() -> None:
+    """The feed-forward of every token, such as shared experts."""
+    x, both = normal(TOKENS, WIDTH, seed=3), Buffer("both", 2 * WIDTH)
+    x[[1, 7], 5] = np.nan
+    gate, up = both.view(0, WIDTH), both.view(WIDTH)
+    weights = {name: random_weight(name, "Q8_0", WIDTH, WIDTH, seed) for seed, name in enumerate(("g", "u", "d"))}
+    ops = (Linear(Buffer("x", WIDTH).view(), ("g", "u"), (gate, up)), GatedActivation(gate, up, gate), Linear(gate, ("d",), (OUT,)))
+    case = Case(ops, x, OUT, weights)
+    assert "matvec_gated" in labels(case, 1)
+    assert np.flatnonzero(np.isnan(run(case, MIXED)).any(axis=1)).tolist() == [1, 7]
+
+
 def test_stacks_larger_than_a_binding() -> None:
     """20 experts in three buffers: each is asked for its own, and nothing is done twice."""
     experts, quant, room = 20, "Q8_0", 2**15

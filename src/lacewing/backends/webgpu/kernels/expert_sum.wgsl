@@ -1,8 +1,8 @@
-// Few tokens: the weighted sum of what all active experts make of their parts, `lanes` threads a row. Grid: rows / teams, tokens.
+// Few tokens: the weighted sum of what all active experts make of their parts, `lanes` threads a row, each
+// with `unrolled` groups at a time. Grid: rows / teams, tokens.
 {% include "experts.wgsl" %}
 {% set teams = threads // variant.lanes %}
 {% set total = active * groups %}
-{% set unrolled = [(total + variant.lanes - 1) // variant.lanes, 4] | min %}
 {% set stride = variant.lanes * unrolled %}
 
 var<workgroup> rows_of: array<u32, {{ active }}>;   // where the rows of an active expert begin

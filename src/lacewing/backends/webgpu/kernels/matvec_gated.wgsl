@@ -57,7 +57,9 @@ fn main({{ teams.arguments() }}{{ ", @builtin(local_invocation_index) index: u32
   var largest = 0.0;
   var inverse = 0.0;
   if (index < 8u) {
-    for (var i = 0u; i < 32u; i++) { largest = max(largest, abs(made[i])); }
+    var size = 0u;  // compared as integers, a NaN is the largest, and shows
+    for (var i = 0u; i < 32u; i++) { size = max(size, bitcast<u32>(made[i]) & 0x7FFFFFFFu); }
+    largest = bitcast<f32>(size);
     inverse = select(0.0, 127.0 / largest, largest > 0.0);
     let value = vec4<f32>(made[index * 4u], made[index * 4u + 1u], made[index * 4u + 2u], made[index * 4u + 3u]);
     let quantised = vec4<i32>(round(value * inverse));

@@ -10,8 +10,9 @@
 @group(0) @binding({{ 3 if biased else 2 }}) var<storage, read_write> kept: array<u32>;  // for each token: ids, probabilities
 {% endif %}
 {% include "activations.wgsl" %}
+{% set fours = (experts + 15) // 16 * 4 %}
 
-var<workgroup> keys: array<u32, {{ experts }}>;
+var<workgroup> keys: array<vec4<u32>, {{ fours }}>;  // those behind the last expert are below all
 var<workgroup> shares: array<f32, {{ experts }}>;  // probabilities
 var<workgroup> folded: array<u32, {{ threads }}>;
 var<workgroup> best: array<f32, {{ active }}>;
@@ -31,6 +32,9 @@ fn key_of(bits: u32) -> u32 {
 
 fn float_of(key: u32) -> f32 { return bitcast<f32>(select(~key, key ^ 0x80000000u, (key & 0x80000000u) != 0u)); }
 
+fn key_at(e: u32) -> u32 { return keys[e >> 2u][e & 3u]; }
+fn put_key(e: u32, key: u32) { keys[e >> 2u][e & 3u] = key; }
+
 fn score(e: u32) -> f32 { return shares[e]{{ " + bias[e]" if biased }}; }
 
 @compute @workgroup_size({{ threads }})
@@ -39,9 +43,13 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   let logits = {{ logits.base }}u + t * {{ logits.stride }}u;
   var largest = 0u;
   for (var e = lane; e < {{ experts }}u; e += {{ threads }}u) {
-    keys[e] = key_of(arena[logits + e]);
-    largest = max(largest, keys[e]);
+    let key = key_of(arena[logits + e]);
+    put_key(e, key);
+    largest = max(largest, key);
   }
+  {% if experts % 16 %}
+  for (var e = {{ experts }}u + lane; e < {{ fours * 4 }}u; e += {{ threads }}u) { put_key(e, 0u); }
+  {% endif %}
   folded[lane] = largest;
   workgroupBarrier();
   for (var n = {{ threads // 2 }}u; n > 0u; n >>= 1u) {
@@ -50,13 +58,13 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   }
   let broken = folded[0] == NOT_A_NUMBER;
   {% if gating == "sigmoid" %}
-  for (var e = lane; e < {{ experts }}u; e += {{ threads }}u) { shares[e] = sigmoid(max(float_of(keys[e]), -80.0)); }
+  for (var e = lane; e < {{ experts }}u; e += {{ threads }}u) { shares[e] = sigmoid(max(float_of(key_at(e)), -80.0)); }
   {% else %}
   let top = float_of(folded[0]);
   workgroupBarrier();
   var sum = 0.0;
   for (var e = lane; e < {{ experts }}u; e += {{ threads }}u) {
-    shares[e] = exp(float_of(keys[e]) - top);
+    shares[e] = exp(float_of(key_at(e)) - top);
     sum += shares[e];
   }
   folded[lane] = bitcast<u32>(sum);
@@ -70,7 +78,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   {% endif %}
   workgroupBarrier();
   {% if biased %}
-  for (var e = lane; e < {{ experts }}u; e += {{ threads }}u) { keys[e] = key_of(bitcast<u32>(score(e))); }
+  for (var e = lane; e < {{ experts }}u; e += {{ threads }}u) { put_key(e, key_of(bitcast<u32>(score(e)))); }
   workgroupBarrier();
   {% endif %}
   {% if groups > 1 %}
@@ -101,16 +109,22 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     for (var other = 0u; other < {{ groups }}u; other++) {
       before += u32(runs[other] > runs[g] || (runs[other] == runs[g] && other < g));
     }
-    if (before >= {{ groups_used }}u) { keys[e] = 0u; }  // below every float
+    if (before >= {{ groups_used }}u) { put_key(e, 0u); }  // below every float
   }
   workgroupBarrier();
   {% endif %}
   for (var e = lane; e < {{ experts }}u; e += {{ threads }}u) {
-    let mine = keys[e];
-    var place = 0u;
-    for (var other = 0u; other < {{ experts }}u; other++) {
-      place += u32(keys[other] > mine || (keys[other] == mine && other < e));
+    let mine = vec4<u32>(key_at(e));
+    var before = vec4<u32>(0u);
+    for (var i = 0u; i < {{ fours }}u; i += 4u) {
+      {% for u in range(4) %}
+      let key_{{ u }} = keys[i + {{ u }}u];
+      {% endfor %}
+      {% for u in range(4) %}
+      before += vec4<u32>(key_{{ u }} > mine) + vec4<u32>((key_{{ u }} == mine) & (i * 4u + vec4<u32>({{ u * 4 }}u, {{ u * 4 + 1 }}u, {{ u * 4 + 2 }}u, {{ u * 4 + 3 }}u) < vec4<u32>(e)));
+      {% endfor %}
     }
+    var place = before.x + before.y + before.z + before.w;
     if (broken) { place = e; }
     if (place < {{ active }}u) {
       arena[{{ ids.base }}u + t * {{ ids.stride }}u + place] = e;

@@ -29,8 +29,7 @@ from lacewing.program import ops
 from lacewing.program.ops import View
 
 MOST_EXPERTS = 1024  # what the router's kernel has room for
-THREADS = 256  # of a workgroup for few tokens
-SUM_THREADS = 128
+THREADS, CODED_THREADS, SUM_THREADS = 256, 512, 128  # of a workgroup for few tokens
 TILES = {"dot": (128, 32), "float": (64, 64)}  # rows and pairs of a workgroup for many tokens
 
 
@@ -157,7 +156,7 @@ def _inputs(compiler: Compiler, product: Product) -> dict[str, Any]:
 def few_tokens(compiler: Compiler, product: Product, activation: Activation | None = None, coded: bool = False) -> None:
     """Dispatches of runs of few tokens, with the activation and its bytes where given."""
     lanes = compiler.variant.lanes
-    threads = min(THREADS, GROUP * lanes) if coded else THREADS
+    threads = min(CODED_THREADS, compiler.device.most_threads, GROUP * lanes) if coded else THREADS
     tile = GROUP if coded else threads // lanes * (2 if product.dotted else 1)
     constants = {
         **_inputs(compiler, product), "threads": threads, "tile": tile, "activation": None, "codes": None,
@@ -267,6 +266,11 @@ def clamped(compiler: Compiler, op: ops.ClampedActivation, when: Callable[[Grids
     compiler.written(op.out)
 
 
+def unrolled(steps: int) -> int:
+    """Groups that a thread loads before it uses the first: six at most, and so many that little is left over."""
+    return min(range(min(steps, 6), 0, -1), key=lambda count: -steps % count)
+
+
 @lowers(ops.Combine)
 def combine(compiler: Compiler, op: ops.Combine) -> None:
     experts, when = experts_before(compiler.program.ops, compiler.index), always
@@ -287,8 +291,9 @@ def combine(compiler: Compiler, op: ops.Combine) -> None:
 
 def _summed(compiler: Compiler, product: Product, op: ops.Combine) -> None:
     """Few tokens: the last linear of the experts and their sum in one dispatch."""
+    steps = -(-product.active * product.matrix.groups // compiler.variant.lanes)
     constants = {
-        **_inputs(compiler, product), "threads": SUM_THREADS, "out": compiler.at(op.out),
+        **_inputs(compiler, product), "threads": SUM_THREADS, "unrolled": unrolled(steps), "out": compiler.at(op.out),
         "weights": compiler.at(op.weights) if op.weights is not None else None,
         "add": compiler.at(op.add) if op.add is not None else None,
     }  # fmt: skip
