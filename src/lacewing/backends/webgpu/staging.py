@@ -32,7 +32,8 @@ class Staging:
         before = device.buffers
         try:
             turns = [device.buffer(size, "staging memory of weights", usage) for _ in range(TURNS)]
-            self.source, self.job = self._whole(capacity, "staged weights"), self._whole(256, "the job of staged weights")
+            self.source = self._whole(capacity + 4, "staged weights")  # kernels load whole words, and one behind
+            self.job = self._whole(256, "the job of staged weights")
         except BaseException:
             device.free_since(before)
             raise

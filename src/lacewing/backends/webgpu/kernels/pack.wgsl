@@ -5,9 +5,15 @@
 @group(0) @binding({{ 2 + loop.index0 }}) var<storage, read_write> {{ plane.name }}: array<u32>;
 {% endfor %}
 
+// 8, 16 and 32 bits from byte `at` on; a word beyond the last byte may be loaded, `staging.py` has room for it
 fn byte(at: u32) -> u32 { return (source[at >> 2u] >> ((at & 3u) * 8u)) & 0xFFu; }
-fn half(at: u32) -> u32 { return byte(at) | (byte(at + 1u) << 8u); }
-fn word(at: u32) -> u32 { return half(at) | (half(at + 2u) << 16u); }
+fn word(at: u32) -> u32 {
+  let shift = (at & 3u) * 8u;
+  let low = source[at >> 2u];
+  let high = source[(at >> 2u) + 1u];
+  return select((low >> shift) | (high << (32u - max(shift, 1u))), low, shift == 0u);
+}
+fn half(at: u32) -> u32 { return word(at) & 0xFFFFu; }
 
 // four bytes with the low nibbles of one word and the high ones of another
 fn nibble_word(low: u32, low_shift: u32, high: u32, high_shift: u32) -> u32 {
