@@ -30,7 +30,7 @@ def activation_after(program: Sequence[Op], index: int) -> Activation | None:
     op, after = program[index], program[index + 1] if index + 1 < len(program) else None
     if not isinstance(op, ops.ExpertLinear) or not isinstance(after, ops.GatedActivation | ops.ClampedActivation):
         return None
-    if len(op.outs) != 2 or (after.gate, after.up) != op.outs or any(overlap(after.out, view) for view in (op.x, op.ids)):
+    if len(op.outs) != 2 or (after.gate, after.up) != op.outs or any(overlap(after.out, view) for view in op.views(op.reads)):
         return None
     gone = all(view == after.out or unused(program, index + 2, view) for view in op.outs)
     apart = all(view == after.out or not overlap(view, after.out) for view in op.outs)
