@@ -63,14 +63,16 @@ class Opened:
         return Needs(weight_bytes, sizes.active_bytes, kv_bytes, buffer_bytes, *experts)
 
     def describe(self) -> dict[str, Any]:
-        """All of the above as plain values, for `lacewing info`."""
+        """All of the above as plain values, for `lacewing info`; a plan that does not fit is no error here."""
+        from lacewing.weights import plan_or_reason, this_machine
+
         spec, checkpoint = self.spec, self.checkpoint
         quants: dict[str, dict[str, int]] = {}
         for tensor in spec.tensors.values():
             row = quants.setdefault(tensor.quant.name, {"tensors": 0, "bytes": 0})
             row["tensors"] += 1
             row["bytes"] += tensor.nbytes
-        plan = self.plan(spec.sizes.weight_bytes, CHUNK)
+        plan = plan_or_reason(self.needs(spec.sizes.weight_bytes, CHUNK), self.options, this_machine())
         return {
             "name": spec.name,
             "architecture": spec.architecture,

@@ -55,6 +55,11 @@ def test_info(lacewing, name, form, tmp_path):
     assert (plan["resident"], plan["streamed"]) == (plan["weights"], 0)
 
 
+def test_info_where_it_does_not_fit(lacewing, tmp_path):
+    facts = lacewing("info", tiny("deepseek3", "gguf", tmp_path), "--memory", "4096", "--json")
+    assert facts["plan"]["residency"] == "none" and "does not fit" in facts["plan"]["reasons"][0]
+
+
 def test_the_page_says_how_active_parameters_are_counted(lacewing, tmp_path):
     pages = {name: lacewing("info", tiny(name, "gguf", tmp_path)) for name in ("llama4", "deepseek3", "glm4moe")}
     lines = {name: next(line for line in page.splitlines() if line.startswith("parameters")) for name, page in pages.items()}

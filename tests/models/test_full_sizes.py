@@ -46,6 +46,9 @@ def test_info_of_the_largest(name, form, tmp_path):
         process.returncode = os.waitstatus_to_exitcode(status)
     total, active = geometries.PUBLISHED[name]
     assert process.returncode == 0 and "problem" not in facts["tokenizer"]
+    plan = {row["name"]: row["bytes"] for row in facts["plan"]["rows"]}
+    assert plan["keys and values"] == 8192 * 61 * 576 * (2 if form == "gguf" else 4)  # FP8 may exceed the range of float16
+    assert plan["experts"] > 0.95 * plan["weights"] and 4 * plan["active weights"] < plan["weights"]
     assert usage.ru_maxrss * 1024 < GIB
     assert usage.ru_utime + usage.ru_stime < 12, "5 s are promised; a busy processor is slower, also by its own clock"
     assert facts["parameters"] / 1e9 == pytest.approx(total, rel=0.02)

@@ -6,7 +6,7 @@ import pytest
 
 from lacewing.errors import OutOfMemoryError
 from lacewing.options import LoadOptions
-from lacewing.weights import Machine, Needs, Plan, plan
+from lacewing.weights import Machine, Needs, Plan, plan, plan_or_reason
 
 GIB = 2**30
 ROOMY = Machine(64 * GIB, 50 * GIB, "the free memory")
@@ -108,6 +108,16 @@ def test_what_a_mixture_reads_from_the_disk() -> None:
     assert rows(mixture(100 * GIB, 12 * GIB))["streamed"] == 10 * GIB  # no expert stays
     assert rows(mixture(100 * GIB, 8 * GIB))["streamed"] == 14 * GIB  # nor all of what every token reads
     assert rows(mixture(10 * GIB, 102 * GIB))["resident"] == 10 * GIB
+
+
+def test_a_plan_that_cannot_be_is_described() -> None:
+    needs = Needs(4 * GIB, 4 * GIB, 9 * GIB, GIB)
+    decision = plan_or_reason(needs, LoadOptions(), Machine(8 * GIB, 6 * GIB, "the free memory"))
+    assert decision.residency == "none" and "does not fit" in decision.reasons[0] and "need 10.0 GiB" in decision.reasons[0]
+    assert (rows(decision)["resident"], rows(decision)["streamed"], rows(decision)["needed"]) == (0, 4 * GIB, 10 * GIB)
+    eager = plan_or_reason(needs, LoadOptions(residency="eager"), Machine(8 * GIB, 11 * GIB, "the free memory"))
+    assert (eager.residency, eager.needed_bytes) == ("none", 14 * GIB)
+    assert plan_or_reason(needs, LoadOptions(), ROOMY) == plan(needs, LoadOptions(), ROOMY)
 
 
 def test_what_a_dense_model_reads_from_the_disk() -> None:

@@ -107,6 +107,16 @@ def plan(needs: Needs, options: LoadOptions, machine: Machine) -> Plan:
     return Plan(residency, needed, budget, _rows(needs, residency, needed, budget, source), tuple(reasons))
 
 
+def plan_or_reason(needs: Needs, options: LoadOptions, machine: Machine) -> Plan:
+    """`plan` for people who only want to know: what cannot be is no error, but the residency "none" with the reason."""
+    try:
+        return plan(needs, options, machine)
+    except OutOfMemoryError as error:
+        budget, source = _budget(options, machine)
+        needed = needs.fixed_bytes + (needs.weight_bytes if options.residency == "eager" else 0)
+        return Plan("none", needed, budget, _rows(needs, "lazy", needed, budget, source), (f"it does not fit: {error}",))
+
+
 def plan_on_device(needs: Needs, device: str, memory_bytes: int | None) -> Plan:
     """Everything in the memory of a GPU (None: of unknown size); the file is mapped while weights are brought there.
 
@@ -132,7 +142,7 @@ def plan_on_device(needs: Needs, device: str, memory_bytes: int | None) -> Plan:
 
 def _rows(needs: Needs, residency: str, needed: int, budget: int, source: str) -> tuple[Row, ...]:
     """The table: weights in all and for a token, how much of them stays in memory and how much does not, then all else."""
-    room = needs.weight_bytes if residency == "eager" else min(needs.weight_bytes, budget - needs.fixed_bytes)
+    room = needs.weight_bytes if residency == "eager" else max(0, min(needs.weight_bytes, budget - needs.fixed_bytes))
     streamed = 0 if residency == "eager" else needs.streamed_bytes(room)
     rows = [Row("weights", needs.weight_bytes, _WHERE[residency], "memory")]
     if needs.expert_bytes:
