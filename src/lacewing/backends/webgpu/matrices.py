@@ -117,7 +117,7 @@ class Uploader:
             matrix = Matrix(layout, rows, columns, groups, tuple(shards), tuple(buffers))
             self._fill(matrix, sources)
         except BaseException:
-            self.device.wait()  # the kernels that write them
+            self.device.settle()  # the kernels that write them
             for buffer in buffers:
                 self.device.free(buffer)
             raise
