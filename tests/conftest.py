@@ -11,10 +11,18 @@ from tests.checkpoints import tiny
 
 @pytest.fixture(scope="session")
 def smollm2_path() -> Path:
-    """SmolLM2-135M-Instruct, fetched once into the user's cache. The only fixture that may reach a network."""
+    """SmolLM2-135M-Instruct, fetched once into the user's cache. Only this fixture and the next may reach a network."""
     from lacewing.hub.pull import pull
 
     return pull("smollm2").path
+
+
+@pytest.fixture(scope="session")
+def gemma3_path() -> Path:
+    """Gemma-3-270M-it, likewise."""
+    from lacewing.hub.pull import pull
+
+    return pull("gemma3-270m").path
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 """The chat in a real terminal, and the same in a pipe."""
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -10,7 +11,9 @@ pexpect = pytest.importorskip("pexpect")
 if not hasattr(pexpect, "spawn"):
     pytest.skip("needs a pseudo-terminal", allow_module_level=True)
 
-from lacewing.chat import document  # noqa: E402
+from lacewing.chat import document, files  # noqa: E402
+from lacewing.chat.session import open_session  # noqa: E402
+from lacewing.options import LoadOptions, Sampling  # noqa: E402
 from lacewing.text.template import NAMES  # noqa: E402
 from tests.chat.terminal.terminal import ALT_ENTER, CTRL_C, CTRL_D, PATIENCE, SLOW_DISK, Chat  # noqa: E402
 from tests.checkpoints import tiny  # noqa: E402
@@ -152,6 +155,33 @@ def test_edits_are_asked_for(models, tmp_path):
         chat.send("y")
         assert "written: a.txt" in chat.ready() and (tmp_path / "a.txt").read_text() == "two\n"
         assert "proposes no edits" in chat.turn("/apply")
+
+
+def test_two_real_models(smollm2_path, gemma3_path, tmp_path):
+    """There, back, and there again with a template and a residency changed: the answers are those of fresh sessions."""
+    with Chat(tmp_path, smollm2_path, *GREEDY) as chat:
+        chat.ready()
+        chat.turn("My name is Ada.")
+        shown = chat.turn(f"/model {gemma3_path}")
+        assert "gemma3" in shown and "is parked" in shown
+        chat.turn("What is my name?")
+        chat.turn("/save gemma.json")
+        assert "back to" in chat.turn("/model -")
+        chat.turn("/template raw --force")
+        chat.turn("/lazy on")
+        chat.turn("Where am I?")
+        chat.turn("/save smollm2.json")
+        chat.send("/quit")
+        assert chat.leave() == 0
+    for name, path in (("gemma.json", gemma3_path), ("smollm2.json", smollm2_path)):
+        said = messages(tmp_path / name)
+        session = open_session(str(path), LoadOptions(context=2048), Sampling(temperature=0, max_tokens=8))
+        with contextlib.closing(session):
+            files.load(session, str(tmp_path / name))
+            session.cut(len(said) - 1)
+            list(session.answer())
+            assert [(each["role"], each["content"]) for each in session.messages] == said
+    assert [text for role, text in said if role == "user"] == ["My name is Ada.", "What is my name?", "Where am I?"]
 
 
 def test_smollm2(smollm2_path, tmp_path):
