@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from lacewing.backends.base import StepLimits
+from lacewing.backends.base import Candidates, StepLimits
+from lacewing.errors import NumericError
 
 VOCAB = 32
 Script = Callable[[list[int]], np.ndarray]  # ids of a slot up to a position -> logits (V,)
@@ -50,3 +51,28 @@ class MockStep:
     def rebind(self) -> None: ...
 
     def close(self) -> None: ...
+
+
+class AheadStep(MockStep):
+    """A step that chooses by itself, as one on a GPU does: greedily and ahead of the host, or the largest few for a sampler."""
+
+    most_candidates = 8
+
+    def greedy(self, token: int, slot: int, position: int, count: int) -> Iterator[int]:
+        for place in range(position, position + count):
+            token = int(self._checked(self._one(token, slot, place)).argmax())
+            yield token
+
+    def candidates(self, token: int, slot: int, position: int) -> Candidates:
+        row = self._checked(self._one(token, slot, position))
+        ids = np.argsort(-row, kind="stable")[: self.most_candidates]
+        return Candidates(ids, row[ids], float(np.log(np.exp(row.astype(np.float64)).sum())))
+
+    def _one(self, token: int, slot: int, position: int) -> np.ndarray:
+        arrays = (np.array([value], np.int32) for value in (token, slot, position, 0))
+        return np.asarray(super().run(*arrays)[0])
+
+    def _checked(self, row: np.ndarray) -> np.ndarray:
+        if not np.isfinite(row.max()):
+            raise NumericError(f"NaN or infinite logits at position {len(self.held) - 1}")
+        return row

@@ -175,6 +175,32 @@ class FeedsBack(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Candidates:
+    """The largest logits of a row, largest first, the lower id first among equals, and what all of them sum to.
+
+    `ids` int64 (N,), `logits` float32 (N,), `log_sum`: the natural logarithm of the sum of the exponentials of the whole row.
+    """
+
+    ids: np.ndarray
+    logits: np.ndarray
+    log_sum: float
+
+
+@runtime_checkable
+class FindsCandidates(Protocol):
+    """A step that can give the largest logits of one token without the whole row."""
+
+    most_candidates: int
+
+    def candidates(self, token: int, slot: int, position: int) -> Candidates:
+        """Run `token` at `position`; its `most_candidates` largest logits, or all of a smaller vocabulary.
+
+        Raises NumericError for NaN or infinite logits.
+        """
+        ...
+
+
 class Backend(Protocol):
     """A device and the compiler for it."""
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 
 import numpy as np
 
-from lacewing.backends.base import FeedsBack, Step
+from lacewing.backends.base import FeedsBack, FindsCandidates, Step
 from lacewing.engine.sampling import Sampler, Token
 from lacewing.engine.stats import Stats, rate
 from lacewing.errors import ContextOverflowError, NumericError, OptionError, OutOfMemoryError
@@ -225,6 +225,8 @@ class Generation(Iterator[Token]):
             row = self._prefill()
         elif self._sampler.takes_largest and isinstance(engine.step, FeedsBack):
             return self._fed_back(engine.step, last, left, began)
+        elif isinstance(engine.step, FindsCandidates) and 0 < self._sampler.candidates <= engine.step.most_candidates:
+            return self._found(engine.step, last, began)
         else:
             row = engine._run([last], np.zeros(1))[0]
         self.stats.generate_seconds += time.perf_counter() - began
@@ -237,6 +239,18 @@ class Generation(Iterator[Token]):
             self._ahead = step.greedy(last, engine.slot, len(engine.cached), left)
         try:
             token = Token(next(self._ahead))
+        except NumericError:
+            engine.forget()
+            raise
+        engine.cached.append(last)
+        self.stats.generate_seconds += time.perf_counter() - began
+        return token
+
+    def _found(self, step: FindsCandidates, last: int, began: float) -> Token:
+        """As `_next`, chosen among the largest logits, which the device has found."""
+        engine = self._engine
+        try:
+            token = self._sampler.pick_among(step.candidates(last, engine.slot, len(engine.cached)))
         except NumericError:
             engine.forget()
             raise

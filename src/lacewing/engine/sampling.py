@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lacewing.backends.base import Candidates
 from lacewing.errors import NumericError, OptionError
 from lacewing.options import Sampling
 
@@ -97,9 +98,21 @@ class Sampler:
     def takes_largest(self) -> bool:
         """Whether every choice is the largest raw logit, and nothing else is asked."""
         options = self.sampling
+        return self._raw and not options.logprobs and (options.temperature == 0 or options.top_k == 1)
+
+    @property
+    def _raw(self) -> bool:
+        """Whether the choice is made among the raw logits."""
+        options = self.sampling
         penalties = (options.repeat_penalty, options.presence_penalty, options.frequency_penalty)
-        plain = not options.logit_bias and not options.logprobs and (penalties == (1, 0, 0) or not options.repeat_window)
-        return plain and (options.temperature == 0 or options.top_k == 1)
+        return not options.logit_bias and (penalties == (1, 0, 0) or not options.repeat_window)
+
+    @property
+    def candidates(self) -> int:
+        """How many of the largest logits are all that a choice looks at; 0: it may look at every one."""
+        options = self.sampling
+        wanted = 1 if options.temperature == 0 else options.top_k
+        return max(wanted, options.logprobs) if self._raw and wanted else 0
 
     def pick(self, row: np.ndarray, history: Sequence[int]) -> Token:
         """The next token after `history`, from its float32 logits (V,). Raises NumericError for NaN or infinite rows."""
@@ -136,7 +149,23 @@ class Sampler:
         options = self.sampling
         if options.temperature == 0 or options.top_k == 1:
             return int(logits.argmax())
-        ids = top_k(logits, options.top_k) if options.top_k else None
+        return self._draw(logits, top_k(logits, options.top_k) if options.top_k else None)
+
+    def pick_among(self, found: Candidates) -> Token:
+        """As `pick`, from the `candidates` largest logits, or more of them."""
+        with np.errstate(over="ignore", under="ignore"):
+            options = self.sampling
+            one = options.temperature == 0 or options.top_k == 1
+            place = 0 if one else self._draw(found.logits, np.arange(min(options.top_k, len(found.ids))))
+        if not options.logprobs:
+            return Token(int(found.ids[place]))
+        logprobs = found.logits.astype(np.float64) - found.log_sum
+        likeliest = zip(found.ids[: options.logprobs].tolist(), logprobs[: options.logprobs].tolist(), strict=True)
+        return Token(int(found.ids[place]), float(logprobs[place]), tuple(likeliest))
+
+    def _draw(self, logits: np.ndarray, ids: np.ndarray | None) -> int:
+        """One of `ids`, or of all, after the other filters."""
+        options = self.sampling
         if options.top_p < 1:
             ids = _narrow(ids, top_p(_of(logits, ids), options.top_p))
         if options.min_p > 0:

@@ -47,11 +47,15 @@ class Feedback:
         chosen = int(np.frombuffer(place.bytes(4), np.uint32)[0])
         place.release()
         if chosen == BROKEN:
-            raise NumericError(
-                "the model produced NaN or infinite logits; "
-                "the checkpoint may be damaged (compare its checksum), or try --backend reference"
-            )
+            raise broken_logits()
         return chosen
+
+
+def broken_logits() -> NumericError:
+    return NumericError(
+        "the model produced NaN or infinite logits; "
+        "the checkpoint may be damaged (compare its checksum), or try --backend reference"
+    )
 
 
 def feedback(compiler: Compiler) -> Feedback:

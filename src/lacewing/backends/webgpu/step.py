@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from lacewing.backends.arguments import check_run
-from lacewing.backends.base import RoutedLayer
+from lacewing.backends.base import Candidates, RoutedLayer
+from lacewing.backends.webgpu.candidates import WANTED, Finder
 from lacewing.backends.webgpu.compiler import HEADER_WORDS, Compiler
 from lacewing.backends.webgpu.feedback import AHEAD, feedback
 from lacewing.backends.webgpu.plan import Dispatch, Run
@@ -27,11 +28,12 @@ class WebGPUStep:
     """
 
     notices: tuple[str, ...] = ()
+    most_candidates = WANTED
 
     def __init__(self, compiler: Compiler):
         self.limits, self._program, self._device = compiler.limits, compiler.program, compiler.device
         self._step_buffer, self._logits, self.logit_rows = compiler.step_buffer, compiler.logits, compiler.logit_rows
-        self._feedback = feedback(compiler)
+        self._feedback, self._finder = feedback(compiler), Finder(compiler)
         self._dispatches, self._watch = compiler.finish()
         self._made = [*compiler.made, compiler.step_buffer]
         self._made += [part.buffer for part in compiler.keys_values]
@@ -96,6 +98,14 @@ class WebGPUStep:
                 for ring, submission in () if self._closed else under_way:
                     with suppress(NumericError):
                         self._feedback.take(ring, submission)
+
+    def candidates(self, token: int, slot: int, position: int) -> Candidates:
+        """See `backends.base.FindsCandidates`."""
+        with self._turn():
+            tokens, slots, positions, outputs = (np.array([value], np.int32) for value in (token, slot, position, 0))
+            vocabulary = self._program.vocab_size
+            self._write(check_run(tokens, slots, positions, outputs, vocabulary, self.limits), 1, 0)
+            return self._finder.run(self._plan(Run(1, 1, True, 1 << position.bit_length()), False))
 
     def _write(self, inputs: tuple[np.ndarray, ...], rows: int, first: int) -> None:
         words = np.zeros(HEADER_WORDS + 4 * self.limits.chunk, np.int32)

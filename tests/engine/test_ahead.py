@@ -1,0 +1,90 @@
+"""Steps that choose tokens themselves give the engine the same tokens, whatever happens in between."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from lacewing.engine.engine import Engine
+from lacewing.errors import NumericError
+from lacewing.options import Sampling
+from tests.engine.mock import VOCAB, AheadStep, MockStep, counting, hashed
+
+OPTIONS = [
+    Sampling(temperature=0, max_tokens=9),
+    Sampling(temperature=0, max_tokens=9, logprobs=3),
+    Sampling(temperature=0.9, top_k=1, max_tokens=6),
+    Sampling(temperature=0.8, top_k=5, top_p=0.9, min_p=0.02, seed=4, max_tokens=9),
+    Sampling(temperature=1.5, top_k=8, seed=5, logprobs=4, max_tokens=9),
+    Sampling(temperature=1, top_k=4, seed=5, logprobs=6, max_tokens=9),
+    Sampling(temperature=1, top_k=0, seed=6, max_tokens=9),  # looks at the whole row
+    Sampling(temperature=1, top_k=9, seed=6, max_tokens=9),  # more than the step finds
+    Sampling(temperature=0, repeat_penalty=1.3, max_tokens=9),
+    Sampling(temperature=0, logit_bias={3: 9.0}, max_tokens=9),
+]
+
+
+def engines(script=hashed, context=64):
+    return [Engine(kind(script, 4, context), VOCAB, context) for kind in (MockStep, AheadStep)]
+
+
+@pytest.mark.parametrize("sampling", OPTIONS)
+def test_the_same_tokens(sampling):
+    plain, ahead = (list(engine.generate([1, 2, 3, 4, 5], sampling)) for engine in engines())
+    assert [token.id for token in ahead] == [token.id for token in plain] and len(plain) == sampling.max_tokens
+    for a, b in zip(plain, ahead, strict=True):
+        assert [i for i, _ in a.alternatives] == [i for i, _ in b.alternatives]
+        np.testing.assert_allclose([p for _, p in a.alternatives], [p for _, p in b.alternatives], atol=1e-6)
+        assert (a.logprob is None) == (b.logprob is None) and (a.logprob is None or abs(a.logprob - b.logprob) < 1e-6)
+
+
+@pytest.mark.parametrize("sampling", OPTIONS[:5])
+@pytest.mark.parametrize("stop_after", [1, 3])
+def test_what_is_left_early_can_be_taken_up(sampling, stop_after):
+    for engine in engines():
+        first = engine.generate([1, 2, 3], sampling)
+        taken = [next(first).id for _ in range(stop_after)]
+        first.close()
+        again = engine.generate([1, 2, 3, *taken, 7], Sampling(temperature=0, max_tokens=4))
+        fresh = engines()[0].generate([1, 2, 3, *taken, 7], Sampling(temperature=0, max_tokens=4))
+        assert [token.id for token in again] == [token.id for token in fresh]
+
+
+def test_generations_that_take_turns():
+    plain, ahead = [], []
+    for engine, got in zip(engines(), (plain, ahead), strict=True):
+        one, two = (engine.generate([1, start], Sampling(temperature=0, max_tokens=6)) for start in (2, 5))
+        got += [(a.id, b.id) for a, b in zip(one, two, strict=True)]
+    assert ahead == plain and len(plain) == 6
+
+
+@pytest.mark.parametrize("length", [6, 7, 8])
+@pytest.mark.parametrize("top_k", [1, 4])
+def test_the_edge_of_the_context(length, top_k):
+    counts = []
+    for engine in engines(context=8):
+        generation = engine.generate([1] * length, Sampling(top_k=top_k, seed=1, max_tokens=None))
+        counts.append(len(list(generation)))
+        assert generation.finish_reason == "length"
+    assert counts == [9 - length] * 2
+
+
+@pytest.mark.parametrize("sampling", [Sampling(temperature=0, max_tokens=5), Sampling(top_k=4, seed=1, max_tokens=5)])
+@pytest.mark.parametrize("at", [3, 5])
+def test_broken_logits_fail_the_request_and_drop_the_prefix(sampling, at):
+    def poisoned(ids):
+        row = counting(ids)
+        row[5] = np.nan if len(ids) == at else row[5]
+        return row
+
+    engine = engines(poisoned)[1]
+    with pytest.raises(NumericError, match=f"position {at - 1}"):
+        list(engine.generate([1, 2, 3], sampling))
+    assert engine.cached == []
+
+
+def test_a_stop_id_ends_it():
+    engine = engines(counting)[1]
+    generation = engine.generate([1], Sampling(temperature=0), frozenset({4}))
+    assert [token.id for token in generation] == [2, 3] and generation.finish_reason == "stop"
+    assert engine.cached == [1, 2, 3]
