@@ -32,7 +32,6 @@ from lacewing.backends.cpu.kernels.simd import (
 )
 
 MAX_QUERIES = 32  # (token, head) pairs that one piece of work holds
-SCORE_QUERIES = 8
 VALUE_QUERIES = 4
 VALUE_COLUMNS = 4 if LANES == 16 else 2  # registers of columns
 LOWEST = -1e30
@@ -40,20 +39,34 @@ LOWEST = -1e30
 
 def make_blocks(half: bool) -> Any:
     """`scores` and `values` of all queries with one block of positions."""
-    many, one = make_scores(SCORE_QUERIES, half), make_scores(1, half)
+    tiles = [make_scores(*shape, half) for shape in ((8, 1), (4, 2), (4, 1), (1, 4), (1, 1))]
+    many, few_long, few, one_long, one = tiles
     values_many, values_one = make_values(VALUE_QUERIES, VALUE_COLUMNS, half), make_values(1, VALUE_COLUMNS, half)
     values_narrow, itemsize, peek = make_values(1, 1, half), 2 if half else 4, peek_f16 if half else peek_f32
 
     @inline
-    def block_scores(q, queries, width, keys, out):
-        """Dot products of all queries with the LANES positions at `keys`."""
-        done = 0
-        while done + SCORE_QUERIES <= queries:
-            many(q + 4 * width * done, 4 * width, width, keys, out + 4 * BLOCK * done)
-            done += SCORE_QUERIES
-        while done < queries:
-            one(q + 4 * width * done, 4 * width, width, keys, out + 4 * BLOCK * done)
-            done += 1
+    def run_scores(wide, blocks, short, q, width, keys, out, positions):
+        """One row of tiles; the last ones of a block are short."""
+        j = 0
+        while j + LANES * (blocks - 1) < positions:
+            wide(q, 4 * width, width, keys + itemsize * width * j, out + 4 * j)
+            j += LANES * blocks
+        while j < positions:
+            short(q, 4 * width, width, keys + itemsize * width * j, out + 4 * j)
+            j += LANES
+
+    @inline
+    def block_scores(q, queries, width, keys, out, positions):
+        """Dot products of all queries with `positions` positions, and with what is behind them up to a whole register."""
+        done = queries - queries % 8
+        for j in range(0, positions, LANES):
+            for i in range(0, done, 8):
+                many(q + 4 * width * i, 4 * width, width, keys + itemsize * width * j, out + 4 * (BLOCK * i + j))
+        if queries - done >= 4:
+            run_scores(few_long, 2, few, q + 4 * width * done, width, keys, out + 4 * BLOCK * done, positions)
+            done += 4
+        for i in range(done, queries):
+            run_scores(one_long, 4, one, q + 4 * width * i, width, keys, out + 4 * BLOCK * i, positions)
 
     @inline
     def block_values(acc, queries, width, v, p, positions):
@@ -210,8 +223,7 @@ def make_attend(half: bool) -> Any:
         lowest = first_seen(peek_i32(positions + 4 * token), window, chunk)
         for first in range(lowest // BLOCK * BLOCK, last + 1, BLOCK):
             seen = min(BLOCK, last + 1 - first)
-            for j in range(0, seen, LANES):
-                block_scores(q, queries, width, keys + itemsize * (first + j) * width, p + 4 * j)
+            block_scores(q, queries, width, keys + itemsize * first * width, p, seen)
             for i in range(queries):
                 high = peek_i32(positions + 4 * (token + i // group))
                 at = acc + 4 * value_width * i
@@ -232,12 +244,13 @@ def make_attention(half: bool) -> Any:
     attend = make_attend(half)
 
     def kernel(args, state, thread, threads):
-        """Pieces of work: for one token a head each, for many a key head with a run of tokens."""
+        """Pieces of work: a key head with a run of tokens. For one token a head each, unless the key heads go round evenly."""
         heads = peek_i64(args + ATTENTION.heads)
         tokens, slots = peek_i64(state + STATE.tokens), peek_i64(state + STATE.slots)
         scratch = peek_i64(state + STATE.scratch) + thread * SCRATCH_BYTES
-        alone = tokens == 1 and peek_i64(args + ATTENTION.values) != 0  # copying latent values pays for many heads only
-        group = 1 if alone else peek_i64(args + ATTENTION.group)  # divides H / K, at most MAX_QUERIES
+        group = peek_i64(args + ATTENTION.group)  # divides H / K, at most MAX_QUERIES
+        if tokens == 1 and heads // group % threads and peek_i64(args + ATTENTION.values):  # copying latent values pays for many
+            group = 1
         run = 1 if tokens == 1 else max(1, MAX_QUERIES // group)
         parts = heads // group
         todo = (tokens + run - 1) // run * parts

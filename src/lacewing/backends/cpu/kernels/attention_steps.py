@@ -23,21 +23,25 @@ def emit_element(b: ir.IRBuilder, base: ir.Value, register: int, half: bool) -> 
     return emit_load(b, base, VECTOR_BYTES * register, F32V)
 
 
-def make_score_step(half: bool) -> Any:
-    """`step(acc, key, q, stride)`: acc[i] += key * q[i], for the queries `stride` bytes apart."""
+def make_score_step(queries: int, blocks: int, half: bool) -> Any:
+    """`step(acc, key, key_stride, q, q_stride)`: acc[i * blocks + j] += key[j] * q[i], both so many bytes apart."""
 
     @intrinsic
-    def step(typingctx, acc, key, q, stride):
+    def step(typingctx, acc, key, key_stride, q, q_stride):
         def codegen(context: Any, b: ir.IRBuilder, sig: Any, values: Any) -> ir.Value:
-            acc, key, q, stride = values
-            positions = emit_element(b, key, 0, half)
+            acc, key, key_stride, q, q_stride = values
+            positions = [
+                emit_element(b, b.add(key, b.mul(key_stride, ir.Constant(key_stride.type, j))), 0, half) for j in range(blocks)
+            ]
             made = acc
-            for i in range(sig.args[0].count):
-                x = splat(b, emit_load(b, b.add(q, b.mul(stride, ir.Constant(stride.type, i))), 0, F32))
-                made = b.insert_value(made, emit_fma(b, positions, x, b.extract_value(acc, i)), i)
+            for i in range(queries):
+                x = splat(b, emit_load(b, b.add(q, b.mul(q_stride, ir.Constant(q_stride.type, i))), 0, F32))
+                for j, each in enumerate(positions):
+                    at = i * blocks + j
+                    made = b.insert_value(made, emit_fma(b, each, x, b.extract_value(acc, at)), at)
             return made
 
-        return signature(acc, acc, types.int64, types.int64, types.int64), codegen
+        return signature(acc, acc, *[types.int64] * 4), codegen
 
     return step
 
@@ -63,16 +67,20 @@ def make_value_step(queries: int, columns: int, half: bool) -> Any:
     return step
 
 
-def make_scores(queries: int, half: bool) -> Any:
-    """`scores(q, stride, width, keys, out)`: dot products of some queries with LANES positions, BLOCK apart in out."""
-    zeros, scatter, step = make_zeros(queries), make_scatter(queries, 4 * BLOCK), make_score_step(half)
-    key_bytes = (2 if half else 4) * LANES
+def make_scores(queries: int, blocks: int, half: bool) -> Any:
+    """`scores(q, stride, width, keys, out)`: dot products of some queries with LANES positions times `blocks`.
+
+    Each sum is one chain of additions, each of which waits for the last: some chains at once keep the processor busy. In out
+    the queries are BLOCK positions apart.
+    """
+    zeros, scatter = make_zeros(queries * blocks), make_scatter(queries, blocks, 4 * BLOCK)
+    step, key_bytes = make_score_step(queries, blocks, half), (2 if half else 4) * LANES
 
     @inline
     def scores(q, stride, width, keys, out):
         acc = zeros()
         for c in range(width):
-            acc = step(acc, keys + key_bytes * c, q + 4 * c, stride)
+            acc = step(acc, keys + key_bytes * c, key_bytes * width, q + 4 * c, stride)
         scatter(acc, out)
 
     return scores
@@ -89,14 +97,14 @@ def make_zeros(count: int) -> Any:
     return zeros
 
 
-def make_scatter(count: int, stride: int) -> Any:
-    """`store(values, p)`: register i of a tuple to p + i * stride."""
+def make_scatter(rows: int, columns: int, stride: int) -> Any:
+    """`store(values, p)`: a tuple of rows of registers to memory, a row every `stride` bytes."""
 
     @intrinsic
     def store(typingctx, values_type, p):
         def codegen(context: Any, b: ir.IRBuilder, sig: Any, values: Any) -> ir.Value:
-            for i in range(count):
-                address = b.add(values[1], ir.Constant(values[1].type, i * stride))
+            for i in range(rows * columns):
+                address = b.add(values[1], ir.Constant(values[1].type, i // columns * stride + i % columns * VECTOR_BYTES))
                 b.store(b.extract_value(values[0], i), b.inttoptr(address, F32V.as_pointer()), align=4)
             return context.get_dummy_value()
 
