@@ -30,7 +30,8 @@ from tests.models.running import greedy, open_step, run
 GOLDEN = [("llama", "gguf"), ("llama-biases", "huggingface"), ("mistral", "huggingface"), ("qwen2", "gguf"),
           ("qwen3", "huggingface"), ("phi3-long", "huggingface"), ("gemma2", "gguf"), ("gemma3", "huggingface"),
           ("mixtral", "gguf"), ("qwen3moe", "huggingface"), ("olmoe", "gguf"), ("glm4moe", "huggingface"), ("gpt-oss", "gguf"),
-          ("llama4", "huggingface")]  # fmt: skip
+          ("llama4", "huggingface"), ("deepseek2", "huggingface"), ("deepseek3", "gguf"),
+          ("mistral4", "huggingface")]  # fmt: skip
 QUANTISED = [("llama-wide", "Q4_K", FLOATS), ("gemma3-wide", "Q6_K", CODES), ("phi3", "Q4_0", "dot"), ("olmoe", "Q8_0", CODES)]
 
 
