@@ -98,13 +98,13 @@ def divergence_rows(model: str, found: dict[str, Any]) -> list[Row]:
     return rows
 
 
-def show(facts: dict[str, Any], rows: Sequence[Row]) -> None:
-    """The table for people."""
+def show(facts: dict[str, Any], rows: Sequence[Row], sides: tuple[str, str] = ("Lacewing", "llama.cpp")) -> None:
+    """The table for people; `sides`: what is beside what."""
     console = Console()
     if not console.is_terminal:
         console.width = WIDTH
-    table = Table(title="Lacewing beside llama.cpp: medians (smallest to largest)", title_justify="left")
-    for heading in ("", "Lacewing", "llama.cpp", "result", "goal", ""):
+    table = Table(title=f"{sides[0]} beside {sides[1]}: medians (smallest to largest)", title_justify="left")
+    for heading in ("", *sides, "result", "goal", ""):
         table.add_column(heading, overflow="fold")
     for row in rows:
         mark = {True: "[green]reached[/]", False: "[red]missed[/]", None: ""}[row.reached]
