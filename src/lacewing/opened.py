@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from lacewing.errors import Cancelled, LacewingError
+from lacewing.errors import Cancelled, LacewingError, ModelFormatError
 from lacewing.options import LoadOptions, Progress
 
 if TYPE_CHECKING:
@@ -37,7 +37,10 @@ class Opened:
         from lacewing.models import open_model
 
         self.options = options
-        self.checkpoint: Checkpoint = open_checkpoint(path, whole=whole)
+        try:
+            self.checkpoint: Checkpoint = open_checkpoint(path, whole=whole)
+        except OSError as error:
+            raise ModelFormatError(path, f"cannot be read: {error.strerror or error}") from error
         self.tokenizer = Background(self._open_tokenizer, warm)
         self.template = Background(self._open_template, warm)
         self.spec: ModelSpec = open_model(self.checkpoint, options.context, DEFAULT_CONTEXT)

@@ -12,7 +12,7 @@ from lacewing.chat.events import Delta, Notice
 from lacewing.chat.overflow import clamp
 from lacewing.chat.settings import Settings
 from lacewing.chat.voice import View
-from lacewing.errors import ContextOverflowError, OptionError
+from lacewing.errors import ContextOverflowError, ModelFormatError, OptionError, TemplateError
 from tests.chat.conftest import GREEDY, say
 from tests.chat.test_commands import cells
 from tests.chat.test_session import fill
@@ -142,6 +142,26 @@ def test_where_sessions_are_saved(start, folder):
     (folder / "file").write_text("")
     with pytest.raises(SessionFileError, match="could not be written"):
         run_line(session, "/save file/x")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes with names")
+def test_what_is_no_file_is_not_waited_for(start, folder):
+    session = start()
+    for name in ("a.json", "a.jinja"):
+        os.mkfifo(folder / name)
+    with pytest.raises(SessionFileError, match="is not a file"):
+        run_line(session, "/load ./a.json")
+    for name in ("./a.jinja", "/dev/zero", "/", f"{'x' * 5000}.jinja", "~nobody-of-this-name/x.jinja"):
+        with pytest.raises(TemplateError, match=r"is not a file|names no template"):
+            run_line(session, f"/template {name}")
+    with pytest.raises(ModelFormatError, match="regular file"):
+        run_line(session, "/model ./a.json")
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/mem"), reason="needs a file that cannot be read")
+def test_a_model_that_cannot_be_read(start):
+    with pytest.raises(ModelFormatError, match=r"/proc/self/mem.*cannot be read"):
+        run_line(start(), "/model /proc/self/mem")
 
 
 def test_a_template_file_that_changed(start, folder):

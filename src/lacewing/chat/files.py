@@ -174,6 +174,8 @@ def _voice(chat: Session, saved: dict[str, str], same: bool, lines: list[str]) -
 def read(path: Path) -> dict[str, Any]:
     """The parts of a session file. Raises SessionFileError."""
     try:
+        if path.exists() and not path.is_file():  # a pipe would be waited for
+            raise SessionFileError("is not a file", path)
         with path.open("rb") as file:
             data = file.read(document.MAX_BYTES + 1)
     except OSError as error:

@@ -27,8 +27,19 @@ def find(session: Session, choice: str) -> ChatTemplate:
     if choice == "auto":
         return session.model.template
     if choice.lower().endswith((".jinja", ".jinja2", ".j2", ".txt")) or "/" in choice or "\\" in choice:
-        return ChatTemplate.from_file(Path(choice).expanduser(), tokenizer)
+        return ChatTemplate.from_file(_regular(choice), tokenizer)
     return ChatTemplate.named(choice, tokenizer)
+
+
+def _regular(name: str) -> Path:
+    """A path that may be read without waiting. Raises TemplateError."""
+    try:
+        path = Path(name).expanduser()
+        if path.exists() and not path.is_file():
+            raise TemplateError(f"{name} is not a file; a template is a .jinja file or one of {', '.join(NAMES)}")
+    except (OSError, RuntimeError) as error:  # a name that is too long, ~nobody
+        raise TemplateError(f"{name[:80]} names no template: {error}") from None
+    return path
 
 
 def change(session: Session, choice: str, force: bool = False) -> list[str]:
