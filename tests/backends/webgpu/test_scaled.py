@@ -31,7 +31,7 @@ def in_pieces(weight: MappedWeight) -> MappedWeight:
 
 
 def limit(kind: str, variant: str) -> float:
-    """FP8 becomes F16, which rounds; MXFP4 stays what it is, but its activations are bytes where the variant says so."""
+    """FP8 with odd blocks becomes F16, which rounds; activations of MXFP4 are bytes where the variant says so."""
     return 1e-6 if kind != "mxfp4" else 5e-4 if variant == CODES else 1e-7
 
 

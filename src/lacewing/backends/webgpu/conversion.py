@@ -23,12 +23,16 @@ F16_RANGE = (2.0**-10, 65504.0)
 # Values are -1, 0, 1 or 2 times a float16 scale, which stays the scale.
 FEW_STEPS = ("Q1_0", "Q2_0", "TQ1_0", "TQ2_0")
 PACKED_BLOCK = (1, 32)  # of the factors of MXFP4 in safetensors
+FP8, FP8_BYTES = "F8_E4M3", 36  # a group with its factor
 
 
 def stored_as(weight: WeightView, transposed: bool = False) -> str:
     """The name of the layout that a weight gets on the device. Raises UnsupportedModelError for a shape that has none."""
     name, columns = weight.quant.name, weight.shape[-2 if transposed else -1]
-    if weight.scales is None and name in (PLAIN if transposed else LAYOUTS):
+    if name == FP8:
+        if columns % GROUP == 0 and not transposed and (weight.scales is None or weight.scale_block[1] % GROUP == 0):
+            return name
+    elif weight.scales is None and name in (PLAIN if transposed else LAYOUTS):
         return name
     if name == "F4_E2M1" and _packed(weight) and columns % GROUP == 0 and not transposed:
         return "MXFP4"
@@ -49,6 +53,12 @@ def _largest_factor(weight: WeightView) -> float:
     )
 
 
+def stored_bytes(stored: str, columns: int) -> int:
+    """Bytes of a row on its way to the device."""
+    groups = -(-columns // GROUP)
+    return groups * FP8_BYTES if stored == FP8 else by_name(stored).row_bytes(groups * GROUP)
+
+
 def widest(names: set[str]) -> str:
     """The layout for several weights in one matrix, whose own layouts differ only where floats do."""
     return names.pop() if len(names) == 1 else "F32"
@@ -65,7 +75,7 @@ class Rows:
         quant, width = weight.quant, weight.shape[-1]
         inner, outer = (width, weight.shape[-2]) if transposed else (weight.shape[-2] if len(weight.shape) > 1 else 1, width)
         self.count, self.columns, self._inner = int(np.prod(weight.shape)) // outer, outer, inner
-        self.nbytes = by_name(stored).row_bytes(-(-self.columns // GROUP) * GROUP)
+        self.nbytes = stored_bytes(stored, self.columns)
         row_bytes = quant.row_bytes(width)
         parts = [part.reshape(-1) for part in weight.parts]
         if width % quant.block_elements or any(part.nbytes % row_bytes for part in parts):
@@ -82,7 +92,8 @@ class Rows:
             self._powers = Rows(weight.scales, "F32")
         elif weight.scales is not None:
             self._factors = _factors(weight.scales)
-        self._as_is = stored == quant.name and weight.scales is None and (stored in PLAIN or not transposed)
+        same = stored == quant.name and weight.scales is None and stored != FP8
+        self._as_is = same and (stored in PLAIN or not transposed)
         self._lock, self._last = threading.Lock(), (-1, np.empty(0, np.float32))
 
     @property
@@ -100,6 +111,10 @@ class Rows:
             blocks = out.reshape(len(out), -1, 17)
             blocks[..., 0] = self._powers._blocks(first, len(out))
             blocks[..., 1:] = _nibbles_apart(self._blocks(first, len(out)))
+        elif self.stored == FP8:
+            blocks = out.reshape(len(out), -1, FP8_BYTES)
+            blocks[..., :4] = self._group_factors(first, len(out)).view(np.uint8)
+            blocks[..., 4:] = self._blocks(first, len(out)).reshape(len(out), -1, GROUP)
         else:
             rows = self._across(first, len(out)) if self.transposed else self.values(first, len(out))
             encoded = _encoded(rows, self)
@@ -111,12 +126,23 @@ class Rows:
         values = self.weight.quant.dequantise(self._blocks(first, count))
         if self._factors is None:
             return values
-        high, wide = self.weight.scale_block
+        factors = self._row_factors(self._factors, first, count)
+        with np.errstate(all="ignore"):
+            return np.asarray(values * factors.repeat(self.weight.scale_block[1], axis=1)[:, : values.shape[1]], np.float32)
+
+    def _row_factors(self, factors: np.ndarray, first: int, count: int) -> np.ndarray:
+        """float32 (count, blocks of columns) of rows."""
         index = np.arange(first, first + count)
         height = self.weight.shape[-2] if len(self.weight.shape) > 1 else 1
-        factors = self._factors.reshape(-1, *self._factors.shape[-2:])[index // height, index % height // high]
-        with np.errstate(all="ignore"):
-            return np.asarray(values * factors.repeat(wide, axis=1)[:, : values.shape[1]], np.float32)
+        return np.asarray(factors.reshape(-1, *factors.shape[-2:])[index // height, index % height // self.weight.scale_block[0]])
+
+    def _group_factors(self, first: int, count: int) -> np.ndarray:
+        """float32 (count, groups, 1); blocks of columns are whole groups."""
+        groups = self.columns // GROUP
+        if self._factors is None:
+            return np.ones((count, groups, 1), np.float32)
+        factors = self._row_factors(self._factors, first, count).repeat(self.weight.scale_block[1] // GROUP, axis=1)
+        return np.ascontiguousarray(factors[:, :groups, None])
 
     def _copy(self, first: int, out: np.ndarray) -> None:
         done, index = 0, bisect_right(self._ends, first)

@@ -58,6 +58,7 @@ PAIRS, BITS = Plane("pairs", "vec2<u32>", 2), Plane("bits", "u32", 1)
 FINE, FINE_BYTE = Plane("fine", "u32", 1, 2), Plane("fine", "u32", 1, 4)  # 16 and 8 bits a group
 HALF = Plane("coarse", "u32", 1, 2)  # a float16 a group
 SCALE = Plane("coarse", "u32", 1)  # two float16 a group
+FACTOR = Plane("coarse", "u32", 1)  # a float32 a group
 BLOCK = Plane("coarse", "u32", 1, RUN)  # one or two float16 a run, the super-block of 256
 
 LAYOUTS = {
@@ -80,5 +81,6 @@ LAYOUTS = {
         Layout("IQ4_XS", (NIBBLES, FINE_BYTE, BLOCK)),
         Layout("MXFP4", (NIBBLES, FINE_BYTE)),
         Layout("NVFP4", (NIBBLES, SCALE), halves=True),
+        Layout("F8_E4M3", (BYTES, FACTOR), floats=True),
     )
 }
