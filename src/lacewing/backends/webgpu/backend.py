@@ -61,6 +61,7 @@ class WebGPUBackend:
                     return step
                 finally:
                     uploader.close()
+                    self.device.unprepare()
             except BaseException:
                 self.device.free_since(before)
                 self.device.settle()

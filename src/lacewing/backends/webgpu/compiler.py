@@ -151,7 +151,9 @@ class Compiler:
         label: str = "",
     ) -> None:
         """Add a kernel. Binding 0 is the arena, binding 1 the step's inputs, `bindings` follow."""
-        self._waiting.append((label or kernel, shader(kernel, **self.whole(constants)), list(bindings), grid))
+        text = shader(kernel, **self.whole(constants))
+        self.device.prepare(text, label or kernel)
+        self._waiting.append((label or kernel, text, list(bindings), grid))
 
     def whole(self, constants: Mapping[str, object]) -> dict[str, object]:
         """With those that every kernel has."""

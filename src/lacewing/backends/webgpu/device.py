@@ -6,6 +6,7 @@ import os
 import re
 import threading
 import weakref
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,6 +78,8 @@ class Device:
             raise BackendError(f"the GPU {name} cannot be opened: {reason_of(str(error))}; use --backend cpu") from error
         self.features = frozenset(features)
         self.limits = dict(self.device.limits)
+        self._compilers = ThreadPoolExecutor(min(8, os.cpu_count() or 1), "lacewing-wgsl")
+        self._compiling: dict[str, Future[Pipeline]] = {}
         self._pipelines: weakref.WeakValueDictionary[str, Pipeline] = weakref.WeakValueDictionary()  # as long as steps hold them
         self._buffers: dict[int, Any] = {}
         self.allocated = 0  # bytes
@@ -178,12 +181,24 @@ class Device:
         """Until everything that was submitted is done."""
         raw.wait(self.device)
 
+    def prepare(self, code: str, label: str) -> None:
+        """Begin to compile a kernel beside what else is done, such as bringing weights here."""
+        if code not in self._pipelines and code not in self._compiling:
+            self._compiling[code] = self._compilers.submit(self._compile, code, label)
+
     def pipeline(self, code: str, label: str) -> Pipeline:
         """The compiled kernel; the same code is compiled once. Raises BackendError with the compiler's words."""
         found = self._pipelines.get(code)
         if found is None:
-            found = self._pipelines[code] = self._compile(code, label)
+            begun = self._compiling.pop(code, None)
+            found = self._pipelines[code] = begun.result() if begun is not None else self._compile(code, label)
         return found
+
+    def unprepare(self) -> None:
+        """Drop what was begun and will not be asked for."""
+        for begun in self._compiling.values():
+            begun.cancel()
+        self._compiling.clear()
 
     def _compile(self, code: str, label: str) -> Pipeline:
         kinds = {int(number): access for number, access in _BINDING.findall(code)}
@@ -223,6 +238,8 @@ class Device:
 
     def close(self) -> None:
         """Give everything back; what was made on the device is useless afterwards."""
+        self.unprepare()
+        self._compilers.shutdown()
         self._pipelines.clear()
         self._buffers.clear()
         self.allocated = 0
