@@ -50,10 +50,11 @@ class _Checker:
         self.stored: set[int] = set()
         self.attended: set[int] = set()
         self.routed: dict[View, int] = {}  # views that hold ids: of how many experts
-        self.finished = False
+        self.finished = self.sent = False
 
     def check(self, op: Op) -> None:
         _require(not self.finished, "stands after the logits")
+        _require(not self.sent or isinstance(op, ops.Receive), "stands between two stages")
         rule = _RULES.get(type(op))
         if rule is None:
             raise ProgramError("is of a kind that the checker does not know")
@@ -89,7 +90,7 @@ class _Checker:
 
     def finish(self) -> None:
         """What only the whole program can tell."""
-        _require(self.finished, "the program has no logits")
+        _require(self.finished or self.sent, "the program has no logits")
         unused = sorted(set(self.program.weights) - self.used)
         _require(not unused, f"the program lists weights that no op uses: {', '.join(unused[:8])}")
         idle = sorted(set(range(len(self.program.layers))) - self.attended)
@@ -253,6 +254,15 @@ def _logits(c: _Checker, op: ops.Logits) -> None:
     c.finished = True
 
 
+def _receive(c: _Checker, op: ops.Receive) -> None:
+    _require(not any(_overlap(a, b) for i, a in enumerate(op.outs) for b in op.outs[:i]), "outs overlap")
+    c.sent = False
+
+
+def _send(c: _Checker, op: ops.Send) -> None:
+    c.sent = True
+
+
 _RULES: dict[type[Op], Callable[[_Checker, Any], None]] = {
     ops.Embed: _embed,
     ops.Norm: _norm,
@@ -268,4 +278,6 @@ _RULES: dict[type[Op], Callable[[_Checker, Any], None]] = {
     ops.ExpertLinear: _expert_linear,
     ops.Combine: _combine,
     ops.Logits: _logits,
+    ops.Receive: _receive,
+    ops.Send: _send,
 }

@@ -296,3 +296,19 @@ class Logits(Op):
     scale: float = 1.0
     softcap: float | None = None
     reads: ClassVar = ("x",)
+
+
+@dataclass(frozen=True)
+class Receive(Op):
+    """A stage of a part of a program begins (`program.split`): the values of `outs`, which may be none, come from other devices."""
+
+    outs: tuple[View, ...]
+    writes: ClassVar = ("outs",)
+
+
+@dataclass(frozen=True)
+class Send(Op):
+    """A stage ends: the values of `xs`, which may be none, go to other devices."""
+
+    xs: tuple[View, ...]
+    reads: ClassVar = ("xs",)

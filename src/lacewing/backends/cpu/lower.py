@@ -16,6 +16,7 @@ from lacewing.backends.cpu.heads import HeadJobs
 from lacewing.backends.cpu.isa import host_isa
 from lacewing.backends.cpu.plan import LoweredOp, Memory, Word, aligned, double_word, float_word
 from lacewing.backends.cpu.quants import TileKernels, kernels_of
+from lacewing.backends.cpu.stages import Stage, Staging
 from lacewing.errors import UnsupportedModelError
 from lacewing.program import ops
 from lacewing.program.ops import Op, RopeSpec, View
@@ -27,7 +28,7 @@ MAX_HEAD_WIDTHS = 1800  # of key and value together: (MAX_QUERIES * (widths + 12
 MAX_GENERIC_WIDTH = 65_000  # a dequantised row fits it, too
 
 
-class Lowering:
+class Lowering(Staging):
     """Walks the program once. `ops`: the result; `kernels`: the names that it needs beyond those of the ops themselves."""
 
     def __init__(self, program: Program, weights: Mapping[str, WeightView], limits: StepLimits):
@@ -44,6 +45,7 @@ class Lowering:
         self.angle_tables: dict[RopeSpec, int] = {}
         self.routers: list[lower_experts.WatchedRouter] = []
         self.layer = 0  # of the attention that was lowered last
+        self.stages: list[Stage] = []  # none: the program is not a part of one
         self.head_groups: set[int] = set()  # addresses of what `route.all_heads` makes
         self._store_memory()
         for position, op in enumerate(program.ops):
@@ -72,10 +74,13 @@ class Lowering:
     def emit(self, op: LoweredOp, *written: View) -> LoweredOp:
         """Add an op; what was known of the buffers that it writes is forgotten."""
         self.ops.append(op)
+        self.forget(written)
+        return op
+
+    def forget(self, written: tuple[View, ...]) -> None:
         buffers = {view.buffer for view in written}
         self.fusable = {view: by for view, by in self.fusable.items() if view.buffer not in buffers}
         self.quantised = {key: at for key, at in self.quantised.items() if key[0].buffer not in buffers}
-        return op
 
     # ---- operands ----
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 
 import numpy as np
 
 from lacewing.backends.base import RoutedLayer, StepLimits
-from lacewing.backends.cpu.arguments import LINEAR, OP, SCRATCH_BYTES, STATE
+from lacewing.backends.cpu.arguments import LINEAR, OP, SCRATCH_BYTES, STATE, STEP
 from lacewing.backends.cpu.lower import Lowering
 from lacewing.backends.cpu.plan import LoweredOp, aligned
 from lacewing.backends.cpu.slots import read_slot, write_slot
+from lacewing.backends.cpu.stages import columns, ranges
 from lacewing.backends.cpu.team import Team, head_of
+from lacewing.backends.staged import not_alone
 from lacewing.errors import OptionError
 
 
@@ -50,6 +53,7 @@ class CpuStep:
         self._logits = np.empty((0,), np.float32) if logits is None else logits.view(np.float32)
         self._team = Team(self._head, threads, kernels)
         self._closed = False
+        self._stages = list(zip(lowering.stages, ranges(lowering.stages, lowering.ops), strict=True))
         self.kv_bytes = sum(memory.nbytes for memory in (*lowering.keys, *lowering.values))
         self.buffer_bytes = lowering.memory.nbytes + self._scratch.nbytes
 
@@ -91,15 +95,45 @@ class CpuStep:
         return [RoutedLayer(router.layer, router.ids[:count], router.probabilities[:count]) for router in watched]
 
     def run(self, tokens: np.ndarray, slots: np.ndarray, positions: np.ndarray, outputs: np.ndarray) -> np.ndarray:
-        count, wanted = len(tokens), len(outputs)
-        self._check(tokens, slots, positions, outputs)
+        if self._stages:
+            raise not_alone()
         with self._lock:
-            if self._closed:  # its workers are gone: waiting for them would never end
-                raise OptionError("the model has been closed")
-            inputs = self._inputs
-            inputs[0, :count], inputs[1, :count], inputs[2, :count], inputs[3, :wanted] = tokens, slots, positions, outputs
-            self._state[0], self._state[1] = count, wanted
+            self._begin(tokens, slots, positions, outputs)
             self._team.run()
+        return self.logits()
+
+    def _begin(self, tokens: np.ndarray, slots: np.ndarray, positions: np.ndarray, outputs: np.ndarray) -> None:
+        self._check(tokens, slots, positions, outputs)
+        self._refuse_closed()
+        count, wanted, inputs = len(tokens), len(outputs), self._inputs
+        inputs[0, :count], inputs[1, :count], inputs[2, :count], inputs[3, :wanted] = tokens, slots, positions, outputs
+        self._state[0], self._state[1] = count, wanted
+
+    def _refuse_closed(self) -> None:
+        if self._closed:  # its workers are gone: waiting for them would never end
+            raise OptionError("the model has been closed")
+
+    def begin(self, tokens: np.ndarray, slots: np.ndarray, positions: np.ndarray, outputs: np.ndarray) -> None:
+        """See backends.staged.Staged."""
+        with self._lock:
+            self._begin(tokens, slots, positions, outputs)
+
+    def stage(self, index: int, received: Sequence[np.ndarray]) -> list[np.ndarray]:
+        with self._lock:
+            self._refuse_closed()
+            memory, count = self._lowering.memory, int(self._state[STATE.tokens // 8])
+            stage, (first, end) = self._stages[index]
+            for view, values in zip(stage.received, received, strict=True):
+                columns(memory, view, count)[:] = values
+            if end > first:
+                self._head[STEP.ops // 8], self._head[STEP.table // 8] = end - first, self._table[first:].ctypes.data
+                self._head[STEP.counters // 8] = self._counters[first:].ctypes.data
+                self._team.run()
+            return [columns(memory, view, count) for view in stage.sent]
+
+    def logits(self) -> np.ndarray:
+        """Those of the last run, float32 (R, V)."""
+        wanted = int(self._state[STATE.outputs // 8])
         return self._logits[: wanted * self._vocab].reshape(wanted, self._vocab)
 
     def _check(self, tokens: np.ndarray, slots: np.ndarray, positions: np.ndarray, outputs: np.ndarray) -> None:

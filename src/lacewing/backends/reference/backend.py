@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from lacewing.backends.arguments import check_run
 from lacewing.backends.base import DeviceFacts, RoutedLayer, StepLimits, WeightView
 from lacewing.backends.reference.ops import OPS
 from lacewing.backends.reference.state import State
+from lacewing.backends.staged import not_alone, stages
 from lacewing.errors import OptionError, UnsupportedModelError, WeightError
 from lacewing.options import Progress
 from lacewing.program.program import Program
@@ -39,7 +40,7 @@ class ReferenceBackend:
                 raise WeightError(f"weight {name} is missing")
             if tuple(weights[name].shape) != tuple(shape):
                 raise WeightError(f"weight {name} has shape {tuple(weights[name].shape)}; the program needs {tuple(shape)}")
-        for op in program.ops:
+        for op in (op for _, done, _ in stages(program) for op in done):
             if type(op) not in OPS:
                 raise UnsupportedModelError(f"the reference backend lacks the op {op.kind}")
         return ReferenceStep(program, weights, limits, self.half_precision, self.cache_bytes)
@@ -57,23 +58,47 @@ class ReferenceStep:
         widths = {view.buffer.name: view.buffer.width for op in program.ops for view in op.views(op.reads + op.writes)}
         self.buffer_bytes = 4 * limits.chunk * sum(widths.values())
         self.filled = [0] * limits.slots  # positions of each slot that hold keys and values
+        self._filled = self.filled
+        self.stages = stages(program)
 
     def run(self, tokens: np.ndarray, slots: np.ndarray, positions: np.ndarray, outputs: np.ndarray) -> np.ndarray:
         """Logits float32 (R, V) of the rows `outputs`; see `backends.base.Step`."""
-        if self.state is None:
-            raise OptionError("the step has been closed")
+        if len(self.stages) != 1 or self.stages[0][0]:
+            raise not_alone()
+        self.begin(tokens, slots, positions, outputs)
+        self.stage(0, ())
+        return self.logits()
+
+    def begin(self, tokens: np.ndarray, slots: np.ndarray, positions: np.ndarray, outputs: np.ndarray) -> None:
+        """See `backends.staged.Staged`."""
+        state = self._open()
         tokens, slots, positions, outputs = check_run(tokens, slots, positions, outputs, self.program.vocab_size, self.limits)
         filled = list(self.filled)
         for slot, position in zip(slots.tolist(), positions.tolist(), strict=True):
             if position > filled[slot]:
                 raise OptionError(f"position {position} of slot {slot} comes before position {filled[slot]} has been run")
             filled[slot] = position + 1
-        self.state.begin(tokens, slots, positions, outputs)
+        self._filled = filled
+        state.begin(tokens, slots, positions, outputs)
+
+    def stage(self, index: int, received: Sequence[np.ndarray]) -> list[np.ndarray]:
+        state, (into, program, out_of) = self._open(), self.stages[index]
+        for view, values in zip(into, received, strict=True):
+            state.view(view)[:] = values
         with np.errstate(all="ignore"):  # infinities and NaN go their way into the logits, where the engine looks for them
-            for op in self.program.ops:
-                OPS[type(op)](self.state, op)
-        self.filled = filled
-        return self.state.logits
+            for op in program:
+                OPS[type(op)](state, op)
+        if index == len(self.stages) - 1:
+            self.filled = self._filled
+        return [state.view(view).copy() for view in out_of]
+
+    def logits(self) -> np.ndarray:
+        return self._open().logits
+
+    def _open(self) -> State:
+        if self.state is None:
+            raise OptionError("the step has been closed")
+        return self.state
 
     def watch_routes(self, on: bool) -> None:
         if self.state is not None:

@@ -13,6 +13,7 @@ from lacewing.backends.webgpu.adapters import Adapter
 from lacewing.backends.webgpu.compiler import LOWERINGS, Compiler
 from lacewing.backends.webgpu.device import Device
 from lacewing.backends.webgpu.matrices import Uploader
+from lacewing.backends.webgpu.staged import StagedStep
 from lacewing.backends.webgpu.step import WebGPUStep
 from lacewing.errors import BackendError, UnsupportedModelError, WeightError
 from lacewing.options import Progress
@@ -56,7 +57,7 @@ class WebGPUBackend:
                 try:
                     compiler = Compiler(self.device, program, weights, limits, uploader)
                     compiler.lower()
-                    step = WebGPUStep(compiler)
+                    step = (StagedStep if compiler.stages else WebGPUStep)(compiler)
                     step.notices = uploader.notices
                     return step
                 finally:

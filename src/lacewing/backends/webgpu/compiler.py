@@ -12,7 +12,7 @@ from lacewing.backends.webgpu.arena import Arena, Codes, Place
 from lacewing.backends.webgpu.device import Device, Slice
 from lacewing.backends.webgpu.layouts import GROUP
 from lacewing.backends.webgpu.matrices import Matrix, Uploader
-from lacewing.backends.webgpu.plan import Dispatch, Grid, Run
+from lacewing.backends.webgpu.plan import Dispatch, Grid, Run, Stage
 from lacewing.backends.webgpu.routes import Router, RouteWatch
 from lacewing.backends.webgpu.shaders import number, shader
 from lacewing.backends.webgpu.stored import stored
@@ -51,6 +51,7 @@ class Compiler:
         self.done: set[int] = set()  # ops that the lowering of an earlier one took over
         self.sorted_pairs: dict[object, Place] = {}  # where pairs of tokens and experts sorted by expert stand
         self.routers: list[Router] = []
+        self.stages: list[Stage] = []  # none: the program is not a part of one
         self.fresh: set[object] = set()  # those of them that belong to the last router
         self._waiting: list[tuple[str, str, list[Slice], Callable[[Run], Grid | None]]] = []
 

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from lacewing.program.ops import View
+
 WIDEST = 65535  # workgroups of a dispatch along an axis
 
 
@@ -35,6 +37,15 @@ class Dispatch:
     group: Any  # raw handle
     owner: Any  # keeps the handles alive
     grid: Callable[[Run], Grid | None]
+
+
+@dataclass
+class Stage:
+    """Of a part of a split program: its first dispatch, and what comes from and goes to other devices."""
+
+    first: int
+    received: tuple[View, ...]
+    sent: tuple[View, ...] = ()
 
 
 def folded(count: int) -> tuple[int, int]:
