@@ -215,6 +215,36 @@ def test_an_eager_model_whose_file_was_replaced(start, paths, folder):
     assert say(session, "More") is not None and len(session.messages) == 4
 
 
+def test_a_model_whose_file_is_gone_does_not_cost_the_conversation(start, paths, folder):
+    copy = folder / "model.gguf"
+    copy.write_bytes(paths["llama"].read_bytes())
+    session = start("gemma")
+    session.set_model(str(copy), residency="eager")
+    say(session, "Hello")
+    copy.unlink()
+    assert "saved 2 messages" in run_line(session, "/fullsave one").text
+    assert "its state is dropped" in run_line(start(), "/load one").text
+    session.replace([])
+    assert "loaded 2 messages" in run_line(session, "/load one").text and len(session.messages) == 2
+    say(session, "More")
+    assert "/load autosave-" in files.rescue(session) and files.rescue(session) is None
+    other = start()
+    files.load(other, files.names()[0])
+    assert other.messages == session.messages
+
+
+def test_old_rescued_conversations_go(start, folder, monkeypatch):
+    session = start()
+    for count in range(13):
+        session.messages = [{"role": "user", "content": str(count)}]
+        monkeypatch.setattr(files.os, "getpid", lambda count=count: 1000 + count)
+        assert files.rescue(session)
+    kept = files.names()
+    assert len(kept) == 10
+    files.load(session, kept[-1])
+    assert session.messages[0]["content"] == "12"
+
+
 def test_sessions_that_are_damaged(start, folder):
     session = start()
     files.save(session, "good")

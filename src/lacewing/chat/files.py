@@ -17,7 +17,7 @@ from lacewing.chat import atomic, document, templates
 from lacewing.chat.document import SessionFileError
 from lacewing.chat.identity import Identity, identity_of
 from lacewing.chat.voice import View, Voice
-from lacewing.errors import LacewingError, OptionError
+from lacewing.errors import LacewingError, ModelFormatError, OptionError
 from lacewing.options import format_bytes
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def save(chat: Session, name: str, keys_values: bool = False) -> list[str]:
     path, voice = path_of(name), chat.voice
     parts: dict[str, Any] = {
         "saved": datetime.now(UTC).isoformat(timespec="seconds"),
-        "model": identity_of(chat.model).as_dict(),
+        "model": _identity(chat).as_dict(),
         "template": {"choice": voice.choice, "sha256": voice.template.sha256},
         "settings": document.settings_to(chat.settings),
         "messages": [document.message_of(each) for each in chat.messages],
@@ -87,6 +87,15 @@ def save(chat: Session, name: str, keys_values: bool = False) -> list[str]:
     _remove_others(path, parts["keys_values"])
     chat.extras[_SAVED] = list(parts["messages"])
     return lines
+
+
+def _identity(chat: Session) -> Identity:
+    """Of the current model; without a hash where its file is gone, which costs the keys and values but not the conversation."""
+    try:
+        return identity_of(chat.model)
+    except ModelFormatError:
+        spec = chat.model.spec
+        return Identity(str(chat.model.path.absolute()), 0, f"gone {os.getpid()}", spec.name, spec.architecture)
 
 
 def rescue(chat: Session) -> str | None:
@@ -139,7 +148,7 @@ def load(chat: Session, name: str) -> list[str]:
     found = read(path)
     settings = document.settings_from(path, found["settings"])
     saved = Identity(**found["model"])
-    same = saved.same_model(identity_of(chat.model))
+    same = saved.same_model(_identity(chat))
     lines = [f"loaded {len(found['messages'])} messages from {path}, saved {found['saved']}"]
     voice = _voice(chat, found["template"], same, lines)
     chat.replace(found["messages"])
