@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from lacewing.backends.webgpu.plan import Run
@@ -22,7 +23,7 @@ from lacewing.program.ops import (
 )
 from lacewing.program.program import KeyValueShape
 from tests.backends.cpu.single_ops import Batch, Case, floats, normal, random_weight
-from tests.backends.webgpu.single_ops import CODES, FLOATS, VARIANTS, backend, error
+from tests.backends.webgpu.single_ops import CODES, FLOATS, VARIANTS, backend, error, run_step
 
 PLAIN = "none"
 BATCHES: list[Batch] = [([0], [0]), ([0] * 5, [1, 2, 3, 4, 5]), ([1, 0, 1], [0, 6, 1])]
@@ -66,8 +67,30 @@ def dispatches(case: Case, variant: str, tokens: int = 1) -> list[str]:
 def test_one_dispatch_before_attention(kind: str) -> None:
     variant = PLAIN if kind in ("norms", "scaled") else FLOATS
     assert error(heads_case(kind), BATCHES, variant, slots=2) < 1e-9
-    assert dispatches(heads_case(kind), variant).count("heads") == (2 if kind == "whole" else 1)
-    assert not {"rope", "norm"} & set(dispatches(heads_case(kind), variant))
+    for tokens in (1, 2):
+        found = dispatches(heads_case(kind), variant, tokens)
+        expected = (tokens > 1 or variant == PLAIN) + (kind == "whole")  # of one token the attention does the work itself
+        assert found.count("heads") == expected and found.count("attention_few") == 1
+        assert not {"rope", "norm"} & set(found)
+
+
+@pytest.mark.parametrize("kind", ["norms", "turned"])
+@pytest.mark.parametrize("half", [True, False])
+def test_a_token_alone_is_prepared_by_its_attention(kind: str, half: bool) -> None:
+    """In every split of the keys; the keys and values that it stores are those of the other kernel."""
+    count = 262
+    case = replace(heads_case(kind, half), x=normal(count, 128))
+    batches: list[Batch] = [*([([0] * 52, list(range(s, s + 52))) for s in range(0, 260, 52)]), ([0], [260]), ([0], [261])]
+    assert error(case, batches, CODES, 300) < 1e-9
+    one: Any = case.step(backend(FLOATS), 300)  # type: ignore[arg-type]
+    other: Any = case.step(backend(FLOATS), 300)  # type: ignore[arg-type]
+    run_step(one, [([0], [position]) for position in range(9)])
+    run_step(other, [([0] * 9, list(range(9)))])
+    np.testing.assert_allclose(
+        *(step.read_slot(0, 9).view(np.float16 if half else np.float32) for step in (one, other)), rtol=2e-3, atol=1e-6
+    )
+    for step in (one, other):
+        step.close()
 
 
 def test_all_in_subgroups_and_in_float32() -> None:

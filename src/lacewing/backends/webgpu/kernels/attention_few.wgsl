@@ -1,13 +1,24 @@
 // Attention of few tokens: a workgroup takes `block` query heads of a key head, so that keys and values are read once for all.
 // A tile of keys at a time: scores, softmax with sums kept as they come, values. With `split` a workgroup has a part of the keys
-// and leaves sums for `attention_merge`. Grid: heads / block, splits, tokens.
+// and leaves sums for `attention_merge`. With `before`, of one token only, it also does what `heads` does: norms and rotations of
+// its queries and of the new key, and stores the token's key and value. Grid: heads / block, splits, tokens.
 {% set words = "u32" %}
 {% include "step.wgsl" %}
-@group(0) @binding(2) var<storage, read> stored: array<vec4<u32>>;
+@group(0) @binding(2) var<storage, {{ "read_write" if before else "read" }}> stored: array<vec4<u32>>;
+{% set more = 4 if split or sinks else 3 %}
 {% if split %}
 @group(0) @binding(3) var<storage, read_write> parts: array<vec4<f32>>;
 {% elif sinks %}
 @group(0) @binding(3) var<storage, read> sinks: array<f32>;
+{% endif %}
+{% if before %}
+{% for weight in range(before.weights) %}
+@group(0) @binding({{ more + weight }}) var<storage, read> weight{{ weight }}: array<f32>;
+{% endfor %}
+{% for table in range(before.tables) %}
+@group(0) @binding({{ more + before.weights + table }}) var<storage, read> frequencies{{ table }}: array<vec2<u32>>;
+{% endfor %}
+{% include "turn.wgsl" %}
 {% endif %}
 {% include "kv.wgsl" %}
 {% include "kv_load.wgsl" %}
@@ -28,6 +39,37 @@ var<workgroup> shrinks: array<f32, {{ block }}>;
 {% if not variant.subgroups %}
 var<workgroup> folded: array<f32, {{ threads }}>;
 {% endif %}
+
+fn place_of(g: u32, c: u32) -> u32 { return (g * {{ C * 8 }}u) + (((c >> 2u) & 1u) * {{ C * 4 }}u) + ((c >> 3u) * 4u) + (c & 3u); }
+
+fn value_of(g: u32, c: u32) -> f32 {
+  let place = place_of(g, c);
+  return pool[place >> 2u][place & 3u];
+}
+
+fn set_value(g: u32, c: u32, value: f32) {
+  let place = place_of(g, c);
+  pool[place >> 2u][place & 3u] = value;
+}
+
+{% if before %}
+fn store_eight(word: u32, chunk: u32, e: Eight) {
+  {% if kv.half %}
+  stored[(word >> 2u) + chunk] = vec4<u32>(pack2x16float(e.a.xy), pack2x16float(e.a.zw), pack2x16float(e.b.xy), pack2x16float(e.b.zw));
+  {% else %}
+  stored[(word >> 2u) + (chunk * 2u)] = bitcast<vec4<u32>>(e.a);
+  stored[(word >> 2u) + (chunk * 2u) + 1u] = bitcast<vec4<u32>>(e.b);
+  {% endif %}
+}
+{% endif %}
+
+{% macro new_value(c) %}
+{% if kv.value_width % 8 %}
+select(0.0, bitcast<f32>(arena[at + {{ c }}u]), (i * 8u) + {{ c }}u < {{ kv.value_width }}u)
+{%- else %}
+bitcast<f32>(arena[at + {{ c }}u])
+{%- endif %}
+{% endmacro %}
 
 @compute @workgroup_size({{ threads }})
 fn main(
@@ -55,20 +97,71 @@ fn main(
   if (first >= end) { return; }
   end = min(end, first + length);
   {% endif %}
-  // queries: of each head the first four values of every eight, then the others
-  for (var i = index; i < {{ block * C * 8 }}u; i += {{ threads }}u) {
+  // queries, and the new key: of each head the first four values of every eight, then the others
+  for (var i = index; i < {{ (block + (1 if before else 0)) * C * 8 }}u; i += {{ threads }}u) {
+    let g = i / {{ C * 8 }}u;
     let c = i % {{ C * 8 }}u;
-    let place = (i - c) + (((c >> 2u) & 1u) * {{ C * 4 }}u) + ((c >> 3u) * 4u) + (c & 3u);
     var value = 0.0;
     {% if kv.key_width % 8 %}
     if (c < {{ kv.key_width }}u) {
-      value = bitcast<f32>(arena[{{ q.base }}u + (t * {{ q.stride }}u) + ((head + (i / {{ C * 8 }}u)) * {{ kv.key_width }}u) + c]);
-    }
-    {% else %}
-    value = bitcast<f32>(arena[{{ q.base }}u + (t * {{ q.stride }}u) + (head * {{ kv.key_width }}u) + i]);
     {% endif %}
-    pool[place >> 2u][place & 3u] = value;
+    var at = {{ q.base }}u + (t * {{ q.stride }}u) + ((head + g) * {{ kv.key_width }}u) + c;
+    {% if before %}
+    if (g == {{ block }}u) { at = {{ before.k.base }}u + (t * {{ before.k.stride }}u) + (key_head * {{ kv.key_width }}u) + c; }
+    {% endif %}
+    value = bitcast<f32>(arena[at]);
+    {% if kv.key_width % 8 %}
+    }
+    {% endif %}
+    set_value(g, c, value);
   }
+  {% if before %}
+  workgroupBarrier();
+  {% for q_step, k_step in before.steps %}
+  for (var g = team; g < {{ block + 1 }}u; g += {{ threads // variant.lanes }}u) {
+    {% for step in (q_step, k_step) %}
+    {% if step %}
+    if (g {{ "<" if loop.first else "==" }} {{ block }}u) {
+      {% if step.kind == "norm" %}
+      var sum = 0.0;
+      for (var c = lane; c < {{ kv.key_width }}u; c += {{ variant.lanes }}u) { sum += value_of(g, c) * value_of(g, c); }
+      let factor = 1.0 / sqrt((subgroupAdd(sum) / {{ number(kv.key_width) }}) + {{ number(step.eps) }});
+      for (var c = lane; c < {{ kv.key_width }}u; c += {{ variant.lanes }}u) {
+        set_value(g, c, value_of(g, c) * factor{% if step.weight is not none %} * (weight{{ step.weight }}[c] + {{ number(step.offset) }}){% endif %});
+      }
+      {% elif step.kind == "rope" %}
+      for (var pair = lane; pair < {{ step.pairs }}u; pair += {{ variant.lanes }}u) {
+        let first_of = {{ step.start }}u + {{ "(pair * 2u)" if step.adjacent else "pair" }};
+        let second_of = first_of + {{ 1 if step.adjacent else step.pairs }}u;
+        let turn = turned(position, frequencies{{ step.table }}[pair]) * {{ number(step.magnitude) }};
+        let x = value_of(g, first_of);
+        let y = value_of(g, second_of);
+        set_value(g, first_of, x * turn.x - y * turn.y);
+        set_value(g, second_of, x * turn.y + y * turn.x);
+      }
+      {% else %}
+      let factor = 1.0 + {{ number(step.beta) }} * log(f32(1u + (position + {{ step.offset }}u) / {{ step.length }}u));
+      for (var c = lane; c < {{ kv.key_width }}u; c += {{ variant.lanes }}u) { set_value(g, c, value_of(g, c) * factor); }
+      {% endif %}
+    }
+    {% endif %}
+    {% endfor %}
+  }
+  workgroupBarrier();
+  {% endfor %}
+  if (end == position + 1u) {
+    if (index < {{ C }}u) {
+      let row_of = key_word(slot, key_head, position);
+      store_eight(row_of, index, Eight(pool[{{ 2 * C * block }}u + index], pool[{{ 2 * C * block + C }}u + index]));
+    }
+    for (var i = index; i < {{ V }}u; i += {{ threads }}u) {
+      let at = {{ before.v.base }}u + (t * {{ before.v.stride }}u) + (key_head * {{ kv.value_width }}u) + (i * 8u);
+      let row_of = value_word(slot, key_head, position);
+      store_eight(row_of, i, Eight(vec4<f32>({% for c in range(4) %}{{ new_value(c) }}{{ ", " if not loop.last }}{% endfor %}), vec4<f32>({% for c in range(4, 8) %}{{ new_value(c) }}{{ ", " if not loop.last }}{% endfor %})));
+    }
+    storageBarrier();
+  }
+  {% endif %}
   if (index < {{ block }}u) {
     largest[index] = -3.4e38;
     totals[index] = 0.0;

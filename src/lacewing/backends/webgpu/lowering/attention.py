@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
+from lacewing.backends.webgpu.arena import Place
 from lacewing.backends.webgpu.compiler import Compiler, lowers
-from lacewing.backends.webgpu.device import Variant
+from lacewing.backends.webgpu.device import Slice, Variant
 from lacewing.backends.webgpu.layouts import GROUP
-from lacewing.backends.webgpu.plan import Run
+from lacewing.backends.webgpu.plan import Grid, Run
 from lacewing.backends.webgpu.stored import CHUNK, Stored, stored
 from lacewing.errors import UnsupportedModelError
 from lacewing.program import ops
@@ -21,6 +23,21 @@ MANY = 16  # tokens of one slot from which on whole tiles of them are taken
 _LOADS = 2 * THREADS  # vec4 of workgroup memory for the sums of a head
 _QUERIES = 9 * 2**10  # bytes of workgroup memory for queries
 _SHARES = 2**10  # scores in workgroup memory
+
+
+@dataclass(frozen=True)
+class Before:
+    """What `attention_few` does itself for one token, instead of the kernel `heads`: `steps` of queries and keys, and the store.
+
+    `bindings`: norm weights, then tables of rotations, so many of each.
+    """
+
+    k: Place
+    v: Place
+    steps: tuple[tuple[dict[str, Any] | None, dict[str, Any] | None], ...]
+    bindings: tuple[Slice, ...]
+    weights: int
+    tables: int
 
 
 @dataclass(frozen=True)
@@ -37,7 +54,8 @@ class Few:
     pool: int
 
     @staticmethod
-    def of(kv: Stored, heads: int, variant: Variant) -> Few:
+    def of(kv: Stored, heads: int, variant: Variant, keys: int = 0) -> Few:
+        """`keys`: new ones that are prepared beside the queries."""
         group, row_bytes = heads // kv.key_heads, 4 * CHUNK * kv.key_chunks
         block = max(n for n in range(1, 9) if group % n == 0 and (n == 1 or n * row_bytes <= _QUERIES))
         tile = min(THREADS, _SHARES // block // 64 * 64)
@@ -48,7 +66,7 @@ class Few:
         folding = variant.subgroups and chunks < variant.lanes and chunks & (chunks - 1) == 0
         folds = tuple(chunks << n for n in range((variant.lanes // chunks).bit_length() - 1)) if folding else ()
         strands = THREADS // chunks
-        pool = max(2 * kv.key_chunks * block, _LOADS)
+        pool = max(2 * kv.key_chunks * (block + keys), _LOADS)
         together = min(block, pool // (2 * chunks * strands // 2 ** len(folds)))
         return Few(block, tile, row_lanes, unroll, strands, folds, together, pool)
 
@@ -90,19 +108,43 @@ def most_splits(keys: int) -> int:
     return most
 
 
+def can_prepare(compiler: Compiler, op: ops.Attention) -> bool:
+    """Whether `attention_few` can do what `Before` says: one workgroup takes all the heads of a key."""
+    kv = stored(compiler.program, compiler.limits, op.layer)
+    block = Few.of(kv, op.heads, compiler.variant, 1).block
+    return compiler.variant.subgroups and block == op.heads // kv.key_heads and not kv.values_in_keys
+
+
 @lowers(ops.Attention)
 def attention(compiler: Compiler, op: ops.Attention) -> None:
+    lower_attention(compiler, op, None)
+
+
+def lower_attention(compiler: Compiler, op: ops.Attention, before: Before | None) -> None:
     kv = stored(compiler.program, compiler.limits, op.layer)
     if max(kv.key_width, kv.value_width) > 8 * THREADS:
         raise UnsupportedModelError(f"attention heads of {kv.key_width} values are too wide for the GPU; use --backend cpu")
     coded = compiler.variant.dot and kv.value_width % GROUP == 0 and op.out.start % GROUP == 0
-    few = Few.of(kv, op.heads, compiler.variant)
     constants = {
         "kv": kv, "q": compiler.at(op.q), "out": compiler.at(op.out), "heads": op.heads, "scale": op.scale, "window": op.window,
         "softcap": op.softcap, "span": op.chunk, "sinks": op.sinks is not None, "threads": THREADS, "team": 32,
         "codes": compiler.arena.codes(op.out) if coded else None, "alone": ALONE, "split_least": SPLIT_LEAST,
-        "split_most": SPLIT_MOST, **few.__dict__, "rows": THREADS // few.row_lanes, "fold": 2 ** len(few.folds),
+        "split_most": SPLIT_MOST, "before": None,
     }  # fmt: skip
+    _few(compiler, op, kv, constants, before)
+    if compiler.limits.chunk >= MANY:
+        _many(compiler, op, kv, constants)
+    compiler.written(op.out)
+    if coded:
+        compiler.mark_coded(op.out)
+
+
+def _many_tokens(run: Run) -> bool:
+    return run.straight and run.tokens >= MANY
+
+
+def _few(compiler: Compiler, op: ops.Attention, kv: Stored, common: dict[str, Any], before: Before | None) -> None:
+    """The kernels for few tokens: of one token with what stands before, else without; with and without splits."""
     sinks = [compiler.vector(op.sinks)] if op.sinks else []
     store = compiler.keys_values[op.layer]
     split_bytes = 4 * op.heads * SPLIT_MOST * (CHUNK * kv.value_chunks + 4)
@@ -113,32 +155,35 @@ def attention(compiler: Compiler, op: ops.Attention) -> None:
         keys = min(run.seen, kv.context, op.window or run.seen, op.chunk or run.seen)
         return most_splits(keys) if run.tokens <= most_tokens else 1
 
-    def many(run: Run) -> bool:
-        return run.straight and run.tokens >= MANY
-
-    def when(
-        chosen: Callable[[Run], bool], grid: Callable[[Run], tuple[int, int, int]]
-    ) -> Callable[[Run], tuple[int, int, int] | None]:
-        return lambda run: grid(run) if chosen(run) else None
-
-    blocks = op.heads // few.block
-    direct = when(lambda run: not many(run) and splits(run) == 1, lambda run: (blocks, 1, run.tokens))
-    compiler.dispatch("attention_few", {**constants, "split": False}, [store, *sinks], direct)
+    parts = None
     if most_splits(min(kv.context, op.window or kv.context, op.chunk or kv.context)) > 1:
         parts = compiler.scratch("sums of attention", most_tokens * split_bytes)
-        parted = when(lambda run: not many(run) and splits(run) > 1, lambda run: (blocks, splits(run), run.tokens))
-        compiler.dispatch("attention_few", {**constants, "split": True}, [store, parts], parted)
-        merged = when(lambda run: not many(run) and splits(run) > 1, lambda run: (op.heads, run.tokens, 1))
+    for prepared in (before, None) if before is not None else (None,):
+        few = Few.of(kv, op.heads, compiler.variant, 1 if prepared else 0)
+        blocks, one, least = op.heads // few.block, prepared is not None, 2 if before is not None and prepared is None else 1
+        more = list(prepared.bindings) if prepared is not None else []
+        constants = {**common, **few.__dict__, "before": prepared, "rows": THREADS // few.row_lanes, "fold": 2 ** len(few.folds)}
+
+        def grid(run: Run, split: bool, blocks: int = blocks, one: bool = one, least: int = least) -> Grid | None:
+            if _many_tokens(run) or run.tokens < least or (one and run.tokens > 1) or split != (splits(run) > 1):
+                return None
+            return blocks, splits(run), run.tokens
+
+        direct = partial(grid, split=False)
+        compiler.dispatch("attention_few", {**constants, "split": False}, [store, *sinks, *more], direct)
+        if parts is not None:
+            parted = partial(grid, split=True)
+            compiler.dispatch("attention_few", {**constants, "split": True}, [store, parts, *more], parted)
+    if parts is not None:
         strands = max(1, THREADS // (2 * kv.value_chunks))
-        compiler.dispatch("attention_merge", {**constants, "strands": strands}, [parts, *sinks], merged)
-    if compiler.limits.chunk >= MANY:
-        _many(compiler, op, kv, constants, many)
-    compiler.written(op.out)
-    if coded:
-        compiler.mark_coded(op.out)
+
+        def merged(run: Run) -> Grid | None:
+            return (op.heads, run.tokens, 1) if splits(run) > 1 and not _many_tokens(run) else None
+
+        compiler.dispatch("attention_merge", {**common, "strands": strands}, [parts, *sinks], merged)
 
 
-def _many(compiler: Compiler, op: ops.Attention, kv: Stored, constants: dict[str, object], chosen: Callable[[Run], bool]) -> None:
+def _many(compiler: Compiler, op: ops.Attention, kv: Stored, constants: dict[str, Any]) -> None:
     """The kernel for many tokens of a slot, and the bytes of what it gives."""
     tile = Tile.of(kv, compiler.variant, int(compiler.device.limits["max-compute-workgroup-storage-size"]))
     q, out = compiler.at(op.q), compiler.at(op.out)
@@ -146,11 +191,11 @@ def _many(compiler: Compiler, op: ops.Attention, kv: Stored, constants: dict[str
     sinks = [compiler.vector(op.sinks)] if op.sinks else []
 
     def grid(run: Run) -> tuple[int, int, int] | None:
-        return (-(-run.tokens // tile.queries), op.heads, 1) if chosen(run) else None
+        return (-(-run.tokens // tile.queries), op.heads, 1) if _many_tokens(run) else None
 
     constants = {**constants, **tile.__dict__, "aligned": aligned}
     compiler.dispatch("attention_tile", constants, [compiler.keys_values[op.layer], *sinks], grid)
     if constants["codes"] is not None:
         groups = op.out.width // GROUP
         quantise = {"x": out, "codes": constants["codes"], "groups": groups}
-        compiler.dispatch("quantise", quantise, [], lambda run: (-(-groups // 64), run.tokens, 1) if chosen(run) else None)
+        compiler.dispatch("quantise", quantise, [], lambda run: (-(-groups // 64), run.tokens, 1) if _many_tokens(run) else None)

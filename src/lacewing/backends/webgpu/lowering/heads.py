@@ -6,18 +6,21 @@ Each of the ops would take a dispatch that costs more than its work. `collect` l
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import Any
 
 from lacewing.backends.webgpu.compiler import Compiler, lowers
 from lacewing.backends.webgpu.device import Slice
+from lacewing.backends.webgpu.fusions import overlap, unused
 from lacewing.backends.webgpu.lowering import rows
+from lacewing.backends.webgpu.lowering.attention import Before, can_prepare, lower_attention
 from lacewing.backends.webgpu.stored import stored
 from lacewing.errors import UnsupportedModelError
 from lacewing.program import ops
 from lacewing.program.ops import Op, View
 
 WIDEST = 1024  # values of a head in workgroup memory
-WEIGHTS = 3  # norm weights and rotations of a dispatch, so that there are at most 8 bindings
+BOUND = 4  # norm weights and rotations of a dispatch, so that there are at most 8 bindings, sinks or sums among them
 CHAINED = (ops.Norm, ops.Rope, ops.ScaleByPosition)
 
 
@@ -35,10 +38,6 @@ class Chain:
     @property
     def width(self) -> int:
         return self.view.width // self.heads
-
-
-def _overlap(a: View, b: View) -> bool:
-    return a.buffer.name == b.buffer.name and a.start < b.start + b.width and b.start < a.start + a.width
 
 
 class Collected:
@@ -64,7 +63,7 @@ class Collected:
             if chain.view == view and heads in (None, chain.heads):
                 chain.steps.append(op)
                 return self._fits()
-            if _overlap(chain.view, view):
+            if overlap(chain.view, view):
                 return False
         if heads is None:  # any parts will do
             heads = next(n for n in range(1, view.width + 1) if view.width % n == 0 and view.width // n <= 256)
@@ -76,7 +75,7 @@ class Collected:
     def _fits(self) -> bool:
         steps = [step for chain in self.chains for step in chain.steps]
         weights = {step.weight for step in steps if isinstance(step, ops.Norm) and step.weight is not None}
-        return len(weights) + len({step.rope.frequencies for step in steps if isinstance(step, ops.Rope)}) <= 2 * WEIGHTS - 1
+        return len(weights) + len({step.rope.frequencies for step in steps if isinstance(step, ops.Rope)}) <= BOUND
 
     def _take_write(self, op: ops.WriteKeysValues) -> bool:
         self.write = op
@@ -88,7 +87,7 @@ class Collected:
         for view, store in ((self.write.k, "key"), (self.write.v, "value")):
             if view is None:
                 continue
-            inside = sorted((chain for chain in self.chains if _overlap(chain.view, view)), key=lambda chain: chain.view.start)
+            inside = sorted((chain for chain in self.chains if overlap(chain.view, view)), key=lambda chain: chain.view.start)
             if any(chain.view == view and chain.heads == key_heads for chain in inside):
                 inside[0].store, inside[0].last = store, True
             elif not inside and view.width // key_heads <= WIDEST:
@@ -119,7 +118,7 @@ def collect(compiler: Compiler, index: int) -> Collected:
         if not isinstance(op, (*CHAINED, ops.WriteKeysValues)):
             break
         touched = op.views(op.reads + op.writes)
-        if any(_overlap(view, other) for view in touched for other in passed) or at in compiler.done:
+        if any(overlap(view, other) for view in touched for other in passed) or at in compiler.done:
             break
         tried = _with(found, op)
         if tried is None:
@@ -156,52 +155,88 @@ def lower_run(compiler: Compiler, least: int) -> bool:
     found = collect(compiler, compiler.index)
     if len(found.indices) < least:
         return False
-    _dispatch(compiler, found)
-    compiler.done.update(found.indices)
-    return True
-
-
-def _dispatch(compiler: Compiler, found: Collected) -> None:
-    weights: dict[str, Slice] = {}
-    tables: dict[bytes, Slice] = {}
-    chains, first = [], 0
+    parts = _Parts(compiler)
+    chains: list[dict[str, Any]] = []
+    first = 0
     for chain in found.chains:
-        steps = [_step(compiler, step, weights, tables) for step in chain.steps]
         chains.append({
-            "place": compiler.at(chain.view), "width": chain.width, "steps": steps, "store": chain.store, "offset": chain.offset,
-            "last": chain.last, "first": first, "end": first + chain.heads,
+            "place": compiler.at(chain.view), "width": chain.width, "steps": [parts.step(step) for step in chain.steps],
+            "store": chain.store, "offset": chain.offset, "last": chain.last, "first": first, "end": first + chain.heads,
         })  # fmt: skip
         first += chain.heads
     widest = max(chain.width for chain in found.chains)
-    kv = stored(compiler.program, compiler.limits, found.write.layer) if found.write is not None else None
     constants = {
-        "chains": chains, "weights": len(weights), "tables": len(tables), "kv": kv, "widest": widest,
+        "chains": chains, "weights": len(parts.weights), "tables": len(parts.tables), "widest": widest,
+        "kv": stored(compiler.program, compiler.limits, found.write.layer) if found.write is not None else None,
         "threads": min(128, max(32, 1 << ((widest - 1) // 2).bit_length())),
     }  # fmt: skip
     store = [compiler.keys_values[found.write.layer]] if found.write is not None else []
-    compiler.dispatch("heads", constants, [*weights.values(), *tables.values(), *store], lambda run: (first, run.tokens, 1))
+    after = _attention_after(compiler, found)
+    fewest = 1 if after is None else 2  # one token is prepared by the attention itself
+    compiler.dispatch(
+        "heads", constants, [*parts.bindings, *store], lambda run: (first, run.tokens, 1) if run.tokens >= fewest else None
+    )
     for chain in found.chains:
         if chain.steps:
             compiler.written(chain.view)
+    compiler.done.update(found.indices)
+    if after is not None:
+        index, op = after
+        by_view: dict[View, list[dict[str, Any]]] = {
+            chain.view: made["steps"] for chain, made in zip(found.chains, chains, strict=True)
+        }
+        assert found.write is not None and found.write.v is not None
+        steps = tuple(zip_longest(by_view.get(op.q, []), by_view[found.write.k]))
+        places = compiler.at(found.write.k), compiler.at(found.write.v)
+        before = Before(*places, steps, tuple(parts.bindings), len(parts.weights), len(parts.tables))
+        lower_attention(compiler, op, before)
+        compiler.done.add(index)
+    return True
 
 
-def _step(compiler: Compiler, op: Op, weights: dict[str, Slice], tables: dict[bytes, Slice]) -> dict[str, Any]:
-    """What the kernel needs of an op; `weights` and `tables` collect what it binds."""
-    if isinstance(op, ops.Norm):
-        if op.weight is not None:
-            weights.setdefault(op.weight, compiler.vector(op.weight))
-        weight = None if op.weight is None else list(weights).index(op.weight)
-        return {"kind": "norm", "eps": op.eps, "offset": op.weight_offset, "weight": weight}
-    if isinstance(op, ops.Rope):
-        turns = rows.fixed_turns(op.rope.frequencies)
-        tables.setdefault(turns.tobytes(), compiler.constant(turns))
-        rope = op.rope
-        return {
-            "kind": "rope", "pairs": len(rope.frequencies), "start": op.start, "adjacent": rope.adjacent,
-            "magnitude": rope.magnitude, "table": list(tables).index(turns.tobytes()),
-        }  # fmt: skip
-    assert isinstance(op, ops.ScaleByPosition)
-    return {"kind": "scale", "beta": op.beta, "length": op.length, "offset": op.offset}
+def _attention_after(compiler: Compiler, found: Collected) -> tuple[int, ops.Attention] | None:
+    """The attention that follows a run, and its index, where for one token it can do the run's work: nobody else sees it."""
+    write, index = found.write, max(found.indices, default=0) + 1
+    if write is None or write.v is None or found.indices[-1] - found.indices[0] + 1 != len(found.indices):
+        return None
+    op = compiler.program.ops[index] if index < len(compiler.program.ops) else None
+    if not isinstance(op, ops.Attention) or op.layer != write.layer or not can_prepare(compiler, op):
+        return None
+    heads = {op.q: op.heads, write.k: op.key_heads, write.v: op.key_heads}
+    whole = all(heads.get(chain.view) == chain.heads for chain in found.chains)
+    plain = all(not chain.steps for chain in found.chains if chain.view == write.v)
+    unseen = all(unused(compiler.program.ops, index + 1, view) for view in (op.q, write.k))
+    return (index, op) if whole and plain and unseen else None
+
+
+class _Parts:
+    """What a kernel needs of steps, and what it binds for them."""
+
+    def __init__(self, compiler: Compiler):
+        self.compiler = compiler
+        self.weights: dict[str, Slice] = {}
+        self.tables: dict[bytes, Slice] = {}
+
+    @property
+    def bindings(self) -> list[Slice]:
+        return [*self.weights.values(), *self.tables.values()]
+
+    def step(self, op: Op) -> dict[str, Any]:
+        if isinstance(op, ops.Norm):
+            if op.weight is not None:
+                self.weights.setdefault(op.weight, self.compiler.vector(op.weight))
+            weight = None if op.weight is None else list(self.weights).index(op.weight)
+            return {"kind": "norm", "eps": op.eps, "offset": op.weight_offset, "weight": weight}
+        if isinstance(op, ops.Rope):
+            turns = rows.fixed_turns(op.rope.frequencies)
+            self.tables.setdefault(turns.tobytes(), self.compiler.constant(turns))
+            rope = op.rope
+            return {
+                "kind": "rope", "pairs": len(rope.frequencies), "start": op.start, "adjacent": rope.adjacent,
+                "magnitude": rope.magnitude, "table": list(self.tables).index(turns.tobytes()),
+            }  # fmt: skip
+        assert isinstance(op, ops.ScaleByPosition)
+        return {"kind": "scale", "beta": op.beta, "length": op.length, "offset": op.offset}
 
 
 @lowers(ops.Norm)
