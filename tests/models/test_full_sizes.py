@@ -93,9 +93,11 @@ def test_a_step_over_some_layers_as_the_makers_publish_them(name, quant, tmp_pat
 
 @pytest.mark.slow  # up to a minute each: the active experts of all layers are paged in, 23 GB of Mistral Large 3
 @pytest.mark.skipif(sys.platform != "linux", reason="holes in files and /proc are needed")
-@pytest.mark.parametrize("name", geometries.CONFIGS)
-def test_a_step_over_the_whole_model(name, tmp_path):
-    check_step(name, sparse_files.write(name, "gguf", tmp_path))
+@pytest.mark.parametrize(("name", "form"), [*((name, "gguf") for name in geometries.CONFIGS),
+                                            *((name, "huggingface") for name in ("deepseek-r1", "llama-4-scout", "gpt-oss-120b",
+                                                                                 "qwen3-30b-a3b", "mixtral-8x7b"))])  # fmt: skip
+def test_a_step_over_the_whole_model(name, form, tmp_path):
+    check_step(name, sparse_files.write(name, form, tmp_path))
 
 
 @pytest.mark.parametrize(
