@@ -16,7 +16,7 @@ from lacewing.backends.webgpu.backend import shared
 from lacewing.backends.webgpu.device import MINIMUM
 from lacewing.backends.webgpu.memory import GpuMemory, gpu_memories
 from lacewing.errors import BackendError, OptionError, UnsupportedModelError
-from lacewing.program.ops import Buffer, Embed, Logits
+from lacewing.program.ops import Buffer, Embed, Logits, Op
 from lacewing.program.program import Program
 from lacewing.quants import by_name
 
@@ -153,6 +153,11 @@ def test_auto_never_takes_software(machine):
     assert backend.name == "cpu" and reasons == []  # as one would expect: nothing to say
 
 
+@dataclass(frozen=True)
+class Strange(Op):
+    """No backend knows it."""
+
+
 def demand(quant="F32", nbytes=100):
     view = Buffer("x", 32).view()
     program = Program((Embed("table", view), Logits(view, "table")), {"table": (64, 32)}, (), 64)
@@ -170,10 +175,9 @@ def test_auto_looks_at_the_model(machine, monkeypatch):
     assert opened == ["small", "large"]
     backend, reasons = choose_backend("auto", demand=demand(nbytes=10 * GIB))
     assert backend.name == "cpu" and "small: the model takes 10.0 GiB, more than 90% of 1.0 GiB; large: " in reasons[0]
-    lacking = demand()
-    lacking.weights["table"].scales = "factors"
+    lacking = base.Demand(Program((Strange(),), {}, (), 64), {}, 100)
     backend, reasons = choose_backend("auto", demand=lacking)
-    assert backend.name == "cpu" and "factors of its own" in reasons[0]
+    assert backend.name == "cpu" and "lacks the op Strange" in reasons[0]
     with pytest.raises(UnsupportedModelError):
         webgpu.open(demand=lacking)
     assert opened == ["small", "large"]

@@ -6,6 +6,7 @@ import os
 import re
 import threading
 import weakref
+from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,7 @@ from lacewing.options import format_bytes
 _BINDING = re.compile(r"@group\(0\)\s*@binding\((\d+)\)\s*var<storage,\s*(read|read_write)>")
 _WANTED = ("subgroup", "shader-f16", "timestamp-query", "timestamp-query-inside-passes")
 VARIANTS = ("subgroups", "dot")
+RECENT = 256  # kernels that are kept although no step uses them, for a model that comes back
 BINDING_BYTES = 2**31 - 256  # wgpu allows 2^31 - 1 a binding; offsets are multiples of 256
 MINIMUM = {  # the least that the kernels need of a device: WebGPU's own defaults, which every GPU of the last ten years has
     "max-storage-buffers-per-shader-stage": 8,
@@ -81,6 +83,7 @@ class Device:
         self._compilers = ThreadPoolExecutor(min(8, os.cpu_count() or 1), "lacewing-wgsl")
         self._compiling: dict[str, Future[Pipeline]] = {}
         self._pipelines: weakref.WeakValueDictionary[str, Pipeline] = weakref.WeakValueDictionary()  # as long as steps hold them
+        self._recent: deque[Pipeline] = deque(maxlen=RECENT)
         self._buffers: dict[int, Any] = {}
         self.allocated = 0  # bytes
         self.variant = self._variant()
@@ -192,6 +195,7 @@ class Device:
         if found is None:
             begun = self._compiling.pop(code, None)
             found = self._pipelines[code] = begun.result() if begun is not None else self._compile(code, label)
+            self._recent.append(found)
         return found
 
     def unprepare(self) -> None:
@@ -241,6 +245,7 @@ class Device:
         self.unprepare()
         self._compilers.shutdown()
         self._pipelines.clear()
+        self._recent.clear()
         self._buffers.clear()
         self.allocated = 0
         self.device.destroy()
