@@ -136,10 +136,10 @@ def test_staging_memory_grows_with_the_weights() -> None:
 
 
 @pytest.mark.parametrize("quant", ["F32", "F16", "BF16"])
-@pytest.mark.parametrize("tokens", [2, 11])
-def test_rows_of_floats_are_padded(quant: str, tokens: int) -> None:
-    x, out = Buffer("x", 40).view(), Buffer("out", 21).view()
-    case = Case((Linear(x, ("w",), (out,)),), normal(tokens, 40, seed=3), out, {"w": random_weight("w", quant, 21, 40)})
+@pytest.mark.parametrize(("tokens", "width"), [(2, 40), (11, 40), (2, 21), (2, 1100)])
+def test_rows_of_floats_are_padded(quant: str, tokens: int, width: int) -> None:
+    x, out = Buffer("x", width).view(), Buffer("out", 21).view()
+    case = Case((Linear(x, ("w",), (out,)),), normal(tokens, width, seed=3), out, {"w": random_weight("w", quant, 21, width)})
     assert error(case, one_batch(tokens), FLOATS) < 1e-7
 
 

@@ -5,8 +5,9 @@ several groups, so that neighbouring threads, with neighbouring groups, read nei
 - `nibbles`: four words, byte i the low four bits of value i and, above them, of value 16 + i;
 - `pairs`: two words, for values 0 to 15 and 16 to 31; bits 2w, 2w + 1 of byte k belong to value 4w + k of the half;
 - `bits`: one word; bit w of byte k belongs to value 4w + k;
-- `bytes`: eight words, `floats`: 16 or 32 words, value after value; but of a run first the first four words of all groups, then
-  the next four, so that one load of 16 bytes by eight threads is 128 bytes in a row;
+- `bytes`: eight words, value after value; of a run first the first four words of all groups, then the others, so that one load
+  of 16 bytes by eight threads is 128 bytes in a row;
+- `floats`: 8, 16 or 32 words, value after value; threads have eight values each, not a group;
 - `fine`, `coarse`: scales, as the quant's own file says.
 """
 
@@ -81,6 +82,6 @@ LAYOUTS = {
         Layout("IQ4_XS", (NIBBLES, FINE_BYTE, BLOCK)),
         Layout("MXFP4", (NIBBLES, FINE_BYTE)),
         Layout("NVFP4", (NIBBLES, SCALE), halves=True),
-        Layout("F8_E4M3", (BYTES, FACTOR), floats=True),
+        Layout("F8_E4M3", (Plane("bytes", "vec2<u32>", 8), FACTOR), floats=True),
     )
 }

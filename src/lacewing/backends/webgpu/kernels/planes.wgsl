@@ -3,7 +3,9 @@
 @group(0) @binding({{ first + loop.index0 }}) var<storage, read> {{ plane.name }}: array<{{ plane.type }}>;
 {% endfor %}
 
-{% if not layout.floats %}
+{% if layout.floats %}
+struct Eight { a: vec4<f32>, b: vec4<f32> }  // values 8 `at` and on of the matrix, as `load_eight(at)` gives them
+{% else %}
 // 32 values of a row: value i is scale * code[i] - least, codes are four signed bytes a word
 struct Group {
   a: vec4<u32>,      // codes of values 0 to 15
@@ -18,7 +20,15 @@ struct Group {
 {% set pack = false %}
 {% include layout.kernel %}
 
-{% if not layout.floats %}
+{% if layout.floats %}
+fn load_floats(group: u32) -> array<vec4<f32>, 8> {
+  let e = load_eight(group * 4u);
+  let f = load_eight(group * 4u + 1u);
+  let g = load_eight(group * 4u + 2u);
+  let h = load_eight(group * 4u + 3u);
+  return array<vec4<f32>, 8>(e.a, e.b, f.a, f.b, g.a, g.b, h.a, h.b);
+}
+{% else %}
 fn four(codes: u32, scale: f32, least: f32) -> vec4<f32> {
   return vec4<f32>(unpack4xI8(codes)) * scale - least;
 }

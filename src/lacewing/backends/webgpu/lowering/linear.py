@@ -144,7 +144,8 @@ def product(
         bindings = [*shard.planes, *([extra] if extra is not None else [])]
         label = "logits" if rows else ""
         if fewest < FEW:
-            compiler.dispatch(f"matvec_{kind}", constants, bindings, few_grid, label)
+            plain = matrix.layout.floats and compiler.at(x).base % 4 == 0
+            compiler.dispatch("matvec_plain" if plain else f"matvec_{kind}", constants, bindings, few_grid, label)
         compiler.dispatch(f"matmul_{kind}", constants, bindings, many_grid, label)
 
 
