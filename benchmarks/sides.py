@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from lacewing.engine.engine import Engine
+from lacewing.options import Sampling
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -71,6 +72,17 @@ def speed(runner: Runner, prompt: int, generate: int) -> dict[str, float]:
     return {"prompt": prompt / (middle - began), "generate": generate / (time.perf_counter() - middle)}
 
 
+def greedy(runner: Runner, prompt: int, generate: int) -> dict[str, float]:
+    """Tokens/s of one prompt and of a greedy continuation, as the engine counts them."""
+    assert isinstance(runner, Engine)
+    ids = np.random.Generator(np.random.PCG64(1)).integers(0, runner.vocab_size, prompt).tolist()
+    runner.forget()
+    generation = runner.generate(ids, Sampling(temperature=0, max_tokens=generate))
+    for _ in generation:
+        pass
+    return {"prompt": prompt / generation.stats.prompt_seconds, "generate": (generate - 1) / generation.stats.generate_seconds}
+
+
 def logits(runner: Runner, ids: list[int], to: str) -> dict[str, float]:
     """Float32 (T, V) into a file; row t is the prediction after ids[: t + 1]."""
     if isinstance(runner, Engine):
@@ -100,7 +112,12 @@ def anonymous_bytes() -> int | None:
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("Anonymous:")), None)
 
 
-ORDERS: dict[str, Callable[..., dict[str, float]]] = {"speed": speed, "logits": logits, "bandwidth": bandwidth}
+ORDERS: dict[str, Callable[..., dict[str, float]]] = {
+    "speed": speed,
+    "greedy": greedy,
+    "logits": logits,
+    "bandwidth": bandwidth,
+}
 
 
 def _lacewing(path: str, threads: int, context: int, residency: str, backend: str) -> tuple[Runner, dict[str, Any]]:

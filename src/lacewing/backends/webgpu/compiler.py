@@ -174,7 +174,7 @@ class Compiler:
         for label, text, bindings, grid in self._waiting:
             pipeline = self.device.pipeline(text, label)
             group = self.device.bind(pipeline, [arena, step, *bindings])
-            done.append(Dispatch(label, pipeline.handle, group._internal, (pipeline, group), grid))
+            done.append(Dispatch(label, pipeline.handle, group._internal, (pipeline, group), tuple(bindings), grid))
         return done, RouteWatch(self.device, self.routers, self.limits.chunk, (arena, step), done)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from lacewing.backends.webgpu.device import Slice
 from lacewing.program.ops import View
 
 WIDEST = 65535  # workgroups of a dispatch along an axis
@@ -35,7 +36,8 @@ class Dispatch:
     label: str
     pipeline: Any  # raw handle
     group: Any  # raw handle
-    owner: Any  # keeps the handles alive
+    owner: Any  # keeps the handles alive: the Pipeline and the bind group
+    bindings: tuple[Slice, ...]  # besides activations and inputs
     grid: Callable[[Run], Grid | None]
 
 

@@ -64,7 +64,7 @@ class RouteWatch:
         text = shader("route", **{**router.constants, "watched": True, "kept_stride": self._stride, "kept_first": first})
         pipeline = self._device.pipeline(text, "route, watched")
         group = self._device.bind(pipeline, [*self._shared, *router.bindings, Slice(self._kept, 0, self._kept.size)])
-        return Dispatch(plain.label, pipeline.handle, group._internal, (pipeline, group), plain.grid)
+        return Dispatch(plain.label, pipeline.handle, group._internal, (pipeline, group), plain.bindings, plain.grid)
 
     def read(self) -> list[RoutedLayer]:
         """What was decided in the last run, layer by layer."""

@@ -14,6 +14,7 @@ from lacewing.backends.arguments import check_run
 from lacewing.backends.base import Candidates, RoutedLayer
 from lacewing.backends.webgpu.candidates import WANTED, Finder
 from lacewing.backends.webgpu.compiler import HEADER_WORDS, Compiler
+from lacewing.backends.webgpu.device import Device
 from lacewing.backends.webgpu.feedback import AHEAD, feedback
 from lacewing.backends.webgpu.plan import Dispatch, Run
 from lacewing.backends.webgpu.raw import Recorder
@@ -37,8 +38,8 @@ class WebGPUStep:
         self._dispatches, self._watch = compiler.finish()
         self._made = [*compiler.made, compiler.step_buffer]
         self._made += [part.buffer for part in compiler.keys_values]
-        self._weights = [buffer for matrix in compiler.matrices.values() for buffer in matrix.buffers]
-        self._weights += [part.buffer for part in compiler.vectors.values()]
+        self.weight_buffers = [buffer for matrix in compiler.matrices.values() for buffer in matrix.buffers]
+        self.weight_buffers += [part.buffer for part in compiler.vectors.values()]
         self.kv_bytes = sum(part.size for part in compiler.keys_values)
         self.buffer_bytes = sum(buffer.size for buffer in self._made) - self.kv_bytes
         self._readback = self._device.readback(4 * self.logit_rows * compiler.program.vocab_size)
@@ -141,6 +142,10 @@ class WebGPUStep:
         return plan
 
     @property
+    def device(self) -> Device:
+        return self._device
+
+    @property
     def dispatches(self) -> list[Dispatch]:
         return self._dispatches
 
@@ -171,6 +176,6 @@ class WebGPUStep:
             if not self._closed:
                 self._closed = True
                 self._watch.close()
-                for buffer in (*self._made, *self._weights):
+                for buffer in (*self._made, *self.weight_buffers):
                     self._device.free(buffer)
                 self._dispatches, self._plans = [], {}
