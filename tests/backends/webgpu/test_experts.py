@@ -19,7 +19,6 @@ from lacewing.program.ops import Buffer, ClampedActivation, Combine, ExpertLinea
 from tests.backends.cpu.single_ops import Case, floats, nmse, normal, one_batch, random_weight
 from tests.backends.cpu.test_experts import (
     ACTIVE,
-    BATCHES,
     CHOSEN,
     EXPERTS,
     HIDDEN,
@@ -38,8 +37,9 @@ from tests.checkpoints import prompt_of, tiny
 from tests.models.running import open_step
 from tests.models.running import run as run_model
 
-TOKENS = 13  # more than a few
-MIXED = batches([2, 11])  # few tokens, then many
+TOKENS = 15  # more than a few
+BATCHES = {"single": [1] * TOKENS, "uneven": [2, 12, 1]}
+MIXED = batches([2, 13])  # few tokens, then many
 BOTH = Buffer("both", 2 * ACTIVE)
 
 
@@ -142,7 +142,7 @@ def test_expert_linear_equals_the_reference_and_itself_in_any_batch(quant: str, 
 def test_many_tokens_do_not_see_how_they_are_grouped(quant: str) -> None:
     case = linear_case(quant, "separate", 256, 40)
     whole = run(case, one_batch(40))
-    np.testing.assert_array_equal(whole, run(case, batches([9, 20, 11])))
+    np.testing.assert_array_equal(whole, run(case, batches([13, 14, 13])))
     assert nmse(whole, expected(case, one_batch(40))) < LIMIT[CODES]
 
 
@@ -198,7 +198,7 @@ BLOCKS = [("F16", "gated", "none"), ("Q8_0", "clamped", FLOATS), ("Q8_0", "clamp
 def test_a_whole_block_equals_the_reference(quant: str, form: str, variant: str) -> None:
     case = block(quant, *FORMS[form])
     reference = expected(case, one_batch(TOKENS))
-    few = run(case, batches(BATCHES["uneven"]), variant)
+    few = run(case, batches([2, 8, 5]), variant)  # few for the shared linear too
     for found in (few, run(case, one_batch(TOKENS), variant)):
         assert nmse(found, reference) < (1e-10 if quant == "F16" else LIMIT[variant])
     np.testing.assert_array_equal(few, run(case, batches(BATCHES["single"]), variant))
@@ -265,11 +265,12 @@ def test_stacks_larger_than_a_binding() -> None:
         ExpertLinear(hidden, IDS, ("d",), (each,), separate=True),
         Combine(each, CHOSEN, OUT, ACTIVE),
     )
-    case = Case(ops, normal(TOKENS, x.width, seed=3), OUT, weights)
-    whole, reference = run(case, MIXED), expected(case, MIXED)
+    case = Case(ops, normal(44, x.width, seed=3), OUT, weights)
+    both = batches([3, 41])
+    whole, reference = run(case, both), expected(case, both)
     with patch.object(Device, "largest_buffer", room), patch.object(compiler, "Arena", lambda chunk, _: Arena(chunk, 2**28)):
         assert labels(case, 1).count("expert_matvec") == 6
-        cut = run(case, MIXED)
+        cut = run(case, both)
     assert nmse(cut, reference) < LIMIT[CODES] and nmse(cut, whole) < 1e-11
 
 

@@ -29,8 +29,9 @@ from lacewing.program import ops
 from lacewing.program.ops import View
 
 MOST_EXPERTS = 1024  # what the router's kernel has room for
-THREADS, CODED_THREADS, SUM_THREADS = 256, 512, 128  # of a workgroup for few tokens
-TILES = {"dot": (128, 32), "float": (64, 64)}  # rows and pairs of a workgroup for many tokens
+THREADS, CODED_THREADS, SUM_THREADS = 256, 1024, 128  # of a workgroup for few tokens; measured on an H200
+SHARED = 4  # pairs an expert, on average, from which tiles are faster
+TILES = {"dot": (256, 32), "float": (64, 64)}  # rows and pairs of a workgroup for many tokens
 
 
 @lowers(ops.Route)
@@ -79,6 +80,11 @@ class Product:
     @property
     def parts(self) -> int:
         return len(self.outs)
+
+    @property
+    def few(self) -> int:
+        """Up to so many tokens read their experts' rows by themselves."""
+        return max(FEW, SHARED * self.experts(self.matrix) // self.active)
 
     def experts(self, shard: Shard | Matrix) -> int:
         return shard.rows // (self.rows * self.parts)
@@ -170,7 +176,7 @@ def few_tokens(compiler: Compiler, product: Product, activation: Activation | No
             "expert_matvec",
             constants,
             product.bindings(shard),
-            few(lambda run: (-(-product.rows // tile), product.active, run.tokens)),
+            few(product.few, lambda run: (-(-product.rows // tile), product.active, run.tokens)),
         )
 
 
@@ -187,7 +193,7 @@ def many_tokens(compiler: Compiler, product: Product) -> None:
     experts = product.experts(product.matrix)
     tiles = _tiles(compiler.limits.chunk * product.active, experts, tile_tokens)
     constants = {
-        **_inputs(compiler, product), "lists": _lists(compiler, product.op.ids, experts, tile_tokens), "tiles": tiles,
+        **_inputs(compiler, product), "lists": _lists(compiler, product, tile_tokens), "tiles": tiles,
         "tile_rows": tile_rows, "tile_tokens": tile_tokens,
     }  # fmt: skip
     across = -(-product.rows * product.parts // tile_rows)
@@ -195,7 +201,7 @@ def many_tokens(compiler: Compiler, product: Product) -> None:
         constants |= {"first_expert": shard.first // (product.rows * product.parts), "experts": product.experts(shard)}
         compiler.dispatch(
             f"expert_tile_{kind}", constants, product.bindings(shard),
-            many(lambda run: (across, _tiles(run.tokens * product.active, experts, tile_tokens), 1)),
+            many(product.few, lambda run: (across, _tiles(run.tokens * product.active, experts, tile_tokens), 1)),
         )  # fmt: skip
 
 
@@ -204,9 +210,10 @@ def _tiles(pairs: int, experts: int, tile: int) -> int:
     return pairs // tile + min(experts, pairs)
 
 
-def _lists(compiler: Compiler, ids: View, experts: int, tile: int) -> Place:
+def _lists(compiler: Compiler, product: Product, tile: int) -> Place:
     """The pairs of a run sorted by expert, once a router; see `expert_lists.wgsl`."""
-    key, active, chunk = (ids, experts, tile), ids.width, compiler.limits.chunk
+    ids, active, experts, chunk = product.op.ids, product.active, product.experts(product.matrix), compiler.limits.chunk
+    key = (ids, experts, tile)
     tiles = _tiles(chunk * active, experts, tile)
     if key not in compiler.sorted_pairs:
         compiler.sorted_pairs[key] = compiler.arena.place(-(-(1 + 3 * tiles + chunk * active) // chunk))
@@ -215,7 +222,7 @@ def _lists(compiler: Compiler, ids: View, experts: int, tile: int) -> Place:
             "ids": compiler.at(ids), "active": active, "experts": experts, "tile": tile, "tiles": tiles,
             "lists": compiler.sorted_pairs[key],
         }  # fmt: skip
-        compiler.dispatch("expert_lists", constants, [], many(lambda run: (1, 1, 1)))
+        compiler.dispatch("expert_lists", constants, [], many(product.few, lambda run: (1, 1, 1)))
         compiler.fresh.add(key)
     return compiler.sorted_pairs[key]
 
@@ -225,13 +232,13 @@ def _activated(compiler: Compiler, product: Product, op: Activation) -> None:
     coded = product.dotted and product.rows % GROUP == 0 and op.out.start % GROUP == 0
     few_tokens(compiler, product, op, coded)
     if isinstance(op, ops.GatedActivation):
-        gated(compiler, op, FEW)  # which may write the bytes
+        gated(compiler, op, product.few)  # which may write the bytes
     else:
-        clamped(compiler, op, many)
+        clamped(compiler, op, product.few)
     if coded and not compiler.coded(op.out):
         groups = op.out.width // GROUP
         constants = {"x": compiler.at(op.out), "codes": compiler.arena.codes(op.out), "groups": groups}
-        compiler.dispatch("quantise", constants, [], many(lambda run: (-(-groups // 64), run.tokens, 1)))
+        compiler.dispatch("quantise", constants, [], many(product.few, lambda run: (-(-groups // 64), run.tokens, 1)))
     compiler.written(op.out)
     if coded:
         compiler.mark_coded(op.out)
@@ -240,29 +247,26 @@ def _activated(compiler: Compiler, product: Product, op: Activation) -> None:
 Grids = Callable[[Run], Grid | None]
 
 
-def few(grid: Grids) -> Grids:
-    return lambda run: grid(run) if run.tokens <= FEW else None
+def few(most: int, grid: Grids) -> Grids:
+    return lambda run: grid(run) if run.tokens <= most else None
 
 
-def many(grid: Grids) -> Grids:
-    return lambda run: grid(run) if run.tokens > FEW else None
-
-
-def always(grid: Grids) -> Grids:
-    return grid
+def many(few: int, grid: Grids) -> Grids:
+    return lambda run: grid(run) if run.tokens > few else None
 
 
 @lowers(ops.ClampedActivation)
 def clamped_activation(compiler: Compiler, op: ops.ClampedActivation) -> None:
-    clamped(compiler, op, always)
+    clamped(compiler, op, 0)
 
 
-def clamped(compiler: Compiler, op: ops.ClampedActivation, when: Callable[[Grids], Grids]) -> None:
+def clamped(compiler: Compiler, op: ops.ClampedActivation, few: int) -> None:
+    """The activation, for runs of more than `few` tokens."""
     constants = {
         "gate": compiler.at(op.gate), "up": compiler.at(op.up), "out": compiler.at(op.out), "width": op.out.width,
         "alpha": op.alpha, "limit": op.limit,
     }  # fmt: skip
-    compiler.dispatch("clamped", constants, [], when(lambda run: (-(-op.out.width // 64), run.tokens, 1)))
+    compiler.dispatch("clamped", constants, [], many(few, lambda run: (-(-op.out.width // 64), run.tokens, 1)))
     compiler.written(op.out)
 
 
@@ -273,19 +277,19 @@ def unrolled(steps: int) -> int:
 
 @lowers(ops.Combine)
 def combine(compiler: Compiler, op: ops.Combine) -> None:
-    experts, when = experts_before(compiler.program.ops, compiler.index), always
+    experts, few = experts_before(compiler.program.ops, compiler.index), 0
     if experts is not None:
         products = _products(compiler, experts)
         if _whole(products):
             _summed(compiler, products[0], op)
             many_tokens(compiler, products[0])
             compiler.written(experts.outs[0])
-            when = many
+            few = products[0].few
     constants = {
         "x": compiler.at(op.x), "weights": compiler.at(op.weights) if op.weights is not None else None, "out": compiler.at(op.out),
         "add": compiler.at(op.add) if op.add is not None else None, "active": op.active, "width": op.out.width,
     }  # fmt: skip
-    compiler.dispatch("combine", constants, [], when(lambda run: (-(-op.out.width // 64), run.tokens, 1)))
+    compiler.dispatch("combine", constants, [], many(few, lambda run: (-(-op.out.width // 64), run.tokens, 1)))
     compiler.written(op.out)
 
 
@@ -299,4 +303,5 @@ def _summed(compiler: Compiler, product: Product, op: ops.Combine) -> None:
     }  # fmt: skip
     teams = SUM_THREADS // compiler.variant.lanes
     (shard,) = product.matrix.shards
-    compiler.dispatch("expert_sum", constants, product.bindings(shard), few(lambda run: (-(-product.rows // teams), run.tokens, 1)))
+    grid = few(product.few, lambda run: (-(-product.rows // teams), run.tokens, 1))
+    compiler.dispatch("expert_sum", constants, product.bindings(shard), grid)
