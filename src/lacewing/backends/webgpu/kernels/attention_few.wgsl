@@ -384,7 +384,7 @@ fn main(
     {% endif %}
     let at = ((head + g) * {{ kv.value_width }}u) + (column * 4u);
     if (on && column * 4u < {{ kv.value_width }}u) { put_out(t, at, v, {{ kv.value_width }}u - (column * 4u)); }
-    {% if codes and variant.subgroups %}
+    {% if codes and variant.subgroups and variant.lanes >= 8 %}
     put_codes(t, at, v, lane, on);
     {% endif %}
     {% endif %}
@@ -393,7 +393,7 @@ fn main(
   workgroupBarrier();
   {% endif %}
   {% endfor %}
-  {% if codes and not variant.subgroups and not split %}
+  {% if codes and not (variant.subgroups and variant.lanes >= 8) and not split %}
   put_codes_after(t, head * {{ kv.value_width }}u, {{ block * kv.value_width // 32 }}u, index, {{ threads }}u);
   {% endif %}
 }

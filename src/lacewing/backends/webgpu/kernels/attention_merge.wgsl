@@ -76,12 +76,12 @@ fn main(
     {% endif %}
     let at = (head * {{ kv.value_width }}u) + (mine * 4u);
     if (on && mine * 4u < {{ kv.value_width }}u) { put_out(t, at, v, {{ kv.value_width }}u - (mine * 4u)); }
-    {% if codes and variant.subgroups %}
+    {% if codes and variant.subgroups and variant.lanes >= 8 %}
     put_codes(t, at, v, lane, on);
     {% endif %}
   }
   {% endfor %}
-  {% if codes and not variant.subgroups %}
+  {% if codes and not (variant.subgroups and variant.lanes >= 8) %}
   put_codes_after(t, head * {{ kv.value_width }}u, {{ kv.value_width // 32 }}u, index, {{ threads }}u);
   {% endif %}
 }

@@ -7,7 +7,7 @@ fn put_out(t: u32, column: u32, v: vec4<f32>, width_left: u32) {
   if (width_left > 3u) { arena[at + 3u] = bitcast<u32>(v.w); }
 }
 
-{% if codes and variant.subgroups %}
+{% if codes and variant.subgroups and variant.lanes >= 8 %}
 // as `store_codes`, by eight threads with four values each; all threads of the subgroup must come here
 fn put_codes(t: u32, column: u32, v: vec4<f32>, lane: u32, on: bool) {
   var largest = max(max(abs(v.x), abs(v.y)), max(abs(v.z), abs(v.w)));
