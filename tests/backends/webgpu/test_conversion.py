@@ -60,12 +60,12 @@ def test_every_quant_has_a_form() -> None:
 def test_other_quants_become_bytes(quant: str) -> None:
     weight = random_weight("w", quant, 10, 512, seed=4)
     assert stored_as(weight) == "Q8_0"
-    assert nmse(read(weight), dequantised(weight)) <= (0 if quant in EXACT else 1e-4)
+    assert nmse(read(weight), dequantised(weight)) <= (0 if quant in EXACT else 3e-5)
 
 
 @pytest.mark.parametrize("quant", ["IQ2_XS", "TQ1_0"])
 def test_their_products(quant: str) -> None:
-    assert product_error(random_weight("w", quant, 21, 512, seed=5)) < (1e-7 if quant in EXACT else 1e-4)
+    assert product_error(random_weight("w", quant, 21, 512, seed=5)) < (1e-7 if quant in EXACT else 3e-5)
 
 
 def test_numbers_become_floats() -> None:

@@ -1,17 +1,24 @@
-{# The 16 values of IQ4_NL and IQ4_XS for four low nibbles at a time: the lowest bit adds a step, the others choose (a tree of
-   bitwise selections, one instruction each on most GPUs). #}
-fn choose(a: vec4<u32>, b: vec4<u32>, mask: vec4<u32>) -> vec4<u32> { return a ^ ((a ^ b) & mask); }
+{# The 16 values of IQ4_NL and IQ4_XS, eight codes of a word at a time. A value plus 128 is a byte: its upper nibble is the code, less
+   one for the codes 9 to 14; each bit of the lower one is a function of the code's bits, found by a search for the shortest. #}
+struct Nibbles { low: vec4<u32>, high: vec4<u32> }
 
-fn uneven(q: vec4<u32>) -> vec4<u32> {
-  let one = vec4<u32>(0x01010101u);
-  let n = q & one;
-  let m1 = ((q >> vec4<u32>(1u)) & one) * 255u;
-  let m2 = ((q >> vec4<u32>(2u)) & one) * 255u;
-  let m3 = ((q >> vec4<u32>(3u)) & one) * 255u;
-  {% for first, second in ((-127, -104), (-83, -65), (-49, -35), (-22, -10), (1, 13), (25, 38), (53, 69), (89, 113)) %}
-  let r{{ loop.index0 }} = n * {{ second - first }}u + vec4<u32>({{ first % 256 * 0x01010101 }}u);
-  {% endfor %}
-  let low = choose(choose(r0, r1, m1), choose(r2, r3, m1), m2);
-  let high = choose(choose(r4, r5, m1), choose(r6, r7, m1), m2);
-  return choose(low, high, m3);
+fn uneven(q: vec4<u32>) -> Nibbles {
+  let one = vec4<u32>(0x11111111u);
+  let b = q >> vec4<u32>(1u);
+  let c = q >> vec4<u32>(2u);
+  let d = q >> vec4<u32>(3u);
+  let bit0 = (c ^ ((b ^ (d & ~(c & ~b))) | ~(q | c))) & one;
+  let bit1 = (q ^ ((q & ~b) | (c & ~(q ^ d)))) & one;
+  let bit2 = ((q & (c ^ d)) | (b ^ (c | (b & d)))) & one;
+  let bit3 = (((b ^ c) & ~d) | (q ^ (b | (q & c)))) & one;
+  let less = d & ((q ^ b) | (q ^ c)) & one;
+  return Nibbles(bit0 + bit1 * 2u + bit2 * 4u + bit3 * 8u, (q - less) ^ vec4<u32>(0x88888888u));  // 128 less again
+}
+
+// the values of the low and of the high nibbles, as signed bytes
+fn low_uneven(n: Nibbles) -> vec4<u32> {
+  return (n.low & vec4<u32>(0x0F0F0F0Fu)) | ((n.high << vec4<u32>(4u)) & vec4<u32>(0xF0F0F0F0u));
+}
+fn high_uneven(n: Nibbles) -> vec4<u32> {
+  return ((n.low >> vec4<u32>(4u)) & vec4<u32>(0x0F0F0F0Fu)) | (n.high & vec4<u32>(0xF0F0F0F0u));
 }

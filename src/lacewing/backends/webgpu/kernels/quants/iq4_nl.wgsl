@@ -9,8 +9,8 @@ fn pack_group(run: u32, i: u32, group: u32) {
 {% include "uneven.wgsl" %}
 
 fn load_group(group: u32) -> Group {
-  let q = nibbles[group];
+  let n = uneven(nibbles[group]);
   let d = float_of(coarse[group >> 1u], group);
-  return Group(uneven(q), uneven(q >> vec4<u32>(4u)), vec2<f32>(d), vec2<f32>(0.0));
+  return Group(low_uneven(n), high_uneven(n), vec2<f32>(d), vec2<f32>(0.0));
 }
 {% endif %}
