@@ -264,8 +264,29 @@ class Model:
         self.step.write_slot(self.engine.slot, len(ids), np.frombuffer(data, np.uint8))
         self.engine.cached = list(ids)
 
+    @property
+    def on_device(self) -> bool:
+        """False after `leave_device`, and when closed."""
+        return "step" in self.__dict__
+
+    def leave_device(self) -> None:
+        """Free what it has on its device: the weights there, and the keys and values. `return_to_device` brings it back."""
+        self._drop()
+
+    def return_to_device(self, progress: Progress | None = None) -> None:
+        """After `leave_device`; the next prompt is read from its beginning. Raises OutOfMemoryError, BackendError."""
+        from lacewing.engine.engine import Engine
+        from lacewing.weights import WeightStore
+
+        self.weights = WeightStore(self.spec.tensors)
+        self._bring(self.backend, progress, None, 0)
+        self.engine = Engine(self.step, self.spec.vocab_size, self.spec.context, check=self._check)
+
     def close(self) -> None:
         """Free the memory. The model cannot be used afterwards."""
+        self._drop()
+
+    def _drop(self) -> None:
         from lacewing.weights.memory import give_back
 
         engine = self.__dict__.pop("engine", None)

@@ -6,7 +6,7 @@ import wgpu
 from lacewing.chat.command import run_line
 from lacewing.chat.events import Notice
 from lacewing.chat.session import open_session
-from lacewing.errors import BackendError, OptionError, OutOfMemoryError
+from lacewing.errors import BackendError, Cancelled, OptionError, OutOfMemoryError
 from lacewing.options import LoadOptions
 from tests.chat.conftest import GREEDY, say
 
@@ -60,7 +60,7 @@ def test_a_full_gpu_keeps_the_old_model(start, paths, monkeypatch):
         return create(**options)
 
     monkeypatch.setattr(device.device, "create_buffer", failing)
-    with pytest.raises(OutOfMemoryError, match="the GPU has no memory left for"):
+    with pytest.raises(OutOfMemoryError, match="the GPU"):
         run_line(chat, f"/model {paths['gemma']} --backend webgpu")
     assert device.allocated == held and chat.model.spec.architecture == "llama" and chat.messages[1]["content"] == first
     assert say(chat, "still there?")
@@ -74,3 +74,25 @@ def test_a_full_gpu_keeps_the_old_model(start, paths, monkeypatch):
 def test_settings_tell_the_device(chat):
     rows = {row[0]: row[1] for row in run_line(chat, "/settings").data.rows}
     assert rows["backend"].startswith("webgpu, ")
+
+
+def test_a_gpu_without_room_for_two(chat, paths, monkeypatch):
+    """The current model leaves the GPU for the next one, and is back when the next one does not come."""
+    first, device = say(chat, "hello"), device_of(chat)
+    held, before = device.allocated, chat.loaded
+    run_line(chat, f"/model {paths['gemma']}")
+    assert chat.parked == [before] and device.allocated > held  # room enough for both
+    run_line(chat, "/model -")
+    total = 2 * device.allocated
+    monkeypatch.setattr(type(chat.model.backend), "room_bytes", lambda backend: max(0, total // 20 - device.allocated))
+    chat.face.cancelled = lambda: not before.model.on_device  # as soon as the current one has left
+    with pytest.raises(Cancelled):
+        run_line(chat, f"/model {paths['qwen']}")
+    chat.face.cancelled = lambda: False
+    assert chat.loaded is before and chat.parked == []  # the parked one had to go
+    assert device.allocated == held and chat.messages[1]["content"] == first
+    assert say(chat, "still there?")
+    text = run_line(chat, f"/model {paths['qwen']}").text
+    assert "could not be kept" in text and chat.parked == [] and not before.model.on_device
+    assert chat.model.backend.name == "webgpu" and device.allocated < 2 * held
+    assert say(chat, "and you?") and len(chat.messages) == 6

@@ -201,6 +201,15 @@ class FindsCandidates(Protocol):
         ...
 
 
+@runtime_checkable
+class HasMemory(Protocol):
+    """A backend whose device has memory of its own."""
+
+    def room_bytes(self) -> int | None:
+        """What it could still give now; None: not known."""
+        ...
+
+
 class Backend(Protocol):
     """A device and the compiler for it."""
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from lacewing import hub
 from lacewing.api import CHUNK, Model, Opened, interruptible, open_headers
 from lacewing.chat.overflow import Fit, fit
+from lacewing.chat.vacate import vacated
 from lacewing.chat.voice import Loaded, Voice
 from lacewing.errors import Cancelled, LacewingError, ModelFormatError, OptionError, OutOfMemoryError, TemplateError
 from lacewing.options import LoadOptions, format_bytes
@@ -56,7 +57,7 @@ class Swap:
         voice = self.open_text(opened)
         self.check_history(voice)
         room = self.make_room(opened)
-        with self.shrunk(room):
+        with self.shrunk(room), vacated(self.session, opened, self.notices):
             model = self.load(opened, room)
             loaded = Loaded(model, voice, self.name)
             try:
@@ -267,6 +268,7 @@ def unpark(session: Session, target: Loaded, changes: Mapping[str, Any], notices
 
 def park(session: Session, loaded: Loaded, keep: bool) -> None:
     """Weights lazy, keys and values kept; or closed, where that fails or is not wanted."""
+    keep = keep and loaded.model.on_device
     try:
         if keep:
             loaded.was_eager |= loaded.model.weights.residency == "eager"

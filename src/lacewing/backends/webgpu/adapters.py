@@ -15,7 +15,7 @@ import wgpu
 from wgpu.backends.wgpu_native.extras import set_instance_extras
 
 from lacewing.backends.base import Candidate, DeviceFacts
-from lacewing.backends.webgpu.device import MINIMUM
+from lacewing.backends.webgpu.device import MINIMUM, Device
 from lacewing.backends.webgpu.memory import gpu_memories, unified_memory
 from lacewing.errors import BackendError, OptionError
 from lacewing.options import format_bytes
@@ -110,6 +110,16 @@ def choose_adapter(wanted: str | int | None = None) -> Adapter:
                 return each
     there = ", ".join(f"{each.index} {each.name}" for each in found)
     raise OptionError(f"there is no adapter {text!r}; `lacewing backends` shows them: {there}")
+
+
+def free_memory(device: Device) -> int | None:
+    """Bytes that a device could still give; of several GPUs that are alike the least."""
+    found = []
+    for each in adapters():
+        if all(each.gpu.info[name] == device.adapter.info[name] for name in ("vendor_id", "device_id", "backend_type")):
+            left = None if each.memory_bytes is None else max(0, each.memory_bytes - device.allocated)
+            found.append(each.free_bytes if each.free_bytes is not None else left)
+    return min((room for room in found if room is not None), default=None)
 
 
 def candidates(needed_bytes: int | None = None) -> list[Candidate]:

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from lacewing.backends.base import Described, DeviceFacts, StepLimits, WeightView
 from lacewing.backends.webgpu import lowering  # noqa: F401  # registers what turns ops into dispatches
-from lacewing.backends.webgpu.adapters import Adapter
+from lacewing.backends.webgpu.adapters import Adapter, free_memory
 from lacewing.backends.webgpu.compiler import LOWERINGS, Compiler
 from lacewing.backends.webgpu.device import Device
 from lacewing.backends.webgpu.matrices import Uploader
@@ -36,6 +36,10 @@ class WebGPUBackend:
         variant = self.device.variant
         used = [name for name, on in (("subgroups", variant.subgroups), ("dot", variant.dot)) if on]
         return replace(about, features=(*sorted(self.device.features), *used))
+
+    def room_bytes(self) -> int | None:
+        """See backends.base.HasMemory."""
+        return free_memory(self.device)
 
     def compile(
         self, program: Program, weights: Mapping[str, WeightView], limits: StepLimits, progress: Progress | None = None
