@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import numpy as np
@@ -32,7 +33,8 @@ from tests.backends.cpu.test_experts import (
     routed,
     stacked,
 )
-from tests.backends.webgpu.single_ops import CODES, FLOATS, LIMIT, backend, error, expected, run
+from tests.backends.webgpu.single_ops import CODES, FLOATS, LIMIT, error, expected, run, run_step
+from tests.backends.webgpu.single_ops import backend as open_backend
 from tests.checkpoints import prompt_of, tiny
 from tests.models.running import open_step
 from tests.models.running import run as run_model
@@ -40,12 +42,11 @@ from tests.models.running import run as run_model
 TOKENS = 15  # more than a few
 BATCHES = {"single": [1] * TOKENS, "uneven": [2, 12, 1]}
 MIXED = batches([2, 13])  # few tokens, then many
-BOTH = Buffer("both", 2 * ACTIVE)
 
 
 def labels(case: Case, tokens: int, variant: str = CODES) -> list[str]:
     """The kernels between embedding and logits that a run of so many tokens takes."""
-    step = case.step(backend(variant), 64)  # type: ignore[arg-type]  # any backend will do
+    step = case.step(open_backend(variant), 64)  # type: ignore[arg-type]  # any backend will do
     try:
         found = [d.label for d in step.dispatches if d.grid(Run(tokens, 0, True, 64)) is not None]  # type: ignore[attr-defined]
     finally:
@@ -53,36 +54,36 @@ def labels(case: Case, tokens: int, variant: str = CODES) -> list[str]:
     return found[found.index("embed") + 1 :]
 
 
-def decisions(x: np.ndarray, weights: dict, variant: str = CODES, **fields: object) -> tuple[np.ndarray, np.ndarray]:
-    """ids (T, A) and weights (T, A) that a router makes of rows of logits."""
+def decisions(x: np.ndarray, weights: dict, backend: Any = None, **fields: object) -> tuple[np.ndarray, np.ndarray]:
+    """ids (T, A) and weights (T, A) that a router makes of rows of logits; the ids as watched, since as floats they are tiny."""
     op = Route(Buffer("x", x.shape[1]).view(), IDS, CHOSEN, **fields)  # type: ignore[arg-type]
-    ids, chosen = (run(Case((op,), x, out, weights), one_batch(len(x)), variant) for out in (IDS, CHOSEN))
-    return ids.view(np.int32), chosen
+    step = Case((op,), x, CHOSEN, weights).step(backend or open_backend(), 64)
+    try:
+        step.watch_routes(True)
+        weighed = run_step(step, one_batch(len(x)))[:, :ACTIVE]
+        return step.routes()[0].ids.copy(), weighed
+    finally:
+        step.close()
+
+
+def like_the_reference(x: np.ndarray, weights: dict, backend: Any = None, **fields: object) -> None:
+    ours, reference = (decisions(x, weights, which, **fields) for which in (backend or open_backend(), ReferenceBackend()))
+    np.testing.assert_array_equal(ours[0], reference[0])
+    np.testing.assert_allclose(ours[1], reference[1], rtol=2e-6)
 
 
 @pytest.mark.parametrize("variant", ["none", CODES])
 @pytest.mark.parametrize("form", ROUTES)
 def test_router_chooses_and_weighs_like_the_reference(form: str, variant: str) -> None:
     weights = {"bias": floats("bias", normal(EXPERTS, seed=5))} if "bias" in ROUTES[form] else {}
-    ids, chosen = BOTH.view(0, ACTIVE), BOTH.view(ACTIVE)
-    case = replace(
-        routed((Route(Buffer("x", WIDTH + EXPERTS).view(WIDTH), ids, chosen, **ROUTES[form]),), BOTH.view(), weights, 40)
-    )  # type: ignore[arg-type]
-    ours, reference = run(case, one_batch(40), variant), expected(case, one_batch(40))
-    np.testing.assert_array_equal(ours[:, :ACTIVE].view(np.int32), reference[:, :ACTIVE].view(np.int32))
-    np.testing.assert_allclose(ours[:, ACTIVE:], reference[:, ACTIVE:], rtol=2e-6)
+    like_the_reference(normal(40, EXPERTS, seed=3), weights, open_backend(variant), **ROUTES[form])
 
 
 @pytest.mark.parametrize(("experts", "groups"), [(512, 1), (256, 8), (5, 1)])
 def test_router_of_many_experts(experts: int, groups: int) -> None:
     """More experts than threads of a workgroup, more than one group, and fewer experts than threads."""
-    x, fields = normal(9, experts, seed=4), {"groups": groups, "groups_used": min(groups, 4), "gating": "sigmoid"}
-    weights = {"bias": floats("bias", normal(experts, seed=5))}
-    ids, chosen = BOTH.view(0, ACTIVE), BOTH.view(ACTIVE)
-    case = Case((Route(Buffer("x", experts).view(), ids, chosen, bias="bias", **fields),), x, BOTH.view(), weights)  # type: ignore[arg-type]
-    ours, reference = run(case, one_batch(9)), expected(case, one_batch(9))
-    np.testing.assert_array_equal(ours[:, :ACTIVE].view(np.int32), reference[:, :ACTIVE].view(np.int32))
-    np.testing.assert_allclose(ours[:, ACTIVE:], reference[:, ACTIVE:], rtol=2e-6)
+    fields = {"groups": groups, "groups_used": min(groups, 4), "gating": "sigmoid", "bias": "bias"}
+    like_the_reference(normal(9, experts, seed=4), {"bias": floats("bias", normal(experts, seed=5))}, **fields)
 
 
 def test_routing_of_hand_made_logits_is_that_on_paper() -> None:
@@ -100,9 +101,8 @@ def test_routing_of_hand_made_logits_is_that_on_paper() -> None:
 
 
 def test_too_many_experts_are_refused() -> None:
-    x = normal(2, 1056)
     with pytest.raises(UnsupportedModelError, match="1024 experts at most, not 1056"):
-        decisions(x, {})
+        decisions(normal(2, 1056), {})
 
 
 SHAPES = ("shared", "separate", "halves", "interleaved")
@@ -283,8 +283,8 @@ def watched(step: object, batch: Sequence[int]) -> list[tuple[int, np.ndarray, n
 def test_what_routers_decide_can_be_watched_and_equals_the_reference() -> None:
     case = routed((Route(Buffer("x", WIDTH + EXPERTS).view(0, 8), IDS, CHOSEN),), CHOSEN, {}, TOKENS, renormalise=True)
     seen = []
-    device, before = backend().device, backend().device.allocated
-    for which in (backend(), ReferenceBackend()):
+    device, before = open_backend().device, open_backend().device.allocated
+    for which in (open_backend(), ReferenceBackend()):
         step = case.step(which, 64)  # type: ignore[arg-type]
         assert watched(step, range(TOKENS)) == []
         held = device.allocated
@@ -309,7 +309,7 @@ def test_tiny_mixtures_whole(name: str, quant: str, variant: str, tmp_path: Path
     """Where activations are bytes, those of the CPU backend are the same: little else differs."""
     path, ids = tiny(name, "gguf", tmp_path, quant), prompt_of(name, 20)
     _, other = open_step(path, 64, CpuBackend(2) if variant == CODES else ReferenceBackend(half_precision=True), chunk=32)
-    _, step = open_step(path, 64, backend(variant), chunk=32)
+    _, step = open_step(path, 64, open_backend(variant), chunk=32)
     try:
         wanted, prompt = run_model(other, ids), run_model(step, ids)
         singly = np.concatenate([run_model(step, [token], at) for at, token in enumerate(ids)])

@@ -1,4 +1,4 @@
-// Few tokens through their experts: `lanes` threads a row, `each` rows of a part a team. Grid: rows of a part / tile, active
+// Few tokens through their experts: `lanes` threads a row, `each` rows of a part a team, `unrolled` groups at a time. Grid: rows of a part / tile, active
 // experts, tokens. An expert has `parts` results (rows one after another, or alternating), or an activation makes one of two.
 {% include "experts.wgsl" %}
 {% include "activations.wgsl" %}
@@ -12,6 +12,20 @@ var<workgroup> partial: array<f32, {{ threads }}>;
 var<workgroup> made: array<f32, 32>;
 var<workgroup> sums: array<i32, 8>;
 {% endif %}
+
+{% macro part(count) %}
+    {% for u in range(count) %}
+    let g_{{ u }} = start + {{ u * variant.lanes }}u;
+    let x_{{ u }} = load_input(t, a, g_{{ u }});
+    {% endfor %}
+    {% for u in range(count) %}
+    {% for i in range(each) %}
+    {% for p in range(parts) %}
+    sum_{{ i }}_{{ p }} += times(weight_{{ i }}_{{ p }} + g_{{ u }}, x_{{ u }});
+    {% endfor %}
+    {% endfor %}
+    {% endfor %}
+{% endmacro %}
 
 @compute @workgroup_size({{ threads }})
 fn main(
@@ -39,14 +53,17 @@ fn main(
   var sum_{{ i }}_{{ p }} = 0.0;
   {% endfor %}
   {% endfor %}
-  for (var g = lane; g < {{ groups }}u; g += {{ variant.lanes }}u) {
-    let x = load_input(t, a, g);
-    {% for i in range(each) %}
-    {% for p in range(parts) %}
-    sum_{{ i }}_{{ p }} += times(weight_{{ i }}_{{ p }} + g, x);
-    {% endfor %}
-    {% endfor %}
+  {% set stride = variant.lanes * unrolled %}
+  {% if groups >= stride %}
+  for (var start = lane; start < {{ groups // stride * stride }}u; start += {{ stride }}u) {
+{{ part(unrolled) }}
   }
+  {% endif %}
+  {% if groups % stride %}
+  for (var start = lane + {{ groups // stride * stride }}u; start < {{ groups }}u; start += {{ variant.lanes }}u) {
+{{ part(1) }}
+  }
+  {% endif %}
   {% for i in range(each) %}
   {% for p in range(parts) %}
   {% if variant.subgroups %}

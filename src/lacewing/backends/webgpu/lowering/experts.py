@@ -30,6 +30,7 @@ from lacewing.program.ops import View
 
 MOST_EXPERTS = 1024  # what the router's kernel has room for
 THREADS, CODED_THREADS, SUM_THREADS = 256, 1024, 128  # of a workgroup for few tokens; measured on an H200
+LOADS = 6  # groups of weights that a thread of them loads before it uses the first
 SHARED = 4  # pairs an expert, on average, from which tiles are faster
 TILES = {"dot": (256, 32), "float": (64, 64)}  # rows and pairs of a workgroup for many tokens
 
@@ -166,6 +167,7 @@ def few_tokens(compiler: Compiler, product: Product, activation: Activation | No
     tile = GROUP if coded else threads // lanes * (2 if product.dotted else 1)
     constants = {
         **_inputs(compiler, product), "threads": threads, "tile": tile, "activation": None, "codes": None,
+        "unrolled": unrolled(-(-product.matrix.groups // lanes), max(1, LOADS * threads // (lanes * tile * product.parts))),
     }  # fmt: skip
     if activation is not None:
         constants |= {"activation": _formula(activation), "outs": [compiler.at(activation.out)]}
@@ -270,9 +272,9 @@ def clamped(compiler: Compiler, op: ops.ClampedActivation, few: int) -> None:
     compiler.written(op.out)
 
 
-def unrolled(steps: int) -> int:
-    """Groups that a thread loads before it uses the first: six at most, and so many that little is left over."""
-    return min(range(min(steps, 6), 0, -1), key=lambda count: -steps % count)
+def unrolled(steps: int, most: int) -> int:
+    """Groups of a row that a thread loads before it uses the first: so many that little is left over."""
+    return min(range(min(steps, most), 0, -1), key=lambda count: -steps % count)
 
 
 @lowers(ops.Combine)
@@ -297,7 +299,7 @@ def _summed(compiler: Compiler, product: Product, op: ops.Combine) -> None:
     """Few tokens: the last linear of the experts and their sum in one dispatch."""
     steps = -(-product.active * product.matrix.groups // compiler.variant.lanes)
     constants = {
-        **_inputs(compiler, product), "threads": SUM_THREADS, "unrolled": unrolled(steps), "out": compiler.at(op.out),
+        **_inputs(compiler, product), "threads": SUM_THREADS, "unrolled": unrolled(steps, LOADS), "out": compiler.at(op.out),
         "weights": compiler.at(op.weights) if op.weights is not None else None,
         "add": compiler.at(op.add) if op.add is not None else None,
     }  # fmt: skip
