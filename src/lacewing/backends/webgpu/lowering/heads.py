@@ -17,11 +17,11 @@ from lacewing.backends.webgpu.lowering.attention import Before, can_prepare, low
 from lacewing.backends.webgpu.stored import stored
 from lacewing.errors import UnsupportedModelError
 from lacewing.program import ops
-from lacewing.program.ops import Op, View
+from lacewing.program.ops import View
 
 WIDEST = 1024  # values of a head in workgroup memory
 BOUND = 4  # norm weights and rotations of a dispatch, so that there are at most 8 bindings, sinks or sums among them
-CHAINED = (ops.Norm, ops.Rope, ops.ScaleByPosition)
+Step = ops.Norm | ops.Rope | ops.ScaleByPosition
 
 
 @dataclass
@@ -30,7 +30,7 @@ class Chain:
 
     view: View
     heads: int
-    steps: list[Op] = field(default_factory=list)
+    steps: list[Step] = field(default_factory=list)
     store: str = ""  # "key" or "value"
     offset: int = 0  # values before it in the row
     last: bool = False  # of the row
@@ -48,17 +48,17 @@ class Collected:
         self.indices: list[int] = []
         self.write: ops.WriteKeysValues | None = None
 
-    def take(self, op: Op) -> bool:
+    def take(self, op: Step | ops.WriteKeysValues) -> bool:
         """Whether the op could join."""
         if isinstance(op, ops.WriteKeysValues):
-            return self._take_write(op)
+            self.write = op
+            return True
         if isinstance(op, ops.Norm) and (op.add is not None or op.out != op.x):
             return False
-        assert isinstance(op, CHAINED)
         heads = None if isinstance(op, ops.ScaleByPosition) else op.heads
         return self._take_step(op, op.x, heads)
 
-    def _take_step(self, op: Op, view: View, heads: int | None) -> bool:
+    def _take_step(self, op: Step, view: View, heads: int | None) -> bool:
         for chain in self.chains:
             if chain.view == view and heads in (None, chain.heads):
                 chain.steps.append(op)
@@ -77,14 +77,9 @@ class Collected:
         weights = {step.weight for step in steps if isinstance(step, ops.Norm) and step.weight is not None}
         return len(weights) + len({step.rope.frequencies for step in steps if isinstance(step, ops.Rope)}) <= BOUND
 
-    def _take_write(self, op: ops.WriteKeysValues) -> bool:
-        self.write = op
-        return True
-
-    def add_store(self, key_heads: int) -> bool:
+    def add_store(self, write: ops.WriteKeysValues, key_heads: int) -> bool:
         """Where parts of the chains go in the store; chains without steps for what is left. False: they do not fit the rows."""
-        assert self.write is not None
-        for view, store in ((self.write.k, "key"), (self.write.v, "value")):
+        for view, store in ((write.k, "key"), (write.v, "value")):
             if view is None:
                 continue
             inside = sorted((chain for chain in self.chains if overlap(chain.view, view)), key=lambda chain: chain.view.start)
@@ -115,7 +110,7 @@ def collect(compiler: Compiler, index: int) -> Collected:
         if isinstance(op, ops.HeadLinear) and found.indices:
             passed += [op.x, op.out]
             continue
-        if not isinstance(op, (*CHAINED, ops.WriteKeysValues)):
+        if not isinstance(op, Step | ops.WriteKeysValues):
             break
         touched = op.views(op.reads + op.writes)
         if any(overlap(view, other) for view in touched for other in passed) or at in compiler.done:
@@ -128,7 +123,7 @@ def collect(compiler: Compiler, index: int) -> Collected:
         if found.write is not None:
             key_heads = program.layers[found.write.layer].key_heads
             stored_in = _copy(found)
-            return stored_in if stored_in.add_store(key_heads) else _without_write(found)
+            return stored_in if stored_in.add_store(found.write, key_heads) else _without_write(found)
     return found
 
 
@@ -139,7 +134,7 @@ def _copy(found: Collected) -> Collected:
     return made
 
 
-def _with(found: Collected, op: Op) -> Collected | None:
+def _with(found: Collected, op: Step | ops.WriteKeysValues) -> Collected | None:
     tried = _copy(found)
     return tried if tried.take(op) else None
 
@@ -181,21 +176,23 @@ def lower_run(compiler: Compiler, least: int) -> bool:
             compiler.written(chain.view)
     compiler.done.update(found.indices)
     if after is not None:
-        index, op = after
+        index, op, k, v = after
         by_view: dict[View, list[dict[str, Any]]] = {
             chain.view: made["steps"] for chain, made in zip(found.chains, chains, strict=True)
         }
-        assert found.write is not None and found.write.v is not None
-        steps = tuple(zip_longest(by_view.get(op.q, []), by_view[found.write.k]))
-        places = compiler.at(found.write.k), compiler.at(found.write.v)
+        steps = tuple(zip_longest(by_view.get(op.q, []), by_view[k]))
+        places = compiler.at(k), compiler.at(v)
         before = Before(*places, steps, tuple(parts.bindings), len(parts.weights), len(parts.tables))
         lower_attention(compiler, op, before)
         compiler.done.add(index)
     return True
 
 
-def _attention_after(compiler: Compiler, found: Collected) -> tuple[int, ops.Attention] | None:
-    """The attention that follows a run, and its index, where for one token it can do the run's work: nobody else sees it."""
+def _attention_after(compiler: Compiler, found: Collected) -> tuple[int, ops.Attention, View, View] | None:
+    """The attention that follows a run, with its index and the views of new keys and values.
+
+    None where the attention cannot do the run's work for one token, or somebody else sees what the run changes.
+    """
     write, index = found.write, max(found.indices, default=0) + 1
     if write is None or write.v is None or found.indices[-1] - found.indices[0] + 1 != len(found.indices):
         return None
@@ -206,7 +203,7 @@ def _attention_after(compiler: Compiler, found: Collected) -> tuple[int, ops.Att
     whole = all(heads.get(chain.view) == chain.heads for chain in found.chains)
     plain = all(not chain.steps for chain in found.chains if chain.view == write.v)
     unseen = all(unused(compiler.program.ops, index + 1, view) for view in (op.q, write.k))
-    return (index, op) if whole and plain and unseen else None
+    return (index, op, write.k, write.v) if whole and plain and unseen else None
 
 
 class _Parts:
@@ -221,7 +218,7 @@ class _Parts:
     def bindings(self) -> list[Slice]:
         return [*self.weights.values(), *self.tables.values()]
 
-    def step(self, op: Op) -> dict[str, Any]:
+    def step(self, op: Step) -> dict[str, Any]:
         if isinstance(op, ops.Norm):
             if op.weight is not None:
                 self.weights.setdefault(op.weight, self.compiler.vector(op.weight))
@@ -235,7 +232,6 @@ class _Parts:
                 "kind": "rope", "pairs": len(rope.frequencies), "start": op.start, "adjacent": rope.adjacent,
                 "magnitude": rope.magnitude, "table": list(self.tables).index(turns.tobytes()),
             }  # fmt: skip
-        assert isinstance(op, ops.ScaleByPosition)
         return {"kind": "scale", "beta": op.beta, "length": op.length, "offset": op.offset}
 
 
