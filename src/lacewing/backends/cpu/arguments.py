@@ -85,4 +85,4 @@ CAP = layout("Cap", "counter x width scale limit")
 READ = layout("Read", "source bytes sink")
 
 # What a dot kernel (kernels/dot.py) or one for a single token (kernels/single.py) is to do.
-JOB = layout("Job", "tile blocks xq xd xs offsets tokens acc shift ahead")
+JOB = layout("Job", "tile blocks xq xd xs offsets tokens acc shift ahead next")

@@ -89,7 +89,8 @@ def run_items(args, scratch, tiles, first, end):
         weight, bias = peek_i64(peek_i64(args + EXPERTS.weight) + 8 * expert), peek_i64(args + EXPERTS.bias)
         row = min(item % tiles * LANES, rows - LANES)
         clear(scratch + ACC, count)
-        one_tile(args, job, weight + row * row_bytes, row_bytes)
+        next_row = min(row + LANES, rows - LANES)
+        one_tile(args, job, weight + row * row_bytes, row_bytes, weight + next_row * row_bytes)
         shift = load_f32(bias + 4 * (expert * rows + row)) if bias else splat_f32(0.0)
         out = peek_i64(args + EXPERTS.out) + 4 * row
         for i in range(count):

@@ -18,6 +18,8 @@ from lacewing.backends.cpu.kernels.tile import TILE_BYTES
 
 AHEAD_BYTES, FAR_AHEAD_BYTES = 8192, 36864  # how far before its use a weight is asked for, at least; measured
 LARGE_TILE_BYTES = 16384  # from here on it pays to look further
+SINGLE_AHEAD_BYTES = 12288  # of one token; where tiles are large its kernel follows the rows
+ROW_START_BYTES = 768  # that it needs of each row before its own requests arrive
 
 
 def linear(args, state, thread, threads):
@@ -35,14 +37,13 @@ def linear(args, state, thread, threads):
     poke_i64(job + JOB.shift, peek_i64(args + LINEAR.shift))
     tiles = (peek_i64(args + LINEAR.rows) + LANES - 1) // LANES
     share = own_share(tiles, threads)
-    run_tiles(args, job, acc, tokens, thread * share, (thread + 1) * share)
-    while True:
-        first = threads * share + atomic_add(peek_i64(args + LINEAR.counter), 1)
-        if first >= tiles:
-            break
-        run_tiles(args, job, acc, tokens, first, first + 1)
+    first = threads * share + atomic_add(peek_i64(args + LINEAR.counter), 1)
+    run_tiles(args, job, acc, tokens, thread * share, (thread + 1) * share, first)
+    while first < tiles:
+        now, first = first, threads * share + atomic_add(peek_i64(args + LINEAR.counter), 1)
+        run_tiles(args, job, acc, tokens, now, now + 1, first)
     if peek_i64(args + LINEAR.next):
-        prefetch_start(peek_i64(args + LINEAR.next), thread, threads)
+        prefetch_start(peek_i64(args + LINEAR.next), tokens, thread, threads)
 
 
 @inline
@@ -51,19 +52,23 @@ def own_share(tiles, threads):
 
 
 @inline
-def run_tiles(args, job, acc, tokens, first, end):
+def run_tiles(args, job, acc, tokens, first, end, after):
+    """Tiles from `first` to `end`; then the thread goes on with `after`, if there is that many."""
     rows, row_bytes, weight = peek_i64(args + LINEAR.rows), peek_i64(args + LINEAR.row_bytes), peek_i64(args + LINEAR.weight)
     for index in range(first, end):
         # The last tile ends with the last row; rows that two tiles share get the same values from both.
         row = min(index * LANES, rows - LANES)
+        next_row = min((index + 1 if index + 1 < end else after) * LANES, rows - LANES)
         clear(acc, tokens)
-        one_tile(args, job, weight + row * row_bytes, row_bytes)
+        one_tile(args, job, weight + row * row_bytes, row_bytes, weight + next_row * row_bytes)
         put(args, acc, row, tokens)
 
 
 @inline
-def one_tile(args, job, source, row_bytes):
+def one_tile(args, job, source, row_bytes, following):
     """All columns of a tile, 256 at a time. What comes later in memory is asked for on the way.
+
+    `following`: where the next tile begins.
 
     One token is left to the quant's own kernel, but for columns at the end that are too few for it.
     """
@@ -84,7 +89,9 @@ def one_tile(args, job, source, row_bytes):
         poke_i64(job + JOB.xq, row)
         poke_i64(job + JOB.xd, row + scales)
         poke_i64(job + JOB.xs, row + sums)
+        ahead = 0 if LANES * row_bytes >= LARGE_TILE_BYTES else max(LANES * row_bytes, SINGLE_AHEAD_BYTES)
         poke_i64(job + JOB.ahead, ahead)
+        poke_i64(job + JOB.next, following)
         steps = blocks // peek_i64(args + LINEAR.single_blocks)
         call_kernel(single, source, row_bytes, job, steps)
         done = steps * peek_i64(args + LINEAR.single_blocks)
@@ -112,12 +119,17 @@ def ahead_of(tile_bytes):
 
 
 @inline
-def prefetch_start(args, thread, threads):
+def prefetch_start(args, tokens, thread, threads):
     """Ask for the beginning of this thread's run in the next linear, while the others finish."""
     tiles, row_bytes = (peek_i64(args + LINEAR.rows) + LANES - 1) // LANES, peek_i64(args + LINEAR.row_bytes)
     start = peek_i64(args + LINEAR.weight) + thread * own_share(tiles, threads) * LANES * row_bytes
-    for line in range(ahead_of(LANES * row_bytes) // 64):
-        prefetch(start + 64 * line)
+    if tokens == 1 and peek_i64(args + LINEAR.single) and LANES * row_bytes >= LARGE_TILE_BYTES:
+        for row in range(LANES):
+            for line in range(ROW_START_BYTES // 64):
+                prefetch(start + row * row_bytes + 64 * line)
+    else:
+        for line in range(max(ahead_of(LANES * row_bytes), SINGLE_AHEAD_BYTES) // 64):
+            prefetch(start + 64 * line)
 
 
 @inline

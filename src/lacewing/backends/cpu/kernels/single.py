@@ -198,19 +198,30 @@ def emit_scaled(b: ir.IRBuilder, acc: ir.Value, total: ir.Value, scale: ir.Value
 def make_kernel(block_bytes: int, columns: int, activations: Any, four_rows: Any, finish: Any) -> Any:
     """`kernel(source, stride, job, blocks)`: `blocks` times `columns` columns, `block_bytes` in the file.
 
-    The results go to JOB.acc. JOB.tile is working space, JOB.ahead how far from
-    `source` lies what will be needed later: it is asked for evenly, because the processor keeps only some requests in flight.
+    The results go to JOB.acc. JOB.tile is working space. What will be needed soon is asked for evenly, because the processor
+    keeps only some requests in flight: what lies JOB.ahead further on or, where that is 0, in the order of its use, in which
+    the tile at JOB.next comes after this one. Too far ahead does not stay in the first cache.
     """
-    lines = (4 * block_bytes + 63) // 64
+    lines, row_lines = (4 * block_bytes + 63) // 64, (block_bytes + 63) // 64
+    soon = 1024 // columns * 16 // LANES  # steps from asking to use
 
     def kernel(source, stride, job, blocks):
         xq, xd, xs = peek_i64(job + JOB.xq), peek_i64(job + JOB.xd), peek_i64(job + JOB.xs)
-        ahead, sums, acc = source + peek_i64(job + JOB.ahead), peek_i64(job + JOB.tile), splat_f32(0.0)
-        for _ in range(blocks):
+        distance, sums, acc = peek_i64(job + JOB.ahead), peek_i64(job + JOB.tile), splat_f32(0.0)
+        ahead = source + distance
+        following = peek_i64(job + JOB.next)
+        for step in range(blocks):
             x = activations(xq)
+            behind = step + soon - blocks
+            coming = source + block_bytes * soon if behind < 0 else following + block_bytes * behind
             for four in range(QUADS):
-                for line in range(lines):
-                    prefetch(ahead + 4 * block_bytes * four + 64 * line)
+                if distance:
+                    for line in range(lines):
+                        prefetch(ahead + 4 * block_bytes * four + 64 * line)
+                else:
+                    for row in range(4 * four, 4 * four + 4):
+                        for line in range(row_lines):
+                            prefetch(coming + row * stride + 64 * line)
                 four_rows(source + 4 * four * stride, stride, x, sums + VECTOR_BYTES * four)
             acc = finish(acc, sums, source, stride, xd, xs)
             source, ahead = source + block_bytes, ahead + block_bytes * LANES
