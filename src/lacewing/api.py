@@ -266,15 +266,11 @@ class Model:
 
     @property
     def on_device(self) -> bool:
-        """False after `leave_device`, and when closed."""
+        """False when it is closed."""
         return "step" in self.__dict__
 
-    def leave_device(self) -> None:
-        """Free what it has on its device: the weights there, and the keys and values. `return_to_device` brings it back."""
-        self._drop()
-
     def return_to_device(self, progress: Progress | None = None) -> None:
-        """After `leave_device`; the next prompt is read from its beginning. Raises OutOfMemoryError, BackendError."""
+        """After `close`; the next prompt is read from its beginning. Raises OutOfMemoryError, BackendError."""
         from lacewing.engine.engine import Engine
         from lacewing.weights import WeightStore
 
@@ -283,10 +279,7 @@ class Model:
         self.engine = Engine(self.step, self.spec.vocab_size, self.spec.context, check=self._check)
 
     def close(self) -> None:
-        """Free the memory. The model cannot be used afterwards."""
-        self._drop()
-
-    def _drop(self) -> None:
+        """Free the memory. The model cannot be used afterwards, unless `return_to_device` brings it back."""
         from lacewing.weights.memory import give_back
 
         engine = self.__dict__.pop("engine", None)

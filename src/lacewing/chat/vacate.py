@@ -37,7 +37,7 @@ def vacated(session: Session, opened: Opened, notices: list[str]) -> Iterator[No
     if not short():
         yield
         return
-    current.model.leave_device()
+    current.model.close()
     try:
         yield
     except BaseException:
