@@ -100,7 +100,7 @@ class Bars:
         told = 0
         while not over.wait(INTERVAL):
             told += bool(self.cancelled())
-            with self._lock:
+            with self._lock, contextlib.suppress(OSError):  # the terminal may be gone
                 if told > 1 and not self._quiet and not over.is_set():
                     self._draw(self._clock(), stopping=True)
 
