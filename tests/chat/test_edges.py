@@ -164,6 +164,23 @@ def test_a_model_that_cannot_be_read(start):
         run_line(start(), "/model /proc/self/mem")
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes with names")
+def test_what_is_no_file_is_not_replaced(start, folder):
+    session = start()
+    say(session, "Hello")
+    for name in ("a.json", "a.md"):
+        os.mkfifo(folder / name)
+    with pytest.raises(SessionFileError, match="could not be written: it is there already and no regular file"):
+        run_line(session, "/save a.json")
+    with pytest.raises(OptionError, match="could not be written: it is there already and no regular file"):
+        run_line(session, "/export a.md --force")
+    assert all((folder / name).is_fifo() for name in ("a.json", "a.md"))
+    (folder / "link.json").symlink_to("real.json")
+    run_line(session, "/save link.json")
+    assert (folder / "link.json").is_symlink() and (folder / "real.json").is_file()
+    assert "loaded 2 messages" in run_line(session, "/load link.json").text
+
+
 def test_a_template_file_that_changed(start, folder):
     session = start()
     say(session, "Hello")

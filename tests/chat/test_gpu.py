@@ -83,8 +83,7 @@ def test_a_gpu_without_room_for_two(chat, paths, monkeypatch):
     run_line(chat, f"/model {paths['gemma']}")
     assert chat.parked == [before] and device.allocated > held  # room enough for both
     run_line(chat, "/model -")
-    total = 2 * device.allocated
-    monkeypatch.setattr(type(chat.model.backend), "room_bytes", lambda backend: max(0, total // 20 - device.allocated))
+    monkeypatch.setattr(type(chat.model.backend), "room_bytes", lambda backend: max(0, held - device.allocated))
     chat.face.cancelled = lambda: not before.model.on_device  # as soon as the current one has left
     with pytest.raises(Cancelled):
         run_line(chat, f"/model {paths['qwen']}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import tempfile
 import time
@@ -12,7 +13,13 @@ _STALE = 60.0  # seconds after which a temporary file has been left behind by so
 
 
 def write(path: Path, data: bytes | memoryview) -> None:
-    """Write beside, to the disk, then rename over. Raises OSError; the old file is then still there."""
+    """Write beside, to the disk, then rename over; of a link, what it leads to. Raises OSError; the old file is then still there.
+
+    A device, a pipe or a folder is no file to replace.
+    """
+    path = Path(os.path.realpath(path))
+    if path.exists() and not path.is_file():
+        raise FileExistsError(errno.EEXIST, "it is there already and no regular file")
     remove_stale(path)
     handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     try:
