@@ -20,6 +20,7 @@ LAYERS = (
     ("chat", "server"),
     ("__init__",),
     ("api",),
+    ("placing",),
     ("opened",),
     ("assistant",),
     ("engine", "text", "hub"),

@@ -17,7 +17,8 @@ from lacewing.opened import Background
 from lacewing.opened import Opened as Opened
 from lacewing.opened import interruptible as interruptible
 from lacewing.opened import open_headers as open_headers
-from lacewing.options import LoadOptions, Progress, Sampling, parse_bytes
+from lacewing.options import LoadOptions, Progress, make_sampling, parse_bytes, parse_layers
+from lacewing.placing import Placed, demand, less, place
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,6 +40,8 @@ def load(
     memory: str | int | None = None,
     context: int | None = None,
     threads: int | None = None,
+    gpu_layers: int | str | None = None,
+    gpu_memory: str | int | None = None,
     progress: Progress | None = None,
 ) -> Model:
     """Open a model: a GGUF or safetensors file, a directory, or the name of a fetched model.
@@ -47,10 +50,12 @@ def load(
     index or name, as `lacewing backends` shows them.
     `residency`: "lazy" pages weights in from the file, "eager" reads them into memory, "auto" decides by `memory` (bytes or
     "4GiB"; by default what is free). `context`: tokens that a conversation may have. `progress(what, done, total)` is told of
-    long work. Every error is a LacewingError.
+    long work. A model that does not fit the GPU is shared out between it and the processor: `gpu_memory` (as `memory`) bounds the
+    part of the GPU, `gpu_layers` is how many layers are on it as a whole, "auto" as many as fit. Every error is a LacewingError.
     """
     gpu = None if adapter is None else str(adapter)
-    options = LoadOptions(backend, residency, parse_bytes(memory), context, threads, gpu)
+    shared = parse_layers(gpu_layers), parse_bytes(gpu_memory)
+    options = LoadOptions(backend, residency, parse_bytes(memory), context, threads, gpu, *shared)
     return Model(Opened(hub.resolve(name), options), progress)
 
 
@@ -72,7 +77,6 @@ class Model:
         self, opened: Opened, progress: Progress | None = None, *, cancelled: Callable[[], bool] | None = None, spare: int = 0
     ):
         from lacewing.backends import choose_backend, init_backend
-        from lacewing.backends.base import Demand
         from lacewing.engine.engine import Engine
         from lacewing.weights import WeightStore
 
@@ -80,42 +84,53 @@ class Model:
         self._opened = opened
         self._last: TextStream | None = None
         self.weights: WeightStore = WeightStore(self.spec.tensors)
-        needs = opened.needs(self.weights.nbytes, CHUNK)
-        demand = Demand(self.spec.program, self.spec.tensors, needs.weight_bytes + needs.fixed_bytes)
-        backend, remarks = choose_backend(options.backend, options.threads, adapter=options.adapter, demand=demand)
+        wanted = demand(opened, self.weights.nbytes)
+        backend, remarks = choose_backend(options.backend, options.threads, adapter=options.adapter, demand=wanted)
         try:
-            self._bring(backend, progress, cancelled, spare)
+            self._fit(backend, progress, cancelled, spare)
         except (BackendError, OutOfMemoryError) as error:
             if not backend.copies_weights or options.backend != "auto" or options.adapter is not None:
                 raise
             remarks.append(f"{backend.name}: {error}")
             self.weights = WeightStore(self.spec.tensors)
-            self._bring(init_backend("cpu", options.threads), progress, cancelled, spare)
+            self._fit(init_backend("cpu", options.threads), progress, cancelled, spare)
         self.plan: Plan = dataclasses.replace(self.plan, reasons=(*self.plan.reasons, *remarks))
         # raises ModelFormatError where a file was changed that weights are still read from
-        self._check: Callable[[], None] = (lambda: None) if self.backend.copies_weights else self.weights.check_files
+        self._check: Callable[[], None] = self.weights.check_files if self._placed.on_host else (lambda: None)
         self.engine = Engine(self.step, self.spec.vocab_size, self.spec.context, check=self._check)
 
-    def _bring(self, backend: Backend, progress: Progress | None, cancelled: Callable[[], bool] | None, spare: int) -> None:
+    def _fit(self, backend: Backend, progress: Progress | None, cancelled: Callable[[], bool] | None, spare: int) -> None:
+        """Bring the model to the backend; if its memory turns out to be too small, less of it, a few times."""
+        from lacewing.weights import WeightStore
+
+        placed, tries = place(self._opened, backend, self.weights.nbytes), 3
+        while True:
+            try:
+                return self._bring(placed, progress, cancelled, spare)
+            except OutOfMemoryError:
+                room, tries = less(placed), tries - 1
+                if room is None or not tries:
+                    raise
+            self.weights = WeightStore(self.spec.tensors)
+            placed = place(self._opened, backend, self.weights.nbytes, room)
+
+    def _bring(self, placed: Placed, progress: Progress | None, cancelled: Callable[[], bool] | None, spare: int) -> None:
         """Plan, bring the weights to where they are to be, and compile for them."""
         from lacewing.backends.base import StepLimits
-        from lacewing.weights import plan_on_device
 
-        opened, self.backend = self._opened, backend
+        backend = self.backend = placed.backend
+        self._placed = placed
         limits = StepLimits(context=self.spec.context, chunk=CHUNK)
         given_up = threading.Event()
         report = interruptible(progress, cancelled)
         stopped = (lambda: given_up.is_set() or cancelled()) if cancelled else given_up.is_set
-        if backend.copies_weights:
-            facts = backend.facts()
-            self.plan = plan_on_device(opened.needs(self.weights.nbytes, limits.chunk), facts.name, facts.memory_bytes)
-        else:
-            self.plan = opened.plan(self.weights.nbytes, limits.chunk, spare=spare)
+        self.plan = placed.plan(spare)
+        self.weights.keep(placed.host_weights)
         reading = Background(lambda: self.weights.set_residency(self.plan.residency, progress, stopped))
         try:
             reading.result(cancelled)
             report("reading weights", self.weights.nbytes, self.weights.nbytes)
-            self.step: Step = backend.compile(self.spec.program, self.weights, limits, report)
+            self.step: Step = backend.compile(placed.program, self.weights, limits, report)
         except BaseException:
             given_up.set()
             if reading.wait(_PATIENCE):
@@ -143,8 +158,13 @@ class Model:
 
     @property
     def notices(self) -> tuple[str, ...]:
-        """What a person should know: of the checkpoint, such as parts of it that are left out, and of what the device made of it."""
+        """What a person should know: of the checkpoint, such as parts of it that are left out, and of what devices made of it."""
         return (*self.spec.notices, *getattr(self.step, "notices", ()))
+
+    @property
+    def shared_out(self) -> tuple[str, ...]:
+        """What is on the GPU and what on the processor, and why; empty where one device has all."""
+        return () if self._placed.share is None else self._placed.share.reasons
 
     @property
     def has_template(self) -> bool:
@@ -210,10 +230,7 @@ class Model:
         if residency == self.weights.residency:
             return
         options, before = dataclasses.replace(self._opened.options, residency=residency), self.weights.residency
-        if force:
-            plan = self.plan.instead(residency, f"{residency}: {reason}")
-        else:
-            plan = self._opened.plan(self.weights.nbytes, self.step.limits.chunk, options, self.memory_bytes)
+        plan = self.plan.instead(residency, f"{residency}: {reason}") if force else self._placed.replan(options, self.memory_bytes)
         self.weights.set_residency(residency, progress, cancelled)
         try:
             self.step.rebind()
@@ -227,7 +244,7 @@ class Model:
     def memory_bytes(self) -> int:
         """Memory of this machine that is its own: eager weights, keys and values, buffers."""
         if self.backend.copies_weights:
-            return self.weights.anonymous_bytes
+            return self.weights.anonymous_bytes + int(getattr(self.step, "host_bytes", 0))
         return self.weights.anonymous_bytes + self.step.kv_bytes + self.step.buffer_bytes
 
     @property
@@ -275,7 +292,7 @@ class Model:
         from lacewing.weights import WeightStore
 
         self.weights = WeightStore(self.spec.tensors)
-        self._bring(self.backend, progress, None, 0)
+        self._bring(self._placed, progress, None, 0)
         self.engine = Engine(self.step, self.spec.vocab_size, self.spec.context, check=self._check)
 
     def close(self) -> None:
@@ -298,16 +315,3 @@ class Model:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
-
-
-def make_sampling(options: dict[str, Any]) -> Sampling:
-    """A Sampling from keyword options; `stop` may be one string or a list. Raises OptionError."""
-    known = [field.name for field in dataclasses.fields(Sampling)]
-    unknown = [name for name in options if name not in known]
-    if unknown:
-        raise OptionError(f"{unknown[0]!r} is not an option of sampling; there are {', '.join(known)}")
-    stop = options.get("stop", ())
-    if not isinstance(stop, (str, list, tuple, type(None))):
-        raise OptionError("stop must be a string or a list of strings")
-    stop = (stop,) if isinstance(stop, str) else tuple(stop or ())
-    return Sampling(**{**options, "stop": stop})

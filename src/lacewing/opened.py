@@ -15,6 +15,7 @@ from lacewing.options import LoadOptions, Progress
 if TYPE_CHECKING:
     from lacewing.formats import Checkpoint
     from lacewing.models import ModelSpec
+    from lacewing.program.program import Program
     from lacewing.text.template import ChatTemplate
     from lacewing.text.tokenizer import Tokenizer
     from lacewing.weights import Needs, Plan
@@ -45,23 +46,27 @@ class Opened:
         self.template = Background(self._open_template, warm)
         self.spec: ModelSpec = open_model(self.checkpoint, options.context, DEFAULT_CONTEXT)
 
-    def plan(self, weight_bytes: int, chunk: int, options: LoadOptions | None = None, spare: int = 0) -> Plan:
-        """Where everything goes. `spare`: bytes in use now that will be free by then. Raises OutOfMemoryError."""
+    def plan(
+        self, weight_bytes: int, chunk: int, options: LoadOptions | None = None, spare: int = 0, part: Program | None = None
+    ) -> Plan:
+        """Where everything goes. `spare`: bytes in use now that will be free by then; `part`: what this machine's own memory is
+        needed for, None: all. Raises OutOfMemoryError."""
         from lacewing.weights import plan, this_machine
 
         machine = this_machine()
         machine = dataclasses.replace(machine, available_bytes=machine.available_bytes + spare)
-        return plan(self.needs(weight_bytes, chunk), options or self.options, machine)
+        return plan(self.needs(weight_bytes, chunk, part), options or self.options, machine)
 
-    def needs(self, weight_bytes: int, chunk: int) -> Needs:
-        """Bytes of all that it takes to run."""
+    def needs(self, weight_bytes: int, chunk: int, part: Program | None = None) -> Needs:
+        """Bytes of all that it takes to run, or a part of its program."""
+        from lacewing.models.sizes import measure
         from lacewing.weights import Needs
 
-        program = self.spec.program
+        program = part or self.spec.program
         kv_bytes = self.spec.context * program.kv_bytes_per_token
         widths = {view.buffer.name: view.buffer.width for op in program.ops for view in op.views(op.reads + op.writes)}
         buffer_bytes = 6 * chunk * sum(widths.values()) + 4 * self.spec.vocab_size  # floats, and their quantised forms
-        sizes = self.spec.sizes
+        sizes = self.spec.sizes if part is None else measure(part, self.spec.tensors)
         experts = sizes.expert_bytes, sizes.active_expert_bytes
         return Needs(weight_bytes, sizes.active_bytes, kv_bytes, buffer_bytes, *experts)
 

@@ -7,8 +7,9 @@ import os
 import re
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 from lacewing.errors import OptionError
 
@@ -54,6 +55,15 @@ def parse_bytes(text: str | int | None) -> int | None:
     return int(float(match.group(1)) * unit)
 
 
+def parse_layers(text: str | int | None) -> int | None:
+    """A number of layers; "auto" or None: None. Raises OptionError."""
+    if text is None or text == "auto":
+        return None
+    if isinstance(text, bool) or not re.fullmatch(r"\d{1,5}", str(text)):
+        raise OptionError(f"gpu_layers is {text!r}; it must be a number of layers, or auto")
+    return int(text)
+
+
 def format_bytes(count: float) -> str:
     """Bytes for people: `"1.4 GiB"`."""
     for unit in ("B", "KiB", "MiB", "GiB"):
@@ -86,6 +96,8 @@ class LoadOptions:
     context: int | None = None  # tokens
     threads: int | None = None
     adapter: str | None = None  # index or name of a GPU
+    gpu_layers: int | None = None  # of a model that a GPU and the processor share; None: as many as fit
+    gpu_memory_bytes: int | None = None  # of a GPU's memory that may be filled; None: most of what is free
 
     def __post_init__(self) -> None:
         if self.residency not in RESIDENCIES:
@@ -96,6 +108,10 @@ class LoadOptions:
             _check("threads", self.threads, 1, 1024, int)
         if self.memory_bytes is not None:
             _check("memory", self.memory_bytes, 1, 2**60, int)
+        if self.gpu_layers is not None:
+            _check("gpu_layers", self.gpu_layers, 0, 2**16, int)
+        if self.gpu_memory_bytes is not None:
+            _check("gpu_memory", self.gpu_memory_bytes, 1, 2**60, int)
 
 
 @dataclass(frozen=True)
@@ -138,3 +154,16 @@ class Sampling:
         for text in self.stop:
             if not isinstance(text, str) or not 0 < len(text) <= 256:
                 raise OptionError(f"stop string {text!r} must be text of 1 to 256 characters")
+
+
+def make_sampling(options: dict[str, Any]) -> Sampling:
+    """A Sampling from keyword options; `stop` may be one string or a list. Raises OptionError."""
+    known = [field.name for field in fields(Sampling)]
+    unknown = [name for name in options if name not in known]
+    if unknown:
+        raise OptionError(f"{unknown[0]!r} is not an option of sampling; there are {', '.join(known)}")
+    stop = options.get("stop", ())
+    if not isinstance(stop, (str, list, tuple, type(None))):
+        raise OptionError("stop must be a string or a list of strings")
+    stop = (stop,) if isinstance(stop, str) else tuple(stop or ())
+    return Sampling(**{**options, "stop": stop})

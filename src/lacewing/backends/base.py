@@ -100,6 +100,7 @@ class Demand:
     program: Program
     weights: Mapping[str, Described]
     nbytes: int  # weights, keys and values, activations
+    least_nbytes: int | None = None  # of these, what must be on the device for it to be of use; None: all
 
     @classmethod
     def nothing(cls) -> Demand:

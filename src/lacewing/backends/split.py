@@ -5,10 +5,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from lacewing.backends.base import Backend, DeviceFacts, KeepsSlots, RoutedLayer, Step, StepLimits, WeightView
+from lacewing.backends.base import Backend, Described, DeviceFacts, HasMemory, KeepsSlots, RoutedLayer, Step, StepLimits, WeightView
 from lacewing.backends.staged import Staged
 from lacewing.errors import BackendError, OptionError
 from lacewing.options import Progress
@@ -16,10 +17,17 @@ from lacewing.program.program import Program
 from lacewing.program.split import Split
 
 
+@runtime_checkable
+class StoresAnew(Protocol):
+    """A backend whose device keeps weights in another form, of another size."""
+
+    def stored_bytes(self, weight: Described) -> int: ...
+
+
 class SplitBackend:
     """The backends of the parts of one program; the first is the one that was asked for, and gives the name."""
 
-    copies_weights = False  # not all of them
+    copies_weights = True  # though not all of them
 
     def __init__(self, backends: Sequence[Backend], split: Split):
         if len(backends) != len(split.parts):
@@ -31,6 +39,11 @@ class SplitBackend:
         """Of the first, with the names of all, and the most threads."""
         found = [backend.facts() for backend in self.backends]
         return replace(found[0], name=" and ".join(facts.name for facts in found), threads=max(facts.threads for facts in found))
+
+    def room_bytes(self) -> int | None:
+        """See `backends.base.HasMemory`: of the first."""
+        first = self.backends[0]
+        return first.room_bytes() if isinstance(first, HasMemory) else None
 
     def compile(
         self, program: Program, weights: Mapping[str, WeightView], limits: StepLimits, progress: Progress | None = None

@@ -28,7 +28,9 @@ def measure(program: Program, tensors: Mapping[str, TensorInfo], uncounted: Sequ
     neither the embedding nor the output. All count the weights of a dense model.
     """
     experts = {name: op for op in program.ops if isinstance(op, ExpertLinear) for name in (*op.weights, *filter(None, op.biases))}
-    embedding, output = (op.weight for kind in (Embed, Logits) for op in program.ops if isinstance(op, kind))
+    embedding, output = (  # None: of a part that has none
+        next((op.weight for op in program.ops if isinstance(op, kind)), None) for kind in (Embed, Logits)
+    )
     parameters = active_parameters = weight_bytes = active_bytes = expert_bytes = active_expert_bytes = 0
     for name in program.weights:
         tensor = tensors[name]

@@ -106,6 +106,7 @@ class WeightStore(Mapping[str, Weight]):
             self._weights[name].scales = None if tensor.scales is None else self._weights[tensor.scales]
         self._lock = threading.Lock()
         self.residency = "lazy"
+        self._kept: set[str] | None = None  # names of those that are ever eager; None: all
         self.anonymous_bytes = 0
         self._closed = False
 
@@ -122,6 +123,12 @@ class WeightStore(Mapping[str, Weight]):
     def nbytes(self) -> int:
         """Bytes of all weights, tied ones once."""
         return sum(ranges_bytes(ranges) for ranges in self._places())
+
+    def keep(self, names: set[str] | None) -> None:
+        """Which weights memory is for, where a device has copies of the others, which stay lazy; None: all. Only while lazy."""
+        if self.residency != "lazy":
+            raise OptionError("the weights are eager; make them lazy first")
+        self._kept = names
 
     def set_residency(self, residency: str, progress: Progress | None = None, cancelled: Cancel | None = None) -> None:
         """Bring all weights to "lazy" or "eager". `progress` is told the bytes read so far and in all.
@@ -140,7 +147,8 @@ class WeightStore(Mapping[str, Weight]):
             if residency == "eager":
                 memory = self._read_all(progress, cancelled)
                 for weight in self._weights.values():
-                    weight._own(memory[weight.ranges])
+                    if weight.ranges in memory:
+                        weight._own(memory[weight.ranges])
                 self.anonymous_bytes = sum(owned.nbytes for owned in memory.values())
             else:
                 for weight in self._weights.values():
@@ -175,13 +183,14 @@ class WeightStore(Mapping[str, Weight]):
             self.anonymous_bytes = 0
             self._closed = True
 
-    def _places(self) -> dict[_Ranges, str]:
-        return {weight.ranges: weight.name for weight in self._weights.values()}
+    def _places(self, names: set[str] | None = None) -> dict[_Ranges, str]:
+        """Of all, or of those."""
+        return {weight.ranges: name for name, weight in self._weights.items() if names is None or name in names}
 
     def _read_all(self, progress: Progress | None, cancelled: Cancel | None) -> dict[_Ranges, np.ndarray]:
         """Read every weight once, in the order of the files."""
-        places = sorted(self._places().items(), key=lambda item: [(str(part.path), part.offset) for part in item[0][:1]])
-        done, total, lock = 0, self.nbytes, threading.Lock()
+        places = sorted(self._places(self._kept).items(), key=lambda item: [(str(part.path), part.offset) for part in item[0][:1]])
+        done, total, lock = 0, sum(ranges_bytes(ranges) for ranges, _ in places), threading.Lock()
         problems: list[BaseException] = []  # the first one counts: it makes the other reader give up
 
         def advance(count: int) -> None:

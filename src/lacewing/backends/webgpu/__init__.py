@@ -35,7 +35,7 @@ def open(threads: int | None = None, adapter: str | int | None = None, demand: D
     check(demand.program, demand.weights)
     refused, found = [], adapters()
     for each in found:
-        suits, reason = judge(each, demand.nbytes)
+        suits, reason = judge(each, demand.nbytes if demand.least_nbytes is None else demand.least_nbytes)
         if suits:
             return WebGPUBackend(shared(each), each.facts())
         refused.append(f"{each.name}: {reason}")

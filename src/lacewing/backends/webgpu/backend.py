@@ -13,6 +13,7 @@ from lacewing.backends.webgpu.adapters import Adapter, free_memory
 from lacewing.backends.webgpu.compiler import LOWERINGS, Compiler
 from lacewing.backends.webgpu.device import Device
 from lacewing.backends.webgpu.matrices import Uploader
+from lacewing.backends.webgpu.sizes import weight_bytes
 from lacewing.backends.webgpu.staged import StagedStep
 from lacewing.backends.webgpu.step import WebGPUStep
 from lacewing.errors import BackendError, UnsupportedModelError, WeightError
@@ -36,6 +37,10 @@ class WebGPUBackend:
         variant = self.device.variant
         used = [name for name, on in (("subgroups", variant.subgroups), ("dot", variant.dot)) if on]
         return replace(about, features=(*sorted(self.device.features), *used))
+
+    def stored_bytes(self, weight: Described) -> int:
+        """What a weight takes on the device."""
+        return weight_bytes(weight)
 
     def room_bytes(self) -> int | None:
         """See backends.base.HasMemory."""

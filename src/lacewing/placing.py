@@ -1,0 +1,154 @@
+"""Where a model that has been opened goes: to one device as a whole, or shared out between a GPU and the processor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from lacewing.errors import OptionError
+from lacewing.opened import CHUNK, Opened
+from lacewing.options import LoadOptions
+
+if TYPE_CHECKING:
+    from lacewing.backends.base import Backend, Demand
+    from lacewing.program.program import Program
+    from lacewing.weights import Plan
+    from lacewing.weights.share import Room, Share, Sizes
+
+GPU_SHARE = 0.9  # of what a GPU has free may be filled without being asked to
+LESS = 0.8  # of what did not fit after all is tried next
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A backend for the model, and how it is shared out; `share` None: it is not."""
+
+    opened: Opened
+    backend: Backend
+    weight_bytes: int
+    share: Share | None = None
+    host: Program | None = None
+    room: Room | None = None
+
+    @property
+    def program(self) -> Program:
+        """What `backend` compiles."""
+        return self.opened.spec.program if self.share is None else self.share.program
+
+    @property
+    def on_host(self) -> bool:
+        """Whether weights are used that are not copies on a device."""
+        return self.share is not None or not self.backend.copies_weights
+
+    @property
+    def host_weights(self) -> set[str] | None:
+        """The names of those that the processor computes with; None: all."""
+        if self.host is None:
+            return None
+        tensors = self.opened.spec.tensors
+        factors = (tensors[name].scales for name in self.host.weights)
+        return {*self.host.weights, *(name for name in factors if name is not None)}
+
+    def plan(self, spare: int = 0) -> Plan:
+        """Of the memory, with its reasons. Raises OutOfMemoryError."""
+        from lacewing.weights import plan_on_device
+
+        if not self.backend.copies_weights or self.share is not None:
+            return self.replan(self.opened.options, spare)
+        facts = self.backend.facts()
+        return plan_on_device(self.opened.needs(self.weight_bytes, CHUNK), facts.name, facts.memory_bytes)
+
+    def replan(self, options: LoadOptions, spare: int) -> Plan:
+        """Of the memory of this machine, for what is computed there."""
+        if self.host is None or self.share is None:
+            return self.opened.plan(self.weight_bytes, CHUNK, options, spare)
+        from lacewing.weights import Row
+
+        tensors, names = self.opened.spec.tensors, self.host_weights or set()
+        nbytes = sum({tensors[name].ranges: tensors[name].nbytes for name in names}.values())
+        plan = self.opened.plan(nbytes, CHUNK, options, spare, self.host)
+        rows = [Row("on the GPU", self.share.gpu.nbytes, self.share.on_gpu, "memory")]
+        if self.room is not None:
+            rows.append(Row("GPU budget", self.room.nbytes, self.room.source))
+        reasons = (*self.share.reasons, *(f"on the processor: {reason}" for reason in plan.reasons))
+        return replace(plan, rows=(*rows, *plan.rows), reasons=reasons)
+
+
+def place(opened: Opened, backend: Backend, weight_bytes: int, full: Room | None = None) -> Placed:
+    """Share the model out if it does not fit the backend's device. `full`: what was tried and did not fit.
+
+    Raises OutOfMemoryError where not even a part fits, OptionError for options that mean nothing to the backend.
+    """
+    from lacewing.backends import init_backend
+    from lacewing.backends.split import SplitBackend, StoresAnew
+    from lacewing.program.split import split
+    from lacewing.weights.share import HOST, share
+
+    options = opened.options
+    if not backend.copies_weights:
+        if options.backend != "auto":
+            _refuse_gpu_options(options)
+        return Placed(opened, backend, weight_bytes)
+    sizes = _sizes(opened, backend if isinstance(backend, StoresAnew) else None)
+    room = _room(options, backend) if full is None else full
+    found = share(opened.spec.program, sizes, room, options.gpu_layers)
+    if found is None:
+        return Placed(opened, backend, weight_bytes)
+    parts = split(found.program, found.devices)
+    both = SplitBackend([backend, init_backend("cpu", options.threads)], parts)
+    return Placed(opened, both, weight_bytes, found, parts.parts[HOST].program, room)
+
+
+def less(placed: Placed) -> Room | None:
+    """What to try after the GPU turned out to be too small for that; None: what a person asked for is not changed."""
+    from lacewing.weights.share import Room, Sharing
+
+    options = placed.opened.options
+    if not placed.backend.copies_weights or options.gpu_layers is not None or options.gpu_memory_bytes is not None:
+        return None
+    sharing = Sharing(placed.opened.spec.program, _sizes(placed.opened, None))
+    tried = sharing.load(0, 0).nbytes if placed.share is None else placed.share.gpu.nbytes
+    return Room(int(LESS * tried), "what it has after all")
+
+
+def demand(opened: Opened, weight_bytes: int) -> Demand:
+    """What `auto` is told of the model. With options for a GPU any part will do, else all but the experts of a mixture."""
+    from lacewing.backends.base import Demand
+    from lacewing.weights.share import Sharing
+
+    options, needs = opened.options, opened.needs(weight_bytes, CHUNK)
+    least = 0
+    if options.gpu_layers is None and options.gpu_memory_bytes is None:
+        least = Sharing(opened.spec.program, _sizes(opened, None)).trunk_bytes
+    whole = needs.weight_bytes + needs.fixed_bytes
+    return Demand(opened.spec.program, opened.spec.tensors, whole, min(least, whole))
+
+
+def _sizes(opened: Opened, measure: object) -> Sizes:
+    from lacewing.backends.split import StoresAnew
+    from lacewing.weights.share import Sizes
+
+    spec, context = opened.spec, opened.spec.context
+    weights = {}
+    for name in spec.program.weights:
+        tensor = spec.tensors[name]
+        factors = 0 if tensor.scales is None else spec.tensors[tensor.scales].nbytes
+        weights[name] = measure.stored_bytes(tensor) if isinstance(measure, StoresAnew) else tensor.nbytes + factors
+    layers = [context * layer.stored_width * spec.program.kv_itemsize for layer in spec.program.layers]
+    return Sizes(weights, layers, CHUNK)
+
+
+def _room(options: LoadOptions, backend: Backend) -> Room | None:
+    from lacewing.backends.base import HasMemory
+    from lacewing.weights.share import Room
+
+    if options.gpu_memory_bytes is not None:
+        return Room(options.gpu_memory_bytes, "the option --gpu-memory")
+    free = backend.room_bytes() if isinstance(backend, HasMemory) else None
+    return None if free is None else Room(int(GPU_SHARE * free), f"{GPU_SHARE:.0%} of the free memory of {backend.facts().name}")
+
+
+def _refuse_gpu_options(options: LoadOptions) -> None:
+    for name, value in (("--gpu-layers", options.gpu_layers), ("--gpu-memory", options.gpu_memory_bytes)):
+        if value is not None:
+            raise OptionError(f"{name} is for a GPU, and the backend is {options.backend}; leave it out, or use --backend webgpu")
