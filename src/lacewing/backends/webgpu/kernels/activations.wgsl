@@ -12,9 +12,12 @@ fn gelu_tanh(x: f32) -> f32 {
   return 0.5 * x * (1.0 + steady_tanh(0.7978845608028654 * (x + 0.044715 * x * x * x)));
 }
 
-// limits that let a NaN through
+// by its bits: drivers may take it that floats are numbers
+fn not_a_number(x: f32) -> bool { return (bitcast<u32>(x) & 0x7FFFFFFFu) > 0x7F800000u; }
+
+// limits lose a NaN
 fn clamped(gate: f32, up: f32, alpha: f32, limit: f32) -> f32 {
-  let g = select(gate, limit, gate > limit);
-  let u = select(select(up, limit, up > limit), -limit, up < -limit);
-  return g * sigmoid(alpha * g) * (u + 1.0);
+  let g = min(gate, limit);
+  let y = g * sigmoid(alpha * g) * (clamp(up, -limit, limit) + 1.0);
+  return select(y, gate + up, not_a_number(gate) || not_a_number(up));
 }
