@@ -178,6 +178,13 @@ fn main(
   for (var start = first; start < end; start += {{ tile }}u) {
     let count = min({{ tile }}u, end - start);
     let keys = key_word(slot, key_head, start);
+    let values = value_word(slot, key_head, start);
+    {% if kv.half %}
+    // the first values are on their way while the keys are looked at
+    {% for u in range(4) %}
+    let ahead{{ u }} = stored[((values + (min(strand + {{ u * strands }}u, count - 1u) * {{ kv.value_words }}u)) >> 2u) + chunk];
+    {% endfor %}
+    {% endif %}
     for (var base = 0u; base < count; base += {{ rows * unroll }}u) {
       {% for u in range(unroll) %}
       let i{{ u }} = base + {{ u * rows }}u + row;
@@ -313,7 +320,6 @@ fn main(
     }
     {% endif %}
     workgroupBarrier();
-    let values = value_word(slot, key_head, start);
     {% for g in range(block) %}
     a{{ g }} *= shrinks[{{ g }}];
     b{{ g }} *= shrinks[{{ g }}];
@@ -321,10 +327,10 @@ fn main(
     {% if threads % V %}
     if (strand < {{ strands }}u) {
     {% endif %}
-    for (var base = strand; base < count; base += {{ 4 * strands }}u) {
+    {% macro weigh(e) %}
       {% for u in range(4) %}
       let i{{ u }} = base + {{ u * strands }}u;
-      let e{{ u }} = eight(values + (min(i{{ u }}, count - 1u) * {{ kv.value_words }}u), chunk);
+      let e{{ u }} = {{ e | replace("#", u) }};
       {% endfor %}
       {% for u in range(4) %}
       {% for g in range(block) %}
@@ -335,6 +341,15 @@ fn main(
       }
       {% endfor %}
       {% endfor %}
+    {% endmacro %}
+    {% if kv.half %}
+    {
+      let base = strand;
+{{ weigh("halves(ahead#)") }}
+    }
+    {% endif %}
+    for (var base = strand{{ " + %du" % (4 * strands) if kv.half }}; base < count; base += {{ 4 * strands }}u) {
+{{ weigh("eight(values + (min(i#, count - 1u) * %du), chunk)" % kv.value_words) }}
     }
     {% if threads % V %}
     }
