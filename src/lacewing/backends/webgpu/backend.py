@@ -65,6 +65,7 @@ class WebGPUBackend:
                 uploader = Uploader(self.device, tell)
                 try:
                     compiler = Compiler(self.device, program, weights, limits, uploader)
+                    compiler.report = progress or compiler.report
                     compiler.lower()
                     step = (StagedStep if compiler.stages else WebGPUStep)(compiler)
                     step.notices = uploader.notices

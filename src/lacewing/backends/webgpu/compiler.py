@@ -17,6 +17,7 @@ from lacewing.backends.webgpu.routes import Router, RouteWatch
 from lacewing.backends.webgpu.shaders import number, shader
 from lacewing.backends.webgpu.stored import stored
 from lacewing.errors import OutOfMemoryError
+from lacewing.options import Progress
 from lacewing.program.ops import Op, View
 from lacewing.program.program import Program
 
@@ -44,6 +45,7 @@ class Compiler:
         self.logits = self.own(4 * self.logit_rows * program.vocab_size, "logits")
         self.matrices: dict[tuple[str, ...], Matrix] = {}
         self.vectors: dict[str, Slice] = {}
+        self.report: Progress = lambda what, done, total: None  # may raise to cancel
         self._constants: dict[bytes, Slice] = {}
         self._scratch: dict[tuple[str, int], Slice] = {}
         self._coded: dict[str, list[tuple[int, int]]] = {}
@@ -171,7 +173,8 @@ class Compiler:
         arena = self.own(self.arena.words * 4, "activations")
         step = Slice(self.step_buffer, 0, self.step_buffer.size)
         done = []
-        for label, text, bindings, grid in self._waiting:
+        for index, (label, text, bindings, grid) in enumerate(self._waiting):
+            self.report("compiling kernels", index, len(self._waiting))
             pipeline = self.device.pipeline(text, label)
             group = self.device.bind(pipeline, [arena, step, *bindings])
             done.append(Dispatch(label, pipeline.handle, group._internal, (pipeline, group), tuple(bindings), grid))
