@@ -204,6 +204,13 @@ def test_a_whole_block_equals_the_reference(quant: str, form: str, variant: str)
     np.testing.assert_array_equal(few, run(case, batches(BATCHES["single"]), variant))
 
 
+def test_workgroups_of_an_odd_size_are_not_asked_for() -> None:
+    """A limit of 896 threads (Apple's GPUs have such) is 512 for us: 28 teams would make 28 of 32 rows."""
+    limits, case = open_backend().device.limits, block("Q8_0", False, False, False)
+    with patch.dict(limits, {"max-compute-invocations-per-workgroup": 28 * open_backend().device.variant.lanes}):
+        assert error(case, batches([2])) < LIMIT[CODES]
+
+
 def test_a_token_takes_few_dispatches_and_many_tokens_are_grouped_once() -> None:
     case = block("Q8_0", False, True, False)
     assert labels(case, 1) == ["route", "quantise", "expert_matvec", "expert_sum"]

@@ -112,8 +112,9 @@ class Device:
 
     @property
     def most_threads(self) -> int:
-        """Of a workgroup."""
-        return min(int(self.limits["max-compute-invocations-per-workgroup"]), int(self.limits["max-compute-workgroup-size-x"]))
+        """Of a workgroup; a power of two, as kernels share their work out."""
+        most = min(int(self.limits["max-compute-invocations-per-workgroup"]), int(self.limits["max-compute-workgroup-size-x"]))
+        return 1 << (most.bit_length() - 1)
 
     @property
     def largest_buffer(self) -> int:
