@@ -20,7 +20,7 @@ ALONE = 256  # so many keys are seen by one workgroup, more are split
 SPLIT_LEAST, SPLIT_MOST = 64, 64  # keys of a split, splits of a token
 PARTS_BYTES = 2**26  # of what splits leave; more tokens than fit are not split
 MANY = 16  # tokens of one slot from which on whole tiles of them are taken
-_LOADS = 2 * THREADS  # vec4 of workgroup memory for the sums of a head
+_SUMS = 2**9  # vec4 of workgroup memory for sums of values, at least
 _QUERIES = 9 * 2**10  # bytes of workgroup memory for queries
 _SHARES = 2**10  # scores in workgroup memory
 
@@ -66,8 +66,9 @@ class Few:
         folding = variant.subgroups and chunks < variant.lanes and chunks & (chunks - 1) == 0
         folds = tuple(chunks << n for n in range((variant.lanes // chunks).bit_length() - 1)) if folding else ()
         strands = THREADS // chunks
-        pool = max(2 * kv.key_chunks * (block + keys), _LOADS)
-        together = min(block, pool // (2 * chunks * strands // 2 ** len(folds)))
+        sums = 2 * chunks * (strands >> len(folds))  # vec4 of a head
+        pool = max(2 * kv.key_chunks * (block + keys), sums, _SUMS)
+        together = min(block, pool // sums)
         return Few(block, tile, row_lanes, unroll, strands, folds, together, pool)
 
 
