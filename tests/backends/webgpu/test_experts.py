@@ -205,7 +205,7 @@ def test_a_whole_block_equals_the_reference(quant: str, form: str, variant: str)
 
 
 def test_workgroups_of_an_odd_size_are_not_asked_for() -> None:
-    """A limit of 896 threads (Apple's GPUs have such) is 512 for us: 28 teams would make 28 of 32 rows."""
+    """A limit of 896 threads is 512 for us: 28 teams would make 28 of 32 rows."""
     limits, case = open_backend().device.limits, block("Q8_0", False, False, False)
     with patch.dict(limits, {"max-compute-invocations-per-workgroup": 28 * open_backend().device.variant.lanes}):
         assert error(case, batches([2])) < LIMIT[CODES]
