@@ -159,12 +159,8 @@ class Model:
     @property
     def notices(self) -> tuple[str, ...]:
         """What a person should know: of the checkpoint, such as parts of it that are left out, and of what devices made of it."""
-        return (*self.spec.notices, *getattr(self.step, "notices", ()))
-
-    @property
-    def shared_out(self) -> tuple[str, ...]:
-        """What is on the GPU and what on the processor, and why; empty where one device has all."""
-        return () if self._placed.share is None else self._placed.share.reasons
+        shared = () if self._placed.share is None else self._placed.share.reasons
+        return (*self.spec.notices, *shared, *getattr(self.step, "notices", ()))
 
     @property
     def has_template(self) -> bool:

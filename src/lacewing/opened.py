@@ -70,8 +70,11 @@ class Opened:
         experts = sizes.expert_bytes, sizes.active_expert_bytes
         return Needs(weight_bytes, sizes.active_bytes, kv_bytes, buffer_bytes, *experts)
 
-    def describe(self) -> dict[str, Any]:
-        """All of the above as plain values, for `lacewing info`; a plan that does not fit is no error here."""
+    def describe(self, plan: Plan | None = None) -> dict[str, Any]:
+        """All of the above as plain values, for `lacewing info`; a plan that does not fit is no error here.
+
+        `plan`: another one than that of this machine's own memory.
+        """
         from lacewing.weights import plan_or_reason, this_machine
 
         spec, checkpoint = self.spec, self.checkpoint
@@ -80,7 +83,7 @@ class Opened:
             row = quants.setdefault(tensor.quant.name, {"tensors": 0, "bytes": 0})
             row["tensors"] += 1
             row["bytes"] += tensor.nbytes
-        plan = plan_or_reason(self.needs(spec.sizes.weight_bytes, CHUNK), self.options, this_machine())
+        plan = plan or plan_or_reason(self.needs(spec.sizes.weight_bytes, CHUNK), self.options, this_machine())
         return {
             "name": spec.name,
             "architecture": spec.architecture,

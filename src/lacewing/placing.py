@@ -99,6 +99,22 @@ def place(opened: Opened, backend: Backend, weight_bytes: int, full: Room | None
     return Placed(opened, both, weight_bytes, found, parts.parts[HOST].program, room)
 
 
+def gpu_plan(opened: Opened) -> Plan | None:
+    """The plan on the GPU that the options name, without bringing anything there; None where they name none.
+
+    Raises BackendError where it cannot be used, OutOfMemoryError where not even a part fits.
+    """
+    from lacewing.backends import init_backend
+
+    options = opened.options
+    if options.backend != "webgpu" and options.adapter is None:
+        if options.backend != "auto":
+            _refuse_gpu_options(options)
+        return None
+    backend = init_backend(options.backend, adapter=options.adapter)
+    return place(opened, backend, opened.spec.sizes.weight_bytes).plan()
+
+
 def less(placed: Placed) -> Room | None:
     """What to try after the GPU turned out to be too small for that; None: what a person asked for is not changed."""
     from lacewing.weights.share import Room, Sharing

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from lacewing.chat.session import Session
 
 
+PROCESSOR: dict[str, str | None] = {"backend": "cpu", "adapter": None, "gpu_layers": None, "gpu_memory_bytes": None}
+
+
 def fall_back(session: Session, error: BackendError) -> list[str]:
     """Bring the session to the CPU backend; what a person should know of it. Raises the error again where that is not wanted."""
     failed = session.loaded
@@ -18,7 +21,7 @@ def fall_back(session: Session, error: BackendError) -> list[str]:
         raise error
     if not session.face.confirm(f"{error}\ngo on with {failed.short_name} on the processor?"):
         raise error
-    lines = swap.change_model(session, failed.name, {"backend": "cpu", "adapter": None})
+    lines = swap.change_model(session, failed.name, PROCESSOR)
     for each in [one for one in session.parked if one.model.backend.copies_weights]:  # they were on the device as well
         session.parked.remove(each)
         each.close()

@@ -236,7 +236,7 @@ def change_model(session: Session, name: str, changes: Mapping[str, Any]) -> lis
         work = Swap(session, name, options, notices)
         target = work.run()
         drop_stale(session, target)
-        lines = [f"now {describe(target)}", *target.model.plan.reasons, *target.model.notices]
+        lines = [f"now {describe(target)}", *dict.fromkeys([*target.model.plan.reasons, *target.model.notices])]
     stays = (
         f"{old.short_name} is parked, /model - goes back to it" if old in session.parked else f"{old.short_name} could not be kept"
     )
@@ -248,6 +248,9 @@ def compatible(loaded: Loaded, changes: Mapping[str, Any]) -> bool:
     backend, adapter, context = (changes.get(name) for name in ("backend", "adapter", "context"))
     if backend not in (None, "auto", loaded.model.backend.name) or adapter not in (None, loaded.model.options.adapter):
         return False
+    for name in ("gpu_layers", "gpu_memory_bytes"):
+        if name in changes and changes[name] != getattr(loaded.model.options, name):
+            return False
     return context in (None, loaded.model.spec.context)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from lacewing.api import Model, open_headers
 from lacewing.backends import known_backends
+from lacewing.chat.fallback import PROCESSOR
 from lacewing.errors import BackendError, OutOfMemoryError, UnsupportedModelError
 
 if TYPE_CHECKING:
@@ -41,8 +42,9 @@ def _ids(chat: Session) -> list[int]:
 
 
 def _open(chat: Session, backend: str) -> Model:
-    adapter = chat.options.adapter if backend == chat.model.backend.name else None
-    options = dataclasses.replace(chat.options, backend=backend, adapter=adapter, residency="lazy", context=2 * _TOKENS)
+    changes: dict[str, Any] = {} if backend == chat.model.backend.name else dict(PROCESSOR)
+    changes |= {"backend": backend, "residency": "lazy", "context": 2 * _TOKENS}
+    options = dataclasses.replace(chat.options, **changes)
     opened = open_headers(chat.model.path, options, chat.face.cancelled, warm=False)
     return Model(opened, chat.face.progress, cancelled=chat.face.cancelled)
 

@@ -9,7 +9,7 @@ import typer
 
 from lacewing import __version__
 from lacewing.cli import flags
-from lacewing.options import LoadOptions, Sampling, parse_bytes
+from lacewing.options import LoadOptions, Sampling, parse_bytes, parse_layers
 
 DEFAULT_MODEL = "smollm2"
 _DEFAULT = Sampling()
@@ -50,12 +50,15 @@ def run(
     memory: flags.Memory = None,
     context: flags.Context = None,
     threads: flags.Threads = None,
+    gpu_layers: flags.GpuLayers = None,
+    gpu_memory: flags.GpuMemory = None,
     json: flags.Json = False,
 ) -> None:
     """Answer one prompt, streaming."""
     from lacewing.cli.run import run
 
-    options = LoadOptions(backend, residency, parse_bytes(memory), context, threads, adapter)
+    shared = parse_layers(gpu_layers), parse_bytes(gpu_memory)
+    options = LoadOptions(backend, residency, parse_bytes(memory), context, threads, adapter, *shared)
     sampling = Sampling(max_tokens, temperature, top_k, top_p, min_p, seed=seed)
     raise typer.Exit(run(model, prompt, options, sampling, raw=raw, as_json=json))
 
@@ -75,26 +78,37 @@ def chat(
     memory: flags.Memory = None,
     context: flags.Context = None,
     threads: flags.Threads = None,
+    gpu_layers: flags.GpuLayers = None,
+    gpu_memory: flags.GpuMemory = None,
 ) -> None:
     """Talk with a model; /help shows the commands. In a pipe, each line is a message or a command."""
     from lacewing.cli.run import chat
 
-    options = LoadOptions(backend, residency, parse_bytes(memory), context, threads, adapter)
+    shared = parse_layers(gpu_layers), parse_bytes(gpu_memory)
+    options = LoadOptions(backend, residency, parse_bytes(memory), context, threads, adapter, *shared)
     raise typer.Exit(chat(model, options, Sampling(max_tokens, temperature, top_k, top_p, min_p, seed=seed)))
 
 
 @app.command()
 def info(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A file, a directory, a model's name, or the URL of a file.")],
+    backend: flags.Backend = "auto",
+    adapter: flags.Adapter = None,
     residency: flags.Residency = "auto",
     memory: flags.Memory = None,
     context: flags.Context = None,
+    gpu_layers: flags.GpuLayers = None,
+    gpu_memory: flags.GpuMemory = None,
     json: flags.Json = False,
 ) -> None:
-    """Show what a model is and where it would go in memory; reads headers only, also of a model that is not here."""
+    """Show what a model is and where it would go in memory, with --backend webgpu or --adapter in that of a GPU.
+
+    Reads headers only, also of a model that is not here.
+    """
     from lacewing.cli.info import info
 
-    info(model, LoadOptions("auto", residency, parse_bytes(memory), context), as_json=json)
+    shared = parse_layers(gpu_layers), parse_bytes(gpu_memory)
+    info(model, LoadOptions(backend, residency, parse_bytes(memory), context, None, adapter, *shared), as_json=json)
 
 
 @app.command()
@@ -109,13 +123,16 @@ def bench(
     memory: flags.Memory = None,
     context: flags.Context = None,
     threads: flags.Threads = None,
+    gpu_layers: flags.GpuLayers = None,
+    gpu_memory: flags.GpuMemory = None,
     json: flags.Json = False,
 ) -> None:
     """Measure the speed of prompts and of generation, and how much of this machine's memory bandwidth it uses."""
     from lacewing.cli.bench import bench
 
     context = max(1, prompt + generate) if context is None else context
-    options = LoadOptions(backend, residency, parse_bytes(memory), context, threads, adapter)
+    shared = parse_layers(gpu_layers), parse_bytes(gpu_memory)
+    options = LoadOptions(backend, residency, parse_bytes(memory), context, threads, adapter, *shared)
     bench(model, options, prompt, generate, repeats, as_json=json)
 
 
@@ -131,12 +148,15 @@ def stats(
     memory: flags.Memory = None,
     context: flags.Context = None,
     threads: flags.Threads = None,
+    gpu_layers: flags.GpuLayers = None,
+    gpu_memory: flags.GpuMemory = None,
     json: flags.Json = False,
 ) -> None:
     """Show which experts a mixture of experts uses for a text, and how evenly."""
     from lacewing.cli.stats import stats
 
-    options = LoadOptions(backend, residency, parse_bytes(memory), context, threads, adapter)
+    shared = parse_layers(gpu_layers), parse_bytes(gpu_memory)
+    options = LoadOptions(backend, residency, parse_bytes(memory), context, threads, adapter, *shared)
     stats(model, text, options, as_json=json, png=png, trace=trace)
 
 

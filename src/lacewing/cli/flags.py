@@ -18,6 +18,11 @@ Residency = Annotated[
 Memory = Annotated[str | None, typer.Option(help="Memory that may be used, for example 4GiB.", metavar="SIZE")]
 Context = Annotated[int | None, typer.Option(help="Tokens that a conversation may have.", metavar="N")]
 Threads = Annotated[int | None, typer.Option(help="Threads; by default one for each core.", metavar="N")]
+GpuLayers = Annotated[
+    str | None,
+    typer.Option(help="Layers that a GPU takes as a whole; auto: as many as fit, the processor has the others.", metavar="N"),
+]
+GpuMemory = Annotated[str | None, typer.Option(help="Memory of a GPU that may be used, for example 6GiB.", metavar="SIZE")]
 MaxTokens = Annotated[int | None, typer.Option(help="Stop after this many tokens.", metavar="N")]
 Temperature = Annotated[float, typer.Option(help="0 always takes the likeliest token.", metavar="T")]
 TopK = Annotated[int, typer.Option(help="Only the K likeliest tokens; 0 is off.", metavar="K")]

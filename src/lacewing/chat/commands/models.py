@@ -7,6 +7,7 @@ from lacewing.chat import survey, templates, verification
 from lacewing.chat.command import Argument, Columns, Option, Reply, Table, command
 from lacewing.chat.session import Session
 from lacewing.errors import OptionError
+from lacewing.options import parse_bytes, parse_layers
 
 
 @command(
@@ -14,6 +15,8 @@ from lacewing.errors import OptionError
     Argument("name", "model"),
     Option("backend", "backend"),
     Option("adapter", "text"),
+    Option("gpu-layers", "text"),
+    Option("gpu-memory", "text"),
     Option("lazy"),
     Option("eager"),
     Option("context", "number"),
@@ -24,6 +27,8 @@ def model(
     name: str | None = None,
     backend: str | None = None,
     adapter: str | None = None,
+    gpu_layers: str | None = None,
+    gpu_memory: str | None = None,
     lazy: bool = False,
     eager: bool = False,
     context: int | None = None,
@@ -42,8 +47,11 @@ def model(
         "residency": "lazy" if lazy else "eager" if eager else None,
     }
     changes = {key: value for key, value in changes.items() if value is not None}
+    shared = {"gpu_layers": gpu_layers and parse_layers(gpu_layers), "gpu_memory_bytes": parse_bytes(gpu_memory)}
+    if backend is not None or gpu_layers is not None or gpu_memory is not None:
+        changes |= shared  # those of another backend mean nothing to this one
     if backend is not None:
-        changes["adapter"] = adapter  # that of another backend means nothing to this one
+        changes["adapter"] = adapter
     elif adapter is not None:
         changes["backend"] = "auto"  # takes the GPU that is named
     if name is None and not changes:
