@@ -1,0 +1,179 @@
+"""A GPU and the processor share a model: wherever it is cut, logits are those of the reference backend."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from lacewing.backends.base import KeepsSlots, StepLimits
+from lacewing.backends.cpu import CpuBackend
+from lacewing.backends.split import SplitBackend
+from lacewing.backends.webgpu.sizes import weight_bytes
+from lacewing.errors import BackendError, OptionError, OutOfMemoryError
+from lacewing.program.split import split
+from lacewing.weights import WeightStore
+from lacewing.weights.share import GPU, HOST, Room, Sharing, Sizes, share
+from tests.backends.splits import IDS, cuts, mixed_run, open_split
+from tests.backends.webgpu.single_ops import CODES, FLOATS, backend
+from tests.checkpoints import tiny
+from tests.models.running import mapped_weights, open_step, run
+
+CONTEXT, CHUNK = 32, 16
+
+
+def devices_of_cut(program, cut):
+    return [0] * cut + [1] * (len(program.ops) - cut)
+
+
+SLOW = [pytest.param(name, 1, marks=pytest.mark.slow) for name in ("qwen3moe", "deepseek2-lite", "gemma3")]
+
+
+@pytest.mark.parametrize(("name", "every"), [("llama", 1), ("qwen3moe", 4), ("deepseek2-lite", 9), ("gemma3", 15), *SLOW])
+def test_every_cut(name, every, tmp_path):
+    """Float weights and float activations; both orders take turns."""
+    path = tiny(name, "gguf", tmp_path)
+    spec, whole = open_step(path, CONTEXT)
+    want, gpu = run(whole, IDS), backend(FLOATS)
+    held = gpu.device.allocated
+    for number, cut in enumerate([*cuts(spec.program)][::every]):
+        order = [gpu, CpuBackend(1)] if number % 2 else [CpuBackend(1), gpu]
+        step = open_split(path, spec, order, devices_of_cut(spec.program, cut))
+        np.testing.assert_allclose(mixed_run(step), want, rtol=0, atol=1e-4, err_msg=f"cut at {cut}")
+        step.close()
+    assert gpu.device.allocated == held
+
+
+def sizes_of(spec):
+    layers = [CONTEXT * layer.stored_width * spec.program.kv_itemsize for layer in spec.program.layers]
+    return Sizes({name: spec.tensors[name].nbytes for name in spec.program.weights}, layers, CHUNK)
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen3moe", "gpt-oss", "glm4moe"])
+def test_every_way_to_share_out(name, tmp_path):
+    """What the plan can come to: the first layers, or the experts of the first mixtures, on the processor; routers are watched."""
+    path = tiny(name, "gguf", tmp_path)
+    spec, whole = open_step(path, CONTEXT)
+    whole.watch_routes(True)
+    want, sharing, gpu = run(whole, IDS), Sharing(spec.program, sizes_of(spec)), backend(FLOATS)
+    for level in sharing.levels()[1:]:
+        parts = split(sharing.program, sharing.devices(*level))
+        _, step = open_step(path, CONTEXT, SplitBackend([gpu, CpuBackend(1)], parts), chunk=CHUNK)
+        step.watch_routes(True)
+        np.testing.assert_allclose(run(step, IDS), want, rtol=0, atol=1e-4, err_msg=str(level))
+        assert [routed.layer for routed in step.routes()] == [routed.layer for routed in whole.routes()]
+        for found, wanted in zip(step.routes(), whole.routes(), strict=True):
+            assert np.array_equal(found.ids, wanted.ids)
+        step.watch_routes(False)
+        assert step.routes() == []
+        one = run(step, IDS[:1], 0)  # few tokens take other kernels
+        np.testing.assert_allclose(one, want[:1], rtol=0, atol=1e-4)
+        step.close()
+
+
+def test_a_share_by_room(tmp_path):
+    """Quants whose activations become bytes on both devices; the GPU never gets what was not planned."""
+    path = tiny("qwen3moe", "gguf", tmp_path, quant="Q8_0")
+    spec, whole = open_step(path, CONTEXT)
+    gpu, sizes = backend(CODES), sizes_of(spec)
+    room = Room(Sharing(spec.program, sizes).load(0, 1).nbytes, "the test")
+    found = share(spec.program, sizes, room)
+    assert found is not None and (found.host_layers, found.host_experts, found.mixtures) == (0, 1, 2)
+    parts = split(found.program, found.devices)
+    names = {name for name in parts.parts[GPU].program.weights if "exps" in name}
+    assert names == {f"blk.1.ffn_{kind}_exps.weight" for kind in ("gate", "up", "down")}
+    assert parts.parts[HOST].program.layers == ()
+    _, step = open_step(path, CONTEXT, SplitBackend([gpu, CpuBackend(1)], parts), chunk=CHUNK)
+    want, got = run(whole, IDS), run(step, IDS)
+    assert ((got - want) ** 2).sum() / (want**2).sum() < 5e-3
+    step.close()
+
+
+def test_residency_of_the_processors_part(tmp_path):
+    """Lazy, eager and lazy again while it lives: the same bits; only its own weights become eager."""
+    path = tiny("llama", "gguf", tmp_path, quant="Q4_0")
+    spec, _ = open_step(path, CONTEXT)
+    weights = WeightStore(spec.tensors)
+    sharing = Sharing(spec.program, sizes_of(spec))
+    parts = split(sharing.program, sharing.devices(1, 0))
+    step = SplitBackend([backend(), CpuBackend(2)], parts).compile(sharing.program, weights, StepLimits(CONTEXT, CHUNK))
+    host = set(parts.parts[HOST].program.weights)
+    weights.keep(host)
+    lazy = run(step, IDS)
+    weights.set_residency("eager")
+    step.rebind()
+    assert 0 < weights.anonymous_bytes < weights.nbytes
+    assert weights.anonymous_bytes == sum({spec.tensors[name].ranges: spec.tensors[name].nbytes for name in host}.values())
+    assert np.array_equal(run(step, IDS), lazy)
+    weights.set_residency("lazy")
+    step.rebind()
+    assert np.array_equal(run(step, IDS), lazy) and step.host_bytes < step.kv_bytes + step.buffer_bytes
+    step.close()
+    weights.close()
+
+
+def test_slots_are_those_of_one_device(tmp_path):
+    """Keys and values move between a shared model and one that the processor has as a whole."""
+    path = tiny("llama", "gguf", tmp_path, quant="Q8_0")
+    spec, whole = open_step(path, CONTEXT, CpuBackend(1), slots=2, chunk=CHUNK)
+    cut = [*cuts(spec.program)][11]
+    step = open_split(path, spec, [CpuBackend(1), backend()], devices_of_cut(spec.program, cut), slots=2)
+    assert isinstance(step, KeepsSlots)
+    run(whole, IDS[:7], slot=0)
+    kept = whole.read_slot(0, 7)
+    step.write_slot(1, 7, kept)
+    assert np.array_equal(step.read_slot(1, 7), kept)
+    want, got = run(whole, IDS[7:], 7, slot=0), run(step, IDS[7:], 7, slot=1)
+    assert ((got - want) ** 2).sum() / (want**2).sum() < 5e-3
+    step.close()
+    whole.close()
+
+
+def test_nothing_leaks_where_memory_ends(tmp_path, monkeypatch):
+    path, gpu = tiny("llama", "gguf", tmp_path), backend()
+    spec, _ = open_step(path, CONTEXT)
+    parts = split(spec.program, devices_of_cut(spec.program, [*cuts(spec.program)][9]))
+    held, make, left = gpu.device.allocated, gpu.device.buffer, [12]
+
+    def short(size, label, usage=None):
+        left[0] -= 1
+        if left[0] < 0:
+            raise OutOfMemoryError("the GPU has no memory left")
+        return make(size, label, usage)
+
+    monkeypatch.setattr(gpu.device, "buffer", short)
+    for backends in ([gpu, CpuBackend(1)], [CpuBackend(1), gpu]):
+        left[0] = 12
+        with pytest.raises(OutOfMemoryError, match="no memory left"):
+            SplitBackend(backends, parts).compile(spec.program, mapped_weights(dict(spec.tensors)), StepLimits(CONTEXT, CHUNK))
+        assert gpu.device.allocated == held
+
+
+def test_a_part_alone_and_a_closed_one(tmp_path):
+    path, gpu = tiny("llama", "gguf", tmp_path), backend()
+    spec, _ = open_step(path, CONTEXT)
+    held = gpu.device.allocated
+    step = open_split(path, spec, [gpu, CpuBackend(1)], devices_of_cut(spec.program, [*cuts(spec.program)][9]))
+    with pytest.raises(BackendError, match="in stages"):
+        run(step.steps[0], IDS)
+    with pytest.raises(OptionError, match="token"):
+        run(step, [100_000])
+    many = run(step, IDS[:3])
+    assert run(step, IDS[3:4], 3).shape == many[:1].shape
+    step.close()
+    step.close()
+    assert gpu.device.allocated == held
+    with pytest.raises(OptionError, match="closed"):
+        run(step, IDS)
+
+
+@pytest.mark.parametrize("quant", ["F32", "F16", "Q4_0", "Q8_0", "Q4_K", "Q6_K", "IQ2_XXS"])
+def test_sizes_told_from_headers(quant, tmp_path):
+    """What weights take on the device, within a little."""
+    name = "llama-wide" if quant.endswith(("K", "XXS")) else "llama"
+    path, gpu = tiny(name, "gguf", tmp_path, quant=quant), backend()
+    held = gpu.device.allocated
+    spec, step = open_step(path, CONTEXT, gpu, chunk=CHUNK)
+    taken = gpu.device.allocated - held - step.kv_bytes - step.buffer_bytes
+    told = sum(weight_bytes(spec.tensors[name]) for name in spec.program.weights)
+    assert abs(taken - told) < 0.1 * told + 2 * 256 * 4 * len(spec.program.weights) + 4 * spec.vocab_size * CHUNK
+    step.close()
