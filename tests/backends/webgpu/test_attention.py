@@ -11,6 +11,7 @@ import pytest
 
 from lacewing.backends.webgpu.lowering.attention import ALONE, MANY, most_splits
 from lacewing.backends.webgpu.plan import Run
+from lacewing.errors import OutOfMemoryError, UnsupportedModelError
 from lacewing.program.ops import Attention, Buffer, Linear, View, WriteKeysValues
 from lacewing.program.program import KeyValueShape
 from tests.backends.cpu.single_ops import Batch, Case, floats, nmse, normal, one_batch, random_weight, singly
@@ -192,3 +193,11 @@ def test_kernels_of_a_run() -> None:
 def test_writing_over_a_suffix_forgets_it() -> None:
     batches: Sequence[Batch] = [*one_batch(30), *one_batch(20, 10)]
     assert error(attention_case(50, 4, 2, 16, 16), batches, FLOATS) < 1e-10
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    largest = backend(FLOATS).device.largest_buffer
+    with pytest.raises(OutOfMemoryError, match=r"keys and values of a layer take .* smaller --context"):
+        attention_case(1, 2, 1, 16, 16).step(backend(FLOATS), largest // 64 + 1)  # type: ignore[arg-type]
+    with pytest.raises(UnsupportedModelError, match="use --backend cpu"):
+        attention_case(1, 1, 1, 2056, 8).step(backend(FLOATS), 8)  # type: ignore[arg-type]
