@@ -177,7 +177,6 @@ class Model:
 
     def logits(self, ids: Sequence[int]) -> np.ndarray:
         """Float32 (T, V): row t are the logits of the token after ids[: t + 1]. Needs no tokenizer."""
-        self._check()
         return self.engine.logits(ids)
 
     def stream(

@@ -225,6 +225,22 @@ def test_logits_that_cannot_fit_are_refused_before_anything_runs(monkeypatch):
     assert not engine.cached
 
 
+def test_weights_are_checked_before_each_run_as_a_mapped_file_that_became_shorter_would_end_the_process():
+    def check():
+        if len(engine.step.runs) == 2:  # a prompt and a token
+            raise ModelFormatError("model.gguf", "became shorter")
+
+    engine = make()
+    engine.check = check
+    generation = engine.generate([1, 2, 3], Sampling(max_tokens=9, temperature=0))
+    with pytest.raises(ModelFormatError):
+        ids_of(generation)
+    assert len(engine.step.runs) == 2 and not engine.cached
+    with pytest.raises(ModelFormatError):
+        engine.logits([1, 2, 3])
+    assert len(engine.step.runs) == 2
+
+
 @pytest.mark.parametrize("limit", [0, 3])
 def test_a_check_that_fails_fails_the_generation_instead_of_ending_it(limit):
     def check():

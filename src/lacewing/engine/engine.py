@@ -26,7 +26,8 @@ class Engine:
     """One sequence in one slot of a step. Threads take turns, a token each; each turn may cost the other its cached prefix.
 
     `cached` are the ids whose keys and values stand in the slot; a next prompt that begins alike runs only its rest.
-    `check` is called before a generation is said to have ended well; what it raises fails the generation.
+    `check` is called before each run, so that a file that became shorter is told instead of read beyond its end, and before a
+    generation is said to have ended well; what it raises fails the generation and drops the cached prefix.
     """
 
     def __init__(self, step: Step, vocab_size: int, context: int, slot: int = 0, check: Callable[[], None] | None = None):
@@ -117,8 +118,18 @@ class Engine:
             )
         return ids
 
+    def verify(self) -> None:
+        """Raise what `check` does; the cached prefix may then be wrong and is dropped."""
+        if self.check is not None:
+            try:
+                self.check()
+            except BaseException:
+                self.forget()
+                raise
+
     def _run(self, ids: list[int], outputs: np.ndarray) -> np.ndarray:
         """Run `ids` after the cached ones; float32 (R, V) of the rows `outputs`, valid until the next run."""
+        self.verify()
         count, start = len(ids), len(self.cached)
         positions = np.arange(start, start + count, dtype=np.int32)
         slots = np.full(count, self.slot, np.int32)
@@ -266,12 +277,7 @@ class Generation(Iterator[Token]):
 
     def _finish(self, reason: str) -> None:
         """The end that nobody asked for; not reached where the weights turn out to have changed meanwhile."""
-        if self._engine.check is not None:
-            try:
-                self._engine.check()
-            except BaseException:
-                self._engine.forget()
-                raise
+        self._engine.verify()
         self.finish_reason = reason
 
     def _pick(self, row: np.ndarray) -> Token:
