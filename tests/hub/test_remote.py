@@ -1,7 +1,9 @@
 """Headers of checkpoints that are elsewhere, from a server that counts what it gives."""
 
+import contextlib
 import http.server
 import json
+import struct
 import threading
 from urllib.parse import unquote
 
@@ -146,6 +148,63 @@ def test_a_hostile_index(server, here):
     with pytest.raises(ModelFormatError, match=r"not the name of a \.safetensors file"):
         fetch_headers(f"{server.url}/{path.name}/", here)
     assert {file.parent for file in here.rglob("*")} == {here}
+
+
+ANSWERS = {
+    "file": ("302 Found", {"Location": "file:///etc/passwd"}, "file:///etc/passwd"),
+    "ftp": ("302 Found", {"Location": "ftp://127.0.0.1:1/x.gguf"}, "not http or https"),
+    "nowhere": ("302 Found", {"Location": "http://[::1/x.gguf"}, "cannot fetch"),
+    "again": ("302 Found", {"Location": "/again.gguf"}, "infinite loop"),
+    "odd": ("200 OK", {"Content-Length": "\u00b2"}, "neither parts of the file nor its size"),
+    "negative": ("200 OK", {"Content-Length": "-4"}, "neither parts of the file nor its size"),
+    "long": ("200 OK", {"Content-Length": "9" * 5000}, "neither parts of the file nor its size"),
+    "endless": ("206 Partial", {"Content-Range": "bytes 0-9/" + "9" * 5000}, "neither parts of the file nor its size"),
+    "elsewhere": ("206 Partial", {"Content-Range": "bytes 7-9/100"}, "neither parts of the file nor its size"),
+    "short": ("200 OK", {"Content-Length": "100"}, "ended after 4 of 100 bytes"),
+    "nothing": ("200 OK", {"Content-Length": "0"}, "ended after 0 of 0 bytes"),
+    "babble": ("", {}, "cannot fetch"),
+}
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_hostile_answers(server, here, name):
+    status, headers, message = ANSWERS[name]
+
+    def answer(handler):
+        lines = [f"HTTP/1.1 {status}", *(f"{key}: {value}" for key, value in headers.items()), "", "GGUF"]
+        handler.wfile.write("\r\n".join(lines).encode("latin-1"))
+        handler.close_connection = True
+
+    server.do_GET = answer
+    with pytest.raises(DownloadError, match=message):
+        fetch_headers(f"{server.url}/{name}.gguf", here)
+
+
+def test_a_file_that_shrinks_meanwhile_is_not_read_without_end(server, here):
+    start = b"GGUF" + struct.pack("<IQQ", 3, 1, 1) + struct.pack("<Q", 2**19)
+    given = []
+
+    def answer(handler):
+        first = int(handler.headers["Range"].removeprefix("bytes=").split("-")[0])
+        handler.send_response(206)
+        handler.send_header("Content-Range", f"bytes {first}-{first + 9}/{5 if first else 10**9}")
+        handler.end_headers()
+        handler.close_connection = True
+        with contextlib.suppress(OSError):
+            while len(given) < 2**6:
+                handler.wfile.write((start + bytes(2**18))[: 2**18])
+                given.append(first)
+
+    server.do_GET = answer
+    with pytest.raises(DownloadError, match="had 1000000000 bytes and now has 5"):
+        fetch_headers(f"{server.url}/model.gguf", here)
+
+
+@pytest.mark.parametrize("address", ["http://[::1/x.gguf", "http://[::1/", "http://a..b/x.gguf", "http://127.0.0.1:abc/x.gguf",
+                                     f"http://{'a' * 300}/x.gguf"])  # fmt: skip
+def test_addresses_that_are_none(here, address):
+    with pytest.raises(DownloadError):
+        fetch_headers(address, here)
 
 
 def test_a_file_that_is_still_being_fetched(tmp_path):

@@ -10,7 +10,8 @@ from typing import Any
 from lacewing import hub
 from lacewing.api import Opened, load_tokenizer
 from lacewing.cli.models import path_of
-from lacewing.hub.remote import fetch_headers, is_url
+from lacewing.hub.http import is_url
+from lacewing.hub.remote import fetch_headers
 from lacewing.options import LoadOptions, format_bytes
 from lacewing.placing import gpu_plan
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import ssl
 import time
 import urllib.error
 import urllib.request
-from http.client import HTTPException, HTTPResponse
+from http.client import HTTPException, HTTPMessage, HTTPResponse
 from pathlib import Path
+from typing import IO
 
 from lacewing.errors import DownloadError
 from lacewing.options import Progress
@@ -18,22 +20,43 @@ _BLOCK = 1 << 18
 _TRIES = 5
 
 
+def is_url(text: str) -> bool:
+    return text.startswith(("https://", "http://"))
+
+
+def count_of(text: str | None) -> int | None:
+    """The number of bytes that a header tells; None where it is missing or none."""
+    return int(text) if text is not None and re.fullmatch(r"[0-9]{1,18}", text) else None
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Goes where a server sends us, but by HTTP(S) only."""
+
+    def redirect_request(
+        self, request: urllib.request.Request, response: IO[bytes], code: int, message: str, headers: HTTPMessage, url: str
+    ) -> urllib.request.Request | None:
+        if not is_url(url):
+            raise urllib.error.HTTPError(url, code, f"sent on to {url!r}, which is not http or https", headers, response)
+        return super().redirect_request(request, response, code, message, headers, url)
+
+
 def open_url(url: str, headers: dict[str, str] | None = None, timeout: float = 15, token: str | None = None) -> HTTPResponse:
     """A GET; raises DownloadError. `token` is shown to this server alone, not where it sends us on.
 
     The certificates of PIP_CERT, SSL_CERT_FILE or the system are trusted.
     """
-    if not url.startswith(("https://", "http://")):
+    if not is_url(url):
         raise DownloadError(f"cannot fetch {url}: only http and https are spoken")
-    request = urllib.request.Request(url, headers={"User-Agent": "lacewing", **(headers or {})})
-    if token:
-        request.add_unredirected_header("Authorization", f"Bearer {token}")
     cafile = os.environ.get("PIP_CERT") or os.environ.get("REQUESTS_CA_BUNDLE")
     try:
+        request = urllib.request.Request(url, headers={"User-Agent": "lacewing", **(headers or {})})
+        if token:
+            request.add_unredirected_header("Authorization", f"Bearer {token}")
         context = ssl.create_default_context(cafile=cafile if cafile and os.path.isfile(cafile) else None)
-        response: HTTPResponse = urllib.request.urlopen(request, timeout=timeout, context=context)
+        opener = urllib.request.build_opener(urllib.request.HTTPSHandler(context=context), _Redirects)
+        response: HTTPResponse = opener.open(request, timeout=timeout)
         return response
-    except (OSError, HTTPException) as error:
+    except (OSError, HTTPException, ValueError) as error:  # ValueError: of addresses that are none, also ones that we are sent to
         if isinstance(error, urllib.error.HTTPError):
             error.close()  # it holds the connection
         raise DownloadError(f"cannot fetch {url}: {error}") from error
@@ -94,8 +117,8 @@ def _append(url: str, part: Path, size: int | None, label: str, progress: Progre
     with open_url(url, {"Range": f"bytes={have}-"} if have else {}) as response:
         resumed = response.status == 206 and str(response.headers.get("Content-Range", "")).startswith(f"bytes {have}-")
         done = have if resumed else 0
-        length = response.headers.get("Content-Length")
-        total = size or (done + int(length) if length and length.isdigit() else 0)
+        length = count_of(response.headers.get("Content-Length"))
+        total = size or (done + length if length is not None else 0)
         try:
             with open(part, "ab" if resumed else "wb") as file:
                 while block := response.read(_BLOCK):

@@ -19,20 +19,16 @@ from lacewing.formats.gguf import split_names
 from lacewing.formats.gguf_header import HEADER_LIMIT, HeaderReader
 from lacewing.formats.json_files import SIZE_LIMIT
 from lacewing.formats.safetensors import INDEX, read_index
-from lacewing.hub.http import open_url
+from lacewing.hub.http import count_of, is_url, open_url
 from lacewing.hub.huggingface import SIDE_FILES, Hub, choose
 from lacewing.hub.names import parse
 
 _BLOCK = 2**18  # bytes of the first request: most headers of safetensors fit
 _THREADS = 8
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,250}")
-_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
+_RANGE = re.compile(r"bytes ([0-9]{1,18})-[0-9]{1,18}/([0-9]{1,18})")
 
 Address = Callable[[str], tuple[str, str | None]]  # file name to URL and token
-
-
-def is_url(text: str) -> bool:
-    return text.startswith(("https://", "http://"))
 
 
 def fetch_headers(name: str, folder: Path, hub: Hub | None = None) -> Path:
@@ -48,8 +44,11 @@ def fetch_headers(name: str, folder: Path, hub: Hub | None = None) -> Path:
 
 
 def _of_url(url: str, folder: Path) -> Path:
-    name = unquote(posixpath.basename(urlsplit(url).path))
-    query = f"?{urlsplit(url).query}" if urlsplit(url).query else ""
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise DownloadError(f"{url} is no address: {error}") from None
+    name, query = unquote(posixpath.basename(parts.path)), f"?{parts.query}" if parts.query else ""
     if name.endswith((".gguf", ".safetensors")):
         if not _NAME.fullmatch(name):
             raise DownloadError(f"{url}: {name!r} cannot be the name of a file here")
@@ -111,13 +110,16 @@ class _Remote:
             stop = max(end, 2 * start, _BLOCK)
             with open_url(self.url, {"Range": f"bytes={start}-{stop - 1}"}, token=self.token) as response:
                 found = _RANGE.fullmatch(str(response.headers.get("Content-Range", "")))
-                length = str(response.headers.get("Content-Length", ""))
+                length = count_of(response.headers.get("Content-Length"))
                 if response.status == 206 and found and int(found[1]) == start:
-                    self.size, known = int(found[3]), 0
-                elif response.status == 200 and length.isdigit():  # a server without ranges: this begins at the beginning
-                    self.size, known = int(length), start
+                    size, known = int(found[2]), 0
+                elif response.status == 200 and length is not None:  # a server without ranges: this begins at the beginning
+                    size, known = length, start
                 else:
                     raise DownloadError(f"{self.url}: the server gives neither parts of the file nor its size; fetch it whole")
+                if self.size not in (-1, size):
+                    raise DownloadError(f"{self.url} had {self.size} bytes and now has {size}; it changed meanwhile, try again")
+                self.size = size
                 try:
                     part = response.read(min(stop, self.size) - start + known)[known:]
                 except (OSError, HTTPException) as error:
