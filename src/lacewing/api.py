@@ -77,7 +77,6 @@ class Model:
         self, opened: Opened, progress: Progress | None = None, *, cancelled: Callable[[], bool] | None = None, spare: int = 0
     ):
         from lacewing.backends import choose_backend, init_backend
-        from lacewing.engine.engine import Engine
         from lacewing.weights import WeightStore
 
         options, self.spec = opened.options, opened.spec
@@ -95,6 +94,11 @@ class Model:
             self.weights = WeightStore(self.spec.tensors)
             self._fit(init_backend("cpu", options.threads), progress, cancelled, spare)
         self.plan: Plan = dataclasses.replace(self.plan, reasons=(*self.plan.reasons, *remarks))
+        self._start()
+
+    def _start(self) -> None:
+        from lacewing.engine.engine import Engine
+
         # raises ModelFormatError where a file was changed that weights are still read from
         self._check: Callable[[], None] = self.weights.check_files if self._placed.on_host else (lambda: None)
         self.engine = Engine(self.step, self.spec.vocab_size, self.spec.context, check=self._check)
@@ -283,12 +287,11 @@ class Model:
 
     def return_to_device(self, progress: Progress | None = None) -> None:
         """After `close`; the next prompt is read from its beginning. Raises OutOfMemoryError, BackendError."""
-        from lacewing.engine.engine import Engine
         from lacewing.weights import WeightStore
 
         self.weights = WeightStore(self.spec.tensors)
         self._bring(self._placed, progress, None, 0)
-        self.engine = Engine(self.step, self.spec.vocab_size, self.spec.context, check=self._check)
+        self._start()
 
     def close(self) -> None:
         """Free the memory. The model cannot be used afterwards, unless `return_to_device` brings it back."""

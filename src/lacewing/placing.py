@@ -29,6 +29,7 @@ class Placed:
     share: Share | None = None
     host: Program | None = None
     room: Room | None = None
+    sizes: Sizes | None = None
 
     @property
     def program(self) -> Program:
@@ -93,10 +94,10 @@ def place(opened: Opened, backend: Backend, weight_bytes: int, full: Room | None
     room = _room(options, backend) if full is None else full
     found = share(opened.spec.program, sizes, room, options.gpu_layers)
     if found is None:
-        return Placed(opened, backend, weight_bytes)
+        return Placed(opened, backend, weight_bytes, sizes=sizes)
     parts = split(found.program, found.devices)
     both = SplitBackend([backend, init_backend("cpu", options.threads)], parts)
-    return Placed(opened, both, weight_bytes, found, parts.parts[HOST].program, room)
+    return Placed(opened, both, weight_bytes, found, parts.parts[HOST].program, room, sizes)
 
 
 def gpu_plan(opened: Opened) -> Plan | None:
@@ -116,15 +117,17 @@ def gpu_plan(opened: Opened) -> Plan | None:
 
 
 def less(placed: Placed) -> Room | None:
-    """What to try after the GPU turned out to be too small for that; None: what a person asked for is not changed."""
+    """What to try after the GPU turned out to be too small for that. None: nothing, since what a person asked for is not changed,
+    or since there is no less."""
     from lacewing.weights.share import Room, Sharing
 
     options = placed.opened.options
-    if not placed.backend.copies_weights or options.gpu_layers is not None or options.gpu_memory_bytes is not None:
+    if placed.sizes is None or options.gpu_layers is not None or options.gpu_memory_bytes is not None:
         return None
-    sharing = Sharing(placed.opened.spec.program, _sizes(placed.opened, None))
+    sharing = Sharing(placed.opened.spec.program, placed.sizes)
     tried = sharing.load(0, 0).nbytes if placed.share is None else placed.share.gpu.nbytes
-    return Room(int(LESS * tried), "what it has after all")
+    least = sharing.load(*sharing.levels()[-1]).nbytes
+    return Room(max(int(LESS * tried), least), "what it has after all") if least < tried else None
 
 
 def demand(opened: Opened, weight_bytes: int) -> Demand:

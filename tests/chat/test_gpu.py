@@ -76,6 +76,28 @@ def test_settings_tell_the_device(chat):
     assert rows["backend"].startswith("webgpu, ")
 
 
+def test_a_model_that_the_processor_shares(chat, paths):
+    """The conversation goes over and back; the plan is told, and shown by /memory; a lost GPU is a question as ever."""
+    first = say(chat, "hello")
+    text = run_line(chat, f"/model {paths['llama']} --gpu-layers 1").text
+    assert "on the GPU is layer 1 of 2 and the output" in text and text.count("asked for") == 1
+    assert [row[0] for row in run_line(chat, "/memory").data.rows][0] == "on the GPU"
+    assert "is the current model" in run_line(chat, f"/model {paths['llama']} --gpu-layers 1").text
+    assert chat.messages[1]["content"] == first and say(chat, "and now?")
+    run_line(chat, "/lazy")
+    run_line(chat, "/eager")
+    assert say(chat, "still?")
+    with pytest.raises(OptionError, match="--gpu-layers is for a GPU"):
+        run_line(chat, f"/model {paths['llama']} --backend cpu --gpu-layers 1")
+    with pytest.raises(OptionError, match="number of layers"):
+        run_line(chat, "/model --gpu-layers few")
+    device, before = chat.model.backend.backends[0].device, [dict(message) for message in chat.messages]
+    device.device.destroy()
+    chat.face.confirm = lambda question: True
+    list(chat.say("again"))
+    assert chat.status().backend == "cpu" and chat.messages[: len(before)] == before and device.allocated == 0
+
+
 def test_a_gpu_without_room_for_two(chat, paths, monkeypatch):
     """The current model leaves the GPU for the next one, and is back when the next one does not come."""
     first, device = say(chat, "hello"), device_of(chat)

@@ -169,6 +169,23 @@ def test_eager_weights_need_no_files(path: Path) -> None:
     assert weights.residency == "eager" and all_bytes(weights) == before
 
 
+def test_only_some_are_ever_eager(path: Path) -> None:
+    """Where a device has copies of the others; tied names share."""
+    weights, told = WeightStore(tensors(path)), []
+    before = all_bytes(weights)
+    weights.keep({"output.weight", "norm.weight"})
+    weights.set_residency("eager", lambda what, done, total: told.append((done, total)))
+    assert weights.anonymous_bytes == 34 * 2 * 100 + 28 and told[-1] == (34 * 2 * 100 + 28,) * 2
+    assert np.shares_memory(weights["token_embd.weight"].data, weights["output.weight"].data)
+    assert weights["experts.weight"]._owned is None and all_bytes(weights) == before
+    with pytest.raises(OptionError, match="lazy first"):
+        weights.keep(None)
+    weights.set_residency("lazy")
+    weights.keep(None)
+    weights.set_residency("eager")
+    assert weights["experts.weight"]._owned is not None and all_bytes(weights) == before
+
+
 def test_wrong_residency_and_closed_store(path: Path) -> None:
     weights = WeightStore(tensors(path))
     with pytest.raises(OptionError, match="auto"):

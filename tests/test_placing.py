@@ -1,0 +1,207 @@
+"""Models that do not fit a GPU, or are said not to: the processor has the rest, and everything else is as ever."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import lacewing
+from lacewing.api import Model
+from lacewing.backends.split import SplitBackend, SplitStep
+from lacewing.cli import main
+from lacewing.errors import OptionError, OutOfMemoryError
+from lacewing.opened import CHUNK, Opened
+from lacewing.options import LoadOptions, parse_layers
+from lacewing.placing import demand
+from lacewing.weights.share import Sharing
+from tests.checkpoints import tiny
+
+IDS = [7, 300, 12, 55, 256, 9, 81, 4, 200, 33, 17]
+
+
+@pytest.fixture(autouse=True)
+def _floats(monkeypatch):
+    """Activations as floats, so that logits can be compared; shaders with checks."""
+    monkeypatch.setenv("LACEWING_WEBGPU", "subgroups")
+    monkeypatch.setenv("LACEWING_WEBGPU_CHECKS", "1")
+
+
+@pytest.fixture(scope="module")
+def paths(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("placing")
+    return {name: tiny(name, "gguf", folder) for name in ("llama", "gemma2", "qwen3moe")}
+
+
+@pytest.fixture(scope="module")
+def wanted(paths):
+    found = {}
+    for name, path in paths.items():
+        with lacewing.load(path, backend="reference", context=64) as model:
+            found[name] = model.logits(IDS)
+    return found
+
+
+def load(path: Path, context: int = 64, **options: object) -> Model:
+    return lacewing.load(path, backend="webgpu", context=context, threads=1, **options)  # type: ignore[arg-type]
+
+
+def device_of(model: Model):
+    backend = model.backend
+    return (backend.backends[0] if isinstance(backend, SplitBackend) else backend).device
+
+
+def levels(path: Path) -> list[tuple[tuple[int, int], int]]:
+    """Each way to share a model out, and the bytes that the GPU needs for it, as the plan reckons."""
+    opened = Opened(path, LoadOptions(context=64), warm=False)
+    from lacewing.backends.webgpu.sizes import weight_bytes
+    from lacewing.weights.share import Sizes
+
+    spec = opened.spec
+    layers = [64 * layer.stored_width * spec.program.kv_itemsize for layer in spec.program.layers]
+    sharing = Sharing(spec.program, Sizes({name: weight_bytes(spec.tensors[name]) for name in spec.program.weights}, layers, CHUNK))
+    return [(level, sharing.load(*level).nbytes) for level in sharing.levels()]
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma2", "qwen3moe"])
+def test_every_size_of_memory(name, paths, wanted):
+    """From a byte less than everything needs down to one layer."""
+    whole, *others = levels(paths[name])
+    with load(paths[name], gpu_memory=whole[1]) as model:
+        assert not isinstance(model.step, SplitStep) and model.weights.residency == "lazy"
+        device = device_of(model)
+    held = device.allocated
+    for (layers, experts), nbytes in others:
+        with load(paths[name], gpu_memory=nbytes) as model:
+            share = model._placed.share
+            assert share is not None and (share.host_layers, share.host_experts) == (layers, experts)
+            np.testing.assert_allclose(model.logits(IDS), wanted[name], rtol=0, atol=1e-3 if name == "gemma2" else 1e-4)
+            rows = {row.name: row for row in model.plan.rows}
+            assert rows["on the GPU"].nbytes == share.gpu.nbytes <= rows["GPU budget"].nbytes == nbytes
+            assert rows["weights"].nbytes < model.weights.nbytes and "--gpu-memory" in model.plan.reasons[0]
+            assert model.notices[: len(share.reasons)] == share.reasons  # which run and chat print
+        assert device.allocated == held
+    with pytest.raises(OutOfMemoryError, match="not even one layer"):
+        load(paths[name], gpu_memory=others[-1][1] - 1)
+
+
+def test_as_many_layers_as_asked_for(paths, wanted):
+    for layers in ("0", 1, "2", "auto"):
+        with load(paths["llama"], gpu_layers=layers) as model:
+            assert isinstance(model.step, SplitStep) == (layers in ("0", 1))
+            np.testing.assert_allclose(model.logits(IDS), wanted["llama"], rtol=0, atol=1e-4)
+    with load(paths["qwen3moe"], gpu_layers=1) as model:
+        assert model.plan.rows[0].note == "everything but the experts of 1 of 2 layers"
+        np.testing.assert_allclose(model.logits(IDS), wanted["qwen3moe"], rtol=0, atol=1e-4)
+        assert "asked for" in model.notices[0]
+
+
+def test_prefixes_states_and_residency(paths):
+    """A shared model is like any other: texts go on, its state can be kept, its part in memory be lazy or eager, bitwise alike."""
+    with load(paths["llama"], gpu_layers=1) as model:
+        assert model.weights.residency == "eager" and 0 < model.weights.anonymous_bytes < model.weights.nbytes
+        assert model.memory_bytes == model.weights.anonymous_bytes + model.step.host_bytes
+        first = model.generate("Hello world", max_tokens=12, temperature=0)
+        assert model.generate("Hello world", max_tokens=12, temperature=0) == first and model.stats["reused_tokens"] > 0
+        logits = model.logits(IDS)
+        model.set_residency("lazy")
+        assert model.weights.anonymous_bytes == 0 and np.array_equal(model.logits(IDS), logits)
+        model.set_residency("eager")
+        assert np.array_equal(model.logits(IDS), logits)
+        model.generate("Hello world", max_tokens=4, temperature=0)
+        state = model.read_state()
+        assert state is not None
+        model.logits(IDS)
+        model.write_state(*state)
+        assert model.generate("Hello world", max_tokens=12, temperature=0) == first and model.stats["reused_tokens"] > 0
+        model.close()
+        model.return_to_device()
+        assert model.generate("Hello world", max_tokens=12, temperature=0) == first
+
+
+def short_of_memory(device, monkeypatch, nbytes: int) -> list[str]:
+    """The device gives no more than that; what was refused."""
+    make, refused = device.buffer, []
+
+    def buffer(size, label, usage=None):
+        if device.allocated + size > nbytes:
+            refused.append(label)
+            raise OutOfMemoryError(f"{label}: the GPU has no memory left")
+        return make(size, label, usage)
+
+    monkeypatch.setattr(device, "buffer", buffer)
+    return refused
+
+
+def test_less_is_tried_where_memory_ends(paths, wanted, monkeypatch):
+    """The plan was too hopeful: fewer layers then, and nothing of the first try stays."""
+    context = 8192  # keys and values are most of it
+    with load(paths["llama"], context) as model:
+        device, taken = device_of(model), device_of(model).allocated
+        assert not isinstance(model.step, SplitStep)
+    refused = short_of_memory(device, monkeypatch, taken - 1)
+    with load(paths["llama"], context) as model:
+        assert refused and isinstance(model.step, SplitStep) and "what it has after all" in model.notices[0]
+        np.testing.assert_allclose(model.logits(IDS), wanted["llama"], rtol=0, atol=1e-4)
+    before = device.allocated
+    for options in ({"gpu_layers": 1}, {"gpu_memory": "1GiB"}):  # what a person asks for is not changed
+        short_of_memory(device, monkeypatch, before + 4096)
+        with pytest.raises(OutOfMemoryError, match="no memory left"):
+            load(paths["llama"], context, **options)
+        assert device.allocated == before
+    with pytest.raises(OutOfMemoryError, match="no memory left"):  # three tries are all
+        load(paths["llama"], context)
+    assert device.allocated == before
+
+
+def test_what_auto_is_told(paths):
+    """Of a mixture a GPU must take all but the experts, of a dense model everything, with options for a GPU any part."""
+
+    def told(name: str, **options: object):
+        opened = Opened(paths[name], LoadOptions(context=64, **options), warm=False)  # type: ignore[arg-type]
+        return demand(opened, opened.spec.sizes.weight_bytes)
+
+    dense, mixture = told("llama"), told("qwen3moe")
+    assert dense.least_nbytes == dense.nbytes or dense.nbytes - dense.least_nbytes < 2**20
+    assert mixture.least_nbytes < mixture.nbytes
+    assert told("llama", gpu_layers=1).least_nbytes == 0 == told("qwen3moe", gpu_memory_bytes=2**20).least_nbytes
+
+
+def test_options_that_mean_nothing(paths):
+    for backend in ("cpu", "reference"):
+        with pytest.raises(OptionError, match=rf"--gpu-layers is for a GPU, and the backend is {backend}"):
+            lacewing.load(paths["llama"], backend=backend, gpu_layers=1)
+    with pytest.raises(OptionError, match="--gpu-memory is for a GPU"):
+        lacewing.load(paths["llama"], backend="cpu", gpu_memory="1GiB")
+
+
+def test_numbers_of_layers():
+    assert [parse_layers(value) for value in (None, "auto", 0, "7")] == [None, None, 0, 7]
+    for value in ("seven", "-1", "", True, "1.5", "1" * 6):
+        with pytest.raises(OptionError, match="number of layers, or auto"):
+            parse_layers(value)
+    with pytest.raises(OptionError, match="gpu_layers"):
+        LoadOptions(gpu_layers=-1)
+    with pytest.raises(OptionError, match="gpu_memory"):
+        LoadOptions(gpu_memory_bytes=0)
+
+
+def test_commands_show_the_plan(paths, monkeypatch, capsys):
+    def call(*words: object):
+        monkeypatch.setattr(sys, "argv", ["lacewing", *map(str, words)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return ended.value.code or 0, *capsys.readouterr()
+
+    shared = ("--backend", "webgpu", "--context", 64, "--gpu-layers", 1)
+    code, out, _ = call("info", paths["llama"], *shared)
+    assert code == 0 and "layer 1 of 2 and the output" in out and "the processor computes the rest: asked for" in out
+    facts = json.loads(call("info", paths["llama"], *shared, "--json")[1])
+    assert facts["plan"]["rows"][0]["name"] == "on the GPU"
+    code, _, err = call("run", paths["llama"], "Hi", *shared, "--max-tokens", 2)
+    assert code == 0 and "lacewing: on the GPU is layer 1 of 2" in err
+    code, _, err = call("info", paths["llama"], "--gpu-layers", "many")
+    assert code and "number of layers, or auto" in err
