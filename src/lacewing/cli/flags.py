@@ -9,7 +9,7 @@ import typer
 ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="A GGUF or safetensors file, a directory, or a model's name.")]
 Backend = Annotated[
     str,
-    typer.Option(help="auto (a GPU that the model or its trunk fits, else the processor), cpu, webgpu (a GPU) or reference.", metavar="NAME"),
+    typer.Option(help="auto (a GPU that has room for it, else the processor), cpu, webgpu (a GPU) or reference.", metavar="NAME"),
 ]
 Adapter = Annotated[str | None, typer.Option(help="Which GPU, as `lacewing backends` shows them.", metavar="NAME|INDEX")]
 Residency = Annotated[
