@@ -75,7 +75,7 @@ def format_bytes(count: float) -> str:
 
 def _plain(bound: float) -> str:
     """A bound for people, whole numbers without an exponent."""
-    return f"{bound:.0f}" if bound == int(bound) else f"{bound:g}"
+    return str(int(bound)) if bound == int(bound) else f"{bound:g}"
 
 
 def _check(name: str, value: object, low: float, high: float, kind: type = float) -> None:

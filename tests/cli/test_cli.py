@@ -212,3 +212,12 @@ def test_chat_through_a_pipe(start, tiny_path):
 def test_an_output_that_cannot_be_written_is_one_line(redirect, message):
     done = subprocess.run(f'"{sys.executable}" -m lacewing list {redirect}', shell=True, text=True, stderr=-1, timeout=60)
     assert done.returncode == 1 and message in done.stderr and done.stderr.count("\n") == 1
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the shell of this system cannot close a stream")
+@pytest.mark.parametrize("redirect", ["<&-", "2>&-", "<&- 2>&-"])
+def test_closed_streams_that_are_not_needed_are_no_fault(redirect, tiny_path):
+    for words in (f"run {tiny_path} Hello", f"chat {tiny_path}"):
+        command = f'"{sys.executable}" -m lacewing {words} --backend reference --max-tokens 2 {redirect}'
+        done = subprocess.run(command, shell=True, text=True, stdin=-3, stdout=-1, stderr=-1, timeout=60)
+        assert (done.returncode, done.stderr) == (0, "") and bool(done.stdout) == words.startswith("run")

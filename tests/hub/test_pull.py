@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from lacewing import hub
-from lacewing.errors import DownloadError, OptionError
+from lacewing.errors import Cancelled, DownloadError, OptionError
 from lacewing.hub import names
+from lacewing.hub.cache import locked
 from lacewing.hub.huggingface import RemoteFile
 from lacewing.hub.pull import Transports, pull
 
@@ -189,6 +190,22 @@ def test_a_second_try_fetches_only_what_is_missing():
     fakes = transports(files)
     assert contents(pull("hf:o/r", transports=fakes)) == files
     assert fakes.hub.fetched == ["m-00002-of-00002.gguf"]
+
+
+def test_waiting_for_another_process_is_told_and_can_be_given_up(tiny):
+    """Two opens of one file hold two locks, also within one process."""
+    told = []
+
+    def progress(what, done, total):
+        told.append(what)
+        if len(told) == 2:
+            raise Cancelled("given up")
+
+    fakes = transports({"m.gguf": b"GGUF model"})
+    with locked("tiny"), pytest.raises(Cancelled):
+        pull("tiny", progress, fakes)
+    assert told == ["waiting for another process that fetches tiny"] * 2 and not fakes.hub.fetched
+    assert pull("tiny", transports=fakes)
 
 
 def test_remove(tiny, cache):

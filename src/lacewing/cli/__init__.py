@@ -10,6 +10,9 @@ from lacewing.errors import LacewingError, OptionError
 
 def main() -> None:
     """The command `lacewing`. Exit codes: 0; 1 for an error; 2 for wrong use; 130 after Ctrl-C."""
+    for name, mode in (("stdin", "r"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # closed by who started us: nothing comes from it, nobody reads it
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal that lacks a character must not end the answer

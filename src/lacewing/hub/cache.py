@@ -10,15 +10,17 @@ import json
 import os
 import re
 import shutil
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from lacewing.errors import DownloadError, OptionError
 from lacewing.hub.names import NAMED, is_reference, key_of
-from lacewing.options import cache_dir
+from lacewing.options import Progress, cache_dir
 
 MANIFEST = "lacewing.json"
+_POLL = 0.1  # seconds between two looks whether another process is done
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,250}")
 
 
@@ -132,8 +134,11 @@ def commit(name: str, source: str, files: dict[str, str]) -> Cached:
 
 
 @contextlib.contextmanager
-def locked(name: str) -> Iterator[None]:
-    """Only one process at a time fetches a model; others wait. Raises DownloadError where the cache cannot be written."""
+def locked(name: str, progress: Progress | None = None) -> Iterator[None]:
+    """Only one process at a time fetches a model; others wait, and tell `progress`, which may raise to give up.
+
+    Raises DownloadError where the cache cannot be written or locked.
+    """
     path = staging_of(name).with_name(f"{key_of(name)}.lock")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -146,5 +151,14 @@ def locked(name: str) -> Iterator[None]:
         except ImportError:  # Windows: the checksum still catches two writers
             yield
             return
-        fcntl.flock(file, fcntl.LOCK_EX)
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if progress is not None:
+                    progress(f"waiting for another process that fetches {name}", 0, 1)
+                time.sleep(_POLL)
+            except OSError as error:
+                raise DownloadError(f"cannot lock {path}: {error}; LACEWING_CACHE can name a folder on another disk") from error
         yield

@@ -26,7 +26,7 @@ def pull(name: str, progress: Progress | None = None, transports: Transports | N
     Raises OptionError for another name, DownloadError when no source gives it; what has come so far is kept for the next try.
     """
     references = [parse(text) for text in (NAMED[name].sources if name in NAMED else (name,))]
-    with locked(name):
+    with locked(name, progress):
         here = find(name)
         if here is not None:
             return here

@@ -121,6 +121,13 @@ def test_ctrl_c_drops_the_line_and_twice_leaves():
     assert console.type(CTRL_D) == [None]
 
 
+@pytest.mark.skipif(os.name == "nt", reason="there, Ctrl-Z stops nothing")
+def test_ctrl_z_stops_the_process_and_is_no_part_of_a_message(monkeypatch):
+    stopped = []
+    monkeypatch.setattr("prompt_toolkit.application.Application.suspend_to_background", lambda self, *_: stopped.append(self))
+    assert Console().type("one ", "\x1a", "two\r") == ["one two"] and len(stopped) == 1
+
+
 def test_the_history_is_kept_for_this_person_alone(tmp_path):
     path = tmp_path / "state" / "history"
     Console(path).type("first\nsecond\r".replace("\n", ALT_ENTER))

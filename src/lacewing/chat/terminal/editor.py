@@ -53,6 +53,7 @@ class Editor:
             complete_while_typing=Condition(self._writes_command),
             enable_history_search=Condition(lambda: not self._writes_command()),
             enable_open_in_editor=True,
+            enable_suspend=True,
             tempfile_suffix=".md",
             key_bindings=_keys(unfold),
             history=_history(history),
