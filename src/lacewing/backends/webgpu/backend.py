@@ -35,7 +35,7 @@ class WebGPUBackend:
         info = self.device.adapter.info
         about = self._about or DeviceFacts(self.name, f"{info['device']} ({info['backend_type']})", 1, (), None)
         variant = self.device.variant
-        used = [name for name, on in (("subgroups", variant.subgroups), ("dot", variant.dot)) if on]
+        used = [name for name, on in (("subgroups", variant.subgroups), ("dot", variant.dot), ("half", variant.half)) if on]
         return replace(about, features=(*sorted(self.device.features), *used))
 
     def stored_bytes(self, weight: Described) -> int:

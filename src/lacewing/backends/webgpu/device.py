@@ -22,7 +22,7 @@ from lacewing.options import format_bytes
 
 _BINDING = re.compile(r"@group\(0\)\s*@binding\((\d+)\)\s*var<storage,\s*(read|read_write)>")
 _WANTED = ("subgroup", "shader-f16", "timestamp-query", "timestamp-query-inside-passes")
-VARIANTS = ("subgroups", "dot")
+VARIANTS = ("subgroups", "dot", "half")
 RECENT = 256  # kernels that are kept although no step uses them, for a model that comes back
 BINDING_BYTES = 2**31 - 256  # wgpu allows 2^31 - 1 a binding; offsets are multiples of 256
 MINIMUM = {  # the least that the kernels need of a device: WebGPU's own defaults, which every GPU of the last ten years has
@@ -40,12 +40,14 @@ class Variant:
     """Which kernels are used. `lanes`: threads that share a row, the size of a subgroup where there are any.
 
     `subgroups`: sums within a subgroup instead of through workgroup memory. `dot`: activations as bytes, four products an
-    instruction (`dot4I8Packed`), instead of float32.
+    instruction (`dot4I8Packed`), instead of float32. `half`: tiles of many tokens multiply float16 numbers where the weights are no
+    more precise, or where there is no `dot`.
     """
 
     subgroups: bool
     dot: bool
     lanes: int
+    half: bool = False
 
 
 @dataclass(frozen=True)
@@ -89,13 +91,15 @@ class Device:
         self.variant = self._variant()
 
     def _variant(self) -> Variant:
-        """The best that the device can do, less what LACEWING_WEBGPU leaves out ("none", "subgroups", "dot", "subgroups,dot")."""
+        """The best that the device can do, or of that what LACEWING_WEBGPU names: "none", "subgroups", "subgroups,dot,half" ..."""
         allowed = os.environ.get("LACEWING_WEBGPU")
         wanted = set(VARIANTS) if allowed is None else {name for name in allowed.split(",") if name not in ("", "none")}
         if wanted - set(VARIANTS):
             raise OptionError(f"LACEWING_WEBGPU={allowed}: the variants are none, {', '.join(VARIANTS)}, or several with commas")
         size = self._subgroup_size() if "subgroup" in self.features and "subgroups" in wanted else 0
-        return Variant(size > 0, "dot" in wanted, size or 32)
+        metal = self.adapter.info["backend_type"] == "Metal"  # packs four products in many instructions, but has fast float16
+        dot = "dot" in wanted and (allowed is not None or not metal)
+        return Variant(size > 0, dot, size or 32, "half" in wanted and "shader-f16" in self.features)
 
     def _subgroup_size(self) -> int:
         """Threads of a subgroup, asked of the device itself since wgpu does not say; 0 where sizes vary or make no sense."""

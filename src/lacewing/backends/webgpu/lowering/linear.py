@@ -121,6 +121,7 @@ def product(
     kind = "dot" if dotted else "float"
     common: dict[str, Any] = {
         "layout": matrix.layout, "groups": matrix.groups, "columns": matrix.columns, "unroll": 1,
+        "half": compiler.variant.half and matrix.layout.quant not in ("F32", "BF16"),
         "x": compiler.codes(x) if dotted else compiler.at(x), "by_rows": rows, **target,
     }  # fmt: skip
     tile_rows, tile_tokens = TILES[kind]
