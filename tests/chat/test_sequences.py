@@ -10,6 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import lacewing
+from lacewing.chat import files
+from lacewing.chat.command import run_line
 from lacewing.chat.session import Session, open_session
 from lacewing.errors import Cancelled, ContextOverflowError, LacewingError, OptionError
 from lacewing.options import LoadOptions
@@ -32,6 +34,12 @@ COMMAND = st.one_of(
     st.tuples(st.just("cancelled template"), TEMPLATES),
     st.tuples(st.just("retry")),
     st.tuples(st.just("undo")),
+    st.tuples(st.just("go on")),
+    st.tuples(
+        st.just("command"), st.sampled_from(["/clear", "/system Be brief.", "/system off", "/thinking off", "/debug", "/stats"])
+    ),
+    st.tuples(st.just("compare"), MODELS),
+    st.tuples(st.just("save and load"), st.booleans()),
     st.tuples(st.just("overflow"), st.sampled_from(["stop", "drop-oldest", "summarise"])),
 )
 
@@ -52,7 +60,7 @@ class Driver:
         before = self.state()
         try:
             getattr(self, name.replace(" ", "_"))(*arguments)
-        except (LacewingError, NotImplementedError):
+        except LacewingError:
             assert self.state() == before, f"{name} {arguments} failed and left something behind"
         assert self.session.messages == self.expected
 
@@ -126,6 +134,36 @@ class Driver:
             return
         self.session.undo()
         self.expected = self.expected[:-2]
+
+    def go_on(self) -> None:
+        fresh = self.fresh()
+        try:
+            list(fresh.continue_())
+        except (ContextOverflowError, OptionError) as error:
+            with pytest.raises(type(error)):
+                list(self.session.continue_())
+            return
+        list(self.session.continue_())
+        assert self.session.messages == fresh.messages
+        self.expected = [dict(each) for each in self.session.messages]
+
+    def command(self, line: str) -> None:
+        run_line(self.session, line)
+        self.expected = [] if line == "/clear" else self.expected
+
+    def compare(self, name: str) -> None:
+        """Another model's answer, to the last message or one of its own, changes nothing here."""
+        text = "" if self.expected else " Hello"
+        before = self.state()
+        run_line(self.session, f'/compare "{self.paths.get(name, self.paths["llama"])}"{text}')
+        assert self.state() == before
+
+    def save_and_load(self, keys_values: bool) -> None:
+        view, file = self.session.voice.view, str(self.paths["llama"].with_name("session.json"))
+        files.save(self.session, file, keys_values)
+        self.session.replace([])
+        files.load(self.session, file)
+        assert self.session.voice.view == view
 
     def overflow(self, policy: str) -> None:
         self.session.change(overflow=policy)
