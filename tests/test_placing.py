@@ -176,6 +176,24 @@ def test_options_that_mean_nothing(paths):
             lacewing.load(paths["llama"], backend=backend, gpu_layers=1)
     with pytest.raises(OptionError, match="--gpu-memory is for a GPU"):
         lacewing.load(paths["llama"], backend="cpu", gpu_memory="1GiB")
+    with pytest.raises(OptionError, match="auto found none for this model"):  # it takes no software adapter
+        lacewing.load(paths["llama"], gpu_layers=1)
+
+
+def test_memory_of_the_machine_that_ends(paths, monkeypatch):
+    """It is not taken for the GPU's: nothing else is tried."""
+    tries = []
+
+    def full(store, residency, *rest):
+        tries.append(residency)
+        raise OutOfMemoryError("no memory for the weights")
+
+    monkeypatch.setattr("lacewing.weights.WeightStore.set_residency", full)
+    with pytest.raises(OutOfMemoryError, match="no memory for the weights"):
+        load(paths["llama"])
+    assert len(tries) == 1
+    with pytest.raises(OutOfMemoryError, match="keys and values"):
+        load(paths["llama"], gpu_layers=1, memory=4096)
 
 
 def test_numbers_of_layers():
@@ -203,5 +221,7 @@ def test_commands_show_the_plan(paths, monkeypatch, capsys):
     assert facts["plan"]["rows"][0]["name"] == "on the GPU"
     code, _, err = call("run", paths["llama"], "Hi", *shared, "--max-tokens", 2)
     assert code == 0 and "lacewing: on the GPU is layer 1 of 2" in err
+    assert call("info", paths["llama"], "--context", 64, "--gpu-layers", 1)[1] == out
+    assert "is for a GPU" in call("info", paths["llama"], "--backend", "cpu", "--gpu-memory", "1GiB")[2]
     code, _, err = call("info", paths["llama"], "--gpu-layers", "many")
     assert code and "number of layers, or auto" in err

@@ -67,6 +67,10 @@ def load_tokenizer(name: str | Path) -> Tokenizer:
     return Tokenizer.from_checkpoint(open_checkpoint(hub.resolve(name)))
 
 
+class _DeviceFull(OutOfMemoryError):
+    """A backend had no memory left for what was planned."""
+
+
 class Model:
     """A model ready to run: one conversation at a time, not for several threads at once. Made by `load`.
 
@@ -88,7 +92,7 @@ class Model:
         try:
             self._fit(backend, progress, cancelled, spare)
         except (BackendError, OutOfMemoryError) as error:
-            if not backend.copies_weights or options.backend != "auto" or options.adapter is not None:
+            if not backend.copies_weights or options.backend != "auto" or options.names_gpu:
                 raise
             remarks.append(f"{backend.name}: {error}")
             self.weights = WeightStore(self.spec.tensors)
@@ -109,17 +113,18 @@ class Model:
 
         placed, tries = place(self._opened, backend, self.weights.nbytes), 3
         while True:
+            self.plan = placed.plan(spare)
             try:
-                return self._bring(placed, progress, cancelled, spare)
-            except OutOfMemoryError:
+                return self._bring(placed, progress, cancelled)
+            except _DeviceFull:
                 room, tries = less(placed), tries - 1
                 if room is None or not tries:
                     raise
             self.weights = WeightStore(self.spec.tensors)
             placed = place(self._opened, backend, self.weights.nbytes, room)
 
-    def _bring(self, placed: Placed, progress: Progress | None, cancelled: Callable[[], bool] | None, spare: int) -> None:
-        """Plan, bring the weights to where they are to be, and compile for them."""
+    def _bring(self, placed: Placed, progress: Progress | None, cancelled: Callable[[], bool] | None) -> None:
+        """Bring the weights to where they are to be, and compile for them."""
         from lacewing.backends.base import StepLimits
 
         backend = self.backend = placed.backend
@@ -128,13 +133,12 @@ class Model:
         given_up = threading.Event()
         report = interruptible(progress, cancelled)
         stopped = (lambda: given_up.is_set() or cancelled()) if cancelled else given_up.is_set
-        self.plan = placed.plan(spare)
         self.weights.keep(placed.host_weights)
         reading = Background(lambda: self.weights.set_residency(self.plan.residency, progress, stopped))
         try:
             reading.result(cancelled)
             report("reading weights", self.weights.nbytes, self.weights.nbytes)
-            self.step: Step = backend.compile(placed.program, self.weights, limits, report)
+            self.step: Step = _compile(backend, placed.program, self.weights, limits, report)
         except BaseException:
             given_up.set()
             if reading.wait(_PATIENCE):
@@ -290,7 +294,7 @@ class Model:
         from lacewing.weights import WeightStore
 
         self.weights = WeightStore(self.spec.tensors)
-        self._bring(self._placed, progress, None, 0)
+        self._bring(self._placed, progress, None)
         self._start()
 
     def close(self) -> None:
@@ -313,3 +317,10 @@ class Model:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
+
+
+def _compile(backend: Backend, *arguments: Any) -> Step:
+    try:
+        return backend.compile(*arguments)
+    except OutOfMemoryError as error:
+        raise _DeviceFull(*error.args) from error

@@ -99,6 +99,11 @@ class LoadOptions:
     gpu_layers: int | None = None  # of a model that a GPU and the processor share; None: as many as fit
     gpu_memory_bytes: int | None = None  # of a GPU's memory that may be filled; None: most of what is free
 
+    @property
+    def names_gpu(self) -> bool:
+        """Whether a person asked for something that only a GPU can give."""
+        return self.adapter is not None or self.gpu_layers is not None or self.gpu_memory_bytes is not None
+
     def __post_init__(self) -> None:
         if self.residency not in RESIDENCIES:
             raise OptionError(f"residency is {self.residency!r}; it must be one of {', '.join(RESIDENCIES)}")

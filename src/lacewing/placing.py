@@ -87,8 +87,7 @@ def place(opened: Opened, backend: Backend, weight_bytes: int, full: Room | None
 
     options = opened.options
     if not backend.copies_weights:
-        if options.backend != "auto":
-            _refuse_gpu_options(options)
+        _refuse_gpu_options(options)
         return Placed(opened, backend, weight_bytes)
     sizes = _sizes(opened, backend if isinstance(backend, StoresAnew) else None)
     room = _room(options, backend) if full is None else full
@@ -108,11 +107,12 @@ def gpu_plan(opened: Opened) -> Plan | None:
     from lacewing.backends import init_backend
 
     options = opened.options
-    if options.backend != "webgpu" and options.adapter is None:
-        if options.backend != "auto":
-            _refuse_gpu_options(options)
+    if options.backend not in ("auto", "webgpu"):
+        _refuse_gpu_options(options)
         return None
-    backend = init_backend(options.backend, adapter=options.adapter)
+    if options.backend == "auto" and not options.names_gpu:
+        return None
+    backend = init_backend("webgpu", adapter=options.adapter)
     return place(opened, backend, opened.spec.sizes.weight_bytes).plan()
 
 
@@ -170,4 +170,5 @@ def _room(options: LoadOptions, backend: Backend) -> Room | None:
 def _refuse_gpu_options(options: LoadOptions) -> None:
     for name, value in (("--gpu-layers", options.gpu_layers), ("--gpu-memory", options.gpu_memory_bytes)):
         if value is not None:
-            raise OptionError(f"{name} is for a GPU, and the backend is {options.backend}; leave it out, or use --backend webgpu")
+            here = "auto found none for this model" if options.backend == "auto" else f"the backend is {options.backend}"
+            raise OptionError(f"{name} is for a GPU, and {here}; leave it out, or use --backend webgpu")

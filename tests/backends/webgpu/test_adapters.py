@@ -158,10 +158,10 @@ class Strange(Op):
     """No backend knows it."""
 
 
-def demand(quant="F32", nbytes=100):
+def demand(quant="F32", nbytes=100, least=None):
     view = Buffer("x", 32).view()
     program = Program((Embed("table", view), Logits(view, "table")), {"table": (64, 32)}, (), 64)
-    return base.Demand(program, {"table": SimpleNamespace(shape=(64, 32), quant=by_name(quant), scales=None)}, nbytes)
+    return base.Demand(program, {"table": SimpleNamespace(shape=(64, 32), quant=by_name(quant), scales=None)}, nbytes, least)
 
 
 def test_auto_looks_at_the_model(machine, monkeypatch):
@@ -173,6 +173,10 @@ def test_auto_looks_at_the_model(machine, monkeypatch):
     assert choose_backend("auto", demand=demand(nbytes=100))[0].name == "webgpu"
     assert choose_backend("auto", demand=demand(nbytes=5 * GIB))[0].name == "webgpu"
     assert opened == ["small", "large"]
+    for nbytes in (5 * GIB, 10 * GIB):  # one that takes all before one that takes a part
+        assert choose_backend("auto", demand=demand(nbytes=nbytes, least=100))[0].name == "webgpu"
+    assert opened[2:] == ["large", "small"]
+    opened.clear()
     backend, reasons = choose_backend("auto", demand=demand(nbytes=10 * GIB))
     assert backend.name == "cpu" and "small: the model takes 10.0 GiB, more than 90% of 1.0 GiB; large: " in reasons[0]
     lacking = base.Demand(Program((Strange(),), {}, (), 64), {}, 100)
@@ -180,7 +184,7 @@ def test_auto_looks_at_the_model(machine, monkeypatch):
     assert backend.name == "cpu" and "lacks the op Strange" in reasons[0]
     with pytest.raises(UnsupportedModelError):
         webgpu.open(demand=lacking)
-    assert opened == ["small", "large"]
+    assert opened == []
 
 
 def test_naming_an_adapter_asks_for_a_gpu(machine):

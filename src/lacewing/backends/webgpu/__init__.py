@@ -34,11 +34,12 @@ def open(threads: int | None = None, adapter: str | int | None = None, demand: D
         return WebGPUBackend(shared(chosen), chosen.facts())
     check(demand.program, demand.weights)
     refused, found = [], adapters()
-    for each in found:
-        suits, reason = judge(each, demand.nbytes if demand.least_nbytes is None else demand.least_nbytes)
-        if suits:
-            return WebGPUBackend(shared(each), each.facts())
-        refused.append(f"{each.name}: {reason}")
+    for needed in dict.fromkeys((demand.nbytes, demand.nbytes if demand.least_nbytes is None else demand.least_nbytes)):
+        judged = [(each, *judge(each, needed)) for each in found]
+        for each, suits, _ in judged:
+            if suits:
+                return WebGPUBackend(shared(each), each.facts())
+        refused = [f"{each.name}: {reason}" for each, _, reason in judged]
     if all(each.kind == "software" for each in found):
         raise NoDeviceError("; ".join(refused))
     raise BackendError("; ".join(refused))
