@@ -37,7 +37,10 @@ def test_sizes_for_people():
     ("field", "value", "range"),
     [
         ("seed", 2**63, "from 0 to 9223372036854775807"),
+        pytest.param("seed", 10**5000, "an integer of 16610 bits; it must be an integer", id="too long to be written"),
+        ("temperature", 10**400, "an integer of 1329 bits; it must be a number"),
         ("temperature", float("nan"), "a number from 0 to 100"),
+        ("top_p", float("inf"), "inf; it must be a number from 0 to 1"),
         ("repeat_penalty", 0, "from 0.01 to 100"),
         ("top_k", 1.5, "an integer from 0 to 2147483648"),
         ("max_tokens", True, "an integer from 0"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import re
 import sys
@@ -80,10 +79,16 @@ def _plain(bound: float) -> str:
 
 def _check(name: str, value: object, low: float, high: float, kind: type = float) -> None:
     numbers = (int, float) if kind is float else (int,)
-    if isinstance(value, bool) or not isinstance(value, numbers) or not math.isfinite(value) or not low <= value <= high:
-        raise OptionError(
-            f"{name} is {value!r}; it must be {'a number' if kind is float else 'an integer'} from {_plain(low)} to {_plain(high)}"
-        )
+    if isinstance(value, bool) or not isinstance(value, numbers) or not low <= value <= high:  # NaN is in no range
+        what = "a number" if kind is float else "an integer"
+        raise OptionError(f"{name} is {_shown(value)}; it must be {what} from {_plain(low)} to {_plain(high)}")
+
+
+def _shown(value: object) -> str:
+    """A value for people; Python refuses to write integers of thousands of digits."""
+    if isinstance(value, int) and value.bit_length() > 200:
+        return f"an integer of {value.bit_length()} bits"
+    return repr(value)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import time
 import pytest
 
 from lacewing.chat import atomic, document, files
+from lacewing.chat.command import run_line
 from lacewing.chat.document import SessionFileError
 from lacewing.chat.settings import Settings
 from lacewing.errors import OptionError
@@ -69,6 +70,29 @@ def test_damaged_keys_and_values_are_read_anew(spoken, start, folder):
     kv.unlink()
     assert "cannot be read" in files.load(start(), "one")[1]
     assert "do not fit this context" in files.load(start(context=20), "one")[1]
+
+
+@pytest.mark.parametrize("name", ["", ".", "\0", "\ud800", "../one.kv", "/dev/zero", "x" * 300, "pipe.kv"])
+def test_hostile_names_of_keys_and_values_cost_no_more_than_them(name, spoken, start, folder):
+    files.save(spoken, "one", keys_values=True)
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(folder / "pipe.kv")
+    parts = json.loads((folder / "one.json").read_text())
+    parts["keys_values"]["file"] = name
+    (folder / "one.json").write_bytes(document.encode({key: parts[key] for key in parts if key not in (document.MARK, "checksum")}))
+    other = start()
+    assert "will be read anew" in files.load(other, "one")[1]
+    assert other.messages == spoken.messages and other.model.engine.cached == []
+
+
+def test_a_new_conversation_does_not_replace_the_saved_one(spoken, folder):
+    run_line(spoken, "/save one")
+    before = (folder / "one.json").read_bytes()
+    run_line(spoken, "/clear")
+    say(spoken, "Hello again")
+    with pytest.raises(OptionError, match="give the session a name"):
+        run_line(spoken, "/save")
+    assert (folder / "one.json").read_bytes() == before
 
 
 def test_on_another_model(spoken, start):

@@ -81,7 +81,7 @@ def test_a_model_that_the_processor_shares(chat, paths):
     first = say(chat, "hello")
     text = run_line(chat, f"/model {paths['llama']} --gpu-layers 1").text
     assert "on the GPU is layer 1 of 2 and the output" in text and text.count("asked for") == 1
-    assert [row[0] for row in run_line(chat, "/memory").data.rows][0] == "on the GPU"
+    assert run_line(chat, "/memory").data.rows[0][0] == "on the GPU"
     assert "is the current model" in run_line(chat, f"/model {paths['llama']} --gpu-layers 1").text
     assert chat.messages[1]["content"] == first and say(chat, "and now?")
     run_line(chat, "/lazy")

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _NAME = re.compile(r"[\w][\w .-]{0,80}")
 _MAGIC = b"LWKV0001"
 _NOTE = 80  # characters of a row of the table of sessions
-_SAVED = "saved_messages"  # of a session: what its file has
+SAVED_AS, _SAVED = "session", "saved_messages"  # of a session: the name of its file, and what that has
 RESCUED, _KEPT = "autosave", 10  # of conversations that nobody saved, the newest are kept
 
 
@@ -205,9 +205,14 @@ def _read_keys_values(chat: Session, path: Path, facts: dict[str, Any]) -> str:
     try:
         if os.path.basename(facts["file"]) != facts["file"]:
             raise SessionFileError("their file lies elsewhere")
-        data = path.with_name(facts["file"]).read_bytes() if facts["nbytes"] == expected else b""
+        file = path.with_name(facts["file"])
+        if file.exists() and not file.is_file():  # a pipe would be waited for
+            raise SessionFileError("theirs is not a file")
+        data = file.read_bytes() if facts["nbytes"] == expected else b""
     except OSError as error:
         return f"its keys and values cannot be read ({error.strerror}): the conversation will be read anew"
+    except ValueError:  # with a NUL, or half a character
+        return "its keys and values are in a file that cannot be: the conversation will be read anew"
     except SessionFileError as error:
         return f"its keys and values are not used ({error}): the conversation will be read anew"
     if len(data) != expected or hashlib.sha256(data).hexdigest() != facts["sha256"]:

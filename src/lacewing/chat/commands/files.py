@@ -34,7 +34,7 @@ def load(chat: Session, name: str) -> Reply:
     foreign file is refused, and the running conversation stays.
     """
     lines = files.load(chat, name)
-    chat.extras["session"] = name
+    chat.extras[files.SAVED_AS] = name
     return Reply("\n".join(lines))
 
 
@@ -89,8 +89,8 @@ def read(chat: Session, file: str) -> Reply:
 
 def _name(chat: Session, name: str | None) -> str:
     """The name, which is remembered; else the one remembered."""
-    found = name or chat.extras.get("session")
+    found = name or chat.extras.get(files.SAVED_AS)
     if not isinstance(found, str):
         raise OptionError("give the session a name: /save NAME")
-    chat.extras["session"] = found
+    chat.extras[files.SAVED_AS] = found
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lacewing.chat.command import Argument, Reply, Table, command, load_commands
+from lacewing.chat.files import SAVED_AS
 from lacewing.chat.session import Session
 from lacewing.errors import OptionError
 
@@ -27,10 +28,14 @@ def quit_(chat: Session) -> Reply:
 
 @command("clear", aliases=("new", "reset"))
 def clear(chat: Session) -> Reply:
-    """Begin a new conversation; model, template and settings stay."""
+    """Begin a new conversation; model, template and settings stay.
+
+    What was saved stays as well: the next `/save` needs a name.
+    """
     count = len(chat.messages)
     chat.replace([])
     chat.attachments.clear()
+    chat.extras.pop(SAVED_AS, None)
     return Reply(f"a new conversation; {count} messages are gone" if count else "the conversation is empty already")
 
 
