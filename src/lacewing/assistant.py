@@ -21,7 +21,8 @@ class TextStream(Iterator[str]):
     """Pieces of text as they come, whole characters only, without stop strings.
 
     Afterwards `finish_reason` is "stop", "length" or "cancelled". `tokens` grow with the text, `stats` as well.
-    `stop_ids`: other than the tokenizer's; `visible`: control tokens that the text shows all the same, such as marks of channels.
+    `stop_ids`: other than the tokenizer's; `stops`: strings besides those of `sampling`, such as a template's; `visible`: control
+    tokens that the text shows all the same, such as marks of channels.
     """
 
     def __init__(
@@ -35,12 +36,13 @@ class TextStream(Iterator[str]):
         continuation: bool = False,
         stop_ids: frozenset[int] | None = None,
         visible: Mapping[int, str] | None = None,
+        stops: Sequence[str] = (),
     ):
         self.finish_reason: str | None = None
         self.tokens: list[Token] = []
         self._generation = engine.generate(ids, sampling, tokenizer.stop_ids if stop_ids is None else stop_ids, cancelled, progress)
         self._visible = visible or {}
-        self._pieces = self._text(tokenizer, sampling.stop, continuation)
+        self._pieces = self._text(tokenizer, (*sampling.stop, *stops), continuation)
 
     @property
     def stats(self) -> Stats:

@@ -176,6 +176,17 @@ def test_templates_change(start):
     assert session.voice.choice == "auto"
 
 
+def test_many_stops_of_a_person_leave_those_of_the_template(start, monkeypatch):
+    session = start()
+    session.settings = session.settings.with_sampling(stop=tuple(f"never {number}" for number in range(16)))
+    whole = say(session, "Hello")
+    assert len(whole) > 2
+    session.voice.stops = (whole[1:],)  # as gpt-oss's, where the vocabulary has no such token
+    session.model.engine.forget()
+    list(session.retry())
+    assert session.messages[-1]["content"] == whole[:1]
+
+
 def test_a_template_keeps_what_is_common(start, tmp_path):
     session = start()
     say(session, "Hello")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -101,11 +101,9 @@ class Voice:
         continuation: bool = False,
     ) -> TextStream:
         """The model's answer."""
-        stops = tuple(dict.fromkeys((*settings.sampling.stop, *self.stops)))
-        sampling = replace(settings.sampling, stop=stops[:16])
         return TextStream(
-            model.engine, self.tokenizer, ids, sampling, cancelled, progress,
-            continuation=continuation, stop_ids=self.stop_ids, visible=self.marks,
+            model.engine, self.tokenizer, ids, settings.sampling, cancelled, progress,
+            continuation=continuation, stop_ids=self.stop_ids, visible=self.marks, stops=self.stops,
         )  # fmt: skip
 
 

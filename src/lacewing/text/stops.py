@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from lacewing.errors import OptionError
 
-MAX_STOPS = 16
+MAX_STOPS = 32  # a person's 16, and those of a template
 MAX_LENGTH = 256
 
 
