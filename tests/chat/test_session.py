@@ -4,7 +4,7 @@ import pytest
 
 from lacewing.chat.events import Delta, Finished, Notice
 from lacewing.chat.settings import Settings
-from lacewing.chat.templates import common_prefix
+from lacewing.engine.engine import common_prefix
 from lacewing.errors import Cancelled, ContextOverflowError, LacewingError, NumericError, OptionError, TemplateError
 from lacewing.options import Sampling
 from tests.chat.conftest import GREEDY, say

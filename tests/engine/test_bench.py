@@ -4,7 +4,7 @@ from lacewing.engine.bench import measure
 from lacewing.engine.engine import Engine
 from lacewing.errors import OptionError
 
-from .mock import VOCAB, MockStep
+from .mock import VOCAB, AheadStep, MockStep
 
 
 def test_measures_what_it_says():
@@ -12,6 +12,18 @@ def test_measures_what_it_says():
     speed = measure(Engine(step, VOCAB, 16), prompt=6, generate=3, repeats=2)
     assert speed.prompt > 0 and speed.generate > 0 and speed.first_token_seconds > 0
     assert step.runs == [4, 2, 1, 1] + [4, 2, 1, 1, 1] * 2
+
+
+def test_measures_what_an_answer_uses_where_the_step_chooses_by_itself():
+    asked = []
+
+    class Step(AheadStep):
+        def greedy(self, token, slot, position, count):
+            asked.append((position, count))
+            return super().greedy(token, slot, position, count)
+
+    measure(Engine(Step(chunk=4, context=16), VOCAB, 16), prompt=6, generate=3, repeats=1)
+    assert asked == [(6, 2), (6, 3)]  # to warm up, and once
 
 
 @pytest.mark.parametrize("prompt, generate", [(0, 1), (1, 0), (16, 1)])

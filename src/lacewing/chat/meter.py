@@ -6,8 +6,8 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from lacewing.chat.overflow import fit
-from lacewing.chat.templates import common_prefix
 from lacewing.chat.voice import View
+from lacewing.engine.engine import common_prefix
 from lacewing.errors import LacewingError, OptionError
 
 if TYPE_CHECKING:

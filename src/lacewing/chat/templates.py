@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from lacewing.chat.overflow import fit
 from lacewing.chat.voice import View, Voice
+from lacewing.engine.engine import common_prefix
 from lacewing.errors import Cancelled, TemplateError
 from lacewing.text.lint import lint, markup_of
 from lacewing.text.template import NAMES, ChatTemplate
@@ -68,16 +69,6 @@ def _read(session: Session, ids: list[int]) -> str:
     if not engine.prefill(ids, face.cancelled, face.progress):
         raise Cancelled("the template was not changed; the conversation is as it was")
     return f"the conversation has {len(ids)} tokens under it: {kept} were kept, {len(ids) - kept} read again"
-
-
-def common_prefix(left: list[int], right: list[int]) -> int:
-    """Tokens that both begin with."""
-    shared = 0
-    for a, b in zip(left, right, strict=False):
-        if a != b:
-            break
-        shared += 1
-    return shared
 
 
 def missing_tokens(template: ChatTemplate, session: Session) -> tuple[str, ...]:

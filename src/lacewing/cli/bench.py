@@ -50,10 +50,8 @@ def _read_bandwidth(facts: DeviceFacts) -> float | None:
     """Bytes/s that this machine can read from memory; None for a backend that is not the processor's."""
     if facts.backend != "cpu":
         return None
-    try:
-        from lacewing.backends.cpu.bandwidth import read_bandwidth
-    except ImportError:
-        return None
+    from lacewing.backends.cpu.bandwidth import read_bandwidth
+
     return float(read_bandwidth(facts.threads))
 
 

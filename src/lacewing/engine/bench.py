@@ -11,6 +11,7 @@ import numpy as np
 from lacewing.engine.engine import Engine
 from lacewing.engine.stats import rate
 from lacewing.errors import OptionError
+from lacewing.options import Sampling
 
 
 @dataclass(frozen=True)
@@ -23,27 +24,28 @@ class Speed:
 
 
 def measure(engine: Engine, prompt: int, generate: int, repeats: int = 3) -> Speed:
-    """Run a made-up prompt of `prompt` tokens, then `generate` single tokens after it, `repeats` times after one warm-up.
+    """Run a made-up prompt of `prompt` tokens, then `generate` tokens after it, `repeats` times after one warm-up.
 
-    Raises OptionError when they do not fit the context.
+    Raises OptionError when they do not fit the context, and as `Engine.generate`.
     """
     if prompt < 1 or generate < 1 or repeats < 1 or prompt + generate > engine.context:
         raise OptionError(
             f"cannot measure {prompt} + {generate} tokens in a context of {engine.context}; both must be at least 1 and fit"
         )
-    ids = np.random.Generator(np.random.PCG64(1)).integers(0, engine.vocab_size, prompt + generate).tolist()
-    _times(engine, ids[:prompt], ids[prompt : prompt + 2])  # pages weights in, finishes late compilation
-    prompts, tokens = zip(*(_times(engine, ids[:prompt], ids[prompt:]) for _ in range(repeats)), strict=True)
+    ids = np.random.Generator(np.random.PCG64(1)).integers(0, engine.vocab_size, prompt).tolist()
+    _times(engine, ids, min(generate, 2))  # pages weights in, finishes late compilation
+    prompts, tokens = zip(*(_times(engine, ids, generate) for _ in range(repeats)), strict=True)
     first = statistics.median(prompts)
     return Speed(rate(prompt, first), rate(generate, statistics.median(tokens)), first)
 
 
-def _times(engine: Engine, prompt: list[int], rest: list[int]) -> tuple[float, float]:
-    """Seconds for the prompt, and for the rest one by one with a greedy choice each."""
+def _times(engine: Engine, prompt: list[int], count: int) -> tuple[float, float]:
+    """Seconds for the prompt with the choice of a token, and for `count` greedy tokens after it, as an answer makes them."""
     engine.forget()
+    generation = engine.generate(prompt, Sampling(max_tokens=count + 1, temperature=0))
     began = time.perf_counter()
-    engine.extend(prompt).argmax()
+    next(generation)
     middle = time.perf_counter()
-    for token in rest:
-        engine.extend([token]).argmax()
+    for _ in range(count):
+        next(generation)
     return middle - began, time.perf_counter() - middle

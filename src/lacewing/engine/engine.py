@@ -203,7 +203,7 @@ class Generation(Iterator[Token]):
         Also after another generation used the slot in between.
         """
         engine, ids = self._engine, self._history
-        reused = min(_common_prefix(engine.cached, ids), len(ids) - 1)  # the last id always runs: its logits are wanted
+        reused = min(common_prefix(engine.cached, ids), len(ids) - 1)  # the last id always runs: its logits are wanted
         del engine.cached[reused:]
         engine.owner = self
         if not self.stats.generated_tokens:
@@ -300,7 +300,7 @@ class Generation(Iterator[Token]):
         return False
 
 
-def _common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
+def common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
     """Length of the longest prefix that both share."""
     shared = 0
     for a, b in zip(left, right, strict=False):

@@ -5,18 +5,18 @@ import json
 import subprocess
 import sys
 
+import pexpect
 import pytest
 
-pexpect = pytest.importorskip("pexpect")
 if not hasattr(pexpect, "spawn"):
     pytest.skip("needs a pseudo-terminal", allow_module_level=True)
 
-from lacewing.chat import document, files  # noqa: E402
-from lacewing.chat.session import open_session  # noqa: E402
-from lacewing.options import LoadOptions, Sampling  # noqa: E402
-from lacewing.text.template import NAMES  # noqa: E402
-from tests.chat.terminal.terminal import ALT_ENTER, CTRL_C, CTRL_D, PATIENCE, SLOW_DISK, Chat  # noqa: E402
-from tests.checkpoints import tiny  # noqa: E402
+from lacewing.chat import document, files
+from lacewing.chat.session import open_session
+from lacewing.options import LoadOptions, Sampling
+from lacewing.text.template import NAMES
+from tests.chat.terminal.terminal import ALT_ENTER, CTRL_C, CTRL_D, PATIENCE, SLOW_DISK, Chat
+from tests.checkpoints import tiny
 
 GREEDY = ("--temperature", "0", "--max-tokens", "8", "--context", "2048")
 

@@ -8,15 +8,15 @@ import sys
 import threading
 import time
 
+import pexpect
 import pytest
 
-pexpect = pytest.importorskip("pexpect")
 if not hasattr(pexpect, "spawn"):
     pytest.skip("needs a pseudo-terminal", allow_module_level=True)
 
-from lacewing.chat.terminal.progress import INTERVAL, STOPPING, Bars  # noqa: E402
-from tests.chat.terminal.emulator import Emulator  # noqa: E402
-from tests.chat.terminal.terminal import CTRL_C, CTRL_D, PATIENCE, SLOW_DISK, Chat  # noqa: E402
+from lacewing.chat.terminal.progress import INTERVAL, STOPPING, Bars
+from tests.chat.terminal.emulator import Emulator
+from tests.chat.terminal.terminal import CTRL_C, CTRL_D, PATIENCE, SLOW_DISK, Chat
 
 WORDS = ("--backend", "reference", "--temperature", "0", "--max-tokens", "8")
 DEAF = SLOW_DISK.format(fast=1).replace("if cancelled", "if done > 120 and cancelled")  # 1.2 s until it looks
