@@ -277,3 +277,12 @@ def test_a_file_that_changes_during_an_answer_fails_it(tiny_path, tmp_path):
 def test_stop_must_be_text(tiny_path, stop):
     with lacewing.load(tiny_path, backend="reference") as model, pytest.raises(lacewing.LacewingError, match="stop must be"):
         model.generate("a", stop=stop)
+
+
+@pytest.mark.parametrize("name", ["llama-wide", "gemma3-wide"])
+def test_the_memory_that_is_told_is_that_of_the_plan(name, tmp_path):
+    """Not that of 512 rows of logits, of which an answer uses one: half a GiB of Gemma's."""
+    with lacewing.load(tiny(name, "gguf", tmp_path, "Q4_0"), backend="cpu", residency="eager", context=64) as model:
+        planned = {row.name: row.nbytes for row in model.plan.rows}
+        assert model.step.buffer_bytes <= 1.05 * planned["buffers"]
+        assert model.memory_bytes <= 1.05 * planned["needed"]

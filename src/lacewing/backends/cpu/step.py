@@ -55,7 +55,9 @@ class CpuStep:
         self._closed = False
         self._stages = list(zip(lowering.stages, ranges(lowering.stages, lowering.ops), strict=True))
         self.kv_bytes = sum(memory.nbytes for memory in (*lowering.keys, *lowering.values))
-        self.buffer_bytes = lowering.memory.nbytes + self._scratch.nbytes
+        # The system gives the memory of a row of logits to the run that first asks for it, and an answer asks for one.
+        unused = 0 if logits is None else max(0, logits.nbytes - 4 * self._vocab)
+        self.buffer_bytes = lowering.memory.nbytes + self._scratch.nbytes - unused
 
     @property
     def ops(self) -> list[LoweredOp]:
