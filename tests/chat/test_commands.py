@@ -261,5 +261,5 @@ def test_reading_a_file(chat, tmp_path):
     assert "second\nthird" in content and "first" not in content and content.endswith("What does it say?")
     run_line(chat, '/read "my notes.txt"')
     assert run_line(chat, "/read off").text == "1 files taken back" and chat.attachments == []
-    with pytest.raises(LacewingError, match="no such file"):
+    with pytest.raises(LacewingError, match="there is no file"):
         run_line(chat, "/read missing.txt")

@@ -3,7 +3,7 @@
 import pytest
 
 from lacewing.chat import mentions
-from lacewing.chat.mentions import MentionError, expand
+from lacewing.chat.mentions import MentionError, attach, expand
 
 
 @pytest.fixture
@@ -35,6 +35,28 @@ def test_some_lines(folder, name, lines):
 def test_a_fence_that_the_text_cannot_end(folder):
     text = expand('@"sub/two words.md" is what?', folder).text
     assert text.endswith("\n````` sub/two words.md\n````\nfenced\n````\n`````")
+
+
+def test_a_file_by_its_name_alone(folder):
+    (folder / 'quoted "name".txt').write_text("here")
+    assert attach('quoted "name".txt', folder).text == '``` quoted "name".txt\nhere\n```'
+    assert attach("a.txt:3-4", folder).text == "``` a.txt:3-4\nline 3\nline 4\n```"
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("missing", r"there is no file .*missing$"),
+        ("missing:1-2", r"there is no file .*missing:1-2$"),
+        ("sub", "sub is not a file"),
+        ("~nobody-here/a", "~nobody-here/a: "),
+        ("a.txt:30", "the file has 20 lines"),
+        ("binary", "not a text file"),
+    ],
+)
+def test_a_name_of_no_text(folder, name, problem):
+    with pytest.raises(MentionError, match=problem):
+        attach(name, folder)
 
 
 @pytest.mark.parametrize("message", ["me@a.txt", "mail me@example.org", "@alice hello", "@", "@ a.txt", "@@a.txt", "a/@a.txt"])

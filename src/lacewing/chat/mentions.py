@@ -42,28 +42,56 @@ def expand(message: str, folder: Path) -> Expanded:
             if "." in match[0][1:-1]:
                 notes.append(f"{match[0]} is no file here; sent as it is")
             continue
-        title = name if first is None else f"{name}:{first}-{last}" if last != first else f"{name}:{first}"
+        title = _title(name, first, last)
         if title not in blocks:
-            blocks[title] = _fenced(title, read_lines(folder / Path(name).expanduser(), first, last, name))
-            notes.append(f"{title}: {blocks[title].count(chr(10)) - 1} lines")
+            blocks[title], note = _block(title, folder / Path(name).expanduser(), first, last, name)
+            notes.append(note)
     if sum(len(block.encode()) for block in blocks.values()) > MAX_MESSAGE_BYTES:
         raise MentionError(f"the mentioned files have more than {MAX_MESSAGE_BYTES // 2**20} MiB together")
     return Expanded("\n\n".join((message, *blocks.values())), tuple(notes))
+
+
+def attach(text: str, folder: Path) -> Expanded:
+    """A file, or lines of it (`notes.txt:10-50`), as a block for a message. Raises MentionError, also where there is none."""
+    name, first, last = _named(text, folder) or (text, None, None)
+    try:
+        path = folder / Path(name).expanduser()
+    except RuntimeError as error:  # ~nobody
+        raise MentionError(f"{text}: {error}") from None
+    block, note = _block(_title(name, first, last), path, first, last, name)
+    return Expanded(block, (note,))
+
+
+def _title(name: str, first: int | None, last: int | None) -> str:
+    return name if first is None else f"{name}:{first}-{last}" if last != first else f"{name}:{first}"
+
+
+def _block(title: str, path: Path, first: int | None, last: int | None, name: str) -> tuple[str, str]:
+    """The text of a file in a fence, and a note about it."""
+    block = _fenced(title, read_lines(path, first, last, name))
+    return block, f"{title}: {block.count(chr(10)) - 1} lines"
 
 
 def _parse(match: re.Match[str], folder: Path) -> tuple[str | None, int | None, int | None]:
     """The path of a mention and its first and last line; no path when it names no file and does not have to."""
     quoted, bare = match[1], match[2]
     for text in (quoted,) if quoted else (bare, bare.rstrip(".,;:!?)]}>'")):
-        if text and _is_file(folder, text):
-            return text, None, None
-        ranged = _RANGE.match(text)
-        if ranged and _is_file(folder, ranged[1]):
-            first = int(ranged[2])
-            return ranged[1], first, int(ranged[3] or first)
+        found = _named(text, folder)
+        if found:
+            return found
     if quoted or "/" in bare or re.search(r":\d+-\d+", bare):
         raise MentionError(f"{match[0]}: there is no such file; without the @ it is sent as it is")
     return None, None, None
+
+
+def _named(text: str, folder: Path) -> tuple[str, int | None, int | None] | None:
+    """The file that a text names, with its first and last line if it names lines."""
+    if text and _is_file(folder, text):
+        return text, None, None
+    ranged = _RANGE.match(text)
+    if ranged and _is_file(folder, ranged[1]):
+        return ranged[1], int(ranged[2]), int(ranged[3] or ranged[2])
+    return None
 
 
 def _is_file(folder: Path, text: str) -> bool:

@@ -82,9 +82,9 @@ def read(chat: Session, file: str) -> Reply:
         count = len(chat.attachments)
         chat.attachments.clear()
         return Reply(f"{count} files taken back")
-    expanded = mentions.expand(f'@"{file}"', Path())
-    chat.attachments.append(expanded.text.partition("\n\n")[2])
-    return Reply("; ".join(expanded.notes) + "; it goes with your next message")
+    attached = mentions.attach(file, Path())
+    chat.attachments.append(attached.text)
+    return Reply("; ".join(attached.notes) + "; it goes with your next message")
 
 
 def _name(chat: Session, name: str | None) -> str:
