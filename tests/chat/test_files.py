@@ -95,6 +95,13 @@ def test_a_new_conversation_does_not_replace_the_saved_one(spoken, folder):
     assert (folder / "one.json").read_bytes() == before
 
 
+def test_nothing_said_is_nothing_to_rescue(spoken, folder):
+    files.save(spoken, "one")
+    assert files.rescue(spoken) is None
+    run_line(spoken, "/clear")
+    assert files.rescue(spoken) is None and files.names() == ["one"]
+
+
 def test_on_another_model(spoken, start):
     files.save(spoken, "one", keys_values=True)
     other = start("gemma")

@@ -117,3 +117,21 @@ def test_a_gpu_without_room_for_two(chat, paths, monkeypatch):
     assert "could not be kept" in text and chat.parked == [] and not before.model.on_device
     assert chat.model.backend.name == "webgpu" and device.allocated < 2 * held
     assert say(chat, "and you?") and len(chat.messages) == 6
+
+
+def test_a_gpu_that_does_not_take_the_current_model_back(chat, paths, monkeypatch):
+    first, device, before = say(chat, "hello"), device_of(chat), chat.loaded
+    held = device.allocated
+
+    def full(model, progress=None):
+        raise OutOfMemoryError("others have filled the GPU")
+
+    monkeypatch.setattr(type(chat.model.backend), "room_bytes", lambda backend: max(0, held - device.allocated))
+    monkeypatch.setattr(type(chat.model), "return_to_device", full)
+    chat.face.cancelled = lambda: not before.model.on_device
+    with pytest.raises(Cancelled):
+        run_line(chat, f"/model {paths['qwen']}")
+    chat.face.cancelled = lambda: False
+    assert chat.status().backend == "cpu" and device.allocated == 0 and chat.messages[1]["content"] == first
+    assert "others have filled the GPU" in chat.notices[-1]
+    assert say(chat, "still there?") and run_line(chat, f"/model {paths['gemma']} --backend cpu").text.startswith("now ")

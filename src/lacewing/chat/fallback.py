@@ -5,13 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lacewing.chat import swap
+from lacewing.chat.settings import PROCESSOR
 from lacewing.errors import BackendError
 
 if TYPE_CHECKING:
     from lacewing.chat.session import Session
-
-
-PROCESSOR: dict[str, str | None] = {"backend": "cpu", "adapter": None, "gpu_layers": None, "gpu_memory_bytes": None}
 
 
 def fall_back(session: Session, error: BackendError) -> list[str]:

@@ -100,7 +100,7 @@ def _identity(chat: Session) -> Identity:
 
 def rescue(chat: Session) -> str | None:
     """Save a conversation that is about to be lost, under a name of its own; a line about it. Raises SessionFileError."""
-    if [document.message_of(each) for each in chat.messages] == chat.extras.get(_SAVED, []):
+    if not chat.messages or [document.message_of(each) for each in chat.messages] == chat.extras.get(_SAVED):
         return None
     name = f"{RESCUED}-{datetime.now():%Y%m%d-%H%M%S}-{os.getpid()}"
     save(chat, name)

@@ -10,6 +10,7 @@ from lacewing.errors import OptionError
 from lacewing.options import Sampling
 
 POLICIES = ("stop", "drop-oldest", "summarise")
+PROCESSOR: dict[str, Any] = {"backend": "cpu", "adapter": None, "gpu_layers": None, "gpu_memory_bytes": None}  # of LoadOptions
 Message = dict[str, Any]  # "role", "content", and of answers "reasoning"
 
 

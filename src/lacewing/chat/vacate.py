@@ -1,13 +1,20 @@
-"""A GPU has no room for two large models: the current one leaves it for the next, and comes back if the change fails."""
+"""A GPU has no room for two large models: the current one leaves it for the next, and comes back if the change fails.
+
+Where the GPU does not take it back, because it is lost or others have filled it, it goes on with the processor, and says so.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from lacewing.api import CHUNK, Opened
+from lacewing.api import CHUNK, Model, Opened
 from lacewing.backends.base import HasMemory
+from lacewing.chat.settings import PROCESSOR
+from lacewing.chat.voice import Loaded
+from lacewing.errors import BackendError, OutOfMemoryError
 
 if TYPE_CHECKING:
     from lacewing.chat.session import Session
@@ -41,5 +48,15 @@ def vacated(session: Session, opened: Opened, notices: list[str]) -> Iterator[No
     try:
         yield
     except BaseException:
-        current.model.return_to_device(session.face.progress)
+        _come_back(session, current)
         raise
+
+
+def _come_back(session: Session, current: Loaded) -> None:
+    try:
+        current.model.return_to_device(session.face.progress)
+    except (BackendError, OutOfMemoryError) as error:
+        current.close()
+        opened = Opened(current.model.path, dataclasses.replace(current.model.options, **PROCESSOR))
+        session.loaded = Loaded(Model(opened, session.face.progress), current.voice, current.name)
+        session.notices.append(f"{current.short_name} could not go back to the GPU ({error}); it is on the processor now")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from lacewing.api import Model, open_headers
 from lacewing.backends import known_backends
-from lacewing.chat.fallback import PROCESSOR
+from lacewing.chat.settings import PROCESSOR
 from lacewing.errors import BackendError, OutOfMemoryError, UnsupportedModelError
 
 if TYPE_CHECKING:
