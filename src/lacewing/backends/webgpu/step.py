@@ -12,10 +12,10 @@ import numpy as np
 
 from lacewing.backends.arguments import check_run
 from lacewing.backends.base import Candidates, RoutedLayer
-from lacewing.backends.webgpu.candidates import WANTED, Finder
 from lacewing.backends.webgpu.compiler import HEADER_WORDS, Compiler
 from lacewing.backends.webgpu.device import Device
 from lacewing.backends.webgpu.feedback import AHEAD, feedback
+from lacewing.backends.webgpu.finder import WANTED, Finder
 from lacewing.backends.webgpu.plan import Dispatch, Run
 from lacewing.backends.webgpu.raw import Recorder
 from lacewing.backends.webgpu.slots import Slots
