@@ -110,6 +110,8 @@ def resolve(name: str | Path) -> Path:
         if cached is None:
             raise DownloadError(f"{name} has not been fetched yet; run: lacewing pull {name}")
         return cached.path
+    if name.startswith(("https://", "http://")):
+        raise DownloadError(f"{name} is an address, which `lacewing info` describes; to run it, fetch the file and give its path")
     raise DownloadError(f"there is no file, directory or model {name!r}; known names are {', '.join(NAMED)}")
 
 
