@@ -205,7 +205,9 @@ def test_waiting_for_another_process_is_told_and_can_be_given_up(tiny):
     with locked("tiny"), pytest.raises(Cancelled):
         pull("tiny", progress, fakes)
     assert told == ["waiting for another process that fetches tiny"] * 2 and not fakes.hub.fetched
-    assert pull("tiny", transports=fakes)
+    calls = []
+    assert pull("tiny", lambda *call: calls.append(call), fakes)
+    assert calls[0] == (told[0], 1, 1)  # so that its bar goes
 
 
 def test_remove(tiny, cache):

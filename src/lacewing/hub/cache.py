@@ -153,13 +153,14 @@ def locked(name: str, progress: Progress | None = None) -> Iterator[None]:
         except ImportError:  # Windows: the checksum still catches two writers
             yield
             return
+        what, report = f"waiting for another process that fetches {name}", progress or (lambda *_: None)
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                report(what, 1, 1)
                 break
             except BlockingIOError:
-                if progress is not None:
-                    progress(f"waiting for another process that fetches {name}", 0, 1)
+                report(what, 0, 1)
                 time.sleep(_POLL)
             except OSError as error:
                 raise DownloadError(f"cannot lock {path}: {error}; LACEWING_CACHE can name a folder on another disk") from error
