@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lacewing.errors import OptionError
 from lacewing.formats import open_checkpoint
 from lacewing.text.pretokenizers import PRE_TOKENIZERS
 from lacewing.text.tokenizer import Tokenizer
@@ -25,6 +26,19 @@ def test_byte_level_merges():
     assert BPE.encode("hello world") == v.spelt(BYTES, "hello", "Ġworld")
     assert BPE.kind == "bpe"
     assert BPE.vocab_size == len(BYTES["tokenizer.ggml.tokens"])
+
+
+@pytest.mark.parametrize("text", [None, 7, b"hello", ["hello"]])
+def test_what_is_no_text_is_an_error_of_ours(text):
+    for encode in (BPE.encode, BPE.encode_prompt, BPE.encode_markup):
+        with pytest.raises(OptionError, match=f"type {type(text).__name__}"):
+            encode(text)
+
+
+@pytest.mark.parametrize("ids", ["abc", [1.5], None, 3, [None]])
+def test_what_are_no_ids_is_an_error_of_ours(ids):
+    with pytest.raises(OptionError, match="list of integers"):
+        BPE.decode(ids)
 
 
 def test_sentencepiece_puts_a_space_in_front_and_decoding_drops_it():

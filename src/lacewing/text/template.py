@@ -156,6 +156,8 @@ class ChatTemplate:
             return self._tools.segments(messages, add_generation_prompt=add_generation_prompt, tools=tools, **options)
         try:
             given = {key: from_user(value) for key, value in options.items()}
+            if not isinstance(messages, Sequence):
+                raise TypeError(f"a conversation is a list of messages, and this is of type {type(messages).__name__}")
             given["messages"] = [_message(message) for message in messages]
             if tools:  # some templates print an empty block for None or []
                 given["tools"] = from_user(list(tools))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import re
 import threading
 from collections.abc import Iterable, Iterator, Sequence
@@ -10,7 +11,7 @@ from itertools import pairwise
 
 import tokenizers as hf
 
-from lacewing.errors import TokenizerError
+from lacewing.errors import OptionError, TokenizerError
 from lacewing.formats.checkpoint import Checkpoint
 from lacewing.text import gguf, huggingface
 from lacewing.text.parts import Parts
@@ -60,7 +61,7 @@ class Tokenizer:
         """Ids of (text, trusted) segments in a row, as if they were one text.
 
         Only a spelling that lies wholly within trusted text becomes a control token. Between control tokens the text is
-        encoded in one go, so that a border between segments changes no id.
+        encoded in one go, so that a border between segments changes no id. Raises OptionError for what is no text.
         """
         ids: list[int] = []
         run: list[str] = []
@@ -76,7 +77,12 @@ class Tokenizer:
         """Text of ids. Control tokens are left out unless `special`; bytes that are not UTF-8 become U+FFFD.
 
         `continuation`: the ids follow others, so the space that encoding puts before a text is kept (SentencePiece only).
+        Raises OptionError for what are no integers, TokenizerError for ids outside the vocabulary.
         """
+        try:
+            ids = [operator.index(token) for token in ids]
+        except TypeError:
+            raise OptionError("token ids must be a list of integers") from None
         decoder = self.stream(special=special, continuation=continuation)
         return "".join(map(decoder.push, ids)) + decoder.flush()
 
@@ -180,6 +186,8 @@ def _joined(segments: Iterable[tuple[str, bool]]) -> list[tuple[str, bool]]:
     """Neighbouring segments of the same trust as one."""
     joined: list[tuple[list[str], bool]] = []
     for text, trusted in segments:
+        if not isinstance(text, str):
+            raise OptionError(f"a text is wanted, and this is of type {type(text).__name__}")
         if not joined or joined[-1][1] != trusted:
             joined.append(([], trusted))
         joined[-1][0].append(text)
