@@ -230,7 +230,8 @@ class Route(Op):
     only those in the best `groups_used` runs can be chosen; the score of a run is the sum of its `group_best` (1 or 2) largest s,
     where s = p + bias, or p without a bias; the lower run wins among equals. Then w = p[ids] (the bias only chooses);
     with `renormalise`, w /= sum(w) + 1e-20; w *= scale. All in float32.
-    A row of logits with a NaN gets ids 0 ... A - 1 and weights NaN, so that no id is ever out of range and the NaN shows.
+    A row with a NaN or an infinity among its logits or its s gets ids 0 ... A - 1 and weights NaN, so that no id is ever out of
+    range and the fault shows.
     """
 
     logits: View

@@ -131,6 +131,7 @@ def route(state: State, op: ops.Route) -> None:
     shifted = np.exp(scores - scores.max(axis=-1, keepdims=True))
     p = sigmoid(scores) if op.gating == "sigmoid" else shifted / shifted.sum(axis=-1, keepdims=True)
     s = scores if op.bias is None else p + state.weights.vector(op.bias)
+    broken = ~(np.isfinite(scores) & np.isfinite(s)).all(axis=-1)
     if op.groups > 1:
         runs = (p if op.bias is None else s).reshape(len(s), op.groups, -1)  # (T, groups, size)
         best = -np.sort(-runs, axis=-1)[..., : op.group_best].sum(axis=-1)
@@ -142,7 +143,6 @@ def route(state: State, op: ops.Route) -> None:
     weights = np.take_along_axis(p, ids, axis=-1)
     if op.renormalise:
         weights = weights / (weights.sum(axis=-1, keepdims=True) + np.float32(1e-20))
-    broken = np.isnan(scores).any(axis=-1)
     ids[broken], weights[broken] = np.arange(op.ids.width), np.nan
     state.view(op.ids).view(np.int32)[:] = ids
     if state.watched is not None:

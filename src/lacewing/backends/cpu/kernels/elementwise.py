@@ -10,12 +10,11 @@ from lacewing.backends.cpu.kernels.simd import (
     fma1,
     inline,
     load_f32,
-    max_f32,
-    min_f32,
     peek_f32,
     peek_i32,
     peek_i64,
     poke_f32,
+    select_lt,
     splat_f32,
     store_f32,
     sum_f32,
@@ -88,8 +87,9 @@ def clamped(args, state, thread, threads):
 
 @inline
 def clamp_gate(gate, up, alpha, limit):
-    g = min_f32(gate, splat_f32(limit))
-    u = min_f32(max_f32(up, splat_f32(0.0 - limit)), splat_f32(limit))
+    high, low = splat_f32(limit), splat_f32(0.0 - limit)
+    g = select_lt(high, gate, high, gate)  # unlike minimum and maximum, a choice keeps NaN
+    u = select_lt(high, up, high, select_lt(up, low, low, up))
     return g * sigmoid(g * splat_f32(alpha)) * (u + splat_f32(1.0))
 
 

@@ -4,8 +4,6 @@ from lacewing.backends.cpu.kernels.simd import (
     floats_of,
     fma,
     inline,
-    max_f32,
-    min_f32,
     round_i32,
     select_lt,
     shift_left,
@@ -17,9 +15,10 @@ from lacewing.backends.cpu.kernels.simd import (
 
 @inline
 def exp(x):
-    """e^x; exactly 0 below -87.3, finite far above."""
-    given = x
-    x = min_f32(max_f32(x, splat_f32(-87.3)), splat_f32(88.3))
+    """e^x; exactly 0 below -87.3, finite far above; of NaN NaN, so that no number is made of what is none."""
+    given, low, high = x, splat_f32(-87.3), splat_f32(88.3)
+    x = select_lt(x, low, low, x)  # unlike minimum and maximum, a choice keeps NaN
+    x = select_lt(high, x, high, x)
     n = round_i32(x * splat_f32(1.44269504))
     whole = to_f32(n)
     r = fma(whole, splat_f32(-0.693359375), x)
@@ -31,7 +30,7 @@ def exp(x):
     p = fma(p, r, splat_f32(1.6666665459e-1))
     p = fma(p, r, splat_f32(5.0000001201e-1))
     p = fma(p, r * r, r + splat_f32(1.0))
-    return select_lt(given, splat_f32(-87.3), splat_f32(0.0), p * floats_of(shift_left(n + splat_i32(127), 23)))
+    return select_lt(given, low, splat_f32(0.0), p * floats_of(shift_left(n + splat_i32(127), 23)))
 
 
 @inline

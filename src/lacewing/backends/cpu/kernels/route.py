@@ -23,12 +23,10 @@ NAN_BITS = 0x7FC00000
 
 @inline
 def probabilities(logits, p, experts, use_sigmoid):
-    """softmax or sigmoid of the logits, (E,) and padded to whole registers. False where there is a NaN."""
+    """softmax or sigmoid of the logits, (E,) and padded to whole registers."""
     top = LOWEST
-    sound = True
     for e in range(experts):
         value = peek_f32(logits + 4 * e)
-        sound = sound and value == value
         top = max(top, value)
         poke_f32(p + 4 * e, value)
     for e in range(experts, (experts + LANES - 1) // LANES * LANES):
@@ -42,7 +40,6 @@ def probabilities(logits, p, experts, use_sigmoid):
         whole = splat_f32(sum_f32(total))
         for e in range(0, experts, LANES):
             store_f32(p + 4 * e, load_f32(p + 4 * e) / whole)
-    return sound
 
 
 @inline
@@ -82,9 +79,12 @@ def route_token(args, logits, ids, weights, scratch):
     experts, active, bias = peek_i64(args + ROUTE.experts), peek_i64(args + ROUTE.active), peek_i64(args + ROUTE.bias)
     room = 4 * (experts + LANES)
     p, scores, work = scratch, scratch + room, scratch + 2 * room
-    sound = probabilities(logits, p, experts, peek_i64(args + ROUTE.sigmoid))
+    probabilities(logits, p, experts, peek_i64(args + ROUTE.sigmoid))
+    sound = True
     for e in range(experts):
-        chosen_by = peek_f32(p + 4 * e) + peek_f32(bias + 4 * e) if bias else peek_f32(logits + 4 * e)
+        logit = peek_f32(logits + 4 * e)
+        chosen_by = peek_f32(p + 4 * e) + peek_f32(bias + 4 * e) if bias else logit
+        sound = sound and logit - logit == 0 and chosen_by - chosen_by == 0  # neither is NaN or infinite
         poke_f32(scores + 4 * e, chosen_by)
     groups = peek_i64(args + ROUTE.groups)
     if groups > 1:
