@@ -21,6 +21,11 @@ _V2 = _LATENT | {"model_type": "deepseek_v2", "topk_method": "greedy", "n_group"
 _V3 = _LATENT | {"model_type": "deepseek_v3", "n_group": 4, "topk_group": 2, "norm_topk_prob": True, "routed_scaling_factor": 2.5,
                  "topk_method": "noaux_tc", "scoring_func": "sigmoid", "num_nextn_predict_layers": 0,
                  "rope_scaling": _YARN | {"mscale": 1.0, "mscale_all_dim": 1.0}}  # fmt: skip
+_GLM4_LITE = _LATENT | {"model_type": "glm4_moe_lite", "n_group": 1, "topk_group": 1, "norm_topk_prob": True,
+                        "routed_scaling_factor": 1.8, "topk_method": "noaux_tc", "num_nextn_predict_layers": 0,
+                        "rms_norm_eps": 1e-5, "rope_theta": 1000000.0, "partial_rotary_factor": 1.0,
+                        "mlp_layer_types": ["dense", "sparse", "sparse"],
+                        "q_lora_rank": 24, "qk_nope_head_dim": 24, "v_head_dim": 32}  # fmt: skip
 _GLM4 = {"model_type": "glm4_moe", "head_dim": 32, "partial_rotary_factor": 0.5, "attention_bias": True, "use_qk_norm": True,
          "moe_intermediate_size": 32, "num_hidden_layers": 3, "first_k_dense_replace": 1, "n_routed_experts": 8,
          "num_experts_per_tok": 3, "n_shared_experts": 1, "n_group": 1, "topk_group": 1, "norm_topk_prob": True,
@@ -53,6 +58,7 @@ CASES: dict[str, dict[str, Any]] = {
     "mistral4": _MISTRAL4,
     "glm4moe": _GLM4,
     "glm4moe-air": _GLM4 | {"use_qk_norm": False, "attention_bias": False, "routed_scaling_factor": 1.0},
+    "glm4moe-lite": _GLM4_LITE,
     "gpt-oss": _GPT_OSS,
     "llama4": _LLAMA4,
     "llama4-128": _LLAMA4
@@ -60,10 +66,11 @@ CASES: dict[str, dict[str, Any]] = {
 }
 ONLY_HUGGINGFACE = ("qwen3moe-sparse", "deepseek3-halves")  # what a GGUF file cannot say
 ARCHITECTURES = {"mixtral": "llama", "qwen3_moe": "qwen3moe", "deepseek_v2": "deepseek2", "deepseek_v3": "deepseek2",
-                 "glm4_moe": "glm4moe", "gpt_oss": "gpt-oss", "llama4_text": "llama4"}  # fmt: skip
+                 "glm4_moe": "glm4moe", "glm4_moe_lite": "deepseek2", "gpt_oss": "gpt-oss", "llama4_text": "llama4"}  # fmt: skip
 CLASSES = {"mixtral": "Mixtral", "qwen3_moe": "Qwen3Moe", "olmoe": "Olmoe", "deepseek_v2": "DeepseekV2",
            "deepseek_v3": "DeepseekV3",
-           "glm4_moe": "Glm4Moe", "gpt_oss": "GptOss", "llama4_text": "Llama4", "mistral4": "Mistral4"}  # fmt: skip
+           "glm4_moe": "Glm4Moe", "glm4_moe_lite": "Glm4MoeLite", "gpt_oss": "GptOss", "llama4_text": "Llama4",
+           "mistral4": "Mistral4"}  # fmt: skip
 
 
 def experts_of(config: dict[str, Any]) -> int:
@@ -152,7 +159,7 @@ def _mixture_shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
             return shapes | _feed_forward_shapes("feed_forward.shared_expert.", d, f)
         return shapes | {"mlp.router.bias": (e,), "mlp.experts.gate_up_proj_bias": (e, 2 * f), "mlp.experts.down_proj_bias": (e, d)}
     shapes = {"mlp.gate.weight": (e, d)}
-    if kind in ("deepseek_v3", "kimi_k2", "glm4_moe"):
+    if kind in ("deepseek_v3", "kimi_k2", "glm4_moe", "glm4_moe_lite"):
         shapes["mlp.gate.e_score_correction_bias"] = (e,)
     if kind == "mistral4":
         shapes |= {"mlp.experts.gate_up_proj": (e, 2 * f, d), "mlp.experts.down_proj": (e, d, f)}
@@ -249,7 +256,7 @@ def metadata(config: dict[str, Any], naive: bool) -> dict[str, Any]:
         keys["expert_weights_norm"] = config["norm_topk_prob"]
     if config.get("n_group", 1) > 1:
         keys |= {"expert_group_count": config["n_group"], "expert_group_used_count": config["topk_group"]}
-    if kind in ("deepseek_v3", "glm4_moe"):
+    if kind in ("deepseek_v3", "glm4_moe", "glm4_moe_lite"):
         keys["expert_gating_func"] = 2
     if kind == "llama4_text":
         keys |= {"feed_forward_length": config["intermediate_size_mlp"], "attention.sliding_window": config["attention_chunk_size"],

@@ -25,29 +25,32 @@ KEPT = ("embed", "norm", "lm_head", "mlp.gate.", "bias")  # what stays in BF16 o
 POSITIVE = VALUES[:0x7F]
 
 
-def factors(values):
+def factors(values, block=BLOCK):
     """float32 (rows / R, columns / C) rounded up: the largest value of each block becomes 448."""
-    rows, columns = (-(-size // part) for size, part in zip(values.shape, BLOCK, strict=True))
-    padded = np.zeros((rows * BLOCK[0], columns * BLOCK[1]), np.float32)
+    rows, columns = (-(-size // part) for size, part in zip(values.shape, block, strict=True))
+    padded = np.zeros((rows * block[0], columns * block[1]), np.float32)
     padded[: values.shape[0], : values.shape[1]] = np.abs(values)
-    return padded.reshape(rows, BLOCK[0], columns, BLOCK[1]).max(axis=(1, 3)) / np.float32(448)
+    return padded.reshape(rows, block[0], columns, block[1]).max(axis=(1, 3)) / np.float32(448)
 
 
-def spread(scales, shape):
-    return scales.repeat(BLOCK[0], 0)[: shape[0]].repeat(BLOCK[1], 1)[:, : shape[1]]
+def spread(scales, shape, block=BLOCK):
+    return scales.repeat(block[0], 0)[: shape[0]].repeat(block[1], 1)[:, : shape[1]]
 
 
-def quantised(values, scales):
+def quantised(values, scales, block=BLOCK):
     """Nearest FP8 numbers, uint8."""
-    scaled = values / spread(scales, values.shape)
+    scaled = values / spread(scales, values.shape, block)
     nearest = np.searchsorted((POSITIVE[1:] + POSITIVE[:-1]) / 2, np.abs(scaled))
     return (nearest + 0x80 * (scaled < 0)).astype(np.uint8)
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
+    return both_forms(tmp_path_factory.mktemp("fp8"), BLOCK)
+
+
+def both_forms(folder, block):
     """The same numbers in FP8 and in F32."""
-    folder = tmp_path_factory.mktemp("fp8")
     config = config_of("deepseek3")
     exact = tiny("deepseek3", "huggingface", folder / "exact")
     small = tiny("deepseek3", "huggingface", folder / "small")
@@ -56,13 +59,14 @@ def folders(tmp_path_factory):
         if any(part in name for part in KEPT):
             entries[name], plain[name] = ("F32", value, as_bytes(value, "F32")), value
             continue
-        scales = factors(value)
-        entries[name] = ("F8_E4M3", value, quantised(value, scales).tobytes())
+        scales = factors(value, block)
+        data = quantised(value, scales, block)
+        entries[name] = ("F8_E4M3", value, data.tobytes())
         entries[f"{name}_scale_inv"] = ("F32", scales, as_bytes(scales, "F32"))
-        plain[name] = VALUES[quantised(value, scales)] * spread(scales, value.shape)
+        plain[name] = VALUES[data] * spread(scales, value.shape, block)
     write(exact, {name: ("F32", value, as_bytes(value, "F32")) for name, value in plain.items()})
     write(small, entries)
-    quantisation = {"quant_method": "fp8", "fmt": "e4m3", "weight_block_size": list(BLOCK), "activation_scheme": "dynamic"}
+    quantisation = {"quant_method": "fp8", "fmt": "e4m3", "weight_block_size": list(block), "activation_scheme": "dynamic"}
     (small / "config.json").write_text(json.dumps(config | {"quantization_config": quantisation}))
     return exact, small
 
@@ -87,6 +91,25 @@ def test_logits_are_those_of_the_same_numbers_in_f32(folders, residency):
         step = init_backend("reference").compile(spec.program, store, StepLimits(spec.context))
         found.append(run(step, prompt_of("deepseek3")))
     np.testing.assert_allclose(found[1], found[0], atol=1e-4)
+
+
+@pytest.mark.parametrize("block", [(32, 16), (64, 128), (3, 5)])
+def test_blocks_that_do_not_end_where_heads_do(block, tmp_path):
+    """A head of kv_b has 16 rows of keys and 24 of values; GLM-4.7-Flash has 192 and 256 in blocks of 128."""
+    exact, small = both_forms(tmp_path, block)
+    stores = [WeightStore(open_model(open_checkpoint(folder)).tensors) for folder in (exact, small)]
+    for layer in range(3):
+        for part in ("attn_k_b", "attn_v_b"):
+            found, expected = (store[f"blk.{layer}.{part}.weight"] for store in stores[::-1])
+            assert found.quant.name == "F8_E4M3"
+            np.testing.assert_array_equal(found.dequantise(), expected.dequantise())
+    found = []
+    for folder in (exact, small):
+        spec = open_model(open_checkpoint(folder))
+        step = init_backend("reference").compile(spec.program, WeightStore(spec.tensors), StepLimits(64))
+        found.append(run(step, prompt_of("deepseek3")))
+    np.testing.assert_allclose(found[1], found[0], atol=1e-4)
+    check_cpu(small, "deepseek3")
 
 
 def test_sizes_and_values(folders):
@@ -275,6 +298,14 @@ def test_factors_that_do_not_fit(folders):
     turned = replace(checkpoint.tensors[name], shape=checkpoint.tensors[name].shape[::-1])
     with pytest.raises(WeightError, match=r"in blocks of \(8, 16\) needs"):
         open_model(replace(checkpoint, tensors={**checkpoint.tensors, name: turned}))
+    name = "model.layers.1.self_attn.kv_b_proj.weight_scale_inv"
+    for shape in ((), (40,), (19, 2), (20, 1)):
+        changed = replace(checkpoint.tensors[name], shape=shape)
+        with pytest.raises(WeightError, match=r"weight_scale_inv has shape"):
+            open_model(replace(checkpoint, tensors={**checkpoint.tensors, name: changed}))
+    changed = checkpoint.metadata["config.json"]["quantization_config"] | {"weight_block_size": [32, 16]}
+    with pytest.raises(WeightError, match="need 5 rows of factors"):
+        open_model(with_config(checkpoint, quantization_config=changed))
     with pytest.raises(WeightError, match="the config does not tell of blocks"):
         open_model(with_config(checkpoint, quantization_config=None))
     changed = checkpoint.metadata["config.json"]["quantization_config"] | {"weight_block_size": None}

@@ -154,6 +154,7 @@ def test_what_old_files_left_out(opened):
         ("qwen3moe", {"mlp_only_layers": [1]}, "have no place|are missing"),
         ("llama4", {"layer_types": ["full_attention"]}, "layer_types"),
         ("llama4", {"no_rope_layers": [1, 0]}, "no_rope_layers must be a list of 4 flags"),
+        ("llama4", {"attn_temperature_tuning": "no"}, "attn_temperature_tuning is 'no'; it must be true, false or a number"),
         ("gpt-oss", {"swiglu_limit": 0}, "swiglu_limit is 0"),
         ("mixtral", {"quantization_config": {"quant_method": "mxfp4"}}, "'mxfp4'.*comes later"),
         ("deepseek3", {"quantization_config": {"quant_method": "fp8", "fmt": "e5m2"}}, "'fp8'.*comes later"),
@@ -200,6 +201,27 @@ def test_a_missing_router_and_wrong_stacks(opened, kind, router):
     turned = replace(info, shape=(*info.shape[:-2], *info.shape[:-3:-1]))
     with pytest.raises(WeightError, match=r"has shape|all must be alike"):
         open_model(replace(checkpoint, tensors={**checkpoint.tensors, wrong: turned}))
+
+
+@pytest.mark.parametrize(
+    ("name", "weight"), [("deepseek3", "self_attn.kv_b_proj.weight"), ("mistral4", "mlp.experts.gate_up_proj")]
+)
+@pytest.mark.parametrize("shape", [(), (0,), (1, 0)])
+def test_weights_that_are_divided_and_have_no_rows(opened, name, weight, shape):
+    checkpoint, weight = opened[name, "huggingface"], f"model.layers.1.{weight}"
+    tensors = {**checkpoint.tensors, weight: replace(checkpoint.tensors[weight], shape=shape)}
+    with pytest.raises(WeightError, match="has shape"):
+        open_model(replace(checkpoint, tensors=tensors))
+
+
+@pytest.mark.parametrize("backend", ["reference", "cpu"])
+@pytest.mark.parametrize("changes", [{"attention_chunk_size": 2**31}, {"floor_scale": 2**31}])
+def test_lengths_beyond_every_position(opened, changes, backend):
+    checkpoint = opened["llama4", "huggingface"]
+    found, expected = (
+        logits(with_config(checkpoint, **{name: each for name in changes}), "lazy", backend) for each in (2**31, 2**20)
+    )
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_a_stack_must_not_be_there_twice(opened):

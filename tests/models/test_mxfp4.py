@@ -1,15 +1,17 @@
 """gpt-oss as its makers publish it: experts in MXFP4, values and powers of two apart from each other."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from lacewing.backends import init_backend
 from lacewing.backends.base import StepLimits
-from lacewing.errors import WeightError
+from lacewing.errors import UnsupportedModelError, WeightError
 from lacewing.formats import open_checkpoint
 from lacewing.models import open_model
+from lacewing.quants import by_name
 from lacewing.quants.fp4 import HALVES
 from lacewing.weights.store import WeightStore
 from tests.checkpoint_files import as_bytes
@@ -81,3 +83,14 @@ def test_sizes(folders):
 def test_the_config_must_say_so(folders):
     with pytest.raises(WeightError, match=r"U8|has shape|does not tell of blocks"):
         open_model(with_config(open_checkpoint(folders[1]), quantization_config=None))
+
+
+def test_only_experts_are_packed(folders):
+    """Bytes that are another weight are not taken for powers of two."""
+    checkpoint = open_checkpoint(folders[1])
+    name = "model.layers.1.self_attn.q_proj.weight"
+    info = replace(checkpoint.tensors[name], quant=by_name("U8"))
+    spec = open_model(replace(checkpoint, tensors={**checkpoint.tensors, name: info}))
+    assert spec.tensors["blk.1.attn_q.weight"].quant.name == "U8"
+    with pytest.raises(UnsupportedModelError, match=r"U8"):
+        init_backend("cpu").compile(spec.program, WeightStore(spec.tensors), StepLimits(8))

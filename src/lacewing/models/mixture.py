@@ -84,7 +84,7 @@ def huggingface_mixture(keys: Keys, layers: int, fixed: Mapping[str, Any]) -> Mi
 
 
 def _huggingface_layers(keys: Keys, layers: int) -> tuple[bool, ...]:
-    """Dense ones first, or every n-th, or a list of those that are dense or mixtures."""
+    """Dense ones first, or every n-th, or a list of those that are dense or mixtures, or of what each layer is."""
     first = keys.integer("first_k_dense_replace", 0, low=0)
     step = keys.integer("decoder_sparse_step", keys.integer("interleave_moe_layer_step", 1))
     dense, mixed = keys.get("mlp_only_layers", []), keys.get("moe_layers")
@@ -92,6 +92,11 @@ def _huggingface_layers(keys: Keys, layers: int) -> tuple[bool, ...]:
         known = listed is None or (isinstance(listed, list) and all(type(layer) is int for layer in listed))
         if not known:
             raise keys.error(name, "must be a list of layers")
+    kinds = keys.get("mlp_layer_types")
+    if kinds is not None:
+        if not isinstance(kinds, list) or len(kinds) != layers or any(kind not in ("dense", "sparse") for kind in kinds):
+            raise keys.error("mlp_layer_types", f"must name dense or sparse for each of the {layers} layers")
+        return tuple(kind == "sparse" for kind in kinds)
     if mixed:
         return tuple(layer in mixed for layer in range(layers))
     return tuple(layer >= first and (layer + 1) % step == 0 and layer not in dense for layer in range(layers))

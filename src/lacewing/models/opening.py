@@ -32,6 +32,7 @@ MODEL_TYPES = {
     "deepseek_v3": "deepseek2",
     "kimi_k2": "deepseek2",
     "glm4_moe": "glm4moe",
+    "glm4_moe_lite": "deepseek2",
     "llama4_text": "llama4",
     "gpt-oss": "gpt_oss",
 }

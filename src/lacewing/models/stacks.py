@@ -6,6 +6,7 @@ apart or in one matrix. The program knows stacks (E, out, in) and matrices a hea
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -17,10 +18,12 @@ from lacewing.quants import by_name
 
 _ONE_EXPERT = re.compile(r"^(blk\.\d+\.ffn_(?:gate|up|down))(?:_exps)?\.(\d{1,5})\.(weight|weight_scale_inv)$")
 _SCALES = "weight_scale_inv"
+_PACKED = re.compile(r"_exps\.(weight|weight_scale_inv)$")
 _NEED_SCALES = ("F8_E4M3", "F4_E2M1")
 PACKED_BLOCK = (1, 32)  # rows and columns that share a factor in MXFP4
 BY_SHAPE = (0, 0)  # one factor for each weight, or for each of its rows, or for blocks of the usual size: as many as there are
 _USUAL_BLOCK = (128, 128)
+_MOST_SPREAD = 2**16  # ranges of one tensor
 _LAYER = re.compile(r"^(?:blk|(?:\w+\.)*layers)\.(\d{1,6})\.")
 
 
@@ -42,7 +45,7 @@ def arrange(tensors: Mapping[str, TensorInfo], config: ModelConfig, where: str) 
             _divide_scales(found, name, config.heads, rows, parts, config, where)
             _divide(found, name, config.heads, rows, parts, where)
     if config.scale_block == PACKED_BLOCK:
-        found = {name: _unpacked(tensor) for name, tensor in found.items()}
+        found = {name: _unpacked(tensor) if _PACKED.search(name) else tensor for name, tensor in found.items()}
     return _with_scales(found, config, where)
 
 
@@ -65,11 +68,13 @@ def _with_scales(tensors: dict[str, TensorInfo], config: ModelConfig, where: str
         weight = found.get(owner)
         if weight is None or config.scale_block is None or len(weight.shape) not in (2, 3):
             raise WeightError(f"{where}: {name} has factors of a weight that is not there, or the config does not tell of blocks")
-        for block in _blocks(weight, config.scale_block):
+        if 0 in weight.shape:
+            raise WeightError(f"{where}: {owner} has shape {weight.shape}; a weight must have values")
+        for block in _blocks(weight, config.scale_block) if scales.scale_block == (1, 1) else [scales.scale_block]:
             fitting = (*weight.shape[:-2], *(-(-size // part) for size, part in zip(weight.shape[-2:], block, strict=True)))
             if scales.shape == fitting or (config.scale_block == BY_SHAPE and _long(scales.shape) == _long(fitting)):
                 found[owner] = replace(weight, scales=name, scale_block=block)
-                found[name] = replace(scales, name=name, shape=fitting)
+                found[name] = replace(scales, name=name, shape=fitting, scale_block=(1, 1))
                 break
         else:
             raise WeightError(f"{where}: {name} has shape {scales.shape}; {weight.shape} in blocks of {block} needs {fitting}")
@@ -120,8 +125,42 @@ def _divide_scales(
         if tensor.elements == height:
             block, tensors[scales] = (1, 1), replace(tensor, shape=(height, 1))
     if any(count % block[0] for count in rows):
-        raise WeightError(f"{where}: {name}: the blocks of {block} do not end where its parts do")
-    _divide(tensors, scales, members, (rows[0] // block[0], rows[1] // block[0]), parts, where)
+        _spread_scales(tensors, name, members, rows, parts, block, where)
+    else:
+        _divide(tensors, scales, members, (rows[0] // block[0], rows[1] // block[0]), parts, where)
+
+
+def _spread_scales(
+    tensors: dict[str, TensorInfo],
+    name: str,
+    members: int,
+    rows: tuple[int, int],
+    parts: tuple[str, str],
+    block: tuple[int, int],
+    where: str,
+) -> None:
+    """The same where blocks of factors do not end where the parts do, as in FP8 files of GLM-4.7-Flash: blocks of fewer rows,
+    which do; a row of factors then stands for several of them, one after the other."""
+    scales, weight, each = name.replace("weight", _SCALES), tensors[name], sum(rows)
+    tensor, height = tensors.pop(scales), math.gcd(block[0], *rows)
+    alone = len(weight.shape) == 3  # every member begins with a block of its own
+    count = members * -(-each // block[0]) if alone else -(-members * each // block[0])
+    if len(tensor.ranges) != 1 or len(tensor.shape) not in (2, 3) or math.prod(tensor.shape[:-1]) != count:
+        problem = f"has shape {tensor.shape}; {members} times {each} rows in blocks of {block} need {count} rows of factors"
+        raise WeightError(f"{where}: {scales} {problem}")
+    if members * each // height > _MOST_SPREAD:
+        raise WeightError(f"{where}: {scales}: blocks of {block} and parts of {rows} rows have too little in common")
+    whole, size = tensor.ranges[0], tensor.quant.row_bytes(tensor.shape[-1])
+
+    def place(member: int, row: int) -> ByteRange:
+        index = member * -(-each // block[0]) + row // block[0] if alone else (member * each + row) // block[0]
+        return ByteRange(whole.path, whole.offset + index * size, size)
+
+    for part, start, end in zip(parts, (0, rows[0]), (rows[0], each), strict=True):
+        ours = f"{name.removesuffix('.weight').rpartition('.')[0]}.{part}.{_SCALES}"
+        ranges = tuple(place(member, row) for member in range(members) for row in range(start, end, height))
+        shape = (members, (end - start) // height, tensor.shape[-1])
+        tensors[ours] = replace(tensor, name=ours, shape=shape, ranges=ranges, scale_block=(height, block[1]))
 
 
 def _predicts(name: str, config: ModelConfig) -> bool:
@@ -163,8 +202,8 @@ def _divide(
 ) -> None:
     """Replace a weight of `members` slabs by two, of the first and the last rows of every slab."""
     tensor = tensors.pop(name)
-    flat = tensor.elements // max(tensor.shape[-1], 1)
-    if len(tensor.shape) not in (2, 3) or len(tensor.ranges) != 1 or flat != members * sum(rows):
+    fits = len(tensor.shape) in (2, 3) and len(tensor.ranges) == 1 and math.prod(tensor.shape[:-1]) == members * sum(rows)
+    if not fits:
         raise WeightError(f"{where}: weight {name} has shape {tensor.shape}; the model needs {members} times {sum(rows)} rows")
     width, whole = tensor.shape[-1], tensor.ranges[0]
     row_bytes = tensor.quant.row_bytes(width)

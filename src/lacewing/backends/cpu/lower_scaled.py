@@ -82,7 +82,7 @@ def _factor_table(low: Lowering, weight: WeightView) -> Word:
     """The address of a table of int64: where the factors of each member of a stack begin. Filled again at every bind."""
     scales, table = weight.scales, aligned(8 * weight.shape[0], np.int64)
     low.memory.kept[f"addresses of factors of {weight.name}"] = table
-    if scales is None or not _in_place(weight, scales):
+    if scales is None or not _in_place(weight, scales) or len(scales.parts) not in (1, len(table)):
         kept = _kept_factors(low, weight)
         table[:] = int(kept.ctypes.data) + kept.strides[0] * np.arange(len(table))
         return int(table.ctypes.data)

@@ -62,8 +62,12 @@ class Weights:
         key = f"{weight.name}[{index}]"
         if key in self.kept:
             return self.kept[key]
-        parts = weight.parts
-        data = parts[index] if len(parts) > 1 else parts[0].reshape(weight.shape[0], -1)[index]
+        parts, members = weight.parts, weight.shape[0]
+        if len(parts) > 1:  # one for each member, or several
+            each = len(parts) // members
+            data = parts[index] if each == 1 else np.concatenate(parts[index * each : (index + 1) * each])
+        else:
+            data = parts[0].reshape(members, -1)[index]
         values = weight.quant.dequantise(data).reshape(weight.shape[1:])
         if weight.scales is not None:
             factors, (rows, columns) = self._member(weight.scales, index), weight.scale_block
@@ -102,7 +106,8 @@ class State:
     def begin(self, tokens: np.ndarray, slots: np.ndarray, positions: np.ndarray, outputs: np.ndarray) -> None:
         if self.watched is not None:
             self.watched = []
-        self.tokens, self.slots, self.positions, self.outputs = tokens, slots, positions, outputs
+        self.tokens, self.slots, self.outputs = tokens, slots, outputs
+        self.positions = positions.astype(np.int64)  # lengths of windows, chunks and steps may exceed int32
         self.buffers: dict[str, np.ndarray] = {}
 
     def view(self, view: View) -> np.ndarray:

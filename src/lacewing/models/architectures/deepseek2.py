@@ -1,6 +1,6 @@
 """DeepSeek V2, V3, R1, Kimi-K2, GLM-4.7-Flash, Mistral Large 3: latent attention, many experts and shared ones.
 
-References: transformers deepseek_v2 and deepseek_v3; llama.cpp for what a GGUF file says and leaves out.
+References: transformers deepseek_v2, deepseek_v3 and glm4_moe_lite; llama.cpp for what a GGUF file says and leaves out.
 """
 
 from dataclasses import replace
@@ -104,6 +104,21 @@ V3 = V2 | {
     "routed_scaling_factor": 2.5,
     "num_nextn_predict_layers": 1,
 }
+GLM_LITE = V3 | {  # GLM-4.7-Flash
+    "rms_norm_eps": 1e-5,
+    "max_position_embeddings": 202752,
+    "vocab_size": 154880,
+    "n_routed_experts": 64,
+    "num_experts_per_tok": 4,
+    "moe_intermediate_size": 1536,
+    "first_k_dense_replace": 1,
+    "n_group": 1,
+    "topk_group": 1,
+    "routed_scaling_factor": 1.8,
+    "q_lora_rank": 768,
+    "qk_nope_head_dim": 192,
+    "v_head_dim": 256,
+}
 
 ARCHITECTURE = Architecture(
     name="deepseek2",
@@ -112,7 +127,7 @@ ARCHITECTURE = Architecture(
     mixture={},
     latent=True,
     uncounted=("token_embd.weight",),
-    defaults={"deepseek_v2": V2, "deepseek_v3": V3, "kimi_k2": V3},
+    defaults={"deepseek_v2": V2, "deepseek_v3": V3, "kimi_k2": V3, "glm4_moe_lite": GLM_LITE},
     huggingface=huggingface,
     gguf=gguf,
 )

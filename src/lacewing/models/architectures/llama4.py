@@ -37,7 +37,10 @@ def huggingface(keys: Keys, config: ModelConfig) -> ModelConfig:
     chunk = keys.optional_integer("attention_chunk_size")
     temperature = None
     scale, floor = keys.number("attn_scale", 0.1, low=0, high=1e3), keys.integer("floor_scale", 8192, high=2**31)
-    if keys.get("attn_temperature_tuning", True):  # a number in older files
+    tuning = keys.get("attn_temperature_tuning", True)
+    if not isinstance(tuning, bool | int):  # a number in older files
+        raise keys.error("attn_temperature_tuning", f"is {tuning!r}; it must be true, false or a number")
+    if tuning:
         temperature = TemperatureConfig(scale, floor, 1)
     mixture, width = config.mixture, keys.integer("intermediate_size_mlp", 16384)
     if mixture is not None:  # in FP8 every expert is a linear layer of its own
