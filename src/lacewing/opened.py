@@ -59,7 +59,7 @@ class Opened:
 
     def needs(self, weight_bytes: int, chunk: int, part: Program | None = None) -> Needs:
         """Bytes of all that it takes to run, or a part of its program."""
-        from lacewing.models.sizes import measure
+        from lacewing.models.sizes import copied_bytes, measure
         from lacewing.weights import Needs
 
         program = part or self.spec.program
@@ -68,7 +68,7 @@ class Opened:
         buffer_bytes = 6 * chunk * sum(widths.values()) + 4 * self.spec.vocab_size  # floats, and their quantised forms
         sizes = self.spec.sizes if part is None else measure(part, self.spec.tensors)
         experts = sizes.expert_bytes, sizes.active_expert_bytes
-        return Needs(weight_bytes, sizes.active_bytes, kv_bytes, buffer_bytes, *experts)
+        return Needs(weight_bytes, sizes.active_bytes, kv_bytes, buffer_bytes, *experts, copied_bytes(program, self.spec.tensors))
 
     def describe(self, plan: Plan | None = None) -> dict[str, Any]:
         """All of the above as plain values, for `lacewing info`; a plan that does not fit is no error here.

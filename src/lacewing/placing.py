@@ -139,7 +139,7 @@ def demand(opened: Opened, weight_bytes: int) -> Demand:
     least = 0
     if options.gpu_layers is None and options.gpu_memory_bytes is None:
         least = Sharing(opened.spec.program, _sizes(opened, None)).trunk_bytes
-    whole = needs.weight_bytes + needs.fixed_bytes
+    whole = needs.device_bytes
     return Demand(opened.spec.program, opened.spec.tensors, whole, min(least, whole))
 
 

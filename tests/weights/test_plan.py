@@ -30,6 +30,13 @@ def test_eager_where_there_is_room() -> None:
     assert "80% of the free memory is 40.0 GiB" in decision.reasons[0]
 
 
+def test_copies_are_memory_of_our_own() -> None:
+    decision = plan(Needs(4 * GIB, GIB, GIB, GIB, copied_bytes=3 * GIB), LoadOptions(residency="lazy"), ROOMY)
+    assert decision.needed_bytes == 5 * GIB and rows(decision)["copies"] == 3 * GIB
+    with pytest.raises(OutOfMemoryError, match=r"buffers \(4.0 GiB\) need 5.0 GiB"):
+        plan(Needs(4 * GIB, GIB, GIB, GIB, copied_bytes=3 * GIB), LoadOptions(memory_bytes=4 * GIB), ROOMY)
+
+
 def test_lazy_where_there_is_not() -> None:
     decision = decide(weights=45 * GIB, active=40 * GIB)
     assert decision.residency == "lazy" and decision.needed_bytes == 2 * GIB and len(decision.reasons) == 1

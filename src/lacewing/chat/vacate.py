@@ -30,7 +30,7 @@ def vacated(session: Session, opened: Opened, notices: list[str]) -> Iterator[No
         yield
         return
     needs = opened.needs(opened.spec.sizes.weight_bytes, CHUNK)
-    needed = needs.weight_bytes + needs.fixed_bytes
+    needed = needs.device_bytes
 
     def short() -> bool:
         room = backend.room_bytes()

@@ -30,6 +30,7 @@ class Needs:
     """Bytes of a model, known from its headers. `active_bytes` are the weights read for one token.
 
     `expert_bytes`: of all weights those that a router chooses from; `active_expert_bytes`: those of the chosen experts.
+    `copied_bytes`: of copies that the processor makes of some weights, wherever these are.
     """
 
     weight_bytes: int
@@ -38,11 +39,17 @@ class Needs:
     buffer_bytes: int
     expert_bytes: int = 0
     active_expert_bytes: int = 0
+    copied_bytes: int = 0
 
     @property
     def fixed_bytes(self) -> int:
         """Own memory that does not depend on where weights are."""
-        return self.kv_bytes + self.buffer_bytes
+        return self.kv_bytes + self.buffer_bytes + self.copied_bytes
+
+    @property
+    def device_bytes(self) -> int:
+        """All of it in the memory of a GPU."""
+        return self.kv_bytes + self.buffer_bytes + self.weight_bytes
 
     def streamed_bytes(self, room: int) -> int:
         """Weights that come from the disk for each token, on the average, when `room` bytes of weights can stay in memory.
@@ -88,7 +95,7 @@ def plan(needs: Needs, options: LoadOptions, machine: Machine) -> Plan:
     budget, source = _budget(options, machine)
     fixed = needs.fixed_bytes
     if fixed > budget:
-        keys, buffers = format_bytes(needs.kv_bytes), format_bytes(needs.buffer_bytes)
+        keys, buffers = format_bytes(needs.kv_bytes), format_bytes(needs.buffer_bytes + needs.copied_bytes)
         raise OutOfMemoryError(
             f"keys and values ({keys}) and buffers ({buffers}) need {format_bytes(fixed)}, "
             f"but {source} gives {format_bytes(budget)}; choose a smaller context, or allow more memory"
@@ -122,7 +129,7 @@ def plan_on_device(needs: Needs, device: str, memory_bytes: int | None) -> Plan:
 
     Raises OutOfMemoryError if the GPU's whole memory is too small.
     """
-    needed = needs.fixed_bytes + needs.weight_bytes
+    needed = needs.device_bytes
     if memory_bytes is not None and needed > memory_bytes:
         raise OutOfMemoryError(
             f"the model takes {format_bytes(needed)}, and {device} has {format_bytes(memory_bytes)}; "
@@ -158,6 +165,7 @@ def _rows(needs: Needs, residency: str, needed: int, budget: int, source: str) -
         Row("streamed", streamed, disk, "speed" if streamed else ""),
         Row("keys and values", needs.kv_bytes, "own memory", "memory"),
         Row("buffers", needs.buffer_bytes, "own memory"),
+        *([Row("copies", needs.copied_bytes, "own memory; weights that are read across their rows")] if needs.copied_bytes else ()),
         Row("needed", needed, "own memory in all", "memory"),
         Row("budget", budget, source),
     )

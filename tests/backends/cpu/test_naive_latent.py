@@ -31,3 +31,17 @@ def test_both_forms_hold_the_same_model(tmp_path):
     """In float16, which rounds the weights alike, whatever their order."""
     one, other = (logits(tiny("deepseek2-lite", form, tmp_path, "F16", **EVEN), "cpu") for form in ("gguf", "gguf-naive"))
     np.testing.assert_allclose(one, other, atol=0.01)
+
+
+@pytest.mark.parametrize(("form", "quant", "copied"), [("gguf-naive", "Q8_0", True), ("gguf-naive", "Q4_0", True),
+                                                       ("gguf-naive", "F16", False), ("gguf-naive", "F32", False),
+                                                       ("gguf", "Q8_0", False)])  # fmt: skip
+def test_the_plan_counts_the_copies(form, quant, copied, tmp_path):
+    path = tiny("deepseek2-lite", form, tmp_path, quant, **EVEN | {"q_lora_rank": None})
+    with load(path, backend="cpu", context=64) as model:
+        kept = model.step._lowering.memory.kept
+        made = sum(values.nbytes for name, values in kept.items() if "addresses" not in name and name.endswith("in float16"))
+        planned = sum(row.nbytes for row in model.plan.rows if row.name == "copies")
+        spare = 3 * 2 * 64  # each of the three layers is aligned
+        assert planned <= made <= planned + 2 * spare and bool(planned) == copied
+        assert model.plan.needed_bytes >= planned
