@@ -109,6 +109,16 @@ def test_bad_files_are_one_line(lacewing, mixture, text, tmp_path):
     assert lacewing("stats", mixture)[0] == 2  # a text is needed
 
 
+def test_nothing_that_is_read_is_written_over(lacewing, mixture, text, tmp_path):
+    link = tmp_path / "link"
+    link.symlink_to(mixture)
+    before, words = mixture.read_bytes(), ("stats", mixture, "--text", text, "--backend", "reference", "--context", 64)
+    for more in (("--trace", text), ("--png", mixture), ("--trace", link), ("--png", tmp_path / "x", "--trace", tmp_path / "x")):
+        code, out, err = lacewing(*words, *more)
+        assert code == 2 and out == "" and "give another name" in err and err.count("\n") == 1
+    assert mixture.read_bytes() == before and text.read_text(encoding="utf-8") == TEXT
+
+
 def test_rich_table_on_a_terminal(lacewing, mixture, text, monkeypatch):
     monkeypatch.setattr("lacewing.cli.stats._terminal", lambda: True)
     code, out, _ = lacewing("stats", mixture, "--text", text, "--backend", "reference", "--context", 256)

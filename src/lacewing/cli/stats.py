@@ -30,6 +30,7 @@ def stats(name: str, text: Path, options: LoadOptions, *, as_json: bool, png: Pa
         if target is not None and (target.is_dir() or not target.absolute().parent.is_dir()):
             raise OptionError(f"{target} cannot be written: it is a folder, or its folder is not there")
     opened = Opened(path_of(name), options)
+    _keep_apart([target for target in (png, trace) if target is not None], [text, *opened.checkpoint.files])
     spec = opened.spec
     if not routers(spec.program):
         raise OptionError(f"{spec.name} is a dense model: it has no experts, and no routing to count; give a mixture of experts")
@@ -58,6 +59,15 @@ def _read(path: Path) -> str:
         raise OptionError(f"{path} is not a text in UTF-8") from None
     except OSError as error:
         raise OptionError(f"{path} cannot be read: {error.strerror}") from None
+
+
+def _keep_apart(targets: list[Path], sources: list[Path]) -> None:
+    """Nothing that is read is written over, nor one result by the other."""
+    kept = [source.resolve() for source in sources]
+    for target in targets:
+        if target.resolve() in kept:
+            raise OptionError(f"{target} cannot be written: it is the text, the model or the other result; give another name")
+        kept.append(target.resolve())
 
 
 def _open(path: Path) -> Any:
