@@ -87,17 +87,27 @@ def test_router_of_many_experts(experts: int, groups: int) -> None:
 
 
 def test_routing_of_hand_made_logits_is_that_on_paper() -> None:
-    x = np.zeros((5, EXPERTS), np.float32)
+    x = np.zeros((7, EXPERTS), np.float32)
     x[0, [4, 1]] = np.log([3.0, 1.0]) + 20  # e^20 dwarfs the others: 3/4 to expert 4, 1/4 to expert 1
     x[1] = 1.0  # all alike: the lowest ids
     x[2, 3] = np.nan
-    x[3] = [-0.0, 0.0, -1.0, -0.0, 0.0, -np.inf]  # zeros are alike
-    x[4] = [-3e38, -np.inf, -2e38, -np.inf, -np.inf, -np.inf]
+    x[3] = [-0.0, 0.0, -1.0, -0.0, 0.0, -2.0]  # zeros are alike
+    x[4] = [-3e38, -3.2e38, -2e38, -3.2e38, -3.2e38, -3.2e38]
+    x[5, 2], x[6, 4] = np.inf, -np.inf
     ids, weights = decisions(x, {})
-    assert ids.tolist() == [[4, 1], [0, 1], [0, 1], [0, 1], [2, 0]]
+    assert ids.tolist() == [[4, 1], [0, 1], [0, 1], [0, 1], [2, 0], [0, 1], [0, 1]]
     np.testing.assert_allclose(weights[:2], [[0.75, 0.25], [1 / 6, 1 / 6]], rtol=1e-6)
-    assert np.isnan(weights[2]).all()
+    assert np.isnan(weights[[2, 5, 6]]).all()
     np.testing.assert_allclose(weights[4], [1.0, 0.0])
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_selection_bias_that_is_not_finite_shows(value: float) -> None:
+    """It would only choose, so nothing else would tell."""
+    bias = np.zeros(EXPERTS, np.float32)
+    bias[3] = value
+    ids, weights = decisions(normal(3, EXPERTS, seed=8), {"bias": floats("bias", bias)}, gating="sigmoid", bias="bias")
+    assert ids.tolist() == [[0, 1]] * 3 and np.isnan(weights).all()
 
 
 def test_too_many_experts_are_refused() -> None:

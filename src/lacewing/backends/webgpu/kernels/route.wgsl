@@ -16,16 +16,19 @@ var<workgroup> keys: array<vec4<u32>, {{ fours }}>;  // those behind the last ex
 var<workgroup> shares: array<f32, {{ experts }}>;  // probabilities
 var<workgroup> folded: array<u32, {{ threads }}>;
 var<workgroup> best: array<f32, {{ active }}>;
+{% if biased %}
+var<workgroup> failed: atomic<u32>;  // whether a score is not finite
+{% endif %}
 {% if groups > 1 %}
 var<workgroup> runs: array<u32, {{ groups }}>;
 {% endif %}
 
 const NOT_A_NUMBER: u32 = 0xFFFFFFFFu;
 
-// in the order of the floats; a NaN above all, the zeros alike
+// in the order of the floats, the zeros alike; what is not finite above all
 fn key_of(bits: u32) -> u32 {
   let size = bits & 0x7FFFFFFFu;
-  if (size > 0x7F800000u) { return NOT_A_NUMBER; }
+  if (size >= 0x7F800000u) { return NOT_A_NUMBER; }
   if (size == 0u) { return 0x80000000u; }
   return select(bits | 0x80000000u, ~bits, (bits & 0x80000000u) != 0u);
 }
@@ -51,12 +54,15 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   for (var e = {{ experts }}u + lane; e < {{ fours * 4 }}u; e += {{ threads }}u) { put_key(e, 0u); }
   {% endif %}
   folded[lane] = largest;
+  {% if biased %}
+  if (lane == 0u) { atomicStore(&failed, 0u); }
+  {% endif %}
   workgroupBarrier();
   for (var n = {{ threads // 2 }}u; n > 0u; n >>= 1u) {
     if (lane < n) { folded[lane] = max(folded[lane], folded[lane + n]); }
     workgroupBarrier();
   }
-  let broken = folded[0] == NOT_A_NUMBER;
+  var broken = folded[0] == NOT_A_NUMBER;
   {% if gating == "sigmoid" %}
   for (var e = lane; e < {{ experts }}u; e += {{ threads }}u) { shares[e] = sigmoid(max(float_of(key_at(e)), -80.0)); }
   {% else %}
@@ -78,8 +84,13 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   {% endif %}
   workgroupBarrier();
   {% if biased %}
-  for (var e = lane; e < {{ experts }}u; e += {{ threads }}u) { put_key(e, key_of(bitcast<u32>(score(e)))); }
+  for (var e = lane; e < {{ experts }}u; e += {{ threads }}u) {
+    let key = key_of(bitcast<u32>(score(e)));
+    put_key(e, key);
+    if (key == NOT_A_NUMBER) { atomicStore(&failed, 1u); }
+  }
   workgroupBarrier();
+  broken = broken || atomicLoad(&failed) != 0u;
   {% endif %}
   {% if groups > 1 %}
   {% set size = experts // groups %}
