@@ -70,7 +70,7 @@ SCALED_EXPERTS = layout(
 )
 SCALE = layout("Scale", "x x_stride width table length offset")
 TAILS = layout("Tails", "x x_stride x_part x_start out out_stride out_part out_start heads width")
-COMBINE = layout("Combine", "x x_stride weights weights_stride out out_stride width active add add_stride")
+COMBINE = layout("Combine", "x x_stride weights weights_stride out out_stride width active add add_stride ids ids_stride")
 ROWS = layout("Rows", "counter weight rows row_bytes width x x_stride out out_stride bias outputs chunk dequantise blocks")
 GATHER = layout("Gather", "x x_stride width out out_stride")
 ANGLES = layout("Angles", "frequencies pairs magnitude out")
@@ -85,4 +85,4 @@ CAP = layout("Cap", "counter x width scale limit")
 READ = layout("Read", "source bytes sink")
 
 # What a dot kernel (kernels/dot.py) or one for a single token (kernels/single.py) is to do.
-JOB = layout("Job", "tile blocks xq xd xs offsets tokens acc shift ahead next")
+JOB = layout("Job", "tile blocks xq xd xs offsets tokens acc shift ahead next end jump")

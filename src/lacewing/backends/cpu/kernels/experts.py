@@ -67,16 +67,24 @@ def linear(args, state, thread, threads):
     tiles = (peek_i64(args + EXPERTS.rows) + LANES - 1) // LANES
     todo = tiles * peek_i64(peek_i64(args + EXPERTS.groups))
     share = own_share(todo, threads)
-    run_items(args, scratch, tiles, thread * share, (thread + 1) * share)
-    while True:
-        first = threads * share + atomic_add(peek_i64(args + EXPERTS.counter), 1)
-        if first >= todo:
-            break
-        run_items(args, scratch, tiles, first, first + 1)
+    first = threads * share + atomic_add(peek_i64(args + EXPERTS.counter), 1)
+    run_items(args, scratch, tiles, thread * share, (thread + 1) * share, min(first, todo - 1))
+    while first < todo:
+        now, first = first, threads * share + atomic_add(peek_i64(args + EXPERTS.counter), 1)
+        run_items(args, scratch, tiles, now, now + 1, min(first, todo - 1))
 
 
 @inline
-def run_items(args, scratch, tiles, first, end):
+def tile_address(args, tiles, item):
+    """Where the weights of an item begin."""
+    expert = peek_i64(peek_i64(args + EXPERTS.groups) + GROUPS_HEAD + 8 * (item // tiles))
+    row = min(item % tiles * LANES, peek_i64(args + EXPERTS.rows) - LANES)
+    return peek_i64(peek_i64(args + EXPERTS.weight) + 8 * expert) + row * peek_i64(args + EXPERTS.row_bytes)
+
+
+@inline
+def run_items(args, scratch, tiles, first, end, after):
+    """Items from `first` to `end`; then the thread goes on with `after`. An item is a tile of one of the chosen experts."""
     rows, row_bytes, groups = peek_i64(args + EXPERTS.rows), peek_i64(args + EXPERTS.row_bytes), peek_i64(args + EXPERTS.groups)
     job, current, count = scratch + TILE_BYTES, -1, 0
     for item in range(first, end):
@@ -85,12 +93,15 @@ def run_items(args, scratch, tiles, first, end):
             current = index
             count = gather_pairs(EXPERTS, args, scratch, groups, peek_i64(args + EXPERTS.experts), index)
             poke_i64(job + JOB.tokens, count)
-        expert = peek_i64(groups + GROUPS_HEAD + 8 * index)
-        weight, bias = peek_i64(peek_i64(args + EXPERTS.weight) + 8 * expert), peek_i64(args + EXPERTS.bias)
+            stretch = min(end, (index + 1) * tiles)  # of tiles that follow each other in memory
+            last, then = tile_address(args, tiles, stretch - 1), tile_address(args, tiles, stretch if stretch < end else after)
+            poke_i64(job + JOB.end, last + LANES * row_bytes)
+            poke_i64(job + JOB.jump, then - last - LANES * row_bytes)
+        expert, bias = peek_i64(groups + GROUPS_HEAD + 8 * index), peek_i64(args + EXPERTS.bias)
         row = min(item % tiles * LANES, rows - LANES)
         clear(scratch + ACC, count)
-        next_row = min(row + LANES, rows - LANES)
-        one_tile(args, job, weight + row * row_bytes, row_bytes, weight + next_row * row_bytes)
+        following = tile_address(args, tiles, item + 1 if item + 1 < end else after)
+        one_tile(args, job, tile_address(args, tiles, item), row_bytes, following)
         shift = load_f32(bias + 4 * (expert * rows + row)) if bias else splat_f32(0.0)
         out = peek_i64(args + EXPERTS.out) + 4 * row
         for i in range(count):

@@ -18,8 +18,7 @@ from lacewing.backends.cpu.kernels.tile import TILE_BYTES
 
 AHEAD_BYTES, FAR_AHEAD_BYTES = 8192, 36864  # how far before its use a weight is asked for, at least; measured
 LARGE_TILE_BYTES = 16384  # from here on it pays to look further
-SINGLE_AHEAD_BYTES = 12288  # of one token; where tiles are large its kernel follows the rows
-ROW_START_BYTES = 768  # that it needs of each row before its own requests arrive
+SINGLE_AHEAD_BYTES = 24576, 65536  # of one token, at least and at most; between them 7/8 of a tile
 
 
 def linear(args, state, thread, threads):
@@ -55,6 +54,8 @@ def own_share(tiles, threads):
 def run_tiles(args, job, acc, tokens, first, end, after):
     """Tiles from `first` to `end`; then the thread goes on with `after`, if there is that many."""
     rows, row_bytes, weight = peek_i64(args + LINEAR.rows), peek_i64(args + LINEAR.row_bytes), peek_i64(args + LINEAR.weight)
+    poke_i64(job + JOB.end, weight + end * LANES * row_bytes)
+    poke_i64(job + JOB.jump, (after - end) * LANES * row_bytes)
     for index in range(first, end):
         # The last tile ends with the last row; rows that two tiles share get the same values from both.
         row = min(index * LANES, rows - LANES)
@@ -68,7 +69,7 @@ def run_tiles(args, job, acc, tokens, first, end, after):
 def one_tile(args, job, source, row_bytes, following):
     """All columns of a tile, 256 at a time. What comes later in memory is asked for on the way.
 
-    `following`: where the next tile begins.
+    `following`: where the next tile begins. The caller sets JOB.end and JOB.jump.
 
     One token is left to the quant's own kernel, but for columns at the end that are too few for it.
     """
@@ -89,7 +90,7 @@ def one_tile(args, job, source, row_bytes, following):
         poke_i64(job + JOB.xq, row)
         poke_i64(job + JOB.xd, row + scales)
         poke_i64(job + JOB.xs, row + sums)
-        ahead = 0 if LANES * row_bytes >= LARGE_TILE_BYTES else max(LANES * row_bytes, SINGLE_AHEAD_BYTES)
+        ahead = single_ahead_of(LANES * row_bytes)
         poke_i64(job + JOB.ahead, ahead)
         poke_i64(job + JOB.next, following)
         steps = blocks // peek_i64(args + LINEAR.single_blocks)
@@ -119,17 +120,18 @@ def ahead_of(tile_bytes):
 
 
 @inline
+def single_ahead_of(tile_bytes):
+    return min(max(tile_bytes * 7 // 8, SINGLE_AHEAD_BYTES[0]), SINGLE_AHEAD_BYTES[1])
+
+
+@inline
 def prefetch_start(args, tokens, thread, threads):
     """Ask for the beginning of this thread's run in the next linear, while the others finish."""
     tiles, row_bytes = (peek_i64(args + LINEAR.rows) + LANES - 1) // LANES, peek_i64(args + LINEAR.row_bytes)
     start = peek_i64(args + LINEAR.weight) + thread * own_share(tiles, threads) * LANES * row_bytes
-    if tokens == 1 and peek_i64(args + LINEAR.single) and LANES * row_bytes >= LARGE_TILE_BYTES:
-        for row in range(LANES):
-            for line in range(ROW_START_BYTES // 64):
-                prefetch(start + row * row_bytes + 64 * line)
-    else:
-        for line in range(max(ahead_of(LANES * row_bytes), SINGLE_AHEAD_BYTES) // 64):
-            prefetch(start + 64 * line)
+    nbytes = LANES * row_bytes
+    for line in range((single_ahead_of(nbytes) if tokens == 1 and peek_i64(args + LINEAR.single) else ahead_of(nbytes)) // 64):
+        prefetch(start + 64 * line)
 
 
 @inline

@@ -198,30 +198,29 @@ def emit_scaled(b: ir.IRBuilder, acc: ir.Value, total: ir.Value, scale: ir.Value
 def make_kernel(block_bytes: int, columns: int, activations: Any, four_rows: Any, finish: Any) -> Any:
     """`kernel(source, stride, job, blocks)`: `blocks` times `columns` columns, `block_bytes` in the file.
 
-    The results go to JOB.acc. JOB.tile is working space. What will be needed soon is asked for evenly, because the processor
-    keeps only some requests in flight: what lies JOB.ahead further on or, where that is 0, in the order of its use, in which
-    the tile at JOB.next comes after this one. Too far ahead does not stay in the first cache.
+    The results go to JOB.acc. JOB.tile is working space. Memory is asked for twice. What lies JOB.ahead further on, in the order
+    of addresses, which memory is fastest in; the processor may have dropped some of it until it is used. And what comes soon, in
+    the order of its use, in which the tile at JOB.next comes after this one. From JOB.end on a thread goes on JOB.jump further.
     """
     lines, row_lines = (4 * block_bytes + 63) // 64, (block_bytes + 63) // 64
-    soon = 1024 // columns * 16 // LANES  # steps from asking to use
+    soon = 768 // columns * 16 // LANES  # steps from asking to use
 
     def kernel(source, stride, job, blocks):
         xq, xd, xs = peek_i64(job + JOB.xq), peek_i64(job + JOB.xd), peek_i64(job + JOB.xs)
-        distance, sums, acc = peek_i64(job + JOB.ahead), peek_i64(job + JOB.tile), splat_f32(0.0)
-        ahead = source + distance
-        following = peek_i64(job + JOB.next)
+        ahead, following = source + peek_i64(job + JOB.ahead), peek_i64(job + JOB.next)
+        end, jump = peek_i64(job + JOB.end), peek_i64(job + JOB.jump)
+        sums, acc = peek_i64(job + JOB.tile), splat_f32(0.0)
         for step in range(blocks):
             x = activations(xq)
             behind = step + soon - blocks
             coming = source + block_bytes * soon if behind < 0 else following + block_bytes * behind
+            then = ahead if ahead < end else ahead + jump
             for four in range(QUADS):
-                if distance:
-                    for line in range(lines):
-                        prefetch(ahead + 4 * block_bytes * four + 64 * line)
-                else:
-                    for row in range(4 * four, 4 * four + 4):
-                        for line in range(row_lines):
-                            prefetch(coming + row * stride + 64 * line)
+                for line in range(lines):
+                    prefetch(then + 4 * block_bytes * four + 64 * line)
+                for row in range(4 * four, 4 * four + 4):
+                    for line in range(row_lines):
+                        prefetch(coming + row * stride + 64 * line)
                 four_rows(source + 4 * four * stride, stride, x, sums + VECTOR_BYTES * four)
             acc = finish(acc, sums, source, stride, xd, xs)
             source, ahead = source + block_bytes, ahead + block_bytes * LANES
