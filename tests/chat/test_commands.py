@@ -1,9 +1,11 @@
 """Every command, without a terminal."""
 
+import numpy as np
 import pytest
 
 from lacewing.chat.command import Columns, Table, load_commands, run_line
-from lacewing.errors import DownloadError, LacewingError, OptionError
+from lacewing.engine.engine import Engine
+from lacewing.errors import DownloadError, LacewingError, NumericError, OptionError
 from tests.chat.conftest import say
 
 
@@ -59,6 +61,10 @@ ISSUE = [
     "eager",
     "model",
     "template",
+    "code",
+    "diff",
+    "apply",
+    "discard",
 ]
 
 
@@ -148,8 +154,29 @@ def test_compare(chat, paths):
 def test_verify(chat):
     lines = cells(run_line(chat, "/verify"))
     assert sum("bitwise equal" in line for line in lines) == 2
-    assert any(line.startswith("reference") and "agrees" in line for line in lines)
+    assert any(line.startswith("reference") and "agrees, within 5% of the range" in line for line in lines)
     assert len(chat.messages) == 2 and say(chat, "More") is not None
+
+
+@pytest.mark.parametrize(("off", "verdict"), [(0.04, "agrees, within 5%"), (0.06, "FAR OFF, over 5%"), (np.inf, "FAR OFF"),
+                                              (np.nan, "FAILED, please report this: the model produced NaN")])  # fmt: skip
+def test_verify_of_a_backend_that_is_off(off, verdict, chat, monkeypatch):
+    """By a share of the range of the logits, at one place; the other rows are there all the same."""
+    logits = Engine._logits
+
+    def wrong(self, ids):
+        found = logits(self, ids)
+        if type(self.step).__module__.startswith("lacewing.backends.reference"):
+            found[3, 7] += off * (found.max() - found.min())
+            if np.isnan(off):
+                raise NumericError("the model produced NaN logits")
+        return found
+
+    monkeypatch.setattr(Engine, "_logits", wrong)
+    monkeypatch.setattr("lacewing.chat.verification.known_backends", lambda: ["cpu", "reference"])
+    lines = cells(run_line(chat, "/verify"))
+    assert any(line.startswith("reference") and verdict in line for line in lines)
+    assert sum("bitwise equal" in line for line in lines) == 2
 
 
 def test_talking(chat):
