@@ -103,6 +103,14 @@ def test_bench(lacewing, tiny_path):
     assert "tokens/s" in lacewing(*command)[1]
 
 
+@pytest.mark.parametrize("counts", [("-p", 0), ("-n", 0), ("-n", -1), ("-p", 8, "-n", 4, "--context", 11)])
+def test_bench_refuses_before_it_loads(lacewing, tiny_path, monkeypatch, counts):
+    loaded = []
+    monkeypatch.setattr("lacewing.cli.bench.open_model", lambda *_: loaded.append(1))
+    code, out, err = lacewing("bench", tiny_path, *counts)
+    assert (code, out, loaded) == (2, "", []) and "at least 1" in err and err.count("\n") == 1
+
+
 def test_tokenize(lacewing, tiny_path):
     ids = json.loads(lacewing("tokenize", tiny_path, "Hello world", "--json")[1])["ids"]
     lines = lacewing("tokenize", tiny_path, "Hello world")[1].splitlines()

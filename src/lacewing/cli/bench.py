@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 
 def bench(name: str, options: LoadOptions, prompt: int, generate: int, repeats: int, *, as_json: bool) -> None:
     """Measure and print."""
-    from lacewing.engine.bench import measure
+    from lacewing.engine.bench import check_counts, measure
 
+    check_counts(prompt, generate, options.context or prompt + generate)
     began = time.perf_counter()
     with open_model(name, options) as model:
         loaded = time.perf_counter() - began

@@ -28,15 +28,20 @@ def measure(engine: Engine, prompt: int, generate: int, repeats: int = 3) -> Spe
 
     Raises OptionError when they do not fit the context, and as `Engine.generate`.
     """
-    if prompt < 1 or generate < 1 or repeats < 1 or prompt + generate > engine.context:
-        raise OptionError(
-            f"cannot measure {prompt} + {generate} tokens in a context of {engine.context}; both must be at least 1 and fit"
-        )
+    check_counts(prompt, generate, engine.context)
+    if repeats < 1:
+        raise OptionError(f"repeats is {repeats}; it must be at least 1")
     ids = np.random.Generator(np.random.PCG64(1)).integers(0, engine.vocab_size, prompt).tolist()
     _times(engine, ids, min(generate, 2))  # pages weights in, finishes late compilation
     prompts, tokens = zip(*(_times(engine, ids, generate) for _ in range(repeats)), strict=True)
     first = statistics.median(prompts)
     return Speed(rate(prompt, first), rate(generate, statistics.median(tokens)), first)
+
+
+def check_counts(prompt: int, generate: int, context: int) -> None:
+    """Raise OptionError for what cannot be measured; a caller may ask before it loads a model."""
+    if prompt < 1 or generate < 1 or prompt + generate > context:
+        raise OptionError(f"cannot measure {prompt} + {generate} tokens in a context of {context}; both must be at least 1 and fit")
 
 
 def _times(engine: Engine, prompt: list[int], count: int) -> tuple[float, float]:
