@@ -68,10 +68,9 @@ def test_commands_are_taken_as_written():
 
 def test_options_exist():
     known = {option for command in COMMANDS.values() for parameter in command.params for option in parameter.opts} | {"--help"}
-    bench = subprocess.run(
-        [sys.executable, "-m", "benchmarks.compare", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    known |= set(re.findall(r"--[a-z-]+", bench.stdout))
+    for name in {"compare", *re.findall(r"-m benchmarks\.(\w+)", "".join(PAGES.values()))}:
+        command = [sys.executable, "-m", f"benchmarks.{name}", "--help"]
+        known |= set(re.findall(r"--[a-z-]+", subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout))
     known |= {f"--{option.name}" for row in load_commands().rows.values() for option in row.options}
     for page, text in PAGES.items():
         named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text))
