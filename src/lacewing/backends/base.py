@@ -202,6 +202,32 @@ class FindsCandidates(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class KernelTime:
+    """All dispatches of a kernel in a run: how many, their time by the device's own clock, the bytes of weights that they read."""
+
+    name: str
+    calls: int
+    seconds: float
+    nbytes: int
+
+
+@runtime_checkable
+class Profiles(Protocol):
+    """A step whose kernels can be timed."""
+
+    def profile(self, tokens: int, position: int) -> tuple[KernelTime, ...]:
+        """The kernels of a run of `tokens` from `position` on, the slowest first; keys and values there are written over.
+
+        Of one token with the choice of the next. Raises BackendError for a device without a clock.
+        """
+        ...
+
+    def copy_rate(self) -> float:
+        """Bytes/s, read and written, of a kernel that copies, for comparison."""
+        ...
+
+
 @runtime_checkable
 class HasMemory(Protocol):
     """A backend whose device has memory of its own."""

@@ -133,6 +133,14 @@ def test_variables_of_wgpu(machine, monkeypatch):
     assert names() == ["iris"]
     monkeypatch.setenv("WGPU_BACKEND_TYPE", "OpenGL")
     assert names() == ["iris gl"]
+    monkeypatch.setenv("WGPU_BACKEND_TYPE", "Metal")
+    monkeypatch.delenv("WGPUPY_WGPU_ADAPTER_NAME")
+    with pytest.raises(BackendError, match=r"no GPU is shown through Metal \(WGPU_BACKEND_TYPE\)"):
+        adapters()
+    monkeypatch.setenv("WGPU_BACKEND_TYPE", "Glide")
+    with pytest.raises(BackendError, match="WGPU_BACKEND_TYPE=Glide is no interface; there are Vulkan, Metal, D3D12, OpenGL"):
+        adapters()
+    monkeypatch.delenv("WGPU_BACKEND_TYPE")
     monkeypatch.setenv("WGPUPY_WGPU_ADAPTER_NAME", "radeon")
     with pytest.raises(BackendError, match=r"no GPU's name contains 'radeon' \(WGPUPY_WGPU_ADAPTER_NAME\)"):
         adapters()

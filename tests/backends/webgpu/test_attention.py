@@ -174,6 +174,21 @@ def test_bytes_for_the_projection(variant: str) -> None:
     assert "quantise" not in labels(case, variant, 300, 1)
 
 
+@pytest.mark.parametrize("variant", ["dot", CODES])
+def test_a_nan_among_values_shows_in_their_bytes(variant: str) -> None:
+    """It is in one column of what is seen; with splits and without."""
+    case = attention_case(300, 2, 1, 32, 32)
+    case.x[[2, 280], 64 + 32 + 5] = np.nan
+    weight = random_weight("w", "Q8_0", 64, 64)
+    case = replace(case, ops=(*case.ops, Linear(case.out, ("w",), (Buffer("p", 64).view(),))), weights={"w": weight})
+    case = replace(case, out=Buffer("p", 64).view())
+    found = run(case, [([0] * 2, [0, 1]), ([0], [2]), ([0] * 3, [3, 4, 5])], variant, 300)
+    assert np.isfinite(found[:2]).all() and np.isnan(found[2:6]).all()
+    case.x[2] = 0
+    found = run(case, prompt(64, 64, 64, 64, 24, 3, 1), variant, 300)
+    assert np.isfinite(found[:280]).all() and np.isnan(found[280:284]).all()
+
+
 def labels(case: Case, variant: str, context: int, tokens: int) -> list[str]:
     """The dispatches of a run of so many tokens at the end of the context."""
     step: Any = case.step(backend(variant), context)  # type: ignore[arg-type]
@@ -199,5 +214,6 @@ def test_what_does_not_fit_is_refused() -> None:
     largest = backend(FLOATS).device.largest_buffer
     with pytest.raises(OutOfMemoryError, match=r"keys and values of a layer take .* smaller --context"):
         attention_case(1, 2, 1, 16, 16).step(backend(FLOATS), largest // 64 + 1)  # type: ignore[arg-type]
-    with pytest.raises(UnsupportedModelError, match="use --backend cpu"):
-        attention_case(1, 1, 1, 2056, 8).step(backend(FLOATS), 8)  # type: ignore[arg-type]
+    for widths in ((2056, 8), (8, 1032)):
+        with pytest.raises(UnsupportedModelError, match="use --backend cpu"):
+            attention_case(1, 1, 1, *widths).step(backend(FLOATS), 8)  # type: ignore[arg-type]

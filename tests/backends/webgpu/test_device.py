@@ -1,6 +1,9 @@
 """What a device gives and takes back, and what goes wrong on one: memory, losses, refused kernels, cancelled work."""
 
+import os
+import signal
 import threading
+import time
 from collections import deque
 
 import numpy as np
@@ -11,8 +14,9 @@ from lacewing.backends.base import StepLimits
 from lacewing.backends.webgpu import adapters as adapters_module
 from lacewing.backends.webgpu import raw
 from lacewing.backends.webgpu.backend import WebGPUBackend, shared
-from lacewing.backends.webgpu.device import Device
+from lacewing.backends.webgpu.device import Device, Slice
 from lacewing.backends.webgpu.faults import Guard, fault, reason_of
+from lacewing.backends.webgpu.memory import subgroup_sizes
 from lacewing.errors import BackendError, Cancelled, OptionError, OutOfMemoryError
 from lacewing.program.ops import Buffer, Linear
 from tests.backends.cpu.single_ops import Case, random_weight
@@ -180,9 +184,42 @@ def test_errors_of_raw_calls_are_raised(device):
     assert device.read(buffer, 0, 256).view(np.uint32).tolist() == list(range(64))
 
 
+def test_ctrl_c_while_the_device_computes(device):
+    """It is heard in the callback that ends the wait, out of which nothing can be raised."""
+    code = """
+    @group(0) @binding(0) var<storage, read_write> a: array<u32>;
+    @compute @workgroup_size(1)
+    fn main() {
+      var x = a[0];
+      for (var i = 0u; i < 400000000u; i++) { x = x * 1664525u + 1013904223u + i; }
+      a[0] = x;
+    }"""
+    buffer, results, pipeline = device.buffer(256, "a"), device.readback(256), device.pipeline(code, "long")
+    group = device.bind(pipeline, [Slice(buffer, 0, 256)])
+    plan = [(pipeline.handle, group._internal, 1, 1, 1)]
+    raw.Recorder(device.device).submit()
+    for _ in range(2):
+        recorder = raw.Recorder(device.device)
+        recorder.dispatches(plan)
+        results.copy(recorder, buffer, 0, 256)
+        index = recorder.submit()
+        pressed = threading.Timer(0.05, lambda: os.kill(os.getpid(), signal.SIGINT))
+        pressed.start()
+        with pytest.raises(KeyboardInterrupt), results.mapped(256, index):
+            pressed.join()
+            time.sleep(0.1)
+    recorder = raw.Recorder(device.device)
+    results.copy(recorder, buffer, 0, 256)
+    with results.mapped(256, recorder.submit()) as found:
+        assert np.frombuffer(found, np.uint32)[0] != 0
+    assert raw._interrupts == []
+
+
 def test_words_of_faults():
     assert isinstance(fault("x", "Out of memory"), OutOfMemoryError)
     assert isinstance(fault("x", "anything", "GPUOutOfMemoryError"), OutOfMemoryError)
+    assert isinstance(fault("x", "Not enough memory left."), OutOfMemoryError)
+    assert isinstance(fault("the kernel x", "workgroup memory is larger than the limit"), BackendError)
     lost = []
     assert "lost" in str(
         fault("x", "Validation Error\n\nCaused by:\n  In wgpuX\n    Parent device is lost", "", lambda: lost.append(1))
@@ -197,9 +234,58 @@ def test_variants(monkeypatch):
     full = backend("subgroups,dot")
     assert full.device.variant.subgroups and full.device.variant.dot
     assert full.facts().features[-2:] == ("subgroups", "dot") and full.copies_weights
-    monkeypatch.setenv("LACEWING_WEBGPU", "fast")
-    with pytest.raises(OptionError, match="LACEWING_WEBGPU=fast: the variants are none, subgroups, dot"):
-        Device(adapter())
+    for wrong in ("fast", "none,dot"):
+        monkeypatch.setenv("LACEWING_WEBGPU", wrong)
+        with pytest.raises(OptionError, match=f"LACEWING_WEBGPU={wrong}: the variants are none, subgroups, dot"):
+            Device(adapter())
+
+
+def opened(monkeypatch, wanted):
+    """The variant of a device that is opened with this in LACEWING_WEBGPU."""
+    monkeypatch.setenv("LACEWING_WEBGPU", wanted)
+    device = Device(adapter())
+    device.close()
+    return device.variant
+
+
+def test_what_a_device_lacks_cannot_be_forced(monkeypatch):
+    assert opened(monkeypatch, " dot , half ").half
+    assert opened(monkeypatch, "") == opened(monkeypatch, "subgroups,dot,half")  # nothing is named: all
+    monkeypatch.setattr("lacewing.backends.webgpu.device._WANTED", ("subgroup",))
+    assert not opened(monkeypatch, "").half
+    with pytest.raises(OptionError, match=r"LACEWING_WEBGPU names half, which the GPU .* does not have"):
+        opened(monkeypatch, "half")
+
+
+def test_subgroups_whose_size_is_the_drivers_choice_are_not_used(monkeypatch):
+    """One kernel that was asked says nothing of the next."""
+    least, most = subgroup_sizes(adapter().info["vendor_id"], adapter().info["device_id"])
+    assert least == most == backend().device.variant.lanes
+    assert subgroup_sizes(1, 2) == (0, 0)
+    monkeypatch.setattr("lacewing.backends.webgpu.device.subgroup_sizes", lambda vendor, device: (8, 32))
+    variant = opened(monkeypatch, "")
+    assert not variant.subgroups and variant.lanes == 32 and variant.dot
+    with pytest.raises(OptionError, match="names subgroups"):
+        opened(monkeypatch, "subgroups")
+
+
+def test_kernels_that_were_begun_fail_when_they_are_asked_for(device):
+    device.prepare("fn main() { let x = ; }", "wrong")
+    with pytest.raises(BackendError, match="the GPU refused the kernel wrong"):
+        device.pipeline("fn main() { let x = ; }", "wrong")
+    device.prepare("fn main() { let y = ; }", "never asked for")
+    device.unprepare()
+    assert not device._compiling
+
+
+def test_work_that_fails_frees_nothing_of_another_thread(device):
+    before, made = device.buffers, []
+    other = threading.Thread(target=lambda: made.append(device.buffer(256, "another's")))
+    other.start()
+    other.join()
+    device.buffer(256, "ours")
+    device.free_since(before)
+    assert device.buffers == made
 
 
 def test_several_threads_compile_on_one_device(device):

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from lacewing.backends.base import FeedsBack, FindsCandidates, Step, StepLimits
+from lacewing.backends.webgpu.raw import Readback
 from lacewing.engine.sampling import log_sum_exp, top_k
-from lacewing.errors import NumericError, OptionError
+from lacewing.errors import BackendError, NumericError, OptionError
 from lacewing.program.ops import Buffer, Embed, Logits
 from lacewing.program.program import Program
 from tests.backends.cpu.single_ops import floats
@@ -85,6 +88,76 @@ def test_running_something_else_ends_it(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="out of range"):
         next(step.greedy(10**6, 0, 0, 3))
     assert len(list(step.greedy(1, 0, step.limits.context - 2, 9))) == 2
+    step.close()
+
+
+def test_two_who_take_turns(tmp_path: Path) -> None:
+    """The later one gets what it would get alone; the earlier one is told, and left as it is."""
+    _, step = open_step(tiny("llama", "gguf", tmp_path), None, backend(), chunk=64)
+    assert isinstance(step, FeedsBack)
+    alone = list(step.greedy(5, 0, 0, 6))
+    for taken in (1, 2, 3):
+        earlier = step.greedy(1, 0, 0, 9)
+        for _ in range(taken):
+            next(earlier)
+        assert list(step.greedy(5, 0, 0, 6)) == alone
+        with pytest.raises(OptionError, match="anew"):
+            next(earlier)
+    left = step.greedy(1, 0, 0, 9)
+    next(left)
+    with step._lock:  # type: ignore[attr-defined]
+        left.close()  # a garbage collection during a run may do this
+    assert list(step.greedy(5, 0, 0, 6)) == alone
+    step.close()
+
+
+def test_whoever_is_interrupted_can_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A submission that uses a mapped buffer would end the process."""
+    _, step = open_step(tiny("llama", "gguf", tmp_path), None, backend(), chunk=64)
+    works: list[Callable[[], object]] = [
+        lambda: run(step, [1, 2, 3]).tolist(),
+        lambda: list(step.greedy(1, 0, 0, 4)),  # type: ignore[attr-defined]
+        lambda: step.candidates(1, 0, 0).logits.tolist(),  # type: ignore[attr-defined]
+    ]
+    expected = [work() for work in works]
+    for name in ("start", "finish", "bytes"):
+        real = getattr(Readback, name)
+        for work in works:
+
+            def interrupted(readback: Readback, *arguments: Any, real: Any = real) -> None:
+                real(readback, *arguments)
+                raise KeyboardInterrupt
+
+            with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+                patched.setattr(Readback, name, interrupted)
+                work()
+    assert [work() for work in works] == expected
+    step.close()
+
+
+def test_a_loss_that_shows_while_it_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next model is brought to a device that is opened anew."""
+    _, step = open_step(tiny("llama", "gguf", tmp_path), None, backend(), chunk=64)
+    for work in (lambda: run(step, [1]), lambda: next(step.greedy(1, 0, 0, 4)), lambda: step.candidates(1, 0, 0)):  # type: ignore[attr-defined]
+        with monkeypatch.context() as patched, pytest.raises(BackendError, match="the GPU was lost while it computed"):
+            patched.setattr(Readback, "finish", lambda readback, index: 3)
+            work()
+        assert backend().device.lost
+        backend().device.lost = False
+    step.close()
+
+
+def test_nothing_above_minus_infinity_is_an_error() -> None:
+    x = Buffer("x", 2).view()
+    units, out = np.zeros((70, 2), np.float32), np.zeros((70, 2), np.float32)
+    units[0, 0] = units[1, 1] = 1
+    out[:, 0], out[7, 1] = -np.inf, 1
+    weights = {"rows": floats("rows", units), "out": floats("out", out)}
+    program = Program((Embed("rows", x), Logits(x, "out")), {name: (70, 2) for name in weights}, (), 70)
+    step = backend().compile(program, weights, StepLimits(8, 8))  # type: ignore[arg-type]
+    for work in (lambda: list(step.greedy(0, 0, 0, 2)), lambda: step.candidates(0, 0, 0)):
+        with pytest.raises(NumericError, match="NaN or infinite"):
+            work()
     step.close()
 
 

@@ -83,7 +83,9 @@ def adapters() -> list[Adapter]:
         found = _once([each for each in found if wanted in each.summary and _asked_for(each)])
         memories = gpu_memories() if any(each.info["backend_type"] in ("Vulkan", "D3D12") for each in found) else []
     if not found:
-        raise BackendError(f"no GPU's name contains {wanted!r} (WGPUPY_WGPU_ADAPTER_NAME)" if wanted else _NO_DRIVER)
+        if wanted:
+            raise BackendError(f"no GPU's name contains {wanted!r} (WGPUPY_WGPU_ADAPTER_NAME)")
+        raise BackendError(f"no GPU is shown through {_forced()} (WGPU_BACKEND_TYPE)" if _forced() else _NO_DRIVER)
     made = []
     for index, gpu in enumerate(sorted(found, key=lambda each: _ORDER.index(_kind(each)))):
         place = next((at for at, one in enumerate(memories) if _same(one, gpu.info)), None)
@@ -150,7 +152,7 @@ def _begin() -> None:
     global _instance
     if _instance:
         return
-    forced = _NATIVE.get(os.environ.get("WGPU_BACKEND_TYPE", "").strip())
+    forced = _NATIVE.get(_forced())
     # An instance that another library of this process has made will do.
     with contextlib.suppress(RuntimeError):
         set_instance_extras(backends=[forced] if forced else ["Vulkan", "Metal", "DX12"], flags=["Empty"])
@@ -173,15 +175,22 @@ def _silent() -> Iterator[None]:
         os.environ.pop("WAYLAND_DISPLAY", None)
 
 
+def _forced() -> str:
+    """The interface that WGPU_BACKEND_TYPE names, empty for none. Raises BackendError for one that does not exist."""
+    forced = os.environ.get("WGPU_BACKEND_TYPE", "").strip()
+    if forced and forced not in _NATIVE:
+        raise BackendError(f"WGPU_BACKEND_TYPE={forced} is no interface; there are {', '.join(_NATIVE)}")
+    return forced
+
+
 def _kind(gpu: Any) -> str:
     return _KINDS.get(gpu.info["adapter_type"], "unknown GPU")
 
 
 def _asked_for(gpu: Any) -> bool:
     """WGPU_BACKEND_TYPE, for an instance that was made without it; without either OpenGL is left out."""
-    forced = os.environ.get("WGPU_BACKEND_TYPE", "").strip()
-    interface = str(gpu.info["backend_type"])
-    return interface == forced if forced in _NATIVE else not interface.startswith("OpenGL")
+    forced, interface = _forced(), str(gpu.info["backend_type"])
+    return interface == forced if forced else not interface.startswith("OpenGL")
 
 
 def _once(found: list[Any]) -> list[Any]:

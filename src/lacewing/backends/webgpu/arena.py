@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from lacewing.backends.webgpu.layouts import GROUP
 from lacewing.errors import OutOfMemoryError
+from lacewing.options import format_bytes
 from lacewing.program.ops import Buffer, View
 
 _ALIGNED = 64  # words: rows begin where vec4 loads and whole cache lines do
@@ -49,7 +50,8 @@ class Arena:
         self.words += stride * self.chunk
         if self.words > self._most:
             raise OutOfMemoryError(
-                f"activations of {self.chunk} tokens need more than the {4 * self._most} bytes that this GPU binds"
+                f"activations of {self.chunk} tokens need more than the {format_bytes(4 * self._most)} that this GPU binds; "
+                "use --backend cpu"
             )
         return made
 

@@ -16,7 +16,7 @@ from lacewing.backends.webgpu.plan import Dispatch, Grid, Run, Stage
 from lacewing.backends.webgpu.routes import Router, RouteWatch
 from lacewing.backends.webgpu.shaders import number, shader
 from lacewing.backends.webgpu.stored import stored
-from lacewing.errors import OutOfMemoryError
+from lacewing.errors import OutOfMemoryError, UnsupportedModelError
 from lacewing.options import Progress
 from lacewing.program.ops import Op, View
 from lacewing.program.program import Program
@@ -97,6 +97,8 @@ class Compiler:
 
     def codes(self, view: View) -> Codes:
         """The activations of a view as bytes; a dispatch makes them where no kernel did."""
+        if view.start % GROUP or view.width % GROUP:
+            raise UnsupportedModelError(f"{view.buffer.name} is not read in groups of {GROUP} values; use --backend cpu")
         found = self.arena.codes(view)
         if not self.coded(view):
             x, groups = self.at(view), view.width // GROUP

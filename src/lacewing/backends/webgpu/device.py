@@ -16,6 +16,7 @@ import wgpu
 
 from lacewing.backends.webgpu import raw
 from lacewing.backends.webgpu.faults import Guard, fault, reason_of
+from lacewing.backends.webgpu.memory import subgroup_sizes
 from lacewing.backends.webgpu.shaders import shader
 from lacewing.errors import BackendError, LacewingError, OptionError, OutOfMemoryError
 from lacewing.options import format_bytes
@@ -50,6 +51,17 @@ class Variant:
     half: bool = False
 
 
+def _wanted_variants() -> frozenset[str] | None:
+    """What LACEWING_WEBGPU names: "none", "subgroups", "subgroups,dot,half" ...; None: nothing. Raises OptionError."""
+    text = os.environ.get("LACEWING_WEBGPU", "").strip()
+    names = frozenset(name.strip() for name in text.split(","))
+    if not text:
+        return None
+    if names != {"none"} and names - set(VARIANTS):
+        raise OptionError(f"LACEWING_WEBGPU={text}: the variants are none, {', '.join(VARIANTS)}, or several with commas")
+    return names - {"none"}
+
+
 @dataclass(frozen=True)
 class Slice:
     """A part of a buffer on the device, in bytes; `offset` is a multiple of 256."""
@@ -71,7 +83,7 @@ class Device:
     """One adapter, opened. `checked`: shaders with run-time checks, for tests (LACEWING_WEBGPU_CHECKS=1)."""
 
     def __init__(self, adapter: Any, checked: bool | None = None):
-        self.adapter = adapter
+        self.adapter, wanted = adapter, _wanted_variants()
         self.checked = os.environ.get("LACEWING_WEBGPU_CHECKS") == "1" if checked is None else checked
         features = sorted(adapter.features.intersection(_WANTED))
         self.lost, self.lock = False, threading.RLock()  # one compiles at a time
@@ -86,23 +98,41 @@ class Device:
         self._compiling: dict[str, Future[Pipeline]] = {}
         self._pipelines: weakref.WeakValueDictionary[str, Pipeline] = weakref.WeakValueDictionary()  # as long as steps hold them
         self._recent: deque[Pipeline] = deque(maxlen=RECENT)
-        self._buffers: dict[int, Any] = {}
+        self._buffers: dict[int, tuple[Any, int]] = {}  # with the thread that made them
         self.allocated = 0  # bytes
-        self.variant = self._variant()
+        try:
+            self.variant = self._variant(wanted)
+        except BaseException:
+            self.close()
+            raise
 
-    def _variant(self) -> Variant:
-        """The best that the device can do, or of that what LACEWING_WEBGPU names: "none", "subgroups", "subgroups,dot,half" ..."""
-        allowed = os.environ.get("LACEWING_WEBGPU")
-        wanted = set(VARIANTS) if allowed is None else {name for name in allowed.split(",") if name not in ("", "none")}
-        if wanted - set(VARIANTS):
-            raise OptionError(f"LACEWING_WEBGPU={allowed}: the variants are none, {', '.join(VARIANTS)}, or several with commas")
-        size = self._subgroup_size() if "subgroup" in self.features and "subgroups" in wanted else 0
-        metal = self.adapter.info["backend_type"] == "Metal"  # packs four products in many instructions, but has fast float16
-        dot = "dot" in wanted and (allowed is not None or not metal)
-        return Variant(size > 0, dot, size or 32, "half" in wanted and "shader-f16" in self.features)
+    def _variant(self, wanted: frozenset[str] | None) -> Variant:
+        """The best that the device can do, or what is wanted. Raises OptionError for what it cannot do."""
+        asked = wanted is None or "subgroups" in wanted
+        size = self._subgroup_size() if asked and "subgroup" in self.features else 0
+        half = "shader-f16" in self.features
+        if wanted is None:  # Metal packs four products in many instructions, but has fast float16
+            return Variant(size > 0, self.adapter.info["backend_type"] != "Metal", size or 32, half)
+        for name, there in (("subgroups", size > 0), ("half", half)):
+            if name in wanted and not there:
+                gpu = self.adapter.info["device"]
+                raise OptionError(f"LACEWING_WEBGPU names {name}, which the GPU {gpu} does not have; leave it out")
+        return Variant("subgroups" in wanted, "dot" in wanted, size or 32, "half" in wanted)
 
     def _subgroup_size(self) -> int:
-        """Threads of a subgroup, asked of the device itself since wgpu does not say; 0 where sizes vary or make no sense."""
+        """Threads of a subgroup, asked of the device itself; 0 where they differ from kernel to kernel, or make no sense.
+
+        A kernel is made for one size. Where a driver may choose another for each, as Intel's and AMD's may, one that was asked says
+        nothing of the next. Apple's own GPUs have 32 always.
+        """
+        info = self.adapter.info
+        if info["backend_type"] == "Metal":
+            fixed = "apple" in str(info["device"]).lower()
+        else:
+            least, most = subgroup_sizes(info["vendor_id"], info["device_id"])
+            fixed = least == most
+        if not fixed:
+            return 0
         out = self.buffer(256, "the size of subgroups")
         pipeline = self.pipeline(shader("subgroups"), "subgroups")
         recorder = raw.Recorder(self.device)
@@ -139,7 +169,7 @@ class Device:
             made = self.device.create_buffer(label=label, size=size, usage=usage)
         except Exception as error:
             raise fault(f"{label} ({format_bytes(size)})", str(error), type(error).__name__, self._lose) from error
-        self._buffers[id(made)] = made
+        self._buffers[id(made)] = made, threading.get_ident()
         self.allocated += size
         return made
 
@@ -152,13 +182,13 @@ class Device:
     @property
     def buffers(self) -> list[Any]:
         """All that were not freed."""
-        return list(self._buffers.values())
+        return [buffer for buffer, _ in list(self._buffers.values())]
 
     def free_since(self, before: list[Any]) -> None:
-        """Free what was made since `buffers` was `before`, for work that failed half way."""
-        kept = {id(buffer) for buffer in before}
-        for buffer in self.buffers:
-            if id(buffer) not in kept:
+        """Free what this thread has made since `buffers` was `before`, for work that failed half way."""
+        kept, me = {id(buffer) for buffer in before}, threading.get_ident()
+        for buffer, maker in list(self._buffers.values()):
+            if id(buffer) not in kept and maker == me:
                 self.free(buffer)
 
     def settle(self) -> None:
@@ -171,7 +201,11 @@ class Device:
 
     def readback(self, size: int) -> raw.Readback:
         usage = wgpu.BufferUsage.MAP_READ | wgpu.BufferUsage.COPY_DST
-        return raw.Readback(self.device, self.buffer(size, "results", usage), size)
+        return raw.Readback(self.device, self.buffer(size, "results", usage), size, self._lose)
+
+    def queries(self, size: int) -> Any:
+        """A buffer for times that the device takes."""
+        return self.buffer(size, "times", wgpu.BufferUsage.QUERY_RESOLVE | wgpu.BufferUsage.COPY_SRC)
 
     def write(self, buffer: Any, offset: int, data: np.ndarray) -> None:
         """Queue a write of a contiguous array whose size is a multiple of 4 bytes."""

@@ -15,6 +15,7 @@ from wgpu.backends.wgpu_native._api import error_handler
 from lacewing.errors import BackendError, LacewingError, OutOfMemoryError
 
 LOST = "the GPU was lost ({reason}): its driver was reset, or it was unplugged; load the model again, or use --backend cpu"
+_FULL = ("out of memory", "not enough memory")  # unlike the memory of a workgroup, which a kernel may want too much of
 _LOG = ("DEVICE LOST!", "The WGPU device was lost")
 
 
@@ -39,7 +40,7 @@ def fault(what: str, message: str, kind: str = "", on_loss: Callable[[], None] =
     if "device is lost" in message or "device lost" in message.lower():
         on_loss()
         return BackendError(LOST.format(reason=reason))
-    if "OutOfMemory" in kind or "memory" in message.lower():
+    if "OutOfMemory" in kind or any(words in message.lower() for words in _FULL):
         return OutOfMemoryError(f"the GPU has no memory left for {what}; use a smaller --context, a smaller quant or --backend cpu")
     return BackendError(f"the GPU refused {what}: {reason}; --backend cpu works without it")
 

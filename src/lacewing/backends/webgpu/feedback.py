@@ -12,12 +12,13 @@ from lacewing.backends.webgpu.compiler import HEADER_WORDS, Compiler
 from lacewing.backends.webgpu.device import Device, Slice
 from lacewing.backends.webgpu.raw import Readback, Recorded, Recorder
 from lacewing.backends.webgpu.shaders import shader
-from lacewing.errors import BackendError, NumericError
+from lacewing.errors import NumericError
 
 PART = 2048  # logits that a workgroup looks through
 CHOSEN = 3  # word of the step's inputs where the choice stands
 AHEAD = 2  # submissions under way
-BROKEN = 2**32 - 1
+BROKEN = 2**32 - 1  # id of a logit that is NaN or infinite
+NOTHING = BROKEN - 1  # where no logit is above minus infinity
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Feedback:
         """Run `plan` and the choice; its id goes to place `ring`. The number of the submission."""
         recorder, place = Recorder(self.device.device), self.ring[ring]
         recorder.dispatches([*plan, *self.plan])
-        recorder.copy(self.step_buffer, 4 * CHOSEN, place.buffer, 0, 4)
+        place.copy(recorder, self.step_buffer, 4 * CHOSEN, 4)
         index = recorder.submit()
         place.start(4)
         return index
@@ -42,11 +43,11 @@ class Feedback:
     def take(self, ring: int, index: int) -> int:
         """The id at place `ring`. Raises NumericError for broken logits."""
         place = self.ring[ring]
-        if place.finish(index) != 1:
-            raise BackendError("the GPU was lost while it computed; load the model again, or use --backend cpu")
-        chosen = int(np.frombuffer(place.bytes(4), np.uint32)[0])
-        place.release()
-        if chosen == BROKEN:
+        try:
+            chosen = int(np.frombuffer(place.wait(index, 4), np.uint32)[0])
+        finally:
+            place.release()
+        if chosen >= NOTHING:
             raise broken_logits()
         return chosen
 

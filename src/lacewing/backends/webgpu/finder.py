@@ -9,10 +9,9 @@ import numpy as np
 from lacewing.backends.base import Candidates
 from lacewing.backends.webgpu.compiler import Compiler
 from lacewing.backends.webgpu.device import Slice
-from lacewing.backends.webgpu.feedback import BROKEN, broken_logits
+from lacewing.backends.webgpu.feedback import BROKEN, NOTHING, broken_logits
 from lacewing.backends.webgpu.raw import Recorded, Recorder
 from lacewing.backends.webgpu.shaders import shader
-from lacewing.errors import BackendError
 
 WANTED = 64
 EACH = 8  # logits of a thread
@@ -55,18 +54,14 @@ class Finder:
         """Run `plan` and find the largest of its first row of logits. Raises NumericError for broken ones."""
         recorder, size = Recorder(self.device.device), 8 * (WANTED + self.parts)
         recorder.dispatches([*plan, *self._plan])
-        recorder.copy(self._chosen.buffer, 0, self._readback.buffer, 0, 8 * WANTED)
-        recorder.copy(self._totals.buffer, 0, self._readback.buffer, 8 * WANTED, 8 * self.parts)
-        index = recorder.submit()
-        self._readback.start(size)
-        if self._readback.finish(index) != 1:
-            raise BackendError("the GPU was lost while it computed; load the model again, or use --backend cpu")
-        words = np.frombuffer(self._readback.bytes(size), np.uint32).copy().reshape(-1, 2)
-        self._readback.release()
+        self._readback.copy(recorder, self._chosen.buffer, 0, 8 * WANTED)
+        self._readback.copy(recorder, self._totals.buffer, 0, 8 * self.parts, 8 * WANTED)
+        with self._readback.mapped(size, recorder.submit()) as found:
+            words = np.frombuffer(found, np.uint32).copy().reshape(-1, 2)
         logits, ids = words[:WANTED, 0].view(np.float32), words[:WANTED, 1]
-        if (ids == BROKEN).any():
+        there = ids < NOTHING  # a small vocabulary has fewer
+        if (ids == BROKEN).any() or not there.any():
             raise broken_logits()
-        there = ids < BROKEN - 1  # a small vocabulary has fewer
         largest, sums = (words[WANTED:, index].copy().view(np.float32).astype(np.float64) for index in (0, 1))
         log_sum = float(largest.max() + np.log((sums * np.exp(largest - largest.max())).sum()))
         return Candidates(ids[there].astype(np.int64), logits[there], log_sum)

@@ -1,13 +1,13 @@
-"""How much memory a GPU has. wgpu does not tell, so the Vulkan loader, which it uses itself, is asked through ctypes.
+"""How much memory a GPU has, and how large its subgroups are. wgpu does not tell, so the Vulkan loader, which it uses itself, is
+asked through ctypes.
 
-Structures and numbers are those of the Vulkan specification, versions 1.1 and VK_EXT_memory_budget.
+Structures and numbers are those of the Vulkan specification, versions 1.1, VK_EXT_memory_budget and VK_EXT_subgroup_size_control.
 """
 
 from __future__ import annotations
 
 import ctypes
 import ctypes.util
-import struct
 import sys
 from dataclasses import dataclass
 
@@ -16,17 +16,21 @@ import psutil
 _DEVICE_LOCAL = 1
 _HEAPS = 16
 _UNIFIED_SHARE = 2 / 3  # of an Apple machine's memory may be the GPU's, as Metal recommends
-_APPLICATION, _INSTANCE, _MEMORY, _BUDGET = 0, 1, 1000059006, 1000237000  # VkStructureType
+_APPLICATION, _INSTANCE, _MEMORY, _BUDGET, _PROPERTIES, _SUBGROUPS = 0, 1, 1000059006, 1000237000, 1000059001, 1000225000
 
 
 @dataclass(frozen=True)
 class GpuMemory:
-    """Bytes. `free` is what the driver would still give, where it says so."""
+    """Bytes. `free` is what the driver would still give, where it says so.
+
+    `subgroups`: the least and the most threads of a subgroup that the driver may choose for a kernel; 0: it does not say.
+    """
 
     vendor_id: int
     device_id: int
     total: int
     free: int | None
+    subgroups: tuple[int, int] = (0, 0)
 
 
 class _Application(ctypes.Structure):
@@ -52,6 +56,15 @@ class _Memory(ctypes.Structure):
 class _Budget(ctypes.Structure):
     _fields_ = (("type", ctypes.c_int), ("next", ctypes.c_void_p),
                 ("budget", ctypes.c_uint64 * _HEAPS), ("usage", ctypes.c_uint64 * _HEAPS))  # fmt: skip
+
+
+class _Subgroups(ctypes.Structure):
+    _fields_ = (("type", ctypes.c_int), ("next", ctypes.c_void_p), ("least", ctypes.c_uint32), ("most", ctypes.c_uint32),
+                ("in_a_workgroup", ctypes.c_uint32), ("stages", ctypes.c_uint32))  # fmt: skip
+
+
+class _Properties(ctypes.Structure):
+    _fields_ = (("type", ctypes.c_int), ("next", ctypes.c_void_p), ("words", ctypes.c_uint32 * 1024))  # of which 206 are used
 
 
 def gpu_memories() -> list[GpuMemory]:
@@ -88,16 +101,23 @@ def _loader() -> ctypes.CDLL | None:
 
 
 def _memory_of(vulkan: ctypes.CDLL, device: ctypes.c_void_p) -> GpuMemory:
-    properties = ctypes.create_string_buffer(4096)  # VkPhysicalDeviceProperties takes 824 bytes
-    vulkan.vkGetPhysicalDeviceProperties(device, properties)
-    _, _, vendor_id, device_id = struct.unpack_from("4I", properties)
+    subgroups = _Subgroups(_SUBGROUPS)
+    properties = _Properties(_PROPERTIES, ctypes.cast(ctypes.byref(subgroups), ctypes.c_void_p))
+    vulkan.vkGetPhysicalDeviceProperties2(device, ctypes.byref(properties))
+    vendor_id, device_id, sizes = properties.words[2], properties.words[3], (subgroups.least, subgroups.most)
     budget = _Budget(_BUDGET)
     memory = _Memory(_MEMORY, ctypes.cast(ctypes.byref(budget), ctypes.c_void_p))
     vulkan.vkGetPhysicalDeviceMemoryProperties2(device, ctypes.byref(memory))
     local = [index for index in range(memory.heap_count) if memory.heaps[index].flags & _DEVICE_LOCAL]
     largest = max(local, key=lambda index: int(memory.heaps[index].size), default=None)  # a small one is a window of it
     if largest is None:
-        return GpuMemory(vendor_id, device_id, 0, None)
+        return GpuMemory(vendor_id, device_id, 0, None, sizes)
     left = budget.budget[largest] - budget.usage[largest]
     known = budget.budget[largest] > 0  # a driver without VK_EXT_memory_budget leaves it alone
-    return GpuMemory(vendor_id, device_id, int(memory.heaps[largest].size), max(0, left) if known else None)
+    return GpuMemory(vendor_id, device_id, int(memory.heaps[largest].size), max(0, left) if known else None, sizes)
+
+
+def subgroup_sizes(vendor_id: int, device_id: int) -> tuple[int, int]:
+    """`GpuMemory.subgroups` of such a GPU; (0, 0) where Vulkan does not know it."""
+    found = (each.subgroups for each in gpu_memories() if (each.vendor_id, each.device_id) == (vendor_id, device_id))
+    return next(found, (0, 0))

@@ -6,14 +6,22 @@ Errors of raw calls reach wgpu's uncaptured-error callback, so everything that c
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import TracebackType
 from typing import Any
 
 from wgpu.backends.wgpu_native import _api
 from wgpu.backends.wgpu_native._ffi import ffi, lib
 
+from lacewing.errors import BackendError
+
 NULL = ffi.NULL
 Recorded = Sequence[tuple[Any, Any, int, int, int]]  # pipeline, bind group, workgroups in x, y, z
+LOST = "the GPU was lost while it computed; load the model again, or use --backend cpu"
+_MAPPED = 1  # status of a mapping that is there
+_IDLE = 1000  # times that an idle device is asked for a mapping; it gives it at once, or not at all
 
 
 def trusted_module(device: Any, code: str, label: str) -> Any:
@@ -37,9 +45,9 @@ class Recorder:
         self._device, self._queue = device._internal, device.queue._internal
         self._encoder = lib.wgpuDeviceCreateCommandEncoder(self._device, NULL)
 
-    def dispatches(self, plan: Recorded) -> None:
+    def dispatches(self, plan: Recorded, description: Any = NULL) -> None:
         """One compute pass. wgpu puts barriers between dispatches that touch the same buffer."""
-        compute = lib.wgpuCommandEncoderBeginComputePass(self._encoder, NULL)
+        compute = lib.wgpuCommandEncoderBeginComputePass(self._encoder, description)
         set_pipeline, set_group = lib.wgpuComputePassEncoderSetPipeline, lib.wgpuComputePassEncoderSetBindGroup
         dispatch, last = lib.wgpuComputePassEncoderDispatchWorkgroups, None
         for pipeline, group, x, y, z in plan:
@@ -50,6 +58,32 @@ class Recorder:
             dispatch(compute, x, y, z)
         lib.wgpuComputePassEncoderEnd(compute)
         lib.wgpuComputePassEncoderRelease(compute)
+
+    def timed_dispatches(self, plan: Recorded, queries: Any) -> None:
+        """As `dispatches`; the times before, between and after them go to `queries`."""
+        compute = lib.wgpuCommandEncoderBeginComputePass(self._encoder, NULL)
+        lib.wgpuComputePassEncoderWriteTimestamp(compute, queries._internal, 0)
+        for index, (pipeline, group, x, y, z) in enumerate(plan, start=1):
+            lib.wgpuComputePassEncoderSetPipeline(compute, pipeline)
+            lib.wgpuComputePassEncoderSetBindGroup(compute, 0, group, 0, NULL)
+            lib.wgpuComputePassEncoderDispatchWorkgroups(compute, x, y, z)
+            lib.wgpuComputePassEncoderWriteTimestamp(compute, queries._internal, index)
+        lib.wgpuComputePassEncoderEnd(compute)
+        lib.wgpuComputePassEncoderRelease(compute)
+
+    def timed_passes(self, plan: Recorded, queries: Any) -> None:
+        """A pass for each, for devices that tell the time of whole passes only: when it begins, and when it ends."""
+        for index, one in enumerate(plan):
+            writes = ffi.new("WGPUPassTimestampWrites *")
+            writes.querySet = queries._internal
+            writes.beginningOfPassWriteIndex, writes.endOfPassWriteIndex = 2 * index, 2 * index + 1
+            description = ffi.new("WGPUComputePassDescriptor *")
+            description.timestampWrites = writes
+            self.dispatches([one], description)
+
+    def resolve(self, queries: Any, count: int, target: Any) -> None:
+        """The first `count` times, uint64 in ticks, into a buffer."""
+        lib.wgpuCommandEncoderResolveQuerySet(self._encoder, queries._internal, 0, count, target._internal, 0)
 
     def copy(self, source: Any, source_offset: int, target: Any, target_offset: int, size: int) -> None:
         lib.wgpuCommandEncoderCopyBufferToBuffer(
@@ -75,33 +109,75 @@ def wait(device: Any) -> None:
     lib.wgpuDevicePoll(device._internal, True, NULL)
 
 
-@ffi.callback("void(WGPUMapAsyncStatus, WGPUStringView, void *, void *)")  # type: ignore[untyped-decorator]
+def timestamp_period(device: Any) -> float:
+    """Nanoseconds of a tick of the device's clock."""
+    return float(lib.wgpuQueueGetTimestampPeriod(device.queue._internal))
+
+
+_interrupts: list[BaseException] = []  # raised in a callback, from which nothing can be raised
+
+
+def _interrupted(kind: type[BaseException], error: BaseException, trace: TracebackType) -> None:
+    """Ctrl-C while the device is waited for is heard in the callback; without its status the wait would never end."""
+    given = trace.tb_frame.f_locals
+    ffi.cast("int *", given["first"])[0] = given["status"]
+    _interrupts.append(error)
+
+
+@ffi.callback("void(WGPUMapAsyncStatus, WGPUStringView, void *, void *)", onerror=_interrupted)  # type: ignore[untyped-decorator]
 def _mapped(status: int, message: Any, first: Any, second: Any) -> None:
     ffi.cast("int *", first)[0] = status
 
 
 class Readback:
-    """A buffer that the host can map, to read results from."""
+    """A buffer that the host can map, to read results from. `on_loss` is called when the device turns out to be gone.
+
+    A submission that uses a mapped buffer ends the process. So whatever a caller that was interrupted has left mapped is given
+    back before the next results are asked for.
+    """
 
     _mode, _range = lib.WGPUMapMode_Read, lib.wgpuBufferGetConstMappedRange
 
-    def __init__(self, device: Any, buffer: Any, size: int):
-        self._device, self.buffer, self.size = device, buffer, size
-        self._status = ffi.new("int *")
+    def __init__(self, device: Any, buffer: Any, size: int, on_loss: Callable[[], None] = lambda: None):
+        self._device, self.buffer, self.size, self._on_loss = device, buffer, size, on_loss
+        self._status, self._asked = ffi.new("int *"), False
         self._info = ffi.new("WGPUBufferMapCallbackInfo *")
         self._info.mode = lib.WGPUCallbackMode_AllowSpontaneous
         self._info.callback, self._info.userdata1 = _mapped, self._status
 
+    def copy(self, recorder: Recorder, source: Any, offset: int, size: int, at: int = 0) -> None:
+        """Record that `size` bytes of `source` come here, behind the first `at`."""
+        self.release()
+        recorder.copy(source, offset, self.buffer, at, size)
+
+    @contextmanager
+    def mapped(self, size: int, index: int) -> Iterator[Any]:
+        """The first `size` bytes as submission `index` leaves them, valid within. Raises BackendError where the device is lost."""
+        try:
+            self.start(size)
+            yield self.wait(index, size)
+        finally:
+            self.release()
+
+    def wait(self, index: int, size: int) -> Any:
+        """After `start`: the first `size` bytes, valid until `release`. Raises BackendError where the device is lost."""
+        if self.finish(index) != _MAPPED:
+            self._on_loss()
+            raise BackendError(LOST)
+        return self.bytes(size)
+
     def start(self, size: int) -> None:
         """Ask for the first `size` bytes, after the submission that fills them."""
-        self._status[0] = 0
+        self._status[0], self._asked = 0, True
         lib.wgpuBufferMapAsync(self.buffer._internal, self._mode, 0, size, self._info[0])
 
     def finish(self, index: int | None) -> int:
-        """Wait for submission `index`, None: for all; the status of the mapping, 1 for success."""
-        wanted = NULL if index is None else ffi.new("WGPUSubmissionIndex *", index)
-        while self._status[0] == 0:
-            lib.wgpuDevicePoll(self._device._internal, True, wanted)
+        """Wait for submission `index`, None: for all; the status of the mapping, 1 for success, 0 if there will be none."""
+        wanted, idle = NULL if index is None else ffi.new("WGPUSubmissionIndex *", index), 0
+        while self._status[0] == 0 and idle < _IDLE:
+            idle += bool(lib.wgpuDevicePoll(self._device._internal, True, wanted))  # whether the device has nothing left to do
+        if _interrupts and threading.current_thread() is threading.main_thread():
+            raise _interrupts.pop()
         return int(self._status[0])
 
     def bytes(self, size: int) -> Any:
@@ -109,7 +185,12 @@ class Readback:
         return ffi.buffer(self._range(self.buffer._internal, 0, size), size)
 
     def release(self) -> None:
-        lib.wgpuBufferUnmap(self.buffer._internal)
+        """The device's again; one that was asked for and not waited for is waited for. Without `start`: nothing."""
+        if self._asked:
+            self.finish(None)
+            if self._status[0] == _MAPPED:
+                lib.wgpuBufferUnmap(self.buffer._internal)
+            self._asked = False
 
 
 class Filling(Readback):

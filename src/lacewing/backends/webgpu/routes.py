@@ -41,6 +41,10 @@ class RouteWatch:
         self._kept: Any = None
         self.tokens = 0  # of the last run
 
+    def share_of_experts(self, tokens: int) -> float:
+        """At most so much of all experts do so many tokens choose; 1 without routers."""
+        return min([1.0, *(tokens * router.active / router.experts for router in self._routers)])
+
     @property
     def on(self) -> bool:
         return self._kept is not None
@@ -55,9 +59,13 @@ class RouteWatch:
         if not self.on:
             self._kept = self._device.buffer(4 * self._stride * self._chunk, "the routers' decisions")
         found, first = list(self._plain), 0
-        for router in self._routers:
-            found[router.index] = self._watched(found[router.index], router, first)
-            first += router.words
+        try:
+            for router in self._routers:
+                found[router.index] = self._watched(found[router.index], router, first)
+                first += router.words
+        except BaseException:
+            self.close()
+            raise
         return found
 
     def _watched(self, plain: Dispatch, router: Router, first: int) -> Dispatch:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
 from lacewing.backends.arguments import check_run
-from lacewing.backends.base import Candidates, RoutedLayer
+from lacewing.backends.base import Candidates, KernelTime, RoutedLayer
+from lacewing.backends.webgpu.clock import Clock, Timed, summed
 from lacewing.backends.webgpu.compiler import HEADER_WORDS, Compiler
 from lacewing.backends.webgpu.device import Device
 from lacewing.backends.webgpu.feedback import AHEAD, feedback
@@ -19,7 +20,7 @@ from lacewing.backends.webgpu.finder import WANTED, Finder
 from lacewing.backends.webgpu.plan import Dispatch, Run
 from lacewing.backends.webgpu.raw import Recorder
 from lacewing.backends.webgpu.slots import Slots
-from lacewing.errors import BackendError, NumericError, OptionError
+from lacewing.errors import OptionError
 
 
 class WebGPUStep:
@@ -76,29 +77,22 @@ class WebGPUStep:
         count = min(count, self.limits.context - position)
         under_way: deque[tuple[int, int]] = deque()
         turn, done = 0, 0
-        try:
-            for index in range(count):
-                with self._turn():
-                    if index == 0:
-                        tokens, slots, positions, outputs = (np.array([value], np.int32) for value in (token, slot, position, 0))
-                        vocabulary = self._program.vocab_size
-                        self._write(check_run(tokens, slots, positions, outputs, vocabulary, self.limits), 1, 0)
-                    elif self._turns != turn + 1:
-                        raise OptionError("the step has run something else since; ask for greedy tokens anew")
-                    turn = self._turns
-                    while done < min(count, index + (1 if self._watch.on else AHEAD)):
-                        plan = self._plan(Run(1, 1, True, 1 << (position + done).bit_length()), False)
-                        under_way.append(
-                            (done % len(self._feedback.ring), self._feedback.submit(plan, done % len(self._feedback.ring)))
-                        )
-                        done += 1
-                    chosen = self._feedback.take(*under_way.popleft())
-                yield chosen
-        finally:
-            with self._lock:
-                for ring, submission in () if self._closed else under_way:
-                    with suppress(NumericError):
-                        self._feedback.take(ring, submission)
+        for index in range(count):
+            with self._turn():
+                if index == 0:
+                    tokens, slots, positions, outputs = (np.array([value], np.int32) for value in (token, slot, position, 0))
+                    vocabulary = self._program.vocab_size
+                    self._write(check_run(tokens, slots, positions, outputs, vocabulary, self.limits), 1, 0)
+                elif self._turns != turn + 1:
+                    raise OptionError("the step has run something else since; ask for greedy tokens anew")
+                turn = self._turns
+                while done < min(count, index + (1 if self._watch.on else AHEAD)):
+                    plan = self._plan(Run(1, 1, True, 1 << (position + done).bit_length()), False)
+                    ring = done % len(self._feedback.ring)
+                    under_way.append((ring, self._feedback.submit(plan, ring)))
+                    done += 1
+                chosen = self._feedback.take(*under_way.popleft())
+            yield chosen
 
     def candidates(self, token: int, slot: int, position: int) -> Candidates:
         """See `backends.base.FindsCandidates`."""
@@ -107,6 +101,44 @@ class WebGPUStep:
             vocabulary = self._program.vocab_size
             self._write(check_run(tokens, slots, positions, outputs, vocabulary, self.limits), 1, 0)
             return self._finder.run(self._plan(Run(1, 1, True, 1 << position.bit_length()), False))
+
+    def profile(self, tokens: int, position: int) -> tuple[KernelTime, ...]:
+        """See `backends.base.Profiles`."""
+        with self._turn():
+            places = np.arange(position, position + tokens, dtype=np.int32)
+            ids = np.arange(tokens, dtype=np.int32) * 97 % self._program.vocab_size  # alike, they would choose the same experts
+            inputs = (ids, np.zeros(tokens, np.int32), places, np.array([tokens - 1], np.int32))
+            inputs = check_run(*inputs, self._program.vocab_size, self.limits)
+            run = Run(tokens, 1, True, 1 << int(places[-1]).bit_length())
+            timed = self._timed(run)
+            clock = Clock(self._device)
+            try:
+                return summed(timed, clock.often([one.recorded for one in timed], lambda: self._write(inputs, 1, 0)))
+            finally:
+                clock.close()
+
+    def _timed(self, run: Run) -> list[Timed]:
+        """What a run replays. An embedding reads a row a token, experts those that are chosen."""
+        weights, chosen = {id(buffer) for buffer in self.weight_buffers}, self._watch.share_of_experts(run.tokens)
+        found = []
+        for each in self._dispatches:
+            grid = each.grid(run)
+            if grid is not None:
+                share = 0.0 if each.label == "embed" else chosen if each.label.startswith("expert_") else 1.0
+                nbytes = int(share * sum(part.size for part in each.bindings if id(part.buffer) in weights))
+                found.append(Timed(each.label, (each.pipeline, each.group, *grid), nbytes))
+        if run.tokens == 1:
+            found += [Timed("choice", recorded, 0) for recorded in self._feedback.plan]
+        return found
+
+    def copy_rate(self) -> float:
+        """See `backends.base.Profiles`."""
+        with self._turn():
+            clock = Clock(self._device)
+            try:
+                return clock.copy_rate()
+            finally:
+                clock.close()
 
     def _write(self, inputs: tuple[np.ndarray, ...], rows: int, first: int) -> None:
         words = np.zeros(HEADER_WORDS + 4 * self.limits.chunk, np.int32)
@@ -121,15 +153,11 @@ class WebGPUStep:
         recorder = Recorder(self._device.device)
         recorder.dispatches(self._plan(run, logits_only))
         if out.size:
-            recorder.copy(self._logits.buffer, 0, self._readback.buffer, 0, out.nbytes)
+            self._readback.copy(recorder, self._logits.buffer, 0, out.nbytes)
         index = recorder.submit()
-        if not out.size:
-            return
-        self._readback.start(out.nbytes)
-        if self._readback.finish(index) != 1:
-            raise BackendError("the GPU was lost while it computed; load the model again, or use --backend cpu")
-        out.reshape(-1)[:] = np.frombuffer(self._readback.bytes(out.nbytes), np.float32)
-        self._readback.release()
+        if out.size:
+            with self._readback.mapped(out.nbytes, index) as found:
+                out.reshape(-1)[:] = np.frombuffer(found, np.float32)
 
     def _plan(self, run: Run, logits_only: bool) -> list[tuple[Any, Any, int, int, int]]:
         """What the run replays. Plans of one token are few and kept; others are made anew."""

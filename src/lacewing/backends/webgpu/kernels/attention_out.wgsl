@@ -10,10 +10,12 @@ fn put_out(t: u32, column: u32, v: vec4<f32>, width_left: u32) {
 {% if codes and variant.subgroups and variant.lanes >= 8 %}
 // as `store_codes`, by eight threads with four values each; all threads of the subgroup must come here
 fn put_codes(t: u32, column: u32, v: vec4<f32>, lane: u32, on: bool) {
-  var largest = max(max(abs(v.x), abs(v.y)), max(abs(v.z), abs(v.w)));
+  let sizes = bitcast<vec4<u32>>(v) & vec4<u32>(0x7FFFFFFFu);  // compared as integers, a NaN is the largest, and shows
+  var size = max(max(sizes.x, sizes.y), max(sizes.z, sizes.w));
   {% for step in (1, 2, 4) %}
-  largest = max(largest, subgroupShuffleXor(largest, {{ step }}u));
+  size = max(size, subgroupShuffleXor(size, {{ step }}u));
   {% endfor %}
+  let largest = bitcast<f32>(size);
   let scale = largest / 127.0;
   let inverse = select(0.0, 127.0 / largest, largest > 0.0);
   let four = vec4<i32>(round(v * inverse));

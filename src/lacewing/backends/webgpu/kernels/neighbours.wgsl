@@ -1,6 +1,6 @@
 {# Eight neighbouring threads hold a group of 32 activations, four each: its largest magnitude and its sums, and its codes.
    Constants: `threads` of the workgroup, `codes`. The kernel sees the arena as vec4<u32>, and calls from uniform control flow. #}
-{% if variant.subgroups %}
+{% if variant.subgroups and variant.lanes >= 8 %}
 fn largest_of_eight(index: u32, value: u32) -> u32 {
   var v = max(value, subgroupShuffleXor(value, 1u));
   v = max(v, subgroupShuffleXor(v, 2u));

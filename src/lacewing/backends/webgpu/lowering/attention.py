@@ -123,8 +123,9 @@ def attention(compiler: Compiler, op: ops.Attention) -> None:
 
 def lower_attention(compiler: Compiler, op: ops.Attention, before: Before | None) -> None:
     kv = stored(compiler.program, compiler.limits, op.layer)
-    if max(kv.key_width, kv.value_width) > 8 * THREADS:
-        raise UnsupportedModelError(f"attention heads of {kv.key_width} values are too wide for the GPU; use --backend cpu")
+    if kv.key_width > 8 * THREADS or kv.value_width > 4 * THREADS:
+        widths = f"keys of {kv.key_width} values and values of {kv.value_width}"
+        raise UnsupportedModelError(f"attention heads with {widths} are too wide for the GPU; use --backend cpu")
     coded = compiler.variant.dot and kv.value_width % GROUP == 0 and op.out.start % GROUP == 0
     constants = {
         "kv": kv, "q": compiler.at(op.q), "out": compiler.at(op.out), "heads": op.heads, "scale": op.scale, "window": op.window,
