@@ -13,6 +13,8 @@ from pathlib import Path
 from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
+import psutil
+
 from lacewing.chat import atomic, document, templates
 from lacewing.chat.document import SessionFileError
 from lacewing.chat.identity import Identity, identity_of
@@ -28,6 +30,7 @@ _MAGIC = b"LWKV0001"
 _NOTE = 80  # characters of a row of the table of sessions
 SAVED_AS, _SAVED = "session", "saved_messages"  # of a session: the name of its file, and what that has
 RESCUED, _KEPT = "autosave", 10  # of conversations that nobody saved, the newest are kept
+_OPEN = f"{RESCUED}-open"  # of those whose answer is being made, where that may end the process
 
 
 def folder() -> Path:
@@ -100,14 +103,55 @@ def _identity(chat: Session) -> Identity:
 
 def rescue(chat: Session) -> str | None:
     """Save a conversation that is about to be lost, under a name of its own; a line about it. Raises SessionFileError."""
-    if not chat.messages or [document.message_of(each) for each in chat.messages] == chat.extras.get(_SAVED):
+    if _is_saved(chat):
         return None
     name = f"{RESCUED}-{datetime.now():%Y%m%d-%H%M%S}-{os.getpid()}"
     save(chat, name)
-    for old in [each for each in names() if each.startswith(f"{RESCUED}-")][:-_KEPT]:
+    _drop_old()
+    return f"the conversation is saved: /load {name}"
+
+
+def _is_saved(chat: Session) -> bool:
+    return not chat.messages or [document.message_of(each) for each in chat.messages] == chat.extras.get(_SAVED)
+
+
+def _drop_old() -> None:
+    for old in [each for each in names() if re.match(rf"{RESCUED}-\d", each)][:-_KEPT]:
         with contextlib.suppress(OSError):
             path_of(old).unlink()
-    return f"the conversation is saved: /load {name}"
+
+
+def keep(chat: Session) -> None:
+    """Save a conversation before work that may end the process; `let_go` removes it. Raises SessionFileError."""
+    if _is_saved(chat):
+        return
+    saved = chat.extras.get(_SAVED)
+    try:
+        save(chat, f"{_OPEN}-{os.getpid()}")
+    finally:
+        chat.extras[_SAVED] = saved  # a person has not saved it
+
+
+def let_go() -> None:
+    """Remove what `keep` has left in this process."""
+    with contextlib.suppress(OSError):
+        path_of(f"{_OPEN}-{os.getpid()}").unlink()
+
+
+def found_open() -> list[str]:
+    """The names of conversations whose process has ended without a word; they are called as those that were rescued from now on."""
+    found = []
+    for name in [each for each in names() if re.fullmatch(rf"{_OPEN}-\d+", each)]:
+        if psutil.pid_exists(int(name.rpartition("-")[2])):
+            continue
+        with contextlib.suppress(OSError):
+            path = path_of(name)
+            when = datetime.fromtimestamp(path.stat().st_mtime)
+            new = f"{RESCUED}-{when:%Y%m%d-%H%M%S}-{name.rpartition('-')[2]}"
+            path.rename(path_of(new))
+            found.append(new)
+    _drop_old()
+    return found
 
 
 def _write_keys_values(chat: Session, path: Path, lines: list[str]) -> dict[str, Any] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,6 +51,7 @@ class Session:
         self.rates: dict[tuple[str, str], float] = {}  # generated tokens/s by (path, residency)
         self.attachments: list[str] = []  # texts of files that go in front of the next message
         self.extras: dict[str, Any] = {}
+        self.keep: Callable[[], None] = lambda: None  # called before work in which a GPU's driver may end the process
 
     @property
     def model(self) -> Model:
@@ -77,11 +78,16 @@ class Session:
 
     def answer(self) -> Iterator[Event]:
         """Answer the conversation as it stands; where a GPU fails, on the processor if the person agrees."""
+        yield from self._on_any_device(self._answer)
+
+    def _on_any_device(self, work: Callable[[], Iterator[Event]]) -> Iterator[Event]:
+        if self.model.backend.copies_weights:
+            self.keep()
         try:
-            yield from self._answer()
+            yield from work()
         except BackendError as error:
             yield from map(Notice, fall_back(self, error))
-            yield from self._answer()
+            yield from work()
 
     def _answer(self) -> Iterator[Event]:
         if not self.messages or self.messages[-1]["role"] != "user":
@@ -116,7 +122,10 @@ class Session:
                 self.voice.view = view
 
     def continue_(self) -> Iterator[Event]:
-        """Go on with the last answer where it ended."""
+        """Go on with the last answer where it ended; as `answer`, on the processor where a GPU fails."""
+        yield from self._on_any_device(self._continue)
+
+    def _continue(self) -> Iterator[Event]:
         if not self.messages or self.messages[-1]["role"] != "assistant":
             raise OptionError("there is no answer to continue")
         before, voice, view = self.messages.pop(), self.voice, self.voice.view

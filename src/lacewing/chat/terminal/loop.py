@@ -38,12 +38,15 @@ class Loop:
         self.failed = False
         self._interrupt = Interrupt()
         session.face.cancelled = self._is_cancelled
+        session.keep = self._keep
 
     def _is_cancelled(self) -> bool:
         return self._interrupt()
 
     def run(self) -> int:
         """The exit code. Whatever ends it but the person's wish to leave, a conversation that is not saved is saved first."""
+        for name in files.found_open():
+            self.view.note(f"a chat was ended in the middle of an answer: /load {name} brings it back")
         self._tell_notices()
         try:
             with ended_by_signals():
@@ -53,7 +56,17 @@ class Loop:
             with deaf():
                 self._rescue()
             raise
+        finally:
+            files.let_go()
         return 1 if self.failed else 0
+
+    def _keep(self) -> None:
+        """What a driver that ends the process would take with it; where that cannot be written, the answer is made all the same."""
+        try:
+            files.keep(self.session)
+        except LacewingError as error:
+            self.view.note(f"the conversation is not saved while it is answered: {error}")
+            self.session.keep = lambda: None  # once is enough
 
     def _rescue(self) -> None:
         try:
