@@ -1,8 +1,11 @@
 """Sessions on a GPU, which may be lost or full: the conversation stays, and the processor goes on with it if one agrees."""
 
+import os
+
 import pytest
 import wgpu
 
+from lacewing.chat import files
 from lacewing.chat.command import run_line
 from lacewing.chat.events import Notice
 from lacewing.chat.session import open_session
@@ -42,6 +45,43 @@ def test_a_lost_gpu(chat):
     assert chat.messages[:2] == before and len(chat.messages) == 4 and chat.messages[3]["content"]
     assert "webgpu" in run_line(chat, "/model --backend webgpu").text  # opened anew
     assert device_of(chat) is not device and say(chat, "again")
+
+
+def test_a_lost_gpu_while_an_answer_goes_on(chat):
+    """/continue is a request like any other."""
+    first = say(chat, "hello")
+    device_of(chat).device.destroy()
+    with pytest.raises(BackendError, match="the GPU was lost"):
+        list(chat.continue_())
+    assert chat.messages[-1]["content"] == first
+    chat.face.confirm = lambda question: True
+    list(chat.continue_())
+    assert chat.status().backend == "cpu" and len(chat.messages) == 2
+    assert chat.messages[-1]["content"].startswith(first) and len(chat.messages[-1]["content"]) > len(first)
+
+
+def test_what_a_driver_may_take_with_it_is_saved_before(chat, start, tmp_path, monkeypatch):
+    """Before each answer on a GPU; whoever comes back is told, once; who leaves as they like leaves nothing."""
+    monkeypatch.setenv("LACEWING_SESSIONS", str(tmp_path))
+    chat.keep = lambda: files.keep(chat)
+    list(chat.say("hello"))
+    assert files.names() == [f"autosave-open-{os.getpid()}"] and files.found_open() == []
+    assert [each["content"] for each in files.read(files.path_of(files.names()[0]))["messages"]] == ["hello"]
+    assert "/load autosave-2" in files.rescue(chat)  # it is not as good as saved by a person
+    files.let_go()
+    (rescued,) = files.names()
+    assert rescued.startswith("autosave-2")
+    files.keep(chat)  # saved meanwhile
+    assert files.names() == [rescued]
+    files.path_of(rescued).rename(files.path_of("autosave-open-999999999"))
+    (found,) = files.found_open()
+    assert found.startswith("autosave-2") and found.endswith("-999999999") and files.found_open() == []
+    chat.replace([])
+    run_line(chat, f"/load {found}")
+    assert chat.messages[0]["content"] == "hello"
+    other = start()
+    other.keep = lambda: pytest.fail("the processor ends nothing")
+    list(other.say("hello"))
 
 
 def test_a_full_gpu_keeps_the_old_model(start, paths, monkeypatch):
