@@ -15,23 +15,11 @@ import statistics
 import time
 from typing import Any
 
-import numpy as np
-
 import lacewing
 from benchmarks.sides import Side
 
+PRODUCTS = ("matvec_dot", "matvec_gated", "matvec_float", "matvec_plain", "logits", "expert_matvec", "expert_sum")
 WARM_SECONDS = 1.0  # a GPU that idles clocks down, and takes its time to come back
-COPY_BYTES = 2**31 - 256  # what one binding shows
-
-COPY = """
-@group(0) @binding(0) var<storage, read> source: array<vec4<u32>>;
-@group(0) @binding(1) var<storage, read_write> target_: array<vec4<u32>>;
-@compute @workgroup_size(256)
-fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
-  let stride = groups.x * 256u;
-  for (var i = id.x; i < arrayLength(&source); i += stride) { target_[i] = source[i]; }
-}
-"""
 
 
 def compare(path: str, options: argparse.Namespace) -> dict[str, Any]:
@@ -63,69 +51,13 @@ def compare(path: str, options: argparse.Namespace) -> dict[str, Any]:
 
 def kernels(path: str) -> dict[str, float]:
     """GB/s of a copy kernel (bytes read and written), and of the products of one token over the weights that they read."""
-    from lacewing.backends.webgpu.plan import Run
-
     with lacewing.load(path, backend="webgpu", context=576) as model:
         step: Any = model.step
-        device = step.device
-        timer = Timer(device)
-        found = {"copy": timer.copy_bandwidth()}
-        chosen = [d for d in step.dispatches if d.label in ("matvec_dot", "matvec_gated", "logits")]
-        run = Run(1, 1, True, 512)
-        plan = [(d, grid) for d in chosen if (grid := d.grid(run)) is not None]
-        seconds = timer.seconds([(d.owner[0].owner[0], d.owner[1], grid) for d, grid in plan])
-        weights = {id(buffer) for buffer in step.weight_buffers}
-        nbytes = sum(part.size for d, _ in plan for part in d.bindings if id(part.buffer) in weights)
-        found["matvec"] = nbytes / seconds / 1e9
+        found = {"copy": step.copy_rate() / 1e9}
+        products = [one for one in step.profile(1, 512) if one.name in PRODUCTS]
+        found["matvec"] = sum(one.nbytes for one in products) / sum(one.seconds for one in products) / 1e9
         found["share"] = found["matvec"] / found["copy"]
-        timer.close()
     return found
-
-
-class Timer:
-    """Times dispatches by the device's own clock."""
-
-    def __init__(self, device: Any):
-        import wgpu
-
-        self._device = device
-        self._queries = device.device.create_query_set(type="timestamp", count=2)
-        usage = wgpu.BufferUsage.QUERY_RESOLVE | wgpu.BufferUsage.COPY_SRC
-        self._times = device.device.create_buffer(size=256, usage=usage)
-
-    def seconds(self, plan: list[tuple[Any, Any, tuple[int, int, int]]]) -> float:
-        """The best of several passes over (pipeline, bind group, workgroups), after a second of warming up."""
-        best, began = float("inf"), time.perf_counter()
-        while time.perf_counter() - began < WARM_SECONDS:
-            encoder = self._device.device.create_command_encoder()
-            writes = {"query_set": self._queries, "beginning_of_pass_write_index": 0, "end_of_pass_write_index": 1}
-            compute = encoder.begin_compute_pass(timestamp_writes=writes)
-            for pipeline, group, grid in plan:
-                compute.set_pipeline(pipeline)
-                compute.set_bind_group(0, group)
-                compute.dispatch_workgroups(*grid)
-            compute.end()
-            encoder.resolve_query_set(self._queries, 0, 2, self._times, 0)
-            self._device.device.queue.submit([encoder.finish()])
-            start, end = np.frombuffer(self._device.device.queue.read_buffer(self._times, 0, 16), np.uint64).tolist()
-            best = min(best, (end - start) * 1e-9)
-        return best
-
-    def copy_bandwidth(self) -> float:
-        """GB/s, read and written, of a kernel that copies."""
-        from lacewing.backends.webgpu.device import Slice
-
-        size = min(COPY_BYTES, self._device.largest_buffer) // 256 * 256
-        source, target = (self._device.buffer(size, "a copy") for _ in range(2))
-        pipeline = self._device.pipeline(COPY, "copy")
-        group = self._device.bind(pipeline, [Slice(source, 0, size), Slice(target, 0, size)])
-        seconds = self.seconds([(pipeline.owner[0], group, (1056, 1, 1))])
-        for buffer in (source, target):
-            self._device.free(buffer)
-        return 2 * size / seconds / 1e9
-
-    def close(self) -> None:
-        self._times.destroy()
 
 
 def main() -> None:

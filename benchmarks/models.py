@@ -1,8 +1,14 @@
-"""The files that are measured: two real models, and two made of random numbers, one dense and one a mixture of experts."""
+"""The files that are measured: two real models, and others made of random numbers, dense ones and mixtures of experts.
+
+    python -m benchmarks.models NAME ...
+
+fetches or makes them where they are not there, and prints their paths.
+"""
 
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +22,7 @@ REAL = ("smollm2", "gemma3-270m")
 SYNTHETIC = "llama-1b"
 MIXTURE = "qwen3moe-tiny"
 NAMES = (*REAL, SYNTHETIC, MIXTURE)
+LARGE, LARGE_MIXTURE = "llama-8b", "qwen3moe-30b-a3b"  # of benchmarks/h100.sh
 Q4_K, Q6_K, F32 = GGMLQuantizationType.Q4_K, GGMLQuantizationType.Q6_K, GGMLQuantizationType.F32
 
 
@@ -68,6 +75,8 @@ class Geometry:
 
 GEOMETRIES = {
     SYNTHETIC: Geometry(),
+    LARGE: Geometry(blocks=32, width=4096, heads=32, key_heads=8, head_width=128, feed_forward=14336),
+    LARGE_MIXTURE: Geometry("qwen3moe", 48, 2048, 32, 4, 128, 6144, 32768, 1_000_000.0, experts=128, active=8, expert_width=768),
     MIXTURE: Geometry("qwen3moe", 12, 1024, 16, 4, 128, 3072, 32768, 1_000_000.0, experts=64, active=8, expert_width=512),
 }
 
@@ -158,3 +167,10 @@ def random_blocks(random: np.random.Generator, shape: tuple[int, ...], kind: GGM
         blocks[:, 192:208] = 16
         blocks[:, 208:] = np.array([spread / (16 * 18.5)], np.float16).view(np.uint8)
     return blocks.reshape(stored)
+
+
+if __name__ == "__main__":
+    for each in sys.argv[1:]:
+        if each not in (*REAL, *GEOMETRIES):
+            sys.exit(f"{each} is none of {', '.join((*REAL, *GEOMETRIES))}")
+        print(path_of(each), flush=True)

@@ -125,6 +125,7 @@ def bench(
     threads: flags.Threads = None,
     gpu_layers: flags.GpuLayers = None,
     gpu_memory: flags.GpuMemory = None,
+    profile: Annotated[bool, typer.Option("--profile", help="Also the time of each kernel, by the GPU's own clock.")] = False,
     json: flags.Json = False,
 ) -> None:
     """Measure the speed of prompts and of generation, and how much of this machine's memory bandwidth it uses."""
@@ -133,7 +134,7 @@ def bench(
     context = max(1, prompt + generate) if context is None else context
     shared = parse_layers(gpu_layers), parse_bytes(gpu_memory)
     options = LoadOptions(backend, residency, parse_bytes(memory), context, threads, adapter, *shared)
-    bench(model, options, prompt, generate, repeats, as_json=json)
+    bench(model, options, prompt, generate, repeats, as_json=json, profile=profile)
 
 
 @app.command()

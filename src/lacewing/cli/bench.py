@@ -7,14 +7,18 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from lacewing.cli.run import open_model
+from lacewing.errors import OptionError
 from lacewing.options import LoadOptions, format_bytes
 
 if TYPE_CHECKING:
-    from lacewing.backends.base import DeviceFacts
+    from lacewing.backends.base import DeviceFacts, Profiles
 
 
-def bench(name: str, options: LoadOptions, prompt: int, generate: int, repeats: int, *, as_json: bool) -> None:
-    """Measure and print."""
+def bench(
+    name: str, options: LoadOptions, prompt: int, generate: int, repeats: int, *, as_json: bool, profile: bool = False
+) -> None:
+    """Measure and print. `profile`: also the time of each kernel; raises OptionError where they cannot be timed."""
+    from lacewing.backends.base import Profiles
     from lacewing.engine.bench import check_counts, measure
 
     check_counts(prompt, generate, options.context or prompt + generate)
@@ -22,6 +26,8 @@ def bench(name: str, options: LoadOptions, prompt: int, generate: int, repeats: 
     with open_model(name, options) as model:
         loaded = time.perf_counter() - began
         facts = model.backend.facts()
+        if profile and not isinstance(model.step, Profiles):
+            raise OptionError(f"--profile is for a GPU that has the whole model, not for {facts.name}; use --backend webgpu")
         before = _read_bandwidth(facts)
         speed = measure(model.engine, prompt, generate, repeats)
         after = _read_bandwidth(facts)
@@ -44,7 +50,29 @@ def bench(name: str, options: LoadOptions, prompt: int, generate: int, repeats: 
             "bandwidth_share": round(rate / bandwidth, 3) if bandwidth else None,
             "load_seconds": round(loaded, 3),
         }
+        if profile and isinstance(model.step, Profiles):
+            report["profile"] = _profile(model.step, prompt, model.engine.chunk)
+            model.engine.forget()  # keys and values were written over
     print(json.dumps(report) if as_json else _table(report))
+
+
+def _profile(step: Profiles, prompt: int, chunk: int) -> dict[str, Any]:
+    """Of the token after the prompt, and of the prompt's first run."""
+    runs = {"token": (1, prompt), "prompt": (min(prompt, chunk), 0)}
+    found: dict[str, Any] = {
+        what: [
+            {
+                "kernel": one.name,
+                "calls": one.calls,
+                "seconds": one.seconds,
+                "bytes": one.nbytes,
+                "gigabytes_per_second": round(one.nbytes / one.seconds / 1e9, 1) if one.nbytes and one.seconds else None,
+            }
+            for one in step.profile(*run)
+        ]
+        for what, run in runs.items()
+    }
+    return found | {"prompt_tokens": runs["prompt"][0], "copy_gigabytes_per_second": round(step.copy_rate() / 1e9, 1)}
 
 
 def _read_bandwidth(facts: DeviceFacts) -> float | None:
@@ -59,10 +87,32 @@ def _read_bandwidth(facts: DeviceFacts) -> float | None:
 def _table(report: dict[str, Any]) -> str:
     share = f", {report['bandwidth_share']:.0%} of {report['read_bandwidth']} GB/s" if report["bandwidth_share"] else ""
     rows = (
-        ("model", f"{report['model']}, {report['residency']}, {report['backend']}, {report['threads']} threads"),
+        ("model", f"{report['model']}, {report['residency']}, {_device(report)}"),
         (f"prompt {report['prompt_tokens']}", f"{report['prompt']} tokens/s"),
         (f"generate {report['generate_tokens']}", f"{report['generate']} tokens/s"),
         ("weights", f"{format_bytes(report['bytes_per_token'])} a token, {report['gigabytes_per_second']} GB/s{share}"),
         ("load", f"{report['load_seconds']} s"),
     )
-    return "\n".join(f"{name:<14}{text}" for name, text in rows)
+    lines = [f"{name:<14}{text}" for name, text in rows]
+    return "\n".join(lines + (_profile_table(report["profile"], report["prompt_tokens"]) if "profile" in report else []))
+
+
+def _device(report: dict[str, Any]) -> str:
+    if report["backend"] == "webgpu":
+        return f"{report['backend']}, {report['device']}"
+    return f"{report['backend']}, {report['threads']} threads"
+
+
+def _profile_table(found: dict[str, Any], position: int) -> list[str]:
+    copy, lines = found["copy_gigabytes_per_second"], []
+    heads = {"token": f"a token at position {position}", "prompt": f"{found['prompt_tokens']} tokens of a prompt"}
+    for what, head in heads.items():
+        total = sum(one["seconds"] for one in found[what])
+        lines += ["", f"{head}: {total * 1e3:.3f} ms of the GPU's clock"]
+        lines += [f"  {'kernel':<18}{'calls':>6}{'ms':>10}{'share':>8}{'weights':>12}{'GB/s':>9}{'of a copy':>11}"]
+        for one in found[what]:
+            rate = one["gigabytes_per_second"]
+            read = f"{format_bytes(one['bytes']):>12}{rate:>9.1f}{rate / copy:>11.0%}" if rate else ""
+            share = one["seconds"] / total if total else 0
+            lines.append(f"  {one['kernel']:<18}{one['calls']:>6}{one['seconds'] * 1e3:>10.3f}{share:>8.1%}{read}")
+    return [*lines, "", f"a copy within its memory, read and written: {copy} GB/s"]
