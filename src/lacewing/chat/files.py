@@ -13,14 +13,13 @@ from pathlib import Path
 from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
-import psutil
-
 from lacewing.chat import atomic, document, templates
 from lacewing.chat.document import SessionFileError
 from lacewing.chat.identity import Identity, identity_of
 from lacewing.chat.voice import View, Voice
 from lacewing.errors import LacewingError, ModelFormatError, OptionError
 from lacewing.options import format_bytes
+from lacewing.weights.machine import is_running
 
 if TYPE_CHECKING:
     from lacewing.chat.session import Session
@@ -142,7 +141,7 @@ def found_open() -> list[str]:
     """The names of conversations whose process has ended without a word; they are called as those that were rescued from now on."""
     found = []
     for name in [each for each in names() if re.fullmatch(rf"{_OPEN}-\d+", each)]:
-        if psutil.pid_exists(int(name.rpartition("-")[2])):
+        if is_running(int(name.rpartition("-")[2])):
             continue
         with contextlib.suppress(OSError):
             path = path_of(name)

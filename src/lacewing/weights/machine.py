@@ -92,3 +92,8 @@ def _process_limit() -> list[tuple[int, str]]:
     if limit == resource.RLIM_INFINITY:
         return []
     return [(limit - int(psutil.Process().memory_info().vms), "the address space limit of the process")]
+
+
+def is_running(process_id: int) -> bool:
+    """Whether there is such a process on this machine now."""
+    return bool(psutil.pid_exists(process_id))
