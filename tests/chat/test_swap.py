@@ -240,6 +240,16 @@ def test_a_model_without_a_template(start, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("kept", [True, False])  # back and forth, or opened anew each time
 def test_memory_after_fifty_swaps(kept, paths):
+    swap_fifty_times(kept, paths["llama"], paths["gemma"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kept", [True, False])
+def test_memory_after_fifty_swaps_of_real_models(kept, smollm2_path, gemma3_path):
+    swap_fifty_times(kept, smollm2_path, gemma3_path)
+
+
+def swap_fifty_times(kept, *models):
     """In a process of its own, where nothing else takes or frees memory."""
     code = f"""
 import gc, sys
@@ -257,7 +267,7 @@ for count in range(50):
         print(process_bytes())
 session.close()
 """
-    words = [sys.executable, "-c", code, str(paths["llama"]), str(paths["gemma"])]
+    words = [sys.executable, "-c", code, *map(str, models)]
     numbers = list(map(int, subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()))
     for first, last in zip(numbers[:2], numbers[2:], strict=True):
         assert last <= 1.05 * first, f"{first / 2**20:.1f} MiB, then {last / 2**20:.1f} MiB"

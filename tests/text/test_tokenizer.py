@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+import weakref
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from lacewing.errors import OptionError
 from lacewing.formats import open_checkpoint
+from lacewing.text.gguf import from_metadata
 from lacewing.text.pretokenizers import PRE_TOKENIZERS
 from lacewing.text.tokenizer import Tokenizer
 from tests.text import vocabularies as v
@@ -26,6 +28,17 @@ def test_byte_level_merges():
     assert BPE.encode("hello world") == v.spelt(BYTES, "hello", "Ġworld")
     assert BPE.kind == "bpe"
     assert BPE.vocab_size == len(BYTES["tokenizer.ggml.tokens"])
+
+
+@pytest.mark.parametrize("metadata", [BYTES, SPACES])
+def test_what_it_is_built_of_goes(metadata):
+    """Merges are several times as large as the vocabulary."""
+    parts = from_metadata(metadata)
+    build, tokenizer = weakref.ref(parts.build), Tokenizer(parts)
+    del parts
+    assert build() is not None
+    tokenizer.warm()
+    assert build() is None and tokenizer.encode("hello world")
 
 
 @pytest.mark.parametrize("text", [None, 7, b"hello", ["hello"]])

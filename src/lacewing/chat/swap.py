@@ -18,6 +18,7 @@ from lacewing.errors import Cancelled, LacewingError, ModelFormatError, OptionEr
 from lacewing.options import LoadOptions, format_bytes
 from lacewing.text.template import ChatTemplate
 from lacewing.weights import Plan
+from lacewing.weights.memory import give_back
 
 if TYPE_CHECKING:
     from lacewing.chat.events import Face
@@ -236,6 +237,7 @@ def change_model(session: Session, name: str, changes: Mapping[str, Any]) -> lis
         work = Swap(session, name, options, notices)
         target = work.run()
         drop_stale(session, target)
+        give_back()  # what opening took for a while lies between what stays
         lines = [f"now {describe(target)}", *dict.fromkeys([*target.model.plan.reasons, *target.model.notices])]
     stays = (
         f"{old.short_name} is parked, /model - goes back to it" if old in session.parked else f"{old.short_name} could not be kept"

@@ -6,6 +6,7 @@ markup is matched outside (`tokenizer.py`).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from lacewing.text.vocabulary import SPACE, TokenType, Vocabulary
 _REACHABLE = (TokenType.NORMAL, TokenType.USER, TokenType.BYTE)
 
 
-def byte_level(vocabulary: Vocabulary, merges: list[tuple[str, str]], pre: PreTokenizer) -> hf.Tokenizer:
+def byte_level(vocabulary: Vocabulary, merges: Sequence[tuple[str, str]], pre: PreTokenizer) -> hf.Tokenizer:
     """A GPT-2 style tokenizer: regexes, then bytes, then merges in the file's order."""
     core = hf.Tokenizer(_bpe(vocabulary, merges, ignore_merges=pre.whole_words))
     splits = [pre_tokenizers.Split(hf.Regex(regex), "isolated") for regex in pre.regexes]
@@ -41,7 +42,7 @@ def sentencepiece(vocabulary: Vocabulary, scores: npt.NDArray[np.float64], *, un
     return raw_bpe(vocabulary, derive_merges(vocabulary.pieces, ids, scores[ids]), unknown=unknown, prefix=prefix)
 
 
-def raw_bpe(vocabulary: Vocabulary, merges: list[tuple[str, str]], *, unknown: int, prefix: bool) -> hf.Tokenizer:
+def raw_bpe(vocabulary: Vocabulary, merges: Sequence[tuple[str, str]], *, unknown: int, prefix: bool) -> hf.Tokenizer:
     """BPE over characters with U+2581 for a space and byte fallback: SentencePiece, and Gemma 4 whose file has the merges."""
     core = hf.Tokenizer(_bpe(vocabulary, merges, unk_token=_name(vocabulary, unknown), fuse_unk=True, byte_fallback=True))
     replace = normalizers.Replace(" ", SPACE)
@@ -65,7 +66,7 @@ def _name(vocabulary: Vocabulary, token: int) -> str:
     )
 
 
-def _bpe(vocabulary: Vocabulary, merges: list[tuple[str, str]], **options: Any) -> models.BPE:
+def _bpe(vocabulary: Vocabulary, merges: Sequence[tuple[str, str]], **options: Any) -> models.BPE:
     names = dict(vocabulary.ids)
     for token in [*np.flatnonzero(~np.isin(vocabulary.types, _REACHABLE)).tolist(), *vocabulary.guarded]:
         if names.pop(vocabulary.pieces[token], None) is not None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Sequence
+from typing import overload
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +18,30 @@ _BASE = _U64(int.from_bytes(os.urandom(8), "little") | 1)
 _INVERSE = _U64(pow(int(_BASE), -1, 1 << 64))
 
 
-def derive_merges(pieces: list[str], ids: npt.NDArray[np.int64], scores: npt.NDArray[np.float64]) -> list[tuple[str, str]]:
+class Merges(Sequence[tuple[str, str]]):
+    """Pairs (left, right) of texts, made while they are read: as tuples, those of Gemma took 55 MB, of which Python kept a part."""
+
+    def __init__(self, texts: list[str], left: npt.NDArray[np.int64], right: npt.NDArray[np.int64]):
+        self._texts, self._left, self._right = texts, np.ascontiguousarray(left), np.ascontiguousarray(right)
+
+    def __len__(self) -> int:
+        return len(self._left)
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        text = self._texts.__getitem__
+        return zip(map(text, self._left.data), map(text, self._right.data), strict=True)
+
+    @overload
+    def __getitem__(self, at: int) -> tuple[str, str]: ...
+    @overload
+    def __getitem__(self, at: slice) -> Merges: ...
+    def __getitem__(self, at: int | slice) -> tuple[str, str] | Merges:
+        if isinstance(at, slice):
+            return Merges(self._texts, self._left[at], self._right[at])
+        return self._texts[self._left[at]], self._texts[self._right[at]]
+
+
+def derive_merges(pieces: list[str], ids: npt.NDArray[np.int64], scores: npt.NDArray[np.float64]) -> Merges:
     """Every (left, right) whose halves and whole are pieces, the first to apply first.
 
     `ids` are the rows of `pieces` that take part; `scores` are theirs, a higher one merges earlier. Ties go to the longer
@@ -32,7 +57,7 @@ def derive_merges(pieces: list[str], ids: npt.NDArray[np.int64], scores: npt.NDA
     table = _Table(hashes.of(starts[:-1], starts[1:]))
     splits = int(starts[-1]) - len(texts)
     if splits <= 0:
-        return []
+        return Merges([], np.empty(0, np.int64), np.empty(0, np.int64))
     # One entry a split: `owner` is the piece, `cut` the place in the joined text, strictly inside the piece.
     inner = np.ones(int(starts[-1]), bool)
     inner[starts[:-1][lengths > 0]] = False
@@ -45,8 +70,7 @@ def derive_merges(pieces: list[str], ids: npt.NDArray[np.int64], scores: npt.NDA
     keep = right >= 0
     owner, left, right = owner[keep], left[keep], right[keep]
     order = _order(scores, owner, lengths[left], lengths[right], ids[left], ids[right])
-    text = texts.__getitem__
-    return list(zip(map(text, left[order].tolist()), map(text, right[order].tolist()), strict=True))
+    return Merges(texts, left[order], right[order])
 
 
 def _order(scores: npt.NDArray[np.float64], owner: npt.NDArray[np.int64], *ties: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

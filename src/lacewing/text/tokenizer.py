@@ -5,7 +5,8 @@ from __future__ import annotations
 import operator
 import re
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from itertools import pairwise
 
@@ -25,7 +26,8 @@ class Tokenizer:
     """The tokenizer of a checkpoint; safe to use from several threads."""
 
     def __init__(self, parts: Parts):
-        self._parts = parts
+        self._parts = replace(parts, build=tuple)
+        self._build: Callable[[], tuple[hf.Tokenizer, ...]] | None = parts.build  # with the merges, which are wanted once
         self._vocabulary = parts.vocabulary
         self.kind = parts.kind
         self.vocab_size = len(parts.vocabulary)
@@ -129,7 +131,9 @@ class Tokenizer:
     def _core(self, start: bool) -> hf.Tokenizer:
         if not self._built:
             with self._lock:
-                self._built = self._built or self._parts.build()
+                if self._build is not None:
+                    self._built = self._build()
+                    self._build = None
         return self._built[0 if start else -1]
 
     def _split(self, segments: Iterable[tuple[str, bool]]) -> Iterator[tuple[str, int | None]]:
