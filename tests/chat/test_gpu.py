@@ -1,6 +1,8 @@
 """Sessions on a GPU, which may be lost or full: the conversation stays, and the processor goes on with it if one agrees."""
 
 import os
+import subprocess
+import sys
 
 import pytest
 import wgpu
@@ -82,6 +84,29 @@ def test_what_a_driver_may_take_with_it_is_saved_before(chat, start, tmp_path, m
     other = start()
     other.keep = lambda: pytest.fail("the processor ends nothing")
     list(other.say("hello"))
+
+
+ENDED = "import os; from lacewing.backends.webgpu.step import WebGPUStep as step; step.run = lambda *_: os.abort()"
+
+
+def test_a_driver_that_ends_the_process(tiny_path, tmp_path):
+    """What was said is told by the next chat, and can be gone on with."""
+    variables = os.environ | {"LACEWING_SESSIONS": str(tmp_path), "LACEWING_WEBGPU_CHECKS": "1"}
+
+    def chat_with(lines, before="pass"):
+        words = ["lacewing", "chat", str(tiny_path), "--backend", "webgpu", "--max-tokens", "4", "--temperature", "0"]
+        code = f"{before}; import sys; sys.argv = {words}; from lacewing.cli import main; main()"
+        return subprocess.run([sys.executable, "-c", code], input=lines, capture_output=True, text=True, env=variables, timeout=100)
+
+    assert chat_with("remember the milk\n", ENDED).returncode != 0
+    (left,) = tmp_path.glob("*.json")
+    assert left.name.startswith("autosave-open-")
+    done = chat_with("")
+    (kept,) = tmp_path.glob("*.json")
+    assert done.returncode == 0 and f"/load {kept.stem} brings it back" in done.stdout + done.stderr
+    done = chat_with(f"/load {kept.stem}\n/retry\n")
+    assert done.returncode == 0 and "1 message" in done.stdout, done.stdout + done.stderr  # without one there is nothing to retry
+    assert list(tmp_path.glob("*.json")) == [kept]
 
 
 def test_a_full_gpu_keeps_the_old_model(start, paths, monkeypatch):
