@@ -11,13 +11,15 @@ import pytest
 
 import lacewing
 from lacewing.api import Model
+from lacewing.backends import init_backend
+from lacewing.backends.hot import use_of
 from lacewing.backends.split import SplitBackend, SplitStep
 from lacewing.cli import main
 from lacewing.errors import OptionError, OutOfMemoryError
-from lacewing.opened import CHUNK, Opened
-from lacewing.options import LoadOptions, parse_layers
-from lacewing.placing import demand
-from lacewing.weights.share import Sharing
+from lacewing.opened import Opened
+from lacewing.options import LoadOptions, Sampling, parse_layers
+from lacewing.placing import demand, sizes_on
+from lacewing.weights.share import Level, Sharing
 from tests.checkpoints import tiny
 
 IDS = [7, 300, 12, 55, 256, 9, 81, 4, 200, 33, 17]
@@ -54,16 +56,12 @@ def device_of(model: Model):
     return (backend.backends[0] if isinstance(backend, SplitBackend) else backend).device
 
 
-def levels(path: Path) -> list[tuple[tuple[int, int], int]]:
-    """Each way to share a model out, and the bytes that the GPU needs for it, as the plan reckons."""
+def levels(path: Path) -> list[tuple[Level, int]]:
+    """Each way to share a model out that saves anything, and the bytes that the GPU needs for it, as the plan reckons."""
     opened = Opened(path, LoadOptions(context=64), warm=False)
-    from lacewing.backends.webgpu.sizes import weight_bytes
-    from lacewing.weights.share import Sizes
-
-    spec = opened.spec
-    layers = [64 * layer.stored_width * spec.program.kv_itemsize for layer in spec.program.layers]
-    sharing = Sharing(spec.program, Sizes({name: weight_bytes(spec.tensors[name]) for name in spec.program.weights}, layers, CHUNK))
-    return [(level, sharing.load(*level).nbytes) for level in sharing.levels()]
+    sharing = Sharing(opened.spec.program, sizes_on(opened, init_backend("webgpu")))
+    found = [(level, sharing.load(level).nbytes) for level in sharing.levels()]
+    return [found[0], *(each for each in found[1:] if each[1] < found[0][1])]  # tiny experts are less than the buffers of sharing
 
 
 @pytest.mark.parametrize("name", ["llama", "gemma2", "qwen3moe"])
@@ -74,10 +72,10 @@ def test_every_size_of_memory(name, paths, wanted):
         assert not isinstance(model.step, SplitStep) and model.weights.residency == "lazy"
         device = device_of(model)
     held = device.allocated
-    for (layers, experts), nbytes in others:
+    for level, nbytes in others:
         with load(paths[name], gpu_memory=nbytes) as model:
             share = model._placed.share
-            assert share is not None and (share.host_layers, share.host_experts) == (layers, experts)
+            assert share is not None and share.level == level
             np.testing.assert_allclose(model.logits(IDS), wanted[name], rtol=0, atol=1e-3 if name == "gemma2" else 1e-4)
             rows = {row.name: row for row in model.plan.rows}
             assert rows["on the GPU"].nbytes == share.gpu.nbytes <= rows["GPU budget"].nbytes == nbytes
@@ -120,6 +118,50 @@ def test_prefixes_states_and_residency(paths):
         model.close()
         model.return_to_device()
         assert model.generate("Hello world", max_tokens=12, temperature=0) == first
+
+
+def room_for(path: Path, shared: int, held: int) -> int:
+    """Bytes for so many layers that share their experts."""
+    return next(nbytes for level, nbytes in levels(path) if (level.shared, level.held) == (shared, held))
+
+
+def test_shared_experts(paths, wanted):
+    """What is used more comes to be held, from request to request; the logits stay, and so do lazy, eager, closing, coming back."""
+    path = paths["qwen3moe"]
+    with load(path, gpu_memory=room_for(path, 2, 3)) as model:
+        assert "everything but 5 of 8 experts of all layers" in model.plan.reasons[0]
+        assert any("as routers choose them" in notice for notice in model.notices)
+        device, shares = device_of(model), []
+        allocated = device.allocated
+        for _ in range(3):
+            model.engine.forget()
+            model.generate("Hello world", max_tokens=12, temperature=0)
+            shares.append(use_of(model.step).share)
+            np.testing.assert_allclose(model.logits(IDS), wanted["qwen3moe"], rtol=0, atol=1e-4)
+        assert shares[2] > shares[0] and device.allocated == allocated
+        model.set_residency("lazy" if model.weights.residency == "eager" else "eager")
+        model.generate("And now for something else", max_tokens=4, temperature=0)
+        np.testing.assert_allclose(model.logits(IDS), wanted["qwen3moe"], rtol=0, atol=1e-4)
+        model.close()
+        assert device.allocated == 0 or device.allocated < allocated
+        model.return_to_device()
+        assert device.allocated == allocated and use_of(model.step).share is None
+        np.testing.assert_allclose(model.logits(IDS), wanted["qwen3moe"], rtol=0, atol=1e-4)
+
+
+def test_answers_that_are_cancelled_or_taken_in_turns(paths):
+    """Of a model that shares its experts: what a cancelled one has run stays, and two at once get what each gets alone."""
+    path = paths["qwen3moe"]
+    with load(path, gpu_memory=room_for(path, 2, 4)) as model:
+        alone = [
+            [token.id for token in model.engine.generate(ids, Sampling(temperature=0, max_tokens=6))] for ids in (IDS, IDS[3:])
+        ]
+        both = [model.engine.generate(ids, Sampling(temperature=0, max_tokens=6)) for ids in (IDS, IDS[3:])]
+        turns = list(zip(*both, strict=True))
+        assert [[token.id for token in tokens] for tokens in zip(*turns, strict=True)] == alone
+        stopped = model.engine.generate([*IDS, 5], Sampling(temperature=0), cancelled=lambda: len(model.engine.cached) > 13)
+        assert 0 < len(list(stopped)) < 6 and stopped.finish_reason == "cancelled"
+        assert [token.id for token in model.engine.generate(IDS, Sampling(temperature=0, max_tokens=6))] == alone[0]
 
 
 def short_of_memory(device, monkeypatch, nbytes: int) -> list[str]:
@@ -225,3 +267,13 @@ def test_commands_show_the_plan(paths, monkeypatch, capsys):
     assert "is for a GPU" in call("info", paths["llama"], "--backend", "cpu", "--gpu-memory", "1GiB")[2]
     code, _, err = call("info", paths["llama"], "--gpu-layers", "many")
     assert code and "number of layers, or auto" in err
+    mixture = ("--backend", "webgpu", "--context", 64, "--gpu-memory", room_for(paths["qwen3moe"], 2, 4))
+    code, out, _ = call("info", paths["qwen3moe"], *mixture)
+    assert code == 0 and "everything but 4 of 8 experts of all layers" in out
+    code, out, _ = call("bench", paths["qwen3moe"], *mixture, "--prompt", 8, "--generate", 4, "--repeats", 1)
+    assert code == 0 and "4 of 8 of a layer on the GPU, with " in out
+    for value, problem in (("-1", "gpu_memory"), ("0", "gpu_memory"), ("lots", "lots"), ("1e30GiB", "gpu_memory")):
+        code, _, err = call("info", paths["qwen3moe"], "--backend", "webgpu", f"--gpu-memory={value}")
+        assert code and problem in err and "Traceback" not in err, value
+    code, _, err = call("run", paths["llama"], "Hi", "--backend", "webgpu", "--context", 64, "--gpu-memory", 1)
+    assert code and "not even one layer of the model fits the GPU" in err

@@ -54,7 +54,7 @@ def load(
     part of the GPU, `gpu_layers` is how many layers are on it as a whole, "auto" as many as fit. Every error is a LacewingError.
     """
     gpu = None if adapter is None else str(adapter)
-    shared = parse_layers(gpu_layers), parse_bytes(gpu_memory)
+    shared = parse_layers(gpu_layers), parse_bytes(gpu_memory, "gpu_memory")
     options = LoadOptions(backend, residency, parse_bytes(memory), context, threads, gpu, *shared)
     return Model(Opened(hub.resolve(name), options), progress)
 

@@ -43,14 +43,14 @@ def mistral_magnitude() -> bool | None:
     return None if not value else value == "apply"
 
 
-def parse_bytes(text: str | int | None) -> int | None:
-    """`"4GiB"`, `"800MB"`, `"1.5g"` or a number of bytes; None stays None. Raises OptionError."""
+def parse_bytes(text: str | int | None, what: str = "memory") -> int | None:
+    """`"4GiB"`, `"800MB"`, `"1.5g"` or a number of bytes; None stays None. Raises OptionError, which names `what` it is."""
     if text is None or (isinstance(text, int) and not isinstance(text, bool) and text > 0):
         return text
     match = re.fullmatch(r"\s*(\d{1,18}(?:\.\d{1,9})?)\s*([a-zA-Z]*)\s*", str(text))
     unit = _UNITS.get(match.group(2).lower()) if match else None
     if match is None or unit is None or float(match.group(1)) * unit < 1:
-        raise OptionError(f"memory {text!r} is not a size; write for example 4GiB or 800MB")
+        raise OptionError(f"{what} {text!r} is not a size; write for example 4GiB or 800MB")
     return int(float(match.group(1)) * unit)
 
 

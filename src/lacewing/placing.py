@@ -81,7 +81,8 @@ def place(opened: Opened, backend: Backend, weight_bytes: int, full: Room | None
     Raises OutOfMemoryError where not even a part fits, OptionError for options that mean nothing to the backend.
     """
     from lacewing.backends import init_backend
-    from lacewing.backends.split import SplitBackend, StoresAnew
+    from lacewing.backends.hot import Desk
+    from lacewing.backends.split import SplitBackend
     from lacewing.program.split import split
     from lacewing.weights.share import HOST, share
 
@@ -89,13 +90,14 @@ def place(opened: Opened, backend: Backend, weight_bytes: int, full: Room | None
     if not backend.copies_weights:
         _refuse_gpu_options(options)
         return Placed(opened, backend, weight_bytes)
-    sizes = _sizes(opened, backend if isinstance(backend, StoresAnew) else None)
+    sizes = sizes_on(opened, backend)
     room = _room(options, backend) if full is None else full
     found = share(opened.spec.program, sizes, room, options.gpu_layers)
     if found is None:
         return Placed(opened, backend, weight_bytes, sizes=sizes)
     parts = split(found.program, found.devices)
-    both = SplitBackend([backend, init_backend("cpu", options.threads)], parts)
+    desk = [Desk()] if found.level.shared else []
+    both = SplitBackend([backend, init_backend("cpu", options.threads), *desk], parts)
     return Placed(opened, both, weight_bytes, found, parts.parts[HOST].program, room, sizes)
 
 
@@ -125,8 +127,9 @@ def less(placed: Placed) -> Room | None:
     if placed.sizes is None or options.gpu_layers is not None or options.gpu_memory_bytes is not None:
         return None
     sharing = Sharing(placed.opened.spec.program, placed.sizes)
-    tried = sharing.load(0, 0).nbytes if placed.share is None else placed.share.gpu.nbytes
-    least = sharing.load(*sharing.levels()[-1]).nbytes
+    levels = sharing.levels()
+    tried = sharing.load(levels[0]).nbytes if placed.share is None else placed.share.gpu.nbytes
+    least = sharing.load(levels[-1]).nbytes
     return Room(max(int(LESS * tried), least), "what it has after all") if least < tried else None
 
 
@@ -138,23 +141,38 @@ def demand(opened: Opened, weight_bytes: int) -> Demand:
     options, needs = opened.options, opened.needs(weight_bytes, CHUNK)
     least = 0
     if options.gpu_layers is None and options.gpu_memory_bytes is None:
-        least = Sharing(opened.spec.program, _sizes(opened, None)).trunk_bytes
+        least = Sharing(opened.spec.program, sizes_on(opened, None)).trunk_bytes
     whole = needs.device_bytes
     return Demand(opened.spec.program, opened.spec.tensors, whole, min(least, whole))
 
 
-def _sizes(opened: Opened, measure: object) -> Sizes:
-    from lacewing.backends.split import StoresAnew
-    from lacewing.weights.share import Sizes
+def sizes_on(opened: Opened, backend: Backend | None) -> Sizes:
+    """Of a model on a device; None: on one that keeps weights as they are."""
+    from lacewing.backends.split import HoldsSome, StoresAnew
+    from lacewing.program.ops import ExpertLinear
+    from lacewing.program.split import weights_of
+    from lacewing.weights.share import Sharing, Sizes
 
     spec, context = opened.spec, opened.spec.context
+    turned = {name for op in spec.program.ops if getattr(op, "transposed", False) for name in weights_of(op)}
     weights = {}
     for name in spec.program.weights:
         tensor = spec.tensors[name]
         factors = 0 if tensor.scales is None else spec.tensors[tensor.scales].nbytes
-        weights[name] = measure.stored_bytes(tensor) if isinstance(measure, StoresAnew) else tensor.nbytes + factors
+        weights[name] = tensor.nbytes + factors
+        if isinstance(backend, StoresAnew):
+            weights[name] = backend.stored_bytes(tensor, name in turned)
     layers = [context * layer.stored_width * spec.program.kv_itemsize for layer in spec.program.layers]
-    return Sizes(weights, layers, CHUNK)
+    sizes = Sizes(weights, layers, CHUNK)
+    if not isinstance(backend, HoldsSome):
+        return sizes
+    sharing = Sharing(spec.program, sizes)
+    fixed = {
+        place.layer
+        for op, place in zip(sharing.program.ops, sharing.places, strict=True)
+        if isinstance(op, ExpertLinear) and not all(backend.holds_some(spec.tensors[name], op.transposed) for name in op.weights)
+    }
+    return replace(sizes, exchangeable=frozenset(layer for layer in sharing.mixtures if layer not in fixed))
 
 
 def _room(options: LoadOptions, backend: Backend) -> Room | None:

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import wgpu
 
@@ -14,6 +15,7 @@ from lacewing.chat.session import open_session
 from lacewing.errors import BackendError, Cancelled, OptionError, OutOfMemoryError
 from lacewing.options import LoadOptions
 from tests.chat.conftest import GREEDY, say
+from tests.checkpoints import tiny
 
 
 @pytest.fixture
@@ -200,3 +202,32 @@ def test_a_gpu_that_does_not_take_the_current_model_back(chat, paths, monkeypatc
     assert chat.status().backend == "cpu" and device.allocated == 0 and chat.messages[1]["content"] == first
     assert "others have filled the GPU" in chat.notices[-1]
     assert say(chat, "still there?") and run_line(chat, f"/model {paths['gemma']} --backend cpu").text.startswith("now ")
+
+
+def test_experts_that_the_processor_shares(chat, tmp_path):
+    """A mixture of which the GPU holds some experts: `/experts` tells, and who watches does not keep them from being exchanged."""
+    first, path = say(chat, "hello"), tiny("qwen3moe", "gguf", tmp_path)
+    from lacewing.backends import init_backend
+    from lacewing.opened import Opened
+    from lacewing.placing import sizes_on
+    from lacewing.weights.share import Level, Sharing
+
+    opened = Opened(path, LoadOptions(context=256), warm=False)
+    room = Sharing(opened.spec.program, sizes_on(opened, init_backend("webgpu"))).load(Level(0, 0, 2, 3)).nbytes
+    text = run_line(chat, f"/model {path} --gpu-memory {room} --context 256").text
+    assert "everything but 5 of 8 experts of all layers" in text and chat.messages[1]["content"] == first
+    device = chat.model.backend.backends[0].device
+    run_line(chat, "/experts")
+    places = [layer.places.copy() for layer in chat.model.step._exchange.desk._layers]
+    for _ in range(3):
+        say(chat, "and now?")
+    moved = [layer.places for layer in chat.model.step._exchange.desk._layers]
+    assert not all(np.array_equal(before, after) for before, after in zip(places, moved, strict=True))
+    assert "on the GPU: 3 of 8 experts of each of 2 layers, " in run_line(chat, "/experts").text
+    run_line(chat, "/lazy")
+    assert say(chat, "still?") and len(chat.messages) == 10
+    before = [dict(message) for message in chat.messages]
+    device.device.destroy()
+    chat.face.confirm = lambda question: True
+    list(chat.say("again"))
+    assert chat.status().backend == "cpu" and chat.messages[: len(before)] == before

@@ -11,7 +11,7 @@ from lacewing.program.check import check_program
 from lacewing.program.ops import Attention, Embed, ExpertLinear, Op, Route, WriteKeysValues
 from lacewing.program.program import KeyValueShape, Program
 from lacewing.program.split import split, weights_of
-from lacewing.weights.share import GPU, HOST, Room, Share, Sharing, Sizes, share
+from lacewing.weights.share import DESK, GPU, HOST, Level, Room, Share, Sharing, Sizes, share
 from tests.program.test_check import OPS, WEIGHTS
 from tests.program.test_split import MIXTURE
 
@@ -65,7 +65,7 @@ def shared(program: Program, megabytes: int, layers: int | None = None) -> Share
 
 def test_what_fits_is_not_shared() -> None:
     program = model()
-    whole = Sharing(program, sizes(program)).load(0, 0)
+    whole = Sharing(program, sizes(program)).load(Level())
     assert whole.kv_bytes == 400 * 10**6 and whole.weight_bytes == (10 + 1 + LAYERS * 9) * 10**6
     assert share(program, sizes(program), Room(whole.nbytes, "the test")) is None
     assert share(program, sizes(program), Room(whole.nbytes - 1, "the test")) is not None
@@ -143,6 +143,64 @@ def test_more_room_never_means_less_there() -> None:
     program, before = model((0, 1, 2, 3)), 0
     for room in range(450, 2000, 50):
         found = shared(program, room)
-        taken = Sharing(program, sizes(program)).load(0, 0).nbytes if found is None else found.gpu.nbytes
+        taken = Sharing(program, sizes(program)).load(Level()).nbytes if found is None else found.gpu.nbytes
         assert before <= taken <= room * 10**6
         before = taken
+
+
+def exchangeable(program: Program) -> Sizes:
+    return replace(sizes(program), exchangeable=frozenset(range(LAYERS)))
+
+
+def test_experts_are_shared_before_they_are_left() -> None:
+    """Half of those of as few layers as need be; then fewer, of all; then none; then whole layers."""
+    program = model((0, 1, 2, 3), tied=False)
+    sharing = Sharing(program, exchangeable(program))
+    levels = sharing.levels()
+    assert levels[:7] == [Level(), *(Level(0, 0, count, 2) for count in (1, 2, 3, 4)), Level(0, 0, 4, 1), Level(0, 4)]
+    assert levels[7:] == [Level(count, 4) for count in (1, 2, 3)]
+    taken = [sharing.load(level) for level in levels]
+    assert [load.nbytes for load in taken] == sorted((load.nbytes for load in taken), reverse=True)
+    assert taken[0].weight_bytes - taken[1].weight_bytes == 10 * 10**6 + 3 * 50 * 10**6  # half of three stacks, and the embedding
+    assert taken[4].weight_bytes - taken[5].weight_bytes == 4 * 3 * 25 * 10**6
+    assert len({load.kv_bytes for load in taken[:7]}) == 1
+
+
+@pytest.mark.parametrize("level", [Level(0, 0, 2, 2), Level(0, 0, 4, 1)])
+def test_parts_of_shared_experts(level: Level) -> None:
+    program = model((0, 1, 2, 3), tied=False)
+    cut, devices = Sharing(program, exchangeable(program)).cut(level)
+    check_program(cut)
+    assert set(devices) == {GPU, HOST, DESK} and devices[0] == HOST and devices[-1] == GPU
+    parts = split(cut, devices)
+    for part in parts.parts:
+        check_program(part.program)
+    held = {name: shape for name, shape in parts.parts[GPU].program.weights.items() if name.endswith("(held)")}
+    assert len(held) == 3 * level.shared and {shape[0] for shape in held.values()} == {level.held}
+    assert len(parts.turns) == 1 + 4 * level.shared + 1  # the embedding; trunk, desk, held ones, the others; the trunk again
+
+
+def test_the_plan_of_shared_experts() -> None:
+    program = model((0, 1, 2, 3), tied=False)
+    found = share(program, exchangeable(program), Room(1700 * 10**6, "the test"))
+    assert found is not None and found.level == Level(0, 0, 1, 2) and found.gpu.nbytes <= 1700 * 10**6
+    assert found.on_gpu == "everything but 2 of 4 experts of 1 of 4 layers"
+    assert "as routers choose them" in found.reasons[2]
+    less = share(program, exchangeable(program), Room(900 * 10**6, "the test"))
+    assert less is not None and less.on_gpu == "everything but 3 of 4 experts of all layers"
+    asked = share(program, exchangeable(program), None, 2)
+    assert asked is not None and asked.level == Level(0, 2)  # whole layers, where a person says how many
+
+
+def test_mixtures_of_which_some_cannot_be_shared() -> None:
+    program = model((1, 3))
+    some = replace(sizes(program), exchangeable=frozenset({1}))
+    assert Sharing(program, some).levels()[1:3] == [Level(0, 1), Level(0, 2)]
+
+
+def test_absurd_rooms() -> None:
+    for program in (model(), model((0, 1, 2, 3))):
+        for nbytes in (0, 1, -1):
+            with pytest.raises(OutOfMemoryError, match="not even one layer"):
+                share(program, exchangeable(program), Room(nbytes, "the test"))
+        assert share(program, exchangeable(program), Room(2**63, "the test")) is None

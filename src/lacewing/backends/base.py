@@ -92,6 +92,9 @@ class Described(Protocol):
     @property
     def scales(self) -> object: ...
 
+    @property
+    def scale_block(self) -> tuple[int, int]: ...
+
 
 @dataclass(frozen=True)
 class Demand:
@@ -173,6 +176,15 @@ class FeedsBack(Protocol):
         The slot may be written one position further than what was given out. A caller that stops early closes the iterator;
         one that runs the step otherwise in between must not go on with it. Raises NumericError for NaN or infinite logits.
         """
+        ...
+
+
+@runtime_checkable
+class Adapts(Protocol):
+    """A step that suits itself to what it has run, such as where experts are."""
+
+    def adapt(self) -> None:
+        """Called between two requests; may take a fraction of a second. Raises BackendError."""
         ...
 
 

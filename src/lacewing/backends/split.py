@@ -10,6 +10,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from lacewing.backends.base import Backend, Described, DeviceFacts, HasMemory, KeepsSlots, RoutedLayer, Step, StepLimits, WeightView
+from lacewing.backends.hot import Use, exchange_of, with_held
 from lacewing.backends.staged import Staged
 from lacewing.errors import BackendError, OptionError
 from lacewing.options import Progress
@@ -21,7 +22,14 @@ from lacewing.program.split import Split
 class StoresAnew(Protocol):
     """A backend whose device keeps weights in another form, of another size."""
 
-    def stored_bytes(self, weight: Described) -> int: ...
+    def stored_bytes(self, weight: Described, transposed: bool = False) -> int: ...
+
+
+@runtime_checkable
+class HoldsSome(Protocol):
+    """A backend that can hold some experts of a stack, and exchange them (`backends.hot`)."""
+
+    def holds_some(self, weight: Described, transposed: bool) -> bool: ...
 
 
 class SplitBackend:
@@ -38,7 +46,9 @@ class SplitBackend:
     def facts(self) -> DeviceFacts:
         """Of the first, with the names of all, and the most threads."""
         found = [backend.facts() for backend in self.backends]
-        return replace(found[0], name=" and ".join(facts.name for facts in found), threads=max(facts.threads for facts in found))
+        return replace(
+            found[0], name=" and ".join(facts.name for facts in found if facts.name), threads=max(facts.threads for facts in found)
+        )
 
     def room_bytes(self) -> int | None:
         """See `backends.base.HasMemory`: of the first."""
@@ -52,10 +62,10 @@ class SplitBackend:
         steps: list[Step] = []
         try:
             for backend, part in zip(self.backends, self.split.parts, strict=True):
-                steps.append(backend.compile(part.program, weights, limits, progress))
+                steps.append(backend.compile(part.program, with_held(part.program, weights), limits, progress))
             host = [not backend.copies_weights for backend in self.backends]
-            keeps = all(isinstance(step, KeepsSlots) for step in steps)
-            return (SlotKeepingSplitStep if keeps else SplitStep)(program, self.split, steps, limits, host)
+            keeps = all(isinstance(step, KeepsSlots) for step, part in zip(steps, self.split.parts, strict=True) if part.layers)
+            return (SlotKeepingSplitStep if keeps else SplitStep)(program, self.split, steps, limits, host, weights)
         except BaseException:
             for step in steps:
                 step.close()
@@ -68,7 +78,10 @@ class SplitStep:
     `host`: of each step whether it computes on this machine's own memory.
     """
 
-    def __init__(self, program: Program, split: Split, steps: Sequence[Step], limits: StepLimits, host: Sequence[bool]):
+    def __init__(
+        self, program: Program, split: Split, steps: Sequence[Step], limits: StepLimits, host: Sequence[bool],
+        weights: Mapping[str, WeightView],
+    ):  # fmt: skip
         self.limits, self.split, self.steps = limits, split, tuple(steps)
         self._program, self._host = program, tuple(host)
         self._staged: list[Staged] = []
@@ -79,6 +92,18 @@ class SplitStep:
         self.kv_bytes = sum(step.kv_bytes for step in steps)
         self.buffer_bytes = sum(step.buffer_bytes for step in steps)
         self._lock, self._closed = threading.Lock(), False
+        self._exchange = exchange_of(split, steps, weights)
+
+    @property
+    def held(self) -> Use | None:
+        """Of experts that a device has some of; None: of no layer."""
+        return None if self._exchange is None else self._exchange.use
+
+    def adapt(self) -> None:
+        """See `backends.base.Adapts`."""
+        with self._lock:
+            if self._exchange is not None and not self._closed:
+                self._exchange.run()
 
     @property
     def host_bytes(self) -> int:

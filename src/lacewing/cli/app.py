@@ -57,7 +57,7 @@ def run(
     """Answer one prompt, streaming."""
     from lacewing.cli.run import run
 
-    shared = parse_layers(gpu_layers), parse_bytes(gpu_memory)
+    shared = parse_layers(gpu_layers), parse_bytes(gpu_memory, "gpu_memory")
     options = LoadOptions(backend, residency, parse_bytes(memory), context, threads, adapter, *shared)
     sampling = Sampling(max_tokens, temperature, top_k, top_p, min_p, seed=seed)
     raise typer.Exit(run(model, prompt, options, sampling, raw=raw, as_json=json))
@@ -84,7 +84,7 @@ def chat(
     """Talk with a model; /help shows the commands. In a pipe, each line is a message or a command."""
     from lacewing.cli.run import chat
 
-    shared = parse_layers(gpu_layers), parse_bytes(gpu_memory)
+    shared = parse_layers(gpu_layers), parse_bytes(gpu_memory, "gpu_memory")
     options = LoadOptions(backend, residency, parse_bytes(memory), context, threads, adapter, *shared)
     raise typer.Exit(chat(model, options, Sampling(max_tokens, temperature, top_k, top_p, min_p, seed=seed)))
 
@@ -107,7 +107,7 @@ def info(
     """
     from lacewing.cli.info import info
 
-    shared = parse_layers(gpu_layers), parse_bytes(gpu_memory)
+    shared = parse_layers(gpu_layers), parse_bytes(gpu_memory, "gpu_memory")
     info(model, LoadOptions(backend, residency, parse_bytes(memory), context, None, adapter, *shared), as_json=json)
 
 
@@ -132,7 +132,7 @@ def bench(
     from lacewing.cli.bench import bench
 
     context = max(1, prompt + generate) if context is None else context
-    shared = parse_layers(gpu_layers), parse_bytes(gpu_memory)
+    shared = parse_layers(gpu_layers), parse_bytes(gpu_memory, "gpu_memory")
     options = LoadOptions(backend, residency, parse_bytes(memory), context, threads, adapter, *shared)
     bench(model, options, prompt, generate, repeats, as_json=json, profile=profile)
 
@@ -156,7 +156,7 @@ def stats(
     """Show which experts a mixture of experts uses for a text, and how evenly."""
     from lacewing.cli.stats import stats
 
-    shared = parse_layers(gpu_layers), parse_bytes(gpu_memory)
+    shared = parse_layers(gpu_layers), parse_bytes(gpu_memory, "gpu_memory")
     options = LoadOptions(backend, residency, parse_bytes(memory), context, threads, adapter, *shared)
     stats(model, text, options, as_json=json, png=png, trace=trace)
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 
 import numpy as np
 
-from lacewing.backends.base import FeedsBack, FindsCandidates, Step
+from lacewing.backends.base import Adapts, FeedsBack, FindsCandidates, Step
 from lacewing.engine.sampling import Sampler, Token
 from lacewing.engine.stats import Stats, rate
 from lacewing.errors import ContextOverflowError, NumericError, OptionError, OutOfMemoryError
@@ -127,6 +127,12 @@ class Engine:
                 self.forget()
                 raise
 
+    def settle(self) -> None:
+        """Before a request: let the step suit itself to the ones before it."""
+        if isinstance(self.step, Adapts):
+            self.verify()
+            self.step.adapt()
+
     def _run(self, ids: list[int], outputs: np.ndarray) -> np.ndarray:
         """Run `ids` after the cached ones; float32 (R, V) of the rows `outputs`, valid until the next run."""
         self.verify()
@@ -208,6 +214,7 @@ class Generation(Iterator[Token]):
         engine.owner = self
         if not self.stats.generated_tokens:
             self.stats.reused_tokens = reused
+            engine.settle()
         row, start = None, reused
         while start < len(ids):
             if self._stopped():

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lacewing.backends.base import RoutedLayer, Step
+from lacewing.backends.base import Adapts, RoutedLayer, Step
 from lacewing.engine.engine import Engine
 from lacewing.errors import NumericError, OptionError
 from lacewing.options import Progress
@@ -200,6 +200,10 @@ class WatchedStep:
         self._next, self._generating = (int(slots[-1]), int(positions[-1]) + 1), len(tokens) == 1
         self.statistics.add(self.step.routes())
         return rows
+
+    def adapt(self) -> None:
+        if isinstance(self.step, Adapts):
+            self.step.adapt()
 
     def rebind(self) -> None:
         self.step.rebind()

@@ -49,7 +49,7 @@ class _Checker:
         self.used: set[str] = set()
         self.stored: set[int] = set()
         self.attended: set[int] = set()
-        self.routed: dict[View, int] = {}  # views that hold ids: of how many experts
+        self.routed: dict[View, int | None] = {}  # views that hold ids: of how many experts, None: another device knows
         self.finished = self.sent = False
 
     def check(self, op: Op) -> None:
@@ -68,6 +68,10 @@ class _Checker:
             self.routed = {ids: experts for ids, experts in self.routed.items() if not _overlap(ids, view)}
         if isinstance(op, ops.Route):
             self.routed[op.ids] = op.logits.width
+        elif isinstance(op, ops.Allot):
+            self.routed |= {op.here: op.held, op.there: op.experts}
+        elif isinstance(op, ops.Receive):
+            self.routed |= dict.fromkeys(op.outs)
 
     def columns(self, view: View) -> np.ndarray:
         """The written flags of a view's columns; checks that the view lies in its buffer."""
@@ -217,9 +221,9 @@ def _route(c: _Checker, op: ops.Route) -> None:
 
 
 def _expert_linear(c: _Checker, op: ops.ExpertLinear) -> None:
-    experts, active = c.routed.get(op.ids), op.ids.width
-    if experts is None:
-        raise ProgramError(f"{ops.show(op.ids)} does not hold the ids of a Route")
+    active = op.ids.width
+    _require(op.ids in c.routed, f"{ops.show(op.ids)} does not hold the ids of a Route")
+    experts = c.routed[op.ids] or next(iter(c.program.weights.get(op.weights[0], ())), 0)
     inputs, rest = divmod(op.x.width, active if op.separate else 1)
     _require(rest == 0 and all(out.width % active == 0 for out in op.outs), f"a width is not {active} equal parts")
     outputs = [out.width // active for out in op.outs]
@@ -240,12 +244,23 @@ def _expert_linear(c: _Checker, op: ops.ExpertLinear) -> None:
         _require(not any(_overlap(out, view) for view in (*op.views(op.reads), *op.outs[:index])), f"{ops.show(out)} overlaps")
 
 
+def _allot(c: _Checker, op: ops.Allot) -> None:
+    _require(op.ids in c.routed, f"{ops.show(op.ids)} does not hold the ids of a Route")
+    _require(c.routed[op.ids] in (None, op.experts), f"{op.experts} experts, the router has {c.routed[op.ids]}")
+    _require(1 <= op.held < op.experts, f"{op.held} of {op.experts} experts are held")
+    _require(op.here.width == op.there.width == op.ids.width, "ids, here and there differ in width")
+    views = (op.ids, op.here, op.there)
+    _require(not any(_overlap(a, b) for i, a in enumerate(views) for b in views[:i]), "ids, here and there overlap")
+
+
 def _combine(c: _Checker, op: ops.Combine) -> None:
     _require(op.active >= 1 and op.x.width == op.active * op.out.width, f"x has width {op.x.width}, out {op.out.width}")
     _require(op.weights is None or op.weights.width == op.active, "weights are not one value an active expert")
+    _require(op.ids is None or (op.ids in c.routed and op.ids.width == op.active), "ids are not those of the active experts")
     _require(op.add is None or op.add.width == op.out.width, "add and out differ in width")
     _require(op.add is None or op.add == op.out or not _overlap(op.add, op.out), "add must be out itself or lie apart from it")
-    _require(not any(_overlap(op.out, view) for view in (op.x, op.weights) if view is not None), "out overlaps x or weights")
+    read = (view for view in (op.x, op.weights, op.ids) if view is not None)
+    _require(not any(_overlap(op.out, view) for view in read), "out overlaps x, weights or ids")
 
 
 def _logits(c: _Checker, op: ops.Logits) -> None:
@@ -275,6 +290,7 @@ _RULES: dict[type[Op], Callable[[_Checker, Any], None]] = {
     ops.GatedActivation: _gated_activation,
     ops.ClampedActivation: _clamped_activation,
     ops.Route: _route,
+    ops.Allot: _allot,
     ops.ExpertLinear: _expert_linear,
     ops.Combine: _combine,
     ops.Logits: _logits,

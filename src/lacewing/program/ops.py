@@ -2,8 +2,7 @@
 
 Axis letters: T tokens of a step, D model width, H query heads, K key heads, C head width, F feed-forward width, V vocabulary,
 E experts, A active experts. Every buffer is float32 (T, width); an operand is a `View`: some columns of a buffer. What each
-active expert has of its own stands side by side, (T, A * width), in the order of the ids. The ids themselves are int32 in the
-four bytes of each float32.
+active expert has of its own stands side by side, (T, A * width), in the order of the ids, which are int32 in a float32's bytes.
 """
 
 from __future__ import annotations
@@ -54,11 +53,8 @@ class Op:
 
     def views(self, names: tuple[str, ...]) -> list[View]:
         """The views in the given fields, tuples of views flattened, None left out."""
-        found: list[View] = []
-        for name in names:
-            value = getattr(self, name)
-            found += [v for v in (value if isinstance(value, tuple) else (value,)) if v is not None]
-        return found
+        values = (getattr(self, name) for name in names)
+        return [view for value in values for view in (value if isinstance(value, tuple) else (value,)) if view is not None]
 
     @property
     def kind(self) -> str:
@@ -256,7 +252,7 @@ class ExpertLinear(Op):
     weights[i] (E, O_i, I), any quant, or (E, I, O_i) if `transposed`; biases[i] (E, O_i). outs[i] (T, A * O_i).
     factor None: 1, else (T, A): the weight of an expert on its input.
     One weight with two outs gives both, O each, from its 2 * O rows: the first O rows and the others, or if `interleaved` the even
-    and the odd ones; its bias (E, 2 * O) likewise. There is one bias (or None) a weight.
+    and the odd ones; its bias (E, 2 * O) likewise. There is one bias (or None) a weight. Parts of the id -1 are left as they are.
     """
 
     x: View
@@ -273,10 +269,26 @@ class ExpertLinear(Op):
 
 
 @dataclass(frozen=True)
+class Allot(Op):
+    """Which device computes which chosen expert of a layer that two share (`program.hot`). All (T, A) int32, of `experts` experts.
+
+    here: the place in the stacks of the one that holds `held`, at the time of the run, else -1. there: the id, -1 if it is here.
+    """
+
+    ids: View
+    here: View
+    there: View
+    experts: int
+    held: int
+    reads: ClassVar = ("ids",)
+    writes: ClassVar = ("here", "there")
+
+
+@dataclass(frozen=True)
 class Combine(Op):
     """out (T, D) = sum over a of weights[a] * x[a] (in the order of a), then + add. x (T, A * D).
 
-    weights (T, A), or None for all ones. add (T, D), such as the shared expert, may be out itself.
+    weights (T, A), or None for all ones. add (T, D), such as the shared expert, may be out itself. ids: those of -1 do not count.
     """
 
     x: View
@@ -284,7 +296,8 @@ class Combine(Op):
     out: View
     active: int
     add: View | None = None
-    reads: ClassVar = ("x", "weights", "add")
+    ids: View | None = None
+    reads: ClassVar = ("x", "weights", "add", "ids")
     writes: ClassVar = ("out",)
 
 

@@ -103,6 +103,7 @@ def _together(program: Program, devices: Sequence[int]) -> None:
     """Raises SplitError."""
     layers: dict[int, int] = {}
     router: int | None = None
+    allotted: set[View] = set()
     for op, device in zip(program.ops, devices, strict=True):
         if device < 0:
             raise SplitError(f"device {device}")
@@ -110,40 +111,44 @@ def _together(program: Program, devices: Sequence[int]) -> None:
             raise SplitError(f"keys and values of layer {op.layer} were given to two devices")
         if isinstance(op, ops.Route):
             router = device
-        if isinstance(op, ops.ExpertLinear) and router != device:
+        if isinstance(op, ops.Allot):
+            allotted |= {op.here, op.there}
+        if isinstance(op, ops.ExpertLinear) and router != device and op.ids not in allotted:
             raise SplitError(f"the experts of {op.weights[0]} and their router were given to two devices")
 
 
 def _hand_over(stages: list[_Stage], count: int) -> None:
-    """Find what each stage needs of others' work: columns whose last value its device does not hold."""
-    valid: list[dict[str, np.ndarray]] = [{} for _ in range(count)]  # of each device: buffer name: bool (width,)
-    last: dict[int, int] = {}  # each device's last turn so far
+    """Find what each stage needs of others' work: columns whose last value its device does not hold. They are sent by the turn that
+    they come from, so that nobody waits for later ones."""
+    since: list[dict[str, np.ndarray]] = [{} for _ in range(count)]  # of each device: buffer name: int (width,), the turn or -1
 
     def held(device: int, view: View) -> np.ndarray:
-        flags = valid[device].setdefault(view.buffer.name, np.zeros(view.buffer.width, bool))
-        return flags[view.start : view.start + view.width]
+        turns = since[device].setdefault(view.buffer.name, np.full(view.buffer.width, -1))
+        return turns[view.start : view.start + view.width]
 
     for turn, stage in enumerate(stages):
         for op in stage.ops:
             for view in op.views(op.reads):
-                for missing in _runs(view, ~held(stage.device, view)):
-                    for source, part in _sources(missing, [device for device in last if device != stage.device], held):
-                        stage.received.append((part, last[source], len(stages[last[source]].sent)))
-                        stages[last[source]].sent.append(part)
-                        held(stage.device, part)[:] = True
+                for missing in _runs(view, held(stage.device, view) < 0):
+                    for source, part in _sources(
+                        missing, [held(device, missing) for device in range(count) if device != stage.device]
+                    ):
+                        stage.received.append((part, source, len(stages[source].sent)))
+                        stages[source].sent.append(part)
+                        held(stage.device, part)[:] = turn
             for view in changed(op):
                 for device in range(count):
-                    held(device, view)[:] = device == stage.device
-        last[stage.device] = turn
+                    held(device, view)[:] = turn if device == stage.device else -1
 
 
-def _sources(view: View, devices: list[int], held: object) -> Iterator[tuple[int, View]]:
-    """Who holds which columns of a view. Raises SplitError where nobody does."""
+def _sources(view: View, held: Sequence[np.ndarray]) -> Iterator[tuple[int, View]]:
+    """Which turns have which columns of a view, the earliest first. `held`: by device. Raises SplitError where none has."""
     left = np.ones(view.width, bool)
-    for device in devices:
-        for part in list(_runs(view, left & held(device, view))):  # type: ignore[operator]
-            left[part.start - view.start : part.start - view.start + part.width] = False
-            yield device, part
+    for turn in sorted({int(each) for turns in held for each in turns if each >= 0}):
+        for turns in held:
+            for part in list(_runs(view, left & (turns == turn))):
+                left[part.start - view.start : part.start - view.start + part.width] = False
+                yield turn, part
     if left.any():
         raise SplitError(f"{ops.show(view)} is read before it is written")
 

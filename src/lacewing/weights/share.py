@@ -1,22 +1,27 @@
 """How a model that does not fit a GPU is shared out between it and the processor: a pure function, with its reasons.
 
 A dense model: the first layers stay on the processor, so that a token changes device once. A mixture of experts: everything but
-the experts of the first layers goes to the GPU, as long as that fits; what a router leaves aside most of the time costs no room.
+experts goes to the GPU, as long as that fits; what a router leaves aside most of the time costs no room. Where the GPU can exchange
+single experts, the first layers share theirs, half of them on the GPU: the better half has far more than half of the choices, and
+each layer that is shared costs a wait; only when all do, fewer than half. Else the first layers leave all theirs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from lacewing.errors import OutOfMemoryError
 from lacewing.options import format_bytes
-from lacewing.program.ops import Embed, Logits
+from lacewing.program.hot import ALLOT, HELD, REST, TRUNK, share_experts, source_name
+from lacewing.program.ops import Embed, Logits, Route
 from lacewing.program.places import Place, experts_together, places
 from lacewing.program.program import Program
 from lacewing.program.split import weights_of
 
-GPU, HOST = 0, 1
+GPU, HOST, DESK = 0, 1, 2  # the desk: see `backends.hot`
+_SIDES = {TRUNK: GPU, HELD: GPU, REST: HOST, ALLOT: DESK}
 _LOGIT_BYTES, _STAGING_BYTES = 2**24, 2**25  # the most that the GPU holds at a time of logits, and of weights on their way
 
 
@@ -30,11 +35,25 @@ class Room:
 
 @dataclass(frozen=True)
 class Sizes:
-    """Bytes on the GPU: of each weight by its name, of the keys and values of each layer. `chunk`: tokens of a run."""
+    """Bytes on the GPU: of each weight by its name, of the keys and values of each layer. `chunk`: tokens of a run.
+
+    `exchangeable`: the mixture layers of whose experts the GPU can hold some.
+    """
 
     weights: Mapping[str, int]
     layers: Sequence[int]
     chunk: int
+    exchangeable: frozenset[int] = frozenset()
+
+
+class Level(NamedTuple):
+    """How much the processor does: the first `host_layers` layers, the experts of the first `host_experts` mixtures, and of
+    the first `shared` mixtures all experts but `held`."""
+
+    host_layers: int = 0
+    host_experts: int = 0
+    shared: int = 0
+    held: int = 0
 
 
 @dataclass(frozen=True)
@@ -54,17 +73,25 @@ class Load:
 class Share:
     """`devices`: of each op of `program`, which is the whole one with its ops in an order that is better to cut.
 
-    The processor computes the first `host_layers` of `layers`, and the experts of the first `host_experts` of `mixtures` layers.
+    Of `layers` layers `mixtures` have experts, `experts` each.
     """
 
     program: Program
     devices: tuple[int, ...]
     layers: int
     mixtures: int
-    host_layers: int
-    host_experts: int
+    experts: int
+    level: Level
     gpu: Load
     reasons: tuple[str, ...]
+
+    @property
+    def host_layers(self) -> int:
+        return self.level.host_layers
+
+    @property
+    def host_experts(self) -> int:
+        return self.level.host_experts
 
     @property
     def on_gpu(self) -> str:
@@ -73,6 +100,9 @@ class Share:
             kept = _numbers(self.host_layers, self.layers)
             trunk = f" without the experts of {self._experts}" if self.host_experts > self._inside else ""
             return f"{kept} of {self.layers} and the output{trunk}"
+        if self.level.shared:
+            some = f"{self.level.shared} of {self.mixtures} layers" if self.level.shared < self.mixtures else "all layers"
+            return f"everything but {self.experts - self.level.held} of {self.experts} experts of {some}"
         return f"everything but the experts of {self._experts}"
 
     @property
@@ -93,26 +123,26 @@ def share(program: Program, sizes: Sizes, room: Room | None, layers: int | None 
     levels = whole.levels()
     if layers is not None:
         chosen = whole.level_of(layers)
-        if room is not None and whole.load(*chosen).nbytes > room.nbytes:
+        if room is not None and whole.load(chosen).nbytes > room.nbytes:
             raise OutOfMemoryError(
-                f"{layers} layers on the GPU take {format_bytes(whole.load(*chosen).nbytes)}, but {room.source} gives "
+                f"{layers} layers on the GPU take {format_bytes(whole.load(chosen).nbytes)}, but {room.source} gives "
                 f"{format_bytes(room.nbytes)}; use fewer --gpu-layers, or a smaller --context"
             )
-    elif room is None:
+    elif room is None or whole.load(Level()).nbytes <= room.nbytes:
         return None
     else:
-        low, high = 0, len(levels)  # the first that fits; each needs less than the one before
+        low, high = 1, len(levels)  # the first that fits; each needs less than the one before
         while low < high:
             middle = (low + high) // 2
-            low, high = (low, middle) if whole.load(*levels[middle]).nbytes <= room.nbytes else (middle + 1, high)
+            low, high = (low, middle) if whole.load(levels[middle]).nbytes <= room.nbytes else (middle + 1, high)
         if low == len(levels):
-            least = format_bytes(whole.load(*levels[-1]).nbytes)
+            least = format_bytes(whole.load(levels[-1]).nbytes)
             raise OutOfMemoryError(
                 f"not even one layer of the model fits the GPU: that takes {least}, but {room.source} gives "
                 f"{format_bytes(room.nbytes)}; use a smaller --context, or --backend cpu"
             )
         chosen = levels[low]
-    return None if chosen == (0, 0) else whole.share(*chosen, room, asked=layers is not None)
+    return None if chosen == Level() else whole.share(chosen, room, asked=layers is not None)
 
 
 class Sharing:
@@ -123,56 +153,77 @@ class Sharing:
         self.places = places(self.program)
         self.layers = 1 + max((place.layer for place in self.places if place.layer is not None), default=-1)
         self.mixtures = sorted({place.layer for place in self.places if place.experts and place.layer is not None})
+        self.experts = {
+            place.layer: op.logits.width
+            for op, place in zip(self.program.ops, self.places, strict=True)
+            if isinstance(op, Route) and place.layer is not None
+        }
         embedding, output = ({op.weight for op in program.ops if isinstance(op, kind)} for kind in (Embed, Logits))
         self.tied = embedding == output
 
     @property
     def trunk_bytes(self) -> int:
         """What should be on the GPU at least: of a mixture of experts all but these, of a dense model everything."""
-        return self.load(0, len(self.mixtures)).nbytes
+        return self.load(Level(0, len(self.mixtures))).nbytes
 
-    def levels(self) -> list[tuple[int, int]]:
-        """(layers, experts) on the processor, from nothing on."""
-        experts = len(self.mixtures)
-        return [*((0, count) for count in range(experts + 1)), *((count, experts) for count in range(1, self.layers))]
+    def levels(self) -> list[Level]:
+        """From nothing on the processor on."""
+        count, found = len(self.mixtures), [Level()]
+        half = min(self.experts.values(), default=0) // 2
+        if half and _exchangeable(self.mixtures, self.sizes):
+            found += [Level(shared=shared, held=half) for shared in range(1, count + 1)]
+            found += [Level(shared=count, held=held) for held in range(half - 1, 0, -1)]
+            found.append(Level(0, count))
+        else:
+            found += [Level(0, experts) for experts in range(1, count + 1)]
+        return [*found, *(Level(layers, count) for layers in range(1, self.layers))]
 
-    def level_of(self, layers: int) -> tuple[int, int]:
+    def level_of(self, layers: int) -> Level:
         """With so many whole layers on the GPU; the trunk of the others stays there where they are mixtures."""
         away = max(0, self.layers - layers)
-        return (0, min(away, len(self.mixtures))) if self.mixtures else (away, 0)
+        return Level(0, min(away, len(self.mixtures))) if self.mixtures else Level(away)
 
-    def devices(self, host_layers: int, host_experts: int) -> tuple[int, ...]:
-        mixtures = set(self.mixtures[:host_experts])
-        embedding = HOST if host_layers or (host_experts and not self.tied) else GPU
+    def cut(self, level: Level) -> tuple[Program, tuple[int, ...]]:
+        """The program in the form in which it is shared out, and the device of each op."""
+        mixtures, shared = set(self.mixtures[: level.host_experts]), self.mixtures[: level.shared]
+        embedding = HOST if level.host_layers or ((mixtures or shared) and not self.tied) else GPU
 
         def device(place: Place) -> int:
             if place.layer is None:
                 return GPU if place.head else embedding
-            away = place.layer < host_layers or (place.experts and place.layer in mixtures)
+            away = place.layer < level.host_layers or (place.experts and place.layer in mixtures)
             return HOST if away else GPU
 
-        return tuple(map(device, self.places))
+        if not shared:
+            return self.program, tuple(map(device, self.places))
+        layers = [place.layer if place.experts else None for place in self.places]
+        made = share_experts(self.program, layers, {layer: min(level.held, self.experts[layer] - 1) for layer in shared})
+        others = iter([place for place, layer in zip(self.places, layers, strict=True) if layer not in shared])
+        return made.program, tuple(_SIDES[side] if side else device(next(others)) for side in made.sides)
 
-    def load(self, host_layers: int, host_experts: int) -> Load:
+    def load(self, level: Level) -> Load:
         """Of the GPU."""
-        chosen = self.devices(host_layers, host_experts)
-        mine = [op for op, device in zip(self.program.ops, chosen, strict=True) if device == GPU]
-        names = {name for op in mine for name in weights_of(op)}
+        program, devices = self.cut(level)
+        mine = [op for op, device in zip(program.ops, devices, strict=True) if device == GPU]
+        nbytes = {name: self._bytes(name, program) for op in mine for name in weights_of(op)}
         kept = {op.layer for op in mine if hasattr(op, "layer")}
         widths = {view.buffer.name: view.buffer.width for op in mine for view in op.views(op.reads + op.writes)}
-        largest = max((self.sizes.weights[name] for name in names), default=0)
         chunk = self.sizes.chunk
         buffers = 6 * chunk * sum(widths.values())  # floats, and their quantised forms
-        buffers += 2 * min(_LOGIT_BYTES, 4 * chunk * self.program.vocab_size) + 3 * min(_STAGING_BYTES, largest)
-        return Load(sum(self.sizes.weights[name] for name in names), sum(self.sizes.layers[layer] for layer in kept), buffers)
+        buffers += 2 * min(_LOGIT_BYTES, 4 * chunk * program.vocab_size) + 3 * min(_STAGING_BYTES, max(nbytes.values(), default=0))
+        return Load(sum(nbytes.values()), sum(self.sizes.layers[layer] for layer in kept), buffers)
 
-    def share(self, host_layers: int, host_experts: int, room: Room | None, asked: bool) -> Share:
-        found = self.load(host_layers, host_experts)
-        count = len(self.mixtures)
-        made = Share(
-            self.program, self.devices(host_layers, host_experts), self.layers, count, host_layers, host_experts, found, ()
-        )  # fmt: skip
-        whole = format_bytes(self.load(0, 0).nbytes)
+    def _bytes(self, name: str, program: Program) -> int:
+        """Of a weight, or of those of its experts that are held."""
+        whole = self.sizes.weights[source_name(name)]
+        if name == source_name(name):
+            return whole
+        return -(-whole * program.weights[name][0] // self.program.weights[source_name(name)][0])
+
+    def share(self, level: Level, room: Room | None, asked: bool) -> Share:
+        found, experts = self.load(level), max(self.experts.values(), default=0)
+        made = Share(*self.cut(level), self.layers, len(self.mixtures), experts, level, found, ())
+        whole = format_bytes(self.load(Level()).nbytes)
         why = (
             "asked for" if asked or room is None else f"all would take {whole}, but {room.source} gives {format_bytes(room.nbytes)}"
         )
@@ -180,8 +231,14 @@ class Sharing:
         reasons = (
             f"on the GPU is {made.on_gpu}, the processor computes the rest: {why}",
             f"the GPU takes {format_bytes(found.nbytes)}: {parts}, buffers {format_bytes(found.buffer_bytes)}",
+            *(("which experts are on the GPU changes between requests, as routers choose them",) if level.shared else ()),
         )
         return replace(made, reasons=reasons)
+
+
+def _exchangeable(mixtures: Sequence[int], sizes: Sizes) -> bool:
+    """Whether all mixtures may share their experts."""
+    return bool(mixtures) and sizes.exchangeable.issuperset(mixtures)
 
 
 def _numbers(first: int, end: int) -> str:

@@ -12,7 +12,7 @@ from lacewing.backends.webgpu.sizes import weight_bytes
 from lacewing.errors import BackendError, OptionError, OutOfMemoryError
 from lacewing.program.split import split
 from lacewing.weights import WeightStore
-from lacewing.weights.share import GPU, HOST, Room, Sharing, Sizes, share
+from lacewing.weights.share import GPU, HOST, Level, Room, Sharing, Sizes, share
 from tests.backends.splits import IDS, cuts, mixed_run, open_split
 from tests.backends.webgpu.single_ops import CODES, FLOATS, backend
 from tests.checkpoints import tiny
@@ -56,7 +56,7 @@ def test_every_way_to_share_out(name, tmp_path):
     whole.watch_routes(True)
     want, sharing, gpu = run(whole, IDS), Sharing(spec.program, sizes_of(spec)), backend(FLOATS)
     for level in sharing.levels()[1:]:
-        parts = split(sharing.program, sharing.devices(*level))
+        parts = split(*sharing.cut(level))
         _, step = open_step(path, CONTEXT, SplitBackend([gpu, CpuBackend(1)], parts), chunk=CHUNK)
         step.watch_routes(True)
         np.testing.assert_allclose(run(step, IDS), want, rtol=0, atol=1e-4, err_msg=str(level))
@@ -75,7 +75,7 @@ def test_a_share_by_room(tmp_path):
     path = tiny("qwen3moe", "gguf", tmp_path, quant="Q8_0")
     spec, whole = open_step(path, CONTEXT)
     gpu, sizes = backend(CODES), sizes_of(spec)
-    room = Room(Sharing(spec.program, sizes).load(0, 1).nbytes, "the test")
+    room = Room(Sharing(spec.program, sizes).load(Level(0, 1)).nbytes, "the test")
     found = share(spec.program, sizes, room)
     assert found is not None and (found.host_layers, found.host_experts, found.mixtures) == (0, 1, 2)
     parts = split(found.program, found.devices)
@@ -94,7 +94,7 @@ def test_residency_of_the_processors_part(tmp_path):
     spec, _ = open_step(path, CONTEXT)
     weights = WeightStore(spec.tensors)
     sharing = Sharing(spec.program, sizes_of(spec))
-    parts = split(sharing.program, sharing.devices(1, 0))
+    parts = split(*sharing.cut(Level(1)))
     step = SplitBackend([backend(), CpuBackend(2)], parts).compile(sharing.program, weights, StepLimits(CONTEXT, CHUNK))
     host = set(parts.parts[HOST].program.weights)
     weights.keep(host)

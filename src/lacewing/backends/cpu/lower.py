@@ -47,6 +47,7 @@ class Lowering(Staging):
         self.layer = 0  # of the attention that was lowered last
         self.stages: list[Stage] = []  # none: the program is not a part of one
         self.head_groups: set[int] = set()  # addresses of what `route.all_heads` makes
+        self.sorted: set[View] = set()  # ids whose pairs are sorted by expert
         self._store_memory()
         for position, op in enumerate(program.ops):
             rule = getattr(self, f"lower_{type(op).__name__}", None)

@@ -66,8 +66,14 @@ def lower_route(low: Lowering, op: ops.Route) -> None:
     low.routers.append(watched)
     made.set(watched_ids=watched.ids_address, watched_probabilities=watched.probabilities_address)
     low.emit(made, op.ids, op.weights)
-    words = {"ids": low.at(op.ids), "ids_stride": low.stride(op.ids), "active": active, "experts": experts}
-    low.emit(LoweredOp("route.group", GROUP, to=_groups(low, op.ids, experts), **words))
+    _sort(low, op.ids, experts)
+
+
+def _sort(low: Lowering, ids: View, experts: int) -> None:
+    """Sort the pairs of ids that are new."""
+    words = {"ids": low.at(ids), "ids_stride": low.stride(ids), "active": ids.width, "experts": experts}
+    low.emit(LoweredOp("route.group", GROUP, to=_groups(low, ids, experts), **words))
+    low.sorted.add(ids)
 
 
 def _groups(low: Lowering, ids: View, experts: int) -> int:
@@ -78,6 +84,8 @@ def _groups(low: Lowering, ids: View, experts: int) -> int:
 
 def lower_expert_linear(low: Lowering, op: ops.ExpertLinear) -> None:
     """One op for each output; those of one ExpertLinear need no barrier between them."""
+    if op.ids not in low.sorted:  # they came from another device
+        _sort(low, op.ids, low.weights[op.weights[0]].shape[0])
     biases = op.biases or (None,) * len(op.weights)
     split = len(op.outs) // len(op.weights)  # 2: one weight holds the rows of both outputs
     x_bytes = 0
@@ -273,4 +281,6 @@ def lower_combine(low: Lowering, op: ops.Combine) -> None:
         made.set(weights=low.at(op.weights), weights_stride=low.stride(op.weights))
     if op.add is not None:
         made.set(add=low.at(op.add), add_stride=low.stride(op.add))
+    if op.ids is not None:
+        made.set(ids=low.at(op.ids), ids_stride=low.stride(op.ids))
     low.emit(made, op.out)

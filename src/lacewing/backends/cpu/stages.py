@@ -35,6 +35,7 @@ class Staging:
         for view in op.outs:
             low.at(view)
         low.forget(op.outs)
+        low.sorted.difference_update(op.outs)
         low.stages.append(Stage(low.ops[-1] if low.ops else None, op.outs))
 
     def lower_Send(self: Any, op: ops.Send, rest: tuple[Op, ...]) -> None:

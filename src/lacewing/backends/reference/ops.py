@@ -159,8 +159,8 @@ def expert_linear(state: State, op: ops.ExpertLinear) -> None:
     results = []
     for name, bias in zip(op.weights, op.biases or (None,) * len(op.weights), strict=True):
         shape = state.weights.weights[name].shape
-        y = np.empty((tokens, active, shape[1 if not op.transposed else 2]), np.float32)
-        for expert in np.unique(ids):
+        y = np.full((tokens, active, shape[1 if not op.transposed else 2]), np.nan, np.float32)
+        for expert in np.unique(ids[ids >= 0]):
             chosen, matrix = ids == expert, state.weights.member(name, int(expert))
             y[chosen] = x[chosen] @ (matrix if op.transposed else matrix.T)
             if op.factor is not None:
@@ -179,7 +179,8 @@ def combine(state: State, op: ops.Combine) -> None:
     x = state.view(op.x).reshape(len(state.tokens), op.active, -1)  # (T, A, D)
     total = np.zeros((len(x), x.shape[-1]), np.float32)
     for index in range(op.active):
-        total += x[:, index] if op.weights is None else x[:, index] * state.view(op.weights)[:, index, None]
+        y = x[:, index] if op.weights is None else x[:, index] * state.view(op.weights)[:, index, None]
+        total += y if op.ids is None else np.where(state.view(op.ids).view(np.int32)[:, index, None] < 0, 0, y)
     state.view(op.out)[:] = total if op.add is None else total + state.view(op.add)
 
 

@@ -13,7 +13,7 @@ from lacewing.backends.webgpu.adapters import Adapter, free_memory
 from lacewing.backends.webgpu.compiler import LOWERINGS, Compiler
 from lacewing.backends.webgpu.device import Device
 from lacewing.backends.webgpu.matrices import Uploader
-from lacewing.backends.webgpu.sizes import weight_bytes
+from lacewing.backends.webgpu.sizes import holds_some, weight_bytes
 from lacewing.backends.webgpu.staged import StagedStep
 from lacewing.backends.webgpu.step import WebGPUStep
 from lacewing.errors import BackendError, UnsupportedModelError, WeightError
@@ -38,9 +38,13 @@ class WebGPUBackend:
         used = [name for name, on in (("subgroups", variant.subgroups), ("dot", variant.dot), ("half", variant.half)) if on]
         return replace(about, features=(*sorted(self.device.features), *used))
 
-    def stored_bytes(self, weight: Described) -> int:
+    def stored_bytes(self, weight: Described, transposed: bool = False) -> int:
         """What a weight takes on the device."""
-        return weight_bytes(weight)
+        return weight_bytes(weight, transposed)
+
+    def holds_some(self, weight: Described, transposed: bool) -> bool:
+        """See `backends.split.HoldsSome`."""
+        return holds_some(weight, transposed)
 
     def room_bytes(self) -> int | None:
         """See backends.base.HasMemory."""

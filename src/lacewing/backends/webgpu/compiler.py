@@ -10,6 +10,7 @@ import numpy as np
 from lacewing.backends.base import StepLimits, WeightView
 from lacewing.backends.webgpu.arena import Arena, Codes, Place
 from lacewing.backends.webgpu.device import Device, Slice
+from lacewing.backends.webgpu.exchange import HeldStack
 from lacewing.backends.webgpu.layouts import GROUP
 from lacewing.backends.webgpu.matrices import Matrix, Uploader
 from lacewing.backends.webgpu.plan import Dispatch, Grid, Run, Stage
@@ -45,6 +46,7 @@ class Compiler:
         self.logits = self.own(4 * self.logit_rows * program.vocab_size, "logits")
         self.matrices: dict[tuple[str, ...], Matrix] = {}
         self.vectors: dict[str, Slice] = {}
+        self.held: dict[tuple[str, ...], HeldStack] = {}  # stacks of some experts of all, by their weights
         self.report: Progress = lambda what, done, total: None  # may raise to cancel
         self._constants: dict[bytes, Slice] = {}
         self._scratch: dict[tuple[str, int], Slice] = {}

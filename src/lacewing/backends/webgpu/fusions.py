@@ -47,7 +47,7 @@ def sum_after(program: Sequence[Op], index: int) -> int | None:
         after = program[later]
         if isinstance(after, ops.Combine) and after.x == op.outs[0]:
             inputs += [after.weights] if after.weights is not None else []
-            kept = not any(overlap(after.out, view) for view in inputs)
+            kept = after.ids is None and not any(overlap(after.out, view) for view in inputs)
             return later if kept and unused(program, later + 1, op.outs[0]) else None
         views = after.views(after.reads + after.writes)
         if any(overlap(op.outs[0], view) for view in views) or any(overlap(i, w) for i in inputs for w in _changed(after)):

@@ -123,6 +123,15 @@ class Uploader:
             raise
         return matrix
 
+    def reserve(self, nbytes: int) -> None:
+        """Have the memory that so many bytes take on their way, so that it cannot be missing later. Raises OutOfMemoryError."""
+        self._room(nbytes)
+
+    def refill(self, matrix: Matrix, weight: WeightView, place: int, transposed: bool = False) -> None:
+        """Write the rows of a weight over those of a matrix, at the `place`-th multiple of their number, which is whole runs."""
+        rows = Rows(weight, matrix.layout.quant, transposed)
+        self._fill(matrix, [rows], place * rows.count)
+
     def _cuts(self, layout: Layout, rows: int, groups: int, indivisible: int, name: str) -> list[tuple[int, int]]:
         """First row and number of rows of each shard. Shards start at whole runs."""
         step = lcm(RUN // gcd(groups, RUN), indivisible)
@@ -143,9 +152,10 @@ class Uploader:
             self._staging = Staging(self.device, capacity)
         return self._staging
 
-    def _fill(self, matrix: Matrix, sources: Sequence[Rows]) -> None:
-        row_bytes = sources[0].nbytes
-        highest = max(shard.rows for shard in matrix.shards)
+    def _fill(self, matrix: Matrix, sources: Sequence[Rows], first: int = 0) -> None:
+        """The rows of a matrix from `first` on, as many as there are in the sources."""
+        row_bytes, total = sources[0].nbytes, sum(source.count for source in sources)
+        highest = min(total, max(shard.rows for shard in matrix.shards))
         staging = self._room(highest * row_bytes)
         step = RUN // gcd(matrix.groups, RUN)  # rows that are whole runs
         most = highest if highest * row_bytes <= staging.capacity else staging.capacity // (row_bytes * step) * step
@@ -158,15 +168,16 @@ class Uploader:
         told, source_bytes = 0, sum(source.source_bytes for source in sources)
         for shard in matrix.shards:
             group = self.device.bind(pipeline, [staging.source, staging.job, *shard.planes])
-            for at in range(0, shard.rows, most):
-                count = min(most, shard.rows - at)
+            begin, end = max(0, first - shard.first), min(shard.rows, first + total - shard.first)
+            for at in range(begin, end, most):
+                count = min(most, end - at)
                 memory = staging.memory()[: count * row_bytes].reshape(count, row_bytes)
-                self._read(sources, shard.first + at, memory)
+                self._read(sources, shard.first + at - first, memory)
                 runs = -(-count * matrix.groups // RUN)
-                job = np.array([at * matrix.groups // RUN, runs, shard.rows * matrix.groups, 0], np.uint32)
+                job = np.array([at * matrix.groups // RUN, runs, (at + count) * matrix.groups, 0], np.uint32)
                 workgroups = -(-runs // 64)
                 staging.send(pipeline, group, job, memory.nbytes, (min(workgroups, 65535), -(-workgroups // 65535), 1))
-                now = source_bytes * (shard.first + at + count) // matrix.rows
+                now = source_bytes * (shard.first + at + count - first) // total
                 self._tell(now - told)
                 told = now
 

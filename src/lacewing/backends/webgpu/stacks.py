@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lacewing.backends.base import WeightView
+from lacewing.backends.hot import members
 from lacewing.quants.base import Quant
 
 
@@ -34,15 +35,6 @@ def joined(weights: Sequence[WeightView]) -> WeightView | None:
         return first
     if any(weight.quant is not first.quant or weight.scales is not None for weight in weights):
         return None
-    parts = [part for expert in zip(*(_members(weight) for weight in weights), strict=True) for part in expert]
+    parts = [part for expert in zip(*(members(weight) for weight in weights), strict=True) for part in expert]
     rows = sum(weight.shape[1] for weight in weights)
     return Stack(" + ".join(weight.name for weight in weights), (first.shape[0], rows, first.shape[2]), first.quant, parts)
-
-
-def _members(weight: WeightView) -> list[np.ndarray]:
-    """uint8: the bytes of each expert."""
-    parts = weight.parts
-    if len(parts) == weight.shape[0]:
-        return [part.reshape(-1) for part in parts]
-    whole = parts[0] if len(parts) == 1 else np.concatenate(parts)
-    return list(whole.reshape(weight.shape[0], -1))

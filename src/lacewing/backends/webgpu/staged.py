@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from lacewing.backends.arguments import check_run
+from lacewing.backends.hot import Move
 from lacewing.backends.staged import not_alone
 from lacewing.backends.webgpu.compiler import Compiler
+from lacewing.backends.webgpu.exchange import put
 from lacewing.backends.webgpu.lowering.handing import handed
 from lacewing.backends.webgpu.plan import Run
 from lacewing.backends.webgpu.raw import Readback, Recorder
@@ -26,6 +28,7 @@ class StagedStep(WebGPUStep):
         super().__init__(compiler)
         self._results = self._device.readback(self._handed.size)
         self._made.append(self._results.buffer)
+        self._held = tuple(compiler.held.values())
         self._stages, self._last = compiler.stages, isinstance(compiler.program.ops[-1], Logits)
         self._stage_plans: dict[tuple[int, Run], list[tuple[Any, Any, int, int, int]]] = {}
         none = np.empty(0, np.int32)
@@ -58,6 +61,11 @@ class StagedStep(WebGPUStep):
 
     def logits(self) -> np.ndarray:
         return self._found
+
+    def put_experts(self, moves: Sequence[Move], begin: Callable[[], None]) -> None:
+        """See `backends.hot.TakesExperts`."""
+        with self._turn():
+            put(self._device, self._held, moves, begin)
 
     def watch_routes(self, on: bool) -> None:
         super().watch_routes(on)

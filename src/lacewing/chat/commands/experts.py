@@ -18,6 +18,7 @@ def experts(chat: Session, state: bool | str | None = None) -> Reply:
     `/experts quiet` leaves the map away, `live` brings it back, `off` ends it all. It costs nothing while it is off, and
     little while it is on.
     """
+    from lacewing.backends.hot import use_of
     from lacewing.engine.routing import WatchedStep, has_sequence_loss, routers
 
     program = chat.model.spec.program
@@ -40,6 +41,6 @@ def experts(chat: Session, state: bool | str | None = None) -> Reply:
     layers = step.statistics.layers()
     if not layers:
         return Reply("the experts are watched; nothing has been answered since")
-    return Reply(
-        f"{layers[0].tokens} tokens of the last prompt and answer\n{LEGEND}", table(layers, sequences=has_sequence_loss(program))
-    )
+    use = use_of(step)
+    told = f"{layers[0].tokens} tokens of the last prompt and answer\n" + (f"{use}\n" if use else "")
+    return Reply(f"{told}{LEGEND}", table(layers, sequences=has_sequence_loss(program)))

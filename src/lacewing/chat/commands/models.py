@@ -47,7 +47,7 @@ def model(
         "residency": "lazy" if lazy else "eager" if eager else None,
     }
     changes = {key: value for key, value in changes.items() if value is not None}
-    shared = {"gpu_layers": gpu_layers and parse_layers(gpu_layers), "gpu_memory_bytes": parse_bytes(gpu_memory)}
+    shared = {"gpu_layers": gpu_layers and parse_layers(gpu_layers), "gpu_memory_bytes": parse_bytes(gpu_memory, "gpu_memory")}
     if backend is not None or gpu_layers is not None or gpu_memory is not None:
         changes |= shared  # those of another backend mean nothing to this one
     if backend is not None:

@@ -117,11 +117,12 @@ def copy_tails(args, state, thread, threads):
 
 
 def combine(args, state, thread, threads):
-    """out = sum over a of weights[a] * x[a], in the order of a, then + add. Threads share (token, 64 columns) evenly."""
+    """out = sum over a of weights[a] * x[a], in the order of a, then + add; without the a whose id is -1, where there are ids.
+    Threads share (token, 64 columns) evenly."""
     active, width = peek_i64(args + COMBINE.active), peek_i64(args + COMBINE.width)
     pieces = (width + 63) // 64
     todo = pieces * peek_i64(state + STATE.tokens)
-    weights, add = peek_i64(args + COMBINE.weights), peek_i64(args + COMBINE.add)
+    weights, add, ids = peek_i64(args + COMBINE.weights), peek_i64(args + COMBINE.add), peek_i64(args + COMBINE.ids)
     for index in range(todo * thread // threads, todo * (thread + 1) // threads):
         t, first = index // pieces, index % pieces * 64
         last = min(first + 64, width)
@@ -129,17 +130,20 @@ def combine(args, state, thread, threads):
         w = weights + t * peek_i64(args + COMBINE.weights_stride)
         out = peek_i64(args + COMBINE.out) + t * peek_i64(args + COMBINE.out_stride)
         more = add + t * peek_i64(args + COMBINE.add_stride)
+        chosen = ids + t * peek_i64(args + COMBINE.ids_stride)
         whole = first + (last - first) // LANES * LANES
         for c in range(first, whole, LANES):
             total = splat_f32(0.0)
             for a in range(active):
-                factor = splat_f32(peek_f32(w + 4 * a) if weights else 1.0)
-                total = fma(factor, load_f32(x + 4 * (a * width + c)), total)
+                if ids == 0 or peek_i32(chosen + 4 * a) >= 0:
+                    factor = splat_f32(peek_f32(w + 4 * a) if weights else 1.0)
+                    total = fma(factor, load_f32(x + 4 * (a * width + c)), total)
             store_f32(out + 4 * c, total + load_f32(more + 4 * c) if add else total)
         for c in range(whole, last):
             rest = 0.0
             for a in range(active):
-                rest = fma1(peek_f32(w + 4 * a) if weights else 1.0, peek_f32(x + 4 * (a * width + c)), rest)
+                if ids == 0 or peek_i32(chosen + 4 * a) >= 0:
+                    rest = fma1(peek_f32(w + 4 * a) if weights else 1.0, peek_f32(x + 4 * (a * width + c)), rest)
             poke_f32(out + 4 * c, rest + peek_f32(more + 4 * c) if add else rest)
 
 

@@ -157,7 +157,8 @@ def group(args, state, thread, threads):
     for t in range(tokens):
         for a in range(active):
             e = peek_i32(ids + t * stride + 4 * a)
-            poke_i64(counts + 8 * e, peek_i64(counts + 8 * e) + 1)
+            if e >= 0:  # -1: another device has it
+                poke_i64(counts + 8 * e, peek_i64(counts + 8 * e) + 1)
     found, begin = 0, 0
     for e in range(experts):
         count = peek_i64(counts + 8 * e)
@@ -172,6 +173,7 @@ def group(args, state, thread, threads):
     for t in range(tokens):
         for a in range(active):
             e = peek_i32(ids + t * stride + 4 * a)
-            at = peek_i64(counts + 8 * e)
-            poke_i64(order + 8 * at, t * active + a)
-            poke_i64(counts + 8 * e, at + 1)
+            if e >= 0:
+                at = peek_i64(counts + 8 * e)
+                poke_i64(order + 8 * at, t * active + a)
+                poke_i64(counts + 8 * e, at + 1)

@@ -16,7 +16,10 @@ fn main(@builtin(local_invocation_index) index: u32) {
   let pairs = token_count() * {{ active }}u;
   for (var e = index; e < {{ each * 256 }}u; e += 256u) { atomicStore(&counts[e], 0u); }
   workgroupBarrier();
-  for (var pair = index; pair < pairs; pair += 256u) { atomicAdd(&counts[expert_of(pair)], 1u); }
+  for (var pair = index; pair < pairs; pair += 256u) {
+    let e = expert_of(pair);
+    if (e < {{ experts }}u) { atomicAdd(&counts[e], 1u); }  // beyond: another device has it
+  }
   workgroupBarrier();
   var mine = vec2<u32>(0u);
   for (var e = index * {{ each }}u; e < (index + 1u) * {{ each }}u; e++) {
@@ -48,7 +51,9 @@ fn main(@builtin(local_invocation_index) index: u32) {
   if (index == 255u) { arena[{{ lists.base }}u] = at.y; }
   workgroupBarrier();
   for (var pair = index; pair < pairs; pair += 256u) {
-    let place = atomicAdd(&counts[expert_of(pair)], 1u);
+    let e = expert_of(pair);
+    if (e >= {{ experts }}u) { continue; }
+    let place = atomicAdd(&counts[e], 1u);
     arena[{{ lists.base + 1 + 3 * tiles }}u + place] = pair;
   }
 }

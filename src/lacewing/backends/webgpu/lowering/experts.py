@@ -10,13 +10,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-
 from lacewing.backends.webgpu.arena import Place
 from lacewing.backends.webgpu.compiler import Compiler, lowers
 from lacewing.backends.webgpu.device import Slice
 from lacewing.backends.webgpu.fusions import Activation, activation_after, experts_before, sum_after
 from lacewing.backends.webgpu.layouts import GROUP
+from lacewing.backends.webgpu.lowering.expert_biases import expert_bias
 from lacewing.backends.webgpu.lowering.linear import FEW
 from lacewing.backends.webgpu.lowering.rows import gated
 from lacewing.backends.webgpu.matrices import Matrix, Shard
@@ -123,24 +122,9 @@ def _products(compiler: Compiler, op: ops.ExpertLinear) -> list[Product]:
             return [product for single in singles for product in _products(compiler, single)]
         compiler.matrices[key] = compiler.uploader.matrix([stack], stack.shape[2 if op.transposed else 1], op.transposed)
     matrix = compiler.matrices[key]
-    bias = _bias(compiler, biases, [out.width // op.ids.width for out in op.outs])
+    bias = expert_bias(compiler, op, matrix, biases)
     dotted = compiler.variant.dot and not matrix.layout.floats
     return [Product(op, matrix, op.outs, bias, dotted)]
-
-
-def _bias(compiler: Compiler, names: tuple[str | None, ...], widths: list[int]) -> Slice | None:
-    """float32 (E, rows of all parts)."""
-    found = [compiler.weights[name] for name in names if name is not None]
-    if not found:
-        return None
-    if len(names) == 1:
-        return compiler.vector(found[0].name)
-    experts, values = found[0].shape[0], []
-    for name, width in zip(names, widths, strict=True):
-        weight = compiler.weights[name] if name is not None else None
-        part = np.zeros((experts, width), np.float32) if weight is None else weight.quant.dequantise(weight.data)
-        values.append(np.asarray(part, np.float32).reshape(experts, width))
-    return compiler.constant(np.ascontiguousarray(np.concatenate(values, axis=1)))
 
 
 def _whole(products: list[Product]) -> bool:
@@ -290,6 +274,7 @@ def combine(compiler: Compiler, op: ops.Combine) -> None:
     constants = {
         "x": compiler.at(op.x), "weights": compiler.at(op.weights) if op.weights is not None else None, "out": compiler.at(op.out),
         "add": compiler.at(op.add) if op.add is not None else None, "active": op.active, "width": op.out.width,
+        "ids": compiler.at(op.ids) if op.ids is not None else None,
     }  # fmt: skip
     compiler.dispatch("combine", constants, [], many(few, lambda run: (-(-op.out.width // 64), run.tokens, 1)))
     compiler.written(op.out)

@@ -1,0 +1,50 @@
+"""Biases of stacked experts as their products read them: those of all weights of an expert side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from lacewing.backends.hot import HeldExperts
+from lacewing.backends.webgpu.compiler import Compiler
+from lacewing.backends.webgpu.device import Slice
+from lacewing.backends.webgpu.exchange import HeldStack
+from lacewing.backends.webgpu.matrices import Matrix
+from lacewing.program import ops
+
+
+def expert_bias(compiler: Compiler, op: ops.ExpertLinear, matrix: Matrix, biases: Sequence[str | None]) -> Slice | None:
+    """float32 (E, rows of all weights); None where no weight has any. The op is one whose weights are one matrix."""
+    shapes = [compiler.weights[name].shape for name in op.weights]
+    rows = [shape[2 if op.transposed else 1] for shape in shapes]
+    if isinstance(compiler.weights[op.weights[0]], HeldExperts):
+        return _held(compiler, op, matrix, biases, rows)
+    if not any(biases):
+        return None
+    if len(biases) == 1 and biases[0] is not None:
+        return compiler.vector(biases[0])
+    return compiler.constant(_values(compiler, shapes[0][0], biases, rows))
+
+
+def _held(
+    compiler: Compiler, op: ops.ExpertLinear, matrix: Matrix, biases: Sequence[str | None], rows: Sequence[int]
+) -> Slice | None:
+    """Of experts that may be exchanged: in a buffer that nobody else reads."""
+    if op.weights not in compiler.held:
+        bias = None
+        if any(biases):
+            values = _values(compiler, compiler.weights[op.weights[0]].shape[0], biases, rows)
+            bias = compiler.own(values.nbytes, "biases of held experts")
+            compiler.device.write(bias.buffer, 0, values)
+        compiler.held[op.weights] = HeldStack(op.weights, tuple(biases), tuple(rows), matrix, bias, op.transposed)
+    return compiler.held[op.weights].bias
+
+
+def _values(compiler: Compiler, experts: int, names: Sequence[str | None], widths: Sequence[int]) -> np.ndarray:
+    values = []
+    for name, width in zip(names, widths, strict=True):
+        weight = compiler.weights[name] if name is not None else None
+        part = np.zeros((experts, width), np.float32) if weight is None else weight.quant.dequantise(weight.data)
+        values.append(np.asarray(part, np.float32).reshape(experts, width))
+    return np.ascontiguousarray(np.concatenate(values, axis=1))
