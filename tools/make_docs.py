@@ -36,7 +36,7 @@ with a slash is written with two. Words with spaces are put in quotes.
 | Ctrl-X Ctrl-E | opens the message in `$EDITOR` |
 | Ctrl-O | shows the thoughts of the last answer |
 | Ctrl-C | stops an answer or long work, and all is as it was |
-| Ctrl-C again | leaves; while something is being stopped, the conversation is saved first |
+| Ctrl-C again | leaves; while something is being stopped, two seconds later, and the conversation is saved first |
 | Ctrl-D | leaves |
 
 In a pipe (`lacewing chat MODEL < script`) each line is a message or a command, and what stands between two lines of `\"\"\"` is one

@@ -5,16 +5,23 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from types import FrameType, TracebackType
 from typing import Any
 
+PATIENCE = 2.0  # seconds: native code may keep Python from hearing of Ctrl-C, and who waits for it presses again
+
 
 class Interrupt:
-    """Within its `with`, Ctrl-C sets a flag; called, it tells whether it is set (the engine's `cancelled`)."""
+    """Within its `with`, Ctrl-C sets a flag; called, it tells whether it is set (the engine's `cancelled`).
 
-    def __init__(self) -> None:
+    A second one raises KeyboardInterrupt; within `patience` seconds after the first it still means the first.
+    """
+
+    def __init__(self, patience: float = 0.0) -> None:
         self.pressed = False
+        self._patience, self._since = patience, 0.0
         self._before: Any = None
 
     def __call__(self) -> bool:
@@ -30,9 +37,11 @@ class Interrupt:
             signal.signal(signal.SIGINT, self._before)
 
     def _press(self, number: int, frame: FrameType | None) -> None:
-        if self.pressed:
+        now = time.monotonic()
+        if not self.pressed:
+            self.pressed, self._since = True, now
+        elif now - self._since >= self._patience:
             raise KeyboardInterrupt
-        self.pressed = True
 
 
 @contextlib.contextmanager

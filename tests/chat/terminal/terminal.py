@@ -33,6 +33,21 @@ WeightStore.set_residency = slow
 main()
 """
 
+# A program in which a change of the model takes its time, and asks nobody meanwhile whether it should end.
+DEAF = """
+import time
+from lacewing.chat import swap
+from lacewing.cli import main
+real = swap.find_room
+def slow(*arguments):
+    print("slow work begins", flush=True)
+    for hundredths in range({hundredths}):
+        time.sleep(0.01)
+    return real(*arguments)
+swap.find_room = slow
+main()
+"""
+
 
 class Chat:
     """One conversation; use it in a `with`, which leaves it."""

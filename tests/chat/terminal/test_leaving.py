@@ -16,10 +16,9 @@ if not hasattr(pexpect, "spawn"):
 
 from lacewing.chat.terminal.progress import INTERVAL, STOPPING, Bars
 from tests.chat.terminal.emulator import Emulator
-from tests.chat.terminal.terminal import CTRL_C, CTRL_D, PATIENCE, SLOW_DISK, Chat
+from tests.chat.terminal.terminal import CTRL_C, CTRL_D, DEAF, PATIENCE, Chat
 
 WORDS = ("--backend", "reference", "--temperature", "0", "--max-tokens", "8")
-DEAF = SLOW_DISK.format(fast=1).replace("if cancelled", "if done > 120 and cancelled")  # 1.2 s until it looks
 
 
 def rescued(folder):
@@ -34,17 +33,34 @@ def chat_in(folder, model, program=None):
 
 
 def test_a_second_ctrl_c_saves(tiny_path, tmp_path):
-    with chat_in(tmp_path, tiny_path, DEAF) as chat:
+    with chat_in(tmp_path, tiny_path, DEAF.format(hundredths=6000)) as chat:
         chat.ready()
         chat.turn("Hello")
-        chat.send(f"/model {tiny_path} --context 100 --eager")
-        chat.expect("Ctrl-C cancels")
+        chat.send(f"/model {tiny_path} --context 100")
+        chat.expect("slow work begins")
         chat.press(CTRL_C)
-        chat.expect("stopping")
+        chat.expect("Ctrl-C again leaves")
         chat.press(CTRL_C)
         chat.expect("/load autosave-")
         assert chat.leave() == 130
     assert rescued(tmp_path) == ["Hello"]
+
+
+def test_who_presses_again_at_once_stays(tiny_path, tmp_path):
+    """The work does not look for a second; nobody has been told yet that another Ctrl-C leaves."""
+    with chat_in(tmp_path, tiny_path, DEAF.format(hundredths=100)) as chat:
+        chat.ready()
+        chat.turn("Hello")
+        chat.send(f"/model {tiny_path} --context 100")
+        chat.expect("slow work begins")
+        chat.press(CTRL_C)
+        chat.expect("stopping")
+        chat.press(CTRL_C)
+        assert "cancelled; all is as it was" in chat.ready()
+        chat.turn("/save mine")
+        chat.press(CTRL_D)
+        assert chat.leave() == 0
+    assert [path.name for path in tmp_path.glob("sessions/*")] == ["mine.json"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])

@@ -179,8 +179,13 @@ def test_bars():
     now[0] = 3.0
     bars("reading", 60 * 2**20, 100 * 2**20)
     bars("other", 1, 2)
-    assert "stopping" in screen.text and "other" not in screen.text
-    now[0] = 4.0
+    assert "(stopping)" in screen.text and "other" not in screen.text
+    now[0] = 3.5
+    bars("reading", 61 * 2**20, 100 * 2**20)
+    now[0] = 5.0
+    bars("reading", 62 * 2**20, 100 * 2**20)
+    assert "(stopping; Ctrl-C again leaves)" in screen.text
+    now[0] = 6.0
     bars("reading", 100 * 2**20, 100 * 2**20)
     assert "reading" not in screen.text and "other" in screen.text
     bars.clear()

@@ -31,10 +31,13 @@ class View(Protocol):
 
 
 class Loop:
-    """Runs until the lines end. `failed` tells whether one of them did; Ctrl-C ends the work of a line, a second one all."""
+    """Runs until the lines end. `failed` tells whether one of them did; Ctrl-C ends the work of a line, a second one all.
 
-    def __init__(self, session: Session, view: View):
-        self.session, self.view = session, view
+    `patience`: of `Interrupt`.
+    """
+
+    def __init__(self, session: Session, view: View, patience: float = 0.0):
+        self.session, self.view, self._patience = session, view, patience
         self.failed = False
         self._interrupt = Interrupt()
         session.face.cancelled = self._is_cancelled
@@ -79,7 +82,7 @@ class Loop:
 
     def _turn(self, line: str) -> bool:
         """Whether to go on."""
-        self._interrupt = Interrupt()
+        self._interrupt = Interrupt(self._patience)
         with self._interrupt:
             self.view.busy(self._is_cancelled)
             try:

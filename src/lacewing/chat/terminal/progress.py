@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TextIO
 
+from lacewing.chat.interrupt import PATIENCE as BEFORE_LEAVING
 from lacewing.chat.output import clean
 from lacewing.chat.terminal.region import Region
 from lacewing.options import format_bytes
@@ -17,7 +18,7 @@ from lacewing.options import format_bytes
 PATIENCE = 0.25  # seconds that work may take unannounced
 INTERVAL = 0.1  # seconds between two drawings
 BYTES_FROM = 10**6  # totals from here on are bytes
-CANCELS, STOPPING = "(Ctrl-C cancels)", "(stopping; Ctrl-C again leaves)"
+CANCELS, STOPPING, LEAVES = "(Ctrl-C cancels)", "(stopping)", "(stopping; Ctrl-C again leaves)"
 _BAR = 24  # columns, at most
 
 
@@ -39,6 +40,7 @@ class Bars:
         self._quiet = 0  # how many write where the bars would be
         self._over: threading.Event | None = None  # set, it ends the thread that watches
         self.cancelled: Callable[[], bool] = lambda: False  # whether the work has been told to end
+        self._stopping: float | None = None  # since when that is known here
 
     def __call__(self, what: str, done: int, total: int) -> None:
         with self._lock:
@@ -87,7 +89,7 @@ class Bars:
     def watch(self, cancelled: Callable[[], bool]) -> None:
         """Until `unwatch`: work that has been told to end and takes its time is said to be stopping, even if it tells nothing."""
         self.unwatch()
-        self.cancelled, self._over = cancelled, threading.Event()
+        self.cancelled, self._over, self._stopping = cancelled, threading.Event(), None
         threading.Thread(target=self._watch, args=(self._over,), daemon=True).start()
 
     def unwatch(self) -> None:
@@ -107,10 +109,17 @@ class Bars:
     def _draw(self, now: float, stopping: bool = False) -> None:
         long = [(what, work) for what, work in self._work.items() if now - work.began >= PATIENCE]
         if long or self._drawn or stopping:
-            width, hint = shutil.get_terminal_size().columns - 1, STOPPING if self.cancelled() else CANCELS
+            width, hint = shutil.get_terminal_size().columns - 1, self._hint(now)
             lines = [bar_line(what, work.done, work.total, now - work.began, width, hint) for what, work in long]
-            self._region.show(lines or ([STOPPING[:width]] if stopping else []))
+            self._region.show(lines or ([hint[:width]] if stopping else []))
             self._drawn = now
+
+    def _hint(self, now: float) -> str:
+        """What Ctrl-C does now."""
+        if not self.cancelled():
+            return CANCELS
+        self._stopping = now if self._stopping is None else self._stopping
+        return LEAVES if now - self._stopping >= BEFORE_LEAVING else STOPPING
 
 
 def bar_line(what: str, done: int, total: int, seconds: float, width: int = 120, hint: str = CANCELS) -> str:

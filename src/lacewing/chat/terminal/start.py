@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 
 from lacewing.chat.events import Face
-from lacewing.chat.interrupt import Interrupt
+from lacewing.chat.interrupt import PATIENCE, Interrupt
 from lacewing.chat.session import open_session
 from lacewing.chat.terminal.loop import Loop
 from lacewing.errors import Cancelled
@@ -68,6 +68,6 @@ def _on_screen(name: str, options: LoadOptions, sampling: Sampling) -> int:
         view.note(f"{status.model}, {status.residency}, {status.backend}, {status.context} tokens; /help shows the commands")
         for notice in session.model.notices:
             view.note(notice)
-        return Loop(session, view).run()
+        return Loop(session, view, PATIENCE).run()
     finally:
         session.close()
