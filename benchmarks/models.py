@@ -2,7 +2,7 @@
 
     python -m benchmarks.models NAME ...
 
-fetches or makes them where they are not there, and prints their paths.
+fetches or makes them where they are not there, and prints their paths; a file is its own path.
 """
 
 from __future__ import annotations
@@ -171,6 +171,6 @@ def random_blocks(random: np.random.Generator, shape: tuple[int, ...], kind: GGM
 
 if __name__ == "__main__":
     for each in sys.argv[1:]:
-        if each not in (*REAL, *GEOMETRIES):
-            sys.exit(f"{each} is none of {', '.join((*REAL, *GEOMETRIES))}")
-        print(path_of(each), flush=True)
+        if each not in (*REAL, *GEOMETRIES) and not Path(each).exists():
+            sys.exit(f"{each} is none of {', '.join((*REAL, *GEOMETRIES))}, nor a file")
+        print(path_of(each) if each in (*REAL, *GEOMETRIES) else Path(each).resolve(), flush=True)

@@ -19,7 +19,6 @@ def bench(
 ) -> None:
     """Measure and print. `profile`: also the time of each kernel; raises OptionError where they cannot be timed."""
     from lacewing.backends.base import Profiles
-    from lacewing.backends.hot import use_of
     from lacewing.engine.bench import check_counts, measure
 
     check_counts(prompt, generate, options.context or prompt + generate)
@@ -51,9 +50,6 @@ def bench(
             "bandwidth_share": round(rate / bandwidth, 3) if bandwidth else None,
             "load_seconds": round(loaded, 3),
         }
-        held = use_of(model.step)
-        if held is not None:
-            report |= {"held_experts": held.held, "experts": held.experts, "held_share": round(held.share or 0.0, 4)}
         if profile and isinstance(model.step, Profiles):
             report["profile"] = _profile(model.step, prompt, model.engine.chunk)
             model.engine.forget()  # keys and values were written over
@@ -96,7 +92,6 @@ def _table(report: dict[str, Any]) -> str:
         (f"generate {report['generate_tokens']}", f"{report['generate']} tokens/s"),
         ("weights", f"{format_bytes(report['bytes_per_token'])} a token, {report['gigabytes_per_second']} GB/s{share}"),
         ("load", f"{report['load_seconds']} s"),
-        *_held(report),
     )
     lines = [f"{name:<14}{text}" for name, text in rows]
     return "\n".join(lines + (_profile_table(report["profile"], report["prompt_tokens"]) if "profile" in report else []))
@@ -117,14 +112,7 @@ def _profile_table(found: dict[str, Any], position: int) -> list[str]:
         lines += [f"  {'kernel':<18}{'calls':>6}{'ms':>10}{'share':>8}{'weights':>12}{'GB/s':>9}{'of a copy':>11}"]
         for one in found[what]:
             rate = one["gigabytes_per_second"]
-            read = f"{format_bytes(one['bytes']):>12}{rate:>9.1f}{rate / copy:>11.0%}" if rate else ""
+            read = "" if rate is None else f"{format_bytes(one['bytes']):>12}{rate:>9.1f}{rate / copy:>11.0%}"
             share = one["seconds"] / total if total else 0
             lines.append(f"  {one['kernel']:<18}{one['calls']:>6}{one['seconds'] * 1e3:>10.3f}{share:>8.1%}{read}")
     return [*lines, "", f"a copy within its memory, read and written: {copy} GB/s"]
-
-
-def _held(report: dict[str, Any]) -> list[tuple[str, str]]:
-    if "held_share" not in report:
-        return []
-    on_gpu = f"{report['held_experts']} of {report['experts']} of a layer"
-    return [("experts", f"{on_gpu} on the GPU, with {report['held_share']:.0%} of what was chosen there")]
