@@ -23,7 +23,7 @@ from tests.models.test_refusals import with_config, with_keys
 @pytest.fixture(scope="module")
 def opened(tmp_path_factory):
     folder = tmp_path_factory.mktemp("mixtures")
-    names = ("mixtral", "qwen3moe", "deepseek3", "deepseek2", "gpt-oss", "llama4", "glm4moe", "mistral4")
+    names = ("mixtral", "qwen3moe", "olmoe", "deepseek3", "deepseek2", "gpt-oss", "llama4", "glm4moe", "glm4moe-lite", "mistral4")
     return {(name, kind): open_checkpoint(tiny(name, kind, folder)) for name in names for kind in ("gguf", "huggingface")}
 
 
@@ -41,8 +41,10 @@ def route_of(checkpoint):
 
 @pytest.mark.parametrize("backend", ["reference", "cpu"])
 @pytest.mark.parametrize("kind", ["gguf", "huggingface"])
-@pytest.mark.parametrize("name", ["mixtral", "deepseek3", "gpt-oss", "llama4"])
+@pytest.mark.parametrize("name", ["mixtral", "qwen3moe", "olmoe", "deepseek3", "deepseek2", "gpt-oss", "llama4", "glm4moe",
+                                  "glm4moe-lite", "mistral4"])  # fmt: skip
 def test_lazy_and_eager_are_bitwise_equal(opened, name, kind, backend):
+    """Lazy weights are those that the golden values are compared with."""
     np.testing.assert_array_equal(logits(opened[name, kind], "lazy", backend), logits(opened[name, kind], "eager", backend))
 
 
