@@ -13,6 +13,7 @@ from lacewing.chat.overflow import clamp
 from lacewing.chat.settings import Settings
 from lacewing.chat.voice import View
 from lacewing.errors import ContextOverflowError, ModelFormatError, OptionError, TemplateError
+from lacewing.text.template import ChatTemplate
 from tests.chat.conftest import GREEDY, say
 from tests.chat.test_commands import cells
 from tests.chat.test_session import fill
@@ -75,6 +76,7 @@ def test_the_meter_adds_up(policy, start):
         assert min(parts) >= 0 and numbers["context"] == 160
         if "too many for an answer" in numbers:
             assert sum(parts) == 160 - 1 + numbers["too many for an answer"]
+            assert ("/context drop-oldest" in shown[5][2]) == (policy == "stop")
         else:
             assert sum(parts) == 160
     session.change(system=None, code=False)
@@ -196,6 +198,17 @@ def test_a_template_file_that_changed(start, folder):
     files.save(session, "two")
     other = start("gemma")
     assert not any("has changed" in line for line in files.load(other, "two"))  # its own template is another one
+
+
+def test_the_template_of_a_checkpoint_that_has_none_is_marked(start, monkeypatch):
+    def none(checkpoint, tokenizer):
+        raise TemplateError("it has no chat template")
+
+    monkeypatch.setattr(ChatTemplate, "from_checkpoint", none)
+    session = start()
+    shown = cells(run_line(session, "/template"))
+    assert shown[0] == " | auto | it has no chat template"
+    assert [line for line in shown if line.startswith("*")] == [line for line in shown if line.startswith("* | raw |")] != []
 
 
 def test_memory_tells_why(start, paths):

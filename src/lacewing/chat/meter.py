@@ -31,7 +31,10 @@ def rows(chat: Session) -> list[tuple[str, str, str]]:
     ]
     lines = [(name, f"{tokens:,}", f"{tokens / voice.context:.1%}") for name, tokens in found]
     if left <= 0:
-        lines.append(("too many for an answer", f"{1 - left:,}", "/context drop-oldest, /context summarise or /clear makes room"))
+        remedy = "/context drop-oldest, /context summarise or /clear makes room"
+        if chat.settings.overflow != "stop":  # it cannot help: what is left has to be shown
+            remedy = "a shorter system message or last message, or /clear, makes room"
+        lines.append(("too many for an answer", f"{1 - left:,}", remedy))
     if view.hidden:
         done = "summarised" if view.summary else "dropped"
         if view != voice.view:

@@ -99,13 +99,15 @@ def listing(session: Session) -> list[tuple[str, str, str]]:
     if active.choice not in known and active.choice.lower() not in known:
         known.append(active.choice)
     for choice in known:
+        mine = choice == active.choice
         try:
             template = find(session, choice)
             findings = "; ".join(lint(template, tokenizer)) or "fine"
             name = f"auto ({template.name})" if choice == "auto" else choice
         except TemplateError as error:
             name, findings = choice, str(error)
-        mine = choice == active.choice or template_is(active.template, choice)
+            mine &= choice != "auto"  # a checkpoint that has none is spoken to with one of ours
+        mine |= template_is(active.template, choice)
         rows.append(("*" if mine and not any(row[0] for row in rows) else "", name, findings))
     return rows
 
