@@ -1,7 +1,9 @@
 import json
+import re
 import struct
 import sys
 import zlib
+from pathlib import Path
 
 import pytest
 
@@ -85,6 +87,15 @@ def test_grouped_routers_show_their_loss(lacewing, text, tmp_path):
     assert code == 0 and "by seq." in out and "in 2 layers" in out  # the first of three is dense
     facts = json.loads(lacewing(*words, "--json")[1])
     assert [(each["layer"], each["gating"], each["groups"]) for each in facts["layers"]] == [(1, "sigmoid", 4), (2, "sigmoid", 4)]
+
+
+def test_the_page_tells_every_field(lacewing, mixture, text, tmp_path):
+    page, trace = (Path(__file__).parents[2] / "docs" / "experts.md").read_text(encoding="utf-8"), tmp_path / "trace.jsonl"
+    words = ("stats", mixture, "--text", text, "--backend", "reference", "--context", 64, "--trace", trace, "--json")
+    facts = json.loads(lacewing(*words)[1])
+    assert all(f"`{name}`" in page for name in [*facts, *facts["layers"][0], *facts["mean"]])
+    (shown,) = re.findall(r"```json\n(.*?)\n```", page, re.DOTALL)
+    assert list(json.loads(shown)) == list(json.loads(trace.read_text().splitlines()[0]))
 
 
 def test_a_dense_model_is_an_error(lacewing, tiny_path, text):
