@@ -170,6 +170,9 @@ def random_blocks(random: np.random.Generator, shape: tuple[int, ...], kind: GGM
 
 
 if __name__ == "__main__":
+    if "--help" in sys.argv:
+        print(__doc__)
+        sys.exit()
     for each in sys.argv[1:]:
         if each not in (*REAL, *GEOMETRIES) and not Path(each).exists():
             sys.exit(f"{each} is none of {', '.join((*REAL, *GEOMETRIES))}, nor a file")

@@ -7,6 +7,7 @@ import hashlib
 import os
 import re
 import sys
+import weakref
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,6 +30,7 @@ _MAGIC = b"LWKV0001"
 _NOTE = 80  # characters of a row of the table of sessions
 SAVED_AS, _SAVED = "session", "saved_messages"  # of a session: the name of its file, and what that has
 RESCUED, _KEPT = "autosave", 10  # of conversations that nobody saved, the newest are kept
+_KNOWN = "identity"  # of a session: a model, and what tells its files from others
 _OPEN = f"{RESCUED}-open"  # of those whose answer is being made, where that may end the process
 
 
@@ -63,12 +65,12 @@ def _as_path(name: str) -> Path:
     return path if path.suffix == ".json" else path.with_name(f"{path.name}.json")
 
 
-def save(chat: Session, name: str, keys_values: bool = False) -> list[str]:
+def save(chat: Session, name: str, keys_values: bool = False, identity: Identity | None = None) -> list[str]:
     """Write the session; what was written, in lines. Raises SessionFileError; what was saved before is then still there."""
     path, voice = path_of(name), chat.voice
     parts: dict[str, Any] = {
         "saved": datetime.now(UTC).isoformat(timespec="seconds"),
-        "model": _identity(chat).as_dict(),
+        "model": (identity or _identity(chat)).as_dict(),
         "template": {"choice": voice.choice, "sha256": voice.template.sha256},
         "settings": document.settings_to(chat.settings),
         "messages": [document.message_of(each) for each in chat.messages],
@@ -125,8 +127,12 @@ def keep(chat: Session) -> None:
     if _is_saved(chat):
         return
     saved = chat.extras.get(_SAVED)
+    model, identity = chat.extras.get(_KNOWN, (None, None))
+    if model is None or model() is not chat.model:  # reading from a hundred files takes a while
+        identity = _identity(chat)
+        chat.extras[_KNOWN] = weakref.ref(chat.model), identity
     try:
-        save(chat, f"{_OPEN}-{os.getpid()}")
+        save(chat, f"{_OPEN}-{os.getpid()}", identity=identity)
     finally:
         chat.extras[_SAVED] = saved  # a person has not saved it
 
