@@ -136,13 +136,11 @@ def less(placed: Placed) -> Room | None:
 def demand(opened: Opened, weight_bytes: int) -> Demand:
     """What `auto` is told of the model. With options for a GPU any part will do, else all but the experts of a mixture."""
     from lacewing.backends.base import Demand
-    from lacewing.weights.share import Sharing
+    from lacewing.weights.share import Level, Sharing
 
-    options, needs = opened.options, opened.needs(weight_bytes, CHUNK)
-    least = 0
-    if options.gpu_layers is None and options.gpu_memory_bytes is None:
-        least = Sharing(opened.spec.program, sizes_on(opened, None)).trunk_bytes
-    whole = needs.device_bytes
+    options, sharing = opened.options, Sharing(opened.spec.program, sizes_on(opened, None))
+    whole = max(sharing.load(Level()).nbytes, opened.needs(weight_bytes, CHUNK).device_bytes)
+    least = 0 if options.gpu_layers is not None or options.gpu_memory_bytes is not None else sharing.trunk_bytes
     return Demand(opened.spec.program, opened.spec.tensors, whole, min(least, whole))
 
 

@@ -19,6 +19,7 @@ def bench(
 ) -> None:
     """Measure and print. `profile`: also the time of each kernel; raises OptionError where they cannot be timed."""
     from lacewing.backends.base import Profiles
+    from lacewing.backends.hot import use_of
     from lacewing.engine.bench import check_counts, measure
 
     check_counts(prompt, generate, options.context or prompt + generate)
@@ -50,6 +51,9 @@ def bench(
             "bandwidth_share": round(rate / bandwidth, 3) if bandwidth else None,
             "load_seconds": round(loaded, 3),
         }
+        held = use_of(model.step)
+        if held is not None:
+            report |= {"held_experts": held.held, "experts": held.experts, "held_share": round(held.share or 0.0, 4)}
         if profile and isinstance(model.step, Profiles):
             report["profile"] = _profile(model.step, prompt, model.engine.chunk)
             model.engine.forget()  # keys and values were written over
@@ -92,9 +96,18 @@ def _table(report: dict[str, Any]) -> str:
         (f"generate {report['generate_tokens']}", f"{report['generate']} tokens/s"),
         ("weights", f"{format_bytes(report['bytes_per_token'])} a token, {report['gigabytes_per_second']} GB/s{share}"),
         ("load", f"{report['load_seconds']} s"),
+        *_held(report),
     )
     lines = [f"{name:<14}{text}" for name, text in rows]
     return "\n".join(lines + (_profile_table(report["profile"], report["prompt_tokens"]) if "profile" in report else []))
+
+
+def _held(report: dict[str, Any]) -> list[tuple[str, str]]:
+    """Of experts that a GPU has some of."""
+    if "held_share" not in report:
+        return []
+    on_gpu = f"{report['held_experts']} of {report['experts']} of a layer"
+    return [("experts", f"{on_gpu} on the GPU, with {report['held_share']:.0%} of what was chosen there")]
 
 
 def _device(report: dict[str, Any]) -> str:

@@ -22,6 +22,7 @@ from lacewing.program.split import weights_of
 
 GPU, HOST, DESK = 0, 1, 2  # the desk: see `backends.hot`
 _SIDES = {TRUNK: GPU, HELD: GPU, REST: HOST, ALLOT: DESK}
+_SMALL_BYTES = 2**18  # of buffers that do not grow with the model
 _LOGIT_BYTES, _STAGING_BYTES = 2**24, 2**25  # the most that the GPU holds at a time of logits, and of weights on their way
 
 
@@ -209,7 +210,7 @@ class Sharing:
         kept = {op.layer for op in mine if hasattr(op, "layer")}
         widths = {view.buffer.name: view.buffer.width for op in mine for view in op.views(op.reads + op.writes)}
         chunk = self.sizes.chunk
-        buffers = 6 * chunk * sum(widths.values())  # floats, and their quantised forms
+        buffers = 8 * chunk * sum(widths.values()) + _SMALL_BYTES  # floats, their quantised forms, what is handed over
         buffers += 2 * min(_LOGIT_BYTES, 4 * chunk * program.vocab_size) + 3 * min(_STAGING_BYTES, max(nbytes.values(), default=0))
         return Load(sum(nbytes.values()), sum(self.sizes.layers[layer] for layer in kept), buffers)
 

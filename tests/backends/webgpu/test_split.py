@@ -7,16 +7,20 @@ import pytest
 
 from lacewing.backends.base import KeepsSlots, StepLimits
 from lacewing.backends.cpu import CpuBackend
+from lacewing.backends.hot import Desk
 from lacewing.backends.split import SplitBackend
+from lacewing.backends.webgpu.matrices import Uploader
+from lacewing.backends.webgpu.raw import Readback
 from lacewing.backends.webgpu.sizes import weight_bytes
 from lacewing.errors import BackendError, OptionError, OutOfMemoryError
 from lacewing.program.split import split
+from lacewing.quants import by_name
 from lacewing.weights import WeightStore
 from lacewing.weights.share import GPU, HOST, Level, Room, Sharing, Sizes, share
 from tests.backends.splits import IDS, cuts, mixed_run, open_split
 from tests.backends.webgpu.single_ops import CODES, FLOATS, backend
 from tests.checkpoints import tiny
-from tests.models.running import mapped_weights, open_step, run
+from tests.models.running import MappedWeight, mapped_weights, open_step, run
 
 CONTEXT, CHUNK = 32, 16
 
@@ -177,3 +181,90 @@ def test_sizes_told_from_headers(quant, tmp_path):
     told = sum(weight_bytes(spec.tensors[name]) for name in spec.program.weights)
     assert abs(taken - told) < 0.1 * told + 2 * 256 * 4 * len(spec.program.weights) + 4 * spec.vocab_size * CHUNK
     step.close()
+
+
+def test_ctrl_c_at_any_wait(tmp_path, monkeypatch):
+    """A run that is interrupted between two stages leaves nothing mapped, and the next one is right."""
+    path, gpu = tiny("qwen3moe", "gguf", tmp_path), backend(FLOATS)
+    spec, whole = open_step(path, CONTEXT)
+    sharing = Sharing(spec.program, sizes_of(spec))
+    _, step = open_step(path, CONTEXT, SplitBackend([gpu, CpuBackend(1)], split(*sharing.cut(Level(0, 2)))), chunk=CHUNK)
+    want, wait, left = run(whole, IDS), Readback.wait, [0]
+
+    def interrupted(results, index, size):
+        left[0] -= 1
+        if left[0] == 0:
+            raise KeyboardInterrupt
+        return wait(results, index, size)
+
+    monkeypatch.setattr(Readback, "wait", interrupted)
+    for number in (1, 2, 3):
+        left[0] = number
+        with pytest.raises(KeyboardInterrupt):
+            run(step, IDS)
+        np.testing.assert_allclose(run(step, IDS), want, rtol=0, atol=1e-4)
+    step.close()
+
+
+def test_runs_of_several_slots(tmp_path):
+    """Tokens of two sequences in one run, on devices that share layers, and on ones that share experts."""
+    gpu = backend(FLOATS)
+    for name, level in (("llama", Level(1)), ("qwen3moe", Level(0, 2)), ("qwen3moe", Level(0, 0, 2, 3))):
+        path = tiny(name, "gguf", tmp_path)
+        spec, whole = open_step(path, CONTEXT, slots=2)
+        desk = [Desk()] if level.shared else []
+        program, devices = Sharing(spec.program, sizes_of(spec)).cut(level)
+        shared = SplitBackend([gpu, CpuBackend(1), *desk], split(program, devices))
+        step = shared.compile(program, mapped_weights(dict(spec.tensors)), StepLimits(CONTEXT, CHUNK, 2))
+        tokens, slots, positions = (
+            np.array(each, np.int32) for each in ([*IDS[:4], *IDS[:3]], [0] * 4 + [1] * 3, [*range(4), *range(3)])
+        )
+        outputs = np.arange(7, dtype=np.int32)
+        found = step.run(tokens, slots, positions, outputs).copy()
+        np.testing.assert_allclose(found, whole.run(tokens, slots, positions, outputs), rtol=0, atol=1e-4, err_msg=str(level))
+        np.testing.assert_allclose(found[:3], found[4:], rtol=0, atol=1e-4)
+        step.close()
+
+
+@pytest.mark.parametrize("kind", ["block", "odd block", "row", "experts"])
+def test_sizes_of_scaled_fp8(kind, tmp_path):
+    """The plan reckons with what is really there: bytes with a factor a group, or F16 where factors do not end with groups."""
+    block = {"block": (64, 64), "odd block": (16, 48), "row": (1, 64), "experts": (32, 32)}[kind]
+    shape = (4, 32, 64) if kind == "experts" else (32, 64)
+    factors = (*shape[:-2], -(-shape[-2] // block[0]), -(-shape[-1] // block[1]))
+    scales = MappedWeight("s", factors, by_name("F32"), np.ones(factors, np.float32).reshape(-1).view(np.uint8))
+    data = np.full(int(np.prod(shape)), 0x38, np.uint8)
+    weight, gpu = MappedWeight("w", shape, by_name("F8_E4M3"), data, (), scales, block), backend()
+    for transposed in (False, True):
+        uploader, before = Uploader(gpu.device), gpu.device.allocated
+        try:
+            matrix = uploader.matrix([weight], transposed=transposed)
+            assert matrix.layout.quant == ("F8_E4M3" if kind != "odd block" and not transposed else "F16")
+            assert sum(buffer.size for buffer in matrix.buffers) == weight_bytes(weight, transposed)
+            for buffer in matrix.buffers:
+                gpu.device.free(buffer)
+        finally:
+            uploader.close()
+        assert gpu.device.allocated == before
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen3moe", "glm4moe"])
+def test_the_plan_of_what_the_gpu_gets(name, tmp_path):
+    """Weights, keys and values: what the device holds is what the plan says, but for the ends of buffers; and all is no more."""
+    path, gpu, chunk = tiny(name, "gguf", tmp_path, quant="Q8_0"), backend(), 512
+    spec, _ = open_step(path, CONTEXT)
+    stored = {each: gpu.stored_bytes(spec.tensors[each]) for each in spec.program.weights}
+    layers = sizes_of(spec).layers
+    sharing = Sharing(spec.program, Sizes(stored, layers, chunk, frozenset(range(9))))
+    chosen = [Level(1), Level(0, 1), Level(0, 0, 1, 4), Level(0, 0, 2, 1)]
+    for level in [level for level in chosen if sharing.mixtures or level == Level(1)]:
+        (program, devices), before = sharing.cut(level), gpu.device.allocated
+        desk = [Desk()] if level.shared else []
+        both = SplitBackend([gpu, CpuBackend(1), *desk], split(program, devices))
+        step = both.compile(program, mapped_weights(dict(spec.tensors)), StepLimits(CONTEXT, chunk))
+        weights = sum(buffer.size for buffer in step.steps[0].weight_buffers)
+        told = sharing.load(level)
+        assert abs(weights - told.weight_bytes) <= 256 * len(program.weights), level  # where buffers end
+        assert step.steps[0].kv_bytes == told.kv_bytes
+        assert gpu.device.allocated - before <= told.nbytes
+        step.close()

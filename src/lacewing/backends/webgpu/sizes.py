@@ -11,7 +11,9 @@ from lacewing.backends.webgpu.layouts import GROUP, LAYOUTS, RUN
 
 def weight_bytes(weight: Described, transposed: bool = False) -> int:
     """What the cutter makes of a matrix, or stacked ones. Where factors decide between F16 and F32, which only reading them tells,
-    F16 is taken."""
+    F16 is taken. Vectors are float32."""
+    if len(weight.shape) == 1:
+        return 4 * weight.shape[0]
     rows, groups = _rows_and_groups(weight, transposed)
     return sum(plane.nbytes(rows * groups) for plane in LAYOUTS[_stored(weight, transposed)].planes)
 

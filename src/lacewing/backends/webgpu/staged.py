@@ -16,7 +16,6 @@ from lacewing.backends.webgpu.lowering.handing import handed
 from lacewing.backends.webgpu.plan import Run
 from lacewing.backends.webgpu.raw import Readback, Recorder
 from lacewing.backends.webgpu.step import WebGPUStep
-from lacewing.errors import BackendError
 from lacewing.program.ops import Logits, View
 
 
@@ -87,7 +86,7 @@ class StagedStep(WebGPUStep):
         recorder, nbytes = Recorder(self._device.device), 4 * count * sum(view.width for view in sent)
         recorder.dispatches(plan)
         if nbytes:
-            recorder.copy(self._handed, 0, self._results.buffer, 0, nbytes)
+            self._results.copy(recorder, self._handed, 0, nbytes)
         values = _read(self._results, recorder.submit(), nbytes)
         ends = np.cumsum([count * view.width for view in sent])[:-1]
         return [part.reshape(count, -1) for part in np.split(values, ends)] if sent else []
@@ -104,7 +103,7 @@ class StagedStep(WebGPUStep):
             recorder, nbytes = Recorder(self._device.device), 4 * rows * vocabulary
             recorder.dispatches(plan)
             if nbytes:
-                recorder.copy(self._logits.buffer, 0, self._readback.buffer, 0, nbytes)
+                self._readback.copy(recorder, self._logits.buffer, 0, nbytes)
             self._found[first : first + rows] = _read(self._readback, recorder.submit(), nbytes).reshape(rows, vocabulary)
 
 
@@ -112,9 +111,5 @@ def _read(results: Readback, index: int, nbytes: int) -> np.ndarray:
     """Float32: a copy of the first `nbytes`, when submission `index` is done; nothing to read is not waited for."""
     if not nbytes:
         return np.empty(0, np.float32)
-    results.start(nbytes)
-    if results.finish(index) != 1:
-        raise BackendError("the GPU was lost while it computed; load the model again, or use --backend cpu")
-    values = np.frombuffer(results.bytes(nbytes), np.float32).copy()
-    results.release()
-    return values
+    with results.mapped(nbytes, index) as found:
+        return np.frombuffer(found, np.float32).copy()
