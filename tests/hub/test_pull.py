@@ -175,6 +175,8 @@ def test_safetensors_repositories():
         ({"a-00001-of-00002.gguf": b""}, "hf:o/r", "lacks a-00002-of-00002.gguf"),
         ({"pytorch_model.bin": b"", "config.json": b""}, "hf:o/r", "holds no checkpoint"),
         ({"../../evil.gguf": b"x"}, "hf:o/r", "holds no checkpoint"),
+        ({"consolidated-00001-of-00002.safetensors": b"1", "consolidated-00002-of-00002.safetensors": b"2", "config.json": b"{}",
+          "tekken.json": b"{}"}, "hf:o/r", "Mistral's own form only"),
         (None, "hf:o/r", "no network"),
     ],
 )  # fmt: skip

@@ -140,6 +140,11 @@ def _safetensors(by_name: dict[str, RemoteFile], repo: str) -> list[RemoteFile]:
         weights = ["model.safetensors"]
     if not weights or "config.json" not in by_name:
         raise DownloadError(f"{repo} holds no checkpoint that can be read: no .gguf file, and no safetensors with a config.json")
+    if all(name.startswith("consolidated") for name in weights):  # said now, and not after hundreds of gigabytes
+        raise DownloadError(
+            f"{repo} has its weights in Mistral's own form only (consolidated*.safetensors), which is not read; name a repository "
+            "with GGUF files"
+        )
     return [by_name[name] for name in [*weights, *index, *(name for name in SIDE_FILES if name in by_name)]]
 
 
