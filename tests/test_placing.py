@@ -15,7 +15,7 @@ from lacewing.backends import init_backend
 from lacewing.backends.hot import use_of
 from lacewing.backends.split import SplitBackend, SplitStep
 from lacewing.cli import main
-from lacewing.errors import OptionError, OutOfMemoryError
+from lacewing.errors import BackendError, Cancelled, OptionError, OutOfMemoryError
 from lacewing.opened import Opened
 from lacewing.options import LoadOptions, Sampling, parse_layers
 from lacewing.placing import demand, sizes_on
@@ -197,6 +197,35 @@ def test_less_is_tried_where_memory_ends(paths, wanted, monkeypatch):
     with pytest.raises(OutOfMemoryError, match="no memory left"):  # three tries are all
         load(paths["llama"], context)
     assert device.allocated == before
+
+
+@pytest.mark.parametrize(("name", "place"), [("llama", None), ("qwen3moe", (2, 3))])
+@pytest.mark.parametrize("error", [OutOfMemoryError, BackendError, Cancelled, KeyboardInterrupt])
+def test_building_that_ends_half_way(name, place, error, paths, monkeypatch):
+    """Wherever it ends, the GPU has what it had, a model beside it works, and the next try works."""
+    options = {"gpu_layers": 1} if place is None else {"gpu_memory": room_for(paths[name], *place)}
+    with load(paths["llama"]) as beside:
+        device, first = device_of(beside), beside.logits(IDS)
+        held, make, left = device.allocated, device.buffer, [10**6]
+
+        def ending(size, label, usage=None):
+            left[0] -= 1
+            if left[0] < 0:
+                raise error("it ends here")
+            return make(size, label, usage)
+
+        monkeypatch.setattr(device, "buffer", ending)
+        load(paths[name], **options).close()
+        made = 10**6 - left[0]
+        for count in range(0, made, max(1, made // 6)):
+            left[0] = count
+            with pytest.raises(error, match="it ends here"):
+                load(paths[name], **options)
+            assert device.allocated == held
+            left[0] = 10**6
+            assert np.array_equal(beside.logits(IDS), first)
+        with load(paths[name], **options) as model:
+            assert isinstance(model.step, SplitStep)
 
 
 def test_what_auto_is_told(paths):

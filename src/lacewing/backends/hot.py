@@ -25,7 +25,7 @@ from lacewing.quants.base import Quant
 
 HALF_LIFE = 512  # tokens, after which what was chosen counts half
 CLEARLY = 1.25  # times as often must an expert have been chosen as the one that makes room for it
-EXCHANGED_BYTES = 2**29  # at most, before a request
+EXCHANGED_BYTES = 2**30  # at most, before a request
 
 
 class HeldExperts:
