@@ -143,7 +143,11 @@ def test_compare(chat, paths):
     reply = run_line(chat, f"/compare {paths['gemma']}")
     assert isinstance(reply.data, Columns) and reply.data.texts[0] == before[-1]["content"]
     assert "tokens/s" in reply.data.headings[1] and chat.messages == before and not chat.parked
+    with pytest.raises(OptionError, match="no model is parked"):
+        run_line(chat, "/compare -")
     chat.set_model(str(paths["gemma"]))
+    back = run_line(chat, "/compare -")
+    assert back.data.headings[1].startswith("llama-wide") and back.data.texts[1] == before[-1]["content"] and len(chat.parked) == 1
     again = run_line(chat, f"/compare {paths['llama']} What is it?")
     assert all("tokens/s" in heading for heading in again.data.headings) and len(chat.parked) == 1
     chat.replace([])

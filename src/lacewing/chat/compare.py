@@ -37,11 +37,11 @@ def compare(chat: Session, name: str, text: str | None) -> Columns:
 
 def _other(chat: Session, name: str, messages: list[Message]) -> tuple[str, str]:
     """The other model's answer, and its name with its speed."""
-    path = swap.path_of(name, chat.face)
-    parked = next((each for each in chat.parked if swap.same_file(each, path)), None)
+    parked = _parked(chat, name)
     if parked is not None:
         text, speed = _answer(chat, parked, messages)
         return text, f"{parked.short_name} ({speed:.1f} tokens/s)"
+    path = swap.path_of(name, chat.face)
     opened = open_headers(path, dataclasses.replace(chat.options, residency="lazy"), chat.face.cancelled)
     voice = swap.open_voice(opened, [], chat.face.cancelled)
     fit(voice, messages, chat.settings, None)
@@ -49,6 +49,16 @@ def _other(chat: Session, name: str, messages: list[Message]) -> tuple[str, str]
         loaded = Loaded(model, voice, name)
         text, speed = _answer(chat, loaded, messages)
         return text, f"{loaded.short_name} ({speed:.1f} tokens/s)"
+
+
+def _parked(chat: Session, name: str) -> Loaded | None:
+    """A model that is here besides the current one; as for `/model`, "-" is the last one."""
+    if name == "-":
+        if not chat.parked:
+            raise OptionError("no model is parked; /compare PATH asks another one")
+        return chat.parked[0]
+    path = swap.path_of(name, chat.face)
+    return next((each for each in chat.parked if swap.same_file(each, path)), None)
 
 
 def _answer(chat: Session, loaded: Loaded, messages: list[Message]) -> tuple[str, float]:

@@ -99,7 +99,8 @@ def template(chat: Session, name: str | None = None, other: str | None = None, f
 def compare(chat: Session, name: str, text: str | None = None) -> Reply:
     """Have another model answer the same message, and show both answers side by side; the conversation stays as it is.
 
-    The message is the last one of the conversation, or the text that is given.
+    The model is named as for `/model`; `-` is the one before. The message is the last one of the conversation, or the text that
+    is given.
     """
     return Reply(data=comparing.compare(chat, name, text))
 
