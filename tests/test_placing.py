@@ -278,7 +278,7 @@ def test_numbers_of_layers():
         LoadOptions(gpu_memory_bytes=0)
 
 
-def test_commands_show_the_plan(paths, monkeypatch, capsys):
+def test_commands_show_the_plan(paths, monkeypatch, capsys, tmp_path):
     def call(*words: object):
         monkeypatch.setattr(sys, "argv", ["lacewing", *map(str, words)])
         with pytest.raises(SystemExit) as ended:
@@ -301,6 +301,9 @@ def test_commands_show_the_plan(paths, monkeypatch, capsys):
     assert code == 0 and "everything but 4 of 8 experts of all layers" in out
     code, out, _ = call("bench", paths["qwen3moe"], *mixture, "--prompt", 8, "--generate", 4, "--repeats", 1)
     assert code == 0 and "4 of 8 of a layer on the GPU, with " in out
+    (tmp_path / "text").write_text("some text, and more of it")
+    code, out, _ = call("stats", paths["qwen3moe"], "--text", tmp_path / "text", *mixture, "--json")
+    assert code == 0 and [layer["layer"] for layer in json.loads(out)["layers"]] == [0, 1]
     for value, problem in (("-1", "gpu_memory"), ("0", "gpu_memory"), ("lots", "lots"), ("1e30GiB", "gpu_memory")):
         code, _, err = call("info", paths["qwen3moe"], "--backend", "webgpu", f"--gpu-memory={value}")
         assert code and problem in err and "Traceback" not in err, value

@@ -165,6 +165,38 @@ def test_a_model_that_the_processor_shares(chat, paths):
     assert chat.status().backend == "cpu" and chat.messages[: len(before)] == before and device.allocated == 0
 
 
+@pytest.mark.parametrize("end", [OutOfMemoryError, Cancelled, BackendError])
+def test_a_shared_model_that_does_not_come(chat, paths, monkeypatch, end):
+    """Wherever its making ends, the current one goes on, the conversation is whole, and the GPU has what it had."""
+    first, device, before = say(chat, "hello"), device_of(chat), chat.loaded
+    held, make, left = device.allocated, device.buffer, [0]
+
+    def ending(size, label, usage=None):
+        left[0] -= 1
+        if left[0] < 0:
+            raise end("it ends here")
+        return make(size, label, usage)
+
+    for count in (0, 5, 20):
+        left[0] = count
+        with monkeypatch.context() as patch:
+            patch.setattr(device, "buffer", ending)
+            with pytest.raises(end, match="it ends here"):
+                run_line(chat, f"/model {paths['gemma']} --gpu-layers 2")
+        assert chat.loaded is before and chat.parked == [] and device.allocated == held
+    assert chat.messages[1]["content"] == first and say(chat, "still there?")
+    assert chat.status().backend == "webgpu"
+    run_line(chat, f"/model {paths['gemma']} --gpu-layers 2")
+    rows = {row[0]: row[1] for row in run_line(chat, "/settings").data.rows}
+    assert rows["backend"].startswith("webgpu, ") and " and " in rows["backend"]  # both devices
+    run_line(chat, "/model -")
+    assert chat.loaded is before and say(chat, "and now?") and len(chat.messages) == 6
+    for loaded in chat.parked:
+        loaded.close()
+    chat.parked.clear()
+    assert device.allocated == held
+
+
 def test_a_gpu_without_room_for_two(chat, paths, monkeypatch):
     """The current model leaves the GPU for the next one, and is back when the next one does not come."""
     first, device = say(chat, "hello"), device_of(chat)
