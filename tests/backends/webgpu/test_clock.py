@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ import numpy as np
 import pytest
 
 from lacewing.backends.base import Profiles
-from lacewing.backends.webgpu.clock import Clock, Timed, summed
-from lacewing.backends.webgpu.plan import Run
+from lacewing.backends.webgpu.clock import Clock
+from lacewing.backends.webgpu.device import Slice
+from lacewing.backends.webgpu.shaders import shader
 from lacewing.cli import main
 from lacewing.errors import BackendError, OptionError
 from tests.backends.webgpu.single_ops import CODES, backend
@@ -20,13 +22,10 @@ from tests.checkpoints import prompt_of, tiny
 from tests.models.running import open_step, run
 
 
-@pytest.mark.parametrize("inside", [True, False])
-def test_a_token_and_a_prompt(inside: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_token_and_a_prompt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each kernel of the run once, what it reads, and nothing that a later run would notice."""
     monkeypatch.setattr("lacewing.backends.webgpu.clock.SECONDS", 0.0)
     device = backend().device
-    without = device.features - {"timestamp-query-inside-passes"}
-    monkeypatch.setattr(device, "features", device.features if inside else without)
     _, opened = open_step(tiny("qwen3moe", "gguf", tmp_path, "Q8_0"), 64, backend(), chunk=64)
     step: Any = opened
     assert isinstance(step, Profiles)
@@ -46,23 +45,19 @@ def test_a_token_and_a_prompt(inside: bool, tmp_path: Path, monkeypatch: pytest.
     step.close()
 
 
-def test_kernels_are_summed() -> None:
-    timed = [Timed(name, (None, None, 1, 1, 1), nbytes) for name, nbytes in (("a", 4), ("b", 0), ("a", 6))]
-    first, second = summed(timed, [1.0, 5.0, 2.0])
-    assert (first.name, first.calls, first.seconds) == ("b", 1, 5.0)
-    assert (second.name, second.calls, second.seconds, second.nbytes) == ("a", 2, 3.0, 10)
-
-
-def test_more_dispatches_than_one_submission_times(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("lacewing.backends.webgpu.clock._DISPATCHES", 4)
-    _, opened = open_step(tiny("llama", "gguf", tmp_path), 64, backend(), chunk=64)
-    step: Any = opened
-    run(step, [1, 2, 3])
-    clock = Clock(step.device)
-    plan = [one.recorded for one in step._timed(Run(1, 1, True, 16))]
-    assert len(plan) > 8 and len(clock.once(plan)) == len(plan)
+def test_what_takes_longer_takes_longer() -> None:
+    """The clock's ticks are times: ten passes over the same bytes take more than one."""
+    device = backend(CODES).device
+    clock, buffers = Clock(device), [device.buffer(2**22, "a copy") for _ in range(2)]
+    pipeline = device.pipeline(shader("copy"), "copy")
+    group = device.bind(pipeline, [Slice(buffer, 0, 2**22) for buffer in buffers])
+    one = (pipeline.handle, group._internal, 64, 1, 1)
+    began = time.perf_counter()
+    seconds = clock.once([[one], [one] * 20, []])
+    assert 0 < 4 * seconds[0] < seconds[1] < time.perf_counter() - began and seconds[2] <= seconds[0]
     clock.close()
-    step.close()
+    for buffer in buffers:
+        device.free(buffer)
 
 
 def test_the_rate_of_copies(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -59,27 +59,15 @@ class Recorder:
         lib.wgpuComputePassEncoderEnd(compute)
         lib.wgpuComputePassEncoderRelease(compute)
 
-    def timed_dispatches(self, plan: Recorded, queries: Any) -> None:
-        """As `dispatches`; the times before, between and after them go to `queries`."""
-        compute = lib.wgpuCommandEncoderBeginComputePass(self._encoder, NULL)
-        lib.wgpuComputePassEncoderWriteTimestamp(compute, queries._internal, 0)
-        for index, (pipeline, group, x, y, z) in enumerate(plan, start=1):
-            lib.wgpuComputePassEncoderSetPipeline(compute, pipeline)
-            lib.wgpuComputePassEncoderSetBindGroup(compute, 0, group, 0, NULL)
-            lib.wgpuComputePassEncoderDispatchWorkgroups(compute, x, y, z)
-            lib.wgpuComputePassEncoderWriteTimestamp(compute, queries._internal, index)
-        lib.wgpuComputePassEncoderEnd(compute)
-        lib.wgpuComputePassEncoderRelease(compute)
-
-    def timed_passes(self, plan: Recorded, queries: Any) -> None:
-        """A pass for each, for devices that tell the time of whole passes only: when it begins, and when it ends."""
-        for index, one in enumerate(plan):
+    def timed(self, plans: Sequence[Recorded], queries: Any) -> None:
+        """A pass for each; the times when it begins and when it ends go to `queries`."""
+        for index, plan in enumerate(plans):
             writes = ffi.new("WGPUPassTimestampWrites *")
             writes.querySet = queries._internal
             writes.beginningOfPassWriteIndex, writes.endOfPassWriteIndex = 2 * index, 2 * index + 1
             description = ffi.new("WGPUComputePassDescriptor *")
             description.timestampWrites = writes
-            self.dispatches([one], description)
+            self.dispatches(plan, description)
 
     def resolve(self, queries: Any, count: int, target: Any) -> None:
         """The first `count` times, uint64 in ticks, into a buffer."""

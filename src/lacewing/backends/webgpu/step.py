@@ -12,7 +12,7 @@ import numpy as np
 
 from lacewing.backends.arguments import check_run
 from lacewing.backends.base import Candidates, KernelTime, RoutedLayer
-from lacewing.backends.webgpu.clock import Clock, Timed, summed
+from lacewing.backends.webgpu.clock import Clock, Timed
 from lacewing.backends.webgpu.compiler import HEADER_WORDS, Compiler
 from lacewing.backends.webgpu.device import Device
 from lacewing.backends.webgpu.feedback import AHEAD, feedback
@@ -110,25 +110,25 @@ class WebGPUStep:
             inputs = (ids, np.zeros(tokens, np.int32), places, np.array([tokens - 1], np.int32))
             inputs = check_run(*inputs, self._program.vocab_size, self.limits)
             run = Run(tokens, 1, True, 1 << int(places[-1]).bit_length())
-            timed = self._timed(run)
             clock = Clock(self._device)
             try:
-                return summed(timed, clock.often([one.recorded for one in timed], lambda: self._write(inputs, 1, 0)))
+                return clock.kernels(self._timed(run), lambda: self._write(inputs, 1, 0))
             finally:
                 clock.close()
 
-    def _timed(self, run: Run) -> list[Timed]:
-        """What a run replays. An embedding reads a row a token, experts those that are chosen."""
+    def _timed(self, run: Run) -> dict[str, Timed]:
+        """What a run replays, by kernels. An embedding reads a row a token, experts those that are chosen."""
         weights, chosen = {id(buffer) for buffer in self.weight_buffers}, self._watch.share_of_experts(run.tokens)
-        found = []
+        found: dict[str, Timed] = {}
         for each in self._dispatches:
             grid = each.grid(run)
             if grid is not None:
+                one = found.setdefault(each.label, Timed())
                 share = 0.0 if each.label == "embed" else chosen if each.label.startswith("expert_") else 1.0
-                nbytes = int(share * sum(part.size for part in each.bindings if id(part.buffer) in weights))
-                found.append(Timed(each.label, (each.pipeline, each.group, *grid), nbytes))
+                one.nbytes += int(share * sum(part.size for part in each.bindings if id(part.buffer) in weights))
+                one.recorded.append((each.pipeline, each.group, *grid))
         if run.tokens == 1:
-            found += [Timed("choice", recorded, 0) for recorded in self._feedback.plan]
+            found["choice"] = Timed(list(self._feedback.plan))
         return found
 
     def copy_rate(self) -> float:
