@@ -151,7 +151,7 @@ def product(
 
 
 def _teams(compiler: Compiler, rows: int, groups: int) -> tuple[int, int]:
-    """Threads of a workgroup, and teams of them that share a row: measured on an H200, see docs/webgpu.md.
+    """Threads of a workgroup, and teams of them that share a row: chosen by trial on an H200, see docs/webgpu.md.
 
     Rows of few groups leave nothing to share; few long rows would leave most of a GPU idle.
     """
