@@ -134,7 +134,7 @@ def test_the_desk_divides():
     step, _ = desk()
     assert choose(step, [0, 7], [3, 2]) == ([[0, -1], [-1, 2]], [[-1, 7], [3, -1]])
     assert step.use == Use(1, 3, EXPERTS, 0.5)
-    assert str(step.use).startswith("on the GPU: 3 of 8 experts of the layer, 50% of what was chosen")
+    assert str(step.use).startswith("on the GPU: 3 of 8 experts of the layer, with 50% of what was chosen")
     with pytest.raises(BackendError, match="in stages"):
         step.run(*[np.zeros(1, np.int32)] * 4)
 

@@ -184,7 +184,7 @@ class Adapts(Protocol):
     """A step that suits itself to what it has run, such as where experts are."""
 
     def adapt(self) -> None:
-        """Called between two requests; may take a fraction of a second. Raises BackendError."""
+        """Called between two requests, and after a long prompt; may take a fraction of a second. Raises BackendError."""
         ...
 
 

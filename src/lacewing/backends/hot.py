@@ -1,7 +1,8 @@
 """Experts of a layer that a GPU holds some of: who computes which (the desk), and which ones it holds.
 
 The desk is a device of a split program that does nothing but `Allot`, on the host, where the ids come by anyway. It counts what
-routers choose, and by that experts are exchanged between two requests: a held one that is little used for one that is used more.
+routers choose, and by that experts are exchanged before a request and after a long prompt: a held one that is little used for one
+that is used more.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from lacewing.quants.base import Quant
 
 HALF_LIFE = 512  # tokens, after which what was chosen counts half
 CLEARLY = 1.25  # times as often must an expert have been chosen as the one that makes room for it
-EXCHANGED_BYTES = 2**30  # at most, before a request
+EXCHANGED_BYTES = 2**30  # at most, at a time
 
 
 class HeldExperts:
@@ -79,8 +80,8 @@ class TakesExperts(Protocol):
 
 @dataclass(frozen=True)
 class Use:
-    """Of the layers that share their experts: how many of how many are held in each, and which share of what was chosen since the
-    last request began was among them, None: nothing was."""
+    """Of the layers that share their experts: how many of how many are held in each, and which share of what was chosen since they
+    were last exchanged was among them, None: nothing was."""
 
     layers: int
     held: int
@@ -90,7 +91,7 @@ class Use:
 
     def __str__(self) -> str:
         each = "the layer" if self.layers == 1 else f"each of {self.layers} layers"
-        told = "" if self.share is None else f", {self.share:.0%} of what was chosen there for the last prompt and answer"
+        told = "" if self.share is None else f", with {self.share:.0%} of what was chosen there lately"
         problem = f"; they stay as they are: {self.problem}" if self.problem else ""
         return f"on the GPU: {self.held} of {self.experts} experts of {each}{told}{problem}"
 
@@ -157,7 +158,7 @@ class DeskStep:
             self._layers.append(_Layer(done[0]))
         self._sent = [sent for _, _, sent in stages(program)]
         self.buffer_bytes = sum(layer.places.nbytes + layer.counts.nbytes for layer in self._layers)
-        self._tokens = self._chosen = self._served = 0  # since the last request began
+        self._tokens = self._chosen = self._served = 0  # since the last exchange
 
     def run(self, tokens: np.ndarray, slots: np.ndarray, positions: np.ndarray, outputs: np.ndarray) -> np.ndarray:
         raise not_alone()

@@ -128,7 +128,7 @@ class Engine:
                 raise
 
     def settle(self) -> None:
-        """Before a request: let the step suit itself to the ones before it."""
+        """Before a request, and after a long prompt: let the step suit itself to what it has run."""
         if isinstance(self.step, Adapts):
             self.verify()
             self.step.adapt()
@@ -199,6 +199,8 @@ class Generation(Iterator[Token]):
                 if self.stats.generated_tokens == 1:
                     self.stats.first_token_seconds = self.stats.prompt_seconds
                 yield token
+                if self.stats.generated_tokens == 1 and self.stats.prompt_tokens - self.stats.reused_tokens >= _SMALLEST:
+                    self._engine.settle()  # so long a prompt tells what its answer will want
                 token = self._next(token.id)
         finally:
             self._leave()

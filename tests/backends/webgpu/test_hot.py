@@ -8,6 +8,7 @@ import pytest
 from lacewing.backends.cpu import CpuBackend
 from lacewing.backends.hot import Desk, TakesExperts
 from lacewing.backends.split import SplitBackend, SplitStep
+from lacewing.backends.webgpu.raw import Readback
 from lacewing.errors import BackendError, OutOfMemoryError
 from lacewing.program.split import split
 from lacewing.weights import WeightStore
@@ -173,3 +174,17 @@ def test_what_a_gpu_can_hold_some_of(tmp_path):
     assert not gpu.holds_some(Described(), False)
     assert gpu.holds_some(type("Eight", (Described,), {"shape": (4, 8, 32)})(), False)
     assert not gpu.holds_some(type("Scaled", (Described,), {"shape": (4, 8, 32), "scales": "s"})(), False)
+
+
+@pytest.mark.parametrize("count", [1, 11])
+def test_nobody_waits_for_held_experts(count, tmp_path, monkeypatch):
+    """The host waits for the trunk of each layer and for the logits, not for the experts that the GPU computes beside it."""
+    path, gpu, waits = tiny("qwen3moe", "gguf", tmp_path), backend(FLOATS), []
+    step = open_shared(path, [gpu, CpuBackend(1)], Level(shared=2, held=3), CONTEXT)
+    wait = Readback.wait
+    monkeypatch.setattr(Readback, "wait", lambda results, index, size: waits.append(size) or wait(results, index, size))
+    run(step, IDS[:count])
+    assert len(waits) == 2 + 1
+    turns = [turn.device for turn in step.split.turns]
+    assert turns == [1, 0, *[2, 0, 1, 0] * 2]  # the embedding, the trunk; who computes what, held ones, the others, the trunk again
+    step.close()
