@@ -35,10 +35,14 @@ def held(step: SplitStep) -> list[list[int]]:
     return [np.flatnonzero(layer.places >= 0).tolist() for layer in step._exchange.desk._layers]
 
 
-@pytest.mark.parametrize("name", ["qwen3moe", "gpt-oss", "deepseek3", "llama4"])
-def test_logits_and_exchanges(name, tmp_path):
-    """Float weights and activations. Biases, shared experts, one active expert; a run of many tokens, of few, of one."""
-    path, gpu = tiny(name, "gguf", tmp_path), backend(FLOATS)
+@pytest.mark.parametrize(
+    ("name", "format"),
+    [("qwen3moe", "gguf"), ("gpt-oss", "gguf"), ("deepseek3", "gguf"), ("llama4", "huggingface"), ("gpt-oss", "huggingface")],
+)
+def test_logits_and_exchanges(name, format, tmp_path):
+    """Float weights and activations. Biases, shared experts, one active expert, stacks that stand across, and both products in one
+    of them, row by row; a run of many tokens, of few, of one."""
+    path, gpu = tiny(name, format, tmp_path), backend(FLOATS)
     _, whole = open_step(path, CONTEXT)
     want, before = run(whole, IDS), gpu.device.allocated
     for level in (Level(shared=1, held=2), Level(shared=99, held=1), Level(shared=99, held=3)):
