@@ -46,15 +46,15 @@ def test_a_token_and_a_prompt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_what_takes_longer_takes_longer() -> None:
-    """The clock's ticks are times: ten passes over the same bytes take more than one."""
+    """The clock's ticks are times: sixty passes over the same bytes take more than one, and not more than went by."""
     device = backend(CODES).device
     clock, buffers = Clock(device), [device.buffer(2**22, "a copy") for _ in range(2)]
     pipeline = device.pipeline(shader("copy"), "copy")
     group = device.bind(pipeline, [Slice(buffer, 0, 2**22) for buffer in buffers])
     one = (pipeline.handle, group._internal, 64, 1, 1)
     began = time.perf_counter()
-    seconds = clock.once([[one], [one] * 20, []])
-    assert 0 < 4 * seconds[0] < seconds[1] < time.perf_counter() - began and seconds[2] <= seconds[0]
+    seconds = clock.often([[one], [one] * 60])
+    assert 0 < 2 * seconds[0] < seconds[1] < time.perf_counter() - began
     clock.close()
     for buffer in buffers:
         device.free(buffer)
