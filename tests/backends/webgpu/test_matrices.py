@@ -94,6 +94,32 @@ def test_shards(quant: str, width: int) -> None:
     assert [part[: len(other)] for part, other in zip(found, one, strict=True)] == one
 
 
+@pytest.mark.parametrize("quant", [*LAYOUTS, "IQ3_S", "TQ2_0"])
+@pytest.mark.parametrize("turned", [False, True])
+def test_experts_that_take_the_places_of_others(quant: str, turned: bool) -> None:
+    """8 rows an expert, in stacks of one shard and of several, in one piece and in many: as if there from the start."""
+    rows, width = (256, 256) if turned else (8, 256)
+    experts = [random_weight("w", quant, rows, width, seed=seed) for seed in range(6)]
+
+    def stack(chosen: list[int]) -> MappedWeight:
+        data = np.concatenate([experts[expert].data for expert in chosen])
+        return replace(experts[0], shape=(len(chosen), rows, width), data=data)
+
+    each = width if turned else rows
+    for largest, piece in ((2**30, 2**25), (2**19, 2**15) if turned else (2**14, 2**12)):
+        with (
+            patch.object(Device, "largest_buffer", new_callable=PropertyMock, return_value=largest),
+            patch("lacewing.backends.webgpu.staging.STAGING_BYTES", piece),
+            uploads() as uploader,
+        ):
+            wanted = planes(uploader.matrix([stack([4, 1, 5, 3])], each, turned))
+            matrix = uploader.matrix([stack([0, 1, 2, 3])], each, turned)
+            assert quant != "F32" or len(matrix.shards) == (1 if largest == 2**30 else 2)
+            for expert, place in ((4, 0), (5, 2)):
+                uploader.refill(matrix, stack([expert]), place, turned)
+            assert planes(matrix) == wanted
+
+
 def test_what_cannot_be_cut_is_refused() -> None:
     before = backend(FLOATS).device.allocated
     small, uncut = PropertyMock(return_value=8192), pytest.raises(OutOfMemoryError, match=r"w cannot be cut into the 8\.0 KiB that")
