@@ -17,6 +17,7 @@ from lacewing.program.program import Program
 from lacewing.program.split import split
 from lacewing.quants import by_name
 from lacewing.weights.share import Level, Sharing, Sizes
+from tests import mixtures
 from tests.backends.splits import IDS, mixed_run
 from tests.checkpoints import tiny
 from tests.models.running import MappedWeight, mapped_weights, open_step, run
@@ -48,6 +49,19 @@ def test_logits(name, tmp_path):
             assert isinstance(step, Adapts) and step.held is not None and 0 < (step.held.share or 0) < 1
             step.adapt()  # neither device can exchange any
             step.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("format", ["gguf", "huggingface"])
+@pytest.mark.parametrize("name", mixtures.CASES)
+def test_every_mixture(name, format, tmp_path):
+    if format == "gguf" and name in mixtures.ONLY_HUGGINGFACE:
+        return  # nothing that a file could say
+    path = tiny(name, format, tmp_path)
+    _, whole = open_step(path, 32)
+    step = open_shared(path, [ReferenceBackend(), CpuBackend(2)], Level(shared=99, held=2))
+    np.testing.assert_allclose(mixed_run(step), run(whole, IDS), rtol=0, atol=1e-4)
+    step.close()
 
 
 def test_who_computes_what_changes_no_bit_of_the_others(tmp_path):
