@@ -189,3 +189,56 @@ def test_our_own_regexes_pass():
     from lacewing.text.pretokenizers import PRE_TOKENIZERS
 
     assert not any(repeats_a_repeat(regex) for pre in PRE_TOKENIZERS.values() for regex in pre.regexes)
+
+
+def with_model(**change: Any) -> dict[str, Any]:
+    return {"model": {**json.loads(byte_level().to_str())["model"], **change}}
+
+
+REPLACE = {"type": "Replace", "pattern": {"Regex": "."}, "content": "y" * 30}
+NORMALIZERS: list[dict[str, Any]] = [
+    {"type": "Sequence", "normalizers": [REPLACE] * 8},
+    {"type": "Replace", "pattern": {"String": "e"}, "content": "y" * 65},
+    {"type": "Replace", "pattern": {"String": ""}, "content": "y"},
+    {"type": "Precompiled", "precompiled_charsmap": "/////w=="},
+    {"type": "Precompiled", "precompiled_charsmap": "AAAA"},
+]
+
+
+@pytest.mark.parametrize("normalizer", NORMALIZERS)
+@pytest.mark.parametrize("spelt", ["as it is", "in numbers"])
+def test_normalizers_that_could_fill_the_memory_are_refused(tmp_path: Path, normalizer: dict[str, Any], spelt: str):
+    """The library would end the process, some of them before it has read the file."""
+    checkpoint = changed(tmp_path, {"normalizer": normalizer})
+    if spelt == "in numbers":
+        file = tmp_path / "tokenizer.json"
+        file.write_text(file.read_text().replace("Precompiled", "Pr\\u0065compiled"))
+    with pytest.raises(TokenizerError, match="normalizer"):
+        Tokenizer.from_checkpoint(checkpoint)
+
+
+def test_letters_in_numbers_are_no_fault(tmp_path: Path):
+    checkpoint = changed(tmp_path, {"normalizer": {"type": "NFC"}})
+    file = tmp_path / "tokenizer.json"
+    file.write_text(file.read_text().replace("NFC", "N\\u0046C"))
+    assert Tokenizer.from_checkpoint(checkpoint).encode("hello")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        with_model(continuing_subword_prefix="much too long"),
+        with_model(unk_token="<none such>", vocab={"h": 0}, merges=[]),
+        {"pre_tokenizer": {"type": "Sequence", "pretokenizers": [{"type": "FixedLength", "length": 0}]}},
+        {"model": {"type": "Unigram", "unk_id": None, "vocab": [["a", -1.0]], "byte_fallback": False}},
+    ],
+    ids=["a panic when opened", "an unknown token that is not there", "a panic when used", "no unknown token"],
+)
+def test_failures_of_the_library_are_errors_of_ours(tmp_path: Path, change: dict[str, Any]):
+    with pytest.raises(TokenizerError):
+        Tokenizer.from_checkpoint(changed(tmp_path, change)).encode("hello")
+
+
+def test_merges_are_not_dropped_by_chance(tmp_path: Path):
+    tokenizer = Tokenizer.from_checkpoint(changed(tmp_path, with_model(dropout=0.9)))
+    assert {tuple(tokenizer.encode("hello world")) for _ in range(20)} == {tuple(byte_level().encode("hello world").ids)}

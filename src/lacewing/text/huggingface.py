@@ -12,6 +12,8 @@ import tokenizers as hf
 from tokenizers import models, pre_tokenizers
 
 from lacewing.errors import TokenizerError
+from lacewing.text.library import guarded
+from lacewing.text.normalizers import check_file, check_steps
 from lacewing.text.parts import Parts
 from lacewing.text.regexes import check_regexes
 from lacewing.text.vocabulary import MAX_PIECES, TokenType, Vocabulary
@@ -28,6 +30,7 @@ def from_directory(path: Path, metadata: Mapping[str, Any]) -> Parts:
     core = _open(file)
     parts = _stages(core)
     check_regexes(parts)
+    check_steps(parts["normalizer"])
     vocabulary = _vocabulary(core, _spelling(parts))
     settings = _Settings(metadata, vocabulary)
     added = core.get_added_tokens_decoder()
@@ -49,12 +52,14 @@ def from_directory(path: Path, metadata: Mapping[str, Any]) -> Parts:
 def _open(file: Path) -> hf.Tokenizer:
     if file.stat().st_size > MAX_FILE:
         raise TokenizerError(f"{file} is larger than {MAX_FILE} bytes")
-    try:
-        core = hf.Tokenizer.from_file(str(file))
-    except Exception as error:  # the library raises plain Exception
-        raise TokenizerError(f"{file}: {error}") from error
+    text = file.read_bytes()
+    check_file(text)
+    with guarded(str(file)):
+        core = hf.Tokenizer.from_buffer(text)
     if not isinstance(core.model, (models.BPE, models.Unigram)):
         raise TokenizerError(f"{file}: models of type {type(core.model).__name__} are not supported; BPE and Unigram are")
+    if isinstance(core.model, models.BPE):
+        core.model.dropout = None  # of merges, for training: a text would have other ids each time
     core.no_truncation()
     core.no_padding()
     core.encode_special_tokens = True  # special tokens in a user's text are text
@@ -180,5 +185,6 @@ class _Settings:
         said = self._file("tokenizer_config.json").get("add_bos_token")
         if isinstance(said, bool):
             return said
-        ids: list[int] = core.encode("a", add_special_tokens=True).ids
+        with guarded("tokenizer.json"):
+            ids: list[int] = core.encode("a", add_special_tokens=True).ids
         return ids[:1] == [bos]

@@ -15,6 +15,7 @@ import tokenizers as hf
 from lacewing.errors import OptionError, TokenizerError
 from lacewing.formats.checkpoint import Checkpoint
 from lacewing.text import gguf, huggingface
+from lacewing.text.library import guarded
 from lacewing.text.parts import Parts
 from lacewing.text.streaming import StreamDecoder
 from lacewing.text.vocabulary import TokenType
@@ -167,10 +168,11 @@ class Tokenizer:
     def _encode(self, text: str, start: bool) -> list[int]:
         if not text:
             return []
-        try:
-            encoding = self._core(start).encode(text, add_special_tokens=False)
-        except (UnicodeEncodeError, TypeError):  # lone surrogates
-            encoding = self._core(start).encode(_without_surrogates(text), add_special_tokens=False)
+        with guarded("the tokenizer fails on this text"):
+            try:
+                encoding = self._core(start).encode(text, add_special_tokens=False)
+            except (UnicodeEncodeError, TypeError):  # lone surrogates
+                encoding = self._core(start).encode(_without_surrogates(text), add_special_tokens=False)
         ids: list[int] = encoding.ids
         return ids if self._control_ids.isdisjoint(ids) else self._cut_control(text, encoding, start)
 
