@@ -70,7 +70,8 @@ def test_what_a_driver_may_take_with_it_is_saved_before(chat, start, tmp_path, m
     chat.keep = lambda: files.keep(chat)
     list(chat.say("hello"))
     assert files.names() == [f"autosave-open-{os.getpid()}"] and files.found_open() == []
-    assert [each["content"] for each in files.read(files.path_of(files.names()[0]))["messages"]] == ["hello"]
+    kept = [each["content"] for each in files.read(files.path_of(files.names()[0]))["messages"]]
+    assert kept == ["hello", chat.messages[-1]["content"]]
     assert "/load autosave-2" in files.rescue(chat)  # it is not as good as saved by a person
     files.let_go()
     (rescued,) = files.names()

@@ -88,6 +88,8 @@ class Session:
         except BackendError as error:
             yield from map(Notice, fall_back(self, error))
             yield from work()
+        if self.model.backend.copies_weights:
+            self.keep()  # with the answer
 
     def _answer(self) -> Iterator[Event]:
         if not self.messages or self.messages[-1]["role"] != "user":

@@ -59,8 +59,7 @@ class Loop:
             with deaf():
                 self._rescue()
             raise
-        finally:
-            files.let_go()
+        files.let_go()
         return 1 if self.failed else 0
 
     def _keep(self) -> None:
@@ -74,6 +73,7 @@ class Loop:
     def _rescue(self) -> None:
         try:
             text = files.rescue(self.session)
+            files.let_go()
         except LacewingError as error:
             text = f"the conversation could not be saved: {error}"
         with contextlib.suppress(OSError):  # the terminal may be gone
