@@ -97,6 +97,8 @@ def test_refused_config(opened, changes, message):
         ({"llama__attention__layer_norm_rms_epsilon": None}, "layer_norm_rms_epsilon is missing"),
         ({"llama__vocab_size": 319}, "320 rows but there are 319 by llama.vocab_size"),
         ({"tokenizer__ggml__tokens": ["a"]}, "320 rows but there are 1 in the tokenizer"),
+        ({"tokenizer__ggml__tokens": np.zeros(0, np.float32)}, "320 rows but there are 0 in the tokenizer"),
+        ({"general__architecture": "y" * 5000}, "architecture 'y{100}...' is not known"),
         ({"llama__embedding_length": 128}, "has shape"),
         ({"llama__feed_forward_length": 64}, "has shape"),
         ({"llama__block_count": 3}, "9 weights are missing: blk.2.attn_norm.weight"),
@@ -124,6 +126,17 @@ def test_refused_keys(opened, changes, message):
 def test_harmless_config(opened, changes):
     changed = open_model(with_config(opened["llama", "huggingface"], **changes))
     assert changed.program == open_model(opened["llama", "huggingface"]).program
+
+
+@pytest.mark.parametrize("tokens", [1, 2.0, "text", True])
+def test_a_vocabulary_that_is_none_is_no_matter_of_the_model(opened, tokens):
+    """Logits need no tokenizer, which refuses it."""
+    assert open_model(with_keys(opened["llama", "gguf"], tokenizer__ggml__tokens=tokens)).vocab_size == 320
+
+
+def test_names_are_safe_for_a_terminal(opened):
+    assert open_model(with_keys(opened["llama", "gguf"], general__name="a\x1b[31mb")).name == "a\\x1b[31mb"
+    assert len(open_model(with_keys(opened["llama", "gguf"], general__name="a" * 500)).name) < 110
 
 
 def test_missing_and_left_over_weights(opened):

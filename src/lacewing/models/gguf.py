@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from lacewing.errors import WeightError
 from lacewing.formats.checkpoint import Checkpoint, TensorInfo
 from lacewing.formats.read import mapped
@@ -103,8 +105,9 @@ def _vocab_size(keys: Keys, checkpoint: Checkpoint) -> int:
     rows = embedding.shape[0]
     named = keys.integer("vocab_size", rows)
     tokens = checkpoint.metadata.get("tokenizer.ggml.tokens")
-    if named != rows or (tokens is not None and len(tokens) != rows):
-        listed = f"{named} by {keys.prefix}vocab_size" if named != rows else f"{len(tokens or ())} in the tokenizer"
+    count = len(tokens) if isinstance(tokens, list | np.ndarray) else rows  # anything else is the tokenizer's to refuse
+    if named != rows or count != rows:
+        listed = f"{named} by {keys.prefix}vocab_size" if named != rows else f"{count} in the tokenizer"
         raise WeightError(f"{checkpoint.path.name}: token_embd.weight has {rows} rows but there are {listed} tokens")
     return rows
 

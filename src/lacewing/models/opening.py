@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from lacewing.errors import UnsupportedModelError, WeightError
 from lacewing.formats.checkpoint import Checkpoint, TensorInfo
+from lacewing.formats.files import shown
 from lacewing.models import architectures
 from lacewing.models.architecture import Architecture
 from lacewing.models.blocks import build_program
@@ -77,7 +78,7 @@ def find_architecture(name: str, where: str) -> Architecture:
     known, file = known_architectures(), MODEL_TYPES.get(name, name)
     if file not in known:
         later = "mixture-of-experts comes later" if name in _LATER else "not known"
-        raise UnsupportedModelError(f"{where}: architecture {name!r} is {later}; this version runs {', '.join(known)}")
+        raise UnsupportedModelError(f"{where}: architecture '{shown(name)}' is {later}; this version runs {', '.join(known)}")
     row: Architecture = importlib.import_module(f"{architectures.__name__}.{file}").ARCHITECTURE
     return row
 
@@ -205,4 +206,4 @@ def _name(checkpoint: Checkpoint) -> str:
     name = checkpoint.metadata.get("general.name")
     if not isinstance(name, str) or not name:
         name = checkpoint.path.stem if checkpoint.path.is_file() else checkpoint.path.resolve().name
-    return name[:200]
+    return shown(name[:200])  # it comes to terminals
