@@ -166,6 +166,17 @@ def test_errors_are_one_line(lacewing, tiny_path, words, code, message):
     assert result[2].startswith("lacewing: ") and result[2].count("\n") == 1 and result[1] == ""
 
 
+def test_errors_change_no_terminal(lacewing, monkeypatch, tmp_path):
+    """A template may refuse a conversation in words of its own."""
+
+    def pull(name, progress):
+        raise DownloadError("\x1b]0;title\x07 it is \x9b31m\u202ered")
+
+    monkeypatch.setenv("LACEWING_CACHE", str(tmp_path))
+    monkeypatch.setattr("lacewing.hub.pull.pull", pull)
+    assert lacewing("pull", "smollm2")[2] == "lacewing: \ufffd]0;title\ufffd it is \ufffd31m\ufffdred\n"
+
+
 @pytest.mark.parametrize("words", [("run",), ("frob",), ("run", "a", "b", "--nope"), ("bench", "x", "-p", "many")])
 def test_wrong_use(lacewing, words):
     assert lacewing(*words)[0] == 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
+from lacewing.chat.output import clean
 from lacewing.errors import LacewingError, OptionError
 
 
@@ -25,7 +26,7 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit(130)
     except LacewingError as error:
-        print(f"lacewing: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"lacewing: {clean(' '.join(str(error).split()))}", file=sys.stderr)  # words of a template may be among them
         sys.exit(2 if isinstance(error, OptionError) else 1)
     except OSError as error:  # of the output: those of models and caches have become errors of ours
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is still buffered would fail once more when Python ends
