@@ -188,6 +188,28 @@ def test_load_tokenizer(tiny_path):
     assert tokenizer.decode(ids) == "Hello world <|im_end|>" and not tokenizer.stop_ids & set(ids)
 
 
+def test_load_tokenizer_of_a_directory_without_weights(tmp_path):
+    path = tiny("llama", "huggingface", tmp_path)
+    expected = lacewing.load_tokenizer(path).encode("Hello world")
+    (path / "model.safetensors").unlink()
+    for name in (path, str(path), path / "tokenizer.json"):
+        assert lacewing.load_tokenizer(name).encode("Hello world") == expected
+    with pytest.raises(ModelFormatError, match="neither"):
+        lacewing.load(path)
+    (path / "tokenizer.json").unlink()
+    with pytest.raises(ModelFormatError, match="neither"):
+        lacewing.load_tokenizer(path)
+    (path / "tokenizer.json").symlink_to(__file__)
+    with pytest.raises(ModelFormatError, match="leaves its folder"):
+        lacewing.load_tokenizer(path)
+
+
+def test_load_tokenizer_of_a_folder_with_a_gguf_file(tiny_path, tmp_path):
+    (tmp_path / "model.gguf").write_bytes(tiny_path.read_bytes())
+    (tmp_path / "tokenizer.json").write_text("{}")
+    assert lacewing.load_tokenizer(tmp_path).encode("Hello") == lacewing.load_tokenizer(tiny_path).encode("Hello")
+
+
 def test_hugging_face_directory(tmp_path):
     with lacewing.load(tiny("qwen3", "huggingface", tmp_path), backend="reference") as model:
         assert model.spec.architecture == "qwen3" and model.logits([1]).shape[1] == model.spec.vocab_size

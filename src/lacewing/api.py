@@ -60,11 +60,14 @@ def load(
 
 
 def load_tokenizer(name: str | Path) -> Tokenizer:
-    """The tokenizer of a checkpoint alone; the checkpoint needs no weights. Raises TokenizerError."""
-    from lacewing.formats import open_checkpoint
+    """The tokenizer of a checkpoint alone: a GGUF file, a directory or its tokenizer.json; weights are not needed.
+
+    Raises TokenizerError, ModelFormatError.
+    """
+    from lacewing.formats import open_texts
     from lacewing.text.tokenizer import Tokenizer
 
-    return Tokenizer.from_checkpoint(open_checkpoint(hub.resolve(name)))
+    return Tokenizer.from_checkpoint(open_texts(hub.resolve(name)))
 
 
 class _DeviceFull(OutOfMemoryError):

@@ -75,7 +75,7 @@ def test_index_names_only_plain_files(tmp_path: Path, name: Any) -> None:
 def test_index_and_shards_must_agree(tmp_path: Path) -> None:
     good = {"a": "one.safetensors", "b": "one.safetensors", "c": "two.safetensors"}
     refused(folder(tmp_path / "1", good | {"d": "two.safetensors"}), "does not have it")
-    refused(folder(tmp_path / "2", {name: good[name] for name in "ac"}), "places it in None")
+    refused(folder(tmp_path / "2", {name: good[name] for name in "ac"}), "does not name it")
     refused(folder(tmp_path / "3", good | {"b": "two.safetensors"}), "places it in two")
     refused(folder(tmp_path / "4", good | {"d": "three.safetensors"}), "which is missing")
     refused(folder(tmp_path / "5", one=["a", "b"], two=["a", "c"]), "places it in two")  # in both shards

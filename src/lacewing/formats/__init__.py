@@ -12,8 +12,11 @@ from lacewing.formats import safetensors
 from lacewing.formats.checkpoint import ByteRange, Checkpoint, TensorInfo
 from lacewing.formats.files import START, open_regular, refuse_foreign
 from lacewing.formats.gguf import open_gguf
+from lacewing.formats.json_files import FolderMetadata
 
-__all__ = ["ByteRange", "Checkpoint", "TensorInfo", "open_checkpoint"]
+__all__ = ["ByteRange", "Checkpoint", "TensorInfo", "open_checkpoint", "open_texts"]
+
+_TOKENIZER = "tokenizer.json"
 
 
 def open_checkpoint(path: str | Path, *, whole: bool = True) -> Checkpoint:
@@ -39,6 +42,19 @@ def open_checkpoint(path: str | Path, *, whole: bool = True) -> Checkpoint:
     if path.suffix.lower() == ".safetensors" or start[8:9] == b"{":
         return safetensors.open_file(path, whole)
     raise ModelFormatError(path, "is neither a GGUF nor a safetensors file", offset=0)
+
+
+def open_texts(path: str | Path) -> Checkpoint:
+    """As `open_checkpoint` for those who want no weights: of a folder with tokenizer.json, or of that file, just the JSON files."""
+    path = Path(path)
+    try:
+        if path.name == _TOKENIZER and path.is_file():
+            path = path.parent
+        if (path / _TOKENIZER).is_file() and (any(path.glob("*.safetensors")) or not any(path.glob("*.gguf"))):
+            return Checkpoint(path, "safetensors", FolderMetadata(path), {})
+        return open_checkpoint(path)
+    except OSError as error:
+        raise ModelFormatError(path, f"cannot be read: {error.strerror or error}") from None
 
 
 def _open_folder(folder: Path, whole: bool) -> Checkpoint:

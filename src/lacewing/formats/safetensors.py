@@ -93,7 +93,8 @@ def _read_shards(folder: Path, index: Path, places: dict[str, str], whole: bool)
         check_inside(path, folder)
         for name, tensor in read_header(path, whole).items():
             if places.get(name) != file:
-                raise ModelFormatError(path, f"is here, but {index.name} places it in {places.get(name)}", field=shown(name))
+                other = f"places it in {places[name]}" if name in places else "does not name it"
+                raise ModelFormatError(path, f"is here, but {index.name} {other}", field=shown(name))
             tensors[name] = tensor
     missing = places.keys() - tensors.keys()
     if missing:

@@ -12,6 +12,7 @@ import tokenizers as hf
 from tokenizers import models, pre_tokenizers
 
 from lacewing.errors import TokenizerError
+from lacewing.formats.files import check_inside
 from lacewing.text.library import guarded
 from lacewing.text.normalizers import check_file, check_steps
 from lacewing.text.parts import Parts
@@ -27,6 +28,7 @@ def from_directory(path: Path, metadata: Mapping[str, Any]) -> Parts:
     file = directory / "tokenizer.json"
     if not file.is_file():
         raise TokenizerError(f"{directory} has no tokenizer.json; other tokenizer files are not read")
+    check_inside(file, directory)
     core = _open(file)
     parts = _stages(core)
     check_regexes(parts)
