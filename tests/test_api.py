@@ -210,6 +210,11 @@ def test_load_tokenizer_of_a_folder_with_a_gguf_file(tiny_path, tmp_path):
     assert lacewing.load_tokenizer(tmp_path).encode("Hello") == lacewing.load_tokenizer(tiny_path).encode("Hello")
 
 
+def test_numbers_of_numpy(tiny_path):
+    with lacewing.load(tiny_path, backend="reference", context=np.int64(64), threads=np.int32(1)) as model:
+        assert type(model.spec.context) is int and model.generate("Hello", max_tokens=np.int64(2), seed=np.uint32(1))
+
+
 def test_hugging_face_directory(tmp_path):
     with lacewing.load(tiny("qwen3", "huggingface", tmp_path), backend="reference") as model:
         assert model.spec.architecture == "qwen3" and model.logits([1]).shape[1] == model.spec.vocab_size

@@ -1,5 +1,6 @@
 """What a person chooses, at the edges of what is taken."""
 
+import numpy as np
 import pytest
 
 from lacewing.errors import OptionError
@@ -68,6 +69,21 @@ def test_the_message_names_the_range(field, value, range):
 def test_options_of_loading(field, value):
     with pytest.raises(OptionError, match=field.removesuffix("_bytes")):
         LoadOptions(**{field: value})
+
+
+def test_numbers_of_numpy_are_numbers():
+    options = {
+        "seed": np.int64(3),
+        "temperature": np.float32(0.5),
+        "max_tokens": np.uint8(4),
+        "logit_bias": {np.int64(5): np.float32(1)},
+    }
+    made = make_sampling(options)
+    assert made == Sampling(seed=3, temperature=0.5, max_tokens=4, logit_bias={5: 1.0})
+    assert {type(value) for value in (made.seed, made.temperature, *made.logit_bias)} == {int, float}
+    for wrong in ({"temperature": np.float32("nan")}, {"seed": np.int64(-1)}, {"top_k": np.bool_(True)}, {"seed": np.arange(2)}):
+        with pytest.raises(OptionError):
+            make_sampling(wrong)
 
 
 def test_unknown_options_of_sampling_are_named():

@@ -17,7 +17,7 @@ from lacewing.opened import Background
 from lacewing.opened import Opened as Opened
 from lacewing.opened import interruptible as interruptible
 from lacewing.opened import open_headers as open_headers
-from lacewing.options import LoadOptions, Progress, make_sampling, parse_bytes, parse_layers
+from lacewing.options import LoadOptions, Progress, make_sampling, native, parse_bytes, parse_layers
 from lacewing.placing import Placed, demand, less, place
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def load(
     """
     gpu = None if adapter is None else str(adapter)
     shared = parse_layers(gpu_layers), parse_bytes(gpu_memory, "gpu_memory")
-    options = LoadOptions(backend, residency, parse_bytes(memory), context, threads, gpu, *shared)
+    options = LoadOptions(backend, residency, parse_bytes(memory), native(context), native(threads), gpu, *shared)
     return Model(Opened(hub.resolve(name), options), progress)
 
 

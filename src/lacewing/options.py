@@ -166,8 +166,14 @@ class Sampling:
                 raise OptionError(f"stop string {text!r} must be text of 1 to 256 characters")
 
 
+def native(value: Any) -> Any:
+    """A number of NumPy as Python's own; anything else as it is."""
+    return value.item() if type(value).__module__ == "numpy" and getattr(value, "shape", None) == () else value
+
+
 def make_sampling(options: dict[str, Any]) -> Sampling:
     """A Sampling from keyword options; `stop` may be one string or a list. Raises OptionError."""
+    options = {name: native(value) for name, value in options.items()}
     known = [field.name for field in fields(Sampling)]
     unknown = [name for name in options if name not in known]
     if unknown:
@@ -175,5 +181,7 @@ def make_sampling(options: dict[str, Any]) -> Sampling:
     stop = options.get("stop", ())
     if not isinstance(stop, (str, list, tuple, type(None))):
         raise OptionError("stop must be a string or a list of strings")
-    stop = (stop,) if isinstance(stop, str) else tuple(stop or ())
-    return Sampling(**{**options, "stop": stop})
+    options["stop"] = (stop,) if isinstance(stop, str) else tuple(stop or ())
+    if isinstance(options.get("logit_bias"), Mapping):
+        options["logit_bias"] = {native(token): native(bias) for token, bias in options["logit_bias"].items()}
+    return Sampling(**options)
