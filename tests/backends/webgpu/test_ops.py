@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from lacewing.backends.base import StepLimits
 from lacewing.backends.reference.backend import ReferenceBackend
 from lacewing.program.ops import (
     Buffer,
+    ClampedActivation,
     Embed,
     GatedActivation,
     Linear,
@@ -25,6 +27,7 @@ from lacewing.program.ops import (
 from lacewing.program.program import Program
 from tests.backends.cpu.single_ops import CHUNK, Case, MappedWeight, floats, nmse, normal, one_batch, random_weight
 from tests.backends.webgpu.single_ops import CODES, LIMIT, VARIANTS, backend, expected, run, run_step
+from tests.backends.webgpu.test_attention import attention_case
 
 FEW_AND_MANY = ([([0], [3])], one_batch(5, 7), one_batch(41))
 FREQUENCIES = tuple(float(10000 ** (-i / 8)) for i in range(8))
@@ -177,6 +180,31 @@ def test_infinities_and_nan_stay_visible(variant: str) -> None:
         found = run(case, one_batch(3), variant)
         assert not np.isfinite(found[0]).any() and not np.isfinite(found[2]).any()
         assert np.isfinite(found[1]).all()
+
+
+def broken_cases() -> dict[str, Case]:
+    """Ops that could lose a NaN among numbers: sums, largest values, limits, choices."""
+    gate, up = (Buffer("x", 128).view(start, 64) for start in (0, 64))
+    norms = {f"norm of {w}": Case((Norm(Buffer("x", w).view(), None, Buffer("x", w).view(), 1e-5, h),), normal(24, w),
+             Buffer("x", w).view(), {}) for w, h in ((64, 1), (100, 1), (96, 6))}  # fmt: skip
+    activations = {name: Case((op,), normal(24, 128), gate, {}) for name, op in (
+        ("silu", GatedActivation(gate, up, gate)), ("gelu", GatedActivation(gate, up, gate, "gelu_tanh")),
+        ("clamped", ClampedActivation(gate, up, gate, 1.7, 7.0)),
+    )}  # fmt: skip
+    capped = attention_case(24, 4, 2, 32, 32, softcap=5.0)
+    return norms | activations | {f"attention, {what}": replace(capped, x=capped.x) for what in ("queries", "keys", "values")}
+
+
+@pytest.mark.parametrize("name", broken_cases())
+def test_a_nan_shows_after_every_op(name: str) -> None:
+    """In its own row, of a few tokens and of many."""
+    case, column = broken_cases()[name], {"keys": 128 + 1, "values": 192 + 3}.get(name.split(", ")[-1], 1)
+    case.x[5, column] = np.nan
+    for batches in ([([0] * 3, [0, 1, 2]), ([0] * 5, [3, 4, 5, 6, 7])], one_batch(20)):
+        found = run(case, batches, CODES)
+        assert not np.isfinite(found[5]).all()
+        if len(batches) > 1:
+            assert np.isfinite(found[:3]).all()
 
 
 def test_the_same_bits_every_time() -> None:
