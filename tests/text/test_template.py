@@ -238,6 +238,8 @@ def test_choice_for_a_checkpoint_without_template(tokens: tuple[str, ...], title
     [
         ({"chat_template.jinja": "file", "tokenizer_config.json": {"chat_template": "config"}}, "file"),
         ({"tokenizer_config.json": {"chat_template": "config"}}, "config"),
+        ({"tokenizer_config.json": {"chat_template": "config"}, "chat_template.json": {"chat_template": "processor"}}, "config"),
+        ({"tokenizer_config.json": {"chat_template": None}, "chat_template.json": {"chat_template": "processor"}}, "processor"),
         (
             {
                 "tokenizer_config.json": {

@@ -232,8 +232,11 @@ def _sources(checkpoint: Checkpoint) -> dict[str, str]:
         found = {key.removeprefix(prefix): value for key, value in metadata.items() if key.startswith(prefix)}
         found["default"] = metadata.get("tokenizer.chat_template", found.get("default"))
     else:
-        config = metadata.get("tokenizer_config.json")
-        inside = config.get("chat_template") if isinstance(config, dict) else None
+        configs = (
+            metadata.get(name) for name in ("tokenizer_config.json", "chat_template.json")
+        )  # the latter of multimodal models
+        templates = [config.get("chat_template") for config in configs if isinstance(config, dict)]
+        inside = next((each for each in templates if each is not None), None)
         if isinstance(inside, list):
             found = {str(item.get("name")): item.get("template") for item in inside if isinstance(item, dict)}
         elif inside is not None:
