@@ -20,6 +20,7 @@ import lacewing
 from lacewing.backends.base import Step
 from lacewing.backends.cpu import CpuBackend
 from lacewing.backends.reference.backend import ReferenceBackend
+from lacewing.backends.webgpu.raw import Recorder
 from lacewing.errors import OptionError
 from tests.backends.cpu.single_ops import nmse
 from tests.backends.webgpu.single_ops import CODES, FLOATS, backend
@@ -126,6 +127,21 @@ def test_neighbours_and_parts_change_nothing_that_matters(tmp_path: Path) -> Non
     slots, positions = np.array([0] * 10 + [2] * 20 + [0] * 10, np.int32), np.r_[0:10, 20:40, 10:20].astype(np.int32)
     mixed = step.run(mixed_ids, slots, positions, np.arange(10, 30, dtype=np.int32))
     np.testing.assert_allclose(mixed, whole[20:], rtol=0, atol=1e-4)
+    step.close()
+
+
+def test_prompts_are_submitted_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drivers end what keeps a slow GPU busy for long. A token is one submission, as is a short prompt."""
+    _, step = open_step(tiny("llama", "gguf", tmp_path), None, backend(), chunk=64)
+    ids = prompt_of("llama", 20)
+    whole, submissions, submit = run(step, ids), [], Recorder.submit
+    monkeypatch.setattr(Recorder, "submit", lambda recorder: submissions.append(recorder) or submit(recorder))
+    monkeypatch.setattr("lacewing.backends.webgpu.step.AT_ONCE", 5)
+    assert np.array_equal(run(step, ids), whole) and len(submissions) > 3
+    for few in (ids[:1], ids[:16]):
+        submissions.clear()
+        run(step, few)
+        assert len(submissions) == 1
     step.close()
 
 

@@ -22,6 +22,9 @@ from lacewing.backends.webgpu.raw import Recorder
 from lacewing.backends.webgpu.slots import Slots
 from lacewing.errors import OptionError
 
+FEW = 16  # tokens of a run that is one submission whatever it takes
+AT_ONCE = 64  # dispatches of a submission of more tokens
+
 
 class WebGPUStep:
     """A program on the device, with its weights, activations, keys and values.
@@ -150,14 +153,26 @@ class WebGPUStep:
         self._device.write(self._step_buffer, 0, words)
 
     def _replay(self, run: Run, out: np.ndarray, logits_only: bool) -> None:
+        plan = self._plan(run, logits_only)
+        if run.tokens > FEW:
+            plan = self._begun(plan)
         recorder = Recorder(self._device.device)
-        recorder.dispatches(self._plan(run, logits_only))
+        recorder.dispatches(plan)
         if out.size:
             self._readback.copy(recorder, self._logits.buffer, 0, out.nbytes)
         index = recorder.submit()
         if out.size:
             with self._readback.mapped(out.nbytes, index) as found:
                 out.reshape(-1)[:] = np.frombuffer(found, np.float32)
+
+    def _begun(self, plan: list[tuple[Any, Any, int, int, int]]) -> list[tuple[Any, Any, int, int, int]]:
+        """Submits all of a long plan but its last part, which is left: drivers end what keeps a slow GPU busy for seconds."""
+        while len(plan) > AT_ONCE:
+            recorder = Recorder(self._device.device)
+            recorder.dispatches(plan[:AT_ONCE])
+            recorder.submit()
+            plan = plan[AT_ONCE:]
+        return plan
 
     def _plan(self, run: Run, logits_only: bool) -> list[tuple[Any, Any, int, int, int]]:
         """What the run replays. Plans of one token are few and kept; others are made anew."""
