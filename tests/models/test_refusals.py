@@ -10,6 +10,7 @@ from lacewing.errors import LacewingError, UnsupportedModelError, WeightError
 from lacewing.formats import open_checkpoint
 from lacewing.formats.checkpoint import Checkpoint
 from lacewing.models import open_model
+from lacewing.quants import by_name
 from tests.checkpoints import tiny
 
 
@@ -137,6 +138,23 @@ def test_a_vocabulary_that_is_none_is_no_matter_of_the_model(opened, tokens):
 def test_names_are_safe_for_a_terminal(opened):
     assert open_model(with_keys(opened["llama", "gguf"], general__name="a\x1b[31mb")).name == "a\\x1b[31mb"
     assert len(open_model(with_keys(opened["llama", "gguf"], general__name="a" * 500)).name) < 110
+
+
+@pytest.mark.parametrize("kind", ["I8", "I16", "I32", "I64", "U8", "BOOL"])
+def test_weights_of_whole_numbers_are_refused(opened, kind):
+    """They are codes of a quantisation that nobody told of."""
+    checkpoint = opened["llama", "huggingface"]
+    for name in ("model.layers.0.mlp.up_proj.weight", "model.norm.weight"):
+        info = replace(checkpoint.tensors[name], quant=by_name(kind))
+        with pytest.raises(UnsupportedModelError, match=f"whole numbers .{kind}"):
+            open_model(replace(checkpoint, tensors={**checkpoint.tensors, name: info}))
+
+
+def test_keys_and_values_are_as_precise_as_the_weights(opened):
+    checkpoint = opened["llama", "gguf"]
+    for kind, itemsize in (("F64", 4), ("F32", 4), ("BF16", 4), ("F16", 2), ("Q8_0", 2)):
+        tensors = {name: replace(info, quant=by_name(kind)) for name, info in checkpoint.tensors.items()}
+        assert open_model(replace(checkpoint, tensors=tensors)).program.kv_itemsize == itemsize
 
 
 def test_missing_and_left_over_weights(opened):

@@ -37,6 +37,7 @@ MODEL_TYPES = {
     "llama4_text": "llama4",
     "gpt-oss": "gpt_oss",
 }
+_WHOLE_NUMBERS = frozenset(("I8", "I16", "I32", "I64", "U8", "U16", "U32", "U64", "BOOL"))
 _LATER = ("qwen2_moe", "qwen2moe", "phimoe", "granitemoe")  # mixtures of experts
 
 
@@ -184,6 +185,9 @@ def _check_weights(program: Program, tensors: Mapping[str, TensorInfo], where: s
     if missing:
         raise WeightError(f"{where}: {len(missing)} weights are missing: {_some(missing)}")
     for name, shape in program.weights.items():
+        kind = tensors[name].quant
+        if kind.name in _WHOLE_NUMBERS:  # codes of some quantisation: as numbers they would compute nonsense
+            raise UnsupportedModelError(f"{where}: weight {name} holds whole numbers ({kind}), whose meaning is not known here")
         if tensors[name].shape != tuple(shape):
             raise WeightError(f"{where}: weight {name} has shape {tensors[name].shape}; the model needs {tuple(shape)}")
     scales = {tensors[name].scales for name in program.weights}
@@ -199,7 +203,7 @@ def _some(names: list[str]) -> str:
 def _kv_itemsize(tensors: Mapping[str, TensorInfo]) -> int:
     """Keys and values are as precise as the weights. Those of bfloat16 could exceed the range of float16."""
     quants = {tensor.quant.name for tensor in tensors.values() if len(tensor.shape) > 1}
-    return 4 if quants <= {"F32", "BF16", "F8_E4M3", "F4_E2M1"} else 2
+    return 4 if quants <= {"F64", "F32", "BF16", "F8_E4M3", "F4_E2M1"} else 2
 
 
 def _name(checkpoint: Checkpoint) -> str:
