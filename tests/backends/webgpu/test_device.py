@@ -257,16 +257,21 @@ def test_what_a_device_lacks_cannot_be_forced(monkeypatch):
         opened(monkeypatch, "half")
 
 
-def test_subgroups_whose_size_is_the_drivers_choice_are_not_used(monkeypatch):
-    """One kernel that was asked says nothing of the next."""
+def test_subgroups_whose_size_is_the_drivers_choice(monkeypatch):
+    """One kernel that was asked says nothing of the next: teams are as small as the smallest subgroup."""
     least, most = subgroup_sizes(adapter().info["vendor_id"], adapter().info["device_id"])
     assert least == most == backend().device.variant.lanes
     assert subgroup_sizes(1, 2) == (0, 0)
-    monkeypatch.setattr("lacewing.backends.webgpu.device.subgroup_sizes", lambda vendor, device: (8, 32))
-    variant = opened(monkeypatch, "")
-    assert not variant.subgroups and variant.lanes == 32 and variant.dot
-    with pytest.raises(OptionError, match="names subgroups"):
-        opened(monkeypatch, "subgroups")
+    for sizes, lanes, fixed in (((least, 64), least, False), ((4, 64), 4, False), ((0, 0), least, True)):
+        monkeypatch.setattr("lacewing.backends.webgpu.device.subgroup_sizes", lambda vendor, device, sizes=sizes: sizes)
+        variant = opened(monkeypatch, "")
+        assert (variant.subgroups, variant.lanes, variant.fixed) == (True, lanes, fixed)
+    for sizes in ((2, 32), (least + 1, 64), (128, 128)):  # too small, not what was seen
+        monkeypatch.setattr("lacewing.backends.webgpu.device.subgroup_sizes", lambda vendor, device, sizes=sizes: sizes)
+        variant = opened(monkeypatch, "")
+        assert not variant.subgroups and variant.lanes == 32 and variant.dot and not variant.fixed
+        with pytest.raises(OptionError, match="names subgroups"):
+            opened(monkeypatch, "subgroups")
 
 
 def test_kernels_that_were_begun_fail_when_they_are_asked_for(device):

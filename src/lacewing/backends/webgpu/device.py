@@ -38,7 +38,7 @@ MINIMUM = {  # the least that the kernels need of a device: WebGPU's own default
 
 @dataclass(frozen=True)
 class Variant:
-    """Which kernels are used. `lanes`: threads that share a row, the size of a subgroup where there are any.
+    """Which kernels are used. `lanes`: threads that share a row, the size of the smallest subgroup where there are any.
 
     `subgroups`: sums within a subgroup instead of through workgroup memory. `dot`: activations as bytes, four products an
     instruction (`dot4I8Packed`), instead of float32. `half`: tiles of many tokens multiply float16 numbers where the weights are no
@@ -49,6 +49,16 @@ class Variant:
     dot: bool
     lanes: int
     half: bool = False
+    fixed: bool = False  # every kernel's subgroups have that size, and need no shuffles to be added up
+
+    @property
+    def add(self) -> str:
+        """WGSL's function for the sum over `lanes` threads, where there are subgroups."""
+        return "subgroupAdd" if self.fixed else "team_add"
+
+    @property
+    def max(self) -> str:
+        return "subgroupMax" if self.fixed else "team_max"
 
 
 def _wanted_variants() -> frozenset[str] | None:
@@ -109,40 +119,38 @@ class Device:
     def _variant(self, wanted: frozenset[str] | None) -> Variant:
         """The best that the device can do, or what is wanted. Raises OptionError for what it cannot do."""
         asked = wanted is None or "subgroups" in wanted
-        size = self._subgroup_size() if asked and "subgroup" in self.features else 0
+        size, fixed = self._subgroup_size() if asked and "subgroup" in self.features else (0, False)
         half = "shader-f16" in self.features
         if wanted is None:  # Metal packs four products in many instructions, but has fast float16
-            return Variant(size > 0, self.adapter.info["backend_type"] != "Metal", size or 32, half)
+            return Variant(size > 0, self.adapter.info["backend_type"] != "Metal", size or 32, half, fixed)
         for name, there in (("subgroups", size > 0), ("half", half)):
             if name in wanted and not there:
                 gpu = self.adapter.info["device"]
                 raise OptionError(f"LACEWING_WEBGPU names {name}, which the GPU {gpu} does not have; leave it out")
-        return Variant("subgroups" in wanted, "dot" in wanted, size or 32, "half" in wanted)
+        return Variant("subgroups" in wanted, "dot" in wanted, size or 32, "half" in wanted, fixed)
 
-    def _subgroup_size(self) -> int:
-        """Threads of a subgroup, asked of the device itself; 0 where they differ from kernel to kernel, or make no sense.
+    def _subgroup_size(self) -> tuple[int, bool]:
+        """Threads of a subgroup at least, and whether that is so in every kernel; 0 where it is not known or makes no sense.
 
-        A kernel is made for one size. Where a driver may choose another for each, as Intel's and AMD's may, one that was asked says
-        nothing of the next. Apple's own GPUs have 32 always.
+        A driver may choose another size for each kernel (Intel's 8 to 32, AMD's 32 or 64), so one that was asked says nothing of
+        the next. Apple's own GPUs have 32 always; of others Metal does not tell.
         """
-        info = self.adapter.info
-        if info["backend_type"] == "Metal":
-            fixed = "apple" in str(info["device"]).lower()
-        else:
-            least, most = subgroup_sizes(info["vendor_id"], info["device_id"])
-            fixed = least == most
-        if not fixed:
-            return 0
         out = self.buffer(256, "the size of subgroups")
         pipeline = self.pipeline(shader("subgroups"), "subgroups")
         recorder = raw.Recorder(self.device)
         group = self.bind(pipeline, [Slice(out, 0, 256)])
         recorder.dispatches([(pipeline.handle, group._internal, 1, 1, 1)])
         recorder.submit()
-        sizes = self.read(out, 0, 256).view(np.uint32)
+        found = self.read(out, 0, 256).view(np.uint32)  # 0 where neighbours are not together
         self.free(out)
-        size = int(sizes[0])
-        return size if (sizes == size).all() and 4 <= size <= 64 and size & (size - 1) == 0 else 0
+        seen, info = int(found[0]), self.adapter.info
+        if info["backend_type"] == "Metal":
+            least, most = (seen, seen) if "apple" in str(info["device"]).lower() else (0, 0)
+        else:
+            least, most = subgroup_sizes(info["vendor_id"], info["device_id"])
+            least, most = least or seen, most or seen
+        sound = (found == seen).all() and least <= seen <= most and 4 <= least <= 64 and least & (least - 1) == 0
+        return (least, least == most) if sound else (0, False)
 
     @property
     def most_threads(self) -> int:

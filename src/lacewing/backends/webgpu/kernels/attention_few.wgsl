@@ -75,12 +75,12 @@ bitcast<f32>(arena[at + {{ c }}u])
 fn main(
   @builtin(workgroup_id) group: vec3<u32>,
   @builtin(local_invocation_index) index: u32,
-  {% if variant.subgroups %}
+  {% if variant.fixed %}
   @builtin(subgroup_id) team: u32,
   @builtin(subgroup_invocation_id) lane: u32,
   {% endif %}
 ) {
-  {% if not variant.subgroups %}
+  {% if not variant.fixed %}
   let team = index / {{ team }}u;
   let lane = index % {{ team }}u;
   {% endif %}
@@ -125,7 +125,7 @@ fn main(
       {% if step.kind == "norm" %}
       var sum = 0.0;
       for (var c = lane; c < {{ kv.key_width }}u; c += {{ variant.lanes }}u) { sum += value_of(g, c) * value_of(g, c); }
-      let factor = 1.0 / sqrt((subgroupAdd(sum) / {{ number(kv.key_width) }}) + {{ number(step.eps) }});
+      let factor = 1.0 / sqrt(({{ variant.add }}(sum) / {{ number(kv.key_width) }}) + {{ number(step.eps) }});
       for (var c = lane; c < {{ kv.key_width }}u; c += {{ variant.lanes }}u) {
         set_value(g, c, value_of(g, c) * factor{% if step.weight is not none %} * (weight{{ step.weight }}[c] + {{ number(step.offset) }}){% endif %});
       }
@@ -268,14 +268,14 @@ fn main(
       var most = -3.4e38;
       for (var i = lane; i < count; i += {{ variant.lanes }}u) { most = max(most, shares[(g * {{ tile }}u) + i]); }
       let before = largest[g];
-      let now = max(before, subgroupMax(most));
+      let now = max(before, {{ variant.max }}(most));
       var sum = 0.0;
       for (var i = lane; i < count; i += {{ variant.lanes }}u) {
         let share = exp(shares[(g * {{ tile }}u) + i] - now);
         shares[(g * {{ tile }}u) + i] = share;
         sum += share;
       }
-      sum = subgroupAdd(sum);
+      sum = {{ variant.add }}(sum);
       if (lane == 0u) {
         let shrink = exp(before - now);
         largest[g] = now;

@@ -17,10 +17,13 @@ var<workgroup> sums: array<vec4<f32>, {{ strands * V4 }}>;
 fn main(
   @builtin(workgroup_id) group: vec3<u32>,
   @builtin(local_invocation_index) index: u32,
-  {% if variant.subgroups %}
+  {% if variant.fixed %}
   @builtin(subgroup_invocation_id) lane: u32,
   {% endif %}
 ) {
+  {% if variant.subgroups and not variant.fixed %}
+  let lane = index % {{ variant.lanes }}u;
+  {% endif %}
   let head = group.x;
   let t = group.y;
   let position = position_of(t);

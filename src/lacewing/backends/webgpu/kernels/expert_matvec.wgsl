@@ -31,12 +31,12 @@ var<workgroup> sums: array<i32, 8>;
 fn main(
   @builtin(workgroup_id) group: vec3<u32>,
   @builtin(local_invocation_index) index: u32,
-  {% if variant.subgroups %}
+  {% if variant.fixed %}
   @builtin(subgroup_id) team: u32,
   @builtin(subgroup_invocation_id) lane: u32,
   {% endif %}
 ) {
-  {% if not variant.subgroups %}
+  {% if not variant.fixed %}
   let team = index / {{ variant.lanes }}u;
   let lane = index % {{ variant.lanes }}u;
   {% endif %}
@@ -67,7 +67,7 @@ fn main(
   {% for i in range(each) %}
   {% for p in range(parts) %}
   {% if variant.subgroups %}
-  sum_{{ i }}_{{ p }} = subgroupAdd(sum_{{ i }}_{{ p }});
+  sum_{{ i }}_{{ p }} = {{ variant.add }}(sum_{{ i }}_{{ p }});
   {% else %}
   partial[index] = sum_{{ i }}_{{ p }};
   workgroupBarrier();

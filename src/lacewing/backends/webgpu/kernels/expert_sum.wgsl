@@ -15,12 +15,12 @@ var<workgroup> partial: array<f32, {{ threads }}>;
 fn main(
   @builtin(workgroup_id) group: vec3<u32>,
   @builtin(local_invocation_index) index: u32,
-  {% if variant.subgroups %}
+  {% if variant.fixed %}
   @builtin(subgroup_id) team: u32,
   @builtin(subgroup_invocation_id) lane: u32,
   {% endif %}
 ) {
-  {% if not variant.subgroups %}
+  {% if not variant.fixed %}
   let team = index / {{ variant.lanes }}u;
   let lane = index % {{ variant.lanes }}u;
   {% endif %}
@@ -52,7 +52,7 @@ fn main(
     {% endfor %}
   }
   {% if variant.subgroups %}
-  sum = subgroupAdd(sum);
+  sum = {{ variant.add }}(sum);
   {% else %}
   partial[index] = sum;
   workgroupBarrier();

@@ -21,7 +21,7 @@ fn mean_square(index: u32, width: u32) -> f32 {
   var sum = 0.0;
   for (var c = index; c < width; c += {{ threads }}u) { sum += values[c] * values[c]; }
   {% if variant.subgroups and threads % variant.lanes == 0 %}
-  let part = subgroupAdd(sum);
+  let part = {{ variant.add }}(sum);
   if (index % {{ variant.lanes }}u == 0u) { sums[index / {{ variant.lanes }}u] = part; }
   workgroupBarrier();
   sum = 0.0;

@@ -30,7 +30,7 @@ var<workgroup> sums: array<i32, 8>;
 {% endmacro %}
 
 @compute @workgroup_size({{ threads }})
-fn main({{ teams.arguments() }}{{ ", @builtin(local_invocation_index) index: u32" if variant.subgroups }}) {
+fn main({{ teams.arguments() }}{{ ", @builtin(local_invocation_index) index: u32" if variant.fixed }}) {
 {{ teams.start() }}
   let block = group.x + group.z * 65535u;
   let t = group.y;

@@ -16,11 +16,15 @@ var<workgroup> sums: array<f32, {{ teams if variant.subgroups else threads }}>;
 fn main(
   @builtin(workgroup_id) group: vec3<u32>,
   @builtin(local_invocation_index) index: u32,
-  {% if variant.subgroups %}
+  {% if variant.fixed %}
   @builtin(subgroup_id) team: u32,
   @builtin(subgroup_invocation_id) lane: u32,
   {% endif %}
 ) {
+  {% if variant.subgroups and not variant.fixed %}
+  let team = index / {{ variant.lanes }}u;
+  let lane = index % {{ variant.lanes }}u;
+  {% endif %}
   let t = group.y;
   let x = ({{ x.base }}u + t * {{ x.stride }}u) / 4u;
   var sum = 0.0;
@@ -37,7 +41,7 @@ fn main(
   sum += dot(v_{{ part }}, v_{{ part }});
   {% endfor %}
   {% if variant.subgroups %}
-  sum = subgroupAdd(sum);
+  sum = {{ variant.add }}(sum);
   if (lane == 0u) { sums[team] = sum; }
   workgroupBarrier();
   sum = 0.0;

@@ -2,6 +2,24 @@
 @group(0) @binding(0) var<storage, read_write> arena: array<{{ words }}>;
 @group(0) @binding(1) var<storage, {{ step_access | default('read') }}> step: array<u32>;
 
+{% if variant.subgroups and not variant.fixed %}
+{# subgroups may be larger than a team #}
+fn team_add(value: f32) -> f32 {
+  var v = value;
+  {% for step in (32, 16, 8, 4, 2, 1) if step < variant.lanes %}
+  v += subgroupShuffleXor(v, {{ step }}u);
+  {% endfor %}
+  return v;
+}
+fn team_max(value: f32) -> f32 {
+  var v = value;
+  {% for step in (32, 16, 8, 4, 2, 1) if step < variant.lanes %}
+  v = max(v, subgroupShuffleXor(v, {{ step }}u));
+  {% endfor %}
+  return v;
+}
+{% endif %}
+
 fn token_count() -> u32 { return step[0]; }
 fn row_count() -> u32 { return step[1]; }
 fn first_row() -> u32 { return step[2]; }  // of the output rows that this pass makes

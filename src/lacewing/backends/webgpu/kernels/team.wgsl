@@ -1,6 +1,6 @@
 {# Imported, not included. Teams of `variant.lanes` threads and their sums: by a subgroup, or through workgroup memory. #}
 {% macro arguments() %}
-@builtin(workgroup_id) group: vec3<u32>, {{ "@builtin(subgroup_id) team: u32, @builtin(subgroup_invocation_id) lane: u32" if variant.subgroups else "@builtin(local_invocation_index) index: u32" }}
+@builtin(workgroup_id) group: vec3<u32>, {{ "@builtin(subgroup_id) team: u32, @builtin(subgroup_invocation_id) lane: u32" if variant.fixed else "@builtin(local_invocation_index) index: u32" }}
 {%- endmacro %}
 
 {% macro declarations() %}
@@ -22,12 +22,12 @@ fn team_total(index: u32, lane: u32, value: f32) -> f32 {
 {% endmacro %}
 
 {% macro start() %}
-{% if not variant.subgroups %}
+{% if not variant.fixed %}
   let team = index / {{ variant.lanes }}u;
   let lane = index % {{ variant.lanes }}u;
 {% endif %}
 {% endmacro %}
 
 {% macro sum(name) %}
-{{ name }} = {{ "subgroupAdd(%s)" % name if variant.subgroups else "team_total(index, lane, %s)" % name }};
+{{ name }} = {{ "%s(%s)" % (variant.add, name) if variant.subgroups else "team_total(index, lane, %s)" % name }};
 {%- endmacro %}

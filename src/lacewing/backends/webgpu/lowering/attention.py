@@ -129,7 +129,8 @@ def lower_attention(compiler: Compiler, op: ops.Attention, before: Before | None
     coded = compiler.variant.dot and kv.value_width % GROUP == 0 and op.out.start % GROUP == 0
     constants = {
         "kv": kv, "q": compiler.at(op.q), "out": compiler.at(op.out), "heads": op.heads, "scale": op.scale, "window": op.window,
-        "softcap": op.softcap, "span": op.chunk, "sinks": op.sinks is not None, "threads": THREADS, "team": 32,
+        "softcap": op.softcap, "span": op.chunk, "sinks": op.sinks is not None, "threads": THREADS,
+        "team": compiler.variant.lanes if compiler.variant.subgroups else 32,
         "codes": compiler.arena.codes(op.out) if coded else None, "alone": ALONE, "split_least": SPLIT_LEAST,
         "split_most": SPLIT_MOST, "before": None,
     }  # fmt: skip
