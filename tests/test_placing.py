@@ -290,6 +290,12 @@ def test_commands_show_the_plan(paths, monkeypatch, capsys, tmp_path):
     assert code == 0 and "layer 1 of 2 and the output" in out and "the processor computes the rest: asked for" in out
     facts = json.loads(call("info", paths["llama"], *shared, "--json")[1])
     assert facts["plan"]["rows"][0]["name"] == "on the GPU"
+    assert "only the output" in call("info", paths["llama"], *shared[:-1], 0)[1]
+    there, here = (
+        {row["name"]: row["bytes"] for row in json.loads(call("info", paths["llama"], *words, "--json")[1])["plan"]["rows"]}
+        for words in (shared[:4], ("--backend", "cpu", *shared[2:4]))
+    )
+    assert there["buffers"] > here["buffers"]  # with weights on their way, as when it is decided whether the model fits
     code, _, err = call("run", paths["llama"], "Hi", *shared, "--max-tokens", 2)
     assert code == 0 and "lacewing: on the GPU is layer 1 of 2" in err
     assert "layer 1 of 2 and the output" in call("info", paths["llama"], "--context", 64, "--gpu-layers", 1)[1]

@@ -53,11 +53,15 @@ class Placed:
     def plan(self, spare: int = 0) -> Plan:
         """Of the memory, with its reasons. Raises OutOfMemoryError."""
         from lacewing.weights import plan_on_device
+        from lacewing.weights.share import Level, Sharing
 
         if not self.backend.copies_weights or self.share is not None:
             return self.replan(self.opened.options, spare)
-        facts = self.backend.facts()
-        return plan_on_device(self.opened.needs(self.weight_bytes, CHUNK), facts.name, facts.memory_bytes)
+        facts, needs = self.backend.facts(), self.opened.needs(self.weight_bytes, CHUNK)
+        if self.sizes is not None:
+            load = Sharing(self.opened.spec.program, self.sizes).load(Level())
+            needs = replace(needs, weight_bytes=load.weight_bytes, kv_bytes=load.kv_bytes, buffer_bytes=load.buffer_bytes)
+        return plan_on_device(needs, facts.name, facts.memory_bytes)
 
     def replan(self, options: LoadOptions, spare: int) -> Plan:
         """Of the memory of this machine, for what is computed there."""

@@ -97,6 +97,8 @@ class Share:
     @property
     def on_gpu(self) -> str:
         """For people."""
+        if self.host_layers == self.layers:
+            return "only the output"
         if self.host_layers:
             kept = _numbers(self.host_layers, self.layers)
             trunk = f" without the experts of {self._experts}" if self.host_experts > self._inside else ""
@@ -243,6 +245,4 @@ def _exchangeable(mixtures: Sequence[int], sizes: Sizes) -> bool:
 
 
 def _numbers(first: int, end: int) -> str:
-    if first >= end:
-        return "no layer"
     return f"layer {first}" if end - first == 1 else f"layers {first} to {end - 1}"
