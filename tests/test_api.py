@@ -10,7 +10,7 @@ import pytest
 
 import lacewing
 from lacewing import LacewingError
-from lacewing.errors import ContextOverflowError, DownloadError, ModelFormatError, OptionError, OutOfMemoryError
+from lacewing.errors import ContextOverflowError, DownloadError, ModelFormatError, OptionError, OutOfMemoryError, TemplateError
 from tests.checkpoints import tiny
 
 MESSAGES = [{"role": "user", "content": "Hello"}]
@@ -174,6 +174,8 @@ def test_errors_of_prompts(model):
         model.logits([10**6])
     with pytest.raises(LacewingError):
         model.chat([{"content": "x"}])
+    with pytest.raises(TemplateError, match="at least one message"):
+        model.chat([])
 
 
 def test_missing_files(tmp_path):

@@ -6,6 +6,7 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lacewing.engine.engine import Cancelled, Engine
+from lacewing.errors import TemplateError
 
 if TYPE_CHECKING:
     from lacewing.engine.sampling import Token
@@ -90,5 +91,7 @@ class Assistant:
         progress: Progress | None = None,
     ) -> TextStream:
         """The answer to `messages`, each with "role" and "content". Raises TemplateError, ContextOverflowError."""
+        if isinstance(messages, Sequence) and not len(messages):
+            raise TemplateError("the conversation is empty: it needs at least one message")
         ids = self.template.encode(messages, self.tokenizer)
         return TextStream(self.engine, self.tokenizer, ids, sampling, cancelled, progress)
