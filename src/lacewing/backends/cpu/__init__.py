@@ -62,7 +62,8 @@ class CpuBackend:
             names = {op.kernel for op in lowering.ops} | lowering.extra
             return CpuStep(lowering, native.load([*EXECUTOR, *sorted(names)], progress), self.threads)
         except MemoryError as error:
-            raise OutOfMemoryError(f"there is no memory for {limits}: {error}; ask for a smaller context") from error
+            room = f"the keys, values and buffers of {limits.context} positions"
+            raise OutOfMemoryError(f"there is no memory for {room}: {error}; ask for a smaller context") from error
 
 
 def open(threads: int | None = None) -> CpuBackend:
