@@ -22,6 +22,7 @@ from lacewing.weights.machine import process_bytes
 
 TEXT = Path(__file__).with_name("text.txt")
 GOAL_MS, GOAL_GROWTH = 100, 0.05
+SETTLE_SECONDS = 2.0  # in which the tokenizer of a large vocabulary is still built, in a thread, and takes memory meanwhile
 
 
 def begin(path: str, tokens: int) -> Session:
@@ -69,6 +70,7 @@ def memory(path: str, other: str, swaps: int, parked: bool) -> list[int]:
             session.drop_parked()
         session.set_model(path if count % 2 else other)
         if count < 2 or count >= swaps - 2:
+            time.sleep(SETTLE_SECONDS)
             gc.collect()
             found.append(process_bytes())
     session.close()
