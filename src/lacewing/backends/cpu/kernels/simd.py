@@ -144,12 +144,6 @@ def load_bf16(b, p):
     return b.bitcast(b.shl(b.zext(raw, I32V), constant(I32V, 16)), F32V)
 
 
-@instruction(i32v, types.int64)
-def load_i8_wide(b, p):
-    """LANES signed bytes, each widened to its lane."""
-    return b.sext(b.load(pointer(b, p, ir.VectorType(I8, LANES)), align=1), I32V)
-
-
 @instruction(types.void, types.int64, i32v)
 def store_i8(b, p, v):
     """The low byte of every lane, LANES bytes."""
@@ -199,11 +193,6 @@ def poke_i32(b, p, v):
 @instruction(types.void, types.int64, types.int64)
 def poke_i64(b, p, v):
     b.store(v, pointer(b, p, I64), align=1)
-
-
-@instruction(types.void, types.int64, types.uint8)
-def poke_u8(b, p, v):
-    b.store(v, pointer(b, p, I8), align=1)
 
 
 @instruction(types.void, types.int64, types.float32)
@@ -260,24 +249,9 @@ def max_f32(b, x, y):
     return call(b, f"llvm.maxnum.v{LANES}f32", F32V, x, y)
 
 
-@instruction(f32v, f32v, f32v)
-def min_f32(b, x, y):
-    return call(b, f"llvm.minnum.v{LANES}f32", F32V, x, y)
-
-
-@instruction(f32v, f32v)
-def abs_f32(b, x):
-    return call(b, f"llvm.fabs.v{LANES}f32", F32V, x)
-
-
 @instruction(types.float32, types.float32)
 def sqrt1(b, x):
     return call(b, "llvm.sqrt.f32", F32, x)
-
-
-@instruction(i32v, f32v)
-def bits_of(b, v):
-    return b.bitcast(v, I32V)
 
 
 @instruction(f32v, i32v)
@@ -314,12 +288,6 @@ def high_f16(b, v):
     """The float16 in the high half of every lane, widened."""
     half = b.trunc(b.lshr(v, constant(I32V, 16)), ir.VectorType(I16, LANES))
     return b.fpext(b.bitcast(half, ir.VectorType(F16, LANES)), F32V)
-
-
-@instruction(i32v, i32v, i32v)
-def add_i8(b, x, y):
-    """Byte by byte."""
-    return b.bitcast(b.add(b.bitcast(x, I8V), b.bitcast(y, I8V)), I32V)
 
 
 @instruction(f32v, f32v, types.int64, types.int64, types.int64)
@@ -400,11 +368,6 @@ def atomic_add(b, p, n):
 @instruction(types.int64, types.int64)
 def atomic_load(b, p):
     return b.load_atomic(pointer(b, p, I64), "acquire", 8)
-
-
-@instruction(types.void, types.int64, types.int64)
-def atomic_store(b, p, n):
-    b.store_atomic(n, pointer(b, p, I64), "release", 8)
 
 
 @instruction(types.int64, types.int64, types.int64)
