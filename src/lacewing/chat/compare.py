@@ -36,29 +36,25 @@ def compare(chat: Session, name: str, text: str | None) -> Columns:
 
 
 def _other(chat: Session, name: str, messages: list[Message]) -> tuple[str, str]:
-    """The other model's answer, and its name with its speed."""
-    parked = _parked(chat, name)
-    if parked is not None:
-        text, speed = _answer(chat, parked, messages)
-        return text, f"{parked.short_name} ({speed:.1f} tokens/s)"
+    """The other model's answer, and its name with its speed. As for `/model`, "-" is the last one that was parked."""
+    if name == "-":
+        if not chat.parked:
+            raise OptionError("no model is parked; /compare PATH asks another one")
+        return _told(chat, chat.parked[0], messages)
     path = swap.path_of(name, chat.face)
+    parked = next((each for each in chat.parked if swap.same_file(each, path)), None)
+    if parked is not None:
+        return _told(chat, parked, messages)
     opened = open_headers(path, dataclasses.replace(chat.options, residency="lazy"), chat.face.cancelled)
     voice = swap.open_voice(opened, [], chat.face.cancelled)
     fit(voice, messages, chat.settings, None)
     with Model(opened, chat.face.progress, cancelled=chat.face.cancelled) as model:
-        loaded = Loaded(model, voice, name)
-        text, speed = _answer(chat, loaded, messages)
-        return text, f"{loaded.short_name} ({speed:.1f} tokens/s)"
+        return _told(chat, Loaded(model, voice, name), messages)
 
 
-def _parked(chat: Session, name: str) -> Loaded | None:
-    """A model that is here besides the current one; as for `/model`, "-" is the last one."""
-    if name == "-":
-        if not chat.parked:
-            raise OptionError("no model is parked; /compare PATH asks another one")
-        return chat.parked[0]
-    path = swap.path_of(name, chat.face)
-    return next((each for each in chat.parked if swap.same_file(each, path)), None)
+def _told(chat: Session, loaded: Loaded, messages: list[Message]) -> tuple[str, str]:
+    text, speed = _answer(chat, loaded, messages)
+    return text, f"{loaded.short_name} ({speed:.1f} tokens/s)"
 
 
 def _answer(chat: Session, loaded: Loaded, messages: list[Message]) -> tuple[str, float]:

@@ -32,13 +32,18 @@ def chat_in(folder, model, program=None):
     return Chat(folder, model, *WORDS, program=program, LACEWING_SESSIONS=str(folder / "sessions"))
 
 
+def interrupt_slow_work(chat, model):
+    """Ctrl-C in a command that does not look for one at once."""
+    chat.ready()
+    chat.turn("Hello")
+    chat.send(f"/model {model} --context 100")
+    chat.expect("slow work begins")
+    chat.press(CTRL_C)
+
+
 def test_a_second_ctrl_c_saves(tiny_path, tmp_path):
     with chat_in(tmp_path, tiny_path, DEAF.format(hundredths=6000)) as chat:
-        chat.ready()
-        chat.turn("Hello")
-        chat.send(f"/model {tiny_path} --context 100")
-        chat.expect("slow work begins")
-        chat.press(CTRL_C)
+        interrupt_slow_work(chat, tiny_path)
         chat.expect("Ctrl-C again leaves")
         chat.press(CTRL_C)
         chat.expect("/load autosave-")
@@ -49,11 +54,7 @@ def test_a_second_ctrl_c_saves(tiny_path, tmp_path):
 def test_who_presses_again_at_once_stays(tiny_path, tmp_path):
     """The work does not look for a second; nobody has been told yet that another Ctrl-C leaves."""
     with chat_in(tmp_path, tiny_path, DEAF.format(hundredths=100)) as chat:
-        chat.ready()
-        chat.turn("Hello")
-        chat.send(f"/model {tiny_path} --context 100")
-        chat.expect("slow work begins")
-        chat.press(CTRL_C)
+        interrupt_slow_work(chat, tiny_path)
         chat.expect("stopping")
         chat.press(CTRL_C)
         assert "cancelled; all is as it was" in chat.ready()
