@@ -42,11 +42,14 @@ def read_whole(path: Path) -> list[float]:
 
 def convert(path: Path) -> list[float]:
     """Seconds of each change from lazy to eager weights."""
+    from lacewing.backends.cpu import CpuBackend
     from lacewing.formats import open_checkpoint
     from lacewing.models import open_model
     from lacewing.weights import WeightStore
 
-    store, found = WeightStore(open_model(open_checkpoint(path)).tensors), []
+    spec = open_model(open_checkpoint(path))
+    store, found = WeightStore(spec.tensors), []
+    store.arrange(CpuBackend(None).tile_orders(spec.program, store))
     for _ in range(TIMES):
         found.append(seconds(lambda: store.set_residency("eager")))
         store.set_residency("lazy")

@@ -136,7 +136,7 @@ class Model:
         given_up = threading.Event()
         report = interruptible(progress, cancelled)
         stopped = (lambda: given_up.is_set() or cancelled()) if cancelled else given_up.is_set
-        self.weights.keep(placed.host_weights)
+        placed.prepare(self.weights)
         reading = Background(lambda: self.weights.set_residency(self.plan.residency, progress, stopped))
         try:
             reading.result(cancelled)

@@ -12,7 +12,7 @@ from lacewing.options import LoadOptions
 if TYPE_CHECKING:
     from lacewing.backends.base import Backend, Demand
     from lacewing.program.program import Program
-    from lacewing.weights import Plan
+    from lacewing.weights import Plan, WeightStore
     from lacewing.weights.share import Room, Share, Sizes
 
 GPU_SHARE = 0.9  # of what a GPU has free may be filled without being asked to
@@ -49,6 +49,14 @@ class Placed:
         tensors = self.opened.spec.tensors
         factors = (tensors[name].scales for name in self.host.weights)
         return {*self.host.weights, *(name for name in factors if name is not None)}
+
+    def prepare(self, weights: WeightStore) -> None:
+        """Tell a lazy store which weights the processor computes with, and how the backend would have them."""
+        from lacewing.backends.base import PrefersTiles
+
+        weights.keep(self.host_weights)
+        if isinstance(self.backend, PrefersTiles):
+            weights.arrange(self.backend.tile_orders(self.program, weights))
 
     def plan(self, spare: int = 0) -> Plan:
         """Of the memory, with its reasons. Raises OutOfMemoryError."""

@@ -13,7 +13,7 @@ import pytest
 from lacewing.errors import Cancelled, ModelFormatError
 from lacewing.formats import read
 from lacewing.formats.checkpoint import ByteRange
-from lacewing.formats.read import advise, mapped, read_into
+from lacewing.formats.read import Reader, advise, identity, mapped
 
 SIZE = 300_000
 
@@ -74,17 +74,46 @@ def test_positioned_reads(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(read, "CHUNK", 7_000)
     out = np.zeros(20_000, np.uint8)
     steps: list[int] = []
-    read_into(ByteRange(path, 123, 20_000), out, steps.append)
-    assert out.tobytes() == path.read_bytes()[123:20_123] and sum(steps) == 20_000 and max(steps) <= 7_000
-    read_into(ByteRange(path, SIZE, 0), out[:0])
+    with Reader(advance=steps.append) as reader:
+        reader.into(ByteRange(path, 123, 20_000), out)
+        assert out.tobytes() == path.read_bytes()[123:20_123] and sum(steps) == 20_000 and max(steps) <= 7_000
+        reader.into(ByteRange(path, SIZE, 0), out[:0])
     assert mapped(ByteRange(path, SIZE, 0)).size == 0
+
+
+@pytest.mark.parametrize("chunk", [999, 1_000, 2**20])
+@pytest.mark.parametrize("nbytes", [3, 1_000, 19_999, 20_000, 30_000])
+def test_pieces(path: Path, monkeypatch: pytest.MonkeyPatch, nbytes: int, chunk: int) -> None:
+    """Full ones but for the last, in memory that is used again."""
+    monkeypatch.setattr(read, "CHUNK", chunk)
+    data, found, steps = path.read_bytes(), [], []
+    with Reader(advance=steps.append) as reader:
+        for part in (ByteRange(path, 123, 20_000), ByteRange(path, 7, 0), ByteRange(path, 0, 5)):
+            pieces = [piece.tobytes() for piece in reader.pieces(part, nbytes)]
+            assert b"".join(pieces) == data[part.offset : part.offset + part.nbytes]
+            assert all(len(piece) == nbytes for piece in pieces[:-1]) and all(map(len, pieces))
+            found += pieces
+    assert sum(steps) == 20_005
+
+
+def test_a_reader_opens_a_file_once_and_notices_that_it_changed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened, out = [], np.empty(10, np.uint8)
+    real = read.open_regular
+    monkeypatch.setattr(read, "open_regular", lambda path: (opened.append(path), real(path))[1])
+    with Reader({path: identity(path)}) as reader:
+        for offset in range(0, 100, 10):
+            reader.into(ByteRange(path, offset, 10), out)
+        assert opened == [path]
+        os.utime(path, ns=(1, 1))
+        with pytest.raises(ModelFormatError, match="changed or was replaced"):
+            reader.into(ByteRange(path, 0, 10), out)
 
 
 def test_cancelled_reads(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(read, "CHUNK", 1_000)
     steps: list[int] = []
-    with pytest.raises(Cancelled):
-        read_into(ByteRange(path, 0, SIZE), np.empty(SIZE, np.uint8), steps.append, lambda: len(steps) >= 3)
+    with Reader(None, steps.append, lambda: len(steps) >= 3) as reader, pytest.raises(Cancelled):
+        reader.into(ByteRange(path, 0, SIZE), np.empty(SIZE, np.uint8))
     assert len(steps) == 3
 
 
@@ -92,7 +121,7 @@ def test_files_that_changed(path: Path, tmp_path: Path) -> None:
     part = ByteRange(path, SIZE - 10, 10)
     old = mapped(part).copy()
     os.truncate(path, SIZE - 5)
-    for attempt in (lambda: mapped(part), lambda: read_into(part, np.empty(10, np.uint8))):
+    for attempt in (lambda: mapped(part), lambda: Reader().into(part, np.empty(10, np.uint8))):
         with pytest.raises(ModelFormatError, match="became shorter"):
             attempt()
     path.unlink()
@@ -122,10 +151,7 @@ class Failing:
     def seek(self, offset: int) -> None:
         self._at = offset
 
-    def __enter__(self) -> Failing:
-        return self
-
-    def __exit__(self, *_: object) -> None: ...
+    def close(self) -> None: ...
 
 
 def test_every_failing_read(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,9 +162,9 @@ def test_every_failing_read(path: Path, monkeypatch: pytest.MonkeyPatch) -> None
             monkeypatch.setattr(read, "open_regular", lambda _, n=fail_at, f=failure: (Failing(data, n, f), SIZE))
             out = np.zeros(20, np.uint8)
             if failure == "short" or fail_at > 7:
-                read_into(ByteRange(path, 50, 20), out)
+                Reader().into(ByteRange(path, 50, 20), out)
                 assert out.tobytes() == data[50:70]
                 continue
             with pytest.raises(ModelFormatError, match=r"cannot be read|became shorter") as caught:
-                read_into(ByteRange(path, 50, 20), out)
+                Reader().into(ByteRange(path, 50, 20), out)
             assert caught.value.offset == 50 + 3 * (fail_at - 1)

@@ -27,6 +27,7 @@ class MappedWeight:
     pieces: tuple[np.ndarray, ...] = ()
     scales: MappedWeight | None = None
     scale_block: tuple[int, int] = (1, 1)
+    tiled: np.ndarray | None = None
 
     @property
     def parts(self) -> list[np.ndarray]:

@@ -15,7 +15,7 @@ from lacewing.errors import Cancelled, LacewingError, ModelFormatError, OptionEr
 from lacewing.formats import read
 from lacewing.formats.checkpoint import ByteRange, TensorInfo
 from lacewing.quants import by_name
-from lacewing.weights import WeightStore, memory, store
+from lacewing.weights import WeightStore, eager, memory
 
 F32, Q8_0 = by_name("F32"), by_name("Q8_0")
 
@@ -69,7 +69,7 @@ def test_data_of_one_place_and_of_several(path: Path) -> None:
     weights.set_residency("eager")
     assert (weights["experts.weight"].data == np.concatenate(parts)).all()
     for weight in weights.values():
-        assert not weight.data.flags.writeable and (weight.nbytes == 0 or weight.data.ctypes.data % store.CACHE_LINE == 0)
+        assert not weight.data.flags.writeable and (weight.nbytes == 0 or weight.data.ctypes.data % eager.CACHE_LINE == 0)
     assert weights["output.weight"].data is weights["token_embd.weight"].data
 
 
@@ -124,7 +124,7 @@ def test_failing_allocation_and_file_leave_it_lazy(path: Path, monkeypatch: pyte
         raise OutOfMemoryError(purpose)
 
     with monkeypatch.context() as patch:
-        patch.setattr(store, "allocate", refuse)
+        patch.setattr(eager, "allocate", refuse)
         with pytest.raises(OutOfMemoryError):
             weights.set_residency("eager")
     assert weights.residency == "lazy" and all_bytes(weights) == before

@@ -18,6 +18,16 @@ from lacewing.program.program import Program
 from lacewing.quants.base import Quant
 
 
+@dataclass(frozen=True)
+class TileOrder:
+    """Another order of a quantised weight in memory: tile after tile of `rows` rows; in a tile group after group of `columns`
+    columns, the last one of what is left; in a group row after row. A weight of experts has whole tiles of each.
+    """
+
+    rows: int
+    columns: int
+
+
 class WeightView(Protocol):
     """What a backend sees of a weight (`weights.store.Weight` is one)."""
 
@@ -33,6 +43,14 @@ class WeightView(Protocol):
     @property
     def parts(self) -> list[np.ndarray]:
         """uint8, one array, or one for each index of the first axis: stacked experts may lie apart in their files."""
+        ...
+
+    @property
+    def tiled(self) -> np.ndarray | None:
+        """uint8 (nbytes,): all blocks in the order that the backend asked for (`PrefersTiles`); None: they are not in memory so.
+
+        `data` and `parts` are then copies.
+        """
         ...
 
     @property
@@ -237,6 +255,15 @@ class Profiles(Protocol):
 
     def copy_rate(self) -> float:
         """Bytes/s, read and written, of a kernel that copies, for comparison."""
+        ...
+
+
+@runtime_checkable
+class PrefersTiles(Protocol):
+    """A backend that computes faster with eager weights in tile order."""
+
+    def tile_orders(self, program: Program, weights: Mapping[str, Described]) -> dict[str, TileOrder]:
+        """Of the weights for which it has kernels that read either order, by name."""
         ...
 
 

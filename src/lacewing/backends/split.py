@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from lacewing.backends.base import Backend, Described, DeviceFacts, HasMemory, KeepsSlots, RoutedLayer, Step, StepLimits, WeightView
+from lacewing.backends.base import (
+    Backend,
+    Described,
+    DeviceFacts,
+    HasMemory,
+    KeepsSlots,
+    PrefersTiles,
+    RoutedLayer,
+    Step,
+    StepLimits,
+    TileOrder,
+    WeightView,
+)
 from lacewing.backends.hot import Use, exchange_of, with_held
 from lacewing.backends.staged import Staged
 from lacewing.errors import BackendError, OptionError
 from lacewing.options import Progress
+from lacewing.program.hot import source_name
 from lacewing.program.program import Program
 from lacewing.program.split import Split
 
@@ -54,6 +68,13 @@ class SplitBackend:
         """See `backends.base.HasMemory`: of the first."""
         first = self.backends[0]
         return first.room_bytes() if isinstance(first, HasMemory) else None
+
+    def tile_orders(self, program: Program, weights: Mapping[str, Described]) -> dict[str, TileOrder]:
+        """See `backends.base.PrefersTiles`; of weights that one part alone uses, which those of exchanged experts are not."""
+        used = Counter(source_name(name) for part in self.split.parts for name in part.program.weights)
+        parts = zip(self.backends, self.split.parts, strict=True)
+        orders = [backend.tile_orders(part.program, weights) for backend, part in parts if isinstance(backend, PrefersTiles)]
+        return {name: order for found in orders for name, order in found.items() if used[name] == 1}
 
     def compile(
         self, program: Program, weights: Mapping[str, WeightView], limits: StepLimits, progress: Progress | None = None

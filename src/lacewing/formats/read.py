@@ -8,9 +8,9 @@ from __future__ import annotations
 import mmap
 import os
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, Self
 
 import numpy as np
 
@@ -76,36 +76,69 @@ def advise(view: np.ndarray, what: str) -> None:
         area.madvise(option, inner, end - inner)
 
 
-def read_into(
-    part: ByteRange,
-    out: np.ndarray,
-    advance: Callable[[int], None] | None = None,
-    cancelled: Callable[[], bool] | None = None,
-    expected: Identity | None = None,
-) -> None:
-    """Fill `out`, uint8 (nbytes,), by positioned reads, not through the mapping.
+class Reader:
+    """Positioned reads of ranges, not through a mapping; their files stay open until `close`. For one thread.
 
-    `advance` is told the bytes of each chunk. Raises Cancelled, or ModelFormatError if the file is unreadable, too short,
-    or not the `expected` one.
+    `expected`: what the files were when they were opened first. `advance` is told the bytes of each chunk, and `cancelled` asked
+    before it.
     """
-    if part.nbytes == 0:
-        return
-    _check(part, expected)
-    file, _ = open_regular(part.path)
-    target = out.data.cast("B")
-    with file:
+
+    def __init__(
+        self,
+        expected: Mapping[Path, Identity] | None = None,
+        advance: Callable[[int], None] | None = None,
+        cancelled: Callable[[], bool] | None = None,
+    ):
+        self._expected, self._advance, self._cancelled = expected or {}, advance, cancelled
+        self._files: dict[Path, BinaryIO] = {}
+        self._buffer = np.empty(0, np.uint8)
+
+    def into(self, part: ByteRange, out: np.ndarray) -> None:
+        """Fill `out`, uint8 (nbytes,). Raises Cancelled, or ModelFormatError: a file that is unreadable, too short or changed."""
+        for _ in self._chunks(part, lambda start: out[start : start + CHUNK]):
+            pass
+
+    def pieces(self, part: ByteRange, nbytes: int) -> Iterator[np.ndarray]:
+        """The range piece by piece, uint8 (nbytes,) or the rest, each valid until the next. Raises as `into`."""
+        if self._buffer.size < nbytes:  # which is used again and again: fresh memory costs more than what is copied to it
+            self._buffer = np.empty(nbytes, np.uint8)
+        buffer, filled = self._buffer[:nbytes], 0
+        for count in self._chunks(part, lambda start: buffer[start % nbytes :][: part.nbytes - start]):
+            filled += count
+            if filled % nbytes == 0 or filled == part.nbytes:
+                yield buffer[: (filled - 1) % nbytes + 1]
+
+    def _chunks(self, part: ByteRange, target: Callable[[int], np.ndarray]) -> Iterator[int]:
+        """Read a range chunk by chunk, each to `target` of the bytes that are there already; how many each time."""
+        if part.nbytes == 0:
+            return
+        _check(part, self._expected.get(part.path))
+        if part.path not in self._files:
+            self._files[part.path] = open_regular(part.path)[0]
+        file, done = self._files[part.path], 0
         file.seek(part.offset)
-        done = 0
         while done < part.nbytes:
-            if cancelled is not None and cancelled():
+            if self._cancelled is not None and self._cancelled():
                 raise Cancelled(f"reading {part.path} was cancelled")
-            count = _read_chunk(file, part, target[done : min(done + CHUNK, part.nbytes)], done)
+            count = _read_chunk(file, part, target(done).data, done)
             done += count
-            if advance is not None:
-                advance(count)
+            if self._advance is not None:
+                self._advance(count)
+            yield count
+
+    def close(self) -> None:
+        """Let go of the files."""
+        while self._files:
+            self._files.popitem()[1].close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *problem: object) -> None:
+        self.close()
 
 
-def _read_chunk(file: object, part: ByteRange, target: memoryview, done: int) -> int:
+def _read_chunk(file: BinaryIO, part: ByteRange, target: memoryview, done: int) -> int:
     try:
         count: int = file.readinto(target)  # type: ignore[attr-defined]
     except OSError as error:

@@ -1,29 +1,26 @@
 """The weights of a model and where their bytes are: lazy (views of the mapped files) or eager (own memory).
 
 Lazy weights are paged in by use and cost no memory of ours. Eager ones are read once, by positioned reads, into
-one piece of anonymous memory, each on a cache line. Nobody above can tell the two apart but by speed.
+one piece of anonymous memory, each on a cache line, and on the way brought into the order that the backend asks for. Nobody above
+can tell the two apart but by speed.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 
+from lacewing.backends.base import TileOrder
 from lacewing.errors import ModelFormatError, OptionError, WeightError
-from lacewing.formats.checkpoint import ByteRange, TensorInfo
-from lacewing.formats.read import Identity, advise, identity, mapped, read_into
+from lacewing.formats.checkpoint import TensorInfo
+from lacewing.formats.read import Identity, advise, identity, mapped
 from lacewing.options import Progress
 from lacewing.quants.base import Quant
-from lacewing.weights.memory import allocate
-
-Cancel = Callable[[], bool]
-_Ranges = tuple[ByteRange, ...]
-CACHE_LINE = 64
-READERS = 2  # threads that read weights
+from lacewing.weights.eager import Cancel, Ranges, ranges_bytes, read_weights
+from lacewing.weights.tiles import Tiles
 
 
 class Weight:
@@ -39,6 +36,7 @@ class Weight:
         self.scale_block = tensor.scale_block
         self.scales: Weight | None = None  # factors of blocks of rows and columns; a weight of the store as well
         self._owned: np.ndarray | None = None
+        self._tiles: Tiles | None = None  # the order of what is owned; None: row after row
         self._views: list[np.ndarray] | None = None
         self._closed = False
 
@@ -48,8 +46,8 @@ class Weight:
         if self._closed:
             raise WeightError(f"weight {self.name} was closed with its model")
         if self._owned is not None:
-            ends = np.cumsum([part.nbytes for part in self.ranges])
-            return [self._owned[end - part.nbytes : end] for end, part in zip(ends.tolist(), self.ranges, strict=True)]
+            owned, ends = self._in_rows(self._owned), np.cumsum([part.nbytes for part in self.ranges])
+            return [owned[end - part.nbytes : end] for end, part in zip(ends.tolist(), self.ranges, strict=True)]
         if self._views is None:
             self._views = [mapped(part, self._files.get(part.path)) for part in self.ranges]
         return self._views
@@ -60,12 +58,25 @@ class Weight:
 
         Raises WeightError for a lazy weight that is in several places of its files; its `parts` are there all the same.
         """
-        parts = self.parts
         if self._owned is not None:
-            return self._owned
+            return self._in_rows(self._owned)
+        parts = self.parts
         if len(parts) != 1:
             raise WeightError(f"weight {self.name} lies in {len(parts)} places of its files; load it eagerly, or use its parts")
         return parts[0]
+
+    @property
+    def tiled(self) -> np.ndarray | None:
+        """uint8 (nbytes,), read-only: the blocks in tile order, where eager weights have it; `data` and `parts` are then copies."""
+        return None if self._tiles is None else self._owned
+
+    def _in_rows(self, owned: np.ndarray) -> np.ndarray:
+        if self._tiles is None:
+            return owned
+        rows = np.empty_like(owned)
+        self._tiles.reorder(owned, rows, tiled=True)
+        rows.flags.writeable = False
+        return rows
 
     def dequantise(self) -> np.ndarray:
         """All values, float32 of the weight's shape; for tests and the reference backend."""
@@ -77,16 +88,17 @@ class Weight:
         factors = factors.repeat(rows, -2)[..., : self.shape[-2], :].repeat(columns, -1)[..., : self.shape[-1]]
         return np.asarray(values * factors)
 
-    def _own(self, memory: np.ndarray) -> None:
-        views, self._owned, self._views = self._views, memory, None
+    def _own(self, memory: np.ndarray, tiles: Tiles | None) -> None:
+        views, self._owned, self._tiles, self._views = self._views, memory, tiles, None
         for view in views or ():
             advise(view, "release")
 
     def _disown(self) -> None:
-        self._owned = None
+        self._owned = self._tiles = None
 
     def _close(self) -> None:
-        self._owned, self._views, self._closed = None, None, True
+        self._disown()
+        self._views, self._closed = None, True
 
     def __repr__(self) -> str:
         return f"Weight({self.name}, {'x'.join(map(str, self.shape))}, {self.quant})"
@@ -107,6 +119,7 @@ class WeightStore(Mapping[str, Weight]):
         self._lock = threading.Lock()
         self.residency = "lazy"
         self._kept: set[str] | None = None  # names of those that are ever eager; None: all
+        self._orders: Mapping[str, TileOrder] = {}
         self.anonymous_bytes = 0
         self._closed = False
 
@@ -126,9 +139,17 @@ class WeightStore(Mapping[str, Weight]):
 
     def keep(self, names: set[str] | None) -> None:
         """Which weights memory is for, where a device has copies of the others, which stay lazy; None: all. Only while lazy."""
+        self._refuse_eager()
+        self._kept = names
+
+    def arrange(self, orders: Mapping[str, TileOrder]) -> None:
+        """Which weights are to be in tile order when they are eager. Only while lazy."""
+        self._refuse_eager()
+        self._orders = dict(orders)
+
+    def _refuse_eager(self) -> None:
         if self.residency != "lazy":
             raise OptionError("the weights are eager; make them lazy first")
-        self._kept = names
 
     def set_residency(self, residency: str, progress: Progress | None = None, cancelled: Cancel | None = None) -> None:
         """Bring all weights to "lazy" or "eager". `progress` is told the bytes read so far and in all.
@@ -145,10 +166,11 @@ class WeightStore(Mapping[str, Weight]):
                 return
             self._check_files()
             if residency == "eager":
-                memory = self._read_all(progress, cancelled)
+                tiles = self._tiles()
+                memory = read_weights(self._places(self._kept), tiles, self._files, progress, cancelled)
                 for weight in self._weights.values():
                     if weight.ranges in memory:
-                        weight._own(memory[weight.ranges])
+                        weight._own(memory[weight.ranges], tiles.get(weight.ranges))
                 self.anonymous_bytes = sum(owned.nbytes for owned in memory.values())
             else:
                 for weight in self._weights.values():
@@ -183,56 +205,16 @@ class WeightStore(Mapping[str, Weight]):
             self.anonymous_bytes = 0
             self._closed = True
 
-    def _places(self, names: set[str] | None = None) -> dict[_Ranges, str]:
+    def _places(self, names: set[str] | None = None) -> dict[Ranges, str]:
         """Of all, or of those."""
         return {weight.ranges: name for name, weight in self._weights.items() if names is None or name in names}
 
-    def _read_all(self, progress: Progress | None, cancelled: Cancel | None) -> dict[_Ranges, np.ndarray]:
-        """Read every weight once, in the order of the files."""
-        places = sorted(self._places(self._kept).items(), key=lambda item: [(str(part.path), part.offset) for part in item[0][:1]])
-        done, total, lock = 0, sum(ranges_bytes(ranges) for ranges, _ in places), threading.Lock()
-        problems: list[BaseException] = []  # the first one counts: it makes the other reader give up
-
-        def advance(count: int) -> None:
-            nonlocal done
-            with lock:
-                done += count
-                if progress is not None:
-                    progress("reading weights", done, total)
-
-        def stopped() -> bool:
-            return bool(problems) or (cancelled is not None and cancelled())
-
-        sizes = [-(-ranges_bytes(ranges) // CACHE_LINE) * CACHE_LINE for ranges, _ in places]
-        ends = np.cumsum(sizes).tolist()
-        arena = allocate(sum(sizes), "the weights")  # one piece, so that nearly all of it can be huge pages
-
-        def read(place: tuple[_Ranges, int]) -> tuple[_Ranges, np.ndarray]:
-            ranges, end = place
-            nbytes = ranges_bytes(ranges)
-            first = end - -(-nbytes // CACHE_LINE) * CACHE_LINE
-            start, owned = 0, arena[first : first + nbytes]
-            try:
-                if not problems:
-                    for part in ranges:
-                        read_into(part, owned[start : start + part.nbytes], advance, stopped, self._files[part.path])
-                        start += part.nbytes
-            except BaseException as error:
-                problems.append(error)
-            owned.flags.writeable = False
-            return ranges, owned
-
-        with ThreadPoolExecutor(READERS) as pool:  # fresh memory costs the system more than the copy does
-            try:
-                memory = dict(pool.map(read, [(ranges, end) for (ranges, _), end in zip(places, ends, strict=True)]))
-            except BaseException as error:  # Ctrl-C, here
-                problems.append(error)
-                raise
-        if problems:
-            raise problems[0]
-        return memory
-
-
-def ranges_bytes(ranges: _Ranges) -> int:
-    """Bytes of some ranges together."""
-    return sum(part.nbytes for part in ranges)
+    def _tiles(self) -> dict[Ranges, Tiles]:
+        """The order of the places that are to have one, where all names of a place ask for it."""
+        found: dict[Ranges, set[Tiles | None]] = {}
+        for name, weight in self._weights.items():
+            order = self._orders.get(name)
+            tiles = None if order is None else Tiles.of(order, weight.quant, weight.shape[-1])
+            found.setdefault(weight.ranges, set()).add(tiles)
+        agreed = {ranges: next(iter(wanted)) for ranges, wanted in found.items() if len(wanted) == 1}
+        return {ranges: tiles for ranges, tiles in agreed.items() if tiles is not None}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -74,6 +75,19 @@ def check_one_token(quant: str, rows: int, width: int) -> None:
     weights = {"w": random_weight("w", quant, rows, width)}
     case = Case((Linear(Buffer("x", width).view(), ("w",), (y,)),), normal(3, width), y, weights)
     assert np.array_equal(case.run(singly(one_batch(3)), 2), case.run(one_batch(3)))
+
+
+def check_tile_order(case: Case, batches: Sequence[Batch], tiled: Sequence[str] = ("w",)) -> None:
+    """The same bits whether weights lie row after row or in tiles."""
+    for threads in (1, 2):
+        assert np.array_equal(replace(case, tiled=frozenset(tiled)).run(batches, threads), case.run(batches, threads))
+
+
+def check_tiled_linear(quant: str, rows: int, width: int) -> None:
+    """For tokens that come alone and together."""
+    x, y = Buffer("x", width).view(), Buffer("y", rows).view()
+    case = Case((Linear(x, ("w",), (y,)),), normal(25, width), y, {"w": random_weight("w", quant, rows, width)})
+    check_tile_order(case, [*one_batch(1), *one_batch(1, 1), *one_batch(3, 2), *one_batch(20, 5)])
 
 
 def check_embedding(quant: str) -> None:

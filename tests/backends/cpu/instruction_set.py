@@ -40,6 +40,8 @@ def main() -> None:
         ("Q6_K", 768),
     ):
         checks.check_one_token(quant, 2 * lanes + 1, width)
+    for quant, width in (("Q4_0", 352), ("Q8_0", 576), ("Q4_K", 512), ("Q6_K", 768), ("Q3_K", 256), ("MXFP4", 288)):
+        checks.check_tiled_linear(quant, 3 * lanes, width)
     for quant in ("Q4_0", "Q2_K", "F16", "IQ2_XXS"):
         checks.check_embedding(quant)
     for quant, block, width in (("F8_E4M3", (5, 48), 3 * lanes + 3), ("F8_E4M3", (128, 128), 160), ("F4_E2M1", (1, 32), 160)):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from lacewing.backends.base import Step, StepLimits
+from lacewing.backends.base import Step, StepLimits, TileOrder
 from lacewing.backends.cpu import CpuBackend
 from lacewing.backends.reference.backend import ReferenceBackend
 from lacewing.program.check import check_program
@@ -41,6 +41,7 @@ class Case:
     weights: Mapping[str, MappedWeight]
     layers: tuple[KeyValueShape, ...] = ()
     half: bool = True  # keys and values are float16, else float32
+    tiled: frozenset[str] = frozenset()  # weights that are in tile order
 
     @property
     def program(self) -> Program:
@@ -57,7 +58,12 @@ class Case:
     def step(self, backend: CpuBackend | ReferenceBackend, context: int, slots: int = 1) -> Step:
         program = self.program
         check_program(program)
-        return backend.compile(program, self.all_weights(program.vocab_size), StepLimits(context, CHUNK, slots))
+        weights = self.all_weights(program.vocab_size)
+        if self.tiled and isinstance(backend, CpuBackend):
+            orders = backend.tile_orders(program, weights)
+            assert set(orders) == self.tiled
+            weights |= {name: in_tile_order(weights[name], order) for name, order in orders.items()}
+        return backend.compile(program, weights, StepLimits(context, CHUNK, slots))
 
     def run(self, batches: Sequence[Batch], threads: int | None = 1, context: int = 64, slots: int = 1) -> np.ndarray:
         """The view of all tokens, (N, out width): row i of `x` is the i-th token of all batches. `threads` None: reference."""
@@ -134,6 +140,19 @@ def random_weight(name: str, quant: str, rows: int, width: int, seed: int = 0) -
         words = blocks[:, 48:56].view(np.uint16) & 0x0FFF
         blocks[:, 48:56] = (words | (np.array([0xD000, 0x8000, 0x1000, 0x2000], np.uint16))).view(np.uint8)
     return MappedWeight(name, (rows, width), kind, blocks.reshape(-1))
+
+
+def in_tile_order(weight: MappedWeight, order: TileOrder) -> MappedWeight:
+    """The weight with its blocks moved; its rows are wiped, for nobody may read them."""
+    blocks = weight.data.reshape(-1, weight.shape[-1] // weight.quant.block_elements, weight.quant.block_bytes)
+    group = order.columns // weight.quant.block_elements
+    moved = [
+        blocks[row, first : first + group]
+        for tile in range(0, len(blocks), order.rows)
+        for first in range(0, blocks.shape[1], group)
+        for row in range(tile, tile + order.rows)
+    ]
+    return replace(weight, data=np.zeros_like(weight.data), tiled=np.concatenate(moved).reshape(-1))
 
 
 def scaled_weight(

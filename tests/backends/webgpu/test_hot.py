@@ -186,7 +186,7 @@ def test_nobody_waits_for_held_experts(count, tmp_path, monkeypatch):
     path, gpu, waits = tiny("qwen3moe", "gguf", tmp_path), backend(FLOATS), []
     step = open_shared(path, [gpu, CpuBackend(1)], Level(shared=2, held=3), CONTEXT)
     wait = Readback.wait
-    monkeypatch.setattr(Readback, "wait", lambda results, index, size: waits.append(size) or wait(results, index, size))
+    monkeypatch.setattr(Readback, "wait", lambda results, *rest, **how: waits.append(rest) or wait(results, *rest, **how))
     run(step, IDS[:count])
     assert len(waits) == 2 + 1
     turns = [turn.device for turn in step.split.turns]

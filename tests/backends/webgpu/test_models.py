@@ -20,7 +20,7 @@ import lacewing
 from lacewing.backends.base import Step
 from lacewing.backends.cpu import CpuBackend
 from lacewing.backends.reference.backend import ReferenceBackend
-from lacewing.backends.webgpu.raw import Recorder
+from lacewing.backends.webgpu.raw import Recorder, poll
 from lacewing.errors import OptionError
 from tests.backends.cpu.single_ops import nmse
 from tests.backends.webgpu.single_ops import CODES, FLOATS, backend
@@ -142,6 +142,17 @@ def test_prompts_are_submitted_in_parts(tmp_path: Path, monkeypatch: pytest.Monk
         submissions.clear()
         run(step, few)
         assert len(submissions) == 1
+    step.close()
+
+
+def test_a_part_of_a_prompt_is_done_when_its_run_returns(tmp_path: Path) -> None:
+    """Also one that nothing is read of: else all of a long prompt would be under way before anybody can cancel it."""
+    _, step = open_step(tiny("llama-wide", "gguf", tmp_path), None, backend(), chunk=64)
+    ids, none = np.array(prompt_of("llama", 64), np.int32), np.empty(0, np.int32)
+    for count in (64, 8):
+        places = np.arange(count, dtype=np.int32)
+        step.run(ids[:count], np.zeros(count, np.int32), places, none)
+        assert poll(step.device.device, block=False)
     step.close()
 
 

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import psutil
 
-from lacewing.backends.base import Candidate, DeviceFacts, StepLimits, WeightView
+from lacewing.backends.base import Candidate, Described, DeviceFacts, StepLimits, TileOrder, WeightView
 from lacewing.backends.cpu import native
 from lacewing.backends.cpu.arguments import MAX_CHUNK
 from lacewing.backends.cpu.isa import host_isa
 from lacewing.backends.cpu.lower import Lowering
 from lacewing.backends.cpu.step import CpuStep
+from lacewing.backends.cpu.tiling import tile_orders
 from lacewing.errors import OptionError, OutOfMemoryError
 from lacewing.options import Progress
 from lacewing.program.program import Program
@@ -50,6 +51,10 @@ class CpuBackend:
     def facts(self) -> DeviceFacts:
         isa = host_isa()
         return DeviceFacts("cpu", processor_name(), self.threads, (isa.name,), psutil.virtual_memory().total)
+
+    def tile_orders(self, program: Program, weights: Mapping[str, Described]) -> dict[str, TileOrder]:
+        """See backends.base.PrefersTiles."""
+        return tile_orders(program, weights)
 
     def compile(
         self, program: Program, weights: Mapping[str, WeightView], limits: StepLimits, progress: Progress | None = None

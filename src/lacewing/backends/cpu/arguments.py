@@ -21,6 +21,7 @@ def layout(name: str, words: str) -> Any:
 STATE = layout("State", "tokens outputs ids slots positions rows scratch context")
 SCRATCH_BYTES = 512 * 1024
 MAX_CHUNK = 512  # tokens of one step
+TILE_COLUMNS = 256  # most columns of a tile (kernels/tile.py)
 
 # The head of a compiled step. `table`: OP words of each op; `counters`: one int64 an op, zeroed at the start of a step;
 # `give_way`: address of a C function that gives the time slice away, or 0; `spins`: pauses before a waiting worker sleeps.
@@ -30,13 +31,14 @@ OP = layout("Op", "kernel args barrier spare")  # barrier 1: all earlier ops mus
 STEP_GENERATION, STEP_BARRIER, STEP_STOP, STEP_ASLEEP, STEP_LINE = 128, 256, 384, 512, 128
 
 # Ops. `counter` is the op's work counter; `bytes`, `bytes_stride` say where to put the quantised result, 0 for nowhere.
-EMBED = layout("Embed", "weight row_bytes width out out_stride scale unpack blocks block_bytes block_columns sub_block shift")
+# `tiled` 1: the weight is in tile order (backends.base.TileOrder).
+EMBED = layout("Embed", "weight tiled row_bytes width out out_stride scale unpack blocks block_bytes block_columns sub_block shift")
 NORM = layout("Norm", "x x_stride out out_stride width heads weight eps add add_stride bytes bytes_stride")
 QUANTISE = layout("Quantise", "counter x x_stride width to to_stride outputs parts")
 # `x_offsets`: address of int64, where the row of each token lies behind x. `single`: the kernel for one token, which takes
 # `single_blocks` at a time, or 0.
 _LINEAR = (
-    "counter weight rows row_bytes blocks block_bytes block_columns unpack dot shift x x_offsets x_scales x_sums sum_bytes "
+    "counter weight tiled rows row_bytes blocks block_bytes block_columns unpack dot shift x x_offsets x_scales x_sums sum_bytes "
     "single single_blocks "
     "out out_stride bias"
 )
@@ -85,4 +87,4 @@ CAP = layout("Cap", "counter x width scale limit")
 READ = layout("Read", "source bytes sink")
 
 # What a dot kernel (kernels/dot.py) or one for a single token (kernels/single.py) is to do.
-JOB = layout("Job", "tile blocks xq xd xs offsets tokens acc shift ahead next end jump")
+JOB = layout("Job", "tile blocks xq xd xs offsets tokens acc shift ahead next end jump skip")

@@ -11,6 +11,7 @@ import numpy as np
 
 from lacewing.backends.base import StepLimits, WeightView
 from lacewing.backends.cpu import lower_experts, lower_scaled
+from lacewing.backends.cpu.addresses import of_either_order, of_rows
 from lacewing.backends.cpu.arguments import ANGLES, ATTENTION, CAP, EMBED, GATED, GATHER, LINEAR, NORM, QUANTISE, ROWS, SCALE
 from lacewing.backends.cpu.heads import HeadJobs
 from lacewing.backends.cpu.isa import host_isa
@@ -91,10 +92,6 @@ class Lowering(Staging):
     def stride(self, view: View) -> int:
         return self.memory.stride(view.buffer)
 
-    def weight(self, name: str) -> Word:
-        """Looked up again at every bind: residency moves it."""
-        return lambda: int(np.asarray(self.weights[name].data).ctypes.data)
-
     def kernel(self, name: str) -> Word:
         self.extra.add(name)
         return lambda: self.addresses[name]
@@ -146,24 +143,26 @@ class Lowering(Staging):
     # ---- a rule for each kind of op ----
 
     def lower_Embed(self, op: ops.Embed, rest: tuple[Op, ...]) -> None:
-        quant, width = self.weights[op.weight].quant, op.out.width
+        table, width = self.weights[op.weight], op.out.width
+        quant = table.quant
         if lower_scaled.is_scaled(self, op.weight):
             self.emit(lower_scaled.embed_op(self, op), op.out)
             return
         kinds = kernels_of(quant)
         made = LoweredOp(
-            "embed.embed_tiles", EMBED, weight=self.weight(op.weight), row_bytes=quant.row_bytes(width), width=width,
+            "embed.embed_tiles", EMBED, row_bytes=quant.row_bytes(width), width=width,
             out=self.at(op.out), out_stride=self.stride(op.out), scale=float_word(op.scale),
             blocks=width // quant.block_elements, block_bytes=quant.block_bytes, block_columns=quant.block_elements,
         )  # fmt: skip
         if isinstance(kinds, TileKernels):
             shift = -1 if kinds.shift is None else kinds.shift
-            made.set(unpack=self.kernel(kinds.unpack), sub_block=kinds.sub_block, shift=shift)
+            made.set(unpack=self.kernel(kinds.unpack), sub_block=kinds.sub_block, shift=shift, **of_either_order(table))
         elif "." in kinds:
             made.kernel = "embed.embed_generic"
-            made.set(unpack=self.kernel(kinds))
+            made.set(unpack=self.kernel(kinds), weight=of_rows(table))
         else:
             made.kernel = f"embed.embed_{kinds}"
+            made.set(weight=of_rows(table))
         self.emit(made, op.out)
 
     def lower_Norm(self, op: ops.Norm, rest: tuple[Op, ...]) -> None:
@@ -223,16 +222,15 @@ class Lowering(Staging):
         weight = self.weights[name]
         rows, width = weight.shape
         quant, kinds = weight.quant, kernels_of(weight.quant)
-        words |= {"weight": self.weight(name), "rows": rows, "row_bytes": quant.row_bytes(width), "x": x}
-        words["blocks"] = width // quant.block_elements
+        words |= {"rows": rows, "row_bytes": quant.row_bytes(width), "x": x, "blocks": width // quant.block_elements}
         if isinstance(kinds, TileKernels) and self.tiled(name):
             return LoweredOp(
                 "linear.linear", LINEAR, block_bytes=quant.block_bytes, block_columns=quant.block_elements,
                 unpack=self.kernel(kinds.unpack), dot=self.kernel(kinds.dot), shift=kinds.shift or 0,
                 x_offsets=self.offsets(self.bytes_stride(width)), x_scales=width, x_sums=int(width * kinds.sums_at),
-                sum_bytes=kinds.sum_bytes, **self.single_words(kinds, quant), **words,
+                sum_bytes=kinds.sum_bytes, **self.single_words(kinds, quant), **of_either_order(weight), **words,
             )  # fmt: skip
-        words |= {"x_stride": x_stride, "width": width, "chunk": max(4, min(64, rows // 32 // 4 * 4))}
+        words |= {"weight": of_rows(weight), "x_stride": x_stride, "width": width, "chunk": max(4, min(64, rows // 32 // 4 * 4))}
         if isinstance(kinds, TileKernels):  # fewer rows than lanes: small enough to keep as floats
             words |= {"weight": self.memory.vector(self.weights, name), "row_bytes": 4 * width}
             return LoweredOp("rows.linear_f32", ROWS, **words)

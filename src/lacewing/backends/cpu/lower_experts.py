@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lacewing.backends.cpu import lower_scaled
+from lacewing.backends.cpu.addresses import is_tiled, of_experts
 from lacewing.backends.cpu.arguments import (
     ALL_HEADS,
     COMBINE,
@@ -133,10 +134,11 @@ def _rows_op(
     quant, kinds, x_width = weight.quant, kernels_of(weight.quant), x_width or width
     rows, row_bytes = all_rows // split, quant.row_bytes(width)
     if lower_scaled.is_scaled(low, name):
-        return lower_scaled.experts_op(low, name, x, _addresses(low, name, 0), pairs, layout, x_width, transposed=False)
+        return lower_scaled.experts_op(low, name, x, of_experts(low, name, 0), pairs, layout, x_width, transposed=False)
+    skipped = index * row_bytes * (1 if interleaved else rows)
     words: dict[str, Word] = {
-        **pairs, "weight": _addresses(low, name, index * row_bytes * (1 if interleaved else rows)), "rows": rows,
-        "experts": experts, "row_bytes": row_bytes * (split if interleaved else 1), "blocks": width // quant.block_elements,
+        **pairs, "rows": rows, "experts": experts, "row_bytes": row_bytes * (split if interleaved else 1),
+        "blocks": width // quant.block_elements,
     }  # fmt: skip
     if isinstance(kinds, TileKernels) and rows >= host_isa().lanes and x_bytes:
         stride = low.bytes_stride(x_width)
@@ -144,8 +146,10 @@ def _rows_op(
             "experts.linear", EXPERTS, block_bytes=quant.block_bytes, block_columns=quant.block_elements,
             unpack=low.kernel(kinds.unpack), dot=low.kernel(kinds.dot), shift=kinds.shift or 0, x=x_bytes, x_scales=x_width,
             x_sums=int(x_width * kinds.sums_at), sum_bytes=kinds.sum_bytes, **low.single_words(kinds, quant),
-            x_stride=stride * parts if separate else stride, x_part=stride if separate else 0, **words,
+            x_stride=stride * parts if separate else stride, x_part=stride if separate else 0,
+            weight=of_experts(low, name, skipped, tiled=True), tiled=is_tiled(weight), **words,
         )  # fmt: skip
+    words["weight"] = of_experts(low, name, skipped)
     words |= {"x": low.at(x), "x_stride": low.stride(x), "x_part": 4 * x_width if separate else 0, "width": width}
     if isinstance(kinds, TileKernels):
         raise UnsupportedModelError(f"the CPU backend has no kernel for {quant} experts of {rows} rows ({name})")
@@ -163,8 +167,8 @@ def _columns_op(
     experts, width, all_rows = weight.shape
     kinds, x_width = kernels_of(weight.quant), x_width or width
     if lower_scaled.is_scaled(low, name):
-        return lower_scaled.experts_op(low, name, x, _addresses(low, name, 0), pairs, layout, x_width, transposed=True)
-    addresses, row_bytes = _addresses(low, name, 0), weight.quant.row_bytes(all_rows)
+        return lower_scaled.experts_op(low, name, x, of_experts(low, name, 0), pairs, layout, x_width, transposed=True)
+    addresses, row_bytes = of_experts(low, name, 0), weight.quant.row_bytes(all_rows)
     if not isinstance(kinds, str) or "." in kinds:
         if not separate or split > 1:
             raise UnsupportedModelError(
@@ -219,7 +223,7 @@ def _half_rows_op(low: Lowering, name: str, x: View, pairs: dict[str, int], x_wi
 
 
 def _halves(low: Lowering, name: str) -> int:
-    """A table as of `_addresses` for values in float16 in own memory: older files of latent attention hold the up-projection of
+    """A table as of `of_experts` for values in float16 in own memory: older files of latent attention hold the up-projection of
     keys in rows that must be read across, which no quant allows."""
     weight = low.weights[name]
     values = aligned(2 * int(np.prod(weight.shape)) + 64, np.float16)
@@ -232,23 +236,6 @@ def _halves(low: Lowering, name: str) -> int:
     table[:] = int(values.ctypes.data) + 2 * (at // weight.shape[0]) * np.arange(weight.shape[0])
     low.memory.kept |= {f"{name} in float16": values, f"addresses of {name} in float16": table}
     return int(table.ctypes.data)
-
-
-def _addresses(low: Lowering, name: str, skipped: int) -> Word:
-    """A table of int64: where the rows of each expert begin, `skipped` bytes into it. Filled again at every bind."""
-    table = aligned(8 * low.weights[name].shape[0], np.int64)
-    low.memory.kept[f"addresses of {name} + {skipped}"] = table
-
-    def fill() -> int:
-        parts = low.weights[name].parts
-        if len(parts) == 1:
-            step = parts[0].nbytes // len(table)
-            table[:] = int(parts[0].ctypes.data) + skipped + step * np.arange(len(table))
-        else:
-            table[:] = [int(part.ctypes.data) + skipped for part in parts]
-        return int(table.ctypes.data)
-
-    return fill
 
 
 def _bias(low: Lowering, name: str, index: int, split: int, interleaved: bool) -> int:

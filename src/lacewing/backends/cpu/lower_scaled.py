@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lacewing.backends.base import WeightView
+from lacewing.backends.cpu.addresses import of_rows
 from lacewing.backends.cpu.arguments import SCALED, SCALED_EMBED, SCALED_EXPERTS
 from lacewing.backends.cpu.plan import LoweredOp, Word, aligned, float_word
 from lacewing.backends.cpu.quants import SCALED_FLOATS
@@ -104,7 +105,7 @@ def linear_op(low: Lowering, name: str, x: int, x_stride: int, **words: Word) ->
     kind, more = _common(low, weight)
     rows, width = weight.shape
     return LoweredOp(
-        f"scaled.linear_{kind}", SCALED, weight=low.weight(name), rows=rows, width=width, x=x, x_offsets=low.offsets(x_stride),
+        f"scaled.linear_{kind}", SCALED, weight=of_rows(weight), rows=rows, width=width, x=x, x_offsets=low.offsets(x_stride),
         chunk=max(4, min(64, rows // 32 // 4 * 4)), scales=_factors(low, weight), **more, **words,
     )  # fmt: skip
 
@@ -114,7 +115,7 @@ def embed_op(low: Lowering, op: ops.Embed) -> LoweredOp:
     weight = low.weights[op.weight]
     kind, more = _common(low, weight)
     return LoweredOp(
-        f"scaled.embed_{kind}", SCALED_EMBED, weight=low.weight(op.weight), width=op.out.width, out=low.at(op.out),
+        f"scaled.embed_{kind}", SCALED_EMBED, weight=of_rows(weight), width=op.out.width, out=low.at(op.out),
         out_stride=low.stride(op.out), scale=float_word(op.scale), scales=_factors(low, weight), **more,
     )  # fmt: skip
 

@@ -69,7 +69,8 @@ class CpuStep:
             self._bind(first)
 
     def _bind(self, first: bool) -> None:
-        bound = [weight.parts for weight in self._lowering.weights.values()]
+        weights = self._lowering.weights.values()
+        bound = [weight.parts if weight.tiled is None else [weight.tiled] for weight in weights]
         self._bound += bound  # the old ones stay as well, should it fail half-way
         for row, (op, arguments) in enumerate(zip(self._lowering.ops, self._arguments, strict=True)):
             if first and "counter" in op.words:

@@ -22,6 +22,7 @@ class Stack:
     parts: list[np.ndarray]
     scales: WeightView | None = None
     scale_block: tuple[int, int] = (1, 1)
+    tiled: np.ndarray | None = None
 
     @property
     def data(self) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Rows of the embedding table, as float32."""
 
-from lacewing.backends.cpu.arguments import EMBED, SCRATCH_BYTES, STATE
+from lacewing.backends.cpu.arguments import EMBED, SCRATCH_BYTES, STATE, TILE_COLUMNS
 from lacewing.backends.cpu.kernels.simd import (
     LANES,
     VECTOR_BYTES,
@@ -29,12 +29,15 @@ def embed_tiles(args, state, thread, threads):
     sub_block, shift, scale = peek_i64(args + EMBED.sub_block), peek_i64(args + EMBED.shift), peek_f32(args + EMBED.scale)
     tokens, ids = peek_i64(state + STATE.tokens), peek_i64(state + STATE.ids)
     for t in range(tokens * thread // threads, tokens * (thread + 1) // threads):
-        source = peek_i64(args + EMBED.weight) + peek_i32(ids + 4 * t) * peek_i64(args + EMBED.row_bytes)
+        row, weight = peek_i32(ids + 4 * t), peek_i64(args + EMBED.weight)
+        lane = row % LANES if peek_i64(args + EMBED.tiled) else 0
+        source = weight + (row - lane) * peek_i64(args + EMBED.row_bytes)
         out = peek_i64(args + EMBED.out) + t * peek_i64(args + EMBED.out_stride)
         done = 0
         while done < blocks:
-            now = min(256 // columns, blocks - done)
-            call_kernel(peek_i64(args + EMBED.unpack), source + done * peek_i64(args + EMBED.block_bytes), 0, tile, now)
+            now = min(TILE_COLUMNS // columns, blocks - done)
+            first = done * LANES + lane * now if peek_i64(args + EMBED.tiled) else done
+            call_kernel(peek_i64(args + EMBED.unpack), source + first * peek_i64(args + EMBED.block_bytes), 0, tile, now)
             for c in range(now * columns):
                 d, q = peek_f32(tile + SCALES + VECTOR_BYTES * (c // sub_block)), peek_u8(tile + VECTOR_BYTES * (c // 4) + c % 4)
                 least = peek_f32(tile + MINIMA + VECTOR_BYTES * (c // sub_block))

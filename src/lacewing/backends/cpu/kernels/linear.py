@@ -1,6 +1,6 @@
 """out = x @ weight.T for quantised weights: tiles of LANES rows, unpacked on the way and multiplied with all tokens."""
 
-from lacewing.backends.cpu.arguments import JOB, LINEAR, SCRATCH_BYTES, STATE
+from lacewing.backends.cpu.arguments import JOB, LINEAR, SCRATCH_BYTES, STATE, TILE_COLUMNS
 from lacewing.backends.cpu.kernels.simd import (
     LANES,
     VECTOR_BYTES,
@@ -19,6 +19,7 @@ from lacewing.backends.cpu.kernels.tile import TILE_BYTES
 AHEAD_BYTES, FAR_AHEAD_BYTES = 8192, 36864  # how far before its use a weight is asked for, at least; measured
 LARGE_TILE_BYTES = 16384  # from here on it pays to look further
 SINGLE_AHEAD_BYTES = 24576, 65536  # of one token, at least and at most; between them 7/8 of a tile
+TILED_AHEAD_BYTES = 4608  # of one token, in the order of memory, which is that of use
 
 
 def linear(args, state, thread, threads):
@@ -67,35 +68,40 @@ def run_tiles(args, job, acc, tokens, first, end, after):
 
 @inline
 def one_tile(args, job, source, row_bytes, following):
-    """All columns of a tile, 256 at a time. What comes later in memory is asked for on the way.
+    """All columns of a tile, TILE_COLUMNS at a time. What comes later in memory is asked for on the way.
 
     `following`: where the next tile begins. The caller sets JOB.end and JOB.jump.
 
     One token is left to the quant's own kernel, but for columns at the end that are too few for it.
     """
-    blocks, block_bytes, columns = (
+    blocks, block_bytes, columns, tiled = (
         peek_i64(args + LINEAR.blocks),
         peek_i64(args + LINEAR.block_bytes),
         peek_i64(args + LINEAR.block_columns),
+        peek_i64(args + LINEAR.tiled),
     )
     unpack, dot = peek_i64(args + LINEAR.unpack), peek_i64(args + LINEAR.dot)
     x, scales, sums = peek_i64(args + LINEAR.x), peek_i64(args + LINEAR.x_scales), peek_i64(args + LINEAR.x_sums)
     sum_bytes = peek_i64(args + LINEAR.sum_bytes)
     tile = peek_i64(job + JOB.tile)
-    per_group = 256 // columns
+    per_group = TILE_COLUMNS // columns
     done, ahead = 0, ahead_of(LANES * row_bytes)
-    single = peek_i64(args + LINEAR.single)
+    single, step = peek_i64(args + LINEAR.single), peek_i64(args + LINEAR.single_blocks)
     if single and peek_i64(job + JOB.tokens) == 1:
         row = x + peek_i64(peek_i64(job + JOB.offsets))
-        poke_i64(job + JOB.xq, row)
-        poke_i64(job + JOB.xd, row + scales)
-        poke_i64(job + JOB.xs, row + sums)
-        ahead = single_ahead_of(LANES * row_bytes)
+        ahead = single_ahead_of(LANES * row_bytes, tiled)
         poke_i64(job + JOB.ahead, ahead)
-        poke_i64(job + JOB.next, following)
-        steps = blocks // peek_i64(args + LINEAR.single_blocks)
-        call_kernel(single, source, row_bytes, job, steps)
-        done = steps * peek_i64(args + LINEAR.single_blocks)
+        poke_i64(job + JOB.next, 0 if tiled else following)
+        poke_i64(job + JOB.skip, (LANES - 1) * per_group * block_bytes if tiled else 0)
+        while blocks - done >= step:
+            left, at = blocks - done, done * columns
+            now = left // per_group * per_group if tiled and left >= per_group else left // step * step
+            poke_i64(job + JOB.xq, row + at)
+            poke_i64(job + JOB.xd, row + scales + at // 8)
+            poke_i64(job + JOB.xs, row + sums + at // 32 * sum_bytes)
+            start, stride = place(args, source, done) if tiled else (source, row_bytes)
+            call_kernel(single, start, stride, job, now // step)
+            done += now
     ahead += source + done * block_bytes * LANES
     while done < blocks:
         now = min(per_group, blocks - done)
@@ -104,7 +110,8 @@ def one_tile(args, job, source, row_bytes, following):
         while ahead < until:
             prefetch(ahead)
             ahead += 64
-        call_kernel(unpack, source + done * block_bytes, row_bytes, tile, now)
+        start, stride = place(args, source, done) if tiled else (source + done * block_bytes, row_bytes)
+        call_kernel(unpack, start, stride, tile, now)
         poke_i64(job + JOB.blocks, now * columns // 32)
         poke_i64(job + JOB.xq, x + at)
         poke_i64(job + JOB.xd, x + scales + at // 8)
@@ -114,14 +121,23 @@ def one_tile(args, job, source, row_bytes, following):
 
 
 @inline
+def place(args, source, done):
+    """Of a tile in tile order: where its first row's block `done` lies, and the bytes from one row to the next there."""
+    blocks, block_bytes = peek_i64(args + LINEAR.blocks), peek_i64(args + LINEAR.block_bytes)
+    per_group = TILE_COLUMNS // peek_i64(args + LINEAR.block_columns)
+    first = done // per_group * per_group
+    return source + (first * LANES + done - first) * block_bytes, min(per_group, blocks - first) * block_bytes
+
+
+@inline
 def ahead_of(tile_bytes):
     """At least a tile."""
     return max(tile_bytes, FAR_AHEAD_BYTES if tile_bytes >= LARGE_TILE_BYTES else AHEAD_BYTES)
 
 
 @inline
-def single_ahead_of(tile_bytes):
-    return min(max(tile_bytes * 7 // 8, SINGLE_AHEAD_BYTES[0]), SINGLE_AHEAD_BYTES[1])
+def single_ahead_of(tile_bytes, tiled):
+    return TILED_AHEAD_BYTES if tiled else min(max(tile_bytes * 7 // 8, SINGLE_AHEAD_BYTES[0]), SINGLE_AHEAD_BYTES[1])
 
 
 @inline
@@ -129,8 +145,9 @@ def prefetch_start(args, tokens, thread, threads):
     """Ask for the beginning of this thread's run in the next linear, while the others finish."""
     tiles, row_bytes = (peek_i64(args + LINEAR.rows) + LANES - 1) // LANES, peek_i64(args + LINEAR.row_bytes)
     start = peek_i64(args + LINEAR.weight) + thread * own_share(tiles, threads) * LANES * row_bytes
-    nbytes = LANES * row_bytes
-    for line in range((single_ahead_of(nbytes) if tokens == 1 and peek_i64(args + LINEAR.single) else ahead_of(nbytes)) // 64):
+    nbytes, tiled = LANES * row_bytes, peek_i64(args + LINEAR.tiled)
+    single = tokens == 1 and peek_i64(args + LINEAR.single)
+    for line in range((single_ahead_of(nbytes, tiled) if single else ahead_of(nbytes)) // 64):
         prefetch(start + 64 * line)
 
 

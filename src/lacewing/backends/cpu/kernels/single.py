@@ -20,7 +20,7 @@ from numba import types
 from numba.core.typing.templates import signature
 from numba.extending import intrinsic
 
-from lacewing.backends.cpu.arguments import JOB
+from lacewing.backends.cpu.arguments import JOB, TILE_COLUMNS
 from lacewing.backends.cpu.kernels.dot import emit_dot4, emit_fma, emit_load
 from lacewing.backends.cpu.kernels.simd import (
     F16,
@@ -37,11 +37,11 @@ from lacewing.backends.cpu.kernels.simd import (
     call,
     constant,
     i32v,
+    load_f32,
     peek_i64,
     pointer,
     prefetch,
     splat,
-    splat_f32,
     store_f32,
 )
 from lacewing.backends.cpu.kernels.transpose import gather_quads, pick, within_quads
@@ -198,18 +198,21 @@ def emit_scaled(b: ir.IRBuilder, acc: ir.Value, total: ir.Value, scale: ir.Value
 def make_kernel(block_bytes: int, columns: int, activations: Any, four_rows: Any, finish: Any) -> Any:
     """`kernel(source, stride, job, blocks)`: `blocks` times `columns` columns, `block_bytes` in the file.
 
-    The results go to JOB.acc. JOB.tile is working space. Memory is asked for twice. What lies JOB.ahead further on, in the order
-    of addresses, which memory is fastest in; the processor may have dropped some of it until it is used. And what comes soon, in
-    the order of its use, in which the tile at JOB.next comes after this one. From JOB.end on a thread goes on JOB.jump further.
+    What they come to is added to JOB.acc. JOB.tile is working space. After each TILE_COLUMNS columns a row goes on JOB.skip
+    further. What lies JOB.ahead further on in memory is asked for; from JOB.end on a thread goes on JOB.jump further.
+
+    Where rows lie one after the other (JOB.next is not 0) that is not the order of use, and the processor may have dropped some
+    of it until then: what comes soon is asked for again, and after this tile comes the one at JOB.next.
     """
     lines, row_lines = (4 * block_bytes + 63) // 64, (block_bytes + 63) // 64
     soon = 768 // columns * 16 // LANES  # steps from asking to use
+    together = TILE_COLUMNS // columns  # steps
 
     def kernel(source, stride, job, blocks):
         xq, xd, xs = peek_i64(job + JOB.xq), peek_i64(job + JOB.xd), peek_i64(job + JOB.xs)
         ahead, following = source + peek_i64(job + JOB.ahead), peek_i64(job + JOB.next)
-        end, jump = peek_i64(job + JOB.end), peek_i64(job + JOB.jump)
-        sums, acc = peek_i64(job + JOB.tile), splat_f32(0.0)
+        end, jump, skip = peek_i64(job + JOB.end), peek_i64(job + JOB.jump), peek_i64(job + JOB.skip)
+        sums, acc = peek_i64(job + JOB.tile), load_f32(peek_i64(job + JOB.acc))
         for step in range(blocks):
             x = activations(xq)
             behind = step + soon - blocks
@@ -218,12 +221,15 @@ def make_kernel(block_bytes: int, columns: int, activations: Any, four_rows: Any
             for four in range(QUADS):
                 for line in range(lines):
                     prefetch(then + 4 * block_bytes * four + 64 * line)
-                for row in range(4 * four, 4 * four + 4):
-                    for line in range(row_lines):
-                        prefetch(coming + row * stride + 64 * line)
+                if following:
+                    for row in range(4 * four, 4 * four + 4):
+                        for line in range(row_lines):
+                            prefetch(coming + row * stride + 64 * line)
                 four_rows(source + 4 * four * stride, stride, x, sums + VECTOR_BYTES * four)
             acc = finish(acc, sums, source, stride, xd, xs)
             source, ahead = source + block_bytes, ahead + block_bytes * LANES
+            if step % together == together - 1:
+                source += skip
             xq, xd, xs = xq + columns, xd + columns // 8, xs + columns // 8
         store_f32(peek_i64(job + JOB.acc), acc)
 

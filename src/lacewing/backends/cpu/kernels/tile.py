@@ -1,4 +1,4 @@
-"""A tile: LANES rows of a weight, up to 256 columns, unpacked to bytes for the dot kernels. It stays in the first cache.
+"""A tile: LANES rows of a weight, up to TILE_COLUMNS columns, unpacked to bytes for the dot kernels. It stays in the first cache.
 
     0        registers w[column / 4]: lane r holds 4 bytes of row r
     SCALES   f32v for each sub-block of 32 or 16 columns: the rows' scales
@@ -9,9 +9,9 @@ An unpacker is a kernel `unpack_X(source, row_stride, tile, blocks)`: it turns `
 the first at `source`, the next row `row_stride` bytes on, into a tile.
 """
 
+from lacewing.backends.cpu.arguments import TILE_COLUMNS
 from lacewing.backends.cpu.kernels.simd import VECTOR_BYTES
 
-TILE_COLUMNS = 256
 SCALES = TILE_COLUMNS // 4 * VECTOR_BYTES
 MINIMA = SCALES + 16 * VECTOR_BYTES
 SCRATCH = MINIMA + 16 * VECTOR_BYTES

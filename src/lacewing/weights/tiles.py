@@ -1,0 +1,60 @@
+"""Weights in tile order (`backends.base.TileOrder`): read from a file that has row after row, and brought back to rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from lacewing.backends.base import TileOrder
+from lacewing.formats.checkpoint import ByteRange
+from lacewing.formats.read import Reader
+from lacewing.quants.base import Quant
+
+PIECE_BYTES = 2**21  # what is read at a time stays in the processor's cache until it is reordered
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """Tile order of a weight: sizes of a row, and of its part in a group of columns, in bytes."""
+
+    rows: int
+    row_bytes: int
+    group_bytes: int
+
+    @classmethod
+    def of(cls, order: TileOrder, quant: Quant, width: int) -> Tiles:
+        """Of rows of `width` values."""
+        return cls(order.rows, quant.row_bytes(width), quant.row_bytes(order.columns))
+
+    @property
+    def nbytes(self) -> int:
+        """Of a tile."""
+        return self.rows * self.row_bytes
+
+    def reorder(self, source: np.ndarray, target: np.ndarray, *, tiled: bool) -> None:
+        """Whole tiles, uint8 (n * nbytes,): rows of `source` to tile order in `target`, or, `tiled`, the other way round."""
+        for mine, theirs in zip(self._groups(target, tiled=not tiled), self._groups(source, tiled=tiled), strict=True):
+            if mine.size:
+                mine.view(f"V{mine.shape[-1]}")[...] = theirs.view(f"V{mine.shape[-1]}")  # a group's bytes of a row move as one
+
+    def _groups(self, memory: np.ndarray, *, tiled: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Views (tiles, groups, rows, bytes): the whole groups of columns, and what columns are left."""
+        whole = self.row_bytes // self.group_bytes * self.group_bytes
+        if tiled:
+            tiles = memory.reshape(-1, self.nbytes)
+            groups, rest = tiles[:, : self.rows * whole], tiles[:, self.rows * whole :]
+            return (
+                groups.reshape(len(tiles), whole // self.group_bytes, self.rows, self.group_bytes),
+                rest.reshape(len(tiles), 1, self.rows, self.row_bytes - whole),
+            )
+        rows = memory.reshape(-1, self.rows, self.row_bytes)
+        groups = rows[:, :, :whole].reshape(len(rows), self.rows, whole // self.group_bytes, self.group_bytes)
+        return groups.swapaxes(1, 2), rows[:, None, :, whole:]
+
+    def read(self, reader: Reader, part: ByteRange, out: np.ndarray) -> None:
+        """As `Reader.into`, into tile order. `part` is whole tiles."""
+        start = 0
+        for piece in reader.pieces(part, max(1, PIECE_BYTES // self.nbytes) * self.nbytes):
+            self.reorder(piece, out[start : start + piece.size], tiled=False)
+            start += piece.size
