@@ -171,8 +171,8 @@ class DeskStep:
         layer, (ids,) = self._layers[index], (np.ascontiguousarray(each).view(np.int32) for each in received)
         here = layer.places[ids]
         there = np.where(here < 0, ids, np.int32(-1))
-        np.add.at(layer.counts, ids, 1)
-        self._chosen, self._served = self._chosen + ids.size, self._served + np.count_nonzero(here >= 0)
+        layer.counts += np.bincount(ids.reshape(-1), minlength=len(layer.counts))
+        self._chosen, self._served = self._chosen + ids.size, self._served + int((here >= 0).sum())
         made = {layer.op.here: here, layer.op.there: there}
         return [made[view].view(np.float32) for view in self._sent[index]]
 

@@ -140,7 +140,7 @@ def test_a_loss_that_shows_while_it_is_waited_for(tmp_path: Path, monkeypatch: p
     _, step = open_step(tiny("llama", "gguf", tmp_path), None, backend(), chunk=64)
     for work in (lambda: run(step, [1]), lambda: next(step.greedy(1, 0, 0, 4)), lambda: step.candidates(1, 0, 0)):  # type: ignore[attr-defined]
         with monkeypatch.context() as patched, pytest.raises(BackendError, match="the GPU was lost while it computed"):
-            patched.setattr(Readback, "finish", lambda readback, index: 3)
+            patched.setattr(Readback, "finish", lambda readback, index, eager=False: 3)
             work()
         assert backend().device.lost
         backend().device.lost = False

@@ -191,11 +191,11 @@ def test_ctrl_c_at_any_wait(tmp_path, monkeypatch):
     _, step = open_step(path, CONTEXT, SplitBackend([gpu, CpuBackend(1)], split(*sharing.cut(Level(0, 2)))), chunk=CHUNK)
     want, wait, left = run(whole, IDS), Readback.wait, [0]
 
-    def interrupted(results, index, size):
+    def interrupted(results, *rest, **how):
         left[0] -= 1
         if left[0] == 0:
             raise KeyboardInterrupt
-        return wait(results, index, size)
+        return wait(results, *rest, **how)
 
     monkeypatch.setattr(Readback, "wait", interrupted)
     for number in (1, 2, 3):

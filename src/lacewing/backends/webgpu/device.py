@@ -227,9 +227,9 @@ class Device:
         except Exception as error:
             raise fault("a read", str(error), type(error).__name__, self._lose) from error
 
-    def wait(self) -> None:
-        """Until everything that was submitted is done."""
-        raw.wait(self.device)
+    def wait(self, index: int | None = None) -> None:
+        """Until submission `index` is done, None: everything that was submitted."""
+        raw.wait(self.device, index)
 
     def prepare(self, code: str, label: str) -> None:
         """Begin to compile a kernel beside what else is done, such as bringing weights here."""

@@ -7,6 +7,7 @@ Errors of raw calls reach wgpu's uncaptured-error callback, so everything that c
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
@@ -21,6 +22,7 @@ NULL = ffi.NULL
 Recorded = Sequence[tuple[Any, Any, int, int, int]]  # pipeline, bind group, workgroups in x, y, z
 LOST = "the GPU was lost while it computed; load the model again, or use --backend cpu"
 _MAPPED = 1  # status of a mapping that is there
+_EAGER = 3e-4  # seconds for which a wait that is in a hurry asks again and again: to sleep and be woken takes 30 us at least
 _IDLE = 1000  # times that an idle device is asked for a mapping; it gives it at once, or not at all
 
 
@@ -43,7 +45,7 @@ class Recorder:
 
     def __init__(self, device: Any):
         self._device, self._queue = device._internal, device.queue._internal
-        self._encoder = lib.wgpuDeviceCreateCommandEncoder(self._device, NULL)
+        self._encoder, self._commands = lib.wgpuDeviceCreateCommandEncoder(self._device, NULL), NULL
 
     def dispatches(self, plan: Recorded, description: Any = NULL) -> None:
         """One compute pass. wgpu puts barriers between dispatches that touch the same buffer."""
@@ -78,13 +80,24 @@ class Recorder:
             self._encoder, source._internal, source_offset, target._internal, target_offset, size
         )
 
+    def finish(self) -> None:
+        """No more will be recorded. This is most of the work of a submission, and can be done long before it."""
+        self._commands = lib.wgpuCommandEncoderFinish(self._encoder, NULL)
+        lib.wgpuCommandEncoderRelease(self._encoder)
+        self._encoder = NULL
+
     def submit(self) -> int:
         """Hand everything to the device; the number of the submission, to wait for."""
-        commands = lib.wgpuCommandEncoderFinish(self._encoder, NULL)
-        index = lib.wgpuQueueSubmitForIndex(self._queue, 1, ffi.new("WGPUCommandBuffer[1]", [commands]))
-        lib.wgpuCommandBufferRelease(commands)
-        lib.wgpuCommandEncoderRelease(self._encoder)
+        if self._encoder != NULL:
+            self.finish()
+        index = lib.wgpuQueueSubmitForIndex(self._queue, 1, ffi.new("WGPUCommandBuffer[1]", [self._commands]))
+        self.drop()
         return int(index)
+
+    def drop(self) -> None:
+        """What was finished is not needed any more."""
+        lib.wgpuCommandBufferRelease(self._commands)
+        self._commands = NULL
 
 
 def write(device: Any, buffer: Any, offset: int, data: Any) -> None:
@@ -92,9 +105,17 @@ def write(device: Any, buffer: Any, offset: int, data: Any) -> None:
     lib.wgpuQueueWriteBuffer(device.queue._internal, buffer._internal, offset, ffi.from_buffer(data), data.nbytes)
 
 
-def wait(device: Any) -> None:
-    """Until everything that was submitted is done."""
-    lib.wgpuDevicePoll(device._internal, True, NULL)
+def poll(device: Any, block: bool, index: Any = NULL) -> bool:
+    """Whether the device has nothing left to do; `block`: when submission `index` is done, NULL: all of them.
+
+    What the header calls four bytes is one of Rust's, and three of anything.
+    """
+    return bool(lib.wgpuDevicePoll(device._internal, block, index) & 0xFF)
+
+
+def wait(device: Any, index: int | None = None) -> None:
+    """Until submission `index` is done, None: everything that was submitted."""
+    poll(device, True, NULL if index is None else ffi.new("WGPUSubmissionIndex *", index))
 
 
 def timestamp_period(device: Any) -> float:
@@ -147,9 +168,9 @@ class Readback:
         finally:
             self.release()
 
-    def wait(self, index: int, size: int) -> Any:
+    def wait(self, index: int, size: int, eager: bool = False) -> Any:
         """After `start`: the first `size` bytes, valid until `release`. Raises BackendError where the device is lost."""
-        if self.finish(index) != _MAPPED:
+        if self.finish(index, eager) != _MAPPED:
             self._on_loss()
             raise BackendError(LOST)
         return self.bytes(size)
@@ -159,11 +180,15 @@ class Readback:
         self._status[0], self._asked = 0, True
         lib.wgpuBufferMapAsync(self.buffer._internal, self._mode, 0, size, self._info[0])
 
-    def finish(self, index: int | None) -> int:
-        """Wait for submission `index`, None: for all; the status of the mapping, 1 for success, 0 if there will be none."""
+    def finish(self, index: int | None, eager: bool = False) -> int:
+        """Wait for submission `index`, None: for all; the status of the mapping, 1 for success, 0 if there will be none.
+
+        `eager`: without sleeping at first, which takes a processor.
+        """
         wanted, idle = NULL if index is None else ffi.new("WGPUSubmissionIndex *", index), 0
+        patience = time.perf_counter() + _EAGER if eager else 0.0
         while self._status[0] == 0 and idle < _IDLE:
-            idle += bool(lib.wgpuDevicePoll(self._device._internal, True, wanted))  # whether the device has nothing left to do
+            idle += poll(self._device, time.perf_counter() >= patience, wanted)
         if _interrupts and threading.current_thread() is threading.main_thread():
             raise _interrupts.pop()
         return int(self._status[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,9 @@ from lacewing.backends.webgpu.compiler import Compiler
 from lacewing.backends.webgpu.exchange import put
 from lacewing.backends.webgpu.lowering.handing import handed
 from lacewing.backends.webgpu.plan import Run
-from lacewing.backends.webgpu.raw import Readback, Recorder
+from lacewing.backends.webgpu.raw import Recorder
 from lacewing.backends.webgpu.step import WebGPUStep
-from lacewing.program.ops import Logits, View
+from lacewing.program.ops import Logits
 
 
 class StagedStep(WebGPUStep):
@@ -29,7 +30,10 @@ class StagedStep(WebGPUStep):
         self._made.append(self._results.buffer)
         self._held = tuple(compiler.held.values())
         self._stages, self._last = compiler.stages, isinstance(compiler.program.ops[-1], Logits)
+        self._widths = [[view.width for view in stage.sent] for stage in self._stages]
         self._stage_plans: dict[tuple[int, Run], list[tuple[Any, Any, int, int, int]]] = {}
+        self._recorded: dict[int, Recorder] = {}  # of the run that is under way: stages that come soon
+        self._unread: int | None = None  # the last submission of the run before, if nothing was read of it
         none = np.empty(0, np.int32)
         self._inputs, self._run = (none, none, none, none), Run(0, 0, True, 1)
         self._found = np.empty((0, self._program.vocab_size), np.float32)
@@ -44,19 +48,18 @@ class StagedStep(WebGPUStep):
             straight = bool((slots == slots[0]).all() and (np.diff(positions) == 1).all())
             rows = min(self.logit_rows, len(outputs))
             self._run = Run(len(tokens), rows, straight, 1 << int(positions.max()).bit_length())
+            self._forget_recorded()
             self._write(self._inputs, rows, 0)
 
     def stage(self, index: int, received: Sequence[np.ndarray]) -> list[np.ndarray]:
         with self._turn():
-            stage, count = self._stages[index], self._run.tokens
             if received:
                 values = np.concatenate([np.ascontiguousarray(each, np.float32).reshape(-1) for each in received])
                 self._device.write(self._handed, 0, values)
-            plan = self._stage_plan(index)
-            if index == len(self._stages) - 1 and self._last:
-                self._make_logits(plan)
+            if self._makes_logits(index):
+                self._make_logits(self._stage_plan(index))
                 return []
-            return self._exchange(plan, stage.sent, count)
+            return self._exchange(index)
 
     def logits(self) -> np.ndarray:
         return self._found
@@ -70,6 +73,18 @@ class StagedStep(WebGPUStep):
         super().watch_routes(on)
         self._stage_plans.clear()
 
+    def close(self) -> None:
+        super().close()
+        self._forget_recorded()
+
+    def _forget_recorded(self) -> None:
+        """A run that was broken off leaves some."""
+        while self._recorded:
+            self._recorded.popitem()[1].drop()
+
+    def _makes_logits(self, index: int) -> bool:
+        return self._last and index == len(self._stages) - 1
+
     def _stage_plan(self, index: int) -> list[tuple[Any, Any, int, int, int]]:
         """What a stage replays; those of one token are kept."""
         key = index, self._run
@@ -82,14 +97,39 @@ class StagedStep(WebGPUStep):
             self._stage_plans[key] = plan
         return plan
 
-    def _exchange(self, plan: list[tuple[Any, Any, int, int, int]], sent: Sequence[View], count: int) -> list[np.ndarray]:
-        recorder, nbytes = Recorder(self._device.device), 4 * count * sum(view.width for view in sent)
-        recorder.dispatches(plan)
+    def _exchange(self, index: int) -> list[np.ndarray]:
+        """Run a stage; what it sends. While the device computes, what comes next is recorded."""
+        count, widths = self._run.tokens, self._widths[index]
+        recorder = self._recorded.pop(index, None) or self._record(index)
+        self._results.release()  # somebody who was interrupted may have left them mapped
+        submission, nbytes = recorder.submit(), 4 * count * sum(widths)
+        if not nbytes:
+            return []
+        self._results.start(nbytes)
+        try:
+            self._record_next(index)
+            values = np.frombuffer(self._results.wait(submission, nbytes, eager=count == 1), np.float32).copy()
+        finally:
+            self._results.release()
+        ends = [count * end for end in accumulate(widths)]
+        return [values[end - count * width : end].reshape(count, width) for end, width in zip(ends, widths, strict=True)]
+
+    def _record(self, index: int) -> Recorder:
+        recorder, nbytes = Recorder(self._device.device), 4 * self._run.tokens * sum(self._widths[index])
+        recorder.dispatches(self._stage_plan(index))
         if nbytes:
-            self._results.copy(recorder, self._handed, 0, nbytes)
-        values = _read(self._results, recorder.submit(), nbytes)
-        ends = np.cumsum([count * view.width for view in sent])[:-1]
-        return [part.reshape(count, -1) for part in np.split(values, ends)] if sent else []
+            recorder.copy(self._handed, 0, self._results.buffer, 0, nbytes)
+        recorder.finish()
+        return recorder
+
+    def _record_next(self, index: int) -> None:
+        """The stages up to the next one that is waited for."""
+        for following in range(index + 1, len(self._stages)):
+            if self._makes_logits(following):
+                return
+            self._recorded[following] = self._record(following)
+            if self._widths[following]:
+                return
 
     def _make_logits(self, plan: list[tuple[Any, Any, int, int, int]]) -> None:
         """As many rows at a time as there is room for; the first with all else of the stage."""
@@ -104,12 +144,15 @@ class StagedStep(WebGPUStep):
             recorder.dispatches(plan)
             if nbytes:
                 self._readback.copy(recorder, self._logits.buffer, 0, nbytes)
-            self._found[first : first + rows] = _read(self._readback, recorder.submit(), nbytes).reshape(rows, vocabulary)
+            submission = recorder.submit()
+            if nbytes:
+                with self._readback.mapped(nbytes, submission) as values:
+                    self._found[first : first + rows] = np.frombuffer(values, np.float32).reshape(rows, vocabulary)
+            else:
+                self._fall_behind(submission)
 
-
-def _read(results: Readback, index: int, nbytes: int) -> np.ndarray:
-    """Float32: a copy of the first `nbytes`, when submission `index` is done; nothing to read is not waited for."""
-    if not nbytes:
-        return np.empty(0, np.float32)
-    with results.mapped(nbytes, index) as found:
-        return np.frombuffer(found, np.float32).copy()
+    def _fall_behind(self, submission: int) -> None:
+        """Nothing is read of it: let other devices begin the next part of a prompt, and only that one."""
+        if self._unread is not None:
+            self._device.wait(self._unread)
+        self._unread = submission

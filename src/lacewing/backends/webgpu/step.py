@@ -164,6 +164,8 @@ class WebGPUStep:
         if out.size:
             with self._readback.mapped(out.nbytes, index) as found:
                 out.reshape(-1)[:] = np.frombuffer(found, np.float32)
+        else:
+            self._device.wait(index)  # else nobody could stop a long prompt, nor tell how far it is
 
     def _begun(self, plan: list[tuple[Any, Any, int, int, int]]) -> list[tuple[Any, Any, int, int, int]]:
         """Submits all of a long plan but its last part, which is left: drivers end what keeps a slow GPU busy for seconds."""
