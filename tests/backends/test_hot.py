@@ -8,6 +8,7 @@ import pytest
 from lacewing.backends import hot
 from lacewing.backends.base import Adapts, KeepsSlots, StepLimits
 from lacewing.backends.cpu import CpuBackend
+from lacewing.backends.cpu.step import CpuStep
 from lacewing.backends.hot import Desk, DeskStep, HeldExperts, TakesExperts, Use, use_of
 from lacewing.backends.reference.backend import ReferenceBackend
 from lacewing.backends.split import SplitBackend, SplitStep
@@ -233,6 +234,30 @@ def test_a_step_goes_on_without_memory_for_an_exchange(tmp_path, monkeypatch):
     step.adapt()
     with pytest.raises(OptionError, match="closed"):
         run(step, IDS)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_layer_whose_experts_are_all_held_leaves_the_other_device_alone(count, tmp_path, monkeypatch):
+    """A token takes some of 8, and 6 are held: of each layer either some are left for the processor, or none."""
+    path = tiny("qwen3moe", "gguf", tmp_path)
+    _, whole = open_step(path, 32)
+    step = open_shared(path, [ReferenceBackend(), CpuBackend(1)], Level(shared=99, held=6))
+    needed, done = [], []
+    allot, compute = DeskStep.stage, CpuStep.stage
+
+    def allotted(desk, index, received):
+        found = allot(desk, index, received)
+        needed.append((found[1].view(np.int32) >= 0).any())
+        return found
+
+    monkeypatch.setattr(DeskStep, "stage", allotted)
+    monkeypatch.setattr(CpuStep, "stage", lambda one, index, received: done.append(index) or compute(one, index, received))
+    for token in range(8):
+        ids = [token * 31 % 300] * count
+        np.testing.assert_allclose(run(step, ids), run(whole, ids), rtol=0, atol=1e-4)
+    assert {bool(each) for each in needed} == {True, False}
+    assert len([index for index in done if index > 0]) == sum(needed)
+    step.close()
 
 
 def test_a_desk_is_no_device_for_more():

@@ -19,7 +19,7 @@ from lacewing.backends.staged import not_alone, stages
 from lacewing.errors import BackendError, OutOfMemoryError
 from lacewing.options import Progress
 from lacewing.program.hot import source_name
-from lacewing.program.ops import Allot, ExpertLinear, Op
+from lacewing.program.ops import Allot, Combine, ExpertLinear, Op
 from lacewing.program.program import Program
 from lacewing.program.split import Split, weights_of
 from lacewing.quants.base import Quant
@@ -280,6 +280,31 @@ def exchange_of(split: Split, steps: Sequence[Step], weights: Mapping[str, Weigh
         if stacks and desk is not None:
             return Exchange(desk, step if isinstance(step, TakesExperts) else None, stacks)
     return None
+
+
+class Rest(NamedTuple):
+    """A turn that only adds up experts that are held nowhere else. `ids`: which of the views that it receives has theirs."""
+
+    ids: int
+    width: int  # of the sum, which is all that it sends
+
+    def of_none(self, received: Sequence[np.ndarray]) -> list[np.ndarray] | None:
+        """What it sends where no token has chosen one of them; None: it has to compute."""
+        ids = received[self.ids]
+        return None if (ids.view(np.int32) >= 0).any() else [np.zeros((len(ids), self.width), np.float32)]
+
+
+def rests(split: Split) -> dict[int, Rest]:
+    """By the number of their turn, which may be left out when nothing was chosen: no later one needs what it receives, and its
+    device keeps nothing from run to run."""
+    others = {op.there for part in split.parts for op in part.program.ops if isinstance(op, Allot)}
+    programs, found = [stages(part.program) for part in split.parts], {}
+    for number, turn in enumerate(split.turns):
+        received, done, sent = programs[turn.device][turn.stage]
+        last, keeps = done[-1], split.parts[turn.device].layers
+        if isinstance(last, Combine) and last.ids in others and last.add is None and sent == (last.out,) and not keeps:
+            found[number] = Rest(received.index(last.ids), last.out.width)
+    return found
 
 
 def _held_by(ops: Sequence[Op], weights: Mapping[str, WeightView]) -> dict[str, WeightView]:

@@ -23,7 +23,7 @@ from lacewing.backends.base import (
     TileOrder,
     WeightView,
 )
-from lacewing.backends.hot import Use, exchange_of, with_held
+from lacewing.backends.hot import Use, exchange_of, rests, with_held
 from lacewing.backends.staged import Staged
 from lacewing.errors import BackendError, OptionError
 from lacewing.options import Progress
@@ -113,7 +113,7 @@ class SplitStep:
         self.kv_bytes = sum(step.kv_bytes for step in steps)
         self.buffer_bytes = sum(step.buffer_bytes for step in steps)
         self._lock, self._closed = threading.Lock(), False
-        self._exchange = exchange_of(split, steps, weights)
+        self._exchange, self._rests = exchange_of(split, steps, weights), rests(split)
 
     @property
     def held(self) -> Use | None:
@@ -140,9 +140,11 @@ class SplitStep:
             for step in self._staged:
                 step.begin(tokens, slots, positions, outputs)
             sent: list[list[np.ndarray]] = []
-            for turn in self.split.turns:
+            for number, turn in enumerate(self.split.turns):
                 received = [sent[source][place] for source, place in turn.received]
-                sent.append(self._staged[turn.device].stage(turn.stage, received))
+                rest = self._rests.get(number)
+                nothing = None if rest is None else rest.of_none(received)
+                sent.append(self._staged[turn.device].stage(turn.stage, received) if nothing is None else nothing)
             return self._staged[self.split.turns[-1].device].logits()
 
     def _refuse_closed(self) -> None:

@@ -21,7 +21,8 @@ class Staged(Protocol):
         ...
 
     def stage(self, index: int, received: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Run a stage, each once and in their order. `received`: float32 (T, width) of each view of its `Receive`.
+        """Run a stage, each once and in their order, but for those left out (`hot.rests`). `received`: float32 (T, width) of each
+        view of its `Receive`.
 
         Returns the same of its `Send`, valid until the next call. The bytes matter: some columns hold integers.
         """

@@ -75,7 +75,7 @@ class ReferenceStep:
         tokens, slots, positions, outputs = check_run(tokens, slots, positions, outputs, self.program.vocab_size, self.limits)
         filled = list(self.filled)
         for slot, position in zip(slots.tolist(), positions.tolist(), strict=True):
-            if position > filled[slot]:
+            if position > filled[slot] and self.program.layers:
                 raise OptionError(f"position {position} of slot {slot} comes before position {filled[slot]} has been run")
             filled[slot] = position + 1
         self._filled = filled
