@@ -32,7 +32,7 @@ BUSY = 10.0  # percent of all processors that others may use; llama.cpp waits by
 
 
 def compare_speed(name: str, options: argparse.Namespace, raw: dict[str, Any]) -> list[Row]:
-    """Ours, peer, ours, peer ...; for the synthetic model also the memory bandwidth, between the rounds."""
+    """Ours, peer, ours, peer ...; for the synthetic model also the memory bandwidth, each time right after ours."""
     path, context = path_of(name), options.prompt + options.generate + 64
     ours = Side("lacewing", path, options.threads, context, options.residency, "cpu")
     peer = Side("peer", path, options.threads, context, options.peer)
@@ -46,10 +46,11 @@ def compare_speed(name: str, options: argparse.Namespace, raw: dict[str, Any]) -
         for round_number in range(-1, options.rounds):  # the first one warms up
             for side, process in (("ours", ours), ("peer", peer)):
                 speed = process.ask("speed", **work)
-                if round_number >= 0:
-                    speeds[side].append(speed)
-            if name == SYNTHETIC and round_number >= 0:
-                bandwidths.append(ours.ask("bandwidth", threads=options.threads)["bytes_per_second"])
+                if round_number < 0:
+                    continue
+                speeds[side].append(speed)
+                if name == SYNTHETIC and side == "ours":
+                    bandwidths.append(ours.ask("bandwidth", threads=options.threads)["bytes_per_second"])
     raw[name] = {"ours": speeds["ours"], "peer": speeds["peer"], "facts": facts, "peer_facts": peer_facts}
     raw[name] |= {"bandwidth": bandwidths, "busy": busy}
     rows = report.speed_rows(name, speeds["ours"], speeds["peer"])

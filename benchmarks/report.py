@@ -54,9 +54,10 @@ def speed_rows(model: str, ours: Sequence[dict[str, float]], peer: Sequence[dict
 
 
 def bandwidth_row(model: str, speeds: Sequence[dict[str, float]], bytes_per_token: int, bandwidths: Sequence[float]) -> Row:
-    """Generation as a share of what memory can deliver."""
+    """Generation as a share of what memory delivers: the median of all rounds, each beside its own reading (a shared machine's
+    memory is at times twice as fast as at others)."""
     rates = [one["generate"] * bytes_per_token / 1e9 for one in speeds]
-    share = statistics.median(rates) / (statistics.median(bandwidths) / 1e9)
+    share = statistics.median(rate / (read / 1e9) for rate, read in zip(rates, bandwidths, strict=True))
     least, aim = BANDWIDTH_SHARE
     reads = f"reads {spread([one / 1e9 for one in bandwidths])}"
     name = f"{model} weights, GB/s ({bytes_per_token / 1e6:.0f} MB a token)"

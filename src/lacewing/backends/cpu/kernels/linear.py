@@ -19,7 +19,8 @@ from lacewing.backends.cpu.kernels.tile import TILE_BYTES
 AHEAD_BYTES, FAR_AHEAD_BYTES = 8192, 36864  # how far before its use a weight is asked for, at least; measured
 LARGE_TILE_BYTES = 16384  # from here on it pays to look further
 SINGLE_AHEAD_BYTES = 24576, 65536  # of one token, at least and at most; between them 7/8 of a tile
-TILED_AHEAD_BYTES = 4608  # of one token, in the order of memory, which is that of use
+TILED_AHEAD_BYTES = 4608  # of one token in tile order, which is the order of memory; a page, and what is used meanwhile
+TILED_START_BYTES = 16384  # of the next linear, at the end of one
 
 
 def linear(args, state, thread, threads):
@@ -145,9 +146,10 @@ def prefetch_start(args, tokens, thread, threads):
     """Ask for the beginning of this thread's run in the next linear, while the others finish."""
     tiles, row_bytes = (peek_i64(args + LINEAR.rows) + LANES - 1) // LANES, peek_i64(args + LINEAR.row_bytes)
     start = peek_i64(args + LINEAR.weight) + thread * own_share(tiles, threads) * LANES * row_bytes
-    nbytes, tiled = LANES * row_bytes, peek_i64(args + LINEAR.tiled)
-    single = tokens == 1 and peek_i64(args + LINEAR.single)
-    for line in range((single_ahead_of(nbytes, tiled) if single else ahead_of(nbytes)) // 64):
+    nbytes = ahead_of(LANES * row_bytes)
+    if tokens == 1 and peek_i64(args + LINEAR.single):
+        nbytes = TILED_START_BYTES if peek_i64(args + LINEAR.tiled) else single_ahead_of(LANES * row_bytes, 0)
+    for line in range(nbytes // 64):
         prefetch(start + 64 * line)
 
 
