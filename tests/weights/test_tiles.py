@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+import os
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 
 import numpy as np
 import pytest
@@ -14,7 +19,7 @@ from lacewing.errors import Cancelled, ModelFormatError, OptionError
 from lacewing.formats import read
 from lacewing.formats.checkpoint import ByteRange, TensorInfo
 from lacewing.quants import by_name
-from lacewing.weights import WeightStore, tiles
+from lacewing.weights import WeightStore, store, tiles
 from lacewing.weights.tiles import Tiles
 
 Q8_0 = by_name("Q8_0")  # 34 bytes for 32 values
@@ -111,3 +116,84 @@ def test_cancelled_or_failed_on_the_way_leaves_it_lazy(path: Path, monkeypatch: 
     with pytest.raises(ModelFormatError):
         weights.set_residency("eager")
     assert weights.residency == "lazy"
+
+
+def at_each_instruction(work: Callable[[], object], between: Callable[[int], object]) -> None:
+    """`between`, as another thread could, after each instruction of the store that `work` comes to; it is told their number."""
+    count = itertools.count()
+
+    def trace(frame: FrameType, event: str, arg: object) -> object:
+        if frame.f_code.co_filename != store.__file__:
+            return None
+        frame.f_trace_opcodes = True
+        if event == "opcode":
+            between(next(count))
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        work()
+    finally:
+        sys.settrace(before)
+
+
+def test_whoever_looks_while_the_order_changes_gets_rows(path: Path) -> None:
+    weights, seen = WeightStore(tensors(path)), set()
+    weights.arrange(dict.fromkeys(weights, ORDER))
+    weight, expected = weights["experts.weight"], contents(weights)["experts.weight"]
+
+    def look(number: int) -> None:
+        assert [part.tobytes() for part in weight.parts] == expected
+        seen.add(weight.tiled is not None)
+
+    for residency in ("eager", "lazy"):
+        at_each_instruction(lambda residency=residency: weights.set_residency(residency), look)
+    assert seen == {False, True}
+
+
+@pytest.mark.parametrize("residency", ["lazy", "eager"])
+def test_whoever_is_looking_when_the_order_changes_gets_rows(path: Path, residency: str) -> None:
+    weights, found = WeightStore(tensors(path)), []
+    weights.arrange(dict.fromkeys(weights, ORDER))
+    expected = contents(weights)
+    for name, when in itertools.product(("experts.weight", "other.weight"), range(200)):
+        weights.set_residency("lazy" if residency == "eager" else "eager")
+
+        def change(number: int, when: int = when) -> None:
+            if number == when:
+                weights.set_residency(residency)
+
+        weight = weights[name]
+        at_each_instruction(lambda weight=weight: found.append((weight.parts, weight.tiled)), change)
+        parts, tiled = found.pop()
+        assert [part.tobytes() for part in parts] == expected[name] and (tiled is None or tiled.size == weight.nbytes)
+        if weights.residency != residency:
+            break
+    assert when > 20  # all of them were interrupted
+
+
+@pytest.mark.parametrize("arranged", [False, True])
+def test_a_file_that_changes_under_the_last_read(path: Path, arranged: bool) -> None:
+    """What is read after the last look at a file could be of another one."""
+    weights = WeightStore(tensors(path))
+    weights.arrange(dict.fromkeys(weights, ORDER) if arranged else {})
+
+    def change(what: str, done: int, total: int) -> None:
+        if done == total:
+            os.utime(path, ns=(1, 1))
+
+    with pytest.raises(ModelFormatError, match="changed or was replaced"):
+        weights.set_residency("eager", change)
+    assert weights.residency == "lazy" and weights.anonymous_bytes == 0
+    assert all(weight.tiled is None for weight in weights.values())
+
+
+def test_parts_that_are_no_whole_tiles_stay_rows(path: Path) -> None:
+    """A matrix in two places, the first of which ends in the middle of a tile."""
+    places = (ByteRange(path, 512, 6 * 102), ByteRange(path, 9_000, 6 * 102))
+    weights = WeightStore({"w": TensorInfo("w", (2, 6, 96), Q8_0, places)})
+    before = contents(weights)
+    weights.arrange({"w": ORDER})
+    weights.set_residency("eager")
+    assert weights["w"].tiled is None and contents(weights) == before

@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -21,6 +22,22 @@ from lacewing.options import Progress
 from lacewing.quants.base import Quant
 from lacewing.weights.eager import Cancel, Ranges, ranges_bytes, read_weights
 from lacewing.weights.tiles import Tiles
+
+
+class _Owned(NamedTuple):
+    """Bytes in our own memory and the order that they are in (None: row after row), which come and go together."""
+
+    memory: np.ndarray
+    tiles: Tiles | None
+
+    def rows(self) -> np.ndarray:
+        """uint8 (nbytes,), read-only, row after row; a copy of what is in tile order."""
+        if self.tiles is None:
+            return self.memory
+        rows = np.empty_like(self.memory)
+        self.tiles.reorder(self.memory, rows, tiled=True)
+        rows.flags.writeable = False
+        return rows
 
 
 class Weight:
@@ -35,8 +52,7 @@ class Weight:
         self.nbytes = tensor.nbytes
         self.scale_block = tensor.scale_block
         self.scales: Weight | None = None  # factors of blocks of rows and columns; a weight of the store as well
-        self._owned: np.ndarray | None = None
-        self._tiles: Tiles | None = None  # the order of what is owned; None: row after row
+        self._owned: _Owned | None = None
         self._views: list[np.ndarray] | None = None
         self._closed = False
 
@@ -45,12 +61,13 @@ class Weight:
         """uint8 (nbytes,) of each range: one, or one for each index of the first axis. Read-only."""
         if self._closed:
             raise WeightError(f"weight {self.name} was closed with its model")
-        if self._owned is not None:
-            owned, ends = self._in_rows(self._owned), np.cumsum([part.nbytes for part in self.ranges])
-            return [owned[end - part.nbytes : end] for end, part in zip(ends.tolist(), self.ranges, strict=True)]
-        if self._views is None:
-            self._views = [mapped(part, self._files.get(part.path)) for part in self.ranges]
-        return self._views
+        owned, views = self._owned, self._views  # taken once: another thread may change the residency meanwhile
+        if owned is not None:
+            rows, ends = owned.rows(), np.cumsum([part.nbytes for part in self.ranges])
+            return [rows[end - part.nbytes : end] for end, part in zip(ends.tolist(), self.ranges, strict=True)]
+        if views is None:
+            views = self._views = [mapped(part, self._files.get(part.path)) for part in self.ranges]
+        return views
 
     @property
     def data(self) -> np.ndarray:
@@ -58,8 +75,9 @@ class Weight:
 
         Raises WeightError for a lazy weight that is in several places of its files; its `parts` are there all the same.
         """
-        if self._owned is not None:
-            return self._in_rows(self._owned)
+        owned = self._owned
+        if owned is not None:
+            return owned.rows()
         parts = self.parts
         if len(parts) != 1:
             raise WeightError(f"weight {self.name} lies in {len(parts)} places of its files; load it eagerly, or use its parts")
@@ -68,15 +86,8 @@ class Weight:
     @property
     def tiled(self) -> np.ndarray | None:
         """uint8 (nbytes,), read-only: the blocks in tile order, where eager weights have it; `data` and `parts` are then copies."""
-        return None if self._tiles is None else self._owned
-
-    def _in_rows(self, owned: np.ndarray) -> np.ndarray:
-        if self._tiles is None:
-            return owned
-        rows = np.empty_like(owned)
-        self._tiles.reorder(owned, rows, tiled=True)
-        rows.flags.writeable = False
-        return rows
+        owned = self._owned
+        return None if owned is None or owned.tiles is None else owned.memory
 
     def dequantise(self) -> np.ndarray:
         """All values, float32 of the weight's shape; for tests and the reference backend."""
@@ -89,12 +100,13 @@ class Weight:
         return np.asarray(values * factors)
 
     def _own(self, memory: np.ndarray, tiles: Tiles | None) -> None:
-        views, self._owned, self._tiles, self._views = self._views, memory, tiles, None
+        self._owned = _Owned(memory, tiles)
+        views, self._views = self._views, None
         for view in views or ():
             advise(view, "release")
 
     def _disown(self) -> None:
-        self._owned = self._tiles = None
+        self._owned = None
 
     def _close(self) -> None:
         self._disown()
@@ -143,7 +155,7 @@ class WeightStore(Mapping[str, Weight]):
         self._kept = names
 
     def arrange(self, orders: Mapping[str, TileOrder]) -> None:
-        """Which weights are to be in tile order when they are eager. Only while lazy."""
+        """Which weights are to be in tile order when they are eager: those of which all names are here. Only while lazy."""
         self._refuse_eager()
         self._orders = dict(orders)
 
@@ -168,6 +180,7 @@ class WeightStore(Mapping[str, Weight]):
             if residency == "eager":
                 tiles = self._tiles()
                 memory = read_weights(self._places(self._kept), tiles, self._files, progress, cancelled)
+                self._check_files()  # nothing else would tell of a change during the last read
                 for weight in self._weights.values():
                     if weight.ranges in memory:
                         weight._own(memory[weight.ranges], tiles.get(weight.ranges))
@@ -210,11 +223,13 @@ class WeightStore(Mapping[str, Weight]):
         return {weight.ranges: name for name, weight in self._weights.items() if names is None or name in names}
 
     def _tiles(self) -> dict[Ranges, Tiles]:
-        """The order of the places that are to have one, where all names of a place ask for it."""
+        """The order of the places that are to have one: where all names of a place ask for it, and each range is whole tiles."""
         found: dict[Ranges, set[Tiles | None]] = {}
         for name, weight in self._weights.items():
             order = self._orders.get(name)
             tiles = None if order is None else Tiles.of(order, weight.quant, weight.shape[-1])
+            if tiles is not None and any(part.nbytes % tiles.nbytes for part in weight.ranges):
+                tiles = None
             found.setdefault(weight.ranges, set()).add(tiles)
-        agreed = {ranges: next(iter(wanted)) for ranges, wanted in found.items() if len(wanted) == 1}
+        agreed = {ranges: wanted.pop() for ranges, wanted in found.items() if len(wanted) == 1}
         return {ranges: tiles for ranges, tiles in agreed.items() if tiles is not None}
