@@ -125,3 +125,20 @@ def test_every_family_lazy_and_eager(name: str, tmp_path: Path) -> None:
         again = np.concatenate([run(step, ids[:20]), *(run(step, [ids[at]], at) for at in range(20, 24))])
         assert np.array_equal(again, expected)
     step.close()
+
+
+def test_watching_routers_looks_at_no_weight(tmp_path: Path) -> None:
+    """They may be between two orders then; that a step is bound again is for whoever moves them."""
+    spec = open_model(open_checkpoint(tiny("mixtral", "gguf", tmp_path, "Q8_0", **WIDER["mixtral"])))
+    backend, weights, ids = CpuBackend(2), WeightStore(spec.tensors), prompt_of("mixtral", 20)
+    weights.arrange(backend.tile_orders(spec.program, weights))
+    weights.set_residency("eager")
+    step = backend.compile(spec.program, weights, StepLimits(64, CHUNK))
+    expected = run(step, ids)
+    weights.close()
+    step.watch_routes(True)
+    assert np.array_equal(run(step, ids), expected)
+    assert [routed.ids.shape[0] for routed in step.routes()] == [20] * len(spec.program.layers)
+    step.watch_routes(False)
+    assert np.array_equal(run(step, ids), expected) and not step.routes()
+    step.close()

@@ -19,6 +19,12 @@ def _refuse_tiles(weight: WeightView) -> None:
         raise BackendError(f"weight {weight.name} is in tile order, which the CPU backend did not ask for")
 
 
+def in_memory(weight: WeightView) -> list[np.ndarray]:
+    """The bytes that kernels read: all of them in tile order, or else the weight's parts."""
+    tiled = weight.tiled
+    return weight.parts if tiled is None else [tiled]
+
+
 def of_rows(weight: WeightView) -> Word:
     """Of rows one after the other. Raises BackendError at a bind for a weight in tile order."""
 
@@ -56,7 +62,7 @@ def of_experts(low: Lowering, name: str, skipped: int, *, tiled: bool = False) -
     def fill() -> int:
         if not tiled:
             _refuse_tiles(weight)
-        parts = weight.parts if weight.tiled is None else [weight.tiled]
+        parts = in_memory(weight)
         if len(parts) == 1:
             step = parts[0].nbytes // len(table)
             table[:] = int(parts[0].ctypes.data) + skipped + step * np.arange(len(table))

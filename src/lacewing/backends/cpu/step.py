@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from lacewing.backends.base import RoutedLayer, StepLimits
-from lacewing.backends.cpu.arguments import LINEAR, OP, SCRATCH_BYTES, STATE, STEP
+from lacewing.backends.cpu.addresses import in_memory
+from lacewing.backends.cpu.arguments import LINEAR, OP, ROUTE, SCRATCH_BYTES, STATE, STEP
 from lacewing.backends.cpu.lower import Lowering
 from lacewing.backends.cpu.plan import LoweredOp, aligned
 from lacewing.backends.cpu.slots import read_slot, write_slot
@@ -69,8 +70,7 @@ class CpuStep:
             self._bind(first)
 
     def _bind(self, first: bool) -> None:
-        weights = self._lowering.weights.values()
-        bound = [weight.parts if weight.tiled is None else [weight.tiled] for weight in weights]
+        bound = [in_memory(weight) for weight in self._lowering.weights.values()]
         self._bound += bound  # the old ones stay as well, should it fail half-way
         for row, (op, arguments) in enumerate(zip(self._lowering.ops, self._arguments, strict=True)):
             if first and "counter" in op.words:
@@ -90,7 +90,9 @@ class CpuStep:
         with self._lock:  # a step that runs writes to the arrays of before
             for router in self._lowering.routers:
                 router.watch(on, self.limits.chunk)
-            self._bind(first=False)
+            for op, arguments in zip(self._lowering.ops, self._arguments, strict=True):
+                if op.layout is ROUTE:  # the weights of others may be moving now; who moves them rebinds
+                    op.write(arguments, all_words=False)
 
     def routes(self) -> list[RoutedLayer]:
         count = int(self._state[STATE.tokens // 8])
