@@ -1,9 +1,12 @@
 """Weights in tile order: the same bits as row after row, for every quant and op that reads them, and for no others."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from lacewing.backends.base import StepLimits, TileOrder
 from lacewing.backends.cpu import CpuBackend
@@ -17,7 +20,7 @@ from lacewing.program.program import Program
 from lacewing.quants import by_name
 from lacewing.weights import WeightStore
 from tests.backends.cpu.checks import check_tile_order, check_tiled_linear
-from tests.backends.cpu.single_ops import CHUNK, Case, floats, in_tile_order, normal, one_batch, random_weight, scaled_weight
+from tests.backends.cpu.single_ops import CHUNK, Batch, Case, floats, in_tile_order, normal, one_batch, random_weight, scaled_weight
 from tests.checkpoints import CONTEXTS, GOLDEN, prompt_of, tiny
 from tests.mixtures import ONLY_HUGGINGFACE
 from tests.models.running import MappedWeight, run
@@ -66,6 +69,39 @@ def test_a_linear_for_each_head() -> None:
     stack = random_weight("w", "Q8_0", heads * rows, width)
     weights = {"w": MappedWeight("w", (heads, rows, width), stack.quant, stack.data)}
     check_tile_order(Case((HeadLinear(x, "w", out, heads),), normal(13, x.width), out, weights), ALONE_AND_TOGETHER)
+
+
+@st.composite
+def products(draw: st.DrawFn) -> tuple[Case, list[Batch]]:
+    """A linear, or that of chosen experts, of any shape that is whole tiles, and some tokens cut into steps."""
+    quant = draw(st.sampled_from(sorted(TILES)))
+    elements = by_name(quant).block_elements
+    rows, width = LANES * draw(st.integers(1, 5)), elements * draw(st.integers(1, 1280 // elements))
+    counts = draw(st.lists(st.integers(1, 20), min_size=1, max_size=3))
+    starts = np.cumsum([0, *counts]).tolist()
+    batches = [batch for first, count in zip(starts, counts, strict=False) for batch in one_batch(count, first)]
+    if not draw(st.booleans()):
+        x, out = Buffer("x", width).view(), Buffer("out", rows).view()
+        weights = {"w": random_weight("w", quant, rows, width), "b": floats("b", normal(rows))}
+        biased = Linear(x, ("w",), (out,), ("b",))
+        return Case((biased,), normal(starts[-1], width), out, weights), batches
+    experts, split = draw(st.integers(2, 6)), draw(st.integers(1, 2))
+    active = draw(st.integers(1, experts))
+    whole, ids, chosen = Buffer("x", width + experts), Buffer("ids", active).view(), Buffer("chosen", active).view()
+    outs = tuple(Buffer(name, active * rows).view() for name in ("first", "second")[:split])
+    stack = random_weight("w", quant, experts * split * rows, width)
+    weights = {"w": MappedWeight("w", (experts, split * rows, width), stack.quant, stack.data)}
+    ops = (Route(whole.view(width), ids, chosen), ExpertLinear(whole.view(0, width), ids, ("w",), outs))
+    return Case(ops, normal(starts[-1], width + experts), outs[-1], weights), batches
+
+
+@settings(max_examples=60, deadline=None)
+@given(products(), st.integers(1, 5))
+def test_any_product(product: tuple[Case, list[Batch]], threads: int) -> None:
+    """Also on more threads than there are tiles, and the same as on one."""
+    case, batches = product
+    tiled = replace(case, tiled=frozenset({"w"}))
+    assert np.array_equal(tiled.run(batches, threads), case.run(batches))
 
 
 def orders(*ops: object, **weights: MappedWeight) -> set[str]:
