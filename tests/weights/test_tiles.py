@@ -6,6 +6,7 @@ import itertools
 import os
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from types import FrameType
 
@@ -171,6 +172,36 @@ def test_whoever_is_looking_when_the_order_changes_gets_rows(path: Path, residen
         if weights.residency != residency:
             break
     assert when > 20  # all of them were interrupted
+
+
+def test_ctrl_c_at_any_moment(path: Path) -> None:
+    """The weights are of one residency as a whole, and can be brought to the other."""
+    weights, ends = WeightStore(tensors(path)), set()
+    weights._lock = nullcontext()  # which this way of interrupting, unlike a signal, could leave locked
+    before = contents(weights)
+    weights.arrange(dict.fromkeys(weights, ORDER))
+
+    def interrupted(wanted: str, when: int) -> bool:
+        def press(number: int) -> None:
+            if number == when:
+                raise KeyboardInterrupt
+
+        try:
+            at_each_instruction(lambda: weights.set_residency(wanted), press)
+        except KeyboardInterrupt:
+            return True
+        return False
+
+    for wanted, other in (("eager", "lazy"), ("lazy", "eager")):
+        for when in itertools.count():
+            weights.set_residency(other)
+            if not interrupted(wanted, when):
+                break
+            ends.add((wanted, weights.residency))
+            assert {weight.tiled is not None for weight in weights.values()} == {weights.residency == "eager"}
+            assert weights.anonymous_bytes == (weights.nbytes if weights.residency == "eager" else 0)
+        assert contents(weights) == before
+    assert ends == set(itertools.product(("eager", "lazy"), repeat=2))
 
 
 @pytest.mark.parametrize("arranged", [False, True])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -40,11 +41,27 @@ class _Owned(NamedTuple):
         return rows
 
 
+@dataclass(frozen=True)
+class _Eager:
+    """What eager weights have in our own memory, by name (tied ones the same), and its bytes."""
+
+    owned: Mapping[str, _Owned]
+    nbytes: int
+
+
+class _Memory:
+    """Where all weights of a store look. Its one attribute is set as a whole, so that an interrupt and other threads find the
+    weights of one residency."""
+
+    def __init__(self) -> None:
+        self.eager: _Eager | None = None  # None: lazy
+
+
 class Weight:
     """One named tensor. `shape` is outermost first: a linear weight is (out, in), experts are (E, out, in)."""
 
-    def __init__(self, tensor: TensorInfo, files: Mapping[Path, Identity] | None = None):
-        self._files = files or {}
+    def __init__(self, tensor: TensorInfo, files: Mapping[Path, Identity], memory: _Memory):
+        self._files, self._memory = files, memory
         self.name = tensor.name
         self.shape = tensor.shape
         self.quant: Quant = tensor.quant
@@ -52,9 +69,13 @@ class Weight:
         self.nbytes = tensor.nbytes
         self.scale_block = tensor.scale_block
         self.scales: Weight | None = None  # factors of blocks of rows and columns; a weight of the store as well
-        self._owned: _Owned | None = None
         self._views: list[np.ndarray] | None = None
         self._closed = False
+
+    @property
+    def _owned(self) -> _Owned | None:
+        eager = self._memory.eager
+        return None if eager is None else eager.owned.get(self.name)
 
     @property
     def parts(self) -> list[np.ndarray]:
@@ -99,17 +120,12 @@ class Weight:
         factors = factors.repeat(rows, -2)[..., : self.shape[-2], :].repeat(columns, -1)[..., : self.shape[-1]]
         return np.asarray(values * factors)
 
-    def _own(self, memory: np.ndarray, tiles: Tiles | None) -> None:
-        self._owned = _Owned(memory, tiles)
+    def _unmap(self) -> None:
         views, self._views = self._views, None
         for view in views or ():
             advise(view, "release")
 
-    def _disown(self) -> None:
-        self._owned = None
-
     def _close(self) -> None:
-        self._disown()
         self._views, self._closed = None, True
 
     def __repr__(self) -> str:
@@ -125,14 +141,13 @@ class WeightStore(Mapping[str, Weight]):
     def __init__(self, tensors: Mapping[str, TensorInfo]):
         paths = {part.path for tensor in tensors.values() for part in tensor.ranges}
         self._files = {path: identity(path) for path in paths}
-        self._weights = {name: Weight(tensor, self._files) for name, tensor in tensors.items()}
+        self._memory = _Memory()
+        self._weights = {name: Weight(tensor, self._files, self._memory) for name, tensor in tensors.items()}
         for name, tensor in tensors.items():
             self._weights[name].scales = None if tensor.scales is None else self._weights[tensor.scales]
         self._lock = threading.Lock()
-        self.residency = "lazy"
         self._kept: set[str] | None = None  # names of those that are ever eager; None: all
         self._orders: Mapping[str, TileOrder] = {}
-        self.anonymous_bytes = 0
         self._closed = False
 
     def __getitem__(self, name: str) -> Weight:
@@ -143,6 +158,17 @@ class WeightStore(Mapping[str, Weight]):
 
     def __len__(self) -> int:
         return len(self._weights)
+
+    @property
+    def residency(self) -> str:
+        """ "lazy" or "eager"."""
+        return "lazy" if self._memory.eager is None else "eager"
+
+    @property
+    def anonymous_bytes(self) -> int:
+        """Bytes of those that are in our own memory."""
+        eager = self._memory.eager
+        return 0 if eager is None else eager.nbytes
 
     @property
     def nbytes(self) -> int:
@@ -177,19 +203,20 @@ class WeightStore(Mapping[str, Weight]):
             if residency == self.residency:
                 return
             self._check_files()
-            if residency == "eager":
-                tiles = self._tiles()
-                memory = read_weights(self._places(self._kept), tiles, self._files, progress, cancelled)
-                self._check_files()  # nothing else would tell of a change during the last read
-                for weight in self._weights.values():
-                    if weight.ranges in memory:
-                        weight._own(memory[weight.ranges], tiles.get(weight.ranges))
-                self.anonymous_bytes = sum(owned.nbytes for owned in memory.values())
-            else:
-                for weight in self._weights.values():
-                    weight._disown()
-                self.anonymous_bytes = 0
-            self.residency = residency
+            if residency == "lazy":
+                self._memory.eager = None
+                return
+            eager = self._memory.eager = self._read(progress, cancelled)
+            for name in eager.owned:
+                self._weights[name]._unmap()
+
+    def _read(self, progress: Progress | None, cancelled: Cancel | None) -> _Eager:
+        tiles = self._tiles()
+        memory = read_weights(self._places(self._kept), tiles, self._files, progress, cancelled)
+        self._check_files()  # nothing else would tell of a change during the last read
+        owned = {ranges: _Owned(each, tiles.get(ranges)) for ranges, each in memory.items()}
+        names = {name: owned[weight.ranges] for name, weight in self._weights.items() if weight.ranges in owned}
+        return _Eager(names, sum(each.nbytes for each in memory.values()))
 
     def release(self) -> None:
         """Let the system have the pages of lazy weights that were touched; they come back by use, mostly from its cache."""
@@ -215,8 +242,7 @@ class WeightStore(Mapping[str, Weight]):
         with self._lock:
             for weight in self._weights.values():
                 weight._close()
-            self.anonymous_bytes = 0
-            self._closed = True
+            self._memory.eager, self._closed = None, True
 
     def _places(self, names: set[str] | None = None) -> dict[Ranges, str]:
         """Of all, or of those."""
