@@ -101,6 +101,7 @@ def test_residency_changes_while_another_thread_generates(tiny_path):
         worker.start()
         for _ in range(20):
             model.set_residency("eager")
+            assert any(weight.tiled is not None for weight in model.weights.values())
             model.set_residency("lazy")
         done.set()
         worker.join()
@@ -266,8 +267,8 @@ def test_a_closed_model_says_so(tiny_path):
     model = lacewing.load(tiny_path, backend="reference")
     model.close()
     model.close()
-    uses = (lambda: model.logits([1]), lambda: model.generate("a"), lambda: model.memory_bytes, lambda: model.set_residency("lazy"))
-    for use in uses:
+    changes = [lambda to=to: model.set_residency(to) for to in ("lazy", "eager")]
+    for use in (lambda: model.logits([1]), lambda: model.generate("a"), lambda: model.memory_bytes, *changes):
         with pytest.raises(lacewing.LacewingError, match="closed"):
             use()
 

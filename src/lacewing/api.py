@@ -233,16 +233,17 @@ class Model:
 
         Raises OutOfMemoryError or Cancelled; the state before is then whole.
         """
-        if residency == self.weights.residency:
+        if residency == self.weights.residency and self.on_device:
             return
         options, before = dataclasses.replace(self._opened.options, residency=residency), self.weights.residency
         plan = self.plan.instead(residency, f"{residency}: {reason}") if force else self._placed.replan(options, self.memory_bytes)
-        self.weights.set_residency(residency, progress, cancelled)
         try:
+            self.weights.set_residency(residency, progress, cancelled)
             self.step.rebind()
         except BaseException:
-            self.weights.set_residency(before)
-            self.step.rebind()
+            if self.weights.residency != before:
+                self.weights.set_residency(before)
+                self.step.rebind()
             raise
         self.plan = plan
 
