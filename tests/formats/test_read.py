@@ -109,6 +109,19 @@ def test_a_reader_opens_a_file_once_and_notices_that_it_changed(path: Path, monk
             reader.into(ByteRange(path, 0, 10), out)
 
 
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs Linux")
+def test_a_reader_of_many_files_has_one_open(tmp_path: Path) -> None:
+    paths = [tmp_path / str(number) for number in range(20)]
+    for number, path in enumerate(paths):
+        path.write_bytes(bytes([number] * 10))
+    before, out = len(os.listdir("/proc/self/fd")), np.empty(10, np.uint8)
+    with Reader() as reader:
+        for number, path in enumerate(paths):
+            reader.into(ByteRange(path, 0, 10), out)
+            assert (out == number).all() and len(os.listdir("/proc/self/fd")) == before + 1
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
 def test_cancelled_reads(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(read, "CHUNK", 1_000)
     steps: list[int] = []

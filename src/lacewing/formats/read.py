@@ -77,7 +77,8 @@ def advise(view: np.ndarray, what: str) -> None:
 
 
 class Reader:
-    """Positioned reads of ranges, not through a mapping; their files stay open until `close`. For one thread.
+    """Positioned reads of ranges, not through a mapping; the last one's file stays open until `close`. For one thread, range by
+    range.
 
     `expected`: what the files were when they were opened first. `advance` is told the bytes of each chunk, and `cancelled` asked
     before it.
@@ -90,7 +91,7 @@ class Reader:
         cancelled: Callable[[], bool] | None = None,
     ):
         self._expected, self._advance, self._cancelled = expected or {}, advance, cancelled
-        self._files: dict[Path, BinaryIO] = {}
+        self._file: tuple[Path, BinaryIO] | None = None
         self._buffer = np.empty(0, np.uint8)
 
     def into(self, part: ByteRange, out: np.ndarray) -> None:
@@ -113,9 +114,7 @@ class Reader:
         if part.nbytes == 0:
             return
         _check(part, self._expected.get(part.path))
-        if part.path not in self._files:
-            self._files[part.path] = open_regular(part.path)[0]
-        file, done = self._files[part.path], 0
+        file, done = self._open(part.path), 0
         file.seek(part.offset)
         while done < part.nbytes:
             if self._cancelled is not None and self._cancelled():
@@ -126,10 +125,18 @@ class Reader:
                 self._advance(count)
             yield count
 
+    def _open(self, path: Path) -> BinaryIO:
+        """One at a time: a checkpoint may have hundreds, and some systems let a process have 256."""
+        if self._file is None or self._file[0] != path:
+            self.close()
+            self._file = path, open_regular(path)[0]
+        return self._file[1]
+
     def close(self) -> None:
-        """Let go of the files."""
-        while self._files:
-            self._files.popitem()[1].close()
+        """Let go of the file."""
+        if self._file is not None:
+            self._file[1].close()
+            self._file = None
 
     def __enter__(self) -> Self:
         return self
