@@ -41,7 +41,7 @@ def _speed(session: Session, before: str, wanted: str) -> str:
     measured = session.rates.get((str(model.path), before))
     now = f"{measured:.1f} tokens/s, as with {before} weights" if measured else "about the same"
     if wanted == "eager":
-        return f"expected speed: {now} or better, as no page has to come from the disk"
+        return f"expected speed: {now} or better: no page has to come from the disk, and the order may be a better one"
     if model.spec.active_bytes > this_machine().available_bytes:
         return f"expected speed: that of the disk, as a token reads {format_bytes(model.spec.active_bytes)} of weights"
-    return f"expected speed: {now} while the system keeps the file in its cache"
+    return f"expected speed: {now} or somewhat less, while the system keeps the file in its cache"
