@@ -35,11 +35,11 @@ STEP_GENERATION, STEP_BARRIER, STEP_STOP, STEP_ASLEEP, STEP_LINE = 128, 256, 384
 EMBED = layout("Embed", "weight tiled row_bytes width out out_stride scale unpack blocks block_bytes block_columns sub_block shift")
 NORM = layout("Norm", "x x_stride out out_stride width heads weight eps add add_stride bytes bytes_stride")
 QUANTISE = layout("Quantise", "counter x x_stride width to to_stride outputs parts")
-# `x_offsets`: address of int64, where the row of each token lies behind x. `single`: the kernel for one token, which takes
-# `single_blocks` at a time, or 0.
+# `x_offsets`: address of int64, where the row of each token lies behind x. `single`, `tiled_single`: the kernels for one token, of
+# rows and in tile order, which take `single_blocks` at a time, or 0.
 _LINEAR = (
     "counter weight tiled rows row_bytes blocks block_bytes block_columns unpack dot shift x x_offsets x_scales x_sums sum_bytes "
-    "single single_blocks "
+    "single tiled_single single_blocks "
     "out out_stride bias"
 )
 LINEAR = layout("Linear", f"{_LINEAR} outputs next")
@@ -87,4 +87,4 @@ CAP = layout("Cap", "counter x width scale limit")
 READ = layout("Read", "source bytes sink")
 
 # What a dot kernel (kernels/dot.py) or one for a single token (kernels/single.py) is to do.
-JOB = layout("Job", "tile blocks xq xd xs offsets tokens acc shift ahead next end jump skip")
+JOB = layout("Job", "tile blocks xq xd xs offsets tokens acc shift ahead next end jump")

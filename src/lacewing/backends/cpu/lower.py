@@ -246,7 +246,8 @@ class Lowering(Staging):
         """The kernel for one token, where there is one."""
         if not kinds.single or host_isa().lanes < 8:
             return {}
-        return {"single": self.kernel(kinds.single), "single_blocks": max(1, 8 * host_isa().lanes // quant.block_elements)}
+        blocks = max(1, 8 * host_isa().lanes // quant.block_elements)
+        return {"single": self.kernel(kinds.single), "tiled_single": self.kernel(kinds.tiled), "single_blocks": blocks}
 
     def lower_Rope(self, op: ops.Rope, rest: tuple[Op, ...]) -> None:
         self.heads.rope(op)

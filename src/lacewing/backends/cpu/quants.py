@@ -25,6 +25,11 @@ class TileKernels:
     single: str = ""
 
     @property
+    def tiled(self) -> str:
+        """As `single`, for weights in tile order."""
+        return self.single.replace(".single_", ".tiled_")
+
+    @property
     def dot(self) -> str:
         """The dot kernel's name."""
         if self.wide and host_isa().dot == "maddubs":

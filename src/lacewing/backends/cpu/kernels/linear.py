@@ -90,23 +90,22 @@ def one_tile(args, job, source, row_bytes, following):
     single, step = peek_i64(args + LINEAR.single), peek_i64(args + LINEAR.single_blocks)
     if single and peek_i64(job + JOB.tokens) == 1:
         row = x + peek_i64(peek_i64(job + JOB.offsets))
-        ahead = single_ahead_of(LANES * row_bytes, tiled)
+        ahead = TILED_AHEAD_BYTES if tiled else single_ahead_of(LANES * row_bytes)
         poke_i64(job + JOB.ahead, ahead)
         poke_i64(job + JOB.next, 0 if tiled else following)
-        poke_i64(job + JOB.skip, (LANES - 1) * per_group * block_bytes if tiled else 0)
-        while blocks - done >= step:
-            left, at = blocks - done, done * columns
-            now = left // per_group * per_group if tiled and left >= per_group else left // step * step
-            poke_i64(job + JOB.xq, row + at)
-            poke_i64(job + JOB.xd, row + scales + at // 8)
-            poke_i64(job + JOB.xs, row + sums + at // 32 * sum_bytes)
+        if tiled and blocks >= per_group:
+            set_activations(job, row, scales, sums, 0, sum_bytes)
+            done = blocks // per_group * per_group
+            call_kernel(peek_i64(args + LINEAR.tiled_single), source, 0, job, done // step)
+        if blocks - done >= step:
+            set_activations(job, row, scales, sums, done * columns, sum_bytes)
             start, stride = place(args, source, done) if tiled else (source, row_bytes)
-            call_kernel(single, start, stride, job, now // step)
-            done += now
+            steps = (blocks - done) // step
+            call_kernel(single, start, stride, job, steps)
+            done += steps * step
     ahead += source + done * block_bytes * LANES
     while done < blocks:
         now = min(per_group, blocks - done)
-        at = done * columns
         until = ahead + now * block_bytes * LANES
         while ahead < until:
             prefetch(ahead)
@@ -114,11 +113,17 @@ def one_tile(args, job, source, row_bytes, following):
         start, stride = place(args, source, done) if tiled else (source + done * block_bytes, row_bytes)
         call_kernel(unpack, start, stride, tile, now)
         poke_i64(job + JOB.blocks, now * columns // 32)
-        poke_i64(job + JOB.xq, x + at)
-        poke_i64(job + JOB.xd, x + scales + at // 8)
-        poke_i64(job + JOB.xs, x + sums + at // 32 * sum_bytes)
+        set_activations(job, x, scales, sums, done * columns, sum_bytes)
         call_kernel(dot, job, 0, 0, 0)
         done += now
+
+
+@inline
+def set_activations(job, x, scales, sums, column, sum_bytes):
+    """Where the bytes, scales and sums from a column on are."""
+    poke_i64(job + JOB.xq, x + column)
+    poke_i64(job + JOB.xd, x + scales + column // 8)
+    poke_i64(job + JOB.xs, x + sums + column // 32 * sum_bytes)
 
 
 @inline
@@ -137,8 +142,8 @@ def ahead_of(tile_bytes):
 
 
 @inline
-def single_ahead_of(tile_bytes, tiled):
-    return TILED_AHEAD_BYTES if tiled else min(max(tile_bytes * 7 // 8, SINGLE_AHEAD_BYTES[0]), SINGLE_AHEAD_BYTES[1])
+def single_ahead_of(tile_bytes):
+    return min(max(tile_bytes * 7 // 8, SINGLE_AHEAD_BYTES[0]), SINGLE_AHEAD_BYTES[1])
 
 
 @inline
@@ -148,7 +153,7 @@ def prefetch_start(args, tokens, thread, threads):
     start = peek_i64(args + LINEAR.weight) + thread * own_share(tiles, threads) * LANES * row_bytes
     nbytes = ahead_of(LANES * row_bytes)
     if tokens == 1 and peek_i64(args + LINEAR.single):
-        nbytes = TILED_START_BYTES if peek_i64(args + LINEAR.tiled) else single_ahead_of(LANES * row_bytes, 0)
+        nbytes = TILED_START_BYTES if peek_i64(args + LINEAR.tiled) else single_ahead_of(LANES * row_bytes)
     for line in range(nbytes // 64):
         prefetch(start + 64 * line)
 

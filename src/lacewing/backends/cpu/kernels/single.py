@@ -26,9 +26,11 @@ from lacewing.backends.cpu.kernels.simd import (
     F16,
     F32,
     F32V,
+    I8,
     I8V,
     I16,
     I16V,
+    I32,
     I32V,
     I64,
     ISA,
@@ -37,6 +39,7 @@ from lacewing.backends.cpu.kernels.simd import (
     call,
     constant,
     i32v,
+    instruction,
     load_f32,
     peek_i64,
     pointer,
@@ -195,23 +198,35 @@ def emit_scaled(b: ir.IRBuilder, acc: ir.Value, total: ir.Value, scale: ir.Value
     return emit_fma(b, factor, b.sitofp(total, F32V), acc)
 
 
-def make_kernel(block_bytes: int, columns: int, activations: Any, four_rows: Any, finish: Any) -> Any:
-    """`kernel(source, stride, job, blocks)`: `blocks` times `columns` columns, `block_bytes` in the file.
+@instruction(types.void, types.int64)
+def prefetch_once(b, p):
+    """As simd.prefetch, of what is used once: it does not push activations out of the caches."""
+    call(b, "llvm.prefetch.p0", ir.VoidType(), pointer(b, p, I8), *[ir.Constant(I32, n) for n in (0, 0, 1)])
 
-    What they come to is added to JOB.acc. JOB.tile is working space. After each TILE_COLUMNS columns a row goes on JOB.skip
-    further. What lies JOB.ahead further on in memory is asked for; from JOB.end on a thread goes on JOB.jump further.
 
-    Where rows lie one after the other (JOB.next is not 0) that is not the order of use, and the processor may have dropped some
-    of it until then: what comes soon is asked for again, and after this tile comes the one at JOB.next.
+def make_kernels(block_bytes: int, columns: int, activations: Any, four_rows: Any, finish: Any) -> tuple[Any, Any]:
+    """`kernel(source, stride, job, blocks)`: `blocks` times `columns` columns, `block_bytes` in the file, added to JOB.acc.
+
+    One for rows `stride` bytes apart, and one for whole groups in tile order. JOB.tile is working space. What lies JOB.ahead
+    further on in memory is asked for; from JOB.end on a thread goes on JOB.jump further.
+    """
+    return (
+        _make_rows_kernel(block_bytes, columns, activations, four_rows, finish),
+        _make_tiled_kernel(block_bytes, columns, activations, four_rows, finish),
+    )
+
+
+def _make_rows_kernel(block_bytes: int, columns: int, activations: Any, four_rows: Any, finish: Any) -> Any:
+    """The order of memory is not that of use, and the processor may have dropped some of it until then: what comes soon is asked
+    for again, and after this tile comes the one at JOB.next, if that is not 0.
     """
     lines, row_lines = (4 * block_bytes + 63) // 64, (block_bytes + 63) // 64
     soon = 768 // columns * 16 // LANES  # steps from asking to use
-    together = TILE_COLUMNS // columns  # steps
 
     def kernel(source, stride, job, blocks):
         xq, xd, xs = peek_i64(job + JOB.xq), peek_i64(job + JOB.xd), peek_i64(job + JOB.xs)
         ahead, following = source + peek_i64(job + JOB.ahead), peek_i64(job + JOB.next)
-        end, jump, skip = peek_i64(job + JOB.end), peek_i64(job + JOB.jump), peek_i64(job + JOB.skip)
+        end, jump = peek_i64(job + JOB.end), peek_i64(job + JOB.jump)
         sums, acc = peek_i64(job + JOB.tile), load_f32(peek_i64(job + JOB.acc))
         for step in range(blocks):
             x = activations(xq)
@@ -228,8 +243,32 @@ def make_kernel(block_bytes: int, columns: int, activations: Any, four_rows: Any
                 four_rows(source + 4 * four * stride, stride, x, sums + VECTOR_BYTES * four)
             acc = finish(acc, sums, source, stride, xd, xs)
             source, ahead = source + block_bytes, ahead + block_bytes * LANES
+            xq, xd, xs = xq + columns, xd + columns // 8, xs + columns // 8
+        store_f32(peek_i64(job + JOB.acc), acc)
+
+    return kernel
+
+
+def _make_tiled_kernel(block_bytes: int, columns: int, activations: Any, four_rows: Any, finish: Any) -> Any:
+    """One order for all, strides that are known, and weights that do not push activations out of the cache."""
+    lines, together = (4 * block_bytes + 63) // 64, TILE_COLUMNS // columns  # steps of a group
+    stride = block_bytes * together
+
+    def kernel(source, _, job, blocks):
+        xq, xd, xs = peek_i64(job + JOB.xq), peek_i64(job + JOB.xd), peek_i64(job + JOB.xs)
+        ahead, end, jump = source + peek_i64(job + JOB.ahead), peek_i64(job + JOB.end), peek_i64(job + JOB.jump)
+        sums, acc = peek_i64(job + JOB.tile), load_f32(peek_i64(job + JOB.acc))
+        for step in range(blocks):
+            x = activations(xq)
+            then = ahead if ahead < end else ahead + jump
+            for four in range(QUADS):
+                for line in range(lines):
+                    prefetch_once(then + 4 * block_bytes * four + 64 * line)
+                four_rows(source + 4 * four * stride, stride, x, sums + VECTOR_BYTES * four)
+            acc = finish(acc, sums, source, stride, xd, xs)
+            source, ahead = source + block_bytes, ahead + block_bytes * LANES
             if step % together == together - 1:
-                source += skip
+                source += (LANES - 1) * stride
             xq, xd, xs = xq + columns, xd + columns // 8, xs + columns // 8
         store_f32(peek_i64(job + JOB.acc), acc)
 

@@ -33,7 +33,7 @@ from lacewing.backends.cpu.kernels.single import (
     emit_sub_blocks,
     make_activations,
     make_four_rows,
-    make_kernel,
+    make_kernels,
 )
 from lacewing.backends.cpu.kernels.transpose import emit_transpose
 
@@ -123,8 +123,8 @@ def emit_q5_k_bytes(b: ir.IRBuilder, raws: Values, half: int) -> list[Values]:
 x_q4_k = make_activations(COLUMNS)
 four_q4_k = make_four_rows(emit_q4_k_row, emit_q4_k_bytes, COLUMNS, (True, SHIFTED) * len(REGISTERS))
 four_q5_k = make_four_rows(emit_q5_k_row, emit_q5_k_bytes, COLUMNS, (True, True) * len(REGISTERS))
-single_q4_k = make_kernel(144, 256, x_q4_k, four_q4_k, make_finish(0 if SHIFTED else 4))
-single_q5_k = make_kernel(176, 256, x_q4_k, four_q5_k, make_finish(0))
+single_q4_k, tiled_q4_k = make_kernels(144, 256, x_q4_k, four_q4_k, make_finish(0 if SHIFTED else 4))
+single_q5_k, tiled_q5_k = make_kernels(176, 256, x_q4_k, four_q5_k, make_finish(0))
 
 
 # ---- Q6_K -----------------------------------------------------------------------------------------------------------
@@ -171,4 +171,4 @@ def finish_q6_k(b, acc, sums, source, stride, xd, xs):
 
 x_q6_k = make_activations(Q6_COLUMNS, 5)
 four_q6_k = make_four_rows(emit_q6_k_row, emit_q6_k_bytes, Q6_COLUMNS, [True] * len(Q6_COLUMNS))
-single_q6_k = make_kernel(210, 256, x_q6_k, four_q6_k, finish_q6_k)
+single_q6_k, tiled_q6_k = make_kernels(210, 256, x_q6_k, four_q6_k, finish_q6_k)
