@@ -19,7 +19,7 @@ from lacewing.backends.cpu.kernels.tile import TILE_BYTES
 AHEAD_BYTES, FAR_AHEAD_BYTES = 8192, 36864  # how far before its use a weight is asked for, at least; measured
 LARGE_TILE_BYTES = 16384  # from here on it pays to look further
 SINGLE_AHEAD_BYTES = 24576, 65536  # of one token, at least and at most; between them 7/8 of a tile
-TILED_AHEAD_BYTES = 4608  # of one token in tile order, which is the order of memory; a page, and what is used meanwhile
+TILED_AHEAD_BYTES = 4608  # in tile order, which is the order of memory: a page, and what is used meanwhile
 TILED_START_BYTES = 16384  # of the next linear, at the end of one
 
 
@@ -86,11 +86,12 @@ def one_tile(args, job, source, row_bytes, following):
     sum_bytes = peek_i64(args + LINEAR.sum_bytes)
     tile = peek_i64(job + JOB.tile)
     per_group = TILE_COLUMNS // columns
-    done, ahead = 0, ahead_of(LANES * row_bytes)
+    done, ahead = 0, TILED_AHEAD_BYTES if tiled else ahead_of(LANES * row_bytes)
     single, step = peek_i64(args + LINEAR.single), peek_i64(args + LINEAR.single_blocks)
     if single and peek_i64(job + JOB.tokens) == 1:
         row = x + peek_i64(peek_i64(job + JOB.offsets))
-        ahead = TILED_AHEAD_BYTES if tiled else single_ahead_of(LANES * row_bytes)
+        if not tiled:
+            ahead = single_ahead_of(LANES * row_bytes)
         poke_i64(job + JOB.ahead, ahead)
         poke_i64(job + JOB.next, 0 if tiled else following)
         if tiled and blocks >= per_group:
@@ -152,8 +153,10 @@ def prefetch_start(args, tokens, thread, threads):
     tiles, row_bytes = (peek_i64(args + LINEAR.rows) + LANES - 1) // LANES, peek_i64(args + LINEAR.row_bytes)
     start = peek_i64(args + LINEAR.weight) + thread * own_share(tiles, threads) * LANES * row_bytes
     nbytes = ahead_of(LANES * row_bytes)
-    if tokens == 1 and peek_i64(args + LINEAR.single):
-        nbytes = TILED_START_BYTES if peek_i64(args + LINEAR.tiled) else single_ahead_of(LANES * row_bytes)
+    if peek_i64(args + LINEAR.tiled):
+        nbytes = TILED_START_BYTES
+    elif tokens == 1 and peek_i64(args + LINEAR.single):
+        nbytes = single_ahead_of(LANES * row_bytes)
     for line in range(nbytes // 64):
         prefetch(start + 64 * line)
 
