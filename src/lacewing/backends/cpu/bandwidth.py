@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 
 import numpy as np
@@ -15,11 +14,16 @@ from lacewing.backends.cpu.team import Team, head_of
 EXECUTOR = ("executor.begin", "executor.lead", "executor.work")
 
 
-def read_bandwidth(threads: int, nbytes: int = 512 * 2**20, repeats: int = 7) -> float:
-    """Bytes a second: the median of `repeats` passes over `nbytes` of touched memory, much more than the caches hold."""
+def read_bandwidth(threads: int, nbytes: int = 512 * 2**20, seconds: float = 0.5) -> float:
+    """Bytes a second of passes over `nbytes` of touched memory, much more than the caches hold, for about so long.
+
+    Timed as generation is, from the beginning to the end: a median would leave out the pauses that both have on a shared machine.
+    """
     kernels = native.load([*EXECUTOR, "bandwidth.read"])
     source = aligned(nbytes)
-    source.view(np.int64)[:] = np.arange(nbytes // 8)  # real pages: untouched ones would all be the same zero page
+    for start in range(0, nbytes, 2**20):  # real pages: untouched ones would all be the same zero page
+        words = source[start : start + 2**20].view(np.int64)
+        words[:] = np.arange(start, start + words.size)
     sink = aligned(64 * threads)
     arguments, table = aligned(8 * len(READ), np.int64), aligned(8 * len(OP), np.int64)
     arguments[:] = READ._replace(source=source.ctypes.data, bytes=nbytes, sink=sink.ctypes.data)
@@ -27,11 +31,11 @@ def read_bandwidth(threads: int, nbytes: int = 512 * 2**20, repeats: int = 7) ->
     counters = aligned(8, np.int64)
     team = Team(head_of(1, table, arguments, counters, threads), threads, kernels)
     try:
-        seconds = []
-        for _ in range(repeats):
-            start = time.perf_counter()
+        team.run()  # wakes the workers
+        passes, began = 0, time.perf_counter()
+        while (spent := time.perf_counter() - began) < seconds or not passes:
             team.run()
-            seconds.append(time.perf_counter() - start)
+            passes += 1
     finally:
         team.close()
-    return nbytes / statistics.median(seconds)
+    return passes * nbytes / spent
