@@ -26,7 +26,7 @@ TILED_START_BYTES = 16384  # of the next linear, at the end of one
 def linear(args, state, thread, threads):
     """One weight times the quantised activations.
 
-    Each thread takes its own run of tiles, so that it reads one stretch of memory; the last eighth goes to whoever is free.
+    Each thread takes its own run of tiles, so that it reads one stretch of memory; the last sixteenth goes to whoever is free.
     """
     scratch = peek_i64(state + STATE.scratch) + thread * SCRATCH_BYTES
     tile, acc, job = scratch, scratch + TILE_BYTES + 128, scratch + TILE_BYTES
@@ -49,7 +49,7 @@ def linear(args, state, thread, threads):
 
 @inline
 def own_share(tiles, threads):
-    return tiles * 7 // (8 * threads)
+    return tiles * 15 // (16 * threads)
 
 
 @inline
