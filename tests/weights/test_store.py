@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lacewing.errors import Cancelled, LacewingError, ModelFormatError, OptionError, OutOfMemoryError, WeightError
+from lacewing.errors import LacewingError, ModelFormatError, OptionError, OutOfMemoryError, WeightError
 from lacewing.formats import read
 from lacewing.formats.checkpoint import ByteRange, TensorInfo
 from lacewing.quants import by_name
 from lacewing.weights import WeightStore, eager, memory
+from tests.weights.stores import cancelled_at_every_look, contents
 
 F32, Q8_0 = by_name("F32"), by_name("Q8_0")
 
@@ -40,21 +41,17 @@ def tensors(path: Path) -> dict[str, TensorInfo]:
     }
 
 
-def all_bytes(weights: WeightStore) -> dict[str, bytes]:
-    return {name: b"".join(part.tobytes() for part in weight.parts) for name, weight in weights.items()}
-
-
 def test_lazy_and_eager_are_equal(path: Path) -> None:
     weights = WeightStore(tensors(path))
     content = path.read_bytes()
-    expected = {name: b"".join(content[p.offset : p.offset + p.nbytes] for p in t.ranges) for name, t in tensors(path).items()}
+    expected = {name: [content[p.offset : p.offset + p.nbytes] for p in t.ranges] for name, t in tensors(path).items()}
     assert weights.residency == "lazy" and weights.anonymous_bytes == 0 and len(weights) == 5
     assert weights.nbytes == 6800 + 28 + 48  # the tied one once
     for residency in ("eager", "lazy", "lazy", "eager", "eager"):
-        assert all_bytes(weights) == expected
+        assert contents(weights) == expected
         weights.set_residency(residency)
         assert weights.residency == residency and weights.anonymous_bytes == (weights.nbytes if residency == "eager" else 0)
-    assert all_bytes(weights) == expected
+    assert contents(weights) == expected
     assert repr(weights["norm.weight"]) == "Weight(norm.weight, 7, F32)"
     assert (weights["experts.weight"].dequantise().shape, weights["empty.weight"].dequantise().shape) == ((2, 2, 3), (0, 32))
 
@@ -104,21 +101,14 @@ def test_progress_counts_bytes(path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 def test_cancelling_at_every_look_leaves_it_lazy(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(read, "CHUNK", 1000)
     weights = WeightStore(tensors(path))
-    before = all_bytes(weights)
-    for looks in range(30):
-        left = iter(range(looks))
-        try:
-            weights.set_residency("eager", cancelled=lambda left=left: next(left, None) is None)
-        except Cancelled:
-            assert weights.residency == "lazy" and weights.anonymous_bytes == 0 and all_bytes(weights) == before
-            continue
-        break
-    assert looks == 10 and weights.residency == "eager" and all_bytes(weights) == before
+    before = contents(weights)
+    assert cancelled_at_every_look(weights) == 10
+    assert weights.residency == "eager" and contents(weights) == before
 
 
 def test_failing_allocation_and_file_leave_it_lazy(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     weights = WeightStore(tensors(path))
-    before = all_bytes(weights)
+    before = contents(weights)
 
     def refuse(nbytes: int, purpose: str) -> np.ndarray:
         raise OutOfMemoryError(purpose)
@@ -127,7 +117,7 @@ def test_failing_allocation_and_file_leave_it_lazy(path: Path, monkeypatch: pyte
         patch.setattr(eager, "allocate", refuse)
         with pytest.raises(OutOfMemoryError):
             weights.set_residency("eager")
-    assert weights.residency == "lazy" and all_bytes(weights) == before
+    assert weights.residency == "lazy" and contents(weights) == before
     os.truncate(path, 99_980)
     with pytest.raises(ModelFormatError, match="changed or was replaced"):
         weights.set_residency("eager")
@@ -160,30 +150,30 @@ def test_files_that_change_are_noticed(path: Path, change: str) -> None:
 def test_eager_weights_need_no_files(path: Path) -> None:
     weights = WeightStore(tensors(path))
     weights.set_residency("eager")
-    before = all_bytes(weights)
+    before = contents(weights)
     path.unlink()
     weights.check_files()
-    assert all_bytes(weights) == before
+    assert contents(weights) == before
     with pytest.raises(ModelFormatError, match="can no longer be read"):
         weights.set_residency("lazy")
-    assert weights.residency == "eager" and all_bytes(weights) == before
+    assert weights.residency == "eager" and contents(weights) == before
 
 
 def test_only_some_are_ever_eager(path: Path) -> None:
     """Where a device has copies of the others; tied names share."""
     weights, told = WeightStore(tensors(path)), []
-    before = all_bytes(weights)
+    before = contents(weights)
     weights.keep({"output.weight", "norm.weight"})
     weights.set_residency("eager", lambda what, done, total: told.append((done, total)))
     assert weights.anonymous_bytes == 34 * 2 * 100 + 28 and told[-1] == (34 * 2 * 100 + 28,) * 2
     assert np.shares_memory(weights["token_embd.weight"].data, weights["output.weight"].data)
-    assert weights["experts.weight"]._owned is None and all_bytes(weights) == before
+    assert weights["experts.weight"]._owned is None and contents(weights) == before
     with pytest.raises(OptionError, match="lazy first"):
         weights.keep(None)
     weights.set_residency("lazy")
     weights.keep(None)
     weights.set_residency("eager")
-    assert weights["experts.weight"]._owned is not None and all_bytes(weights) == before
+    assert weights["experts.weight"]._owned is not None and contents(weights) == before
 
 
 def test_wrong_residency_and_closed_store(path: Path) -> None:

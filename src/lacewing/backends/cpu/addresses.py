@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 def _refuse_tiles(weight: WeightView) -> None:
     if weight.tiled is not None:
-        raise BackendError(f"weight {weight.name} is in tile order, which the CPU backend did not ask for")
+        raise BackendError(
+            f"weight {weight.name} is in tile order, which its kernel cannot read; use residency lazy, and report this as a fault"
+        )
 
 
 def in_memory(weight: WeightView) -> list[np.ndarray]:

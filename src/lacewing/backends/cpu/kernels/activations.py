@@ -12,17 +12,8 @@ A row of K columns (K a multiple of 32) is laid out as
 from numba import types
 
 from lacewing.backends.cpu.arguments import QUANTISE, STATE
+from lacewing.backends.cpu.kernels.registers import F32, I32V, LANES, call, constant, f32v, i32v, inline, instruction
 from lacewing.backends.cpu.kernels.simd import (
-    F32,
-    I32V,
-    LANES,
-    atomic_add,
-    call,
-    constant,
-    f32v,
-    i32v,
-    inline,
-    instruction,
     load_f32,
     peek_i32,
     peek_i64,
@@ -35,6 +26,7 @@ from lacewing.backends.cpu.kernels.simd import (
     store_i8,
     sum_i32,
 )
+from lacewing.backends.cpu.kernels.threads import atomic_add
 
 
 def emit_max(b, x, y):

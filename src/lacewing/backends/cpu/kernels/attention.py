@@ -10,12 +10,9 @@ from lacewing.backends.cpu.arguments import ATTENTION, SCRATCH_BYTES, STATE
 from lacewing.backends.cpu.kernels.activations import quantise
 from lacewing.backends.cpu.kernels.attention_steps import BLOCK, make_scores, make_values
 from lacewing.backends.cpu.kernels.functions import exp, tanh
+from lacewing.backends.cpu.kernels.registers import LANES, VECTOR_BYTES, inline
 from lacewing.backends.cpu.kernels.simd import (
-    LANES,
-    VECTOR_BYTES,
-    atomic_add,
     fma,
-    inline,
     load_f32,
     mask_outside,
     max_f32,
@@ -30,6 +27,7 @@ from lacewing.backends.cpu.kernels.simd import (
     sum_f32,
     top_f32,
 )
+from lacewing.backends.cpu.kernels.threads import atomic_add
 
 MAX_QUERIES = 32  # (token, head) pairs that one piece of work holds
 VALUE_QUERIES = 4

@@ -11,7 +11,7 @@ from numba.core.typing.templates import signature
 from numba.extending import intrinsic
 
 from lacewing.backends.cpu.kernels.dot import emit_fma, emit_load
-from lacewing.backends.cpu.kernels.simd import F16, F32, F32V, LANES, VECTOR_BYTES, f32v, inline, splat
+from lacewing.backends.cpu.kernels.registers import F16, F32, F32V, LANES, VECTOR_BYTES, f32v, inline, splat
 
 BLOCK = 128  # positions between two corrections of the running maximum
 

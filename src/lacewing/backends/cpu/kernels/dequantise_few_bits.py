@@ -4,7 +4,8 @@ from numba import float32
 
 from lacewing.backends.cpu.kernels.lookup import make_table
 from lacewing.backends.cpu.kernels.octets import bits_in_order, pair_octet, pairs_in_order, small_float_octet, ternary_octet
-from lacewing.backends.cpu.kernels.simd import inline, peek_f16, peek_f32, peek_u8, peek_u16, poke_f32
+from lacewing.backends.cpu.kernels.registers import inline
+from lacewing.backends.cpu.kernels.simd import peek_f16, peek_f32, peek_u8, peek_u16, poke_f32
 from lacewing.quants import nvfp4
 
 small_scales = make_table(nvfp4.SCALES)

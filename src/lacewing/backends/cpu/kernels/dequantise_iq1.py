@@ -4,7 +4,8 @@ from numba import float32, types
 
 from lacewing.backends.cpu.kernels.lookup import make_table
 from lacewing.backends.cpu.kernels.octets import shifted_octet
-from lacewing.backends.cpu.kernels.simd import F16, F32, I16, instruction, peek_f16, peek_u8, peek_u16
+from lacewing.backends.cpu.kernels.registers import F16, F32, I16, instruction
+from lacewing.backends.cpu.kernels.simd import peek_f16, peek_u8, peek_u16
 from lacewing.quants import grids
 
 grid_s = make_table(grids.IQ1_S)

@@ -4,7 +4,8 @@ from numba import float32
 
 from lacewing.backends.cpu.kernels.lookup import make_table
 from lacewing.backends.cpu.kernels.octets import signed_octet
-from lacewing.backends.cpu.kernels.simd import inline, peek_f16, peek_i32, peek_u8, peek_u16
+from lacewing.backends.cpu.kernels.registers import inline
+from lacewing.backends.cpu.kernels.simd import peek_f16, peek_i32, peek_u8, peek_u16
 from lacewing.quants import grids
 
 grid_xxs, grid_xs, grid_s = make_table(grids.IQ2_XXS), make_table(grids.IQ2_XS), make_table(grids.IQ2_S)

@@ -15,7 +15,7 @@ from numba.core.typing.templates import signature
 from numba.extending import intrinsic
 
 from lacewing.backends.cpu.arguments import JOB
-from lacewing.backends.cpu.kernels.simd import (
+from lacewing.backends.cpu.kernels.registers import (
     F32,
     F32V,
     I8V,
@@ -30,11 +30,10 @@ from lacewing.backends.cpu.kernels.simd import (
     constant,
     f32v,
     inline,
-    load_f32,
-    peek_i64,
     pointer,
     splat,
 )
+from lacewing.backends.cpu.kernels.simd import load_f32, peek_i64
 from lacewing.backends.cpu.kernels.tile import MINIMA, SCALES
 
 MAX_TOKENS = 8 if LANES == 16 else 4  # accumulators of one register tile

@@ -3,12 +3,10 @@
 from lacewing.backends.cpu.arguments import CAP, COMBINE, GATED, SCALE, SCRATCH_BYTES, STATE, TAILS
 from lacewing.backends.cpu.kernels.activations import quantise
 from lacewing.backends.cpu.kernels.functions import gelu_tanh, sigmoid, tanh
+from lacewing.backends.cpu.kernels.registers import LANES, inline
 from lacewing.backends.cpu.kernels.simd import (
-    LANES,
-    atomic_add,
     fma,
     fma1,
-    inline,
     load_f32,
     peek_f32,
     peek_i32,
@@ -19,6 +17,7 @@ from lacewing.backends.cpu.kernels.simd import (
     store_f32,
     sum_f32,
 )
+from lacewing.backends.cpu.kernels.threads import atomic_add
 
 PIECE = 256  # columns that a thread takes at once
 

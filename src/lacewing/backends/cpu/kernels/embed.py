@@ -1,11 +1,8 @@
 """Rows of the embedding table, as float32."""
 
 from lacewing.backends.cpu.arguments import EMBED, SCRATCH_BYTES, STATE, TILE_COLUMNS
+from lacewing.backends.cpu.kernels.registers import LANES, VECTOR_BYTES, inline
 from lacewing.backends.cpu.kernels.simd import (
-    LANES,
-    VECTOR_BYTES,
-    call_kernel,
-    inline,
     load_bf16,
     load_f16,
     load_f32,
@@ -19,6 +16,7 @@ from lacewing.backends.cpu.kernels.simd import (
     splat_f32,
     store_f32,
 )
+from lacewing.backends.cpu.kernels.threads import call_kernel
 from lacewing.backends.cpu.kernels.tile import MINIMA, SCALES
 
 

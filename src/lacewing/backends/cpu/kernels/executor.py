@@ -5,17 +5,9 @@ crowded cores still make progress. The barrier is one counter that only grows wi
 """
 
 from lacewing.backends.cpu.arguments import OP, STEP, STEP_ASLEEP, STEP_BARRIER, STEP_GENERATION, STEP_LINE, STEP_STOP
-from lacewing.backends.cpu.kernels.simd import (
-    atomic_add,
-    atomic_load,
-    atomic_swap,
-    call_i32,
-    call_kernel,
-    inline,
-    pause,
-    peek_i64,
-    poke_i64,
-)
+from lacewing.backends.cpu.kernels.registers import inline
+from lacewing.backends.cpu.kernels.simd import peek_i64, poke_i64
+from lacewing.backends.cpu.kernels.threads import atomic_add, atomic_load, atomic_swap, call_i32, call_kernel, pause
 
 OP_BYTES = 8 * len(OP)
 

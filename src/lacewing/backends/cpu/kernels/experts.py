@@ -7,15 +7,11 @@ from typing import Any
 
 from lacewing.backends.cpu.arguments import EXPERT_COLUMNS, EXPERT_ROWS, EXPERTS, GROUPS_HEAD, JOB, MAX_CHUNK, SCRATCH_BYTES, STATE
 from lacewing.backends.cpu.kernels.linear import clear, one_tile, own_share
+from lacewing.backends.cpu.kernels.registers import LANES, VECTOR_BYTES, inline
 from lacewing.backends.cpu.kernels.rows import emit_bf16, emit_f16, emit_f32, make_tile
 from lacewing.backends.cpu.kernels.simd import (
-    LANES,
-    VECTOR_BYTES,
-    atomic_add,
-    call_kernel,
     fma,
     fma1,
-    inline,
     load_bf16,
     load_f16,
     load_f32,
@@ -28,6 +24,7 @@ from lacewing.backends.cpu.kernels.simd import (
     splat_f32,
     store_f32,
 )
+from lacewing.backends.cpu.kernels.threads import atomic_add, call_kernel
 from lacewing.backends.cpu.kernels.tile import TILE_BYTES
 
 ACC = TILE_BYTES + 128  # in a thread's scratch, behind the tile and the job

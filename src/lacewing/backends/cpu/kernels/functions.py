@@ -1,16 +1,7 @@
 """exp, and what is made of it, on vectors. Relative error of exp about 1e-7 (Cephes' polynomial)."""
 
-from lacewing.backends.cpu.kernels.simd import (
-    floats_of,
-    fma,
-    inline,
-    round_i32,
-    select_lt,
-    shift_left,
-    splat_f32,
-    splat_i32,
-    to_f32,
-)
+from lacewing.backends.cpu.kernels.registers import inline
+from lacewing.backends.cpu.kernels.simd import floats_of, fma, round_i32, select_lt, shift_left, splat_f32, splat_i32, to_f32
 
 
 @inline

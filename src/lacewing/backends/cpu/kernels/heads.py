@@ -7,9 +7,8 @@ LANES positions at once; values lie position by position, [position][column]. Bo
 from lacewing.backends.cpu.arguments import ANGLES, HEADS, STATE
 from lacewing.backends.cpu.kernels.functions import cos_sin
 from lacewing.backends.cpu.kernels.norm import normalise
+from lacewing.backends.cpu.kernels.registers import LANES, inline
 from lacewing.backends.cpu.kernels.simd import (
-    LANES,
-    inline,
     load_f32,
     peek_f32,
     peek_f64,

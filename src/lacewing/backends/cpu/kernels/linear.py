@@ -1,19 +1,9 @@
 """out = x @ weight.T for quantised weights: tiles of LANES rows, unpacked on the way and multiplied with all tokens."""
 
 from lacewing.backends.cpu.arguments import JOB, LINEAR, SCRATCH_BYTES, STATE, TILE_COLUMNS
-from lacewing.backends.cpu.kernels.simd import (
-    LANES,
-    VECTOR_BYTES,
-    atomic_add,
-    call_kernel,
-    inline,
-    load_f32,
-    peek_i64,
-    poke_i64,
-    prefetch,
-    splat_f32,
-    store_f32,
-)
+from lacewing.backends.cpu.kernels.registers import LANES, VECTOR_BYTES, inline
+from lacewing.backends.cpu.kernels.simd import load_f32, peek_i64, poke_i64, prefetch, splat_f32, store_f32
+from lacewing.backends.cpu.kernels.threads import atomic_add, call_kernel
 from lacewing.backends.cpu.kernels.tile import TILE_BYTES
 
 AHEAD_BYTES, FAR_AHEAD_BYTES = 8192, 36864  # how far before its use a weight is asked for, at least; measured

@@ -9,7 +9,7 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 
-from lacewing.backends.cpu.kernels.simd import I8, I8V, I32V, I64, ISA, LANES, call, i32v, instruction
+from lacewing.backends.cpu.kernels.registers import I8, I8V, I32V, I64, ISA, LANES, call, i32v, instruction
 
 _SHUFFLES = {"avx512": "llvm.x86.avx512.pshuf.b.512", "avx2vnni": "llvm.x86.avx2.pshuf.b", "avx2": "llvm.x86.avx2.pshuf.b",
              "neon": "llvm.aarch64.neon.tbl1.v16i8"}  # fmt: skip

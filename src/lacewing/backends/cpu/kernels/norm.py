@@ -2,11 +2,10 @@
 
 from lacewing.backends.cpu.arguments import NORM, STATE
 from lacewing.backends.cpu.kernels.activations import quantise
+from lacewing.backends.cpu.kernels.registers import LANES, inline
 from lacewing.backends.cpu.kernels.simd import (
-    LANES,
     fma,
     fma1,
-    inline,
     load_f32,
     peek_f32,
     peek_i64,

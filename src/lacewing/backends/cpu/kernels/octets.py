@@ -5,7 +5,7 @@ from __future__ import annotations
 from llvmlite import ir
 from numba import types
 
-from lacewing.backends.cpu.kernels.simd import F32, I8, I32, instruction, pointer, splat
+from lacewing.backends.cpu.kernels.registers import F32, I8, I32, instruction, pointer, splat
 
 F32X8, I32X8 = ir.VectorType(F32, 8), ir.VectorType(I32, 8)
 

@@ -2,9 +2,8 @@
 
 from lacewing.backends.cpu.arguments import ALL_HEADS, GROUP, GROUPS_HEAD, ROUTE, SCRATCH_BYTES, STATE
 from lacewing.backends.cpu.kernels.functions import exp, sigmoid
+from lacewing.backends.cpu.kernels.registers import LANES, inline
 from lacewing.backends.cpu.kernels.simd import (
-    LANES,
-    inline,
     load_f32,
     peek_f32,
     peek_i32,

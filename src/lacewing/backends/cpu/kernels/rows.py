@@ -14,25 +14,9 @@ from numba.extending import intrinsic
 from lacewing.backends.cpu.arguments import GATHER, ROWS, SCRATCH_BYTES, STATE
 from lacewing.backends.cpu.kernels.attention_steps import make_zeros
 from lacewing.backends.cpu.kernels.dot import emit_fma, emit_load
-from lacewing.backends.cpu.kernels.simd import (
-    F16,
-    F32V,
-    I16,
-    I32V,
-    LANES,
-    atomic_add,
-    call_kernel,
-    constant,
-    fma1,
-    inline,
-    peek_bf16,
-    peek_f16,
-    peek_f32,
-    peek_i32,
-    peek_i64,
-    poke_f32,
-    reduce_lanes,
-)
+from lacewing.backends.cpu.kernels.registers import F16, F32V, I16, I32V, LANES, constant, inline
+from lacewing.backends.cpu.kernels.simd import fma1, peek_bf16, peek_f16, peek_f32, peek_i32, peek_i64, poke_f32, reduce_lanes
+from lacewing.backends.cpu.kernels.threads import atomic_add, call_kernel
 
 TILE_ROWS, TILE_TOKENS = 4, 4  # of one register tile
 FLOAT_ROWS = 256  # where dequantised rows lie in the scratch; its beginning holds the sums of a tile

@@ -14,15 +14,10 @@ from numba.extending import intrinsic
 from lacewing.backends.cpu.arguments import SCALED, SCALED_EMBED, SCRATCH_BYTES, STATE
 from lacewing.backends.cpu.kernels.attention_steps import make_zeros
 from lacewing.backends.cpu.kernels.dot import emit_fma, emit_load, make_registers
+from lacewing.backends.cpu.kernels.registers import F32V, I64, LANES, VECTOR_BYTES, inline
 from lacewing.backends.cpu.kernels.rows import TILE_ROWS, emit_step, make_sums
 from lacewing.backends.cpu.kernels.simd import (
-    F32V,
-    I64,
-    LANES,
-    VECTOR_BYTES,
-    atomic_add,
     fma1,
-    inline,
     load_f32,
     peek_f32,
     peek_i32,
@@ -45,6 +40,7 @@ from lacewing.backends.cpu.kernels.small_floats import (
     widen_f4,
     widen_f8,
 )
+from lacewing.backends.cpu.kernels.threads import atomic_add
 
 # In the working space of a tile: the sums of one token, the addresses of the rows' factors, what is behind the last whole
 # register, a panel of widened columns that stays in the first cache, and the sums of all tokens, lane by lane.

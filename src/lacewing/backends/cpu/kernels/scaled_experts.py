@@ -8,21 +8,11 @@ from typing import Any
 from lacewing.backends.cpu.arguments import GROUPS_HEAD, MAX_CHUNK, SCALED_EXPERTS, SCRATCH_BYTES, STATE
 from lacewing.backends.cpu.kernels.experts import FACTORS as PAIR_FACTORS
 from lacewing.backends.cpu.kernels.experts import OUT_OFFSETS, X_OFFSETS, gather_pairs
+from lacewing.backends.cpu.kernels.registers import LANES, inline
 from lacewing.backends.cpu.kernels.scaled import FACTORS, TILE_ROWS, make_tile, narrow_f4, narrow_f8, total
-from lacewing.backends.cpu.kernels.simd import (
-    LANES,
-    atomic_add,
-    fma,
-    fma1,
-    inline,
-    peek_f32,
-    peek_i64,
-    poke_f32,
-    poke_i64,
-    splat_f32,
-    store_f32,
-)
+from lacewing.backends.cpu.kernels.simd import fma, fma1, peek_f32, peek_i64, poke_f32, poke_i64, splat_f32, store_f32
 from lacewing.backends.cpu.kernels.small_floats import factor_f8, load_f8, peek_f8, widen_f4, widen_f8
+from lacewing.backends.cpu.kernels.threads import atomic_add
 
 SPACE = PAIR_FACTORS + 4 * MAX_CHUNK  # of a tile
 ITEMS = 4  # tiles that a thread takes at once

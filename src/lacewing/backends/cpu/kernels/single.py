@@ -22,15 +22,13 @@ from numba.extending import intrinsic
 
 from lacewing.backends.cpu.arguments import JOB, TILE_COLUMNS
 from lacewing.backends.cpu.kernels.dot import emit_dot4, emit_fma, emit_load
-from lacewing.backends.cpu.kernels.simd import (
+from lacewing.backends.cpu.kernels.registers import (
     F16,
     F32,
     F32V,
-    I8,
     I8V,
     I16,
     I16V,
-    I32,
     I32V,
     I64,
     ISA,
@@ -39,14 +37,10 @@ from lacewing.backends.cpu.kernels.simd import (
     call,
     constant,
     i32v,
-    instruction,
-    load_f32,
-    peek_i64,
     pointer,
-    prefetch,
     splat,
-    store_f32,
 )
+from lacewing.backends.cpu.kernels.simd import load_f32, peek_i64, prefetch, prefetch_once, store_f32
 from lacewing.backends.cpu.kernels.transpose import gather_quads, pick, within_quads
 
 QUADS = LANES // 4
@@ -196,12 +190,6 @@ def emit_scaled(b: ir.IRBuilder, acc: ir.Value, total: ir.Value, scale: ir.Value
     """acc + scale * d * total, for one sub-block whose activations have the scale at xd."""
     factor = b.fmul(scale, splat(b, emit_load(b, xd, 0, F32)))
     return emit_fma(b, factor, b.sitofp(total, F32V), acc)
-
-
-@instruction(types.void, types.int64)
-def prefetch_once(b, p):
-    """As simd.prefetch, of what is used once: it does not push activations out of the caches."""
-    call(b, "llvm.prefetch.p0", ir.VoidType(), pointer(b, p, I8), *[ir.Constant(I32, n) for n in (0, 0, 1)])
 
 
 def make_kernels(block_bytes: int, columns: int, activations: Any, four_rows: Any, finish: Any) -> tuple[Any, Any]:

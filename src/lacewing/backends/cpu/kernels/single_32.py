@@ -8,7 +8,7 @@ from llvmlite import ir
 from numba import types
 
 from lacewing.backends.cpu.kernels.dot import emit_fma, emit_load
-from lacewing.backends.cpu.kernels.simd import (
+from lacewing.backends.cpu.kernels.registers import (
     F32,
     I8V,
     I16,

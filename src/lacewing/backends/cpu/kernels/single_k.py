@@ -11,7 +11,7 @@ from llvmlite import ir
 from numba import types
 
 from lacewing.backends.cpu.kernels.dot import emit_fma, emit_load
-from lacewing.backends.cpu.kernels.simd import (
+from lacewing.backends.cpu.kernels.registers import (
     F32,
     F32V,
     I32,

@@ -15,7 +15,7 @@ from numba import float32, types
 
 from lacewing.backends.cpu.kernels.dot import emit_load
 from lacewing.backends.cpu.kernels.lookup import make_table
-from lacewing.backends.cpu.kernels.simd import (
+from lacewing.backends.cpu.kernels.registers import (
     F16,
     F32,
     F32V,
@@ -28,13 +28,9 @@ from lacewing.backends.cpu.kernels.simd import (
     f32v,
     inline,
     instruction,
-    peek_f32,
-    peek_u8,
     pointer,
-    poke_f32,
-    splat_f32,
-    store_f32,
 )
+from lacewing.backends.cpu.kernels.simd import peek_f32, peek_u8, poke_f32, splat_f32, store_f32
 
 with np.errstate(over="ignore"):  # beyond float32: infinity
     powers = make_table(np.exp2(np.arange(256) - 127.0 + 14).astype(np.float32))

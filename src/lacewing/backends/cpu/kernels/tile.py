@@ -10,7 +10,7 @@ the first at `source`, the next row `row_stride` bytes on, into a tile.
 """
 
 from lacewing.backends.cpu.arguments import TILE_COLUMNS
-from lacewing.backends.cpu.kernels.simd import VECTOR_BYTES
+from lacewing.backends.cpu.kernels.registers import VECTOR_BYTES
 
 SCALES = TILE_COLUMNS // 4 * VECTOR_BYTES
 MINIMA = SCALES + 16 * VECTOR_BYTES

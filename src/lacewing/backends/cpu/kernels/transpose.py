@@ -5,7 +5,7 @@ from __future__ import annotations
 from llvmlite import ir
 from numba import types
 
-from lacewing.backends.cpu.kernels.simd import I32, I32V, LANES, constant, i32v, instruction, pointer
+from lacewing.backends.cpu.kernels.registers import I32, I32V, LANES, constant, i32v, instruction, pointer
 
 
 def emit_transpose(b: ir.IRBuilder, source: ir.Value, stride: ir.Value, words: int) -> list[ir.Value]:

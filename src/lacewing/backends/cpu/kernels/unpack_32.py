@@ -3,17 +3,8 @@
 Value i < 16 of a block is the low nibble of byte i, value i + 16 its high nibble.
 """
 
-from lacewing.backends.cpu.kernels.simd import (
-    VECTOR_BYTES,
-    high_f16,
-    inline,
-    load_i32,
-    low_f16,
-    shift_right,
-    splat_i32,
-    store_f32,
-    store_i32,
-)
+from lacewing.backends.cpu.kernels.registers import VECTOR_BYTES, inline
+from lacewing.backends.cpu.kernels.simd import high_f16, load_i32, low_f16, shift_right, splat_i32, store_f32, store_i32
 from lacewing.backends.cpu.kernels.tile import MINIMA, SCALES
 from lacewing.backends.cpu.kernels.transpose import nibbles16, transpose1, transpose8
 

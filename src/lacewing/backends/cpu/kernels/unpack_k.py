@@ -1,10 +1,9 @@
 """From file blocks to tiles: Q4_K, Q5_K and Q6_K (super-blocks of 256). Layouts: quants/q4_k.py and so on."""
 
+from lacewing.backends.cpu.kernels.registers import VECTOR_BYTES, inline
 from lacewing.backends.cpu.kernels.simd import (
-    VECTOR_BYTES,
     arithmetic_right,
     high_f16,
-    inline,
     load_i32,
     low_f16,
     shift_left,

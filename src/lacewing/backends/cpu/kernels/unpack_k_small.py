@@ -1,9 +1,8 @@
 """From file blocks to tiles: Q2_K and Q3_K (super-blocks of 256 with two low bits a value). Layouts: quants/q2_k.py, q3_k.py."""
 
+from lacewing.backends.cpu.kernels.registers import VECTOR_BYTES, inline
 from lacewing.backends.cpu.kernels.simd import (
-    VECTOR_BYTES,
     high_f16,
-    inline,
     load_i32,
     low_f16,
     shift_left,

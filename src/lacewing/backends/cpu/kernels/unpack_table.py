@@ -1,10 +1,9 @@
 """From file blocks to tiles: quants whose four bits choose from a table. Layouts: quants/iq4_nl.py and so on."""
 
 from lacewing.backends.cpu.kernels.lookup import make_byte_table
+from lacewing.backends.cpu.kernels.registers import VECTOR_BYTES, inline
 from lacewing.backends.cpu.kernels.simd import (
-    VECTOR_BYTES,
     floats_of,
-    inline,
     load_i32,
     low_f16,
     shift_left,
