@@ -7,6 +7,7 @@ from lacewing.models.latent import latent_attention
 from lacewing.models.mixture import mixture_block
 from lacewing.models.rope import rope_spec
 from lacewing.program.ops import (
+    AddNorm,
     Attention,
     Buffer,
     Embed,
@@ -20,7 +21,8 @@ from lacewing.program.ops import (
     View,
     WriteKeysValues,
 )
-from lacewing.program.program import KeyValueShape, Program
+from lacewing.program.program import Program
+from lacewing.program.states import Chunk, PagedState, Part, State, Window
 
 
 def build_program(config: ModelConfig, context: int) -> Program:
@@ -67,16 +69,20 @@ class Builder:
         self.norm(self.x, "output_norm", self.normed, add=self.branch)
         output = embedding if config.tied_output else self.weight("output.weight", config.vocab_size, config.width)
         self.ops.append(Logits(self.normed, output, softcap=config.final_softcap))
-        return Program(tuple(self.ops), self.weights, self.keys_values(), config.vocab_size)
+        return Program(tuple(self.ops), self.weights, self.states(), config.vocab_size)
 
-    def keys_values(self) -> tuple[KeyValueShape, ...]:
+    def states(self) -> tuple[State, ...]:
+        """One a layer; layers of equal reach share their pages."""
         config, latent = self.config, self.config.latent
         if latent is not None:
-            shape = KeyValueShape(1, latent.rank + latent.rope, latent.rank, values_in_keys=True)
-            return (shape,) * config.layers
+            return (PagedState((Part("keys", 1, latent.rank + latent.rope),), latent=True),) * config.layers
         chunks = config.chunks or (None,) * config.layers
-        sizes = (config.key_heads, config.head_width, config.head_width)
-        return tuple(KeyValueShape(*sizes, window or chunk) for window, chunk in zip(config.windows, chunks, strict=True))
+        parts = tuple(Part(name, config.key_heads, config.head_width) for name in ("keys", "values"))
+        reaches = [
+            Window(window) if window else Chunk(chunk) if chunk else None
+            for window, chunk in zip(config.windows, chunks, strict=True)
+        ]
+        return tuple(PagedState(parts, reach) for reach in reaches)
 
     def weight(self, name: str, *shape: int) -> str:
         self.weights[name] = shape
@@ -84,7 +90,11 @@ class Builder:
 
     def norm(self, x: View, name: str, out: View, heads: int = 1, add: View | None = None, eps: float | None = None) -> None:
         weight = self.weight(f"{name}.weight", x.width // heads)
-        self.ops.append(Norm(x, weight, out, eps or self.config.eps, heads, self.config.norm_offset, add))
+        eps, offset = eps or self.config.eps, self.config.norm_offset
+        if add is None:
+            self.ops.append(Norm(x, weight, out, eps, heads, offset))
+        else:
+            self.ops.append(AddNorm(x, add, weight, out, eps, offset))
 
     def temperature(self, q: View, layer: int) -> list[Op]:
         """What scales the queries of a layer by their positions, if anything does."""
