@@ -10,7 +10,7 @@ from lacewing.backends.cpu.isa import host_isa
 from lacewing.backends.cpu.quants import TILES
 from lacewing.program.ops import Embed, ExpertLinear, HeadLinear, Linear, Logits, Op
 from lacewing.program.program import Program
-from lacewing.program.split import weights_of
+from lacewing.program.uses import weights_of
 
 
 def tile_orders(program: Program, weights: Mapping[str, Described]) -> dict[str, TileOrder]:

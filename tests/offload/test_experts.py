@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 
+from lacewing.offload.cut import split
+from lacewing.offload.experts import ALLOT, HELD, REST, TRUNK, held_name, share_experts, source_name
 from lacewing.program.check import ProgramError, check_program
-from lacewing.program.hot import ALLOT, HELD, REST, TRUNK, held_name, share_experts, source_name
 from lacewing.program.ops import Allot, Combine, ExpertLinear, Route
-from lacewing.program.split import split
-from tests.program.test_split import MIXED, MIXTURE, receives, sends
+from tests.offload.test_cut import MIXED, MIXTURE, receives, sends
 
 LAYERS = [0 if op in MIXTURE[1:] else None for op in MIXED.ops]
 DEVICES = {None: 0, TRUNK: 0, HELD: 0, REST: 1, ALLOT: 2}

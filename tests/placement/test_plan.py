@@ -6,7 +6,8 @@ import pytest
 
 from lacewing.errors import OutOfMemoryError
 from lacewing.options import LoadOptions
-from lacewing.weights import Machine, Needs, Plan, plan, plan_or_reason
+from lacewing.placement.plan import Needs, Plan, plan, plan_or_reason
+from lacewing.weights import Machine
 
 GIB = 2**30
 ROOMY = Machine(64 * GIB, 50 * GIB, "the free memory")

@@ -8,75 +8,25 @@ that is used more.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple
 
 import numpy as np
 
 from lacewing.backends.base import DeviceFacts, RoutedLayer, Step, StepLimits, WeightView
-from lacewing.backends.staged import not_alone, stages
+from lacewing.backends.staged import HeldExperts, Move, TakesExperts, not_alone, stages
 from lacewing.errors import BackendError, OutOfMemoryError
+from lacewing.offload.cut import Split
+from lacewing.offload.experts import source_name
 from lacewing.options import Progress
-from lacewing.program.hot import source_name
 from lacewing.program.ops import Allot, Combine, ExpertLinear, Op
 from lacewing.program.program import Program
-from lacewing.program.split import Split, weights_of
-from lacewing.quants.base import Quant
+from lacewing.program.uses import weights_of
 
 HALF_LIFE = 512  # tokens, after which what was chosen counts half
 CLEARLY = 1.25  # times as often must an expert have been chosen as the one that makes room for it
 EXCHANGED_BYTES = 2**30  # at most, at a time
-
-
-class HeldExperts:
-    """Some experts of a weight (E, ...), in their order; `backends.base.WeightView`. It has no factors of blocks."""
-
-    scales: WeightView | None = None
-    scale_block = (1, 1)
-    tiled: np.ndarray | None = None
-
-    def __init__(self, name: str, weight: WeightView, experts: Sequence[int]):
-        if weight.scales is not None:
-            raise BackendError(f"experts of {weight.name} cannot be held apart from their factors")
-        self.name, self._weight, self._experts = name, weight, tuple(experts)
-        self.shape: tuple[int, ...] = (len(self._experts), *weight.shape[1:])
-        self.quant: Quant = weight.quant
-
-    @property
-    def parts(self) -> list[np.ndarray]:
-        all_of_them = members(self._weight)
-        return [all_of_them[expert] for expert in self._experts]
-
-    @property
-    def data(self) -> np.ndarray:
-        return np.concatenate(self.parts)
-
-
-def members(weight: WeightView) -> list[np.ndarray]:
-    """uint8: the bytes of what stands at each index of the first axis, such as an expert."""
-    parts = weight.parts
-    if len(parts) == weight.shape[0]:
-        return [part.reshape(-1) for part in parts]
-    whole = parts[0] if len(parts) == 1 else np.concatenate(parts)
-    return list(whole.reshape(weight.shape[0], -1))
-
-
-@dataclass(frozen=True)
-class Move:
-    """An expert that comes to a place; `weights`: of each stack, by the program's name, that one expert (1, ...)."""
-
-    place: int
-    weights: Mapping[str, WeightView]
-
-
-@runtime_checkable
-class TakesExperts(Protocol):
-    """A step whose stacks of held experts can be written between two runs."""
-
-    def put_experts(self, moves: Sequence[Move], begin: Callable[[], None]) -> None:
-        """`begin` is called when nothing but the writing can fail any more. Raises OutOfMemoryError, BackendError."""
-        ...
 
 
 @dataclass(frozen=True)

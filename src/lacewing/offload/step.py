@@ -1,4 +1,4 @@
-"""Several devices for one model: each computes its part of the program (`program.split`), turn by turn."""
+"""Several devices for one model: each computes its part of the program (`offload.cut`), turn by turn."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from lacewing.backends.base import (
     TileOrder,
     WeightView,
 )
-from lacewing.backends.hot import Use, exchange_of, rests, with_held
 from lacewing.backends.staged import Staged
 from lacewing.errors import BackendError, OptionError
+from lacewing.offload.cache import Use, exchange_of, rests, with_held
+from lacewing.offload.cut import Split
+from lacewing.offload.experts import source_name
 from lacewing.options import Progress
-from lacewing.program.hot import source_name
 from lacewing.program.program import Program
-from lacewing.program.split import Split
 
 
 @runtime_checkable
@@ -41,7 +41,7 @@ class StoresAnew(Protocol):
 
 @runtime_checkable
 class HoldsSome(Protocol):
-    """A backend that can hold some experts of a stack, and exchange them (`backends.hot`)."""
+    """A backend that can hold some experts of a stack, and exchange them (`offload.cache`)."""
 
     def holds_some(self, weight: Described, transposed: bool) -> bool: ...
 

@@ -43,7 +43,7 @@ def source_name(name: str) -> str:
 
 def share_experts(program: Program, layers: Sequence[int | None], held: Mapping[int, int]) -> Shared:
     """`layers`: of each op the layer whose chosen experts it is about, None: of none; those of a layer must stand together (see
-    `places.experts_together`). `held`: how many experts of which layers; of each fewer than it has."""
+    `layers.experts_together`). `held`: how many experts of which layers; of each fewer than it has."""
     ops: list[Op] = []
     sides: list[str | None] = []
     weights = dict(program.weights)

@@ -5,23 +5,24 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lacewing.backends import hot
 from lacewing.backends.base import Adapts, KeepsSlots, StepLimits
 from lacewing.backends.cpu import CpuBackend
 from lacewing.backends.cpu.step import CpuStep
-from lacewing.backends.hot import Desk, DeskStep, HeldExperts, TakesExperts, Use, use_of
 from lacewing.backends.reference.backend import ReferenceBackend
-from lacewing.backends.split import SplitBackend, SplitStep
+from lacewing.backends.staged import HeldExperts, TakesExperts
 from lacewing.errors import BackendError, OptionError, OutOfMemoryError
+from lacewing.offload import cache
+from lacewing.offload.cache import Desk, DeskStep, Use, use_of
+from lacewing.offload.cut import split
+from lacewing.offload.plan import Level, Sharing, Sizes
+from lacewing.offload.step import SplitBackend, SplitStep
 from lacewing.program.ops import Allot, Buffer, Receive, Send
 from lacewing.program.program import Program
-from lacewing.program.split import split
 from lacewing.quants import by_name
-from lacewing.weights.share import Level, Sharing, Sizes
 from tests import mixtures
-from tests.backends.splits import IDS, mixed_run
 from tests.checkpoints import tiny
 from tests.models.running import MappedWeight, mapped_weights, open_step, run
+from tests.offload.splits import IDS, mixed_run
 
 NAMES = ["qwen3moe", "gpt-oss", "deepseek3", "llama4", "mixtral"]
 
@@ -177,14 +178,14 @@ def test_little_more_is_no_reason():
 def test_what_was_long_ago_counts_less():
     step, stacks = desk(held=1)
     device = Device()
-    choose(step, *[[5, 6]] * hot.HALF_LIFE)
+    choose(step, *[[5, 6]] * cache.HALF_LIFE)
     assert step.exchange(stacks, device) == 1 and device.held == {("w0", 0): 5}
-    choose(step, *[[7, 4]] * (hot.HALF_LIFE * 2 // 3))
+    choose(step, *[[7, 4]] * (cache.HALF_LIFE * 2 // 3))
     assert step.exchange(stacks, device) == 1 and device.held == {("w0", 0): 4}  # as often as 7, and the lower id
 
 
 def test_the_best_come_first_where_not_all_may(monkeypatch):
-    monkeypatch.setattr(hot, "EXCHANGED_BYTES", 2 * 16)
+    monkeypatch.setattr(cache, "EXCHANGED_BYTES", 2 * 16)
     step, stacks = desk(layers=2)
     device = Device()
     choose(step, *[[5, 6]] * 3)

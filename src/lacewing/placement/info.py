@@ -1,29 +1,26 @@
-"""A checkpoint whose headers have been read, and what long work needs: to run beside other work, and to be cancelled."""
+"""What a checkpoint is: all that its headers tell, before a weight is touched."""
 
 from __future__ import annotations
 
 import dataclasses
-import threading
 from collections.abc import Callable
-from concurrent.futures import Future
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from lacewing.errors import Cancelled, LacewingError, ModelFormatError
-from lacewing.options import LoadOptions, Progress
+from lacewing.errors import LacewingError, ModelFormatError
+from lacewing.options import LoadOptions
+from lacewing.placement.background import Background
 
 if TYPE_CHECKING:
     from lacewing.formats import Checkpoint
     from lacewing.models import ModelSpec
+    from lacewing.placement.plan import Needs, Plan
     from lacewing.program.program import Program
     from lacewing.text.template import ChatTemplate
     from lacewing.text.tokenizer import Tokenizer
-    from lacewing.weights import Needs, Plan
 
 DEFAULT_CONTEXT = 8192  # tokens at most, when none is asked for: keys and values cost memory
 CHUNK = 512  # prompt tokens of one run
-_GLANCE = 0.02  # seconds between two looks whether a caller who waits has cancelled
-_T = TypeVar("_T")
 
 
 class Opened:
@@ -51,7 +48,8 @@ class Opened:
     ) -> Plan:
         """Where everything goes. `spare`: bytes in use now that will be free by then; `part`: what this machine's own memory is
         needed for, None: all. Raises OutOfMemoryError."""
-        from lacewing.weights import plan, this_machine
+        from lacewing.placement.plan import plan
+        from lacewing.weights import this_machine
 
         machine = this_machine()
         machine = dataclasses.replace(machine, available_bytes=machine.available_bytes + spare)
@@ -60,7 +58,7 @@ class Opened:
     def needs(self, weight_bytes: int, chunk: int, part: Program | None = None) -> Needs:
         """Bytes of all that it takes to run, or a part of its program."""
         from lacewing.models.sizes import copied_bytes, measure
-        from lacewing.weights import Needs
+        from lacewing.placement.plan import Needs
 
         program = part or self.spec.program
         kv_bytes = self.spec.context * program.kv_bytes_per_token
@@ -75,7 +73,8 @@ class Opened:
 
         `plan`: another one than that of this machine's own memory.
         """
-        from lacewing.weights import plan_or_reason, this_machine
+        from lacewing.placement.plan import plan_or_reason
+        from lacewing.weights import this_machine
 
         spec, checkpoint = self.spec, self.checkpoint
         quants: dict[str, dict[str, int]] = {}
@@ -142,59 +141,3 @@ class Opened:
 def open_headers(path: Path, options: LoadOptions, cancelled: Callable[[], bool], *, warm: bool = True) -> Opened:
     """`Opened`, for a caller who may cancel meanwhile: large vocabularies take their time. Raises Cancelled."""
     return Background(lambda: Opened(path, options, warm=warm)).result(cancelled)
-
-
-def interruptible(progress: Progress | None, cancelled: Callable[[], bool] | None) -> Progress:
-    """A `progress` that raises Cancelled when the caller wants the work to end."""
-
-    def report(what: str, done: int, total: int) -> None:
-        if cancelled is not None and cancelled():
-            raise Cancelled(f"{what} was cancelled")
-        if progress is not None:
-            progress(what, done, total)
-
-    return report
-
-
-class Background(Generic[_T]):
-    """Work begun in a thread of its own; `result` waits for it, and raises what it raised. Not `now`: begun by `result`."""
-
-    def __init__(self, work: Callable[[], _T], now: bool = True):
-        self._future: Future[_T] = Future()
-        # Not a daemon: one that is inside native code when the interpreter ends would abort the process.
-        self._thread = threading.Thread(target=self._run, args=(work,))
-        self._lock = threading.Lock()
-        if now:
-            self._thread.start()
-
-    def _run(self, work: Callable[[], _T]) -> None:
-        try:
-            self._future.set_result(work())
-        except BaseException as error:
-            self._future.set_exception(error)
-
-    def result(self, cancelled: Callable[[], bool] | None = None) -> _T:
-        """Raises Cancelled as soon as the caller wants to end; the work is then left to end by itself."""
-        self._begin()
-        while cancelled is not None and not self.wait(_GLANCE):
-            if cancelled():
-                raise Cancelled("opening was cancelled")
-        return self._future.result()
-
-    def wait(self, seconds: float | None = None) -> bool:
-        """Until it is done, whatever came of it; False if that takes longer."""
-        self._begin()
-        try:
-            self._future.exception(seconds)
-        except TimeoutError:
-            return self._future.done()
-        return True
-
-    def afterwards(self, work: Callable[[], object]) -> None:
-        """Do something once it is done, in its thread; now, if it is already."""
-        self._future.add_done_callback(lambda _: work())
-
-    def _begin(self) -> None:
-        with self._lock:
-            if self._thread.ident is None:
-                self._thread.start()

@@ -8,15 +8,14 @@ so that only what another device has written since is handed over.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from lacewing.program import ops
 from lacewing.program.ops import Op, View
 from lacewing.program.program import Program
-
-_WEIGHTS = ("weight", "weights", "bias", "biases", "sinks")  # fields of ops that name weights
+from lacewing.program.uses import changed, weights_of
 
 
 class SplitError(ValueError):
@@ -61,20 +60,6 @@ class _Stage:
     ops: list[Op]
     received: list[tuple[View, int, int]] = field(default_factory=list)  # view, turn and place there
     sent: list[View] = field(default_factory=list)
-
-
-def weights_of(op: Op) -> tuple[str, ...]:
-    """The names of the weights that an op uses."""
-    found: list[str] = []
-    for each in fields(op):
-        value = getattr(op, each.name) if each.name in _WEIGHTS else None
-        found += [name for name in (value if isinstance(value, tuple) else (value,)) if isinstance(name, str)]
-    return tuple(found)
-
-
-def changed(op: Op) -> list[View]:
-    """All that an op writes; a norm with `add` changes its x too."""
-    return op.views(op.writes) + ([op.x] if isinstance(op, ops.Norm) and op.add is not None else [])
 
 
 def split(program: Program, devices: Sequence[int]) -> Split:

@@ -13,14 +13,14 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from lacewing.errors import OutOfMemoryError
+from lacewing.offload.experts import ALLOT, HELD, REST, TRUNK, share_experts, source_name
+from lacewing.offload.layers import Place, experts_together, places
 from lacewing.options import format_bytes
-from lacewing.program.hot import ALLOT, HELD, REST, TRUNK, share_experts, source_name
 from lacewing.program.ops import Embed, Logits, Route
-from lacewing.program.places import Place, experts_together, places
 from lacewing.program.program import Program
-from lacewing.program.split import weights_of
+from lacewing.program.uses import weights_of
 
-GPU, HOST, DESK = 0, 1, 2  # the desk: see `backends.hot`
+GPU, HOST, DESK = 0, 1, 2  # the desk: see `offload.cache`
 _SIDES = {TRUNK: GPU, HELD: GPU, REST: HOST, ALLOT: DESK}
 _SMALL_BYTES = 2**18  # of buffers that do not grow with the model
 _LOGIT_BYTES, _STAGING_BYTES = 2**24, 2**25  # the most that the GPU holds at a time of logits, and of weights on their way

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from lacewing.backends.base import Backend
-from lacewing.backends.split import SplitBackend, SplitStep
 from lacewing.models import ModelSpec
+from lacewing.offload.cut import SplitError, split
+from lacewing.offload.step import SplitBackend, SplitStep
 from lacewing.program.program import Program
-from lacewing.program.split import SplitError, split
 from tests.models.running import open_step, run
 
 IDS = [7, 300, 12, 55, 256, 9, 81, 4, 200, 33, 17]

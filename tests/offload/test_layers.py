@@ -8,10 +8,10 @@ import pytest
 from lacewing.backends.reference.backend import ReferenceBackend
 from lacewing.formats import open_checkpoint
 from lacewing.models import open_model
+from lacewing.offload.layers import Place, experts_together, places
 from lacewing.program.check import check_program
 from lacewing.program.ops import Attention, Combine, Embed, ExpertLinear, Logits, Route, WriteKeysValues
-from lacewing.program.places import Place, experts_together, places
-from lacewing.program.split import weights_of
+from lacewing.program.uses import weights_of
 from tests.checkpoints import CASES, tiny
 from tests.models.running import mapped_weights, open_step, run
 

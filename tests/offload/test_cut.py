@@ -4,11 +4,12 @@ from dataclasses import replace
 
 import pytest
 
+from lacewing.offload.cut import SplitError, split
 from lacewing.program.check import ProgramError, check_program
 from lacewing.program.ops import Attention, Buffer, Combine, ExpertLinear, GatedActivation, Linear, Norm, Receive, Route, Send
 from lacewing.program.ops import WriteKeysValues as Write
 from lacewing.program.program import Program
-from lacewing.program.split import SplitError, split, weights_of
+from lacewing.program.uses import weights_of
 from tests.program.test_check import BRANCH, NORMED, OPS, PROGRAM, WEIGHTS, X
 
 SCORES, IDS, SHARES = Buffer("scores", 4).view(), Buffer("ids", 2).view(), Buffer("shares", 2).view()

@@ -7,13 +7,14 @@ from dataclasses import replace
 import pytest
 
 from lacewing.errors import OutOfMemoryError
+from lacewing.offload.cut import split
+from lacewing.offload.plan import DESK, GPU, HOST, Level, Room, Share, Sharing, Sizes, share
 from lacewing.program.check import check_program
 from lacewing.program.ops import Attention, Embed, ExpertLinear, Op, Route, WriteKeysValues
 from lacewing.program.program import KeyValueShape, Program
-from lacewing.program.split import split, weights_of
-from lacewing.weights.share import DESK, GPU, HOST, Level, Room, Share, Sharing, Sizes, share
+from lacewing.program.uses import weights_of
+from tests.offload.test_cut import MIXTURE
 from tests.program.test_check import OPS, WEIGHTS
-from tests.program.test_split import MIXTURE
 
 LAYERS = 4
 

@@ -8,13 +8,13 @@ import pytest
 from lacewing.backends.base import KeepsSlots, StepLimits
 from lacewing.backends.cpu import CpuBackend
 from lacewing.backends.reference.backend import ReferenceBackend
-from lacewing.backends.split import SplitBackend
 from lacewing.errors import BackendError, OptionError, OutOfMemoryError
+from lacewing.offload.cut import split
+from lacewing.offload.step import SplitBackend
 from lacewing.program.ops import ExpertLinear, GatedActivation, Route
-from lacewing.program.split import split
-from tests.backends.splits import IDS, cuts, mixed_run, open_split
 from tests.checkpoints import tiny
 from tests.models.running import mapped_weights, open_step, run
+from tests.offload.splits import IDS, cuts, mixed_run, open_split
 
 EXPERTS = (Route, ExpertLinear, GatedActivation)
 

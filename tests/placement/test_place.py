@@ -12,14 +12,14 @@ import pytest
 import lacewing
 from lacewing.api import Model
 from lacewing.backends import init_backend
-from lacewing.backends.hot import use_of
-from lacewing.backends.split import SplitBackend, SplitStep
 from lacewing.cli import main
 from lacewing.errors import BackendError, Cancelled, OptionError, OutOfMemoryError
-from lacewing.opened import Opened
+from lacewing.offload.cache import use_of
+from lacewing.offload.plan import Level, Sharing
+from lacewing.offload.step import SplitBackend, SplitStep
 from lacewing.options import LoadOptions, Sampling, parse_layers
-from lacewing.placing import demand, sizes_on
-from lacewing.weights.share import Level, Sharing
+from lacewing.placement.info import Opened
+from lacewing.placement.place import demand, sizes_on
 from tests.checkpoints import tiny
 
 IDS = [7, 300, 12, 55, 256, 9, 81, 4, 200, 33, 17]

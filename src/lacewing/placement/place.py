@@ -6,14 +6,15 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from lacewing.errors import OptionError
-from lacewing.opened import CHUNK, Opened
 from lacewing.options import LoadOptions
+from lacewing.placement.info import CHUNK, Opened
 
 if TYPE_CHECKING:
     from lacewing.backends.base import Backend, Demand
+    from lacewing.offload.plan import Room, Share, Sizes
+    from lacewing.placement.plan import Plan
     from lacewing.program.program import Program
-    from lacewing.weights import Plan, WeightStore
-    from lacewing.weights.share import Room, Share, Sizes
+    from lacewing.weights import WeightStore
 
 GPU_SHARE = 0.9  # of what a GPU has free may be filled without being asked to
 LESS = 0.8  # of what did not fit after all is tried next
@@ -60,8 +61,8 @@ class Placed:
 
     def plan(self, spare: int = 0) -> Plan:
         """Of the memory, with its reasons. Raises OutOfMemoryError."""
-        from lacewing.weights import plan_on_device
-        from lacewing.weights.share import Level, Sharing
+        from lacewing.offload.plan import Level, Sharing
+        from lacewing.placement.plan import plan_on_device
 
         if not self.backend.copies_weights or self.share is not None:
             return self.replan(self.opened.options, spare)
@@ -75,7 +76,7 @@ class Placed:
         """Of the memory of this machine, for what is computed there."""
         if self.host is None or self.share is None:
             return self.opened.plan(self.weight_bytes, CHUNK, options, spare)
-        from lacewing.weights import Row
+        from lacewing.placement.plan import Row
 
         tensors, names = self.opened.spec.tensors, self.host_weights or set()
         nbytes = sum({tensors[name].ranges: tensors[name].nbytes for name in names}.values())
@@ -93,10 +94,10 @@ def place(opened: Opened, backend: Backend, weight_bytes: int, full: Room | None
     Raises OutOfMemoryError where not even a part fits, OptionError for options that mean nothing to the backend.
     """
     from lacewing.backends import init_backend
-    from lacewing.backends.hot import Desk
-    from lacewing.backends.split import SplitBackend
-    from lacewing.program.split import split
-    from lacewing.weights.share import HOST, share
+    from lacewing.offload.cache import Desk
+    from lacewing.offload.cut import split
+    from lacewing.offload.plan import HOST, share
+    from lacewing.offload.step import SplitBackend
 
     options = opened.options
     if not backend.copies_weights:
@@ -133,7 +134,7 @@ def gpu_plan(opened: Opened) -> Plan | None:
 def less(placed: Placed) -> Room | None:
     """What to try after the GPU turned out to be too small for that. None: nothing, since what a person asked for is not changed,
     or since there is no less."""
-    from lacewing.weights.share import Room, Sharing
+    from lacewing.offload.plan import Room, Sharing
 
     options = placed.opened.options
     if placed.sizes is None or options.gpu_layers is not None or options.gpu_memory_bytes is not None:
@@ -148,7 +149,7 @@ def less(placed: Placed) -> Room | None:
 def demand(opened: Opened, weight_bytes: int) -> Demand:
     """What `auto` is told of the model. With options for a GPU any part will do, else all but the experts of a mixture."""
     from lacewing.backends.base import Demand
-    from lacewing.weights.share import Level, Sharing
+    from lacewing.offload.plan import Level, Sharing
 
     options, sharing = opened.options, Sharing(opened.spec.program, sizes_on(opened, None))
     whole = max(sharing.load(Level()).nbytes, opened.needs(weight_bytes, CHUNK).device_bytes)
@@ -158,10 +159,10 @@ def demand(opened: Opened, weight_bytes: int) -> Demand:
 
 def sizes_on(opened: Opened, backend: Backend | None) -> Sizes:
     """Of a model on a device; None: on one that keeps weights as they are."""
-    from lacewing.backends.split import HoldsSome, StoresAnew
+    from lacewing.offload.plan import Sharing, Sizes
+    from lacewing.offload.step import HoldsSome, StoresAnew
     from lacewing.program.ops import ExpertLinear
-    from lacewing.program.split import weights_of
-    from lacewing.weights.share import Sharing, Sizes
+    from lacewing.program.uses import weights_of
 
     spec, context = opened.spec, opened.spec.context
     turned = {name for op in spec.program.ops if getattr(op, "transposed", False) for name in weights_of(op)}
@@ -187,7 +188,7 @@ def sizes_on(opened: Opened, backend: Backend | None) -> Sizes:
 
 def _room(options: LoadOptions, backend: Backend) -> Room | None:
     from lacewing.backends.base import HasMemory
-    from lacewing.weights.share import Room
+    from lacewing.offload.plan import Room
 
     if options.gpu_memory_bytes is not None:
         return Room(options.gpu_memory_bytes, "the option --gpu-memory")

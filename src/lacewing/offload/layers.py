@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from lacewing.program import ops
 from lacewing.program.ops import Op, View
 from lacewing.program.program import Program
-from lacewing.program.split import changed, weights_of
+from lacewing.program.uses import changed, weights_of
 
 _LAYER = re.compile(r"blk\.(\d+)\.")
 _ROUTED = (ops.Route, ops.ExpertLinear, ops.Combine)
