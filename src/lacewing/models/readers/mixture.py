@@ -1,27 +1,22 @@
-"""Mixtures of experts: their config from both formats, and their block of the program.
-
-References: the key tables of GGUF; configuration_*.py of transformers for defaults and names.
-"""
+"""The mixture of experts of a config, from both formats. References: the key tables of GGUF; configuration_*.py of transformers."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lacewing.formats.checkpoint import TensorInfo
 from lacewing.models.config import MixtureConfig
-from lacewing.models.keys import Keys
-from lacewing.program.ops import Buffer, ClampedActivation, Combine, ExpertLinear, GatedActivation, Op, Route, View
-
-if TYPE_CHECKING:
-    from lacewing.models.blocks import Builder
+from lacewing.models.readers.metadata import MetadataReader
 
 EXPERT_COUNTS = ("num_experts", "num_local_experts", "n_routed_experts")  # names of one number in config.json
 _GATINGS = {"1": ("softmax", False), "2": ("sigmoid", False), "3": ("softmax", True)}  # softmax of the chosen = renormalised
 _METHODS = {name: name for name in ("greedy", "group_limited_greedy", "noaux_tc", "plain")}
 
 
-def gguf_mixture(keys: Keys, tensors: Mapping[str, TensorInfo], layers: int, fixed: Mapping[str, Any]) -> MixtureConfig | None:
+def gguf_mixture(
+    keys: MetadataReader, tensors: Mapping[str, TensorInfo], layers: int, fixed: Mapping[str, Any]
+) -> MixtureConfig | None:
     """None for a dense model. `fixed`: what never varies in this architecture."""
     experts = keys.integer("expert_count", 0, low=0, high=2**16)
     if experts == 0:
@@ -47,7 +42,7 @@ def gguf_mixture(keys: Keys, tensors: Mapping[str, TensorInfo], layers: int, fix
     return MixtureConfig(**{**values, **fixed})
 
 
-def _gguf_shared_width(keys: Keys, tensors: Mapping[str, TensorInfo], width: int) -> int:
+def _gguf_shared_width(keys: MetadataReader, tensors: Mapping[str, TensorInfo], width: int) -> int:
     """Files of some converters leave the number out."""
     count = keys.integer("expert_shared_count", 0, low=0, high=2**10)
     named = keys.integer("expert_shared_feed_forward_length", count * width, low=0)
@@ -55,7 +50,7 @@ def _gguf_shared_width(keys: Keys, tensors: Mapping[str, TensorInfo], width: int
     return named or next(found, 0)
 
 
-def huggingface_mixture(keys: Keys, layers: int, fixed: Mapping[str, Any]) -> MixtureConfig:
+def huggingface_mixture(keys: MetadataReader, layers: int, fixed: Mapping[str, Any]) -> MixtureConfig:
     """`fixed`: what never varies in this architecture."""
     counts = [name for name in EXPERT_COUNTS if name in keys] or [name for name in EXPERT_COUNTS if name in keys.defaults]
     experts = {keys.integer(name, high=2**16) for name in counts}
@@ -83,7 +78,7 @@ def huggingface_mixture(keys: Keys, layers: int, fixed: Mapping[str, Any]) -> Mi
     return MixtureConfig(**{**values, **fixed})
 
 
-def _huggingface_layers(keys: Keys, layers: int) -> tuple[bool, ...]:
+def _huggingface_layers(keys: MetadataReader, layers: int) -> tuple[bool, ...]:
     """Dense ones first, or every n-th, or a list of those that are dense or mixtures, or of what each layer is."""
     first = keys.integer("first_k_dense_replace", 0, low=0)
     step = keys.integer("decoder_sparse_step", keys.integer("interleave_moe_layer_step", 1))
@@ -100,54 +95,3 @@ def _huggingface_layers(keys: Keys, layers: int) -> tuple[bool, ...]:
     if mixed:
         return tuple(layer in mixed for layer in range(layers))
     return tuple(layer >= first and (layer + 1) % step == 0 and layer not in dense for layer in range(layers))
-
-
-def mixture_block(b: Builder, m: MixtureConfig, layer: int) -> None:
-    """normed (T, D) to branch (T, D)."""
-    width, wide = b.config.width, m.active * m.width
-    scores, ids = Buffer("scores", m.experts).view(), Buffer("expert_ids", m.active).view()
-    weights, each = Buffer("expert_weights", m.active).view(), Buffer("experts", 2 * wide)
-    gate, up, outs = each.view(0, wide), each.view(wide, wide), Buffer("expert_outs", m.active * width).view()
-    b.linear(b.normed, layer, ("ffn_gate_inp", scores))
-    bias = b.weight(f"blk.{layer}.exp_probs_b.bias", m.experts) if m.bias else None
-    route = Route(scores, ids, weights, m.gating, bias, m.groups, m.groups_used, m.group_best, m.renormalise, m.scale)
-    factor = weights if m.weight_on_input else None
-    names = ("ffn_gate_up_exps",) if m.one_stack else ("ffn_gate_exps", "ffn_up_exps")
-    rows = (2 * m.width,) if m.one_stack else (m.width, m.width)
-    stacks, biases = _stacks(b, m, layer, names, rows, width)
-    b.ops += [
-        route,
-        ExpertLinear(b.normed, ids, stacks, (gate, up), biases, factor, transposed=m.transposed, interleaved=m.interleaved),
-        _activation(m, gate, up, b.config.activation),
-    ]
-    stacks, biases = _stacks(b, m, layer, ("ffn_down_exps",), (width,), m.width)
-    b.ops.append(ExpertLinear(gate, ids, stacks, (outs,), biases, separate=True, transposed=m.transposed))
-    if m.shared_width:
-        _shared_experts(b, m, layer)
-    shared = b.branch if m.shared_width else None
-    b.ops.append(Combine(outs, None if m.weight_on_input else weights, b.branch, m.active, shared))
-
-
-def _stacks(
-    b: Builder, m: MixtureConfig, layer: int, names: tuple[str, ...], rows: tuple[int, ...], width: int
-) -> tuple[tuple[str, ...], tuple[str | None, ...]]:
-    """The stacked weights of experts, from `width` to `rows` values, and their biases."""
-    pairs = list(zip(names, rows, strict=True))
-    shapes = [(width, count) if m.transposed else (count, width) for count in rows]
-    weights = tuple(b.weight(f"blk.{layer}.{name}.weight", m.experts, *shape) for name, shape in zip(names, shapes, strict=True))
-    if not m.expert_biases:
-        return weights, ()
-    return weights, tuple(b.weight(f"blk.{layer}.{name}.bias", m.experts, count) for name, count in pairs)
-
-
-def _activation(m: MixtureConfig, gate: View, up: View, kind: str) -> Op:
-    return ClampedActivation(gate, up, gate, *m.clamp) if m.clamp else GatedActivation(gate, up, gate, kind)
-
-
-def _shared_experts(b: Builder, m: MixtureConfig, layer: int) -> None:
-    """One ordinary feed-forward, which every token goes through."""
-    both = Buffer("shared_experts", 2 * m.shared_width)
-    gate, up = both.view(0, m.shared_width), both.view(m.shared_width, m.shared_width)
-    b.linear(b.normed, layer, ("ffn_gate_shexp", gate), ("ffn_up_shexp", up))
-    b.ops.append(GatedActivation(gate, up, gate, b.config.activation))
-    b.linear(gate, layer, ("ffn_down_shexp", b.branch))

@@ -11,10 +11,9 @@ import numpy as np
 from lacewing.errors import UnsupportedModelError
 from lacewing.formats.checkpoint import Checkpoint
 from lacewing.models.architecture import Architecture
-from lacewing.models.config import ACTIVATIONS, ModelConfig
-from lacewing.models.keys import Keys
-from lacewing.models.latent import huggingface_latent
-from lacewing.models.mixture import EXPERT_COUNTS, huggingface_mixture
+from lacewing.models.config import ACTIVATIONS, LatentConfig, ModelConfig
+from lacewing.models.readers.metadata import MetadataReader
+from lacewing.models.readers.mixture import EXPERT_COUNTS, huggingface_mixture
 from lacewing.models.rope import RopeConfig, yarn_magnitude
 from lacewing.models.stacks import BY_SHAPE, PACKED_BLOCK
 
@@ -67,12 +66,12 @@ def read_huggingface(checkpoint: Checkpoint, architecture: Architecture, bf16: b
     """`bf16`: the embedding is stored in bf16. Raises UnsupportedModelError for a key out of bounds or unknown."""
     values = text_config(checkpoint)
     where = f"{checkpoint.path.name}/config.json"
-    keys = Keys(values, where, architecture.defaults.get(str(values.get("model_type")), {}))
+    keys = MetadataReader(values, where, architecture.defaults.get(str(values.get("model_type")), {}))
     mixed = architecture.mixture is not None and any(name in keys.defaults for name in EXPERT_COUNTS)
     scale_block = _scale_block(keys, architecture)
     _refuse_unsupported(keys, mixed)
     layers, width, heads = keys.integer("num_hidden_layers", high=1024), keys.integer("hidden_size"), _heads(keys)
-    latent = huggingface_latent(keys) if architecture.latent else None
+    latent = _latent(keys) if architecture.latent else None
     key_heads = keys.integer("num_key_value_heads", heads)
     head_width = keys.integer("head_dim", max(width // heads, 1), high=2**16)
     if latent is not None:
@@ -106,13 +105,19 @@ def read_huggingface(checkpoint: Checkpoint, architecture: Architecture, bf16: b
     config = architecture.huggingface(keys, replace(config, **switches))
     if bf16 and config.embedding_scale != 1:
         config = replace(config, embedding_scale=_to_bf16(config.embedding_scale))
-    if config.rope.query_beta and config.temperature is None:
+    if config.rope.query_beta and config.attention_temperature is None:
         raise keys.error("llama_4_scaling_beta", "is set, which this version does not know for this architecture")
     keys.refuse_unknown(_HARMLESS, _INERT)
     return config
 
 
-def _scale_block(keys: Keys, architecture: Architecture) -> tuple[int, int] | None:
+def _latent(keys: MetadataReader) -> LatentConfig:
+    nope, rope, value = (keys.integer(name, high=2**16) for name in ("qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim"))
+    q_rank, rank = keys.optional_integer("q_lora_rank", high=2**24), keys.integer("kv_lora_rank")
+    return LatentConfig(q_rank, rank, nope, rope, value, eps=1e-6, transposed_keys=True)  # the class's own eps, not the config's
+
+
+def _scale_block(keys: MetadataReader, architecture: Architecture) -> tuple[int, int] | None:
     """Rows and columns that share a factor in an FP8 or MXFP4 checkpoint; None without quantisation."""
     quantised = keys.nested("quantization_config")
     if quantised is None or not quantised.values:
@@ -135,7 +140,7 @@ def _scale_block(keys: Keys, architecture: Architecture) -> tuple[int, int] | No
     raise keys.error("quantization_config", f"has method {method!r} in a form that comes later; {known}; use a GGUF file")
 
 
-def _compressed_sizes(quantised: Keys) -> Any:
+def _compressed_sizes(quantised: MetadataReader) -> Any:
     """The sizes of a block, None where each weight or each of its rows has a factor, else "unknown"."""
     groups, found = quantised.get("config_groups"), []
     for group in groups.values() if isinstance(groups, Mapping) else ():
@@ -149,7 +154,7 @@ def _compressed_sizes(quantised: Keys) -> Any:
     return found[0] if found and all(sizes == found[0] for sizes in found) else "unknown"
 
 
-def _refuse_unsupported(keys: Keys, mixed: bool) -> None:
+def _refuse_unsupported(keys: MetadataReader, mixed: bool) -> None:
     for name in () if mixed else _EXPERTS:
         if keys.get(name):
             raise keys.error(name, f"is {keys.get(name)!r}: mixture-of-experts comes later; this version runs dense models")
@@ -157,25 +162,25 @@ def _refuse_unsupported(keys: Keys, mixed: bool) -> None:
         raise keys.error("use_bidirectional_attention", "is true; this version runs causal models only")
 
 
-def _heads(keys: Keys) -> int:
+def _heads(keys: MetadataReader) -> int:
     heads, width = keys.integer("num_attention_heads", high=2**16), keys.integer("hidden_size")
     if width // heads < 1 or (keys.get("head_dim") is None and width % heads):
         raise keys.error("num_attention_heads", f"is {heads}, which does not divide hidden_size {width}")
     return heads
 
 
-def _biases(keys: Keys) -> set[str]:
+def _biases(keys: MetadataReader) -> set[str]:
     attention = ("attn_q", "attn_k", "attn_v", "attn_output") if keys.flag("attention_bias") else ()
     return {*attention, *(("ffn_gate", "ffn_up", "ffn_down") if keys.flag("mlp_bias") else ())}
 
 
-def _activation(keys: Keys) -> str:
+def _activation(keys: MetadataReader) -> str:
     """hidden_activation is the newer name, used by the gemma family."""
     name = "hidden_activation" if "hidden_activation" in keys else "hidden_act"
     return keys.choice(name, {**ACTIVATIONS, **keys.defaults.get("activations", {})})
 
 
-def _windows(keys: Keys, layers: int) -> tuple[int | None, ...]:
+def _windows(keys: MetadataReader, layers: int) -> tuple[int | None, ...]:
     """layer_types where given, else a pattern (every n-th layer sees everything), else from max_window_layers on."""
     window = keys.integer("sliding_window", 0, low=0, high=2**31) or None
     if not keys.flag("use_sliding_window", True):
@@ -197,10 +202,10 @@ def _windows(keys: Keys, layers: int) -> tuple[int | None, ...]:
     return tuple(window if is_local else None for is_local in local)
 
 
-def _ropes(keys: Keys, head_width: int, trained: int) -> tuple[RopeConfig, RopeConfig]:
+def _ropes(keys: MetadataReader, head_width: int, trained: int) -> tuple[RopeConfig, RopeConfig]:
     """The rotation of layers that see everything and of windowed layers."""
     older, newer = keys.nested("rope_scaling"), keys.nested("rope_parameters")
-    parameters = older if older is not None and older.values else newer or Keys({}, keys.where)
+    parameters = older if older is not None and older.values else newer or MetadataReader({}, keys.where)
     nested = newer is not None and any(kind in newer for kind in _LAYER_KINDS)
     if not nested:
         rope = _rope(keys, parameters, head_width, trained, "rope_theta")
@@ -208,12 +213,12 @@ def _ropes(keys: Keys, head_width: int, trained: int) -> tuple[RopeConfig, RopeC
         return rope, rope if local_base is None else RopeConfig(rope.width, local_base)
     found = []
     for kind, theta in (("full_attention", "rope_theta"), ("sliding_attention", "rope_local_base_freq")):
-        inner = (newer.nested(kind) if newer else None) or Keys({}, keys.where)
+        inner = (newer.nested(kind) if newer else None) or MetadataReader({}, keys.where)
         found.append(_rope(keys, inner, head_width, trained, theta if keys.get(theta) is not None else "rope_theta"))
     return found[0], found[1]
 
 
-def _rope(keys: Keys, parameters: Keys, head_width: int, trained: int, theta: str) -> RopeConfig:
+def _rope(keys: MetadataReader, parameters: MetadataReader, head_width: int, trained: int, theta: str) -> RopeConfig:
     """One rotation from its dictionary; `theta` names the older key of the base."""
     base = parameters.number("rope_theta", keys.number(theta, 10000, low=1e-6, high=1e18), low=1e-6, high=1e18)
     partial = parameters.number("partial_rotary_factor", keys.number("partial_rotary_factor", 1, low=0, high=1), low=0, high=1)
@@ -228,7 +233,7 @@ def _rope(keys: Keys, parameters: Keys, head_width: int, trained: int, theta: st
     return rope
 
 
-def _scaled(keys: Keys, parameters: Keys, rope: RopeConfig, trained: int) -> RopeConfig:
+def _scaled(keys: MetadataReader, parameters: MetadataReader, rope: RopeConfig, trained: int) -> RopeConfig:
     original = parameters.integer("original_max_position_embeddings", trained, high=2**31)
     if rope.kind == "dynamic":  # transformers stretches from max_position_embeddings on
         original = trained

@@ -7,10 +7,10 @@ import pytest
 
 from lacewing.formats.checkpoint import Checkpoint
 from lacewing.models.config import check_config
-from lacewing.models.huggingface import read_huggingface, text_config
 from lacewing.models.opening import find_architecture
+from lacewing.models.readers.huggingface import read_huggingface, text_config
 
-REAL = json.loads((Path(__file__).parent.parent / "data" / "real_configs.json").read_text(encoding="utf-8"))
+REAL = json.loads((Path(__file__).parents[2] / "data" / "real_configs.json").read_text(encoding="utf-8"))
 
 
 def read(config):

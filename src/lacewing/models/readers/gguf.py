@@ -12,10 +12,9 @@ from lacewing.errors import WeightError
 from lacewing.formats.checkpoint import Checkpoint, TensorInfo
 from lacewing.formats.read import mapped
 from lacewing.models.architecture import Architecture
-from lacewing.models.config import ModelConfig
-from lacewing.models.keys import Keys
-from lacewing.models.latent import gguf_latent
-from lacewing.models.mixture import gguf_mixture
+from lacewing.models.config import LatentConfig, ModelConfig
+from lacewing.models.readers.metadata import MetadataReader
+from lacewing.models.readers.mixture import gguf_mixture
 from lacewing.models.rope import RopeConfig, yarn_magnitude
 
 ROPE_TENSORS = ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight")
@@ -27,12 +26,12 @@ _LINEARS = ("attn_q", "attn_k", "attn_v", "attn_qkv", "attn_output", "ffn_gate",
 def read_gguf(checkpoint: Checkpoint, architecture: Architecture) -> ModelConfig:
     """Raises UnsupportedModelError for a key out of bounds or unknown, WeightError for a missing embedding."""
     name, tensors = architecture.name, checkpoint.tensors
-    keys = Keys(checkpoint.metadata, checkpoint.path.name, architecture.gguf_defaults, f"{name}.")
+    keys = MetadataReader(checkpoint.metadata, checkpoint.path.name, architecture.gguf_defaults, f"{name}.")
     _refuse_unsupported(keys, tensors, architecture)
     predicting = keys.integer("nextn_predict_layers", 0, low=0, high=64)
     layers = keys.integer("block_count", low=predicting + 1, high=1024) - predicting
     width, heads = keys.integer("embedding_length"), _heads(keys)
-    latent = gguf_latent(keys, tensors) if architecture.latent else None
+    latent = _latent(keys, tensors) if architecture.latent else None
     key_heads = keys.integer("attention.head_count_kv", heads)
     head_width = latent.nope + latent.rope if latent else _head_width(keys, width // heads)
     trained = keys.integer("context_length", high=2**31)
@@ -70,7 +69,25 @@ def read_gguf(checkpoint: Checkpoint, architecture: Architecture) -> ModelConfig
     return config
 
 
-def _head_width(keys: Keys, default: int) -> int:
+def _latent(keys: MetadataReader, tensors: Mapping[str, TensorInfo]) -> LatentConfig:
+    """Newer files have attn_k_b and attn_v_b and lengths with _mla; older ones attn_kv_b and plain lengths."""
+    rope = keys.integer("rope.dimension_count", high=2**12)
+    head = keys.integer("attention.key_length_mla", keys.integer("attention.key_length"), high=2**16)
+    value = keys.integer("attention.value_length_mla", keys.integer("attention.value_length"), high=2**16)
+    if head <= rope:
+        raise keys.error("attention.key_length", f"is {head}, no more than the {rope} values that are rotated")
+    return LatentConfig(
+        q_rank=keys.integer("attention.q_lora_rank", 0, low=0) or None,
+        rank=keys.integer("attention.kv_lora_rank"),
+        nope=head - rope,
+        rope=rope,
+        value=value,
+        eps=keys.number("attention.layer_norm_rms_epsilon", low=1e-20, high=1),
+        transposed_keys=any(name.endswith(".attn_kv_b.weight") for name in tensors),
+    )
+
+
+def _head_width(keys: MetadataReader, default: int) -> int:
     head_width = keys.integer("attention.key_length", default, high=2**16)
     for other in ("value_length", "key_length_swa", "value_length_swa"):
         if keys.integer(f"attention.{other}", head_width) != head_width:
@@ -78,7 +95,7 @@ def _head_width(keys: Keys, default: int) -> int:
     return head_width
 
 
-def _refuse_unsupported(keys: Keys, tensors: Mapping[str, TensorInfo], architecture: Architecture) -> None:
+def _refuse_unsupported(keys: MetadataReader, tensors: Mapping[str, TensorInfo], architecture: Architecture) -> None:
     mixture = keys.integer("expert_count", 0, low=0) > 0
     if mixture and architecture.mixture is None:
         raise keys.error("expert_count", "asks for a mixture of experts, which this version does not know for this architecture")
@@ -90,14 +107,14 @@ def _refuse_unsupported(keys: Keys, tensors: Mapping[str, TensorInfo], architect
         raise keys.error("attention.causal", "is false; this version runs causal models only")
 
 
-def _heads(keys: Keys) -> int:
+def _heads(keys: MetadataReader) -> int:
     heads, width = keys.integer("attention.head_count", high=2**16), keys.integer("embedding_length")
     if width // heads < 1 or ("attention.key_length" not in keys and width % heads):
         raise keys.error("attention.head_count", f"is {heads}, which does not divide the width {width}")
     return heads
 
 
-def _vocab_size(keys: Keys, checkpoint: Checkpoint) -> int:
+def _vocab_size(keys: MetadataReader, checkpoint: Checkpoint) -> int:
     """Rows of the embedding, which the key and the tokenizer must confirm where they are present."""
     embedding = checkpoint.tensors.get("token_embd.weight")
     if embedding is None or len(embedding.shape) != 2:
@@ -112,7 +129,7 @@ def _vocab_size(keys: Keys, checkpoint: Checkpoint) -> int:
     return rows
 
 
-def _windows(keys: Keys, layers: int) -> tuple[int | None, ...]:
+def _windows(keys: MetadataReader, layers: int) -> tuple[int | None, ...]:
     """Pattern n: every n-th layer sees everything; flags: true means windowed; no pattern: all layers are windowed."""
     window = keys.integer("attention.sliding_window", 0, low=0, high=2**31) or None
     pattern = keys.get("attention.sliding_window_pattern", 0)
@@ -123,7 +140,7 @@ def _windows(keys: Keys, layers: int) -> tuple[int | None, ...]:
 
 
 def _ropes(
-    keys: Keys, tensors: Mapping[str, TensorInfo], head_width: int, trained: int, whole: bool
+    keys: MetadataReader, tensors: Mapping[str, TensorInfo], head_width: int, trained: int, whole: bool
 ) -> tuple[RopeConfig, RopeConfig]:
     """The rotation of layers that see everything and of windowed layers, which may have a base of their own."""
     width, base = keys.integer("rope.dimension_count", head_width), keys.number("rope.freq_base", 10000, low=1e-6, high=1e18)
@@ -152,7 +169,7 @@ def _ropes(
     return rope, RopeConfig(local_width, local_base or base)
 
 
-def _yarn(keys: Keys, rope: RopeConfig, magnitude: float) -> RopeConfig:
+def _yarn(keys: MetadataReader, rope: RopeConfig, magnitude: float) -> RopeConfig:
     if keys.number("rope.scaling.yarn_ext_factor", 1) != 1:
         raise keys.error("rope.scaling.yarn_ext_factor", "is not 1, which this version does not know")
     scale = keys.number("rope.scaling.yarn_log_multiplier", 0, low=0, high=1e3)

@@ -9,9 +9,9 @@ import pytest
 
 from lacewing.errors import OptionError
 from lacewing.formats.checkpoint import ByteRange, Checkpoint, TensorInfo
-from lacewing.models.gguf import read_gguf
-from lacewing.models.huggingface import read_huggingface
 from lacewing.models.opening import find_architecture
+from lacewing.models.readers.gguf import read_gguf
+from lacewing.models.readers.huggingface import read_huggingface
 from lacewing.quants import by_name
 
 NOISE = {"architectures": ["X"], "attention_dropout": 0.0, "initializer_range": 0.02, "torch_dtype": "bfloat16", "use_cache": True,
@@ -102,13 +102,17 @@ def test_llama_4():
     found = read(SCOUT)
     m = found.mixture
     assert (m.experts, m.active, m.weight_on_input, m.gating, m.width, m.shared_width) == (16, 1, True, "sigmoid", 8192, 8192)
-    assert (found.chunks[:4], sorted(found.unrotated)[:2], found.turned_qk_norm) == ((8192, 8192, 8192, None), [3, 7], True)
-    assert (found.temperature.length, found.temperature.offset, found.temperature_everywhere) == (8192, 1, False)
+    assert (found.chunks[:4], sorted(found.nope_layers)[:2], found.qk_norm_after_rope) == ((8192, 8192, 8192, None), [3, 7], True)
+    assert (found.attention_temperature.length, found.attention_temperature.offset, found.attention_temperature.rotated_layers) == (
+        8192,
+        1,
+        False,
+    )
     maverick = SCOUT | {"num_local_experts": 128, "interleave_moe_layer_step": 2, "moe_layers": list(range(1, 48, 2)),
                         "no_rope_layers": [], "use_qk_norm": False, "rope_scaling": None, "attn_temperature_tuning": 4}  # fmt: skip
     found = read(maverick)
     assert found.mixture.layers == (False, True) * 24
-    assert (found.feed_forward, sorted(found.unrotated)[0], found.turned_qk_norm) == (16384, 3, False)
+    assert (found.feed_forward, sorted(found.nope_layers)[0], found.qk_norm_after_rope) == (16384, 3, False)
 
 
 def test_qwen_and_glm():
@@ -177,7 +181,11 @@ LARGE = {"expert_count": 128, "expert_used_count": 4, "expert_feed_forward_lengt
 def test_mistral_large_3_is_known_by_its_sizes():
     """Ollama's file says nothing of the temperature; the magnitude of YaRN is not applied to attention."""
     found = read_keys(131072, (), **LARGE)
-    assert (found.temperature.beta, found.temperature.length, found.temperature.offset) == (0.1, 8192, 0)
+    assert (found.attention_temperature.beta, found.attention_temperature.length, found.attention_temperature.offset) == (
+        0.1,
+        8192,
+        0,
+    )
     assert found.attention_scale == pytest.approx(192**-0.5)
     assert (found.mixture.gating, found.mixture.groups, found.rope.magnitude) == ("softmax", 1, 1.0)
 
@@ -194,7 +202,7 @@ def test_the_switch_over_the_magnitude(monkeypatch, choice, large, small):
         monkeypatch.setenv("LACEWING_MISTRAL_MAGNITUDE", choice)
     for found, applied in ((read_keys(131072, (), **LARGE), large), (read(MISTRAL_4), small)):
         assert found.attention_scale == pytest.approx(192**-0.5 * (1.845120 if applied else 1), rel=1e-5)
-        assert (found.temperature.beta, found.temperature.length) == (0.1, 8192)
+        assert (found.attention_temperature.beta, found.attention_temperature.length) == (0.1, 8192)
     assert read(R1).attention_scale == pytest.approx(192**-0.5 * 1.873854, rel=1e-5)  # of DeepSeek nothing is disputed
 
 

@@ -13,7 +13,7 @@ from lacewing.errors import UnsupportedModelError
 _HARMLESS_VALUES: tuple[Any, ...] = (None, False, "", [], {})  # an unknown key so set asks for nothing
 
 
-class Keys:
+class MetadataReader:
     """Typed access to metadata. An explicit null switches an architecture's default off.
 
     Every problem is an UnsupportedModelError that names the key.
@@ -98,14 +98,14 @@ class Keys:
             raise self.error(name, f"must be a list of {count} flags, one a layer")
         return [bool(entry) for entry in value[:count]]
 
-    def nested(self, name: str) -> Keys | None:
+    def nested(self, name: str) -> MetadataReader | None:
         """A dictionary inside; None where absent."""
         value = self.get(name)
         if value is None:
             return None
         if not isinstance(value, Mapping):
             raise self.error(name, f"is {_shown(value)}; it must be a dictionary")
-        return Keys(value, f"{self.where}: {self.prefix}{name}")
+        return MetadataReader(value, f"{self.where}: {self.prefix}{name}")
 
     def refuse_unknown(self, harmless: Iterable[str] = (), inert: Mapping[str, tuple[Any, ...]] | None = None) -> None:
         """Refuse every key that was neither read nor known to change nothing (`inert`: with one of these values only)."""
