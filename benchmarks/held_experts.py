@@ -19,7 +19,8 @@ from typing import cast
 import numpy as np
 
 from lacewing.backends.base import StepLimits, WeightView
-from lacewing.backends.hot import Desk, Move
+from lacewing.backends.staged import Move
+from lacewing.offload.cache import Desk
 from lacewing.program.ops import Allot, Buffer, Receive, Send
 from lacewing.program.program import Program
 from lacewing.quants import by_name

@@ -20,8 +20,8 @@ import numpy as np
 from gguf import GGUFReader
 
 import lacewing
-from lacewing.backends.hot import use_of
 from lacewing.engine.engine import Engine
+from lacewing.offload.cache import use_of
 
 
 def measure(engine: Engine, prompt: int, generate: int, rounds: int) -> list[tuple[float, float, float | None]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.models.test_mixture_configs import GLM, NOISE, OSS, QWEN, R1, SCOUT, YARN
+from tests.models.readers.test_mixture_configs import GLM, NOISE, OSS, QWEN, R1, SCOUT, YARN
 
 _KIMI = R1 | {"model_type": "kimi_k2", "n_group": 1, "topk_group": 1, "n_routed_experts": 384, "num_attention_heads": 64,
               "num_key_value_heads": 64, "routed_scaling_factor": 2.827, "first_k_dense_replace": 1, "rope_theta": 50000.0,

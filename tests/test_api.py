@@ -250,9 +250,10 @@ def test_keys_and_values_move(tiny_path):
 
 
 def test_loading_can_be_cancelled(tiny_path):
-    from lacewing.api import Model, Opened
+    from lacewing.api import Model
     from lacewing.errors import Cancelled
     from lacewing.options import LoadOptions
+    from lacewing.placement.info import Opened
 
     for polls in range(4):
         asked = iter(range(100))

@@ -18,12 +18,14 @@ LAYERS = (
     ("__main__",),
     ("cli",),
     ("chat", "server"),
+    ("console",),
     ("__init__",),
     ("api",),
-    ("placing",),
-    ("opened",),
     ("assistant",),
-    ("engine", "text", "hub"),
+    ("placement",),
+    ("engine",),
+    ("offload",),
+    ("text", "hub"),
     ("models",),
     ("weights",),
     ("backends",),
@@ -37,7 +39,7 @@ KNOWS_A_BACKEND = {"cli/bench.py": "cpu"}  # asks for the read bandwidth
 
 # Where each library may be imported. One that is not here may not be imported at all.
 LIBRARIES = {
-    "numpy": ("api", "backends", "engine", "formats", "models", "program", "quants", "text", "weights"),
+    "numpy": ("api", "backends", "engine", "formats", "models", "offload", "program", "quants", "text", "weights"),
     "numba": ("backends/cpu",),
     "llvmlite": ("backends/cpu",),
     "tokenizers": ("text",),

@@ -12,21 +12,19 @@ from typing import TYPE_CHECKING, Any
 from lacewing import hub
 from lacewing.assistant import Assistant, Message, TextStream
 from lacewing.errors import BackendError, OptionError, OutOfMemoryError, TemplateError
-from lacewing.opened import CHUNK as CHUNK
-from lacewing.opened import Background
-from lacewing.opened import Opened as Opened
-from lacewing.opened import interruptible as interruptible
-from lacewing.opened import open_headers as open_headers
 from lacewing.options import LoadOptions, Progress, make_sampling, native, parse_bytes, parse_layers
-from lacewing.placing import Placed, demand, less, place
+from lacewing.placement.background import Background, interruptible
+from lacewing.placement.info import CHUNK, Opened
+from lacewing.placement.place import Placed, demand, less, place
 
 if TYPE_CHECKING:
     import numpy as np
 
     from lacewing.backends.base import Backend, Step
+    from lacewing.placement.plan import Plan
     from lacewing.text.template import ChatTemplate
     from lacewing.text.tokenizer import Tokenizer
-    from lacewing.weights import Plan, WeightStore
+    from lacewing.weights import WeightStore
 
 _PATIENCE = 0.5  # seconds that somebody who cancels waits for readers to let go
 

@@ -7,9 +7,9 @@ from gguf import GGUFReader
 from benchmarks import shared
 from lacewing.backends.reference.backend import ReferenceBackend
 from lacewing.engine.engine import Engine
-from lacewing.weights.share import Level
-from tests.backends.test_hot import open_shared
+from lacewing.offload.plan import Level
 from tests.checkpoints import tiny
+from tests.offload.test_cache import open_shared
 
 
 def routers(path):

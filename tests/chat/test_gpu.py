@@ -241,9 +241,9 @@ def test_experts_that_the_processor_shares(chat, tmp_path):
     """A mixture of which the GPU holds some experts: `/experts` tells, and who watches does not keep them from being exchanged."""
     first, path = say(chat, "hello"), tiny("qwen3moe", "gguf", tmp_path)
     from lacewing.backends import init_backend
-    from lacewing.opened import Opened
-    from lacewing.placing import sizes_on
-    from lacewing.weights.share import Level, Sharing
+    from lacewing.offload.plan import Level, Sharing
+    from lacewing.placement.info import Opened
+    from lacewing.placement.place import sizes_on
 
     opened = Opened(path, LoadOptions(context=256), warm=False)
     room = Sharing(opened.spec.program, sizes_on(opened, init_backend("webgpu"))).load(Level(0, 0, 2, 3)).nbytes

@@ -14,8 +14,8 @@ from lacewing.formats import open_checkpoint
 from lacewing.hub.huggingface import RemoteFile
 from lacewing.hub.remote import fetch_headers
 from lacewing.models import open_model
-from lacewing.opened import Opened
 from lacewing.options import LoadOptions
+from lacewing.placement.info import Opened
 from tests import sparse_files
 from tests.checkpoints import tiny
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
+from lacewing.errors import BackendError
 from lacewing.quants.base import Quant
 
 
@@ -70,3 +72,36 @@ class WeightView(Protocol):
 
     @property
     def scale_block(self) -> tuple[int, int]: ...
+
+
+class HeldExperts:
+    """Some experts of a weight (E, ...), in their order; a `WeightView`. It has no factors of blocks."""
+
+    scales: WeightView | None = None
+    scale_block = (1, 1)
+    tiled: np.ndarray | None = None
+
+    def __init__(self, name: str, weight: WeightView, experts: Sequence[int]):
+        if weight.scales is not None:
+            raise BackendError(f"experts of {weight.name} cannot be held apart from their factors")
+        self.name, self._weight, self._experts = name, weight, tuple(experts)
+        self.shape: tuple[int, ...] = (len(self._experts), *weight.shape[1:])
+        self.quant: Quant = weight.quant
+
+    @property
+    def parts(self) -> list[np.ndarray]:
+        all_of_them = members(self._weight)
+        return [all_of_them[expert] for expert in self._experts]
+
+    @property
+    def data(self) -> np.ndarray:
+        return np.concatenate(self.parts)
+
+
+def members(weight: WeightView) -> list[np.ndarray]:
+    """uint8: the bytes of what stands at each index of the first axis, such as an expert."""
+    parts = weight.parts
+    if len(parts) == weight.shape[0]:
+        return [part.reshape(-1) for part in parts]
+    whole = parts[0] if len(parts) == 1 else np.concatenate(parts)
+    return list(whole.reshape(weight.shape[0], -1))

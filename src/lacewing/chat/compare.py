@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from lacewing.api import Model, open_headers
+from lacewing.api import Model
 from lacewing.chat import swap
 from lacewing.chat.command import Columns
 from lacewing.chat.overflow import fit
 from lacewing.chat.settings import Message
 from lacewing.chat.voice import Loaded
 from lacewing.errors import Cancelled, OptionError
+from lacewing.placement.info import open_headers
 
 if TYPE_CHECKING:
     from lacewing.chat.session import Session

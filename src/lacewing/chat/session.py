@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from lacewing.api import Model, open_headers
+from lacewing.api import Model
 from lacewing.assistant import TextStream
 from lacewing.chat import files, residency, survey, swap, templates
 from lacewing.chat.events import Delta, Event, Face, Finished, Notice
@@ -17,6 +17,7 @@ from lacewing.chat.settings import Message, Settings
 from lacewing.chat.voice import Loaded, View, Voice
 from lacewing.errors import BackendError, LacewingError, OptionError
 from lacewing.options import LoadOptions, Sampling
+from lacewing.placement.info import open_headers
 from lacewing.text.reasoning import REASONING, TAGS, Pieces, ReasoningSplitter
 from lacewing.text.template import NAMES
 from lacewing.weights.memory import keep_large_blocks_apart

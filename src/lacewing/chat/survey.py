@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lacewing import hub
-from lacewing.api import CHUNK, Opened
 from lacewing.errors import Cancelled, LacewingError, OutOfMemoryError
 from lacewing.options import format_bytes
+from lacewing.placement.info import CHUNK, Opened
 from lacewing.weights import this_machine
 from lacewing.weights.machine import process_bytes
 

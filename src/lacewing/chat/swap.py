@@ -10,14 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lacewing import hub
-from lacewing.api import CHUNK, Model, Opened, interruptible, open_headers
+from lacewing.api import Model
 from lacewing.chat.overflow import Fit, fit
 from lacewing.chat.vacate import vacated
 from lacewing.chat.voice import Loaded, Voice
 from lacewing.errors import Cancelled, LacewingError, ModelFormatError, OptionError, OutOfMemoryError, TemplateError
 from lacewing.options import LoadOptions, format_bytes
+from lacewing.placement.background import interruptible
+from lacewing.placement.info import CHUNK, Opened, open_headers
+from lacewing.placement.plan import Plan
 from lacewing.text.template import ChatTemplate
-from lacewing.weights import Plan
 from lacewing.weights.memory import give_back
 
 if TYPE_CHECKING:

@@ -10,11 +10,12 @@ import dataclasses
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from lacewing.api import CHUNK, Model, Opened
+from lacewing.api import Model
 from lacewing.backends.base import HasMemory
 from lacewing.chat.settings import PROCESSOR
 from lacewing.chat.voice import Loaded
 from lacewing.errors import BackendError, OutOfMemoryError
+from lacewing.placement.info import CHUNK, Opened
 
 if TYPE_CHECKING:
     from lacewing.chat.session import Session

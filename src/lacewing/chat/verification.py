@@ -9,10 +9,11 @@ import dataclasses
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from lacewing.api import Model, open_headers
+from lacewing.api import Model
 from lacewing.backends import known_backends
 from lacewing.chat.settings import PROCESSOR
 from lacewing.errors import BackendError, NumericError, OutOfMemoryError, UnsupportedModelError
+from lacewing.placement.info import open_headers
 
 if TYPE_CHECKING:
     from lacewing.chat.session import Session

@@ -19,8 +19,8 @@ def bench(
 ) -> None:
     """Measure and print. `profile`: also the time of each kernel; raises OptionError where they cannot be timed."""
     from lacewing.backends.base import Profiles
-    from lacewing.backends.hot import use_of
     from lacewing.engine.bench import check_counts, measure
+    from lacewing.offload.cache import use_of
 
     check_counts(prompt, generate, options.context or prompt + generate)
     began = time.perf_counter()

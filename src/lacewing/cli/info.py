@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from lacewing import hub
-from lacewing.api import Opened, load_tokenizer
+from lacewing.api import load_tokenizer
 from lacewing.cli.models import path_of
 from lacewing.hub.http import is_url
 from lacewing.hub.remote import fetch_headers
 from lacewing.options import LoadOptions, format_bytes
-from lacewing.placing import gpu_plan
+from lacewing.placement.info import Opened
+from lacewing.placement.place import gpu_plan
 
 
 def info(name: str, options: LoadOptions, *, as_json: bool) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 
-from lacewing.api import Model, Opened
+from lacewing.api import Model
 from lacewing.assistant import TextStream
 from lacewing.chat.interrupt import Interrupt
 from lacewing.chat.output import Output
@@ -13,6 +13,7 @@ from lacewing.cli.models import path_of
 from lacewing.cli.progress import Reporter
 from lacewing.errors import Cancelled
 from lacewing.options import LoadOptions, Sampling
+from lacewing.placement.info import Opened
 
 
 def open_model(name: str, options: LoadOptions) -> Model:

@@ -8,11 +8,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lacewing.api import Model, Opened
+from lacewing.api import Model
 from lacewing.cli.models import path_of
 from lacewing.cli.progress import Reporter
 from lacewing.errors import OptionError
 from lacewing.options import LoadOptions
+from lacewing.placement.info import Opened
 
 _HEAT, _NUMBERS = 64, 66  # characters of a terminal's line: for the load at most, for all else
 

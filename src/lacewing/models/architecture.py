@@ -6,14 +6,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from lacewing.models.blocks.decoder import BlockOf, standard_block
 from lacewing.models.config import ModelConfig
-from lacewing.models.keys import Keys
 from lacewing.models.names import STANDARD_NAMES
+from lacewing.models.readers.metadata import MetadataReader
 
-Adjust = Callable[[Keys, ModelConfig], ModelConfig]  # the last word over what the standard readers made
+Adjust = Callable[[MetadataReader, ModelConfig], ModelConfig]  # the last word over what the standard readers made
 
 
-def _unchanged(keys: Keys, config: ModelConfig) -> ModelConfig:
+def _unchanged(keys: MetadataReader, config: ModelConfig) -> ModelConfig:
     return config
 
 
@@ -36,5 +37,6 @@ class Architecture:
     latent: bool = False  # multi-head latent attention
     gguf_names: Mapping[str, str] = field(default_factory=dict)  # of weights of a layer, where the file's are not the usual ones
     uncounted: tuple[str, ...] = ()  # weights that the makers leave out when they count the active parameters of a mixture
+    block: BlockOf = standard_block  # of each layer
     huggingface: Adjust = _unchanged
     gguf: Adjust = _unchanged

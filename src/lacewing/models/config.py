@@ -52,12 +52,13 @@ class LatentConfig:
 
 
 @dataclass(frozen=True)
-class TemperatureConfig:
-    """Queries are scaled by position: `ScaleByPosition` of `program/ops.py`."""
+class AttentionTemperatureConfig:
+    """Attention temperature scaling: queries are scaled by position, `ScaleByPosition` of `program/ops.py`."""
 
     beta: float
     length: int
     offset: int = 0
+    rotated_layers: bool = True  # else only NoPE layers have it
 
 
 @dataclass(frozen=True)
@@ -84,9 +85,9 @@ class ModelConfig:
     norm_offset: float = 0.0  # added to every norm weight
     activation: str = "silu"
     adjacent_rope: bool = False
-    qk_norm: bool = False  # on each query and key head, before the rotation
+    qk_norm: bool = False  # on each query and key head, before RoPE
     whole_qk_norm: bool = False  # on all query heads together, and on all key heads
-    turned_qk_norm: bool = False  # without weights, on each head, after the rotation; where there is none, neither
+    qk_norm_after_rope: bool = False  # without weights, on each head; not in NoPE layers
     post_norms: bool = False  # on what attention and feed-forward give, before it is added
     fused_qkv: bool = False
     fused_gate_up: bool = False
@@ -94,10 +95,9 @@ class ModelConfig:
     biases: frozenset[str] = frozenset()  # linear layers of a block that have one, such as "attn_q"
     feed_forward_norm: str = "ffn_norm"  # the name of the norm before feed-forward
     sinks: bool = False
-    unrotated: frozenset[int] = frozenset()  # layers without rotation
+    nope_layers: frozenset[int] = frozenset()  # layers without rotation
     chunks: tuple[int | None, ...] = ()  # one a layer, as `windows`; empty: none
-    temperature: TemperatureConfig | None = None
-    temperature_everywhere: bool = True  # else only in layers without rotation
+    attention_temperature: AttentionTemperatureConfig | None = None
     latent: LatentConfig | None = None
     mixture: MixtureConfig | None = None
     scale_block: tuple[int, int] | None = None  # rows and columns that share a factor, where weights are stored so; stacks.BY_SHAPE

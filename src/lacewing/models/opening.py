@@ -12,12 +12,12 @@ from lacewing.formats.checkpoint import Checkpoint, TensorInfo
 from lacewing.formats.files import shown
 from lacewing.models import architectures
 from lacewing.models.architecture import Architecture
-from lacewing.models.blocks import build_program
+from lacewing.models.blocks.decoder import build_program
 from lacewing.models.config import ModelConfig, check_config
-from lacewing.models.gguf import ROPE_TENSORS, read_gguf
-from lacewing.models.huggingface import read_huggingface, text_config
 from lacewing.models.names import is_ignored, part_of, translate, usual_name
-from lacewing.models.sizes import Sizes, measure
+from lacewing.models.readers.gguf import ROPE_TENSORS, read_gguf
+from lacewing.models.readers.huggingface import read_huggingface, text_config
+from lacewing.models.sizes import ModelSizes, measure
 from lacewing.models.stacks import arrange
 from lacewing.options import format_bytes
 from lacewing.program.check import check_program
@@ -53,7 +53,7 @@ class ModelSpec:
     vocab_size: int
     trained_context: int
     context: int
-    sizes: Sizes
+    sizes: ModelSizes
     uncounted: tuple[str, ...] = ()  # weights that are not among the active parameters
     notices: tuple[str, ...] = ()  # what a person should know, such as parts of the checkpoint that are left out
 
@@ -101,7 +101,7 @@ def open_model(checkpoint: Checkpoint, context: int | None = None, most: int | N
         if config.rope.kind == "longrope":
             context = min(context, config.rope.original_context)
         context = min(context, most or context)
-    program = build_program(config, context)
+    program = build_program(config, context, architecture.block)
     check_program(program)
     _check_weights(program, tensors, where)
     used = {name: tensors[name] for name in program.weights}

@@ -11,7 +11,7 @@ from lacewing.program.program import Program
 
 
 @dataclass(frozen=True)
-class Sizes:
+class ModelSizes:
     """Parameters and bytes, of everything and of what a token uses. Of an embedding that is not the output a token reads a row."""
 
     parameters: int
@@ -22,7 +22,7 @@ class Sizes:
     active_expert_bytes: int = 0
 
 
-def measure(program: Program, tensors: Mapping[str, TensorInfo], uncounted: Sequence[str] = ()) -> Sizes:
+def measure(program: Program, tensors: Mapping[str, TensorInfo], uncounted: Sequence[str] = ()) -> ModelSizes:
     """`uncounted`: weights that do not count as active parameters of a mixture. There is no one way to count: Meta, Qwen,
     Mistral (Mixtral) and AllenAI count the embedding, DeepSeek, Moonshot, OpenAI and Mistral (Large 3) do not, and Zhipu counts
     neither the embedding nor the output. All count the weights of a dense model.
@@ -45,14 +45,14 @@ def measure(program: Program, tensors: Mapping[str, TensorInfo], uncounted: Sequ
             elements = 0
         parameters, weight_bytes = parameters + tensor.elements, weight_bytes + nbytes
         active_parameters, active_bytes = active_parameters + elements, active_bytes + read
-    return Sizes(parameters, active_parameters, weight_bytes, active_bytes, expert_bytes, active_expert_bytes)
+    return ModelSizes(parameters, active_parameters, weight_bytes, active_bytes, expert_bytes, active_expert_bytes)
 
 
 _READ_ACROSS = ("F32", "F16", "BF16", "F8_E4M3")  # whose values can be read from any row
 
 
 def copied_bytes(program: Program, tensors: Mapping[str, TensorInfo]) -> int:
-    """Of matrices of heads that are read across their rows, which blocks of a quant do not allow: the processor keeps a copy in
+    """Of matrices of heads that are read across their rows, which blocks of a quant do not allow: the CPU keeps a copy in
     float16. Such are the keys of latent attention in older GGUF files."""
     names = {op.weight for op in program.ops if isinstance(op, HeadLinear) and op.transposed}
     return sum(2 * tensors[name].elements for name in names if tensors[name].quant.name not in _READ_ACROSS)

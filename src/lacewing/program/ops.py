@@ -251,7 +251,8 @@ class ExpertLinear(Op):
 
 @dataclass(frozen=True)
 class Allot(Op):
-    """Which device computes which chosen expert of a layer that two share (`program.hot`). All (T, A) int32, of `experts` experts.
+    """Which device computes which chosen expert of a layer that two share (`offload.experts`). All (T, A) int32, of
+    `experts` experts.
 
     here: the place in the stacks of the one that holds `held`, at the time of the run, else -1. there: the id, -1 if it is here.
     """
@@ -290,7 +291,7 @@ class Logits(Op):
 
 @dataclass(frozen=True)
 class Receive(Op):
-    """A stage of a part of a program begins (`program.split`): the values of `outs`, which may be none, come from other devices."""
+    """A stage of a part of a program begins (`offload.cut`): the values of `outs`, which may be none, come from other devices."""
 
     outs: tuple[Out, ...]
 

@@ -6,18 +6,19 @@ import numpy as np
 import pytest
 
 from lacewing.backends.cpu import CpuBackend
-from lacewing.backends.hot import Desk, TakesExperts
-from lacewing.backends.split import SplitBackend, SplitStep
+from lacewing.backends.staged import TakesExperts
 from lacewing.backends.webgpu.raw import Readback
 from lacewing.errors import BackendError, OutOfMemoryError
-from lacewing.program.split import split
+from lacewing.offload.cache import Desk
+from lacewing.offload.cut import split
+from lacewing.offload.plan import Level, Sharing, Sizes
+from lacewing.offload.step import SplitBackend, SplitStep
 from lacewing.weights import WeightStore
-from lacewing.weights.share import Level, Sharing, Sizes
-from tests.backends.splits import IDS, mixed_run
-from tests.backends.test_hot import open_shared
 from tests.backends.webgpu.single_ops import CODES, FLOATS, backend
 from tests.checkpoints import tiny
 from tests.models.running import open_step, run
+from tests.offload.splits import IDS, mixed_run
+from tests.offload.test_cache import open_shared
 
 CONTEXT, CHUNK = 32, 16
 OTHERS = [90, 17, 44, 203, 8, 8, 8, 61]

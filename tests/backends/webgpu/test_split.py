@@ -7,20 +7,20 @@ import pytest
 
 from lacewing.backends.base import KeepsSlots, StepLimits
 from lacewing.backends.cpu import CpuBackend
-from lacewing.backends.hot import Desk
-from lacewing.backends.split import SplitBackend
 from lacewing.backends.webgpu.matrices import Uploader
 from lacewing.backends.webgpu.raw import Readback
 from lacewing.backends.webgpu.sizes import weight_bytes
 from lacewing.errors import BackendError, OptionError, OutOfMemoryError
-from lacewing.program.split import split
+from lacewing.offload.cache import Desk
+from lacewing.offload.cut import split
+from lacewing.offload.plan import GPU, HOST, Level, Room, Sharing, Sizes, share
+from lacewing.offload.step import SplitBackend
 from lacewing.quants import by_name
 from lacewing.weights import WeightStore
-from lacewing.weights.share import GPU, HOST, Level, Room, Sharing, Sizes, share
-from tests.backends.splits import IDS, cuts, mixed_run, open_split
 from tests.backends.webgpu.single_ops import CODES, FLOATS, backend
 from tests.checkpoints import tiny
 from tests.models.running import MappedWeight, mapped_weights, open_step, run
+from tests.offload.splits import IDS, cuts, mixed_run, open_split
 
 CONTEXT, CHUNK = 32, 16
 

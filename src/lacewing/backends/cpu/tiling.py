@@ -10,7 +10,6 @@ from lacewing.backends.cpu.isa import host_isa
 from lacewing.backends.cpu.quants import TILES
 from lacewing.program.ops import Embed, ExpertLinear, HeadLinear, Linear, Logits, Op
 from lacewing.program.program import Program
-from lacewing.program.split import weights_of
 
 
 def tile_orders(program: Program, weights: Mapping[str, Described]) -> dict[str, TileOrder]:
@@ -18,7 +17,7 @@ def tile_orders(program: Program, weights: Mapping[str, Described]) -> dict[str,
     wanted: set[str] = set()
     refused: set[str] = set()
     for op in program.ops:
-        for name in weights_of(op):
+        for name in op.weight_names:
             (wanted if _reads_tiles(op, name, weights[name]) else refused).add(name)
     return dict.fromkeys(sorted(wanted - refused), TileOrder(host_isa().lanes, TILE_COLUMNS))
 

@@ -43,7 +43,7 @@ class WebGPUBackend:
         return weight_bytes(weight, transposed)
 
     def holds_some(self, weight: Described, transposed: bool) -> bool:
-        """See `backends.split.HoldsSome`."""
+        """See `offload.step.HoldsSome`."""
         return holds_some(weight, transposed)
 
     def room_bytes(self) -> int | None:

@@ -1,4 +1,4 @@
-"""Stacks that hold some experts of a layer: others come to their places between two runs (`backends.hot`)."""
+"""Stacks that hold some experts of a layer: others come to their places between two runs (`offload.cache`)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lacewing.backends.base import WeightView
-from lacewing.backends.hot import Move
+from lacewing.backends.staged import Move
 from lacewing.backends.webgpu.conversion import stored_bytes
 from lacewing.backends.webgpu.device import Device, Slice
 from lacewing.backends.webgpu.matrices import Matrix, Uploader
@@ -34,7 +34,7 @@ class HeldStack:
 
 
 def put(device: Device, stacks: Sequence[HeldStack], moves: Sequence[Move], begin: Callable[[], None]) -> None:
-    """See `backends.hot.TakesExperts`."""
+    """See `backends.staged.TakesExperts`."""
     with device.lock:
         uploader = Uploader(device)
         try:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lacewing.backends.base import WeightView
-from lacewing.backends.hot import members
+from lacewing.backends.staged import members
 from lacewing.quants.base import Quant
 
 

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from lacewing.backends.arguments import check_run
-from lacewing.backends.hot import Move
-from lacewing.backends.staged import not_alone
+from lacewing.backends.staged import Move, not_alone
 from lacewing.backends.webgpu.compiler import Compiler
 from lacewing.backends.webgpu.exchange import put
 from lacewing.backends.webgpu.lowering.handing import handed
@@ -65,7 +64,7 @@ class StagedStep(WebGPUStep):
         return self._found
 
     def put_experts(self, moves: Sequence[Move], begin: Callable[[], None]) -> None:
-        """See `backends.hot.TakesExperts`."""
+        """See `backends.staged.TakesExperts`."""
         with self._turn():
             put(self._device, self._held, moves, begin)
 

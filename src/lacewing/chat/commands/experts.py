@@ -18,8 +18,8 @@ def experts(chat: Session, state: bool | str | None = None) -> Reply:
     `/experts quiet` leaves the map away, `live` brings it back, `off` ends it all. It costs nothing while it is off, and
     little while it is on.
     """
-    from lacewing.backends.hot import use_of
     from lacewing.engine.routing import WatchedStep, has_sequence_loss, routers
+    from lacewing.offload.cache import use_of
 
     program = chat.model.spec.program
     if not routers(program):

@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 from lacewing.models.architecture import Architecture
-from lacewing.models.config import LatentConfig, MixtureConfig, ModelConfig, TemperatureConfig
-from lacewing.models.keys import Keys
+from lacewing.models.config import AttentionTemperatureConfig, LatentConfig, MixtureConfig, ModelConfig
 from lacewing.models.names import EXPERT_NAMES, STANDARD_NAMES
+from lacewing.models.readers.metadata import MetadataReader
 from lacewing.models.rope import RopeConfig, yarn_magnitude
 from lacewing.options import mistral_magnitude
 
@@ -31,14 +31,14 @@ def scaled(config: ModelConfig, latent: LatentConfig, rope: RopeConfig, multipli
     return replace(config, rope=rope, local_rope=rope, attention_scale=scale)
 
 
-def huggingface(keys: Keys, config: ModelConfig) -> ModelConfig:
+def huggingface(keys: MetadataReader, config: ModelConfig) -> ModelConfig:
     latent = latent_of(config)
     biases = frozenset({"attn_q_a", "attn_kv_a_mqa", "attn_output"} if keys.flag("attention_bias") else ())
     config = replace(config, biases=biases, adjacent_rope=keys.flag("rope_interleave", True))
     return scaled(config, latent, config.rope, config.rope.log_multiplier)
 
 
-def gguf(keys: Keys, config: ModelConfig) -> ModelConfig:
+def gguf(keys: MetadataReader, config: ModelConfig) -> ModelConfig:
     latent, rope = latent_of(config), config.rope
     multiplier = 10 * rope.log_multiplier  # the converter stores 0.1 * mscale_all_dim
     if multiplier:
@@ -49,7 +49,9 @@ def gguf(keys: Keys, config: ModelConfig) -> ModelConfig:
     length = keys.integer("attention.temperature_length", 0, low=0, high=2**31)
     if beta or _is_mistral_large_3(config):
         # files of Ollama leave the temperature out
-        config = replace(config, temperature=TemperatureConfig(beta or 0.1, length or rope.original_context or 8192))
+        config = replace(
+            config, attention_temperature=AttentionTemperatureConfig(beta or 0.1, length or rope.original_context or 8192)
+        )
         multiplier = multiplier if mistral_magnitude() else 0.0  # the makers say that it does not belong there
     return scaled(config, latent, rope, multiplier)
 
@@ -65,7 +67,7 @@ def _is_mistral_large_3(config: ModelConfig) -> bool:
     return m is not None and (m.experts, m.gating, config.vocab_size, config.layers) == (128, "softmax", 131072, 61)
 
 
-def _completed(keys: Keys, config: ModelConfig, m: MixtureConfig) -> MixtureConfig:
+def _completed(keys: MetadataReader, config: ModelConfig, m: MixtureConfig) -> MixtureConfig:
     """What older converters left out: the groups of DeepSeek V3, the gating of GLM-4.7-Flash."""
     if "expert_group_count" not in keys and (config.layers, m.experts, config.width) == (61, 256, 7168):
         m = replace(m, groups=8, groups_used=4)

@@ -5,7 +5,7 @@ from typing import Any
 
 from lacewing.models.architecture import Architecture
 from lacewing.models.config import ModelConfig
-from lacewing.models.keys import Keys
+from lacewing.models.readers.metadata import MetadataReader
 
 DEFAULTS: dict[str, Any] = {
     "rms_norm_eps": 1e-6,
@@ -18,7 +18,7 @@ DEFAULTS: dict[str, Any] = {
 }
 
 
-def scaled(keys: Keys, config: ModelConfig) -> ModelConfig:
+def scaled(keys: MetadataReader, config: ModelConfig) -> ModelConfig:
     """What the whole family shares, in both formats."""
     return replace(config, embedding_scale=config.width**0.5)
 

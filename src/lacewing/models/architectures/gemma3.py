@@ -5,11 +5,11 @@ from dataclasses import replace
 from lacewing.models.architecture import Architecture
 from lacewing.models.architectures import gemma, gemma2
 from lacewing.models.config import ModelConfig
-from lacewing.models.keys import Keys
 from lacewing.models.names import POST_NORM_NAMES, QK_NORM_NAMES, STANDARD_NAMES
+from lacewing.models.readers.metadata import MetadataReader
 
 
-def gguf(keys: Keys, config: ModelConfig) -> ModelConfig:
+def gguf(keys: MetadataReader, config: ModelConfig) -> ModelConfig:
     if config.layers == 62:  # 27B, the one model whose scale is not that of its heads; the file does not say it
         config = replace(config, attention_scale=(config.width / config.heads) ** -0.5)
     return gemma2.softcaps(keys, gemma.scaled(keys, config), "attn_logit_softcapping", "final_logit_softcapping")

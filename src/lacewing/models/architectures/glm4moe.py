@@ -4,11 +4,11 @@ from dataclasses import replace
 
 from lacewing.models.architecture import Architecture
 from lacewing.models.config import ModelConfig
-from lacewing.models.keys import Keys
 from lacewing.models.names import EXPERT_NAMES, QK_NORM_NAMES, STANDARD_NAMES
+from lacewing.models.readers.metadata import MetadataReader
 
 
-def huggingface(keys: Keys, config: ModelConfig) -> ModelConfig:
+def huggingface(keys: MetadataReader, config: ModelConfig) -> ModelConfig:
     """A bias on attention is one on q, k and v only; the norm of heads is the large model's."""
     return replace(config, biases=config.biases - {"attn_output"}, qk_norm=keys.flag("use_qk_norm"))
 

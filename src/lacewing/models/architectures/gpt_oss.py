@@ -4,8 +4,8 @@ from dataclasses import replace
 
 from lacewing.models.architecture import Architecture
 from lacewing.models.config import ModelConfig
-from lacewing.models.keys import Keys
 from lacewing.models.names import STANDARD_NAMES
+from lacewing.models.readers.metadata import MetadataReader
 
 NAMES = {
     "post_attention_layernorm": "post_attention_norm",
@@ -30,7 +30,7 @@ def clamped(config: ModelConfig, alpha: float, limit: float, one_stack: bool, tr
     return replace(config, mixture=mixture)
 
 
-def huggingface(keys: Keys, config: ModelConfig) -> ModelConfig:
+def huggingface(keys: MetadataReader, config: ModelConfig) -> ModelConfig:
     """Gate and up alternate in one weight, which is (E, in, out) unless it is in MXFP4."""
     for name in ("experts_per_token", "initial_context_length"):  # doubles of other keys
         keys.get(name)
@@ -38,7 +38,7 @@ def huggingface(keys: Keys, config: ModelConfig) -> ModelConfig:
     return clamped(config, alpha, limit, True, transposed=config.scale_block is None)
 
 
-def gguf(keys: Keys, config: ModelConfig) -> ModelConfig:
+def gguf(keys: MetadataReader, config: ModelConfig) -> ModelConfig:
     """The file does not say that the bounds of YaRN are not rounded."""
     rope = replace(config.rope, truncate=False)
     one_stack = config.mixture is not None and config.mixture.interleaved

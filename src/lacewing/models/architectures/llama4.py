@@ -6,9 +6,9 @@ Reference: transformers llama4; llama.cpp for what a GGUF file leaves out.
 from dataclasses import replace
 
 from lacewing.models.architecture import Architecture
-from lacewing.models.config import ModelConfig, TemperatureConfig
-from lacewing.models.keys import Keys
+from lacewing.models.config import AttentionTemperatureConfig, ModelConfig
 from lacewing.models.names import STANDARD_NAMES
+from lacewing.models.readers.metadata import MetadataReader
 
 NAMES = {
     "feed_forward.gate_proj": "ffn_gate",
@@ -27,7 +27,7 @@ NAMES = {
 INTERVAL = 4  # every fourth layer sees everything, without rotation
 
 
-def huggingface(keys: Keys, config: ModelConfig) -> ModelConfig:
+def huggingface(keys: MetadataReader, config: ModelConfig) -> ModelConfig:
     layers = config.layers
     interval = keys.integer("no_rope_layer_interval", INTERVAL)
     rotated = keys.flags("no_rope_layers", layers) if keys.get("no_rope_layers") else _every(layers, interval)  # 1: with rotation
@@ -41,7 +41,7 @@ def huggingface(keys: Keys, config: ModelConfig) -> ModelConfig:
     if not isinstance(tuning, bool | int):  # a number in older files
         raise keys.error("attn_temperature_tuning", f"is {tuning!r}; it must be true, false or a number")
     if tuning:
-        temperature = TemperatureConfig(scale, floor, 1)
+        temperature = AttentionTemperatureConfig(scale, floor, 1, rotated_layers=False)
     mixture, width = config.mixture, keys.integer("intermediate_size_mlp", 16384)
     if mixture is not None:  # in FP8 every expert is a linear layer of its own
         mixture = replace(mixture, transposed=config.scale_block is None, shared_width=mixture.width)
@@ -51,13 +51,13 @@ def huggingface(keys: Keys, config: ModelConfig) -> ModelConfig:
         feed_forward=width,
         windows=(None,) * layers,
         chunks=tuple(chunk if kind == "chunked_attention" else None for kind in kinds),
-        unrotated=frozenset(layer for layer, flag in enumerate(rotated) if not flag),
-        turned_qk_norm=keys.flag("use_qk_norm", True),
-        temperature=temperature,
+        nope_layers=frozenset(layer for layer, flag in enumerate(rotated) if not flag),
+        qk_norm_after_rope=keys.flag("use_qk_norm", True),
+        attention_temperature=temperature,
     )
 
 
-def gguf(keys: Keys, config: ModelConfig) -> ModelConfig:
+def gguf(keys: MetadataReader, config: ModelConfig) -> ModelConfig:
     """Chunks have the key of windows, where 0 means none; the norm of heads is missing in the model of 128 experts."""
     layers, chunk = config.layers, keys.integer("attention.sliding_window", 8192, low=0, high=2**31)
     rotated = _every(layers, INTERVAL if chunk else layers)
@@ -68,9 +68,9 @@ def gguf(keys: Keys, config: ModelConfig) -> ModelConfig:
         config,
         windows=(None,) * layers,
         chunks=tuple((chunk or None) if flag else None for flag in rotated),
-        unrotated=frozenset(layer for layer, flag in enumerate(rotated) if not flag),
-        turned_qk_norm=experts != 128,
-        temperature=TemperatureConfig(scale, length, 1) if chunk else None,
+        nope_layers=frozenset(layer for layer, flag in enumerate(rotated) if not flag),
+        qk_norm_after_rope=experts != 128,
+        attention_temperature=AttentionTemperatureConfig(scale, length, 1, rotated_layers=False) if chunk else None,
     )
 
 
@@ -81,7 +81,7 @@ def _every(layers: int, interval: int) -> list[bool]:
 ARCHITECTURE = Architecture(
     name="llama4",
     names=STANDARD_NAMES | NAMES,
-    switches={"adjacent_rope": True, "temperature_everywhere": False},
+    switches={"adjacent_rope": True},
     mixture={"gating": "sigmoid", "weight_on_input": True},
     gguf_defaults={"expert_gating_func": 2},
     defaults={

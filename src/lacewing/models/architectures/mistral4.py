@@ -3,16 +3,16 @@
 from dataclasses import replace
 
 from lacewing.models.architectures import deepseek2
-from lacewing.models.config import ModelConfig, TemperatureConfig
-from lacewing.models.keys import Keys
+from lacewing.models.config import AttentionTemperatureConfig, ModelConfig
+from lacewing.models.readers.metadata import MetadataReader
 from lacewing.options import mistral_magnitude
 
 
-def huggingface(keys: Keys, config: ModelConfig) -> ModelConfig:
+def huggingface(keys: MetadataReader, config: ModelConfig) -> ModelConfig:
     config = _scaled(deepseek2.huggingface(keys, config), config.rope.log_multiplier)
     if not config.rope.query_beta:
         return config
-    return replace(config, temperature=TemperatureConfig(config.rope.query_beta, config.rope.original_context))
+    return replace(config, attention_temperature=AttentionTemperatureConfig(config.rope.query_beta, config.rope.original_context))
 
 
 def _scaled(config: ModelConfig, multiplier: float) -> ModelConfig:
@@ -21,11 +21,11 @@ def _scaled(config: ModelConfig, multiplier: float) -> ModelConfig:
     return deepseek2.scaled(config, deepseek2.latent_of(config), config.rope, multiplier)
 
 
-def gguf(keys: Keys, config: ModelConfig) -> ModelConfig:
+def gguf(keys: MetadataReader, config: ModelConfig) -> ModelConfig:
     """The converter leaves the temperature out."""
     config = _scaled(deepseek2.gguf(keys, config), 10 * config.rope.log_multiplier)
-    if config.temperature is None and config.rope.kind == "yarn":
-        config = replace(config, temperature=TemperatureConfig(0.1, config.rope.original_context))
+    if config.attention_temperature is None and config.rope.kind == "yarn":
+        config = replace(config, attention_temperature=AttentionTemperatureConfig(0.1, config.rope.original_context))
     return config
 
 

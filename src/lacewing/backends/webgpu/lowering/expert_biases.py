@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lacewing.backends.hot import HeldExperts
+from lacewing.backends.staged import HeldExperts
 from lacewing.backends.webgpu.compiler import Compiler
 from lacewing.backends.webgpu.device import Slice
 from lacewing.backends.webgpu.exchange import HeldStack

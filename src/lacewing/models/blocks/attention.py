@@ -1,0 +1,55 @@
+"""Grouped attention with rotary positions: the token mixer that most decoders share."""
+
+from __future__ import annotations
+
+from lacewing.models.builder import Builder
+from lacewing.program.ops import Attention, Buffer, Norm, Rope, ScaleByPosition, View, WriteKeysValues
+from lacewing.program.states import Chunk, PagedState, Part, Window
+
+
+def attention(b: Builder, layer: int) -> None:
+    """normed (T, D) to branch (T, D)."""
+    config = b.config
+    q_width, k_width = config.heads * config.head_width, config.key_heads * config.head_width
+    qkv, attended = Buffer("qkv", q_width + 2 * k_width), Buffer("attended", q_width).view()
+    q, k, v = qkv.view(0, q_width), qkv.view(q_width, k_width), qkv.view(q_width + k_width, k_width)
+    if config.fused_qkv:
+        b.linear(b.normed, layer, ("attn_qkv", qkv.view()))
+    else:
+        b.linear(b.normed, layer, ("attn_q", q), ("attn_k", k), ("attn_v", v))
+    _positions(b, layer, q, k)
+    scale_by_position(b, layer, q)
+    window, chunk = config.windows[layer], config.chunks[layer] if config.chunks else None
+    parts = tuple(Part(part, config.key_heads, config.head_width) for part in ("keys", "values"))
+    state = b.state(PagedState(parts, Window(window) if window else Chunk(chunk) if chunk else None))
+    sinks = b.weight(f"blk.{layer}.attn_sinks.weight", config.heads) if config.sinks else None
+    scale, softcap = config.attention_scale, config.attention_softcap
+    b.ops += [
+        WriteKeysValues(k, v, state),
+        Attention(q, attended, state, config.heads, config.key_heads, scale, window, softcap, chunk, sinks),
+    ]
+    b.linear(attended, layer, ("attn_output", b.branch))
+
+
+def _positions(b: Builder, layer: int, q: View, k: View) -> None:
+    """The norms of queries and keys, and between them the rotation."""
+    config, name = b.config, f"blk.{layer}"
+    if config.qk_norm:
+        b.norm(q, f"{name}.attn_q_norm", q, config.heads)
+        b.norm(k, f"{name}.attn_k_norm", k, config.key_heads)
+    elif config.whole_qk_norm:
+        b.norm(q, f"{name}.attn_q_norm", q)
+        b.norm(k, f"{name}.attn_k_norm", k)
+    if layer in config.nope_layers:
+        return
+    rope = b.rope if config.windows[layer] is None else b.local_rope
+    b.ops += [Rope(q, config.heads, rope), Rope(k, config.key_heads, rope)]
+    if config.qk_norm_after_rope:
+        b.ops += [Norm(x, None, x, config.eps, heads) for x, heads in ((q, config.heads), (k, config.key_heads))]
+
+
+def scale_by_position(b: Builder, layer: int, q: View) -> None:
+    """Attention temperature scaling of the queries, in the layers that have it."""
+    scaling = b.config.attention_temperature
+    if scaling is not None and (scaling.rotated_layers or layer in b.config.nope_layers):
+        b.ops.append(ScaleByPosition(q, scaling.beta, scaling.length, scaling.offset))

@@ -1,0 +1,55 @@
+"""The frame of a decoder: embedding, layers with a residual stream, output. What stands in a layer is the architecture's word."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from lacewing.models.blocks.attention import attention
+from lacewing.models.blocks.feed_forward import feed_forward, mixture_of_experts
+from lacewing.models.blocks.latent import latent_attention
+from lacewing.models.builder import Block, Builder
+from lacewing.models.config import ModelConfig
+from lacewing.program.ops import Embed, Logits
+from lacewing.program.program import Program
+
+BlockOf = Callable[[ModelConfig, int], Block]  # the block of each layer
+
+
+def build_program(config: ModelConfig, context: int, block_of: BlockOf) -> Program:
+    """The program of one step, for `context` positions at most."""
+    b = Builder(config, context)
+    embedding = b.weight("token_embd.weight", config.vocab_size, config.width)
+    b.ops.append(Embed(embedding, b.x, config.embedding_scale))
+    for layer in range(config.layers):
+        block_of(config, layer)(b, layer)
+    b.norm(b.x, "output_norm", b.normed, add=b.branch)
+    output = embedding if config.tied_output else b.weight("output.weight", config.vocab_size, config.width)
+    b.ops.append(Logits(b.normed, output, softcap=config.final_softcap))
+    return b.program()
+
+
+def standard_block(config: ModelConfig, layer: int) -> Block:
+    """Attention and feed-forward, each in the form that the config names for the layer."""
+    latent, mixture = config.latent, config.mixture
+    mixer: Block = attention if latent is None else partial(latent_attention, latent)
+    mixed = mixture is not None and mixture.layers[layer]
+    return residual_block(mixer, partial(mixture_of_experts, mixture) if mixture and mixed else feed_forward)
+
+
+def residual_block(mixer: Block, forward: Block) -> Block:
+    """A layer that adds to the residual stream what the mixer of tokens gives, then what feed-forward gives."""
+
+    def block(b: Builder, layer: int) -> None:
+        config, name = b.config, f"blk.{layer}"
+        # what the block before has left in branch is added by the norm that follows it
+        b.norm(b.x, f"{name}.attn_norm", b.normed, add=b.branch if layer else None)
+        mixer(b, layer)
+        if config.post_norms:
+            b.norm(b.branch, f"{name}.post_attention_norm", b.branch)
+        b.norm(b.x, f"{name}.{config.feed_forward_norm}", b.normed, add=b.branch)
+        forward(b, layer)
+        if config.post_norms:
+            b.norm(b.branch, f"{name}.post_ffw_norm", b.branch)
+
+    return block

@@ -1,0 +1,71 @@
+"""Feed-forward blocks: one gated network for all tokens, or a mixture of experts that a router chooses from."""
+
+from __future__ import annotations
+
+from lacewing.models.builder import Builder
+from lacewing.models.config import MixtureConfig
+from lacewing.program.ops import Buffer, ClampedActivation, Combine, ExpertLinear, GatedActivation, Op, Route, View
+
+
+def feed_forward(b: Builder, layer: int) -> None:
+    """normed (T, D) to branch (T, D)."""
+    width = b.config.feed_forward
+    both = Buffer("gate_up", 2 * width)
+    gate, up = both.view(0, width), both.view(width, width)
+    if b.config.fused_gate_up:
+        b.linear(b.normed, layer, ("ffn_up", both.view()))
+    else:
+        b.linear(b.normed, layer, ("ffn_gate", gate), ("ffn_up", up))
+    b.ops.append(GatedActivation(gate, up, gate, b.config.activation))
+    b.linear(gate, layer, ("ffn_down", b.branch))
+
+
+def mixture_of_experts(m: MixtureConfig, b: Builder, layer: int) -> None:
+    """normed (T, D) to branch (T, D)."""
+    width, wide = b.config.width, m.active * m.width
+    scores, ids = Buffer("scores", m.experts).view(), Buffer("expert_ids", m.active).view()
+    weights, each = Buffer("expert_weights", m.active).view(), Buffer("experts", 2 * wide)
+    gate, up, outs = each.view(0, wide), each.view(wide, wide), Buffer("expert_outs", m.active * width).view()
+    b.linear(b.normed, layer, ("ffn_gate_inp", scores))
+    bias = b.weight(f"blk.{layer}.exp_probs_b.bias", m.experts) if m.bias else None
+    route = Route(scores, ids, weights, m.gating, bias, m.groups, m.groups_used, m.group_best, m.renormalise, m.scale, layer)
+    factor = weights if m.weight_on_input else None
+    names = ("ffn_gate_up_exps",) if m.one_stack else ("ffn_gate_exps", "ffn_up_exps")
+    rows = (2 * m.width,) if m.one_stack else (m.width, m.width)
+    stacks, biases = _stacks(b, m, layer, names, rows, width)
+    b.ops += [
+        route,
+        ExpertLinear(b.normed, ids, stacks, (gate, up), biases, factor, transposed=m.transposed, interleaved=m.interleaved),
+        _activation(m, gate, up, b.config.activation),
+    ]
+    stacks, biases = _stacks(b, m, layer, ("ffn_down_exps",), (width,), m.width)
+    b.ops.append(ExpertLinear(gate, ids, stacks, (outs,), biases, separate=True, transposed=m.transposed))
+    if m.shared_width:
+        _shared_experts(b, m, layer)
+    shared = b.branch if m.shared_width else None
+    b.ops.append(Combine(outs, None if m.weight_on_input else weights, b.branch, m.active, shared))
+
+
+def _stacks(
+    b: Builder, m: MixtureConfig, layer: int, names: tuple[str, ...], rows: tuple[int, ...], width: int
+) -> tuple[tuple[str, ...], tuple[str | None, ...]]:
+    """The stacked weights of experts, from `width` to `rows` values, and their biases."""
+    pairs = list(zip(names, rows, strict=True))
+    shapes = [(width, count) if m.transposed else (count, width) for count in rows]
+    weights = tuple(b.weight(f"blk.{layer}.{name}.weight", m.experts, *shape) for name, shape in zip(names, shapes, strict=True))
+    if not m.expert_biases:
+        return weights, ()
+    return weights, tuple(b.weight(f"blk.{layer}.{name}.bias", m.experts, count) for name, count in pairs)
+
+
+def _activation(m: MixtureConfig, gate: View, up: View, kind: str) -> Op:
+    return ClampedActivation(gate, up, gate, *m.clamp) if m.clamp else GatedActivation(gate, up, gate, kind)
+
+
+def _shared_experts(b: Builder, m: MixtureConfig, layer: int) -> None:
+    """One ordinary feed-forward, which every token goes through."""
+    both = Buffer("shared_experts", 2 * m.shared_width)
+    gate, up = both.view(0, m.shared_width), both.view(m.shared_width, m.shared_width)
+    b.linear(b.normed, layer, ("ffn_gate_shexp", gate), ("ffn_up_shexp", up))
+    b.ops.append(GatedActivation(gate, up, gate, b.config.activation))
+    b.linear(gate, layer, ("ffn_down_shexp", b.branch))

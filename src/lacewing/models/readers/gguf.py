@@ -1,0 +1,195 @@
+"""A GGUF file's metadata to a ModelConfig. References: the key tables of GGUF and llama.cpp's loaders."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from lacewing.errors import WeightError
+from lacewing.formats.checkpoint import Checkpoint, TensorInfo
+from lacewing.formats.read import mapped
+from lacewing.models.architecture import Architecture
+from lacewing.models.config import LatentConfig, ModelConfig
+from lacewing.models.readers.metadata import MetadataReader
+from lacewing.models.readers.mixture import gguf_mixture
+from lacewing.models.rope import RopeConfig, yarn_magnitude
+
+ROPE_TENSORS = ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight")
+_HARMLESS = ("rope.scaling.finetuned", "tensor_data_layout", "pooling_type", "decoder_start_token_id")
+_OTHER_PARTS = ("vision.", "audio.", "mm.")  # in files that hold more than the language model, as Ollama makes them
+_LINEARS = ("attn_q", "attn_k", "attn_v", "attn_qkv", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
+
+
+def read_gguf(checkpoint: Checkpoint, architecture: Architecture) -> ModelConfig:
+    """Raises UnsupportedModelError for a key out of bounds or unknown, WeightError for a missing embedding."""
+    name, tensors = architecture.name, checkpoint.tensors
+    keys = MetadataReader(checkpoint.metadata, checkpoint.path.name, architecture.gguf_defaults, f"{name}.")
+    _refuse_unsupported(keys, tensors, architecture)
+    predicting = keys.integer("nextn_predict_layers", 0, low=0, high=64)
+    layers = keys.integer("block_count", low=predicting + 1, high=1024) - predicting
+    width, heads = keys.integer("embedding_length"), _heads(keys)
+    latent = _latent(keys, tensors) if architecture.latent else None
+    key_heads = keys.integer("attention.head_count_kv", heads)
+    head_width = latent.nope + latent.rope if latent else _head_width(keys, width // heads)
+    trained = keys.integer("context_length", high=2**31)
+    windows = _windows(keys, layers)
+    rope, local_rope = _ropes(keys, tensors, head_width, trained, checkpoint.whole)
+    config = ModelConfig(
+        architecture=name,
+        layers=layers,
+        width=width,
+        heads=heads,
+        key_heads=key_heads if latent is None else 1,
+        head_width=head_width,
+        feed_forward=keys.integer("feed_forward_length"),
+        vocab_size=_vocab_size(keys, checkpoint),
+        trained_context=trained,
+        eps=keys.number("attention.layer_norm_rms_epsilon", low=1e-20, high=1),
+        rope=rope,
+        local_rope=local_rope,
+        windows=windows,
+        attention_scale=keys.number("attention.scale", 0, low=0, high=1e6) or head_width**-0.5,
+        fused_qkv="blk.0.attn_qkv.weight" in tensors,
+        fused_gate_up="blk.0.ffn_up.weight" in tensors and "blk.0.ffn_gate.weight" not in tensors,
+        tied_output="output.weight" not in tensors,
+        biases=architecture.biases | {linear for linear in _LINEARS if f"blk.0.{linear}.bias" in tensors},
+        latent=latent,
+        mixture=None if architecture.mixture is None else gguf_mixture(keys, tensors, layers, architecture.mixture),
+        predicting_layers=predicting,
+    )
+    present: dict[str, Any] = {field: weight in tensors for field, weight in architecture.gguf_presence.items()}
+    if config.mixture is not None:
+        found: dict[str, Any] = {field: weight in tensors for field, weight in architecture.mixture_presence.items()}
+        present["mixture"] = replace(config.mixture, **found)
+    config = architecture.gguf(keys, replace(config, **{**architecture.switches, **architecture.gguf_switches, **present}))
+    keys.refuse_unknown((*_HARMLESS, *(key for key in keys.names() if key.startswith(_OTHER_PARTS))))
+    return config
+
+
+def _latent(keys: MetadataReader, tensors: Mapping[str, TensorInfo]) -> LatentConfig:
+    """Newer files have attn_k_b and attn_v_b and lengths with _mla; older ones attn_kv_b and plain lengths."""
+    rope = keys.integer("rope.dimension_count", high=2**12)
+    head = keys.integer("attention.key_length_mla", keys.integer("attention.key_length"), high=2**16)
+    value = keys.integer("attention.value_length_mla", keys.integer("attention.value_length"), high=2**16)
+    if head <= rope:
+        raise keys.error("attention.key_length", f"is {head}, no more than the {rope} values that are rotated")
+    return LatentConfig(
+        q_rank=keys.integer("attention.q_lora_rank", 0, low=0) or None,
+        rank=keys.integer("attention.kv_lora_rank"),
+        nope=head - rope,
+        rope=rope,
+        value=value,
+        eps=keys.number("attention.layer_norm_rms_epsilon", low=1e-20, high=1),
+        transposed_keys=any(name.endswith(".attn_kv_b.weight") for name in tensors),
+    )
+
+
+def _head_width(keys: MetadataReader, default: int) -> int:
+    head_width = keys.integer("attention.key_length", default, high=2**16)
+    for other in ("value_length", "key_length_swa", "value_length_swa"):
+        if keys.integer(f"attention.{other}", head_width) != head_width:
+            raise keys.error(f"attention.{other}", f"differs from the width of keys, {head_width}")
+    return head_width
+
+
+def _refuse_unsupported(keys: MetadataReader, tensors: Mapping[str, TensorInfo], architecture: Architecture) -> None:
+    mixture = keys.integer("expert_count", 0, low=0) > 0
+    if mixture and architecture.mixture is None:
+        raise keys.error("expert_count", "asks for a mixture of experts, which this version does not know for this architecture")
+    if not mixture and any(".ffn_gate_inp." in tensor for tensor in tensors):
+        raise keys.error("expert_count", "is missing, but there are weights of a router")
+    if not mixture and keys.integer("nextn_predict_layers", 0, low=0) > 0:
+        raise keys.error("nextn_predict_layers", "asks for multi-token prediction layers, which this version does not know")
+    if not keys.flag("attention.causal", True):
+        raise keys.error("attention.causal", "is false; this version runs causal models only")
+
+
+def _heads(keys: MetadataReader) -> int:
+    heads, width = keys.integer("attention.head_count", high=2**16), keys.integer("embedding_length")
+    if width // heads < 1 or ("attention.key_length" not in keys and width % heads):
+        raise keys.error("attention.head_count", f"is {heads}, which does not divide the width {width}")
+    return heads
+
+
+def _vocab_size(keys: MetadataReader, checkpoint: Checkpoint) -> int:
+    """Rows of the embedding, which the key and the tokenizer must confirm where they are present."""
+    embedding = checkpoint.tensors.get("token_embd.weight")
+    if embedding is None or len(embedding.shape) != 2:
+        raise WeightError(f"{checkpoint.path.name}: token_embd.weight is missing or not a matrix")
+    rows = embedding.shape[0]
+    named = keys.integer("vocab_size", rows)
+    tokens = checkpoint.metadata.get("tokenizer.ggml.tokens")
+    count = len(tokens) if isinstance(tokens, list | np.ndarray) else rows  # anything else is the tokenizer's to refuse
+    if named != rows or count != rows:
+        listed = f"{named} by {keys.prefix}vocab_size" if named != rows else f"{count} in the tokenizer"
+        raise WeightError(f"{checkpoint.path.name}: token_embd.weight has {rows} rows but there are {listed} tokens")
+    return rows
+
+
+def _windows(keys: MetadataReader, layers: int) -> tuple[int | None, ...]:
+    """Pattern n: every n-th layer sees everything; flags: true means windowed; no pattern: all layers are windowed."""
+    window = keys.integer("attention.sliding_window", 0, low=0, high=2**31) or None
+    pattern = keys.get("attention.sliding_window_pattern", 0)
+    if isinstance(pattern, list | tuple):
+        return tuple(window if local else None for local in keys.flags("attention.sliding_window_pattern", layers))
+    every = keys.integer("attention.sliding_window_pattern", 0, low=0)
+    return tuple(None if every and (layer + 1) % every == 0 else window for layer in range(layers))
+
+
+def _ropes(
+    keys: MetadataReader, tensors: Mapping[str, TensorInfo], head_width: int, trained: int, whole: bool
+) -> tuple[RopeConfig, RopeConfig]:
+    """The rotation of layers that see everything and of windowed layers, which may have a base of their own."""
+    width, base = keys.integer("rope.dimension_count", head_width), keys.number("rope.freq_base", 10000, low=1e-6, high=1e18)
+    kinds = {"none": "none", "linear": "linear", "yarn": "yarn", "longrope": "longrope", "": "none"}
+    kind = keys.choice("rope.scaling.type", kinds, "linear")
+    factor = keys.number("rope.scaling.factor", keys.number("rope.scale_linear", 0, low=0, high=1e9), low=0, high=1e9) or 1.0
+    original = keys.integer("rope.scaling.original_context_length", trained, high=2**31)
+    magnitude = keys.optional_number("rope.scaling.attn_factor", low=1e-6, high=1e6)
+    divisors, long, short = (_values(tensors, name, whole) for name in ROPE_TENSORS)
+    if bool(long) != bool(short):
+        raise WeightError(f"{keys.where}: only one of {ROPE_TENSORS[1]} and {ROPE_TENSORS[2]} is there; longrope needs both")
+    rope = RopeConfig(width, base, kind, factor, original, divisors=divisors)
+    if long:
+        rope = replace(rope, kind="longrope", factor=trained / original, magnitude=magnitude)
+        rope = replace(rope, long_divisors=long, short_divisors=short)
+    elif kind == "longrope":
+        raise WeightError(f"{keys.where}: longrope needs {ROPE_TENSORS[1]} and {ROPE_TENSORS[2]}")
+    elif kind == "yarn":
+        rope = _yarn(keys, rope, magnitude or 1.0)
+    elif magnitude is not None:
+        rope = replace(rope, magnitude=magnitude)
+    local_base = keys.optional_number("rope.freq_base_swa", low=1e-6, high=1e18)
+    local_width = keys.integer("rope.dimension_count_swa", width)
+    if local_base is None and local_width == width:
+        return rope, rope
+    return rope, RopeConfig(local_width, local_base or base)
+
+
+def _yarn(keys: MetadataReader, rope: RopeConfig, magnitude: float) -> RopeConfig:
+    if keys.number("rope.scaling.yarn_ext_factor", 1) != 1:
+        raise keys.error("rope.scaling.yarn_ext_factor", "is not 1, which this version does not know")
+    scale = keys.number("rope.scaling.yarn_log_multiplier", 0, low=0, high=1e3)
+    magnitude *= keys.number("rope.scaling.yarn_attn_factor", 1, low=1e-6, high=1e6)
+    magnitude *= yarn_magnitude(rope.factor) / (yarn_magnitude(rope.factor, scale) if scale else 1)
+    fast = keys.number("rope.scaling.yarn_beta_fast", 32, low=1e-3, high=1e6)
+    slow = keys.number("rope.scaling.yarn_beta_slow", 1, low=1e-3, high=1e6)
+    return replace(rope, magnitude=magnitude, beta_fast=fast, beta_slow=slow, log_multiplier=scale)
+
+
+def _values(tensors: Mapping[str, TensorInfo], name: str, whole: bool) -> tuple[float, ...]:
+    """The numbers of a small tensor that belongs into the program; () where absent; ones where only headers are here."""
+    info = tensors.get(name)
+    if info is None:
+        return ()
+    if len(info.shape) != 1 or info.elements > 2**16:
+        raise WeightError(f"{name} has shape {info.shape}; it must be a short list of numbers")
+    if not whole:
+        return (1.0,) * info.elements
+    values = info.quant.dequantise(mapped(info.ranges[0]))
+    if not ((values > 0) & (values < 1e38)).all():
+        raise WeightError(f"{name} holds values that are not positive numbers")
+    return tuple(float(value) for value in values)

@@ -1,0 +1,266 @@
+"""A Hugging Face config.json to a ModelConfig. References: configuration_*.py and modeling_rope_utils.py of transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from lacewing.errors import UnsupportedModelError
+from lacewing.formats.checkpoint import Checkpoint
+from lacewing.models.architecture import Architecture
+from lacewing.models.config import ACTIVATIONS, LatentConfig, ModelConfig
+from lacewing.models.readers.metadata import MetadataReader
+from lacewing.models.readers.mixture import EXPERT_COUNTS, huggingface_mixture
+from lacewing.models.rope import RopeConfig, yarn_magnitude
+from lacewing.models.stacks import BY_SHAPE, PACKED_BLOCK
+
+# Keys that say nothing about the maths of a text model at inference.
+_HARMLESS = """architectures model_type torch_dtype dtype transformers_version _name_or_path name_or_path auto_map use_cache
+initializer_range initializer_factor attention_dropout hidden_dropout embd_pdrop resid_pdrop dropout pretraining_tp bos_token_id
+eos_token_id pad_token_id unk_token_id sep_token_id cls_token_id mask_token_id decoder_start_token_id cache_implementation id2label
+label2id num_labels problem_type task_specific_params finetuning_task tokenizer_class prefix return_dict output_attentions
+output_hidden_states torchscript use_bfloat16 pruned_heads chunk_size_feed_forward is_llama_config transformers.js_config
+max_length min_length do_sample early_stopping num_beams num_beam_groups diversity_penalty temperature top_k top_p typical_p
+repetition_penalty length_penalty no_repeat_ngram_size encoder_no_repeat_ngram_size bad_words_ids num_return_sequences
+output_scores return_dict_in_generate forced_bos_token_id forced_eos_token_id remove_invalid_values suppress_tokens
+exponential_decay_length_penalty begin_suppress_tokens tf_legacy_loss _attn_implementation _attn_implementation_autoset
+_flash_attn_2_enabled attn_implementation unsloth_version unsloth_fixed keys_to_ignore_at_inference use_flash_attn
+gradient_checkpointing use_reentrant_checkpointing neftune_noise_alpha classifier_dropout tokenizer_model_max_length
+tokenizer_padding_side seq_length loss_type use_liger_kernel sliding_window_size
+vision_config mm_tokens_per_image image_token_index boi_token_index eoi_token_index boi_token_id eoi_token_id image_token_id
+vision_soft_tokens_per_image model_max_length max_window_layers original_max_position_embeddings
+output_router_logits router_aux_loss_coef router_jitter_noise aux_loss_alpha seq_aux ep_size qk_head_dim""".split()  # noqa: SIM905
+
+# Keys that would change the maths, with the values that do not.
+_INERT: dict[str, tuple[Any, ...]] = {
+    "rope_interleaved": (False,), "is_decoder": (True, False), "is_encoder_decoder": (False,), "tie_encoder_decoder": (False,),
+    "add_cross_attention": (False,), "cross_attention_hidden_size": (None,), "full_attn_mod": (1,), "interpolate_factor": (1,),
+    "lm_head_bias": (False,), "attention_bias": (False,), "mlp_bias": (False,), "partial_rotary_factor": (1, 1.0),
+    "moe_layer_freq": (1,),
+    "hidden_activation": tuple(ACTIVATIONS), "hidden_act": (*ACTIVATIONS, "gelu"), "activation": ("swiglu", "silu"),
+}  # fmt: skip
+
+_EXPERTS = (*EXPERT_COUNTS, "moe_intermediate_size", "num_experts_per_tok")
+_ROPE_KINDS = {"default": "none"} | {kind: kind for kind in ("linear", "dynamic", "yarn", "longrope", "llama3")}
+_LAYER_KINDS = ("full_attention", "sliding_attention")
+
+
+def text_config(checkpoint: Checkpoint) -> Mapping[str, Any]:
+    """config.json, or the language part of a multimodal one. Raises UnsupportedModelError."""
+    config = checkpoint.metadata.get("config.json")
+    if not isinstance(config, Mapping):
+        raise UnsupportedModelError(f"{checkpoint.path}: config.json is missing or not a dictionary, so the model is unknown")
+    inner = config.get("text_config")
+    if inner is None:
+        return config
+    if not isinstance(inner, Mapping):
+        raise UnsupportedModelError(f"{checkpoint.path}: text_config of config.json is not a dictionary")
+    outer = {name: config[name] for name in ("model_type", "tie_word_embeddings", "quantization_config") if name in config}
+    return {**outer, **inner}
+
+
+def read_huggingface(checkpoint: Checkpoint, architecture: Architecture, bf16: bool) -> ModelConfig:
+    """`bf16`: the embedding is stored in bf16. Raises UnsupportedModelError for a key out of bounds or unknown."""
+    values = text_config(checkpoint)
+    where = f"{checkpoint.path.name}/config.json"
+    keys = MetadataReader(values, where, architecture.defaults.get(str(values.get("model_type")), {}))
+    mixed = architecture.mixture is not None and any(name in keys.defaults for name in EXPERT_COUNTS)
+    scale_block = _scale_block(keys, architecture)
+    _refuse_unsupported(keys, mixed)
+    layers, width, heads = keys.integer("num_hidden_layers", high=1024), keys.integer("hidden_size"), _heads(keys)
+    latent = _latent(keys) if architecture.latent else None
+    key_heads = keys.integer("num_key_value_heads", heads)
+    head_width = keys.integer("head_dim", max(width // heads, 1), high=2**16)
+    if latent is not None:
+        head_width = latent.nope + latent.rope
+    trained = keys.integer("max_position_embeddings", high=2**31)
+    rope, local_rope = _ropes(keys, head_width, trained)
+    config = ModelConfig(
+        architecture=architecture.name,
+        layers=layers,
+        width=width,
+        heads=heads,
+        key_heads=key_heads if latent is None else 1,
+        head_width=head_width,
+        feed_forward=keys.integer("intermediate_size"),
+        vocab_size=keys.integer("vocab_size"),
+        trained_context=trained,
+        eps=keys.number("rms_norm_eps", low=1e-20, high=1),
+        rope=rope,
+        local_rope=local_rope,
+        windows=_windows(keys, layers),
+        attention_scale=head_width**-0.5,
+        activation=_activation(keys),
+        tied_output=keys.flag("tie_word_embeddings"),
+        biases=architecture.biases | _biases(keys),
+        scale_block=scale_block,
+        latent=latent,
+        mixture=huggingface_mixture(keys, layers, architecture.mixture or {}) if mixed else None,
+        predicting_layers=keys.integer("num_nextn_predict_layers", 0, low=0, high=64) if mixed else 0,
+    )
+    switches = {**architecture.switches, **architecture.huggingface_switches}
+    config = architecture.huggingface(keys, replace(config, **switches))
+    if bf16 and config.embedding_scale != 1:
+        config = replace(config, embedding_scale=_to_bf16(config.embedding_scale))
+    if config.rope.query_beta and config.attention_temperature is None:
+        raise keys.error("llama_4_scaling_beta", "is set, which this version does not know for this architecture")
+    keys.refuse_unknown(_HARMLESS, _INERT)
+    return config
+
+
+def _latent(keys: MetadataReader) -> LatentConfig:
+    nope, rope, value = (keys.integer(name, high=2**16) for name in ("qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim"))
+    q_rank, rank = keys.optional_integer("q_lora_rank", high=2**24), keys.integer("kv_lora_rank")
+    return LatentConfig(q_rank, rank, nope, rope, value, eps=1e-6, transposed_keys=True)  # the class's own eps, not the config's
+
+
+def _scale_block(keys: MetadataReader, architecture: Architecture) -> tuple[int, int] | None:
+    """Rows and columns that share a factor in an FP8 or MXFP4 checkpoint; None without quantisation."""
+    quantised = keys.nested("quantization_config")
+    if quantised is None or not quantised.values:
+        return None
+    method = quantised.get("quant_method", "unknown")
+    if method == "mxfp4" and architecture.packed_experts:
+        return PACKED_BLOCK
+    sizes: Any = "unknown"
+    if method == "fp8" and quantised.get("fmt", "e4m3") == "e4m3":
+        sizes = quantised.get("weight_block_size")
+    elif method == "fbgemm_fp8":
+        sizes = None
+    elif method == "compressed-tensors" and quantised.get("format") == "float-quantized":
+        sizes = _compressed_sizes(quantised)
+    if sizes is None:
+        return BY_SHAPE
+    if isinstance(sizes, list) and len(sizes) == 2 and all(type(size) is int and 0 < size <= 2**16 for size in sizes):
+        return sizes[0], sizes[1]
+    known = "fp8 in e4m3, fbgemm_fp8 and compressed-tensors of eight-bit floats are known"
+    raise keys.error("quantization_config", f"has method {method!r} in a form that comes later; {known}; use a GGUF file")
+
+
+def _compressed_sizes(quantised: MetadataReader) -> Any:
+    """The sizes of a block, None where each weight or each of its rows has a factor, else "unknown"."""
+    groups, found = quantised.get("config_groups"), []
+    for group in groups.values() if isinstance(groups, Mapping) else ():
+        weights = group.get("weights") if isinstance(group, Mapping) else None
+        if not isinstance(weights, Mapping) or (weights.get("type"), weights.get("num_bits")) != ("float", 8):
+            return "unknown"
+        strategy = weights.get("strategy")
+        found.append(
+            weights.get("block_structure") if strategy == "block" else None if strategy in ("tensor", "channel") else "unknown"
+        )
+    return found[0] if found and all(sizes == found[0] for sizes in found) else "unknown"
+
+
+def _refuse_unsupported(keys: MetadataReader, mixed: bool) -> None:
+    for name in () if mixed else _EXPERTS:
+        if keys.get(name):
+            raise keys.error(name, f"is {keys.get(name)!r}: mixture-of-experts comes later; this version runs dense models")
+    if keys.flag("use_bidirectional_attention"):
+        raise keys.error("use_bidirectional_attention", "is true; this version runs causal models only")
+
+
+def _heads(keys: MetadataReader) -> int:
+    heads, width = keys.integer("num_attention_heads", high=2**16), keys.integer("hidden_size")
+    if width // heads < 1 or (keys.get("head_dim") is None and width % heads):
+        raise keys.error("num_attention_heads", f"is {heads}, which does not divide hidden_size {width}")
+    return heads
+
+
+def _biases(keys: MetadataReader) -> set[str]:
+    attention = ("attn_q", "attn_k", "attn_v", "attn_output") if keys.flag("attention_bias") else ()
+    return {*attention, *(("ffn_gate", "ffn_up", "ffn_down") if keys.flag("mlp_bias") else ())}
+
+
+def _activation(keys: MetadataReader) -> str:
+    """hidden_activation is the newer name, used by the gemma family."""
+    name = "hidden_activation" if "hidden_activation" in keys else "hidden_act"
+    return keys.choice(name, {**ACTIVATIONS, **keys.defaults.get("activations", {})})
+
+
+def _windows(keys: MetadataReader, layers: int) -> tuple[int | None, ...]:
+    """layer_types where given, else a pattern (every n-th layer sees everything), else from max_window_layers on."""
+    window = keys.integer("sliding_window", 0, low=0, high=2**31) or None
+    if not keys.flag("use_sliding_window", True):
+        window = None
+    kinds, pattern = keys.get("layer_types"), keys.optional_integer("sliding_window_pattern")
+    pattern = keys.optional_integer("_sliding_window_pattern") or pattern
+    if kinds is not None:
+        known = (*_LAYER_KINDS, *keys.defaults.get("layer_kinds", ()))
+        if not isinstance(kinds, list) or len(kinds) != layers or any(kind not in known for kind in kinds):
+            raise keys.error("layer_types", f"must name one of {', '.join(known)} for each of the {layers} layers")
+        local = [kind == "sliding_attention" for kind in kinds]
+        if any(local) and window is None:
+            raise keys.error("layer_types", "has sliding layers but there is no sliding_window")
+    elif pattern:
+        local = [(layer + 1) % pattern != 0 for layer in range(layers)]
+    else:
+        first = keys.integer("max_window_layers", 0, low=0)
+        local = [layer >= first for layer in range(layers)]
+    return tuple(window if is_local else None for is_local in local)
+
+
+def _ropes(keys: MetadataReader, head_width: int, trained: int) -> tuple[RopeConfig, RopeConfig]:
+    """The rotation of layers that see everything and of windowed layers."""
+    older, newer = keys.nested("rope_scaling"), keys.nested("rope_parameters")
+    parameters = older if older is not None and older.values else newer or MetadataReader({}, keys.where)
+    nested = newer is not None and any(kind in newer for kind in _LAYER_KINDS)
+    if not nested:
+        rope = _rope(keys, parameters, head_width, trained, "rope_theta")
+        local_base = keys.optional_number("rope_local_base_freq", low=1e-6, high=1e18)
+        return rope, rope if local_base is None else RopeConfig(rope.width, local_base)
+    found = []
+    for kind, theta in (("full_attention", "rope_theta"), ("sliding_attention", "rope_local_base_freq")):
+        inner = (newer.nested(kind) if newer else None) or MetadataReader({}, keys.where)
+        found.append(_rope(keys, inner, head_width, trained, theta if keys.get(theta) is not None else "rope_theta"))
+    return found[0], found[1]
+
+
+def _rope(keys: MetadataReader, parameters: MetadataReader, head_width: int, trained: int, theta: str) -> RopeConfig:
+    """One rotation from its dictionary; `theta` names the older key of the base."""
+    base = parameters.number("rope_theta", keys.number(theta, 10000, low=1e-6, high=1e18), low=1e-6, high=1e18)
+    partial = parameters.number("partial_rotary_factor", keys.number("partial_rotary_factor", 1, low=0, high=1), low=0, high=1)
+    kinds = {**_ROPE_KINDS, **keys.defaults.get("rope_kinds", {})}
+    kind = parameters.choice("rope_type" if "rope_type" in parameters else "type", kinds, "default")
+    parameters.get("type")
+    rope = RopeConfig(int(head_width * partial), base, kind)
+    if kind != "none":
+        rope = _scaled(keys, parameters, rope, trained)
+    harmless = ("finetuned", "original_max_position_embeddings", "max_position_embeddings")
+    parameters.refuse_unknown(harmless, {"factor": (1,)})
+    return rope
+
+
+def _scaled(keys: MetadataReader, parameters: MetadataReader, rope: RopeConfig, trained: int) -> RopeConfig:
+    original = parameters.integer("original_max_position_embeddings", trained, high=2**31)
+    if rope.kind == "dynamic":  # transformers stretches from max_position_embeddings on
+        original = trained
+    original = keys.integer("original_max_position_embeddings", original, high=2**31)
+    ratio = trained / original if rope.kind in ("yarn", "longrope") else None
+    factor = parameters.number("factor", ratio, low=1e-3, high=1e9)
+    rope = replace(rope, factor=factor, original_context=original)
+    if rope.kind in ("yarn", "longrope"):
+        rope = replace(rope, magnitude=parameters.optional_number("attention_factor", low=1e-6, high=1e6))
+    if rope.kind == "llama3":
+        low, high = (parameters.number(f"{name}_freq_factor", low=1e-3, high=1e6) for name in ("low", "high"))
+        return replace(rope, low_factor=low, high_factor=high)
+    if rope.kind == "longrope":
+        long, short = (parameters.numbers(f"{name}_factor", rope.width // 2) for name in ("long", "short"))
+        return replace(rope, long_divisors=long, short_divisors=short)
+    if rope.kind == "yarn":
+        scales = [parameters.number(name, 0, low=0, high=1e3) for name in ("mscale", "mscale_all_dim")]
+        if rope.magnitude is None and all(scales):
+            rope = replace(rope, magnitude=yarn_magnitude(factor, scales[0]) / yarn_magnitude(factor, scales[1]))
+        beta = parameters.number("llama_4_scaling_beta", 0, low=0, high=1e3)
+        rope = replace(rope, log_multiplier=scales[1], query_beta=beta)
+        fast, slow = parameters.number("beta_fast", 32, low=0, high=1e6), parameters.number("beta_slow", 1, low=0, high=1e6)
+        return replace(rope, beta_fast=fast or 32, beta_slow=slow or 1, truncate=parameters.flag("truncate", True))
+    return rope
+
+
+def _to_bf16(value: float) -> float:
+    """Rounded to nearest even bf16, as transformers casts a factor to the dtype of the weights."""
+    bits = int(np.float32(value).view(np.uint32))
+    return float(np.uint32(((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16) << 16).view(np.float32))

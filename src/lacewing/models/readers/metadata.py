@@ -1,0 +1,131 @@
+"""Reading a configuration key by key: typed, bounded, and remembering what was read so that the rest can be refused."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from lacewing.errors import UnsupportedModelError
+
+_HARMLESS_VALUES: tuple[Any, ...] = (None, False, "", [], {})  # an unknown key so set asks for nothing
+
+
+class MetadataReader:
+    """Typed access to metadata. An explicit null switches an architecture's default off.
+
+    Every problem is an UnsupportedModelError that names the key.
+    """
+
+    def __init__(self, values: Mapping[str, Any], where: str, defaults: Mapping[str, Any] | None = None, prefix: str = ""):
+        self.values, self.where, self.defaults, self.prefix = values, where, defaults or {}, prefix
+        self.read: set[str] = set()
+
+    def __contains__(self, name: str) -> bool:
+        return self.values.get(self.prefix + name) is not None
+
+    def names(self) -> list[str]:
+        """All keys that are there, without the prefix."""
+        return [key[len(self.prefix) :] for key in self.values if key.startswith(self.prefix)]
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The value as it stands; where absent the architecture's own default; `default` where that is lacking or null."""
+        key = self.prefix + name
+        self.read.add(key)
+        value = self.values[key] if key in self.values else self.defaults.get(name)
+        return default if value is None else _plain(value)
+
+    def error(self, name: str, problem: str) -> UnsupportedModelError:
+        return UnsupportedModelError(f"{self.where}: {self.prefix}{name} {problem}")
+
+    def number(self, name: str, default: float | None = None, *, low: float = -math.inf, high: float = math.inf) -> float:
+        """A finite number in [low, high]; required unless there is a default."""
+        value = self.get(name, default)
+        if value is None:
+            raise self.error(name, "is missing")
+        if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > 1e300 or not low <= value <= high:
+            raise self.error(name, f"is {_shown(value)}; it must be a number from {low:g} to {high:g}")
+        return float(value)
+
+    def integer(self, name: str, default: int | None = None, *, low: int = 1, high: int = 2**24) -> int:
+        """An integer in [low, high]; a list of equal integers (one a layer) counts as that integer."""
+        value = self.get(name, default)
+        if isinstance(value, list | tuple) and value and all(entry == value[0] for entry in value):
+            value = value[0]
+        if value is None:
+            raise self.error(name, "is missing")
+        if isinstance(value, list | tuple):
+            raise self.error(name, "differs from layer to layer, which this version cannot run")
+        if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+            value = int(value)
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            raise self.error(name, f"is {_shown(value)}; it must be an integer from {low} to {high}")
+        return value
+
+    def optional_number(self, name: str, *, low: float = -math.inf, high: float = math.inf) -> float | None:
+        return None if self.get(name) is None else self.number(name, low=low, high=high)
+
+    def optional_integer(self, name: str, *, low: int = 1, high: int = 2**31) -> int | None:
+        return None if self.get(name) is None else self.integer(name, low=low, high=high)
+
+    def flag(self, name: str, default: bool = False) -> bool:
+        value = self.get(name, default)
+        if not isinstance(value, bool) and value not in (0, 1):
+            raise self.error(name, f"is {_shown(value)}; it must be true or false")
+        return bool(value)
+
+    def choice(self, name: str, known: Mapping[str, str], default: str | None = None, numeric: bool = False) -> str:
+        """One of the known words, as what they mean to us; with `numeric`, numbers stand for words."""
+        value = self.get(name, default)
+        if numeric and type(value) is int:
+            value = str(value)
+        if not isinstance(value, str) or value not in known:
+            raise self.error(name, f"is {_shown(value)}; this version knows {', '.join(known)}")
+        return known[value]
+
+    def numbers(self, name: str, count: int) -> tuple[float, ...]:
+        """Exactly `count` positive numbers."""
+        value = self.get(name)
+        if not isinstance(value, list | tuple) or len(value) != count or not all(_positive(entry) for entry in value):
+            raise self.error(name, f"must be a list of {count} positive numbers")
+        return tuple(float(entry) for entry in value)
+
+    def flags(self, name: str, count: int) -> list[bool]:
+        value = self.get(name)
+        if not isinstance(value, list | tuple) or len(value) < count or not all(entry in (0, 1) for entry in value):
+            raise self.error(name, f"must be a list of {count} flags, one a layer")
+        return [bool(entry) for entry in value[:count]]
+
+    def nested(self, name: str) -> MetadataReader | None:
+        """A dictionary inside; None where absent."""
+        value = self.get(name)
+        if value is None:
+            return None
+        if not isinstance(value, Mapping):
+            raise self.error(name, f"is {_shown(value)}; it must be a dictionary")
+        return MetadataReader(value, f"{self.where}: {self.prefix}{name}")
+
+    def refuse_unknown(self, harmless: Iterable[str] = (), inert: Mapping[str, tuple[Any, ...]] | None = None) -> None:
+        """Refuse every key that was neither read nor known to change nothing (`inert`: with one of these values only)."""
+        known, inert = self.read | {self.prefix + name for name in harmless}, inert or {}
+        for key, value in self.values.items():
+            if not key.startswith(self.prefix) or key in known or _plain(value) in _HARMLESS_VALUES:
+                continue
+            name = key[len(self.prefix) :]
+            if _plain(value) not in inert.get(name, ()):
+                raise self.error(name, f"is {_shown(value)}; this version does not know the key, which may change the maths")
+
+
+def _plain(value: Any) -> Any:
+    return value.tolist() if isinstance(value, np.ndarray) else value
+
+
+def _positive(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 1e-9 < value < 1e38
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

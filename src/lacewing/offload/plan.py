@@ -1,0 +1,247 @@
+"""How a model that does not fit a GPU is shared out between it and the processor: a pure function, with its reasons.
+
+A dense model: the first layers stay on the processor, so that a token changes device once. A mixture of experts: everything but
+experts goes to the GPU, as long as that fits; what a router leaves aside most of the time costs no room. Where the GPU can exchange
+single experts, the first layers share theirs, half of them on the GPU: the better half has far more than half of the choices, and
+each layer that is shared costs a wait; only when all do, fewer than half. Else the first layers leave all theirs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from lacewing.errors import OutOfMemoryError
+from lacewing.offload.experts import ALLOT, HELD, REST, TRUNK, share_experts, source_name
+from lacewing.offload.layers import Place, experts_together, places
+from lacewing.options import format_bytes
+from lacewing.program.ops import Embed, Logits, Route
+from lacewing.program.program import Program
+
+GPU, HOST, DESK = 0, 1, 2  # the desk: see `offload.cache`
+_SIDES = {TRUNK: GPU, HELD: GPU, REST: HOST, ALLOT: DESK}
+_SMALL_BYTES = 2**18  # of buffers that do not grow with the model
+_LOGIT_BYTES, _STAGING_BYTES = 2**24, 2**25  # the most that the GPU holds at a time of logits, and of weights on their way
+
+
+@dataclass(frozen=True)
+class Room:
+    """Bytes of a GPU that may be filled, and what sets them, in words."""
+
+    nbytes: int
+    source: str
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Bytes on the GPU: of each weight by its name, of the keys and values of each layer. `chunk`: tokens of a run.
+
+    `exchangeable`: the mixture layers of whose experts the GPU can hold some.
+    """
+
+    weights: Mapping[str, int]
+    layers: Sequence[int]
+    chunk: int
+    exchangeable: frozenset[int] = frozenset()
+
+
+class Level(NamedTuple):
+    """How much the processor does: the first `host_layers` layers, the experts of the first `host_experts` mixtures, and of
+    the first `shared` mixtures all experts but `held`."""
+
+    host_layers: int = 0
+    host_experts: int = 0
+    shared: int = 0
+    held: int = 0
+
+
+@dataclass(frozen=True)
+class Load:
+    """What a device must hold."""
+
+    weight_bytes: int
+    kv_bytes: int
+    buffer_bytes: int
+
+    @property
+    def nbytes(self) -> int:
+        return self.weight_bytes + self.kv_bytes + self.buffer_bytes
+
+
+@dataclass(frozen=True)
+class Share:
+    """`devices`: of each op of `program`, which is the whole one with its ops in an order that is better to cut.
+
+    Of `layers` layers `mixtures` have experts, `experts` each.
+    """
+
+    program: Program
+    devices: tuple[int, ...]
+    layers: int
+    mixtures: int
+    experts: int
+    level: Level
+    gpu: Load
+    reasons: tuple[str, ...]
+
+    @property
+    def host_layers(self) -> int:
+        return self.level.host_layers
+
+    @property
+    def host_experts(self) -> int:
+        return self.level.host_experts
+
+    @property
+    def on_gpu(self) -> str:
+        """For people."""
+        if self.host_layers == self.layers:
+            return "only the output"
+        if self.host_layers:
+            kept = _numbers(self.host_layers, self.layers)
+            trunk = f" without the experts of {self._experts}" if self.host_experts > self._inside else ""
+            return f"{kept} of {self.layers} and the output{trunk}"
+        if self.level.shared:
+            some = f"{self.level.shared} of {self.mixtures} layers" if self.level.shared < self.mixtures else "all layers"
+            return f"everything but {self.experts - self.level.held} of {self.experts} experts of {some}"
+        return f"everything but the experts of {self._experts}"
+
+    @property
+    def _inside(self) -> int:
+        return min(self.host_layers, self.host_experts)
+
+    @property
+    def _experts(self) -> str:
+        return f"{self.host_experts} of {self.mixtures} layers" if self.host_experts < self.mixtures else "all layers"
+
+
+def share(program: Program, sizes: Sizes, room: Room | None, layers: int | None = None) -> Share | None:
+    """Put as much on the GPU as fits `room` (None: not known), or `layers` layers, the last ones; None: all of it.
+
+    Raises OutOfMemoryError where so many layers do not fit, or not even one.
+    """
+    whole = Sharing(program, sizes)
+    levels = whole.levels()
+    if layers is not None:
+        chosen = whole.level_of(layers)
+        if room is not None and whole.load(chosen).nbytes > room.nbytes:
+            raise OutOfMemoryError(
+                f"{layers} layers on the GPU take {format_bytes(whole.load(chosen).nbytes)}, but {room.source} gives "
+                f"{format_bytes(room.nbytes)}; use fewer --gpu-layers, or a smaller --context"
+            )
+    elif room is None or whole.load(Level()).nbytes <= room.nbytes:
+        return None
+    else:
+        low, high = 1, len(levels)  # the first that fits; each needs less than the one before
+        while low < high:
+            middle = (low + high) // 2
+            low, high = (low, middle) if whole.load(levels[middle]).nbytes <= room.nbytes else (middle + 1, high)
+        if low == len(levels):
+            least = format_bytes(whole.load(levels[-1]).nbytes)
+            raise OutOfMemoryError(
+                f"not even one layer of the model fits the GPU: that takes {least}, but {room.source} gives "
+                f"{format_bytes(room.nbytes)}; use a smaller --context, or --backend cpu"
+            )
+        chosen = levels[low]
+    return None if chosen == Level() else whole.share(chosen, room, asked=layers is not None)
+
+
+class Sharing:
+    """A program with its ops in their places, to look at several ways to share it out."""
+
+    def __init__(self, program: Program, sizes: Sizes):
+        self.program, self.sizes = experts_together(program), sizes
+        self.places = places(self.program)
+        self.layers = 1 + max((place.layer for place in self.places if place.layer is not None), default=-1)
+        self.mixtures = sorted({place.layer for place in self.places if place.experts and place.layer is not None})
+        self.experts = {
+            place.layer: op.logits.width
+            for op, place in zip(self.program.ops, self.places, strict=True)
+            if isinstance(op, Route) and place.layer is not None
+        }
+        embedding, output = ({op.weight for op in program.ops if isinstance(op, kind)} for kind in (Embed, Logits))
+        self.tied = embedding == output
+
+    @property
+    def trunk_bytes(self) -> int:
+        """What should be on the GPU at least: of a mixture of experts all but these, of a dense model everything."""
+        return self.load(Level(0, len(self.mixtures))).nbytes
+
+    def levels(self) -> list[Level]:
+        """From nothing on the processor on."""
+        count, found = len(self.mixtures), [Level()]
+        half = min(self.experts.values(), default=0) // 2
+        if half and _exchangeable(self.mixtures, self.sizes):
+            found += [Level(shared=shared, held=half) for shared in range(1, count + 1)]
+            found += [Level(shared=count, held=held) for held in range(half - 1, 0, -1)]
+            found.append(Level(0, count))
+        else:
+            found += [Level(0, experts) for experts in range(1, count + 1)]
+        return [*found, *(Level(layers, count) for layers in range(1, self.layers))]
+
+    def level_of(self, layers: int) -> Level:
+        """With so many whole layers on the GPU; the trunk of the others stays there where they are mixtures."""
+        away = max(0, self.layers - layers)
+        return Level(0, min(away, len(self.mixtures))) if self.mixtures else Level(away)
+
+    def cut(self, level: Level) -> tuple[Program, tuple[int, ...]]:
+        """The program in the form in which it is shared out, and the device of each op."""
+        mixtures, shared = set(self.mixtures[: level.host_experts]), self.mixtures[: level.shared]
+        embedding = HOST if level.host_layers or ((mixtures or shared) and not self.tied) else GPU
+
+        def device(place: Place) -> int:
+            if place.layer is None:
+                return GPU if place.head else embedding
+            away = place.layer < level.host_layers or (place.experts and place.layer in mixtures)
+            return HOST if away else GPU
+
+        if not shared:
+            return self.program, tuple(map(device, self.places))
+        layers = [place.layer if place.experts else None for place in self.places]
+        made = share_experts(self.program, layers, {layer: min(level.held, self.experts[layer] - 1) for layer in shared})
+        others = iter([place for place, layer in zip(self.places, layers, strict=True) if layer not in shared])
+        return made.program, tuple(_SIDES[side] if side else device(next(others)) for side in made.sides)
+
+    def load(self, level: Level) -> Load:
+        """Of the GPU."""
+        program, devices = self.cut(level)
+        mine = [op for op, device in zip(program.ops, devices, strict=True) if device == GPU]
+        nbytes = {name: self._bytes(name, program) for op in mine for name in op.weight_names}
+        kept = {op.layer for op in mine if hasattr(op, "layer")}
+        widths = {view.buffer.name: view.buffer.width for op in mine for view in op.views}
+        chunk = self.sizes.chunk
+        buffers = 8 * chunk * sum(widths.values()) + _SMALL_BYTES  # floats, their quantised forms, what is handed over
+        buffers += 2 * min(_LOGIT_BYTES, 4 * chunk * program.vocab_size) + 3 * min(_STAGING_BYTES, max(nbytes.values(), default=0))
+        return Load(sum(nbytes.values()), sum(self.sizes.layers[layer] for layer in kept), buffers)
+
+    def _bytes(self, name: str, program: Program) -> int:
+        """Of a weight, or of those of its experts that are held."""
+        whole = self.sizes.weights[source_name(name)]
+        if name == source_name(name):
+            return whole
+        return -(-whole * program.weights[name][0] // self.program.weights[source_name(name)][0])
+
+    def share(self, level: Level, room: Room | None, asked: bool) -> Share:
+        found, experts = self.load(level), max(self.experts.values(), default=0)
+        made = Share(*self.cut(level), self.layers, len(self.mixtures), experts, level, found, ())
+        whole = format_bytes(self.load(Level()).nbytes)
+        why = (
+            "asked for" if asked or room is None else f"all would take {whole}, but {room.source} gives {format_bytes(room.nbytes)}"
+        )
+        parts = f"weights {format_bytes(found.weight_bytes)}, keys and values {format_bytes(found.kv_bytes)}"
+        reasons = (
+            f"on the GPU is {made.on_gpu}, the processor computes the rest: {why}",
+            f"the GPU takes {format_bytes(found.nbytes)}: {parts}, buffers {format_bytes(found.buffer_bytes)}",
+            *(("which experts are on the GPU changes between requests, as routers choose them",) if level.shared else ()),
+        )
+        return replace(made, reasons=reasons)
+
+
+def _exchangeable(mixtures: Sequence[int], sizes: Sizes) -> bool:
+    """Whether all mixtures may share their experts."""
+    return bool(mixtures) and sizes.exchangeable.issuperset(mixtures)
+
+
+def _numbers(first: int, end: int) -> str:
+    return f"layer {first}" if end - first == 1 else f"layers {first} to {end - 1}"

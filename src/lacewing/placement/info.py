@@ -1,0 +1,143 @@
+"""What a checkpoint is: all that its headers tell, before a weight is touched."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lacewing.errors import LacewingError, ModelFormatError
+from lacewing.options import LoadOptions
+from lacewing.placement.background import Background
+
+if TYPE_CHECKING:
+    from lacewing.formats import Checkpoint
+    from lacewing.models import ModelSpec
+    from lacewing.placement.plan import Needs, Plan
+    from lacewing.program.program import Program
+    from lacewing.text.template import ChatTemplate
+    from lacewing.text.tokenizer import Tokenizer
+
+DEFAULT_CONTEXT = 8192  # tokens at most, when none is asked for: keys and values cost memory
+CHUNK = 512  # prompt tokens of one run
+
+
+class Opened:
+    """A checkpoint whose headers have been read: what can be told and planned without touching a weight.
+
+    `warm`: begin to read tokenizer and template at once, in the background, rather than when they are asked for.
+    `whole` False: files may end behind their headers; then the model can be described, not run.
+    """
+
+    def __init__(self, path: Path, options: LoadOptions, *, warm: bool = True, whole: bool = True):
+        from lacewing.formats import open_checkpoint
+        from lacewing.models import open_model
+
+        self.options = options
+        try:
+            self.checkpoint: Checkpoint = open_checkpoint(path, whole=whole)
+        except OSError as error:
+            raise ModelFormatError(path, f"cannot be read: {error.strerror or error}") from error
+        self.tokenizer = Background(self._open_tokenizer, warm)
+        self.template = Background(self._open_template, warm)
+        self.spec: ModelSpec = open_model(self.checkpoint, options.context, DEFAULT_CONTEXT)
+
+    def plan(
+        self, weight_bytes: int, chunk: int, options: LoadOptions | None = None, spare: int = 0, part: Program | None = None
+    ) -> Plan:
+        """Where everything goes. `spare`: bytes in use now that will be free by then; `part`: what this machine's own memory is
+        needed for, None: all. Raises OutOfMemoryError."""
+        from lacewing.placement.plan import plan
+        from lacewing.weights import this_machine
+
+        machine = this_machine()
+        machine = dataclasses.replace(machine, available_bytes=machine.available_bytes + spare)
+        return plan(self.needs(weight_bytes, chunk, part), options or self.options, machine)
+
+    def needs(self, weight_bytes: int, chunk: int, part: Program | None = None) -> Needs:
+        """Bytes of all that it takes to run, or a part of its program."""
+        from lacewing.models.sizes import copied_bytes, measure
+        from lacewing.placement.plan import Needs
+
+        program = part or self.spec.program
+        kv_bytes = self.spec.context * program.kv_bytes_per_token
+        widths = {view.buffer.name: view.buffer.width for op in program.ops for view in op.views(op.reads + op.writes)}
+        buffer_bytes = 6 * chunk * sum(widths.values()) + 4 * self.spec.vocab_size  # floats, and their quantised forms
+        sizes = self.spec.sizes if part is None else measure(part, self.spec.tensors)
+        experts = sizes.expert_bytes, sizes.active_expert_bytes
+        return Needs(weight_bytes, sizes.active_bytes, kv_bytes, buffer_bytes, *experts, copied_bytes(program, self.spec.tensors))
+
+    def describe(self, plan: Plan | None = None) -> dict[str, Any]:
+        """All of the above as plain values, for `lacewing info`; a plan that does not fit is no error here.
+
+        `plan`: another one than that of this machine's own memory.
+        """
+        from lacewing.placement.plan import plan_or_reason
+        from lacewing.weights import this_machine
+
+        spec, checkpoint = self.spec, self.checkpoint
+        quants: dict[str, dict[str, int]] = {}
+        for tensor in spec.tensors.values():
+            row = quants.setdefault(tensor.quant.name, {"tensors": 0, "bytes": 0})
+            row["tensors"] += 1
+            row["bytes"] += tensor.nbytes
+        plan = plan or plan_or_reason(self.needs(spec.sizes.weight_bytes, CHUNK), self.options, this_machine())
+        return {
+            "name": spec.name,
+            "architecture": spec.architecture,
+            "format": checkpoint.format,
+            "files": [str(path) for path in checkpoint.files] or [str(checkpoint.path)],
+            "bytes": checkpoint.nbytes,
+            "missing_bytes": checkpoint.missing_bytes,
+            "quants": quants,
+            "parameters": spec.parameters,
+            "active_parameters": spec.active_parameters,
+            "uncounted": list(spec.uncounted),
+            "notices": list(spec.notices),
+            "active_bytes": spec.active_bytes,
+            "vocabulary": spec.vocab_size,
+            "trained_context": spec.trained_context,
+            "context": spec.context,
+            "tokenizer": self._describe_tokenizer(),
+            "template": self._describe_template(),
+            "plan": {
+                "residency": plan.residency,
+                "needed_bytes": plan.needed_bytes,
+                "budget_bytes": plan.budget_bytes,
+                "rows": [{"name": row.name, "bytes": row.nbytes, "note": row.note, "decides": row.decides} for row in plan.rows],
+                "reasons": list(plan.reasons),
+            },
+        }
+
+    def _describe_tokenizer(self) -> dict[str, Any]:
+        try:
+            tokenizer = self.tokenizer.result()
+        except LacewingError as error:
+            return {"problem": str(error)}
+        names = ("kind", "vocab_size", "bos_id", "eos_id", "add_bos")
+        return {**{name: getattr(tokenizer, name) for name in names}, "stop_ids": sorted(tokenizer.stop_ids)}
+
+    def _describe_template(self) -> dict[str, Any]:
+        try:
+            template = self.template.result()
+        except LacewingError as error:
+            return {"problem": str(error)}
+        return {"name": template.name, "sha256": template.sha256}
+
+    def _open_tokenizer(self) -> Tokenizer:
+        from lacewing.text.tokenizer import Tokenizer
+
+        tokenizer = Tokenizer.from_checkpoint(self.checkpoint)
+        tokenizer.warm()
+        return tokenizer
+
+    def _open_template(self) -> ChatTemplate:
+        from lacewing.text.template import ChatTemplate
+
+        return ChatTemplate.from_checkpoint(self.checkpoint, self.tokenizer.result())
+
+
+def open_headers(path: Path, options: LoadOptions, cancelled: Callable[[], bool], *, warm: bool = True) -> Opened:
+    """`Opened`, for a caller who may cancel meanwhile: large vocabularies take their time. Raises Cancelled."""
+    return Background(lambda: Opened(path, options, warm=warm)).result(cancelled)

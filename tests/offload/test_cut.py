@@ -1,0 +1,144 @@
+"""Programs are cut into parts that together do what the whole does, and hand over no more than others need."""
+
+from dataclasses import replace
+
+import pytest
+
+from lacewing.offload.cut import SplitError, split
+from lacewing.program.check import ProgramError, check_program
+from lacewing.program.ops import Attention, Buffer, Combine, ExpertLinear, GatedActivation, Linear, Norm, Receive, Route, Send
+from lacewing.program.ops import WriteKeysValues as Write
+from lacewing.program.program import Program
+from tests.program.test_check import BRANCH, NORMED, OPS, PROGRAM, WEIGHTS, X
+
+SCORES, IDS, SHARES = Buffer("scores", 4).view(), Buffer("ids", 2).view(), Buffer("shares", 2).view()
+EXPERTS, OUTS = Buffer("experts", 12), Buffer("outs", 16).view()
+MIXTURE = (
+    Linear(NORMED, ("router",), (SCORES,)),  # 9
+    Route(SCORES, IDS, SHARES, bias="bias of the router"),
+    ExpertLinear(NORMED, IDS, ("gates", "ups"), (EXPERTS.view(0, 6), EXPERTS.view(6, 6))),  # 11
+    GatedActivation(EXPERTS.view(0, 6), EXPERTS.view(6, 6), EXPERTS.view(0, 6)),
+    ExpertLinear(EXPERTS.view(0, 6), IDS, ("downs",), (OUTS,), separate=True),  # 13
+    Combine(OUTS, SHARES, BRANCH, 2),
+)
+MIXED = Program(
+    (*OPS[:9], *MIXTURE, *OPS[12:]),
+    {name: shape for name, shape in WEIGHTS.items() if name not in ("gate_up", "down")}
+    | {"router": (4, 8), "bias of the router": (4,), "gates": (4, 3, 8), "ups": (4, 3, 8), "downs": (4, 8, 3)},
+    PROGRAM.layers,
+    10,
+)
+
+
+def two_layers():
+    """The layer of the checker's tests twice, the second over keys and values of its own."""
+    later = [replace(op, layer=1) if isinstance(op, Write | Attention) else op for op in OPS[2:12]]
+    kinds = (replace(PROGRAM.layers[0], window=3), replace(PROGRAM.layers[0], window=None))
+    return replace(PROGRAM, ops=(*OPS[:12], OPS[12], *later, *OPS[12:]), layers=kinds)
+
+
+def sends(part):
+    return [op.xs for op in part.program.ops if isinstance(op, Send)]
+
+
+def receives(part):
+    return [op.outs for op in part.program.ops if isinstance(op, Receive)]
+
+
+def test_the_good_mixture():
+    check_program(MIXED)
+
+
+@pytest.mark.parametrize("program", [PROGRAM, MIXED, two_layers()], ids=["dense", "mixture", "layers"])
+def test_every_cut_gives_good_programs(program):
+    legal = 0
+    for cut in range(1, len(program.ops)):
+        try:
+            made = split(program, [0] * cut + [1] * (len(program.ops) - cut))
+        except SplitError:
+            continue
+        legal += 1
+        for part in made.parts:
+            check_program(part.program)
+        assert [turn.device for turn in made.turns] == [0, 1]
+        assert set().union(*(part.program.weights for part in made.parts)) == set(program.weights)
+        assert sends(made.parts[0]) == receives(made.parts[1])
+        assert made.turns[1].received == tuple((0, place) for place in range(len(sends(made.parts[0])[0])))
+    assert legal >= len(program.ops) - 6
+
+
+def test_experts_away_take_turns():
+    """The residual stream never leaves the device of the trunk."""
+    made = split(MIXED, [int(op in MIXTURE[1:]) for op in MIXED.ops])
+    trunk, experts = made.parts
+    assert [(turn.device, turn.stage) for turn in made.turns] == [(0, 0), (1, 0), (0, 1)]
+    assert set(sends(trunk)[0]) == {SCORES, NORMED} and sends(experts) == [(BRANCH,)] == receives(trunk)[1:]
+    assert made.handed_over == 4 + 8 + 8
+    assert set(experts.program.weights) == {"bias of the router", "gates", "ups", "downs"}
+    assert experts.program.layers == () and experts.routers == (0,) and trunk.routers == ()
+
+
+def test_layers_are_numbered_anew():
+    program = two_layers()
+    first_of_second = next(i for i, op in enumerate(program.ops) if isinstance(op, Write) and op.layer == 1)
+    made = split(program, [0] * first_of_second + [1] * (len(program.ops) - first_of_second))
+    assert [part.layers for part in made.parts] == [(0,), (1,)]
+    assert [part.program.layers for part in made.parts] == [(program.layers[0],), (program.layers[1],)]
+    assert {op.layer for op in made.parts[1].program.ops if isinstance(op, Write | Attention)} == {0}
+
+
+def test_only_the_missing_columns_go_over():
+    """A view of which the device has written a part itself."""
+    whole, half = Buffer("gate_up", 12), Buffer("gate_up", 12).view(6, 6)
+    program = [*OPS]
+    program[9:10] = [Linear(NORMED, ("gate",), (whole.view(0, 6),)), Linear(NORMED, ("up",), (half,))]
+    weights = {name: shape for name, shape in WEIGHTS.items() if name != "gate_up"} | {"gate": (6, 8), "up": (6, 8)}
+    changed = replace(PROGRAM, ops=tuple(program), weights=weights)
+    check_program(changed)
+    made = split(changed, [0] * 10 + [1] + [0] * 4)
+    assert sends(made.parts[1]) == [(half,)]
+
+
+def test_a_value_that_was_overwritten_comes_anew():
+    """A norm with `add` changes x: who held it before does not hold it any more."""
+    made = split(PROGRAM, [0] * 8 + [1] * 4 + [0] * 2)
+    assert isinstance(PROGRAM.ops[8], Norm) and PROGRAM.ops[8].add == BRANCH
+    assert X in sends(made.parts[1])[0] and X in receives(made.parts[0])[1]
+
+
+def test_three_devices():
+    made = split(PROGRAM, [0] * 7 + [1] * 3 + [2] * 4)
+    for part in made.parts:
+        check_program(part.program)
+    assert made.turns[2].received and {turn for turn, _ in made.turns[2].received} <= {0, 1}
+
+
+@pytest.mark.parametrize(
+    ("program", "devices", "named"),
+    [
+        (PROGRAM, [0] * 6 + [1] * 8, "layer 0"),
+        (MIXED, [0] * 11 + [1] * 6, "router"),
+        (PROGRAM, [0] * 3, "3 devices for 14 ops"),
+        (PROGRAM, [-1] * 14, "device -1"),
+        (replace(PROGRAM, ops=OPS[1:]), [0] * 13, "x\\[0:8\\] is read before it is written"),
+    ],
+)
+def test_what_cannot_be_cut(program, devices, named):
+    with pytest.raises(SplitError, match=named):
+        split(program, devices)
+
+
+def test_weights_of_ops():
+    assert weights_of(OPS[2]) == ("q", "k", "v", "bias") and weights_of(OPS[4]) == () and weights_of(OPS[8]) == ()
+    assert weights_of(MIXTURE[1]) == ("bias of the router",)
+
+
+def test_the_checker_knows_stages():
+    good = split(PROGRAM, [0] * 8 + [1] * 6).parts[0].program
+    check_program(good)
+    with pytest.raises(ProgramError, match="between two stages"):
+        check_program(replace(good, ops=(*good.ops, OPS[8])))
+    with pytest.raises(ProgramError, match="no logits"):
+        check_program(replace(good, ops=good.ops[:-1]))
+    with pytest.raises(ProgramError, match="overlap"):
+        check_program(replace(good, ops=(Receive((X, X)), *good.ops[1:])))

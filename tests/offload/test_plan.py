@@ -1,0 +1,206 @@
+"""Sharing a model out between a GPU and the processor: pure arithmetic, its reasons, and what it refuses."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from lacewing.errors import OutOfMemoryError
+from lacewing.offload.cut import split
+from lacewing.offload.plan import DESK, GPU, HOST, Level, Room, Share, Sharing, Sizes, share
+from lacewing.program.check import check_program
+from lacewing.program.ops import Attention, Embed, ExpertLinear, Op, Route, WriteKeysValues
+from lacewing.program.program import KeyValueShape, Program
+from tests.offload.test_cut import MIXTURE
+from tests.program.test_check import OPS, WEIGHTS
+
+LAYERS = 4
+
+
+def renamed(op: Op, layer: int) -> Op:
+    """The op with its weights named as those of a layer."""
+    changes: dict[str, object] = {}
+    for name in ("weight", "weights", "bias", "biases"):
+        value = getattr(op, name, None)
+        if isinstance(value, str):
+            changes[name] = f"blk.{layer}.{value}"
+        elif isinstance(value, tuple) and value:
+            changes[name] = tuple(part and f"blk.{layer}.{part}" for part in value)
+    if isinstance(op, WriteKeysValues | Attention):
+        changes["layer"] = layer
+    return replace(op, **changes)
+
+
+def model(mixtures: tuple[int, ...] = (), tied: bool = True) -> Program:
+    """Four layers, those of `mixtures` with experts."""
+    found: list[Op] = [OPS[0]]
+    for layer in range(LAYERS):
+        body = [*OPS[1:9], *(MIXTURE if layer in mixtures else OPS[9:12])]
+        found += [renamed(op, layer) for op in body]
+    output = OPS[13] if tied else replace(OPS[13], weight="head")
+    found += [OPS[12], output]
+    shapes = {
+        **WEIGHTS, "router": (4, 8), "bias of the router": (4,), "gates": (4, 3, 8), "ups": (4, 3, 8), "downs": (4, 8, 3),
+        "head": (10, 8),
+    }  # fmt: skip
+    names = {name for op in found for name in op.weight_names}
+    made = Program(tuple(found), {name: shapes[name.split(".")[-1]] for name in names}, (KeyValueShape(1, 4, 4, 3),) * LAYERS, 10)
+    check_program(made)
+    return made
+
+
+def sizes(program: Program) -> Sizes:
+    """A megabyte a matrix of a layer, a hundred a stack of experts, ten the embedding and the output; keys and values a hundred."""
+    stacks = ("gates", "ups", "downs")
+    weights = {
+        name: 100 if name.split(".")[-1] in stacks else 10 if name in ("embedding", "head") else 1 for name in program.weights
+    }
+    return Sizes({name: count * 10**6 for name, count in weights.items()}, [100 * 10**6] * LAYERS, 4)
+
+
+def shared(program: Program, megabytes: int, layers: int | None = None) -> Share | None:
+    return share(program, sizes(program), Room(megabytes * 10**6, "the test"), layers)
+
+
+def test_what_fits_is_not_shared() -> None:
+    program = model()
+    whole = Sharing(program, sizes(program)).load(Level())
+    assert whole.kv_bytes == 400 * 10**6 and whole.weight_bytes == (10 + 1 + LAYERS * 9) * 10**6
+    assert share(program, sizes(program), Room(whole.nbytes, "the test")) is None
+    assert share(program, sizes(program), Room(whole.nbytes - 1, "the test")) is not None
+    assert share(program, sizes(program), None) is None  # of unknown size: taken for large enough
+
+
+def test_the_first_layers_of_a_dense_model_stay() -> None:
+    program = model()
+    found = shared(program, 300)
+    assert found is not None and (found.host_layers, found.layers, found.mixtures) == (2, LAYERS, 0)
+    assert found.devices == tuple(sorted(found.devices, reverse=True))  # one change of device
+    assert found.devices[0] == HOST and found.devices[-1] == GPU
+    assert found.gpu.kv_bytes == 200 * 10**6 and found.gpu.nbytes <= 300 * 10**6
+    assert found.reasons[0].startswith(
+        "on the GPU is layers 2 to 3 of 4 and the output, the processor computes the rest: all would"
+    )
+    assert "but the test gives 286.1 MiB" in found.reasons[0] and "keys and values 190.7 MiB" in found.reasons[1]
+    one = shared(program, 160)
+    assert one is not None and one.host_layers == 3 and "layer 3 of 4" in one.on_gpu
+
+
+def test_experts_stay_before_layers_do() -> None:
+    program = model((0, 1, 2, 3), tied=False)
+    counts = [
+        (each and (each.host_layers, each.host_experts)) for each in (shared(program, room) for room in (2000, 1500, 900, 450))
+    ]
+    assert counts == [None, (0, 1), (0, 3), (1, 4)]
+    found = shared(program, 900)
+    assert found is not None and found.on_gpu == "everything but the experts of 3 of 4 layers"
+    kinds = {type(op).__name__ for op, device in zip(found.program.ops, found.devices, strict=True) if device == HOST}
+    assert kinds == {"Embed", "Route", "ExpertLinear", "GatedActivation", "Combine"}
+    parts = split(found.program, found.devices)
+    assert parts.parts[HOST].program.layers == () and parts.parts[HOST].routers == (0, 1, 2)
+    assert len(parts.turns) == 1 + 2 * 3 + 1  # the embedding, then away and back for each layer
+    deep = shared(program, 450)
+    assert deep is not None and deep.on_gpu == "layers 1 to 3 of 4 and the output without the experts of all layers"
+
+
+def test_an_embedding_that_is_the_output_too_is_there_anyway() -> None:
+    found = shared(model((0, 1, 2, 3)), 900)
+    assert found is not None and isinstance(found.program.ops[0], Embed) and found.devices[0] == GPU
+
+
+def test_dense_layers_of_a_mixture() -> None:
+    program = model((2, 3))
+    found = shared(program, 900)
+    assert found is not None and (found.host_layers, found.host_experts, found.mixtures) == (0, 1, 2)
+    away = [op for op, device in zip(found.program.ops, found.devices, strict=True) if device == HOST]
+    assert {op.weights[0] for op in away if isinstance(op, ExpertLinear)} == {"blk.2.gates", "blk.2.downs"}
+    assert sum(isinstance(op, Route) for op in away) == 1
+
+
+def test_as_many_layers_as_asked_for() -> None:
+    program = model()
+    for layers in range(LAYERS):
+        found = shared(program, 5000, layers)
+        assert found is not None and found.host_layers == LAYERS - layers and found.reasons[0].endswith("asked for")
+    assert shared(program, 5000, LAYERS) is None and shared(program, 5000, 99) is None
+    none = shared(program, 5000, 0)
+    assert none is not None and none.on_gpu == "only the output"
+    mixture = share(model((0, 1, 2, 3)), sizes(model((0, 1, 2, 3))), None, 1)
+    assert mixture is not None and (mixture.host_layers, mixture.host_experts) == (0, 3)
+    with pytest.raises(
+        OutOfMemoryError, match=r"3 layers on the GPU take .* but the test gives 190\.7 MiB; use fewer --gpu-layers"
+    ):
+        shared(program, 200, 3)
+
+
+def test_no_layer_fits() -> None:
+    with pytest.raises(OutOfMemoryError, match="not even one layer of the model fits the GPU"):
+        shared(model(), 50)
+
+
+def test_more_room_never_means_less_there() -> None:
+    program, before = model((0, 1, 2, 3)), 0
+    for room in range(450, 2000, 50):
+        found = shared(program, room)
+        taken = Sharing(program, sizes(program)).load(Level()).nbytes if found is None else found.gpu.nbytes
+        assert before <= taken <= room * 10**6
+        before = taken
+
+
+def exchangeable(program: Program) -> Sizes:
+    return replace(sizes(program), exchangeable=frozenset(range(LAYERS)))
+
+
+def test_experts_are_shared_before_they_are_left() -> None:
+    """Half of those of as few layers as need be; then fewer, of all; then none; then whole layers."""
+    program = model((0, 1, 2, 3), tied=False)
+    sharing = Sharing(program, exchangeable(program))
+    levels = sharing.levels()
+    assert levels[:7] == [Level(), *(Level(0, 0, count, 2) for count in (1, 2, 3, 4)), Level(0, 0, 4, 1), Level(0, 4)]
+    assert levels[7:] == [Level(count, 4) for count in (1, 2, 3)]
+    taken = [sharing.load(level) for level in levels]
+    assert [load.nbytes for load in taken] == sorted((load.nbytes for load in taken), reverse=True)
+    assert taken[0].weight_bytes - taken[1].weight_bytes == 10 * 10**6 + 3 * 50 * 10**6  # half of three stacks, and the embedding
+    assert taken[4].weight_bytes - taken[5].weight_bytes == 4 * 3 * 25 * 10**6
+    assert len({load.kv_bytes for load in taken[:7]}) == 1
+
+
+@pytest.mark.parametrize("level", [Level(0, 0, 2, 2), Level(0, 0, 4, 1)])
+def test_parts_of_shared_experts(level: Level) -> None:
+    program = model((0, 1, 2, 3), tied=False)
+    cut, devices = Sharing(program, exchangeable(program)).cut(level)
+    check_program(cut)
+    assert set(devices) == {GPU, HOST, DESK} and devices[0] == HOST and devices[-1] == GPU
+    parts = split(cut, devices)
+    for part in parts.parts:
+        check_program(part.program)
+    held = {name: shape for name, shape in parts.parts[GPU].program.weights.items() if name.endswith("(held)")}
+    assert len(held) == 3 * level.shared and {shape[0] for shape in held.values()} == {level.held}
+    assert len(parts.turns) == 1 + 4 * level.shared + 1  # the embedding; trunk, desk, held ones, the others; the trunk again
+
+
+def test_the_plan_of_shared_experts() -> None:
+    program = model((0, 1, 2, 3), tied=False)
+    found = share(program, exchangeable(program), Room(1700 * 10**6, "the test"))
+    assert found is not None and found.level == Level(0, 0, 1, 2) and found.gpu.nbytes <= 1700 * 10**6
+    assert found.on_gpu == "everything but 2 of 4 experts of 1 of 4 layers"
+    assert "as routers choose them" in found.reasons[2]
+    less = share(program, exchangeable(program), Room(900 * 10**6, "the test"))
+    assert less is not None and less.on_gpu == "everything but 3 of 4 experts of all layers"
+    asked = share(program, exchangeable(program), None, 2)
+    assert asked is not None and asked.level == Level(0, 2)  # whole layers, where a person says how many
+
+
+def test_mixtures_of_which_some_cannot_be_shared() -> None:
+    program = model((1, 3))
+    some = replace(sizes(program), exchangeable=frozenset({1}))
+    assert Sharing(program, some).levels()[1:3] == [Level(0, 1), Level(0, 2)]
+
+
+def test_absurd_rooms() -> None:
+    for program in (model(), model((0, 1, 2, 3))):
+        for nbytes in (0, 1, -1):
+            with pytest.raises(OutOfMemoryError, match="not even one layer"):
+                share(program, exchangeable(program), Room(nbytes, "the test"))
+        assert share(program, exchangeable(program), Room(2**63, "the test")) is None
