@@ -18,8 +18,9 @@ from typing import cast
 
 import numpy as np
 
-from lacewing.backends.base import StepLimits, WeightView
-from lacewing.backends.staged import Move
+from lacewing.backends.batch import StepLimits
+from lacewing.backends.weights import WeightView
+from lacewing.backends.step import SwapIn
 from lacewing.offload.cache import Desk
 from lacewing.program.ops import Allot, Buffer, Receive, Send
 from lacewing.program.program import Program
@@ -31,7 +32,7 @@ PARTS = (2, 4, 8)  # of the experts one in so many is held
 class Instant:
     """A device to which any expert comes at once."""
 
-    def put_experts(self, moves: Sequence[Move], begin: Callable[[], None]) -> None:
+    def put_experts(self, moves: Sequence[SwapIn], begin: Callable[[], None]) -> None:
         begin()
 
 

@@ -20,7 +20,8 @@ from lacewing.placement.place import Placed, demand, less, place
 if TYPE_CHECKING:
     import numpy as np
 
-    from lacewing.backends.base import Backend, Step
+    from lacewing.backends.base import Backend
+    from lacewing.backends.step import Step
     from lacewing.placement.plan import Plan
     from lacewing.text.template import ChatTemplate
     from lacewing.text.tokenizer import Tokenizer
@@ -126,7 +127,7 @@ class Model:
 
     def _bring(self, placed: Placed, progress: Progress | None, cancelled: Callable[[], bool] | None) -> None:
         """Bring the weights to where they are to be, and compile for them."""
-        from lacewing.backends.base import StepLimits
+        from lacewing.backends.batch import StepLimits
 
         backend = self.backend = placed.backend
         self._placed = placed
@@ -269,7 +270,7 @@ class Model:
 
     def read_state(self) -> tuple[list[int], bytes] | None:
         """The ids that the slot holds, and their keys and values; None where this backend cannot tell."""
-        from lacewing.backends.base import KeepsSlots
+
 
         ids = list(self.engine.cached)
         return (ids, self.step.read_slot(self.engine.slot, len(ids)).tobytes()) if isinstance(self.step, KeepsSlots) else None
@@ -278,7 +279,7 @@ class Model:
         """Put back what `read_state` gave, on the same model and the same kind of device. Raises OptionError."""
         import numpy as np
 
-        from lacewing.backends.base import KeepsSlots
+
 
         if not isinstance(self.step, KeepsSlots) or len(ids) > self.engine.context:
             raise OptionError("keys and values of another backend, or of a longer context, cannot be used")

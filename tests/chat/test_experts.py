@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from lacewing.backends.base import RoutedLayer
+from lacewing.backends.step import RoutedLayer
 from lacewing.chat.command import Table, run_line
 from lacewing.chat.heat import heat_map
 from lacewing.chat.session import open_session

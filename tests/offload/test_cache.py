@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lacewing.backends.base import Adapts, KeepsSlots, StepLimits
+from lacewing.backends.batch import StepLimits
 from lacewing.backends.cpu import CpuBackend
 from lacewing.backends.cpu.step import CpuStep
 from lacewing.backends.reference.backend import ReferenceBackend
-from lacewing.backends.staged import HeldExperts, TakesExperts
+from lacewing.backends.weights import HeldExperts
 from lacewing.errors import BackendError, OptionError, OutOfMemoryError
 from lacewing.offload import cache
 from lacewing.offload.cache import Desk, DeskStep, Use, use_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lacewing.backends.base import KeepsSlots, StepLimits
+from lacewing.backends.batch import StepLimits
 from lacewing.backends.cpu import CpuBackend
 from lacewing.backends.reference.backend import ReferenceBackend
 from lacewing.errors import BackendError, OptionError, OutOfMemoryError

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from lacewing.api import Model
-from lacewing.backends.base import HasMemory
+
 from lacewing.chat.settings import PROCESSOR
 from lacewing.chat.voice import Loaded
 from lacewing.errors import BackendError, OutOfMemoryError

@@ -11,14 +11,14 @@ from lacewing.errors import OptionError
 from lacewing.options import LoadOptions, format_bytes
 
 if TYPE_CHECKING:
-    from lacewing.backends.base import DeviceFacts, Profiles
+    from lacewing.backends.base import DeviceFacts
 
 
 def bench(
     name: str, options: LoadOptions, prompt: int, generate: int, repeats: int, *, as_json: bool, profile: bool = False
 ) -> None:
     """Measure and print. `profile`: also the time of each kernel; raises OptionError where they cannot be timed."""
-    from lacewing.backends.base import Profiles
+
     from lacewing.engine.bench import check_counts, measure
     from lacewing.offload.cache import use_of
 

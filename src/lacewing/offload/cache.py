@@ -14,8 +14,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lacewing.backends.base import DeviceFacts, RoutedLayer, Step, StepLimits, WeightView
-from lacewing.backends.staged import HeldExperts, Move, TakesExperts, not_alone, stages
+from lacewing.backends.base import DeviceFacts
+from lacewing.backends.batch import StepLimits
+from lacewing.backends.step import RoutedLayer, Step
+from lacewing.backends.weights import WeightView
+from lacewing.backends.stages import not_alone, stages
+from lacewing.backends.step import SwapIn
+from lacewing.backends.weights import HeldExperts
 from lacewing.errors import BackendError, OutOfMemoryError
 from lacewing.offload.cut import Split
 from lacewing.offload.experts import source_name
@@ -157,7 +162,7 @@ class DeskStep:
                 places[places == wish.place] = -1
 
         moves = [
-            Move(wish.place, {name: HeldExperts(name, weight, [wish.expert]) for name, weight in stacks[wish.layer].items()})
+            SwapIn(wish.place, {name: HeldExperts(name, weight, [wish.expert]) for name, weight in stacks[wish.layer].items()})
             for wish in wishes
         ]
         device.put_experts(moves, begin)

@@ -10,20 +10,11 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from lacewing.backends.base import (
-    Backend,
-    Described,
-    DeviceFacts,
-    HasMemory,
-    KeepsSlots,
-    PrefersTiles,
-    RoutedLayer,
-    Step,
-    StepLimits,
-    TileOrder,
-    WeightView,
-)
-from lacewing.backends.staged import Staged
+from lacewing.backends.base import Backend, DeviceFacts
+from lacewing.backends.batch import StepLimits
+from lacewing.backends.step import RoutedLayer, Step
+from lacewing.backends.weights import TensorSpec, TileOrder, WeightView
+
 from lacewing.errors import BackendError, OptionError
 from lacewing.offload.cache import Use, exchange_of, rests, with_held
 from lacewing.offload.cut import Split
@@ -36,14 +27,14 @@ from lacewing.program.program import Program
 class StoresAnew(Protocol):
     """A backend whose device keeps weights in another form, of another size."""
 
-    def stored_bytes(self, weight: Described, transposed: bool = False) -> int: ...
+    def stored_bytes(self, weight: TensorSpec, transposed: bool = False) -> int: ...
 
 
 @runtime_checkable
 class HoldsSome(Protocol):
     """A backend that can hold some experts of a stack, and exchange them (`offload.cache`)."""
 
-    def holds_some(self, weight: Described, transposed: bool) -> bool: ...
+    def holds_some(self, weight: TensorSpec, transposed: bool) -> bool: ...
 
 
 class SplitBackend:
@@ -69,7 +60,7 @@ class SplitBackend:
         first = self.backends[0]
         return first.room_bytes() if isinstance(first, HasMemory) else None
 
-    def tile_orders(self, program: Program, weights: Mapping[str, Described]) -> dict[str, TileOrder]:
+    def tile_orders(self, program: Program, weights: Mapping[str, TensorSpec]) -> dict[str, TileOrder]:
         """See `backends.base.PrefersTiles`; of weights that one part alone uses, which those of exchanged experts are not."""
         used = Counter(source_name(name) for part in self.split.parts for name in part.program.weights)
         parts = zip(self.backends, self.split.parts, strict=True)

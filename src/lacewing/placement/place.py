@@ -53,7 +53,7 @@ class Placed:
 
     def prepare(self, weights: WeightStore) -> None:
         """Tell a lazy store which weights the processor computes with, and how the backend would have them."""
-        from lacewing.backends.base import PrefersTiles
+
 
         weights.keep(self.host_weights)
         if isinstance(self.backend, PrefersTiles):
@@ -186,7 +186,7 @@ def sizes_on(opened: Opened, backend: Backend | None) -> Sizes:
 
 
 def _room(options: LoadOptions, backend: Backend) -> Room | None:
-    from lacewing.backends.base import HasMemory
+
     from lacewing.offload.plan import Room
 
     if options.gpu_memory_bytes is not None:

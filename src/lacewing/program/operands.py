@@ -6,7 +6,6 @@ A field that holds a view, a weight's name or a state's index without a role is 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from enum import Flag, auto
 from typing import Any, TypeVar
 
 T = TypeVar("T", bound="Op")
+_ROLES: dict[type[Op], dict[str, Role]] = {}
 
 
 class Role(Flag):
@@ -123,9 +123,14 @@ def show(value: object) -> str:
     return str(value)
 
 
-@functools.cache
 def roles(kind: type[Op]) -> dict[str, Role]:
     """The role of each operand field of a kind of op. Raises TypeError for a view without one."""
+    if kind not in _ROLES:
+        _ROLES[kind] = _roles(kind)
+    return _ROLES[kind]
+
+
+def _roles(kind: type[Op]) -> dict[str, Role]:
     hints = typing.get_type_hints(kind, include_extras=True)
     found = {}
     for field in dataclasses.fields(kind):

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from lacewing.program.operands import Buffer as Buffer
-from lacewing.program.operands import Op, Role, View, check_kinds
+from lacewing.program.operands import Op as Op
+from lacewing.program.operands import Role, check_kinds
+from lacewing.program.operands import View as View
 from lacewing.program.operands import show as show
 
 In = Annotated[View, Role.READ]

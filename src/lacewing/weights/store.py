@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lacewing.backends.base import TileOrder
+from lacewing.backends.weights import TileOrder
 from lacewing.errors import ModelFormatError, OptionError, WeightError
 from lacewing.formats.checkpoint import TensorInfo
 from lacewing.formats.read import Identity, advise, identity, mapped
