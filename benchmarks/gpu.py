@@ -18,7 +18,7 @@ from typing import Any
 import lacewing
 from benchmarks.sides import Side
 
-PRODUCTS = ("matvec_dot", "matvec_gated", "matvec_float", "matvec_plain", "logits", "expert_matvec", "expert_sum")
+PRODUCTS = ("gemv_dot", "gemv_gated", "gemv_float", "gemv_plain", "logits", "expert_gemv", "expert_sum")
 WARM_SECONDS = 1.0  # a GPU that idles clocks down, and takes its time to come back
 
 

@@ -16,7 +16,9 @@ import sys
 import time
 from pathlib import Path
 
-from lacewing.chat.session import Session, open_session
+from lacewing.chat.services.opening import open_session
+from lacewing.chat.services.swap import change_model
+from lacewing.chat.session.session import Session
 from lacewing.options import LoadOptions, Sampling
 from lacewing.weights.machine import process_bytes
 
@@ -50,14 +52,14 @@ def back(path: str, other: str, tokens: int, rounds: int) -> dict[str, list[floa
     """Milliseconds of `/model -`, of the message after it, and of one with no change before it."""
     session = begin(path, tokens)
     found: dict[str, list[float]] = {"change": [], "message": [], "without": []}
-    session.set_model(other)
+    change_model(session, other)
     for _ in range(rounds):
         began = time.perf_counter()
-        session.set_model("-")
+        change_model(session, "-")
         found["change"].append(1000 * (time.perf_counter() - began))
         found["message"].append(first_piece(session))
         found["without"].append(first_piece(session))
-        session.set_model("-")
+        change_model(session, "-")
     session.close()
     return found
 
@@ -68,7 +70,7 @@ def memory(path: str, other: str, swaps: int, parked: bool) -> list[int]:
     for count in range(swaps):
         if not parked:
             session.drop_parked()
-        session.set_model(path if count % 2 else other)
+        change_model(session, path if count % 2 else other)
         if count < 2 or count >= swaps - 2:
             time.sleep(SETTLE_SECONDS)
             gc.collect()

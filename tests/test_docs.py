@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import typer.main
 
-from lacewing.chat.command import load_commands
+from lacewing.chat.commands.table import load_commands
 from lacewing.cli.app import app
 
 ROOT = Path(__file__).parent.parent

@@ -34,6 +34,12 @@ LAYERS = (
     ("options",),
     ("errors",),
 )
+# Within the chat: a session knows none of the services that work on it, and the commands call these.
+CHAT_ROOMS = ("terminal", "commands", "services", "session")
+# Circles between files that are still there; each is to go, and none may come.
+CIRCLES = (
+    {f"backends/cpu/{name}.py" for name in ("addresses", "heads", "lower", "lower_experts", "lower_scaled", "stages")},
+)
 # Files that may name one backend; all others see `backends` and its contract, `backends.base`.
 KNOWS_A_BACKEND = {"cli/bench.py": "cpu"}  # asks for the read bandwidth
 
@@ -110,6 +116,40 @@ def test_imports_go_down(file):
         assert target == part or height[target] < height[part], f"{file}:{line}: {part} imports {target}, which is not below it"
 
 
+@pytest.mark.parametrize("file", [file for file in FILES if file.startswith("chat/") and file.count("/") == 2])
+def test_rooms_of_the_chat(file):
+    below = CHAT_ROOMS[CHAT_ROOMS.index(file.split("/")[1]) :]
+    for line, path in own_imports(file):
+        assert path[0] != "chat" or path[1] in below, f"{file}:{line}: imports chat.{path[1]}, which is not below it"
+
+
+def imported_files(file: str) -> set[str]:
+    """Files of ours that a file imports from, also for types and inside functions."""
+    found = set()
+    for _, path in own_imports(file):
+        names = ["/".join(path[:length]) for length in range(len(path), 0, -1)]
+        candidates = (each for name in names for each in (f"{name}.py", f"{name}/__init__.py"))
+        found.add(next((each for each in candidates if each in FILES), "__init__.py"))
+    return found - {file}
+
+
+def circles() -> list[set[str]]:
+    """Sets of files that reach each other by imports, the largest that there are."""
+    reached = {file: imported_files(file) for file in FILES}
+    for middle in FILES:  # Warshall's closure
+        for file in FILES:
+            if middle in reached[file]:
+                reached[file] |= reached[middle]
+    found = {frozenset(each for each in reached[file] if file in reached[each]) for file in FILES if file in reached[file]}
+    return [set(circle) for circle in found]
+
+
+def test_no_import_circles():
+    """Imports for types count: what names another file's types depends on it."""
+    for circle in circles():
+        assert any(circle <= known for known in CIRCLES), f"these import each other: {', '.join(sorted(circle))}"
+
+
 @pytest.mark.parametrize("file", FILES)
 def test_backends_stay_apart(file):
     backends = {path.name for path in (PACKAGE / "backends").iterdir() if path.is_dir()}
@@ -146,6 +186,7 @@ def test_files_and_functions_are_short(file):
 
 def test_exceptions_are_still_needed():
     assert set(KNOWS_A_BACKEND) <= set(FILES)
+    assert all(any(circle <= known for circle in circles()) for known in CIRCLES), "a circle is gone: take it from the list"
 
 
 @pytest.mark.parametrize("file", FILES)

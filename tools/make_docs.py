@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lacewing.chat.command import Command, load_commands
+from lacewing.chat.commands.table import Command, load_commands
 
 PAGE = Path(__file__).parent.parent / "docs" / "commands.md"
 GROUPS = {  # the files of chat/commands, in the order of the page

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from lacewing.chat.session import Session, open_session
+from lacewing.chat.services.opening import open_session
+from lacewing.chat.session.session import Session
 from lacewing.options import LoadOptions, Sampling
 from tests.checkpoints import tiny
 

@@ -6,8 +6,8 @@ import contextlib
 from collections.abc import Iterator
 from unittest import mock
 
-from lacewing.chat import swap
-from lacewing.chat.session import Session
+from lacewing.chat.services import swap
+from lacewing.chat.session.session import Session
 from lacewing.errors import LacewingError
 
 STEPS = ("find", "open_header", "open_text", "check_history", "make_room", "load", "read_history")

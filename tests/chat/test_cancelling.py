@@ -5,6 +5,7 @@ import threading
 
 import pytest
 
+from lacewing.chat.services.swap import change_model
 from lacewing.errors import Cancelled
 from tests.chat.conftest import say
 
@@ -52,7 +53,7 @@ def test_opening_that_hangs(place, stuck, start, paths, monkeypatch):
     monkeypatch.setattr(place, stuck.before(pkgutil.resolve_name(place)))
     session.face.cancelled = stuck.cancelled
     with pytest.raises(Cancelled):
-        session.set_model(str(paths["gemma"]), residency="eager")
+        change_model(session, str(paths["gemma"]), residency="eager")
     assert not stuck.release.is_set() and stuck.reached.is_set()  # it hangs still
     monkeypatch.undo()
     session.face.cancelled = lambda: False

@@ -4,19 +4,21 @@ import os
 
 import pytest
 
-from lacewing.chat import files
-from lacewing.chat.command import run_line
-from lacewing.chat.document import SessionFileError
-from lacewing.chat.edits import EditError
-from lacewing.chat.events import Delta, Notice
-from lacewing.chat.overflow import clamp
-from lacewing.chat.settings import Settings
-from lacewing.chat.voice import View
+from lacewing.chat.commands.table import run_line
+from lacewing.chat.services import files
+from lacewing.chat.services.document import SessionFileError
+from lacewing.chat.services.edits import EditError
+from lacewing.chat.services.swap import change_model
+from lacewing.chat.services.templates import change_template
+from lacewing.chat.session.events import Delta, Notice
+from lacewing.chat.session.formatter import View
+from lacewing.chat.session.overflow import clamp
+from lacewing.chat.session.settings import Settings
 from lacewing.errors import ContextOverflowError, ModelFormatError, OptionError, TemplateError
 from lacewing.text.template import ChatTemplate
+from tests.chat.commands.test_commands import cells
 from tests.chat.conftest import GREEDY, say
-from tests.chat.test_commands import cells
-from tests.chat.test_session import fill
+from tests.chat.session.test_session import fill
 
 
 @pytest.fixture(autouse=True)
@@ -95,8 +97,8 @@ def test_a_summary_is_not_made_again(start):
     session.undo()
     assert not session.voice.sees(session.messages) and session.messages
     assert cells(run_line(session, "/context"))[1].startswith("history | 0")
-    session.set_template("raw")
-    session.set_template("auto")
+    change_template(session, "raw")
+    change_template(session, "auto")
     run_line(session, "/template diff raw")
     with pytest.raises(OptionError, match="nothing of the conversation"):
         run_line(session, "/debug")
@@ -188,13 +190,13 @@ def test_a_template_file_that_changed(start, folder):
     say(session, "Hello")
     mine = folder / "mine.jinja"
     mine.write_text(session.voice.template.source)
-    session.set_template("mine.jinja")
+    change_template(session, "mine.jinja")
     files.save(session, "one")
     assert not any("has changed" in line for line in files.load(session, "one"))
     mine.write_text(mine.read_text().replace("assistant\n", "assistant\nSo: "))
     assert any("mine.jinja has changed since" in line for line in files.load(session, "one"))
     assert "So: " in session.voice.template.source  # it is what the file says now
-    session.set_template("auto")
+    change_template(session, "auto")
     files.save(session, "two")
     other = start("gemma")
     assert not any("has changed" in line for line in files.load(other, "two"))  # its own template is another one
@@ -235,12 +237,12 @@ def test_an_eager_model_whose_file_was_replaced(start, paths, folder):
     copy = folder / "model.gguf"
     copy.write_bytes(paths["llama"].read_bytes())
     session = start("gemma")
-    session.set_model(str(copy), residency="eager")
-    assert session.set_model(str(copy)) == [f"{copy} is the current model"]
+    change_model(session, str(copy), residency="eager")
+    assert change_model(session, str(copy)) == [f"{copy} is the current model"]
     (folder / "new").write_bytes(paths["gemma"].read_bytes())
     os.replace(folder / "new", copy)
     say(session, "Hello")  # eager weights are of the file that was
-    lines = session.set_model(str(copy))
+    lines = change_model(session, str(copy))
     assert lines[0].startswith("now") and session.model.spec.architecture == "gemma3"
     assert say(session, "More") is not None and len(session.messages) == 4
 
@@ -249,7 +251,7 @@ def test_a_model_whose_file_is_gone_does_not_cost_the_conversation(start, paths,
     copy = folder / "model.gguf"
     copy.write_bytes(paths["llama"].read_bytes())
     session = start("gemma")
-    session.set_model(str(copy), residency="eager")
+    change_model(session, str(copy), residency="eager")
     say(session, "Hello")
     copy.unlink()
     assert "saved 2 messages" in run_line(session, "/fullsave one").text

@@ -10,9 +10,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import lacewing
-from lacewing.chat import files
-from lacewing.chat.command import run_line
-from lacewing.chat.session import Session, open_session
+from lacewing.chat.commands.table import run_line
+from lacewing.chat.services import files
+from lacewing.chat.services.memory import change_residency
+from lacewing.chat.services.opening import open_session
+from lacewing.chat.services.swap import change_model
+from lacewing.chat.services.templates import change_template
+from lacewing.chat.session.session import Session
 from lacewing.errors import Cancelled, ContextOverflowError, LacewingError, OptionError
 from lacewing.options import LoadOptions
 from tests.chat.conftest import GREEDY
@@ -76,7 +80,7 @@ class Driver:
             self.pool[key] = lacewing.load(mine.model.path, backend="cpu", context=key[1], threads=1)
         session = Session(self.pool[key], mine.settings)
         session.model.engine.forget()
-        session.set_template(mine.voice.choice, force=True)
+        change_template(session, mine.voice.choice, force=True)
         session.messages = [dict(each) for each in mine.messages]
         session.voice.view = mine.voice.view
         return session
@@ -97,7 +101,7 @@ class Driver:
         self.expected = [dict(each) for each in self.session.messages]
 
     def model(self, name: str, changes: dict) -> None:
-        self.session.set_model(name if name == "-" else str(self.paths[name]), **changes)
+        change_model(self.session, name if name == "-" else str(self.paths[name]), **changes)
 
     def broken_model(self, name: str, step: str, when: str) -> None:
         with failing(step, when):
@@ -108,18 +112,18 @@ class Driver:
             self.model(name, {"residency": "eager"})
 
     def residency(self, wanted: str) -> None:
-        self.session.set_residency(wanted)
+        change_residency(self.session, wanted)
 
     def cancelled_residency(self, after: int) -> None:
         with cancelling(self.session, after), contextlib.suppress(Cancelled):
-            self.session.set_residency("eager")
+            change_residency(self.session, "eager")
 
     def template(self, choice: str) -> None:
-        self.session.set_template(choice, force=True)
+        change_template(self.session, choice, force=True)
 
     def cancelled_template(self, choice: str) -> None:
         with cancelling(self.session, 0):
-            self.session.set_template(choice, force=True)
+            change_template(self.session, choice, force=True)
 
     def retry(self) -> None:
         for _ in self.session.retry():

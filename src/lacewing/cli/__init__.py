@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from lacewing.chat.output import clean
+from lacewing.console.output import clean
 from lacewing.errors import LacewingError, OptionError
 
 

@@ -7,10 +7,10 @@ import sys
 
 from lacewing.api import Model
 from lacewing.assistant import TextStream
-from lacewing.chat.interrupt import Interrupt
-from lacewing.chat.output import Output
 from lacewing.cli.models import path_of
 from lacewing.cli.progress import Reporter
+from lacewing.console.interrupt import Interrupt
+from lacewing.console.output import Output
 from lacewing.errors import Cancelled
 from lacewing.options import LoadOptions, Sampling
 from lacewing.placement.info import Opened

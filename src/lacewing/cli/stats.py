@@ -99,17 +99,15 @@ def _facts(spec: ModelSpec, text: Path, found: dict[str, Any]) -> dict[str, Any]
 
 def _print(spec: ModelSpec, layers: list[LayerRouting]) -> None:
     """For a terminal by rich, else in aligned columns."""
-    from lacewing.chat.command import Reply
-    from lacewing.chat.heat import LEGEND, table
-    from lacewing.chat.output import clean
-    from lacewing.chat.terminal.replies import plain_lines
+    from lacewing.console.heat import LEGEND, table
+    from lacewing.console.output import aligned_lines, clean
     from lacewing.engine.routing import has_sequence_loss
 
     first = layers[0]
     head = f"{spec.name}: {first.tokens} tokens, {first.active} of {first.experts} experts each, in {len(layers)} layers"
     sequences = has_sequence_loss(spec.program)
     if not _terminal():
-        print("\n".join(plain_lines(Reply(f"{head}\n{LEGEND}", table(layers, sequences=sequences)))))
+        print("\n".join([head, *LEGEND.split("\n"), *aligned_lines(table(layers, sequences=sequences))]))
         return
     from rich.console import Console
     from rich.table import Table

@@ -15,10 +15,10 @@ import numpy as np
 
 from lacewing.program.ops import Buffer, GatedActivation, Linear, Norm
 from tests.backends.cpu.single_ops import Case, floats, normal, one_batch, random_weight
+from tests.backends.webgpu.lowering.test_attention import attention_case
+from tests.backends.webgpu.lowering.test_experts import block
+from tests.backends.webgpu.lowering.test_heads import heads_case, latent_case
 from tests.backends.webgpu.single_ops import CODES, backend, error
-from tests.backends.webgpu.test_attention import attention_case
-from tests.backends.webgpu.test_experts import block
-from tests.backends.webgpu.test_heads import heads_case, latent_case
 
 
 def feed_forward() -> Case:
@@ -45,7 +45,11 @@ def projected() -> Case:
 def main() -> None:
     """Few tokens and many of each."""
     least = int(sys.argv[1])
-    with patch("lacewing.backends.webgpu.device.subgroup_sizes", lambda vendor, device: (least, 64)) if least else nullcontext():
+    with (
+        patch("lacewing.backends.webgpu.device.device.subgroup_sizes", lambda vendor, device: (least, 64))
+        if least
+        else nullcontext()
+    ):
         variant = backend(CODES).device.variant
     cases = {
         "feed forward": feed_forward(), "attention": projected(), "narrow": attention_case(24, 4, 2, 16, 8),

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from lacewing.backends.base import Step
-from lacewing.backends.webgpu.adapters import adapters
 from lacewing.backends.webgpu.backend import WebGPUBackend
-from lacewing.backends.webgpu.device import Device
+from lacewing.backends.webgpu.device.adapters import adapters
+from lacewing.backends.webgpu.device.device import Device
 from lacewing.errors import BackendError
 from tests.backends.cpu.single_ops import Batch, Case, nmse
 

@@ -16,11 +16,11 @@ import pytest
 
 from lacewing.backends.reference.backend import ReferenceBackend
 from lacewing.backends.webgpu.backend import WebGPUBackend
-from lacewing.backends.webgpu.device import MINIMUM, Device
+from lacewing.backends.webgpu.device.device import MINIMUM, Device
 from tests.backends.cpu.single_ops import nmse, one_batch
+from tests.backends.webgpu.lowering.test_attention import attention_case
+from tests.backends.webgpu.lowering.test_quants import products_case
 from tests.backends.webgpu.single_ops import CODES, LIMIT, adapter, expected, run_step
-from tests.backends.webgpu.test_attention import attention_case
-from tests.backends.webgpu.test_quants import products_case
 from tests.checkpoints import CONTEXTS, prompt_of, tiny
 from tests.models.running import open_step, run
 

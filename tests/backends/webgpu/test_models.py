@@ -20,7 +20,7 @@ import lacewing
 from lacewing.backends.base import Step
 from lacewing.backends.cpu import CpuBackend
 from lacewing.backends.reference.backend import ReferenceBackend
-from lacewing.backends.webgpu.raw import Recorder, poll
+from lacewing.backends.webgpu.device.raw import Recorder, poll
 from lacewing.errors import OptionError
 from tests.backends.cpu.single_ops import nmse
 from tests.backends.webgpu.single_ops import CODES, FLOATS, backend
@@ -136,7 +136,7 @@ def test_prompts_are_submitted_in_parts(tmp_path: Path, monkeypatch: pytest.Monk
     ids = prompt_of("llama", 20)
     whole, submissions, submit = run(step, ids), [], Recorder.submit
     monkeypatch.setattr(Recorder, "submit", lambda recorder: submissions.append(recorder) or submit(recorder))
-    monkeypatch.setattr("lacewing.backends.webgpu.step.AT_ONCE", 5)
+    monkeypatch.setattr("lacewing.backends.webgpu.step.step.AT_ONCE", 5)
     assert np.array_equal(run(step, ids), whole) and len(submissions) > 3
     for few in (ids[:1], ids[:16]):
         submissions.clear()

@@ -36,7 +36,7 @@ main()
 # A program in which a change of the model takes its time, and asks nobody meanwhile whether it should end.
 DEAF = """
 import time
-from lacewing.chat import swap
+from lacewing.chat.services import swap
 from lacewing.cli import main
 real = swap.find_room
 def slow(*arguments):

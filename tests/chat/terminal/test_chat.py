@@ -11,8 +11,8 @@ import pytest
 if not hasattr(pexpect, "spawn"):
     pytest.skip("needs a pseudo-terminal", allow_module_level=True)
 
-from lacewing.chat import document, files
-from lacewing.chat.session import open_session
+from lacewing.chat.services import document, files
+from lacewing.chat.services.opening import open_session
 from lacewing.options import LoadOptions, Sampling
 from lacewing.text.template import NAMES
 from tests.chat.terminal.terminal import ALT_ENTER, CTRL_C, CTRL_D, DEAF, PATIENCE, SLOW_DISK, Chat

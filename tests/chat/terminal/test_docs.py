@@ -3,7 +3,8 @@
 import importlib.util
 from pathlib import Path
 
-from lacewing.chat.command import Table, load_commands, run_line
+from lacewing.chat.commands.table import load_commands, run_line
+from lacewing.console.output import Table
 
 ROOT = Path(__file__).parents[3]
 

@@ -9,7 +9,7 @@ from prompt_toolkit.document import Document
 from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output import DummyOutput
 
-from lacewing.chat.command import Argument, Command, CommandTable, Option, Reply
+from lacewing.chat.commands.table import Argument, Command, CommandTable, Option, Reply
 from lacewing.chat.terminal import editor as editor_module
 from lacewing.chat.terminal.completion import candidates
 from lacewing.chat.terminal.editor import Editor

@@ -6,12 +6,13 @@ from typing import ClassVar
 
 import pytest
 
-from lacewing.chat.command import Columns, Reply, Table
-from lacewing.chat.events import Delta, Face, Finished, Notice
-from lacewing.chat.settings import Settings
+from lacewing.chat.commands.table import Reply
+from lacewing.chat.session.events import Delta, Face, Finished, Notice
+from lacewing.chat.session.settings import Settings
 from lacewing.chat.terminal import loop as loop_module
 from lacewing.chat.terminal.loop import Loop
 from lacewing.chat.terminal.plain import PlainView
+from lacewing.console.output import Columns, Table
 from lacewing.errors import Cancelled, OptionError
 
 

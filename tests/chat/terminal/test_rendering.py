@@ -7,14 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from lacewing.chat.command import Columns, Reply, Table
-from lacewing.chat.events import Delta, Finished, Notice
+from lacewing.chat.commands.table import Reply
+from lacewing.chat.session.events import Delta, Finished, Notice
+from lacewing.chat.session.session import Status
 from lacewing.chat.terminal.answer import AnswerView
+from lacewing.chat.terminal.below import toolbar_line
 from lacewing.chat.terminal.markdown import LONG_FENCE, MarkdownStream
 from lacewing.chat.terminal.progress import Bars, bar_line
 from lacewing.chat.terminal.region import Region
 from lacewing.chat.terminal.replies import plain_lines, renderables
-from lacewing.chat.terminal.toolbar import Status, toolbar_line
+from lacewing.console.output import Columns, Table
 from tests.chat.terminal.emulator import Emulator
 
 MARKDOWN = """# Title

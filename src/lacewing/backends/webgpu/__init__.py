@@ -26,8 +26,8 @@ def open(threads: int | None = None, adapter: str | int | None = None, demand: D
     if demand is not None and adapter is None and not hardware():
         raise NoDeviceError("this machine has no GPU")
     _load()
-    from lacewing.backends.webgpu.adapters import adapters, choose_adapter, judge
     from lacewing.backends.webgpu.backend import WebGPUBackend, check, shared
+    from lacewing.backends.webgpu.device.adapters import adapters, choose_adapter, judge
 
     if demand is None:
         chosen = choose_adapter(adapter)
@@ -48,7 +48,7 @@ def open(threads: int | None = None, adapter: str | int | None = None, demand: D
 def candidates(needed_bytes: int | None = None) -> list[Candidate]:
     """Every adapter, software too. Raises BackendError where wgpu or a driver is missing."""
     _load()
-    from lacewing.backends.webgpu.adapters import candidates
+    from lacewing.backends.webgpu.device.adapters import candidates
 
     return candidates(needed_bytes)
 

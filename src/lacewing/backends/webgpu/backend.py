@@ -9,14 +9,14 @@ from dataclasses import replace
 
 from lacewing.backends.base import Described, DeviceFacts, StepLimits, WeightView
 from lacewing.backends.webgpu import lowering  # noqa: F401  # registers what turns ops into dispatches
-from lacewing.backends.webgpu.adapters import Adapter, free_memory
-from lacewing.backends.webgpu.compiler import LOWERINGS, Compiler
-from lacewing.backends.webgpu.device import Device
-from lacewing.backends.webgpu.matrices import Uploader
-from lacewing.backends.webgpu.sizes import holds_some, weight_bytes
-from lacewing.backends.webgpu.staged import StagedStep
-from lacewing.backends.webgpu.step import WebGPUStep
-from lacewing.errors import BackendError, UnsupportedModelError, WeightError
+from lacewing.backends.webgpu.device.adapters import Adapter, free_memory
+from lacewing.backends.webgpu.device.device import Device
+from lacewing.backends.webgpu.lowering.compiler import RULES, Compiler
+from lacewing.backends.webgpu.step.staged import StagedStep
+from lacewing.backends.webgpu.step.step import WebGPUStep
+from lacewing.backends.webgpu.weights.conversion import holds_some, weight_bytes
+from lacewing.backends.webgpu.weights.matrices import Uploader
+from lacewing.errors import BackendError, WeightError
 from lacewing.options import Progress
 from lacewing.program.program import Program
 
@@ -107,5 +107,4 @@ def check(program: Program, weights: Mapping[str, Described]) -> None:
         if tuple(weights[name].shape) != tuple(shape):
             raise WeightError(f"weight {name} has shape {tuple(weights[name].shape)}; the program needs {tuple(shape)}")
     for op in program.ops:
-        if type(op) not in LOWERINGS:
-            raise UnsupportedModelError(f"the WebGPU backend lacks the op {op.kind}; use --backend cpu")
+        RULES[op]  # raises for an op without a rule

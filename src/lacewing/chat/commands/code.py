@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lacewing.chat.command import Argument, Reply, command
-from lacewing.chat.edits import Edit, EditError, parse_edits
-from lacewing.chat.patches import Change, apply_changes, plan_changes
-from lacewing.chat.session import Session
-from lacewing.chat.settings import Message
+from lacewing.chat.commands.table import Argument, Reply, command
+from lacewing.chat.services.edits import Edit, EditError, parse_edits
+from lacewing.chat.services.patches import Change, apply_changes, plan_changes
+from lacewing.chat.session.session import Session
+from lacewing.chat.session.settings import Message
 
 _DONE = "edits_done"  # the message whose edits have been made or dropped
 _NONE = "the last answer proposes no edits, or they are done"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from lacewing.chat.command import Argument, Reply, command
-from lacewing.chat.heat import LEGEND, table
-from lacewing.chat.session import Session
+from lacewing.chat.commands.table import Argument, Reply, command
+from lacewing.chat.session.session import Session
+from lacewing.console.heat import LEGEND, table
 from lacewing.errors import OptionError
 
 LIVE = "experts_live"  # of a session: whether a map is shown below an answer while it comes

@@ -5,9 +5,10 @@ from __future__ import annotations
 from datetime import datetime
 from pathlib import Path
 
-from lacewing.chat import atomic, files, mentions
-from lacewing.chat.command import Argument, Option, Reply, Table, command
-from lacewing.chat.session import Session
+from lacewing.chat.commands.table import Argument, Option, Reply, command
+from lacewing.chat.services import atomic, files, mentions
+from lacewing.chat.session.session import Session
+from lacewing.console.output import Table
 from lacewing.errors import OptionError
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from lacewing.chat import compare as comparing
-from lacewing.chat import survey, templates, verification
-from lacewing.chat.command import Argument, Columns, Option, Reply, Table, command
-from lacewing.chat.session import Session
+from lacewing.chat.commands.table import Argument, Option, Reply, command
+from lacewing.chat.services import compare as comparing
+from lacewing.chat.services import list_models, memory, swap, templates, verification
+from lacewing.chat.session.session import Session
+from lacewing.console.output import Columns, Table
 from lacewing.errors import OptionError
 from lacewing.options import parse_bytes, parse_layers
 
@@ -56,8 +57,8 @@ def model(
         changes["backend"] = "auto"  # takes the GPU that is named
     if name is None and not changes:
         headings = ("", "model", "size", "quant", "architecture", "fit")
-        return Reply(data=Table(headings, tuple(survey.models(chat))))
-    return Reply("\n".join(chat.set_model(name or chat.loaded.name, **changes)))
+        return Reply(data=Table(headings, tuple(list_models.models(chat))))
+    return Reply("\n".join(swap.change_model(chat, name or chat.loaded.name, **changes)))
 
 
 @command("lazy", Argument("state", "on/off"), Option("force"))
@@ -68,13 +69,13 @@ def lazy(chat: Session, state: bool | None = None, force: bool = False) -> Reply
     the old state. Weights that do not fit the memory plan are refused unless forced.
     """
     on = chat.model.weights.residency == "eager" if state is None else state
-    return Reply("\n".join(chat.set_residency("lazy" if on else "eager", force)))
+    return Reply("\n".join(memory.change_residency(chat, "lazy" if on else "eager", force)))
 
 
 @command("eager", Option("force"))
 def eager(chat: Session, force: bool = False) -> Reply:
     """Hold the weights in memory: the same as `/lazy off`."""
-    return Reply("\n".join(chat.set_residency("eager", force)))
+    return Reply("\n".join(memory.change_residency(chat, "eager", force)))
 
 
 @command("template", Argument("name", "template", ("auto", "diff")), Argument("other", "template"), Option("force"))
@@ -92,7 +93,7 @@ def template(chat: Session, name: str | None = None, other: str | None = None, f
         return Reply(data=Columns((f"{chat.voice.template.name} (active)", other), templates.renderings(chat, other)))
     if other is not None:
         raise OptionError(f"{other!r} is one word too many; quote a path that has spaces")
-    return Reply("\n".join(chat.set_template(name, force)))
+    return Reply("\n".join(templates.change_template(chat, name, force)))
 
 
 @command("compare", Argument("name", "model", required=True), Argument("text", rest=True))
@@ -116,6 +117,6 @@ def verify(chat: Session) -> Reply:
 
 
 @command("memory")
-def memory(chat: Session) -> Reply:
+def memory_(chat: Session) -> Reply:
     """Show what is where in memory: the plan of the current model, the parked ones, and the process."""
-    return Reply(data=Table(("what", "bytes", "note"), tuple(survey.memory(chat))))
+    return Reply(data=Table(("what", "bytes", "note"), tuple(memory.table(chat))))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from lacewing.chat.command import Argument, Reply, command
-from lacewing.chat.session import Session
+from lacewing.chat.commands.table import Argument, Reply, command
+from lacewing.chat.session.session import Session
 from lacewing.options import Sampling
 
 _DEFAULTS = {each.name: getattr(Sampling(), each.name) for each in dataclasses.fields(Sampling)}

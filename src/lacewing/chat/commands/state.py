@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 
-from lacewing.chat import meter
-from lacewing.chat.command import Argument, Reply, Table, command
-from lacewing.chat.session import Session
-from lacewing.chat.settings import POLICIES
+from lacewing.chat.commands.table import Argument, Reply, command
+from lacewing.chat.services import meter
+from lacewing.chat.session.session import Session
+from lacewing.chat.session.settings import POLICIES
+from lacewing.console.output import Table
 from lacewing.errors import OptionError
 from lacewing.options import Sampling, format_bytes
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from lacewing.chat.command import Argument, Reply, Table, command, load_commands
-from lacewing.chat.files import SAVED_AS
-from lacewing.chat.session import Session
+from lacewing.chat.commands.table import Argument, Reply, command, load_commands
+from lacewing.chat.services.files import SAVED_AS
+from lacewing.chat.session.session import Session
+from lacewing.console.output import Table
 from lacewing.errors import OptionError
 
 

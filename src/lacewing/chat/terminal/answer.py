@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator, Sequence
 from rich.console import Console
 from rich.text import Text
 
-from lacewing.chat.events import Delta, Event, Finished, Notice
-from lacewing.chat.output import clean
+from lacewing.chat.session.events import Delta, Event, Finished, Notice
 from lacewing.chat.terminal.markdown import MarkdownStream, rendered_lines
 from lacewing.chat.terminal.region import Region
+from lacewing.console.output import clean
 
 INTERVAL = 0.06  # seconds between two renderings, at least
 SHARE = 0.05  # of the time may go into rendering: the model needs the processor

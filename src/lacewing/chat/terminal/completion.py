@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from lacewing.chat.command import Argument, CommandTable, Option, is_command
+from lacewing.chat.commands.table import Argument, CommandTable, Option, is_command
 from lacewing.errors import LacewingError
 
 Source = Callable[[], Iterable[str]]

@@ -19,9 +19,9 @@ from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.shortcuts import CompleteStyle
 from prompt_toolkit.styles import Style
 
-from lacewing.chat.command import CommandTable
-from lacewing.chat.output import clean
+from lacewing.chat.commands.table import CommandTable
 from lacewing.chat.terminal.completion import Source, candidates
+from lacewing.console.output import clean
 
 PROMPT, MORE = "> ", "  "
 HISTORY_BYTES = 2**20  # of the history file; older lines are dropped at the start

@@ -8,12 +8,12 @@ from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Protocol
 
-from lacewing.chat import files
-from lacewing.chat.command import Reply, is_command, run_line
-from lacewing.chat.events import Event, Finished
-from lacewing.chat.interrupt import Interrupt, deaf, ended_by_signals
-from lacewing.chat.mentions import expand
-from lacewing.chat.session import Session
+from lacewing.chat.commands.table import Reply, is_command, run_line
+from lacewing.chat.services import files
+from lacewing.chat.services.mentions import expand
+from lacewing.chat.session.events import Event, Finished
+from lacewing.chat.session.session import Session
+from lacewing.console.interrupt import Interrupt, deaf, ended_by_signals
 from lacewing.errors import Cancelled, LacewingError
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TextIO
 
-from lacewing.chat.command import Reply
-from lacewing.chat.events import Delta, Event, Face, Notice
-from lacewing.chat.output import Output, clean
+from lacewing.chat.commands.table import Reply
+from lacewing.chat.session.events import Delta, Event, Face, Notice
 from lacewing.chat.terminal.replies import plain_lines
+from lacewing.console.output import Output, clean
 
 QUOTES = '"""'  # on a line of their own: what stands between two of them is one message
 

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TextIO
 
-from lacewing.chat.interrupt import PATIENCE as BEFORE_LEAVING
-from lacewing.chat.output import clean
 from lacewing.chat.terminal.region import Region
+from lacewing.console.interrupt import PATIENCE as BEFORE_LEAVING
+from lacewing.console.output import clean
 from lacewing.options import format_bytes
 
 PATIENCE = 0.25  # seconds that work may take unannounced

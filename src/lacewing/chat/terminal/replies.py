@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from lacewing.chat.command import Columns, Reply, Table
-from lacewing.chat.output import clean
+from lacewing.chat.commands.table import Reply
+from lacewing.console.output import Columns, Table, aligned_lines, clean
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -20,10 +20,7 @@ def plain_lines(reply: Reply) -> Iterator[str]:
     if reply.text:
         yield from reply.text.split("\n")
     if isinstance(reply.data, Table):
-        rows = (reply.data.headings, *reply.data.rows) if any(reply.data.headings) else reply.data.rows
-        widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))] if rows else []
-        for row in rows:
-            yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        yield from aligned_lines(reply.data)
     elif isinstance(reply.data, Columns):
         for heading, text in zip(reply.data.headings, reply.data.texts, strict=True):
             yield f"--- {heading}"

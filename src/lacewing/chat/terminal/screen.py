@@ -17,19 +17,18 @@ from rich.console import Console
 from rich.text import Text
 
 from lacewing.backends import known_backends
-from lacewing.chat import files, survey
-from lacewing.chat.command import CommandTable, Reply, load_commands
-from lacewing.chat.events import Event, Face
-from lacewing.chat.interrupt import deaf
-from lacewing.chat.output import clean
-from lacewing.chat.session import Session
+from lacewing.chat.commands.table import CommandTable, Reply, load_commands
+from lacewing.chat.services import files, list_models
+from lacewing.chat.session.events import Event, Face
+from lacewing.chat.session.session import Session
 from lacewing.chat.terminal.answer import AnswerView, dimmed
+from lacewing.chat.terminal.below import heat_lines, toolbar_line
 from lacewing.chat.terminal.clipboard import copy
 from lacewing.chat.terminal.completion import Source
-from lacewing.chat.terminal.experts import heat_lines
 from lacewing.chat.terminal.progress import Bars
 from lacewing.chat.terminal.replies import renderables
-from lacewing.chat.terminal.toolbar import Status, toolbar_line
+from lacewing.console.interrupt import deaf
+from lacewing.console.output import clean
 from lacewing.errors import OptionError
 from lacewing.text.template import NAMES
 
@@ -161,17 +160,10 @@ def open_screen(session: Session, bars: Bars) -> ScreenView:
     from lacewing.chat.terminal.editor import history_path
 
     sources: dict[str, Source] = {
-        "model": lambda: ["-", *survey.names(session)],
+        "model": lambda: ["-", *list_models.names(session)],
         "template": lambda: NAMES,
         "session": files.names,
         "backend": known_backends,
     }
     below = lambda console: heat_lines(session, console)  # noqa: E731
-    return ScreenView(load_commands(), sources, lambda width: _toolbar(session, width), bars, history_path(), below)
-
-
-def _toolbar(session: Session, width: int) -> str:
-    now = session.status()
-    used, rate = now.used_tokens if session.messages else 0, now.tokens_per_second or None
-    fields = (now.model, now.template, now.residency, now.backend, used, now.context, rate, session.settings.code)
-    return toolbar_line(Status(*fields), width)
+    return ScreenView(load_commands(), sources, lambda width: toolbar_line(session.status(), width), bars, history_path(), below)

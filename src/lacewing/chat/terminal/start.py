@@ -9,10 +9,10 @@ import sys
 import threading
 from collections.abc import Callable
 
-from lacewing.chat.events import Face
-from lacewing.chat.interrupt import PATIENCE, Interrupt
-from lacewing.chat.session import open_session
+from lacewing.chat.services.opening import open_session
+from lacewing.chat.session.events import Face
 from lacewing.chat.terminal.loop import Loop
+from lacewing.console.interrupt import PATIENCE, Interrupt
 from lacewing.errors import Cancelled
 from lacewing.options import LoadOptions, Sampling
 

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from lacewing.backends.webgpu.arena import Place
-from lacewing.backends.webgpu.compiler import Compiler, lowers
-from lacewing.backends.webgpu.device import Slice, Variant
-from lacewing.backends.webgpu.layouts import GROUP
-from lacewing.backends.webgpu.plan import Grid, Run
-from lacewing.backends.webgpu.stored import CHUNK, Stored, stored
+from lacewing.backends.webgpu.device.device import Slice, Variant
+from lacewing.backends.webgpu.lowering.arena import Place
+from lacewing.backends.webgpu.lowering.compiler import RULES, Compiler
+from lacewing.backends.webgpu.lowering.dispatches import Grid, Run
+from lacewing.backends.webgpu.state.layout import CHUNK, Stored, stored
+from lacewing.backends.webgpu.weights.layouts import GROUP
 from lacewing.errors import UnsupportedModelError
 from lacewing.program import ops
 
@@ -74,7 +74,7 @@ class Few:
 
 @dataclass(frozen=True)
 class Tile:
-    """Sizes of `attention_tile`: tokens and keys of a tile, rows and columns (of four values) of a thread."""
+    """Sizes of `attention_prefill`: tokens and keys of a tile, rows and columns (of four values) of a thread."""
 
     across: int
     own: int
@@ -101,7 +101,7 @@ class Tile:
 
 
 def most_splits(keys: int) -> int:
-    """Splits of the token that has the most of them, among tokens that see up to `keys`; see `attention_seen.wgsl`."""
+    """Splits of the token that has the most of them, among tokens that see up to `keys`; see `attention_range.wgsl`."""
     most, size = 1, ALONE
     while size < keys:
         size *= 2  # those that see more than half of it have splits of one length
@@ -116,7 +116,7 @@ def can_prepare(compiler: Compiler, op: ops.Attention) -> bool:
     return compiler.variant.subgroups and block == op.heads // kv.key_heads and not kv.values_in_keys
 
 
-@lowers(ops.Attention)
+@RULES.rule(ops.Attention)
 def attention(compiler: Compiler, op: ops.Attention) -> None:
     lower_attention(compiler, op, None)
 
@@ -197,7 +197,7 @@ def _many(compiler: Compiler, op: ops.Attention, kv: Stored, constants: dict[str
         return (-(-run.tokens // tile.queries), op.heads, 1) if _many_tokens(run) else None
 
     constants = {**constants, **tile.__dict__, "aligned": aligned}
-    compiler.dispatch("attention_tile", constants, [compiler.keys_values[op.layer], *sinks], grid)
+    compiler.dispatch("attention_prefill", constants, [compiler.keys_values[op.layer], *sinks], grid)
     if constants["codes"] is not None:
         groups = op.out.width // GROUP
         quantise = {"x": out, "codes": constants["codes"], "groups": groups}

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from lacewing.backends.staged import HeldExperts
-from lacewing.backends.webgpu.compiler import Compiler
-from lacewing.backends.webgpu.device import Slice
-from lacewing.backends.webgpu.exchange import HeldStack
-from lacewing.backends.webgpu.matrices import Matrix
+from lacewing.backends.webgpu.device.device import Slice
+from lacewing.backends.webgpu.lowering.compiler import Compiler
+from lacewing.backends.webgpu.weights.matrices import Matrix
+from lacewing.backends.webgpu.weights.stacks import HeldStack
 from lacewing.program import ops
 
 

@@ -10,19 +10,18 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from lacewing.backends.webgpu.arena import Place
-from lacewing.backends.webgpu.compiler import Compiler, lowers
-from lacewing.backends.webgpu.device import Slice
-from lacewing.backends.webgpu.fusions import Activation, activation_after, experts_before, sum_after
-from lacewing.backends.webgpu.layouts import GROUP
+from lacewing.backends.webgpu.device.device import Slice
+from lacewing.backends.webgpu.kernels import number
+from lacewing.backends.webgpu.lowering.arena import Place
+from lacewing.backends.webgpu.lowering.compiler import RULES, Compiler
+from lacewing.backends.webgpu.lowering.dispatches import Grid, Router, Run
 from lacewing.backends.webgpu.lowering.expert_biases import expert_bias
+from lacewing.backends.webgpu.lowering.fusions import Activation, activation_after, experts_before, sum_after
 from lacewing.backends.webgpu.lowering.linear import FEW
 from lacewing.backends.webgpu.lowering.rows import gated
-from lacewing.backends.webgpu.matrices import Matrix, Shard
-from lacewing.backends.webgpu.plan import Grid, Run
-from lacewing.backends.webgpu.routes import Router
-from lacewing.backends.webgpu.shaders import number
-from lacewing.backends.webgpu.stacks import joined
+from lacewing.backends.webgpu.weights.layouts import GROUP
+from lacewing.backends.webgpu.weights.matrices import Matrix, Shard
+from lacewing.backends.webgpu.weights.stacks import joined
 from lacewing.errors import UnsupportedModelError
 from lacewing.program import ops
 from lacewing.program.ops import View
@@ -34,7 +33,7 @@ SHARED = 4  # pairs an expert, on average, from which tiles are faster
 TILES = {"dot": (256, 32), "float": (64, 64)}  # rows and pairs of a workgroup for many tokens
 
 
-@lowers(ops.Route)
+@RULES.rule(ops.Route)
 def route(compiler: Compiler, op: ops.Route) -> None:
     experts = op.logits.width
     if experts > MOST_EXPERTS:
@@ -93,7 +92,7 @@ class Product:
         return [*shard.planes, *([self.bias] if self.bias is not None else [])]
 
 
-@lowers(ops.ExpertLinear)
+@RULES.rule(ops.ExpertLinear)
 def expert_linear(compiler: Compiler, op: ops.ExpertLinear) -> None:
     products = _products(compiler, op)
     if sum_after(compiler.program.ops, compiler.index) is not None and _whole(products):
@@ -159,7 +158,7 @@ def few_tokens(compiler: Compiler, product: Product, activation: Activation | No
     for shard in product.matrix.shards:
         constants |= {"first_expert": shard.first // (product.rows * product.parts), "experts": product.experts(shard)}
         compiler.dispatch(
-            "expert_matvec",
+            "expert_gemv",
             constants,
             product.bindings(shard),
             few(product.few, lambda run: (-(-product.rows // tile), product.active, run.tokens)),
@@ -186,7 +185,7 @@ def many_tokens(compiler: Compiler, product: Product) -> None:
     for shard in product.matrix.shards:
         constants |= {"first_expert": shard.first // (product.rows * product.parts), "experts": product.experts(shard)}
         compiler.dispatch(
-            f"expert_tile_{kind}", constants, product.bindings(shard),
+            f"expert_gemm_{kind}", constants, product.bindings(shard),
             many(product.few, lambda run: (across, _tiles(run.tokens * product.active, experts, tile_tokens), 1)),
         )  # fmt: skip
 
@@ -241,7 +240,7 @@ def many(few: int, grid: Grids) -> Grids:
     return lambda run: grid(run) if run.tokens > few else None
 
 
-@lowers(ops.ClampedActivation)
+@RULES.rule(ops.ClampedActivation)
 def clamped_activation(compiler: Compiler, op: ops.ClampedActivation) -> None:
     clamped(compiler, op, 0)
 
@@ -261,7 +260,7 @@ def unrolled(steps: int, most: int) -> int:
     return min(range(min(steps, most), 0, -1), key=lambda count: -steps % count)
 
 
-@lowers(ops.Combine)
+@RULES.rule(ops.Combine)
 def combine(compiler: Compiler, op: ops.Combine) -> None:
     experts, few = experts_before(compiler.program.ops, compiler.index), 0
     if experts is not None:

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import Any
 
-from lacewing.backends.webgpu.compiler import Compiler, lowers
-from lacewing.backends.webgpu.device import Slice
-from lacewing.backends.webgpu.fusions import overlap, unused
+from lacewing.backends.webgpu.device.device import Slice
 from lacewing.backends.webgpu.lowering import rows
 from lacewing.backends.webgpu.lowering.attention import Before, can_prepare, lower_attention
-from lacewing.backends.webgpu.stored import stored
+from lacewing.backends.webgpu.lowering.compiler import RULES, Compiler
+from lacewing.backends.webgpu.lowering.fusions import overlap, unused
+from lacewing.backends.webgpu.state.layout import stored
 from lacewing.errors import UnsupportedModelError
 from lacewing.program import ops
 from lacewing.program.ops import View
@@ -235,25 +235,24 @@ class _Parts:
         return {"kind": "scale", "beta": op.beta, "length": op.length, "offset": op.offset}
 
 
-@lowers(ops.Norm)
+@RULES.rule(ops.Norm)
 def norm(compiler: Compiler, op: ops.Norm) -> None:
-    """Takes the place of `rows.norm` where more ops follow that fit."""
     if not lower_run(compiler, 2):
         rows.norm(compiler, op)
 
 
-@lowers(ops.Rope)
+@RULES.rule(ops.Rope)
 def rope(compiler: Compiler, op: ops.Rope) -> None:
     if not lower_run(compiler, 2):
         rows.rope(compiler, op)
 
 
-@lowers(ops.ScaleByPosition)
+@RULES.rule(ops.ScaleByPosition)
 def scale_by_position(compiler: Compiler, op: ops.ScaleByPosition) -> None:
     lower_run(compiler, 1)
 
 
-@lowers(ops.WriteKeysValues)
+@RULES.rule(ops.WriteKeysValues)
 def write_keys_values(compiler: Compiler, op: ops.WriteKeysValues) -> None:
     if not lower_run(compiler, 1):
         raise UnsupportedModelError(f"keys of more than {WIDEST} values a head are too wide for the GPU; use --backend cpu")

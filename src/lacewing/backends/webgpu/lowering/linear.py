@@ -1,4 +1,4 @@
-"""Products with weights: linear ops and the logits."""
+"""Products with weights: linear ops, the logits, and the matrices of heads that latent attention has."""
 
 from __future__ import annotations
 
@@ -8,20 +8,22 @@ from typing import Any
 
 import numpy as np
 
-from lacewing.backends.webgpu.arena import Place
-from lacewing.backends.webgpu.compiler import Compiler, lowers
-from lacewing.backends.webgpu.device import Slice
-from lacewing.backends.webgpu.fusions import overlap, unused
-from lacewing.backends.webgpu.layouts import GROUP, RUN
+from lacewing.backends.webgpu.device.device import Slice
+from lacewing.backends.webgpu.lowering.arena import Place
+from lacewing.backends.webgpu.lowering.compiler import RULES, Compiler
+from lacewing.backends.webgpu.lowering.dispatches import WIDEST, Grid, Run, folded
+from lacewing.backends.webgpu.lowering.fusions import overlap, unused
 from lacewing.backends.webgpu.lowering.rows import gated
-from lacewing.backends.webgpu.matrices import Matrix
-from lacewing.backends.webgpu.plan import Grid, Run, folded
+from lacewing.backends.webgpu.weights.layouts import GROUP, RUN
+from lacewing.backends.webgpu.weights.matrices import Matrix
+from lacewing.errors import UnsupportedModelError
 from lacewing.program import ops
 from lacewing.program.ops import View
 
 THREADS = 128  # of a workgroup of a matrix-vector product in float32
 GATED_THREADS = 512  # of a workgroup of a gated product, which makes 32 values
 FEW = 8  # tokens, or rows of logits, up to which that kernel is used
+HEAD_THREADS, HEAD_TILE = 128, 64  # of a workgroup of a matrix for each head; rows and tokens of a tile
 TILES = {"dot": (128, 64), "float": (64, 64)}  # rows and tokens of a workgroup of the others
 
 
@@ -34,7 +36,7 @@ class Out:
     place: Place
 
 
-@lowers(ops.Linear)
+@RULES.rule(ops.Linear)
 def linear(compiler: Compiler, op: ops.Linear) -> None:
     after = _gated_after(compiler, op)
     if after is not None:
@@ -82,7 +84,7 @@ def _gated(compiler: Compiler, op: ops.Linear, matrix: Matrix, after: ops.GatedA
     }  # fmt: skip
     across, deep = folded(width // GROUP)
     compiler.dispatch(
-        "matvec_gated",
+        "gemv_gated",
         constants,
         matrix.shards[0].planes,
         lambda run: (across, run.tokens, deep) if run.tokens <= FEW else None,
@@ -146,8 +148,8 @@ def product(
         label = "logits" if rows else ""
         if fewest < FEW:
             plain = matrix.layout.floats and compiler.at(x).base % 4 == 0
-            compiler.dispatch("matvec_plain" if plain else f"matvec_{kind}", constants, bindings, few_grid, label)
-        compiler.dispatch(f"matmul_{kind}", constants, bindings, many_grid, label)
+            compiler.dispatch("gemv_plain" if plain else f"gemv_{kind}", constants, bindings, few_grid, label)
+        compiler.dispatch(f"gemm_{kind}", constants, bindings, many_grid, label)
 
 
 def _teams(compiler: Compiler, rows: int, groups: int) -> tuple[int, int]:
@@ -161,10 +163,45 @@ def _teams(compiler: Compiler, rows: int, groups: int) -> tuple[int, int]:
     return 128, 2 if groups >= 2 * lanes else 1
 
 
-@lowers(ops.Logits)
+@RULES.rule(ops.Logits)
 def logits(compiler: Compiler, op: ops.Logits) -> None:
     matrix = compiler.matrix((op.weight,))
     target = {
         "target": "logits", "biased": False, "scale": op.scale, "softcap": op.softcap, "vocabulary": compiler.program.vocab_size,
     }  # fmt: skip
     product(compiler, op.x, matrix, target, compiler.logits, rows=True)
+
+
+@RULES.rule(ops.HeadLinear)
+def head_linear(compiler: Compiler, op: ops.HeadLinear) -> None:
+    """Activations stay float32: the sums of few values that these matrices make would suffer most from bytes."""
+    outputs, inputs = compiler.program.weights[op.weight][1:]
+    if op.transposed:
+        outputs, inputs = inputs, outputs
+    matrix = compiler.matrix((op.weight,), outputs, op.transposed)
+    lanes = 1
+    while lanes < min(compiler.variant.lanes, matrix.groups):
+        lanes *= 2
+    rest = op.x.width // op.heads - inputs
+    row_groups, copies = -(-op.heads * outputs // (HEAD_THREADS // lanes)), -(-op.heads * rest // HEAD_THREADS)
+    if len(matrix.shards) > 1 or row_groups + copies > WIDEST:
+        raise UnsupportedModelError(f"weight {op.weight} is too large for one product of heads on the GPU; use --backend cpu")
+    constants: dict[str, Any] = {
+        "layout": matrix.layout, "groups": matrix.groups, "columns": inputs, "outputs": outputs, "rest": rest, "heads": op.heads,
+        "x": compiler.at(op.x), "out": compiler.at(op.out), "lanes": lanes, "threads": HEAD_THREADS,
+    }  # fmt: skip
+    planes = matrix.shards[0].planes
+    few = row_groups + copies
+    compiler.dispatch("head_gemv", constants, planes, lambda run: (few, run.tokens, 1) if run.tokens <= FEW else None)
+    if compiler.limits.chunk > FEW:
+        across = -(-outputs // HEAD_TILE)
+        compiler.dispatch(
+            "head_gemm",
+            constants,
+            planes,
+            lambda run: (across, -(-run.tokens // HEAD_TILE), op.heads) if run.tokens > FEW else None,
+        )
+        if rest:
+            wide = -(-op.heads * rest // 64)
+            compiler.dispatch("head_rest", constants, [], lambda run: (wide, run.tokens, 1) if run.tokens > FEW else None)
+    compiler.written(op.out)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from lacewing.backends.webgpu.compiler import Compiler, lowers
-from lacewing.backends.webgpu.layouts import GROUP
-from lacewing.backends.webgpu.plan import Grid, Run
+from lacewing.backends.webgpu.lowering.compiler import RULES, Compiler
+from lacewing.backends.webgpu.lowering.dispatches import Grid, Run
+from lacewing.backends.webgpu.weights.layouts import GROUP
 from lacewing.program import ops
 
 
-@lowers(ops.Embed)
+@RULES.rule(ops.Embed)
 def embed(compiler: Compiler, op: ops.Embed) -> None:
     matrix = compiler.matrix((op.weight,))
     for shard in matrix.shards:
@@ -22,7 +22,6 @@ def embed(compiler: Compiler, op: ops.Embed) -> None:
     compiler.written(op.out)
 
 
-@lowers(ops.Norm)
 def norm(compiler: Compiler, op: ops.Norm) -> None:
     width, places = op.x.width // op.heads, [compiler.at(view) for view in (op.x, op.out, op.add) if view is not None]
     constants = {
@@ -46,7 +45,6 @@ def norm(compiler: Compiler, op: ops.Norm) -> None:
         compiler.mark_coded(op.out)
 
 
-@lowers(ops.Rope)
 def rope(compiler: Compiler, op: ops.Rope) -> None:
     pairs = len(op.rope.frequencies)
     turns = compiler.constant(fixed_turns(op.rope.frequencies))
@@ -65,7 +63,7 @@ def fixed_turns(frequencies: tuple[float, ...]) -> np.ndarray:
     return np.ascontiguousarray(np.stack([fixed >> np.uint64(8), fixed & np.uint64(255)], axis=-1), np.uint32)
 
 
-@lowers(ops.GatedActivation)
+@RULES.rule(ops.GatedActivation)
 def gated_activation(compiler: Compiler, op: ops.GatedActivation) -> None:
     gated(compiler, op, 0)
 

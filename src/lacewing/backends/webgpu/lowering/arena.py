@@ -1,0 +1,76 @@
+"""Where activations stand: one buffer on the device, with a place for each of the program's buffers.
+
+Places are counted in words of 32 bits. Row t of a buffer begins at `base + t * stride`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from lacewing.backends.webgpu.weights.layouts import GROUP
+from lacewing.errors import OutOfMemoryError
+from lacewing.options import format_bytes
+from lacewing.program.ops import Buffer, View
+
+_ALIGNED = 64  # words: rows begin where vec4 loads and whole cache lines do
+
+
+@dataclass(frozen=True)
+class Place:
+    """Row t, column c stands at word `base + t * stride + c`."""
+
+    base: int
+    stride: int
+
+
+@dataclass(frozen=True)
+class Codes:
+    """Activations as bytes: for each group of 32, eight words of signed codes and, apart, two words of facts.
+
+    The facts are the scale (float32) and the sums of the first and the last 16 codes (two int16).
+    """
+
+    codes: Place
+    facts: Place
+
+
+class Arena:
+    """Gives out places; `words` is the size that the buffer must have."""
+
+    def __init__(self, chunk: int, most_words: int):
+        self.chunk, self.words, self._most = chunk, 0, most_words
+        self._places: dict[str, Place] = {}
+        self._codes: dict[str, Codes] = {}
+
+    def place(self, width: int) -> Place:
+        """A new place of `chunk` rows. Raises OutOfMemoryError where the arena would outgrow a binding."""
+        stride = -(-width // _ALIGNED) * _ALIGNED
+        made = Place(self.words, stride)
+        self.words += stride * self.chunk
+        if self.words > self._most:
+            raise OutOfMemoryError(
+                f"activations of {self.chunk} tokens need more than the {format_bytes(4 * self._most)} that this GPU binds; "
+                "use --backend cpu"
+            )
+        return made
+
+    def add(self, buffers: Iterable[Buffer]) -> None:
+        for buffer in buffers:
+            if buffer.name not in self._places:
+                self._places[buffer.name] = self.place(buffer.width)
+
+    def view(self, view: View) -> Place:
+        whole = self._places[view.buffer.name]
+        return Place(whole.base + view.start, whole.stride)
+
+    def codes(self, view: View) -> Codes:
+        """Where the codes of a view stand, whose start and width are whole groups."""
+        name = view.buffer.name
+        if name not in self._codes:
+            groups = -(-view.buffer.width // GROUP)
+            self._codes[name] = Codes(self.place(groups * 8), self.place(groups * 2))
+        whole, first = self._codes[name], view.start // GROUP
+        return Codes(
+            Place(whole.codes.base + first * 8, whole.codes.stride), Place(whole.facts.base + first * 2, whole.facts.stride)
+        )

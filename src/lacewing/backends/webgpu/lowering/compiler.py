@@ -1,0 +1,188 @@
+"""Turns ops into dispatches: places, weights, pipelines and bind groups. Each op's own part is a file of `lowering/`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from lacewing.backends.base import StepLimits, WeightView
+from lacewing.backends.registry import Rules
+from lacewing.backends.webgpu.device.device import Device, Slice
+from lacewing.backends.webgpu.kernels import number, shader
+from lacewing.backends.webgpu.lowering.arena import Arena, Codes, Place
+from lacewing.backends.webgpu.lowering.dispatches import Dispatch, Grid, Router, Run, Stage
+from lacewing.backends.webgpu.state.layout import stored
+from lacewing.backends.webgpu.weights.layouts import GROUP
+from lacewing.backends.webgpu.weights.matrices import Matrix, Uploader
+from lacewing.backends.webgpu.weights.stacks import HeldStack
+from lacewing.errors import OutOfMemoryError, UnsupportedModelError
+from lacewing.options import Progress
+from lacewing.program.ops import View
+from lacewing.program.program import Program
+
+LOGIT_BYTES = 2**24  # of logits in one pass
+HEADER_WORDS = 16  # of the step buffer, before its arrays
+
+
+class Compiler:
+    """One program on its way to the device.
+
+    Buffers whose size is known at the end only (the arena) are bound at the end: `dispatch` keeps what to bind.
+    """
+
+    def __init__(self, device: Device, program: Program, weights: Mapping[str, WeightView], limits: StepLimits, uploader: Uploader):
+        self.device, self.program, self.weights, self.limits, self.uploader = device, program, weights, limits, uploader
+        self.variant = device.variant
+        self.arena = Arena(limits.chunk, device.largest_buffer // 4)
+        for op in program.ops:
+            self.arena.add(view.buffer for view in op.views(op.reads + op.writes))
+        self.keys_values = self._keys_values()
+        self.step_buffer = device.buffer(4 * (HEADER_WORDS + 4 * limits.chunk), "the step's inputs")
+        # so many rows of logits are made in a pass
+        self.logit_rows = max(1, min(limits.chunk, LOGIT_BYTES // (4 * program.vocab_size)))
+        self.made: list[Any] = []  # buffers to free at the end, besides weights
+        self.logits = self.own(4 * self.logit_rows * program.vocab_size, "logits")
+        self.matrices: dict[tuple[str, ...], Matrix] = {}
+        self.vectors: dict[str, Slice] = {}
+        self.held: dict[tuple[str, ...], HeldStack] = {}  # stacks of some experts of all, by their weights
+        self.report: Progress = lambda what, done, total: None  # may raise to cancel
+        self._constants: dict[bytes, Slice] = {}
+        self._scratch: dict[tuple[str, int], Slice] = {}
+        self._coded: dict[str, list[tuple[int, int]]] = {}
+        self.index = 0  # of the op that is lowered now
+        self.done: set[int] = set()  # ops that the lowering of an earlier one took over
+        self.sorted_pairs: dict[object, Place] = {}  # where pairs of tokens and experts sorted by expert stand
+        self.routers: list[Router] = []
+        self.stages: list[Stage] = []  # none: the program is not a part of one
+        self.fresh: set[object] = set()  # those of them that belong to the last router
+        self._waiting: list[tuple[str, str, list[Slice], Callable[[Run], Grid | None]]] = []
+
+    def lower(self) -> None:
+        """Turn all ops into dispatches, in their order."""
+        for index, op in enumerate(self.program.ops):
+            if index not in self.done:
+                self.index = index
+                RULES[op](self, op)
+
+    def _keys_values(self) -> list[Slice]:
+        """One buffer a layer: (slot, key head, position, key width), then the values likewise; float16 or float32."""
+        made = []
+        for index in range(len(self.program.layers)):
+            nbytes = stored(self.program, self.limits, index).nbytes
+            if nbytes > self.device.largest_buffer:
+                raise OutOfMemoryError(
+                    f"keys and values of a layer take {nbytes} bytes, but this GPU binds {self.device.largest_buffer}; "
+                    "use a smaller --context or fewer slots"
+                )
+            buffer = self.device.buffer(nbytes, f"the keys and values of layer {index}")
+            made.append(Slice(buffer, 0, buffer.size))
+        return made
+
+    # places
+
+    def at(self, view: View) -> Place:
+        return self.arena.view(view)
+
+    def coded(self, view: View) -> bool:
+        """Whether the bytes of a view are there."""
+        return any(a <= view.start and view.start + view.width <= b for a, b in self._coded.get(view.buffer.name, ()))
+
+    def mark_coded(self, view: View) -> None:
+        self._coded.setdefault(view.buffer.name, []).append((view.start, view.start + view.width))
+
+    def written(self, view: View) -> None:
+        """What was known of the view's bytes is no longer true."""
+        a, b = view.start, view.start + view.width
+        self._coded[view.buffer.name] = [(c, d) for c, d in self._coded.get(view.buffer.name, ()) if d <= a or b <= c]
+
+    def codes(self, view: View) -> Codes:
+        """The activations of a view as bytes; a dispatch makes them where no kernel did."""
+        if view.start % GROUP or view.width % GROUP:
+            raise UnsupportedModelError(f"{view.buffer.name} is not read in groups of {GROUP} values; use --backend cpu")
+        found = self.arena.codes(view)
+        if not self.coded(view):
+            x, groups = self.at(view), view.width // GROUP
+            self.dispatch(
+                "quantise",
+                {"x": x, "codes": found, "groups": groups},
+                [],
+                lambda run: (-(-groups // 64), run.tokens, 1),
+            )
+            self.mark_coded(view)
+        return found
+
+    # weights
+
+    def matrix(self, names: Sequence[str], indivisible: int = 1, transposed: bool = False) -> Matrix:
+        """The weights as one matrix, uploaded once; see `Uploader.matrix`."""
+        key = (*names, "transposed") if transposed else tuple(names)
+        if key not in self.matrices:
+            self.matrices[key] = self.uploader.matrix([self.weights[name] for name in names], indivisible, transposed)
+        return self.matrices[key]
+
+    def vector(self, name: str) -> Slice:
+        if name not in self.vectors:
+            self.vectors[name] = self.uploader.vector(self.weights[name])
+        return self.vectors[name]
+
+    def constant(self, values: np.ndarray) -> Slice:
+        """Numbers of the program, such as frequencies, on the device; equal ones once."""
+        key = values.tobytes()
+        if key not in self._constants:
+            self._constants[key] = self.own(values.nbytes, "constants")
+            self.device.write(self._constants[key].buffer, 0, values)
+        return self._constants[key]
+
+    def own(self, nbytes: int, label: str) -> Slice:
+        """A buffer of the step's own."""
+        buffer = self.device.buffer(nbytes, label)
+        self.made.append(buffer)
+        return Slice(buffer, 0, buffer.size)
+
+    def scratch(self, label: str, nbytes: int) -> Slice:
+        """A buffer that all ops share, for what no other op reads."""
+        if (label, nbytes) not in self._scratch:
+            self._scratch[label, nbytes] = self.own(nbytes, label)
+        return self._scratch[label, nbytes]
+
+    # dispatches
+
+    def dispatch(
+        self,
+        kernel: str,
+        constants: Mapping[str, object],
+        bindings: Sequence[Slice],
+        grid: Callable[[Run], Grid | None],
+        label: str = "",
+    ) -> None:
+        """Add a kernel. Binding 0 is the arena, binding 1 the step's inputs, `bindings` follow."""
+        text = shader(kernel, **self.whole(constants))
+        self.device.prepare(text, label or kernel)
+        self._waiting.append((label or kernel, text, list(bindings), grid))
+
+    def whole(self, constants: Mapping[str, object]) -> dict[str, object]:
+        """With those that every kernel has."""
+        common = {"variant": self.variant, "number": number, "header": HEADER_WORDS, "chunk": self.limits.chunk}
+        return {**common, **constants}
+
+    @property
+    def dispatched(self) -> int:
+        """How many dispatches there are so far."""
+        return len(self._waiting)
+
+    def finish(self) -> tuple[list[Dispatch], tuple[Slice, Slice]]:
+        """All dispatches, bound, and what bindings 0 and 1 of each are."""
+        shared = (self.own(self.arena.words * 4, "activations"), Slice(self.step_buffer, 0, self.step_buffer.size))
+        done = []
+        for index, (label, text, bindings, grid) in enumerate(self._waiting):
+            self.report("compiling kernels", index, len(self._waiting))
+            pipeline = self.device.pipeline(text, label)
+            group = self.device.bind(pipeline, [*shared, *bindings])
+            done.append(Dispatch(label, pipeline.handle, group._internal, (pipeline, group), tuple(bindings), grid))
+        return done, shared
+
+
+Lowering = Callable[[Compiler, Any], None]
+RULES: Rules[Lowering] = Rules("WebGPU")

@@ -1,0 +1,43 @@
+"""What parts of a split program hand over: copies between the activations and one buffer that the host reads and writes."""
+
+from __future__ import annotations
+
+from lacewing.backends.webgpu.device.device import Slice
+from lacewing.backends.webgpu.lowering.compiler import RULES, Compiler
+from lacewing.backends.webgpu.lowering.dispatches import Stage
+from lacewing.program import ops
+from lacewing.program.ops import View
+
+
+@RULES.rule(ops.Receive)
+def receive(compiler: Compiler, op: ops.Receive) -> None:
+    compiler.stages.append(Stage(compiler.dispatched, op.outs))
+    _copies(compiler, op.outs, "in")
+    for view in op.outs:
+        compiler.written(view)
+    compiler.fresh.clear()
+
+
+@RULES.rule(ops.Send)
+def send(compiler: Compiler, op: ops.Send) -> None:
+    compiler.stages[-1].sent = op.xs
+    _copies(compiler, op.xs, "out")
+
+
+def handed(compiler: Compiler) -> Slice:
+    """View after view of a stage, each (T, width)."""
+    most = max(sum(view.width for view in op.views(op.reads + op.writes)) for op in compiler.program.ops if _hands(op))
+    return compiler.scratch("what is handed over", 4 * max(1, most) * compiler.limits.chunk)
+
+
+def _hands(op: ops.Op) -> bool:
+    return isinstance(op, ops.Receive | ops.Send)
+
+
+def _copies(compiler: Compiler, views: tuple[View, ...], way: str) -> None:
+    before = 0
+    for view in views:
+        across = -(-view.width // 64)
+        constants = {"place": compiler.at(view), "width": view.width, "before": before, "way": way}
+        compiler.dispatch("transfer", constants, [handed(compiler)], lambda run, across=across: (across, run.tokens, 1))  # type: ignore[misc]
+        before += view.width

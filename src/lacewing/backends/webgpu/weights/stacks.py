@@ -1,0 +1,94 @@
+"""Stacked experts: of several weights as one; some experts of all, exchanged for others between two runs (`offload.cache`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lacewing.backends.base import WeightView
+from lacewing.backends.staged import Move, members
+from lacewing.backends.webgpu.device.device import Device, Slice
+from lacewing.backends.webgpu.weights.conversion import stored_bytes
+from lacewing.backends.webgpu.weights.matrices import Matrix, Uploader
+from lacewing.errors import BackendError
+from lacewing.quants.base import Quant
+
+
+@dataclass
+class Stack:
+    """A weight (E, rows, columns) put together from others; `backends.base.WeightView`."""
+
+    name: str
+    shape: tuple[int, ...]
+    quant: Quant
+    parts: list[np.ndarray]
+    scales: WeightView | None = None
+    scale_block: tuple[int, int] = (1, 1)
+    tiled: np.ndarray | None = None
+
+    @property
+    def data(self) -> np.ndarray:
+        return np.concatenate(self.parts)
+
+
+def joined(weights: Sequence[WeightView]) -> WeightView | None:
+    """(E, sum of the rows, columns), an expert's rows of all weights together; None where they cannot be one weight."""
+    first = weights[0]
+    if len(weights) == 1:
+        return first
+    if any(weight.quant is not first.quant or weight.scales is not None for weight in weights):
+        return None
+    parts = [part for expert in zip(*(members(weight) for weight in weights), strict=True) for part in expert]
+    rows = sum(weight.shape[1] for weight in weights)
+    return Stack(" + ".join(weight.name for weight in weights), (first.shape[0], rows, first.shape[2]), first.quant, parts)
+
+
+@dataclass(frozen=True)
+class HeldStack:
+    """The experts of `weights`, as one matrix; `bias` float32 (places, rows of all weights), zeros where a weight has none."""
+
+    weights: tuple[str, ...]
+    biases: tuple[str | None, ...]
+    rows: tuple[int, ...]  # of an expert, of each weight
+    matrix: Matrix
+    bias: Slice | None
+    transposed: bool
+
+    @property
+    def expert_bytes(self) -> int:
+        """On its way to the device."""
+        return sum(self.rows) * stored_bytes(self.matrix.layout.quant, self.matrix.columns)
+
+
+def put(device: Device, stacks: Sequence[HeldStack], moves: Sequence[Move], begin: Callable[[], None]) -> None:
+    """See `backends.staged.TakesExperts`."""
+    with device.lock:
+        uploader = Uploader(device)
+        try:
+            uploader.reserve(max(stack.expert_bytes for stack in stacks))
+            begin()
+            for move in moves:
+                for stack in stacks:
+                    if stack.weights[0] in move.weights:
+                        _put(device, uploader, stack, move)
+        finally:
+            uploader.close()
+
+
+def _put(device: Device, uploader: Uploader, stack: HeldStack, move: Move) -> None:
+    weight = joined([move.weights[name] for name in stack.weights])
+    if weight is None:
+        raise BackendError(f"the experts of {', '.join(stack.weights)} are no longer one weight")
+    uploader.refill(stack.matrix, weight, move.place, stack.transposed)
+    if stack.bias is not None:
+        found = [
+            np.zeros(rows, np.float32) if name is None else _values(move.weights[name])
+            for name, rows in zip(stack.biases, stack.rows, strict=True)
+        ]
+        device.write(stack.bias.buffer, 4 * move.place * sum(stack.rows), np.concatenate(found))
+
+
+def _values(weight: WeightView) -> np.ndarray:
+    return np.asarray(weight.quant.dequantise(weight.data), np.float32).reshape(-1)

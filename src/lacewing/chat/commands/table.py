@@ -1,0 +1,277 @@
+"""Commands of the chat as data: one table of functions with their arguments; help, completion and docs come from it.
+
+A command is a function `(chat, **arguments) -> Reply`; its docstring is its help, the first line of it the summary.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from lacewing.chat.session.events import Event
+from lacewing.chat.session.session import Session
+from lacewing.console.output import Columns, Table
+from lacewing.errors import OptionError
+
+# Kinds of argument: what completes them, and what a line's word becomes.
+KINDS = ("text", "model", "template", "path", "on/off", "number", "decimal", "session", "command", "backend", "choice")
+
+
+@dataclass(frozen=True)
+class Argument:
+    """One word of a command, by place. `rest`: all that follows, as it was typed. Of kind "choice", `choices` are the words."""
+
+    name: str
+    kind: str = "text"
+    choices: tuple[str, ...] = ()
+    required: bool = False
+    rest: bool = False
+
+    @property
+    def usage(self) -> str:
+        words = {"on/off": "on|off", "choice": "|".join(self.choices)}.get(self.kind, self.name.upper())
+        words = "|".join((*self.choices, words)) if self.choices and self.kind != "choice" else words
+        return words if self.required else f"[{words}]"
+
+
+@dataclass(frozen=True)
+class Option:
+    """`--name VALUE` of a kind, or a plain `--name` where the kind is None; anywhere in the line."""
+
+    name: str
+    kind: str | None = None
+
+    @property
+    def usage(self) -> str:
+        return f"[--{self.name}]" if self.kind is None else f"[--{self.name} {self.kind.upper()}]"
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a command answers; shown in the order text, data, stream, and then what `then` asks for.
+
+    `kind`: "info", "markdown", "diff" or "code" tells how `text` is to be shown. `stream`: an answer of the model to show as it
+    comes. `then`: "quit" ends the chat, "answer" asks the model to answer the conversation now.
+    """
+
+    text: str = ""
+    data: Table | Columns | None = None
+    kind: str = "info"
+    stream: Iterator[Event] | None = None
+    then: str | None = None
+
+
+Function = Callable[..., Reply]
+
+
+@dataclass(frozen=True)
+class Command:
+    """A row of the table."""
+
+    name: str
+    run: Function
+    arguments: tuple[Argument, ...] = ()
+    options: tuple[Option, ...] = ()
+    aliases: tuple[str, ...] = ()
+    group: str = ""
+
+    @property
+    def help(self) -> str:
+        return inspect.cleandoc(self.run.__doc__ or "")
+
+    @property
+    def summary(self) -> str:
+        return self.help.split("\n")[0]
+
+    @property
+    def usage(self) -> str:
+        parts = [part.usage for part in self.arguments] + [part.usage for part in self.options]
+        return " ".join([f"/{self.name}", *parts])
+
+    def __call__(self, chat: Session, **arguments: Any) -> Reply:
+        return self.run(chat, **arguments)
+
+
+@dataclass
+class CommandTable:
+    """Commands by name; `find` knows the aliases too."""
+
+    rows: dict[str, Command] = field(default_factory=dict)
+    _aliases: dict[str, str] = field(default_factory=dict)
+
+    def add(self, command: Command) -> None:
+        for name in (command.name, *command.aliases):
+            if name in self.rows or name in self._aliases:
+                raise ValueError(f"two commands are called /{name}")
+        self.rows[command.name] = command
+        self._aliases |= dict.fromkeys(command.aliases, command.name)
+
+    def names(self) -> list[str]:
+        """Names and aliases, for completion."""
+        return sorted([*self.rows, *self._aliases])
+
+    def find(self, name: str) -> Command:
+        """Raises OptionError, with what may have been meant."""
+        found = self.rows.get(self._aliases.get(name, name))
+        if found is None:
+            near = difflib.get_close_matches(name, self.names(), n=1)
+            hint = f"did you mean /{near[0]}?" if near else "/help lists the commands"
+            raise OptionError(f"there is no command /{name}; {hint} (a message that begins with a slash: write //)")
+        return found
+
+
+COMMANDS = CommandTable()
+
+
+def command(name: str, *parts: Argument | Option, aliases: Sequence[str] = ()) -> Callable[[Function], Function]:
+    """Put a function into the table. Arguments are passed by name, only those that were given."""
+
+    def add(function: Function) -> Function:
+        arguments = tuple(part for part in parts if isinstance(part, Argument))
+        options = tuple(part for part in parts if isinstance(part, Option))
+        group = function.__module__.rpartition(".")[2]
+        COMMANDS.add(Command(name, function, arguments, options, tuple(aliases), group))
+        return function
+
+    return add
+
+
+def load_commands() -> CommandTable:
+    """The table, with every file of `commands/` in it."""
+    from lacewing.chat import commands
+
+    for module in sorted(module.name for module in pkgutil.iter_modules(commands.__path__)):
+        importlib.import_module(f"{commands.__name__}.{module}")
+    return COMMANDS
+
+
+def is_command(line: str) -> bool:
+    """Whether a line is a command rather than a message; two slashes write a message that begins with one."""
+    return line.startswith("/") and not line.startswith("//")
+
+
+def parse_line(line: str) -> tuple[Command, dict[str, Any]]:
+    """A line such as `/model "my file.gguf" --lazy`, to the command and its arguments. Raises OptionError."""
+    name, _, rest = line.strip().removeprefix("/").partition(" ")
+    found = load_commands().find(name.lower())
+    return found, _Parser(found, rest).parse()
+
+
+def run_line(chat: Session, line: str) -> Reply:
+    """Parse and run. Raises LacewingError."""
+    found, arguments = parse_line(line)
+    return found(chat, **arguments)
+
+
+class _Parser:
+    def __init__(self, command: Command, text: str):
+        self.command, self.text = command, text
+        self.values: dict[str, Any] = {}
+        self.places = list(command.arguments)
+        self.options = {option.name: option for option in command.options}
+
+    def parse(self) -> dict[str, Any]:
+        at = 0
+        while True:
+            at = _skip_spaces(self.text, at)
+            if at == len(self.text):
+                break
+            if self.places and self.places[0].rest and not self._option_at(at):
+                self.values[self.places.pop(0).name] = _unquoted(self.text[at:].rstrip())
+                break
+            word, end, quoted = _word(self.text, at)
+            at = self._option(word, end) if word.startswith("--") and not quoted else self._place(word, end)
+        missing = next((argument for argument in self.places if argument.required), None)
+        if missing is not None:
+            raise self._wrong(f"{missing.name} is missing")
+        return self.values
+
+    def _option_at(self, at: int) -> bool:
+        word, _, quoted = _word(self.text, at)
+        return not quoted and word.startswith("--") and word.partition("=")[0][2:] in self.options
+
+    def _option(self, word: str, end: int) -> int:
+        name, equals, value = word[2:].partition("=")
+        option = self.options.get(name)
+        if option is None:
+            raise self._wrong(f"it has no option --{name}")
+        if option.kind is None:
+            if equals:
+                raise self._wrong(f"--{name} takes no value")
+            self.values[name.replace("-", "_")] = True
+            return end
+        if not equals:
+            start = _skip_spaces(self.text, end)
+            if start == len(self.text):
+                raise self._wrong(f"--{name} needs a value")
+            value, end, _ = _word(self.text, start)
+        self.values[name.replace("-", "_")] = self._convert(f"--{name}", option.kind, (), value)
+        return end
+
+    def _place(self, word: str, end: int) -> int:
+        if not self.places:
+            raise self._wrong(f"{word!r} is one word too many")
+        argument = self.places.pop(0)
+        self.values[argument.name] = self._convert(argument.name, argument.kind, argument.choices, word)
+        return end
+
+    def _convert(self, name: str, kind: str, choices: tuple[str, ...], word: str) -> Any:
+        if "\0" in word:  # no name of a file has it
+            raise self._wrong(f"{name} is {word!r}; a null character cannot be in it")
+        if word.lower() in choices:
+            return word.lower()
+        if kind == "choice":
+            raise self._wrong(f"{name} is {word!r}; it must be one of {', '.join(choices)}")
+        if kind == "on/off":
+            return self._on_off(name, choices, word)
+        if kind in ("number", "decimal"):
+            try:
+                return int(word) if kind == "number" else float(word)
+            except ValueError:
+                what = "a whole number" if kind == "number" else "a number"
+                raise self._wrong(f"{name} is {word!r}; it must be {' or '.join((*choices, what))}") from None
+        return word
+
+    def _on_off(self, name: str, choices: tuple[str, ...], word: str) -> bool:
+        found = {"on": True, "yes": True, "true": True, "off": False, "no": False, "false": False}.get(word.lower())
+        if found is None:
+            raise self._wrong(f"{name} is {word!r}; it must be {', '.join((*choices, 'on'))} or off")
+        return found
+
+    def _wrong(self, problem: str) -> OptionError:
+        return OptionError(f"/{self.command.name}: {problem}; usage: {self.command.usage}")
+
+
+def _skip_spaces(text: str, at: int) -> int:
+    while at < len(text) and text[at].isspace():
+        at += 1
+    return at
+
+
+def _word(text: str, at: int) -> tuple[str, int, bool]:
+    """The word at a place, where it ends, and whether it began with a quote. Backslashes are plain, for Windows paths."""
+    parts: list[str] = []
+    quote, begins_quoted = "", text[at] in "\"'"
+    while at < len(text) and (quote or not text[at].isspace()):
+        character = text[at]
+        at += 1
+        if quote and character == quote:
+            quote = ""
+        elif not quote and character in "\"'" and (not parts or begins_quoted or parts[-1] == "="):
+            quote = character
+        else:
+            parts.append(character)
+    if quote:
+        raise OptionError(f"a quote {quote} is not closed")
+    return "".join(parts), at, begins_quoted
+
+
+def _unquoted(text: str) -> str:
+    """Without the quotes that enclose all of it."""
+    enclosed = len(text) > 1 and text[0] == text[-1] and text[0] in "\"'" and text[0] not in text[1:-1]
+    return text[1:-1] if enclosed else text

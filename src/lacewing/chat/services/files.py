@@ -1,0 +1,286 @@
+"""Sessions on disk: saved whole or not at all, loaded on the same model or on another one."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import sys
+import weakref
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from textwrap import shorten
+from typing import Any
+
+from lacewing.chat.services import atomic, document, templates
+from lacewing.chat.services.document import SessionFileError
+from lacewing.chat.services.identity import Identity, identity_of
+from lacewing.chat.session.formatter import View, Voice
+from lacewing.chat.session.session import Session
+from lacewing.errors import LacewingError, ModelFormatError, OptionError
+from lacewing.options import format_bytes
+from lacewing.weights.machine import is_running
+
+_NAME = re.compile(r"[\w][\w .-]{0,80}")
+_MAGIC = b"LWKV0001"
+_NOTE = 80  # characters of a row of the table of sessions
+SAVED_AS, _SAVED = "session", "saved_messages"  # of a session: the name of its file, and what that has
+RESCUED, _KEPT = "autosave", 10  # of conversations that nobody saved, the newest are kept
+_KNOWN = "identity"  # of a session: a model, and what tells its files from others
+_OPEN = f"{RESCUED}-open"  # of those whose answer is being made, where that may end the process
+
+
+def folder() -> Path:
+    """LACEWING_SESSIONS, or where this system keeps a user's data. Not made here."""
+    own = os.environ.get("LACEWING_SESSIONS")
+    if own:
+        return Path(own).expanduser().absolute()
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Application Support" / "lacewing" / "sessions"
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local")) / "lacewing" / "sessions"
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "lacewing" / "sessions"
+
+
+def path_of(name: str) -> Path:
+    """A session's file: a path (with a separator, or .json at its end), which gets that ending, or a name in `folder`."""
+    if name.endswith(".json") or "/" in name or "\\" in name:
+        return _as_path(name)
+    if not _NAME.fullmatch(name):
+        raise OptionError(f"{name!r} cannot name a session; use letters, digits, spaces, dots and dashes, or a path")
+    return folder() / f"{name}.json"
+
+
+def _as_path(name: str) -> Path:
+    try:
+        path = Path(name).expanduser()
+    except RuntimeError as error:  # ~nobody
+        raise OptionError(f"{name!r} cannot name a session: {error}") from None
+    if name.endswith(("/", "\\")) or path.is_dir():
+        raise OptionError(f"{name} is a folder; give the session in it a name, such as {path / 'chat.json'}")
+    return path if path.suffix == ".json" else path.with_name(f"{path.name}.json")
+
+
+def save(chat: Session, name: str, keys_values: bool = False, identity: Identity | None = None) -> list[str]:
+    """Write the session; what was written, in lines. Raises SessionFileError; what was saved before is then still there."""
+    path, voice = path_of(name), chat.voice
+    parts: dict[str, Any] = {
+        "saved": datetime.now(UTC).isoformat(timespec="seconds"),
+        "model": (identity or _identity(chat)).as_dict(),
+        "template": {"choice": voice.choice, "sha256": voice.template.sha256},
+        "settings": document.settings_to(chat.settings),
+        "messages": [document.message_of(each) for each in chat.messages],
+        "view": {"hidden": voice.view.hidden, "summary": voice.view.summary},
+        "keys_values": None,
+    }
+    lines = [f"saved {len(chat.messages)} messages to {path}"]
+    try:
+        if not path.parent.is_dir():
+            path.parent.mkdir(parents=True)
+            lines += [f"made the folder {path.parent}"] if path.parent != folder() else []
+        if keys_values:
+            parts["keys_values"] = _write_keys_values(chat, path, lines)
+        atomic.write(path, document.encode(parts))
+    except OSError as error:
+        problem = f"could not be written: {error.strerror}"
+        raise SessionFileError(problem, path, "what was saved before is still there") from None
+    _remove_others(path, parts["keys_values"])
+    chat.extras[_SAVED] = list(parts["messages"])
+    return lines
+
+
+def _identity(chat: Session) -> Identity:
+    """Of the current model; without a hash where its file is gone, which costs the keys and values but not the conversation."""
+    try:
+        return identity_of(chat.model)
+    except ModelFormatError:
+        spec = chat.model.spec
+        return Identity(str(chat.model.path.absolute()), 0, f"gone {os.getpid()}", spec.name, spec.architecture)
+
+
+def rescue(chat: Session) -> str | None:
+    """Save a conversation that is about to be lost, under a name of its own; a line about it. Raises SessionFileError."""
+    if _is_saved(chat):
+        return None
+    name = f"{RESCUED}-{datetime.now():%Y%m%d-%H%M%S}-{os.getpid()}"
+    save(chat, name)
+    _drop_old()
+    return f"the conversation is saved: /load {name}"
+
+
+def _is_saved(chat: Session) -> bool:
+    return not chat.messages or [document.message_of(each) for each in chat.messages] == chat.extras.get(_SAVED)
+
+
+def _drop_old() -> None:
+    for old in [each for each in names() if re.match(rf"{RESCUED}-\d", each)][:-_KEPT]:
+        with contextlib.suppress(OSError):
+            path_of(old).unlink()
+
+
+def keep(chat: Session) -> None:
+    """Save a conversation before work that may end the process; `let_go` removes it. Raises SessionFileError."""
+    if _is_saved(chat):
+        return
+    saved = chat.extras.get(_SAVED)
+    model, identity = chat.extras.get(_KNOWN, (None, None))
+    if model is None or model() is not chat.model:  # reading from a hundred files takes a while
+        identity = _identity(chat)
+        chat.extras[_KNOWN] = weakref.ref(chat.model), identity
+    try:
+        save(chat, f"{_OPEN}-{os.getpid()}", identity=identity)
+    finally:
+        chat.extras[_SAVED] = saved  # a person has not saved it
+
+
+def let_go() -> None:
+    """Remove what `keep` has left in this process."""
+    with contextlib.suppress(OSError):
+        path_of(f"{_OPEN}-{os.getpid()}").unlink()
+
+
+def found_open() -> list[str]:
+    """The names of conversations whose process has ended without a word; they are called as those that were rescued from now on."""
+    found = []
+    for name in [each for each in names() if re.fullmatch(rf"{_OPEN}-\d+", each)]:
+        if is_running(int(name.rpartition("-")[2])):
+            continue
+        with contextlib.suppress(OSError):
+            path = path_of(name)
+            when = datetime.fromtimestamp(path.stat().st_mtime)
+            new = f"{RESCUED}-{when:%Y%m%d-%H%M%S}-{name.rpartition('-')[2]}"
+            path.rename(path_of(new))
+            found.append(new)
+    _drop_old()
+    return found
+
+
+def _write_keys_values(chat: Session, path: Path, lines: list[str]) -> dict[str, Any] | None:
+    """Under a name of its own content, so that an older session file keeps its own until it is replaced."""
+    state = chat.model.read_state()
+    if state is None or not state[0]:
+        lines.append("without keys and values: " + ("there are none yet" if state else "this backend cannot write them"))
+        return None
+    ids, data = state[0], _MAGIC + state[1]
+    digest = hashlib.sha256(data).hexdigest()
+    file = path.with_name(f"{path.stem}.{digest[:16]}.kv")
+    atomic.write(file, data)
+    lines.append(f"with keys and values of {len(ids)} tokens, {format_bytes(len(data))}")
+    return {"file": file.name, "nbytes": len(data), "sha256": digest, "ids": ids, "device": device_of(chat)}
+
+
+def _remove_others(path: Path, kept: dict[str, Any] | None) -> None:
+    """Keys and values that no session file speaks of any more."""
+    pattern = re.compile(re.escape(path.stem) + r"\.[0-9a-f]{16}\.kv")
+    for other in path.parent.iterdir():
+        if pattern.fullmatch(other.name) and (kept is None or other.name != kept["file"]):
+            with contextlib.suppress(OSError):
+                other.unlink()
+
+
+def device_of(chat: Session) -> str:
+    """What keys and values depend on beside the model."""
+    facts = chat.model.backend.facts()
+    return f"{facts.backend} {' '.join(facts.features)} {chat.model.spec.program.kv_itemsize}"
+
+
+def load(chat: Session, name: str) -> list[str]:
+    """Bring a saved conversation into the session; what a person should know, in lines.
+
+    Raises SessionFileError; nothing of the running session is then lost.
+    """
+    path = path_of(name)
+    found = read(path)
+    settings = document.settings_from(path, found["settings"])
+    saved = Identity(**found["model"])
+    same = saved.same_model(_identity(chat))
+    lines = [f"loaded {len(found['messages'])} messages from {path}, saved {found['saved']}"]
+    voice = _voice(chat, found["template"], same, lines)
+    chat.replace(found["messages"])
+    chat.extras[_SAVED] = [dict(each) for each in found["messages"]]
+    chat.settings, chat.loaded.voice = settings, voice
+    if not same:
+        lines.append(f"it was saved with {saved.name} ({saved.path}): its state is dropped, the conversation will be read anew")
+        return lines
+    hidden = found["view"]["hidden"]
+    if 0 <= hidden <= len(chat.messages):
+        voice.view = View(hidden, found["view"]["summary"])
+    if found["keys_values"] is not None:
+        lines.append(_read_keys_values(chat, path, found["keys_values"]))
+    return lines
+
+
+def _voice(chat: Session, saved: dict[str, str], same: bool, lines: list[str]) -> Voice:
+    """The model spoken to with the template of a session; what a person should know of it is added to `lines`."""
+    choice = saved["choice"]
+    try:
+        template = templates.find(chat, choice)
+        if template.sha256 != saved["sha256"] and (same or choice != "auto"):
+            lines.append(f"its template {choice} has changed since: the conversation is told with what it is now")
+        if missing := templates.missing_tokens(template, chat):
+            lines.append(f"its template {choice} writes {', '.join(missing)}, which this model reads as plain text; /template auto")
+        return chat.voice.with_template(template, choice) if template.sha256 != chat.voice.template.sha256 else chat.voice
+    except LacewingError as error:
+        lines.append(f"its template {choice} is not to be had ({error}); {chat.voice.template.name} stays")
+        return chat.voice
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The parts of a session file. Raises SessionFileError."""
+    try:
+        if path.exists() and not path.is_file():  # a pipe would be waited for
+            raise SessionFileError("is not a file", path)
+        with path.open("rb") as file:
+            data = file.read(document.MAX_BYTES + 1)
+    except OSError as error:
+        raise SessionFileError(f"cannot be read: {error.strerror}", path) from None
+    if len(data) > document.MAX_BYTES:
+        raise SessionFileError(f"has more than {format_bytes(document.MAX_BYTES)}: it is no session file", path)
+    return document.decode(path, data)
+
+
+def _read_keys_values(chat: Session, path: Path, facts: dict[str, Any]) -> str:
+    """Put them into the slot, if they are whole and of this device; a line that says what came of it."""
+    engine, ids = chat.model.engine, facts["ids"]
+    if facts["device"] != device_of(chat):
+        return "its keys and values are of another device: the conversation will be read anew"
+    if len(ids) > engine.context or not all(type(each) is int and 0 <= each < engine.vocab_size for each in ids):
+        return f"its keys and values of {len(ids)} tokens do not fit this context: the conversation will be read anew"
+    expected = len(_MAGIC) + len(ids) * chat.model.spec.program.kv_bytes_per_token
+    try:
+        if os.path.basename(facts["file"]) != facts["file"]:
+            raise SessionFileError("their file lies elsewhere")
+        file = path.with_name(facts["file"])
+        if file.exists() and not file.is_file():  # a pipe would be waited for
+            raise SessionFileError("theirs is not a file")
+        data = file.read_bytes() if facts["nbytes"] == expected else b""
+    except OSError as error:
+        return f"its keys and values cannot be read ({error.strerror}): the conversation will be read anew"
+    except ValueError:  # with a NUL, or half a character
+        return "its keys and values are in a file that cannot be: the conversation will be read anew"
+    except SessionFileError as error:
+        return f"its keys and values are not used ({error}): the conversation will be read anew"
+    if len(data) != expected or hashlib.sha256(data).hexdigest() != facts["sha256"]:
+        return "its keys and values are damaged: the conversation will be read anew"
+    chat.model.write_state(ids, data[len(_MAGIC) :])
+    return f"keys and values of {len(ids)} tokens are back: nothing has to be read again"
+
+
+def names() -> list[str]:
+    """Of the saved sessions."""
+    return sorted(path.stem for path in folder().glob("*.json")) if folder().is_dir() else []
+
+
+def listing() -> Iterator[tuple[str, str, str, str, str]]:
+    """(name, saved, messages, model, what is kept or wrong)"""
+    for name in names():
+        try:
+            found = read(folder() / f"{name}.json")
+        except SessionFileError as error:
+            yield name, "", "", "", shorten(error.problem, _NOTE, placeholder=" ...")
+            continue
+        kept = found["keys_values"]
+        note = f"keys and values of {len(kept['ids'])} tokens" if kept else ""
+        yield name, found["saved"].replace("T", " ")[:16], str(len(found["messages"])), found["model"]["name"], note

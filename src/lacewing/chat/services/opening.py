@@ -1,0 +1,45 @@
+"""Opening a session, and going on with it on the CPU where a GPU fails during an answer."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from lacewing.api import Model
+from lacewing.chat.services import swap
+from lacewing.chat.session.events import Face
+from lacewing.chat.session.session import Session
+from lacewing.chat.session.settings import PROCESSOR, Settings
+from lacewing.errors import BackendError
+from lacewing.options import LoadOptions, Sampling
+from lacewing.placement.info import open_headers
+from lacewing.weights.memory import keep_large_blocks_apart
+
+
+def open_session(name: str, options: LoadOptions, sampling: Sampling | None = None, face: Face | None = None) -> Session:
+    """A session with a model, which is fetched when it is a name that is not here. Raises LacewingError."""
+    face = face or Face()
+    keep_large_blocks_apart()
+    path = swap.path_of(name, face)
+    model = Model(open_headers(path, options, face.cancelled), face.progress, cancelled=face.cancelled)
+    try:
+        session = Session(model, Settings(sampling or Sampling()), face=face, name=name)
+    except BaseException:
+        model.close()
+        raise
+    session.options = options
+    session.fall_back = partial(fall_back, session)
+    return session
+
+
+def fall_back(session: Session, error: BackendError) -> list[str]:
+    """Bring the session to the CPU backend; what a person should know of it. Raises the error again where that is not wanted."""
+    failed = session.loaded
+    if not failed.model.backend.copies_weights:
+        raise error
+    if not session.face.confirm(f"{error}\ngo on with {failed.short_name} on the processor?"):
+        raise error
+    lines = swap.change_model(session, failed.name, **PROCESSOR)
+    for each in [one for one in session.parked if one.model.backend.copies_weights]:  # they were on the device as well
+        session.parked.remove(each)
+        each.close()
+    return [lines[0], "what was on the GPU is closed; the answer begins again"]

@@ -1,0 +1,123 @@
+"""The chat template of the current model, changed while it runs; keys and values are kept as far as the prompts agree."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lacewing.chat.session.formatter import View, Voice
+from lacewing.chat.session.overflow import fit
+from lacewing.chat.session.session import Session
+from lacewing.engine.engine import common_prefix
+from lacewing.errors import Cancelled, TemplateError
+from lacewing.text.lint import lint, markup_of
+from lacewing.text.template import NAMES, ChatTemplate
+
+SAMPLE = (
+    {"role": "user", "content": "Hello!"},
+    {"role": "assistant", "content": "Hello, how can I help?"},
+    {"role": "user", "content": "Tell me a joke."},
+)
+
+
+def find(session: Session, choice: str) -> ChatTemplate:
+    """A template by name, by path (with a dot or a separator in it), or "auto": the checkpoint's own. Raises TemplateError."""
+    tokenizer = session.voice.tokenizer
+    if choice == "auto":
+        return session.model.template
+    if choice.lower().endswith((".jinja", ".jinja2", ".j2", ".txt")) or "/" in choice or "\\" in choice:
+        return ChatTemplate.from_file(_regular(choice), tokenizer)
+    return ChatTemplate.named(choice, tokenizer)
+
+
+def _regular(name: str) -> Path:
+    """A path that may be read without waiting. Raises TemplateError."""
+    try:
+        path = Path(name).expanduser()
+        if path.exists() and not path.is_file():
+            raise TemplateError(f"{name} is not a file; a template is a .jinja file or one of {', '.join(NAMES)}")
+    except (OSError, RuntimeError) as error:  # a name that is too long, ~nobody
+        raise TemplateError(f"{name[:80]} names no template: {error}") from None
+    return path
+
+
+def change_template(session: Session, choice: str, force: bool = False) -> list[str]:
+    """What changed, in lines. Raises TemplateError, ContextOverflowError, Cancelled; the old template is then still there."""
+    template, old, face = find(session, choice), session.voice, session.face
+    _check_tokens(template, session, force)
+    voice = old.with_template(template, choice)
+    lines = [f"template {old.template.name} -> {template.name}", *_stops(voice)]
+    if voice.sees(session.messages):
+        waiting = session.messages[-1]["role"] == "user"
+        fitted = fit(voice, session.messages, session.settings, None, generation=waiting)
+        if session.settings.overflow == "summarise" and fitted.view != old.view:
+            fitted = fit(voice, session.messages, session.settings, session.summariser(session.loaded), generation=waiting)
+        lines += [*fitted.notices, _read(session, fitted.ids)]
+        voice.view = fitted.view
+    if face.cancelled():
+        raise Cancelled("the template was not changed")
+    session.loaded.voice = voice
+    return lines
+
+
+def _read(session: Session, ids: list[int]) -> str:
+    """Bring the keys and values to the new prompt; only what follows the common prefix is dropped and run."""
+    engine, face = session.model.engine, session.face
+    kept = common_prefix(engine.cached, ids)
+    if not engine.prefill(ids, face.cancelled, face.progress):
+        raise Cancelled("the template was not changed; the conversation is as it was")
+    return f"the conversation has {len(ids)} tokens under it: {kept} were kept, {len(ids) - kept} read again"
+
+
+def missing_tokens(template: ChatTemplate, session: Session) -> tuple[str, ...]:
+    """Special tokens that the template writes and the vocabulary lacks. Raises TemplateError."""
+    return markup_of(template, session.voice.tokenizer).missing
+
+
+def _check_tokens(template: ChatTemplate, session: Session, force: bool) -> None:
+    missing = missing_tokens(template, session)
+    if missing and not force:
+        raise TemplateError(
+            f"the vocabulary of this model lacks {', '.join(missing)}, which the template {template.name} writes: the model would "
+            "read them as plain text (--force sets it all the same)"
+        )
+
+
+def _stops(voice: Voice) -> list[str]:
+    texts = [voice.tokenizer.token_text(token) for token in sorted(voice.stop_ids)]
+    strings = [f"{text!r} (as text)" for text in voice.stops]
+    return [f"answers end at {', '.join([*texts, *strings])}"] if texts or strings else ["nothing ends an answer but its length"]
+
+
+def listing(session: Session) -> list[tuple[str, str, str]]:
+    """(mark, name, findings) of the checkpoint's own template, the named ones, and a file in use."""
+    active, tokenizer = session.voice, session.voice.tokenizer
+    rows: list[tuple[str, str, str]] = []
+    known = ["auto", *NAMES]
+    if active.choice not in known and active.choice.lower() not in known:
+        known.append(active.choice)
+    for choice in known:
+        mine = choice == active.choice
+        try:
+            template = find(session, choice)
+            findings = "; ".join(lint(template, tokenizer)) or "fine"
+            name = f"auto ({template.name})" if choice == "auto" else choice
+        except TemplateError as error:
+            name, findings = choice, str(error)
+            mine &= choice != "auto"  # a checkpoint that has none is spoken to with one of ours
+        mine |= template_is(active.template, choice)
+        rows.append(("*" if mine and not any(row[0] for row in rows) else "", name, findings))
+    return rows
+
+
+def template_is(template: ChatTemplate, choice: str) -> bool:
+    return choice in NAMES and template.name == choice
+
+
+def renderings(session: Session, choice: str) -> tuple[str, str]:
+    """The conversation under the active template and under another; a sample where nothing has been said yet."""
+    voice = session.voice
+    other = voice.with_template(find(session, choice), choice)
+    messages, view = session.messages, voice.view
+    if not voice.sees(messages):
+        messages, view = [dict(each) for each in SAMPLE], View()
+    return voice.text(messages, session.settings, view), other.text(messages, session.settings, view)

@@ -1,0 +1,83 @@
+"""Proof on this machine and this file: lazy, eager and every backend give the same logits.
+
+Residencies must agree bit by bit. Other backends round elsewhere: they may differ by `LIMIT` of the range of the logits.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+from lacewing.api import Model
+from lacewing.backends import known_backends
+from lacewing.chat.session.session import Session
+from lacewing.chat.session.settings import PROCESSOR
+from lacewing.errors import BackendError, NumericError, OutOfMemoryError, UnsupportedModelError
+from lacewing.placement.info import open_headers
+
+LIMIT = 0.05  # of the range, from the smallest to the largest logit
+_TOKENS = 16
+Row = tuple[str, str, str, str]  # setup, largest difference, likeliest tokens in common, verdict
+
+
+def verify(chat: Session) -> list[Row]:
+    """A row for each setup. The current model is only looked at. Raises Cancelled."""
+    ids = _ids(chat)
+    backend = chat.model.backend.name
+    rows: list[Row] = []
+    with _open(chat, backend) as model:
+        base = model.logits(ids)
+        rows.append((f"{backend}, lazy", "", f"{len(ids)} of {len(ids)}", "what the others are compared with"))
+        rows.append(_row(f"{backend}, lazy again", base, model.logits(ids), exact=True))
+        rows += _eager(chat, model, backend, ids, base)
+    for name in known_backends():
+        if name != backend:
+            rows.append(_backend(chat, name, ids, base))
+    return rows
+
+
+def _ids(chat: Session) -> list[int]:
+    """The last tokens that the model has seen, or some that any vocabulary has."""
+    vocabulary = chat.model.spec.vocab_size
+    seen = chat.model.engine.cached[-_TOKENS:]
+    return seen if len(seen) == _TOKENS else [(7 * at * at + 11 * at + 3) % vocabulary for at in range(_TOKENS)]
+
+
+def _open(chat: Session, backend: str) -> Model:
+    changes: dict[str, Any] = {} if backend == chat.model.backend.name else dict(PROCESSOR)
+    changes |= {"backend": backend, "residency": "lazy", "context": 2 * _TOKENS}
+    options = dataclasses.replace(chat.options, **changes)
+    opened = open_headers(chat.model.path, options, chat.face.cancelled, warm=False)
+    return Model(opened, chat.face.progress, cancelled=chat.face.cancelled)
+
+
+def _eager(chat: Session, model: Model, backend: str, ids: list[int], base: Any) -> Iterator[Row]:
+    try:
+        model.set_residency("eager", chat.face.progress, chat.face.cancelled)
+    except OutOfMemoryError as error:
+        yield f"{backend}, eager", "", "", f"not tried: {error}"
+    else:
+        yield _row(f"{backend}, eager", base, model.logits(ids), exact=True)
+
+
+def _backend(chat: Session, name: str, ids: list[int], base: Any) -> Row:
+    try:
+        with _open(chat, name) as model:
+            return _row(name, base, model.logits(ids), exact=False)
+    except (BackendError, UnsupportedModelError, OutOfMemoryError) as error:
+        return name, "", "", f"not here: {error}"
+    except NumericError as error:
+        return name, "", "", f"FAILED, please report this: {error}"
+
+
+def _row(name: str, base: Any, other: Any, *, exact: bool) -> Row:
+    largest = float(abs(base - other).max())
+    share = largest / (float(base.max() - base.min()) or 1.0)
+    same = int((base.argmax(1) == other.argmax(1)).sum())
+    if exact:
+        verdict = "bitwise equal" if base.tobytes() == other.tobytes() else "DIFFERENT: please report this"
+    else:
+        agrees = share <= LIMIT  # not where it is no number
+        verdict = f"agrees, within {LIMIT:.0%} of the range" if agrees else f"FAR OFF, over {LIMIT:.0%}: please report this"
+    return name, f"{largest:.3g} ({share:.2%} of the range)", f"{same} of {len(base)}", verdict

@@ -1,0 +1,143 @@
+"""How a model is spoken to: its tokenizer, a template, and what of the conversation it sees."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lacewing.assistant import TextStream
+from lacewing.chat.session.settings import EDIT_INSTRUCTIONS, Message, Settings
+from lacewing.errors import TemplateError
+from lacewing.text.lint import stops_of
+from lacewing.text.reasoning import ChannelSplitter, ReasoningSplitter, is_harmony, opened, visible_marks
+from lacewing.text.template import ChatTemplate
+
+if TYPE_CHECKING:
+    from lacewing.api import Model
+    from lacewing.placement.info import Opened
+    from lacewing.text.tokenizer import Tokenizer
+
+Tail = Sequence[tuple[str, bool]]  # (text, trusted) after the prompt
+_SUMMARY = "Summary of the conversation so far: "
+
+
+@dataclass(frozen=True)
+class View:
+    """What a model does not see: the first `hidden` messages, for which a summary may stand."""
+
+    hidden: int = 0
+    summary: str | None = None
+
+
+class Voice:
+    """Messages to ids. `choice`: how the template was chosen: "auto", a name or a path. Pure, but for `view`."""
+
+    def __init__(self, tokenizer: Tokenizer, template: ChatTemplate, choice: str, context: int):
+        self.tokenizer, self.template, self.choice, self.context = tokenizer, template, choice, context
+        self.stop_ids, self.stops = stops_of(template, tokenizer)
+        self.harmony = is_harmony(tokenizer)
+        self.marks = visible_marks(tokenizer)
+        self.view = View()
+
+    def with_template(self, template: ChatTemplate, choice: str) -> Voice:
+        """The same model spoken to in another way."""
+        other = Voice(self.tokenizer, template, choice, self.context)
+        other.view = self.view
+        return other
+
+    def sees(self, messages: Sequence[Message]) -> bool:
+        """Whether anything of the conversation is shown to the model: what was said last may have been taken back."""
+        return len(messages) > self.view.hidden
+
+    def visible(self, messages: Sequence[Message], settings: Settings, view: View | None = None) -> list[Message]:
+        """The messages as the template gets them: system text, summary, and what is not hidden."""
+        view = view or self.view
+        parts = (settings.system, settings.code and EDIT_INSTRUCTIONS, view.summary and _SUMMARY + view.summary)
+        system = "\n\n".join(text for text in parts if text)
+        first = [{"role": "system", "content": system}] if system else []
+        return first + [{"role": each["role"], "content": each["content"]} for each in messages[view.hidden :]]
+
+    def ids(
+        self,
+        messages: Sequence[Message],
+        settings: Settings,
+        *,
+        view: View | None = None,
+        generation: bool = True,
+        tail: Tail = (),
+    ) -> list[int]:
+        """The prompt. Raises TemplateError where the template refuses the conversation."""
+        shown, options = self.visible(messages, settings, view), self.options(settings)
+        return self.template.encode(shown, self.tokenizer, add_generation_prompt=generation, tail=tail, **options)
+
+    def text(self, messages: Sequence[Message], settings: Settings, view: View | None = None) -> str:
+        """The prompt for people to read."""
+        return self.template.render(self.visible(messages, settings, view), **self.options(settings))
+
+    @staticmethod
+    def options(settings: Settings) -> dict[str, Any]:
+        """Variables for the template; families name this switch differently."""
+        if settings.thinking is None:
+            return {}
+        effort = "high" if settings.thinking else "low"
+        return {"enable_thinking": settings.thinking, "thinking": settings.thinking, "reasoning_effort": effort}
+
+    def splitter(self, ids: Sequence[int]) -> ReasoningSplitter | ChannelSplitter:
+        """For the answer to a prompt."""
+        return ChannelSplitter() if self.harmony else ReasoningSplitter(self.opened(ids))
+
+    def opened(self, ids: Sequence[int]) -> str | None:
+        """The tag of thoughts at the end of a prompt."""
+        return opened(self.tokenizer.decode(ids[-24:], special=True))
+
+    def stream(
+        self,
+        model: Model,
+        ids: Sequence[int],
+        settings: Settings,
+        cancelled: Callable[[], bool],
+        progress: Callable[[str, int, int], None] | None = None,
+        continuation: bool = False,
+    ) -> TextStream:
+        """The model's answer."""
+        return TextStream(
+            model.engine, self.tokenizer, ids, settings.sampling, cancelled, progress,
+            continuation=continuation, stop_ids=self.stop_ids, visible=self.marks, stops=self.stops,
+        )  # fmt: skip
+
+
+def open_voice(opened: Opened, notices: list[str], cancelled: Callable[[], bool] | None = None) -> Voice:
+    """Tokenizer and template of a checkpoint. Raises TokenizerError, Cancelled, and TemplateError for one that is damaged."""
+    tokenizer = opened.tokenizer.result(cancelled)
+    try:
+        template = opened.template.result(cancelled)
+    except TemplateError as error:
+        notices.append(f"no chat template: messages go to the model as raw text ({error})")
+        template = ChatTemplate.named("raw", tokenizer)
+    return Voice(tokenizer, template, "auto", opened.spec.context)
+
+
+@dataclass
+class Loaded:
+    """A model that is here, current or parked. `name`: what a person wrote for it."""
+
+    model: Model
+    voice: Voice
+    name: str
+    was_eager: bool = False  # before it was parked
+
+    @property
+    def touched_bytes(self) -> int:
+        """Memory that closing it gives back, apart from eager weights."""
+        step, engine = self.model.step, self.model.engine
+        return step.buffer_bytes + step.kv_bytes * len(engine.cached) // max(1, engine.context)
+
+    @property
+    def short_name(self) -> str:
+        """Without folders."""
+        return Path(self.name).name if Path(self.name).exists() else self.name
+
+    def close(self) -> None:
+        self.model.close()

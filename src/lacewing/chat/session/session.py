@@ -1,0 +1,273 @@
+"""A conversation with a model, both of which may change. Knows no terminal and prints nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from lacewing.api import Model
+from lacewing.assistant import TextStream
+from lacewing.chat.session.events import Delta, Event, Face, Finished, Notice
+from lacewing.chat.session.formatter import Loaded, View, Voice, open_voice
+from lacewing.chat.session.overflow import Summarise, clamp, fit, summarise
+from lacewing.chat.session.settings import Message, Settings
+from lacewing.errors import BackendError, LacewingError, OptionError
+from lacewing.options import LoadOptions
+from lacewing.text.reasoning import REASONING, TAGS, Pieces, ReasoningSplitter
+
+
+@dataclass(frozen=True)
+class Status:
+    """What a toolbar shows. Tokens are of the last prompt and answer; the rate is of the last answer, 0 before one.
+
+    `code`: whether the model is told how to propose edits.
+    """
+
+    model: str
+    template: str
+    residency: str
+    backend: str
+    used_tokens: int
+    context: int
+    tokens_per_second: float
+    code: bool = False
+
+
+def _raise(error: BackendError) -> list[str]:
+    raise error
+
+
+class Session:
+    """One conversation. `loaded` is the current model, `parked` those that `/model -` goes back to, the latest first.
+
+    Whoever opens it may set two callbacks. `keep` is called before work in which a GPU's driver may end the process.
+    `fall_back(error)` brings the session to another backend after a GPU failed, and returns what a person should know of it;
+    it raises the error again where that is not wanted.
+    """
+
+    def __init__(self, model: Model, settings: Settings | None = None, *, face: Face | None = None, name: str | None = None):
+        self.settings = settings or Settings()
+        self.face = face or Face()
+        self.messages: list[Message] = []
+        self.parked: list[Loaded] = []
+        self.notices: list[str] = []
+        self.options: LoadOptions = model.options
+        voice = open_voice(model.opened, self.notices, self.face.cancelled)
+        self.loaded = Loaded(model, voice, name or str(model.path))
+        self.stats: dict[str, float] = {}
+        self.rates: dict[tuple[str, str], float] = {}  # generated tokens/s by (path, residency)
+        self.attachments: list[str] = []  # texts of files that go in front of the next message
+        self.extras: dict[str, Any] = {}
+        self.keep: Callable[[], None] = lambda: None
+        self.fall_back: Callable[[BackendError], list[str]] = _raise
+
+    @property
+    def model(self) -> Model:
+        return self.loaded.model
+
+    @property
+    def voice(self) -> Voice:
+        return self.loaded.voice
+
+    # ---- talking ----
+
+    def say(self, text: str) -> Iterator[Event]:
+        """Add a message and answer it. When nothing comes of it, by an error or by being cancelled, it is taken back."""
+        content = "\n\n".join([*self.attachments, text])
+        attachments, self.attachments = self.attachments, []
+        self.messages.append({"role": "user", "content": content})
+        count = len(self.messages)
+        try:
+            yield from self.answer()
+        finally:
+            if len(self.messages) == count and self.messages[-1]["role"] == "user":
+                self.cut(count - 1)
+                self.attachments = attachments
+
+    def answer(self) -> Iterator[Event]:
+        """Answer the conversation as it stands; where a GPU fails, on the processor if the person agrees."""
+        yield from self._on_any_device(self._answer)
+
+    def _on_any_device(self, work: Callable[[], Iterator[Event]]) -> Iterator[Event]:
+        if self.model.backend.copies_weights:
+            self.keep()
+        try:
+            yield from work()
+        except BackendError as error:
+            yield from map(Notice, self.fall_back(error))
+            yield from work()
+        if self.model.backend.copies_weights:
+            self.keep()  # with the answer
+
+    def _answer(self) -> Iterator[Event]:
+        if not self.messages or self.messages[-1]["role"] != "user":
+            raise OptionError("there is no message to answer; say something, or use /continue or /retry")
+        fitted = fit(self.voice, self.messages, self.settings, self.summariser(self.loaded))
+        self.voice.view = fitted.view
+        yield from map(Notice, fitted.notices)
+        stream = self.voice.stream(self.model, fitted.ids, self.settings, self.face.cancelled, self.face.progress)
+        yield from self._receive(stream, self.voice.splitter(fitted.ids), {"role": "assistant", "content": ""})
+
+    def retry(self) -> Iterator[Event]:
+        """Answer the last message once more; the answer before is kept when nothing comes of it."""
+        at = self._last("user")
+        before, view = self.messages[at + 1 :], self.voice.view
+        self.cut(at + 1)
+        try:
+            yield from self.answer()
+        finally:
+            if len(self.messages) == at + 1:
+                self.messages += before
+                self.voice.view = view
+
+    def say_instead(self, text: str) -> Iterator[Event]:
+        """Another text for your last message; the old one and its answer stay when nothing comes of it."""
+        at, view = self._last("user"), self.voice.view
+        before = self.cut(at)
+        try:
+            yield from self.say(text)
+        finally:
+            if len(self.messages) == at:
+                self.messages += before
+                self.voice.view = view
+
+    def continue_(self) -> Iterator[Event]:
+        """Go on with the last answer where it ended; as `answer`, on the processor where a GPU fails."""
+        yield from self._on_any_device(self._continue)
+
+    def _continue(self) -> Iterator[Event]:
+        if not self.messages or self.messages[-1]["role"] != "assistant":
+            raise OptionError("there is no answer to continue")
+        before, voice, view = self.messages.pop(), self.voice, self.voice.view
+        count = len(self.messages)
+        voice.view = clamp(view, self._last("user"))  # what was answered is shown
+        try:
+            tail, splitter = self._resume(before, voice.opened(voice.ids(self.messages, self.settings)))
+            fitted = fit(voice, self.messages, self.settings, self.summariser(self.loaded), tail=tail)
+            voice.view = fitted.view
+            yield from map(Notice, fitted.notices)
+            stream = voice.stream(self.model, fitted.ids, self.settings, self.face.cancelled, self.face.progress, continuation=True)
+            yield from self._receive(stream, splitter, dict(before))
+        finally:
+            if len(self.messages) == count:
+                self.messages.append(before)
+                voice.view = view
+
+    def _resume(self, message: Message, tag: str | None) -> tuple[list[tuple[str, bool]], Any]:
+        """What of an answer follows the prompt, and the splitter for what is to come."""
+        thoughts, content = message.get("reasoning", ""), message["content"]
+        if self.voice.harmony:
+            return [("<|channel|>final<|message|>", True), (content, False)], _Plain()
+        tail: list[tuple[str, bool]] = []
+        if thoughts or tag:
+            begin = tag or "<think>"
+            tail = [("" if tag else f"{begin}\n", True), (thoughts, False)]
+            if not content:
+                return tail, ReasoningSplitter(begin)
+            tail.append((f"\n{TAGS[begin]}\n\n", True))
+        return [*tail, (content, False)], _Plain()
+
+    def _receive(self, stream: TextStream, splitter: Any, message: Message) -> Iterator[Event]:
+        """Stream an answer into `message`, which becomes part of the conversation unless nothing came."""
+        self.messages.append(message)
+        ended = failed = False
+        try:
+            for text in stream:
+                yield from self._add(message, splitter.push(text))
+            yield from self._add(message, splitter.flush())
+            ended = stream.finish_reason != "cancelled"
+        except LacewingError:
+            failed = True
+            raise
+        finally:  # also when whoever reads this goes away
+            stream.close()
+            self._note(stream)
+            something = bool(message["content"] or message.get("reasoning"))
+            if (failed or not (ended or something)) and self.messages[-1:] == [message]:
+                self.messages.pop()
+        yield Finished(stream.finish_reason or "stop", self.stats)
+
+    def _add(self, message: Message, pieces: Pieces) -> Iterator[Event]:
+        for kind, text in pieces:
+            key = "reasoning" if kind == REASONING else "content"
+            message[key] = message.get(key, "") + text
+            yield Delta(text, kind)
+
+    def _note(self, stream: TextStream) -> None:
+        self.stats = stream.stats.as_dict()
+        if stream.stats.generated_tokens > 4:
+            self.rates[str(self.model.path), self.model.weights.residency] = stream.stats.generate_rate
+
+    # ---- the conversation ----
+
+    def cut(self, count: int) -> list[Message]:
+        """Keep the first `count` messages; the others are given back."""
+        gone = self.messages[count:]
+        del self.messages[count:]
+        for each in (self.loaded, *self.parked):
+            each.voice.view = clamp(each.voice.view, count)
+        return gone
+
+    def replace(self, messages: list[Message]) -> None:
+        """Another conversation."""
+        self.messages = messages
+        for each in (self.loaded, *self.parked):
+            each.voice.view = View()
+
+    def undo(self) -> list[Message]:
+        """Take the last exchange back: your message and what came after it."""
+        return self.cut(self._last("user"))
+
+    def last_answer(self) -> str | None:
+        """Its text, without thoughts."""
+        found = [each["content"] for each in self.messages if each["role"] == "assistant"]
+        return found[-1] if found else None
+
+    def _last(self, role: str) -> int:
+        found = [at for at, each in enumerate(self.messages) if each["role"] == role]
+        if not found:
+            raise OptionError("the conversation is empty")
+        return found[-1]
+
+    # ---- the model ----
+
+    def summariser(self, loaded: Loaded) -> Summarise:
+        return lambda messages, before: summarise(loaded, messages, before, self.face.cancelled, self.face.progress)
+
+    def drop_parked(self) -> None:
+        """Let go of the models put aside."""
+        while self.parked:
+            self.parked.pop().close()
+
+    def status(self) -> Status:
+        model = self.model
+        return Status(
+            model=model.spec.name,
+            template=self.voice.template.name,
+            residency=model.weights.residency,
+            backend=model.backend.name,
+            used_tokens=len(model.engine.cached) if self.messages else 0,
+            context=model.spec.context,
+            tokens_per_second=self.stats.get("generate_tokens_per_second", 0.0),
+            code=self.settings.code,
+        )
+
+    def change(self, **fields: Any) -> None:
+        """Change settings. Raises OptionError for values out of range."""
+        self.settings = dataclasses.replace(self.settings, **fields)
+
+    def close(self) -> None:
+        self.drop_parked()
+        self.loaded.close()
+
+
+class _Plain:
+    """A splitter for text that goes on."""
+
+    def push(self, text: str) -> Pieces:
+        return [("text", text)]
+
+    def flush(self) -> Pieces:
+        return []

@@ -1,0 +1,50 @@
+"""What a person has set in a session, beside the model and its template."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+from lacewing.errors import OptionError
+from lacewing.options import Sampling
+
+POLICIES = ("stop", "drop-oldest", "summarise")
+PROCESSOR: dict[str, Any] = {"backend": "cpu", "adapter": None, "gpu_layers": None, "gpu_memory_bytes": None}  # of LoadOptions
+EDIT_INSTRUCTIONS = """When you change files, answer with SEARCH/REPLACE blocks and nothing else for the changes. Each block is:
+
+path/to/file
+<<<<<<< SEARCH
+the lines to change, exactly as they are in the file, enough of them to be unique
+=======
+the new lines
+>>>>>>> REPLACE
+
+Paths are relative to the working directory. An empty SEARCH part makes a new file."""
+
+Message = dict[str, Any]  # "role", "content", and of answers "reasoning"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """`thinking`: told to the template, None leaves it to it. `overflow`: what is done when the context is full."""
+
+    sampling: Sampling = field(default_factory=Sampling)
+    system: str | None = None
+    thinking: bool | None = None
+    show_reasoning: bool = True
+    overflow: str = "stop"
+    code: bool = False
+
+    def __post_init__(self) -> None:
+        if self.overflow not in POLICIES:
+            raise OptionError(f"the overflow policy is {self.overflow!r}; it must be one of {', '.join(POLICIES)}")
+
+    def with_sampling(self, **changes: Any) -> Settings:
+        """Raises OptionError for values out of range."""
+        return dataclasses.replace(self, sampling=dataclasses.replace(self.sampling, **changes))
+
+    def reserve(self, context: int) -> int:
+        """Tokens kept free for an answer."""
+        limit = self.sampling.max_tokens
+        return max(1, min(512 if limit is None else limit, context // 4))

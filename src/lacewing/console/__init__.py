@@ -1,0 +1,1 @@
+"""What is printed, and Ctrl-C: shared by the command line and the chat."""

@@ -1,0 +1,217 @@
+"""Dense ops alone and in the rows in which kernels are fused, in all four variants, for few tokens and many."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from lacewing.backends.base import StepLimits
+from lacewing.backends.reference.backend import ReferenceBackend
+from lacewing.program.ops import (
+    Buffer,
+    ClampedActivation,
+    Embed,
+    GatedActivation,
+    Linear,
+    Logits,
+    Norm,
+    Op,
+    Rope,
+    RopeSpec,
+    ScaleByPosition,
+    View,
+)
+from lacewing.program.program import Program
+from tests.backends.cpu.single_ops import CHUNK, Case, MappedWeight, floats, nmse, normal, one_batch, random_weight
+from tests.backends.webgpu.lowering.test_attention import attention_case
+from tests.backends.webgpu.single_ops import CODES, LIMIT, VARIANTS, backend, expected, run, run_step
+
+FEW_AND_MANY = ([([0], [3])], one_batch(5, 7), one_batch(41))
+FREQUENCIES = tuple(float(10000 ** (-i / 8)) for i in range(8))
+
+
+def check(ops: Sequence[Op], x: np.ndarray, out: View, weights: Sequence[MappedWeight], variant: str, exact: bool = True) -> None:
+    """`exact`: nothing here is computed from bytes, in no variant."""
+    case = Case(tuple(ops), x, out, {weight.name: weight for weight in weights})
+    step = case.step(backend(variant), 128)  # type: ignore[arg-type]  # any backend will do
+    for batches in FEW_AND_MANY:
+        error = nmse(run_step(step, batches)[:, : out.width], expected(case, batches, 128))
+        assert error < (1e-7 if exact else LIMIT[variant]), f"{batches}: {error}"
+    step.close()
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize(("width", "heads"), [(2080, 1), (100, 1), (96, 6)])
+def test_norm(width: int, heads: int, variant: str) -> None:
+    x, weight = Buffer("x", width).view(), floats("w", normal(width // heads, seed=1))
+    check([Norm(x, "w", x, 1e-5, heads, 1.0)], normal(41, width), x, [weight], variant)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_norm_adds_to_the_residual(variant: str) -> None:
+    """Two in a row: the second sees what the first added."""
+    whole = Buffer("x", 256)
+    stream, other, out = whole.view(0, 128), whole.view(128, 128), Buffer("out", 128).view()
+    ops = [Norm(stream, "w", out, 1e-6, add=other), Norm(stream, None, out, 1e-6, add=out)]
+    check(ops, normal(41, 256), out, [floats("w", normal(128, seed=1))], variant)
+    check(ops, normal(41, 256), stream, [floats("w", normal(128, seed=1))], variant)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("adjacent", [False, True])
+@pytest.mark.parametrize("start", [0, 8])
+def test_rope(start: int, adjacent: bool, variant: str) -> None:
+    """Part of a head, and of a buffer, turns; the rest stays."""
+    whole = Buffer("x", 8 + 3 * 32)
+    heads = whole.view(8, 96)
+    check([Rope(heads, 3, RopeSpec(FREQUENCIES, 1.25, adjacent), start)], normal(41, 104), whole.view(), [], variant)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_rope_far_into_a_text(variant: str) -> None:
+    """Positions of a million and angles of as many radians, in float32 as the reference."""
+    x = Buffer("x", 16).view()
+    case = Case((Rope(x, 1, RopeSpec(FREQUENCIES)),), normal(3, 16), x, {})
+    batches = [([0] * 2, [100_000, 100_001]), ([0], [1_000_000])]
+    assert nmse(run(case, batches, variant, 2**20), expected(case, batches, 2**20)) < 1e-5
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_scale_by_position(variant: str) -> None:
+    x = Buffer("x", 48).view()
+    check([ScaleByPosition(x, 0.3, 4, 1)], normal(41, 48), x, [], variant)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("quant", ["F32", "F16", "Q4_K", "Q8_0"])
+def test_embed(quant: str, variant: str) -> None:
+    """Rows of a table, times a factor; a table is never computed with as bytes."""
+    x = Buffer("x", 256).view()
+    program_case = Case(
+        (Embed("table", x, 3.5),), np.zeros((41, 256), np.float32), x, {"table": random_weight("table", quant, 256, 256)}
+    )
+    batches = one_batch(41)
+    assert nmse(run(program_case, batches, variant), expected(program_case, batches)) < 1e-12
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("activation", ["silu", "gelu_tanh"])
+def test_gated_activation(activation: str, variant: str) -> None:
+    whole = Buffer("x", 2 * 96)
+    gate, up = whole.view(0, 96), whole.view(96, 96)
+    check([GatedActivation(gate, up, gate, activation)], 4 * normal(41, 192), gate, [], variant)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("scale", [1e4, 1e-4])
+def test_activations_of_any_size(scale: float, variant: str) -> None:
+    """Nothing overflows, nothing vanishes."""
+    whole = Buffer("x", 128)
+    gate, up = whole.view(0, 64), whole.view(64, 64)
+    check([GatedActivation(gate, up, gate)], scale * normal(41, 128), gate, [], variant)
+    x = Buffer("x", 64).view()
+    check([Norm(x, None, x, 1e-6)], scale * normal(41, 64), x, [], variant)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize(("quant", "width"), [("F32", 64), ("F32", 50), ("BF16", 96), ("Q4_0", 96), ("Q6_K", 512)])
+def test_linear(quant: str, width: int, variant: str) -> None:
+    """Several outputs of odd heights from one input, with biases for some."""
+    x, out = Buffer("x", width).view(), Buffer("out", 37 + 8 + 3)
+    parts = (out.view(0, 37), out.view(37, 8), out.view(45, 3))
+    names = ("a", "b", "c")
+    weights = [
+        random_weight(name, quant, part.width, width, seed) for seed, (name, part) in enumerate(zip(names, parts, strict=True))
+    ]
+    op = Linear(x, names, parts, ("bias", None, None))
+    check([op], normal(41, width), out.view(), [*weights, floats("bias", normal(37, seed=9))], variant, quant in ("F32", "BF16"))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_feed_forward_block(variant: str) -> None:
+    """Norm, gate and up, activation, down, and the norm that adds: kernels hand their bytes on, and some are one."""
+    stream, normed, both = Buffer("x", 256).view(), Buffer("n", 256).view(), Buffer("f", 2 * 288)
+    gate, up, down = both.view(0, 288), both.view(288, 288), Buffer("d", 256).view()
+    ops = [
+        Norm(stream, "norm", normed, 1e-5),
+        Linear(normed, ("gate", "up"), (gate, up)),
+        GatedActivation(gate, up, gate),
+        Linear(gate, ("down",), (down,)),
+        Norm(stream, "norm", normed, 1e-5, add=down),
+        Linear(normed, ("head",), (down,)),
+    ]
+    shapes = {"gate": (288, 256), "up": (288, 256), "down": (256, 288), "head": (256, 256)}
+    weights = [random_weight(name, "Q8_0", *shape, seed=3) for name, shape in shapes.items()]
+    scaled = [floats(one.name, one.quant.dequantise(one.data).reshape(one.shape) * 0.02) for one in weights]
+    norm = floats("norm", 1 + 0.1 * normal(256, seed=5))
+    check(ops, normal(41, 256), down, [*scaled, norm], variant)  # floats: nothing is lost
+    check(ops, normal(41, 256), down, [*weights, norm], variant, exact=False)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("quant", ["F32", "Q8_0"])
+@pytest.mark.parametrize(("scale", "softcap"), [(1.0, None), (0.25, 3.0)])
+def test_logits(scale: float, softcap: float | None, quant: str, variant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Chosen rows in any order, none, one twice, and so many that they come in several passes."""
+    monkeypatch.setattr("lacewing.backends.webgpu.lowering.compiler.LOGIT_BYTES", 4 * 300 * 7)  # seven rows a pass
+    view, x, weight = Buffer("x", 64).view(), normal(300, 64), random_weight("out", quant, 300, 64, seed=4)
+    program = Program((Embed("rows", view), Logits(view, "out", scale, softcap)), {"rows": (300, 64), "out": (300, 64)}, (), 300)
+    weights, tokens = {"rows": floats("rows", x), "out": weight}, np.arange(40, dtype=np.int32)
+    steps = [each.compile(program, weights, StepLimits(CHUNK, CHUNK)) for each in (backend(variant), ReferenceBackend())]
+    for outputs in ([39], [], [5, 5, 0], [*range(40)], [*range(39, 0, -2)]):
+        found, wanted = (step.run(tokens, 0 * tokens, tokens, np.array(outputs, np.int32)).copy() for step in steps)
+        assert found.shape == wanted.shape == (len(outputs), 300)
+        if outputs:
+            assert nmse(found, wanted) < (1e-7 if quant == "F32" else LIMIT[variant])
+    steps[0].close()
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_infinities_and_nan_stay_visible(variant: str) -> None:
+    """What has overflowed must not come out as an ordinary number; other tokens do not notice."""
+    x, out = Buffer("x", 64).view(), Buffer("out", 32).view()
+    rows = normal(3, 64)
+    rows[0, 5], rows[2, 40] = np.nan, np.inf
+    for quant in ("F32", "Q8_0"):
+        case = Case((Linear(x, ("w",), (out,)),), rows, out, {"w": random_weight("w", quant, 32, 64)})
+        found = run(case, one_batch(3), variant)
+        assert not np.isfinite(found[0]).any() and not np.isfinite(found[2]).any()
+        assert np.isfinite(found[1]).all()
+
+
+def broken_cases() -> dict[str, Case]:
+    """Ops that could lose a NaN among numbers: sums, largest values, limits, choices."""
+    gate, up = (Buffer("x", 128).view(start, 64) for start in (0, 64))
+    norms = {f"norm of {w}": Case((Norm(Buffer("x", w).view(), None, Buffer("x", w).view(), 1e-5, h),), normal(24, w),
+             Buffer("x", w).view(), {}) for w, h in ((64, 1), (100, 1), (96, 6))}  # fmt: skip
+    activations = {name: Case((op,), normal(24, 128), gate, {}) for name, op in (
+        ("silu", GatedActivation(gate, up, gate)), ("gelu", GatedActivation(gate, up, gate, "gelu_tanh")),
+        ("clamped", ClampedActivation(gate, up, gate, 1.7, 7.0)),
+    )}  # fmt: skip
+    capped = attention_case(24, 4, 2, 32, 32, softcap=5.0)
+    return norms | activations | {f"attention, {what}": replace(capped, x=capped.x) for what in ("queries", "keys", "values")}
+
+
+@pytest.mark.parametrize("name", broken_cases())
+def test_a_nan_shows_after_every_op(name: str) -> None:
+    """In its own row, of a few tokens and of many."""
+    case, column = broken_cases()[name], {"keys": 128 + 1, "values": 192 + 3}.get(name.split(", ")[-1], 1)
+    case.x[5, column] = np.nan
+    for batches in ([([0] * 3, [0, 1, 2]), ([0] * 5, [3, 4, 5, 6, 7])], one_batch(20)):
+        found = run(case, batches, CODES)
+        assert not np.isfinite(found[5]).all()
+        if len(batches) > 1:
+            assert np.isfinite(found[:3]).all()
+
+
+def test_the_same_bits_every_time() -> None:
+    """A step run twice, and a step compiled anew."""
+    x, out = Buffer("x", 256).view(), Buffer("out", 100).view()
+    case = Case(
+        (Norm(x, None, x, 1e-5), Linear(x, ("w",), (out,))), normal(41, 256), out, {"w": random_weight("w", "Q4_K", 100, 256)}
+    )
+    for batches in FEW_AND_MANY:
+        assert np.array_equal(run(case, batches, CODES), run(case, batches, CODES))

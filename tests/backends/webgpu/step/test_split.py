@@ -1,0 +1,270 @@
+"""A GPU and the processor share a model: wherever it is cut, logits are those of the reference backend."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from lacewing.backends.base import KeepsSlots, StepLimits
+from lacewing.backends.cpu import CpuBackend
+from lacewing.backends.webgpu.device.raw import Readback
+from lacewing.backends.webgpu.weights.conversion import weight_bytes
+from lacewing.backends.webgpu.weights.matrices import Uploader
+from lacewing.errors import BackendError, OptionError, OutOfMemoryError
+from lacewing.offload.cache import Desk
+from lacewing.offload.cut import split
+from lacewing.offload.plan import GPU, HOST, Level, Room, Sharing, Sizes, share
+from lacewing.offload.step import SplitBackend
+from lacewing.quants import by_name
+from lacewing.weights import WeightStore
+from tests.backends.webgpu.single_ops import CODES, FLOATS, backend
+from tests.checkpoints import tiny
+from tests.models.running import MappedWeight, mapped_weights, open_step, run
+from tests.offload.splits import IDS, cuts, mixed_run, open_split
+
+CONTEXT, CHUNK = 32, 16
+
+
+def devices_of_cut(program, cut):
+    return [0] * cut + [1] * (len(program.ops) - cut)
+
+
+SLOW = [pytest.param(name, 1, marks=pytest.mark.slow) for name in ("qwen3moe", "deepseek2-lite", "gemma3")]
+
+
+@pytest.mark.parametrize(("name", "every"), [("llama", 1), ("qwen3moe", 4), ("deepseek2-lite", 9), ("gemma3", 15), *SLOW])
+def test_every_cut(name, every, tmp_path):
+    """Float weights and float activations; both orders take turns."""
+    path = tiny(name, "gguf", tmp_path)
+    spec, whole = open_step(path, CONTEXT)
+    want, gpu = run(whole, IDS), backend(FLOATS)
+    held = gpu.device.allocated
+    for number, cut in enumerate([*cuts(spec.program)][::every]):
+        order = [gpu, CpuBackend(1)] if number % 2 else [CpuBackend(1), gpu]
+        step = open_split(path, spec, order, devices_of_cut(spec.program, cut))
+        np.testing.assert_allclose(mixed_run(step), want, rtol=0, atol=1e-4, err_msg=f"cut at {cut}")
+        step.close()
+    assert gpu.device.allocated == held
+
+
+def sizes_of(spec):
+    layers = [CONTEXT * layer.stored_width * spec.program.kv_itemsize for layer in spec.program.layers]
+    return Sizes({name: spec.tensors[name].nbytes for name in spec.program.weights}, layers, CHUNK)
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen3moe", "gpt-oss", "glm4moe"])
+def test_every_way_to_share_out(name, tmp_path):
+    """What the plan can come to: the first layers, or the experts of the first mixtures, on the processor; routers are watched."""
+    path = tiny(name, "gguf", tmp_path)
+    spec, whole = open_step(path, CONTEXT)
+    whole.watch_routes(True)
+    want, sharing, gpu = run(whole, IDS), Sharing(spec.program, sizes_of(spec)), backend(FLOATS)
+    for level in sharing.levels()[1:]:
+        parts = split(*sharing.cut(level))
+        _, step = open_step(path, CONTEXT, SplitBackend([gpu, CpuBackend(1)], parts), chunk=CHUNK)
+        step.watch_routes(True)
+        np.testing.assert_allclose(run(step, IDS), want, rtol=0, atol=1e-4, err_msg=str(level))
+        assert [routed.layer for routed in step.routes()] == [routed.layer for routed in whole.routes()]
+        for found, wanted in zip(step.routes(), whole.routes(), strict=True):
+            assert np.array_equal(found.ids, wanted.ids)
+        step.watch_routes(False)
+        assert step.routes() == []
+        one = run(step, IDS[:1], 0)  # few tokens take other kernels
+        np.testing.assert_allclose(one, want[:1], rtol=0, atol=1e-4)
+        step.close()
+
+
+def test_a_share_by_room(tmp_path):
+    """Quants whose activations become bytes on both devices; the GPU never gets what was not planned."""
+    path = tiny("qwen3moe", "gguf", tmp_path, quant="Q8_0")
+    spec, whole = open_step(path, CONTEXT)
+    gpu, sizes = backend(CODES), sizes_of(spec)
+    room = Room(Sharing(spec.program, sizes).load(Level(0, 1)).nbytes, "the test")
+    found = share(spec.program, sizes, room)
+    assert found is not None and (found.host_layers, found.host_experts, found.mixtures) == (0, 1, 2)
+    parts = split(found.program, found.devices)
+    names = {name for name in parts.parts[GPU].program.weights if "exps" in name}
+    assert names == {f"blk.1.ffn_{kind}_exps.weight" for kind in ("gate", "up", "down")}
+    assert parts.parts[HOST].program.layers == ()
+    _, step = open_step(path, CONTEXT, SplitBackend([gpu, CpuBackend(1)], parts), chunk=CHUNK)
+    want, got = run(whole, IDS), run(step, IDS)
+    assert ((got - want) ** 2).sum() / (want**2).sum() < 5e-3
+    step.close()
+
+
+def test_residency_of_the_processors_part(tmp_path):
+    """Lazy, eager and lazy again while it lives: the same bits; only its own weights become eager."""
+    path = tiny("llama", "gguf", tmp_path, quant="Q4_0")
+    spec, _ = open_step(path, CONTEXT)
+    weights = WeightStore(spec.tensors)
+    sharing = Sharing(spec.program, sizes_of(spec))
+    parts = split(*sharing.cut(Level(1)))
+    step = SplitBackend([backend(), CpuBackend(2)], parts).compile(sharing.program, weights, StepLimits(CONTEXT, CHUNK))
+    host = set(parts.parts[HOST].program.weights)
+    weights.keep(host)
+    lazy = run(step, IDS)
+    weights.set_residency("eager")
+    step.rebind()
+    assert 0 < weights.anonymous_bytes < weights.nbytes
+    assert weights.anonymous_bytes == sum({spec.tensors[name].ranges: spec.tensors[name].nbytes for name in host}.values())
+    assert np.array_equal(run(step, IDS), lazy)
+    weights.set_residency("lazy")
+    step.rebind()
+    assert np.array_equal(run(step, IDS), lazy) and step.host_bytes < step.kv_bytes + step.buffer_bytes
+    step.close()
+    weights.close()
+
+
+def test_slots_are_those_of_one_device(tmp_path):
+    """Keys and values move between a shared model and one that the processor has as a whole."""
+    path = tiny("llama", "gguf", tmp_path, quant="Q8_0")
+    spec, whole = open_step(path, CONTEXT, CpuBackend(1), slots=2, chunk=CHUNK)
+    cut = [*cuts(spec.program)][11]
+    step = open_split(path, spec, [CpuBackend(1), backend()], devices_of_cut(spec.program, cut), slots=2)
+    assert isinstance(step, KeepsSlots)
+    run(whole, IDS[:7], slot=0)
+    kept = whole.read_slot(0, 7)
+    step.write_slot(1, 7, kept)
+    assert np.array_equal(step.read_slot(1, 7), kept)
+    want, got = run(whole, IDS[7:], 7, slot=0), run(step, IDS[7:], 7, slot=1)
+    assert ((got - want) ** 2).sum() / (want**2).sum() < 5e-3
+    step.close()
+    whole.close()
+
+
+def test_nothing_leaks_where_memory_ends(tmp_path, monkeypatch):
+    path, gpu = tiny("llama", "gguf", tmp_path), backend()
+    spec, _ = open_step(path, CONTEXT)
+    parts = split(spec.program, devices_of_cut(spec.program, [*cuts(spec.program)][9]))
+    held, make, left = gpu.device.allocated, gpu.device.buffer, [12]
+
+    def short(size, label, usage=None):
+        left[0] -= 1
+        if left[0] < 0:
+            raise OutOfMemoryError("the GPU has no memory left")
+        return make(size, label, usage)
+
+    monkeypatch.setattr(gpu.device, "buffer", short)
+    for backends in ([gpu, CpuBackend(1)], [CpuBackend(1), gpu]):
+        left[0] = 12
+        with pytest.raises(OutOfMemoryError, match="no memory left"):
+            SplitBackend(backends, parts).compile(spec.program, mapped_weights(dict(spec.tensors)), StepLimits(CONTEXT, CHUNK))
+        assert gpu.device.allocated == held
+
+
+def test_a_part_alone_and_a_closed_one(tmp_path):
+    path, gpu = tiny("llama", "gguf", tmp_path), backend()
+    spec, _ = open_step(path, CONTEXT)
+    held = gpu.device.allocated
+    step = open_split(path, spec, [gpu, CpuBackend(1)], devices_of_cut(spec.program, [*cuts(spec.program)][9]))
+    with pytest.raises(BackendError, match="in stages"):
+        run(step.steps[0], IDS)
+    with pytest.raises(OptionError, match="token"):
+        run(step, [100_000])
+    many = run(step, IDS[:3])
+    assert run(step, IDS[3:4], 3).shape == many[:1].shape
+    step.close()
+    step.close()
+    assert gpu.device.allocated == held
+    with pytest.raises(OptionError, match="closed"):
+        run(step, IDS)
+
+
+@pytest.mark.parametrize("quant", ["F32", "F16", "Q4_0", "Q8_0", "Q4_K", "Q6_K", "IQ2_XXS"])
+def test_sizes_told_from_headers(quant, tmp_path):
+    """What weights take on the device, within a little."""
+    name = "llama-wide" if quant.endswith(("K", "XXS")) else "llama"
+    path, gpu = tiny(name, "gguf", tmp_path, quant=quant), backend()
+    held = gpu.device.allocated
+    spec, step = open_step(path, CONTEXT, gpu, chunk=CHUNK)
+    taken = gpu.device.allocated - held - step.kv_bytes - step.buffer_bytes
+    told = sum(weight_bytes(spec.tensors[name]) for name in spec.program.weights)
+    assert abs(taken - told) < 0.1 * told + 2 * 256 * 4 * len(spec.program.weights) + 4 * spec.vocab_size * CHUNK
+    step.close()
+
+
+def test_ctrl_c_at_any_wait(tmp_path, monkeypatch):
+    """A run that is interrupted between two stages leaves nothing mapped, and the next one is right."""
+    path, gpu = tiny("qwen3moe", "gguf", tmp_path), backend(FLOATS)
+    spec, whole = open_step(path, CONTEXT)
+    sharing = Sharing(spec.program, sizes_of(spec))
+    _, step = open_step(path, CONTEXT, SplitBackend([gpu, CpuBackend(1)], split(*sharing.cut(Level(0, 2)))), chunk=CHUNK)
+    want, wait, left = run(whole, IDS), Readback.wait, [0]
+
+    def interrupted(results, *rest, **how):
+        left[0] -= 1
+        if left[0] == 0:
+            raise KeyboardInterrupt
+        return wait(results, *rest, **how)
+
+    monkeypatch.setattr(Readback, "wait", interrupted)
+    for number in (1, 2, 3):
+        left[0] = number
+        with pytest.raises(KeyboardInterrupt):
+            run(step, IDS)
+        np.testing.assert_allclose(run(step, IDS), want, rtol=0, atol=1e-4)
+    step.close()
+
+
+def test_runs_of_several_slots(tmp_path):
+    """Tokens of two sequences in one run, on devices that share layers, and on ones that share experts."""
+    gpu = backend(FLOATS)
+    for name, level in (("llama", Level(1)), ("qwen3moe", Level(0, 2)), ("qwen3moe", Level(0, 0, 2, 3))):
+        path = tiny(name, "gguf", tmp_path)
+        spec, whole = open_step(path, CONTEXT, slots=2)
+        desk = [Desk()] if level.shared else []
+        program, devices = Sharing(spec.program, sizes_of(spec)).cut(level)
+        shared = SplitBackend([gpu, CpuBackend(1), *desk], split(program, devices))
+        step = shared.compile(program, mapped_weights(dict(spec.tensors)), StepLimits(CONTEXT, CHUNK, 2))
+        tokens, slots, positions = (
+            np.array(each, np.int32) for each in ([*IDS[:4], *IDS[:3]], [0] * 4 + [1] * 3, [*range(4), *range(3)])
+        )
+        outputs = np.arange(7, dtype=np.int32)
+        found = step.run(tokens, slots, positions, outputs).copy()
+        np.testing.assert_allclose(found, whole.run(tokens, slots, positions, outputs), rtol=0, atol=1e-4, err_msg=str(level))
+        np.testing.assert_allclose(found[:3], found[4:], rtol=0, atol=1e-4)
+        step.close()
+
+
+@pytest.mark.parametrize("kind", ["block", "odd block", "row", "experts"])
+def test_sizes_of_scaled_fp8(kind, tmp_path):
+    """The plan reckons with what is really there: bytes with a factor a group, or F16 where factors do not end with groups."""
+    block = {"block": (64, 64), "odd block": (16, 48), "row": (1, 64), "experts": (32, 32)}[kind]
+    shape = (4, 32, 64) if kind == "experts" else (32, 64)
+    factors = (*shape[:-2], -(-shape[-2] // block[0]), -(-shape[-1] // block[1]))
+    scales = MappedWeight("s", factors, by_name("F32"), np.ones(factors, np.float32).reshape(-1).view(np.uint8))
+    data = np.full(int(np.prod(shape)), 0x38, np.uint8)
+    weight, gpu = MappedWeight("w", shape, by_name("F8_E4M3"), data, (), scales, block), backend()
+    for transposed in (False, True):
+        uploader, before = Uploader(gpu.device), gpu.device.allocated
+        try:
+            matrix = uploader.matrix([weight], transposed=transposed)
+            assert matrix.layout.quant == ("F8_E4M3" if kind != "odd block" and not transposed else "F16")
+            assert sum(buffer.size for buffer in matrix.buffers) == weight_bytes(weight, transposed)
+            for buffer in matrix.buffers:
+                gpu.device.free(buffer)
+        finally:
+            uploader.close()
+        assert gpu.device.allocated == before
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen3moe", "glm4moe"])
+def test_the_plan_of_what_the_gpu_gets(name, tmp_path):
+    """Weights, keys and values: what the device holds is what the plan says, but for the ends of buffers; and all is no more."""
+    path, gpu, chunk = tiny(name, "gguf", tmp_path, quant="Q8_0"), backend(), 512
+    spec, _ = open_step(path, CONTEXT)
+    stored = {each: gpu.stored_bytes(spec.tensors[each]) for each in spec.program.weights}
+    layers = sizes_of(spec).layers
+    sharing = Sharing(spec.program, Sizes(stored, layers, chunk, frozenset(range(9))))
+    chosen = [Level(1), Level(0, 1), Level(0, 0, 1, 4), Level(0, 0, 2, 1)]
+    for level in [level for level in chosen if sharing.mixtures or level == Level(1)]:
+        (program, devices), before = sharing.cut(level), gpu.device.allocated
+        desk = [Desk()] if level.shared else []
+        both = SplitBackend([gpu, CpuBackend(1), *desk], split(program, devices))
+        step = both.compile(program, mapped_weights(dict(spec.tensors)), StepLimits(CONTEXT, chunk))
+        weights = sum(buffer.size for buffer in step.steps[0].weight_buffers)
+        told = sharing.load(level)
+        assert abs(weights - told.weight_bytes) <= 256 * len(program.weights), level  # where buffers end
+        assert step.steps[0].kv_bytes == told.kv_bytes
+        assert gpu.device.allocated - before <= told.nbytes
+        step.close()

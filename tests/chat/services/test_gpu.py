@@ -1,0 +1,266 @@
+"""Sessions on a GPU, which may be lost or full: the conversation stays, and the processor goes on with it if one agrees."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import wgpu
+
+from lacewing.chat.commands.table import run_line
+from lacewing.chat.services import files
+from lacewing.chat.services.opening import open_session
+from lacewing.chat.session.events import Notice
+from lacewing.errors import BackendError, Cancelled, OptionError, OutOfMemoryError
+from lacewing.options import LoadOptions
+from tests.chat.conftest import GREEDY, say
+from tests.checkpoints import tiny
+
+
+@pytest.fixture
+def chat(paths, monkeypatch):
+    """On a device of its own, as the tests break it."""
+    monkeypatch.setenv("LACEWING_WEBGPU", "dot")
+    monkeypatch.setenv("LACEWING_WEBGPU_CHECKS", "1")
+    session = open_session(str(paths["llama"]), LoadOptions("webgpu", context=256), GREEDY)
+    yield session
+    session.close()
+
+
+def device_of(chat):
+    return chat.model.backend.device
+
+
+def test_a_lost_gpu(chat):
+    first = say(chat, "hello")
+    assert first and chat.status().backend == "webgpu"
+    asked, device, before = [], device_of(chat), [dict(message) for message in chat.messages]
+    device.device.destroy()
+    chat.face.confirm = lambda question: asked.append(question) is not None
+    with pytest.raises(BackendError, match="the GPU was lost"):
+        say(chat, "and now?")
+    assert "go on with" in asked[0] and "on the processor?" in asked[0]
+    assert chat.messages == before and chat.model.backend.name == "webgpu"  # nothing is lost, nothing is changed
+    chat.face.confirm = lambda question: True
+    events = list(chat.say("and now?"))
+    assert any(isinstance(event, Notice) and "on the GPU is closed" in event.text for event in events)
+    assert chat.status().backend == "cpu" and chat.parked == [] and device.allocated == 0
+    assert chat.messages[:2] == before and len(chat.messages) == 4 and chat.messages[3]["content"]
+    assert "webgpu" in run_line(chat, "/model --backend webgpu").text  # opened anew
+    assert device_of(chat) is not device and say(chat, "again")
+
+
+def test_a_lost_gpu_while_an_answer_goes_on(chat):
+    """/continue is a request like any other."""
+    first = say(chat, "hello")
+    device_of(chat).device.destroy()
+    with pytest.raises(BackendError, match="the GPU was lost"):
+        list(chat.continue_())
+    assert chat.messages[-1]["content"] == first
+    chat.face.confirm = lambda question: True
+    list(chat.continue_())
+    assert chat.status().backend == "cpu" and len(chat.messages) == 2
+    assert chat.messages[-1]["content"].startswith(first) and len(chat.messages[-1]["content"]) > len(first)
+
+
+def test_what_a_driver_may_take_with_it_is_saved_before(chat, start, tmp_path, monkeypatch):
+    """Before each answer on a GPU; whoever comes back is told, once; who leaves as they like leaves nothing."""
+    monkeypatch.setenv("LACEWING_SESSIONS", str(tmp_path))
+    chat.keep = lambda: files.keep(chat)
+    list(chat.say("hello"))
+    assert files.names() == [f"autosave-open-{os.getpid()}"] and files.found_open() == []
+    kept = [each["content"] for each in files.read(files.path_of(files.names()[0]))["messages"]]
+    assert kept == ["hello", chat.messages[-1]["content"]]
+    assert "/load autosave-2" in files.rescue(chat)  # it is not as good as saved by a person
+    files.let_go()
+    (rescued,) = files.names()
+    assert rescued.startswith("autosave-2")
+    files.keep(chat)  # saved meanwhile
+    assert files.names() == [rescued]
+    files.path_of(rescued).rename(files.path_of("autosave-open-999999999"))
+    (found,) = files.found_open()
+    assert found.startswith("autosave-2") and found.endswith("-999999999") and files.found_open() == []
+    chat.replace([])
+    run_line(chat, f"/load {found}")
+    assert chat.messages[0]["content"] == "hello"
+    other = start()
+    other.keep = lambda: pytest.fail("the processor ends nothing")
+    list(other.say("hello"))
+
+
+ENDED = "import os; from lacewing.backends.webgpu.step.step import WebGPUStep as step; step.run = lambda *_: os.abort()"
+
+
+def test_a_driver_that_ends_the_process(tiny_path, tmp_path):
+    """What was said is told by the next chat, and can be gone on with."""
+    variables = os.environ | {"LACEWING_SESSIONS": str(tmp_path), "LACEWING_WEBGPU_CHECKS": "1"}
+
+    def chat_with(lines, before="pass"):
+        words = ["lacewing", "chat", str(tiny_path), "--backend", "webgpu", "--max-tokens", "4", "--temperature", "0"]
+        code = f"{before}; import sys; sys.argv = {words}; from lacewing.cli import main; main()"
+        return subprocess.run([sys.executable, "-c", code], input=lines, capture_output=True, text=True, env=variables, timeout=100)
+
+    assert chat_with("remember the milk\n", ENDED).returncode != 0
+    (left,) = tmp_path.glob("*.json")
+    assert left.name.startswith("autosave-open-")
+    done = chat_with("")
+    (kept,) = tmp_path.glob("*.json")
+    assert done.returncode == 0 and f"/load {kept.stem} brings it back" in done.stdout + done.stderr
+    done = chat_with(f"/load {kept.stem}\n/retry\n")
+    assert done.returncode == 0 and "1 message" in done.stdout, done.stdout + done.stderr  # without one there is nothing to retry
+    assert list(tmp_path.glob("*.json")) == [kept]
+
+
+def test_a_full_gpu_keeps_the_old_model(start, paths, monkeypatch):
+    monkeypatch.setenv("LACEWING_WEBGPU", "dot")
+    monkeypatch.setenv("LACEWING_WEBGPU_CHECKS", "1")
+    chat = start()
+    first = say(chat, "hello")
+    assert "webgpu" in run_line(chat, "/model --backend webgpu").text
+    device = device_of(chat)
+    held, create, left = device.allocated, device.device.create_buffer, [9]
+
+    def failing(**options):
+        left[0] -= 1
+        if left[0] < 0:
+            raise wgpu.GPUOutOfMemoryError("Not enough memory left")
+        return create(**options)
+
+    monkeypatch.setattr(device.device, "create_buffer", failing)
+    with pytest.raises(OutOfMemoryError, match="the GPU"):
+        run_line(chat, f"/model {paths['gemma']} --backend webgpu")
+    assert device.allocated == held and chat.model.spec.architecture == "llama" and chat.messages[1]["content"] == first
+    assert say(chat, "still there?")
+    with pytest.raises(OptionError, match="no adapter 'nowhere'"):
+        run_line(chat, "/model --adapter nowhere")
+    monkeypatch.undo()
+    chat.close()
+    assert device.allocated == 0
+
+
+def test_settings_tell_the_device(chat):
+    rows = {row[0]: row[1] for row in run_line(chat, "/settings").data.rows}
+    assert rows["backend"].startswith("webgpu, ")
+
+
+def test_a_model_that_the_processor_shares(chat, paths):
+    """The conversation goes over and back; the plan is told, and shown by /memory; a lost GPU is a question as ever."""
+    first = say(chat, "hello")
+    text = run_line(chat, f"/model {paths['llama']} --gpu-layers 1").text
+    assert "on the GPU is layer 1 of 2 and the output" in text and text.count("asked for") == 1
+    assert run_line(chat, "/memory").data.rows[0][0] == "on the GPU"
+    assert "is the current model" in run_line(chat, f"/model {paths['llama']} --gpu-layers 1").text
+    assert chat.messages[1]["content"] == first and say(chat, "and now?")
+    run_line(chat, "/lazy")
+    run_line(chat, "/eager")
+    assert say(chat, "still?")
+    with pytest.raises(OptionError, match="--gpu-layers is for a GPU"):
+        run_line(chat, f"/model {paths['llama']} --backend cpu --gpu-layers 1")
+    with pytest.raises(OptionError, match="number of layers"):
+        run_line(chat, "/model --gpu-layers few")
+    device, before = chat.model.backend.backends[0].device, [dict(message) for message in chat.messages]
+    device.device.destroy()
+    chat.face.confirm = lambda question: True
+    list(chat.say("again"))
+    assert chat.status().backend == "cpu" and chat.messages[: len(before)] == before and device.allocated == 0
+
+
+@pytest.mark.parametrize("end", [OutOfMemoryError, Cancelled, BackendError])
+def test_a_shared_model_that_does_not_come(chat, paths, monkeypatch, end):
+    """Wherever its making ends, the current one goes on, the conversation is whole, and the GPU has what it had."""
+    first, device, before = say(chat, "hello"), device_of(chat), chat.loaded
+    held, make, left = device.allocated, device.buffer, [0]
+
+    def ending(size, label, usage=None):
+        left[0] -= 1
+        if left[0] < 0:
+            raise end("it ends here")
+        return make(size, label, usage)
+
+    for count in (0, 5, 20):
+        left[0] = count
+        with monkeypatch.context() as patch:
+            patch.setattr(device, "buffer", ending)
+            with pytest.raises(end, match="it ends here"):
+                run_line(chat, f"/model {paths['gemma']} --gpu-layers 2")
+        assert chat.loaded is before and chat.parked == [] and device.allocated == held
+    assert chat.messages[1]["content"] == first and say(chat, "still there?")
+    assert chat.status().backend == "webgpu"
+    run_line(chat, f"/model {paths['gemma']} --gpu-layers 2")
+    rows = {row[0]: row[1] for row in run_line(chat, "/settings").data.rows}
+    assert rows["backend"].startswith("webgpu, ") and " and " in rows["backend"]  # both devices
+    run_line(chat, "/model -")
+    assert chat.loaded is before and say(chat, "and now?") and len(chat.messages) == 6
+    for loaded in chat.parked:
+        loaded.close()
+    chat.parked.clear()
+    assert device.allocated == held
+
+
+def test_a_gpu_without_room_for_two(chat, paths, monkeypatch):
+    """The current model leaves the GPU for the next one, and is back when the next one does not come."""
+    first, device = say(chat, "hello"), device_of(chat)
+    held, before = device.allocated, chat.loaded
+    run_line(chat, f"/model {paths['gemma']}")
+    assert chat.parked == [before] and device.allocated > held  # room enough for both
+    run_line(chat, "/model -")
+    monkeypatch.setattr(type(chat.model.backend), "room_bytes", lambda backend: max(0, held - device.allocated))
+    chat.face.cancelled = lambda: not before.model.on_device  # as soon as the current one has left
+    with pytest.raises(Cancelled):
+        run_line(chat, f"/model {paths['qwen']}")
+    chat.face.cancelled = lambda: False
+    assert chat.loaded is before and chat.parked == []  # the parked one had to go
+    assert device.allocated == held and chat.messages[1]["content"] == first
+    assert say(chat, "still there?")
+    text = run_line(chat, f"/model {paths['qwen']}").text
+    assert "could not be kept" in text and chat.parked == [] and not before.model.on_device
+    assert chat.model.backend.name == "webgpu" and device.allocated < 2 * held
+    assert say(chat, "and you?") and len(chat.messages) == 6
+
+
+def test_a_gpu_that_does_not_take_the_current_model_back(chat, paths, monkeypatch):
+    first, device, before = say(chat, "hello"), device_of(chat), chat.loaded
+    held = device.allocated
+
+    def full(model, progress=None):
+        raise OutOfMemoryError("others have filled the GPU")
+
+    monkeypatch.setattr(type(chat.model.backend), "room_bytes", lambda backend: max(0, held - device.allocated))
+    monkeypatch.setattr(type(chat.model), "return_to_device", full)
+    chat.face.cancelled = lambda: not before.model.on_device
+    with pytest.raises(Cancelled):
+        run_line(chat, f"/model {paths['qwen']}")
+    chat.face.cancelled = lambda: False
+    assert chat.status().backend == "cpu" and device.allocated == 0 and chat.messages[1]["content"] == first
+    assert "others have filled the GPU" in chat.notices[-1]
+    assert say(chat, "still there?") and run_line(chat, f"/model {paths['gemma']} --backend cpu").text.startswith("now ")
+
+
+def test_experts_that_the_processor_shares(chat, tmp_path):
+    """A mixture of which the GPU holds some experts: `/experts` tells, and who watches does not keep them from being exchanged."""
+    first, path = say(chat, "hello"), tiny("qwen3moe", "gguf", tmp_path)
+    from lacewing.backends import init_backend
+    from lacewing.offload.plan import Level, Sharing
+    from lacewing.placement.info import Opened
+    from lacewing.placement.place import sizes_on
+
+    opened = Opened(path, LoadOptions(context=256), warm=False)
+    room = Sharing(opened.spec.program, sizes_on(opened, init_backend("webgpu"))).load(Level(0, 0, 2, 3)).nbytes
+    text = run_line(chat, f"/model {path} --gpu-memory {room} --context 256").text
+    assert "everything but 5 of 8 experts of all layers" in text and chat.messages[1]["content"] == first
+    device = chat.model.backend.backends[0].device
+    run_line(chat, "/experts")
+    places = [layer.places.copy() for layer in chat.model.step._exchange.desk._layers]
+    for _ in range(3):
+        say(chat, "and now?")
+    moved = [layer.places for layer in chat.model.step._exchange.desk._layers]
+    assert not all(np.array_equal(before, after) for before, after in zip(places, moved, strict=True))
+    assert "on the GPU: 3 of 8 experts of each of 2 layers, " in run_line(chat, "/experts").text
+    run_line(chat, "/lazy")
+    assert say(chat, "still?") and len(chat.messages) == 10
+    before = [dict(message) for message in chat.messages]
+    device.device.destroy()
+    chat.face.confirm = lambda question: True
+    list(chat.say("again"))
+    assert chat.status().backend == "cpu" and chat.messages[: len(before)] == before
