@@ -1,10 +1,10 @@
 """Two checkouts of this project beside each other: is a single conversation as fast after a change as before?
 
     git worktree add /tmp/before COMMIT
-    python -m benchmarks.pairs /tmp/before FILE ... [--pairs 30] [--threads 2] [--backend cpu] [--prompt 128] [--generate 32] [--json]
+    python -m benchmarks.pairs /tmp/before FILE ... [--pairs 30] [--threads 2] [--backend cpu] [--prompt 128] [--generate 32]
 
-Each checkout keeps the model loaded in a process of its own. They take turns, in an order that changes with every pair, with the same
-prompt and a greedy answer. Shown is the geometric mean of the ratios after / before with its 95 % interval (Student's t).
+Each checkout keeps the model loaded in a process of its own. They take turns, in an order that changes with every pair, with the
+same prompt and a greedy answer. Shown is the geometric mean of the ratios after / before with its 95 % interval (Student's t).
 """
 
 from __future__ import annotations
