@@ -38,7 +38,7 @@ MODEL_TYPES = {
     "gpt-oss": "gpt_oss",
 }
 _WHOLE_NUMBERS = frozenset(("I8", "I16", "I32", "I64", "U8", "U16", "U32", "U64", "BOOL"))
-_LATER = ("qwen2_moe", "qwen2moe", "phimoe", "granitemoe")  # mixtures of experts
+_LATER = ("qwen2_moe", "qwen2moe", "phimoe", "granitemoe", "lfm2_moe", "lfm2moe")  # mixtures of experts
 
 
 @dataclass(frozen=True)
