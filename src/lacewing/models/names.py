@@ -70,12 +70,11 @@ def part_of(name: str) -> str | None:
 
 
 def usual_name(name: str, table: Mapping[str, str]) -> str:
-    """The usual name of a GGUF weight; the table has what some files call otherwise, such as "attn_out.weight" of a layer."""
-    if name in table:
-        return table[name]
+    """The usual name of a GGUF weight; the table has what some files call otherwise, such as "blk.*.attn_out.weight"."""
     block, _, rest = name.partition(".")
     layer, _, part = rest.partition(".")
-    return f"{block}.{layer}.{table[part]}" if block == "blk" and part in table else name
+    pattern = f"blk.*.{part}" if block == "blk" else name
+    return table.get(pattern, name).replace("*", layer)
 
 
 def translate(name: str, table: Mapping[str, str]) -> str | None:
