@@ -19,8 +19,8 @@ from typing import cast
 import numpy as np
 
 from lacewing.backends.batch import StepLimits
-from lacewing.backends.weights import WeightView
 from lacewing.backends.step import SwapIn
+from lacewing.backends.weights import WeightView
 from lacewing.offload.cache import Desk
 from lacewing.program.ops import Allot, Buffer, Receive, Send
 from lacewing.program.program import Program

@@ -15,6 +15,7 @@ from lacewing.errors import OptionError
 Progress = Callable[[str, int, int], None]  # what is being done, done so far, in all
 
 RESIDENCIES = ("auto", "lazy", "eager")
+KV_TYPES = ("f16", "f32", "q8_0")  # of the KV cache
 _UNITS = {"": 1, "b": 1, "k": 10**3, "kb": 10**3, "m": 10**6, "mb": 10**6, "g": 10**9, "gb": 10**9, "t": 10**12,
           "tb": 10**12, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}  # fmt: skip
 
@@ -99,6 +100,7 @@ class LoadOptions:
     residency: str = "auto"
     memory_bytes: int | None = None
     context: int | None = None  # tokens
+    kv_type: str | None = None  # one of KV_TYPES; None: f32 where the weights are as precise, else f16
     threads: int | None = None
     adapter: str | None = None  # index or name of a GPU
     gpu_layers: int | None = None  # of a model that a GPU and the processor share; None: as many as fit
@@ -112,6 +114,8 @@ class LoadOptions:
     def __post_init__(self) -> None:
         if self.residency not in RESIDENCIES:
             raise OptionError(f"residency is {self.residency!r}; it must be one of {', '.join(RESIDENCIES)}")
+        if self.kv_type not in (None, *KV_TYPES):
+            raise OptionError(f"kv_type is {self.kv_type!r}; it must be one of {', '.join(KV_TYPES)}")
         if self.context is not None:
             _check("context", self.context, 1, 2**27, int)
         if self.threads is not None:

@@ -31,6 +31,7 @@ from lacewing.quants import by_name
 from tests import paged
 from tests.checkpoints import prompt_of, tiny
 from tests.models.running import open_step, run
+from tests.tolerance import assert_equal_up_to_rounding
 
 RNG = np.random.default_rng(1)
 
@@ -182,8 +183,9 @@ def test_keys_and_values_in_half_precision():
     ops = [Linear(X, ("q", "k", "v"), (q, k, v)), WriteKeysValues(k, v, 0), Attention(q, out, 0, 4, 2, 0.6)]
     half = ReferenceBackend(exact=False)
     x, found = compute(ops, ATTENTION, 8, [3], [0], [0], (paged.paged(2, 4, 3),), 12, half)
-    values = (x @ ATTENTION["v"].astype(np.float32).T).astype(np.float16)[0]
-    np.testing.assert_allclose(found[0], [*values[:3], *values[:3], *values[3:], *values[3:]], atol=1e-6)
+    values = (x.astype(float) @ ATTENTION["v"].T)[0]
+    assert np.array_equal(found, found.astype(np.float16))
+    np.testing.assert_allclose(found[0], [*values[:3], *values[:3], *values[3:], *values[3:]], rtol=2**-10)  # a bit of float16
 
 
 def test_logits_scale_softcap_and_rows(tmp_path):
@@ -205,15 +207,24 @@ def test_any_split_into_runs_gives_the_same_logits(step):
     whole = run(step, ids)
     for size in (1, 5, 23):
         parts = [run(step, ids[start : start + size], start, row=1) for start in range(0, len(ids), size)]
-        np.testing.assert_allclose(np.concatenate(parts), whole, atol=2e-5)
+        assert_equal_up_to_rounding(np.concatenate(parts), whole)
+
+
+def test_what_counts_as_rounding():
+    x, weight = RNG.standard_normal((7, 512)).astype(np.float32), RNG.standard_normal((9, 512)).astype(np.float32)
+    expected = x @ weight.T
+    assert_equal_up_to_rounding(x[:, ::-1] @ weight[:, ::-1].T, expected)
+    for wrong in (expected[::-1], expected * np.float32(1.0001), np.where(expected == expected.max(), np.nan, expected)):
+        with pytest.raises(AssertionError):
+            assert_equal_up_to_rounding(wrong, expected)
 
 
 def test_rows_are_independent_and_may_share_a_run(step):
     first, second = prompt_of("gemma2")[:9], prompt_of("gemma3")[:5]
     expected = [run(step, first), run(step, second)]
     found = paged.run(step, second + first, [2] * 5 + [1] * 9, [*range(5), *range(9)], np.arange(14))
-    np.testing.assert_allclose(found[5:], expected[0], atol=2e-5)
-    np.testing.assert_allclose(found[:5], expected[1], atol=2e-5)
+    assert_equal_up_to_rounding(found[5:], expected[0])
+    assert_equal_up_to_rounding(found[:5], expected[1])
 
 
 def test_a_suffix_is_forgotten_by_writing_over_it(step):
@@ -221,7 +232,7 @@ def test_a_suffix_is_forgotten_by_writing_over_it(step):
     run(step, ids)
     again = run(step, ids[::-1][:8], start=4)
     run(step, ids[:4], row=1)
-    np.testing.assert_allclose(again, run(step, ids[::-1][:8], start=4, row=1), atol=2e-5)
+    assert_equal_up_to_rounding(again, run(step, ids[::-1][:8], start=4, row=1))
 
 
 @pytest.mark.parametrize(
@@ -300,7 +311,7 @@ def test_pages_are_read_and_written_in_their_precision(dtype):
     assert data.shape == (2, 2 * 2 * 128 * {"f16": 64, "f32": 128, "q8_0": 34}[dtype])
     others = [int(page) for page in step.state.tables[0][1]]
     step.write(0, others, data)
-    np.testing.assert_array_equal(paged.run_row(step, ids[140:], 140, row=1), expected)
+    assert_equal_up_to_rounding(paged.run_row(step, ids[140:], 140, row=1), expected)
     step.copy(0, [(pages[0], others[0])])
     with pytest.raises(OptionError, match="page 4 of group 0 does not exist; there are 4"):
         step.read(0, [4])
@@ -334,7 +345,7 @@ def test_large_weights_are_dequantised_in_parts(tmp_path, monkeypatch):
     expected = run(open_step(path)[1], ids)
     monkeypatch.setattr("lacewing.backends.reference.weights._SLAB", 1000)
     sparing = open_step(path, backend=ReferenceBackend(cache_bytes=0))[1]
-    np.testing.assert_allclose(run(sparing, ids), expected, atol=1e-5)
+    assert_equal_up_to_rounding(run(sparing, ids), expected)
 
 
 def test_facts_rebind_and_close(step):
@@ -342,7 +353,7 @@ def test_facts_rebind_and_close(step):
     ids = prompt_of("gemma2")
     before = run(step, ids)
     step.rebind()
-    np.testing.assert_array_equal(run(step, ids), before)
+    assert_equal_up_to_rounding(run(step, ids), before)
     assert step.state_bytes == sum(4 * 3 * 128 * 2 * 2 * 32 for _ in range(4))  # rows, positions, keys and values, heads, width
     assert step.buffer_bytes > 0
     step.close()

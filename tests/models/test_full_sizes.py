@@ -10,6 +10,7 @@ import pytest
 from lacewing.api import load
 from lacewing.formats import open_checkpoint
 from lacewing.models import open_model
+from lacewing.program.states import PAGE
 from tests import geometries, sparse_files
 
 GIB = 2**30
@@ -71,7 +72,7 @@ def check_step(name, path, layers=None):
     with load(path, backend="cpu", residency="lazy", context=64) as model:
         found = model.logits([3, 5])[:, : sparse_files.WRITTEN]
         grown = anonymous_bytes() - before
-        assert model.step.routes() == [] and len(model.spec.program.layers) == config["num_hidden_layers"]
+        assert model.step.routes() == [] and len(model.spec.program.states) == config["num_hidden_layers"]
     expected = np.array([sparse_files.expected_logits(config, token) for token in (3, 5)])
     np.testing.assert_allclose(found, expected, rtol=0, atol=0.01 * np.abs(expected).max())
     assert grown < GIB  # own memory; what is mapped goes when it is needed elsewhere
@@ -110,9 +111,9 @@ def test_a_step_over_the_whole_model(name, form, tmp_path):
     [("deepseek-v2", 60 * 576), ("mistral-large-3", 61 * 576), ("llama-4-scout", 48 * 2 * 8 * 128),
      ("gpt-oss-120b", 36 * 2 * 8 * 64), ("qwen3-235b-a22b", 94 * 2 * 4 * 128)],
 )  # fmt: skip
-def test_keys_and_values_of_a_token(name, values, tmp_path):
+def test_the_kv_cache_of_a_token(name, values, tmp_path):
     program = opened(name, "gguf", tmp_path).program
-    assert program.kv_bytes_per_token == 2 * values
+    assert sum(group.nbytes for group in program.groups) == PAGE * 2 * values
 
 
 def test_bytes_that_a_token_reads(tmp_path):

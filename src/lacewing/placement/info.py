@@ -41,7 +41,7 @@ class Opened:
             raise ModelFormatError(path, f"cannot be read: {error.strerror or error}") from error
         self.tokenizer = Background(self._open_tokenizer, warm)
         self.template = Background(self._open_template, warm)
-        self.spec: ModelSpec = open_model(self.checkpoint, options.context, DEFAULT_CONTEXT)
+        self.spec: ModelSpec = open_model(self.checkpoint, options.context, DEFAULT_CONTEXT, options.kv_type)
 
     def plan(
         self, weight_bytes: int, chunk: int, options: LoadOptions | None = None, spare: int = 0, part: Program | None = None
