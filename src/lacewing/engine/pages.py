@@ -49,8 +49,11 @@ class Pages:
     def __init__(self, step: Step, budget: int | None = None):
         self.step, self.groups = step, step.groups
         self.budget = state_budget(step.groups, step.limits) if budget is None else budget
-        self.limited = [has_limited_reach(group) for group in self.groups]
-        self._limits = [None if limited else step.table_width for limited in self.limited]
+        every = range(len(self.groups))
+        self.paged, self.fixed = ([at for at in every if self.groups[at].paged is kind] for kind in (True, False))
+        self.limited = [at for at in self.paged if has_limited_reach(self.groups[at])]
+        self.unlimited = [at for at in self.paged if at not in self.limited]
+        self._limits = [step.table_width if at in self.unlimited else None for at in every]
         self._free: list[list[int]] = [[] for _ in self.groups]
         self.holders: list[list[int]] = [[] for _ in self.groups]  # of each page
 
@@ -83,15 +86,14 @@ class Pages:
         """Whether one only holds it."""
         return self.holders[group][page] == 1
 
+    def first_seen(self, group: int, position: int) -> int:
+        """The first position of a paged group that a query at `position` can see."""
+        state = self.groups[group].state
+        return state.first_seen(position) if isinstance(state, PagedState) else position
+
     def used(self, group: int) -> int:
         """Pages that somebody holds."""
         return len(self.holders[group]) - len(self._free[group])
-
-    def limit(self, group: int) -> int:
-        """Pages that a group can have at most, as far as the budget goes."""
-        most = self.budget // self.groups[group].nbytes
-        limit = self._limits[group]
-        return most if limit is None else limit
 
     def copy(self, group: int, source: int, to: int) -> None:
         self.step.copy(group, [(source, to)])

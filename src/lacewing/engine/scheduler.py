@@ -1,0 +1,384 @@
+"""Who runs next: tasks wait for a row and for pages, run together, and make room for each other."""
+
+from __future__ import annotations
+
+import heapq
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+import numpy as np
+
+from lacewing.backends.step import Step
+from lacewing.engine.observers import Observers
+from lacewing.engine.pages import Full, Pages, pages_of
+from lacewing.engine.prefix import PrefixTree
+from lacewing.engine.request import Task
+from lacewing.engine.runs import Ahead, Choice, Part, run
+from lacewing.engine.sequence import Sequence
+from lacewing.engine.stats import rate
+from lacewing.engine.watcher import Watcher
+from lacewing.errors import Cancelled, LacewingError, NumericError, OutOfMemoryError
+from lacewing.program.states import PAGE
+
+PATIENCE = 0.4  # seconds between two questions whether the caller has cancelled
+SMALLEST = 64  # tokens of a run in which the weights are still used well
+_SHARE = 0.1  # seconds that prompts may take of a run in which others generate
+_LEAST = 32  # prompt tokens of such a run
+_AHEAD = 256  # tokens that a device may be asked for at once
+
+
+class Scheduler:
+    """Steps for all tasks at once. Whoever has the `turn`, a lock, may call the methods.
+
+    Each run carries the next token of every task that generates, and then pieces of prompts. A page that is missing is taken from
+    the prefix tree, or else from the task that was admitted last, which waits and runs again from its ids later.
+    """
+
+    def __init__(self, step: Step, context: int, verify: Callable[[], None]):
+        self.step, self.context, self._verify = step, context, verify
+        self.turn = threading.RLock()
+        self.pages = Pages(step)
+        self.tree = PrefixTree(self.pages)
+        self.observers = Observers(step)
+        self.waiting: deque[Task] = deque()
+        self.running: list[Task] = []  # in the order of their admission
+        self.last: list[int] = []  # ids of the sequence that ran last, as far as they have been run
+        self.pace = 0.0  # prompt tokens/s of the last long run
+        self._rows = list(range(step.limits.rows))  # that are free, a heap
+        self._decode_seconds = 0.0  # of the last run without a prompt
+        self._ahead: Ahead | None = None
+        self._plain = False  # the next run is not to be one of `Ahead`
+        self._watcher = Watcher(step.abort)
+
+    # tasks come and go
+
+    def submit(self, task: Task) -> None:
+        task.submitted = True
+        self.waiting.append(task)
+
+    def end(self, task: Task, reason: str) -> None:
+        """Nobody wants more of it. Raises what `verify` does, where it was not cancelled."""
+        if not task.done:
+            self._finish(task, reason)
+        task.tokens.clear()
+
+    def _finish(self, task: Task, reason: str) -> None:
+        """Not with that reason where the weights turn out to have changed meanwhile."""
+        if reason != "cancelled":
+            try:
+                self._verify()
+            except LacewingError as error:
+                return self._fail(task, error, whole=False)
+        task.reason, task.done = reason, True
+        self._leave(task, whole=True)
+
+    def _fail(self, task: Task, error: Exception, whole: bool) -> None:
+        """`whole`: what had been run before is as good as ever."""
+        task.error, task.done = error, True
+        if not whole and task.sequence is not None and self.last is task.sequence.ids:
+            self.last = []
+        self._leave(task, whole)
+
+    def _leave(self, task: Task, whole: bool) -> None:
+        if task in self.waiting:
+            self.waiting.remove(task)
+        sequence = task.sequence
+        if sequence is None:
+            return
+        self.end_ahead()
+        self.running.remove(task)
+        self.release(sequence, whole)
+        task.sequence = None
+
+    def attach(self, sequence: Sequence) -> None:
+        """A row for a sequence without a task."""
+        self.end_ahead()
+        if not self._rows:
+            self._preempt(self.running[-1], first=True)
+        sequence.attach(heapq.heappop(self._rows))
+
+    def release(self, sequence: Sequence, whole: bool = True) -> None:
+        """Free its row; what it holds goes into the prefix tree."""
+        if sequence.row is not None:
+            heapq.heappush(self._rows, sequence.row)
+        if whole:
+            self.tree.put(sequence)
+        else:
+            self.tree.remove(sequence)
+            sequence.drop()
+
+    def _preempt(self, task: Task, first: bool) -> None:
+        """It runs again later, `first` of all that wait or last."""
+        self._leave(task, whole=True)
+        self.waiting.insert(0 if first else len(self.waiting), task)
+
+    def _reap(self) -> None:
+        """Those who have cancelled, and those that nobody can ask for any more."""
+        for task in (*self.running, *self.waiting):
+            if task.abandoned:
+                self.end(task, "cancelled")
+            elif task.request.cancelled is not None:
+                try:
+                    if task.request.cancelled():
+                        self.end(task, "cancelled")
+                except Exception as error:
+                    self._fail(task, error, whole=True)
+
+    # one run
+
+    def advance(self) -> None:
+        """One run for all that can go on."""
+        began = time.perf_counter()
+        self._reap()
+        ahead = self._ahead
+        if ahead is not None and (not ahead.left or self.waiting or self._wanting(began) != ahead.tasks):
+            self.end_ahead()
+        if self._ahead is None:
+            if self.waiting:
+                self._admit(began)
+            parts = self._compose(self._wanting(began))
+            self._look_ahead(parts)
+        else:
+            parts = [Part(task.sequence, task.history[-1:], task, True) for task in self._ahead.tasks if task.sequence is not None]
+        if parts:
+            self._run(parts, began)
+
+    def _wanting(self, now: float) -> list[Task]:
+        """The running tasks that are to go on."""
+        return [task for task in self.running if task.wants and not task.idle(now)]
+
+    def _run(self, parts: list[Part], began: float) -> None:
+        tasks = [part.task for part in parts]
+        self._watcher.begin([task.request.cancelled for task in tasks if task.request.cancelled is not None])
+        try:
+            self._verify()
+            choices = run(self.step, parts) if self._ahead is None else self._ahead.next()
+            self.tell([(part.sequence, len(part.ids)) for part in parts])
+        except Cancelled:
+            return self.end_ahead()  # the others run again
+        except Exception as error:
+            self._plain = self._ahead is not None and isinstance(error, NumericError)
+            self.end_ahead()
+            if not self._plain:  # else the next run shows whose logits are no numbers
+                for task in tasks:
+                    self._fail(task, error, whole=not isinstance(error, LacewingError))
+            return
+        except BaseException:
+            self.end_ahead()
+            raise
+        finally:
+            self._watcher.end()
+        self._note(parts, time.perf_counter() - began)
+        prompts = [(part, len(part.sequence.ids) + len(part.ids)) for part in parts if not part.task.stats.generated_tokens]
+        for part in parts:
+            self.commit(part.sequence, part.ids, part.task)
+        for part, choice in zip((part for part in parts if part.chooses), choices, strict=True):
+            self._push(part.task, choice)
+        for part, done in prompts:
+            self._report(part.task, done)
+
+    def _report(self, task: Task, done: int) -> None:
+        if task.request.progress is not None:
+            try:
+                task.request.progress("reading the prompt", done, task.stats.prompt_tokens)
+            except Exception as error:
+                self._fail(task, error, whole=True)
+
+    def tell(self, spans: list[tuple[Sequence, int]]) -> None:
+        """Observers, what routers have just decided about so many more tokens of each sequence."""
+        if self.observers:
+            places = [np.arange(len(sequence.ids), len(sequence.ids) + count, dtype=np.int32) for sequence, count in spans]
+            self.observers.tell(np.concatenate(places))
+
+    def _note(self, parts: list[Part], seconds: float) -> None:
+        prompt = 0
+        for _, ids, task, _ in parts:
+            if task.stats.generated_tokens:
+                task.stats.generate_seconds += seconds
+            else:
+                task.stats.prompt_seconds += seconds
+                prompt += len(ids)
+        if not prompt:
+            self._decode_seconds = seconds
+        elif prompt >= _LEAST:
+            self.pace = rate(prompt, seconds)
+
+    def commit(self, sequence: Sequence, ids: list[int], task: Task | None = None) -> None:
+        """`ids` have been run: resume points where there are to be some."""
+        before = len(sequence.ids)
+        sequence.advance(ids)
+        self.last = sequence.ids
+        if task is None:
+            return
+        after = len(sequence.ids)
+        if self.tree.limited and after // PAGE > before // PAGE:
+            border = task.next_border(before)
+            while border <= after:
+                if border == after or not self.pages.fixed:
+                    self.tree.keep(sequence, border)
+                border = task.next_border(border)
+        if after == task.stats.prompt_tokens and self.step.limits.rows > 1:
+            self.tree.enter(sequence, after)  # for those who run beside it
+
+    def _push(self, task: Task, choice: Choice) -> None:
+        if task.done:
+            return
+        if isinstance(choice, NumericError):
+            return self._fail(task, choice, whole=False)
+        stats = task.stats
+        if task.request.sampling.max_tokens == 0:
+            return self._finish(task, "length")
+        if choice.id in task.request.stop_ids:
+            return self._finish(task, "stop")
+        task.history.append(choice.id)
+        task.tokens.append(choice)
+        stats.generated_tokens += 1
+        if stats.generated_tokens == 1:
+            stats.first_token_seconds = stats.prompt_seconds
+            task.learns = stats.prompt_tokens - stats.reused_tokens >= SMALLEST
+        if task.left(self.context) <= 0:
+            self._finish(task, "length")
+
+    def _rebalance(self, task: Task) -> None:
+        try:
+            self._verify()
+            self.step.rebalance()
+        except LacewingError as error:
+            self._fail(task, error, whole=False)
+
+    # what a run carries
+
+    def _admit(self, now: float) -> None:
+        """Those that wait, in their order, as long as there are rows and pages for them."""
+        while self.waiting:
+            task = next((each for each in self.waiting if each.wants and not each.idle(now)), None)
+            if task is None:
+                return
+            if not self._rows or (self.running and not self._fits(task)):
+                paused = next((each for each in self.running if not each.wants or each.idle(now)), None)
+                if paused is None:
+                    return
+                self._preempt(paused, first=False)
+                continue
+            self.waiting.remove(task)
+            task.sequence = self.tree.acquire(task.history, len(task.history) - 1, task.number)
+            task.sequence.attach(heapq.heappop(self._rows))
+            self.running.append(task)
+            if not task.admitted:
+                task.admitted, task.stats.reused_tokens = True, len(task.sequence.ids)
+                if len(self.running) == 1:
+                    self._rebalance(task)
+
+    def _fits(self, task: Task) -> bool:
+        """Whether its ids have pages besides those of the running tasks."""
+        hit = self.tree.find(task.history, len(task.history) - 1)
+        needed = pages_of(len(task.history) + 1) - len(hit.path)
+        for index, group in enumerate(self.pages.unlimited):
+            used = {node.pages[index] for node in hit.path}
+            for each in self.running:
+                used.update(each.sequence.tables[group] if each.sequence is not None else ())
+            if needed > self.step.table_width - len(used):
+                return False
+        return True
+
+    def _compose(self, wanting: list[Task]) -> list[Part]:
+        """The next token of all that generate, then pieces of prompts."""
+        parts: list[Part] = []
+        for task in [task for task in wanting if task.learns]:
+            task.learns = False
+            self._rebalance(task)
+        decodes = [task for task in wanting if task.decodes]
+        if len(decodes) > self.step.limits.chunk:
+            decodes.sort(key=lambda task: task.stats.generated_tokens)
+        for task in decodes[: self.step.limits.chunk]:
+            self._add(parts, task, 1)
+        prompts = [task for task in wanting if not task.decodes]
+        room = self._room(len(parts), prompts)
+        for task in prompts:
+            if room > 0 and task.sequence is not None:
+                room -= self._add(parts, task, room)
+        return [part for part in parts if part.task.sequence is part.sequence]
+
+    def _room(self, decodes: int, prompts: list[Task]) -> int:
+        """Prompt tokens that a run may carry."""
+        chunk = self.step.limits.chunk
+        if decodes:
+            return min(chunk - decodes, max(_LEAST, int(self.pace * max(_SHARE, self._decode_seconds))))
+        alone = len(prompts) == 1 and prompts[0].request.cancelled is not None
+        return self.responsive_chunk() if alone else chunk
+
+    def responsive_chunk(self) -> int:
+        """Prompt tokens that a run may take for a caller who may cancel: about `PATIENCE` seconds' worth."""
+        return min(self.step.limits.chunk, max(SMALLEST, int(self.pace * PATIENCE) // SMALLEST * SMALLEST))
+
+    def _add(self, parts: list[Part], task: Task, most: int) -> int:
+        """Up to `most` of its ids that have not been run; how many."""
+        sequence = task.sequence
+        if sequence is None:
+            return 0
+        start, end = len(sequence.ids), len(task.history)
+        count = min(most, end - start)
+        if self.pages.fixed and count > 1:  # a unit holds the state behind a run only
+            count = min(count, task.next_border(start) - start)
+        if not self.reserve(sequence, count, task):
+            return 0
+        parts.append(Part(sequence, task.history[start : start + count], task, start + count == end))
+        return count
+
+    def reserve(self, sequence: Sequence, count: int, task: Task | None = None) -> bool:
+        """Pages for `count` more positions, whoever has to make room for it. False: the task itself has, and waits; it has failed
+        where it is alone and there is no memory."""
+        while True:
+            try:
+                sequence.reserve(count)
+                return True
+            except Full as full:
+                if self.tree.evict(full.group):
+                    continue
+            others = [each for each in self.running if each is not task]
+            if others and (task is None or self.running[-1] is not task):
+                self._preempt(others[-1], first=True)
+            elif others and task is not None:
+                self._preempt(task, first=True)
+                return False
+            else:
+                return self._force(sequence, count, task)
+
+    def _force(self, sequence: Sequence, count: int, task: Task | None) -> bool:
+        try:
+            sequence.reserve(count, force=True)
+            return True
+        except Full:
+            error = OutOfMemoryError("no memory is left for the KV cache; close other programs, or load with a smaller --context")
+            if task is None:
+                raise error from None
+            self._fail(task, error, whole=True)
+            return False
+
+    # the device's own choices
+
+    def _look_ahead(self, parts: list[Part]) -> None:
+        """Let the device choose by itself where nothing but greedy decoding is to be done."""
+        plain, self._plain = self._plain, False
+        tasks = [part.task for part in parts]
+        if not self.step.runs_ahead or self.observers or self.waiting or plain or not parts:
+            return
+        if not all(task.decodes and task.sampler.takes_largest for task in tasks):
+            return
+        if not all(part.sequence.owns_units() for part in parts):
+            return
+        count = min([_AHEAD, self.step.limits.chunk, *(task.left(self.context) for task in tasks)])
+        for part in parts:
+            try:
+                part.sequence.reserve(count)
+            except Full:
+                count = min(count, part.sequence.capacity - len(part.sequence.ids))
+        self._ahead = Ahead(self.step, tasks, parts, count)
+
+    def end_ahead(self) -> None:
+        """What the device would choose next is not wanted."""
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None:
+            ahead.close()
