@@ -24,8 +24,8 @@ class Staged(Protocol):
         ...
 
     def stage(self, index: int, received: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Run a stage, each once and in their order, but for those left out (`offload.cache.rests`). `received`: float32 (T, width)
-        of each view of its `Receive`.
+        """Run a stage, each once and in their order, but for those skipped (`offload.cache.skippable_stages`). `received`: float32
+        (T, width) of each view of its `Receive`.
 
         Returns the same of its `Send`, valid until the next call. The bytes matter: some columns hold integers.
         """
@@ -56,7 +56,7 @@ def not_alone() -> BackendError:
     return BackendError("a part of a program runs in stages; run the whole")
 
 
-class HeldExperts:
+class ResidentExperts:
     """Some experts of a weight (E, ...), in their order; `backends.base.WeightView`. It has no factors of blocks."""
 
     scales: WeightView | None = None
@@ -90,7 +90,7 @@ def members(weight: WeightView) -> list[np.ndarray]:
 
 
 @dataclass(frozen=True)
-class Move:
+class SwapIn:
     """An expert that comes to a place; `weights`: of each stack, by the program's name, that one expert (1, ...)."""
 
     place: int
@@ -99,8 +99,8 @@ class Move:
 
 @runtime_checkable
 class TakesExperts(Protocol):
-    """A step whose stacks of held experts can be written between two runs."""
+    """A step whose stacks of resident experts can be written between two runs."""
 
-    def put_experts(self, moves: Sequence[Move], begin: Callable[[], None]) -> None:
+    def put_experts(self, swaps: Sequence[SwapIn], begin: Callable[[], None]) -> None:
         """`begin` is called when nothing but the writing can fail any more. Raises OutOfMemoryError, BackendError."""
         ...

@@ -23,7 +23,7 @@ DEFAULT_CONTEXT = 8192  # tokens at most, when none is asked for: keys and value
 CHUNK = 512  # prompt tokens of one run
 
 
-class Opened:
+class ModelInfo:
     """A checkpoint whose headers have been read: what can be told and planned without touching a weight.
 
     `warm`: begin to read tokenizer and template at once, in the background, rather than when they are asked for.
@@ -138,6 +138,6 @@ class Opened:
         return ChatTemplate.from_checkpoint(self.checkpoint, self.tokenizer.result())
 
 
-def open_headers(path: Path, options: LoadOptions, cancelled: Callable[[], bool], *, warm: bool = True) -> Opened:
-    """`Opened`, for a caller who may cancel meanwhile: large vocabularies take their time. Raises Cancelled."""
-    return Background(lambda: Opened(path, options, warm=warm)).result(cancelled)
+def open_headers(path: Path, options: LoadOptions, cancelled: Callable[[], bool], *, warm: bool = True) -> ModelInfo:
+    """`ModelInfo`, for a caller who may cancel meanwhile: large vocabularies take their time. Raises Cancelled."""
+    return Background(lambda: ModelInfo(path, options, warm=warm)).result(cancelled)

@@ -16,7 +16,7 @@ from lacewing.text.template import ChatTemplate
 
 if TYPE_CHECKING:
     from lacewing.api import Model
-    from lacewing.placement.info import Opened
+    from lacewing.placement.info import ModelInfo
     from lacewing.text.tokenizer import Tokenizer
 
 Tail = Sequence[tuple[str, bool]]  # (text, trusted) after the prompt
@@ -108,7 +108,7 @@ class Voice:
         )  # fmt: skip
 
 
-def open_voice(opened: Opened, notices: list[str], cancelled: Callable[[], bool] | None = None) -> Voice:
+def open_voice(opened: ModelInfo, notices: list[str], cancelled: Callable[[], bool] | None = None) -> Voice:
     """Tokenizer and template of a checkpoint. Raises TokenizerError, Cancelled, and TemplateError for one that is damaged."""
     tokenizer = opened.tokenizer.result(cancelled)
     try:

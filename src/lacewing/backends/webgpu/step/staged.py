@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from lacewing.backends.arguments import check_run
-from lacewing.backends.staged import Move, not_alone
+from lacewing.backends.staged import SwapIn, not_alone
 from lacewing.backends.webgpu.device.raw import Recorder
 from lacewing.backends.webgpu.lowering.compiler import Compiler
 from lacewing.backends.webgpu.lowering.dispatches import Run
@@ -63,7 +63,7 @@ class StagedStep(WebGPUStep):
     def logits(self) -> np.ndarray:
         return self._found
 
-    def put_experts(self, moves: Sequence[Move], begin: Callable[[], None]) -> None:
+    def put_experts(self, moves: Sequence[SwapIn], begin: Callable[[], None]) -> None:
         """See `backends.staged.TakesExperts`."""
         with self._turn():
             put(self._device, self._held, moves, begin)
