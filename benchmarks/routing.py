@@ -18,7 +18,7 @@ from benchmarks import report
 from benchmarks.models import MIXTURE, path_of
 from benchmarks.report import Row
 from benchmarks.sides import speed
-from lacewing.backends.base import Step
+from lacewing.backends.step import Step
 from lacewing.engine.engine import Engine
 from lacewing.engine.routing import WatchedStep
 

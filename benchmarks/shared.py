@@ -21,7 +21,6 @@ from gguf import GGUFReader
 
 import lacewing
 from lacewing.engine.engine import Engine
-from lacewing.offload.cache import cache_statistics
 
 
 def measure(engine: Engine, prompt: int, generate: int, rounds: int) -> list[tuple[float, float, float | None]]:
@@ -38,7 +37,7 @@ def measure(engine: Engine, prompt: int, generate: int, rounds: int) -> list[tup
         after = time.perf_counter()
         for token in ids[prompt:]:
             engine.extend([token])
-        cached = cache_statistics(engine.step)
+        cached = engine.step.cache_statistics
         speeds = prompt / (middle - began), generate / (time.perf_counter() - after)
         found.append((*speeds, None if cached is None else cached.hit_rate))
     return found

@@ -6,6 +6,7 @@ A child takes one JSON object a line (`{"do": "speed", "prompt": 128, "generate"
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -33,12 +34,15 @@ class Runner(Protocol):
 
 
 class Side:
-    """The parent's end. `arguments`: those of `main` below."""
+    """The parent's end. `arguments`: those of `main` below; `root`: the checkout whose code it runs."""
 
-    def __init__(self, *arguments: object):
+    def __init__(self, *arguments: object, root: Path = ROOT):
         self._arguments = [str(argument) for argument in arguments]
         command = [sys.executable, "-m", "benchmarks.sides", *self._arguments]
-        self._process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        paths = os.pathsep.join([str(root / "src"), str(root)])
+        self._process = subprocess.Popen(
+            command, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": paths}
+        )
 
     def ask(self, do: str, **fields: Any) -> dict[str, Any]:
         """One order and its answer. Raises RuntimeError when the child has died; it has said why on standard error."""
@@ -131,7 +135,7 @@ def _lacewing(path: str, threads: int, context: int, residency: str, backend: st
         "residency": model.weights.residency,
         "file_bytes": model.weights.nbytes,
         "bytes_per_token": model.spec.active_bytes,
-        "kv_bytes": model.step.kv_bytes,
+        "kv_bytes": model.step.state_bytes,
     }
 
 

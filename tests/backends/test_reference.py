@@ -7,13 +7,28 @@ import numpy as np
 import pytest
 
 from lacewing.backends import init_backend, known_backends
-from lacewing.backends.base import StepLimits
+from lacewing.backends.batch import Batch, StepLimits
 from lacewing.backends.reference.backend import ReferenceBackend
 from lacewing.backends.reference.ops import gelu_tanh, silu
 from lacewing.errors import BackendError, OptionError, WeightError
-from lacewing.program.ops import Attention, Buffer, Embed, GatedActivation, Linear, Logits, Norm, Rope, RopeSpec, WriteKeysValues
-from lacewing.program.program import KeyValueShape, Program
+from lacewing.program.ops import (
+    AddNorm,
+    Attention,
+    Buffer,
+    Embed,
+    GatedActivation,
+    Linear,
+    Logits,
+    Norm,
+    Rope,
+    RopeSpec,
+    ShortConvolution,
+    WriteKeysValues,
+)
+from lacewing.program.program import Program
+from lacewing.program.states import FixedState, Window
 from lacewing.quants import by_name
+from tests import paged
 from tests.checkpoints import prompt_of, tiny
 from tests.models.running import open_step, run
 from tests.tolerance import assert_equal_up_to_rounding
@@ -44,25 +59,25 @@ class Array:
         return [self.data]
 
 
-def identity_program(ops, weights, width, vocab, layers=()):
+def identity_program(ops, weights, width, vocab, states=()):
     """Embed one row a token, do `ops` on it, and show the buffer `out` through an identity matrix."""
     x, out = Buffer("x", width).view(), Buffer("out", vocab).view()
     whole = (Embed("embedding", x), *ops, Logits(out, "identity"))
     shapes = {name: value.shape for name, value in weights.items()}
-    return Program(whole, shapes, layers, vocab)
+    return Program(whole, shapes, states, vocab)
 
 
-def compute(ops, weights, width, tokens, positions=None, slots=None, layers=(), out_width=None, backend=None):
+def compute(ops, weights, width, tokens, positions=None, rows=None, states=(), out_width=None, backend=None):
     """What `ops` leave in the buffer `out`, (T, out width), for rows of a random embedding; and the embedding."""
     vocab = out_width or width
     embedding = RNG.standard_normal((vocab, width)).astype(np.float32)
     weights = {**weights, "embedding": embedding, "identity": np.eye(vocab, dtype=np.float32)}
-    program = identity_program(ops, weights, width, vocab, layers)
+    program = identity_program(ops, weights, width, vocab, states)
     wrapped = {name: Array(name, value) for name, value in weights.items()}
-    step = (backend or ReferenceBackend()).compile(program, wrapped, StepLimits(16, 16, 2))
+    step = paged.with_pages((backend or ReferenceBackend()).compile(program, wrapped, StepLimits(256, 200, 2)))
     count = len(tokens)
     positions = range(count) if positions is None else positions
-    result = step.run(np.array(tokens), np.array(slots or [0] * count), np.array(positions), np.arange(count))
+    result = paged.run(step, tokens, rows or [0] * count, positions, np.arange(count))
     return embedding[tokens], result
 
 
@@ -79,12 +94,21 @@ def test_embed_and_norm():
 
 
 def test_norm_of_heads_without_weight_and_with_add():
-    x, found = compute([Norm(X, None, Buffer("h", 8).view(), 1e-3), Norm(X, None, OUT, 1e-3, heads=2, add=Buffer("h", 8).view())],
-                       {}, 8, TOKENS)  # fmt: skip
+    h, sums = Buffer("h", 8).view(), Buffer("sums", 8).view()
+    ops = [Norm(X, None, h, 1e-3), AddNorm(X, h, None, sums, 1e-3), Norm(X, None, OUT, 1e-3, heads=2)]
+    x, found = compute(ops, {}, 8, TOKENS)
     for row, got in zip(x.astype(float), found, strict=True):
         total = row + row / math.sqrt((row**2).mean() + 1e-3)
         for head in (slice(0, 4), slice(4, 8)):
             np.testing.assert_allclose(got[head], total[head] / math.sqrt((total[head] ** 2).mean() + 1e-3), rtol=1e-5)
+
+
+def test_norm_of_a_sum():
+    h = Buffer("h", 8).view()
+    x, found = compute([Norm(X, None, h, 1e-3), AddNorm(X, h, "w", OUT, 1e-3, 1.0)], {"w": np.full(8, 0.5)}, 8, TOKENS)
+    for row, got in zip(x.astype(float), found, strict=True):
+        total = row + row / math.sqrt((row**2).mean() + 1e-3)
+        np.testing.assert_allclose(got, 1.5 * total / math.sqrt((total**2).mean() + 1e-3), rtol=1e-5)
 
 
 def test_linear_with_several_outs_and_biases():
@@ -136,11 +160,12 @@ ATTENTION = {"q": RNG.standard_normal((16, 8)), "k": RNG.standard_normal((8, 8))
 
 @pytest.mark.parametrize(("window", "softcap"), [(None, None), (2, None), (None, 1.5), (3, 0.7), (1, None)])
 def test_attention(window, softcap):
-    """4 heads of width 4 over 2 key heads, values of width 3, two slots in one run."""
+    """4 heads of width 4 over 2 key heads, values of width 3, two rows in one run."""
     q, k, v, out = (Buffer(name, width).view() for name, width in (("q", 16), ("k", 8), ("v", 6), ("out", 12)))
     ops = [Linear(X, ("q", "k", "v"), (q, k, v)), WriteKeysValues(k, v, 0), Attention(q, out, 0, 4, 2, 0.6, window, softcap)]
-    tokens, slots, positions = [3, 1, 7, 3, 5, 2, 0], [0, 1, 0, 0, 1, 0, 0], [0, 0, 1, 2, 1, 3, 4]
-    x, found = compute(ops, ATTENTION, 8, tokens, positions, slots, (KeyValueShape(2, 4, 3, window),), 12)
+    tokens, slots, positions = [3, 7, 3, 2, 0, 1, 5], [0, 0, 0, 0, 0, 1, 1], [0, 1, 2, 3, 4, 0, 1]
+    state = paged.paged(2, 4, 3, window and Window(window))
+    x, found = compute(ops, ATTENTION, 8, tokens, positions, slots, (state,), 12)
     queries, keys, values = (x.astype(float) @ ATTENTION[name].T for name in "qkv")
     for row in range(len(tokens)):
         seen = [other for other in range(len(tokens)) if slots[other] == slots[row] and positions[other] <= positions[row]]
@@ -156,8 +181,8 @@ def test_attention(window, softcap):
 def test_keys_and_values_in_half_precision():
     q, k, v, out = (Buffer(name, width).view() for name, width in (("q", 16), ("k", 8), ("v", 6), ("out", 12)))
     ops = [Linear(X, ("q", "k", "v"), (q, k, v)), WriteKeysValues(k, v, 0), Attention(q, out, 0, 4, 2, 0.6)]
-    half = ReferenceBackend(half_precision=True)
-    x, found = compute(ops, ATTENTION, 8, [3], [0], [0], (KeyValueShape(2, 4, 3),), 12, half)
+    half = ReferenceBackend(exact=False)
+    x, found = compute(ops, ATTENTION, 8, [3], [0], [0], (paged.paged(2, 4, 3),), 12, half)
     values = (x.astype(float) @ ATTENTION["v"].T)[0]
     assert np.array_equal(found, found.astype(np.float16))
     np.testing.assert_allclose(found[0], [*values[:3], *values[:3], *values[3:], *values[3:]], rtol=2**-10)  # a bit of float16
@@ -167,21 +192,21 @@ def test_logits_scale_softcap_and_rows(tmp_path):
     weight = RNG.standard_normal((5, 8)).astype(np.float32)
     program = Program((Embed("w", X), Logits(X, "w", scale=2.0, softcap=3.0)), {"w": (5, 8)}, (), 5)
     step = ReferenceBackend().compile(program, {"w": Array("w", weight)}, StepLimits(4, 4))
-    found = step.run(np.array([1, 4, 2]), np.zeros(3, int), np.arange(3), np.array([2, 0]))
+    found = step.run(Batch.of([1, 4, 2], 0, [2, 0]))
     np.testing.assert_allclose(found, 3 * np.tanh(2 * weight[[2, 1]] @ weight.T / 3), rtol=1e-5)
-    assert step.run(np.array([1]), np.array([0]), np.array([0]), np.array([], int)).shape == (0, 5)
+    assert step.run(Batch.of([1], 0, [])).shape == (0, 5)
 
 
 @pytest.fixture
 def step(tmp_path):
-    return open_step(tiny("gemma2", "gguf", tmp_path), context=32, slots=3, chunk=24)[1]
+    return open_step(tiny("gemma2", "gguf", tmp_path), context=32, rows=3, chunk=24)[1]
 
 
 def test_any_split_into_runs_gives_the_same_logits(step):
     ids = prompt_of("gemma2")
     whole = run(step, ids)
     for size in (1, 5, 23):
-        parts = [run(step, ids[start : start + size], start, slot=1) for start in range(0, len(ids), size)]
+        parts = [run(step, ids[start : start + size], start, row=1) for start in range(0, len(ids), size)]
         assert_equal_up_to_rounding(np.concatenate(parts), whole)
 
 
@@ -194,23 +219,20 @@ def test_what_counts_as_rounding():
             assert_equal_up_to_rounding(wrong, expected)
 
 
-def test_slots_are_independent_and_may_share_a_run(step):
+def test_rows_are_independent_and_may_share_a_run(step):
     first, second = prompt_of("gemma2")[:9], prompt_of("gemma3")[:5]
     expected = [run(step, first), run(step, second)]
-    tokens = np.array([first[i // 2] if i % 2 == 0 else second[i // 2] for i in range(10)] + first[5:])
-    slots = np.array([1, 2] * 5 + [1] * 4)
-    positions = np.array([i // 2 for i in range(10)] + [5, 6, 7, 8])
-    found = step.run(tokens, slots, positions, np.arange(14))
-    assert_equal_up_to_rounding(found[slots == 1], expected[0])
-    assert_equal_up_to_rounding(found[slots == 2], expected[1])
+    found = paged.run(step, second + first, [2] * 5 + [1] * 9, [*range(5), *range(9)], np.arange(14))
+    assert_equal_up_to_rounding(found[5:], expected[0])
+    assert_equal_up_to_rounding(found[:5], expected[1])
 
 
 def test_a_suffix_is_forgotten_by_writing_over_it(step):
     ids = prompt_of("gemma2")
     run(step, ids)
     again = run(step, ids[::-1][:8], start=4)
-    run(step, ids[:4], slot=1)
-    assert_equal_up_to_rounding(again, run(step, ids[::-1][:8], start=4, slot=1))
+    run(step, ids[:4], row=1)
+    assert_equal_up_to_rounding(again, run(step, ids[::-1][:8], start=4, row=1))
 
 
 @pytest.mark.parametrize(
@@ -220,11 +242,11 @@ def test_a_suffix_is_forgotten_by_writing_over_it(step):
         (([1] * 25, [0] * 25, list(range(25)), []), "1 to 24 tokens, not 25"),
         (([320], [0], [0], []), "token 320 is out of range; there are 320"),
         (([-1], [0], [0], []), "token -1"),
-        (([1], [3], [0], []), "slot 3"),
+        (([1], [3], [0], []), "row 3"),
         (([1], [0], [32], []), "position 32"),
-        (([1], [0], [1], []), "position 1 of slot 0 comes before position 0"),
-        (([1, 1], [0, 0], [0, 2], []), "position 2 of slot 0 comes before position 1"),
-        (([1], [0, 0], [0], []), "1 tokens came with 2 slots and 1 positions"),
+        (([1, 1], [0, 0], [0, 2], []), "position 2 does not follow the one before it"),
+        (([1, 1, 1], [0, 1, 0], [0, 0, 1], []), "tokens of a row must stand together"),
+        (([1], [0, 0], [0], []), "1 tokens came with 2 rows and 1 positions"),
         (([1], [0], [0], [1]), "output row 1"),
         (([1.5], [0], [0], []), "integers"),
         (([[1]], [0], [0], []), "list of integers"),
@@ -232,14 +254,72 @@ def test_a_suffix_is_forgotten_by_writing_over_it(step):
 )
 def test_arguments_are_checked(step, arguments, message):
     with pytest.raises(OptionError, match=message):
-        step.run(*(np.array(values) for values in arguments))
+        step.run(Batch(*(np.array(values) for values in arguments)))
 
 
-def test_a_failed_run_does_not_count(step):
-    with pytest.raises(OptionError):
-        step.run(np.array([1, 1]), np.array([0, 0]), np.array([0, 2]), np.array([0]))
-    with pytest.raises(OptionError, match="before position 0"):
-        step.run(np.array([1]), np.array([0]), np.array([1]), np.array([0]))
+def test_a_position_that_was_never_run_shows(step):
+    """Pages begin as NaN, so that an engine that forgets to run a position is found out."""
+    assert np.isnan(step.run(Batch.of([1], 3, [0], row=2))).all()
+
+
+TAPS = RNG.standard_normal((8, 3))
+
+
+@pytest.mark.parametrize("bias", [None, "bias"])
+@pytest.mark.parametrize("sizes", [[7], [1, 1, 5], [3, 4], [6, 1]])
+def test_short_convolution(sizes, bias):
+    """In any parts, also of two rows in one run."""
+    state = FixedState((("conv", (2, 8)),))
+    named = {"taps": TAPS, "bias": RNG.standard_normal(8)} if bias else {"taps": TAPS}
+    program = identity_program(
+        [ShortConvolution(X, "taps", OUT, 0, bias)], {**named, "embedding": X0, "identity": EYE}, 8, 8, (state,)
+    )
+    wrapped = {name: Array(name, value) for name, value in {**named, "embedding": X0, "identity": EYE}.items()}
+    step = paged.with_pages(ReferenceBackend().compile(program, wrapped, StepLimits(64, 64, 2)))
+    tokens, start, found = [3, 0, 7, 3, 1, 2, 6], 0, []
+    for size in sizes:
+        ids = tokens[start : start + size]
+        rows, places = [1] * size + [0] * size, [*range(start, start + size)] * 2
+        found.append(paged.run(step, ids + ids[::-1], rows, places, np.arange(size)))
+        start += size
+    x = X0[tokens].astype(float)
+    for position, got in enumerate(np.concatenate(found)):
+        taps = [TAPS[:, tap] * x[position - 2 + tap] for tap in range(3) if position - 2 + tap >= 0]
+        np.testing.assert_allclose(got, sum(taps) + (named["bias"] if bias else 0), rtol=1e-5, atol=1e-6)
+
+
+X0, EYE = RNG.standard_normal((8, 8)).astype(np.float32), np.eye(8, dtype=np.float32)
+
+
+@pytest.mark.parametrize("dtype", ["f16", "f32", "q8_0"])
+def test_pages_are_read_and_written_in_their_precision(dtype):
+    """32 values a head, two pages; what was read gives the same logits in another row."""
+    named = {"qk": RNG.standard_normal((64, 8)), "v": RNG.standard_normal((64, 8))}
+    q, k, v, out = (Buffer(name, 64).view() for name in ("q", "k", "v", "out"))
+    ops = (
+        Linear(X, ("qk", "qk", "v"), (q, k, v)), WriteKeysValues(k, v, 0), Attention(q, out, 0, 2, 2, 0.2),
+    )  # fmt: skip
+    weights = {**named, "embedding": RNG.standard_normal((64, 8)).astype(np.float32), "identity": np.eye(64, dtype=np.float32)}
+    program = identity_program(ops, weights, 8, 64, (paged.paged(2, 32, 32, dtype=dtype),))
+    wrapped = {name: Array(name, value) for name, value in weights.items()}
+    step = paged.with_pages(ReferenceBackend(exact=False).compile(program, wrapped, StepLimits(256, 200, 2)), shuffle=3)
+    ids = RNG.integers(0, 64, 150).tolist()
+    paged.run_row(step, ids[:140])
+    expected = paged.run_row(step, ids[140:], 140)
+    pages = [int(page) for page in step.state.tables[0][0]]
+    data = step.read(0, pages)
+    assert data.shape == (2, 2 * 2 * 128 * {"f16": 64, "f32": 128, "q8_0": 34}[dtype])
+    others = [int(page) for page in step.state.tables[0][1]]
+    step.write(0, others, data)
+    np.testing.assert_array_equal(paged.run_row(step, ids[140:], 140, row=1), expected)
+    step.copy(0, [(pages[0], others[0])])
+    with pytest.raises(OptionError, match="page 4 of group 0 does not exist; there are 4"):
+        step.read(0, [4])
+    with pytest.raises(OptionError, match="2 pages take uint8"):
+        step.write(0, pages, data[:1])
+    step.close()
+    with pytest.raises(OptionError, match="closed"):
+        step.read(0, pages)
 
 
 def test_not_a_number_shows_in_the_logits_without_warnings():
@@ -247,7 +327,7 @@ def test_not_a_number_shows_in_the_logits_without_warnings():
     weight[3] = np.inf
     ops = (Embed("w", X), Norm(X, None, OUT, 1e-6), Logits(OUT, "w"))
     step = ReferenceBackend().compile(Program(ops, {"w": (5, 8)}, (), 5), {"w": Array("w", weight)}, StepLimits(4))
-    found = step.run(np.array([3, 1]), np.zeros(2, int), np.arange(2), np.arange(2))
+    found = step.run(Batch.of([3, 1], 0, [0, 1]))
     assert np.isnan(found[0]).all()
     assert np.isfinite(found[1, :3]).all()
 
@@ -263,7 +343,7 @@ def test_weights_are_checked():
 def test_large_weights_are_dequantised_in_parts(tmp_path, monkeypatch):
     ids, path = prompt_of("llama"), tiny("llama", "gguf", tmp_path, "Q8_0")
     expected = run(open_step(path)[1], ids)
-    monkeypatch.setattr("lacewing.backends.reference.state._SLAB", 1000)
+    monkeypatch.setattr("lacewing.backends.reference.weights._SLAB", 1000)
     sparing = open_step(path, backend=ReferenceBackend(cache_bytes=0))[1]
     assert_equal_up_to_rounding(run(sparing, ids), expected)
 
@@ -274,7 +354,7 @@ def test_facts_rebind_and_close(step):
     before = run(step, ids)
     step.rebind()
     assert_equal_up_to_rounding(run(step, ids), before)
-    assert step.kv_bytes == 4 * 2 * 3 * 32 * 2 * 32 * 4
+    assert step.state_bytes == sum(4 * 3 * 128 * 2 * 2 * 32 for _ in range(4))  # rows, positions, keys and values, heads, width
     assert step.buffer_bytes > 0
     step.close()
     with pytest.raises(OptionError, match="closed"):

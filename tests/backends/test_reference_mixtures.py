@@ -22,7 +22,7 @@ from lacewing.program.ops import (
     ScaleByPosition,
     WriteKeysValues,
 )
-from lacewing.program.program import KeyValueShape
+from tests import paged
 from tests.backends.test_reference import RNG, compute, identity_program
 
 TOKENS = [3, 0, 7, 3]
@@ -34,7 +34,7 @@ def checked(ops, weights, width, tokens, **others):
     """As `compute`, with the program checked first."""
     vocab = others.get("out_width") or width
     listed = {**weights, "embedding": np.empty((vocab, width)), "identity": np.empty((vocab, vocab))}
-    check_program(identity_program(ops, listed, width, vocab, others.get("layers", ())))
+    check_program(identity_program(ops, listed, width, vocab, others.get("states", ())))
     return compute(ops, weights, width, tokens, **others)
 
 
@@ -225,7 +225,7 @@ def test_attention_with_chunks_and_sinks(chunk, sinks, window):
         Attention(q, out, 0, 4, 2, 0.6, window, None, chunk, "sinks" if sinks else None),
     ]
     tokens = [3, 1, 7, 3, 5, 2, 0, 4]
-    x, found = checked(ops, named, 8, tokens, layers=(KeyValueShape(2, 4, 3),), out_width=12)
+    x, found = checked(ops, named, 8, tokens, states=(paged.paged(2, 4, 3),), out_width=12)
     queries, keys, values = (x.astype(float) @ named[name].T for name in "qkv")
     for row in range(len(tokens)):
         seen = [p for p in range(row + 1) if not window or row - p < window]
@@ -243,9 +243,9 @@ def test_values_in_keys_are_stored_once(half):
     q, k, out = (Buffer(name, width).view() for name, width in (("q", 10), ("k", 5), ("out", 6)))
     named = {"q": RNG.standard_normal((10, 8)), "k": RNG.standard_normal((5, 8))}
     ops = [Linear(X, ("q", "k"), (q, k)), WriteKeysValues(k, None, 0), Attention(q, out, 0, 2, 1, 0.5)]
-    layer = KeyValueShape(1, 5, 3, values_in_keys=True)
-    assert layer.stored_width == 5
-    x, found = checked(ops, named, 8, [3, 1], layers=(layer,), out_width=6, backend=ReferenceBackend(half_precision=half))
+    state = paged.paged(1, 5, 3, latent=True)
+    assert state.page_bytes == 128 * 2 * 5
+    x, found = checked(ops, named, 8, [3, 1], states=(state,), out_width=6, backend=ReferenceBackend(exact=not half))
     queries, keys = x @ named["q"].T, x @ named["k"].T
     for head in range(2):
         powers = np.exp([0.5 * queries[1, head * 5 : head * 5 + 5] @ keys[p] for p in range(2)])

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from lacewing.backends.base import Candidates, StepLimits
+from lacewing.backends.batch import Candidates, StepLimits
 from lacewing.errors import NumericError
 
 VOCAB = 32

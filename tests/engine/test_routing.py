@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from lacewing.api import load
-from lacewing.backends.base import RoutedLayer
+from lacewing.backends.step import RoutedLayer
 from lacewing.engine.routing import RoutingStatistics, WatchedStep, as_dict, means, trace_lines, watch_text
 from lacewing.errors import NumericError, OptionError
 from lacewing.options import Sampling

@@ -7,13 +7,16 @@ from pathlib import Path
 
 import numpy as np
 
-from lacewing.backends.base import Backend, Step, StepLimits
+from lacewing.backends.base import Backend
+from lacewing.backends.batch import StepLimits
 from lacewing.backends.reference.backend import ReferenceBackend
+from lacewing.backends.step import Step
 from lacewing.formats import open_checkpoint
 from lacewing.formats.checkpoint import TensorInfo
 from lacewing.formats.read import mapped
 from lacewing.models import ModelSpec, open_model
 from lacewing.quants.base import Quant
+from tests import paged
 
 
 @dataclass(frozen=True)
@@ -50,17 +53,17 @@ def mapped_weight(info: TensorInfo) -> MappedWeight:
 
 
 def open_step(
-    path: Path, context: int | None = None, backend: Backend | None = None, slots: int = 1, chunk: int = 512
+    path: Path, context: int | None = None, backend: Backend | None = None, rows: int = 1, chunk: int = 512
 ) -> tuple[ModelSpec, Step]:
     spec = open_model(open_checkpoint(path), context)
-    limits = StepLimits(spec.context, chunk, slots)
-    return spec, (backend or ReferenceBackend()).compile(spec.program, mapped_weights(dict(spec.tensors)), limits)
+    limits = StepLimits(spec.context, chunk, rows)
+    step = (backend or ReferenceBackend()).compile(spec.program, mapped_weights(dict(spec.tensors)), limits)
+    return spec, paged.with_pages(step)
 
 
-def run(step: Step, ids: list[int], start: int = 0, slot: int = 0) -> np.ndarray:
+def run(step: Step, ids: list[int], start: int = 0, row: int = 0) -> np.ndarray:
     """Logits (T, V) of all of `ids`, at positions from `start` on."""
-    rows = np.arange(len(ids), dtype=np.int32)
-    return step.run(np.array(ids, np.int32), np.full(len(ids), slot, np.int32), rows + start, rows).copy()
+    return paged.run_row(step, ids, start, row).copy()
 
 
 def greedy(step: Step, ids: list[int], count: int) -> list[int]:

@@ -9,7 +9,7 @@ import pytest
 
 import lacewing
 from lacewing.backends import init_backend
-from lacewing.backends.base import StepLimits
+from lacewing.backends.batch import StepLimits
 from lacewing.errors import NumericError, UnsupportedModelError, WeightError
 from lacewing.formats import open_checkpoint
 from lacewing.models import open_model

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from lacewing.backends import init_backend
-from lacewing.backends.base import StepLimits
+from lacewing.backends.batch import StepLimits
 from lacewing.backends.reference.backend import ReferenceBackend
 from lacewing.errors import LacewingError, UnsupportedModelError, WeightError
 from lacewing.formats import open_checkpoint

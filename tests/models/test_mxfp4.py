@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from lacewing.backends import init_backend
-from lacewing.backends.base import StepLimits
+from lacewing.backends.batch import StepLimits
 from lacewing.errors import UnsupportedModelError, WeightError
 from lacewing.formats import open_checkpoint
 from lacewing.models import open_model

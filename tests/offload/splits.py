@@ -28,10 +28,10 @@ def cuts(program: Program) -> Iterator[int]:
 
 
 def open_split(
-    path: Path, spec: ModelSpec, backends: list[Backend], devices: list[int], context: int = 32, slots: int = 1
+    path: Path, spec: ModelSpec, backends: list[Backend], devices: list[int], context: int = 32, rows: int = 1
 ) -> OffloadStep:
     """The model of a file with op i on backends[devices[i]]."""
-    _, step = open_step(path, context, OffloadBackend(backends, cut_program(spec.program, devices)), slots, chunk=16)
+    _, step = open_step(path, context, OffloadBackend(backends, cut_program(spec.program, devices)), rows, chunk=16)
     assert isinstance(step, OffloadStep)
     return step
 

@@ -5,37 +5,38 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lacewing.backends.base import Adapts, KeepsSlots, StepLimits
+from lacewing.backends.batch import Batch, StepLimits
 from lacewing.backends.cpu import CpuBackend
 from lacewing.backends.cpu.step import CpuStep
 from lacewing.backends.reference.backend import ReferenceBackend
-from lacewing.backends.staged import ResidentExperts, TakesExperts
+from lacewing.backends.weights import CacheStatistics, ResidentExperts
 from lacewing.errors import BackendError, OptionError, OutOfMemoryError
 from lacewing.offload import cache
-from lacewing.offload.cache import CacheStatistics, ExpertCacheBackend, ExpertCacheManager, cache_statistics
+from lacewing.offload.cache import ExpertCacheBackend, ExpertCacheManager
 from lacewing.offload.cut import cut_program
-from lacewing.offload.plan import DeviceSizes, OffloadLevel, OffloadPlanner
+from lacewing.offload.plan import DeviceLoad, OffloadLevel, OffloadPlanner, Target
 from lacewing.offload.step import OffloadBackend, OffloadStep
-from lacewing.program.ops import Allot, Buffer, Receive, Send
+from lacewing.program.ops import Buffer, Dispatch, Receive, Send
 from lacewing.program.program import Program
 from lacewing.quants import by_name
 from tests import mixtures
 from tests.checkpoints import tiny
 from tests.models.running import MappedWeight, mapped_weights, open_step, run
 from tests.offload.splits import IDS, mixed_run
+from tests.paged import with_pages
 
+ANYTHING = Target(lambda part: DeviceLoad(0, 0, 0), frozenset(range(99)))
 NAMES = ["qwen3moe", "gpt-oss", "deepseek3", "llama4", "mixtral"]
 
 
 def open_shared(path, backends, level, context=32):
     """A model whose first layers share their experts, the cache manager included."""
     spec, _ = open_step(path, context)
-    none = dict.fromkeys(spec.program.weights, 0)
-    program, devices = OffloadPlanner(spec.program, DeviceSizes(none, [0] * len(spec.program.layers), 16)).assign(level)
+    program, devices = OffloadPlanner(spec.program, ANYTHING).assign(level)
     backend = OffloadBackend([*backends, ExpertCacheBackend()], cut_program(program, devices))
     step = backend.compile(program, mapped_weights(dict(spec.tensors)), StepLimits(context, 16))
     assert isinstance(step, OffloadStep)
-    return step
+    return with_pages(step)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -48,8 +49,7 @@ def test_logits(name, tmp_path):
         for backends in ([ReferenceBackend(), CpuBackend(2)], [CpuBackend(1), ReferenceBackend()]):
             step = open_shared(path, backends, level)
             np.testing.assert_allclose(mixed_run(step), want, rtol=0, atol=1e-4, err_msg=str(level))
-            assert isinstance(step, Adapts) and step.resident is not None and 0 < (step.resident.hit_rate or 0) < 1
-            step.adapt()  # neither device can exchange any
+            assert step.cache_statistics is not None and 0 < (step.cache_statistics.hit_rate or 0) < 1
             step.close()
 
 
@@ -72,10 +72,9 @@ def test_who_computes_what_changes_no_bit_of_the_others(tmp_path):
     _, whole = open_step(path, 32, CpuBackend(2), chunk=16)
     step = open_shared(path, [CpuBackend(1), CpuBackend(2)], OffloadLevel(shared=2, resident=3))
     np.testing.assert_allclose(run(step, IDS), run(whole, IDS), rtol=0, atol=2e-2)  # bytes of activations may round otherwise
-    assert isinstance(step, KeepsSlots) and step.kv_bytes == whole.kv_bytes
-    kept = whole.read_slot(0, 7)
-    step.write_slot(0, 7, kept)
-    assert np.array_equal(step.read_slot(0, 7), kept)
+    kept = whole.read(0, [0])
+    step.write(0, [0], kept)
+    assert np.array_equal(step.read(0, [0]), kept)
     step.close()
     whole.close()
 
@@ -101,10 +100,9 @@ def test_infinite_scores_reach_the_logits(tmp_path):
     name = "blk.1.ffn_gate_inp.weight"
     broken = np.full(weights[name].shape, np.inf, np.float32)
     weights[name] = MappedWeight(name, weights[name].shape, weights[name].quant, broken.reshape(-1).view(np.uint8))
-    none = dict.fromkeys(spec.program.weights, 0)
-    program, devices = OffloadPlanner(spec.program, DeviceSizes(none, [0] * 2, 16)).assign(OffloadLevel(shared=2, resident=5))
+    program, devices = OffloadPlanner(spec.program, ANYTHING).assign(OffloadLevel(shared=2, resident=5))
     backend = OffloadBackend([ReferenceBackend(), CpuBackend(1), ExpertCacheBackend()], cut_program(program, devices))
-    step = backend.compile(program, weights, StepLimits(32, 16))
+    step = with_pages(backend.compile(program, weights, StepLimits(32, 16)))
     assert np.isnan(run(step, IDS)).all()
     step.close()
 
@@ -133,15 +131,15 @@ NUMBERED = MappedWeight("w", (EXPERTS, 1, 4), by_name("F32"), np.arange(EXPERTS,
 def manager(layers=1, held=3):
     """A cache manager, and the weights of its layers: each byte of an expert is its number."""
     ids, here, there = (Buffer(name, ACTIVE).view() for name in ("ids", "here", "there"))
-    stage = (Receive((ids,)), Allot(ids, here, there, EXPERTS, held), Send((there, here)))
-    step = ExpertCacheBackend().compile(Program(stage * layers, {}, (), 9), {}, StepLimits(16, 16))
+    stage = (Receive((ids,)), Dispatch(ids, here, there, EXPERTS, held), Send((there, here)))
+    step = ExpertCacheBackend().compile(Program(stage * layers, {}, (), 9), {}, StepLimits(1024, 1024))
     return step, [{f"w{layer}": NUMBERED} for layer in range(layers)]
 
 
 def choose(step, *rows, layer=0):
     """Who computes what, in the manager's words: (here, there)."""
     ids = np.array(rows, np.int32)
-    step.begin(*[np.zeros(len(ids), np.int32)] * 4)
+    step.begin(Batch.of([0] * len(ids), 0, []))
     there, here = (each.view(np.int32) for each in step.stage(layer, [ids.view(np.float32)]))
     return here.tolist(), there.tolist()
 
@@ -152,16 +150,15 @@ def test_the_manager_divides():
     assert step.statistics == CacheStatistics(1, 3, EXPERTS, 0.5)
     assert str(step.statistics).startswith("on the GPU: 3 of 8 experts of the layer, hit rate 50%")
     with pytest.raises(BackendError, match="in stages"):
-        step.run(*[np.zeros(1, np.int32)] * 4)
+        step.run(Batch.of([0], 0, []))
 
 
 def test_what_is_used_more_becomes_resident():
     step, stacks = manager()
     device = Device()
-    assert isinstance(device, TakesExperts)
-    assert step.rebalance(stacks, device) == 0 and step.statistics.hit_rate is None  # nothing has been chosen
+    assert step.swap_in(stacks, device) == 0 and step.statistics.hit_rate is None  # nothing has been chosen
     choose(step, *[[6, 1]] * 4, [5, 0], [0, 6])
-    assert step.rebalance(stacks, device) == 1  # 6 for 2, which nobody chose; not 5 for 0, which is used more
+    assert step.swap_in(stacks, device) == 1  # 6 for 2, which nobody chose; not 5 for 0, which is used more
     assert device.held == {("w0", 2): 6}
     assert choose(step, [6, 2], [0, 1]) == ([[2, -1], [0, 1]], [[-1, 2], [-1, -1]])
 
@@ -170,18 +167,18 @@ def test_little_more_is_no_reason():
     step, stacks = manager(held=1)
     device = Device()
     choose(step, *[[0, 5]] * 4, [5, 1])
-    assert step.rebalance(stacks, device) == 0  # 5 against 4
+    assert step.swap_in(stacks, device) == 0  # 5 against 4
     choose(step, *[[5, 7]] * 8)
-    assert step.rebalance(stacks, device) == 1 and device.held == {("w0", 0): 5}
+    assert step.swap_in(stacks, device) == 1 and device.held == {("w0", 0): 5}
 
 
 def test_what_was_long_ago_counts_less():
     step, stacks = manager(held=1)
     device = Device()
     choose(step, *[[5, 6]] * cache.HALF_LIFE)
-    assert step.rebalance(stacks, device) == 1 and device.held == {("w0", 0): 5}
+    assert step.swap_in(stacks, device) == 1 and device.held == {("w0", 0): 5}
     choose(step, *[[7, 4]] * (cache.HALF_LIFE * 2 // 3))
-    assert step.rebalance(stacks, device) == 1 and device.held == {("w0", 0): 4}  # as often as 7, and the lower id
+    assert step.swap_in(stacks, device) == 1 and device.held == {("w0", 0): 4}  # as often as 7, and the lower id
 
 
 def test_the_best_come_first_where_not_all_may(monkeypatch):
@@ -190,8 +187,8 @@ def test_the_best_come_first_where_not_all_may(monkeypatch):
     device = Device()
     choose(step, *[[5, 6]] * 3)
     choose(step, *[[7, 3]] * 9, layer=1)
-    assert step.rebalance(stacks, device) == 2 and {name for name, _ in device.held} == {"w1"}
-    assert step.rebalance(stacks, device) == 2 and {name for name, _ in device.held} == {"w0", "w1"}
+    assert step.swap_in(stacks, device) == 2 and {name for name, _ in device.held} == {"w1"}
+    assert step.swap_in(stacks, device) == 2 and {name for name, _ in device.held} == {"w0", "w1"}
 
 
 def test_a_swap_in_that_fails():
@@ -201,15 +198,15 @@ def test_a_swap_in_that_fails():
     choose(step, *[[5, 6]] * 9, *[[7, 0]] * 3)
     device.full = True
     with pytest.raises(OutOfMemoryError):
-        step.rebalance(stacks, device)
+        step.swap_in(stacks, device)
     assert choose(step, [2, 6]) == ([[2, -1]], [[-1, 6]])
     device.full, device.lost = False, 1
     with pytest.raises(BackendError, match="lost"):
-        step.rebalance(stacks, device)
+        step.swap_in(stacks, device)
     here, there = choose(step, [5, 6], [7, 0], [1, 2])
     assert here == [[-1, -1], [-1, 0], [-1, -1]] and there == [[5, 6], [7, -1], [1, 2]]
     device.lost = 99
-    assert step.rebalance(stacks, device) == 2
+    assert step.swap_in(stacks, device) == 2
     here, there = choose(step, [5, 6], [7, 0])
     assert here[0] != [-1, -1] and sorted(here[0]) == [1, 2] and there == [[-1, -1], [7, -1]]
 
@@ -223,18 +220,18 @@ def test_a_step_goes_on_without_memory_for_a_swap_in(tmp_path, monkeypatch):
 
     step = open_shared(tiny("qwen3moe", "gguf", tmp_path), [Full(), CpuBackend(1)], OffloadLevel(shared=2, resident=2))
     run(step, IDS)
-    before = str(cache_statistics(step))
+    before = str(step.cache_statistics)
 
     def full(swaps, begin):
         raise OutOfMemoryError("no memory left")
 
     step._rebalancer.device.put_experts = full
-    step.adapt()
-    assert "nothing was changed: no memory left" in str(step.resident) and "nothing" not in before
+    step.rebalance()
+    assert "nothing was changed: no memory left" in str(step.cache_statistics) and "nothing" not in before
     step.close()
-    step.adapt()
-    with pytest.raises(OptionError, match="closed"):
-        run(step, IDS)
+    for use in (step.rebalance, lambda: run(step, IDS)):
+        with pytest.raises(OptionError, match="closed"):
+            use()
 
 
 @pytest.mark.parametrize("count", [1, 3])
@@ -244,14 +241,14 @@ def test_a_layer_whose_experts_are_all_resident_leaves_the_other_device_alone(co
     _, whole = open_step(path, 32)
     step = open_shared(path, [ReferenceBackend(), CpuBackend(1)], OffloadLevel(shared=99, resident=6))
     needed, done = [], []
-    allot, compute = ExpertCacheManager.stage, CpuStep.stage
+    dispatch, compute = ExpertCacheManager.stage, CpuStep.stage
 
-    def allotted(manager, index, received):
-        found = allot(manager, index, received)
+    def dispatchted(manager, index, received):
+        found = dispatch(manager, index, received)
         needed.append((found[1].view(np.int32) >= 0).any())
         return found
 
-    monkeypatch.setattr(ExpertCacheManager, "stage", allotted)
+    monkeypatch.setattr(ExpertCacheManager, "stage", dispatchted)
     monkeypatch.setattr(CpuStep, "stage", lambda one, index, received: done.append(index) or compute(one, index, received))
     for token in range(8):
         ids = [token * 31 % 300] * count
@@ -263,9 +260,9 @@ def test_a_layer_whose_experts_are_all_resident_leaves_the_other_device_alone(co
 
 def test_a_cache_manager_is_no_device_for_more():
     ids, here, there = (Buffer(name, ACTIVE).view() for name in ("ids", "here", "there"))
-    allot = Allot(ids, here, there, EXPERTS, 2)
+    dispatch = Dispatch(ids, here, there, EXPERTS, 2)
     with pytest.raises(BackendError, match="only dispatches experts"):
-        ExpertCacheManager(Program((Receive((ids,)), allot, allot, Send((here,))), {}, (), 9), StepLimits(16))
+        ExpertCacheManager(Program((Receive((ids,)), dispatch, dispatch, Send((here,))), {}, (), 9), StepLimits(16))
 
 
 def test_resident_experts():

@@ -8,39 +8,33 @@ import pytest
 
 from lacewing.errors import OutOfMemoryError
 from lacewing.offload.cut import cut_program
+from lacewing.offload.experts import source_name
 from lacewing.offload.plan import (
     CACHE,
     GPU,
     HOST,
-    DeviceSizes,
+    DeviceLoad,
     MemoryBudget,
     OffloadLevel,
     OffloadPlan,
     OffloadPlanner,
+    Target,
     plan_offload,
 )
 from lacewing.program.check import check_program
-from lacewing.program.ops import Attention, Embed, ExpertLinear, Op, Route, WriteKeysValues
-from lacewing.program.program import KeyValueShape, Program
-from lacewing.program.uses import weights_of
+from lacewing.program.ops import Embed, ExpertLinear, Op, Route
+from lacewing.program.program import Program
+from lacewing.program.states import Window
 from tests.offload.test_cut import MIXTURE
+from tests.paged import paged
 from tests.program.test_check import OPS, WEIGHTS
 
 LAYERS = 4
 
 
 def renamed(op: Op, layer: int) -> Op:
-    """The op with its weights named as those of a layer."""
-    changes: dict[str, object] = {}
-    for name in ("weight", "weights", "bias", "biases"):
-        value = getattr(op, name, None)
-        if isinstance(value, str):
-            changes[name] = f"blk.{layer}.{value}"
-        elif isinstance(value, tuple) and value:
-            changes[name] = tuple(part and f"blk.{layer}.{part}" for part in value)
-    if isinstance(op, WriteKeysValues | Attention):
-        changes["layer"] = layer
-    return replace(op, **changes)
+    """The op with its weights named as those of a layer, and its state."""
+    return op.with_weights(lambda name: f"blk.{layer}.{name}").with_states({0: layer})
 
 
 def model(mixtures: tuple[int, ...] = (), tied: bool = True) -> Program:
@@ -55,32 +49,40 @@ def model(mixtures: tuple[int, ...] = (), tied: bool = True) -> Program:
         **WEIGHTS, "router": (4, 8), "bias of the router": (4,), "gates": (4, 3, 8), "ups": (4, 3, 8), "downs": (4, 8, 3),
         "head": (10, 8),
     }  # fmt: skip
-    names = {name for op in found for name in weights_of(op)}
-    made = Program(tuple(found), {name: shapes[name.split(".")[-1]] for name in names}, (KeyValueShape(1, 4, 4, 3),) * LAYERS, 10)
+    names = {name for op in found for name in op.weight_names}
+    made = Program(tuple(found), {name: shapes[name.split(".")[-1]] for name in names}, (paged(1, 4, 4, Window(3)),) * LAYERS, 10)
     check_program(made)
     return made
 
 
-def sizes(program: Program) -> DeviceSizes:
-    """A megabyte a matrix of a layer, a hundred a stack of experts, ten the embedding and the output; their KV cache a hundred."""
-    stacks = ("gates", "ups", "downs")
-    weights = {
-        name: 100 if name.split(".")[-1] in stacks else 10 if name in ("embedding", "head") else 1 for name in program.weights
-    }
-    return DeviceSizes({name: count * 10**6 for name, count in weights.items()}, [100 * 10**6] * LAYERS, 4)
+def target(program: Program, exchangeable: frozenset[int] = frozenset()) -> Target:
+    """A megabyte a matrix of a layer, a hundred a stack of experts, ten the embedding and the output; a state a hundred."""
+    whole = {name: shape[0] for name, shape in program.weights.items()}
+
+    def nbytes(name: str, shape: tuple[int, ...]) -> int:
+        source = source_name(name).split(".")[-1]
+        if source in ("gates", "ups", "downs"):
+            return 100 * 10**6 * shape[0] // whole[source_name(name)]
+        return (10 if source in ("embedding", "head") else 1) * 10**6
+
+    def load(part: Program) -> DeviceLoad:
+        weights = [nbytes(name, shape) for name, shape in part.weights.items()]
+        return DeviceLoad(sum(weights), 100 * 10**6 * len(part.states), min(max(weights, default=0), 10**8))
+
+    return Target(load, exchangeable)
 
 
 def shared(program: Program, megabytes: int, layers: int | None = None) -> OffloadPlan | None:
-    return plan_offload(program, sizes(program), MemoryBudget(megabytes * 10**6, "the test"), layers)
+    return plan_offload(program, target(program), MemoryBudget(megabytes * 10**6, "the test"), layers)
 
 
 def test_what_fits_is_not_shared() -> None:
     program = model()
-    whole = OffloadPlanner(program, sizes(program)).load(OffloadLevel())
+    whole = OffloadPlanner(program, target(program)).load(OffloadLevel())
     assert whole.kv_bytes == 400 * 10**6 and whole.weight_bytes == (10 + 1 + LAYERS * 9) * 10**6
-    assert plan_offload(program, sizes(program), MemoryBudget(whole.nbytes, "the test")) is None
-    assert plan_offload(program, sizes(program), MemoryBudget(whole.nbytes - 1, "the test")) is not None
-    assert plan_offload(program, sizes(program), None) is None  # of unknown size: taken for large enough
+    assert plan_offload(program, target(program), MemoryBudget(whole.nbytes, "the test")) is None
+    assert plan_offload(program, target(program), MemoryBudget(whole.nbytes - 1, "the test")) is not None
+    assert plan_offload(program, target(program), None) is None  # of unknown size: taken for large enough
 
 
 def test_the_first_layers_of_a_dense_model_stay() -> None:
@@ -107,7 +109,7 @@ def test_experts_stay_before_layers_do() -> None:
     kinds = {type(op).__name__ for op, device in zip(found.program.ops, found.devices, strict=True) if device == HOST}
     assert kinds == {"Embed", "Route", "ExpertLinear", "GatedActivation", "Combine"}
     parts = cut_program(found.program, found.devices)
-    assert parts.parts[HOST].program.layers == () and parts.parts[HOST].routers == (0, 1, 2)
+    assert parts.parts[HOST].program.states == ()
     assert len(parts.schedule) == 1 + 2 * 3 + 1  # the embedding, then away and back for each layer
     deep = shared(program, 450)
     assert deep is not None and deep.on_gpu == "layers 1 to 3 of 4 and the output without the experts of all layers"
@@ -135,7 +137,7 @@ def test_as_many_layers_as_asked_for() -> None:
     assert shared(program, 5000, LAYERS) is None and shared(program, 5000, 99) is None
     none = shared(program, 5000, 0)
     assert none is not None and none.on_gpu == "only the output"
-    mixture = plan_offload(model((0, 1, 2, 3)), sizes(model((0, 1, 2, 3))), None, 1)
+    mixture = plan_offload(model((0, 1, 2, 3)), target(model((0, 1, 2, 3))), None, 1)
     assert mixture is not None and (mixture.host_layers, mixture.host_experts) == (0, 3)
     with pytest.raises(
         OutOfMemoryError, match=r"3 layers on the GPU take .* but the test gives 190\.7 MiB; use fewer --gpu-layers"
@@ -152,13 +154,13 @@ def test_more_room_never_means_less_there() -> None:
     program, before = model((0, 1, 2, 3)), 0
     for room in range(450, 2000, 50):
         found = shared(program, room)
-        taken = OffloadPlanner(program, sizes(program)).load(OffloadLevel()).nbytes if found is None else found.gpu.nbytes
+        taken = OffloadPlanner(program, target(program)).load(OffloadLevel()).nbytes if found is None else found.gpu.nbytes
         assert before <= taken <= room * 10**6
         before = taken
 
 
-def exchangeable(program: Program) -> DeviceSizes:
-    return replace(sizes(program), exchangeable=frozenset(range(LAYERS)))
+def exchangeable(program: Program) -> Target:
+    return target(program, frozenset(range(LAYERS)))
 
 
 def test_experts_are_shared_before_they_are_left() -> None:
@@ -210,7 +212,7 @@ def test_the_plan_of_shared_experts() -> None:
 
 def test_mixtures_of_which_some_cannot_be_shared() -> None:
     program = model((1, 3))
-    some = replace(sizes(program), exchangeable=frozenset({1}))
+    some = target(program, frozenset({1}))
     assert OffloadPlanner(program, some).levels()[1:3] == [OffloadLevel(0, 1), OffloadLevel(0, 2)]
 
 

@@ -14,7 +14,6 @@ from lacewing.api import Model
 from lacewing.backends import init_backend
 from lacewing.cli import main
 from lacewing.errors import BackendError, Cancelled, OptionError, OutOfMemoryError
-from lacewing.offload.cache import cache_statistics
 from lacewing.offload.plan import OffloadLevel, OffloadPlanner
 from lacewing.offload.step import OffloadBackend, OffloadStep
 from lacewing.options import LoadOptions, Sampling, parse_layers
@@ -136,7 +135,7 @@ def test_shared_experts(paths, wanted):
         for _ in range(3):
             model.engine.forget()
             model.generate("Hello world", max_tokens=12, temperature=0)
-            shares.append(cache_statistics(model.step).hit_rate)
+            shares.append(model.step.cache_statistics.hit_rate)
             np.testing.assert_allclose(model.logits(IDS), wanted["qwen3moe"], rtol=0, atol=1e-4)
         assert shares[2] > shares[0] and device.allocated == allocated
         model.set_residency("lazy" if model.weights.residency == "eager" else "eager")
@@ -145,7 +144,7 @@ def test_shared_experts(paths, wanted):
         model.close()
         assert device.allocated == 0 or device.allocated < allocated
         model.return_to_device()
-        assert device.allocated == allocated and cache_statistics(model.step).hit_rate is None
+        assert device.allocated == allocated and model.step.cache_statistics.hit_rate is None
         np.testing.assert_allclose(model.logits(IDS), wanted["qwen3moe"], rtol=0, atol=1e-4)
 
 

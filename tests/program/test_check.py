@@ -5,7 +5,9 @@ from dataclasses import replace
 import pytest
 
 from lacewing.program.check import ProgramError, check_program
+from lacewing.program.operands import View
 from lacewing.program.ops import (
+    AddNorm,
     Attention,
     Buffer,
     Embed,
@@ -15,10 +17,11 @@ from lacewing.program.ops import (
     Norm,
     Rope,
     RopeSpec,
-    View,
     WriteKeysValues,
 )
-from lacewing.program.program import KeyValueShape, Program
+from lacewing.program.program import Program
+from lacewing.program.states import Window
+from tests.paged import paged
 
 X, NORMED, BRANCH = Buffer("x", 8).view(), Buffer("normed", 8).view(), Buffer("branch", 8).view()
 QKV, ATTENDED = Buffer("qkv", 16), Buffer("attended", 8).view()
@@ -35,16 +38,16 @@ OPS = (
     WriteKeysValues(K, V, 0),
     Attention(Q, ATTENDED, 0, 2, 1, 0.5, window=3),  # 6
     Linear(ATTENDED, ("output",), (BRANCH,)),
-    Norm(X, None, NORMED, 1e-6, add=BRANCH),  # 8
+    AddNorm(X, BRANCH, None, NORMED, 1e-6),  # 8
     Linear(NORMED, ("gate_up",), (GATE_UP.view(),)),
     GatedActivation(GATE, UP, GATE),  # 10
     Linear(GATE, ("down",), (BRANCH,)),
-    Norm(X, "norm", NORMED, 1e-6, add=BRANCH),  # 12
+    AddNorm(X, BRANCH, "norm", NORMED, 1e-6),  # 12
     Logits(NORMED, "embedding"),
 )
 WEIGHTS = {"embedding": (10, 8), "norm": (8,), "q": (8, 8), "k": (4, 8), "v": (4, 8), "bias": (4,), "head_norm": (4,),
            "output": (8, 8), "gate_up": (12, 8), "down": (8, 6)}  # fmt: skip
-PROGRAM = Program(OPS, WEIGHTS, (KeyValueShape(1, 4, 4, 3),), 10)
+PROGRAM = Program(OPS, WEIGHTS, (paged(1, 4, 4, Window(3)),), 10)
 
 
 def changed(index, **fields):
@@ -79,28 +82,28 @@ def test_a_good_program():
         (changed(3, out=QKV.view(4, 8)), "out must be x itself or lie apart"),
         (changed(1, out=GATE), "out has width 6"),
         (changed(8, add=X), "add overlaps x"),
-        (changed(8, add=BRANCH, out=X), "out must lie apart from x"),
-        (changed(8, add=Q.buffer.view(0, 4)), "add has width 4"),
+        (changed(8, out=X), "out must lie apart from x"),
+        (changed(8, add=Q.buffer.view(0, 4)), "widths differ: x 8, add 4, out 8"),
         (changed(4, rope=RopeSpec((1.0, 0.5, 0.1))), "3 pairs in a head of 4"),
         (changed(4, rope=RopeSpec(())), "0 pairs"),
         (changed(4, rope=RopeSpec((float("inf"),))), "not finite"),
         (changed(4, heads=3), "not 3 equal heads"),
-        (changed(5, layer=1), "layer 1 of 1"),
-        (changed(5, layer=-1), "layer -1 of 1"),
-        (changed(5, k=Q), "k has width 8"),
-        (changed(5, v=Q), "v has width 8"),
+        (changed(5, state=1), "state 1 of 1"),
+        (changed(5, state=-1), "state -1 of 1"),
+        (changed(5, k=Q), r"qkv\[0:8\] has width 8"),
+        (changed(5, v=Q), r"qkv\[0:8\] has width 8"),
         (replace(PROGRAM, ops=(*OPS[:6], OPS[5], *OPS[6:])), "written twice"),
         (replace(PROGRAM, ops=OPS[:5] + OPS[6:]), "read before its keys and values are written"),
         (changed(6, heads=4), "q has width 8"),
-        (changed(6, key_heads=2), "2 key heads, the layer has 1"),
+        (changed(6, key_heads=2), "2 key heads, the state has 1"),
         (changed(6, out=Q), "overlaps q"),
-        (changed(6, out=GATE), "out has width 6"),
+        (changed(6, out=GATE), "values of 3 values, the state has"),
         (changed(6, scale=0.0), "scale 0.0"),
         (changed(6, softcap=-1.0), "softcap -1.0"),
         (changed(6, window=0), "window 0"),
-        (changed(6, window=4), "window 4 is wider than what the layer keeps, 3"),
-        (changed(6, window=None), "window None is wider"),
-        (changed(10, activation="relu"), "'relu' is none of silu, gelu_tanh"),
+        (changed(6, window=4), r"window 4, the state keeps Window\(size=3\)"),
+        (changed(6, window=None), "window None, the state keeps"),
+        (changed(10, activation="relu"), "'relu' is none of silu, gelu_tanh, none"),
         (changed(10, up=GATE_UP.view(5, 6)), "out overlaps up"),
         (changed(10, out=GATE_UP.view(1, 6)), "out must be gate itself"),
         (changed(10, out=BRANCH), "differ in width"),
@@ -109,7 +112,7 @@ def test_a_good_program():
         (replace(PROGRAM, ops=(*OPS, OPS[-1])), "stands after the logits"),
         (replace(PROGRAM, ops=OPS[:-1]), "no logits"),
         (replace(PROGRAM, weights=WEIGHTS | {"surplus": (1,)}), "no op uses: surplus"),
-        (replace(PROGRAM, layers=(*PROGRAM.layers, PROGRAM.layers[0])), r"layers \[1\]"),
+        (replace(PROGRAM, states=(*PROGRAM.states, PROGRAM.states[0])), r"states \[1\]"),
     ],
 )
 def test_a_contradiction(program, problem):

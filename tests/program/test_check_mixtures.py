@@ -21,7 +21,9 @@ from lacewing.program.ops import (
     ScaleByPosition,
     WriteKeysValues,
 )
-from lacewing.program.program import KeyValueShape, Program
+from lacewing.program.program import Program
+from lacewing.program.states import Window
+from tests.paged import paged
 
 X, Q, KEYS = Buffer("x", 8).view(), Buffer("q", 10).view(), Buffer("keys", 6).view()
 ABSORBED, ATTENDED, VALUES = Buffer("absorbed", 12).view(), Buffer("attended", 8).view(), Buffer("values", 4).view()
@@ -48,8 +50,8 @@ OPS = (
 )
 SHAPES = {"embedding": (10, 8), "q": (10, 8), "keys": (6, 8), "k_b": (2, 4, 3), "sinks": (2,), "v_b": (2, 4, 2), "router": (6, 8),
           "bias": (6,), "gate": (6, 3, 8), "up": (6, 3, 8), "gate_bias": (6, 3), "down": (6, 8, 3)}  # fmt: skip
-LAYER = KeyValueShape(1, 6, 4, values_in_keys=True)
-PROGRAM = Program(OPS, SHAPES, (LAYER,), 10)
+STATE = paged(1, 6, 4, latent=True)
+PROGRAM = Program(OPS, SHAPES, (STATE,), 10)
 
 
 def changed(index, **fields):
@@ -60,7 +62,7 @@ def changed(index, **fields):
 
 def test_a_good_program():
     check_program(PROGRAM)
-    assert PROGRAM.kv_bytes_per_token == 2 * 6
+    assert PROGRAM.groups[0].nbytes == 128 * 2 * 6
     fused = changed(10, weights=("both",), biases=(), interleaved=True, transposed=True)
     shapes = {name: shape for name, shape in SHAPES.items() if name not in ("gate", "up", "gate_bias")} | {"both": (6, 8, 6)}
     check_program(replace(fused, weights=shapes))
@@ -78,11 +80,12 @@ def test_a_good_program():
         (changed(4, weight="q"), "must have three axes"),
         (changed(4, out=Q), "overlaps|do not fit"),
         (changed(4, weight="none"), "must have three axes"),
-        (changed(5, v=Q.buffer.view(0, 4)), "the values are in the keys"),
-        (replace(PROGRAM, layers=(KeyValueShape(1, 6, 4),)), "v is None"),
-        (replace(PROGRAM, layers=(KeyValueShape(1, 6, 7, values_in_keys=True),)), "v is None"),
+        (changed(5, v=Q.buffer.view(0, 4)), "v is None just where the values are in the keys"),
+        (replace(PROGRAM, states=(paged(1, 6, 4),)), "v is None"),
+        (replace(PROGRAM, states=(paged(1, 6, 4, dtype="q8_0", latent=True),)), "is not whole blocks of 32"),
+        (replace(PROGRAM, states=(paged(1, 6, 4, dtype="int4", latent=True),)), "cannot be stored"),
         (changed(6, chunk=0), "chunk 0"),
-        (replace(PROGRAM, layers=(replace(LAYER, window=4),)), "wider than what the layer keeps"),
+        (replace(PROGRAM, states=(replace(STATE, reach=Window(4)),)), "window None, the state keeps"),
         (changed(6, sinks="bias"), r"bias is listed as \(6,\), this op needs \(2,\)"),
         (changed(9, ids=Buffer("ids", 7).view()), "7 active of 6"),
         (changed(9, weights=Buffer("weights", 3).view()), "3 weights for 2 ids"),

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lacewing.backends.base import TileOrder
+from lacewing.backends.weights import TileOrder
 from lacewing.errors import ModelFormatError, OptionError
 from lacewing.formats import read
 from lacewing.formats.checkpoint import ByteRange, TensorInfo

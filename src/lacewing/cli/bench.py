@@ -11,23 +11,22 @@ from lacewing.errors import OptionError
 from lacewing.options import LoadOptions, format_bytes
 
 if TYPE_CHECKING:
-    from lacewing.backends.base import DeviceFacts, Profiles
+    from lacewing.backends.base import DeviceFacts
 
 
 def bench(
     name: str, options: LoadOptions, prompt: int, generate: int, repeats: int, *, as_json: bool, profile: bool = False
 ) -> None:
     """Measure and print. `profile`: also the time of each kernel; raises OptionError where they cannot be timed."""
-    from lacewing.backends.base import Profiles
+
     from lacewing.engine.bench import check_counts, measure
-    from lacewing.offload.cache import cache_statistics
 
     check_counts(prompt, generate, options.context or prompt + generate)
     began = time.perf_counter()
     with open_model(name, options) as model:
         loaded = time.perf_counter() - began
         facts = model.backend.facts()
-        if profile and not isinstance(model.step, Profiles):
+        if profile and not model.step.can_profile:
             raise OptionError(f"--profile is for a GPU that has the whole model, not for {facts.name}; use --backend webgpu")
         before = _read_bandwidth(facts)
         speed = measure(model.engine, prompt, generate, repeats)
@@ -51,16 +50,16 @@ def bench(
             "bandwidth_share": round(rate / bandwidth, 3) if bandwidth else None,
             "load_seconds": round(loaded, 3),
         }
-        cached = cache_statistics(model.step)
+        cached = model.step.cache_statistics
         if cached is not None:
             report |= {"resident_experts": cached.resident, "experts": cached.experts, "hit_rate": round(cached.hit_rate or 0.0, 4)}
-        if profile and isinstance(model.step, Profiles):
+        if profile:
             report["profile"] = _profile(model.step, prompt, model.engine.chunk)
             model.engine.forget()  # keys and values were written over
     print(json.dumps(report) if as_json else _table(report))
 
 
-def _profile(step: Profiles, prompt: int, chunk: int) -> dict[str, Any]:
+def _profile(step: Step, prompt: int, chunk: int) -> dict[str, Any]:
     """Of the token after the prompt, and of the prompt's first run."""
     runs = {"token": (1, prompt), "prompt": (min(prompt, chunk), 0)}
     found: dict[str, Any] = {

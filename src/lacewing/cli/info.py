@@ -14,7 +14,7 @@ from lacewing.hub.http import is_url
 from lacewing.hub.remote import fetch_headers
 from lacewing.options import LoadOptions, format_bytes
 from lacewing.placement.info import ModelInfo
-from lacewing.placement.place import gpu_plan
+from lacewing.placement.place import place
 
 
 def info(name: str, options: LoadOptions, *, as_json: bool) -> None:
@@ -22,7 +22,7 @@ def info(name: str, options: LoadOptions, *, as_json: bool) -> None:
     with tempfile.TemporaryDirectory(prefix="lacewing-") as folder:
         path = fetch_headers(name, Path(folder)) if is_url(name) or _elsewhere(name) else path_of(name)
         opened = ModelInfo(path, options, whole=False)
-        facts = opened.describe(gpu_plan(opened))
+        facts = opened.describe(place(opened, tell=True).plan)
     if path.is_relative_to(folder):
         facts |= {"files": [Path(file).name for file in facts["files"]], "missing_bytes": 0, "source": name}
     print(json.dumps(facts) if as_json else _page(facts))

@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 
 import numpy as np
 
-from lacewing.backends.base import Adapts, FeedsBack, FindsCandidates, Step
+from lacewing.backends.step import Step
 from lacewing.engine.sampling import Sampler, Token
 from lacewing.engine.stats import Stats, rate
 from lacewing.errors import ContextOverflowError, NumericError, OptionError, OutOfMemoryError

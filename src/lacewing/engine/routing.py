@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lacewing.backends.base import Adapts, RoutedLayer, Step
+from lacewing.backends.step import RoutedLayer, Step
 from lacewing.engine.engine import Engine
 from lacewing.errors import NumericError, OptionError
 from lacewing.options import Progress

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lacewing.backends.base import Candidates
+from lacewing.backends.batch import Candidates
 from lacewing.errors import NumericError, OptionError
 from lacewing.options import Sampling
 

@@ -15,12 +15,10 @@ from typing import Any, BinaryIO, Self
 import numpy as np
 
 from lacewing.errors import Cancelled, ModelFormatError
-from lacewing.formats.checkpoint import ByteRange
+from lacewing.formats.checkpoint import ByteRange, Identity
 from lacewing.formats.files import open_regular
 
 CHUNK = 16 * 2**20  # bytes between two looks at `cancelled`
-
-Identity = tuple[int, int, int, int]  # device, inode, bytes, time of the last change in nanoseconds
 
 _mappings: weakref.WeakValueDictionary[tuple[str, Identity], np.ndarray] = weakref.WeakValueDictionary()
 

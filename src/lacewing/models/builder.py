@@ -6,8 +6,10 @@ from collections.abc import Callable
 
 from lacewing.models.config import ModelConfig
 from lacewing.models.rope import rope_spec
-from lacewing.program.ops import Buffer, Linear, Norm, Op, View
-from lacewing.program.program import KeyValueShape, Program
+from lacewing.program.operands import Buffer, Op, View
+from lacewing.program.ops import AddNorm, Linear, Norm
+from lacewing.program.program import Program
+from lacewing.program.states import State
 
 
 class Builder:
@@ -20,7 +22,7 @@ class Builder:
         self.config = config
         self.ops: list[Op] = []
         self.weights: dict[str, tuple[int, ...]] = {}
-        self.states: list[KeyValueShape] = []
+        self.states: list[State] = []
         self.rope = rope_spec(config.rope, context, config.adjacent_rope)
         self.local_rope = rope_spec(config.local_rope, context, config.adjacent_rope)
         self.x = Buffer("x", config.width).view()  # the residual stream (T, D)
@@ -35,14 +37,18 @@ class Builder:
         self.weights[name] = shape
         return name
 
-    def state(self, state: KeyValueShape) -> int:
+    def state(self, state: State) -> int:
         """The index by which ops name this state."""
         self.states.append(state)
         return len(self.states) - 1
 
     def norm(self, x: View, name: str, out: View, heads: int = 1, add: View | None = None, eps: float | None = None) -> None:
         weight = self.weight(f"{name}.weight", x.width // heads)
-        self.ops.append(Norm(x, weight, out, eps or self.config.eps, heads, self.config.norm_offset, add))
+        eps, offset = eps or self.config.eps, self.config.norm_offset
+        if add is None:
+            self.ops.append(Norm(x, weight, out, eps, heads, offset))
+        else:
+            self.ops.append(AddNorm(x, add, weight, out, eps, offset))
 
     def linear(self, x: View, layer: int, *outs: tuple[str, View]) -> None:
         """One or several products of the same x, each with a bias where the config says so."""

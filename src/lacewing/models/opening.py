@@ -110,7 +110,7 @@ def open_model(checkpoint: Checkpoint, context: int | None = None, most: int | N
         architecture=config.architecture,
         name=_name(checkpoint),
         config=config,
-        program=replace(program, kv_itemsize=_kv_itemsize(used)),
+        program=program.with_kv_type(_kv_type(used)),
         tensors=used | scales,
         vocab_size=config.vocab_size,
         trained_context=config.trained_context,
@@ -200,10 +200,10 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
 
 
-def _kv_itemsize(tensors: Mapping[str, TensorInfo]) -> int:
+def _kv_type(tensors: Mapping[str, TensorInfo]) -> str:
     """The KV cache is as precise as the weights. Those of bfloat16 could exceed the range of float16."""
     quants = {tensor.quant.name for tensor in tensors.values() if len(tensor.shape) > 1}
-    return 4 if quants <= {"F64", "F32", "BF16", "F8_E4M3", "F4_E2M1"} else 2
+    return "f32" if quants <= {"F64", "F32", "BF16", "F8_E4M3", "F4_E2M1"} else "f16"
 
 
 def _name(checkpoint: Checkpoint) -> str:

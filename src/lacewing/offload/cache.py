@@ -1,6 +1,6 @@
 """The expert cache: of some layers a GPU holds some experts. Who computes which, and which ones are resident.
 
-The manager is a device of a cut program that does nothing but `Allot`, on the host, where the ids come by anyway. It counts what
+The manager is a device of a cut program that does nothing but `Dispatch`, on the host, where the ids come by anyway. It counts what
 routers choose, and by that experts are swapped in before a request and after a long prompt: one that is used more takes the place
 of a resident one that is little used.
 """
@@ -14,41 +14,25 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lacewing.backends.base import DeviceFacts, RoutedLayer, Step, StepLimits, WeightView
-from lacewing.backends.staged import ResidentExperts, SwapIn, TakesExperts, not_alone, stages
+from lacewing.backends.base import Backend, DeviceFacts
+from lacewing.backends.batch import Batch, StepLimits
+from lacewing.backends.stages import not_alone, stages
+from lacewing.backends.step import Step, SwapIn
+from lacewing.backends.weights import CacheStatistics, ResidentExperts, WeightView
 from lacewing.errors import BackendError, OutOfMemoryError
 from lacewing.offload.cut import ProgramCut
 from lacewing.offload.experts import source_name
 from lacewing.options import Progress
-from lacewing.program.ops import Allot, Combine, ExpertLinear, Op
+from lacewing.program.ops import Combine, Dispatch, ExpertLinear, Op
 from lacewing.program.program import Program
-from lacewing.program.uses import weights_of
 
 HALF_LIFE = 512  # tokens, after which what was chosen counts half
 CLEARLY = 1.25  # times as often must an expert have been chosen as the one that makes room for it
 SWAPPED_BYTES = 2**30  # at most, at a time
 
 
-@dataclass(frozen=True)
-class CacheStatistics:
-    """Of the layers that share their experts: how many of how many are resident in each, and which share of what was chosen since
-    the last rebalancing was among them, None: nothing was chosen."""
-
-    layers: int
-    resident: int
-    experts: int
-    hit_rate: float | None
-    problem: str = ""  # why the last rebalancing failed
-
-    def __str__(self) -> str:
-        each = "the layer" if self.layers == 1 else f"each of {self.layers} layers"
-        told = "" if self.hit_rate is None else f", hit rate {self.hit_rate:.0%}"
-        problem = f"; the last swap-in failed, and nothing was changed: {self.problem}" if self.problem else ""
-        return f"on the GPU: {self.resident} of {self.experts} experts of {each}{told}{problem}"
-
-
-class ExpertCacheBackend:
-    """The backend of the parts of a program that are only `Allot`."""
+class ExpertCacheBackend(Backend):
+    """The backend of the parts of a program that are only `Dispatch`."""
 
     name, copies_weights = "expert cache", False
 
@@ -73,15 +57,15 @@ class _Wanted(NamedTuple):
 class _Layer:
     """The place of each resident expert of a layer, and how often each was chosen."""
 
-    def __init__(self, op: Allot):
+    def __init__(self, op: Dispatch):
         self.op = op
         self.places = np.full(op.experts, -1, np.int32)
-        self.places[: op.held] = np.arange(op.held)
+        self.places[: op.resident] = np.arange(op.resident)
         self.counts = np.zeros(op.experts)
 
     def wanted(self, index: int) -> list[_Wanted]:
         """The best first. `index`: of the layer."""
-        inside = np.full(self.op.held, -1)  # who is at each place; -1: nobody, since a swap-in failed
+        inside = np.full(self.op.resident, -1)  # who is at each place; -1: nobody, since a swap-in failed
         resident = np.flatnonzero(self.places >= 0)
         inside[self.places[resident]] = resident
         worth = np.where(inside >= 0, self.counts[inside], -1.0)
@@ -95,29 +79,28 @@ class _Layer:
         return found
 
 
-class ExpertCacheManager:
-    """See `backends.base.Step` and `backends.staged.Staged`: a stage a layer."""
-
-    kv_bytes = 0
+class ExpertCacheManager(Step):
+    """A stage a layer. It has neither weights nor states."""
 
     def __init__(self, program: Program, limits: StepLimits):
-        self.limits = limits
+        super().__init__(program, limits)
         self._layers: list[_Layer] = []
-        for _, done, _ in stages(program):
-            if len(done) != 1 or not isinstance(done[0], Allot):
-                raise BackendError(f"the expert cache only dispatches experts, it cannot do {', '.join(op.kind for op in done)}")
-            self._layers.append(_Layer(done[0]))
-        self._sent = [sent for _, _, sent in stages(program)]
+        for stage in stages(program):
+            if len(stage.ops) != 1 or not isinstance(stage.ops[0], Dispatch):
+                kinds = ", ".join(op.kind for op in stage.ops)
+                raise BackendError(f"the expert cache only dispatches experts, it cannot do {kinds}")
+            self._layers.append(_Layer(stage.ops[0]))
+        self._sent = [stage.sent for stage in stages(program)]
         self.buffer_bytes = sum(layer.places.nbytes + layer.counts.nbytes for layer in self._layers)
         self._tokens = self._chosen = self._hits = 0  # since the last rebalancing
 
-    def run(self, tokens: np.ndarray, slots: np.ndarray, positions: np.ndarray, outputs: np.ndarray) -> np.ndarray:
+    def _run(self, batch: Batch) -> np.ndarray:
         raise not_alone()
 
-    def begin(self, tokens: np.ndarray, slots: np.ndarray, positions: np.ndarray, outputs: np.ndarray) -> None:
-        self._tokens += len(tokens)
+    def _begin(self, batch: Batch) -> None:
+        self._tokens += len(batch.tokens)
 
-    def stage(self, index: int, received: Sequence[np.ndarray]) -> list[np.ndarray]:
+    def _stage(self, index: int, received: Sequence[np.ndarray]) -> list[np.ndarray]:
         layer, (ids,) = self._layers[index], (np.ascontiguousarray(each).view(np.int32) for each in received)
         here = layer.places[ids]
         there = np.where(here < 0, ids, np.int32(-1))
@@ -126,19 +109,16 @@ class ExpertCacheManager:
         made = {layer.op.here: here, layer.op.there: there}
         return [made[view].view(np.float32) for view in self._sent[index]]
 
-    def logits(self) -> np.ndarray:
-        raise not_alone()
-
     @property
     def statistics(self) -> CacheStatistics:
         largest = max(self._layers, key=lambda layer: layer.op.experts).op
         hit_rate = self._hits / self._chosen if self._chosen else None
-        return CacheStatistics(len(self._layers), largest.held, largest.experts, hit_rate)
+        return CacheStatistics(len(self._layers), largest.resident, largest.experts, hit_rate)
 
-    def rebalance(self, stacks: Sequence[Mapping[str, WeightView]], device: TakesExperts) -> int:
+    def swap_in(self, stacks: Sequence[Mapping[str, WeightView]], device: Step) -> int:
         """Have the device hold what was chosen more often; how many experts were swapped in. `stacks`: of each layer the weights of
         its experts, by the names of the resident ones. A place is nobody's until its new expert is there."""
-        chosen = self._choose(stacks)
+        chosen = self._worth_swapping(stacks)
         if not chosen:
             return 0
 
@@ -156,7 +136,7 @@ class ExpertCacheManager:
             self._layers[each.layer].places[each.expert] = each.place
         return len(chosen)
 
-    def _choose(self, stacks: Sequence[Mapping[str, WeightView]]) -> list[_Wanted]:
+    def _worth_swapping(self, stacks: Sequence[Mapping[str, WeightView]]) -> list[_Wanted]:
         """What is worth swapping in, as much as one rebalancing may; counting begins anew."""
         wanted = sorted(each for index, layer in enumerate(self._layers) for each in layer.wanted(index))
         fade = 0.5 ** (self._tokens / HALF_LIFE)
@@ -170,17 +150,29 @@ class ExpertCacheManager:
                 return wanted[:number]
         return wanted
 
-    def rebind(self) -> None:
-        """It has no weights."""
+    # it has no states
 
-    def watch_routes(self, on: bool) -> None:
-        """Routers are elsewhere."""
+    def _grow(self, group: int, count: int) -> None:
+        raise _no_states()
 
-    def routes(self) -> list[RoutedLayer]:
-        return []
+    def _put_table(self, group: int, row: int, first: int, ids: np.ndarray) -> None:
+        raise _no_states()
 
-    def close(self) -> None:
+    def _copy(self, group: int, pairs: Sequence[tuple[int, int]]) -> None:
+        raise _no_states()
+
+    def _read(self, group: int, ids: Sequence[int]) -> np.ndarray:
+        raise _no_states()
+
+    def _write(self, group: int, ids: Sequence[int], data: np.ndarray) -> None:
+        raise _no_states()
+
+    def _close(self) -> None:
         """It holds nothing but its tables."""
+
+
+def _no_states() -> BackendError:
+    return BackendError("the expert cache has no states")
 
 
 def _expert_bytes(weight: WeightView) -> int:
@@ -199,11 +191,11 @@ def with_resident(program: Program, weights: Mapping[str, WeightView]) -> dict[s
 
 @dataclass
 class Rebalancer:
-    """The cache manager of an offloaded step with the device of its resident experts, None: it cannot exchange them. `stacks`: see
-    `ExpertCacheManager.rebalance`."""
+    """The cache manager of an offloaded step with the device of its resident experts. `stacks`: see
+    `ExpertCacheManager.swap_in`."""
 
     manager: ExpertCacheManager
-    device: TakesExperts | None
+    device: Step
     stacks: Sequence[Mapping[str, WeightView]]
     problem: str = ""
 
@@ -213,27 +205,20 @@ class Rebalancer:
 
     def run(self) -> None:
         """Without memory for it nothing is changed."""
-        if self.device is None:
-            return
         try:
             self.problem = ""
-            self.manager.rebalance(self.stacks, self.device)
+            self.manager.swap_in(self.stacks, self.device)
         except OutOfMemoryError as error:
             self.problem = str(error)
-
-
-def cache_statistics(step: object) -> CacheStatistics | None:
-    """How a step, or the one that it watches, shares experts with the CPU; None: it does not."""
-    return getattr(getattr(step, "step", step), "resident", None)
 
 
 def rebalancer_of(cut: ProgramCut, steps: Sequence[Step], weights: Mapping[str, WeightView]) -> Rebalancer | None:
     """None if no device holds some experts of a layer."""
     manager = next((step for step in steps if isinstance(step, ExpertCacheManager)), None)
     for part, step in zip(cut.parts, steps, strict=True):
-        stacks = [found for _, ops, _ in stages(part.program) if (found := _resident_in(ops, weights))]
+        stacks = [found for stage in stages(part.program) if (found := _resident_in(stage.ops, weights))]
         if stacks and manager is not None:
-            return Rebalancer(manager, step if isinstance(step, TakesExperts) else None, stacks)
+            return Rebalancer(manager, step, stacks)
     return None
 
 
@@ -252,17 +237,17 @@ class SkippableStage(NamedTuple):
 def skippable_stages(cut: ProgramCut) -> dict[int, SkippableStage]:
     """By their number in the schedule. They may be skipped when nothing was chosen: no later one needs what they receive, and their
     device keeps nothing from run to run."""
-    others = {op.there for part in cut.parts for op in part.program.ops if isinstance(op, Allot)}
+    others = {op.there for part in cut.parts for op in part.program.ops if isinstance(op, Dispatch)}
     programs, found = [stages(part.program) for part in cut.parts], {}
     for number, each in enumerate(cut.schedule):
-        received, done, sent = programs[each.device][each.stage]
-        last, keeps = done[-1], cut.parts[each.device].layers
-        if isinstance(last, Combine) and last.ids in others and last.add is None and sent == (last.out,) and not keeps:
-            found[number] = SkippableStage(received.index(last.ids), last.out.width)
+        stage, keeps = programs[each.device][each.stage], cut.parts[each.device].states
+        last = stage.ops[-1]
+        if isinstance(last, Combine) and last.ids in others and last.add is None and stage.sent == (last.out,) and not keeps:
+            found[number] = SkippableStage(stage.received.index(last.ids), last.out.width)
     return found
 
 
 def _resident_in(ops: Sequence[Op], weights: Mapping[str, WeightView]) -> dict[str, WeightView]:
     """The weights of resident experts of a stage, which are a layer's, by the names of the resident ones."""
-    names = (name for op in ops if isinstance(op, ExpertLinear) for name in weights_of(op))
+    names = (name for op in ops if isinstance(op, ExpertLinear) for name in op.weight_names)
     return {name: weights[source_name(name)] for name in names if name != source_name(name)}

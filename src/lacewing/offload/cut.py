@@ -1,6 +1,6 @@
 """Cutting a program into parts for several devices, which take turns: pure data, whoever computes them.
 
-Each device gets one program of its own, with its own weights and its own layers' keys and values. It runs in stages: a stage
+Each device gets one program of its own, with its own weights and states. It runs in stages: a stage
 begins with a `Receive` and ends with a `Send` or the logits. Buffers of a device keep their values from stage to stage of a run,
 so that only what another device has written since is transferred.
 """
@@ -15,7 +15,6 @@ import numpy as np
 from lacewing.program import ops
 from lacewing.program.ops import Op, View
 from lacewing.program.program import Program
-from lacewing.program.uses import changed, weights_of
 
 
 class CutError(ValueError):
@@ -24,11 +23,10 @@ class CutError(ValueError):
 
 @dataclass(frozen=True)
 class Part:
-    """What one device does. `layers`: which of the whole program's its keys and values are; `routers`: of which layer each is."""
+    """What one device does. `states`: which of the whole program's each of its states is, in ascending order."""
 
     program: Program
-    layers: tuple[int, ...]
-    routers: tuple[int, ...]
+    states: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -59,7 +57,7 @@ class _Stage:
 def cut_program(program: Program, devices: Sequence[int]) -> ProgramCut:
     """Give op i to device devices[i], numbered from 0.
 
-    The logits, the ops on a layer's keys and values, and the experts of a router must be together: raises CutError.
+    The logits, the ops on a state, and the experts of a router must be together: raises CutError.
     """
     if len(devices) != len(program.ops) or not program.ops:
         raise CutError(f"{len(devices)} devices for {len(program.ops)} ops")
@@ -82,19 +80,20 @@ def cut_program(program: Program, devices: Sequence[int]) -> ProgramCut:
 
 def _together(program: Program, devices: Sequence[int]) -> None:
     """Raises CutError."""
-    layers: dict[int, int] = {}
+    states: dict[int, int] = {}
     router: int | None = None
-    allotted: set[View] = set()
+    dispatched: set[View] = set()
     for op, device in zip(program.ops, devices, strict=True):
         if device < 0:
             raise CutError(f"device {device}")
-        if isinstance(op, ops.Attention | ops.WriteKeysValues) and layers.setdefault(op.layer, device) != device:
-            raise CutError(f"keys and values of layer {op.layer} were given to two devices")
+        for state in op.state_ids:
+            if states.setdefault(state, device) != device:
+                raise CutError(f"state {state} was given to two devices")
         if isinstance(op, ops.Route):
             router = device
-        if isinstance(op, ops.Allot):
-            allotted |= {op.here, op.there}
-        if isinstance(op, ops.ExpertLinear) and router != device and op.ids not in allotted:
+        if isinstance(op, ops.Dispatch):
+            dispatched |= {op.here, op.there}
+        if isinstance(op, ops.ExpertLinear) and router != device and op.ids not in dispatched:
             raise CutError(f"the experts of {op.weights[0]} and their router were given to two devices")
 
 
@@ -109,14 +108,14 @@ def _transfer(stages: list[_Stage], count: int) -> None:
 
     for number, stage in enumerate(stages):
         for op in stage.ops:
-            for view in op.views(op.reads):
+            for view in op.reads:
                 for missing in _runs(view, known(stage.device, view) < 0):
                     others = [known(device, missing) for device in range(count) if device != stage.device]
                     for source, part in _sources(missing, others):
                         stage.received.append((part, source, len(stages[source].sent)))
                         stages[source].sent.append(part)
                         known(stage.device, part)[:] = number
-            for view in changed(op):
+            for view in op.writes:
                 for device in range(count):
                     known(device, view)[:] = number if device == stage.device else -1
 
@@ -142,23 +141,18 @@ def _runs(view: View, flags: np.ndarray) -> Iterator[View]:
 
 def _part(program: Program, stages: list[_Stage], device: int) -> Part:
     found: list[Op] = []
-    layers: dict[int, int] = {}
-    routers, layer = [], 0
     for stage in stages:
         if stage.device == device:
-            found.append(ops.Receive(tuple(view for view, _, _ in stage.received)))
-        for op in stage.ops:
-            if isinstance(op, ops.Attention):
-                layer = op.layer
-            if stage.device != device:
-                continue
-            if isinstance(op, ops.Route):
-                routers.append(layer)
-            if isinstance(op, ops.Attention | ops.WriteKeysValues):
-                op = replace(op, layer=layers.setdefault(op.layer, len(layers)))
-            found.append(op)
-        if stage.device == device and stage is not stages[-1]:
-            found.append(ops.Send(tuple(stage.sent)))
-    names = dict.fromkeys(name for op in found for name in weights_of(op))
-    shapes, kept = {name: program.weights[name] for name in names}, tuple(program.layers[layer] for layer in layers)
-    return Part(replace(program, ops=tuple(found), weights=shapes, layers=kept), tuple(layers), tuple(routers))
+            found += [ops.Receive(tuple(view for view, _, _ in stage.received)), *stage.ops]
+            if stage is not stages[-1]:
+                found.append(ops.Send(tuple(stage.sent)))
+    return part_of(program, found)
+
+
+def part_of(program: Program, some: Sequence[Op]) -> Part:
+    """Some ops of a program, with the weights and the states that they use."""
+    states = tuple(sorted({state for op in some for state in op.state_ids}))
+    renumbered = {state: index for index, state in enumerate(states)}
+    found = tuple(op.with_states(renumbered) if op.state_ids else op for op in some)
+    weights = {name: program.weights[name] for op in found for name in op.weight_names}
+    return Part(replace(program, ops=found, weights=weights, states=tuple(program.states[state] for state in states)), states)

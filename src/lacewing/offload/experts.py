@@ -4,7 +4,7 @@ resident on one, the other computes with all that are left.
 Of each such layer, from its router to its sum, comes
 
     Route                                  as before
-    Allot                                  which of the chosen experts are resident
+    Dispatch                                  which of the chosen experts are resident
     experts, over smaller stacks; Combine  the resident ones, with what else is added
     experts, over all stacks; Combine      the others
     Combine                                the two sums
@@ -17,8 +17,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from lacewing.program.ops import Allot, Buffer, Combine, ExpertLinear, Op, Route
+from lacewing.backends.weights import TensorSpec
+from lacewing.program.ops import Buffer, Combine, Dispatch, ExpertLinear, Op, Route
 from lacewing.program.program import Program
+from lacewing.quants.base import Quant
 
 _RESIDENT = " (resident)"
 TRUNK, DISPATCH, RESIDENT, OTHERS = "trunk", "dispatch", "resident", "others"  # whose work an op of a shared layer is
@@ -61,7 +63,7 @@ def share_experts(program: Program, layers: Sequence[int | None], resident: Mapp
                 ops.append(op)
                 sides.append(side)
                 if side == RESIDENT and isinstance(op, ExpertLinear):
-                    for name in _names(op):
+                    for name in op.weight_names:
                         weights[name] = (resident[layer], *program.weights[source_name(name)][1:])
         index = end
     return SharedExperts(replace(program, ops=tuple(ops), weights=weights), tuple(sides))
@@ -77,8 +79,8 @@ def _layer(ops: Sequence[Op], resident: int) -> list[tuple[Op, str]]:
     other = [_with(op, lambda op: replace(op, ids=there)) for op in inner]
     return [
         (route, TRUNK),
-        (Allot(route.ids, here, there, route.logits.width, resident), DISPATCH),
-        *((_with(op, lambda op: _smaller(replace(op, ids=here))), RESIDENT) for op in inner),
+        (Dispatch(route.ids, here, there, route.logits.width, resident), DISPATCH),
+        *((_with(op, lambda op: replace(op, ids=here).with_weights(resident_name)), RESIDENT) for op in inner),
         (replace(combine, ids=here), RESIDENT),
         *((op, OTHERS) for op in other),
         (replace(combine, out=rest, ids=there, add=None), OTHERS),
@@ -90,10 +92,38 @@ def _with(op: Op, change: Callable[[ExpertLinear], Op]) -> Op:
     return change(op) if isinstance(op, ExpertLinear) else op
 
 
-def _smaller(op: ExpertLinear) -> Op:
-    biases = tuple(name and resident_name(name) for name in op.biases)
-    return replace(op, weights=tuple(map(resident_name, op.weights)), biases=biases)
+@dataclass(frozen=True)
+class _SomeExperts:
+    """The spec of the first experts of a stack; see `backends.weights.TensorSpec`."""
+
+    whole: TensorSpec
+    count: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.count, *self.whole.shape[1:])
+
+    @property
+    def quant(self) -> Quant:
+        return self.whole.quant
+
+    @property
+    def nbytes(self) -> int:
+        return -(-self.whole.nbytes * self.count // self.whole.shape[0])
+
+    @property
+    def scales(self) -> object:
+        return self.whole.scales
+
+    @property
+    def scale_block(self) -> tuple[int, int]:
+        return self.whole.scale_block
 
 
-def _names(op: ExpertLinear) -> list[str]:
-    return [*op.weights, *(name for name in op.biases if name is not None)]
+def resident_specs(program: Program, tensors: Mapping[str, TensorSpec]) -> dict[str, TensorSpec]:
+    """The specs of a program's weights, those of stacks of resident experts among them."""
+    found: dict[str, TensorSpec] = {}
+    for name, shape in program.weights.items():
+        whole = tensors[source_name(name)]
+        found[name] = whole if name == source_name(name) else _SomeExperts(whole, shape[0])
+    return found

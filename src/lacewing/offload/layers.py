@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from lacewing.program import ops
 from lacewing.program.ops import Op, View
 from lacewing.program.program import Program
-from lacewing.program.uses import changed, weights_of
 
 _LAYER = re.compile(r"blk\.(\d+)\.")
 _ROUTED = (ops.Route, ops.ExpertLinear, ops.Combine)
@@ -28,7 +27,7 @@ def op_layers(program: Program) -> list[OpLayer]:
     found: list[OpLayer] = []
     layer, head, experts = None, False, False
     for op in program.ops:
-        names = weights_of(op)
+        names = op.weight_names
         numbers = [int(match.group(1)) for name in names if (match := _LAYER.match(name))]
         if numbers:
             layer, head = numbers[0], False
@@ -61,11 +60,9 @@ def _follows(op: Op, before: list[Op]) -> bool:
     """Whether an op must stay behind the others."""
     if isinstance(op, _ROUTED):
         return True
-    written, touched = changed(op), op.views(op.reads) + changed(op)
-    return any(_meet(touched, changed(each)) or _meet(written, each.views(each.reads)) for each in before)
+    written, touched = op.writes, op.views
+    return any(_meet(touched, each.writes) or _meet(written, each.reads) for each in before)
 
 
 def _meet(some: list[View], others: list[View]) -> bool:
-    return any(
-        a.buffer.name == b.buffer.name and a.start < b.start + b.width and b.start < a.start + a.width for a in some for b in others
-    )
+    return any(view.overlaps(other) for view in some for other in others)

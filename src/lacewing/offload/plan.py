@@ -8,22 +8,20 @@ each layer that is shared costs a wait; only when all do, fewer than half. Else 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from lacewing.errors import OutOfMemoryError
-from lacewing.offload.experts import DISPATCH, OTHERS, RESIDENT, TRUNK, share_experts, source_name
+from lacewing.offload.cut import part_of
+from lacewing.offload.experts import DISPATCH, OTHERS, RESIDENT, TRUNK, share_experts
 from lacewing.offload.layers import OpLayer, experts_together, op_layers
-from lacewing.options import format_bytes
+from lacewing.options import CPU, format_bytes
 from lacewing.program.ops import Embed, Logits, Route
 from lacewing.program.program import Program
-from lacewing.program.uses import weights_of
 
 GPU, HOST, CACHE = 0, 1, 2  # which dispatches experts, see `offload.cache`
 _SIDES = {TRUNK: GPU, RESIDENT: GPU, OTHERS: HOST, DISPATCH: CACHE}
-_SMALL_BYTES = 2**18  # of buffers that do not grow with the model
-_LOGIT_BYTES, _STAGING_BYTES = 2**24, 2**25  # the most that the GPU holds at a time of logits, and of weights on their way
 
 
 @dataclass(frozen=True)
@@ -32,19 +30,6 @@ class MemoryBudget:
 
     nbytes: int
     source: str
-
-
-@dataclass(frozen=True)
-class DeviceSizes:
-    """Bytes on the GPU: of each weight by its name, of the KV cache of each layer. `chunk`: tokens of a run.
-
-    `exchangeable`: the mixture layers of whose experts the GPU can hold some.
-    """
-
-    weights: Mapping[str, int]
-    layers: Sequence[int]
-    chunk: int
-    exchangeable: frozenset[int] = frozenset()
 
 
 class OffloadLevel(NamedTuple):
@@ -68,6 +53,14 @@ class DeviceLoad:
     @property
     def nbytes(self) -> int:
         return self.weight_bytes + self.kv_bytes + self.buffer_bytes
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a plan asks of the GPU: what a part of the program takes there, and the mixture layers whose experts it can exchange."""
+
+    load: Callable[[Program], DeviceLoad]
+    exchangeable: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -117,14 +110,12 @@ class OffloadPlan:
         return f"{self.host_experts} of {self.mixtures} layers" if self.host_experts < self.mixtures else "all layers"
 
 
-def plan_offload(
-    program: Program, sizes: DeviceSizes, budget: MemoryBudget | None, layers: int | None = None
-) -> OffloadPlan | None:
+def plan_offload(program: Program, target: Target, budget: MemoryBudget | None, layers: int | None = None) -> OffloadPlan | None:
     """Put as much on the GPU as fits `budget` (None: not known), or `layers` layers, the last ones; None: all of it.
 
     Raises OutOfMemoryError where so many layers do not fit, or not even one.
     """
-    planner = OffloadPlanner(program, sizes)
+    planner = OffloadPlanner(program, target)
     levels = planner.levels()
     if layers is not None:
         chosen = planner.level_of(layers)
@@ -144,7 +135,7 @@ def plan_offload(
             least = format_bytes(planner.load(levels[-1]).nbytes)
             raise OutOfMemoryError(
                 f"not even one layer of the model fits the GPU: that takes {least}, but {budget.source} gives "
-                f"{format_bytes(budget.nbytes)}; use a smaller --context, or --backend cpu"
+                f"{format_bytes(budget.nbytes)}; use a smaller --context, or --backend {CPU}"
             )
         chosen = levels[low]
     return None if chosen == OffloadLevel() else planner.plan(chosen, budget, asked=layers is not None)
@@ -153,8 +144,8 @@ def plan_offload(
 class OffloadPlanner:
     """A program with its ops in their places, to look at several ways to share it out."""
 
-    def __init__(self, program: Program, sizes: DeviceSizes):
-        self.program, self.sizes = experts_together(program), sizes
+    def __init__(self, program: Program, target: Target):
+        self.program, self.target = experts_together(program), target
         self.places = op_layers(self.program)
         self.layers = 1 + max((place.layer for place in self.places if place.layer is not None), default=-1)
         self.mixtures = sorted({place.layer for place in self.places if place.experts and place.layer is not None})
@@ -175,7 +166,7 @@ class OffloadPlanner:
         """From nothing on the CPU on."""
         count, found = len(self.mixtures), [OffloadLevel()]
         half = min(self.experts.values(), default=0) // 2
-        if half and _exchangeable(self.mixtures, self.sizes):
+        if half and _exchangeable(self.mixtures, self.target.exchangeable):
             found += [OffloadLevel(shared=shared, resident=half) for shared in range(1, count + 1)]
             found += [OffloadLevel(shared=count, resident=resident) for resident in range(half - 1, 0, -1)]
             found.append(OffloadLevel(0, count))
@@ -210,20 +201,7 @@ class OffloadPlanner:
         """Of the GPU."""
         program, devices = self.assign(level)
         mine = [op for op, device in zip(program.ops, devices, strict=True) if device == GPU]
-        nbytes = {name: self._bytes(name, program) for op in mine for name in weights_of(op)}
-        kept = {op.layer for op in mine if hasattr(op, "layer")}
-        widths = {view.buffer.name: view.buffer.width for op in mine for view in op.views(op.reads + op.writes)}
-        chunk = self.sizes.chunk
-        buffers = 8 * chunk * sum(widths.values()) + _SMALL_BYTES  # floats, their quantised forms, what is transferred
-        buffers += 2 * min(_LOGIT_BYTES, 4 * chunk * program.vocab_size) + 3 * min(_STAGING_BYTES, max(nbytes.values(), default=0))
-        return DeviceLoad(sum(nbytes.values()), sum(self.sizes.layers[layer] for layer in kept), buffers)
-
-    def _bytes(self, name: str, program: Program) -> int:
-        """Of a weight, or of those of its experts that are resident."""
-        whole = self.sizes.weights[source_name(name)]
-        if name == source_name(name):
-            return whole
-        return -(-whole * program.weights[name][0] // self.program.weights[source_name(name)][0])
+        return self.target.load(part_of(program, mine).program)
 
     def plan(self, level: OffloadLevel, budget: MemoryBudget | None, asked: bool) -> OffloadPlan:
         found, experts = self.load(level), max(self.experts.values(), default=0)
@@ -241,9 +219,9 @@ class OffloadPlanner:
         return replace(made, reasons=reasons)
 
 
-def _exchangeable(mixtures: Sequence[int], sizes: DeviceSizes) -> bool:
+def _exchangeable(mixtures: Sequence[int], layers: frozenset[int]) -> bool:
     """Whether all mixtures may share their experts."""
-    return bool(mixtures) and sizes.exchangeable.issuperset(mixtures)
+    return bool(mixtures) and layers.issuperset(mixtures)
 
 
 def _numbers(first: int, end: int) -> str:

@@ -7,28 +7,22 @@ active expert has of its own stands side by side, (T, A * width), in the order o
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import ClassVar
+from dataclasses import dataclass
+from typing import Annotated
 
+from lacewing.program.operands import Buffer as Buffer
+from lacewing.program.operands import Op as Op
+from lacewing.program.operands import Role, check_kinds
+from lacewing.program.operands import View as View
+from lacewing.program.operands import show as show
 
-@dataclass(frozen=True)
-class Buffer:
-    """An activation, float32 (T, width)."""
-
-    name: str
-    width: int
-
-    def view(self, start: int = 0, width: int | None = None) -> View:
-        return View(self, start, self.width - start if width is None else width)
-
-
-@dataclass(frozen=True)
-class View:
-    """Columns `start` to `start + width` of a buffer."""
-
-    buffer: Buffer
-    start: int
-    width: int
+In = Annotated[View, Role.READ]
+Out = Annotated[View, Role.WRITE]
+InOut = Annotated[View, Role.READ | Role.WRITE]
+Weight = Annotated[str, Role.WEIGHT]
+ReadsState = Annotated[int, Role.STATE | Role.READ]  # an index into `Program.states`
+WritesState = Annotated[int, Role.STATE | Role.WRITE]
+ChangesState = Annotated[int, Role.STATE | Role.READ | Role.WRITE]
 
 
 @dataclass(frozen=True)
@@ -45,98 +39,69 @@ class RopeSpec:
 
 
 @dataclass(frozen=True)
-class Op:
-    """Base of all ops. `reads`, `writes` name the fields that hold views; a field in both is changed in place."""
-
-    reads: ClassVar[tuple[str, ...]] = ()
-    writes: ClassVar[tuple[str, ...]] = ()
-
-    def views(self, names: tuple[str, ...]) -> list[View]:
-        """The views in the given fields, tuples of views flattened, None left out."""
-        values = (getattr(self, name) for name in names)
-        return [view for value in values for view in (value if isinstance(value, tuple) else (value,)) if view is not None]
-
-    @property
-    def kind(self) -> str:
-        return type(self).__name__
-
-    def __str__(self) -> str:
-        shown = ", ".join(f"{f.name}={show(getattr(self, f.name))}" for f in fields(self))
-        return f"{self.kind}({shown})"
-
-
-def show(value: object) -> str:
-    """A field for people: views as `buffer[start:end]`, long tuples shortened."""
-    if isinstance(value, View):
-        return f"{value.buffer.name}[{value.start}:{value.start + value.width}]"
-    if isinstance(value, tuple):
-        return "(" + ", ".join(show(v) for v in value[:4]) + (", ..." if len(value) > 4 else "") + ")"
-    return str(value)
-
-
-@dataclass(frozen=True)
 class Embed(Op):
     """out[t] = scale * weight[tokens[t]]; weight (V, D)."""
 
-    weight: str
-    out: View
+    weight: Weight
+    out: Out
     scale: float = 1.0
-    writes: ClassVar = ("out",)
 
 
 @dataclass(frozen=True)
 class Norm(Op):
     """RMS norm: out = x / sqrt(mean(x^2) + eps) * (weight + weight_offset), over each of `heads` equal parts of the width.
 
-    With `add`, x += add happens first, in place (the residual stream); without it, out may be x itself.
-    weight (width / heads,) or None for all ones.
+    weight (width / heads,) or None for all ones. out may be x itself.
     """
 
-    x: View
-    weight: str | None
-    out: View
+    x: In
+    weight: Weight | None
+    out: Out
     eps: float
     heads: int = 1
     weight_offset: float = 0.0
-    add: View | None = None
-    reads: ClassVar = ("x", "add")
-    writes: ClassVar = ("out",)  # and x, where add is given
+
+
+@dataclass(frozen=True)
+class AddNorm(Op):
+    """x += add, in place (the residual stream), then out = RMS norm of x as by `Norm` over the whole width."""
+
+    x: InOut
+    add: In
+    weight: Weight | None
+    out: Out
+    eps: float
+    weight_offset: float = 0.0
 
 
 @dataclass(frozen=True)
 class Linear(Op):
     """outs[i] = x @ weights[i].T + biases[i]; weights[i] (outs[i].width, x.width), of any quant; biases[i] (outs[i].width,)."""
 
-    x: View
-    weights: tuple[str, ...]
-    outs: tuple[View, ...]
-    biases: tuple[str | None, ...] = ()  # empty: none
-    reads: ClassVar = ("x",)
-    writes: ClassVar = ("outs",)
+    x: In
+    weights: tuple[Weight, ...]
+    outs: tuple[Out, ...]
+    biases: tuple[Weight | None, ...] = ()  # empty: none
 
 
 @dataclass(frozen=True)
 class Rope(Op):
     """Rotate each of the `heads` heads of x, in place; in each head the values from `start` on."""
 
-    x: View
+    x: InOut
     heads: int
     rope: RopeSpec
     start: int = 0
-    reads: ClassVar = ("x",)
-    writes: ClassVar = ("x",)
 
 
 @dataclass(frozen=True)
 class ScaleByPosition(Op):
     """x *= 1 + beta * ln(1 + floor((position + offset) / length)), in place: queries grow sharper far into a text."""
 
-    x: View
+    x: InOut
     beta: float
     length: int
     offset: int = 0
-    reads: ClassVar = ("x",)
-    writes: ClassVar = ("x",)
 
 
 @dataclass(frozen=True)
@@ -146,31 +111,33 @@ class HeadLinear(Op):
     x (T, H * (I + R)), out (T, H * (O + R)); weight (H, O, I), or (H, I, O) if `transposed`; R >= 0 follows from the widths.
     """
 
-    x: View
-    weight: str
-    out: View
+    x: In
+    weight: Weight
+    out: Out
     heads: int
     transposed: bool = False
-    reads: ClassVar = ("x",)
-    writes: ClassVar = ("out",)
+
+    @property
+    def weights_read_across(self) -> tuple[str, ...]:
+        return self.weight_names if self.transposed else ()
 
 
 @dataclass(frozen=True)
 class WriteKeysValues(Op):
-    """Store k (T, K * C) and v (T, K * Cv) at (slot, position) of every token, in the keys' and values' own precision.
+    """Store k (T, K * C) and v (T, K * Cv) at the row and position of every token, in the precision of the state's parts.
 
-    v None: the layer's values are the first Cv values of each key (`KeyValueShape.values_in_keys`) and need no place.
+    `state` is a `PagedState` with the parts "keys" and "values"; a latent one has keys only, and v is None: the values are the
+    first Cv values of each key.
     """
 
-    k: View
-    v: View | None
-    layer: int
-    reads: ClassVar = ("k", "v")
+    k: In
+    v: In | None
+    state: WritesState
 
 
 @dataclass(frozen=True)
 class Attention(Op):
-    """Causal grouped attention of q (T, H * C) over the keys and values of the same slot; out (T, H * Cv).
+    """Causal grouped attention of q (T, H * C) over the keys and values of the token's row; out (T, H * Cv).
 
     score = scale * q.k, then softcap * tanh(score / softcap) if softcap. Query head h reads key head h // (H / K).
     window w: a key at distance w or more is not seen (w keys, itself included).
@@ -178,43 +145,58 @@ class Attention(Op):
     sinks (H,): head h has one more score, sinks[h], neither scaled nor capped: it takes its share of the softmax, with no value.
     """
 
-    q: View
-    out: View
-    layer: int
+    q: In
+    out: Out
+    state: ReadsState
     heads: int
     key_heads: int
     scale: float
     window: int | None = None
     softcap: float | None = None
     chunk: int | None = None
-    sinks: str | None = None
-    reads: ClassVar = ("q",)
-    writes: ClassVar = ("out",)
+    sinks: Weight | None = None
+
+    @property
+    def value_width(self) -> int:
+        """Cv"""
+        return self.out.width // self.heads
+
+
+@dataclass(frozen=True)
+class ShortConvolution(Op):
+    """Causal depthwise convolution along positions: out[p] = sum over j < L of weight[:, j] * x[p - (L - 1) + j] (+ bias).
+
+    x, out (T, D); weight (D, L), the last column is for the token itself; bias (D,). `state` is a `FixedState` with the part
+    "conv" (L - 1, D): the last L - 1 rows of x before the run, oldest first, zeros before the first position.
+    In float32, summed in the order of j. Liquid AI's LFM2, and the first step of Mamba and gated delta nets.
+    """
+
+    x: In
+    weight: Weight
+    out: Out
+    state: ChangesState
+    bias: Weight | None = None
 
 
 @dataclass(frozen=True)
 class GatedActivation(Op):
-    """out = activation(gate) * up; `activation` is "silu" or "gelu_tanh". out may be gate."""
+    """out = activation(gate) * up; `activation` is "silu", "gelu_tanh" or "none" (the plain product). out may be gate."""
 
-    gate: View
-    up: View
-    out: View
+    gate: In
+    up: In
+    out: Out
     activation: str = "silu"
-    reads: ClassVar = ("gate", "up")
-    writes: ClassVar = ("out",)
 
 
 @dataclass(frozen=True)
 class ClampedActivation(Op):
     """out = g * sigmoid(alpha * g) * (u + 1) with g = min(gate, limit), u = clamp(up, -limit, limit). out may be gate."""
 
-    gate: View
-    up: View
-    out: View
+    gate: In
+    up: In
+    out: Out
     alpha: float
     limit: float
-    reads: ClassVar = ("gate", "up")
-    writes: ClassVar = ("out",)
 
 
 @dataclass(frozen=True)
@@ -230,18 +212,17 @@ class Route(Op):
     range and the fault shows.
     """
 
-    logits: View
-    ids: View
-    weights: View
+    logits: In
+    ids: Out
+    weights: Out
     gating: str = "softmax"
-    bias: str | None = None
+    bias: Weight | None = None
     groups: int = 1
     groups_used: int = 1
     group_best: int = 2
     renormalise: bool = False
     scale: float = 1.0
-    reads: ClassVar = ("logits",)
-    writes: ClassVar = ("ids", "weights")
+    layer: int = 0  # of the model, for those who watch
 
 
 @dataclass(frozen=True)
@@ -255,34 +236,35 @@ class ExpertLinear(Op):
     and the odd ones; its bias (E, 2 * O) likewise. There is one bias (or None) a weight. Parts of the id -1 are left as they are.
     """
 
-    x: View
-    ids: View
-    weights: tuple[str, ...]
-    outs: tuple[View, ...]
-    biases: tuple[str | None, ...] = ()  # empty: none
-    factor: View | None = None
+    x: In
+    ids: In
+    weights: tuple[Weight, ...]
+    outs: tuple[Out, ...]
+    biases: tuple[Weight | None, ...] = ()  # empty: none
+    factor: In | None = None
     separate: bool = False
     transposed: bool = False
     interleaved: bool = False
-    reads: ClassVar = ("x", "ids", "factor")
-    writes: ClassVar = ("outs",)
+
+    @property
+    def weights_read_across(self) -> tuple[str, ...]:
+        return self.weights if self.transposed else ()
 
 
 @dataclass(frozen=True)
-class Allot(Op):
+class Dispatch(Op):
     """Which device computes which chosen expert of a layer that two share (`offload.experts`). All (T, A) int32, of
     `experts` experts.
 
-    here: the place in the stacks of the one that holds `held`, at the time of the run, else -1. there: the id, -1 if it is here.
+    here: the place in the stacks of the one that has `resident` of them, at the time of the run, else -1. there: the id, -1 if it
+    is here.
     """
 
-    ids: View
-    here: View
-    there: View
+    ids: In
+    here: Out
+    there: Out
     experts: int
-    held: int
-    reads: ClassVar = ("ids",)
-    writes: ClassVar = ("here", "there")
+    resident: int
 
 
 @dataclass(frozen=True)
@@ -292,38 +274,36 @@ class Combine(Op):
     weights (T, A), or None for all ones. add (T, D), such as the shared expert, may be out itself. ids: those of -1 do not count.
     """
 
-    x: View
-    weights: View | None
-    out: View
+    x: In
+    weights: In | None
+    out: Out
     active: int
-    add: View | None = None
-    ids: View | None = None
-    reads: ClassVar = ("x", "weights", "add", "ids")
-    writes: ClassVar = ("out",)
+    add: In | None = None
+    ids: In | None = None
 
 
 @dataclass(frozen=True)
 class Logits(Op):
     """The step's result: for each row r of `outputs`, softcap(scale * (x[outputs[r]] @ weight.T)); weight (V, D)."""
 
-    x: View
-    weight: str
+    x: In
+    weight: Weight
     scale: float = 1.0
     softcap: float | None = None
-    reads: ClassVar = ("x",)
 
 
 @dataclass(frozen=True)
 class Receive(Op):
     """A stage of a part of a program begins (`offload.cut`): the values of `outs`, which may be none, come from other devices."""
 
-    outs: tuple[View, ...]
-    writes: ClassVar = ("outs",)
+    outs: tuple[Out, ...]
 
 
 @dataclass(frozen=True)
 class Send(Op):
     """A stage ends: the values of `xs`, which may be none, go to other devices."""
 
-    xs: tuple[View, ...]
-    reads: ClassVar = ("xs",)
+    xs: tuple[In, ...]
+
+
+check_kinds()

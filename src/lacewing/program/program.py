@@ -1,49 +1,34 @@
-"""The program: the list of ops of one step, with the weights and the keys and values that it needs."""
+"""The program: the list of ops of one step, with the weights that they use and the states that they keep."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from lacewing.program.ops import Op
-
-
-@dataclass(frozen=True)
-class KeyValueShape:
-    """Keys and values of one layer: `key_heads` heads of `key_width` and `value_width` values a position.
-
-    `values_in_keys`: the values are the first `value_width` values of the keys, and only these are stored (latent attention).
-    """
-
-    key_heads: int
-    key_width: int
-    value_width: int
-    window: int | None = None  # positions that attention can still see; None: all
-    values_in_keys: bool = False
-
-    @property
-    def stored_width(self) -> int:
-        """Values of all heads that are stored for a position."""
-        return self.key_heads * (self.key_width + (0 if self.values_in_keys else self.value_width))
+from lacewing.program.operands import Op
+from lacewing.program.states import Group, PagedState, State, groups_of
 
 
 @dataclass(frozen=True)
 class Program:
-    """One step over T tokens. T, token ids, positions, slots and output rows are run-time inputs.
+    """One step over T tokens. T, token ids, rows, positions and output rows are run-time inputs.
 
-    `weights` gives every weight name that the ops use, with its shape, outermost axis first.
+    `weights` gives every weight name that the ops use, with its shape, outermost axis first; `states` what is remembered.
     """
 
     ops: tuple[Op, ...]
     weights: Mapping[str, tuple[int, ...]]
-    layers: tuple[KeyValueShape, ...]
+    states: tuple[State, ...]
     vocab_size: int
-    kv_itemsize: int = 2  # bytes of a stored key or value: 2 float16, 4 float32
+
+    def with_kv_type(self, dtype: str) -> Program:
+        """The same with its paged states in another precision, one of `states.KV_TYPES`."""
+        states = (state.stored_as(dtype) if isinstance(state, PagedState) else state for state in self.states)
+        return replace(self, states=tuple(states))
 
     @property
-    def kv_bytes_per_token(self) -> int:
-        """Of all layers."""
-        return sum(layer.stored_width for layer in self.layers) * self.kv_itemsize
+    def groups(self) -> tuple[Group, ...]:
+        return groups_of(self.states)
 
     def __str__(self) -> str:
         return "\n".join(str(op) for op in self.ops)

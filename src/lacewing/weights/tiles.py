@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lacewing.backends.base import TileOrder
+from lacewing.backends.weights import TileOrder
 from lacewing.formats.checkpoint import ByteRange
 from lacewing.formats.read import Reader
 from lacewing.quants.base import Quant

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from lacewing.backends.base import RoutedLayer
+from lacewing.backends.step import RoutedLayer
 from lacewing.chat.commands.table import run_line
 from lacewing.chat.services.opening import open_session
 from lacewing.chat.terminal.answer import AnswerView

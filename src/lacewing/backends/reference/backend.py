@@ -7,26 +7,29 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from lacewing.backends.arguments import check_run
-from lacewing.backends.base import DeviceFacts, RoutedLayer, StepLimits, WeightView
-from lacewing.backends.reference.ops import OPS
+from lacewing.backends.base import Backend, DeviceFacts
+from lacewing.backends.batch import Batch, StepLimits
+from lacewing.backends.reference.ops import RULES
 from lacewing.backends.reference.state import State
-from lacewing.backends.staged import not_alone, stages
-from lacewing.errors import OptionError, UnsupportedModelError, WeightError
+from lacewing.backends.reference.weights import Weights
+from lacewing.backends.stages import is_part, not_alone, stages
+from lacewing.backends.step import RoutedLayer, Step
+from lacewing.backends.weights import WeightView
+from lacewing.errors import WeightError
 from lacewing.options import Progress
 from lacewing.program.program import Program
 
 CACHE_BYTES = 2**31  # of dequantised weights
 
 
-class ReferenceBackend:
-    """`half_precision`: round keys and values to float16, as other backends store them."""
+class ReferenceBackend(Backend):
+    """`exact`: states are kept in float32; else rounded to the precision of their parts, as other backends store them."""
 
     name = "reference"
     copies_weights = False
 
-    def __init__(self, half_precision: bool = False, cache_bytes: int = CACHE_BYTES):
-        self.half_precision, self.cache_bytes = half_precision, cache_bytes
+    def __init__(self, exact: bool = True, cache_bytes: int = CACHE_BYTES):
+        self.exact, self.cache_bytes = exact, cache_bytes
 
     def facts(self) -> DeviceFacts:
         name = platform.processor() or platform.machine()
@@ -40,76 +43,84 @@ class ReferenceBackend:
                 raise WeightError(f"weight {name} is missing")
             if tuple(weights[name].shape) != tuple(shape):
                 raise WeightError(f"weight {name} has shape {tuple(weights[name].shape)}; the program needs {tuple(shape)}")
-        for op in (op for _, done, _ in stages(program) for op in done):
-            if type(op) not in OPS:
-                raise UnsupportedModelError(f"the reference backend lacks the op {op.kind}")
-        return ReferenceStep(program, weights, limits, self.half_precision, self.cache_bytes)
+        for stage in stages(program):
+            for op in stage.ops:
+                RULES[op]
+        return ReferenceStep(program, weights, limits, self.exact, self.cache_bytes)
 
 
-class ReferenceStep:
-    """A program ready to run. Holds keys and values in float32, (slots, context, K, C) a layer."""
+class ReferenceStep(Step):
+    """A program ready to run."""
 
-    def __init__(
-        self, program: Program, weights: Mapping[str, WeightView], limits: StepLimits, half_precision: bool, cache_bytes: int
-    ):
-        self.program, self.limits = program, limits
-        self.state: State | None = State(program, weights, limits, half_precision, cache_bytes)
-        self.kv_bytes = 4 * limits.slots * limits.context * sum(layer.stored_width for layer in program.layers)
-        widths = {view.buffer.name: view.buffer.width for op in program.ops for view in op.views(op.reads + op.writes)}
+    takes_embeddings = True
+
+    def __init__(self, program: Program, weights: Mapping[str, WeightView], limits: StepLimits, exact: bool, cache_bytes: int):
+        super().__init__(program, limits)
+        self.state = State(program, Weights(weights, cache_bytes), limits, exact)
+        widths = {view.buffer.name: view.buffer.width for op in program.ops for view in op.views}
         self.buffer_bytes = 4 * limits.chunk * sum(widths.values())
-        self.filled = [0] * limits.slots  # positions of each slot that hold keys and values
-        self._filled = self.filled
         self.stages = stages(program)
 
-    def run(self, tokens: np.ndarray, slots: np.ndarray, positions: np.ndarray, outputs: np.ndarray) -> np.ndarray:
-        """Logits float32 (R, V) of the rows `outputs`; see `backends.base.Step`."""
-        if len(self.stages) != 1 or self.stages[0][0]:
+    def _run(self, batch: Batch) -> np.ndarray:
+        if is_part(self.program):
             raise not_alone()
-        self.begin(tokens, slots, positions, outputs)
-        self.stage(0, ())
-        return self.logits()
+        self._begin(batch)
+        self._stage(0, ())
+        return self.state.logits
 
-    def begin(self, tokens: np.ndarray, slots: np.ndarray, positions: np.ndarray, outputs: np.ndarray) -> None:
-        """See `backends.staged.Staged`."""
-        state = self._open()
-        tokens, slots, positions, outputs = check_run(tokens, slots, positions, outputs, self.program.vocab_size, self.limits)
-        filled = list(self.filled)
-        for slot, position in zip(slots.tolist(), positions.tolist(), strict=True):
-            if position > filled[slot] and self.program.layers:
-                raise OptionError(f"position {position} of slot {slot} comes before position {filled[slot]} has been run")
-            filled[slot] = position + 1
-        self._filled = filled
-        state.begin(tokens, slots, positions, outputs)
+    def _begin(self, batch: Batch) -> None:
+        self.state.begin(batch)
 
-    def stage(self, index: int, received: Sequence[np.ndarray]) -> list[np.ndarray]:
-        state, (into, program, out_of) = self._open(), self.stages[index]
-        for view, values in zip(into, received, strict=True):
-            state.view(view)[:] = values
+    def _stage(self, index: int, received: Sequence[np.ndarray]) -> list[np.ndarray]:
+        stage = self.stages[index]
+        for view, values in zip(stage.received, received, strict=True):
+            self.state.view(view)[:] = values
         with np.errstate(all="ignore"):  # infinities and NaN go their way into the logits, where the engine looks for them
-            for op in program:
-                OPS[type(op)](state, op)
-        if index == len(self.stages) - 1:
-            self.filled = self._filled
-        return [state.view(view).copy() for view in out_of]
+            for op in stage.ops:
+                self._stop_if_aborted()
+                RULES[op](self.state, op)
+        return [self.state.view(view).copy() for view in stage.sent]
 
     def logits(self) -> np.ndarray:
-        return self._open().logits
-
-    def _open(self) -> State:
-        if self.state is None:
-            raise OptionError("the step has been closed")
-        return self.state
+        with self._turn(keep_abort=True):
+            return self.state.logits
 
     def watch_routes(self, on: bool) -> None:
-        if self.state is not None:
+        with self._turn(keep_abort=True):
             self.state.watched = [] if on else None
 
     def routes(self) -> list[RoutedLayer]:
-        return [] if self.state is None else list(self.state.watched or ())
+        with self._turn(keep_abort=True):
+            return list(self.state.watched or ())
 
     def rebind(self) -> None:
-        if self.state is not None:
+        with self._turn(keep_abort=True):
             self.state.weights.forget()
 
-    def close(self) -> None:
-        self.state = None
+    @property
+    def state_bytes(self) -> int:
+        """As they are kept, in float32."""
+        return sum(store.nbytes for group in self.state.stores for parts in group for store in parts)
+
+    def _grow(self, group: int, count: int) -> None:
+        self.state.grow(group, count)
+
+    def _put_table(self, group: int, row: int, first: int, ids: np.ndarray) -> None:
+        self.state.tables[group][row, first : first + len(ids)] = ids
+
+    def _copy(self, group: int, pairs: Sequence[tuple[int, int]]) -> None:
+        for parts in self.state.stores[group]:
+            for store in parts:
+                for source, to in pairs:
+                    store[to] = store[source]
+
+    def _read(self, group: int, ids: Sequence[int]) -> np.ndarray:
+        return self.state.read(group, ids)
+
+    def _write(self, group: int, ids: Sequence[int], data: np.ndarray) -> None:
+        self.state.write(group, ids, data)
+
+    def _close(self) -> None:
+        self.state.stores.clear()
+        self.state.weights.forget()
+        self.state.weights.weights = {}

@@ -7,27 +7,45 @@ from typing import Any
 
 import numpy as np
 
-from lacewing.backends.base import RoutedLayer
 from lacewing.backends.reference.state import State
+from lacewing.backends.registry import Rules
+from lacewing.backends.step import RoutedLayer
 from lacewing.program import ops
-from lacewing.program.ops import Op
+
+RULES: Rules[Callable[[State, Any], None]] = Rules("reference")
 
 
+@RULES.rule(ops.Embed)
 def embed(state: State, op: ops.Embed) -> None:
-    state.view(op.out)[:] = state.weights.rows(op.weight, state.tokens) * np.float32(op.scale)
+    known = state.tokens >= 0
+    rows = np.empty((len(known), op.out.width), np.float32)
+    rows[known] = state.weights.rows(op.weight, state.tokens[known]) * np.float32(op.scale)
+    if state.batch.embeddings is not None:
+        rows[~known] = state.batch.embeddings[-1 - state.tokens[~known]]
+    state.view(op.out)[:] = rows
 
 
+@RULES.rule(ops.Norm)
 def norm(state: State, op: ops.Norm) -> None:
+    _norm(state, op, op.heads)
+
+
+@RULES.rule(ops.AddNorm)
+def add_norm(state: State, op: ops.AddNorm) -> None:
+    state.view(op.x)[:] += state.view(op.add)
+    _norm(state, op, 1)
+
+
+def _norm(state: State, op: ops.Norm | ops.AddNorm, parts: int) -> None:
     x = state.view(op.x)
-    if op.add is not None:
-        x += state.view(op.add)
-    heads = x.reshape(len(x), op.heads, -1)  # (T, heads, width / heads)
+    heads = x.reshape(len(x), parts, -1)  # (T, heads, width / heads)
     scaled = heads / np.sqrt(np.mean(heads * heads, axis=-1, keepdims=True, dtype=np.float32) + np.float32(op.eps))
     if op.weight is not None:
         scaled = scaled * (state.weights.vector(op.weight) + np.float32(op.weight_offset))
     state.view(op.out)[:] = scaled.reshape(x.shape)
 
 
+@RULES.rule(ops.Linear)
 def linear(state: State, op: ops.Linear) -> None:
     x = state.view(op.x)
     for weight, bias, out in zip(op.weights, op.biases or (None,) * len(op.outs), op.outs, strict=True):
@@ -35,6 +53,7 @@ def linear(state: State, op: ops.Linear) -> None:
         state.view(out)[:] = y if bias is None else y + state.weights.vector(bias)
 
 
+@RULES.rule(ops.Rope)
 def rope(state: State, op: ops.Rope) -> None:
     x = state.view(op.x)
     heads = x.reshape(len(x), op.heads, -1).copy()  # (T, heads, C)
@@ -49,49 +68,73 @@ def rope(state: State, op: ops.Rope) -> None:
     x[:] = heads.reshape(x.shape)
 
 
+@RULES.rule(ops.WriteKeysValues)
 def write_keys_values(state: State, op: ops.WriteKeysValues) -> None:
-    for view, store in zip((op.k, op.v), state.keys_values[op.layer], strict=False):
-        if view is None:
-            continue
-        values = state.view(view).reshape(len(state.tokens), *store.shape[2:])
-        store[state.slots, state.positions] = values.astype(np.float16) if state.half_precision else values
+    paged = state.program.states[op.state]
+    for part, view in enumerate((op.k, op.v)):
+        if view is not None:
+            heads = paged.parts[part].heads  # type: ignore[union-attr]
+            state.store(op.state, part, state.view(view).reshape(len(state.tokens), heads, -1))
 
 
+@RULES.rule(ops.Attention)
 def attention(state: State, op: ops.Attention) -> None:
-    state.layer = op.layer
-    q, out = state.view(op.q), state.view(op.out)
-    group = op.heads // op.key_heads
-    for slot in np.unique(state.slots):
-        rows = np.flatnonzero(state.slots == slot)
-        positions = state.positions[rows]
-        seen = int(positions.max()) + 1
-        k, v = (np.repeat(store[slot, :seen], group, axis=1) for store in state.keys_values[op.layer])  # (S, H, C)
-        heads = q[rows].reshape(len(rows), op.heads, -1).transpose(1, 0, 2)  # (H, T, C)
+    q, out, group = state.view(op.q), state.view(op.out), op.heads // op.key_heads
+    paged = state.program.states[op.state]
+    for row, first, count in state.batch.parts:
+        part = slice(first, first + count)
+        positions = state.positions[part]
+        low = first_seen(op, int(positions[0]))
+        places = np.arange(low, int(positions[-1]) + 1)  # (S,)
+        k = state.load(op.state, 0, row, low, int(positions[-1]) + 1)
+        v = k[..., : op.value_width] if paged.latent else state.load(op.state, 1, row, low, int(positions[-1]) + 1)  # type: ignore[union-attr]
+        k, v = np.repeat(k, group, axis=1), np.repeat(v, group, axis=1)  # (S, H, C)
+        heads = q[part].reshape(count, op.heads, -1).transpose(1, 0, 2)  # (H, T, C)
         scores = heads @ k.transpose(1, 2, 0) * np.float32(op.scale)  # (H, T, S)
         if op.softcap is not None:
             scores = np.float32(op.softcap) * np.tanh(scores / np.float32(op.softcap))
-        distance = positions[:, None] - np.arange(seen)  # (T, S)
-        hidden = (distance < 0) | (distance >= (op.window or seen + 1))
-        if op.chunk is not None:
-            hidden |= np.arange(seen) < (positions // op.chunk * op.chunk)[:, None]
+        hidden = places > positions[:, None]  # (T, S)
+        hidden |= places < np.array([first_seen(op, int(position)) for position in positions])[:, None]
         scores = np.where(hidden, np.float32(-np.inf), scores)
         if op.sinks is not None:  # one more column
             sinks = np.broadcast_to(state.weights.vector(op.sinks)[:, None, None], (*scores.shape[:2], 1))
             scores = np.concatenate([scores, sinks], axis=-1)
         weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
-        weights = (weights / weights.sum(axis=-1, keepdims=True))[..., :seen]
-        out[rows] = (weights @ v.transpose(1, 0, 2)).transpose(1, 0, 2).reshape(len(rows), -1)
+        weights = (weights / weights.sum(axis=-1, keepdims=True))[..., : len(places)]
+        out[part] = (weights @ v.transpose(1, 0, 2)).transpose(1, 0, 2).reshape(count, -1)
 
 
+def first_seen(op: ops.Attention, position: int) -> int:
+    """The first position that a query sees."""
+    low = 0 if op.window is None else max(0, position - op.window + 1)
+    return low if op.chunk is None else max(low, position // op.chunk * op.chunk)
+
+
+@RULES.rule(ops.ShortConvolution)
+def short_convolution(state: State, op: ops.ShortConvolution) -> None:
+    x, weight = state.view(op.x).copy(), state.weights.matrix(op.weight)  # (T, D), (D, L)
+    taps = weight.shape[1]
+    for row, first, count in state.batch.parts:
+        seen = np.concatenate([state.unit(op.state, 0, row), x[first : first + count]])  # (L - 1 + T, D)
+        y = np.zeros((count, x.shape[1]), np.float32)
+        for tap in range(taps):
+            y += weight[:, tap] * seen[tap : tap + count]
+        state.view(op.out)[first : first + count] = y if op.bias is None else y + state.weights.vector(op.bias)
+        state.put_unit(op.state, 0, row, seen[count:])
+
+
+@RULES.rule(ops.GatedActivation)
 def gated_activation(state: State, op: ops.GatedActivation) -> None:
     state.view(op.out)[:] = ACTIVATIONS[op.activation](state.view(op.gate)) * state.view(op.up)
 
 
+@RULES.rule(ops.ScaleByPosition)
 def scale_by_position(state: State, op: ops.ScaleByPosition) -> None:
     steps = (state.positions + op.offset) // op.length
     state.view(op.x)[:] *= (1 + op.beta * np.log1p(steps)).astype(np.float32)[:, None]
 
 
+@RULES.rule(ops.HeadLinear)
 def head_linear(state: State, op: ops.HeadLinear) -> None:
     x, out = (state.view(view).reshape(len(state.tokens), op.heads, -1).copy() for view in (op.x, op.out))  # (T, H, width)
     for head in range(op.heads):
@@ -102,6 +145,7 @@ def head_linear(state: State, op: ops.HeadLinear) -> None:
     state.view(op.out)[:] = out.reshape(len(out), -1)
 
 
+@RULES.rule(ops.ClampedActivation)
 def clamped_activation(state: State, op: ops.ClampedActivation) -> None:
     gate, up = np.minimum(state.view(op.gate), op.limit), np.clip(state.view(op.up), -op.limit, op.limit)
     state.view(op.out)[:] = gate * sigmoid(np.float32(op.alpha) * gate) * (up + 1)
@@ -119,6 +163,14 @@ def gelu_tanh(x: np.ndarray) -> np.ndarray:
     return np.asarray(0.5 * x * (1 + np.tanh(np.float32(0.7978845608028654) * (x + np.float32(0.044715) * x * x * x))))
 
 
+def plain(x: np.ndarray) -> np.ndarray:
+    return x
+
+
+ACTIVATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {"silu": silu, "gelu_tanh": gelu_tanh, "none": plain}
+
+
+@RULES.rule(ops.Logits)
 def logits(state: State, op: ops.Logits) -> None:
     y = state.weights.product(state.view(op.x)[state.outputs], op.weight)  # (R, V)
     if op.scale != 1:
@@ -126,6 +178,7 @@ def logits(state: State, op: ops.Logits) -> None:
     state.logits = y if op.softcap is None else np.float32(op.softcap) * np.tanh(y / np.float32(op.softcap))
 
 
+@RULES.rule(ops.Route)
 def route(state: State, op: ops.Route) -> None:
     scores = state.view(op.logits).astype(np.float32)  # (T, E)
     shifted = np.exp(scores - scores.max(axis=-1, keepdims=True))
@@ -146,10 +199,11 @@ def route(state: State, op: ops.Route) -> None:
     ids[broken], weights[broken] = np.arange(op.ids.width), np.nan
     state.view(op.ids).view(np.int32)[:] = ids
     if state.watched is not None:
-        state.watched.append(RoutedLayer(state.layer, ids.astype(np.int32), p.astype(np.float32)))
+        state.watched.append(RoutedLayer(op.layer, ids.astype(np.int32), p.astype(np.float32)))
     state.view(op.weights)[:] = weights * np.float32(op.scale)
 
 
+@RULES.rule(ops.ExpertLinear)
 def expert_linear(state: State, op: ops.ExpertLinear) -> None:
     ids = state.view(op.ids).view(np.int32)  # (T, A)
     tokens, active = ids.shape
@@ -175,6 +229,7 @@ def expert_linear(state: State, op: ops.ExpertLinear) -> None:
         state.view(out)[:] = y.reshape(tokens, -1)
 
 
+@RULES.rule(ops.Combine)
 def combine(state: State, op: ops.Combine) -> None:
     x = state.view(op.x).reshape(len(state.tokens), op.active, -1)  # (T, A, D)
     total = np.zeros((len(x), x.shape[-1]), np.float32)
@@ -182,23 +237,3 @@ def combine(state: State, op: ops.Combine) -> None:
         y = x[:, index] if op.weights is None else x[:, index] * state.view(op.weights)[:, index, None]
         total += y if op.ids is None else np.where(state.view(op.ids).view(np.int32)[:, index, None] < 0, 0, y)
     state.view(op.out)[:] = total if op.add is None else total + state.view(op.add)
-
-
-ACTIVATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {"silu": silu, "gelu_tanh": gelu_tanh}
-
-OPS: dict[type[Op], Callable[[State, Any], None]] = {
-    ops.Embed: embed,
-    ops.Norm: norm,
-    ops.Linear: linear,
-    ops.Rope: rope,
-    ops.WriteKeysValues: write_keys_values,
-    ops.ScaleByPosition: scale_by_position,
-    ops.HeadLinear: head_linear,
-    ops.Attention: attention,
-    ops.GatedActivation: gated_activation,
-    ops.ClampedActivation: clamped_activation,
-    ops.Route: route,
-    ops.ExpertLinear: expert_linear,
-    ops.Combine: combine,
-    ops.Logits: logits,
-}

@@ -1,113 +1,45 @@
-"""What the ops of a step work on: buffers, keys and values, dequantised weights."""
+"""What the ops of a step work on: buffers, and the pages and units of states."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Sequence
 
 import numpy as np
 
-from lacewing.backends.base import RoutedLayer, StepLimits, WeightView
-from lacewing.program.ops import View
+from lacewing.backends.batch import Batch, StepLimits
+from lacewing.backends.reference.weights import Weights
+from lacewing.backends.step import RoutedLayer
+from lacewing.program.operands import View
 from lacewing.program.program import Program
-
-_SLAB = 2**24  # values that are dequantised at a time where the whole is not kept
-
-
-class Weights:
-    """Dequantised weights, float32; the first ones up to `cache_bytes` are kept."""
-
-    def __init__(self, weights: Mapping[str, WeightView], cache_bytes: int):
-        self.weights, self.room = weights, cache_bytes
-        self.kept: dict[str, np.ndarray] = {}
-
-    def forget(self) -> None:
-        self.room += sum(array.nbytes for array in self.kept.values())
-        self.kept.clear()
-
-    def rows(self, name: str, index: slice | np.ndarray) -> np.ndarray:
-        """Some rows of a matrix, (rows, columns)."""
-        if name in self.kept:
-            return self.kept[name][index]
-        weight = self.weights[name]
-        values = weight.quant.dequantise(weight.data.reshape(weight.shape[0], -1)[index])
-        scales = weight.scales
-        if scales is None:
-            return values
-        factors, (rows, columns) = scales.quant.dequantise(scales.data).reshape(scales.shape), weight.scale_block
-        factors = factors[np.arange(weight.shape[0])[index] // rows].repeat(columns, axis=-1)[..., : values.shape[-1]]
-        return np.asarray(values * factors)
-
-    def slabs(self, name: str) -> Iterator[tuple[slice, np.ndarray]]:
-        """A matrix in parts: which rows, and their values (rows, columns)."""
-        weight = self.weights[name]
-        size = 4 * weight.shape[0] * weight.shape[1]
-        if name not in self.kept and size <= self.room:
-            self.kept[name] = self.rows(name, slice(None))
-            self.room -= size
-        count = weight.shape[0] if name in self.kept else max(1, _SLAB // weight.shape[1])
-        for start in range(0, weight.shape[0], count):
-            part = slice(start, start + count)
-            yield part, self.rows(name, part)
-
-    def vector(self, name: str) -> np.ndarray:
-        """(width,)"""
-        weight = self.weights[name]
-        return weight.quant.dequantise(weight.data)
-
-    def member(self, name: str, index: int) -> np.ndarray:
-        """What stands at one index of the first axis, such as an expert: (rows, columns), or (rows,)."""
-        return self._member(self.weights[name], index)
-
-    def _member(self, weight: WeightView, index: int) -> np.ndarray:
-        key = f"{weight.name}[{index}]"
-        if key in self.kept:
-            return self.kept[key]
-        parts, members = weight.parts, weight.shape[0]
-        if len(parts) > 1:  # one for each member, or several
-            each = len(parts) // members
-            data = parts[index] if each == 1 else np.concatenate(parts[index * each : (index + 1) * each])
-        else:
-            data = parts[0].reshape(members, -1)[index]
-        values = weight.quant.dequantise(data).reshape(weight.shape[1:])
-        if weight.scales is not None:
-            factors, (rows, columns) = self._member(weight.scales, index), weight.scale_block
-            values = values * factors.repeat(rows, 0)[: len(values)].repeat(columns, 1)[:, : values.shape[1]]
-        if values.nbytes <= self.room:
-            self.kept[key] = values
-            self.room -= values.nbytes
-        return values
-
-    def product(self, x: np.ndarray, name: str) -> np.ndarray:
-        """x (T, in) @ weight (out, in).T: (T, out)."""
-        out = np.empty((len(x), self.weights[name].shape[0]), np.float32)
-        for part, values in self.slabs(name):
-            out[:, part] = x @ values.T
-        return out
+from lacewing.program.states import PAGE, Group, PagedState
+from lacewing.quants.plain import F16, F32
+from lacewing.quants.q8_0 import Q8_0, quantise_q8_0
 
 
 class State:
-    """Buffers are made for each run, (T, width); keys and values stay."""
+    """Buffers are made for each run, (T, width); pages and units stay, in float32.
 
-    def __init__(
-        self, program: Program, weights: Mapping[str, WeightView], limits: StepLimits, half_precision: bool, cache_bytes: int
-    ):
-        self.weights, self.half_precision = Weights(weights, cache_bytes), half_precision
-        self.keys_values: list[tuple[np.ndarray, np.ndarray]] = []
-        for layer in program.layers:
-            shape = (limits.slots, limits.context, layer.key_heads)
-            keys = np.zeros((*shape, layer.key_width), np.float32)
-            inside = layer.values_in_keys
-            values = keys[..., : layer.value_width] if inside else np.zeros((*shape, layer.value_width), np.float32)
-            self.keys_values.append((keys, values))
+    `exact`: they are not rounded to the precision of their parts, which is only done where they are read as bytes.
+    """
+
+    def __init__(self, program: Program, weights: Weights, limits: StepLimits, exact: bool):
+        self.weights, self.exact, self.program = weights, exact, program
+        self.groups = program.groups
+        self.stores = [self._empty(group, 0) for group in self.groups]
+        width = -(-limits.context // PAGE)
+        self.tables = [np.full((limits.rows, width), -1, np.int32) for _ in self.groups]
+        self.places = {index: (at, member) for at, group in enumerate(self.groups) for member, index in enumerate(group.members)}
+        fixed = [at for at, group in enumerate(self.groups) if not group.paged]
+        self.fixed = {at: number for number, at in enumerate(fixed)}
         self.logits = np.empty((0, program.vocab_size), np.float32)
         self.watched: list[RoutedLayer] | None = None  # what routers decided, where somebody asked for it
-        self.layer = 0  # of the attention that ran last
 
-    def begin(self, tokens: np.ndarray, slots: np.ndarray, positions: np.ndarray, outputs: np.ndarray) -> None:
+    def begin(self, batch: Batch) -> None:
         if self.watched is not None:
             self.watched = []
-        self.tokens, self.slots, self.outputs = tokens, slots, outputs
-        self.positions = positions.astype(np.int64)  # lengths of windows, chunks and steps may exceed int32
+        self.batch = batch
+        self.tokens, self.rows, self.outputs = batch.tokens, batch.rows, batch.outputs
+        self.positions = batch.positions.astype(np.int64)  # lengths of windows, chunks and steps may exceed int32
         self.buffers: dict[str, np.ndarray] = {}
 
     def view(self, view: View) -> np.ndarray:
@@ -117,3 +49,92 @@ class State:
             # NaN: whatever is read before it is written shows in the logits
             buffer = self.buffers[view.buffer.name] = np.full((len(self.tokens), view.buffer.width), np.nan, np.float32)
         return buffer[:, view.start : view.start + view.width]
+
+    # paged states
+
+    def store(self, state: int, part: int, values: np.ndarray) -> None:
+        """Write (T, heads, width) at the rows and positions of the run's tokens."""
+        group, member = self.places[state]
+        paged = self.groups[group].state
+        pages = self.tables[group][self.rows, self.positions // PAGE]
+        if isinstance(paged, PagedState) and not self.exact:
+            dtype = paged.parts[part].dtype
+            values = _decode(_encode(values, dtype), dtype)
+        self.stores[group][member][part][pages, :, self.positions % PAGE] = values
+
+    def load(self, state: int, part: int, row: int, first: int, end: int) -> np.ndarray:
+        """What stands at positions `first` to `end` of a row, (end - first, heads, width)."""
+        group, member = self.places[state]
+        positions = np.arange(first, end)
+        pages = self.tables[group][row, positions // PAGE]
+        return np.asarray(self.stores[group][member][part][pages, :, positions % PAGE])
+
+    # fixed states
+
+    def unit(self, state: int, part: int, row: int) -> np.ndarray:
+        """A copy of what a row remembers before the run; zeros before its first position."""
+        group, member = self.places[state]
+        store = self.stores[group][member][part]
+        unit = -1 if self.batch.units_in is None else int(self.batch.units_in[self.fixed[group], row])
+        return np.zeros(store.shape[1:], np.float32) if unit < 0 else store[unit].copy()
+
+    def put_unit(self, state: int, part: int, row: int, values: np.ndarray) -> None:
+        group, member = self.places[state]
+        if self.batch.units_out is not None:
+            self.stores[group][member][part][self.batch.units_out[self.fixed[group], row]] = values
+
+    # bytes
+
+    def grow(self, group: int, count: int) -> None:
+        """NaN in what is new: a page that is read before it is written shows."""
+        fresh = self._empty(self.groups[group], count)
+        for member, parts in enumerate(self.stores[group]):
+            for part, old in enumerate(parts):
+                kept = min(count, len(old))
+                fresh[member][part][:kept] = old[:kept]
+        self.stores[group] = fresh
+
+    @staticmethod
+    def _empty(group: Group, count: int) -> list[list[np.ndarray]]:
+        """Of each member each part: (pages, heads, 128, width), or (units, *shape)."""
+        state = group.state
+        if isinstance(state, PagedState):
+            shapes: list[tuple[int, ...]] = [(count, part.heads, PAGE, part.width) for part in state.parts]
+        else:
+            shapes = [(count, *shape) for _, shape in state.parts]
+        return [[np.full(shape, np.nan, np.float32) for shape in shapes] for _ in group.members]
+
+    def read(self, group: int, ids: Sequence[int]) -> np.ndarray:
+        found = [
+            _encode(store[list(ids)], dtype).reshape(len(ids), -1)
+            for parts in self.stores[group]
+            for store, dtype in zip(parts, _dtypes(self.groups[group]), strict=True)
+        ]
+        return np.concatenate(found, axis=1) if found else np.empty((len(ids), 0), np.uint8)
+
+    def write(self, group: int, ids: Sequence[int], data: np.ndarray) -> None:
+        at = 0
+        for parts in self.stores[group]:
+            for store, dtype in zip(parts, _dtypes(self.groups[group]), strict=True):
+                nbytes = _encode(store[:1], dtype).size if len(store) else 0
+                store[list(ids)] = _decode(data[:, at : at + nbytes], dtype).reshape(len(ids), *store.shape[1:])
+                at += nbytes
+
+
+def _dtypes(group: Group) -> list[str]:
+    state = group.state
+    return [part.dtype for part in state.parts] if isinstance(state, PagedState) else ["f32"] * len(state.parts)
+
+
+def _encode(values: np.ndarray, dtype: str) -> np.ndarray:
+    """uint8 (..., bytes of a row)."""
+    if dtype == "q8_0":
+        return quantise_q8_0(values)
+    with np.errstate(over="ignore"):
+        plain = np.ascontiguousarray(values, np.float16 if dtype == "f16" else np.float32)
+    return plain.view(np.uint8)
+
+
+def _decode(data: np.ndarray, dtype: str) -> np.ndarray:
+    quant = {"f16": F16, "f32": F32, "q8_0": Q8_0}[dtype]
+    return quant.dequantise(np.ascontiguousarray(data))

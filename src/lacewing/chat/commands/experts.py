@@ -19,7 +19,6 @@ def experts(chat: Session, state: bool | str | None = None) -> Reply:
     little while it is on.
     """
     from lacewing.engine.routing import WatchedStep, has_sequence_loss, routers
-    from lacewing.offload.cache import cache_statistics
 
     program = chat.model.spec.program
     if not routers(program):
@@ -41,6 +40,6 @@ def experts(chat: Session, state: bool | str | None = None) -> Reply:
     layers = step.statistics.layers()
     if not layers:
         return Reply("the experts are watched; nothing has been answered since")
-    use = cache_statistics(step)
+    use = chat.model.step.cache_statistics
     told = f"{layers[0].tokens} tokens of the last prompt and answer\n" + (f"{use}\n" if use else "")
     return Reply(f"{told}{LEGEND}", table(layers, sequences=has_sequence_loss(program)))

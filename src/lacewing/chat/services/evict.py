@@ -10,7 +10,6 @@ import dataclasses
 from collections.abc import Iterator
 
 from lacewing.api import Model
-from lacewing.backends.base import HasMemory
 from lacewing.chat.session.formatter import Loaded
 from lacewing.chat.session.session import Session
 from lacewing.chat.session.settings import PROCESSOR
@@ -24,7 +23,7 @@ _SHARE = 0.9  # of what a GPU has free; as `auto` reckons
 def vacated(session: Session, opened: ModelInfo, notices: list[str]) -> Iterator[None]:
     """Parked models on the GPU are closed, and the current one leaves it, as far as the next one needs their room there."""
     backend, current = session.model.backend, session.loaded
-    if not isinstance(backend, HasMemory) or opened.options.backend not in ("auto", backend.name):
+    if not backend.copies_weights or opened.options.backend not in ("auto", backend.name):
         yield
         return
     needs = opened.needs(opened.spec.sizes.weight_bytes, CHUNK)
@@ -34,7 +33,7 @@ def vacated(session: Session, opened: ModelInfo, notices: list[str]) -> Iterator
         room = backend.room_bytes()
         return room is not None and needed > _SHARE * room
 
-    for each in [one for one in session.parked if isinstance(one.model.backend, HasMemory)]:
+    for each in [one for one in session.parked if one.model.backend.copies_weights]:
         if short():
             session.parked.remove(each)
             each.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lacewing.models.builder import Builder
 from lacewing.program.ops import Attention, Buffer, Norm, Rope, ScaleByPosition, View, WriteKeysValues
-from lacewing.program.program import KeyValueShape
+from lacewing.program.states import Chunk, PagedState, Part, Window
 
 
 def attention(b: Builder, layer: int) -> None:
@@ -20,7 +20,8 @@ def attention(b: Builder, layer: int) -> None:
     _positions(b, layer, q, k)
     scale_by_position(b, layer, q)
     window, chunk = config.windows[layer], config.chunks[layer] if config.chunks else None
-    state = b.state(KeyValueShape(config.key_heads, config.head_width, config.head_width, window or chunk))
+    parts = tuple(Part(part, config.key_heads, config.head_width) for part in ("keys", "values"))
+    state = b.state(PagedState(parts, Window(window) if window else Chunk(chunk) if chunk else None))
     sinks = b.weight(f"blk.{layer}.attn_sinks.weight", config.heads) if config.sinks else None
     scale, softcap = config.attention_scale, config.attention_softcap
     b.ops += [

@@ -28,7 +28,7 @@ def mixture_of_experts(m: MixtureConfig, b: Builder, layer: int) -> None:
     gate, up, outs = each.view(0, wide), each.view(wide, wide), Buffer("expert_outs", m.active * width).view()
     b.linear(b.normed, layer, ("ffn_gate_inp", scores))
     bias = b.weight(f"blk.{layer}.exp_probs_b.bias", m.experts) if m.bias else None
-    route = Route(scores, ids, weights, m.gating, bias, m.groups, m.groups_used, m.group_best, m.renormalise, m.scale)
+    route = Route(scores, ids, weights, m.gating, bias, m.groups, m.groups_used, m.group_best, m.renormalise, m.scale, layer)
     factor = weights if m.weight_on_input else None
     names = ("ffn_gate_up_exps",) if m.one_stack else ("ffn_gate_exps", "ffn_up_exps")
     rows = (2 * m.width,) if m.one_stack else (m.width, m.width)

@@ -10,7 +10,7 @@ from lacewing.models.blocks.attention import scale_by_position
 from lacewing.models.builder import Builder
 from lacewing.models.config import LatentConfig
 from lacewing.program.ops import Attention, Buffer, HeadLinear, Rope, WriteKeysValues
-from lacewing.program.program import KeyValueShape
+from lacewing.program.states import PagedState, Part
 
 
 def latent_attention(latent: LatentConfig, b: Builder, layer: int) -> None:
@@ -32,7 +32,7 @@ def latent_attention(latent: LatentConfig, b: Builder, layer: int) -> None:
     keys_shape = (latent.nope, rank) if latent.transposed_keys else (rank, latent.nope)
     b.ops += [Rope(q, heads, b.rope, latent.nope), Rope(rotated, 1, b.rope)]
     scale_by_position(b, layer, q)
-    state = b.state(KeyValueShape(1, keys.width, rank, values_in_keys=True))
+    state = b.state(PagedState((Part("keys", 1, keys.width),), latent=True))
     b.ops += [
         HeadLinear(q, b.weight(f"{name}.attn_k_b.weight", heads, *keys_shape), absorbed, heads, latent.transposed_keys),
         WriteKeysValues(keys, None, state),

@@ -1,0 +1,140 @@
+"""What a step is asked to run: tokens of one or several sequences, and what is wanted of the logits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from lacewing.errors import BackendError, OptionError
+
+Array = np.ndarray  # of int32, but where it is said otherwise
+
+
+@dataclass(frozen=True)
+class StepLimits:
+    """What a step must be able to hold."""
+
+    context: int  # positions of a sequence
+    chunk: int = 512  # most tokens of one run
+    rows: int = 1  # sequences that run at a time: rows of the block tables
+
+
+@dataclass(frozen=True)
+class Batch:
+    """T tokens of one run, int32 (T,) each. The tokens of a row stand together, at consecutive positions.
+
+    `outputs` (R,) are the tokens of which logits are wanted; R may be 0. A token id below zero, -1 - i, takes row i of
+    `embeddings`, float32 (N, D), in place of an embedding of the vocabulary.
+    `units_in`, `units_out` int32 (fixed groups, rows): the unit that holds the state of each row before the run (-1: zeros, as
+    before the first position), and the one that it is written to, another one. Of rows that are not in the run nothing is read.
+    """
+
+    tokens: Array
+    rows: Array
+    positions: Array
+    outputs: Array
+    units_in: Array | None = None
+    units_out: Array | None = None
+    embeddings: Array | None = None
+
+    @staticmethod
+    def of(ids: Array | list[int], position: int, outputs: Array | list[int], row: int = 0) -> Batch:
+        """Tokens of one row from a position on, for a program without fixed states."""
+        tokens = np.asarray(ids, np.int32)
+        places = np.arange(position, position + len(tokens), dtype=np.int32)
+        return Batch(tokens, np.full(len(tokens), row, np.int32), places, np.asarray(outputs, np.int32))
+
+    @property
+    def parts(self) -> list[tuple[int, int, int]]:
+        """(row, first token, tokens) of each sequence in the run."""
+        if len(self.rows) == 1:  # nearly every run of one sequence
+            return [(int(self.rows[0]), 0, 1)]
+        edges = np.flatnonzero(np.diff(self.rows)) + 1
+        firsts = [0, *edges.tolist()]
+        return [
+            (int(self.rows[first]), first, end - first) for first, end in zip(firsts, [*firsts[1:], len(self.rows)], strict=True)
+        ]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is wanted of one row of logits: its `count` largest, among those that `mask` allows, with `bias` added.
+
+    `mask` uint32 (ceil(V / 32),): bit id % 32 of word id // 32 is set for ids that are allowed; None: all are.
+    """
+
+    count: int = 1
+    mask: Array | None = None
+    bias: Mapping[int, float] | None = None
+
+    @property
+    def plain(self) -> bool:
+        """Whether the raw logits decide."""
+        return self.mask is None and not self.bias
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The largest logits of a row, largest first, the lower id first among equals, and what all of them sum to.
+
+    `ids` int64 (N,); `logits` float32 (N,), with the bias that was wanted; `log_sum`: the natural logarithm of the sum of the
+    exponentials of the whole raw row, before mask and bias.
+    """
+
+    ids: Array
+    logits: Array
+    log_sum: float
+
+
+def check_batch(batch: Batch, vocab_size: int, limits: StepLimits, fixed: int, *, embeddings: bool = False) -> Batch:
+    """The batch with its arrays as contiguous int32. `fixed`: how many groups of fixed states there are.
+
+    Raises OptionError that names the first value out of range or of the wrong shape, BackendError for embeddings where the
+    backend takes none.
+    """
+    extra = 0 if batch.embeddings is None else len(batch.embeddings)
+    if extra and not embeddings:
+        raise BackendError("this backend cannot run embeddings in place of token ids; use --backend reference")
+    tokens = _integers("token", batch.tokens, vocab_size, -extra)
+    count = len(tokens)
+    if not 1 <= count <= limits.chunk:
+        raise OptionError(f"a run takes 1 to {limits.chunk} tokens, not {count}")
+    rows, positions = _integers("row", batch.rows, limits.rows), _integers("position", batch.positions, limits.context)
+    if len(rows) != count or len(positions) != count:
+        raise OptionError(f"{count} tokens came with {len(rows)} rows and {len(positions)} positions")
+    outputs = _integers("output row", batch.outputs, count)
+    if len(outputs) > limits.chunk:
+        raise OptionError(f"a run gives up to {limits.chunk} rows of logits, not {len(outputs)}")
+    checked = Batch(tokens, rows, positions, outputs, embeddings=batch.embeddings)
+    parts = checked.parts
+    if len({row for row, _, _ in parts}) < len(parts):
+        raise OptionError("tokens of a row must stand together")
+    if len(parts) < count:
+        following = (np.diff(positions) == 1) | (np.diff(rows) != 0)
+        if not following.all():
+            raise OptionError(f"position {int(positions[int(np.argmin(following)) + 1])} does not follow the one before it")
+    if not fixed:
+        return checked
+    units = [_units(each, fixed, limits.rows) for each in (batch.units_in, batch.units_out)]
+    ran = [row for row, _, _ in parts]
+    if (units[0][:, ran] == units[1][:, ran]).any() or (units[1][:, ran] < 0).any():
+        raise OptionError("a unit must be written to another place than it is read from")
+    return Batch(tokens, rows, positions, outputs, units[0], units[1], batch.embeddings)
+
+
+def _integers(what: str, values: Array, limit: int, least: int = 0) -> Array:
+    found = np.asarray(values)
+    if found.ndim != 1 or (found.size and found.dtype.kind not in "iu"):
+        raise OptionError(f"{what}s must be a list of integers")
+    outside = found[(found < least) | (found >= limit)]
+    if outside.size:
+        raise OptionError(f"{what} {int(outside[0])} is out of range; there are {limit}")
+    return np.ascontiguousarray(found, np.int32)
+
+
+def _units(values: Array | None, fixed: int, rows: int) -> Array:
+    if values is None or values.shape != (fixed, rows) or values.dtype.kind not in "iu":
+        raise OptionError(f"a model with {fixed} groups of fixed states needs units of shape ({fixed}, {rows})")
+    return np.ascontiguousarray(values, np.int32)

@@ -1,0 +1,125 @@
+"""What a backend sees of weights: before they are read (`TensorSpec`), when they are there (`WeightView`), some experts of all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from lacewing.errors import BackendError
+from lacewing.quants.base import Quant
+
+
+@dataclass(frozen=True)
+class TileOrder:
+    """Another order of a quantised weight in memory: tile after tile of `rows` rows; in a tile group after group of `columns`
+    columns, the last one of what is left; in a group row after row. A weight of experts has whole tiles of each.
+    """
+
+    rows: int
+    columns: int
+
+
+class TensorSpec(Protocol):
+    """What is known of a weight before it is read."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def quant(self) -> Quant: ...
+
+    @property
+    def nbytes(self) -> int: ...
+
+    @property
+    def scales(self) -> object: ...
+
+    @property
+    def scale_block(self) -> tuple[int, int]: ...
+
+
+class WeightView(Protocol):
+    """What a backend sees of a weight (`weights.store.Weight` is one)."""
+
+    name: str
+    shape: tuple[int, ...]
+    quant: Quant
+
+    @property
+    def data(self) -> np.ndarray:
+        """uint8 (nbytes,): the blocks, row after row; a view of mapped or owned memory. Valid until the residency changes."""
+        ...
+
+    @property
+    def parts(self) -> list[np.ndarray]:
+        """uint8, one array, or one for each index of the first axis: stacked experts may lie apart in their files."""
+        ...
+
+    @property
+    def tiled(self) -> np.ndarray | None:
+        """uint8 (nbytes,): all blocks in the order that the backend asked for (`Backend.tile_orders`); None: they are not in memory
+        so. `data` and `parts` are then copies.
+        """
+        ...
+
+    @property
+    def scales(self) -> WeightView | None:
+        """Factors, one for each block of `scale_block` rows and columns, that the values are multiplied by; None: all 1."""
+        ...
+
+    @property
+    def scale_block(self) -> tuple[int, int]: ...
+
+
+class ResidentExperts:
+    """Some experts of a weight (E, ...), in their order; a `WeightView`. It has no factors of blocks."""
+
+    scales: WeightView | None = None
+    scale_block = (1, 1)
+    tiled: np.ndarray | None = None
+
+    def __init__(self, name: str, weight: WeightView, experts: Sequence[int]):
+        if weight.scales is not None:
+            raise BackendError(f"experts of {weight.name} cannot be held apart from their factors")
+        self.name, self._weight, self._experts = name, weight, tuple(experts)
+        self.shape: tuple[int, ...] = (len(self._experts), *weight.shape[1:])
+        self.quant: Quant = weight.quant
+
+    @property
+    def parts(self) -> list[np.ndarray]:
+        all_of_them = members(self._weight)
+        return [all_of_them[expert] for expert in self._experts]
+
+    @property
+    def data(self) -> np.ndarray:
+        return np.concatenate(self.parts)
+
+
+def members(weight: WeightView) -> list[np.ndarray]:
+    """uint8: the bytes of what stands at each index of the first axis, such as an expert."""
+    parts = weight.parts
+    if len(parts) == weight.shape[0]:
+        return [part.reshape(-1) for part in parts]
+    whole = parts[0] if len(parts) == 1 else np.concatenate(parts)
+    return list(whole.reshape(weight.shape[0], -1))
+
+
+@dataclass(frozen=True)
+class CacheStatistics:
+    """Of the layers that share their experts: how many of how many are resident in each, and which share of what was chosen since
+    the last rebalancing was among them, None: nothing was chosen."""
+
+    layers: int
+    resident: int
+    experts: int
+    hit_rate: float | None
+    problem: str = ""  # why the last rebalancing failed
+
+    def __str__(self) -> str:
+        each = "the layer" if self.layers == 1 else f"each of {self.layers} layers"
+        told = "" if self.hit_rate is None else f", hit rate {self.hit_rate:.0%}"
+        problem = f"; the last swap-in failed, and nothing was changed: {self.problem}" if self.problem else ""
+        return f"on the GPU: {self.resident} of {self.experts} experts of {each}{told}{problem}"
