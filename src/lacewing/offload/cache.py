@@ -223,8 +223,8 @@ class Rebalancer:
 
 
 def cache_statistics(step: object) -> CacheStatistics | None:
-    """How a step, or the one that it watches, shares experts with the CPU; None: it does not."""
-    return getattr(getattr(step, "step", step), "resident", None)
+    """How a step shares experts with the CPU; None: it does not."""
+    return getattr(step, "resident", None)
 
 
 def rebalancer_of(cut: ProgramCut, steps: Sequence[Step], weights: Mapping[str, WeightView]) -> Rebalancer | None:
