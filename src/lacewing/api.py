@@ -14,8 +14,8 @@ from lacewing.assistant import Assistant, Message, TextStream
 from lacewing.errors import BackendError, OptionError, OutOfMemoryError, TemplateError
 from lacewing.options import LoadOptions, Progress, make_sampling, native, parse_bytes, parse_layers
 from lacewing.placement.background import Background, interruptible
-from lacewing.placement.info import CHUNK, Opened
-from lacewing.placement.place import Placed, demand, less, place
+from lacewing.placement.info import CHUNK, ModelInfo
+from lacewing.placement.place import Placement, demand, less, place
 
 if TYPE_CHECKING:
     import numpy as np
@@ -55,7 +55,7 @@ def load(
     gpu = None if adapter is None else str(adapter)
     shared = parse_layers(gpu_layers), parse_bytes(gpu_memory, "gpu_memory")
     options = LoadOptions(backend, residency, parse_bytes(memory), native(context), native(threads), gpu, *shared)
-    return Model(Opened(hub.resolve(name), options), progress)
+    return Model(ModelInfo(hub.resolve(name), options), progress)
 
 
 def load_tokenizer(name: str | Path) -> Tokenizer:
@@ -76,20 +76,20 @@ class _DeviceFull(OutOfMemoryError):
 class Model:
     """A model ready to run: one conversation at a time, not for several threads at once. Made by `load`.
 
-    `cancelled` is asked while it loads, which then raises Cancelled; `spare` as for `Opened.plan`.
+    `cancelled` is asked while it loads, which then raises Cancelled; `spare` as for `ModelInfo.plan`.
     """
 
     def __init__(
-        self, opened: Opened, progress: Progress | None = None, *, cancelled: Callable[[], bool] | None = None, spare: int = 0
+        self, info: ModelInfo, progress: Progress | None = None, *, cancelled: Callable[[], bool] | None = None, spare: int = 0
     ):
         from lacewing.backends import choose_backend, init_backend
         from lacewing.weights import WeightStore
 
-        options, self.spec = opened.options, opened.spec
-        self._opened = opened
+        options, self.spec = info.options, info.spec
+        self._info = info
         self._last: TextStream | None = None
         self.weights: WeightStore = WeightStore(self.spec.tensors)
-        wanted = demand(opened, self.weights.nbytes)
+        wanted = demand(info, self.weights.nbytes)
         backend, remarks = choose_backend(options.backend, options.threads, adapter=options.adapter, demand=wanted)
         try:
             self._fit(backend, progress, cancelled, spare)
@@ -106,41 +106,41 @@ class Model:
         from lacewing.engine.engine import Engine
 
         # raises ModelFormatError where a file was changed that weights are still read from
-        self._check: Callable[[], None] = self.weights.check_files if self._placed.on_host else (lambda: None)
+        self._check: Callable[[], None] = self.weights.check_files if self._placement.on_host else (lambda: None)
         self.engine = Engine(self.step, self.spec.vocab_size, self.spec.context, check=self._check)
 
     def _fit(self, backend: Backend, progress: Progress | None, cancelled: Callable[[], bool] | None, spare: int) -> None:
         """Bring the model to the backend; if its memory turns out to be too small, less of it, a few times."""
         from lacewing.weights import WeightStore
 
-        placed, tries = place(self._opened, backend, self.weights.nbytes), 3
+        placement, tries = place(self._info, backend, self.weights.nbytes), 3
         while True:
-            self.plan = placed.plan(spare)
+            self.plan = placement.plan(spare)
             try:
-                return self._bring(placed, progress, cancelled)
+                return self._bring(placement, progress, cancelled)
             except _DeviceFull:
-                room, tries = less(placed), tries - 1
-                if room is None or not tries:
+                budget, tries = less(placement), tries - 1
+                if budget is None or not tries:
                     raise
             self.weights = WeightStore(self.spec.tensors)
-            placed = place(self._opened, backend, self.weights.nbytes, room)
+            placement = place(self._info, backend, self.weights.nbytes, budget)
 
-    def _bring(self, placed: Placed, progress: Progress | None, cancelled: Callable[[], bool] | None) -> None:
+    def _bring(self, placement: Placement, progress: Progress | None, cancelled: Callable[[], bool] | None) -> None:
         """Bring the weights to where they are to be, and compile for them."""
         from lacewing.backends.batch import StepLimits
 
-        backend = self.backend = placed.backend
-        self._placed = placed
+        backend = self.backend = placement.backend
+        self._placement = placement
         limits = StepLimits(context=self.spec.context, chunk=CHUNK)
         given_up = threading.Event()
         report = interruptible(progress, cancelled)
         stopped = (lambda: given_up.is_set() or cancelled()) if cancelled else given_up.is_set
-        placed.prepare(self.weights)
+        placement.prepare(self.weights)
         reading = Background(lambda: self.weights.set_residency(self.plan.residency, progress, stopped))
         try:
             reading.result(cancelled)
             report("reading weights", self.weights.nbytes, self.weights.nbytes)
-            self.step: Step = _compile(backend, placed.program, self.weights, limits, report)
+            self.step: Step = _compile(backend, placement.program, self.weights, limits, report)
         except BaseException:
             given_up.set()
             if reading.wait(_PATIENCE):
@@ -159,17 +159,17 @@ class Model:
     @property
     def tokenizer(self) -> Tokenizer:
         """Raises TokenizerError when the checkpoint has none that can be read."""
-        return self._opened.tokenizer.result()
+        return self._info.tokenizer.result()
 
     @property
     def template(self) -> ChatTemplate:
         """Raises TemplateError when the checkpoint has none."""
-        return self._opened.template.result()
+        return self._info.template.result()
 
     @property
     def notices(self) -> tuple[str, ...]:
         """What a person should know: of the checkpoint, such as parts of it that are left out, and of what devices made of it."""
-        shared = () if self._placed.share is None else self._placed.share.reasons
+        shared = () if self._placement.offload is None else self._placement.offload.reasons
         return (*self.spec.notices, *shared, *getattr(self.step, "notices", ()))
 
     @property
@@ -234,8 +234,10 @@ class Model:
         """
         if residency == self.weights.residency and self.on_device:
             return
-        options, before = dataclasses.replace(self._opened.options, residency=residency), self.weights.residency
-        plan = self.plan.instead(residency, f"{residency}: {reason}") if force else self._placed.replan(options, self.memory_bytes)
+        options, before = dataclasses.replace(self._info.options, residency=residency), self.weights.residency
+        plan = (
+            self.plan.instead(residency, f"{residency}: {reason}") if force else self._placement.replan(options, self.memory_bytes)
+        )
         try:
             self.weights.set_residency(residency, progress, cancelled)
             self.step.rebind()
@@ -254,19 +256,19 @@ class Model:
         return self.weights.anonymous_bytes + self.step.kv_bytes + self.step.buffer_bytes
 
     @property
-    def opened(self) -> Opened:
+    def info(self) -> ModelInfo:
         """What its headers tell."""
-        return self._opened
+        return self._info
 
     @property
     def path(self) -> Path:
         """The file or folder that it was opened from."""
-        return self._opened.checkpoint.path
+        return self._info.checkpoint.path
 
     @property
     def options(self) -> LoadOptions:
         """As it was loaded."""
-        return self._opened.options
+        return self._info.options
 
     def read_state(self) -> tuple[list[int], bytes] | None:
         """The ids that the slot holds, and their keys and values; None where this backend cannot tell."""
@@ -297,7 +299,7 @@ class Model:
         from lacewing.weights import WeightStore
 
         self.weights = WeightStore(self.spec.tensors)
-        self._bring(self._placed, progress, None)
+        self._bring(self._placement, progress, None)
         self._start()
 
     def close(self) -> None:

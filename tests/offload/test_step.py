@@ -9,8 +9,8 @@ from lacewing.backends.batch import StepLimits
 from lacewing.backends.cpu import CpuBackend
 from lacewing.backends.reference.backend import ReferenceBackend
 from lacewing.errors import BackendError, OptionError, OutOfMemoryError
-from lacewing.offload.cut import split
-from lacewing.offload.step import SplitBackend
+from lacewing.offload.cut import cut_program
+from lacewing.offload.step import OffloadBackend
 from lacewing.program.ops import ExpertLinear, GatedActivation, Route
 from tests.checkpoints import tiny
 from tests.models.running import mapped_weights, open_step, run
@@ -119,7 +119,7 @@ def test_a_device_that_fails_leaves_nothing(tmp_path):
     path, processor = tiny("llama", "gguf", tmp_path), Counting(1)
     spec, _ = open_step(path, 32)
     devices = [0] * 7 + [1] * (len(spec.program.ops) - 7)
-    backend = SplitBackend([processor, Full()], split(spec.program, devices))
+    backend = OffloadBackend([processor, Full()], cut_program(spec.program, devices))
     with pytest.raises(OutOfMemoryError, match="full"):
         backend.compile(spec.program, mapped_weights(dict(spec.tensors)), StepLimits(32, 16))
     (step,) = processor.made
@@ -130,4 +130,4 @@ def test_a_device_that_fails_leaves_nothing(tmp_path):
 def test_as_many_backends_as_parts(tmp_path):
     spec, _ = open_step(tiny("llama", "gguf", tmp_path), 32)
     with pytest.raises(BackendError, match="1 devices for 2 parts"):
-        SplitBackend([CpuBackend(1)], split(spec.program, [0] * 7 + [1] * (len(spec.program.ops) - 7)))
+        OffloadBackend([CpuBackend(1)], cut_program(spec.program, [0] * 7 + [1] * (len(spec.program.ops) - 7)))

@@ -74,7 +74,7 @@ class WeightView(Protocol):
     def scale_block(self) -> tuple[int, int]: ...
 
 
-class HeldExperts:
+class ResidentExperts:
     """Some experts of a weight (E, ...), in their order; a `WeightView`. It has no factors of blocks."""
 
     scales: WeightView | None = None

@@ -20,7 +20,7 @@ def bench(
     """Measure and print. `profile`: also the time of each kernel; raises OptionError where they cannot be timed."""
 
     from lacewing.engine.bench import check_counts, measure
-    from lacewing.offload.cache import use_of
+    from lacewing.offload.cache import cache_statistics
 
     check_counts(prompt, generate, options.context or prompt + generate)
     began = time.perf_counter()
@@ -51,9 +51,9 @@ def bench(
             "bandwidth_share": round(rate / bandwidth, 3) if bandwidth else None,
             "load_seconds": round(loaded, 3),
         }
-        held = use_of(model.step)
-        if held is not None:
-            report |= {"held_experts": held.held, "experts": held.experts, "held_share": round(held.share or 0.0, 4)}
+        cached = cache_statistics(model.step)
+        if cached is not None:
+            report |= {"resident_experts": cached.resident, "experts": cached.experts, "hit_rate": round(cached.hit_rate or 0.0, 4)}
         if profile and isinstance(model.step, Profiles):
             report["profile"] = _profile(model.step, prompt, model.engine.chunk)
             model.engine.forget()  # keys and values were written over
@@ -104,10 +104,10 @@ def _table(report: dict[str, Any]) -> str:
 
 def _held(report: dict[str, Any]) -> list[tuple[str, str]]:
     """Of experts that a GPU has some of."""
-    if "held_share" not in report:
+    if "hit_rate" not in report:
         return []
-    on_gpu = f"{report['held_experts']} of {report['experts']} of a layer"
-    return [("experts", f"{on_gpu} on the GPU, with {report['held_share']:.0%} of what was chosen there")]
+    on_gpu = f"{report['resident_experts']} of {report['experts']} of a layer"
+    return [("experts", f"{on_gpu} on the GPU, hit rate {report['hit_rate']:.0%}")]
 
 
 def _device(report: dict[str, Any]) -> str:

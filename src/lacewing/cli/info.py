@@ -13,7 +13,7 @@ from lacewing.cli.models import path_of
 from lacewing.hub.http import is_url
 from lacewing.hub.remote import fetch_headers
 from lacewing.options import LoadOptions, format_bytes
-from lacewing.placement.info import Opened
+from lacewing.placement.info import ModelInfo
 from lacewing.placement.place import gpu_plan
 
 
@@ -21,7 +21,7 @@ def info(name: str, options: LoadOptions, *, as_json: bool) -> None:
     """Print what the headers of a checkpoint tell; of one that is not here, just these are fetched."""
     with tempfile.TemporaryDirectory(prefix="lacewing-") as folder:
         path = fetch_headers(name, Path(folder)) if is_url(name) or _elsewhere(name) else path_of(name)
-        opened = Opened(path, options, whole=False)
+        opened = ModelInfo(path, options, whole=False)
         facts = opened.describe(gpu_plan(opened))
     if path.is_relative_to(folder):
         facts |= {"files": [Path(file).name for file in facts["files"]], "missing_bytes": 0, "source": name}

@@ -23,7 +23,7 @@ DEFAULT_CONTEXT = 8192  # tokens at most, when none is asked for: keys and value
 CHUNK = 512  # prompt tokens of one run
 
 
-class Opened:
+class ModelInfo:
     """A checkpoint whose headers have been read: what can be told and planned without touching a weight.
 
     `warm`: begin to read tokenizer and template at once, in the background, rather than when they are asked for.
@@ -62,7 +62,7 @@ class Opened:
 
         program = part or self.spec.program
         kv_bytes = self.spec.context * program.kv_bytes_per_token
-        widths = {view.buffer.name: view.buffer.width for op in program.ops for view in op.views(op.reads + op.writes)}
+        widths = {view.buffer.name: view.buffer.width for op in program.ops for view in op.views}
         buffer_bytes = 6 * chunk * sum(widths.values()) + 4 * self.spec.vocab_size  # floats, and their quantised forms
         sizes = self.spec.sizes if part is None else measure(part, self.spec.tensors)
         experts = sizes.expert_bytes, sizes.active_expert_bytes
@@ -138,6 +138,6 @@ class Opened:
         return ChatTemplate.from_checkpoint(self.checkpoint, self.tokenizer.result())
 
 
-def open_headers(path: Path, options: LoadOptions, cancelled: Callable[[], bool], *, warm: bool = True) -> Opened:
-    """`Opened`, for a caller who may cancel meanwhile: large vocabularies take their time. Raises Cancelled."""
-    return Background(lambda: Opened(path, options, warm=warm)).result(cancelled)
+def open_headers(path: Path, options: LoadOptions, cancelled: Callable[[], bool], *, warm: bool = True) -> ModelInfo:
+    """`ModelInfo`, for a caller who may cancel meanwhile: large vocabularies take their time. Raises Cancelled."""
+    return Background(lambda: ModelInfo(path, options, warm=warm)).result(cancelled)

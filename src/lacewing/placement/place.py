@@ -1,4 +1,4 @@
-"""Where a model that has been opened goes: to one device as a whole, or shared out between a GPU and the processor."""
+"""Where a model goes: to one device as a whole, or shared out between a GPU and the CPU."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from lacewing.errors import OptionError
 from lacewing.options import LoadOptions
-from lacewing.placement.info import CHUNK, Opened
+from lacewing.placement.info import CHUNK, ModelInfo
 
 if TYPE_CHECKING:
     from lacewing.backends.base import Backend, Demand
-    from lacewing.offload.plan import Room, Share, Sizes
+    from lacewing.offload.plan import DeviceSizes, MemoryBudget, OffloadPlan
     from lacewing.placement.plan import Plan
     from lacewing.program.program import Program
     from lacewing.weights import WeightStore
@@ -21,38 +21,38 @@ LESS = 0.8  # of what did not fit after all is tried next
 
 
 @dataclass(frozen=True)
-class Placed:
-    """A backend for the model, and how it is shared out; `share` None: it is not."""
+class Placement:
+    """A backend for the model, and how it is shared out; `offload` None: it is not."""
 
-    opened: Opened
+    info: ModelInfo
     backend: Backend
     weight_bytes: int
-    share: Share | None = None
+    offload: OffloadPlan | None = None
     host: Program | None = None
-    room: Room | None = None
-    sizes: Sizes | None = None
+    budget: MemoryBudget | None = None
+    sizes: DeviceSizes | None = None
 
     @property
     def program(self) -> Program:
         """What `backend` compiles."""
-        return self.opened.spec.program if self.share is None else self.share.program
+        return self.info.spec.program if self.offload is None else self.offload.program
 
     @property
     def on_host(self) -> bool:
         """Whether weights are used that are not copies on a device."""
-        return self.share is not None or not self.backend.copies_weights
+        return self.offload is not None or not self.backend.copies_weights
 
     @property
     def host_weights(self) -> set[str] | None:
-        """The names of those that the processor computes with; None: all."""
+        """The names of those that the CPU computes with; None: all."""
         if self.host is None:
             return None
-        tensors = self.opened.spec.tensors
+        tensors = self.info.spec.tensors
         factors = (tensors[name].scales for name in self.host.weights)
         return {*self.host.weights, *(name for name in factors if name is not None)}
 
     def prepare(self, weights: WeightStore) -> None:
-        """Tell a lazy store which weights the processor computes with, and how the backend would have them."""
+        """Tell a lazy store which weights the CPU computes with, and how the backend would have them."""
 
 
         weights.keep(self.host_weights)
@@ -61,109 +61,109 @@ class Placed:
 
     def plan(self, spare: int = 0) -> Plan:
         """Of the memory, with its reasons. Raises OutOfMemoryError."""
-        from lacewing.offload.plan import Level, Sharing
+        from lacewing.offload.plan import OffloadLevel, OffloadPlanner
         from lacewing.placement.plan import plan_on_device
 
-        if not self.backend.copies_weights or self.share is not None:
-            return self.replan(self.opened.options, spare)
-        facts, needs = self.backend.facts(), self.opened.needs(self.weight_bytes, CHUNK)
+        if not self.backend.copies_weights or self.offload is not None:
+            return self.replan(self.info.options, spare)
+        facts, needs = self.backend.facts(), self.info.needs(self.weight_bytes, CHUNK)
         if self.sizes is not None:
-            load = Sharing(self.opened.spec.program, self.sizes).load(Level())
+            load = OffloadPlanner(self.info.spec.program, self.sizes).load(OffloadLevel())
             needs = replace(needs, weight_bytes=load.weight_bytes, kv_bytes=load.kv_bytes, buffer_bytes=load.buffer_bytes)
         return plan_on_device(needs, facts.name, facts.memory_bytes)
 
     def replan(self, options: LoadOptions, spare: int) -> Plan:
         """Of the memory of this machine, for what is computed there."""
-        if self.host is None or self.share is None:
-            return self.opened.plan(self.weight_bytes, CHUNK, options, spare)
+        if self.host is None or self.offload is None:
+            return self.info.plan(self.weight_bytes, CHUNK, options, spare)
         from lacewing.placement.plan import Row
 
-        tensors, names = self.opened.spec.tensors, self.host_weights or set()
+        tensors, names = self.info.spec.tensors, self.host_weights or set()
         nbytes = sum({tensors[name].ranges: tensors[name].nbytes for name in names}.values())
-        plan = self.opened.plan(nbytes, CHUNK, options, spare, self.host)
-        rows = [Row("on the GPU", self.share.gpu.nbytes, self.share.on_gpu, "memory")]
-        if self.room is not None:
-            rows.append(Row("GPU budget", self.room.nbytes, self.room.source))
-        reasons = (*self.share.reasons, *(f"on the processor: {reason}" for reason in plan.reasons))
+        plan = self.info.plan(nbytes, CHUNK, options, spare, self.host)
+        rows = [Row("on the GPU", self.offload.gpu.nbytes, self.offload.on_gpu, "memory")]
+        if self.budget is not None:
+            rows.append(Row("GPU budget", self.budget.nbytes, self.budget.source))
+        reasons = (*self.offload.reasons, *(f"on the CPU: {reason}" for reason in plan.reasons))
         return replace(plan, rows=(*rows, *plan.rows), reasons=reasons)
 
 
-def place(opened: Opened, backend: Backend, weight_bytes: int, full: Room | None = None) -> Placed:
+def place(info: ModelInfo, backend: Backend, weight_bytes: int, full: MemoryBudget | None = None) -> Placement:
     """Share the model out if it does not fit the backend's device. `full`: what was tried and did not fit.
 
     Raises OutOfMemoryError where not even a part fits, OptionError for options that mean nothing to the backend.
     """
     from lacewing.backends import init_backend
-    from lacewing.offload.cache import Desk
-    from lacewing.offload.cut import split
-    from lacewing.offload.plan import HOST, share
-    from lacewing.offload.step import SplitBackend
+    from lacewing.offload.cache import ExpertCacheBackend
+    from lacewing.offload.cut import cut_program
+    from lacewing.offload.plan import HOST, plan_offload
+    from lacewing.offload.step import OffloadBackend
 
-    options = opened.options
+    options = info.options
     if not backend.copies_weights:
         _refuse_gpu_options(options)
-        return Placed(opened, backend, weight_bytes)
-    sizes = sizes_on(opened, backend)
-    room = _room(options, backend) if full is None else full
-    found = share(opened.spec.program, sizes, room, options.gpu_layers)
+        return Placement(info, backend, weight_bytes)
+    sizes = sizes_on(info, backend)
+    budget = _budget(options, backend) if full is None else full
+    found = plan_offload(info.spec.program, sizes, budget, options.gpu_layers)
     if found is None:
-        return Placed(opened, backend, weight_bytes, sizes=sizes)
-    parts = split(found.program, found.devices)
-    desk = [Desk()] if found.level.shared else []
-    both = SplitBackend([backend, init_backend("cpu", options.threads), *desk], parts)
-    return Placed(opened, both, weight_bytes, found, parts.parts[HOST].program, room, sizes)
+        return Placement(info, backend, weight_bytes, sizes=sizes)
+    cut = cut_program(found.program, found.devices)
+    cache = [ExpertCacheBackend()] if found.level.shared else []
+    both = OffloadBackend([backend, init_backend("cpu", options.threads), *cache], cut)
+    return Placement(info, both, weight_bytes, found, cut.parts[HOST].program, budget, sizes)
 
 
-def gpu_plan(opened: Opened) -> Plan | None:
+def gpu_plan(info: ModelInfo) -> Plan | None:
     """The plan on the GPU that the options name, without bringing anything there; None where they name none.
 
     Raises BackendError where it cannot be used, OutOfMemoryError where not even a part fits.
     """
     from lacewing.backends import init_backend
 
-    options = opened.options
+    options = info.options
     if options.backend not in ("auto", "webgpu"):
         _refuse_gpu_options(options)
         return None
     if options.backend == "auto" and not options.names_gpu:
         return None
     backend = init_backend("webgpu", adapter=options.adapter)
-    return place(opened, backend, opened.spec.sizes.weight_bytes).plan()
+    return place(info, backend, info.spec.sizes.weight_bytes).plan()
 
 
-def less(placed: Placed) -> Room | None:
+def less(placement: Placement) -> MemoryBudget | None:
     """What to try after the GPU turned out to be too small for that. None: nothing, since what a person asked for is not changed,
     or since there is no less."""
-    from lacewing.offload.plan import Room, Sharing
+    from lacewing.offload.plan import MemoryBudget, OffloadPlanner
 
-    options = placed.opened.options
-    if placed.sizes is None or options.gpu_layers is not None or options.gpu_memory_bytes is not None:
+    options = placement.info.options
+    if placement.sizes is None or options.gpu_layers is not None or options.gpu_memory_bytes is not None:
         return None
-    sharing = Sharing(placed.opened.spec.program, placed.sizes)
-    levels = sharing.levels()
-    tried = sharing.load(levels[0]).nbytes if placed.share is None else placed.share.gpu.nbytes
-    least = sharing.load(levels[-1]).nbytes
-    return Room(max(int(LESS * tried), least), "what it has after all") if least < tried else None
+    planner = OffloadPlanner(placement.info.spec.program, placement.sizes)
+    levels = planner.levels()
+    tried = planner.load(levels[0]).nbytes if placement.offload is None else placement.offload.gpu.nbytes
+    least = planner.load(levels[-1]).nbytes
+    return MemoryBudget(max(int(LESS * tried), least), "what it has after all") if least < tried else None
 
 
-def demand(opened: Opened, weight_bytes: int) -> Demand:
+def demand(info: ModelInfo, weight_bytes: int) -> Demand:
     """What `auto` is told of the model. With options for a GPU any part will do, else all but the experts of a mixture."""
     from lacewing.backends.base import Demand
-    from lacewing.offload.plan import Level, Sharing
+    from lacewing.offload.plan import OffloadLevel, OffloadPlanner
 
-    options, sharing = opened.options, Sharing(opened.spec.program, sizes_on(opened, None))
-    whole = max(sharing.load(Level()).nbytes, opened.needs(weight_bytes, CHUNK).device_bytes)
-    least = 0 if options.gpu_layers is not None or options.gpu_memory_bytes is not None else sharing.trunk_bytes
-    return Demand(opened.spec.program, opened.spec.tensors, whole, min(least, whole))
+    options, planner = info.options, OffloadPlanner(info.spec.program, sizes_on(info, None))
+    whole = max(planner.load(OffloadLevel()).nbytes, info.needs(weight_bytes, CHUNK).device_bytes)
+    least = 0 if options.gpu_layers is not None or options.gpu_memory_bytes is not None else planner.trunk_bytes
+    return Demand(info.spec.program, info.spec.tensors, whole, min(least, whole))
 
 
-def sizes_on(opened: Opened, backend: Backend | None) -> Sizes:
+def sizes_on(info: ModelInfo, backend: Backend | None) -> DeviceSizes:
     """Of a model on a device; None: on one that keeps weights as they are."""
-    from lacewing.offload.plan import Sharing, Sizes
+    from lacewing.offload.plan import DeviceSizes, OffloadPlanner
     from lacewing.offload.step import HoldsSome, StoresAnew
     from lacewing.program.ops import ExpertLinear
 
-    spec, context = opened.spec, opened.spec.context
+    spec, context = info.spec, info.spec.context
     turned = {name for op in spec.program.ops if getattr(op, "transposed", False) for name in op.weight_names}
     weights = {}
     for name in spec.program.weights:
@@ -173,26 +173,28 @@ def sizes_on(opened: Opened, backend: Backend | None) -> Sizes:
         if isinstance(backend, StoresAnew):
             weights[name] = backend.stored_bytes(tensor, name in turned)
     layers = [context * layer.stored_width * spec.program.kv_itemsize for layer in spec.program.layers]
-    sizes = Sizes(weights, layers, CHUNK)
+    sizes = DeviceSizes(weights, layers, CHUNK)
     if not isinstance(backend, HoldsSome):
         return sizes
-    sharing = Sharing(spec.program, sizes)
+    planner = OffloadPlanner(spec.program, sizes)
     fixed = {
         place.layer
-        for op, place in zip(sharing.program.ops, sharing.places, strict=True)
+        for op, place in zip(planner.program.ops, planner.places, strict=True)
         if isinstance(op, ExpertLinear) and not all(backend.holds_some(spec.tensors[name], op.transposed) for name in op.weights)
     }
-    return replace(sizes, exchangeable=frozenset(layer for layer in sharing.mixtures if layer not in fixed))
+    return replace(sizes, exchangeable=frozenset(layer for layer in planner.mixtures if layer not in fixed))
 
 
-def _room(options: LoadOptions, backend: Backend) -> Room | None:
+def _budget(options: LoadOptions, backend: Backend) -> MemoryBudget | None:
 
-    from lacewing.offload.plan import Room
+    from lacewing.offload.plan import MemoryBudget
 
     if options.gpu_memory_bytes is not None:
-        return Room(options.gpu_memory_bytes, "the option --gpu-memory")
+        return MemoryBudget(options.gpu_memory_bytes, "the option --gpu-memory")
     free = backend.room_bytes() if isinstance(backend, HasMemory) else None
-    return None if free is None else Room(int(GPU_SHARE * free), f"{GPU_SHARE:.0%} of the free memory of {backend.facts().name}")
+    if free is None:
+        return None
+    return MemoryBudget(int(GPU_SHARE * free), f"{GPU_SHARE:.0%} of the free memory of {backend.facts().name}")
 
 
 def _refuse_gpu_options(options: LoadOptions) -> None:

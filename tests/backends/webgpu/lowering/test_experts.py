@@ -17,7 +17,7 @@ from lacewing.backends.webgpu.lowering.dispatches import Run
 from lacewing.errors import UnsupportedModelError
 from lacewing.program.ops import Buffer, ClampedActivation, Combine, ExpertLinear, GatedActivation, Linear, Op, Route
 from tests.backends.cpu.single_ops import Case, floats, nmse, normal, one_batch, random_weight
-from tests.backends.cpu.test_experts import (
+from tests.backends.cpu.kernels.test_experts import (
     ACTIVE,
     CHOSEN,
     EXPERTS,
