@@ -31,6 +31,10 @@ GpuLayers = Annotated[
     typer.Option(help="Layers that a GPU takes as a whole; auto: as many as fit, the processor has the others.", metavar="N"),
 ]
 GpuMemory = Annotated[str | None, typer.Option(help="Memory of a GPU that may be used, for example 6GiB.", metavar="SIZE")]
+KvType = Annotated[
+    str | None,
+    typer.Option(help="Precision of the KV cache: f16, f32 or q8_0; by default f32 where the weights are as precise, else f16."),
+]
 MaxTokens = Annotated[int | None, typer.Option(help="Stop after this many tokens.", metavar="N")]
 Temperature = Annotated[float, typer.Option(help="0 always takes the likeliest token.", metavar="T")]
 TopK = Annotated[int, typer.Option(help="Only the K likeliest tokens; 0 is off.", metavar="K")]
@@ -52,10 +56,11 @@ def load_options(
     threads: Threads = None,
     gpu_layers: GpuLayers = None,
     gpu_memory: GpuMemory = None,
+    kv_type: KvType = None,
 ) -> LoadOptions:
     """Raises OptionError for values out of range."""
     shared = parse_layers(gpu_layers), parse_bytes(gpu_memory, "gpu_memory")
-    return LoadOptions(backend, residency, parse_bytes(memory), context, threads, adapter, *shared)
+    return LoadOptions(backend, residency, parse_bytes(memory), context, threads, adapter, *shared, kv_type)
 
 
 def sampling_options(
