@@ -18,10 +18,11 @@ from typing import cast
 
 import numpy as np
 
-from lacewing.backends.base import StepLimits, WeightView
-from lacewing.backends.staged import SwapIn
+from lacewing.backends.batch import StepLimits
+from lacewing.backends.step import SwapIn
+from lacewing.backends.weights import WeightView
 from lacewing.offload.cache import ExpertCacheBackend
-from lacewing.program.ops import Allot, Buffer, Receive, Send
+from lacewing.program.ops import Buffer, Dispatch, Receive, Send
 from lacewing.program.program import Program
 from lacewing.quants import by_name
 
@@ -40,13 +41,13 @@ def replay(path: Path, experts: int, part: int, every: int) -> float:
     tokens = [json.loads(line)["layers"] for line in path.read_text(encoding="utf-8").splitlines()]
     layers, active = len(tokens[0]), len(tokens[0][0])
     ids, here, there = (Buffer(name, active).view() for name in ("ids", "here", "there"))
-    stage = (Receive((ids,)), Allot(ids, here, there, experts, experts // part), Send((there, here)))
+    stage = (Receive((ids,)), Dispatch(ids, here, there, experts, experts // part), Send((there, here)))
     # experts of one value: all that the manager asks of them is how long they take
     weight = cast(WeightView, SimpleNamespace(name="w", shape=(experts, 1, 1), quant=by_name("F32"), scales=None))
     stacks, nothing, shares = [{"w": weight}] * layers, np.zeros(1, np.int32), []
     step = ExpertCacheBackend().compile(Program(stage * layers, {}, (), experts), {}, StepLimits(context=len(tokens), chunk=16))
     for start in range(0, len(tokens), every):
-        step.rebalance(stacks, Instant())
+        step.swap_in(stacks, Instant())
         for token in tokens[start : start + every]:
             step.begin(nothing, nothing, nothing, nothing)
             for layer, chosen in enumerate(token):

@@ -16,6 +16,7 @@ Progress = Callable[[str, int, int], None]  # what is being done, done so far, i
 
 RESIDENCIES = ("auto", "lazy", "eager")
 CPU, GPU = "cpu", "webgpu"  # the backends that `auto` chooses from
+KV_TYPES = ("f16", "f32", "q8_0")  # of the KV cache
 _UNITS = {"": 1, "b": 1, "k": 10**3, "kb": 10**3, "m": 10**6, "mb": 10**6, "g": 10**9, "gb": 10**9, "t": 10**12,
           "tb": 10**12, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}  # fmt: skip
 
@@ -104,6 +105,7 @@ class LoadOptions:
     adapter: str | None = None  # index or name of a GPU
     gpu_layers: int | None = None  # of a model that a GPU and the CPU share; None: as many as fit
     gpu_memory_bytes: int | None = None  # of a GPU's memory that may be filled; None: most of what is free
+    kv_type: str | None = None  # one of KV_TYPES; None: f32 where the weights are as precise, else f16
 
     @property
     def names_gpu(self) -> bool:
@@ -113,6 +115,8 @@ class LoadOptions:
     def __post_init__(self) -> None:
         if self.residency not in RESIDENCIES:
             raise OptionError(f"residency is {self.residency!r}; it must be one of {', '.join(RESIDENCIES)}")
+        if self.kv_type not in (None, *KV_TYPES):
+            raise OptionError(f"kv_type is {self.kv_type!r}; it must be one of {', '.join(KV_TYPES)}")
         if self.context is not None:
             _check("context", self.context, 1, 2**27, int)
         if self.threads is not None:
@@ -138,6 +142,8 @@ class LoadArguments(TypedDict, total=False):
     """Of RAM, bytes or "4GiB"; by default what is free."""
     context: int | None
     """Context size in tokens."""
+    kv_type: str | None
+    """Precision of the KV cache: "f16", "f32" or "q8_0"; by default f32 if the weights are as precise, else f16."""
     threads: int | None
     gpu_layers: int | str | None
     """How many layers of a model that is shared out are on the GPU as a whole; "auto": as many as fit."""

@@ -12,6 +12,7 @@ from lacewing.options import LoadOptions, format_bytes
 
 if TYPE_CHECKING:
     from lacewing.backends.base import DeviceFacts
+    from lacewing.backends.step import Step
 
 
 def bench(

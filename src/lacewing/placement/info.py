@@ -39,7 +39,7 @@ class ModelInfo:
             raise ModelFormatError(path, f"cannot be read: {error.strerror or error}") from error
         self.tokenizer = Background(self._open_tokenizer, warm)
         self.template = Background(self._open_template, warm)
-        self.spec: ModelSpec = open_model(self.checkpoint, options.context, DEFAULT_CONTEXT)
+        self.spec: ModelSpec = open_model(self.checkpoint, options.context, DEFAULT_CONTEXT, options.kv_type)
 
     def describe(self, plan: MemoryPlan) -> dict[str, Any]:
         """All that is known, as plain values, for `lacewing info`."""

@@ -6,11 +6,12 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from lacewing.options import KV_TYPES
 from lacewing.program import ops
 from lacewing.program.checker import Checker, ProgramError, require
 from lacewing.program.operands import Op
 from lacewing.program.program import Program
-from lacewing.program.states import KV_TYPES, Q8_BLOCK, Chunk, Window
+from lacewing.program.states import Q8_BLOCK, Chunk, Window
 
 ACTIVATIONS = ("silu", "gelu_tanh", "none")
 GATINGS = ("softmax", "sigmoid")

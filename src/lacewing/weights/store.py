@@ -19,7 +19,7 @@ import numpy as np
 from lacewing.backends.weights import TileOrder
 from lacewing.errors import ModelFormatError, OptionError, WeightError
 from lacewing.formats.checkpoint import Identity, TensorInfo
-from lacewing.formats.read import advise, identity, mapped
+from lacewing.formats.read import identity, mapped, release
 from lacewing.options import Progress
 from lacewing.quants.base import Quant
 from lacewing.weights.eager import Cancel, Ranges, ranges_bytes, read_weights
@@ -126,7 +126,7 @@ class Weight:
     def _unmap(self) -> None:
         views, self._views = self._views, None
         for view in views or ():
-            advise(view, "release")
+            release(view)
 
     def _close(self) -> None:
         self._views, self._closed = None, True
@@ -227,7 +227,7 @@ class WeightStore(Mapping[str, Weight]):
         """Let the system have the pages of lazy weights that were touched; they come back by use, mostly from its cache."""
         for weight in self._weights.values():
             for view in weight._views or ():
-                advise(view, "release")
+                release(view)
 
     def check_files(self, *, eager: bool = False) -> None:
         """Raise ModelFormatError if a file was changed, replaced or removed, so that lazy weights could be wrong now.

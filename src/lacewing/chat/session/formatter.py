@@ -16,6 +16,7 @@ from lacewing.text.template import ChatTemplate
 
 if TYPE_CHECKING:
     from lacewing.api import Model
+    from lacewing.engine.routing import AnswerRouting
     from lacewing.placement.info import ModelInfo
     from lacewing.text.tokenizer import Tokenizer
 
@@ -127,6 +128,7 @@ class Loaded:
     voice: Voice
     name: str
     was_eager: bool = False  # before it was parked
+    routing: AnswerRouting | None = None  # which observes its engine, where somebody watches the experts
 
     @property
     def touched_bytes(self) -> int:

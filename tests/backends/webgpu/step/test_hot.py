@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from lacewing.backends.staged import TakesExperts
 
 from lacewing.backends.cpu import CpuBackend
-from lacewing.backends.staged import TakesExperts
 from lacewing.backends.webgpu.device.raw import Readback
 from lacewing.errors import BackendError, OutOfMemoryError
 from lacewing.offload.cache import ExpertCacheBackend
