@@ -100,11 +100,11 @@ class LoadOptions:
     residency: str = "auto"
     memory_bytes: int | None = None
     context: int | None = None  # tokens
-    kv_type: str | None = None  # one of KV_TYPES; None: f32 where the weights are as precise, else f16
     threads: int | None = None
     adapter: str | None = None  # index or name of a GPU
     gpu_layers: int | None = None  # of a model that a GPU and the processor share; None: as many as fit
     gpu_memory_bytes: int | None = None  # of a GPU's memory that may be filled; None: most of what is free
+    kv_type: str | None = None  # one of KV_TYPES; None: f32 where the weights are as precise, else f16
 
     @property
     def names_gpu(self) -> bool:
