@@ -10,8 +10,8 @@ from dataclasses import replace
 import numpy as np
 
 from lacewing.backends.step import Step
+from lacewing.engine.nodes import common_prefix
 from lacewing.engine.observers import Observer
-from lacewing.engine.prefix import common_prefix
 from lacewing.engine.request import Cancelled, Request, Task
 from lacewing.engine.runs import make_batch
 from lacewing.engine.scheduler import Scheduler

@@ -1,63 +1,18 @@
 """The prefix tree: what has been run of earlier sequences, found again by ids, token by token.
 
-A node stands for up to 128 ids, and holds their pages of the groups of unlimited reach. Windows, chunks and recurrent states cannot be
-taken up everywhere: a `Resume` at the end of a node holds what is needed to go on there.
+A node stands for up to 128 ids, and holds their pages of the groups of unlimited reach. Windows, chunks and recurrent states
+cannot be taken up everywhere: a `Resume` at the end of a node holds what is needed to go on there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from collections.abc import Sequence as Ids
-from dataclasses import dataclass
 
+from lacewing.engine.nodes import Hit, Node, Resume, common_prefix
 from lacewing.engine.pages import Full, Pages, pages_of
 from lacewing.engine.sequence import Sequence
 from lacewing.program.states import PAGE
-
-
-class Node:
-    """`ids` after those of its parents, at most a page of them; with fewer it has no children. `pages`: one of each group of unlimited
-    reach. `maker`: of the sequence that it was made for."""
-
-    __slots__ = ("children", "end", "ids", "maker", "pages", "parent", "resume", "used")
-
-    def __init__(self, ids: tuple[int, ...], pages: list[int], parent: Node | None):
-        self.ids, self.pages, self.parent = ids, pages, parent
-        self.end: int = len(ids) + (parent.end if parent else 0)
-        self.children: dict[tuple[int, ...], Node] = {}
-        self.resume: Resume | None = None
-        self.maker = self.used = 0
-
-
-class Resume:
-    """What a sequence needs to go on at the end of a node: pages of the groups of limited reach, from page `first` on, and units.
-
-    `kept`: a resume point; else it is where a sequence ended, and whoever goes on there takes it.
-    """
-
-    __slots__ = ("first", "kept", "nbytes", "node", "tables")
-
-    def __init__(self, node: Node, sequence: Sequence, kept: bool):
-        pages, self.node, self.kept = sequence.pages, node, kept
-        self.first, self.tables = list(sequence.first), [list[int]() for _ in pages.groups]
-        for group in pages.limited:
-            begin = pages.first_seen(group, node.end) // PAGE if kept else self.first[group]
-            end = pages_of(node.end)
-            self.tables[group] = sequence.tables[group][begin - self.first[group] : end - self.first[group]]
-            self.first[group] = begin
-        for group in pages.fixed:
-            self.tables[group] = list(sequence.tables[group])
-        self.nbytes = sum(len(table) * each.nbytes for table, each in zip(self.tables, pages.groups, strict=True))
-
-
-@dataclass(frozen=True)
-class Hit:
-    """`length` ids can be taken up: whole pages of `path`, the rest in the first ids of `partial`."""
-
-    length: int
-    path: list[Node]
-    partial: Node | None
-    resume: Resume | None
 
 
 class PrefixTree:
@@ -173,9 +128,9 @@ class PrefixTree:
         """Make the last page, which will be written to, the sequence's own: taken over where nobody else goes on from it, else
         copied. Raises Full."""
         tail, resume = hit.partial, hit.resume
-        if tail is not None and not tail.children and tail.end == hit.length and tail.resume in (None, resume):
-            if resume is None or not resume.kept:
-                self._remove(tail)
+        nobody_else = resume is None or not resume.kept
+        if tail is not None and tail.end == hit.length and not tail.children and tail.resume in (None, resume) and nobody_else:
+            self._remove(tail)
         for group in self.pages.paged:
             if not sequence.tables[group]:  # at the border of a chunk, within a page
                 sequence.tables[group] = self.pages.take(group, 1)
@@ -332,13 +287,3 @@ class PrefixTree:
             node = waiting.pop()
             yield node
             waiting += node.children.values()
-
-
-def common_prefix(left: Ids[int], right: Ids[int]) -> int:
-    """Length of the longest prefix that both share."""
-    shared = 0
-    for a, b in zip(left, right, strict=False):
-        if a != b:
-            break
-        shared += 1
-    return shared

@@ -14,6 +14,7 @@ from lacewing.engine.sampling import Token, not_finite
 from lacewing.engine.sequence import Sequence
 from lacewing.errors import NumericError
 
+
 class Part(NamedTuple):
     """`ids` of a task to run, which has `sequence` now. `chooses`: the token after them is wanted."""
 

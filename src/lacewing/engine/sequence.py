@@ -9,8 +9,8 @@ from lacewing.program.states import PAGE
 
 
 class Sequence:
-    """`ids` have been run. `tables` of a paged group: its pages, from page `first` of the sequence on (earlier ones can no longer be
-    seen); of a group of fixed states: the unit that holds the state after `ids`, none before the first run.
+    """`ids` have been run. `tables` of a paged group: its pages, from page `first` of the sequence on, since earlier ones can no
+    longer be seen; of a group of fixed states: the unit that holds the state after `ids`, none before the first run.
 
     Nobody else writes to its last page or its units. `row`: of the step's tables, None while it does not run.
     """

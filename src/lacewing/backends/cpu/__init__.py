@@ -5,17 +5,20 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 
-from lacewing.backends.base import Candidate, Described, DeviceFacts, StepLimits, TileOrder, WeightView
+from lacewing.backends.base import Backend, Candidate, DeviceFacts, DeviceMemory, estimate
+from lacewing.backends.batch import StepLimits
 from lacewing.backends.cpu import native
 from lacewing.backends.cpu.arguments import MAX_CHUNK
 from lacewing.backends.cpu.isa import host_isa
-from lacewing.backends.cpu.lower import Lowering
+from lacewing.backends.cpu.lowering import lower
 from lacewing.backends.cpu.step import CpuStep
-from lacewing.backends.cpu.tiling import tile_orders
+from lacewing.backends.cpu.tiling import copied_bytes, tile_orders
+from lacewing.backends.weights import TensorSpec, TileOrder, WeightView
 from lacewing.errors import OptionError, OutOfMemoryError
 from lacewing.options import Progress
 from lacewing.program.program import Program
@@ -39,7 +42,7 @@ def processor_name() -> str:
     return named[0] if named else platform.processor() or platform.machine()
 
 
-class CpuBackend:
+class CpuBackend(Backend):
     """Threads of this machine's processor."""
 
     name = "cpu"
@@ -52,7 +55,10 @@ class CpuBackend:
         isa = host_isa()
         return DeviceFacts("cpu", processor_name(), self.threads, (isa.name,), psutil.virtual_memory().total)
 
-    def tile_orders(self, program: Program, weights: Mapping[str, Described]) -> dict[str, TileOrder]:
+    def memory(self, program: Program, weights: Mapping[str, TensorSpec], limits: StepLimits) -> DeviceMemory:
+        return replace(estimate(program, weights, limits), copied_bytes=copied_bytes(program, weights))
+
+    def tile_orders(self, program: Program, weights: Mapping[str, TensorSpec]) -> dict[str, TileOrder]:
         """See backends.base.PrefersTiles."""
         return tile_orders(program, weights)
 
@@ -63,7 +69,7 @@ class CpuBackend:
         if not 1 <= limits.chunk <= MAX_CHUNK:
             raise OptionError(f"the CPU backend takes 1 to {MAX_CHUNK} tokens a step, not {limits.chunk}")
         try:
-            lowering = Lowering(program, weights, limits)
+            lowering = lower(program, weights, limits)
             names = {op.kernel for op in lowering.ops} | lowering.extra
             return CpuStep(lowering, native.load([*EXECUTOR, *sorted(names)], progress), self.threads)
         except MemoryError as error:
