@@ -23,10 +23,10 @@ class Admission(ABC):
     from its ids later. So one sequence of the whole context always fits, and the task that was admitted first always goes on.
     """
 
-    def __init__(self, step: Step, verify: Callable[[], None]):
+    def __init__(self, step: Step, verify: Callable[[], None], state_bytes: int | None = None):
         self.step, self._verify = step, verify
         self.turn = threading.RLock()
-        self.pages = Pages(step)
+        self.pages = Pages(step, state_bytes)
         self.tree = PrefixTree(self.pages)
         self.waiting: deque[Task] = deque()
         self.running: list[Task] = []  # in the order of their admission

@@ -30,14 +30,17 @@ class Engine:
     """Runs requests on a step, several at once where it has the rows; what was run before is found again in a prefix tree.
 
     `check` is called before each run, so that a file that became shorter is told instead of read beyond its end, and before a
-    request is said to have ended well; what it raises fails the request and drops all that was run before.
+    request is said to have ended well; what it raises fails the request and drops all that was run before. `state_bytes`: what pages
+    and units may take, by default `pages.state_budget`.
     """
 
-    def __init__(self, step: Step, vocab_size: int, context: int, check: Callable[[], None] | None = None):
+    def __init__(
+        self, step: Step, vocab_size: int, context: int, check: Callable[[], None] | None = None, state_bytes: int | None = None
+    ):
         self.check = check
         self.step, self.vocab_size, self.context = step, vocab_size, context
         self.chunk = step.limits.chunk
-        self.scheduler = Scheduler(step, context, self.verify)
+        self.scheduler = Scheduler(step, context, self.verify, state_bytes)
 
     # requests
 

@@ -29,8 +29,8 @@ _AHEAD = 256  # tokens that a device may be asked for at once
 class Scheduler(Admission):
     """Steps for all tasks at once: each run carries the next token of every task that generates, and then pieces of prompts."""
 
-    def __init__(self, step: Step, context: int, verify: Callable[[], None]):
-        super().__init__(step, verify)
+    def __init__(self, step: Step, context: int, verify: Callable[[], None], state_bytes: int | None = None):
+        super().__init__(step, verify, state_bytes)
         self.context = context
         self.observers = Observers(step)
         self.pace = 0.0  # prompt tokens/s of the last long run
