@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from lacewing.backends.base import StepLimits
-from lacewing.backends.cpu import CpuBackend, lower, plan, step, team
+from lacewing.backends.cpu import CpuBackend, memory, pool, step
 from lacewing.backends.cpu.isa import host_isa
+from lacewing.backends.cpu.lowering import context, dense
 from lacewing.backends.cpu.quants import FLOATS, GENERIC, TILES
 from lacewing.formats import open_checkpoint
 from lacewing.models import open_model
@@ -69,7 +70,7 @@ def test_weights_are_read_within_their_bytes(quant: str) -> None:
 
 
 def fenced(nbytes: int, dtype: type = np.uint8) -> np.ndarray:
-    """In place of plan.aligned: on a cache line, with less than one of them before the forbidden page."""
+    """In place of memory.aligned: on a cache line, with less than one of them before the forbidden page."""
     return guarded((nbytes + 63) // 64 * 64)[:nbytes].view(dtype)
 
 
@@ -85,9 +86,9 @@ def test_buffers_are_used_within_their_bytes(model: str, tmp_path: Path, monkeyp
     plain = CpuBackend(2).compile(spec.program, weights, limits)
     expected = [run(plain, ids[:32]), run(plain, ids[32:], 32, slot=0)]
     plain.close()
-    for module in (plan, lower, step, team):
+    for module in (memory, context, dense, step, pool):
         monkeypatch.setattr(module, "aligned", fenced)
-    monkeypatch.setattr(lower.np, "zeros", lambda count, dtype: guarded(count * np.dtype(dtype).itemsize).view(dtype))
+    monkeypatch.setattr(context.np, "zeros", lambda count, dtype: guarded(count * np.dtype(dtype).itemsize).view(dtype))
     tight = CpuBackend(3).compile(spec.program, weights, limits)
     monkeypatch.undo()
     for slot in (0, 1):

@@ -13,7 +13,7 @@ from lacewing.backends.base import Candidate, Described, DeviceFacts, StepLimits
 from lacewing.backends.cpu import native
 from lacewing.backends.cpu.arguments import MAX_CHUNK
 from lacewing.backends.cpu.isa import host_isa
-from lacewing.backends.cpu.lower import Lowering
+from lacewing.backends.cpu.lowering import lower
 from lacewing.backends.cpu.step import CpuStep
 from lacewing.backends.cpu.tiling import tile_orders
 from lacewing.errors import OptionError, OutOfMemoryError
@@ -63,7 +63,7 @@ class CpuBackend:
         if not 1 <= limits.chunk <= MAX_CHUNK:
             raise OptionError(f"the CPU backend takes 1 to {MAX_CHUNK} tokens a step, not {limits.chunk}")
         try:
-            lowering = Lowering(program, weights, limits)
+            lowering = lower(program, weights, limits)
             names = {op.kernel for op in lowering.ops} | lowering.extra
             return CpuStep(lowering, native.load([*EXECUTOR, *sorted(names)], progress), self.threads)
         except MemoryError as error:

@@ -21,11 +21,11 @@ def layout(name: str, words: str) -> Any:
 STATE = layout("State", "tokens outputs ids slots positions rows scratch context")
 SCRATCH_BYTES = 512 * 1024
 MAX_CHUNK = 512  # tokens of one step
-TILE_COLUMNS = 256  # most columns of a tile (kernels/tile.py)
+TILE_COLUMNS = 256  # most columns of a tile (kernels/gemm/dot.py)
 
 # The head of a compiled step. `table`: OP words of each op; `counters`: one int64 an op, zeroed at the start of a step;
-# `give_way`: address of a C function that gives the time slice away, or 0; `spins`: pauses before a waiting worker sleeps.
-STEP = layout("Step", "ops table state threads counters give_way spins")
+# `yield_function`: address of a C function that gives the time slice away, or 0; `spins`: pauses before a waiting worker sleeps.
+STEP = layout("Step", "ops table state threads counters yield_function spins")
 OP = layout("Op", "kernel args barrier spare")  # barrier 1: all earlier ops must be done first
 # Words that threads write live on cache lines of their own. `asleep` has one line a thread.
 STEP_GENERATION, STEP_BARRIER, STEP_STOP, STEP_ASLEEP, STEP_LINE = 128, 256, 384, 512, 128
@@ -35,11 +35,11 @@ STEP_GENERATION, STEP_BARRIER, STEP_STOP, STEP_ASLEEP, STEP_LINE = 128, 256, 384
 EMBED = layout("Embed", "weight tiled row_bytes width out out_stride scale unpack blocks block_bytes block_columns sub_block shift")
 NORM = layout("Norm", "x x_stride out out_stride width heads weight eps add add_stride bytes bytes_stride")
 QUANTISE = layout("Quantise", "counter x x_stride width to to_stride outputs parts")
-# `x_offsets`: address of int64, where the row of each token lies behind x. `single`, `tiled_single`: the kernels for one token, of
-# rows and in tile order, which take `single_blocks` at a time, or 0.
+# `x_offsets`: address of int64, where the row of each token lies behind x. `gemv`, `tiled_gemv`: the kernels for one token, of
+# rows and in tile order, which take `gemv_blocks` at a time, or 0.
 _LINEAR = (
     "counter weight tiled rows row_bytes blocks block_bytes block_columns unpack dot shift x x_offsets x_scales x_sums sum_bytes "
-    "single tiled_single single_blocks "
+    "gemv tiled_gemv gemv_blocks "
     "out out_stride bias"
 )
 LINEAR = layout("Linear", f"{_LINEAR} outputs next")
@@ -86,5 +86,5 @@ GATED = layout("Gated", "counter gate gate_stride up up_stride out out_stride wi
 CAP = layout("Cap", "counter x width scale limit")
 READ = layout("Read", "source bytes sink")
 
-# What a dot kernel (kernels/dot.py) or one for a single token (kernels/single.py) is to do.
+# What a dot kernel (kernels/gemm/dot.py) or one for a single token (kernels/gemv/gemv.py) is to do.
 JOB = layout("Job", "tile blocks xq xd xs offsets tokens acc shift ahead next end jump")

@@ -8,13 +8,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from lacewing.backends.base import RoutedLayer, StepLimits
-from lacewing.backends.cpu.addresses import in_memory
 from lacewing.backends.cpu.arguments import LINEAR, OP, ROUTE, SCRATCH_BYTES, STATE, STEP
-from lacewing.backends.cpu.lower import Lowering
-from lacewing.backends.cpu.plan import LoweredOp, aligned
-from lacewing.backends.cpu.slots import read_slot, write_slot
-from lacewing.backends.cpu.stages import columns, ranges
-from lacewing.backends.cpu.team import Team, head_of
+from lacewing.backends.cpu.lowering.addresses import in_memory
+from lacewing.backends.cpu.lowering.context import LoweredOp, Lowering
+from lacewing.backends.cpu.lowering.stages import columns, ranges
+from lacewing.backends.cpu.memory import aligned
+from lacewing.backends.cpu.pool import ThreadPool, head_of
+from lacewing.backends.cpu.state import read_slot, write_slot
 from lacewing.backends.staged import not_alone
 from lacewing.errors import OptionError
 
@@ -52,7 +52,7 @@ class CpuStep:
         self._head = head_of(count, self._table, self._state, self._counters, threads)
         logits = lowering.memory.buffers.get("logits")
         self._logits = np.empty((0,), np.float32) if logits is None else logits.view(np.float32)
-        self._team = Team(self._head, threads, kernels)
+        self._pool = ThreadPool(self._head, threads, kernels)
         self._closed = False
         self._stages = list(zip(lowering.stages, ranges(lowering.stages, lowering.ops), strict=True))
         self.kv_bytes = sum(memory.nbytes for memory in (*lowering.keys, *lowering.values))
@@ -73,16 +73,16 @@ class CpuStep:
         bound = [in_memory(weight) for weight in self._lowering.weights.values()]
         self._bound += bound  # the old ones stay as well, should it fail half-way
         for row, (op, arguments) in enumerate(zip(self._lowering.ops, self._arguments, strict=True)):
-            if first and "counter" in op.words:
+            if first and "counter" in op.arguments:
                 op.set(counter=int(self._counters.ctypes.data) + 8 * row)
-            op.write(arguments, all_words=first)
+            op.write(arguments, everything=first)
         self._bound = bound
 
     def _chain_linears(self) -> None:
         """Tell every linear which one comes next, so that it can ask for its weights."""
         following = 0
         for op, arguments in zip(reversed(self._lowering.ops), reversed(self._arguments), strict=True):
-            if op.kernel == "linear.linear":
+            if op.kernel == "gemm.linear.linear":
                 arguments[LINEAR.next // 8] = following
                 following = int(arguments.ctypes.data)
 
@@ -92,7 +92,7 @@ class CpuStep:
                 router.watch(on, self.limits.chunk)
             for op, arguments in zip(self._lowering.ops, self._arguments, strict=True):
                 if op.layout is ROUTE:  # the weights of others may be moving now; who moves them rebinds
-                    op.write(arguments, all_words=False)
+                    op.write(arguments, everything=False)
 
     def routes(self) -> list[RoutedLayer]:
         count = int(self._state[STATE.tokens // 8])
@@ -104,7 +104,7 @@ class CpuStep:
             raise not_alone()
         with self._lock:
             self._begin(tokens, slots, positions, outputs)
-            self._team.run()
+            self._pool.run()
         return self.logits()
 
     def _begin(self, tokens: np.ndarray, slots: np.ndarray, positions: np.ndarray, outputs: np.ndarray) -> None:
@@ -133,7 +133,7 @@ class CpuStep:
             if end > first:
                 self._head[STEP.ops // 8], self._head[STEP.table // 8] = end - first, self._table[first:].ctypes.data
                 self._head[STEP.counters // 8] = self._counters[first:].ctypes.data
-                self._team.run()
+                self._pool.run()
             return [columns(memory, view, count) for view in stage.sent]
 
     def logits(self) -> np.ndarray:
@@ -163,6 +163,6 @@ class CpuStep:
     def close(self) -> None:
         with self._lock:
             self._closed = True
-            self._team.close()
+            self._pool.close()
             self._bound = []
             vars(self._lowering).clear()  # its rules refer to it: keys and values would stay until cycles are collected

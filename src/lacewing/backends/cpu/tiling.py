@@ -1,4 +1,4 @@
-"""Which eager weights are in tile order: those that only kernels read which can (`kernels/linear.py`, `embed.py`, `experts.py`)."""
+"""Which eager weights are in tile order: those that only kernels read which can (gemm and experts `linear.py`, `embed.py`)."""
 
 from __future__ import annotations
 
