@@ -37,7 +37,7 @@ LAYERS = (
 # Within the chat: a session knows none of the services that work on it, and the commands call these.
 CHAT_ROOMS = ("terminal", "commands", "services", "session")
 # Circles between files that are still there; each is to go, and none may come.
-CIRCLES = ({f"backends/cpu/{name}.py" for name in ("addresses", "heads", "lower", "lower_experts", "lower_scaled", "stages")},)
+CIRCLES: tuple[set[str], ...] = ()
 # Files that may name one backend; all others see `backends` and its contract, `backends.base`.
 KNOWS_A_BACKEND = {"cli/bench.py": "cpu"}  # asks for the read bandwidth
 

@@ -1,4 +1,4 @@
-"""Keys and values of a slot, off and onto the device; the bytes are those that the CPU backend has (`backends.cpu.slots`)."""
+"""Keys and values of a slot, off and onto the device; the bytes are those that the CPU backend has (`backends.cpu.state`)."""
 
 from __future__ import annotations
 
