@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from lacewing.backends.base import Described, TileOrder
 from lacewing.backends.cpu.arguments import TILE_COLUMNS
 from lacewing.backends.cpu.isa import host_isa
 from lacewing.backends.cpu.quants import TILES
+from lacewing.backends.weights import TensorSpec, TileOrder
 from lacewing.program.ops import Embed, ExpertLinear, HeadLinear, Linear, Logits, Op
 from lacewing.program.program import Program
 
 
-def tile_orders(program: Program, weights: Mapping[str, Described]) -> dict[str, TileOrder]:
-    """See `backends.base.PrefersTiles`."""
+def tile_orders(program: Program, weights: Mapping[str, TensorSpec]) -> dict[str, TileOrder]:
+    """See `backends.base.Backend.tile_orders`."""
     wanted: set[str] = set()
     refused: set[str] = set()
     for op in program.ops:
@@ -22,7 +22,7 @@ def tile_orders(program: Program, weights: Mapping[str, Described]) -> dict[str,
     return dict.fromkeys(sorted(wanted - refused), TileOrder(host_isa().lanes, TILE_COLUMNS))
 
 
-def _reads_tiles(op: Op, name: str, weight: Described) -> bool:
+def _reads_tiles(op: Op, name: str, weight: TensorSpec) -> bool:
     """Whether the op runs on tiles, whole ones: the last one of a weight whose rows do not divide so shares rows with another."""
     if weight.quant.name not in TILES or weight.scales is not None or len(weight.shape) < 2:
         return False
