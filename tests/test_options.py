@@ -21,6 +21,12 @@ def test_what_is_no_size(text):
         parse_bytes(text)
 
 
+def test_types_of_the_kv_cache():
+    assert [LoadOptions(kv_type=each).kv_type for each in (None, "f16", "f32", "q8_0")] == [None, "f16", "f32", "q8_0"]
+    with pytest.raises(OptionError, match="kv_type is 'q4_0'; it must be one of f16, f32, q8_0"):
+        LoadOptions(kv_type="q4_0")
+
+
 def test_layers():
     assert [parse_layers(each) for each in (None, "auto", "20", 0)] == [None, None, 20, 0]
     for wrong in ("-1", "1.5", True, "many", "9" * 9):

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from lacewing.backends.batch import Candidates, StepLimits
+from lacewing.backends.step import RoutedLayer
 from lacewing.errors import NumericError
 
 VOCAB = 32
@@ -35,6 +36,7 @@ class MockStep:
         self.script = script
         self.held: list[int] = []
         self.runs: list[int] = []  # tokens of each run
+        self.watched = False
 
     def run(self, tokens: np.ndarray, slots: np.ndarray, positions: np.ndarray, outputs: np.ndarray) -> np.ndarray:
         for array in (tokens, slots, positions, outputs):
@@ -50,6 +52,14 @@ class MockStep:
 
     def rebind(self) -> None: ...
 
+    def watch_routes(self, on: bool) -> None:
+        self.watched = on
+
+    def routes(self) -> list[RoutedLayer]:
+        """One layer of four experts, of which a token takes the one of its id."""
+        ids = np.array(self.held[-self.runs[-1] :], np.int32)[:, None] % 4
+        return [RoutedLayer(0, ids, (ids == np.arange(4)).astype(np.float32))] if self.watched else []
+
     def close(self) -> None: ...
 
 
@@ -57,6 +67,7 @@ class AheadStep(MockStep):
     """A step that chooses by itself, as one on a GPU does: greedily and ahead of the host, or the largest few for a sampler."""
 
     most_candidates = 8
+    chosen = 0  # tokens that it chose or found candidates for
 
     def greedy(self, token: int, slot: int, position: int, count: int) -> Iterator[int]:
         for place in range(position, position + count):
@@ -69,6 +80,7 @@ class AheadStep(MockStep):
         return Candidates(ids, row[ids], float(np.log(np.exp(row.astype(np.float64)).sum())))
 
     def _one(self, token: int, slot: int, position: int) -> np.ndarray:
+        self.chosen += 1
         arrays = (np.array([value], np.int32) for value in (token, slot, position, 0))
         return np.asarray(super().run(*arrays)[0])
 

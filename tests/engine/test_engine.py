@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from lacewing.engine.engine import Engine
-from lacewing.engine.routing import WatchedStep
 from lacewing.errors import ContextOverflowError, ModelFormatError, NumericError, OptionError, OutOfMemoryError
 from lacewing.options import Sampling
 from lacewing.weights import Machine
@@ -280,14 +279,6 @@ def test_steps_that_suit_themselves(length, behind):
     step.adapted.clear()
     engine.logits(prompt)
     assert step.adapted == []
-
-
-def test_a_step_that_is_watched_suits_itself():
-    step = AdaptingStep(context=64)
-    step.watch_routes, step.routes = lambda on: None, list
-    engine = Engine(WatchedStep(step), VOCAB, 64)
-    engine.prefill([1, 2, 3])
-    assert step.adapted == [0]
 
 
 def test_a_changed_file_is_told_before_a_step_reads_it_anew():

@@ -19,6 +19,7 @@ from tests.checkpoint_files import as_bytes
 from tests.checkpoints import config_of, prompt_of, tiny, weights_of
 from tests.models.running import run
 from tests.models.test_refusals import with_config
+from tests.paged import with_pages
 
 BLOCK = (8, 16)
 KEPT = ("embed", "norm", "lm_head", "mlp.gate.", "bias")  # what stays in BF16 or F32
@@ -88,7 +89,7 @@ def test_logits_are_those_of_the_same_numbers_in_f32(folders, residency):
         spec = open_model(open_checkpoint(folder))
         store = WeightStore(spec.tensors)
         store.set_residency(residency)
-        step = init_backend("reference").compile(spec.program, store, StepLimits(spec.context))
+        step = with_pages(init_backend("reference").compile(spec.program, store, StepLimits(spec.context)))
         found.append(run(step, prompt_of("deepseek3")))
     np.testing.assert_allclose(found[1], found[0], atol=1e-4)
 
@@ -106,7 +107,7 @@ def test_blocks_that_do_not_end_where_heads_do(block, tmp_path):
     found = []
     for folder in (exact, small):
         spec = open_model(open_checkpoint(folder))
-        step = init_backend("reference").compile(spec.program, WeightStore(spec.tensors), StepLimits(64))
+        step = with_pages(init_backend("reference").compile(spec.program, WeightStore(spec.tensors), StepLimits(64)))
         found.append(run(step, prompt_of("deepseek3")))
     np.testing.assert_allclose(found[1], found[0], atol=1e-4)
     check_cpu(small, "deepseek3")
@@ -130,13 +131,13 @@ def check_cpu(folder, name):
     """Near the reference backend; the same bits however the work is cut and wherever the weights are."""
     spec, ids = open_model(open_checkpoint(folder)), prompt_of(name, 40)
     store, limits = WeightStore(spec.tensors), StepLimits(64)
-    expected = run(init_backend("reference").compile(spec.program, store, limits), ids)
-    step = init_backend("cpu", 2).compile(spec.program, store, limits)
+    expected = run(with_pages(init_backend("reference").compile(spec.program, store, limits)), ids)
+    step = with_pages(init_backend("cpu", 2).compile(spec.program, store, limits))
     found = run(step, ids)
     np.testing.assert_allclose(found, expected, atol=5e-5)
     assert np.array_equal(found.argmax(axis=1), expected.argmax(axis=1))
     for threads, sizes in ((1, (40,)), (2, (1, 2, 7, 17, 13)), (3, (1,) * 40)):
-        parted = init_backend("cpu", threads).compile(spec.program, store, limits)
+        parted = with_pages(init_backend("cpu", threads).compile(spec.program, store, limits))
         starts = np.cumsum((0, *sizes)).tolist()
         parts = [run(parted, ids[start : start + size], start) for start, size in zip(starts, sizes, strict=False)]
         np.testing.assert_array_equal(np.concatenate(parts), found)
@@ -166,7 +167,7 @@ def test_factors_that_are_powers_of_two_in_a_byte(folders, tmp_path):
         shutil.copytree(source, folder)
         write(folder, contents)
         spec = open_model(open_checkpoint(folder))
-        step = init_backend("reference").compile(spec.program, WeightStore(spec.tensors), StepLimits(64))
+        step = with_pages(init_backend("reference").compile(spec.program, WeightStore(spec.tensors), StepLimits(64)))
         found.append(run(step, prompt_of("deepseek3")))
     np.testing.assert_allclose(found[1], found[0], atol=1e-4)
     check_cpu(folder, "deepseek3")
@@ -279,7 +280,7 @@ def test_one_factor_for_a_weight_or_a_row(name, form, tmp_path):
     for path in paths:
         spec = open_model(open_checkpoint(path))
         store = WeightStore(spec.tensors)
-        found.append(run(init_backend("reference").compile(spec.program, store, StepLimits(64)), prompt_of(name, 40)))
+        found.append(run(with_pages(init_backend("reference").compile(spec.program, store, StepLimits(64))), prompt_of(name, 40)))
     assert any(tensor.quant.name == "F8_E4M3" for tensor in spec.tensors.values())
     np.testing.assert_allclose(found[1], found[0], atol=1e-4)
     check_cpu(paths[1], name)

@@ -18,6 +18,7 @@ from lacewing.weights.store import WeightStore
 from tests.checkpoints import config_of, prompt_of, tiny
 from tests.models.running import run
 from tests.models.test_refusals import with_config, with_keys
+from tests.paged import with_pages
 from tests.tolerance import SAME, assert_equal_up_to_rounding
 
 
@@ -32,7 +33,7 @@ def logits(checkpoint, residency="lazy", backend="reference"):
     spec = open_model(checkpoint)
     store = WeightStore(spec.tensors)
     store.set_residency(residency)
-    step = init_backend(backend, 2).compile(spec.program, store, StepLimits(spec.context))
+    step = with_pages(init_backend(backend, 2).compile(spec.program, store, StepLimits(spec.context)))
     return run(step, prompt_of("mixtral"))
 
 
@@ -237,7 +238,7 @@ def test_a_stack_must_not_be_there_twice(opened):
 def test_a_broken_router_shows_in_the_logits(opened, tmp_path):
     """NaN scores give NaN logits, which the engine refuses; other tokens are untouched."""
     spec = open_model(opened["mixtral", "gguf"])
-    step = ReferenceBackend().compile(spec.program, WeightStore(spec.tensors), StepLimits(spec.context, slots=2))
+    step = with_pages(ReferenceBackend().compile(spec.program, WeightStore(spec.tensors), StepLimits(spec.context)))
     router = np.full((6, 64), np.nan, np.float32)
     step.state.weights.kept["blk.1.ffn_gate_inp.weight"] = router
     assert np.isnan(run(step, [1, 2])).all()

@@ -19,6 +19,7 @@ from tests.checkpoints import config_of, prompt_of, tiny, weights_of
 from tests.models.running import run
 from tests.models.test_fp8 import check_cpu, write
 from tests.models.test_refusals import with_config
+from tests.paged import with_pages
 
 
 def packed(values):
@@ -63,7 +64,7 @@ def test_logits_are_those_of_the_same_numbers_in_f32(folders, residency):
         spec = open_model(open_checkpoint(folder))
         store = WeightStore(spec.tensors)
         store.set_residency(residency)
-        step = init_backend("reference").compile(spec.program, store, StepLimits(spec.context))
+        step = with_pages(init_backend("reference").compile(spec.program, store, StepLimits(spec.context)))
         found.append(run(step, prompt_of("gpt-oss")))
     assert found[0].std() > 0.1
     np.testing.assert_allclose(found[1], found[0], atol=1e-4)

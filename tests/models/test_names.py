@@ -50,7 +50,10 @@ def test_other_parts_than_the_language_model():
 
 
 def test_names_that_few_files_have():
-    table = {"attn_out.weight": "attn_output.weight"}
+    table = {"blk.*.attn_out.weight": "blk.*.attn_output.weight", "token_embd_norm.weight": "output_norm.weight"}
     assert usual_name("blk.12.attn_out.weight", table) == "blk.12.attn_output.weight"
     assert usual_name("blk.12.attn_q.weight", table) == "blk.12.attn_q.weight"
     assert usual_name("attn_out.weight", table) == "attn_out.weight"
+    assert usual_name("token_embd_norm.weight", table) == "output_norm.weight"
+    assert usual_name("blk.0.token_embd_norm.weight", table) == "blk.0.token_embd_norm.weight"
+    assert usual_name("blk.*.attn_out.weight", table) == "blk.*.attn_output.weight"

@@ -8,7 +8,8 @@ import pytest
 
 from lacewing.formats import open_checkpoint
 from lacewing.models import known_architectures, open_model
-from lacewing.program.ops import Attention, Embed, Linear, Norm
+from lacewing.program.ops import AddNorm, Attention, Embed, Linear, Norm
+from lacewing.program.states import Window
 from tests.checkpoints import config_of, prompt_of, tiny
 from tests.models.running import open_step, run
 from tests.models.test_refusals import with_config, with_keys
@@ -20,7 +21,7 @@ def opened(name, kind, folder, quant="F32", **changes):
 
 
 def test_known_architectures():
-    names = "deepseek2 gemma gemma2 gemma3 glm4moe gpt_oss gptoss llama llama4 mistral4 olmoe phi3 qwen2 qwen3 qwen3moe"
+    names = "deepseek2 gemma gemma2 gemma3 glm4moe gpt_oss gptoss lfm2 llama llama4 mistral4 olmoe phi3 qwen2 qwen3 qwen3moe"
     assert known_architectures() == names.split()
 
 
@@ -36,11 +37,11 @@ def test_sizes(kind, tmp_path):
 
 
 def test_both_formats_give_the_same_program_but_for_the_pairing(tmp_path):
-    for name in ("qwen2", "qwen3", "phi3", "gemma2", "gemma3"):
+    for name in ("qwen2", "qwen3", "phi3", "gemma2", "gemma3", "lfm2"):
         ours = [open_model(opened(name, kind, tmp_path)).program for kind in ("gguf", "huggingface")]
         assert ours[0].weights == ours[1].weights
         assert [op.kind for op in ours[0].ops] == [op.kind for op in ours[1].ops]
-        assert ours[0].layers == ours[1].layers
+        assert ours[0].states == ours[1].states
     llama = {kind: open_model(opened("llama", kind, tmp_path)).config for kind in ("gguf", "huggingface")}
     assert llama["gguf"].adjacent_rope
     assert not llama["huggingface"].adjacent_rope
@@ -48,7 +49,7 @@ def test_both_formats_give_the_same_program_but_for_the_pairing(tmp_path):
 
 def test_the_residual_stream_is_added_by_the_norms(tmp_path):
     program = open_model(opened("llama", "gguf", tmp_path)).program
-    assert [op.add is not None for op in program.ops if isinstance(op, Norm)] == [False, True, True, True, True]
+    assert [type(op) for op in program.ops if isinstance(op, Norm | AddNorm)] == [Norm, AddNorm, AddNorm, AddNorm, AddNorm]
 
 
 def test_fused_linears_are_one_op(tmp_path):
@@ -95,7 +96,7 @@ def test_windows_and_scales_of_the_gemmas(tmp_path):
     assert next(op.scale for op in gemma2.program.ops if isinstance(op, Attention)) == 20**-0.5
     gemma3 = open_model(opened("gemma3", "gguf", tmp_path))
     assert gemma3.config.windows == (8, 8, 8, 8, 8, None)
-    assert [layer.window for layer in gemma3.program.layers] == [8, 8, 8, 8, 8, None]
+    assert [state.reach for state in gemma3.program.states] == [Window(8)] * 5 + [None]
     assert (gemma3.config.rope.base, gemma3.config.local_rope.base) == (1e6, 1e4)
     capless = opened("gemma2", "huggingface", tmp_path / "capless", attn_logit_softcapping=None, final_logit_softcapping=None)
     assert open_model(capless).config.attention_softcap is open_model(capless).config.final_softcap is None

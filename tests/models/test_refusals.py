@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from lacewing.errors import LacewingError, UnsupportedModelError, WeightError
+from lacewing.errors import LacewingError, OptionError, UnsupportedModelError, WeightError
 from lacewing.formats import open_checkpoint
 from lacewing.formats.checkpoint import Checkpoint
 from lacewing.models import open_model
@@ -17,7 +17,7 @@ from tests.checkpoints import tiny
 @pytest.fixture(scope="module")
 def opened(tmp_path_factory):
     folder = tmp_path_factory.mktemp("checkpoints")
-    names = ("llama", "phi3-long", "gemma2", "gemma3", "qwen2", "llama-yarn")
+    names = ("llama", "phi3-long", "gemma2", "gemma3", "qwen2", "llama-yarn", "qwen3", "lfm2")
     return {(name, kind): open_checkpoint(tiny(name, kind, folder)) for name in names for kind in ("gguf", "huggingface")}
 
 
@@ -150,11 +150,23 @@ def test_weights_of_whole_numbers_are_refused(opened, kind):
             open_model(replace(checkpoint, tensors={**checkpoint.tensors, name: info}))
 
 
-def test_keys_and_values_are_as_precise_as_the_weights(opened):
+def test_the_kv_cache_is_as_precise_as_the_weights(opened):
     checkpoint = opened["llama", "gguf"]
-    for kind, itemsize in (("F64", 4), ("F32", 4), ("BF16", 4), ("F16", 2), ("Q8_0", 2)):
+    for kind, dtype in (("F64", "f32"), ("F32", "f32"), ("BF16", "f32"), ("F16", "f16"), ("Q8_0", "f16")):
         tensors = {name: replace(info, quant=by_name(kind)) for name, info in checkpoint.tensors.items()}
-        assert open_model(replace(checkpoint, tensors=tensors)).program.kv_itemsize == itemsize
+        assert dtypes(open_model(replace(checkpoint, tensors=tensors))) == {dtype}
+
+
+def dtypes(spec):
+    return {part.dtype for state in spec.program.states for part in state.parts}
+
+
+def test_a_kv_type_that_heads_do_not_allow(opened):
+    checkpoint = opened["llama", "gguf"]  # heads of 16
+    with pytest.raises(OptionError, match="kv_type q8_0 stores blocks of 32 values, but heads have 16; use f16 or f32"):
+        open_model(checkpoint, kv_type="q8_0")
+    assert dtypes(open_model(checkpoint, kv_type="f16")) == {"f16"}
+    assert dtypes(open_model(opened["qwen3", "gguf"], kv_type="q8_0")) == {"q8_0"}
 
 
 def test_missing_and_left_over_weights(opened):

@@ -10,6 +10,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 import numpy as np
 
 from lacewing.backends.step import Step
+from lacewing.engine.observers import Observer, Observers
 from lacewing.engine.sampling import Sampler, Token
 from lacewing.engine.stats import Stats, rate
 from lacewing.errors import ContextOverflowError, NumericError, OptionError, OutOfMemoryError
@@ -38,10 +39,22 @@ class Engine:
         self._pace = 0.0  # tokens/s of the last long run
         self.cached: list[int] = []
         self.owner: object = None  # the generation that ran last
+        self.observers = Observers(step)
 
     def forget(self) -> None:
         """Drop the cached prefix: the next prompt is run whole."""
         self.cached, self.owner = [], None
+
+    def observe(self, observer: Observer) -> None:
+        """Tell it after each run what the routers decided. A device goes on choosing tokens, but no longer ahead of the host."""
+        with self._turn:
+            self.owner = None if not self.observers else self.owner  # what a device has run ahead was not watched
+            self.observers.add(observer)
+
+    def unobserve(self, observer: Observer) -> None:
+        """Raises ValueError for one that does not observe."""
+        with self._turn:
+            self.observers.remove(observer)
 
     def logits(self, ids: Sequence[int]) -> np.ndarray:
         """Float32 (T, V): row t holds the logits of the token after ids[: t + 1]. Raises as `generate` does."""
@@ -143,6 +156,7 @@ class Engine:
         rows = self.step.run(np.array(ids, np.int32), slots, positions, outputs.astype(np.int32))
         if count >= _SMALLEST:
             self._pace = rate(count, time.perf_counter() - began)
+        self.observers.tell(start, count)
         self.cached += ids  # only now: a run that failed leaves the slot's tail unknown, but not its head
         return rows
 
@@ -244,33 +258,28 @@ class Generation(Iterator[Token]):
             self._leave()
             row = self._prefill()
         elif self._sampler.takes_largest and isinstance(engine.step, FeedsBack):
-            return self._fed_back(engine.step, last, left, began)
+            greedy = engine.step.greedy
+            return self._on_device(lambda: self._fed_back(greedy, last, left), last, began)
         elif isinstance(engine.step, FindsCandidates) and 0 < self._sampler.candidates <= engine.step.most_candidates:
-            return self._found(engine.step, last, began)
+            find = engine.step.candidates
+            return self._on_device(lambda: self._sampler.pick_among(find(last, engine.slot, len(engine.cached))), last, began)
         else:
             row = engine._run([last], np.zeros(1))[0]
         self.stats.generate_seconds += time.perf_counter() - began
         return None if row is None else self._pick(row)
 
-    def _fed_back(self, step: FeedsBack, last: int, left: int, began: float) -> Token:
+    def _fed_back(self, greedy: Callable[..., Iterator[int]], last: int, left: int) -> Token:
         """As `_next`, chosen by the device itself."""
-        engine = self._engine
         if self._ahead is None:
-            self._ahead = step.greedy(last, engine.slot, len(engine.cached), left)
-        try:
-            token = Token(next(self._ahead))
-        except NumericError:
-            engine.forget()
-            raise
-        engine.cached.append(last)
-        self.stats.generate_seconds += time.perf_counter() - began
-        return token
+            self._ahead = greedy(last, self._engine.slot, len(self._engine.cached), left)
+        return Token(next(self._ahead))
 
-    def _found(self, step: FindsCandidates, last: int, began: float) -> Token:
-        """As `_next`, chosen among the largest logits, which the device has found."""
+    def _on_device(self, choose: Callable[[], Token], last: int, began: float) -> Token:
+        """As `_next`, where the device makes the choice or finds the largest logits for it."""
         engine = self._engine
         try:
-            token = self._sampler.pick_among(step.candidates(last, engine.slot, len(engine.cached)))
+            token = choose()
+            engine.observers.tell(len(engine.cached), 1)
         except NumericError:
             engine.forget()
             raise

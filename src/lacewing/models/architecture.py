@@ -35,8 +35,11 @@ class Architecture:
     mixture: Mapping[str, Any] | None = None  # fields of MixtureConfig that never vary; None: no mixtures of experts
     packed_experts: bool = False  # in MXFP4, as Hugging Face stores it: values and powers of two apart
     latent: bool = False  # multi-head latent attention
-    gguf_names: Mapping[str, str] = field(default_factory=dict)  # of weights of a layer, where the file's are not the usual ones
+    gguf_names: Mapping[str, str] = field(
+        default_factory=dict
+    )  # where the file's are not the usual ones; * is the number of a layer
     uncounted: tuple[str, ...] = ()  # weights that the makers leave out when they count the active parameters of a mixture
+    hybrid: bool = False  # not all layers have attention; a GGUF file gives the others 0 key heads
     block: BlockOf = standard_block  # of each layer
     huggingface: Adjust = _unchanged
     gguf: Adjust = _unchanged

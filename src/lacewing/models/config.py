@@ -52,6 +52,15 @@ class LatentConfig:
 
 
 @dataclass(frozen=True)
+class ShortConvolutionConfig:
+    """Layers that mix tokens by a gated causal convolution: `ShortConvolution` of `program/ops.py`."""
+
+    kernel: int  # positions that a token sees, itself included
+    layers: tuple[bool, ...]  # which layers have it in place of attention
+    biases: bool = False
+
+
+@dataclass(frozen=True)
 class AttentionTemperatureConfig:
     """Attention temperature scaling: queries are scaled by position, `ScaleByPosition` of `program/ops.py`."""
 
@@ -100,6 +109,7 @@ class ModelConfig:
     attention_temperature: AttentionTemperatureConfig | None = None
     latent: LatentConfig | None = None
     mixture: MixtureConfig | None = None
+    short_convolution: ShortConvolutionConfig | None = None
     scale_block: tuple[int, int] | None = None  # rows and columns that share a factor, where weights are stored so; stacks.BY_SHAPE
     predicting_layers: int = 0  # behind the others in the checkpoint, for multi-token prediction; left out
 

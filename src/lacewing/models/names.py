@@ -41,7 +41,7 @@ EXPERT_NAMES = {
 }
 FUSED_NAMES = {"self_attn.qkv_proj": "attn_qkv", "mlp.gate_up_proj": "ffn_up"}
 
-_GLOBAL = ("embed_tokens", "norm", "lm_head")  # the others belong to a layer
+_GLOBAL = ("embed_tokens", "norm", "embedding_norm", "lm_head")  # the others belong to a layer
 _KINDS = (".weight", ".bias", ".weight_scale_inv")
 _SCALES = {"weight_scale": "weight_scale_inv", "qscale_weight": "weight_scale_inv"}  # other names of the factors of a weight
 _PLACE = re.compile(
@@ -70,10 +70,11 @@ def part_of(name: str) -> str | None:
 
 
 def usual_name(name: str, table: Mapping[str, str]) -> str:
-    """The usual name of a GGUF weight; the table has what some files call otherwise, such as "attn_out.weight"."""
+    """The usual name of a GGUF weight; the table has what some files call otherwise, such as "blk.*.attn_out.weight"."""
     block, _, rest = name.partition(".")
     layer, _, part = rest.partition(".")
-    return f"{block}.{layer}.{table[part]}" if block == "blk" and part in table else name
+    pattern = f"blk.*.{part}" if block == "blk" else name
+    return table.get(pattern, name).replace("*", layer)
 
 
 def translate(name: str, table: Mapping[str, str]) -> str | None:

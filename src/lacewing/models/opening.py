@@ -7,7 +7,7 @@ import pkgutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from lacewing.errors import UnsupportedModelError, WeightError
+from lacewing.errors import OptionError, UnsupportedModelError, WeightError
 from lacewing.formats.checkpoint import Checkpoint, TensorInfo
 from lacewing.formats.files import shown
 from lacewing.models import architectures
@@ -22,6 +22,7 @@ from lacewing.models.stacks import arrange
 from lacewing.options import format_bytes
 from lacewing.program.check import check_program
 from lacewing.program.program import Program
+from lacewing.program.states import Q8_BLOCK, PagedState
 
 # Hugging Face model types, and one architecture of GGUF, whose file has another name
 MODEL_TYPES = {
@@ -38,7 +39,7 @@ MODEL_TYPES = {
     "gpt-oss": "gpt_oss",
 }
 _WHOLE_NUMBERS = frozenset(("I8", "I16", "I32", "I64", "U8", "U16", "U32", "U64", "BOOL"))
-_LATER = ("qwen2_moe", "qwen2moe", "phimoe", "granitemoe")  # mixtures of experts
+_LATER = ("qwen2_moe", "qwen2moe", "phimoe", "granitemoe", "lfm2_moe", "lfm2moe")  # mixtures of experts
 
 
 @dataclass(frozen=True)
@@ -84,11 +85,14 @@ def find_architecture(name: str, where: str) -> Architecture:
     return row
 
 
-def open_model(checkpoint: Checkpoint, context: int | None = None, most: int | None = None) -> ModelSpec:
+def open_model(
+    checkpoint: Checkpoint, context: int | None = None, most: int | None = None, kv_type: str | None = None
+) -> ModelSpec:
     """The model in a checkpoint, for sessions of at most `context` positions.
 
     Without a context the trained one is taken, `most` at most; with longrope the original one, as up to there the short factors
-    hold. Reads metadata and tensor headers only. Raises UnsupportedModelError, WeightError.
+    hold. The KV cache is stored as `kv_type`, by default as precisely as the weights. Reads metadata and tensor headers only.
+    Raises UnsupportedModelError, WeightError, OptionError for a `kv_type` that does not suit the model.
     """
     where = checkpoint.path.name
     architecture = _architecture(checkpoint)
@@ -110,7 +114,7 @@ def open_model(checkpoint: Checkpoint, context: int | None = None, most: int | N
         architecture=config.architecture,
         name=_name(checkpoint),
         config=config,
-        program=program.with_kv_type(_kv_type(used)),
+        program=_with_kv_type(program, kv_type, used, where),
         tensors=used | scales,
         vocab_size=config.vocab_size,
         trained_context=config.trained_context,
@@ -200,10 +204,19 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
 
 
-def _kv_type(tensors: Mapping[str, TensorInfo]) -> str:
-    """The KV cache is as precise as the weights. Those of bfloat16 could exceed the range of float16."""
+def _with_kv_type(program: Program, kv_type: str | None, tensors: Mapping[str, TensorInfo], where: str) -> Program:
+    """By default the KV cache is as precise as the weights: values of bfloat16 could exceed the range of float16.
+
+    Raises OptionError for heads that are not whole blocks of q8_0.
+    """
+    if kv_type == "q8_0":
+        parts = [part for state in program.states if isinstance(state, PagedState) for part in state.parts]
+        odd = sorted({part.width for part in parts if part.width % Q8_BLOCK})
+        if odd:
+            raise OptionError(f"{where}: kv_type q8_0 stores blocks of {Q8_BLOCK} values, but heads have {odd[0]}; use f16 or f32")
     quants = {tensor.quant.name for tensor in tensors.values() if len(tensor.shape) > 1}
-    return "f32" if quants <= {"F64", "F32", "BF16", "F8_E4M3", "F4_E2M1"} else "f16"
+    precise = quants <= {"F64", "F32", "BF16", "F8_E4M3", "F4_E2M1"}
+    return program.with_kv_type(kv_type or ("f32" if precise else "f16"))
 
 
 def _name(checkpoint: Checkpoint) -> str:

@@ -1,7 +1,8 @@
-"""Brings the weights of experts and of latent attention into one form, without a copy: an expert is a byte range of its file.
+"""Brings experts, latent attention and convolutions into one form, without a copy: an expert is a byte range of its file.
 
 Files hold experts stacked, or one tensor an expert, or gate and up in one stack; keys and values of latent attention
-apart or in one matrix. The program knows stacks (E, out, in) and matrices a head only.
+apart or in one matrix; convolutions with an axis of one or without it. The program knows stacks (E, out, in), matrices a
+head and convolutions (D, kernel) only.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ _LAYER = re.compile(r"^(?:blk|(?:\w+\.)*layers)\.(\d{1,6})\.")
 def arrange(tensors: Mapping[str, TensorInfo], config: ModelConfig, where: str) -> dict[str, TensorInfo]:
     """The tensors as the program wants them. Raises WeightError for experts that do not fit together."""
     found = dict(tensors)
+    if config.short_convolution is not None:
+        found = {name: _flat_convolution(name, tensor) for name, tensor in found.items()}
     if config.predicting_layers:
         found = {name: tensor for name, tensor in found.items() if not _predicts(name, config)}
     if config.mixture is not None:
@@ -47,6 +50,13 @@ def arrange(tensors: Mapping[str, TensorInfo], config: ModelConfig, where: str) 
     if config.scale_block == PACKED_BLOCK:
         found = {name: _unpacked(tensor) if _PACKED.search(name) else tensor for name, tensor in found.items()}
     return _with_scales(found, config, where)
+
+
+def _flat_convolution(name: str, tensor: TensorInfo) -> TensorInfo:
+    """(D, kernel) of a depthwise convolution, which Hugging Face stores (D, 1, kernel): one input for each output."""
+    if name.endswith(".shortconv.conv.weight") and len(tensor.shape) == 3 and tensor.shape[1] == 1:
+        return replace(tensor, shape=(tensor.shape[0], tensor.shape[2]))
+    return tensor
 
 
 def _unpacked(tensor: TensorInfo) -> TensorInfo:

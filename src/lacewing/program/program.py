@@ -22,7 +22,7 @@ class Program:
     vocab_size: int
 
     def with_kv_type(self, dtype: str) -> Program:
-        """The same with its paged states in another precision, one of `states.KV_TYPES`."""
+        """The same with its paged states in another precision, one of `options.KV_TYPES`."""
         states = (state.stored_as(dtype) if isinstance(state, PagedState) else state for state in self.states)
         return replace(self, states=tuple(states))
 

@@ -14,7 +14,6 @@ from typing import NamedTuple
 PAGE = 128  # positions of a page, on every backend
 Q8_BLOCK, Q8_BLOCK_BYTES = 32, 34  # of GGUF's Q8_0: a float16 scale, then 32 int8
 
-KV_TYPES = ("f16", "f32", "q8_0")
 _ITEM_BYTES = {"f16": 2, "f32": 4}
 
 

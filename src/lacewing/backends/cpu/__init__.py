@@ -10,14 +10,14 @@ from pathlib import Path
 
 import psutil
 
-from lacewing.backends.base import Backend, Candidate, DeviceFacts, DeviceMemory
+from lacewing.backends.base import Backend, Candidate, DeviceFacts, DeviceMemory, estimate
 from lacewing.backends.batch import StepLimits
 from lacewing.backends.cpu import native
 from lacewing.backends.cpu.arguments import MAX_CHUNK, SCRATCH_BYTES
 from lacewing.backends.cpu.isa import host_isa
 from lacewing.backends.cpu.lowering import lower
 from lacewing.backends.cpu.step import CpuStep
-from lacewing.backends.cpu.tiling import tile_orders
+from lacewing.backends.cpu.tiling import copied_bytes, tile_orders
 from lacewing.backends.weights import TensorSpec, TileOrder, WeightView
 from lacewing.errors import OptionError, OutOfMemoryError
 from lacewing.options import Progress
@@ -59,8 +59,9 @@ class CpuBackend(Backend):
         return tile_orders(program, weights)
 
     def memory(self, program: Program, weights: Mapping[str, TensorSpec], limits: StepLimits) -> DeviceMemory:
-        found = super().memory(program, weights, limits)
-        return replace(found, buffer_bytes=found.buffer_bytes + SCRATCH_BYTES * self.threads)
+        found = estimate(program, weights, limits)
+        buffers, copies = found.buffer_bytes + SCRATCH_BYTES * self.threads, copied_bytes(program, weights)
+        return replace(found, buffer_bytes=buffers, copied_bytes=copies)
 
     def compile(
         self, program: Program, weights: Mapping[str, WeightView], limits: StepLimits, progress: Progress | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from lacewing.backends.cpu.arguments import TILE_COLUMNS
@@ -13,7 +14,7 @@ from lacewing.program.program import Program
 
 
 def tile_orders(program: Program, weights: Mapping[str, TensorSpec]) -> dict[str, TileOrder]:
-    """See `backends.base.Backend.tile_orders`."""
+    """See `backends.base.PrefersTiles`."""
     wanted: set[str] = set()
     refused: set[str] = set()
     for op in program.ops:
@@ -43,3 +44,13 @@ def _reads_tiles(op: Op, name: str, weight: TensorSpec) -> bool:
     elif not isinstance(op, (Embed, Logits)):
         return False
     return rows % host_isa().lanes == 0
+
+
+_READ_ACROSS = ("F32", "F16", "BF16", "F8_E4M3")  # whose values can be read from any row
+
+
+def copied_bytes(program: Program, weights: Mapping[str, TensorSpec]) -> int:
+    """Of matrices of heads that are read across their rows, which blocks of a quant do not allow: a copy in float16 is kept. Such
+    are the keys of latent attention in older GGUF files."""
+    names = {op.weight for op in program.ops if isinstance(op, HeadLinear) and op.transposed}
+    return sum(2 * math.prod(weights[name].shape) for name in names if weights[name].quant.name not in _READ_ACROSS)

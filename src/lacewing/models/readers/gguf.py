@@ -32,7 +32,7 @@ def read_gguf(checkpoint: Checkpoint, architecture: Architecture) -> ModelConfig
     layers = keys.integer("block_count", low=predicting + 1, high=1024) - predicting
     width, heads = keys.integer("embedding_length"), _heads(keys)
     latent = _latent(keys, tensors) if architecture.latent else None
-    key_heads = keys.integer("attention.head_count_kv", heads)
+    key_heads = keys.integer("attention.head_count_kv", heads, ignoring=0 if architecture.hybrid else None)
     head_width = latent.nope + latent.rope if latent else _head_width(keys, width // heads)
     trained = keys.integer("context_length", high=2**31)
     windows = _windows(keys, layers)

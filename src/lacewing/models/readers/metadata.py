@@ -49,9 +49,13 @@ class MetadataReader:
             raise self.error(name, f"is {_shown(value)}; it must be a number from {low:g} to {high:g}")
         return float(value)
 
-    def integer(self, name: str, default: int | None = None, *, low: int = 1, high: int = 2**24) -> int:
-        """An integer in [low, high]; a list of equal integers (one a layer) counts as that integer."""
+    def integer(
+        self, name: str, default: int | None = None, *, low: int = 1, high: int = 2**24, ignoring: int | None = None
+    ) -> int:
+        """An integer in [low, high]; a list of equal integers (one a layer) counts as that integer, those `ignoring` apart."""
         value = self.get(name, default)
+        if isinstance(value, list | tuple):
+            value = [entry for entry in value if ignoring is None or entry != ignoring]
         if isinstance(value, list | tuple) and value and all(entry == value[0] for entry in value):
             value = value[0]
         if value is None:

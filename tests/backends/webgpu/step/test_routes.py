@@ -6,7 +6,7 @@ import numpy as np
 
 from lacewing.backends.reference.backend import ReferenceBackend
 from lacewing.program.ops import Buffer, Route
-from tests.backends.cpu.test_experts import CHOSEN, EXPERTS, IDS, WIDTH, routed
+from tests.backends.cpu.kernels.test_experts import CHOSEN, EXPERTS, IDS, WIDTH, routed
 from tests.backends.webgpu.lowering.test_experts import TOKENS
 from tests.backends.webgpu.single_ops import backend
 
