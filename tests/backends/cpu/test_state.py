@@ -21,8 +21,9 @@ from lacewing.backends.cpu.state import keys_in, keys_out
 from lacewing.backends.reference.backend import ReferenceBackend
 from lacewing.backends.step import Step
 from lacewing.errors import Cancelled, OptionError, OutOfMemoryError
+from lacewing.options import KV_TYPES
 from lacewing.program.ops import Attention, Buffer, ShortConvolution, WriteKeysValues
-from lacewing.program.states import KV_TYPES, Chunk, FixedState, Part, Window
+from lacewing.program.states import Chunk, FixedState, Part, Window
 from tests.backends.cpu.checks import attention_case, check_against_reference
 from tests.backends.cpu.single_ops import Batch as Places
 from tests.backends.cpu.single_ops import Case, floats, normal, one_batch, singly

@@ -20,10 +20,10 @@ from lacewing.program.ops import Buffer, Embed, ExpertLinear, HeadLinear, Linear
 from lacewing.program.program import Program
 from lacewing.quants import by_name
 from lacewing.weights import WeightStore
+from tests import mixtures
 from tests.backends.cpu.checks import check_tile_order, check_tiled_linear
 from tests.backends.cpu.single_ops import CHUNK, Batch, Case, floats, in_tile_order, normal, one_batch, random_weight, scaled_weight
-from tests.checkpoints import CONTEXTS, GOLDEN, prompt_of, tiny
-from tests.mixtures import ONLY_HUGGINGFACE
+from tests.checkpoints import CONTEXTS, GOLDEN, ONLY_HUGGINGFACE, prompt_of, tiny
 from tests.models.running import MappedWeight, run
 from tests.paged import with_pages
 
@@ -146,7 +146,7 @@ WIDER: dict[str, dict[str, int]] = {
 }
 
 
-@pytest.mark.parametrize("name", [name for name in GOLDEN if name not in ONLY_HUGGINGFACE])
+@pytest.mark.parametrize("name", [name for name in GOLDEN if name not in (*ONLY_HUGGINGFACE, *mixtures.ONLY_HUGGINGFACE)])
 def test_every_family_lazy_and_eager(name: str, tmp_path: Path) -> None:
     """From lazy to eager in tiles and back, with one step, between two tokens: all of it the same bits."""
     spec = open_model(open_checkpoint(tiny(name, "gguf", tmp_path, "Q8_0", **WIDER.get(name, {}))), CONTEXTS.get(name))
