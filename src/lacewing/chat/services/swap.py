@@ -150,7 +150,7 @@ def read_history(loaded: Loaded, session: Session, notices: list[str]) -> None:
     maker = session.summariser(loaded)
     fitted = fit(loaded.voice, session.messages, session.settings, maker, generation=waiting)
     engine = loaded.model.engine
-    held = engine.cached[: len(fitted.ids)] == fitted.ids
+    held = engine.held(fitted.ids) == len(fitted.ids)
     if not held and not engine.prefill(fitted.ids, face.cancelled, face.progress):
         raise Cancelled("reading the conversation was cancelled")
     loaded.voice.view = fitted.view

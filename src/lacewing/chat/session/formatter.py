@@ -133,8 +133,7 @@ class Loaded:
     @property
     def touched_bytes(self) -> int:
         """Memory that closing it gives back, apart from eager weights."""
-        step, engine = self.model.step, self.model.engine
-        return step.buffer_bytes + step.kv_bytes * len(engine.cached) // max(1, engine.context)
+        return self.model.step.host_bytes
 
     @property
     def short_name(self) -> str:
