@@ -73,8 +73,8 @@ class Model:
         from lacewing.engine.engine import Engine
 
         # raises ModelFormatError if a file was changed that weights are still read from
-        check: Callable[[], None] = self.weights.glance if self._placement.on_host else (lambda: None)
-        self.engine = Engine(self.step, self.spec.vocab_size, self.spec.context, check=check)
+        weights = (self.weights.glance, self.weights.check_files) if self._placement.on_host else ()
+        self.engine = Engine(self.step, self.spec.vocab_size, self.spec.context, *weights)
 
     def _check(self) -> None:
         """Before each request."""
@@ -291,7 +291,7 @@ class Model:
 
         engine = self.__dict__.pop("engine", None)
         if engine is not None:
-            engine.forget()  # also the last generation, which refers to it
+            engine.close()
         del engine
         step = self.__dict__.pop("step", None)
         if step is not None:

@@ -1,5 +1,5 @@
-"""What a sequence says does not depend on who else is served: random arrivals, edits, cancels, aborted runs and too little memory, on
-every kind of state. The mock's pages know which token they hold, so that a page in a wrong place shows."""
+"""What a sequence says does not depend on who else is served: random arrivals, edits, cancels, aborted runs and too little memory,
+on every kind of state. The mock's pages know which token they hold, so that a page in a wrong place shows."""
 
 from __future__ import annotations
 

@@ -29,18 +29,23 @@ _LOGIT_BYTES = 64 << 20  # rows of logits wanted of one run, at most
 class Engine:
     """Runs requests on a step, several at once where it has the rows; what was run before is found again in a prefix tree.
 
-    `check` is called before each run, so that a file that became shorter is told instead of read beyond its end, and before a
-    request is said to have ended well; what it raises fails the request and drops all that was run before. `state_bytes`: what pages
-    and units may take, by default `pages.state_budget`.
+    `check` is called before each run, so that a file that became shorter is told instead of read beyond its end, and `check_end`
+    before a request is said to have ended well; what they raise fails the request and drops all that was run before.
+    `state_bytes`: what pages and units may take, by default `pages.state_budget`.
     """
 
     def __init__(
-        self, step: Step, vocab_size: int, context: int, check: Callable[[], None] | None = None, state_bytes: int | None = None
+        self,
+        step: Step,
+        vocab_size: int,
+        context: int,
+        check: Callable[[], None] = lambda: None,
+        check_end: Callable[[], None] | None = None,
+        state_bytes: int | None = None,
     ):
-        self.check = check
         self.step, self.vocab_size, self.context = step, vocab_size, context
         self.chunk = step.limits.chunk
-        self.scheduler = Scheduler(step, context, self.verify, state_bytes)
+        self.scheduler = Scheduler(step, context, (check, check_end or check), state_bytes)
 
     # requests
 
@@ -115,8 +120,12 @@ class Engine:
     def forget(self) -> None:
         """Drop all that was run before: the next prompt is run whole."""
         with self.scheduler.turn:
-            self.scheduler.tree.clear()
-            self.scheduler.last = []
+            self.scheduler.forget()
+
+    def close(self) -> None:
+        """End all requests, and hold nothing any more; before the step is closed."""
+        with self.scheduler.turn:
+            self.scheduler.close()
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
@@ -137,12 +146,7 @@ class Engine:
 
     def verify(self) -> None:
         """Raise what `check` does; what was run before may then be wrong and is dropped."""
-        if self.check is not None:
-            try:
-                self.check()
-            except BaseException:
-                self.forget()
-                raise
+        self.scheduler.verify()
 
     def rebalance(self) -> None:
         """Let the step suit itself to what it has run, as before a request."""

@@ -168,7 +168,7 @@ def test_verify(chat):
                                               (np.nan, "FAILED, please report this: the model produced NaN")])  # fmt: skip
 def test_verify_of_a_backend_that_is_off(off, verdict, chat, monkeypatch):
     """By a share of the range of the logits, at one place; the other rows are there all the same."""
-    logits = Engine._logits
+    logits = Engine.logits
 
     def wrong(self, ids):
         found = logits(self, ids)
@@ -178,7 +178,7 @@ def test_verify_of_a_backend_that_is_off(off, verdict, chat, monkeypatch):
                 raise NumericError("the model produced NaN logits")
         return found
 
-    monkeypatch.setattr(Engine, "_logits", wrong)
+    monkeypatch.setattr(Engine, "logits", wrong)
     monkeypatch.setattr("lacewing.chat.services.verification.known_backends", lambda: ["cpu", "reference"])
     lines = cells(run_line(chat, "/verify"))
     assert any(line.startswith("reference") and verdict in line for line in lines)
