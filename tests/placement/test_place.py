@@ -21,6 +21,8 @@ from lacewing.placement.info import ModelInfo
 from lacewing.placement.place import demand, sizes_on
 from tests.checkpoints import tiny
 
+pytestmark = pytest.mark.gpu
+
 IDS = [7, 300, 12, 55, 256, 9, 81, 4, 200, 33, 17]
 
 

@@ -17,6 +17,8 @@ from lacewing.options import LoadOptions
 from tests.chat.conftest import GREEDY, say
 from tests.checkpoints import tiny
 
+pytestmark = pytest.mark.gpu
+
 
 @pytest.fixture
 def chat(paths, monkeypatch):
