@@ -221,7 +221,7 @@ def test_memory_tells_why(start, paths):
     assert cells(run_line(session, "/memory"))[-1].endswith("lazy: asked for")
     run_line(session, "/lazy off --force")
     shown = cells(run_line(session, "/memory"))
-    assert shown[-1].endswith("eager: forced") and shown[0].endswith("own memory (eager)")
+    assert shown[-1].endswith("eager: forced") and shown[0].endswith("RAM (eager)")
     needed = session.model.plan.needed_bytes
     run_line(session, f"/model {paths['gemma']}")
     assert "/eager reads them in again" in run_line(session, "/model -").text

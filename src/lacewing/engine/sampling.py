@@ -14,7 +14,7 @@ import numpy as np
 
 from lacewing.backends.batch import Candidates
 from lacewing.errors import NumericError, OptionError
-from lacewing.options import Sampling
+from lacewing.options import REFERENCE, Sampling
 
 _ROWS = 64
 
@@ -119,7 +119,7 @@ class Sampler:
         if not math.isfinite(float(row.max())):  # max() passes NaN on
             raise NumericError(
                 f"the model produced NaN or infinite logits at position {len(history) - 1}; "
-                "the checkpoint may be damaged (compare its checksum), or try --backend reference"
+                f"the checkpoint may be damaged (compare its checksum), or try --backend {REFERENCE}"
             )
         with np.errstate(over="ignore", under="ignore"):  # far apart is as good as infinitely far
             return self._pick(row, history)
