@@ -15,13 +15,13 @@ def change_residency(session: Session, wanted: str, force: bool = False) -> list
     """What changed, in lines. Raises OutOfMemoryError, Cancelled; the old residency is then still there."""
     if wanted not in ("lazy", "eager"):
         raise OptionError(f"residency is {wanted!r}; it must be lazy or eager")
-    model, face = session.model, session.face
+    model, ui = session.model, session.ui
     before = model.weights.residency
     if before == wanted:
         return [f"the weights are {wanted} already"]
     held = model.memory_bytes
     try:
-        model.set_residency(wanted, face.progress, face.cancelled, force=force)
+        model.set_residency(wanted, ui.progress, ui.cancelled, force=force)
     except OutOfMemoryError as error:
         raise OutOfMemoryError(f"{error}; nothing has changed (/eager --force tries all the same)") from None
     return [
