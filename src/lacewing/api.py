@@ -101,6 +101,7 @@ class Model:
 
         self._placement, self.plan, self.backend = placement, placement.plan, placement.backend
         self.weights: WeightStore = WeightStore(self.spec.tensors, self._info.checkpoint.identities)
+        self.weights.check_files()
         given_up = threading.Event()
         report = interruptible(progress, cancelled)
         stopped = (lambda: given_up.is_set() or cancelled()) if cancelled else given_up.is_set
