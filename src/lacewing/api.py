@@ -219,15 +219,16 @@ class Model:
         options, before = dataclasses.replace(self._info.options, residency=residency), self.weights.residency
         forced = self.plan.instead(residency, f"{residency}: {reason}")
         plan = forced if force else self._placement.replan(options, self.memory_bytes)
-        try:
-            self.weights.set_residency(residency, progress, cancelled)
-            self.step.rebind()
-        except BaseException:
-            if self.weights.residency != before:
-                self.weights.set_residency(before)
+        with self.engine.exclusive():
+            try:
+                self.weights.set_residency(residency, progress, cancelled)
                 self.step.rebind()
-            raise
-        self.plan = plan
+            except BaseException:
+                if self.weights.residency != before:
+                    self.weights.set_residency(before)
+                    self.step.rebind()
+                raise
+            self.plan = plan
 
     @property
     def memory_bytes(self) -> int:
@@ -259,21 +260,18 @@ class Model:
         """As it was loaded."""
         return self._info.options
 
-    def read_state(self) -> tuple[list[int], bytes] | None:
-        """The ids that the slot holds, and their keys and values; None where this backend cannot tell."""
+    def read_state(self) -> tuple[list[int], bytes]:
+        """The ids that the sequence that ran last still holds, and their state; the bytes mean the same on every backend."""
+        from lacewing.engine.saved import read_state
 
-        ids = list(self.engine.cached)
-        return (ids, self.step.read_slot(self.engine.slot, len(ids)).tobytes()) if isinstance(self.step, KeepsSlots) else None
+        return read_state(self.engine)
 
     def write_state(self, ids: Sequence[int], data: bytes) -> None:
-        """Put back what `read_state` gave, on the same model and the same kind of device. Raises OptionError."""
-        import numpy as np
+        """Put back what `read_state` gave, on the same model with the same KV type, or what older versions wrote. Raises
+        OptionError."""
+        from lacewing.engine.saved import write_state
 
-        if not isinstance(self.step, KeepsSlots) or len(ids) > self.engine.context:
-            raise OptionError("keys and values of another backend, or of a longer context, cannot be used")
-        self.engine.forget()
-        self.step.write_slot(self.engine.slot, len(ids), np.frombuffer(data, np.uint8))
-        self.engine.cached = list(ids)
+        write_state(self.engine, ids, data)
 
     @property
     def on_device(self) -> bool:

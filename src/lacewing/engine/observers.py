@@ -32,9 +32,9 @@ class Observers:
         if not self._observers:
             self._step.watch_routes(False)
 
-    def tell(self, start: int, count: int) -> None:
-        """Of the run of so many tokens from a position on, which has just ended."""
+    def tell(self, positions: np.ndarray) -> None:
+        """Of the run of tokens at these positions, which has just ended."""
         if self._observers:
-            positions, routes = np.arange(start, start + count, dtype=np.int32), self._step.routes()
+            routes = self._step.routes()
             for observer in list(self._observers):
                 observer(positions, routes)

@@ -141,7 +141,7 @@ def read_history(loaded: OnDevice, session: Session, notices: list[str]) -> None
     maker = session.summariser(loaded)
     fitted = fit(loaded.formatter, session.messages, session.settings, maker, generation=waiting)
     engine = loaded.model.engine
-    held = engine.cached[: len(fitted.ids)] == fitted.ids
+    held = engine.held(fitted.ids) == len(fitted.ids)
     if not held and not engine.prefill(fitted.ids, ui.cancelled, ui.progress):
         raise Cancelled("reading the conversation was cancelled")
     loaded.formatter.history = fitted.history

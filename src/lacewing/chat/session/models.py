@@ -46,8 +46,7 @@ class _Open(_ChatModel):
     @property
     def touched_bytes(self) -> int:
         """Memory that closing it gives back, apart from eager weights."""
-        step, engine = self.model.step, self.model.engine
-        return step.buffer_bytes + step.kv_bytes * len(engine.cached) // max(1, engine.context)
+        return self.model.step.host_bytes
 
 
 @dataclass(eq=False)
