@@ -15,7 +15,7 @@ import numpy as np
 from lacewing.backends.batch import Candidates
 from lacewing.backends.choice import log_sum_exp, top_k
 from lacewing.errors import NumericError, OptionError
-from lacewing.options import Sampling
+from lacewing.options import REFERENCE, Sampling
 
 
 @dataclass(frozen=True, slots=True)
