@@ -11,7 +11,7 @@ import numpy as np
 import psutil
 import pytest
 
-from lacewing.backends.base import StepLimits
+from lacewing.backends.batch import Batch, StepLimits
 from lacewing.backends.cpu import CpuBackend, native
 from lacewing.errors import BackendError, OptionError, OutOfMemoryError, UnsupportedModelError
 from lacewing.program.ops import Buffer, Linear, Norm, Op
@@ -53,7 +53,7 @@ def test_more_threads_than_cores(path: Path) -> None:
     step.close()
 
 
-def test_idle_workers_use_no_processor_time(path: Path) -> None:
+def test_idle_workers_use_no_cpu_time(path: Path) -> None:
     _, step = open_step(path, None, CpuBackend(3))
     run(step, prompt_of("gemma2"))
     time.sleep(0.1)
@@ -78,7 +78,7 @@ def test_closing_at_once_twice_and_asleep(path: Path) -> None:
 
 def test_many_steps_made_and_closed_leave_nothing(path: Path) -> None:
     def cycle() -> None:
-        _, step = open_step(path, 128, CpuBackend(2), slots=4)
+        _, step = open_step(path, 128, CpuBackend(2), rows=4)
         run(step, [1, 2, 3])
         step.close()
 
@@ -120,8 +120,7 @@ def test_one_step_from_several_threads(path: Path) -> None:
 
     def work() -> None:
         for _ in range(20):
-            rows = np.arange(len(ids), dtype=np.int32)
-            step.run(np.array(ids, np.int32), np.zeros(len(ids), np.int32), rows, rows)
+            step.run(Batch.of(ids, 0, np.arange(len(ids))))
         wrong.append(not np.array_equal(run(step, ids), expected))
 
     threads = [threading.Thread(target=work, daemon=True) for _ in range(3)]
@@ -182,7 +181,7 @@ def test_arguments_out_of_range_are_refused(path: Path) -> None:
              (one[:0], zero[:0], zero[:0], zero[:0]), (np.ones(17, np.int32),) * 4]  # fmt: skip
     for arguments in wrong:
         with pytest.raises(OptionError):
-            step.run(*arguments)
+            step.run(Batch(*arguments))
     assert np.isfinite(run(step, [1, 2])).all()
     step.close()
     with pytest.raises(OptionError, match="closed"):
@@ -191,7 +190,7 @@ def test_arguments_out_of_range_are_refused(path: Path) -> None:
 
 def test_what_does_not_fit_is_refused_when_compiled() -> None:
     case = attention_case(1, 2, 1, 16, 16)
-    with pytest.raises(OutOfMemoryError, match=r"keys, values and buffers of \d+ positions: .* smaller context"):
+    with pytest.raises(OutOfMemoryError, match=r"KV cache and buffers of 1 x \d+ tokens: .* smaller context"):
         case.step(CpuBackend(1), context=2**46)
     for widths in ((1024, 1024), (8, 4096)):
         with pytest.raises(UnsupportedModelError, match="heads of up to"):
@@ -235,7 +234,7 @@ def test_attention_and_activation_survive_numbers_that_are_none(bad: float) -> N
     case.x[11, :] = bad
     found = case.run(one_batch(20), 2)
     assert not np.isfinite(found[11]).any()
-    assert np.isfinite(case.run([([0] * 11, list(range(11))), ([1] * 9, list(range(9)))], 2, slots=2)[:11]).all()
+    assert np.isfinite(case.run([([0] * 11, list(range(11))), ([1] * 9, list(range(9)))], 2, rows=2)[:11]).all()
     for activation in ("silu", "gelu_tanh"):
         gated = gated_case(40, activation, False)
         gated.x[3, 5] = bad

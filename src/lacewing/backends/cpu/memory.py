@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import mmap
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
+import psutil
 
-from lacewing.backends.base import WeightView
+from lacewing.backends.weights import WeightView
 from lacewing.program.ops import Buffer, View
+
+NO_RESERVE = {"linux": 0x4000, "darwin": 0x40}.get(sys.platform, 0)  # MAP_NORESERVE, which Python has from 3.13 on
 
 
 def aligned(nbytes: int, dtype: type = np.uint8) -> np.ndarray:
@@ -56,3 +61,44 @@ class Memory:
     @property
     def nbytes(self) -> int:
         return sum(memory.nbytes for memory in (*self.buffers.values(), *self.kept.values()))
+
+
+class Reservation:
+    """Addresses that never move: a private mapping whose pages cost nothing until they are written, zeros at first.
+
+    `needed` bytes at least, `share` of this machine's RAM if there are addresses for it. Raises MemoryError.
+    """
+
+    def __init__(self, needed: int, share: float = 1.0):
+        self.nbytes = max(needed, int(share * psutil.virtual_memory().total) if _addresses_are_free() else 0)
+        while True:
+            try:
+                self._mapping = _map(self.nbytes)
+                break
+            except (OSError, OverflowError, ValueError) as error:
+                if self.nbytes == needed:
+                    raise MemoryError(f"{needed} bytes of addresses cannot be reserved") from error
+                self.nbytes = max(needed, self.nbytes // 2)
+        self.memory = np.frombuffer(self._mapping, np.uint8)
+
+    def give_back(self, first: int, end: int) -> None:
+        """Whole pages of the system between two bytes; they are zeros afterwards. Where the system cannot, they stay."""
+        first = -(-first // mmap.PAGESIZE) * mmap.PAGESIZE
+        end = end // mmap.PAGESIZE * mmap.PAGESIZE
+        if sys.platform != "win32" and first < end:
+            self._mapping.madvise(mmap.MADV_DONTNEED, first, end - first)
+
+
+def _map(nbytes: int) -> mmap.mmap:
+    if sys.platform == "win32":
+        return mmap.mmap(-1, nbytes)
+    return mmap.mmap(-1, nbytes, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | NO_RESERVE)
+
+
+def _addresses_are_free() -> bool:
+    """Whether more than is needed may be reserved: Windows counts it as used, and so does a limit of the process."""
+    if sys.platform == "win32":
+        return False
+    import resource
+
+    return resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY

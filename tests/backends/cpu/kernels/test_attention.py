@@ -1,4 +1,4 @@
-"""Attention of the CPU backend against the reference backend: head shapes, windows, soft-caps, slots, long contexts."""
+"""Attention of the CPU backend against the reference backend: head shapes, windows, soft-caps, rows, long contexts."""
 
 from dataclasses import replace
 
@@ -19,9 +19,9 @@ def counted(batches: list[Batch]) -> int:
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("half", [True, False])
-def test_shapes_of_heads(shape: tuple[int, int, int, int], half: bool) -> None:
-    check_against_reference(replace(attention_case(55, *shape), half=half), PROMPT, 5e-6)
+@pytest.mark.parametrize("dtype", ["f16", "f32"])
+def test_shapes_of_heads(shape: tuple[int, int, int, int], dtype: str) -> None:
+    check_against_reference(attention_case(55, *shape).stored_as(dtype), PROMPT, 5e-6)
 
 
 @pytest.mark.parametrize("window", [1, 2, 7, 16, 100])
@@ -46,23 +46,15 @@ def test_long_contexts(window: int | None) -> None:
     assert np.array_equal(case.run(singly(batches), 3, context=350), found)
 
 
-def test_several_slots_in_one_step() -> None:
-    """Each token sees its own slot; neighbours and their number change no bit."""
+def test_several_rows_in_one_step() -> None:
+    """Each token sees its own row; neighbours and their number change no bit."""
     lengths = (9, 1, 30, 3)
-    alone: list[Batch] = [([slot] * n, list(range(n))) for slot, n in enumerate(lengths)]
-    mixed: list[Batch] = [([slot for slots, _ in alone for slot in slots], [place for _, places in alone for place in places])]
+    alone: list[Batch] = [([row] * n, list(range(n))) for row, n in enumerate(lengths)]
+    mixed: list[Batch] = [([row for rows, _ in alone for row in rows], [place for _, places in alone for place in places])]
     case = attention_case(sum(lengths), 8, 2, 16, 16, 20)
-    found = check_against_reference(case, mixed, 5e-6, slots=4)
-    assert np.array_equal(case.run(alone, slots=4), found)
-    assert np.array_equal(case.run(singly(alone), 2, slots=4), found)
-
-
-def test_slots_take_turns_within_a_step() -> None:
-    """Tokens of slots may alternate, as long as each slot's come in order."""
-    batches: list[Batch] = [([0, 0, 1, 0, 2, 1], [0, 1, 0, 2, 0, 1]), ([2, 1, 0], [1, 2, 3]), ([0, 1, 2, 0], [4, 3, 2, 5])]
-    case = attention_case(13, 4, 2, 16, 16)
-    found = check_against_reference(case, batches, 5e-6, slots=3)
-    assert np.array_equal(case.run(singly(batches), slots=3), found)
+    found = check_against_reference(case, mixed, 5e-6, rows=4)
+    assert np.array_equal(case.run(alone, rows=4), found)
+    assert np.array_equal(case.run(singly(alone), 2, rows=4), found)
 
 
 def test_writing_over_a_suffix_forgets_it() -> None:
@@ -76,4 +68,4 @@ def test_writing_over_a_suffix_forgets_it() -> None:
 
 
 def test_context_that_is_full() -> None:
-    check_against_reference(attention_case(37, 4, 2, 16, 16), [*one_batch(36), *one_batch(1, 36)], 5e-6, context=37, slots=2)
+    check_against_reference(attention_case(37, 4, 2, 16, 16), [*one_batch(36), *one_batch(1, 36)], 5e-6, context=37, rows=2)

@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 
 from lacewing.backends import init_backend
-from lacewing.backends.base import StepLimits
+from lacewing.backends.batch import StepLimits
 from lacewing.formats import open_checkpoint
 from lacewing.models import open_model
 from lacewing.weights.store import WeightStore
 from tests.checkpoints import prompt_of, tiny
 from tests.models.running import run
+from tests.paged import with_pages
 
 CLAMPED = ("ffn_gate_exps.bias", "ffn_up_exps.bias")  # of gpt-oss: infinity is a bound like any large value
 
@@ -28,7 +29,7 @@ def test_every_weight_of_a_layer(name, backend, bad, tmp_path):
         data.flags.writeable = True
         before = data.copy()
         data.view(np.float32)[:] = bad
-        step = made.compile(spec.program, store, StepLimits(8))
+        step = with_pages(made.compile(spec.program, store, StepLimits(8)))
         if np.isfinite(run(step, prompt_of(name, 6))).any():
             lost.append(weight)
         step.close()

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from lacewing.backends.batch import Batch
 from lacewing.backends.cpu import CpuBackend
 from lacewing.backends.reference.backend import ReferenceBackend
 from lacewing.errors import UnsupportedModelError
@@ -21,9 +22,9 @@ from lacewing.program.ops import (
     View,
     WriteKeysValues,
 )
-from lacewing.program.program import KeyValueShape
 from tests.backends.cpu.single_ops import Case, floats, nmse, normal, one_batch, random_weight
 from tests.models.running import MappedWeight
+from tests.paged import paged
 
 EXPERTS, ACTIVE, WIDTH, ROWS = 6, 2, 64, 48
 
@@ -178,10 +179,10 @@ def test_scaling_by_position_equals_the_reference():
     np.testing.assert_allclose(case.run(one_batch(40)), case.run(one_batch(40), threads=None), rtol=2e-6)
 
 
-@pytest.mark.parametrize("half", [True, False])
-def test_latent_attention_equals_the_reference_in_any_batch(half):
+@pytest.mark.parametrize(("dtype", "key_width"), [("f16", 40), ("f32", 40), ("q8_0", 64)])
+def test_latent_attention_equals_the_reference_in_any_batch(dtype, key_width):
     """Values are the first columns of the only key head; sinks and a chunk on top."""
-    heads, key_width, value_width = 6, 40, 32
+    heads, value_width = 6, 28 if dtype == "q8_0" else 32
     x = Buffer("x", heads * key_width + key_width)
     q, k, out = x.view(0, heads * key_width), x.view(heads * key_width), Buffer("out", heads * value_width).view()
     rope = RopeSpec((1.0, 0.3, 0.1, 0.01), adjacent=True)
@@ -191,11 +192,11 @@ def test_latent_attention_equals_the_reference_in_any_batch(half):
         WriteKeysValues(k, None, 0),
         Attention(q, out, 0, heads, 1, 0.2, chunk=16, sinks="sinks"),
     )
-    layers = (KeyValueShape(1, key_width, value_width, values_in_keys=True),)
+    states = (paged(1, key_width, value_width, dtype=dtype, latent=True),)
     weights = {"sinks": floats("sinks", normal(heads, seed=11))}
-    case = Case(ops, normal(40, x.width, seed=3), out, weights, layers, half)
+    case = Case(ops, normal(40, x.width, seed=3), out, weights, states)
     whole = case.run(one_batch(40), threads=2)
-    assert nmse(whole, case.run(one_batch(40), threads=None)) < (1e-7 if half else 1e-10)
+    assert nmse(whole, case.run(one_batch(40), threads=None)) < (1e-10 if dtype == "f32" else 1e-7)
     np.testing.assert_array_equal(whole, case.run(batches([1, 1, 7, 31]), threads=3))
 
 
@@ -204,20 +205,15 @@ def test_what_routers_decide_can_be_watched_and_equals_the_reference():
     seen = []
     for backend in (CpuBackend(2), ReferenceBackend()):
         step = case.step(backend, 64)
-        arrays = [
-            np.arange(13, dtype=np.int32),
-            np.zeros(13, np.int32),
-            np.arange(13, dtype=np.int32),
-            np.arange(0, dtype=np.int32),
-        ]
-        step.run(*arrays)
+        tokens = Batch.of(list(range(13)), 0, [])
+        step.run(tokens)
         assert step.routes() == []
         step.watch_routes(True)
-        step.run(*arrays)
+        step.run(tokens)
         (found,) = step.routes()
         seen.append((found.layer, found.ids.copy(), found.probabilities.copy()))
         step.watch_routes(False)
-        step.run(*arrays)
+        step.run(tokens)
         assert step.routes() == []
         step.close()
     assert seen[0][0] == seen[1][0] == 0

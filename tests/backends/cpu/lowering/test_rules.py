@@ -8,7 +8,7 @@ import pytest
 from lacewing.backends.cpu.lowering import FAMILIES, context
 from lacewing.program import ops
 
-ELSEWHERE = {ops.Allot}  # backends/hot.py runs it on the host
+ELSEWHERE = {ops.Dispatch}  # offload/cache.py runs it on the host
 
 
 def kinds() -> set[type[ops.Op]]:

@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lacewing.backends.base import StepLimits, TileOrder
+from lacewing.backends.batch import StepLimits
 from lacewing.backends.cpu import CpuBackend
 from lacewing.backends.cpu.isa import host_isa
 from lacewing.backends.cpu.quants import TILES
+from lacewing.backends.weights import TileOrder
 from lacewing.errors import BackendError
 from lacewing.formats import open_checkpoint
 from lacewing.models import open_model
@@ -19,11 +20,12 @@ from lacewing.program.ops import Buffer, Embed, ExpertLinear, HeadLinear, Linear
 from lacewing.program.program import Program
 from lacewing.quants import by_name
 from lacewing.weights import WeightStore
+from tests import mixtures
 from tests.backends.cpu.checks import check_tile_order, check_tiled_linear
 from tests.backends.cpu.single_ops import CHUNK, Batch, Case, floats, in_tile_order, normal, one_batch, random_weight, scaled_weight
-from tests.checkpoints import CONTEXTS, GOLDEN, prompt_of, tiny
-from tests.mixtures import ONLY_HUGGINGFACE
+from tests.checkpoints import CONTEXTS, GOLDEN, ONLY_HUGGINGFACE, prompt_of, tiny
 from tests.models.running import MappedWeight, run
+from tests.paged import with_pages
 
 LANES = host_isa().lanes
 ORDER = TileOrder(LANES, 256)
@@ -144,7 +146,7 @@ WIDER: dict[str, dict[str, int]] = {
 }
 
 
-@pytest.mark.parametrize("name", [name for name in GOLDEN if name not in ONLY_HUGGINGFACE])
+@pytest.mark.parametrize("name", [name for name in GOLDEN if name not in (*ONLY_HUGGINGFACE, *mixtures.ONLY_HUGGINGFACE)])
 def test_every_family_lazy_and_eager(name: str, tmp_path: Path) -> None:
     """From lazy to eager in tiles and back, with one step, between two tokens: all of it the same bits."""
     spec = open_model(open_checkpoint(tiny(name, "gguf", tmp_path, "Q8_0", **WIDER.get(name, {}))), CONTEXTS.get(name))
@@ -152,7 +154,7 @@ def test_every_family_lazy_and_eager(name: str, tmp_path: Path) -> None:
     found = backend.tile_orders(spec.program, weights)
     assert found
     weights.arrange(found)
-    step = backend.compile(spec.program, weights, StepLimits(64, CHUNK))
+    step = with_pages(backend.compile(spec.program, weights, StepLimits(64, CHUNK)))
     expected = np.concatenate([run(step, ids[:20]), *(run(step, [ids[at]], at) for at in range(20, 24))])
     for residency in ("eager", "lazy", "eager"):
         weights.set_residency(residency)
@@ -169,12 +171,12 @@ def test_watching_routers_looks_at_no_weight(tmp_path: Path) -> None:
     backend, weights, ids = CpuBackend(2), WeightStore(spec.tensors), prompt_of("mixtral", 20)
     weights.arrange(backend.tile_orders(spec.program, weights))
     weights.set_residency("eager")
-    step = backend.compile(spec.program, weights, StepLimits(64, CHUNK))
+    step = with_pages(backend.compile(spec.program, weights, StepLimits(64, CHUNK)))
     expected = run(step, ids)
     weights.close()
     step.watch_routes(True)
     assert np.array_equal(run(step, ids), expected)
-    assert [routed.ids.shape[0] for routed in step.routes()] == [20] * len(spec.program.layers)
+    assert [routed.ids.shape[0] for routed in step.routes()] == [20] * sum(isinstance(op, Route) for op in spec.program.ops)
     step.watch_routes(False)
     assert np.array_equal(run(step, ids), expected) and not step.routes()
     step.close()

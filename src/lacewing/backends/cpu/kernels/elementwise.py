@@ -27,6 +27,11 @@ def silu(x):
     return x * sigmoid(x)
 
 
+@inline
+def plain(x):
+    return x
+
+
 def make_gated(activation):
     """`kernel`: out = activation(gate) * up, quantised for the next linear where asked."""
 
@@ -148,6 +153,7 @@ def combine(args, state, thread, threads):
 
 gated_silu = make_gated(silu)
 gated_gelu_tanh = make_gated(gelu_tanh)
+gated_none = make_gated(plain)
 
 
 def scale_and_cap(args, state, thread, threads):

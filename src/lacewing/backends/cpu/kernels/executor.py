@@ -2,9 +2,12 @@
 
 Waiting spins, because a step has hundreds of ops of some microseconds; after a while it gives its time slice away, so that
 crowded cores still make progress. The barrier is one counter that only grows within a step.
+
+A step that is aborted is walked to its end without calling kernels. Whoever skips one arrives at the next barrier afterwards, so
+that nobody runs a kernel over what others left out.
 """
 
-from lacewing.backends.cpu.arguments import OP, STEP, STEP_ASLEEP, STEP_BARRIER, STEP_GENERATION, STEP_LINE, STEP_STOP
+from lacewing.backends.cpu.arguments import OP, STEP, STEP_ABORT, STEP_ASLEEP, STEP_BARRIER, STEP_GENERATION, STEP_LINE, STEP_STOP
 from lacewing.backends.cpu.kernels.simd.instructions import peek_i64, poke_i64
 from lacewing.backends.cpu.kernels.simd.registers import inline
 from lacewing.backends.cpu.kernels.simd.threads import atomic_add, atomic_load, atomic_swap, call_i32, call_kernel, pause
@@ -33,7 +36,8 @@ def walk(step, thread):
             target += threads
             atomic_add(step + STEP_BARRIER, 1)
             wait(step, target, yield_function)
-        call_kernel(peek_i64(op + OP.kernel), peek_i64(op + OP.args), state, thread, threads)
+        if not atomic_load(step + STEP_ABORT):
+            call_kernel(peek_i64(op + OP.kernel), peek_i64(op + OP.args), state, thread, threads)
     atomic_add(step + STEP_BARRIER, 1)
     if thread == 0:
         wait(step, target + threads, yield_function)

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from lacewing.backends.base import StepLimits, WeightView
+from lacewing.backends.batch import StepLimits
 from lacewing.backends.cpu.lowering import dense, experts, heads, stages
 from lacewing.backends.cpu.lowering.context import RULES, Lowering
+from lacewing.backends.cpu.state import StateStore
+from lacewing.backends.weights import WeightView
 from lacewing.program.program import Program
 
 __all__ = ["FAMILIES", "lower"]
@@ -18,7 +20,7 @@ FAMILIES = (dense, heads, experts, stages)  # the files of rules; importing them
 
 def lower(program: Program, weights: Mapping[str, WeightView], limits: StepLimits) -> Lowering:
     """Walks the program once. Raises UnsupportedModelError for an op or a quant that has no kernel."""
-    low = Lowering(program, weights, limits)
+    low = Lowering(program, weights, limits, StateStore(program, limits))
     for position, op in enumerate(program.ops):
         if not isinstance(op, heads.COLLECTED):
             heads.flush(low)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from lacewing.backends.base import WeightView
 from lacewing.backends.cpu.lowering.context import Argument, Lowering
 from lacewing.backends.cpu.memory import aligned
+from lacewing.backends.weights import WeightView
 from lacewing.errors import BackendError
 
 

@@ -9,12 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from lacewing.backends.base import StepLimits, WeightView
+from lacewing.backends.batch import StepLimits
 from lacewing.backends.cpu.arguments import ANGLES, QUANTISE
 from lacewing.backends.cpu.isa import host_isa
 from lacewing.backends.cpu.memory import Memory, aligned
 from lacewing.backends.cpu.quants import TileKernels
+from lacewing.backends.cpu.state import Pages, StateStore
 from lacewing.backends.registry import Rules
+from lacewing.backends.weights import WeightView
 from lacewing.program.ops import Norm, Op, Rope, RopeSpec, View
 from lacewing.program.program import Program
 from lacewing.quants.base import Quant
@@ -61,14 +63,14 @@ class LoweredOp:
 
 @dataclass
 class HeadJob:
-    """What happens to the heads of a view before attention. keys, values: where they are stored, 0 for nowhere."""
+    """What happens to the heads of a view before attention. pages: where they are stored, as `parts` ("keys", "values")."""
 
     view: View
     heads: int
     norm: Norm | None = None
     rope: Rope | None = None
-    keys: int = 0
-    values: int = 0
+    pages: Pages | None = None
+    parts: tuple[str, ...] = ()
 
 
 @dataclass
@@ -104,7 +106,7 @@ class Stage:
 class Lowering:
     """What is known while a program is lowered. `ops`: the result; `extra`: names of kernels that other kernels call."""
 
-    def __init__(self, program: Program, weights: Mapping[str, WeightView], limits: StepLimits):
+    def __init__(self, program: Program, weights: Mapping[str, WeightView], limits: StepLimits, store: StateStore):
         self.program, self.weights, self.limits = program, weights, limits
         self.memory = Memory(limits.chunk)
         self.ops: list[LoweredOp] = []
@@ -112,31 +114,13 @@ class Lowering:
         self.heads: dict[View, HeadJob] = {}  # collected, not yet emitted
         self.fusable: dict[View, LoweredOp] = {}  # who could quantise a view
         self.quantised: dict[tuple[View, int], int] = {}  # views (in so many parts) whose bytes are up to date, and where
-        self.keys: list[np.ndarray] = []
-        self.values: list[np.ndarray] = []
+        self.store = store
         self.addresses: dict[str, int] = {}  # of kernels; filled when they are loaded
         self.angle_tables: dict[RopeSpec, int] = {}
         self.routers: list[WatchedRouter] = []
-        self.layer = 0  # of the attention that was lowered last
         self.stages: list[Stage] = []  # none: the program is not a part of one
         self.head_groups: set[int] = set()  # addresses of what `route.all_heads` makes
         self.sorted: set[View] = set()  # ids whose pairs are sorted by expert
-        self._store_memory()
-
-    @property
-    def kind(self) -> str:
-        """How kernels name the precision of keys and values."""
-        return "f16" if self.program.kv_itemsize == 2 else "f32"
-
-    def _store_memory(self) -> None:
-        """Keys and values: zeros, because attention multiplies what lies behind the last position by zero."""
-        lanes, context, slots = host_isa().lanes, self.limits.context, self.limits.slots
-        precision = np.float16 if self.program.kv_itemsize == 2 else np.float32
-        for layer in self.program.layers:
-            blocks = -(-context // lanes) * lanes
-            self.keys.append(np.zeros(slots * layer.key_heads * blocks * layer.key_width, precision))
-            stored = 0 if layer.values_in_keys else slots * layer.key_heads * context * layer.value_width + lanes
-            self.values.append(np.zeros(stored, precision))
 
     # ---- emitting ----
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lacewing.backends.cpu.arguments import CAP, EMBED, GATED, GATHER, LINEAR, NORM, ROWS, SCALE
+from lacewing.backends.cpu.arguments import CAP, CONVOLVE, EMBED, GATED, GATHER, LINEAR, NORM, ROWS, SCALE
 from lacewing.backends.cpu.isa import host_isa
 from lacewing.backends.cpu.lowering import heads, scaled
 from lacewing.backends.cpu.lowering.addresses import of_either_order, of_rows
@@ -48,16 +48,25 @@ def lower_norm(low: Lowering, op: ops.Norm, rest: tuple[Op, ...]) -> None:
     if heads.takes_norm(low, op, rest):
         return
     heads.flush(low)
-    made = LoweredOp(
-        "norm.norm", NORM, x=low.at(op.x), x_stride=low.stride(op.x), out=low.at(op.out), out_stride=low.stride(op.out),
-        width=op.x.width // op.heads, heads=op.heads, eps=float_argument(op.eps),
-    )  # fmt: skip
-    if op.weight:
-        made.set(weight=low.vector(op.weight, op.weight_offset))
-    if op.add:
-        made.set(add=low.at(op.add), add_stride=low.stride(op.add))
-    low.emit(made, op.out, *([op.x] if op.add else []))
+    made = _norm_op(low, op, op.heads)
+    low.emit(made, op.out)
     low.may_quantise(made, op.out, op.out.width)
+
+
+@RULES.rule(ops.AddNorm)
+def lower_add_norm(low: Lowering, op: ops.AddNorm, rest: tuple[Op, ...]) -> None:
+    made = _norm_op(low, op, 1)
+    made.set(add=low.at(op.add), add_stride=low.stride(op.add))
+    low.emit(made, op.out, op.x)
+    low.may_quantise(made, op.out, op.out.width)
+
+
+def _norm_op(low: Lowering, op: ops.Norm | ops.AddNorm, count: int) -> LoweredOp:
+    return LoweredOp(
+        "norm.norm", NORM, x=low.at(op.x), x_stride=low.stride(op.x), out=low.at(op.out), out_stride=low.stride(op.out),
+        width=op.x.width // count, heads=count, eps=float_argument(op.eps),
+        weight=low.vector(op.weight, op.weight_offset) if op.weight else 0,
+    )  # fmt: skip
 
 
 @RULES.rule(ops.Linear)
@@ -103,6 +112,22 @@ def _linear_op(low: Lowering, name: str, x: int, x_stride: int, **more: Argument
     if width > MAX_GENERIC_WIDTH:
         raise UnsupportedModelError(f"the CPU backend takes {quant} rows of up to {MAX_GENERIC_WIDTH} values; {name} has {width}")
     return LoweredOp("gemm.rows.linear_generic", ROWS, dequantise=low.kernel(kinds), **more)
+
+
+@RULES.rule(ops.ShortConvolution)
+def lower_short_convolution(low: Lowering, op: ops.ShortConvolution, rest: tuple[Op, ...]) -> None:
+    width, taps = low.weights[op.weight].shape
+    by_tap = f"{op.weight} by position"
+    if by_tap not in low.memory.kept:
+        weight = low.weights[op.weight]
+        low.memory.kept[by_tap] = aligned(4 * width * taps, np.float32)
+        low.memory.kept[by_tap][:] = weight.quant.dequantise(np.asarray(weight.data)).reshape(width, taps).T.reshape(-1)
+    made = LoweredOp(
+        "convolution.short_convolution", CONVOLVE, x=low.at(op.x), x_stride=low.stride(op.x), out=low.at(op.out),
+        out_stride=low.stride(op.out), width=width, taps=taps, weight=int(low.memory.kept[by_tap].ctypes.data),
+        bias=low.vector(op.bias) if op.bias else 0, **low.store.unit(op.state),
+    )  # fmt: skip
+    low.emit(made, op.out)
 
 
 @RULES.rule(ops.GatedActivation)

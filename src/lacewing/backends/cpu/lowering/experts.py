@@ -37,7 +37,7 @@ def lower_route(low: Lowering, op: ops.Route, rest: tuple[Op, ...]) -> None:
         groups=op.groups, groups_used=op.groups_used, group_best=op.group_best, renormalise=int(op.renormalise),
         scale=float_argument(op.scale),
     )  # fmt: skip
-    watched = WatchedRouter(low.layer, np.empty(0, np.int32), np.empty(0, np.float32), active, experts)
+    watched = WatchedRouter(op.layer, np.empty(0, np.int32), np.empty(0, np.float32), active, experts)
     low.routers.append(watched)
     made.set(watched_ids=watched.ids_address, watched_probabilities=watched.probabilities_address)
     low.emit(made, op.ids, op.weights)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from lacewing.backends.base import WeightView
 from lacewing.backends.cpu.arguments import SCALED, SCALED_EMBED, SCALED_EXPERTS
 from lacewing.backends.cpu.lowering.addresses import of_rows
 from lacewing.backends.cpu.lowering.context import Argument, LoweredOp, Lowering, float_argument
 from lacewing.backends.cpu.memory import aligned
 from lacewing.backends.cpu.quants import SCALED_FLOATS
+from lacewing.backends.weights import WeightView
 from lacewing.errors import UnsupportedModelError
 from lacewing.program import ops
 from lacewing.program.ops import View

@@ -1,13 +1,14 @@
 """Causal grouped attention over keys and values, block by block with a running maximum (flash attention).
 
 Dao et al., https://arxiv.org/abs/2205.14135. Blocks lie at fixed positions and sums run in a fixed order, so that a token's
-result does not depend on what else is in the step. Layout of keys and values: heads.py.
+result does not depend on what else is in the step. A block is a page, found by the table of the token's row; layout: stored.py.
 """
 
 from typing import Any
 
 from lacewing.backends.cpu.arguments import ATTENTION, SCRATCH_BYTES, STATE
-from lacewing.backends.cpu.kernels.attention.steps import BLOCK, make_scores, make_values
+from lacewing.backends.cpu.kernels.attention.steps import make_scores, make_values
+from lacewing.backends.cpu.kernels.attention.stored import BLOCK, F16_STORED, F32_STORED, Q8_STORED, Stored
 from lacewing.backends.cpu.kernels.quants.activations import quantise
 from lacewing.backends.cpu.kernels.simd.functions import exp, tanh
 from lacewing.backends.cpu.kernels.simd.instructions import (
@@ -15,11 +16,9 @@ from lacewing.backends.cpu.kernels.simd.instructions import (
     load_f32,
     mask_outside,
     max_f32,
-    peek_f16,
     peek_f32,
     peek_i32,
     peek_i64,
-    poke_f16,
     poke_f32,
     splat_f32,
     store_f32,
@@ -35,31 +34,31 @@ VALUE_COLUMNS = 4 if LANES == 16 else 2  # registers of columns
 LOWEST = -1e30
 
 
-def make_blocks(half: bool) -> Any:
+def make_blocks(stored: Stored) -> Any:
     """`scores` and `values` of all queries with one block of positions."""
-    tiles = [make_scores(*shape, half) for shape in ((8, 1), (4, 2), (4, 1), (1, 4), (1, 1))]
+    tiles = [make_scores(*shape, stored) for shape in ((8, 1), (4, 2), (4, 1), (1, 4), (1, 1))]
     many, few_long, few, one_long, one = tiles
-    values_many, values_one = make_values(VALUE_QUERIES, VALUE_COLUMNS, half), make_values(1, VALUE_COLUMNS, half)
-    values_narrow, itemsize, peek = make_values(1, 1, half), 2 if half else 4, peek_f16 if half else peek_f32
+    values_many, values_one = make_values(VALUE_QUERIES, VALUE_COLUMNS, stored), make_values(1, VALUE_COLUMNS, stored)
+    values_narrow, element, bytes_of = make_values(1, 1, stored), stored.element, stored.row_bytes
 
     @inline
     def run_scores(wide, blocks, short, q, width, keys, out, positions):
         """One row of tiles; the last ones of a block are short."""
-        j = 0
+        j, row_bytes = 0, bytes_of(width)
         while j + LANES * (blocks - 1) < positions:
-            wide(q, 4 * width, width, keys + itemsize * width * j, out + 4 * j)
+            wide(q, 4 * width, width, keys + row_bytes * j, out + 4 * j)
             j += LANES * blocks
         while j < positions:
-            short(q, 4 * width, width, keys + itemsize * width * j, out + 4 * j)
+            short(q, 4 * width, width, keys + row_bytes * j, out + 4 * j)
             j += LANES
 
     @inline
     def block_scores(q, queries, width, keys, out, positions):
         """Dot products of all queries with `positions` positions, and with what is behind them up to a whole register."""
-        done = queries - queries % 8
+        done, row_bytes = queries - queries % 8, bytes_of(width)
         for j in range(0, positions, LANES):
             for i in range(0, done, 8):
-                many(q + 4 * width * i, 4 * width, width, keys + itemsize * width * j, out + 4 * (BLOCK * i + j))
+                many(q + 4 * width * i, 4 * width, width, keys + row_bytes * j, out + 4 * (BLOCK * i + j))
         if queries - done >= 4:
             run_scores(few_long, 2, few, q + 4 * width * done, width, keys, out + 4 * BLOCK * done, positions)
             done += 4
@@ -69,28 +68,24 @@ def make_blocks(half: bool) -> Any:
     @inline
     def block_values(acc, queries, width, v, p, positions):
         """acc (queries, width) += p (queries, BLOCK) @ v (positions, width)."""
-        chunk = LANES * VALUE_COLUMNS
+        chunk, row_bytes = LANES * VALUE_COLUMNS, bytes_of(width)
         wide = width - width % chunk
         whole = width - width % LANES
         done = 0
         while done + VALUE_QUERIES <= queries:
             for c in range(0, wide, chunk):
-                values_many(
-                    acc + 4 * (width * done + c), 4 * width, v + itemsize * c, itemsize * width, p + 4 * BLOCK * done, positions
-                )
+                values_many(acc + 4 * (width * done + c), 4 * width, v, c, row_bytes, p + 4 * BLOCK * done, positions)
             done += VALUE_QUERIES
         for i in range(done, queries):
             for c in range(0, wide, chunk):
-                values_one(acc + 4 * (width * i + c), 4 * width, v + itemsize * c, itemsize * width, p + 4 * BLOCK * i, positions)
+                values_one(acc + 4 * (width * i + c), 4 * width, v, c, row_bytes, p + 4 * BLOCK * i, positions)
         for i in range(queries):
             for c in range(wide, whole, LANES):
-                values_narrow(
-                    acc + 4 * (width * i + c), 4 * width, v + itemsize * c, itemsize * width, p + 4 * BLOCK * i, positions
-                )
+                values_narrow(acc + 4 * (width * i + c), 4 * width, v, c, row_bytes, p + 4 * BLOCK * i, positions)
             for c in range(whole, width):
                 total = peek_f32(acc + 4 * (width * i + c))
                 for j in range(positions):
-                    total += peek_f32(p + 4 * (BLOCK * i + j)) * peek(v + itemsize * (width * j + c))
+                    total += peek_f32(p + 4 * (BLOCK * i + j)) * element(v + row_bytes * j, c)
                 poke_f32(acc + 4 * (width * i + c), total)
 
     return block_scores, block_values
@@ -178,93 +173,91 @@ def put_results(args, acc, most, total, token, count, first_head, group):
             quantise(out, quantised + t * stride, row_width, column, width)
 
 
-def make_values_from_keys(half: bool) -> Any:
-    """`copy`: the first columns of LANES-wise keys, position by position, for latent attention, whose values they are."""
-    peek, poke, itemsize = (peek_f16, poke_f16, 2) if half else (peek_f32, poke_f32, 4)
+def make_attend(stored: Stored) -> Any:
+    """`attend`: one piece of work over keys and values of one type."""
+    block_scores, block_values = make_blocks(stored)
+    row_bytes, key_to_value = stored.row_bytes, stored.key_to_value
 
     @inline
-    def copy(keys, width, value_width, positions, out):
-        for first in range(0, positions, LANES):
-            source, end = keys + itemsize * first * width, min(LANES, positions - first)
-            for j in range(end):
-                to = out + itemsize * (first + j) * value_width
-                for c in range(value_width):
-                    poke(to + itemsize * c, peek(source + itemsize * (c * LANES + j)))
-
-    return copy
-
-
-def make_attend(half: bool) -> Any:
-    """`attend`: one piece of work over float16 or float32 keys and values."""
-    block_scores, block_values = make_blocks(half)
-    itemsize = 2 if half else 4
-    values_from_keys = make_values_from_keys(half)
+    def values_from_keys(keys, width, value_width, positions, out):
+        """Of a page of latent attention, position by position."""
+        for j in range(positions):
+            group = keys + row_bytes(width) * (j // LANES * LANES)
+            key_to_value(group, width, j % LANES, value_width, out + row_bytes(value_width) * j)
 
     @inline
     def attend(args, state, scratch, token, count, first_head, group):
-        """`count` tokens of one slot, `group` heads that share a key head."""
+        """`count` tokens of one row, `group` heads that share a key head."""
         width, value_width = peek_i64(args + ATTENTION.key_width), peek_i64(args + ATTENTION.value_width)
         queries = count * group
         q, p = scratch, scratch + 4 * MAX_QUERIES * width
         acc, most = p + 4 * MAX_QUERIES * BLOCK, p + 4 * MAX_QUERIES * (BLOCK + value_width)
         total = most + 4 * MAX_QUERIES
         gather_queries(args, q, acc, most, total, token, count, first_head, group)
-        context, positions = peek_i64(state + STATE.context), peek_i64(state + STATE.positions)
-        key_heads, slot = peek_i64(args + ATTENTION.key_heads), peek_i32(peek_i64(state + STATE.slots) + 4 * token)
-        head = slot * key_heads + first_head // (peek_i64(args + ATTENTION.heads) // key_heads)
-        keys = peek_i64(args + ATTENTION.keys) + itemsize * head * ((context + LANES - 1) // LANES) * LANES * width
-        values = peek_i64(args + ATTENTION.values) + itemsize * head * context * value_width
+        positions, page_bytes = peek_i64(state + STATE.positions), peek_i64(args + ATTENTION.page_bytes)
+        head = first_head // (peek_i64(args + ATTENTION.heads) // peek_i64(args + ATTENTION.key_heads))
+        keys = peek_i64(args + ATTENTION.keys) + head * BLOCK * row_bytes(width)
+        values = peek_i64(args + ATTENTION.values) + head * BLOCK * row_bytes(value_width)
         latent = peek_i64(args + ATTENTION.values) == 0
+        row = peek_i32(peek_i64(state + STATE.rows) + 4 * token)
+        table = peek_i64(args + ATTENTION.table) + row * peek_i64(args + ATTENTION.table_stride)
         window, softcap = peek_i64(args + ATTENTION.window), peek_f32(args + ATTENTION.softcap)
         chunk = peek_i64(args + ATTENTION.chunk)
         last = peek_i32(positions + 4 * (token + count - 1))
         lowest = first_seen(peek_i32(positions + 4 * token), window, chunk)
         for first in range(lowest // BLOCK * BLOCK, last + 1, BLOCK):
-            seen = min(BLOCK, last + 1 - first)
-            block_scores(q, queries, width, keys + itemsize * first * width, p, seen)
+            seen, page = min(BLOCK, last + 1 - first), peek_i32(table + 4 * (first // BLOCK)) * page_bytes
+            block_scores(q, queries, width, keys + page, p, seen)
             for i in range(queries):
                 high = peek_i32(positions + 4 * (token + i // group))
                 at = acc + 4 * value_width * i
                 low, sums = first_seen(high, window, chunk), total + VECTOR_BYTES * i
                 soften(p + 4 * BLOCK * i, first, low, high, softcap, most + 4 * i, sums, at, value_width)
-            block = values + itemsize * first * value_width
+            block = values + page
             if latent:
                 block = total + VECTOR_BYTES * MAX_QUERIES
-                values_from_keys(keys + itemsize * first * width, width, value_width, seen, block)
+                values_from_keys(keys + page, width, value_width, seen, block)
             block_values(acc, queries, value_width, block, p, seen)
         put_results(args, acc, most, total, token, count, first_head, group)
 
     return attend
 
 
-def make_attention(half: bool) -> Any:
+@inline
+def same_row(rows, token, most, tokens):
+    """How many tokens from `token` on, up to `most`, are of its row."""
+    count = 1
+    while count < most and token + count < tokens and peek_i32(rows + 4 * (token + count)) == peek_i32(rows + 4 * token):
+        count += 1
+    return count
+
+
+def make_attention(stored: Stored) -> Any:
     """`kernel`: shares the pieces of work among the threads."""
-    attend = make_attend(half)
+    attend = make_attend(stored)
 
     def kernel(args, state, thread, threads):
-        """Pieces of work: a key head with a run of tokens. For one token a head each, unless the key heads go round evenly."""
+        """Pieces of work: a key head with a run of tokens of one row. For one token a head each, unless the key heads go round
+        evenly."""
         heads = peek_i64(args + ATTENTION.heads)
-        tokens, slots = peek_i64(state + STATE.tokens), peek_i64(state + STATE.slots)
+        tokens, rows = peek_i64(state + STATE.tokens), peek_i64(state + STATE.rows)
         scratch = peek_i64(state + STATE.scratch) + thread * SCRATCH_BYTES
         group = peek_i64(args + ATTENTION.group)  # divides H / K, at most MAX_QUERIES
         if tokens == 1 and heads // group % threads and peek_i64(args + ATTENTION.values):  # copying latent values pays for many
             group = 1
-        run = 1 if tokens == 1 else max(1, MAX_QUERIES // group)
-        parts = heads // group
-        todo = (tokens + run - 1) // run * parts
+        run, parts = max(1, MAX_QUERIES // group), heads // group
+        piece, token, count = 0, 0, same_row(rows, 0, run, tokens)
         while True:
             index = atomic_add(peek_i64(args + ATTENTION.counter), 1)
-            if index >= todo:
+            while piece < index // parts and token + count < tokens:  # pieces are counted on, as indices only grow
+                piece, token = piece + 1, token + count
+                count = same_row(rows, token, run, tokens)
+            if piece < index // parts:
                 break
-            token, end = index // parts * run, min(tokens, (index // parts + 1) * run)
-            while token < end:  # a run may touch several slots
-                count = 1
-                while token + count < end and peek_i32(slots + 4 * (token + count)) == peek_i32(slots + 4 * token):
-                    count += 1
-                attend(args, state, scratch, token, count, index % parts * group, group)
-                token += count
+            attend(args, state, scratch, token, count, index % parts * group, group)
 
     return kernel
 
 
-attention_f16, attention_f32 = make_attention(half=True), make_attention(half=False)
+attention_f16, attention_f32 = make_attention(F16_STORED), make_attention(F32_STORED)
+attention_q8_0 = make_attention(Q8_STORED)

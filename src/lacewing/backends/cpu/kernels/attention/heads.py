@@ -1,10 +1,7 @@
-"""What happens to queries, keys and values between projection and attention: QK norm, rotary position, storing.
-
-Keys of a head lie in blocks of LANES positions, [position / LANES][column][position % LANES], so that attention scores
-LANES positions at once; values lie position by position, [position][column]. Both are float16, or float32 where the weights are.
-"""
+"""What happens to queries, keys and values between projection and attention: QK norm, rotary position, storing (stored.py)."""
 
 from lacewing.backends.cpu.arguments import ANGLES, HEADS, STATE
+from lacewing.backends.cpu.kernels.attention.stored import BLOCK, F16_STORED, F32_STORED, Q8_STORED
 from lacewing.backends.cpu.kernels.norm import normalise
 from lacewing.backends.cpu.kernels.simd.functions import cos_sin
 from lacewing.backends.cpu.kernels.simd.instructions import (
@@ -13,9 +10,7 @@ from lacewing.backends.cpu.kernels.simd.instructions import (
     peek_f64,
     peek_i32,
     peek_i64,
-    poke_f16,
     poke_f32,
-    store_f16,
     store_f32,
 )
 from lacewing.backends.cpu.kernels.simd.registers import LANES, inline
@@ -54,24 +49,20 @@ def rotate_pair(pa, pb, pc, ps):
     poke_f32(pb, a * s + b * c)
 
 
-def make_heads(store, poke, itemsize):
-    """`kernel` for keys and values of one precision."""
+def make_heads(stored):
+    """`kernel` for keys and values of one type."""
+    bytes_of, store_key, store_value = stored.row_bytes, stored.store_key, stored.store_value
 
     @inline
-    def store_head(x, width, head, heads, slot, position, context, keys, values):
+    def store_head(args, x, width, head, page, place):
+        """Keys or values of one head, at a place of a page."""
+        keys, values = peek_i64(args + HEADS.keys), peek_i64(args + HEADS.values)
+        row_bytes = bytes_of(width)
+        first = page * peek_i64(args + HEADS.page_bytes) + head * BLOCK * row_bytes
         if keys:
-            blocks = (context + LANES - 1) // LANES
-            block = (slot * heads + head) * blocks + position // LANES
-            at = keys + itemsize * (block * width * LANES + position % LANES)
-            for c in range(width):
-                poke(at + itemsize * LANES * c, peek_f32(x + 4 * c))
+            store_key(x, width, keys + first + place // LANES * LANES * row_bytes, place % LANES)
         if values:
-            at = values + itemsize * ((slot * heads + head) * context + position) * width
-            whole = width - width % LANES
-            for c in range(0, whole, LANES):
-                store(at + itemsize * c, load_f32(x + 4 * c))
-            for c in range(whole, width):
-                poke(at + itemsize * c, peek_f32(x + 4 * c))
+            store_value(x, width, values + first + place * row_bytes)
 
     def kernel(args, state, thread, threads):
         """Each head of each token: normalise, rotate, store, as far as asked. Threads share (token, head) evenly."""
@@ -83,12 +74,7 @@ def make_heads(store, poke, itemsize):
         )
         norm, weight, eps = peek_i64(args + HEADS.norm), peek_i64(args + HEADS.weight), peek_f32(args + HEADS.eps)
         table, pairs, adjacent = peek_i64(args + HEADS.angles), peek_i64(args + HEADS.pairs), peek_i64(args + HEADS.adjacent)
-        keys, values = peek_i64(args + HEADS.keys), peek_i64(args + HEADS.values)
-        slots, positions, context = (
-            peek_i64(state + STATE.slots),
-            peek_i64(state + STATE.positions),
-            peek_i64(state + STATE.context),
-        )
+        rows, positions, pages = peek_i64(state + STATE.rows), peek_i64(state + STATE.positions), peek_i64(args + HEADS.table)
         todo = count * peek_i64(state + STATE.tokens)
         for index in range(todo * thread // threads, todo * (thread + 1) // threads):
             t, head = index // count, index % count
@@ -104,9 +90,12 @@ def make_heads(store, poke, itemsize):
                         rotate_pair(turned + 8 * i, turned + 8 * i + 4, cosines + 4 * i, sines + 4 * i)
                 else:
                     rotate_halves(turned, cosines, sines, pairs)
-            store_head(at, width, head, count, peek_i32(slots + 4 * t), peek_i32(positions + 4 * t), context, keys, values)
+            if pages:
+                position = peek_i32(positions + 4 * t)
+                own = pages + peek_i32(rows + 4 * t) * peek_i64(args + HEADS.table_stride)
+                store_head(args, at, width, head, peek_i32(own + 4 * (position // BLOCK)), position % BLOCK)
 
     return kernel
 
 
-heads_f16, heads_f32 = make_heads(store_f16, poke_f16, 2), make_heads(store_f32, poke_f32, 4)
+heads_f16, heads_f32, heads_q8_0 = make_heads(F16_STORED), make_heads(F32_STORED), make_heads(Q8_STORED)

@@ -173,7 +173,7 @@ linear_generic = make_linear(emit_f32, peek_f32, 4, dequantised=True)
 def gather(args, state, thread, threads):
     """The rows of which logits are wanted, copied together: the input of a float output matrix."""
     x, x_stride, width = peek_i64(args + GATHER.x), peek_i64(args + GATHER.x_stride), peek_i64(args + GATHER.width)
-    out, out_stride, picks = peek_i64(args + GATHER.out), peek_i64(args + GATHER.out_stride), peek_i64(state + STATE.rows)
+    out, out_stride, picks = peek_i64(args + GATHER.out), peek_i64(args + GATHER.out_stride), peek_i64(state + STATE.picks)
     rows = peek_i64(state + STATE.outputs)
     for r in range(rows * thread // threads, rows * (thread + 1) // threads):
         source = x + peek_i32(picks + 4 * r) * x_stride

@@ -79,7 +79,7 @@ def quantise_rows(args, state, thread, threads):
     """All rows, or those of which logits are wanted (gathered), in pieces of 256 columns. A row may consist of several parts."""
     x, x_stride, width = peek_i64(args + QUANTISE.x), peek_i64(args + QUANTISE.x_stride), peek_i64(args + QUANTISE.width)
     to, to_stride, outputs = peek_i64(args + QUANTISE.to), peek_i64(args + QUANTISE.to_stride), peek_i64(args + QUANTISE.outputs)
-    rows, picks = peek_i64(state + (STATE.outputs if outputs else STATE.tokens)), peek_i64(state + STATE.rows)
+    rows, picks = peek_i64(state + (STATE.outputs if outputs else STATE.tokens)), peek_i64(state + STATE.picks)
     parts = peek_i64(args + QUANTISE.parts)
     pieces = (width + 255) // 256
     while True:

@@ -113,6 +113,12 @@ def poke_f32(b, p, v):
     b.store(v, pointer(b, p, F32), align=1)
 
 
+@instruction(types.void, types.int64, types.int64)
+def poke_i8(b, p, v):
+    """The low byte of an integer."""
+    b.store(b.trunc(v, I8), pointer(b, p, I8), align=1)
+
+
 @instruction(types.void, types.int64, types.int32)
 def poke_i32(b, p, v):
     b.store(v, pointer(b, p, I32), align=1)
