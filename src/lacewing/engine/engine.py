@@ -29,7 +29,7 @@ _LOGIT_BYTES = 64 << 20  # rows of logits wanted of one run, at most
 class Engine:
     """Runs requests on a step, several at once where it has the rows; what was run before is found again in a prefix tree.
 
-    `check` is called when a request begins and before it is said to have ended well, `glance`, a quicker check, before each run,
+    `check` is called when a request begins and before it is said to have ended well, `quick_check` before each run,
     so that a file that became shorter is told instead of read beyond its end; what they raise fails the request and drops all that
     was run before.
     """
@@ -40,9 +40,9 @@ class Engine:
         vocab_size: int,
         context: int,
         check: Callable[[], None] | None = None,
-        glance: Callable[[], None] | None = None,
+        quick_check: Callable[[], None] | None = None,
     ):
-        self.check, self._glance = check, glance
+        self.check, self.quick_check = check, quick_check
         self.step, self.vocab_size, self.context = step, vocab_size, context
         self.chunk = step.limits.chunk
         self.scheduler = Scheduler(step, context, self.verify, self.glance)
@@ -146,7 +146,7 @@ class Engine:
 
     def glance(self) -> None:
         """`verify`, but quick."""
-        self._checked_by(self._glance)
+        self._checked_by(self.quick_check)
 
     def _checked_by(self, check: Callable[[], None] | None) -> None:
         if check is not None:
