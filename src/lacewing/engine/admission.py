@@ -15,7 +15,7 @@ from lacewing.engine.request import Task
 from lacewing.engine.sequence import Sequence
 from lacewing.errors import LacewingError, OptionError, OutOfMemoryError
 
-Checks = tuple[Callable[[], None], Callable[[], None]]  # of the weights: before each run, and when a request has ended
+Checks = tuple[Callable[[], None], Callable[[], None]]  # of the weights: before each run, and when a request begins and ends
 
 
 class Admission(ABC):
@@ -39,10 +39,10 @@ class Admission(ABC):
     def end_ahead(self) -> None:
         """What the device would choose next is not wanted."""
 
-    def verify(self, ended: bool = False) -> None:
+    def verify(self, thorough: bool = True) -> None:
         """Raise what a check of the weights does; what was run before may then be wrong and is dropped."""
         try:
-            self.checks[ended]()
+            self.checks[thorough]()
         except BaseException:
             self.forget()
             raise
@@ -73,7 +73,7 @@ class Admission(ABC):
         """Not with that reason where the weights turn out to have changed meanwhile."""
         if reason != "cancelled":
             try:
-                self.verify(ended=True)
+                self.verify()
             except LacewingError as error:
                 return self._fail(task, error, whole=False)
         task.reason, task.done = reason, True

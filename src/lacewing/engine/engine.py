@@ -29,8 +29,8 @@ _LOGIT_BYTES = 64 << 20  # rows of logits wanted of one run, at most
 class Engine:
     """Runs requests on a step, several at once where it has the rows; what was run before is found again in a prefix tree.
 
-    `check` is called before each run, so that a file that became shorter is told instead of read beyond its end, and `check_end`
-    before a request is said to have ended well; what they raise fails the request and drops all that was run before.
+    `check` is called when a request begins and before it is said to have ended well, `quick_check` before each run, so that a file
+    that became shorter is told instead of read beyond its end; what they raise fails the request and drops all that was run before.
     `state_bytes`: what pages and units may take, by default `pages.state_budget`.
     """
 
@@ -40,12 +40,12 @@ class Engine:
         vocab_size: int,
         context: int,
         check: Callable[[], None] = lambda: None,
-        check_end: Callable[[], None] | None = None,
+        quick_check: Callable[[], None] | None = None,
         state_bytes: int | None = None,
     ):
         self.step, self.vocab_size, self.context = step, vocab_size, context
         self.chunk = step.limits.chunk
-        self.scheduler = Scheduler(step, context, (check, check_end or check), state_bytes)
+        self.scheduler = Scheduler(step, context, (quick_check or check, check), state_bytes)
 
     # requests
 
@@ -165,6 +165,7 @@ class Engine:
         ids = self._checked(ids)
         with self.scheduler.turn:
             self.forget()
+            self.verify()
             needed, free = 4 * len(ids) * self.vocab_size, this_machine().available_bytes
             if needed > free:
                 what = f"the logits of {len(ids)} positions take {format_bytes(needed)}, and {format_bytes(free)} are free"
@@ -205,7 +206,7 @@ class Engine:
 
     def _run(self, state: State, ids: list[int], outputs: np.ndarray) -> np.ndarray:
         """Float32 (R, V) of the rows `outputs` of `ids`, valid until the next run."""
-        self.verify()
+        self.scheduler.verify(thorough=False)
         self.scheduler.reserve(state, len(ids))
         rows = self.step.run(make_batch(self.step, [(state, len(ids))], ids, outputs.astype(np.int32)))
         self.scheduler.tell([(state, len(ids))])

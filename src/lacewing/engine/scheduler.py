@@ -65,7 +65,7 @@ class Scheduler(Admission):
         tasks = [part.task for part in parts]
         self._watcher.begin([task.request.cancelled for task in tasks if task.request.cancelled is not None])
         try:
-            self.verify()
+            self.verify(thorough=False)
             choices = run(self.step, parts) if self._ahead is None else self._ahead.next()
             self.tell([(part.sequence, len(part.ids)) for part in parts])
         except Cancelled:
