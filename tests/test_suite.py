@@ -28,8 +28,17 @@ def test_the_other_tests_run_without_a_driver():
     assert done.returncode == 0 and "PASSED tests/test_options.py" in done.stdout and GPU not in done.stdout
 
 
-def test_ctrl_c_reaches_programs_of_tests_that_run_in_the_background():
-    """A shell lets its background jobs ignore it, and they pass that on."""
-    code = "import signal; print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "True\n"
-    assert signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
+def test_signals_reach_the_programs_of_a_suite_in_the_background(tmp_path):
+    """A shell and nohup let such jobs ignore them."""
+    (tmp_path / "test_it.py").write_text(
+        "import subprocess, sys\n\n\ndef test_it():\n    assert subprocess.run([sys.executable, '-c', "
+        "'import signal; assert signal.SIG_IGN not in map(signal.getsignal, (signal.SIGINT, signal.SIGHUP))']).returncode == 0\n"
+    )
+
+    def ignore():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+    command = [sys.executable, "-m", "pytest", "-p", "tests.conftest", "-p", "no:cacheprovider", "--rootdir", tmp_path, tmp_path]
+    done = subprocess.run(command, cwd=ROOT, preexec_fn=ignore, timeout=120)
+    assert done.returncode == 0
