@@ -164,7 +164,7 @@ def test_templates_change(start):
     assert session.formatter is before
     cached = list(session.model.engine.cached)
     lines = change_template(session, "raw")
-    assert "checkpoint -> raw" in lines[0] and any("read again" in line for line in lines)
+    assert "checkpoint -> raw" in lines[0] and any("reprocessed" in line for line in lines)
     kept = common_prefix(cached, session.model.engine.cached)
     assert session.model.engine.cached[:kept] == cached[:kept]
     say(session, "More")
