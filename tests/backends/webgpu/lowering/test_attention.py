@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lacewing.backends.webgpu.lowering.attention import ALONE, MANY, most_splits
+from lacewing.backends.webgpu.lowering.attention import ALONE, PREFILL_TOKENS, most_splits
 from lacewing.backends.webgpu.lowering.dispatches import Run
 from lacewing.errors import OutOfMemoryError, UnsupportedModelError
 from lacewing.program.ops import Attention, Buffer, Linear, View, WriteKeysValues
@@ -134,7 +134,7 @@ def test_a_prompt_is_the_same_in_any_parts() -> None:
     """Tiles begin at whole multiples of keys: where a prompt is cut changes no bit, as long as each part has many tokens."""
     case = attention_case(64, 4, 2, 32, 32, window=21)
     whole = run(case, prompt(64), FLOATS)
-    assert np.array_equal(run(case, prompt(33, MANY, 64 - 33 - MANY), FLOATS)[:49], whole[:49])
+    assert np.array_equal(run(case, prompt(33, PREFILL_TOKENS, 64 - 33 - PREFILL_TOKENS), FLOATS)[:49], whole[:49])
     few = run(case, singly(prompt(64)), FLOATS)
     assert nmse(few, whole) < 1e-10  # another kernel: rounding differs
 
@@ -200,9 +200,11 @@ def labels(case: Case, variant: str, context: int, tokens: int) -> list[str]:
 def test_kernels_of_a_run() -> None:
     case = attention_case(4, 2, 1, 16, 16)
     names = lambda context, tokens: [n for n in labels(case, FLOATS, context, tokens) if n.startswith("attention")]  # noqa: E731
-    assert names(ALONE, 1) == names(ALONE, MANY - 1) == ["attention_few"]
-    assert names(2 * ALONE, 1) == ["attention_few", "attention_merge"]
-    assert names(2 * ALONE, MANY) == ["attention_prefill"]
+    assert names(ALONE, 1) == ["attention_decode_heads"]
+    assert names(ALONE, 2) == names(ALONE, PREFILL_TOKENS - 1) == ["attention_decode"]
+    assert names(2 * ALONE, 1) == ["attention_decode_split_heads", "attention_merge"]
+    assert names(2 * ALONE, 2) == ["attention_decode_split", "attention_merge"]
+    assert names(2 * ALONE, PREFILL_TOKENS) == ["attention_prefill"]
 
 
 def test_writing_over_a_suffix_forgets_it() -> None:

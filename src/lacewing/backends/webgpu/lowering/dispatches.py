@@ -16,14 +16,14 @@ WIDEST = 65535  # workgroups of a dispatch along an axis
 class Run:
     """What the host knows of a run, and dispatches depend on.
 
-    `straight`: all tokens are of one slot, at consecutive positions. `seen`: keys that the last of them may see, rounded up to
+    `contiguous`: all tokens are of one slot, at consecutive positions. `kv_len`: keys that the last of them may see, rounded up to
     a power of two, so that few plans exist.
     """
 
     tokens: int
     rows: int
-    straight: bool
-    seen: int
+    contiguous: bool
+    kv_len: int
 
 
 Grid = tuple[int, int, int]

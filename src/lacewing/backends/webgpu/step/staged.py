@@ -44,9 +44,9 @@ class StagedStep(WebGPUStep):
         with self._turn():
             self._inputs = check_run(tokens, slots, positions, outputs, self._program.vocab_size, self.limits)
             tokens, slots, positions, outputs = self._inputs
-            straight = bool((slots == slots[0]).all() and (np.diff(positions) == 1).all())
+            contiguous = bool((slots == slots[0]).all() and (np.diff(positions) == 1).all())
             rows = min(self.logit_rows, len(outputs))
-            self._run = Run(len(tokens), rows, straight, 1 << int(positions.max()).bit_length())
+            self._run = Run(len(tokens), rows, contiguous, 1 << int(positions.max()).bit_length())
             self._forget_recorded()
             self._write(self._inputs, rows, 0)
 
@@ -138,7 +138,7 @@ class StagedStep(WebGPUStep):
             rows = min(self.logit_rows, len(outputs) - first)
             if first:
                 self._write(self._inputs, rows, first)
-                plan = self._plan(Run(self._run.tokens, rows, self._run.straight, self._run.seen), True)
+                plan = self._plan(Run(self._run.tokens, rows, self._run.contiguous, self._run.kv_len), True)
             recorder, nbytes = Recorder(self._device.device), 4 * rows * vocabulary
             recorder.dispatches(plan)
             if nbytes:

@@ -59,12 +59,12 @@ class WebGPUStep:
         with self._turn():
             tokens, slots, positions, outputs = check_run(tokens, slots, positions, outputs, self._program.vocab_size, self.limits)
             found = np.empty((len(outputs), self._program.vocab_size), np.float32)
-            straight = bool((slots == slots[0]).all() and (np.diff(positions) == 1).all())
-            seen = 1 << int(positions.max()).bit_length()
+            contiguous = bool((slots == slots[0]).all() and (np.diff(positions) == 1).all())
+            kv_len = 1 << int(positions.max()).bit_length()
             for first in range(0, max(1, len(outputs)), self.logit_rows):
                 rows = min(self.logit_rows, len(outputs) - first)
                 self._write((tokens, slots, positions, outputs), rows, first)
-                run = Run(len(tokens), rows, straight, seen)
+                run = Run(len(tokens), rows, contiguous, kv_len)
                 self._replay(run, found[first : first + rows], logits_only=first > 0)
             return found
 

@@ -1,4 +1,4 @@
-// Joins what the splits of `attention_few` left: one query head of one token a workgroup. Grid: heads, tokens.
+// Joins what the splits of `attention_decode_split` left: one query head of one token a workgroup. Grid: heads, tokens.
 {% set words = "u32" %}
 {% include "step.wgsl" %}
 @group(0) @binding(2) var<storage, read> parts: array<vec4<f32>>;
@@ -7,6 +7,7 @@
 {% endif %}
 {% include "attention_range.wgsl" %}
 {% include "attention_out.wgsl" %}
+{% import "team.wgsl" as teams with context %}
 {% set V4 = 2 * kv.value_chunks %}
 
 var<workgroup> largest: array<f32, {{ split_most }}>;
@@ -14,16 +15,8 @@ var<workgroup> totals: array<f32, {{ split_most }}>;
 var<workgroup> sums: array<vec4<f32>, {{ strands * V4 }}>;
 
 @compute @workgroup_size({{ threads }})
-fn main(
-  @builtin(workgroup_id) group: vec3<u32>,
-  @builtin(local_invocation_index) index: u32,
-  {% if variant.fixed %}
-  @builtin(subgroup_invocation_id) lane: u32,
-  {% endif %}
-) {
-  {% if variant.subgroups and not variant.fixed %}
-  let lane = index % {{ variant.lanes }}u;
-  {% endif %}
+fn main({{ teams.arguments(true) }}) {
+{{ teams.start() }}
   let head = group.x;
   let t = group.y;
   let position = position_of(t);

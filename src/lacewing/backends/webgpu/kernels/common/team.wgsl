@@ -1,6 +1,7 @@
-{# Imported, not included. Teams of `variant.lanes` threads and their sums: by a subgroup, or through workgroup memory. #}
-{% macro arguments() %}
-@builtin(workgroup_id) group: vec3<u32>, {{ "@builtin(subgroup_id) team: u32, @builtin(subgroup_invocation_id) lane: u32" if variant.fixed else "@builtin(local_invocation_index) index: u32" }}
+{# Imported, not included. Teams of `variant.lanes` threads and what they make together: by a subgroup, or through workgroup memory;
+   in the latter case all threads of the workgroup must come to it. `indexed`: the kernel uses its thread's `index` itself. #}
+{% macro arguments(indexed=false) %}
+@builtin(workgroup_id) group: vec3<u32>{{ ", @builtin(subgroup_id) team: u32, @builtin(subgroup_invocation_id) lane: u32" if variant.fixed }}{{ ", @builtin(local_invocation_index) index: u32" if indexed or not variant.fixed }}
 {%- endmacro %}
 
 {% macro declarations() %}
@@ -18,6 +19,18 @@ fn team_total(index: u32, lane: u32, value: f32) -> f32 {
   workgroupBarrier();
   return total;
 }
+
+fn team_largest(index: u32, lane: u32, value: f32) -> f32 {
+  partial[index] = value;
+  workgroupBarrier();
+  for (var s = {{ variant.lanes // 2 }}u; s > 0u; s >>= 1u) {
+    if (lane < s) { partial[index] = max(partial[index], partial[index + s]); }
+    workgroupBarrier();
+  }
+  let largest = partial[index - lane];
+  workgroupBarrier();
+  return largest;
+}
 {% endif %}
 {% endmacro %}
 
@@ -30,4 +43,8 @@ fn team_total(index: u32, lane: u32, value: f32) -> f32 {
 
 {% macro sum(name) %}
 {{ name }} = {{ "%s(%s)" % (variant.add, name) if variant.subgroups else "team_total(index, lane, %s)" % name }};
+{%- endmacro %}
+
+{% macro largest(name) %}
+{{ name }} = {{ "%s(%s)" % (variant.max, name) if variant.subgroups else "team_largest(index, lane, %s)" % name }};
 {%- endmacro %}

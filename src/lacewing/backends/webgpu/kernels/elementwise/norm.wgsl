@@ -8,23 +8,15 @@
 {% if codes %}
 {% include "neighbours.wgsl" %}
 {% endif %}
-{% set teams = threads // variant.lanes %}
+{% import "team.wgsl" as teams with context %}
+{{ teams.declarations() }}
+{% set team_count = threads // variant.lanes %}
 
-var<workgroup> sums: array<f32, {{ teams if variant.subgroups else threads }}>;
+var<workgroup> sums: array<f32, {{ team_count }}>;
 
 @compute @workgroup_size({{ threads }})
-fn main(
-  @builtin(workgroup_id) group: vec3<u32>,
-  @builtin(local_invocation_index) index: u32,
-  {% if variant.fixed %}
-  @builtin(subgroup_id) team: u32,
-  @builtin(subgroup_invocation_id) lane: u32,
-  {% endif %}
-) {
-  {% if variant.subgroups and not variant.fixed %}
-  let team = index / {{ variant.lanes }}u;
-  let lane = index % {{ variant.lanes }}u;
-  {% endif %}
+fn main({{ teams.arguments(true) }}) {
+{{ teams.start() }}
   let t = group.y;
   let x = ({{ x.base }}u + t * {{ x.stride }}u) / 4u;
   var sum = 0.0;
@@ -40,21 +32,11 @@ fn main(
   }
   sum += dot(v_{{ part }}, v_{{ part }});
   {% endfor %}
-  {% if variant.subgroups %}
-  sum = {{ variant.add }}(sum);
+  {{ teams.sum("sum") }}
   if (lane == 0u) { sums[team] = sum; }
   workgroupBarrier();
   sum = 0.0;
-  for (var i = 0u; i < {{ teams }}u; i++) { sum += sums[i]; }
-  {% else %}
-  sums[index] = sum;
-  workgroupBarrier();
-  for (var n = {{ threads // 2 }}u; n > 0u; n >>= 1u) {
-    if (index < n) { sums[index] += sums[index + n]; }
-    workgroupBarrier();
-  }
-  sum = sums[0];
-  {% endif %}
+  for (var i = 0u; i < {{ team_count }}u; i++) { sum += sums[i]; }
   let factor = 1.0 / sqrt(sum / {{ number(width) }} + {{ number(eps) }});
   let out = ({{ out.base }}u + t * {{ out.stride }}u) / 4u;
   {% for part in range(parts) %}

@@ -2,12 +2,11 @@
 // experts, tokens. An expert has `parts` results (rows one after another, or alternating), or an activation makes one of two.
 {% include "experts.wgsl" %}
 {% include "activations.wgsl" %}
-{% set teams = threads // variant.lanes %}
-{% set each = tile // teams %}
+{% import "team.wgsl" as teams with context %}
+{{ teams.declarations() }}
+{% set team_count = threads // variant.lanes %}
+{% set each = tile // team_count %}
 
-{% if not variant.subgroups %}
-var<workgroup> partial: array<f32, {{ threads }}>;
-{% endif %}
 {% if codes %}
 var<workgroup> made: array<f32, 32>;
 var<workgroup> sums: array<i32, 8>;
@@ -28,18 +27,8 @@ var<workgroup> sums: array<i32, 8>;
 {% endmacro %}
 
 @compute @workgroup_size({{ threads }})
-fn main(
-  @builtin(workgroup_id) group: vec3<u32>,
-  @builtin(local_invocation_index) index: u32,
-  {% if variant.fixed %}
-  @builtin(subgroup_id) team: u32,
-  @builtin(subgroup_invocation_id) lane: u32,
-  {% endif %}
-) {
-  {% if not variant.fixed %}
-  let team = index / {{ variant.lanes }}u;
-  let lane = index % {{ variant.lanes }}u;
-  {% endif %}
+fn main({{ teams.arguments(true) }}) {
+{{ teams.start() }}
   let t = group.z;
   let a = group.y;
   let expert = expert_of(t, a);
@@ -47,7 +36,7 @@ fn main(
   if (inside >= {{ experts }}u) { return; }
   let row = group.x * {{ tile }}u + team;
   {% for i in range(each) %}
-  let row_{{ i }} = min(row + {{ i * teams }}u, {{ rows - 1 }}u);
+  let row_{{ i }} = min(row + {{ i * team_count }}u, {{ rows - 1 }}u);
   {% for p in range(parts) %}
   let weight_{{ i }}_{{ p }} = (inside * {{ rows * parts }}u + {{ "row_%d * %du + %du" % (i, parts, p) if interleaved else "row_%d + %du" % (i, p * rows) }}) * {{ groups }}u;
   var sum_{{ i }}_{{ p }} = 0.0;
@@ -66,18 +55,7 @@ fn main(
   {% endif %}
   {% for i in range(each) %}
   {% for p in range(parts) %}
-  {% if variant.subgroups %}
-  sum_{{ i }}_{{ p }} = {{ variant.add }}(sum_{{ i }}_{{ p }});
-  {% else %}
-  partial[index] = sum_{{ i }}_{{ p }};
-  workgroupBarrier();
-  for (var n = {{ variant.lanes // 2 }}u; n > 0u; n >>= 1u) {
-    if (lane < n) { partial[index] += partial[index + n]; }
-    workgroupBarrier();
-  }
-  sum_{{ i }}_{{ p }} = partial[index];
-  workgroupBarrier();
-  {% endif %}
+  {{ teams.sum("sum_%d_%d" % (i, p)) }}
   {% endfor %}
   {% endfor %}
   if (lane == 0u) {
@@ -85,7 +63,7 @@ fn main(
     let factor = bitcast<f32>(word({{ factor.base }}u + t * {{ factor.stride }}u + a));
     {% endif %}
     {% for i in range(each) %}
-    if (row + {{ i * teams }}u < {{ rows }}u) {
+    if (row + {{ i * team_count }}u < {{ rows }}u) {
       {% for p in range(parts) %}
       let y_{{ p }} = sum_{{ i }}_{{ p }}{{ " * factor" if factor }}{% if biased %} + bias[expert * {{ rows * parts }}u + {{ "row_%d * %du + %du" % (i, parts, p) if interleaved else "row_%d + %du" % (i, p * rows) }}]{% endif %};
       {% endfor %}
@@ -93,7 +71,7 @@ fn main(
       {% if activation %}
       let y = {{ activation }};
       {% if codes %}
-      made[team + {{ i * teams }}u] = y;
+      made[team + {{ i * team_count }}u] = y;
       {% endif %}
       {% endif %}
       put_word({{ out.base }}u + t * {{ out.stride }}u + a * {{ rows }}u + row_{{ i }}, bitcast<u32>({{ "y" if activation else "y_%d" % loop.index0 }}));

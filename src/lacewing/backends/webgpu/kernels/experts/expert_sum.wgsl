@@ -1,36 +1,25 @@
 // Few tokens: the weighted sum of what all active experts make of their parts, `lanes` threads a row, each
 // with `unrolled` groups at a time. Grid: rows / teams, tokens.
 {% include "experts.wgsl" %}
-{% set teams = threads // variant.lanes %}
+{% import "team.wgsl" as teams with context %}
+{{ teams.declarations() }}
+{% set team_count = threads // variant.lanes %}
 {% set total = active * groups %}
 {% set stride = variant.lanes * unrolled %}
 
 var<workgroup> rows_of: array<u32, {{ active }}>;   // where the rows of an active expert begin
 var<workgroup> shares: array<f32, {{ active }}>;
-{% if not variant.subgroups %}
-var<workgroup> partial: array<f32, {{ threads }}>;
-{% endif %}
 
 @compute @workgroup_size({{ threads }})
-fn main(
-  @builtin(workgroup_id) group: vec3<u32>,
-  @builtin(local_invocation_index) index: u32,
-  {% if variant.fixed %}
-  @builtin(subgroup_id) team: u32,
-  @builtin(subgroup_invocation_id) lane: u32,
-  {% endif %}
-) {
-  {% if not variant.fixed %}
-  let team = index / {{ variant.lanes }}u;
-  let lane = index % {{ variant.lanes }}u;
-  {% endif %}
+fn main({{ teams.arguments(true) }}) {
+{{ teams.start() }}
   let t = group.y;
   for (var a = index; a < {{ active }}u; a += {{ threads }}u) {
     rows_of[a] = expert_of(t, a) * {{ rows }}u;
     shares[a] = {{ "bitcast<f32>(word(%du + t * %du + a))" % (weights.base, weights.stride) if weights else "1.0" }};
   }
   workgroupBarrier();
-  let row = min(group.x * {{ teams }}u + team, {{ rows - 1 }}u);
+  let row = min(group.x * {{ team_count }}u + team, {{ rows - 1 }}u);
   var sum = 0.0;
   for (var start = lane; start < {{ total }}u; start += {{ stride }}u) {
     {% for u in range(unrolled) %}
@@ -51,18 +40,8 @@ fn main(
     }
     {% endfor %}
   }
-  {% if variant.subgroups %}
-  sum = {{ variant.add }}(sum);
-  {% else %}
-  partial[index] = sum;
-  workgroupBarrier();
-  for (var n = {{ variant.lanes // 2 }}u; n > 0u; n >>= 1u) {
-    if (lane < n) { partial[index] += partial[index + n]; }
-    workgroupBarrier();
-  }
-  sum = partial[index];
-  {% endif %}
-  if (lane == 0u && group.x * {{ teams }}u + team < {{ rows }}u) {
+  {{ teams.sum("sum") }}
+  if (lane == 0u && group.x * {{ team_count }}u + team < {{ rows }}u) {
     {% if biased %}
     for (var a = 0u; a < {{ active }}u; a++) { sum += shares[a] * bias[rows_of[a] + row]; }
     {% endif %}

@@ -1,0 +1,23 @@
+// As `attention_decode`, with the keys of a token divided over workgroups, whose sums `attention_merge` joins.
+// Grid: heads / block, splits, tokens.
+{% extends "attention_decode.wgsl" %}
+{% block bindings %}
+@group(0) @binding(3) var<storage, read_write> parts: array<vec4<f32>>;
+{% endblock %}
+
+{% block part %}
+  let length = split_length(end - first);
+  first += group.y * length;
+  if (first >= end) { return; }
+  end = min(end, first + length);
+{% endblock %}
+
+{% block result scoped %}
+    if (on) {
+      let at = ((((t * {{ heads }}u) + head + g) * {{ split_most }}u) + group.y) * {{ V4 + 1 }}u;
+      parts[at + column] = sum;
+      if (column == 0u) { parts[at + {{ V4 }}u] = vec4<f32>(largest[g], totals[g], 0.0, 0.0); }
+    }
+{% endblock %}
+
+{% block after %}{% endblock %}
