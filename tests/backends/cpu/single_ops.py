@@ -7,17 +7,22 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from lacewing.backends.base import Step, StepLimits, TileOrder
+from lacewing.backends.batch import StepLimits
 from lacewing.backends.cpu import CpuBackend
 from lacewing.backends.reference.backend import ReferenceBackend
+from lacewing.backends.step import Step
+from lacewing.backends.weights import TileOrder
 from lacewing.program.check import check_program
 from lacewing.program.ops import Buffer, Embed, Logits, Op, View
-from lacewing.program.program import KeyValueShape, Program
+from lacewing.program.program import Program
+from lacewing.program.states import State
 from lacewing.quants import by_name
 from tests.models.running import MappedWeight
+from tests.paged import run as paged_run
+from tests.paged import with_pages
 
 CHUNK = 64
-Batch = tuple[Sequence[int], Sequence[int]]  # slots and positions of the tokens of one step; every token has a row of its own
+Batch = tuple[Sequence[int], Sequence[int]]  # rows and positions of the tokens of one step; every token has a row of its own
 # where the float16 scale and minimum of a block stand; the types without either have a scale of another kind
 HALVES: dict[str, tuple[int, ...]] = {
     **dict.fromkeys(("Q4_0", "Q5_0", "Q8_0", "IQ4_NL", "IQ4_XS", "Q1_0", "Q2_0", "IQ1_S"), (0,)),
@@ -39,8 +44,7 @@ class Case:
     x: np.ndarray
     out: View
     weights: Mapping[str, MappedWeight]
-    layers: tuple[KeyValueShape, ...] = ()
-    half: bool = True  # keys and values are float16, else float32
+    states: tuple[State, ...] = ()
     tiled: frozenset[str] = frozenset()  # weights that are in tile order
 
     @property
@@ -48,14 +52,14 @@ class Case:
         vocab = max(len(self.x), self.out.width)
         whole = (Embed("rows", Buffer("x", self.x.shape[1]).view()), *self.ops, Logits(self.out, "identity"))
         shapes = {name: weight.shape for name, weight in self.all_weights(vocab).items()}
-        return Program(whole, shapes, self.layers, vocab, 2 if self.half else 4)
+        return Program(whole, shapes, self.states, vocab)
 
     def all_weights(self, vocab: int) -> dict[str, MappedWeight]:
         table = np.zeros((vocab, self.x.shape[1]), np.float32)
         table[: len(self.x)] = self.x
         return {**self.weights, "rows": floats("rows", table), "identity": floats("identity", np.eye(vocab, self.out.width))}
 
-    def step(self, backend: CpuBackend | ReferenceBackend, context: int, slots: int = 1) -> Step:
+    def step(self, backend: CpuBackend | ReferenceBackend, context: int, rows: int = 1) -> Step:
         program = self.program
         check_program(program)
         weights = self.all_weights(program.vocab_size)
@@ -63,20 +67,16 @@ class Case:
             orders = backend.tile_orders(program, weights)
             assert set(orders) == self.tiled
             weights |= {name: in_tile_order(weights[name], order) for name, order in orders.items()}
-        return backend.compile(program, weights, StepLimits(context, CHUNK, slots))
+        return with_pages(backend.compile(program, weights, StepLimits(context, CHUNK, rows)))
 
-    def run(self, batches: Sequence[Batch], threads: int | None = 1, context: int = 64, slots: int = 1) -> np.ndarray:
+    def run(self, batches: Sequence[Batch], threads: int | None = 1, context: int = 64, rows: int = 1) -> np.ndarray:
         """The view of all tokens, (N, out width): row i of `x` is the i-th token of all batches. `threads` None: reference."""
-        reference = threads is None
-        step = self.step(ReferenceBackend(self.half) if threads is None else CpuBackend(threads), context, slots)
+        step = self.step(ReferenceBackend(exact=False) if threads is None else CpuBackend(threads), context, rows)
         found, done = [], 0
         try:
-            for batch_slots, positions in batches:
+            for batch_rows, positions in batches:
                 count = len(positions)
-                if reference:
-                    step.filled = [context] * slots  # type: ignore[attr-defined]  # positions may leap where nothing is attended to
-                arrays = (np.arange(done, done + count), batch_slots, positions, np.arange(count))
-                found.append(step.run(*(np.array(values, np.int32) for values in arrays)).copy())
+                found.append(paged_run(step, np.arange(done, done + count), batch_rows, positions, np.arange(count)).copy())
                 done += count
         finally:
             step.close()
@@ -94,7 +94,7 @@ def logits(
     step = CpuBackend(threads).compile(program, weights, StepLimits(CHUNK, CHUNK))
     rows = np.arange(min(len(x), CHUNK), dtype=np.int32)
     try:
-        return step.run(rows, 0 * rows, rows, np.array(outputs, np.int32)).copy()
+        return paged_run(step, rows, 0 * rows, rows, np.array(outputs, np.int32)).copy()
     finally:
         step.close()
 

@@ -17,9 +17,9 @@ import psutil
 import pytest
 
 import lacewing
-from lacewing.backends.base import Step
 from lacewing.backends.cpu import CpuBackend
 from lacewing.backends.reference.backend import ReferenceBackend
+from lacewing.backends.step import Step
 from lacewing.backends.webgpu.device.raw import Recorder, poll
 from lacewing.errors import OptionError
 from tests.backends.cpu.single_ops import nmse

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lacewing.backends.base import Profiles
 from lacewing.backends.webgpu.device.clock import Clock
 from lacewing.backends.webgpu.device.device import Slice
 from lacewing.backends.webgpu.kernels import shader

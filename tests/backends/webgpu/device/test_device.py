@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import wgpu
 
-from lacewing.backends.base import StepLimits
+from lacewing.backends.batch import StepLimits
 from lacewing.backends.webgpu.backend import WebGPUBackend, shared
 from lacewing.backends.webgpu.device import adapters as adapters_module
 from lacewing.backends.webgpu.device import raw

@@ -47,7 +47,7 @@ def labels(case: Case, tokens: int, variant: str = CODES) -> list[str]:
     """The kernels between embedding and logits that a run of so many tokens takes."""
     step = case.step(open_backend(variant), 64)  # type: ignore[arg-type]  # any backend will do
     try:
-        found = [d.label for d in step.dispatches if d.grid(Run(tokens, 0, True, 64)) is not None]  # type: ignore[attr-defined]
+        found = [d.label for d in step.dispatches if d.grid(Run(tokens, 0, 64, single=tokens == 1)) is not None]  # type: ignore[attr-defined]
     finally:
         step.close()
     return found[found.index("embed") + 1 :]

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from lacewing.backends.cpu import CpuBackend
-from lacewing.backends.staged import TakesExperts
 from lacewing.backends.webgpu.device.raw import Readback
 from lacewing.errors import BackendError, OutOfMemoryError
 from lacewing.offload.cache import Desk
@@ -110,7 +109,7 @@ def test_residency_changes_below(tmp_path):
     none = dict.fromkeys(spec.program.weights, 0)
     program, devices = Sharing(spec.program, Sizes(none, [0, 0], CHUNK)).cut(Level(shared=2, held=4))
     parts = split(program, devices)
-    from lacewing.backends.base import StepLimits
+    from lacewing.backends.batch import StepLimits
 
     step = SplitBackend([backend(), CpuBackend(1), Desk()], parts).compile(program, weights, StepLimits(CONTEXT, CHUNK))
     weights.keep(set(parts.parts[1].program.weights))
@@ -173,12 +172,12 @@ def test_what_a_gpu_can_hold_some_of(tmp_path):
     stack = spec.tensors["blk.0.ffn_up_exps.weight"]
     assert gpu.holds_some(stack, False) and gpu.holds_some(stack, True)
 
-    class Described:
+    class TensorSpec:
         shape, quant, scales, scale_block = (4, 3, 32), stack.quant, None, (1, 1)
 
-    assert not gpu.holds_some(Described(), False)
-    assert gpu.holds_some(type("Eight", (Described,), {"shape": (4, 8, 32)})(), False)
-    assert not gpu.holds_some(type("Scaled", (Described,), {"shape": (4, 8, 32), "scales": "s"})(), False)
+    assert not gpu.holds_some(TensorSpec(), False)
+    assert gpu.holds_some(type("Eight", (TensorSpec,), {"shape": (4, 8, 32)})(), False)
+    assert not gpu.holds_some(type("Scaled", (TensorSpec,), {"shape": (4, 8, 32), "scales": "s"})(), False)
 
 
 @pytest.mark.parametrize("count", [1, 11])

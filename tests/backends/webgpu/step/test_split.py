@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lacewing.backends.base import KeepsSlots, StepLimits
+from lacewing.backends.batch import StepLimits
 from lacewing.backends.cpu import CpuBackend
 from lacewing.backends.webgpu.device.raw import Readback
 from lacewing.backends.webgpu.weights.conversion import weight_bytes

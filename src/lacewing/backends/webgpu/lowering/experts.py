@@ -47,11 +47,8 @@ def route(compiler: Compiler, op: ops.Route) -> None:
         "threads": min(256, max(32, 1 << (experts - 1).bit_length())), "watched": False,
     }  # fmt: skip
     bindings = [compiler.vector(op.bias)] if op.bias is not None else []
-    layer = next(
-        (before.layer for before in reversed(compiler.program.ops[: compiler.index]) if isinstance(before, ops.Attention)), 0
-    )
     whole = compiler.whole(constants)
-    compiler.routers.append(Router(layer, experts, op.ids.width, compiler.dispatched, whole, bindings))
+    compiler.routers.append(Router(op.layer, experts, op.ids.width, compiler.dispatched, whole, bindings))
     compiler.dispatch("route", constants, bindings, lambda run: (1, run.tokens, 1))
     compiler.written(op.ids)
     compiler.written(op.weights)

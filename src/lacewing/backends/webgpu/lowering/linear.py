@@ -12,7 +12,7 @@ from lacewing.backends.webgpu.device.device import Slice
 from lacewing.backends.webgpu.lowering.arena import Place
 from lacewing.backends.webgpu.lowering.compiler import RULES, Compiler
 from lacewing.backends.webgpu.lowering.dispatches import WIDEST, Grid, Run, folded
-from lacewing.backends.webgpu.lowering.fusions import overlap, unused
+from lacewing.backends.webgpu.lowering.fusions import unused
 from lacewing.backends.webgpu.lowering.rows import gated
 from lacewing.backends.webgpu.weights.layouts import GROUP, RUN
 from lacewing.backends.webgpu.weights.matrices import Matrix
@@ -64,7 +64,7 @@ def _gated_after(compiler: Compiler, op: ops.Linear) -> ops.GatedActivation | No
     after = program[index + 1] if index + 1 < len(program) else None
     if not isinstance(after, ops.GatedActivation) or op.outs != (after.gate, after.up) or any(op.biases):
         return None
-    whole = after.out.start % GROUP == 0 and after.out.width % GROUP == 0 and not overlap(after.out, op.x)
+    whole = after.out.start % GROUP == 0 and after.out.width % GROUP == 0 and not after.out.overlaps(op.x)
     gone = all(view == after.out or unused(program, index + 2, view) for view in op.outs)
     quants = {compiler.weights[name].quant.name for name in op.weights}
     together = len(quants) == 1 and len(_joined(compiler, op)) == 1
@@ -133,11 +133,11 @@ def product(
         many = folded(-(-shard.rows // tile_rows))
 
         def few_grid(run: Run, few: tuple[int, int] = few) -> Grid | None:
-            count = run.rows if rows else run.tokens
+            count = run.outputs if rows else run.tokens
             return (few[0], count, few[1]) if 0 < count <= FEW else None
 
         def many_grid(run: Run, many: tuple[int, int] = many) -> Grid | None:
-            count = run.rows if rows else run.tokens
+            count = run.outputs if rows else run.tokens
             return (many[0], -(-count // tile_tokens), many[1]) if count > FEW else None
 
         constants = {

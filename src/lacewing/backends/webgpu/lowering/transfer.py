@@ -1,4 +1,4 @@
-"""What parts of a split program hand over: copies between the activations and one buffer that the host reads and writes."""
+"""What parts of a split program transfer: copies between the activations and one buffer that the host reads and writes."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def send(compiler: Compiler, op: ops.Send) -> None:
     _copies(compiler, op.xs, "out")
 
 
-def handed(compiler: Compiler) -> Slice:
+def transferred(compiler: Compiler) -> Slice:
     """View after view of a stage, each (T, width)."""
-    most = max(sum(view.width for view in op.views(op.reads + op.writes)) for op in compiler.program.ops if _hands(op))
-    return compiler.scratch("what is handed over", 4 * max(1, most) * compiler.limits.chunk)
+    most = max(sum(view.width for view in op.views) for op in compiler.program.ops if _transfers(op))
+    return compiler.scratch("what is transferred", 4 * max(1, most) * compiler.limits.chunk)
 
 
-def _hands(op: ops.Op) -> bool:
+def _transfers(op: ops.Op) -> bool:
     return isinstance(op, ops.Receive | ops.Send)
 
 
@@ -39,5 +39,5 @@ def _copies(compiler: Compiler, views: tuple[View, ...], way: str) -> None:
     for view in views:
         across = -(-view.width // 64)
         constants = {"place": compiler.at(view), "width": view.width, "before": before, "way": way}
-        compiler.dispatch("transfer", constants, [handed(compiler)], lambda run, across=across: (across, run.tokens, 1))  # type: ignore[misc]
+        compiler.dispatch("transfer", constants, [transferred(compiler)], lambda run, across=across: (across, run.tokens, 1))  # type: ignore[misc]
         before += view.width

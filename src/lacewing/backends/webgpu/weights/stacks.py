@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lacewing.backends.base import WeightView
-from lacewing.backends.staged import Move, members
+from lacewing.backends.step import SwapIn
 from lacewing.backends.webgpu.device.device import Device, Slice
 from lacewing.backends.webgpu.weights.conversion import stored_bytes
 from lacewing.backends.webgpu.weights.matrices import Matrix, Uploader
+from lacewing.backends.weights import WeightView, members
 from lacewing.errors import BackendError
 from lacewing.quants.base import Quant
 
@@ -62,8 +62,8 @@ class HeldStack:
         return sum(self.rows) * stored_bytes(self.matrix.layout.quant, self.matrix.columns)
 
 
-def put(device: Device, stacks: Sequence[HeldStack], moves: Sequence[Move], begin: Callable[[], None]) -> None:
-    """See `backends.staged.TakesExperts`."""
+def put(device: Device, stacks: Sequence[HeldStack], moves: Sequence[SwapIn], begin: Callable[[], None]) -> None:
+    """See `backends.step.Step.put_experts`."""
     with device.lock:
         uploader = Uploader(device)
         try:
@@ -77,7 +77,7 @@ def put(device: Device, stacks: Sequence[HeldStack], moves: Sequence[Move], begi
             uploader.close()
 
 
-def _put(device: Device, uploader: Uploader, stack: HeldStack, move: Move) -> None:
+def _put(device: Device, uploader: Uploader, stack: HeldStack, move: SwapIn) -> None:
     weight = joined([move.weights[name] for name in stack.weights])
     if weight is None:
         raise BackendError(f"the experts of {', '.join(stack.weights)} are no longer one weight")

@@ -2,8 +2,9 @@
 {% set words = "u32" %}
 {% include "step.wgsl" %}
 @group(0) @binding(2) var<storage, read> parts: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read> first_token: array<u32>;  // of this pass, among those that are decoded
 {% if sinks %}
-@group(0) @binding(3) var<storage, read> sinks: array<f32>;
+@group(0) @binding(4) var<storage, read> sinks: array<f32>;
 {% endif %}
 {% include "attention_range.wgsl" %}
 {% include "attention_out.wgsl" %}
@@ -18,12 +19,13 @@ var<workgroup> sums: array<vec4<f32>, {{ strands * V4 }}>;
 fn main({{ teams.arguments(true) }}) {
 {{ teams.start() }}
   let head = group.x;
-  let t = group.y;
+  let i = group.y;
+  let t = decode_token(first_token[0] + i);
   let position = position_of(t);
   let seen = position + 1u - first_seen(position);
   let length = split_length(seen);
   let splits = (seen + length - 1u) / length;
-  let first = ((t * {{ heads }}u) + head) * {{ split_most * (V4 + 1) }}u;
+  let first = ((i * {{ heads }}u) + head) * {{ split_most * (V4 + 1) }}u;
   for (var s = index; s < splits; s += {{ threads }}u) {
     let facts = parts[first + (s * {{ V4 + 1 }}u) + {{ V4 }}u];
     largest[s] = facts.x;
