@@ -104,6 +104,8 @@ class States:
 
     def read(self, group: int, ids: Sequence[int]) -> np.ndarray:
         """See `Step.read`."""
+        if not ids:
+            return np.empty((0, self.groups[group].nbytes), np.uint8)
         found = [self._canonical(self.groups[group], self._read(state, ids)) for state in self.members(group)]
         return np.concatenate(found, axis=1)
 
