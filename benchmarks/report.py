@@ -17,7 +17,7 @@ BANDWIDTH_SHARE = (0.90, 0.97)
 FIRST_TOKEN_SECONDS = (1.5, 0.8)
 FIRST_RUN_SECONDS = 40.0
 DIVERGENCE = 0.002  # nats
-EAGER_FACTOR, EAGER_BYTES, LAZY_BYTES = 1.1, 250e6, 300e6  # memory besides keys and values: factor of the file + bytes; bytes
+EAGER_FACTOR, EAGER_BYTES, LAZY_BYTES = 1.1, 250e6, 300e6  # memory besides the KV cache: factor of the file + bytes; bytes
 
 BEGIN, END = "<!-- figures: benchmarks/compare.py -->", "<!-- end of figures -->"
 WIDTH = 150  # characters, where the output goes to a file
@@ -67,7 +67,7 @@ def bandwidth_row(model: str, speeds: Sequence[dict[str, float]], bytes_per_toke
 def memory_row(model: str, residency: str, nbytes: int, file_bytes: int) -> Row:
     """Anonymous memory without keys and values."""
     limit = EAGER_FACTOR * file_bytes + EAGER_BYTES if residency == "eager" else LAZY_BYTES
-    name = f"{model} {residency}, memory besides keys and values, MB"
+    name = f"{model} {residency}, memory besides the KV cache, MB"
     return Row(name, f"{nbytes / 1e6:.0f}", "", nbytes, f"{nbytes / 1e6:.0f} MB", f"at most {limit / 1e6:.0f} MB", nbytes <= limit)
 
 

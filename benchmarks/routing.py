@@ -18,9 +18,8 @@ from benchmarks import report
 from benchmarks.models import MIXTURE, path_of
 from benchmarks.report import Row
 from benchmarks.sides import speed
-from lacewing.backends.step import Step
 from lacewing.engine.engine import Engine
-from lacewing.engine.routing import WatchedStep
+from lacewing.engine.routing import AnswerRouting
 
 GOAL = 0.02  # slower by at most
 
@@ -28,23 +27,22 @@ GOAL = 0.02  # slower by at most
 def measure(engine: Engine, prompt: int, generate: int, rounds: int) -> dict[str, list[dict[str, float]]]:
     """Tokens/s with statistics "off" and "on", a measurement a round; the first round warms up."""
     found: dict[str, list[dict[str, float]]] = {"off": [], "on": []}
-    plain = engine.step
     for round_number in range(-1, rounds):
         for side in ("off", "on"):
-            one = _watched(engine, plain, prompt, generate) if side == "on" else speed(engine, prompt, generate)
+            one = _watched(engine, prompt, generate) if side == "on" else speed(engine, prompt, generate)
             if round_number >= 0:
                 found[side].append(one)
     return found
 
 
-def _watched(engine: Engine, plain: Step, prompt: int, generate: int) -> dict[str, float]:
-    engine.step = watched = WatchedStep(plain)
+def _watched(engine: Engine, prompt: int, generate: int) -> dict[str, float]:
+    watched = AnswerRouting()
+    engine.observe(watched)
     try:
         one = speed(engine, prompt, generate)
         counted = watched.statistics.layers()
     finally:
-        engine.step = plain
-        plain.watch_routes(False)
+        engine.unobserve(watched)
     if not counted or counted[0].tokens != prompt + generate:
         raise RuntimeError(f"{counted[0].tokens if counted else 0} tokens were counted instead of {prompt + generate}")
     return one

@@ -1,9 +1,9 @@
-"""A mixture of experts that a GPU and the processor share, beside each of them alone. Tokens are random: answers of random weights
+"""A mixture of experts that a GPU and the CPU share, beside each of them alone. Tokens are random: answers of random weights
 repeat themselves, and so choose the same experts again.
 
     python -m benchmarks.shared FILE [cpu all 10GiB ...] [--skew 0.4] [--rounds 5] [--prompt 512] [--generate 64]
 
-cpu: the processor alone; all: the whole model on the GPU; else how much memory of the GPU may be used. Random routers choose all
+cpu: the CPU alone; all: the whole model on the GPU; else how much memory of the GPU may be used. Random routers choose all
 experts alike, the worst case. `--skew` gives the routers of a copy (FILE.skewed) rows of different lengths, e to the power of this
 times a normal number, so that some experts are chosen more often, as in a trained model.
 """
@@ -21,11 +21,10 @@ from gguf import GGUFReader
 
 import lacewing
 from lacewing.engine.engine import Engine
-from lacewing.offload.cache import use_of
 
 
 def measure(engine: Engine, prompt: int, generate: int, rounds: int) -> list[tuple[float, float, float | None]]:
-    """Of each round: tokens/s of a prompt and of single tokens after it, and which share of these tokens' experts the GPU held."""
+    """Of each round: tokens/s of a prompt and of single tokens after it, and the hit rate of these tokens' experts."""
     found = []
     for number in range(rounds):
         ids = np.random.Generator(np.random.PCG64(number)).integers(0, engine.vocab_size, prompt + generate).tolist()
@@ -38,9 +37,9 @@ def measure(engine: Engine, prompt: int, generate: int, rounds: int) -> list[tup
         after = time.perf_counter()
         for token in ids[prompt:]:
             engine.extend([token])
-        use = use_of(engine.step)
+        cached = engine.step.cache_statistics
         speeds = prompt / (middle - began), generate / (time.perf_counter() - after)
-        found.append((*speeds, None if use is None else use.share))
+        found.append((*speeds, None if cached is None else cached.hit_rate))
     return found
 
 
@@ -58,10 +57,10 @@ def skewed(path: Path, spread: float) -> Path:
 
 
 def shown(where: str, found: list[tuple[float, float, float | None]]) -> str:
-    """For people: medians, and how the held experts became more useful."""
-    prompts, tokens, shares = zip(*found, strict=True)
-    held = "" if None in shares else f", the GPU had {shares[0]:.0%} of the choices at first, {shares[-1]:.0%} in the end"
-    return f"{where}: prompt {statistics.median(prompts):.1f}, generate {statistics.median(tokens):.1f} tokens/s{held}"
+    """For people: medians, and how the hit rate rose."""
+    prompts, tokens, rates = zip(*found, strict=True)
+    hits = "" if None in rates else f", hit rate {rates[0]:.0%} at first, {rates[-1]:.0%} in the end"
+    return f"{where}: prompt {statistics.median(prompts):.1f}, generate {statistics.median(tokens):.1f} tokens/s{hits}"
 
 
 def main() -> None:

@@ -263,13 +263,13 @@ def test_loading_can_be_cancelled(tiny_path):
     from lacewing.api import Model
     from lacewing.errors import Cancelled
     from lacewing.options import LoadOptions
-    from lacewing.placement.info import Opened
+    from lacewing.placement.info import ModelInfo
 
     for polls in range(4):
         asked = iter(range(100))
         with pytest.raises(Cancelled):
             Model(
-                Opened(tiny_path, LoadOptions("cpu", residency="eager", context=64)),
+                ModelInfo(tiny_path, LoadOptions("cpu", residency="eager", context=64)),
                 cancelled=lambda p=polls, a=asked: next(a) >= p,
             )
 

@@ -1,7 +1,7 @@
 """Prints the machine code of a CPU kernel for an instruction set of this processor, or for ARM.
 
-    python tools/show_assembly.py dot.offset32 --isa avx2
-    python tools/show_assembly.py unpack_k.unpack_q4_k --isa neon
+    python tools/show_assembly.py gemm.dot.offset32 --isa avx2
+    python tools/show_assembly.py quants.unpack_k.unpack_q4_k --isa neon
 
 On x86 the dot kernels cannot be shown for ARM: Numba makes code of the host as well, and that lacks `sdot`.
 """
@@ -16,7 +16,7 @@ from lacewing.backends.cpu import isa
 def main() -> None:
     names = {each.name: each for each in (isa.AVX512, isa.AVX2_VNNI, isa.AVX2, isa.NEON, isa.PORTABLE)}
     parser = argparse.ArgumentParser(description="Print the machine code of a CPU kernel.")
-    parser.add_argument("kernel", help="module.function under backends/cpu/kernels, such as dot.offset32")
+    parser.add_argument("kernel", help="room.module.function under backends/cpu/kernels, such as gemm.dot.offset32")
     parser.add_argument("--isa", choices=names, default=isa.host_isa().name)
     chosen = names[parser.parse_args().isa]
     isa.host_isa = lambda: chosen  # before the kernels are imported: their vectors are made for it

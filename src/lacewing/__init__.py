@@ -23,3 +23,7 @@ def __getattr__(name: str) -> Any:
     if name in ("Model", "load", "load_tokenizer"):
         return getattr(importlib.import_module("lacewing.api"), name)
     raise AttributeError(f"module 'lacewing' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

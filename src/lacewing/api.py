@@ -7,22 +7,22 @@ import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from lacewing import hub
 from lacewing.assistant import Assistant, Message, TextStream
 from lacewing.errors import BackendError, OptionError, OutOfMemoryError, TemplateError
-from lacewing.options import LoadOptions, Progress, make_sampling, native, parse_bytes, parse_layers
+from lacewing.options import LoadArguments, LoadOptions, Progress, SamplingArguments, make_load_options, make_sampling
 from lacewing.placement.background import Background, interruptible
-from lacewing.placement.info import CHUNK, Opened
-from lacewing.placement.place import Placed, demand, less, place
+from lacewing.placement.info import ModelInfo
+from lacewing.placement.place import Placement, place
+from lacewing.placement.requirements import limits
 
 if TYPE_CHECKING:
     import numpy as np
 
     from lacewing.backends.base import Backend
     from lacewing.backends.step import Step
-    from lacewing.placement.plan import Plan
     from lacewing.text.template import ChatTemplate
     from lacewing.text.tokenizer import Tokenizer
     from lacewing.weights import WeightStore
@@ -30,32 +30,14 @@ if TYPE_CHECKING:
 _PATIENCE = 0.5  # seconds that somebody who cancels waits for readers to let go
 
 
-def load(
-    name: str | Path,
-    *,
-    backend: str = "auto",
-    adapter: str | int | None = None,
-    residency: str = "auto",
-    memory: str | int | None = None,
-    context: int | None = None,
-    threads: int | None = None,
-    gpu_layers: int | str | None = None,
-    gpu_memory: str | int | None = None,
-    progress: Progress | None = None,
-) -> Model:
+def load(name: str | Path, **options: Unpack[LoadArguments]) -> Model:
     """Open a model: a GGUF or safetensors file, a directory, or the name of a fetched model.
 
-    `backend`: "auto" takes a GPU that the model fits, else the processor; or "webgpu", "cpu", "reference". `adapter`: which GPU, by
-    index or name, as `lacewing backends` shows them.
-    `residency`: "lazy" pages weights in from the file, "eager" reads them into memory, "auto" decides by `memory` (bytes or
-    "4GiB"; by default what is free). `context`: tokens that a conversation may have. `progress(what, done, total)` is told of
-    long work. A model that does not fit the GPU is shared out between it and the processor: `gpu_memory` (as `memory`) bounds the
-    part of the GPU, `gpu_layers` is how many layers are on it as a whole, "auto" as many as fit. Every error is a LacewingError.
+    The options are those of `LoadArguments`. A model that does not fit the GPU is shared out between it and the CPU.
+    Every error is a LacewingError.
     """
-    gpu = None if adapter is None else str(adapter)
-    shared = parse_layers(gpu_layers), parse_bytes(gpu_memory, "gpu_memory")
-    options = LoadOptions(backend, residency, parse_bytes(memory), native(context), native(threads), gpu, *shared)
-    return Model(Opened(hub.resolve(name), options), progress)
+    progress = options.get("progress")
+    return Model(ModelInfo(hub.resolve(name), make_load_options(dict(options))), progress)
 
 
 def load_tokenizer(name: str | Path) -> Tokenizer:
@@ -76,71 +58,58 @@ class _DeviceFull(OutOfMemoryError):
 class Model:
     """A model ready to run: one conversation at a time, not for several threads at once. Made by `load`.
 
-    `cancelled` is asked while it loads, which then raises Cancelled; `spare` as for `Opened.plan`.
+    `cancelled` is asked while it loads, which then raises Cancelled; `spare` as for `placement.place`.
     """
 
     def __init__(
-        self, opened: Opened, progress: Progress | None = None, *, cancelled: Callable[[], bool] | None = None, spare: int = 0
+        self, info: ModelInfo, progress: Progress | None = None, *, cancelled: Callable[[], bool] | None = None, spare: int = 0
     ):
-        from lacewing.backends import choose_backend, init_backend
-        from lacewing.weights import WeightStore
-
-        options, self.spec = opened.options, opened.spec
-        self._opened = opened
+        self._info, self.spec = info, info.spec
         self._last: TextStream | None = None
-        self.weights: WeightStore = WeightStore(self.spec.tensors)
-        wanted = demand(opened, self.weights.nbytes)
-        backend, remarks = choose_backend(options.backend, options.threads, adapter=options.adapter, demand=wanted)
-        try:
-            self._fit(backend, progress, cancelled, spare)
-        except (BackendError, OutOfMemoryError) as error:
-            if not backend.copies_weights or options.backend != "auto" or options.names_gpu:
-                raise
-            remarks.append(f"{backend.name}: {error}")
-            self.weights = WeightStore(self.spec.tensors)
-            self._fit(init_backend("cpu", options.threads), progress, cancelled, spare)
-        self.plan: Plan = dataclasses.replace(self.plan, reasons=(*self.plan.reasons, *remarks))
+        self._fit(place(info, spare=spare), progress, cancelled)
         self._start()
 
     def _start(self) -> None:
         from lacewing.engine.engine import Engine
 
-        # raises ModelFormatError where a file was changed that weights are still read from
-        self._check: Callable[[], None] = self.weights.check_files if self._placed.on_host else (lambda: None)
-        self.engine = Engine(self.step, self.spec.vocab_size, self.spec.context, check=self._check)
+        # raises ModelFormatError if a file was changed that weights are still read from
+        check: Callable[[], None] = self.weights.glance if self._placement.on_host else (lambda: None)
+        self.engine = Engine(self.step, self.spec.vocab_size, self.spec.context, check=check)
 
-    def _fit(self, backend: Backend, progress: Progress | None, cancelled: Callable[[], bool] | None, spare: int) -> None:
-        """Bring the model to the backend; if its memory turns out to be too small, less of it, a few times."""
+    def _check(self) -> None:
+        """Before each request."""
+        if self._placement.on_host:
+            self.weights.check_files()
+
+    def _fit(self, placement: Placement, progress: Progress | None, cancelled: Callable[[], bool] | None) -> None:
+        """Bring the model to its devices; if a GPU has less memory than it said, less there, a few times; else to the CPU."""
+        tries = 3
+        while True:
+            try:
+                return self._bring(placement, progress, cancelled)
+            except (BackendError, OutOfMemoryError) as error:
+                tries -= 1
+                smaller = placement.smaller() if isinstance(error, _DeviceFull) and tries else None
+                other = smaller or placement.on_cpu(error)
+                if other is None:
+                    raise
+            placement = other
+
+    def _bring(self, placement: Placement, progress: Progress | None, cancelled: Callable[[], bool] | None) -> None:
+        """Bring the weights to where they are to be, and compile for them. Raises ModelFormatError if a file has changed."""
         from lacewing.weights import WeightStore
 
-        placed, tries = place(self._opened, backend, self.weights.nbytes), 3
-        while True:
-            self.plan = placed.plan(spare)
-            try:
-                return self._bring(placed, progress, cancelled)
-            except _DeviceFull:
-                room, tries = less(placed), tries - 1
-                if room is None or not tries:
-                    raise
-            self.weights = WeightStore(self.spec.tensors)
-            placed = place(self._opened, backend, self.weights.nbytes, room)
-
-    def _bring(self, placed: Placed, progress: Progress | None, cancelled: Callable[[], bool] | None) -> None:
-        """Bring the weights to where they are to be, and compile for them."""
-        from lacewing.backends.batch import StepLimits
-
-        backend = self.backend = placed.backend
-        self._placed = placed
-        limits = StepLimits(context=self.spec.context, chunk=CHUNK)
+        self._placement, self.plan, self.backend = placement, placement.plan, placement.backend
+        self.weights: WeightStore = WeightStore(self.spec.tensors, self._info.checkpoint.identities)
         given_up = threading.Event()
         report = interruptible(progress, cancelled)
         stopped = (lambda: given_up.is_set() or cancelled()) if cancelled else given_up.is_set
-        placed.prepare(self.weights)
+        placement.prepare(self.weights)
         reading = Background(lambda: self.weights.set_residency(self.plan.residency, progress, stopped))
         try:
             reading.result(cancelled)
             report("reading weights", self.weights.nbytes, self.weights.nbytes)
-            self.step: Step = _compile(backend, placed.program, self.weights, limits, report)
+            self.step: Step = _compile(placement.backend, placement.program, self.weights, limits(self._info), report)
         except BaseException:
             given_up.set()
             if reading.wait(_PATIENCE):
@@ -148,8 +117,12 @@ class Model:
             else:  # a disk that hangs
                 reading.afterwards(self.weights.close)
             raise
-        if backend.copies_weights:
+        if placement.backend.copies_weights:
             self.weights.release()
+
+    def __repr__(self) -> str:
+        where = f"{self._placement.summary} ({self.backend.name})" if self.on_device else "closed"
+        return f"<Model {self.spec.name!r}, {self.spec.architecture}, {where}, context {self.spec.context}>"
 
     def __getattr__(self, name: str) -> Any:
         if name in ("engine", "step"):  # `close` took them away
@@ -159,18 +132,18 @@ class Model:
     @property
     def tokenizer(self) -> Tokenizer:
         """Raises TokenizerError when the checkpoint has none that can be read."""
-        return self._opened.tokenizer.result()
+        return self._info.tokenizer.result()
 
     @property
     def template(self) -> ChatTemplate:
         """Raises TemplateError when the checkpoint has none."""
-        return self._opened.template.result()
+        return self._info.template.result()
 
     @property
     def notices(self) -> tuple[str, ...]:
         """What a person should know: of the checkpoint, such as parts of it that are left out, and of what devices made of it."""
-        shared = () if self._placed.share is None else self._placed.share.reasons
-        return (*self.spec.notices, *shared, *getattr(self.step, "notices", ()))
+        shared = () if self._placement.offload is None else self._placement.offload.reasons
+        return (*self.spec.notices, *shared, *self.step.notices)
 
     @property
     def has_template(self) -> bool:
@@ -190,16 +163,21 @@ class Model:
         return self.engine.logits(ids)
 
     def stream(
-        self, prompt: str, *, cancelled: Callable[[], bool] | None = None, progress: Progress | None = None, **sampling: Any
+        self,
+        prompt: str,
+        *,
+        cancelled: Callable[[], bool] | None = None,
+        progress: Progress | None = None,
+        **sampling: Unpack[SamplingArguments],
     ) -> TextStream:
         """The continuation of a raw text, piece by piece; the options are the fields of `Sampling`."""
-        options, tokenizer = make_sampling(sampling), self.tokenizer
+        options, tokenizer = make_sampling(dict(sampling)), self.tokenizer
         self._check()
         ids = tokenizer.encode_prompt(prompt)
         self._last = TextStream(self.engine, tokenizer, ids, options, cancelled, progress, continuation=True)
         return self._last
 
-    def generate(self, prompt: str, **sampling: Any) -> str:
+    def generate(self, prompt: str, **sampling: Unpack[SamplingArguments]) -> str:
         """The continuation of a raw text; the options are the fields of `Sampling`."""
         return "".join(self.stream(prompt, **sampling))
 
@@ -209,10 +187,10 @@ class Model:
         *,
         cancelled: Callable[[], bool] | None = None,
         progress: Progress | None = None,
-        **sampling: Any,
+        **sampling: Unpack[SamplingArguments],
     ) -> TextStream:
         """The answer to a conversation, piece by piece; the options are the fields of `Sampling`."""
-        options = make_sampling(sampling)
+        options = make_sampling(dict(sampling))
         self._check()
         self._last = Assistant(self.engine, self.tokenizer, self.template).reply(messages, options, cancelled, progress)
         return self._last
@@ -226,66 +204,73 @@ class Model:
         force: bool = False,
         reason: str = "forced",
     ) -> None:
-        """Bring the weights to "lazy" or "eager"; outputs stay bitwise the same.
+        """Bring the weights in RAM to "lazy" or "eager"; outputs stay bitwise the same.
 
         `force`: whatever the memory plan says; `reason` is then what it tells.
 
-        Raises OutOfMemoryError or Cancelled; the state before is then whole.
+        Raises OptionError if all weights are on a GPU: then nothing would be gained by reading them. Raises OutOfMemoryError or
+        Cancelled; the state before is then whole.
         """
         if residency == self.weights.residency and self.on_device:
             return
-        options, before = dataclasses.replace(self._opened.options, residency=residency), self.weights.residency
-        plan = self.plan.instead(residency, f"{residency}: {reason}") if force else self._placed.replan(options, self.memory_bytes)
-        try:
-            self.weights.set_residency(residency, progress, cancelled)
-            self.step.rebind()
-        except BaseException:
-            if self.weights.residency != before:
-                self.weights.set_residency(before)
+        if not self._placement.on_host:
+            raise OptionError(f"the weights are on {self.backend.facts().name}; lazy and eager are about weights in RAM")
+        options, before = dataclasses.replace(self._info.options, residency=residency), self.weights.residency
+        forced = self.plan.instead(residency, f"{residency}: {reason}")
+        plan = forced if force else self._placement.replan(options, self.memory_bytes)
+        with self.engine.exclusive():
+            try:
+                self.weights.set_residency(residency, progress, cancelled)
                 self.step.rebind()
-            raise
-        self.plan = plan
+            except BaseException:
+                if self.weights.residency != before:
+                    self.weights.set_residency(before)
+                    self.step.rebind()
+                raise
+            self.plan = plan
 
     @property
     def memory_bytes(self) -> int:
-        """Memory of this machine that is its own: eager weights, keys and values, buffers."""
-        if self.backend.copies_weights:
-            return self.weights.anonymous_bytes + int(getattr(self.step, "host_bytes", 0))
-        return self.weights.anonymous_bytes + self.step.kv_bytes + self.step.buffer_bytes
+        """RAM that it has for itself: eager weights, KV cache, buffers."""
+        return self.weights.anonymous_bytes + self.step.host_bytes
 
     @property
-    def opened(self) -> Opened:
+    def device_bytes(self) -> int:
+        """Planned bytes in the memory of a GPU; 0 if it uses none."""
+        return self._placement.device_bytes
+
+    @property
+    def weights_on_host(self) -> bool:
+        """Whether weights are used that are in RAM or mapped; False: all are copies on a GPU."""
+        return self._placement.on_host
+
+    @property
+    def info(self) -> ModelInfo:
         """What its headers tell."""
-        return self._opened
+        return self._info
 
     @property
     def path(self) -> Path:
         """The file or folder that it was opened from."""
-        return self._opened.checkpoint.path
+        return self._info.checkpoint.path
 
     @property
     def options(self) -> LoadOptions:
         """As it was loaded."""
-        return self._opened.options
+        return self._info.options
 
-    def read_state(self) -> tuple[list[int], bytes] | None:
-        """The ids that the slot holds, and their keys and values; None where this backend cannot tell."""
+    def read_state(self) -> tuple[list[int], bytes]:
+        """The ids that the sequence that ran last still holds, and their state; the bytes mean the same on every backend."""
+        from lacewing.engine.saved import read_state
 
-
-        ids = list(self.engine.cached)
-        return (ids, self.step.read_slot(self.engine.slot, len(ids)).tobytes()) if isinstance(self.step, KeepsSlots) else None
+        return read_state(self.engine)
 
     def write_state(self, ids: Sequence[int], data: bytes) -> None:
-        """Put back what `read_state` gave, on the same model and the same kind of device. Raises OptionError."""
-        import numpy as np
+        """Put back what `read_state` gave, on the same model with the same KV type, or what older versions wrote. Raises
+        OptionError."""
+        from lacewing.engine.saved import write_state
 
-
-
-        if not isinstance(self.step, KeepsSlots) or len(ids) > self.engine.context:
-            raise OptionError("keys and values of another backend, or of a longer context, cannot be used")
-        self.engine.forget()
-        self.step.write_slot(self.engine.slot, len(ids), np.frombuffer(data, np.uint8))
-        self.engine.cached = list(ids)
+        write_state(self.engine, ids, data)
 
     @property
     def on_device(self) -> bool:
@@ -293,11 +278,11 @@ class Model:
         return "step" in self.__dict__
 
     def return_to_device(self, progress: Progress | None = None) -> None:
-        """After `close`; the next prompt is read from its beginning. Raises OutOfMemoryError, BackendError."""
-        from lacewing.weights import WeightStore
+        """After `close`; the next prompt is read from its beginning.
 
-        self.weights = WeightStore(self.spec.tensors)
-        self._bring(self._placed, progress, None)
+        Raises OutOfMemoryError, BackendError, and ModelFormatError if a file is no longer what was opened.
+        """
+        self._bring(self._placement, progress, None)
         self._start()
 
     def close(self) -> None:

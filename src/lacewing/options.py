@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from lacewing.errors import OptionError
 
 Progress = Callable[[str, int, int], None]  # what is being done, done so far, in all
 
 RESIDENCIES = ("auto", "lazy", "eager")
+CPU, GPU = "cpu", "webgpu"  # the backends that `auto` chooses from
 KV_TYPES = ("f16", "f32", "q8_0")  # of the KV cache
 _UNITS = {"": 1, "b": 1, "k": 10**3, "kb": 10**3, "m": 10**6, "mb": 10**6, "g": 10**9, "gb": 10**9, "t": 10**12,
           "tb": 10**12, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}  # fmt: skip
@@ -100,11 +101,11 @@ class LoadOptions:
     residency: str = "auto"
     memory_bytes: int | None = None
     context: int | None = None  # tokens
-    kv_type: str | None = None  # one of KV_TYPES; None: f32 where the weights are as precise, else f16
     threads: int | None = None
     adapter: str | None = None  # index or name of a GPU
-    gpu_layers: int | None = None  # of a model that a GPU and the processor share; None: as many as fit
+    gpu_layers: int | None = None  # of a model that a GPU and the CPU share; None: as many as fit
     gpu_memory_bytes: int | None = None  # of a GPU's memory that may be filled; None: most of what is free
+    kv_type: str | None = None  # one of KV_TYPES; None: f32 where the weights are as precise, else f16
 
     @property
     def names_gpu(self) -> bool:
@@ -126,6 +127,47 @@ class LoadOptions:
             _check("gpu_layers", self.gpu_layers, 0, 2**16, int)
         if self.gpu_memory_bytes is not None:
             _check("gpu_memory", self.gpu_memory_bytes, 1, 2**60, int)
+
+
+class LoadArguments(TypedDict, total=False):
+    """The keyword arguments of `lacewing.load`, all optional."""
+
+    backend: str
+    """"auto" takes a GPU that the model fits, else the CPU; or a backend's name, as `lacewing backends` shows them."""
+    adapter: str | int | None
+    """Which GPU, by index or name, as `lacewing backends` shows them."""
+    residency: str
+    """"lazy" pages weights in from the file, "eager" reads them into RAM, "auto" decides by `memory`."""
+    memory: str | int | None
+    """Of RAM, bytes or "4GiB"; by default what is free."""
+    context: int | None
+    """Context size in tokens."""
+    kv_type: str | None
+    """Precision of the KV cache: "f16", "f32" or "q8_0"; by default f32 if the weights are as precise, else f16."""
+    threads: int | None
+    gpu_layers: int | str | None
+    """How many layers of a model that is shared out are on the GPU as a whole; "auto": as many as fit."""
+    gpu_memory: str | int | None
+    """As `memory`, of the GPU: bounds the part of the model that is there."""
+    progress: Progress | None
+    """Told `(what, done, total)` of long work."""
+
+
+def make_load_options(options: dict[str, Any]) -> LoadOptions:
+    """LoadOptions from the keyword arguments of `load`. Raises OptionError."""
+    known = LoadArguments.__annotations__
+    unknown = [name for name in options if name not in known]
+    if unknown:
+        raise OptionError(f"{unknown[0]!r} is not an option of load; there are {', '.join(known)}")
+    found = {name: native(value) for name, value in options.items() if name != "progress"}
+    adapter, memory, gpu_memory = (found.pop(name, None) for name in ("adapter", "memory", "gpu_memory"))
+    return LoadOptions(
+        adapter=None if adapter is None else str(adapter),
+        memory_bytes=parse_bytes(memory),
+        gpu_layers=parse_layers(found.pop("gpu_layers", None)),
+        gpu_memory_bytes=parse_bytes(gpu_memory, "gpu_memory"),
+        **found,
+    )
 
 
 @dataclass(frozen=True)
@@ -168,6 +210,24 @@ class Sampling:
         for text in self.stop:
             if not isinstance(text, str) or not 0 < len(text) <= 256:
                 raise OptionError(f"stop string {text!r} must be text of 1 to 256 characters")
+
+
+class SamplingArguments(TypedDict, total=False):
+    """The keyword arguments of `generate`, `stream` and `chat`: the fields of `Sampling`, all optional."""
+
+    max_tokens: int | None
+    temperature: float
+    top_k: int
+    top_p: float
+    min_p: float
+    repeat_penalty: float
+    presence_penalty: float
+    frequency_penalty: float
+    repeat_window: int
+    logit_bias: Mapping[int, float]
+    seed: int | None
+    stop: str | Sequence[str]
+    logprobs: int
 
 
 def native(value: Any) -> Any:

@@ -35,7 +35,7 @@ def test_a_random_file_opens(tmp_path, experts):
         geometry = replace(geometry, architecture="qwen3moe", experts=experts, active=2, expert_width=256)
     models.write_random(path, source, geometry)
     spec = open_model(open_checkpoint(path), None)
-    assert spec.program.layers and spec.config.layers == 2 and spec.tensors["output.weight"].quant.name == "Q6_K"
+    assert spec.program.states and spec.config.layers == 2 and spec.tensors["output.weight"].quant.name == "Q6_K"
     assert not path.with_name("model.gguf.part").exists()
     assert (spec.config.mixture.experts if experts else 0) == experts
     if experts:

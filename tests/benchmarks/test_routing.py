@@ -9,12 +9,11 @@ from tests.checkpoints import tiny
 
 def test_measured_by_turns(tmp_path):
     with load(tiny("qwen3moe", "gguf", tmp_path), backend="reference", context=64) as model:
-        plain = model.engine.step
         found = routing.measure(model.engine, 8, 3, 2)
-        assert model.engine.step is plain and [len(found[side]) for side in ("off", "on")] == [2, 2]
+        assert [len(found[side]) for side in ("off", "on")] == [2, 2]
         model.engine.forget()
         model.logits([1, 2])
-        assert plain.routes() == []  # off again
+        assert model.step.routes() == []  # off again
     generate, prompt = routing.rows(found)
     assert generate.name.startswith("generate") and prompt.name.startswith("prompt")
 

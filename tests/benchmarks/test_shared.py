@@ -7,7 +7,7 @@ from gguf import GGUFReader
 from benchmarks import shared
 from lacewing.backends.reference.backend import ReferenceBackend
 from lacewing.engine.engine import Engine
-from lacewing.offload.plan import Level
+from lacewing.offload.plan import OffloadLevel
 from tests.checkpoints import tiny
 from tests.offload.test_cache import open_shared
 
@@ -17,10 +17,12 @@ def routers(path):
 
 
 def test_measured(tmp_path):
-    step = open_shared(tiny("qwen3moe", "gguf", tmp_path), [ReferenceBackend(), ReferenceBackend()], Level(shared=99, held=4))
+    step = open_shared(
+        tiny("qwen3moe", "gguf", tmp_path), [ReferenceBackend(), ReferenceBackend()], OffloadLevel(shared=99, resident=4)
+    )
     found = shared.measure(Engine(step, 320, 32), 12, 3, 2)
     assert len(found) == 2 and all(prompt > 0 and token > 0 and 0 < share < 1 for prompt, token, share in found)
-    assert "of the choices at first" in shared.shown("4MiB", found)
+    assert "at first" in shared.shown("4MiB", found)
     assert shared.shown("cpu", [(3.0, 2.0, None), (4.0, 1.0, None)]) == "cpu: prompt 3.5, generate 1.5 tokens/s"
     step.close()
 

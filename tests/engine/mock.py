@@ -1,16 +1,35 @@
-"""A step whose logits are a pure function of the ids so far, for tests of the engine without a model."""
+"""Steps without a model: pages record which token stands at which position, units what has been run, and logits are a function of
+what can be seen. So whoever puts a wrong page into a table, shares one that is written to, or drops one too early is found out."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from lacewing.backends.batch import Candidates, StepLimits
-from lacewing.errors import NumericError
+from lacewing.backends.batch import Batch, StepLimits
+from lacewing.backends.step import RoutedLayer, Step
+from lacewing.errors import OutOfMemoryError
+from lacewing.program.program import Program
+from lacewing.program.states import PAGE, Chunk, FixedState, PagedState, Part, State, Window
 
 VOCAB = 32
-Script = Callable[[list[int]], np.ndarray]  # ids of a slot up to a position -> logits (V,)
+Script = Callable[[list[int]], np.ndarray]  # ids of a sequence up to a position -> logits (V,)
+
+FULL = PagedState((Part("keys", 1, 4),))
+WINDOW = PagedState((Part("keys", 1, 4),), Window(150))
+NARROW = PagedState((Part("keys", 1, 4),), Window(3))
+CHUNK = PagedState((Part("keys", 1, 4),), Chunk(200))
+UNIT = FixedState((("conv", (2, 8)),))
+KINDS: dict[str, tuple[State, ...]] = {
+    "full": (FULL,),
+    "windows": (FULL, WINDOW, NARROW),
+    "chunks": (FULL, CHUNK),
+    "only windows": (WINDOW, NARROW),
+    "units": (FULL, UNIT),
+    "everything": (FULL, WINDOW, CHUNK, UNIT, NARROW),
+    "only units": (UNIT,),
+}
 
 
 def hashed(ids: list[int]) -> np.ndarray:
@@ -26,53 +45,143 @@ def counting(ids: list[int]) -> np.ndarray:
     return row
 
 
-class MockStep:
-    """Holds ids as a real step holds keys and values; checks the contract of `Step.run`."""
+class MockStep(Step):
+    """`sizes`: the most pages or units of each group that there is memory for."""
 
-    def __init__(self, script: Script = hashed, chunk: int = 4, context: int = 64):
-        self.limits = StepLimits(context=context, chunk=chunk)
-        self.buffer_bytes = self.kv_bytes = 0
-        self.script = script
-        self.held: list[int] = []
+    def __init__(
+        self,
+        script: Script = hashed,
+        chunk: int = 4,
+        context: int = 64,
+        rows: int = 1,
+        states: tuple[State, ...] = (FULL,),
+        memory: Sequence[int] | None = None,
+    ):
+        super().__init__(Program((), {}, states, VOCAB), StepLimits(context, chunk, rows))
+        self.buffer_bytes = 0
+        self.script, self.memory = script, memory
+        self.pages: list[list[np.ndarray]] = [[] for _ in self.groups]  # (2, 128): tokens and positions; -1: nothing
+        self.units: list[list[list[int]]] = [[] for _ in self.groups]
+        self.tables = [np.full((rows, self.table_width), -1, np.int32) for _ in self.groups]
         self.runs: list[int] = []  # tokens of each run
+        self.ran: list[tuple[int, int]] = []  # first position and tokens of each part of each run
+        self.watched = False
+        self.routed: list[int] = []
+        self.rebalanced: list[int] = []  # tokens that had been run
+        self.before_run: Callable[[Batch], None] = lambda batch: None
 
-    def run(self, tokens: np.ndarray, slots: np.ndarray, positions: np.ndarray, outputs: np.ndarray) -> np.ndarray:
-        for array in (tokens, slots, positions, outputs):
-            assert array.dtype == np.int32
-        assert 1 <= len(tokens) <= self.limits.chunk and len(tokens) == len(slots) == len(positions)
-        start = int(positions[0])
-        assert start <= len(self.held) and list(positions) == list(range(start, start + len(tokens)))
-        assert positions[-1] < self.limits.context
-        self.held[start:] = tokens.tolist()
-        self.runs.append(len(tokens))
-        rows = [self.script(self.held[: start + int(row) + 1]) for row in outputs]
-        return np.array(rows, np.float32).reshape(len(outputs), VOCAB)
+    def _run(self, batch: Batch) -> np.ndarray:
+        self.before_run(batch)
+        self.runs.append(len(batch.tokens))
+        rows: dict[int, np.ndarray] = {}
+        for row, first, count in batch.parts:
+            tokens, start = batch.tokens[first : first + count], int(batch.positions[first])
+            self.ran.append((start, count))
+            self._write_part(batch, row, tokens, start)
+            for output in batch.outputs:
+                if first <= output < first + count:
+                    rows[int(output)] = self.script(self._seen(batch, row, int(batch.positions[output]), tokens, start))
+        self.routed = batch.tokens.tolist()
+        return np.array([rows[int(output)] for output in batch.outputs], np.float32).reshape(-1, VOCAB)
 
-    def rebind(self) -> None: ...
+    def _write_part(self, batch: Batch, row: int, tokens: np.ndarray, start: int) -> None:
+        at = 0
+        for group, each in enumerate(self.groups):
+            if each.paged:
+                for position, token in enumerate(tokens.tolist(), start):
+                    page = self.pages[group][self.tables[group][row, position // PAGE]]
+                    page[:, position % PAGE] = token, position
+                continue
+            assert batch.units_in is not None and batch.units_out is not None
+            read, write = int(batch.units_in[at, row]), int(batch.units_out[at, row])
+            before = [] if read < 0 else self.units[group][read]
+            assert len(before) == start, f"a unit holds the state after {len(before)} tokens and not after {start}"
+            self.units[group][write] = before + tokens.tolist()
+            at += 1
 
-    def close(self) -> None: ...
+    def _seen(self, batch: Batch, row: int, position: int, tokens: np.ndarray, start: int) -> list[int]:
+        """The ids up to a position, which all groups must agree about; `VOCAB` where none shows one."""
+        ids = np.full(position + 1, VOCAB, np.int64)
+        at = 0
+        for group, each in enumerate(self.groups):
+            if isinstance(each.state, PagedState):
+                places = np.arange(each.state.first_seen(position), position + 1)
+                pages = self.tables[group][row, places // PAGE]
+                found = np.array([self.pages[group][page][:, place % PAGE] for page, place in zip(pages, places, strict=True)])
+                assert (found[:, 1] == places).all(), f"group {group}: a page holds other positions than its table says"
+                seen = found[:, 0]
+            else:
+                assert batch.units_out is not None
+                places = np.arange(position + 1)
+                seen = np.array(self.units[group][int(batch.units_out[at, row])][: position + 1])
+                at += 1
+            known = ids[places] < VOCAB
+            assert (ids[places][known] == seen[known]).all(), f"group {group} holds other tokens than the groups before it"
+            ids[places] = seen
+        assert (ids[start:] == tokens[: position + 1 - start]).all()
+        return ids.tolist()
+
+    def _grow(self, group: int, count: int) -> None:
+        if self.memory is not None and count > self.memory[group]:
+            raise OutOfMemoryError("the test has no memory for more")
+        store, empty = (
+            (self.pages[group], lambda: np.full((2, PAGE), -1, np.int64)) if self.groups[group].paged else (self.units[group], list)
+        )
+        del store[count:]
+        store += [empty() for _ in range(count - len(store))]
+
+    def _put_table(self, group: int, row: int, first: int, ids: np.ndarray) -> None:
+        self.tables[group][row, first : first + len(ids)] = ids
+
+    def _copy(self, group: int, pairs: Sequence[tuple[int, int]]) -> None:
+        for source, to in pairs:
+            self.pages[group][to][:] = self.pages[group][source]
+
+    def _read(self, group: int, ids: Sequence[int]) -> np.ndarray:
+        raise NotImplementedError
+
+    def _write(self, group: int, ids: Sequence[int], data: np.ndarray) -> None:
+        raise NotImplementedError
+
+    def _close(self) -> None: ...
+
+    def rebalance(self) -> None:
+        self.rebalanced.append(sum(self.runs))
+
+    def watch_routes(self, on: bool) -> None:
+        self.watched = on
+
+    def routes(self) -> list[RoutedLayer]:
+        """One layer of four experts, of which a token takes the one of its id."""
+        ids = np.array(self.routed, np.int32)[:, None] % 4
+        return [RoutedLayer(0, ids, (ids == np.arange(4)).astype(np.float32))] if self.watched else []
 
 
 class AheadStep(MockStep):
     """A step that chooses by itself, as one on a GPU does: greedily and ahead of the host, or the largest few for a sampler."""
 
     most_candidates = 8
+    runs_ahead = True
 
-    def greedy(self, token: int, slot: int, position: int, count: int) -> Iterator[int]:
-        for place in range(position, position + count):
-            token = int(self._checked(self._one(token, slot, place)).argmax())
-            yield token
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self.chosen = 0  # tokens that it chose or found candidates for
+        self.asked: list[tuple[int, int]] = []  # first position and count of `greedy`
 
-    def candidates(self, token: int, slot: int, position: int) -> Candidates:
-        row = self._checked(self._one(token, slot, position))
-        ids = np.argsort(-row, kind="stable")[: self.most_candidates]
-        return Candidates(ids, row[ids], float(np.log(np.exp(row.astype(np.float64)).sum())))
+    def _choose(self, batch, wanted):
+        self.chosen += len(wanted)
+        return super()._choose(batch, wanted)
 
-    def _one(self, token: int, slot: int, position: int) -> np.ndarray:
-        arrays = (np.array([value], np.int32) for value in (token, slot, position, 0))
-        return np.asarray(super().run(*arrays)[0])
-
-    def _checked(self, row: np.ndarray) -> np.ndarray:
-        if not np.isfinite(row.max()):
-            raise NumericError(f"NaN or infinite logits at position {len(self.held) - 1}")
-        return row
+    def greedy(self, batch: Batch, count: int) -> Iterator[np.ndarray]:
+        """One run further than the token that it gives."""
+        self.asked.append((int(batch.positions[0]), count))
+        choices = super().greedy(batch, count)
+        held = [next(choices)]
+        for _ in range(count - 1):
+            try:
+                held.append(next(choices))
+            except Exception:
+                yield held.pop(0)
+                raise
+            yield held.pop(0)
+        yield from held

@@ -88,3 +88,53 @@ def test_a_stop_id_ends_it():
     generation = engine.generate([1], Sampling(temperature=0), frozenset({4}))
     assert [token.id for token in generation] == [2, 3] and generation.finish_reason == "stop"
     assert engine.cached == [1, 2, 3]
+
+
+@pytest.mark.parametrize("sampling", OPTIONS[:5])
+def test_an_observer_leaves_the_choice_to_the_device(sampling):
+    plain, ahead = engines()
+    expected, seen = [token.id for token in plain.generate([1, 2, 3, 4, 5], sampling)], []
+    observer = lambda positions, routes: seen.append((positions.tolist(), routes[0].ids[:, 0].tolist()))  # noqa: E731
+    ahead.observe(observer)
+    generation = ahead.generate([1, 2, 3, 4, 5], sampling)
+    found = [token.id for token in generation]
+    assert found == expected and ahead.step.chosen == len(expected)
+    ids = [1, 2, 3, 4, 5, *expected[:-1]]
+    assert [position for positions, _ in seen for position in positions] == list(range(len(ids)))
+    assert [expert for _, experts in seen for expert in experts] == [each % 4 for each in ids]
+    ahead.unobserve(observer)
+    assert not ahead.step.watched
+    list(ahead.generate([7], sampling))
+    assert len(seen) == 2 + len(expected) - 1
+
+
+def test_observers_come_and_go_in_the_middle_of_an_answer():
+    greedy = Sampling(temperature=0, max_tokens=8)
+    expected = [token.id for token in engines()[0].generate([1, 2], greedy)]
+    engine, first, second = engines()[1], [], []
+    observers = [lambda positions, _, seen=seen: seen.extend(positions.tolist()) for seen in (first, second)]
+    generation, found = engine.generate([1, 2], greedy), []
+    for at, token in enumerate(generation):
+        found.append(token.id)
+        if at in (2, 4):
+            engine.observe(observers[at // 4])
+        if at == 5:
+            engine.unobserve(observers[0])
+            assert engine.step.watched  # the other one is still told
+    assert found == expected
+    assert first == [4, 5, 6] and second == [6, 7, 8]
+    with pytest.raises(ValueError):
+        engine.unobserve(observers[0])
+
+
+def test_what_an_observer_raises_fails_the_answer():
+    engine = engines()[1]
+
+    def refuse(positions, routes):
+        if positions[0] == 3:
+            raise NumericError("a router gave NaN")
+
+    engine.observe(refuse)
+    with pytest.raises(NumericError, match="router"):
+        list(engine.generate([1, 2, 3], Sampling(temperature=0, max_tokens=4)))
+    assert engine.cached == []

@@ -15,15 +15,9 @@ def test_measures_what_it_says():
 
 
 def test_measures_what_an_answer_uses_where_the_step_chooses_by_itself():
-    asked = []
-
-    class Step(AheadStep):
-        def greedy(self, token, slot, position, count):
-            asked.append((position, count))
-            return super().greedy(token, slot, position, count)
-
-    measure(Engine(Step(chunk=4, context=16), VOCAB, 16), prompt=6, generate=3, repeats=1)
-    assert asked == [(6, 2), (6, 3)]  # to warm up, and once
+    step = AheadStep(chunk=4, context=16)
+    measure(Engine(step, VOCAB, 16), prompt=6, generate=3, repeats=1)
+    assert step.asked == [(6, 2), (6, 3)]  # to warm up, and once
 
 
 @pytest.mark.parametrize("prompt, generate", [(0, 1), (1, 0), (16, 1)])

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from lacewing.engine.engine import Engine
-from lacewing.engine.routing import WatchedStep
 from lacewing.errors import ContextOverflowError, ModelFormatError, NumericError, OptionError, OutOfMemoryError
 from lacewing.options import Sampling
 from lacewing.weights import Machine
@@ -255,47 +254,28 @@ def test_a_check_that_fails_fails_the_generation_instead_of_ending_it(limit):
     assert generation.finish_reason is None and not engine.cached
 
 
-class AdaptingStep(MockStep):
-    """Remembers what it had run when it was let suit itself."""
-
-    def __init__(self, **options):
-        super().__init__(**options)
-        self.adapted = []
-
-    def adapt(self):
-        self.adapted.append(sum(self.runs))
-
-
 @pytest.mark.parametrize(("length", "behind"), [(63, [0]), (64, [0, 64])])
-def test_steps_that_suit_themselves(length, behind):
+def test_steps_that_rebalance(length, behind):
     """Before a request, and behind the first token of an answer to a long prompt; a prompt that is known already tells nothing."""
-    step = AdaptingStep(context=256)
+    step = MockStep(context=256)
     engine = Engine(step, VOCAB, 256)
     prompt = [value % VOCAB for value in range(length)]
     first = [token.id for token in engine.generate(prompt, Sampling(max_tokens=5, temperature=0))]
-    assert step.adapted == behind and len(first) == 5
+    assert step.rebalanced == behind and len(first) == 5
     ran = sum(step.runs)
     assert [token.id for token in engine.generate(prompt, Sampling(max_tokens=5, temperature=0))] == first
-    assert step.adapted == [*behind, ran]
-    step.adapted.clear()
+    assert step.rebalanced == [*behind, ran]
+    step.rebalanced.clear()
     engine.logits(prompt)
-    assert step.adapted == []
-
-
-def test_a_step_that_is_watched_suits_itself():
-    step = AdaptingStep(context=64)
-    step.watch_routes, step.routes = lambda on: None, list
-    engine = Engine(WatchedStep(step), VOCAB, 64)
-    engine.prefill([1, 2, 3])
-    assert step.adapted == [0]
+    assert step.rebalanced == []
 
 
 def test_a_changed_file_is_told_before_a_step_reads_it_anew():
-    step = AdaptingStep(context=64)
+    step = MockStep(context=64)
 
     def changed():
         raise OptionError("the file was changed")
 
     with pytest.raises(OptionError, match="changed"):
         Engine(step, VOCAB, 64, check=changed).prefill([1, 2])
-    assert step.adapted == []
+    assert step.rebalanced == []

@@ -6,7 +6,7 @@ import pytest
 
 from lacewing.api import load
 from lacewing.backends.step import RoutedLayer
-from lacewing.engine.routing import RoutingStatistics, WatchedStep, as_dict, means, trace_lines, watch_text
+from lacewing.engine.routing import AnswerRouting, RoutingStatistics, as_dict, means, trace_lines, watch_text
 from lacewing.errors import NumericError, OptionError
 from lacewing.options import Sampling
 from tests.checkpoints import prompt_of, tiny
@@ -170,16 +170,35 @@ def test_a_text_longer_than_the_context(tmp_path):
             watch_text(model.engine, [5], range(16))
 
 
-def test_a_watched_step_counts_one_answer(tmp_path):
+def test_an_observer_counts_one_answer(tmp_path):
     greedy = Sampling(temperature=0, max_tokens=4)
     with load(tiny("mixtral", "gguf", tmp_path), backend="reference", context=64) as model:
         plain = [token.id for token in model.engine.generate([1, 2, 3], greedy)]
         model.engine.forget()
-        model.engine.step = step = WatchedStep(model.step)
+        watched = AnswerRouting()
+        model.engine.observe(watched)
         assert [token.id for token in model.engine.generate([1, 2, 3], greedy)] == plain
-        assert step.statistics.tokens == 6  # the prompt, and all tokens of the answer but the last
+        assert watched.statistics.tokens == 6  # the prompt, and all tokens of the answer but the last
         list(model.engine.generate([1, 2, 3, *plain, 4, 5], greedy))
-        assert step.statistics.tokens == 6  # three that were not cached, and three again
+        assert watched.statistics.tokens == 6  # three that were not cached, and three again
         list(model.engine.generate([1, 2], greedy))
-        assert step.statistics.tokens == 4  # back to an earlier place, for one token of the prompt
-        assert step.statistics.layers()[0].tokens == 4
+        assert watched.statistics.tokens == 4  # back to an earlier place, for one token of the prompt
+        assert watched.statistics.layers()[0].tokens == 4
+
+
+@pytest.mark.parametrize("sampling", [Sampling(temperature=0, max_tokens=6), Sampling(top_k=5, seed=3, max_tokens=6)])
+def test_a_gpu_chooses_tokens_while_it_is_watched(sampling, tmp_path, monkeypatch):
+    """Its own greedy and top-k, not rows of logits that come back to the host."""
+    with load(tiny("qwen3moe", "gguf", tmp_path), backend="webgpu", context=64) as model:
+        engine, step = model.engine, model.step
+        plain = [token.id for token in engine.generate([1, 2, 3], sampling)]
+        engine.forget()
+        watched, runs, run = AnswerRouting(), [], step.run
+        monkeypatch.setattr(step, "run", lambda *given: runs.append(len(given[0])) or run(*given))
+        engine.observe(watched)
+        assert [token.id for token in engine.generate([1, 2, 3], sampling)] == plain
+        assert runs == [3]  # the prompt; no row of logits came back after it
+        monkeypatch.undo()
+        counts = [each.counts for each in watched.statistics.layers()]
+        engine.unobserve(watched)
+        assert counts == [each.counts for each in watch_text(engine, [1, 2, 3, *plain[:-1]]).layers()]

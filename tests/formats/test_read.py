@@ -13,7 +13,7 @@ import pytest
 from lacewing.errors import Cancelled, ModelFormatError
 from lacewing.formats import read
 from lacewing.formats.checkpoint import ByteRange
-from lacewing.formats.read import Reader, advise, identity, mapped
+from lacewing.formats.read import Reader, identity, mapped, release
 
 SIZE = 300_000
 
@@ -44,9 +44,8 @@ def test_released_pages_come_back(path: Path) -> None:
     content = path.read_bytes()
     for offset, nbytes in ((0, SIZE), (4095, 8194), (1, 10), (4096, 4096)):
         view = mapped(ByteRange(path, offset, nbytes))
-        for what in ("needed", "release"):
-            advise(view, what)
-            assert view.tobytes() == content[offset : offset + nbytes]
+        release(view)
+        assert view.tobytes() == content[offset : offset + nbytes]
 
 
 def test_memory_without_a_file_is_never_released() -> None:
@@ -54,7 +53,7 @@ def test_memory_without_a_file_is_never_released() -> None:
     anonymous = np.frombuffer(mmap.mmap(-1, 65536), np.uint8)
     anonymous[:] = 7
     for view in (block, block[4096:], anonymous, anonymous[8192:]):
-        advise(view, "release")
+        release(view)
     assert (block == ord("x")).all() and (anonymous == 7).all()
 
 
@@ -66,7 +65,7 @@ def test_release_gives_pages_back_while_the_view_lives(path: Path) -> None:
     for _ in range(2):
         lines = Path("/proc/self/smaps").read_text().split(str(path))[1].splitlines()
         resident.append(next(int(line.split()[1]) for line in lines if line.startswith("Rss:")))
-        advise(view, "release")
+        release(view)
     assert resident[0] > 250 and resident[1] < 32
 
 

@@ -15,7 +15,7 @@ from lacewing.hub.huggingface import RemoteFile
 from lacewing.hub.remote import fetch_headers
 from lacewing.models import open_model
 from lacewing.options import LoadOptions
-from lacewing.placement.info import Opened
+from lacewing.placement.info import ModelInfo
 from tests import sparse_files
 from tests.checkpoints import tiny
 
@@ -77,7 +77,7 @@ def here(tmp_path):
 
 
 def described(path):
-    facts = Opened(path, LoadOptions(context=64), whole=False).describe()
+    facts = ModelInfo(path, LoadOptions(context=64), whole=False).describe()
     return {name: facts[name] for name in ("parameters", "active_parameters", "bytes", "quants", "active_bytes", "tokenizer")}
 
 

@@ -3,15 +3,21 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from lacewing.api import load
 from lacewing.formats import open_checkpoint
+from lacewing.formats.checkpoint import Checkpoint
 from lacewing.models import open_model
-from lacewing.program.states import PAGE
+from lacewing.models.blocks.decoder import build_program
+from lacewing.models.opening import find_architecture
+from lacewing.models.readers.huggingface import read_huggingface, text_config
+from lacewing.program.states import PAGE, sequence_bytes
 from tests import geometries, sparse_files
+from tests.models.readers.test_real_configs import REAL
 
 GIB = 2**30
 LARGEST = ("deepseek-r1", "kimi-k2")  # 90,000 and 140,000 tensors as directories: opened once, by the test of the command
@@ -114,6 +120,20 @@ def test_a_step_over_the_whole_model(name, form, tmp_path):
 def test_the_kv_cache_of_a_token(name, values, tmp_path):
     program = opened(name, "gguf", tmp_path).program
     assert sum(group.nbytes for group in program.groups) == PAGE * 2 * values
+
+
+@pytest.mark.parametrize(
+    ("config", "context", "most"),
+    [(REAL["GEMMA3_270M"], 32768, 120 * 2**20), (geometries.config_of("gpt-oss-120b"), 131072, 4.7 * GIB),
+     (geometries.config_of("llama-4-scout"), 131072, 7.4 * GIB)],
+    ids=["gemma3-270m", "gpt-oss-120b", "llama-4-scout"],
+)  # fmt: skip
+def test_layers_that_see_a_part_hold_a_part(config, context, most):
+    """What a sequence of the whole context needs, in float16, while 512 tokens run."""
+    checkpoint = Checkpoint(Path("model"), "safetensors", {"config.json": config}, {})
+    architecture = find_architecture(text_config(checkpoint)["model_type"], "model")
+    program = build_program(read_huggingface(checkpoint, architecture, bf16=False), context, architecture.block)
+    assert 0.9 * most < sequence_bytes(program.states, context, 512) <= most
 
 
 def test_bytes_that_a_token_reads(tmp_path):

@@ -1,4 +1,4 @@
-"""Split models for tests: a backend of two devices for any program, and the cuts that a program allows."""
+"""Models cut in two for tests: a backend of two devices for any program, and the cuts that a program allows."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 
 from lacewing.backends.base import Backend
 from lacewing.models import ModelSpec
-from lacewing.offload.cut import SplitError, split
-from lacewing.offload.step import SplitBackend, SplitStep
+from lacewing.offload.cut import CutError, cut_program
+from lacewing.offload.step import OffloadBackend, OffloadStep
 from lacewing.program.program import Program
 from tests.models.running import open_step, run
 
@@ -21,18 +21,18 @@ def cuts(program: Program) -> Iterator[int]:
     """Every place where a program can be cut in two."""
     for cut in range(1, len(program.ops)):
         try:
-            split(program, [0] * cut + [1] * (len(program.ops) - cut))
-        except SplitError:
+            cut_program(program, [0] * cut + [1] * (len(program.ops) - cut))
+        except CutError:
             continue
         yield cut
 
 
 def open_split(
-    path: Path, spec: ModelSpec, backends: list[Backend], devices: list[int], context: int = 32, slots: int = 1
-) -> SplitStep:
+    path: Path, spec: ModelSpec, backends: list[Backend], devices: list[int], context: int = 32, rows: int = 1
+) -> OffloadStep:
     """The model of a file with op i on backends[devices[i]]."""
-    _, step = open_step(path, context, SplitBackend(backends, split(spec.program, devices)), slots, chunk=16)
-    assert isinstance(step, SplitStep)
+    _, step = open_step(path, context, OffloadBackend(backends, cut_program(spec.program, devices)), rows, chunk=16)
+    assert isinstance(step, OffloadStep)
     return step
 
 

@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from lacewing.offload.cut import SplitError, split
+from lacewing.offload.cut import CutError, cut_program
 from lacewing.program.check import ProgramError, check_program
-from lacewing.program.ops import Attention, Buffer, Combine, ExpertLinear, GatedActivation, Linear, Norm, Receive, Route, Send
-from lacewing.program.ops import WriteKeysValues as Write
+from lacewing.program.ops import AddNorm, Attention, Buffer, Combine, ExpertLinear, GatedActivation, Linear, Receive, Route, Send
 from lacewing.program.program import Program
+from tests.paged import paged
 from tests.program.test_check import BRANCH, NORMED, OPS, PROGRAM, WEIGHTS, X
 
 SCORES, IDS, SHARES = Buffer("scores", 4).view(), Buffer("ids", 2).view(), Buffer("shares", 2).view()
@@ -25,16 +25,16 @@ MIXED = Program(
     (*OPS[:9], *MIXTURE, *OPS[12:]),
     {name: shape for name, shape in WEIGHTS.items() if name not in ("gate_up", "down")}
     | {"router": (4, 8), "bias of the router": (4,), "gates": (4, 3, 8), "ups": (4, 3, 8), "downs": (4, 8, 3)},
-    PROGRAM.layers,
+    PROGRAM.states,
     10,
 )
 
 
 def two_layers():
     """The layer of the checker's tests twice, the second over keys and values of its own."""
-    later = [replace(op, layer=1) if isinstance(op, Write | Attention) else op for op in OPS[2:12]]
-    kinds = (replace(PROGRAM.layers[0], window=3), replace(PROGRAM.layers[0], window=None))
-    return replace(PROGRAM, ops=(*OPS[:12], OPS[12], *later, *OPS[12:]), layers=kinds)
+    later = [op.with_states({0: 1}) if op.state_ids else op for op in OPS[2:12]]
+    later = [replace(op, window=None) if isinstance(op, Attention) else op for op in later]
+    return replace(PROGRAM, ops=(*OPS[:12], OPS[12], *later, *OPS[12:]), states=(*PROGRAM.states, paged(1, 4, 4)))
 
 
 def sends(part):
@@ -54,37 +54,37 @@ def test_every_cut_gives_good_programs(program):
     legal = 0
     for cut in range(1, len(program.ops)):
         try:
-            made = split(program, [0] * cut + [1] * (len(program.ops) - cut))
-        except SplitError:
+            made = cut_program(program, [0] * cut + [1] * (len(program.ops) - cut))
+        except CutError:
             continue
         legal += 1
         for part in made.parts:
             check_program(part.program)
-        assert [turn.device for turn in made.turns] == [0, 1]
+        assert [turn.device for turn in made.schedule] == [0, 1]
         assert set().union(*(part.program.weights for part in made.parts)) == set(program.weights)
         assert sends(made.parts[0]) == receives(made.parts[1])
-        assert made.turns[1].received == tuple((0, place) for place in range(len(sends(made.parts[0])[0])))
+        assert made.schedule[1].received == tuple((0, place) for place in range(len(sends(made.parts[0])[0])))
     assert legal >= len(program.ops) - 6
 
 
 def test_experts_away_take_turns():
     """The residual stream never leaves the device of the trunk."""
-    made = split(MIXED, [int(op in MIXTURE[1:]) for op in MIXED.ops])
+    made = cut_program(MIXED, [int(op in MIXTURE[1:]) for op in MIXED.ops])
     trunk, experts = made.parts
-    assert [(turn.device, turn.stage) for turn in made.turns] == [(0, 0), (1, 0), (0, 1)]
+    assert [(turn.device, turn.stage) for turn in made.schedule] == [(0, 0), (1, 0), (0, 1)]
     assert set(sends(trunk)[0]) == {SCORES, NORMED} and sends(experts) == [(BRANCH,)] == receives(trunk)[1:]
-    assert made.handed_over == 4 + 8 + 8
+    assert sum(view.width for part in made.parts for views in sends(part) for view in views) == 4 + 8 + 8
     assert set(experts.program.weights) == {"bias of the router", "gates", "ups", "downs"}
-    assert experts.program.layers == () and experts.routers == (0,) and trunk.routers == ()
+    assert experts.program.states == () and trunk.program.states == MIXED.states
 
 
-def test_layers_are_numbered_anew():
+def test_states_are_numbered_anew():
     program = two_layers()
-    first_of_second = next(i for i, op in enumerate(program.ops) if isinstance(op, Write) and op.layer == 1)
-    made = split(program, [0] * first_of_second + [1] * (len(program.ops) - first_of_second))
-    assert [part.layers for part in made.parts] == [(0,), (1,)]
-    assert [part.program.layers for part in made.parts] == [(program.layers[0],), (program.layers[1],)]
-    assert {op.layer for op in made.parts[1].program.ops if isinstance(op, Write | Attention)} == {0}
+    first_of_second = next(i for i, op in enumerate(program.ops) if op.state_ids == (1,))
+    made = cut_program(program, [0] * first_of_second + [1] * (len(program.ops) - first_of_second))
+    assert [part.states for part in made.parts] == [(0,), (1,)]
+    assert [part.program.states for part in made.parts] == [(program.states[0],), (program.states[1],)]
+    assert {state for op in made.parts[1].program.ops for state in op.state_ids} == {0}
 
 
 def test_only_the_missing_columns_go_over():
@@ -95,28 +95,28 @@ def test_only_the_missing_columns_go_over():
     weights = {name: shape for name, shape in WEIGHTS.items() if name != "gate_up"} | {"gate": (6, 8), "up": (6, 8)}
     changed = replace(PROGRAM, ops=tuple(program), weights=weights)
     check_program(changed)
-    made = split(changed, [0] * 10 + [1] + [0] * 4)
+    made = cut_program(changed, [0] * 10 + [1] + [0] * 4)
     assert sends(made.parts[1]) == [(half,)]
 
 
 def test_a_value_that_was_overwritten_comes_anew():
-    """A norm with `add` changes x: who held it before does not hold it any more."""
-    made = split(PROGRAM, [0] * 8 + [1] * 4 + [0] * 2)
-    assert isinstance(PROGRAM.ops[8], Norm) and PROGRAM.ops[8].add == BRANCH
+    """AddNorm changes x: who had it before does not have it any more."""
+    made = cut_program(PROGRAM, [0] * 8 + [1] * 4 + [0] * 2)
+    assert isinstance(PROGRAM.ops[8], AddNorm) and PROGRAM.ops[8].add == BRANCH
     assert X in sends(made.parts[1])[0] and X in receives(made.parts[0])[1]
 
 
 def test_three_devices():
-    made = split(PROGRAM, [0] * 7 + [1] * 3 + [2] * 4)
+    made = cut_program(PROGRAM, [0] * 7 + [1] * 3 + [2] * 4)
     for part in made.parts:
         check_program(part.program)
-    assert made.turns[2].received and {turn for turn, _ in made.turns[2].received} <= {0, 1}
+    assert made.schedule[2].received and {turn for turn, _ in made.schedule[2].received} <= {0, 1}
 
 
 @pytest.mark.parametrize(
     ("program", "devices", "named"),
     [
-        (PROGRAM, [0] * 6 + [1] * 8, "layer 0"),
+        (PROGRAM, [0] * 6 + [1] * 8, "state 0"),
         (MIXED, [0] * 11 + [1] * 6, "router"),
         (PROGRAM, [0] * 3, "3 devices for 14 ops"),
         (PROGRAM, [-1] * 14, "device -1"),
@@ -124,17 +124,12 @@ def test_three_devices():
     ],
 )
 def test_what_cannot_be_cut(program, devices, named):
-    with pytest.raises(SplitError, match=named):
-        split(program, devices)
-
-
-def test_weights_of_ops():
-    assert weights_of(OPS[2]) == ("q", "k", "v", "bias") and weights_of(OPS[4]) == () and weights_of(OPS[8]) == ()
-    assert weights_of(MIXTURE[1]) == ("bias of the router",)
+    with pytest.raises(CutError, match=named):
+        cut_program(program, devices)
 
 
 def test_the_checker_knows_stages():
-    good = split(PROGRAM, [0] * 8 + [1] * 6).parts[0].program
+    good = cut_program(PROGRAM, [0] * 8 + [1] * 6).parts[0].program
     check_program(good)
     with pytest.raises(ProgramError, match="between two stages"):
         check_program(replace(good, ops=(*good.ops, OPS[8])))

@@ -4,28 +4,28 @@ from dataclasses import replace
 
 import pytest
 
-from lacewing.offload.cut import split
-from lacewing.offload.experts import ALLOT, HELD, REST, TRUNK, held_name, share_experts, source_name
+from lacewing.offload.cut import cut_program
+from lacewing.offload.experts import DISPATCH, OTHERS, RESIDENT, TRUNK, resident_name, share_experts, source_name
 from lacewing.program.check import ProgramError, check_program
-from lacewing.program.ops import Allot, Combine, ExpertLinear, Route
+from lacewing.program.ops import Combine, Dispatch, ExpertLinear, Route
 from tests.offload.test_cut import MIXED, MIXTURE, receives, sends
 
 LAYERS = [0 if op in MIXTURE[1:] else None for op in MIXED.ops]
-DEVICES = {None: 0, TRUNK: 0, HELD: 0, REST: 1, ALLOT: 2}
+DEVICES = {None: 0, TRUNK: 0, RESIDENT: 0, OTHERS: 1, DISPATCH: 2}
 
 
-def shared(held=1):
-    return share_experts(MIXED, LAYERS, {0: held})
+def shared(resident=1):
+    return share_experts(MIXED, LAYERS, {0: resident})
 
 
 def test_the_rewritten_program():
     made = shared()
     check_program(made.program)
-    assert [side for side in made.sides if side] == [TRUNK, ALLOT, *[HELD] * 4, *[REST] * 4, TRUNK]
+    assert [side for side in made.sides if side] == [TRUNK, DISPATCH, *[RESIDENT] * 4, *[OTHERS] * 4, TRUNK]
     inside = [op for op, side in zip(made.program.ops, made.sides, strict=True) if side]
     assert isinstance(inside[0], Route) and inside[0] is MIXTURE[1]
     assert {name: shape for name, shape in made.program.weights.items() if name != source_name(name)} == {
-        held_name("gates"): (1, 3, 8), held_name("ups"): (1, 3, 8), held_name("downs"): (1, 8, 3)
+        resident_name("gates"): (1, 3, 8), resident_name("ups"): (1, 3, 8), resident_name("downs"): (1, 8, 3)
     }  # fmt: skip
     both = [op.ids for op in inside if isinstance(op, ExpertLinear)]
     assert both == [inside[1].here] * 2 + [inside[1].there] * 2
@@ -40,26 +40,28 @@ def test_nothing_to_share():
 
 
 def test_three_devices():
-    """The trunk's waits for nobody while it has held experts to compute: nothing is asked of that stage."""
+    """The trunk's waits for nobody while it has resident experts to compute: nothing is asked of that stage."""
     made = shared()
-    found = split(made.program, [DEVICES[side] for side in made.sides])
-    trunk, rest, desk = found.parts
+    found = cut_program(made.program, [DEVICES[side] for side in made.sides])
+    trunk, rest, manager = found.parts
     for part in found.parts:
         check_program(part.program)
-    assert [turn.device for turn in found.turns] == [0, 2, 0, 1, 0]
-    allot = next(op for op in desk.program.ops if isinstance(op, Allot))
-    assert receives(desk) == [(allot.ids,)] and set(sends(desk)[0]) == {allot.here, allot.there}
-    assert sends(trunk)[1] == () and receives(trunk)[1] == (allot.here,)
+    assert [turn.device for turn in found.schedule] == [0, 2, 0, 1, 0]
+    dispatch = next(op for op in manager.program.ops if isinstance(op, Dispatch))
+    assert receives(manager) == [(dispatch.ids,)] and set(sends(manager)[0]) == {dispatch.here, dispatch.there}
+    assert sends(trunk)[1] == () and receives(trunk)[1] == (dispatch.here,)
     assert sends(rest) == [receives(trunk)[2]] and len(sends(rest)[0]) == 1
-    assert set(rest.program.weights) == {"gates", "ups", "downs"} and rest.program.layers == ()
-    assert {name for name in trunk.program.weights if "held" in name} == {held_name(name) for name in ("gates", "ups", "downs")}
+    assert set(rest.program.weights) == {"gates", "ups", "downs"} and rest.program.states == ()
+    assert {name for name in trunk.program.weights if "resident" in name} == {
+        resident_name(name) for name in ("gates", "ups", "downs")
+    }
 
 
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"held": 0}, "0 of 4 experts are held"),
-        ({"held": 4}, "4 of 4 experts are held"),
+        ({"resident": 0}, "0 of 4 experts are resident"),
+        ({"resident": 4}, "4 of 4 experts are resident"),
         ({"experts": 5}, "5 experts, the router has 4"),
         ({"there": MIXTURE[1].ids}, "overlap"),
         ({"here": MIXED.ops[0].out}, "differ in width"),
@@ -68,7 +70,7 @@ def test_three_devices():
 )
 def test_the_checker_knows_it(change, named):
     made = shared().program
-    ops = tuple(replace(op, **change) if isinstance(op, Allot) else op for op in made.ops)
+    ops = tuple(replace(op, **change) if isinstance(op, Dispatch) else op for op in made.ops)
     with pytest.raises(ProgramError, match=named):
         check_program(replace(made, ops=ops))
 

@@ -7,11 +7,12 @@ import pytest
 from lacewing.backends.reference.backend import ReferenceBackend
 from lacewing.formats import open_checkpoint
 from lacewing.models import open_model
-from lacewing.offload.layers import Place, experts_together, places
+from lacewing.offload.layers import OpLayer, experts_together, op_layers
 from lacewing.program.check import check_program
 from lacewing.program.ops import Attention, Combine, Embed, ExpertLinear, Logits, Route, WriteKeysValues
 from tests.checkpoints import CASES, tiny
 from tests.models.running import mapped_weights, open_step, run
+from tests.paged import with_pages
 from tests.tolerance import assert_equal_up_to_rounding
 
 
@@ -21,16 +22,16 @@ def test_every_op_has_its_layer(name, tmp_path):
     program = experts_together(spec.program)
     check_program(program)
     assert sorted(map(str, program.ops)) == sorted(map(str, spec.program.ops))
-    found = places(program)
+    found = op_layers(program)
     for op, place in zip(program.ops, found, strict=True):
         if isinstance(op, WriteKeysValues | Attention):
-            assert place.layer == op.layer
+            assert place.layer == op.state  # one state a layer
         assert {".".join(weight.split(".")[:2]) for weight in op.weight_names if "blk." in weight} <= {f"blk.{place.layer}"}
         assert place.experts or not isinstance(op, Route | ExpertLinear | Combine)  # and activations between them
-    assert isinstance(program.ops[0], Embed) and found[0] == Place(None)
-    assert isinstance(program.ops[-1], Logits) and found[-1] == Place(None, head=True)
+    assert isinstance(program.ops[0], Embed) and found[0] == OpLayer(None)
+    assert isinstance(program.ops[-1], Logits) and found[-1] == OpLayer(None, head=True)
     layers = [place.layer for place in found if place.layer is not None]
-    assert layers == sorted(layers) and set(layers) == set(range(len(spec.program.layers)))
+    assert layers == sorted(layers) and set(layers) == set(range(len(spec.program.states)))
 
 
 @pytest.mark.parametrize("name", ["glm4moe", "deepseek2-lite", "llama4"])
@@ -43,6 +44,6 @@ def test_shared_experts_stand_before_the_router(name, tmp_path):
         if isinstance(op, Route):
             kinds = [type(each).__name__ for each in program.ops[index : index + 5]]
             assert kinds == ["Route", "ExpertLinear", "GatedActivation", "ExpertLinear", "Combine"]
-    other = ReferenceBackend().compile(program, mapped_weights(dict(spec.tensors)), whole.limits)
+    other = with_pages(ReferenceBackend().compile(program, mapped_weights(dict(spec.tensors)), whole.limits))
     ids = [5, 9, 300, 2]
     assert_equal_up_to_rounding(run(other, ids), run(whole, ids))

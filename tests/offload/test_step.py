@@ -1,20 +1,23 @@
-"""Two devices together compute what one does: the reference backend with itself and with the processor, wherever it is cut."""
+"""Two devices together compute what one does: the reference backend with itself and with the CPU, wherever it is cut."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from lacewing.backends.batch import StepLimits
+from lacewing.backends.batch import Batch, StepLimits
 from lacewing.backends.cpu import CpuBackend
 from lacewing.backends.reference.backend import ReferenceBackend
-from lacewing.errors import BackendError, OptionError, OutOfMemoryError
-from lacewing.offload.cut import split
-from lacewing.offload.step import SplitBackend
-from lacewing.program.ops import ExpertLinear, GatedActivation, Route
+from lacewing.errors import BackendError, Cancelled, OptionError, OutOfMemoryError
+from lacewing.offload.cut import cut_program
+from lacewing.offload.step import OffloadBackend
+from lacewing.program.ops import Embed, ExpertLinear, GatedActivation, Route
 from tests.checkpoints import tiny
 from tests.models.running import mapped_weights, open_step, run
 from tests.offload.splits import IDS, cuts, mixed_run, open_split
+from tests.tolerance import SAME
 
 EXPERTS = (Route, ExpertLinear, GatedActivation)
 
@@ -33,8 +36,8 @@ def test_every_cut(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["qwen3moe", "gpt-oss", "glm4moe"])
-def test_experts_on_the_processor(name, tmp_path):
-    """Two hand-overs a layer; routers are watched wherever they are."""
+def test_experts_on_the_cpu(name, tmp_path):
+    """Two transfers a layer; routers are watched wherever they are."""
     path = tiny(name, "gguf", tmp_path)
     spec, whole = open_step(path, 32)
     devices = [int(isinstance(op, EXPERTS)) for op in spec.program.ops]
@@ -49,32 +52,82 @@ def test_experts_on_the_processor(name, tmp_path):
     step.close()
 
 
-def halves(path, backends, slots=1):
+def halves(path, backends, rows=1):
     spec, _ = open_step(path, 32)
     cut = sorted(cuts(spec.program))[len(spec.program.ops) // 2]
-    return spec, open_split(path, spec, backends, [0] * cut + [1] * (len(spec.program.ops) - cut), slots=slots)
+    return spec, open_split(path, spec, backends, [0] * cut + [1] * (len(spec.program.ops) - cut), rows=rows)
 
 
-def test_the_parts_of_a_processor_agree_bitwise(tmp_path):
-    """Nothing is lost on the way, and the bytes of a slot are those of the whole."""
+def pages(step):
+    """The bytes of row 1 of all groups."""
+    return [step.read(index, [1]) for index in range(len(step.groups))]
+
+
+@pytest.mark.parametrize("kind", ["cpu", "reference"])
+def test_parts_agree_with_the_whole(kind, tmp_path):
+    """Nothing is lost on the way, on the CPU not a bit, and the bytes of pages are those of the whole."""
+    backends = [CpuBackend(1), CpuBackend(2)] if kind == "cpu" else [ReferenceBackend(False), ReferenceBackend(False)]
     path = tiny("gemma3", "gguf", tmp_path)
-    _, whole = open_step(path, 32, CpuBackend(2), slots=2, chunk=16)
-    _, step = halves(path, [CpuBackend(1), CpuBackend(2)], slots=2)
-    assert np.array_equal(run(step, IDS, slot=1), run(whole, IDS, slot=1))
-    assert isinstance(step, KeepsSlots) and step.kv_bytes == whole.kv_bytes
-    kept = whole.read_slot(1, 7)
-    assert np.array_equal(step.read_slot(1, 7), kept)
-    step.write_slot(0, 7, kept)
-    assert np.array_equal(run(step, IDS[7:], 7, slot=0), run(whole, IDS[7:], 7, slot=1))
-    with pytest.raises(OptionError, match="7 positions"):
-        step.write_slot(0, 7, kept[:-1])
+    _, whole = open_step(path, 32, backends[1], rows=2, chunk=16)
+    _, step = halves(path, backends, rows=2)
+    assert len(step.groups) == 2 and [len(part.groups) for part in step.steps] == [1, 2]  # windowed layers, and a full one
+    SAME[kind](run(step, IDS, row=1), run(whole, IDS, row=1))
+    if kind == "cpu":
+        assert step.state_bytes == whole.state_bytes
+    kept = pages(whole)
+    for found, wanted in zip(pages(step), kept, strict=True):
+        if kind == "cpu":
+            assert np.array_equal(found, wanted)
+        else:
+            np.testing.assert_allclose(found.view(np.float16).astype(float), wanted.view(np.float16).astype(float), atol=1e-2)
+    for index, data in enumerate(kept):
+        step.write(index, [0], data)
+        assert np.array_equal(step.read(index, [0]), data)
+        step.copy(index, [(0, 1)])
+        assert np.array_equal(step.read(index, [1]), data)
+    SAME[kind](run(step, IDS[7:], 7, row=0), run(whole, IDS[7:], 7, row=1))
+    with pytest.raises(OptionError, match="uint8 of shape"):
+        step.write(0, [0], kept[0][:, :-1])
     step.close()
     whole.close()
 
 
-def test_not_all_keep_slots(tmp_path):
-    _, step = halves(tiny("llama", "gguf", tmp_path), [ReferenceBackend(), CpuBackend(1)])
-    assert not isinstance(step, KeepsSlots)
+def test_pages_grow_on_all_devices_or_on_none(tmp_path, monkeypatch):
+    _, step = halves(tiny("llama", "gguf", tmp_path), [ReferenceBackend(), ReferenceBackend()])
+    step.grow(0, 5)
+    assert [part.sizes for part in step.steps] == [[5], [5]]
+
+    def full(group, count):
+        raise OutOfMemoryError("no memory left")
+
+    monkeypatch.setattr(step.steps[1], "_grow", full)
+    with pytest.raises(OutOfMemoryError):
+        step.grow(0, 9)
+    assert step.sizes == [5] and [part.sizes for part in step.steps] == [[5], [5]]
+    step.close()
+
+
+def test_a_run_is_aborted_between_stages(tmp_path, monkeypatch):
+    _, step = halves(tiny("llama", "gguf", tmp_path), [ReferenceBackend(), ReferenceBackend()])
+    stage = step.steps[0].stage
+    monkeypatch.setattr(step.steps[0], "stage", lambda *arguments: (stage(*arguments), step.abort())[0])
+    with pytest.raises(Cancelled):
+        run(step, IDS)
+    monkeypatch.undo()
+    _, whole = open_step(tiny("llama", "gguf", tmp_path), 32)
+    SAME["reference"](run(step, IDS), run(whole, IDS))
+    step.close()
+
+
+def test_embeddings_in_place_of_ids(tmp_path):
+    """Only the device of the embedding is told of them."""
+    path = tiny("llama", "gguf", tmp_path)
+    _, step = halves(path, [ReferenceBackend(), ReferenceBackend()])
+    _, whole = open_step(path, 32)
+    width = next(op.out.width for op in whole.program.ops if isinstance(op, Embed))
+    values = np.random.default_rng(0).standard_normal((2, width)).astype(np.float32)
+    mixed = replace(Batch.of([7, -1, -2, 9], 0, [0, 1, 2, 3]), embeddings=values)
+    SAME["reference"](step.run(mixed), whole.run(mixed))
     step.close()
 
 
@@ -92,13 +145,8 @@ def test_closed_and_refused(tmp_path):
         run(step, IDS)
 
 
-class Full:
+class Full(ReferenceBackend):
     """A device without memory."""
-
-    name, copies_weights = "full", True
-
-    def facts(self):
-        raise AssertionError
 
     def compile(self, program, weights, limits, progress=None):
         raise OutOfMemoryError("the device is full")
@@ -116,18 +164,18 @@ class Counting(CpuBackend):
 
 
 def test_a_device_that_fails_leaves_nothing(tmp_path):
-    path, processor = tiny("llama", "gguf", tmp_path), Counting(1)
+    path, cpu = tiny("llama", "gguf", tmp_path), Counting(1)
     spec, _ = open_step(path, 32)
     devices = [0] * 7 + [1] * (len(spec.program.ops) - 7)
-    backend = SplitBackend([processor, Full()], split(spec.program, devices))
+    backend = OffloadBackend([cpu, Full()], cut_program(spec.program, devices))
     with pytest.raises(OutOfMemoryError, match="full"):
         backend.compile(spec.program, mapped_weights(dict(spec.tensors)), StepLimits(32, 16))
-    (step,) = processor.made
+    (step,) = cpu.made
     with pytest.raises(OptionError, match="closed"):
-        step.begin(*[np.zeros(1, np.int32)] * 4)
+        step.begin(Batch.of([1], 0, [0]))
 
 
 def test_as_many_backends_as_parts(tmp_path):
     spec, _ = open_step(tiny("llama", "gguf", tmp_path), 32)
     with pytest.raises(BackendError, match="1 devices for 2 parts"):
-        SplitBackend([CpuBackend(1)], split(spec.program, [0] * 7 + [1] * (len(spec.program.ops) - 7)))
+        OffloadBackend([CpuBackend(1)], cut_program(spec.program, [0] * 7 + [1] * (len(spec.program.ops) - 7)))

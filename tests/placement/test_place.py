@@ -14,11 +14,10 @@ from lacewing.api import Model
 from lacewing.backends import init_backend
 from lacewing.cli import main
 from lacewing.errors import BackendError, Cancelled, OptionError, OutOfMemoryError
-from lacewing.offload.cache import use_of
-from lacewing.offload.plan import Level, Sharing
-from lacewing.offload.step import SplitBackend, SplitStep
+from lacewing.offload.plan import OffloadLevel, OffloadPlanner
+from lacewing.offload.step import OffloadBackend, OffloadStep
 from lacewing.options import LoadOptions, Sampling, parse_layers
-from lacewing.placement.info import Opened
+from lacewing.placement.info import ModelInfo
 from lacewing.placement.place import demand, sizes_on
 from tests.checkpoints import tiny
 
@@ -53,13 +52,13 @@ def load(path: Path, context: int = 64, **options: object) -> Model:
 
 def device_of(model: Model):
     backend = model.backend
-    return (backend.backends[0] if isinstance(backend, SplitBackend) else backend).device
+    return (backend.backends[0] if isinstance(backend, OffloadBackend) else backend).device
 
 
-def levels(path: Path) -> list[tuple[Level, int]]:
+def levels(path: Path) -> list[tuple[OffloadLevel, int]]:
     """Each way to share a model out that saves anything, and the bytes that the GPU needs for it, as the plan reckons."""
-    opened = Opened(path, LoadOptions(context=64), warm=False)
-    sharing = Sharing(opened.spec.program, sizes_on(opened, init_backend("webgpu")))
+    opened = ModelInfo(path, LoadOptions(context=64), warm=False)
+    sharing = OffloadPlanner(opened.spec.program, sizes_on(opened, init_backend("webgpu")))
     found = [(level, sharing.load(level).nbytes) for level in sharing.levels()]
     return [found[0], *(each for each in found[1:] if each[1] < found[0][1])]  # tiny experts are less than the buffers of sharing
 
@@ -69,12 +68,12 @@ def test_every_size_of_memory(name, paths, wanted):
     """From a byte less than everything needs down to one layer."""
     whole, *others = levels(paths[name])
     with load(paths[name], gpu_memory=whole[1]) as model:
-        assert not isinstance(model.step, SplitStep) and model.weights.residency == "lazy"
+        assert not isinstance(model.step, OffloadStep) and model.weights.residency == "lazy"
         device = device_of(model)
     held = device.allocated
     for level, nbytes in others:
         with load(paths[name], gpu_memory=nbytes) as model:
-            share = model._placed.share
+            share = model._placement.offload
             assert share is not None and share.level == level
             np.testing.assert_allclose(model.logits(IDS), wanted[name], rtol=0, atol=1e-3 if name == "gemma2" else 1e-4)
             rows = {row.name: row for row in model.plan.rows}
@@ -89,7 +88,7 @@ def test_every_size_of_memory(name, paths, wanted):
 def test_as_many_layers_as_asked_for(paths, wanted):
     for layers in ("0", 1, "2", "auto"):
         with load(paths["llama"], gpu_layers=layers) as model:
-            assert isinstance(model.step, SplitStep) == (layers in ("0", 1))
+            assert isinstance(model.step, OffloadStep) == (layers in ("0", 1))
             np.testing.assert_allclose(model.logits(IDS), wanted["llama"], rtol=0, atol=1e-4)
     with load(paths["qwen3moe"], gpu_layers=1) as model:
         assert model.plan.rows[0].note == "everything but the experts of 1 of 2 layers"
@@ -122,7 +121,7 @@ def test_prefixes_states_and_residency(paths):
 
 def room_for(path: Path, shared: int, held: int) -> int:
     """Bytes for so many layers that share their experts."""
-    return next(nbytes for level, nbytes in levels(path) if (level.shared, level.held) == (shared, held))
+    return next(nbytes for level, nbytes in levels(path) if (level.shared, level.resident) == (shared, held))
 
 
 def test_shared_experts(paths, wanted):
@@ -136,7 +135,7 @@ def test_shared_experts(paths, wanted):
         for _ in range(3):
             model.engine.forget()
             model.generate("Hello world", max_tokens=12, temperature=0)
-            shares.append(use_of(model.step).share)
+            shares.append(model.step.cache_statistics.hit_rate)
             np.testing.assert_allclose(model.logits(IDS), wanted["qwen3moe"], rtol=0, atol=1e-4)
         assert shares[2] > shares[0] and device.allocated == allocated
         model.set_residency("lazy" if model.weights.residency == "eager" else "eager")
@@ -145,7 +144,7 @@ def test_shared_experts(paths, wanted):
         model.close()
         assert device.allocated == 0 or device.allocated < allocated
         model.return_to_device()
-        assert device.allocated == allocated and use_of(model.step).share is None
+        assert device.allocated == allocated and model.step.cache_statistics.hit_rate is None
         np.testing.assert_allclose(model.logits(IDS), wanted["qwen3moe"], rtol=0, atol=1e-4)
 
 
@@ -183,10 +182,10 @@ def test_less_is_tried_where_memory_ends(paths, wanted, monkeypatch):
     context = 8192  # keys and values are most of it
     with load(paths["llama"], context) as model:
         device, taken = device_of(model), device_of(model).allocated
-        assert not isinstance(model.step, SplitStep)
+        assert not isinstance(model.step, OffloadStep)
     refused = short_of_memory(device, monkeypatch, taken - 1)
     with load(paths["llama"], context) as model:
-        assert refused and isinstance(model.step, SplitStep) and "what it has after all" in model.notices[0]
+        assert refused and isinstance(model.step, OffloadStep) and "what it has after all" in model.notices[0]
         np.testing.assert_allclose(model.logits(IDS), wanted["llama"], rtol=0, atol=1e-4)
     before = device.allocated
     for options in ({"gpu_layers": 1}, {"gpu_memory": "1GiB"}):  # what a person asks for is not changed
@@ -225,14 +224,14 @@ def test_building_that_ends_half_way(name, place, error, paths, monkeypatch):
             left[0] = 10**6
             assert np.array_equal(beside.logits(IDS), first)
         with load(paths[name], **options) as model:
-            assert isinstance(model.step, SplitStep)
+            assert isinstance(model.step, OffloadStep)
 
 
 def test_what_auto_is_told(paths):
     """Of a mixture a GPU must take all but the experts, of a dense model everything, with options for a GPU any part."""
 
     def told(name: str, **options: object):
-        opened = Opened(paths[name], LoadOptions(context=64, **options), warm=False)  # type: ignore[arg-type]
+        opened = ModelInfo(paths[name], LoadOptions(context=64, **options), warm=False)  # type: ignore[arg-type]
         return demand(opened, opened.spec.sizes.weight_bytes)
 
     dense, mixture = told("llama"), told("qwen3moe")
@@ -287,7 +286,7 @@ def test_commands_show_the_plan(paths, monkeypatch, capsys, tmp_path):
 
     shared = ("--backend", "webgpu", "--context", 64, "--gpu-layers", 1)
     code, out, _ = call("info", paths["llama"], *shared)
-    assert code == 0 and "layer 1 of 2 and the output" in out and "the processor computes the rest: asked for" in out
+    assert code == 0 and "layer 1 of 2 and the output" in out and "the CPU computes the rest: asked for" in out
     facts = json.loads(call("info", paths["llama"], *shared, "--json")[1])
     assert facts["plan"]["rows"][0]["name"] == "on the GPU"
     assert "only the output" in call("info", paths["llama"], *shared[:-1], 0)[1]
@@ -306,7 +305,7 @@ def test_commands_show_the_plan(paths, monkeypatch, capsys, tmp_path):
     code, out, _ = call("info", paths["qwen3moe"], *mixture)
     assert code == 0 and "everything but 4 of 8 experts of all layers" in out
     code, out, _ = call("bench", paths["qwen3moe"], *mixture, "--prompt", 8, "--generate", 4, "--repeats", 1)
-    assert code == 0 and "4 of 8 of a layer on the GPU, with " in out
+    assert code == 0 and "4 of 8 of a layer on the GPU, hit rate " in out
     (tmp_path / "text").write_text("some text, and more of it")
     code, out, _ = call("stats", paths["qwen3moe"], "--text", tmp_path / "text", *mixture, "--json")
     assert code == 0 and [layer["layer"] for layer in json.loads(out)["layers"]] == [0, 1]

@@ -12,9 +12,10 @@ from typing import Any
 
 from lacewing.backends.base import Backend, Candidate, Demand, NoDeviceError
 from lacewing.errors import BackendError, LacewingError, OptionError
+from lacewing.options import CPU, GPU
 
-PREFERENCE = ("webgpu", "cpu", "reference")
-SEVERAL = ("webgpu",)  # backends of several devices, which `adapter` tells apart
+PREFERENCE = (GPU, CPU, "reference")
+SEVERAL = (GPU,)  # backends of several devices, which `adapter` tells apart
 
 
 def known_backends() -> list[str]:
@@ -26,7 +27,7 @@ def init_backend(
 ) -> Backend:
     """The backend of that name, on the `adapter` of that index or name; `threads` None: as it sees fit.
 
-    "auto" takes a GPU that suits what `demand` tells of the model, else the processor; the one of `adapter`, where that is given.
+    "auto" takes a GPU that suits what `demand` tells of the model, else the CPU; the one of `adapter`, where that is given.
     Raises OptionError for an unknown name, BackendError where the backend cannot be used on this machine.
     """
     return choose_backend(name, threads, adapter=adapter, demand=demand)[0]

@@ -6,7 +6,7 @@ A backend takes a `Program` and the weights that it names, and gives a `Step`, w
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from lacewing.backends.batch import StepLimits
@@ -67,6 +67,21 @@ class DeviceMemory:
     group_bytes: tuple[int, ...]
     buffer_bytes: int
     staging_bytes: int = 0
+    copied_bytes: int = 0  # of second copies of weights, in another form
+
+
+def estimate(
+    program: Program,
+    weights: Mapping[str, TensorSpec],
+    limits: StepLimits,
+    stored: Callable[[TensorSpec, bool], int] = lambda weight, transposed: weight.nbytes,
+) -> DeviceMemory:
+    """What a program takes on a device of which nothing else is known than how many bytes are `stored` of a weight."""
+    turned = {name for op in program.ops for name in op.weights_read_across}
+    nbytes = sum(stored(weights[name], name in turned) for name in program.weights)
+    widths = {view.buffer.name: view.buffer.width for op in program.ops for view in op.views}
+    buffers = 6 * limits.chunk * sum(widths.values()) + 4 * program.vocab_size  # floats, and their quantised forms
+    return DeviceMemory(nbytes, tuple(group.nbytes for group in program.groups), buffers)
 
 
 class Backend(ABC):
@@ -87,11 +102,7 @@ class Backend(ABC):
 
     def memory(self, program: Program, weights: Mapping[str, TensorSpec], limits: StepLimits) -> DeviceMemory:
         """What `compile` and `grow` will take, told from headers."""
-        turned = {name for op in program.ops for name in op.weights_read_across}
-        nbytes = sum(self.stored_bytes(weights[name], name in turned) for name in program.weights)
-        widths = {view.buffer.name: view.buffer.width for op in program.ops for view in op.views}
-        buffers = 6 * limits.chunk * sum(widths.values()) + 4 * program.vocab_size  # floats, and their quantised forms
-        return DeviceMemory(nbytes, tuple(group.nbytes for group in program.groups), buffers)
+        return estimate(program, weights, limits, self.stored_bytes)
 
     def room_bytes(self) -> int | None:
         """What a device with memory of its own could still give now; None: it has none, or that is not known."""

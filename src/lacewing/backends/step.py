@@ -16,7 +16,7 @@ import numpy as np
 
 from lacewing.backends.batch import Batch, Candidates, StepLimits, Wanted, check_batch
 from lacewing.backends.choice import candidates_of
-from lacewing.backends.weights import WeightView
+from lacewing.backends.weights import CacheStatistics, WeightView
 from lacewing.errors import BackendError, Cancelled, OptionError
 from lacewing.program.program import Program
 from lacewing.program.states import PAGE, Group
@@ -244,6 +244,11 @@ class Step(ABC):
     def routes(self) -> list[RoutedLayer]:
         """The decisions of the last run, layer by layer, valid until the next; empty where none are kept or made."""
         return []
+
+    @property
+    def cache_statistics(self) -> CacheStatistics | None:
+        """Of experts that a device has some of; None: there are none such."""
+        return None
 
     def rebalance(self) -> None:
         """Suit itself to what it has run, such as where experts are: called between two requests, and after a long prompt; may

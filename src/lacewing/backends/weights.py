@@ -1,4 +1,4 @@
-"""What a backend sees of weights: before they are read (`TensorSpec`), and when they are there (`WeightView`)."""
+"""What a backend sees of weights: before they are read (`TensorSpec`), when they are there (`WeightView`), some experts of all."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class WeightView(Protocol):
     def scale_block(self) -> tuple[int, int]: ...
 
 
-class HeldExperts:
+class ResidentExperts:
     """Some experts of a weight (E, ...), in their order; a `WeightView`. It has no factors of blocks."""
 
     scales: WeightView | None = None
@@ -105,3 +105,21 @@ def members(weight: WeightView) -> list[np.ndarray]:
         return [part.reshape(-1) for part in parts]
     whole = parts[0] if len(parts) == 1 else np.concatenate(parts)
     return list(whole.reshape(weight.shape[0], -1))
+
+
+@dataclass(frozen=True)
+class CacheStatistics:
+    """Of the layers that share their experts: how many of how many are resident in each, and which share of what was chosen since
+    the last rebalancing was among them, None: nothing was chosen."""
+
+    layers: int
+    resident: int
+    experts: int
+    hit_rate: float | None
+    problem: str = ""  # why the last rebalancing failed
+
+    def __str__(self) -> str:
+        each = "the layer" if self.layers == 1 else f"each of {self.layers} layers"
+        told = "" if self.hit_rate is None else f", hit rate {self.hit_rate:.0%}"
+        problem = f"; the last swap-in failed, and nothing was changed: {self.problem}" if self.problem else ""
+        return f"on the GPU: {self.resident} of {self.experts} experts of {each}{told}{problem}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Annotated
 
@@ -9,10 +10,9 @@ import typer
 
 from lacewing import __version__
 from lacewing.cli import flags
-from lacewing.options import LoadOptions, Sampling, parse_bytes, parse_layers
+from lacewing.options import LoadOptions, Sampling
 
 DEFAULT_MODEL = "smollm2"
-_DEFAULT = Sampling()
 
 app = typer.Typer(
     help="Run large language models on the hardware you have.",
@@ -34,71 +34,42 @@ def _common(version: Annotated[bool, typer.Option("--version", callback=_show_ve
 
 
 @app.command()
+@flags.expanded()
 def run(
     model: flags.ModelName,
     prompt: Annotated[str, typer.Argument(help="What to say to the model.")],
-    max_tokens: flags.MaxTokens = None,
-    temperature: flags.Temperature = _DEFAULT.temperature,
-    top_k: flags.TopK = _DEFAULT.top_k,
-    top_p: flags.TopP = _DEFAULT.top_p,
-    min_p: flags.MinP = _DEFAULT.min_p,
-    seed: flags.Seed = None,
+    *,
+    sampling: Sampling,
     raw: Annotated[bool, typer.Option("--raw", help="Continue the prompt as plain text, without the chat template.")] = False,
-    backend: flags.Backend = "auto",
-    adapter: flags.Adapter = None,
-    residency: flags.Residency = "auto",
-    memory: flags.Memory = None,
-    context: flags.Context = None,
-    threads: flags.Threads = None,
-    gpu_layers: flags.GpuLayers = None,
-    gpu_memory: flags.GpuMemory = None,
+    options: LoadOptions,
     json: flags.Json = False,
 ) -> None:
     """Answer one prompt, streaming."""
     from lacewing.cli.run import run
 
-    shared = parse_layers(gpu_layers), parse_bytes(gpu_memory, "gpu_memory")
-    options = LoadOptions(backend, residency, parse_bytes(memory), context, threads, adapter, *shared)
-    sampling = Sampling(max_tokens, temperature, top_k, top_p, min_p, seed=seed)
     raise typer.Exit(run(model, prompt, options, sampling, raw=raw, as_json=json))
 
 
 @app.command()
+@flags.expanded()
 def chat(
     model: flags.ModelName = DEFAULT_MODEL,
-    max_tokens: flags.MaxTokens = None,
-    temperature: flags.Temperature = _DEFAULT.temperature,
-    top_k: flags.TopK = _DEFAULT.top_k,
-    top_p: flags.TopP = _DEFAULT.top_p,
-    min_p: flags.MinP = _DEFAULT.min_p,
-    seed: flags.Seed = None,
-    backend: flags.Backend = "auto",
-    adapter: flags.Adapter = None,
-    residency: flags.Residency = "auto",
-    memory: flags.Memory = None,
-    context: flags.Context = None,
-    threads: flags.Threads = None,
-    gpu_layers: flags.GpuLayers = None,
-    gpu_memory: flags.GpuMemory = None,
+    *,
+    sampling: Sampling,
+    options: LoadOptions,
 ) -> None:
     """Talk with a model; /help shows the commands. In a pipe, each line is a message or a command."""
     from lacewing.cli.run import chat
 
-    shared = parse_layers(gpu_layers), parse_bytes(gpu_memory, "gpu_memory")
-    options = LoadOptions(backend, residency, parse_bytes(memory), context, threads, adapter, *shared)
-    raise typer.Exit(chat(model, options, Sampling(max_tokens, temperature, top_k, top_p, min_p, seed=seed)))
+    raise typer.Exit(chat(model, options, sampling))
 
 
 @app.command()
+@flags.expanded(without=("threads",))
 def info(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A file, a directory, a model's name, or the URL of a file.")],
-    backend: flags.Backend = "auto",
-    adapter: flags.Adapter = None,
-    residency: flags.Residency = "auto",
-    memory: flags.Memory = None,
-    context: flags.Context = None,
-    gpu_layers: flags.GpuLayers = None,
-    gpu_memory: flags.GpuMemory = None,
+    *,
+    options: LoadOptions,
     json: flags.Json = False,
 ) -> None:
     """Show what a model is and where it would go in memory, with --backend webgpu or --adapter in that of a GPU.
@@ -107,57 +78,43 @@ def info(
     """
     from lacewing.cli.info import info
 
-    shared = parse_layers(gpu_layers), parse_bytes(gpu_memory, "gpu_memory")
-    info(model, LoadOptions(backend, residency, parse_bytes(memory), context, None, adapter, *shared), as_json=json)
+    info(model, options, as_json=json)
 
 
 @app.command()
+@flags.expanded()
 def bench(
     model: flags.ModelName,
+    *,
     prompt: Annotated[int, typer.Option("-p", "--prompt", help="Prompt tokens.", metavar="N")] = 512,
     generate: Annotated[int, typer.Option("-n", "--generate", help="Generated tokens.", metavar="N")] = 128,
     repeats: Annotated[int, typer.Option("-r", "--repeats", help="Runs; medians are shown.", metavar="N", min=1)] = 3,
-    backend: flags.Backend = "auto",
-    adapter: flags.Adapter = None,
-    residency: flags.Residency = "auto",
-    memory: flags.Memory = None,
-    context: flags.Context = None,
-    threads: flags.Threads = None,
-    gpu_layers: flags.GpuLayers = None,
-    gpu_memory: flags.GpuMemory = None,
+    options: LoadOptions,
     profile: Annotated[bool, typer.Option("--profile", help="Also the time of each kernel, by the GPU's own clock.")] = False,
     json: flags.Json = False,
 ) -> None:
     """Measure the speed of prompts and of generation, and how much of this machine's memory bandwidth it uses."""
     from lacewing.cli.bench import bench
 
-    context = max(1, prompt + generate) if context is None else context
-    shared = parse_layers(gpu_layers), parse_bytes(gpu_memory, "gpu_memory")
-    options = LoadOptions(backend, residency, parse_bytes(memory), context, threads, adapter, *shared)
+    if options.context is None:
+        options = dataclasses.replace(options, context=max(1, prompt + generate))
     bench(model, options, prompt, generate, repeats, as_json=json, profile=profile)
 
 
 @app.command()
+@flags.expanded()
 def stats(
     model: flags.ModelName,
     text: Annotated[Path, typer.Option("--text", help="A text file, which the model reads.", metavar="FILE")],
+    *,
     png: Annotated[Path | None, typer.Option("--png", help="Write a heat map of the experts.", metavar="FILE")] = None,
     trace: Annotated[Path | None, typer.Option("--trace", help="Write a JSON line a token: ids by layer.", metavar="FILE")] = None,
-    backend: flags.Backend = "auto",
-    adapter: flags.Adapter = None,
-    residency: flags.Residency = "auto",
-    memory: flags.Memory = None,
-    context: flags.Context = None,
-    threads: flags.Threads = None,
-    gpu_layers: flags.GpuLayers = None,
-    gpu_memory: flags.GpuMemory = None,
+    options: LoadOptions,
     json: flags.Json = False,
 ) -> None:
     """Show which experts a mixture of experts uses for a text, and how evenly."""
     from lacewing.cli.stats import stats
 
-    shared = parse_layers(gpu_layers), parse_bytes(gpu_memory, "gpu_memory")
-    options = LoadOptions(backend, residency, parse_bytes(memory), context, threads, adapter, *shared)
     stats(model, text, options, as_json=json, png=png, trace=trace)
 
 

@@ -12,6 +12,7 @@ from lacewing.options import LoadOptions, format_bytes
 
 if TYPE_CHECKING:
     from lacewing.backends.base import DeviceFacts
+    from lacewing.backends.step import Step
 
 
 def bench(
@@ -20,14 +21,13 @@ def bench(
     """Measure and print. `profile`: also the time of each kernel; raises OptionError where they cannot be timed."""
 
     from lacewing.engine.bench import check_counts, measure
-    from lacewing.offload.cache import use_of
 
     check_counts(prompt, generate, options.context or prompt + generate)
     began = time.perf_counter()
     with open_model(name, options) as model:
         loaded = time.perf_counter() - began
         facts = model.backend.facts()
-        if profile and not isinstance(model.step, Profiles):
+        if profile and not model.step.can_profile:
             raise OptionError(f"--profile is for a GPU that has the whole model, not for {facts.name}; use --backend webgpu")
         before = _read_bandwidth(facts)
         speed = measure(model.engine, prompt, generate, repeats)
@@ -51,16 +51,16 @@ def bench(
             "bandwidth_share": round(rate / bandwidth, 3) if bandwidth else None,
             "load_seconds": round(loaded, 3),
         }
-        held = use_of(model.step)
-        if held is not None:
-            report |= {"held_experts": held.held, "experts": held.experts, "held_share": round(held.share or 0.0, 4)}
-        if profile and isinstance(model.step, Profiles):
+        cached = model.step.cache_statistics
+        if cached is not None:
+            report |= {"resident_experts": cached.resident, "experts": cached.experts, "hit_rate": round(cached.hit_rate or 0.0, 4)}
+        if profile:
             report["profile"] = _profile(model.step, prompt, model.engine.chunk)
             model.engine.forget()  # keys and values were written over
     print(json.dumps(report) if as_json else _table(report))
 
 
-def _profile(step: Profiles, prompt: int, chunk: int) -> dict[str, Any]:
+def _profile(step: Step, prompt: int, chunk: int) -> dict[str, Any]:
     """Of the token after the prompt, and of the prompt's first run."""
     runs = {"token": (1, prompt), "prompt": (min(prompt, chunk), 0)}
     found: dict[str, Any] = {
@@ -104,10 +104,10 @@ def _table(report: dict[str, Any]) -> str:
 
 def _held(report: dict[str, Any]) -> list[tuple[str, str]]:
     """Of experts that a GPU has some of."""
-    if "held_share" not in report:
+    if "hit_rate" not in report:
         return []
-    on_gpu = f"{report['held_experts']} of {report['experts']} of a layer"
-    return [("experts", f"{on_gpu} on the GPU, with {report['held_share']:.0%} of what was chosen there")]
+    on_gpu = f"{report['resident_experts']} of {report['experts']} of a layer"
+    return [("experts", f"{on_gpu} on the GPU, hit rate {report['hit_rate']:.0%}")]
 
 
 def _device(report: dict[str, Any]) -> str:

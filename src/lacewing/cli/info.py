@@ -13,16 +13,16 @@ from lacewing.cli.models import path_of
 from lacewing.hub.http import is_url
 from lacewing.hub.remote import fetch_headers
 from lacewing.options import LoadOptions, format_bytes
-from lacewing.placement.info import Opened
-from lacewing.placement.place import gpu_plan
+from lacewing.placement.info import ModelInfo
+from lacewing.placement.place import place
 
 
 def info(name: str, options: LoadOptions, *, as_json: bool) -> None:
     """Print what the headers of a checkpoint tell; of one that is not here, just these are fetched."""
     with tempfile.TemporaryDirectory(prefix="lacewing-") as folder:
         path = fetch_headers(name, Path(folder)) if is_url(name) or _elsewhere(name) else path_of(name)
-        opened = Opened(path, options, whole=False)
-        facts = opened.describe(gpu_plan(opened))
+        opened = ModelInfo(path, options, whole=False)
+        facts = opened.describe(place(opened, tell=True).plan)
     if path.is_relative_to(folder):
         facts |= {"files": [Path(file).name for file in facts["files"]], "missing_bytes": 0, "source": name}
     print(json.dumps(facts) if as_json else _page(facts))

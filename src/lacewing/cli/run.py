@@ -13,7 +13,7 @@ from lacewing.console.interrupt import Interrupt
 from lacewing.console.output import Output
 from lacewing.errors import Cancelled
 from lacewing.options import LoadOptions, Sampling
-from lacewing.placement.info import Opened
+from lacewing.placement.info import ModelInfo
 
 
 def open_model(name: str, options: LoadOptions) -> Model:
@@ -21,7 +21,7 @@ def open_model(name: str, options: LoadOptions) -> Model:
     path = path_of(name)
     with Reporter() as progress, Interrupt() as interrupt:
         try:
-            return Model(Opened(path, options), progress, cancelled=interrupt)
+            return Model(ModelInfo(path, options), progress, cancelled=interrupt)
         except Cancelled:
             raise KeyboardInterrupt from None
 

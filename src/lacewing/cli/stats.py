@@ -13,7 +13,7 @@ from lacewing.cli.models import path_of
 from lacewing.cli.progress import Reporter
 from lacewing.errors import OptionError
 from lacewing.options import LoadOptions
-from lacewing.placement.info import Opened
+from lacewing.placement.info import ModelInfo
 
 _HEAT, _NUMBERS = 64, 66  # characters of a terminal's line: for the load at most, for all else
 
@@ -30,7 +30,7 @@ def stats(name: str, text: Path, options: LoadOptions, *, as_json: bool, png: Pa
     for target in (png, trace):
         if target is not None and (target.is_dir() or not target.absolute().parent.is_dir()):
             raise OptionError(f"{target} cannot be written: it is a folder, or its folder is not there")
-    opened = Opened(path_of(name), options)
+    opened = ModelInfo(path_of(name), options)
     _keep_apart([target for target in (png, trace) if target is not None], [text, *opened.checkpoint.files])
     spec = opened.spec
     if not routers(spec.program):

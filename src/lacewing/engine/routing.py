@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lacewing.backends.step import RoutedLayer, Step
+from lacewing.backends.step import RoutedLayer
 from lacewing.engine.engine import Engine
 from lacewing.errors import NumericError, OptionError
 from lacewing.options import Progress
@@ -180,42 +180,22 @@ class _Counts:
         )
 
 
-class WatchedStep:
-    """A step that counts, of the answer that runs now or ran last; put into `Engine.step` between two answers.
+class AnswerRouting:
+    """An observer of an engine that counts, of the answer that runs now or ran last, in `statistics`.
 
     An answer is a prompt, in one or several runs, and then runs of a token. Where positions go back, another one begins.
     """
 
-    def __init__(self, step: Step):
-        step.watch_routes(True)
-        self.step, self.statistics = step, RoutingStatistics()
-        self.limits, self.buffer_bytes, self.kv_bytes = step.limits, step.buffer_bytes, step.kv_bytes
-        self._next = (-1, -1)  # slot and position that would go on
+    def __init__(self) -> None:
+        self.statistics = RoutingStatistics()
+        self._next = -1  # the position that would go on
         self._generating = False
 
-    def run(self, tokens: np.ndarray, slots: np.ndarray, positions: np.ndarray, outputs: np.ndarray) -> np.ndarray:
-        rows = self.step.run(tokens, slots, positions, outputs)
-        if self._next != (slots[0], positions[0]) or (self._generating and len(tokens) > 1):
+    def __call__(self, positions: np.ndarray, routes: Sequence[RoutedLayer]) -> None:
+        if self._next != positions[0] or (self._generating and len(positions) > 1):
             self.statistics = RoutingStatistics()
-        self._next, self._generating = (int(slots[-1]), int(positions[-1]) + 1), len(tokens) == 1
-        self.statistics.add(self.step.routes())
-        return rows
-
-    def adapt(self) -> None:
-        if isinstance(self.step, Adapts):
-            self.step.adapt()
-
-    def rebind(self) -> None:
-        self.step.rebind()
-
-    def watch_routes(self, on: bool) -> None:
-        self.step.watch_routes(on)
-
-    def routes(self) -> list[RoutedLayer]:
-        return self.step.routes()
-
-    def close(self) -> None:
-        self.step.close()
+        self._next, self._generating = int(positions[-1]) + 1, len(positions) == 1
+        self.statistics.add(routes)
 
 
 def routers(program: Program) -> list[Route]:
@@ -267,29 +247,31 @@ def watch_text(
     Each sequence begins with `begin`. `trace` gets lines of `trace_lines`, some at a time. Raises OptionError for an empty
     text or a context without room for it, NumericError.
     """
-    room, statistics, step = engine.context - len(begin), RoutingStatistics(), engine.step
+    room, statistics = engine.context - len(begin), RoutingStatistics()
     if not ids:
         raise OptionError("the text is empty: it needs at least one token")
     if room < 1:
         raise OptionError(f"a context of {engine.context} tokens has no room for text; load with a larger --context")
-    step.watch_routes(True)
+
+    def count(positions: np.ndarray, routes: Sequence[RoutedLayer]) -> None:
+        if trace is not None:
+            trace("".join(f"{line}\n" for line in trace_lines(routes, statistics.tokens)))
+        statistics.add(routes)
+
+    engine.observe(count)
     try:
         for start in range(0, len(ids), room):
             engine.forget()
             statistics.begin_sequence()
             window = [*begin, *ids[start : start + room]]
             while len(engine.cached) < len(window):
-                first, at = statistics.tokens, len(engine.cached)
+                at = len(engine.cached)
                 row = engine.extend(window[at : at + engine.responsive_chunk()])
                 if np.isnan(row).any():
                     raise NumericError("the model produced NaN logits; the checkpoint may be damaged (compare its checksum)")
-                routes = step.routes()
-                statistics.add(routes)
-                if trace is not None:
-                    trace("".join(f"{line}\n" for line in trace_lines(routes, first)))
                 if progress is not None:
                     progress("reading the text", start + max(0, len(engine.cached) - len(begin)), len(ids))
     finally:
-        step.watch_routes(False)
+        engine.unobserve(count)
         engine.forget()
     return statistics

@@ -13,10 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from lacewing.backends.batch import Candidates
+from lacewing.backends.choice import log_sum_exp, top_k
 from lacewing.errors import NumericError, OptionError
 from lacewing.options import Sampling
-
-_ROWS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,18 +47,6 @@ def penalise(logits: np.ndarray, recent: Sequence[int], repeat: float, presence:
     return out
 
 
-def top_k(logits: np.ndarray, k: int) -> np.ndarray:
-    """Indices of the k largest, largest first, ties to the lowest index."""
-    k = min(k, len(logits))
-    columns = len(logits) // _ROWS
-    # The k-th largest of the maxima of disjoint groups is a bound that at least k values reach, found in one pass.
-    pool = logits[: columns * _ROWS].reshape(_ROWS, columns).max(axis=0) if k * 2 < columns else logits
-    bound = np.partition(pool, len(pool) - k)[len(pool) - k]
-    candidates = np.flatnonzero(logits >= bound)
-    order = np.argsort(-logits[candidates], kind="stable")
-    return candidates[order[:k]]
-
-
 def top_p(logits: np.ndarray, p: float) -> np.ndarray:
     """Indices of the fewest likeliest whose probabilities sum to at least p, likeliest first; at least one."""
     top = logits.max()
@@ -76,12 +63,6 @@ def top_p(logits: np.ndarray, p: float) -> np.ndarray:
 def min_p(logits: np.ndarray, p: float) -> np.ndarray:
     """Indices of those at least p times as likely as the likeliest, in their order."""
     return np.flatnonzero(logits >= logits.max() + math.log(p))
-
-
-def log_sum_exp(logits: np.ndarray) -> float:
-    """Natural logarithm of the sum of the exponentials of (V,)."""
-    top = logits.max()
-    return float(top) + math.log(float(np.exp(logits - top).sum(dtype=np.float64)))
 
 
 class Sampler:
@@ -117,10 +98,7 @@ class Sampler:
     def pick(self, row: np.ndarray, history: Sequence[int]) -> Token:
         """The next token after `history`, from its float32 logits (V,). Raises NumericError for NaN or infinite rows."""
         if not math.isfinite(float(row.max())):  # max() passes NaN on
-            raise NumericError(
-                f"the model produced NaN or infinite logits at position {len(history) - 1}; "
-                "the checkpoint may be damaged (compare its checksum), or try --backend reference"
-            )
+            raise not_finite(len(history) - 1)
         with np.errstate(over="ignore", under="ignore"):  # far apart is as good as infinitely far
             return self._pick(row, history)
 
@@ -175,6 +153,14 @@ class Sampler:
         sums = np.cumsum(weights, dtype=np.float64)
         index = min(int(np.searchsorted(sums, self._random.random() * sums[-1], side="right")), len(sums) - 1)
         return index if ids is None else int(ids[index])
+
+
+def not_finite(position: int) -> NumericError:
+    """For logits after a position."""
+    return NumericError(
+        f"the model produced NaN or infinite logits at position {position}; "
+        "the checkpoint may be damaged (compare its checksum), or try --backend reference"
+    )
 
 
 def _of(logits: np.ndarray, ids: np.ndarray | None) -> np.ndarray:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from lacewing.errors import ModelFormatError
@@ -13,6 +14,7 @@ from lacewing.formats.checkpoint import ByteRange, Checkpoint, TensorInfo
 from lacewing.formats.files import START, open_regular, refuse_foreign
 from lacewing.formats.gguf import open_gguf
 from lacewing.formats.json_files import FolderMetadata
+from lacewing.formats.read import identity
 
 __all__ = ["ByteRange", "Checkpoint", "TensorInfo", "open_checkpoint", "open_texts"]
 
@@ -28,7 +30,7 @@ def open_checkpoint(path: str | Path, *, whole: bool = True) -> Checkpoint:
     path = Path(path)
     try:
         if path.is_dir():
-            return _open_folder(path, whole)
+            return _identified(_open_folder(path, whole))
     except OSError as error:
         raise ModelFormatError(path, f"cannot be opened: {error.strerror}") from None
     file, size = open_regular(path)
@@ -38,10 +40,14 @@ def open_checkpoint(path: str | Path, *, whole: bool = True) -> Checkpoint:
     if size == 0:
         raise ModelFormatError(path, "is empty")
     if start.startswith(b"GGUF") or path.suffix.lower() == ".gguf":
-        return open_gguf(path, whole)
+        return _identified(open_gguf(path, whole))
     if path.suffix.lower() == ".safetensors" or start[8:9] == b"{":
-        return safetensors.open_file(path, whole)
+        return _identified(safetensors.open_file(path, whole))
     raise ModelFormatError(path, "is neither a GGUF nor a safetensors file", offset=0)
+
+
+def _identified(checkpoint: Checkpoint) -> Checkpoint:
+    return replace(checkpoint, identities={path: identity(path) for path in checkpoint.files})
 
 
 def open_texts(path: str | Path) -> Checkpoint:

@@ -46,12 +46,16 @@ class TensorInfo:
         return sum(part.nbytes for part in self.ranges)
 
 
+Identity = tuple[int, int, int, int]  # of a file: device, inode, bytes, time of the last change in nanoseconds
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """An opened checkpoint; every extent has been checked against its file, unless `whole` is False: then only headers are here.
 
     `metadata` of a GGUF file: its keys. Of a Hugging Face directory: its JSON files under their names
     (`config.json`, `generation_config.json`, `tokenizer_config.json`, ...), and `chat_template.jinja` as text.
+    `identities` of `files`: what they were when their headers were read, which tells them from later ones of the same names.
     """
 
     path: Path
@@ -60,6 +64,7 @@ class Checkpoint:
     tensors: Mapping[str, TensorInfo]
     files: tuple[Path, ...] = field(default=())
     whole: bool = True
+    identities: Mapping[Path, Identity] = field(default_factory=dict)
 
     @property
     def nbytes(self) -> int:

@@ -15,12 +15,10 @@ from typing import Any, BinaryIO, Self
 import numpy as np
 
 from lacewing.errors import Cancelled, ModelFormatError
-from lacewing.formats.checkpoint import ByteRange
+from lacewing.formats.checkpoint import ByteRange, Identity
 from lacewing.formats.files import open_regular
 
 CHUNK = 16 * 2**20  # bytes between two looks at `cancelled`
-
-Identity = tuple[int, int, int, int]  # device, inode, bytes, time of the last change in nanoseconds
 
 _mappings: weakref.WeakValueDictionary[tuple[str, Identity], np.ndarray] = weakref.WeakValueDictionary()
 
@@ -61,12 +59,12 @@ def mapped(part: ByteRange, expected: Identity | None = None) -> np.ndarray:
     return whole[part.offset : part.offset + part.nbytes]
 
 
-def advise(view: np.ndarray, what: str) -> None:
-    """Tell the system about a view of `mapped`: "release" its pages, or that it is "needed" soon. Does nothing elsewhere."""
+def release(view: np.ndarray) -> None:
+    """Give the pages of a view of `mapped` back to the system; they are read again when they are used. Does nothing elsewhere."""
     whole = view if view.base is None or isinstance(view.base, memoryview) else view.base
-    option = getattr(mmap, {"release": "MADV_DONTNEED", "needed": "MADV_WILLNEED"}[what], None)
+    option = getattr(mmap, "MADV_DONTNEED", None)
     if option is None or not any(whole is mapping for mapping in _mappings.values()):
-        return  # above all, "release" would wipe memory that no file stands behind
+        return  # above all, it would wipe memory that no file stands behind
     memory: Any = whole.base  # the memoryview that NumPy puts around the mapping
     area: mmap.mmap = memory.obj
     start = view.ctypes.data - whole.ctypes.data

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lacewing.formats.checkpoint import TensorInfo
-from lacewing.program.ops import Embed, ExpertLinear, HeadLinear, Logits
+from lacewing.program.ops import Embed, ExpertLinear, Logits
 from lacewing.program.program import Program
 
 
@@ -46,13 +46,3 @@ def measure(program: Program, tensors: Mapping[str, TensorInfo], uncounted: Sequ
         parameters, weight_bytes = parameters + tensor.elements, weight_bytes + nbytes
         active_parameters, active_bytes = active_parameters + elements, active_bytes + read
     return ModelSizes(parameters, active_parameters, weight_bytes, active_bytes, expert_bytes, active_expert_bytes)
-
-
-_READ_ACROSS = ("F32", "F16", "BF16", "F8_E4M3")  # whose values can be read from any row
-
-
-def copied_bytes(program: Program, tensors: Mapping[str, TensorInfo]) -> int:
-    """Of matrices of heads that are read across their rows, which blocks of a quant do not allow: the CPU keeps a copy in
-    float16. Such are the keys of latent attention in older GGUF files."""
-    names = {op.weight for op in program.ops if isinstance(op, HeadLinear) and op.transposed}
-    return sum(2 * tensors[name].elements for name in names if tensors[name].quant.name not in _READ_ACROSS)

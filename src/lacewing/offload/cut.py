@@ -1,8 +1,8 @@
 """Cutting a program into parts for several devices, which take turns: pure data, whoever computes them.
 
-Each device gets one program of its own, with its own weights and its own layers' keys and values. It runs in stages: a stage
+Each device gets one program of its own, with its own weights and states. It runs in stages: a stage
 begins with a `Receive` and ends with a `Send` or the logits. Buffers of a device keep their values from stage to stage of a run,
-so that only what another device has written since is handed over.
+so that only what another device has written since is transferred.
 """
 
 from __future__ import annotations
@@ -17,22 +17,21 @@ from lacewing.program.ops import Op, View
 from lacewing.program.program import Program
 
 
-class SplitError(ValueError):
+class CutError(ValueError):
     """Ops that belong together were given to different devices: a mistake in our own planning, never in a person's file."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """What one device does. `layers`: which of the whole program's its keys and values are; `routers`: of which layer each is."""
+    """What one device does. `states`: which of the whole program's each of its states is, in ascending order."""
 
     program: Program
-    layers: tuple[int, ...]
-    routers: tuple[int, ...]
+    states: tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class Turn:
-    """A stage of a device. `received`: for each view of its `Receive` the turn that sent it, and which of its views it was."""
+class ScheduledStage:
+    """A stage of a device. `received`: for each view of its `Receive` the scheduled stage that sent it, and which view it was."""
 
     device: int
     stage: int
@@ -40,101 +39,97 @@ class Turn:
 
 
 @dataclass(frozen=True)
-class Split:
-    """`parts` by device; `turns` in the order in which they run, the last one makes the logits."""
+class ProgramCut:
+    """`parts` by device; `schedule` in the order in which they run, the last one makes the logits."""
 
     parts: tuple[Part, ...]
-    turns: tuple[Turn, ...]
-
-    @property
-    def handed_over(self) -> int:
-        """Values a token that go from device to device."""
-        sent = (op for part in self.parts for op in part.program.ops if isinstance(op, ops.Send))
-        return sum(view.width for op in sent for view in op.xs)
+    schedule: tuple[ScheduledStage, ...]
 
 
 @dataclass
 class _Stage:
     device: int
     ops: list[Op]
-    received: list[tuple[View, int, int]] = field(default_factory=list)  # view, turn and place there
+    received: list[tuple[View, int, int]] = field(default_factory=list)  # view, number of the stage that sends it, place there
     sent: list[View] = field(default_factory=list)
 
 
-def split(program: Program, devices: Sequence[int]) -> Split:
+def cut_program(program: Program, devices: Sequence[int]) -> ProgramCut:
     """Give op i to device devices[i], numbered from 0.
 
-    The logits, the ops on a layer's keys and values, and the experts of a router must be together: raises SplitError.
+    The logits, the ops on a state, and the experts of a router must be together: raises CutError.
     """
     if len(devices) != len(program.ops) or not program.ops:
-        raise SplitError(f"{len(devices)} devices for {len(program.ops)} ops")
+        raise CutError(f"{len(devices)} devices for {len(program.ops)} ops")
     _together(program, devices)
     stages: list[_Stage] = []
     for op, device in zip(program.ops, devices, strict=True):
         if not stages or stages[-1].device != device:
             stages.append(_Stage(device, []))
         stages[-1].ops.append(op)
-    _hand_over(stages, 1 + max(devices))
+    _transfer(stages, 1 + max(devices))
     parts = tuple(_part(program, stages, device) for device in range(1 + max(devices)))
-    counts, turns = [0] * len(parts), []
+    counts, schedule = [0] * len(parts), []
     for stage in stages:
-        turns.append(Turn(stage.device, counts[stage.device], tuple((turn, place) for _, turn, place in stage.received)))
+        schedule.append(
+            ScheduledStage(stage.device, counts[stage.device], tuple((source, place) for _, source, place in stage.received))
+        )
         counts[stage.device] += 1
-    return Split(parts, tuple(turns))
+    return ProgramCut(parts, tuple(schedule))
 
 
 def _together(program: Program, devices: Sequence[int]) -> None:
-    """Raises SplitError."""
-    layers: dict[int, int] = {}
+    """Raises CutError."""
+    states: dict[int, int] = {}
     router: int | None = None
-    allotted: set[View] = set()
+    dispatched: set[View] = set()
     for op, device in zip(program.ops, devices, strict=True):
         if device < 0:
-            raise SplitError(f"device {device}")
-        if isinstance(op, ops.Attention | ops.WriteKeysValues) and layers.setdefault(op.layer, device) != device:
-            raise SplitError(f"keys and values of layer {op.layer} were given to two devices")
+            raise CutError(f"device {device}")
+        for state in op.state_ids:
+            if states.setdefault(state, device) != device:
+                raise CutError(f"state {state} was given to two devices")
         if isinstance(op, ops.Route):
             router = device
-        if isinstance(op, ops.Allot):
-            allotted |= {op.here, op.there}
-        if isinstance(op, ops.ExpertLinear) and router != device and op.ids not in allotted:
-            raise SplitError(f"the experts of {op.weights[0]} and their router were given to two devices")
+        if isinstance(op, ops.Dispatch):
+            dispatched |= {op.here, op.there}
+        if isinstance(op, ops.ExpertLinear) and router != device and op.ids not in dispatched:
+            raise CutError(f"the experts of {op.weights[0]} and their router were given to two devices")
 
 
-def _hand_over(stages: list[_Stage], count: int) -> None:
-    """Find what each stage needs of others' work: columns whose last value its device does not hold. They are sent by the turn that
-    they come from, so that nobody waits for later ones."""
-    since: list[dict[str, np.ndarray]] = [{} for _ in range(count)]  # of each device: buffer name: int (width,), the turn or -1
+def _transfer(stages: list[_Stage], count: int) -> None:
+    """Find what each stage needs of others' work: columns whose last value its device does not have. They are sent by the stage
+    that they come from, so that nobody waits for later ones."""
+    since: list[dict[str, np.ndarray]] = [{} for _ in range(count)]  # of each device: buffer name: int (width,), the stage or -1
 
-    def held(device: int, view: View) -> np.ndarray:
-        turns = since[device].setdefault(view.buffer.name, np.full(view.buffer.width, -1))
-        return turns[view.start : view.start + view.width]
+    def known(device: int, view: View) -> np.ndarray:
+        numbers = since[device].setdefault(view.buffer.name, np.full(view.buffer.width, -1))
+        return numbers[view.start : view.start + view.width]
 
-    for turn, stage in enumerate(stages):
+    for number, stage in enumerate(stages):
         for op in stage.ops:
             for view in op.reads:
-                for missing in _runs(view, held(stage.device, view) < 0):
-                    for source, part in _sources(
-                        missing, [held(device, missing) for device in range(count) if device != stage.device]
-                    ):
+                for missing in _runs(view, known(stage.device, view) < 0):
+                    others = [known(device, missing) for device in range(count) if device != stage.device]
+                    for source, part in _sources(missing, others):
                         stage.received.append((part, source, len(stages[source].sent)))
                         stages[source].sent.append(part)
-                        held(stage.device, part)[:] = turn
+                        known(stage.device, part)[:] = number
             for view in op.writes:
                 for device in range(count):
-                    held(device, view)[:] = turn if device == stage.device else -1
+                    known(device, view)[:] = number if device == stage.device else -1
 
 
-def _sources(view: View, held: Sequence[np.ndarray]) -> Iterator[tuple[int, View]]:
-    """Which turns have which columns of a view, the earliest first. `held`: by device. Raises SplitError where none has."""
+def _sources(view: View, known: Sequence[np.ndarray]) -> Iterator[tuple[int, View]]:
+    """Which stages have which columns of a view, the earliest first. `known`: by device. Raises CutError if none has."""
     left = np.ones(view.width, bool)
-    for turn in sorted({int(each) for turns in held for each in turns if each >= 0}):
-        for turns in held:
-            for part in list(_runs(view, left & (turns == turn))):
+    for number in sorted({int(each) for numbers in known for each in numbers if each >= 0}):
+        for numbers in known:
+            for part in list(_runs(view, left & (numbers == number))):
                 left[part.start - view.start : part.start - view.start + part.width] = False
-                yield turn, part
+                yield number, part
     if left.any():
-        raise SplitError(f"{ops.show(view)} is read before it is written")
+        raise CutError(f"{ops.show(view)} is read before it is written")
 
 
 def _runs(view: View, flags: np.ndarray) -> Iterator[View]:
@@ -146,23 +141,18 @@ def _runs(view: View, flags: np.ndarray) -> Iterator[View]:
 
 def _part(program: Program, stages: list[_Stage], device: int) -> Part:
     found: list[Op] = []
-    layers: dict[int, int] = {}
-    routers, layer = [], 0
     for stage in stages:
         if stage.device == device:
-            found.append(ops.Receive(tuple(view for view, _, _ in stage.received)))
-        for op in stage.ops:
-            if isinstance(op, ops.Attention):
-                layer = op.layer
-            if stage.device != device:
-                continue
-            if isinstance(op, ops.Route):
-                routers.append(layer)
-            if isinstance(op, ops.Attention | ops.WriteKeysValues):
-                op = replace(op, layer=layers.setdefault(op.layer, len(layers)))
-            found.append(op)
-        if stage.device == device and stage is not stages[-1]:
-            found.append(ops.Send(tuple(stage.sent)))
-    names = dict.fromkeys(name for op in found for name in op.weight_names)
-    shapes, kept = {name: program.weights[name] for name in names}, tuple(program.layers[layer] for layer in layers)
-    return Part(replace(program, ops=tuple(found), weights=shapes, layers=kept), tuple(layers), tuple(routers))
+            found += [ops.Receive(tuple(view for view, _, _ in stage.received)), *stage.ops]
+            if stage is not stages[-1]:
+                found.append(ops.Send(tuple(stage.sent)))
+    return part_of(program, found)
+
+
+def part_of(program: Program, some: Sequence[Op]) -> Part:
+    """Some ops of a program, with the weights and the states that they use."""
+    states = tuple(sorted({state for op in some for state in op.state_ids}))
+    renumbered = {state: index for index, state in enumerate(states)}
+    found = tuple(op.with_states(renumbered) if op.state_ids else op for op in some)
+    weights = {name: program.weights[name] for op in found for name in op.weight_names}
+    return Part(replace(program, ops=found, weights=weights, states=tuple(program.states[state] for state in states)), states)

@@ -14,7 +14,7 @@ _ROUTED = (ops.Route, ops.ExpertLinear, ops.Combine)
 
 
 @dataclass(frozen=True)
-class Place:
+class OpLayer:
     """`layer` None: before the first layer, or, if `head`, behind the last. `experts`: of a layer's chosen experts."""
 
     layer: int | None
@@ -22,9 +22,9 @@ class Place:
     experts: bool = False
 
 
-def places(program: Program) -> list[Place]:
+def op_layers(program: Program) -> list[OpLayer]:
     """One for each op. What has no weights belongs to what stands before it."""
-    found: list[Place] = []
+    found: list[OpLayer] = []
     layer, head, experts = None, False, False
     for op in program.ops:
         names = op.weight_names
@@ -34,7 +34,7 @@ def places(program: Program) -> list[Place]:
         elif (names or isinstance(op, ops.Logits)) and layer is not None:
             head = True
         experts = experts or isinstance(op, ops.Route)
-        found.append(Place(None if head else layer, head, experts))
+        found.append(OpLayer(None if head else layer, head, experts))
         experts = experts and not isinstance(op, ops.Combine)
     return found
 
@@ -60,11 +60,9 @@ def _follows(op: Op, before: list[Op]) -> bool:
     """Whether an op must stay behind the others."""
     if isinstance(op, _ROUTED):
         return True
-    written, touched = op.writes, op.reads + op.writes
+    written, touched = op.writes, op.views
     return any(_meet(touched, each.writes) or _meet(written, each.reads) for each in before)
 
 
 def _meet(some: list[View], others: list[View]) -> bool:
-    return any(
-        a.buffer.name == b.buffer.name and a.start < b.start + b.width and b.start < a.start + a.width for a in some for b in others
-    )
+    return any(view.overlaps(other) for view in some for other in others)

@@ -1,6 +1,6 @@
-"""How a model that does not fit a GPU is shared out between it and the processor: a pure function, with its reasons.
+"""The offload plan: how a model that does not fit a GPU is shared out between it and the CPU. A pure function, with its reasons.
 
-A dense model: the first layers stay on the processor, so that a token changes device once. A mixture of experts: everything but
+A dense model: the first layers stay on the CPU, so that a token changes device once. A mixture of experts: everything but
 experts goes to the GPU, as long as that fits; what a router leaves aside most of the time costs no room. Where the GPU can exchange
 single experts, the first layers share theirs, half of them on the GPU: the better half has far more than half of the choices, and
 each layer that is shared costs a wait; only when all do, fewer than half. Else the first layers leave all theirs.
@@ -8,56 +8,42 @@ each layer that is shared costs a wait; only when all do, fewer than half. Else 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from lacewing.errors import OutOfMemoryError
-from lacewing.offload.experts import ALLOT, HELD, REST, TRUNK, share_experts, source_name
-from lacewing.offload.layers import Place, experts_together, places
-from lacewing.options import format_bytes
+from lacewing.offload.cut import part_of
+from lacewing.offload.experts import DISPATCH, OTHERS, RESIDENT, TRUNK, share_experts
+from lacewing.offload.layers import OpLayer, experts_together, op_layers
+from lacewing.options import CPU, format_bytes
 from lacewing.program.ops import Embed, Logits, Route
 from lacewing.program.program import Program
 
-GPU, HOST, DESK = 0, 1, 2  # the desk: see `offload.cache`
-_SIDES = {TRUNK: GPU, HELD: GPU, REST: HOST, ALLOT: DESK}
-_SMALL_BYTES = 2**18  # of buffers that do not grow with the model
-_LOGIT_BYTES, _STAGING_BYTES = 2**24, 2**25  # the most that the GPU holds at a time of logits, and of weights on their way
+GPU, HOST, CACHE = 0, 1, 2  # which dispatches experts, see `offload.cache`
+_SIDES = {TRUNK: GPU, RESIDENT: GPU, OTHERS: HOST, DISPATCH: CACHE}
 
 
 @dataclass(frozen=True)
-class Room:
+class MemoryBudget:
     """Bytes of a GPU that may be filled, and what sets them, in words."""
 
     nbytes: int
     source: str
 
 
-@dataclass(frozen=True)
-class Sizes:
-    """Bytes on the GPU: of each weight by its name, of the keys and values of each layer. `chunk`: tokens of a run.
-
-    `exchangeable`: the mixture layers of whose experts the GPU can hold some.
-    """
-
-    weights: Mapping[str, int]
-    layers: Sequence[int]
-    chunk: int
-    exchangeable: frozenset[int] = frozenset()
-
-
-class Level(NamedTuple):
-    """How much the processor does: the first `host_layers` layers, the experts of the first `host_experts` mixtures, and of
-    the first `shared` mixtures all experts but `held`."""
+class OffloadLevel(NamedTuple):
+    """How much the CPU does: the first `host_layers` layers, the experts of the first `host_experts` mixtures, and of
+    the first `shared` mixtures all experts but `resident`."""
 
     host_layers: int = 0
     host_experts: int = 0
     shared: int = 0
-    held: int = 0
+    resident: int = 0
 
 
 @dataclass(frozen=True)
-class Load:
+class DeviceLoad:
     """What a device must hold."""
 
     weight_bytes: int
@@ -70,7 +56,15 @@ class Load:
 
 
 @dataclass(frozen=True)
-class Share:
+class Target:
+    """What a plan asks of the GPU: what a part of the program takes there, and the mixture layers whose experts it can exchange."""
+
+    load: Callable[[Program], DeviceLoad]
+    exchangeable: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True)
+class OffloadPlan:
     """`devices`: of each op of `program`, which is the whole one with its ops in an order that is better to cut.
 
     Of `layers` layers `mixtures` have experts, `experts` each.
@@ -81,8 +75,8 @@ class Share:
     layers: int
     mixtures: int
     experts: int
-    level: Level
-    gpu: Load
+    level: OffloadLevel
+    gpu: DeviceLoad
     reasons: tuple[str, ...]
 
     @property
@@ -104,7 +98,7 @@ class Share:
             return f"{kept} of {self.layers} and the output{trunk}"
         if self.level.shared:
             some = f"{self.level.shared} of {self.mixtures} layers" if self.level.shared < self.mixtures else "all layers"
-            return f"everything but {self.experts - self.level.held} of {self.experts} experts of {some}"
+            return f"everything but {self.experts - self.level.resident} of {self.experts} experts of {some}"
         return f"everything but the experts of {self._experts}"
 
     @property
@@ -116,43 +110,43 @@ class Share:
         return f"{self.host_experts} of {self.mixtures} layers" if self.host_experts < self.mixtures else "all layers"
 
 
-def share(program: Program, sizes: Sizes, room: Room | None, layers: int | None = None) -> Share | None:
-    """Put as much on the GPU as fits `room` (None: not known), or `layers` layers, the last ones; None: all of it.
+def plan_offload(program: Program, target: Target, budget: MemoryBudget | None, layers: int | None = None) -> OffloadPlan | None:
+    """Put as much on the GPU as fits `budget` (None: not known), or `layers` layers, the last ones; None: all of it.
 
     Raises OutOfMemoryError where so many layers do not fit, or not even one.
     """
-    whole = Sharing(program, sizes)
-    levels = whole.levels()
+    planner = OffloadPlanner(program, target)
+    levels = planner.levels()
     if layers is not None:
-        chosen = whole.level_of(layers)
-        if room is not None and whole.load(chosen).nbytes > room.nbytes:
+        chosen = planner.level_of(layers)
+        if budget is not None and planner.load(chosen).nbytes > budget.nbytes:
             raise OutOfMemoryError(
-                f"{layers} layers on the GPU take {format_bytes(whole.load(chosen).nbytes)}, but {room.source} gives "
-                f"{format_bytes(room.nbytes)}; use fewer --gpu-layers, or a smaller --context"
+                f"{layers} layers on the GPU take {format_bytes(planner.load(chosen).nbytes)}, but {budget.source} gives "
+                f"{format_bytes(budget.nbytes)}; use fewer --gpu-layers, or a smaller --context"
             )
-    elif room is None or whole.load(Level()).nbytes <= room.nbytes:
+    elif budget is None or planner.load(OffloadLevel()).nbytes <= budget.nbytes:
         return None
     else:
         low, high = 1, len(levels)  # the first that fits; each needs less than the one before
         while low < high:
             middle = (low + high) // 2
-            low, high = (low, middle) if whole.load(levels[middle]).nbytes <= room.nbytes else (middle + 1, high)
+            low, high = (low, middle) if planner.load(levels[middle]).nbytes <= budget.nbytes else (middle + 1, high)
         if low == len(levels):
-            least = format_bytes(whole.load(levels[-1]).nbytes)
+            least = format_bytes(planner.load(levels[-1]).nbytes)
             raise OutOfMemoryError(
-                f"not even one layer of the model fits the GPU: that takes {least}, but {room.source} gives "
-                f"{format_bytes(room.nbytes)}; use a smaller --context, or --backend cpu"
+                f"not even one layer of the model fits the GPU: that takes {least}, but {budget.source} gives "
+                f"{format_bytes(budget.nbytes)}; use a smaller --context, or --backend {CPU}"
             )
         chosen = levels[low]
-    return None if chosen == Level() else whole.share(chosen, room, asked=layers is not None)
+    return None if chosen == OffloadLevel() else planner.plan(chosen, budget, asked=layers is not None)
 
 
-class Sharing:
+class OffloadPlanner:
     """A program with its ops in their places, to look at several ways to share it out."""
 
-    def __init__(self, program: Program, sizes: Sizes):
-        self.program, self.sizes = experts_together(program), sizes
-        self.places = places(self.program)
+    def __init__(self, program: Program, target: Target):
+        self.program, self.target = experts_together(program), target
+        self.places = op_layers(self.program)
         self.layers = 1 + max((place.layer for place in self.places if place.layer is not None), default=-1)
         self.mixtures = sorted({place.layer for place in self.places if place.experts and place.layer is not None})
         self.experts = {
@@ -166,31 +160,31 @@ class Sharing:
     @property
     def trunk_bytes(self) -> int:
         """What should be on the GPU at least: of a mixture of experts all but these, of a dense model everything."""
-        return self.load(Level(0, len(self.mixtures))).nbytes
+        return self.load(OffloadLevel(0, len(self.mixtures))).nbytes
 
-    def levels(self) -> list[Level]:
-        """From nothing on the processor on."""
-        count, found = len(self.mixtures), [Level()]
+    def levels(self) -> list[OffloadLevel]:
+        """From nothing on the CPU on."""
+        count, found = len(self.mixtures), [OffloadLevel()]
         half = min(self.experts.values(), default=0) // 2
-        if half and _exchangeable(self.mixtures, self.sizes):
-            found += [Level(shared=shared, held=half) for shared in range(1, count + 1)]
-            found += [Level(shared=count, held=held) for held in range(half - 1, 0, -1)]
-            found.append(Level(0, count))
+        if half and _exchangeable(self.mixtures, self.target.exchangeable):
+            found += [OffloadLevel(shared=shared, resident=half) for shared in range(1, count + 1)]
+            found += [OffloadLevel(shared=count, resident=resident) for resident in range(half - 1, 0, -1)]
+            found.append(OffloadLevel(0, count))
         else:
-            found += [Level(0, experts) for experts in range(1, count + 1)]
-        return [*found, *(Level(layers, count) for layers in range(1, self.layers))]
+            found += [OffloadLevel(0, experts) for experts in range(1, count + 1)]
+        return [*found, *(OffloadLevel(layers, count) for layers in range(1, self.layers))]
 
-    def level_of(self, layers: int) -> Level:
+    def level_of(self, layers: int) -> OffloadLevel:
         """With so many whole layers on the GPU; the trunk of the others stays there where they are mixtures."""
         away = max(0, self.layers - layers)
-        return Level(0, min(away, len(self.mixtures))) if self.mixtures else Level(away)
+        return OffloadLevel(0, min(away, len(self.mixtures))) if self.mixtures else OffloadLevel(away)
 
-    def cut(self, level: Level) -> tuple[Program, tuple[int, ...]]:
+    def assign(self, level: OffloadLevel) -> tuple[Program, tuple[int, ...]]:
         """The program in the form in which it is shared out, and the device of each op."""
         mixtures, shared = set(self.mixtures[: level.host_experts]), self.mixtures[: level.shared]
         embedding = HOST if level.host_layers or ((mixtures or shared) and not self.tied) else GPU
 
-        def device(place: Place) -> int:
+        def device(place: OpLayer) -> int:
             if place.layer is None:
                 return GPU if place.head else embedding
             away = place.layer < level.host_layers or (place.experts and place.layer in mixtures)
@@ -199,48 +193,35 @@ class Sharing:
         if not shared:
             return self.program, tuple(map(device, self.places))
         layers = [place.layer if place.experts else None for place in self.places]
-        made = share_experts(self.program, layers, {layer: min(level.held, self.experts[layer] - 1) for layer in shared})
+        made = share_experts(self.program, layers, {layer: min(level.resident, self.experts[layer] - 1) for layer in shared})
         others = iter([place for place, layer in zip(self.places, layers, strict=True) if layer not in shared])
         return made.program, tuple(_SIDES[side] if side else device(next(others)) for side in made.sides)
 
-    def load(self, level: Level) -> Load:
+    def load(self, level: OffloadLevel) -> DeviceLoad:
         """Of the GPU."""
-        program, devices = self.cut(level)
+        program, devices = self.assign(level)
         mine = [op for op, device in zip(program.ops, devices, strict=True) if device == GPU]
-        nbytes = {name: self._bytes(name, program) for op in mine for name in op.weight_names}
-        kept = {op.layer for op in mine if hasattr(op, "layer")}
-        widths = {view.buffer.name: view.buffer.width for op in mine for view in op.views}
-        chunk = self.sizes.chunk
-        buffers = 8 * chunk * sum(widths.values()) + _SMALL_BYTES  # floats, their quantised forms, what is handed over
-        buffers += 2 * min(_LOGIT_BYTES, 4 * chunk * program.vocab_size) + 3 * min(_STAGING_BYTES, max(nbytes.values(), default=0))
-        return Load(sum(nbytes.values()), sum(self.sizes.layers[layer] for layer in kept), buffers)
+        return self.target.load(part_of(program, mine).program)
 
-    def _bytes(self, name: str, program: Program) -> int:
-        """Of a weight, or of those of its experts that are held."""
-        whole = self.sizes.weights[source_name(name)]
-        if name == source_name(name):
-            return whole
-        return -(-whole * program.weights[name][0] // self.program.weights[source_name(name)][0])
-
-    def share(self, level: Level, room: Room | None, asked: bool) -> Share:
+    def plan(self, level: OffloadLevel, budget: MemoryBudget | None, asked: bool) -> OffloadPlan:
         found, experts = self.load(level), max(self.experts.values(), default=0)
-        made = Share(*self.cut(level), self.layers, len(self.mixtures), experts, level, found, ())
-        whole = format_bytes(self.load(Level()).nbytes)
-        why = (
-            "asked for" if asked or room is None else f"all would take {whole}, but {room.source} gives {format_bytes(room.nbytes)}"
-        )
-        parts = f"weights {format_bytes(found.weight_bytes)}, keys and values {format_bytes(found.kv_bytes)}"
+        made = OffloadPlan(*self.assign(level), self.layers, len(self.mixtures), experts, level, found, ())
+        why = "asked for"
+        if budget is not None and not asked:
+            whole = format_bytes(self.load(OffloadLevel()).nbytes)
+            why = f"all would take {whole}, but {budget.source} gives {format_bytes(budget.nbytes)}"
+        parts = f"weights {format_bytes(found.weight_bytes)}, KV cache {format_bytes(found.kv_bytes)}"
         reasons = (
-            f"on the GPU is {made.on_gpu}, the processor computes the rest: {why}",
+            f"on the GPU is {made.on_gpu}, the CPU computes the rest: {why}",
             f"the GPU takes {format_bytes(found.nbytes)}: {parts}, buffers {format_bytes(found.buffer_bytes)}",
             *(("which experts are on the GPU changes between requests, as routers choose them",) if level.shared else ()),
         )
         return replace(made, reasons=reasons)
 
 
-def _exchangeable(mixtures: Sequence[int], sizes: Sizes) -> bool:
+def _exchangeable(mixtures: Sequence[int], layers: frozenset[int]) -> bool:
     """Whether all mixtures may share their experts."""
-    return bool(mixtures) and sizes.exchangeable.issuperset(mixtures)
+    return bool(mixtures) and layers.issuperset(mixtures)
 
 
 def _numbers(first: int, end: int) -> str:

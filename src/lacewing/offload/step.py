@@ -1,51 +1,35 @@
-"""Several devices for one model: each computes its part of the program (`offload.cut`), turn by turn."""
+"""Several devices for one model: each computes its part of the program (`offload.cut`), stage by stage."""
 
 from __future__ import annotations
 
-import threading
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from lacewing.backends.base import Backend, DeviceFacts
-from lacewing.backends.batch import StepLimits
+from lacewing.backends.batch import Batch, StepLimits
 from lacewing.backends.step import RoutedLayer, Step
-from lacewing.backends.weights import TensorSpec, TileOrder, WeightView
-
-from lacewing.errors import BackendError, OptionError
-from lacewing.offload.cache import Use, exchange_of, rests, with_held
-from lacewing.offload.cut import Split
+from lacewing.backends.weights import CacheStatistics, TensorSpec, TileOrder, WeightView
+from lacewing.errors import BackendError
+from lacewing.offload.cache import rebalancer_of, skippable_stages, with_resident
+from lacewing.offload.cut import ProgramCut
 from lacewing.offload.experts import source_name
 from lacewing.options import Progress
+from lacewing.program.ops import Embed
 from lacewing.program.program import Program
 
 
-@runtime_checkable
-class StoresAnew(Protocol):
-    """A backend whose device keeps weights in another form, of another size."""
-
-    def stored_bytes(self, weight: TensorSpec, transposed: bool = False) -> int: ...
-
-
-@runtime_checkable
-class HoldsSome(Protocol):
-    """A backend that can hold some experts of a stack, and exchange them (`offload.cache`)."""
-
-    def holds_some(self, weight: TensorSpec, transposed: bool) -> bool: ...
-
-
-class SplitBackend:
+class OffloadBackend(Backend):
     """The backends of the parts of one program; the first is the one that was asked for, and gives the name."""
 
     copies_weights = True  # though not all of them
 
-    def __init__(self, backends: Sequence[Backend], split: Split):
-        if len(backends) != len(split.parts):
-            raise BackendError(f"{len(backends)} devices for {len(split.parts)} parts of a program")
-        self.backends, self.split = tuple(backends), split
+    def __init__(self, backends: Sequence[Backend], cut: ProgramCut):
+        if len(backends) != len(cut.parts):
+            raise BackendError(f"{len(backends)} devices for {len(cut.parts)} parts of a program")
+        self.backends, self.cut = tuple(backends), cut
         self.name = backends[0].name
 
     def facts(self) -> DeviceFacts:
@@ -56,142 +40,171 @@ class SplitBackend:
         )
 
     def room_bytes(self) -> int | None:
-        """See `backends.base.HasMemory`: of the first."""
-        first = self.backends[0]
-        return first.room_bytes() if isinstance(first, HasMemory) else None
+        """Of the first."""
+        return self.backends[0].room_bytes()
 
     def tile_orders(self, program: Program, weights: Mapping[str, TensorSpec]) -> dict[str, TileOrder]:
-        """See `backends.base.PrefersTiles`; of weights that one part alone uses, which those of exchanged experts are not."""
-        used = Counter(source_name(name) for part in self.split.parts for name in part.program.weights)
-        parts = zip(self.backends, self.split.parts, strict=True)
-        orders = [backend.tile_orders(part.program, weights) for backend, part in parts if isinstance(backend, PrefersTiles)]
+        """Of weights that one part alone uses, which those of resident experts are not."""
+        used = Counter(source_name(name) for part in self.cut.parts for name in part.program.weights)
+        orders = [
+            backend.tile_orders(part.program, weights)
+            for backend, part in zip(self.backends, self.cut.parts, strict=True)
+            if not backend.copies_weights
+        ]
         return {name: order for found in orders for name, order in found.items() if used[name] == 1}
 
     def compile(
         self, program: Program, weights: Mapping[str, WeightView], limits: StepLimits, progress: Progress | None = None
-    ) -> SplitStep:
-        """`program` is the one that was split. What one part has taken is given back when another fails."""
+    ) -> OffloadStep:
+        """`program` is the one that was cut. What one part has taken is given back when another fails."""
         steps: list[Step] = []
         try:
-            for backend, part in zip(self.backends, self.split.parts, strict=True):
-                steps.append(backend.compile(part.program, with_held(part.program, weights), limits, progress))
-            host = [not backend.copies_weights for backend in self.backends]
-            keeps = all(isinstance(step, KeepsSlots) for step, part in zip(steps, self.split.parts, strict=True) if part.layers)
-            return (SlotKeepingSplitStep if keeps else SplitStep)(program, self.split, steps, limits, host, weights)
+            for backend, part in zip(self.backends, self.cut.parts, strict=True):
+                steps.append(backend.compile(part.program, with_resident(part.program, weights), limits, progress))
+            return OffloadStep(program, self.cut, steps, limits, weights)
         except BaseException:
             for step in steps:
                 step.close()
             raise
 
 
-class SplitStep:
-    """See `backends.base.Step`. `host_bytes`: of its keys, values and buffers those in the memory of this machine.
+@dataclass(frozen=True)
+class _GroupPart:
+    """What one step has of a group of the whole program: its own group, and the members of the whole one that these are."""
 
-    `host`: of each step whether it computes on this machine's own memory.
-    """
+    step: Step
+    group: int
+    members: list[int]
+
+
+class OffloadStep(Step):
+    """The steps of all parts as one. A page of a group has the same id on every device that has states of the group."""
 
     def __init__(
-        self, program: Program, split: Split, steps: Sequence[Step], limits: StepLimits, host: Sequence[bool],
-        weights: Mapping[str, WeightView],
-    ):  # fmt: skip
-        self.limits, self.split, self.steps = limits, split, tuple(steps)
-        self._program, self._host = program, tuple(host)
-        self._staged: list[Staged] = []
-        for step in steps:
-            if not isinstance(step, Staged):
-                raise BackendError(f"{type(step).__name__} cannot run a part of a model; choose another backend")
-            self._staged.append(step)
-        self.kv_bytes = sum(step.kv_bytes for step in steps)
+        self, program: Program, cut: ProgramCut, steps: Sequence[Step], limits: StepLimits, weights: Mapping[str, WeightView]
+    ):
+        super().__init__(program, limits)
+        self.cut, self.steps = cut, tuple(steps)
         self.buffer_bytes = sum(step.buffer_bytes for step in steps)
-        self._lock, self._closed = threading.Lock(), False
-        self._exchange, self._rests = exchange_of(split, steps, weights), rests(split)
+        self.notices = tuple(notice for step in steps for notice in step.notices)
+        self._rebalancer, self._skippable = rebalancer_of(cut, steps, weights), skippable_stages(cut)
+        self._parts = [_parts_of(group.members, cut, steps) for group in self.groups]
+        fixed = [index for index, group in enumerate(self.groups) if not group.paged]
+        self._fixed = [
+            [number for number, group in enumerate(fixed) if any(part.step is step for part in self._parts[group])]
+            for step in steps
+        ]
+        self._embeds = [any(isinstance(op, Embed) for op in part.program.ops) for part in cut.parts]
+        self.takes_embeddings = all(step.takes_embeddings for step, embeds in zip(steps, self._embeds, strict=True) if embeds)
 
-    @property
-    def held(self) -> Use | None:
-        """Of experts that a device has some of; None: of no layer."""
-        return None if self._exchange is None else self._exchange.use
+    # running
 
-    def adapt(self) -> None:
-        """See `backends.base.Adapts`."""
-        with self._lock:
-            if self._exchange is not None and not self._closed:
-                self._exchange.run()
+    def _run(self, batch: Batch) -> np.ndarray:
+        for step, fixed, embeds in zip(self.steps, self._fixed, self._embeds, strict=True):
+            step.begin(_for_part(batch, fixed, embeds))
+        sent: list[list[np.ndarray]] = []
+        for number, each in enumerate(self.cut.schedule):
+            self._stop_if_aborted()
+            received = [sent[source][place] for source, place in each.received]
+            skippable = self._skippable.get(number)
+            nothing = None if skippable is None else skippable.skipped(received)
+            sent.append(self.steps[each.device].stage(each.stage, received) if nothing is None else nothing)
+        return self.steps[self.cut.schedule[-1].device].logits()
 
-    @property
-    def host_bytes(self) -> int:
-        return sum(step.kv_bytes + step.buffer_bytes for step, host in zip(self.steps, self._host, strict=True) if host)
-
-    @property
-    def notices(self) -> tuple[str, ...]:
-        return tuple(notice for step in self.steps for notice in getattr(step, "notices", ()))
-
-    def run(self, tokens: np.ndarray, slots: np.ndarray, positions: np.ndarray, outputs: np.ndarray) -> np.ndarray:
-        with self._lock:
-            self._refuse_closed()
-            for step in self._staged:
-                step.begin(tokens, slots, positions, outputs)
-            sent: list[list[np.ndarray]] = []
-            for number, turn in enumerate(self.split.turns):
-                received = [sent[source][place] for source, place in turn.received]
-                rest = self._rests.get(number)
-                nothing = None if rest is None else rest.of_none(received)
-                sent.append(self._staged[turn.device].stage(turn.stage, received) if nothing is None else nothing)
-            return self._staged[self.split.turns[-1].device].logits()
-
-    def _refuse_closed(self) -> None:
-        if self._closed:
-            raise OptionError("the model has been closed")
-
-    def rebind(self) -> None:
-        with self._lock:
-            for step in self.steps:
-                step.rebind()
+    def abort(self) -> None:
+        super().abort()
+        for step in self.steps:
+            step.abort()
 
     def watch_routes(self, on: bool) -> None:
-        with self._lock:
-            for step in self.steps:
-                step.watch_routes(on)
+        for step in self.steps:
+            step.watch_routes(on)
 
     def routes(self) -> list[RoutedLayer]:
         """Layer by layer, whichever device the routers are on."""
-        found = [
-            replace(routed, layer=layer)
-            for step, part in zip(self.steps, self.split.parts, strict=True)
-            for routed, layer in zip(step.routes(), part.routers, strict=False)
-        ]
-        return sorted(found, key=lambda routed: routed.layer)
+        return sorted((routed for step in self.steps for routed in step.routes()), key=lambda routed: routed.layer)
 
-    def close(self) -> None:
-        with self._lock:
-            self._closed = True
-            for step in self.steps:
-                step.close()
+    def rebind(self) -> None:
+        for step in self.steps:
+            step.rebind()
+
+    # experts
+
+    @property
+    def cache_statistics(self) -> CacheStatistics | None:
+        """Of experts that a device has some of; None: of no layer."""
+        return None if self._rebalancer is None else self._rebalancer.statistics
+
+    def rebalance(self) -> None:
+        with self._turn(keep_abort=True):
+            if self._rebalancer is not None:
+                self._rebalancer.run()
+
+    # the bytes of states
+
+    def _grow(self, group: int, count: int) -> None:
+        """Parts that have grown already shrink again when one has no memory left."""
+        before, done = self.sizes[group], []
+        try:
+            for part in self._parts[group]:
+                part.step.grow(part.group, count)
+                done.append(part)
+        except BaseException:
+            for part in done:
+                part.step.grow(part.group, before)
+            raise
+
+    def _put_table(self, group: int, row: int, first: int, ids: np.ndarray) -> None:
+        self._on_all(group, lambda part: part.step.put_table(part.group, row, first, ids))
+
+    def _copy(self, group: int, pairs: Sequence[tuple[int, int]]) -> None:
+        self._on_all(group, lambda part: part.step.copy(part.group, pairs))
+
+    def _on_all(self, group: int, work: Callable[[_GroupPart], None]) -> None:
+        for part in self._parts[group]:
+            work(part)
+
+    def _read(self, group: int, ids: Sequence[int]) -> np.ndarray:
+        whole = self.groups[group]
+        count = len(whole.members)
+        found = np.empty((len(ids), count, whole.nbytes // count), np.uint8)
+        for part in self._parts[group]:
+            found[:, part.members] = part.step.read(part.group, ids).reshape(len(ids), len(part.members), -1)
+        return found.reshape(len(ids), -1)
+
+    def _write(self, group: int, ids: Sequence[int], data: np.ndarray) -> None:
+        pages = data.reshape(len(ids), len(self.groups[group].members), -1)
+        for part in self._parts[group]:
+            part.step.write(part.group, ids, pages[:, part.members].reshape(len(ids), -1))
+
+    @property
+    def state_bytes(self) -> int:
+        return sum(step.state_bytes for step in self.steps)
+
+    @property
+    def host_bytes(self) -> int:
+        return sum(step.host_bytes for step in self.steps)
+
+    def _close(self) -> None:
+        for step in self.steps:
+            step.close()
 
 
-class SlotKeepingSplitStep(SplitStep):
-    """Where all devices keep slots: the bytes are those of a device that does the whole, layer after layer."""
+def _parts_of(members: Sequence[int], cut: ProgramCut, steps: Sequence[Step]) -> list[_GroupPart]:
+    """`members`: the states of a group of the whole program."""
+    found = []
+    for part, step in zip(cut.parts, steps, strict=True):
+        for index, group in enumerate(step.groups):
+            states = [part.states[member] for member in group.members]
+            if states[0] in members:
+                found.append(_GroupPart(step, index, [members.index(state) for state in states]))
+    return found
 
-    def read_slot(self, slot: int, count: int) -> np.ndarray:
-        """See `backends.base.KeepsSlots`."""
-        with self._lock:
-            self._refuse_closed()
-            found: dict[int, np.ndarray] = {}
-            for step, part in zip(self.steps, self.split.parts, strict=True):
-                if isinstance(step, KeepsSlots) and part.layers:
-                    ends = np.cumsum([self._layer_bytes(layer, count) for layer in part.layers])[:-1]
-                    found |= dict(zip(part.layers, np.split(step.read_slot(slot, count), ends), strict=True))
-            return np.concatenate([found[layer] for layer in sorted(found)]) if found else np.empty(0, np.uint8)
 
-    def write_slot(self, slot: int, count: int, data: np.ndarray) -> None:
-        sizes = [self._layer_bytes(layer, count) for layer in range(len(self._program.layers))]
-        if data.dtype != np.uint8 or data.size != sum(sizes):
-            raise OptionError(f"keys and values of {count} positions take {sum(sizes)} bytes, not {data.nbytes}")
-        with self._lock:
-            self._refuse_closed()
-            layers = np.split(data, np.cumsum(sizes)[:-1])
-            for step, part in zip(self.steps, self.split.parts, strict=True):
-                if isinstance(step, KeepsSlots) and part.layers:
-                    step.write_slot(slot, count, np.concatenate([layers[layer] for layer in part.layers]))
-
-    def _layer_bytes(self, layer: int, count: int) -> int:
-        return count * self._program.layers[layer].stored_width * self._program.kv_itemsize
+def _for_part(batch: Batch, fixed: list[int], embeds: bool) -> Batch:
+    """What a part is told of a batch: the units of its own fixed groups (by their numbers), and embeddings if it embeds."""
+    if not embeds and batch.embeddings is not None:
+        batch = replace(batch, tokens=np.maximum(batch.tokens, 0), embeddings=None)
+    if batch.units_in is None or batch.units_out is None:
+        return batch
+    return replace(batch, units_in=batch.units_in[fixed], units_out=batch.units_out[fixed])

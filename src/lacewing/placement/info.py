@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,16 +13,15 @@ from lacewing.placement.background import Background
 if TYPE_CHECKING:
     from lacewing.formats import Checkpoint
     from lacewing.models import ModelSpec
-    from lacewing.placement.plan import Needs, Plan
-    from lacewing.program.program import Program
+    from lacewing.placement.plan import MemoryPlan
     from lacewing.text.template import ChatTemplate
     from lacewing.text.tokenizer import Tokenizer
 
-DEFAULT_CONTEXT = 8192  # tokens at most, when none is asked for: keys and values cost memory
+DEFAULT_CONTEXT = 8192  # tokens at most, when none is asked for: a KV cache costs memory
 CHUNK = 512  # prompt tokens of one run
 
 
-class Opened:
+class ModelInfo:
     """A checkpoint whose headers have been read: what can be told and planned without touching a weight.
 
     `warm`: begin to read tokenizer and template at once, in the background, rather than when they are asked for.
@@ -43,46 +41,14 @@ class Opened:
         self.template = Background(self._open_template, warm)
         self.spec: ModelSpec = open_model(self.checkpoint, options.context, DEFAULT_CONTEXT, options.kv_type)
 
-    def plan(
-        self, weight_bytes: int, chunk: int, options: LoadOptions | None = None, spare: int = 0, part: Program | None = None
-    ) -> Plan:
-        """Where everything goes. `spare`: bytes in use now that will be free by then; `part`: what this machine's own memory is
-        needed for, None: all. Raises OutOfMemoryError."""
-        from lacewing.placement.plan import plan
-        from lacewing.weights import this_machine
-
-        machine = this_machine()
-        machine = dataclasses.replace(machine, available_bytes=machine.available_bytes + spare)
-        return plan(self.needs(weight_bytes, chunk, part), options or self.options, machine)
-
-    def needs(self, weight_bytes: int, chunk: int, part: Program | None = None) -> Needs:
-        """Bytes of all that it takes to run, or a part of its program."""
-        from lacewing.models.sizes import copied_bytes, measure
-        from lacewing.placement.plan import Needs
-
-        program = part or self.spec.program
-        kv_bytes = self.spec.context * program.kv_bytes_per_token
-        widths = {view.buffer.name: view.buffer.width for op in program.ops for view in op.views(op.reads + op.writes)}
-        buffer_bytes = 6 * chunk * sum(widths.values()) + 4 * self.spec.vocab_size  # floats, and their quantised forms
-        sizes = self.spec.sizes if part is None else measure(part, self.spec.tensors)
-        experts = sizes.expert_bytes, sizes.active_expert_bytes
-        return Needs(weight_bytes, sizes.active_bytes, kv_bytes, buffer_bytes, *experts, copied_bytes(program, self.spec.tensors))
-
-    def describe(self, plan: Plan | None = None) -> dict[str, Any]:
-        """All of the above as plain values, for `lacewing info`; a plan that does not fit is no error here.
-
-        `plan`: another one than that of this machine's own memory.
-        """
-        from lacewing.placement.plan import plan_or_reason
-        from lacewing.weights import this_machine
-
+    def describe(self, plan: MemoryPlan) -> dict[str, Any]:
+        """All that is known, as plain values, for `lacewing info`."""
         spec, checkpoint = self.spec, self.checkpoint
         quants: dict[str, dict[str, int]] = {}
         for tensor in spec.tensors.values():
             row = quants.setdefault(tensor.quant.name, {"tensors": 0, "bytes": 0})
             row["tensors"] += 1
             row["bytes"] += tensor.nbytes
-        plan = plan or plan_or_reason(self.needs(spec.sizes.weight_bytes, CHUNK), self.options, this_machine())
         return {
             "name": spec.name,
             "architecture": spec.architecture,
@@ -105,6 +71,7 @@ class Opened:
                 "residency": plan.residency,
                 "needed_bytes": plan.needed_bytes,
                 "budget_bytes": plan.budget_bytes,
+                "kv_bytes": plan.kv_bytes,
                 "rows": [{"name": row.name, "bytes": row.nbytes, "note": row.note, "decides": row.decides} for row in plan.rows],
                 "reasons": list(plan.reasons),
             },
@@ -138,6 +105,6 @@ class Opened:
         return ChatTemplate.from_checkpoint(self.checkpoint, self.tokenizer.result())
 
 
-def open_headers(path: Path, options: LoadOptions, cancelled: Callable[[], bool], *, warm: bool = True) -> Opened:
-    """`Opened`, for a caller who may cancel meanwhile: large vocabularies take their time. Raises Cancelled."""
-    return Background(lambda: Opened(path, options, warm=warm)).result(cancelled)
+def open_headers(path: Path, options: LoadOptions, cancelled: Callable[[], bool], *, warm: bool = True) -> ModelInfo:
+    """`ModelInfo`, for a caller who may cancel meanwhile: large vocabularies take their time. Raises Cancelled."""
+    return Background(lambda: ModelInfo(path, options, warm=warm)).result(cancelled)

@@ -1,6 +1,6 @@
-"""What goes where within a memory budget: a pure function, with its reasons and a table to show.
+"""The memory plan: what goes where within a memory budget. A pure function, with its reasons and a table to show.
 
-The budget is for weights, keys and values, and buffers; the interpreter and its libraries come on top.
+The budget is for weights, KV cache and buffers; the interpreter and its libraries come on top.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from lacewing.options import LoadOptions, format_bytes
 from lacewing.weights.machine import Machine
 
 AUTO_SHARE = 0.8  # of what is free may be filled without being asked to
-_WHERE = {"eager": "own memory (eager)", "lazy": "mapped from the file (lazy)"}
+_WHERE = {"eager": "RAM (eager)", "lazy": "mapped from the file (lazy)"}
 
 
 @dataclass(frozen=True)
@@ -26,11 +26,11 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Needs:
+class MemoryRequirements:
     """Bytes of a model, known from its headers. `active_bytes` are the weights read for one token.
 
     `expert_bytes`: of all weights those that a router chooses from; `active_expert_bytes`: those of the chosen experts.
-    `copied_bytes`: of copies that the processor makes of some weights, wherever these are.
+    `copied_bytes`: of copies that the CPU makes of some weights, wherever these are.
     """
 
     weight_bytes: int
@@ -43,7 +43,7 @@ class Needs:
 
     @property
     def fixed_bytes(self) -> int:
-        """Own memory that does not depend on where weights are."""
+        """RAM that does not depend on where weights are."""
         return self.kv_bytes + self.buffer_bytes + self.copied_bytes
 
     @property
@@ -65,16 +65,18 @@ class Needs:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """The decision. `needed_bytes` is memory of our own; lazy weights count as the system's cache, not as ours."""
+class MemoryPlan:
+    """The decision. `needed_bytes` is RAM; lazy weights count as the system's cache, not as ours. `kv_bytes`: of
+    one sequence of the whole context."""
 
     residency: str
     needed_bytes: int
     budget_bytes: int
+    kv_bytes: int
     rows: tuple[Row, ...]
     reasons: tuple[str, ...]
 
-    def instead(self, residency: str, reason: str) -> Plan:
+    def instead(self, residency: str, reason: str) -> MemoryPlan:
         """With another residency, whatever the budget says."""
         weights = next(row.nbytes for row in self.rows if row.name == "weights")
         eager = (residency == "eager") - (self.residency == "eager")
@@ -84,20 +86,20 @@ class Plan:
             for row in self.rows
             if row.name not in ("resident", "streamed")  # which were for the other one
         )
-        return Plan(residency, needed, self.budget_bytes, rows, (reason,))
+        return replace(self, residency=residency, needed_bytes=needed, rows=rows, reasons=(reason,))
 
 
-def plan(needs: Needs, options: LoadOptions, machine: Machine) -> Plan:
+def plan(needs: MemoryRequirements, options: LoadOptions, machine: Machine) -> MemoryPlan:
     """Choose the residency.
 
-    Raises OutOfMemoryError if keys, values and buffers alone exceed the budget, or eager weights that were asked for do.
+    Raises OutOfMemoryError if KV cache and buffers alone exceed the budget, or eager weights that were asked for do.
     """
     budget, source = _budget(options, machine)
     fixed = needs.fixed_bytes
     if fixed > budget:
         keys, buffers = format_bytes(needs.kv_bytes), format_bytes(needs.buffer_bytes + needs.copied_bytes)
         raise OutOfMemoryError(
-            f"keys and values ({keys}) and buffers ({buffers}) need {format_bytes(fixed)}, "
+            f"the KV cache ({keys}) and buffers ({buffers}) need {format_bytes(fixed)}, "
             f"but {source} gives {format_bytes(budget)}; choose a smaller context, or allow more memory"
         )
     if options.residency == "eager" and fixed + needs.weight_bytes > budget:
@@ -111,20 +113,22 @@ def plan(needs: Needs, options: LoadOptions, machine: Machine) -> Plan:
         active = format_bytes(needs.active_bytes)
         reasons.append(f"a token reads {active} of weights, more than can stay in memory: the disk sets the speed")
     needed = fixed + (needs.weight_bytes if residency == "eager" else 0)
-    return Plan(residency, needed, budget, _rows(needs, residency, needed, budget, source), tuple(reasons))
+    return MemoryPlan(residency, needed, budget, needs.kv_bytes, _rows(needs, residency, needed, budget, source), tuple(reasons))
 
 
-def plan_or_reason(needs: Needs, options: LoadOptions, machine: Machine) -> Plan:
+def plan_or_reason(needs: MemoryRequirements, options: LoadOptions, machine: Machine) -> MemoryPlan:
     """`plan` for people who only want to know: what cannot be is no error, but the residency "none" with the reason."""
     try:
         return plan(needs, options, machine)
     except OutOfMemoryError as error:
         budget, source = _budget(options, machine)
         needed = needs.fixed_bytes + (needs.weight_bytes if options.residency == "eager" else 0)
-        return Plan("none", needed, budget, _rows(needs, "lazy", needed, budget, source), (f"it does not fit: {error}",))
+        return MemoryPlan(
+            "none", needed, budget, needs.kv_bytes, _rows(needs, "lazy", needed, budget, source), (f"it does not fit: {error}",)
+        )
 
 
-def plan_on_device(needs: Needs, device: str, memory_bytes: int | None) -> Plan:
+def plan_on_device(needs: MemoryRequirements, device: str, memory_bytes: int | None) -> MemoryPlan:
     """Everything in the memory of a GPU (None: of unknown size); the file is mapped while weights are brought there.
 
     Raises OutOfMemoryError if the GPU's whole memory is too small.
@@ -133,21 +137,23 @@ def plan_on_device(needs: Needs, device: str, memory_bytes: int | None) -> Plan:
     if memory_bytes is not None and needed > memory_bytes:
         raise OutOfMemoryError(
             f"the model takes {format_bytes(needed)}, and {device} has {format_bytes(memory_bytes)}; "
-            "choose a smaller context, a smaller quant or --backend cpu"
+            "choose a smaller context, a smaller quant or the CPU"
         )
     there = f"memory of {device}"
     rows = (
         Row("weights", needs.weight_bytes, there, "memory"),
         Row("active weights", needs.active_bytes, "read for each token", "speed"),
-        Row("keys and values", needs.kv_bytes, there, "memory"),
+        Row("KV cache", needs.kv_bytes, there, "memory"),
         Row("buffers", needs.buffer_bytes, there),
         Row("needed", needed, f"{there} in all", "memory"),
         Row("budget", memory_bytes or needed, there if memory_bytes else f"{there}, whose size is not known"),
     )
-    return Plan("lazy", needed, memory_bytes or needed, rows, (f"weights are copied to {device}; the file is only mapped",))
+    return MemoryPlan(
+        "lazy", needed, memory_bytes or needed, needs.kv_bytes, rows, (f"weights are copied to {device}; the file is only mapped",)
+    )
 
 
-def _rows(needs: Needs, residency: str, needed: int, budget: int, source: str) -> tuple[Row, ...]:
+def _rows(needs: MemoryRequirements, residency: str, needed: int, budget: int, source: str) -> tuple[Row, ...]:
     """The table: weights in all and for a token, how much of them stays in memory and how much does not, then all else."""
     room = needs.weight_bytes if residency == "eager" else max(0, min(needs.weight_bytes, budget - needs.fixed_bytes))
     streamed = 0 if residency == "eager" else needs.streamed_bytes(room)
@@ -163,10 +169,10 @@ def _rows(needs: Needs, residency: str, needed: int, budget: int, source: str) -
         *rows,
         Row("resident", room, "weights that can stay in memory" if residency == "lazy" else "weights in memory"),
         Row("streamed", streamed, disk, "speed" if streamed else ""),
-        Row("keys and values", needs.kv_bytes, "own memory", "memory"),
-        Row("buffers", needs.buffer_bytes, "own memory"),
-        *([Row("copies", needs.copied_bytes, "own memory; weights that are read across their rows")] if needs.copied_bytes else ()),
-        Row("needed", needed, "own memory in all", "memory"),
+        Row("KV cache", needs.kv_bytes, "RAM", "memory"),
+        Row("buffers", needs.buffer_bytes, "RAM"),
+        *([Row("copies", needs.copied_bytes, "RAM; weights that are read across their rows")] if needs.copied_bytes else ()),
+        Row("needed", needed, "RAM in all", "memory"),
         Row("budget", budget, source),
     )
 

@@ -204,10 +204,10 @@ def _expert_linear(c: Checker, op: ops.ExpertLinear) -> None:
         require(not any(out.overlaps(view) for view in (*op.reads, *op.outs[:index])), f"{ops.show(out)} overlaps")
 
 
-def _allot(c: Checker, op: ops.Allot) -> None:
+def _dispatch(c: Checker, op: ops.Dispatch) -> None:
     require(op.ids in c.routed, f"{ops.show(op.ids)} does not hold the ids of a Route")
     require(c.routed[op.ids] in (None, op.experts), f"{op.experts} experts, the router has {c.routed[op.ids]}")
-    require(1 <= op.held < op.experts, f"{op.held} of {op.experts} experts are held")
+    require(1 <= op.resident < op.experts, f"{op.resident} of {op.experts} experts are resident")
     require(op.here.width == op.there.width == op.ids.width, "ids, here and there differ in width")
     views = (op.ids, op.here, op.there)
     require(not any(a.overlaps(b) for i, a in enumerate(views) for b in views[:i]), "ids, here and there overlap")
@@ -252,7 +252,7 @@ RULES: dict[type[Op], Callable[[Checker, Any], None]] = {
     ops.GatedActivation: _gated_activation,
     ops.ClampedActivation: _clamped_activation,
     ops.Route: _route,
-    ops.Allot: _allot,
+    ops.Dispatch: _dispatch,
     ops.ExpertLinear: _expert_linear,
     ops.Combine: _combine,
     ops.Logits: _logits,

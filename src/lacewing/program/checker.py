@@ -51,8 +51,8 @@ class Checker:
             self.routed = {ids: experts for ids, experts in self.routed.items() if not ids.overlaps(view)}
         if isinstance(op, ops.Route):
             self.routed[op.ids] = op.logits.width
-        elif isinstance(op, ops.Allot):
-            self.routed |= {op.here: op.held, op.there: op.experts}
+        elif isinstance(op, ops.Dispatch):
+            self.routed |= {op.here: op.resident, op.there: op.experts}
         elif isinstance(op, ops.Receive):
             self.routed |= dict.fromkeys(op.outs)
 

@@ -252,18 +252,19 @@ class ExpertLinear(Op):
 
 
 @dataclass(frozen=True)
-class Allot(Op):
+class Dispatch(Op):
     """Which device computes which chosen expert of a layer that two share (`offload.experts`). All (T, A) int32, of
     `experts` experts.
 
-    here: the place in the stacks of the one that holds `held`, at the time of the run, else -1. there: the id, -1 if it is here.
+    here: the place in the stacks of the one that has `resident` of them, at the time of the run, else -1. there: the id, -1 if it
+    is here.
     """
 
     ids: In
     here: Out
     there: Out
     experts: int
-    held: int
+    resident: int
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lacewing.formats.checkpoint import ByteRange
-from lacewing.formats.read import Identity, Reader
+from lacewing.formats.checkpoint import ByteRange, Identity
+from lacewing.formats.read import Reader
 from lacewing.options import Progress
 from lacewing.weights.memory import allocate
 from lacewing.weights.tiles import Tiles

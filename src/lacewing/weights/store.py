@@ -8,6 +8,7 @@ can tell the two apart but by speed.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +18,14 @@ import numpy as np
 
 from lacewing.backends.weights import TileOrder
 from lacewing.errors import ModelFormatError, OptionError, WeightError
-from lacewing.formats.checkpoint import TensorInfo
-from lacewing.formats.read import Identity, advise, identity, mapped
+from lacewing.formats.checkpoint import Identity, TensorInfo
+from lacewing.formats.read import identity, mapped, release
 from lacewing.options import Progress
 from lacewing.quants.base import Quant
 from lacewing.weights.eager import Cancel, Ranges, ranges_bytes, read_weights
 from lacewing.weights.tiles import Tiles
+
+GLANCE_SECONDS = 1.0  # between two looks at the files while tokens are made
 
 
 class _Owned(NamedTuple):
@@ -123,7 +126,7 @@ class Weight:
     def _unmap(self) -> None:
         views, self._views = self._views, None
         for view in views or ():
-            advise(view, "release")
+            release(view)
 
     def _close(self) -> None:
         self._views, self._closed = None, True
@@ -135,12 +138,14 @@ class Weight:
 class WeightStore(Mapping[str, Weight]):
     """The weights by name, all of one residency; it starts lazy.
 
-    Names that stand for the same bytes (tied weights) share one memory.
+    Names that stand for the same bytes (tied weights) share one memory. `identities`: what the files must be, as of the checkpoint;
+    None: what they are now. Other files are refused by whatever looks at them.
     """
 
-    def __init__(self, tensors: Mapping[str, TensorInfo]):
+    def __init__(self, tensors: Mapping[str, TensorInfo], identities: Mapping[Path, Identity] | None = None):
         paths = {part.path for tensor in tensors.values() for part in tensor.ranges}
-        self._files = {path: identity(path) for path in paths}
+        self._files = {path: identity(path) if identities is None else identities[path] for path in paths}
+        self._looked = -GLANCE_SECONDS  # when the files were checked last, by the monotonic clock
         self._memory = _Memory()
         self._weights = {name: Weight(tensor, self._files, self._memory) for name, tensor in tensors.items()}
         for name, tensor in tensors.items():
@@ -222,7 +227,7 @@ class WeightStore(Mapping[str, Weight]):
         """Let the system have the pages of lazy weights that were touched; they come back by use, mostly from its cache."""
         for weight in self._weights.values():
             for view in weight._views or ():
-                advise(view, "release")
+                release(view)
 
     def check_files(self, *, eager: bool = False) -> None:
         """Raise ModelFormatError if a file was changed, replaced or removed, so that lazy weights could be wrong now.
@@ -232,7 +237,18 @@ class WeightStore(Mapping[str, Weight]):
         if eager or self.residency == "lazy":
             self._check_files()
 
+    def glance(self) -> None:
+        """`check_files`, but only if the last look at the files is a second ago, so that it may be called for every token.
+
+        A file that is replaced or rewritten is noticed within a second, and before the next request. One that is truncated loses
+        its pages at once: reading a lazy weight behind its new end before the next look ends the process (SIGBUS), which even a
+        look before every token could not rule out. Eager weights are not affected.
+        """
+        if self.residency == "lazy" and time.monotonic() - self._looked >= GLANCE_SECONDS:
+            self._check_files()
+
     def _check_files(self) -> None:
+        self._looked = time.monotonic()
         for path, before in self._files.items():
             if identity(path) != before:
                 raise ModelFormatError(path, "changed or was replaced after it was opened; load the model again")

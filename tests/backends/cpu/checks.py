@@ -10,6 +10,7 @@ import numpy as np
 from lacewing.backends.cpu.isa import host_isa
 from lacewing.backends.cpu.quants import TILES
 from lacewing.program.ops import (
+    AddNorm,
     Attention,
     Buffer,
     Embed,
@@ -24,7 +25,6 @@ from lacewing.program.ops import (
     View,
     WriteKeysValues,
 )
-from lacewing.program.program import KeyValueShape
 from tests.backends.cpu.single_ops import (
     Batch,
     Case,
@@ -38,6 +38,7 @@ from tests.backends.cpu.single_ops import (
     scaled_weight,
     singly,
 )
+from tests.paged import paged
 
 
 def check_linear(quant: str, rows: int, width: int, tokens: Sequence[int]) -> None:
@@ -112,8 +113,8 @@ def norm_case(width: int, heads: int, weighted: bool, add: bool, in_place: bool 
     x, other = both.view(0, width), both.view(width)
     out = x if in_place else Buffer("out", width).view()
     weights = {"w": floats("w", normal(width // heads, seed=1))} if weighted else {}
-    norm = Norm(x, "w" if weighted else None, out, 1e-5, heads, 1.0 if weighted else 0.0, other if add else None)
-    ops: list[Op] = [norm]
+    weight, offset = ("w", 1.0) if weighted else (None, 0.0)
+    ops: list[Op] = [AddNorm(x, other, weight, out, 1e-5, offset) if add else Norm(x, weight, out, 1e-5, heads, offset)]
     if add:  # the sum must have been stored: norm it again
         out = Buffer("again", width).view()
         ops.append(Norm(x, None, out, 1e-5))
@@ -147,4 +148,4 @@ def attention_case(
     views = [View(buffer, start, size) for start, size in ((0, queries), (queries, keys), (queries + keys, values))]
     attention = Attention(views[0], out, 0, heads, key_heads, 1.5 * width**-0.5, window, softcap)
     ops = (WriteKeysValues(views[1], views[2], 0), attention)
-    return Case(ops, normal(count, buffer.width) * 1.5, out, {}, (KeyValueShape(key_heads, width, value_width),))
+    return Case(ops, normal(count, buffer.width) * 1.5, out, {}, (paged(key_heads, width, value_width),))

@@ -15,11 +15,10 @@ from lacewing.backends.weights import TileOrder
 from lacewing.program.check import check_program
 from lacewing.program.ops import Buffer, Embed, Logits, Op, View
 from lacewing.program.program import Program
-from lacewing.program.states import State
+from lacewing.program.states import PagedState, State
 from lacewing.quants import by_name
 from tests.models.running import MappedWeight
-from tests.paged import run as paged_run
-from tests.paged import with_pages
+from tests.paged import run, with_pages
 
 CHUNK = 64
 Batch = tuple[Sequence[int], Sequence[int]]  # rows and positions of the tokens of one step; every token has a row of its own
@@ -59,7 +58,12 @@ class Case:
         table[: len(self.x)] = self.x
         return {**self.weights, "rows": floats("rows", table), "identity": floats("identity", np.eye(vocab, self.out.width))}
 
-    def step(self, backend: CpuBackend | ReferenceBackend, context: int, rows: int = 1) -> Step:
+    def stored_as(self, dtype: str) -> Case:
+        """The same with its paged states in another precision."""
+        states = (each.stored_as(dtype) if isinstance(each, PagedState) else each for each in self.states)
+        return replace(self, states=tuple(states))
+
+    def step(self, backend: CpuBackend | ReferenceBackend, context: int, rows: int = 1, shuffle: int | None = None) -> Step:
         program = self.program
         check_program(program)
         weights = self.all_weights(program.vocab_size)
@@ -67,16 +71,21 @@ class Case:
             orders = backend.tile_orders(program, weights)
             assert set(orders) == self.tiled
             weights |= {name: in_tile_order(weights[name], order) for name, order in orders.items()}
-        return with_pages(backend.compile(program, weights, StepLimits(context, CHUNK, rows)))
+        return with_pages(backend.compile(program, weights, StepLimits(context, CHUNK, rows)), shuffle)
 
-    def run(self, batches: Sequence[Batch], threads: int | None = 1, context: int = 64, rows: int = 1) -> np.ndarray:
-        """The view of all tokens, (N, out width): row i of `x` is the i-th token of all batches. `threads` None: reference."""
-        step = self.step(ReferenceBackend(exact=False) if threads is None else CpuBackend(threads), context, rows)
+    def run(
+        self, batches: Sequence[Batch], threads: int | None = 1, context: int = 64, rows: int = 1, shuffle: int | None = None
+    ) -> np.ndarray:
+        """The view of all tokens, (N, out width): row i of `x` is the i-th token of all batches. `threads` None: reference.
+
+        `shuffle`: the seed of the order of the pages.
+        """
+        step = self.step(ReferenceBackend(exact=False) if threads is None else CpuBackend(threads), context, rows, shuffle)
         found, done = [], 0
         try:
             for batch_rows, positions in batches:
                 count = len(positions)
-                found.append(paged_run(step, np.arange(done, done + count), batch_rows, positions, np.arange(count)).copy())
+                found.append(run(step, np.arange(done, done + count), batch_rows, positions, np.arange(count)).copy())
                 done += count
         finally:
             step.close()
@@ -94,19 +103,19 @@ def logits(
     step = CpuBackend(threads).compile(program, weights, StepLimits(CHUNK, CHUNK))
     rows = np.arange(min(len(x), CHUNK), dtype=np.int32)
     try:
-        return paged_run(step, rows, 0 * rows, rows, np.array(outputs, np.int32)).copy()
+        return run(step, rows, 0 * rows, rows, outputs).copy()
     finally:
         step.close()
 
 
 def one_batch(count: int, first: int = 0) -> list[Batch]:
-    """`count` tokens of slot 0, at consecutive positions."""
+    """`count` tokens of row 0, at consecutive positions."""
     return [([0] * count, list(range(first, first + count)))]
 
 
 def singly(batches: Sequence[Batch]) -> list[Batch]:
     """The same tokens, one a step."""
-    return [([slot], [position]) for slots, positions in batches for slot, position in zip(slots, positions, strict=True)]
+    return [([row], [position]) for rows, positions in batches for row, position in zip(rows, positions, strict=True)]
 
 
 def floats(name: str, values: np.ndarray, quant: str = "F32") -> MappedWeight:

@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lacewing.backends.base import StepLimits
-from lacewing.backends.cpu import CpuBackend, lower, plan, step, team
+from lacewing.backends.batch import StepLimits
+from lacewing.backends.cpu import CpuBackend, memory, pool, state, step
 from lacewing.backends.cpu.isa import host_isa
+from lacewing.backends.cpu.lowering import context, dense
 from lacewing.backends.cpu.quants import FLOATS, GENERIC, TILES
 from lacewing.formats import open_checkpoint
 from lacewing.models import open_model
@@ -23,6 +24,7 @@ from lacewing.quants import by_name
 from tests.backends.cpu.single_ops import Case, logits, normal, one_batch, random_weight
 from tests.checkpoints import prompt_of, tiny
 from tests.models.running import MappedWeight, mapped_weights, run
+from tests.paged import with_pages
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="protects pages by the C library of Linux")
 PAGE = mmap.PAGESIZE
@@ -69,8 +71,15 @@ def test_weights_are_read_within_their_bytes(quant: str) -> None:
 
 
 def fenced(nbytes: int, dtype: type = np.uint8) -> np.ndarray:
-    """In place of plan.aligned: on a cache line, with less than one of them before the forbidden page."""
+    """In place of memory.aligned: on a cache line, with less than one of them before the forbidden page."""
     return guarded((nbytes + 63) // 64 * 64)[:nbytes].view(dtype)
+
+
+class FencedReservation:
+    """In place of memory.Reservation: the pages of a row's context and no more, before the forbidden page."""
+
+    def __init__(self, needed: int, share: float):
+        self.memory, self.nbytes = guarded(needed), needed
 
 
 MODELS = ["gemma2 F16", "llama-wide Q4_K", "gemma3-wide Q6_K", "llama-biases F32", "phi3 Q8_0", "llama-wide IQ2_S"]
@@ -78,22 +87,22 @@ MODELS = ["gemma2 F16", "llama-wide Q4_K", "gemma3-wide Q6_K", "llama-biases F32
 
 @pytest.mark.parametrize("model", MODELS)
 def test_buffers_are_used_within_their_bytes(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A full chunk, one token, and the last position of the last slot."""
+    """A full chunk, one token, and the last position of the last row."""
     name, quant = model.split()
     spec = open_model(open_checkpoint(tiny(name, "gguf", tmp_path, quant)), None)
     weights, limits, ids = mapped_weights(dict(spec.tensors)), StepLimits(37, 32, 2), prompt_of(name, 37)
-    plain = CpuBackend(2).compile(spec.program, weights, limits)
-    expected = [run(plain, ids[:32]), run(plain, ids[32:], 32, slot=0)]
+    plain = with_pages(CpuBackend(2).compile(spec.program, weights, limits))
+    expected = [run(plain, ids[:32]), run(plain, ids[32:], 32, row=0)]
     plain.close()
-    for module in (plan, lower, step, team):
+    for module in (memory, context, dense, step, pool):
         monkeypatch.setattr(module, "aligned", fenced)
-    monkeypatch.setattr(lower.np, "zeros", lambda count, dtype: guarded(count * np.dtype(dtype).itemsize).view(dtype))
-    tight = CpuBackend(3).compile(spec.program, weights, limits)
+    monkeypatch.setattr(state, "Reservation", FencedReservation)
+    tight = with_pages(CpuBackend(3).compile(spec.program, weights, limits))
     monkeypatch.undo()
-    for slot in (0, 1):
-        found = [run(tight, ids[:32], slot=slot), run(tight, ids[32:], 32, slot=slot)]
+    for row in (0, 1):
+        found = [run(tight, ids[:32], row=row), run(tight, ids[32:], 32, row=row)]
         assert all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True))
-        assert np.array_equal(run(tight, ids[36:], 36, slot=slot), expected[1][-1:])
+        assert np.array_equal(run(tight, ids[36:], 36, row=row), expected[1][-1:])
     tight.close()
 
 
@@ -101,7 +110,7 @@ def test_buffers_are_used_within_their_bytes(model: str, tmp_path: Path, monkeyp
 def test_a_chunk_of_the_largest_size(quant: str, tmp_path: Path) -> None:
     spec = open_model(open_checkpoint(tiny("llama-wide", "gguf", tmp_path, quant)), None)
     weights, ids = mapped_weights(dict(spec.tensors)), prompt_of("llama-wide", 512)
-    large, small = (CpuBackend(2).compile(spec.program, weights, StepLimits(512, chunk)) for chunk in (512, 100))
+    large, small = (with_pages(CpuBackend(2).compile(spec.program, weights, StepLimits(512, chunk))) for chunk in (512, 100))
     parts = [run(small, ids[s : s + 100], s) for s in range(0, 512, 100)]
     assert np.array_equal(run(large, ids), np.concatenate(parts))
     large.close()

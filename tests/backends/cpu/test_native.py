@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from lacewing.backends.cpu import native
-from lacewing.backends.cpu.kernels import rows
+from lacewing.backends.cpu.kernels.gemm import rows
 
-KERNEL = "rows.gather"  # a small one
+KERNEL = "gemm.rows.gather"  # a small one
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def test_a_full_disk_leaves_nothing_behind(fresh: Path, monkeypatch: pytest.Monk
 def test_the_folder_changes_with_the_sources(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = native.object_folder()
     read_bytes = Path.read_bytes
-    for changed in ("simd.py", "isa.py", "native.py", "grids.npz", "iq4_nl.py"):
+    for changed in ("instructions.py", "isa.py", "native.py", "grids.npz", "iq4_nl.py"):
         with monkeypatch.context() as patched:
             patched.setattr(Path, "read_bytes", lambda path, name=changed: read_bytes(path) + (b"#" if path.name == name else b""))
             native.object_folder.cache_clear()
@@ -109,7 +109,7 @@ def test_kernels_that_would_call_the_c_library_are_refused(monkeypatch: pytest.M
 
 def test_a_warm_start_imports_no_numba(tmp_path: Path) -> None:
     code = (
-        "import sys; from lacewing.backends.cpu import native; native.load(['rows.gather']); "
+        "import sys; from lacewing.backends.cpu import native; native.load(['gemm.rows.gather']); "
         "print(sorted(name for name in sys.modules if name.split('.')[0] == 'numba'))"
     )
     environment = os.environ | {"LACEWING_CACHE": str(tmp_path)}

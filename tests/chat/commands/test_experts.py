@@ -26,7 +26,7 @@ def mixture(tmp_path):
 
 
 def counts(chat):
-    return [sum(each.counts) for each in chat.model.engine.step.statistics.layers()]
+    return [sum(each.counts) for each in chat.loaded.routing.statistics.layers()]
 
 
 def test_experts_of_the_last_answer(mixture):
@@ -51,7 +51,7 @@ def test_experts_of_the_last_answer(mixture):
     say(mixture, "More")
     assert counts(mixture)
     assert run_line(mixture, "/experts off").text == "the experts are not watched"
-    assert mixture.model.engine.step is mixture.model.step and mixture.model.step.routes() == []
+    assert mixture.loaded.routing is None and mixture.model.step.routes() == []
     say(mixture, "Still there?")
 
 

@@ -241,20 +241,20 @@ def test_experts_that_the_processor_shares(chat, tmp_path):
     """A mixture of which the GPU holds some experts: `/experts` tells, and who watches does not keep them from being exchanged."""
     first, path = say(chat, "hello"), tiny("qwen3moe", "gguf", tmp_path)
     from lacewing.backends import init_backend
-    from lacewing.offload.plan import Level, Sharing
-    from lacewing.placement.info import Opened
+    from lacewing.offload.plan import OffloadLevel, OffloadPlanner
+    from lacewing.placement.info import ModelInfo
     from lacewing.placement.place import sizes_on
 
-    opened = Opened(path, LoadOptions(context=256), warm=False)
-    room = Sharing(opened.spec.program, sizes_on(opened, init_backend("webgpu"))).load(Level(0, 0, 2, 3)).nbytes
+    opened = ModelInfo(path, LoadOptions(context=256), warm=False)
+    room = OffloadPlanner(opened.spec.program, sizes_on(opened, init_backend("webgpu"))).load(OffloadLevel(0, 0, 2, 3)).nbytes
     text = run_line(chat, f"/model {path} --gpu-memory {room} --context 256").text
     assert "everything but 5 of 8 experts of all layers" in text and chat.messages[1]["content"] == first
     device = chat.model.backend.backends[0].device
     run_line(chat, "/experts")
-    places = [layer.places.copy() for layer in chat.model.step._exchange.desk._layers]
+    places = [layer.places.copy() for layer in chat.model.step._rebalancer.manager._layers]
     for _ in range(3):
         say(chat, "and now?")
-    moved = [layer.places for layer in chat.model.step._exchange.desk._layers]
+    moved = [layer.places for layer in chat.model.step._rebalancer.manager._layers]
     assert not all(np.array_equal(before, after) for before, after in zip(places, moved, strict=True))
     assert "on the GPU: 3 of 8 experts of each of 2 layers, " in run_line(chat, "/experts").text
     run_line(chat, "/lazy")

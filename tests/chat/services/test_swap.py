@@ -95,14 +95,14 @@ def test_one_that_does_not_fit(start, paths, monkeypatch, expected):
 def room_for(session, path, available, monkeypatch):
     monkeypatch.setattr("lacewing.weights.this_machine", lambda: Machine(2**34, available, "the free memory"))
     options = swap.dataclasses.replace(session.options, residency="auto")
-    return swap.find_room(swap.Opened(path, options), session.loaded, session.parked)
+    return swap.find_room(swap.ModelInfo(path, options), session.loaded, session.parked)
 
 
 def test_what_is_given_up_for_room(start, paths, monkeypatch):
     session = start(residency="eager")
     roomy = room_for(session, paths["gemma"], 2**30, monkeypatch)
     assert (roomy.plan.residency, roomy.shrink, roomy.drop_current) == ("eager", False, False)
-    needed = swap.Opened(paths["gemma"], session.options).plan(0, 512).rows[-2].nbytes
+    needed = swap.ModelInfo(paths["gemma"], session.options).plan(0, 512).rows[-2].nbytes
     eager = session.model.weights.anonymous_bytes
     tight = room_for(session, paths["gemma"], needed - eager // 2, monkeypatch)
     assert tight.shrink and not tight.drop_current and tight.plan.residency == "lazy"

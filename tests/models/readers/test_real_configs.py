@@ -68,6 +68,18 @@ def test_gemmas():
     assert (found.local_rope.kind, found.local_rope.base) == ("none", 1e4)
 
 
-@pytest.mark.parametrize("model_type", ["llama", "mistral", "qwen2", "qwen3", "phi3", "gemma", "gemma2", "gemma3", "gemma3_text"])
+def test_lfm2():
+    """F is not what the config names; which layers attend stands in one of two keys."""
+    older, newer = read(REAL["LFM2_1B"]), read(REAL["LFM25_350M"])
+    assert (older.feed_forward, newer.feed_forward) == (8192, 4608)
+    assert (older.head_width, older.qk_norm, older.tied_output, older.rope.base, older.eps) == (64, True, True, 1e6, 1e-5)
+    assert older.short_convolution == newer.short_convolution
+    assert older.short_convolution.kernel == 3
+    assert [layer for layer, found in enumerate(older.short_convolution.layers) if not found] == [2, 5, 8, 10, 12, 14]
+
+
+@pytest.mark.parametrize(
+    "model_type", ["llama", "mistral", "qwen2", "qwen3", "phi3", "gemma", "gemma2", "gemma3", "gemma3_text", "lfm2"]
+)
 def test_every_promised_model_type_has_an_architecture(model_type):
     assert find_architecture(model_type, "model").defaults[model_type]

@@ -5,17 +5,20 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 
-from lacewing.backends.base import Candidate, Described, DeviceFacts, StepLimits, TileOrder, WeightView
+from lacewing.backends.base import Backend, Candidate, DeviceFacts, DeviceMemory, estimate
+from lacewing.backends.batch import StepLimits
 from lacewing.backends.cpu import native
-from lacewing.backends.cpu.arguments import MAX_CHUNK
+from lacewing.backends.cpu.arguments import MAX_CHUNK, SCRATCH_BYTES
 from lacewing.backends.cpu.isa import host_isa
-from lacewing.backends.cpu.lower import Lowering
+from lacewing.backends.cpu.lowering import lower
 from lacewing.backends.cpu.step import CpuStep
-from lacewing.backends.cpu.tiling import tile_orders
+from lacewing.backends.cpu.tiling import copied_bytes, tile_orders
+from lacewing.backends.weights import TensorSpec, TileOrder, WeightView
 from lacewing.errors import OptionError, OutOfMemoryError
 from lacewing.options import Progress
 from lacewing.program.program import Program
@@ -24,12 +27,12 @@ EXECUTOR = ("executor.begin", "executor.lead", "executor.work")
 
 
 def default_threads() -> int:
-    """The processor's cores that this process may use; hyper-threads of a core share its vector units and are left out."""
+    """The CPU's cores that this process may use; hyper-threads of a core share its vector units and are left out."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(allowed, psutil.cpu_count(logical=False) or allowed))
 
 
-def processor_name() -> str:
+def cpu_name() -> str:
     """As the maker calls it, where the system tells."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
@@ -39,8 +42,8 @@ def processor_name() -> str:
     return named[0] if named else platform.processor() or platform.machine()
 
 
-class CpuBackend:
-    """Threads of this machine's processor."""
+class CpuBackend(Backend):
+    """Threads of this machine's CPU."""
 
     name = "cpu"
     copies_weights = False
@@ -50,24 +53,27 @@ class CpuBackend:
 
     def facts(self) -> DeviceFacts:
         isa = host_isa()
-        return DeviceFacts("cpu", processor_name(), self.threads, (isa.name,), psutil.virtual_memory().total)
+        return DeviceFacts("cpu", cpu_name(), self.threads, (isa.name,), psutil.virtual_memory().total)
 
-    def tile_orders(self, program: Program, weights: Mapping[str, Described]) -> dict[str, TileOrder]:
-        """See backends.base.PrefersTiles."""
+    def tile_orders(self, program: Program, weights: Mapping[str, TensorSpec]) -> dict[str, TileOrder]:
         return tile_orders(program, weights)
+
+    def memory(self, program: Program, weights: Mapping[str, TensorSpec], limits: StepLimits) -> DeviceMemory:
+        found = estimate(program, weights, limits)
+        buffers, copies = found.buffer_bytes + SCRATCH_BYTES * self.threads, copied_bytes(program, weights)
+        return replace(found, buffer_bytes=buffers, copied_bytes=copies)
 
     def compile(
         self, program: Program, weights: Mapping[str, WeightView], limits: StepLimits, progress: Progress | None = None
     ) -> CpuStep:
-        """See backends.base.Backend."""
         if not 1 <= limits.chunk <= MAX_CHUNK:
             raise OptionError(f"the CPU backend takes 1 to {MAX_CHUNK} tokens a step, not {limits.chunk}")
         try:
-            lowering = Lowering(program, weights, limits)
+            lowering = lower(program, weights, limits)
             names = {op.kernel for op in lowering.ops} | lowering.extra
             return CpuStep(lowering, native.load([*EXECUTOR, *sorted(names)], progress), self.threads)
         except MemoryError as error:
-            room = f"the keys, values and buffers of {limits.context} positions"
+            room = f"the KV cache and buffers of {limits.rows} x {limits.context} tokens"
             raise OutOfMemoryError(f"there is no memory for {room}: {error}; ask for a smaller context") from error
 
 
@@ -77,5 +83,5 @@ def open(threads: int | None = None) -> CpuBackend:
 
 
 def candidates(needed_bytes: int | None = None) -> list[Candidate]:
-    """This machine's processor."""
+    """This machine's CPU."""
     return [Candidate(CpuBackend(None).facts(), True, "where no GPU suits")]

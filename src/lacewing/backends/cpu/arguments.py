@@ -16,30 +16,30 @@ def layout(name: str, words: str) -> Any:
     return namedtuple(name, names)(*range(0, 8 * len(names), 8))
 
 
-# What all ops of a step share. T and R are the numbers of tokens and of wanted logit rows; ids, slots, positions and rows
-# are addresses of int32 arrays, scratch that of SCRATCH_BYTES for each thread, context the positions a slot.
-STATE = layout("State", "tokens outputs ids slots positions rows scratch context")
+# What all ops of a step share. T and R are the numbers of tokens and of wanted logits; ids, rows, positions and picks (the tokens
+# of which logits are wanted) are addresses of int32 arrays, scratch that of SCRATCH_BYTES for each thread.
+STATE = layout("State", "tokens outputs ids rows positions picks scratch")
 SCRATCH_BYTES = 512 * 1024
 MAX_CHUNK = 512  # tokens of one step
-TILE_COLUMNS = 256  # most columns of a tile (kernels/tile.py)
+TILE_COLUMNS = 256  # most columns of a tile (kernels/gemm/dot.py)
 
 # The head of a compiled step. `table`: OP words of each op; `counters`: one int64 an op, zeroed at the start of a step;
-# `give_way`: address of a C function that gives the time slice away, or 0; `spins`: pauses before a waiting worker sleeps.
-STEP = layout("Step", "ops table state threads counters give_way spins")
+# `yield_function`: address of a C function that gives the time slice away, or 0; `spins`: pauses before a waiting worker sleeps.
+STEP = layout("Step", "ops table state threads counters yield_function spins")
 OP = layout("Op", "kernel args barrier spare")  # barrier 1: all earlier ops must be done first
 # Words that threads write live on cache lines of their own. `asleep` has one line a thread.
-STEP_GENERATION, STEP_BARRIER, STEP_STOP, STEP_ASLEEP, STEP_LINE = 128, 256, 384, 512, 128
+STEP_GENERATION, STEP_BARRIER, STEP_STOP, STEP_ABORT, STEP_ASLEEP, STEP_LINE = 128, 256, 384, 512, 640, 128
 
 # Ops. `counter` is the op's work counter; `bytes`, `bytes_stride` say where to put the quantised result, 0 for nowhere.
 # `tiled` 1: the weight is in tile order (backends.base.TileOrder).
 EMBED = layout("Embed", "weight tiled row_bytes width out out_stride scale unpack blocks block_bytes block_columns sub_block shift")
 NORM = layout("Norm", "x x_stride out out_stride width heads weight eps add add_stride bytes bytes_stride")
 QUANTISE = layout("Quantise", "counter x x_stride width to to_stride outputs parts")
-# `x_offsets`: address of int64, where the row of each token lies behind x. `single`, `tiled_single`: the kernels for one token, of
-# rows and in tile order, which take `single_blocks` at a time, or 0.
+# `x_offsets`: address of int64, where the row of each token lies behind x. `gemv`, `tiled_gemv`: the kernels for one token, of
+# rows and in tile order, which take `gemv_blocks` at a time, or 0.
 _LINEAR = (
     "counter weight tiled rows row_bytes blocks block_bytes block_columns unpack dot shift x x_offsets x_scales x_sums sum_bytes "
-    "single tiled_single single_blocks "
+    "gemv tiled_gemv gemv_blocks "
     "out out_stride bias"
 )
 LINEAR = layout("Linear", f"{_LINEAR} outputs next")
@@ -76,15 +76,20 @@ COMBINE = layout("Combine", "x x_stride weights weights_stride out out_stride wi
 ROWS = layout("Rows", "counter weight rows row_bytes width x x_stride out out_stride bias outputs chunk dequantise blocks")
 GATHER = layout("Gather", "x x_stride width out out_stride")
 ANGLES = layout("Angles", "frequencies pairs magnitude out")
-HEADS = layout("Heads", "x stride count width norm weight eps angles pairs start adjacent keys values")
+# Where a paged state lies (state.py): `keys` and `values` are addresses in page 0, 0 where there are none; `table`: address of the
+# block tables, int32, `table_stride` bytes from one row to the next.
+_PAGES = "keys values page_bytes table table_stride"
+HEADS = layout("Heads", f"x stride count width norm weight eps angles pairs start adjacent {_PAGES}")
 ATTENTION = layout(
     "Attention",
-    "counter q q_stride out out_stride heads key_heads key_width value_width keys values scale softcap window "
+    f"counter q q_stride out out_stride heads key_heads key_width value_width {_PAGES} scale softcap window "
     "bytes bytes_stride group chunk sinks",
 )
+# `units`: address of unit 0; `units_in`, `units_out`: of int32, the unit of each row before and after the run.
+CONVOLVE = layout("Convolve", "x x_stride out out_stride width taps weight bias units unit_bytes units_in units_out")
 GATED = layout("Gated", "counter gate gate_stride up up_stride out out_stride width bytes bytes_stride alpha limit")
 CAP = layout("Cap", "counter x width scale limit")
 READ = layout("Read", "source bytes sink")
 
-# What a dot kernel (kernels/dot.py) or one for a single token (kernels/single.py) is to do.
+# What a dot kernel (kernels/gemm/dot.py) or one for a single token (kernels/gemv/gemv.py) is to do.
 JOB = layout("Job", "tile blocks xq xd xs offsets tokens acc shift ahead next end jump")

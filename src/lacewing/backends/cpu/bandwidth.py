@@ -8,8 +8,8 @@ import numpy as np
 
 from lacewing.backends.cpu import native
 from lacewing.backends.cpu.arguments import OP, READ
-from lacewing.backends.cpu.plan import aligned
-from lacewing.backends.cpu.team import Team, head_of
+from lacewing.backends.cpu.memory import aligned
+from lacewing.backends.cpu.pool import ThreadPool, head_of
 
 EXECUTOR = ("executor.begin", "executor.lead", "executor.work")
 
@@ -29,13 +29,13 @@ def read_bandwidth(threads: int, nbytes: int = 512 * 2**20, seconds: float = 0.5
     arguments[:] = READ._replace(source=source.ctypes.data, bytes=nbytes, sink=sink.ctypes.data)
     table[:] = OP._replace(kernel=kernels["bandwidth.read"], args=arguments.ctypes.data, barrier=0, spare=0)
     counters = aligned(8, np.int64)
-    team = Team(head_of(1, table, arguments, counters, threads), threads, kernels)
+    pool = ThreadPool(head_of(1, table, arguments, counters, threads), threads, kernels)
     try:
-        team.run()  # wakes the workers
+        pool.run()  # wakes the workers
         passes, began = 0, time.perf_counter()
         while (spent := time.perf_counter() - began) < seconds or not passes:
-            team.run()
+            pool.run()
             passes += 1
     finally:
-        team.close()
+        pool.close()
     return passes * nbytes / spent

@@ -45,12 +45,12 @@ def object_folder() -> Path:
         here / "isa.py",
         here / "native.py",
         here / "arguments.py",
-        *(here / "kernels").glob("*.py"),
+        *(here / "kernels").rglob("*.py"),
         *quants.glob("*.py"),
         *quants.glob("*.npz"),
     ]
     for source in sorted(sources):
-        key.update(source.name.encode() + source.read_bytes())
+        key.update(source.relative_to(quants.parent).as_posix().encode() + source.read_bytes())
     return cache_dir() / "kernels" / f"{isa.name}-{key.hexdigest()[:16]}"
 
 

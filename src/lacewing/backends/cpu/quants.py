@@ -14,7 +14,7 @@ class TileKernels:
     """A quant that is unpacked to bytes and multiplied with byte activations.
 
     `shift`: the bytes are the true value + 2**shift; None: true bytes, with a minimum for each sub-block.
-    `wide`: bytes above 63 occur, which instruction sets with saturating pair sums must treat apart. `single`: the kernel for
+    `wide`: bytes above 63 occur, which instruction sets with saturating pair sums must treat apart. `gemv`: the kernel for
     one token, without a tile; instruction sets of 4 lanes do not use it.
     """
 
@@ -22,23 +22,25 @@ class TileKernels:
     shift: int | None
     sub_block: int = 32
     wide: bool = False
-    single: str = ""
+    gemv: str = ""
 
     @property
     def tiled(self) -> str:
-        """As `single`, for weights in tile order."""
-        return self.single.replace(".single_", ".tiled_")
+        """As `gemv`, for weights in tile order."""
+        module, _, function = self.gemv.rpartition(".")
+        return f"{module}.{function.replace('gemv_', 'tiled_')}"
 
     @property
     def dot(self) -> str:
         """The dot kernel's name."""
         if self.wide and host_isa().dot == "maddubs":
-            return "dot.wide32"
-        return f"dot.{'minimum' if self.shift is None else 'offset'}{self.sub_block}"
+            return "gemm.dot.wide32"
+        return f"gemm.dot.{'min' if self.shift is None else 'offset'}{self.sub_block}"
 
     @property
     def sums_at(self) -> float:
-        """Where the sums that the dot kernel reads lie in an activation row, as a share of its columns (kernels/activations.py)."""
+        """Where the sums that the dot kernel reads lie in an activation row, as a share of its columns
+        (kernels/quants/activations.py)."""
         if self.shift is None:
             return 1.125 if self.sub_block == 32 else 1.25
         return 1.5 if self.sub_block == 32 else 1.625
@@ -50,40 +52,40 @@ class TileKernels:
 
 
 TILES = {
-    "Q4_0": TileKernels("unpack_32.unpack_q4_0", 3, single="single_32.single_q4_0"),
-    "Q4_1": TileKernels("unpack_32.unpack_q4_1", None, single="single_32.single_q4_1"),
-    "Q5_0": TileKernels("unpack_32.unpack_q5_0", 4, single="single_32.single_q5_0"),
-    "Q5_1": TileKernels("unpack_32.unpack_q5_1", None, single="single_32.single_q5_1"),
-    "Q8_0": TileKernels("unpack_32.unpack_q8_0", 7, wide=True, single="single_32.single_q8_0"),
-    "IQ4_NL": TileKernels("unpack_table.unpack_iq4_nl", 7, wide=True),
-    "IQ4_XS": TileKernels("unpack_table.unpack_iq4_xs", 7, wide=True),
-    "MXFP4": TileKernels("unpack_table.unpack_mxfp4", 4),
-    "Q2_K": TileKernels("unpack_k_small.unpack_q2_k", None, sub_block=16),
-    "Q3_K": TileKernels("unpack_k_small.unpack_q3_k", 2, sub_block=16),
-    "Q4_K": TileKernels("unpack_k.unpack_q4_k", None, single="single_k.single_q4_k"),
-    "Q5_K": TileKernels("unpack_k.unpack_q5_k", None, single="single_k.single_q5_k"),
-    "Q6_K": TileKernels("unpack_k.unpack_q6_k", 5, sub_block=16, single="single_k.single_q6_k"),
+    "Q4_0": TileKernels("quants.unpack_32.unpack_q4_0", 3, gemv="gemv.gemv_32.gemv_q4_0"),
+    "Q4_1": TileKernels("quants.unpack_32.unpack_q4_1", None, gemv="gemv.gemv_32.gemv_q4_1"),
+    "Q5_0": TileKernels("quants.unpack_32.unpack_q5_0", 4, gemv="gemv.gemv_32.gemv_q5_0"),
+    "Q5_1": TileKernels("quants.unpack_32.unpack_q5_1", None, gemv="gemv.gemv_32.gemv_q5_1"),
+    "Q8_0": TileKernels("quants.unpack_32.unpack_q8_0", 7, wide=True, gemv="gemv.gemv_32.gemv_q8_0"),
+    "IQ4_NL": TileKernels("quants.unpack_table.unpack_iq4_nl", 7, wide=True),
+    "IQ4_XS": TileKernels("quants.unpack_table.unpack_iq4_xs", 7, wide=True),
+    "MXFP4": TileKernels("quants.unpack_table.unpack_mxfp4", 4),
+    "Q2_K": TileKernels("quants.unpack_k.unpack_q2_k", None, sub_block=16),
+    "Q3_K": TileKernels("quants.unpack_k.unpack_q3_k", 2, sub_block=16),
+    "Q4_K": TileKernels("quants.unpack_k.unpack_q4_k", None, gemv="gemv.gemv_k.gemv_q4_k"),
+    "Q5_K": TileKernels("quants.unpack_k.unpack_q5_k", None, gemv="gemv.gemv_k.gemv_q5_k"),
+    "Q6_K": TileKernels("quants.unpack_k.unpack_q6_k", 5, sub_block=16, gemv="gemv.gemv_k.gemv_q6_k"),
 }
 FLOATS = {"F32": "f32", "F16": "f16", "BF16": "bf16"}
-SCALED_FLOATS = {"F8_E4M3": "f8", "F4_E2M1": "f4"}  # with a factor for each block of rows and columns: lower_scaled.py
+SCALED_FLOATS = {"F8_E4M3": "f8", "F4_E2M1": "f4"}  # with a factor for each block of rows and columns: lowering/scaled.py
 GENERIC = {
-    "IQ1_S": "dequantise_iq1.dequantise_iq1_s",
-    "IQ1_M": "dequantise_iq1.dequantise_iq1_m",
-    "IQ2_XXS": "dequantise_iq2.dequantise_iq2_xxs",
-    "IQ2_XS": "dequantise_iq2.dequantise_iq2_xs",
-    "IQ2_S": "dequantise_iq2.dequantise_iq2_s",
-    "IQ3_XXS": "dequantise_iq3.dequantise_iq3_xxs",
-    "IQ3_S": "dequantise_iq3.dequantise_iq3_s",
-    "TQ1_0": "dequantise_few_bits.dequantise_tq1_0",
-    "TQ2_0": "dequantise_few_bits.dequantise_tq2_0",
-    "Q1_0": "dequantise_few_bits.dequantise_q1_0",
-    "Q2_0": "dequantise_few_bits.dequantise_q2_0",
-    "NVFP4": "dequantise_few_bits.dequantise_nvfp4",
-    "F64": "dequantise_plain.dequantise_f64",
-    "I8": "dequantise_plain.dequantise_i8",
-    "I16": "dequantise_plain.dequantise_i16",
-    "I32": "dequantise_plain.dequantise_i32",
-    "I64": "dequantise_plain.dequantise_i64",
+    "IQ1_S": "quants.dequantise_iq.dequantise_iq1_s",
+    "IQ1_M": "quants.dequantise_iq.dequantise_iq1_m",
+    "IQ2_XXS": "quants.dequantise_iq.dequantise_iq2_xxs",
+    "IQ2_XS": "quants.dequantise_iq.dequantise_iq2_xs",
+    "IQ2_S": "quants.dequantise_iq.dequantise_iq2_s",
+    "IQ3_XXS": "quants.dequantise_iq.dequantise_iq3_xxs",
+    "IQ3_S": "quants.dequantise_iq.dequantise_iq3_s",
+    "TQ1_0": "quants.dequantise.dequantise_tq1_0",
+    "TQ2_0": "quants.dequantise.dequantise_tq2_0",
+    "Q1_0": "quants.dequantise.dequantise_q1_0",
+    "Q2_0": "quants.dequantise.dequantise_q2_0",
+    "NVFP4": "quants.dequantise.dequantise_nvfp4",
+    "F64": "quants.dequantise.dequantise_f64",
+    "I8": "quants.dequantise.dequantise_i8",
+    "I16": "quants.dequantise.dequantise_i16",
+    "I32": "quants.dequantise.dequantise_i32",
+    "I64": "quants.dequantise.dequantise_i64",
 }
 
 

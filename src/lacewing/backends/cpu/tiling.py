@@ -1,18 +1,19 @@
-"""Which eager weights are in tile order: those that only kernels read which can (`kernels/linear.py`, `embed.py`, `experts.py`)."""
+"""Which eager weights are in tile order: those that only kernels read which can (gemm and experts `linear.py`, `embed.py`)."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
-from lacewing.backends.base import Described, TileOrder
 from lacewing.backends.cpu.arguments import TILE_COLUMNS
 from lacewing.backends.cpu.isa import host_isa
 from lacewing.backends.cpu.quants import TILES
+from lacewing.backends.weights import TensorSpec, TileOrder
 from lacewing.program.ops import Embed, ExpertLinear, HeadLinear, Linear, Logits, Op
 from lacewing.program.program import Program
 
 
-def tile_orders(program: Program, weights: Mapping[str, Described]) -> dict[str, TileOrder]:
+def tile_orders(program: Program, weights: Mapping[str, TensorSpec]) -> dict[str, TileOrder]:
     """See `backends.base.PrefersTiles`."""
     wanted: set[str] = set()
     refused: set[str] = set()
@@ -22,7 +23,7 @@ def tile_orders(program: Program, weights: Mapping[str, Described]) -> dict[str,
     return dict.fromkeys(sorted(wanted - refused), TileOrder(host_isa().lanes, TILE_COLUMNS))
 
 
-def _reads_tiles(op: Op, name: str, weight: Described) -> bool:
+def _reads_tiles(op: Op, name: str, weight: TensorSpec) -> bool:
     """Whether the op runs on tiles, whole ones: the last one of a weight whose rows do not divide so shares rows with another."""
     if weight.quant.name not in TILES or weight.scales is not None or len(weight.shape) < 2:
         return False
@@ -43,3 +44,13 @@ def _reads_tiles(op: Op, name: str, weight: Described) -> bool:
     elif not isinstance(op, (Embed, Logits)):
         return False
     return rows % host_isa().lanes == 0
+
+
+_READ_ACROSS = ("F32", "F16", "BF16", "F8_E4M3")  # whose values can be read from any row
+
+
+def copied_bytes(program: Program, weights: Mapping[str, TensorSpec]) -> int:
+    """Of matrices of heads that are read across their rows, which blocks of a quant do not allow: a copy in float16 is kept. Such
+    are the keys of latent attention in older GGUF files."""
+    names = {op.weight for op in program.ops if isinstance(op, HeadLinear) and op.transposed}
+    return sum(2 * math.prod(weights[name].shape) for name in names if weights[name].quant.name not in _READ_ACROSS)

@@ -18,29 +18,29 @@ def experts(chat: Session, state: bool | str | None = None) -> Reply:
     `/experts quiet` leaves the map away, `live` brings it back, `off` ends it all. It costs nothing while it is off, and
     little while it is on.
     """
-    from lacewing.engine.routing import WatchedStep, has_sequence_loss, routers
-    from lacewing.offload.cache import use_of
+    from lacewing.engine.routing import AnswerRouting, has_sequence_loss, routers
 
-    program = chat.model.spec.program
+    program, engine, loaded = chat.model.spec.program, chat.model.engine, chat.loaded
     if not routers(program):
         raise OptionError(f"{chat.model.spec.name} is a dense model: it has no experts")
-    step = chat.model.engine.step
     if state is not None:
         chat.extras[LIVE] = state in (True, "live")
     if state is False:
-        if isinstance(step, WatchedStep):
-            step.watch_routes(False)
-            chat.model.engine.step = step.step
+        if loaded.routing is not None:
+            engine.unobserve(loaded.routing)
+            loaded.routing = None
         return Reply("the experts are not watched")
-    if not isinstance(step, WatchedStep):
-        chat.model.engine.step = WatchedStep(step)
+    if loaded.routing is None:
+        routing = AnswerRouting()
+        engine.observe(routing)
+        loaded.routing = routing
         chat.extras.setdefault(LIVE, True)
         return Reply("the experts are watched from now on: say something, then /experts shows them; /experts off ends it")
     if isinstance(state, str):
         return Reply("a map of the experts is shown below answers" if state == "live" else "no map is shown below answers")
-    layers = step.statistics.layers()
+    layers = loaded.routing.statistics.layers()
     if not layers:
         return Reply("the experts are watched; nothing has been answered since")
-    use = use_of(step)
+    use = chat.model.step.cache_statistics
     told = f"{layers[0].tokens} tokens of the last prompt and answer\n" + (f"{use}\n" if use else "")
     return Reply(f"{told}{LEGEND}", table(layers, sequences=has_sequence_loss(program)))

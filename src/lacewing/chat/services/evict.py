@@ -10,18 +10,17 @@ import dataclasses
 from collections.abc import Iterator
 
 from lacewing.api import Model
-
 from lacewing.chat.session.formatter import Loaded
 from lacewing.chat.session.session import Session
 from lacewing.chat.session.settings import PROCESSOR
 from lacewing.errors import BackendError, OutOfMemoryError
-from lacewing.placement.info import CHUNK, Opened
+from lacewing.placement.info import CHUNK, ModelInfo
 
 _SHARE = 0.9  # of what a GPU has free; as `auto` reckons
 
 
 @contextlib.contextmanager
-def vacated(session: Session, opened: Opened, notices: list[str]) -> Iterator[None]:
+def vacated(session: Session, opened: ModelInfo, notices: list[str]) -> Iterator[None]:
     """Parked models on the GPU are closed, and the current one leaves it, as far as the next one needs their room there."""
     backend, current = session.model.backend, session.loaded
     if not backend.copies_weights or opened.options.backend not in ("auto", backend.name):
@@ -55,6 +54,6 @@ def _come_back(session: Session, current: Loaded) -> None:
         current.model.return_to_device(session.face.progress)
     except (BackendError, OutOfMemoryError) as error:
         current.close()
-        opened = Opened(current.model.path, dataclasses.replace(current.model.options, **PROCESSOR))
+        opened = ModelInfo(current.model.path, dataclasses.replace(current.model.options, **PROCESSOR))
         session.loaded = Loaded(Model(opened, session.face.progress), current.voice, current.name)
         session.notices.append(f"{current.short_name} could not go back to the GPU ({error}); it is on the processor now")

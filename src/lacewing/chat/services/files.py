@@ -24,7 +24,6 @@ from lacewing.options import format_bytes
 from lacewing.weights.machine import is_running
 
 _NAME = re.compile(r"[\w][\w .-]{0,80}")
-_MAGIC = b"LWKV0001"
 _NOTE = 80  # characters of a row of the table of sessions
 SAVED_AS, _SAVED = "session", "saved_messages"  # of a session: the name of its file, and what that has
 RESCUED, _KEPT = "autosave", 10  # of conversations that nobody saved, the newest are kept
@@ -159,11 +158,10 @@ def found_open() -> list[str]:
 
 def _write_keys_values(chat: Session, path: Path, lines: list[str]) -> dict[str, Any] | None:
     """Under a name of its own content, so that an older session file keeps its own until it is replaced."""
-    state = chat.model.read_state()
-    if state is None or not state[0]:
-        lines.append("without keys and values: " + ("there are none yet" if state else "this backend cannot write them"))
+    ids, data = chat.model.read_state()
+    if not ids:
+        lines.append("without keys and values: there are none yet")
         return None
-    ids, data = state[0], _MAGIC + state[1]
     digest = hashlib.sha256(data).hexdigest()
     file = path.with_name(f"{path.stem}.{digest[:16]}.kv")
     atomic.write(file, data)
@@ -182,8 +180,22 @@ def _remove_others(path: Path, kept: dict[str, Any] | None) -> None:
 
 def device_of(chat: Session) -> str:
     """What keys and values depend on beside the model."""
+    from lacewing.engine.saved import kv_type
+
+    return f"{_processor_of(chat)} {kv_type(chat.model.step.groups)}"
+
+
+def _processor_of(chat: Session) -> str:
     facts = chat.model.backend.facts()
-    return f"{facts.backend} {' '.join(facts.features)} {chat.model.spec.program.kv_itemsize}"
+    return f"{facts.backend} {' '.join(facts.features)}"
+
+
+def _may_use(chat: Session, facts: dict[str, Any]) -> bool:
+    """Whether the keys and values are of this device; of sessions of version 1 the bytes of a value tell the KV type."""
+    from lacewing.engine.saved import kv_type
+
+    itemsize = {"f16": 2, "f32": 4}.get(kv_type(chat.model.step.groups))
+    return facts["device"] in (device_of(chat), f"{_processor_of(chat)} {itemsize}")
 
 
 def load(chat: Session, name: str) -> list[str]:
@@ -243,28 +255,33 @@ def read(path: Path) -> dict[str, Any]:
 
 def _read_keys_values(chat: Session, path: Path, facts: dict[str, Any]) -> str:
     """Put them into the slot, if they are whole and of this device; a line that says what came of it."""
+    from lacewing.engine.saved import VERSIONS, state_size
+
     engine, ids = chat.model.engine, facts["ids"]
-    if facts["device"] != device_of(chat):
+    if not _may_use(chat, facts):
         return "its keys and values are of another device: the conversation will be read anew"
     if len(ids) > engine.context or not all(type(each) is int and 0 <= each < engine.vocab_size for each in ids):
         return f"its keys and values of {len(ids)} tokens do not fit this context: the conversation will be read anew"
-    expected = len(_MAGIC) + len(ids) * chat.model.spec.program.kv_bytes_per_token
+    expected = [state_size(chat.model.step.groups, len(ids), version) for version in VERSIONS]
     try:
         if os.path.basename(facts["file"]) != facts["file"]:
             raise SessionFileError("their file lies elsewhere")
         file = path.with_name(facts["file"])
         if file.exists() and not file.is_file():  # a pipe would be waited for
             raise SessionFileError("theirs is not a file")
-        data = file.read_bytes() if facts["nbytes"] == expected else b""
+        data = file.read_bytes() if facts["nbytes"] in expected else b""
     except OSError as error:
         return f"its keys and values cannot be read ({error.strerror}): the conversation will be read anew"
     except ValueError:  # with a NUL, or half a character
         return "its keys and values are in a file that cannot be: the conversation will be read anew"
     except SessionFileError as error:
         return f"its keys and values are not used ({error}): the conversation will be read anew"
-    if len(data) != expected or hashlib.sha256(data).hexdigest() != facts["sha256"]:
+    if len(data) not in expected or hashlib.sha256(data).hexdigest() != facts["sha256"]:
         return "its keys and values are damaged: the conversation will be read anew"
-    chat.model.write_state(ids, data[len(_MAGIC) :])
+    try:
+        chat.model.write_state(ids, data)
+    except OptionError as error:
+        return f"its keys and values are not used ({error}): the conversation will be read anew"
     return f"keys and values of {len(ids)} tokens are back: nothing has to be read again"
 
 

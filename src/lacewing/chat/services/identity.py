@@ -32,7 +32,7 @@ class Identity:
 
 def identity_of(model: Model) -> Identity:
     """Raises ModelFormatError where a file can no longer be read."""
-    files = model.opened.checkpoint.files or (model.path,)
+    files = model.info.checkpoint.files or (model.path,)
     digest, total = hashlib.sha256(), 0
     for file in files:
         size, sample = _sample(Path(file))

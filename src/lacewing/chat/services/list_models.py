@@ -9,7 +9,7 @@ from lacewing import hub
 from lacewing.chat.session.session import Session
 from lacewing.errors import Cancelled, LacewingError, OutOfMemoryError
 from lacewing.options import format_bytes
-from lacewing.placement.info import CHUNK, Opened
+from lacewing.placement.info import CHUNK, ModelInfo
 
 _MOST = 60  # files that are looked at
 
@@ -51,7 +51,7 @@ def _nearby(folder: Path) -> list[Path]:
 def _facts(chat: Session, path: Path) -> tuple[str, str, str, str]:
     """Size, quant, architecture, fit; what is wrong where it cannot be opened."""
     try:
-        opened = Opened(path, chat.options, warm=False)
+        opened = ModelInfo(path, chat.options, warm=False)
     except LacewingError as error:
         return "", "", "", f"cannot be used: {error}"
     sizes: dict[str, int] = {}

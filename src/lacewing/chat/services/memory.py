@@ -52,7 +52,7 @@ def table(chat: Session) -> Iterator[tuple[str, str, str]]:
     for row in model.plan.rows:
         yield row.name, format_bytes(row.nbytes), row.note
     yield "weights now", format_bytes(model.weights.anonymous_bytes), f"own memory ({model.weights.residency})"
-    yield "keys and values", format_bytes(model.step.kv_bytes), f"{len(model.engine.cached)} of {model.spec.context} tokens held"
+    yield "keys and values", format_bytes(model.step.state_bytes), f"{len(model.engine.cached)} of {model.spec.context} tokens held"
     for each in chat.parked:
         yield f"parked: {each.short_name}", format_bytes(each.touched_bytes), f"{len(each.model.engine.cached)} tokens held"
     machine = this_machine()

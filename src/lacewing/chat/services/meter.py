@@ -7,7 +7,6 @@ import dataclasses
 from lacewing.chat.session.formatter import View
 from lacewing.chat.session.overflow import fit
 from lacewing.chat.session.session import Session
-from lacewing.engine.engine import common_prefix
 from lacewing.errors import LacewingError, OptionError
 
 _SHOWN = 20_000  # characters of a prompt
@@ -76,7 +75,7 @@ def prompt(chat: Session) -> str:
         raise OptionError("the model is shown nothing of the conversation yet; say something")
     voice, engine = chat.voice, chat.model.engine
     ids = fit(voice, chat.messages, chat.settings, None).ids
-    kept = common_prefix(engine.cached, ids)
+    kept = engine.held(ids)
     text = voice.tokenizer.decode(ids, special=True)
     if len(text) > _SHOWN:
         text = f"{text[: _SHOWN // 2]}\n[...]\n{text[-_SHOWN // 2 :]}"

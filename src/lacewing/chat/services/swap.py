@@ -20,7 +20,7 @@ from lacewing.chat.session.session import Session
 from lacewing.errors import Cancelled, LacewingError, ModelFormatError, OptionError, OutOfMemoryError
 from lacewing.options import LoadOptions, format_bytes
 from lacewing.placement.background import interruptible
-from lacewing.placement.info import CHUNK, Opened, open_headers
+from lacewing.placement.info import CHUNK, ModelInfo, open_headers
 from lacewing.placement.plan import Plan
 from lacewing.weights.memory import give_back
 
@@ -73,11 +73,11 @@ class Swap:
         """The file; fetched now where it is the name of a model that is not here."""
         return path_of(self.name, self.face)
 
-    def open_header(self, path: Path) -> Opened:
+    def open_header(self, path: Path) -> ModelInfo:
         """Architecture, config and weights are checked by this."""
         return open_headers(path, self.options, self.face.cancelled)
 
-    def open_text(self, opened: Opened) -> Voice:
+    def open_text(self, opened: ModelInfo) -> Voice:
         return open_voice(opened, self.notices, self.face.cancelled)
 
     def check_history(self, voice: Voice) -> None:
@@ -92,7 +92,7 @@ class Swap:
         waiting = session.messages[-1]["role"] == "user"
         return fit(voice, session.messages, session.settings, maker, generation=waiting)
 
-    def make_room(self, opened: Opened) -> Room:
+    def make_room(self, opened: ModelInfo) -> Room:
         """How it fits beside, or else instead of, what is here. Raises OutOfMemoryError."""
         return find_room(opened, self.session.loaded, self.session.parked)
 
@@ -113,7 +113,7 @@ class Swap:
                     model.set_residency(before, self.face.progress, force=True)
             raise
 
-    def load(self, opened: Opened, room: Room) -> Model:
+    def load(self, opened: ModelInfo, room: Room) -> Model:
         if room.drop_current:
             self.notices.append("there was no room for both models: the weights are lazy, /eager reads them in")
             opened.options = dataclasses.replace(opened.options, residency="lazy")
@@ -150,14 +150,14 @@ def read_history(loaded: Loaded, session: Session, notices: list[str]) -> None:
     maker = session.summariser(loaded)
     fitted = fit(loaded.voice, session.messages, session.settings, maker, generation=waiting)
     engine = loaded.model.engine
-    held = engine.cached[: len(fitted.ids)] == fitted.ids
+    held = engine.held(fitted.ids) == len(fitted.ids)
     if not held and not engine.prefill(fitted.ids, face.cancelled, face.progress):
         raise Cancelled("reading the conversation was cancelled")
     loaded.voice.view = fitted.view
     notices += fitted.notices
 
 
-def find_room(opened: Opened, current: Loaded, parked: list[Loaded]) -> Room:
+def find_room(opened: ModelInfo, current: Loaded, parked: list[Loaded]) -> Room:
     """The first that works: beside all; with lazy current weights; without the parked models; instead of the current one."""
     weights = sum({part.ranges: part.nbytes for part in opened.spec.tensors.values()}.values())
     eager = current.model.weights.anonymous_bytes

@@ -7,7 +7,6 @@ from pathlib import Path
 from lacewing.chat.session.formatter import View, Voice
 from lacewing.chat.session.overflow import fit
 from lacewing.chat.session.session import Session
-from lacewing.engine.engine import common_prefix
 from lacewing.errors import Cancelled, TemplateError
 from lacewing.text.lint import lint, markup_of
 from lacewing.text.template import NAMES, ChatTemplate
@@ -62,7 +61,7 @@ def change_template(session: Session, choice: str, force: bool = False) -> list[
 def _read(session: Session, ids: list[int]) -> str:
     """Bring the keys and values to the new prompt; only what follows the common prefix is dropped and run."""
     engine, face = session.model.engine, session.face
-    kept = common_prefix(engine.cached, ids)
+    kept = engine.held(ids)
     if not engine.prefill(ids, face.cancelled, face.progress):
         raise Cancelled("the template was not changed; the conversation is as it was")
     return f"the conversation has {len(ids)} tokens under it: {kept} were kept, {len(ids) - kept} read again"

@@ -16,7 +16,8 @@ from lacewing.text.template import ChatTemplate
 
 if TYPE_CHECKING:
     from lacewing.api import Model
-    from lacewing.placement.info import Opened
+    from lacewing.engine.routing import AnswerRouting
+    from lacewing.placement.info import ModelInfo
     from lacewing.text.tokenizer import Tokenizer
 
 Tail = Sequence[tuple[str, bool]]  # (text, trusted) after the prompt
@@ -108,7 +109,7 @@ class Voice:
         )  # fmt: skip
 
 
-def open_voice(opened: Opened, notices: list[str], cancelled: Callable[[], bool] | None = None) -> Voice:
+def open_voice(opened: ModelInfo, notices: list[str], cancelled: Callable[[], bool] | None = None) -> Voice:
     """Tokenizer and template of a checkpoint. Raises TokenizerError, Cancelled, and TemplateError for one that is damaged."""
     tokenizer = opened.tokenizer.result(cancelled)
     try:
@@ -127,12 +128,12 @@ class Loaded:
     voice: Voice
     name: str
     was_eager: bool = False  # before it was parked
+    routing: AnswerRouting | None = None  # which observes its engine, where somebody watches the experts
 
     @property
     def touched_bytes(self) -> int:
         """Memory that closing it gives back, apart from eager weights."""
-        step, engine = self.model.step, self.model.engine
-        return step.buffer_bytes + step.kv_bytes * len(engine.cached) // max(1, engine.context)
+        return self.model.step.host_bytes
 
     @property
     def short_name(self) -> str:

@@ -54,7 +54,7 @@ class Session:
         self.parked: list[Loaded] = []
         self.notices: list[str] = []
         self.options: LoadOptions = model.options
-        voice = open_voice(model.opened, self.notices, self.face.cancelled)
+        voice = open_voice(model.info, self.notices, self.face.cancelled)
         self.loaded = Loaded(model, voice, name or str(model.path))
         self.stats: dict[str, float] = {}
         self.rates: dict[tuple[str, str], float] = {}  # generated tokens/s by (path, residency)

@@ -41,12 +41,10 @@ def _short(name: str, width: int) -> str:
 
 def heat_lines(session: Session, console: Console) -> list[str]:
     """Nothing where the experts are not watched, or nothing has run yet."""
-    from lacewing.engine.routing import WatchedStep
-
-    step = session.model.engine.step
-    if not session.extras.get(LIVE) or not isinstance(step, WatchedStep):
+    routing = session.loaded.routing
+    if not session.extras.get(LIVE) or routing is None:
         return []
-    rows = heat_map(step.statistics, max(8, min(COLUMNS, console.width - 16)), max(2, console.height // SHARE - 2))
+    rows = heat_map(routing.statistics, max(8, min(COLUMNS, console.width - 16)), max(2, console.height // SHARE - 2))
     if not rows:
         return []
     title = Text("experts by layer, blue: few tokens, red: many, reversed: the last one", style="dim")

@@ -31,7 +31,7 @@ _flash_attn_2_enabled attn_implementation unsloth_version unsloth_fixed keys_to_
 gradient_checkpointing use_reentrant_checkpointing neftune_noise_alpha classifier_dropout tokenizer_model_max_length
 tokenizer_padding_side seq_length loss_type use_liger_kernel sliding_window_size
 vision_config mm_tokens_per_image image_token_index boi_token_index eoi_token_index boi_token_id eoi_token_id image_token_id
-vision_soft_tokens_per_image model_max_length max_window_layers original_max_position_embeddings
+vision_soft_tokens_per_image model_max_length model_name max_window_layers original_max_position_embeddings
 output_router_logits router_aux_loss_coef router_jitter_noise aux_loss_alpha seq_aux ep_size qk_head_dim""".split()  # noqa: SIM905
 
 # Keys that would change the maths, with the values that do not.

@@ -16,8 +16,7 @@ from lacewing.backends.webgpu.lowering.arena import Arena
 from lacewing.backends.webgpu.lowering.dispatches import Run
 from lacewing.errors import UnsupportedModelError
 from lacewing.program.ops import Buffer, ClampedActivation, Combine, ExpertLinear, GatedActivation, Linear, Op, Route
-from tests.backends.cpu.single_ops import Case, floats, nmse, normal, one_batch, random_weight
-from tests.backends.cpu.test_experts import (
+from tests.backends.cpu.kernels.test_experts import (
     ACTIVE,
     CHOSEN,
     EXPERTS,
@@ -32,6 +31,7 @@ from tests.backends.cpu.test_experts import (
     routed,
     stacked,
 )
+from tests.backends.cpu.single_ops import Case, floats, nmse, normal, one_batch, random_weight
 from tests.backends.webgpu.single_ops import CODES, FLOATS, LIMIT, error, expected, run, run_step
 from tests.backends.webgpu.single_ops import backend as open_backend
 from tests.checkpoints import prompt_of, tiny

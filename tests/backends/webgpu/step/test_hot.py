@@ -8,10 +8,10 @@ import pytest
 from lacewing.backends.cpu import CpuBackend
 from lacewing.backends.webgpu.device.raw import Readback
 from lacewing.errors import BackendError, OutOfMemoryError
-from lacewing.offload.cache import Desk
-from lacewing.offload.cut import split
-from lacewing.offload.plan import Level, Sharing, Sizes
-from lacewing.offload.step import SplitBackend, SplitStep
+from lacewing.offload.cache import ExpertCacheBackend
+from lacewing.offload.cut import cut_program
+from lacewing.offload.plan import DeviceSizes, OffloadLevel, OffloadPlanner
+from lacewing.offload.step import OffloadBackend, OffloadStep
 from lacewing.weights import WeightStore
 from tests.backends.webgpu.single_ops import CODES, FLOATS, backend
 from tests.checkpoints import tiny
@@ -23,16 +23,16 @@ CONTEXT, CHUNK = 32, 16
 OTHERS = [90, 17, 44, 203, 8, 8, 8, 61]
 
 
-def use(step: SplitStep, ids=IDS) -> None:
+def use(step: OffloadStep, ids=IDS) -> None:
     """Have the step run so that other experts are worth holding."""
-    for layer in step._exchange.desk._layers:
+    for layer in step._rebalancer.manager._layers:
         layer.counts[:] = 0
         layer.counts[layer.op.held :] = np.arange(10, 10 + layer.op.experts - layer.op.held)
 
 
-def held(step: SplitStep) -> list[list[int]]:
+def held(step: OffloadStep) -> list[list[int]]:
     """The experts of each layer that are on the GPU."""
-    return [np.flatnonzero(layer.places >= 0).tolist() for layer in step._exchange.desk._layers]
+    return [np.flatnonzero(layer.places >= 0).tolist() for layer in step._rebalancer.manager._layers]
 
 
 @pytest.mark.parametrize(
@@ -45,11 +45,11 @@ def test_logits_and_exchanges(name, format, tmp_path):
     path, gpu = tiny(name, format, tmp_path), backend(FLOATS)
     _, whole = open_step(path, CONTEXT)
     want, before = run(whole, IDS), gpu.device.allocated
-    for level in (Level(shared=1, held=2), Level(shared=99, held=1), Level(shared=99, held=3)):
+    for level in (OffloadLevel(shared=1, resident=2), OffloadLevel(shared=99, resident=1), OffloadLevel(shared=99, resident=3)):
         step = open_shared(path, [gpu, CpuBackend(1)], level, CONTEXT)
         allocated = gpu.device.allocated
         np.testing.assert_allclose(mixed_run(step), want, rtol=0, atol=1e-4, err_msg=str(level))
-        assert isinstance(step.steps[0], TakesExperts) and 0 < step.held.share < 1
+        assert isinstance(step.steps[0], TakesExperts) and 0 < step.resident.hit_rate < 1
         first = held(step)
         use(step)
         step.adapt()
@@ -66,7 +66,7 @@ def test_logits_and_exchanges(name, format, tmp_path):
 def test_quants(quant, tmp_path):
     """Activations as bytes on both devices; what is exchanged is what was in its place from the beginning elsewhere."""
     path, gpu = tiny("olmoe", "gguf", tmp_path, quant=quant), backend(CODES)
-    step = open_shared(path, [gpu, CpuBackend(1)], Level(shared=99, held=7), CONTEXT)
+    step = open_shared(path, [gpu, CpuBackend(1)], OffloadLevel(shared=99, resident=7), CONTEXT)
     _, whole = open_step(path, CONTEXT)
     want = run(whole, IDS)
     for _ in range(2):
@@ -78,25 +78,25 @@ def test_quants(quant, tmp_path):
     step.close()
 
 
-def held_out(step: SplitStep) -> int:
-    (only,) = np.flatnonzero(step._exchange.desk._layers[0].places < 0)
+def held_out(step: OffloadStep) -> int:
+    (only,) = np.flatnonzero(step._rebalancer.manager._layers[0].places < 0)
     return int(only)
 
 
 def test_an_exchanged_expert_is_bitwise_itself(tmp_path):
     """Experts that all come to other places than those they began in give the same numbers."""
     path, gpu = tiny("gpt-oss", "gguf", tmp_path, quant="Q8_0"), backend(CODES)
-    step = open_shared(path, [gpu, CpuBackend(1)], Level(shared=99, held=5), CONTEXT)
+    step = open_shared(path, [gpu, CpuBackend(1)], OffloadLevel(shared=99, resident=5), CONTEXT)
     first = run(step, IDS)
-    for layer in step._exchange.desk._layers:  # 5 comes for 0, then 0 comes for 1, then 1 for 5
+    for layer in step._rebalancer.manager._layers:  # 5 comes for 0, then 0 comes for 1, then 1 for 5
         assert layer.op.experts == 6
     for favourite, victim in ((5, 0), (0, 1), (1, 5)):
-        for layer in step._exchange.desk._layers:
+        for layer in step._rebalancer.manager._layers:
             layer.counts[:] = 100
             layer.counts[favourite], layer.counts[victim] = 100, 1
         step.adapt()
         assert all(victim not in each and favourite in each for each in held(step))
-    assert held(step) == [[0, 1, 2, 3, 4]] * 4 and step._exchange.desk._layers[0].places[:2].tolist() != [0, 1]
+    assert held(step) == [[0, 1, 2, 3, 4]] * 4 and step._rebalancer.manager._layers[0].places[:2].tolist() != [0, 1]
     assert np.array_equal(run(step, IDS), first)
     step.close()
 
@@ -107,11 +107,13 @@ def test_residency_changes_below(tmp_path):
     spec, _ = open_step(path, CONTEXT)
     weights = WeightStore(spec.tensors)
     none = dict.fromkeys(spec.program.weights, 0)
-    program, devices = Sharing(spec.program, Sizes(none, [0, 0], CHUNK)).cut(Level(shared=2, held=4))
-    parts = split(program, devices)
+    program, devices = OffloadPlanner(spec.program, DeviceSizes(none, [0, 0], CHUNK)).assign(OffloadLevel(shared=2, resident=4))
+    parts = cut_program(program, devices)
     from lacewing.backends.batch import StepLimits
 
-    step = SplitBackend([backend(), CpuBackend(1), Desk()], parts).compile(program, weights, StepLimits(CONTEXT, CHUNK))
+    step = OffloadBackend([backend(), CpuBackend(1), ExpertCacheBackend()], parts).compile(
+        program, weights, StepLimits(CONTEXT, CHUNK)
+    )
     weights.keep(set(parts.parts[1].program.weights))
     first = run(step, IDS)
     weights.set_residency("eager")
@@ -132,7 +134,7 @@ def test_memory_that_ends_or_a_device_that_fails(tmp_path, monkeypatch):
     path, gpu = tiny("qwen3moe", "gguf", tmp_path), backend(FLOATS)
     _, whole = open_step(path, CONTEXT)
     want = run(whole, IDS)
-    step = open_shared(path, [gpu, CpuBackend(1)], Level(shared=2, held=3), CONTEXT)
+    step = open_shared(path, [gpu, CpuBackend(1)], OffloadLevel(shared=2, resident=3), CONTEXT)
     run(step, IDS)
     before, allocated = held(step), gpu.device.allocated
     use(step)
@@ -143,7 +145,7 @@ def test_memory_that_ends_or_a_device_that_fails(tmp_path, monkeypatch):
 
         patch.setattr(gpu.device, "buffer", full)
         step.adapt()
-    assert held(step) == before and "no memory left" in str(step.held) and gpu.device.allocated == allocated
+    assert held(step) == before and "no memory left" in str(step.resident) and gpu.device.allocated == allocated
     use(step)
     with monkeypatch.context() as patch:
         tries = []
@@ -160,7 +162,7 @@ def test_memory_that_ends_or_a_device_that_fails(tmp_path, monkeypatch):
     np.testing.assert_allclose(run(step, IDS), want, rtol=0, atol=1e-4)  # all on the processor
     use(step)
     step.adapt()
-    assert [len(each) for each in held(step)] == [3, 3] and not step.held.problem
+    assert [len(each) for each in held(step)] == [3, 3] and not step.resident.problem
     np.testing.assert_allclose(run(step, IDS), want, rtol=0, atol=1e-4)
     step.close()
 
@@ -184,11 +186,15 @@ def test_what_a_gpu_can_hold_some_of(tmp_path):
 def test_nobody_waits_for_held_experts(count, tmp_path, monkeypatch):
     """The host waits for the trunk of each layer and for the logits, not for the experts that the GPU computes beside it."""
     path, gpu, waits = tiny("qwen3moe", "gguf", tmp_path), backend(FLOATS), []
-    step = open_shared(path, [gpu, CpuBackend(1)], Level(shared=2, held=3), CONTEXT)
+    step = open_shared(path, [gpu, CpuBackend(1)], OffloadLevel(shared=2, resident=3), CONTEXT)
     wait = Readback.wait
     monkeypatch.setattr(Readback, "wait", lambda results, *rest, **how: waits.append(rest) or wait(results, *rest, **how))
     run(step, IDS[:count])
     assert len(waits) == 2 + 1
-    turns = [turn.device for turn in step.split.turns]
-    assert turns == [1, 0, *[2, 0, 1, 0] * 2]  # the embedding, the trunk; who computes what, held ones, the others, the trunk again
+    schedule = [turn.device for turn in step.cut.schedule]
+    assert schedule == [
+        1,
+        0,
+        *[2, 0, 1, 0] * 2,
+    ]  # embedding, trunk; who computes what, resident ones, the others, the trunk
     step.close()

@@ -11,10 +11,10 @@ from lacewing.backends.webgpu.device.raw import Readback
 from lacewing.backends.webgpu.weights.conversion import weight_bytes
 from lacewing.backends.webgpu.weights.matrices import Uploader
 from lacewing.errors import BackendError, OptionError, OutOfMemoryError
-from lacewing.offload.cache import Desk
-from lacewing.offload.cut import split
-from lacewing.offload.plan import GPU, HOST, Level, Room, Sharing, Sizes, share
-from lacewing.offload.step import SplitBackend
+from lacewing.offload.cache import ExpertCacheBackend
+from lacewing.offload.cut import cut_program
+from lacewing.offload.plan import GPU, HOST, DeviceSizes, MemoryBudget, OffloadLevel, OffloadPlanner, plan_offload
+from lacewing.offload.step import OffloadBackend
 from lacewing.quants import by_name
 from lacewing.weights import WeightStore
 from tests.backends.webgpu.single_ops import CODES, FLOATS, backend
@@ -49,7 +49,7 @@ def test_every_cut(name, every, tmp_path):
 
 def sizes_of(spec):
     layers = [CONTEXT * layer.stored_width * spec.program.kv_itemsize for layer in spec.program.layers]
-    return Sizes({name: spec.tensors[name].nbytes for name in spec.program.weights}, layers, CHUNK)
+    return DeviceSizes({name: spec.tensors[name].nbytes for name in spec.program.weights}, layers, CHUNK)
 
 
 @pytest.mark.parametrize("name", ["llama", "qwen3moe", "gpt-oss", "glm4moe"])
@@ -58,10 +58,10 @@ def test_every_way_to_share_out(name, tmp_path):
     path = tiny(name, "gguf", tmp_path)
     spec, whole = open_step(path, CONTEXT)
     whole.watch_routes(True)
-    want, sharing, gpu = run(whole, IDS), Sharing(spec.program, sizes_of(spec)), backend(FLOATS)
+    want, sharing, gpu = run(whole, IDS), OffloadPlanner(spec.program, sizes_of(spec)), backend(FLOATS)
     for level in sharing.levels()[1:]:
-        parts = split(*sharing.cut(level))
-        _, step = open_step(path, CONTEXT, SplitBackend([gpu, CpuBackend(1)], parts), chunk=CHUNK)
+        parts = cut_program(*sharing.assign(level))
+        _, step = open_step(path, CONTEXT, OffloadBackend([gpu, CpuBackend(1)], parts), chunk=CHUNK)
         step.watch_routes(True)
         np.testing.assert_allclose(run(step, IDS), want, rtol=0, atol=1e-4, err_msg=str(level))
         assert [routed.layer for routed in step.routes()] == [routed.layer for routed in whole.routes()]
@@ -79,14 +79,14 @@ def test_a_share_by_room(tmp_path):
     path = tiny("qwen3moe", "gguf", tmp_path, quant="Q8_0")
     spec, whole = open_step(path, CONTEXT)
     gpu, sizes = backend(CODES), sizes_of(spec)
-    room = Room(Sharing(spec.program, sizes).load(Level(0, 1)).nbytes, "the test")
-    found = share(spec.program, sizes, room)
+    room = MemoryBudget(OffloadPlanner(spec.program, sizes).load(OffloadLevel(0, 1)).nbytes, "the test")
+    found = plan_offload(spec.program, sizes, room)
     assert found is not None and (found.host_layers, found.host_experts, found.mixtures) == (0, 1, 2)
-    parts = split(found.program, found.devices)
+    parts = cut_program(found.program, found.devices)
     names = {name for name in parts.parts[GPU].program.weights if "exps" in name}
     assert names == {f"blk.1.ffn_{kind}_exps.weight" for kind in ("gate", "up", "down")}
     assert parts.parts[HOST].program.layers == ()
-    _, step = open_step(path, CONTEXT, SplitBackend([gpu, CpuBackend(1)], parts), chunk=CHUNK)
+    _, step = open_step(path, CONTEXT, OffloadBackend([gpu, CpuBackend(1)], parts), chunk=CHUNK)
     want, got = run(whole, IDS), run(step, IDS)
     assert ((got - want) ** 2).sum() / (want**2).sum() < 5e-3
     step.close()
@@ -97,9 +97,9 @@ def test_residency_of_the_processors_part(tmp_path):
     path = tiny("llama", "gguf", tmp_path, quant="Q4_0")
     spec, _ = open_step(path, CONTEXT)
     weights = WeightStore(spec.tensors)
-    sharing = Sharing(spec.program, sizes_of(spec))
-    parts = split(*sharing.cut(Level(1)))
-    step = SplitBackend([backend(), CpuBackend(2)], parts).compile(sharing.program, weights, StepLimits(CONTEXT, CHUNK))
+    sharing = OffloadPlanner(spec.program, sizes_of(spec))
+    parts = cut_program(*sharing.assign(OffloadLevel(1)))
+    step = OffloadBackend([backend(), CpuBackend(2)], parts).compile(sharing.program, weights, StepLimits(CONTEXT, CHUNK))
     host = set(parts.parts[HOST].program.weights)
     weights.keep(host)
     lazy = run(step, IDS)
@@ -135,7 +135,7 @@ def test_slots_are_those_of_one_device(tmp_path):
 def test_nothing_leaks_where_memory_ends(tmp_path, monkeypatch):
     path, gpu = tiny("llama", "gguf", tmp_path), backend()
     spec, _ = open_step(path, CONTEXT)
-    parts = split(spec.program, devices_of_cut(spec.program, [*cuts(spec.program)][9]))
+    parts = cut_program(spec.program, devices_of_cut(spec.program, [*cuts(spec.program)][9]))
     held, make, left = gpu.device.allocated, gpu.device.buffer, [12]
 
     def short(size, label, usage=None):
@@ -148,7 +148,7 @@ def test_nothing_leaks_where_memory_ends(tmp_path, monkeypatch):
     for backends in ([gpu, CpuBackend(1)], [CpuBackend(1), gpu]):
         left[0] = 12
         with pytest.raises(OutOfMemoryError, match="no memory left"):
-            SplitBackend(backends, parts).compile(spec.program, mapped_weights(dict(spec.tensors)), StepLimits(CONTEXT, CHUNK))
+            OffloadBackend(backends, parts).compile(spec.program, mapped_weights(dict(spec.tensors)), StepLimits(CONTEXT, CHUNK))
         assert gpu.device.allocated == held
 
 
@@ -187,8 +187,10 @@ def test_ctrl_c_at_any_wait(tmp_path, monkeypatch):
     """A run that is interrupted between two stages leaves nothing mapped, and the next one is right."""
     path, gpu = tiny("qwen3moe", "gguf", tmp_path), backend(FLOATS)
     spec, whole = open_step(path, CONTEXT)
-    sharing = Sharing(spec.program, sizes_of(spec))
-    _, step = open_step(path, CONTEXT, SplitBackend([gpu, CpuBackend(1)], split(*sharing.cut(Level(0, 2)))), chunk=CHUNK)
+    sharing = OffloadPlanner(spec.program, sizes_of(spec))
+    _, step = open_step(
+        path, CONTEXT, OffloadBackend([gpu, CpuBackend(1)], cut_program(*sharing.assign(OffloadLevel(0, 2)))), chunk=CHUNK
+    )
     want, wait, left = run(whole, IDS), Readback.wait, [0]
 
     def interrupted(results, *rest, **how):
@@ -209,12 +211,12 @@ def test_ctrl_c_at_any_wait(tmp_path, monkeypatch):
 def test_runs_of_several_slots(tmp_path):
     """Tokens of two sequences in one run, on devices that share layers, and on ones that share experts."""
     gpu = backend(FLOATS)
-    for name, level in (("llama", Level(1)), ("qwen3moe", Level(0, 2)), ("qwen3moe", Level(0, 0, 2, 3))):
+    for name, level in (("llama", OffloadLevel(1)), ("qwen3moe", OffloadLevel(0, 2)), ("qwen3moe", OffloadLevel(0, 0, 2, 3))):
         path = tiny(name, "gguf", tmp_path)
         spec, whole = open_step(path, CONTEXT, slots=2)
-        desk = [Desk()] if level.shared else []
-        program, devices = Sharing(spec.program, sizes_of(spec)).cut(level)
-        shared = SplitBackend([gpu, CpuBackend(1), *desk], split(program, devices))
+        cache = [ExpertCacheBackend()] if level.shared else []
+        program, devices = OffloadPlanner(spec.program, sizes_of(spec)).assign(level)
+        shared = OffloadBackend([gpu, CpuBackend(1), *cache], cut_program(program, devices))
         step = shared.compile(program, mapped_weights(dict(spec.tensors)), StepLimits(CONTEXT, CHUNK, 2))
         tokens, slots, positions = (
             np.array(each, np.int32) for each in ([*IDS[:4], *IDS[:3]], [0] * 4 + [1] * 3, [*range(4), *range(3)])
@@ -255,12 +257,12 @@ def test_the_plan_of_what_the_gpu_gets(name, tmp_path):
     spec, _ = open_step(path, CONTEXT)
     stored = {each: gpu.stored_bytes(spec.tensors[each]) for each in spec.program.weights}
     layers = sizes_of(spec).layers
-    sharing = Sharing(spec.program, Sizes(stored, layers, chunk, frozenset(range(9))))
-    chosen = [Level(1), Level(0, 1), Level(0, 0, 1, 4), Level(0, 0, 2, 1)]
-    for level in [level for level in chosen if sharing.mixtures or level == Level(1)]:
-        (program, devices), before = sharing.cut(level), gpu.device.allocated
-        desk = [Desk()] if level.shared else []
-        both = SplitBackend([gpu, CpuBackend(1), *desk], split(program, devices))
+    sharing = OffloadPlanner(spec.program, DeviceSizes(stored, layers, chunk, frozenset(range(9))))
+    chosen = [OffloadLevel(1), OffloadLevel(0, 1), OffloadLevel(0, 0, 1, 4), OffloadLevel(0, 0, 2, 1)]
+    for level in [level for level in chosen if sharing.mixtures or level == OffloadLevel(1)]:
+        (program, devices), before = sharing.assign(level), gpu.device.allocated
+        cache = [ExpertCacheBackend()] if level.shared else []
+        both = OffloadBackend([gpu, CpuBackend(1), *cache], cut_program(program, devices))
         step = both.compile(program, mapped_weights(dict(spec.tensors)), StepLimits(CONTEXT, chunk))
         weights = sum(buffer.size for buffer in step.steps[0].weight_buffers)
         told = sharing.load(level)

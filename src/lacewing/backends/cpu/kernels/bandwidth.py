@@ -1,8 +1,8 @@
 """How fast memory can be read: the bound of generation, which reads every weight for every token."""
 
 from lacewing.backends.cpu.arguments import READ
-from lacewing.backends.cpu.kernels.registers import VECTOR_BYTES
-from lacewing.backends.cpu.kernels.simd import load_i32, peek_i64, poke_i32, splat_i32, sum_i32
+from lacewing.backends.cpu.kernels.simd.instructions import load_i32, peek_i64, poke_i32, splat_i32, sum_i32
+from lacewing.backends.cpu.kernels.simd.registers import VECTOR_BYTES
 
 
 def read(args, state, thread, threads):

@@ -1,10 +1,9 @@
 """Ops that treat every column alike: the gated activation, the soft-cap of logits."""
 
 from lacewing.backends.cpu.arguments import CAP, COMBINE, GATED, SCALE, SCRATCH_BYTES, STATE, TAILS
-from lacewing.backends.cpu.kernels.activations import quantise
-from lacewing.backends.cpu.kernels.functions import gelu_tanh, sigmoid, tanh
-from lacewing.backends.cpu.kernels.registers import LANES, inline
-from lacewing.backends.cpu.kernels.simd import (
+from lacewing.backends.cpu.kernels.quants.activations import quantise
+from lacewing.backends.cpu.kernels.simd.functions import gelu_tanh, sigmoid, tanh
+from lacewing.backends.cpu.kernels.simd.instructions import (
     fma,
     fma1,
     load_f32,
@@ -17,7 +16,8 @@ from lacewing.backends.cpu.kernels.simd import (
     store_f32,
     sum_f32,
 )
-from lacewing.backends.cpu.kernels.threads import atomic_add
+from lacewing.backends.cpu.kernels.simd.registers import LANES, inline
+from lacewing.backends.cpu.kernels.simd.threads import atomic_add
 
 PIECE = 256  # columns that a thread takes at once
 
@@ -25,6 +25,11 @@ PIECE = 256  # columns that a thread takes at once
 @inline
 def silu(x):
     return x * sigmoid(x)
+
+
+@inline
+def plain(x):
+    return x
 
 
 def make_gated(activation):
@@ -148,6 +153,7 @@ def combine(args, state, thread, threads):
 
 gated_silu = make_gated(silu)
 gated_gelu_tanh = make_gated(gelu_tanh)
+gated_none = make_gated(plain)
 
 
 def scale_and_cap(args, state, thread, threads):

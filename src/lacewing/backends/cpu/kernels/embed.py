@@ -1,8 +1,8 @@
 """Rows of the embedding table, as float32."""
 
 from lacewing.backends.cpu.arguments import EMBED, SCRATCH_BYTES, STATE, TILE_COLUMNS
-from lacewing.backends.cpu.kernels.registers import LANES, VECTOR_BYTES, inline
-from lacewing.backends.cpu.kernels.simd import (
+from lacewing.backends.cpu.kernels.gemm.dot import MINS, SCALES
+from lacewing.backends.cpu.kernels.simd.instructions import (
     load_bf16,
     load_f16,
     load_f32,
@@ -16,12 +16,12 @@ from lacewing.backends.cpu.kernels.simd import (
     splat_f32,
     store_f32,
 )
-from lacewing.backends.cpu.kernels.threads import call_kernel
-from lacewing.backends.cpu.kernels.tile import MINIMA, SCALES
+from lacewing.backends.cpu.kernels.simd.registers import LANES, VECTOR_BYTES, inline
+from lacewing.backends.cpu.kernels.simd.threads import call_kernel
 
 
 def embed_tiles(args, state, thread, threads):
-    """From a quant with an unpacker: a tile whose lanes are all the same row. A shift below 0: the quant has minima."""
+    """From a quant with an unpacker: a tile whose lanes are all the same row. A shift below 0: the quant has mins."""
     tile = peek_i64(state + STATE.scratch) + thread * SCRATCH_BYTES
     blocks, columns = peek_i64(args + EMBED.blocks), peek_i64(args + EMBED.block_columns)
     sub_block, shift, scale = peek_i64(args + EMBED.sub_block), peek_i64(args + EMBED.shift), peek_f32(args + EMBED.scale)
@@ -38,8 +38,8 @@ def embed_tiles(args, state, thread, threads):
             call_kernel(peek_i64(args + EMBED.unpack), source + first * peek_i64(args + EMBED.block_bytes), 0, tile, now)
             for c in range(now * columns):
                 d, q = peek_f32(tile + SCALES + VECTOR_BYTES * (c // sub_block)), peek_u8(tile + VECTOR_BYTES * (c // 4) + c % 4)
-                least = peek_f32(tile + MINIMA + VECTOR_BYTES * (c // sub_block))
-                value = d * q + least if shift < 0 else d * (q - (1 << shift))
+                low = peek_f32(tile + MINS + VECTOR_BYTES * (c // sub_block))
+                value = d * q + low if shift < 0 else d * (q - (1 << shift))
                 poke_f32(out + 4 * (done * columns + c), value * scale)
             done += now
 

@@ -1,9 +1,8 @@
 """RMS norm with the residual add before it and the quantisation for the next linear after it."""
 
 from lacewing.backends.cpu.arguments import NORM, STATE
-from lacewing.backends.cpu.kernels.activations import quantise
-from lacewing.backends.cpu.kernels.registers import LANES, inline
-from lacewing.backends.cpu.kernels.simd import (
+from lacewing.backends.cpu.kernels.quants.activations import quantise
+from lacewing.backends.cpu.kernels.simd.instructions import (
     fma,
     fma1,
     load_f32,
@@ -15,6 +14,7 @@ from lacewing.backends.cpu.kernels.simd import (
     store_f32,
     sum_f32,
 )
+from lacewing.backends.cpu.kernels.simd.registers import LANES, inline
 
 
 @inline

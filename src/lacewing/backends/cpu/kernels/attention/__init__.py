@@ -1,0 +1,1 @@
+"""Attention, and what happens to heads before it."""

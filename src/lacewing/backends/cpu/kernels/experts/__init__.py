@@ -1,0 +1,1 @@
+"""Mixtures of experts: the router and the linear of the chosen experts."""

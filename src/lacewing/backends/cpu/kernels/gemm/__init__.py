@@ -1,0 +1,1 @@
+"""Several tokens times weights: tiles of bytes, rows of floats."""

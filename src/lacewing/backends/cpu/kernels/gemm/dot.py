@@ -1,0 +1,209 @@
+"""Sums of byte products, the heart of the quantised linear, for each instruction set.
+
+A weight byte is unsigned, an activation byte signed; four products a lane are summed exactly in int32, so that every
+instruction set and every tiling gives the same integers.
+
+A tile: LANES rows of a weight, up to TILE_COLUMNS columns, unpacked to bytes for the dot kernels. It stays in the first cache.
+
+    0        registers w[column / 4]: lane r holds 4 bytes of row r
+    SCALES   f32v for each sub-block of 32 or 16 columns: the rows' scales
+    MINS     f32v for each sub-block: what a unit of the activation's sum adds (quants with a minimum only)
+    SCRATCH  working space of the unpacker
+
+An unpacker is a kernel `unpack_X(source, row_stride, tile, blocks)`: it turns `blocks` file blocks of each of LANES rows,
+the first at `source`, the next row `row_stride` bytes on, into a tile.
+"""
+
+from __future__ import annotations
+
+from functools import reduce
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core.typing.templates import signature
+from numba.extending import intrinsic
+
+from lacewing.backends.cpu.arguments import JOB, TILE_COLUMNS
+from lacewing.backends.cpu.kernels.simd.instructions import load_f32, peek_i64
+from lacewing.backends.cpu.kernels.simd.registers import (
+    F32,
+    F32V,
+    I8V,
+    I16V,
+    I32,
+    I32V,
+    I64,
+    ISA,
+    LANES,
+    VECTOR_BYTES,
+    call,
+    constant,
+    f32v,
+    inline,
+    pointer,
+    splat,
+)
+
+SCALES = TILE_COLUMNS // 4 * VECTOR_BYTES
+MINS = SCALES + 16 * VECTOR_BYTES
+SCRATCH = MINS + 16 * VECTOR_BYTES
+TILE_BYTES = SCRATCH + 16 * VECTOR_BYTES
+
+MAX_TOKENS = 8 if LANES == 16 else 4  # accumulators of one register tile
+
+
+def emit_dot4(b: ir.IRBuilder, acc: ir.Value, w: ir.Value, x: ir.Value, small: bool) -> ir.Value:
+    """acc + sum of 4 (w unsigned byte * x signed byte), lane by lane. `small`: w <= 63, so that int16 pairs cannot overflow."""
+    if ISA.dot == "vnni512":
+        return call(b, "llvm.x86.avx512.vpdpbusd.512", I32V, acc, b.bitcast(w, I8V), b.bitcast(x, I8V))
+    if ISA.dot == "vnni256":
+        return call(b, "llvm.x86.avx512.vpdpbusd.256", I32V, acc, b.bitcast(w, I8V), b.bitcast(x, I8V))
+    if ISA.dot == "maddubs" and small:
+        pairs = call(b, "llvm.x86.avx2.pmadd.ub.sw", I16V, b.bitcast(w, I8V), b.bitcast(x, I8V))
+        return b.add(acc, call(b, "llvm.x86.avx2.pmadd.wd", I32V, pairs, constant(I16V, 1)))
+    if ISA.dot == "sdot":
+        return _dot4_signed(b, acc, w, x, small)
+    return b.add(acc, _dot4_by_halves(b, w, x))
+
+
+def _dot4_signed(b: ir.IRBuilder, acc: ir.Value, w: ir.Value, x: ir.Value, small: bool) -> ir.Value:
+    """Where both factors are signed: a weight byte above 127 becomes w - 128, and 128 * sum(x) is added back."""
+    name = f"llvm.aarch64.neon.sdot.v{LANES}i32.v{4 * LANES}i8"
+    x = b.bitcast(x, I8V)
+    if small:
+        return call(b, name, I32V, acc, b.bitcast(w, I8V), x)
+    flipped = b.bitcast(b.xor(w, constant(I32V, -0x7F7F7F80)), I8V)
+    sums = call(b, name, I32V, constant(I32V, 0), constant(I8V, 1), x)
+    return b.add(call(b, name, I32V, acc, flipped, x), b.shl(sums, constant(I32V, 7)))
+
+
+def _dot4_by_halves(b: ir.IRBuilder, w: ir.Value, x: ir.Value) -> ir.Value:
+    """Even and odd bytes as int16, multiplied and summed in pairs. Exact for all bytes."""
+    eight = constant(I16V, 8)
+    w16, x16 = b.bitcast(w, I16V), b.bitcast(x, I16V)
+    even = _madd(b, b.and_(w16, constant(I16V, 255)), b.ashr(b.shl(x16, eight), eight))
+    return b.add(even, _madd(b, b.lshr(w16, eight), b.ashr(x16, eight)))
+
+
+def _madd(b: ir.IRBuilder, x: ir.Value, y: ir.Value) -> ir.Value:
+    """Products of int16 pairs, summed into the lane."""
+    if ISA.dot == "maddubs":
+        return call(b, "llvm.x86.avx2.pmadd.wd", I32V, x, y)
+    sixteen = constant(I32V, 16)
+    x32, y32 = b.bitcast(x, I32V), b.bitcast(y, I32V)
+    low = b.mul(b.ashr(b.shl(x32, sixteen), sixteen), b.ashr(b.shl(y32, sixteen), sixteen))
+    return b.add(low, b.mul(b.ashr(x32, sixteen), b.ashr(y32, sixteen)))
+
+
+def make_dot_step(with_min: bool, sub_block: int, small: bool) -> Any:
+    """One sub-block of a tile times some tokens: `step(acc, w, scale, low, shift, xq, xd, xs, offsets) -> acc`.
+
+    acc: tuple of f32v, one a token; w: address of sub_block/4 registers; scale, low: f32v; xq, xd, xs: where bytes, scale
+    and sum of this sub-block would be for a token at offset 0; offsets: address of the tokens' offsets, int64.
+    `with_min`, low * (float sum at xs) is added; else the true weight is w - 2**shift, and xs points to minus the
+    sum of the bytes as int32.
+    """
+
+    @intrinsic
+    def step(typingctx, acc, w, scale, low, shift, xq, xd, xs, offsets):
+        def codegen(context: Any, b: ir.IRBuilder, sig: Any, values: Any) -> ir.Value:
+            acc, w, scale, low, shift, xq, xd, xs, offsets = values
+            offset = splat(b, b.trunc(shift, I32))
+            registers = [emit_load(b, w, 4 * LANES * i, I32V) for i in range(sub_block // 4)]
+            made, tokens = acc, sig.args[0].count
+            chains = 2 if tokens <= 2 else 1  # few tokens alone do not fill the multipliers' latency
+            for token in range(tokens):
+                behind = emit_load(b, offsets, 8 * token, I64)
+                xq_t, xd_t, xs_t = (b.add(p, behind) for p in (xq, xd, xs))
+                sums = [constant(I32V, 0) if with_min else b.shl(splat(b, emit_load(b, xs_t, 0, I32)), offset)]
+                sums += [constant(I32V, 0)] * (chains - 1)
+                for i, register in enumerate(registers):
+                    x = splat(b, emit_load(b, xq_t, 4 * i, I32))
+                    sums[i % chains] = emit_dot4(b, sums[i % chains], register, x, small)
+                total = reduce(b.add, sums)
+                factor = b.fmul(scale, splat(b, emit_load(b, xd_t, 0, F32)))
+                value = emit_fma(b, factor, b.sitofp(total, F32V), b.extract_value(acc, token))
+                if with_min:
+                    value = emit_fma(b, low, splat(b, emit_load(b, xs_t, 0, F32)), value)
+                made = b.insert_value(made, value, token)
+            return made
+
+        return signature(acc, acc, types.int64, f32v, f32v, *[types.int64] * 5), codegen
+
+    return step
+
+
+def emit_load(b: ir.IRBuilder, base: ir.Value, offset: int, kind: ir.Type) -> ir.Value:
+    return b.load(pointer(b, b.add(base, ir.Constant(base.type, offset)), kind), align=1)
+
+
+def emit_fma(b: ir.IRBuilder, x: ir.Value, y: ir.Value, z: ir.Value) -> ir.Value:
+    return call(b, f"llvm.fma.v{LANES}f32", F32V, x, y, z)
+
+
+def make_registers(count: int) -> tuple[Any, Any]:
+    """`load(p)` and `store(p, values)` of `count` consecutive f32v as one tuple."""
+
+    @intrinsic
+    def load(typingctx, p):
+        def codegen(context: Any, b: ir.IRBuilder, sig: Any, values: Any) -> ir.Value:
+            made = ir.Constant(ir.ArrayType(F32V, count), ir.Undefined)
+            for i in range(count):
+                made = b.insert_value(made, emit_load(b, values[0], 4 * LANES * i, F32V), i)
+            return made
+
+        return signature(types.UniTuple(f32v, count), types.int64), codegen
+
+    @intrinsic
+    def store(typingctx, p, registers):
+        def codegen(context: Any, b: ir.IRBuilder, sig: Any, values: Any) -> ir.Value:
+            for i in range(count):
+                address = b.add(values[0], ir.Constant(I64, 4 * LANES * i))
+                b.store(b.extract_value(values[1], i), pointer(b, address, F32V), align=4)
+            return context.get_dummy_value()
+
+        return signature(types.void, types.int64, registers), codegen
+
+    return load, store
+
+
+def make_dot_kernel(with_min: bool, sub_block: int, small: bool = True) -> Any:
+    """`kernel(job)`: a tile times all tokens, added to their accumulators. The job's int64 words are in `JOB_*`."""
+    step = make_dot_step(with_min, sub_block, small)
+    load_many, store_many = make_registers(MAX_TOKENS)
+    load_two, store_two = make_registers(2)
+    load_one, store_one = make_registers(1)
+    halves, block_registers, sum_bytes = 32 // sub_block, sub_block // 4 * VECTOR_BYTES, 4 * (32 // sub_block)
+
+    @inline
+    def run(acc, tile, blocks, shift, xq, xd, xs, offsets):
+        for block in range(blocks):
+            for half in range(halves):
+                s = halves * block + half
+                scale, low = load_f32(tile + SCALES + VECTOR_BYTES * s), load_f32(tile + MINS + VECTOR_BYTES * s)
+                at = xs + sum_bytes * block + 4 * half
+                acc = step(acc, tile + block_registers * s, scale, low, shift, xq + sub_block * s, xd + 4 * block, at, offsets)
+        return acc
+
+    def kernel(job, _1, _2, _3):
+        tile, blocks, shift = peek_i64(job + JOB.tile), peek_i64(job + JOB.blocks), peek_i64(job + JOB.shift)
+        xq, xd, xs = peek_i64(job + JOB.xq), peek_i64(job + JOB.xd), peek_i64(job + JOB.xs)
+        offsets, tokens, p = peek_i64(job + JOB.offsets), peek_i64(job + JOB.tokens), peek_i64(job + JOB.acc)
+        while tokens >= MAX_TOKENS:
+            store_many(p, run(load_many(p), tile, blocks, shift, xq, xd, xs, offsets))
+            offsets, p, tokens = offsets + 8 * MAX_TOKENS, p + MAX_TOKENS * VECTOR_BYTES, tokens - MAX_TOKENS
+        while tokens >= 2:
+            store_two(p, run(load_two(p), tile, blocks, shift, xq, xd, xs, offsets))
+            offsets, p, tokens = offsets + 16, p + 2 * VECTOR_BYTES, tokens - 2
+        if tokens:
+            store_one(p, run(load_one(p), tile, blocks, shift, xq, xd, xs, offsets))
+
+    return kernel
+
+
+min32 = make_dot_kernel(with_min=True, sub_block=32)
+min16 = make_dot_kernel(with_min=True, sub_block=16)
+offset32 = make_dot_kernel(with_min=False, sub_block=32)
+offset16 = make_dot_kernel(with_min=False, sub_block=16)
+wide32 = make_dot_kernel(with_min=False, sub_block=32, small=False)

@@ -1,0 +1,1 @@
+"""SIMD registers as Numba values, their instructions, and what threads share."""

@@ -1,0 +1,71 @@
+"""Where weights are, as arguments: looked up again at every bind, for residency moves them and their order."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lacewing.backends.cpu.lowering.context import Argument, Lowering
+from lacewing.backends.cpu.memory import aligned
+from lacewing.backends.weights import WeightView
+from lacewing.errors import BackendError
+
+
+def _refuse_tiles(weight: WeightView) -> None:
+    if weight.tiled is not None:
+        raise BackendError(
+            f"weight {weight.name} is in tile order, which its kernel cannot read; use residency lazy, and report this as a fault"
+        )
+
+
+def in_memory(weight: WeightView) -> list[np.ndarray]:
+    """The bytes that kernels read: all of them in tile order, or else the weight's parts."""
+    tiled = weight.tiled
+    return weight.parts if tiled is None else [tiled]
+
+
+def of_rows(weight: WeightView) -> Argument:
+    """Of rows one after the other. Raises BackendError at a bind for a weight in tile order."""
+
+    def address() -> int:
+        _refuse_tiles(weight)
+        return int(weight.data.ctypes.data)
+
+    return address
+
+
+def of_either_order(weight: WeightView) -> dict[str, Argument]:
+    """The arguments `weight` and `tiled`, for kernels that take tile order as well."""
+
+    def address() -> int:
+        tiled = weight.tiled
+        return int((weight.data if tiled is None else tiled).ctypes.data)
+
+    return {"weight": address, "tiled": is_tiled(weight)}
+
+
+def is_tiled(weight: WeightView) -> Argument:
+    """1 if the weight is in tile order now."""
+    return lambda: int(weight.tiled is not None)
+
+
+def of_experts(low: Lowering, name: str, skipped: int, *, tiled: bool = False) -> Argument:
+    """A table of int64: where the rows of each expert begin, `skipped` bytes into it. Filled again at every bind.
+
+    `tiled`: for kernels that take tile order as well; `skipped` is whole tiles then.
+    """
+    weight = low.weights[name]
+    table = aligned(8 * weight.shape[0], np.int64)
+    low.memory.kept[f"addresses of {name} + {skipped}"] = table
+
+    def fill() -> int:
+        if not tiled:
+            _refuse_tiles(weight)
+        parts = in_memory(weight)
+        if len(parts) == 1:
+            step = parts[0].nbytes // len(table)
+            table[:] = int(parts[0].ctypes.data) + skipped + step * np.arange(len(table))
+        else:
+            table[:] = [int(part.ctypes.data) + skipped for part in parts]
+        return int(table.ctypes.data)
+
+    return fill

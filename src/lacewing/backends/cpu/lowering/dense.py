@@ -1,0 +1,181 @@
+"""Rules for embeddings, norms, linears, activations and logits."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lacewing.backends.cpu.arguments import CAP, CONVOLVE, EMBED, GATED, GATHER, LINEAR, NORM, ROWS, SCALE
+from lacewing.backends.cpu.isa import host_isa
+from lacewing.backends.cpu.lowering import heads, scaled
+from lacewing.backends.cpu.lowering.addresses import of_either_order, of_rows
+from lacewing.backends.cpu.lowering.context import RULES, Argument, LoweredOp, Lowering, float_argument
+from lacewing.backends.cpu.memory import aligned
+from lacewing.backends.cpu.quants import TileKernels, kernels_of
+from lacewing.errors import UnsupportedModelError
+from lacewing.program import ops
+from lacewing.program.ops import Op
+
+MAX_GENERIC_WIDTH = 65_000  # a dequantised row fits SCRATCH_BYTES
+
+
+@RULES.rule(ops.Embed)
+def lower_embed(low: Lowering, op: ops.Embed, rest: tuple[Op, ...]) -> None:
+    table, width = low.weights[op.weight], op.out.width
+    quant = table.quant
+    if scaled.is_scaled(low, op.weight):
+        low.emit(scaled.embed_op(low, op), op.out)
+        return
+    kinds = kernels_of(quant)
+    made = LoweredOp(
+        "embed.embed_tiles", EMBED, row_bytes=quant.row_bytes(width), width=width, out=low.at(op.out),
+        out_stride=low.stride(op.out), scale=float_argument(op.scale), blocks=width // quant.block_elements,
+        block_bytes=quant.block_bytes, block_columns=quant.block_elements,
+    )  # fmt: skip
+    if isinstance(kinds, TileKernels):
+        shift = -1 if kinds.shift is None else kinds.shift
+        made.set(unpack=low.kernel(kinds.unpack), sub_block=kinds.sub_block, shift=shift, **of_either_order(table))
+    elif "." in kinds:
+        made.kernel = "embed.embed_generic"
+        made.set(unpack=low.kernel(kinds), weight=of_rows(table))
+    else:
+        made.kernel = f"embed.embed_{kinds}"
+        made.set(weight=of_rows(table))
+    low.emit(made, op.out)
+
+
+@RULES.rule(ops.Norm)
+def lower_norm(low: Lowering, op: ops.Norm, rest: tuple[Op, ...]) -> None:
+    if heads.takes_norm(low, op, rest):
+        return
+    heads.flush(low)
+    made = _norm_op(low, op, op.heads)
+    low.emit(made, op.out)
+    low.may_quantise(made, op.out, op.out.width)
+
+
+@RULES.rule(ops.AddNorm)
+def lower_add_norm(low: Lowering, op: ops.AddNorm, rest: tuple[Op, ...]) -> None:
+    made = _norm_op(low, op, 1)
+    made.set(add=low.at(op.add), add_stride=low.stride(op.add))
+    low.emit(made, op.out, op.x)
+    low.may_quantise(made, op.out, op.out.width)
+
+
+def _norm_op(low: Lowering, op: ops.Norm | ops.AddNorm, count: int) -> LoweredOp:
+    return LoweredOp(
+        "norm.norm", NORM, x=low.at(op.x), x_stride=low.stride(op.x), out=low.at(op.out), out_stride=low.stride(op.out),
+        width=op.x.width // count, heads=count, eps=float_argument(op.eps),
+        weight=low.vector(op.weight, op.weight_offset) if op.weight else 0,
+    )  # fmt: skip
+
+
+@RULES.rule(ops.Linear)
+def lower_linear(low: Lowering, op: ops.Linear, rest: tuple[Op, ...]) -> None:
+    biases = op.biases or (None,) * len(op.weights)
+    x_bytes = low.bytes_of(op.x) if any(_tiled(low, name) for name in op.weights) else 0
+    for index, (name, out, bias) in enumerate(zip(op.weights, op.outs, biases, strict=True)):
+        x = x_bytes if _tiled(low, name) else low.at(op.x)
+        made = _linear_op(low, name, x, low.stride(op.x), out=low.at(out), out_stride=low.stride(out))
+        made.barrier = index == 0
+        if bias:
+            made.set(bias=low.vector(bias))
+        low.emit(made, out)
+
+
+def _tiled(low: Lowering, name: str) -> bool:
+    """Whether a weight runs on tiles: the others, and those with fewer rows than lanes, run in float32."""
+    weight = low.weights[name]
+    return isinstance(kernels_of(weight.quant), TileKernels) and weight.shape[0] >= host_isa().lanes
+
+
+def _linear_op(low: Lowering, name: str, x: int, x_stride: int, **more: Argument) -> LoweredOp:
+    """The product with a weight; x: the quantised rows if it is tiled, else the float rows, `x_stride` bytes apart."""
+    if scaled.is_scaled(low, name):
+        return scaled.linear_op(low, name, x, x_stride, **more)
+    weight = low.weights[name]
+    rows, width = weight.shape
+    quant, kinds = weight.quant, kernels_of(weight.quant)
+    more |= {"rows": rows, "row_bytes": quant.row_bytes(width), "x": x, "blocks": width // quant.block_elements}
+    if isinstance(kinds, TileKernels) and _tiled(low, name):
+        return LoweredOp(
+            "gemm.linear.linear", LINEAR, block_bytes=quant.block_bytes, block_columns=quant.block_elements,
+            unpack=low.kernel(kinds.unpack), dot=low.kernel(kinds.dot), shift=kinds.shift or 0,
+            x_offsets=low.offsets(low.bytes_stride(width)), x_scales=width, x_sums=int(width * kinds.sums_at),
+            sum_bytes=kinds.sum_bytes, **low.gemv_arguments(kinds, quant), **of_either_order(weight), **more,
+        )  # fmt: skip
+    more |= {"weight": of_rows(weight), "x_stride": x_stride, "width": width, "chunk": max(4, min(64, rows // 32 // 4 * 4))}
+    if isinstance(kinds, TileKernels):  # fewer rows than lanes: small enough to keep as floats
+        more |= {"weight": low.vector(name), "row_bytes": 4 * width}
+        return LoweredOp("gemm.rows.linear_f32", ROWS, **more)
+    if "." not in kinds:
+        return LoweredOp(f"gemm.rows.linear_{kinds}", ROWS, **more)
+    if width > MAX_GENERIC_WIDTH:
+        raise UnsupportedModelError(f"the CPU backend takes {quant} rows of up to {MAX_GENERIC_WIDTH} values; {name} has {width}")
+    return LoweredOp("gemm.rows.linear_generic", ROWS, dequantise=low.kernel(kinds), **more)
+
+
+@RULES.rule(ops.ShortConvolution)
+def lower_short_convolution(low: Lowering, op: ops.ShortConvolution, rest: tuple[Op, ...]) -> None:
+    width, taps = low.weights[op.weight].shape
+    by_tap = f"{op.weight} by position"
+    if by_tap not in low.memory.kept:
+        weight = low.weights[op.weight]
+        low.memory.kept[by_tap] = aligned(4 * width * taps, np.float32)
+        low.memory.kept[by_tap][:] = weight.quant.dequantise(np.asarray(weight.data)).reshape(width, taps).T.reshape(-1)
+    made = LoweredOp(
+        "convolution.short_convolution", CONVOLVE, x=low.at(op.x), x_stride=low.stride(op.x), out=low.at(op.out),
+        out_stride=low.stride(op.out), width=width, taps=taps, weight=int(low.memory.kept[by_tap].ctypes.data),
+        bias=low.vector(op.bias) if op.bias else 0, **low.store.unit(op.state),
+    )  # fmt: skip
+    low.emit(made, op.out)
+
+
+@RULES.rule(ops.GatedActivation)
+def lower_gated_activation(low: Lowering, op: ops.GatedActivation, rest: tuple[Op, ...]) -> None:
+    made = LoweredOp(
+        f"elementwise.gated_{op.activation}", GATED, gate=low.at(op.gate), gate_stride=low.stride(op.gate), up=low.at(op.up),
+        up_stride=low.stride(op.up), out=low.at(op.out), out_stride=low.stride(op.out), width=op.out.width,
+    )  # fmt: skip
+    low.emit(made, op.out)
+    low.may_quantise(made, op.out, op.out.width)
+
+
+@RULES.rule(ops.ClampedActivation)
+def lower_clamped_activation(low: Lowering, op: ops.ClampedActivation, rest: tuple[Op, ...]) -> None:
+    made = LoweredOp(
+        "elementwise.clamped", GATED, gate=low.at(op.gate), gate_stride=low.stride(op.gate), up=low.at(op.up),
+        up_stride=low.stride(op.up), out=low.at(op.out), out_stride=low.stride(op.out), width=op.out.width,
+        alpha=float_argument(op.alpha), limit=float_argument(op.limit),
+    )  # fmt: skip
+    low.emit(made, op.out)
+
+
+@RULES.rule(ops.ScaleByPosition)
+def lower_scale_by_position(low: Lowering, op: ops.ScaleByPosition, rest: tuple[Op, ...]) -> None:
+    factors = np.log1p(np.arange((low.limits.context + op.offset) // op.length + 1)) * op.beta + 1
+    table = aligned(4 * factors.size, np.float32)
+    table[:] = factors
+    low.memory.kept[f"factors by position {len(low.memory.kept)}"] = table
+    made = LoweredOp(
+        "elementwise.scale_by_position", SCALE, x=low.at(op.x), x_stride=low.stride(op.x), width=op.x.width,
+        table=int(table.ctypes.data), length=op.length, offset=op.offset,
+    )  # fmt: skip
+    low.emit(made, op.x)
+
+
+@RULES.rule(ops.Logits)
+def lower_logits(low: Lowering, op: ops.Logits, rest: tuple[Op, ...]) -> None:
+    vocab, width, chunk = low.program.vocab_size, op.x.width, low.limits.chunk
+    out = low.memory.area("logits", 4 * chunk * vocab + 64 * host_isa().lanes)
+    stride = low.stride(op.x)
+    if _tiled(low, op.weight):
+        gathered = low.memory.area("output bytes", chunk * low.bytes_stride(width))
+        low.emit(low.quantise_op(op.x, gathered, low.bytes_stride(width), outputs=1))
+    else:
+        gathered = low.memory.area("output rows", chunk * stride)
+        x = low.at(op.x)
+        low.emit(LoweredOp("gemm.rows.gather", GATHER, x=x, x_stride=stride, width=width, out=gathered, out_stride=stride))
+    low.emit(_linear_op(low, op.weight, gathered, stride, out=out, out_stride=4 * vocab, outputs=1))
+    if op.scale != 1.0 or op.softcap:
+        scale, limit = float_argument(op.scale), float_argument(op.softcap or 0.0)
+        low.emit(LoweredOp("elementwise.scale_and_cap", CAP, x=out, width=vocab, scale=scale, limit=limit))

@@ -1,0 +1,96 @@
+"""Rules for attention and for what happens to each head before it: norm, rotation and storing are collected into one pass."""
+
+from __future__ import annotations
+
+from lacewing.backends.cpu.arguments import ATTENTION, HEADS
+from lacewing.backends.cpu.lowering.context import RULES, HeadJob, LoweredOp, Lowering, float_argument
+from lacewing.errors import UnsupportedModelError
+from lacewing.program import ops
+from lacewing.program.ops import Norm, Op, Rope, WriteKeysValues
+
+COLLECTED = (Norm, Rope, WriteKeysValues)  # all others need what is collected; a norm that is not says so itself
+MAX_QUERIES = 32  # kernels/attention/attention.py
+MAX_HEAD_WIDTHS = 1800  # of key and value together: (MAX_QUERIES * (widths + 128 + 17)) float32 fit half of SCRATCH_BYTES
+MAX_LATENT_VALUES = 512  # a page of them as float32 fits the other half
+
+
+def takes_norm(low: Lowering, op: Norm, rest: tuple[Op, ...]) -> bool:
+    """Whether a norm belongs to heads that are rotated next; if so it is kept."""
+    if op.x != op.out or op.x in low.heads:
+        return False
+    for later in rest:
+        if isinstance(later, Rope) and later.x == op.x:
+            if later.heads != op.heads:
+                return False
+            low.heads[op.x] = HeadJob(op.x, op.heads, norm=op)
+            return True
+        if not isinstance(later, COLLECTED):
+            return False
+    return False
+
+
+@RULES.rule(Rope)
+def lower_rope(low: Lowering, op: Rope, rest: tuple[Op, ...]) -> None:
+    job = low.heads.get(op.x)
+    if job is not None and (job.rope is not None or job.pages is not None or job.heads != op.heads):
+        flush(low)
+        job = None
+    if job is None:
+        job = low.heads[op.x] = HeadJob(op.x, op.heads)
+    job.rope = op
+
+
+@RULES.rule(WriteKeysValues)
+def lower_write(low: Lowering, op: WriteKeysValues, rest: tuple[Op, ...]) -> None:
+    pages = low.store.paged(op.state)
+    views = [view for view in (op.k, op.v) if view is not None]
+    for view in views:  # what is collected of heads that were counted differently, or are stored elsewhere, goes first
+        if view in low.heads and (low.heads[view].heads != pages.heads or low.heads[view].pages is not None):
+            flush(low)
+    for view, part in zip(views, ("keys", "values"), strict=False):
+        job = low.heads.setdefault(view, HeadJob(view, pages.heads))
+        job.pages, job.parts = pages, (*job.parts, part)
+
+
+def flush(low: Lowering) -> None:
+    """Emit what is collected, all of it after one barrier."""
+    jobs, low.heads = list(low.heads.values()), {}
+    for index, job in enumerate(jobs):
+        made = _lowered(low, job)
+        made.barrier = index == 0
+        low.emit(made, job.view)
+
+
+def _lowered(low: Lowering, job: HeadJob) -> LoweredOp:
+    norm, rope = job.norm, job.rope
+    made = LoweredOp(
+        f"attention.heads.heads_{job.pages.dtype if job.pages else 'f32'}", HEADS, x=low.at(job.view), stride=low.stride(job.view),
+        count=job.heads, width=job.view.width // job.heads,
+    )  # fmt: skip
+    if job.pages is not None:
+        made.set(**job.pages.arguments(job.parts))
+    if norm is not None:
+        weight = low.vector(norm.weight, norm.weight_offset) if norm.weight else 0
+        made.set(norm=1, weight=weight, eps=float_argument(norm.eps))
+    if rope is not None:
+        made.set(start=rope.start, angles=low.angles(rope.rope), pairs=len(rope.rope.frequencies), adjacent=int(rope.rope.adjacent))
+    return made
+
+
+@RULES.rule(ops.Attention)
+def lower_attention(low: Lowering, op: ops.Attention, rest: tuple[Op, ...]) -> None:
+    pages, key_width, value_width = low.store.paged(op.state), op.q.width // op.heads, op.value_width
+    if key_width + value_width > MAX_HEAD_WIDTHS or (pages.latent and value_width > MAX_LATENT_VALUES):
+        most = f"{MAX_HEAD_WIDTHS // 2} values, latent ones up to {MAX_LATENT_VALUES}"
+        raise UnsupportedModelError(f"the CPU backend takes heads of up to {most}, not {key_width} and {value_width}")
+    group = op.heads // op.key_heads
+    group = max(d for d in range(1, min(group, MAX_QUERIES) + 1) if group % d == 0)
+    made = LoweredOp(
+        f"attention.attention.attention_{pages.dtype}", ATTENTION, q=low.at(op.q), q_stride=low.stride(op.q), out=low.at(op.out),
+        out_stride=low.stride(op.out), heads=op.heads, key_heads=op.key_heads, key_width=key_width, value_width=value_width,
+        **pages.arguments(("keys", "values")), scale=float_argument(op.scale), 
+        softcap=float_argument(op.softcap or 0.0), window=op.window or 2**30, group=group, chunk=op.chunk or 2**30,
+        sinks=low.vector(op.sinks) if op.sinks else 0,
+    )  # fmt: skip
+    low.emit(made, op.out)
+    low.may_quantise(made, op.out, value_width)

@@ -1,0 +1,184 @@
+"""Who has a row of the step and pages: tasks wait for them, hold them while they run, and make room for each other."""
+
+from __future__ import annotations
+
+import heapq
+import threading
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable
+
+from lacewing.backends.step import Step
+from lacewing.engine.pages import Full, Pages, pages_of
+from lacewing.engine.prefix import PrefixTree
+from lacewing.engine.request import Task
+from lacewing.engine.sequence import Sequence
+from lacewing.errors import LacewingError, OutOfMemoryError
+
+
+class Admission(ABC):
+    """Rows and pages for tasks. Whoever has the `turn`, a lock, may call the methods.
+
+    A page that is missing is taken from the prefix tree, or else from the task that was admitted last, which waits and runs again
+    from its ids later. So one sequence of the whole context always fits, and the task that was admitted first always goes on.
+    """
+
+    def __init__(self, step: Step, verify: Callable[[], None]):
+        self.step, self._verify = step, verify
+        self.turn = threading.RLock()
+        self.pages = Pages(step)
+        self.tree = PrefixTree(self.pages)
+        self.waiting: deque[Task] = deque()
+        self.running: list[Task] = []  # in the order of their admission
+        self.last: list[int] = []  # ids of the sequence that ran last, as far as they have been run
+        self._rows = list(range(step.limits.rows))  # that are free, a heap
+
+    @abstractmethod
+    def end_ahead(self) -> None:
+        """What the device would choose next is not wanted."""
+
+    # tasks come and go
+
+    def submit(self, task: Task) -> None:
+        task.submitted = True
+        self.waiting.append(task)
+
+    def end(self, task: Task, reason: str) -> None:
+        """Nobody wants more of it. Raises what `verify` does, where it was not cancelled."""
+        if not task.done:
+            self._finish(task, reason)
+        task.tokens.clear()
+
+    def _finish(self, task: Task, reason: str) -> None:
+        """Not with that reason where the weights turn out to have changed meanwhile."""
+        if reason != "cancelled":
+            try:
+                self._verify()
+            except LacewingError as error:
+                return self._fail(task, error, whole=False)
+        task.reason, task.done = reason, True
+        self._leave(task, whole=True)
+
+    def _fail(self, task: Task, error: Exception, whole: bool) -> None:
+        """`whole`: what had been run before is as good as ever."""
+        task.error, task.done = error, True
+        if not whole and task.sequence is not None and self.last is task.sequence.ids:
+            self.last = []
+        self._leave(task, whole)
+
+    def _leave(self, task: Task, whole: bool) -> None:
+        if task in self.waiting:
+            self.waiting.remove(task)
+        sequence = task.sequence
+        if sequence is None:
+            return
+        self.end_ahead()
+        self.running.remove(task)
+        self.release(sequence, whole)
+        task.sequence = None
+
+    def _preempt(self, task: Task, first: bool) -> None:
+        """It runs again later, `first` of all that wait or last."""
+        self._leave(task, whole=True)
+        self.waiting.insert(0 if first else len(self.waiting), task)
+
+    def _reap(self) -> None:
+        """Those who have cancelled, and those that nobody can ask for any more."""
+        for task in (*self.running, *self.waiting):
+            if task.abandoned:
+                self.end(task, "cancelled")
+            elif task.request.cancelled is not None:
+                try:
+                    if task.request.cancelled():
+                        self.end(task, "cancelled")
+                except Exception as error:
+                    self._fail(task, error, whole=True)
+
+    # rows and pages
+
+    def _admit(self, now: float) -> None:
+        """Those that wait, in their order, as long as there are rows and pages for them."""
+        while self.waiting:
+            task = next((each for each in self.waiting if each.wants and not each.idle(now)), None)
+            if task is None:
+                return
+            if not self._rows or (self.running and not self._fits(task)):
+                paused = next((each for each in self.running if not each.wants or each.idle(now)), None)
+                if paused is None:
+                    return
+                self._preempt(paused, first=False)
+                continue
+            self.waiting.remove(task)
+            task.sequence = self.tree.acquire(task.history, len(task.history) - 1, task.number)
+            task.sequence.attach(heapq.heappop(self._rows))
+            self.running.append(task)
+            if not task.admitted:
+                task.admitted, task.stats.reused_tokens = True, len(task.sequence.ids)
+                if len(self.running) == 1:
+                    self._rebalance(task)
+
+    def _fits(self, task: Task) -> bool:
+        """Whether its ids have pages besides those of the running tasks."""
+        hit = self.tree.find(task.history, len(task.history) - 1)
+        needed = pages_of(min(len(task.history) + 1, self.step.limits.context)) - len(hit.path)
+        for index, group in enumerate(self.pages.unlimited):
+            used = {node.pages[index] for node in hit.path}
+            for each in self.running:
+                used.update(each.sequence.tables[group] if each.sequence is not None else ())
+            if needed > self.step.table_width - len(used):
+                return False
+        return True
+
+    def _rebalance(self, task: Task) -> None:
+        try:
+            self._verify()
+            self.step.rebalance()
+        except LacewingError as error:
+            self._fail(task, error, whole=False)
+
+    def attach(self, sequence: Sequence) -> None:
+        """A row for a sequence without a task."""
+        self.end_ahead()
+        if not self._rows:
+            self._preempt(self.running[-1], first=True)
+        sequence.attach(heapq.heappop(self._rows))
+
+    def release(self, sequence: Sequence, whole: bool = True) -> None:
+        """Free its row; what it holds goes into the prefix tree."""
+        if sequence.row is not None:
+            heapq.heappush(self._rows, sequence.row)
+        if whole:
+            self.tree.put(sequence)
+        else:
+            self.tree.remove(sequence)
+            sequence.drop()
+
+    def reserve(self, sequence: Sequence, count: int, task: Task | None = None) -> bool:
+        """Pages for `count` more positions, whoever has to make room for it. False: the task itself has, and waits; it has failed
+        where it is alone and there is no memory."""
+        while True:
+            try:
+                sequence.reserve(count)
+                return True
+            except Full as full:
+                if self.tree.evict(full.group):
+                    continue
+            others = [each for each in self.running if each is not task]
+            if others and (task is None or self.running[-1] is not task):
+                self._preempt(others[-1], first=True)
+            elif others and task is not None:
+                self._preempt(task, first=True)
+                return False
+            else:
+                return self._force(sequence, count, task)
+
+    def _force(self, sequence: Sequence, count: int, task: Task | None) -> bool:
+        try:
+            sequence.reserve(count, force=True)
+            return True
+        except Full:
+            error = OutOfMemoryError("no memory is left for the KV cache; close other programs, or load with a smaller --context")
+            if task is None:
+                raise error from None
+            self._fail(task, error, whole=True)
+            return False

@@ -1,0 +1,85 @@
+"""What somebody asks of an engine, and how far it is answered."""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from lacewing.backends.batch import Wanted
+from lacewing.engine.sampling import Sampler, Token
+from lacewing.engine.sequence import Sequence as State
+from lacewing.engine.stats import Stats
+from lacewing.options import Progress, Sampling
+from lacewing.program.states import PAGE
+
+Cancelled = Callable[[], bool]
+APART = 8192  # positions between two resume points where nothing marks another
+_UNFETCHED = 8  # tokens
+_PAUSE = 0.05  # seconds
+_NUMBERS = itertools.count(1)
+
+
+@dataclass(frozen=True)
+class Request:
+    """Tokens after the prompt `ids`. A stop id ends them and is not among them.
+
+    `cancelled` is asked between runs and, by another thread, while a long one is under way; `progress` is told prompt tokens done
+    and in all. `marks`: lengths of prefixes of `ids` that other prompts will share, such as the end of the system message.
+    """
+
+    ids: Sequence[int]
+    sampling: Sampling
+    stop_ids: frozenset[int] = frozenset()
+    cancelled: Cancelled | None = None
+    progress: Progress | None = None
+    marks: Sequence[int] = ()
+
+
+class Task:
+    """A request on its way. `history`: the prompt and all that was generated; `sequence`: what has been run of it, while it is in
+    a row of the step. `background`: it runs whenever anybody makes the engine go on, however few of its tokens are fetched."""
+
+    def __init__(self, request: Request, vocab_size: int):
+        self.request = request
+        self.number = next(_NUMBERS)
+        self.history = list(request.ids)
+        self.sampler = Sampler(request.sampling, vocab_size)
+        self.wanted = Wanted(max(1, self.sampler.candidates))
+        self.stats = Stats(prompt_tokens=len(self.history))
+        self.sequence: State | None = None
+        self.tokens: deque[Token] = deque()  # generated, and not fetched yet
+        self.submitted = self.admitted = self.background = False
+        self.waiting = self.abandoned = False  # somebody waits for a token; nobody ever will
+        self.left_at = 0.0  # when somebody last waited
+        self.learns = False  # its prompt was so long that it tells what its answer will want of the step
+        self.done = False
+        self.reason: str | None = None
+        self.error: Exception | None = None
+        ends = (*request.marks, len(self.history) - 1)  # the last id always runs
+        self.borders = sorted({end // PAGE * PAGE for end in ends if PAGE <= end < len(self.history)})
+
+    @property
+    def decodes(self) -> bool:
+        """Whether only the token that was chosen last has not been run yet."""
+        return self.sequence is not None and self.stats.generated_tokens > 0 and len(self.history) - len(self.sequence.ids) == 1
+
+    @property
+    def wants(self) -> bool:
+        """Whether it is to go on: nobody generates long for somebody who does not fetch it."""
+        return self.background or len(self.tokens) < _UNFETCHED
+
+    def idle(self, now: float) -> bool:
+        """Whether somebody has taken a token and gone away."""
+        return not (self.background or self.waiting) and now - self.left_at > _PAUSE
+
+    def left(self, context: int) -> int:
+        """Tokens that may still be generated."""
+        room, limit = context - len(self.history) + 1, self.request.sampling.max_tokens
+        return room if limit is None else min(room, limit - self.stats.generated_tokens)
+
+    def next_border(self, after: int) -> int:
+        """The next position behind `after` at which there is to be a resume point."""
+        regular = (after // APART + 1) * APART
+        return next((border for border in self.borders if after < border < regular), regular)

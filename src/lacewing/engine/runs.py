@@ -1,0 +1,106 @@
+"""One run of a step for several tasks: the batch, who chooses the next tokens, and what comes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from lacewing.backends.batch import Batch
+from lacewing.backends.step import Step
+from lacewing.engine.request import Task
+from lacewing.engine.sampling import Token, not_finite
+from lacewing.engine.sequence import Sequence
+from lacewing.errors import NumericError
+
+
+class Part(NamedTuple):
+    """`ids` of a task to run, which has `sequence` now. `chooses`: the token after them is wanted."""
+
+    sequence: Sequence
+    ids: list[int]
+    task: Task
+    chooses: bool
+
+
+Choice = Token | NumericError
+
+
+def batch_of(step: Step, parts: list[Part]) -> Batch:
+    """The tokens of all parts, the last of each an output where a token is chosen."""
+    tokens: list[int] = []
+    outputs: list[int] = []
+    for part in parts:
+        tokens += part.ids
+        if part.chooses:
+            outputs.append(len(tokens) - 1)
+    return make_batch(step, [(part.sequence, len(part.ids)) for part in parts], tokens, np.array(outputs, np.int32))
+
+
+def make_batch(step: Step, spans: list[tuple[Sequence, int]], tokens: list[int], outputs: np.ndarray) -> Batch:
+    """So many tokens of each sequence after those that it has."""
+    rows: list[int] = []
+    positions: list[int] = []
+    for sequence, count in spans:
+        start = len(sequence.ids)
+        rows += [sequence.row or 0] * count
+        positions += range(start, start + count)
+    units = _units(step, [sequence for sequence, _ in spans]) if step.fixed else (None, None)
+    return Batch(np.array(tokens, np.int32), np.array(rows, np.int32), np.array(positions, np.int32), outputs, *units)
+
+
+def _units(step: Step, sequences: list[Sequence]) -> tuple[np.ndarray, np.ndarray]:
+    units_in, units_out = (np.full((step.fixed, step.limits.rows), -1, np.int32) for _ in range(2))
+    for sequence in sequences:
+        for at, group in enumerate(sequence.pages.fixed):
+            table = sequence.tables[group]
+            units_in[at, sequence.row or 0] = table[0] if table else -1
+            units_out[at, sequence.row or 0] = sequence.next_units[group]
+    return units_in, units_out
+
+
+def run(step: Step, parts: list[Part]) -> list[Choice]:
+    """Run all parts; the next token of those that choose one, or why there is none. Raises as `Step.run`."""
+    batch = batch_of(step, parts)
+    tasks = [part.task for part in parts if part.chooses]
+    if tasks and all(0 < task.sampler.candidates <= step.most_candidates for task in tasks):
+        try:
+            found = step.choose(batch, [task.wanted for task in tasks])
+            return [task.sampler.pick_among(each) for task, each in zip(tasks, found, strict=True)]
+        except NumericError:
+            if len(tasks) == 1:
+                return [not_finite(len(tasks[0].history) - 1)]
+    rows = step.run(batch)  # where somebody's logits are no numbers, they show whose
+    return [_pick(task, row) for task, row in zip(tasks, rows, strict=True)]
+
+
+def _pick(task: Task, row: np.ndarray) -> Choice:
+    try:
+        return task.sampler.pick(row, task.history)
+    except NumericError as error:
+        return error
+
+
+class Ahead:
+    """Greedy choices of the device itself, which is kept busy while the host reads a token; of tasks that all do nothing else."""
+
+    def __init__(self, step: Step, tasks: list[Task], parts: list[Part], count: int):
+        self.tasks = list(tasks)
+        self._choices: Iterator[np.ndarray] = step.greedy(batch_of(step, parts), count)
+        self.left = count
+
+    def next(self) -> list[Choice]:
+        """A token of each task. Raises as `Step.greedy`."""
+        self.left -= 1
+        try:
+            return [Token(token) for token in next(self._choices).tolist()]
+        except NumericError:
+            if len(self.tasks) > 1:
+                raise
+            return [not_finite(len(self.tasks[0].history) - 1)]
+
+    def close(self) -> None:
+        """What comes after is not wanted."""
+        if isinstance(self._choices, Generator):
+            self._choices.close()

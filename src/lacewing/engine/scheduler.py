@@ -1,0 +1,228 @@
+"""What the next run of the step carries, and what becomes of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from lacewing.backends.step import Step
+from lacewing.engine.admission import Admission
+from lacewing.engine.observers import Observers
+from lacewing.engine.pages import Full
+from lacewing.engine.request import Task
+from lacewing.engine.runs import Ahead, Choice, Part, run
+from lacewing.engine.sequence import Sequence
+from lacewing.engine.stats import rate
+from lacewing.engine.watcher import Watcher
+from lacewing.errors import Cancelled, LacewingError, NumericError
+from lacewing.program.states import PAGE
+
+PATIENCE = 0.4  # seconds between two questions whether the caller has cancelled
+SMALLEST = 64  # tokens of a run in which the weights are still used well
+_SHARE = 0.1  # seconds that prompts may take of a run in which others generate
+_LEAST = 32  # prompt tokens of such a run
+_AHEAD = 256  # tokens that a device may be asked for at once
+
+
+class Scheduler(Admission):
+    """Steps for all tasks at once: each run carries the next token of every task that generates, and then pieces of prompts."""
+
+    def __init__(self, step: Step, context: int, verify: Callable[[], None]):
+        super().__init__(step, verify)
+        self.context = context
+        self.observers = Observers(step)
+        self.pace = 0.0  # prompt tokens/s of the last long run
+        self._decode_seconds = 0.0  # of the last run without a prompt
+        self._ahead: Ahead | None = None
+        self._plain = False  # the next run is not to be one of `Ahead`
+        self._watcher = Watcher(step.abort)
+
+    # one run
+
+    def advance(self) -> None:
+        """One run for all that can go on."""
+        began = time.perf_counter()
+        self._reap()
+        ahead = self._ahead
+        if ahead is not None and (not ahead.left or self.waiting or self._wanting(began) != ahead.tasks):
+            self.end_ahead()
+        if self._ahead is None:
+            if self.waiting:
+                self._admit(began)
+            parts = self._compose(self._wanting(began))
+            self._look_ahead(parts)
+        else:
+            parts = [Part(task.sequence, task.history[-1:], task, True) for task in self._ahead.tasks if task.sequence is not None]
+        if parts:
+            self._run(parts, began)
+
+    def _wanting(self, now: float) -> list[Task]:
+        """The running tasks that are to go on."""
+        return [task for task in self.running if task.wants and not task.idle(now)]
+
+    def _run(self, parts: list[Part], began: float) -> None:
+        tasks = [part.task for part in parts]
+        self._watcher.begin([task.request.cancelled for task in tasks if task.request.cancelled is not None])
+        try:
+            self._verify()
+            choices = run(self.step, parts) if self._ahead is None else self._ahead.next()
+            self.tell([(part.sequence, len(part.ids)) for part in parts])
+        except Cancelled:
+            return self.end_ahead()  # the others run again
+        except Exception as error:
+            self._plain = self._ahead is not None and isinstance(error, NumericError)
+            self.end_ahead()
+            if not self._plain:  # else the next run shows whose logits are no numbers
+                for task in tasks:
+                    self._fail(task, error, whole=not isinstance(error, LacewingError))
+            return
+        except BaseException:
+            self.end_ahead()
+            raise
+        finally:
+            self._watcher.end()
+        self._note(parts, time.perf_counter() - began)
+        prompts = [(part, len(part.sequence.ids) + len(part.ids)) for part in parts if not part.task.stats.generated_tokens]
+        for part in parts:
+            self.commit(part.sequence, part.ids, part.task)
+        for part, choice in zip((part for part in parts if part.chooses), choices, strict=True):
+            self._push(part.task, choice)
+        for part, done in prompts:
+            self._report(part.task, done)
+
+    def _report(self, task: Task, done: int) -> None:
+        if task.request.progress is not None:
+            try:
+                task.request.progress("reading the prompt", done, task.stats.prompt_tokens)
+            except Exception as error:
+                self._fail(task, error, whole=True)
+
+    def tell(self, spans: list[tuple[Sequence, int]]) -> None:
+        """Observers, what routers have just decided about so many more tokens of each sequence."""
+        if self.observers:
+            places = [np.arange(len(sequence.ids), len(sequence.ids) + count, dtype=np.int32) for sequence, count in spans]
+            self.observers.tell(np.concatenate(places))
+
+    def _note(self, parts: list[Part], seconds: float) -> None:
+        prompt = 0
+        for _, ids, task, _ in parts:
+            if task.stats.generated_tokens:
+                task.stats.generate_seconds += seconds
+            else:
+                task.stats.prompt_seconds += seconds
+                prompt += len(ids)
+        if not prompt:
+            self._decode_seconds = seconds
+        elif prompt >= _LEAST:
+            self.pace = rate(prompt, seconds)
+
+    def commit(self, sequence: Sequence, ids: list[int], task: Task | None = None) -> None:
+        """`ids` have been run: resume points where there are to be some."""
+        before = len(sequence.ids)
+        sequence.advance(ids)
+        self.last = sequence.ids
+        if task is None:
+            return
+        after = len(sequence.ids)
+        if self.tree.limited and after // PAGE > before // PAGE:
+            border = task.next_border(before)
+            while border <= after:
+                if border == after or not self.pages.fixed:
+                    self.tree.keep(sequence, border)
+                    self.end_ahead()  # which would write to units that are kept now
+                border = task.next_border(border)
+        if after == task.stats.prompt_tokens and self.step.limits.rows > 1:
+            self.tree.enter(sequence, after)  # for those who run beside it
+
+    def _push(self, task: Task, choice: Choice) -> None:
+        if task.done:
+            return
+        if isinstance(choice, NumericError):
+            return self._fail(task, choice, whole=False)
+        stats = task.stats
+        if task.request.sampling.max_tokens == 0:
+            return self._finish(task, "length")
+        if choice.id in task.request.stop_ids:
+            return self._finish(task, "stop")
+        task.history.append(choice.id)
+        task.tokens.append(choice)
+        stats.generated_tokens += 1
+        if stats.generated_tokens == 1:
+            stats.first_token_seconds = stats.prompt_seconds
+            task.learns = stats.prompt_tokens - stats.reused_tokens >= SMALLEST
+        if task.left(self.context) <= 0:
+            self._finish(task, "length")
+
+    # what a run carries
+
+    def _compose(self, wanting: list[Task]) -> list[Part]:
+        """The next token of all that generate, then pieces of prompts."""
+        parts: list[Part] = []
+        for task in [task for task in wanting if task.learns]:
+            task.learns = False
+            self._rebalance(task)
+        decodes = [task for task in wanting if task.decodes]
+        if len(decodes) > self.step.limits.chunk:
+            decodes.sort(key=lambda task: task.stats.generated_tokens)
+        for task in decodes[: self.step.limits.chunk]:
+            self._add(parts, task, 1)
+        prompts = [task for task in wanting if not task.decodes]
+        room = self._room(len(parts), prompts)
+        for task in prompts:
+            if room > 0 and task.sequence is not None:
+                room -= self._add(parts, task, room)
+        return [part for part in parts if part.task.sequence is part.sequence]
+
+    def _room(self, decodes: int, prompts: list[Task]) -> int:
+        """Prompt tokens that a run may carry."""
+        chunk = self.step.limits.chunk
+        if decodes:
+            return min(chunk - decodes, max(_LEAST, int(self.pace * max(_SHARE, self._decode_seconds))))
+        alone = len(prompts) == 1 and prompts[0].request.cancelled is not None
+        return self.responsive_chunk() if alone else chunk
+
+    def responsive_chunk(self) -> int:
+        """Prompt tokens that a run may take for a caller who may cancel: about `PATIENCE` seconds' worth."""
+        return min(self.step.limits.chunk, max(SMALLEST, int(self.pace * PATIENCE) // SMALLEST * SMALLEST))
+
+    def _add(self, parts: list[Part], task: Task, most: int) -> int:
+        """Up to `most` of its ids that have not been run; how many."""
+        sequence = task.sequence
+        if sequence is None:
+            return 0
+        start, end = len(sequence.ids), len(task.history)
+        count = min(most, end - start)
+        if self.pages.fixed and count > 1:  # a unit holds the state behind a run only
+            count = min(count, task.next_border(start) - start)
+        if not self.reserve(sequence, count, task):
+            return 0
+        parts.append(Part(sequence, task.history[start : start + count], task, start + count == end))
+        return count
+
+    # the device's own choices
+
+    def _look_ahead(self, parts: list[Part]) -> None:
+        """Let the device choose by itself where nothing but greedy decoding is to be done."""
+        plain, self._plain = self._plain, False
+        tasks = [part.task for part in parts]
+        if not self.step.runs_ahead or self.observers or self.waiting or plain or not parts:
+            return
+        if not all(task.decodes and task.sampler.takes_largest for task in tasks):
+            return
+        if not all(part.sequence.owns_units() for part in parts):
+            return
+        count = min([_AHEAD, self.step.limits.chunk, *(task.left(self.context) for task in tasks)])
+        for part in parts:
+            try:
+                part.sequence.reserve(count)
+            except Full:
+                count = min(count, part.sequence.capacity - len(part.sequence.ids))
+        self._ahead = Ahead(self.step, tasks, parts, count)
+
+    def end_ahead(self) -> None:
+        """What the device would choose next is not wanted."""
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None:
+            ahead.close()

@@ -1,0 +1,76 @@
+"""The tokens of a request, for whoever asked."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+from lacewing.engine.request import Task
+from lacewing.engine.sampling import Token
+from lacewing.engine.scheduler import Scheduler
+from lacewing.engine.stats import Stats
+
+
+class Stream(Iterator[Token]):
+    """Tokens as they come. Afterwards `finish_reason` is "stop", "length" or "cancelled"; `stats` grow while it runs.
+
+    Whoever waits for a token makes the engine go on for everybody. A stream that is dropped is cancelled.
+    """
+
+    def __init__(self, scheduler: Scheduler, task: Task):
+        self.finish_reason: str | None = None
+        self._scheduler, self._task = scheduler, task
+        self._error_told = False
+
+    @property
+    def stats(self) -> Stats:
+        return self._task.stats
+
+    def __next__(self) -> Token:
+        task = self._task
+        if not task.tokens and not task.done:
+            self._wait()
+        if task.tokens:
+            return task.tokens.popleft()
+        self.finish_reason = self.finish_reason or task.reason
+        if task.error is not None and not self._error_told:
+            self._error_told = True
+            raise task.error
+        raise StopIteration
+
+    def _wait(self) -> None:
+        """Until there is a token, or there will be none."""
+        task, scheduler = self._task, self._scheduler
+        task.waiting = True
+        try:
+            while not task.tokens and not task.done:
+                with scheduler.turn:
+                    if task.tokens or task.done:
+                        break
+                    if not task.submitted:
+                        scheduler.submit(task)
+                    scheduler.advance()
+        finally:
+            task.left_at = time.perf_counter()
+            task.waiting = False
+
+    def close(self) -> None:
+        """Stop here; what has been run can be taken up by others."""
+        self._end("cancelled")
+
+    cancel = close
+
+    def end(self, reason: str) -> None:
+        """Stop here because what was wanted is there, such as a stop string. Raises what makes the answer worthless."""
+        self._end(reason)
+        if self._task.error is not None and not self._error_told:
+            self._error_told, self.finish_reason = True, None
+            raise self._task.error
+
+    def _end(self, reason: str) -> None:
+        with self._scheduler.turn:
+            self._scheduler.end(self._task, reason)
+        self.finish_reason = self.finish_reason or reason
+
+    def __del__(self) -> None:
+        self._task.abandoned = True  # without the turn, which another thread may have: the next run ends it

@@ -1,0 +1,89 @@
+"""What a model takes on a device, told from its headers: memory requirements, and what an offload plan and `auto` ask."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lacewing.placement.info import CHUNK, ModelInfo
+from lacewing.placement.plan import MemoryRequirements
+
+if TYPE_CHECKING:
+    from lacewing.backends.base import Backend, Demand, DeviceMemory
+    from lacewing.backends.batch import StepLimits
+    from lacewing.offload.plan import DeviceLoad, Target
+    from lacewing.program.program import Program
+
+
+def requirements(info: ModelInfo, backend: Backend, part: Program | None = None, *, stored: bool = False) -> MemoryRequirements:
+    """Bytes of all that it takes to run a model, or a part of its program, on a backend. `stored`: weights as the device keeps
+    them, else as they are in the file."""
+    from lacewing.models.sizes import measure
+    from lacewing.offload.experts import resident_specs
+
+    program = part or info.spec.program
+    memory = backend.memory(program, resident_specs(program, info.spec.tensors), limits(info))
+    sizes = info.spec.sizes if part is None else measure(part, info.spec.tensors)
+    tensors = info.spec.tensors
+    names = tensors if part is None else with_factors(info, part)
+    nbytes = memory.weight_bytes if stored else sum({tensors[name].ranges: tensors[name].nbytes for name in names}.values())
+    experts = sizes.expert_bytes, sizes.active_expert_bytes
+    buffers = memory.buffer_bytes + memory.staging_bytes
+    return MemoryRequirements(
+        nbytes, sizes.active_bytes, state_bytes(info, program, memory), buffers, *experts, memory.copied_bytes
+    )
+
+
+def state_bytes(info: ModelInfo, program: Program, memory: DeviceMemory) -> int:
+    """The states of one sequence of the whole context: its live pages, and the units of fixed states."""
+    return sum(
+        group.live(info.spec.context, CHUNK) * nbytes for group, nbytes in zip(program.groups, memory.group_bytes, strict=True)
+    )
+
+
+def target_on(info: ModelInfo, backend: Backend) -> Target:
+    """What an offload plan asks of a GPU."""
+    from lacewing.offload.experts import resident_specs
+    from lacewing.offload.plan import DeviceLoad, OffloadPlanner, Target
+    from lacewing.program.ops import ExpertLinear
+
+    def load(program: Program) -> DeviceLoad:
+        memory = backend.memory(program, resident_specs(program, info.spec.tensors), limits(info))
+        return DeviceLoad(memory.weight_bytes, state_bytes(info, program, memory), memory.buffer_bytes + memory.staging_bytes)
+
+    spec, planner = info.spec, OffloadPlanner(info.spec.program, Target(load))
+    fixed = {
+        place.layer
+        for op, place in zip(planner.program.ops, planner.places, strict=True)
+        if isinstance(op, ExpertLinear) and not all(backend.holds_some(spec.tensors[name], op.transposed) for name in op.weights)
+    }
+    return Target(load, frozenset(layer for layer in planner.mixtures if layer not in fixed))
+
+
+def demand(info: ModelInfo, freed: int) -> Demand:
+    """What `auto` is told of the model. With options for a GPU any part will do, else all but the experts of a mixture."""
+    from lacewing.backends.base import Demand, estimate
+    from lacewing.offload.experts import resident_specs
+    from lacewing.offload.plan import DeviceLoad, OffloadLevel, OffloadPlanner, Target
+
+    def load(program: Program) -> DeviceLoad:
+        memory = estimate(program, resident_specs(program, info.spec.tensors), limits(info))
+        return DeviceLoad(memory.weight_bytes, state_bytes(info, program, memory), memory.buffer_bytes)
+
+    options, planner = info.options, OffloadPlanner(info.spec.program, Target(load))
+    whole = max(0, planner.load(OffloadLevel()).nbytes - freed)
+    asked = options.gpu_layers is not None or options.gpu_memory_bytes is not None
+    least = 0 if asked else max(0, planner.trunk_bytes - freed)
+    return Demand(info.spec.program, info.spec.tensors, whole, min(least, whole))
+
+
+def with_factors(info: ModelInfo, program: Program) -> set[str]:
+    """The names of a program's weights, and of the factors that these are multiplied by."""
+    factors = (info.spec.tensors[name].scales for name in program.weights)
+    return {*program.weights, *(name for name in factors if name is not None)}
+
+
+def limits(info: ModelInfo) -> StepLimits:
+    """Of a step for the model."""
+    from lacewing.backends.batch import StepLimits
+
+    return StepLimits(context=info.spec.context, chunk=CHUNK)
