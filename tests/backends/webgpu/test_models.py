@@ -175,7 +175,7 @@ def model(tiny_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[lacewing
 
 
 def test_the_engine_on_top(model: lacewing.Model, tiny_path: Path) -> None:
-    """Prefixes are used again, residency changes nothing, a model opened anew answers alike, and long prompts are cut."""
+    """Prefixes are used again, there is nothing to read into RAM, a model opened anew answers alike, and long prompts are cut."""
     device = model.backend.device  # type: ignore[attr-defined]
     assert model.weights.residency == "lazy" and model.memory_bytes == 0 and "copied to" in model.plan.reasons[0]
     answer = model.generate("hello there", temperature=0, max_tokens=8)
@@ -183,9 +183,8 @@ def test_the_engine_on_top(model: lacewing.Model, tiny_path: Path) -> None:
     assert model.generate("hello there", temperature=0, max_tokens=8) == answer
     assert model.stats["reused_tokens"] > 0
     logits = model.logits(prompt_of("llama"))
-    model.set_residency("eager")
-    assert np.array_equal(model.logits(prompt_of("llama")), logits)
-    model.set_residency("lazy")
+    with pytest.raises(OptionError, match="lazy and eager are about weights in RAM"):
+        model.set_residency("eager")
     with lacewing.load(tiny_path, backend="webgpu", adapter=0, context=256) as other:  # two models on one device
         assert other.backend.device is device  # type: ignore[attr-defined]
         held = device.allocated

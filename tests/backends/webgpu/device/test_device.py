@@ -58,7 +58,7 @@ def test_a_step_gives_all_back_and_its_kernels_in_the_end(device, monkeypatch):
     device._recent = deque(maxlen=2)  # of which a step has more
     for _ in range(3):
         step = compiled(device)
-        held = step.buffer_bytes + step.kv_bytes
+        held = step.buffer_bytes + step.state_bytes
         assert held < device.allocated < held + 2**17  # and weights
         step.run(ONE)
         step.close()

@@ -10,7 +10,7 @@ from lacewing.backends.webgpu.device.device import Slice
 from lacewing.backends.webgpu.lowering.compiler import Compiler
 from lacewing.backends.webgpu.weights.matrices import Matrix
 from lacewing.backends.webgpu.weights.stacks import HeldStack
-from lacewing.backends.weights import HeldExperts
+from lacewing.backends.weights import ResidentExperts
 from lacewing.program import ops
 
 
@@ -18,7 +18,7 @@ def expert_bias(compiler: Compiler, op: ops.ExpertLinear, matrix: Matrix, biases
     """float32 (E, rows of all weights); None where no weight has any. The op is one whose weights are one matrix."""
     shapes = [compiler.weights[name].shape for name in op.weights]
     rows = [shape[2 if op.transposed else 1] for shape in shapes]
-    if isinstance(compiler.weights[op.weights[0]], HeldExperts):
+    if isinstance(compiler.weights[op.weights[0]], ResidentExperts):
         return _held(compiler, op, matrix, biases, rows)
     if not any(biases):
         return None

@@ -60,8 +60,8 @@ class RowLayout:
             rows[:, : self.width] = found[..., 2:].reshape(len(rows), -1)
             rows[:, self.width : self.width + 2 * blocks] = found[..., :2].reshape(len(rows), -1)
         else:
-            found = data.reshape(len(rows), -1)
-            rows[:, : found.shape[1]] = found
+            nbytes = self.width * (2 if self.dtype == "f16" else 4)
+            rows[:, :nbytes] = data.reshape(len(rows), nbytes)
         return rows.view(np.uint32).reshape(pages, -1)
 
 
