@@ -2,11 +2,34 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
 
+from lacewing.errors import BackendError
 from tests.checkpoints import tiny
+
+NO_GPU = (
+    "the GPU tests need a GPU driver, and wgpu finds none: on Debian and Ubuntu `apt-get install -y mesa-vulkan-drivers` installs "
+    "Mesa's software adapter, and `.venv/bin/python -m pytest -m 'not gpu and not slow'` runs the other tests"
+)
+
+# A shell ignores Ctrl-C in what it starts in the background, and so do programs started from there; the tests send it to some.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop(session: pytest.Session) -> None:
+    """Says once and before all tests that a driver is missing, instead of once a test."""
+    if session.config.option.collectonly or not any(item.get_closest_marker("gpu") for item in session.items):
+        return
+    from lacewing.backends.webgpu.device.adapters import adapters
+
+    try:
+        adapters()
+    except BackendError as error:
+        raise pytest.UsageError(NO_GPU) from error
 
 
 @pytest.fixture(scope="session")

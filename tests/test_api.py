@@ -1,4 +1,6 @@
+import dataclasses
 import gc
+import inspect
 import os
 import subprocess
 import sys
@@ -10,7 +12,9 @@ import pytest
 
 import lacewing
 from lacewing import LacewingError
+from lacewing.api import Model
 from lacewing.errors import ContextOverflowError, DownloadError, ModelFormatError, OptionError, OutOfMemoryError, TemplateError
+from lacewing.options import LoadArguments, LoadOptions, Sampling, SamplingArguments
 from tests.checkpoints import tiny
 from tests.tolerance import assert_equal_up_to_rounding
 
@@ -32,7 +36,7 @@ def test_import_is_light():
 
 
 def test_names():
-    assert set(lacewing.__all__) <= {*dir(lacewing), "Model", "init_backend", "load", "load_tokenizer"}
+    assert dir(lacewing) == sorted(lacewing.__all__)
     for name in lacewing.__all__:
         assert getattr(lacewing, name) is not None
     with pytest.raises(AttributeError, match="nothing"):
@@ -125,6 +129,75 @@ def test_a_file_that_changes_is_noticed(tiny_path, tmp_path):
         for use in (lambda: model.logits([1]), lambda: model.generate("Hello"), lambda: model.chat(MESSAGES)):
             with pytest.raises(ModelFormatError, match="changed"):
                 use()
+
+
+def test_files_are_not_looked_at_for_every_token(tiny_path, tmp_path, monkeypatch):
+    """At the beginning and the end of a request, and else once a second; a truncated file fails the next request."""
+    looks = []
+    with lacewing.load(tiny_path, backend="reference", residency="lazy", context=64) as model:
+        check = model.weights._check_files
+        monkeypatch.setattr(model.weights, "_check_files", lambda: looks.append(1) or check())
+        for count in (2, 40):
+            looks.clear()
+            model.generate("Hello", max_tokens=count, temperature=0)
+            assert len(looks) <= 4
+    path = tmp_path / "copy.gguf"
+    path.write_bytes(tiny_path.read_bytes())
+    with lacewing.load(path, backend="reference", residency="lazy", context=64) as model:
+        model.generate("Hello", max_tokens=2)
+        os.truncate(path, 4096)
+        with pytest.raises(ModelFormatError, match="changed"):
+            model.generate("Hello", max_tokens=2)
+
+
+def test_a_model_does_not_come_back_from_another_file(tiny_path, tmp_path):
+    path, other = tmp_path / "copy.gguf", tmp_path / "other.gguf"
+    for each in (path, other):
+        each.write_bytes(tiny_path.read_bytes())
+    for residency in ("lazy", "eager"):
+        model = lacewing.load(path, backend="reference", residency=residency, context=64)
+        model.close()
+        model.return_to_device()
+        assert model.generate("Hello", max_tokens=2, temperature=0)
+        model.close()
+        other.replace(path)
+        with pytest.raises(ModelFormatError, match="changed or was replaced after it was opened; load the model again"):
+            model.return_to_device()
+        assert not model.on_device
+        other.write_bytes(tiny_path.read_bytes())
+        with lacewing.load(path, backend="reference", context=64) as again:
+            assert again.generate("Hello", max_tokens=2, temperature=0)
+
+
+def test_what_is_shown_of_a_model(tiny_path):
+    with lacewing.load(tiny_path, backend="reference", residency="lazy", context=64) as model:
+        assert repr(model) == f"<Model {model.spec.name!r}, llama, lazy (reference), context 64>"
+        stream = model.stream("Hello", max_tokens=3, temperature=0)
+        assert repr(stream) == "<TextStream, 0 tokens, not finished>"
+        list(stream)
+        assert repr(stream) == "<TextStream, 3 tokens, length>"
+        model.set_residency("eager")
+        assert "eager" in repr(model)
+    assert repr(model).endswith("closed, context 64>")
+
+
+def test_keyword_arguments_are_told_to_editors():
+    """The types that are unpacked in signatures have the fields of the options that are made of them."""
+    sampling = [field.name for field in dataclasses.fields(Sampling)]
+    assert list(SamplingArguments.__annotations__) == sampling
+    renamed = {"memory": "memory_bytes", "gpu_memory": "gpu_memory_bytes"}
+    given = {renamed.get(name, name) for name in LoadArguments.__annotations__} - {"progress"}
+    assert given == {field.name for field in dataclasses.fields(LoadOptions)}
+    for function, name in (
+        (lacewing.load, "options"),
+        *((each, "sampling") for each in (Model.generate, Model.stream, Model.chat)),
+    ):
+        assert "Unpack[" in str(inspect.signature(function).parameters[name])
+
+
+def test_unknown_arguments(tiny_path):
+    with pytest.raises(OptionError, match="'gpus' is not an option of load; there are backend, "):
+        lacewing.load(tiny_path, gpus=2)
 
 
 def test_residency_that_cannot_be(tiny_path):
@@ -300,7 +373,8 @@ def test_a_closed_model_gives_its_memory_back_at_once(tiny_path, backend):
         gc.enable()
 
 
-def test_a_file_that_changes_during_an_answer_fails_it(tiny_path, tmp_path):
+def test_a_file_that_changes_during_an_answer_fails_it(tiny_path, tmp_path, monkeypatch):
+    monkeypatch.setattr("lacewing.weights.store.GLANCE_SECONDS", 0.0)
     path = tmp_path / "copy.gguf"
     path.write_bytes(tiny_path.read_bytes())
     with lacewing.load(path, backend="reference", residency="lazy") as model:

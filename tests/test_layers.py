@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -65,6 +66,7 @@ LAZY = {
     "import lacewing.backends.webgpu": ("jinja2", *SLOW),
 }
 
+WITH_DOCSTRING = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 FILE_LINES, FUNCTION_LINES = 330, 60
 
 FILES = {path.relative_to(PACKAGE).as_posix(): path for path in sorted(PACKAGE.rglob("*.py"))}
@@ -153,6 +155,19 @@ def test_backends_stay_apart(file):
     for line, path in own_imports(file):
         if path[0] == "backends" and len(path) > 1 and path[1] in backends:
             assert path[1] == own, f"{file}:{line} reaches into the backend {path[1]}"
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_backends_are_named_in_few_places(file):
+    """Others take the constants of `options`, so that no decision hangs on a word."""
+    if part_of(file) in ("backends", "cli", "options"):
+        return
+    names = "|".join(path.name for path in (PACKAGE / "backends").iterdir() if path.is_dir() and path.name != "__pycache__")
+    bodies = [node.body[0] for node in ast.walk(tree_of(file)) if isinstance(node, WITH_DOCSTRING) and node.body]
+    docstrings = {id(body.value) for body in bodies if isinstance(body, ast.Expr)}
+    for node in ast.walk(tree_of(file)):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
+            assert not re.search(rf"^({names})$|--backend[ =]({names})|webgpu", node.value), f"{file}:{node.lineno}: {node.value!r}"
 
 
 @pytest.mark.parametrize("file", FILES)

@@ -20,7 +20,7 @@ def test_an_interrupt_after_the_weights_have_moved(tiny_path, monkeypatch):
             patch.setattr("lacewing.weights.store.release", interrupt)
             model.set_residency("eager")
         assert model.weights.residency == model.plan.residency == "lazy"
-        assert model.memory_bytes == model.step.kv_bytes + model.step.buffer_bytes
+        assert model.memory_bytes == model.step.host_bytes
         assert np.array_equal(model.logits([1, 2, 3, 4]), before)
         model.set_residency("eager")
         assert np.array_equal(model.logits([1, 2, 3, 4]), before)

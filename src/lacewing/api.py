@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from lacewing.backends.base import Backend
     from lacewing.backends.step import Step
+    from lacewing.placement.plan import MemoryPlan
     from lacewing.text.template import ChatTemplate
     from lacewing.text.tokenizer import Tokenizer
     from lacewing.weights import WeightStore
@@ -72,9 +73,9 @@ class Model:
     def _start(self) -> None:
         from lacewing.engine.engine import Engine
 
-        # raises ModelFormatError if a file was changed that weights are still read from
-        check: Callable[[], None] = self.weights.glance if self._placement.on_host else (lambda: None)
-        self.engine = Engine(self.step, self.spec.vocab_size, self.spec.context, check=check)
+        # both raise ModelFormatError if a file was changed that weights are still read from
+        checks = (self.weights.check_files, self.weights.glance) if self._placement.on_host else (None, None)
+        self.engine = Engine(self.step, self.spec.vocab_size, self.spec.context, *checks)
 
     def _check(self) -> None:
         """Before each request."""
@@ -99,8 +100,9 @@ class Model:
         """Bring the weights to where they are to be, and compile for them. Raises ModelFormatError if a file has changed."""
         from lacewing.weights import WeightStore
 
-        self._placement, self.plan, self.backend = placement, placement.plan, placement.backend
+        self._placement, self.backend = placement, placement.backend
         self.weights: WeightStore = WeightStore(self.spec.tensors, self._info.checkpoint.identities)
+        self.weights.check_files()
         given_up = threading.Event()
         report = interruptible(progress, cancelled)
         stopped = (lambda: given_up.is_set() or cancelled()) if cancelled else given_up.is_set
@@ -227,7 +229,12 @@ class Model:
                     self.weights.set_residency(before)
                     self.step.rebind()
                 raise
-            self.plan = plan
+            self._placement = dataclasses.replace(self._placement, plan=plan)
+
+    @property
+    def plan(self) -> MemoryPlan:
+        """What is where in memory, and why."""
+        return self._placement.plan
 
     @property
     def memory_bytes(self) -> int:

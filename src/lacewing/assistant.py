@@ -52,6 +52,9 @@ class TextStream(Iterator[str]):
     def __next__(self) -> str:
         return next(self._pieces)
 
+    def __repr__(self) -> str:
+        return f"<TextStream, {len(self.tokens)} tokens, {self.finish_reason or 'not finished'}>"
+
     def close(self) -> None:
         """Stop here."""
         self._pieces.close()

@@ -15,7 +15,7 @@ from lacewing.errors import OptionError
 Progress = Callable[[str, int, int], None]  # what is being done, done so far, in all
 
 RESIDENCIES = ("auto", "lazy", "eager")
-CPU, GPU = "cpu", "webgpu"  # the backends that `auto` chooses from
+CPU, GPU, REFERENCE = "cpu", "webgpu", "reference"  # backends that others name in messages and choices
 KV_TYPES = ("f16", "f32", "q8_0")  # of the KV cache
 _UNITS = {"": 1, "b": 1, "k": 10**3, "kb": 10**3, "m": 10**6, "mb": 10**6, "g": 10**9, "gb": 10**9, "t": 10**12,
           "tb": 10**12, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}  # fmt: skip

@@ -9,7 +9,9 @@ from lacewing.backends import base, candidates, init_backend, known_backends
 from lacewing.errors import OptionError
 
 
-@pytest.mark.parametrize("name", known_backends())
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.gpu) if name == "webgpu" else name for name in known_backends()]
+)
 def test_what_is_asked_of_a_backend_stays_whatever_of_it_is_imported(name):
     """A module that has the name of a function takes its place in the package when it is imported."""
     package = importlib.import_module(f"lacewing.backends.{name}")

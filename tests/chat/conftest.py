@@ -39,6 +39,16 @@ def start(paths: dict[str, Path]) -> Iterator[Callable[..., Session]]:
         each.close()
 
 
+@pytest.fixture
+def chat_on_gpu(paths: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> Iterator[Session]:
+    """On a device of its own, as the tests break it."""
+    monkeypatch.setenv("LACEWING_WEBGPU", "dot")
+    monkeypatch.setenv("LACEWING_WEBGPU_CHECKS", "1")
+    session = open_session(str(paths["llama"]), LoadOptions("webgpu", context=256), GREEDY)
+    yield session
+    session.close()
+
+
 def say(session: Session, text: str) -> str:
     """The answer to a message."""
     for _ in session.say(text):

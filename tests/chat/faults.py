@@ -18,7 +18,7 @@ class Injected(LacewingError):
 
 
 @contextlib.contextmanager
-def failing(step: str, when: str) -> Iterator[None]:
+def failing(step: str, when: str, error: type[BaseException] = Injected) -> Iterator[None]:
     """The step of a swap raises before or after its work."""
     original = getattr(swap.Swap, step)
 
@@ -27,12 +27,12 @@ def failing(step: str, when: str) -> Iterator[None]:
             result = original(self, *arguments)
             if hasattr(result, "close"):
                 result.close()
-        raise Injected(f"{step} fails, {when} its work")
+        raise error(f"{step} fails, {when} its work")
 
     def fail_reading(*arguments):
         if when == "after":
             read_history(*arguments)
-        raise Injected(f"read_history fails, {when} its work")
+        raise error(f"read_history fails, {when} its work")
 
     read_history = swap.read_history
     back = mock.patch.object(swap, "read_history", fail_reading) if step == "read_history" else contextlib.nullcontext()
@@ -50,8 +50,8 @@ def cancelling(session: Session, after: int) -> Iterator[None]:
         count += 1
         return count > after
 
-    before, session.face.cancelled = session.face.cancelled, cancelled
+    before, session.ui.cancelled = session.ui.cancelled, cancelled
     try:
         yield
     finally:
-        session.face.cancelled = before
+        session.ui.cancelled = before

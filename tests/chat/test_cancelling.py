@@ -51,12 +51,12 @@ def test_opening_that_hangs(place, stuck, start, paths, monkeypatch):
     first = say(session, "Hello")
     before = session.loaded, list(session.model.engine.cached)
     monkeypatch.setattr(place, stuck.before(pkgutil.resolve_name(place)))
-    session.face.cancelled = stuck.cancelled
+    session.ui.cancelled = stuck.cancelled
     with pytest.raises(Cancelled):
         change_model(session, str(paths["gemma"]), residency="eager")
     assert not stuck.release.is_set() and stuck.reached.is_set()  # it hangs still
     monkeypatch.undo()
-    session.face.cancelled = lambda: False
+    session.ui.cancelled = lambda: False
     assert (session.loaded, session.model.engine.cached) == before and not session.parked
     list(session.retry())
     assert session.messages[-1]["content"] == first

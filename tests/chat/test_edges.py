@@ -5,13 +5,13 @@ import os
 import pytest
 
 from lacewing.chat.commands.table import run_line
-from lacewing.chat.services import files
+from lacewing.chat.services import autosave, files
 from lacewing.chat.services.document import SessionFileError
 from lacewing.chat.services.edits import EditError
 from lacewing.chat.services.swap import change_model
 from lacewing.chat.services.templates import change_template
 from lacewing.chat.session.events import Delta, Notice
-from lacewing.chat.session.formatter import View
+from lacewing.chat.session.formatter import VisibleHistory
 from lacewing.chat.session.overflow import clamp
 from lacewing.chat.session.settings import Settings
 from lacewing.errors import ContextOverflowError, ModelFormatError, OptionError, TemplateError
@@ -48,20 +48,20 @@ def test_an_answer_goes_on_in_a_full_context(policy, start):
         text = session.messages[-1]["content"]
         if any(isinstance(each, Notice) for each in events):
             break
-    assert 0 < session.voice.view.hidden < count
-    assert (session.voice.view.summary is not None) == (policy == "summarise")
+    assert 0 < session.formatter.history.hidden < count
+    assert (session.formatter.history.summary is not None) == (policy == "summarise")
 
 
 def test_an_answer_that_fills_the_context_alone(start):
     session = start(context=60)
     say(session, "Hello")
     session.messages[-1]["content"] *= 20
-    before, view = list(session.messages), session.voice.view
+    before, history = list(session.messages), session.formatter.history
     for policy in ("stop", "drop-oldest"):
         session.change(overflow=policy)
         with pytest.raises(ContextOverflowError, match="tokens"):
             list(session.continue_())
-        assert session.messages == before and session.voice.view == view
+        assert session.messages == before and session.formatter.history == history
     with pytest.raises(ContextOverflowError, match=r"and its answer alone.*say something new"):
         list(session.continue_())
 
@@ -89,13 +89,16 @@ def test_the_meter_adds_up(policy, start):
 
 def test_a_summary_is_not_made_again(start):
     """What was said last is taken back and said in other words; all that is left of it has been summarised."""
-    assert clamp(View(4, "so far"), 4) == View(4, "so far") and clamp(View(4, "so far"), 3) == View()
+    assert (
+        clamp(VisibleHistory(4, "so far"), 4) == VisibleHistory(4, "so far")
+        and clamp(VisibleHistory(4, "so far"), 3) == VisibleHistory()
+    )
     session, _ = full(start, "summarise")
-    while session.voice.view.hidden == 0:
+    while session.formatter.history.hidden == 0:
         say(session, "Message, which has a few words.")
-    session.voice.view = View(len(session.messages) - 2, "They talked.")
+    session.formatter.history = VisibleHistory(len(session.messages) - 2, "They talked.")
     session.undo()
-    assert not session.voice.sees(session.messages) and session.messages
+    assert not session.formatter.sees(session.messages) and session.messages
     assert cells(run_line(session, "/context"))[1].startswith("history | 0")
     change_template(session, "raw")
     change_template(session, "auto")
@@ -104,9 +107,9 @@ def test_a_summary_is_not_made_again(start):
         run_line(session, "/debug")
     files.save(session, "one")
     files.load(session, "one")
-    assert session.voice.view.summary == "They talked."
+    assert session.formatter.history.summary == "They talked."
     assert not any(isinstance(each, Notice) for each in session.say("Once more"))
-    assert session.voice.view.summary == "They talked."
+    assert session.formatter.history.summary == "They talked."
 
 
 def proposes(session, text):
@@ -189,13 +192,13 @@ def test_a_template_file_that_changed(start, folder):
     session = start()
     say(session, "Hello")
     mine = folder / "mine.jinja"
-    mine.write_text(session.voice.template.source)
+    mine.write_text(session.formatter.template.source)
     change_template(session, "mine.jinja")
     files.save(session, "one")
     assert not any("has changed" in line for line in files.load(session, "one"))
     mine.write_text(mine.read_text().replace("assistant\n", "assistant\nSo: "))
     assert any("mine.jinja has changed since" in line for line in files.load(session, "one"))
-    assert "So: " in session.voice.template.source  # it is what the file says now
+    assert "So: " in session.formatter.template.source  # it is what the file says now
     change_template(session, "auto")
     files.save(session, "two")
     other = start("gemma")
@@ -221,10 +224,10 @@ def test_memory_tells_why(start, paths):
     assert cells(run_line(session, "/memory"))[-1].endswith("lazy: asked for")
     run_line(session, "/lazy off --force")
     shown = cells(run_line(session, "/memory"))
-    assert shown[-1].endswith("eager: forced") and shown[0].endswith("own memory (eager)")
+    assert shown[-1].endswith("eager: forced") and shown[0].endswith("RAM (eager)")
     needed = session.model.plan.needed_bytes
     run_line(session, f"/model {paths['gemma']}")
-    assert "/eager reads them in again" in run_line(session, "/model -").text
+    assert "/eager reads them into RAM again" in run_line(session, "/model -").text
     shown = cells(run_line(session, "/memory"))
     assert shown[-1].endswith("lazy: it was parked") and shown[0].endswith("mapped from the file (lazy)")
     assert session.model.plan.needed_bytes == needed - session.model.weights.nbytes
@@ -259,7 +262,7 @@ def test_a_model_whose_file_is_gone_does_not_cost_the_conversation(start, paths,
     session.replace([])
     assert "loaded 2 messages" in run_line(session, "/load one").text and len(session.messages) == 2
     say(session, "More")
-    assert "/load autosave-" in files.rescue(session) and files.rescue(session) is None
+    assert "/load autosave-" in autosave.rescue(session) and autosave.rescue(session) is None
     other = start()
     files.load(other, files.names()[0])
     assert other.messages == session.messages
@@ -270,7 +273,7 @@ def test_old_rescued_conversations_go(start, folder, monkeypatch):
     for count in range(13):
         session.messages = [{"role": "user", "content": str(count)}]
         monkeypatch.setattr(files.os, "getpid", lambda count=count: 1000 + count)
-        assert files.rescue(session)
+        assert autosave.rescue(session)
     kept = files.names()
     assert len(kept) == 10
     files.load(session, kept[-1])

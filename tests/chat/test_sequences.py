@@ -60,7 +60,7 @@ class Driver:
         self.expected: list[dict[str, str]] = []
 
     def run(self, name: str, *arguments) -> None:
-        self.session.face.cancelled = lambda: False
+        self.session.ui.cancelled = lambda: False
         before = self.state()
         try:
             getattr(self, name.replace(" ", "_"))(*arguments)
@@ -70,7 +70,7 @@ class Driver:
 
     def state(self):
         session = self.session
-        return session.loaded, session.voice, session.model.weights.residency, list(session.messages)
+        return session.loaded, session.formatter, session.model.weights.residency, list(session.messages)
 
     def fresh(self) -> Session:
         """A session that knows the state and nothing of how it came about."""
@@ -80,9 +80,9 @@ class Driver:
             self.pool[key] = lacewing.load(mine.model.path, backend="cpu", context=key[1], threads=1)
         session = Session(self.pool[key], mine.settings)
         session.model.engine.forget()
-        change_template(session, mine.voice.choice, force=True)
+        change_template(session, mine.formatter.choice, force=True)
         session.messages = [dict(each) for each in mine.messages]
-        session.voice.view = mine.voice.view
+        session.formatter.history = mine.formatter.history
         return session
 
     def say(self, text: str) -> None:
@@ -97,7 +97,7 @@ class Driver:
         for _ in self.session.say(text):
             pass
         assert self.session.messages == fresh.messages
-        assert self.session.voice.view == fresh.voice.view
+        assert self.session.formatter.history == fresh.formatter.history
         self.expected = [dict(each) for each in self.session.messages]
 
     def model(self, name: str, changes: dict) -> None:
@@ -163,11 +163,11 @@ class Driver:
         assert self.state() == before
 
     def save_and_load(self, keys_values: bool) -> None:
-        view, file = self.session.voice.view, str(self.paths["llama"].with_name("session.json"))
+        history, file = self.session.formatter.history, str(self.paths["llama"].with_name("session.json"))
         files.save(self.session, file, keys_values)
         self.session.replace([])
         files.load(self.session, file)
-        assert self.session.voice.view == view
+        assert self.session.formatter.history == history
 
     def overflow(self, policy: str) -> None:
         self.session.change(overflow=policy)

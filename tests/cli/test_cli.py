@@ -91,7 +91,7 @@ def test_info(lacewing, tiny_path):
     facts = json.loads(lacewing("info", tiny_path, "--json")[1])
     assert facts["architecture"] == "llama" and "Q4_0" in facts["quants"] and facts["parameters"] == facts["active_parameters"]
     assert facts["tokenizer"]["vocab_size"] == facts["vocabulary"] and len(facts["template"]["sha256"]) == 64
-    assert facts["plan"]["residency"] == "eager" and {row["name"] for row in facts["plan"]["rows"]} > {"weights", "keys and values"}
+    assert facts["plan"]["residency"] == "eager" and {row["name"] for row in facts["plan"]["rows"]} > {"weights", "KV cache"}
     code, out, _ = lacewing("info", tiny_path, "--residency", "lazy", "--context", 32)
     assert code == 0 and "lazy" in out and "32 tokens" in out
 

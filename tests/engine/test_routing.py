@@ -186,6 +186,7 @@ def test_an_observer_counts_one_answer(tmp_path):
         assert watched.statistics.layers()[0].tokens == 4
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize("sampling", [Sampling(temperature=0, max_tokens=6), Sampling(top_k=5, seed=3, max_tokens=6)])
 def test_a_gpu_chooses_tokens_while_it_is_watched(sampling, tmp_path, monkeypatch):
     """Its own greedy and top-k, not rows of logits that come back to the host."""

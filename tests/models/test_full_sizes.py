@@ -59,7 +59,7 @@ def test_info_of_the_largest(name, form, tmp_path):
     total, active = geometries.PUBLISHED[name]
     assert "problem" not in facts["tokenizer"]
     plan = {row["name"]: row["bytes"] for row in facts["plan"]["rows"]}
-    assert plan["keys and values"] == 8192 * 61 * 576 * (2 if form == "gguf" else 4)  # FP8 may exceed the range of float16
+    assert plan["KV cache"] == 8192 * 61 * 576 * (2 if form == "gguf" else 4)  # FP8 may exceed the range of float16
     assert plan["experts"] > 0.95 * plan["weights"] and 4 * plan["active weights"] < plan["weights"]
     assert peak * 1024 < GIB
     assert seconds < 12, "5 s are promised; a busy processor is slower, also by its own clock"

@@ -1,4 +1,4 @@
-"""Models that do not fit a GPU, or are said not to: the processor has the rest, and everything else is as ever."""
+"""Models that do not fit a GPU, or are said not to: the CPU has the rest, and everything else is as ever."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ from lacewing.options import LoadOptions, Sampling, parse_layers
 from lacewing.placement.info import ModelInfo
 from lacewing.placement.place import demand, sizes_on
 from tests.checkpoints import tiny
+
+pytestmark = pytest.mark.gpu
 
 IDS = [7, 300, 12, 55, 256, 9, 81, 4, 200, 33, 17]
 
@@ -179,7 +181,7 @@ def short_of_memory(device, monkeypatch, nbytes: int) -> list[str]:
 
 def test_less_is_tried_where_memory_ends(paths, wanted, monkeypatch):
     """The plan was too hopeful: fewer layers then, and nothing of the first try stays."""
-    context = 8192  # keys and values are most of it
+    context = 8192  # the KV cache is most of it
     with load(paths["llama"], context) as model:
         device, taken = device_of(model), device_of(model).allocated
         assert not isinstance(model.step, OffloadStep)
@@ -262,7 +264,7 @@ def test_memory_of_the_machine_that_ends(paths, monkeypatch):
     with pytest.raises(OutOfMemoryError, match="no memory for the weights"):
         load(paths["llama"])
     assert len(tries) == 1
-    with pytest.raises(OutOfMemoryError, match="keys and values"):
+    with pytest.raises(OutOfMemoryError, match="KV cache"):
         load(paths["llama"], gpu_layers=1, memory=4096)
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from lacewing.errors import OutOfMemoryError
 from lacewing.options import LoadOptions
-from lacewing.placement.plan import Needs, Plan, plan, plan_or_reason
+from lacewing.placement.plan import MemoryRequirements, MemoryPlan, plan, plan_or_reason
 from lacewing.weights import Machine
 
 GIB = 2**30
@@ -14,12 +14,12 @@ ROOMY = Machine(64 * GIB, 50 * GIB, "the free memory")
 
 
 def decide(weights: int = 4 * GIB, kv: int = GIB, buffers: int = GIB, machine: Machine = ROOMY, active: int | None = None,
-           **options: object) -> Plan:  # fmt: skip
-    needs = Needs(weights, weights if active is None else active, kv, buffers)
+           **options: object) -> MemoryPlan:  # fmt: skip
+    needs = MemoryRequirements(weights, weights if active is None else active, kv, buffers)
     return plan(needs, LoadOptions(**options), machine)  # type: ignore[arg-type]
 
 
-def rows(decision: Plan) -> dict[str, int]:
+def rows(decision: MemoryPlan) -> dict[str, int]:
     return {row.name: row.nbytes for row in decision.rows}
 
 
@@ -27,15 +27,15 @@ def test_eager_where_there_is_room() -> None:
     decision = decide()
     assert decision.residency == "eager" and decision.needed_bytes == 6 * GIB and decision.budget_bytes == 50 * GIB
     assert rows(decision) == {"weights": 4 * GIB, "active weights": 4 * GIB, "resident": 4 * GIB, "streamed": 0,
-                              "keys and values": GIB, "buffers": GIB, "needed": 6 * GIB, "budget": 50 * GIB}  # fmt: skip
+                              "KV cache": GIB, "buffers": GIB, "needed": 6 * GIB, "budget": 50 * GIB}  # fmt: skip
     assert "80% of the free memory is 40.0 GiB" in decision.reasons[0]
 
 
 def test_copies_are_memory_of_our_own() -> None:
-    decision = plan(Needs(4 * GIB, GIB, GIB, GIB, copied_bytes=3 * GIB), LoadOptions(residency="lazy"), ROOMY)
+    decision = plan(MemoryRequirements(4 * GIB, GIB, GIB, GIB, copied_bytes=3 * GIB), LoadOptions(residency="lazy"), ROOMY)
     assert decision.needed_bytes == 5 * GIB and rows(decision)["copies"] == 3 * GIB
     with pytest.raises(OutOfMemoryError, match=r"buffers \(4.0 GiB\) need 5.0 GiB"):
-        plan(Needs(4 * GIB, GIB, GIB, GIB, copied_bytes=3 * GIB), LoadOptions(memory_bytes=4 * GIB), ROOMY)
+        plan(MemoryRequirements(4 * GIB, GIB, GIB, GIB, copied_bytes=3 * GIB), LoadOptions(memory_bytes=4 * GIB), ROOMY)
 
 
 def test_lazy_where_there_is_not() -> None:
@@ -98,9 +98,9 @@ def test_it_never_plans_more_than_the_budget() -> None:
                         assert residency in ("auto", decision.residency)
 
 
-def mixture(weights: int, available: int) -> Plan:
+def mixture(weights: int, available: int) -> MemoryPlan:
     """A tenth of the weights is read by every token; of the experts, nine tenths, a token reads a ninth."""
-    needs = Needs(weights, weights // 5, GIB, GIB, weights * 9 // 10, weights // 10)
+    needs = MemoryRequirements(weights, weights // 5, GIB, GIB, weights * 9 // 10, weights // 10)
     return plan(needs, LoadOptions(), Machine(available, available, "the free memory"))
 
 
@@ -108,10 +108,10 @@ def test_what_a_mixture_reads_from_the_disk() -> None:
     decision = mixture(100 * GIB, 57 * GIB)  # room for 55: what all tokens read, 10, and half of the experts
     assert decision.residency == "lazy"
     assert rows(decision) == {"weights": 100 * GIB, "experts": 90 * GIB, "active weights": 20 * GIB, "active experts": 10 * GIB,
-                              "resident": 55 * GIB, "streamed": 5 * GIB, "keys and values": GIB, "buffers": GIB,
+                              "resident": 55 * GIB, "streamed": 5 * GIB, "KV cache": GIB, "buffers": GIB,
                               "needed": 2 * GIB, "budget": 57 * GIB}  # fmt: skip
     assert {row.name for row in decision.rows if row.decides == "speed"} == {"active weights", "streamed"}
-    assert {row.name for row in decision.rows if row.decides == "memory"} == {"weights", "keys and values", "needed"}
+    assert {row.name for row in decision.rows if row.decides == "memory"} == {"weights", "KV cache", "needed"}
     assert rows(mixture(100 * GIB, 102 * GIB))["streamed"] == 0
     assert rows(mixture(100 * GIB, 12 * GIB))["streamed"] == 10 * GIB  # no expert stays
     assert rows(mixture(100 * GIB, 8 * GIB))["streamed"] == 14 * GIB  # nor all of what every token reads
@@ -119,7 +119,7 @@ def test_what_a_mixture_reads_from_the_disk() -> None:
 
 
 def test_a_plan_that_cannot_be_is_described() -> None:
-    needs = Needs(4 * GIB, 4 * GIB, 9 * GIB, GIB)
+    needs = MemoryRequirements(4 * GIB, 4 * GIB, 9 * GIB, GIB)
     decision = plan_or_reason(needs, LoadOptions(), Machine(8 * GIB, 6 * GIB, "the free memory"))
     assert decision.residency == "none" and "does not fit" in decision.reasons[0] and "need 10.0 GiB" in decision.reasons[0]
     assert (rows(decision)["resident"], rows(decision)["streamed"], rows(decision)["needed"]) == (0, 4 * GIB, 10 * GIB)

@@ -14,8 +14,9 @@ import pytest
 from lacewing.errors import LacewingError, ModelFormatError, OptionError, OutOfMemoryError, WeightError
 from lacewing.formats import read
 from lacewing.formats.checkpoint import ByteRange, TensorInfo
+from lacewing.formats.read import identity
 from lacewing.quants import by_name
-from lacewing.weights import WeightStore, eager, memory
+from lacewing.weights import WeightStore, eager, memory, store
 from tests.weights.stores import cancelled_at_every_look, contents
 
 F32, Q8_0 = by_name("F32"), by_name("Q8_0")
@@ -145,6 +146,46 @@ def test_files_that_change_are_noticed(path: Path, change: str) -> None:
         with pytest.raises(ModelFormatError, match=r"changed or was replaced|can no longer be read|became shorter"):
             attempt()
     assert weights.residency == "lazy"
+
+
+def test_a_store_of_a_checkpoint_takes_its_files_only(path: Path) -> None:
+    """Also one that is made after the file was replaced, as when a model comes back to its device."""
+    files = {path: identity(path)}
+    assert WeightStore(tensors(path), files)["norm.weight"].nbytes
+    (path.parent / "new").write_bytes(path.read_bytes())
+    (path.parent / "new").replace(path)
+    later = WeightStore(tensors(path), files)
+    for attempt in (later.check_files, lambda: later["norm.weight"].data, lambda: later.set_residency("eager")):
+        with pytest.raises(ModelFormatError, match="changed or was replaced"):
+            attempt()
+
+
+def test_a_glance_at_the_files_is_rare(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once a second and not for every token; a request looks at once, and what it finds is told again."""
+    weights, looks, now = WeightStore(tensors(path)), [], [100.0]
+    monkeypatch.setattr(store, "identity", lambda path: looks.append(path) or identity(path))
+    monkeypatch.setattr(store.time, "monotonic", lambda: now[0])
+    for _ in range(50):
+        weights.glance()
+    assert len(looks) == 1
+    weights.check_files()
+    weights.glance()
+    assert len(looks) == 2
+    now[0] += store.GLANCE_SECONDS
+    os.truncate(path, 100)
+    with pytest.raises(ModelFormatError, match="changed or was replaced"):
+        weights.glance()
+    with pytest.raises(ModelFormatError, match="changed or was replaced"):
+        weights.check_files()
+    monkeypatch.undo()
+
+
+def test_eager_weights_are_not_looked_at(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = WeightStore(tensors(path))
+    weights.set_residency("eager")
+    path.unlink()
+    monkeypatch.setattr(store, "GLANCE_SECONDS", 0.0)
+    weights.glance()
 
 
 def test_eager_weights_need_no_files(path: Path) -> None:

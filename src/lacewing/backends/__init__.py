@@ -12,9 +12,9 @@ from typing import Any
 
 from lacewing.backends.base import Backend, Candidate, Demand, NoDeviceError
 from lacewing.errors import BackendError, LacewingError, OptionError
-from lacewing.options import CPU, GPU
+from lacewing.options import CPU, GPU, REFERENCE
 
-PREFERENCE = (GPU, CPU, "reference")
+PREFERENCE = (GPU, CPU, REFERENCE)
 SEVERAL = (GPU,)  # backends of several devices, which `adapter` tells apart
 
 

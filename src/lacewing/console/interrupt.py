@@ -45,7 +45,7 @@ class Interrupt:
 
 
 @contextlib.contextmanager
-def deaf() -> Iterator[None]:
+def ignore_sigint() -> Iterator[None]:
     """Within, Ctrl-C does nothing: what runs is short, or reads the key itself. Programs started meanwhile do hear it."""
     if threading.current_thread() is not threading.main_thread():
         yield

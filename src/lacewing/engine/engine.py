@@ -29,15 +29,23 @@ _LOGIT_BYTES = 64 << 20  # rows of logits wanted of one run, at most
 class Engine:
     """Runs requests on a step, several at once where it has the rows; what was run before is found again in a prefix tree.
 
-    `check` is called before each run, so that a file that became shorter is told instead of read beyond its end, and before a
-    request is said to have ended well; what it raises fails the request and drops all that was run before.
+    `check` is called when a request begins and before it is said to have ended well, `quick_check` before each run,
+    so that a file that became shorter is told instead of read beyond its end; what they raise fails the request and drops all that
+    was run before.
     """
 
-    def __init__(self, step: Step, vocab_size: int, context: int, check: Callable[[], None] | None = None):
-        self.check = check
+    def __init__(
+        self,
+        step: Step,
+        vocab_size: int,
+        context: int,
+        check: Callable[[], None] | None = None,
+        quick_check: Callable[[], None] | None = None,
+    ):
+        self.check, self.quick_check = check, quick_check
         self.step, self.vocab_size, self.context = step, vocab_size, context
         self.chunk = step.limits.chunk
-        self.scheduler = Scheduler(step, context, self.verify)
+        self.scheduler = Scheduler(step, context, self.verify, self.glance)
 
     # requests
 
@@ -134,9 +142,16 @@ class Engine:
 
     def verify(self) -> None:
         """Raise what `check` does; what was run before may then be wrong and is dropped."""
-        if self.check is not None:
+        self._checked_by(self.check)
+
+    def glance(self) -> None:
+        """`verify`, but quick."""
+        self._checked_by(self.quick_check)
+
+    def _checked_by(self, check: Callable[[], None] | None) -> None:
+        if check is not None:
             try:
-                self.check()
+                check()
             except BaseException:
                 self.forget()
                 raise

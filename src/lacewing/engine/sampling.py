@@ -15,7 +15,7 @@ import numpy as np
 from lacewing.backends.batch import Candidates
 from lacewing.backends.choice import log_sum_exp, top_k
 from lacewing.errors import NumericError, OptionError
-from lacewing.options import Sampling
+from lacewing.options import REFERENCE, Sampling
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +159,7 @@ def not_finite(position: int) -> NumericError:
     """For logits after a position."""
     return NumericError(
         f"the model produced NaN or infinite logits at position {position}; "
-        "the checkpoint may be damaged (compare its checksum), or try --backend reference"
+        f"the checkpoint may be damaged (compare its checksum), or try --backend {REFERENCE}"
     )
 
 

@@ -29,8 +29,9 @@ _AHEAD = 256  # tokens that a device may be asked for at once
 class Scheduler(Admission):
     """Steps for all tasks at once: each run carries the next token of every task that generates, and then pieces of prompts."""
 
-    def __init__(self, step: Step, context: int, verify: Callable[[], None]):
+    def __init__(self, step: Step, context: int, verify: Callable[[], None], glance: Callable[[], None]):
         super().__init__(step, verify)
+        self._glance = glance
         self.context = context
         self.observers = Observers(step)
         self.pace = 0.0  # prompt tokens/s of the last long run
@@ -66,7 +67,7 @@ class Scheduler(Admission):
         tasks = [part.task for part in parts]
         self._watcher.begin([task.request.cancelled for task in tasks if task.request.cancelled is not None])
         try:
-            self._verify()
+            self._glance()
             choices = run(self.step, parts) if self._ahead is None else self._ahead.next()
             self.tell([(part.sequence, len(part.ids)) for part in parts])
         except Cancelled:

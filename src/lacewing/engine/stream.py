@@ -26,6 +26,9 @@ class Stream(Iterator[Token]):
     def stats(self) -> Stats:
         return self._task.stats
 
+    def __repr__(self) -> str:
+        return f"<Stream, {self.finish_reason or 'not finished'}>"
+
     def __next__(self) -> Token:
         task = self._task
         if not task.tokens and not task.done:

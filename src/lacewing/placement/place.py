@@ -31,6 +31,7 @@ class Placement:
     """
 
     info: ModelInfo
+    options: LoadOptions
     backend: Backend
     spare: int
     gpu: Backend | None = None
@@ -83,7 +84,7 @@ class Placement:
         less."""
         from lacewing.offload.plan import MemoryBudget, OffloadPlanner
 
-        options = self.info.options
+        options = self.options
         if self.gpu is None or options.gpu_layers is not None or options.gpu_memory_bytes is not None:
             return None
         planner = OffloadPlanner(self.info.spec.program, target_on(self.info, self.gpu))
@@ -91,48 +92,49 @@ class Placement:
         least = planner.load(planner.levels()[-1]).nbytes
         if least >= tried:
             return None
-        return _on_gpu(self.info, self.gpu, self.spare, MemoryBudget(max(int(LESS * tried), least), "what it has after all"))
+        budget = MemoryBudget(max(int(LESS * tried), least), "what it has after all")
+        return _on_gpu(self.info, options, self.gpu, self.spare, budget)
 
     def on_cpu(self, problem: Exception) -> Placement | None:
         """The same model on the CPU, since the GPU did not work out; None: the GPU was asked for. Raises OutOfMemoryError."""
-        options = self.info.options
+        options = self.options
         if self.gpu is None or options.backend != "auto" or options.names_gpu:
             return None
-        return _with_remarks(_on_host(self.info, self.spare), [f"{self.backend.name}: {problem}"])
+        return _with_remarks(_on_host(self.info, options, self.spare), [f"{self.backend.name}: {problem}"])
 
 
-def place(info: ModelInfo, *, spare: int = 0, freed: int = 0, tell: bool = False) -> Placement:
+def place(info: ModelInfo, options: LoadOptions | None = None, *, spare: int = 0, freed: int = 0, tell: bool = False) -> Placement:
     """Decide which devices a model goes to, and in which residency. Nothing is read or brought anywhere.
 
-    `spare`: bytes of RAM in use now that will be free by then; `freed`: the same of the GPU. `tell`: a plan that does not fit in
-    RAM is no error, but says so. Raises OutOfMemoryError if not even
-    a part fits, OptionError for options that mean nothing to the backend, BackendError if it cannot be used.
+    `options`: other ones than those that it was opened with. `spare`: bytes of RAM in use now that will be free by then; `freed`:
+    the same of the GPU. `tell`: a plan that does not fit in RAM is no error, but says so. Raises OutOfMemoryError if not even a
+    part fits, OptionError for options that mean nothing to the backend, BackendError if it cannot be used.
     """
     from lacewing.backends import choose_backend
 
-    options = info.options
-    wanted = demand(info, freed)
+    options = options or info.options
+    wanted = demand(info, options, freed)
     backend, remarks = choose_backend(options.backend, options.threads, adapter=options.adapter, demand=wanted)
     if not backend.copies_weights:
         _refuse_gpu_options(options)
-        return _with_remarks(_on_host(info, spare, backend, tell), remarks)
+        return _with_remarks(_on_host(info, options, spare, backend, tell), remarks)
     try:
-        return _with_remarks(_on_gpu(info, backend, spare, _budget(options, backend, freed)), remarks)
+        return _with_remarks(_on_gpu(info, options, backend, spare, _budget(options, backend, freed)), remarks)
     except (BackendError, OutOfMemoryError) as error:
         if options.backend != "auto" or options.names_gpu:
             raise
-        return _with_remarks(_on_host(info, spare, None, tell), [*remarks, f"{backend.name}: {error}"])
+        return _with_remarks(_on_host(info, options, spare, None, tell), [*remarks, f"{backend.name}: {error}"])
 
 
-def _on_host(info: ModelInfo, spare: int, backend: Backend | None = None, tell: bool = False) -> Placement:
+def _on_host(info: ModelInfo, options: LoadOptions, spare: int, backend: Backend | None = None, tell: bool = False) -> Placement:
     from lacewing.backends import init_backend
 
-    chosen = backend or init_backend(CPU, info.options.threads)
-    found = Placement(info, chosen, spare, cpu=chosen)
-    return replace(found, plan=_plan(found, info.options, tell))
+    chosen = backend or init_backend(CPU, options.threads)
+    found = Placement(info, options, chosen, spare, cpu=chosen)
+    return replace(found, plan=_plan(found, options, tell))
 
 
-def _on_gpu(info: ModelInfo, backend: Backend, spare: int, budget: MemoryBudget | None) -> Placement:
+def _on_gpu(info: ModelInfo, options: LoadOptions, backend: Backend, spare: int, budget: MemoryBudget | None) -> Placement:
     """As a whole, or shared out with the CPU if it does not fit."""
     from lacewing.backends import init_backend
     from lacewing.offload.cache import ExpertCacheBackend
@@ -140,16 +142,15 @@ def _on_gpu(info: ModelInfo, backend: Backend, spare: int, budget: MemoryBudget 
     from lacewing.offload.plan import HOST, plan_offload
     from lacewing.offload.step import OffloadBackend
 
-    options = info.options
     found = plan_offload(info.spec.program, target_on(info, backend), budget, options.gpu_layers)
     if found is None:
-        made = Placement(info, backend, spare, backend, budget=budget)
+        made = Placement(info, options, backend, spare, backend, budget=budget)
     else:
         cut = cut_program(found.program, found.devices)
         cache = [ExpertCacheBackend()] if found.level.shared else []
         cpu = init_backend(CPU, options.threads)
         both = OffloadBackend([backend, cpu, *cache], cut)
-        made = Placement(info, both, spare, backend, cpu, found, cut.parts[HOST].program, budget)
+        made = Placement(info, options, both, spare, backend, cpu, found, cut.parts[HOST].program, budget)
     return replace(made, plan=_plan(made, options))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from lacewing.options import LoadOptions
 from lacewing.placement.info import CHUNK, ModelInfo
 from lacewing.placement.plan import MemoryRequirements
 
@@ -59,7 +60,7 @@ def target_on(info: ModelInfo, backend: Backend) -> Target:
     return Target(load, frozenset(layer for layer in planner.mixtures if layer not in fixed))
 
 
-def demand(info: ModelInfo, freed: int) -> Demand:
+def demand(info: ModelInfo, options: LoadOptions, freed: int = 0) -> Demand:
     """What `auto` is told of the model. With options for a GPU any part will do, else all but the experts of a mixture."""
     from lacewing.backends.base import Demand, estimate
     from lacewing.offload.experts import resident_specs
@@ -69,7 +70,7 @@ def demand(info: ModelInfo, freed: int) -> Demand:
         memory = estimate(program, resident_specs(program, info.spec.tensors), limits(info))
         return DeviceLoad(memory.weight_bytes, state_bytes(info, program, memory), memory.buffer_bytes)
 
-    options, planner = info.options, OffloadPlanner(info.spec.program, Target(load))
+    planner = OffloadPlanner(info.spec.program, Target(load))
     whole = max(0, planner.load(OffloadLevel()).nbytes - freed)
     asked = options.gpu_layers is not None or options.gpu_memory_bytes is not None
     least = 0 if asked else max(0, planner.trunk_bytes - freed)

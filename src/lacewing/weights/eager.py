@@ -1,4 +1,4 @@
-"""Weights into memory of our own: each place read once, by some threads, in the order of the files."""
+"""Weights into RAM: each place read once, by some threads, in the order of the files."""
 
 from __future__ import annotations
 

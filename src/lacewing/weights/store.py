@@ -1,4 +1,4 @@
-"""The weights of a model and where their bytes are: lazy (views of the mapped files) or eager (own memory).
+"""The weights of a model and where their bytes are: lazy (views of the mapped files) or eager (RAM).
 
 Lazy weights are paged in by use and cost no memory of ours. Eager ones are read once, by positioned reads, into
 one piece of anonymous memory, each on a cache line, and on the way brought into the order that the backend asks for. Nobody above
@@ -29,7 +29,7 @@ GLANCE_SECONDS = 1.0  # between two looks at the files while tokens are made
 
 
 class _Owned(NamedTuple):
-    """Bytes in our own memory and the order that they are in (None: row after row), which come and go together."""
+    """Bytes in RAM and the order that they are in (None: row after row), which come and go together."""
 
     memory: np.ndarray
     tiles: Tiles | None
@@ -46,7 +46,7 @@ class _Owned(NamedTuple):
 
 @dataclass(frozen=True)
 class _Eager:
-    """What eager weights have in our own memory, by name (tied ones the same), and its bytes."""
+    """What eager weights have in RAM, by name (tied ones the same), and its bytes."""
 
     owned: Mapping[str, _Owned]
     nbytes: int
@@ -171,7 +171,7 @@ class WeightStore(Mapping[str, Weight]):
 
     @property
     def anonymous_bytes(self) -> int:
-        """Bytes of those that are in our own memory."""
+        """Bytes of those that are in RAM."""
         eager = self._memory.eager
         return 0 if eager is None else eager.nbytes
 

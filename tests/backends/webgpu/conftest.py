@@ -1,12 +1,13 @@
-"""Without an adapter every test of this folder fails and says what to install."""
+"""Every test of this folder needs a GPU, or a driver that plays one."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from tests.backends.webgpu.single_ops import adapter
 
-
-@pytest.fixture(scope="session", autouse=True)
-def _adapter() -> None:
-    adapter()
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.gpu)

@@ -9,33 +9,23 @@ from typing import Any
 from unittest.mock import patch
 
 import numpy as np
-import pytest
 
 from lacewing.backends.step import Step
 from lacewing.backends.webgpu.backend import WebGPUBackend
 from lacewing.backends.webgpu.device.adapters import adapters
 from lacewing.backends.webgpu.device.device import Device
-from lacewing.errors import BackendError
 from tests import paged
 from tests.backends.cpu.single_ops import Batch, Case, nmse
 
 VARIANTS = ("none", "subgroups", "dot", "subgroups,dot")
 FLOATS, CODES = "subgroups", "subgroups,dot"  # activations as float32, as bytes
 LIMIT = {"none": 1e-7, "subgroups": 1e-7, "dot": 5e-4, "subgroups,dot": 5e-4}  # NMSE against the reference
-MISSING = (
-    "no adapter that wgpu can use: the WebGPU tests need one and are not skipped; "
-    "`apt-get install -y mesa-vulkan-drivers` installs a software adapter (Debian, Ubuntu)"
-)
 
 
 @cache
 def adapter() -> Any:
-    """The software adapter where there is one, so that tests are alike everywhere; else the first. Fails without any."""
-    try:
-        found = adapters()
-    except BackendError as error:
-        pytest.fail(f"{MISSING}: {error}", pytrace=False)
-    return min(found, key=lambda each: each.kind != "software").gpu
+    """The software adapter where there is one, so that tests are alike everywhere; else the first."""
+    return min(adapters(), key=lambda each: each.kind != "software").gpu
 
 
 @cache

@@ -127,7 +127,7 @@ def test_templates(chat, tmp_path):
     with pytest.raises(LacewingError, match="--force"):
         run_line(chat, "/template phi3")
     run_line(chat, "/template harmony --force")
-    assert chat.voice.template.name == "gpt-oss"
+    assert chat.formatter.template.name == "gpt-oss"
     reply = run_line(chat, "/template diff raw")
     assert isinstance(reply.data, Columns) and "Hello" in reply.data.texts[1] and "<|start|>user" in reply.data.texts[0]
     (tmp_path / "mine.jinja").write_text("{% for m in messages %}{{ m.content }}<|im_end|>{% endfor %}")
@@ -190,10 +190,10 @@ def test_talking(chat):
     list(run_line(chat, "/continue").stream)
     with pytest.raises(OptionError, match="no editor"):
         run_line(chat, "/edit")
-    chat.face.edit = lambda text: text + " again\n"
+    chat.ui.edit = lambda text: text + " again\n"
     list(run_line(chat, "/edit").stream)
     assert chat.messages[0]["content"] == "Hello again" and len(chat.messages) == 2
-    chat.face.edit = lambda text: None
+    chat.ui.edit = lambda text: None
     assert run_line(chat, "/edit").text == "nothing has changed"
     assert run_line(chat, "/undo").text == "taken back: Hello again"
     for line in ("/retry", "/continue", "/edit", "/undo", "/debug", "/export x.md"):
@@ -257,7 +257,7 @@ def test_state(chat):
     assert any(line.startswith("answer speed") for line in cells(run_line(chat, "/stats")))
     assert any(line.startswith("process") for line in cells(run_line(chat, "/memory")))
     copied = []
-    chat.face.copy = copied.append
+    chat.ui.copy = copied.append
     run_line(chat, "/copy")
     assert copied == [chat.last_answer()]
     assert "<|im_start|>user\nHello<|im_end|>" in run_line(chat, "/debug").text

@@ -12,7 +12,7 @@ import time
 import pytest
 
 from lacewing.chat.commands.table import run_line
-from lacewing.chat.services import atomic, document, files
+from lacewing.chat.services import atomic, autosave, document, files
 from lacewing.chat.services.document import SessionFileError
 from lacewing.chat.services.templates import change_template
 from lacewing.chat.session.settings import Settings
@@ -42,7 +42,7 @@ def test_back_and_forth(spoken, start, folder):
     assert files.names() == ["one"] and [row[0] for row in files.listing()] == ["one"]
     other = start()
     assert "loaded 4 messages" in files.load(other, "one")[0]
-    assert (other.messages, other.settings, other.voice.choice) == (spoken.messages, spoken.settings, "raw")
+    assert (other.messages, other.settings, other.formatter.choice) == (spoken.messages, spoken.settings, "raw")
     assert say(other, "Go on") == say(spoken, "Go on")
 
 
@@ -98,9 +98,9 @@ def test_a_new_conversation_does_not_replace_the_saved_one(spoken, folder):
 
 def test_nothing_said_is_nothing_to_rescue(spoken, folder):
     files.save(spoken, "one")
-    assert files.rescue(spoken) is None
+    assert autosave.rescue(spoken) is None
     run_line(spoken, "/clear")
-    assert files.rescue(spoken) is None and files.names() == ["one"]
+    assert autosave.rescue(spoken) is None and files.names() == ["one"]
 
 
 def test_on_another_model(spoken, start):
@@ -113,7 +113,7 @@ def test_on_another_model(spoken, start):
 
 def test_a_template_that_is_gone(spoken, start, tmp_path):
     mine = tmp_path / "mine.jinja"
-    mine.write_text(spoken.voice.template.source)
+    mine.write_text(spoken.formatter.template.source)
     change_template(spoken, str(mine))
     files.save(spoken, "one")
     mine.unlink()
@@ -126,7 +126,7 @@ def test_a_template_whose_tokens_the_model_lacks(spoken, start):
     files.save(spoken, "one")
     session = start()
     lines = files.load(session, "one")
-    assert session.voice.choice == "deepseek" and any("reads as plain text" in line for line in lines)
+    assert session.formatter.choice == "deepseek" and any("reads as plain text" in line for line in lines)
 
 
 def test_every_flipped_byte_is_noticed(spoken, folder):
@@ -134,7 +134,7 @@ def test_every_flipped_byte_is_noticed(spoken, folder):
     files.save(spoken, "one")
     path = folder / "one.json"
     whole = path.read_bytes()
-    before = list(spoken.messages), spoken.settings, spoken.voice
+    before = list(spoken.messages), spoken.settings, spoken.formatter
     for at in range(len(whole)):
         with pytest.raises(SessionFileError):
             document.decode(path, whole[:at] + bytes([whole[at] ^ (1 + at % 255)]) + whole[at + 1 :])
@@ -144,7 +144,7 @@ def test_every_flipped_byte_is_noticed(spoken, folder):
     path.write_bytes(whole[:-20])
     with pytest.raises(SessionFileError, match=r"one\.json is damaged"):
         files.load(spoken, "one")
-    assert (spoken.messages, spoken.settings, spoken.voice) == before
+    assert (spoken.messages, spoken.settings, spoken.formatter) == before
 
 
 @pytest.mark.parametrize(
@@ -222,7 +222,7 @@ def test_what_dead_writers_left_is_removed(tmp_path):
 WRITER = """
 import sys
 from pathlib import Path
-from lacewing.chat.services import atomic, document
+from lacewing.chat.services import autosave, atomic, document
 path, parts = Path(sys.argv[1]), {}
 for name, value in eval(sys.argv[2]).items():
     parts[name] = value
@@ -266,7 +266,7 @@ def test_killed_a_thousand_times(spoken, folder):
 
 FULL_WRITER = """
 import sys
-from lacewing.chat.services import files
+from lacewing.chat.services import autosave, autosave, files
 from lacewing.chat.services.opening import open_session
 from lacewing.options import LoadOptions, Sampling
 session = open_session(sys.argv[1], LoadOptions("cpu", context=512, threads=1), Sampling(temperature=0, max_tokens=6))

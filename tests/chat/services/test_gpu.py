@@ -9,23 +9,19 @@ import pytest
 import wgpu
 
 from lacewing.chat.commands.table import run_line
-from lacewing.chat.services import files
-from lacewing.chat.services.opening import open_session
+from lacewing.chat.services import autosave, files
 from lacewing.chat.session.events import Notice
 from lacewing.errors import BackendError, Cancelled, OptionError, OutOfMemoryError
 from lacewing.options import LoadOptions
-from tests.chat.conftest import GREEDY, say
+from tests.chat.conftest import say
 from tests.checkpoints import tiny
+
+pytestmark = pytest.mark.gpu
 
 
 @pytest.fixture
-def chat(paths, monkeypatch):
-    """On a device of its own, as the tests break it."""
-    monkeypatch.setenv("LACEWING_WEBGPU", "dot")
-    monkeypatch.setenv("LACEWING_WEBGPU_CHECKS", "1")
-    session = open_session(str(paths["llama"]), LoadOptions("webgpu", context=256), GREEDY)
-    yield session
-    session.close()
+def chat(chat_on_gpu):
+    return chat_on_gpu
 
 
 def device_of(chat):
@@ -37,12 +33,12 @@ def test_a_lost_gpu(chat):
     assert first and chat.status().backend == "webgpu"
     asked, device, before = [], device_of(chat), [dict(message) for message in chat.messages]
     device.device.destroy()
-    chat.face.confirm = lambda question: asked.append(question) is not None
+    chat.ui.confirm = lambda question: asked.append(question) is not None
     with pytest.raises(BackendError, match="the GPU was lost"):
         say(chat, "and now?")
     assert "go on with" in asked[0] and "on the processor?" in asked[0]
     assert chat.messages == before and chat.model.backend.name == "webgpu"  # nothing is lost, nothing is changed
-    chat.face.confirm = lambda question: True
+    chat.ui.confirm = lambda question: True
     events = list(chat.say("and now?"))
     assert any(isinstance(event, Notice) and "on the GPU is closed" in event.text for event in events)
     assert chat.status().backend == "cpu" and chat.parked == [] and device.allocated == 0
@@ -58,7 +54,7 @@ def test_a_lost_gpu_while_an_answer_goes_on(chat):
     with pytest.raises(BackendError, match="the GPU was lost"):
         list(chat.continue_())
     assert chat.messages[-1]["content"] == first
-    chat.face.confirm = lambda question: True
+    chat.ui.confirm = lambda question: True
     list(chat.continue_())
     assert chat.status().backend == "cpu" and len(chat.messages) == 2
     assert chat.messages[-1]["content"].startswith(first) and len(chat.messages[-1]["content"]) > len(first)
@@ -67,25 +63,25 @@ def test_a_lost_gpu_while_an_answer_goes_on(chat):
 def test_what_a_driver_may_take_with_it_is_saved_before(chat, start, tmp_path, monkeypatch):
     """Before each answer on a GPU; whoever comes back is told, once; who leaves as they like leaves nothing."""
     monkeypatch.setenv("LACEWING_SESSIONS", str(tmp_path))
-    chat.keep = lambda: files.keep(chat)
+    chat.autosave = lambda: autosave.autosave(chat)
     list(chat.say("hello"))
-    assert files.names() == [f"autosave-open-{os.getpid()}"] and files.found_open() == []
+    assert files.names() == [f"autosave-open-{os.getpid()}"] and autosave.recover() == []
     kept = [each["content"] for each in files.read(files.path_of(files.names()[0]))["messages"]]
     assert kept == ["hello", chat.messages[-1]["content"]]
-    assert "/load autosave-2" in files.rescue(chat)  # it is not as good as saved by a person
-    files.let_go()
+    assert "/load autosave-2" in autosave.rescue(chat)  # it is not as good as saved by a person
+    autosave.clean_up()
     (rescued,) = files.names()
     assert rescued.startswith("autosave-2")
-    files.keep(chat)  # saved meanwhile
+    autosave.autosave(chat)  # saved meanwhile
     assert files.names() == [rescued]
     files.path_of(rescued).rename(files.path_of("autosave-open-999999999"))
-    (found,) = files.found_open()
-    assert found.startswith("autosave-2") and found.endswith("-999999999") and files.found_open() == []
+    (found,) = autosave.recover()
+    assert found.startswith("autosave-2") and found.endswith("-999999999") and autosave.recover() == []
     chat.replace([])
     run_line(chat, f"/load {found}")
     assert chat.messages[0]["content"] == "hello"
     other = start()
-    other.keep = lambda: pytest.fail("the processor ends nothing")
+    other.autosave = lambda: pytest.fail("the processor ends nothing")
     list(other.say("hello"))
 
 
@@ -161,7 +157,7 @@ def test_a_model_that_the_processor_shares(chat, paths):
         run_line(chat, "/model --gpu-layers few")
     device, before = chat.model.backend.backends[0].device, [dict(message) for message in chat.messages]
     device.device.destroy()
-    chat.face.confirm = lambda question: True
+    chat.ui.confirm = lambda question: True
     list(chat.say("again"))
     assert chat.status().backend == "cpu" and chat.messages[: len(before)] == before and device.allocated == 0
 
@@ -169,7 +165,7 @@ def test_a_model_that_the_processor_shares(chat, paths):
 @pytest.mark.parametrize("end", [OutOfMemoryError, Cancelled, BackendError])
 def test_a_shared_model_that_does_not_come(chat, paths, monkeypatch, end):
     """Wherever its making ends, the current one goes on, the conversation is whole, and the GPU has what it had."""
-    first, device, before = say(chat, "hello"), device_of(chat), chat.loaded
+    first, device, before = say(chat, "hello"), device_of(chat), chat.model
     held, make, left = device.allocated, device.buffer, [0]
 
     def ending(size, label, usage=None):
@@ -184,16 +180,16 @@ def test_a_shared_model_that_does_not_come(chat, paths, monkeypatch, end):
             patch.setattr(device, "buffer", ending)
             with pytest.raises(end, match="it ends here"):
                 run_line(chat, f"/model {paths['gemma']} --gpu-layers 2")
-        assert chat.loaded is before and chat.parked == [] and device.allocated == held
+        assert chat.model is before and chat.parked == [] and device.allocated == held
     assert chat.messages[1]["content"] == first and say(chat, "still there?")
     assert chat.status().backend == "webgpu"
     run_line(chat, f"/model {paths['gemma']} --gpu-layers 2")
     rows = {row[0]: row[1] for row in run_line(chat, "/settings").data.rows}
     assert rows["backend"].startswith("webgpu, ") and " and " in rows["backend"]  # both devices
     run_line(chat, "/model -")
-    assert chat.loaded is before and say(chat, "and now?") and len(chat.messages) == 6
+    assert chat.model is before and say(chat, "and now?") and len(chat.messages) == 6
     for loaded in chat.parked:
-        loaded.close()
+        loaded.model.close()
     chat.parked.clear()
     assert device.allocated == held
 
@@ -201,26 +197,26 @@ def test_a_shared_model_that_does_not_come(chat, paths, monkeypatch, end):
 def test_a_gpu_without_room_for_two(chat, paths, monkeypatch):
     """The current model leaves the GPU for the next one, and is back when the next one does not come."""
     first, device = say(chat, "hello"), device_of(chat)
-    held, before = device.allocated, chat.loaded
+    held, before = device.allocated, chat.model
     run_line(chat, f"/model {paths['gemma']}")
-    assert chat.parked == [before] and device.allocated > held  # room enough for both
+    assert [each.model for each in chat.parked] == [before] and device.allocated > held  # room enough for both
     run_line(chat, "/model -")
     monkeypatch.setattr(type(chat.model.backend), "room_bytes", lambda backend: max(0, held - device.allocated))
-    chat.face.cancelled = lambda: not before.model.on_device  # as soon as the current one has left
+    chat.ui.cancelled = lambda: not before.on_device  # as soon as the current one has left
     with pytest.raises(Cancelled):
         run_line(chat, f"/model {paths['qwen']}")
-    chat.face.cancelled = lambda: False
-    assert chat.loaded is before and chat.parked == []  # the parked one had to go
+    chat.ui.cancelled = lambda: False
+    assert chat.model is before and chat.parked == []  # the parked one had to go
     assert device.allocated == held and chat.messages[1]["content"] == first
     assert say(chat, "still there?")
     text = run_line(chat, f"/model {paths['qwen']}").text
-    assert "could not be kept" in text and chat.parked == [] and not before.model.on_device
+    assert "could not be kept" in text and chat.parked == [] and not before.on_device
     assert chat.model.backend.name == "webgpu" and device.allocated < 2 * held
     assert say(chat, "and you?") and len(chat.messages) == 6
 
 
 def test_a_gpu_that_does_not_take_the_current_model_back(chat, paths, monkeypatch):
-    first, device, before = say(chat, "hello"), device_of(chat), chat.loaded
+    first, device, before = say(chat, "hello"), device_of(chat), chat.model
     held = device.allocated
 
     def full(model, progress=None):
@@ -228,10 +224,10 @@ def test_a_gpu_that_does_not_take_the_current_model_back(chat, paths, monkeypatc
 
     monkeypatch.setattr(type(chat.model.backend), "room_bytes", lambda backend: max(0, held - device.allocated))
     monkeypatch.setattr(type(chat.model), "return_to_device", full)
-    chat.face.cancelled = lambda: not before.model.on_device
+    chat.ui.cancelled = lambda: not before.on_device
     with pytest.raises(Cancelled):
         run_line(chat, f"/model {paths['qwen']}")
-    chat.face.cancelled = lambda: False
+    chat.ui.cancelled = lambda: False
     assert chat.status().backend == "cpu" and device.allocated == 0 and chat.messages[1]["content"] == first
     assert "others have filled the GPU" in chat.notices[-1]
     assert say(chat, "still there?") and run_line(chat, f"/model {paths['gemma']} --backend cpu").text.startswith("now ")
@@ -261,6 +257,6 @@ def test_experts_that_the_processor_shares(chat, tmp_path):
     assert say(chat, "still?") and len(chat.messages) == 10
     before = [dict(message) for message in chat.messages]
     device.device.destroy()
-    chat.face.confirm = lambda question: True
+    chat.ui.confirm = lambda question: True
     list(chat.say("again"))
     assert chat.status().backend == "cpu" and chat.messages[: len(before)] == before

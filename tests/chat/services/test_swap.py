@@ -1,5 +1,6 @@
 """/model: what cannot be a model is refused, what was parked comes back, memory does not grow."""
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -11,7 +12,9 @@ import pytest
 from lacewing.api import Model
 from lacewing.chat.services import swap
 from lacewing.chat.services.memory import change_residency
+from lacewing.chat.services.park import MAX_PARKED
 from lacewing.chat.services.swap import change_model
+from lacewing.chat.services.swap_plan import SwapPlan, plan_swap
 from lacewing.errors import (
     Cancelled,
     DownloadError,
@@ -22,9 +25,10 @@ from lacewing.errors import (
     TokenizerError,
     UnsupportedModelError,
 )
+from lacewing.placement.info import ModelInfo
 from lacewing.weights.machine import Machine
 from tests.chat.conftest import say
-from tests.chat.faults import cancelling
+from tests.chat.faults import STEPS, cancelling, failing
 from tests.checkpoint_files import write_gguf
 from tests.checkpoints import config_of, tiny, weights_of
 
@@ -82,6 +86,40 @@ def test_ctrl_c_in_the_middle(after, start, paths, expected):
     assert say(session, "And you?") == expected[1]
 
 
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError, OSError, RuntimeError])
+def test_whatever_is_raised_the_old_model_stays(step, error, start, paths, expected):
+    """Not only errors of ours: a second Ctrl-C, a full heap, a disk, a fault in a library."""
+    session = start(residency="eager")
+    say(session, "Hello")
+    before = session.current
+    for when in ("before", "after"):
+        with failing(step, when, error), pytest.raises(error):
+            change_model(session, str(paths["gemma"]))
+    assert session.current is before and session.model.weights.residency == "eager" and not session.parked
+    assert say(session, "And you?") == expected[1]
+    assert change_model(session, str(paths["gemma"]))[0].startswith("now")
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError, OSError, ModelFormatError])
+def test_whatever_is_raised_the_parked_model_stays(error, start, paths, monkeypatch):
+    session = start()
+    say(session, "Hello")
+    change_model(session, str(paths["gemma"]))
+    before, parked = session.current, list(session.parked)
+
+    def fail(self, *arguments, **options):
+        raise ModelFormatError("x", "it fails") if error is ModelFormatError else error("it fails")
+
+    for target, name in ((swap, "read_history"), (Model, "set_residency")):
+        with monkeypatch.context() as patch:
+            patch.setattr(target, name, fail)
+            with pytest.raises(error):
+                change_model(session, "-", residency="eager")
+        assert session.current is before and session.parked == parked
+    assert say(session, "And you?") and change_model(session, "-")[0].startswith("back to") and say(session, "More")
+
+
 def test_one_that_does_not_fit(start, paths, monkeypatch, expected):
     session = start(residency="eager")
     say(session, "Hello")
@@ -94,15 +132,15 @@ def test_one_that_does_not_fit(start, paths, monkeypatch, expected):
 
 def room_for(session, path, available, monkeypatch):
     monkeypatch.setattr("lacewing.weights.this_machine", lambda: Machine(2**34, available, "the free memory"))
-    options = swap.dataclasses.replace(session.options, residency="auto")
-    return swap.find_room(swap.ModelInfo(path, options), session.loaded, session.parked)
+    options = dataclasses.replace(session.options, residency="auto")
+    return plan_swap(ModelInfo(path, options), session.loaded, session.parked)
 
 
 def test_what_is_given_up_for_room(start, paths, monkeypatch):
     session = start(residency="eager")
     roomy = room_for(session, paths["gemma"], 2**30, monkeypatch)
     assert (roomy.plan.residency, roomy.shrink, roomy.drop_current) == ("eager", False, False)
-    needed = swap.ModelInfo(paths["gemma"], session.options).plan(0, 512).rows[-2].nbytes
+    needed = ModelInfo(paths["gemma"], session.options).plan(0, 512).rows[-2].nbytes
     eager = session.model.weights.anonymous_bytes
     tight = room_for(session, paths["gemma"], needed - eager // 2, monkeypatch)
     assert tight.shrink and not tight.drop_current and tight.plan.residency == "lazy"
@@ -137,7 +175,7 @@ def test_no_room_for_both(start, paths, monkeypatch):
     say(session, "Hello")
     change_model(session, str(paths["qwen"]))
     plan = session.model.plan
-    monkeypatch.setattr(swap, "find_room", lambda *_: swap.Room(plan, 0, shrink=True, drop_parked=True, drop_current=True))
+    monkeypatch.setattr(swap, "plan_swap", lambda *_: SwapPlan(plan, 0, shrink=True, drop_parked=True, drop_current=True))
     lines = change_model(session, str(paths["gemma"]))
     assert session.parked == [] and session.model.weights.residency == "lazy"
     assert any("no room for both" in line for line in lines) and "could not be kept" in lines[-1]
@@ -225,7 +263,7 @@ def test_only_a_few_models_are_kept(start, paths, tmp_path):
             change_model(session, str(copy))
         else:
             change_model(session, str(paths[name]))
-    assert len(session.parked) == swap.MAX_PARKED
+    assert len(session.parked) == MAX_PARKED
 
 
 def test_a_model_without_a_template(start, tmp_path, monkeypatch):
@@ -233,9 +271,9 @@ def test_a_model_without_a_template(start, tmp_path, monkeypatch):
     monkeypatch.setattr("tests.checkpoint_files.tokens.TEMPLATE", "")
     path = write_gguf(tmp_path / "base.gguf", config, weights_of(config))
     session = start("gemma")
-    from lacewing.chat.session.formatter import Voice
+    from lacewing.chat.session.formatter import ChatFormatter
 
-    assert isinstance(session.voice, Voice)
+    assert isinstance(session.formatter, ChatFormatter)
     lines = change_model(session, str(path))
     assert say(session, "Hello") is not None and lines
 
@@ -256,7 +294,9 @@ def swap_fifty_times(kept, *models):
     code = f"""
 import gc, sys
 from lacewing.chat.services.opening import open_session
+from lacewing.chat.services.park import MAX_PARKED
 from lacewing.chat.services.swap import change_model
+from lacewing.chat.services.swap_plan import SwapPlan, plan_swap
 from lacewing.options import LoadOptions, Sampling
 from lacewing.weights.machine import process_bytes
 session = open_session(sys.argv[1], LoadOptions("cpu", context=512, residency="eager"), Sampling(temperature=0, max_tokens=6))
@@ -281,7 +321,7 @@ def test_lazy_and_eager(start, monkeypatch):
     say(session, "Hello")
     before = session.model.engine.logits([1, 2, 3]).copy()
     steps = []
-    session.face.progress = lambda what, done, total: steps.append((what, done, total))
+    session.ui.progress = lambda what, done, total: steps.append((what, done, total))
     assert "eager -> lazy" in change_residency(session, "lazy")[0]
     assert np.array_equal(session.model.engine.logits([1, 2, 3]), before)
     with cancelling(session, 1), pytest.raises(Cancelled):

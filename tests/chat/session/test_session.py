@@ -125,7 +125,7 @@ def test_a_full_context_stops(start):
 @pytest.mark.parametrize("spare", [-2, -1, 0, 1, 2])
 def test_at_the_edge_of_the_context(policy, spare, start):
     text = "Some words to fill it, and some more of them, and a few to end it."
-    size = len(start().voice.ids([{"role": "user", "content": text}], Settings()))
+    size = len(start().formatter.ids([{"role": "user", "content": text}], Settings()))
     session = start(context=size + spare)
     session.settings = Settings(GREEDY, overflow=policy)
     if spare <= 0:
@@ -142,26 +142,26 @@ def test_a_full_context_goes_on(policy, start):
     session = start(context=160)
     session.change(overflow=policy)
     fill(session)
-    assert len(session.messages) == 24 and session.voice.view.hidden > 0
-    assert (session.voice.view.summary is not None) == (policy == "summarise")
+    assert len(session.messages) == 24 and session.formatter.history.hidden > 0
+    assert (session.formatter.history.summary is not None) == (policy == "summarise")
     events = list(session.say("And one more message to answer, please."))
     assert all(isinstance(each, Notice | Delta | Finished) for each in events)
     with pytest.raises(ContextOverflowError, match="last message alone"):
         list(session.say("far too long " * 60))
     assert len(session.messages) == 26
     session.cut(2)
-    assert session.voice.view.hidden == 0
+    assert session.formatter.history.hidden == 0
 
 
 def test_templates_change(start):
     session = start()
     say(session, "Hello")
-    before = session.voice
+    before = session.formatter
     with pytest.raises(TemplateError, match="<start_of_turn>, <end_of_turn>"):
         change_template(session, "gemma")
     with pytest.raises(LacewingError, match="there is no chat template"):
         change_template(session, "nothing")
-    assert session.voice is before
+    assert session.formatter is before
     cached = list(session.model.engine.cached)
     lines = change_template(session, "raw")
     assert "checkpoint -> raw" in lines[0] and any("read again" in line for line in lines)
@@ -169,12 +169,12 @@ def test_templates_change(start):
     assert session.model.engine.cached[:kept] == cached[:kept]
     say(session, "More")
     change_template(session, "gemma", force=True)
-    assert session.voice.stops == ("<end_of_turn>",)
+    assert session.formatter.stops == ("<end_of_turn>",)
     change_template(session, "auto")
-    assert session.voice.template.name == "checkpoint" and len(session.messages) == 4
+    assert session.formatter.template.name == "checkpoint" and len(session.messages) == 4
     with cancelling(session, 0), pytest.raises(Cancelled):
         change_template(session, "raw")
-    assert session.voice.choice == "auto"
+    assert session.formatter.choice == "auto"
 
 
 def test_many_stops_of_a_person_leave_those_of_the_template(start, monkeypatch):
@@ -182,7 +182,7 @@ def test_many_stops_of_a_person_leave_those_of_the_template(start, monkeypatch):
     session.settings = session.settings.with_sampling(stop=tuple(f"never {number}" for number in range(16)))
     whole = say(session, "Hello")
     assert len(whole) > 2
-    session.voice.stops = (whole[1:],)  # as gpt-oss's, where the vocabulary has no such token
+    session.formatter.stops = (whole[1:],)  # as gpt-oss's, where the vocabulary has no such token
     session.model.engine.forget()
     list(session.retry())
     assert session.messages[-1]["content"] == whole[:1]
@@ -193,7 +193,7 @@ def test_a_template_keeps_what_is_common(start, tmp_path):
     say(session, "Hello")
     say(session, "More")
     mine = tmp_path / "mine.jinja"
-    mine.write_text(session.voice.template.source.replace("assistant\n", "assistant\nSo: "))
+    mine.write_text(session.formatter.template.source.replace("assistant\n", "assistant\nSo: "))
     cached = list(session.model.engine.cached)
     runs = []
     original = session.model.engine._run
@@ -205,7 +205,7 @@ def test_a_template_keeps_what_is_common(start, tmp_path):
 def test_thoughts_are_told_apart(start, tmp_path):
     session = start()
     mine = tmp_path / "mine.jinja"
-    mine.write_text(session.voice.template.source.replace("assistant\n", "assistant\n<think>\n"))
+    mine.write_text(session.formatter.template.source.replace("assistant\n", "assistant\n<think>\n"))
     change_template(session, str(mine))
     events = list(session.say("Hello"))
     assert {each.kind for each in events if isinstance(each, Delta)} == {"reasoning"}

@@ -38,13 +38,13 @@ DEAF = """
 import time
 from lacewing.chat.services import swap
 from lacewing.cli import main
-real = swap.find_room
+real = swap.plan_swap
 def slow(*arguments):
     print("slow work begins", flush=True)
     for hundredths in range({hundredths}):
         time.sleep(0.01)
     return real(*arguments)
-swap.find_room = slow
+swap.plan_swap = slow
 main()
 """
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 import pytest
 
 from lacewing.chat.commands.table import Reply
-from lacewing.chat.session.events import Delta, Face, Finished, Notice
+from lacewing.chat.session.events import Delta, Finished, Notice, Ui
 from lacewing.chat.session.settings import Settings
 from lacewing.chat.terminal import loop as loop_module
 from lacewing.chat.terminal.loop import Loop
@@ -20,7 +20,7 @@ class Recorder:
     """A session that answers with what it was told."""
 
     def __init__(self, view):
-        self.said, self.notices, self.settings, self.face = [], ["first notice"], Settings(), view.face()
+        self.said, self.notices, self.settings, self.ui = [], ["first notice"], Settings(), view.ui()
 
     def say(self, text):
         self.said.append(text)
@@ -30,7 +30,7 @@ class Recorder:
             raise TypeError("oh")
         if text == "wait":
             signal.raise_signal(signal.SIGINT)
-            assert self.face.cancelled()
+            assert self.ui.cancelled()
             raise Cancelled("x")
         yield Notice("a notice")
         yield Delta("thought ", "reasoning")
@@ -101,14 +101,14 @@ def test_a_message_of_several_lines():
 def test_the_next_line_answers_a_question(answer, taken):
     out = io.StringIO()
     view = PlainView(io.StringIO(answer), out, io.StringIO())
-    assert view.face().confirm("Write?") is taken
+    assert view.ui().confirm("Write?") is taken
     assert out.getvalue() == f"Write? [y/N] {'yes' if taken else 'no'}\n"
 
 
 def test_somebody_without_terminal_has_no_editor():
-    face = PlainView(io.StringIO(), io.StringIO(), io.StringIO()).face()
-    assert isinstance(face, Face)
-    for ask in (face.edit, face.copy):
+    ui = PlainView(io.StringIO(), io.StringIO(), io.StringIO()).ui()
+    assert isinstance(ui, Ui)
+    for ask in (ui.edit, ui.copy):
         with pytest.raises(OptionError, match="terminal"):
             ask("x")
 

@@ -18,7 +18,7 @@ from lacewing.backends.webgpu.step.staged import StagedStep
 from lacewing.backends.webgpu.step.step import WebGPUStep
 from lacewing.backends.webgpu.weights.conversion import holds_some, weight_bytes
 from lacewing.backends.webgpu.weights.matrices import Uploader
-from lacewing.backends.webgpu.weights.staging import STAGING_BYTES, TURNS
+from lacewing.backends.webgpu.weights.staging import TURNS, capacity_for
 from lacewing.backends.weights import TensorSpec, WeightView
 from lacewing.errors import BackendError, WeightError
 from lacewing.options import Progress
@@ -55,12 +55,14 @@ class WebGPUBackend(Backend):
         return free_memory(self.device)
 
     def memory(self, program: Program, weights: Mapping[str, TensorSpec], limits: StepLimits) -> DeviceMemory:
-        """See `Backend.memory`; rows of pages are whole loads, and a pass has room for LOGIT_BYTES of logits."""
+        """See `Backend.memory`; rows of pages are whole loads, logits come in passes, and weights through staging memory."""
         common = super().memory(program, weights, limits)
         pages = tuple(len(group.members) * state_bytes(group.state) for group in program.groups)
-        return replace(
-            common, group_bytes=pages, buffer_bytes=common.buffer_bytes + 2 * LOGIT_BYTES, staging_bytes=TURNS * STAGING_BYTES
-        )
+        row = 4 * program.vocab_size
+        logits = row * max(1, min(limits.chunk, LOGIT_BYTES // row))
+        largest = max((self.stored_bytes(weights[name]) for name in program.weights), default=0)
+        staging = (TURNS + 1) * capacity_for(largest) if largest else 0
+        return replace(common, group_bytes=pages, buffer_bytes=common.buffer_bytes + 2 * logits, staging_bytes=staging)
 
     def compile(
         self, program: Program, weights: Mapping[str, WeightView], limits: StepLimits, progress: Progress | None = None
@@ -111,7 +113,7 @@ def shared(adapter: Adapter) -> Device:
         return _devices[key]
 
 
-def check(program: Program, weights: Mapping[str, TensorSpec]) -> None:
+def check(program: Program, weights: Mapping[str, TensorSpec | WeightView]) -> None:
     """Raises WeightError for weights that are not the program's, UnsupportedModelError for what this backend lacks."""
     for name, shape in program.weights.items():
         if name not in weights:

@@ -40,7 +40,7 @@ def apply(chat: Session) -> Reply:
     """Make the edits that the last answer proposes: each file is shown and asked for, then all that you took are written."""
     edits, problems = pending(chat)
     changes = plan_changes(edits, Path.cwd())
-    taken = [change for change in changes if chat.face.confirm(f"{_shown(change)}\nwrite {change.name}?")]
+    taken = [change for change in changes if chat.ui.confirm(f"{_shown(change)}\nwrite {change.name}?")]
     apply_changes(taken)
     if taken:
         chat.extras[_DONE] = _answer(chat)

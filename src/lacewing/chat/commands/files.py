@@ -54,7 +54,7 @@ def export(chat: Session, path: str | None = None, force: bool = False) -> Reply
     if not chat.messages:
         raise OptionError("the conversation is empty")
     target = Path(path or f"conversation-{datetime.now():%Y%m%d-%H%M%S}.md").expanduser()
-    if target.exists() and not force and not chat.face.confirm(f"{target} is there already. Replace it?"):
+    if target.exists() and not force and not chat.ui.confirm(f"{target} is there already. Replace it?"):
         raise OptionError(f"{target} is there already; /export --force replaces it")
     try:
         atomic.write(target, markdown(chat).encode("utf-8", "replace"))
@@ -65,7 +65,7 @@ def export(chat: Session, path: str | None = None, force: bool = False) -> Reply
 
 def markdown(chat: Session) -> str:
     """The conversation as Markdown."""
-    parts = [f"# Conversation with {chat.model.spec.name}"]
+    parts = [f"# Conversation with {chat.current.info.spec.name}"]
     if chat.settings.system:
         parts.append(f"## System\n\n{chat.settings.system}")
     for message in chat.messages:

@@ -58,7 +58,7 @@ def model(
     if name is None and not changes:
         headings = ("", "model", "size", "quant", "architecture", "fit")
         return Reply(data=Table(headings, tuple(list_models.models(chat))))
-    return Reply("\n".join(swap.change_model(chat, name or chat.loaded.name, **changes)))
+    return Reply("\n".join(swap.change_model(chat, name or chat.current.name, **changes)))
 
 
 @command("lazy", Argument("state", "on/off"), Option("force"))
@@ -90,7 +90,7 @@ def template(chat: Session, name: str | None = None, other: str | None = None, f
     if name == "diff":
         if other is None:
             raise OptionError("/template diff needs the name of a template to compare with the active one")
-        return Reply(data=Columns((f"{chat.voice.template.name} (active)", other), templates.renderings(chat, other)))
+        return Reply(data=Columns((f"{chat.formatter.template.name} (active)", other), templates.renderings(chat, other)))
     if other is not None:
         raise OptionError(f"{other!r} is one word too many; quote a path that has spaces")
     return Reply("\n".join(templates.change_template(chat, name, force)))

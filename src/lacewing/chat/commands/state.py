@@ -35,8 +35,8 @@ def settings(chat: Session) -> Reply:
     rows += [(name, str(getattr(now, name)), "") for name in ("system", "thinking", "show_reasoning", "overflow", "code")]
     facts = chat.model.backend.facts()
     rows += [
-        ("model", chat.loaded.name, ""),
-        ("template", chat.voice.choice, ""),
+        ("model", chat.current.name, ""),
+        ("template", chat.formatter.choice, ""),
         ("backend", f"{facts.backend}, {facts.name}", ""),
     ]
     return Reply(data=Table(("setting", "value", ""), tuple(rows)))
@@ -71,7 +71,7 @@ def copy(chat: Session) -> Reply:
     text = chat.last_answer()
     if not text:
         raise OptionError("there is no answer to copy")
-    chat.face.copy(text)
+    chat.ui.copy(text)
     return Reply(f"copied {len(text)} characters")
 
 

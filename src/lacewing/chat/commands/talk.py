@@ -59,7 +59,7 @@ def edit(chat: Session) -> Reply:
     """Change your last message in $EDITOR and have it answered again."""
     _need(chat)
     at = max(place for place, each in enumerate(chat.messages) if each["role"] == "user")
-    text = chat.face.edit(chat.messages[at]["content"])
+    text = chat.ui.edit(chat.messages[at]["content"])
     if text is None or not text.strip() or text == chat.messages[at]["content"]:
         return Reply("nothing has changed")
     return Reply(stream=chat.say_instead(text.rstrip("\n")))

@@ -6,7 +6,9 @@ import dataclasses
 
 from lacewing.api import Model
 from lacewing.chat.services import swap
-from lacewing.chat.session.formatter import Loaded, open_voice
+from lacewing.chat.services.park import same_file
+from lacewing.chat.session.formatter import open_formatter
+from lacewing.chat.session.models import OnDevice, Parked
 from lacewing.chat.session.overflow import fit
 from lacewing.chat.session.session import Session
 from lacewing.chat.session.settings import Message
@@ -39,27 +41,27 @@ def _other(chat: Session, name: str, messages: list[Message]) -> tuple[str, str]
         if not chat.parked:
             raise OptionError("no model is parked; /compare PATH asks another one")
         return _told(chat, chat.parked[0], messages)
-    path = swap.path_of(name, chat.face)
-    parked = next((each for each in chat.parked if swap.same_file(each, path)), None)
+    path = swap.path_of(name, chat.ui)
+    parked = next((each for each in chat.parked if same_file(each, path)), None)
     if parked is not None:
         return _told(chat, parked, messages)
-    opened = open_headers(path, dataclasses.replace(chat.options, residency="lazy"), chat.face.cancelled)
-    voice = open_voice(opened, [], chat.face.cancelled)
-    fit(voice, messages, chat.settings, None)
-    with Model(opened, chat.face.progress, cancelled=chat.face.cancelled) as model:
-        return _told(chat, Loaded(model, voice, name), messages)
+    opened = open_headers(path, dataclasses.replace(chat.options, residency="lazy"), chat.ui.cancelled)
+    formatter = open_formatter(opened, [], chat.ui.cancelled)
+    fit(formatter, messages, chat.settings, None)
+    with Model(opened, chat.ui.progress, cancelled=chat.ui.cancelled) as model:
+        return _told(chat, OnDevice(formatter, name, model), messages)
 
 
-def _told(chat: Session, loaded: Loaded, messages: list[Message]) -> tuple[str, str]:
+def _told(chat: Session, loaded: OnDevice | Parked, messages: list[Message]) -> tuple[str, str]:
     text, speed = _answer(chat, loaded, messages)
     return text, f"{loaded.short_name} ({speed:.1f} tokens/s)"
 
 
-def _answer(chat: Session, loaded: Loaded, messages: list[Message]) -> tuple[str, float]:
+def _answer(chat: Session, loaded: OnDevice | Parked, messages: list[Message]) -> tuple[str, float]:
     """Text without thoughts, and tokens/s. Raises Cancelled when nothing came."""
-    voice, face = loaded.voice, chat.face
-    ids = fit(voice, messages, chat.settings, None).ids
-    stream, splitter = voice.stream(loaded.model, ids, chat.settings, face.cancelled, face.progress), voice.splitter(ids)
+    formatter, ui = loaded.formatter, chat.ui
+    ids = fit(formatter, messages, chat.settings, None).ids
+    stream, splitter = formatter.stream(loaded.model, ids, chat.settings, ui.cancelled, ui.progress), formatter.splitter(ids)
     pieces = [piece for delta in stream for piece in splitter.push(delta)] + splitter.flush()
     if stream.finish_reason == "cancelled":
         raise Cancelled("the comparison was cancelled")

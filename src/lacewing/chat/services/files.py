@@ -7,7 +7,6 @@ import hashlib
 import os
 import re
 import sys
-import weakref
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,18 +16,14 @@ from typing import Any
 from lacewing.chat.services import atomic, document, templates
 from lacewing.chat.services.document import SessionFileError
 from lacewing.chat.services.identity import Identity, identity_of
-from lacewing.chat.session.formatter import View, Voice
+from lacewing.chat.session.formatter import ChatFormatter, VisibleHistory
 from lacewing.chat.session.session import Session
 from lacewing.errors import LacewingError, ModelFormatError, OptionError
 from lacewing.options import format_bytes
-from lacewing.weights.machine import is_running
 
 _NAME = re.compile(r"[\w][\w .-]{0,80}")
 _NOTE = 80  # characters of a row of the table of sessions
-SAVED_AS, _SAVED = "session", "saved_messages"  # of a session: the name of its file, and what that has
-RESCUED, _KEPT = "autosave", 10  # of conversations that nobody saved, the newest are kept
-_KNOWN = "identity"  # of a session: a model, and what tells its files from others
-_OPEN = f"{RESCUED}-open"  # of those whose answer is being made, where that may end the process
+SAVED_AS, SAVED_MESSAGES = "session", "saved_messages"  # of a session: the name of its file, and what that has
 
 
 def folder() -> Path:
@@ -64,14 +59,14 @@ def _as_path(name: str) -> Path:
 
 def save(chat: Session, name: str, keys_values: bool = False, identity: Identity | None = None) -> list[str]:
     """Write the session; what was written, in lines. Raises SessionFileError; what was saved before is then still there."""
-    path, voice = path_of(name), chat.voice
+    path, formatter = path_of(name), chat.formatter
     parts: dict[str, Any] = {
         "saved": datetime.now(UTC).isoformat(timespec="seconds"),
-        "model": (identity or _identity(chat)).as_dict(),
-        "template": {"choice": voice.choice, "sha256": voice.template.sha256},
+        "model": (identity or current_identity(chat)).as_dict(),
+        "template": {"choice": formatter.choice, "sha256": formatter.template.sha256},
         "settings": document.settings_to(chat.settings),
         "messages": [document.message_of(each) for each in chat.messages],
-        "view": {"hidden": voice.view.hidden, "summary": voice.view.summary},
+        "view": {"hidden": formatter.history.hidden, "summary": formatter.history.summary},
         "keys_values": None,
     }
     lines = [f"saved {len(chat.messages)} messages to {path}"]
@@ -86,74 +81,17 @@ def save(chat: Session, name: str, keys_values: bool = False, identity: Identity
         problem = f"could not be written: {error.strerror}"
         raise SessionFileError(problem, path, "what was saved before is still there") from None
     _remove_others(path, parts["keys_values"])
-    chat.extras[_SAVED] = list(parts["messages"])
+    chat.extras[SAVED_MESSAGES] = list(parts["messages"])
     return lines
 
 
-def _identity(chat: Session) -> Identity:
+def current_identity(chat: Session) -> Identity:
     """Of the current model; without a hash where its file is gone, which costs the keys and values but not the conversation."""
     try:
-        return identity_of(chat.model)
+        return identity_of(chat.current.info)
     except ModelFormatError:
-        spec = chat.model.spec
-        return Identity(str(chat.model.path.absolute()), 0, f"gone {os.getpid()}", spec.name, spec.architecture)
-
-
-def rescue(chat: Session) -> str | None:
-    """Save a conversation that is about to be lost, under a name of its own; a line about it. Raises SessionFileError."""
-    if _is_saved(chat):
-        return None
-    name = f"{RESCUED}-{datetime.now():%Y%m%d-%H%M%S}-{os.getpid()}"
-    save(chat, name)
-    _drop_old()
-    return f"the conversation is saved: /load {name}"
-
-
-def _is_saved(chat: Session) -> bool:
-    return not chat.messages or [document.message_of(each) for each in chat.messages] == chat.extras.get(_SAVED)
-
-
-def _drop_old() -> None:
-    for old in [each for each in names() if re.match(rf"{RESCUED}-\d", each)][:-_KEPT]:
-        with contextlib.suppress(OSError):
-            path_of(old).unlink()
-
-
-def keep(chat: Session) -> None:
-    """Save a conversation before work that may end the process; `let_go` removes it. Raises SessionFileError."""
-    if _is_saved(chat):
-        return
-    saved = chat.extras.get(_SAVED)
-    model, identity = chat.extras.get(_KNOWN, (None, None))
-    if model is None or model() is not chat.model:  # reading from a hundred files takes a while
-        identity = _identity(chat)
-        chat.extras[_KNOWN] = weakref.ref(chat.model), identity
-    try:
-        save(chat, f"{_OPEN}-{os.getpid()}", identity=identity)
-    finally:
-        chat.extras[_SAVED] = saved  # a person has not saved it
-
-
-def let_go() -> None:
-    """Remove what `keep` has left in this process."""
-    with contextlib.suppress(OSError):
-        path_of(f"{_OPEN}-{os.getpid()}").unlink()
-
-
-def found_open() -> list[str]:
-    """The names of conversations whose process has ended without a word; they are called as those that were rescued from now on."""
-    found = []
-    for name in [each for each in names() if re.fullmatch(rf"{_OPEN}-\d+", each)]:
-        if is_running(int(name.rpartition("-")[2])):
-            continue
-        with contextlib.suppress(OSError):
-            path = path_of(name)
-            when = datetime.fromtimestamp(path.stat().st_mtime)
-            new = f"{RESCUED}-{when:%Y%m%d-%H%M%S}-{name.rpartition('-')[2]}"
-            path.rename(path_of(new))
-            found.append(new)
-    _drop_old()
-    return found
+        path, spec = chat.current.info.checkpoint.path, chat.current.info.spec
+        return Identity(str(path.absolute()), 0, f"gone {os.getpid()}", spec.name, spec.architecture)
 
 
 def _write_keys_values(chat: Session, path: Path, lines: list[str]) -> dict[str, Any] | None:
@@ -207,24 +145,24 @@ def load(chat: Session, name: str) -> list[str]:
     found = read(path)
     settings = document.settings_from(path, found["settings"])
     saved = Identity(**found["model"])
-    same = saved.same_model(_identity(chat))
+    same = saved.same_model(current_identity(chat))
     lines = [f"loaded {len(found['messages'])} messages from {path}, saved {found['saved']}"]
-    voice = _voice(chat, found["template"], same, lines)
+    formatter = _formatter(chat, found["template"], same, lines)
     chat.replace(found["messages"])
-    chat.extras[_SAVED] = [dict(each) for each in found["messages"]]
-    chat.settings, chat.loaded.voice = settings, voice
+    chat.extras[SAVED_MESSAGES] = [dict(each) for each in found["messages"]]
+    chat.settings, chat.current.formatter = settings, formatter
     if not same:
         lines.append(f"it was saved with {saved.name} ({saved.path}): its state is dropped, the conversation will be read anew")
         return lines
     hidden = found["view"]["hidden"]
     if 0 <= hidden <= len(chat.messages):
-        voice.view = View(hidden, found["view"]["summary"])
+        formatter.history = VisibleHistory(hidden, found["view"]["summary"])
     if found["keys_values"] is not None:
         lines.append(_read_keys_values(chat, path, found["keys_values"]))
     return lines
 
 
-def _voice(chat: Session, saved: dict[str, str], same: bool, lines: list[str]) -> Voice:
+def _formatter(chat: Session, saved: dict[str, str], same: bool, lines: list[str]) -> ChatFormatter:
     """The model spoken to with the template of a session; what a person should know of it is added to `lines`."""
     choice = saved["choice"]
     try:
@@ -233,10 +171,12 @@ def _voice(chat: Session, saved: dict[str, str], same: bool, lines: list[str]) -
             lines.append(f"its template {choice} has changed since: the conversation is told with what it is now")
         if missing := templates.missing_tokens(template, chat):
             lines.append(f"its template {choice} writes {', '.join(missing)}, which this model reads as plain text; /template auto")
-        return chat.voice.with_template(template, choice) if template.sha256 != chat.voice.template.sha256 else chat.voice
+        return (
+            chat.formatter.with_template(template, choice) if template.sha256 != chat.formatter.template.sha256 else chat.formatter
+        )
     except LacewingError as error:
-        lines.append(f"its template {choice} is not to be had ({error}); {chat.voice.template.name} stays")
-        return chat.voice
+        lines.append(f"its template {choice} is not to be had ({error}); {chat.formatter.template.name} stays")
+        return chat.formatter
 
 
 def read(path: Path) -> dict[str, Any]:

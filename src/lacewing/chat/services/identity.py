@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lacewing.api import Model
 from lacewing.errors import ModelFormatError
+from lacewing.placement.info import ModelInfo
 
 _START, _SAMPLE = 1 << 20, 1 << 16
 
@@ -30,15 +30,16 @@ class Identity:
         return asdict(self)
 
 
-def identity_of(model: Model) -> Identity:
+def identity_of(info: ModelInfo) -> Identity:
     """Raises ModelFormatError where a file can no longer be read."""
-    files = model.info.checkpoint.files or (model.path,)
+    path = info.checkpoint.path
+    files = info.checkpoint.files or (path,)
     digest, total = hashlib.sha256(), 0
     for file in files:
         size, sample = _sample(Path(file))
         total += size
         digest.update(size.to_bytes(8, "little") + sample)
-    return Identity(str(model.path.absolute()), total, digest.hexdigest(), model.spec.name, model.spec.architecture)
+    return Identity(str(path.absolute()), total, digest.hexdigest(), info.spec.name, info.spec.architecture)
 
 
 def _sample(path: Path) -> tuple[int, bytes]:

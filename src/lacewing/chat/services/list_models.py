@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lacewing import hub
+from lacewing.chat.services.swap_plan import plan_swap
+from lacewing.chat.session.models import Closed, OnDevice
 from lacewing.chat.session.session import Session
-from lacewing.errors import Cancelled, LacewingError, OutOfMemoryError
+from lacewing.errors import BackendError, Cancelled, LacewingError, OutOfMemoryError
 from lacewing.options import format_bytes
-from lacewing.placement.info import CHUNK, ModelInfo
+from lacewing.placement.info import ModelInfo
 
 _MOST = 60  # files that are looked at
 
@@ -23,17 +25,19 @@ def names(chat: Session | None = None) -> list[str]:
 
 def models(chat: Session) -> Iterator[tuple[str, str, str, str, str, str]]:
     """(mark, name, size, quant, architecture, fit) of each model that is here, and of known names that are not."""
-    marks = {chat.model.path.resolve(): "*"} | {each.model.path.resolve(): "parked" for each in chat.parked}
-    places = {path.resolve(): (path, path.name) for path in _nearby(chat.model.path.parent)}
+    current = chat.current.info.checkpoint.path
+    marks = {current.resolve(): "closed" if isinstance(chat.current, Closed) else "*"}
+    marks |= {each.model.path.resolve(): "parked" for each in chat.parked}
+    places = {path.resolve(): (path, path.name) for path in _nearby(current.parent)}
     places |= {path.resolve(): (path, str(path)) for path in _nearby(Path())}
-    places |= {each.model.path.resolve(): (each.model.path, each.name) for each in (*chat.parked, chat.loaded)}
+    here = [(each.info.checkpoint.path, each.name) for each in (*chat.parked, chat.current)]
+    places |= {path.resolve(): (path, name) for path, name in here}
     places |= {cached.path.resolve(): (cached.path, cached.name) for cached in hub.list_models()}
     for place, (path, name) in list(places.items())[:_MOST]:
-        if chat.face.cancelled():
+        if chat.ui.cancelled():
             raise Cancelled("the table was cancelled")
         yield marks.get(place, ""), name, *_facts(chat, path)
-    here = {cached.name for cached in hub.list_models()}
-    for name in sorted(set(hub.NAMED) - here):
+    for name in sorted(set(hub.NAMED) - {cached.name for cached in hub.list_models()}):
         yield "", name, "", "", "", f"not fetched: {hub.NAMED[name].about}"
 
 
@@ -60,6 +64,7 @@ def _facts(chat: Session, path: Path) -> tuple[str, str, str, str]:
     total = sum(sizes.values())
     facts = format_bytes(total), max(sizes, key=lambda name: sizes[name]), opened.spec.architecture
     try:
-        return *facts, f"fits ({opened.plan(total, CHUNK).residency})"
-    except OutOfMemoryError as error:
+        current = chat.current if isinstance(chat.current, OnDevice) else None
+        return *facts, f"fits ({plan_swap(opened, current, chat.parked).placement.summary})"
+    except (BackendError, OutOfMemoryError) as error:
         return *facts, f"does not fit: {error}"

@@ -12,22 +12,27 @@ from lacewing.weights.machine import process_bytes
 
 
 def change_residency(session: Session, wanted: str, force: bool = False) -> list[str]:
-    """What changed, in lines. Raises OutOfMemoryError, Cancelled; the old residency is then still there."""
+    """What changed, in lines; nothing does if all weights are on a GPU.
+
+    Raises OutOfMemoryError, Cancelled; the old residency is then still there.
+    """
     if wanted not in ("lazy", "eager"):
         raise OptionError(f"residency is {wanted!r}; it must be lazy or eager")
-    model, face = session.model, session.face
+    model, ui = session.model, session.ui
+    if not model.weights_on_host:
+        return [f"the weights are on {model.backend.facts().name}; lazy and eager are about weights in RAM, so nothing was read"]
     before = model.weights.residency
     if before == wanted:
         return [f"the weights are {wanted} already"]
     held = model.memory_bytes
     try:
-        model.set_residency(wanted, face.progress, face.cancelled, force=force)
+        model.set_residency(wanted, ui.progress, ui.cancelled, force=force)
     except OutOfMemoryError as error:
         raise OutOfMemoryError(f"{error}; nothing has changed (/eager --force tries all the same)") from None
     return [
-        f"weights {before} -> {wanted}; own memory {format_bytes(held)} -> {format_bytes(model.memory_bytes)}",
+        f"weights {before} -> {wanted}; RAM {format_bytes(held)} -> {format_bytes(model.memory_bytes)}",
         _speed(session, before, wanted),
-        "the conversation and its keys and values stay; answers are bitwise the same",
+        "the conversation and its KV cache stay; answers are bitwise the same",
     ]
 
 
@@ -51,8 +56,8 @@ def table(chat: Session) -> Iterator[tuple[str, str, str]]:
     model = chat.model
     for row in model.plan.rows:
         yield row.name, format_bytes(row.nbytes), row.note
-    yield "weights now", format_bytes(model.weights.anonymous_bytes), f"own memory ({model.weights.residency})"
-    yield "keys and values", format_bytes(model.step.state_bytes), f"{len(model.engine.cached)} of {model.spec.context} tokens held"
+    yield "weights now", format_bytes(model.weights.anonymous_bytes), f"RAM ({model.weights.residency})"
+    yield "KV cache", format_bytes(model.step.state_bytes), f"{len(model.engine.cached)} of {model.spec.context} tokens held"
     for each in chat.parked:
         yield f"parked: {each.short_name}", format_bytes(each.touched_bytes), f"{len(each.model.engine.cached)} tokens held"
     machine = this_machine()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from lacewing.chat.session.formatter import View
+from lacewing.chat.session.formatter import VisibleHistory
 from lacewing.chat.session.overflow import fit
 from lacewing.chat.session.session import Session
 from lacewing.errors import LacewingError, OptionError
@@ -14,73 +14,75 @@ _SHOWN = 20_000  # characters of a prompt
 
 def rows(chat: Session) -> list[tuple[str, str, str]]:
     """(what, tokens, share of the context), as the next answer finds it: what the policy is about to hide is hidden."""
-    voice, view = chat.voice, next_view(chat)
-    system, history = count(chat, view)
-    left = voice.context - system - history
-    reserve = min(chat.settings.reserve(voice.context), max(left, 0))
+    formatter, history = chat.formatter, next_history(chat)
+    system, rest = count(chat, history)
+    left = formatter.context - system - rest
+    reserve = min(chat.settings.reserve(formatter.context), max(left, 0))
     found = [
         ("system", system),
-        ("history", history),
+        ("history", rest),
         ("reserved for the answer", reserve),
         ("free", max(left - reserve, 0)),
-        ("context", voice.context),
+        ("context", formatter.context),
     ]
-    lines = [(name, f"{tokens:,}", f"{tokens / voice.context:.1%}") for name, tokens in found]
+    lines = [(name, f"{tokens:,}", f"{tokens / formatter.context:.1%}") for name, tokens in found]
     if left <= 0:
         remedy = "/context drop-oldest, /context summarise or /clear makes room"
         if chat.settings.overflow != "stop":  # it cannot help: what is left has to be shown
             remedy = "a shorter system message or last message, or /clear, makes room"
         lines.append(("too many for an answer", f"{1 - left:,}", remedy))
-    if view.hidden:
-        done = "summarised" if view.summary else "dropped"
-        if view != voice.view:
+    if history.hidden:
+        done = "summarised" if history.summary else "dropped"
+        if history != formatter.history:
             done = "by the next answer, which summarises them" if chat.settings.overflow == "summarise" else "by the next answer"
-        lines.append((f"hidden from the model: {view.hidden} messages", "", done))
+        lines.append((f"hidden from the model: {history.hidden} messages", "", done))
     return lines
 
 
-def next_view(chat: Session) -> View:
+def next_history(chat: Session) -> VisibleHistory:
     """What the model will see of the conversation; as it is now where nothing fits."""
-    voice = chat.voice
-    if not voice.sees(chat.messages):
-        return voice.view
+    formatter = chat.formatter
+    if not formatter.sees(chat.messages):
+        return formatter.history
     try:
-        return fit(voice, chat.messages, chat.settings, None).view
+        return fit(formatter, chat.messages, chat.settings, None).history
     except LacewingError:
-        return voice.view
+        return formatter.history
 
 
-def count(chat: Session, view: View) -> tuple[int, int]:
+def count(chat: Session, history: VisibleHistory) -> tuple[int, int]:
     """Tokens of system message, summary and instructions, and tokens of the rest of the prompt."""
-    voice, settings = chat.voice, chat.settings
+    formatter, settings = chat.formatter, chat.settings
     plain = dataclasses.replace(settings, system=None, code=False)
-    shown = chat.messages[view.hidden :]
+    shown = chat.messages[history.hidden :]
     try:
         if not shown:
-            return _length(voice.visible([], settings, dataclasses.replace(view, hidden=0)), chat), 0
-        whole = len(voice.ids(chat.messages, settings, view=view))
-        history = len(voice.ids(chat.messages, plain, view=View(view.hidden)))
+            return _length(formatter.visible([], settings, dataclasses.replace(history, hidden=0)), chat), 0
+        whole = len(formatter.ids(chat.messages, settings, history=history))
+        rest = len(formatter.ids(chat.messages, plain, history=VisibleHistory(history.hidden)))
     except LacewingError:  # the template refuses it
-        return _length(voice.visible([], settings, dataclasses.replace(view, hidden=0)), chat), _length(shown, chat)
-    return max(whole - history, 0), min(history, whole)
+        return _length(formatter.visible([], settings, dataclasses.replace(history, hidden=0)), chat), _length(shown, chat)
+    return max(whole - rest, 0), min(rest, whole)
 
 
 def _length(messages: list[dict[str, str]], chat: Session) -> int:
-    return sum(len(chat.voice.tokenizer.encode(each["content"])) for each in messages)
+    return sum(len(chat.formatter.tokenizer.encode(each["content"])) for each in messages)
 
 
 def prompt(chat: Session) -> str:
     """The prompt with its control tokens, and facts about it."""
-    if not chat.voice.sees(chat.messages):
+    if not chat.formatter.sees(chat.messages):
         raise OptionError("the model is shown nothing of the conversation yet; say something")
-    voice, engine = chat.voice, chat.model.engine
-    ids = fit(voice, chat.messages, chat.settings, None).ids
+    formatter, engine = chat.formatter, chat.model.engine
+    ids = fit(formatter, chat.messages, chat.settings, None).ids
     kept = engine.held(ids)
-    text = voice.tokenizer.decode(ids, special=True)
+    text = formatter.tokenizer.decode(ids, special=True)
     if len(text) > _SHOWN:
         text = f"{text[: _SHOWN // 2]}\n[...]\n{text[-_SHOWN // 2 :]}"
-    stops = [voice.tokenizer.token_text(token) for token in sorted(voice.stop_ids)] + [repr(stop) for stop in voice.stops]
+    stops = [formatter.tokenizer.token_text(token) for token in sorted(formatter.stop_ids)] + [
+        repr(stop) for stop in formatter.stops
+    ]
     return (
-        f"{text}\n---\n{len(ids)} tokens, keys and values hold the first {kept}; template {voice.template.name}, "
+        f"{text}\n---\n{len(ids)} tokens, keys and values hold the first {kept}; template {formatter.template.name}, "
         f"stops at {', '.join(stops) or 'nothing'}"
     )

@@ -6,23 +6,23 @@ from functools import partial
 
 from lacewing.api import Model
 from lacewing.chat.services import swap
-from lacewing.chat.session.events import Face
+from lacewing.chat.session.events import Ui
 from lacewing.chat.session.session import Session
-from lacewing.chat.session.settings import PROCESSOR, Settings
+from lacewing.chat.session.settings import CPU_OPTIONS, Settings
 from lacewing.errors import BackendError
 from lacewing.options import LoadOptions, Sampling
 from lacewing.placement.info import open_headers
 from lacewing.weights.memory import keep_large_blocks_apart
 
 
-def open_session(name: str, options: LoadOptions, sampling: Sampling | None = None, face: Face | None = None) -> Session:
+def open_session(name: str, options: LoadOptions, sampling: Sampling | None = None, ui: Ui | None = None) -> Session:
     """A session with a model, which is fetched when it is a name that is not here. Raises LacewingError."""
-    face = face or Face()
+    ui = ui or Ui()
     keep_large_blocks_apart()
-    path = swap.path_of(name, face)
-    model = Model(open_headers(path, options, face.cancelled), face.progress, cancelled=face.cancelled)
+    path = swap.path_of(name, ui)
+    model = Model(open_headers(path, options, ui.cancelled), ui.progress, cancelled=ui.cancelled)
     try:
-        session = Session(model, Settings(sampling or Sampling()), face=face, name=name)
+        session = Session(model, Settings(sampling or Sampling()), ui=ui, name=name)
     except BaseException:
         model.close()
         raise
@@ -36,10 +36,10 @@ def fall_back(session: Session, error: BackendError) -> list[str]:
     failed = session.loaded
     if not failed.model.backend.copies_weights:
         raise error
-    if not session.face.confirm(f"{error}\ngo on with {failed.short_name} on the processor?"):
+    if not session.ui.confirm(f"{error}\ngo on with {failed.short_name} on the processor?"):
         raise error
-    lines = swap.change_model(session, failed.name, **PROCESSOR)
+    lines = swap.change_model(session, failed.name, **CPU_OPTIONS)
     for each in [one for one in session.parked if one.model.backend.copies_weights]:  # they were on the device as well
         session.parked.remove(each)
-        each.close()
+        each.model.close()
     return [lines[0], "what was on the GPU is closed; the answer begins again"]

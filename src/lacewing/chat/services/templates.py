@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lacewing.chat.session.formatter import View, Voice
+from lacewing.chat.session.formatter import ChatFormatter, VisibleHistory
 from lacewing.chat.session.overflow import fit
 from lacewing.chat.session.session import Session
 from lacewing.errors import Cancelled, TemplateError
@@ -20,9 +20,9 @@ SAMPLE = (
 
 def find(session: Session, choice: str) -> ChatTemplate:
     """A template by name, by path (with a dot or a separator in it), or "auto": the checkpoint's own. Raises TemplateError."""
-    tokenizer = session.voice.tokenizer
+    tokenizer = session.formatter.tokenizer
     if choice == "auto":
-        return session.model.template
+        return session.current.info.template.result()
     if choice.lower().endswith((".jinja", ".jinja2", ".j2", ".txt")) or "/" in choice or "\\" in choice:
         return ChatTemplate.from_file(_regular(choice), tokenizer)
     return ChatTemplate.named(choice, tokenizer)
@@ -41,35 +41,35 @@ def _regular(name: str) -> Path:
 
 def change_template(session: Session, choice: str, force: bool = False) -> list[str]:
     """What changed, in lines. Raises TemplateError, ContextOverflowError, Cancelled; the old template is then still there."""
-    template, old, face = find(session, choice), session.voice, session.face
+    template, old, ui = find(session, choice), session.formatter, session.ui
     _check_tokens(template, session, force)
-    voice = old.with_template(template, choice)
-    lines = [f"template {old.template.name} -> {template.name}", *_stops(voice)]
-    if voice.sees(session.messages):
+    formatter = old.with_template(template, choice)
+    lines = [f"template {old.template.name} -> {template.name}", *_stops(formatter)]
+    if formatter.sees(session.messages):
         waiting = session.messages[-1]["role"] == "user"
-        fitted = fit(voice, session.messages, session.settings, None, generation=waiting)
-        if session.settings.overflow == "summarise" and fitted.view != old.view:
-            fitted = fit(voice, session.messages, session.settings, session.summariser(session.loaded), generation=waiting)
+        fitted = fit(formatter, session.messages, session.settings, None, generation=waiting)
+        if session.settings.overflow == "summarise" and fitted.history != old.history:
+            fitted = fit(formatter, session.messages, session.settings, session.summariser(session.loaded), generation=waiting)
         lines += [*fitted.notices, _read(session, fitted.ids)]
-        voice.view = fitted.view
-    if face.cancelled():
+        formatter.history = fitted.history
+    if ui.cancelled():
         raise Cancelled("the template was not changed")
-    session.loaded.voice = voice
+    session.current.formatter = formatter
     return lines
 
 
 def _read(session: Session, ids: list[int]) -> str:
     """Bring the keys and values to the new prompt; only what follows the common prefix is dropped and run."""
-    engine, face = session.model.engine, session.face
+    engine, ui = session.model.engine, session.ui
     kept = engine.held(ids)
-    if not engine.prefill(ids, face.cancelled, face.progress):
+    if not engine.prefill(ids, ui.cancelled, ui.progress):
         raise Cancelled("the template was not changed; the conversation is as it was")
     return f"the conversation has {len(ids)} tokens under it: {kept} were kept, {len(ids) - kept} read again"
 
 
 def missing_tokens(template: ChatTemplate, session: Session) -> tuple[str, ...]:
     """Special tokens that the template writes and the vocabulary lacks. Raises TemplateError."""
-    return markup_of(template, session.voice.tokenizer).missing
+    return markup_of(template, session.formatter.tokenizer).missing
 
 
 def _check_tokens(template: ChatTemplate, session: Session, force: bool) -> None:
@@ -81,15 +81,15 @@ def _check_tokens(template: ChatTemplate, session: Session, force: bool) -> None
         )
 
 
-def _stops(voice: Voice) -> list[str]:
-    texts = [voice.tokenizer.token_text(token) for token in sorted(voice.stop_ids)]
-    strings = [f"{text!r} (as text)" for text in voice.stops]
+def _stops(formatter: ChatFormatter) -> list[str]:
+    texts = [formatter.tokenizer.token_text(token) for token in sorted(formatter.stop_ids)]
+    strings = [f"{text!r} (as text)" for text in formatter.stops]
     return [f"answers end at {', '.join([*texts, *strings])}"] if texts or strings else ["nothing ends an answer but its length"]
 
 
 def listing(session: Session) -> list[tuple[str, str, str]]:
     """(mark, name, findings) of the checkpoint's own template, the named ones, and a file in use."""
-    active, tokenizer = session.voice, session.voice.tokenizer
+    active, tokenizer = session.formatter, session.formatter.tokenizer
     rows: list[tuple[str, str, str]] = []
     known = ["auto", *NAMES]
     if active.choice not in known and active.choice.lower() not in known:
@@ -114,9 +114,9 @@ def template_is(template: ChatTemplate, choice: str) -> bool:
 
 def renderings(session: Session, choice: str) -> tuple[str, str]:
     """The conversation under the active template and under another; a sample where nothing has been said yet."""
-    voice = session.voice
-    other = voice.with_template(find(session, choice), choice)
-    messages, view = session.messages, voice.view
-    if not voice.sees(messages):
-        messages, view = [dict(each) for each in SAMPLE], View()
-    return voice.text(messages, session.settings, view), other.text(messages, session.settings, view)
+    formatter = session.formatter
+    other = formatter.with_template(find(session, choice), choice)
+    messages, history = session.messages, formatter.history
+    if not formatter.sees(messages):
+        messages, history = [dict(each) for each in SAMPLE], VisibleHistory()
+    return formatter.text(messages, session.settings, history), other.text(messages, session.settings, history)

@@ -12,7 +12,7 @@ from typing import Any
 from lacewing.api import Model
 from lacewing.backends import known_backends
 from lacewing.chat.session.session import Session
-from lacewing.chat.session.settings import PROCESSOR
+from lacewing.chat.session.settings import CPU_OPTIONS
 from lacewing.errors import BackendError, NumericError, OutOfMemoryError, UnsupportedModelError
 from lacewing.placement.info import open_headers
 
@@ -45,16 +45,16 @@ def _ids(chat: Session) -> list[int]:
 
 
 def _open(chat: Session, backend: str) -> Model:
-    changes: dict[str, Any] = {} if backend == chat.model.backend.name else dict(PROCESSOR)
+    changes: dict[str, Any] = {} if backend == chat.model.backend.name else dict(CPU_OPTIONS)
     changes |= {"backend": backend, "residency": "lazy", "context": 2 * _TOKENS}
     options = dataclasses.replace(chat.options, **changes)
-    opened = open_headers(chat.model.path, options, chat.face.cancelled, warm=False)
-    return Model(opened, chat.face.progress, cancelled=chat.face.cancelled)
+    opened = open_headers(chat.model.path, options, chat.ui.cancelled, warm=False)
+    return Model(opened, chat.ui.progress, cancelled=chat.ui.cancelled)
 
 
 def _eager(chat: Session, model: Model, backend: str, ids: list[int], base: Any) -> Iterator[Row]:
     try:
-        model.set_residency("eager", chat.face.progress, chat.face.cancelled)
+        model.set_residency("eager", chat.ui.progress, chat.ui.cancelled)
     except OutOfMemoryError as error:
         yield f"{backend}, eager", "", "", f"not tried: {error}"
     else:

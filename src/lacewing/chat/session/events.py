@@ -56,7 +56,7 @@ def _no_clipboard(text: str) -> None:
 
 
 @dataclass
-class Face:
+class Ui:
     """Callbacks of whoever shows the session; the defaults are for nobody.
 
     `progress(what, done, total)`: of long work; `cancelled()`: whether it should end; `confirm(question)`: yes or no;

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lacewing.assistant import TextStream
@@ -16,7 +15,6 @@ from lacewing.text.template import ChatTemplate
 
 if TYPE_CHECKING:
     from lacewing.api import Model
-    from lacewing.engine.routing import AnswerRouting
     from lacewing.placement.info import ModelInfo
     from lacewing.text.tokenizer import Tokenizer
 
@@ -25,14 +23,14 @@ _SUMMARY = "Summary of the conversation so far: "
 
 
 @dataclass(frozen=True)
-class View:
+class VisibleHistory:
     """What a model does not see: the first `hidden` messages, for which a summary may stand."""
 
     hidden: int = 0
     summary: str | None = None
 
 
-class Voice:
+class ChatFormatter:
     """Messages to ids. `choice`: how the template was chosen: "auto", a name or a path. Pure, but for `view`."""
 
     def __init__(self, tokenizer: Tokenizer, template: ChatTemplate, choice: str, context: int):
@@ -40,42 +38,42 @@ class Voice:
         self.stop_ids, self.stops = stops_of(template, tokenizer)
         self.harmony = is_harmony(tokenizer)
         self.marks = visible_marks(tokenizer)
-        self.view = View()
+        self.history = VisibleHistory()
 
-    def with_template(self, template: ChatTemplate, choice: str) -> Voice:
+    def with_template(self, template: ChatTemplate, choice: str) -> ChatFormatter:
         """The same model spoken to in another way."""
-        other = Voice(self.tokenizer, template, choice, self.context)
-        other.view = self.view
+        other = ChatFormatter(self.tokenizer, template, choice, self.context)
+        other.history = self.history
         return other
 
     def sees(self, messages: Sequence[Message]) -> bool:
         """Whether anything of the conversation is shown to the model: what was said last may have been taken back."""
-        return len(messages) > self.view.hidden
+        return len(messages) > self.history.hidden
 
-    def visible(self, messages: Sequence[Message], settings: Settings, view: View | None = None) -> list[Message]:
+    def visible(self, messages: Sequence[Message], settings: Settings, history: VisibleHistory | None = None) -> list[Message]:
         """The messages as the template gets them: system text, summary, and what is not hidden."""
-        view = view or self.view
-        parts = (settings.system, settings.code and EDIT_INSTRUCTIONS, view.summary and _SUMMARY + view.summary)
+        history = history or self.history
+        parts = (settings.system, settings.code and EDIT_INSTRUCTIONS, history.summary and _SUMMARY + history.summary)
         system = "\n\n".join(text for text in parts if text)
         first = [{"role": "system", "content": system}] if system else []
-        return first + [{"role": each["role"], "content": each["content"]} for each in messages[view.hidden :]]
+        return first + [{"role": each["role"], "content": each["content"]} for each in messages[history.hidden :]]
 
     def ids(
         self,
         messages: Sequence[Message],
         settings: Settings,
         *,
-        view: View | None = None,
+        history: VisibleHistory | None = None,
         generation: bool = True,
         tail: Tail = (),
     ) -> list[int]:
         """The prompt. Raises TemplateError where the template refuses the conversation."""
-        shown, options = self.visible(messages, settings, view), self.options(settings)
+        shown, options = self.visible(messages, settings, history), self.options(settings)
         return self.template.encode(shown, self.tokenizer, add_generation_prompt=generation, tail=tail, **options)
 
-    def text(self, messages: Sequence[Message], settings: Settings, view: View | None = None) -> str:
+    def text(self, messages: Sequence[Message], settings: Settings, history: VisibleHistory | None = None) -> str:
         """The prompt for people to read."""
-        return self.template.render(self.visible(messages, settings, view), **self.options(settings))
+        return self.template.render(self.visible(messages, settings, history), **self.options(settings))
 
     @staticmethod
     def options(settings: Settings) -> dict[str, Any]:
@@ -109,7 +107,7 @@ class Voice:
         )  # fmt: skip
 
 
-def open_voice(opened: ModelInfo, notices: list[str], cancelled: Callable[[], bool] | None = None) -> Voice:
+def open_formatter(opened: ModelInfo, notices: list[str], cancelled: Callable[[], bool] | None = None) -> ChatFormatter:
     """Tokenizer and template of a checkpoint. Raises TokenizerError, Cancelled, and TemplateError for one that is damaged."""
     tokenizer = opened.tokenizer.result(cancelled)
     try:
@@ -117,28 +115,4 @@ def open_voice(opened: ModelInfo, notices: list[str], cancelled: Callable[[], bo
     except TemplateError as error:
         notices.append(f"no chat template: messages go to the model as raw text ({error})")
         template = ChatTemplate.named("raw", tokenizer)
-    return Voice(tokenizer, template, "auto", opened.spec.context)
-
-
-@dataclass
-class Loaded:
-    """A model that is here, current or parked. `name`: what a person wrote for it."""
-
-    model: Model
-    voice: Voice
-    name: str
-    was_eager: bool = False  # before it was parked
-    routing: AnswerRouting | None = None  # which observes its engine, where somebody watches the experts
-
-    @property
-    def touched_bytes(self) -> int:
-        """Memory that closing it gives back, apart from eager weights."""
-        return self.model.step.host_bytes
-
-    @property
-    def short_name(self) -> str:
-        """Without folders."""
-        return Path(self.name).name if Path(self.name).exists() else self.name
-
-    def close(self) -> None:
-        self.model.close()
+    return ChatFormatter(tokenizer, template, "auto", opened.spec.context)

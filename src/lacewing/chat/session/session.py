@@ -9,8 +9,9 @@ from typing import Any
 
 from lacewing.api import Model
 from lacewing.assistant import TextStream
-from lacewing.chat.session.events import Delta, Event, Face, Finished, Notice
-from lacewing.chat.session.formatter import Loaded, View, Voice, open_voice
+from lacewing.chat.session.events import Delta, Event, Finished, Notice, Ui
+from lacewing.chat.session.formatter import ChatFormatter, VisibleHistory, open_formatter
+from lacewing.chat.session.models import Closed, OnDevice, Parked
 from lacewing.chat.session.overflow import Summarise, clamp, fit, summarise
 from lacewing.chat.session.settings import Message, Settings
 from lacewing.errors import BackendError, LacewingError, OptionError
@@ -40,36 +41,44 @@ def _raise(error: BackendError) -> list[str]:
 
 
 class Session:
-    """One conversation. `loaded` is the current model, `parked` those that `/model -` goes back to, the latest first.
+    """One conversation. `current` is its model, `parked` are those that `/model -` goes back to, the latest first.
 
-    Whoever opens it may set two callbacks. `keep` is called before work in which a GPU's driver may end the process.
+    Whoever opens it may set two callbacks. `autosave` is called before work in which a GPU's driver may end the process.
     `fall_back(error)` brings the session to another backend after a GPU failed, and returns what a person should know of it;
     it raises the error again where that is not wanted.
     """
 
-    def __init__(self, model: Model, settings: Settings | None = None, *, face: Face | None = None, name: str | None = None):
+    def __init__(self, model: Model, settings: Settings | None = None, *, ui: Ui | None = None, name: str | None = None):
         self.settings = settings or Settings()
-        self.face = face or Face()
+        self.ui = ui or Ui()
         self.messages: list[Message] = []
-        self.parked: list[Loaded] = []
+        self.parked: list[Parked] = []
         self.notices: list[str] = []
         self.options: LoadOptions = model.options
-        voice = open_voice(model.info, self.notices, self.face.cancelled)
-        self.loaded = Loaded(model, voice, name or str(model.path))
+        formatter = open_formatter(model.info, self.notices, self.ui.cancelled)
+        self.current: OnDevice | Closed = OnDevice(formatter, name or str(model.path), model)
         self.stats: dict[str, float] = {}
         self.rates: dict[tuple[str, str], float] = {}  # generated tokens/s by (path, residency)
         self.attachments: list[str] = []  # texts of files that go in front of the next message
         self.extras: dict[str, Any] = {}
-        self.keep: Callable[[], None] = lambda: None
+        self.autosave: Callable[[], None] = lambda: None
         self.fall_back: Callable[[BackendError], list[str]] = _raise
 
     @property
+    def loaded(self) -> OnDevice:
+        """The current model, which answers. Raises ModelClosedError where it was closed."""
+        if isinstance(self.current, Closed):
+            raise self.current.error
+        return self.current
+
+    @property
     def model(self) -> Model:
+        """Raises ModelClosedError."""
         return self.loaded.model
 
     @property
-    def voice(self) -> Voice:
-        return self.loaded.voice
+    def formatter(self) -> ChatFormatter:
+        return self.current.formatter
 
     # ---- talking ----
 
@@ -92,46 +101,46 @@ class Session:
 
     def _on_any_device(self, work: Callable[[], Iterator[Event]]) -> Iterator[Event]:
         if self.model.backend.copies_weights:
-            self.keep()
+            self.autosave()
         try:
             yield from work()
         except BackendError as error:
             yield from map(Notice, self.fall_back(error))
             yield from work()
         if self.model.backend.copies_weights:
-            self.keep()  # with the answer
+            self.autosave()  # with the answer
 
     def _answer(self) -> Iterator[Event]:
         if not self.messages or self.messages[-1]["role"] != "user":
             raise OptionError("there is no message to answer; say something, or use /continue or /retry")
-        fitted = fit(self.voice, self.messages, self.settings, self.summariser(self.loaded))
-        self.voice.view = fitted.view
+        fitted = fit(self.formatter, self.messages, self.settings, self.summariser(self.loaded))
+        self.formatter.history = fitted.history
         yield from map(Notice, fitted.notices)
-        stream = self.voice.stream(self.model, fitted.ids, self.settings, self.face.cancelled, self.face.progress)
-        yield from self._receive(stream, self.voice.splitter(fitted.ids), {"role": "assistant", "content": ""})
+        stream = self.formatter.stream(self.model, fitted.ids, self.settings, self.ui.cancelled, self.ui.progress)
+        yield from self._receive(stream, self.formatter.splitter(fitted.ids), {"role": "assistant", "content": ""})
 
     def retry(self) -> Iterator[Event]:
         """Answer the last message once more; the answer before is kept when nothing comes of it."""
         at = self._last("user")
-        before, view = self.messages[at + 1 :], self.voice.view
+        before, history = self.messages[at + 1 :], self.formatter.history
         self.cut(at + 1)
         try:
             yield from self.answer()
         finally:
             if len(self.messages) == at + 1:
                 self.messages += before
-                self.voice.view = view
+                self.formatter.history = history
 
     def say_instead(self, text: str) -> Iterator[Event]:
         """Another text for your last message; the old one and its answer stay when nothing comes of it."""
-        at, view = self._last("user"), self.voice.view
+        at, history = self._last("user"), self.formatter.history
         before = self.cut(at)
         try:
             yield from self.say(text)
         finally:
             if len(self.messages) == at:
                 self.messages += before
-                self.voice.view = view
+                self.formatter.history = history
 
     def continue_(self) -> Iterator[Event]:
         """Go on with the last answer where it ended; as `answer`, on the processor where a GPU fails."""
@@ -140,25 +149,25 @@ class Session:
     def _continue(self) -> Iterator[Event]:
         if not self.messages or self.messages[-1]["role"] != "assistant":
             raise OptionError("there is no answer to continue")
-        before, voice, view = self.messages.pop(), self.voice, self.voice.view
+        before, formatter, history = self.messages.pop(), self.formatter, self.formatter.history
         count = len(self.messages)
-        voice.view = clamp(view, self._last("user"))  # what was answered is shown
+        formatter.history = clamp(history, self._last("user"))  # what was answered is shown
         try:
-            tail, splitter = self._resume(before, voice.opened(voice.ids(self.messages, self.settings)))
-            fitted = fit(voice, self.messages, self.settings, self.summariser(self.loaded), tail=tail)
-            voice.view = fitted.view
+            tail, splitter = self._resume(before, formatter.opened(formatter.ids(self.messages, self.settings)))
+            fitted = fit(formatter, self.messages, self.settings, self.summariser(self.loaded), tail=tail)
+            formatter.history = fitted.history
             yield from map(Notice, fitted.notices)
-            stream = voice.stream(self.model, fitted.ids, self.settings, self.face.cancelled, self.face.progress, continuation=True)
+            stream = formatter.stream(self.model, fitted.ids, self.settings, self.ui.cancelled, self.ui.progress, continuation=True)
             yield from self._receive(stream, splitter, dict(before))
         finally:
             if len(self.messages) == count:
                 self.messages.append(before)
-                voice.view = view
+                formatter.history = history
 
     def _resume(self, message: Message, tag: str | None) -> tuple[list[tuple[str, bool]], Any]:
         """What of an answer follows the prompt, and the splitter for what is to come."""
         thoughts, content = message.get("reasoning", ""), message["content"]
-        if self.voice.harmony:
+        if self.formatter.harmony:
             return [("<|channel|>final<|message|>", True), (content, False)], _Plain()
         tail: list[tuple[str, bool]] = []
         if thoughts or tag:
@@ -206,15 +215,15 @@ class Session:
         """Keep the first `count` messages; the others are given back."""
         gone = self.messages[count:]
         del self.messages[count:]
-        for each in (self.loaded, *self.parked):
-            each.voice.view = clamp(each.voice.view, count)
+        for each in (self.current, *self.parked):
+            each.formatter.history = clamp(each.formatter.history, count)
         return gone
 
     def replace(self, messages: list[Message]) -> None:
         """Another conversation."""
         self.messages = messages
-        for each in (self.loaded, *self.parked):
-            each.voice.view = View()
+        for each in (self.current, *self.parked):
+            each.formatter.history = VisibleHistory()
 
     def undo(self) -> list[Message]:
         """Take the last exchange back: your message and what came after it."""
@@ -233,23 +242,26 @@ class Session:
 
     # ---- the model ----
 
-    def summariser(self, loaded: Loaded) -> Summarise:
-        return lambda messages, before: summarise(loaded, messages, before, self.face.cancelled, self.face.progress)
+    def summariser(self, loaded: OnDevice) -> Summarise:
+        return lambda messages, before: summarise(loaded, messages, before, self.ui.cancelled, self.ui.progress)
 
     def drop_parked(self) -> None:
         """Let go of the models put aside."""
         while self.parked:
-            self.parked.pop().close()
+            self.parked.pop().model.close()
 
     def status(self) -> Status:
-        model = self.model
+        spec, residency, backend, used = self.current.info.spec, "closed", "no backend", 0
+        if isinstance(self.current, OnDevice):
+            model = self.current.model
+            residency, backend, used = model.weights.residency, model.backend.name, len(model.engine.cached)
         return Status(
-            model=model.spec.name,
-            template=self.voice.template.name,
-            residency=model.weights.residency,
-            backend=model.backend.name,
-            used_tokens=len(model.engine.cached) if self.messages else 0,
-            context=model.spec.context,
+            model=spec.name,
+            template=self.formatter.template.name,
+            residency=residency,
+            backend=backend,
+            used_tokens=used if self.messages else 0,
+            context=spec.context,
             tokens_per_second=self.stats.get("generate_tokens_per_second", 0.0),
             code=self.settings.code,
         )
@@ -260,7 +272,8 @@ class Session:
 
     def close(self) -> None:
         self.drop_parked()
-        self.loaded.close()
+        if isinstance(self.current, OnDevice):
+            self.current.model.close()
 
 
 class _Plain:

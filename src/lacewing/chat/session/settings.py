@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lacewing.errors import OptionError
-from lacewing.options import Sampling
+from lacewing.options import CPU, Sampling
 
 POLICIES = ("stop", "drop-oldest", "summarise")
-PROCESSOR: dict[str, Any] = {"backend": "cpu", "adapter": None, "gpu_layers": None, "gpu_memory_bytes": None}  # of LoadOptions
+CPU_OPTIONS: dict[str, Any] = {"backend": CPU, "adapter": None, "gpu_layers": None, "gpu_memory_bytes": None}  # of LoadOptions
 EDIT_INSTRUCTIONS = """When you change files, answer with SEARCH/REPLACE blocks and nothing else for the changes. Each block is:
 
 path/to/file

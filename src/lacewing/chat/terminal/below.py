@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from lacewing.chat.commands.experts import LIVE
+from lacewing.chat.session.models import OnDevice
 from lacewing.chat.session.session import Session, Status
 from lacewing.chat.terminal.markdown import rendered_lines
 from lacewing.console.heat import Cell, heat_map
@@ -41,10 +42,10 @@ def _short(name: str, width: int) -> str:
 
 def heat_lines(session: Session, console: Console) -> list[str]:
     """Nothing where the experts are not watched, or nothing has run yet."""
-    routing = session.loaded.routing
-    if not session.extras.get(LIVE) or routing is None:
+    current = session.current
+    if not session.extras.get(LIVE) or not isinstance(current, OnDevice) or current.routing is None:
         return []
-    rows = heat_map(routing.statistics, max(8, min(COLUMNS, console.width - 16)), max(2, console.height // SHARE - 2))
+    rows = heat_map(current.routing.statistics, max(8, min(COLUMNS, console.width - 16)), max(2, console.height // SHARE - 2))
     if not rows:
         return []
     title = Text("experts by layer, blue: few tokens, red: many, reversed: the last one", style="dim")

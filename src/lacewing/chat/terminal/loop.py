@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Protocol
 
 from lacewing.chat.commands.table import Reply, is_command, run_line
-from lacewing.chat.services import files
+from lacewing.chat.services import autosave
 from lacewing.chat.services.mentions import expand
 from lacewing.chat.session.events import Event, Finished
 from lacewing.chat.session.session import Session
-from lacewing.console.interrupt import Interrupt, deaf, ended_by_signals
+from lacewing.console.interrupt import Interrupt, ended_by_signals, ignore_sigint
 from lacewing.errors import Cancelled, LacewingError
 
 
-class View(Protocol):
+class TerminalView(Protocol):
     """What shows a session and reads for it."""
 
     def read(self) -> str | None: ...
@@ -36,19 +36,19 @@ class Loop:
     `patience`: of `Interrupt`.
     """
 
-    def __init__(self, session: Session, view: View, patience: float = 0.0):
+    def __init__(self, session: Session, view: TerminalView, patience: float = 0.0):
         self.session, self.view, self._patience = session, view, patience
         self.failed = False
         self._interrupt = Interrupt()
-        session.face.cancelled = self._is_cancelled
-        session.keep = self._keep
+        session.ui.cancelled = self._is_cancelled
+        session.autosave = self._autosave
 
     def _is_cancelled(self) -> bool:
         return self._interrupt()
 
     def run(self) -> int:
         """The exit code. Whatever ends it but the person's wish to leave, a conversation that is not saved is saved first."""
-        for name in files.found_open():
+        for name in autosave.recover():
             self.view.note(f"a chat was ended in the middle of an answer: /load {name} brings it back")
         self._tell_notices()
         try:
@@ -56,24 +56,24 @@ class Loop:
                 while (line := self.view.read()) is not None and self._turn(line):
                     pass
         except BaseException:
-            with deaf():
+            with ignore_sigint():
                 self._rescue()
             raise
-        files.let_go()
+        autosave.clean_up()
         return 1 if self.failed else 0
 
-    def _keep(self) -> None:
+    def _autosave(self) -> None:
         """What a driver that ends the process would take with it; where that cannot be written, the answer is made all the same."""
         try:
-            files.keep(self.session)
+            autosave.autosave(self.session)
         except LacewingError as error:
             self.view.note(f"the conversation is not saved while it is answered: {error}")
-            self.session.keep = lambda: None  # once is enough
+            self.session.autosave = lambda: None  # once is enough
 
     def _rescue(self) -> None:
         try:
-            text = files.rescue(self.session)
-            files.let_go()
+            text = autosave.rescue(self.session)
+            autosave.clean_up()
         except LacewingError as error:
             text = f"the conversation could not be saved: {error}"
         with contextlib.suppress(OSError):  # the terminal may be gone

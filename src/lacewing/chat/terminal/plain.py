@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import TextIO
 
 from lacewing.chat.commands.table import Reply
-from lacewing.chat.session.events import Delta, Event, Face, Notice
+from lacewing.chat.session.events import Delta, Event, Notice, Ui
 from lacewing.chat.terminal.replies import plain_lines
 from lacewing.console.output import Output, clean
 
@@ -44,8 +44,8 @@ class PlainView:
             lines.append(line)
         return "\n".join(lines)
 
-    def face(self) -> Face:
-        return Face(confirm=self._confirm)
+    def ui(self) -> Ui:
+        return Ui(confirm=self._confirm)
 
     def _confirm(self, question: str) -> bool:
         """The next line answers."""

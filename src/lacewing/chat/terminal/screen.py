@@ -19,7 +19,7 @@ from rich.text import Text
 from lacewing.backends import known_backends
 from lacewing.chat.commands.table import CommandTable, Reply, load_commands
 from lacewing.chat.services import files, list_models
-from lacewing.chat.session.events import Event, Face
+from lacewing.chat.session.events import Event, Ui
 from lacewing.chat.session.session import Session
 from lacewing.chat.terminal.answer import AnswerView, dimmed
 from lacewing.chat.terminal.below import heat_lines, toolbar_line
@@ -27,7 +27,7 @@ from lacewing.chat.terminal.clipboard import copy
 from lacewing.chat.terminal.completion import Source
 from lacewing.chat.terminal.progress import Bars
 from lacewing.chat.terminal.replies import renderables
-from lacewing.console.interrupt import deaf
+from lacewing.console.interrupt import ignore_sigint
 from lacewing.console.output import clean
 from lacewing.errors import OptionError
 from lacewing.text.template import NAMES
@@ -57,11 +57,11 @@ class ScreenView:
         self._editor = Editor(table, sources, line, self._unfold, self.note, history)
 
     def read(self) -> str | None:
-        with deaf():  # here Ctrl-C is a key; one that comes just after an answer has ended means that answer
+        with ignore_sigint():  # here Ctrl-C is a key; one that comes just after an answer has ended means that answer
             return self._editor.read()
 
-    def face(self) -> Face:
-        return Face(progress=self._bars, confirm=self._confirm, edit=self._edit, copy=self._copy)
+    def ui(self) -> Ui:
+        return Ui(progress=self._bars, confirm=self._confirm, edit=self._edit, copy=self._copy)
 
     def show(self, reply: Reply) -> None:
         with self._bars.paused():

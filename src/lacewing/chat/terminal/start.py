@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 
 from lacewing.chat.services.opening import open_session
-from lacewing.chat.session.events import Face
+from lacewing.chat.session.events import Ui
 from lacewing.chat.terminal.loop import Loop
 from lacewing.console.interrupt import PATIENCE, Interrupt
 from lacewing.errors import Cancelled
@@ -35,10 +35,10 @@ def _in_a_pipe(name: str, options: LoadOptions, sampling: Sampling, progress: Ca
     if isinstance(sys.stdin, io.TextIOWrapper) and not sys.stdin.isatty():
         sys.stdin.reconfigure(encoding="utf-8", errors="replace")
     with Interrupt() as interrupt:
-        session = open_session(name, options, sampling, Face(progress=progress, cancelled=interrupt))
+        session = open_session(name, options, sampling, Ui(progress=progress, cancelled=interrupt))
     try:
         view = PlainView(sys.stdin, sys.stdout, sys.stderr)
-        session.face = view.face()
+        session.ui = view.ui()
         for notice in session.model.notices:
             view.note(notice)
         return Loop(session, view).run()
@@ -55,7 +55,7 @@ def _on_screen(name: str, options: LoadOptions, sampling: Sampling) -> int:
     try:
         with Interrupt() as interrupt:
             bars.watch(interrupt)
-            session = open_session(name, options, sampling, Face(progress=bars, cancelled=interrupt))
+            session = open_session(name, options, sampling, Ui(progress=bars, cancelled=interrupt))
     finally:
         bars.unwatch()
         helper.join()
@@ -63,7 +63,7 @@ def _on_screen(name: str, options: LoadOptions, sampling: Sampling) -> int:
         from lacewing.chat.terminal.screen import open_screen
 
         view = open_screen(session, bars)
-        session.face = view.face()
+        session.ui = view.ui()
         status = session.status()
         view.note(f"{status.model}, {status.residency}, {status.backend}, {status.context} tokens; /help shows the commands")
         for notice in session.model.notices:
