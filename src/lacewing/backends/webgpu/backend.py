@@ -10,9 +10,10 @@ from dataclasses import replace
 from lacewing.backends.base import Backend, DeviceFacts, DeviceMemory
 from lacewing.backends.batch import StepLimits
 from lacewing.backends.webgpu import lowering  # noqa: F401  # registers what turns ops into dispatches
+from lacewing.backends.webgpu.buffers import buffer_bytes
 from lacewing.backends.webgpu.device.adapters import Adapter, free_memory
 from lacewing.backends.webgpu.device.device import Device
-from lacewing.backends.webgpu.lowering.compiler import LOGIT_BYTES, RULES, Compiler
+from lacewing.backends.webgpu.lowering.compiler import RULES, Compiler
 from lacewing.backends.webgpu.state.states import state_bytes
 from lacewing.backends.webgpu.step.staged import StagedStep
 from lacewing.backends.webgpu.step.step import WebGPUStep
@@ -58,11 +59,9 @@ class WebGPUBackend(Backend):
         """See `Backend.memory`; rows of pages are whole loads, logits come in passes, and weights through staging memory."""
         common = super().memory(program, weights, limits)
         pages = tuple(len(group.members) * state_bytes(group.state) for group in program.groups)
-        row = 4 * program.vocab_size
-        logits = row * max(1, min(limits.chunk, LOGIT_BYTES // row))
         largest = max((self.stored_bytes(weights[name]) for name in program.weights), default=0)
         staging = (TURNS + 1) * capacity_for(largest) if largest else 0
-        return replace(common, group_bytes=pages, buffer_bytes=common.buffer_bytes + 2 * logits, staging_bytes=staging)
+        return replace(common, group_bytes=pages, buffer_bytes=buffer_bytes(program, limits), staging_bytes=staging)
 
     def compile(
         self, program: Program, weights: Mapping[str, WeightView], limits: StepLimits, progress: Progress | None = None

@@ -180,7 +180,7 @@ def test_short_convolution(in_place: bool) -> None:
     x = Buffer("x", width).view()
     out = x if in_place else Buffer("out", width).view()
     weights = {"w": floats("w", normal(width, taps, seed=4)), "b": floats("b", normal(width, seed=5))}
-    batches: list[Batch] = [([0] * 5 + [2], [0, 1, 2, 3, 4, 0]), ([2, 2] + [0], [1, 2, 5]), ([1] * 20, list(range(20)))]
+    batches: list[Batch] = [([0] * 5 + [2], [0, 1, 2, 3, 4, 0]), ([2, 2, 0], [1, 2, 5]), ([1] * 20, list(range(20)))]
     batches += [([0, 1, 2], [6, 20, 3]), ([0] * 2, [0, 1])]
     for bias in (None, "b"):
         op = ShortConvolution(x, "w", out, 0, bias)

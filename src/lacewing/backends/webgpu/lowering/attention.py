@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from lacewing.backends.batch import StepLimits
 from lacewing.backends.webgpu.device.device import Slice, Variant
 from lacewing.backends.webgpu.lowering.arena import Place
 from lacewing.backends.webgpu.lowering.compiler import RULES, Compiler
@@ -120,12 +121,16 @@ class Splits:
     token_bytes: int
 
     @staticmethod
-    def of(compiler: Compiler, op: ops.Attention, kv: PageLayout) -> Splits:
-        limits = compiler.limits
+    def of(limits: StepLimits, op: ops.Attention, kv: PageLayout) -> Splits:
         token_bytes = 4 * op.heads * SPLIT_MOST * (CHUNK * kv.value_chunks + 4)
         tokens = min(limits.chunk, (PREFILL_TOKENS - 1) * limits.rows)  # that are decoded in a run at most
         reach = min(limits.context, op.window or limits.context, op.chunk or limits.context)
         return Splits(reach, min(tokens, max(1, PARTS_BYTES // token_bytes)), token_bytes)
+
+    @property
+    def nbytes(self) -> int:
+        """Of what is left at a time."""
+        return self.most_tokens * self.token_bytes if most_splits(self.reach) > 1 else 0
 
     def count(self, run: Run) -> int:
         """1: no token sees so many keys that they are divided. Bits are the same either way."""
@@ -146,7 +151,7 @@ def can_prepare(compiler: Compiler, op: ops.Attention) -> bool:
 
 def prepared_runs(compiler: Compiler, op: ops.Attention) -> Callable[[Run], bool]:
     """In which runs the attention does what stands before it, if it can."""
-    return Splits.of(compiler, op, compiler.page_layout(op.state, op.value_width)).prepares
+    return Splits.of(compiler.limits, op, compiler.page_layout(op.state, op.value_width)).prepares
 
 
 @RULES.rule(ops.Attention)
@@ -163,10 +168,10 @@ def lower_attention(compiler: Compiler, op: ops.Attention, before: Before | None
     constants = {
         "kv": kv, "q": compiler.at(op.q), "out": compiler.at(op.out), "heads": op.heads, "scale": op.scale, "window": op.window,
         "softcap": op.softcap, "span": op.chunk, "sinks": op.sinks is not None, "threads": THREADS,
-        "codes": compiler.arena.codes(op.out) if coded else None, "alone": ALONE, "split_least": SPLIT_LEAST,
+        "q8": compiler.arena.quantised(op.out) if coded else None, "alone": ALONE, "split_least": SPLIT_LEAST,
         "split_most": SPLIT_MOST, "before": None,
     }  # fmt: skip
-    splits = Splits.of(compiler, op, kv)
+    splits = Splits.of(compiler.limits, op, kv)
     if before is not None:
         _decode(compiler, op, kv, constants, splits, before)
     _decode(compiler, op, kv, constants, splits, None, fused=before is not None)
@@ -174,7 +179,7 @@ def lower_attention(compiler: Compiler, op: ops.Attention, before: Before | None
         _prefill(compiler, op, kv, constants)
     compiler.written(op.out)
     if coded:
-        compiler.mark_coded(op.out)
+        compiler.mark_quantised(op.out)
 
 
 def _decode(
@@ -201,7 +206,7 @@ def _decode(
     compiler.dispatch(f"attention_decode{heads}", constants, [store, *sinks, *more], direct)
     if most_splits(splits.reach) == 1:
         return
-    parts = compiler.scratch("sums of attention", splits.most_tokens * splits.token_bytes)
+    parts = compiler.scratch("sums of attention", splits.nbytes)
     most = (
         1
         if before is not None
@@ -238,7 +243,7 @@ def _prefill(compiler: Compiler, op: ops.Attention, kv: PageLayout, constants: d
 
     constants = {**constants, **tile.__dict__, "aligned": aligned}
     compiler.dispatch("attention_prefill", constants, [compiler.states.buffers[op.state], *sinks], grid)
-    if constants["codes"] is not None:
+    if constants["q8"] is not None:
         groups = op.out.width // GROUP
-        quantise = {"x": out, "codes": constants["codes"], "groups": groups}
+        quantise = {"x": out, "q8": constants["q8"], "groups": groups}
         compiler.dispatch("quantise", quantise, [], lambda run: (-(-groups // 64), run.tokens, 1) if run.prefill else None)

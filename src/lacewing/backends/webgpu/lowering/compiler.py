@@ -11,7 +11,7 @@ from lacewing.backends.batch import StepLimits
 from lacewing.backends.registry import Rules
 from lacewing.backends.webgpu.device.device import Device, Slice
 from lacewing.backends.webgpu.kernels import number, shader
-from lacewing.backends.webgpu.lowering.arena import Arena, Codes, Place
+from lacewing.backends.webgpu.lowering.arena import Arena, Place, Quantised
 from lacewing.backends.webgpu.lowering.dispatches import Binding, Dispatch, Grid, Router, Run, Stage
 from lacewing.backends.webgpu.lowering.inputs import Inputs
 from lacewing.backends.webgpu.state.layout import PageLayout
@@ -26,6 +26,11 @@ from lacewing.program.ops import View
 from lacewing.program.program import Program
 
 LOGIT_BYTES = 2**24  # of logits in one pass
+
+
+def logit_rows(program: Program, limits: StepLimits) -> int:
+    """Rows of logits that are made in a pass."""
+    return max(1, min(limits.chunk, LOGIT_BYTES // (4 * program.vocab_size)))
 
 
 class Compiler:
@@ -52,7 +57,7 @@ class Compiler:
         self.inputs = Inputs.of(program, limits)
         self.step_buffer = device.buffer(4 * self.inputs.words, "the step's inputs")
         # so many rows of logits are made in a pass
-        self.logit_rows = max(1, min(limits.chunk, LOGIT_BYTES // (4 * program.vocab_size)))
+        self.logit_rows = logit_rows(program, limits)
         self.made: list[Any] = []  # buffers to free at the end, besides weights
         self.logits = self.own(4 * self.logit_rows * program.vocab_size, "logits")
         self.matrices: dict[tuple[str, ...], Matrix] = {}
@@ -61,7 +66,7 @@ class Compiler:
         self.report: Progress = lambda what, done, total: None  # may raise to cancel
         self._constants: dict[bytes, Slice] = {}
         self._scratch: dict[tuple[str, int], Slice] = {}
-        self._coded: dict[str, list[tuple[int, int]]] = {}
+        self._quantised: dict[str, list[tuple[int, int]]] = {}
         self.index = 0  # of the op that is lowered now
         self.done: set[int] = set()  # ops that the lowering of an earlier one took over
         self.sorted_pairs: dict[object, Place] = {}  # where pairs of tokens and experts sorted by expert stand
@@ -95,32 +100,32 @@ class Compiler:
     def at(self, view: View) -> Place:
         return self.arena.view(view)
 
-    def coded(self, view: View) -> bool:
-        """Whether the bytes of a view are there."""
-        return any(a <= view.start and view.start + view.width <= b for a, b in self._coded.get(view.buffer.name, ()))
+    def is_quantised(self, view: View) -> bool:
+        """Whether the q8 form of a view is there."""
+        return any(a <= view.start and view.start + view.width <= b for a, b in self._quantised.get(view.buffer.name, ()))
 
-    def mark_coded(self, view: View) -> None:
-        self._coded.setdefault(view.buffer.name, []).append((view.start, view.start + view.width))
+    def mark_quantised(self, view: View) -> None:
+        self._quantised.setdefault(view.buffer.name, []).append((view.start, view.start + view.width))
 
     def written(self, view: View) -> None:
-        """What was known of the view's bytes is no longer true."""
+        """The q8 form of the view is no longer its values."""
         a, b = view.start, view.start + view.width
-        self._coded[view.buffer.name] = [(c, d) for c, d in self._coded.get(view.buffer.name, ()) if d <= a or b <= c]
+        self._quantised[view.buffer.name] = [(c, d) for c, d in self._quantised.get(view.buffer.name, ()) if d <= a or b <= c]
 
-    def codes(self, view: View) -> Codes:
-        """The activations of a view as bytes; a dispatch makes them where no kernel did."""
+    def quantised(self, view: View) -> Quantised:
+        """The activations of a view as q8; a dispatch makes them where no kernel did."""
         if view.start % GROUP or view.width % GROUP:
             raise UnsupportedModelError(f"{view.buffer.name} is not read in groups of {GROUP} values; use --backend cpu")
-        found = self.arena.codes(view)
-        if not self.coded(view):
+        found = self.arena.quantised(view)
+        if not self.is_quantised(view):
             x, groups = self.at(view), view.width // GROUP
             self.dispatch(
                 "quantise",
-                {"x": x, "codes": found, "groups": groups},
+                {"x": x, "q8": found, "groups": groups},
                 [],
                 lambda run: (-(-groups // 64), run.tokens, 1),
             )
-            self.mark_coded(view)
+            self.mark_quantised(view)
         return found
 
     # weights

@@ -73,14 +73,14 @@ def _gated_after(compiler: Compiler, op: ops.Linear) -> ops.GatedActivation | No
 
 def _gated(compiler: Compiler, op: ops.Linear, matrix: Matrix, after: ops.GatedActivation) -> None:
     """Few tokens in one kernel, many in two."""
-    width, codes = after.out.width, compiler.codes(op.x)
+    width, x = after.out.width, compiler.quantised(op.x)
     outs = [Out(0, width, compiler.at(op.outs[0])), Out(width, 2 * width, compiler.at(op.outs[1]))]
     product(compiler, op.x, matrix, {"target": "arena", "outs": outs, "biased": False}, None, fewest=FEW)
     threads = min(GATED_THREADS, compiler.device.most_threads, GROUP * compiler.variant.lanes)
     constants = {
         "layout": matrix.layout, "groups": matrix.groups, "width": width, "threads": threads,
         "team_outs": 1,
-        "x": codes, "out": compiler.at(after.out), "codes": compiler.arena.codes(after.out), "activation": after.activation,
+        "x": x, "out": compiler.at(after.out), "q8": compiler.arena.quantised(after.out), "activation": after.activation,
     }  # fmt: skip
     across, deep = folded(width // GROUP)
     compiler.dispatch(
@@ -124,7 +124,7 @@ def product(
     common: dict[str, Any] = {
         "layout": matrix.layout, "groups": matrix.groups, "columns": matrix.columns, "unroll": 1,
         "half": compiler.variant.half and matrix.layout.quant not in ("F32", "BF16"),
-        "x": compiler.codes(x) if dotted else compiler.at(x), "by_rows": rows, **target,
+        "x": compiler.quantised(x) if dotted else compiler.at(x), "by_rows": rows, **target,
     }  # fmt: skip
     tile_rows, tile_tokens = TILES[kind]
     for shard in matrix.shards:

@@ -41,14 +41,14 @@ def norm(compiler: Compiler, op: ops.Norm, add: View | None = None) -> None:
     whole = op.heads == 1 and width % GROUP == 0 and all(place.base % 4 == 0 for place in places) and width <= 32 * threads
     coded = whole and compiler.variant.dot and op.out.start % GROUP == 0
     if whole:
-        more = {"codes": compiler.arena.codes(op.out) if coded else None, "threads": threads, "parts": -(-width // (4 * threads))}
+        more = {"q8": compiler.arena.quantised(op.out) if coded else None, "threads": threads, "parts": -(-width // (4 * threads))}
         compiler.dispatch("norm", {**constants, **more}, bindings, lambda run: (1, run.tokens, 1))
     else:
         threads = min(256, max(32, 1 << (width - 1).bit_length()))
         compiler.dispatch("norm_any", {**constants, "threads": threads}, bindings, lambda run: (op.heads, run.tokens, 1))
     compiler.written(op.out)
     if coded:
-        compiler.mark_coded(op.out)
+        compiler.mark_quantised(op.out)
 
 
 def rope(compiler: Compiler, op: ops.Rope) -> None:
@@ -85,11 +85,11 @@ def gated(compiler: Compiler, op: ops.GatedActivation, few: int) -> None:
     def grid(run: Run) -> Grid | None:
         return (-(-width // wide), run.tokens, 1) if run.tokens > few else None
 
-    more = {"codes": compiler.arena.codes(op.out) if coded else None} if whole else {}
+    more = {"q8": compiler.arena.quantised(op.out) if coded else None} if whole else {}
     compiler.dispatch("gated" if whole else "gated_any", {**constants, **more}, [], grid)
     compiler.written(op.out)
     if coded:
-        compiler.mark_coded(op.out)
+        compiler.mark_quantised(op.out)
 
 
 @RULES.rule(ops.ShortConvolution)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from lacewing.backends.batch import StepLimits
 from lacewing.backends.webgpu.device.device import Slice
 from lacewing.backends.webgpu.lowering.compiler import RULES, Compiler
 from lacewing.backends.webgpu.lowering.dispatches import Stage
 from lacewing.program import ops
 from lacewing.program.ops import View
+from lacewing.program.program import Program
 
 
 @RULES.rule(ops.Receive)
@@ -26,12 +28,13 @@ def send(compiler: Compiler, op: ops.Send) -> None:
 
 def transferred(compiler: Compiler) -> Slice:
     """View after view of a stage, each (T, width)."""
-    most = max(sum(view.width for view in op.views) for op in compiler.program.ops if _transfers(op))
-    return compiler.scratch("what is transferred", 4 * max(1, most) * compiler.limits.chunk)
+    return compiler.scratch("what is transferred", transfer_bytes(compiler.program, compiler.limits))
 
 
-def _transfers(op: ops.Op) -> bool:
-    return isinstance(op, ops.Receive | ops.Send)
+def transfer_bytes(program: Program, limits: StepLimits) -> int:
+    """0 for a program that is not a part of one."""
+    widths = [max(1, sum(view.width for view in op.views)) for op in program.ops if isinstance(op, ops.Receive | ops.Send)]
+    return 4 * max(widths, default=0) * limits.chunk
 
 
 def _copies(compiler: Compiler, views: tuple[View, ...], way: str) -> None:

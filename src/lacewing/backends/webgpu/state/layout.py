@@ -17,7 +17,7 @@ CHUNK = 8  # values that kernels load at a time
 
 @dataclass(frozen=True)
 class RowLayout:
-    """The rows of one part: `width` values in `dtype`, in q8_0 whole blocks. `words` of 32 bits a row, first `value_words` of values."""
+    """The rows of one part: `width` values in `dtype`. `words` of 32 bits a row, of which the first `value_words` are values."""
 
     heads: int
     width: int

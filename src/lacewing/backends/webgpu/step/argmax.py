@@ -63,6 +63,11 @@ def broken_logits() -> NumericError:
     )
 
 
+def argmax_bytes(vocab_size: int, rows: int) -> int:
+    """What the choice takes on the device."""
+    return 8 * -(-vocab_size // PART) * rows + (AHEAD + 1) * max(256, 4 * rows)
+
+
 def device_argmax(compiler: Compiler) -> DeviceArgmax:
     """Compile the choice for this step's logits, of up to one token a row at a time."""
     device, vocabulary = compiler.device, compiler.program.vocab_size

@@ -20,6 +20,16 @@ PART = 256 * EACH
 LEVEL = 32 * 256  # values of a workgroup that joins parts; the taken ones of a thread are bits of a word
 
 
+def top_k_bytes(vocab_size: int, rows: int) -> int:
+    """What it takes on the device."""
+    parts = -(-vocab_size // PART)
+    levels, count = parts * WANTED, parts * WANTED
+    while count > LEVEL:
+        count = -(-count // LEVEL) * WANTED
+        levels += count
+    return 8 * rows * (levels + 2 * parts + 2 * WANTED)
+
+
 class DeviceTopK:
     """The dispatches after the logits that find the WANTED largest of each row, and their way to the host."""
 

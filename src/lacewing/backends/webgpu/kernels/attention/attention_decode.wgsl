@@ -128,8 +128,8 @@ fn main({{ teams.arguments(true) }}) {
     {% endif %}
     let at = ((head + g) * {{ kv.value_width }}u) + (column * 4u);
     if (on && column * 4u < {{ kv.value_width }}u) { put_out(t, at, v, {{ kv.value_width }}u - (column * 4u)); }
-    {% if codes and variant.subgroups and variant.lanes >= 8 %}
-    put_codes(t, at, v, lane, on);
+    {% if q8 and variant.subgroups and variant.lanes >= 8 %}
+    put_q8(t, at, v, lane, on);
     {% endif %}
     {% endblock %}
   }
@@ -138,8 +138,8 @@ fn main({{ teams.arguments(true) }}) {
   {% endif %}
   {% endfor %}
   {% block after %}
-  {% if codes and not (variant.subgroups and variant.lanes >= 8) %}
-  put_codes_after(t, head * {{ kv.value_width }}u, {{ block * kv.value_width // 32 }}u, index, {{ threads }}u);
+  {% if q8 and not (variant.subgroups and variant.lanes >= 8) %}
+  put_q8_after(t, head * {{ kv.value_width }}u, {{ block * kv.value_width // 32 }}u, index, {{ threads }}u);
   {% endif %}
   {% endblock %}
 }

@@ -27,9 +27,9 @@ fn main({{ teams.arguments(true) }}) {
   let splits = (seen + length - 1u) / length;
   let first = ((i * {{ heads }}u) + head) * {{ split_most * (V4 + 1) }}u;
   for (var s = index; s < splits; s += {{ threads }}u) {
-    let facts = parts[first + (s * {{ V4 + 1 }}u) + {{ V4 }}u];
-    largest[s] = facts.x;
-    totals[s] = facts.y;
+    let found = parts[first + (s * {{ V4 + 1 }}u) + {{ V4 }}u];
+    largest[s] = found.x;
+    totals[s] = found.y;
   }
   workgroupBarrier();
   var most = -3.4e38;
@@ -74,12 +74,12 @@ fn main({{ teams.arguments(true) }}) {
     {% endif %}
     let at = (head * {{ kv.value_width }}u) + (mine * 4u);
     if (on && mine * 4u < {{ kv.value_width }}u) { put_out(t, at, v, {{ kv.value_width }}u - (mine * 4u)); }
-    {% if codes and variant.subgroups and variant.lanes >= 8 %}
-    put_codes(t, at, v, lane, on);
+    {% if q8 and variant.subgroups and variant.lanes >= 8 %}
+    put_q8(t, at, v, lane, on);
     {% endif %}
   }
   {% endfor %}
-  {% if codes and not (variant.subgroups and variant.lanes >= 8) %}
-  put_codes_after(t, head * {{ kv.value_width }}u, {{ kv.value_width // 32 }}u, index, {{ threads }}u);
+  {% if q8 and not (variant.subgroups and variant.lanes >= 8) %}
+  put_q8_after(t, head * {{ kv.value_width }}u, {{ kv.value_width // 32 }}u, index, {{ threads }}u);
   {% endif %}
 }
