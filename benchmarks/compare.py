@@ -91,7 +91,7 @@ def measure(options: argparse.Namespace) -> tuple[dict[str, Any], list[Row], dic
     one = raw[options.models[0]]
     facts = {
         "date": datetime.date.today().isoformat(),
-        "machine": f"{_processor()}, {os.cpu_count()} logical processors, {platform.system()} {platform.machine()}",
+        "machine": f"{_processor()}, {os.cpu_count()} logical CPUs, {platform.system()} {platform.machine()}",
         "ours": f"{one['facts']['engine']}, {one['facts']['device']}, Python {platform.python_version()}",
         "peer": f"{one['peer_facts']['engine']}, {one['peer_facts']['device']}",
         "work": f"prompt {options.prompt}, generate {options.generate}, {options.threads} threads, {options.rounds} rounds, "

@@ -15,8 +15,10 @@ NO_GPU = (
     "Mesa's software adapter, and `.venv/bin/python -m pytest -m 'not gpu and not slow'` runs the other tests"
 )
 
-# A shell ignores Ctrl-C in what it starts in the background, and so do programs started from there; the tests send it to some.
+# A shell lets its background jobs ignore Ctrl-C, and nohup the end of the terminal; programs that tests start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, lambda *_: None)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -324,12 +324,10 @@ def test_keys_and_values_move(tiny_path):
         one.engine.cached.pop()
         other.write_state(*one.read_state())
         assert np.array_equal(other.engine.extend(ids[-1:]), expected)
-        with pytest.raises(OptionError):
-            other.write_state(ids * 2, b"")
-    with lacewing.load(tiny_path, backend="reference", context=80) as model:
-        assert model.read_state() is None
-        with pytest.raises(OptionError, match="another backend"):
-            model.write_state(ids, b"")
+        held, data = one.read_state()
+        for wrong in ((held, data[:-1]), (held, b"LWKV0009" + data[8:]), ([], data[:8]), (held * 2, data)):
+            with pytest.raises(OptionError, match="another model"):
+                other.write_state(*wrong)
 
 
 def test_loading_can_be_cancelled(tiny_path):

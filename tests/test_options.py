@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lacewing.errors import OptionError
-from lacewing.options import LoadOptions, Sampling, format_bytes, make_sampling, parse_bytes, parse_layers
+from lacewing.options import LoadOptions, Sampling, counted, format_bytes, make_sampling, parse_bytes, parse_layers
 
 
 @pytest.mark.parametrize(
@@ -98,3 +98,8 @@ def test_unknown_options_of_sampling_are_named():
         make_sampling({"temprature": 1})
     with pytest.raises(OptionError, match="stop must be a string"):
         make_sampling({"stop": 5})
+
+
+def test_counted_forms_agree():
+    assert [counted(count, "file") for count in (0, 1, 2)] == ["0 files", "1 file", "2 files"]
+    assert (counted(1, "entry", "entries"), counted(3, "entry", "entries")) == ("1 entry", "3 entries")

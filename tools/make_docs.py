@@ -16,31 +16,31 @@ GROUPS = {  # the files of chat/commands, in the order of the page
     "sampling": "How answers are chosen",
     "files": "Files and sessions",
     "code": "Edits of files",
-    "state": "What there is to know",
+    "state": "Information",
     "experts": "Mixtures of experts",
 }
 HEAD = """# Commands of the chat
 
-`lacewing chat MODEL` takes messages and, on lines that begin with a slash, commands. This page is made from their table by
-`tools/make_docs.py`; `/help` shows the same in the chat.
+`lacewing chat MODEL` takes messages and, on lines that begin with a slash, commands. `tools/make_docs.py` makes this page
+from their table; `/help` shows the same in the chat.
 
-A message may name files: `@notes.txt`, `@code.py:10-50`, `@"two words.md"`; their text goes with it. A message that begins
-with a slash is written with two. Words with spaces are put in quotes.
+A message may name files: `@notes.txt`, `@code.py:10-50`, `@"two words.md"`; their text is sent with it. To send a message that
+begins with a slash, write two. Put words with spaces in quotes.
 
 | key | |
 |---|---|
 | Enter | sends |
-| Alt-Enter | begins a new line; so does a paste, which is never sent by itself |
-| Up, Down, Ctrl-R | the messages before, of other chats too |
+| Alt-Enter | starts a new line; a paste may have several, and is not sent until you press Enter |
+| Up, Down, Ctrl-R | earlier messages, including those of other chats |
 | Tab | completes commands, names of models, templates and sessions, and paths |
 | Ctrl-X Ctrl-E | opens the message in `$EDITOR` |
 | Ctrl-O | shows the thoughts of the last answer |
-| Ctrl-C | stops an answer or long work, and all is as it was |
-| Ctrl-C again | leaves; while something is being stopped, two seconds later, and the conversation is saved first |
+| Ctrl-C | stops an answer or long work; nothing else is changed |
+| Ctrl-C again | leaves, two seconds later if something is being stopped; the conversation is saved first |
 | Ctrl-D | leaves |
 
-In a pipe (`lacewing chat MODEL < script`) each line is a message or a command, and what stands between two lines of `\"\"\"` is one
-message. Answers go to standard output as plain text, problems to standard error. The exit code is 1 when a line failed.
+In a pipe (`lacewing chat MODEL < script`) each line is a message or a command, and the lines between two lines of `\"\"\"` are one
+message. Answers go to standard output as plain text, problems to standard error. The exit code is 1 if a line failed.
 """
 
 

@@ -74,7 +74,7 @@ class Model:
         from lacewing.engine.engine import Engine
 
         # both raise ModelFormatError if a file was changed that weights are still read from
-        checks = (self.weights.check_files, self.weights.glance) if self._placement.on_host else (None, None)
+        checks = (self.weights.check_files, self.weights.glance) if self._placement.on_host else ()
         self.engine = Engine(self.step, self.spec.vocab_size, self.spec.context, *checks)
 
     def _check(self) -> None:
@@ -298,7 +298,7 @@ class Model:
 
         engine = self.__dict__.pop("engine", None)
         if engine is not None:
-            engine.forget()  # also the last generation, which refers to it
+            engine.close()
         del engine
         step = self.__dict__.pop("step", None)
         if step is not None:

@@ -1,4 +1,4 @@
-"""Messages to a stream of text: template, tokenizer and engine in a row. Shared by every face."""
+"""Messages to a stream of text: template, tokenizer and engine in a row. Shared by the chat and the API."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ class TokenizerError(LacewingError):
 
 
 class BackendError(LacewingError):
-    """A backend cannot be used here: driver, library or processor feature missing."""
+    """A backend cannot be used here: a driver, a library or a feature of the CPU is missing."""
 
 
 class NumericError(LacewingError):

@@ -65,6 +65,11 @@ def parse_layers(text: str | int | None) -> int | None:
     return int(text)
 
 
+def counted(count: int, noun: str, plural: str | None = None) -> str:
+    """`1 file`, `2 files`; `plural` where an s does not make it."""
+    return f"{count} {noun if count == 1 else plural or noun + 's'}"
+
+
 def format_bytes(count: float) -> str:
     """Bytes for people: `"1.4 GiB"`."""
     for unit in ("B", "KiB", "MiB", "GiB"):
@@ -103,7 +108,7 @@ class LoadOptions:
     context: int | None = None  # tokens
     threads: int | None = None
     adapter: str | None = None  # index or name of a GPU
-    gpu_layers: int | None = None  # of a model that a GPU and the CPU share; None: as many as fit
+    gpu_layers: int | None = None  # on the GPU, if it and the CPU share the model; None: as many as fit
     gpu_memory_bytes: int | None = None  # of a GPU's memory that may be filled; None: most of what is free
     kv_type: str | None = None  # one of KV_TYPES; None: f32 where the weights are as precise, else f16
 

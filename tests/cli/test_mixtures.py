@@ -64,8 +64,8 @@ def test_the_page_says_how_active_parameters_are_counted(lacewing, tmp_path):
     pages = {name: lacewing("info", tiny(name, "gguf", tmp_path)) for name in ("llama4", "deepseek3", "glm4moe")}
     lines = {name: next(line for line in page.splitlines() if line.startswith("parameters")) for name, page in pages.items()}
     assert lines["llama4"].endswith("M active")
-    assert lines["deepseek3"].endswith("M active, as its makers count: without the embedding")
-    assert lines["glm4moe"].endswith("M active, as its makers count: without the embedding and the output")
+    assert lines["deepseek3"].endswith("M active, not counting the embedding")
+    assert lines["glm4moe"].endswith("M active, not counting the embedding and the output")
     rows = [line.split() for line in pages["glm4moe"].splitlines()]
     deciding = {row[-1] for row in rows if row[-1] in ("memory", "speed")}
     assert deciding == {"memory", "speed"}

@@ -68,10 +68,9 @@ class MockStep(Step):
         self.watched = False
         self.routed: list[int] = []
         self.rebalanced: list[int] = []  # tokens that had been run
-        self.before_run: Callable[[Batch], None] = lambda batch: None
+        self.fail: Callable[[], None] = lambda: None  # called when half of a run is done
 
     def _run(self, batch: Batch) -> np.ndarray:
-        self.before_run(batch)
         self.runs.append(len(batch.tokens))
         rows: dict[int, np.ndarray] = {}
         for row, first, count in batch.parts:
@@ -81,6 +80,7 @@ class MockStep(Step):
             for output in batch.outputs:
                 if first <= output < first + count:
                     rows[int(output)] = self.script(self._seen(batch, row, int(batch.positions[output]), tokens, start))
+        self.fail()
         self.routed = batch.tokens.tolist()
         return np.array([rows[int(output)] for output in batch.outputs], np.float32).reshape(-1, VOCAB)
 
@@ -118,7 +118,8 @@ class MockStep(Step):
             known = ids[places] < VOCAB
             assert (ids[places][known] == seen[known]).all(), f"group {group} holds other tokens than the groups before it"
             ids[places] = seen
-        assert (ids[start:] == tokens[: position + 1 - start]).all()
+        own = tokens[: position + 1 - start]
+        assert ((ids[start:] == own) | (ids[start:] == VOCAB)).all()
         return ids.tolist()
 
     def _grow(self, group: int, count: int) -> None:

@@ -231,7 +231,7 @@ def test_weights_are_checked_before_each_run_as_a_mapped_file_that_became_shorte
             raise ModelFormatError("model.gguf", "became shorter")
 
     engine = make()
-    engine.check = engine.quick_check = check
+    engine.scheduler.checks = check, check
     generation = engine.generate([1, 2, 3], Sampling(max_tokens=9, temperature=0))
     with pytest.raises(ModelFormatError):
         ids_of(generation)
@@ -247,7 +247,7 @@ def test_a_check_that_fails_fails_the_generation_instead_of_ending_it(limit):
         raise ModelFormatError("model.gguf", "changed")
 
     engine = make()
-    engine.check = check
+    engine.scheduler.checks = check, check
     generation = engine.generate([1, 2, 3], Sampling(max_tokens=limit, temperature=0))
     with pytest.raises(ModelFormatError):
         ids_of(generation)

@@ -6,7 +6,7 @@ import pytest
 
 from lacewing.errors import OutOfMemoryError
 from lacewing.options import LoadOptions
-from lacewing.placement.plan import MemoryRequirements, MemoryPlan, plan, plan_or_reason
+from lacewing.placement.plan import MemoryPlan, MemoryRequirements, plan, plan_or_reason
 from lacewing.weights import Machine
 
 GIB = 2**30

@@ -72,9 +72,9 @@ def info(
     options: LoadOptions,
     json: flags.Json = False,
 ) -> None:
-    """Show what a model is and where it would go in memory, with --backend webgpu or --adapter in that of a GPU.
+    """Show what a model is and where it would go in memory: RAM, or with --backend webgpu or --adapter a GPU's.
 
-    Reads headers only, also of a model that is not here.
+    Reads headers only, including those of a model that has not been fetched.
     """
     from lacewing.cli.info import info
 
@@ -90,10 +90,10 @@ def bench(
     generate: Annotated[int, typer.Option("-n", "--generate", help="Generated tokens.", metavar="N")] = 128,
     repeats: Annotated[int, typer.Option("-r", "--repeats", help="Runs; medians are shown.", metavar="N", min=1)] = 3,
     options: LoadOptions,
-    profile: Annotated[bool, typer.Option("--profile", help="Also the time of each kernel, by the GPU's own clock.")] = False,
+    profile: Annotated[bool, typer.Option("--profile", help="Also the time of each kernel, measured by the GPU.")] = False,
     json: flags.Json = False,
 ) -> None:
-    """Measure the speed of prompts and of generation, and how much of this machine's memory bandwidth it uses."""
+    """Measure the speed of prompts and of generation, and its share of the memory bandwidth."""
     from lacewing.cli.bench import bench
 
     if options.context is None:
@@ -105,10 +105,12 @@ def bench(
 @flags.expanded()
 def stats(
     model: flags.ModelName,
-    text: Annotated[Path, typer.Option("--text", help="A text file, which the model reads.", metavar="FILE")],
+    text: Annotated[Path, typer.Option("--text", help="A text file for the model to process.", metavar="FILE")],
     *,
     png: Annotated[Path | None, typer.Option("--png", help="Write a heat map of the experts.", metavar="FILE")] = None,
-    trace: Annotated[Path | None, typer.Option("--trace", help="Write a JSON line a token: ids by layer.", metavar="FILE")] = None,
+    trace: Annotated[
+        Path | None, typer.Option("--trace", help="Write a JSON line per token: ids by layer.", metavar="FILE")
+    ] = None,
     options: LoadOptions,
     json: flags.Json = False,
 ) -> None:
@@ -120,7 +122,7 @@ def stats(
 
 @app.command()
 def tokenize(
-    model: flags.ModelName, text: Annotated[str, typer.Argument(help="Encoded as a user's text.")], json: flags.Json = False
+    model: flags.ModelName, text: Annotated[str, typer.Argument(help="Encoded as user text.")], json: flags.Json = False
 ) -> None:
     """Show the tokens of a text."""
     from lacewing.cli.info import tokenize
@@ -138,7 +140,7 @@ def pull(name: Annotated[str, typer.Argument(metavar="NAME", help="A known name,
 
 @app.command("list")
 def list_models() -> None:
-    """Show the fetched models, and the names that can be fetched."""
+    """List the fetched models, and the names that can be fetched."""
     from lacewing.cli.models import show
 
     show()
@@ -155,7 +157,7 @@ def remove(name: Annotated[str, typer.Argument(metavar="NAME", help="A fetched m
 
 @app.command()
 def backends(json: flags.Json = False) -> None:
-    """Show the backends and their devices, whether they work here, and which of them `auto` would take."""
+    """List the backends and their devices, whether they work here, and which of them `auto` would take."""
     from lacewing.cli.backends import backends
 
     backends(as_json=json)

@@ -46,7 +46,7 @@ def _page(found: dict[str, dict[str, Any]]) -> str:
     lines = []
     for name, rows in found.items():
         if rows["problem"]:
-            lines.append(f"{name:<11}not here: {rows['problem']}")
+            lines.append(f"{name:<11}not available: {rows['problem']}")
         for device in rows["devices"]:
             number = "" if device["adapter"] is None else f"adapter {device['adapter']}: "
             lines.append(f"{name:<11}{number}{device['name']}, {device['kind']}, {_memory(device)}")
@@ -56,7 +56,7 @@ def _page(found: dict[str, dict[str, Any]]) -> str:
 
 
 def _memory(device: dict[str, Any]) -> str:
-    return f"{format_bytes(device['memory_bytes'])} of memory" if device["memory_bytes"] else "memory not known"
+    return f"{format_bytes(device['memory_bytes'])} of memory" if device["memory_bytes"] else "unknown memory"
 
 
 def _details(device: dict[str, Any]) -> list[str]:

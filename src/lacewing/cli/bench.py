@@ -28,7 +28,7 @@ def bench(
         loaded = time.perf_counter() - began
         facts = model.backend.facts()
         if profile and not model.step.can_profile:
-            raise OptionError(f"--profile is for a GPU that has the whole model, not for {facts.name}; use --backend webgpu")
+            raise OptionError(f"--profile needs a GPU with the whole model, not {facts.name}; use --backend webgpu")
         before = _read_bandwidth(facts)
         speed = measure(model.engine, prompt, generate, repeats)
         after = _read_bandwidth(facts)
@@ -56,7 +56,7 @@ def bench(
             report |= {"resident_experts": cached.resident, "experts": cached.experts, "hit_rate": round(cached.hit_rate or 0.0, 4)}
         if profile:
             report["profile"] = _profile(model.step, prompt, model.engine.chunk)
-            model.engine.forget()  # keys and values were written over
+            model.engine.forget()  # the KV cache was overwritten
     print(json.dumps(report) if as_json else _table(report))
 
 
@@ -80,7 +80,7 @@ def _profile(step: Step, prompt: int, chunk: int) -> dict[str, Any]:
 
 
 def _read_bandwidth(facts: DeviceFacts) -> float | None:
-    """Bytes/s that this machine can read from memory; None for a backend that is not the processor's."""
+    """Bytes/s that this machine can read from memory; None for a backend other than the CPU."""
     if facts.backend != "cpu":
         return None
     from lacewing.backends.cpu.bandwidth import read_bandwidth

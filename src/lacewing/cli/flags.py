@@ -17,20 +17,18 @@ from lacewing.options import LoadOptions, Sampling, parse_bytes, parse_layers
 ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="A GGUF or safetensors file, a directory, or a model's name.")]
 Backend = Annotated[
     str,
-    typer.Option(help="auto (a GPU that has room for it, else the processor), cpu, webgpu (a GPU) or reference.", metavar="NAME"),
+    typer.Option(help="auto (a GPU with room for the model, else the CPU), cpu, webgpu (a GPU) or reference.", metavar="NAME"),
 ]
-Adapter = Annotated[str | None, typer.Option(help="Which GPU, as `lacewing backends` shows them.", metavar="NAME|INDEX")]
-Residency = Annotated[
-    str, typer.Option(help="Where weights live: auto, lazy (paged in from the file) or eager (read into memory).")
-]
-Memory = Annotated[str | None, typer.Option(help="Memory that may be used, for example 4GiB.", metavar="SIZE")]
-Context = Annotated[int | None, typer.Option(help="Tokens that a conversation may have.", metavar="N")]
-Threads = Annotated[int | None, typer.Option(help="Threads; by default one for each core.", metavar="N")]
+Adapter = Annotated[str | None, typer.Option(help="Which GPU, as `lacewing backends` lists them.", metavar="NAME|INDEX")]
+Residency = Annotated[str, typer.Option(help="Where weights are: auto, lazy (paged in from the file) or eager (read into RAM).")]
+Memory = Annotated[str | None, typer.Option(help="RAM that may be used, for example 4GiB.", metavar="SIZE")]
+Context = Annotated[int | None, typer.Option(help="Context size in tokens.", metavar="N")]
+Threads = Annotated[int | None, typer.Option(help="Threads; by default one per core.", metavar="N")]
 GpuLayers = Annotated[
     str | None,
-    typer.Option(help="Layers that a GPU takes as a whole; auto: as many as fit, the processor has the others.", metavar="N"),
+    typer.Option(help="Whole layers on the GPU; auto: as many as fit. The CPU runs the others.", metavar="N"),
 ]
-GpuMemory = Annotated[str | None, typer.Option(help="Memory of a GPU that may be used, for example 6GiB.", metavar="SIZE")]
+GpuMemory = Annotated[str | None, typer.Option(help="GPU memory that may be used, for example 6GiB.", metavar="SIZE")]
 KvType = Annotated[
     str | None,
     typer.Option(help="Precision of the KV cache: f16, f32 or q8_0; by default f32 where the weights are as precise, else f16."),

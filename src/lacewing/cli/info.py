@@ -12,13 +12,13 @@ from lacewing.api import load_tokenizer
 from lacewing.cli.models import path_of
 from lacewing.hub.http import is_url
 from lacewing.hub.remote import fetch_headers
-from lacewing.options import LoadOptions, format_bytes
+from lacewing.options import LoadOptions, counted, format_bytes
 from lacewing.placement.info import ModelInfo
 from lacewing.placement.place import place
 
 
 def info(name: str, options: LoadOptions, *, as_json: bool) -> None:
-    """Print what the headers of a checkpoint tell; of one that is not here, just these are fetched."""
+    """Print what the headers of a checkpoint say; if it is not here, only these are fetched."""
     with tempfile.TemporaryDirectory(prefix="lacewing-") as folder:
         path = fetch_headers(name, Path(folder)) if is_url(name) or _elsewhere(name) else path_of(name)
         opened = ModelInfo(path, options, whole=False)
@@ -56,17 +56,17 @@ def _page(facts: dict[str, Any]) -> str:
 
 
 def _format(facts: dict[str, Any]) -> str:
-    text = f"{facts['format']}, {len(facts['files'])} file(s), {format_bytes(facts['bytes'])} of weights"
+    text = f"{facts['format']}, {counted(len(facts['files']), 'file')}, {format_bytes(facts['bytes'])} of weights"
     if facts["missing_bytes"]:
         text += f", incomplete: {format_bytes(facts['missing_bytes'])} are missing"
-    return f"{text}, not here: {facts['source']}" if "source" in facts else text
+    return f"{text}, not fetched: {facts['source']}" if "source" in facts else text
 
 
 def _parameters(facts: dict[str, Any]) -> str:
     left_out = " and ".join(
         {"token_embd.weight": "the embedding", "output.weight": "the output"}[name] for name in facts["uncounted"]
     )
-    counted = f", as its makers count: without {left_out}" if left_out else ""
+    counted = f", not counting {left_out}" if left_out else ""
     return f"{facts['parameters'] / 1e6:,.1f} M, {facts['active_parameters'] / 1e6:,.1f} M active{counted}"
 
 

@@ -12,7 +12,7 @@ from lacewing.api import Model
 from lacewing.cli.models import path_of
 from lacewing.cli.progress import Reporter
 from lacewing.errors import OptionError
-from lacewing.options import LoadOptions
+from lacewing.options import LoadOptions, counted
 from lacewing.placement.info import ModelInfo
 
 _HEAT, _NUMBERS = 64, 66  # characters of a terminal's line: for the load at most, for all else
@@ -29,12 +29,12 @@ def stats(name: str, text: Path, options: LoadOptions, *, as_json: bool, png: Pa
     words = _read(text)
     for target in (png, trace):
         if target is not None and (target.is_dir() or not target.absolute().parent.is_dir()):
-            raise OptionError(f"{target} cannot be written: it is a folder, or its folder is not there")
+            raise OptionError(f"{target} cannot be written: it is a folder, or its folder does not exist")
     opened = ModelInfo(path_of(name), options)
     _keep_apart([target for target in (png, trace) if target is not None], [text, *opened.checkpoint.files])
     spec = opened.spec
     if not routers(spec.program):
-        raise OptionError(f"{spec.name} is a dense model: it has no experts, and no routing to count; give a mixture of experts")
+        raise OptionError(f"{spec.name} is a dense model: it has no experts; give a mixture of experts")
     with ExitStack() as stack:
         lines = stack.enter_context(_open(trace)) if trace is not None else None
         progress = stack.enter_context(Reporter())
@@ -57,7 +57,7 @@ def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
-        raise OptionError(f"{path} is not a text in UTF-8") from None
+        raise OptionError(f"{path} is not UTF-8 text") from None
     except OSError as error:
         raise OptionError(f"{path} cannot be read: {error.strerror}") from None
 
@@ -104,7 +104,8 @@ def _print(spec: ModelSpec, layers: list[LayerRouting]) -> None:
     from lacewing.engine.routing import has_sequence_loss
 
     first = layers[0]
-    head = f"{spec.name}: {first.tokens} tokens, {first.active} of {first.experts} experts each, in {len(layers)} layers"
+    tokens, depth = counted(first.tokens, "token"), counted(len(layers), "layer")
+    head = f"{spec.name}: {tokens}, {first.active} of {first.experts} experts each, in {depth}"
     sequences = has_sequence_loss(spec.program)
     if not _terminal():
         print("\n".join([head, *LEGEND.split("\n"), *aligned_lines(table(layers, sequences=sequences))]))

@@ -6,7 +6,7 @@ import contextlib
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -57,6 +57,20 @@ def ignore_sigint() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
+_told: Callable[[SystemExit], None] | None = None
+
+
+@contextlib.contextmanager
+def told_of_signals(tell: Callable[[SystemExit], None]) -> Iterator[None]:
+    """Within, `ended_by_signals` calls `tell` in place of raising: an exception out of nowhere can leave an event loop hanging."""
+    global _told
+    before, _told = _told, tell
+    try:
+        yield
+    finally:
+        _told = before
+
+
 @contextlib.contextmanager
 def ended_by_signals() -> Iterator[None]:
     """Within, being asked to end, or a terminal that is closed, raises SystemExit, so that there is time to save."""
@@ -64,7 +78,10 @@ def ended_by_signals() -> Iterator[None]:
     def end(number: int, frame: FrameType | None) -> None:
         for each in before:
             signal.signal(each, signal.SIG_IGN)  # once is enough
-        raise SystemExit(128 + number)
+        error = SystemExit(128 + number)
+        if _told is None:
+            raise error
+        _told(error)
 
     before: dict[int, Any] = {}
     if threading.current_thread() is threading.main_thread():

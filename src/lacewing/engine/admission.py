@@ -13,7 +13,9 @@ from lacewing.engine.pages import Full, Pages, pages_of
 from lacewing.engine.prefix import PrefixTree
 from lacewing.engine.request import Task
 from lacewing.engine.sequence import Sequence
-from lacewing.errors import LacewingError, OutOfMemoryError
+from lacewing.errors import LacewingError, OptionError, OutOfMemoryError
+
+Checks = tuple[Callable[[], None], Callable[[], None]]  # of the weights: before each run, and when a request begins and ends
 
 
 class Admission(ABC):
@@ -23,10 +25,10 @@ class Admission(ABC):
     from its ids later. So one sequence of the whole context always fits, and the task that was admitted first always goes on.
     """
 
-    def __init__(self, step: Step, verify: Callable[[], None]):
-        self.step, self._verify = step, verify
+    def __init__(self, step: Step, checks: Checks, state_bytes: int | None = None):
+        self.step, self.checks = step, checks
         self.turn = threading.RLock()
-        self.pages = Pages(step)
+        self.pages = Pages(step, state_bytes)
         self.tree = PrefixTree(self.pages)
         self.waiting: deque[Task] = deque()
         self.running: list[Task] = []  # in the order of their admission
@@ -36,6 +38,24 @@ class Admission(ABC):
     @abstractmethod
     def end_ahead(self) -> None:
         """What the device would choose next is not wanted."""
+
+    def verify(self, thorough: bool = True) -> None:
+        """Raise what a check of the weights does; what was run before may then be wrong and is dropped."""
+        try:
+            self.checks[thorough]()
+        except BaseException:
+            self.forget()
+            raise
+
+    def forget(self) -> None:
+        self.tree.clear()
+        self.last = []
+
+    def close(self) -> None:
+        self.end_ahead()
+        for task in (*self.running, *self.waiting):
+            self._fail(task, OptionError("the model has been closed"), whole=False)
+        self.forget()
 
     # tasks come and go
 
@@ -53,7 +73,7 @@ class Admission(ABC):
         """Not with that reason where the weights turn out to have changed meanwhile."""
         if reason != "cancelled":
             try:
-                self._verify()
+                self.verify()
             except LacewingError as error:
                 return self._fail(task, error, whole=False)
         task.reason, task.done = reason, True
@@ -131,7 +151,7 @@ class Admission(ABC):
 
     def _rebalance(self, task: Task) -> None:
         try:
-            self._verify()
+            self.verify()
             self.step.rebalance()
         except LacewingError as error:
             self._fail(task, error, whole=False)
@@ -163,6 +183,11 @@ class Admission(ABC):
             except Full as full:
                 if self.tree.evict(full.group):
                     continue
+            except LacewingError as error:
+                if task is None:
+                    raise
+                self._fail(task, error, whole=True)
+                return False
             others = [each for each in self.running if each is not task]
             if others and (task is None or self.running[-1] is not task):
                 self._preempt(others[-1], first=True)

@@ -29,9 +29,9 @@ _LOGIT_BYTES = 64 << 20  # rows of logits wanted of one run, at most
 class Engine:
     """Runs requests on a step, several at once where it has the rows; what was run before is found again in a prefix tree.
 
-    `check` is called when a request begins and before it is said to have ended well, `quick_check` before each run,
-    so that a file that became shorter is told instead of read beyond its end; what they raise fails the request and drops all that
-    was run before.
+    `check` is called when a request begins and before it is said to have ended well, `quick_check` before each run, so that a file
+    that became shorter is told instead of read beyond its end; what they raise fails the request and drops all that was run before.
+    `state_bytes`: what pages and units may take, by default `pages.state_budget`.
     """
 
     def __init__(
@@ -39,13 +39,13 @@ class Engine:
         step: Step,
         vocab_size: int,
         context: int,
-        check: Callable[[], None] | None = None,
+        check: Callable[[], None] = lambda: None,
         quick_check: Callable[[], None] | None = None,
+        state_bytes: int | None = None,
     ):
-        self.check, self.quick_check = check, quick_check
         self.step, self.vocab_size, self.context = step, vocab_size, context
         self.chunk = step.limits.chunk
-        self.scheduler = Scheduler(step, context, self.verify, self.glance)
+        self.scheduler = Scheduler(step, context, (quick_check or check, check), state_bytes)
 
     # requests
 
@@ -120,8 +120,12 @@ class Engine:
     def forget(self) -> None:
         """Drop all that was run before: the next prompt is run whole."""
         with self.scheduler.turn:
-            self.scheduler.tree.clear()
-            self.scheduler.last = []
+            self.scheduler.forget()
+
+    def close(self) -> None:
+        """End all requests, and hold nothing any more; before the step is closed."""
+        with self.scheduler.turn:
+            self.scheduler.close()
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
@@ -142,19 +146,7 @@ class Engine:
 
     def verify(self) -> None:
         """Raise what `check` does; what was run before may then be wrong and is dropped."""
-        self._checked_by(self.check)
-
-    def glance(self) -> None:
-        """`verify`, but quick."""
-        self._checked_by(self.quick_check)
-
-    def _checked_by(self, check: Callable[[], None] | None) -> None:
-        if check is not None:
-            try:
-                check()
-            except BaseException:
-                self.forget()
-                raise
+        self.scheduler.verify()
 
     def rebalance(self) -> None:
         """Let the step suit itself to what it has run, as before a request."""
@@ -173,6 +165,7 @@ class Engine:
         ids = self._checked(ids)
         with self.scheduler.turn:
             self.forget()
+            self.verify()
             needed, free = 4 * len(ids) * self.vocab_size, this_machine().available_bytes
             if needed > free:
                 what = f"the logits of {len(ids)} positions take {format_bytes(needed)}, and {format_bytes(free)} are free"
@@ -213,7 +206,7 @@ class Engine:
 
     def _run(self, state: State, ids: list[int], outputs: np.ndarray) -> np.ndarray:
         """Float32 (R, V) of the rows `outputs` of `ids`, valid until the next run."""
-        self.verify()
+        self.scheduler.verify(thorough=False)
         self.scheduler.reserve(state, len(ids))
         rows = self.step.run(make_batch(self.step, [(state, len(ids))], ids, outputs.astype(np.int32)))
         self.scheduler.tell([(state, len(ids))])

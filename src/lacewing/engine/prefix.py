@@ -168,8 +168,18 @@ class PrefixTree:
             ids = tuple(sequence.ids[at * PAGE : (at + 1) * PAGE])
             child = node.children.get(ids)
             node = self._add(node, ids, sequence) if child is None else child
+            self._adopt(node, sequence, at)
             node.used = self._clock
         return node
+
+    def _adopt(self, node: Node, sequence: Sequence, at: int) -> None:
+        """Hold the pages of a sequence that has run the same ids again, so that they are there once."""
+        for index, group in enumerate(self.pages.unlimited):
+            page = sequence.tables[group][at]
+            if page != node.pages[index]:
+                self.pages.share(group, [page])
+                self.pages.drop(group, [node.pages[index]])
+                node.pages[index] = page
 
     def _add(self, parent: Node, ids: tuple[int, ...], sequence: Sequence) -> Node:
         """A child that holds the sequence's pages of its ids; shorter ones that it continues are no longer needed."""

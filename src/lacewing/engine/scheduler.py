@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 
 import numpy as np
 
 from lacewing.backends.step import Step
-from lacewing.engine.admission import Admission
+from lacewing.engine.admission import Admission, Checks
 from lacewing.engine.observers import Observers
 from lacewing.engine.pages import Full
 from lacewing.engine.request import Task
@@ -29,9 +28,8 @@ _AHEAD = 256  # tokens that a device may be asked for at once
 class Scheduler(Admission):
     """Steps for all tasks at once: each run carries the next token of every task that generates, and then pieces of prompts."""
 
-    def __init__(self, step: Step, context: int, verify: Callable[[], None], glance: Callable[[], None]):
-        super().__init__(step, verify)
-        self._glance = glance
+    def __init__(self, step: Step, context: int, checks: Checks, state_bytes: int | None = None):
+        super().__init__(step, checks, state_bytes)
         self.context = context
         self.observers = Observers(step)
         self.pace = 0.0  # prompt tokens/s of the last long run
@@ -67,7 +65,7 @@ class Scheduler(Admission):
         tasks = [part.task for part in parts]
         self._watcher.begin([task.request.cancelled for task in tasks if task.request.cancelled is not None])
         try:
-            self._glance()
+            self.verify(thorough=False)
             choices = run(self.step, parts) if self._ahead is None else self._ahead.next()
             self.tell([(part.sequence, len(part.ids)) for part in parts])
         except Cancelled:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 from collections.abc import Callable, Sequence
 
 _EVERY = 0.05  # seconds
@@ -14,7 +15,7 @@ class Watcher:
     """Calls `abort` as soon as one of the callables of the run under way says yes, or fails; whoever made the run asks again."""
 
     def __init__(self, abort: Callable[[], None]):
-        self._abort = abort
+        self._abort = weakref.WeakMethod(abort)  # the thread may live a second longer than the step
         self._asked: Sequence[Callable[[], bool]] = ()
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
@@ -30,6 +31,11 @@ class Watcher:
     def end(self) -> None:
         self._asked = ()
 
+    def _call_abort(self) -> None:
+        abort = self._abort()
+        if abort is not None:
+            abort()
+
     def _watch(self) -> None:
         idle = 0
         while True:
@@ -37,7 +43,7 @@ class Watcher:
             asked = self._asked
             idle = 0 if asked else idle + 1
             if any(map(_says_yes, asked)) and self._asked is asked:
-                self._abort()
+                self._call_abort()
             if idle > _IDLE:
                 with self._lock:
                     if not self._asked:

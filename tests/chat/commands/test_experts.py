@@ -33,7 +33,7 @@ def test_experts_of_the_last_answer(mixture):
     plain = say(mixture, "Hello")
     run_line(mixture, "/undo")
     assert "from now on" in run_line(mixture, "/experts").text
-    assert "nothing has been answered" in run_line(mixture, "/experts on").text
+    assert "no answer since" in run_line(mixture, "/experts on").text
     mixture.model.engine.forget()
     assert say(mixture, "Hello") == plain  # watching changes nothing
     reply, stats = run_line(mixture, "/experts"), mixture.stats

@@ -33,8 +33,8 @@ def test_lines(text, expected):
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("a b", "one word too many"),
-        ("--nope", "no option --nope"),
+        ("a b", "unexpected argument"),
+        ("--nope", "unknown option --nope"),
         ("--context", "needs a value"),
         ("--context x", "whole number"),
         ("--lazy=yes", "takes no value"),

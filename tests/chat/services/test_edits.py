@@ -146,7 +146,7 @@ def test_a_file_changed_meanwhile_is_left_alone(tmp_path):
         (tmp_path / name).write_text("one\n")
     changes = plan_changes([edit("one", "two"), edit("one", "two", "b.py")], tmp_path)
     (tmp_path / "b.py").write_text("one and more\n")
-    with pytest.raises(EditError, match=r"b\.py has been changed"):
+    with pytest.raises(EditError, match=r"b\.py has changed"):
         apply_changes(changes)
     assert (tmp_path / "a.py").read_text() == "one\n"
 

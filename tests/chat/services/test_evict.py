@@ -84,7 +84,7 @@ def test_one_that_is_closed_says_how_to_go_on(chat, paths, monkeypatch, error, n
     assert chat.messages == before
     assert error is KeyboardInterrupt or "nor to the CPU (it fails)" in chat.notices[-1]
     lines = change_model(chat, str(paths[name]))
-    assert lines[0].startswith("now") and not any("could not be kept" in line for line in lines)
+    assert lines[0].startswith("now") and not any("could not be parked" in line for line in lines)
     assert say(chat, "and now?") and chat.messages[:2] == before and len(chat.messages) == 4
 
 

@@ -47,21 +47,21 @@ def test_back_and_forth(spoken, start, folder):
 
 
 def test_keys_and_values_come_back(spoken, start, folder):
-    assert "keys and values of" in files.save(spoken, "one", keys_values=True)[1]
+    assert "with the KV cache of" in files.save(spoken, "one", kv_cache=True)[1]
     other = start(context=600)
-    assert "nothing has to be read again" in files.load(other, "one")[1]
+    assert "nothing has to be reprocessed" in files.load(other, "one")[1]
     assert other.model.engine.cached == spoken.model.engine.cached
     assert say(other, "Go on") == say(spoken, "Go on")
     assert other.stats["reused_tokens"] > 40
     kept = list(folder.glob("*.kv"))
-    files.save(other, "one", keys_values=True)
+    files.save(other, "one", kv_cache=True)
     assert len(list(folder.glob("*.kv"))) == 1 and list(folder.glob("*.kv")) != kept
     files.save(other, "one")
     assert not list(folder.glob("*.kv"))
 
 
-def test_damaged_keys_and_values_are_read_anew(spoken, start, folder):
-    files.save(spoken, "one", keys_values=True)
+def test_damaged_keys_and_values_are_reprocessed(spoken, start, folder):
+    files.save(spoken, "one", kv_cache=True)
     (kv,) = folder.glob("*.kv")
     whole = kv.read_bytes()
     for damage in (whole[:-1], b"", whole[:100] + b"\xff\xfe" + whole[102:]):
@@ -70,19 +70,19 @@ def test_damaged_keys_and_values_are_read_anew(spoken, start, folder):
         assert "damaged" in files.load(other, "one")[1] and other.model.engine.cached == []
     kv.unlink()
     assert "cannot be read" in files.load(start(), "one")[1]
-    assert "do not fit this context" in files.load(start(context=20), "one")[1]
+    assert "does not fit this context" in files.load(start(context=20), "one")[1]
 
 
 @pytest.mark.parametrize("name", ["", ".", "\0", "\ud800", "../one.kv", "/dev/zero", "x" * 300, "pipe.kv"])
 def test_hostile_names_of_keys_and_values_cost_no_more_than_them(name, spoken, start, folder):
-    files.save(spoken, "one", keys_values=True)
+    files.save(spoken, "one", kv_cache=True)
     if hasattr(os, "mkfifo"):
         os.mkfifo(folder / "pipe.kv")
     parts = json.loads((folder / "one.json").read_text())
     parts["keys_values"]["file"] = name
     (folder / "one.json").write_bytes(document.encode({key: parts[key] for key in parts if key not in (document.MARK, "checksum")}))
     other = start()
-    assert "will be read anew" in files.load(other, "one")[1]
+    assert "will be reprocessed" in files.load(other, "one")[1]
     assert other.messages == spoken.messages and other.model.engine.cached == []
 
 
@@ -104,10 +104,10 @@ def test_nothing_said_is_nothing_to_rescue(spoken, folder):
 
 
 def test_on_another_model(spoken, start):
-    files.save(spoken, "one", keys_values=True)
+    files.save(spoken, "one", kv_cache=True)
     other = start("gemma")
     lines = files.load(other, "one")
-    assert "its state is dropped" in lines[1] and other.messages == spoken.messages
+    assert "the conversation will be reprocessed" in lines[1] and other.messages == spoken.messages
     assert isinstance(say(other, "Go on"), str)
 
 
@@ -118,7 +118,7 @@ def test_a_template_that_is_gone(spoken, start, tmp_path):
     files.save(spoken, "one")
     mine.unlink()
     lines = files.load(start(), "one")
-    assert any("is not to be had" in line for line in lines)
+    assert any("cannot be used" in line for line in lines)
 
 
 def test_a_template_whose_tokens_the_model_lacks(spoken, start):
@@ -150,14 +150,14 @@ def test_every_flipped_byte_is_noticed(spoken, folder):
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        (lambda parts: [], "no session of Lacewing"),
-        (lambda parts: {"messages": []}, "no session of Lacewing"),
+        (lambda parts: [], "not a session of Lacewing"),
+        (lambda parts: {"messages": []}, "not a session of Lacewing"),
         (lambda parts: parts | {"lacewing_session": 2}, "has version 2"),
         (lambda parts: parts | {"more": 1}, "missing or unknown"),
-        (lambda parts: parts | {"messages": [{"role": "system", "content": "x"}]}, "messages are not"),
-        (lambda parts: parts | {"messages": [{"role": "user", "content": 1}]}, "messages are not"),
-        (lambda parts: parts | {"view": {"hidden": "1", "summary": None}}, "view is not"),
-        (lambda parts: parts | {"view": {"hidden": True, "summary": None}}, "view is not"),
+        (lambda parts: parts | {"messages": [{"role": "system", "content": "x"}]}, "messages have another shape"),
+        (lambda parts: parts | {"messages": [{"role": "user", "content": 1}]}, "messages have another shape"),
+        (lambda parts: parts | {"view": {"hidden": "1", "summary": None}}, "view has another shape"),
+        (lambda parts: parts | {"view": {"hidden": True, "summary": None}}, "view has another shape"),
         (lambda parts: parts | {"settings": parts["settings"] | {"overflow": "x"}}, "settings are not"),
         (lambda parts: parts | {"settings": {}}, "settings are not"),
         (lambda parts: parts | {"settings": parts["settings"] | {"system": 3}}, "settings are not"),
@@ -202,7 +202,7 @@ def test_a_disk_that_fails(call, spoken, folder, monkeypatch):
 
     monkeypatch.setattr(atomic.os, call, full)
     with pytest.raises(SessionFileError, match="No space left"):
-        files.save(spoken, "one", keys_values=True)
+        files.save(spoken, "one", kv_cache=True)
     monkeypatch.undo()
     assert (folder / "one.json").read_bytes() == before
     assert not [path for path in folder.iterdir() if path.suffix != ".json"]
@@ -274,13 +274,13 @@ files.load(session, "one")
 print("ready", flush=True)
 while True:
     list(session.retry() if len(session.messages) > 6 else session.say("More"))
-    files.save(session, "one", keys_values=True)
+    files.save(session, "one", kv_cache=True)
 """
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
 def test_killed_while_saving_keys_and_values(spoken, start, paths):
-    files.save(spoken, "one", keys_values=True)
+    files.save(spoken, "one", kv_cache=True)
     chance = random.Random(2)
     for _ in range(4):
         writer = subprocess.Popen([sys.executable, "-c", FULL_WRITER, str(paths["llama"])], stdout=subprocess.PIPE)
@@ -289,7 +289,7 @@ def test_killed_while_saving_keys_and_values(spoken, start, paths):
             time.sleep(chance.random() * 0.05)
             writer.send_signal(signal.SIGKILL)
         other = start()
-        assert "nothing has to be read again" in files.load(other, "one")[1]
+        assert "nothing has to be reprocessed" in files.load(other, "one")[1]
         assert len(other.messages) % 2 == 0 and other.messages[0] == spoken.messages[0]
 
 

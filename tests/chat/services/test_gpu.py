@@ -1,4 +1,4 @@
-"""Sessions on a GPU, which may be lost or full: the conversation stays, and the processor goes on with it if one agrees."""
+"""Sessions on a GPU, which may be lost or full: the conversation is kept, and the CPU continues it if the person agrees."""
 
 import os
 import subprocess
@@ -36,11 +36,11 @@ def test_a_lost_gpu(chat):
     chat.ui.confirm = lambda question: asked.append(question) is not None
     with pytest.raises(BackendError, match="the GPU was lost"):
         say(chat, "and now?")
-    assert "go on with" in asked[0] and "on the processor?" in asked[0]
+    assert "continue with" in asked[0] and "on the CPU?" in asked[0]
     assert chat.messages == before and chat.model.backend.name == "webgpu"  # nothing is lost, nothing is changed
     chat.ui.confirm = lambda question: True
     events = list(chat.say("and now?"))
-    assert any(isinstance(event, Notice) and "on the GPU is closed" in event.text for event in events)
+    assert any(isinstance(event, Notice) and "on the GPU were closed" in event.text for event in events)
     assert chat.status().backend == "cpu" and chat.parked == [] and device.allocated == 0
     assert chat.messages[:2] == before and len(chat.messages) == 4 and chat.messages[3]["content"]
     assert "webgpu" in run_line(chat, "/model --backend webgpu").text  # opened anew
@@ -81,7 +81,7 @@ def test_what_a_driver_may_take_with_it_is_saved_before(chat, start, tmp_path, m
     run_line(chat, f"/load {found}")
     assert chat.messages[0]["content"] == "hello"
     other = start()
-    other.autosave = lambda: pytest.fail("the processor ends nothing")
+    other.autosave = lambda: pytest.fail("the CPU ends nothing")
     list(other.say("hello"))
 
 
@@ -102,7 +102,7 @@ def test_a_driver_that_ends_the_process(tiny_path, tmp_path):
     assert left.name.startswith("autosave-open-")
     done = chat_with("")
     (kept,) = tmp_path.glob("*.json")
-    assert done.returncode == 0 and f"/load {kept.stem} brings it back" in done.stdout + done.stderr
+    assert done.returncode == 0 and f"/load {kept.stem} loads it" in done.stdout + done.stderr
     done = chat_with(f"/load {kept.stem}\n/retry\n")
     assert done.returncode == 0 and "1 message" in done.stdout, done.stdout + done.stderr  # without one there is nothing to retry
     assert list(tmp_path.glob("*.json")) == [kept]
@@ -210,7 +210,7 @@ def test_a_gpu_without_room_for_two(chat, paths, monkeypatch):
     assert device.allocated == held and chat.messages[1]["content"] == first
     assert say(chat, "still there?")
     text = run_line(chat, f"/model {paths['qwen']}").text
-    assert "could not be kept" in text and chat.parked == [] and not before.on_device
+    assert "could not be parked" in text and chat.parked == [] and not before.on_device
     assert chat.model.backend.name == "webgpu" and device.allocated < 2 * held
     assert say(chat, "and you?") and len(chat.messages) == 6
 

@@ -65,7 +65,7 @@ def test_no_mention(folder, message):
 
 
 def test_something_like_a_file_is_noted(folder):
-    assert expand("what is @b.txt", folder) == mentions.Expanded("what is @b.txt", ("@b.txt is no file here; sent as it is",))
+    assert expand("what is @b.txt", folder) == mentions.Expanded("what is @b.txt", ("@b.txt is not a file here; sent as text",))
 
 
 @pytest.mark.parametrize(

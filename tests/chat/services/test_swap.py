@@ -166,7 +166,7 @@ def test_one_that_cannot_be_parked_is_closed(start, paths, monkeypatch):
         change(self, *arguments, **options)
 
     monkeypatch.setattr(Model, "set_residency", refuse)
-    assert "could not be kept" in change_model(session, str(paths["gemma"]))[-1]
+    assert "could not be parked" in change_model(session, str(paths["gemma"]))[-1]
     assert session.parked == [] and len(session.messages) == 2 and isinstance(say(session, "More"), str)
 
 
@@ -178,7 +178,7 @@ def test_no_room_for_both(start, paths, monkeypatch):
     monkeypatch.setattr(swap, "plan_swap", lambda *_: SwapPlan(plan, 0, shrink=True, drop_parked=True, drop_current=True))
     lines = change_model(session, str(paths["gemma"]))
     assert session.parked == [] and session.model.weights.residency == "lazy"
-    assert any("no room for both" in line for line in lines) and "could not be kept" in lines[-1]
+    assert any("does not hold both models" in line for line in lines) and "could not be parked" in lines[-1]
     assert say(session, "More") is not None and len(session.messages) == 4
 
 
@@ -241,7 +241,7 @@ def test_the_current_model_whose_file_changed(start, paths, tmp_path):
     change_model(session, str(copy), residency="lazy")
     os.utime(copy, (1, 1))
     lines = change_model(session, str(copy))
-    assert lines[0].startswith("now") and lines[-1].endswith("could not be kept")
+    assert lines[0].startswith("now") and lines[-1].endswith("could not be parked and was closed")
     assert say(session, "Hello") is not None
 
 
@@ -328,12 +328,12 @@ def test_lazy_and_eager(start, monkeypatch):
         change_residency(session, "eager")
     assert session.model.weights.residency == "lazy" and session.model.weights.anonymous_bytes == 0
     steps.clear()
-    assert "own memory" in change_residency(session, "eager")[0]
+    assert "RAM" in change_residency(session, "eager")[0]
     assert steps[-1] == ("reading weights", session.model.weights.nbytes, session.model.weights.nbytes)
-    assert change_residency(session, "eager") == ["the weights are eager already"]
+    assert change_residency(session, "eager") == ["the weights are already eager"]
     change_residency(session, "lazy")
     monkeypatch.setattr("lacewing.weights.this_machine", lambda: Machine(2**34, -(2**25), "nothing"))
-    with pytest.raises(OutOfMemoryError, match="nothing has changed"):
+    with pytest.raises(OutOfMemoryError, match="nothing was changed"):
         change_residency(session, "eager")
     assert session.model.weights.residency == "lazy"
     change_residency(session, "eager", force=True)

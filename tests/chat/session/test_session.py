@@ -80,15 +80,15 @@ def test_an_answer_that_fails_leaves_nothing(start, monkeypatch):
     session = start()
     say(session, "Hello")
     before, count = [dict(each) for each in session.messages], 0
-    run = session.model.engine._run
+    run = session.model.step._run
 
-    def poisoned(ids, outputs):
+    def poisoned(batch):
         nonlocal count
         count += 1
-        rows = run(ids, outputs)
+        rows = run(batch)
         return rows * float("nan") if count > 3 else rows
 
-    monkeypatch.setattr(session.model.engine, "_run", poisoned)
+    monkeypatch.setattr(session.model.step, "_run", poisoned)
     for attempt in (lambda: session.say("More"), session.retry, session.continue_, lambda: session.say_instead("Other")):
         count = 0
         with pytest.raises(NumericError):
@@ -164,7 +164,7 @@ def test_templates_change(start):
     assert session.formatter is before
     cached = list(session.model.engine.cached)
     lines = change_template(session, "raw")
-    assert "checkpoint -> raw" in lines[0] and any("read again" in line for line in lines)
+    assert "checkpoint -> raw" in lines[0] and any("reprocessed" in line for line in lines)
     kept = common_prefix(cached, session.model.engine.cached)
     assert session.model.engine.cached[:kept] == cached[:kept]
     say(session, "More")
@@ -196,8 +196,8 @@ def test_a_template_keeps_what_is_common(start, tmp_path):
     mine.write_text(session.formatter.template.source.replace("assistant\n", "assistant\nSo: "))
     cached = list(session.model.engine.cached)
     runs = []
-    original = session.model.engine._run
-    session.model.engine._run = lambda ids, outputs: (runs.append(len(ids)), original(ids, outputs))[1]
+    original = session.model.step._run
+    session.model.step._run = lambda batch: (runs.append(len(batch.tokens)), original(batch))[1]
     change_template(session, str(mine))
     assert sum(runs) < len(cached) // 2  # the history is written alike, only the prompt for an answer is not
 

@@ -1,6 +1,9 @@
 """The editor driven by keys, and what it completes; no terminal is needed."""
 
 import os
+import signal
+import subprocess
+import sys
 
 import pytest
 from prompt_toolkit.application import create_app_session
@@ -158,6 +161,34 @@ def test_questions(keys, answer):
         one = Editor(table(), SOURCES, str, lambda: None, print)
         pipe.send_text(keys)
         assert one.confirm("Write?") is answer
+
+
+ENDED = """
+import signal
+from prompt_toolkit.application import create_app_session
+from prompt_toolkit.history import InMemoryHistory
+from prompt_toolkit.input import create_pipe_input
+from prompt_toolkit.output import DummyOutput
+from lacewing.chat.commands.table import CommandTable
+from lacewing.chat.terminal import editor
+from lacewing.console.interrupt import ended_by_signals
+class Slow(InMemoryHistory):
+    async def load(self):
+        signal.raise_signal(signal.{name})
+        yield "never shown"
+editor._history = lambda path: Slow()
+with ended_by_signals(), create_pipe_input() as pipe, create_app_session(input=pipe, output=DummyOutput()):
+    one = editor.Editor(CommandTable(), {{}}, str, lambda: None, print)
+    print(one.read())
+"""
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_a_signal_in_the_middle_of_the_event_loop_ends_the_program(name):
+    """Raised there, it was lost in a task, and the program waited for Enter or for ever."""
+    command = [sys.executable, "-c", ENDED.format(name=name)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (128 + getattr(signal, name), "", "")
 
 
 def test_what_is_completed_is_safe_to_show():

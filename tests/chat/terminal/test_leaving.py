@@ -57,7 +57,7 @@ def test_who_presses_again_at_once_stays(tiny_path, tmp_path):
         interrupt_slow_work(chat, tiny_path)
         chat.expect("stopping")
         chat.press(CTRL_C)
-        assert "cancelled; all is as it was" in chat.ready()
+        assert "cancelled; nothing was changed" in chat.ready()
         chat.turn("/save mine")
         chat.press(CTRL_D)
         assert chat.leave() == 0

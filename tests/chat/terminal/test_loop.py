@@ -71,7 +71,7 @@ def test_failures_end_a_line_only():
 def test_cancelled_work_is_no_failure():
     code, session, _, problems = talk("wait\nstop\n")
     assert code == 0 and session.said == ["wait", "stop"]
-    assert "cancelled; all is as it was" in problems and "stopped" in problems
+    assert "cancelled; nothing was changed" in problems and "stopped" in problems
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
@@ -118,4 +118,4 @@ def test_files_in_messages(tmp_path, monkeypatch):
     (tmp_path / "a.txt").write_text("one\n")
     code, session, _, problems = talk("see @a.txt\nsee @no/b.txt\n")
     assert session.said == ["see @a.txt\n\n``` a.txt\none\n```"] and code == 1
-    assert "a.txt: 1 lines" in problems and "no such file" in problems
+    assert "a.txt: 1 line" in problems and "no such file" in problems

@@ -9,16 +9,17 @@ from lacewing.chat.services.edits import Edit, EditError, parse_edits
 from lacewing.chat.services.patches import Change, apply_changes, plan_changes
 from lacewing.chat.session.session import Session
 from lacewing.chat.session.settings import Message
+from lacewing.options import counted
 
 _DONE = "edits_done"  # the message whose edits have been made or dropped
-_NONE = "the last answer proposes no edits, or they are done"
+_NONE = "the last answer proposes no edits, or they were applied or discarded"
 
 
 @command("code", Argument("state", "on/off"))
 def code(chat: Session, state: bool | None = None) -> Reply:
-    """Have the model propose edits of files in the working directory; none is made without your yes.
+    """Have the model propose edits of files in the working directory; none is made unless you confirm it.
 
-    `/diff` shows what the last answer proposes, `/apply` asks for each file and makes the edits, `/discard` drops them.
+    `/diff` shows what the last answer proposes, `/apply` asks about each file and makes the edits, `/discard` drops them.
     """
     if state is not None:
         chat.change(code=state)
@@ -37,7 +38,7 @@ def diff(chat: Session) -> Reply:
 
 @command("apply")
 def apply(chat: Session) -> Reply:
-    """Make the edits that the last answer proposes: each file is shown and asked for, then all that you took are written."""
+    """Make the edits that the last answer proposes: each file is shown for you to confirm, then all confirmed ones are written."""
     edits, problems = pending(chat)
     changes = plan_changes(edits, Path.cwd())
     taken = [change for change in changes if chat.ui.confirm(f"{_shown(change)}\nwrite {change.name}?")]
@@ -55,8 +56,8 @@ def discard(chat: Session) -> Reply:
     if not edits and not problems:
         raise EditError(_NONE)
     chat.extras[_DONE] = _answer(chat)
-    unread = f", and {len(problems)} that could not be read" if problems else ""
-    return Reply(f"{len(edits)} edits are dropped{unread}")
+    unread = f", and {counted(len(problems), 'block')} that could not be read" if problems else ""
+    return Reply(f"{counted(len(edits), 'edit')} dropped{unread}")
 
 
 def proposed(chat: Session) -> tuple[list[Edit], list[str]]:

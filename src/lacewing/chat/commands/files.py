@@ -10,29 +10,30 @@ from lacewing.chat.services import atomic, files, mentions
 from lacewing.chat.session.session import Session
 from lacewing.console.output import Table
 from lacewing.errors import OptionError
+from lacewing.options import counted
 
 
 @command("save", Argument("name", "session"))
 def save(chat: Session, name: str | None = None) -> Reply:
     """Save the conversation, the settings and the template under a name or to a .json file.
 
-    Without a name the last one is used again. The file is either the old or the new one, whole, whatever happens.
+    Without a name, the last one is used again. The file is replaced as a whole: a failure leaves the old one.
     """
     return Reply("\n".join(files.save(chat, _name(chat, name))))
 
 
 @command("fullsave", Argument("name", "session"))
 def fullsave(chat: Session, name: str | None = None) -> Reply:
-    """Save as `/save` does, and the keys and values beside it, so that nothing has to be read again after `/load`."""
-    return Reply("\n".join(files.save(chat, _name(chat, name), keys_values=True)))
+    """Save as `/save` does, together with the KV cache, so that nothing has to be reprocessed after `/load`."""
+    return Reply("\n".join(files.save(chat, _name(chat, name), kv_cache=True)))
 
 
 @command("load", Argument("name", "session", required=True))
 def load(chat: Session, name: str) -> Reply:
-    """Load a saved conversation with its settings and template, on whichever model is current.
+    """Load a saved conversation with its settings and template; the current model continues it.
 
-    On the model that it was saved with, keys and values are used again; on another one they are dropped. A damaged or
-    foreign file is refused, and the running conversation stays.
+    If it was saved with the current model, a saved KV cache is used again; otherwise the conversation is reprocessed. A damaged
+    or foreign file is refused, and the current conversation is kept.
     """
     lines = files.load(chat, name)
     chat.extras[files.SAVED_AS] = name
@@ -50,17 +51,17 @@ def sessions(chat: Session) -> Reply:
 
 @command("export", Argument("path", "path"), Option("force"))
 def export(chat: Session, path: str | None = None, force: bool = False) -> Reply:
-    """Write the conversation as Markdown; without a path, to a file named by the time. An existing file is kept unless forced."""
+    """Write the conversation as Markdown; without a path, to a file named after the time. `--force` replaces an existing file."""
     if not chat.messages:
         raise OptionError("the conversation is empty")
     target = Path(path or f"conversation-{datetime.now():%Y%m%d-%H%M%S}.md").expanduser()
-    if target.exists() and not force and not chat.ui.confirm(f"{target} is there already. Replace it?"):
-        raise OptionError(f"{target} is there already; /export --force replaces it")
+    if target.exists() and not force and not chat.ui.confirm(f"{target} exists. Replace it?"):
+        raise OptionError(f"{target} exists; /export --force replaces it")
     try:
         atomic.write(target, markdown(chat).encode("utf-8", "replace"))
     except OSError as error:
         raise OptionError(f"{target} could not be written: {error.strerror}") from None
-    return Reply(f"wrote {len(chat.messages)} messages to {target}")
+    return Reply(f"wrote {counted(len(chat.messages), 'message')} to {target}")
 
 
 def markdown(chat: Session) -> str:
@@ -78,14 +79,14 @@ def markdown(chat: Session) -> str:
 
 @command("read", Argument("file", "path", required=True))
 def read(chat: Session, file: str) -> Reply:
-    """Put a text file, or lines of it (`/read notes.txt:10-50`), in front of your next message; `/read off` takes it back."""
+    """Put a text file, or lines of it (`/read notes.txt:10-50`), in front of your next message; `/read off` removes it again."""
     if file == "off":
         count = len(chat.attachments)
         chat.attachments.clear()
-        return Reply(f"{count} files taken back")
+        return Reply(f"{counted(count, 'file')} removed from your next message")
     attached = mentions.attach(file, Path())
     chat.attachments.append(attached.text)
-    return Reply("; ".join(attached.notes) + "; it goes with your next message")
+    return Reply("; ".join(attached.notes) + "; sent with your next message")
 
 
 def _name(chat: Session, name: str | None) -> str:

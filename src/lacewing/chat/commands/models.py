@@ -34,10 +34,10 @@ def model(
     eager: bool = False,
     context: int | None = None,
 ) -> Reply:
-    """Change to another model and keep the conversation; without a name, show the models that are here.
+    """Change to another model and keep the conversation; without a name, list the local models.
 
-    The name is a path, a name of ours or hf:owner/repo[:file]; `-` goes back to the model before, which needs to read
-    nothing again but what was said meanwhile. If anything fails or is cancelled, the old model is still there.
+    The name is a path, a known name or hf:owner/repo[:file]; `-` goes back to the previous model, which only has to process
+    what was said meanwhile. If the change fails or is cancelled, the previous model is kept.
     """
     if lazy and eager:
         raise OptionError("weights are either --lazy or --eager")
@@ -63,10 +63,10 @@ def model(
 
 @command("lazy", Argument("state", "on/off"), Option("force"))
 def lazy(chat: Session, state: bool | None = None, force: bool = False) -> Reply:
-    """Page weights in from the file (on) or hold them in memory (off); without a word, change to the other.
+    """Page weights in from the file (on) or hold them in RAM (off); without an argument, switch between the two.
 
-    The conversation stays, with its keys and values, and answers are bitwise the same. Ctrl-C while weights are read keeps
-    the old state. Weights that do not fit the memory plan are refused unless forced.
+    The conversation and its KV cache are kept, and answers are bitwise the same. Ctrl-C while weights are read keeps the
+    old state. Weights that do not fit the memory plan are refused unless `--force` is given.
     """
     on = chat.model.weights.residency == "eager" if state is None else state
     return Reply("\n".join(memory.change_residency(chat, "lazy" if on else "eager", force)))
@@ -74,16 +74,16 @@ def lazy(chat: Session, state: bool | None = None, force: bool = False) -> Reply
 
 @command("eager", Option("force"))
 def eager(chat: Session, force: bool = False) -> Reply:
-    """Hold the weights in memory: the same as `/lazy off`."""
+    """Hold the weights in RAM: the same as `/lazy off`."""
     return Reply("\n".join(memory.change_residency(chat, "eager", force)))
 
 
 @command("template", Argument("name", "template", ("auto", "diff")), Argument("other", "template"), Option("force"))
 def template(chat: Session, name: str | None = None, other: str | None = None, force: bool = False) -> Reply:
-    """Change the chat template: a name, a .jinja file, or `auto` for the checkpoint's own; without a name, show them all.
+    """Change the chat template: a name, a .jinja file, or `auto` for the checkpoint's own; without a name, list the templates.
 
-    The conversation is told anew under it, and read again from where the prompts differ. A template whose special tokens
-    the vocabulary lacks is refused unless forced. `/template diff NAME` shows both renderings side by side.
+    The conversation is re-rendered with it, and reprocessed from where the prompts differ. A template whose special tokens
+    the vocabulary lacks is refused unless `--force` is given. `/template diff NAME` shows both renderings side by side.
     """
     if name is None:
         return Reply(data=Table(("", "template", "findings"), tuple(templates.listing(chat))))
@@ -92,25 +92,24 @@ def template(chat: Session, name: str | None = None, other: str | None = None, f
             raise OptionError("/template diff needs the name of a template to compare with the active one")
         return Reply(data=Columns((f"{chat.formatter.template.name} (active)", other), templates.renderings(chat, other)))
     if other is not None:
-        raise OptionError(f"{other!r} is one word too many; quote a path that has spaces")
+        raise OptionError(f"unexpected argument {other!r}; quote a path that has spaces")
     return Reply("\n".join(templates.change_template(chat, name, force)))
 
 
 @command("compare", Argument("name", "model", required=True), Argument("text", rest=True))
 def compare(chat: Session, name: str, text: str | None = None) -> Reply:
-    """Have another model answer the same message, and show both answers side by side; the conversation stays as it is.
+    """Have another model answer the same message, and show both answers side by side; the conversation is not changed.
 
-    The model is named as for `/model`; `-` is the one before. The message is the last one of the conversation, or the text that
-    is given.
+    The model is named as for `/model`; `-` is the previous one. The message is the last one of the conversation, or TEXT.
     """
     return Reply(data=comparing.compare(chat, name, text))
 
 
 @command("verify")
 def verify(chat: Session) -> Reply:
-    """Prove that lazy, eager and every backend give the same logits on this file; shows the largest difference.
+    """Check that lazy, eager and every backend give the same logits for this file, and show the largest difference.
 
-    Lazy and eager weights must agree bit by bit; another backend, which rounds elsewhere, may differ by 5 % of the range of
+    Lazy and eager weights must agree bit by bit; another backend, which rounds differently, may differ by 5 % of the range of
     the logits.
     """
     return Reply(data=Table(("setup", "largest difference", "likeliest tokens", "verdict"), tuple(verification.verify(chat))))
@@ -118,5 +117,5 @@ def verify(chat: Session) -> Reply:
 
 @command("memory")
 def memory_(chat: Session) -> Reply:
-    """Show what is where in memory: the plan of the current model, the parked ones, and the process."""
+    """Show what is in memory: the plan of the current model, the parked models, and the process."""
     return Reply(data=Table(("what", "bytes", "note"), tuple(memory.table(chat))))

@@ -1,4 +1,4 @@
-"""Commands about how the next token is chosen. Without a value they show the current one; `default` brings the usual one back."""
+"""Commands about how the next token is chosen. Without a value they show the current one; `default` restores the default."""
 
 from __future__ import annotations
 
@@ -35,25 +35,25 @@ def temperature(chat: Session, value: float | str | None = None) -> Reply:
 
 @command("top-k", Argument("value", "number", ("default",)))
 def top_k(chat: Session, value: int | str | None = None) -> Reply:
-    """Only the K likeliest tokens are chosen from; 0 is off."""
+    """Choose from the K likeliest tokens only; 0 is off."""
     return _set(chat, "top_k", value)
 
 
 @command("top-p", Argument("value", "decimal", ("default",)))
 def top_p(chat: Session, value: float | str | None = None) -> Reply:
-    """Only the likeliest tokens that together reach this probability are chosen from; 1 is off."""
+    """Choose from the likeliest tokens that together reach this probability only; 1 is off."""
     return _set(chat, "top_p", value)
 
 
 @command("min-p", Argument("value", "decimal", ("default",)))
 def min_p(chat: Session, value: float | str | None = None) -> Reply:
-    """Only tokens that are at least this fraction as likely as the likeliest one are chosen from; 0 is off."""
+    """Choose from tokens at least this fraction as likely as the likeliest one only; 0 is off."""
     return _set(chat, "min_p", value)
 
 
 @command("repeat-penalty", Argument("value", "decimal", ("default",)))
 def repeat_penalty(chat: Session, value: float | str | None = None) -> Reply:
-    """Make tokens of the last part of the conversation less likely; 1 is off."""
+    """Make tokens from the last part of the conversation less likely; 1 is off."""
     return _set(chat, "repeat_penalty", value)
 
 
@@ -65,13 +65,13 @@ def seed(chat: Session, value: int | str | None = None) -> Reply:
 
 @command("max-tokens", Argument("value", "number", ("off", "default")))
 def max_tokens(chat: Session, value: int | str | None = None) -> Reply:
-    """An answer ends after this many tokens; `off` lets it go on to its own end or that of the context."""
+    """End an answer after this many tokens; `off` ends it where the model does or the context is full."""
     return _set(chat, "max_tokens", value)
 
 
 @command("stop", Argument("text", rest=True))
 def stop(chat: Session, text: str | None = None) -> Reply:
-    """Add a text at which answers end; `/stop off` removes those that were added, without a text they are shown."""
+    """Add a text at which answers end; `/stop off` removes all, without a text they are listed."""
     stops = chat.settings.sampling.stop
     if text is not None:
         stops = () if text == "off" else tuple(dict.fromkeys((*stops, text.replace("\\n", "\n"))))

@@ -10,14 +10,14 @@ from lacewing.chat.session.session import Session
 from lacewing.chat.session.settings import POLICIES
 from lacewing.console.output import Table
 from lacewing.errors import OptionError
-from lacewing.options import Sampling, format_bytes
+from lacewing.options import Sampling, counted, format_bytes
 
 
 @command("context", Argument("policy", "choice", POLICIES))
 def context(chat: Session, policy: str | None = None) -> Reply:
     """Show what fills the context, or choose what happens when it is full: stop, drop-oldest or summarise.
 
-    Messages that are dropped or summarised are only hidden from the model; the conversation keeps them.
+    Dropped or summarised messages are only hidden from the model; the conversation keeps them.
     """
     if policy is not None:
         chat.change(overflow=policy)
@@ -48,18 +48,18 @@ def _same(left: Sampling, right: Sampling, name: str) -> bool:
 
 @command("stats")
 def stats(chat: Session) -> Reply:
-    """Show speed, time to the first token, memory and the reuse of keys and values, for the last answer."""
+    """Show speed, time to the first token, memory and the reuse of the KV cache, for the last answer."""
     found = chat.stats
     if not found:
-        raise OptionError("nothing has been answered yet")
+        raise OptionError("there is no answer yet")
     prompt, reused = int(found["prompt_tokens"]), int(found["reused_tokens"])
     rows = (
-        ("prompt", f"{prompt} tokens, {reused} of them reused ({reused / max(prompt, 1):.0%})"),
+        ("prompt", f"{counted(prompt, 'token')}, {reused} of them reused ({reused / max(prompt, 1):.0%})"),
         ("prompt speed", f"{found['prompt_tokens_per_second']:.1f} tokens/s"),
         ("first token", f"{1000 * found['first_token_seconds']:.0f} ms"),
-        ("answer", f"{int(found['generated_tokens'])} tokens"),
+        ("answer", counted(int(found["generated_tokens"]), "token")),
         ("answer speed", f"{found['generate_tokens_per_second']:.1f} tokens/s"),
-        ("own memory", format_bytes(chat.model.memory_bytes)),
+        ("RAM", format_bytes(chat.model.memory_bytes)),
         ("weights", f"{chat.model.weights.residency}, {format_bytes(chat.model.weights.nbytes)}"),
     )
     return Reply(data=Table(("what", "value"), rows))
@@ -72,10 +72,10 @@ def copy(chat: Session) -> Reply:
     if not text:
         raise OptionError("there is no answer to copy")
     chat.ui.copy(text)
-    return Reply(f"copied {len(text)} characters")
+    return Reply(f"copied {counted(len(text), 'character')}")
 
 
 @command("debug")
 def debug(chat: Session) -> Reply:
-    """Show the exact prompt as the model gets it, and what of it the keys and values hold."""
+    """Show the exact prompt that the model gets, and how much of it is in the KV cache."""
     return Reply(meter.prompt(chat), kind="code")

@@ -121,7 +121,7 @@ class CommandTable:
         if found is None:
             near = difflib.get_close_matches(name, self.names(), n=1)
             hint = f"did you mean /{near[0]}?" if near else "/help lists the commands"
-            raise OptionError(f"there is no command /{name}; {hint} (a message that begins with a slash: write //)")
+            raise OptionError(f"there is no command /{name}; {hint} (to send a message that begins with a slash, write //)")
         return found
 
 
@@ -199,7 +199,7 @@ class _Parser:
         name, equals, value = word[2:].partition("=")
         option = self.options.get(name)
         if option is None:
-            raise self._wrong(f"it has no option --{name}")
+            raise self._wrong(f"unknown option --{name}")
         if option.kind is None:
             if equals:
                 raise self._wrong(f"--{name} takes no value")
@@ -215,14 +215,14 @@ class _Parser:
 
     def _place(self, word: str, end: int) -> int:
         if not self.places:
-            raise self._wrong(f"{word!r} is one word too many")
+            raise self._wrong(f"unexpected argument {word!r}")
         argument = self.places.pop(0)
         self.values[argument.name] = self._convert(argument.name, argument.kind, argument.choices, word)
         return end
 
     def _convert(self, name: str, kind: str, choices: tuple[str, ...], word: str) -> Any:
         if "\0" in word:  # no name of a file has it
-            raise self._wrong(f"{name} is {word!r}; a null character cannot be in it")
+            raise self._wrong(f"{name} is {word!r}; it must not have a null character")
         if word.lower() in choices:
             return word.lower()
         if kind == "choice":

@@ -7,11 +7,12 @@ from lacewing.chat.services.files import SAVED_AS
 from lacewing.chat.session.session import Session
 from lacewing.console.output import Table
 from lacewing.errors import OptionError
+from lacewing.options import counted
 
 
 @command("help", Argument("command", "command"), aliases=("?",))
 def help_(chat: Session, command: str | None = None) -> Reply:
-    """Show the commands, or one of them in full."""
+    """List the commands, or explain one of them."""
     table = load_commands()
     if command is not None:
         found = table.find(command.removeprefix("/").lower())
@@ -23,35 +24,35 @@ def help_(chat: Session, command: str | None = None) -> Reply:
 
 @command("quit", aliases=("exit", "q", "bye"))
 def quit_(chat: Session) -> Reply:
-    """Leave."""
+    """Leave the chat."""
     return Reply(then="quit")
 
 
 @command("clear", aliases=("new", "reset"))
 def clear(chat: Session) -> Reply:
-    """Begin a new conversation; model, template and settings stay.
+    """Start a new conversation; model, template and settings are kept.
 
-    What was saved stays as well: the next `/save` needs a name.
+    Saved files are kept as well: the next `/save` needs a name.
     """
     count = len(chat.messages)
     chat.replace([])
     chat.attachments.clear()
     chat.extras.pop(SAVED_AS, None)
-    return Reply(f"a new conversation; {count} messages are gone" if count else "the conversation is empty already")
+    return Reply(f"a new conversation; {counted(count, 'message')} removed" if count else "the conversation is already empty")
 
 
 @command("retry", aliases=("regen",))
 def retry(chat: Session) -> Reply:
-    """Answer your last message once more; when nothing comes of it, the answer before stays."""
+    """Answer your last message once more; if it fails, the previous answer is kept."""
     _need(chat)
     return Reply(stream=chat.retry())
 
 
 @command("undo", aliases=("pop",))
 def undo(chat: Session) -> Reply:
-    """Take back your last message and the answer to it."""
+    """Remove your last message and the answer to it."""
     gone = chat.undo()
-    return Reply(f"taken back: {_short(gone[0]['content'])}")
+    return Reply(f"removed: {_short(gone[0]['content'])}")
 
 
 @command("edit")
@@ -61,13 +62,13 @@ def edit(chat: Session) -> Reply:
     at = max(place for place, each in enumerate(chat.messages) if each["role"] == "user")
     text = chat.ui.edit(chat.messages[at]["content"])
     if text is None or not text.strip() or text == chat.messages[at]["content"]:
-        return Reply("nothing has changed")
+        return Reply("nothing was changed")
     return Reply(stream=chat.say_instead(text.rstrip("\n")))
 
 
 @command("continue", aliases=("more",))
 def continue_(chat: Session) -> Reply:
-    """Let the model go on with its last answer where it ended."""
+    """Let the model continue its last answer."""
     if not chat.messages or chat.messages[-1]["role"] != "assistant":
         raise OptionError("there is no answer to continue")
     return Reply(stream=chat.continue_())
@@ -77,22 +78,22 @@ def continue_(chat: Session) -> Reply:
 def system(chat: Session, text: str | None = None) -> Reply:
     """Show or set the system message; `/system off` removes it.
 
-    It stands in front of the whole conversation, so that all of it is read again with the next message.
+    It stands in front of the whole conversation, so the next message reprocesses all of it.
     """
     if text is None:
         return Reply(chat.settings.system or "there is no system message")
     chat.change(system=None if text.strip().lower() == "off" else text)
-    return Reply("the system message is set" if chat.settings.system else "there is no system message any more")
+    return Reply("the system message is set" if chat.settings.system else "the system message was removed")
 
 
 @command("thinking", Argument("state", "on/off", ("show", "hide", "auto")), aliases=("think",))
 def thinking(chat: Session, state: bool | str | None = None) -> Reply:
-    """Let the model think before it answers or not (where its template knows how), and show or hide its thoughts."""
+    """Turn thinking before the answer on or off (if the template supports it), and show or hide the thoughts."""
     if state in ("show", "hide"):
         chat.change(show_reasoning=state == "show")
     elif state is not None:
         chat.change(thinking=None if state == "auto" else bool(state))
-    now = {True: "on", False: "off", None: "as the template has it"}[chat.settings.thinking]
+    now = {True: "on", False: "off", None: "as the template decides"}[chat.settings.thinking]
     return Reply(f"thinking: {now}; thoughts are {'shown' if chat.settings.show_reasoning else 'hidden'}")
 
 

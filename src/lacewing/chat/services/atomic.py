@@ -19,7 +19,7 @@ def write(path: Path, data: bytes | memoryview) -> None:
     """
     path = Path(os.path.realpath(path))
     if path.exists() and not path.is_file():
-        raise FileExistsError(errno.EEXIST, "it is there already and no regular file")
+        raise FileExistsError(errno.EEXIST, "it exists and is not a regular file")
     remove_stale(path)
     handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     try:

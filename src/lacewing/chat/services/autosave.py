@@ -1,4 +1,4 @@
-"""Conversations that nobody saved: kept if the chat ends otherwise than a person wished, or if a driver ends the process."""
+"""Conversations that nobody saved: saved if the chat ends by an error or a signal, or if a driver ends the process."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ def compare(chat: Session, name: str, text: str | None) -> Columns:
         while messages and messages[-1]["role"] != "user":
             left = str(messages.pop()["content"])
     if not messages:
-        raise OptionError("there is no message to compare; say something first, or give a text")
+        raise OptionError("there is no message to compare; send one first, or give a text")
     right, about = _other(chat, name, messages)
     heading = chat.loaded.short_name
     if left is None:

@@ -45,14 +45,14 @@ def decode(path: Path, data: bytes) -> dict[str, Any]:
     """The parts of a session file, of the right types. Raises SessionFileError."""
 
     def refuse(problem: str) -> NoReturn:
-        raise SessionFileError(problem, path, "nothing has been loaded")
+        raise SessionFileError(problem, path, "nothing was loaded")
 
     try:
         document = json.loads(data)
     except (ValueError, RecursionError) as error:
-        refuse(f"is damaged or no session file: it is not JSON ({str(error)[:100]})")
+        refuse(f"is damaged or not a session file: it is not JSON ({str(error)[:100]})")
     if not isinstance(document, dict) or MARK not in document:
-        refuse("is no session of Lacewing")
+        refuse("is not a session of Lacewing")
     if document[MARK] != VERSION:
         refuse(f"has version {document[MARK]!r:.20}; this Lacewing reads version {VERSION}")
     match = _CHECKSUM.search(data)
@@ -64,9 +64,9 @@ def decode(path: Path, data: bytes) -> dict[str, Any]:
     for name, shape in _SHAPES.items():
         part = document[name]
         if not (name == "keys_values" and part is None) and not _fits(part, shape):
-            refuse(f"is damaged: {name} is not as it should be")
+            refuse(f"is damaged: its part {name} has another shape")
     if not isinstance(document["messages"], list) or not all(map(_is_message, document["messages"])):
-        refuse("is damaged: its messages are not as they should be")
+        refuse("is damaged: its messages have another shape")
     return document
 
 
@@ -86,8 +86,8 @@ def settings_from(path: Path, found: Any) -> Settings:
         if not isinstance(settings.system, str | None) or not isinstance(settings.thinking, bool | None):
             raise OptionError("system or thinking is of another type")
     except (LacewingError, TypeError, ValueError, KeyError, AttributeError) as error:
-        problem = f"is damaged: its settings are not as they should be ({error})"
-        raise SessionFileError(problem, path, "nothing has been loaded") from None
+        problem = f"is damaged: its settings are not valid ({error})"
+        raise SessionFileError(problem, path, "nothing was loaded") from None
     return settings
 
 

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from lacewing.errors import LacewingError
+from lacewing.options import counted
 
 MAX_EDITS = 200  # of one answer
 _SEARCH, _DIVIDER, _REPLACE = (re.compile(mark + r"\s*$") for mark in ("<{5,9} SEARCH", "={7}", ">{5,9} REPLACE"))
@@ -63,7 +64,9 @@ def parse_edits(answer: str) -> tuple[list[Edit], list[str]]:
             continue
         dividers = [row for row in range(at + 1, end) if _DIVIDER.match(lines[row])]
         if len(dividers) != 1:
-            problems.append(f"the block at line {at + 1} of the answer has {len(dividers)} dividers (=======); it must have one")
+            problems.append(
+                f"the block at line {at + 1} of the answer has {counted(len(dividers), 'divider')} (=======); it must have one"
+            )
         elif not path:
             problems.append(f"the block at line {at + 1} of the answer names no file above it")
         else:
@@ -97,13 +100,13 @@ def replace_once(text: str, edit: Edit) -> str:
     lines = text.split("\n")
     if not any(line.strip() for line in edit.search):
         if text.strip():
-            raise EditError(f"{edit.path}: SEARCH is empty, but the file is there and has text")
+            raise EditError(f"{edit.path}: SEARCH is empty, but the file exists and has text")
         return "\n".join((*edit.replace, "")) if edit.replace else ""
     for same in (_exactly, _ignoring_ends, _shifted):
         places = list(_places(lines, edit.search, same))
         if len(places) > 1:
             found = ", ".join(str(start + 1) for start, _ in places[:5])
-            raise EditError(f"{edit.path}: SEARCH fits in {len(places)} places (lines {found}); it needs more lines to be unique")
+            raise EditError(f"{edit.path}: SEARCH fits in {len(places)} places (lines {found}); add lines to make it unique")
         if places:
             start, shift = places[0]
             return "\n".join((*lines[:start], *(shift(line) for line in edit.replace), *lines[start + len(edit.search) :]))

@@ -36,7 +36,7 @@ def evicted(session: Session, placement: Placement, notices: list[str]) -> Itera
         if short():
             session.parked.remove(each)
             each.model.close()
-            notices.append(f"there was no room on the GPU beside {each.short_name}, which was parked: it is closed")
+            notices.append(f"the parked model {each.short_name} was closed to make room on the GPU")
     current = on_gpu[0]
     if not isinstance(current, OnDevice) or not short():
         yield

@@ -19,7 +19,7 @@ from lacewing.chat.services.identity import Identity, identity_of
 from lacewing.chat.session.formatter import ChatFormatter, VisibleHistory
 from lacewing.chat.session.session import Session
 from lacewing.errors import LacewingError, ModelFormatError, OptionError
-from lacewing.options import format_bytes
+from lacewing.options import counted, format_bytes
 
 _NAME = re.compile(r"[\w][\w .-]{0,80}")
 _NOTE = 80  # characters of a row of the table of sessions
@@ -57,7 +57,7 @@ def _as_path(name: str) -> Path:
     return path if path.suffix == ".json" else path.with_name(f"{path.name}.json")
 
 
-def save(chat: Session, name: str, keys_values: bool = False, identity: Identity | None = None) -> list[str]:
+def save(chat: Session, name: str, kv_cache: bool = False, identity: Identity | None = None) -> list[str]:
     """Write the session; what was written, in lines. Raises SessionFileError; what was saved before is then still there."""
     path, formatter = path_of(name), chat.formatter
     parts: dict[str, Any] = {
@@ -69,24 +69,24 @@ def save(chat: Session, name: str, keys_values: bool = False, identity: Identity
         "view": {"hidden": formatter.history.hidden, "summary": formatter.history.summary},
         "keys_values": None,
     }
-    lines = [f"saved {len(chat.messages)} messages to {path}"]
+    lines = [f"saved {counted(len(chat.messages), 'message')} to {path}"]
     try:
         if not path.parent.is_dir():
             path.parent.mkdir(parents=True)
             lines += [f"made the folder {path.parent}"] if path.parent != folder() else []
-        if keys_values:
-            parts["keys_values"] = _write_keys_values(chat, path, lines)
+        if kv_cache:
+            parts["keys_values"] = _write_kv_cache(chat, path, lines)
         atomic.write(path, document.encode(parts))
     except OSError as error:
         problem = f"could not be written: {error.strerror}"
-        raise SessionFileError(problem, path, "what was saved before is still there") from None
+        raise SessionFileError(problem, path, "the file from before is unchanged") from None
     _remove_others(path, parts["keys_values"])
     chat.extras[SAVED_MESSAGES] = list(parts["messages"])
     return lines
 
 
 def current_identity(chat: Session) -> Identity:
-    """Of the current model; without a hash where its file is gone, which costs the keys and values but not the conversation."""
+    """Of the current model; without a hash if its file is gone, which loses the KV cache but not the conversation."""
     try:
         return identity_of(chat.current.info)
     except ModelFormatError:
@@ -94,21 +94,21 @@ def current_identity(chat: Session) -> Identity:
         return Identity(str(path.absolute()), 0, f"gone {os.getpid()}", spec.name, spec.architecture)
 
 
-def _write_keys_values(chat: Session, path: Path, lines: list[str]) -> dict[str, Any] | None:
+def _write_kv_cache(chat: Session, path: Path, lines: list[str]) -> dict[str, Any] | None:
     """Under a name of its own content, so that an older session file keeps its own until it is replaced."""
     ids, data = chat.model.read_state()
     if not ids:
-        lines.append("without keys and values: there are none yet")
+        lines.append("without the KV cache: it is empty")
         return None
     digest = hashlib.sha256(data).hexdigest()
     file = path.with_name(f"{path.stem}.{digest[:16]}.kv")
     atomic.write(file, data)
-    lines.append(f"with keys and values of {len(ids)} tokens, {format_bytes(len(data))}")
+    lines.append(f"with the KV cache of {counted(len(ids), 'token')}, {format_bytes(len(data))}")
     return {"file": file.name, "nbytes": len(data), "sha256": digest, "ids": ids, "device": device_of(chat)}
 
 
 def _remove_others(path: Path, kept: dict[str, Any] | None) -> None:
-    """Keys and values that no session file speaks of any more."""
+    """KV caches that no session file names any more."""
     pattern = re.compile(re.escape(path.stem) + r"\.[0-9a-f]{16}\.kv")
     for other in path.parent.iterdir():
         if pattern.fullmatch(other.name) and (kept is None or other.name != kept["file"]):
@@ -117,23 +117,23 @@ def _remove_others(path: Path, kept: dict[str, Any] | None) -> None:
 
 
 def device_of(chat: Session) -> str:
-    """What keys and values depend on beside the model."""
+    """What a KV cache depends on besides the model."""
     from lacewing.engine.saved import kv_type
 
-    return f"{_processor_of(chat)} {kv_type(chat.model.step.groups)}"
+    return f"{_hardware_of(chat)} {kv_type(chat.model.step.groups)}"
 
 
-def _processor_of(chat: Session) -> str:
+def _hardware_of(chat: Session) -> str:
     facts = chat.model.backend.facts()
     return f"{facts.backend} {' '.join(facts.features)}"
 
 
 def _may_use(chat: Session, facts: dict[str, Any]) -> bool:
-    """Whether the keys and values are of this device; of sessions of version 1 the bytes of a value tell the KV type."""
+    """Whether the KV cache is of this device; in sessions of version 1 the bytes of a value tell the KV type."""
     from lacewing.engine.saved import kv_type
 
     itemsize = {"f16": 2, "f32": 4}.get(kv_type(chat.model.step.groups))
-    return facts["device"] in (device_of(chat), f"{_processor_of(chat)} {itemsize}")
+    return facts["device"] in (device_of(chat), f"{_hardware_of(chat)} {itemsize}")
 
 
 def load(chat: Session, name: str) -> list[str]:
@@ -146,19 +146,19 @@ def load(chat: Session, name: str) -> list[str]:
     settings = document.settings_from(path, found["settings"])
     saved = Identity(**found["model"])
     same = saved.same_model(current_identity(chat))
-    lines = [f"loaded {len(found['messages'])} messages from {path}, saved {found['saved']}"]
+    lines = [f"loaded {counted(len(found['messages']), 'message')} from {path}, saved {found['saved']}"]
     formatter = _formatter(chat, found["template"], same, lines)
     chat.replace(found["messages"])
     chat.extras[SAVED_MESSAGES] = [dict(each) for each in found["messages"]]
     chat.settings, chat.current.formatter = settings, formatter
     if not same:
-        lines.append(f"it was saved with {saved.name} ({saved.path}): its state is dropped, the conversation will be read anew")
+        lines.append(f"it was saved with {saved.name} ({saved.path}): the conversation will be reprocessed")
         return lines
     hidden = found["view"]["hidden"]
     if 0 <= hidden <= len(chat.messages):
         formatter.history = VisibleHistory(hidden, found["view"]["summary"])
     if found["keys_values"] is not None:
-        lines.append(_read_keys_values(chat, path, found["keys_values"]))
+        lines.append(_read_kv_cache(chat, path, found["keys_values"]))
     return lines
 
 
@@ -168,14 +168,14 @@ def _formatter(chat: Session, saved: dict[str, str], same: bool, lines: list[str
     try:
         template = templates.find(chat, choice)
         if template.sha256 != saved["sha256"] and (same or choice != "auto"):
-            lines.append(f"its template {choice} has changed since: the conversation is told with what it is now")
+            lines.append(f"its template {choice} has changed since: the conversation is rendered with the new version")
         if missing := templates.missing_tokens(template, chat):
-            lines.append(f"its template {choice} writes {', '.join(missing)}, which this model reads as plain text; /template auto")
+            lines.append(f"its template {choice} writes {', '.join(missing)}, which this model reads as plain text; see /template")
         return (
             chat.formatter.with_template(template, choice) if template.sha256 != chat.formatter.template.sha256 else chat.formatter
         )
     except LacewingError as error:
-        lines.append(f"its template {choice} is not to be had ({error}); {chat.formatter.template.name} stays")
+        lines.append(f"its template {choice} cannot be used ({error}); {chat.formatter.template.name} is kept")
         return chat.formatter
 
 
@@ -189,40 +189,40 @@ def read(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise SessionFileError(f"cannot be read: {error.strerror}", path) from None
     if len(data) > document.MAX_BYTES:
-        raise SessionFileError(f"has more than {format_bytes(document.MAX_BYTES)}: it is no session file", path)
+        raise SessionFileError(f"has more than {format_bytes(document.MAX_BYTES)}: it is not a session file", path)
     return document.decode(path, data)
 
 
-def _read_keys_values(chat: Session, path: Path, facts: dict[str, Any]) -> str:
-    """Put them into the slot, if they are whole and of this device; a line that says what came of it."""
+def _read_kv_cache(chat: Session, path: Path, facts: dict[str, Any]) -> str:
+    """Load the KV cache, if it is whole and of this device; a line that says whether it was."""
     from lacewing.engine.saved import VERSIONS, state_size
 
     engine, ids = chat.model.engine, facts["ids"]
     if not _may_use(chat, facts):
-        return "its keys and values are of another device: the conversation will be read anew"
+        return "its KV cache is of another device: the conversation will be reprocessed"
     if len(ids) > engine.context or not all(type(each) is int and 0 <= each < engine.vocab_size for each in ids):
-        return f"its keys and values of {len(ids)} tokens do not fit this context: the conversation will be read anew"
+        return f"its KV cache of {counted(len(ids), 'token')} does not fit this context: the conversation will be reprocessed"
     expected = [state_size(chat.model.step.groups, len(ids), version) for version in VERSIONS]
     try:
         if os.path.basename(facts["file"]) != facts["file"]:
-            raise SessionFileError("their file lies elsewhere")
+            raise SessionFileError("its file is in another folder")
         file = path.with_name(facts["file"])
         if file.exists() and not file.is_file():  # a pipe would be waited for
-            raise SessionFileError("theirs is not a file")
+            raise SessionFileError("it is not a file")
         data = file.read_bytes() if facts["nbytes"] in expected else b""
     except OSError as error:
-        return f"its keys and values cannot be read ({error.strerror}): the conversation will be read anew"
+        return f"its KV cache cannot be read ({error.strerror}): the conversation will be reprocessed"
     except ValueError:  # with a NUL, or half a character
-        return "its keys and values are in a file that cannot be: the conversation will be read anew"
+        return "its KV cache has an invalid file name: the conversation will be reprocessed"
     except SessionFileError as error:
-        return f"its keys and values are not used ({error}): the conversation will be read anew"
+        return f"its KV cache is not used ({error}): the conversation will be reprocessed"
     if len(data) not in expected or hashlib.sha256(data).hexdigest() != facts["sha256"]:
-        return "its keys and values are damaged: the conversation will be read anew"
+        return "its KV cache is damaged: the conversation will be reprocessed"
     try:
         chat.model.write_state(ids, data)
     except OptionError as error:
-        return f"its keys and values are not used ({error}): the conversation will be read anew"
-    return f"keys and values of {len(ids)} tokens are back: nothing has to be read again"
+        return f"its KV cache is not used ({error}): the conversation will be reprocessed"
+    return f"the KV cache of {counted(len(ids), 'token')} is loaded: nothing has to be reprocessed"
 
 
 def names() -> list[str]:
@@ -239,5 +239,5 @@ def listing() -> Iterator[tuple[str, str, str, str, str]]:
             yield name, "", "", "", shorten(error.problem, _NOTE, placeholder=" ...")
             continue
         kept = found["keys_values"]
-        note = f"keys and values of {len(kept['ids'])} tokens" if kept else ""
+        note = f"KV cache of {counted(len(kept['ids']), 'token')}" if kept else ""
         yield name, found["saved"].replace("T", " ")[:16], str(len(found["messages"])), found["model"]["name"], note

@@ -35,7 +35,7 @@ def models(chat: Session) -> Iterator[tuple[str, str, str, str, str, str]]:
     places |= {cached.path.resolve(): (cached.path, cached.name) for cached in hub.list_models()}
     for place, (path, name) in list(places.items())[:_MOST]:
         if chat.ui.cancelled():
-            raise Cancelled("the table was cancelled")
+            raise Cancelled("listing the models was cancelled")
         yield marks.get(place, ""), name, *_facts(chat, path)
     for name in sorted(set(hub.NAMED) - {cached.name for cached in hub.list_models()}):
         yield "", name, "", "", "", f"not fetched: {hub.NAMED[name].about}"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lacewing.errors import LacewingError
+from lacewing.options import counted
 
 MAX_FILE_BYTES = 256 * 2**10  # of a mentioned file
 MAX_MESSAGE_BYTES = 1 * 2**20  # of all files of a message
@@ -40,7 +41,7 @@ def expand(message: str, folder: Path) -> Expanded:
         name, first, last = _parse(match, folder)
         if name is None:
             if "." in match[0][1:-1]:
-                notes.append(f"{match[0]} is no file here; sent as it is")
+                notes.append(f"{match[0]} is not a file here; sent as text")
             continue
         title = _title(name, first, last)
         if title not in blocks:
@@ -69,7 +70,7 @@ def _title(name: str, first: int | None, last: int | None) -> str:
 def _block(title: str, path: Path, first: int | None, last: int | None, name: str) -> tuple[str, str]:
     """The text of a file in a fence, and a note about it."""
     block = _fenced(title, read_lines(path, first, last, name))
-    return block, f"{title}: {block.count(chr(10)) - 1} lines"
+    return block, f"{title}: {counted(block.count(chr(10)) - 1, 'line')}"
 
 
 def _parse(match: re.Match[str], folder: Path) -> tuple[str | None, int | None, int | None]:
@@ -80,7 +81,7 @@ def _parse(match: re.Match[str], folder: Path) -> tuple[str | None, int | None, 
         if found:
             return found
     if quoted or "/" in bare or re.search(r":\d+-\d+", bare):
-        raise MentionError(f"{match[0]}: there is no such file; without the @ it is sent as it is")
+        raise MentionError(f"{match[0]}: there is no such file; without the @ it is sent as text")
     return None, None, None
 
 
@@ -132,9 +133,9 @@ def _check_range(name: str, first: int, last: int, count: int, more: bool) -> No
     if last < first:
         raise MentionError(f"{name}:{wanted}: the lines go backwards; write :{last}-{first}")
     if first > count and more:
-        raise MentionError(f"{name}:{wanted}: only the first {count} lines of this large file can be mentioned")
+        raise MentionError(f"{name}:{wanted}: only the first {counted(count, 'line')} of this large file can be mentioned")
     if first > count:
-        there = f"the file has {count} lines; write :1-{count} or less" if count else "the file is empty"
+        there = f"the file has {counted(count, 'line')}; write :1-{count} or less" if count else "the file is empty"
         raise MentionError(f"{name}:{wanted}: {there}")
 
 

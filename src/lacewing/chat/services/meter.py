@@ -8,6 +8,7 @@ from lacewing.chat.session.formatter import VisibleHistory
 from lacewing.chat.session.overflow import fit
 from lacewing.chat.session.session import Session
 from lacewing.errors import LacewingError, OptionError
+from lacewing.options import counted
 
 _SHOWN = 20_000  # characters of a prompt
 
@@ -35,7 +36,7 @@ def rows(chat: Session) -> list[tuple[str, str, str]]:
         done = "summarised" if history.summary else "dropped"
         if history != formatter.history:
             done = "by the next answer, which summarises them" if chat.settings.overflow == "summarise" else "by the next answer"
-        lines.append((f"hidden from the model: {history.hidden} messages", "", done))
+        lines.append((f"hidden from the model: {counted(history.hidden, 'message')}", "", done))
     return lines
 
 
@@ -72,7 +73,7 @@ def _length(messages: list[dict[str, str]], chat: Session) -> int:
 def prompt(chat: Session) -> str:
     """The prompt with its control tokens, and facts about it."""
     if not chat.formatter.sees(chat.messages):
-        raise OptionError("the model is shown nothing of the conversation yet; say something")
+        raise OptionError("the model has not seen anything of the conversation yet; send a message first")
     formatter, engine = chat.formatter, chat.model.engine
     ids = fit(formatter, chat.messages, chat.settings, None).ids
     kept = engine.held(ids)
@@ -83,6 +84,6 @@ def prompt(chat: Session) -> str:
         repr(stop) for stop in formatter.stops
     ]
     return (
-        f"{text}\n---\n{len(ids)} tokens, keys and values hold the first {kept}; template {formatter.template.name}, "
+        f"{text}\n---\n{counted(len(ids), 'token')}, the first {kept} in the KV cache; template {formatter.template.name}, "
         f"stops at {', '.join(stops) or 'nothing'}"
     )

@@ -1,4 +1,4 @@
-"""Opening a session, and going on with it on the CPU where a GPU fails during an answer."""
+"""Opening a session, and going on with it on the CPU if a GPU fails during an answer."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def open_session(name: str, options: LoadOptions, sampling: Sampling | None = No
 
 
 def fall_back(session: Session, error: BackendError) -> list[str]:
-    """Bring the session to the CPU backend; what a person should know of it. Raises the error again where that is not wanted."""
+    """Bring the session to the CPU; what a person should know of it. Raises the error again if the person does not want that."""
     failed = session.loaded
     if not failed.model.backend.copies_weights:
         raise error
-    if not session.ui.confirm(f"{error}\ngo on with {failed.short_name} on the processor?"):
+    if not session.ui.confirm(f"{error}\ncontinue with {failed.short_name} on the CPU?"):
         raise error
     lines = swap.change_model(session, failed.name, **CPU_OPTIONS)
     for each in [one for one in session.parked if one.model.backend.copies_weights]:  # they were on the device as well
         session.parked.remove(each)
         each.model.close()
-    return [lines[0], "what was on the GPU is closed; the answer begins again"]
+    return [lines[0], "the models on the GPU were closed; the answer starts again"]

@@ -66,4 +66,4 @@ def check_usable(one: Parked) -> None:
     try:
         one.model.weights.check_files()
     except ModelFormatError as error:
-        raise ModelFormatError(one.model.path, f"{error.problem} (give its path to /model again)") from None
+        raise ModelFormatError(one.model.path, f"{error.problem} (/model with its path does)") from None

@@ -99,13 +99,13 @@ def _shown(content: bytes) -> str:
 
 
 def apply_changes(changes: Sequence[Change]) -> None:
-    """Write all changes, or none. Raises EditError when a file is no longer as it was when the change was planned."""
+    """Write all changes, or none. Raises EditError if a file has changed since the change was planned."""
     staged: list[tuple[Change, Path, Path]] = []
     written: list[tuple[Change, Path]] = []
     try:
         for change in changes:
             if _read(change.root, change.name) != change.before:
-                raise EditError(f"{change.name} has been changed since the edit was proposed")
+                raise EditError(f"{change.name} has changed since the edit was proposed")
             target = locate(change.root, change.name)
             staged.append((change, target, _stage(target, change.after)))
         for change, target, copy in staged:

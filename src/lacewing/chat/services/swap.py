@@ -108,7 +108,7 @@ class Swap:
 
     def load(self, info: ModelInfo, plan: SwapPlan) -> Model:
         if plan.drop_current:
-            self.notices.append("there was no room for both models: the weights are lazy, /eager reads them into RAM")
+            self.notices.append("the memory does not hold both models, so the weights are lazy; /eager reads them into RAM")
             info.options = dataclasses.replace(info.options, residency="lazy")
         return Model(info, self.ui.progress, cancelled=self.ui.cancelled, spare=plan.spare)
 
@@ -143,7 +143,7 @@ def read_history(loaded: OnDevice, session: Session, notices: list[str]) -> None
     engine = loaded.model.engine
     held = engine.held(fitted.ids) == len(fitted.ids)
     if not held and not engine.prefill(fitted.ids, ui.cancelled, ui.progress):
-        raise Cancelled("reading the conversation was cancelled")
+        raise Cancelled("processing the conversation was cancelled; nothing was changed")
     loaded.formatter.history = fitted.history
     notices += fitted.notices
 
@@ -157,7 +157,7 @@ def change_model(session: Session, name: str, **changes: Any) -> list[str]:
     old = session.current
     if name == "-":
         if not session.parked:
-            raise OptionError("no model is parked; /model PATH changes to another one")
+            raise OptionError("no model is parked; /model PATH loads another one")
         target: Parked | None = session.parked[0]
         if not compatible(session.parked[0], changes):
             return change_model(session, session.parked[0].name, **changes)
@@ -170,7 +170,7 @@ def change_model(session: Session, name: str, **changes: Any) -> list[str]:
         target = next(filter(usable, fitting), None)
     notices: list[str] = []
     if (choice := old.formatter.choice) != "auto":
-        notices.append(f"the template {choice} stays with {old.short_name}; /template {choice} sets it here as well")
+        notices.append(f"the template {choice} is still set for {old.short_name} only; /template {choice} sets it here too")
     if target is not None:
         lines = [f"back to {describe(unpark(session, target, changes, notices))}"]
     else:
@@ -187,7 +187,7 @@ def _told_of(session: Session, old: OnDevice | Closed) -> list[str]:
         return []
     if any(each.model is old.model for each in session.parked):
         return [f"{old.short_name} is parked, /model - goes back to it"]
-    return [f"{old.short_name} could not be kept"]
+    return [f"{old.short_name} could not be parked and was closed"]
 
 
 def compatible(loaded: OnDevice | Parked, changes: Mapping[str, Any]) -> bool:
@@ -210,7 +210,7 @@ def unpark(session: Session, target: Parked, changes: Mapping[str, Any], notices
     if wanted in ("lazy", "eager") and loaded.model.weights_on_host:
         loaded.model.set_residency(wanted, session.ui.progress, session.ui.cancelled)
     elif target.was_eager:
-        notices.append("its weights are lazy since it was parked; /eager reads them into RAM again")
+        notices.append("parking made its weights lazy; /eager reads them into RAM again")
     session.parked.remove(target)
     replace_current(session, loaded)
     return loaded

@@ -1,4 +1,4 @@
-"""The chat template of the current model, changed while it runs; keys and values are kept as far as the prompts agree."""
+"""The chat template of the current model, changed while it runs; the KV cache is kept as far as the prompts agree."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from lacewing.chat.session.formatter import ChatFormatter, VisibleHistory
 from lacewing.chat.session.overflow import fit
 from lacewing.chat.session.session import Session
 from lacewing.errors import Cancelled, TemplateError
+from lacewing.options import counted
 from lacewing.text.lint import lint, markup_of
 from lacewing.text.template import NAMES, ChatTemplate
 
@@ -33,9 +34,9 @@ def _regular(name: str) -> Path:
     try:
         path = Path(name).expanduser()
         if path.exists() and not path.is_file():
-            raise TemplateError(f"{name} is not a file; a template is a .jinja file or one of {', '.join(NAMES)}")
+            raise TemplateError(f"{name} is not a file; give a .jinja file or one of {', '.join(NAMES)}")
     except (OSError, RuntimeError) as error:  # a name that is too long, ~nobody
-        raise TemplateError(f"{name[:80]} names no template: {error}") from None
+        raise TemplateError(f"{name[:80]} is not the name of a template: {error}") from None
     return path
 
 
@@ -53,18 +54,18 @@ def change_template(session: Session, choice: str, force: bool = False) -> list[
         lines += [*fitted.notices, _read(session, fitted.ids)]
         formatter.history = fitted.history
     if ui.cancelled():
-        raise Cancelled("the template was not changed")
+        raise Cancelled("nothing was changed")
     session.current.formatter = formatter
     return lines
 
 
 def _read(session: Session, ids: list[int]) -> str:
-    """Bring the keys and values to the new prompt; only what follows the common prefix is dropped and run."""
+    """Bring the KV cache to the new prompt: what follows the common prefix is dropped and reprocessed."""
     engine, ui = session.model.engine, session.ui
     kept = engine.held(ids)
     if not engine.prefill(ids, ui.cancelled, ui.progress):
-        raise Cancelled("the template was not changed; the conversation is as it was")
-    return f"the conversation has {len(ids)} tokens under it: {kept} were kept, {len(ids) - kept} read again"
+        raise Cancelled("nothing was changed")
+    return f"the conversation, re-rendered, has {counted(len(ids), 'token')}: {kept} kept, {len(ids) - kept} reprocessed"
 
 
 def missing_tokens(template: ChatTemplate, session: Session) -> tuple[str, ...]:
@@ -77,14 +78,14 @@ def _check_tokens(template: ChatTemplate, session: Session, force: bool) -> None
     if missing and not force:
         raise TemplateError(
             f"the vocabulary of this model lacks {', '.join(missing)}, which the template {template.name} writes: the model would "
-            "read them as plain text (--force sets it all the same)"
+            "read them as plain text (--force sets it anyway)"
         )
 
 
 def _stops(formatter: ChatFormatter) -> list[str]:
     texts = [formatter.tokenizer.token_text(token) for token in sorted(formatter.stop_ids)]
     strings = [f"{text!r} (as text)" for text in formatter.stops]
-    return [f"answers end at {', '.join([*texts, *strings])}"] if texts or strings else ["nothing ends an answer but its length"]
+    return [f"answers end at {', '.join([*texts, *strings])}"] if texts or strings else ["only its length ends an answer"]
 
 
 def listing(session: Session) -> list[tuple[str, str, str]]:

@@ -28,7 +28,7 @@ def verify(chat: Session) -> list[Row]:
     rows: list[Row] = []
     with _open(chat, backend) as model:
         base = model.logits(ids)
-        rows.append((f"{backend}, lazy", "", f"{len(ids)} of {len(ids)}", "what the others are compared with"))
+        rows.append((f"{backend}, lazy", "", f"{len(ids)} of {len(ids)}", "the reference for the others"))
         rows.append(_row(f"{backend}, lazy again", base, model.logits(ids), exact=True))
         rows += _eager(chat, model, backend, ids, base)
     for name in known_backends():
@@ -56,7 +56,7 @@ def _eager(chat: Session, model: Model, backend: str, ids: list[int], base: Any)
     try:
         model.set_residency("eager", chat.ui.progress, chat.ui.cancelled)
     except OutOfMemoryError as error:
-        yield f"{backend}, eager", "", "", f"not tried: {error}"
+        yield f"{backend}, eager", "", "", f"skipped: {error}"
     else:
         yield _row(f"{backend}, eager", base, model.logits(ids), exact=True)
 
@@ -66,7 +66,7 @@ def _backend(chat: Session, name: str, ids: list[int], base: Any) -> Row:
         with _open(chat, name) as model:
             return _row(name, base, model.logits(ids), exact=False)
     except (BackendError, UnsupportedModelError, OutOfMemoryError) as error:
-        return name, "", "", f"not here: {error}"
+        return name, "", "", f"not available: {error}"
     except NumericError as error:
         return name, "", "", f"FAILED, please report this: {error}"
 

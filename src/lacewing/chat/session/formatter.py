@@ -113,6 +113,6 @@ def open_formatter(opened: ModelInfo, notices: list[str], cancelled: Callable[[]
     try:
         template = opened.template.result(cancelled)
     except TemplateError as error:
-        notices.append(f"no chat template: messages go to the model as raw text ({error})")
+        notices.append(f"the checkpoint has no chat template, so messages go to the model as raw text ({error})")
         template = ChatTemplate.named("raw", tokenizer)
     return ChatFormatter(tokenizer, template, "auto", opened.spec.context)

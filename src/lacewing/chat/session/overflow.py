@@ -12,7 +12,7 @@ from lacewing.chat.session.formatter import ChatFormatter, Tail, VisibleHistory
 from lacewing.chat.session.models import OnDevice
 from lacewing.chat.session.settings import Message, Settings
 from lacewing.errors import Cancelled, ContextOverflowError
-from lacewing.options import Sampling
+from lacewing.options import Sampling, counted
 
 _ROOM = 0.75  # of the context may be filled after messages were hidden, so that it does not happen at every turn
 _ASK = (
@@ -44,7 +44,7 @@ def fit(
     """The prompt for the next answer, or for the rest of one that begins with `tail`.
 
     Raises ContextOverflowError by the policy, TemplateError. `summarise` None: only look whether it is possible; the summary
-    is left as it was.
+    is not changed.
     """
 
     def write(history: VisibleHistory) -> list[int]:
@@ -57,10 +57,10 @@ def fit(
         return Fit(ids, history)
     if settings.overflow == "stop":
         if spare > 0:
-            return Fit(ids, history, (f"only {spare} tokens of the context are left for the answer",))
+            return Fit(ids, history, (f"the context has room for only {counted(spare, 'token')} of the answer",))
         raise ContextOverflowError(
-            f"the conversation has {len(ids)} tokens, {1 - spare} more than fit the context of {formatter.context}; "
-            "/context drop-oldest or /context summarise makes room, /clear begins anew"
+            f"the conversation has {len(ids)} tokens, {1 - spare} more than the context of {formatter.context} can hold; "
+            "/context drop-oldest or /context summarise makes room, /clear starts a new conversation"
         )
     hidden = _hide(formatter, messages, settings, write)
     if settings.overflow == "summarise" and summarise is not None and hidden > history.hidden:
@@ -74,11 +74,12 @@ def fit(
         alone = "the last message and its answer" if tail else "the last message"
         remedy = "say something new" if tail else "shorten the message"
         raise ContextOverflowError(
-            f"{alone} alone makes a prompt of {len(ids)} tokens; the context holds {formatter.context}: {remedy}"
+            f"{alone} alone makes a prompt of {len(ids)} tokens, the context holds {formatter.context}: {remedy}"
         )
     if not hidden:
-        return Fit(ids, history, (f"only {formatter.context - len(ids)} tokens of the context are left for the answer",))
-    return Fit(ids, history, (f"the context is full: the first {hidden} messages are {what}, the conversation keeps them",))
+        return Fit(ids, history, (f"the context has room for only {counted(formatter.context - len(ids), 'token')} of the answer",))
+    first = "the first message is" if hidden == 1 else f"the first {hidden} messages are"
+    return Fit(ids, history, (f"the context is full: {first} {what}, the conversation keeps {'it' if hidden == 1 else 'them'}",))
 
 
 def _hide(
@@ -121,7 +122,7 @@ def summarise(
     stream, splitter = formatter.stream(loaded.model, ids, settings, cancelled, progress), formatter.splitter(ids)
     pieces = [piece for delta in stream for piece in splitter.push(delta)] + splitter.flush()
     if stream.finish_reason == "cancelled":
-        raise Cancelled("the summary was cancelled; the conversation is as it was")
+        raise Cancelled("the summary was cancelled; nothing was changed")
     return " ".join("".join(text for kind, text in pieces if kind == "text").split())
 
 

@@ -66,7 +66,7 @@ class Session:
 
     @property
     def loaded(self) -> OnDevice:
-        """The current model, which answers. Raises ModelClosedError where it was closed."""
+        """The current model, which answers. Raises ModelClosedError if it was closed."""
         if isinstance(self.current, Closed):
             raise self.current.error
         return self.current
@@ -83,7 +83,7 @@ class Session:
     # ---- talking ----
 
     def say(self, text: str) -> Iterator[Event]:
-        """Add a message and answer it. When nothing comes of it, by an error or by being cancelled, it is taken back."""
+        """Add a message and answer it. If that fails or is cancelled before any text came, the message is removed again."""
         content = "\n\n".join([*self.attachments, text])
         attachments, self.attachments = self.attachments, []
         self.messages.append({"role": "user", "content": content})
@@ -96,7 +96,7 @@ class Session:
                 self.attachments = attachments
 
     def answer(self) -> Iterator[Event]:
-        """Answer the conversation as it stands; where a GPU fails, on the processor if the person agrees."""
+        """Answer the conversation as it stands; if a GPU fails, on the CPU if the person agrees."""
         yield from self._on_any_device(self._answer)
 
     def _on_any_device(self, work: Callable[[], Iterator[Event]]) -> Iterator[Event]:
@@ -120,7 +120,7 @@ class Session:
         yield from self._receive(stream, self.formatter.splitter(fitted.ids), {"role": "assistant", "content": ""})
 
     def retry(self) -> Iterator[Event]:
-        """Answer the last message once more; the answer before is kept when nothing comes of it."""
+        """Answer the last message once more; the previous answer is kept if that fails."""
         at = self._last("user")
         before, history = self.messages[at + 1 :], self.formatter.history
         self.cut(at + 1)
@@ -132,7 +132,7 @@ class Session:
                 self.formatter.history = history
 
     def say_instead(self, text: str) -> Iterator[Event]:
-        """Another text for your last message; the old one and its answer stay when nothing comes of it."""
+        """Another text for your last message; the old one and its answer are kept if that fails."""
         at, history = self._last("user"), self.formatter.history
         before = self.cut(at)
         try:
@@ -143,7 +143,7 @@ class Session:
                 self.formatter.history = history
 
     def continue_(self) -> Iterator[Event]:
-        """Go on with the last answer where it ended; as `answer`, on the processor where a GPU fails."""
+        """Go on with the last answer where it ended; as `answer`, on the CPU if a GPU fails."""
         yield from self._on_any_device(self._continue)
 
     def _continue(self) -> Iterator[Event]:
@@ -179,7 +179,7 @@ class Session:
         return [*tail, (content, False)], _Plain()
 
     def _receive(self, stream: TextStream, splitter: Any, message: Message) -> Iterator[Event]:
-        """Stream an answer into `message`, which becomes part of the conversation unless nothing came."""
+        """Stream an answer into `message`, which becomes part of the conversation unless no text came."""
         self.messages.append(message)
         ended = failed = False
         try:

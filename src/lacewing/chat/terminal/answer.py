@@ -12,9 +12,10 @@ from lacewing.chat.session.events import Delta, Event, Finished, Notice
 from lacewing.chat.terminal.markdown import MarkdownStream, rendered_lines
 from lacewing.chat.terminal.region import Region
 from lacewing.console.output import clean
+from lacewing.options import counted
 
 INTERVAL = 0.06  # seconds between two renderings, at least
-SHARE = 0.05  # of the time may go into rendering: the model needs the processor
+SHARE = 0.05  # of the time may go into rendering: the model needs the CPU
 FOLDED_LINES = 4  # of the newest thoughts, while thinking
 KEPT_THOUGHTS = 200_000  # characters that unfolding can show
 
@@ -84,7 +85,7 @@ class AnswerView:
         self._thinking_since = None
         if self.thoughts.strip():
             fold = "" if self._unfolded else ", Ctrl-O unfolds"
-            title = Text(f"thought for {seconds:.1f} s, {len(self.thoughts.split())} words{fold}", style="dim italic")
+            title = Text(f"thought for {seconds:.1f} s, {counted(len(self.thoughts.split()), 'word')}{fold}", style="dim italic")
             body = dimmed(self._console, self._thought) if self._thought.strip() else []
             self._final += [*body, *rendered_lines(self._console, title), ""]
             self._thought = ""

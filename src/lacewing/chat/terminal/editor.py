@@ -21,6 +21,7 @@ from prompt_toolkit.styles import Style
 
 from lacewing.chat.commands.table import CommandTable
 from lacewing.chat.terminal.completion import Source, candidates
+from lacewing.console.interrupt import told_of_signals
 from lacewing.console.output import clean
 
 PROMPT, MORE = "> ", "  "
@@ -69,7 +70,7 @@ class Editor:
         warned = False
         while True:
             try:
-                return self._prompt.prompt(handle_sigint=False)
+                return _prompted(self._prompt)
             except EOFError:
                 return None
             except KeyboardInterrupt:
@@ -85,8 +86,29 @@ class Editor:
         """Yes or no; Ctrl-C and Ctrl-D are no."""
         self._yes_or_no = self._yes_or_no or PromptSession(history=InMemoryHistory())
         with contextlib.suppress(EOFError, KeyboardInterrupt):
-            return self._yes_or_no.prompt(f"{clean(question)} [y/N] ", handle_sigint=False).strip().lower() in ("y", "yes")
+            return _prompted(self._yes_or_no, f"{clean(question)} [y/N] ").strip().lower() in ("y", "yes")
         return False
+
+
+def _prompted(session: PromptSession[str], message: str | None = None) -> str:
+    """The line that a person writes. A signal that ends the program ends the line first; it is raised after the event loop."""
+    ended: list[SystemExit] = []
+
+    def leave() -> None:
+        if ended and session.app.future is not None and not session.app.future.done():
+            session.app.exit(exception=EOFError())
+
+    def tell(error: SystemExit) -> None:
+        ended.append(error)
+        if session.app.loop is not None:
+            session.app.loop.call_soon_threadsafe(leave)
+
+    try:
+        with told_of_signals(tell):
+            return session.prompt(message, handle_sigint=False, pre_run=leave)
+    finally:
+        if ended:
+            raise ended[0]
 
 
 def _keys(unfold: Callable[[], None]) -> KeyBindings:

@@ -47,9 +47,9 @@ class Loop:
         return self._interrupt()
 
     def run(self) -> int:
-        """The exit code. Whatever ends it but the person's wish to leave, a conversation that is not saved is saved first."""
+        """The exit code. An unsaved conversation is saved first, unless the person chose to leave."""
         for name in autosave.recover():
-            self.view.note(f"a chat was ended in the middle of an answer: /load {name} brings it back")
+            self.view.note(f"a chat ended in the middle of an answer: /load {name} loads it")
         self._tell_notices()
         try:
             with ended_by_signals():
@@ -63,11 +63,11 @@ class Loop:
         return 1 if self.failed else 0
 
     def _autosave(self) -> None:
-        """What a driver that ends the process would take with it; where that cannot be written, the answer is made all the same."""
+        """Save what is lost if a driver ends the process; if that fails, the answer is made anyway."""
         try:
             autosave.autosave(self.session)
         except LacewingError as error:
-            self.view.note(f"the conversation is not saved while it is answered: {error}")
+            self.view.note(f"the conversation cannot be saved while it is answered: {error}")
             self.session.autosave = lambda: None  # once is enough
 
     def _rescue(self) -> None:
@@ -95,7 +95,7 @@ class Loop:
         try:
             return self._command(line) if is_command(line) else self._message(line)
         except Cancelled:
-            self.view.note("cancelled; all is as it was")
+            self.view.note("cancelled; nothing was changed")
         except BrokenPipeError:
             raise  # nobody reads any more
         except (LacewingError, OSError, MemoryError) as error:
@@ -103,9 +103,7 @@ class Loop:
             self.view.problem(str(error) or type(error).__name__)
         except Exception as error:  # a fault of ours ends the line, not the conversation
             self.failed = True
-            self.view.problem(
-                f"a fault in Lacewing, please report it: {_place_of(error)}; the conversation is kept, /save saves it"
-            )
+            self.view.problem(f"a bug in Lacewing, please report it: {_place_of(error)}; the conversation is kept, /save saves it")
         return True
 
     def _command(self, line: str) -> bool:
@@ -140,7 +138,7 @@ class Loop:
         edits, problems = proposed(self.session)
         names = ", ".join(dict.fromkeys(edit.path for edit in edits))
         if edits:
-            self.view.note(f"edits of {names}: /diff shows them, /apply asks for each, /discard drops them")
+            self.view.note(f"edits of {names}: /diff shows them, /apply asks about each, /discard drops them")
         for problem in problems:
             self.view.note(problem)
 

@@ -19,7 +19,7 @@ class Region:
     def show(self, lines: Sequence[str], settled: int = 0) -> None:
         """These lines instead of those shown before, the first `settled` of them for good; none may be wider than the screen."""
         columns, height = self._size()
-        if columns != self._columns:  # the terminal has broken our lines anew: they cannot be found any more
+        if columns != self._columns:  # the terminal has wrapped our lines again: they cannot be found any more
             self._columns, self._lines = columns, []
         old = self._lines
         first = max(_common(old, lines), len(old) - max(height - 1, 1))
@@ -37,7 +37,7 @@ class Region:
         self._stream.flush()
 
     def keep(self) -> None:
-        """What is shown stays; the region begins anew below."""
+        """Keep what is shown; the region starts again below."""
         self._lines = []
 
 

@@ -32,7 +32,10 @@ from lacewing.console.output import clean
 from lacewing.errors import OptionError
 from lacewing.text.template import NAMES
 
-_ENDS = {"length": "the answer is cut here by its length; /continue goes on", "cancelled": "stopped; /continue goes on"}
+_ENDS = {
+    "length": "the answer reached its length limit; /continue continues it",
+    "cancelled": "stopped; /continue continues it",
+}
 
 
 class ScreenView:
@@ -148,7 +151,7 @@ class ScreenView:
                 self.busy(self._bars.cancelled)
             changed = file.read_text(encoding="utf-8", errors="replace")
         if code:
-            raise OptionError(f"the editor {command!r} ended with code {code}; the message stays as it was")
+            raise OptionError(f"the editor {command!r} ended with code {code}; the message was not changed")
         return None if changed == text else changed
 
     def _copy(self, text: str) -> None:

@@ -240,4 +240,4 @@ def test_a_missing_library_is_a_sentence_and_drivers_are_silent():
         "import sys; sys.argv = ['lacewing', 'backends']; from lacewing.cli import main; main()", WGPU_LIB_PATH="/nonexistent.so"
     )
     assert done.returncode == 0 and done.stderr == ""
-    assert "webgpu     not here: the library wgpu cannot be loaded" in done.stdout and "auto: yes" in done.stdout
+    assert "webgpu     not available: the library wgpu cannot be loaded" in done.stdout and "auto: yes" in done.stdout
