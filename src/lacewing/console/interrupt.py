@@ -1,4 +1,4 @@
-"""Ctrl-C during an answer: the first asks the engine to stop, so that its state stays whole; the second raises KeyboardInterrupt."""
+"""Ctrl-C during an answer: the first asks the engine to stop, so that its state stays whole; the second raises an exception."""
 
 from __future__ import annotations
 
