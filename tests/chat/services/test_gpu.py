@@ -85,7 +85,10 @@ def test_what_a_driver_may_take_with_it_is_saved_before(chat, start, tmp_path, m
     list(other.say("hello"))
 
 
-ENDED = "import os; from lacewing.backends.webgpu.step.step import WebGPUStep as step; step.greedy = step._choose = step._run = lambda *_: os.abort()"
+ENDED = (
+    "import os; from lacewing.backends.webgpu.step.step import WebGPUStep as step; "
+    "step.greedy = step._choose = step._run = lambda *_: os.abort()"
+)
 
 
 def test_a_driver_that_ends_the_process(tiny_path, tmp_path):
