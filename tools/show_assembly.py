@@ -1,4 +1,4 @@
-"""Prints the machine code of a CPU kernel for an instruction set of this processor, or for ARM.
+"""Prints the machine code of a CPU kernel for an instruction set of this CPU, or for ARM.
 
     python tools/show_assembly.py gemm.dot.offset32 --isa avx2
     python tools/show_assembly.py quants.unpack_k.unpack_q4_k --isa neon

@@ -27,7 +27,7 @@ def bench(
     profile: bool = False,
     sequences: str | None = None,
 ) -> None:
-    """Measure and print. `profile`: also the time of each kernel; raises OptionError where they cannot be timed. `sequences`: also
+    """Measure and print. `profile`: also the time of each kernel; raises OptionError if they cannot be timed. `sequences`: also
     so many that generate together."""
 
     from lacewing.engine.bench import check_counts, check_sequences, context_of, measure, measure_sequences

@@ -22,9 +22,11 @@ from lacewing.program.ops import (
     Rope,
     RopeSpec,
     Route,
+    ShortConvolution,
     View,
     WriteKeysValues,
 )
+from lacewing.program.states import Chunk, FixedState, Window
 from tests.backends.cpu.single_ops import (
     Batch,
     Case,
@@ -149,3 +151,19 @@ def attention_case(
     attention = Attention(views[0], out, 0, heads, key_heads, 1.5 * width**-0.5, window, softcap)
     ops = (WriteKeysValues(views[1], views[2], 0), attention)
     return Case(ops, normal(count, buffer.width) * 1.5, out, {}, (paged(key_heads, width, value_width),))
+
+
+def state_case(count: int, dtype: str = "f16") -> Case:
+    """A short convolution, attention over all, attention over a window and over a chunk, each with a state of its own."""
+    heads, width = 4, 32
+    x, out = Buffer("x", 64 + 2 * heads * width), Buffer("out", 64 + 3 * heads * width)
+    q, k, v = x.view(64, heads * width), x.view(64 + heads * width, 2 * width), x.view(64 + (heads + 2) * width, 2 * width)
+    sizes = [64, heads * width, heads * width, heads * width]
+    outs = [out.view(sum(sizes[:index]), size) for index, size in enumerate(sizes)]
+    ops = [ShortConvolution(x.view(0, 64), "taps", outs[0], 0, "bias")]
+    reaches = {1: (None, None), 2: (40, None), 3: (None, 64)}
+    for state, (window, chunk) in reaches.items():
+        ops += [WriteKeysValues(k, v, state), Attention(q, outs[state], state, heads, 2, 0.3, window=window, chunk=chunk)]
+    states = (FixedState((("conv", (2, 64)),)), *(paged(2, width, width, each, dtype) for each in (None, Window(40), Chunk(64))))
+    weights = {"taps": floats("taps", normal(64, 3, seed=4)), "bias": floats("bias", normal(64, seed=5))}
+    return Case(tuple(ops), normal(count, x.width, seed=6), out.view(), weights, states)

@@ -15,6 +15,7 @@ import numpy as np
 
 from lacewing.backends.cpu import CpuBackend
 from lacewing.backends.cpu.isa import host_isa
+from lacewing.options import KV_TYPES
 from tests.backends.cpu import checks
 from tests.backends.cpu.single_ops import nmse, one_batch
 from tests.checkpoints import prompt_of, tiny
@@ -57,6 +58,8 @@ def main() -> None:
         checks.check_against_reference(case, batches)
     for case in (checks.attention_case(21, 6, 3, 20, 12), checks.attention_case(21, 4, 1, 64, 64, 7, 5.0)):
         checks.check_against_reference(case, batches, 5e-6)
+    for dtype in KV_TYPES:
+        checks.check_against_reference(checks.state_case(21, dtype), batches, 5e-6)
     whole_model()
     print(f"{host_isa().name} works")
 

@@ -10,10 +10,11 @@ from unittest.mock import patch
 
 import numpy as np
 
-from lacewing.backends.base import Step
+from lacewing.backends.step import Step
 from lacewing.backends.webgpu.backend import WebGPUBackend
 from lacewing.backends.webgpu.device.adapters import adapters
 from lacewing.backends.webgpu.device.device import Device
+from tests import paged
 from tests.backends.cpu.single_ops import Batch, Case, nmse
 
 VARIANTS = ("none", "subgroups", "dot", "subgroups,dot")
@@ -37,28 +38,27 @@ def backend(variant: str = CODES) -> WebGPUBackend:
 def run_step(step: Step, batches: Sequence[Batch], first: int = 0) -> np.ndarray:
     """Logits (N, V) of all tokens: row `first + i` of the case's `x` is the i-th token of all batches."""
     found, done = [], first
-    for slots, positions in batches:
+    for rows, positions in batches:
         count = len(positions)
-        arrays = (np.arange(done, done + count), slots, positions, np.arange(count))
-        found.append(step.run(*(np.array(values, np.int32) for values in arrays)).copy())
+        found.append(paged.run(step, np.arange(done, done + count), rows, positions, np.arange(count)).copy())
         done += count
     return np.concatenate(found)
 
 
-def run(case: Case, batches: Sequence[Batch], variant: str = CODES, context: int = 64, slots: int = 1) -> np.ndarray:
+def run(case: Case, batches: Sequence[Batch], variant: str = CODES, context: int = 64, rows: int = 1) -> np.ndarray:
     """The case's view of all tokens, float32 (N, out width), as WebGPU computes it."""
-    step = case.step(backend(variant), context, slots)  # type: ignore[arg-type]  # any backend will do
+    step = case.step(backend(variant), context, rows)  # type: ignore[arg-type]  # any backend will do
     try:
         return run_step(step, batches)[:, : case.out.width]
     finally:
         step.close()
 
 
-def expected(case: Case, batches: Sequence[Batch], context: int = 64, slots: int = 1) -> np.ndarray:
+def expected(case: Case, batches: Sequence[Batch], context: int = 64, rows: int = 1) -> np.ndarray:
     """The same from the reference backend."""
-    return case.run(batches, None, context, slots)
+    return case.run(batches, None, context, rows)
 
 
-def error(case: Case, batches: Sequence[Batch], variant: str = CODES, context: int = 64, slots: int = 1) -> float:
+def error(case: Case, batches: Sequence[Batch], variant: str = CODES, context: int = 64, rows: int = 1) -> float:
     """NMSE of WebGPU against the reference."""
-    return nmse(run(case, batches, variant, context, slots), expected(case, batches, context, slots))
+    return nmse(run(case, batches, variant, context, rows), expected(case, batches, context, rows))

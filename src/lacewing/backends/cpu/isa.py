@@ -43,7 +43,7 @@ def host_features() -> frozenset[str]:
 
 
 def supported() -> list[Isa]:
-    """The instruction sets that this processor can run, best first."""
+    """The instruction sets that this CPU can run, best first."""
     has = host_features()
     found = []
     if {"avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512vnni", "f16c"} <= has:
@@ -65,7 +65,7 @@ def host_isa() -> Isa:
         return supported()[0]
     names = [isa.name for isa in supported()]
     if forced not in names:
-        raise BackendError(f"LACEWING_CPU={forced!r}: this processor has {', '.join(names)}; unset it or choose one of these")
+        raise BackendError(f"LACEWING_CPU={forced!r}: this CPU has {', '.join(names)}; unset it or choose one of these")
     return _ALL[forced]
 
 

@@ -35,7 +35,7 @@ _addresses: dict[str, int] = {}
 
 @cache
 def object_folder() -> Path:
-    """Where the objects lie: one folder for each state of the kernel sources, compiler and processor."""
+    """Where the objects lie: one folder for each state of the kernel sources, compiler and CPU."""
     isa = host_isa()
     key = hashlib.sha256(f"{llvmlite.__version__} {version('numba')} {isa} {llvm.get_host_cpu_name()}".encode())
     key.update(llvm.get_host_cpu_features().flatten().encode())
@@ -117,7 +117,7 @@ def _store(name: str, code: bytes) -> None:
 
 
 def _remove_old(kernels: Path) -> None:
-    """Folders of sources or processors that no start has used for long."""
+    """Folders of sources or CPUs that no start has used for long."""
     for folder in kernels.iterdir():
         if time.time() - folder.stat().st_mtime > OLD_SECONDS:
             shutil.rmtree(folder, ignore_errors=True)

@@ -7,21 +7,26 @@ import threading
 from collections.abc import Mapping
 from dataclasses import replace
 
-from lacewing.backends.base import Described, DeviceFacts, StepLimits, WeightView
+from lacewing.backends.base import Backend, DeviceFacts, DeviceMemory
+from lacewing.backends.batch import StepLimits
 from lacewing.backends.webgpu import lowering  # noqa: F401  # registers what turns ops into dispatches
+from lacewing.backends.webgpu.buffers import buffer_bytes
 from lacewing.backends.webgpu.device.adapters import Adapter, free_memory
 from lacewing.backends.webgpu.device.device import Device
 from lacewing.backends.webgpu.lowering.compiler import RULES, Compiler
+from lacewing.backends.webgpu.state.states import state_bytes
 from lacewing.backends.webgpu.step.staged import StagedStep
 from lacewing.backends.webgpu.step.step import WebGPUStep
 from lacewing.backends.webgpu.weights.conversion import holds_some, weight_bytes
 from lacewing.backends.webgpu.weights.matrices import Uploader
+from lacewing.backends.webgpu.weights.staging import TURNS, capacity_for
+from lacewing.backends.weights import TensorSpec, WeightView
 from lacewing.errors import BackendError, WeightError
 from lacewing.options import Progress
 from lacewing.program.program import Program
 
 
-class WebGPUBackend:
+class WebGPUBackend(Backend):
     """A GPU through wgpu: Vulkan, Metal or Direct3D 12. Several may share a device."""
 
     name = "webgpu"
@@ -38,17 +43,25 @@ class WebGPUBackend:
         used = [name for name, on in (("subgroups", variant.subgroups), ("dot", variant.dot), ("half", variant.half)) if on]
         return replace(about, features=(*sorted(self.device.features), *used))
 
-    def stored_bytes(self, weight: Described, transposed: bool = False) -> int:
+    def stored_bytes(self, weight: TensorSpec, transposed: bool = False) -> int:
         """What a weight takes on the device."""
         return weight_bytes(weight, transposed)
 
-    def holds_some(self, weight: Described, transposed: bool) -> bool:
-        """See `offload.step.HoldsSome`."""
+    def holds_some(self, weight: TensorSpec, transposed: bool) -> bool:
+        """See `Backend.holds_some`."""
         return holds_some(weight, transposed)
 
     def room_bytes(self) -> int | None:
-        """See backends.base.HasMemory."""
+        """See `Backend.room_bytes`."""
         return free_memory(self.device)
+
+    def memory(self, program: Program, weights: Mapping[str, TensorSpec], limits: StepLimits) -> DeviceMemory:
+        """See `Backend.memory`; rows of pages are whole loads, logits come in passes, and weights through staging memory."""
+        common = super().memory(program, weights, limits)
+        pages = tuple(len(group.members) * state_bytes(group.state) for group in program.groups)
+        largest = max((self.stored_bytes(weights[name]) for name in program.weights), default=0)
+        staging = (TURNS + 1) * capacity_for(largest) if largest else 0
+        return replace(common, group_bytes=pages, buffer_bytes=buffer_bytes(program, limits), staging_bytes=staging)
 
     def compile(
         self, program: Program, weights: Mapping[str, WeightView], limits: StepLimits, progress: Progress | None = None
@@ -99,7 +112,7 @@ def shared(adapter: Adapter) -> Device:
         return _devices[key]
 
 
-def check(program: Program, weights: Mapping[str, Described]) -> None:
+def check(program: Program, weights: Mapping[str, TensorSpec | WeightView]) -> None:
     """Raises WeightError for weights that are not the program's, UnsupportedModelError for what this backend lacks."""
     for name, shape in program.weights.items():
         if name not in weights:

@@ -27,7 +27,7 @@ def assembly(kernel: str, name: str) -> str:
 @pytest.mark.parametrize(("name", "instruction"), [("avx512", "vpdpbusd"), ("avx2vnni", "vpdpbusd"), ("avx2", "vpmaddubsw")])
 def test_dot_kernels_use_the_byte_products_of_their_instruction_set(name, instruction):
     if name not in [each.name for each in isa.supported()]:
-        pytest.skip(f"this processor has no {name}")
+        pytest.skip(f"this CPU has no {name}")
     assert assembly("gemm.dot.offset32", name).count(instruction) >= 8
 
 
@@ -35,7 +35,7 @@ def test_dot_kernels_use_the_byte_products_of_their_instruction_set(name, instru
 @pytest.mark.parametrize("kernel", ["gemv.gemv_k.gemv_q6_k", "gemv.gemv_32.gemv_q8_0"])
 def test_kernels_for_one_token_use_them_too(name, instruction, kernel):
     if name not in [each.name for each in isa.supported()]:
-        pytest.skip(f"this processor has no {name}")
+        pytest.skip(f"this CPU has no {name}")
     assert assembly(kernel, name).count(instruction) >= 8
 
 

@@ -1,4 +1,4 @@
-"""The other instruction sets that this processor can run, the portable one among them, each in a process of its own."""
+"""The other instruction sets that this CPU can run, the portable one among them, each in a process of its own."""
 
 import os
 import subprocess

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import wgpu
 
-from lacewing.backends.base import StepLimits
+from lacewing.backends.batch import Batch, StepLimits
 from lacewing.backends.webgpu.backend import WebGPUBackend, shared
 from lacewing.backends.webgpu.device import adapters as adapters_module
 from lacewing.backends.webgpu.device import raw
@@ -24,7 +24,7 @@ from tests.backends.webgpu.single_ops import adapter, backend
 
 X, Y = Buffer("x", 64).view(), Buffer("y", 96).view()
 CASE = Case((Linear(X, ("w",), (Y,)),), np.ones((8, 64), np.float32), Y, {"w": random_weight("w", "Q8_0", 96, 64)})
-ONE = [np.zeros(1, np.int32)] * 4
+ONE = Batch.of([0], 0, [0])
 
 
 @pytest.fixture
@@ -58,9 +58,9 @@ def test_a_step_gives_all_back_and_its_kernels_in_the_end(device, monkeypatch):
     device._recent = deque(maxlen=2)  # of which a step has more
     for _ in range(3):
         step = compiled(device)
-        held = step.buffer_bytes + step.kv_bytes
+        held = step.buffer_bytes + step.state_bytes
         assert held < device.allocated < held + 2**17  # and weights
-        step.run(*ONE)
+        step.run(ONE)
         step.close()
         step.close()
         assert device.allocated == 0 and device.buffers == []
@@ -70,10 +70,10 @@ def test_a_step_gives_all_back_and_its_kernels_in_the_end(device, monkeypatch):
 
 def test_two_models_on_a_device(device):
     one, other = compiled(device), compiled(device)
-    expected = one.run(*ONE)
-    assert np.array_equal(other.run(*ONE), expected)
+    expected = one.run(ONE)
+    assert np.array_equal(other.run(ONE), expected)
     one.close()
-    assert np.array_equal(other.run(*ONE), expected)
+    assert np.array_equal(other.run(ONE), expected)
     other.close()
     assert device.allocated == 0
 
@@ -127,13 +127,13 @@ def test_progress_ends_at_the_whole(device):
 
 def test_a_lost_device_fails_the_request_not_the_process(device, monkeypatch, caplog):
     step = compiled(device)
-    step.run(*ONE)
+    step.run(ONE)
     device.device.destroy()  # as near to a reset driver as can be had
     for _ in range(2):
         with pytest.raises(
             BackendError, match=r"the GPU was lost \(Parent device is lost\).*load the model again, or use --backend cpu"
         ):
-            step.run(*ONE)
+            step.run(ONE)
     assert device.lost
     with pytest.raises(BackendError, match="the GPU was lost"):
         compiled(device)
@@ -156,7 +156,7 @@ def test_a_lost_device_is_opened_anew(monkeypatch):
     second = shared(chosen)
     assert second is not first and not second.lost
     step = compiled(second)
-    step.run(*ONE)
+    step.run(ONE)
     step.close()
 
 
@@ -309,6 +309,6 @@ def test_several_threads_compile_on_one_device(device):
         thread.start()
     for thread in threads:
         thread.join()
-    assert np.isfinite(steps[0].run(*ONE)).all()
+    assert np.isfinite(steps[0].run(ONE)).all()
     steps[0].close()
     assert device.allocated == 0

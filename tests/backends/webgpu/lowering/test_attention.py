@@ -1,4 +1,4 @@
-"""Attention on WebGPU against the reference: heads, windows, chunks, sinks, soft-caps, latent, slots, long contexts, bytes."""
+"""Attention on WebGPU against the reference: heads, windows, sinks, soft-caps, latent, rows, pages, long contexts, bytes."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from lacewing.backends.webgpu.lowering.attention import ALONE, PREFILL_TOKENS, m
 from lacewing.backends.webgpu.lowering.dispatches import Run
 from lacewing.errors import OutOfMemoryError, UnsupportedModelError
 from lacewing.program.ops import Attention, Buffer, Linear, View, WriteKeysValues
-from lacewing.program.program import KeyValueShape
+from lacewing.program.states import Chunk, Window
 from tests.backends.cpu.single_ops import Batch, Case, floats, nmse, normal, one_batch, random_weight, singly
 from tests.backends.webgpu.single_ops import CODES, FLOATS, backend, error, run, run_step
+from tests.paged import paged, with_pages
 
 PLAIN = "none"
 # one token, few, a tile and a bit more, one again
@@ -24,7 +25,15 @@ COUNT = 26
 
 
 def attention_case(
-    count: int, heads: int, key_heads: int, width: int, value_width: int, latent: bool = False, sinks: bool = False, **how: Any
+    count: int,
+    heads: int,
+    key_heads: int,
+    width: int,
+    value_width: int,
+    latent: bool = False,
+    sinks: bool = False,
+    dtype: str = "f16",
+    **how: Any,
 ) -> Case:
     """Attention of `count` random queries; `latent`: the values are in the keys. `how` goes to the op."""
     sizes = (heads * width, key_heads * width, 0 if latent else key_heads * value_width)
@@ -32,9 +41,10 @@ def attention_case(
     q, k = View(buffer, 0, sizes[0]), View(buffer, sizes[0], sizes[1])
     v = None if latent else View(buffer, sizes[0] + sizes[1], sizes[2])
     attention = Attention(q, out, 0, heads, key_heads, 1.5 * width**-0.5, sinks="sinks" if sinks else None, **how)
-    shape = KeyValueShape(key_heads, width, value_width, values_in_keys=latent)
+    reach = Window(how["window"]) if how.get("window") else Chunk(how["chunk"]) if how.get("chunk") else None
+    state = paged(key_heads, width, value_width, reach, dtype, latent)
     weights = {"sinks": floats("sinks", normal(heads, seed=9))} if sinks else {}
-    return Case((WriteKeysValues(k, v, 0), attention), normal(count, buffer.width) * 1.5, out, weights, (shape,))
+    return Case((WriteKeysValues(k, v, 0), attention), normal(count, buffer.width) * 1.5, out, weights, (state,))
 
 
 def prompt(*sizes: int) -> list[Batch]:
@@ -68,7 +78,7 @@ def test_large_groups(heads: int, key_heads: int) -> None:
 
 
 def test_float32_store() -> None:
-    assert error(replace(attention_case(COUNT, 2, 2, 36, 28), half=False), PROMPT, FLOATS) < 1e-10
+    assert error(attention_case(COUNT, 2, 2, 36, 28, dtype="f32"), PROMPT, FLOATS) < 1e-10
 
 
 @pytest.mark.parametrize("shape", [(4, 1, 24, 16), (2, 1, 576, 512)], ids=str)
@@ -107,15 +117,71 @@ def test_number_of_splits() -> None:
 
 
 @pytest.mark.parametrize("variant", [PLAIN, CODES])
-def test_tokens_of_several_slots(variant: str) -> None:
-    """Each token sees its own slot; neighbours and their number change no bit."""
-    slots, positions = [0, 1, 0, 2, 2, 2, 1] * 3, [0] * 21
-    for index, slot in enumerate(slots):
-        positions[index] = slots[:index].count(slot)
-    batches: list[Batch] = [(slots, positions), ([1, 0], [6, 6])]
-    case = attention_case(23, 4, 2, 16, 16, window=5)
-    assert error(case, batches, variant, slots=3) < 1e-10
-    assert np.array_equal(run(case, batches, variant, slots=3), run(case, singly(batches), variant, slots=3))
+def test_tokens_of_several_rows(variant: str) -> None:
+    """Each token sees its own row; neighbours and their number change no bit."""
+    batches: list[Batch] = [([0] * 3 + [1] * 2 + [2] * 4, [0, 1, 2, 0, 1, 0, 1, 2, 3])]
+    batches += [([2, 0, 1], [4, 3, 2]), ([1, 0, 0, 0], [3, 4, 5, 6]), ([0, 2, 1], [7, 5, 4])]
+    case = attention_case(19, 4, 2, 16, 16, window=5)
+    assert error(case, batches, variant, rows=3) < 1e-10
+    several = batches[:1] + batches[2:3]  # one token a row is prepared by another kernel
+    few = replace(case, x=case.x[[*range(9), *range(12, 16)]])
+    assert np.array_equal(run(few, several, variant, rows=3), run(few, singly_by_row(several), variant, rows=3))
+
+
+def singly_by_row(batches: Sequence[Batch]) -> list[Batch]:
+    """The same tokens, one row a step."""
+    found: list[Batch] = []
+    for rows, positions in batches:
+        for row in dict.fromkeys(rows):
+            found.append(([row] * rows.count(row), [p for r, p in zip(rows, positions, strict=True) if r == row]))
+    return found
+
+
+@pytest.mark.parametrize("dtype", ["f16", "q8_0"])
+def test_rows_decoded_together(dtype: str) -> None:
+    """One token of each of several rows, near and far, with splits and without, to the bit as each alone."""
+    starts, context = (1, 300, 40, 700), 704
+    batches: list[Batch] = [
+        ([row] * n, list(range(s, s + n))) for row, start in enumerate(starts) for s, n in pieces(start, 64)
+    ]  # the prompts
+    filled = sum(starts)
+    case = attention_case(filled + 12, 4, 2, 32, 32, dtype=dtype)
+    together: list[Batch] = [*batches, *(([0, 1, 2, 3], [start + more for start in starts]) for more in range(3))]
+    assert error(case, together, FLOATS, context, rows=4) < 1e-10
+    alone = [*batches, *(([row], [start + more]) for more in range(3) for row, start in enumerate(starts))]
+    assert np.array_equal(run(case, together, FLOATS, context, 4), run(case, alone, FLOATS, context, 4))
+
+
+def pieces(count: int, most: int) -> list[tuple[int, int]]:
+    return [(first, min(most, count - first)) for first in range(0, count, most)]
+
+
+def test_more_decoded_tokens_than_splits_have_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are done in passes; no bit changes."""
+    batches: list[Batch] = [([row] * n, list(range(s, s + n))) for row in range(5) for s, n in pieces(290, 58)]
+    mixed: Batch = ([0] * 3 + [1] + [2] * 2 + [3] * 4 + [4], [290, 291, 292, 290, 290, 291, 290, 291, 292, 293, 290])
+    case = attention_case(5 * 290 + 16, 2, 1, 16, 16)
+    whole = run(case, [*batches, mixed, ([0, 1, 2, 3, 4], [293, 291, 292, 294, 291])], FLOATS, 300, 5)
+    monkeypatch.setattr("lacewing.backends.webgpu.lowering.attention.PARTS_BYTES", 3 * 4 * 2 * 64 * 20)
+    tight = run(case, [*batches, mixed, ([0, 1, 2, 3, 4], [293, 291, 292, 294, 291])], FLOATS, 300, 5)
+    assert np.array_equal(whole[:-5], tight[:-5])
+    assert nmse(whole[-5:], tight[-5:]) < 1e-12  # rows that the fused kernel prepares in one pass only
+
+
+@pytest.mark.parametrize("variant", [PLAIN, CODES])
+def test_prompts_of_several_rows_keep_their_tiles(variant: str) -> None:
+    """Prompt pieces of two rows and decoded tokens of others in one run: each as alone, to the bit."""
+    long = PREFILL_TOKENS + 21
+    first: list[Batch] = [([2] * 40, list(range(40))), ([0] * 10, list(range(10)))]
+    mixed: Batch = ([2] + [1] * long + [0] * PREFILL_TOKENS + [3] * 2, [40, *range(long), *range(10, 10 + PREFILL_TOKENS), 0, 1])
+    case = attention_case(50 + len(mixed[0]), 4, 2, 16, 16, window=23, sinks=True)
+    assert error(case, [*first, mixed], variant, rows=4) < 1e-10
+    found = run(case, [*first, mixed], variant, rows=4)
+    alone = run(case, [*first, *singly_by_row([mixed])], variant, rows=4)
+    tiles = slice(51, 51 + long + PREFILL_TOKENS)
+    assert np.array_equal(found[tiles], alone[tiles])
+    assert np.array_equal(found[-2:], alone[-2:])
+    assert nmse(found[50:51], alone[50:51]) < 1e-12  # a token alone is prepared by another kernel
 
 
 def test_a_token_is_the_same_with_longer_neighbours() -> None:
@@ -127,7 +193,7 @@ def test_a_token_is_the_same_with_longer_neighbours() -> None:
         run(case, batches, CODES, 330, 2),
         run(replace(case, x=case.x[[*range(320), 329, *range(320, 325)]]), mixed, CODES, 330, 2),
     )
-    assert np.array_equal(alone[320:], together[321:])
+    assert np.array_equal(alone[320:325], together[321:])
 
 
 def test_a_prompt_is_the_same_in_any_parts() -> None:
@@ -139,18 +205,31 @@ def test_a_prompt_is_the_same_in_any_parts() -> None:
     assert nmse(few, whole) < 1e-10  # another kernel: rounding differs
 
 
-@pytest.mark.parametrize("half", [True, False])
-def test_what_was_never_written_does_not_matter(half: bool) -> None:
-    """The store is full of NaN at first."""
-    for variant in (PLAIN, FLOATS) if half else (FLOATS,):
-        case = replace(attention_case(COUNT + 300, 2, 1, 20, 12), half=half)
+@pytest.mark.parametrize("dtype", ["f16", "f32", "q8_0"])
+def test_pages_in_any_order_and_what_was_never_written(dtype: str) -> None:
+    """The pages are full of NaN at first."""
+    for variant in (PLAIN, FLOATS):
+        width, value_width = (32, 64) if dtype == "q8_0" else (20, 12)
+        case = attention_case(COUNT + 300, 2, 1, width, value_width, dtype=dtype)
         step: Any = case.step(backend(variant), 340, 2)  # type: ignore[arg-type]
-        for store in step._slots._stores:
+        with_pages(step, shuffle=5)
+        for store in step._states.buffers:
             step._device.write(store.buffer, 0, np.full(store.size, 255, np.uint8))
         batches = [*PROMPT, *([([0] * 60, list(range(s, s + 60))) for s in range(26, 326, 60)])]
         found = run_step(step, batches)[:, : case.out.width]
         step.close()
-        assert nmse(found, case.run(batches, None, 340, 2)) < 1e-10
+        assert nmse(found, case.run(batches, None, 340, 2)) < (1e-6 if dtype == "q8_0" else 1e-10)
+
+
+@pytest.mark.parametrize("shape", [(4, 2, 64, 32), (2, 1, 96, 160)], ids=str)
+def test_q8_0_of_keys_and_values(shape: tuple[int, int, int, int]) -> None:
+    """A value whose rounding the last bit of a float decides may be another one."""
+    for variant in (PLAIN, CODES):
+        assert error(attention_case(COUNT, *shape, dtype="q8_0"), PROMPT, variant) < 1e-6
+
+
+def test_q8_0_of_latent_keys() -> None:
+    assert error(attention_case(COUNT, 4, 1, 96, 64, latent=True, dtype="q8_0"), PROMPT, FLOATS) < 1e-6
 
 
 def test_less_workgroup_memory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,7 +271,9 @@ def test_a_nan_among_values_shows_in_their_bytes(variant: str) -> None:
 def labels(case: Case, variant: str, context: int, tokens: int) -> list[str]:
     """The dispatches of a run of so many tokens at the end of the context."""
     step: Any = case.step(backend(variant), context)  # type: ignore[arg-type]
-    found = [d.label for d in step.dispatches if d.grid(Run(tokens, tokens, True, context)) is not None]
+    prefill = (tokens,) if tokens >= PREFILL_TOKENS else ()
+    run = Run(tokens, tokens, context, prefill, single=tokens == 1)
+    found = [d.label for d in step.dispatches if d.grid(run) is not None]
     step.close()
     return found
 
@@ -214,8 +295,14 @@ def test_writing_over_a_suffix_forgets_it() -> None:
 
 def test_what_does_not_fit_is_refused() -> None:
     largest = backend(FLOATS).device.largest_buffer
-    with pytest.raises(OutOfMemoryError, match=r"keys and values of a layer take .* smaller --context"):
-        attention_case(1, 2, 1, 16, 16).step(backend(FLOATS), largest // 64 + 1)  # type: ignore[arg-type]
+    case = attention_case(1, 2, 1, 16, 16)
+    with pytest.raises(OutOfMemoryError, match=r"the KV cache of a layer takes .* smaller --context"):
+        case.step(backend(FLOATS), largest // 64 + 1)  # type: ignore[arg-type]
+    step = case.step(backend(FLOATS), 64)  # type: ignore[arg-type]
+    with pytest.raises(OutOfMemoryError, match=r"pages of the KV cache of layer 0 take .* smaller --context, or --kv-type q8_0"):
+        step.grow(0, largest // (128 * 64) + 1)
+    assert step.sizes == [1]
+    step.close()
     for widths in ((2056, 8), (8, 1032)):
         with pytest.raises(UnsupportedModelError, match="use --backend cpu"):
             attention_case(1, 1, 1, *widths).step(backend(FLOATS), 8)  # type: ignore[arg-type]

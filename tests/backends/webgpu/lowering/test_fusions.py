@@ -6,7 +6,7 @@ import numpy as np
 
 from lacewing.backends.webgpu.lowering.fusions import activation_after, experts_before, sum_after, unused
 from lacewing.backends.webgpu.weights.stacks import joined
-from lacewing.program.ops import Buffer, ClampedActivation, Combine, ExpertLinear, GatedActivation, Linear, Norm
+from lacewing.program.ops import AddNorm, Buffer, ClampedActivation, Combine, ExpertLinear, GatedActivation, Linear, Norm
 from lacewing.quants import by_name
 from tests.models.running import MappedWeight
 
@@ -45,7 +45,7 @@ def test_a_sum_stays_apart_where_something_happens_before_it() -> None:
     changes = (
         Linear(X, ("a",), (GATE,)),  # the input of the experts
         Linear(X, ("a",), (IDS,)),
-        Norm(GATE, None, OUT, 1e-5, add=X),  # adds to the input
+        AddNorm(GATE, X, None, OUT, 1e-5),  # adds to the input
         Norm(EACH, None, Buffer("y", 64).view(), 1e-5),  # reads what they made
         Linear(X, ("a",), (EACH,)),
     )

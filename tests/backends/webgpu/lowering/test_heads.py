@@ -21,12 +21,12 @@ from lacewing.program.ops import (
     View,
     WriteKeysValues,
 )
-from lacewing.program.program import KeyValueShape
 from tests.backends.cpu.single_ops import Batch, Case, floats, normal, random_weight
 from tests.backends.webgpu.single_ops import CODES, FLOATS, VARIANTS, backend, error, run_step
+from tests.paged import paged
 
 PLAIN = "none"
-BATCHES: list[Batch] = [([0], [0]), ([0] * 5, [1, 2, 3, 4, 5]), ([1, 0, 1], [0, 6, 1])]
+BATCHES: list[Batch] = [([0], [0]), ([0] * 5, [1, 2, 3, 4, 5]), ([1, 1, 0], [0, 1, 6])]
 COUNT = 9
 HALF_TURN = RopeSpec(tuple(10000.0 ** (-i / 6) for i in range(6)), 1.1)
 ADJACENT = RopeSpec(tuple(500.0 ** (-i / 8) for i in range(8)), 0.9, adjacent=True)
@@ -46,19 +46,19 @@ def program(kind: str, q: View, k: View) -> tuple[Op, ...]:
     }[kind]  # fmt: skip
 
 
-def heads_case(kind: str, half: bool = True) -> Case:
+def heads_case(kind: str, dtype: str = "f16") -> Case:
     buffer, out = Buffer("x", 64 + 32 + 32), Buffer("out", 64).view()
     q, k, v = View(buffer, 0, 64), View(buffer, 64, 32), View(buffer, 96, 32)
     ops = (*program(kind, q, k), WriteKeysValues(k, v, 0), Attention(q, out, 0, 4, 2, 0.3))
     sizes = {"qn": 16, "kn": 16, "whole": 64, "half": 32}
     used = {op.weight for op in ops if isinstance(op, Norm)}
     weights = {name: floats(name, normal(size, seed=size)) for name, size in sizes.items() if name in used}
-    return Case(ops, normal(COUNT, buffer.width), out, weights, (KeyValueShape(2, 16, 16),), half)
+    return Case(ops, normal(COUNT, buffer.width), out, weights, (paged(2, 16, 16, dtype=dtype),))
 
 
 def dispatches(case: Case, variant: str, tokens: int = 1) -> list[str]:
     step: Any = case.step(backend(variant), 64, 2)  # type: ignore[arg-type]
-    found = [d.label for d in step.dispatches if d.grid(Run(tokens, tokens, True, 16)) is not None]
+    found = [d.label for d in step.dispatches if d.grid(Run(tokens, tokens, 16, single=tokens == 1)) is not None]
     step.close()
     return found
 
@@ -66,7 +66,7 @@ def dispatches(case: Case, variant: str, tokens: int = 1) -> list[str]:
 @pytest.mark.parametrize("kind", ["plain", "ropes", "norms", "turned", "scaled", "whole", "mixed"])
 def test_one_dispatch_before_attention(kind: str) -> None:
     variant = PLAIN if kind in ("norms", "scaled") else FLOATS
-    assert error(heads_case(kind), BATCHES, variant, slots=2) < 1e-9
+    assert error(heads_case(kind), BATCHES, variant, rows=2) < 1e-9
     for tokens in (1, 2):
         found = dispatches(heads_case(kind), variant, tokens)
         expected = (tokens > 1 or variant == PLAIN) + (kind == "whole")  # of one token the attention does the work itself
@@ -76,34 +76,35 @@ def test_one_dispatch_before_attention(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["norms", "turned"])
-@pytest.mark.parametrize("half", [True, False])
-def test_a_token_alone_is_prepared_by_its_attention(kind: str, half: bool) -> None:
+@pytest.mark.parametrize("dtype", ["f16", "f32"])
+def test_a_token_alone_is_prepared_by_its_attention(kind: str, dtype: str) -> None:
     """In every split of the keys; the keys and values that it stores are those of the other kernel."""
     count = 262
-    case = replace(heads_case(kind, half), x=normal(count, 128))
+    case = replace(heads_case(kind, dtype), x=normal(count, 128))
     batches: list[Batch] = [*([([0] * 52, list(range(s, s + 52))) for s in range(0, 260, 52)]), ([0], [260]), ([0], [261])]
     assert error(case, batches, CODES, 300) < 1e-9
     one: Any = case.step(backend(FLOATS), 300)  # type: ignore[arg-type]
     other: Any = case.step(backend(FLOATS), 300)  # type: ignore[arg-type]
     run_step(one, [([0], [position]) for position in range(9)])
     run_step(other, [([0] * 9, list(range(9)))])
-    np.testing.assert_allclose(
-        *(step.read_slot(0, 9).view(np.float16 if half else np.float32) for step in (one, other)), rtol=2e-3, atol=1e-6
+    stored = (
+        step.read(0, [0]).view(np.float16 if dtype == "f16" else np.float32).reshape(4, 128, 16)[:, :9] for step in (one, other)
     )
+    np.testing.assert_allclose(*stored, rtol=2e-3, atol=1e-6)
     for step in (one, other):
         step.close()
 
 
 def test_all_in_subgroups_and_in_float32() -> None:
     for kind in ("norms", "turned"):
-        assert error(heads_case(kind, half=False), BATCHES, CODES, slots=2) < 1e-9
+        assert error(heads_case(kind, "f32"), BATCHES, CODES, rows=2) < 1e-9
 
 
 def test_the_views_are_changed_too() -> None:
     """Whoever looks at queries or keys afterwards sees them turned."""
     case = heads_case("norms")
     buffer = case.ops[0].x.buffer  # type: ignore[attr-defined]
-    assert error(replace(case, out=buffer.view()), BATCHES, FLOATS, slots=2) < 1e-9
+    assert error(replace(case, out=buffer.view()), BATCHES, FLOATS, rows=2) < 1e-9
 
 
 def latent_case(split: bool) -> Case:
@@ -127,13 +128,13 @@ def latent_case(split: bool) -> Case:
         "n": floats("n", normal(rank, seed=4)),
         "w": replace(random_weight("w", "F32", heads * nope, rank), shape=(heads, nope, rank)),
     }
-    return Case(ops, normal(COUNT, whole.width), out, weights, (KeyValueShape(1, rank + turned, rank, values_in_keys=True),))
+    return Case(ops, normal(COUNT, whole.width), out, weights, (paged(1, rank + turned, rank, latent=True),))
 
 
 @pytest.mark.parametrize("split", [False, True])
 def test_latent_attention(split: bool) -> None:
     case = latent_case(split)
-    assert error(case, BATCHES, FLOATS, slots=2) < 1e-9
+    assert error(case, BATCHES, FLOATS, rows=2) < 1e-9
     found = [label for label in dispatches(case, FLOATS) if label in ("heads", "rope", "head_gemv")]
     assert found == (["heads", "head_gemv", "heads"] if split else ["heads", "head_gemv"])
 

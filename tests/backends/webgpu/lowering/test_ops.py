@@ -8,9 +8,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from lacewing.backends.base import StepLimits
+from lacewing.backends.batch import StepLimits
 from lacewing.backends.reference.backend import ReferenceBackend
 from lacewing.program.ops import (
+    AddNorm,
     Buffer,
     ClampedActivation,
     Embed,
@@ -22,12 +23,15 @@ from lacewing.program.ops import (
     Rope,
     RopeSpec,
     ScaleByPosition,
+    ShortConvolution,
     View,
 )
 from lacewing.program.program import Program
-from tests.backends.cpu.single_ops import CHUNK, Case, MappedWeight, floats, nmse, normal, one_batch, random_weight
+from lacewing.program.states import FixedState
+from tests import paged
+from tests.backends.cpu.single_ops import CHUNK, Batch, Case, MappedWeight, floats, nmse, normal, one_batch, random_weight
 from tests.backends.webgpu.lowering.test_attention import attention_case
-from tests.backends.webgpu.single_ops import CODES, LIMIT, VARIANTS, backend, expected, run, run_step
+from tests.backends.webgpu.single_ops import CODES, LIMIT, VARIANTS, backend, error, expected, run, run_step
 
 FEW_AND_MANY = ([([0], [3])], one_batch(5, 7), one_batch(41))
 FREQUENCIES = tuple(float(10000 ** (-i / 8)) for i in range(8))
@@ -38,8 +42,8 @@ def check(ops: Sequence[Op], x: np.ndarray, out: View, weights: Sequence[MappedW
     case = Case(tuple(ops), x, out, {weight.name: weight for weight in weights})
     step = case.step(backend(variant), 128)  # type: ignore[arg-type]  # any backend will do
     for batches in FEW_AND_MANY:
-        error = nmse(run_step(step, batches)[:, : out.width], expected(case, batches, 128))
-        assert error < (1e-7 if exact else LIMIT[variant]), f"{batches}: {error}"
+        found = nmse(run_step(step, batches)[:, : out.width], expected(case, batches, 128))
+        assert found < (1e-7 if exact else LIMIT[variant]), f"{batches}: {found}"
     step.close()
 
 
@@ -55,7 +59,7 @@ def test_norm_adds_to_the_residual(variant: str) -> None:
     """Two in a row: the second sees what the first added."""
     whole = Buffer("x", 256)
     stream, other, out = whole.view(0, 128), whole.view(128, 128), Buffer("out", 128).view()
-    ops = [Norm(stream, "w", out, 1e-6, add=other), Norm(stream, None, out, 1e-6, add=out)]
+    ops = [AddNorm(stream, other, "w", out, 1e-6), AddNorm(stream, out, None, out, 1e-6)]
     check(ops, normal(41, 256), out, [floats("w", normal(128, seed=1))], variant)
     check(ops, normal(41, 256), stream, [floats("w", normal(128, seed=1))], variant)
 
@@ -98,7 +102,7 @@ def test_embed(quant: str, variant: str) -> None:
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("activation", ["silu", "gelu_tanh"])
+@pytest.mark.parametrize("activation", ["silu", "gelu_tanh", "none"])
 def test_gated_activation(activation: str, variant: str) -> None:
     whole = Buffer("x", 2 * 96)
     gate, up = whole.view(0, 96), whole.view(96, 96)
@@ -140,7 +144,7 @@ def test_a_feed_forward_block(variant: str) -> None:
         Linear(normed, ("gate", "up"), (gate, up)),
         GatedActivation(gate, up, gate),
         Linear(gate, ("down",), (down,)),
-        Norm(stream, "norm", normed, 1e-5, add=down),
+        AddNorm(stream, down, "norm", normed, 1e-5),
         Linear(normed, ("head",), (down,)),
     ]
     shapes = {"gate": (288, 256), "up": (288, 256), "down": (256, 288), "head": (256, 256)}
@@ -162,11 +166,27 @@ def test_logits(scale: float, softcap: float | None, quant: str, variant: str, m
     weights, tokens = {"rows": floats("rows", x), "out": weight}, np.arange(40, dtype=np.int32)
     steps = [each.compile(program, weights, StepLimits(CHUNK, CHUNK)) for each in (backend(variant), ReferenceBackend())]
     for outputs in ([39], [], [5, 5, 0], [*range(40)], [*range(39, 0, -2)]):
-        found, wanted = (step.run(tokens, 0 * tokens, tokens, np.array(outputs, np.int32)).copy() for step in steps)
+        found, wanted = (paged.run(step, tokens, 0 * tokens, tokens, outputs).copy() for step in steps)
         assert found.shape == wanted.shape == (len(outputs), 300)
         if outputs:
             assert nmse(found, wanted) < (1e-7 if quant == "F32" else LIMIT[variant])
     steps[0].close()
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_short_convolution(in_place: bool) -> None:
+    """Pieces of several rows, shorter than what is remembered and longer; a sequence begins anew; with a bias and without."""
+    width, taps = 70, 4
+    x = Buffer("x", width).view()
+    out = x if in_place else Buffer("out", width).view()
+    weights = {"w": floats("w", normal(width, taps, seed=4)), "b": floats("b", normal(width, seed=5))}
+    batches: list[Batch] = [([0] * 5 + [2], [0, 1, 2, 3, 4, 0]), ([2, 2, 0], [1, 2, 5]), ([1] * 20, list(range(20)))]
+    batches += [([0, 1, 2], [6, 20, 3]), ([0] * 2, [0, 1])]
+    for bias in (None, "b"):
+        op = ShortConvolution(x, "w", out, 0, bias)
+        used = {name: weight for name, weight in weights.items() if name in op.weight_names}
+        case = Case((op,), normal(34, width), out, used, (FixedState((("conv", (taps - 1, width)),)),))
+        assert error(case, batches, rows=3) < 1e-13
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -189,7 +209,7 @@ def broken_cases() -> dict[str, Case]:
              Buffer("x", w).view(), {}) for w, h in ((64, 1), (100, 1), (96, 6))}  # fmt: skip
     activations = {name: Case((op,), normal(24, 128), gate, {}) for name, op in (
         ("silu", GatedActivation(gate, up, gate)), ("gelu", GatedActivation(gate, up, gate, "gelu_tanh")),
-        ("clamped", ClampedActivation(gate, up, gate, 1.7, 7.0)),
+        ("none", GatedActivation(gate, up, gate, "none")), ("clamped", ClampedActivation(gate, up, gate, 1.7, 7.0)),
     )}  # fmt: skip
     capped = attention_case(24, 4, 2, 32, 32, softcap=5.0)
     return norms | activations | {f"attention, {what}": replace(capped, x=capped.x) for what in ("queries", "keys", "values")}

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from lacewing.backends.base import StepLimits
+from lacewing.backends.batch import StepLimits
 from lacewing.backends.webgpu.weights.layouts import LAYOUTS
 from lacewing.program.ops import Buffer, Embed, Linear, Logits
 from lacewing.program.program import Program

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from lacewing.backends.base import StepLimits
+from lacewing.backends.batch import StepLimits
 from lacewing.program.ops import Buffer, Embed, ExpertLinear, HeadLinear, Linear, Logits, Op, Route
 from lacewing.program.program import Program
 from tests.backends.cpu.single_ops import Case, MappedWeight, floats, normal, one_batch, scaled_weight

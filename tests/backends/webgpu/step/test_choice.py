@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from lacewing.backends.base import FeedsBack, FindsCandidates, Step, StepLimits
+from lacewing.backends.batch import Batch, Candidates, StepLimits, Wanted
+from lacewing.backends.choice import candidates_of, log_sum_exp, top_k
+from lacewing.backends.step import Step
 from lacewing.backends.webgpu.device.raw import Readback
-from lacewing.engine.sampling import log_sum_exp, top_k
 from lacewing.errors import BackendError, NumericError, OptionError
 from lacewing.program.ops import Buffer, Embed, Logits
 from lacewing.program.program import Program
+from tests import paged
 from tests.backends.cpu.single_ops import floats
 from tests.backends.webgpu.single_ops import CODES, VARIANTS, backend
 from tests.checkpoints import prompt_of, tiny
@@ -30,15 +32,37 @@ def table(rows: np.ndarray, variant: str = CODES) -> Step:
     return backend(variant).compile(program, weights, StepLimits(64, 8))  # type: ignore[arg-type]
 
 
+def ids_of(step: Step, token: int, count: int, position: int = 0) -> Ids:
+    """Greedy tokens of row 0 after a token."""
+    tokens = step.greedy(paged.batch(step, [token], [0], [position], [0]), count)
+    return Ids(tokens)
+
+
+class Ids(Iterator[int]):
+    """The first row of each."""
+
+    def __init__(self, tokens: Iterator[np.ndarray]):
+        self.tokens: Any = tokens
+
+    def __next__(self) -> int:
+        return int(next(self.tokens)[0])
+
+    def close(self) -> None:
+        self.tokens.close()
+
+
+def largest(step: Step, token: int, count: int = 64) -> Candidates:
+    return step.choose(paged.batch(step, [token], [0], [0], [0]), [Wanted(count)])[0]
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_greedy_is_what_single_steps_choose(variant: str, tmp_path: Path) -> None:
     _, step = open_step(tiny("llama", "gguf", tmp_path), None, backend(variant), chunk=64)
-    assert isinstance(step, FeedsBack)
     ids = prompt_of("llama", 12)
     expected = greedy(step, ids, 20)
     first = int(run(step, ids)[-1].argmax())
-    assert [first, *step.greedy(first, 0, len(ids), 19)] == expected
-    left = step.greedy(first, 0, len(ids), 19)
+    assert [first, *ids_of(step, first, 19, len(ids))] == expected
+    left = ids_of(step, first, 19, len(ids))
     assert [next(left), next(left)] == expected[1:3]
     left.close()  # what is under way does no harm
     assert greedy(step, ids, 20) == expected
@@ -52,8 +76,7 @@ def test_ties_go_to_the_lowest_id() -> None:
     rows[68] = -1e30
     rows[68, 3] = -1e29
     step = table(rows, "none")
-    assert isinstance(step, FeedsBack)
-    assert list(step.greedy(0, 0, 0, 3)) == [5, 68, 3]
+    assert list(ids_of(step, 0, 3, 0)) == [5, 68, 3]
     step.close()
 
 
@@ -67,47 +90,48 @@ def test_broken_logits_are_an_error(value: float, place: int) -> None:
     x = Buffer("x", 70).view()
     program = Program((Embed("rows", x), Logits(x, "eye")), {"rows": rows.shape, "eye": rows.shape}, (), 70)
     step = backend().compile(program, weights, StepLimits(64, 8))  # type: ignore[arg-type]
-    tokens = step.greedy(0, 0, 0, 5)
+    tokens = ids_of(step, 0, 5, 0)
     assert next(tokens) == 1
     with pytest.raises(NumericError, match="NaN or infinite"):
         next(tokens)
     with pytest.raises(NumericError, match="NaN or infinite"):
-        step.candidates(1, 0, 0)
-    assert list(step.greedy(2, 0, 0, 2)) == [2, 2]  # the step still works
+        largest(step, 1)
+    assert list(ids_of(step, 2, 2, 0)) == [2, 2]  # the step still works
     step.close()
 
 
 def test_running_something_else_ends_it(tmp_path: Path) -> None:
     _, step = open_step(tiny("llama", "gguf", tmp_path), None, backend(), chunk=64)
-    assert isinstance(step, FeedsBack)
-    tokens = step.greedy(1, 0, 0, 9)
+    tokens = ids_of(step, 1, 9, 0)
     next(tokens)
     run(step, [1, 2, 3])
     with pytest.raises(OptionError, match="anew"):
         next(tokens)
     with pytest.raises(OptionError, match="out of range"):
-        next(step.greedy(10**6, 0, 0, 3))
-    assert len(list(step.greedy(1, 0, step.limits.context - 2, 9))) == 2
+        next(ids_of(step, 10**6, 3, 0))
+    tokens = ids_of(step, 1, 9, step.limits.context - 2)
+    assert len([next(tokens), next(tokens)]) == 2
+    with pytest.raises(OptionError, match="position 256 is out of range"):
+        next(tokens)
     step.close()
 
 
 def test_two_who_take_turns(tmp_path: Path) -> None:
     """The later one gets what it would get alone; the earlier one is told, and left as it is."""
     _, step = open_step(tiny("llama", "gguf", tmp_path), None, backend(), chunk=64)
-    assert isinstance(step, FeedsBack)
-    alone = list(step.greedy(5, 0, 0, 6))
+    alone = list(ids_of(step, 5, 6, 0))
     for taken in (1, 2, 3):
-        earlier = step.greedy(1, 0, 0, 9)
+        earlier = ids_of(step, 1, 9, 0)
         for _ in range(taken):
             next(earlier)
-        assert list(step.greedy(5, 0, 0, 6)) == alone
+        assert list(ids_of(step, 5, 6, 0)) == alone
         with pytest.raises(OptionError, match="anew"):
             next(earlier)
-    left = step.greedy(1, 0, 0, 9)
+    left = ids_of(step, 1, 9, 0)
     next(left)
-    with step._lock:  # type: ignore[attr-defined]
+    with step._lock:
         left.close()  # a garbage collection during a run may do this
-    assert list(step.greedy(5, 0, 0, 6)) == alone
+    assert list(ids_of(step, 5, 6, 0)) == alone
     step.close()
 
 
@@ -116,8 +140,8 @@ def test_whoever_is_interrupted_can_go_on(tmp_path: Path, monkeypatch: pytest.Mo
     _, step = open_step(tiny("llama", "gguf", tmp_path), None, backend(), chunk=64)
     works: list[Callable[[], object]] = [
         lambda: run(step, [1, 2, 3]).tolist(),
-        lambda: list(step.greedy(1, 0, 0, 4)),  # type: ignore[attr-defined]
-        lambda: step.candidates(1, 0, 0).logits.tolist(),  # type: ignore[attr-defined]
+        lambda: list(ids_of(step, 1, 4, 0)),
+        lambda: largest(step, 1).logits.tolist(),
     ]
     expected = [work() for work in works]
     for name in ("start", "finish", "bytes"):
@@ -138,7 +162,7 @@ def test_whoever_is_interrupted_can_go_on(tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_loss_that_shows_while_it_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The next model is brought to a device that is opened anew."""
     _, step = open_step(tiny("llama", "gguf", tmp_path), None, backend(), chunk=64)
-    for work in (lambda: run(step, [1]), lambda: next(step.greedy(1, 0, 0, 4)), lambda: step.candidates(1, 0, 0)):  # type: ignore[attr-defined]
+    for work in (lambda: run(step, [1]), lambda: next(ids_of(step, 1, 4, 0)), lambda: largest(step, 1)):
         with monkeypatch.context() as patched, pytest.raises(BackendError, match="the GPU was lost while it computed"):
             patched.setattr(Readback, "finish", lambda readback, index, eager=False: 3)
             work()
@@ -155,7 +179,7 @@ def test_nothing_above_minus_infinity_is_an_error() -> None:
     weights = {"rows": floats("rows", units), "out": floats("out", out)}
     program = Program((Embed("rows", x), Logits(x, "out")), {name: (70, 2) for name in weights}, (), 70)
     step = backend().compile(program, weights, StepLimits(8, 8))  # type: ignore[arg-type]
-    for work in (lambda: list(step.greedy(0, 0, 0, 2)), lambda: step.candidates(0, 0, 0)):
+    for work in (lambda: list(ids_of(step, 0, 2, 0)), lambda: largest(step, 0)):
         with pytest.raises(NumericError, match="NaN or infinite"):
             work()
     step.close()
@@ -172,11 +196,66 @@ def test_candidates_are_the_largest_logits(size: int) -> None:
     weights = {"rows": floats("rows", units), "out": floats("out", logits)}
     program = Program((Embed("rows", x), Logits(x, "out")), {"rows": (size, 2), "out": (size, 2)}, (), size)
     step = backend().compile(program, weights, StepLimits(8, 8))  # type: ignore[arg-type]
-    assert isinstance(step, FindsCandidates)
     for token in (0, 1):
-        row, found = logits[:, token], step.candidates(token, 0, 0)
+        row, found = logits[:, token], largest(step, token)
         expected = top_k(row, min(step.most_candidates, size))
         np.testing.assert_array_equal(found.ids, expected)
         np.testing.assert_array_equal(found.logits, row[expected])
         assert abs(found.log_sum - log_sum_exp(row)) < 1e-5
+    step.close()
+
+
+def several(size: int, rows: int) -> Step:
+    """A step whose logits after token t are row t of random ones, with rooms for so many rows."""
+    values = np.random.default_rng(size).standard_normal((size, 40)).astype(np.float32)
+    x = Buffer("x", 40).view()
+    weights = {"rows": floats("rows", values), "out": floats("out", values[::-1].copy())}
+    program = Program((Embed("rows", x), Logits(x, "out")), {name: (size, 40) for name in weights}, (), size)
+    return backend().compile(program, weights, StepLimits(64, 16, rows))
+
+
+@pytest.mark.parametrize("size", [70, 6000])
+def test_several_rows_choose_at_once(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any number of the largest, of several rows, in one pass and in several; what a mask or a bias wants is the host's."""
+    monkeypatch.setattr("lacewing.backends.webgpu.lowering.compiler.LOGIT_BYTES", 4 * size * 3)
+    step = several(size, 5)
+    asked = paged.batch(step, [7, 3, 50, 9, 60], range(5), [0] * 5, [4, 0, 2, 3, 1])
+    logits = step.run(asked).copy()
+    mask = np.full(-(-size // 32), 0xFFFF0000, np.uint32)
+    for wanted in (
+        [Wanted()] * 5,
+        [Wanted(1 + 15 * row) for row in range(5)],
+        [Wanted(3, mask), Wanted(70), *[Wanted(2, None, {5: 9.0})] * 3],
+    ):
+        for row, (found, each) in enumerate(zip(step.choose(asked, wanted), wanted, strict=True)):
+            expected = candidates_of(logits[row], each)
+            np.testing.assert_array_equal(found.ids, expected.ids)
+            np.testing.assert_array_equal(found.logits, expected.logits)
+            assert abs(found.log_sum - expected.log_sum) < 1e-5
+    step.close()
+
+
+@pytest.mark.parametrize("name", ["llama", "lfm2"])
+def test_greedy_tokens_of_several_rows(name: str, tmp_path: Path) -> None:
+    """Of a hybrid too: keys and values, and units that take turns; rows of other lengths, as step by step."""
+    _, step = open_step(tiny(name, "gguf", tmp_path), None, backend(), rows=4, chunk=64)
+    prompts = {0: prompt_of(name, 5), 3: prompt_of(name, 12), 1: prompt_of(name, 9)[::-1]}
+    rows = list(prompts)
+
+    def begin() -> Batch:
+        for row, ids in prompts.items():
+            paged.run_row(step, ids[:-1], 0, row)
+        last = [ids[-1] for ids in prompts.values()]
+        return paged.batch(step, last, rows, [len(ids) - 1 for ids in prompts.values()], range(3))
+
+    found = np.array(list(step.greedy(begin(), 12)))
+    assert found.shape == (12, 3)
+    batch, expected = begin(), []
+    for _ in range(12):
+        ids = step.run(batch).argmax(axis=1)
+        expected.append(ids)
+        batch = paged.batch(step, ids, rows, batch.positions + 1, range(3))
+    assert np.array_equal(found, expected)
+    with pytest.raises(OptionError, match="different rows"):
+        next(step.greedy(paged.batch(step, [1, 2], [0, 0], [0, 1], [0, 1]), 3))
     step.close()

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from lacewing.backends.staged import TakesExperts
 
+from lacewing.backends.batch import StepLimits
 from lacewing.backends.cpu import CpuBackend
 from lacewing.backends.webgpu.device.raw import Readback
 from lacewing.errors import BackendError, OutOfMemoryError
 from lacewing.offload.cache import ExpertCacheBackend
 from lacewing.offload.cut import cut_program
-from lacewing.offload.plan import DeviceSizes, OffloadLevel, OffloadPlanner
+from lacewing.offload.plan import OffloadLevel, OffloadPlanner
 from lacewing.offload.step import OffloadBackend, OffloadStep
 from lacewing.weights import WeightStore
 from tests.backends.webgpu.single_ops import CODES, FLOATS, backend
 from tests.checkpoints import tiny
 from tests.models.running import open_step, run
 from tests.offload.splits import IDS, mixed_run
-from tests.offload.test_cache import open_shared
+from tests.offload.test_cache import ANYTHING, open_shared
+from tests.paged import with_pages
 
 CONTEXT, CHUNK = 32, 16
 OTHERS = [90, 17, 44, 203, 8, 8, 8, 61]
@@ -28,7 +29,7 @@ def use(step: OffloadStep, ids=IDS) -> None:
     """Have the step run so that other experts are worth holding."""
     for layer in step._rebalancer.manager._layers:
         layer.counts[:] = 0
-        layer.counts[layer.op.held :] = np.arange(10, 10 + layer.op.experts - layer.op.held)
+        layer.counts[layer.op.resident :] = np.arange(10, 10 + layer.op.experts - layer.op.resident)
 
 
 def held(step: OffloadStep) -> list[list[int]]:
@@ -50,10 +51,10 @@ def test_logits_and_exchanges(name, format, tmp_path):
         step = open_shared(path, [gpu, CpuBackend(1)], level, CONTEXT)
         allocated = gpu.device.allocated
         np.testing.assert_allclose(mixed_run(step), want, rtol=0, atol=1e-4, err_msg=str(level))
-        assert isinstance(step.steps[0], TakesExperts) and 0 < step.resident.hit_rate < 1
+        assert step.cache_statistics is not None and 0 < step.cache_statistics.hit_rate < 1
         first = held(step)
         use(step)
-        step.adapt()
+        step.rebalance()
         assert held(step) != first and [len(each) for each in held(step)] == [len(each) for each in first]
         np.testing.assert_allclose(mixed_run(step), want, rtol=0, atol=1e-4, err_msg=f"{level}, exchanged")
         many = run(step, OTHERS * 2)
@@ -74,7 +75,7 @@ def test_quants(quant, tmp_path):
         got = run(step, IDS)
         assert ((got - want) ** 2).sum() / (want**2).sum() < 5e-3
         use(step)
-        step.adapt()
+        step.rebalance()
         assert held(step)[0] == [expert for expert in range(8) if expert != held_out(step)]
     step.close()
 
@@ -95,7 +96,7 @@ def test_an_exchanged_expert_is_bitwise_itself(tmp_path):
         for layer in step._rebalancer.manager._layers:
             layer.counts[:] = 100
             layer.counts[favourite], layer.counts[victim] = 100, 1
-        step.adapt()
+        step.rebalance()
         assert all(victim not in each and favourite in each for each in held(step))
     assert held(step) == [[0, 1, 2, 3, 4]] * 4 and step._rebalancer.manager._layers[0].places[:2].tolist() != [0, 1]
     assert np.array_equal(run(step, IDS), first)
@@ -107,21 +108,17 @@ def test_residency_changes_below(tmp_path):
     path = tiny("qwen3moe", "gguf", tmp_path, quant="Q4_0")
     spec, _ = open_step(path, CONTEXT)
     weights = WeightStore(spec.tensors)
-    none = dict.fromkeys(spec.program.weights, 0)
-    program, devices = OffloadPlanner(spec.program, DeviceSizes(none, [0, 0], CHUNK)).assign(OffloadLevel(shared=2, resident=4))
+    program, devices = OffloadPlanner(spec.program, ANYTHING).assign(OffloadLevel(shared=2, resident=4))
     parts = cut_program(program, devices)
-    from lacewing.backends.base import StepLimits
-
-    step = OffloadBackend([backend(), CpuBackend(1), ExpertCacheBackend()], parts).compile(
-        program, weights, StepLimits(CONTEXT, CHUNK)
-    )
+    backends = [backend(), CpuBackend(1), ExpertCacheBackend()]
+    step = with_pages(OffloadBackend(backends, parts).compile(program, weights, StepLimits(CONTEXT, CHUNK)))
     weights.keep(set(parts.parts[1].program.weights))
     first = run(step, IDS)
     weights.set_residency("eager")
     step.rebind()
     assert np.array_equal(run(step, IDS), first)
     use(step)
-    step.adapt()
+    step.rebalance()
     weights.set_residency("lazy")
     step.rebind()
     moved = run(step, IDS)
@@ -145,8 +142,8 @@ def test_memory_that_ends_or_a_device_that_fails(tmp_path, monkeypatch):
             raise OutOfMemoryError("the GPU has no memory left")
 
         patch.setattr(gpu.device, "buffer", full)
-        step.adapt()
-    assert held(step) == before and "no memory left" in str(step.resident) and gpu.device.allocated == allocated
+        step.rebalance()
+    assert held(step) == before and "no memory left" in str(step.cache_statistics) and gpu.device.allocated == allocated
     use(step)
     with monkeypatch.context() as patch:
         tries = []
@@ -158,12 +155,12 @@ def test_memory_that_ends_or_a_device_that_fails(tmp_path, monkeypatch):
 
         patch.setattr("lacewing.backends.webgpu.weights.matrices.Uploader.refill", refill)
         with pytest.raises(BackendError, match="lost"):
-            step.adapt()
+            step.rebalance()
     assert gpu.device.allocated == allocated and held(step) == [[], []]
     np.testing.assert_allclose(run(step, IDS), want, rtol=0, atol=1e-4)  # all on the processor
     use(step)
-    step.adapt()
-    assert [len(each) for each in held(step)] == [3, 3] and not step.resident.problem
+    step.rebalance()
+    assert [len(each) for each in held(step)] == [3, 3] and not step.cache_statistics.problem
     np.testing.assert_allclose(run(step, IDS), want, rtol=0, atol=1e-4)
     step.close()
 
@@ -175,12 +172,12 @@ def test_what_a_gpu_can_hold_some_of(tmp_path):
     stack = spec.tensors["blk.0.ffn_up_exps.weight"]
     assert gpu.holds_some(stack, False) and gpu.holds_some(stack, True)
 
-    class Described:
+    class TensorSpec:
         shape, quant, scales, scale_block = (4, 3, 32), stack.quant, None, (1, 1)
 
-    assert not gpu.holds_some(Described(), False)
-    assert gpu.holds_some(type("Eight", (Described,), {"shape": (4, 8, 32)})(), False)
-    assert not gpu.holds_some(type("Scaled", (Described,), {"shape": (4, 8, 32), "scales": "s"})(), False)
+    assert not gpu.holds_some(TensorSpec(), False)
+    assert gpu.holds_some(type("Eight", (TensorSpec,), {"shape": (4, 8, 32)})(), False)
+    assert not gpu.holds_some(type("Scaled", (TensorSpec,), {"shape": (4, 8, 32), "scales": "s"})(), False)
 
 
 @pytest.mark.parametrize("count", [1, 11])

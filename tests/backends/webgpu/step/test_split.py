@@ -5,22 +5,28 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lacewing.backends.base import KeepsSlots, StepLimits
+from lacewing.backends.batch import StepLimits
 from lacewing.backends.cpu import CpuBackend
+from lacewing.backends.webgpu.backend import WebGPUBackend
 from lacewing.backends.webgpu.device.raw import Readback
 from lacewing.backends.webgpu.weights.conversion import weight_bytes
 from lacewing.backends.webgpu.weights.matrices import Uploader
 from lacewing.errors import BackendError, OptionError, OutOfMemoryError
+from lacewing.models import ModelSpec
 from lacewing.offload.cache import ExpertCacheBackend
 from lacewing.offload.cut import cut_program
-from lacewing.offload.plan import GPU, HOST, DeviceSizes, MemoryBudget, OffloadLevel, OffloadPlanner, plan_offload
+from lacewing.offload.experts import resident_specs
+from lacewing.offload.plan import GPU, HOST, DeviceLoad, MemoryBudget, OffloadLevel, OffloadPlanner, Target, plan_offload
 from lacewing.offload.step import OffloadBackend
+from lacewing.program.program import Program
 from lacewing.quants import by_name
 from lacewing.weights import WeightStore
+from tests import paged
 from tests.backends.webgpu.single_ops import CODES, FLOATS, backend
 from tests.checkpoints import tiny
 from tests.models.running import MappedWeight, mapped_weights, open_step, run
 from tests.offload.splits import IDS, cuts, mixed_run, open_split
+from tests.paged import with_pages
 
 CONTEXT, CHUNK = 32, 16
 
@@ -47,9 +53,17 @@ def test_every_cut(name, every, tmp_path):
     assert gpu.device.allocated == held
 
 
-def sizes_of(spec):
-    layers = [CONTEXT * layer.stored_width * spec.program.kv_itemsize for layer in spec.program.layers]
-    return DeviceSizes({name: spec.tensors[name].nbytes for name in spec.program.weights}, layers, CHUNK)
+def target(gpu: WebGPUBackend, spec: ModelSpec, chunk: int = CHUNK) -> Target:
+    """What parts of the model take on the GPU."""
+
+    def load(program: Program) -> DeviceLoad:
+        limits = StepLimits(CONTEXT, chunk)
+        memory = gpu.memory(program, resident_specs(program, spec.tensors), limits)
+        pages = zip(program.groups, memory.group_bytes, strict=True)
+        states = sum(group.live(CONTEXT, chunk) * nbytes for group, nbytes in pages)
+        return DeviceLoad(memory.weight_bytes, states, memory.buffer_bytes + memory.staging_bytes)
+
+    return Target(load, frozenset(range(9)))
 
 
 @pytest.mark.parametrize("name", ["llama", "qwen3moe", "gpt-oss", "glm4moe"])
@@ -58,7 +72,8 @@ def test_every_way_to_share_out(name, tmp_path):
     path = tiny(name, "gguf", tmp_path)
     spec, whole = open_step(path, CONTEXT)
     whole.watch_routes(True)
-    want, sharing, gpu = run(whole, IDS), OffloadPlanner(spec.program, sizes_of(spec)), backend(FLOATS)
+    want, gpu = run(whole, IDS), backend(FLOATS)
+    sharing = OffloadPlanner(spec.program, Target(target(gpu, spec).load))
     for level in sharing.levels()[1:]:
         parts = cut_program(*sharing.assign(level))
         _, step = open_step(path, CONTEXT, OffloadBackend([gpu, CpuBackend(1)], parts), chunk=CHUNK)
@@ -78,14 +93,14 @@ def test_a_share_by_room(tmp_path):
     """Quants whose activations become bytes on both devices; the GPU never gets what was not planned."""
     path = tiny("qwen3moe", "gguf", tmp_path, quant="Q8_0")
     spec, whole = open_step(path, CONTEXT)
-    gpu, sizes = backend(CODES), sizes_of(spec)
-    room = MemoryBudget(OffloadPlanner(spec.program, sizes).load(OffloadLevel(0, 1)).nbytes, "the test")
-    found = plan_offload(spec.program, sizes, room)
+    gpu = backend(CODES)
+    room = MemoryBudget(OffloadPlanner(spec.program, Target(target(gpu, spec).load)).load(OffloadLevel(0, 1)).nbytes, "the test")
+    found = plan_offload(spec.program, Target(target(gpu, spec).load), room)
     assert found is not None and (found.host_layers, found.host_experts, found.mixtures) == (0, 1, 2)
     parts = cut_program(found.program, found.devices)
     names = {name for name in parts.parts[GPU].program.weights if "exps" in name}
     assert names == {f"blk.1.ffn_{kind}_exps.weight" for kind in ("gate", "up", "down")}
-    assert parts.parts[HOST].program.layers == ()
+    assert parts.parts[HOST].program.states == ()
     _, step = open_step(path, CONTEXT, OffloadBackend([gpu, CpuBackend(1)], parts), chunk=CHUNK)
     want, got = run(whole, IDS), run(step, IDS)
     assert ((got - want) ** 2).sum() / (want**2).sum() < 5e-3
@@ -97,9 +112,10 @@ def test_residency_of_the_processors_part(tmp_path):
     path = tiny("llama", "gguf", tmp_path, quant="Q4_0")
     spec, _ = open_step(path, CONTEXT)
     weights = WeightStore(spec.tensors)
-    sharing = OffloadPlanner(spec.program, sizes_of(spec))
+    sharing = OffloadPlanner(spec.program, target(backend(), spec))
     parts = cut_program(*sharing.assign(OffloadLevel(1)))
-    step = OffloadBackend([backend(), CpuBackend(2)], parts).compile(sharing.program, weights, StepLimits(CONTEXT, CHUNK))
+    shared = OffloadBackend([backend(), CpuBackend(2)], parts)
+    step = with_pages(shared.compile(sharing.program, weights, StepLimits(CONTEXT, CHUNK)))
     host = set(parts.parts[HOST].program.weights)
     weights.keep(host)
     lazy = run(step, IDS)
@@ -110,24 +126,29 @@ def test_residency_of_the_processors_part(tmp_path):
     assert np.array_equal(run(step, IDS), lazy)
     weights.set_residency("lazy")
     step.rebind()
-    assert np.array_equal(run(step, IDS), lazy) and step.host_bytes < step.kv_bytes + step.buffer_bytes
+    assert np.array_equal(run(step, IDS), lazy) and step.host_bytes < step.state_bytes + step.buffer_bytes
     step.close()
     weights.close()
 
 
-def test_slots_are_those_of_one_device(tmp_path):
-    """Keys and values move between a shared model and one that the processor has as a whole."""
+def test_pages_are_those_of_one_device(tmp_path):
+    """The KV cache moves between a shared model and one that the CPU has as a whole; pages grow on both devices or on none."""
     path = tiny("llama", "gguf", tmp_path, quant="Q8_0")
-    spec, whole = open_step(path, CONTEXT, CpuBackend(1), slots=2, chunk=CHUNK)
-    cut = [*cuts(spec.program)][11]
-    step = open_split(path, spec, [CpuBackend(1), backend()], devices_of_cut(spec.program, cut), slots=2)
-    assert isinstance(step, KeepsSlots)
-    run(whole, IDS[:7], slot=0)
-    kept = whole.read_slot(0, 7)
-    step.write_slot(1, 7, kept)
-    assert np.array_equal(step.read_slot(1, 7), kept)
-    want, got = run(whole, IDS[7:], 7, slot=0), run(step, IDS[7:], 7, slot=1)
+    spec, whole = open_step(path, CONTEXT, CpuBackend(1), rows=2, chunk=CHUNK)
+    cut, gpu = [*cuts(spec.program)][11], backend()
+    step = open_split(path, spec, [CpuBackend(1), gpu], devices_of_cut(spec.program, cut), rows=2)
+    run(whole, IDS[:7], row=0)
+    kept = whole.read(0, [0])
+    step.write(0, [1], kept)
+    assert np.array_equal(step.read(0, [1]), kept)
+    want, got = run(whole, IDS[7:], 7, row=0), run(step, IDS[7:], 7, row=1)
     assert ((got - want) ** 2).sum() / (want**2).sum() < 5e-3
+    held = gpu.device.allocated
+    step.grow(0, 9)
+    assert gpu.device.allocated > held and np.array_equal(run(step, IDS[7:], 7, row=1), got)
+    with pytest.raises(OutOfMemoryError, match="pages of"):
+        step.grow(0, 2**40)
+    assert step.sizes == [9] and np.array_equal(run(step, IDS[7:], 7, row=1), got)
     step.close()
     whole.close()
 
@@ -177,7 +198,7 @@ def test_sizes_told_from_headers(quant, tmp_path):
     path, gpu = tiny(name, "gguf", tmp_path, quant=quant), backend()
     held = gpu.device.allocated
     spec, step = open_step(path, CONTEXT, gpu, chunk=CHUNK)
-    taken = gpu.device.allocated - held - step.kv_bytes - step.buffer_bytes
+    taken = gpu.device.allocated - held - step.state_bytes - step.buffer_bytes
     told = sum(weight_bytes(spec.tensors[name]) for name in spec.program.weights)
     assert abs(taken - told) < 0.1 * told + 2 * 256 * 4 * len(spec.program.weights) + 4 * spec.vocab_size * CHUNK
     step.close()
@@ -187,7 +208,7 @@ def test_ctrl_c_at_any_wait(tmp_path, monkeypatch):
     """A run that is interrupted between two stages leaves nothing mapped, and the next one is right."""
     path, gpu = tiny("qwen3moe", "gguf", tmp_path), backend(FLOATS)
     spec, whole = open_step(path, CONTEXT)
-    sharing = OffloadPlanner(spec.program, sizes_of(spec))
+    sharing = OffloadPlanner(spec.program, target(gpu, spec))
     _, step = open_step(
         path, CONTEXT, OffloadBackend([gpu, CpuBackend(1)], cut_program(*sharing.assign(OffloadLevel(0, 2)))), chunk=CHUNK
     )
@@ -208,22 +229,19 @@ def test_ctrl_c_at_any_wait(tmp_path, monkeypatch):
     step.close()
 
 
-def test_runs_of_several_slots(tmp_path):
+def test_runs_of_several_rows(tmp_path):
     """Tokens of two sequences in one run, on devices that share layers, and on ones that share experts."""
     gpu = backend(FLOATS)
     for name, level in (("llama", OffloadLevel(1)), ("qwen3moe", OffloadLevel(0, 2)), ("qwen3moe", OffloadLevel(0, 0, 2, 3))):
         path = tiny(name, "gguf", tmp_path)
-        spec, whole = open_step(path, CONTEXT, slots=2)
+        spec, whole = open_step(path, CONTEXT, rows=2)
         cache = [ExpertCacheBackend()] if level.shared else []
-        program, devices = OffloadPlanner(spec.program, sizes_of(spec)).assign(level)
+        program, devices = OffloadPlanner(spec.program, target(gpu, spec)).assign(level)
         shared = OffloadBackend([gpu, CpuBackend(1), *cache], cut_program(program, devices))
-        step = shared.compile(program, mapped_weights(dict(spec.tensors)), StepLimits(CONTEXT, CHUNK, 2))
-        tokens, slots, positions = (
-            np.array(each, np.int32) for each in ([*IDS[:4], *IDS[:3]], [0] * 4 + [1] * 3, [*range(4), *range(3)])
-        )
-        outputs = np.arange(7, dtype=np.int32)
-        found = step.run(tokens, slots, positions, outputs).copy()
-        np.testing.assert_allclose(found, whole.run(tokens, slots, positions, outputs), rtol=0, atol=1e-4, err_msg=str(level))
+        step = with_pages(shared.compile(program, mapped_weights(dict(spec.tensors)), StepLimits(CONTEXT, CHUNK, 2)))
+        inputs = [*IDS[:4], *IDS[:3]], [0] * 4 + [1] * 3, [*range(4), *range(3)], range(7)
+        found = paged.run(step, *inputs).copy()
+        np.testing.assert_allclose(found, paged.run(whole, *inputs), rtol=0, atol=1e-4, err_msg=str(level))
         np.testing.assert_allclose(found[:3], found[4:], rtol=0, atol=1e-4)
         step.close()
 
@@ -255,18 +273,16 @@ def test_the_plan_of_what_the_gpu_gets(name, tmp_path):
     """Weights, keys and values: what the device holds is what the plan says, but for the ends of buffers; and all is no more."""
     path, gpu, chunk = tiny(name, "gguf", tmp_path, quant="Q8_0"), backend(), 512
     spec, _ = open_step(path, CONTEXT)
-    stored = {each: gpu.stored_bytes(spec.tensors[each]) for each in spec.program.weights}
-    layers = sizes_of(spec).layers
-    sharing = OffloadPlanner(spec.program, DeviceSizes(stored, layers, chunk, frozenset(range(9))))
+    sharing = OffloadPlanner(spec.program, target(gpu, spec, chunk))
     chosen = [OffloadLevel(1), OffloadLevel(0, 1), OffloadLevel(0, 0, 1, 4), OffloadLevel(0, 0, 2, 1)]
     for level in [level for level in chosen if sharing.mixtures or level == OffloadLevel(1)]:
         (program, devices), before = sharing.assign(level), gpu.device.allocated
         cache = [ExpertCacheBackend()] if level.shared else []
         both = OffloadBackend([gpu, CpuBackend(1), *cache], cut_program(program, devices))
-        step = both.compile(program, mapped_weights(dict(spec.tensors)), StepLimits(CONTEXT, chunk))
+        step = with_pages(both.compile(program, mapped_weights(dict(spec.tensors)), StepLimits(CONTEXT, chunk)))
         weights = sum(buffer.size for buffer in step.steps[0].weight_buffers)
         told = sharing.load(level)
         assert abs(weights - told.weight_bytes) <= 256 * len(program.weights), level  # where buffers end
-        assert step.steps[0].kv_bytes == told.kv_bytes
+        assert step.steps[0].state_bytes == told.kv_bytes
         assert gpu.device.allocated - before <= told.nbytes
         step.close()

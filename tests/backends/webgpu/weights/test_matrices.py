@@ -12,7 +12,7 @@ from unittest.mock import PropertyMock, patch
 import numpy as np
 import pytest
 
-from lacewing.backends.base import StepLimits
+from lacewing.backends.batch import StepLimits
 from lacewing.backends.webgpu.device.device import Device
 from lacewing.backends.webgpu.weights.layouts import LAYOUTS
 from lacewing.backends.webgpu.weights.matrices import Matrix, Uploader

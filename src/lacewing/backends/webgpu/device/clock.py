@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from lacewing.backends.base import KernelTime
+from lacewing.backends.step import KernelTime
 from lacewing.backends.webgpu.device.device import Device, Slice
 from lacewing.backends.webgpu.device.raw import Recorded, Recorder, timestamp_period
 from lacewing.backends.webgpu.kernels import shader

@@ -7,9 +7,10 @@ import re
 import threading
 import weakref
 from collections import deque
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import wgpu
@@ -79,6 +80,19 @@ class Slice:
     buffer: Any
     offset: int
     size: int
+
+
+class Shown(Protocol):
+    """What can be bound: a part of a buffer."""
+
+    @property
+    def buffer(self) -> Any: ...
+
+    @property
+    def offset(self) -> int: ...
+
+    @property
+    def size(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -279,7 +293,7 @@ class Device:
             raise fault(f"the kernel {label}", str(error), type(error).__name__, self._lose) from error
         return Pipeline(made._internal, layout, (made, module), len(entries))
 
-    def bind(self, pipeline: Pipeline, slices: list[Slice]) -> Any:
+    def bind(self, pipeline: Pipeline, slices: Sequence[Shown]) -> Any:
         """A bind group with slice i at binding i."""
         entries = [
             {"binding": number, "resource": {"buffer": part.buffer, "offset": part.offset, "size": part.size}}

@@ -25,14 +25,14 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Codes:
-    """Activations as bytes: for each group of 32, eight words of signed codes and, apart, two words of facts.
+class Quantised:
+    """Activations as q8: for each group of 32, eight words of int8 and, apart, two words of scales.
 
-    The facts are the scale (float32) and the sums of the first and the last 16 codes (two int16).
+    The scales are one float32, and the sums of the first and the last 16 values (two int16).
     """
 
-    codes: Place
-    facts: Place
+    values: Place
+    scales: Place
 
 
 class Arena:
@@ -41,7 +41,7 @@ class Arena:
     def __init__(self, chunk: int, most_words: int):
         self.chunk, self.words, self._most = chunk, 0, most_words
         self._places: dict[str, Place] = {}
-        self._codes: dict[str, Codes] = {}
+        self._quantised: dict[str, Quantised] = {}
 
     def place(self, width: int) -> Place:
         """A new place of `chunk` rows. Raises OutOfMemoryError where the arena would outgrow a binding."""
@@ -64,13 +64,13 @@ class Arena:
         whole = self._places[view.buffer.name]
         return Place(whole.base + view.start, whole.stride)
 
-    def codes(self, view: View) -> Codes:
-        """Where the codes of a view stand, whose start and width are whole groups."""
+    def quantised(self, view: View) -> Quantised:
+        """Where the q8 form of a view stands, whose start and width are whole groups."""
         name = view.buffer.name
-        if name not in self._codes:
+        if name not in self._quantised:
             groups = -(-view.buffer.width // GROUP)
-            self._codes[name] = Codes(self.place(groups * 8), self.place(groups * 2))
-        whole, first = self._codes[name], view.start // GROUP
-        return Codes(
-            Place(whole.codes.base + first * 8, whole.codes.stride), Place(whole.facts.base + first * 2, whole.facts.stride)
+            self._quantised[name] = Quantised(self.place(groups * 8), self.place(groups * 2))
+        whole, first = self._quantised[name], view.start // GROUP
+        return Quantised(
+            Place(whole.values.base + first * 8, whole.values.stride), Place(whole.scales.base + first * 2, whole.scales.stride)
         )

@@ -1,16 +1,20 @@
-"""Attention: kernels for few tokens, with and without splits of the keys, and for many tokens of one slot."""
+"""Attention: kernels for tokens one by one, with and without splits of the keys, and for many tokens of a row."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
+import numpy as np
+
+from lacewing.backends.batch import StepLimits
 from lacewing.backends.webgpu.device.device import Slice, Variant
 from lacewing.backends.webgpu.lowering.arena import Place
 from lacewing.backends.webgpu.lowering.compiler import RULES, Compiler
-from lacewing.backends.webgpu.lowering.dispatches import Grid, Run
-from lacewing.backends.webgpu.state.layout import CHUNK, Stored, stored
+from lacewing.backends.webgpu.lowering.dispatches import Binding, Grid, Run
+from lacewing.backends.webgpu.lowering.inputs import PREFILL_TOKENS
+from lacewing.backends.webgpu.state.layout import CHUNK, PageLayout
 from lacewing.backends.webgpu.weights.layouts import GROUP
 from lacewing.errors import UnsupportedModelError
 from lacewing.program import ops
@@ -18,8 +22,7 @@ from lacewing.program import ops
 THREADS = 256
 ALONE = 256  # so many keys are seen by one workgroup, more are split
 SPLIT_LEAST, SPLIT_MOST = 64, 64  # keys of a split, splits of a token
-PARTS_BYTES = 2**26  # of what splits leave; more tokens than fit are not split
-PREFILL_TOKENS = 16  # tokens of one slot from which on whole tiles of them are taken
+PARTS_BYTES = 2**26  # of what splits leave; more tokens than fit are done in several passes
 _SUMS = 2**9  # vec4 of workgroup memory for sums of values, at least
 _QUERIES = 9 * 2**10  # bytes of workgroup memory for queries
 _SHARES = 2**10  # scores in workgroup memory
@@ -27,7 +30,7 @@ _SHARES = 2**10  # scores in workgroup memory
 
 @dataclass(frozen=True)
 class Before:
-    """What `attention_decode_heads` does itself for one token, not the kernel `heads`: `steps` of queries and keys, and the store.
+    """What `attention_decode_heads` does itself, not the kernel `heads`: `steps` of queries and keys, and the store.
 
     `bindings`: norm weights, then tables of rotations, so many of each.
     """
@@ -54,7 +57,7 @@ class Decode:
     pool: int
 
     @staticmethod
-    def of(kv: Stored, heads: int, variant: Variant, keys: int = 0) -> Decode:
+    def of(kv: PageLayout, heads: int, variant: Variant, keys: int = 0) -> Decode:
         """`keys`: new ones that are prepared beside the queries."""
         group, row_bytes = heads // kv.key_heads, 4 * CHUNK * kv.key_chunks
         block = max(n for n in range(1, 9) if group % n == 0 and (n == 1 or n * row_bytes <= _QUERIES))
@@ -87,7 +90,7 @@ class Prefill:
     shuffles: bool
 
     @staticmethod
-    def of(kv: Stored, variant: Variant, memory: int) -> Prefill:
+    def of(kv: PageLayout, variant: Variant, memory: int) -> Prefill:
         """`memory`: bytes that a workgroup may have."""
         shuffles = variant.subgroups and variant.lanes >= 8
         across = min(16, variant.lanes) if shuffles else 16
@@ -109,11 +112,46 @@ def most_splits(keys: int) -> int:
     return most
 
 
+@dataclass(frozen=True)
+class Splits:
+    """How the keys of decoded tokens are divided: `most_tokens` at a time, whose splits leave `token_bytes` each."""
+
+    reach: int  # keys that a token sees at most
+    most_tokens: int
+    token_bytes: int
+
+    @staticmethod
+    def of(limits: StepLimits, op: ops.Attention, kv: PageLayout) -> Splits:
+        token_bytes = 4 * op.heads * SPLIT_MOST * (CHUNK * kv.value_chunks + 4)
+        tokens = min(limits.chunk, (PREFILL_TOKENS - 1) * limits.rows)  # that are decoded in a run at most
+        reach = min(limits.context, op.window or limits.context, op.chunk or limits.context)
+        return Splits(reach, min(tokens, max(1, PARTS_BYTES // token_bytes)), token_bytes)
+
+    @property
+    def nbytes(self) -> int:
+        """Of what is left at a time."""
+        return self.most_tokens * self.token_bytes if most_splits(self.reach) > 1 else 0
+
+    def count(self, run: Run) -> int:
+        """1: no token sees so many keys that they are divided. Bits are the same either way."""
+        return most_splits(min(run.kv_len, self.reach))
+
+    def prepares(self, run: Run) -> bool:
+        """Whether `attention_decode_heads` is used: no token of a run may need the key of another one, which is not there yet."""
+        return run.single and (run.tokens <= self.most_tokens or self.count(run) == 1)
+
+
 def can_prepare(compiler: Compiler, op: ops.Attention) -> bool:
     """Whether `attention_decode_heads` can do what `Before` says: one workgroup takes all the heads of a key."""
-    kv = stored(compiler.program, compiler.limits, op.layer)
+    kv = compiler.page_layout(op.state, op.value_width)
     block = Decode.of(kv, op.heads, compiler.variant, 1).block
-    return compiler.variant.subgroups and block == op.heads // kv.key_heads and not kv.values_in_keys
+    whole = block == op.heads // kv.key_heads and kv.values is not None and kv.dtype != "q8_0"
+    return compiler.variant.subgroups and whole
+
+
+def prepared_runs(compiler: Compiler, op: ops.Attention) -> Callable[[Run], bool]:
+    """In which runs the attention does what stands before it, if it can."""
+    return Splits.of(compiler.limits, op, compiler.page_layout(op.state, op.value_width)).prepares
 
 
 @RULES.rule(ops.Attention)
@@ -122,7 +160,7 @@ def attention(compiler: Compiler, op: ops.Attention) -> None:
 
 
 def lower_attention(compiler: Compiler, op: ops.Attention, before: Before | None) -> None:
-    kv = stored(compiler.program, compiler.limits, op.layer)
+    kv = compiler.page_layout(op.state, op.value_width)
     if kv.key_width > 8 * THREADS or kv.value_width > 4 * THREADS:
         widths = f"keys of {kv.key_width} values and values of {kv.value_width}"
         raise UnsupportedModelError(f"attention heads with {widths} are too wide for the GPU; use --backend cpu")
@@ -130,79 +168,82 @@ def lower_attention(compiler: Compiler, op: ops.Attention, before: Before | None
     constants = {
         "kv": kv, "q": compiler.at(op.q), "out": compiler.at(op.out), "heads": op.heads, "scale": op.scale, "window": op.window,
         "softcap": op.softcap, "span": op.chunk, "sinks": op.sinks is not None, "threads": THREADS,
-        "codes": compiler.arena.codes(op.out) if coded else None, "alone": ALONE, "split_least": SPLIT_LEAST,
+        "q8": compiler.arena.quantised(op.out) if coded else None, "alone": ALONE, "split_least": SPLIT_LEAST,
         "split_most": SPLIT_MOST, "before": None,
     }  # fmt: skip
-    _decode(compiler, op, kv, constants, before)
+    splits = Splits.of(compiler.limits, op, kv)
+    if before is not None:
+        _decode(compiler, op, kv, constants, splits, before)
+    _decode(compiler, op, kv, constants, splits, None, fused=before is not None)
     if compiler.limits.chunk >= PREFILL_TOKENS:
         _prefill(compiler, op, kv, constants)
     compiler.written(op.out)
     if coded:
-        compiler.mark_coded(op.out)
+        compiler.mark_quantised(op.out)
 
 
-def _is_prefill(run: Run) -> bool:
-    return run.contiguous and run.tokens >= PREFILL_TOKENS
+def _decode(
+    compiler: Compiler, op: ops.Attention, kv: PageLayout, common: dict[str, Any], splits: Splits, before: Before | None,
+    fused: bool = False,
+) -> None:  # fmt: skip
+    """The kernels of tokens one by one, with what stands before where given; with and without splits of the keys.
 
-
-def _decode(compiler: Compiler, op: ops.Attention, kv: Stored, common: dict[str, Any], before: Before | None) -> None:
-    """The kernels for few tokens: of one token with what stands before, else without; with and without splits."""
+    `fused`: some runs are done by the kernels that prepare heads, and left out here.
+    """
     sinks = [compiler.vector(op.sinks)] if op.sinks else []
-    store = compiler.keys_values[op.layer]
-    split_bytes = 4 * op.heads * SPLIT_MOST * (CHUNK * kv.value_chunks + 4)
-    most_tokens = min(compiler.limits.chunk, max(1, PARTS_BYTES // split_bytes))
+    store: Binding = compiler.states.buffers[op.state]
+    sizes = Decode.of(kv, op.heads, compiler.variant, 1 if before else 0)
+    blocks, heads = op.heads // sizes.block, "_heads" if before is not None else ""
+    more = list(before.bindings) if before is not None else []
+    constants = {**common, **sizes.__dict__, "before": before, "keys": THREADS // sizes.row_lanes, "fold": 2 ** len(sizes.folds)}
 
-    def splits(run: Run) -> int:
-        """1: the keys are not split."""
-        keys = min(run.kv_len, kv.context, op.window or run.kv_len, op.chunk or run.kv_len)
-        return most_splits(keys) if run.tokens <= most_tokens else 1
+    def runs(run: Run) -> bool:
+        return splits.prepares(run) if before is not None else not (fused and splits.prepares(run))
 
-    parts = None
-    if most_splits(min(kv.context, op.window or kv.context, op.chunk or kv.context)) > 1:
-        parts = compiler.scratch("sums of attention", most_tokens * split_bytes)
-    for prepared in (before, None) if before is not None else (None,):
-        sizes = Decode.of(kv, op.heads, compiler.variant, 1 if prepared else 0)
-        blocks, one, least = op.heads // sizes.block, prepared is not None, 2 if before is not None and prepared is None else 1
-        more = list(prepared.bindings) if prepared is not None else []
-        constants = {
-            **common,
-            **sizes.__dict__,
-            "before": prepared,
-            "rows": THREADS // sizes.row_lanes,
-            "fold": 2 ** len(sizes.folds),
-        }
+    def direct(run: Run) -> Grid | None:
+        return (blocks, 1, run.decode) if run.decode and runs(run) and splits.count(run) == 1 else None
 
-        def grid(run: Run, split: bool, blocks: int = blocks, one: bool = one, least: int = least) -> Grid | None:
-            if _is_prefill(run) or run.tokens < least or (one and run.tokens > 1) or split != (splits(run) > 1):
-                return None
-            return blocks, splits(run), run.tokens
+    compiler.dispatch(f"attention_decode{heads}", constants, [store, *sinks, *more], direct)
+    if most_splits(splits.reach) == 1:
+        return
+    parts = compiler.scratch("sums of attention", splits.nbytes)
+    most = (
+        1
+        if before is not None
+        else -(-min(compiler.limits.chunk, (PREFILL_TOKENS - 1) * compiler.limits.rows) // splits.most_tokens)
+    )
+    for first in range(0, most * splits.most_tokens, splits.most_tokens):
 
-        heads = "_heads" if one else ""
-        compiler.dispatch(f"attention_decode{heads}", constants, [store, *sinks, *more], partial(grid, split=False))
-        if parts is not None:
-            compiler.dispatch(f"attention_decode_split{heads}", constants, [store, parts, *more], partial(grid, split=True))
-    if parts is not None:
+        def tokens(run: Run, first: int = first) -> int:
+            """Of this pass."""
+            return max(0, min(run.decode - first, splits.most_tokens)) if runs(run) and splits.count(run) > 1 else 0
+
+        def split(run: Run, tokens: Callable[[Run], int] = tokens) -> Grid | None:
+            return (blocks, splits.count(run), tokens(run)) if tokens(run) else None
+
+        def merged(run: Run, tokens: Callable[[Run], int] = tokens) -> Grid | None:
+            return (op.heads, tokens(run), 1) if tokens(run) else None
+
+        begin = compiler.constant(np.array([first], np.uint32))
+        passing = [] if before is not None else [begin]
+        compiler.dispatch(f"attention_decode_split{heads}", constants, [store, parts, *passing, *more], split)
         strands = max(1, THREADS // (2 * kv.value_chunks))
-
-        def merged(run: Run) -> Grid | None:
-            return (op.heads, run.tokens, 1) if splits(run) > 1 and not _is_prefill(run) else None
-
-        compiler.dispatch("attention_merge", {**common, "strands": strands}, [parts, *sinks], merged)
+        compiler.dispatch("attention_merge", {**common, "strands": strands}, [parts, begin, *sinks], merged)
 
 
-def _prefill(compiler: Compiler, op: ops.Attention, kv: Stored, constants: dict[str, Any]) -> None:
-    """The kernel for many tokens of a slot, and the bytes of what it gives."""
+def _prefill(compiler: Compiler, op: ops.Attention, kv: PageLayout, constants: dict[str, Any]) -> None:
+    """The kernel for rows with many tokens in the run, and the bytes of what it gives."""
     tile = Prefill.of(kv, compiler.variant, int(compiler.device.limits["max-compute-workgroup-storage-size"]))
     q, out = compiler.at(op.q), compiler.at(op.out)
     aligned = q.base % 4 == out.base % 4 == kv.key_width % 8 == kv.value_width % 4 == 0
     sinks = [compiler.vector(op.sinks)] if op.sinks else []
 
-    def grid(run: Run) -> tuple[int, int, int] | None:
-        return (-(-run.tokens // tile.queries), op.heads, 1) if _is_prefill(run) else None
+    def grid(run: Run) -> Grid | None:
+        return (sum(-(-tokens // tile.queries) for tokens in run.prefill), op.heads, 1) if run.prefill else None
 
     constants = {**constants, **tile.__dict__, "aligned": aligned}
-    compiler.dispatch("attention_prefill", constants, [compiler.keys_values[op.layer], *sinks], grid)
-    if constants["codes"] is not None:
+    compiler.dispatch("attention_prefill", constants, [compiler.states.buffers[op.state], *sinks], grid)
+    if constants["q8"] is not None:
         groups = op.out.width // GROUP
-        quantise = {"x": out, "codes": constants["codes"], "groups": groups}
-        compiler.dispatch("quantise", quantise, [], lambda run: (-(-groups // 64), run.tokens, 1) if _is_prefill(run) else None)
+        quantise = {"x": out, "q8": constants["q8"], "groups": groups}
+        compiler.dispatch("quantise", quantise, [], lambda run: (-(-groups // 64), run.tokens, 1) if run.prefill else None)

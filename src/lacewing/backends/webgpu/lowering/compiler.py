@@ -7,23 +7,30 @@ from typing import Any
 
 import numpy as np
 
-from lacewing.backends.base import StepLimits, WeightView
+from lacewing.backends.batch import StepLimits
 from lacewing.backends.registry import Rules
 from lacewing.backends.webgpu.device.device import Device, Slice
 from lacewing.backends.webgpu.kernels import number, shader
-from lacewing.backends.webgpu.lowering.arena import Arena, Codes, Place
-from lacewing.backends.webgpu.lowering.dispatches import Dispatch, Grid, Router, Run, Stage
-from lacewing.backends.webgpu.state.layout import stored
+from lacewing.backends.webgpu.lowering.arena import Arena, Place, Quantised
+from lacewing.backends.webgpu.lowering.dispatches import Binding, Dispatch, Grid, Router, Run, Stage
+from lacewing.backends.webgpu.lowering.inputs import Inputs
+from lacewing.backends.webgpu.state.layout import PageLayout
+from lacewing.backends.webgpu.state.states import States, layout_of, state_bytes
 from lacewing.backends.webgpu.weights.layouts import GROUP
 from lacewing.backends.webgpu.weights.matrices import Matrix, Uploader
 from lacewing.backends.webgpu.weights.stacks import HeldStack
+from lacewing.backends.weights import WeightView
 from lacewing.errors import OutOfMemoryError, UnsupportedModelError
-from lacewing.options import Progress
+from lacewing.options import Progress, format_bytes
 from lacewing.program.ops import View
 from lacewing.program.program import Program
 
 LOGIT_BYTES = 2**24  # of logits in one pass
-HEADER_WORDS = 16  # of the step buffer, before its arrays
+
+
+def logit_rows(program: Program, limits: StepLimits) -> int:
+    """Rows of logits that are made in a pass."""
+    return max(1, min(limits.chunk, LOGIT_BYTES // (4 * program.vocab_size)))
 
 
 class Compiler:
@@ -37,11 +44,20 @@ class Compiler:
         self.variant = device.variant
         self.arena = Arena(limits.chunk, device.largest_buffer // 4)
         for op in program.ops:
-            self.arena.add(view.buffer for view in op.views(op.reads + op.writes))
-        self.keys_values = self._keys_values()
-        self.step_buffer = device.buffer(4 * (HEADER_WORDS + 4 * limits.chunk), "the step's inputs")
+            self.arena.add(view.buffer for view in op.views)
+        for group in program.groups:
+            nbytes = group.live(limits.context, limits.chunk) * state_bytes(group.state)
+            if nbytes > device.largest_buffer:
+                raise OutOfMemoryError(
+                    f"the KV cache of a layer takes {format_bytes(nbytes)}, but this GPU binds "
+                    f"{format_bytes(device.largest_buffer)}; "
+                    "use a smaller --context, or --kv-type q8_0"
+                )
+        self.states = States(device, program)
+        self.inputs = Inputs.of(program, limits)
+        self.step_buffer = device.buffer(4 * self.inputs.words, "the step's inputs")
         # so many rows of logits are made in a pass
-        self.logit_rows = max(1, min(limits.chunk, LOGIT_BYTES // (4 * program.vocab_size)))
+        self.logit_rows = logit_rows(program, limits)
         self.made: list[Any] = []  # buffers to free at the end, besides weights
         self.logits = self.own(4 * self.logit_rows * program.vocab_size, "logits")
         self.matrices: dict[tuple[str, ...], Matrix] = {}
@@ -50,14 +66,14 @@ class Compiler:
         self.report: Progress = lambda what, done, total: None  # may raise to cancel
         self._constants: dict[bytes, Slice] = {}
         self._scratch: dict[tuple[str, int], Slice] = {}
-        self._coded: dict[str, list[tuple[int, int]]] = {}
+        self._quantised: dict[str, list[tuple[int, int]]] = {}
         self.index = 0  # of the op that is lowered now
         self.done: set[int] = set()  # ops that the lowering of an earlier one took over
         self.sorted_pairs: dict[object, Place] = {}  # where pairs of tokens and experts sorted by expert stand
         self.routers: list[Router] = []
         self.stages: list[Stage] = []  # none: the program is not a part of one
         self.fresh: set[object] = set()  # those of them that belong to the last router
-        self._waiting: list[tuple[str, str, list[Slice], Callable[[Run], Grid | None]]] = []
+        self._waiting: list[tuple[str, str, list[Binding], Callable[[Run], Grid | None]]] = []
 
     def lower(self) -> None:
         """Turn all ops into dispatches, in their order."""
@@ -66,51 +82,50 @@ class Compiler:
                 self.index = index
                 RULES[op](self, op)
 
-    def _keys_values(self) -> list[Slice]:
-        """One buffer a layer: (slot, key head, position, key width), then the values likewise; float16 or float32."""
-        made = []
-        for index in range(len(self.program.layers)):
-            nbytes = stored(self.program, self.limits, index).nbytes
-            if nbytes > self.device.largest_buffer:
-                raise OutOfMemoryError(
-                    f"keys and values of a layer take {nbytes} bytes, but this GPU binds {self.device.largest_buffer}; "
-                    "use a smaller --context or fewer slots"
-                )
-            buffer = self.device.buffer(nbytes, f"the keys and values of layer {index}")
-            made.append(Slice(buffer, 0, buffer.size))
-        return made
+    # states
+
+    def page_layout(self, state: int, value_width: int | None = None) -> PageLayout:
+        """Where keys and values of a state stand; `value_width` of those that are read."""
+        paged = [group for group in self.program.groups if group.paged]
+        number = next(number for number, group in enumerate(paged) if state in group.members)
+        return layout_of(self.program, state, self.inputs.table(number), self.inputs.table_width, value_width)
+
+    def fixed_group(self, state: int) -> int:
+        """The number of a fixed state's group among those of fixed states."""
+        fixed = [group for group in self.program.groups if not group.paged]
+        return next(number for number, group in enumerate(fixed) if state in group.members)
 
     # places
 
     def at(self, view: View) -> Place:
         return self.arena.view(view)
 
-    def coded(self, view: View) -> bool:
-        """Whether the bytes of a view are there."""
-        return any(a <= view.start and view.start + view.width <= b for a, b in self._coded.get(view.buffer.name, ()))
+    def is_quantised(self, view: View) -> bool:
+        """Whether the q8 form of a view is there."""
+        return any(a <= view.start and view.start + view.width <= b for a, b in self._quantised.get(view.buffer.name, ()))
 
-    def mark_coded(self, view: View) -> None:
-        self._coded.setdefault(view.buffer.name, []).append((view.start, view.start + view.width))
+    def mark_quantised(self, view: View) -> None:
+        self._quantised.setdefault(view.buffer.name, []).append((view.start, view.start + view.width))
 
     def written(self, view: View) -> None:
-        """What was known of the view's bytes is no longer true."""
+        """The q8 form of the view is no longer its values."""
         a, b = view.start, view.start + view.width
-        self._coded[view.buffer.name] = [(c, d) for c, d in self._coded.get(view.buffer.name, ()) if d <= a or b <= c]
+        self._quantised[view.buffer.name] = [(c, d) for c, d in self._quantised.get(view.buffer.name, ()) if d <= a or b <= c]
 
-    def codes(self, view: View) -> Codes:
-        """The activations of a view as bytes; a dispatch makes them where no kernel did."""
+    def quantised(self, view: View) -> Quantised:
+        """The activations of a view as q8; a dispatch makes them where no kernel did."""
         if view.start % GROUP or view.width % GROUP:
             raise UnsupportedModelError(f"{view.buffer.name} is not read in groups of {GROUP} values; use --backend cpu")
-        found = self.arena.codes(view)
-        if not self.coded(view):
+        found = self.arena.quantised(view)
+        if not self.is_quantised(view):
             x, groups = self.at(view), view.width // GROUP
             self.dispatch(
                 "quantise",
-                {"x": x, "codes": found, "groups": groups},
+                {"x": x, "q8": found, "groups": groups},
                 [],
                 lambda run: (-(-groups // 64), run.tokens, 1),
             )
-            self.mark_coded(view)
+            self.mark_quantised(view)
         return found
 
     # weights
@@ -153,7 +168,7 @@ class Compiler:
         self,
         kernel: str,
         constants: Mapping[str, object],
-        bindings: Sequence[Slice],
+        bindings: Sequence[Binding],
         grid: Callable[[Run], Grid | None],
         label: str = "",
     ) -> None:
@@ -164,7 +179,7 @@ class Compiler:
 
     def whole(self, constants: Mapping[str, object]) -> dict[str, object]:
         """With those that every kernel has."""
-        common = {"variant": self.variant, "number": number, "header": HEADER_WORDS, "chunk": self.limits.chunk}
+        common = {"variant": self.variant, "number": number, "inputs": self.inputs}
         return {**common, **constants}
 
     @property
@@ -179,8 +194,8 @@ class Compiler:
         for index, (label, text, bindings, grid) in enumerate(self._waiting):
             self.report("compiling kernels", index, len(self._waiting))
             pipeline = self.device.pipeline(text, label)
-            group = self.device.bind(pipeline, [*shared, *bindings])
-            done.append(Dispatch(label, pipeline.handle, group._internal, (pipeline, group), tuple(bindings), grid))
+            done.append(Dispatch(label, pipeline, shared, tuple(bindings), grid))
+            done[-1].bind(self.device)
         return done, shared
 
 

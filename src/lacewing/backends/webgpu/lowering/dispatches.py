@@ -6,7 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lacewing.backends.webgpu.device.device import Slice
+from lacewing.backends.batch import Batch
+from lacewing.backends.webgpu.device.device import Device, Pipeline, Slice
+from lacewing.backends.webgpu.lowering.inputs import PREFILL_TOKENS
+from lacewing.backends.webgpu.state.states import StateBuffer
 from lacewing.program.ops import View
 
 WIDEST = 65535  # workgroups of a dispatch along an axis
@@ -14,31 +17,54 @@ WIDEST = 65535  # workgroups of a dispatch along an axis
 
 @dataclass(frozen=True)
 class Run:
-    """What the host knows of a run, and dispatches depend on.
+    """What the host knows of a run, and dispatches depend on. `outputs`: rows of logits of this pass.
 
-    `contiguous`: all tokens are of one slot, at consecutive positions. `kv_len`: keys that the last of them may see, rounded up to
-    a power of two, so that few plans exist.
+    `prefill`: tokens of each row whose attention is made in tiles. `single`: every token is of another row. `kv_len`: keys that the
+    other tokens may see, rounded up to a power of two, so that few plans exist.
     """
 
     tokens: int
-    rows: int
-    contiguous: bool
+    outputs: int
     kv_len: int
+    prefill: tuple[int, ...] = ()
+    parts: int = 1
+    single: bool = False
+
+    @staticmethod
+    def of(batch: Batch, outputs: int) -> Run:
+        parts = batch.parts
+        short = [first + count - 1 for _, first, count in parts if count < PREFILL_TOKENS]
+        kv_len = 1 << int(batch.positions[short].max()).bit_length() if short else 1
+        prefill = tuple(count for _, _, count in parts if count >= PREFILL_TOKENS)
+        return Run(len(batch.tokens), outputs, kv_len, prefill, len(parts), len(parts) == len(batch.tokens))
+
+    @property
+    def decode(self) -> int:
+        """Tokens whose attention is not made in tiles."""
+        return self.tokens - sum(self.prefill)
 
 
 Grid = tuple[int, int, int]
+Binding = Slice | StateBuffer
 
 
-@dataclass(frozen=True)
+@dataclass
 class Dispatch:
     """A kernel with its bind group; `grid` gives the workgroups of a run, None where the run does not need it."""
 
     label: str
-    pipeline: Any  # raw handle
-    group: Any  # raw handle
-    owner: Any  # keeps the handles alive: the Pipeline and the bind group
-    bindings: tuple[Slice, ...]  # besides activations and inputs
+    pipeline: Pipeline
+    shared: tuple[Slice, Slice]  # activations and inputs
+    bindings: tuple[Binding, ...]
     grid: Callable[[Run], Grid | None]
+    _owner: Any = None  # keeps the raw handle alive
+
+    def bind(self, device: Device) -> None:
+        """Show the kernel its buffers as they are now."""
+        self._owner = device.bind(self.pipeline, [*self.shared, *self.bindings])
+
+    def recorded(self, grid: Grid) -> tuple[Any, Any, int, int, int]:
+        return self.pipeline.handle, self._owner._internal, *grid
 
 
 @dataclass(frozen=True)

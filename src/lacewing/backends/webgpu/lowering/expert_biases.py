@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lacewing.backends.staged import ResidentExperts
 from lacewing.backends.webgpu.device.device import Slice
 from lacewing.backends.webgpu.lowering.compiler import Compiler
 from lacewing.backends.webgpu.weights.matrices import Matrix
 from lacewing.backends.webgpu.weights.stacks import HeldStack
+from lacewing.backends.weights import ResidentExperts
 from lacewing.program import ops
 
 

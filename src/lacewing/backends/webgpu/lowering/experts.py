@@ -47,11 +47,8 @@ def route(compiler: Compiler, op: ops.Route) -> None:
         "threads": min(256, max(32, 1 << (experts - 1).bit_length())), "watched": False,
     }  # fmt: skip
     bindings = [compiler.vector(op.bias)] if op.bias is not None else []
-    layer = next(
-        (before.layer for before in reversed(compiler.program.ops[: compiler.index]) if isinstance(before, ops.Attention)), 0
-    )
     whole = compiler.whole(constants)
-    compiler.routers.append(Router(layer, experts, op.ids.width, compiler.dispatched, whole, bindings))
+    compiler.routers.append(Router(op.layer, experts, op.ids.width, compiler.dispatched, whole, bindings))
     compiler.dispatch("route", constants, bindings, lambda run: (1, run.tokens, 1))
     compiler.written(op.ids)
     compiler.written(op.weights)
@@ -135,7 +132,7 @@ def _inputs(compiler: Compiler, product: Product) -> dict[str, Any]:
     op, matrix = product.op, product.matrix
     return {
         "layout": matrix.layout, "groups": matrix.groups, "columns": matrix.columns, "dotted": product.dotted,
-        "x": compiler.codes(op.x) if product.dotted else compiler.at(op.x), "part": matrix.columns if op.separate else 0,
+        "x": compiler.quantised(op.x) if product.dotted else compiler.at(op.x), "part": matrix.columns if op.separate else 0,
         "ids": compiler.at(op.ids), "active": product.active, "rows": product.rows, "parts": product.parts,
         "interleaved": op.interleaved, "biased": product.bias is not None,
         "factor": compiler.at(op.factor) if op.factor is not None else None,
@@ -149,12 +146,12 @@ def few_tokens(compiler: Compiler, product: Product, activation: Activation | No
     threads = min(CODED_THREADS, compiler.device.most_threads, GROUP * lanes) if coded else THREADS
     tile = GROUP if coded else threads // lanes * (2 if product.dotted else 1)
     constants = {
-        **_inputs(compiler, product), "threads": threads, "tile": tile, "activation": None, "codes": None,
+        **_inputs(compiler, product), "threads": threads, "tile": tile, "activation": None, "q8": None,
         "unrolled": unrolled(-(-product.matrix.groups // lanes), max(1, LOADS * threads // (lanes * tile * product.parts))),
     }  # fmt: skip
     if activation is not None:
         constants |= {"activation": _formula(activation), "outs": [compiler.at(activation.out)]}
-        constants["codes"] = compiler.arena.codes(activation.out) if coded else None
+        constants["q8"] = compiler.arena.quantised(activation.out) if coded else None
     for shard in product.matrix.shards:
         constants |= {"first_expert": shard.first // (product.rows * product.parts), "experts": product.experts(shard)}
         compiler.dispatch(
@@ -220,13 +217,13 @@ def _activated(compiler: Compiler, product: Product, op: Activation) -> None:
         gated(compiler, op, product.few)  # which may write the bytes
     else:
         clamped(compiler, op, product.few)
-    if coded and not compiler.coded(op.out):
+    if coded and not compiler.is_quantised(op.out):
         groups = op.out.width // GROUP
-        constants = {"x": compiler.at(op.out), "codes": compiler.arena.codes(op.out), "groups": groups}
+        constants = {"x": compiler.at(op.out), "q8": compiler.arena.quantised(op.out), "groups": groups}
         compiler.dispatch("quantise", constants, [], many(product.few, lambda run: (-(-groups // 64), run.tokens, 1)))
     compiler.written(op.out)
     if coded:
-        compiler.mark_coded(op.out)
+        compiler.mark_quantised(op.out)
 
 
 Grids = Callable[[Run], Grid | None]

@@ -10,16 +10,12 @@ from lacewing.program.ops import Op, View
 Activation = ops.GatedActivation | ops.ClampedActivation
 
 
-def overlap(a: View, b: View) -> bool:
-    return a.buffer == b.buffer and a.start < b.start + b.width and b.start < a.start + a.width
-
-
 def unused(program: Sequence[Op], index: int, view: View) -> bool:
     """Whether no op from `index` on reads what stands in the view now."""
     for op in program[index:]:
-        if any(overlap(view, read) for read in op.views(op.reads)):
+        if any(view.overlaps(read) for read in op.reads):
             return False
-        covered = (w for w in op.views(op.writes) if w.buffer == view.buffer)
+        covered = (w for w in op.writes if w.buffer == view.buffer)
         if any(w.start <= view.start and view.start + view.width <= w.start + w.width for w in covered):
             return True
     return True
@@ -30,10 +26,10 @@ def activation_after(program: Sequence[Op], index: int) -> Activation | None:
     op, after = program[index], program[index + 1] if index + 1 < len(program) else None
     if not isinstance(op, ops.ExpertLinear) or not isinstance(after, ops.GatedActivation | ops.ClampedActivation):
         return None
-    if len(op.outs) != 2 or (after.gate, after.up) != op.outs or any(overlap(after.out, view) for view in op.views(op.reads)):
+    if len(op.outs) != 2 or (after.gate, after.up) != op.outs or any(after.out.overlaps(view) for view in op.reads):
         return None
     gone = all(view == after.out or unused(program, index + 2, view) for view in op.outs)
-    apart = all(view == after.out or not overlap(view, after.out) for view in op.outs)
+    apart = all(view == after.out or not view.overlaps(after.out) for view in op.outs)
     return after if gone and apart else None
 
 
@@ -47,10 +43,9 @@ def sum_after(program: Sequence[Op], index: int) -> int | None:
         after = program[later]
         if isinstance(after, ops.Combine) and after.x == op.outs[0]:
             inputs += [after.weights] if after.weights is not None else []
-            kept = after.ids is None and not any(overlap(after.out, view) for view in inputs)
+            kept = after.ids is None and not any(after.out.overlaps(view) for view in inputs)
             return later if kept and unused(program, later + 1, op.outs[0]) else None
-        views = after.views(after.reads + after.writes)
-        if any(overlap(op.outs[0], view) for view in views) or any(overlap(i, w) for i in inputs for w in _changed(after)):
+        if any(op.outs[0].overlaps(view) for view in after.views) or any(i.overlaps(w) for i in inputs for w in after.writes):
             return None
     return None
 
@@ -62,8 +57,3 @@ def experts_before(program: Sequence[Op], index: int) -> ops.ExpertLinear | None
         if isinstance(op, ops.ExpertLinear) and sum_after(program, earlier) == index:
             return op
     return None
-
-
-def _changed(op: Op) -> list[View]:
-    """All that an op writes; a norm with `add` changes its x too."""
-    return op.views(op.writes) + ([op.x] if isinstance(op, ops.Norm) else [])

@@ -11,10 +11,10 @@ from typing import Any
 
 from lacewing.backends.webgpu.device.device import Slice
 from lacewing.backends.webgpu.lowering import rows
-from lacewing.backends.webgpu.lowering.attention import Before, can_prepare, lower_attention
+from lacewing.backends.webgpu.lowering.attention import Before, can_prepare, lower_attention, prepared_runs
 from lacewing.backends.webgpu.lowering.compiler import RULES, Compiler
-from lacewing.backends.webgpu.lowering.fusions import overlap, unused
-from lacewing.backends.webgpu.state.layout import stored
+from lacewing.backends.webgpu.lowering.fusions import unused
+from lacewing.backends.webgpu.state.layout import PageLayout
 from lacewing.errors import UnsupportedModelError
 from lacewing.program import ops
 from lacewing.program.ops import View
@@ -53,7 +53,7 @@ class Collected:
         if isinstance(op, ops.WriteKeysValues):
             self.write = op
             return True
-        if isinstance(op, ops.Norm) and (op.add is not None or op.out != op.x):
+        if isinstance(op, ops.Norm) and op.out != op.x:
             return False
         heads = None if isinstance(op, ops.ScaleByPosition) else op.heads
         return self._take_step(op, op.x, heads)
@@ -63,7 +63,7 @@ class Collected:
             if chain.view == view and heads in (None, chain.heads):
                 chain.steps.append(op)
                 return self._fits()
-            if overlap(chain.view, view):
+            if chain.view.overlaps(view):
                 return False
         if heads is None:  # any parts will do
             heads = next(n for n in range(1, view.width + 1) if view.width % n == 0 and view.width // n <= 256)
@@ -77,12 +77,13 @@ class Collected:
         weights = {step.weight for step in steps if isinstance(step, ops.Norm) and step.weight is not None}
         return len(weights) + len({step.rope.frequencies for step in steps if isinstance(step, ops.Rope)}) <= BOUND
 
-    def add_store(self, write: ops.WriteKeysValues, key_heads: int) -> bool:
+    def add_store(self, write: ops.WriteKeysValues, kv: PageLayout) -> bool:
         """Where parts of the chains go in the store; chains without steps for what is left. False: they do not fit the rows."""
         for view, store in ((write.k, "key"), (write.v, "value")):
             if view is None:
                 continue
-            inside = sorted((chain for chain in self.chains if overlap(chain.view, view)), key=lambda chain: chain.view.start)
+            key_heads, aligned = kv.key_heads, 64 if kv.dtype == "q8_0" else 2
+            inside = sorted((chain for chain in self.chains if chain.view.overlaps(view)), key=lambda chain: chain.view.start)
             if any(chain.view == view and chain.heads == key_heads for chain in inside):
                 inside[0].store, inside[0].last = store, True
             elif not inside and view.width // key_heads <= WIDEST:
@@ -90,7 +91,7 @@ class Collected:
             elif key_heads == 1 and all(chain.heads == 1 for chain in inside):
                 at = view.start  # the parts must be all of the row, one after another, and begin with whole words
                 for chain in inside:
-                    if chain.view.start != at or at % 2:
+                    if chain.view.start != at or (at - view.start) % aligned:
                         return False
                     chain.store, chain.offset = store, at - view.start
                     at += chain.view.width
@@ -112,8 +113,8 @@ def collect(compiler: Compiler, index: int) -> Collected:
             continue
         if not isinstance(op, Step | ops.WriteKeysValues):
             break
-        touched = op.views(op.reads + op.writes)
-        if any(overlap(view, other) for view in touched for other in passed) or at in compiler.done:
+        touched = op.views
+        if any(view.overlaps(other) for view in touched for other in passed) or at in compiler.done:
             break
         tried = _with(found, op)
         if tried is None:
@@ -121,9 +122,8 @@ def collect(compiler: Compiler, index: int) -> Collected:
         found = tried
         found.indices.append(at)
         if found.write is not None:
-            key_heads = program.layers[found.write.layer].key_heads
             stored_in = _copy(found)
-            return stored_in if stored_in.add_store(found.write, key_heads) else _without_write(found)
+            return stored_in if stored_in.add_store(found.write, compiler.page_layout(found.write.state)) else _without_write(found)
     return found
 
 
@@ -162,14 +162,17 @@ def lower_run(compiler: Compiler, least: int) -> bool:
     widest = max(chain.width for chain in found.chains)
     constants = {
         "chains": chains, "weights": len(parts.weights), "tables": len(parts.tables), "widest": widest,
-        "kv": stored(compiler.program, compiler.limits, found.write.layer) if found.write is not None else None,
+        "kv": compiler.page_layout(found.write.state) if found.write is not None else None,
         "threads": min(128, max(32, 1 << ((widest - 1) // 2).bit_length())),
     }  # fmt: skip
-    store = [compiler.keys_values[found.write.layer]] if found.write is not None else []
+    store = [compiler.states.buffers[found.write.state]] if found.write is not None else []
     after = _attention_after(compiler, found)
-    fewest = 1 if after is None else 2  # one token is prepared by the attention itself
+    prepares = None if after is None else prepared_runs(compiler, after[1])
     compiler.dispatch(
-        "heads", constants, [*parts.bindings, *store], lambda run: (first, run.tokens, 1) if run.tokens >= fewest else None
+        "heads",
+        constants,
+        [*parts.bindings, *store],
+        lambda run: None if prepares is not None and prepares(run) else (first, run.tokens, 1),
     )
     for chain in found.chains:
         if chain.steps:
@@ -197,7 +200,7 @@ def _attention_after(compiler: Compiler, found: Collected) -> tuple[int, ops.Att
     if write is None or write.v is None or found.indices[-1] - found.indices[0] + 1 != len(found.indices):
         return None
     op = compiler.program.ops[index] if index < len(compiler.program.ops) else None
-    if not isinstance(op, ops.Attention) or op.layer != write.layer or not can_prepare(compiler, op):
+    if not isinstance(op, ops.Attention) or op.state != write.state or not can_prepare(compiler, op):
         return None
     heads = {op.q: op.heads, write.k: op.key_heads, write.v: op.key_heads}
     whole = all(heads.get(chain.view) == chain.heads for chain in found.chains)

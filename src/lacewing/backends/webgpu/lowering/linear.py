@@ -12,7 +12,7 @@ from lacewing.backends.webgpu.device.device import Slice
 from lacewing.backends.webgpu.lowering.arena import Place
 from lacewing.backends.webgpu.lowering.compiler import RULES, Compiler
 from lacewing.backends.webgpu.lowering.dispatches import WIDEST, Grid, Run, folded
-from lacewing.backends.webgpu.lowering.fusions import overlap, unused
+from lacewing.backends.webgpu.lowering.fusions import unused
 from lacewing.backends.webgpu.lowering.rows import gated
 from lacewing.backends.webgpu.weights.layouts import GROUP, RUN
 from lacewing.backends.webgpu.weights.matrices import Matrix
@@ -64,7 +64,7 @@ def _gated_after(compiler: Compiler, op: ops.Linear) -> ops.GatedActivation | No
     after = program[index + 1] if index + 1 < len(program) else None
     if not isinstance(after, ops.GatedActivation) or op.outs != (after.gate, after.up) or any(op.biases):
         return None
-    whole = after.out.start % GROUP == 0 and after.out.width % GROUP == 0 and not overlap(after.out, op.x)
+    whole = after.out.start % GROUP == 0 and after.out.width % GROUP == 0 and not after.out.overlaps(op.x)
     gone = all(view == after.out or unused(program, index + 2, view) for view in op.outs)
     quants = {compiler.weights[name].quant.name for name in op.weights}
     together = len(quants) == 1 and len(_joined(compiler, op)) == 1
@@ -73,14 +73,14 @@ def _gated_after(compiler: Compiler, op: ops.Linear) -> ops.GatedActivation | No
 
 def _gated(compiler: Compiler, op: ops.Linear, matrix: Matrix, after: ops.GatedActivation) -> None:
     """Few tokens in one kernel, many in two."""
-    width, codes = after.out.width, compiler.codes(op.x)
+    width, x = after.out.width, compiler.quantised(op.x)
     outs = [Out(0, width, compiler.at(op.outs[0])), Out(width, 2 * width, compiler.at(op.outs[1]))]
     product(compiler, op.x, matrix, {"target": "arena", "outs": outs, "biased": False}, None, fewest=FEW)
     threads = min(GATED_THREADS, compiler.device.most_threads, GROUP * compiler.variant.lanes)
     constants = {
         "layout": matrix.layout, "groups": matrix.groups, "width": width, "threads": threads,
         "team_outs": 1,
-        "x": codes, "out": compiler.at(after.out), "codes": compiler.arena.codes(after.out), "activation": after.activation,
+        "x": x, "out": compiler.at(after.out), "q8": compiler.arena.quantised(after.out), "activation": after.activation,
     }  # fmt: skip
     across, deep = folded(width // GROUP)
     compiler.dispatch(
@@ -124,7 +124,7 @@ def product(
     common: dict[str, Any] = {
         "layout": matrix.layout, "groups": matrix.groups, "columns": matrix.columns, "unroll": 1,
         "half": compiler.variant.half and matrix.layout.quant not in ("F32", "BF16"),
-        "x": compiler.codes(x) if dotted else compiler.at(x), "by_rows": rows, **target,
+        "x": compiler.quantised(x) if dotted else compiler.at(x), "by_rows": rows, **target,
     }  # fmt: skip
     tile_rows, tile_tokens = TILES[kind]
     for shard in matrix.shards:
@@ -133,11 +133,11 @@ def product(
         many = folded(-(-shard.rows // tile_rows))
 
         def few_grid(run: Run, few: tuple[int, int] = few) -> Grid | None:
-            count = run.rows if rows else run.tokens
+            count = run.outputs if rows else run.tokens
             return (few[0], count, few[1]) if 0 < count <= FEW else None
 
         def many_grid(run: Run, many: tuple[int, int] = many) -> Grid | None:
-            count = run.rows if rows else run.tokens
+            count = run.outputs if rows else run.tokens
             return (many[0], -(-count // tile_tokens), many[1]) if count > FEW else None
 
         constants = {

@@ -1,4 +1,4 @@
-"""Embeddings, norms, rotary positions, activations: what works on each row by itself."""
+"""Embeddings, norms, rotary positions, activations, short convolutions: what works on each column or head by itself."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from lacewing.backends.webgpu.lowering.compiler import RULES, Compiler
 from lacewing.backends.webgpu.lowering.dispatches import Grid, Run
 from lacewing.backends.webgpu.weights.layouts import GROUP
 from lacewing.program import ops
+from lacewing.program.ops import View
 
 
 @RULES.rule(ops.Embed)
@@ -22,10 +23,17 @@ def embed(compiler: Compiler, op: ops.Embed) -> None:
     compiler.written(op.out)
 
 
-def norm(compiler: Compiler, op: ops.Norm) -> None:
-    width, places = op.x.width // op.heads, [compiler.at(view) for view in (op.x, op.out, op.add) if view is not None]
+@RULES.rule(ops.AddNorm)
+def add_norm(compiler: Compiler, op: ops.AddNorm) -> None:
+    norm(compiler, ops.Norm(op.x, op.weight, op.out, op.eps, 1, op.weight_offset), op.add)
+    compiler.written(op.x)
+
+
+def norm(compiler: Compiler, op: ops.Norm, add: View | None = None) -> None:
+    """Of x, to which `add` is added first, in place."""
+    width, places = op.x.width // op.heads, [compiler.at(view) for view in (op.x, op.out, add) if view is not None]
     constants = {
-        "x": compiler.at(op.x), "add": compiler.at(op.add) if op.add is not None else None, "out": compiler.at(op.out),
+        "x": compiler.at(op.x), "add": compiler.at(add) if add is not None else None, "out": compiler.at(op.out),
         "width": width, "eps": op.eps, "offset": op.weight_offset, "weighted": op.weight is not None,
     }  # fmt: skip
     bindings = [compiler.vector(op.weight)] if op.weight is not None else []
@@ -33,16 +41,14 @@ def norm(compiler: Compiler, op: ops.Norm) -> None:
     whole = op.heads == 1 and width % GROUP == 0 and all(place.base % 4 == 0 for place in places) and width <= 32 * threads
     coded = whole and compiler.variant.dot and op.out.start % GROUP == 0
     if whole:
-        more = {"codes": compiler.arena.codes(op.out) if coded else None, "threads": threads, "parts": -(-width // (4 * threads))}
+        more = {"q8": compiler.arena.quantised(op.out) if coded else None, "threads": threads, "parts": -(-width // (4 * threads))}
         compiler.dispatch("norm", {**constants, **more}, bindings, lambda run: (1, run.tokens, 1))
     else:
         threads = min(256, max(32, 1 << (width - 1).bit_length()))
         compiler.dispatch("norm_any", {**constants, "threads": threads}, bindings, lambda run: (op.heads, run.tokens, 1))
-    if op.add is not None:
-        compiler.written(op.x)
     compiler.written(op.out)
     if coded:
-        compiler.mark_coded(op.out)
+        compiler.mark_quantised(op.out)
 
 
 def rope(compiler: Compiler, op: ops.Rope) -> None:
@@ -79,8 +85,21 @@ def gated(compiler: Compiler, op: ops.GatedActivation, few: int) -> None:
     def grid(run: Run) -> Grid | None:
         return (-(-width // wide), run.tokens, 1) if run.tokens > few else None
 
-    more = {"codes": compiler.arena.codes(op.out) if coded else None} if whole else {}
+    more = {"q8": compiler.arena.quantised(op.out) if coded else None} if whole else {}
     compiler.dispatch("gated" if whole else "gated_any", {**constants, **more}, [], grid)
     compiler.written(op.out)
     if coded:
-        compiler.mark_coded(op.out)
+        compiler.mark_quantised(op.out)
+
+
+@RULES.rule(ops.ShortConvolution)
+def short_convolution(compiler: Compiler, op: ops.ShortConvolution) -> None:
+    width = op.x.width
+    constants = {
+        "x": compiler.at(op.x), "out": compiler.at(op.out), "width": width, "taps": compiler.program.weights[op.weight][1],
+        "fixed_group": compiler.fixed_group(op.state), "biased": op.bias is not None,
+    }  # fmt: skip
+    weights = [compiler.vector(name) for name in (op.weight, op.bias) if name is not None]
+    units = compiler.states.buffers[op.state]
+    compiler.dispatch("short_convolution", constants, [units, *weights], lambda run: (-(-width // 64), run.parts, 1))
+    compiler.written(op.out)

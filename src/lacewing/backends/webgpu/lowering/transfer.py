@@ -1,12 +1,14 @@
-"""What parts of a split program hand over: copies between the activations and one buffer that the host reads and writes."""
+"""What parts of a split program transfer: copies between the activations and one buffer that the host reads and writes."""
 
 from __future__ import annotations
 
+from lacewing.backends.batch import StepLimits
 from lacewing.backends.webgpu.device.device import Slice
 from lacewing.backends.webgpu.lowering.compiler import RULES, Compiler
 from lacewing.backends.webgpu.lowering.dispatches import Stage
 from lacewing.program import ops
 from lacewing.program.ops import View
+from lacewing.program.program import Program
 
 
 @RULES.rule(ops.Receive)
@@ -24,14 +26,15 @@ def send(compiler: Compiler, op: ops.Send) -> None:
     _copies(compiler, op.xs, "out")
 
 
-def handed(compiler: Compiler) -> Slice:
+def transferred(compiler: Compiler) -> Slice:
     """View after view of a stage, each (T, width)."""
-    most = max(sum(view.width for view in op.views(op.reads + op.writes)) for op in compiler.program.ops if _hands(op))
-    return compiler.scratch("what is handed over", 4 * max(1, most) * compiler.limits.chunk)
+    return compiler.scratch("what is transferred", transfer_bytes(compiler.program, compiler.limits))
 
 
-def _hands(op: ops.Op) -> bool:
-    return isinstance(op, ops.Receive | ops.Send)
+def transfer_bytes(program: Program, limits: StepLimits) -> int:
+    """0 for a program that is not a part of one."""
+    widths = [max(1, sum(view.width for view in op.views)) for op in program.ops if isinstance(op, ops.Receive | ops.Send)]
+    return 4 * max(widths, default=0) * limits.chunk
 
 
 def _copies(compiler: Compiler, views: tuple[View, ...], way: str) -> None:
@@ -39,5 +42,5 @@ def _copies(compiler: Compiler, views: tuple[View, ...], way: str) -> None:
     for view in views:
         across = -(-view.width // 64)
         constants = {"place": compiler.at(view), "width": view.width, "before": before, "way": way}
-        compiler.dispatch("transfer", constants, [handed(compiler)], lambda run, across=across: (across, run.tokens, 1))  # type: ignore[misc]
+        compiler.dispatch("transfer", constants, [transferred(compiler)], lambda run, across=across: (across, run.tokens, 1))  # type: ignore[misc]
         before += view.width

@@ -1,63 +1,120 @@
-"""How keys and values of a layer stand on the device: all keys, then all values, each (slot, key head, position, width)."""
+"""How a page of keys and values stands on the device, and how it becomes the bytes that mean the same on every backend.
+
+A page of a state is 128 positions: all keys, then all values, each (head, position, width). Rows are whole chunks of eight
+values with zeros behind. In q8_0 the int8 of a row come first, then a float16 scale for each 32 of them.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lacewing.backends.base import StepLimits
-from lacewing.program.program import Program
+import numpy as np
 
-CHUNK = 8  # values that kernels load at a time; rows are whole chunks, with zeros behind
+from lacewing.program.states import PAGE, Q8_BLOCK, Q8_BLOCK_BYTES, PagedState
+
+CHUNK = 8  # values that kernels load at a time
 
 
 @dataclass(frozen=True)
-class Stored:
-    """`words` of 32 bits, `chunks` of eight values; the widths are the program's own, without padding."""
+class RowLayout:
+    """The rows of one part: `width` values in `dtype`. `words` of 32 bits a row, of which the first `value_words` are values."""
 
-    slots: int
-    key_heads: int
-    key_width: int
-    value_width: int
-    context: int
-    half: bool
-    values_in_keys: bool
+    heads: int
+    width: int
+    dtype: str
 
     @property
-    def itemsize(self) -> int:
-        return 2 if self.half else 4
+    def chunks(self) -> int:
+        return -(-self.width // CHUNK)
+
+    @property
+    def value_words(self) -> int:
+        return self.chunks * CHUNK // {"f32": 1, "f16": 2, "q8_0": 4}[self.dtype]
+
+    @property
+    def words(self) -> int:
+        return self.value_words + (-(-self.width // Q8_BLOCK // 2) if self.dtype == "q8_0" else 0)
+
+    @property
+    def page_words(self) -> int:
+        return PAGE * self.heads * self.words
+
+    def canonical(self, words: np.ndarray) -> np.ndarray:
+        """uint8 (pages, bytes of the part) of uint32 (pages, page_words); see `backends.step.Step.read`."""
+        rows = words.reshape(-1, self.words).view(np.uint8)
+        if self.dtype == "q8_0":
+            blocks = self.width // Q8_BLOCK
+            found = np.empty((len(rows), blocks, Q8_BLOCK_BYTES), np.uint8)
+            found[..., :2] = rows[:, self.width : self.width + 2 * blocks].reshape(-1, blocks, 2)
+            found[..., 2:] = rows[:, : self.width].reshape(-1, blocks, Q8_BLOCK)
+            return found.reshape(len(words), -1)
+        return np.ascontiguousarray(rows[:, : self.width * (2 if self.dtype == "f16" else 4)]).reshape(len(words), -1)
+
+    def stored(self, data: np.ndarray) -> np.ndarray:
+        """The other way."""
+        pages = len(data)
+        rows = np.zeros((pages * PAGE * self.heads, 4 * self.words), np.uint8)
+        if self.dtype == "q8_0":
+            blocks = self.width // Q8_BLOCK
+            found = data.reshape(len(rows), blocks, Q8_BLOCK_BYTES)
+            rows[:, : self.width] = found[..., 2:].reshape(len(rows), -1)
+            rows[:, self.width : self.width + 2 * blocks] = found[..., :2].reshape(len(rows), -1)
+        else:
+            nbytes = self.width * (2 if self.dtype == "f16" else 4)
+            rows[:, :nbytes] = data.reshape(len(rows), nbytes)
+        return rows.view(np.uint32).reshape(pages, -1)
+
+
+@dataclass(frozen=True)
+class PageLayout:
+    """A page of a state. A latent one has no rows of values: these are the first `value_width` values of the keys.
+
+    `tables`: the word of the step's inputs where the block tables of the group begin, of `table_width` pages a row.
+    """
+
+    keys: RowLayout
+    values: RowLayout | None
+    value_width: int
+    tables: int
+    table_width: int
+
+    @property
+    def dtype(self) -> str:
+        return self.keys.dtype
+
+    @property
+    def key_heads(self) -> int:
+        return self.keys.heads
+
+    @property
+    def key_width(self) -> int:
+        return self.keys.width
 
     @property
     def key_chunks(self) -> int:
-        return -(-self.key_width // CHUNK)
+        return self.keys.chunks
 
     @property
     def value_chunks(self) -> int:
         return -(-self.value_width // CHUNK)
 
     @property
-    def key_words(self) -> int:
-        """Of a row."""
-        return self.key_chunks * CHUNK * self.itemsize // 4
+    def value_rows(self) -> RowLayout:
+        """The rows that hold values."""
+        return self.keys if self.values is None else self.values
 
     @property
-    def value_words(self) -> int:
-        """From a row of values to the next."""
-        return self.key_words if self.values_in_keys else self.value_chunks * CHUNK * self.itemsize // 4
+    def words(self) -> int:
+        """Of a page."""
+        return sum(rows.page_words for rows in self.parts)
 
     @property
-    def values_from(self) -> int:
-        """The word where values begin."""
-        return self.slots * self.key_heads * self.context * self.key_words
-
-    @property
-    def nbytes(self) -> int:
-        values = 0 if self.values_in_keys else self.slots * self.key_heads * self.context * self.value_words
-        return 4 * (self.values_from + values)
+    def parts(self) -> tuple[RowLayout, ...]:
+        return (self.keys,) if self.values is None else (self.keys, self.values)
 
 
-def stored(program: Program, limits: StepLimits, layer: int) -> Stored:
-    shape = program.layers[layer]
-    return Stored(
-        limits.slots, shape.key_heads, shape.key_width, shape.value_width, limits.context, program.kv_itemsize == 2,
-        shape.values_in_keys,
-    )  # fmt: skip
+def page_layout(state: PagedState, tables: int = 0, table_width: int = 0, value_width: int | None = None) -> PageLayout:
+    """`value_width`: of a latent state, where somebody reads values."""
+    keys, *values = (RowLayout(part.heads, part.width, part.dtype) for part in state.parts)
+    width = value_width if value_width is not None else values[0].width if values else keys.width
+    return PageLayout(keys, values[0] if values else None, width, tables, table_width)

@@ -1,8 +1,7 @@
-"""Greedy choice on the device: the next token is fed back without the host, and steps run ahead of what is read."""
+"""Greedy choice on the device: next tokens are fed back without the host, and steps run ahead of what is read."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,43 +10,48 @@ import numpy as np
 from lacewing.backends.webgpu.device.device import Device, Slice
 from lacewing.backends.webgpu.device.raw import Readback, Recorded, Recorder
 from lacewing.backends.webgpu.kernels import shader
-from lacewing.backends.webgpu.lowering.compiler import HEADER_WORDS, Compiler
+from lacewing.backends.webgpu.lowering.compiler import Compiler
 from lacewing.errors import NumericError
 
 PART = 2048  # logits that a workgroup looks through
-CHOSEN = 3  # word of the step's inputs where the choice stands
 AHEAD = 2  # submissions under way
 BROKEN = 2**32 - 1  # id of a logit that is NaN or infinite
 NOTHING = BROKEN - 1  # where no logit is above minus infinity
 
 
 @dataclass(frozen=True)
-class Feedback:
+class DeviceArgmax:
     """The dispatches after the logits, and the ring that brings ids to the host."""
 
     device: Device
-    plan: list[tuple[Any, Any, int, int, int]]
-    owners: tuple[Any, ...]
+    kernels: tuple[Any, ...]  # pipeline and bind group of each
+    parts: int
     step_buffer: Any
+    chosen: int  # byte of the step buffer where the ids stand
     ring: tuple[Readback, ...]
 
-    def submit(self, plan: Recorded, ring: int) -> int:
-        """Run `plan` and the choice; its id goes to place `ring`. The number of the submission."""
+    def plan(self, rows: int) -> list[tuple[Any, Any, int, int, int]]:
+        """The choice for so many rows of logits."""
+        grids = ((self.parts, rows, 1), (rows, 1, 1))
+        return [(pipeline.handle, group._internal, *grid) for (pipeline, group), grid in zip(self.kernels, grids, strict=True)]
+
+    def submit(self, plan: Recorded, rows: int, ring: int) -> int:
+        """Run `plan` and the choice; the ids go to place `ring`. The number of the submission."""
         recorder, place = Recorder(self.device.device), self.ring[ring]
-        recorder.dispatches([*plan, *self.plan])
-        place.copy(recorder, self.step_buffer, 4 * CHOSEN, 4)
+        recorder.dispatches([*plan, *self.plan(rows)])
+        place.copy(recorder, self.step_buffer, self.chosen, 4 * rows)
         index = recorder.submit()
-        place.start(4)
+        place.start(4 * rows)
         return index
 
-    def take(self, ring: int, index: int) -> int:
-        """The id at place `ring`. Raises NumericError for broken logits."""
+    def take(self, ring: int, index: int, rows: int) -> np.ndarray:
+        """The ids at place `ring`, int64 (rows,). Raises NumericError for broken logits."""
         place = self.ring[ring]
         try:
-            chosen = int(np.frombuffer(place.wait(index, 4), np.uint32)[0])
+            chosen = np.frombuffer(place.wait(index, 4 * rows), np.uint32).astype(np.int64)
         finally:
             place.release()
-        if chosen >= NOTHING:
+        if (chosen >= NOTHING).any():
             raise broken_logits()
         return chosen
 
@@ -59,24 +63,22 @@ def broken_logits() -> NumericError:
     )
 
 
-def feedback(compiler: Compiler) -> Feedback:
-    """Compile the choice for this step's logits."""
+def argmax_bytes(vocab_size: int, rows: int) -> int:
+    """What the choice takes on the device."""
+    return 8 * -(-vocab_size // PART) * rows + (AHEAD + 1) * max(256, 4 * rows)
+
+
+def device_argmax(compiler: Compiler) -> DeviceArgmax:
+    """Compile the choice for this step's logits, of up to one token a row at a time."""
     device, vocabulary = compiler.device, compiler.program.vocab_size
     parts = -(-vocabulary // PART)
-    best = compiler.own(8 * parts, "the best of the parts")
+    best = compiler.own(8 * parts * compiler.logit_rows, "the best of the parts")
     step = Slice(compiler.step_buffer, 0, compiler.step_buffer.size)
-    plan, owners = [], []
-    kernels: Iterator[tuple[str, list[Slice], int]] = iter(
-        (("argmax", [compiler.logits, best], parts), ("feed_back", [best, step], 1))
-    )
-    for name, slices, count in kernels:
-        text = shader(
-            name, part=PART, parts=parts, vocabulary=vocabulary, header=HEADER_WORDS, chunk=compiler.limits.chunk, chosen=CHOSEN
-        )
+    kernels = []
+    for name, slices in (("argmax", [compiler.logits, best]), ("feed_back", [best, step])):
+        text = shader(name, part=PART, parts=parts, vocabulary=vocabulary, inputs=compiler.inputs)
         pipeline = device.pipeline(text, name)
-        group = device.bind(pipeline, slices)
-        plan.append((pipeline.handle, group._internal, count, 1, 1))
-        owners.append((pipeline, group))
-    ring = tuple(device.readback(256) for _ in range(AHEAD + 1))
+        kernels.append((pipeline, device.bind(pipeline, slices)))
+    ring = tuple(device.readback(max(256, 4 * compiler.limits.rows)) for _ in range(AHEAD + 1))
     compiler.made += [place.buffer for place in ring]
-    return Feedback(device, plan, tuple(owners), compiler.step_buffer, ring)
+    return DeviceArgmax(device, tuple(kernels), parts, compiler.step_buffer, 4 * compiler.inputs.chosen, ring)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from lacewing.backends.base import RoutedLayer
+from lacewing.backends.step import RoutedLayer
 from lacewing.backends.webgpu.device.device import Device, Slice
 from lacewing.backends.webgpu.kernels import shader
 from lacewing.backends.webgpu.lowering.dispatches import Dispatch, Router
@@ -16,7 +16,9 @@ from lacewing.backends.webgpu.lowering.dispatches import Dispatch, Router
 class RouteWatch:
     """The routers of a step, and what they decided in the last run while `on`."""
 
-    def __init__(self, device: Device, routers: Sequence[Router], chunk: int, shared: Sequence[Slice], dispatches: list[Dispatch]):
+    def __init__(
+        self, device: Device, routers: Sequence[Router], chunk: int, shared: tuple[Slice, Slice], dispatches: list[Dispatch]
+    ):
         """`shared`: bindings 0 and 1 of all kernels; `dispatches`: those of the step, of which routers' are replaced."""
         self._device, self._routers, self._chunk, self._shared, self._plain = device, routers, chunk, shared, dispatches
         self._stride = sum(router.words for router in routers)
@@ -53,8 +55,10 @@ class RouteWatch:
     def _watched(self, plain: Dispatch, router: Router, first: int) -> Dispatch:
         text = shader("route", **{**router.constants, "watched": True, "kept_stride": self._stride, "kept_first": first})
         pipeline = self._device.pipeline(text, "route, watched")
-        group = self._device.bind(pipeline, [*self._shared, *router.bindings, Slice(self._kept, 0, self._kept.size)])
-        return Dispatch(plain.label, pipeline.handle, group._internal, (pipeline, group), plain.bindings, plain.grid)
+        kept = Slice(self._kept, 0, self._kept.size)
+        found = Dispatch(plain.label, pipeline, self._shared, (*router.bindings, kept), plain.grid)
+        found.bind(self._device)
+        return found
 
     def read(self) -> list[RoutedLayer]:
         """What was decided in the last run, layer by layer."""

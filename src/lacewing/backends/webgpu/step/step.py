@@ -2,122 +2,220 @@
 
 from __future__ import annotations
 
-import threading
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from lacewing.backends.arguments import check_run
-from lacewing.backends.base import Candidates, KernelTime, RoutedLayer
+from lacewing.backends.batch import Batch, Candidates, Wanted
+from lacewing.backends.step import KernelTime, RoutedLayer, Step
 from lacewing.backends.webgpu.device.clock import Clock, Timed
 from lacewing.backends.webgpu.device.device import Device
 from lacewing.backends.webgpu.device.raw import Recorder
-from lacewing.backends.webgpu.lowering.compiler import HEADER_WORDS, Compiler
+from lacewing.backends.webgpu.lowering.compiler import Compiler
 from lacewing.backends.webgpu.lowering.dispatches import Dispatch, Run
-from lacewing.backends.webgpu.state.slots import Slots
-from lacewing.backends.webgpu.step.argmax import AHEAD, feedback
+from lacewing.backends.webgpu.step.argmax import AHEAD, device_argmax
 from lacewing.backends.webgpu.step.routes import RouteWatch
-from lacewing.backends.webgpu.step.top_k import WANTED, Finder
+from lacewing.backends.webgpu.step.top_k import WANTED, DeviceTopK
 from lacewing.errors import OptionError
 
-FEW = 16  # tokens of a run that is one submission whatever it takes
-AT_ONCE = 64  # dispatches of a submission of more tokens
+AT_ONCE = 64  # dispatches of a submission, but of runs that are one submission whatever it takes
+ONE_SUBMISSION = 16  # tokens of such a run at most
+Plan = list[tuple[Any, Any, int, int, int]]
 
 
-class WebGPUStep:
-    """A program on the device, with its weights, activations, keys and values.
+class WebGPUStep(Step):
+    """A program on the device, with its weights, activations and states."""
 
-    `notices`: what a person should know, such as weights that the device keeps as another quant.
-    """
-
-    notices: tuple[str, ...] = ()
     most_candidates = WANTED
+    runs_ahead = True
+    can_profile = True
 
     def __init__(self, compiler: Compiler):
-        self.limits, self._program, self._device = compiler.limits, compiler.program, compiler.device
+        super().__init__(compiler.program, compiler.limits)
+        self._device, self._inputs = compiler.device, compiler.inputs
         self._step_buffer, self._logits, self.logit_rows = compiler.step_buffer, compiler.logits, compiler.logit_rows
-        self._feedback, self._finder = feedback(compiler), Finder(compiler)
+        self._argmax, self._top_k = device_argmax(compiler), DeviceTopK(compiler)
         self._dispatches, shared = compiler.finish()
         self._watch = RouteWatch(self._device, compiler.routers, self.limits.chunk, shared, self._dispatches)
+        self._states = compiler.states
         self._made = [*compiler.made, compiler.step_buffer]
-        self._made += [part.buffer for part in compiler.keys_values]
         self.weight_buffers = [buffer for matrix in compiler.matrices.values() for buffer in matrix.buffers]
         self.weight_buffers += [part.buffer for part in compiler.vectors.values()]
-        self.kv_bytes = sum(part.size for part in compiler.keys_values)
-        self.buffer_bytes = sum(buffer.size for buffer in self._made) - self.kv_bytes
         self._readback = self._device.readback(4 * self.logit_rows * compiler.program.vocab_size)
         self._made.append(self._readback.buffer)
-        self._slots = Slots(self._device, compiler.program, compiler.limits, compiler.keys_values)
-        self._plans: dict[Run, list[tuple[Any, Any, int, int, int]]] = {}
-        self._lock, self._closed, self._turns = threading.Lock(), False, 0
+        self.buffer_bytes = sum(buffer.size for buffer in self._made)
+        self._tables = {index: number for number, index in enumerate(i for i, group in enumerate(self.groups) if group.paged)}
+        self._plans: dict[Run, Plan] = {}
+        self._runs = 0  # what ran ahead before the last one is no longer what it was
 
-    def run(self, tokens: np.ndarray, slots: np.ndarray, positions: np.ndarray, outputs: np.ndarray) -> np.ndarray:
-        """Logits float32 (R, V) of the rows `outputs`; see `backends.base.Step`."""
-        with self._turn():
-            tokens, slots, positions, outputs = check_run(tokens, slots, positions, outputs, self._program.vocab_size, self.limits)
-            found = np.empty((len(outputs), self._program.vocab_size), np.float32)
-            contiguous = bool((slots == slots[0]).all() and (np.diff(positions) == 1).all())
-            kv_len = 1 << int(positions.max()).bit_length()
-            for first in range(0, max(1, len(outputs)), self.logit_rows):
-                rows = min(self.logit_rows, len(outputs) - first)
-                self._write((tokens, slots, positions, outputs), rows, first)
-                run = Run(len(tokens), rows, contiguous, kv_len)
-                self._replay(run, found[first : first + rows], logits_only=first > 0)
-            return found
+    @property
+    def host_bytes(self) -> int:
+        """None of the states and buffers is in this machine's RAM, as far as the driver tells."""
+        return 0
 
-    @contextmanager
-    def _turn(self) -> Iterator[None]:
-        """One thread at a time; what ran ahead before is no longer what it was."""
-        with self._lock:
-            if self._closed:
-                raise OptionError("the step has been closed")
-            self._turns += 1
-            yield
+    # running
 
-    def greedy(self, token: int, slot: int, position: int, count: int) -> Iterator[int]:
-        """See `backends.base.FeedsBack`."""
-        count = min(count, self.limits.context - position)
+    def _run(self, batch: Batch) -> np.ndarray:
+        found = np.empty((len(batch.outputs), self.program.vocab_size), np.float32)
+        for first, rows, plan in self._passes(batch):
+            self._replay(plan, found[first : first + rows])
+        return found
+
+    def _choose(self, batch: Batch, wanted: Sequence[Wanted]) -> list[Candidates]:
+        if not wanted or not all(each.plain and each.count <= WANTED for each in wanted):
+            return super()._choose(batch, wanted)
+        found: list[Candidates] = []
+        for first, rows, plan in self._passes(batch):
+            found += self._top_k.run(plan, [each.count for each in wanted[first : first + rows]])
+        return found
+
+    def _passes(self, batch: Batch) -> Iterator[tuple[int, int, Plan]]:
+        """First row of logits and number of rows of each pass, with what is left to submit of it; the inputs are written."""
+        count = len(batch.outputs)
+        for first in range(0, max(1, count), self.logit_rows):
+            rows = min(self.logit_rows, count - first)
+            self._write_inputs(batch, rows, first)
+            run = Run.of(batch, rows)
+            plan = self._plan(run, logits_only=first > 0)
+            yield first, rows, plan if run.tokens <= ONE_SUBMISSION else self._begun(plan)
+
+    def greedy(self, batch: Batch, count: int) -> Iterator[np.ndarray]:
+        """See `Step.greedy`."""
+        rows = len(batch.tokens)
+        if rows > self.logit_rows:  # a large vocabulary, and more rows than its logits have room for
+            yield from super().greedy(batch, count)
+            return
         under_way: deque[tuple[int, int]] = deque()
-        turn, done = 0, 0
+        mine, done, room = 0, 0, 0
         for index in range(count):
             with self._turn():
                 if index == 0:
-                    tokens, slots, positions, outputs = (np.array([value], np.int32) for value in (token, slot, position, 0))
-                    vocabulary = self._program.vocab_size
-                    self._write(check_run(tokens, slots, positions, outputs, vocabulary, self.limits), 1, 0)
-                elif self._turns != turn + 1:
+                    batch = self._greedy_batch(batch, count)
+                    self._write_inputs(batch, rows, 0)
+                    mine = self._runs
+                    room = self.limits.context - int(batch.positions.max())
+                elif self._runs != mine:
                     raise OptionError("the step has run something else since; ask for greedy tokens anew")
-                turn = self._turns
-                while done < min(count, index + (1 if self._watch.on else AHEAD)):
-                    plan = self._plan(Run(1, 1, True, 1 << (position + done).bit_length()), False)
-                    ring = done % len(self._feedback.ring)
-                    under_way.append((ring, self._feedback.submit(plan, ring)))
+                if index >= room:
+                    self._checked(replace(batch, positions=batch.positions + index))  # raises
+                while done < min(count, room, index + (1 if self._watch.on else AHEAD)):
+                    plan = self._plan(Run.of(replace(batch, positions=batch.positions + done), rows), False)
+                    ring = done % len(self._argmax.ring)
+                    under_way.append((ring, self._argmax.submit(plan, rows, ring)))
                     done += 1
-                chosen = self._feedback.take(*under_way.popleft())
+                chosen = self._argmax.take(*under_way.popleft(), rows)
             yield chosen
 
-    def candidates(self, token: int, slot: int, position: int) -> Candidates:
-        """See `backends.base.FindsCandidates`."""
-        with self._turn():
-            tokens, slots, positions, outputs = (np.array([value], np.int32) for value in (token, slot, position, 0))
-            vocabulary = self._program.vocab_size
-            self._write(check_run(tokens, slots, positions, outputs, vocabulary, self.limits), 1, 0)
-            return self._finder.run(self._plan(Run(1, 1, True, 1 << position.bit_length()), False))
+    def _greedy_batch(self, batch: Batch, count: int) -> Batch:
+        """Checked."""
+        outputs = np.arange(len(batch.tokens), dtype=np.int32)
+        batch = self._checked(replace(batch, outputs=outputs))
+        if len(batch.parts) < len(batch.tokens):
+            raise OptionError("greedy tokens are of different rows")
+        if count > 1 and batch.units_in is not None and (batch.units_in[:, batch.rows] < 0).any():
+            raise OptionError("greedy tokens need two units a row, which change their roles")
+        return batch
+
+    def _write_inputs(self, batch: Batch, rows: int, first: int) -> None:
+        self._runs += 1
+        self._watch.tokens = len(batch.tokens)
+        self._device.write(self._step_buffer, 0, self._inputs.encode(batch, rows, first))
+
+    def _replay(self, plan: Plan, out: np.ndarray) -> None:
+        recorder = Recorder(self._device.device)
+        recorder.dispatches(plan)
+        if out.size:
+            self._readback.copy(recorder, self._logits.buffer, 0, out.nbytes)
+        index = recorder.submit()
+        if out.size:
+            with self._readback.mapped(out.nbytes, index) as found:
+                out.reshape(-1)[:] = np.frombuffer(found, np.float32)
+        else:
+            self._device.wait(index)  # else nobody could stop a long prompt, nor tell how far it is
+        self._stop_if_aborted()
+
+    def _begun(self, plan: Plan) -> Plan:
+        """Submits all of a long plan but its last part, which is left: drivers end what keeps a slow GPU busy for seconds.
+
+        Two submissions are under way at a time, so that an abort is heard soon.
+        """
+        before: int | None = None
+        while len(plan) > AT_ONCE:
+            self._stop_if_aborted()
+            recorder = Recorder(self._device.device)
+            recorder.dispatches(plan[:AT_ONCE])
+            index = recorder.submit()
+            if before is not None:
+                self._device.wait(before)
+            plan, before = plan[AT_ONCE:], index
+        self._stop_if_aborted()
+        return plan
+
+    def _plan(self, run: Run, logits_only: bool) -> Plan:
+        """What the run replays. Plans of one token a row are few and kept; others are made anew."""
+        if run in self._plans and not logits_only:
+            return self._plans[run]
+        chosen = [d for d in self._dispatches if not logits_only or d.label.startswith("logits")]
+        plan = [d.recorded(grid) for d in chosen if (grid := d.grid(run)) is not None]
+        if run.single and not logits_only:
+            self._plans[run] = plan
+        return plan
+
+    # states
+
+    def _grow(self, group: int, count: int) -> None:
+        changed = {id(each) for each in self._states.grow(group, count)}
+        if changed:
+            self._changed_buffers(changed)
+
+    def _changed_buffers(self, changed: set[int]) -> None:
+        """Bind what has other buffers now, and only that."""
+        for dispatch in self._dispatches:
+            if any(id(binding) in changed for binding in dispatch.bindings):
+                dispatch.bind(self._device)
+        self._plans.clear()
+
+    def _put_table(self, group: int, row: int, first: int, ids: np.ndarray) -> None:
+        if ids.size:
+            word = self._inputs.table(self._tables[group], row) + first
+            self._device.write(self._step_buffer, 4 * word, np.ascontiguousarray(ids, np.int32))
+
+    def _copy(self, group: int, pairs: Sequence[tuple[int, int]]) -> None:
+        self._states.copy(group, pairs)
+
+    def _read(self, group: int, ids: Sequence[int]) -> np.ndarray:
+        return self._states.read(group, ids)
+
+    def _write(self, group: int, ids: Sequence[int], data: np.ndarray) -> None:
+        self._states.write(group, ids, data)
+
+    # watching and timing
+
+    def watch_routes(self, on: bool) -> None:
+        with self._lock:
+            if not self._closed:
+                self._dispatches = self._watch.switch(on)
+                self._plans.clear()
+
+    def routes(self) -> list[RoutedLayer]:
+        with self._lock:
+            return [] if self._closed else self._watch.read()
 
     def profile(self, tokens: int, position: int) -> tuple[KernelTime, ...]:
-        """See `backends.base.Profiles`."""
+        """See `Step.profile`."""
         with self._turn():
-            places = np.arange(position, position + tokens, dtype=np.int32)
-            ids = np.arange(tokens, dtype=np.int32) * 97 % self._program.vocab_size  # alike, they would choose the same experts
-            inputs = (ids, np.zeros(tokens, np.int32), places, np.array([tokens - 1], np.int32))
-            inputs = check_run(*inputs, self._program.vocab_size, self.limits)
-            run = Run(tokens, 1, True, 1 << int(places[-1]).bit_length())
+            ids = np.arange(tokens, dtype=np.int32) * 97 % self.program.vocab_size  # alike, they would choose the same experts
+            batch = Batch.of(ids, position, [tokens - 1])
+            if self.fixed:  # units 0 and 1 of each group
+                shape = (self.fixed, self.limits.rows)
+                batch = replace(batch, units_in=np.zeros(shape, np.int32), units_out=np.ones(shape, np.int32))
+            batch = self._checked(batch)
             clock = Clock(self._device)
             try:
-                return clock.kernels(self._timed(run), lambda: self._write(inputs, 1, 0))
+                return clock.kernels(self._timed(Run.of(batch, 1)), lambda: self._write_inputs(batch, 1, 0))
             finally:
                 clock.close()
 
@@ -131,62 +229,19 @@ class WebGPUStep:
                 one = found.setdefault(each.label, Timed())
                 share = 0.0 if each.label == "embed" else chosen if each.label.startswith("expert_") else 1.0
                 one.nbytes += int(share * sum(part.size for part in each.bindings if id(part.buffer) in weights))
-                one.recorded.append((each.pipeline, each.group, *grid))
+                one.recorded.append(each.recorded(grid))
         if run.tokens == 1:
-            found["choice"] = Timed(list(self._feedback.plan))
+            found["choice"] = Timed(self._argmax.plan(1))
         return found
 
     def copy_rate(self) -> float:
-        """See `backends.base.Profiles`."""
+        """See `Step.copy_rate`."""
         with self._turn():
             clock = Clock(self._device)
             try:
                 return clock.copy_rate()
             finally:
                 clock.close()
-
-    def _write(self, inputs: tuple[np.ndarray, ...], rows: int, first: int) -> None:
-        words = np.zeros(HEADER_WORDS + 4 * self.limits.chunk, np.int32)
-        words[:3] = len(inputs[0]), rows, first
-        self._watch.tokens = len(inputs[0])
-        for index, values in enumerate(inputs):
-            start = HEADER_WORDS + index * self.limits.chunk
-            words[start : start + len(values)] = values
-        self._device.write(self._step_buffer, 0, words)
-
-    def _replay(self, run: Run, out: np.ndarray, logits_only: bool) -> None:
-        plan = self._plan(run, logits_only)
-        if run.tokens > FEW:
-            plan = self._begun(plan)
-        recorder = Recorder(self._device.device)
-        recorder.dispatches(plan)
-        if out.size:
-            self._readback.copy(recorder, self._logits.buffer, 0, out.nbytes)
-        index = recorder.submit()
-        if out.size:
-            with self._readback.mapped(out.nbytes, index) as found:
-                out.reshape(-1)[:] = np.frombuffer(found, np.float32)
-        else:
-            self._device.wait(index)  # else nobody could stop a long prompt, nor tell how far it is
-
-    def _begun(self, plan: list[tuple[Any, Any, int, int, int]]) -> list[tuple[Any, Any, int, int, int]]:
-        """Submits all of a long plan but its last part, which is left: drivers end what keeps a slow GPU busy for seconds."""
-        while len(plan) > AT_ONCE:
-            recorder = Recorder(self._device.device)
-            recorder.dispatches(plan[:AT_ONCE])
-            recorder.submit()
-            plan = plan[AT_ONCE:]
-        return plan
-
-    def _plan(self, run: Run, logits_only: bool) -> list[tuple[Any, Any, int, int, int]]:
-        """What the run replays. Plans of one token are few and kept; others are made anew."""
-        if run in self._plans and not logits_only:
-            return self._plans[run]
-        chosen = [d for d in self._dispatches if not logits_only or d.label.startswith("logits")]
-        plan = [(d.pipeline, d.group, *grid) for d in chosen if (grid := d.grid(run)) is not None]
-        if run.tokens == 1 and not logits_only:
-            self._plans[run] = plan
-        return plan
 
     @property
     def device(self) -> Device:
@@ -196,33 +251,9 @@ class WebGPUStep:
     def dispatches(self) -> list[Dispatch]:
         return self._dispatches
 
-    def rebind(self) -> None:
-        """Weights on the device do not move with those of the host."""
-
-    def watch_routes(self, on: bool) -> None:
-        with self._lock:
-            if not self._closed:
-                self._dispatches = self._watch.switch(on)
-                self._plans.clear()
-
-    def routes(self) -> list[RoutedLayer]:
-        with self._lock:
-            return [] if self._closed else self._watch.read()
-
-    def read_slot(self, slot: int, count: int) -> np.ndarray:
-        """See `backends.base.KeepsSlots`."""
-        with self._turn():
-            return self._slots.read(slot, count)
-
-    def write_slot(self, slot: int, count: int, data: np.ndarray) -> None:
-        with self._turn():
-            self._slots.write(slot, count, data)
-
-    def close(self) -> None:
-        with self._lock:
-            if not self._closed:
-                self._closed = True
-                self._watch.close()
-                for buffer in (*self._made, *self.weight_buffers):
-                    self._device.free(buffer)
-                self._dispatches, self._plans = [], {}
+    def _close(self) -> None:
+        self._watch.close()
+        self._states.close()
+        for buffer in (*self._made, *self.weight_buffers):
+            self._device.free(buffer)
+        self._dispatches, self._plans = [], {}

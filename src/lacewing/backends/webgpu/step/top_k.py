@@ -1,12 +1,13 @@
-"""The largest logits of a step, found on the device: a sampler seldom needs more, and a row of them is long."""
+"""The largest logits of a step, found on the device: a sampler seldom needs more, and rows of them are long."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from lacewing.backends.base import Candidates
+from lacewing.backends.batch import Candidates
 from lacewing.backends.webgpu.device.device import Slice
 from lacewing.backends.webgpu.device.raw import Recorded, Recorder
 from lacewing.backends.webgpu.kernels import shader
@@ -16,52 +17,67 @@ from lacewing.backends.webgpu.step.argmax import BROKEN, NOTHING, broken_logits
 WANTED = 64
 EACH = 8  # logits of a thread
 PART = 256 * EACH
+LEVEL = 32 * 256  # values of a workgroup that joins parts; the taken ones of a thread are bits of a word
 
 
-class Finder:
-    """The dispatches after the logits that find the WANTED largest, and their way to the host."""
+def top_k_bytes(vocab_size: int, rows: int) -> int:
+    """What it takes on the device."""
+    parts = -(-vocab_size // PART)
+    levels, count = parts * WANTED, parts * WANTED
+    while count > LEVEL:
+        count = -(-count // LEVEL) * WANTED
+        levels += count
+    return 8 * rows * (levels + 2 * parts + 2 * WANTED)
+
+
+class DeviceTopK:
+    """The dispatches after the logits that find the WANTED largest of each row, and their way to the host."""
 
     def __init__(self, compiler: Compiler):
-        self.device, vocabulary = compiler.device, compiler.program.vocab_size
+        self.device, vocabulary, rows = compiler.device, compiler.program.vocab_size, compiler.logit_rows
         self.parts = -(-vocabulary // PART)
-        best = compiler.own(8 * self.parts * WANTED, "the largest logits of the parts")
-        self._totals = compiler.own(8 * self.parts, "the sums of the parts")
-        self._chosen = compiler.own(8 * WANTED, "the largest logits")
-        self._owners: list[Any] = []
-        self._plan: list[tuple[Any, Any, int, int, int]] = []
-        self._add("best_parts", [compiler.logits, best, self._totals], self.parts, each=EACH, vocabulary=vocabulary)
-        # levels of at most 32 values a thread, whose taken ones are bits of a word
+        best = compiler.own(8 * self.parts * WANTED * rows, "the largest logits of the parts")
+        self._totals = compiler.own(8 * self.parts * rows, "the sums of the parts")
+        self._kernels: list[tuple[Any, Any, int]] = []
+        self._add(
+            "best_parts", [compiler.logits, best, self._totals], self.parts, each=EACH, vocabulary=vocabulary, parts=self.parts
+        )
         count, source = self.parts * WANTED, best
-        while count > 32 * 256:
-            groups = -(-count // (32 * 256))
-            target = compiler.own(8 * groups * WANTED, "the largest logits of groups of parts")
-            for group in range(groups):
-                part = min(32 * 256, count - group * 32 * 256)
-                taken = Slice(source.buffer, 8 * group * 32 * 256, 8 * part)
-                self._add("best_all", [taken, Slice(target.buffer, 8 * group * WANTED, 8 * WANTED)], 1, each=32, count=part)
+        while count > LEVEL:
+            groups = -(-count // LEVEL)
+            target = compiler.own(8 * groups * WANTED * rows, "the largest logits of groups of parts")
+            self._add("best_all", [source, target], groups, each=LEVEL // 256, count=count)
             count, source = groups * WANTED, target
+        self._chosen = compiler.own(8 * WANTED * rows, "the largest logits")
         self._add("best_all", [source, self._chosen], 1, each=-(-count // 256), count=count)
-        self._readback = self.device.readback(8 * (WANTED + self.parts))
+        self._readback = self.device.readback(8 * (WANTED + self.parts) * rows)
         compiler.made.append(self._readback.buffer)
 
-    def _add(self, kernel: str, slices: list[Slice], workgroups: int, **constants: int) -> None:
+    def _add(self, kernel: str, slices: Sequence[Slice], workgroups: int, **constants: int) -> None:
         pipeline = self.device.pipeline(shader(kernel, wanted=WANTED, **constants), kernel)
-        group = self.device.bind(pipeline, slices)
-        self._owners.append((pipeline, group))
-        self._plan.append((pipeline.handle, group._internal, workgroups, 1, 1))
+        self._kernels.append((pipeline, self.device.bind(pipeline, slices), workgroups))
 
-    def run(self, plan: Recorded) -> Candidates:
-        """Run `plan` and find the largest of its first row of logits. Raises NumericError for broken ones."""
-        recorder, size = Recorder(self.device.device), 8 * (WANTED + self.parts)
-        recorder.dispatches([*plan, *self._plan])
-        self._readback.copy(recorder, self._chosen.buffer, 0, 8 * WANTED)
-        self._readback.copy(recorder, self._totals.buffer, 0, 8 * self.parts, 8 * WANTED)
-        with self._readback.mapped(size, recorder.submit()) as found:
+    def plan(self, rows: int) -> list[tuple[Any, Any, int, int, int]]:
+        return [(pipeline.handle, group._internal, workgroups, rows, 1) for pipeline, group, workgroups in self._kernels]
+
+    def run(self, plan: Recorded, counts: Sequence[int]) -> list[Candidates]:
+        """Run `plan` and find so many of the largest of each of its rows of logits. Raises NumericError for broken ones."""
+        rows = len(counts)
+        recorder, split = Recorder(self.device.device), 8 * WANTED * rows
+        recorder.dispatches([*plan, *self.plan(rows)])
+        self._readback.copy(recorder, self._chosen.buffer, 0, split)
+        self._readback.copy(recorder, self._totals.buffer, 0, 8 * self.parts * rows, split)
+        with self._readback.mapped(split + 8 * self.parts * rows, recorder.submit()) as found:
             words = np.frombuffer(found, np.uint32).copy().reshape(-1, 2)
-        logits, ids = words[:WANTED, 0].view(np.float32), words[:WANTED, 1]
-        there = ids < NOTHING  # a small vocabulary has fewer
-        if (ids == BROKEN).any() or not there.any():
-            raise broken_logits()
-        largest, sums = (words[WANTED:, index].copy().view(np.float32).astype(np.float64) for index in (0, 1))
-        log_sum = float(largest.max() + np.log((sums * np.exp(largest - largest.max())).sum()))
-        return Candidates(ids[there].astype(np.int64), logits[there], log_sum)
+        best, totals = words[: WANTED * rows].reshape(rows, WANTED, 2), words[WANTED * rows :].reshape(rows, self.parts, 2)
+        return [_candidates(best[row], totals[row], count) for row, count in enumerate(counts)]
+
+
+def _candidates(best: np.ndarray, totals: np.ndarray, count: int) -> Candidates:
+    logits, ids = np.ascontiguousarray(best[:, 0]).view(np.float32), best[:, 1]
+    there = ids < NOTHING  # a small vocabulary has fewer
+    if (ids == BROKEN).any() or not there.any():
+        raise broken_logits()
+    largest, sums = (np.ascontiguousarray(totals[:, index]).view(np.float32).astype(np.float64) for index in (0, 1))
+    log_sum = float(largest.max() + np.log((sums * np.exp(largest - largest.max())).sum()))
+    return Candidates(ids[there].astype(np.int64)[:count], logits[there][:count], log_sum)

@@ -12,8 +12,8 @@ from itertools import accumulate
 
 import numpy as np
 
-from lacewing.backends.base import Described, WeightView
 from lacewing.backends.webgpu.weights.layouts import GROUP, LAYOUTS, RUN
+from lacewing.backends.weights import TensorSpec, WeightView
 from lacewing.errors import UnsupportedModelError, WeightError
 from lacewing.quants import by_name
 
@@ -227,7 +227,7 @@ def as_q8_0(values: np.ndarray, weight: WeightView) -> np.ndarray:
     return blocks.reshape(len(values), -1)
 
 
-def weight_bytes(weight: Described, transposed: bool = False) -> int:
+def weight_bytes(weight: TensorSpec, transposed: bool = False) -> int:
     """What the cutter makes of a matrix, or stacked ones. Where factors decide between F16 and F32, which only reading them tells,
     F16 is taken. Vectors are float32."""
     if len(weight.shape) == 1:
@@ -236,19 +236,19 @@ def weight_bytes(weight: Described, transposed: bool = False) -> int:
     return sum(plane.nbytes(rows * groups) for plane in LAYOUTS[_stored_by_headers(weight, transposed)].planes)
 
 
-def holds_some(weight: Described, transposed: bool = False) -> bool:
+def holds_some(weight: TensorSpec, transposed: bool = False) -> bool:
     """Whether single experts of a stack can be exchanged: each is whole runs, and none has factors apart from its values."""
     _, groups = _rows_and_groups(weight, transposed)
     return weight.scales is None and weight.shape[-1 if transposed else -2] * groups % RUN == 0
 
 
-def _rows_and_groups(weight: Described, transposed: bool) -> tuple[int, int]:
+def _rows_and_groups(weight: TensorSpec, transposed: bool) -> tuple[int, int]:
     """Of all matrices."""
     columns = weight.shape[-2 if transposed else -1]
     return math.prod(weight.shape) // columns, -(-columns // GROUP)
 
 
-def _stored_by_headers(weight: Described, transposed: bool) -> str:
+def _stored_by_headers(weight: TensorSpec, transposed: bool) -> str:
     """`stored_as`, as far as headers tell."""
     name, whole = weight.quant.name, weight.shape[-2 if transposed else -1] % GROUP == 0
     scaled = weight.scales is not None

@@ -34,7 +34,7 @@ class Plane:
 
 @dataclass(frozen=True)
 class Layout:
-    """`halves`: 16 values have a scale of their own, else 32. `least`: something is taken away times the sum of x.
+    """`halves`: 16 values have a scale of their own, else 32. `has_min`: a minimum is taken away, times the sum of x.
 
     `floats`: the values are floats; there are no codes.
     """
@@ -42,7 +42,7 @@ class Layout:
     quant: str
     planes: tuple[Plane, ...]
     halves: bool = False
-    least: bool = False
+    has_min: bool = False
     floats: bool = False
 
     @property
@@ -69,14 +69,14 @@ LAYOUTS = {
         Layout("F16", (_floats(16),), floats=True),
         Layout("BF16", (_floats(16),), floats=True),
         Layout("Q4_0", (NIBBLES, HALF)),
-        Layout("Q4_1", (NIBBLES, SCALE), least=True),
+        Layout("Q4_1", (NIBBLES, SCALE), has_min=True),
         Layout("Q5_0", (NIBBLES, BITS, HALF)),
-        Layout("Q5_1", (NIBBLES, BITS, SCALE), least=True),
+        Layout("Q5_1", (NIBBLES, BITS, SCALE), has_min=True),
         Layout("Q8_0", (BYTES, HALF)),
-        Layout("Q2_K", (PAIRS, FINE, BLOCK), halves=True, least=True),
+        Layout("Q2_K", (PAIRS, FINE, BLOCK), halves=True, has_min=True),
         Layout("Q3_K", (PAIRS, BITS, FINE, BLOCK), halves=True),
-        Layout("Q4_K", (NIBBLES, FINE, BLOCK), least=True),
-        Layout("Q5_K", (NIBBLES, BITS, FINE, BLOCK), least=True),
+        Layout("Q4_K", (NIBBLES, FINE, BLOCK), has_min=True),
+        Layout("Q5_K", (NIBBLES, BITS, FINE, BLOCK), has_min=True),
         Layout("Q6_K", (NIBBLES, PAIRS, FINE, BLOCK), halves=True),
         Layout("IQ4_NL", (NIBBLES, HALF)),
         Layout("IQ4_XS", (NIBBLES, FINE_BYTE, BLOCK)),

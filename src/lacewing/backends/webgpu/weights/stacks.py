@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lacewing.backends.base import WeightView
-from lacewing.backends.staged import SwapIn, members
+from lacewing.backends.step import SwapIn
 from lacewing.backends.webgpu.device.device import Device, Slice
 from lacewing.backends.webgpu.weights.conversion import stored_bytes
 from lacewing.backends.webgpu.weights.matrices import Matrix, Uploader
+from lacewing.backends.weights import WeightView, members
 from lacewing.errors import BackendError
 from lacewing.quants.base import Quant
 
@@ -63,7 +63,7 @@ class HeldStack:
 
 
 def put(device: Device, stacks: Sequence[HeldStack], moves: Sequence[SwapIn], begin: Callable[[], None]) -> None:
-    """See `backends.staged.TakesExperts`."""
+    """See `backends.step.Step.put_experts`."""
     with device.lock:
         uploader = Uploader(device)
         try:

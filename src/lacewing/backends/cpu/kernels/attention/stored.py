@@ -17,14 +17,22 @@ from numba import float32
 from lacewing.backends.cpu.kernels.gemm.dot import emit_load
 from lacewing.backends.cpu.kernels.simd.instructions import (
     load_f32,
+    max_f32,
     peek_f16,
     peek_f32,
     peek_i8,
     poke_f16,
     poke_f32,
     poke_i8,
+    scatter_i8,
+    select_lt,
+    splat_f32,
     store_f16,
     store_f32,
+    store_i8,
+    sum_f32,
+    top_f32,
+    truncate_i32,
 )
 from lacewing.backends.cpu.kernels.simd.registers import F16, F32, F32V, I8, LANES, VECTOR_BYTES, inline, splat
 
@@ -97,19 +105,20 @@ def q8_element(row, column):
 @inline
 def q8_scale(x):
     """Of 32 values. What is no number or infinite makes it NaN, so that it shows."""
-    most, wrong = float32(0), float32(0)
-    for c in range(Q8_COLUMNS):
-        value = peek_f32(x + 4 * c)
-        most = max(most, abs(value))
-        wrong += value * float32(0)
-    return most / float32(127) + wrong
+    zero = splat_f32(0.0)
+    most, wrong = zero, zero
+    for c in range(0, Q8_COLUMNS, LANES):
+        values = load_f32(x + 4 * c)
+        most = max_f32(most, max_f32(values, zero - values))
+        wrong = wrong + values * zero
+    return top_f32(most) / float32(127) + sum_f32(wrong)
 
 
 @inline
-def q8_code(value, inverse):
-    """Rounded, halves away from zero."""
-    scaled = value * inverse
-    return int(scaled + (float32(-0.5) if scaled < float32(0) else float32(0.5)))
+def q8_codes(x, inverse):
+    """LANES values, rounded, halves away from zero."""
+    scaled = load_f32(x) * splat_f32(inverse)
+    return truncate_i32(scaled + select_lt(scaled, splat_f32(0.0), splat_f32(-0.5), splat_f32(0.5)))
 
 
 @inline
@@ -118,8 +127,8 @@ def q8_store_key(x, width, group, lane):
         d = q8_scale(x + 4 * first)
         inverse = float32(1) / d if d > float32(0) else float32(0)
         poke_f16(group + 2 * lane, d)
-        for c in range(Q8_COLUMNS):
-            poke_i8(group + 2 * LANES + LANES * c + lane, q8_code(peek_f32(x + 4 * (first + c)), inverse))
+        for c in range(0, Q8_COLUMNS, LANES):
+            scatter_i8(group + 2 * LANES + LANES * c + lane, q8_codes(x + 4 * (first + c), inverse))
         group += Q8_BYTES * LANES
 
 
@@ -129,8 +138,8 @@ def q8_store_value(x, width, row):
         d = q8_scale(x + 4 * first)
         inverse = float32(1) / d if d > float32(0) else float32(0)
         poke_f16(row, d)
-        for c in range(Q8_COLUMNS):
-            poke_i8(row + 2 + c, q8_code(peek_f32(x + 4 * (first + c)), inverse))
+        for c in range(0, Q8_COLUMNS, LANES):
+            store_i8(row + 2 + c, q8_codes(x + 4 * (first + c), inverse))
         row += Q8_BYTES
 
 

@@ -205,7 +205,7 @@ def make_kernels(block_bytes: int, columns: int, activations: Any, four_rows: An
 
 
 def _make_rows_kernel(block_bytes: int, columns: int, activations: Any, four_rows: Any, finish: Any) -> Any:
-    """The order of memory is not that of use, and the processor may have dropped some of it until then: what comes soon is asked
+    """The order of memory is not that of use, and the CPU may have dropped some of it until then: what comes soon is asked
     for again, and after this tile comes the one at JOB.next, if that is not 0.
     """
     lines, row_lines = (4 * block_bytes + 63) // 64, (block_bytes + 63) // 64

@@ -78,6 +78,15 @@ def store_i8(b, p, v):
     b.store(b.trunc(v, ir.VectorType(I8, LANES)), pointer(b, p, ir.VectorType(I8, LANES)), align=1)
 
 
+@instruction(types.void, types.int64, i32v)
+def scatter_i8(b, p, v):
+    """The low byte of every lane, LANES bytes apart."""
+    narrow = b.trunc(v, ir.VectorType(I8, LANES))
+    for lane in range(LANES):
+        value = b.extract_element(narrow, ir.Constant(I32, lane))
+        b.store(value, pointer(b, b.add(p, ir.Constant(I64, LANES * lane)), I8), align=1)
+
+
 def _scalar_load(kind: ir.Type, align: int) -> Emit:
     return lambda b, p: b.load(pointer(b, p, kind), align=align)
 
@@ -170,6 +179,12 @@ def to_f32(b, v):
 def round_i32(b, v):
     """To the nearest integer, ties to even."""
     return b.fptosi(call(b, f"llvm.rint.v{LANES}f32", F32V, v), I32V)
+
+
+@instruction(i32v, f32v)
+def truncate_i32(b, v):
+    """Towards zero."""
+    return b.fptosi(v, I32V)
 
 
 @instruction(f32v, f32v, f32v, f32v)

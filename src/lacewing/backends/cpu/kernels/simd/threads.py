@@ -27,7 +27,7 @@ def atomic_swap(b, p, n):
 
 @instruction(types.void)
 def pause(b):
-    """Tell the processor that this is a spin loop."""
+    """Tell the CPU that this is a spin loop."""
     if ISA.name in ("avx512", "avx2vnni", "avx2"):
         call(b, "llvm.x86.sse2.pause", ir.VoidType())
     elif ISA.name == "neon":

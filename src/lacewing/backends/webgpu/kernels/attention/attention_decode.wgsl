@@ -3,7 +3,6 @@
 // the templates that extend this one divide them, or prepare the heads as well. Grid: heads / block, splits, tokens.
 {% set words = "u32" %}
 {% include "step.wgsl" %}
-@group(0) @binding(2) var<storage, {{ stored_access | default("read") }}> stored: array<vec4<u32>>;
 {% block bindings %}
 {% if sinks %}
 @group(0) @binding(3) var<storage, read> sinks: array<f32>;
@@ -52,8 +51,10 @@ fn capped(x: f32) -> f32 {
 @compute @workgroup_size({{ threads }})
 fn main({{ teams.arguments(true) }}) {
 {{ teams.start() }}
-  let t = group.z;
-  let slot = slot_of(t);
+  {% block token %}
+  let t = decode_token(group.z);
+  {% endblock %}
+  let row = row_of(t);
   let position = position_of(t);
   let head = group.x * {{ block }}u;
   let key_head = head / {{ heads // kv.key_heads }}u;
@@ -66,7 +67,7 @@ fn main({{ teams.arguments(true) }}) {
     largest[index] = -3.4e38;
     totals[index] = 0.0;
   }
-  let row = index / {{ row_lanes }}u;  // of the keys that the workgroup scores at a time
+  let key = index / {{ row_lanes }}u;  // of those that the workgroup scores at a time
   let sub = index % {{ row_lanes }}u;
   let chunk = index % {{ V }}u;
   let strand = index / {{ V }}u;  // of the values
@@ -77,10 +78,10 @@ fn main({{ teams.arguments(true) }}) {
   workgroupBarrier();
   for (var start = first; start < end; start += {{ tile }}u) {
     let count = min({{ tile }}u, end - start);
-    {% if kv.half %}
+    {% if kv.dtype == "f16" %}
     // the first values are on their way while the keys are looked at
     {% for u in range(4) %}
-    let ahead{{ u }} = stored[(value_word(slot, key_head, start + min(strand + {{ u * strands }}u, count - 1u)) >> 2u) + chunk];
+    let ahead{{ u }} = stored[(value_word(row, key_head, start + min(strand + {{ u * strands }}u, count - 1u)) >> 2u) + chunk];
     {% endfor %}
     {% endif %}
 {% include "decode_scores.wgsl" %}
@@ -127,8 +128,8 @@ fn main({{ teams.arguments(true) }}) {
     {% endif %}
     let at = ((head + g) * {{ kv.value_width }}u) + (column * 4u);
     if (on && column * 4u < {{ kv.value_width }}u) { put_out(t, at, v, {{ kv.value_width }}u - (column * 4u)); }
-    {% if codes and variant.subgroups and variant.lanes >= 8 %}
-    put_codes(t, at, v, lane, on);
+    {% if q8 and variant.subgroups and variant.lanes >= 8 %}
+    put_q8(t, at, v, lane, on);
     {% endif %}
     {% endblock %}
   }
@@ -137,8 +138,8 @@ fn main({{ teams.arguments(true) }}) {
   {% endif %}
   {% endfor %}
   {% block after %}
-  {% if codes and not (variant.subgroups and variant.lanes >= 8) %}
-  put_codes_after(t, head * {{ kv.value_width }}u, {{ block * kv.value_width // 32 }}u, index, {{ threads }}u);
+  {% if q8 and not (variant.subgroups and variant.lanes >= 8) %}
+  put_q8_after(t, head * {{ kv.value_width }}u, {{ block * kv.value_width // 32 }}u, index, {{ threads }}u);
   {% endif %}
   {% endblock %}
 }

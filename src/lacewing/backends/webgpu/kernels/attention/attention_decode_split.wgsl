@@ -3,6 +3,14 @@
 {% extends "attention_decode.wgsl" %}
 {% block bindings %}
 @group(0) @binding(3) var<storage, read_write> parts: array<vec4<f32>>;
+{% block pass %}
+@group(0) @binding(4) var<storage, read> first_token: array<u32>;  // of this pass, among those that are decoded
+{% endblock %}
+{% endblock %}
+
+{% block token %}
+  let i = group.z;
+  let t = decode_token(first_token[0] + i);
 {% endblock %}
 
 {% block part %}
@@ -14,7 +22,7 @@
 
 {% block result scoped %}
     if (on) {
-      let at = ((((t * {{ heads }}u) + head + g) * {{ split_most }}u) + group.y) * {{ V4 + 1 }}u;
+      let at = ((((i * {{ heads }}u) + head + g) * {{ split_most }}u) + group.y) * {{ V4 + 1 }}u;
       parts[at + column] = sum;
       if (column == 0u) { parts[at + {{ V4 }}u] = vec4<f32>(largest[g], totals[g], 0.0, 0.0); }
     }

@@ -2,8 +2,9 @@
 {% set words = "u32" %}
 {% include "step.wgsl" %}
 @group(0) @binding(2) var<storage, read> parts: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read> first_token: array<u32>;  // of this pass, among those that are decoded
 {% if sinks %}
-@group(0) @binding(3) var<storage, read> sinks: array<f32>;
+@group(0) @binding(4) var<storage, read> sinks: array<f32>;
 {% endif %}
 {% include "attention_range.wgsl" %}
 {% include "attention_out.wgsl" %}
@@ -18,16 +19,17 @@ var<workgroup> sums: array<vec4<f32>, {{ strands * V4 }}>;
 fn main({{ teams.arguments(true) }}) {
 {{ teams.start() }}
   let head = group.x;
-  let t = group.y;
+  let i = group.y;
+  let t = decode_token(first_token[0] + i);
   let position = position_of(t);
   let seen = position + 1u - first_seen(position);
   let length = split_length(seen);
   let splits = (seen + length - 1u) / length;
-  let first = ((t * {{ heads }}u) + head) * {{ split_most * (V4 + 1) }}u;
+  let first = ((i * {{ heads }}u) + head) * {{ split_most * (V4 + 1) }}u;
   for (var s = index; s < splits; s += {{ threads }}u) {
-    let facts = parts[first + (s * {{ V4 + 1 }}u) + {{ V4 }}u];
-    largest[s] = facts.x;
-    totals[s] = facts.y;
+    let found = parts[first + (s * {{ V4 + 1 }}u) + {{ V4 }}u];
+    largest[s] = found.x;
+    totals[s] = found.y;
   }
   workgroupBarrier();
   var most = -3.4e38;
@@ -72,12 +74,12 @@ fn main({{ teams.arguments(true) }}) {
     {% endif %}
     let at = (head * {{ kv.value_width }}u) + (mine * 4u);
     if (on && mine * 4u < {{ kv.value_width }}u) { put_out(t, at, v, {{ kv.value_width }}u - (mine * 4u)); }
-    {% if codes and variant.subgroups and variant.lanes >= 8 %}
-    put_codes(t, at, v, lane, on);
+    {% if q8 and variant.subgroups and variant.lanes >= 8 %}
+    put_q8(t, at, v, lane, on);
     {% endif %}
   }
   {% endfor %}
-  {% if codes and not (variant.subgroups and variant.lanes >= 8) %}
-  put_codes_after(t, head * {{ kv.value_width }}u, {{ kv.value_width // 32 }}u, index, {{ threads }}u);
+  {% if q8 and not (variant.subgroups and variant.lanes >= 8) %}
+  put_q8_after(t, head * {{ kv.value_width }}u, {{ kv.value_width // 32 }}u, index, {{ threads }}u);
   {% endif %}
 }

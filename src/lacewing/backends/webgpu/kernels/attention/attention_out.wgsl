@@ -1,4 +1,4 @@
-{# Four neighbouring values of a token's output, and their bytes where `codes` are wanted: eight threads then hold 32 values. #}
+{# Four neighbouring values of a token's output, and their bytes where `q8` is wanted: eight threads then hold 32 values. #}
 fn put_out(t: u32, column: u32, v: vec4<f32>, width_left: u32) {
   let at = {{ out.base }}u + (t * {{ out.stride }}u) + column;
   if (width_left > 0u) { arena[at] = bitcast<u32>(v.x); }
@@ -7,9 +7,9 @@ fn put_out(t: u32, column: u32, v: vec4<f32>, width_left: u32) {
   if (width_left > 3u) { arena[at + 3u] = bitcast<u32>(v.w); }
 }
 
-{% if codes and variant.subgroups and variant.lanes >= 8 %}
-// as `store_codes`, by eight threads with four values each; all threads of the subgroup must come here
-fn put_codes(t: u32, column: u32, v: vec4<f32>, lane: u32, on: bool) {
+{% if q8 and variant.subgroups and variant.lanes >= 8 %}
+// as `store_q8`, by eight threads with four values each; all threads of the subgroup must come here
+fn put_q8(t: u32, column: u32, v: vec4<f32>, lane: u32, on: bool) {
   let sizes = bitcast<vec4<u32>>(v) & vec4<u32>(0x7FFFFFFFu);  // compared as integers, a NaN is the largest, and shows
   var size = max(max(sizes.x, sizes.y), max(sizes.z, sizes.w));
   {% for step in (1, 2, 4) %}
@@ -26,24 +26,24 @@ fn put_codes(t: u32, column: u32, v: vec4<f32>, lane: u32, on: bool) {
   let other = subgroupShuffleXor(sum, 4u);
   if (on) {
     let group = column >> 5u;
-    arena[{{ codes.codes.base }}u + (t * {{ codes.codes.stride }}u) + (group * 8u) + (lane & 7u)] = pack4xI8(four);
+    arena[{{ q8.values.base }}u + (t * {{ q8.values.stride }}u) + (group * 8u) + (lane & 7u)] = pack4xI8(four);
     if ((lane & 7u) == 0u) {
-      let fact = {{ codes.facts.base }}u + (t * {{ codes.facts.stride }}u) + (group * 2u);
+      let fact = {{ q8.scales.base }}u + (t * {{ q8.scales.stride }}u) + (group * 2u);
       arena[fact] = bitcast<u32>(scale);
       arena[fact + 1u] = (bitcast<u32>(sum) & 0xFFFFu) | (bitcast<u32>(other) << 16u);
     }
   }
 }
-{% elif codes %}
+{% elif q8 %}
 {% include "q8.wgsl" %}
 // bytes of `groups` groups of a token's output from `column` on, which the workgroup has written before
-fn put_codes_after(t: u32, column: u32, groups: u32, index: u32, threads: u32) {
+fn put_q8_after(t: u32, column: u32, groups: u32, index: u32, threads: u32) {
   storageBarrier();
   for (var g = index; g < groups; g += threads) {
     var values: array<f32, 32>;
     let at = {{ out.base }}u + (t * {{ out.stride }}u) + column + (g * 32u);
     for (var i = 0u; i < 32u; i++) { values[i] = bitcast<f32>(arena[at + i]); }
-    store_codes(t, (column >> 5u) + g, &values);
+    store_q8(t, (column >> 5u) + g, &values);
   }
 }
 {% endif %}

@@ -1,10 +1,9 @@
-// Attention of many tokens of one slot at consecutive positions: a tile of `queries` tokens of one head against a tile of `keys`
+// Attention of rows that have many tokens in the run: a tile of `queries` tokens of one head against a tile of `keys`
 // at a time, softmax with sums kept as they come. Thread (tx, ty) has `own` rows and every `across`-th key, then column.
 // Tiles of keys begin at whole multiples, so that a token's result does not depend on its neighbours.
-// Grid: tiles of tokens, heads.
+// Grid: tiles of tokens of all such rows, heads.
 {% set words = "vec4<f32>" if aligned else "f32" %}
 {% include "step.wgsl" %}
-@group(0) @binding(2) var<storage, read> stored: array<vec4<u32>>;
 {% if sinks %}
 @group(0) @binding(3) var<storage, read> sinks: array<f32>;
 {% endif %}
@@ -70,12 +69,16 @@ fn plus(a: f32, b: f32) -> f32 { return a + b; }
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>, @builtin(local_invocation_index) index: u32) {
   let tx = index % {{ across }}u;
   let ty = index / {{ across }}u;
-  let tokens = token_count();
-  let t0 = (grid.x - 1u - group.x) * {{ queries }}u;  // the longest first
+  var tile = grid.x - 1u - group.x;  // the longest first
+  var part = 0u;
+  for (; tile >= (part_tokens(part) + {{ queries - 1 }}u) / {{ queries }}u; part++) { tile -= (part_tokens(part) + {{ queries - 1 }}u) / {{ queries }}u; }
+  let first_token = part_first(part);
+  let tokens = part_tokens(part);
+  let t0 = tile * {{ queries }}u;  // of the part
   let head = group.y;
-  let slot = slot_of(0u);
-  let position = position_of(0u) + t0;
-  let end = position_of(0u) + min(tokens, t0 + {{ queries }}u);
+  let row = row_of(first_token);
+  let position = position_of(first_token) + t0;
+  let end = position_of(first_token) + min(tokens, t0 + {{ queries }}u);
   let key_head = head / {{ heads // kv.key_heads }}u;
   {% for r in range(own) %}
   let p{{ r }} = position + (ty * {{ own }}u) + {{ r }}u;
@@ -93,31 +96,31 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) grid: 
   {% endfor %}
   for (var start = (first_seen(position) / {{ keys }}u) * {{ keys }}u; start < end; start += {{ keys }}u) {
     let count = min({{ keys }}u, end - start);
-    let key_row = key_word(slot, key_head, start);
+    let key_row = key_word(row, key_head, start);
     {% for r in range(own) %}
     var s{{ r }} = vec4<f32>(0.0);
     {% endfor %}
     for (var c0 = 0u; c0 < {{ C }}u; c0 += {{ parts }}u) {
       for (var item = index; item < {{ (queries + keys) * parts }}u; item += {{ threads }}u) {
-        let row = item / {{ parts }}u;
-        let part = item % {{ parts }}u;
+        let item_row = item / {{ parts }}u;
+        let piece = item % {{ parts }}u;
         var e = Eight(vec4<f32>(0.0), vec4<f32>(0.0));
-        if (row < {{ queries }}u) {
+        if (item_row < {{ queries }}u) {
           {% if C % parts %}
-          if (c0 + part < {{ C }}u) {
+          if (c0 + piece < {{ C }}u) {
           {% endif %}
-          let at = {{ q.base }}u + (min(t0 + row, tokens - 1u) * {{ q.stride }}u) + (head * {{ kv.key_width }}u);
-          e = Eight(query(at, (c0 + part) * 8u), query(at, ((c0 + part) * 8u) + 4u));
+          let at = {{ q.base }}u + ((first_token + min(t0 + item_row, tokens - 1u)) * {{ q.stride }}u) + (head * {{ kv.key_width }}u);
+          e = Eight(query(at, (c0 + piece) * 8u), query(at, ((c0 + piece) * 8u) + 4u));
           {% if C % parts %}
           }
           {% endif %}
-          let to = (part * {{ 2 * queries }}u) + row;
+          let to = (piece * {{ 2 * queries }}u) + item_row;
           area[to] = e.a;
           area[to + {{ queries }}u] = e.b;
         } else {
-          let key = row - {{ queries }}u;
-          if (key < count{{ " && c0 + part < %du" % C if C % parts }}) { e = eight(key_row + (key * {{ kv.key_words }}u), c0 + part); }
-          let to = {{ queries * depth }}u + (part * {{ 2 * keys }}u) + key;
+          let key = item_row - {{ queries }}u;
+          if (key < count{{ " && c0 + piece < %du" % C if C % parts }}) { e = key_eight(key_row + (key * {{ kv.keys.words }}u), c0 + piece); }
+          let to = {{ queries * depth }}u + (piece * {{ 2 * keys }}u) + key;
           area[to] = e.a;
           area[to + {{ keys }}u] = e.b;
         }
@@ -157,13 +160,13 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) grid: 
     shares[((tx + {{ i * across }}u) * 9u) + ty] = {{ few }}({% for r in range(own) %}s{{ r }}[{{ i }}]{{ ", " if not loop.last }}{% endfor %});
     {% endfor %}
     workgroupBarrier();
-    let value_row = value_word(slot, key_head, start);
+    let value_row = value_word(row, key_head, start);
     for (var base = 0u; base < count; base += {{ slice }}u) {
       for (var item = index; item < {{ slice * kv.value_chunks }}u; item += {{ threads }}u) {
         let key = item / {{ kv.value_chunks }}u;
         let chunk = item % {{ kv.value_chunks }}u;
         var e = Eight(vec4<f32>(0.0), vec4<f32>(0.0));
-        if (base + key < count) { e = eight(value_row + ((base + key) * {{ kv.value_words }}u), chunk); }
+        if (base + key < count) { e = value_eight(value_row + ((base + key) * {{ kv.value_rows.words }}u), chunk); }
         let to = (key * {{ V4 }}u) + (chunk * 2u);
         area[to] = e.a;
         area[to + 1u] = e.b;
@@ -186,7 +189,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) grid: 
 {{ joined("total", "plus") }}
   {% for r in range(own) %}
   if (t0 + (ty * {{ own }}u) + {{ r }}u < tokens) {
-    let at = {{ out.base }}u + ((t0 + (ty * {{ own }}u) + {{ r }}u) * {{ out.stride }}u) + (head * {{ kv.value_width }}u);
+    let at = {{ out.base }}u + ((first_token + t0 + (ty * {{ own }}u) + {{ r }}u) * {{ out.stride }}u) + (head * {{ kv.value_width }}u);
     {% for n in range(columns) %}
     {
       let c = (tx + {{ n * across }}u) * 4u;

@@ -42,13 +42,13 @@ bitcast<f32>(arena[at + {{ c }}u])
   {% endfor %}
   if (end == position + 1u) {
     if (index < {{ C }}u) {
-      let row_of = key_word(slot, key_head, position);
-      store_eight(row_of, index, Eight(pool[{{ 2 * C * block }}u + index], pool[{{ 2 * C * block + C }}u + index]));
+      let to = key_word(row, key_head, position);
+      store_eight(to, index, Eight(pool[{{ 2 * C * block }}u + index], pool[{{ 2 * C * block + C }}u + index]));
     }
     for (var i = index; i < {{ V }}u; i += {{ threads }}u) {
       let at = {{ before.v.base }}u + (t * {{ before.v.stride }}u) + (key_head * {{ kv.value_width }}u) + (i * 8u);
-      let row_of = value_word(slot, key_head, position);
-      store_eight(row_of, i, Eight(vec4<f32>({% for c in range(4) %}{{ new_value(c) }}{{ ", " if not loop.last }}{% endfor %}), vec4<f32>({% for c in range(4, 8) %}{{ new_value(c) }}{{ ", " if not loop.last }}{% endfor %})));
+      let to = value_word(row, key_head, position);
+      store_eight(to, i, Eight(vec4<f32>({% for c in range(4) %}{{ new_value(c) }}{{ ", " if not loop.last }}{% endfor %}), vec4<f32>({% for c in range(4, 8) %}{{ new_value(c) }}{{ ", " if not loop.last }}{% endfor %})));
     }
     storageBarrier();
   }

@@ -1,8 +1,8 @@
 {# Scores of a tile of `count` keys from `start` on for all heads of the workgroup, into `shares`; `row_lanes` threads share a key. #}
-    for (var base = 0u; base < count; base += {{ rows * unroll }}u) {
+    for (var base = 0u; base < count; base += {{ keys * unroll }}u) {
       {% for u in range(unroll) %}
-      let i{{ u }} = base + {{ u * rows }}u + row;
-      let k{{ u }} = key_word(slot, key_head, start + min(i{{ u }}, count - 1u));
+      let i{{ u }} = base + {{ u * keys }}u + key;
+      let k{{ u }} = key_word(row, key_head, start + min(i{{ u }}, count - 1u));
       {% for g in range(block) %}
       var s{{ u }}_{{ g }} = 0.0;
       {% endfor %}
@@ -11,7 +11,7 @@
       {
         let c = {{ r }} * {{ row_lanes }}u + sub;
         {% for u in range(unroll) %}
-        let e{{ u }} = eight(k{{ u }}, c);
+        let e{{ u }} = key_eight(k{{ u }}, c);
         {% endfor %}
         {% for g in range(block) %}
         {

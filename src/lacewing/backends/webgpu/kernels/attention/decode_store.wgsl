@@ -9,7 +9,7 @@
 
 
 fn store_eight(word: u32, chunk: u32, e: Eight) {
-  {% if kv.half %}
+  {% if kv.dtype == "f16" %}
   stored[(word >> 2u) + chunk] = vec4<u32>(pack2x16float(e.a.xy), pack2x16float(e.a.zw), pack2x16float(e.b.xy), pack2x16float(e.b.zw));
   {% else %}
   stored[(word >> 2u) + (chunk * 2u)] = bitcast<vec4<u32>>(e.a);

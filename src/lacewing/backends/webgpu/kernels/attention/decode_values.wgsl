@@ -21,14 +21,14 @@
       {% endfor %}
       {% endfor %}
     {% endmacro %}
-    {% if kv.half %}
+    {% if kv.dtype == "f16" %}
     {
       let base = strand;
 {{ weigh("halves(ahead#)") }}
     }
     {% endif %}
-    for (var base = strand{{ " + %du" % (4 * strands) if kv.half }}; base < count; base += {{ 4 * strands }}u) {
-{{ weigh("eight(value_word(slot, key_head, start + min(i#, count - 1u)), chunk)") }}
+    for (var base = strand{{ " + %du" % (4 * strands) if kv.dtype == "f16" }}; base < count; base += {{ 4 * strands }}u) {
+{{ weigh("value_eight(value_word(row, key_head, start + min(i#, count - 1u)), chunk)") }}
     }
     {% if threads % V %}
     }

@@ -16,6 +16,9 @@
 
 var<workgroup> values: array<f32, {{ widest }}>;
 var<workgroup> sums: array<f32, {{ threads }}>;
+{% if kv and kv.dtype == "q8_0" %}
+var<workgroup> scales: array<f32, {{ widest // 32 + 2 }}>;
+{% endif %}
 
 fn mean_square(index: u32, width: u32) -> f32 {
   var sum = 0.0;
@@ -85,20 +88,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     for (var c = index; c < {{ chain.width }}u; c += {{ threads }}u) { arena[at + c] = values[c]; }
     {% endif %}
     {% if chain.store %}
-    {% set per = 2 if kv.half else 1 %}
-    {% set row = kv.key_words if chain.store == "key" else kv.value_words %}
-    {% set start = chain.offset // per %}
-    let to = {{ chain.store }}_word(slot_of(t), head, position) + {{ start }}u;
-    // the last part of a row brings zeros to its end
-    for (var w = index; w < {{ (row - start) if chain.last else chain.width // per }}u; w += {{ threads }}u) {
-      {% set width = chain.width %}
-      {% macro value(c) %}{% if chain.last and width < (row - start) * per %}select(0.0, values[min({{ c }}, {{ width - 1 }}u)], {{ c }} < {{ width }}u){% else %}values[{{ c }}]{% endif %}{% endmacro %}
-      {% if kv.half %}
-      stored[to + w] = pack2x16float(vec2<f32>({{ value("w * 2u") }}, {{ value("w * 2u + 1u") }}));
-      {% else %}
-      stored[to + w] = bitcast<u32>({{ value("w") }});
-      {% endif %}
-    }
+{% include "heads_store.wgsl" %}
     {% endif %}
   }
   {% endfor %}

@@ -1,12 +1,14 @@
-{# Where keys and values of a layer stand, in words of its buffer; see `stored.py`. #}
-fn key_word(slot: u32, head: u32, position: u32) -> u32 {
-  return ((slot * {{ kv.key_heads }}u + head) * {{ kv.context }}u + position) * {{ kv.key_words }}u;
+{# Where keys and values of a state stand, in words of its buffer; see `state/layout.py`. #}
+fn page_word(row: u32, position: u32) -> u32 { return step[{{ kv.tables }}u + row * {{ kv.table_width }}u + (position >> 7u)] * {{ kv.words }}u; }
+
+fn key_word(row: u32, head: u32, position: u32) -> u32 {
+  return page_word(row, position) + (head * 128u + (position & 127u)) * {{ kv.keys.words }}u;
 }
 
-{% if kv.values_in_keys %}
-fn value_word(slot: u32, head: u32, position: u32) -> u32 { return key_word(slot, head, position); }
-{% else %}
-fn value_word(slot: u32, head: u32, position: u32) -> u32 {
-  return {{ kv.values_from }}u + ((slot * {{ kv.key_heads }}u + head) * {{ kv.context }}u + position) * {{ kv.value_words }}u;
+{% if kv.values %}
+fn value_word(row: u32, head: u32, position: u32) -> u32 {
+  return page_word(row, position) + {{ kv.keys.page_words }}u + (head * 128u + (position & 127u)) * {{ kv.values.words }}u;
 }
+{% else %}
+fn value_word(row: u32, head: u32, position: u32) -> u32 { return key_word(row, head, position); }
 {% endif %}

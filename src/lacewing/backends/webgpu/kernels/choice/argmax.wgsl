@@ -1,4 +1,4 @@
-// The largest logit of parts of the first row: (value, id) a workgroup; the lowest id of equals. Grid: parts.
+// The largest logit of parts of each row: (value, id) a workgroup; the lowest id of equals. Grid: parts, rows.
 // A NaN or an infinity makes the id of its part 0xFFFFFFFF.
 @group(0) @binding(0) var<storage, read> logits: array<f32>;
 @group(0) @binding(1) var<storage, read_write> best: array<vec2<u32>>;
@@ -11,9 +11,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   let end = min((group.x + 1u) * {{ part }}u, {{ vocabulary }}u);
   for (var i = group.x * {{ part }}u + lane; i < end; i += 256u) {
     // by its bits: compilers may take comparisons with NaN away
-    let bits = bitcast<u32>(logits[i]);
+    let bits = bitcast<u32>(logits[group.y * {{ vocabulary }}u + i]);
     mine = larger(mine, vec2<u32>(bits, select(i, 0xFFFFFFFFu, (bits & 0x7F800000u) == 0x7F800000u && bits != 0xFF800000u)));
   }
   let found = largest_of_all(mine, lane);
-  if (lane == 0u) { best[group.x] = found; }
+  if (lane == 0u) { best[group.y * {{ parts }}u + group.x] = found; }
 }

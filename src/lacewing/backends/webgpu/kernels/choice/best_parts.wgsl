@@ -1,14 +1,15 @@
-// Of each part of the first row of logits: its largest values with their ids, the largest, and the sum of exponentials above it.
-// Grid: parts. A broken logit has the id 0xFFFFFFFF.
+// Of each part of each row of logits: its largest values with their ids, the largest, and the sum of exponentials above it.
+// Grid: parts, rows. A broken logit has the id 0xFFFFFFFF.
 @group(0) @binding(0) var<storage, read> logits: array<f32>;
-@group(0) @binding(1) var<storage, read_write> best: array<vec2<u32>>;   // (parts, wanted)
-@group(0) @binding(2) var<storage, read_write> totals: array<vec2<f32>>; // (parts): largest, sum of exp(logit - largest)
+@group(0) @binding(1) var<storage, read_write> best: array<vec2<u32>>;   // (rows, parts, wanted)
+@group(0) @binding(2) var<storage, read_write> totals: array<vec2<f32>>; // (rows, parts): largest, sum of exp(logit - largest)
 
 var<private> values: array<vec2<u32>, {{ each }}>;
 var<private> part: u32;
+var<private> part_of_row: u32;
 
 fn held(j: u32) -> vec2<u32> { return values[j]; }
-fn keep(place: u32, found: vec2<u32>) { best[part * {{ wanted }}u + place] = found; }
+fn keep(place: u32, found: vec2<u32>) { best[part_of_row * {{ wanted }}u + place] = found; }
 
 {% include "best_rounds.wgsl" %}
 
@@ -17,12 +18,13 @@ var<workgroup> sums: array<f32, 256>;
 @compute @workgroup_size(256)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
   part = group.x;
+  part_of_row = group.y * {{ parts }}u + group.x;
   var largest = -3.4028235e38;
   for (var j = 0u; j < {{ each }}u; j++) {
     let i = part * {{ each * 256 }}u + j * 256u + lane;
     values[j] = vec2<u32>(bitcast<u32>(-3.4028235e38), 0xFFFFFFFEu);
     if (i < {{ vocabulary }}u) {
-      let bits = bitcast<u32>(logits[i]);
+      let bits = bitcast<u32>(logits[group.y * {{ vocabulary }}u + i]);
       values[j] = vec2<u32>(bits, select(i, 0xFFFFFFFFu, (bits & 0x7F800000u) == 0x7F800000u && bits != 0xFF800000u));
       largest = max(largest, bitcast<f32>(bits));
     }
@@ -45,6 +47,6 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     if (lane < n) { sums[lane] += sums[lane + n]; }
     workgroupBarrier();
   }
-  if (lane == 0u) { totals[part] = vec2<f32>(largest, sums[0]); }
+  if (lane == 0u) { totals[part_of_row] = vec2<f32>(largest, sums[0]); }
   keep_largest(lane);
 }

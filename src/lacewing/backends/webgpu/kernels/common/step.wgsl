@@ -21,9 +21,13 @@ fn team_max(value: f32) -> f32 {
 {% endif %}
 
 fn token_count() -> u32 { return step[0]; }
-fn row_count() -> u32 { return step[1]; }
-fn first_row() -> u32 { return step[2]; }  // of the output rows that this pass makes
-fn token_of(t: u32) -> u32 { return step[{{ header }}u + t]; }
-fn slot_of(t: u32) -> u32 { return step[{{ header + chunk }}u + t]; }
-fn position_of(t: u32) -> u32 { return step[{{ header + 2 * chunk }}u + t]; }
-fn output_of(r: u32) -> u32 { return step[{{ header + 3 * chunk }}u + r]; }
+fn row_count() -> u32 { return step[1]; }  // of the logits that this pass makes
+fn first_row() -> u32 { return step[2]; }
+fn token_of(t: u32) -> u32 { return step[{{ inputs.tokens }}u + t]; }
+fn row_of(t: u32) -> u32 { return step[{{ inputs.token_rows }}u + t]; }  // of the block tables
+fn position_of(t: u32) -> u32 { return step[{{ inputs.positions }}u + t]; }
+fn output_of(r: u32) -> u32 { return step[{{ inputs.outputs }}u + r]; }
+fn decode_token(i: u32) -> u32 { return step[{{ inputs.decode }}u + i]; }
+fn part_count() -> u32 { return step[4]; }
+fn part_first(part: u32) -> u32 { return step[{{ inputs.parts }}u + 2u * part]; }
+fn part_tokens(part: u32) -> u32 { return step[{{ inputs.parts + 1 }}u + 2u * part]; }

@@ -2,6 +2,8 @@ fn sigmoid(x: f32) -> f32 { return 1.0 / (1.0 + exp(-x)); }
 
 fn silu(x: f32) -> f32 { return x * sigmoid(x); }
 
+fn none(x: f32) -> f32 { return x; }  // of a gate without an activation
+
 // tanh through exp of a negative number, which cannot overflow
 fn steady_tanh(x: f32) -> f32 {
   let e = exp(-2.0 * abs(x));

@@ -3,7 +3,7 @@
 {% set threads = 64 %}
 {% include "step.wgsl" %}
 {% include "activations.wgsl" %}
-{% if codes %}
+{% if q8 %}
 {% include "neighbours.wgsl" %}
 {% endif %}
 
@@ -16,7 +16,7 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(local_invocation_
   let up = bitcast<vec4<f32>>(arena[({{ up.base }}u + t * {{ up.stride }}u) / 4u + c]);
   let value = vec4<f32>({{ activation }}(gate.x), {{ activation }}(gate.y), {{ activation }}(gate.z), {{ activation }}(gate.w)) * up;
   if (there) { arena[({{ out.base }}u + t * {{ out.stride }}u) / 4u + c] = bitcast<vec4<u32>>(value); }
-  {% if codes %}
+  {% if q8 %}
   store_four(index, t, id.x, value, there);
   {% endif %}
 }

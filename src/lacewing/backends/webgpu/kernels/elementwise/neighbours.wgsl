@@ -1,5 +1,5 @@
 {# Eight neighbouring threads hold a group of 32 activations, four each: its largest magnitude and its sums, and its codes.
-   Constants: `threads` of the workgroup, `codes`. The kernel sees the arena as vec4<u32>, and calls from uniform control flow. #}
+   Constants: `threads` of the workgroup, `q8`. The kernel sees the arena as vec4<u32>, and calls from uniform control flow. #}
 {% if variant.subgroups and variant.lanes >= 8 %}
 fn largest_of_eight(index: u32, value: u32) -> u32 {
   var v = max(value, subgroupShuffleXor(value, 1u));
@@ -43,10 +43,10 @@ fn store_four(index: u32, t: u32, four: u32, values: vec4<f32>, there: bool) {
   let quantised = vec4<i32>(round(values * inverse));
   let sums = sums_of_eight(index, quantised.x + quantised.y + quantised.z + quantised.w);
   if (!there) { return; }
-  let at = {{ codes.codes.base }}u + t * {{ codes.codes.stride }}u + four;
+  let at = {{ q8.values.base }}u + t * {{ q8.values.stride }}u + four;
   arena[at >> 2u][at & 3u] = pack4xI8(quantised);
   if ((four & 7u) == 0u) {
-    let fact = {{ codes.facts.base }}u + t * {{ codes.facts.stride }}u + (four >> 3u) * 2u;
+    let fact = {{ q8.scales.base }}u + t * {{ q8.scales.stride }}u + (four >> 3u) * 2u;
     arena[fact >> 2u][fact & 3u] = bitcast<u32>(largest / 127.0);
     arena[fact >> 2u][(fact & 3u) + 1u] = (bitcast<u32>(sums.x) & 0xFFFFu) | (bitcast<u32>(sums.y) << 16u);
   }

@@ -5,7 +5,7 @@
 {% if weighted %}
 @group(0) @binding(2) var<storage, read> weight: array<vec4<f32>>;
 {% endif %}
-{% if codes %}
+{% if q8 %}
 {% include "neighbours.wgsl" %}
 {% endif %}
 {% import "team.wgsl" as teams with context %}
@@ -45,7 +45,7 @@ fn main({{ teams.arguments(true) }}) {
   v_{{ part }} *= weight[min(c_{{ part }}, {{ width // 4 - 1 }}u)] + {{ number(offset) }};
   {% endif %}
   if (c_{{ part }} < {{ width // 4 }}u) { arena[out + c_{{ part }}] = bitcast<vec4<u32>>(v_{{ part }}); }
-  {% if codes %}
+  {% if q8 %}
   store_four(index, t, c_{{ part }}, v_{{ part }}, c_{{ part }} < {{ width // 4 }}u);
   {% endif %}
   {% endfor %}

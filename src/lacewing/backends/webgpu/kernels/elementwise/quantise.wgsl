@@ -9,5 +9,5 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
   let at = {{ x.base }}u + id.y * {{ x.stride }}u + id.x * 32u;
   var values: array<f32, 32>;
   for (var i = 0u; i < 32u; i++) { values[i] = bitcast<f32>(arena[at + i]); }
-  store_codes(id.y, id.x, &values);
+  store_q8(id.y, id.x, &values);
 }

@@ -7,10 +7,10 @@
 fn load_columns(t: u32, g: u32) -> Columns {
   let token = t / {{ active }}u;
   let column = {{ "(t %% %du) * %du + g" % (active, part // 32) if part else "g" }};
-  let at = ({{ x.codes.base }}u + token * {{ x.codes.stride }}u) / 4u + column * 2u;
-  let fact = {{ x.facts.base }}u + token * {{ x.facts.stride }}u + column * 2u;
-  let facts = arena[fact >> 2u];
-  return Columns(arena[at], arena[at + 1u], select(facts.xy, facts.zw, (fact & 2u) != 0u));
+  let at = ({{ x.values.base }}u + token * {{ x.values.stride }}u) / 4u + column * 2u;
+  let fact = {{ x.scales.base }}u + token * {{ x.scales.stride }}u + column * 2u;
+  let q8_scales = arena[fact >> 2u];
+  return Columns(arena[at], arena[at + 1u], select(q8_scales.xy, q8_scales.zw, (fact & 2u) != 0u));
 }
 {% endblock %}
 

@@ -7,7 +7,7 @@
 {% set team_count = threads // variant.lanes %}
 {% set each = tile // team_count %}
 
-{% if codes %}
+{% if q8 %}
 var<workgroup> made: array<f32, 32>;
 var<workgroup> sums: array<i32, 8>;
 {% endif %}
@@ -70,7 +70,7 @@ fn main({{ teams.arguments(true) }}) {
       {% for out in outs %}
       {% if activation %}
       let y = {{ activation }};
-      {% if codes %}
+      {% if q8 %}
       made[team + {{ i * team_count }}u] = y;
       {% endif %}
       {% endif %}
@@ -79,7 +79,7 @@ fn main({{ teams.arguments(true) }}) {
     }
     {% endfor %}
   }
-  {% if codes %}
+  {% if q8 %}
   // the 32 rows as bytes: a thread a word, as q8.wgsl has it
   workgroupBarrier();
   let place = a * {{ rows // 32 }}u + group.x;
@@ -94,13 +94,13 @@ fn main({{ teams.arguments(true) }}) {
     let four = vec4<f32>(made[index * 4u], made[index * 4u + 1u], made[index * 4u + 2u], made[index * 4u + 3u]);
     let bytes = vec4<i32>(round(four * inverse));
     sums[index] = bytes.x + bytes.y + bytes.z + bytes.w;
-    put_word({{ codes.codes.base }}u + t * {{ codes.codes.stride }}u + place * 8u + index, pack4xI8(bytes));
+    put_word({{ q8.values.base }}u + t * {{ q8.values.stride }}u + place * 8u + index, pack4xI8(bytes));
   }
   workgroupBarrier();
   if (index == 0u) {
     let low = sums[0] + sums[1] + sums[2] + sums[3];
     let high = sums[4] + sums[5] + sums[6] + sums[7];
-    let fact = {{ codes.facts.base }}u + t * {{ codes.facts.stride }}u + place * 2u;
+    let fact = {{ q8.scales.base }}u + t * {{ q8.scales.stride }}u + place * 2u;
     put_word(fact, bitcast<u32>(largest / 127.0));
     put_word(fact + 1u, (bitcast<u32>(low) & 0xFFFFu) | (bitcast<u32>(high) << 16u));
   }

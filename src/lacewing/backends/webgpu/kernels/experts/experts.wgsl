@@ -14,16 +14,16 @@ fn expert_of(t: u32, a: u32) -> u32 { return word({{ ids.base }}u + t * {{ ids.s
 
 {% if dotted %}
 {% include "dot.wgsl" %}
-struct Input { a: vec4<u32>, b: vec4<u32>, facts: vec2<u32> }
+struct Input { a: vec4<u32>, b: vec4<u32>, q8_scales: vec2<u32> }
 
 fn load_input(t: u32, a: u32, g: u32) -> Input {
-  let at = ({{ x.codes.base }}u + t * {{ x.codes.stride }}u) / 4u + (a * {{ part // 32 }}u + g) * 2u;
-  let fact = {{ x.facts.base }}u + t * {{ x.facts.stride }}u + (a * {{ part // 32 }}u + g) * 2u;
-  let facts = arena[fact >> 2u];
-  return Input(arena[at], arena[at + 1u], select(facts.xy, facts.zw, (fact & 2u) != 0u));
+  let at = ({{ x.values.base }}u + t * {{ x.values.stride }}u) / 4u + (a * {{ part // 32 }}u + g) * 2u;
+  let fact = {{ x.scales.base }}u + t * {{ x.scales.stride }}u + (a * {{ part // 32 }}u + g) * 2u;
+  let q8_scales = arena[fact >> 2u];
+  return Input(arena[at], arena[at + 1u], select(q8_scales.xy, q8_scales.zw, (fact & 2u) != 0u));
 }
 
-fn times(weights: u32, x: Input) -> f32 { return dot_group(load_group(weights), x.a, x.b, x.facts); }
+fn times(weights: u32, x: Input) -> f32 { return dot_group(load_group(weights), x.a, x.b, x.q8_scales); }
 {% else %}
 struct Input { values: array<vec4<f32>, 8> }
 

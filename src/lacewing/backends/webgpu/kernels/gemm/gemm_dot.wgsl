@@ -16,19 +16,19 @@ var<workgroup> codes_w: array<vec4<u32>, {{ tile_rows * 2 }}>;    // (half, row)
 var<workgroup> codes_x: array<vec4<u32>, {{ tile_tokens * 2 }}>;  // (half, token)
 var<workgroup> scale_w: array<f32, {{ tile_rows * scales }}>;
 var<workgroup> scale_x: array<f32, {{ tile_tokens }}>;
-{% if layout.least %}
-var<workgroup> least_w: array<f32, {{ tile_rows * scales }}>;
+{% if layout.has_min %}
+var<workgroup> min_w: array<f32, {{ tile_rows * scales }}>;
 var<workgroup> sum_x: array<f32, {{ tile_tokens * scales }}>;
 {% endif %}
 
-struct Columns { a: vec4<u32>, b: vec4<u32>, facts: vec2<u32> }
+struct Columns { a: vec4<u32>, b: vec4<u32>, q8_scales: vec2<u32> }
 
 {% block columns %}
 fn load_columns(t: u32, g: u32) -> Columns {
-  let at = ({{ x.codes.base }}u + t * {{ x.codes.stride }}u) / 4u + g * 2u;
-  let fact = {{ x.facts.base }}u + t * {{ x.facts.stride }}u + g * 2u;
-  let facts = arena[fact >> 2u];
-  return Columns(arena[at], arena[at + 1u], select(facts.xy, facts.zw, (fact & 2u) != 0u));
+  let at = ({{ x.values.base }}u + t * {{ x.values.stride }}u) / 4u + g * 2u;
+  let fact = {{ x.scales.base }}u + t * {{ x.scales.stride }}u + g * 2u;
+  let q8_scales = arena[fact >> 2u];
+  return Columns(arena[at], arena[at + 1u], select(q8_scales.xy, q8_scales.zw, (fact & 2u) != 0u));
 }
 {% endblock %}
 
@@ -70,20 +70,20 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
       {% if layout.halves %}
       scale_w[{{ tile_rows }}u + index] = w.scale.y;
       {% endif %}
-      {% if layout.least %}
-      least_w[index] = w.least.x;
+      {% if layout.has_min %}
+      min_w[index] = w.min.x;
       {% if layout.halves %}
-      least_w[{{ tile_rows }}u + index] = w.least.y;
+      min_w[{{ tile_rows }}u + index] = w.min.y;
       {% endif %}
       {% endif %}
     }
     if (loads_token) {
       codes_x[load_token] = x.a;
       codes_x[{{ tile_tokens }}u + load_token] = x.b;
-      let scale = bitcast<f32>(x.facts.x);
+      let scale = bitcast<f32>(x.q8_scales.x);
       scale_x[load_token] = scale;
-      {% if layout.least %}
-      let sums = vec2<i32>(bitcast<i32>(x.facts.y << 16u) >> 16u, bitcast<i32>(x.facts.y) >> 16u);
+      {% if layout.has_min %}
+      let sums = vec2<i32>(bitcast<i32>(x.q8_scales.y << 16u) >> 16u, bitcast<i32>(x.q8_scales.y) >> 16u);
       {% if layout.halves %}
       sum_x[load_token] = f32(sums.x);
       sum_x[{{ tile_tokens }}u + load_token] = f32(sums.y);
@@ -100,7 +100,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let xa_{{ j }} = codes_x[n + {{ j * 16 }}u];
     let xb_{{ j }} = codes_x[n + {{ tile_tokens + j * 16 }}u];
     let xs_{{ j }} = scale_x[n + {{ j * 16 }}u];
-    {% if layout.least %}
+    {% if layout.has_min %}
     let xl_{{ j }} = sum_x[n + {{ j * 16 }}u];
     {% if layout.halves %}
     let xm_{{ j }} = sum_x[n + {{ tile_tokens + j * 16 }}u];
@@ -115,10 +115,10 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
       {% if layout.halves %}
       let wt = scale_w[m + {{ tile_rows + i * 16 }}u];
       {% endif %}
-      {% if layout.least %}
-      let wl = least_w[m + {{ i * 16 }}u];
+      {% if layout.has_min %}
+      let wl = min_w[m + {{ i * 16 }}u];
       {% if layout.halves %}
-      let wm = least_w[m + {{ tile_rows + i * 16 }}u];
+      let wm = min_w[m + {{ tile_rows + i * 16 }}u];
       {% endif %}
       {% endif %}
       {% for j in range(token_parts) %}
@@ -132,7 +132,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         {% else %}
         var part = ws * as_float(b);
         {% endif %}
-        {% if layout.least %}
+        {% if layout.has_min %}
         part -= wl * xl_{{ j }}{{ " + wm * xm_%d" % j if layout.halves }};
         {% endif %}
         y_{{ i }}_{{ j }} += part * xs_{{ j }};

@@ -20,9 +20,9 @@ var<workgroup> team_sums: array<f32, {{ team_count }}>;
     {% for u in range(count) %}
     let g_{{ u }} = {{ at }} + {{ u * step_groups }}u;
     let w_{{ u }} = load_group(first_group + g_{{ u }});
-    let xa_{{ u }} = arena[x_codes + g_{{ u }} * 2u];
-    let xb_{{ u }} = arena[x_codes + g_{{ u }} * 2u + 1u];
-    let f_{{ u }} = arena[x_facts + (g_{{ u }} >> 1u)];
+    let xa_{{ u }} = arena[x_values + g_{{ u }} * 2u];
+    let xb_{{ u }} = arena[x_values + g_{{ u }} * 2u + 1u];
+    let f_{{ u }} = arena[x_scales + (g_{{ u }} >> 1u)];
     {% endfor %}
     {% for u in range(count) %}
     sum += dot_group(w_{{ u }}, xa_{{ u }}, xb_{{ u }}, select(f_{{ u }}.xy, f_{{ u }}.zw, (g_{{ u }} & 1u) != 0u));
@@ -34,8 +34,8 @@ fn main({{ teams.arguments() }}) {
 {{ teams.start() }}
   let row = (group.x + group.z * 65535u) * {{ team_count // row_teams }}u + team / {{ row_teams }}u;
   let t = {{ "output_of(first_row() + group.y)" if by_rows else "group.y" }};
-  let x_codes = ({{ x.codes.base }}u + t * {{ x.codes.stride }}u) / 4u;
-  let x_facts = ({{ x.facts.base }}u + t * {{ x.facts.stride }}u) / 4u;
+  let x_values = ({{ x.values.base }}u + t * {{ x.values.stride }}u) / 4u;
+  let x_scales = ({{ x.scales.base }}u + t * {{ x.scales.stride }}u) / 4u;
   let first_group = min(row, {{ rows - 1 }}u) * {{ groups }}u;
   let start = lane + (team % {{ row_teams }}u) * {{ variant.lanes }}u;
   var sum = 0.0;

@@ -15,17 +15,17 @@ var<workgroup> made: array<f32, 32>;
 var<workgroup> sums: array<i32, 8>;
 
 {% macro part(at) %}
-    let xa = arena[x_codes + {{ at }} * 2u];
-    let xb = arena[x_codes + {{ at }} * 2u + 1u];
-    let f = arena[x_facts + ({{ at }} >> 1u)];
-    let facts = select(f.xy, f.zw, ({{ at }} & 1u) != 0u);
+    let xa = arena[x_values + {{ at }} * 2u];
+    let xb = arena[x_values + {{ at }} * 2u + 1u];
+    let f = arena[x_scales + ({{ at }} >> 1u)];
+    let q8_scales = select(f.xy, f.zw, ({{ at }} & 1u) != 0u);
     {% for o in range(team_outs) %}
     let g_{{ o }} = load_group(row_{{ o }} + {{ at }});
     let u_{{ o }} = load_group(row_{{ o }} + {{ width * groups }}u + {{ at }});
     {% endfor %}
     {% for o in range(team_outs) %}
-    gate_{{ o }} += dot_group(g_{{ o }}, xa, xb, facts);
-    up_{{ o }} += dot_group(u_{{ o }}, xa, xb, facts);
+    gate_{{ o }} += dot_group(g_{{ o }}, xa, xb, q8_scales);
+    up_{{ o }} += dot_group(u_{{ o }}, xa, xb, q8_scales);
     {% endfor %}
 {% endmacro %}
 
@@ -34,8 +34,8 @@ fn main({{ teams.arguments() }}{{ ", @builtin(local_invocation_index) index: u32
 {{ teams.start() }}
   let block = group.x + group.z * 65535u;
   let t = group.y;
-  let x_codes = ({{ x.codes.base }}u + t * {{ x.codes.stride }}u) / 4u;
-  let x_facts = ({{ x.facts.base }}u + t * {{ x.facts.stride }}u) / 4u;
+  let x_values = ({{ x.values.base }}u + t * {{ x.values.stride }}u) / 4u;
+  let x_scales = ({{ x.scales.base }}u + t * {{ x.scales.stride }}u) / 4u;
   for (var round_ = 0u; round_ < {{ 32 // (team_count * team_outs) }}u; round_++) {
     let done = (round_ * {{ team_count }}u + team) * {{ team_outs }}u;
     {% for o in range(team_outs) %}
@@ -65,13 +65,13 @@ fn main({{ teams.arguments() }}{{ ", @builtin(local_invocation_index) index: u32
     let quantised = vec4<i32>(round(value * inverse));
     sums[index] = quantised.x + quantised.y + quantised.z + quantised.w;
     arena[({{ out.base }}u + t * {{ out.stride }}u) / 4u + block * 8u + index] = bitcast<vec4<u32>>(value);
-    let at = {{ codes.codes.base }}u + t * {{ codes.codes.stride }}u + block * 8u + index;
+    let at = {{ q8.values.base }}u + t * {{ q8.values.stride }}u + block * 8u + index;
     arena[at >> 2u][at & 3u] = pack4xI8(quantised);
   }
   workgroupBarrier();
   if (index == 0u) {
     let halves = vec2<i32>(sums[0] + sums[1] + sums[2] + sums[3], sums[4] + sums[5] + sums[6] + sums[7]);
-    let fact = {{ codes.facts.base }}u + t * {{ codes.facts.stride }}u + block * 2u;
+    let fact = {{ q8.scales.base }}u + t * {{ q8.scales.stride }}u + block * 2u;
     arena[fact >> 2u][fact & 3u] = bitcast<u32>(largest / 127.0);
     arena[fact >> 2u][(fact & 3u) + 1u] = (bitcast<u32>(halves.x) & 0xFFFFu) | (bitcast<u32>(halves.y) << 16u);
   }

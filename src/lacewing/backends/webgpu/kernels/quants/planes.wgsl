@@ -6,12 +6,12 @@
 {% if layout.floats %}
 struct Eight { a: vec4<f32>, b: vec4<f32> }  // values 8 `at` and on of the matrix, as `load_eight(at)` gives them
 {% else %}
-// 32 values of a row: value i is scale * code[i] - least, codes are four signed bytes a word
+// 32 values of a row: value i is scale * code[i] - min, codes are four signed bytes a word
 struct Group {
   a: vec4<u32>,      // codes of values 0 to 15
   b: vec4<u32>,      // codes of values 16 to 31
   scale: vec2<f32>,  // of a and of b; both alike unless the quant has scales for 16 values
-  least: vec2<f32>,
+  min: vec2<f32>,
 }
 
 {% include "pieces.wgsl" %}
@@ -36,7 +36,7 @@ fn four(codes: u32, scale: f32, least: f32) -> vec4<f32> {
 fn load_floats(group: u32) -> array<vec4<f32>, 8> {
   let g = load_group(group);
   return array<vec4<f32>, 8>(
-    four(g.a.x, g.scale.x, g.least.x), four(g.a.y, g.scale.x, g.least.x), four(g.a.z, g.scale.x, g.least.x), four(g.a.w, g.scale.x, g.least.x),
-    four(g.b.x, g.scale.y, g.least.y), four(g.b.y, g.scale.y, g.least.y), four(g.b.z, g.scale.y, g.least.y), four(g.b.w, g.scale.y, g.least.y));
+    four(g.a.x, g.scale.x, g.min.x), four(g.a.y, g.scale.x, g.min.x), four(g.a.z, g.scale.x, g.min.x), four(g.a.w, g.scale.x, g.min.x),
+    four(g.b.x, g.scale.y, g.min.y), four(g.b.y, g.scale.y, g.min.y), four(g.b.z, g.scale.y, g.min.y), four(g.b.w, g.scale.y, g.min.y));
 }
 {% endif %}

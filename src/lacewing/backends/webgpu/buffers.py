@@ -1,0 +1,42 @@
+"""What the buffers of a step take, told before it is compiled."""
+
+from __future__ import annotations
+
+from lacewing.backends.batch import StepLimits
+from lacewing.backends.webgpu.lowering.arena import Arena
+from lacewing.backends.webgpu.lowering.attention import Splits
+from lacewing.backends.webgpu.lowering.compiler import logit_rows
+from lacewing.backends.webgpu.lowering.inputs import Inputs
+from lacewing.backends.webgpu.lowering.transfer import transfer_bytes
+from lacewing.backends.webgpu.state.states import layout_of
+from lacewing.backends.webgpu.step.argmax import argmax_bytes
+from lacewing.backends.webgpu.step.top_k import top_k_bytes
+from lacewing.program.ops import Attention, ExpertLinear
+from lacewing.program.program import Program
+
+LIST_WORDS = 4  # of sorted pairs, for each pair at most, in lists of two sizes of tiles
+
+
+def buffer_bytes(program: Program, limits: StepLimits) -> int:
+    """Activations with their q8 forms, logits and their way to the host, the choice, sums of attention, transfers, inputs."""
+    rows, vocabulary = logit_rows(program, limits), program.vocab_size
+    total = 2 * 4 * rows * vocabulary + argmax_bytes(vocabulary, rows) + top_k_bytes(vocabulary, rows)
+    total += 2 * transfer_bytes(program, limits) + 4 * Inputs.of(program, limits).words
+    total += sum({_splits(program, limits, op).nbytes for op in program.ops if isinstance(op, Attention)})
+    return total + _activation_bytes(program, limits)
+
+
+def _splits(program: Program, limits: StepLimits, op: Attention) -> Splits:
+    return Splits.of(limits, op, layout_of(program, op.state, 0, 0, op.value_width))
+
+
+def _activation_bytes(program: Program, limits: StepLimits) -> int:
+    arena = Arena(limits.chunk, 2**62)
+    for op in program.ops:
+        arena.add(view.buffer for view in op.views)
+    for view in {view.buffer.name: view.buffer.view() for op in program.ops for view in op.views}.values():
+        arena.quantised(view)
+    active = [op.ids.width for op in program.ops if isinstance(op, ExpertLinear)]
+    experts = [program.weights[op.weights[0]][0] for op in program.ops if isinstance(op, ExpertLinear)]
+    pairs = limits.chunk * max(active, default=0)
+    return 4 * (arena.words + 2 * LIST_WORDS * (pairs + max(experts, default=0)))
