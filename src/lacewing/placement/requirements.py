@@ -35,9 +35,11 @@ def requirements(info: ModelInfo, backend: Backend, part: Program | None = None,
 
 
 def state_bytes(info: ModelInfo, program: Program, memory: DeviceMemory) -> int:
-    """The states of one sequence of the whole context: its live pages, and the units of fixed states."""
+    """The states of one sequence of the whole context, and what further sequences need of limited reach."""
+    most = limits(info)
     return sum(
-        group.live(info.spec.context, CHUNK) * nbytes for group, nbytes in zip(program.groups, memory.group_bytes, strict=True)
+        group.planned(most.context, most.chunk, most.rows) * nbytes
+        for group, nbytes in zip(program.groups, memory.group_bytes, strict=True)
     )
 
 
@@ -87,4 +89,4 @@ def limits(info: ModelInfo) -> StepLimits:
     """Of a step for the model."""
     from lacewing.backends.batch import StepLimits
 
-    return StepLimits(context=info.spec.context, chunk=CHUNK)
+    return StepLimits(context=info.spec.context, chunk=CHUNK, rows=info.options.sequences)
