@@ -21,7 +21,7 @@ from lacewing.offload.step import OffloadBackend, OffloadStep
 from lacewing.options import CPU, GPU, LoadOptions, Sampling, parse_layers
 from lacewing.placement.info import ModelInfo
 from lacewing.placement.place import place
-from lacewing.placement.requirements import demand, target_on
+from lacewing.placement.requirements import model_requirements, target_on
 from lacewing.weights import Machine
 from tests.checkpoints import tiny
 
@@ -244,12 +244,12 @@ def test_what_auto_is_told(paths):
 
     def told(name: str, **options: object):
         opened = ModelInfo(paths[name], LoadOptions(context=64, **options), warm=False)  # type: ignore[arg-type]
-        return demand(opened, opened.options)
+        return model_requirements(opened, opened.options)
 
     dense, mixture = told("llama"), told("qwen3moe")
-    assert dense.least_nbytes == dense.nbytes or dense.nbytes - dense.least_nbytes < 2**20
-    assert mixture.least_nbytes < mixture.nbytes
-    assert told("llama", gpu_layers=1).least_nbytes == 0 == told("qwen3moe", gpu_memory_bytes=2**20).least_nbytes
+    assert dense.min_nbytes == dense.nbytes or dense.nbytes - dense.min_nbytes < 2**20
+    assert mixture.min_nbytes < mixture.nbytes
+    assert told("llama", gpu_layers=1).min_nbytes == 0 == told("qwen3moe", gpu_memory_bytes=2**20).min_nbytes
 
 
 def info_of(path: Path, **options: object) -> ModelInfo:

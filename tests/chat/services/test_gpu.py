@@ -3,16 +3,20 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import wgpu
 
+from lacewing.api import Model
 from lacewing.chat.commands.table import run_line
 from lacewing.chat.services import autosave, files
+from lacewing.chat.services.list_models import models
 from lacewing.chat.session.events import Notice
 from lacewing.errors import BackendError, Cancelled, OptionError, OutOfMemoryError
-from lacewing.options import LoadOptions
+from lacewing.options import GPU, LoadOptions
+from lacewing.weights import Machine
 from tests.chat.conftest import say
 from tests.checkpoints import tiny
 
@@ -141,6 +145,28 @@ def test_a_full_gpu_keeps_the_old_model(start, paths, monkeypatch):
 def test_settings_tell_the_device(chat):
     rows = {row[0]: row[1] for row in run_line(chat, "/settings").data.rows}
     assert rows["backend"].startswith("webgpu, ")
+
+
+def test_models_on_the_gpu_need_no_ram(chat, paths, monkeypatch):
+    """/model and its table ask `place`, as loading does: the RAM of this machine does not matter, that of the GPU does."""
+    monkeypatch.setattr("lacewing.weights.this_machine", lambda: Machine(2**30, 1000, "a small machine"))
+    fits = {Path(row[1]).name: row[-1] for row in models(chat)}
+    assert {fits[path.name] for path in (paths["llama"], paths["gemma"])} == {"fits (GPU)"}
+    assert run_line(chat, f"/model {paths['gemma']}").text.startswith("now ")
+    assert chat.model.backend.name == GPU and say(chat, "hello")
+    with pytest.raises(OutOfMemoryError, match="a small machine"):
+        run_line(chat, f"/model {paths['llama']} --gpu-layers 1")
+    monkeypatch.setattr(type(chat.model.backend), "room_bytes", lambda backend: 1000)
+    with monkeypatch.context() as patch:  # nothing is counted as leaving the GPU
+        patch.setattr(Model, "device_bytes", 0)
+        assert "does not fit: not even one layer" in {Path(row[1]).name: row[-1] for row in models(chat)}[paths["llama"].name]
+
+
+def test_eager_on_a_gpu_says_where_the_weights_are(chat, monkeypatch):
+    monkeypatch.setattr("lacewing.weights.store.read_weights", lambda *_: pytest.fail("the file is read"))
+    for line in ("/eager", "/eager --force", "/lazy"):
+        assert "the weights are on " in run_line(chat, line).text and "nothing was read" in run_line(chat, line).text
+    assert chat.model.weights.anonymous_bytes == 0 and say(chat, "hello")
 
 
 def test_a_model_that_the_cpu_shares(chat, paths):

@@ -94,4 +94,4 @@ def test_bench(tiny_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     assert code == 0 and "a token at position 20: " in out and "20 tokens of a prompt: " in out and "of a copy" in out
     assert report["device"] in out and " threads" not in out
     code, _, err = bench("--backend", "cpu", "--profile")
-    assert code == 2 and "--profile is for a GPU" in err
+    assert code == 2 and "--profile needs a GPU" in err
