@@ -22,7 +22,9 @@ def prompts(vocab_size, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("sampling", [Sampling(temperature=0), Sampling(temperature=1.5, top_k=0, seed=7)], ids=["greedy", "whole row"])
+@pytest.mark.parametrize(
+    "sampling", [Sampling(temperature=0), Sampling(temperature=1.5, top_k=0, seed=7)], ids=["greedy", "whole row"]
+)
 def test_on_the_cpu_nobody_changes_what_another_says(kind, sampling, tmp_path):
     """Not the batch, the pieces of prompts, pages that are shared, or a sequence that had to make room; log-probabilities show bits."""
     options = Sampling(**{**sampling.__dict__, "max_tokens": 12, "logprobs": 3})

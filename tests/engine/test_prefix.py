@@ -37,7 +37,15 @@ def test_a_conversation_goes_on_where_it_ended(kind):
 
 @pytest.mark.parametrize(
     ("kind", "found"),
-    [("full", 650), ("windows", 650), ("chunks", 650), ("only windows", 650), ("units", 640), ("everything", 640), ("only units", 640)],
+    [
+        ("full", 650),
+        ("windows", 650),
+        ("chunks", 650),
+        ("only windows", 650),
+        ("units", 640),
+        ("everything", 640),
+        ("only units", 640),
+    ],
 )
 def test_an_edit_within_the_last_page_of_a_prompt(kind, found):
     """Token by token where pages allow it, else from the page border below the end of the prompt on."""
@@ -47,7 +55,8 @@ def test_an_edit_within_the_last_page_of_a_prompt(kind, found):
 
 
 @pytest.mark.parametrize(
-    ("kind", "found"), [("full", 310), ("windows", 256), ("chunks", 256), ("only windows", 256), ("units", 256), ("everything", 256)]
+    ("kind", "found"),
+    [("full", 310), ("windows", 256), ("chunks", 256), ("only windows", 256), ("units", 256), ("everything", 256)],
 )
 def test_an_edit_further_back_goes_on_from_a_mark(kind, found):
     engine = make(kind)
@@ -69,7 +78,9 @@ def test_a_long_prompt_has_points_of_its_own():
     long = [*IDS, *OTHER] * 3
     list(engine.generate(long[:17_000], GREEDY))
     assert engine.held([*long[:16_500], 1]) == 16_384 and engine.held([*long[:16_000], 1]) == 8192
-    assert engine.held([*long[:8000], 1]) == 0 and engine.held(long[:17_000]) == 16_896 and engine.held([*long[:17_000], 3]) <= 17_000
+    assert (
+        engine.held([*long[:8000], 1]) == 0 and engine.held(long[:17_000]) == 16_896 and engine.held([*long[:17_000], 3]) <= 17_000
+    )
 
 
 def test_units_stand_exactly_at_the_ends_of_runs():

@@ -173,7 +173,9 @@ def test_nothing_is_held_before_it_is_needed():
 
 
 @pytest.mark.parametrize("kind", [MockStep, AheadStep])
-@pytest.mark.parametrize("sampling", [GREEDY, Sampling(temperature=1, top_k=3, seed=1, max_tokens=6), Sampling(top_k=0, max_tokens=6)])
+@pytest.mark.parametrize(
+    "sampling", [GREEDY, Sampling(temperature=1, top_k=3, seed=1, max_tokens=6), Sampling(top_k=0, max_tokens=6)]
+)
 def test_broken_logits_fail_one_sequence_alone(kind, sampling):
     def poisoned(ids):
         row = counting(ids)
