@@ -26,7 +26,7 @@ def prompts(vocab_size, kind):
     "sampling", [Sampling(temperature=0), Sampling(temperature=1.5, top_k=0, seed=7)], ids=["greedy", "whole row"]
 )
 def test_on_the_cpu_nobody_changes_what_another_says(kind, sampling, tmp_path):
-    """Not the batch, the pieces of prompts, pages that are shared, or a sequence that had to make room; log-probabilities show bits."""
+    """Not the batch, pieces of prompts, shared pages, or a sequence that had to make room; log-probabilities show bits."""
     options = Sampling(**{**sampling.__dict__, "max_tokens": 12, "logprobs": 3})
     path = tiny(kind, "gguf", tmp_path)
     with lacewing.load(path, backend="cpu", context=512, threads=2) as model:

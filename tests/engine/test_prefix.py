@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -24,7 +26,7 @@ def ask(engine, ids, **options):
     """How many ids were found."""
     stream = engine.generate(ids, GREEDY, **options)
     said = [token.id for token in stream]
-    assert said == [token.id for token in make((FULL,)).generate(ids, GREEDY)] or not engine.step.groups[0].state == FULL
+    assert said == [token.id for token in make((FULL,)).generate(ids, GREEDY)] or engine.step.groups[0].state != FULL
     return stream.stats.reused_tokens, said
 
 
@@ -164,7 +166,7 @@ def test_units_are_read_from_one_and_written_to_another():
 
     engine.step._run = watch
     list(engine.generate(IDS[:10], GREEDY))
-    for (_, before), (after, out) in zip(seen, seen[1:], strict=False):
+    for (_, before), (after, out) in itertools.pairwise(seen):
         assert (before == after).all() and (after != out).all()
     assert max(int(out.max()) for _, out in seen) == 1  # two units take turns
 
