@@ -50,11 +50,17 @@ def test_on_the_cpu_nobody_changes_what_another_says(kind, sampling, tmp_path):
         assert [list(stream) for stream in again] == alone
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_on_the_reference_backend_up_to_rounding(kind, tmp_path):
+@pytest.mark.parametrize(
+    ("kind", "backend"),
+    [
+        *((kind, "reference") for kind in KINDS),
+        *(pytest.param(kind, "webgpu", marks=pytest.mark.gpu) for kind in ("gpt-oss", "lfm2")),
+    ],
+)
+def test_on_other_backends_up_to_rounding(kind, backend, tmp_path):
     options = Sampling(temperature=0, max_tokens=8, logprobs=1)
     path = tiny(kind, "gguf", tmp_path)
-    with lacewing.load(path, backend="reference", context=512, sequences=3) as model:
+    with lacewing.load(path, backend=backend, context=512, sequences=3) as model:
         engine, work = model.engine, prompts(model.spec.vocab_size, kind)
         alone = []
         for ids in work:
@@ -65,3 +71,21 @@ def test_on_the_reference_backend_up_to_rounding(kind, tmp_path):
     for one, other in zip(alone, together, strict=True):
         assert [token.id for token in one] == [token.id for token in other]
         np.testing.assert_allclose([token.logprob for token in one], [token.logprob for token in other], atol=1e-4)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("kind", ["llama", "gemma3", "lfm2"])
+def test_a_gpu_chooses_for_several_at_once(kind, tmp_path):
+    sampling = Sampling(temperature=0, max_tokens=140)
+    with lacewing.load(tiny(kind, "gguf", tmp_path), backend="webgpu", context=1024, sequences=3) as model:
+        engine, work = model.engine, prompts(model.spec.vocab_size, kind)[:3]
+        alone = []
+        for ids in work:
+            engine.forget()
+            alone.append([token.id for token in engine.generate(ids, sampling)])
+        engine.forget()
+        calls, greedy = [], model.step.greedy
+        model.step.greedy = lambda batch, count: (calls.append(len(batch.tokens)), greedy(batch, count))[1]
+        streams = [engine.submit(Request(ids, sampling)) for ids in work]
+        assert [[token.id for token in stream] for stream in streams] == alone
+        assert max(calls) == 3
