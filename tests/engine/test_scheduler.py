@@ -149,6 +149,18 @@ def test_who_waits_for_pages_is_admitted_when_there_are_some():
     assert len(ids_of(first)) == 20 and len(ids_of(second)) == 6
 
 
+def test_who_has_gone_away_makes_room_first():
+    """Else the one that waits would make room for itself, over and over."""
+    engine = make(context=4 * PAGE)
+    engine.scheduler.pages.budget = 3 * PAGE * 8
+    paused = engine.generate([1] * 120, Sampling(temperature=0))
+    said = [next(paused).id]
+    time.sleep(0.06)
+    assert len(ids_of(engine.generate([2] * 250, Sampling(temperature=0, max_tokens=20)))) == 20
+    said += [next(paused).id for _ in range(20)]
+    assert said == list(range(2, 23))
+
+
 def test_too_little_memory_for_one_fails_it_and_nobody_else():
     engine = make(memory=[2])
     small, large = engine.submit(Request([1] * 20, GREEDY)), engine.submit(Request([2] * 400, GREEDY))
