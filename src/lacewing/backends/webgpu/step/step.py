@@ -89,20 +89,21 @@ class WebGPUStep(Step):
             yield from super().greedy(batch, count)
             return
         under_way: deque[tuple[int, int]] = deque()
-        mine, done, room = 0, 0, 0
+        mine, done, longest, room = 0, 0, 0, 0
         for index in range(count):
             with self._turn():
                 if index == 0:
                     batch = self._greedy_batch(batch, count)
                     self._write_inputs(batch, rows, 0)
                     mine = self._runs
-                    room = self.limits.context - int(batch.positions.max())
+                    longest = int(batch.positions.max())
+                    room = self.limits.context - longest
                 elif self._runs != mine:
                     raise OptionError("the step has run something else since; ask for greedy tokens anew")
                 if index >= room:
                     self._checked(replace(batch, positions=batch.positions + index))  # raises
                 while done < min(count, room, index + (1 if self._watch.on else AHEAD)):
-                    plan = self._plan(Run.of(replace(batch, positions=batch.positions + done), rows), False)
+                    plan = self._plan(Run.singly(rows, longest + done), False)
                     ring = done % len(self._argmax.ring)
                     under_way.append((ring, self._argmax.submit(plan, rows, ring)))
                     done += 1
@@ -167,12 +168,13 @@ class WebGPUStep(Step):
     # states
 
     def _grow(self, group: int, count: int) -> None:
-        changed = {id(each) for each in self._states.grow(group, count)}
-        if changed:
-            self._changed_buffers(changed)
+        try:
+            self._states.grow(group, count)
+        finally:
+            self._bind_again({id(each) for each in self._states.members(group)})
 
-    def _changed_buffers(self, changed: set[int]) -> None:
-        """Bind what has other buffers now, and only that."""
+    def _bind_again(self, changed: set[int]) -> None:
+        """What has other buffers now, and only that."""
         for dispatch in self._dispatches:
             if any(id(binding) in changed for binding in dispatch.bindings):
                 dispatch.bind(self._device)
