@@ -94,7 +94,7 @@ def test_numbers_of_numpy_are_numbers():
 
 def test_unknown_options_of_sampling_are_named():
     assert make_sampling({"stop": "end"}).stop == ("end",) and make_sampling({"stop": None}).stop == ()
-    with pytest.raises(OptionError, match="'temprature' is not an option"):
+    with pytest.raises(OptionError, match="'temprature' is not a sampling option"):
         make_sampling({"temprature": 1})
     with pytest.raises(OptionError, match="stop must be a string"):
         make_sampling({"stop": 5})

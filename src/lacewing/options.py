@@ -206,7 +206,7 @@ class Sampling:
         if not isinstance(self.logit_bias, Mapping):
             raise OptionError(f"logit_bias is {self.logit_bias!r}; it must be a dict of token ids and numbers")
         if len(self.logit_bias) > 1024:
-            raise OptionError(f"logit_bias has {len(self.logit_bias)} entries; at most 1024 are taken")
+            raise OptionError(f"logit_bias has {len(self.logit_bias)} entries; at most 1024 are accepted")
         for token, bias in self.logit_bias.items():
             _check("logit_bias token", token, 0, 2**31, int)
             _check(f"logit_bias of token {token}", bias, -1e9, 1e9)
@@ -246,7 +246,7 @@ def make_sampling(options: dict[str, Any]) -> Sampling:
     known = [field.name for field in fields(Sampling)]
     unknown = [name for name in options if name not in known]
     if unknown:
-        raise OptionError(f"{unknown[0]!r} is not an option of sampling; there are {', '.join(known)}")
+        raise OptionError(f"{unknown[0]!r} is not a sampling option; known ones are {', '.join(known)}")
     stop = options.get("stop", ())
     if not isinstance(stop, (str, list, tuple, type(None))):
         raise OptionError("stop must be a string or a list of strings")

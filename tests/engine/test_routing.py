@@ -195,7 +195,7 @@ def test_a_gpu_chooses_tokens_while_it_is_watched(sampling, tmp_path, monkeypatc
         plain = [token.id for token in engine.generate([1, 2, 3], sampling)]
         engine.forget()
         watched, runs, run = AnswerRouting(), [], step.run
-        monkeypatch.setattr(step, "run", lambda *given: runs.append(len(given[0])) or run(*given))
+        monkeypatch.setattr(step, "run", lambda batch: runs.append(len(batch.tokens)) or run(batch))
         engine.observe(watched)
         assert [token.id for token in engine.generate([1, 2, 3], sampling)] == plain
         assert runs == [3]  # the prompt; no row of logits came back after it

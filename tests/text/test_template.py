@@ -129,7 +129,7 @@ def test_every_control_token_in_a_message_stays_text(name: str):
 
 @pytest.mark.parametrize("messages", [None, 5, {"role": "user", "content": "x"}, "hello", [["user", "x"]], [{"role": None}]])
 def test_what_is_no_conversation_is_an_error_that_says_so(messages):
-    with pytest.raises(TemplateError, match=r"a conversation is a list of messages|a message is a dict with a role"):
+    with pytest.raises(TemplateError, match=r"a conversation must be a list of messages|a message is a dict with a role"):
         ChatTemplate.named("chatml", None).render(messages)
 
 

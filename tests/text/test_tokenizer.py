@@ -44,7 +44,7 @@ def test_what_it_is_built_of_goes(metadata):
 @pytest.mark.parametrize("text", [None, 7, b"hello", ["hello"]])
 def test_what_is_no_text_is_an_error_of_ours(text):
     for encode in (BPE.encode, BPE.encode_prompt, BPE.encode_markup):
-        with pytest.raises(OptionError, match=f"type {type(text).__name__}"):
+        with pytest.raises(OptionError, match=f"expected text, not {type(text).__name__}"):
             encode(text)
 
 

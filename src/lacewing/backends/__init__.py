@@ -63,7 +63,7 @@ def _open(name: str, threads: int | None, adapter: str | int | None = None, dema
         backend: Backend = module.open(threads, adapter, demand)
         return backend
     if adapter is not None:
-        raise OptionError(f"the backend {name} has one device, so that adapter {adapter!r} means nothing; leave it out")
+        raise OptionError(f"the backend {name} has only one device; leave out adapter {adapter!r}")
     backend = module.open(threads)
     return backend
 

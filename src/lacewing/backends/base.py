@@ -26,7 +26,7 @@ class DeviceFacts:
     threads: int
     features: tuple[str, ...]
     memory_bytes: int | None  # None: not known
-    kind: str = "processor"  # or "discrete GPU", "integrated GPU", "software", "unknown GPU"
+    kind: str = "CPU"  # or "discrete GPU", "integrated GPU", "software", "unknown GPU"
     limits: Mapping[str, int] = field(default_factory=dict)
 
 

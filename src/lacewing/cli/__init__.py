@@ -12,7 +12,7 @@ from lacewing.errors import LacewingError, OptionError
 def main() -> None:
     """The command `lacewing`. Exit codes: 0; 1 for an error; 2 for wrong use; 130 after Ctrl-C."""
     for name, mode in (("stdin", "r"), ("stderr", "w")):
-        if getattr(sys, name) is None:  # closed by who started us: nothing comes from it, nobody reads it
+        if getattr(sys, name) is None:  # closed by the parent process: nothing can be read from it or written to it
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):

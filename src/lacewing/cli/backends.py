@@ -63,5 +63,5 @@ def _details(device: dict[str, Any]) -> list[str]:
     shown = [f"{name.removeprefix('max-')} {device['limits'][name]}" for name in _SHOWN if name in device["limits"]]
     on_gpu = device["adapter"] is not None
     features = ", ".join(name for name in device["features"] if not on_gpu or name in _OF_USE)
-    threads = [f"threads: {device['threads']}"] if device["kind"] == "processor" else []
+    threads = [f"threads: {device['threads']}"] if device["kind"] == "CPU" else []
     return [*threads, *([f"features: {features}"] if features else []), *([f"limits: {', '.join(shown)}"] if shown else [])]

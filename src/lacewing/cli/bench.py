@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def bench(
     name: str, options: LoadOptions, prompt: int, generate: int, repeats: int, *, as_json: bool, profile: bool = False
 ) -> None:
-    """Measure and print. `profile`: also the time of each kernel; raises OptionError where they cannot be timed."""
+    """Measure and print. `profile`: also the time of each kernel; raises OptionError if they cannot be timed."""
 
     from lacewing.engine.bench import check_counts, measure
 

@@ -1,4 +1,4 @@
-"""Ctrl-C during an answer: the first asks the engine to stop, so that its state stays whole; the second means it."""
+"""Ctrl-C during an answer: the first asks the engine to stop, so that its state stays whole; the second raises an exception."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator
 from types import FrameType, TracebackType
 from typing import Any
 
-PATIENCE = 2.0  # seconds: native code may keep Python from hearing of Ctrl-C, and who waits for it presses again
+PATIENCE = 2.0  # seconds: native code may delay Ctrl-C, and a person who waits presses it again
 
 
 class Interrupt:
-    """Within its `with`, Ctrl-C sets a flag; called, it tells whether it is set (the engine's `cancelled`).
+    """Within its `with`, Ctrl-C sets a flag; a call returns whether it is set (the engine's `cancelled`).
 
     A second one raises KeyboardInterrupt; within `patience` seconds after the first it still means the first.
     """
@@ -87,7 +87,7 @@ def ended_by_signals() -> Iterator[None]:
     if threading.current_thread() is threading.main_thread():
         for name in ("SIGTERM", "SIGHUP"):
             number = getattr(signal, name, None)
-            if number is not None and signal.getsignal(number) is signal.SIG_DFL:  # nohup: one who ignores it stays
+            if number is not None and signal.getsignal(number) is signal.SIG_DFL:  # with nohup it is ignored, and stays so
                 before[number] = signal.signal(number, end)
     try:
         yield

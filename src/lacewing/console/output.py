@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from typing import TextIO
 
 # A model's text may hold escape sequences that change the terminal; only line ends and tabs are let through. Two characters
-# of Unicode turn the direction of what follows, so that a line reads as something else than it is.
+# of Unicode turn the direction of what follows, so that a line reads differently from what it is.
 _CONTROL: dict[int, str | None] = {
     code: "\N{REPLACEMENT CHARACTER}" for code in (*range(32), *range(127, 160), 0x202D, 0x202E) if chr(code) not in "\n\t"
 }
 
 
 def clean(text: str) -> str:
-    """The text with nothing in it that a terminal would obey; the end of a Windows line is a plain one."""
+    """The text with nothing in it that would control a terminal; the end of a Windows line is a plain one."""
     return text.replace("\r\n", "\n").translate(_CONTROL)
 
 

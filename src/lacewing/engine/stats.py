@@ -1,4 +1,4 @@
-"""What a generation cost: counters that the faces print."""
+"""What a generation cost: counters that the chat and the command line print."""
 
 from __future__ import annotations
 

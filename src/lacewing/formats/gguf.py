@@ -15,6 +15,7 @@ from lacewing.errors import ModelFormatError, UnsupportedModelError
 from lacewing.formats.checkpoint import ByteRange, Checkpoint, TensorInfo
 from lacewing.formats.files import check_inside, open_regular, shown
 from lacewing.formats.gguf_header import UINT32, Header, HeaderReader, RawTensor
+from lacewing.options import counted
 from lacewing.quants import by_ggml_id
 
 ALIGNMENT = 32  # bytes, unless the file says otherwise
@@ -49,7 +50,7 @@ def _open_split(path: Path, opened: _Opened, count: int, whole: bool) -> Checkpo
     parts = tuple(path.with_name(part) for part in split_names(path.name))
     missing = [part.name for part in parts if not part.exists()]
     if missing:
-        raise ModelFormatError(path, f"is one of {count} parts; {len(missing)} are missing: {', '.join(missing[:3])}")
+        raise ModelFormatError(path, f"is one of {counted(count, 'part')}; {len(missing)} missing: {', '.join(missing[:3])}")
     first: dict[str, Any] = {}
     tensors: dict[str, TensorInfo] = {}
     for index, part in enumerate(parts):

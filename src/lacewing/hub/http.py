@@ -36,7 +36,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         self, request: urllib.request.Request, response: IO[bytes], code: int, message: str, headers: HTTPMessage, url: str
     ) -> urllib.request.Request | None:
         if not is_url(url):
-            raise urllib.error.HTTPError(url, code, f"sent on to {url!r}, which is not http or https", headers, response)
+            raise urllib.error.HTTPError(url, code, f"redirected to {url!r}, which is not http or https", headers, response)
         return super().redirect_request(request, response, code, message, headers, url)
 
 
@@ -46,7 +46,7 @@ def open_url(url: str, headers: dict[str, str] | None = None, timeout: float = 1
     The certificates of PIP_CERT, SSL_CERT_FILE or the system are trusted.
     """
     if not is_url(url):
-        raise DownloadError(f"cannot fetch {url}: only http and https are spoken")
+        raise DownloadError(f"cannot fetch {url}: only http and https are supported")
     cafile = os.environ.get("PIP_CERT") or os.environ.get("REQUESTS_CA_BUNDLE")
     try:
         request = urllib.request.Request(url, headers={"User-Agent": "lacewing", **(headers or {})})
@@ -92,8 +92,8 @@ def check(path: Path, size: int | None, sha256: str | None) -> str:
         actual = _size(path)
         path.unlink()
         raise DownloadError(
-            f"{path.name} came damaged: {actual} bytes, SHA-256 {found}, not {size or 'any'} bytes, {sha256 or 'any'}; "
-            "it is deleted, fetch it again"
+            f"{path.name} was damaged in transfer: {actual} bytes, SHA-256 {found}, not {size or 'any'} bytes, {sha256 or 'any'}; "
+            "it was deleted, fetch it again"
         )
     return found
 
@@ -128,8 +128,8 @@ def _append(url: str, part: Path, size: int | None, label: str, progress: Progre
                         progress(label, done, max(total, done))
         except (OSError, HTTPException) as error:
             raise DownloadError(
-                f"the transfer of {url} broke off after {done} bytes: {error}; run the same command to go on"
+                f"the transfer of {url} was interrupted after {done} bytes: {error}; run the same command to continue"
             ) from error
     if total and done < total:
-        raise DownloadError(f"the transfer of {url} ended after {done} of {total} bytes; run the same command to go on")
+        raise DownloadError(f"the transfer of {url} ended after {done} of {total} bytes; run the same command to continue")
     return True

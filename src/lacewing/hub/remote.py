@@ -47,7 +47,7 @@ def _of_url(url: str, folder: Path) -> Path:
     try:
         parts = urlsplit(url)
     except ValueError as error:
-        raise DownloadError(f"{url} is no address: {error}") from None
+        raise DownloadError(f"{url} is not an address: {error}") from None
     name, query = unquote(posixpath.basename(parts.path)), f"?{parts.query}" if parts.query else ""
     if name.endswith((".gguf", ".safetensors")):
         if not _NAME.fullmatch(name):
@@ -116,14 +116,14 @@ class _Remote:
                 elif response.status == 200 and length is not None:  # a server without ranges: this begins at the beginning
                     size, known = length, start
                 else:
-                    raise DownloadError(f"{self.url}: the server gives neither parts of the file nor its size; fetch it whole")
+                    raise DownloadError(f"{self.url}: the server supports neither ranges nor sizes; fetch the whole file")
                 if self.size not in (-1, size):
-                    raise DownloadError(f"{self.url} had {self.size} bytes and now has {size}; it changed meanwhile, try again")
+                    raise DownloadError(f"{self.url} had {self.size} bytes and now has {size}; it changed, try again")
                 self.size = size
                 try:
                     part = response.read(min(stop, self.size) - start + known)[known:]
                 except (OSError, HTTPException) as error:
-                    raise DownloadError(f"the transfer of {self.url} broke off: {error}") from error
+                    raise DownloadError(f"the transfer of {self.url} was interrupted: {error}") from error
             if not part:
                 raise DownloadError(f"the transfer of {self.url} ended after {start} of {self.size} bytes")
             self.data += part

@@ -90,9 +90,7 @@ def _spelling(stages: Mapping[str, Any]) -> str:
         return "bytes"
     if kinds & {"ByteFallback", "Metaspace", "Replace"}:
         return "spaces"
-    raise TokenizerError(
-        f"tokenizer.json decodes in a way that is not known here ({', '.join(sorted(map(str, kinds))) or 'no decoder'})"
-    )
+    raise TokenizerError(f"tokenizer.json has an unsupported decoder ({', '.join(sorted(map(str, kinds))) or 'no decoder'})")
 
 
 def _strips(decoder: Any) -> bool:

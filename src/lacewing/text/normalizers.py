@@ -35,7 +35,7 @@ def check_steps(stage: Any) -> None:
         elif kind == "Prepend":
             growth *= 1 + len(str(step.get("prepend", "")))
         elif kind not in _STEPS:
-            raise TokenizerError(f"tokenizer.json has a normalizer {str(kind)[:40]!r}, which is not known here")
+            raise TokenizerError(f"tokenizer.json has a normalizer {str(kind)[:40]!r}, which is not supported")
     if growth > MAX_GROWTH:
         raise TokenizerError(
             f"tokenizer.json has a normalizer that makes texts up to {growth} times as long; {MAX_GROWTH} is allowed"

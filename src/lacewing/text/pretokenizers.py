@@ -112,7 +112,7 @@ def pre_tokenizer(name: str | None) -> PreTokenizer:
     found = PRE_TOKENIZERS.get(name or "default")
     if found is None:
         raise TokenizerError(
-            f"pre-tokenizer {name!r} (tokenizer.ggml.pre) is not known here, and a guess would give wrong token ids; "
+            f"pre-tokenizer {name!r} (tokenizer.ggml.pre) is not supported, and a guess would give wrong token ids; "
             f"known are {', '.join(sorted(PRE_TOKENIZERS))}"
         )
     return found

@@ -74,7 +74,7 @@ class ChatTemplate:
         """One of our own templates: see `NAMES`; "qwen" is "chatml". With the tokenizer's BOS and EOS, where given."""
         name = _ALIASES.get(name.lower(), name.lower())
         if name not in NAMES:
-            raise TemplateError(f"there is no chat template named {name!r}; there are {', '.join((*NAMES, 'qwen'))}")
+            raise TemplateError(f"there is no chat template named {name!r}; known ones are {', '.join((*NAMES, 'qwen'))}")
         source = resources.files("lacewing.text").joinpath("templates", f"{name}.jinja").read_text("utf-8")
         return cls(source, name, *_ends(tokenizer))
 
@@ -107,7 +107,7 @@ class ChatTemplate:
             if any(word in title for word in words):
                 return cls.named(name, tokenizer)
         raise TemplateError(
-            f"{checkpoint.path} has no chat template and its vocabulary fits none of ours ({', '.join(NAMES)}): "
+            f"{checkpoint.path} has no chat template, and its vocabulary matches none of the named ones ({', '.join(NAMES)}): "
             "it is probably a base model; complete raw text with it (--raw), or name a template"
         )
 
@@ -157,7 +157,7 @@ class ChatTemplate:
         try:
             given = {key: from_user(value) for key, value in options.items()}
             if not isinstance(messages, Sequence):
-                raise TypeError(f"a conversation is a list of messages, and this is of type {type(messages).__name__}")
+                raise TypeError(f"a conversation must be a list of messages, not {type(messages).__name__}")
             given["messages"] = [_message(message) for message in messages]
             if tools:  # some templates print an empty block for None or []
                 given["tools"] = from_user(list(tools))

@@ -193,7 +193,7 @@ def _joined(segments: Iterable[tuple[str, bool]]) -> list[tuple[str, bool]]:
     joined: list[tuple[list[str], bool]] = []
     for text, trusted in segments:
         if not isinstance(text, str):
-            raise OptionError(f"a text is wanted, and this is of type {type(text).__name__}")
+            raise OptionError(f"expected text, not {type(text).__name__}")
         if not joined or joined[-1][1] != trusted:
             joined.append(([], trusted))
         joined[-1][0].append(text)

@@ -251,7 +251,9 @@ def test_an_aborted_run_stops_soon_and_leaves_the_step_usable(tmp_path: Path) ->
     began = time.perf_counter()
     run(step, ids)
     whole, cancelled = time.perf_counter() - began, 0
-    for share in (0.0, 0.1, 0.3, 0.5, 0.9, 1.5):
+    for share in (0.0, 0.1, 0.3, 0.5, 0.9, 1.5) * 5:  # a crowded machine wakes timers late
+        if cancelled == 3:
+            break
         timer = threading.Timer(share * whole, step.abort)
         timer.start()
         try:

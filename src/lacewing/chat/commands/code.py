@@ -61,7 +61,7 @@ def discard(chat: Session) -> Reply:
 
 
 def proposed(chat: Session) -> tuple[list[Edit], list[str]]:
-    """The edits of the last answer, and what is wrong with others; nothing once they have been made or dropped."""
+    """The edits of the last answer, and what is wrong with others; none once they were applied or discarded."""
     message = _answer(chat)
     if message is None or message is chat.extras.get(_DONE):
         return [], []

@@ -1,4 +1,4 @@
-"""Commands that change the model, where its weights live, and how it is spoken to."""
+"""Commands that change the model, where its weights are, and its chat template."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Commands that show what is going on."""
+"""Commands that show the state of the chat."""
 
 from __future__ import annotations
 

@@ -151,7 +151,7 @@ def load_commands() -> CommandTable:
 
 
 def is_command(line: str) -> bool:
-    """Whether a line is a command rather than a message; two slashes write a message that begins with one."""
+    """Whether a line is a command rather than a message; a message that begins with a slash is written with two."""
     return line.startswith("/") and not line.startswith("//")
 
 

@@ -9,7 +9,7 @@ import tempfile
 import time
 from pathlib import Path
 
-_STALE = 60.0  # seconds after which a temporary file has been left behind by somebody who died
+_STALE = 60.0  # seconds after which a temporary file counts as left behind by a process that died
 
 
 def write(path: Path, data: bytes | memoryview) -> None:
@@ -47,7 +47,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def remove_stale(path: Path) -> None:
-    """Delete what writers of this file, and of those beside it, left behind that were killed."""
+    """Delete temporary files of this file, and of those beside it, whose writers were killed."""
     for left in path.parent.glob(f".{_escaped(path.name.partition('.')[0])}.*.tmp"):
         with contextlib.suppress(OSError):
             if time.time() - left.stat().st_mtime > _STALE:

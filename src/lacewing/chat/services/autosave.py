@@ -1,4 +1,4 @@
-"""Conversations that nobody saved: saved if the chat ends by an error or a signal, or if a driver ends the process."""
+"""Saves unsaved conversations if the chat ends by an error or a signal, or if a driver ends the process."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lacewing.chat.session.session import Session
 from lacewing.weights.machine import is_running
 
 _RESCUED, _KEPT = "autosave", 10  # the newest are kept
-_KNOWN = "identity"  # of a session: a model, and what tells its files from others
+_KNOWN = "identity"  # of a session: a model, and the identity of its files
 _OPEN = f"{_RESCUED}-open"  # of those whose answer is being made, if that may end the process
 
 

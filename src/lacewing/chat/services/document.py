@@ -1,4 +1,4 @@
-"""A session as JSON: strict on the way in, with a checksum, so that a damaged or foreign file is told from a whole one."""
+"""A session as JSON: strict on the way in, with a checksum, so that a damaged or foreign file is recognised."""
 
 from __future__ import annotations
 

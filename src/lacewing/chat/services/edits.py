@@ -1,4 +1,4 @@
-"""Edits that a model proposes: SEARCH/REPLACE blocks out of its answer, and where they fit a text. Pure; touches no file.
+"""Edits that a model proposes: SEARCH/REPLACE blocks of its answer, and where they fit a text. Pure; no file is touched.
 
 A block stands below the path of its file, in a code fence or not:
 

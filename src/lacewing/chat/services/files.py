@@ -163,7 +163,7 @@ def load(chat: Session, name: str) -> list[str]:
 
 
 def _formatter(chat: Session, saved: dict[str, str], same: bool, lines: list[str]) -> ChatFormatter:
-    """The model spoken to with the template of a session; what a person should know of it is added to `lines`."""
+    """The formatter with the template of a saved session; what a person should know of it is added to `lines`."""
     choice = saved["choice"]
     try:
         template = templates.find(chat, choice)

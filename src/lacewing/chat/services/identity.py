@@ -1,4 +1,4 @@
-"""What tells one model's files from another's without reading them whole."""
+"""Identifies a model by its files, without reading them whole."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Identity:
 
 
 def identity_of(info: ModelInfo) -> Identity:
-    """Raises ModelFormatError where a file can no longer be read."""
+    """Raises ModelFormatError if a file can no longer be read."""
     path = info.checkpoint.path
     files = info.checkpoint.files or (path,)
     digest, total = hashlib.sha256(), 0

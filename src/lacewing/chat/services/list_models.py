@@ -53,7 +53,7 @@ def _nearby(folder: Path) -> list[Path]:
 
 
 def _facts(chat: Session, path: Path) -> tuple[str, str, str, str]:
-    """Size, quant, architecture, fit; what is wrong where it cannot be opened."""
+    """Size, quant, architecture, fit; the problem if it cannot be opened."""
     try:
         opened = ModelInfo(path, chat.options, warm=False)
     except LacewingError as error:

@@ -23,7 +23,7 @@ class MentionError(LacewingError):
 
 @dataclass(frozen=True)
 class Expanded:
-    """A message with the files that it mentions; `notes` tell what was taken and what was left as it is."""
+    """A message with the files that it mentions; `notes` say which were added and which stay text."""
 
     text: str
     notes: tuple[str, ...] = ()
@@ -53,7 +53,7 @@ def expand(message: str, folder: Path) -> Expanded:
 
 
 def attach(text: str, folder: Path) -> Expanded:
-    """A file, or lines of it (`notes.txt:10-50`), as a block for a message. Raises MentionError, also where there is none."""
+    """A file, or lines of it (`notes.txt:10-50`), as a block for a message. Raises MentionError, also if there is no such file."""
     name, first, last = _named(text, folder) or (text, None, None)
     try:
         path = folder / Path(name).expanduser()
@@ -126,7 +126,7 @@ def read_lines(path: Path, first: int | None = None, last: int | None = None, na
 
 
 def _check_range(name: str, first: int, last: int, count: int, more: bool) -> None:
-    """Raise MentionError unless some of the lines are there; `more`: the file goes on after these `count` lines."""
+    """Raise MentionError unless some of the lines are there; `more`: the file has more than these `count` lines."""
     wanted = f"{first}-{last}" if last != first else f"{first}"
     if first < 1:
         raise MentionError(f"{name}:{wanted}: lines are counted from 1; write :1-{max(last, 1)}")

@@ -29,7 +29,7 @@ def rows(chat: Session) -> list[tuple[str, str, str]]:
     lines = [(name, f"{tokens:,}", f"{tokens / formatter.context:.1%}") for name, tokens in found]
     if left <= 0:
         remedy = "/context drop-oldest, /context summarise or /clear makes room"
-        if chat.settings.overflow != "stop":  # it cannot help: what is left has to be shown
+        if chat.settings.overflow != "stop":  # the policy cannot help: the rest has to be visible
             remedy = "a shorter system message or last message, or /clear, makes room"
         lines.append(("too many for an answer", f"{1 - left:,}", remedy))
     if history.hidden:
@@ -41,7 +41,7 @@ def rows(chat: Session) -> list[tuple[str, str, str]]:
 
 
 def next_history(chat: Session) -> VisibleHistory:
-    """What the model will see of the conversation; as it is now where nothing fits."""
+    """What the model will see of the conversation; unchanged if nothing fits."""
     formatter = chat.formatter
     if not formatter.sees(chat.messages):
         return formatter.history

@@ -73,7 +73,7 @@ class Swap:
         return open_formatter(info, self.notices, self.ui.cancelled)
 
     def check_history(self, formatter: ChatFormatter) -> None:
-        """Whether the conversation can be told to this model, before anything is loaded."""
+        """Check that the conversation can be rendered for this model, before anything is loaded."""
         if self.session.messages:
             self.fit(formatter)
 
@@ -84,7 +84,7 @@ class Swap:
         return fit(formatter, session.messages, session.settings, None, generation=waiting)
 
     def make_room(self, info: ModelInfo) -> SwapPlan:
-        """How it fits beside, or else instead of, what is here. Raises OutOfMemoryError."""
+        """How it fits beside the models that are here, or instead of them. Raises OutOfMemoryError."""
         current = self.session.current
         return plan_swap(info, current if isinstance(current, OnDevice) else None, self.session.parked)
 

@@ -103,7 +103,7 @@ def listing(session: Session) -> list[tuple[str, str, str]]:
             name = f"auto ({template.name})" if choice == "auto" else choice
         except TemplateError as error:
             name, findings = choice, str(error)
-            mine &= choice != "auto"  # a checkpoint that has none is spoken to with one of ours
+            mine &= choice != "auto"  # a checkpoint without a template uses a named one
         mine |= template_is(active.template, choice)
         rows.append(("*" if mine and not any(row[0] for row in rows) else "", name, findings))
     return rows
@@ -114,7 +114,7 @@ def template_is(template: ChatTemplate, choice: str) -> bool:
 
 
 def renderings(session: Session, choice: str) -> tuple[str, str]:
-    """The conversation under the active template and under another; a sample where nothing has been said yet."""
+    """The conversation under the active template and under another; a sample if there is no message yet."""
     formatter = session.formatter
     other = formatter.with_template(find(session, choice), choice)
     messages, history = session.messages, formatter.history

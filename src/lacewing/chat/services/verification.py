@@ -78,6 +78,6 @@ def _row(name: str, base: Any, other: Any, *, exact: bool) -> Row:
     if exact:
         verdict = "bitwise equal" if base.tobytes() == other.tobytes() else "DIFFERENT: please report this"
     else:
-        agrees = share <= LIMIT  # not where it is no number
+        agrees = share <= LIMIT  # False for NaN
         verdict = f"agrees, within {LIMIT:.0%} of the range" if agrees else f"FAR OFF, over {LIMIT:.0%}: please report this"
     return name, f"{largest:.3g} ({share:.2%} of the range)", f"{same} of {len(base)}", verdict

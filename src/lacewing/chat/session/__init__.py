@@ -1,1 +1,1 @@
-"""The session: a conversation, its settings, how the model is spoken to. Services work on it from above."""
+"""The session: a conversation, its settings, its model and formatter. Services work on it from above."""

@@ -1,4 +1,4 @@
-"""What a session tells while it works, and what it asks of whoever shows it. No terminal here."""
+"""Events of a session, and the callbacks that it needs from a user interface. No terminal here."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Delta:
 
 @dataclass(frozen=True)
 class Notice:
-    """Something a person should know, on a line of its own: messages were dropped, say."""
+    """Something a person should know, shown on a line of its own, such as that messages were dropped."""
 
     text: str
 
@@ -43,7 +43,7 @@ def _never() -> bool:
 
 
 def _refuse(question: str) -> bool:
-    """Without anybody to ask, nothing is confirmed."""
+    """Without a user to ask, nothing is confirmed."""
     return False
 
 
@@ -57,7 +57,7 @@ def _no_clipboard(text: str) -> None:
 
 @dataclass
 class Ui:
-    """Callbacks of whoever shows the session; the defaults are for nobody.
+    """Callbacks of a user interface; the defaults are for running without one.
 
     `progress(what, done, total)`: of long work; `cancelled()`: whether it should end; `confirm(question)`: yes or no;
     `edit(text)`: the text as changed in an editor, None for unchanged or given up; `copy(text)`: to the clipboard.

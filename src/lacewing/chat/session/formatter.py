@@ -1,4 +1,4 @@
-"""How a model is spoken to: its tokenizer, a template, and what of the conversation it sees."""
+"""Renders a conversation for a model: its tokenizer, a template, and the part of the conversation that is visible."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _SUMMARY = "Summary of the conversation so far: "
 
 @dataclass(frozen=True)
 class VisibleHistory:
-    """What a model does not see: the first `hidden` messages, for which a summary may stand."""
+    """The part of a conversation that a model sees: all but the first `hidden` messages, which a summary may replace."""
 
     hidden: int = 0
     summary: str | None = None
@@ -41,17 +41,17 @@ class ChatFormatter:
         self.history = VisibleHistory()
 
     def with_template(self, template: ChatTemplate, choice: str) -> ChatFormatter:
-        """The same model spoken to in another way."""
+        """The same model with another template."""
         other = ChatFormatter(self.tokenizer, template, choice, self.context)
         other.history = self.history
         return other
 
     def sees(self, messages: Sequence[Message]) -> bool:
-        """Whether anything of the conversation is shown to the model: what was said last may have been taken back."""
+        """Whether any message is visible to the model: the last ones may have been removed."""
         return len(messages) > self.history.hidden
 
     def visible(self, messages: Sequence[Message], settings: Settings, history: VisibleHistory | None = None) -> list[Message]:
-        """The messages as the template gets them: system text, summary, and what is not hidden."""
+        """The messages for the template: system text, summary, and those that are not hidden."""
         history = history or self.history
         parts = (settings.system, settings.code and EDIT_INSTRUCTIONS, history.summary and _SUMMARY + history.summary)
         system = "\n\n".join(text for text in parts if text)
@@ -67,7 +67,7 @@ class ChatFormatter:
         generation: bool = True,
         tail: Tail = (),
     ) -> list[int]:
-        """The prompt. Raises TemplateError where the template refuses the conversation."""
+        """The prompt. Raises TemplateError if the template refuses the conversation."""
         shown, options = self.visible(messages, settings, history), self.options(settings)
         return self.template.encode(shown, self.tokenizer, add_generation_prompt=generation, tail=tail, **options)
 

@@ -127,5 +127,5 @@ def summarise(
 
 
 def clamp(history: VisibleHistory, messages: int) -> VisibleHistory:
-    """After messages were taken away from the end: what is hidden must still be there, even if nothing else is."""
+    """After messages were removed from the end: the hidden ones must still exist, else nothing is hidden."""
     return replace(history) if history.hidden <= messages else VisibleHistory()

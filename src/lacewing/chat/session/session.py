@@ -112,7 +112,7 @@ class Session:
 
     def _answer(self) -> Iterator[Event]:
         if not self.messages or self.messages[-1]["role"] != "user":
-            raise OptionError("there is no message to answer; say something, or use /continue or /retry")
+            raise OptionError("there is no message to answer; send one, or use /continue or /retry")
         fitted = fit(self.formatter, self.messages, self.settings, self.summariser(self.loaded))
         self.formatter.history = fitted.history
         yield from map(Notice, fitted.notices)
@@ -165,7 +165,7 @@ class Session:
                 formatter.history = history
 
     def _resume(self, message: Message, tag: str | None) -> tuple[list[tuple[str, bool]], Any]:
-        """What of an answer follows the prompt, and the splitter for what is to come."""
+        """The part of an answer that follows the prompt, and the splitter for the rest."""
         thoughts, content = message.get("reasoning", ""), message["content"]
         if self.formatter.harmony:
             return [("<|channel|>final<|message|>", True), (content, False)], _Plain()
@@ -190,7 +190,7 @@ class Session:
         except LacewingError:
             failed = True
             raise
-        finally:  # also when whoever reads this goes away
+        finally:  # also if the reader stops reading
             stream.close()
             self._note(stream)
             something = bool(message["content"] or message.get("reasoning"))
@@ -277,7 +277,7 @@ class Session:
 
 
 class _Plain:
-    """A splitter for text that goes on."""
+    """A splitter for an answer that continues as plain text."""
 
     def push(self, text: str) -> Pieces:
         return [("text", text)]

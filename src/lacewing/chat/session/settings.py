@@ -27,7 +27,7 @@ Message = dict[str, Any]  # "role", "content", and of answers "reasoning"
 
 @dataclass(frozen=True)
 class Settings:
-    """`thinking`: told to the template, None leaves it to it. `overflow`: what is done when the context is full."""
+    """`thinking`: passed to the template, which decides if it is None. `overflow`: the policy for a full context."""
 
     sampling: Sampling = field(default_factory=Sampling)
     system: str | None = None

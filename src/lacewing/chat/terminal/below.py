@@ -1,4 +1,4 @@
-"""What stands below: under the editor what runs and how full the context is, under an answer a map of the experts.
+"""The toolbar below the editor, and the map of the experts below an answer.
 
 Rows of the map are layers, columns experts, colours their load so far.
 """
@@ -41,7 +41,7 @@ def _short(name: str, width: int) -> str:
 
 
 def heat_lines(session: Session, console: Console) -> list[str]:
-    """Nothing where the experts are not watched, or nothing has run yet."""
+    """Empty if the experts are not watched, or nothing has run yet."""
     current = session.current
     if not session.extras.get(LIVE) or not isinstance(current, OnDevice) or current.routing is None:
         return []

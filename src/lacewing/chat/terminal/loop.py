@@ -18,7 +18,7 @@ from lacewing.errors import Cancelled, LacewingError
 
 
 class TerminalView(Protocol):
-    """What shows a session and reads for it."""
+    """Shows a session and reads lines for it."""
 
     def read(self) -> str | None: ...
     def show(self, reply: Reply) -> None: ...
@@ -31,7 +31,7 @@ class TerminalView(Protocol):
 
 
 class Loop:
-    """Runs until the lines end. `failed` tells whether one of them did; Ctrl-C ends the work of a line, a second one all.
+    """Runs until the input ends. `failed`: whether a line failed. Ctrl-C stops the work of a line, a second one leaves the chat.
 
     `patience`: of `Interrupt`.
     """
@@ -81,7 +81,7 @@ class Loop:
                 self.view.note(text)
 
     def _turn(self, line: str) -> bool:
-        """Whether to go on."""
+        """Whether to continue."""
         self._interrupt = Interrupt(self._patience)
         with self._interrupt:
             self.view.busy(self._is_cancelled)
@@ -97,7 +97,7 @@ class Loop:
         except Cancelled:
             self.view.note("cancelled; nothing was changed")
         except BrokenPipeError:
-            raise  # nobody reads any more
+            raise  # the reader of our output is gone
         except (LacewingError, OSError, MemoryError) as error:
             self.failed = True
             self.view.problem(str(error) or type(error).__name__)

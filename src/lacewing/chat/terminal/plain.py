@@ -10,7 +10,7 @@ from lacewing.chat.session.events import Delta, Event, Notice, Ui
 from lacewing.chat.terminal.replies import plain_lines
 from lacewing.console.output import Output, clean
 
-QUOTES = '"""'  # on a line of their own: what stands between two of them is one message
+QUOTES = '"""'  # each on a line of its own: the lines between two of them are one message
 
 
 class PlainView:
@@ -75,7 +75,7 @@ class PlainView:
             self._output.end_line()
 
     def ended(self, reason: str) -> None:
-        """Scripts know their limits; that somebody stopped an answer is told."""
+        """A length limit is no news to a script; a stopped answer is."""
         if reason == "cancelled":
             self.note("stopped")
 

@@ -1,4 +1,4 @@
-"""Bars for long work: bytes, rate and what remains. They stand in the region below the output and leave nothing behind."""
+"""Progress bars for long work: bytes, rate and remaining time. They are drawn below the output and leave nothing behind."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ class Bars:
         self._region = Region(stream, shutil.get_terminal_size)
         self._work: dict[str, _Work] = {}
         self._drawn = 0.0
-        self._quiet = 0  # how many write where the bars would be
+        self._quiet = 0  # how many others write in place of the bars
         self._over: threading.Event | None = None  # set, it ends the thread that watches
-        self.cancelled: Callable[[], bool] = lambda: False  # whether the work has been told to end
+        self.cancelled: Callable[[], bool] = lambda: False  # whether the work has been cancelled
         self._stopping: float | None = None  # since when that is known here
 
     def __call__(self, what: str, done: int, total: int) -> None:
@@ -64,7 +64,7 @@ class Bars:
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """Within, there are no bars, and none come: somebody else writes."""
+        """Within, no bars are drawn: others write."""
         with self._lock:
             self._clear()
             self._quiet += 1
@@ -76,7 +76,7 @@ class Bars:
 
     @contextlib.contextmanager
     def resumed(self) -> Iterator[None]:
-        """Within a `paused`: bars may come after all, and are gone afterwards."""
+        """Within a `paused`: bars may be drawn, and are removed afterwards."""
         with self._lock:
             self._quiet -= 1
         try:
@@ -87,7 +87,7 @@ class Bars:
                 self._quiet += 1
 
     def watch(self, cancelled: Callable[[], bool]) -> None:
-        """Until `unwatch`: work that has been told to end and takes its time is said to be stopping, even if it tells nothing."""
+        """Until `unwatch`: show that cancelled work is stopping, even if it reports no progress."""
         self.unwatch()
         self.cancelled, self._over, self._stopping = cancelled, threading.Event(), None
         threading.Thread(target=self._watch, args=(self._over,), daemon=True).start()

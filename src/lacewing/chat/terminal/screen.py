@@ -82,7 +82,7 @@ class ScreenView:
             self._console.print()
 
     def _between_bars(self, events: Iterator[Event]) -> Iterator[Event]:
-        """Bars stand only while the next event is waited for."""
+        """Bars are shown only while waiting for the next event."""
         while True:
             with self._bars.resumed():
                 event = next(events, None)
@@ -122,7 +122,7 @@ class ScreenView:
             self._echo = None
 
     def _confirm(self, question: str) -> bool:
-        """What stands above the last line of a question is what it is about: a diff."""
+        """The lines above the last one of a question are a diff."""
         about, _, question = question.rpartition("\n")
         if about:
             self.show(Reply(about, kind="diff"))

@@ -20,7 +20,7 @@ _SCREEN = "lacewing.chat.terminal.screen"
 
 
 def chat(name: str, options: LoadOptions, sampling: Sampling, progress: Callable[[str, int, int], None]) -> int:
-    """Talk until the lines end; the exit code. `progress` is told of loading when there is no terminal to draw on."""
+    """Chat until the input ends; the exit code. `progress` reports loading if there is no terminal."""
     try:
         if sys.stdin.isatty() and sys.stdout.isatty() and os.environ.get("TERM") != "dumb":
             return _on_screen(name, options, sampling)
