@@ -2,7 +2,7 @@
 
     make bench PEER=package/bins/linux-x64           (from `npm pack @node-llama-cpp/linux-x64`, unpacked)
     python -m benchmarks.compare --peer DIRECTORY [--models smollm2,llama-1b] [--rounds 5] [--kl 512] [--peer-other DIRECTORY]
-           [--cold] [--readme] [--json]
+           [--sequences 1,2,4,8,16,32] [--cold] [--readme] [--json]
 
 Both engines stay alive in processes of their own and take turns, so that whatever else the machine does hits both.
 """
@@ -26,6 +26,7 @@ from benchmarks.models import NAMES, SYNTHETIC, path_of
 from benchmarks.report import Row
 from benchmarks.sides import ROOT, Side
 from benchmarks.startup import first_run, first_token
+from lacewing.engine.bench import check_sequences, context_of
 
 SETTLE_SECONDS = 4.0  # in which a side still builds the tokenizer of a large vocabulary, in a thread
 BUSY = 10.0  # percent of all processors that others may use; llama.cpp waits by spinning and suffers most from them
@@ -59,6 +60,24 @@ def compare_speed(name: str, options: argparse.Namespace, raw: dict[str, Any]) -
     return rows
 
 
+def compare_sequences(name: str, options: argparse.Namespace, raw: dict[str, Any]) -> list[Row]:
+    """Several sequences that generate together: ours, peer, ours, peer ..., for each count."""
+    counts, rows = options.sequences, max(options.sequences)
+    path, context = path_of(name), context_of(counts)
+    ours = Side("lacewing", path, options.threads, context, options.residency, "cpu", rows)
+    peer = Side("peer", path, options.threads, context, options.peer, rows)
+    found: dict[str, dict[int, list[float]]] = {side: {count: [] for count in counts} for side in ("ours", "peer")}
+    with ours, peer:
+        for round_number in range(-1, options.rounds):  # the first one warms up
+            for count in counts:
+                for side, process in (("ours", ours), ("peer", peer)):
+                    speed = process.ask("sequences", count=count)["generate"]
+                    if round_number >= 0:
+                        found[side][count].append(speed)
+    raw[f"{name} sequences"] = found
+    return report.sequence_rows(name, found["ours"], found["peer"])
+
+
 def measure_memory(name: str, options: argparse.Namespace, raw: dict[str, Any]) -> list[Row]:
     """A process for each residency, asked after it has worked."""
     rows = []
@@ -77,6 +96,8 @@ def measure(options: argparse.Namespace) -> tuple[dict[str, Any], list[Row], dic
     """Facts, rows and single measurements of everything that was asked for."""
     raw: dict[str, Any] = {}
     rows = [row for name in options.models for row in compare_speed(name, options, raw)]
+    if options.sequences:
+        rows += [row for name in options.models for row in compare_sequences(name, options, raw)]
     if SYNTHETIC in options.models:
         rows += measure_memory(SYNTHETIC, options, raw)
     if "smollm2" in options.models:
@@ -129,6 +150,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--generate", type=int, default=32, help="tokens")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--residency", choices=("auto", "eager", "lazy"), default="auto", help="of our weights")
+    parser.add_argument(
+        "--sequences", type=check_sequences, default=[], metavar="N,...", help="also so many that generate together"
+    )
     parser.add_argument("--kl", type=int, default=0, metavar="TOKENS", help="compare the predictions over that many tokens of text")
     parser.add_argument(
         "--peer-other", type=Path, metavar="DIRECTORY", help="with --kl: llama.cpp's libraries of another CPU build"

@@ -73,7 +73,7 @@ def _library(folder: Path, *patterns: str) -> ctypes.CDLL:
 class Peer:
     """One model in one llama.cpp context."""
 
-    def __init__(self, folder: Path, model: Path, threads: int, context: int):
+    def __init__(self, folder: Path, model: Path, threads: int, context: int, sequences: int = 1):
         base = _library(folder, "libggml-base.*", "ggml-base.dll")
         ggml = _library(folder, "libggml.*", "ggml.dll")
         self._llama = llama = _library(folder, "libllama.*", "llama.dll")
@@ -88,7 +88,8 @@ class Peer:
         if not self._model:
             raise PeerError(f"llama.cpp does not load {model}")
         parameters = llama.llama_context_default_params()
-        parameters.content[:3] = [context, BATCH, MICRO_BATCH]  # n_ctx, n_batch, n_ubatch come first
+        # n_ctx, n_batch, n_ubatch and n_seq_max come first
+        parameters.content[:4] = [context, BATCH, MICRO_BATCH, sequences]
         self._context = llama.llama_init_from_model(self._model, parameters)
         if not self._context:
             raise PeerError(f"llama.cpp makes no context of {context} tokens")
@@ -111,6 +112,20 @@ class Peer:
         if status != 0:
             raise PeerError(f"llama_decode returned {status}")
         return np.ctypeslib.as_array(self._llama.llama_get_logits_ith(self._context, -1), (self.vocab_size,))
+
+    def run(self, ids: Sequence[int], positions: Sequence[int], sequences: Sequence[int]) -> None:
+        """Run tokens of several sequences together, and wait for the logits of the last."""
+        count = len(ids)
+        each = [(ctypes.c_int32 * 1)(number) for number in sequences]
+        numbers = (ctypes.c_void_p * count)(*[ctypes.addressof(one) for one in each])
+        arrays = [(ctypes.c_int32 * count)(*values) for values in (ids, positions, [1] * count)]
+        wanted = (ctypes.c_int8 * count)(*[1] * count)
+        tokens, places, counts = (ctypes.addressof(array) for array in arrays)
+        batch = _Batch(count, tokens, None, places, counts, ctypes.addressof(numbers), ctypes.addressof(wanted))
+        status = self._llama.llama_decode(self._context, batch)
+        if status != 0:
+            raise PeerError(f"llama_decode returned {status}")
+        self._llama.llama_get_logits_ith(self._context, count - 1)
 
     def close(self) -> None:
         self._llama.llama_free(self._context)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,16 @@ def speed_rows(model: str, ours: Sequence[dict[str, float]], peer: Sequence[dict
         aim = AIMS.get((model, what), aim)
         goal = f"{least} x, aim {aim} x"
         rows.append(Row(f"{model} {what}, tokens/s", spread(a), spread(b), ratio, f"{ratio:.2f} x", goal, ratio >= least))
+    return rows
+
+
+def sequence_rows(model: str, ours: Mapping[int, Sequence[float]], peer: Mapping[int, Sequence[float]]) -> list[Row]:
+    """Generation of several sequences together, by how many."""
+    rows = []
+    for count, a in ours.items():
+        b = peer[count]
+        ratio = statistics.median(a) / statistics.median(b)
+        rows.append(Row(f"{model}, {count} sequences, tokens/s", spread(a), spread(b), ratio, f"{ratio:.2f} x", "", None))
     return rows
 
 

@@ -29,11 +29,11 @@ def measure(engine: Engine, prompt: int, generate: int, rounds: int) -> list[tup
     for number in range(rounds):
         ids = np.random.Generator(np.random.PCG64(number)).integers(0, engine.vocab_size, prompt + generate).tolist()
         engine.forget()
-        engine.settle()
+        engine.rebalance()
         began = time.perf_counter()
         engine.extend(ids[:prompt])
         middle = time.perf_counter()
-        engine.settle()  # as behind the first token of an answer
+        engine.rebalance()  # as behind the first token of an answer
         after = time.perf_counter()
         for token in ids[prompt:]:
             engine.extend([token])

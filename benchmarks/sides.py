@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from lacewing.engine.bench import GENERATE, PROMPT, measure_sequences
 from lacewing.engine.engine import Engine
 from lacewing.options import Sampling
 
@@ -87,6 +88,23 @@ def greedy(runner: Runner, prompt: int, generate: int) -> dict[str, float]:
     return {"prompt": prompt / generation.stats.prompt_seconds, "generate": (generate - 1) / generation.stats.generate_seconds}
 
 
+def sequences(runner: Runner, count: int) -> dict[str, float]:
+    """Tokens/s of so many sequences that generate together. We choose every token by sampling; the peer runs given ones."""
+    if isinstance(runner, Engine):
+        return {"generate": measure_sequences(runner, [count], 1)[count]}
+    from benchmarks.peer import Peer
+
+    assert isinstance(runner, Peer)
+    runner.forget()
+    ids = np.random.Generator(np.random.PCG64(count)).integers(0, runner.vocab_size, (PROMPT + GENERATE, count)).tolist()
+    for number in range(count):
+        runner.run([row[number] for row in ids[:PROMPT]], range(PROMPT), [number] * PROMPT)
+    began = time.perf_counter()
+    for position in range(PROMPT, PROMPT + GENERATE):
+        runner.run(ids[position], [position] * count, range(count))
+    return {"generate": count * GENERATE / (time.perf_counter() - began)}
+
+
 def logits(runner: Runner, ids: list[int], to: str) -> dict[str, float]:
     """Float32 (T, V) into a file; row t is the prediction after ids[: t + 1]."""
     if isinstance(runner, Engine):
@@ -119,15 +137,19 @@ def anonymous_bytes() -> int | None:
 ORDERS: dict[str, Callable[..., dict[str, float]]] = {
     "speed": speed,
     "greedy": greedy,
+    "sequences": sequences,
     "logits": logits,
     "bandwidth": bandwidth,
 }
 
 
-def _lacewing(path: str, threads: int, context: int, residency: str, backend: str) -> tuple[Runner, dict[str, Any]]:
+def _lacewing(
+    path: str, threads: int, context: int, residency: str, backend: str, rows: str = "1"
+) -> tuple[Runner, dict[str, Any]]:
     import lacewing
 
-    model = lacewing.load(path, backend=backend, residency=residency, context=context, threads=threads)
+    options = {"backend": backend, "residency": residency, "context": context, "threads": threads, "sequences": int(rows)}
+    model = lacewing.load(path, **options)
     facts = model.backend.facts()
     return model.engine, {
         "engine": f"lacewing {lacewing.__version__}",
@@ -139,16 +161,16 @@ def _lacewing(path: str, threads: int, context: int, residency: str, backend: st
     }
 
 
-def _peer(path: str, threads: int, context: int, folder: str) -> tuple[Runner, dict[str, Any]]:
+def _peer(path: str, threads: int, context: int, folder: str, rows: str = "1") -> tuple[Runner, dict[str, Any]]:
     from benchmarks.peer import Peer
 
-    peer = Peer(Path(folder).resolve(), Path(path), threads, context)
+    peer = Peer(Path(folder).resolve(), Path(path), threads, context, int(rows))
     library = next(Path(folder).glob("*llama.*")).name  # its name has the version
     return peer, {"engine": f"llama.cpp ({library})", "device": peer.system.rstrip(" |")}
 
 
 def main() -> None:
-    """`lacewing PATH THREADS CONTEXT RESIDENCY BACKEND`, or `peer PATH THREADS CONTEXT DIRECTORY`."""
+    """`lacewing PATH THREADS CONTEXT RESIDENCY BACKEND [SEQUENCES]`, or `peer PATH THREADS CONTEXT DIRECTORY [SEQUENCES]`."""
     name, path, threads, context, *rest = sys.argv[1:]
     open_side = _lacewing if name == "lacewing" else _peer
     runner, facts = open_side(path, int(threads), int(context), *rest)

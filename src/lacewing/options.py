@@ -111,6 +111,7 @@ class LoadOptions:
     gpu_layers: int | None = None  # on the GPU, if it and the CPU share the model; None: as many as fit
     gpu_memory_bytes: int | None = None  # of a GPU's memory that may be filled; None: most of what is free
     kv_type: str | None = None  # one of KV_TYPES; None: f32 where the weights are as precise, else f16
+    sequences: int = 1  # that run at a time; all others wait
 
     @property
     def names_gpu(self) -> bool:
@@ -128,6 +129,7 @@ class LoadOptions:
             _check("threads", self.threads, 1, 1024, int)
         if self.memory_bytes is not None:
             _check("memory", self.memory_bytes, 1, 2**60, int)
+        _check("sequences", self.sequences, 1, 1024, int)
         if self.gpu_layers is not None:
             _check("gpu_layers", self.gpu_layers, 0, 2**16, int)
         if self.gpu_memory_bytes is not None:
@@ -149,6 +151,8 @@ class LoadArguments(TypedDict, total=False):
     """Context size in tokens."""
     kv_type: str | None
     """Precision of the KV cache: "f16", "f32" or "q8_0"; by default f32 if the weights are as precise, else f16."""
+    sequences: int
+    """How many sequences run at a time, 1 by default; together they have the context's tokens."""
     threads: int | None
     gpu_layers: int | str | None
     """How many layers of a model that is shared out are on the GPU as a whole; "auto": as many as fit."""

@@ -7,6 +7,7 @@ from gguf import GGUFReader
 from benchmarks import shared
 from lacewing.backends.reference.backend import ReferenceBackend
 from lacewing.engine.engine import Engine
+from lacewing.errors import OutOfMemoryError
 from lacewing.offload.plan import OffloadLevel
 from tests.checkpoints import tiny
 from tests.offload.test_cache import open_shared
@@ -16,10 +17,22 @@ def routers(path):
     return [np.array(tensor.data) for tensor in GGUFReader(path).tensors if tensor.name.endswith("ffn_gate_inp.weight")]
 
 
+class TakesNone(ReferenceBackend):
+    """Has no memory for other experts."""
+
+    def compile(self, *arguments):
+        step = super().compile(*arguments)
+        step.put_experts = full
+        return step
+
+
+def full(swaps, begin):
+    raise OutOfMemoryError("the device is full")
+
+
 def test_measured(tmp_path):
-    step = open_shared(
-        tiny("qwen3moe", "gguf", tmp_path), [ReferenceBackend(), ReferenceBackend()], OffloadLevel(shared=99, resident=4)
-    )
+    backends = [TakesNone(), ReferenceBackend()]
+    step = open_shared(tiny("qwen3moe", "gguf", tmp_path), backends, OffloadLevel(shared=99, resident=4))
     found = shared.measure(Engine(step, 320, 32), 12, 3, 2)
     assert len(found) == 2 and all(prompt > 0 and token > 0 and 0 < share < 1 for prompt, token, share in found)
     assert "at first" in shared.shown("4MiB", found)

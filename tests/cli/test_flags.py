@@ -48,7 +48,7 @@ def test_load_flags_arrive(name, monkeypatch):
     words = [word for flag, value in WORDS.items() if flag not in left_out for word in (flag, value)]
     expected = LoadOptions("reference", "lazy", 3 << 30, 77, None, "1", 4, 1 << 30) if left_out else OPTIONS
     assert expected in called(name, words, monkeypatch)
-    assert LoadOptions(context=640 if name == "bench" else None) in called(name, [], monkeypatch)
+    assert LoadOptions() in called(name, [], monkeypatch)
 
 
 @pytest.mark.parametrize("name", ["run", "chat"])

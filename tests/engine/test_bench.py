@@ -1,6 +1,6 @@
 import pytest
 
-from lacewing.engine.bench import measure
+from lacewing.engine.bench import GENERATE, PROMPT, check_sequences, context_of, measure, measure_sequences
 from lacewing.engine.engine import Engine
 from lacewing.errors import OptionError
 
@@ -24,3 +24,19 @@ def test_measures_what_an_answer_uses_where_the_step_chooses_by_itself():
 def test_refuses_what_does_not_fit(prompt, generate):
     with pytest.raises(OptionError, match="context of 16"):
         measure(Engine(MockStep(context=16), VOCAB, 16), prompt, generate)
+
+
+def test_several_sequences_generate_together():
+    step = MockStep(chunk=512, context=context_of([1, 3]), rows=3)
+    engine = Engine(step, VOCAB, step.limits.context)
+    found = measure_sequences(engine, [1, 3], repeats=1)
+    assert list(found) == [1, 3] and min(found.values()) > 0
+    assert step.runs == ([PROMPT] + [1] * GENERATE) * 2 + ([3 * PROMPT] + [3] * GENERATE) * 2
+    assert not engine.scheduler.running and not engine.scheduler.waiting
+
+
+@pytest.mark.parametrize("text", ["", "0", "1,", "two", "-1", "1025", "1.5"])
+def test_counts_of_sequences_that_are_refused(text):
+    with pytest.raises(OptionError, match="sequences is"):
+        check_sequences(text)
+    assert check_sequences("1, 2,32") == [1, 2, 32]

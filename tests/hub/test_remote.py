@@ -16,6 +16,7 @@ from lacewing.hub.remote import fetch_headers
 from lacewing.models import open_model
 from lacewing.options import LoadOptions
 from lacewing.placement.info import ModelInfo
+from lacewing.placement.place import place
 from tests import sparse_files
 from tests.checkpoints import tiny
 
@@ -77,7 +78,8 @@ def here(tmp_path):
 
 
 def described(path):
-    facts = ModelInfo(path, LoadOptions(context=64), whole=False).describe()
+    info = ModelInfo(path, LoadOptions(context=64), whole=False)
+    facts = info.describe(place(info, tell=True).plan)
     return {name: facts[name] for name in ("parameters", "active_parameters", "bytes", "quants", "active_bytes", "tokenizer")}
 
 

@@ -31,7 +31,7 @@ MIXED = Program(
 
 
 def two_layers():
-    """The layer of the checker's tests twice, the second over keys and values of its own."""
+    """The layer of the checker's tests twice, the second over a state of its own."""
     later = [op.with_states({0: 1}) if op.state_ids else op for op in OPS[2:12]]
     later = [replace(op, window=None) if isinstance(op, Attention) else op for op in later]
     return replace(PROGRAM, ops=(*OPS[:12], OPS[12], *later, *OPS[12:]), states=(*PROGRAM.states, paged(1, 4, 4)))

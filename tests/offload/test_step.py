@@ -92,6 +92,26 @@ def test_parts_agree_with_the_whole(kind, tmp_path):
     whole.close()
 
 
+@pytest.mark.parametrize("kind", ["cpu", "reference"])
+def test_units_of_fixed_states(kind, tmp_path):
+    """A convolution's units beside attention's pages: each part has those of its own layers, wherever it is cut."""
+    backends = [CpuBackend(1), CpuBackend(2)] if kind == "cpu" else [ReferenceBackend(), ReferenceBackend()]
+    path = tiny("lfm2", "gguf", tmp_path)
+    spec, whole = open_step(path, 32, backends[1], chunk=16)
+    assert whole.fixed == 1
+    want = [run(whole, IDS[:6]), run(whole, IDS[6:7], 6), run(whole, IDS[7:], 7)]
+    for cut in list(cuts(spec.program))[::3]:
+        step = open_split(path, spec, backends, [0] * cut + [1] * (len(spec.program.ops) - cut))
+        for found, expected in zip([run(step, IDS[:6]), run(step, IDS[6:7], 6), run(step, IDS[7:], 7)], want, strict=True):
+            SAME[kind](found, expected)
+        fixed = next(index for index, group in enumerate(step.groups) if not group.paged)
+        units = step.read(fixed, [0, 1])
+        SAME[kind](units.view(np.float32), whole.read(fixed, [0, 1]).view(np.float32))
+        step.write(fixed, [1, 0], units)
+        assert np.array_equal(step.read(fixed, [1, 0]), units)
+        step.close()
+
+
 def test_pages_grow_on_all_devices_or_on_none(tmp_path, monkeypatch):
     _, step = halves(tiny("llama", "gguf", tmp_path), [ReferenceBackend(), ReferenceBackend()])
     step.grow(0, 5)

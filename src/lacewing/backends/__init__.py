@@ -1,6 +1,6 @@
 """Devices. A backend is a folder here, imported when asked for. Its `__init__.py` has
 
-`open(threads) -> Backend`, for a backend of several devices `open(threads, adapter, demand)`, and
+`open(threads) -> Backend`, for a backend of several devices `open(threads, adapter, required)`, and
 `candidates(needed_bytes) -> list[Candidate]`.
 """
 
@@ -10,7 +10,7 @@ import importlib
 import pkgutil
 from typing import Any
 
-from lacewing.backends.base import Backend, Candidate, Demand, NoDeviceError
+from lacewing.backends.base import Backend, Candidate, ModelRequirements, NoDeviceError
 from lacewing.errors import BackendError, LacewingError, OptionError
 from lacewing.options import CPU, GPU, REFERENCE
 
@@ -23,18 +23,18 @@ def known_backends() -> list[str]:
 
 
 def init_backend(
-    name: str = "auto", threads: int | None = None, *, adapter: str | int | None = None, demand: Demand | None = None
+    name: str = "auto", threads: int | None = None, *, adapter: str | int | None = None, required: ModelRequirements | None = None
 ) -> Backend:
     """The backend of that name, on the `adapter` of that index or name; `threads` None: as it sees fit.
 
-    "auto" takes a GPU that suits what `demand` tells of the model, else the CPU; the one of `adapter`, where that is given.
+    "auto" takes a GPU that suits what `required` tells of the model, else the CPU; the one of `adapter`, where that is given.
     Raises OptionError for an unknown name, BackendError where the backend cannot be used on this machine.
     """
-    return choose_backend(name, threads, adapter=adapter, demand=demand)[0]
+    return choose_backend(name, threads, adapter=adapter, required=required)[0]
 
 
 def choose_backend(
-    name: str = "auto", threads: int | None = None, *, adapter: str | int | None = None, demand: Demand | None = None
+    name: str = "auto", threads: int | None = None, *, adapter: str | int | None = None, required: ModelRequirements | None = None
 ) -> tuple[Backend, list[str]]:
     """`init_backend`, and why `auto` did not take what this machine has and is faster."""
     if name != "auto" or adapter is not None:
@@ -43,7 +43,7 @@ def choose_backend(
     absent: list[str] = []
     for candidate in PREFERENCE:
         try:
-            return _open(candidate, threads, None, demand or Demand.nothing()), problems
+            return _open(candidate, threads, None, required or ModelRequirements.nothing()), problems
         except NoDeviceError as error:
             absent.append(f"{candidate}: {error}")
         except LacewingError as error:  # none works here, or none suits the model
@@ -57,10 +57,10 @@ def candidates(name: str, needed_bytes: int | None = None) -> list[Candidate]:
     return found
 
 
-def _open(name: str, threads: int | None, adapter: str | int | None = None, demand: Demand | None = None) -> Backend:
+def _open(name: str, threads: int | None, adapter: str | int | None = None, required: ModelRequirements | None = None) -> Backend:
     module = _module(name)
     if name in SEVERAL:
-        backend: Backend = module.open(threads, adapter, demand)
+        backend: Backend = module.open(threads, adapter, required)
         return backend
     if adapter is not None:
         raise OptionError(f"the backend {name} has only one device; leave out adapter {adapter!r}")

@@ -45,16 +45,16 @@ class NoDeviceError(BackendError):
 
 
 @dataclass(frozen=True)
-class Demand:
+class ModelRequirements:
     """A model that is about to be compiled, for a choice of backend that suits it."""
 
     program: Program
     weights: Mapping[str, TensorSpec]
     nbytes: int  # weights, KV cache, activations
-    least_nbytes: int | None = None  # of these, what must be on the device for it to be of use; None: all
+    min_nbytes: int | None = None  # of these, what must be on the device for it to be of use; None: all
 
     @classmethod
-    def nothing(cls) -> Demand:
+    def nothing(cls) -> ModelRequirements:
         """For a choice before any model is known."""
         return cls(Program((), {}, (), 0), {}, 0)
 

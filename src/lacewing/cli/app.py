@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Annotated
 
@@ -91,14 +90,15 @@ def bench(
     repeats: Annotated[int, typer.Option("-r", "--repeats", help="Runs; medians are shown.", metavar="N", min=1)] = 3,
     options: LoadOptions,
     profile: Annotated[bool, typer.Option("--profile", help="Also the time of each kernel, measured by the GPU.")] = False,
+    sequences: Annotated[
+        str | None, typer.Option(help="Also so many sequences that generate together, such as 1,2,4,8.", metavar="N,...")
+    ] = None,
     json: flags.Json = False,
 ) -> None:
     """Measure the speed of prompts and of generation, and its share of the memory bandwidth."""
     from lacewing.cli.bench import bench
 
-    if options.context is None:
-        options = dataclasses.replace(options, context=max(1, prompt + generate))
-    bench(model, options, prompt, generate, repeats, as_json=json, profile=profile)
+    bench(model, options, prompt, generate, repeats, as_json=json, profile=profile, sequences=sequences)
 
 
 @app.command()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from lacewing.cli.run import open_model
@@ -16,13 +17,25 @@ if TYPE_CHECKING:
 
 
 def bench(
-    name: str, options: LoadOptions, prompt: int, generate: int, repeats: int, *, as_json: bool, profile: bool = False
+    name: str,
+    options: LoadOptions,
+    prompt: int,
+    generate: int,
+    repeats: int,
+    *,
+    as_json: bool,
+    profile: bool = False,
+    sequences: str | None = None,
 ) -> None:
-    """Measure and print. `profile`: also the time of each kernel; raises OptionError if they cannot be timed."""
+    """Measure and print. `profile`: also the time of each kernel; raises OptionError if they cannot be timed. `sequences`: also
+    so many that generate together."""
 
-    from lacewing.engine.bench import check_counts, measure
+    from lacewing.engine.bench import check_counts, check_sequences, context_of, measure, measure_sequences
 
-    check_counts(prompt, generate, options.context or prompt + generate)
+    counts = check_sequences(sequences) if sequences else []
+    check_counts(prompt, generate, prompt + generate if options.context is None else options.context)
+    needed = max(1, prompt + generate, context_of(counts) if counts else 0)
+    options = replace(options, sequences=max([1, *counts]), context=needed if options.context is None else options.context)
     began = time.perf_counter()
     with open_model(name, options) as model:
         loaded = time.perf_counter() - began
@@ -54,6 +67,9 @@ def bench(
         cached = model.step.cache_statistics
         if cached is not None:
             report |= {"resident_experts": cached.resident, "experts": cached.experts, "hit_rate": round(cached.hit_rate or 0.0, 4)}
+        if counts:
+            found = measure_sequences(model.engine, counts, repeats)
+            report["sequences"] = {str(count): {"tokens_per_second": round(rate, 2)} for count, rate in found.items()}
         if profile:
             report["profile"] = _profile(model.step, prompt, model.engine.chunk)
             model.engine.forget()  # the KV cache was overwritten
@@ -97,6 +113,7 @@ def _table(report: dict[str, Any]) -> str:
         ("weights", f"{format_bytes(report['bytes_per_token'])} a token, {report['gigabytes_per_second']} GB/s{share}"),
         ("load", f"{report['load_seconds']} s"),
         *_held(report),
+        *((f"{count} sequences", f"{one['tokens_per_second']} tokens/s") for count, one in report.get("sequences", {}).items()),
     )
     lines = [f"{name:<14}{text}" for name, text in rows]
     return "\n".join(lines + (_profile_table(report["profile"], report["prompt_tokens"]) if "profile" in report else []))

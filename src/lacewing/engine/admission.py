@@ -130,8 +130,8 @@ class Admission(ABC):
                 continue
             self.waiting.remove(task)
             task.sequence = self.tree.acquire(task.history, len(task.history) - 1, task.number)
+            self.running.append(task)  # first, so that it can leave when the device is lost here
             task.sequence.attach(heapq.heappop(self._rows))
-            self.running.append(task)
             if not task.admitted:
                 task.admitted, task.stats.reused_tokens = True, len(task.sequence.ids)
                 if len(self.running) == 1:

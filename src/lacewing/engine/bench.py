@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from lacewing.engine.engine import Engine
+from lacewing.engine.engine import Engine, Request
+from lacewing.engine.pages import pages_of
 from lacewing.engine.stats import rate
 from lacewing.errors import OptionError
 from lacewing.options import Sampling
+from lacewing.program.states import PAGE
+
+PROMPT, GENERATE = 64, 24  # tokens of each of several sequences
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,46 @@ def measure(engine: Engine, prompt: int, generate: int, repeats: int = 3) -> Spe
     prompts, tokens = zip(*(_times(engine, ids, generate) for _ in range(repeats)), strict=True)
     first = statistics.median(prompts)
     return Speed(rate(prompt, first), rate(generate, statistics.median(tokens)), first)
+
+
+def measure_sequences(engine: Engine, counts: Sequence[int], repeats: int = 3) -> dict[int, float]:
+    """Tokens/s of so many sequences that generate together, each after a made-up prompt, with sampling; medians."""
+    found = {}
+    for count in counts:
+        _together(engine, count)  # pages weights in, finishes late compilation
+        found[count] = statistics.median(_together(engine, count) for _ in range(repeats))
+    return found
+
+
+def context_of(counts: Sequence[int]) -> int:
+    """The context that `measure_sequences` needs."""
+    return pages_of(PROMPT + GENERATE + max(counts)) * PAGE * max(counts)
+
+
+def check_sequences(text: str) -> list[int]:
+    """Counts such as "1,2,4". Raises OptionError."""
+    parts = text.split(",")
+    if not all(part.strip().isdecimal() and 0 < int(part) <= 1024 for part in parts):
+        raise OptionError(f"sequences is {text!r}; it must be numbers from 1 to 1024, such as 1,2,4,8")
+    return [int(part) for part in parts]
+
+
+def _together(engine: Engine, count: int) -> float:
+    """Tokens/s from the first run in which all generate."""
+    engine.forget()
+    random = np.random.Generator(np.random.PCG64(count))
+    prompts = random.integers(0, engine.vocab_size, (count, PROMPT)).tolist()
+    streams = [engine.submit(Request(ids, Sampling(seed=number))) for number, ids in enumerate(prompts)]
+    while not all(stream.stats.generated_tokens for stream in streams):
+        engine.advance()
+    before, began = sum(stream.stats.generated_tokens for stream in streams), time.perf_counter()
+    for _ in range(GENERATE):
+        engine.advance()
+    seconds = time.perf_counter() - began
+    generated = sum(stream.stats.generated_tokens for stream in streams) - before
+    for stream in streams:
+        stream.close()
+    return rate(generated, seconds)
 
 
 def check_counts(prompt: int, generate: int, context: int) -> None:

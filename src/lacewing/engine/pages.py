@@ -10,8 +10,6 @@ from lacewing.backends.step import Step
 from lacewing.errors import OutOfMemoryError
 from lacewing.program.states import PAGE, Group, PagedState
 
-_SPARE_UNITS, _SPARE_BYTES = 8, 64 << 20  # units besides those of running sequences, for resume points
-
 
 class Full(Exception):
     """No page or unit of a group is left: something has to be evicted."""
@@ -21,21 +19,9 @@ class Full(Exception):
         self.group = group
 
 
-def has_limited_reach(group: Group) -> bool:
-    """Whether a later position may be unable to see the first one, or all that is left of it is in a unit."""
-    return not isinstance(group.state, PagedState) or group.state.reach is not None
-
-
 def state_budget(groups: Sequence[Group], limits: StepLimits) -> int:
-    """Bytes that states may take: one sequence of the whole context, what each further row needs of groups of limited reach, and
-    a few units for resume points. Sequences compete for the pages of groups of unlimited reach."""
-    total = 0
-    for group in groups:
-        one = group.live(limits.context, limits.chunk) * group.nbytes
-        total += one * (limits.rows if has_limited_reach(group) else 1)
-        if not group.paged:
-            total += min(_SPARE_UNITS * group.nbytes, _SPARE_BYTES)
-    return total
+    """Bytes that states may take."""
+    return sum(group.planned(limits.context, limits.chunk, limits.rows) * group.nbytes for group in groups)
 
 
 class Pages:
@@ -51,7 +37,7 @@ class Pages:
         self.budget = state_budget(step.groups, step.limits) if budget is None else budget
         every = range(len(self.groups))
         self.paged, self.fixed = ([at for at in every if self.groups[at].paged is kind] for kind in (True, False))
-        self.limited = [at for at in self.paged if has_limited_reach(self.groups[at])]
+        self.limited = [at for at in self.paged if self.groups[at].limited]
         self.unlimited = [at for at in self.paged if at not in self.limited]
         self._limits = [step.table_width if at in self.unlimited else None for at in every]
         self._free: list[list[int]] = [[] for _ in self.groups]

@@ -9,7 +9,7 @@ from lacewing.errors import BackendError, OptionError, OutOfMemoryError
 from lacewing.options import CPU, GPU, LoadOptions
 from lacewing.placement.info import ModelInfo
 from lacewing.placement.plan import MemoryPlan, Row, plan, plan_on_device, plan_or_reason
-from lacewing.placement.requirements import demand, requirements, target_on, with_factors
+from lacewing.placement.requirements import model_requirements, requirements, target_on, with_factors
 
 if TYPE_CHECKING:
     from lacewing.backends.base import Backend
@@ -113,8 +113,8 @@ def place(info: ModelInfo, options: LoadOptions | None = None, *, spare: int = 0
     from lacewing.backends import choose_backend
 
     options = options or info.options
-    wanted = demand(info, options, freed)
-    backend, remarks = choose_backend(options.backend, options.threads, adapter=options.adapter, demand=wanted)
+    wanted = model_requirements(info, options, freed)
+    backend, remarks = choose_backend(options.backend, options.threads, adapter=options.adapter, required=wanted)
     if not backend.copies_weights:
         _refuse_gpu_options(options)
         return _with_remarks(_on_host(info, options, spare, backend, tell), remarks)

@@ -9,7 +9,7 @@ from lacewing.placement.info import CHUNK, ModelInfo
 from lacewing.placement.plan import MemoryRequirements
 
 if TYPE_CHECKING:
-    from lacewing.backends.base import Backend, Demand, DeviceMemory
+    from lacewing.backends.base import Backend, DeviceMemory, ModelRequirements
     from lacewing.backends.batch import StepLimits
     from lacewing.offload.plan import DeviceLoad, Target
     from lacewing.program.program import Program
@@ -35,9 +35,11 @@ def requirements(info: ModelInfo, backend: Backend, part: Program | None = None,
 
 
 def state_bytes(info: ModelInfo, program: Program, memory: DeviceMemory) -> int:
-    """The states of one sequence of the whole context: its live pages, and the units of fixed states."""
+    """The states of one sequence of the whole context, and what further sequences need of limited reach."""
+    most = limits(info)
     return sum(
-        group.live(info.spec.context, CHUNK) * nbytes for group, nbytes in zip(program.groups, memory.group_bytes, strict=True)
+        group.planned(most.context, most.chunk, most.rows) * nbytes
+        for group, nbytes in zip(program.groups, memory.group_bytes, strict=True)
     )
 
 
@@ -60,9 +62,9 @@ def target_on(info: ModelInfo, backend: Backend) -> Target:
     return Target(load, frozenset(layer for layer in planner.mixtures if layer not in fixed))
 
 
-def demand(info: ModelInfo, options: LoadOptions, freed: int = 0) -> Demand:
+def model_requirements(info: ModelInfo, options: LoadOptions, freed: int = 0) -> ModelRequirements:
     """What `auto` is told of the model. With options for a GPU any part will do, else all but the experts of a mixture."""
-    from lacewing.backends.base import Demand, estimate
+    from lacewing.backends.base import ModelRequirements, estimate
     from lacewing.offload.experts import resident_specs
     from lacewing.offload.plan import DeviceLoad, OffloadLevel, OffloadPlanner, Target
 
@@ -74,7 +76,7 @@ def demand(info: ModelInfo, options: LoadOptions, freed: int = 0) -> Demand:
     whole = max(0, planner.load(OffloadLevel()).nbytes - freed)
     asked = options.gpu_layers is not None or options.gpu_memory_bytes is not None
     least = 0 if asked else max(0, planner.trunk_bytes - freed)
-    return Demand(info.spec.program, info.spec.tensors, whole, min(least, whole))
+    return ModelRequirements(info.spec.program, info.spec.tensors, whole, min(least, whole))
 
 
 def with_factors(info: ModelInfo, program: Program) -> set[str]:
@@ -87,4 +89,4 @@ def limits(info: ModelInfo) -> StepLimits:
     """Of a step for the model."""
     from lacewing.backends.batch import StepLimits
 
-    return StepLimits(context=info.spec.context, chunk=CHUNK)
+    return StepLimits(context=info.spec.context, chunk=CHUNK, rows=info.options.sequences)

@@ -14,6 +14,7 @@ from typing import NamedTuple
 PAGE = 128  # positions of a page, on every backend
 Q8_BLOCK, Q8_BLOCK_BYTES = 32, 34  # of GGUF's Q8_0: a float16 scale, then 32 int8
 
+SPARE_UNITS, SPARE_BYTES = 8, 64 << 20  # at most, besides those of running sequences
 _ITEM_BYTES = {"f16": 2, "f32": 4}
 
 
@@ -113,6 +114,17 @@ class Group:
         """Of one page, or of one unit, of all members."""
         one = self.state.page_bytes if isinstance(self.state, PagedState) else self.state.unit_bytes
         return one * len(self.members)
+
+    @property
+    def limited(self) -> bool:
+        """Whether a later position may be unable to see the first one, or all that is left of it is in a unit."""
+        return not isinstance(self.state, PagedState) or self.state.reach is not None
+
+    def planned(self, context: int, run: int, rows: int) -> int:
+        """Pages or units that there is to be memory for: of one sequence of the whole context, and of each further row as many if
+        reach is limited; if not, rows compete for the pages. Some more units are for resume points."""
+        count = self.live(context, run) * (rows if self.limited else 1)
+        return count if self.paged else count + min(SPARE_UNITS, SPARE_BYTES // self.nbytes)
 
     def live(self, context: int, run: int) -> int:
         """Most pages or units that a sequence holds at once; of units one is read while another is written."""

@@ -26,6 +26,8 @@ from lacewing.errors import (
     UnsupportedModelError,
 )
 from lacewing.placement.info import ModelInfo
+from lacewing.placement.place import place
+from lacewing.placement.requirements import requirements
 from lacewing.weights.machine import Machine
 from tests.chat.conftest import say
 from tests.chat.faults import STEPS, cancelling, failing
@@ -140,7 +142,7 @@ def test_what_is_given_up_for_room(start, paths, monkeypatch):
     session = start(residency="eager")
     roomy = room_for(session, paths["gemma"], 2**30, monkeypatch)
     assert (roomy.plan.residency, roomy.shrink, roomy.drop_current) == ("eager", False, False)
-    needed = ModelInfo(paths["gemma"], session.options).plan(0, 512).rows[-2].nbytes
+    needed = requirements(ModelInfo(paths["gemma"], session.options), session.model.backend).fixed_bytes
     eager = session.model.weights.anonymous_bytes
     tight = room_for(session, paths["gemma"], needed - eager // 2, monkeypatch)
     assert tight.shrink and not tight.drop_current and tight.plan.residency == "lazy"
@@ -174,8 +176,8 @@ def test_no_room_for_both(start, paths, monkeypatch):
     session = start(residency="eager")
     say(session, "Hello")
     change_model(session, str(paths["qwen"]))
-    plan = session.model.plan
-    monkeypatch.setattr(swap, "plan_swap", lambda *_: SwapPlan(plan, 0, shrink=True, drop_parked=True, drop_current=True))
+    placement = place(ModelInfo(paths["gemma"], session.options))
+    monkeypatch.setattr(swap, "plan_swap", lambda *_: SwapPlan(placement, 0, shrink=True, drop_parked=True, drop_current=True))
     lines = change_model(session, str(paths["gemma"]))
     assert session.parked == [] and session.model.weights.residency == "lazy"
     assert any("does not hold both models" in line for line in lines) and "could not be parked" in lines[-1]

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lacewing.backends.base import Candidate, Demand, NoDeviceError
+from lacewing.backends.base import Candidate, ModelRequirements, NoDeviceError
 from lacewing.errors import BackendError
 
 if TYPE_CHECKING:
@@ -17,24 +17,24 @@ if TYPE_CHECKING:
 _DEVICES = ("dri/renderD*", "nvidia[0-9]*", "dxg", "kfd", "mali*", "kgsl*")
 
 
-def open(threads: int | None = None, adapter: str | int | None = None, demand: Demand | None = None) -> WebGPUBackend:
-    """`adapter`: index or name; None: the best. `demand`: only an adapter that `auto` takes for that model. `threads` is ignored.
+def open(threads: int | None = None, adapter: str | int | None = None, required: ModelRequirements | None = None) -> WebGPUBackend:
+    """`adapter`: index or name; None: the best. `required`: only an adapter that `auto` takes for that model. `threads` is ignored.
 
     Raises BackendError where there is no GPU that wgpu can use, or none that suits; OptionError for an unknown adapter;
     UnsupportedModelError for a model that has what this backend lacks.
     """
-    if demand is not None and adapter is None and not hardware():
+    if required is not None and adapter is None and not hardware():
         raise NoDeviceError("this machine has no GPU")
     _load()
     from lacewing.backends.webgpu.backend import WebGPUBackend, check, shared
     from lacewing.backends.webgpu.device.adapters import adapters, choose_adapter, judge
 
-    if demand is None:
+    if required is None:
         chosen = choose_adapter(adapter)
         return WebGPUBackend(shared(chosen), chosen.facts())
-    check(demand.program, demand.weights)
+    check(required.program, required.weights)
     refused, found = [], adapters()
-    for needed in dict.fromkeys((demand.nbytes, demand.nbytes if demand.least_nbytes is None else demand.least_nbytes)):
+    for needed in dict.fromkeys((required.nbytes, required.nbytes if required.min_nbytes is None else required.min_nbytes)):
         judged = [(each, *judge(each, needed)) for each in found]
         for each, suits, _ in judged:
             if suits:

@@ -161,10 +161,17 @@ def test_auto_never_takes_software(machine):
     assert backend.name == "cpu" and reasons == []  # as one would expect: nothing to say
 
 
-def demand(quant="F32", nbytes=100, least=None):
+@dataclass(frozen=True)
+class Strange(Op):
+    """No backend knows it."""
+
+
+def requirements(quant="F32", nbytes=100, least=None):
     view = Buffer("x", 32).view()
     program = Program((Embed("table", view), Logits(view, "table")), {"table": (64, 32)}, (), 64)
-    return base.Demand(program, {"table": SimpleNamespace(shape=(64, 32), quant=by_name(quant), scales=None)}, nbytes, least)
+    return base.ModelRequirements(
+        program, {"table": SimpleNamespace(shape=(64, 32), quant=by_name(quant), scales=None)}, nbytes, least
+    )
 
 
 def test_auto_looks_at_the_model(machine, monkeypatch):
@@ -173,25 +180,20 @@ def test_auto_looks_at_the_model(machine, monkeypatch):
     machine(
         Gpu("small", vendor_id=1), Gpu("large", vendor_id=2), memories=[GpuMemory(1, 7, GIB, None), GpuMemory(2, 7, 9 * GIB, None)]
     )
-    assert choose_backend("auto", demand=demand(nbytes=100))[0].name == "webgpu"
-    assert choose_backend("auto", demand=demand(nbytes=5 * GIB))[0].name == "webgpu"
+    assert choose_backend("auto", required=requirements(nbytes=100))[0].name == "webgpu"
+    assert choose_backend("auto", required=requirements(nbytes=5 * GIB))[0].name == "webgpu"
     assert opened == ["small", "large"]
     for nbytes in (5 * GIB, 10 * GIB):  # one that takes all before one that takes a part
-        assert choose_backend("auto", demand=demand(nbytes=nbytes, least=100))[0].name == "webgpu"
+        assert choose_backend("auto", required=requirements(nbytes=nbytes, least=100))[0].name == "webgpu"
     assert opened[2:] == ["large", "small"]
     opened.clear()
-    backend, reasons = choose_backend("auto", demand=demand(nbytes=10 * GIB))
+    backend, reasons = choose_backend("auto", required=requirements(nbytes=10 * GIB))
     assert backend.name == "cpu" and "small: the model takes 10.0 GiB, more than 90% of 1.0 GiB; large: " in reasons[0]
-
-    @dataclass(frozen=True)
-    class Strange(Op):  # here, for the checker wants a rule for all kinds that there are when it is imported
-        """No backend knows it."""
-
-    lacking = base.Demand(Program((Strange(),), {}, (), 64), {}, 100)
-    backend, reasons = choose_backend("auto", demand=lacking)
+    lacking = base.ModelRequirements(Program((Strange(),), {}, (), 64), {}, 100)
+    backend, reasons = choose_backend("auto", required=lacking)
     assert backend.name == "cpu" and "cannot run the op Strange" in reasons[0]
     with pytest.raises(UnsupportedModelError):
-        webgpu.open(demand=lacking)
+        webgpu.open(required=lacking)
     assert opened == []
 
 
@@ -208,7 +210,7 @@ def test_a_machine_without_device_files_has_no_gpu(monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "platform", "linux")
     assert not webgpu.hardware()
     with pytest.raises(base.NoDeviceError, match="no GPU"):
-        webgpu.open(demand=demand())
+        webgpu.open(required=requirements())
     (tmp_path / "dri").mkdir()
     (tmp_path / "dri" / "renderD128").touch()
     assert webgpu.hardware()
