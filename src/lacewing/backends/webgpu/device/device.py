@@ -263,7 +263,10 @@ class Device:
             {"binding": number, "resource": {"buffer": part.buffer, "offset": part.offset, "size": part.size}}
             for number, part in enumerate(slices)
         ]
-        return self.device.create_bind_group(layout=pipeline.layout, entries=entries)
+        try:
+            return self.device.create_bind_group(layout=pipeline.layout, entries=entries)
+        except Exception as error:
+            raise fault("a bind group", str(error), type(error).__name__, self._lose) from error
 
     def close(self) -> None:
         """Give everything back; what was made on the device is useless afterwards."""

@@ -171,13 +171,16 @@ class WebGPUStep(Step):
     # states
 
     def _grow(self, group: int, count: int) -> None:
+        before = [(each, each.buffer) for each in self._states.members(group)]
         try:
             self._states.grow(group, count)
         finally:
-            self._bind_again({id(each) for each in self._states.members(group)})
+            self._bind_again({id(each) for each, buffer in before if each.buffer is not buffer})
 
     def _bind_again(self, changed: set[int]) -> None:
         """What has other buffers now, and only that."""
+        if not changed:
+            return
         for dispatch in self._dispatches:
             if any(id(binding) in changed for binding in dispatch.bindings):
                 dispatch.bind(self._device)
