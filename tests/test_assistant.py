@@ -5,8 +5,9 @@ import pytest
 
 from lacewing.assistant import Assistant, TextStream
 from lacewing.engine.engine import Engine
+from lacewing.errors import TemplateError
 from lacewing.options import Sampling
-from tests.engine.mock import VOCAB, MockStep
+from tests.engine.mock import KINDS, VOCAB, MockStep
 
 TEXT = "Hi \N{SLICE OF PIZZA}! Stop here."
 DATA = TEXT.encode()
@@ -89,3 +90,28 @@ def test_reply_goes_through_the_template():
     messages = [{"role": "user", "content": "hello"}]
     assert "".join(assistant.reply(messages, Sampling(temperature=0))) == TEXT
     assert template.seen == messages
+
+
+class Rendered:
+    """A template that writes the length of each message and then its characters; nothing without a message of the user."""
+
+    refuses = False
+
+    def encode(self, messages, tokenizer, add_generation_prompt=True):
+        if self.refuses and all(each["role"] == "system" for each in messages):
+            raise TemplateError("there must be a message of the user")
+        ids = [token for each in messages for token in (len(each["content"]), *(ord(sign) % 8 for sign in each["content"]))]
+        return [*ids, 0] if add_generation_prompt else ids
+
+
+@pytest.mark.parametrize(("states", "refuses", "marks"), [("windows", False, (6,)), ("windows", True, ()), ("full", False, ())])
+def test_the_end_of_the_system_message_is_marked_where_it_is_of_use(states, refuses, marks, monkeypatch):
+    engine = Engine(MockStep(spell, context=64, states=KINDS[states]), VOCAB, 64)
+    template = Rendered()
+    template.refuses = refuses
+    asked = []
+    generate = engine.generate
+    monkeypatch.setattr(engine, "generate", lambda *given: (asked.append(given[-1]), generate(*given))[1])
+    messages = [{"role": "system", "content": "brief"}, {"role": "user", "content": "hello"}]
+    Assistant(engine, ByteTokenizer(), template).reply(messages, Sampling(temperature=0, max_tokens=2))
+    assert asked == [marks]

@@ -112,6 +112,11 @@ class Engine:
         """The ids that have been run of the sequence that ran last."""
         return self.scheduler.last
 
+    @property
+    def needs_marks(self) -> bool:
+        """Whether prefixes can be taken up at some places only, so that `marks` of requests are of use."""
+        return self.scheduler.tree.limited
+
     def held(self, ids: Sequence[int]) -> int:
         """How many of these a prompt that begins so would not have to run again."""
         with self.scheduler.turn:
