@@ -83,6 +83,15 @@ def test_a_row_goes_from_one_who_has_gone_away_to_one_who_waits():
     assert sum(engine.step.runs) == 3 + 6 + 3  # nothing was run twice
 
 
+def test_a_loop_of_runs_ends_when_nobody_fetches_what_there_is():
+    engine = make(rows=2)
+    paused, other = engine.generate([1], Sampling(temperature=0)), engine.submit(Request([5], GREEDY))
+    next(paused)
+    drain(engine)
+    assert other.stats.generated_tokens == 6 and paused.stats.generated_tokens <= 9
+    assert next(paused).id == 3
+
+
 def test_a_stream_that_is_dropped_no_longer_runs():
     engine = make(rows=1)
     dropped = engine.submit(Request([1], Sampling(temperature=0)))

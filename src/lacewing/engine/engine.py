@@ -58,10 +58,10 @@ class Engine:
         return Stream(self.scheduler, task)
 
     def advance(self) -> bool:
-        """One run for all that wait; False: nobody does."""
+        """One run for all that can go on; False: nobody can any more, before somebody asks or fetches tokens."""
         with self.scheduler.turn:
             self.scheduler.advance()
-            return bool(self.scheduler.running or self.scheduler.waiting)
+            return self.scheduler.can_go_on()
 
     def generate(
         self,

@@ -57,6 +57,11 @@ class Scheduler(Admission):
         if parts:
             self._run(parts, began)
 
+    def can_go_on(self) -> bool:
+        """Whether another run would carry something."""
+        now = time.perf_counter()
+        return any(task.wants and not task.idle(now) for task in (*self.running, *self.waiting))
+
     def _wanting(self, now: float) -> list[Task]:
         """The running tasks that are to go on."""
         return [task for task in self.running if task.wants and not task.idle(now)]
