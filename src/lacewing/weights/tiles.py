@@ -11,7 +11,7 @@ from lacewing.formats.checkpoint import ByteRange
 from lacewing.formats.read import Reader
 from lacewing.quants.base import Quant
 
-PIECE_BYTES = 2**21  # what is read at a time stays in the processor's cache until it is reordered
+PIECE_BYTES = 2**21  # what is read at a time stays in the CPU's cache until it is reordered
 
 
 @dataclass(frozen=True)

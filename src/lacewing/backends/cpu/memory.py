@@ -49,7 +49,7 @@ class Memory:
         return int(self.buffers[name].ctypes.data)
 
     def vector(self, weights: Mapping[str, WeightView], name: str, offset: float = 0.0) -> int:
-        """A weight as float32, plus an offset, in own memory; for norms and biases, which are small."""
+        """A weight as float32, plus an offset, in RAM; for norms and biases, which are small."""
         key = f"{name}+{offset}"
         if key not in self.kept:
             values = weights[name].quant.dequantise(np.asarray(weights[name].data)).reshape(-1)

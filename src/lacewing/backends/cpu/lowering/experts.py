@@ -199,7 +199,7 @@ def _half_rows_op(low: Lowering, name: str, x: View, pairs: dict[str, int], x_wi
 
 
 def _halves(low: Lowering, name: str) -> int:
-    """A table as of `of_experts` for values in float16 in own memory: older files of latent attention hold the up-projection of
+    """A table as of `of_experts` for values in float16 in RAM: older files of latent attention hold the up-projection of
     keys in rows that must be read across, which no quant allows."""
     weight = low.weights[name]
     values = aligned(2 * int(np.prod(weight.shape)) + 64, np.float16)
@@ -215,7 +215,7 @@ def _halves(low: Lowering, name: str) -> int:
 
 
 def _bias(low: Lowering, name: str, index: int, split: int, interleaved: bool) -> int:
-    """The biases of one output, (E, O) float32 in own memory."""
+    """The biases of one output, (E, O) float32 in RAM."""
     weight = low.weights[name]
     values = np.concatenate([weight.quant.dequantise(np.asarray(part)).reshape(-1) for part in weight.parts]).reshape(weight.shape)
     rows = weight.shape[1] // split

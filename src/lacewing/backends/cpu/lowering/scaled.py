@@ -54,7 +54,7 @@ def _in_place(weight: WeightView, scales: WeightView) -> bool:
 
 
 def _kept_factors(low: Lowering, weight: WeightView) -> np.ndarray:
-    """float32 (members, factors) in own memory, of the first axis of stacked weights; a single 1 where there are none."""
+    """float32 (members, factors) in RAM, of the first axis of stacked weights; a single 1 where there are none."""
     name = f"factors of {weight.name}"
     if name not in low.memory.kept:
         members = weight.shape[0] if len(weight.shape) == 3 else 1

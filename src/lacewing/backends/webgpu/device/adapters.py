@@ -132,7 +132,7 @@ def candidates(needed_bytes: int | None = None) -> list[Candidate]:
 def judge(adapter: Adapter, needed_bytes: int | None) -> tuple[bool, str]:
     """Whether `auto` takes an adapter, and why."""
     if adapter.kind == "software":
-        return False, "a software adapter computes on the processor, slower than the CPU backend"
+        return False, "a software adapter computes on the CPU, slower than the CPU backend"
     if adapter.kind == "unknown GPU":
         return False, "it does not say whether it is a GPU; --backend webgpu takes it all the same"
     if adapter.problem:
