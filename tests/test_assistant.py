@@ -1,4 +1,5 @@
 import json
+import threading
 
 import numpy as np
 import pytest
@@ -115,3 +116,19 @@ def test_the_end_of_the_system_message_is_marked_where_it_is_of_use(states, refu
     messages = [{"role": "system", "content": "brief"}, {"role": "user", "content": "hello"}]
     Assistant(engine, ByteTokenizer(), template).reply(messages, Sampling(temperature=0, max_tokens=2))
     assert asked == [marks]
+
+
+def test_another_thread_may_close_a_stream_that_somebody_waits_for():
+    """As a server does when a client goes away; `generator already executing` else."""
+    step, under_way, closed = MockStep(spell, chunk=4, context=64), threading.Event(), threading.Event()
+    answer = TextStream(Engine(step, VOCAB, 64), ByteTokenizer(), [0] * 12, Sampling(temperature=0))
+    step.fail = lambda: (under_way.set(), closed.wait(0.2))
+    found = []
+    thread = threading.Thread(target=lambda: found.extend(answer))
+    thread.start()
+    under_way.wait()
+    answer.close()
+    closed.set()
+    thread.join()
+    assert found == [] and answer.finish_reason == "cancelled" and len(step.runs) == 1
+    assert list(answer) == []

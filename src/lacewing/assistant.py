@@ -44,6 +44,7 @@ class TextStream(Iterator[str]):
     ):
         self.finish_reason: str | None = None
         self.tokens: list[Token] = []
+        self._closed = False
         ends = tokenizer.stop_ids if stop_ids is None else stop_ids
         self._generation = engine.generate(ids, sampling, ends, cancelled, progress, shared)
         self._visible = visible or {}
@@ -54,15 +55,17 @@ class TextStream(Iterator[str]):
         return self._generation.stats
 
     def __next__(self) -> str:
+        if self._closed:
+            raise StopIteration
         return next(self._pieces)
 
     def __repr__(self) -> str:
         return f"<TextStream, {len(self.tokens)} tokens, {self.finish_reason or 'not finished'}>"
 
     def close(self) -> None:
-        """Stop here."""
-        self._pieces.close()
+        """Stop here, whichever thread waits for a piece."""
         self._generation.close()
+        self._closed = True
         self.finish_reason = self.finish_reason or "cancelled"
 
     def _text(self, tokenizer: Tokenizer, stops: Sequence[str], continuation: bool) -> Generator[str, None, None]:
