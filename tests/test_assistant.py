@@ -94,18 +94,28 @@ def test_reply_goes_through_the_template():
 
 
 class Rendered:
-    """A template that writes the length of each message and then its characters; nothing without a message of the user."""
+    """A template that writes the length of each message and then its characters."""
 
-    refuses = False
+    refuses = ""
 
     def encode(self, messages, tokenizer, add_generation_prompt=True):
-        if self.refuses and all(each["role"] == "system" for each in messages):
+        if self.refuses == "system alone" and all(each["role"] == "system" for each in messages):
             raise TemplateError("there must be a message of the user")
+        if self.refuses == "nothing said" and not all(each["content"] for each in messages):
+            raise TemplateError("a message is empty")
         ids = [token for each in messages for token in (len(each["content"]), *(ord(sign) % 8 for sign in each["content"]))]
         return [*ids, 0] if add_generation_prompt else ids
 
 
-@pytest.mark.parametrize(("states", "refuses", "marks"), [("windows", False, (6,)), ("windows", True, ()), ("full", False, ())])
+@pytest.mark.parametrize(
+    ("states", "refuses", "marks"),
+    [
+        ("windows", "", (6,)),
+        ("windows", "system alone", (6,)),  # as Gemma's, which writes it into the user's message
+        ("windows", "nothing said", ()),
+        ("full", "", ()),
+    ],
+)
 def test_the_end_of_the_system_message_is_marked_where_it_is_of_use(states, refuses, marks, monkeypatch):
     engine = Engine(MockStep(spell, context=64, states=KINDS[states]), VOCAB, 64)
     template = Rendered()

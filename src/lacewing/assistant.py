@@ -116,7 +116,8 @@ def shared_by_conversations(
     if not first or not engine.needs_marks:
         return ()
     try:
-        begun = template.encode(first, tokenizer, add_generation_prompt=False, **options)
-    except TemplateError:  # which wants a message of the user
+        # a message of the user stands behind them, which many templates want, and into which some write the system's
+        begun = template.encode([*first, {"role": "user", "content": ""}], tokenizer, add_generation_prompt=False, **options)
+    except TemplateError:
         return ()
     return (common_prefix(begun, ids),)
