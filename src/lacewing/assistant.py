@@ -44,6 +44,7 @@ class TextStream(Iterator[str]):
     ):
         self.finish_reason: str | None = None
         self.tokens: list[Token] = []
+        self._closed = False
         ends = tokenizer.stop_ids if stop_ids is None else stop_ids
         self._generation = engine.generate(ids, sampling, ends, cancelled, progress, shared)
         self._visible = visible or {}
@@ -54,15 +55,17 @@ class TextStream(Iterator[str]):
         return self._generation.stats
 
     def __next__(self) -> str:
+        if self._closed:
+            raise StopIteration
         return next(self._pieces)
 
     def __repr__(self) -> str:
         return f"<TextStream, {len(self.tokens)} tokens, {self.finish_reason or 'not finished'}>"
 
     def close(self) -> None:
-        """Stop here."""
-        self._pieces.close()
+        """Stop here, whichever thread waits for a piece."""
         self._generation.close()
+        self._closed = True
         self.finish_reason = self.finish_reason or "cancelled"
 
     def _text(self, tokenizer: Tokenizer, stops: Sequence[str], continuation: bool) -> Generator[str, None, None]:
@@ -113,7 +116,8 @@ def shared_by_conversations(
     if not first or not engine.needs_marks:
         return ()
     try:
-        begun = template.encode(first, tokenizer, add_generation_prompt=False, **options)
-    except TemplateError:  # which wants a message of the user
+        # a message of the user stands behind them, which many templates want, and into which some write the system's
+        begun = template.encode([*first, {"role": "user", "content": ""}], tokenizer, add_generation_prompt=False, **options)
+    except TemplateError:
         return ()
     return (common_prefix(begun, ids),)

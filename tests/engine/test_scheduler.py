@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 
@@ -333,3 +334,49 @@ def test_exclusive_work_ends_what_a_device_does_ahead():
         assert len(said) == 4
     waited.join()
     assert said == expected
+
+
+def test_a_short_prompt_does_not_wait_for_a_long_one():
+    engine = make(chunk=64)
+    long, short = engine.submit(Request(LONG, GREEDY)), engine.submit(Request([1, 5, 9], GREEDY))
+    engine.advance()
+    assert engine.step.runs == [64] and short.stats.generated_tokens == 1 and not long.stats.generated_tokens
+    drain(engine)
+    assert ids_of(long) == [21, 22, 23, 24, 25, 26]
+
+
+def test_long_prompts_share_a_run():
+    engine = make(chunk=100)
+    streams = [engine.submit(Request([*LONG, last], GREEDY)) for last in (3, 4)]
+    engine.advance()
+    assert engine.step.ran == [(0, 50), (0, 50)]
+    drain(engine)
+    assert [ids_of(stream)[0] for stream in streams] == [4, 5]
+
+
+@pytest.mark.parametrize("end", [lambda engine, stream: stream.close(), lambda engine, stream: engine.close()])
+def test_another_thread_ends_a_stream_while_its_prompt_is_read(end):
+    """At once: the run under way is interrupted, and the thread that reads does not take the next turn first."""
+    engine, under_way = make(chunk=64), threading.Event()
+    aborted, found = threading.Event(), []
+
+    def slow():
+        under_way.set()
+        aborted.wait(0.3)
+
+    def read():
+        with contextlib.suppress(OptionError):
+            found.extend(ids_of(stream))
+
+    abort = engine.step.abort
+    engine.step.abort = lambda: (abort(), aborted.set())
+    engine.scheduler._watcher._abort = lambda: engine.step.abort
+    engine.step.fail, stream = slow, engine.generate(LONG, GREEDY)
+    thread = threading.Thread(target=read)
+    thread.start()
+    under_way.wait()
+    began = time.perf_counter()
+    end(engine, stream)
+    seconds = time.perf_counter() - began
+    thread.join()
+    assert aborted.is_set() and seconds < 0.25 and len(engine.step.runs) == 1 and found == []

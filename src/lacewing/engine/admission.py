@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import heapq
-import threading
 import time
 from abc import ABC, abstractmethod
 from collections import deque
@@ -14,6 +13,7 @@ from lacewing.engine.pages import Full, Pages
 from lacewing.engine.prefix import PrefixTree
 from lacewing.engine.request import Task
 from lacewing.engine.sequence import Sequence
+from lacewing.engine.turn import Turn
 from lacewing.errors import LacewingError, OptionError, OutOfMemoryError
 
 Checks = tuple[Callable[[], None], Callable[[], None]]  # of the weights: before each run, and when a request begins and ends
@@ -28,7 +28,7 @@ class Admission(ABC):
 
     def __init__(self, step: Step, checks: Checks, state_bytes: int | None = None):
         self.step, self.checks = step, checks
-        self.turn = threading.RLock()
+        self.turn = Turn()
         self.pages = Pages(step, state_bytes)
         self.tree = PrefixTree(self.pages)
         self.waiting: deque[Task] = deque()

@@ -129,6 +129,7 @@ class Engine:
 
     def close(self) -> None:
         """End all requests, and hold nothing any more; before the step is closed."""
+        self.scheduler.interrupt()
         with self.scheduler.turn:
             self.scheduler.close()
 
