@@ -128,6 +128,16 @@ def test_the_end_of_the_system_message_is_marked_where_it_is_of_use(states, refu
     assert asked == [marks]
 
 
+def test_the_ends_of_earlier_messages_of_the_user_are_marked(monkeypatch):
+    """An edit in the middle of a conversation that was sent as a whole resumes there: four of them, the newest."""
+    engine = Engine(MockStep(spell, context=64, states=KINDS["windows"]), VOCAB, 64)
+    asked, generate = [], engine.generate
+    monkeypatch.setattr(engine, "generate", lambda *given: (asked.append(given[-1]), generate(*given))[1])
+    messages = [{"role": role, "content": "abc"} for _ in range(6) for role in ("user", "assistant")][:-1]
+    Assistant(engine, ByteTokenizer(), Rendered()).reply(messages, Sampling(temperature=0, max_tokens=2))
+    assert asked == [(12, 20, 28, 36)]
+
+
 def test_another_thread_may_close_a_stream_that_somebody_waits_for():
     """As a server does when a client goes away; `generator already executing` else."""
     step, under_way, closed = MockStep(spell, chunk=4, context=64), threading.Event(), threading.Event()

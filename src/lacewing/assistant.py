@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 Message = Mapping[str, Any]
 
+MARKED = 4  # earlier messages of the user at whose ends a windowed or recurrent model can resume, the newest
+
 
 class TextStream(Iterator[str]):
     """Pieces of text as they come, whole characters only, without stop strings.
@@ -104,20 +106,31 @@ class Assistant:
         if isinstance(messages, Sequence) and not len(messages):
             raise TemplateError("the conversation is empty: it needs at least one message")
         ids = self.template.encode(messages, self.tokenizer)
-        first = list(itertools.takewhile(lambda each: each.get("role") == "system", messages))
-        shared = shared_by_conversations(self.engine, self.template, self.tokenizer, first, ids)
+        system = list(itertools.takewhile(lambda each: each.get("role") == "system", messages))
+        ends = [place + 1 for place, each in enumerate(messages) if each.get("role") == "user"][-1 - MARKED : -1]
+        beginnings = [system, *(messages[:end] for end in ends)]  # the end of the last one is that of the prompt
+        shared = shared_prefixes(self.engine, self.template, self.tokenizer, beginnings, ids)
         return TextStream(self.engine, self.tokenizer, ids, sampling, cancelled, progress, shared=shared)
 
 
-def shared_by_conversations(
-    engine: Engine, template: ChatTemplate, tokenizer: Tokenizer, first: Sequence[Message], ids: Sequence[int], **options: Any
+def shared_prefixes(
+    engine: Engine,
+    template: ChatTemplate,
+    tokenizer: Tokenizer,
+    beginnings: Sequence[Sequence[Message]],
+    ids: Sequence[int],
+    **options: Any,
 ) -> tuple[int, ...]:
-    """How many of a prompt's ids are due to its `first` messages, those of the system; nothing if the engine finds any prefix."""
-    if not first or not engine.needs_marks:
-        return ()
-    try:
-        # a message of the user stands behind them, which many templates want, and into which some write the system's
-        begun = template.encode([*first, {"role": "user", "content": ""}], tokenizer, add_generation_prompt=False, **options)
-    except TemplateError:
-        return ()
-    return (common_prefix(begun, ids),)
+    """How many of a prompt's ids are due to each beginning of its conversation; nothing if the engine finds any prefix."""
+    found = set()
+    for begun in beginnings if engine.needs_marks else ():
+        if not begun:
+            continue
+        if begun[-1].get("role") == "system":
+            # a message of the user stands behind them, which many templates want, and into which some write the system's
+            begun = [*begun, {"role": "user", "content": ""}]
+        try:
+            found.add(common_prefix(template.encode(begun, tokenizer, add_generation_prompt=False, **options), ids))
+        except TemplateError:
+            continue
+    return tuple(sorted(found))

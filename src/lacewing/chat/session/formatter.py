@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lacewing.assistant import TextStream, shared_by_conversations
+from lacewing.assistant import TextStream, shared_prefixes
 from lacewing.chat.session.settings import EDIT_INSTRUCTIONS, Message, Settings
 from lacewing.errors import TemplateError
 from lacewing.text.lint import stops_of
@@ -102,7 +102,7 @@ class ChatFormatter:
     ) -> TextStream:
         """The model's answer."""
         options, first = self.options(settings), self.visible([], settings)
-        shared = shared_by_conversations(model.engine, self.template, self.tokenizer, first, ids, **options)
+        shared = shared_prefixes(model.engine, self.template, self.tokenizer, [first], ids, **options)
         return TextStream(
             model.engine, self.tokenizer, ids, settings.sampling, cancelled, progress,
             continuation=continuation, stop_ids=self.stop_ids, visible=self.marks, stops=self.stops, shared=shared,
