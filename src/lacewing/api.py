@@ -273,8 +273,8 @@ class Model:
         return read_state(self.engine)
 
     def write_state(self, ids: Sequence[int], data: bytes) -> None:
-        """Put back what `read_state` gave, on the same model with the same KV type, or what older versions wrote. Raises
-        OptionError."""
+        """Put back what `read_state` gave, on the same model with the same KV type, or what older versions wrote into their
+        files. Raises OptionError."""
         from lacewing.engine.saved import write_state
 
         write_state(self.engine, ids, data)

@@ -44,6 +44,16 @@ def test_what_stands_behind_the_last_position_is_not_written(tmp_path):
         assert model.read_state() == (ids, before)
 
 
+@pytest.mark.parametrize("token", [-1, 100_000, 1.5, None])
+def test_ids_outside_the_vocabulary_are_refused(token, tmp_path):
+    with lacewing.load(tiny("llama", "gguf", tmp_path), backend="reference", context=300) as model:
+        model.engine.extend(ids := prompt_of("llama")[:9])
+        data = model.read_state()[1]
+        with pytest.raises(OptionError, match="outside this model's vocabulary of 320"):
+            model.write_state([*ids[:8], token], data)
+        assert model.engine.cached == ids
+
+
 @pytest.mark.parametrize("kind", ["gpt-oss", "deepseek3"])
 @pytest.mark.parametrize("backend", ["cpu", "reference"])
 def test_files_of_version_1(kind, backend, tmp_path):

@@ -56,6 +56,8 @@ def write_state(engine: Engine, ids: Ids[int], data: bytes) -> None:
     version, groups = data[: len(VERSION_2)], engine.step.groups
     if version not in VERSIONS or not ids or len(ids) > engine.context or len(data) != state_size(groups, len(ids), version):
         raise OptionError("a saved state of another model, or of a longer context, cannot be used")
+    if not all(type(token) is int and 0 <= token < engine.vocab_size for token in ids):
+        raise OptionError(f"a saved state has token ids that are outside this model's vocabulary of {engine.vocab_size}")
     body = np.frombuffer(data, np.uint8)[len(version) :]
     parts = _version_1(engine.step, len(ids), body) if version == VERSION_1 else _version_2(engine.step, len(ids), body)
     with engine.exclusive():
