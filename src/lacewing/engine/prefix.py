@@ -85,7 +85,7 @@ class PrefixTree:
     # taking up
 
     def acquire(self, ids: Ids[int], most: int, maker: int = 0) -> Sequence:
-        """A sequence that holds as much of `ids` as can be taken up, at most `most`."""
+        """A sequence that holds as much of `ids` as can be taken up, at most `most`. Raises as `Step.copy`."""
         hit, sequence = self.find(ids, most), Sequence(self.pages, maker)
         if not hit.length:
             return sequence
@@ -99,6 +99,9 @@ class PrefixTree:
         except Full:
             sequence.drop()
             return Sequence(self.pages, maker)
+        except BaseException:
+            sequence.drop()
+            raise
         resume = hit.resume
         if resume in self._resumes and resume is not None:
             if not resume.kept and resume.node.end == hit.length:
@@ -264,10 +267,13 @@ class PrefixTree:
         for child in list(self.root.children.values()):
             self._remove_all(child)
 
-    def _remove_all(self, node: Node) -> None:
-        for child in list(node.children.values()):
-            self._remove_all(child)
-        if node.parent is not None:
+    def _remove_all(self, top: Node) -> None:
+        """A node and all below it, leaves first; not by recursion, since a long context is a thousand nodes deep."""
+        found, at = [top], 0
+        while at < len(found):
+            found += found[at].children.values()
+            at += 1
+        for node in reversed(found):
             self._remove(node)
 
     def _remove(self, node: Node) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -80,12 +80,18 @@ class States:
     def members(self, group: int) -> list[StateBuffer]:
         return [self.buffers[member] for member in self.groups[group].members]
 
-    def grow(self, group: int, count: int) -> list[StateBuffer]:
-        """See `Step.grow`; the buffers that are other ones now. What has grown before a failure stays larger than it need be."""
-        changed = [each for each in self.members(group) if each.resize(count)]
-        if changed:
-            self._device.settle()  # else a second growth would find the first one's memory still taken
-        return changed
+    def grow(self, group: int, count: int, bind_anew: Callable[[set[int]], None]) -> None:
+        """See `Step.grow`. `bind_anew` is told the ids of the buffers that are other ones now, of a growth that fails half-way too:
+        what has grown before stays larger than it need be."""
+        changed: set[int] = set()
+        try:
+            for each in self.members(group):
+                if each.resize(count):
+                    changed.add(id(each))
+        finally:
+            if changed:
+                self._device.settle()  # else a second growth would find the first one's memory still taken
+                bind_anew(changed)
 
     def copy(self, group: int, pairs: Sequence[tuple[int, int]]) -> None:
         """See `Step.copy`. A buffer cannot be copied within itself, so pages pass through another one."""

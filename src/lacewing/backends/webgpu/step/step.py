@@ -167,9 +167,7 @@ class WebGPUStep(Step):
     # states
 
     def _grow(self, group: int, count: int) -> None:
-        changed = {id(each) for each in self._states.grow(group, count)}
-        if changed:
-            self._changed_buffers(changed)
+        self._states.grow(group, count, self._changed_buffers)
 
     def _changed_buffers(self, changed: set[int]) -> None:
         """Bind what has other buffers now, and only that."""
