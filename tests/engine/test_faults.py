@@ -158,3 +158,17 @@ def test_an_abort_does_not_come_after_the_end_of_its_run() -> None:
     go_on.set()
     assert second.wait(10) and not aborted
     watcher.end()
+
+
+def test_pages_of_somebody_who_does_not_fetch_tokens_are_not_waited_for() -> None:
+    """The first task holds its pages and is paused; the second needs them, and was admitted later."""
+    engine = Engine(MockStep(counting, 512, 2000, 2), VOCAB, 2000)
+    pages = engine.scheduler.pages
+    pages.budget = 4 * pages.groups[0].nbytes
+    paused = engine.generate([1] * 300, Sampling(temperature=0, max_tokens=30))
+    assert next(paused).id == 2
+    other = engine.submit(Request([9] * 300, GREEDY))
+    for _ in range(100):
+        engine.advance()
+    assert engine.scheduler.running == [] and [token.id for token in other] == [10, 11, 12, 13, 14, 15]
+    assert [token.id for token in paused] == [(3 + count) % VOCAB for count in range(29)]

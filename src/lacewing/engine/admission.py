@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
@@ -104,6 +105,13 @@ class Admission(ABC):
         self._leave(task, whole)
         self.waiting.insert(0 if first else len(self.waiting), task)
 
+    def _preempt_paused(self, now: float, but: Task | None = None) -> bool:
+        """One whose tokens nobody fetches now; False: there is none."""
+        paused = next((each for each in self.running if each is not but and (not each.wants or each.idle(now))), None)
+        if paused is not None:
+            self._preempt(paused, first=False)
+        return paused is not None
+
     def _reap(self) -> None:
         """Those who have cancelled, and those that nobody can ask for any more."""
         for task in (*self.running, *self.waiting):
@@ -125,10 +133,8 @@ class Admission(ABC):
             if task is None:
                 return
             if not self._rows or (self.running and not self._fits(task)):
-                paused = next((each for each in self.running if not each.wants or each.idle(now)), None)
-                if paused is None:
+                if not self._preempt_paused(now):
                     return
-                self._preempt(paused, first=False)
                 continue
             try:
                 self._begin(task)
@@ -198,6 +204,8 @@ class Admission(ABC):
                     raise
                 self._fail(task, error, whole=True)
                 return False
+            if self._preempt_paused(time.perf_counter(), task):  # else those who want to go on could wait for it forever
+                continue
             others = [each for each in self.running if each is not task]
             if others and (task is None or self.running[-1] is not task):
                 self._preempt(others[-1], first=True)
