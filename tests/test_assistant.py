@@ -1,12 +1,14 @@
 import json
+import threading
 
 import numpy as np
 import pytest
 
 from lacewing.assistant import Assistant, TextStream
 from lacewing.engine.engine import Engine
+from lacewing.errors import TemplateError
 from lacewing.options import Sampling
-from tests.engine.mock import VOCAB, MockStep
+from tests.engine.mock import KINDS, VOCAB, MockStep
 
 TEXT = "Hi \N{SLICE OF PIZZA}! Stop here."
 DATA = TEXT.encode()
@@ -89,3 +91,54 @@ def test_reply_goes_through_the_template():
     messages = [{"role": "user", "content": "hello"}]
     assert "".join(assistant.reply(messages, Sampling(temperature=0))) == TEXT
     assert template.seen == messages
+
+
+class Rendered:
+    """A template that writes the length of each message and then its characters."""
+
+    refuses = ""
+
+    def encode(self, messages, tokenizer, add_generation_prompt=True):
+        if self.refuses == "system alone" and all(each["role"] == "system" for each in messages):
+            raise TemplateError("there must be a message of the user")
+        if self.refuses == "nothing said" and not all(each["content"] for each in messages):
+            raise TemplateError("a message is empty")
+        ids = [token for each in messages for token in (len(each["content"]), *(ord(sign) % 8 for sign in each["content"]))]
+        return [*ids, 0] if add_generation_prompt else ids
+
+
+@pytest.mark.parametrize(
+    ("states", "refuses", "marks"),
+    [
+        ("windows", "", (6,)),
+        ("windows", "system alone", (6,)),  # as Gemma's, which writes it into the user's message
+        ("windows", "nothing said", ()),
+        ("full", "", ()),
+    ],
+)
+def test_the_end_of_the_system_message_is_marked_where_it_is_of_use(states, refuses, marks, monkeypatch):
+    engine = Engine(MockStep(spell, context=64, states=KINDS[states]), VOCAB, 64)
+    template = Rendered()
+    template.refuses = refuses
+    asked = []
+    generate = engine.generate
+    monkeypatch.setattr(engine, "generate", lambda *given: (asked.append(given[-1]), generate(*given))[1])
+    messages = [{"role": "system", "content": "brief"}, {"role": "user", "content": "hello"}]
+    Assistant(engine, ByteTokenizer(), template).reply(messages, Sampling(temperature=0, max_tokens=2))
+    assert asked == [marks]
+
+
+def test_another_thread_may_close_a_stream_that_somebody_waits_for():
+    """As a server does when a client goes away; `generator already executing` else."""
+    step, under_way, closed = MockStep(spell, chunk=4, context=64), threading.Event(), threading.Event()
+    answer = TextStream(Engine(step, VOCAB, 64), ByteTokenizer(), [0] * 12, Sampling(temperature=0))
+    step.fail = lambda: (under_way.set(), closed.wait(0.2))
+    found = []
+    thread = threading.Thread(target=lambda: found.extend(answer))
+    thread.start()
+    under_way.wait()
+    answer.close()
+    closed.set()
+    thread.join()
+    assert found == [] and answer.finish_reason == "cancelled" and len(step.runs) == 1
+    assert list(answer) == []

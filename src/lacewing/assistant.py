@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from lacewing.engine.engine import Cancelled, Engine
+from lacewing.engine.engine import Cancelled, Engine, common_prefix
 from lacewing.errors import TemplateError
 
 if TYPE_CHECKING:
@@ -23,7 +24,8 @@ class TextStream(Iterator[str]):
 
     Afterwards `finish_reason` is "stop", "length" or "cancelled". `tokens` grow with the text, `stats` as well.
     `stop_ids`: other than the tokenizer's; `stops`: strings besides those of `sampling`, such as a template's; `visible`: control
-    tokens that the text shows all the same, such as marks of channels.
+    tokens that the text shows all the same, such as marks of channels; `shared`: lengths of prefixes of `ids` that other prompts
+    will share.
     """
 
     def __init__(
@@ -38,10 +40,13 @@ class TextStream(Iterator[str]):
         stop_ids: frozenset[int] | None = None,
         visible: Mapping[int, str] | None = None,
         stops: Sequence[str] = (),
+        shared: Sequence[int] = (),
     ):
         self.finish_reason: str | None = None
         self.tokens: list[Token] = []
-        self._generation = engine.generate(ids, sampling, tokenizer.stop_ids if stop_ids is None else stop_ids, cancelled, progress)
+        self._closed = False
+        ends = tokenizer.stop_ids if stop_ids is None else stop_ids
+        self._generation = engine.generate(ids, sampling, ends, cancelled, progress, shared)
         self._visible = visible or {}
         self._pieces = self._text(tokenizer, (*sampling.stop, *stops), continuation)
 
@@ -50,15 +55,17 @@ class TextStream(Iterator[str]):
         return self._generation.stats
 
     def __next__(self) -> str:
+        if self._closed:
+            raise StopIteration
         return next(self._pieces)
 
     def __repr__(self) -> str:
         return f"<TextStream, {len(self.tokens)} tokens, {self.finish_reason or 'not finished'}>"
 
     def close(self) -> None:
-        """Stop here."""
-        self._pieces.close()
+        """Stop here, whichever thread waits for a piece."""
         self._generation.close()
+        self._closed = True
         self.finish_reason = self.finish_reason or "cancelled"
 
     def _text(self, tokenizer: Tokenizer, stops: Sequence[str], continuation: bool) -> Generator[str, None, None]:
@@ -97,4 +104,20 @@ class Assistant:
         if isinstance(messages, Sequence) and not len(messages):
             raise TemplateError("the conversation is empty: it needs at least one message")
         ids = self.template.encode(messages, self.tokenizer)
-        return TextStream(self.engine, self.tokenizer, ids, sampling, cancelled, progress)
+        first = list(itertools.takewhile(lambda each: each.get("role") == "system", messages))
+        shared = shared_by_conversations(self.engine, self.template, self.tokenizer, first, ids)
+        return TextStream(self.engine, self.tokenizer, ids, sampling, cancelled, progress, shared=shared)
+
+
+def shared_by_conversations(
+    engine: Engine, template: ChatTemplate, tokenizer: Tokenizer, first: Sequence[Message], ids: Sequence[int], **options: Any
+) -> tuple[int, ...]:
+    """How many of a prompt's ids are due to its `first` messages, those of the system; nothing if the engine finds any prefix."""
+    if not first or not engine.needs_marks:
+        return ()
+    try:
+        # a message of the user stands behind them, which many templates want, and into which some write the system's
+        begun = template.encode([*first, {"role": "user", "content": ""}], tokenizer, add_generation_prompt=False, **options)
+    except TemplateError:
+        return ()
+    return (common_prefix(begun, ids),)

@@ -35,7 +35,7 @@ def test_several_sequences_generate_together():
     assert not engine.scheduler.running and not engine.scheduler.waiting
 
 
-@pytest.mark.parametrize("text", ["", "0", "1,", "two", "-1", "1025", "1.5"])
+@pytest.mark.parametrize("text", ["", "0", "1,", "two", "-1", "1025", "1.5", "9" * 5000], ids=lambda text: text[:9])
 def test_counts_of_sequences_that_are_refused(text):
     with pytest.raises(OptionError, match="sequences is"):
         check_sequences(text)

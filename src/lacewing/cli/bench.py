@@ -32,7 +32,7 @@ def bench(
 
     from lacewing.engine.bench import check_counts, check_sequences, context_of, measure, measure_sequences
 
-    counts = check_sequences(sequences) if sequences else []
+    counts = check_sequences(sequences) if sequences is not None else []
     check_counts(prompt, generate, prompt + generate if options.context is None else options.context)
     needed = max(1, prompt + generate, context_of(counts) if counts else 0)
     options = replace(options, sequences=max([1, *counts]), context=needed if options.context is None else options.context)

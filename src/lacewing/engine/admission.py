@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import heapq
-import threading
 import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
 
 from lacewing.backends.step import Step
-from lacewing.engine.pages import Full, Pages, pages_of
+from lacewing.engine.pages import Full, Pages
 from lacewing.engine.prefix import PrefixTree
 from lacewing.engine.request import Task
 from lacewing.engine.sequence import Sequence
+from lacewing.engine.turn import Turn
 from lacewing.errors import LacewingError, OptionError, OutOfMemoryError
 
 Checks = tuple[Callable[[], None], Callable[[], None]]  # of the weights: before each run, and when a request begins and ends
@@ -28,7 +28,7 @@ class Admission(ABC):
 
     def __init__(self, step: Step, checks: Checks, state_bytes: int | None = None):
         self.step, self.checks = step, checks
-        self.turn = threading.RLock()
+        self.turn = Turn()
         self.pages = Pages(step, state_bytes)
         self.tree = PrefixTree(self.pages)
         self.waiting: deque[Task] = deque()
@@ -105,13 +105,6 @@ class Admission(ABC):
         self._leave(task, whole)
         self.waiting.insert(0 if first else len(self.waiting), task)
 
-    def _preempt_paused(self, now: float, but: Task | None = None) -> bool:
-        """One whose tokens nobody fetches now; False: there is none."""
-        paused = next((each for each in self.running if each is not but and (not each.wants or each.idle(now))), None)
-        if paused is not None:
-            self._preempt(paused, first=False)
-        return paused is not None
-
     def _reap(self) -> None:
         """Those who have cancelled, and those that nobody can ask for any more."""
         for task in (*self.running, *self.waiting):
@@ -133,8 +126,10 @@ class Admission(ABC):
             if task is None:
                 return
             if not self._rows or (self.running and not self._fits(task)):
-                if not self._preempt_paused(now):
+                paused = self._paused(self.running)
+                if paused is None:
                     return
+                self._preempt(paused, first=False)
                 continue
             try:
                 self._begin(task)
@@ -153,17 +148,27 @@ class Admission(ABC):
             if len(self.running) == 1:
                 self._rebalance(task)
 
+    @staticmethod
+    def _paused(tasks: list[Task]) -> Task | None:
+        """One that does not go on, and whose row and pages others may have."""
+        now = time.perf_counter()
+        return next((each for each in tasks if not each.wants or each.idle(now)), None)
+
     def _fits(self, task: Task) -> bool:
-        """Whether its ids have pages besides those of the running tasks."""
-        hit = self.tree.find(task.history, len(task.history) - 1)
-        needed = pages_of(min(len(task.history) + 1, self.step.limits.context)) - len(hit.path)
-        for index, group in enumerate(self.pages.unlimited):
-            used = {node.pages[index] for node in hit.path}
-            for each in self.running:
-                used.update(each.sequence.tables[group] if each.sequence is not None else ())
-            if needed > self.step.table_width - len(used):
-                return False
-        return True
+        """Whether its ids have pages besides those of the running tasks, within the budget of all groups."""
+        hit, limits = self.tree.find(task.history, len(task.history) - 1), self.step.limits
+        length, nbytes = min(len(task.history) + 1, limits.context), 0
+        for group, each in enumerate(self.step.groups):
+            used = {page for one in self.running if one.sequence is not None for page in one.sequence.tables[group]}
+            needed = each.live(length, limits.chunk)
+            if group in self.pages.unlimited:
+                index = self.pages.unlimited.index(group)
+                used.update(node.pages[index] for node in hit.path)
+                needed -= len(hit.path)
+                if needed > self.step.table_width - len(used):
+                    return False
+            nbytes += (len(used) + needed) * each.nbytes
+        return nbytes <= self.pages.budget
 
     def _rebalance(self, task: Task) -> None:
         try:
@@ -204,10 +209,11 @@ class Admission(ABC):
                     raise
                 self._fail(task, error, whole=True)
                 return False
-            if self._preempt_paused(time.perf_counter(), task):  # else those who want to go on could wait for it forever
-                continue
             others = [each for each in self.running if each is not task]
-            if others and (task is None or self.running[-1] is not task):
+            paused = self._paused(others)
+            if paused is not None:
+                self._preempt(paused, first=False)
+            elif others and (task is None or self.running[-1] is not task):
                 self._preempt(others[-1], first=True)
             elif others and task is not None:
                 self._preempt(task, first=True)

@@ -60,7 +60,7 @@ def context_of(counts: Sequence[int]) -> int:
 def check_sequences(text: str) -> list[int]:
     """Counts such as "1,2,4". Raises OptionError."""
     parts = text.split(",")
-    if not all(part.strip().isdecimal() and 0 < int(part) <= 1024 for part in parts):
+    if not all(part.strip().isdecimal() and len(part) < 10 and 0 < int(part) <= 1024 for part in parts):
         raise OptionError(f"sequences is {text!r}; it must be numbers from 1 to 1024, such as 1,2,4,8")
     return [int(part) for part in parts]
 

@@ -58,10 +58,10 @@ class Engine:
         return Stream(self.scheduler, task)
 
     def advance(self) -> bool:
-        """One run for all that wait; False: nobody does."""
+        """One run for all that can go on; False: nobody can any more, before somebody asks or fetches tokens."""
         with self.scheduler.turn:
             self.scheduler.advance()
-            return bool(self.scheduler.running or self.scheduler.waiting)
+            return self.scheduler.can_go_on()
 
     def generate(
         self,
@@ -112,6 +112,11 @@ class Engine:
         """The ids that have been run of the sequence that ran last."""
         return self.scheduler.last
 
+    @property
+    def needs_marks(self) -> bool:
+        """Whether prefixes can be taken up at some places only, so that `marks` of requests are of use."""
+        return self.scheduler.tree.limited
+
     def held(self, ids: Sequence[int]) -> int:
         """How many of these a prompt that begins so would not have to run again."""
         with self.scheduler.turn:
@@ -124,6 +129,7 @@ class Engine:
 
     def close(self) -> None:
         """End all requests, and hold nothing any more; before the step is closed."""
+        self.scheduler.interrupt()
         with self.scheduler.turn:
             self.scheduler.close()
 

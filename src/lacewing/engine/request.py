@@ -67,6 +67,11 @@ class Task:
         return self.sequence is not None and self.stats.generated_tokens > 0 and len(self.history) - len(self.sequence.ids) == 1
 
     @property
+    def left_of_prompt(self) -> int:
+        """Ids that have not been run."""
+        return len(self.history) - (len(self.sequence.ids) if self.sequence is not None else 0)
+
+    @property
     def wants(self) -> bool:
         """Whether it is to go on: nobody generates long for somebody who does not fetch it."""
         return self.background or len(self.tokens) < _UNFETCHED

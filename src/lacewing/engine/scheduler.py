@@ -36,6 +36,7 @@ class Scheduler(Admission):
         self._decode_seconds = 0.0  # of the last run without a prompt
         self._ahead: Ahead | None = None
         self._watcher = Watcher(step.abort)
+        self._under_way: list[Task] = []
 
     # one run
 
@@ -56,12 +57,24 @@ class Scheduler(Admission):
         if parts:
             self._run(parts, began)
 
+    def interrupt(self, task: Task | None = None) -> None:
+        """End the run that is under way, if it is one for this task; its others run again. Without the turn, to have that soon."""
+        tasks = self._under_way
+        if tasks and (task is None or task in tasks):
+            self.step.abort()
+
+    def can_go_on(self) -> bool:
+        """Whether another run would carry something."""
+        now = time.perf_counter()
+        return any(task.wants and not task.idle(now) for task in (*self.running, *self.waiting))
+
     def _wanting(self, now: float) -> list[Task]:
         """The running tasks that are to go on."""
         return [task for task in self.running if task.wants and not task.idle(now)]
 
     def _run(self, parts: list[Part], began: float) -> None:
         tasks = [part.task for part in parts]
+        self._under_way = tasks
         self._watcher.begin([task.request.cancelled for task in tasks if task.request.cancelled is not None])
         try:
             self.verify(thorough=False)
@@ -85,6 +98,7 @@ class Scheduler(Admission):
             raise
         finally:
             self._watcher.end()
+            self._under_way = []
         self._note(parts, time.perf_counter() - began)
         prompts = [(part, len(part.sequence.ids) + len(part.ids)) for part in parts if not part.task.stats.generated_tokens]
         for part in parts:
@@ -171,11 +185,11 @@ class Scheduler(Admission):
             decodes.sort(key=lambda task: task.stats.generated_tokens)
         for task in decodes[: self.step.limits.chunk]:
             self._add(parts, task, 1)
-        prompts = [task for task in wanting if not task.decodes]
+        prompts = sorted((task for task in wanting if not task.decodes), key=lambda task: task.left_of_prompt)
         room = self._room(len(parts), prompts)
-        for task in prompts:
-            if room > 0 and task.sequence is not None:
-                room -= self._add(parts, task, room)
+        for index, task in enumerate(prompts):  # an equal share of each, so that a short one need not wait for a long one
+            share = max(_LEAST, room // (len(prompts) - index))
+            room -= self._add(parts, task, min(room, share)) if room > 0 else 0
         return [part for part in parts if part.task.sequence is part.sequence]
 
     def _room(self, decodes: int, prompts: list[Task]) -> int:

@@ -58,7 +58,9 @@ class Stream(Iterator[Token]):
             task.waiting = False
 
     def close(self) -> None:
-        """Stop here; what has been run can be taken up by others."""
+        """Stop here, whichever thread waits for a token; what has been run can be taken up by others."""
+        self._task.abandoned = True  # before the turn, so that a run that is interrupted is not run again
+        self._scheduler.interrupt(self._task)
         self._end("cancelled")
 
     cancel = close

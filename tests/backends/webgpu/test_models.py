@@ -22,13 +22,14 @@ from lacewing.backends.cpu import CpuBackend
 from lacewing.backends.reference.backend import ReferenceBackend
 from lacewing.backends.step import Step
 from lacewing.backends.webgpu.device.raw import Recorder, poll
-from lacewing.errors import OptionError
+from lacewing.errors import Cancelled, OptionError
 from tests import paged
 from tests.backends.cpu.single_ops import nmse
 from tests.backends.webgpu.single_ops import CODES, FLOATS, backend
 from tests.checkpoints import CONTEXTS, prompt_of, tiny
 from tests.models.golden import VALUES
 from tests.models.running import greedy, open_step, run
+from tests.paged import with_pages
 
 GOLDEN = [("llama", "gguf"), ("llama-biases", "huggingface"), ("mistral", "huggingface"), ("qwen2", "gguf"),
           ("qwen3", "huggingface"), ("phi3-long", "huggingface"), ("gemma2", "gguf"), ("gemma3", "huggingface"),
@@ -145,6 +146,63 @@ def test_prompts_are_submitted_in_parts(tmp_path: Path, monkeypatch: pytest.Monk
         run(step, few)
         assert len(submissions) == 1
     step.close()
+
+
+def test_an_abort_between_submissions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A long prompt stops there; the step goes on, and what the run did not touch is as before. Without a run it does nothing."""
+    _, step = open_step(tiny("llama-wide", "gguf", tmp_path), None, backend(), rows=2, chunk=64)
+    ids, submissions, submit = prompt_of("llama", 40), [0], Recorder.submit
+    step.abort()
+    whole, other = run(step, ids), run(step, ids[:8], row=1)
+    monkeypatch.setattr("lacewing.backends.webgpu.step.step.AT_ONCE", 5)
+    all_of_them = [0]
+    for stop in (0, 1, 3):
+        submissions[0] = 0
+
+        def counted(recorder: Recorder, stop: int = stop) -> int:
+            submissions[0] += 1
+            if submissions[0] == stop:
+                step.abort()
+            return submit(recorder)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Recorder, "submit", counted)
+            if not stop:
+                run(step, ids)
+                all_of_them[0] = submissions[0]
+                continue
+            with pytest.raises(Cancelled, match="aborted"):
+                run(step, ids)
+            assert submissions[0] <= stop + 1 < all_of_them[0]
+        assert np.array_equal(run(step, ids[8:9], 8, row=1), run(step, ids[8:9], 8, row=1))
+        assert np.array_equal(run(step, ids), whole)
+    assert np.array_equal(run(step, ids[:8], row=1), other)
+    step.close()
+
+
+def test_batches_of_every_kind_of_model(tmp_path: Path) -> None:
+    """Windows, latent keys, mixtures, a hybrid: prompt pieces and decoded tokens of several rows in a run, as each row alone."""
+    for name in ("gemma3", "deepseek3", "gpt-oss", "lfm2"):
+        (_, step), (_, reference) = (
+            open_step(tiny(name, "gguf", tmp_path), 200, each, rows=4, chunk=64) for each in (backend(FLOATS), ReferenceBackend())
+        )
+        ids = [prompt_of(name, 40)[::turn] for turn in (1, -1)] + [prompt_of(name, 30), prompt_of(name, 40)]
+        expected = [run(reference, each[:36], row=row) for row, each in enumerate(ids)]
+        with_pages(step, shuffle=3)
+        found: list[list[np.ndarray]] = [[] for _ in ids]
+        done = [0] * 4
+        for sizes in ((5, 20, 0, 1), (1, 0, 17, 1), (1, 1, 1, 1), (20, 3, 1, 16), (0, 1, 1, 1), (1, 1, 1, 1)):
+            rows = [row for row, size in enumerate(sizes) for _ in range(size)]
+            positions = [done[row] + at for row, size in enumerate(sizes) for at in range(size)]
+            tokens = [ids[row][position] for row, position in zip(rows, positions, strict=True)]
+            logits = paged.run(step, tokens, rows, positions, range(len(rows)))
+            for row, size in enumerate(sizes):
+                at = sum(sizes[:row])
+                found[row].append(logits[at : at + size].copy())
+                done[row] += size
+        for row, (got, wanted) in enumerate(zip(found, expected, strict=True)):
+            np.testing.assert_allclose(np.concatenate(got), wanted[: done[row]], rtol=0, atol=2e-3, err_msg=f"{name}, row {row}")
+        step.close()
 
 
 def test_a_part_of_a_prompt_is_done_when_its_run_returns(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lacewing.assistant import TextStream
+from lacewing.assistant import TextStream, shared_by_conversations
 from lacewing.chat.session.settings import EDIT_INSTRUCTIONS, Message, Settings
 from lacewing.errors import TemplateError
 from lacewing.text.lint import stops_of
@@ -101,9 +101,11 @@ class ChatFormatter:
         continuation: bool = False,
     ) -> TextStream:
         """The model's answer."""
+        options, first = self.options(settings), self.visible([], settings)
+        shared = shared_by_conversations(model.engine, self.template, self.tokenizer, first, ids, **options)
         return TextStream(
             model.engine, self.tokenizer, ids, settings.sampling, cancelled, progress,
-            continuation=continuation, stop_ids=self.stop_ids, visible=self.marks, stops=self.stops,
+            continuation=continuation, stop_ids=self.stop_ids, visible=self.marks, stops=self.stops, shared=shared,
         )  # fmt: skip
 
 

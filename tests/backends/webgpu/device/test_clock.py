@@ -38,7 +38,8 @@ def test_a_token_and_a_prompt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         assert kernels["choice"].calls == 2 if tokens == 1 else "choice" not in kernels
         read[tokens] = sum(one.nbytes for one in kernels.values() if one.name.startswith("expert_"))
     assert 0 < read[1] < read[40] and device.allocated == held  # one token reads the experts that it chooses
-    np.testing.assert_array_equal(run(step, prompt_of("qwen3moe", 20)), expected)
+    again = run(step, prompt_of("qwen3moe", 20)[10:], 10)  # the pages are whole
+    np.testing.assert_allclose(again, expected[10:], rtol=0, atol=1e-5)
     with pytest.raises(OptionError, match="position"):
         step.profile(1, 64)
     step.close()

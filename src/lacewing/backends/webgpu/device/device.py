@@ -18,13 +18,13 @@ import wgpu
 from lacewing.backends.webgpu.device import raw
 from lacewing.backends.webgpu.device.faults import Guard, fault, reason_of
 from lacewing.backends.webgpu.device.memory import subgroup_sizes
+from lacewing.backends.webgpu.device.variant import Variant, wanted_variants
 from lacewing.backends.webgpu.kernels import shader
 from lacewing.errors import BackendError, LacewingError, OptionError, OutOfMemoryError
 from lacewing.options import format_bytes
 
 _BINDING = re.compile(r"@group\(0\)\s*@binding\((\d+)\)\s*var<storage,\s*(read|read_write)>")
 _WANTED = ("subgroup", "shader-f16", "timestamp-query", "timestamp-query-inside-passes")
-VARIANTS = ("subgroups", "dot", "half")
 RECENT = 256  # kernels that are kept although no step uses them, for a model that comes back
 BINDING_BYTES = 2**31 - 256  # wgpu allows 2^31 - 1 a binding; offsets are multiples of 256
 MINIMUM = {  # the least that the kernels need of a device: WebGPU's own defaults, which every GPU of the last ten years has
@@ -35,42 +35,6 @@ MINIMUM = {  # the least that the kernels need of a device: WebGPU's own default
     "max-compute-workgroup-storage-size": 16384,
     "max-compute-workgroups-per-dimension": 65535,
 }
-
-
-@dataclass(frozen=True)
-class Variant:
-    """Which kernels are used. `lanes`: threads that share a row, the size of the smallest subgroup where there are any.
-
-    `subgroups`: sums within a subgroup instead of through workgroup memory. `dot`: activations as bytes, four products an
-    instruction (`dot4I8Packed`), instead of float32. `half`: tiles of many tokens multiply float16 numbers where the weights are no
-    more precise, or where there is no `dot`.
-    """
-
-    subgroups: bool
-    dot: bool
-    lanes: int
-    half: bool = False
-    fixed: bool = False  # every kernel's subgroups have that size, and need no shuffles to be added up
-
-    @property
-    def add(self) -> str:
-        """WGSL's function for the sum over `lanes` threads, where there are subgroups."""
-        return "subgroupAdd" if self.fixed else "team_add"
-
-    @property
-    def max(self) -> str:
-        return "subgroupMax" if self.fixed else "team_max"
-
-
-def _wanted_variants() -> frozenset[str] | None:
-    """What LACEWING_WEBGPU names: "none", "subgroups", "subgroups,dot,half" ...; None: nothing. Raises OptionError."""
-    text = os.environ.get("LACEWING_WEBGPU", "").strip()
-    names = frozenset(name.strip() for name in text.split(","))
-    if not text:
-        return None
-    if names != {"none"} and names - set(VARIANTS):
-        raise OptionError(f"LACEWING_WEBGPU={text}: the variants are none, {', '.join(VARIANTS)}, or several with commas")
-    return names - {"none"}
 
 
 @dataclass(frozen=True)
@@ -107,7 +71,7 @@ class Device:
     """One adapter, opened. `checked`: shaders with run-time checks, for tests (LACEWING_WEBGPU_CHECKS=1)."""
 
     def __init__(self, adapter: Any, checked: bool | None = None):
-        self.adapter, wanted = adapter, _wanted_variants()
+        self.adapter, wanted = adapter, wanted_variants()
         self.checked = os.environ.get("LACEWING_WEBGPU_CHECKS") == "1" if checked is None else checked
         features = sorted(adapter.features.intersection(_WANTED))
         self.lost, self.lock = False, threading.RLock()  # one compiles at a time
@@ -299,7 +263,10 @@ class Device:
             {"binding": number, "resource": {"buffer": part.buffer, "offset": part.offset, "size": part.size}}
             for number, part in enumerate(slices)
         ]
-        return self.device.create_bind_group(layout=pipeline.layout, entries=entries)
+        try:
+            return self.device.create_bind_group(layout=pipeline.layout, entries=entries)
+        except Exception as error:
+            raise fault("a bind group", str(error), type(error).__name__, self._lose) from error
 
     def close(self) -> None:
         """Give everything back; what was made on the device is useless afterwards."""

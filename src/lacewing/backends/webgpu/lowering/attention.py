@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from lacewing.backends.batch import StepLimits
-from lacewing.backends.webgpu.device.device import Slice, Variant
+from lacewing.backends.webgpu.device.device import Slice
+from lacewing.backends.webgpu.device.variant import Variant
 from lacewing.backends.webgpu.lowering.arena import Place
 from lacewing.backends.webgpu.lowering.compiler import RULES, Compiler
 from lacewing.backends.webgpu.lowering.dispatches import Binding, Grid, Run

@@ -33,10 +33,17 @@ class Run:
     @staticmethod
     def of(batch: Batch, outputs: int) -> Run:
         parts = batch.parts
+        if len(parts) == len(batch.tokens) == outputs:
+            return Run.singly(outputs, int(batch.positions.max()))
         short = [first + count - 1 for _, first, count in parts if count < PREFILL_TOKENS]
         kv_len = 1 << int(batch.positions[short].max()).bit_length() if short else 1
         prefill = tuple(count for _, _, count in parts if count >= PREFILL_TOKENS)
         return Run(len(batch.tokens), outputs, kv_len, prefill, len(parts), len(parts) == len(batch.tokens))
+
+    @staticmethod
+    def singly(rows: int, position: int) -> Run:
+        """One token of each of so many rows, the furthest at a position, with its logits."""
+        return Run(rows, rows, 1 << position.bit_length(), (), rows, True)
 
     @property
     def decode(self) -> int:

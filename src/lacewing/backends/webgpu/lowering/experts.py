@@ -17,7 +17,7 @@ from lacewing.backends.webgpu.lowering.compiler import RULES, Compiler
 from lacewing.backends.webgpu.lowering.dispatches import Grid, Router, Run
 from lacewing.backends.webgpu.lowering.expert_biases import expert_bias
 from lacewing.backends.webgpu.lowering.fusions import Activation, activation_after, experts_before, sum_after
-from lacewing.backends.webgpu.lowering.linear import FEW
+from lacewing.backends.webgpu.lowering.linear import GEMV_TOKENS
 from lacewing.backends.webgpu.lowering.rows import gated
 from lacewing.backends.webgpu.weights.layouts import GROUP
 from lacewing.backends.webgpu.weights.matrices import Matrix, Shard
@@ -78,9 +78,9 @@ class Product:
         return len(self.outs)
 
     @property
-    def few(self) -> int:
+    def gemv_tokens(self) -> int:
         """Up to so many tokens read their experts' rows by themselves."""
-        return max(FEW, SHARED * self.experts(self.matrix) // self.active)
+        return max(GEMV_TOKENS, SHARED * self.experts(self.matrix) // self.active)
 
     def experts(self, shard: Shard | Matrix) -> int:
         return shard.rows // (self.rows * self.parts)
@@ -97,8 +97,8 @@ def expert_linear(compiler: Compiler, op: ops.ExpertLinear) -> None:
     after = activation_after(compiler.program.ops, compiler.index) if len(products) == 1 else None
     for product in products:
         if after is None:
-            few_tokens(compiler, product)
-        many_tokens(compiler, product)
+            gemv(compiler, product)
+        gemm(compiler, product)
     for out in op.outs:
         compiler.written(out)
     if after is not None:
@@ -140,8 +140,8 @@ def _inputs(compiler: Compiler, product: Product) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def few_tokens(compiler: Compiler, product: Product, activation: Activation | None = None, coded: bool = False) -> None:
-    """Dispatches of runs of few tokens, with the activation and its bytes where given."""
+def gemv(compiler: Compiler, product: Product, activation: Activation | None = None, coded: bool = False) -> None:
+    """Dispatches of runs of few tokens, with the activation and its q8 form where given."""
     lanes = compiler.variant.lanes
     threads = min(CODED_THREADS, compiler.device.most_threads, GROUP * lanes) if coded else THREADS
     tile = GROUP if coded else threads // lanes * (2 if product.dotted else 1)
@@ -158,7 +158,7 @@ def few_tokens(compiler: Compiler, product: Product, activation: Activation | No
             "expert_gemv",
             constants,
             product.bindings(shard),
-            few(product.few, lambda run: (-(-product.rows // tile), product.active, run.tokens)),
+            up_to(product.gemv_tokens, lambda run: (-(-product.rows // tile), product.active, run.tokens)),
         )
 
 
@@ -168,7 +168,7 @@ def _formula(op: Activation) -> str:
     return f"{op.activation}(y_0) * y_1"
 
 
-def many_tokens(compiler: Compiler, product: Product) -> None:
+def gemm(compiler: Compiler, product: Product) -> None:
     """Dispatches of runs of many tokens: tiles of rows of an expert and the pairs that chose it."""
     kind = "dot" if product.dotted else "float"
     tile_rows, tile_tokens = TILES[kind]
@@ -183,7 +183,7 @@ def many_tokens(compiler: Compiler, product: Product) -> None:
         constants |= {"first_expert": shard.first // (product.rows * product.parts), "experts": product.experts(shard)}
         compiler.dispatch(
             f"expert_gemm_{kind}", constants, product.bindings(shard),
-            many(product.few, lambda run: (across, _tiles(run.tokens * product.active, experts, tile_tokens), 1)),
+            above(product.gemv_tokens, lambda run: (across, _tiles(run.tokens * product.active, experts, tile_tokens), 1)),
         )  # fmt: skip
 
 
@@ -204,7 +204,7 @@ def _lists(compiler: Compiler, product: Product, tile: int) -> Place:
             "ids": compiler.at(ids), "active": active, "experts": experts, "tile": tile, "tiles": tiles,
             "lists": compiler.sorted_pairs[key],
         }  # fmt: skip
-        compiler.dispatch("expert_lists", constants, [], many(product.few, lambda run: (1, 1, 1)))
+        compiler.dispatch("expert_lists", constants, [], above(product.gemv_tokens, lambda run: (1, 1, 1)))
         compiler.fresh.add(key)
     return compiler.sorted_pairs[key]
 
@@ -212,15 +212,15 @@ def _lists(compiler: Compiler, product: Product, tile: int) -> Place:
 def _activated(compiler: Compiler, product: Product, op: Activation) -> None:
     """Few tokens: all in one dispatch. Many: the activation, and its bytes, after the tiles."""
     coded = product.dotted and product.rows % GROUP == 0 and op.out.start % GROUP == 0
-    few_tokens(compiler, product, op, coded)
+    gemv(compiler, product, op, coded)
     if isinstance(op, ops.GatedActivation):
-        gated(compiler, op, product.few)  # which may write the bytes
+        gated(compiler, op, product.gemv_tokens)  # which may write the bytes
     else:
-        clamped(compiler, op, product.few)
+        clamped(compiler, op, product.gemv_tokens)
     if coded and not compiler.is_quantised(op.out):
         groups = op.out.width // GROUP
         constants = {"x": compiler.at(op.out), "q8": compiler.arena.quantised(op.out), "groups": groups}
-        compiler.dispatch("quantise", constants, [], many(product.few, lambda run: (-(-groups // 64), run.tokens, 1)))
+        compiler.dispatch("quantise", constants, [], above(product.gemv_tokens, lambda run: (-(-groups // 64), run.tokens, 1)))
     compiler.written(op.out)
     if coded:
         compiler.mark_quantised(op.out)
@@ -229,12 +229,12 @@ def _activated(compiler: Compiler, product: Product, op: Activation) -> None:
 Grids = Callable[[Run], Grid | None]
 
 
-def few(most: int, grid: Grids) -> Grids:
+def up_to(most: int, grid: Grids) -> Grids:
     return lambda run: grid(run) if run.tokens <= most else None
 
 
-def many(few: int, grid: Grids) -> Grids:
-    return lambda run: grid(run) if run.tokens > few else None
+def above(most: int, grid: Grids) -> Grids:
+    return lambda run: grid(run) if run.tokens > most else None
 
 
 @RULES.rule(ops.ClampedActivation)
@@ -242,13 +242,13 @@ def clamped_activation(compiler: Compiler, op: ops.ClampedActivation) -> None:
     clamped(compiler, op, 0)
 
 
-def clamped(compiler: Compiler, op: ops.ClampedActivation, few: int) -> None:
-    """The activation, for runs of more than `few` tokens."""
+def clamped(compiler: Compiler, op: ops.ClampedActivation, more_than: int) -> None:
+    """The activation, for runs of more tokens than that."""
     constants = {
         "gate": compiler.at(op.gate), "up": compiler.at(op.up), "out": compiler.at(op.out), "width": op.out.width,
         "alpha": op.alpha, "limit": op.limit,
     }  # fmt: skip
-    compiler.dispatch("clamped", constants, [], many(few, lambda run: (-(-op.out.width // 64), run.tokens, 1)))
+    compiler.dispatch("clamped", constants, [], above(more_than, lambda run: (-(-op.out.width // 64), run.tokens, 1)))
     compiler.written(op.out)
 
 
@@ -259,20 +259,20 @@ def unrolled(steps: int, most: int) -> int:
 
 @RULES.rule(ops.Combine)
 def combine(compiler: Compiler, op: ops.Combine) -> None:
-    experts, few = experts_before(compiler.program.ops, compiler.index), 0
+    experts, more_than = experts_before(compiler.program.ops, compiler.index), 0
     if experts is not None:
         products = _products(compiler, experts)
         if _whole(products):
             _summed(compiler, products[0], op)
-            many_tokens(compiler, products[0])
+            gemm(compiler, products[0])
             compiler.written(experts.outs[0])
-            few = products[0].few
+            more_than = products[0].gemv_tokens
     constants = {
         "x": compiler.at(op.x), "weights": compiler.at(op.weights) if op.weights is not None else None, "out": compiler.at(op.out),
         "add": compiler.at(op.add) if op.add is not None else None, "active": op.active, "width": op.out.width,
         "ids": compiler.at(op.ids) if op.ids is not None else None,
     }  # fmt: skip
-    compiler.dispatch("combine", constants, [], many(few, lambda run: (-(-op.out.width // 64), run.tokens, 1)))
+    compiler.dispatch("combine", constants, [], above(more_than, lambda run: (-(-op.out.width // 64), run.tokens, 1)))
     compiler.written(op.out)
 
 
@@ -286,5 +286,5 @@ def _summed(compiler: Compiler, product: Product, op: ops.Combine) -> None:
     }  # fmt: skip
     teams = SUM_THREADS // compiler.variant.lanes
     (shard,) = product.matrix.shards
-    grid = few(product.few, lambda run: (-(-product.rows // teams), run.tokens, 1))
+    grid = up_to(product.gemv_tokens, lambda run: (-(-product.rows // teams), run.tokens, 1))
     compiler.dispatch("expert_sum", constants, product.bindings(shard), grid)

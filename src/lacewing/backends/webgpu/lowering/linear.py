@@ -22,7 +22,7 @@ from lacewing.program.ops import View
 
 THREADS = 128  # of a workgroup of a matrix-vector product in float32
 GATED_THREADS = 512  # of a workgroup of a gated product, which makes 32 values
-FEW = 8  # tokens, or rows of logits, up to which that kernel is used
+GEMV_TOKENS = 8  # tokens, or rows of logits, up to which a product is a GEMV for each; more are a GEMM
 HEAD_THREADS, HEAD_TILE = 128, 64  # of a workgroup of a matrix for each head; rows and tokens of a tile
 TILES = {"dot": (128, 64), "float": (64, 64)}  # rows and tokens of a workgroup of the others
 
@@ -72,10 +72,10 @@ def _gated_after(compiler: Compiler, op: ops.Linear) -> ops.GatedActivation | No
 
 
 def _gated(compiler: Compiler, op: ops.Linear, matrix: Matrix, after: ops.GatedActivation) -> None:
-    """Few tokens in one kernel, many in two."""
+    """The GEMV in one kernel, the GEMM in two."""
     width, x = after.out.width, compiler.quantised(op.x)
     outs = [Out(0, width, compiler.at(op.outs[0])), Out(width, 2 * width, compiler.at(op.outs[1]))]
-    product(compiler, op.x, matrix, {"target": "arena", "outs": outs, "biased": False}, None, fewest=FEW)
+    product(compiler, op.x, matrix, {"target": "arena", "outs": outs, "biased": False}, None, fewest=GEMV_TOKENS)
     threads = min(GATED_THREADS, compiler.device.most_threads, GROUP * compiler.variant.lanes)
     constants = {
         "layout": matrix.layout, "groups": matrix.groups, "width": width, "threads": threads,
@@ -87,11 +87,11 @@ def _gated(compiler: Compiler, op: ops.Linear, matrix: Matrix, after: ops.GatedA
         "gemv_gated",
         constants,
         matrix.shards[0].planes,
-        lambda run: (across, run.tokens, deep) if run.tokens <= FEW else None,
+        lambda run: (across, run.tokens, deep) if run.tokens <= GEMV_TOKENS else None,
     )
     for out in op.outs:
         compiler.written(out)
-    gated(compiler, after, FEW)
+    gated(compiler, after, GEMV_TOKENS)
     compiler.done.add(compiler.index + 1)
 
 
@@ -118,7 +118,7 @@ def _joined_bias(compiler: Compiler, names: Sequence[str | None], widths: Sequen
 def product(
     compiler: Compiler, x: View, matrix: Matrix, target: dict[str, object], extra: Slice | None, rows: bool = False, fewest: int = 0
 ) -> None:
-    """Dispatches of x @ matrix.T, one a shard for few tokens and one for many, if more than `fewest`. `rows`: of output rows."""
+    """Dispatches of x @ matrix.T, a GEMV and a GEMM a shard, for more than `fewest` tokens. `rows`: of output rows."""
     dotted = compiler.variant.dot and not matrix.layout.floats
     kind = "dot" if dotted else "float"
     common: dict[str, Any] = {
@@ -129,16 +129,16 @@ def product(
     tile_rows, tile_tokens = TILES[kind]
     for shard in matrix.shards:
         threads, teams = _teams(compiler, shard.rows, matrix.groups) if dotted else (THREADS, 1)
-        few = folded(-(-shard.rows * teams * compiler.variant.lanes // threads))
-        many = folded(-(-shard.rows // tile_rows))
+        gemv_groups = folded(-(-shard.rows * teams * compiler.variant.lanes // threads))
+        gemm_groups = folded(-(-shard.rows // tile_rows))
 
-        def few_grid(run: Run, few: tuple[int, int] = few) -> Grid | None:
+        def gemv_grid(run: Run, groups: tuple[int, int] = gemv_groups) -> Grid | None:
             count = run.outputs if rows else run.tokens
-            return (few[0], count, few[1]) if 0 < count <= FEW else None
+            return (groups[0], count, groups[1]) if 0 < count <= GEMV_TOKENS else None
 
-        def many_grid(run: Run, many: tuple[int, int] = many) -> Grid | None:
+        def gemm_grid(run: Run, groups: tuple[int, int] = gemm_groups) -> Grid | None:
             count = run.outputs if rows else run.tokens
-            return (many[0], -(-count // tile_tokens), many[1]) if count > FEW else None
+            return (groups[0], -(-count // tile_tokens), groups[1]) if count > GEMV_TOKENS else None
 
         constants = {
             **common, "first_row": shard.first, "rows": shard.rows, "tile_rows": tile_rows, "tile_tokens": tile_tokens,
@@ -146,10 +146,10 @@ def product(
         }  # fmt: skip
         bindings = [*shard.planes, *([extra] if extra is not None else [])]
         label = "logits" if rows else ""
-        if fewest < FEW:
+        if fewest < GEMV_TOKENS:
             plain = matrix.layout.floats and compiler.at(x).base % 4 == 0
-            compiler.dispatch("gemv_plain" if plain else f"gemv_{kind}", constants, bindings, few_grid, label)
-        compiler.dispatch(f"gemm_{kind}", constants, bindings, many_grid, label)
+            compiler.dispatch("gemv_plain" if plain else f"gemv_{kind}", constants, bindings, gemv_grid, label)
+        compiler.dispatch(f"gemm_{kind}", constants, bindings, gemm_grid, label)
 
 
 def _teams(compiler: Compiler, rows: int, groups: int) -> tuple[int, int]:
@@ -191,17 +191,19 @@ def head_linear(compiler: Compiler, op: ops.HeadLinear) -> None:
         "x": compiler.at(op.x), "out": compiler.at(op.out), "lanes": lanes, "threads": HEAD_THREADS,
     }  # fmt: skip
     planes = matrix.shards[0].planes
-    few = row_groups + copies
-    compiler.dispatch("head_gemv", constants, planes, lambda run: (few, run.tokens, 1) if run.tokens <= FEW else None)
-    if compiler.limits.chunk > FEW:
+    across_rows = row_groups + copies
+    compiler.dispatch(
+        "head_gemv", constants, planes, lambda run: (across_rows, run.tokens, 1) if run.tokens <= GEMV_TOKENS else None
+    )
+    if compiler.limits.chunk > GEMV_TOKENS:
         across = -(-outputs // HEAD_TILE)
         compiler.dispatch(
             "head_gemm",
             constants,
             planes,
-            lambda run: (across, -(-run.tokens // HEAD_TILE), op.heads) if run.tokens > FEW else None,
+            lambda run: (across, -(-run.tokens // HEAD_TILE), op.heads) if run.tokens > GEMV_TOKENS else None,
         )
         if rest:
             wide = -(-op.heads * rest // 64)
-            compiler.dispatch("head_rest", constants, [], lambda run: (wide, run.tokens, 1) if run.tokens > FEW else None)
+            compiler.dispatch("head_rest", constants, [], lambda run: (wide, run.tokens, 1) if run.tokens > GEMV_TOKENS else None)
     compiler.written(op.out)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -35,31 +36,22 @@ class StateBuffer:
     def size(self) -> int:
         return int(self.buffer.size)
 
-    def resize(self, count: int) -> bool:
-        """Room for `count`, with what is there. Returns whether the buffer is another one. Raises OutOfMemoryError."""
-        if count == self.capacity or (count < self.capacity and count > self.capacity // 2):
-            return False
-        most = self._device.largest_buffer // self.nbytes
-        if count > most:
+    def resize(self, count: int) -> None:
+        """Room for exactly `count`, in another buffer, with what is there. Raises OutOfMemoryError."""
+        if count == self.capacity:
+            return
+        if count * self.nbytes > self._device.largest_buffer:
             raise OutOfMemoryError(
                 f"{count} pages of {self.label} take {format_bytes(count * self.nbytes)}, but this GPU binds "
                 f"{format_bytes(self._device.largest_buffer)}; use a smaller --context, or --kv-type q8_0"
             )
-        wanted = min(most, max(count, 2 * self.capacity)) if count > self.capacity else count
-        try:
-            made = self._device.buffer(wanted * self.nbytes, self.label)
-        except OutOfMemoryError:
-            if wanted == count:
-                raise
-            wanted, made = count, self._device.buffer(count * self.nbytes, self.label)
-        kept = min(self.capacity, wanted) * self.nbytes
+        made, kept = self._device.buffer(count * self.nbytes, self.label), min(self.capacity, count) * self.nbytes
         if kept:
             recorder = Recorder(self._device.device)
             recorder.copy(self.buffer, 0, made, 0, kept)
             recorder.submit()
         self._device.free(self.buffer)
-        self.buffer, self.capacity = made, wanted
-        return True
+        self.buffer, self.capacity = made, count
 
 
 def state_bytes(state: State) -> int:
@@ -80,18 +72,19 @@ class States:
     def members(self, group: int) -> list[StateBuffer]:
         return [self.buffers[member] for member in self.groups[group].members]
 
-    def grow(self, group: int, count: int, bind_anew: Callable[[set[int]], None]) -> None:
-        """See `Step.grow`. `bind_anew` is told the ids of the buffers that are other ones now, of a growth that fails half-way too:
-        what has grown before stays larger than it need be."""
-        changed: set[int] = set()
-        try:
-            for each in self.members(group):
-                if each.resize(count):
-                    changed.add(id(each))
-        finally:
-            if changed:
-                self._device.settle()  # else a second growth would find the first one's memory still taken
-                bind_anew(changed)
+    def grow(self, group: int, count: int) -> None:
+        """See `Step.grow`; who asks decides how far ahead. Buffer after buffer, so that only one of them is there twice."""
+        before = min(each.capacity for each in self.members(group))
+        for index, each in enumerate(self.members(group)):
+            try:
+                each.resize(count)
+            except OutOfMemoryError:
+                for grown in self.members(group)[:index]:
+                    with suppress(OutOfMemoryError):  # it is larger then, and whole
+                        grown.resize(before)
+                raise
+            finally:
+                self._device.settle()  # else the next one would find this one's memory still taken
 
     def copy(self, group: int, pairs: Sequence[tuple[int, int]]) -> None:
         """See `Step.copy`. A buffer cannot be copied within itself, so pages pass through another one."""

@@ -70,8 +70,8 @@ class StagedStep(WebGPUStep):
         super().watch_routes(on)
         self._stage_plans.clear()
 
-    def _changed_buffers(self, changed: set[int]) -> None:
-        super()._changed_buffers(changed)
+    def _bind_again(self, changed: set[int]) -> None:
+        super()._bind_again(changed)
         self._stage_plans.clear()
         self._forget_recorded()
 

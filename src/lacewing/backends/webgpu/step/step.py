@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -20,6 +21,7 @@ from lacewing.backends.webgpu.step.argmax import AHEAD, device_argmax
 from lacewing.backends.webgpu.step.routes import RouteWatch
 from lacewing.backends.webgpu.step.top_k import WANTED, DeviceTopK
 from lacewing.errors import OptionError
+from lacewing.program.states import PAGE
 
 AT_ONCE = 64  # dispatches of a submission, but of runs that are one submission whatever it takes
 ONE_SUBMISSION = 16  # tokens of such a run at most
@@ -48,6 +50,7 @@ class WebGPUStep(Step):
         self._made.append(self._readback.buffer)
         self.buffer_bytes = sum(buffer.size for buffer in self._made)
         self._tables = {index: number for number, index in enumerate(i for i, group in enumerate(self.groups) if group.paged)}
+        self._host_tables = np.zeros((len(self._tables), self.limits.rows, self.table_width), np.int32)
         self._plans: dict[Run, Plan] = {}
         self._runs = 0  # what ran ahead before the last one is no longer what it was
 
@@ -89,20 +92,21 @@ class WebGPUStep(Step):
             yield from super().greedy(batch, count)
             return
         under_way: deque[tuple[int, int]] = deque()
-        mine, done, room = 0, 0, 0
+        mine, done, longest, room = 0, 0, 0, 0
         for index in range(count):
             with self._turn():
                 if index == 0:
                     batch = self._greedy_batch(batch, count)
                     self._write_inputs(batch, rows, 0)
                     mine = self._runs
-                    room = self.limits.context - int(batch.positions.max())
+                    longest = int(batch.positions.max())
+                    room = self.limits.context - longest
                 elif self._runs != mine:
                     raise OptionError("the step has run something else since; ask for greedy tokens anew")
                 if index >= room:
                     self._checked(replace(batch, positions=batch.positions + index))  # raises
                 while done < min(count, room, index + (1 if self._watch.on else AHEAD)):
-                    plan = self._plan(Run.of(replace(batch, positions=batch.positions + done), rows), False)
+                    plan = self._plan(Run.singly(rows, longest + done), False)
                     ring = done % len(self._argmax.ring)
                     under_way.append((ring, self._argmax.submit(plan, rows, ring)))
                     done += 1
@@ -167,10 +171,16 @@ class WebGPUStep(Step):
     # states
 
     def _grow(self, group: int, count: int) -> None:
-        self._states.grow(group, count, self._changed_buffers)
+        before = [(each, each.buffer) for each in self._states.members(group)]
+        try:
+            self._states.grow(group, count)
+        finally:
+            self._bind_again({id(each) for each, buffer in before if each.buffer is not buffer})
 
-    def _changed_buffers(self, changed: set[int]) -> None:
-        """Bind what has other buffers now, and only that."""
+    def _bind_again(self, changed: set[int]) -> None:
+        """What has other buffers now, and only that."""
+        if not changed:
+            return
         for dispatch in self._dispatches:
             if any(id(binding) in changed for binding in dispatch.bindings):
                 dispatch.bind(self._device)
@@ -178,6 +188,7 @@ class WebGPUStep(Step):
 
     def _put_table(self, group: int, row: int, first: int, ids: np.ndarray) -> None:
         if ids.size:
+            self._host_tables[self._tables[group], row, first : first + len(ids)] = ids
             word = self._inputs.table(self._tables[group], row) + first
             self._device.write(self._step_buffer, 4 * word, np.ascontiguousarray(ids, np.int32))
 
@@ -207,15 +218,35 @@ class WebGPUStep(Step):
         with self._turn():
             ids = np.arange(tokens, dtype=np.int32) * 97 % self.program.vocab_size  # alike, they would choose the same experts
             batch = Batch.of(ids, position, [tokens - 1])
-            if self.fixed:  # units 0 and 1 of each group
-                shape = (self.fixed, self.limits.rows)
-                batch = replace(batch, units_in=np.zeros(shape, np.int32), units_out=np.ones(shape, np.int32))
+            if self.fixed:
+                units = np.array(
+                    [[self.sizes[i]] * self.limits.rows for i, group in enumerate(self.groups) if not group.paged], np.int32
+                )
+                batch = replace(batch, units_in=units, units_out=units + 1)
             batch = self._checked(batch)
-            clock = Clock(self._device)
-            try:
-                return clock.kernels(self._timed(Run.of(batch, 1)), lambda: self._write_inputs(batch, 1, 0))
-            finally:
-                clock.close()
+            with self._own_states(position + tokens):
+                clock = Clock(self._device)
+                try:
+                    return clock.kernels(self._timed(Run.of(batch, 1)), lambda: self._write_inputs(batch, 1, 0))
+                finally:
+                    clock.close()
+
+    @contextmanager
+    def _own_states(self, positions: int) -> Iterator[None]:
+        """Row 0 has pages that are nobody's, and there are two units more, so that nothing of value is written over."""
+        sizes, tables = list(self.sizes), self._host_tables[:, 0].copy()
+        pages = -(-positions // PAGE)
+        try:
+            for index, group in enumerate(self.groups):
+                self.grow(index, sizes[index] + (pages if group.paged else 2))
+                if group.paged:
+                    self.put_table(index, 0, 0, np.arange(sizes[index], sizes[index] + pages))
+            yield
+        finally:
+            for index, number in self._tables.items():
+                self._put_table(index, 0, 0, tables[number])
+            for index, size in enumerate(sizes):
+                self.grow(index, size)
 
     def _timed(self, run: Run) -> dict[str, Timed]:
         """What a run replays, by kernels. An embedding reads a row a token, experts those that are chosen."""

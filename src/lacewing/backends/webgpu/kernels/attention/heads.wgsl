@@ -13,9 +13,9 @@
 {% include "kv.wgsl" %}
 {% endif %}
 {% include "turn.wgsl" %}
+{% include "workgroup_sum.wgsl" %}
 
 var<workgroup> values: array<f32, {{ widest }}>;
-var<workgroup> sums: array<f32, {{ threads }}>;
 {% if kv and kv.dtype == "q8_0" %}
 var<workgroup> scales: array<f32, {{ widest // 32 + 2 }}>;
 {% endif %}
@@ -23,24 +23,7 @@ var<workgroup> scales: array<f32, {{ widest // 32 + 2 }}>;
 fn mean_square(index: u32, width: u32) -> f32 {
   var sum = 0.0;
   for (var c = index; c < width; c += {{ threads }}u) { sum += values[c] * values[c]; }
-  {% if variant.subgroups and threads % variant.lanes == 0 %}
-  let part = {{ variant.add }}(sum);
-  if (index % {{ variant.lanes }}u == 0u) { sums[index / {{ variant.lanes }}u] = part; }
-  workgroupBarrier();
-  sum = 0.0;
-  {% for part in range(threads // variant.lanes) %}
-  sum += sums[{{ part }}];
-  {% endfor %}
-  {% else %}
-  sums[index] = sum;
-  workgroupBarrier();
-  for (var n = {{ threads // 2 }}u; n > 0u; n >>= 1u) {
-    if (index < n) { sums[index] += sums[index + n]; }
-    workgroupBarrier();
-  }
-  sum = sums[0];
-  {% endif %}
-  return sum / f32(width);
+  return workgroup_sum(index, sum) / f32(width);
 }
 
 @compute @workgroup_size({{ threads }})

@@ -8,15 +8,10 @@
 {% if q8 %}
 {% include "neighbours.wgsl" %}
 {% endif %}
-{% import "team.wgsl" as teams with context %}
-{{ teams.declarations() }}
-{% set team_count = threads // variant.lanes %}
-
-var<workgroup> sums: array<f32, {{ team_count }}>;
+{% include "workgroup_sum.wgsl" %}
 
 @compute @workgroup_size({{ threads }})
-fn main({{ teams.arguments(true) }}) {
-{{ teams.start() }}
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) index: u32) {
   let t = group.y;
   let x = ({{ x.base }}u + t * {{ x.stride }}u) / 4u;
   var sum = 0.0;
@@ -32,11 +27,7 @@ fn main({{ teams.arguments(true) }}) {
   }
   sum += dot(v_{{ part }}, v_{{ part }});
   {% endfor %}
-  {{ teams.sum("sum") }}
-  if (lane == 0u) { sums[team] = sum; }
-  workgroupBarrier();
-  sum = 0.0;
-  for (var i = 0u; i < {{ team_count }}u; i++) { sum += sums[i]; }
+  sum = workgroup_sum(index, sum);
   let factor = 1.0 / sqrt(sum / {{ number(width) }} + {{ number(eps) }});
   let out = ({{ out.base }}u + t * {{ out.stride }}u) / 4u;
   {% for part in range(parts) %}

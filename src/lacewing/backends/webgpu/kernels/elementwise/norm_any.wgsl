@@ -5,7 +5,7 @@
 @group(0) @binding(2) var<storage, read> weight: array<f32>;
 {% endif %}
 
-var<workgroup> sums: array<f32, {{ threads }}>;
+{% include "workgroup_sum.wgsl" %}
 
 fn load(at: u32) -> f32 { return bitcast<f32>(arena[at]); }
 
@@ -23,13 +23,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     {% endif %}
     sum += v * v;
   }
-  sums[lane] = sum;
-  workgroupBarrier();
-  for (var step_size = {{ threads // 2 }}u; step_size > 0u; step_size >>= 1u) {
-    if (lane < step_size) { sums[lane] += sums[lane + step_size]; }
-    workgroupBarrier();
-  }
-  let factor = 1.0 / sqrt(sums[0] / {{ number(width) }} + {{ number(eps) }});
+  let factor = 1.0 / sqrt(workgroup_sum(lane, sum) / {{ number(width) }} + {{ number(eps) }});
   let out = {{ out.base }}u + t * {{ out.stride }}u + group.x * {{ width }}u;
   for (var c = lane; c < {{ width }}u; c += {{ threads }}u) {
     arena[out + c] = bitcast<u32>(load(x + c) * factor{% if weighted %} * (weight[c] + {{ number(offset) }}){% endif %});
