@@ -59,7 +59,7 @@ def check_holders(engine: Engine) -> None:
         assert task.sequence is not None
         for group, table in enumerate(task.sequence.tables):
             found[group].update([*table, *(unit for unit in [task.sequence.next_units[group]] if unit >= 0)])
-    for node in scheduler.tree._nodes():
+    for node in scheduler.tree._below(scheduler.tree.root):
         for index, group in enumerate(scheduler.pages.unlimited):
             found[group][node.pages[index]] += 1
     for resume in scheduler.tree._resumes:

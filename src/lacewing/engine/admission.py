@@ -86,6 +86,8 @@ class Admission(ABC):
         if not whole and task.sequence is not None and self.last is task.sequence.ids:
             self.last = []
         self._leave(task, whole)
+        if not whole and task.stats.reused_tokens and not task.stats.generated_tokens:
+            self.forget()  # nobody knows whether what it took up was broken already
 
     def _leave(self, task: Task, whole: bool) -> None:
         if task in self.waiting:
@@ -98,9 +100,9 @@ class Admission(ABC):
         self.release(sequence, whole)
         task.sequence = None
 
-    def _preempt(self, task: Task, first: bool) -> None:
-        """It runs again later, `first` of all that wait or last."""
-        self._leave(task, whole=True)
+    def _preempt(self, task: Task, first: bool, whole: bool = True) -> None:
+        """It runs again later, `first` of all that wait or last. `whole`: from what has been run of it, if that is still there."""
+        self._leave(task, whole)
         self.waiting.insert(0 if first else len(self.waiting), task)
 
     def _reap(self) -> None:
@@ -129,14 +131,22 @@ class Admission(ABC):
                     return
                 self._preempt(paused, first=False)
                 continue
-            self.waiting.remove(task)
-            task.sequence = self.tree.acquire(task.history, len(task.history) - 1, task.number)
-            self.running.append(task)  # first, so that it can leave when the device is lost here
-            task.sequence.attach(heapq.heappop(self._rows))
-            if not task.admitted:
-                task.admitted, task.stats.reused_tokens = True, len(task.sequence.ids)
-                if len(self.running) == 1:
-                    self._rebalance(task)
+            try:
+                self._begin(task)
+            except LacewingError as error:  # such as of a device that is lost
+                self._fail(task, error, whole=False)
+
+    def _begin(self, task: Task) -> None:
+        """In a row, with what can be taken up."""
+        sequence = self.tree.acquire(task.history, len(task.history) - 1, task.number)
+        self.waiting.remove(task)
+        task.sequence = sequence
+        self.running.append(task)  # first, so that it can leave if attaching fails
+        sequence.attach(heapq.heappop(self._rows))
+        if not task.admitted:
+            task.admitted, task.stats.reused_tokens = True, len(sequence.ids)
+            if len(self.running) == 1:
+                self._rebalance(task)
 
     @staticmethod
     def _paused(tasks: list[Task]) -> Task | None:

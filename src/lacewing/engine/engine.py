@@ -199,16 +199,16 @@ class Engine:
 
     @contextmanager
     def _running(self, state: State) -> Iterator[State]:
-        """In a row of the step; afterwards it can be taken up, unless its logits were no numbers."""
-        whole = True
-        self.scheduler.attach(state)
+        """In a row of the step; afterwards it can be taken up, unless something failed."""
+        whole = False
         try:
+            self.scheduler.attach(state)
             yield state
-        except NumericError:
-            whole, self.scheduler.last = False, []
-            raise
+            whole = True
         finally:
             self.scheduler.release(state, whole)
+            if not whole:
+                self.scheduler.forget()  # it may go on from what was broken already
 
     def _run(self, state: State, ids: list[int], outputs: np.ndarray) -> np.ndarray:
         """Float32 (R, V) of the rows `outputs` of `ids`, valid until the next run."""

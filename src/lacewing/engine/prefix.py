@@ -69,11 +69,8 @@ class PrefixTree:
         """The last position from which on no group sees anything earlier, as at the border of a chunk."""
         if self.pages.fixed or not self.pages.limited:
             return 0
-        return max(self.pages.first_seen(group, matched) for group in self.pages.limited) if self._starts_anew(matched) else 0
-
-    def _starts_anew(self, matched: int) -> bool:
         at = max(self.pages.first_seen(group, matched) for group in self.pages.limited)
-        return all(self.pages.first_seen(group, at) == at for group in self.pages.limited)
+        return at if all(self.pages.first_seen(group, at) == at for group in self.pages.limited) else 0
 
     def _reaches(self, resume: Resume, length: int) -> bool:
         """Whether a resume, which may stand further on, has what is needed at `length`."""
@@ -85,7 +82,7 @@ class PrefixTree:
     # taking up
 
     def acquire(self, ids: Ids[int], most: int, maker: int = 0) -> Sequence:
-        """A sequence that holds as much of `ids` as can be taken up, at most `most`."""
+        """A sequence that holds as much of `ids` as can be taken up, at most `most`. Raises as `Step.copy`."""
         hit, sequence = self.find(ids, most), Sequence(self.pages, maker)
         if not hit.length:
             return sequence
@@ -96,11 +93,13 @@ class PrefixTree:
         try:
             if hit.length % PAGE:
                 self._own_tail(hit, sequence)
-        except Full:
+        except BaseException as error:
             sequence.drop()
-            return Sequence(self.pages, maker)
+            if isinstance(error, Full):
+                return Sequence(self.pages, maker)
+            raise
         resume = hit.resume
-        if resume in self._resumes and resume is not None:
+        if resume is not None and resume in self._resumes:
             if not resume.kept and resume.node.end == hit.length:
                 self._drop_resume(resume)
             else:
@@ -139,9 +138,11 @@ class PrefixTree:
                 continue
             own = self._take(group, page, hit)
             if own != page:
-                self.pages.copy(group, page, own)
-                self.pages.drop(group, [page])
-                sequence.tables[group][-1] = own
+                sequence.tables[group][-1] = own  # first, so that it is given back if copying fails
+                try:
+                    self.pages.copy(group, page, own)
+                finally:
+                    self.pages.drop(group, [page])
 
     def _take(self, group: int, page: int, hit: Hit) -> int:
         """A page to copy to; `page` itself where no other is left and only the tree still holds it."""
@@ -237,7 +238,7 @@ class PrefixTree:
         if limited and self._resumes:
             self._drop_resume(next(iter(self._resumes)))
             return True
-        leaves = [node for node in self._nodes() if not node.children and self._frees(node)]
+        leaves = [node for node in self._below(self.root) if not node.children and self._frees(node)]
         if leaves:
             self._remove(min(leaves, key=lambda node: node.used))
             return True
@@ -261,14 +262,12 @@ class PrefixTree:
             node = child
 
     def clear(self) -> None:
-        for child in list(self.root.children.values()):
-            self._remove_all(child)
+        self._remove_all(self.root)
 
-    def _remove_all(self, node: Node) -> None:
-        for child in list(node.children.values()):
-            self._remove_all(child)
-        if node.parent is not None:
-            self._remove(node)
+    def _remove_all(self, top: Node) -> None:
+        """A node and all below it, leaves first; not by recursion, since a long context is a thousand nodes deep."""
+        for node in reversed([top, *self._below(top)]):
+            self._remove(node)  # but the root
 
     def _remove(self, node: Node) -> None:
         """A leaf, with its resume."""
@@ -291,8 +290,9 @@ class PrefixTree:
             node, leaf = node.parent, node  # of no use to anybody
             self._remove(leaf)
 
-    def _nodes(self) -> Iterator[Node]:
-        waiting = list(self.root.children.values())
+    def _below(self, top: Node) -> Iterator[Node]:
+        """Parents before their children."""
+        waiting = list(top.children.values())
         while waiting:
             node = waiting.pop()
             yield node

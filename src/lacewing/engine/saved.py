@@ -41,12 +41,14 @@ def read_state(engine: Engine) -> tuple[list[int], bytes]:
         scheduler, step = engine.scheduler, engine.step
         sequence = scheduler.tree.acquire(engine.cached, len(engine.cached))
         ids, found = list(sequence.ids), [VERSION_2]
-        for group, each in enumerate(step.groups if ids else ()):
-            pages = sequence.tables[group][-_count(each, len(ids)) :]
-            data = step.read(group, pages)
-            _clear_tail(each, len(ids), data)
-            found.append(data.tobytes())
-        scheduler.release(sequence)
+        try:
+            for group, each in enumerate(step.groups if ids else ()):
+                table = sequence.tables[group]
+                data = step.read(group, table[len(table) - _count(each, len(ids)) :])
+                _clear_tail(each, len(ids), data)
+                found.append(data.tobytes())
+        finally:
+            scheduler.release(sequence)
         scheduler.last = ids
         return ids, b"".join(found)
 
@@ -66,10 +68,15 @@ def write_state(engine: Engine, ids: Ids[int], data: bytes) -> None:
         sequence = Sequence(scheduler.pages)
         for group in scheduler.pages.limited:
             sequence.first[group] = scheduler.pages.first_seen(group, len(ids)) // PAGE
-        scheduler.reserve(sequence, len(ids))
-        sequence.advance(list(ids))
-        for group, pages in enumerate(parts):
-            engine.step.write(group, sequence.tables[group][-len(pages) :] if len(pages) else [], pages)
+        try:
+            scheduler.reserve(sequence, len(ids))
+            sequence.advance(list(ids))
+            for group, pages in enumerate(parts):
+                table = sequence.tables[group]
+                engine.step.write(group, table[len(table) - len(pages) :], pages)
+        except BaseException:
+            sequence.drop()
+            raise
         scheduler.release(sequence)
         scheduler.last = sequence.ids
 

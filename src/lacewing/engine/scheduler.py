@@ -35,7 +35,6 @@ class Scheduler(Admission):
         self.pace = 0.0  # prompt tokens/s of the last long run
         self._decode_seconds = 0.0  # of the last run without a prompt
         self._ahead: Ahead | None = None
-        self._plain = False  # the next run is not to be one of `Ahead`
         self._watcher = Watcher(step.abort)
         self._under_way: list[Task] = []
 
@@ -84,11 +83,15 @@ class Scheduler(Admission):
         except Cancelled:
             return self.end_ahead()  # the others run again
         except Exception as error:
-            self._plain = self._ahead is not None and isinstance(error, NumericError)
+            unclear = self._ahead is not None and isinstance(error, NumericError)
             self.end_ahead()
-            if not self._plain:  # else the next run shows whose logits are no numbers
-                for task in tasks:
+            for task in tasks:
+                if not unclear:
                     self._fail(task, error, whole=not isinstance(error, LacewingError))
+                    continue
+                task.plain = True  # the next run shows whose logits are no numbers
+                if self.pages.fixed:  # a device that was further ahead has written to the units that were read
+                    self._preempt(task, first=False, whole=False)
             return
         except BaseException:
             self.end_ahead()
@@ -150,6 +153,7 @@ class Scheduler(Admission):
             self.tree.enter(sequence, after)  # for those who run beside it
 
     def _push(self, task: Task, choice: Choice) -> None:
+        task.plain = False
         if task.done:
             return
         if isinstance(choice, NumericError):
@@ -218,11 +222,10 @@ class Scheduler(Admission):
 
     def _look_ahead(self, parts: list[Part]) -> None:
         """Let the device choose by itself where nothing but greedy decoding is to be done."""
-        plain, self._plain = self._plain, False
         tasks = [part.task for part in parts]
-        if not self.step.runs_ahead or self.observers or self.waiting or plain or not parts:
+        if not self.step.runs_ahead or self.observers or self.waiting or not parts:
             return
-        if not all(task.decodes and task.sampler.takes_largest for task in tasks):
+        if not all(task.decodes and task.sampler.takes_largest and not task.plain for task in tasks):
             return
         if not all(part.sequence.owns_units() for part in parts):
             return

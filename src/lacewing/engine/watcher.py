@@ -29,12 +29,15 @@ class Watcher:
                     self._thread.start()
 
     def end(self) -> None:
-        self._asked = ()
+        """Afterwards `abort` is not called, which would end somebody else's run."""
+        with self._lock:
+            self._asked = ()
 
-    def _call_abort(self) -> None:
+    def _call_abort(self, asked: Sequence[Callable[[], bool]]) -> None:
         abort = self._abort()
-        if abort is not None:
-            abort()
+        with self._lock:
+            if abort is not None and self._asked is asked:
+                abort()
 
     def _watch(self) -> None:
         idle = 0
@@ -42,8 +45,8 @@ class Watcher:
             time.sleep(_EVERY)
             asked = self._asked
             idle = 0 if asked else idle + 1
-            if any(map(_says_yes, asked)) and self._asked is asked:
-                self._call_abort()
+            if any(map(_says_yes, asked)):
+                self._call_abort(asked)
             if idle > _IDLE:
                 with self._lock:
                     if not self._asked:
