@@ -16,27 +16,29 @@ def test_parts():
     batch = Batch(np.zeros(6, int), np.array([2, 0, 0, 0, 1, 1]), np.array([9, 0, 1, 2, 5, 6]), np.array([0]))
     assert batch.parts == [(2, 0, 1), (0, 1, 3), (1, 4, 2)]
     assert Batch.of([7], 3, [0], row=2).parts == [(2, 0, 1)]
-    assert check_batch(batch, 10, LIMITS, 0).tokens.dtype == np.int32
+    assert check_batch(batch, 10, LIMITS, []).tokens.dtype == np.int32
 
 
 def test_units_are_checked():
     batch = Batch.of([1, 2], 0, [1], row=1)
     with pytest.raises(OptionError, match=r"needs units of shape \(1, 3\)"):
-        check_batch(batch, 10, LIMITS, 1)
+        check_batch(batch, 10, LIMITS, [2])
     same = np.zeros((1, 3), np.int32)
     with pytest.raises(OptionError, match="another place"):
-        check_batch(Batch(batch.tokens, batch.rows, batch.positions, batch.outputs, same, same), 10, LIMITS, 1)
+        check_batch(Batch(batch.tokens, batch.rows, batch.positions, batch.outputs, same, same), 10, LIMITS, [2])
     others = np.array([[0, 1, 0]], np.int32)  # rows that do not run may name the same unit twice
-    check_batch(Batch(batch.tokens, batch.rows, batch.positions, batch.outputs, same, others), 10, LIMITS, 1)
+    check_batch(Batch(batch.tokens, batch.rows, batch.positions, batch.outputs, same, others), 10, LIMITS, [2])
+    with pytest.raises(OptionError, match=r"unit 1 does not exist; the groups have \[1\]"):
+        check_batch(Batch(batch.tokens, batch.rows, batch.positions, batch.outputs, same, others), 10, LIMITS, [1])
 
 
 def test_embeddings_need_a_backend_that_takes_them():
     batch = Batch(np.array([-1, 3]), np.zeros(2, int), np.arange(2), np.array([1]), embeddings=np.zeros((1, 8), np.float32))
-    assert check_batch(batch, 10, LIMITS, 0, embeddings=True).embeddings is not None
+    assert check_batch(batch, 10, LIMITS, [], embeddings=True).embeddings is not None
     with pytest.raises(BackendError, match="in place of token ids"):
-        check_batch(batch, 10, LIMITS, 0)
+        check_batch(batch, 10, LIMITS, [])
     with pytest.raises(OptionError, match="token -1"):
-        check_batch(Batch.of([-1], 0, [0]), 10, LIMITS, 0)
+        check_batch(Batch.of([-1], 0, [0]), 10, LIMITS, [])
 
 
 @pytest.mark.parametrize("size", [1, 63, 64, 1000, 5000])

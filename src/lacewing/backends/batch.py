@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -88,8 +88,8 @@ class Candidates:
     log_sum: float
 
 
-def check_batch(batch: Batch, vocab_size: int, limits: StepLimits, fixed: int, *, embeddings: bool = False) -> Batch:
-    """The batch with its arrays as contiguous int32. `fixed`: how many groups of fixed states there are.
+def check_batch(batch: Batch, vocab_size: int, limits: StepLimits, fixed: Sequence[int], *, embeddings: bool = False) -> Batch:
+    """The batch with its arrays as contiguous int32. `fixed`: how many units there are of each group of fixed states.
 
     Raises OptionError that names the first value out of range or of the wrong shape, BackendError for embeddings where the
     backend takes none.
@@ -117,10 +117,13 @@ def check_batch(batch: Batch, vocab_size: int, limits: StepLimits, fixed: int, *
             raise OptionError(f"position {int(positions[int(np.argmin(following)) + 1])} does not follow the one before it")
     if not fixed:
         return checked
-    units = [_units(each, fixed, limits.rows) for each in (batch.units_in, batch.units_out)]
+    units = [_units(each, len(fixed), limits.rows) for each in (batch.units_in, batch.units_out)]
     ran = [row for row, _, _ in parts]
     if (units[0][:, ran] == units[1][:, ran]).any() or (units[1][:, ran] < 0).any():
         raise OptionError("a unit must be written to another place than it is read from")
+    most = np.maximum(*units)[:, ran].max(axis=1)
+    if (most >= fixed).any():
+        raise OptionError(f"unit {int(most.max())} does not exist; the groups have {list(fixed)}")
     return Batch(tokens, rows, positions, outputs, units[0], units[1], batch.embeddings)
 
 

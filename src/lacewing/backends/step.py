@@ -285,13 +285,8 @@ class Step(ABC):
             yield
 
     def _checked(self, batch: Batch) -> Batch:
-        checked = check_batch(batch, self.program.vocab_size, self.limits, self.fixed, embeddings=self.takes_embeddings)
-        if checked.units_in is not None and checked.units_out is not None:
-            sizes = [size for size, group in zip(self.sizes, self.groups, strict=True) if not group.paged]
-            most = np.maximum(checked.units_in, checked.units_out)[:, checked.rows].max(axis=1)
-            if (most >= sizes).any():
-                raise OptionError(f"unit {int(most.max())} does not exist; there are {sizes}")
-        return checked
+        units = [size for size, group in zip(self.sizes, self.groups, strict=True) if not group.paged]
+        return check_batch(batch, self.program.vocab_size, self.limits, units, embeddings=self.takes_embeddings)
 
     def _stop_if_aborted(self) -> None:
         """For backends, between two pieces of work. Raises Cancelled."""
