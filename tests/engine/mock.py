@@ -3,7 +3,7 @@ what can be seen. So whoever puts a wrong page into a table, shares one that is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 
 import numpy as np
 
@@ -173,7 +173,7 @@ class AheadStep(MockStep):
         self.chosen += len(wanted)
         return super()._choose(batch, wanted)
 
-    def greedy(self, batch: Batch, count: int) -> Iterator[np.ndarray]:
+    def greedy(self, batch: Batch, count: int) -> Generator[np.ndarray, None, None]:
         """One run further than the token that it gives."""
         self.asked.append((int(batch.positions[0]), count))
         choices = super().greedy(batch, count)

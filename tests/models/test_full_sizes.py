@@ -15,7 +15,7 @@ from lacewing.models import open_model
 from lacewing.models.blocks.decoder import build_program
 from lacewing.models.opening import find_architecture
 from lacewing.models.readers.huggingface import read_huggingface, text_config
-from lacewing.program.states import PAGE, sequence_bytes
+from lacewing.program.states import PAGE
 from tests import geometries, sparse_files
 from tests.models.readers.test_real_configs import REAL
 
@@ -133,7 +133,7 @@ def test_layers_that_see_a_part_hold_a_part(config, context, most):
     checkpoint = Checkpoint(Path("model"), "safetensors", {"config.json": config}, {})
     architecture = find_architecture(text_config(checkpoint)["model_type"], "model")
     program = build_program(read_huggingface(checkpoint, architecture, bf16=False), context, architecture.block)
-    assert 0.9 * most < sequence_bytes(program.states, context, 512) <= most
+    assert 0.9 * most < sum(group.live(context, 512) * group.nbytes for group in program.groups) <= most
 
 
 def test_bytes_that_a_token_reads(tmp_path):

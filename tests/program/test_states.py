@@ -2,7 +2,7 @@
 
 import pytest
 
-from lacewing.program.states import PAGE, Chunk, FixedState, Group, Part, Window, groups_of, sequence_bytes
+from lacewing.program.states import PAGE, Chunk, FixedState, Group, Part, Window, groups_of
 from tests.paged import paged
 
 
@@ -35,4 +35,4 @@ def test_live_pages_are_enough_and_not_one_too_many(reach, run):
 def test_what_a_sequence_takes():
     states = [paged(1, 64, 64), paged(1, 64, 64, Window(128)), FixedState((("conv", (2, 8)),))]
     page = 128 * 2 * 2 * 64
-    assert sequence_bytes(states, 1024, 128) == 8 * page + 3 * page + 2 * 64
+    assert [group.live(1024, 128) * group.nbytes for group in groups_of(states)] == [8 * page, 3 * page, 2 * 64]

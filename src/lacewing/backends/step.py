@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -123,7 +123,7 @@ class Step(ABC):
     def _choose(self, batch: Batch, wanted: Sequence[Wanted]) -> list[Candidates]:
         return [candidates_of(row, each) for row, each in zip(self._run(batch), wanted, strict=True)]
 
-    def greedy(self, batch: Batch, count: int) -> Iterator[np.ndarray]:
+    def greedy(self, batch: Batch, count: int) -> Generator[np.ndarray, None, None]:
         """Run a batch of one token a row, give the ids of the largest logits (the lowest of equals), int64 (N,), run these at the
         next positions, and so on, `count` times. The tables already have the pages of all `count` positions.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -87,7 +86,7 @@ class Ahead:
 
     def __init__(self, step: Step, tasks: list[Task], parts: list[Part], count: int):
         self.tasks = list(tasks)
-        self._choices: Iterator[np.ndarray] = step.greedy(batch_of(step, parts), count)
+        self._choices = step.greedy(batch_of(step, parts), count)
         self.left = count
 
     def next(self) -> list[Choice]:
@@ -102,5 +101,4 @@ class Ahead:
 
     def close(self) -> None:
         """What comes after is not wanted."""
-        if isinstance(self._choices, Generator):
-            self._choices.close()
+        self._choices.close()

@@ -137,8 +137,3 @@ def groups_of(states: Sequence[State]) -> tuple[Group, ...]:
     for index, state in enumerate(states):
         members.setdefault(state, []).append(index)
     return tuple(Group(state, tuple(found)) for state, found in members.items())
-
-
-def sequence_bytes(states: Sequence[State], context: int, run: int) -> int:
-    """What one sequence of `context` positions holds at most, when `run` tokens run together."""
-    return sum(group.live(context, run) * group.nbytes for group in groups_of(states))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -85,7 +85,7 @@ class WebGPUStep(Step):
             plan = self._plan(run, logits_only=first > 0)
             yield first, rows, plan if run.tokens <= ONE_SUBMISSION else self._begun(plan)
 
-    def greedy(self, batch: Batch, count: int) -> Iterator[np.ndarray]:
+    def greedy(self, batch: Batch, count: int) -> Generator[np.ndarray, None, None]:
         """See `Step.greedy`."""
         rows = len(batch.tokens)
         if rows > self.logit_rows:  # a large vocabulary, and more rows than its logits have room for
