@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lacewing.cli.run import open_model
 from lacewing.errors import OptionError
-from lacewing.options import LoadOptions, format_bytes
+from lacewing.options import LoadOptions, counted, format_bytes
 
 if TYPE_CHECKING:
     from lacewing.backends.base import DeviceFacts
@@ -113,7 +113,10 @@ def _table(report: dict[str, Any]) -> str:
         ("weights", f"{format_bytes(report['bytes_per_token'])} a token, {report['gigabytes_per_second']} GB/s{share}"),
         ("load", f"{report['load_seconds']} s"),
         *_held(report),
-        *((f"{count} sequences", f"{one['tokens_per_second']} tokens/s") for count, one in report.get("sequences", {}).items()),
+        *(
+            (counted(int(count), "sequence"), f"{one['tokens_per_second']} tokens/s")
+            for count, one in report.get("sequences", {}).items()
+        ),
     )
     lines = [f"{name:<14}{text}" for name, text in rows]
     return "\n".join(lines + (_profile_table(report["profile"], report["prompt_tokens"]) if "profile" in report else []))
