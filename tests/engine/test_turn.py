@@ -39,3 +39,37 @@ def test_a_thread_may_take_it_again_and_an_error_gives_it_back():
     thread.start()
     thread.join(5)
     assert found == [None]
+
+
+class Interrupted:
+    """A lock that is taken, and then somebody presses Ctrl-C."""
+
+    def __init__(self, lock):
+        self.lock, self.presses = lock, 1
+        self.release = lock.release
+
+    def acquire(self):
+        self.lock.acquire()
+        if self.presses:
+            self.presses -= 1
+            raise KeyboardInterrupt
+
+
+def test_an_interrupt_just_after_it_was_taken_does_not_hang_the_thread():
+    """Ctrl-C reaches Python code between any two steps; closing the model afterwards takes the turn again."""
+    turn, done = Turn(), []
+
+    def work():
+        turn._lock = Interrupted(turn._lock)
+        try:
+            with turn:
+                done.append("not reached")
+        except KeyboardInterrupt:
+            pass
+        with turn:
+            done.append("again")
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(5)
+    assert done == ["again"]

@@ -14,13 +14,16 @@ class Turn:
     """
 
     def __init__(self) -> None:
-        self._lock, self._next = threading.Lock(), threading.Lock()  # `_next`: held by the one that gets the lock then
+        # An RLock: if Ctrl-C comes between taking it and noting whose it is, this thread can still take it again and go on.
+        self._lock, self._next = threading.RLock(), threading.Lock()  # `_next`: held by the one that gets the lock then
         self._owner: int | None = None
         self._depth = 0
 
     def __enter__(self) -> None:
         me = threading.get_ident()
-        if self._owner != me:
+        if self._owner == me:
+            self._lock.acquire()
+        else:
             with self._next:
                 self._lock.acquire()
                 self._owner = me
@@ -30,4 +33,4 @@ class Turn:
         self._depth -= 1
         if not self._depth:
             self._owner = None
-            self._lock.release()
+        self._lock.release()
