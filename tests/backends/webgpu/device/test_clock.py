@@ -45,6 +45,22 @@ def test_a_token_and_a_prompt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     step.close()
 
 
+@pytest.mark.parametrize("tokens", [1, 8])
+def test_a_model_with_units(tokens: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are timed with two units that are nobody's."""
+    monkeypatch.setattr("lacewing.backends.webgpu.device.clock.SECONDS", 0.0)
+    _, opened = open_step(tiny("lfm2", "gguf", tmp_path), 64, backend(), chunk=64)
+    step: Any = opened
+    ids, sizes = prompt_of("lfm2", 20), list(step.sizes)
+    run(step, ids[:12])
+    expected = run(step, ids[12:], 12)
+    assert "short_convolution" in {one.name for one in step.profile(tokens, 12)}
+    run(step, ids[:12])
+    np.testing.assert_allclose(run(step, ids[12:], 12), expected, rtol=0, atol=1e-5)
+    assert step.sizes == sizes
+    step.close()
+
+
 def test_what_takes_longer_takes_longer() -> None:
     """The clock's ticks are times: sixty passes over the same bytes take more than one, and not more than went by."""
     device = backend(CODES).device

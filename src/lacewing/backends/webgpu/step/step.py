@@ -223,8 +223,8 @@ class WebGPUStep(Step):
                     [[self.sizes[i]] * self.limits.rows for i, group in enumerate(self.groups) if not group.paged], np.int32
                 )
                 batch = replace(batch, units_in=units, units_out=units + 1)
-            batch = self._checked(batch)
             with self._own_states(position + tokens):
+                batch = self._checked(batch)
                 clock = Clock(self._device)
                 try:
                     return clock.kernels(self._timed(Run.of(batch, 1)), lambda: self._write_inputs(batch, 1, 0))
