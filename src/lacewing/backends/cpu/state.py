@@ -57,7 +57,7 @@ class GroupStore:
         return self.reserved.nbytes // self.group.nbytes
 
     def page(self, index: int) -> np.ndarray:
-        """uint8 (bytes of a page or unit,): its own memory."""
+        """uint8 (bytes of a page or unit,): a view, not a copy."""
         nbytes = self.group.nbytes
         return self.reserved.memory[index * nbytes : (index + 1) * nbytes]
 

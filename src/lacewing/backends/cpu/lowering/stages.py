@@ -34,6 +34,6 @@ def ranges(stages: Sequence[Stage], lowered: Sequence[LoweredOp]) -> list[tuple[
 
 
 def columns(memory: Memory, view: View, count: int) -> np.ndarray:
-    """Float32 (count, width): the view's own memory."""
+    """Float32 (count, width): the columns themselves, not a copy."""
     rows = memory.buffers[view.buffer.name].view(np.float32).reshape(memory.chunk, -1)
     return rows[:count, view.start : view.start + view.width]

@@ -174,7 +174,7 @@ def put_results(args, acc, most, total, token, count, first_head, group):
 
 
 def make_attend(stored: Stored) -> Any:
-    """`attend`: one piece of work over keys and values of one type."""
+    """`attend`: one piece of work over a KV cache of one type."""
     block_scores, block_values = make_blocks(stored)
     row_bytes, key_to_value = stored.row_bytes, stored.key_to_value
 

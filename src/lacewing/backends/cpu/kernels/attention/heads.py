@@ -1,4 +1,4 @@
-"""What happens to queries, keys and values between projection and attention: QK norm, rotary position, storing (stored.py)."""
+"""What happens to a head between projection and attention: QK norm, rotary position, writing to the KV cache (stored.py)."""
 
 from lacewing.backends.cpu.arguments import ANGLES, HEADS, STATE
 from lacewing.backends.cpu.kernels.attention.stored import BLOCK, F16_STORED, F32_STORED, Q8_STORED
@@ -50,7 +50,7 @@ def rotate_pair(pa, pb, pc, ps):
 
 
 def make_heads(stored):
-    """`kernel` for keys and values of one type."""
+    """`kernel` for a KV cache of one type."""
     bytes_of, store_key, store_value = stored.row_bytes, stored.store_key, stored.store_value
 
     @inline

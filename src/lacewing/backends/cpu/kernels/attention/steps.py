@@ -1,6 +1,6 @@
 """The inner loops of attention as register tiles: scores of queries with positions, and weighted sums of values.
 
-`stored`: the type of the keys and values (stored.py), which become float32 in registers.
+`stored`: the type of the KV cache (stored.py), whose values become float32 in registers.
 """
 
 from typing import Any

@@ -1,4 +1,4 @@
-"""How keys and values lie in a page, for each type that they may have: float16, float32, and blocks of 32 with a scale (Q8_0).
+"""The layout of the KV cache within a page, for each type that it may have: float16, float32, and blocks of 32 with a scale (Q8_0).
 
 A page is 128 positions. Keys of a head lie in groups of LANES positions, [position / LANES][column][position % LANES], so that
 attention scores LANES positions at once; values lie position by position, [position][column].

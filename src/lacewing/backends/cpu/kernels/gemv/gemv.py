@@ -1,7 +1,7 @@
 """One token: products of LANES rows with one activation row, in registers all the way from the file's bytes to the sums.
 
 A tile pays for itself when several tokens use it. For one, bytes stay as they lie in the row, lanes along the columns, and only
-sums are transposed, of which there are fewer. They are exact and the float operations those of kernels/gemm/dot.py, so the results
+the sums are transposed, which are fewer. They are exact, and the float operations are those of kernels/gemm/dot.py, so the results
 are the same bits.
 
     quad   16 bytes of a row, 4 lanes; a register holds QUADS of them
