@@ -59,7 +59,9 @@ def write_state(engine: Engine, ids: Ids[int], data: bytes) -> None:
     if version not in VERSIONS or not ids or len(ids) > engine.context or len(data) != state_size(groups, len(ids), version):
         raise OptionError("a saved state of another model, KV type or longer context cannot be used; run the prompt again")
     if not all(type(token) is int and 0 <= token < engine.vocab_size for token in ids):
-        raise OptionError(f"a saved state has token ids that are outside this model's vocabulary of {engine.vocab_size}; run the prompt again")
+        raise OptionError(
+            f"a saved state has token ids that are outside this model's vocabulary of {engine.vocab_size}; run the prompt again"
+        )
     body = np.frombuffer(data, np.uint8)[len(version) :]
     parts = _version_1(engine.step, len(ids), body) if version == VERSION_1 else _version_2(engine.step, len(ids), body)
     with engine.exclusive():
