@@ -2,7 +2,7 @@ import pytest
 
 from lacewing.engine.bench import GENERATE, PROMPT, check_sequences, context_of, measure, measure_sequences
 from lacewing.engine.engine import Engine
-from lacewing.errors import OptionError
+from lacewing.errors import BackendError, OptionError
 
 from .mock import VOCAB, AheadStep, MockStep
 
@@ -33,6 +33,25 @@ def test_several_sequences_generate_together():
     assert list(found) == [1, 3] and min(found.values()) > 0
     assert step.runs == ([PROMPT] + [1] * GENERATE) * 2 + ([3 * PROMPT] + [3] * GENERATE) * 2
     assert not engine.scheduler.running and not engine.scheduler.waiting
+
+
+def test_sequences_that_do_not_fit_together_are_refused():
+    context = context_of([3]) - 1
+    with pytest.raises(
+        OptionError, match=f"3 sequences need a context of {context + 1} tokens, not {context}; leave --context out"
+    ):
+        measure_sequences(Engine(MockStep(chunk=512, context=context, rows=3), VOCAB, context), [3], repeats=1)
+
+
+def test_sequences_whose_step_fails_are_not_waited_for():
+    step = MockStep(chunk=512, context=context_of([2]), rows=2)
+
+    def fail():
+        raise BackendError("the device is lost")
+
+    step.fail = fail
+    with pytest.raises(BackendError, match="the device is lost"):
+        measure_sequences(Engine(step, VOCAB, step.limits.context), [2], repeats=1)
 
 
 @pytest.mark.parametrize("text", ["", "0", "1,", "two", "-1", "1025", "1.5", "9" * 5000], ids=lambda text: text[:9])

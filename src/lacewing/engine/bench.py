@@ -44,9 +44,15 @@ def measure(engine: Engine, prompt: int, generate: int, repeats: int = 3) -> Spe
 
 
 def measure_sequences(engine: Engine, counts: Sequence[int], repeats: int = 3) -> dict[int, float]:
-    """Tokens/s of so many sequences that generate together, each after a made-up prompt, with sampling; medians."""
+    """Tokens/s of so many sequences that generate together, each after a made-up prompt, with sampling; medians.
+
+    Raises OptionError if they do not fit the context together, and as `Engine.generate`.
+    """
     found = {}
     for count in counts:
+        if context_of([count]) > engine.context:
+            needed = f"{count} sequences need a context of {context_of([count])} tokens"
+            raise OptionError(f"{needed}, not {engine.context}; leave --context out, or measure fewer")
         _together(engine, count)  # pages weights in, finishes late compilation
         found[count] = statistics.median(_together(engine, count) for _ in range(repeats))
     return found
@@ -72,7 +78,9 @@ def _together(engine: Engine, count: int) -> float:
     prompts = random.integers(0, engine.vocab_size, (count, PROMPT)).tolist()
     streams = [engine.submit(Request(ids, Sampling(seed=number))) for number, ids in enumerate(prompts)]
     while not all(stream.stats.generated_tokens for stream in streams):
-        engine.advance()
+        if not engine.advance():
+            for stream in streams:
+                next(stream, None)  # raises why it has none
     before, began = sum(stream.stats.generated_tokens for stream in streams), time.perf_counter()
     for _ in range(GENERATE):
         engine.advance()
