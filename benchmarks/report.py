@@ -11,6 +11,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from lacewing.options import counted
+
 SPEED_GOALS = {"generate": (1.0, 1.15), "prompt": (1.3, 2.0)}  # times llama.cpp: at least, aim
 AIMS = {("smollm2", "generate"): 1.4, ("qwen3moe-tiny", "generate"): 1.3}  # where it is another
 BANDWIDTH_SHARE = (0.90, 0.97)
@@ -59,7 +61,9 @@ def sequence_rows(model: str, ours: Mapping[int, Sequence[float]], peer: Mapping
     for count, a in ours.items():
         b = peer[count]
         ratio = statistics.median(a) / statistics.median(b)
-        rows.append(Row(f"{model}, {count} sequences, tokens/s", spread(a), spread(b), ratio, f"{ratio:.2f} x", "", None))
+        rows.append(
+            Row(f"{model}, {counted(count, 'sequence')}, tokens/s", spread(a), spread(b), ratio, f"{ratio:.2f} x", "", None)
+        )
     return rows
 
 
