@@ -157,7 +157,7 @@ def test_memory_that_ends_or_a_device_that_fails(tmp_path, monkeypatch):
         with pytest.raises(BackendError, match="lost"):
             step.rebalance()
     assert gpu.device.allocated == allocated and held(step) == [[], []]
-    np.testing.assert_allclose(run(step, IDS), want, rtol=0, atol=1e-4)  # all on the processor
+    np.testing.assert_allclose(run(step, IDS), want, rtol=0, atol=1e-4)  # all on the CPU
     use(step)
     step.rebalance()
     assert [len(each) for each in held(step)] == [3, 3] and not step.cache_statistics.problem

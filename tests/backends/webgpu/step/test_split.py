@@ -68,7 +68,7 @@ def target(gpu: WebGPUBackend, spec: ModelSpec, chunk: int = CHUNK) -> Target:
 
 @pytest.mark.parametrize("name", ["llama", "qwen3moe", "gpt-oss", "glm4moe"])
 def test_every_way_to_share_out(name, tmp_path):
-    """What the plan can come to: the first layers, or the experts of the first mixtures, on the processor; routers are watched."""
+    """What the plan can come to: the first layers, or the experts of the first mixtures, on the CPU; routers are watched."""
     path = tiny(name, "gguf", tmp_path)
     spec, whole = open_step(path, CONTEXT)
     whole.watch_routes(True)
