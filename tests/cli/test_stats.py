@@ -107,8 +107,8 @@ def test_bad_files_are_one_line(lacewing, mixture, text, tmp_path):
     (tmp_path / "bytes").write_bytes(b"\xff\xfe\xfa")
     (tmp_path / "empty").write_bytes(b"")
     cases = [
-        (("--text", tmp_path / "nothing"), "cannot be read"),
-        (("--text", tmp_path), "cannot be read"),
+        (("--text", tmp_path / "nothing"), "there is no file"),
+        (("--text", tmp_path), "is not a regular file"),
         (("--text", tmp_path / "bytes"), "UTF-8"),
         (("--text", tmp_path / "empty"), "empty"),
         (("--text", text, "--png", tmp_path / "no" / "such.png"), "cannot be written"),

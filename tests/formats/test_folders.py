@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from lacewing.errors import ModelFormatError
+from lacewing.errors import ModelFormatError, OptionError, TemplateError
 from lacewing.formats import open_checkpoint
+from lacewing.formats.files import read_named
 
 from .gguf_bytes import valid
 
@@ -112,6 +113,36 @@ def test_hugging_face_cache_links_are_fine(tmp_path: Path) -> None:
         (snapshot / blob.name).symlink_to(f"../../blobs/{blob.name}")
     checkpoint = open_checkpoint(snapshot)
     assert len(checkpoint.tensors) == 3 and checkpoint.metadata["config.json"]["model_type"] == "llama"
+
+
+def test_a_file_that_a_person_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "a.txt").write_bytes(b"12345")
+    assert read_named("~/a.txt", 5) == b"12345" and read_named(tmp_path / "a.txt", 3, whole=False) == b"123"
+    (tmp_path / "file.jinja").write_text("x")
+    os.mkfifo(tmp_path / "pipe.jinja")
+    for name, problem in (
+        (tmp_path / "a.txt", "a.txt has 5 bytes; at most 4 are read"),
+        (tmp_path / "pipe.jinja", "is not a regular file"),
+        ("/dev/zero", "is not a regular file"),
+        (tmp_path, "is not a regular file"),
+        (tmp_path / "none.txt", "there is no file .*none.txt$"),
+        ("~nobody-of-this-name/x", "cannot be read"),
+        ("a\0b", r"there is no file a.x00b"),
+        ("/proc/self/mem", "cannot be read"),
+    ):
+        for kind in (OptionError, TemplateError):
+            with pytest.raises(kind, match=problem):
+                read_named(name, 4, kind)
+
+
+def test_a_pipe_that_takes_the_place_of_a_file_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_bytes(b"x")
+    os.mkfifo(tmp_path / "pipe")
+    facts = os.stat(tmp_path / "file")
+    monkeypatch.setattr(os, "stat", lambda *_, **__: facts)
+    with pytest.raises(OptionError, match="not a regular file"):
+        read_named(tmp_path / "pipe", 4)
 
 
 def test_only_regular_files(tmp_path: Path) -> None:

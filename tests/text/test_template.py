@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -78,8 +79,13 @@ def test_a_file(tmp_path: Path):
     path.write_bytes(b" ")
     with pytest.raises(TemplateError, match="is empty"):
         ChatTemplate.from_file(path)
-    with pytest.raises(TemplateError, match="cannot be read"):
+    with pytest.raises(TemplateError, match="there is no file"):
         ChatTemplate.from_file(tmp_path / "missing.jinja")
+    os.mkfifo(tmp_path / "pipe.jinja")
+    with pytest.raises(TemplateError, match="is not a regular file"):
+        ChatTemplate.from_file(tmp_path / "pipe.jinja")
+    path.write_bytes(b"\xef\xbb\xbfx")
+    assert ChatTemplate.from_file(path).source == "x"
 
 
 def test_a_tail_follows_the_prompt():

@@ -12,9 +12,11 @@ from lacewing.api import Model
 from lacewing.cli.models import path_of
 from lacewing.cli.progress import Reporter
 from lacewing.errors import OptionError
+from lacewing.formats.files import read_named
 from lacewing.options import LoadOptions, counted
 from lacewing.placement.info import ModelInfo
 
+MAX_TEXT = 64 * 2**20  # bytes: more than any context holds
 _HEAT, _NUMBERS = 64, 66  # characters of a terminal's line: for the load at most, for all else
 
 if TYPE_CHECKING:
@@ -55,11 +57,9 @@ def stats(name: str, text: Path, options: LoadOptions, *, as_json: bool, png: Pa
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return read_named(path, MAX_TEXT).decode("utf-8-sig")
     except UnicodeDecodeError:
         raise OptionError(f"{path} is not UTF-8 text") from None
-    except OSError as error:
-        raise OptionError(f"{path} cannot be read: {error.strerror}") from None
 
 
 def _keep_apart(targets: list[Path], sources: list[Path]) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
-from lacewing.errors import ModelFormatError
+from lacewing.errors import LacewingError, ModelFormatError, OptionError
 
 PICKLE_SUFFIXES = frozenset((".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".npy", ".npz"))
 START = 24  # bytes that tell what a file is
@@ -33,14 +34,43 @@ def shown(name: str) -> str:
 def open_regular(path: Path) -> tuple[BinaryIO, int]:
     """Open for reading; gives the file and its size. A FIFO, device or directory is refused before it can block."""
     try:
-        kind = os.stat(path)
-        if not stat.S_ISREG(kind.st_mode):
-            raise ModelFormatError(path, "is not a regular file")
-        file = open(path, "rb")  # noqa: SIM115
+        facts = os.stat(path)
+        if stat.S_ISREG(facts.st_mode):
+            file = open(path, "rb", opener=_at_once)  # noqa: SIM115
+            facts = os.fstat(file.fileno())
+            if stat.S_ISREG(facts.st_mode):
+                return file, facts.st_size
+            file.close()
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else None
         raise ModelFormatError(path, f"cannot be opened: {reason or 'the path is not valid'}") from None
-    return file, os.fstat(file.fileno()).st_size
+    raise ModelFormatError(path, "is not a regular file")
+
+
+def _at_once(path: str, flags: int) -> int:
+    """A FIFO that took the file's place meanwhile is not waited for."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def read_named(name: str | Path, limit: int, error: Callable[[str], LacewingError] = OptionError, *, whole: bool = True) -> bytes:
+    """The bytes of a file that a person named; every such file is read through here. `~` is expanded.
+
+    `whole` False: at most `limit` bytes of it. Raises `error` for what is no regular file, cannot be read, or has more bytes.
+    """
+    try:
+        path = Path(name).expanduser()
+        if not path.exists():
+            raise error(f"there is no file {shown(str(name))}")
+        file, size = open_regular(path)
+        with file:
+            data = file.read(limit + whole)
+    except ModelFormatError as failed:
+        raise error(f"{shown(str(name))} {failed.problem}") from None
+    except (OSError, RuntimeError) as failed:  # a disk that fails; ~nobody
+        raise error(f"{shown(str(name))} cannot be read: {getattr(failed, 'strerror', None) or failed}") from None
+    if len(data) > limit:
+        raise error(f"{shown(str(name))} has {max(size, len(data))} bytes; at most {limit} are read")
+    return data
 
 
 def refuse_foreign(path: Path, start: bytes) -> None:

@@ -14,6 +14,7 @@ import jinja2
 
 from lacewing.errors import TemplateError
 from lacewing.formats.checkpoint import Checkpoint
+from lacewing.formats.files import read_named
 from lacewing.text.budget import Budget, spending
 from lacewing.text.filters import Refusal
 from lacewing.text.provenance import as_text, from_user, join
@@ -82,10 +83,9 @@ class ChatTemplate:
     def from_file(cls, path: str | Path, tokenizer: Tokenizer | None = None) -> ChatTemplate:
         """A template of a person's own, in Jinja. Raises TemplateError for a file that cannot be read or has no text."""
         try:
-            with open(path, "rb") as file:
-                source = file.read(4 * MAX_SOURCE + 1).decode("utf-8")
-        except (OSError, ValueError) as error:
-            raise TemplateError(f"the template {path} cannot be read: {error}") from None
+            source = read_named(path, 4 * MAX_SOURCE, TemplateError).decode("utf-8-sig")
+        except UnicodeDecodeError:
+            raise TemplateError(f"the template {path} cannot be read: it is not UTF-8 text") from None
         if not source.strip():
             raise TemplateError(f"the template {path} is empty")
         return cls(source, str(path), *_ends(tokenizer))

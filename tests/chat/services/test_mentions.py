@@ -48,7 +48,7 @@ def test_a_file_by_its_name_alone(folder):
     [
         ("missing", r"there is no file .*missing$"),
         ("missing:1-2", r"there is no file .*missing:1-2$"),
-        ("sub", "sub is not a file"),
+        ("sub", "sub is not a regular file"),
         ("~nobody-here/a", "~nobody-here/a: "),
         ("a.txt:30", "the file has 20 lines"),
         ("binary", "not a text file"),

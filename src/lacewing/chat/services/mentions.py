@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lacewing.errors import LacewingError
+from lacewing.formats.files import read_named
 from lacewing.options import counted
 
 MAX_FILE_BYTES = 256 * 2**10  # of a mentioned file
@@ -104,18 +105,13 @@ def _is_file(folder: Path, text: str) -> bool:
 
 def read_lines(path: Path, first: int | None = None, last: int | None = None, name: str | None = None) -> str:
     """The text of a file, or its lines `first` to `last`, counted from 1; `name` is what errors call it. Raises MentionError."""
-    try:
-        if not path.is_file():
-            raise MentionError(f"{path} is not a file" if path.exists() else f"there is no file {path}")
-        with path.open("rb") as file:
-            content = file.read(MAX_FILE_BYTES + 1 if first is None else 64 * MAX_FILE_BYTES)
-    except OSError as error:
-        raise MentionError(f"{path}: {error.strerror}") from None
+    limit = MAX_FILE_BYTES + 1 if first is None else 64 * MAX_FILE_BYTES
+    content = read_named(path, limit, MentionError, whole=False)
     if b"\0" in content:
         raise MentionError(f"{path} is not a text file")
     lines = content.decode("utf-8-sig", errors="replace").splitlines()
     if first is not None:
-        _check_range(name or str(path), first, last or first, len(lines), len(content) == 64 * MAX_FILE_BYTES)
+        _check_range(name or str(path), first, last or first, len(lines), len(content) == limit)
         lines = lines[first - 1 : last or first]
     text = "\n".join(lines)
     if len(text.encode()) > MAX_FILE_BYTES:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from lacewing.chat.session.formatter import ChatFormatter, VisibleHistory
 from lacewing.chat.session.overflow import fit
 from lacewing.chat.session.session import Session
@@ -25,19 +23,8 @@ def find(session: Session, choice: str) -> ChatTemplate:
     if choice == "auto":
         return session.current.info.template.result()
     if choice.lower().endswith((".jinja", ".jinja2", ".j2", ".txt")) or "/" in choice or "\\" in choice:
-        return ChatTemplate.from_file(_regular(choice), tokenizer)
+        return ChatTemplate.from_file(choice, tokenizer)
     return ChatTemplate.named(choice, tokenizer)
-
-
-def _regular(name: str) -> Path:
-    """A path that may be read without waiting. Raises TemplateError."""
-    try:
-        path = Path(name).expanduser()
-        if path.exists() and not path.is_file():
-            raise TemplateError(f"{name} is not a file; give a .jinja file or one of {', '.join(NAMES)}")
-    except (OSError, RuntimeError) as error:  # a name that is too long, ~nobody
-        raise TemplateError(f"{name[:80]} is not the name of a template: {error}") from None
-    return path
 
 
 def change_template(session: Session, choice: str, force: bool = False) -> list[str]:
