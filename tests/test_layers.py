@@ -54,6 +54,7 @@ LIBRARIES = {
     "typer": ("cli",),
     "prompt_toolkit": ("chat",),
     "psutil": ("weights", "backends"),
+    "platformdirs": ("options",),
 }
 # What a person does not wait for: modules that must not come with these imports.
 SLOW = ("numba", "huggingface_hub", "torch", "transformers", "gguf", "safetensors", "wgpu")

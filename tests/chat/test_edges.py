@@ -144,7 +144,7 @@ def test_where_sessions_are_saved(start, folder):
     assert (folder / "new/deep/one.json").is_file() and "loaded 2" in run_line(session, "/load new/deep/one").text
     run_line(session, "/save there/one.txt")
     assert [path.name for path in (folder / "there").iterdir()] == ["one.txt.json"]
-    with pytest.raises(OptionError, match="cannot name a session"):
+    with pytest.raises(OptionError, match="home folder is not known"):
         run_line(session, "/save ~nobody-of-this-name/x")
     (folder / "file").write_text("")
     with pytest.raises(SessionFileError, match="could not be written"):
@@ -159,7 +159,7 @@ def test_what_is_no_file_is_not_waited_for(start, folder):
     with pytest.raises(SessionFileError, match="is not a file"):
         run_line(session, "/load ./a.json")
     for name in ("./a.jinja", "/dev/zero", "/", f"{'x' * 5000}.jinja", "~nobody-of-this-name/x.jinja"):
-        with pytest.raises(TemplateError, match=r"is not a regular file|cannot be (read|opened)"):
+        with pytest.raises(TemplateError, match=r"is not a regular file|cannot be used as a path"):
             run_line(session, f"/template {name}")
     with pytest.raises(ModelFormatError, match="regular file"):
         run_line(session, "/model ./a.json")

@@ -39,5 +39,5 @@ def test_named_models_have_good_sources():
 
 @pytest.mark.parametrize("name", ["", None, b"x", 5, "a" * 5000])
 def test_what_cannot_name_a_model_is_refused(name):
-    with pytest.raises(OptionError, match=r"named by a path|cannot be a path"):
+    with pytest.raises(OptionError, match=r"named by a path|cannot be used as a path"):
         resolve(name)

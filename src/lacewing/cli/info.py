@@ -20,17 +20,13 @@ from lacewing.placement.place import place
 def info(name: str, options: LoadOptions, *, as_json: bool) -> None:
     """Print what the headers of a checkpoint say; if it is not here, only these are fetched."""
     with tempfile.TemporaryDirectory(prefix="lacewing-") as folder:
-        path = fetch_headers(name, Path(folder)) if is_url(name) or _elsewhere(name) else path_of(name)
+        elsewhere = is_url(name) or (name.startswith("hf:") and hub.to_fetch(name))
+        path = fetch_headers(name, Path(folder)) if elsewhere else path_of(name)
         opened = ModelInfo(path, options, whole=False)
         facts = opened.describe(place(opened, tell=True).plan)
     if path.is_relative_to(folder):
         facts |= {"files": [Path(file).name for file in facts["files"]], "missing_bytes": 0, "source": name}
     print(json.dumps(facts) if as_json else _page(facts))
-
-
-def _elsewhere(name: str) -> bool:
-    """Whether this is a model of the hub that has not been fetched."""
-    return name.startswith("hf:") and not Path(name).exists() and hub.find(name) is None
 
 
 def _page(facts: dict[str, Any]) -> str:

@@ -19,7 +19,7 @@ def fetched(name: str) -> hub.Cached:
 
 def path_of(name: str) -> Path:
     """The path to open; a model's name is fetched first when it is not here."""
-    if hub.is_reference(name) and not Path(name).exists() and hub.find(name) is None:
+    if hub.to_fetch(name):
         return fetched(name).path
     return hub.resolve(name)
 

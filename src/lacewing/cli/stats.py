@@ -13,7 +13,7 @@ from lacewing.cli.models import path_of
 from lacewing.cli.progress import Reporter
 from lacewing.errors import OptionError
 from lacewing.formats.files import read_named
-from lacewing.options import LoadOptions, counted
+from lacewing.options import LoadOptions, counted, user_path
 from lacewing.placement.info import ModelInfo
 
 MAX_TEXT = 64 * 2**20  # bytes: more than any context holds
@@ -28,9 +28,10 @@ def stats(name: str, text: Path, options: LoadOptions, *, as_json: bool, png: Pa
     """Run the text of a file, print the statistics, write the picture and the trace."""
     from lacewing.engine.routing import as_dict, routers, watch_text
 
+    text, png, trace = user_path(text), png and user_path(png), trace and user_path(trace)
     words = _read(text)
-    for target in (png, trace):
-        if target is not None and (target.is_dir() or not target.absolute().parent.is_dir()):
+    for target in filter(None, (png, trace)):
+        if target.is_dir() or not target.absolute().parent.is_dir():
             raise OptionError(f"{target} cannot be written: it is a folder, or its folder does not exist")
     opened = ModelInfo(path_of(name), options)
     _keep_apart([target for target in (png, trace) if target is not None], [text, *opened.checkpoint.files])

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from lacewing.errors import LacewingError, ModelFormatError, OptionError
+from lacewing.options import user_path
 
 PICKLE_SUFFIXES = frozenset((".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".npy", ".npz"))
 START = 24  # bytes that tell what a file is
@@ -58,7 +59,7 @@ def read_named(name: str | Path, limit: int, error: Callable[[str], LacewingErro
     `whole` False: at most `limit` bytes of it. Raises `error` for what is no regular file, cannot be read, or has more bytes.
     """
     try:
-        path = Path(name).expanduser()
+        path = user_path(name)
         if not path.exists():
             raise error(f"there is no file {shown(str(name))}")
         file, size = open_regular(path)
@@ -66,8 +67,10 @@ def read_named(name: str | Path, limit: int, error: Callable[[str], LacewingErro
             data = file.read(limit + whole)
     except ModelFormatError as failed:
         raise error(f"{shown(str(name))} {failed.problem}") from None
-    except (OSError, RuntimeError) as failed:  # a disk that fails; ~nobody
-        raise error(f"{shown(str(name))} cannot be read: {getattr(failed, 'strerror', None) or failed}") from None
+    except OptionError as failed:
+        raise error(str(failed)) from None
+    except OSError as failed:  # a disk that fails
+        raise error(f"{shown(str(name))} cannot be read: {failed.strerror or failed}") from None
     if len(data) > limit:
         raise error(f"{shown(str(name))} has {max(size, len(data))} bytes; at most {limit} are read")
     return data

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from lacewing.errors import DownloadError, OptionError
 from lacewing.hub.names import NAMED, is_reference, key_of
-from lacewing.options import Progress, cache_dir
+from lacewing.options import Progress, cache_dir, user_path
 
 MANIFEST = "lacewing.json"
 _POLL = 0.1  # seconds between two looks whether another process is done
@@ -92,19 +92,20 @@ def remove(name: str) -> int:
     return freed
 
 
+def to_fetch(name: str) -> bool:
+    """Whether a person names a model of the hub that is not here; a path that exists wins. Raises OptionError."""
+    return is_reference(name) and not user_path(name).exists() and find(name) is None
+
+
 def resolve(name: str | Path) -> Path:
     """The path to open for a path or a fetched model's name; a path that exists wins. Raises DownloadError for neither."""
     if not isinstance(name, (str, Path)) or not str(name):
         raise OptionError(f"a model is named by a path or a name, not by {name!r}")
-    path = Path(name).expanduser()
-    try:
-        there = path.exists()
-    except (OSError, ValueError):  # too long for the system, or with a NUL
-        raise OptionError(f"{str(name)[:80]!r} cannot be a path here") from None
-    if isinstance(name, Path) or there:
-        if not path.exists():
-            raise DownloadError(f"there is no file or directory {path}")
+    path = user_path(name)
+    if path.exists():
         return path
+    if isinstance(name, Path):
+        raise DownloadError(f"there is no file or directory {path}")
     if is_reference(name):
         cached = find(name)
         if cached is None:

@@ -4,6 +4,7 @@ import pytest
 
 from lacewing.chat.services import mentions
 from lacewing.chat.services.mentions import MentionError, attach, expand
+from lacewing.errors import LacewingError
 
 
 @pytest.fixture
@@ -49,13 +50,13 @@ def test_a_file_by_its_name_alone(folder):
         ("missing", r"there is no file .*missing$"),
         ("missing:1-2", r"there is no file .*missing:1-2$"),
         ("sub", "sub is not a regular file"),
-        ("~nobody-here/a", "~nobody-here/a: "),
+        ("~nobody-here/a", "its home folder is not known"),
         ("a.txt:30", "the file has 20 lines"),
         ("binary", "not a text file"),
     ],
 )
 def test_a_name_of_no_text(folder, name, problem):
-    with pytest.raises(MentionError, match=problem):
+    with pytest.raises(LacewingError, match=problem):
         attach(name, folder)
 
 

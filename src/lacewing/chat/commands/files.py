@@ -10,7 +10,7 @@ from lacewing.chat.services import atomic, files, mentions
 from lacewing.chat.session.session import Session
 from lacewing.console.output import Table
 from lacewing.errors import OptionError
-from lacewing.options import counted
+from lacewing.options import counted, user_path
 
 
 @command("save", Argument("name", "session"))
@@ -54,7 +54,7 @@ def export(chat: Session, path: str | None = None, force: bool = False) -> Reply
     """Write the conversation as Markdown; without a path, to a file named after the time. `--force` replaces an existing file."""
     if not chat.messages:
         raise OptionError("the conversation is empty")
-    target = Path(path or f"conversation-{datetime.now():%Y%m%d-%H%M%S}.md").expanduser()
+    target = user_path(path or f"conversation-{datetime.now():%Y%m%d-%H%M%S}.md")
     if target.exists() and not force and not chat.ui.confirm(f"{target} exists. Replace it?"):
         raise OptionError(f"{target} exists; /export --force replaces it")
     try:

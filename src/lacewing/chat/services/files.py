@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import os
 import re
-import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +18,7 @@ from lacewing.chat.services.identity import Identity, identity_of
 from lacewing.chat.session.formatter import ChatFormatter, VisibleHistory
 from lacewing.chat.session.session import Session
 from lacewing.errors import LacewingError, ModelFormatError, OptionError
-from lacewing.options import counted, format_bytes
+from lacewing.options import counted, format_bytes, user_folder, user_path
 
 _NAME = re.compile(r"[\w][\w .-]{0,80}")
 _NOTE = 80  # characters of a row of the table of sessions
@@ -30,12 +29,8 @@ def folder() -> Path:
     """LACEWING_SESSIONS, or where this system keeps a user's data. Not made here."""
     own = os.environ.get("LACEWING_SESSIONS")
     if own:
-        return Path(own).expanduser().absolute()
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Application Support" / "lacewing" / "sessions"
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local")) / "lacewing" / "sessions"
-    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "lacewing" / "sessions"
+        return user_path(own, "LACEWING_SESSIONS: ").absolute()
+    return user_folder("data") / "sessions"
 
 
 def path_of(name: str) -> Path:
@@ -48,10 +43,7 @@ def path_of(name: str) -> Path:
 
 
 def _as_path(name: str) -> Path:
-    try:
-        path = Path(name).expanduser()
-    except RuntimeError as error:  # ~nobody
-        raise OptionError(f"{name!r} cannot name a session: {error}") from None
+    path = user_path(name)
     if name.endswith(("/", "\\")) or path.is_dir():
         raise OptionError(f"{name} is a folder; give the session in it a name, such as {path / 'chat.json'}")
     return path if path.suffix == ".json" else path.with_name(f"{path.name}.json")

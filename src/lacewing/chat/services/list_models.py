@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -48,8 +49,8 @@ def _nearby(folder: Path) -> list[Path]:
     except OSError:
         return []
     later = [entry for entry in entries if "-of-" in entry.name and "-00001-of-" not in entry.name]
-    files = [entry for entry in entries if entry.suffix == ".gguf" and entry.is_file() and entry not in later]
-    return files + [entry for entry in entries if (entry / "config.json").is_file()]
+    files = [entry for entry in entries if entry.suffix == ".gguf" and os.path.isfile(entry) and entry not in later]
+    return files + [entry for entry in entries if os.path.isfile(entry / "config.json")]
 
 
 def _facts(chat: Session, path: Path) -> tuple[str, str, str, str]:

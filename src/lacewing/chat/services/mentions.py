@@ -6,9 +6,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from lacewing.errors import LacewingError
+from lacewing.errors import LacewingError, OptionError
 from lacewing.formats.files import read_named
-from lacewing.options import counted
+from lacewing.options import counted, user_path
 
 MAX_FILE_BYTES = 256 * 2**10  # of a mentioned file
 MAX_MESSAGE_BYTES = 1 * 2**20  # of all files of a message
@@ -46,7 +46,7 @@ def expand(message: str, folder: Path) -> Expanded:
             continue
         title = _title(name, first, last)
         if title not in blocks:
-            blocks[title], note = _block(title, folder / Path(name).expanduser(), first, last, name)
+            blocks[title], note = _block(title, folder / user_path(name), first, last, name)
             notes.append(note)
     if sum(len(block.encode()) for block in blocks.values()) > MAX_MESSAGE_BYTES:
         raise MentionError(f"the mentioned files have more than {MAX_MESSAGE_BYTES // 2**20} MiB together")
@@ -56,11 +56,7 @@ def expand(message: str, folder: Path) -> Expanded:
 def attach(text: str, folder: Path) -> Expanded:
     """A file, or lines of it (`notes.txt:10-50`), as a block for a message. Raises MentionError, also if there is no such file."""
     name, first, last = _named(text, folder) or (text, None, None)
-    try:
-        path = folder / Path(name).expanduser()
-    except RuntimeError as error:  # ~nobody
-        raise MentionError(f"{text}: {error}") from None
-    block, note = _block(_title(name, first, last), path, first, last, name)
+    block, note = _block(_title(name, first, last), folder / user_path(name), first, last, name)
     return Expanded(block, (note,))
 
 
@@ -98,8 +94,8 @@ def _named(text: str, folder: Path) -> tuple[str, int | None, int | None] | None
 
 def _is_file(folder: Path, text: str) -> bool:
     try:
-        return (folder / Path(text).expanduser()).is_file()
-    except (OSError, RuntimeError, ValueError):
+        return (folder / user_path(text)).is_file()
+    except (OSError, OptionError):
         return False
 
 

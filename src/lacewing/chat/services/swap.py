@@ -125,7 +125,7 @@ class Swap:
 
 def path_of(name: str, ui: Ui) -> Path:
     """The file or folder of a model that a person named; fetched when it is not here. Raises DownloadError, Cancelled."""
-    if hub.is_reference(name) and not Path(name).exists() and hub.find(name) is None:
+    if hub.to_fetch(name):
         from lacewing.hub.pull import pull
 
         return pull(name, interruptible(ui.progress, ui.cancelled)).path

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from lacewing.chat.commands.table import Argument, CommandTable, Option, is_command
-from lacewing.errors import LacewingError
+from lacewing.errors import LacewingError, OptionError
+from lacewing.options import user_path
 
 Source = Callable[[], Iterable[str]]
 MAX_PATHS = 500  # entries of one folder
@@ -127,9 +127,9 @@ def _paths(word: str) -> Iterator[Candidate]:
     """Files and folders that begin so; hidden ones only when asked for. The word may begin with a ~."""
     folder, part = os.path.split(word)
     try:
-        base = Path(folder or ".").expanduser()
+        base = user_path(folder or ".")
         entries = sorted(base.iterdir(), key=lambda entry: entry.name)[:MAX_PATHS]
-    except (OSError, RuntimeError, ValueError):
+    except (OSError, OptionError):
         return
     for entry in entries:
         hidden = entry.name.startswith(".") and not part.startswith(".")

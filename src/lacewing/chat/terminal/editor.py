@@ -23,6 +23,7 @@ from lacewing.chat.commands.table import CommandTable
 from lacewing.chat.terminal.completion import Source, candidates
 from lacewing.console.interrupt import told_of_signals
 from lacewing.console.output import clean
+from lacewing.options import user_folder
 
 PROMPT, MORE = "> ", "  "
 HISTORY_BYTES = 2**20  # of the history file; older lines are dropped at the start
@@ -180,8 +181,4 @@ def _shorten(path: Path) -> None:
 
 def history_path() -> Path:
     """Where the history of this person is."""
-    if os.name == "nt":
-        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    else:
-        base = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
-    return base / "lacewing" / "history"
+    return user_folder("state") / "history"
