@@ -75,6 +75,27 @@ def test_generate_stream_and_chat_agree(model):
     assert model.stats["generated_tokens"] <= 12 and model.stats["reused_tokens"] > 0
 
 
+@pytest.mark.parametrize("source", ["gguf", "huggingface"])
+def test_control_tokens_in_a_prompt_on_request_only(tmp_path, source):
+    with lacewing.load(tiny("llama", source, tmp_path), backend="reference", context=128) as model:
+        (text, token), *_ = model.tokenizer.control_tokens.items()
+        prompt = f"Hello {text}Hello"
+        counts = []
+        for special in (False, True):
+            stream = model.stream(prompt, special=special, max_tokens=1, temperature=0)
+            assert "".join(stream) == model.generate(prompt, special=special, max_tokens=1, temperature=0)
+            counts.append(model.stats["prompt_tokens"])
+        assert counts == [len(model.tokenizer.encode_prompt(prompt, markup=each)) for each in (False, True)]
+        assert counts[0] > counts[1] and model.tokenizer.encode_prompt(prompt, markup=True)[1:].count(token) == 1
+        message = [{"role": "user", "content": prompt}]
+        ids, calm = (
+            model.template.encode(each, model.tokenizer) for each in (message, [{"role": "user", "content": "Hello Hello"}])
+        )
+        assert ids.count(token) == calm.count(token)
+        with pytest.raises(OptionError, match="special"):
+            model.chat(message, special=True)
+
+
 def test_seeds(model):
     options = {"max_tokens": 12, "temperature": 1.5}
     assert model.generate("a", seed=1, **options) == model.generate("a", seed=1, **options)

@@ -168,20 +168,25 @@ class Model:
         self,
         prompt: str,
         *,
+        special: bool = False,
         cancelled: Callable[[], bool] | None = None,
         progress: Progress | None = None,
         **sampling: Unpack[SamplingArguments],
     ) -> TextStream:
-        """The continuation of a raw text, piece by piece; the options are the fields of `Sampling`."""
+        """The continuation of a raw text, piece by piece; the options are the fields of `Sampling`.
+
+        `special`: spellings of control tokens in the prompt become these tokens, as fill-in-the-middle and prompts with markup
+        of their own need it; never set it for text from others.
+        """
         options, tokenizer = make_sampling(dict(sampling)), self.tokenizer
         self._check()
-        ids = tokenizer.encode_prompt(prompt)
+        ids = tokenizer.encode_prompt(prompt, markup=special)
         self._last = TextStream(self.engine, tokenizer, ids, options, cancelled, progress, continuation=True)
         return self._last
 
-    def generate(self, prompt: str, **sampling: Unpack[SamplingArguments]) -> str:
-        """The continuation of a raw text; the options are the fields of `Sampling`."""
-        return "".join(self.stream(prompt, **sampling))
+    def generate(self, prompt: str, *, special: bool = False, **sampling: Unpack[SamplingArguments]) -> str:
+        """The continuation of a raw text; `special` as for `stream`, the other options are the fields of `Sampling`."""
+        return "".join(self.stream(prompt, special=special, **sampling))
 
     def chat(
         self,

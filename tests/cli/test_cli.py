@@ -7,8 +7,10 @@ import time
 
 import pytest
 
+from lacewing import load_tokenizer
 from lacewing.cli import main
 from lacewing.errors import DownloadError
+from tests.checkpoints import tiny
 
 REFERENCE = ("--backend", "reference", "--context", "256")
 
@@ -65,6 +67,36 @@ def test_run(lacewing, tiny_path):
     assert code == 0 and answer["text"].rstrip("\n") == out.rstrip("\n")
     assert answer["finish_reason"] in ("length", "stop") and answer["generated_tokens"] <= 8
     assert json.loads(lacewing(*command, "--json", "--raw")[1])["prompt_tokens"] < answer["prompt_tokens"]
+
+
+def test_control_tokens_in_a_raw_prompt_on_request_only(lacewing, tiny_path):
+    (text, token), *_ = load_tokenizer(tiny_path).control_tokens.items()
+    run = ("run", tiny_path, f"Hello{text}", "--max-tokens", 1, "--json", *REFERENCE)
+    plain, special = (json.loads(lacewing(*run, *flags)[1])["prompt_tokens"] for flags in (("--raw",), ("--raw", "--special")))
+    assert special < plain
+    code, _, err = lacewing(*run, "--special")
+    assert code == 2 and "--special needs --raw: a chat message never holds control tokens" in err
+    tokens = [json.loads(lacewing("tokenize", tiny_path, f"a{text}", "--json", *flags)[1])["ids"] for flags in ((), ("--special",))]
+    assert token not in tokens[0] and tokens[1][-1] == token
+
+
+@pytest.mark.parametrize("fits", [True, False])
+def test_a_base_model_is_told(lacewing, start, tmp_path, fits):
+    path = tiny("llama", "huggingface", tmp_path)
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        text = (path / file).read_text()
+        (path / file).write_text(text.replace("chat_template", "no_template") if fits else
+                                 text.replace("chat_template", "no_template").replace("<|im_", "<|un_"))  # fmt: skip
+    told = "it is probably a base model, which continues a text rather than answers"
+    told += "; the template chatml is used, which fits its vocabulary" if fits else "; text goes to the model as it is"
+    run = ("run", path, "Hello", "--max-tokens", 1, *REFERENCE)
+    assert lacewing(*run)[2].count(told) == 1
+    assert lacewing(*run, "--raw")[2] == ""
+    page = lacewing("info", path)[1]
+    assert page.count(told) == page.count("base model") == 1 and told in page[page.index("notice: ") :]
+    chat = start("chat", path, *REFERENCE)
+    out, err = chat.communicate("/exit\n", timeout=60)
+    assert (out + err).count(told) == 1
 
 
 def test_same_seed_same_text(lacewing, tiny_path):

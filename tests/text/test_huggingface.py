@@ -82,6 +82,22 @@ def test_sentencepiece_equals_the_library(tmp_path: Path, scheme: str | None):
         assert tokenizer.decode(tokenizer.encode_markup(text)) == core.decode(markup(core, text)), text
 
 
+@pytest.mark.parametrize(
+    "core", [byte_level(), byte_level(ignore_merges=True), sentencepiece(None), sentencepiece("first"), sentencepiece("never")]
+)
+def test_control_tokens_in_a_raw_prompt_on_request_only(tmp_path: Path, core: hf.Tokenizer):
+    tokenizer = opened(core, tmp_path)
+    control = {text: token for text, token in tokenizer.control_tokens.items() if tokenizer.is_control(token)}
+    assert control
+    for text, token in control.items():
+        for before in ("", "hello", "hello ", "1", "\n", "<", "<|", text[:-1]):
+            for after in ("", "hello", " hello", "\n\n", ">", "|>", text[1:]):
+                prompt = before + text + after
+                ids = tokenizer.encode_prompt(prompt, markup=True)
+                assert ids.count(token) == 1 and ids == markup(core, prompt), prompt
+                assert not any(map(tokenizer.is_control, tokenizer.encode_prompt(prompt))), prompt
+
+
 def test_spaces_beside_special_tokens(tmp_path: Path):
     core = byte_level()
     core.add_special_tokens(

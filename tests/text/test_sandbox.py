@@ -9,6 +9,7 @@ import threading
 import time
 from typing import Any
 
+import jinja2.debug  # noqa: F401  which errors of templates need
 import pytest
 
 from lacewing.errors import TemplateError

@@ -21,6 +21,7 @@ TALK = [
     {"role": "assistant", "content": "Hello!"},
     {"role": "user", "content": "Bye "},
 ]
+BASE = ": it is probably a base model, which continues a text rather than answers"
 FORMATS = {
     "chatml": "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n"
     "<|im_start|>assistant\nHello!<|im_end|>\n<|im_start|>user\nBye <|im_end|>\n<|im_start|>assistant\n",
@@ -235,8 +236,15 @@ def test_choice_for_a_checkpoint_without_template(tokens: tuple[str, ...], title
     if name is None:
         with pytest.raises(TemplateError, match="base model"):
             ChatTemplate.from_checkpoint(checkpoint, tokenizer)
-    else:
-        assert ChatTemplate.from_checkpoint(checkpoint, tokenizer).name == name
+        return
+    template = ChatTemplate.from_checkpoint(checkpoint, tokenizer)
+    assert template.name == name and f"has no chat template; the template {name} is used" in template.notice.replace(BASE, "")
+    assert (BASE in template.notice) is (title != "Llama 2 7B Chat")
+
+
+def test_a_template_of_the_checkpoint_needs_no_notice():
+    checkpoint = gguf(**{"tokenizer.chat_template": "own"})
+    assert ChatTemplate.from_checkpoint(checkpoint, Tokenizer.from_checkpoint(checkpoint)).notice == ""
 
 
 @pytest.mark.parametrize(

@@ -100,6 +100,31 @@ def test_stop_ids():
     assert v.tokenizer(v.byte_level(eos_token_ids=[7, 8])).stop_ids == {0, 2, 7, 8}
 
 
+KINDS = {
+    "bpe": v.byte_level(), "whole words": v.byte_level(pre="llama-bpe"), "several regexes": v.byte_level(pre="deepseek-llm"),
+    "spm": v.sentencepiece(), "spm without a prefix": v.sentencepiece(add_space_prefix=False),
+    "gemma4": {**v.sentencepiece(merges=["h e", "l l", "he ll", "hell o"]), "tokenizer.ggml.model": "gemma4"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_control_tokens_in_a_raw_prompt_on_request_only(kind: str):
+    """Wherever the pre-tokenizer would cut the text: at letters, digits, spaces, line ends, and inside the spelling itself."""
+    tokenizer = v.tokenizer(KINDS[kind])
+    for text, token in tokenizer.control_tokens.items():
+        for before in ("", "hello", "hello ", "1", "\n", "  ", "<", "<|", text[:-1], "世"):
+            for after in ("", "hello", " hello", "23", "\n\n", ">", "|>", text[1:], "世"):
+                prompt = before + text + after
+                ids = tokenizer.encode_prompt(prompt, markup=True)
+                assert ids.count(token) == 1 + (tokenizer.add_bos and token == tokenizer.bos_id and bool(before)), prompt
+                if prompt.count(text) == 1:
+                    at = len(ids) - 1 - ids[::-1].index(token)
+                    assert ids[at + 1 :] == tokenizer.encode_segments([(text, True), (after, False)])[1:]
+                plain = tokenizer.encode_prompt(prompt)
+                assert not any(map(tokenizer.is_control, plain[1:] if tokenizer.add_bos else plain)), prompt
+                assert tokenizer.decode(plain) == prompt or "▁" in prompt or "spm" in kind or kind == "gemma4"
+
+
 def test_harmony_end_is_not_a_stop():
     tokens = ["<|return|>", "<|call|>", "<|end|>", *BYTES["tokenizer.ggml.tokens"][3:]]
     assert v.tokenizer({**BYTES, "tokenizer.ggml.tokens": tokens, "tokenizer.ggml.eos_token_id": 0}).stop_ids == {0, 1}

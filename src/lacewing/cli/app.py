@@ -40,13 +40,14 @@ def run(
     *,
     sampling: Sampling,
     raw: Annotated[bool, typer.Option("--raw", help="Continue the prompt as plain text, without the chat template.")] = False,
+    special: Annotated[bool, typer.Option("--special", help="With --raw: control tokens spelt in the prompt count.")] = False,
     options: LoadOptions,
     json: flags.Json = False,
 ) -> None:
     """Answer one prompt, streaming."""
     from lacewing.cli.run import run
 
-    raise typer.Exit(run(model, prompt, options, sampling, raw=raw, as_json=json))
+    raise typer.Exit(run(model, prompt, options, sampling, raw=raw, special=special, as_json=json))
 
 
 @app.command()
@@ -122,12 +123,16 @@ def stats(
 
 @app.command()
 def tokenize(
-    model: flags.ModelName, text: Annotated[str, typer.Argument(help="Encoded as user text.")], json: flags.Json = False
+    model: flags.ModelName,
+    text: Annotated[str, typer.Argument(help="Encoded as user text.")],
+    *,
+    special: Annotated[bool, typer.Option("--special", help="Control tokens spelt in the text count.")] = False,
+    json: flags.Json = False,
 ) -> None:
     """Show the tokens of a text."""
     from lacewing.cli.info import tokenize
 
-    tokenize(model, text, as_json=json)
+    tokenize(model, text, special=special, as_json=json)
 
 
 @app.command()

@@ -40,7 +40,7 @@ def _page(facts: dict[str, Any]) -> str:
         ("parameters", _parameters(facts)),
         ("context", f"{facts['context']} tokens (trained on {facts['trained_context']})"),
         ("tokenizer", f"{tokenizer['kind']}, {tokenizer['vocab_size']} tokens" if "kind" in tokenizer else tokenizer["problem"]),
-        ("template", f"{template['name']}, SHA-256 {template['sha256'][:16]}" if "name" in template else template["problem"]),
+        ("template", f"{template['name']}, SHA-256 {template['sha256'][:16]}" if "name" in template else "none"),
         ("memory plan", plan["residency"]),
     ]
     lines = [f"{name:<14}{text}" for name, text in rows]
@@ -66,10 +66,10 @@ def _parameters(facts: dict[str, Any]) -> str:
     return f"{facts['parameters'] / 1e6:,.1f} M, {facts['active_parameters'] / 1e6:,.1f} M active{counted}"
 
 
-def tokenize(name: str, text: str, *, as_json: bool) -> None:
-    """Print the ids of a text, as for a user's text."""
+def tokenize(name: str, text: str, *, special: bool, as_json: bool) -> None:
+    """Print the ids of a text: a user's, or with `special` one whose spellings of control tokens count."""
     tokenizer = load_tokenizer(path_of(name))
-    ids = tokenizer.encode(text)
+    ids = tokenizer.encode_segments([(text, special)])
     if as_json:
         print(json.dumps({"ids": ids}))
         return

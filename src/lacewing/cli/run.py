@@ -11,7 +11,7 @@ from lacewing.cli.models import path_of
 from lacewing.cli.progress import Reporter
 from lacewing.console.interrupt import Interrupt
 from lacewing.console.output import Output
-from lacewing.errors import Cancelled
+from lacewing.errors import Cancelled, OptionError
 from lacewing.options import LoadOptions, Sampling
 from lacewing.placement.info import ModelInfo
 
@@ -26,14 +26,16 @@ def open_model(name: str, options: LoadOptions) -> Model:
             raise KeyboardInterrupt from None
 
 
-def run(name: str, prompt: str, options: LoadOptions, sampling: Sampling, *, raw: bool, as_json: bool) -> int:
-    """Answer `prompt` on standard output; the exit code."""
+def run(name: str, prompt: str, options: LoadOptions, sampling: Sampling, *, raw: bool, special: bool, as_json: bool) -> int:
+    """Answer `prompt` on standard output; the exit code. `special`: control tokens may stand in a raw prompt."""
+    if special and not raw:
+        raise OptionError("--special needs --raw: a chat message never holds control tokens")
     with open_model(name, options) as model, Interrupt() as interrupt:
-        for notice in model.notices:
+        for notice in (*model.notices, *(() if raw else model.info.chat_notices)):
             print(f"lacewing: {notice}", file=sys.stderr)
         fields = vars(sampling)
         if raw or not model.has_template:
-            stream = model.stream(prompt, cancelled=interrupt, **fields)
+            stream = model.stream(prompt, special=special, cancelled=interrupt, **fields)
         else:
             stream = model.chat([{"role": "user", "content": prompt}], cancelled=interrupt, **fields)
         if as_json:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lacewing.errors import LacewingError, ModelFormatError
+from lacewing.errors import LacewingError, ModelFormatError, TemplateError
 from lacewing.options import LoadOptions
 from lacewing.placement.background import Background
 
@@ -60,7 +60,7 @@ class ModelInfo:
             "parameters": spec.parameters,
             "active_parameters": spec.active_parameters,
             "uncounted": list(spec.uncounted),
-            "notices": list(spec.notices),
+            "notices": [*spec.notices, *self.chat_notices],
             "active_bytes": spec.active_bytes,
             "vocabulary": spec.vocab_size,
             "trained_context": spec.trained_context,
@@ -76,6 +76,17 @@ class ModelInfo:
                 "reasons": list(plan.reasons),
             },
         }
+
+    @property
+    def chat_notices(self) -> tuple[str, ...]:
+        """What a person should know before they talk with it: that it has no template, and is then probably a base model."""
+        try:
+            notice = self.template.result().notice
+        except TemplateError as error:
+            notice = f"{error}; text goes to the model as it is"
+        except LacewingError:  # without a tokenizer there is no text at all, which is told elsewhere
+            notice = ""
+        return (notice,) if notice else ()
 
     def _describe_tokenizer(self) -> dict[str, Any]:
         try:

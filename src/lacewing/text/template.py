@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property
@@ -39,6 +40,7 @@ _BY_TOKENS = (
     ("mistral", ("[INST]", "[/INST]")),
 )
 _BY_NAME = (("mistral", ("mistral", "mixtral")), ("llama2", ("llama-2", "llama 2", "llama2", "codellama")))
+_TUNED = re.compile(r"(?i)(?<![a-z])(instruct|chat|it|assistant)(?![a-z])")  # in a model's name: trained to answer
 _ROLES = frozenset(("system", "developer", "user", "assistant", "tool", "function", "ipython", "model"))
 
 Message = Mapping[str, Any]
@@ -69,6 +71,7 @@ class ChatTemplate:
         self._variables = {"bos_token": bos_text, "eos_token": eos_text, **(variables or {})}
         self._mutable, self._seconds, self._now = mutable, seconds, now
         self._tools: ChatTemplate | None = None
+        self.notice = ""  # what a person should know about it
 
     @classmethod
     def named(cls, name: str, tokenizer: Tokenizer | None = None) -> ChatTemplate:
@@ -99,17 +102,16 @@ class ChatTemplate:
             if "tool_use" in sources:
                 template._tools = cls(sources["tool_use"], "checkpoint:tool_use", *_ends(tokenizer))
             return template
-        for name, tokens in _BY_TOKENS:
-            if all(map(tokenizer.has, tokens)):
-                return cls.named(name, tokenizer)
-        title = str(checkpoint.metadata.get("general.name", "")).lower()
-        for name, words in _BY_NAME:
-            if any(word in title for word in words):
-                return cls.named(name, tokenizer)
-        raise TemplateError(
-            f"{checkpoint.path} has no chat template, and its vocabulary matches none of the named ones ({', '.join(NAMES)}): "
-            "it is probably a base model; complete raw text with it (--raw), or name a template"
+        title = str(checkpoint.metadata.get("general.name") or checkpoint.path.name)
+        told = "" if _TUNED.search(title) else ": it is probably a base model, which continues a text rather than answers"
+        name = _fitting(tokenizer, title.lower())
+        if name is None:
+            raise TemplateError(f"{checkpoint.path} has no chat template, and none of ours ({', '.join(NAMES)}) fits it{told}")
+        template = cls.named(name, tokenizer)
+        template.notice = (
+            f"{checkpoint.path.name} has no chat template{told}; the template {name} is used, which fits its vocabulary"
         )
+        return template
 
     @property
     def sha256(self) -> str:
@@ -194,6 +196,13 @@ def _run(template: jinja2.Template, variables: dict[str, Any], budget: Budget) -
             raise TemplateError(f"it writes more than {budget.size} characters")
         budget.tick()
     return as_text(join(parts)).segments()
+
+
+def _fitting(tokenizer: Tokenizer, title: str) -> str | None:
+    """The name of the template of ours for a model that brings none."""
+    by_tokens = (name for name, tokens in _BY_TOKENS if all(map(tokenizer.has, tokens)))
+    by_name = (name for name, words in _BY_NAME if any(word in title for word in words))
+    return next(by_tokens, None) or next(by_name, None)
 
 
 def _ends(tokenizer: Tokenizer | None) -> tuple[str, str]:

@@ -114,7 +114,7 @@ def open_formatter(opened: ModelInfo, notices: list[str], cancelled: Callable[[]
     tokenizer = opened.tokenizer.result(cancelled)
     try:
         template = opened.template.result(cancelled)
-    except TemplateError as error:
-        notices.append(f"the checkpoint has no chat template, so messages go to the model as raw text ({error})")
+    except TemplateError:
         template = ChatTemplate.named("raw", tokenizer)
+    notices += opened.chat_notices
     return ChatFormatter(tokenizer, template, "auto", opened.spec.context)
