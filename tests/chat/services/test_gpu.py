@@ -12,7 +12,7 @@ import wgpu
 from lacewing.api import Model
 from lacewing.chat.commands.table import run_line
 from lacewing.chat.services import autosave, files
-from lacewing.chat.services.list_models import models
+from lacewing.chat.services.opening import list_models
 from lacewing.chat.session.events import Notice
 from lacewing.errors import BackendError, Cancelled, OptionError, OutOfMemoryError
 from lacewing.options import GPU, LoadOptions
@@ -150,7 +150,7 @@ def test_settings_tell_the_device(chat):
 def test_models_on_the_gpu_need_no_ram(chat, paths, monkeypatch):
     """/model and its table ask `place`, as loading does: the RAM of this machine does not matter, that of the GPU does."""
     monkeypatch.setattr("lacewing.weights.this_machine", lambda: Machine(2**30, 1000, "a small machine"))
-    fits = {Path(row[1]).name: row[-1] for row in models(chat)}
+    fits = {Path(row[1]).name: row[-1] for row in list_models(chat)}
     assert {fits[path.name] for path in (paths["llama"], paths["gemma"])} == {"fits (GPU)"}
     assert run_line(chat, f"/model {paths['gemma']}").text.startswith("now ")
     assert chat.model.backend.name == GPU and say(chat, "hello")
@@ -159,7 +159,7 @@ def test_models_on_the_gpu_need_no_ram(chat, paths, monkeypatch):
     monkeypatch.setattr(type(chat.model.backend), "room_bytes", lambda backend: 1000)
     with monkeypatch.context() as patch:  # nothing is counted as leaving the GPU
         patch.setattr(Model, "device_bytes", 0)
-        assert "does not fit: not even one layer" in {Path(row[1]).name: row[-1] for row in models(chat)}[paths["llama"].name]
+        assert "does not fit: not even one layer" in {Path(row[1]).name: row[-1] for row in list_models(chat)}[paths["llama"].name]
 
 
 def test_eager_on_a_gpu_says_where_the_weights_are(chat, monkeypatch):

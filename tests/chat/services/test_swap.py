@@ -11,10 +11,9 @@ import pytest
 
 from lacewing.api import Model
 from lacewing.chat.services import swap
+from lacewing.chat.services.evict import MAX_PARKED, SwapPlan, plan_swap
 from lacewing.chat.services.memory import change_residency
-from lacewing.chat.services.park import MAX_PARKED
 from lacewing.chat.services.swap import change_model
-from lacewing.chat.services.swap_plan import SwapPlan, plan_swap
 from lacewing.errors import (
     Cancelled,
     DownloadError,
@@ -296,9 +295,8 @@ def swap_fifty_times(kept, *models):
     code = f"""
 import gc, sys
 from lacewing.chat.services.opening import open_session
-from lacewing.chat.services.park import MAX_PARKED
+from lacewing.chat.services.evict import MAX_PARKED
 from lacewing.chat.services.swap import change_model
-from lacewing.chat.services.swap_plan import SwapPlan, plan_swap
 from lacewing.options import LoadOptions, Sampling
 from lacewing.weights.machine import process_bytes
 session = open_session(sys.argv[1], LoadOptions("cpu", context=512, residency="eager"), Sampling(temperature=0, max_tokens=6))

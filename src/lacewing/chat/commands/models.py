@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lacewing.chat.commands.table import Argument, Option, Reply, command
 from lacewing.chat.services import compare as comparing
-from lacewing.chat.services import list_models, memory, swap, templates, verification
+from lacewing.chat.services import memory, opening, swap, templates
 from lacewing.chat.session.session import Session
 from lacewing.console.output import Columns, Table
 from lacewing.errors import OptionError
@@ -57,7 +57,7 @@ def model(
         changes["backend"] = "auto"  # takes the GPU that is named
     if name is None and not changes:
         headings = ("", "model", "size", "quant", "architecture", "fit")
-        return Reply(data=Table(headings, tuple(list_models.models(chat))))
+        return Reply(data=Table(headings, tuple(opening.list_models(chat))))
     return Reply("\n".join(swap.change_model(chat, name or chat.current.name, **changes)))
 
 
@@ -112,10 +112,10 @@ def verify(chat: Session) -> Reply:
     Lazy and eager weights must agree bit by bit; another backend, which rounds differently, may differ by 5 % of the range of
     the logits.
     """
-    return Reply(data=Table(("setup", "largest difference", "likeliest tokens", "verdict"), tuple(verification.verify(chat))))
+    return Reply(data=Table(("setup", "largest difference", "likeliest tokens", "verdict"), tuple(comparing.verify(chat))))
 
 
 @command("memory")
 def memory_(chat: Session) -> Reply:
     """Show what is in memory: the plan of the current model, the parked models, and the process."""
-    return Reply(data=Table(("what", "bytes", "note"), tuple(memory.table(chat))))
+    return Reply(data=Table(("what", "bytes", "note"), tuple(memory.memory_rows(chat))))

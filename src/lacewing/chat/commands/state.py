@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from lacewing.chat.commands.table import Argument, Reply, command
-from lacewing.chat.services import meter
+from lacewing.chat.services import memory
 from lacewing.chat.session.session import Session
 from lacewing.chat.session.settings import POLICIES
 from lacewing.console.output import Table
@@ -21,7 +21,9 @@ def context(chat: Session, policy: str | None = None) -> Reply:
     """
     if policy is not None:
         chat.change(overflow=policy)
-    return Reply(f"when the context is full: {chat.settings.overflow}", Table(("what", "tokens", "share"), tuple(meter.rows(chat))))
+    return Reply(
+        f"when the context is full: {chat.settings.overflow}", Table(("what", "tokens", "share"), tuple(memory.context_rows(chat)))
+    )
 
 
 @command("settings")
@@ -78,4 +80,4 @@ def copy(chat: Session) -> Reply:
 @command("debug")
 def debug(chat: Session) -> Reply:
     """Show the exact prompt that the model gets, and how much of it is in the KV cache."""
-    return Reply(meter.prompt(chat), kind="code")
+    return Reply(memory.prompt(chat), kind="code")

@@ -1,19 +1,26 @@
-"""The same message to another model; the conversation and the current model stay as they are."""
+"""The current model beside another one, and beside itself with other residencies and backends.
+
+Of the latter, residencies must agree bit by bit. Other backends round elsewhere: they may differ by `LIMIT` of the range of the
+logits.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
+from typing import Any
 
 from lacewing.api import Model
+from lacewing.backends import known_backends
 from lacewing.chat.services import swap
-from lacewing.chat.services.park import same_file
+from lacewing.chat.services.evict import same_file
 from lacewing.chat.session.formatter import open_formatter
 from lacewing.chat.session.models import OnDevice, Parked
 from lacewing.chat.session.overflow import fit
 from lacewing.chat.session.session import Session
-from lacewing.chat.session.settings import Message
+from lacewing.chat.session.settings import CPU_OPTIONS, Message
 from lacewing.console.output import Columns
-from lacewing.errors import Cancelled, OptionError
+from lacewing.errors import BackendError, Cancelled, NumericError, OptionError, OutOfMemoryError, UnsupportedModelError
 from lacewing.placement.info import open_headers
 
 
@@ -66,3 +73,70 @@ def _answer(chat: Session, loaded: OnDevice | Parked, messages: list[Message]) -
     if stream.finish_reason == "cancelled":
         raise Cancelled("the comparison was cancelled")
     return "".join(text for kind, text in pieces if kind == "text"), stream.stats.generate_rate
+
+
+LIMIT = 0.05  # of the range, from the smallest to the largest logit
+_TOKENS = 16
+Row = tuple[str, str, str, str]  # setup, largest difference, likeliest tokens in common, verdict
+
+
+def verify(chat: Session) -> list[Row]:
+    """A row for each setup. The current model is only looked at. Raises Cancelled."""
+    ids = _ids(chat)
+    backend = chat.model.backend.name
+    rows: list[Row] = []
+    with _open(chat, backend) as model:
+        base = model.logits(ids)
+        rows.append((f"{backend}, lazy", "", f"{len(ids)} of {len(ids)}", "the reference for the others"))
+        rows.append(_row(f"{backend}, lazy again", base, model.logits(ids), exact=True))
+        rows += _eager(chat, model, backend, ids, base)
+    for name in known_backends():
+        if name != backend:
+            rows.append(_backend(chat, name, ids, base))
+    return rows
+
+
+def _ids(chat: Session) -> list[int]:
+    """The last tokens that the model has seen, or some that any vocabulary has."""
+    vocabulary = chat.model.spec.vocab_size
+    seen = chat.model.engine.cached[-_TOKENS:]
+    return seen if len(seen) == _TOKENS else [(7 * at * at + 11 * at + 3) % vocabulary for at in range(_TOKENS)]
+
+
+def _open(chat: Session, backend: str) -> Model:
+    changes: dict[str, Any] = {} if backend == chat.model.backend.name else dict(CPU_OPTIONS)
+    changes |= {"backend": backend, "residency": "lazy", "context": 2 * _TOKENS}
+    options = dataclasses.replace(chat.options, **changes)
+    opened = open_headers(chat.model.path, options, chat.ui.cancelled, warm=False)
+    return Model(opened, chat.ui.progress, cancelled=chat.ui.cancelled)
+
+
+def _eager(chat: Session, model: Model, backend: str, ids: list[int], base: Any) -> Iterator[Row]:
+    try:
+        model.set_residency("eager", chat.ui.progress, chat.ui.cancelled)
+    except OutOfMemoryError as error:
+        yield f"{backend}, eager", "", "", f"skipped: {error}"
+    else:
+        yield _row(f"{backend}, eager", base, model.logits(ids), exact=True)
+
+
+def _backend(chat: Session, name: str, ids: list[int], base: Any) -> Row:
+    try:
+        with _open(chat, name) as model:
+            return _row(name, base, model.logits(ids), exact=False)
+    except (BackendError, UnsupportedModelError, OutOfMemoryError) as error:
+        return name, "", "", f"not available: {error}"
+    except NumericError as error:
+        return name, "", "", f"FAILED, please report this: {error}"
+
+
+def _row(name: str, base: Any, other: Any, *, exact: bool) -> Row:
+    largest = float(abs(base - other).max())
+    share = largest / (float(base.max() - base.min()) or 1.0)
+    same = int((base.argmax(1) == other.argmax(1)).sum())
+    if exact:
+        verdict = "bitwise equal" if base.tobytes() == other.tobytes() else "DIFFERENT: please report this"
+    else:
+        agrees = share <= LIMIT  # False for NaN
+        verdict = f"agrees, within {LIMIT:.0%} of the range" if agrees else f"FAR OFF, over {LIMIT:.0%}: please report this"
+    return name, f"{largest:.3g} ({share:.2%} of the range)", f"{same} of {len(base)}", verdict

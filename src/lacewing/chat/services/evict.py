@@ -1,7 +1,9 @@
-"""A GPU has no room for two large models: the current one leaves it for the next, and comes back if the change fails.
+"""Making room for another model: what has to be given up for it, models that are parked, and the one that leaves a GPU.
 
-If the GPU does not take it back, because it is lost or others have filled it, it goes on with the CPU, and says so. If that fails
-as well, whatever the reason, the session has it as `Closed`: the conversation stays, and /model loads it again or another one.
+A parked model keeps its KV cache, so that going back to it is quick. A GPU has no room for two large models: the current one
+leaves it for the next, and comes back if the change fails. If the GPU does not take it back, because it is lost or others have
+filled it, it goes on with the CPU, and says so. If that fails as well, whatever the reason, the session has it as `Closed`: the
+conversation stays, and /model loads it again or another one.
 """
 
 from __future__ import annotations
@@ -9,14 +11,140 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 
 from lacewing.api import Model
 from lacewing.chat.session.models import Closed, OnDevice, Parked, reason
 from lacewing.chat.session.session import Session
 from lacewing.chat.session.settings import CPU_OPTIONS
-from lacewing.errors import ModelFormatError
+from lacewing.errors import ModelFormatError, OutOfMemoryError
+from lacewing.options import LoadOptions, format_bytes
 from lacewing.placement.info import ModelInfo
-from lacewing.placement.place import GPU_SHARE, Placement
+from lacewing.placement.place import GPU_SHARE, Placement, place
+from lacewing.placement.plan import MemoryPlan
+
+
+@dataclass(frozen=True)
+class SwapPlan:
+    """How a new model fits: where it goes, and what has to be given up for it."""
+
+    placement: Placement
+    spare: int  # bytes counted as free that are in use now
+    shrink: bool = False  # the current weights become lazy before the new ones are read
+    drop_parked: bool = False
+    drop_current: bool = False  # the current model cannot be parked
+
+    @property
+    def plan(self) -> MemoryPlan:
+        return self.placement.plan
+
+
+def plan_swap(info: ModelInfo, current: OnDevice | None, parked: list[Parked]) -> SwapPlan:
+    """The first that works: beside all; with lazy current weights; without the parked models; instead of the current one.
+
+    A model that goes to the GPU as a whole needs no RAM; what is there now leaves it in time (`evict`). Raises OutOfMemoryError.
+    """
+    eager, own, touched = 0, 0, 0
+    if current is not None:
+        eager, own, touched = current.model.weights.anonymous_bytes, current.model.memory_bytes, current.touched_bytes
+    aside = sum(each.model.memory_bytes for each in parked)
+    freed = sum(each.model.device_bytes for each in (*parked, *([current] if current is not None else [])))
+    levels: tuple[tuple[int, int, dict[str, bool]], ...] = (
+        (0, aside + own, {}),
+        (eager, aside + own - eager, {"shrink": True}),
+        (eager + aside, own - eager, {"shrink": True, "drop_parked": True}),
+        (eager + aside + touched, 0, {"shrink": True, "drop_parked": True, "drop_current": True}),
+    )
+    found: SwapPlan | None = None
+    problem: OutOfMemoryError | None = None
+    for spare, kept, cost in levels:
+        try:
+            placement = place(info, _within(info.options, kept), spare=spare, freed=freed)
+        except OutOfMemoryError as error:
+            problem = error
+            continue
+        plan, room = placement.plan, SwapPlan(placement, spare, **cost)
+        if not placement.on_host:
+            return room
+        if plan.residency == "eager" or info.options.residency == "lazy" or "drop_parked" in cost:
+            return found or room if plan.residency == "lazy" else room
+        found = found or room
+    if found is None:
+        raise problem or OutOfMemoryError("no memory is left")
+    return found
+
+
+def _within(options: LoadOptions, kept: int) -> LoadOptions:
+    """The memory option, less what stays in use."""
+    if options.memory_bytes is None:
+        return options
+    left = options.memory_bytes - kept
+    if left < 1:
+        raise OutOfMemoryError(
+            f"of the memory option of {format_bytes(options.memory_bytes)}, the models that are here use {format_bytes(kept)}"
+        )
+    return dataclasses.replace(options, memory_bytes=left)
+
+
+MAX_PARKED = 2  # models kept beside the current one
+
+
+def replace_current(session: Session, target: OnDevice, *, keep: bool = True, was_eager: bool = False) -> None:
+    """Make another model the current one. The one before is parked, or closed if it may not be kept or cannot be parked.
+
+    Nothing fails here: whatever happens to the old model, the session has the new one. `was_eager`: the old model's weights
+    were, before somebody made them lazy.
+    """
+    old, session.current = session.current, target
+    if isinstance(old, Closed):
+        old.was.close()
+    elif not keep or not _park(session, old, was_eager):
+        old.model.close()
+    while len(session.parked) > MAX_PARKED:
+        session.parked.pop().model.close()
+
+
+def _park(session: Session, old: OnDevice, was_eager: bool) -> bool:
+    """Whether it could be: its weights are lazy then."""
+    model = old.model
+    was_eager |= model.weights.residency == "eager"
+    try:
+        model.set_residency("lazy", force=True, reason="it was parked")
+        model.weights.release()
+    except Exception:  # a file that is gone, a device that is lost: the model is of no use any more
+        return False
+    session.parked.insert(0, Parked(old.formatter, old.name, model, old.routing, was_eager))
+    return True
+
+
+def drop_stale(session: Session, opened: OnDevice) -> None:
+    """Close parked models whose file has become the one that was opened now."""
+    for each in [each for each in session.parked if same_file(each, opened.model.path) and not usable(each)]:
+        session.parked.remove(each)
+        each.model.close()
+
+
+def same_file(one: OnDevice | Parked | Closed, path: Path) -> bool:
+    with contextlib.suppress(OSError):
+        return one.info.checkpoint.path.samefile(path)
+    return False
+
+
+def usable(one: OnDevice | Parked) -> bool:
+    """Whether the file of a model is still what it was opened from; eager weights too are of the file that was."""
+    with contextlib.suppress(ModelFormatError):
+        one.model.weights.check_files(eager=True)
+        return True
+    return False
+
+
+def check_usable(one: Parked) -> None:
+    """Raise ModelFormatError if a parked model's file has changed since."""
+    try:
+        one.model.weights.check_files()
+    except ModelFormatError as error:
+        raise ModelFormatError(one.model.path, f"{error.problem} (/model with its path does)") from None
 
 
 @contextlib.contextmanager

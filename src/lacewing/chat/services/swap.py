@@ -12,9 +12,7 @@ from typing import Any
 from lacewing import hub
 from lacewing.api import Model
 from lacewing.chat.services import memory
-from lacewing.chat.services.evict import evicted
-from lacewing.chat.services.park import check_usable, drop_stale, replace_current, same_file, usable
-from lacewing.chat.services.swap_plan import SwapPlan, plan_swap
+from lacewing.chat.services.evict import SwapPlan, check_usable, drop_stale, evicted, plan_swap, replace_current, same_file, usable
 from lacewing.chat.session.events import Ui
 from lacewing.chat.session.formatter import ChatFormatter, open_formatter
 from lacewing.chat.session.models import Closed, OnDevice, Parked

@@ -18,7 +18,7 @@ from rich.text import Text
 
 from lacewing.backends import known_backends
 from lacewing.chat.commands.table import CommandTable, Reply, load_commands
-from lacewing.chat.services import files, list_models
+from lacewing.chat.services import files, opening
 from lacewing.chat.session.events import Event, Ui
 from lacewing.chat.session.session import Session
 from lacewing.chat.terminal.answer import AnswerView, dimmed
@@ -163,7 +163,7 @@ def open_screen(session: Session, bars: Bars) -> ScreenView:
     from lacewing.chat.terminal.editor import history_path
 
     sources: dict[str, Source] = {
-        "model": lambda: ["-", *list_models.names(session)],
+        "model": lambda: ["-", *opening.model_names(session)],
         "template": lambda: NAMES,
         "session": files.names,
         "backend": known_backends,
