@@ -1,57 +1,44 @@
-"""As much of a terminal as the region below the output uses; whatever else would change the screen is an error."""
+"""A terminal, by pyte: what can be seen of it by scrolling back. It clips its lines when it becomes narrower, as xterm does."""
 
 from __future__ import annotations
 
 import io
-import re
 
-_TOKEN = re.compile(r"\x1b\[(\d*)([A-Za-z])|\x1b\[[\d;]*m|([\n\r])|([^\x1b\n\r]+)")
+import pyte
 
 
 class Emulator(io.StringIO):
     """`lines` is all that can be seen by scrolling back; only the last `height` of them can be written again."""
 
-    def __init__(self, height=10):
+    def __init__(self, height=10, width=120):
         super().__init__()
-        self.height, self.lines, self.row, self.column, self.writes = height, [""], 0, 0, 0
+        self._screen = pyte.HistoryScreen(width, height, history=10_000)
+        self._stream = pyte.Stream(self._screen)
+        self.writes = 0
 
     def isatty(self):
         return True
 
     def write(self, text):
         self.writes += 1
-        at = 0
-        while at < len(text):
-            match = _TOKEN.match(text, at)
-            assert match, f"not understood: {text[at : at + 20]!r}"
-            at = match.end()
-            if match[2]:
-                self._control(match[2], int(match[1] or 1), match[1])
-            elif match[3] == "\n":
-                self.row += 1
-                self.column = 0
-                if self.row == len(self.lines):
-                    self.lines.append("")
-            elif match[3] == "\r":
-                self.column = 0
-            elif match[4]:
-                line = self.lines[self.row].ljust(self.column)
-                self.lines[self.row] = line[: self.column] + match[4] + line[self.column + len(match[4]) :]
-                self.column += len(match[4])
+        self._stream.feed(text.replace("\n", "\r\n"))
         return len(text)
 
-    def _control(self, letter, count, given):
-        if letter == "A":
-            self.row -= count
-            assert self.row >= max(0, len(self.lines) - self.height), "moved above the screen"
-        elif letter == "K":
-            self.lines[self.row] = ""
-            assert given == "2"
-        elif letter == "J":
-            del self.lines[self.row + 1 :]
-            self.lines[self.row] = self.lines[self.row][: self.column]
-        elif letter != "m":
-            raise AssertionError(f"a control that is not used here: {letter}")
+    def resize(self, width, height):
+        self._screen.resize(height, width)
+
+    @property
+    def size(self):
+        return self._screen.columns, self._screen.lines
+
+    @property
+    def cursor_hidden(self):
+        return self._screen.cursor.hidden
+
+    @property
+    def lines(self):
+        gone = ["".join(row[at].data for at in range(self._screen.columns)) for row in self._screen.history.top]
+        return [*gone, *self._screen.display]
 
     @property
     def text(self):

@@ -1,6 +1,7 @@
 """What is drawn, without a terminal: regions, Markdown, answers, bars, the toolbar, replies."""
 
 import io
+import textwrap
 
 import pytest
 from hypothesis import given
@@ -68,18 +69,47 @@ def test_lines_above_the_screen_stay():
     region = Region(screen, lambda: (80, 4))
     region.show(list("abcdef"))
     region.show(list("ABCDEFG"))
-    assert screen.text.split() == list("abcDEFG")
+    assert screen.text.split() == list("abCDEFG")
     region.show(list("AB"))
-    assert screen.text.split() == list("abcD")
+    assert screen.text.split() == list("abC")
 
 
-def test_another_width_begins_anew():
-    screen, size = Emulator(), [(80, 10)]
-    region = Region(screen, lambda: size[0])
-    region.show(["a long line"])
-    size[0] = (5, 10)
-    region.show(["a", "long", "line"])
-    assert screen.text == "a long line\na\nlong\nline"
+@given(st.lists(st.tuples(st.lists(st.sampled_from(["a", "b", "ab"]), max_size=7), st.integers(0, 7)), max_size=12), st.booleans())
+def test_a_region_shows_the_newest_also_where_it_scrolls(steps, in_tmux):
+    """Whatever settles stays, and what can be reached is as it was last shown."""
+    screen = Emulator(height=8)
+    region, kept = Region(screen, lambda: (120, 8)), []
+    region.in_tmux = in_tmux
+    for step, settled in steps:
+        region.show(step, min(settled, len(step)))
+        assert screen.text.split() == [*kept, *step]
+        assert screen.cursor_hidden == (settled < len(step))
+        kept += step[:settled]
+    region.keep()
+    assert not screen.cursor_hidden
+
+
+def stories(width, count):
+    """So many words, as lines of a screen."""
+    return textwrap.wrap(" ".join(f"word{n}" for n in range(count)), width - 1)
+
+
+@pytest.mark.parametrize(
+    "sizes", [[(40, 10), (20, 10)], [(20, 10), (60, 10)], [(60, 12), (30, 8), (50, 12)], [(60, 5), (20, 5), (60, 5)]]
+)
+def test_a_resize_leaves_no_copies(sizes):
+    screen = Emulator(height=sizes[0][1], width=sizes[0][0])
+    screen.write("before\n")
+    region, count = Region(screen, lambda: screen.size), 0
+    for width, height in sizes:
+        screen.resize(width, height)
+        for _ in range(10):
+            count += 1
+            region.show(stories(width, count))
+    shown = [word for word in screen.text.split() if word != "before"]  # the emulator may lose its topmost lines
+    assert len(shown) == len(set(shown)) and shown[-1] == f"word{count - 1}"
+    if sizes[0][1] == sizes[1][1] > 5:
+        assert screen.text.split() == ["before", *(f"word{n}" for n in range(count))]
 
 
 def test_only_what_changes_is_written():
@@ -230,3 +260,11 @@ def test_replies_on_a_screen(reply):
 def test_replies_in_a_pipe():
     assert list(plain_lines(REPLIES[4])) == ["name    size", "a\x1b[2J   10 MiB", "longer  1"]
     assert list(plain_lines(REPLIES[5])) == ["both", "--- left", "one", "two", "--- right", "three"]
+
+
+def test_plain_answers():
+    text = "# not a *head*\n\n  | a |\n- " + "word " * 30
+    screen = Emulator(height=30)
+    AnswerView(console(screen, height=30), plain=True).show(Delta(each) for each in text)
+    assert screen.text.split("\n")[:4] == ["# not a *head*", "", "  | a |", "- " + "word " * 10 + "word"]
+    assert screen.text.split() == text.split()

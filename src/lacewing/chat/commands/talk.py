@@ -97,6 +97,13 @@ def thinking(chat: Session, state: bool | str | None = None) -> Reply:
     return Reply(f"thinking: {now}; thoughts are {'shown' if chat.settings.show_reasoning else 'hidden'}")
 
 
+@command("plain", Argument("state", "on/off"))
+def plain(chat: Session, state: bool | None = None) -> Reply:
+    """Show answers as the model writes them (on) or as Markdown (off); without an argument, switch between the two."""
+    chat.change(plain=not chat.settings.plain if state is None else state)
+    return Reply("answers are shown as they are written" if chat.settings.plain else "answers are shown as Markdown")
+
+
 def _need(chat: Session) -> None:
     if not any(each["role"] == "user" for each in chat.messages):
         raise OptionError("the conversation is empty")

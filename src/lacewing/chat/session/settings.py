@@ -27,7 +27,10 @@ Message = dict[str, Any]  # "role", "content", and of answers "reasoning"
 
 @dataclass(frozen=True)
 class Settings:
-    """`thinking`: passed to the template, which decides if it is None. `overflow`: the policy for a full context."""
+    """`thinking`: passed to the template, which decides if it is None. `overflow`: the policy for a full context.
+
+    `plain`: answers are shown as they are written, without Markdown.
+    """
 
     sampling: Sampling = field(default_factory=Sampling)
     system: str | None = None
@@ -35,6 +38,7 @@ class Settings:
     show_reasoning: bool = True
     overflow: str = "stop"
     code: bool = False
+    plain: bool = False
 
     def __post_init__(self) -> None:
         if self.overflow not in POLICIES:

@@ -1,4 +1,4 @@
-"""An answer as it comes: thoughts dimmed and folded away when they end, then Markdown. At most a few renderings a second."""
+"""An answer as it comes: thoughts, dimmed and folded away when they end, then the text. At most a few renderings a second."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from lacewing.chat.session.events import Delta, Event, Finished, Notice
-from lacewing.chat.terminal.markdown import MarkdownStream, rendered_lines
+from lacewing.chat.terminal.markdown import MarkdownStream, PlainStream, rendered_lines
 from lacewing.chat.terminal.region import Region
 from lacewing.console.output import clean
 from lacewing.options import counted
@@ -31,6 +31,7 @@ class AnswerView:
         console: Console,
         *,
         unfolded: bool = False,
+        plain: bool = False,
         below: Callable[[], Sequence[str]] = tuple,
         clock: Callable[[], float] = time.monotonic,
     ):
@@ -38,7 +39,7 @@ class AnswerView:
         self.thoughts = ""
         self._console, self._unfolded, self._below, self._clock = console, unfolded, below, clock
         self._region = Region(console.file, lambda: console.size)
-        self._markdown = MarkdownStream(console)
+        self._markdown = PlainStream(console) if plain else MarkdownStream(console)
         self._final: list[str] = []  # lines that wait to be written for good
         self._thought = ""  # the line of them that is not complete, when unfolded
         self._thinking_since: float | None = None
@@ -50,12 +51,14 @@ class AnswerView:
             for event in events:
                 self._take(event)
         finally:
+            self._freeze()
             self._end_thoughts()
             self._final += self._markdown.finish()
             self._draw(())
             self._region.keep()
 
     def _take(self, event: Event) -> None:
+        self._freeze()
         if isinstance(event, Finished):
             self.finished = event
         elif isinstance(event, Notice):
@@ -68,6 +71,12 @@ class AnswerView:
             self._end_thoughts()
             self._final += self._markdown.push(clean(event.text))
         self._draw_sometimes()
+
+    def _freeze(self) -> None:
+        """In tmux, a part of the open lines may have left the screen when its width changed; what is shown is not shown again."""
+        if self._region.in_tmux and self._region.resized and self._thinking_since is None:
+            self._region.keep()
+            self._markdown.freeze()
 
     def _think(self, text: str) -> None:
         if self._thinking_since is None:

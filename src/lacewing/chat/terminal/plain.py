@@ -59,7 +59,7 @@ class PlainView:
         for line in plain_lines(reply):
             self._output.write(line + "\n")
 
-    def answer(self, events: Iterator[Event], *, unfolded: bool = False) -> None:
+    def answer(self, events: Iterator[Event], *, unfolded: bool = False, plain: bool = False) -> None:
         """The text of an answer; thoughts only when they are to be shown."""
         thinking = False
         try:

@@ -45,10 +45,13 @@ def renderables(reply: Reply) -> Iterator[RenderableType]:
             yield code(text, "text")
         else:
             yield Text(text)
-    if isinstance(reply.data, Table):
-        yield _table(reply.data)
-    elif isinstance(reply.data, Columns):
-        yield _columns(reply.data)
+    if reply.data is not None:
+        from lacewing.chat.terminal.tables import FittedTable
+
+        side_by_side = isinstance(reply.data, Columns)
+        rows = (reply.data.texts,) if isinstance(reply.data, Columns) else reply.data.rows
+        cells = [[Text(clean(cell)) for cell in row] for row in rows]
+        yield FittedTable([Text(clean(each)) for each in reply.data.headings], cells, even=side_by_side)
 
 
 def diff_line(line: str) -> Text:
@@ -58,28 +61,3 @@ def diff_line(line: str) -> Text:
     if line.startswith(("---", "+++")):
         return Text(line, style="bold")
     return Text(line, style=DIFF_STYLES.get(line[:1], ""))
-
-
-def _table(data: Table) -> RenderableType:
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table as RichTable
-    from rich.text import Text
-
-    table = RichTable(box=SIMPLE_HEAD, pad_edge=False, show_header=any(data.headings), header_style="bold")
-    for heading in data.headings:
-        table.add_column(Text(clean(heading)), overflow="fold")
-    for row in data.rows:
-        table.add_row(*(Text(clean(cell)) for cell in row))
-    return table
-
-
-def _columns(data: Columns) -> RenderableType:
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table as RichTable
-    from rich.text import Text
-
-    table = RichTable(box=SIMPLE_HEAD, expand=True, pad_edge=False, header_style="bold")
-    for heading in data.headings:
-        table.add_column(Text(clean(heading)), ratio=1, overflow="fold")
-    table.add_row(*(Text(clean(text)) for text in data.texts))
-    return table

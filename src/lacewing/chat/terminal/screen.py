@@ -71,9 +71,9 @@ class ScreenView:
             for content in renderables(reply):
                 self._console.print(content)
 
-    def answer(self, events: Iterator[Event], *, unfolded: bool = False) -> None:
+    def answer(self, events: Iterator[Event], *, unfolded: bool = False, plain: bool = False) -> None:
         """Stream it. Bars of the prompt's reading go when the first piece comes."""
-        view = AnswerView(self._console, unfolded=unfolded, below=lambda: self._below(self._console))
+        view = AnswerView(self._console, unfolded=unfolded, plain=plain, below=lambda: self._below(self._console))
         try:
             with self._bars.paused():
                 view.show(self._between_bars(events))
