@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
 import textwrap
+import time
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -16,8 +18,9 @@ import pytest
 from safetensors.numpy import save_file
 
 from lacewing.errors import ModelFormatError, OptionError, TemplateError
-from lacewing.formats import open_checkpoint
+from lacewing.formats import open_checkpoint, open_texts
 from lacewing.formats.files import read_named
+from lacewing.formats.json_files import parse
 
 from .gguf_bytes import valid
 
@@ -73,16 +76,55 @@ def test_index_names_only_plain_files(tmp_path: Path, name: Any) -> None:
     refused(folder(tmp_path / "m", {"a": name, "b": "one.safetensors", "c": "two.safetensors"}), "is not the name of a")
 
 
+GOOD = {"a": "one.safetensors", "b": "one.safetensors", "c": "two.safetensors"}
+
+
+@pytest.mark.parametrize(
+    "places",
+    [
+        GOOD | {"d": "two.safetensors"},  # an entry without a tensor: the model says whether it is missed
+        {name: GOOD[name] for name in "ac"},  # a tensor without an entry
+        GOOD | {"b": "two.safetensors"},  # in another file
+    ],
+)
+def test_an_index_says_which_files_hold_tensors_and_no_more(tmp_path: Path, places: dict[str, str]) -> None:
+    """As transformers takes it."""
+    model = folder(tmp_path / "m", places)
+    save_file({"z": np.zeros(1, np.float32)}, model / "unlisted.safetensors")
+    checkpoint = open_checkpoint(model)
+    assert {name: part.ranges[0].path.name for name, part in checkpoint.tensors.items()} == GOOD
+    assert [path.name for path in checkpoint.files] == ["one.safetensors", "two.safetensors"]
+
+
+def test_one_whole_file_beside_an_index_is_the_model(tmp_path: Path) -> None:
+    """As in transformers: a merged file and an index that was left behind."""
+    model = folder(tmp_path / "m", {"a": "gone.safetensors"})
+    save_file({"x": np.zeros(1, np.float32)}, model / "model.safetensors")
+    assert list(open_checkpoint(model).tensors) == ["x"]
+
+
+def test_hidden_files_are_not_seen(tmp_path: Path) -> None:
+    """macOS leaves a `._NAME` beside each file on disks of other systems, and in archives."""
+    (tmp_path / "gguf").mkdir()
+    for name in ("a.gguf", "._a.gguf", ".DS_Store"):
+        (tmp_path / "gguf" / name).write_bytes(valid().data if name == "a.gguf" else b"\0\5\x16\7" + bytes(4092))
+    assert open_checkpoint(tmp_path / "gguf").path.name == "a.gguf" and open_texts(tmp_path / "gguf").path.name == "a.gguf"
+    model = tmp_path / "hf"
+    model.mkdir()
+    save_file({"a": np.zeros(1, np.float32)}, model / "weights.safetensors")
+    for name in ("._weights.safetensors", "._config.json", "._model.gguf", "._chat_template.jinja", "._pytorch_model.bin"):
+        (model / name).write_bytes(b"\0\5\x16\7" + bytes(4092))
+    assert list(open_checkpoint(model).tensors) == ["a"] and not open_checkpoint(model).metadata
+    (model / "tokenizer.json").write_text("{}")
+    assert open_texts(model).format == "safetensors"
+    (model / "weights.safetensors").unlink()
+    refused(model, "has neither")
+
+
 def test_index_and_shards_must_agree(tmp_path: Path) -> None:
-    good = {"a": "one.safetensors", "b": "one.safetensors", "c": "two.safetensors"}
-    refused(folder(tmp_path / "1", good | {"d": "two.safetensors"}), "does not have it")
-    refused(folder(tmp_path / "2", {name: good[name] for name in "ac"}), "does not name it")
-    refused(folder(tmp_path / "3", good | {"b": "two.safetensors"}), "places it in two")
-    refused(folder(tmp_path / "4", good | {"d": "three.safetensors"}), "which is missing")
-    refused(folder(tmp_path / "5", one=["a", "b"], two=["a", "c"]), "places it in two")  # in both shards
-    for number, text in enumerate(
-        ("[]", "{}", '{"weight_map": {}}', '{"weight_map": {"a": 1, "a": 2}}', "{", '{"weight_map": [1]}', "\xff")
-    ):
+    refused(folder(tmp_path / "4", GOOD | {"d": "three.safetensors"}), "which is missing")
+    refused(folder(tmp_path / "5", one=["a", "b"], two=["a", "c"]), r"is in one\.safetensors, too")  # in both shards
+    for number, text in enumerate(("[]", "{}", '{"weight_map": {}}', "{", '{"weight_map": [1]}', "\xff")):
         broken = folder(tmp_path / f"6{number}")
         (broken / INDEX).write_bytes(text.encode("latin-1"))
         refused(broken, "weight_map|JSON")
@@ -229,25 +271,72 @@ def test_loading_runs_nothing(tmp_path: Path) -> None:
     assert result.stdout == "2 []\n"
 
 
-def test_json_beside_the_weights_is_read_with_care(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (b"{", "JSON"),
+        (b"[" * 70 + b"]" * 70, "nested more than 64 deep"),
+        (b"[" * 10**5, "nested too deeply"),
+        (b'{"a": "\\ud800"}', "JSON"),
+        (b"\xff", "UTF-8"),
+        (b'{"a": [' + b"[]," * 2**20 + b"[]]}", "more than 1048576 values"),
+        (b'{"a": [' + b"1," * 2**20 + b'",[,"]}', "more than 1048576 values"),
+        (b"[" + b"{}," * (10 * 2**20) + b"0]", "more than 1048576 values"),
+    ],
+)
+def test_json_beside_the_weights_is_read_with_care(tmp_path: Path, text: bytes, problem: str) -> None:
     model = folder(tmp_path / "m")
-    for name, text in {
-        "a.json": "{",
-        "b.json": '{"a": 1, "a": 2}',
-        "c.json": "[NaN]",
-        "d.json": "[" * 70 + "]" * 70,
-        "e.json": "[" * 10**5,
-    }.items():
-        (model / name).write_text(text)
-    (model / "t.jinja").write_bytes(b"\xff")
+    (model / "generation_config.json").write_bytes(text)
+    (model / "chat_template.jinja").write_bytes(b"\xff")
     checkpoint = open_checkpoint(model)
-    for name in ("a.json", "b.json", "c.json", "d.json", "e.json", "t.jinja"):
-        with pytest.raises(ModelFormatError, match=name):
-            checkpoint.metadata[name]
-    with open(model / "big.json", "wb") as file:
+    with pytest.raises(ModelFormatError, match=rf"generation_config\.json.*{problem}"):
+        checkpoint.metadata["generation_config.json"]
+    with pytest.raises(ModelFormatError, match=r"chat_template\.jinja"):
+        checkpoint.metadata["chat_template.jinja"]
+
+
+def test_a_large_json_file(tmp_path: Path) -> None:
+    model = folder(tmp_path / "m")
+    with open(model / "config.json", "wb") as file:
         file.truncate(65 * 2**20)
     with pytest.raises(ModelFormatError, match="at most"):
-        open_checkpoint(model).metadata["big.json"]
+        open_checkpoint(model).metadata["config.json"]
+    text = 'a, [b], {c} \\ "' * 400_000  # values are counted, not what strings hold
+    (model / "config.json").write_text(json.dumps({"chat_template": text}))
+    assert open_checkpoint(model).metadata["config.json"] == {"chat_template": text}
+
+
+def test_json_is_read_as_transformers_reads_it(tmp_path: Path) -> None:
+    model = folder(tmp_path / "m")
+    (model / "config.json").write_text('{"a": 1, "time_step_limit": [0.0, Infinity], "b": NaN, "c": 1e999, "a": 2}')
+    found = open_checkpoint(model).metadata["config.json"]
+    assert found["a"] == 2 and found["time_step_limit"] == [0.0, math.inf] and math.isnan(found["b"]) and found["c"] == math.inf
+
+
+def test_only_json_that_says_something_of_the_model_is_read(tmp_path: Path) -> None:
+    """Beside a model lie a trainer's state and its data."""
+    model = folder(tmp_path / "m")
+    (model / "trainer_state.json").write_text('{"loss": NaN')
+    with open(model / "train.json", "wb") as file:
+        file.truncate(71 * 2**20)
+    more = model / "additional_chat_templates"
+    more.mkdir()
+    for name in ("tool_use.jinja", "._tool_use.jinja", "notes.txt"):
+        (more / name).write_text("{{ tools }}")
+    metadata = open_checkpoint(model).metadata
+    assert dict(metadata) == {"config.json": {"model_type": "llama"}, "additional_chat_templates/tool_use.jinja": "{{ tools }}"}
+    (more / "tool_use.jinja").unlink()
+    (more / "tool_use.jinja").symlink_to(folder(tmp_path / "other") / "config.json")
+    with pytest.raises(ModelFormatError, match="leaves its folder"):
+        open_checkpoint(model).metadata["additional_chat_templates/tool_use.jinja"]
+
+
+def test_equal_keys_are_found_in_linear_time(tmp_path: Path) -> None:
+    keys = ",".join(f'"{number}":0' for number in range(200_000))
+    started = time.process_time()
+    with pytest.raises(ModelFormatError, match="'7' occurs twice"):
+        parse(tmp_path, f'{{{keys},"7":1}}'.encode())
+    assert time.process_time() - started < 5  # seconds; comparing each with each takes hours
 
 
 @pytest.mark.parametrize(

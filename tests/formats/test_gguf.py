@@ -161,7 +161,7 @@ def test_inconsistent_splits(tmp_path: Path, changes: dict[str, object], message
 def test_split_with_a_missing_or_renamed_part(tmp_path: Path) -> None:
     paths = split(tmp_path)
     renamed = write(tmp_path / "other.gguf", paths[0].read_bytes())
-    with pytest.raises(ModelFormatError, match="the name must end like -00001-of-00003"):
+    with pytest.raises(ModelFormatError, match=r"its name must end with -00001-of-00003\.gguf, and the other parts"):
         open_checkpoint(renamed)
     paths[1].unlink()
     with pytest.raises(ModelFormatError, match="m-00002-of-00003"):
@@ -169,6 +169,17 @@ def test_split_with_a_missing_or_renamed_part(tmp_path: Path) -> None:
     for bad in (("split.count", "str", "3"), ("split.count", "i32", -1), ("split.count", "bool", 1), ("split.count", "u32", 2**31)):
         with pytest.raises(ModelFormatError, match=r"split\.count"):
             open_checkpoint(write(tmp_path / "b-00001-of-00003.gguf", build([bad], []).data))
+
+
+@pytest.mark.parametrize("name", ["m.gguf", "m-00001-of-00003.gguf"])
+def test_parts_joined_by_cat_are_told_from_renamed_ones(tmp_path: Path, name: str) -> None:
+    """To rename such a file would not help."""
+    paths = split(tmp_path)
+    joined = b"".join(path.read_bytes() for path in paths)
+    for path in paths:
+        path.unlink()
+    with pytest.raises(ModelFormatError, match=r"3 parts of a split model one after the other.*llama-gguf-split --merge"):
+        open_checkpoint(write(tmp_path / name, joined))
 
 
 def test_several_models_in_a_folder(tmp_path: Path) -> None:

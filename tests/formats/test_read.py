@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import mmap
 import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -106,6 +107,18 @@ def test_a_reader_opens_a_file_once_and_notices_that_it_changed(path: Path, monk
         os.utime(path, ns=(1, 1))
         with pytest.raises(ModelFormatError, match="changed or was replaced"):
             reader.into(ByteRange(path, 0, 10), out)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="st_ctime is the time of creation")
+def test_a_change_whose_time_was_set_back_is_noticed(path: Path) -> None:
+    before, facts = identity(path), path.stat()
+    data = path.read_bytes()
+    for _ in range(40):
+        path.write_bytes(data[::-1])
+        os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+        time.sleep(0.01)  # longer than a tick of the file system's clock
+        assert path.stat().st_mtime_ns == facts.st_mtime_ns and identity(path) != before
+        before = identity(path)
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs Linux")

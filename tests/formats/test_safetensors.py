@@ -11,6 +11,8 @@ import copy
 import io
 import json
 import struct
+import time
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -276,3 +278,43 @@ def test_too_many_tensors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     path.write_bytes(packed(json.dumps({"a": F32, "b": placed(4, 8)}), b"12345678"))
     with pytest.raises(ModelFormatError, match="has 2 tensors"):
         open_checkpoint(path)
+
+
+def seconds_to_open(path: Path) -> float:
+    started = time.process_time()
+    try:
+        open_checkpoint(path)
+    except ModelFormatError as error:
+        assert "values in its JSON" in str(error) or "is too large" in str(error)
+    return time.process_time() - started
+
+
+def test_headers_and_indexes_of_the_largest_models_open_fast(tmp_path: Path) -> None:
+    """DeepSeek V3 has 90,000 tensors; each takes about 120 bytes of header."""
+    names = [f"model.layers.{at // 1500}.mlp.experts.{at // 6 % 250}.{at % 6}_proj.weight_scale_inv" for at in range(90_000)]
+    header = {name: placed(4 * at, 4 * at + 4) | {"shape": [1, 1]} for at, name in enumerate(names)}
+    path = tmp_path / "one.safetensors"
+    path.write_bytes(packed(json.dumps(header, separators=(",", ":")), bytes(4 * len(names))))
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": dict.fromkeys(names, path.name)}))
+    assert seconds_to_open(tmp_path) < 10
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        b'{"a": [' + b"[]," * 20_000_000 + b"[]]}",
+        b'{"a": [' + b"1," * 30_000_000 + b"1]}",
+        b"{" + b",".join(b'"%x":0' % number for number in range(2_000_000)) + b"}",
+        b'{"a": ' + b"1" * 60_000_000 + b"}",
+    ],
+    ids=["lists", "numbers", "names", "digits"],
+)
+def test_headers_that_ask_for_more_than_such_a_file_needs(tmp_path: Path, start: bytes) -> None:
+    path = tmp_path / "m.safetensors"
+    path.write_bytes(packed(start))
+    tracemalloc.start()
+    try:
+        assert seconds_to_open(path) < 8
+        assert tracemalloc.get_traced_memory()[1] < 6 * len(start) + 2**27  # bytes
+    finally:
+        tracemalloc.stop()

@@ -6,6 +6,7 @@ import gc
 import itertools
 import mmap
 import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -125,15 +126,19 @@ def test_failing_allocation_and_file_leave_it_lazy(path: Path, monkeypatch: pyte
     assert weights.residency == "lazy" and weights.anonymous_bytes == 0
 
 
-@pytest.mark.parametrize("change", ["overwritten", "replaced", "removed", "cut"])
+@pytest.mark.parametrize("change", ["overwritten", "set back", "replaced", "removed", "cut"])
 def test_files_that_change_are_noticed(path: Path, change: str) -> None:
     weights = WeightStore(tensors(path))
     first = weights["norm.weight"].data.copy()
     weights.check_files()
-    data = path.read_bytes()
+    data, facts = path.read_bytes(), path.stat()
     if change == "overwritten":
         path.write_bytes(data[::-1])
         os.utime(path, ns=(1, 1))
+    elif change == "set back":
+        time.sleep(0.01)  # longer than a tick of the file system's clock
+        path.write_bytes(data[::-1])
+        os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns))
     elif change == "replaced":
         (path.parent / "new").write_bytes(data[::-1])
         (path.parent / "new").replace(path)

@@ -11,7 +11,7 @@ from pathlib import Path
 from lacewing.errors import ModelFormatError
 from lacewing.formats import safetensors
 from lacewing.formats.checkpoint import ByteRange, Checkpoint, TensorInfo
-from lacewing.formats.files import START, open_regular, refuse_foreign
+from lacewing.formats.files import START, open_regular, refuse_foreign, visible
 from lacewing.formats.gguf import open_gguf
 from lacewing.formats.json_files import FolderMetadata
 from lacewing.formats.read import identity
@@ -56,7 +56,8 @@ def open_texts(path: str | Path) -> Checkpoint:
     try:
         if path.name == _TOKENIZER and path.is_file():
             path = path.parent
-        if (path / _TOKENIZER).is_file() and (any(path.glob("*.safetensors")) or not any(path.glob("*.gguf"))):
+        suffixes = {Path(name).suffix for name in visible(path)} if (path / _TOKENIZER).is_file() else {".gguf"}
+        if ".safetensors" in suffixes or ".gguf" not in suffixes:
             return Checkpoint(path, "safetensors", FolderMetadata(path), {})
         return open_checkpoint(path)
     except OSError as error:
@@ -64,7 +65,7 @@ def open_texts(path: str | Path) -> Checkpoint:
 
 
 def _open_folder(folder: Path, whole: bool) -> Checkpoint:
-    names = sorted(entry.name for entry in folder.iterdir())
+    names = visible(folder)
     ggufs = [name for name in names if name.lower().endswith(".gguf")]
     if not ggufs or any(name.endswith(".safetensors") for name in names):
         return safetensors.open_folder(folder, whole)

@@ -46,7 +46,7 @@ class TensorInfo:
         return sum(part.nbytes for part in self.ranges)
 
 
-Identity = tuple[int, int, int, int]  # of a file: device, inode, bytes, time of the last change in nanoseconds
+Identity = tuple[int, int, int, int, int]  # of a file: device, inode, bytes, times of the last change of content and of entry, ns
 
 
 @dataclass(frozen=True)

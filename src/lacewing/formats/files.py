@@ -32,6 +32,11 @@ def shown(name: str) -> str:
     return name if len(name) <= 100 and name.isprintable() else ascii(name[:100])[1:-1] + ("..." if len(name) > 100 else "")
 
 
+def visible(folder: Path) -> list[str]:
+    """The names in a folder, sorted, without hidden ones such as `._model.gguf`, which macOS leaves on other systems' disks."""
+    return sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
+
+
 def open_regular(path: Path) -> tuple[BinaryIO, int]:
     """Open for reading; gives the file and its size. A FIFO, device or directory is refused before it can block."""
     try:

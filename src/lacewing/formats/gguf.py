@@ -26,11 +26,11 @@ _SPLIT_NAME = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf", re.DOTALL)
 
 def open_gguf(path: Path, whole: bool = True) -> Checkpoint:
     """Open a GGUF file, with all parts of it if it is split; `whole` as for `open_checkpoint`. Raises ModelFormatError."""
-    metadata, tensors = _open_file(path, whole)
+    opened = metadata, tensors, _ = _open_file(path, whole)
     count = _split_number(path, metadata, "split.count", 1)
     if count <= 1:
         return Checkpoint(path, "gguf", metadata, tensors, (path,), whole)
-    return _open_split(path, (metadata, tensors), count, whole)
+    return _open_split(path, opened, count, whole)
 
 
 def split_names(name: str) -> list[str]:
@@ -39,23 +39,28 @@ def split_names(name: str) -> list[str]:
     return [name] if found is None else [f"{found[1]}-{part + 1:05}-of-{found[3]}.gguf" for part in range(int(found[3]))]
 
 
-_Opened = tuple[dict[str, Any], dict[str, TensorInfo]]  # metadata and tensors of one file
+_Opened = tuple[dict[str, Any], dict[str, TensorInfo], int]  # metadata and tensors of one file, and where they end
 
 
 def _open_split(path: Path, opened: _Opened, count: int, whole: bool) -> Checkpoint:
     """Open all parts of the split file that `path` is one of, which is `opened`; the metadata are those of the first part."""
     name = _SPLIT_NAME.fullmatch(path.name)
-    if name is None or int(name[3]) != count:
-        raise ModelFormatError(path, f"is {count}; so the name must end like -00001-of-{count:05}.gguf", field="split.count")
     parts = tuple(path.with_name(part) for part in split_names(path.name))
     missing = [part.name for part in parts if not part.exists()]
+    if (name is None or int(name[3]) != count or missing) and _joined(path, opened[2]):
+        problem = f"is {counted(count, 'part')} of a split model one after the other, as `cat` joins them; that is no GGUF file"
+        raise ModelFormatError(path, f"{problem}. Join the parts with `llama-gguf-split --merge`, or keep them apart")
+    if name is None or int(name[3]) != count:
+        number = _split_number(path, opened[0], "split.no", 0) + 1
+        problem = f"is part {number} of {count}: its name must end with -{number:05}-of-{count:05}.gguf, and the other parts"
+        raise ModelFormatError(path, f"{problem} must lie beside it", field="split.count")
     if missing:
         raise ModelFormatError(path, f"is one of {counted(count, 'part')}; {len(missing)} missing: {', '.join(missing[:3])}")
     first: dict[str, Any] = {}
     tensors: dict[str, TensorInfo] = {}
     for index, part in enumerate(parts):
         check_inside(part, path.parent, path.resolve().parent)
-        metadata, found = opened if part == path else _open_file(part, whole)
+        metadata, found, _ = opened if part == path else _open_file(part, whole)
         first = first or metadata
         for key, expected in (("split.count", count), ("split.no", index)):
             if _split_number(part, metadata, key, None) != expected:
@@ -70,6 +75,14 @@ def _open_split(path: Path, opened: _Opened, count: int, whole: bool) -> Checkpo
     return Checkpoint(parts[0], "gguf", first, tensors, parts, whole)
 
 
+def _joined(path: Path, end: int) -> bool:
+    """Whether another GGUF file begins where this one should end."""
+    file, _ = open_regular(path)
+    with file:
+        file.seek(end)
+        return file.read(2 * ALIGNMENT).lstrip(b"\0").startswith(b"GGUF")
+
+
 def _split_number(path: Path, metadata: dict[str, Any], key: str, default: int | None) -> int:
     value = metadata.get(key, default)
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 100_000_000:
@@ -78,7 +91,6 @@ def _split_number(path: Path, metadata: dict[str, Any], key: str, default: int |
 
 
 def _open_file(path: Path, whole: bool) -> _Opened:
-    """Metadata and tensors of one file."""
     file, size = open_regular(path)
     with file:
         header = HeaderReader(file, size, path).read()
@@ -90,7 +102,8 @@ def _open_file(path: Path, whole: bool) -> _Opened:
             raise ModelFormatError(path, "the tensor occurs twice", field=raw.name, offset=raw.at)
         tensors[raw.name] = _tensor(path, raw, start, size if whole else None, alignment)
     check_overlap(path, tensors)
-    return header.metadata, tensors
+    end = max((part.offset + part.nbytes for tensor in tensors.values() for part in tensor.ranges), default=header.end)
+    return header.metadata, tensors, end
 
 
 def _alignment(path: Path, header: Header) -> int:

@@ -24,12 +24,15 @@ _mappings: weakref.WeakValueDictionary[tuple[str, Identity], np.ndarray] = weakr
 
 
 def identity(path: Path) -> Identity:
-    """What tells this file from a later one of the same name or a changed one. Raises ModelFormatError if it is gone."""
+    """What tells this file from a later one of the same name or a changed one. Raises ModelFormatError if it is gone.
+
+    The time of the last change of content can be set back by anybody; that of the file's entry (`st_ctime_ns`) cannot.
+    """
     try:
         facts = os.stat(path)
     except OSError as error:
         raise ModelFormatError(path, f"can no longer be read: {error.strerror}") from None
-    return facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns
+    return facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns
 
 
 def _check(part: ByteRange, expected: Identity | None) -> Identity:

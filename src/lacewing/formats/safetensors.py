@@ -11,12 +11,13 @@ from typing import Any
 
 from lacewing.errors import ModelFormatError, UnsupportedModelError
 from lacewing.formats.checkpoint import ByteRange, Checkpoint, TensorInfo
-from lacewing.formats.files import PICKLE_SUFFIXES, START, check_inside, open_regular, refuse_foreign, shown
+from lacewing.formats.files import PICKLE_SUFFIXES, START, check_inside, open_regular, refuse_foreign, shown, visible
 from lacewing.formats.json_files import FolderMetadata, parse, read_limited
 from lacewing.quants import QUANTS, Quant
 
 HEADER_LIMIT = 100_000_000  # bytes, the format's own
 TENSOR_LIMIT = 2**17
+VALUE_LIMIT = 12 * TENSOR_LIMIT  # of a header's JSON; a tensor of two axes has eight
 # Types that are read: our formats of the same name.
 _READ = frozenset(("F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL", "F8_E4M3", "F8_E8M0"))
 # Types that are only checked, with (values, bytes) of the smallest whole number of bytes.
@@ -34,7 +35,7 @@ def open_file(path: Path, whole: bool = True) -> Checkpoint:
 def open_folder(folder: Path, whole: bool = True) -> Checkpoint:
     """Open a Hugging Face folder: one .safetensors file, or several with an index. Raises ModelFormatError."""
     index = folder / INDEX
-    if index.exists():
+    if index.exists() and not (folder / _FILE).exists():  # transformers, too, takes the one file where both are there
         check_inside(index, folder)
         places = read_index(index)
         tensors = _read_shards(folder, index, places, whole)
@@ -47,7 +48,8 @@ def open_folder(folder: Path, whole: bool = True) -> Checkpoint:
 
 
 def _only_file(folder: Path) -> Path:
-    files = sorted(path for path in folder.iterdir() if path.suffix == ".safetensors")
+    names = visible(folder)
+    files = [folder / name for name in names if name.endswith(".safetensors")]
     if folder / _FILE in files:
         return folder / _FILE
     if files and all(path.name.startswith("consolidated") for path in files):
@@ -59,7 +61,7 @@ def _only_file(folder: Path) -> Path:
         return files[0]
     if files:
         raise ModelFormatError(folder, f"has {len(files)} .safetensors files but no {INDEX}; fetch the index, or name one file")
-    for path in sorted(folder.iterdir()):
+    for path in (folder / name for name in names):
         if path.suffix.lower() in PICKLE_SUFFIXES:
             refuse_foreign(path, b"")
     raise ModelFormatError(folder, "has neither .safetensors files nor a .gguf file")
@@ -67,7 +69,7 @@ def _only_file(folder: Path) -> Path:
 
 def read_index(path: Path) -> dict[str, str]:
     """Tensor name to file name, which is the name of a file beside the index. Raises ModelFormatError."""
-    document = parse(path, read_limited(path))
+    document = parse(path, read_limited(path), strict=False)
     places = document.get("weight_map") if isinstance(document, dict) else None
     if not isinstance(places, dict) or not places:
         raise ModelFormatError(path, "must be an object with tensor names and file names", field="weight_map")
@@ -85,6 +87,10 @@ def _is_plain(file: str) -> bool:
 
 
 def _read_shards(folder: Path, index: Path, places: dict[str, str], whole: bool) -> dict[str, TensorInfo]:
+    """The tensors of the files that the index names, which is all that transformers takes from it.
+
+    A tensor that the index places elsewhere, or not at all, is one nevertheless; one that is in no file is the model's to miss.
+    """
     tensors: dict[str, TensorInfo] = {}
     for file in sorted(set(places.values())):
         path = folder / file
@@ -92,14 +98,10 @@ def _read_shards(folder: Path, index: Path, places: dict[str, str], whole: bool)
             raise ModelFormatError(index, f"names the file {file}, which is missing", field="weight_map")
         check_inside(path, folder)
         for name, tensor in read_header(path, whole).items():
-            if places.get(name) != file:
-                other = f"places it in {places[name]}" if name in places else "does not name it"
-                raise ModelFormatError(path, f"is here, but {index.name} {other}", field=shown(name))
+            if name in tensors:
+                other = tensors[name].ranges[0].path.name
+                raise ModelFormatError(path, f"is in {other}, too; which of them holds is unclear", field=shown(name))
             tensors[name] = tensor
-    missing = places.keys() - tensors.keys()
-    if missing:
-        name = min(missing)
-        raise ModelFormatError(index, f"places this tensor in {places[name]}, which does not have it", field=shown(name))
     return tensors
 
 
@@ -122,7 +124,7 @@ def read_header(path: Path, whole: bool = True) -> dict[str, TensorInfo]:
         text = file.read(length)
     if len(text) < length:
         raise ModelFormatError(path, "became shorter while it was read", field="header", offset=len(text))
-    document = parse(path, text, "header") if text.lstrip(b" \t\r\n").startswith(b"{") else None
+    document = parse(path, text, "header", values=VALUE_LIMIT) if text.lstrip(b" \t\r\n").startswith(b"{") else None
     if not isinstance(document, dict):
         raise ModelFormatError(path, "the header must be a JSON object", field="header", offset=8)
     _check_metadata(path, document.pop("__metadata__", None))

@@ -16,6 +16,7 @@ from lacewing.chat.session.models import Closed, OnDevice
 from lacewing.chat.session.session import Session
 from lacewing.chat.session.settings import CPU_OPTIONS, Settings
 from lacewing.errors import BackendError, Cancelled, LacewingError, OutOfMemoryError
+from lacewing.formats.files import visible
 from lacewing.options import LoadOptions, Sampling, format_bytes
 from lacewing.placement.background import interruptible
 from lacewing.placement.info import ModelInfo, open_headers
@@ -83,7 +84,7 @@ def list_models(chat: Session) -> Iterator[tuple[str, str, str, str, str, str]]:
 def _nearby(folder: Path) -> list[Path]:
     """Checkpoints in a folder; of a split one, the first part."""
     try:
-        entries = sorted(folder.iterdir())
+        entries = [folder / name for name in visible(folder)]
     except OSError:
         return []
     later = [entry for entry in entries if "-of-" in entry.name and "-00001-of-" not in entry.name]

@@ -123,6 +123,9 @@ class MetadataReader:
 
 
 def _plain(value: Any) -> Any:
+    """Arrays as lists, nested ones too, whose comparison is one answer."""
+    if isinstance(value, list):
+        return [_plain(entry) for entry in value] if any(isinstance(entry, np.ndarray | list) for entry in value) else value
     return value.tolist() if isinstance(value, np.ndarray) else value
 
 
