@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 
-from lacewing.console.output import clean
+from lacewing.console.output import print_text
 from lacewing.errors import LacewingError, OptionError
 
 
@@ -22,13 +23,20 @@ def main() -> None:
 
         if sys.stdout is None:
             raise LacewingError("the standard output is closed; give it a file, a pipe or a terminal")
-        app(prog_name="lacewing")
+        sys.exit(app(prog_name="lacewing", standalone_mode=False))
     except KeyboardInterrupt:
         sys.exit(130)
     except LacewingError as error:
-        print(f"lacewing: {clean(' '.join(str(error).split()))}", file=sys.stderr)  # words of a template may be among them
+        print_text(f"lacewing: {' '.join(str(error).split())}", sys.stderr)
         sys.exit(2 if isinstance(error, OptionError) else 1)
     except OSError as error:  # of the output: those of models and caches have become errors of ours
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is still buffered would fail once more when Python ends
-        print(f"lacewing: cannot write: {error.strerror or error}", file=sys.stderr)
+        print_text(f"lacewing: cannot write: {error.strerror or error}", sys.stderr)
         sys.exit(1)
+    except Exception as error:
+        show, told = getattr(error, "show", None), io.StringIO()
+        if show is None:
+            raise
+        show(told)  # wrong use, of a class that typer keeps to itself; its words may come from the names of files
+        print_text(told.getvalue().rstrip("\n"), sys.stderr)
+        sys.exit(2)

@@ -9,6 +9,7 @@ import typer
 
 from lacewing import __version__
 from lacewing.cli import flags
+from lacewing.console.output import print_text
 from lacewing.options import LoadOptions, Sampling
 
 DEFAULT_MODEL = "smollm2"
@@ -24,7 +25,7 @@ app = typer.Typer(
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        print(f"lacewing {__version__}")
+        print_text(f"lacewing {__version__}")
         raise typer.Exit
 
 
@@ -159,7 +160,7 @@ def remove(name: Annotated[str, typer.Argument(metavar="NAME", help="A fetched m
     from lacewing import hub
     from lacewing.options import format_bytes
 
-    print(f"removed {name}, {format_bytes(hub.remove(name))} freed")
+    print_text(f"removed {name}, {format_bytes(hub.remove(name))} freed")
 
 
 @app.command()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from lacewing.backends import PREFERENCE, candidates
+from lacewing.console.output import print_facts
 from lacewing.errors import BackendError
 from lacewing.options import format_bytes
 
@@ -16,8 +16,8 @@ _OF_USE = ("subgroup", "shader-f16", "timestamp-query", "timestamp-query-inside-
 
 def backends(*, as_json: bool) -> None:
     """Print every backend with its devices, and which of them `auto` would take, and why; all features and limits as JSON only."""
-    found = {name: _devices(name) for name in PREFERENCE}
-    print(json.dumps({"backends": [{"name": name, **rows} for name, rows in found.items()]}) if as_json else _page(found))
+    found = [{"name": name, **_devices(name)} for name in PREFERENCE]
+    print_facts({"backends": found}, _page, as_json=as_json)
 
 
 def _devices(name: str) -> dict[str, Any]:
@@ -42,9 +42,10 @@ def _devices(name: str) -> dict[str, Any]:
     return {"devices": rows, "problem": None}
 
 
-def _page(found: dict[str, dict[str, Any]]) -> str:
+def _page(found: dict[str, Any]) -> str:
     lines = []
-    for name, rows in found.items():
+    for rows in found["backends"]:
+        name = rows["name"]
         if rows["problem"]:
             lines.append(f"{name:<11}not available: {rows['problem']}")
         for device in rows["devices"]:

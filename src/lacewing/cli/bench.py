@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from lacewing.cli.run import open_model
+from lacewing.console.output import print_facts
 from lacewing.errors import OptionError
 from lacewing.options import LoadOptions, counted, format_bytes
 
@@ -73,7 +73,7 @@ def bench(
         if profile:
             report["profile"] = _profile(model.step, prompt, model.engine.chunk)
             model.engine.forget()  # the KV cache was overwritten
-    print(json.dumps(report) if as_json else _table(report))
+    print_facts(report, _table, as_json=as_json)
 
 
 def _profile(step: Step, prompt: int, chunk: int) -> dict[str, Any]:

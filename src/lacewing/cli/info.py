@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from lacewing import hub
 from lacewing.api import load_tokenizer
 from lacewing.cli.models import path_of
+from lacewing.console.output import clean_line, print_facts, print_json, print_text
 from lacewing.hub.http import is_url
 from lacewing.hub.remote import fetch_headers
 from lacewing.options import LoadOptions, counted, format_bytes
@@ -26,7 +26,7 @@ def info(name: str, options: LoadOptions, *, as_json: bool) -> None:
         facts = opened.describe(place(opened, tell=True).plan)
     if path.is_relative_to(folder):
         facts |= {"files": [Path(file).name for file in facts["files"]], "missing_bytes": 0, "source": name}
-    print(json.dumps(facts) if as_json else _page(facts))
+    print_facts(facts, _page, as_json=as_json)
 
 
 def _page(facts: dict[str, Any]) -> str:
@@ -43,12 +43,13 @@ def _page(facts: dict[str, Any]) -> str:
         ("template", f"{template['name']}, SHA-256 {template['sha256'][:16]}" if "name" in template else "none"),
         ("memory plan", plan["residency"]),
     ]
-    lines = [f"{name:<14}{text}" for name, text in rows]
+    lines = [f"{name:<14}{clean_line(text)}" for name, text in rows]
     wide = max(len(row["note"]) for row in plan["rows"])
     lines += [f"  {'':<20}{'':>10}  {'':<{wide}}  decides"]
     for row in plan["rows"]:
         lines.append(f"  {row['name']:<20}{format_bytes(row['bytes']):>10}  {row['note']:<{wide}}  {row['decides']}".rstrip())
-    return "\n".join([*lines, *(f"  {reason}" for reason in plan["reasons"]), *(f"notice: {text}" for text in facts["notices"])])
+    lines += [f"  {clean_line(reason)}" for reason in plan["reasons"]]
+    return "\n".join([*lines, *(f"notice: {clean_line(text)}" for text in facts["notices"])])
 
 
 def _format(facts: dict[str, Any]) -> str:
@@ -71,7 +72,7 @@ def tokenize(name: str, text: str, *, special: bool, as_json: bool) -> None:
     tokenizer = load_tokenizer(path_of(name))
     ids = tokenizer.encode_segments([(text, special)])
     if as_json:
-        print(json.dumps({"ids": ids}))
+        print_json({"ids": ids})
         return
     for token in ids:
-        print(f"{token}\t{tokenizer.token_text(token)!r}")
+        print_text(f"{token}\t{tokenizer.token_text(token)!r}")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from lacewing import hub
 from lacewing.cli.progress import Reporter
-from lacewing.console.output import Table, aligned_lines, clean
+from lacewing.console.output import Table, aligned_lines, print_facts, print_text
 from lacewing.errors import LacewingError
 from lacewing.options import LoadOptions, format_bytes
 
@@ -24,7 +23,7 @@ def pull(name: str) -> None:
     from lacewing.hub.pull import pull
 
     with Reporter(patience=0) as progress:
-        print(clean(str(pull(name, progress).path)))
+        print_text(str(pull(name, progress).path))
 
 
 def show(*, as_json: bool) -> None:
@@ -34,13 +33,14 @@ def show(*, as_json: bool) -> None:
         {"name": name, "fetched": False, "about": hub.NAMED[name].about}
         for name in sorted(set(hub.NAMED) - {row["name"] for row in here})
     ]
-    if as_json:
-        print(json.dumps({"models": [*here, *others]}))
-        return
+    print_facts({"models": [*here, *others]}, _page, as_json=as_json)
+
+
+def _page(facts: dict[str, Any]) -> str:
+    here, others = ([row for row in facts["models"] if row["fetched"] is fetched] for fetched in (True, False))
     rows = [(row["name"], row["quant"], str(row["context"] or ""), format_bytes(row["bytes"]), _where(row)) for row in here]
     rows += [(row["name"], "", "", "", f"not fetched: {row['about']}") for row in others]
-    for line in aligned_lines(Table(("name", "quant", "context", "size", "path"), tuple(rows))):
-        print(clean(line))
+    return "\n".join(aligned_lines(Table(("name", "quant", "context", "size", "path"), tuple(rows))))
 
 
 def _facts(cached: hub.Cached) -> dict[str, Any]:

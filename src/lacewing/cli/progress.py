@@ -8,6 +8,7 @@ import time
 from types import TracebackType
 from typing import Any
 
+from lacewing.console.output import clean_line, print_text
 from lacewing.options import format_bytes
 
 PATIENCE = 0.4  # seconds that work may take unannounced
@@ -32,14 +33,15 @@ class Reporter:
     def _show(self, what: str, done: int, total: int) -> None:
         if not sys.stderr.isatty():
             if what not in self._tasks:
-                self._tasks[what] = print(f"{what} ...", file=sys.stderr, flush=True)
+                self._tasks[what] = None
+                print_text(f"{clean_line(what)} ...", sys.stderr)
             return
         if self._bars is None:
             self._bars = _bars()
             self._bars.start()
         amount = f"{format_bytes(done)} of {format_bytes(total)}" if total >= _BYTES_FROM else f"{done} of {total}"
         if what not in self._tasks:
-            self._tasks[what] = self._bars.add_task(what, total=total, amount=amount)
+            self._tasks[what] = self._bars.add_task(clean_line(what), total=total, amount=amount)
         self._bars.update(self._tasks[what], completed=done, total=total, amount=amount)
 
     def __enter__(self) -> Reporter:
@@ -55,5 +57,5 @@ def _bars() -> Any:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[amount]}"), TimeRemainingColumn())
-    return Progress(*columns, console=Console(stderr=True), transient=True)
+    what, amount = (TextColumn(text, markup=False) for text in ("{task.description}", "{task.fields[amount]}"))
+    return Progress(what, BarColumn(), amount, TimeRemainingColumn(), console=Console(stderr=True), transient=True)

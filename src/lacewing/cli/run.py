@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 
 from lacewing.api import Model
@@ -10,7 +9,7 @@ from lacewing.assistant import TextStream
 from lacewing.cli.models import path_of
 from lacewing.cli.progress import Reporter
 from lacewing.console.interrupt import Interrupt
-from lacewing.console.output import Output
+from lacewing.console.output import Output, clean_line, print_json, print_text
 from lacewing.errors import Cancelled, OptionError
 from lacewing.options import LoadOptions, Sampling
 from lacewing.placement.info import ModelInfo
@@ -32,7 +31,7 @@ def run(name: str, prompt: str, options: LoadOptions, sampling: Sampling, *, raw
         raise OptionError("--special needs --raw: a chat message never holds control tokens")
     with open_model(name, options) as model, Interrupt() as interrupt:
         for notice in (*model.notices, *(() if raw else model.info.chat_notices)):
-            print(f"lacewing: {notice}", file=sys.stderr)
+            print_text(f"lacewing: {clean_line(notice)}", sys.stderr)
         fields = vars(sampling)
         if raw or not model.has_template:
             stream = model.stream(prompt, special=special, cancelled=interrupt, **fields)
@@ -40,7 +39,7 @@ def run(name: str, prompt: str, options: LoadOptions, sampling: Sampling, *, raw
             stream = model.chat([{"role": "user", "content": prompt}], cancelled=interrupt, **fields)
         if as_json:
             text = "".join(stream)
-            print(json.dumps({"text": text, "finish_reason": stream.finish_reason, **stream.stats.as_dict()}))
+            print_json({"text": text, "finish_reason": stream.finish_reason, **stream.stats.as_dict()})
         else:
             _print(stream)
     return 130 if stream.finish_reason == "cancelled" else 0
@@ -53,10 +52,10 @@ def _print(stream: TextStream) -> None:
     output.end_line()
     if sys.stderr.isatty():
         stats = stream.stats
-        print(
+        print_text(
             f"[{stats.prompt_tokens} prompt tokens at {stats.prompt_rate:.1f}/s, "
             f"{stats.generated_tokens} generated at {stats.generate_rate:.1f}/s, finish: {stream.finish_reason}]",
-            file=sys.stderr,
+            sys.stderr,
         )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from lacewing.api import Model
 from lacewing.cli.models import path_of
 from lacewing.cli.progress import Reporter
+from lacewing.console.output import aligned_lines, clean_line, print_json, print_text
 from lacewing.errors import OptionError
 from lacewing.formats.files import read_named
 from lacewing.options import LoadOptions, counted, user_path
@@ -49,11 +49,11 @@ def stats(name: str, text: Path, options: LoadOptions, *, as_json: bool, png: Pa
     if png is not None:
         _write_picture(png, layers, spec.name)
     if as_json:
-        print(json.dumps(_facts(spec, text, as_dict(layers))))
+        print_json(_facts(spec, text, as_dict(layers)))
         return
     _print(spec, layers)
     if png is not None:
-        print(f"{png}: layers from the top, experts from the left; blue none, white an even share, red more")
+        print_text(f"{clean_line(str(png))}: layers from the top, experts from the left; blue none, white an even share, red more")
 
 
 def _read(path: Path) -> str:
@@ -101,15 +101,14 @@ def _facts(spec: ModelSpec, text: Path, found: dict[str, Any]) -> dict[str, Any]
 def _print(spec: ModelSpec, layers: list[LayerRouting]) -> None:
     """For a terminal by rich, else in aligned columns."""
     from lacewing.console.heat import LEGEND, table
-    from lacewing.console.output import aligned_lines, clean
     from lacewing.engine.routing import has_sequence_loss
 
     first = layers[0]
     tokens, depth = counted(first.tokens, "token"), counted(len(layers), "layer")
-    head = f"{spec.name}: {tokens}, {first.active} of {first.experts} experts each, in {depth}"
+    head = f"{clean_line(spec.name)}: {tokens}, {first.active} of {first.experts} experts each, in {depth}"
     sequences = has_sequence_loss(spec.program)
     if not _terminal():
-        print("\n".join([head, *LEGEND.split("\n"), *aligned_lines(table(layers, sequences=sequences))]))
+        print_text("\n".join([head, LEGEND, *aligned_lines(table(layers, sequences=sequences))]))
         return
     from rich.console import Console
     from rich.table import Table
@@ -122,7 +121,7 @@ def _print(spec: ModelSpec, layers: list[LayerRouting]) -> None:
         shown.add_column(heading, no_wrap=True)
     for row in found.rows:
         shown.add_row(*row)
-    console.print(Text(clean(f"{head}\n{LEGEND}\n")), shown)
+    console.print(Text(f"{head}\n{LEGEND}\n"), shown)
 
 
 def _terminal() -> bool:

@@ -1,25 +1,61 @@
-"""What is printed: text that is safe for a terminal, and tables."""
+"""What is printed: text that is safe for a terminal, and tables. Everything that we print goes through here."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TextIO
+from typing import Any, TextIO
 
-# A model's text may hold escape sequences that change the terminal; only line ends and tabs are let through. Two characters
-# of Unicode turn the direction of what follows, so that a line reads differently from what it is.
-_CONTROL: dict[int, str | None] = {
-    code: "\N{REPLACEMENT CHARACTER}" for code in (*range(32), *range(127, 160), 0x202D, 0x202E) if chr(code) not in "\n\t"
-}
+_MARK = "\N{REPLACEMENT CHARACTER}"
+# Control characters but for line ends and tabs; what embeds or overrides a direction of writing, so that a line reads
+# differently from what it is; halves of characters, as in names of files that are not UTF-8.
+_CONTROLS = "\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u202a-\\u202e\\u2066-\\u206f\\ud800-\\udfff"
+# In a name, also what is not seen: marks of direction, separators of lines, annotations, tags.
+_HIDDEN = "\\u061c\\u200e\\u200f\\u2028\\u2029\\ufff9-\\ufffb\\U000e0000-\\U000e007f"
+_NOT_IN_ANSWERS, _NOT_IN_NAMES = re.compile(f"[{_CONTROLS}]"), re.compile(f"[{_CONTROLS}{_HIDDEN}]")
+_SEPARATORS = dict.fromkeys((0x2028, 0x2029), "\n")
+_ANSWER = _SEPARATORS | dict.fromkeys(range(0xE0000, 0xE0080))  # no tags, which are text that nobody sees
 
 
 def clean(text: str) -> str:
-    """The text with nothing in it that would control a terminal; the end of a Windows line is a plain one."""
-    return text.replace("\r\n", "\n").translate(_CONTROL)
+    """For names, messages and whatever else a file may hold: nothing that controls a terminal, turns text round, or is not seen."""
+    return _NOT_IN_NAMES.sub(_MARK, text.replace("\r\n", "\n"))
+
+
+def clean_line(text: str) -> str:
+    """The same on one line, so that a name cannot begin a line of its own."""
+    return clean(text).translate({9: " ", 10: " "})
+
+
+def clean_answer(text: str) -> str:
+    """For what a model says: as `clean`, but the marks that Arabic, Hebrew and emoji are written with stay."""
+    return _NOT_IN_ANSWERS.sub(_MARK, text.replace("\r\n", "\n").translate(_ANSWER))
+
+
+def print_text(text: str, stream: TextIO | None = None) -> None:
+    """A line or several, cleaned, on standard output or on `stream`, flushed."""
+    print(clean(text), file=stream or sys.stdout, flush=True)
+
+
+def print_json(value: Any) -> None:
+    """One line of ASCII; what else is a control character in it is an escape of JSON."""
+    import json
+
+    print_text(json.dumps(value).replace("\x7f", "\\u007f"))
+
+
+def print_facts(facts: dict[str, Any], page: Callable[[dict[str, Any]], str], *, as_json: bool) -> None:
+    """As JSON, or as the page that is made of them."""
+    if as_json:
+        print_json(facts)
+    else:
+        print_text(page(facts))
 
 
 class Output:
-    """Writes pieces as they come, flushed; control characters are replaced when `stream` is a terminal."""
+    """Writes pieces of an answer as they come, flushed; cleaned if `stream` is a terminal, else as the model wrote them."""
 
     def __init__(self, stream: TextIO):
         self.stream, self._terminal = stream, stream.isatty()
@@ -28,7 +64,7 @@ class Output:
     def write(self, text: str) -> None:
         if text:
             self._fresh = text.endswith("\n")
-            self.stream.write(clean(text) if self._terminal else text)
+            self.stream.write(clean_answer(text) if self._terminal else text)
             self.stream.flush()
 
     def end_line(self) -> None:
@@ -54,8 +90,9 @@ class Columns:
 
 
 def aligned_lines(table: Table) -> Iterator[str]:
-    """The table as plain text, its columns aligned; the headings are left out when all are empty."""
+    """The table as plain text, cleaned, its columns aligned; the headings are left out when all are empty."""
     rows = (table.headings, *table.rows) if any(table.headings) else table.rows
+    rows = tuple(tuple(map(clean_line, row)) for row in rows)
     widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))] if rows else []
     for row in rows:
         yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()

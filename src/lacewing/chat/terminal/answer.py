@@ -11,7 +11,7 @@ from rich.text import Text
 from lacewing.chat.session.events import Delta, Event, Finished, Notice
 from lacewing.chat.terminal.markdown import MarkdownStream, PlainStream, rendered_lines
 from lacewing.chat.terminal.region import Region
-from lacewing.console.output import clean
+from lacewing.console.output import clean, clean_answer
 from lacewing.options import counted
 
 INTERVAL = 0.06  # seconds between two renderings, at least
@@ -69,7 +69,7 @@ class AnswerView:
             self._think(event.text)
         elif isinstance(event, Delta):
             self._end_thoughts()
-            self._final += self._markdown.push(clean(event.text))
+            self._final += self._markdown.push(clean_answer(event.text))
         self._draw_sometimes()
 
     def _freeze(self) -> None:
@@ -81,7 +81,7 @@ class AnswerView:
     def _think(self, text: str) -> None:
         if self._thinking_since is None:
             self._thinking_since = self._clock()
-        text = clean(text)
+        text = clean_answer(text)
         self.thoughts = (self.thoughts + text)[-KEPT_THOUGHTS:]
         if self._unfolded:
             lines, _, self._thought = (self._thought + text if self._thought else text.lstrip()).rpartition("\n")

@@ -22,7 +22,7 @@ from prompt_toolkit.styles import Style
 from lacewing.chat.commands.table import CommandTable
 from lacewing.chat.terminal.completion import Source, candidates
 from lacewing.console.interrupt import told_of_signals
-from lacewing.console.output import clean
+from lacewing.console.output import clean, clean_line
 from lacewing.options import user_folder
 
 PROMPT, MORE = "> ", "  "
@@ -59,7 +59,7 @@ class Editor:
             tempfile_suffix=".md",
             key_bindings=_keys(unfold),
             history=_history(history),
-            bottom_toolbar=lambda: FormattedText([("", clean(toolbar()))]),
+            bottom_toolbar=lambda: FormattedText([("", clean_line(toolbar()))]),
             style=_STYLE,
         )
 
@@ -142,7 +142,7 @@ class _Completer(Completer):
 
     def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:
         for one in candidates(document.text_before_cursor, self._table, self._sources):
-            yield Completion(one.text, -one.length, display=clean(one.text), display_meta=clean(one.about))
+            yield Completion(one.text, -one.length, display=clean_line(one.text), display_meta=clean_line(one.about))
 
 
 class _CarefulHistory(FileHistory):

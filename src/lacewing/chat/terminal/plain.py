@@ -8,7 +8,7 @@ from typing import TextIO
 from lacewing.chat.commands.table import Reply
 from lacewing.chat.session.events import Delta, Event, Notice, Ui
 from lacewing.chat.terminal.replies import plain_lines
-from lacewing.console.output import Output, clean
+from lacewing.console.output import Output, clean, print_text
 
 QUOTES = '"""'  # each on a line of its own: the lines between two of them are one message
 
@@ -50,7 +50,7 @@ class PlainView:
     def _confirm(self, question: str) -> bool:
         """The next line answers."""
         self._output.end_line()
-        self._output.write(f"{question} [y/N] ")
+        self._output.write(f"{clean(question)} [y/N] ")
         answer = (self._line("") or "").strip().lower() in ("y", "yes")
         self._output.write("" if self._prompted else f"{'yes' if answer else 'no'}\n")
         return answer
@@ -81,7 +81,7 @@ class PlainView:
 
     def note(self, text: str) -> None:
         self._output.end_line()
-        print(f"lacewing: {clean(text)}", file=self._problems, flush=True)
+        print_text(f"lacewing: {text}", self._problems)
 
     def problem(self, text: str) -> None:
         self.note(" ".join(text.split()))

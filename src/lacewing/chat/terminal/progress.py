@@ -12,7 +12,7 @@ from typing import TextIO
 
 from lacewing.chat.terminal.region import Region
 from lacewing.console.interrupt import PATIENCE as BEFORE_LEAVING
-from lacewing.console.output import clean
+from lacewing.console.output import clean_line
 from lacewing.options import format_bytes
 
 PATIENCE = 0.25  # seconds that work may take unannounced
@@ -134,4 +134,4 @@ def bar_line(what: str, done: int, total: int, seconds: float, width: int = 120,
     text = f"{share:4.0%} {amount}, {speed}{left} {hint}"
     bar = min(max(width - len(what) - len(text) - 2, 5), _BAR)
     filled = round(share * bar)
-    return f"{clean(what)} {'━' * filled}{'─' * (bar - filled)} {text}"[: max(width, 0)]
+    return f"{clean_line(what)} {'━' * filled}{'─' * (bar - filled)} {text}"[: max(width, 0)]

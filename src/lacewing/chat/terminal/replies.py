@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from lacewing.chat.commands.table import Reply
-from lacewing.console.output import Columns, Table, aligned_lines, clean
+from lacewing.console.output import Columns, Table, aligned_lines, clean, clean_answer, clean_line
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -16,15 +16,15 @@ DIFF_STYLES = {"+": "green", "-": "red", "@": "cyan"}
 
 
 def plain_lines(reply: Reply) -> Iterator[str]:
-    """Text as it is, tables with their columns aligned, columns one below the other."""
+    """Text, tables with their columns aligned, columns one below the other."""
     if reply.text:
-        yield from reply.text.split("\n")
+        yield from clean(reply.text).split("\n")
     if isinstance(reply.data, Table):
         yield from aligned_lines(reply.data)
     elif isinstance(reply.data, Columns):
         for heading, text in zip(reply.data.headings, reply.data.texts, strict=True):
-            yield f"--- {heading}"
-            yield from text.rstrip("\n").split("\n")
+            yield f"--- {clean_line(heading)}"
+            yield from clean(text).rstrip("\n").split("\n")
 
 
 def renderables(reply: Reply) -> Iterator[RenderableType]:
@@ -32,7 +32,7 @@ def renderables(reply: Reply) -> Iterator[RenderableType]:
     from rich.text import Text
 
     if reply.text:
-        text = clean(reply.text)
+        text = clean_answer(reply.text) if reply.kind in ("markdown", "code") else clean(reply.text)
         if reply.kind == "diff":
             yield Text("\n").join(diff_line(line) for line in text.split("\n"))
         elif reply.kind == "markdown":
