@@ -258,7 +258,7 @@ def test_replies_on_a_screen(reply):
 
 
 def test_replies_in_a_pipe():
-    assert list(plain_lines(REPLIES[4])) == ["name    size", "a\x1b[2J   10 MiB", "longer  1"]
+    assert list(plain_lines(REPLIES[4])) == ["name    size", "a\N{REPLACEMENT CHARACTER}[2J   10 MiB", "longer  1"]
     assert list(plain_lines(REPLIES[5])) == ["both", "--- left", "one", "two", "--- right", "three"]
 
 
