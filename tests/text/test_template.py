@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from datetime import datetime
 from pathlib import Path
@@ -285,8 +286,8 @@ def test_environment():
     assert render("{% for x in [1, 2, 3] %}{% if x == 2 %}{% continue %}{% endif %}{{ x }}{% endfor %}") == "13"
     assert render("{% for x in [1, 2, 3] %}{% if x == 2 %}{% break %}{% endif %}{{ x }}{% endfor %}") == "1"
     assert render("{% generation %}a{{ eos_token }}{% endgeneration %}") == "a</s>"
-    assert render("{{ tools is defined }}{{ enable_thinking }}", enable_thinking=False) == "FalseFalse"
-    assert render("{{ tools is defined }}", tools=[]) == "False"
+    assert render("{{ tools is none }}{{ documents is none }}{{ enable_thinking }}", enable_thinking=False) == "TrueTrueFalse"
+    assert render("{{ tools }}{{ documents }}", tools=[], documents=[{"title": "T"}]) == "[][{'title': 'T'}]"
     assert render("{% set n = namespace(x=1) %}{% for i in range(3) %}{% set n.x = n.x + i %}{% endfor %}{{ n.x }}") == "4"
     assert render("{% if true %}\n  {% if true %}\nx\n  {% endif %}\n{% endif %}") == "x\n"
     assert render("{{ messages[0].nothing is none or messages[0].nothing is undefined }}") == "True"
@@ -298,6 +299,75 @@ def test_environment():
     assert render("{{ {'a': [1, 'x']} }}{{ ('%02d' % 7) }}{{ '{:>4}'.format('x') }}") == "{'a': [1, 'x']}07   x"
     assert render("""{{ '{"a": {"b": %s}}' % 1 }}{{ '[{}]'.format(1) }}""") == '{"a": {"b": 1}}[1]'
     assert render("{{ 'a,b'.split(',') | join('+') }}{{ [[1, 2], [3]] | sum(start=0) if false }}{{ [1, 2] | sum }}") == "a+b3"
+
+
+CALL = {"name": "f", "arguments": '{"city":"Oslo", "text": "<|im_end|>"}'}
+
+
+@pytest.mark.parametrize("called", [{"type": "function", "function": CALL}, CALL])
+def test_arguments_as_json_are_read_and_written(called: dict[str, Any]):
+    """Templates that loop over them, those that write JSON, and those that add the text as it came."""
+    messages = [{"role": "assistant", "content": None, "tool_calls": [called, {"name": "g", "arguments": "not JSON"}]}]
+    get = "{% set a = (messages[0].tool_calls[0].function or messages[0].tool_calls[0]).arguments %}"
+    as_it_came, parsed = CALL["arguments"], {"city": "Oslo", "text": "<|im_end|>"}
+    tokenizer = v.tokenizer(v.byte_level())
+    for source, expected in {
+        "{{ a }}": as_it_came,
+        "{{ a ~ '!' }}": as_it_came + "!",
+        "{{ '```' + a }}{{ a + '```' }}": f"```{as_it_came}{as_it_came}```",
+        "{{ [a, a] | join('|') }}{{ a | string }}": f"{as_it_came}|{as_it_came}{as_it_came}",
+        "{{ '%s' % a }}{{ '{}'.format(a) }}{{ '%r' % (a,) }}": as_it_came * 3,
+        "{{ a | tojson }}{{ a is mapping }}{{ a is string }}": json.dumps(parsed) + "TrueFalse",
+        "{% for k, x in a.items() %}{{ k }}={{ x }};{% endfor %}{{ a.city }}": "city=Oslo;text=<|im_end|>;Oslo",
+        "{{ a.text }}{{ a['text'] }}": "<|im_end|><|im_end|>",
+        "{{ messages[0].tool_calls[1].arguments }}": "not JSON",
+    }.items():
+        template = ChatTemplate(get + source, "test")
+        assert template.render(messages) == expected, source
+        assert not any(map(tokenizer.is_control, template.encode(messages, tokenizer))), source
+    assert messages[0]["tool_calls"] == [called, {"name": "g", "arguments": "not JSON"}]
+
+
+@pytest.mark.parametrize(
+    "arguments", ["[1]", "5", "", "{", '{"a": ' * 100 + "1" + "}" * 100, '{"a": ' + "1" * 5000 + "}", None, {"a": 1}]
+)
+def test_arguments_that_are_no_json_object_are_left(arguments: Any):
+    message = {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": arguments}}]}
+    found = ChatTemplate("{{ messages[0].tool_calls[0].function.arguments }}", "test").render([message])
+    assert found == str(arguments)
+
+
+PARTS = [{"type": "text", "text": "One"}, {"type": "text", "text": "<|im_end|>"}]
+READS = "{% for m in messages %}{% for p in m.content %}{% if p.type == 'text' %}<{{ p.text }}>{% endif %}{% endfor %}{% endfor %}"
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        (READS, "<One><<|im_end|>>"),
+        (READS.replace("p.text", "p['text']"), "<One><<|im_end|>>"),
+        ("{{ messages[0].content }}", "One\n<|im_end|>"),
+        ("{{ '#' + messages[0]['content'] | trim }}", "#One\n<|im_end|>"),
+        ("{% for d in documents or [] %}{{ d.text }}{% endfor %}{{ '#' + messages[0].content }}", "#One\n<|im_end|>"),
+    ],
+)
+def test_content_as_a_list_of_texts(source: str, expected: str):
+    template, tokenizer = ChatTemplate(source, "test"), v.tokenizer(v.byte_level())
+    for content in (PARTS, tuple(PARTS), ["One", "<|im_end|>"], [{"text": "One"}, "<|im_end|>"]):
+        messages = [{"role": "user", "content": content}]
+        assert template.render(messages) == expected
+        assert not any(map(tokenizer.is_control, template.encode(messages, tokenizer)))
+    for part in ({"type": "image_url", "image_url": {"url": "x"}}, {"type": "text"}, {"type": "text", "text": 5}, 5, None):
+        with pytest.raises(TemplateError, match="of the parts of a message only texts can be read"):
+            template.render([{"role": "user", "content": [*PARTS, part]}])
+
+
+@pytest.mark.parametrize("name", ["reasoning_content", "thinking", "reasoning"])
+def test_thoughts_have_all_their_names(name: str):
+    source = "{{ messages[0].reasoning_content }}{{ messages[0].thinking }}{{ messages[0].tool_calls is defined }}"
+    assert (
+        ChatTemplate(source, "test").render([{"role": "assistant", "content": "x", name: "hm", "tool_calls": None}]) == "hmhmFalse"
+    )
 
 
 def test_missing_content_is_empty():

@@ -57,10 +57,11 @@ class Budget:
             self._left -= _NODE * len(value)
             if len(value) > 256:
                 self.check_time()
-            if self._weight(value) > MAX_NODES * _NODE + 16 * self.size or self._left < 0:
+            if self.weight(value) > MAX_NODES * _NODE + 16 * self.size or self._left < 0:
                 raise TemplateError("it builds a list that is too large")
 
-    def _weight(self, value: Any) -> int:
+    def weight(self, value: Any) -> int:
+        """Characters in it and a few for each item, as often as it occurs; counted up to the most that is allowed."""
         if isinstance(value, str):
             return _NODE + len(value)
         if not isinstance(value, (list, tuple, dict)):
@@ -70,7 +71,7 @@ class Budget:
         self.tick()
         total = _NODE
         for item in _items(value):
-            total += self._weight(item)
+            total += self.weight(item)
             if total > MAX_NODES * _NODE + 16 * self.size:
                 break
         if self._weights is not None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import html
 import json
+import pprint
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from functools import wraps
 from typing import Any
@@ -13,11 +14,11 @@ from typing import Any
 import jinja2
 from jinja2.filters import FILTERS
 from jinja2.runtime import Undefined
-from jinja2.utils import Namespace, pass_context
+from jinja2.utils import Cycler, Joiner, Namespace, pass_context, pass_environment, pass_eval_context
 
 from lacewing.errors import TemplateError
 from lacewing.text.budget import current
-from lacewing.text.provenance import from_user, join, mark, touched
+from lacewing.text.provenance import Arguments, Text, from_user, join, mark, touched
 from lacewing.text.vocabulary import words
 
 # Filters that hand on what they are given, or give numbers; and filters that make new strings.
@@ -25,28 +26,41 @@ _HANDING = words(
     """abs attr batch count d default dictsort first float groupby int items last length list map max min reject rejectattr
     reverse round select selectattr slice sort unique wordcount"""
 )
-_COUNTING = words("batch slice round center ljust rjust zfill indent")
-_SHOWN: tuple[type, ...] = (int, float, list, tuple, dict, type({}.keys()), type({}.values()), type({}.items()), range, Namespace)
+_MAKING = words("capitalize center filesizeformat indent lower replace string title trim truncate upper")
+_COUNTING = words("batch slice round center ljust rjust zfill indent truncate")
 _LOOKING = ("is", "find", "rfind", "index", "rindex", "count", "startswith", "endswith")
-_MAKING = words("capitalize format indent lower replace string title trim truncate upper")
+_PLAIN = (str, int, float, type(None), Undefined)  # what writes itself
+_VIEWS: tuple[type[Any], ...] = (type({}.keys()), type({}.values()), type({}.items()))
+_MOST_PRINTED = 1 << 18  # what `pprint` may weigh: it writes each level anew to see whether it fits a line
+_MOST_WRAPPED = 1 << 17  # characters of a line for `wordwrap`
+_MOST_MOVED = 1 << 33  # characters that `striptags` may move: older versions of the library move the rest at each tag
 
 
 def filters() -> dict[str, Callable[..., Any]]:
-    """All filters by name."""
+    """All filters by name: Jinja's, but for `random`, `urlize` and those that HTML alone needs."""
     table: dict[str, Callable[..., Any]] = {name: _handing(name, FILTERS[name]) for name in _HANDING if name in FILTERS}
-    table |= {name: _making(name, FILTERS[name]) for name in _MAKING}
-    table |= {"tojson": _making("tojson", _tojson), "from_json": _from_json, "join": _join, "sum": _sum}
-    table |= dict.fromkeys(("e", "escape", "forceescape"), _making("escape", _escape)) | {"safe": as_string}
-    return table | {"_each": _each, "_concat": _concat, "_box": _box}
+    table |= {name: _making(name, FILTERS[name], texts=True) for name in _MAKING}
+    table |= {name: _making(name, own) for name, own in _OWN.items()}
+    table |= dict.fromkeys(("e", "escape", "forceescape"), _making("escape", _escape))
+    return table | {
+        "from_json": _from_json,
+        "join": _join,
+        "sum": _sum,
+        "safe": as_string,
+        "_each": _each,
+        "_concat": _concat,
+        "_box": _box,
+    }
 
 
 def functions(now: Callable[[], datetime]) -> dict[str, Any]:
     """The global names of a template."""
 
     def strftime_now(layout: str) -> str:
-        return now().strftime(str(layout)[:200])
+        return now().strftime(as_string(layout)[:200])
 
-    return {"range": _range, "dict": dict, "namespace": SafeNamespace, "raise_exception": _raise, "strftime_now": strftime_now}
+    own = {"range": _range, "raise_exception": _raise, "strftime_now": strftime_now}
+    return {**own, "dict": dict, "namespace": SafeNamespace, "cycler": Cycler, "joiner": Joiner}
 
 
 class Refusal(jinja2.TemplateError):
@@ -57,7 +71,7 @@ class SafeNamespace(Namespace):
     """Jinja's namespace with a short repr: the original writes out all it holds, which can be exponentially much."""
 
     def __repr__(self) -> str:
-        return "<namespace>"
+        return "<Namespace>"
 
 
 class Each:
@@ -101,7 +115,8 @@ def _handing(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
     return _carry(original, run)
 
 
-def _making(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
+def _making(name: str, original: Callable[..., Any], texts: bool = False) -> Callable[..., Any]:
+    """`texts`: of a filter that writes its arguments as Python would, which then get the text that we would write."""
     skip = _own_arguments(original)
 
     def run(*args: Any, **options: Any) -> Any:
@@ -111,6 +126,9 @@ def _making(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
         for value in given:
             budget.container(value)
         check_growth(name, given)
+        if texts:
+            args = (*args[:skip], *map(writable, args[skip:]))
+            options = {key: writable(value) for key, value in options.items()}
         result = original(*args, **options)
         if isinstance(result, str):
             budget.string(len(result))
@@ -140,8 +158,10 @@ def check_growth(name: str, given: tuple[Any, ...]) -> None:
         size += (str(text).count("{") + str(text).count("%")) * (sum(map(_size, rest)) + numbers)
     elif name == "indent":
         size += (str(text).count("\n") + 1) * max(longest, numbers, 4)
-    elif name == "escape":
-        size *= 5
+    elif name in ("escape", "xmlattr"):
+        size *= 6
+    elif name == "urlencode":
+        size *= 3 if str(text).isascii() else 12
     elif name in ("center", "ljust", "rjust", "zfill"):
         size += numbers
     budget.string(size)
@@ -158,18 +178,20 @@ def check_layout(layout: str, braces: bool) -> None:
 def _size(value: Any) -> int:
     if isinstance(value, str):
         return len(value)
-    return 24 if value is None or isinstance(value, (int, float)) else 8 * current()._weight(value)
+    return 24 if value is None or isinstance(value, (int, float)) else 8 * current().weight(value)
+
+
+def joined(items: Iterable[Any], separator: str = "") -> str:
+    """The texts of items in a row, within the budget."""
+    texts = [as_string(item) for item in items]
+    current().string(sum(map(len, texts)) + len(separator) * len(texts))
+    return join(texts, separator)
 
 
 def _join(value: Any, d: Any = "", attribute: str | int | None = None) -> str:
-    budget = current()
-    separator, items = as_string(d), list[str]()
-    for item in Each(value):
-        if attribute is not None:
-            item = item.get(attribute, "") if isinstance(item, dict) else ""
-        items.append(as_string(item))
-    budget.string(sum(map(len, items)) + len(separator) * len(items))
-    return join(items, separator)
+    items = Each(value)
+    picked = (item.get(attribute, "") if isinstance(item, dict) else "" for item in items)
+    return joined(items if attribute is None else picked, as_string(d))
 
 
 def _sum(value: Any, attribute: str | int | None = None, start: float = 0) -> float:
@@ -186,11 +208,54 @@ def as_string(value: Any) -> str:
     """What `{{ value }}` writes; of anything but strings and numbers all of it counts as the user's."""
     if isinstance(value, (str, Undefined)):
         return str(value)
-    budget = current()
-    budget.container(value)
-    text = str(value) if value is None or isinstance(value, _SHOWN) else f"<{type(value).__name__}>"
-    budget.string(len(text))
+    current().container(value)
+    text = value.source if isinstance(value, Arguments) else str(value) if isinstance(value, _PLAIN) else shown(value)
+    current().string(len(text))
     return mark(text) if touched((value,)) else text
+
+
+def shown(value: Any) -> str:
+    """The `repr` of data, in which functions and other objects are just their type: theirs would tell addresses."""
+    if isinstance(value, (*_PLAIN, range)):
+        return repr(value)
+    current().tick()
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{shown(key)}: {shown(inner)}" for key, inner in value.items()) + "}"
+    kind = type(value).__name__
+    if not isinstance(value, (list, tuple)):
+        return f"{kind}({shown(list(value))})" if isinstance(value, _VIEWS) else f"<{kind}>"
+    text = ", ".join(map(shown, value))
+    return f"[{text}]" if isinstance(value, list) else f"({text},)" if len(value) == 1 else f"({text})"
+
+
+class _Written(str):
+    """The text of an object, which `%r` writes as it is."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return str.__str__(self)
+
+
+def writable(value: Any) -> Any:
+    """An argument of an operation that writes it: strings and numbers as they are, else the text that we write for it."""
+    return value if isinstance(value, _PLAIN) else _Written(as_string(value))
+
+
+def printf(layout: str, values: Any) -> str:
+    """`layout % values`, within the budget."""
+    given = values if isinstance(values, tuple) else (values,)
+    check_growth("format", (layout, *given))
+    if isinstance(values, dict) and "%(" in layout:
+        written: Any = {key: writable(value) for key, value in values.items()}
+    else:
+        written = tuple(map(writable, given))
+    result = str.__str__(layout) % written
+    return Text(result) if touched((layout, *given)) else result
+
+
+def _format(layout: Any, *args: Any, **options: Any) -> str:
+    return printf(as_string(layout), options or args)
 
 
 def _escape(value: Any) -> str:
@@ -207,6 +272,69 @@ def _tojson(
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 
+def _pprint(value: Any) -> str:
+    if current().weight(value) > _MOST_PRINTED:
+        raise TemplateError("it prints a value that is too large")
+    return str(pprint.pformat(_data(value)))
+
+
+def _data(value: Any) -> Any:
+    """A copy of plain data, in which other objects are the text that we write for them."""
+    if isinstance(value, dict):
+        return {_data(key): _data(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(_data, value)) if type(value) in (list, tuple) else tuple(map(_data, value))
+    return str.__str__(value) if isinstance(value, str) else writable(value)
+
+
+@pass_environment
+def _wordwrap(
+    environment: Any,
+    value: Any,
+    width: int = 79,
+    break_long_words: bool = True,
+    wrapstring: str | None = None,
+    break_on_hyphens: bool = True,
+) -> str:
+    """Line by line, as a line's time grows with the square of what has no place to break it."""
+    budget, lines = current(), []
+    wrapstring = environment.newline_sequence if wrapstring is None else as_string(wrapstring)
+    for line in str.splitlines(as_string(value)):
+        longest = max((len(run) for run in re.findall(r"\s+|\S+", line)), default=0)
+        if len(line) > _MOST_WRAPPED or longest**2 > max(width, 1) << 27:
+            raise TemplateError("it wraps a line that is too long")
+        budget.string(len(line) * (1 + len(wrapstring)))
+        budget.check_time()
+        lines.append(FILTERS["wordwrap"](environment, line, width, break_long_words, wrapstring, break_on_hyphens))
+    return wrapstring.join(lines)
+
+
+def _striptags(value: Any) -> str:
+    text = as_string(value)
+    if text.count("<") * len(text) > _MOST_MOVED:
+        raise TemplateError("it strips tags from a text that is too long")
+    return str(FILTERS["striptags"](text))
+
+
+def _urlencode(value: Any) -> str:
+    if isinstance(value, (dict, list, tuple)):
+        pairs = value.items() if isinstance(value, dict) else value
+        value = [(as_string(key), as_string(inner)) for key, inner in pairs]
+    return str(FILTERS["urlencode"](writable(value) if not isinstance(value, list) else value))
+
+
+@pass_eval_context
+def _xmlattr(context: Any, value: dict[str, Any], autospace: bool = True) -> str:
+    shown = {as_string(key): writable(inner) for key, inner in value.items()}
+    return str(FILTERS["xmlattr"](context, shown, autospace))
+
+
+_OWN: dict[str, Callable[..., Any]] = {
+    "tojson": _tojson, "pprint": _pprint, "wordwrap": _wordwrap, "striptags": _striptags, "urlencode": _urlencode,
+    "xmlattr": _xmlattr, "format": _format,
+}  # fmt: skip
+
+
 def _from_json(value: Any) -> Any:
     return from_user(json.loads(str.__str__(value)))
 
@@ -218,7 +346,7 @@ def _range(*bounds: int) -> range:
 
 
 def _raise(message: str = "") -> None:
-    raise Refusal(str.__str__(message))
+    raise Refusal(str.__str__(as_string(message)))
 
 
 @pass_context
@@ -230,9 +358,7 @@ def _each(context: Any, value: Any) -> Any:
 @pass_context
 def _concat(context: Any, items: list[Any]) -> str:
     """Put by the compiler in the place of `a ~ b`."""
-    texts = [as_string(item) for item in items]
-    current().string(sum(map(len, texts)))
-    return join(texts)
+    return joined(items)
 
 
 @pass_context

@@ -132,6 +132,17 @@ class Text(str):
         return [(part, trusted) for part, trusted in found if part]
 
 
+class Arguments(dict[Any, Any]):
+    """Arguments of a tool call that came as JSON: a dict for templates that read it, `source` for those that write it out."""
+
+    def __init__(self, values: dict[Any, Any], source: Text):
+        super().__init__(values)
+        self.source = source
+
+    def __str__(self) -> str:
+        return self.source
+
+
 def as_text(value: str) -> Text:
     """A plain string comes from the template itself: no character is the user's."""
     return value if isinstance(value, Text) else Text(value, ())

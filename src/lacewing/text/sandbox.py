@@ -9,22 +9,24 @@ from __future__ import annotations
 
 import operator
 import types
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Any
 
 from jinja2 import nodes
 from jinja2.ext import Extension, LoopControlExtension
+from jinja2.filters import _GroupTuple
 from jinja2.lexer import Token, TokenStream
 from jinja2.parser import Parser
 from jinja2.runtime import BlockReference, Context, LoopContext, Macro
-from jinja2.sandbox import ImmutableSandboxedEnvironment, SandboxedEnvironment
+from jinja2.sandbox import ImmutableSandboxedEnvironment, SandboxedEnvironment, SandboxedFormatter
+from jinja2.utils import Cycler, Joiner
 from jinja2.visitor import NodeTransformer
 
 from lacewing.errors import TemplateError
 from lacewing.text.budget import MAX_INTEGER_BITS, current
-from lacewing.text.filters import Each, SafeNamespace, as_string, check_growth, filters, functions
-from lacewing.text.provenance import Text, as_text, join, mark, touched
+from lacewing.text.filters import Each, SafeNamespace, as_string, check_growth, filters, functions, joined, printf, writable
+from lacewing.text.provenance import Arguments, as_text, join, mark, touched
 from lacewing.text.vocabulary import words
 
 _METHODS: dict[type, frozenset[str]] = {
@@ -37,13 +39,16 @@ _METHODS: dict[type, frozenset[str]] = {
     dict: words("copy get items keys values"),
     list: words("copy count index"),
     tuple: words("count index"),
+    _GroupTuple: words("grouper list"),
+    Cycler: words("current next reset"),
 }
 _MUTATING: dict[type, frozenset[str]] = {
     list: words("append clear extend insert pop remove reverse sort"),
     dict: words("clear pop popitem setdefault update"),
 }
-_FOLLOWED = (Macro, LoopContext, BlockReference)  # what they return was joined by `Sandbox.concat`
-_HOLDERS = (dict, list, tuple, LoopContext)  # their methods hand on what they hold
+_BOUND = (types.BuiltinMethodType, types.MethodType)
+_FOLLOWED = (Joiner, Macro, LoopContext, BlockReference)  # what they return was joined by `Sandbox.concat`
+_HOLDERS = (dict, list, tuple, Cycler, LoopContext)  # their methods hand on what they hold
 
 MAX_TOKENS = 16_000  # of a template's source; the longest in use has 2,500
 
@@ -80,8 +85,8 @@ class Sandbox(ImmutableSandboxedEnvironment):
         self.mutable = mutable
         self.filters = filters()
         self.globals = functions(now)
-        self.finalize = _finalize
-        self.concat = _concat  # type: ignore[method-assign]
+        self.finalize = as_string  # every `{{ value }}` passes here
+        self.concat = joined  # type: ignore[method-assign]
 
     def template(self, source: str) -> Any:
         """Compiles a template. Raises jinja2.TemplateError, or TemplateError for what is refused."""
@@ -100,48 +105,60 @@ class Sandbox(ImmutableSandboxedEnvironment):
     def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:
         budget = current()
         budget.tick()
-        given = [*args, *(value for key, value in kwargs.items() if not key.startswith("_"))]
+        given = [*args, *_given(kwargs).values()]
         for value in given:
             budget.container(value)
         if isinstance(__obj, LoopContext) and args:
             args = (Each(args[0]), *args[1:])
         owner = getattr(__obj, "__self__", None)
-        if isinstance(owner, str) and isinstance(__obj, (types.BuiltinMethodType, types.MethodType)):
-            return _string_method(owner, __obj.__name__, args, kwargs)
+        if isinstance(owner, str) and isinstance(__obj, _BOUND):
+            return _string_method(owner, __obj.__name__, args, _given(kwargs))
         result = super().call(__context, __obj, *args, **kwargs)
         budget.container(result)
         followed = isinstance(__obj, _FOLLOWED) or isinstance(owner, _HOLDERS)
         return result if followed or not touched(given) else mark(result)
 
     def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
-        formatted = super().wrap_str_format(value)
-        if formatted is None:
+        name, owner = getattr(value, "__name__", ""), getattr(value, "__self__", None)
+        if name not in ("format", "format_map") or not isinstance(owner, str) or not isinstance(value, _BOUND):
             return None
 
         def guarded(*args: Any, **kwargs: Any) -> str:
-            given = (value.__self__, *args, *(inner for key, inner in kwargs.items() if not key.startswith("_")))
+            kwargs = _given(kwargs)
+            given = (owner, *args, *kwargs.values())
             check_growth("format_map", given)
-            kwargs = {key: inner for key, inner in kwargs.items() if not key.startswith("_")}
-            result = str.__str__(formatted(*args, **kwargs))
-            return Text(result) if touched(given) else result
+            if name == "format_map":
+                args, kwargs = (), *args
+            result = _Formatter(self).vformat(str.__str__(owner), args, kwargs)
+            return str(mark(result)) if touched(given) else result
 
         return guarded
 
     def call_binop(self, context: Context, operator_: str, left: Any, right: Any) -> Any:
         budget = current()
         budget.tick()
-        if operator_ == "+" and isinstance(left, str) and isinstance(right, str):
-            budget.string(len(left) + len(right))
-            return join([left, right])
+        if operator_ == "+" and isinstance(left, (str, Arguments)) and isinstance(right, (str, Arguments)):
+            return joined([left, right])
         if operator_ == "%" and isinstance(left, str):
-            check_growth("format", (left, *(right if isinstance(right, tuple) else (right,))))
-            result = str.__str__(left) % right
-            return Text(result) if touched((left, right)) else result
+            return printf(left, right)
         if operator_ in ("*", "**"):
             return _multiply(operator_, left, right)
         value = self.binop_table[operator_](left, right)
         budget.container(value)
         return value
+
+
+class _Formatter(SandboxedFormatter):
+    """Of `str.format`: writes objects as we do."""
+
+    def get_field(self, field_name: str, args: Any, kwargs: Any) -> tuple[Any, str]:
+        value, first = super().get_field(field_name, args, kwargs)
+        return writable(value), first
+
+
+def _given(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Without what Jinja itself passes along."""
+    return {key: value for key, value in kwargs.items() if not key.startswith("_")}
 
 
 def _multiply(sign: str, left: Any, right: Any) -> Any:
@@ -166,31 +183,15 @@ def _multiply(sign: str, left: Any, right: Any) -> Any:
 
 def _string_method(owner: str, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Calls a method of a string so that the result knows which characters a user wrote."""
-    budget = current()
-    kwargs = {key: value for key, value in kwargs.items() if not key.startswith("_")}
     if name == "join" and len(args) == 1:
-        items = list(Each(args[0]))
-        budget.string(sum(map(len, items)) + len(owner) * len(items))
-        return join(items, owner) if all(isinstance(item, str) for item in items) else str.join(owner, items)
+        return joined(Each(args[0]), owner)
     check_growth(name, (owner, *args))
     given = (owner, *args, *kwargs.values())
     if not touched(value for value in given if not isinstance(value, tuple)):
         return getattr(str.__str__(owner), name)(*args, **kwargs)
     result = getattr(as_text(owner), name)(*args, **kwargs)
-    budget.container(result)
+    current().container(result)
     return mark(result)
-
-
-def _finalize(value: Any) -> Any:
-    """Every `{{ value }}` passes here."""
-    return as_string(value)
-
-
-def _concat(items: Iterable[str]) -> str:
-    """Joins what a block or macro wrote."""
-    parts = list(items)
-    current().string(sum(map(len, parts)))
-    return join(parts)
 
 
 class _Guards(NodeTransformer):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +19,7 @@ from lacewing.formats.checkpoint import Checkpoint
 from lacewing.formats.files import read_named
 from lacewing.text.budget import Budget, spending
 from lacewing.text.filters import Refusal
+from lacewing.text.messages import Message, for_template, length
 from lacewing.text.provenance import as_text, from_user, join
 from lacewing.text.sandbox import Sandbox
 from lacewing.text.tokenizer import Tokenizer
@@ -41,9 +43,10 @@ _BY_TOKENS = (
 )
 _BY_NAME = (("mistral", ("mistral", "mixtral")), ("llama2", ("llama-2", "llama 2", "llama2", "codellama")))
 _TUNED = re.compile(r"(?i)(?<![a-z])(instruct|chat|it|assistant)(?![a-z])")  # in a model's name: trained to answer
-_ROLES = frozenset(("system", "developer", "user", "assistant", "tool", "function", "ipython", "model"))
-
-Message = Mapping[str, Any]
+_READS_PARTS = re.compile(
+    r"\.text\b|\[\s*['\"]text['\"]\s*\]|\bget\(\s*['\"]text['\"]"
+)  # in a source: of `{"type": "text", "text": ...}`
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 
 class ChatTemplate:
@@ -156,21 +159,27 @@ class ChatTemplate:
         """The prompt as (text, trusted) parts: what the template wrote is trusted, what came with the messages is not."""
         if tools and self._tools is not None:
             return self._tools.segments(messages, add_generation_prompt=add_generation_prompt, tools=tools, **options)
+        reads_parts = bool(_READS_PARTS.search(self.source))
         try:
             given = {key: from_user(value) for key, value in options.items()}
-            if not isinstance(messages, Sequence):
-                raise TypeError(f"a conversation must be a list of messages, not {type(messages).__name__}")
-            given["messages"] = [_message(message) for message in messages]
-            if tools:  # some templates print an empty block for None or []
-                given["tools"] = from_user(list(tools))
+            given["tools"] = None if tools is None else from_user(list(tools))
+            given["add_generation_prompt"] = add_generation_prompt
+            forms = [for_template(messages, parts=parts) for parts in ((True, False) if reads_parts else (False,))]
         except (ValueError, TypeError, RecursionError) as error:
             raise TemplateError(str(error)) from error
-        size = min(MAX_OUTPUT, 8 * (_length(given) + len(self.source)) + (64 << 10))
-        variables = {**self._variables, **given, "add_generation_prompt": add_generation_prompt}
+        if forms[0] != forms[-1]:
+            with contextlib.suppress(TemplateError):  # it reads parts of something else
+                return self._run({**given, "messages": forms[0]})
+        return self._run({**given, "messages": forms[-1]})
+
+    def _run(self, given: dict[str, Any]) -> list[tuple[str, bool]]:
+        """The (text, trusted) parts, within the budget."""
+        variables = {"documents": None, **self._variables, **given}
+        size = min(MAX_OUTPUT, 8 * (length(given) + len(self.source)) + (64 << 10))
         try:
             template = self._template
             with spending(Budget(seconds=self._seconds, size=size, mutable=self._mutable)) as budget:
-                return _run(template, variables, budget)
+                return _write(template, variables, budget)
         except TemplateError as error:
             raise TemplateError(f"chat template {self.name!r}: {error}") from error
         except Refusal as error:
@@ -178,14 +187,15 @@ class ChatTemplate:
         except jinja2.TemplateSyntaxError as error:
             raise TemplateError(f"chat template {self.name!r}, line {error.lineno}: {error.message}") from error
         except Exception as error:  # whatever a stranger's program raises
-            raise TemplateError(f"chat template {self.name!r} fails: {type(error).__name__}: {str(error)[:500]}") from error
+            problem = _ADDRESS.sub("", str(error)[:500])
+            raise TemplateError(f"chat template {self.name!r} fails: {type(error).__name__}: {problem}") from error
 
     @cached_property
     def _template(self) -> Any:
         return Sandbox(mutable=self._mutable, now=self._now).template(self.source)
 
 
-def _run(template: jinja2.Template, variables: dict[str, Any], budget: Budget) -> list[tuple[str, bool]]:
+def _write(template: jinja2.Template, variables: dict[str, Any], budget: Budget) -> list[tuple[str, bool]]:
     """Renders within the budget, to (text, trusted) parts."""
     parts: list[str] = []
     written = 0
@@ -210,26 +220,6 @@ def _ends(tokenizer: Tokenizer | None) -> tuple[str, str]:
     ids = (None, None) if tokenizer is None else (tokenizer.bos_id, tokenizer.eos_id)
     bos, eos = ("" if token is None or tokenizer is None else tokenizer.token_text(token) for token in ids)
     return bos, eos
-
-
-def _message(message: Any) -> dict[str, Any]:
-    """A copy of a message for the template. Known roles are trusted, as templates make control tokens of them (`<|user|>`).
-
-    `content` is "" where it is None, as with tool calls, because many templates add to it.
-    """
-    if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
-        raise ValueError("a message is a dict with a role and content, such as {'role': 'user', 'content': 'Hi'}")
-    copy: dict[str, Any] = from_user({**message, "content": "" if message.get("content") is None else message["content"]})
-    return {**copy, "role": str.__str__(copy["role"])} if copy["role"] in _ROLES else copy
-
-
-def _length(value: Any) -> int:
-    """Characters in JSON-like data, with a few for each item."""
-    if isinstance(value, dict):
-        return sum(_length(key) + _length(inner) for key, inner in value.items())
-    if isinstance(value, list):
-        return sum(map(_length, value))
-    return len(value) + 8 if isinstance(value, str) else 8
 
 
 def _sources(checkpoint: Checkpoint) -> dict[str, str]:

@@ -1,0 +1,74 @@
+"""What a template is given: a copy of the conversation in which every string is the user's, in the forms that templates read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lacewing.text.provenance import Arguments, Text, from_user
+
+Message = Mapping[str, Any]
+
+# Known roles are trusted, as templates make control tokens of them (`<|user|>`).
+_ROLES = frozenset(("system", "developer", "user", "assistant", "tool", "function", "ipython", "model"))
+_THOUGHTS = ("reasoning_content", "thinking", "reasoning")  # names of one thing; templates read the first, gpt-oss the second
+
+
+def for_template(messages: Sequence[Message], *, parts: bool) -> list[dict[str, Any]]:
+    """Copies of messages. `parts`: the template reads lists of parts; otherwise their texts are put together, line by line.
+
+    As in transformers, keys whose value is None are left out, and thoughts have all their names; but `content` is "" where
+    there is none, as with tool calls, because many templates add to it. ValueError or TypeError for other shapes.
+    """
+    if not isinstance(messages, Sequence) or isinstance(messages, str):
+        raise TypeError(f"a conversation must be a list of messages, not {type(messages).__name__}")
+    return [_message(message, parts) for message in messages]
+
+
+def length(value: Any) -> int:
+    """Characters in JSON-like data, with a few for each item."""
+    if isinstance(value, dict):
+        return sum(length(key) + length(inner) for key, inner in value.items())
+    if isinstance(value, list):
+        return sum(map(length, value))
+    return len(value) + 8 if isinstance(value, str) else 8
+
+
+def _message(message: Any, parts: bool) -> dict[str, Any]:
+    if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
+        raise ValueError("a message is a dict with a role and content, such as {'role': 'user', 'content': 'Hi'}")
+    given = {key: value for key, value in message.items() if value is not None}
+    copy: dict[str, Any] = from_user({**given, "content": _content(given.get("content", ""), parts)})
+    thoughts = next((copy[name] for name in _THOUGHTS if name in copy), None)
+    if thoughts is not None:
+        copy = {"thinking": thoughts, **copy, "reasoning_content": thoughts}
+    calls = copy.get("tool_calls")
+    for call in calls if isinstance(calls, list) else ():
+        function = call.get("function", call) if isinstance(call, dict) else None
+        if isinstance(function, dict) and "arguments" in function:
+            function["arguments"] = _arguments(function["arguments"])
+    return {**copy, "role": str.__str__(copy["role"])} if copy["role"] in _ROLES else copy
+
+
+def _content(content: Any, parts: bool) -> Any:
+    if not isinstance(content, (list, tuple)):
+        return content
+    texts: list[str] = []
+    for part in content:
+        text = part.get("text") if isinstance(part, Mapping) and part.get("type", "text") == "text" else part
+        if not isinstance(text, str):
+            raise ValueError("of the parts of a message only texts can be read, such as {'type': 'text', 'text': 'Hi'}")
+        texts.append(text)
+    return [{"type": "text", "text": text} for text in texts] if parts else "\n".join(texts)
+
+
+def _arguments(arguments: Any) -> Any:
+    """Of a tool call: parsed where they came as the JSON of an object, which is what OpenAI's API sends."""
+    if not isinstance(arguments, Text):
+        return arguments
+    try:
+        values = from_user(json.loads(str.__str__(arguments)))
+    except (ValueError, RecursionError):
+        return arguments
+    return Arguments(values, arguments) if isinstance(values, dict) else arguments
