@@ -10,7 +10,7 @@ from lacewing import hub
 from lacewing.api import load_tokenizer
 from lacewing.cli.models import path_of
 from lacewing.console.output import clean_line, print_facts, print_json, print_text
-from lacewing.hub.http import is_url
+from lacewing.hub.names import is_url
 from lacewing.hub.remote import fetch_headers
 from lacewing.options import LoadOptions, counted, format_bytes
 from lacewing.placement.info import ModelInfo
