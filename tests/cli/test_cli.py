@@ -163,7 +163,7 @@ def test_what_is_partly_fetched_is_listed_and_removed(lacewing, monkeypatch, tmp
     assert " 4 B " in line and f"partly fetched: {tmp_path / 'partial' / 'hf--o--r'}" in line
     first = json.loads(lacewing("list", "--json")[1])["models"][0]
     assert (first["name"], first["fetched"], first["bytes"]) == ("hf:o/r", False, 4)
-    assert lacewing("rm", "hf:o/r")[:2] == (0, "removed hf:o/r, 56 B freed\n")
+    assert lacewing("rm", "hf:o/r")[:2] == (0, "removed hf:o/r, 37 B freed\n")
     assert "hf:o/r" not in lacewing("list")[1]
 
 
@@ -239,7 +239,8 @@ def test_a_url_is_fetched_and_used(lacewing, server, tmp_path, monkeypatch, word
     code, _, err = lacewing(command, f"{server.url}/{path.name}", *others, "--backend", "reference")
     assert code == 0 and (command == "chat" or f"fetching {path.name}" in err)
     given = server.given
-    assert lacewing(command, f"{server.url}/{path.name}", *others, "--backend", "reference")[0] == 0 and server.given == given
+    assert lacewing(command, f"{server.url}/{path.name}", *others, "--backend", "reference")[0] == 0
+    assert server.given <= given + 1  # a byte, to ask for the version
 
 
 def test_ctrl_c_stops_the_answer(start, tiny_path):
