@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,10 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     signal.signal(signal.SIGHUP, lambda *_: None)
 
+# A chat that ends keeps its conversation; those of tests are not among those of a person.
+_SESSIONS = tempfile.TemporaryDirectory(prefix="lacewing-sessions-")
+os.environ["LACEWING_SESSIONS"] = _SESSIONS.name
+
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtestloop(session: pytest.Session) -> None:
@@ -36,7 +42,7 @@ def pytest_runtestloop(session: pytest.Session) -> None:
 
 @pytest.fixture(scope="session")
 def smollm2_path() -> Path:
-    """SmolLM2-135M-Instruct, fetched once into the user's cache. Only this fixture and the next two may reach a network."""
+    """SmolLM2-135M-Instruct, fetched once into the user's cache. Only this fixture and the next may reach a network."""
     from lacewing.hub.pull import pull
 
     return pull("smollm2").path
@@ -48,14 +54,6 @@ def gemma3_path() -> Path:
     from lacewing.hub.pull import pull
 
     return pull("gemma3-270m").path
-
-
-@pytest.fixture(scope="session")
-def qwen_path() -> Path:
-    """Qwen2.5-Coder-0.5B-Instruct (491 MB), likewise, for slow tests only."""
-    from lacewing.hub.pull import pull
-
-    return pull("qwen2.5-coder-0.5b").path
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,6 @@
 """Edges of the commands: full contexts, half-read edits, folders for files, templates and models that change on disk."""
 
 import os
-import shutil
 
 import pytest
 
@@ -157,7 +156,7 @@ def test_what_is_no_file_is_not_waited_for(start, folder):
     session = start()
     for name in ("a.json", "a.jinja"):
         os.mkfifo(folder / name)
-    with pytest.raises(SessionFileError, match="is not a file"):
+    with pytest.raises(SessionFileError, match="is not a regular file"):
         run_line(session, "/load ./a.json")
     for name in ("./a.jinja", "/dev/zero", "/", f"{'x' * 5000}.jinja", "~nobody-of-this-name/x.jinja"):
         with pytest.raises(TemplateError, match=r"is not a regular file|cannot be used as a path"):
@@ -178,9 +177,9 @@ def test_what_is_no_file_is_not_replaced(start, folder):
     say(session, "Hello")
     for name in ("a.json", "a.md"):
         os.mkfifo(folder / name)
-    with pytest.raises(SessionFileError, match="could not be written: it exists and is not a regular file"):
+    with pytest.raises(SessionFileError, match="is not a regular file"):
         run_line(session, "/save a.json")
-    with pytest.raises(OptionError, match="could not be written: it exists and is not a regular file"):
+    with pytest.raises(OptionError, match="is not a regular file"):
         run_line(session, "/export a.md --force")
     assert all((folder / name).is_fifo() for name in ("a.json", "a.md"))
     (folder / "link.json").symlink_to("real.json")
@@ -215,22 +214,6 @@ def test_the_template_of_a_checkpoint_that_has_none_is_marked(start, monkeypatch
     shown = cells(run_line(session, "/template"))
     assert shown[0] == " | auto | it has no chat template"
     assert [line for line in shown if line.startswith("*")] == [line for line in shown if line.startswith("* | raw |")] != []
-
-
-def test_templates_of_a_checkpoint_by_name(start, paths, tmp_path, monkeypatch):
-    shutil.copytree(paths["qwen"], tmp_path / "model")
-    (tmp_path / "model" / "additional_chat_templates").mkdir()
-    (tmp_path / "model" / "additional_chat_templates" / "tool_use.jinja").write_text("{{ messages[-1].content }}<|im_end|>")
-    monkeypatch.setitem(paths, "more", tmp_path / "model")
-    session = start("more")
-    assert any(line.split(" | ")[1] == "tool_use" for line in cells(run_line(session, "/template")))
-    assert "template checkpoint -> checkpoint:tool_use" in change_template(session, "tool_use")
-    files.save(session, "one")
-    change_template(session, "auto")
-    files.load(session, "one")
-    assert session.formatter.template.name == "checkpoint:tool_use" and session.formatter.choice == "tool_use"
-    with pytest.raises(TemplateError, match="no chat template named 'tool_use'"):
-        change_template(start("llama"), "tool_use")
 
 
 def test_memory_tells_why(start, paths):

@@ -164,7 +164,7 @@ class Driver:
 
     def save_and_load(self, keys_values: bool) -> None:
         history, file = self.session.formatter.history, str(self.paths["llama"].with_name("session.json"))
-        files.save(self.session, file, keys_values)
+        files.save(self.session, file, keys_values, force=True)
         self.session.replace([])
         files.load(self.session, file)
         assert self.session.formatter.history == history

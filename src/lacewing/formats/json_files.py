@@ -28,10 +28,13 @@ _READ = ("config.json", "generation_config.json", "tokenizer_config.json", "spec
 _MORE_TEMPLATES = "additional_chat_templates"  # a folder
 
 
-def parse(path: Path, text: bytes, field: str | None = None, *, strict: bool = True, values: int = VALUE_LIMIT) -> Any:
+def parse(
+    path: Path, text: bytes, field: str | None = None, *, strict: bool = True, values: int = VALUE_LIMIT, surrogates: bool = False
+) -> Any:
     """A JSON document as Python values, which take memory in proportion to what such a document needs.
 
     `strict`: without NaN, infinities and equal keys in an object. `values`: how many there may be, keys not counted.
+    `surrogates`: halves of a pair may stand alone, as in what a person types.
     Raises ModelFormatError.
     """
 
@@ -60,7 +63,7 @@ def parse(path: Path, text: bytes, field: str | None = None, *, strict: bool = T
         document = text.decode("utf-8")
         whole = integer if _ODD_NUMBER.search(document) else None  # the headers of large models have a million numbers
         value = json.loads(document, parse_int=whole, **hooks)
-        if _SURROGATE.search(document):
+        if not surrogates and _SURROGATE.search(document):
             json.dumps(value, ensure_ascii=False).encode("utf-8")  # half a surrogate pair is no text
     except UnicodeError:
         refuse("it is not UTF-8 text")

@@ -69,7 +69,7 @@ def test_damaged_keys_and_values_are_reprocessed(spoken, start, folder):
         other = start()
         assert "damaged" in files.load(other, "one")[1] and other.model.engine.cached == []
     kv.unlink()
-    assert "cannot be read" in files.load(start(), "one")[1]
+    assert "cannot be opened" in files.load(start(), "one")[1]
     assert "does not fit this context" in files.load(start(context=20), "one")[1]
 
 
@@ -152,7 +152,8 @@ def test_every_flipped_byte_is_noticed(spoken, folder):
     [
         (lambda parts: [], "not a session of Lacewing"),
         (lambda parts: {"messages": []}, "not a session of Lacewing"),
-        (lambda parts: parts | {"lacewing_session": 2}, "has version 2"),
+        (lambda parts: parts | {"lacewing_session": 3}, "has version 3"),
+        (lambda parts: parts | {"lacewing_session": True}, "has version True"),
         (lambda parts: parts | {"more": 1}, "missing or unknown"),
         (lambda parts: parts | {"messages": [{"role": "system", "content": "x"}]}, "messages have another shape"),
         (lambda parts: parts | {"messages": [{"role": "user", "content": 1}]}, "messages have another shape"),
@@ -170,7 +171,11 @@ def test_foreign_files_are_refused(change, problem, spoken, folder):
     changed = change(parts)
     if isinstance(changed, dict):
         rest = {key: value for key, value in changed.items() if key not in (document.MARK, "checksum")}
-        data = document.encode(rest) if changed.get(document.MARK) == 1 else json.dumps(changed).encode()
+        data = (
+            document.encode(rest)
+            if changed.get(document.MARK) == document.VERSION and set(changed) == set(parts)
+            else json.dumps(changed).encode()
+        )
     else:
         data = json.dumps(changed).encode()
     path.write_bytes(data)
@@ -180,14 +185,14 @@ def test_foreign_files_are_refused(change, problem, spoken, folder):
 
 
 def test_names_and_missing_files(spoken, tmp_path):
-    with pytest.raises(SessionFileError, match="cannot be read"):
+    with pytest.raises(SessionFileError, match="cannot be opened"):
         files.load(spoken, "none")
     for name in ("..", "", ".hidden", "a\nb"):
         with pytest.raises(OptionError, match="cannot name a session"):
             files.path_of(name)
     assert files.path_of(str(tmp_path / "x.json")) == tmp_path / "x.json"
     (tmp_path / "notes.json").write_bytes(b"\xff\x00 not json")
-    with pytest.raises(SessionFileError, match="it is not JSON"):
+    with pytest.raises(SessionFileError, match="it is not valid JSON"):
         files.load(spoken, str(tmp_path / "notes.json"))
 
 

@@ -84,7 +84,7 @@ def test_a_terminal_that_closes_saves(tiny_path, tmp_path):
     assert rescued(tmp_path) == ["Hello"]
 
 
-def test_what_is_saved_or_left_on_purpose_is_not_saved_again(tiny_path, tmp_path):
+def test_what_is_saved_is_not_saved_again_and_what_is_left_is_kept(tiny_path, tmp_path):
     with chat_in(tmp_path, tiny_path) as chat:
         chat.ready()
         chat.turn("Hello")
@@ -96,7 +96,9 @@ def test_what_is_saved_or_left_on_purpose_is_not_saved_again(tiny_path, tmp_path
         chat.turn("Hello")
         chat.press(CTRL_D)
         assert chat.leave() == 0
-    assert [path.name for path in tmp_path.glob("sessions/*")] == ["mine.json"]
+        assert "lacewing chat --resume continues it" in chat.process.before
+    first, second = sorted(path.name for path in tmp_path.glob("sessions/*"))
+    assert first.startswith("last-") and second == "mine.json"
 
 
 def test_nobody_reads_the_pipe(tiny_path, tmp_path):

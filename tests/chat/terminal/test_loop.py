@@ -16,6 +16,11 @@ from lacewing.console.output import Columns, Table
 from lacewing.errors import Cancelled, OptionError
 
 
+@pytest.fixture(autouse=True)
+def nothing_is_kept(monkeypatch):
+    monkeypatch.setattr(loop_module.autosave, "leave", lambda session: None)
+
+
 class Recorder:
     """A session that answers with what it was told."""
 

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from lacewing.chat.commands.table import Reply
-from lacewing.chat.session.events import Delta, Finished, Notice
-from lacewing.chat.session.session import Status
+from lacewing.chat.session.events import Delta, Finished, Notice, Status
 from lacewing.chat.terminal.answer import AnswerView
 from lacewing.chat.terminal.below import toolbar_line
 from lacewing.chat.terminal.markdown import LONG_FENCE, MarkdownStream

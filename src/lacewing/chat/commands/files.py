@@ -2,51 +2,98 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
 from lacewing.chat.commands.table import Argument, Option, Reply, command
-from lacewing.chat.services import atomic, files, mentions
+from lacewing.chat.services import atomic, autosave, files, mentions
 from lacewing.chat.session.session import Session
+from lacewing.chat.session.settings import Message
 from lacewing.console.output import Table
 from lacewing.errors import OptionError
 from lacewing.options import counted, user_path
 
+_SHOWN = 4000  # characters of a message after /load
 
-@command("save", Argument("name", "session"))
-def save(chat: Session, name: str | None = None) -> Reply:
+
+@command("save", Argument("name", "session"), Option("force"))
+def save(chat: Session, name: str | None = None, force: bool = False) -> Reply:
     """Save the conversation, the settings and the template under a name or to a .json file.
 
-    Without a name, the last one is used again. The file is replaced as a whole: a failure leaves the old one.
+    Without a name, the last one is used again. A file that has another conversation, or that another chat has changed, is only
+    replaced if you say so or give `--force`. It is replaced as a whole: a failure leaves the old one.
     """
-    return Reply("\n".join(files.save(chat, _name(chat, name))))
+    return Reply("\n".join(files.save(chat, _name(chat, name), force=force)))
 
 
-@command("fullsave", Argument("name", "session"))
-def fullsave(chat: Session, name: str | None = None) -> Reply:
+@command("fullsave", Argument("name", "session"), Option("force"))
+def fullsave(chat: Session, name: str | None = None, force: bool = False) -> Reply:
     """Save as `/save` does, together with the KV cache, so that nothing has to be reprocessed after `/load`."""
-    return Reply("\n".join(files.save(chat, _name(chat, name), kv_cache=True)))
+    return Reply("\n".join(files.save(chat, _name(chat, name), kv_cache=True, force=force)))
 
 
 @command("load", Argument("name", "session", required=True))
 def load(chat: Session, name: str) -> Reply:
-    """Load a saved conversation with its settings and template; the current model continues it.
+    """Load a saved conversation with its settings and template, and show its last exchange; the current model continues it.
 
     If it was saved with the current model, a saved KV cache is used again; otherwise the conversation is reprocessed. A damaged
-    or foreign file is refused, and the current conversation is kept.
+    or foreign file is refused, and the current conversation is kept; `/undo` goes back to it, and one that is not saved can be
+    saved first.
     """
-    lines = files.load(chat, name)
-    chat.extras[files.SAVED_AS] = name
-    return Reply("\n".join(lines))
+    files.check(name)
+    count = len(chat.messages)
+    lines = [*autosave.offer(chat), *files.load(chat, name)]
+    if count:
+        lines.append(f"/undo goes back to the conversation before, of {counted(count, 'message')}")
+    return Reply("\n".join([*lines, *_last_exchange(chat)]))
 
 
-@command("sessions")
-def sessions(chat: Session) -> Reply:
-    """Show the saved sessions."""
+def _last_exchange(chat: Session) -> list[str]:
+    asked = [at for at, each in enumerate(chat.messages) if each["role"] == "user"]
+    return [f"\n{_speaker(each)}: {_shortened(each['content'])}" for each in chat.messages[asked[-1] if asked else 0 :]]
+
+
+def _speaker(message: Message) -> str:
+    return "You" if message["role"] == "user" else "Model"
+
+
+def _shortened(text: str) -> str:
+    text = text.strip()
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN // 2]}\n[... /show prints all ...]\n{text[-_SHOWN // 2 :]}"
+
+
+@command(
+    "sessions", Argument("action", "choice", ("rename", "delete")), Argument("name", "session"), Argument("new"), Option("force")
+)
+def sessions(
+    chat: Session, action: str | None = None, name: str | None = None, new: str | None = None, force: bool = False
+) -> Reply:
+    """Show the saved sessions, the newest first; `/sessions rename OLD NEW` and `/sessions delete NAME` change them.
+
+    Conversations that were left unsaved are called last-..., in a pipe pipe-..., and autosave-... if the chat was ended; the
+    newest ten of each are kept, and one that gets another name stays. `--force` deletes without asking.
+    """
+    if action == "rename" and name and new:
+        return Reply(files.rename(chat, name, new))
+    if action == "delete" and name and not new:
+        return Reply(files.delete(chat, name, force))
+    if action:
+        raise OptionError("write /sessions rename OLD NEW, or /sessions delete NAME")
     rows = tuple(files.listing())
     if not rows:
         return Reply(f"no session is saved in {files.folder()}")
     return Reply(data=Table(("name", "saved", "messages", "model", ""), rows))
+
+
+@command("show", Argument("count", "number"))
+def show(chat: Session, count: int | None = None) -> Reply:
+    """Show the conversation, or its last COUNT messages."""
+    if not chat.messages:
+        raise OptionError("the conversation is empty")
+    if count is not None and count < 1:
+        raise OptionError(f"the number of messages to show is {count}; it must be at least 1")
+    return Reply("\n\n".join(_paragraphs(chat.messages[-count if count else 0 :])), kind="markdown")
 
 
 @command("export", Argument("path", "path"), Option("force"))
@@ -69,12 +116,15 @@ def markdown(chat: Session) -> str:
     parts = [f"# Conversation with {chat.current.info.spec.name}"]
     if chat.settings.system:
         parts.append(f"## System\n\n{chat.settings.system}")
-    for message in chat.messages:
+    return "\n\n".join([*parts, *_paragraphs(chat.messages)]) + "\n"
+
+
+def _paragraphs(messages: list[Message]) -> Iterator[str]:
+    for message in messages:
         thoughts = message.get("reasoning")
         if thoughts:
-            parts.append("## Thoughts\n\n" + "\n".join(f"> {line}".rstrip() for line in thoughts.splitlines()))
-        parts.append(f"## {'You' if message['role'] == 'user' else 'Model'}\n\n{message['content'].strip()}")
-    return "\n\n".join(parts) + "\n"
+            yield "## Thoughts\n\n" + "\n".join(f"> {line}".rstrip() for line in thoughts.splitlines())
+        yield f"## {_speaker(message)}\n\n{message['content'].strip()}"
 
 
 @command("read", Argument("file", "path", required=True))
@@ -90,9 +140,10 @@ def read(chat: Session, file: str) -> Reply:
 
 
 def _name(chat: Session, name: str | None) -> str:
-    """The name, which is remembered; else the one remembered."""
-    found = name or chat.extras.get(files.SAVED_AS)
-    if not isinstance(found, str):
+    """The name, else that of the file which this conversation has; raises OptionError for a name that is not kept."""
+    if name is None and chat.saved is not None and not files.AUTOMATIC.fullmatch(chat.saved.path.stem):
+        return str(chat.saved.path)
+    if name is None:
         raise OptionError("give the session a name: /save NAME")
-    chat.extras[files.SAVED_AS] = found
-    return found
+    files.check_name(name)
+    return name

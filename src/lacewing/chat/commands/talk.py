@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lacewing.chat.commands.table import Argument, Reply, command, load_commands
-from lacewing.chat.services.files import SAVED_AS
+from lacewing.chat.services import autosave
 from lacewing.chat.session.session import Session
 from lacewing.console.output import Table
 from lacewing.errors import OptionError
@@ -30,15 +30,17 @@ def quit_(chat: Session) -> Reply:
 
 @command("clear", aliases=("new", "reset"))
 def clear(chat: Session) -> Reply:
-    """Start a new conversation; model, template and settings are kept.
+    """Start a new conversation; model, template and settings are kept. `/undo` goes back to the old one.
 
-    Saved files are kept as well: the next `/save` needs a name.
+    A conversation that is not saved can be saved first. Saved files are kept as well: the next `/save` needs a name.
     """
+    if not chat.messages:
+        chat.attachments.clear()
+        return Reply("the conversation is already empty")
+    lines = autosave.offer(chat)
     count = len(chat.messages)
     chat.replace([])
-    chat.attachments.clear()
-    chat.extras.pop(SAVED_AS, None)
-    return Reply(f"a new conversation; {counted(count, 'message')} removed" if count else "the conversation is already empty")
+    return Reply("\n".join([*lines, f"a new conversation; {counted(count, 'message')} removed, /undo brings the old one back"]))
 
 
 @command("retry", aliases=("regen",))
@@ -50,7 +52,9 @@ def retry(chat: Session) -> Reply:
 
 @command("undo", aliases=("pop",))
 def undo(chat: Session) -> Reply:
-    """Remove your last message and the answer to it."""
+    """Remove your last message and the answer to it; just after `/load` or `/clear`, go back to the conversation before."""
+    if chat.go_back():
+        return Reply(f"back to the conversation before, of {counted(len(chat.messages), 'message')}")
     gone = chat.undo()
     return Reply(f"removed: {_short(gone[0]['content'])}")
 

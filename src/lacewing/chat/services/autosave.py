@@ -1,4 +1,4 @@
-"""Saves unsaved conversations if the chat ends by an error or a signal, or if a driver ends the process."""
+"""Saves conversations that nobody has saved: at the end of a chat, before another one replaces them, and if a process may end."""
 
 from __future__ import annotations
 
@@ -6,70 +6,127 @@ import contextlib
 import os
 import re
 import weakref
+from collections.abc import Iterable
 from datetime import datetime
+from pathlib import Path
 
-from lacewing.chat.services import document
-from lacewing.chat.services.files import SAVED_MESSAGES, current_identity, names, path_of, save
+from lacewing.chat.services import document, kv_files
+from lacewing.chat.services.files import AUTOMATIC, folder, is_saved, names, newest, path_of, put_last, revision_of, save
+from lacewing.chat.services.kv_files import identity_of
 from lacewing.chat.session.session import Session
+from lacewing.errors import LacewingError
 from lacewing.weights.machine import is_running
 
-_RESCUED, _KEPT = "autosave", 10  # the newest are kept
+_RESCUED, _LEFT, _SCRIPT = "autosave", "last", "pipe"  # ended by an error or a signal; left; left in a pipe
+_KEPT = 10  # of each, the newest are kept
 _KNOWN = "identity"  # of a session: a model, and the identity of its files
 _OPEN = f"{_RESCUED}-open"  # of those whose answer is being made, if that may end the process
+_mine: set[Path] = set()  # such files of this process
 
 
 def rescue(chat: Session) -> str | None:
     """Save a conversation that is about to be lost, under a name of its own; a line about it. Raises SessionFileError."""
-    if _is_saved(chat):
+    if is_saved(chat):
         return None
-    name = f"{_RESCUED}-{datetime.now():%Y%m%d-%H%M%S}-{os.getpid()}"
-    save(chat, name)
-    _drop_old()
-    return f"the conversation is saved: /load {name}"
+    return f"the conversation is saved: /load {_keep(chat, _RESCUED)}"
 
 
-def _is_saved(chat: Session) -> bool:
-    return not chat.messages or [document.message_of(each) for each in chat.messages] == chat.extras.get(SAVED_MESSAGES)
+def leave(chat: Session) -> str | None:
+    """Save a conversation that a person leaves; a line about it. Raises SessionFileError."""
+    if is_saved(chat):
+        return None
+    _keep(chat, _LEFT if chat.ui.interactive else _SCRIPT)
+    return "the conversation is kept: lacewing chat --resume continues it"
 
 
-def _drop_old() -> None:
-    for old in [each for each in names() if re.match(rf"{_RESCUED}-\d", each)][:-_KEPT]:
-        with contextlib.suppress(OSError):
-            path_of(old).unlink()
+def offer(chat: Session) -> list[str]:
+    """Save a conversation that is about to be replaced, if a person who is there wants that; lines about it."""
+    if is_saved(chat) or not chat.ui.interactive or not chat.ui.confirm("the conversation is not saved. Save it first?"):
+        return []
+    return save(chat, _free_name("saved"))
+
+
+def _keep(chat: Session, kind: str) -> str:
+    """Its name. One that was kept before, and has only grown since, keeps its name."""
+    name = _same_name(chat, kind) or _free_name(kind)
+    save(chat, name, force=True)
+    _drop_old(kind, [name])
+    return name
+
+
+def _same_name(chat: Session, kind: str) -> str | None:
+    saved = chat.saved
+    if saved is None or not saved.path.stem.startswith(f"{kind}-") or not AUTOMATIC.fullmatch(saved.path.stem):
+        return None
+    grown = document.kept_of(chat.messages)[: len(saved.messages)] == saved.messages
+    return saved.path.stem if grown and revision_of(saved.path) == saved.revision else None
+
+
+def _free_name(kind: str, when: datetime | None = None, process: int | str | None = None) -> str:
+    first = f"{kind}-{when or datetime.now():%Y%m%d-%H%M%S}-{process or os.getpid()}"
+    taken, count, name = set(names()), 1, first
+    while name in taken:
+        count, name = count + 1, f"{first}-{count}"
+    return name
+
+
+def _drop_old(kind: str, spared: Iterable[str]) -> None:
+    """Remove what is older than the newest, but never what was just written, whatever its name and its time are."""
+    for old in [name for name in newest(AUTOMATIC) if re.match(rf"{kind}-\d", name)][_KEPT:]:
+        if old not in spared:
+            with contextlib.suppress(OSError):
+                path_of(old).unlink()
 
 
 def autosave(chat: Session) -> None:
     """Save a conversation before work that may end the process; `clean_up` removes it. Raises SessionFileError."""
-    if _is_saved(chat):
+    if is_saved(chat):
         return
-    saved = chat.extras.get(SAVED_MESSAGES)
+    saved = chat.saved
     info, identity = chat.extras.get(_KNOWN, (None, None))
     if info is None or info() is not chat.current.info:  # reading from a hundred files takes a while
-        identity = current_identity(chat)
+        identity = identity_of(chat.current.info)
         chat.extras[_KNOWN] = weakref.ref(chat.current.info), identity
+    name = f"{_OPEN}-{os.getpid()}"
     try:
-        save(chat, f"{_OPEN}-{os.getpid()}", identity=identity)
+        _mine.add(path_of(name))
+        save(chat, name, force=True, identity=identity)
     finally:
-        chat.extras[SAVED_MESSAGES] = saved  # a person has not saved it
+        chat.saved = saved  # a person has not saved it
 
 
 def clean_up() -> None:
     """Remove what `autosave` has left in this process."""
-    with contextlib.suppress(OSError):
-        path_of(f"{_OPEN}-{os.getpid()}").unlink()
+    path = path_of(f"{_OPEN}-{os.getpid()}")
+    if path in _mine:
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 def recover() -> list[str]:
-    """The names of conversations whose process ended in the middle of an answer; they get names as `rescue` gives them."""
+    """The names of conversations whose process ended in the middle of an answer; they get names as `rescue` gives them.
+
+    What saves that failed have left is removed.
+    """
     found = []
-    for name in [each for each in names() if re.fullmatch(rf"{_OPEN}-\d+", each)]:
-        if is_running(int(name.rpartition("-")[2])):
+    for name in newest(re.compile(rf"{_OPEN}-\d+"))[::-1]:
+        path, process = path_of(name), name.rpartition("-")[2]
+        if path in _mine or (int(process) != os.getpid() and is_running(int(process))):  # an earlier process had our number
             continue
         with contextlib.suppress(OSError):
-            path = path_of(name)
-            when = datetime.fromtimestamp(path.stat().st_mtime)
-            new = f"{_RESCUED}-{when:%Y%m%d-%H%M%S}-{name.rpartition('-')[2]}"
+            new = _free_name(_RESCUED, datetime.fromtimestamp(path.stat().st_mtime), process)
             path.rename(path_of(new))
+            put_last(path_of(new))
             found.append(new)
-    _drop_old()
+    _drop_old(_RESCUED, found)
+    with contextlib.suppress(OSError):
+        kv_files.remove_left_over(folder())
     return found
+
+
+def last() -> tuple[str, Path]:
+    """The name of the conversation that was saved or left last, and the path of its model. Raises LacewingError."""
+    found = [name for name in newest() if not name.startswith(_OPEN)]
+    if not found:
+        raise LacewingError(f"there is no conversation to resume in {folder()}")
+    return found[0], Path(document.read_head(path_of(found[0])).path)

@@ -1,4 +1,4 @@
-"""Sessions on disk: saved whole or not at all, loaded on the same model or on another one."""
+"""Sessions on disk: saved whole or not at all, loaded on the same model or on another one, listed, renamed, deleted."""
 
 from __future__ import annotations
 
@@ -12,17 +12,21 @@ from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
-from lacewing.chat.services import atomic, document, templates
+from lacewing.chat.services import atomic, document, kv_files, templates
 from lacewing.chat.services.document import SessionFileError
-from lacewing.chat.services.identity import Identity, identity_of
+from lacewing.chat.services.kv_files import Identity, identity_of
 from lacewing.chat.session.formatter import ChatFormatter, VisibleHistory
 from lacewing.chat.session.session import Session
-from lacewing.errors import LacewingError, ModelFormatError, OptionError
-from lacewing.options import counted, format_bytes, user_folder, user_path
+from lacewing.chat.session.settings import SavedAs
+from lacewing.errors import LacewingError, OptionError
+from lacewing.options import counted, user_folder, user_path
 
 _NAME = re.compile(r"[\w][\w .-]{0,80}")
+# Names of conversations that nobody named: at the end of a chat, when it was ended, or when its process died.
+AUTOMATIC = re.compile(r"(autosave|last|pipe)-\d{8}-\d{6}-\d+(-\d+)?|autosave-open-\d+")
 _NOTE = 80  # characters of a row of the table of sessions
-SAVED_AS, SAVED_MESSAGES = "session", "saved_messages"  # of a session: the name of its file, and what that has
+_START = 4096  # bytes of a file, with its checksum, that tell whether it is still the same
+_TICK = 1_000_000  # ns
 
 
 def folder() -> Path:
@@ -49,15 +53,41 @@ def _as_path(name: str) -> Path:
     return path if path.suffix == ".json" else path.with_name(f"{path.name}.json")
 
 
-def save(chat: Session, name: str, kv_cache: bool = False, identity: Identity | None = None) -> list[str]:
-    """Write the session; what was written, in lines. Raises SessionFileError; what was saved before is then still there."""
-    path, formatter = path_of(name), chat.formatter
+def revision_of(path: Path) -> str | None:
+    """Another text after each change of a session's file; None if there is none. Raises SessionFileError for what is no file."""
+    if not path.exists():
+        return None
+    start, size = document.read_bytes(path, _START)  # the start has a checksum of all
+    return f"{size} {hashlib.sha256(start).hexdigest()}"
+
+
+def is_saved(chat: Session) -> bool:
+    """Whether nothing of the conversation is lost with the session: its file has it still."""
+    saved = chat.saved
+    if saved is None or not chat.messages:
+        return not chat.messages
+    with contextlib.suppress(SessionFileError):
+        return document.kept_of(chat.messages) == saved.messages and revision_of(saved.path) == saved.revision
+    return False
+
+
+def save(chat: Session, name: str, kv_cache: bool = False, force: bool = False, identity: Identity | None = None) -> list[str]:
+    """Write the session; what was written, in lines. A file that is not the one that this session saved or loaded is not
+    replaced before a person agrees, or with `force`.
+
+    Raises SessionFileError, and OptionError or Cancelled for such a file; what was saved before is then still there.
+    """
+    path = path_of(name)
+    there = revision_of(path)
+    if not force:
+        _ask_to_replace(chat, name, path, there)
+    formatter = chat.formatter
     parts: dict[str, Any] = {
         "saved": datetime.now(UTC).isoformat(timespec="seconds"),
-        "model": (identity or current_identity(chat)).as_dict(),
+        "model": (identity or identity_of(chat.current.info)).as_dict(),
         "template": {"choice": formatter.choice, "sha256": formatter.template.sha256},
         "settings": document.settings_to(chat.settings),
-        "messages": [document.message_of(each) for each in chat.messages],
+        "messages": document.kept_of(chat.messages),
         "view": {"hidden": formatter.history.hidden, "summary": formatter.history.summary},
         "keys_values": None,
     }
@@ -66,66 +96,79 @@ def save(chat: Session, name: str, kv_cache: bool = False, identity: Identity | 
         if not path.parent.is_dir():
             path.parent.mkdir(parents=True)
             lines += [f"made the folder {path.parent}"] if path.parent != folder() else []
-        if kv_cache:
-            parts["keys_values"] = _write_kv_cache(chat, path, lines)
-        atomic.write(path, document.encode(parts))
+        revision = _write(chat, path, parts, there, lines if kv_cache else None)
     except OSError as error:
         problem = f"could not be written: {error.strerror}"
         raise SessionFileError(problem, path, "the file from before is unchanged") from None
-    _remove_others(path, parts["keys_values"])
-    chat.extras[SAVED_MESSAGES] = list(parts["messages"])
+    chat.saved = SavedAs(path.absolute(), revision, parts["messages"])
     return lines
 
 
-def current_identity(chat: Session) -> Identity:
-    """Of the current model; without a hash if its file is gone, which loses the KV cache but not the conversation."""
+def _ask_to_replace(chat: Session, name: str, path: Path, there: str | None) -> None:
+    mine = chat.saved is not None and chat.saved.path == path.absolute()
+    if there is None or (mine and chat.saved is not None and chat.saved.revision == there):
+        return
+    what = "has changed since this chat loaded or saved it" if mine else f"exists and is {_described(path)}"
+    word = f'"{name}"' if " " in name else name
+    chat.ui.ask(f"{path} {what}. Replace it?", f"{path} {what}; /save {word} --force replaces it")
+
+
+def _described(path: Path) -> str:
     try:
-        return identity_of(chat.current.info)
-    except ModelFormatError:
-        path, spec = chat.current.info.checkpoint.path, chat.current.info.spec
-        return Identity(str(path.absolute()), 0, f"gone {os.getpid()}", spec.name, spec.architecture)
+        head = document.read_head(path)
+    except SessionFileError:
+        return "no session that can be read"
+    return f"another conversation of {counted(head.count, 'message')}, saved {_time(head.saved)}"
 
 
-def _write_kv_cache(chat: Session, path: Path, lines: list[str]) -> dict[str, Any] | None:
-    """Under a name of its own content, so that an older session file keeps its own until it is replaced."""
-    ids, data = chat.model.read_state()
-    if not ids:
-        lines.append("without the KV cache: it is empty")
-        return None
-    digest = hashlib.sha256(data).hexdigest()
-    file = path.with_name(f"{path.stem}.{digest[:16]}.kv")
-    atomic.write(file, data)
-    lines.append(f"with the KV cache of {counted(len(ids), 'token')}, {format_bytes(len(data))}")
-    return {"file": file.name, "nbytes": len(data), "sha256": digest, "ids": ids, "device": device_of(chat)}
-
-
-def _remove_others(path: Path, kept: dict[str, Any] | None) -> None:
-    """KV caches that no session file names any more."""
-    pattern = re.compile(re.escape(path.stem) + r"\.[0-9a-f]{16}\.kv")
-    for other in path.parent.iterdir():
-        if pattern.fullmatch(other.name) and (kept is None or other.name != kept["file"]):
+def _write(chat: Session, path: Path, parts: dict[str, Any], there: str | None, kv_lines: list[str] | None) -> str:
+    """The new revision. `there`: the one that may be replaced. A KV cache that is new goes if its JSON cannot be written."""
+    new_file: Path | None = None
+    if kv_lines is not None:
+        parts["keys_values"], new_file = kv_files.write(chat, path, kv_lines)
+    try:
+        data = document.encode(parts)
+        with atomic.locked(path.parent):
+            if revision_of(path) != there:
+                raise SessionFileError("was changed by another chat at the same time", path, "nothing was saved")
+            before = _kv_of(path)
+            atomic.write(path, data)
+            put_last(path)
+            kept = parts["keys_values"]
             with contextlib.suppress(OSError):
-                other.unlink()
+                kv_files.remove_others(path, kept and kept["file"], before)
+    except BaseException:
+        if new_file is not None:
+            new_file.unlink(missing_ok=True)
+        raise
+    return f"{len(data)} {hashlib.sha256(data[:_START]).hexdigest()}"
 
 
-def device_of(chat: Session) -> str:
-    """What a KV cache depends on besides the model."""
-    from lacewing.engine.saved import kv_type
-
-    return f"{_hardware_of(chat)} {kv_type(chat.model.step.groups)}"
-
-
-def _hardware_of(chat: Session) -> str:
-    facts = chat.model.backend.facts()
-    return f"{facts.backend} {' '.join(facts.features)}"
+def _kv_of(path: Path) -> str | None:
+    with contextlib.suppress(SessionFileError):
+        kv = document.read_head(path).kv if path.exists() else None
+        return kv[0] if kv else None
+    return None
 
 
-def _may_use(chat: Session, facts: dict[str, Any]) -> bool:
-    """Whether the KV cache is of this device; in sessions of version 1 the bytes of a value tell the KV type."""
-    from lacewing.engine.saved import kv_type
+def put_last(path: Path) -> None:
+    """Date a session after all others of the folder, whatever the clock said then: their order is that of their saving."""
+    others = [_changed(other) for other in _all() if other != path]
+    if path.parent == folder() and others and _changed(path) <= max(others):
+        with contextlib.suppress(OSError, OverflowError):
+            os.utime(path, ns=(max(others) + _TICK,) * 2)
 
-    itemsize = {"f16": 2, "f32": 4}.get(kv_type(chat.model.step.groups))
-    return facts["device"] in (device_of(chat), f"{_hardware_of(chat)} {itemsize}")
+
+def _changed(path: Path) -> int:
+    with contextlib.suppress(OSError):
+        return path.stat().st_mtime_ns
+    return 0
+
+
+def check(name: str) -> None:
+    """Raise SessionFileError for a session that cannot be loaded, before anything is done for it."""
+    path = path_of(name)
+    document.settings_from(path, document.read(path)["settings"])
 
 
 def load(chat: Session, name: str) -> list[str]:
@@ -134,23 +177,22 @@ def load(chat: Session, name: str) -> list[str]:
     Raises SessionFileError; nothing of the running session is then lost.
     """
     path = path_of(name)
-    found = read(path)
+    revision = revision_of(path)
+    found = document.read(path)
     settings = document.settings_from(path, found["settings"])
     saved = Identity(**found["model"])
-    same = saved.same_model(current_identity(chat))
-    lines = [f"loaded {counted(len(found['messages']), 'message')} from {path}, saved {found['saved']}"]
-    formatter = _formatter(chat, found["template"], same, lines)
-    chat.replace(found["messages"])
-    chat.extras[SAVED_MESSAGES] = [dict(each) for each in found["messages"]]
-    chat.settings, chat.current.formatter = settings, formatter
+    same = saved.same_model(identity_of(chat.current.info))
+    lines = [f"loaded {counted(len(found['messages']), 'message')} from {path}, saved {_time(found['saved'])}"]
+    chat.replace(found["messages"], settings, _formatter(chat, found["template"], same, lines))
+    chat.saved = SavedAs(path.absolute(), revision or "", document.kept_of(found["messages"]))
     if not same:
         lines.append(f"it was saved with {saved.name} ({saved.path}): the conversation will be reprocessed")
         return lines
     hidden = found["view"]["hidden"]
     if 0 <= hidden <= len(chat.messages):
-        formatter.history = VisibleHistory(hidden, found["view"]["summary"])
+        chat.formatter.history = VisibleHistory(hidden, found["view"]["summary"])
     if found["keys_values"] is not None:
-        lines.append(_read_kv_cache(chat, path, found["keys_values"]))
+        lines.append(kv_files.read(chat, path, found["keys_values"]))
     return lines
 
 
@@ -163,73 +205,90 @@ def _formatter(chat: Session, saved: dict[str, str], same: bool, lines: list[str
             lines.append(f"its template {choice} has changed since: the conversation is rendered with the new version")
         if missing := templates.missing_tokens(template, chat):
             lines.append(f"its template {choice} writes {', '.join(missing)}, which this model reads as plain text; see /template")
-        return (
-            chat.formatter.with_template(template, choice) if template.sha256 != chat.formatter.template.sha256 else chat.formatter
-        )
+        changed = template.sha256 != chat.formatter.template.sha256
+        return chat.formatter.with_template(template, choice) if changed else chat.formatter
     except LacewingError as error:
         lines.append(f"its template {choice} cannot be used ({error}); {chat.formatter.template.name} is kept")
         return chat.formatter
 
 
-def read(path: Path) -> dict[str, Any]:
-    """The parts of a session file. Raises SessionFileError."""
-    try:
-        if path.exists() and not path.is_file():  # a pipe would be waited for
-            raise SessionFileError("is not a file", path)
-        with path.open("rb") as file:
-            data = file.read(document.MAX_BYTES + 1)
-    except OSError as error:
-        raise SessionFileError(f"cannot be read: {error.strerror}", path) from None
-    if len(data) > document.MAX_BYTES:
-        raise SessionFileError(f"has more than {format_bytes(document.MAX_BYTES)}: it is not a session file", path)
-    return document.decode(path, data)
-
-
-def _read_kv_cache(chat: Session, path: Path, facts: dict[str, Any]) -> str:
-    """Load the KV cache, if it is whole and of this device; a line that says whether it was."""
-    from lacewing.engine.saved import VERSIONS, state_size
-
-    engine, ids = chat.model.engine, facts["ids"]
-    if not _may_use(chat, facts):
-        return "its KV cache is of another device: the conversation will be reprocessed"
-    if len(ids) > engine.context or not all(type(each) is int and 0 <= each < engine.vocab_size for each in ids):
-        return f"its KV cache of {counted(len(ids), 'token')} does not fit this context: the conversation will be reprocessed"
-    expected = [state_size(chat.model.step.groups, len(ids), version) for version in VERSIONS]
-    try:
-        if os.path.basename(facts["file"]) != facts["file"]:
-            raise SessionFileError("its file is in another folder")
-        file = path.with_name(facts["file"])
-        if file.exists() and not file.is_file():  # a pipe would be waited for
-            raise SessionFileError("it is not a file")
-        data = file.read_bytes() if facts["nbytes"] in expected else b""
-    except OSError as error:
-        return f"its KV cache cannot be read ({error.strerror}): the conversation will be reprocessed"
-    except ValueError:  # with a NUL, or half a character
-        return "its KV cache has an invalid file name: the conversation will be reprocessed"
-    except SessionFileError as error:
-        return f"its KV cache is not used ({error}): the conversation will be reprocessed"
-    if len(data) not in expected or hashlib.sha256(data).hexdigest() != facts["sha256"]:
-        return "its KV cache is damaged: the conversation will be reprocessed"
-    try:
-        chat.model.write_state(ids, data)
-    except OptionError as error:
-        return f"its KV cache is not used ({error}): the conversation will be reprocessed"
-    return f"the KV cache of {counted(len(ids), 'token')} is loaded: nothing has to be reprocessed"
+def _all() -> list[Path]:
+    return sorted(folder().glob("*.json")) if folder().is_dir() else []
 
 
 def names() -> list[str]:
     """Of the saved sessions."""
-    return sorted(path.stem for path in folder().glob("*.json")) if folder().is_dir() else []
+    return [path.stem for path in _all()]
+
+
+def newest(pattern: re.Pattern[str] = re.compile(".*")) -> list[str]:
+    """The names that match, the one that changed last first."""
+    return [path.stem for path in sorted(_all(), key=_changed, reverse=True) if pattern.fullmatch(path.stem)]
 
 
 def listing() -> Iterator[tuple[str, str, str, str, str]]:
-    """(name, saved, messages, model, what is kept or wrong)"""
-    for name in names():
+    """(name, saved, messages, model, what is kept or wrong); the newest first. Of each only its first line is read."""
+    for name in newest():
         try:
-            found = read(folder() / f"{name}.json")
+            head = document.read_head(folder() / f"{name}.json")
         except SessionFileError as error:
-            yield name, "", "", "", shorten(error.problem, _NOTE, placeholder=" ...")
+            yield name, "unreadable", "", "", shorten(error.problem, _NOTE, placeholder=" ...")
             continue
-        kept = found["keys_values"]
-        note = f"KV cache of {counted(len(kept['ids']), 'token')}" if kept else ""
-        yield name, found["saved"].replace("T", " ")[:16], str(len(found["messages"])), found["model"]["name"], note
+        note = f"KV cache of {counted(head.kv[1], 'token')}" if head.kv else ""
+        yield name, _time(head.saved), str(head.count), head.model, note
+
+
+def _time(saved: str) -> str:
+    return saved.replace("T", " ")[:16]
+
+
+def rename(chat: Session, old: str, new: str) -> str:
+    """Give a saved session, with its KV cache, another name; a line about it. Raises SessionFileError, OptionError."""
+    source, target = path_of(old), path_of(new)
+    check_name(new)
+    parts = document.read(source)
+    kv, link = parts["keys_values"], None
+    with atomic.locked(target.parent):
+        if target.exists():
+            raise OptionError(f"{target} exists; /sessions delete {new} makes room for it")
+        try:
+            if kv is not None and (file := source.with_name(kv["file"])).is_file():
+                kv["file"] = f"{target.stem}.{kv['sha256'][:16]}.kv"
+                os.link(file, link := target.with_name(kv["file"]))
+            atomic.write(target, document.encode(parts))
+            os.utime(target, ns=(_changed(source),) * 2)
+        except OSError as error:
+            if link is not None:
+                link.unlink(missing_ok=True)
+            raise SessionFileError(f"could not be renamed: {error.strerror}", source, "it keeps its name") from None
+    if chat.saved is not None and chat.saved.path == source.absolute():
+        chat.saved = SavedAs(target.absolute(), revision_of(target) or "", chat.saved.messages)
+    _remove(source)
+    return f"{old} is now {new}"
+
+
+def delete(chat: Session, name: str, force: bool = False) -> str:
+    """Delete a saved session once a person agrees, or with `force`; a line about it. Raises SessionFileError, OptionError."""
+    path = path_of(name)
+    if revision_of(path) is None:
+        raise SessionFileError("does not exist", path)
+    if not force:
+        chat.ui.ask(f"Delete {path}, {_described(path)}?", f"/sessions delete {name} --force deletes {path}")
+    try:
+        _remove(path)
+    except OSError as error:
+        raise SessionFileError(f"could not be deleted: {error.strerror}", path) from None
+    return f"deleted {path}"
+
+
+def _remove(path: Path) -> None:
+    with atomic.locked(path.parent):
+        path.unlink()
+        for each in kv_files.files_of(path):
+            each.unlink(missing_ok=True)
+
+
+def check_name(name: str) -> None:
+    """Raise OptionError for a name that automatic files have, which are removed after a while."""
+    if AUTOMATIC.fullmatch(path_of(name).stem) and path_of(name).parent == folder():
+        raise OptionError(f"{name} is such a name as conversations get that are kept for a while only; choose another one")

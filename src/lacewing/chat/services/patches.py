@@ -8,11 +8,11 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lacewing.chat.services import atomic
 from lacewing.chat.services.edits import DiffLine, Edit, EditError, diff, replace_once
 
 MAX_FILE_BYTES = 4 * 2**20  # of a file that is edited
@@ -125,13 +125,8 @@ def apply_changes(changes: Sequence[Change]) -> None:
 def _stage(target: Path, content: bytes) -> Path:
     """The new content in a file beside the old one, with its permissions, safe on the disk."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{target.name[:60]}.", dir=target.parent)
-    copy = Path(name)
+    copy = atomic.stage(target, content)
     try:
-        with open(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
         copy.chmod(stat.S_IMODE(target.stat().st_mode) if target.exists() else 0o666 & ~_umask())
     except BaseException:
         copy.unlink(missing_ok=True)

@@ -1,11 +1,11 @@
-"""Events of a session, and the callbacks that it needs from a user interface. No terminal here."""
+"""Events and status of a session, and the callbacks that it needs from a user interface. No terminal here."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from lacewing.errors import OptionError
+from lacewing.errors import Cancelled, OptionError
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,23 @@ class Finished:
 Event = Delta | Notice | Finished
 
 
+@dataclass(frozen=True)
+class Status:
+    """What a toolbar shows. Tokens are of the last prompt and answer; the rate is of the last answer, 0 before one.
+
+    `code`: whether the model is told how to propose edits.
+    """
+
+    model: str
+    template: str
+    residency: str
+    backend: str
+    used_tokens: int
+    context: int
+    tokens_per_second: float
+    code: bool = False
+
+
 def _silent(what: str, done: int, total: int) -> None:
     """No progress."""
 
@@ -60,7 +77,8 @@ class Ui:
     """Callbacks of a user interface; the defaults are for running without one.
 
     `progress(what, done, total)`: of long work; `cancelled()`: whether it should end; `confirm(question)`: yes or no;
-    `edit(text)`: the text as changed in an editor, None for unchanged or given up; `copy(text)`: to the clipboard.
+    `edit(text)`: the text as changed in an editor, None for unchanged or given up; `copy(text)`: to the clipboard;
+    `interactive`: whether a person is there, who can be asked about something that a line did not expect.
     """
 
     progress: Callable[[str, int, int], None] = _silent
@@ -68,3 +86,11 @@ class Ui:
     confirm: Callable[[str], bool] = _refuse
     edit: Callable[[str], str | None] = _no_editor
     copy: Callable[[str], None] = _no_clipboard
+    interactive: bool = False
+
+    def ask(self, question: str, refusal: str) -> None:
+        """Go on if a person says yes. Raises Cancelled if they do not, and OptionError with `refusal` if nobody is there."""
+        if not self.interactive:
+            raise OptionError(refusal)
+        if not self.confirm(question):
+            raise Cancelled("cancelled; nothing was changed")

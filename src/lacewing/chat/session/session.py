@@ -9,31 +9,32 @@ from typing import Any
 
 from lacewing.api import Model
 from lacewing.assistant import TextStream
-from lacewing.chat.session.events import Delta, Event, Finished, Notice, Ui
+from lacewing.chat.session.events import Delta, Event, Finished, Notice, Status, Ui
 from lacewing.chat.session.formatter import ChatFormatter, VisibleHistory, open_formatter
 from lacewing.chat.session.models import Closed, OnDevice, Parked
 from lacewing.chat.session.overflow import Summarise, clamp, fit, summarise
-from lacewing.chat.session.settings import Message, Settings
+from lacewing.chat.session.settings import Message, SavedAs, Settings
 from lacewing.errors import BackendError, LacewingError, OptionError
 from lacewing.options import LoadOptions
 from lacewing.text.reasoning import REASONING, TAGS, Pieces, ReasoningSplitter
 
+MAX_REPLACED = 20  # conversations that can be gone back to
+
 
 @dataclass(frozen=True)
-class Status:
-    """What a toolbar shows. Tokens are of the last prompt and answer; the rate is of the last answer, 0 before one.
+class Replaced:
+    """A conversation that another one has replaced, and what `go_back` needs: `histories` by tokenizer, and the new messages.
 
-    `code`: whether the model is told how to propose edits.
+    `settings` and `formatter` only if they were replaced too.
     """
 
-    model: str
-    template: str
-    residency: str
-    backend: str
-    used_tokens: int
-    context: int
-    tokens_per_second: float
-    code: bool = False
+    messages: list[Message]
+    saved: SavedAs | None
+    attachments: list[str]
+    histories: list[tuple[Any, VisibleHistory]]
+    settings: Settings | None
+    formatter: ChatFormatter
+    after: list[Message]
 
 
 def _raise(error: BackendError) -> list[str]:
@@ -61,6 +62,8 @@ class Session:
         self.rates: dict[tuple[str, str], float] = {}  # generated tokens/s by (path, residency)
         self.attachments: list[str] = []  # texts of files that go in front of the next message
         self.extras: dict[str, Any] = {}
+        self.saved: SavedAs | None = None
+        self.replaced: list[Replaced] = []  # the latest last
         self.autosave: Callable[[], None] = lambda: None
         self.fall_back: Callable[[BackendError], list[str]] = _raise
 
@@ -219,11 +222,31 @@ class Session:
             each.formatter.history = clamp(each.formatter.history, count)
         return gone
 
-    def replace(self, messages: list[Message]) -> None:
-        """Another conversation."""
-        self.messages = messages
+    def replace(self, messages: list[Message], settings: Settings | None = None, formatter: ChatFormatter | None = None) -> None:
+        """Another conversation, with its settings and its formatter of the current model if it has any."""
+        if self.messages:
+            histories = [(each.formatter.tokenizer, each.formatter.history) for each in (self.current, *self.parked)]
+            old_settings = self.settings if settings else None
+            before = (self.messages, self.saved, self.attachments, histories, old_settings, self.formatter)
+            self.replaced = [*self.replaced[1 - MAX_REPLACED :], Replaced(*before, list(messages))]
+        self.messages, self.saved, self.attachments = messages, None, []
+        self.settings, self.current.formatter = settings or self.settings, formatter or self.formatter
         for each in (self.current, *self.parked):
             each.formatter.history = VisibleHistory()
+
+    def go_back(self) -> bool:
+        """Back to the conversation that the current one has replaced, if nothing else has been said since; whether it is."""
+        if not self.replaced or self.messages != self.replaced[-1].after:
+            return False
+        old = self.replaced.pop()
+        self.messages, self.saved, self.attachments = old.messages, old.saved, old.attachments
+        if old.settings:
+            same_model = old.formatter.tokenizer is self.formatter.tokenizer
+            self.settings, self.current.formatter = old.settings, old.formatter if same_model else self.formatter
+        for each in (self.current, *self.parked):
+            kept = [history for tokenizer, history in old.histories if tokenizer is each.formatter.tokenizer]
+            each.formatter.history = kept[0] if kept else VisibleHistory()
+        return True
 
     def undo(self) -> list[Message]:
         """Take the last exchange back: your message and what came after it."""

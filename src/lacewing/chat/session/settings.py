@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from lacewing.errors import OptionError
@@ -23,6 +24,15 @@ the new lines
 Paths are relative to the working directory. An empty SEARCH part makes a new file."""
 
 Message = dict[str, Any]  # "role", "content", and of answers "reasoning"
+
+
+@dataclass(frozen=True)
+class SavedAs:
+    """Where a conversation was saved or loaded from, what the file was then (`revision`), and the messages that it has."""
+
+    path: Path
+    revision: str
+    messages: list[Message]
 
 
 @dataclass(frozen=True)

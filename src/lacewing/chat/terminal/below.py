@@ -9,8 +9,9 @@ from rich.console import Console
 from rich.text import Text
 
 from lacewing.chat.commands.experts import LIVE
+from lacewing.chat.session.events import Status
 from lacewing.chat.session.models import OnDevice
-from lacewing.chat.session.session import Session, Status
+from lacewing.chat.session.session import Session
 from lacewing.chat.terminal.markdown import rendered_lines
 from lacewing.console.heat import Cell, heat_map
 

@@ -47,7 +47,7 @@ class Loop:
         return self._interrupt()
 
     def run(self) -> int:
-        """The exit code. An unsaved conversation is saved first, unless the person chose to leave."""
+        """The exit code. A conversation that is not saved is saved first."""
         for name in autosave.recover():
             self.view.note(f"a chat ended in the middle of an answer: /load {name} loads it")
         self._tell_notices()
@@ -57,9 +57,9 @@ class Loop:
                     pass
         except BaseException:
             with ignore_sigint():
-                self._rescue()
+                self._save(autosave.rescue)
             raise
-        autosave.clean_up()
+        self._save(autosave.leave)
         return 1 if self.failed else 0
 
     def _autosave(self) -> None:
@@ -70,11 +70,12 @@ class Loop:
             self.view.note(f"the conversation cannot be saved while it is answered: {error}")
             self.session.autosave = lambda: None  # once is enough
 
-    def _rescue(self) -> None:
+    def _save(self, save: Callable[[Session], str | None]) -> None:
         try:
-            text = autosave.rescue(self.session)
+            text = save(self.session)
             autosave.clean_up()
         except LacewingError as error:
+            self.failed = True
             text = f"the conversation could not be saved: {error}"
         with contextlib.suppress(OSError):  # the terminal may be gone
             if text:

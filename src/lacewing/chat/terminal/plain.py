@@ -45,7 +45,7 @@ class PlainView:
         return "\n".join(lines)
 
     def ui(self) -> Ui:
-        return Ui(confirm=self._confirm)
+        return Ui(confirm=self._confirm, interactive=self._prompted)
 
     def _confirm(self, question: str) -> bool:
         """The next line answers."""

@@ -64,7 +64,7 @@ class ScreenView:
             return self._editor.read()
 
     def ui(self) -> Ui:
-        return Ui(progress=self._bars, confirm=self._confirm, edit=self._edit, copy=self._copy)
+        return Ui(progress=self._bars, confirm=self._confirm, interactive=True, edit=self._edit, copy=self._copy)
 
     def show(self, reply: Reply) -> None:
         with self._bars.paused():
