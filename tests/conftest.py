@@ -42,7 +42,7 @@ def pytest_runtestloop(session: pytest.Session) -> None:
 
 @pytest.fixture(scope="session")
 def smollm2_path() -> Path:
-    """SmolLM2-135M-Instruct, fetched once into the user's cache. Only this fixture and the next may reach a network."""
+    """SmolLM2-135M-Instruct, fetched once into the user's cache. Only this fixture and the next two may reach a network."""
     from lacewing.hub.pull import pull
 
     return pull("smollm2").path
@@ -54,6 +54,14 @@ def gemma3_path() -> Path:
     from lacewing.hub.pull import pull
 
     return pull("gemma3-270m").path
+
+
+@pytest.fixture(scope="session")
+def qwen_path() -> Path:
+    """Qwen2.5-Coder-0.5B-Instruct (491 MB), likewise, for slow tests only."""
+    from lacewing.hub.pull import pull
+
+    return pull("qwen2.5-coder-0.5b").path
 
 
 @pytest.fixture(scope="session")

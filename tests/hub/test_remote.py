@@ -124,7 +124,7 @@ def test_a_url_is_fetched_whole(server, cache, form, ending):
     assert found.is_relative_to(cache) and described(found) == described(path)
     assert hub.find(url).source == url and [one.name for one in hub.list_models()] == [url]
     given = server.given
-    assert hub.path_of(url) == hub.resolve(url) == found and server.given == given
+    assert hub.path_of(url) == hub.resolve(url) == found and server.given <= given + 1  # a byte, to ask for the version
     assert hub.remove(url) > 0 and hub.find(url) is None
     long = f"{url}{'&' if '?' in url else '?'}signature={'x' * 999}"
     assert described(hub.path_of(long)) == described(path) and hub.resolve(long) != found

@@ -138,6 +138,60 @@ def test_bos_by_the_post_processor(tmp_path: Path):
     assert tokenizer.encode_prompt("hello")[0] == bos
 
 
+def added(text: str, **flags: bool) -> dict[str, Any]:
+    return {"content": text, **dict.fromkeys(("lstrip", "rstrip", "single_word", "normalized", "special"), False), **flags}
+
+
+def test_tokens_that_tokenizer_config_adds(tmp_path: Path):
+    core = byte_level()
+    size = core.get_vocab_size()
+    decoder = {
+        str(size + 1): added("<user_made>"),
+        str(size): added("<|fim|>", special=True, rstrip=True),
+        str(core.token_to_id("<tool_call>")): added("<tool_call>", special=True),
+        "3": added(core.id_to_token(3)),
+    }
+    tokenizer = opened(core, tmp_path, tokenizer_config__json={"added_tokens_decoder": decoder, "bos_token": "<|fim|>"})
+    for i in sorted(decoder, key=int):
+        text = decoder[i]["content"]
+        core.add_tokens([hf.AddedToken(text, **{key: value for key, value in decoder[i].items() if key != "content"})])
+    assert (tokenizer.vocab_size, tokenizer.bos_id) == (size + 2, size)
+    assert (
+        tokenizer.is_control(size) and tokenizer.is_control(core.token_to_id("<tool_call>")) and not tokenizer.is_control(size + 1)
+    )
+    for text in ("a<|fim|>  b", "<user_made>hello", "x<tool_call>y", "<|fim|><user_made>"):
+        assert tokenizer.encode_markup(text) == markup(core, text), text
+        assert not {size, core.token_to_id("<tool_call>")} & set(tokenizer.encode(text))
+    assert tokenizer.encode("<user_made>") == [size + 1] and tokenizer.decode([size + 1]) == "<user_made>"
+    assert tokenizer.decode([size]) == "" and tokenizer.decode([size], special=True) == "<|fim|>"
+
+
+def test_tokens_of_older_directories(tmp_path: Path):
+    core = byte_level()
+    size = core.get_vocab_size()
+    files = {
+        "added_tokens__json": {"<user_made>": size + 1, "<|fim|>": size},
+        "special_tokens_map__json": {"eos_token": {"content": "<|im_end|>"}, "additional_special_tokens": ["<|fim|>"]},
+    }
+    tokenizer = opened(core, tmp_path, tokenizer_config__json={"eos_token": "<|endoftext|>"}, **files)
+    assert tokenizer.encode_markup("<|fim|>") == [size] and tokenizer.is_control(size) and not tokenizer.is_control(size + 1)
+    assert tokenizer.encode("<user_made>") == [size + 1] and tokenizer.eos_id == core.token_to_id("<|im_end|>")
+
+
+@pytest.mark.parametrize(
+    "decoder",
+    [
+        [], "x", {"x": added("<a>")}, {"-1": added("<a>")}, {"1e3": added("<a>")}, {"9" * 5000: added("<a>")},
+        {"500": added("<a>")}, {"270": added("<a>"), "4000000000": added("<b>")}, {"5": "<a>"}, {"5": {}}, {"5": {"content": 3}},
+        {"5": {"content": ""}}, {"5": {"content": "a" * 70000}}, {"5": {**added("<a>"), "special": "yes"}},
+        {"5": {**added("<a>"), "lstrip": None}},
+    ],
+)  # fmt: skip
+def test_odd_added_tokens_are_refused(tmp_path: Path, decoder: Any):
+    with pytest.raises(TokenizerError, match=r"added_tokens_decoder|tokenizer_config\.json adds the token"):
+        opened(byte_level(), tmp_path, tokenizer_config__json={"added_tokens_decoder": decoder})
+
+
 def test_truncation_of_the_file_is_ignored(tmp_path: Path):
     core = byte_level()
     core.enable_truncation(2)

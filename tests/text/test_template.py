@@ -12,6 +12,7 @@ import pytest
 
 from lacewing.errors import TemplateError
 from lacewing.formats.checkpoint import Checkpoint
+from lacewing.formats.json_files import FolderMetadata
 from lacewing.text.template import NAMES, ChatTemplate
 from lacewing.text.tokenizer import Tokenizer
 from tests.text import vocabularies as v
@@ -253,7 +254,11 @@ def test_a_template_of_the_checkpoint_needs_no_notice():
     [
         ({"chat_template.jinja": "file", "tokenizer_config.json": {"chat_template": "config"}}, "file"),
         ({"tokenizer_config.json": {"chat_template": "config"}}, "config"),
-        ({"tokenizer_config.json": {"chat_template": "config"}, "chat_template.json": {"chat_template": "processor"}}, "config"),
+        ({"tokenizer_config.json": {"chat_template": "config"}, "chat_template.json": {"chat_template": "processor"}}, "processor"),
+        ({"chat_template.json": {"chat_template": "processor"}, "chat_template.jinja": "file"}, "file"),
+        ({"tokenizer_config.json": {"chat_template": {"default": "one", "rag": "two"}}}, "one"),
+        ({"tokenizer_config.json": {"chat_template": [{"name": "rag", "template": "only"}]}}, "only"),
+        ({"additional_chat_templates/rag.jinja": "two", "tokenizer_config.json": {"chat_template": "config"}}, "config"),
         ({"tokenizer_config.json": {"chat_template": None}, "chat_template.json": {"chat_template": "processor"}}, "processor"),
         (
             {
@@ -268,6 +273,32 @@ def test_a_template_of_the_checkpoint_needs_no_notice():
 def test_template_of_a_directory(metadata: dict[str, Any], expected: str):
     checkpoint = Checkpoint(Path("tiny"), "safetensors", metadata, {})
     assert ChatTemplate.from_checkpoint(checkpoint, v.tokenizer(v.byte_level())).render(TALK) == expected
+
+
+@pytest.mark.parametrize("source", ["a list", "files", "gguf"])
+def test_templates_by_name(source: str, tmp_path: Path):
+    texts = {"default": "usual", "tool_use": "{{ tools | length }} tools", "rag": "{{ documents | length }} documents"}
+    if source == "gguf":
+        keys = {f"tokenizer.chat_template.{name}": text for name, text in texts.items() if name != "default"}
+        checkpoint = gguf(**{"tokenizer.chat_template": "usual", "tokenizer.chat_templates": ["rag", "tool_use"]}, **keys)
+    else:
+        (tmp_path / "additional_chat_templates").mkdir()
+        if source == "files":
+            (tmp_path / "chat_template.jinja").write_text(texts.pop("default"))
+            for name, text in texts.items():
+                (tmp_path / "additional_chat_templates" / f"{name}.jinja").write_text(text)
+            (tmp_path / "additional_chat_templates" / "._rag.jinja").write_bytes(b"\xff")
+            texts = {name: "not used" for name in texts}
+        config = {"chat_template": [{"name": name, "template": text} for name, text in texts.items()]}
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+        checkpoint = Checkpoint(tmp_path, "safetensors", FolderMetadata(tmp_path), {})
+    template = ChatTemplate.from_checkpoint(checkpoint, v.tokenizer(v.byte_level()))
+    assert sorted(template.variants) == ["default", "rag", "tool_use"]
+    assert template.render(TALK) == template.render(TALK, tools=[]) == template.variants["default"].render(TALK) == "usual"
+    assert template.render(TALK, tools=[{"name": "f"}]) == "1 tools"
+    assert template.variants["rag"].render(TALK, documents=[{}, {}]) == "2 documents"
+    assert template.variants["rag"].render(TALK, documents=[{}, {}], tools=[{}]) == "2 documents"
+    assert (template.name, template.variants["rag"].name) == ("checkpoint", "checkpoint:rag")
 
 
 def test_a_template_of_a_wrong_type_is_refused():

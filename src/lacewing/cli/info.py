@@ -10,7 +10,7 @@ from lacewing import hub
 from lacewing.api import load_tokenizer
 from lacewing.cli.models import path_of
 from lacewing.console.output import clean_line, print_facts, print_json, print_text
-from lacewing.hub.http import is_url
+from lacewing.hub.names import is_url
 from lacewing.hub.remote import fetch_headers
 from lacewing.options import LoadOptions, counted, format_bytes
 from lacewing.placement.info import ModelInfo
@@ -40,7 +40,10 @@ def _page(facts: dict[str, Any]) -> str:
         ("parameters", _parameters(facts)),
         ("context", f"{facts['context']} tokens (trained on {facts['trained_context']})"),
         ("tokenizer", f"{tokenizer['kind']}, {tokenizer['vocab_size']} tokens" if "kind" in tokenizer else tokenizer["problem"]),
-        ("template", f"{template['name']}, SHA-256 {template['sha256'][:16]}" if "name" in template else "none"),
+        (
+            "template",
+            f"{template['name']}, SHA-256 {template['sha256'][:16]}{_variants(template)}" if "name" in template else "none",
+        ),
         ("memory plan", plan["residency"]),
     ]
     lines = [f"{name:<14}{clean_line(text)}" for name, text in rows]
@@ -50,6 +53,11 @@ def _page(facts: dict[str, Any]) -> str:
         lines.append(f"  {row['name']:<20}{format_bytes(row['bytes']):>10}  {row['note']:<{wide}}  {row['decides']}".rstrip())
     lines += [f"  {clean_line(reason)}" for reason in plan["reasons"]]
     return "\n".join([*lines, *(f"notice: {clean_line(text)}" for text in facts["notices"])])
+
+
+def _variants(template: dict[str, Any]) -> str:
+    others = [name for name in template["variants"] if name != "default"]
+    return f", also {', '.join(others)}" if others else ""
 
 
 def _format(facts: dict[str, Any]) -> str:

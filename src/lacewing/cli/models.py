@@ -27,18 +27,23 @@ def pull(name: str) -> None:
 
 
 def show(*, as_json: bool) -> None:
-    """A row for each fetched model, and for each known name that is not."""
+    """A row for each fetched model, for what is partly fetched, and for each known name that is neither."""
     here = [_facts(cached) for cached in hub.list_models()]
+    partial: list[dict[str, Any]] = [
+        {"name": each.name, "fetched": False, "path": str(each.path), "bytes": each.nbytes} for each in hub.list_partial()
+    ]
     others = [
         {"name": name, "fetched": False, "about": hub.NAMED[name].about}
-        for name in sorted(set(hub.NAMED) - {row["name"] for row in here})
+        for name in sorted(set(hub.NAMED) - {row["name"] for row in (*here, *partial)})
     ]
-    print_facts({"models": [*here, *others]}, _page, as_json=as_json)
+    print_facts({"models": [*here, *partial, *others]}, _page, as_json=as_json)
 
 
 def _page(facts: dict[str, Any]) -> str:
-    here, others = ([row for row in facts["models"] if row["fetched"] is fetched] for fetched in (True, False))
+    here = [row for row in facts["models"] if row["fetched"]]
+    partial, others = ([row for row in facts["models"] if not row["fetched"] and key in row] for key in ("path", "about"))
     rows = [(row["name"], row["quant"], str(row["context"] or ""), format_bytes(row["bytes"]), _where(row)) for row in here]
+    rows += [(row["name"], "", "", format_bytes(row["bytes"]), f"partly fetched: {row['path']}") for row in partial]
     rows += [(row["name"], "", "", "", f"not fetched: {row['about']}") for row in others]
     return "\n".join(aligned_lines(Table(("name", "quant", "context", "size", "path"), tuple(rows))))
 

@@ -2,19 +2,21 @@
 
 from pathlib import Path
 
-from lacewing.hub.cache import Cached, find, list_models, remove, resolve, to_fetch
-from lacewing.hub.names import NAMED, is_reference
+from lacewing.hub.cache import Cached, Partial, find, list_models, list_partial, remove, resolve, to_fetch
+from lacewing.hub.names import NAMED, is_reference, is_url
 from lacewing.options import Progress, cache_dir
 
-__all__ = ["NAMED", "Cached", "cache_dir", "find", "is_reference", "list_models", "path_of", "remove", "resolve", "to_fetch"]
+__all__ = ["NAMED", "Cached", "Partial", "cache_dir", "find", "is_reference", "list_models", "list_partial", "path_of", "remove",
+           "resolve", "to_fetch"]  # fmt: skip
 
 
 def path_of(name: str, progress: Progress | None = None) -> Path:
     """The path to open for a model that a person named: a path, or a name, reference or URL, which is fetched if it is not here.
 
+    What a URL leads to is fetched again when its server has another version, and used as it is when the server does not answer.
     Raises OptionError, DownloadError, and whatever `progress` raises.
     """
-    if to_fetch(name):
+    if is_url(name) or to_fetch(name):
         from lacewing.hub.pull import pull
 
         return pull(name, progress).path

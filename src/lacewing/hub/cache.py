@@ -16,8 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from lacewing.errors import DownloadError, OptionError
-from lacewing.hub.http import is_url
-from lacewing.hub.names import NAMED, is_reference, key_of
+from lacewing.hub.names import NAMED, is_reference, is_url, key_of
 from lacewing.options import Progress, cache_dir, user_path
 
 MANIFEST = "lacewing.json"
@@ -34,10 +33,20 @@ class Cached:
     entry: str
     files: dict[str, str]  # file name: SHA-256
     nbytes: int
+    version: str = ""  # of what a URL led to: its ETag or date
 
     @property
     def path(self) -> Path:
         return folder_of(self.name) / self.entry
+
+
+@dataclass(frozen=True)
+class Partial:
+    """What has been fetched of a model that is not whole yet."""
+
+    name: str
+    nbytes: int
+    path: Path
 
 
 def folder_of(name: str) -> Path:
@@ -79,15 +88,36 @@ def list_models() -> list[Cached]:
     return sorted(found, key=lambda cached: cached.name)
 
 
+def list_partial() -> list[Partial]:
+    """What is here of models whose fetching was interrupted, by name."""
+    found = []
+    for folder in (cache_dir() / "partial").glob("*/"):
+        name = _note(folder).get("name", "")
+        if nbytes := _measure(folder, besides=MANIFEST):
+            found.append(Partial(name if is_reference(name) and key_of(name) == folder.name else folder.name, nbytes, folder))
+    return sorted(found, key=lambda partial: partial.name)
+
+
+def _measure(folder: Path, besides: str = "") -> int:
+    """The bytes of the files in a folder."""
+    files = (file for file in folder.rglob("*") if file.name != besides and file.is_file() and not file.is_symlink())
+    return sum(file.stat().st_size for file in files)
+
+
 def remove(name: str) -> int:
-    """Delete a fetched (or half fetched) model; the bytes freed. Raises DownloadError when there is none."""
-    if not is_reference(name):
+    """Delete a fetched or partly fetched model; the bytes freed.
+
+    Raises DownloadError when there is none, or another process is fetching it.
+    """
+    nameless = [partial.path for partial in list_partial() if partial.name == name and not is_reference(name)]
+    if not nameless and not is_reference(name):
         raise OptionError(f"{name!r} is not a fetched model; `lacewing list` shows them (files elsewhere are yours to delete)")
     freed = 0
-    for folder in (folder_of(name), staging_of(name)):
+    for folder in nameless or (folder_of(name), staging_of(name)):
         if folder.is_dir() and not folder.is_symlink():
-            freed += sum(file.stat().st_size for file in folder.rglob("*") if file.is_file() and not file.is_symlink())
-            shutil.rmtree(folder)
+            with _unused(folder) if folder.parent.name == "partial" else contextlib.nullcontext():
+                freed += _measure(folder)
+                shutil.rmtree(folder)
     if not freed:
         raise DownloadError(f"{name} is not in the cache {cache_dir()}; `lacewing list` shows what is")
     return freed
@@ -102,6 +132,18 @@ def _existing(name: str | Path) -> Path | None:
     """The path, if it exists. A URL is none: parts of it may be longer than a file's name."""
     path = None if isinstance(name, str) and is_url(name) else user_path(name)
     return path if path is not None and path.exists() else None
+
+
+@contextlib.contextmanager
+def _unused(staging: Path) -> Iterator[None]:
+    """Raises DownloadError while another process fetches into this folder."""
+
+    def refuse(what: str, done: int, total: int) -> None:
+        if not done:
+            raise DownloadError(f"another process is fetching into {staging}; end it first")
+
+    with _locked(staging, "", refuse):
+        yield
 
 
 def resolve(name: str | Path) -> Path:
@@ -121,7 +163,26 @@ def resolve(name: str | Path) -> Path:
     raise DownloadError(f"there is no file, directory or model {name!r}; known names are {', '.join(NAMED)}")
 
 
-def commit(name: str, source: str, files: dict[str, str]) -> Cached:
+def stage(name: str, version: str = "") -> Path:
+    """The staging folder, made if it is not there, with a note of whose it is; emptied if it has files of another version."""
+    staging = staging_of(name)
+    if version and staging.is_dir() and _note(staging).get("version") != version:
+        shutil.rmtree(staging)
+    staging.mkdir(parents=True, exist_ok=True)
+    (staging / MANIFEST).write_text(json.dumps({"name": name, "version": version}), encoding="utf-8")
+    return staging
+
+
+def _note(staging: Path) -> dict[str, str]:
+    """Name and version of what is being fetched into a folder; empty where nothing tells."""
+    with contextlib.suppress(OSError, ValueError):
+        found = json.loads((staging / MANIFEST).read_text(encoding="utf-8"))
+        if isinstance(found, dict) and all(isinstance(found.get(key), str) for key in ("name", "version")):
+            return found
+    return {}
+
+
+def commit(name: str, source: str, files: dict[str, str], version: str = "") -> Cached:
     """Turn the staging folder into the model's folder, in one rename. `files`: names in it with their SHA-256."""
     staging, folder = staging_of(name), folder_of(name)
     names = sorted(files)
@@ -132,7 +193,7 @@ def commit(name: str, source: str, files: dict[str, str]) -> Cached:
         elif path.name not in files:
             path.unlink()
     nbytes = sum((staging / file).stat().st_size for file in names)
-    cached = Cached(name, source, single[0] if single else ".", files, nbytes)
+    cached = Cached(name, source, single[0] if single else ".", files, nbytes, version)
     (staging / MANIFEST).write_text(json.dumps(asdict(cached), indent=1), encoding="utf-8")
     folder.parent.mkdir(parents=True, exist_ok=True)
     if folder.is_dir():
@@ -147,7 +208,13 @@ def locked(name: str, progress: Progress | None = None) -> Iterator[None]:
 
     Raises DownloadError where the cache cannot be written or locked.
     """
-    path = staging_of(name).with_name(f"{key_of(name)}.lock")
+    with _locked(staging_of(name), name, progress):
+        yield
+
+
+@contextlib.contextmanager
+def _locked(staging: Path, name: str, progress: Progress | None) -> Iterator[None]:
+    path = staging.with_name(f"{staging.name}.lock")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = open(path, "wb")  # noqa: SIM115

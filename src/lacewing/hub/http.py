@@ -1,27 +1,37 @@
-"""A resumable download over HTTP(S) with nothing but the standard library, and SHA-256 of files."""
+"""Answers over HTTP(S) with the standard library: bounded in bytes and in time."""
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 import os
 import re
+import socket
 import ssl
+import threading
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from http.client import HTTPException, HTTPMessage, HTTPResponse
 from pathlib import Path
-from typing import IO
+from queue import Empty, SimpleQueue
+from typing import IO, Any
+from urllib.parse import urlsplit
 
-from lacewing.errors import DownloadError
-from lacewing.options import Progress
+from lacewing.errors import DownloadError, ModelFormatError
+from lacewing.formats.json_files import parse
+from lacewing.hub.names import is_url
+from lacewing.options import format_bytes
 
 _BLOCK = 1 << 18
-_TRIES = 5
+_SILENCE = 15.0  # seconds without a byte, then a connection is given up
+PATIENCE = 60.0  # seconds for an answer to begin, and for a small one to be here
+_SLOWEST = 64  # bytes a second, measured over PATIENCE
 
 
-def is_url(text: str) -> bool:
-    return text.startswith(("https://", "http://"))
+class Unreachable(DownloadError):
+    """No server answered: the network, the name or the server is down."""
 
 
 def count_of(text: str | None) -> int | None:
@@ -29,107 +39,137 @@ def count_of(text: str | None) -> int | None:
     return int(text) if text is not None and re.fullmatch(r"[0-9]{1,18}", text) else None
 
 
+def status_of(error: BaseException) -> int | None:
+    """The HTTP status behind a DownloadError, if a server answered with one."""
+    return error.__cause__.code if isinstance(error.__cause__, urllib.error.HTTPError) else None
+
+
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Goes where a server sends us, but by HTTP(S) only."""
+    """Goes where a server sends us, but by HTTP(S) only; a token stays with the server that it is for."""
 
     def redirect_request(
         self, request: urllib.request.Request, response: IO[bytes], code: int, message: str, headers: HTTPMessage, url: str
     ) -> urllib.request.Request | None:
         if not is_url(url):
             raise urllib.error.HTTPError(url, code, f"redirected to {url!r}, which is not http or https", headers, response)
-        return super().redirect_request(request, response, code, message, headers, url)
+        found = super().redirect_request(request, response, code, message, headers, url)
+        token = request.unredirected_hdrs.get("Authorization")
+        if found and token and urlsplit(url)[:2] == urlsplit(request.full_url)[:2]:
+            found.add_unredirected_header("Authorization", token)
+        return found
 
 
-def open_url(url: str, headers: dict[str, str] | None = None, timeout: float = 15, token: str | None = None) -> HTTPResponse:
-    """A GET; raises DownloadError. `token` is shown to this server alone, not where it sends us on.
+def open_url(url: str, headers: dict[str, str] | None = None, token: str | None = None) -> HTTPResponse:
+    """A GET; raises DownloadError, as Unreachable if nobody answers. `token` is shown to this server alone.
 
     The certificates of PIP_CERT, SSL_CERT_FILE or the system are trusted.
     """
     if not is_url(url):
         raise DownloadError(f"cannot fetch {url}: only http and https are supported")
-    cafile = os.environ.get("PIP_CERT") or os.environ.get("REQUESTS_CA_BUNDLE")
     try:
-        request = urllib.request.Request(url, headers={"User-Agent": "lacewing", **(headers or {})})
-        if token:
-            request.add_unredirected_header("Authorization", f"Bearer {token}")
-        context = ssl.create_default_context(cafile=cafile if cafile and os.path.isfile(cafile) else None)
-        opener = urllib.request.build_opener(urllib.request.HTTPSHandler(context=context), _Redirects)
-        response: HTTPResponse = opener.open(request, timeout=timeout)
-        return response
-    except (OSError, HTTPException, ValueError) as error:  # ValueError: of addresses that are none, also ones that we are sent to
-        if isinstance(error, urllib.error.HTTPError):
-            error.close()  # it holds the connection
+        return _within(PATIENCE, lambda: _open(url, headers or {}, token))
+    except urllib.error.HTTPError as error:
+        error.close()  # it holds the connection
         raise DownloadError(f"cannot fetch {url}: {error}") from error
+    except (HTTPException, ValueError) as error:  # ValueError: of addresses that are none, also ones that we are sent to
+        raise DownloadError(f"cannot fetch {url}: {error}") from error
+    except OSError as error:
+        reason = getattr(error, "reason", error)
+        raise Unreachable(f"cannot reach {urlsplit(url).netloc}; check your connection ({reason})") from error
 
 
-def download(url: str, target: Path, *, size: int | None, sha256: str | None, label: str, progress: Progress | None) -> None:
-    """Fetch into `target`, going on from `target`.part where the server allows; checked before it gets its name.
+def _open(url: str, headers: dict[str, str], token: str | None) -> HTTPResponse:
+    cafile = os.environ.get("PIP_CERT") or os.environ.get("REQUESTS_CA_BUNDLE")
+    request = urllib.request.Request(url, headers={"User-Agent": "lacewing", **headers})
+    if token:
+        request.add_unredirected_header("Authorization", f"Bearer {token}")
+    context = ssl.create_default_context(cafile=cafile if cafile and os.path.isfile(cafile) else None)
+    opener = urllib.request.build_opener(urllib.request.HTTPSHandler(context=context), _Redirects)
+    response: HTTPResponse = opener.open(request, timeout=_SILENCE)
+    return response
 
-    Raises DownloadError after several tries that bring nothing new, or when size or SHA-256 differ.
-    """
-    part = target.with_name(target.name + ".part")
-    failures = 0
-    while size is None or _size(part) != size:
-        before = _size(part)
+
+def _within(seconds: float, call: Callable[[], HTTPResponse]) -> HTTPResponse:
+    """What `call` gives. Raises TimeoutError if it takes longer: a server may send a byte now and then without end."""
+    done: SimpleQueue[HTTPResponse | BaseException] = SimpleQueue()
+    late = threading.Event()
+
+    def work() -> None:
         try:
-            if _append(url, part, size, label, progress):
-                break
-        except DownloadError as error:
-            if isinstance(error.__cause__, urllib.error.HTTPError) and error.__cause__.code == 416:
-                part.unlink(missing_ok=True)  # what is here goes beyond the file: begin again
-            failures = 0 if _size(part) > before else failures + 1
-            if failures >= _TRIES - 1 or (before == 0 and _size(part) == 0):
-                raise
-            time.sleep(0.5 * 2**failures)
-    check(part, size, sha256)
-    os.replace(part, target)
+            found = call()
+            if late.is_set():
+                found.close()
+            done.put(found)
+        except BaseException as error:
+            done.put(error)
 
-
-def check(path: Path, size: int | None, sha256: str | None) -> str:
-    """The file's SHA-256; deletes it and raises DownloadError when size or SHA-256 are not the expected ones."""
-    found = digest(path)
-    if (size is not None and _size(path) != size) or (sha256 is not None and found != sha256):
-        actual = _size(path)
-        path.unlink()
-        raise DownloadError(
-            f"{path.name} was damaged in transfer: {actual} bytes, SHA-256 {found}, not {size or 'any'} bytes, {sha256 or 'any'}; "
-            "it was deleted, fetch it again"
-        )
+    threading.Thread(target=work, daemon=True).start()
+    try:
+        found = done.get(timeout=seconds)
+    except Empty:
+        late.set()
+        raise TimeoutError(f"no answer within {seconds:.0f} s") from None
+    if isinstance(found, BaseException):
+        try:
+            raise found
+        finally:
+            del found  # its traceback leads here: a circle that would keep the connection
     return found
 
 
-def digest(path: Path) -> str:
-    """SHA-256 as hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def blocks(response: HTTPResponse, url: str) -> Iterator[bytes]:
+    """The body as it comes. Raises DownloadError if the connection breaks, or brings next to nothing for a minute."""
+    came, slow, over = [0], threading.Event(), threading.Event()
+
+    def watch() -> None:
+        before = 0
+        while not over.wait(PATIENCE):
+            if came[0] - before < _SLOWEST * PATIENCE:
+                slow.set()
+                with contextlib.suppress(OSError, ValueError), socket.socket(fileno=socket.dup(response.fileno())) as line:
+                    line.shutdown(socket.SHUT_RDWR)  # ends the read that waits
+                return
+            before = came[0]
+
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        while block := response.read1(_BLOCK):
+            came[0] += len(block)
+            yield block
+    except (OSError, HTTPException, ValueError) as error:
+        what = "is too slow" if slow.is_set() else f"was interrupted: {error}"
+        raise DownloadError(f"the transfer of {url} {what}; run the same command to continue") from error
+    finally:
+        over.set()
+    if slow.is_set():
+        raise DownloadError(f"the transfer of {url} is too slow; run the same command to continue")
 
 
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
+@dataclass(frozen=True)
+class Answer:
+    """A small document: where it came from in the end, its type, its bytes."""
 
+    url: str
+    kind: str
+    body: bytes
 
-def _append(url: str, part: Path, size: int | None, label: str, progress: Progress | None) -> bool:
-    """One try; True when the body ended as announced."""
-    have = _size(part)
-    if size is not None and have > size:
-        part.unlink()
-        have = 0
-    with open_url(url, {"Range": f"bytes={have}-"} if have else {}) as response:
-        resumed = response.status == 206 and str(response.headers.get("Content-Range", "")).startswith(f"bytes {have}-")
-        done = have if resumed else 0
-        length = count_of(response.headers.get("Content-Length"))
-        total = size or (done + length if length is not None else 0)
+    def json(self) -> Any:
+        """Raises DownloadError for what strict JSON does not allow, or is nested too deeply."""
         try:
-            with open(part, "ab" if resumed else "wb") as file:
-                while block := response.read(_BLOCK):
-                    file.write(block)
-                    done += len(block)
-                    if progress is not None:
-                        progress(label, done, max(total, done))
-        except (OSError, HTTPException) as error:
-            raise DownloadError(
-                f"the transfer of {url} was interrupted after {done} bytes: {error}; run the same command to continue"
-            ) from error
-    if total and done < total:
-        raise DownloadError(f"the transfer of {url} ended after {done} of {total} bytes; run the same command to continue")
-    return True
+            return parse(Path("answer"), self.body)
+        except ModelFormatError as error:
+            raise DownloadError(f"{self.url} answered in an unknown form: it {error.problem}") from error
+
+
+def fetch_small(url: str, limit: int, headers: dict[str, str] | None = None, token: str | None = None) -> Answer:
+    """A document of at most `limit` bytes. Raises DownloadError, also if it is not here after PATIENCE seconds."""
+    end = time.monotonic() + PATIENCE
+    body = bytearray()
+    with open_url(url, headers, token) as response:
+        for block in blocks(response, url):
+            body += block
+            if len(body) > limit:
+                raise DownloadError(f"{url} answered with more than {format_bytes(limit)}, which such an answer does not need")
+            if time.monotonic() > end:
+                raise DownloadError(f"{url} takes longer than {PATIENCE:.0f} s to answer")
+        return Answer(response.url, str(response.headers.get("Content-Type", "")), bytes(body))

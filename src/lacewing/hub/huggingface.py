@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import importlib
-import inspect
-import os
+import contextlib
+import hashlib
 import re
-import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from lacewing.errors import DownloadError
-from lacewing.hub.http import check
+from lacewing.hub.download import Wanted, check_room, digest, download, size_of
+from lacewing.hub.http import Unreachable, fetch_small, status_of
 from lacewing.options import Progress
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,200}(/[A-Za-z0-9_][A-Za-z0-9._+-]{0,200}){0,4}")
@@ -22,78 +22,83 @@ SIDE_FILES = (
     *("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"),
     *("added_tokens.json", "chat_template.jinja", "chat_template.json", "vocab.json", "merges.txt", "tokenizer.model"),
 )
-_SECONDS = 8.0  # for the hub to answer
+_LISTING = 16 << 20  # bytes that the list of a repository's files may take
 
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file of a repository; small files have no SHA-256 there."""
+    """A file of a repository. Large ones have a SHA-256 there, small ones only the SHA-1 of their Git blob."""
 
     name: str
     size: int | None = None
     sha256: str | None = None
+    blob: str | None = None
 
 
 class Hub:
-    """The hub itself, through huggingface-hub (its tokens, mirrors, proxies and resumed transfers are kept)."""
+    """The hub itself, or the mirror that HF_ENDPOINT names; with the token of `hf auth login` or HF_TOKEN."""
+
+    def __init__(self, endpoint: str | None = None):
+        self._endpoint = endpoint
 
     def files(self, repo: str) -> list[RemoteFile]:
         """Raises DownloadError when there is no network, no such repository, or no permission."""
-        os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-        from huggingface_hub import HfApi
-
-        try:
-            found = HfApi().model_info(repo, files_metadata=True, timeout=_SECONDS).siblings or []
-        except Exception as error:  # it raises its own, its HTTP client's and plain errors
-            raise DownloadError(f"cannot get the repository {repo} from the hub: {_first_line(error)}") from error
-        return [RemoteFile(file.rfilename, file.size, file.lfs.sha256 if file.lfs else None) for file in found]
+        listing = self._ask(f"api/models/{repo}?blobs=true", repo)
+        files = listing.get("siblings") if isinstance(listing, dict) else None
+        if not isinstance(files, list):
+            raise DownloadError(f"the hub's answer about {repo} lists no files")
+        return [_remote_file(file) for file in files if isinstance(file, dict) and isinstance(file.get("rfilename"), str)]
 
     def address(self, repo: str, name: str) -> tuple[str, str | None]:
         """Where one file is, and the token to show there."""
-        from huggingface_hub import get_token, hf_hub_url
+        endpoint, token = self._place()
+        return f"{endpoint}/{repo}/resolve/main/{quote(name)}", token
 
-        return hf_hub_url(repo, name), get_token()
+    def fetch(self, repo: str, file: RemoteFile, target: Path, progress: Progress | None) -> str:
+        """Put one file at `target`, continuing what an earlier process began; its SHA-256. Raises DownloadError."""
+        url, token = self.address(repo, file.name)
+        with _explained(repo):
+            return download(Wanted(url, file.size, file.sha256, file.blob, token), target, f"fetching {file.name}", progress)
 
-    def fetch(self, repo: str, name: str, folder: Path, progress: Progress | None) -> None:
-        """Put one file at `folder`/name. Raises DownloadError."""
-        from huggingface_hub import hf_hub_download
+    def _ask(self, path: str, repo: str) -> Any:
+        endpoint, token = self._place()
+        with _explained(repo):
+            return fetch_small(f"{endpoint}/{path}", _LISTING, token=token).json()
 
-        bar: dict[str, Any] = {"tqdm_class": _reporter(f"fetching {name}", progress)}
-        if "tqdm_class" not in inspect.signature(hf_hub_download).parameters:  # an older one draws its own bar
-            bar = {}
-        try:
-            hf_hub_download(repo, name, local_dir=folder, etag_timeout=_SECONDS, **bar)
-        except Exception as error:
-            raise DownloadError(f"fetching {name} of {repo} failed: {_first_line(error)}; run it again to continue") from error
+    def _place(self) -> tuple[str, str | None]:
+        """Address and token."""
+        from huggingface_hub import constants, get_token
 
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+        if constants.HF_HUB_OFFLINE and self._endpoint is None:
+            raise DownloadError("HF_HUB_OFFLINE is set, so the hub is not asked")
+        return self._endpoint or constants.ENDPOINT, get_token()
 
 
-def _reporter(label: str, progress: Progress | None) -> Any:
-    """A progress bar class for huggingface-hub that draws nothing and reports to `progress`."""
-    tqdm: Any = importlib.import_module("huggingface_hub.utils").tqdm
+def _remote_file(file: dict[str, Any]) -> RemoteFile:
+    lfs = file.get("lfs")
+    size, sha256, blob = file.get("size"), lfs.get("sha256") if isinstance(lfs, dict) else None, file.get("blobId")
+    return RemoteFile(
+        file["rfilename"],
+        size if type(size) is int and 0 <= size < 2**60 else None,
+        sha256 if isinstance(sha256, str) and re.fullmatch(r"[0-9a-f]{64}", sha256) else None,
+        blob if isinstance(blob, str) and re.fullmatch(r"[0-9a-f]{40}", blob) else None,
+    )
 
-    class Reporter(tqdm):  # type: ignore[misc]
-        def __init__(self, *args: Any, **options: Any):
-            options.pop("name", None)
-            with open(os.devnull, "w") as nowhere:
-                super().__init__(*args, **{**options, "file": nowhere, "disable": False, "mininterval": 1e9})
 
-        def update(self, n: float | None = 1) -> bool | None:
-            self.n += n or 0
-            if progress is not None:
-                progress(label, int(self.n), int(self.total or self.n))
-            return None
-
-        def refresh(self, *args: Any, **options: Any) -> None: ...
-
-        def display(self, *args: Any, **options: Any) -> None: ...
-
-        def close(self) -> None: ...
-
-    return Reporter
+@contextlib.contextmanager
+def _explained(repo: str) -> Iterator[None]:
+    """What the hub's refusals mean."""
+    try:
+        yield
+    except Unreachable as error:
+        raise Unreachable("cannot reach the hub; check your connection") from error
+    except DownloadError as error:
+        if status_of(error) in (401, 404):
+            problem = f"the hub has no repository {repo} with this file, or it is private: `hf auth login` or HF_TOKEN gives access"
+            raise DownloadError(problem) from error
+        if status_of(error) == 403:
+            raise DownloadError(f"the hub does not let you fetch {repo}; accept its terms on the repository's page") from error
+        raise
 
 
 def choose(files: Sequence[RemoteFile], repo: str, wanted: str | None) -> list[RemoteFile]:
@@ -148,16 +153,31 @@ def _safetensors(by_name: dict[str, RemoteFile], repo: str) -> list[RemoteFile]:
     return [by_name[name] for name in [*weights, *index, *(name for name in SIDE_FILES if name in by_name)]]
 
 
-def fetch(hub: Hub, repo: str, wanted: str | None, folder: Path, progress: Progress | None) -> list[str]:
-    """Put the files of one checkpoint into `folder`, each checked; their names there."""
-    chosen = choose(hub.files(repo), repo, wanted)
-    names = []
-    for file in chosen:
-        base = file.name.rsplit("/", 1)[-1]
-        if not (folder / base).exists():
-            hub.fetch(repo, file.name, folder, progress)
-            os.replace(folder / file.name, folder / base)
-        check(folder / base, file.size, file.sha256)
-        names.append(base)
-    shutil.rmtree(folder / ".cache", ignore_errors=True)  # where huggingface-hub keeps its notes on unfinished files
-    return names
+def fetch(hub: Hub, repo: str, wanted: str | None, folder: Path, progress: Progress | None) -> dict[str, str]:
+    """Put the files of one checkpoint into `folder`, each checked; their names there, with their SHA-256."""
+    targets = {file: folder / file.name.rpartition("/")[2] for file in choose(hub.files(repo), repo, wanted)}
+    sums = {}
+    for file, target in targets.items():
+        if target.exists():
+            sums[target.name] = digest(target)
+            if not _is(file, target, sums[target.name]):  # of an earlier version
+                target.unlink()
+    missing = {file: target for file, target in targets.items() if not target.exists()}
+    here = sum(size_of(target.with_name(f"{target.name}.part")) for target in missing.values())
+    check_room(folder, sum(file.size or 0 for file in missing) - here, repo)
+    for file, target in missing.items():
+        sums[target.name] = hub.fetch(repo, file, target, progress)
+        if not _is(file, target, sums[target.name]):
+            target.unlink()
+            raise DownloadError(f"{file.name} was damaged in transfer; it was deleted, fetch it again")
+    return sums
+
+
+def _is(file: RemoteFile, path: Path, sha256: str) -> bool:
+    """Whether what is at `path`, of this SHA-256, is the file."""
+    if file.size is not None and size_of(path) != file.size:
+        return False
+    if file.sha256 or not file.blob or size_of(path) > _LISTING:
+        return file.sha256 in (None, sha256)
+    text = path.read_bytes()
+    return hashlib.sha1(b"blob %d\0" % len(text) + text, usedforsecurity=False).hexdigest() == file.blob

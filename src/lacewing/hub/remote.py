@@ -12,7 +12,6 @@ import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import unquote, urljoin, urlsplit
 
@@ -21,14 +20,14 @@ from lacewing.formats.gguf import split_names
 from lacewing.formats.gguf_header import HEADER_LIMIT, HeaderReader
 from lacewing.formats.json_files import SIZE_LIMIT
 from lacewing.formats.safetensors import INDEX, read_index
-from lacewing.hub.http import count_of, download, is_url, open_url
+from lacewing.hub.download import Wanted, digest, download
+from lacewing.hub.http import blocks, count_of, open_url, status_of
 from lacewing.hub.huggingface import SIDE_FILES, Hub, choose
-from lacewing.hub.names import parse
+from lacewing.hub.names import FILE_NAME, is_url, parse
 from lacewing.options import Progress
 
 _BLOCK = 2**18  # bytes of the first request: most headers of safetensors fit
 _THREADS = 8
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,250}")
 _RANGE = re.compile(r"bytes ([0-9]{1,18})-[0-9]{1,18}/([0-9]{1,18})")
 
 Address = Callable[[str], tuple[str, str | None]]  # file name to URL and token
@@ -48,19 +47,20 @@ def fetch_headers(name: str, folder: Path, hub: Hub | None = None) -> Path:
     return _fetch_all(files, folder, lambda file: hub.address(reference.target, file))
 
 
-def fetch_whole(url: str, folder: Path, progress: Progress | None) -> list[str]:
-    """Put all files of the checkpoint at a URL into `folder`; their names. What is no model is refused before it is fetched.
+def fetch_whole(url: str, folder: Path, progress: Progress | None) -> dict[str, str]:
+    """Put all files of the checkpoint at a URL into `folder`; their names and SHA-256.
 
-    Raises DownloadError, ModelFormatError.
+    What is no model is refused before it is fetched. Raises DownloadError, ModelFormatError.
     """
     with tempfile.TemporaryDirectory(prefix="lacewing-") as headers:
         fetch_headers(url, Path(headers))
     names, address = _files_of_url(url, folder)
+    sums = {name: digest(folder / name) for name in (*SIDE_FILES, INDEX) if (folder / name).exists()}
     for name in names:
         target = folder / name
-        if not target.exists():
-            download(address(name)[0], target, size=None, sha256=None, label=f"fetching {name}", progress=progress)
-    return names + [name for name in (*SIDE_FILES, INDEX) if (folder / name).exists()]
+        wanted = Wanted(address(name)[0])
+        sums[name] = digest(target) if target.exists() else download(wanted, target, f"fetching {name}", progress)
+    return sums
 
 
 def _files_of_url(url: str, folder: Path) -> tuple[list[str], Address]:
@@ -71,7 +71,7 @@ def _files_of_url(url: str, folder: Path) -> tuple[list[str], Address]:
         raise DownloadError(f"{url} is not an address: {error}") from None
     name, query = unquote(posixpath.basename(parts.path)), f"?{parts.query}" if parts.query else ""
     if name.endswith((".gguf", ".safetensors")):
-        if not _NAME.fullmatch(name):
+        if not FILE_NAME.fullmatch(name):
             raise DownloadError(f"{url}: {name!r} cannot be the name of a file here")
         names = split_names(name) if name.endswith(".gguf") else [name]
         if name.endswith(".safetensors"):
@@ -91,7 +91,7 @@ def _fetch_side_files(folder: Path, base: str, query: str) -> None:
         try:
             _Remote(urljoin(base, name) + query, None).save_whole(folder / name)
         except DownloadError as error:
-            if not isinstance(error.__cause__, OSError) or getattr(error.__cause__, "code", None) != 404:
+            if status_of(error) != 404:
                 raise
 
 
@@ -139,10 +139,12 @@ class _Remote:
                 if self.size not in (-1, size):
                     raise DownloadError(f"{self.url} had {self.size} bytes and now has {size}; it changed, try again")
                 self.size = size
-                try:
-                    part = response.read(min(stop, self.size) - start + known)[known:]
-                except (OSError, HTTPException) as error:
-                    raise DownloadError(f"the transfer of {self.url} was interrupted: {error}") from error
+                body, wanted = bytearray(), min(stop, self.size) - start + known
+                for block in blocks(response, self.url):
+                    body += block
+                    if len(body) >= wanted:
+                        break
+                part = bytes(body[known:wanted])
             if not part:
                 raise DownloadError(f"the transfer of {self.url} ended after {start} of {self.size} bytes")
             self.data += part

@@ -116,7 +116,7 @@ class ModelInfo:
             template = self.template.result()
         except LacewingError as error:
             return {"problem": str(error)}
-        return {"name": template.name, "sha256": template.sha256}
+        return {"name": template.name, "sha256": template.sha256, "variants": sorted(template.variants)}
 
     def _open_tokenizer(self) -> Tokenizer:
         from lacewing.text.tokenizer import Tokenizer

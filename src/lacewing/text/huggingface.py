@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,15 @@ import tokenizers as hf
 from tokenizers import models, pre_tokenizers
 
 from lacewing.errors import TokenizerError
-from lacewing.formats.files import check_inside
+from lacewing.formats.files import check_inside, read_named
 from lacewing.text.library import guarded
 from lacewing.text.normalizers import check_file, check_steps
 from lacewing.text.parts import Parts
 from lacewing.text.regexes import check_regexes
-from lacewing.text.vocabulary import MAX_PIECES, TokenType, Vocabulary
+from lacewing.text.vocabulary import MAX_PIECE_LENGTH, MAX_PIECES, TokenType, Vocabulary
 
 MAX_FILE = 128 << 20
+_FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 
 
 def from_directory(path: Path, metadata: Mapping[str, Any]) -> Parts:
@@ -30,6 +32,7 @@ def from_directory(path: Path, metadata: Mapping[str, Any]) -> Parts:
         raise TokenizerError(f"{directory} has no tokenizer.json; other tokenizer files are not read")
     check_inside(file, directory)
     core = _open(file)
+    _add_tokens(core, metadata)
     parts = _stages(core)
     check_regexes(parts)
     check_steps(parts["normalizer"])
@@ -52,9 +55,7 @@ def from_directory(path: Path, metadata: Mapping[str, Any]) -> Parts:
 
 
 def _open(file: Path) -> hf.Tokenizer:
-    if file.stat().st_size > MAX_FILE:
-        raise TokenizerError(f"{file} is larger than {MAX_FILE} bytes")
-    text = file.read_bytes()
+    text = read_named(file, MAX_FILE, TokenizerError)
     check_file(text)
     with guarded(str(file)):
         core = hf.Tokenizer.from_buffer(text)
@@ -66,6 +67,49 @@ def _open(file: Path) -> hf.Tokenizer:
     core.no_padding()
     core.encode_special_tokens = True  # special tokens in a user's text are text
     return core
+
+
+def _add_tokens(core: hf.Tokenizer, metadata: Mapping[str, Any]) -> None:
+    """Tokens that tokenizer_config.json adds or changes, of older directories added_tokens.json. TokenizerError for odd ones."""
+    config, older = _file(metadata, "tokenizer_config.json"), _file(metadata, "added_tokens.json")
+    given = config.get("added_tokens_decoder")
+    if given is None:
+        named = [*config.values(), *_file(metadata, "special_tokens_map.json").values()]
+        special = {_spelling_of(token) for value in named for token in (value if isinstance(value, list) else [value])}
+        given = {i: {"content": text, "special": text in special, "normalized": text not in special} for text, i in older.items()}
+    if not isinstance(given, dict) or len(given) > MAX_PIECES:
+        raise TokenizerError("added_tokens_decoder in tokenizer_config.json must be an object of tokens by id")
+    tokens = dict(sorted(_added_token(key, token) for key, token in given.items()))
+    known = {i for i, token in tokens.items() if core.token_to_id(token.content) is not None}
+    with guarded("added_tokens_decoder in tokenizer_config.json"):
+        core.add_tokens(list(tokens.values()))
+    for i in tokens.keys() - known:
+        if core.token_to_id(tokens[i].content) != i:
+            raise TokenizerError(
+                f"tokenizer_config.json adds the token {tokens[i].content[:40]!r} with the id {i}; the next free one of "
+                f"tokenizer.json is {core.token_to_id(tokens[i].content)}, so the two files do not belong together"
+            )
+
+
+def _added_token(key: Any, token: Any) -> tuple[int, hf.AddedToken]:
+    """An entry of added_tokens_decoder."""
+    text, number = _spelling_of(token) if isinstance(token, dict) else None, str(key)
+    flags = {name: token.get(name, name == "normalized" and not token.get("special")) for name in _FLAGS} if text else {}
+    if not text or len(text) > MAX_PIECE_LENGTH or not re.fullmatch(r"\d{1,9}", number) or set(map(type, flags.values())) != {bool}:
+        raise TokenizerError(f"tokenizer_config.json adds the token {number[:20]!r} in a way that is not known: {str(token)[:100]}")
+    return int(number), hf.AddedToken(text, **flags)
+
+
+def _spelling_of(token: Any) -> str | None:
+    """A token is a text, or an object with one."""
+    text = token.get("content") if isinstance(token, dict) else token
+    return text if isinstance(text, str) else None
+
+
+def _file(metadata: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """A JSON file of the directory, if it is there and holds an object."""
+    value = metadata.get(name)
+    return value if isinstance(value, dict) else {}
 
 
 def _stages(core: hf.Tokenizer) -> dict[str, Any]:
@@ -146,10 +190,11 @@ class _Settings:
 
     def __init__(self, metadata: Mapping[str, Any], vocabulary: Vocabulary):
         self._vocabulary = vocabulary
-        self._files = {name: value for name, value in metadata.items() if isinstance(value, dict)}
-
-    def _file(self, name: str) -> Mapping[str, Any]:
-        return self._files.get(name, {})
+        self._model, self._generation, self._config = (
+            _file(metadata, name) for name in ("config.json", "generation_config.json", "tokenizer_config.json")
+        )
+        if "added_tokens_decoder" not in self._config:  # of older directories
+            self._config = {**self._config, **_file(metadata, "special_tokens_map.json")}
 
     def _ids(self, value: Any) -> list[int]:
         """Ids of a JSON value: a number, a list of them, or none."""
@@ -161,28 +206,25 @@ class _Settings:
 
     def token(self, name: str) -> int | None:
         """The bos or eos id: spelt in tokenizer_config.json, else a number in config.json."""
-        spelt = self._file("tokenizer_config.json").get(f"{name}_token")
-        text = spelt.get("content") if isinstance(spelt, dict) else spelt
-        if isinstance(text, str) and text in self._vocabulary.ids:
+        key = f"{name}_token"
+        text = _spelling_of(self._config.get(key))
+        if text is not None and text in self._vocabulary.ids:
             return self._vocabulary.ids[text]
-        if "tokenizer_config.json" in self._files and spelt is None and f"{name}_token" in self._file("tokenizer_config.json"):
+        if self._config.get(key, "") is None:
             return None
-        ids = self._ids(
-            self._file("generation_config.json").get(f"{name}_token_id", self._file("config.json").get(f"{name}_token_id"))
-        )
+        ids = self._ids(self._generation.get(f"{key}_id", self._model.get(f"{key}_id")))
         return ids[0] if ids else None
 
     def stops(self) -> set[int]:
         """Every end id of generation_config.json, config.json and the tokenizer."""
         found = {self.token("eos")} - {None}
-        text = self._file("config.json").get("text_config")
-        for file in (self._file("generation_config.json"), self._file("config.json"), text if isinstance(text, dict) else {}):
+        for file in (self._generation, self._model, _file(self._model, "text_config")):
             found.update(self._ids(file.get("eos_token_id")))
         return {token for token in found if token is not None}
 
     def add_bos(self, core: hf.Tokenizer, bos: int) -> bool:
         """tokenizer_config.json decides; without its word, whether the post-processor puts BOS in front."""
-        said = self._file("tokenizer_config.json").get("add_bos_token")
+        said = self._config.get("add_bos_token")
         if isinstance(said, bool):
             return said
         with guarded("tokenizer.json"):

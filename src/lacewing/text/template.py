@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property
 from importlib import resources
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import jinja2
@@ -43,6 +43,7 @@ _BY_TOKENS = (
 )
 _BY_NAME = (("mistral", ("mistral", "mixtral")), ("llama2", ("llama-2", "llama 2", "llama2", "codellama")))
 _TUNED = re.compile(r"(?i)(?<![a-z])(instruct|chat|it|assistant)(?![a-z])")  # in a model's name: trained to answer
+_KEY = "tokenizer.chat_template"
 _READS_PARTS = re.compile(
     r"\.text\b|\[\s*['\"]text['\"]\s*\]|\bget\(\s*['\"]text['\"]"
 )  # in a source: of `{"type": "text", "text": ...}`
@@ -73,7 +74,7 @@ class ChatTemplate:
         self.source, self.name = source, name
         self._variables = {"bos_token": bos_text, "eos_token": eos_text, **(variables or {})}
         self._mutable, self._seconds, self._now = mutable, seconds, now
-        self._tools: ChatTemplate | None = None
+        self.variants: dict[str, ChatTemplate] = {}  # all of the same checkpoint, by name
         self.notice = ""  # what a person should know about it
 
     @classmethod
@@ -99,11 +100,13 @@ class ChatTemplate:
     @classmethod
     def from_checkpoint(cls, checkpoint: Checkpoint, tokenizer: Tokenizer) -> ChatTemplate:
         """The checkpoint's own template, else one of ours that fits its vocabulary. TemplateError where none is known."""
-        sources = _sources(checkpoint)
-        if "default" in sources:
-            template = cls(sources["default"], "checkpoint", *_ends(tokenizer))
-            if "tool_use" in sources:
-                template._tools = cls(sources["tool_use"], "checkpoint:tool_use", *_ends(tokenizer))
+        named = {
+            name: cls(source, "checkpoint" if name == "default" else f"checkpoint:{name}", *_ends(tokenizer))
+            for name, source in _sources(checkpoint).items()
+        }
+        if named:
+            template = named.get("default") or next(iter(named.values()))
+            template.variants = named
             return template
         title = str(checkpoint.metadata.get("general.name") or checkpoint.path.name)
         told = "" if _TUNED.search(title) else ": it is probably a base model, which continues a text rather than answers"
@@ -157,8 +160,8 @@ class ChatTemplate:
         self, messages: Sequence[Message], *, add_generation_prompt: bool = True, tools: Sequence[Any] | None = None, **options: Any
     ) -> list[tuple[str, bool]]:
         """The prompt as (text, trusted) parts: what the template wrote is trusted, what came with the messages is not."""
-        if tools and self._tools is not None:
-            return self._tools.segments(messages, add_generation_prompt=add_generation_prompt, tools=tools, **options)
+        if tools and "tool_use" in self.variants:
+            return self.variants["tool_use"].segments(messages, add_generation_prompt=add_generation_prompt, tools=tools, **options)
         reads_parts = bool(_READS_PARTS.search(self.source))
         try:
             given = {key: from_user(value) for key, value in options.items()}
@@ -223,23 +226,19 @@ def _ends(tokenizer: Tokenizer | None) -> tuple[str, str]:
 
 
 def _sources(checkpoint: Checkpoint) -> dict[str, str]:
-    """The checkpoint's templates by name; "default" is the usual one."""
-    metadata = checkpoint.metadata
-    found: dict[str, Any] = {}
+    """The checkpoint's templates by name; "default" is the usual one. What stands later takes precedence, as in transformers."""
+    metadata, found = checkpoint.metadata, dict[str, Any]()
     if checkpoint.format == "gguf":
-        prefix = "tokenizer.chat_template."
-        found = {key.removeprefix(prefix): value for key, value in metadata.items() if key.startswith(prefix)}
-        found["default"] = metadata.get("tokenizer.chat_template", found.get("default"))
+        found = {key.removeprefix(f"{_KEY}."): value for key, value in metadata.items() if key.startswith(f"{_KEY}.")}
+        found["default"] = metadata.get(_KEY, found.get("default"))
     else:
-        configs = (
-            metadata.get(name) for name in ("tokenizer_config.json", "chat_template.json")
-        )  # the latter of multimodal models
-        templates = [config.get("chat_template") for config in configs if isinstance(config, dict)]
-        inside = next((each for each in templates if each is not None), None)
-        if isinstance(inside, list):
-            found = {str(item.get("name")): item.get("template") for item in inside if isinstance(item, dict)}
-        elif inside is not None:
-            found["default"] = inside
+        for file in ("tokenizer_config.json", "chat_template.json"):  # the latter of multimodal models
+            config = metadata.get(file)
+            inside = config.get("chat_template") if isinstance(config, dict) else None
+            if isinstance(inside, list):
+                inside = {str(item.get("name")): item.get("template") for item in inside if isinstance(item, dict)}
+            found |= inside if isinstance(inside, dict) else {} if inside is None else {"default": inside}
+        found |= {PurePosixPath(name).stem: metadata[name] for name in metadata if name.startswith("additional_chat_templates/")}
         found["default"] = metadata.get("chat_template.jinja", found.get("default"))
     for name, source in found.items():
         if source is not None and not isinstance(source, str):

@@ -7,8 +7,10 @@ from lacewing.chat.session.overflow import fit
 from lacewing.chat.session.session import Session
 from lacewing.errors import Cancelled, TemplateError
 from lacewing.options import counted
+from lacewing.placement.info import ModelInfo
 from lacewing.text.lint import lint, markup_of
 from lacewing.text.template import NAMES, ChatTemplate
+from lacewing.text.tokenizer import Tokenizer
 
 SAMPLE = (
     {"role": "user", "content": "Hello!"},
@@ -19,12 +21,26 @@ SAMPLE = (
 
 def find(session: Session, choice: str) -> ChatTemplate:
     """A template by name, by path (with a dot or a separator in it), or "auto": the checkpoint's own. Raises TemplateError."""
-    tokenizer = session.formatter.tokenizer
+    return open_template(choice, session.current.info, session.formatter.tokenizer)
+
+
+def open_template(choice: str, info: ModelInfo, tokenizer: Tokenizer) -> ChatTemplate:
+    """The same for a model of which there is no session; a name of one of the checkpoint's own comes first."""
     if choice == "auto":
-        return session.current.info.template.result()
+        return info.template.result()
+    if choice in variants(info):
+        return variants(info)[choice]
     if choice.lower().endswith((".jinja", ".jinja2", ".j2", ".txt")) or "/" in choice or "\\" in choice:
         return ChatTemplate.from_file(choice, tokenizer)
     return ChatTemplate.named(choice, tokenizer)
+
+
+def variants(info: ModelInfo) -> dict[str, ChatTemplate]:
+    """The checkpoint's own templates by name, such as "tool_use"."""
+    try:
+        return info.template.result().variants
+    except TemplateError:
+        return {}
 
 
 def change_template(session: Session, choice: str, force: bool = False) -> list[str]:
@@ -79,7 +95,7 @@ def listing(session: Session) -> list[tuple[str, str, str]]:
     """(mark, name, findings) of the checkpoint's own template, the named ones, and a file in use."""
     active, tokenizer = session.formatter, session.formatter.tokenizer
     rows: list[tuple[str, str, str]] = []
-    known = ["auto", *NAMES]
+    known = ["auto", *(name for name in variants(session.current.info) if name != "default"), *NAMES]
     if active.choice not in known and active.choice.lower() not in known:
         known.append(active.choice)
     for choice in known:

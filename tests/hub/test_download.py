@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from lacewing.errors import DownloadError
-from lacewing.hub.http import download
+from lacewing.hub.download import Wanted, download
 
 BODY = bytes(range(256)) * 4000
 SHA = hashlib.sha256(BODY).hexdigest()
@@ -51,8 +51,9 @@ def server(monkeypatch):
 
 
 def get(server, target, **changes):
-    options = {"size": len(BODY), "sha256": SHA, "label": "x", "progress": None} | changes
-    download(f"{server.url}/file", target, **options)
+    known = {"size": len(BODY), "sha256": SHA} | changes
+    progress = known.pop("progress", None)
+    download(Wanted(f"{server.url}/file", **known), target, "x", progress)
 
 
 @pytest.mark.parametrize("size", [len(BODY), None])
@@ -104,9 +105,9 @@ def test_wrong_checksum(server, tmp_path):
 def test_errors_name_the_address(server, tmp_path, url, words):
     address = server.url + url if url else "file:///etc/passwd"
     with pytest.raises(DownloadError, match=words):
-        download(address, tmp_path / "f", size=None, sha256=None, label="x", progress=None)
+        download(Wanted(address), tmp_path / "f", "x", None)
 
 
 def test_no_server(tmp_path, server):
-    with pytest.raises(DownloadError, match="cannot fetch http://127"):
-        download("http://127.0.0.1:1/f", tmp_path / "f", size=None, sha256=None, label="x", progress=None)
+    with pytest.raises(DownloadError, match=r"cannot reach 127\.0\.0\.1:1; check your connection \(.*refused"):
+        download(Wanted("http://127.0.0.1:1/f"), tmp_path / "f", "x", None)
