@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import lacewing
 from lacewing.chat.commands.table import run_line
 from lacewing.chat.services import files
-from lacewing.chat.services.memory import change_residency
+from lacewing.chat.services.evict import change_residency
 from lacewing.chat.services.opening import open_session
 from lacewing.chat.services.swap import change_model
 from lacewing.chat.services.templates import change_template

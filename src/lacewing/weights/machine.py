@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,4 +97,6 @@ def _process_limit() -> list[tuple[int, str]]:
 
 def is_running(process_id: int) -> bool:
     """Whether there is such a process on this machine now."""
-    return bool(psutil.pid_exists(process_id))
+    with contextlib.suppress(OverflowError):  # no process has such a number
+        return bool(psutil.pid_exists(process_id))
+    return False

@@ -179,7 +179,7 @@ def test_verify_of_a_backend_that_is_off(off, verdict, chat, monkeypatch):
         return found
 
     monkeypatch.setattr(Engine, "logits", wrong)
-    monkeypatch.setattr("lacewing.chat.services.compare.known_backends", lambda: ["cpu", "reference"])
+    monkeypatch.setattr("lacewing.chat.services.inspection.known_backends", lambda: ["cpu", "reference"])
     lines = cells(run_line(chat, "/verify"))
     assert any(line.startswith("reference") and verdict in line for line in lines)
     assert sum("bitwise equal" in line for line in lines) == 2

@@ -179,7 +179,8 @@ def test_who_leaves_keeps_the_conversation(chat, start):
     person(chat)
     assert autosave.leave(chat) == "the conversation is kept: lacewing chat --resume continues it"
     assert autosave.leave(chat) is None
-    name, model = autosave.last()
+    path, model = autosave.last()
+    name = path.stem
     assert name.startswith("last-") and model == chat.model.path
     other = start()
     person(other)
@@ -208,7 +209,7 @@ def test_scripts_do_not_push_out_what_people_said(start):
         autosave.leave(session)
     kinds = [name.split("-")[0] for name in files.names()]
     assert kinds.count("last") == 1 and kinds.count("pipe") == 10
-    assert said(autosave.last()[0]) == ["script 11"]
+    assert said(autosave.last()[0].stem) == ["script 11"]
 
 
 def later(folder, hours=24 * 365, kind="autosave"):
@@ -248,6 +249,21 @@ def test_a_conversation_that_was_recovered_late_stays(start, folder):
         (found,) = autosave.recover()
         assert said(found) == ["old", "dead"]
         os.rename(files.path_of(found), folder / "dead.json")
+
+
+@pytest.mark.parametrize("name", ["autosave-open-99999999999", f"autosave-open-{'9' * 20}"])
+def test_odd_numbers_and_dates_of_what_was_left(name, chat, folder):
+    files.save(chat, "one")
+    (folder / "one.json").rename(folder / f"{name}.json")
+    os.utime(folder / f"{name}.json", (2**40, 2**40))
+    (found,) = autosave.recover()
+    assert said(found) == ["Hello"]
+    chat.replace([])
+    talk(chat, "after")
+    files.save(chat, "after")
+    assert files.newest()[0] == "after" == autosave.last()[0].stem
+    (folder / "after.json").rename(folder / "what: a name?.json")  # and its time is the last one that there is
+    assert said(str(autosave.last()[0])) == ["after"] and len(list(files.listing())) == 2
 
 
 def test_a_conversation_whose_file_is_gone_is_not_said_to_be_saved(chat, start, folder):

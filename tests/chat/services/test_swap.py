@@ -11,8 +11,7 @@ import pytest
 
 from lacewing.api import Model
 from lacewing.chat.services import swap
-from lacewing.chat.services.evict import MAX_PARKED, SwapPlan, plan_swap
-from lacewing.chat.services.memory import change_residency
+from lacewing.chat.services.evict import MAX_PARKED, SwapPlan, change_residency, plan_swap
 from lacewing.chat.services.swap import change_model
 from lacewing.errors import (
     Cancelled,

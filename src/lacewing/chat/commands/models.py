@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from lacewing.chat.commands.table import Argument, Option, Reply, command
-from lacewing.chat.services import compare as comparing
-from lacewing.chat.services import memory, opening, swap, templates
+from lacewing.chat.services import evict, inspection, opening, swap, templates
 from lacewing.chat.session.session import Session
 from lacewing.console.output import Columns, Table
 from lacewing.errors import OptionError
@@ -69,13 +68,13 @@ def lazy(chat: Session, state: bool | None = None, force: bool = False) -> Reply
     old state. Weights that do not fit the memory plan are refused unless `--force` is given.
     """
     on = chat.model.weights.residency == "eager" if state is None else state
-    return Reply("\n".join(memory.change_residency(chat, "lazy" if on else "eager", force)))
+    return Reply("\n".join(evict.change_residency(chat, "lazy" if on else "eager", force)))
 
 
 @command("eager", Option("force"))
 def eager(chat: Session, force: bool = False) -> Reply:
     """Hold the weights in RAM: the same as `/lazy off`."""
-    return Reply("\n".join(memory.change_residency(chat, "eager", force)))
+    return Reply("\n".join(evict.change_residency(chat, "eager", force)))
 
 
 @command("template", Argument("name", "template", ("auto", "diff")), Argument("other", "template"), Option("force"))
@@ -102,7 +101,7 @@ def compare(chat: Session, name: str, text: str | None = None) -> Reply:
 
     The model is named as for `/model`; `-` is the previous one. The message is the last one of the conversation, or TEXT.
     """
-    return Reply(data=comparing.compare(chat, name, text))
+    return Reply(data=inspection.compare(chat, name, text))
 
 
 @command("verify")
@@ -112,10 +111,10 @@ def verify(chat: Session) -> Reply:
     Lazy and eager weights must agree bit by bit; another backend, which rounds differently, may differ by 5 % of the range of
     the logits.
     """
-    return Reply(data=Table(("setup", "largest difference", "likeliest tokens", "verdict"), tuple(comparing.verify(chat))))
+    return Reply(data=Table(("setup", "largest difference", "likeliest tokens", "verdict"), tuple(inspection.verify(chat))))
 
 
 @command("memory")
 def memory_(chat: Session) -> Reply:
     """Show what is in memory: the plan of the current model, the parked models, and the process."""
-    return Reply(data=Table(("what", "bytes", "note"), tuple(memory.memory_rows(chat))))
+    return Reply(data=Table(("what", "bytes", "note"), tuple(inspection.memory_rows(chat))))

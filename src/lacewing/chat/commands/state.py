@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from lacewing.chat.commands.table import Argument, Reply, command
-from lacewing.chat.services import memory
+from lacewing.chat.services import inspection
 from lacewing.chat.session.session import Session
 from lacewing.chat.session.settings import POLICIES
 from lacewing.console.output import Table
@@ -21,9 +21,8 @@ def context(chat: Session, policy: str | None = None) -> Reply:
     """
     if policy is not None:
         chat.change(overflow=policy)
-    return Reply(
-        f"when the context is full: {chat.settings.overflow}", Table(("what", "tokens", "share"), tuple(memory.context_rows(chat)))
-    )
+    rows = tuple(inspection.context_rows(chat))
+    return Reply(f"when the context is full: {chat.settings.overflow}", Table(("what", "tokens", "share"), rows))
 
 
 @command("settings")
@@ -80,4 +79,4 @@ def copy(chat: Session) -> Reply:
 @command("debug")
 def debug(chat: Session) -> Reply:
     """Show the exact prompt that the model gets, and how much of it is in the KV cache."""
-    return Reply(memory.prompt(chat), kind="code")
+    return Reply(inspection.prompt(chat), kind="code")

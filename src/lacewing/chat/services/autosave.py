@@ -11,10 +11,10 @@ from datetime import datetime
 from pathlib import Path
 
 from lacewing.chat.services import document, kv_files
+from lacewing.chat.services.document import SessionFileError
 from lacewing.chat.services.files import AUTOMATIC, folder, is_saved, names, newest, path_of, put_last, revision_of, save
 from lacewing.chat.services.kv_files import identity_of
 from lacewing.chat.session.session import Session
-from lacewing.errors import LacewingError
 from lacewing.weights.machine import is_running
 
 _RESCUED, _LEFT, _SCRIPT = "autosave", "last", "pipe"  # ended by an error or a signal; left; left in a pipe
@@ -109,12 +109,12 @@ def recover() -> list[str]:
     What saves that failed have left is removed.
     """
     found = []
-    for name in newest(re.compile(rf"{_OPEN}-\d+"))[::-1]:
+    for name in newest(re.compile(rf"{_OPEN}-\d{{1,20}}"))[::-1]:
         path, process = path_of(name), name.rpartition("-")[2]
         if path in _mine or (int(process) != os.getpid() and is_running(int(process))):  # an earlier process had our number
             continue
         with contextlib.suppress(OSError):
-            new = _free_name(_RESCUED, datetime.fromtimestamp(path.stat().st_mtime), process)
+            new = _free_name(_RESCUED, _date_of(path), process)
             path.rename(path_of(new))
             put_last(path_of(new))
             found.append(new)
@@ -124,9 +124,17 @@ def recover() -> list[str]:
     return found
 
 
-def last() -> tuple[str, Path]:
-    """The name of the conversation that was saved or left last, and the path of its model. Raises LacewingError."""
+def _date_of(path: Path) -> datetime | None:
+    """When it was changed; None for a date that no clock shows."""
+    with contextlib.suppress(ValueError, OverflowError):
+        return datetime.fromtimestamp(path.stat().st_mtime)
+    return None
+
+
+def last() -> tuple[Path, Path]:
+    """The file of the conversation that was saved or left last, and the path of its model. Raises SessionFileError."""
     found = [name for name in newest() if not name.startswith(_OPEN)]
     if not found:
-        raise LacewingError(f"there is no conversation to resume in {folder()}")
-    return found[0], Path(document.read_head(path_of(found[0])).path)
+        raise SessionFileError(f"no conversation is kept in {folder()}")
+    path = folder() / f"{found[0]}.json"
+    return path, Path(document.read_head(path).path)

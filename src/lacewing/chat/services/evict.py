@@ -1,4 +1,5 @@
-"""Making room for another model: what has to be given up for it, models that are parked, and the one that leaves a GPU.
+"""Making room in memory: what has to be given up for another model, models that are parked, the one that leaves a GPU, and
+weights that become lazy or eager.
 
 A parked model keeps its KV cache, so that going back to it is quick. A GPU has no room for two large models: the current one
 leaves it for the next, and comes back if the change fails. If the GPU does not take it back, because it is lost or others have
@@ -18,11 +19,12 @@ from lacewing.api import Model
 from lacewing.chat.session.models import Closed, OnDevice, Parked, reason
 from lacewing.chat.session.session import Session
 from lacewing.chat.session.settings import CPU_OPTIONS
-from lacewing.errors import ModelFormatError, OutOfMemoryError
+from lacewing.errors import ModelFormatError, OptionError, OutOfMemoryError
 from lacewing.options import LoadOptions, format_bytes
 from lacewing.placement.info import ModelInfo
 from lacewing.placement.place import GPU_SHARE, Placement, place
 from lacewing.placement.plan import MemoryPlan
+from lacewing.weights import this_machine
 
 
 @dataclass(frozen=True)
@@ -199,3 +201,43 @@ def _bring_back(session: Session, closed: Closed) -> None:
 def _stay_closed(session: Session, closed: Closed, problem: str) -> None:
     closed.problem = problem
     session.notices.append(str(closed.error))
+
+
+def change_residency(session: Session, wanted: str, force: bool = False) -> list[str]:
+    """What changed, in lines; nothing does if all weights are on a GPU.
+
+    Raises OutOfMemoryError, Cancelled; the old residency is then still there.
+    """
+    if wanted not in ("lazy", "eager"):
+        raise OptionError(f"residency is {wanted!r}; it must be lazy or eager")
+    model, ui = session.model, session.ui
+    if not model.weights_on_host:
+        return [f"the weights are on {model.backend.facts().name}; lazy and eager are about weights in RAM, so nothing was read"]
+    before = model.weights.residency
+    if before == wanted:
+        return [f"the weights are already {wanted}"]
+    held = model.memory_bytes
+    try:
+        model.set_residency(wanted, ui.progress, ui.cancelled, force=force)
+    except OutOfMemoryError as error:
+        raise OutOfMemoryError(f"{error}; nothing was changed (/eager --force tries it anyway)") from None
+    return [
+        f"weights {before} -> {wanted}; RAM {format_bytes(held)} -> {format_bytes(model.memory_bytes)}",
+        _speed(session, before, wanted),
+        "the conversation and its KV cache are kept; answers are bitwise the same",
+    ]
+
+
+def _speed(session: Session, before: str, wanted: str) -> str:
+    """What is known of the speed to expect."""
+    model = session.model
+    known = session.rates.get((str(model.path), wanted))
+    if known:
+        return f"expected speed: {known:.1f} tokens/s, as measured before with {wanted} weights"
+    measured = session.rates.get((str(model.path), before))
+    now = f"{measured:.1f} tokens/s, as with {before} weights" if measured else "about the same"
+    if wanted == "eager":
+        return f"expected speed: {now} or better: no page is read from the disk, and their order in memory may be better"
+    if model.spec.active_bytes > this_machine().available_bytes:
+        return f"expected speed: that of the disk, because a token reads {format_bytes(model.spec.active_bytes)} of weights"
+    return f"expected speed: {now} or somewhat less, while the system keeps the file in its cache"

@@ -156,13 +156,15 @@ def put_last(path: Path) -> None:
     others = [_changed(other) for other in _all() if other != path]
     if path.parent == folder() and others and _changed(path) <= max(others):
         with contextlib.suppress(OSError, OverflowError):
-            os.utime(path, ns=(max(others) + _TICK,) * 2)
+            os.utime(path, ns=(max(others)[0] + _TICK,) * 2)
 
 
-def _changed(path: Path) -> int:
+def _changed(path: Path) -> tuple[int, int]:
+    """In nanoseconds; where dates end, the time of the entry decides."""
     with contextlib.suppress(OSError):
-        return path.stat().st_mtime_ns
-    return 0
+        facts = path.stat()
+        return facts.st_mtime_ns, facts.st_ctime_ns
+    return 0, 0
 
 
 def check(name: str) -> None:
@@ -256,7 +258,7 @@ def rename(chat: Session, old: str, new: str) -> str:
                 kv["file"] = f"{target.stem}.{kv['sha256'][:16]}.kv"
                 os.link(file, link := target.with_name(kv["file"]))
             atomic.write(target, document.encode(parts))
-            os.utime(target, ns=(_changed(source),) * 2)
+            os.utime(target, ns=(_changed(source)[0],) * 2)
         except OSError as error:
             if link is not None:
                 link.unlink(missing_ok=True)

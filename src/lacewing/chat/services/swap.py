@@ -11,8 +11,17 @@ from typing import Any
 
 from lacewing import hub
 from lacewing.api import Model
-from lacewing.chat.services import memory
-from lacewing.chat.services.evict import SwapPlan, check_usable, drop_stale, evicted, plan_swap, replace_current, same_file, usable
+from lacewing.chat.services.evict import (
+    SwapPlan,
+    change_residency,
+    check_usable,
+    drop_stale,
+    evicted,
+    plan_swap,
+    replace_current,
+    same_file,
+    usable,
+)
 from lacewing.chat.session.events import Ui
 from lacewing.chat.session.formatter import ChatFormatter, open_formatter
 from lacewing.chat.session.models import Closed, OnDevice, Parked
@@ -154,7 +163,7 @@ def change_model(session: Session, name: str, **changes: Any) -> list[str]:
         path = hub.path_of(name, interruptible(session.ui.progress, session.ui.cancelled))
         if isinstance(old, OnDevice) and same_file(old, path) and compatible(old, changes) and usable(old):
             wanted = changes.get("residency")
-            return memory.change_residency(session, wanted) if wanted else [f"{name} is the current model"]
+            return change_residency(session, wanted) if wanted else [f"{name} is the current model"]
         fitting = (each for each in session.parked if same_file(each, path) and compatible(each, changes))
         target = next(filter(usable, fitting), None)
     notices: list[str] = []

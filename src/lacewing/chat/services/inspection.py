@@ -1,7 +1,6 @@
-"""The current model beside another one, and beside itself with other residencies and backends.
+"""What can be looked at while nothing is changed: the memory, the context, the prompt, and the answers and logits of others.
 
-Of the latter, residencies must agree bit by bit. Other backends round elsewhere: they may differ by `LIMIT` of the range of the
-logits.
+`verify`: residencies must agree bit by bit. Other backends round elsewhere: they may differ by `LIMIT` of the range of the logits.
 """
 
 from __future__ import annotations
@@ -14,15 +13,127 @@ from lacewing import hub
 from lacewing.api import Model
 from lacewing.backends import known_backends
 from lacewing.chat.services.evict import same_file
-from lacewing.chat.session.formatter import open_formatter
+from lacewing.chat.session.formatter import VisibleHistory, open_formatter
 from lacewing.chat.session.models import OnDevice, Parked
 from lacewing.chat.session.overflow import fit
 from lacewing.chat.session.session import Session
 from lacewing.chat.session.settings import CPU_OPTIONS, Message
 from lacewing.console.output import Columns
-from lacewing.errors import BackendError, Cancelled, NumericError, OptionError, OutOfMemoryError, UnsupportedModelError
+from lacewing.errors import (
+    BackendError,
+    Cancelled,
+    LacewingError,
+    NumericError,
+    OptionError,
+    OutOfMemoryError,
+    UnsupportedModelError,
+)
+from lacewing.options import counted, format_bytes
 from lacewing.placement.background import interruptible
 from lacewing.placement.info import open_headers
+from lacewing.weights import this_machine
+from lacewing.weights.machine import process_bytes
+
+LIMIT = 0.05  # of the range, from the smallest to the largest logit
+_TOKENS = 16
+Row = tuple[str, str, str, str]  # setup, largest difference, likeliest tokens in common, verdict
+_SHOWN = 20_000  # characters of a prompt
+
+
+def memory_rows(chat: Session) -> Iterator[tuple[str, str, str]]:
+    """(what, bytes, note)"""
+    model = chat.model
+    for row in model.plan.rows:
+        yield row.name, format_bytes(row.nbytes), row.note
+    yield "weights now", format_bytes(model.weights.anonymous_bytes), f"RAM ({model.weights.residency})"
+    yield "KV cache", format_bytes(model.step.state_bytes), f"{len(model.engine.cached)} of {model.spec.context} tokens used"
+    for each in chat.parked:
+        yield (
+            f"parked: {each.short_name}",
+            format_bytes(each.touched_bytes),
+            f"{counted(len(each.model.engine.cached), 'token')} in its KV cache",
+        )
+    machine = this_machine()
+    yield "process", format_bytes(process_bytes()), "resident, including mapped pages and libraries"
+    yield "still free", format_bytes(machine.available_bytes), machine.bound_by
+    for reason in model.plan.reasons:
+        yield "", "", reason
+
+
+def context_rows(chat: Session) -> list[tuple[str, str, str]]:
+    """(what, tokens, share of the context), as the next answer finds it: what the policy is about to hide is hidden."""
+    formatter, history = chat.formatter, next_history(chat)
+    system, rest = count(chat, history)
+    left = formatter.context - system - rest
+    reserve = min(chat.settings.reserve(formatter.context), max(left, 0))
+    found = [
+        ("system", system),
+        ("history", rest),
+        ("reserved for the answer", reserve),
+        ("free", max(left - reserve, 0)),
+        ("context", formatter.context),
+    ]
+    lines = [(name, f"{tokens:,}", f"{tokens / formatter.context:.1%}") for name, tokens in found]
+    if left <= 0:
+        remedy = "/context drop-oldest, /context summarise or /clear makes room"
+        if chat.settings.overflow != "stop":  # the policy cannot help: the rest has to be visible
+            remedy = "a shorter system message or last message, or /clear, makes room"
+        lines.append(("too many for an answer", f"{1 - left:,}", remedy))
+    if history.hidden:
+        done = "summarised" if history.summary else "dropped"
+        if history != formatter.history:
+            done = "by the next answer, which summarises them" if chat.settings.overflow == "summarise" else "by the next answer"
+        lines.append((f"hidden from the model: {counted(history.hidden, 'message')}", "", done))
+    return lines
+
+
+def next_history(chat: Session) -> VisibleHistory:
+    """What the model will see of the conversation; unchanged if nothing fits."""
+    formatter = chat.formatter
+    if not formatter.sees(chat.messages):
+        return formatter.history
+    try:
+        return fit(formatter, chat.messages, chat.settings, None).history
+    except LacewingError:
+        return formatter.history
+
+
+def count(chat: Session, history: VisibleHistory) -> tuple[int, int]:
+    """Tokens of system message, summary and instructions, and tokens of the rest of the prompt."""
+    formatter, settings = chat.formatter, chat.settings
+    plain = dataclasses.replace(settings, system=None, code=False)
+    shown = chat.messages[history.hidden :]
+    try:
+        if not shown:
+            return _length(formatter.visible([], settings, dataclasses.replace(history, hidden=0)), chat), 0
+        whole = len(formatter.ids(chat.messages, settings, history=history))
+        rest = len(formatter.ids(chat.messages, plain, history=VisibleHistory(history.hidden)))
+    except LacewingError:  # the template refuses it
+        return _length(formatter.visible([], settings, dataclasses.replace(history, hidden=0)), chat), _length(shown, chat)
+    return max(whole - rest, 0), min(rest, whole)
+
+
+def _length(messages: list[dict[str, str]], chat: Session) -> int:
+    return sum(len(chat.formatter.tokenizer.encode(each["content"])) for each in messages)
+
+
+def prompt(chat: Session) -> str:
+    """The prompt with its control tokens, and facts about it."""
+    if not chat.formatter.sees(chat.messages):
+        raise OptionError("the model has not seen anything of the conversation yet; send a message first")
+    formatter, engine = chat.formatter, chat.model.engine
+    ids = fit(formatter, chat.messages, chat.settings, None).ids
+    kept = engine.held(ids)
+    text = formatter.tokenizer.decode(ids, special=True)
+    if len(text) > _SHOWN:
+        text = f"{text[: _SHOWN // 2]}\n[...]\n{text[-_SHOWN // 2 :]}"
+    stops = [formatter.tokenizer.token_text(token) for token in sorted(formatter.stop_ids)] + [
+        repr(stop) for stop in formatter.stops
+    ]
+    return (
+        f"{text}\n---\n{counted(len(ids), 'token')}, the first {kept} in the KV cache; template {formatter.template.name}, "
+        f"stops at {', '.join(stops) or 'nothing'}"
+    )
 
 
 def compare(chat: Session, name: str, text: str | None) -> Columns:
@@ -74,11 +185,6 @@ def _answer(chat: Session, loaded: OnDevice | Parked, messages: list[Message]) -
     if stream.finish_reason == "cancelled":
         raise Cancelled("the comparison was cancelled")
     return "".join(text for kind, text in pieces if kind == "text"), stream.stats.generate_rate
-
-
-LIMIT = 0.05  # of the range, from the smallest to the largest logit
-_TOKENS = 16
-Row = tuple[str, str, str, str]  # setup, largest difference, likeliest tokens in common, verdict
 
 
 def verify(chat: Session) -> list[Row]:
