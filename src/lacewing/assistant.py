@@ -71,7 +71,7 @@ class TextStream(Iterator[str]):
         self.finish_reason = self.finish_reason or "cancelled"
 
     def _text(self, tokenizer: Tokenizer, stops: Sequence[str], continuation: bool) -> Generator[str, None, None]:
-        from lacewing.text.stops import StopStrings
+        from lacewing.text.streaming import StopStrings
 
         decoder, guard = tokenizer.stream(continuation=continuation), StopStrings(stops)
         for token in self._generation:

@@ -12,7 +12,7 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
 from lacewing.errors import TokenizerError
 from lacewing.formats.checkpoint import Checkpoint
-from lacewing.text.regexes import repeats_a_repeat
+from lacewing.text.guards import repeats_a_repeat
 from lacewing.text.tokenizer import Tokenizer
 from tests.text import vocabularies as v
 
@@ -272,6 +272,8 @@ NORMALIZERS: list[dict[str, Any]] = [
     {"type": "Replace", "pattern": {"String": ""}, "content": "y"},
     {"type": "Precompiled", "precompiled_charsmap": "/////w=="},
     {"type": "Precompiled", "precompiled_charsmap": "AAAA"},
+    {"type": "Precompiled", "precompiled_charsmap": "/////w==", "normalizers": []},
+    {"type": "Sequence", "normalizers": [{"type": "Precompiled", "precompiled_charsmap": "AAAA", "decoders": []}]},
 ]
 
 

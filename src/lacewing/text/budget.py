@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterable, Iterator
 from contextvars import ContextVar
@@ -13,6 +14,8 @@ MAX_COUNT = 100_000  # numbers given to filters and methods: widths, repetitions
 MAX_INTEGER_BITS = 1024
 MAX_NODES = 1_000_000  # items of a container, with those of the containers in it
 MAX_TOTAL = 256 << 20  # characters of all strings that one rendering builds
+COUNTING = ("batch", "slice", "round", "center", "ljust", "rjust", "zfill", "indent", "truncate")  # these take a count
+_LOOKING = ("is", "find", "rfind", "index", "rindex", "count", "startswith", "endswith")
 _NODE = 16  # what an item costs besides its characters
 
 
@@ -107,3 +110,47 @@ class spending:
 
     def __exit__(self, *error: object) -> None:
         _current.reset(self._token)
+
+
+def check_growth(name: str, given: tuple[Any, ...]) -> None:
+    """Refuses an operation on strings whose result would be far larger than what it is given, before it runs.
+
+    `name` is that of a filter or method; "format" is the filter and `%`, "format_map" is `str.format`.
+    """
+    text, *rest = given
+    budget = current()
+    if name.startswith(_LOOKING):
+        return budget.check_time()
+    if name in COUNTING:
+        budget.count(rest)
+    size, longest = _size(text), max(map(_size, rest), default=0)
+    numbers = max((abs(value) for value in rest if isinstance(value, int)), default=0)
+    if name == "replace":
+        old = rest[0] if rest and isinstance(rest[0], str) else ""
+        size += (str.count(text, old) if isinstance(text, str) else size + 1) * longest
+    elif name in ("format", "format_map"):
+        check_layout(str(text), braces=name == "format_map")
+        size += (str(text).count("{") + str(text).count("%")) * (sum(map(_size, rest)) + numbers)
+    elif name == "indent":
+        size += (str(text).count("\n") + 1) * max(longest, numbers, 4)
+    elif name in ("escape", "xmlattr"):
+        size *= 6
+    elif name == "urlencode":
+        size *= 3 if str(text).isascii() else 12
+    elif name in ("center", "ljust", "rjust", "zfill"):
+        size += numbers
+    budget.string(size)
+
+
+def check_layout(layout: str, braces: bool) -> None:
+    """Refuses widths of six and more digits, and widths taken from arguments, in a format of `str.format` or of `%`."""
+    if re.search(r"\d{6}", layout):
+        raise TemplateError("it formats with a width of more than five digits")
+    if re.search(r"\{[^{}]+\{" if braces else r"%[^%a-zA-Z]*\*", layout):
+        raise TemplateError("it formats with a width from an argument")
+
+
+def _size(value: Any) -> int:
+    if isinstance(value, str):
+        return len(value)
+    return 24 if value is None or isinstance(value, (int, float)) else 8 * current().weight(value)

@@ -6,7 +6,7 @@ import html
 import json
 import pprint
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from functools import wraps
 from typing import Any
@@ -17,8 +17,8 @@ from jinja2.runtime import Undefined
 from jinja2.utils import Cycler, Joiner, Namespace, pass_context, pass_environment, pass_eval_context
 
 from lacewing.errors import TemplateError
-from lacewing.text.budget import current
-from lacewing.text.provenance import Arguments, Text, from_user, join, mark, touched
+from lacewing.text.budget import COUNTING, check_growth, current
+from lacewing.text.provenance import as_string, from_user, joined, mark, printf, touched, writable
 from lacewing.text.vocabulary import words
 
 # Filters that hand on what they are given, or give numbers; and filters that make new strings.
@@ -27,10 +27,6 @@ _HANDING = words(
     reverse round select selectattr slice sort unique wordcount"""
 )
 _MAKING = words("capitalize center filesizeformat indent lower replace string title trim truncate upper")
-_COUNTING = words("batch slice round center ljust rjust zfill indent truncate")
-_LOOKING = ("is", "find", "rfind", "index", "rindex", "count", "startswith", "endswith")
-_PLAIN = (str, int, float, type(None), Undefined)  # what writes itself
-_VIEWS: tuple[type[Any], ...] = (type({}.keys()), type({}.values()), type({}.items()))
 _MOST_PRINTED = 1 << 18  # what `pprint` may weigh: it writes each level anew to see whether it fits a line
 _MOST_WRAPPED = 1 << 17  # characters of a line for `wordwrap`
 _MOST_MOVED = 1 << 33  # characters that `striptags` may move: older versions of the library move the rest at each tag
@@ -42,15 +38,8 @@ def filters() -> dict[str, Callable[..., Any]]:
     table |= {name: _making(name, FILTERS[name], texts=True) for name in _MAKING}
     table |= {name: _making(name, own) for name, own in _OWN.items()}
     table |= dict.fromkeys(("e", "escape", "forceescape"), _making("escape", _escape))
-    return table | {
-        "from_json": _from_json,
-        "join": _join,
-        "sum": _sum,
-        "safe": as_string,
-        "_each": _each,
-        "_concat": _concat,
-        "_box": _box,
-    }
+    table |= {"from_json": _from_json, "join": _join, "sum": _sum, "safe": as_string}
+    return table | {"_each": _each, "_concat": _concat, "_box": _box}
 
 
 def functions(now: Callable[[], datetime]) -> dict[str, Any]:
@@ -106,7 +95,7 @@ def _handing(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
     def run(*args: Any, **options: Any) -> Any:
         budget = current()
         budget.tick()
-        if name in _COUNTING:
+        if name in COUNTING:
             budget.count((*args[skip + 1 :], *options.values()))
         result = original(*args, **options)
         budget.container(result)
@@ -137,57 +126,6 @@ def _making(name: str, original: Callable[..., Any], texts: bool = False) -> Cal
     return _carry(original, run)
 
 
-def check_growth(name: str, given: tuple[Any, ...]) -> None:
-    """Refuses an operation on strings whose result would be far larger than what it is given, before it runs.
-
-    `name` is that of a filter or method; "format" is the filter and `%`, "format_map" is `str.format`.
-    """
-    text, *rest = given
-    budget = current()
-    if name.startswith(_LOOKING):
-        return budget.check_time()
-    if name in _COUNTING:
-        budget.count(rest)
-    size, longest = _size(text), max(map(_size, rest), default=0)
-    numbers = max((abs(value) for value in rest if isinstance(value, int)), default=0)
-    if name == "replace":
-        old = rest[0] if rest and isinstance(rest[0], str) else ""
-        size += (str.count(text, old) if isinstance(text, str) else size + 1) * longest
-    elif name in ("format", "format_map"):
-        check_layout(str(text), braces=name == "format_map")
-        size += (str(text).count("{") + str(text).count("%")) * (sum(map(_size, rest)) + numbers)
-    elif name == "indent":
-        size += (str(text).count("\n") + 1) * max(longest, numbers, 4)
-    elif name in ("escape", "xmlattr"):
-        size *= 6
-    elif name == "urlencode":
-        size *= 3 if str(text).isascii() else 12
-    elif name in ("center", "ljust", "rjust", "zfill"):
-        size += numbers
-    budget.string(size)
-
-
-def check_layout(layout: str, braces: bool) -> None:
-    """Refuses widths of six and more digits, and widths taken from arguments, in a format of `str.format` or of `%`."""
-    if re.search(r"\d{6}", layout):
-        raise TemplateError("it formats with a width of more than five digits")
-    if re.search(r"\{[^{}]+\{" if braces else r"%[^%a-zA-Z]*\*", layout):
-        raise TemplateError("it formats with a width from an argument")
-
-
-def _size(value: Any) -> int:
-    if isinstance(value, str):
-        return len(value)
-    return 24 if value is None or isinstance(value, (int, float)) else 8 * current().weight(value)
-
-
-def joined(items: Iterable[Any], separator: str = "") -> str:
-    """The texts of items in a row, within the budget."""
-    texts = [as_string(item) for item in items]
-    current().string(sum(map(len, texts)) + len(separator) * len(texts))
-    return join(texts, separator)
-
-
 def _join(value: Any, d: Any = "", attribute: str | int | None = None) -> str:
     items = Each(value)
     picked = (item.get(attribute, "") if isinstance(item, dict) else "" for item in items)
@@ -202,56 +140,6 @@ def _sum(value: Any, attribute: str | int | None = None, start: float = 0) -> fl
             raise TypeError("sum takes numbers only")
         total += number
     return total
-
-
-def as_string(value: Any) -> str:
-    """What `{{ value }}` writes; of anything but strings and numbers all of it counts as the user's."""
-    if isinstance(value, (str, Undefined)):
-        return str(value)
-    current().container(value)
-    text = value.source if isinstance(value, Arguments) else str(value) if isinstance(value, _PLAIN) else shown(value)
-    current().string(len(text))
-    return mark(text) if touched((value,)) else text
-
-
-def shown(value: Any) -> str:
-    """The `repr` of data, in which functions and other objects are just their type: theirs would tell addresses."""
-    if isinstance(value, (*_PLAIN, range)):
-        return repr(value)
-    current().tick()
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{shown(key)}: {shown(inner)}" for key, inner in value.items()) + "}"
-    kind = type(value).__name__
-    if not isinstance(value, (list, tuple)):
-        return f"{kind}({shown(list(value))})" if isinstance(value, _VIEWS) else f"<{kind}>"
-    text = ", ".join(map(shown, value))
-    return f"[{text}]" if isinstance(value, list) else f"({text},)" if len(value) == 1 else f"({text})"
-
-
-class _Written(str):
-    """The text of an object, which `%r` writes as it is."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return str.__str__(self)
-
-
-def writable(value: Any) -> Any:
-    """An argument of an operation that writes it: strings and numbers as they are, else the text that we write for it."""
-    return value if isinstance(value, _PLAIN) else _Written(as_string(value))
-
-
-def printf(layout: str, values: Any) -> str:
-    """`layout % values`, within the budget."""
-    given = values if isinstance(values, tuple) else (values,)
-    check_growth("format", (layout, *given))
-    if isinstance(values, dict) and "%(" in layout:
-        written: Any = {key: writable(value) for key, value in values.items()}
-    else:
-        written = tuple(map(writable, given))
-    result = str.__str__(layout) % written
-    return Text(result) if touched((layout, *given)) else result
 
 
 def _format(layout: Any, *args: Any, **options: Any) -> str:

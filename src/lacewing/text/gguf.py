@@ -1,4 +1,8 @@
-"""Reads and checks `tokenizer.ggml.*` metadata, and builds the parts of a tokenizer from it."""
+"""The tokenizer of a GGUF file: reads and checks `tokenizer.ggml.*`, and builds the library's objects from it.
+
+Control tokens are given to the library under names that no text can spell, so that nothing a user writes becomes one;
+markup is matched outside (`tokenizer.py`).
+"""
 
 from __future__ import annotations
 
@@ -9,12 +13,14 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 import tokenizers as hf
+from tokenizers import models, normalizers, pre_tokenizers
 
 from lacewing.errors import TokenizerError
-from lacewing.text import cores
-from lacewing.text.parts import Parts
-from lacewing.text.pretokenizers import pre_tokenizer
-from lacewing.text.vocabulary import TokenType, Vocabulary
+from lacewing.text.merges import derive_merges
+from lacewing.text.pretokenizers import PreTokenizer, pre_tokenizer
+from lacewing.text.vocabulary import SPACE, Parts, TokenType, Vocabulary
+
+_REACHABLE = (TokenType.NORMAL, TokenType.USER, TokenType.BYTE)
 
 
 def from_metadata(metadata: Mapping[str, Any]) -> Parts:
@@ -39,7 +45,7 @@ def _byte_level(fields: _Fields, vocabulary: Vocabulary) -> Parts:
     return Parts(
         kind="bpe",
         vocabulary=vocabulary,
-        build=lambda: (cores.byte_level(vocabulary, merges, pre),),
+        build=lambda: (byte_level(vocabulary, merges, pre),),
         bos=bos,
         eos=eos,
         add_bos=fields.flag("add_bos_token", pre.add_bos) and bos is not None,
@@ -57,12 +63,12 @@ def _raw(fields: _Fields, vocabulary: Vocabulary, kind: str) -> Parts:
         scores = fields.scores(size)
 
         def build() -> tuple[hf.Tokenizer, ...]:
-            return (cores.sentencepiece(vocabulary, scores, unknown=unknown, prefix=prefix),)
+            return (sentencepiece(vocabulary, scores, unknown=unknown, prefix=prefix),)
     else:
         merges = [(a.replace("Ġ", " "), b.replace("Ġ", " ")) for a, b in fields.merges()]
 
         def build() -> tuple[hf.Tokenizer, ...]:
-            return (cores.raw_bpe(vocabulary, merges, unknown=unknown, prefix=prefix),)
+            return (raw_bpe(vocabulary, merges, unknown=unknown, prefix=prefix),)
 
     # Phi-3 was trained with the spaces after its control tokens left out.
     phi3 = any(name in (fields.general_name or "").lower() for name in ("phi-3", "phi3"))
@@ -189,3 +195,69 @@ class _Fields:
         if size is not None and len(array) != size:
             raise TokenizerError(f"tokenizer.ggml.{key} has {len(array)} entries, the vocabulary {size}")
         return array
+
+
+def byte_level(vocabulary: Vocabulary, merges: Sequence[tuple[str, str]], pre: PreTokenizer) -> hf.Tokenizer:
+    """A GPT-2 style tokenizer: regexes, then bytes, then merges in the file's order."""
+    core = hf.Tokenizer(_bpe(vocabulary, merges, ignore_merges=pre.whole_words))
+    splits = [pre_tokenizers.Split(hf.Regex(regex), "isolated") for regex in pre.regexes]
+    core.pre_tokenizer = pre_tokenizers.Sequence([*splits, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    return _with_user_tokens(core, vocabulary)
+
+
+def sentencepiece(vocabulary: Vocabulary, scores: npt.NDArray[np.float64], *, unknown: int, prefix: bool) -> hf.Tokenizer:
+    """A SentencePiece BPE tokenizer with byte fallback; its merges follow from the scores (V,).
+
+    `prefix`: a space is put before every text, as the model was trained with.
+    """
+    ids = np.fromiter(vocabulary.ids.values(), np.int64, len(vocabulary.ids))  # unique pieces
+    ids = ids[vocabulary.types[ids] == TokenType.NORMAL]
+    if len(ids) and np.ptp(scores[ids]) == 0:
+        scores = -np.arange(len(vocabulary), dtype=np.float64)  # the order was lost in conversion; ids are the best guess
+    return raw_bpe(vocabulary, derive_merges(vocabulary.pieces, ids, scores[ids]), unknown=unknown, prefix=prefix)
+
+
+def raw_bpe(vocabulary: Vocabulary, merges: Sequence[tuple[str, str]], *, unknown: int, prefix: bool) -> hf.Tokenizer:
+    """BPE over characters with U+2581 for a space and byte fallback: SentencePiece, and Gemma 4 whose file has the merges."""
+    core = hf.Tokenizer(_bpe(vocabulary, merges, unk_token=_name(vocabulary, unknown), fuse_unk=True, byte_fallback=True))
+    replace = normalizers.Replace(" ", SPACE)
+    core.normalizer = normalizers.Sequence([normalizers.Prepend(SPACE), replace]) if prefix else replace
+    if not _joins_words(vocabulary):
+        # No piece holds a space after another character, so a cut there changes no id; it makes the library's word cache work.
+        core.pre_tokenizer = pre_tokenizers.Split(hf.Regex(f"{SPACE}*[^{SPACE}]+|{SPACE}+"), "isolated")
+    return _with_user_tokens(core, vocabulary)
+
+
+def _joins_words(vocabulary: Vocabulary) -> bool:
+    """Whether some piece that merges can build has a space after another character."""
+    suspects = (piece for piece in vocabulary.pieces if SPACE in piece and SPACE in piece.lstrip(SPACE))
+    return any(vocabulary.types[vocabulary.ids[piece]] in _REACHABLE for piece in suspects)
+
+
+def _name(vocabulary: Vocabulary, token: int) -> str:
+    """The name under which the library knows an id; of control tokens one that no text has, as it starts with NUL."""
+    return (
+        f"\0token {token}" if vocabulary.types[token] not in _REACHABLE or token in vocabulary.guarded else vocabulary.pieces[token]
+    )
+
+
+def _bpe(vocabulary: Vocabulary, merges: Sequence[tuple[str, str]], **options: Any) -> models.BPE:
+    names = dict(vocabulary.ids)
+    for token in [*np.flatnonzero(~np.isin(vocabulary.types, _REACHABLE)).tolist(), *vocabulary.guarded]:
+        if names.pop(vocabulary.pieces[token], None) is not None:
+            names[_name(vocabulary, token)] = token
+    try:
+        return models.BPE(names, merges, **options)
+    except Exception:  # the library raises plain Exception for a merge of unknown pieces
+        merges = [(a, b) for a, b in merges if a in names and b in names and a + b in names]
+    try:
+        return models.BPE(names, merges, **options)
+    except Exception as error:
+        raise TokenizerError(f"the vocabulary and merges do not make a tokenizer: {error}") from error
+
+
+def _with_user_tokens(core: hf.Tokenizer, vocabulary: Vocabulary) -> hf.Tokenizer:
+    """User-defined tokens (runs of spaces or newlines, tags) are found in raw text before anything else."""
+    texts = [vocabulary.pieces[token] for token in vocabulary.of_type(TokenType.USER) if token not in vocabulary.guarded]
+    core.add_tokens([hf.AddedToken(text, special=False, normalized=False) for text in texts if text])
+    return core

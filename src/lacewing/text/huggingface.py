@@ -14,11 +14,8 @@ from tokenizers import models, pre_tokenizers
 
 from lacewing.errors import TokenizerError
 from lacewing.formats.files import check_inside, read_named
-from lacewing.text.library import guarded
-from lacewing.text.normalizers import check_file, check_steps
-from lacewing.text.parts import Parts
-from lacewing.text.regexes import check_regexes
-from lacewing.text.vocabulary import MAX_PIECE_LENGTH, MAX_PIECES, TokenType, Vocabulary
+from lacewing.text.guards import check_file, check_regexes, check_steps, flat, guarded
+from lacewing.text.vocabulary import MAX_PIECE_LENGTH, MAX_PIECES, Parts, TokenType, Vocabulary
 
 MAX_FILE = 128 << 20
 _FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
@@ -118,18 +115,8 @@ def _stages(core: hf.Tokenizer) -> dict[str, Any]:
     return {name: None if stage is None else json.loads(stage.__getstate__()) for name, stage in stages.items()}
 
 
-def _flat(stage: Any) -> list[dict[str, Any]]:
-    """The steps of a stage, sequences unrolled."""
-    if not isinstance(stage, dict):
-        return []
-    for key in ("decoders", "pretokenizers", "normalizers"):
-        if key in stage:
-            return [step for inner in stage[key] for step in _flat(inner)]
-    return [stage]
-
-
 def _spelling(stages: Mapping[str, Any]) -> str:
-    kinds = {step.get("type") for name in ("decoder", "pre_tokenizer") for step in _flat(stages[name])}
+    kinds = {step.get("type") for name in ("decoder", "pre_tokenizer") for step in flat(stages[name])}
     if "ByteLevel" in kinds:
         return "bytes"
     if kinds & {"ByteFallback", "Metaspace", "Replace"}:
@@ -138,7 +125,7 @@ def _spelling(stages: Mapping[str, Any]) -> str:
 
 
 def _strips(decoder: Any) -> bool:
-    for step in _flat(decoder):
+    for step in flat(decoder):
         if step.get("type") == "Strip" and step.get("content") == " " and step.get("start"):
             return True
         if step.get("type") == "Metaspace":

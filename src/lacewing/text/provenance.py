@@ -9,7 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any, SupportsIndex
 
+from jinja2.runtime import Undefined
+
+from lacewing.text.budget import check_growth, current
+
 Spans = tuple[tuple[int, int], ...]
+
+_PLAIN = (str, int, float, type(None), Undefined)  # what writes itself
+_VIEWS: tuple[type[Any], ...] = (type({}.keys()), type({}.values()), type({}.items()))
 
 
 class Text(str):
@@ -194,6 +201,63 @@ def touched(values: Iterable[Any]) -> bool:
     return any(
         (isinstance(value, Text) and value.spans) or not isinstance(value, (str, int, float, type(None))) for value in values
     )
+
+
+def joined(items: Iterable[Any], separator: str = "") -> str:
+    """The texts of items in a row, within the budget."""
+    texts = [as_string(item) for item in items]
+    current().string(sum(map(len, texts)) + len(separator) * len(texts))
+    return join(texts, separator)
+
+
+def as_string(value: Any) -> str:
+    """What `{{ value }}` writes; of anything but strings and numbers all of it counts as the user's."""
+    if isinstance(value, (str, Undefined)):
+        return str(value)
+    current().container(value)
+    text = value.source if isinstance(value, Arguments) else str(value) if isinstance(value, _PLAIN) else shown(value)
+    current().string(len(text))
+    return mark(text) if touched((value,)) else text
+
+
+def shown(value: Any) -> str:
+    """The `repr` of data, in which functions and other objects are just their type: theirs would tell addresses."""
+    if isinstance(value, (*_PLAIN, range)):
+        return repr(value)
+    current().tick()
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{shown(key)}: {shown(inner)}" for key, inner in value.items()) + "}"
+    kind = type(value).__name__
+    if not isinstance(value, (list, tuple)):
+        return f"{kind}({shown(list(value))})" if isinstance(value, _VIEWS) else f"<{kind}>"
+    text = ", ".join(map(shown, value))
+    return f"[{text}]" if isinstance(value, list) else f"({text},)" if len(value) == 1 else f"({text})"
+
+
+class _Written(str):
+    """The text of an object, which `%r` writes as it is."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return str.__str__(self)
+
+
+def writable(value: Any) -> Any:
+    """An argument of an operation that writes it: strings and numbers as they are, else the text that we write for it."""
+    return value if isinstance(value, _PLAIN) else _Written(as_string(value))
+
+
+def printf(layout: str, values: Any) -> str:
+    """`layout % values`, within the budget."""
+    given = values if isinstance(values, tuple) else (values,)
+    check_growth("format", (layout, *given))
+    if isinstance(values, dict) and "%(" in layout:
+        written: Any = {key: writable(value) for key, value in values.items()}
+    else:
+        written = tuple(map(writable, given))
+    result = str.__str__(layout) % written
+    return Text(result) if touched((layout, *given)) else result
 
 
 def _one(key: SupportsIndex, size: int) -> slice:

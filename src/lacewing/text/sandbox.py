@@ -24,9 +24,9 @@ from jinja2.utils import Cycler, Joiner
 from jinja2.visitor import NodeTransformer
 
 from lacewing.errors import TemplateError
-from lacewing.text.budget import MAX_INTEGER_BITS, current
-from lacewing.text.filters import Each, SafeNamespace, as_string, check_growth, filters, functions, joined, printf, writable
-from lacewing.text.provenance import Arguments, as_text, join, mark, touched
+from lacewing.text.budget import MAX_INTEGER_BITS, check_growth, current
+from lacewing.text.filters import Each, SafeNamespace, filters, functions
+from lacewing.text.provenance import Arguments, as_string, as_text, join, joined, mark, printf, touched, writable
 from lacewing.text.vocabulary import words
 
 _METHODS: dict[type, frozenset[str]] = {

@@ -1,10 +1,15 @@
-"""Token ids to text, piece by piece, never breaking a character."""
+"""Token ids to text, piece by piece, never breaking a character, up to a stop string."""
 
 from __future__ import annotations
 
 import codecs
+from collections.abc import Sequence
 
+from lacewing.errors import OptionError
 from lacewing.text.vocabulary import TokenType, Vocabulary
+
+MAX_STOPS = 32  # a person's 16, and those of a template
+MAX_LENGTH = 256
 
 
 class StreamDecoder:
@@ -32,3 +37,54 @@ class StreamDecoder:
         rest = self._utf8.decode(b"", final=True)
         self._utf8.reset()
         return rest
+
+
+class StopStrings:
+    """Passes text on until one of the stop strings occurs, wherever deltas are cut.
+
+    Text that may be the start of a stop string is held back until it is clear. Of strings that occur, the one that
+    begins first counts. After a stop, `hit` is that string and no more text comes.
+    """
+
+    def __init__(self, stops: Sequence[str] = ()):
+        if isinstance(stops, str):
+            stops = [stops]
+        if len(stops) > MAX_STOPS or any(not isinstance(stop, str) or not 0 < len(stop) <= MAX_LENGTH for stop in stops):
+            raise OptionError(f"stop must be at most {MAX_STOPS} strings of 1 to {MAX_LENGTH} characters")
+        self._stops = tuple(dict.fromkeys(stops))
+        self._held = ""
+        self.hit: str | None = None
+
+    def push(self, delta: str) -> str:
+        """The text that is safe to show now."""
+        if self.hit is not None or not self._stops:
+            return "" if self._stops else delta
+        text = self._held + delta
+        held = self._start_of_hold(text)
+        if (before := self._stop(text, held)) is not None:
+            return before
+        self._held = text[held:]
+        return text[:held]
+
+    def flush(self) -> str:
+        """The rest, once no more text comes."""
+        rest, self._held = self._held, ""
+        before = None if self.hit is not None else self._stop(rest, len(rest))
+        return rest if before is None else before
+
+    def _stop(self, text: str, end: int) -> str | None:
+        """What stands before the first stop string, if one begins up to `end`: then all is over."""
+        found = [(at, len(stop), stop) for stop in self._stops if 0 <= (at := text.find(stop)) <= end]
+        if not found:
+            return None
+        at, _, self.hit = min(found)
+        self._held = ""
+        return text[:at]
+
+    def _start_of_hold(self, text: str) -> int:
+        """Where the earliest beginning of an unfinished stop string is; the end of the text if there is none."""
+        longest = max(map(len, self._stops)) - 1
+        for at in range(max(0, len(text) - longest), len(text)):
+            if any(len(stop) > len(text) - at and stop.startswith(text[at:]) for stop in self._stops):
+                return at
+        return len(text)

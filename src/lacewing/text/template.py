@@ -124,31 +124,19 @@ class ChatTemplate:
         """Of the source, for people who pin a template."""
         return hashlib.sha256(self.source.encode("utf-8", "surrogatepass")).hexdigest()
 
-    def render(
-        self, messages: Sequence[Message], *, add_generation_prompt: bool = True, tools: Sequence[Any] | None = None, **options: Any
-    ) -> str:
-        """The prompt as text. `options` are variables for the template, such as enable_thinking. Raises TemplateError."""
-        return "".join(
-            text for text, _ in self.segments(messages, add_generation_prompt=add_generation_prompt, tools=tools, **options)
-        )
+    def render(self, messages: Sequence[Message], **options: Any) -> str:
+        """The prompt as text. Options as for `segments`. Raises TemplateError."""
+        return "".join(text for text, _ in self.segments(messages, **options))
 
     def encode(
-        self,
-        messages: Sequence[Message],
-        tokenizer: Tokenizer,
-        *,
-        add_generation_prompt: bool = True,
-        tools: Sequence[Any] | None = None,
-        tail: Sequence[tuple[str, bool]] = (),
-        **options: Any,
+        self, messages: Sequence[Message], tokenizer: Tokenizer, *, tail: Sequence[tuple[str, bool]] = (), **options: Any
     ) -> list[int]:
         """The prompt as ids. Markup of the template becomes control tokens; text of messages and tools never does.
 
         BOS stands in front once: where the template writes it, or where the tokenizer asks for it. `tail`: (text, trusted)
-        parts after the prompt, such as an answer that is to be continued.
+        parts after the prompt, such as an answer that is to be continued. Options as for `segments`.
         """
-        parts = self.segments(messages, add_generation_prompt=add_generation_prompt, tools=tools, **options)
-        ids = tokenizer.encode_segments([*parts, *tail])
+        ids = tokenizer.encode_segments([*self.segments(messages, **options), *tail])
         bos = tokenizer.bos_id
         if bos is None:
             return ids
@@ -159,7 +147,10 @@ class ChatTemplate:
     def segments(
         self, messages: Sequence[Message], *, add_generation_prompt: bool = True, tools: Sequence[Any] | None = None, **options: Any
     ) -> list[tuple[str, bool]]:
-        """The prompt as (text, trusted) parts: what the template wrote is trusted, what came with the messages is not."""
+        """The prompt as (text, trusted) parts: what the template wrote is trusted, what came with the messages is not.
+
+        `options` are variables for the template, such as enable_thinking. Raises TemplateError.
+        """
         if tools and "tool_use" in self.variants:
             return self.variants["tool_use"].segments(messages, add_generation_prompt=add_generation_prompt, tools=tools, **options)
         reads_parts = bool(_READS_PARTS.search(self.source))

@@ -15,10 +15,9 @@ import tokenizers as hf
 from lacewing.errors import OptionError, TokenizerError
 from lacewing.formats.checkpoint import Checkpoint
 from lacewing.text import gguf, huggingface
-from lacewing.text.library import guarded
-from lacewing.text.parts import Parts
+from lacewing.text.guards import guarded
 from lacewing.text.streaming import StreamDecoder
-from lacewing.text.vocabulary import TokenType
+from lacewing.text.vocabulary import Parts, TokenType
 
 _SPACES = " \t\n\v\f\r"
 

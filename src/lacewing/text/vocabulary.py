@@ -1,14 +1,16 @@
-"""The pieces of a vocabulary: what each id means as bytes, which ids are control tokens, which end a generation."""
+"""What a tokenizer is made of, whichever file it came from: above all its pieces, what they mean and which are control tokens."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
+import tokenizers as hf
 
 from lacewing.errors import TokenizerError
 
@@ -147,3 +149,23 @@ class Vocabulary:
         if self.types[special.get("</s>", 0)] == TokenType.USER and special.get("</s>") not in set(named):
             found.discard(special.get("</s>", -1))
         return frozenset(found)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The parts of a tokenizer.
+
+    `build` makes the library's objects, which takes up to a second, so it runs at first use. The first object encodes the
+    start of a text; a second one, where the two differ, encodes text after a control token.
+    """
+
+    kind: str  # "spm", "bpe", "gemma4", ...
+    vocabulary: Vocabulary
+    build: Callable[[], tuple[hf.Tokenizer, ...]]
+    bos: int | None
+    eos: int | None
+    add_bos: bool
+    stop_ids: frozenset[int]
+    strip_first_space: bool = False  # decoding a whole text drops the space that encoding put in front
+    left_strip: frozenset[int] = frozenset()  # control tokens that swallow the spaces before them
+    right_strip: frozenset[int] = frozenset()  # ... and after them
