@@ -41,7 +41,7 @@ def load(name: str | Path, **options: Unpack[LoadArguments]) -> Model:
     return Model(ModelInfo(hub.resolve(name), make_load_options(dict(options))), progress)
 
 
-def load_tokenizer(name: str | Path) -> Tokenizer:
+def load_tokenizer(name: str | Path, *, follow_links: bool = False) -> Tokenizer:
     """The tokenizer of a checkpoint alone: a GGUF file, a directory or its tokenizer.json; weights are not needed.
 
     Raises TokenizerError, ModelFormatError.
@@ -49,7 +49,7 @@ def load_tokenizer(name: str | Path) -> Tokenizer:
     from lacewing.formats import open_texts
     from lacewing.text.tokenizer import Tokenizer
 
-    return Tokenizer.from_checkpoint(open_texts(hub.resolve(name)))
+    return Tokenizer.from_checkpoint(open_texts(hub.resolve(name), follow_links=follow_links))
 
 
 class _DeviceFull(OutOfMemoryError):

@@ -140,6 +140,7 @@ class LoadOptions:
     gpu_memory_bytes: int | None = None  # of a GPU's memory that may be filled; None: most of what is free
     kv_type: str | None = None  # one of KV_TYPES; None: f32 where the weights are as precise, else f16
     sequences: int = 1  # that run at a time; all others wait
+    follow_links: bool = False  # of a directory, also those that leave it
 
     @property
     def names_gpu(self) -> bool:
@@ -181,6 +182,8 @@ class LoadArguments(TypedDict, total=False):
     """Precision of the KV cache: "f16", "f32" or "q8_0"; by default f32 if the weights are as precise, else f16."""
     sequences: int
     """How many sequences run at a time, 1 by default; together they have the context's tokens."""
+    follow_links: bool
+    """Follow links of a directory that lead out of it, for example to another disk; False by default."""
     threads: int | None
     gpu_layers: int | str | None
     """How many layers of a model that is shared out are on the GPU as a whole; "auto": as many as fit."""

@@ -167,6 +167,19 @@ def test_what_is_partly_fetched_is_listed_and_removed(lacewing, monkeypatch, tmp
     assert "hf:o/r" not in lacewing("list")[1]
 
 
+@pytest.mark.parametrize("words", [("info",), ("run", "Hello", "--max-tokens", 1), ("bench", "-p", 4, "-n", 2, "-r", 1), ("chat",)])
+def test_links_out_of_a_directory_are_followed_on_request(lacewing, monkeypatch, tmp_path, words):
+    model = tiny("llama-wide", "huggingface", tmp_path)
+    (tmp_path / "links").mkdir()
+    for file in model.iterdir():
+        (tmp_path / "links" / file.name).symlink_to(file)
+    monkeypatch.setattr(sys, "stdin", io.StringIO(""))
+    command = (words[0], tmp_path / "links", *words[1:], "--backend", "reference")
+    code, _, err = lacewing(*command)
+    assert code == 1 and "is a link that leaves its folder" in err and "--follow-links" in err
+    assert lacewing(*command, "--follow-links")[0] == 0
+
+
 def test_list_tells_what_a_model_is(lacewing, monkeypatch, tmp_path, tiny_path):
     from tests.hub.test_pull import transports
 

@@ -185,7 +185,7 @@ def test_parts_joined_by_cat_are_told_from_renamed_ones(tmp_path: Path, name: st
 def test_several_models_in_a_folder(tmp_path: Path) -> None:
     for name in ("a.gguf", "b.gguf"):
         write(tmp_path / name, valid().data)
-    with pytest.raises(ModelFormatError, match="several GGUF models"):
+    with pytest.raises(ModelFormatError, match="holds 2 GGUF models"):
         open_checkpoint(tmp_path)
     (tmp_path / "b.gguf").unlink()
     assert isinstance(open_checkpoint(tmp_path), Checkpoint)

@@ -35,6 +35,7 @@ KvType = Annotated[
     str | None,
     typer.Option(help="Precision of the KV cache: f16, f32 or q8_0; by default f32 where the weights are as precise, else f16."),
 ]
+FollowLinks = Annotated[bool, typer.Option("--follow-links", help="Follow links of a directory that lead out of it.")]
 MaxTokens = Annotated[int | None, typer.Option(help="Stop after this many tokens.", metavar="N")]
 Temperature = Annotated[float, typer.Option(help="0 always takes the likeliest token.", metavar="T")]
 TopK = Annotated[int, typer.Option(help="Only the K likeliest tokens; 0 is off.", metavar="K")]
@@ -57,10 +58,13 @@ def load_options(
     gpu_layers: GpuLayers = None,
     gpu_memory: GpuMemory = None,
     kv_type: KvType = None,
+    follow_links: FollowLinks = False,
 ) -> LoadOptions:
     """Raises OptionError for values out of range."""
     shared = parse_layers(gpu_layers), parse_bytes(gpu_memory, "gpu_memory")
-    return LoadOptions(backend, residency, parse_bytes(memory), context, threads, adapter, *shared, kv_type)
+    return LoadOptions(
+        backend, residency, parse_bytes(memory), context, threads, adapter, *shared, kv_type, follow_links=follow_links
+    )
 
 
 def sampling_options(

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lacewing.formats.files import Links
 from lacewing.quants.base import Quant
 
 
@@ -55,6 +56,7 @@ class Checkpoint:
 
     `metadata` of a GGUF file: its keys. Of a Hugging Face directory: its JSON files under their names
     (`config.json`, `generation_config.json`, `tokenizer_config.json`, ...), and `chat_template.jinja` as text.
+    `links`: where links of it may lead; None: beside `path`.
     `identities` of `files`: what they were when their headers were read, which tells them from later ones of the same names.
     """
 
@@ -63,6 +65,7 @@ class Checkpoint:
     metadata: Mapping[str, Any]
     tensors: Mapping[str, TensorInfo]
     files: tuple[Path, ...] = field(default=())
+    links: Links | None = None
     whole: bool = True
     identities: Mapping[Path, Identity] = field(default_factory=dict)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -94,12 +95,42 @@ def refuse_foreign(path: Path, start: bytes) -> None:
         raise ModelFormatError(path, f"is a pickle, which can run code when opened; {_CONVERT}", offset=0)
 
 
-def check_inside(path: Path, *folders: Path) -> None:
-    """Raise ModelFormatError if `path`, links followed, is in none of the folders.
+@dataclass(frozen=True)
+class Links:
+    """Where links of a checkpoint may lead: a file may be anywhere if a person named it, and what comes with it beside it.
 
-    A Hugging Face cache keeps its files in `blobs` beside `snapshots` and links to them; that is let through.
+    `anywhere`: the person lets all links be followed.
     """
-    allowed = [folder.resolve() for folder in folders]
-    allowed += [folder.parent.parent / "blobs" for folder in allowed if folder.parent.name == "snapshots"]
-    if path.resolve().parent not in allowed:
-        raise ModelFormatError(path, "is a link that leaves its folder; copy the file here, or name the real folder")
+
+    folders: tuple[Path, ...] = ()  # resolved
+    anywhere: bool = False
+
+    @classmethod
+    def of(cls, named: Path, anywhere: bool = False) -> Links:
+        """For a file or folder that a person named. A Hugging Face cache keeps files in `blobs` and links to them."""
+        folders = {named.resolve(), *([] if named.is_dir() else [named.parent.resolve(), named.resolve().parent])}
+        caches = {above.parent / "blobs" for folder in folders for above in folder.parents if above.name == "snapshots"}
+        return cls((*folders, *caches), anywhere)
+
+    def check(self, path: Path) -> None:
+        """Raise ModelFormatError if `path`, links followed, is in none of the folders."""
+        if not self.anywhere and not any(path.resolve().is_relative_to(folder) for folder in self.folders):
+            problem = "is a link that leaves its folder; copy the file here, name the real one, or pass --follow-links"
+            raise ModelFormatError(path, f"{problem} (follow_links=True)")
+
+
+def model_folder(folder: Path) -> Path:
+    """Of `models--owner--name` in a Hugging Face cache, the snapshot of its main branch, or the newest; another folder itself."""
+    snapshots = folder / "snapshots"
+    if not snapshots.is_dir() or not (folder.name.startswith("models--") or (folder / "blobs").is_dir()):
+        return folder
+    found = [snapshots / name for name in visible(snapshots) if (snapshots / name).is_dir()]
+    main = folder / "refs" / "main"
+    revision = main.read_bytes()[:100].decode(errors="replace").strip() if main.is_file() else ""
+    found.sort(key=lambda each: (each.name == revision, each.stat().st_mtime_ns), reverse=True)
+    return next((each for each in found if holds_model(each)), found[0] if found else folder)
+
+
+def holds_model(folder: Path) -> bool:
+    """Whether a folder has files of weights."""
+    return any(name.lower().endswith((".gguf", ".safetensors")) for name in visible(folder))

@@ -13,7 +13,7 @@ from typing import Any
 
 from lacewing.errors import ModelFormatError, UnsupportedModelError
 from lacewing.formats.checkpoint import ByteRange, Checkpoint, TensorInfo
-from lacewing.formats.files import check_inside, open_regular, shown
+from lacewing.formats.files import Links, open_regular, shown
 from lacewing.formats.gguf_header import UINT32, Header, HeaderReader, RawTensor
 from lacewing.options import counted
 from lacewing.quants import by_ggml_id
@@ -24,13 +24,13 @@ ELEMENT_LIMIT = 2**48
 _SPLIT_NAME = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf", re.DOTALL)
 
 
-def open_gguf(path: Path, whole: bool = True) -> Checkpoint:
+def open_gguf(path: Path, links: Links, whole: bool = True) -> Checkpoint:
     """Open a GGUF file, with all parts of it if it is split; `whole` as for `open_checkpoint`. Raises ModelFormatError."""
     opened = metadata, tensors, _ = _open_file(path, whole)
     count = _split_number(path, metadata, "split.count", 1)
     if count <= 1:
-        return Checkpoint(path, "gguf", metadata, tensors, (path,), whole)
-    return _open_split(path, opened, count, whole)
+        return Checkpoint(path, "gguf", metadata, tensors, (path,), links, whole)
+    return _open_split(_beside_parts(path), opened, count, links, whole)
 
 
 def split_names(name: str) -> list[str]:
@@ -39,10 +39,24 @@ def split_names(name: str) -> list[str]:
     return [name] if found is None else [f"{found[1]}-{part + 1:05}-of-{found[3]}.gguf" for part in range(int(found[3]))]
 
 
+def split_head(name: str) -> str:
+    """The name of the first part, likewise."""
+    found = _SPLIT_NAME.fullmatch(name)
+    return name if found is None else f"{found[1]}-00001-of-{found[3]}.gguf"
+
+
+def _beside_parts(path: Path) -> Path:
+    """Of a link to a part, the part itself if the others are there rather than here."""
+    real = path.resolve()
+    names = split_names(real.name) if _SPLIT_NAME.fullmatch(real.name) else []
+    here = names and all(path.with_name(name).exists() for name in names)
+    return real if names and not here and all(real.with_name(name).exists() for name in names) else path
+
+
 _Opened = tuple[dict[str, Any], dict[str, TensorInfo], int]  # metadata and tensors of one file, and where they end
 
 
-def _open_split(path: Path, opened: _Opened, count: int, whole: bool) -> Checkpoint:
+def _open_split(path: Path, opened: _Opened, count: int, links: Links, whole: bool) -> Checkpoint:
     """Open all parts of the split file that `path` is one of, which is `opened`; the metadata are those of the first part."""
     name = _SPLIT_NAME.fullmatch(path.name)
     parts = tuple(path.with_name(part) for part in split_names(path.name))
@@ -59,7 +73,7 @@ def _open_split(path: Path, opened: _Opened, count: int, whole: bool) -> Checkpo
     first: dict[str, Any] = {}
     tensors: dict[str, TensorInfo] = {}
     for index, part in enumerate(parts):
-        check_inside(part, path.parent, path.resolve().parent)
+        links.check(part)
         metadata, found, _ = opened if part == path else _open_file(part, whole)
         first = first or metadata
         for key, expected in (("split.count", count), ("split.no", index)):
@@ -72,7 +86,7 @@ def _open_split(path: Path, opened: _Opened, count: int, whole: bool) -> Checkpo
     total = _split_number(parts[0], first, "split.tensors.count", len(tensors))
     if total != len(tensors):
         raise ModelFormatError(parts[0], f"is {total}, but the parts have {len(tensors)} tensors", field="split.tensors.count")
-    return Checkpoint(parts[0], "gguf", first, tensors, parts, whole)
+    return Checkpoint(parts[0], "gguf", first, tensors, parts, links, whole)
 
 
 def _joined(path: Path, end: int) -> bool:

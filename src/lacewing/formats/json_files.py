@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from lacewing.errors import ModelFormatError
-from lacewing.formats.files import check_inside, open_regular, shown, visible
+from lacewing.formats.files import Links, open_regular, shown, visible
 
 SIZE_LIMIT = 64 * 2**20  # bytes; the index of a model with 100,000 tensors takes about 12 MiB
 VALUE_LIMIT = 2**20  # values of a document, each of which costs far more memory than its bytes
@@ -113,8 +113,8 @@ class FolderMetadata(Mapping[str, Any]):
     Templates of a folder within it are `additional_chat_templates/NAME.jinja`.
     """
 
-    def __init__(self, folder: Path):
-        self._folder = folder
+    def __init__(self, folder: Path, links: Links):
+        self._folder, self._links = folder, links
         self._values: dict[str, Any] = {}
         self._names = [name for name in _READ if (folder / name).is_file()]
         more = folder / _MORE_TEMPLATES
@@ -127,7 +127,7 @@ class FolderMetadata(Mapping[str, Any]):
             if name not in self._names:
                 raise KeyError(name)
             path = self._folder / name
-            check_inside(path, self._folder, path.parent)
+            self._links.check(path)
             text = read_limited(path)
             self._values[name] = parse(path, text, strict=False) if path.suffix == ".json" else _text(path, text)
         return self._values[name]

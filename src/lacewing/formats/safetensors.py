@@ -11,7 +11,7 @@ from typing import Any
 
 from lacewing.errors import ModelFormatError, UnsupportedModelError
 from lacewing.formats.checkpoint import ByteRange, Checkpoint, TensorInfo
-from lacewing.formats.files import PICKLE_SUFFIXES, START, check_inside, open_regular, refuse_foreign, shown, visible
+from lacewing.formats.files import PICKLE_SUFFIXES, START, Links, holds_model, open_regular, refuse_foreign, shown, visible
 from lacewing.formats.json_files import FolderMetadata, parse, read_limited
 from lacewing.quants import QUANTS, Quant
 
@@ -27,24 +27,26 @@ _FILE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 
 
-def open_file(path: Path, whole: bool = True) -> Checkpoint:
-    """Open one .safetensors file; the JSON files beside it are its metadata. Raises ModelFormatError."""
-    return Checkpoint(path, "safetensors", FolderMetadata(path.parent), read_header(path, whole), (path,), whole)
+def open_file(path: Path, links: Links, whole: bool = True) -> Checkpoint:
+    """Open one .safetensors file, with the JSON files beside it, or beside what it links to. Raises ModelFormatError."""
+    if not (path.parent / "config.json").exists():
+        path = path.resolve()
+    return Checkpoint(path, "safetensors", FolderMetadata(path.parent, links), read_header(path, whole), (path,), links, whole)
 
 
-def open_folder(folder: Path, whole: bool = True) -> Checkpoint:
+def open_folder(folder: Path, links: Links, whole: bool = True) -> Checkpoint:
     """Open a Hugging Face folder: one .safetensors file, or several with an index. Raises ModelFormatError."""
     index = folder / INDEX
     if index.exists() and not (folder / _FILE).exists():  # transformers, too, takes the one file where both are there
-        check_inside(index, folder)
+        links.check(index)
         places = read_index(index)
-        tensors = _read_shards(folder, index, places, whole)
+        tensors = _read_shards(folder, index, places, links, whole)
         files = tuple(folder / name for name in sorted(set(places.values())))
     else:
         files = (_only_file(folder),)
-        check_inside(files[0], folder)
+        links.check(files[0])
         tensors = read_header(files[0], whole)
-    return Checkpoint(folder, "safetensors", FolderMetadata(folder), tensors, files, whole)
+    return Checkpoint(folder, "safetensors", FolderMetadata(folder, links), tensors, files, links, whole)
 
 
 def _only_file(folder: Path) -> Path:
@@ -64,7 +66,9 @@ def _only_file(folder: Path) -> Path:
     for path in (folder / name for name in names):
         if path.suffix.lower() in PICKLE_SUFFIXES:
             refuse_foreign(path, b"")
-    raise ModelFormatError(folder, "has neither .safetensors files nor a .gguf file")
+    inner = [name for name in names if (folder / name).is_dir() and holds_model(folder / name)]
+    there = f"; name one of its folders: {', '.join(inner[:20])}" if inner else ""
+    raise ModelFormatError(folder, f"has neither .safetensors files nor a .gguf file{there}")
 
 
 def read_index(path: Path) -> dict[str, str]:
@@ -86,7 +90,7 @@ def _is_plain(file: str) -> bool:
     return plain and file.endswith(".safetensors")
 
 
-def _read_shards(folder: Path, index: Path, places: dict[str, str], whole: bool) -> dict[str, TensorInfo]:
+def _read_shards(folder: Path, index: Path, places: dict[str, str], links: Links, whole: bool) -> dict[str, TensorInfo]:
     """The tensors of the files that the index names, which is all that transformers takes from it.
 
     A tensor that the index places elsewhere, or not at all, is one nevertheless; one that is in no file is the model's to miss.
@@ -96,7 +100,7 @@ def _read_shards(folder: Path, index: Path, places: dict[str, str], whole: bool)
         path = folder / file
         if not path.exists():
             raise ModelFormatError(index, f"names the file {file}, which is missing", field="weight_map")
-        check_inside(path, folder)
+        links.check(path)
         for name, tensor in read_header(path, whole).items():
             if name in tensors:
                 other = tensors[name].ranges[0].path.name

@@ -38,7 +38,7 @@ class ModelInfo:
 
         self.options = options
         try:
-            self.checkpoint: Checkpoint = open_checkpoint(path, whole=whole)
+            self.checkpoint: Checkpoint = open_checkpoint(path, whole=whole, follow_links=options.follow_links)
         except OSError as error:
             raise ModelFormatError(path, f"cannot be read: {error.strerror or error}") from error
         self.tokenizer = Background(self._open_tokenizer, warm)

@@ -13,7 +13,7 @@ import tokenizers as hf
 from tokenizers import models, pre_tokenizers
 
 from lacewing.errors import TokenizerError
-from lacewing.formats.files import check_inside, read_named
+from lacewing.formats.files import Links, read_named
 from lacewing.text.guards import check_file, check_regexes, check_steps, flat, guarded
 from lacewing.text.vocabulary import MAX_PIECE_LENGTH, MAX_PIECES, Parts, TokenType, Vocabulary
 
@@ -21,13 +21,13 @@ MAX_FILE = 128 << 20
 _FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 
 
-def from_directory(path: Path, metadata: Mapping[str, Any]) -> Parts:
+def from_directory(path: Path, metadata: Mapping[str, Any], links: Links | None = None) -> Parts:
     """The parts of the tokenizer of a directory (or of the directory of a .safetensors file)."""
     directory = path if path.is_dir() else path.parent
     file = directory / "tokenizer.json"
     if not file.is_file():
         raise TokenizerError(f"{directory} has no tokenizer.json; other tokenizer files are not read")
-    check_inside(file, directory)
+    (links or Links.of(path)).check(file)
     core = _open(file)
     _add_tokens(core, metadata)
     parts = _stages(core)

@@ -43,7 +43,7 @@ class Tokenizer:
         """The tokenizer of an opened GGUF file or Hugging Face directory; weights are not needed. Raises TokenizerError."""
         if checkpoint.format == "gguf":
             return cls(gguf.from_metadata(checkpoint.metadata))
-        return cls(huggingface.from_directory(checkpoint.path, checkpoint.metadata))
+        return cls(huggingface.from_directory(checkpoint.path, checkpoint.metadata, checkpoint.links))
 
     def encode(self, text: str) -> list[int]:
         """Ids of a user's text: no BOS, and no control token whatever the text says."""
