@@ -16,6 +16,7 @@ from lacewing.formats import open_checkpoint
 from lacewing.text.gguf import from_metadata
 from lacewing.text.pretokenizers import PRE_TOKENIZERS
 from lacewing.text.tokenizer import Tokenizer
+from lacewing.text.vocabulary import TokenType
 from tests.text import vocabularies as v
 
 BYTES, SPACES = v.byte_level(), v.sentencepiece()
@@ -256,6 +257,29 @@ def test_smollm2_gives_the_ids_of_llama_cpp(smollm2: Tokenizer):
     assert {text: smollm2.encode(text) for text in expected} == expected
     assert (smollm2.vocab_size, smollm2.bos_id, smollm2.eos_id, smollm2.add_bos) == (49152, 1, 2, False)
     assert {0, 2} <= smollm2.stop_ids
+
+
+@pytest.mark.parametrize("path", ["smollm2_path", "gemma3_path"])
+def test_which_tokens_a_text_can_become(path: str, request: pytest.FixtureRequest):
+    """As SECURITY.md says, for every token of a real vocabulary that is not of ordinary text."""
+    tokenizer = Tokenizer.from_checkpoint(open_checkpoint(request.getfixturevalue(path)))
+    vocabulary = tokenizer._vocabulary
+    free = set(vocabulary.of_type(TokenType.NORMAL, TokenType.BYTE, TokenType.USER)) - vocabulary.guarded
+    for token in vocabulary.of_type(*set(TokenType) - {TokenType.NORMAL, TokenType.BYTE}):
+        piece = vocabulary.pieces[token]
+        for text in (piece, f"a{piece}b", f" {piece}\n{piece}"):
+            ids = tokenizer.encode(text)
+            assert free.issuperset(ids), text
+            assert (token in ids) is (token in free) or vocabulary.types[token] == TokenType.USER, text
+        if token in free:
+            assert token in tokenizer.encode(f"a{piece}b")
+
+
+def test_user_defined_tokens_of_gemma_are_html(gemma3_path: Path):
+    tokenizer = Tokenizer.from_checkpoint(open_checkpoint(gemma3_path))
+    for text in ("<table>", "</h1>", "<strong>", "\n\n\n"):
+        assert [tokenizer.token_text(token) for token in tokenizer.encode(f"a{text}b")][1] == text
+    assert not any(map(tokenizer.is_control, tokenizer.encode("<start_of_turn>user<end_of_turn><bos><eos><unused5>")))
 
 
 def test_smollm2_has_no_injection_and_no_loss(smollm2: Tokenizer):
