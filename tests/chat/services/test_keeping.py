@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from lacewing.chat.commands.table import run_line
 from lacewing.chat.services import atomic, autosave, document, files, kv_files
 from lacewing.chat.services.document import SessionFileError
+from lacewing.chat.services.swap import change_model
 from lacewing.errors import Cancelled, LacewingError, OptionError
 from tests.chat.commands.test_commands import cells
 from tests.chat.conftest import say
@@ -179,9 +181,9 @@ def test_who_leaves_keeps_the_conversation(chat, start):
     person(chat)
     assert autosave.leave(chat) == "the conversation is kept: lacewing chat --resume continues it"
     assert autosave.leave(chat) is None
-    path, model = autosave.last()
-    name = path.stem
-    assert name.startswith("last-") and model == chat.model.path
+    model, path = autosave.resume()
+    name = Path(path).stem
+    assert name.startswith("last-") and model == str(chat.model.path)
     other = start()
     person(other)
     files.load(other, name)
@@ -197,6 +199,21 @@ def test_who_leaves_keeps_the_conversation(chat, start):
         run_line(other, f"/save {name}")
 
 
+def test_a_model_that_is_gone_is_named(paths, start, folder):
+    with pytest.raises(SessionFileError, match="no conversation is kept"):
+        autosave.resume()
+    copy = folder.with_name("mine.gguf")
+    copy.write_bytes(paths["llama"].read_bytes())
+    chat = start()
+    talk(chat, "Hello")
+    change_model(chat, str(copy))
+    autosave.leave(chat)
+    copy.unlink()
+    with pytest.raises(SessionFileError, match=r"is no longer at .*mine.gguf; lacewing chat MODEL --resume continues it"):
+        autosave.resume()
+    assert autosave.resume("smollm2")[0] == "smollm2"
+
+
 def test_scripts_do_not_push_out_what_people_said(start):
     session = start()
     talk(session, "mine")
@@ -209,7 +226,7 @@ def test_scripts_do_not_push_out_what_people_said(start):
         autosave.leave(session)
     kinds = [name.split("-")[0] for name in files.names()]
     assert kinds.count("last") == 1 and kinds.count("pipe") == 10
-    assert said(autosave.last()[0].stem) == ["script 11"]
+    assert said(Path(autosave.resume()[1]).stem) == ["script 11"]
 
 
 def later(folder, hours=24 * 365, kind="autosave"):
@@ -261,9 +278,9 @@ def test_odd_numbers_and_dates_of_what_was_left(name, chat, folder):
     chat.replace([])
     talk(chat, "after")
     files.save(chat, "after")
-    assert files.newest()[0] == "after" == autosave.last()[0].stem
+    assert files.newest()[0] == "after" == Path(autosave.resume()[1]).stem
     (folder / "after.json").rename(folder / "what: a name?.json")  # and its time is the last one that there is
-    assert said(str(autosave.last()[0])) == ["after"] and len(list(files.listing())) == 2
+    assert said(autosave.resume()[1]) == ["after"] and len(list(files.listing())) == 2
 
 
 def test_a_conversation_whose_file_is_gone_is_not_said_to_be_saved(chat, start, folder):
@@ -277,11 +294,8 @@ def test_a_conversation_whose_file_is_gone_is_not_said_to_be_saved(chat, start, 
     assert said(autosave.rescue(other).rpartition(" ")[2]) == ["Else"]
 
 
-PIPE = "import sys; sys.argv = ['lacewing', 'chat', sys.argv[1], '--backend', 'reference', '--max-tokens', '4']; "
-
-
-def pipe(tiny_path, folder):
-    words = [sys.executable, "-c", PIPE + "from lacewing.cli import main; main()", str(tiny_path)]
+def pipe(folder, *words):
+    words = [sys.executable, "-m", "lacewing", "chat", *map(str, words), "--backend", "reference", "--max-tokens", "4"]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen(words, **pipes, env={**os.environ, "LACEWING_SESSIONS": str(folder)})
 
@@ -292,7 +306,7 @@ def test_a_pipe_that_is_ended_when_the_clock_was_ahead(tiny_path, start, folder)
     talk(session, "old")
     files.save(session, "model")
     later(folder)
-    with pipe(tiny_path, folder) as process:
+    with pipe(folder, tiny_path) as process:
         process.stdin.write("Remember the milk\n")
         process.stdin.flush()
         process.stdout.readline()
@@ -301,6 +315,30 @@ def test_a_pipe_that_is_ended_when_the_clock_was_ahead(tiny_path, start, folder)
     assert process.returncode == 128 + 15
     name = problems.strip().rpartition("/load ")[2]
     assert said(name) == ["Remember the milk"]
+
+
+def test_a_chat_is_resumed(tiny_path, folder, tmp_path):
+    """In a pipe as on a screen; with its model, or with another one that is named."""
+
+    def talked(lines, *words):
+        with pipe(folder, *words) as process:
+            out, problems = process.communicate(lines, timeout=60)
+        return process.returncode, out, problems
+
+    code, _, problems = talked("", "--resume")
+    assert code == 1 and "no conversation is kept" in problems and "Traceback" not in problems
+    assert "lacewing chat --resume continues it" in talked("Remember the milk\n", tiny_path)[2]
+    code, out, problems = talked("/show 2\nAnd bread\n", "--resume")
+    assert code == 0 and "## You\n\nRemember the milk" in out, problems
+    assert [said(name) for name in files.names()] == [["Remember the milk", "And bread"]]
+    tiny_path.rename(tmp_path / "elsewhere.gguf")
+    try:
+        code, _, problems = talked("", "--resume")
+        assert code == 1 and "is no longer at" in problems
+        code, out, _ = talked("/show 4\n", tmp_path / "elsewhere.gguf", "--resume")
+        assert code == 0 and "And bread" in out
+    finally:
+        (tmp_path / "elsewhere.gguf").rename(tiny_path)
 
 
 # ---- two chats ----

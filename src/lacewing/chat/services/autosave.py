@@ -131,10 +131,19 @@ def _date_of(path: Path) -> datetime | None:
     return None
 
 
-def last() -> tuple[Path, Path]:
-    """The file of the conversation that was saved or left last, and the path of its model. Raises SessionFileError."""
+def resume(model: str | None = None) -> tuple[str, str]:
+    """The model and the session with which a chat goes on: those that were saved or left last, or another model.
+
+    Raises SessionFileError if nothing is kept, or if the file of the model is gone and no other one is named.
+    """
     found = [name for name in newest() if not name.startswith(_OPEN)]
     if not found:
         raise SessionFileError(f"no conversation is kept in {folder()}")
     path = folder() / f"{found[0]}.json"
-    return path, Path(document.read_head(path).path)
+    head = document.read_head(path)
+    if model is None and not os.path.exists(head.path):
+        raise SessionFileError(
+            f"{head.model}, with which the last conversation was held, is no longer at {head.path}; "
+            "lacewing chat MODEL --resume continues it with another model"
+        )
+    return model or head.path, str(path)
