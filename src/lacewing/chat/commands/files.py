@@ -14,8 +14,6 @@ from lacewing.console.output import Table
 from lacewing.errors import OptionError
 from lacewing.options import counted, user_path
 
-_SHOWN = 4000  # characters of a message after /load
-
 
 @command("save", Argument("name", "session"), Option("force"))
 def save(chat: Session, name: str | None = None, force: bool = False) -> Reply:
@@ -42,25 +40,7 @@ def load(chat: Session, name: str) -> Reply:
     saved first.
     """
     files.check(name)
-    count = len(chat.messages)
-    lines = [*autosave.offer(chat), *files.load(chat, name)]
-    if count:
-        lines.append(f"/undo goes back to the conversation before, of {counted(count, 'message')}")
-    return Reply("\n".join([*lines, *_last_exchange(chat)]))
-
-
-def _last_exchange(chat: Session) -> list[str]:
-    asked = [at for at, each in enumerate(chat.messages) if each["role"] == "user"]
-    return [f"\n{_speaker(each)}: {_shortened(each['content'])}" for each in chat.messages[asked[-1] if asked else 0 :]]
-
-
-def _speaker(message: Message) -> str:
-    return "You" if message["role"] == "user" else "Model"
-
-
-def _shortened(text: str) -> str:
-    text = text.strip()
-    return text if len(text) <= _SHOWN else f"{text[: _SHOWN // 2]}\n[... /show prints all ...]\n{text[-_SHOWN // 2 :]}"
+    return Reply("\n".join([*autosave.offer(chat), *files.load(chat, name)]))
 
 
 @command(
@@ -124,7 +104,7 @@ def _paragraphs(messages: list[Message]) -> Iterator[str]:
         thoughts = message.get("reasoning")
         if thoughts:
             yield "## Thoughts\n\n" + "\n".join(f"> {line}".rstrip() for line in thoughts.splitlines())
-        yield f"## {_speaker(message)}\n\n{message['content'].strip()}"
+        yield f"## {files.speaker(message)}\n\n{message['content'].strip()}"
 
 
 @command("read", Argument("file", "path", required=True))

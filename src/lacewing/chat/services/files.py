@@ -17,7 +17,7 @@ from lacewing.chat.services.document import SessionFileError
 from lacewing.chat.services.kv_files import Identity, identity_of
 from lacewing.chat.session.formatter import ChatFormatter, VisibleHistory
 from lacewing.chat.session.session import Session
-from lacewing.chat.session.settings import SavedAs
+from lacewing.chat.session.settings import Message, SavedAs
 from lacewing.errors import LacewingError, OptionError
 from lacewing.options import counted, user_folder, user_path
 
@@ -27,6 +27,7 @@ AUTOMATIC = re.compile(r"(autosave|last|pipe)-\d{8}-\d{6}-\d+(-\d+)?|autosave-op
 _NOTE = 80  # characters of a row of the table of sessions
 _START = 4096  # bytes of a file, with its checksum, that tell whether it is still the same
 _TICK = 1_000_000  # ns
+_SHOWN = 4000  # characters of a message after /load
 
 
 def folder() -> Path:
@@ -174,7 +175,7 @@ def check(name: str) -> None:
 
 
 def load(chat: Session, name: str) -> list[str]:
-    """Bring a saved conversation into the session; what a person should know, in lines.
+    """Bring a saved conversation into the session; what a person should know, in lines, the last exchange at their end.
 
     Raises SessionFileError; nothing of the running session is then lost.
     """
@@ -187,15 +188,30 @@ def load(chat: Session, name: str) -> list[str]:
     lines = [f"loaded {counted(len(found['messages']), 'message')} from {path}, saved {_time(found['saved'])}"]
     chat.replace(found["messages"], settings, _formatter(chat, found["template"], same, lines))
     chat.saved = SavedAs(path.absolute(), revision or "", document.kept_of(found["messages"]))
+    hidden = found["view"]["hidden"]
     if not same:
         lines.append(f"it was saved with {saved.name} ({saved.path}): the conversation will be reprocessed")
-        return lines
-    hidden = found["view"]["hidden"]
-    if 0 <= hidden <= len(chat.messages):
+    elif 0 <= hidden <= len(chat.messages):
         chat.formatter.history = VisibleHistory(hidden, found["view"]["summary"])
-    if found["keys_values"] is not None:
+    if same and found["keys_values"] is not None:
         lines.append(kv_files.read(chat, path, found["keys_values"]))
-    return lines
+    if chat.replaced and chat.replaced[-1].after == chat.messages:
+        before = counted(len(chat.replaced[-1].messages), "message")
+        lines.append(f"/undo goes back to the conversation before, of {before}")
+    return [*lines, *_last_exchange(chat.messages)]
+
+
+def _last_exchange(messages: list[Message]) -> list[str]:
+    asked = [at for at, each in enumerate(messages) if each["role"] == "user"]
+    return [f"\n{speaker(each)}: {_shortened(each['content'].strip())}" for each in messages[asked[-1] if asked else 0 :]]
+
+
+def speaker(message: Message) -> str:
+    return "You" if message["role"] == "user" else "Model"
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN // 2]}\n[... /show prints all ...]\n{text[-_SHOWN // 2 :]}"
 
 
 def _formatter(chat: Session, saved: dict[str, str], same: bool, lines: list[str]) -> ChatFormatter:
