@@ -37,7 +37,7 @@ begins with a slash, write two. Put words with spaces in quotes.
 | Ctrl-O | shows the thoughts of the last answer |
 | Ctrl-C | stops an answer or long work; nothing else is changed |
 | Ctrl-C again | leaves, two seconds later if something is being stopped; the conversation is saved first |
-| Ctrl-D | leaves |
+| Ctrl-D | leaves; the conversation is kept for `lacewing chat --resume` |
 
 In a pipe (`lacewing chat MODEL < script`) each line is a message or a command, and the lines between two lines of `\"\"\"` are one
 message. Answers go to standard output as plain text, problems to standard error. The exit code is 1 if a line failed.

@@ -32,11 +32,11 @@ def rescue(chat: Session) -> str | None:
 
 
 def leave(chat: Session) -> str | None:
-    """Save a conversation that a person leaves; a line about it. Raises SessionFileError."""
+    """Save a conversation that ends; a line about it for a person who leaves it. Raises SessionFileError."""
     if is_saved(chat):
         return None
     _keep(chat, _LEFT if chat.ui.interactive else _SCRIPT)
-    return "the conversation is kept: lacewing chat --resume continues it"
+    return "the conversation is kept: lacewing chat --resume continues it" if chat.ui.interactive else None
 
 
 def offer(chat: Session) -> list[str]:
