@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import sys
 from pathlib import Path
@@ -152,3 +153,35 @@ def test_no_module_expands_paths_by_itself():
         file.relative_to(source).as_posix() for file in source.rglob("*.py") if "expanduser" in file.read_text(encoding="utf-8")
     ]
     assert found == ["options.py"]
+
+
+# Where files are opened at all, above the formats: all but `read_named` and what is behind it open files of our own making.
+OPENED = {
+    "hub": "what it has fetched itself",
+    "chat/services": "sessions, files that edits change, after their own checks",
+    "chat/terminal": "the history, the message in an editor",
+    "cli/__init__.py": "os.devnull",
+    "cli/config.py": "the configuration",
+    "cli/stats.py": "what it writes",
+    "cli/picture.py": "what it writes",
+    "text/template.py": "the templates that come with Lacewing",
+}
+
+
+def test_files_that_a_person_names_are_read_in_one_place():
+    """A pipe, a device or a file without end is then refused everywhere; a new place that opens files has to be looked at."""
+    package = Path(lacewing.__file__).parent
+    found = set()
+    for file in package.rglob("*.py"):
+        name = file.relative_to(package).as_posix()
+        if name.split("/")[0].removesuffix(".py") not in ("api", "assistant", "chat", "cli", "hub", "placement", "server", "text"):
+            continue
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            called = node.func if isinstance(node, ast.Call) else None
+            if (isinstance(called, ast.Name) and called.id == "open") or (
+                isinstance(called, ast.Attribute) and called.attr in ("read_text", "read_bytes", "fdopen")
+            ):
+                found.add(name)
+            elif isinstance(called, ast.Attribute) and called.attr == "open" and isinstance(called.value, ast.Name):
+                found.add(name) if called.value.id in ("os", "io", "path", "file") else None
+    assert {name for name in found if not any(name == place or name.startswith(f"{place}/") for place in OPENED)} == set()

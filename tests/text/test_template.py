@@ -12,6 +12,7 @@ import pytest
 
 from lacewing.errors import TemplateError
 from lacewing.formats.checkpoint import Checkpoint
+from lacewing.formats.files import Links
 from lacewing.formats.json_files import FolderMetadata
 from lacewing.text.template import NAMES, ChatTemplate
 from lacewing.text.tokenizer import Tokenizer
@@ -291,7 +292,7 @@ def test_templates_by_name(source: str, tmp_path: Path):
             texts = {name: "not used" for name in texts}
         config = {"chat_template": [{"name": name, "template": text} for name, text in texts.items()]}
         (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
-        checkpoint = Checkpoint(tmp_path, "safetensors", FolderMetadata(tmp_path), {})
+        checkpoint = Checkpoint(tmp_path, "safetensors", FolderMetadata(tmp_path, Links.of(tmp_path)), {})
     template = ChatTemplate.from_checkpoint(checkpoint, v.tokenizer(v.byte_level()))
     assert sorted(template.variants) == ["default", "rag", "tool_use"]
     assert template.render(TALK) == template.render(TALK, tools=[]) == template.variants["default"].render(TALK) == "usual"

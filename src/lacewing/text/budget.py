@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
+from itertools import chain
 from typing import Any
 
 from lacewing.errors import TemplateError
@@ -73,21 +75,13 @@ class Budget:
             return self._weights[id(value)][1]
         self.tick()
         total = _NODE
-        for item in _items(value):
+        for item in chain.from_iterable(value.items()) if isinstance(value, dict) else value:
             total += self.weight(item)
             if total > MAX_NODES * _NODE + 16 * self.size:
                 break
         if self._weights is not None:
             self._weights[id(value)] = (value, total)
         return total
-
-
-def _items(value: Any) -> Iterator[Any]:
-    if isinstance(value, dict):
-        for pair in value.items():
-            yield from pair
-    else:
-        yield from value
 
 
 _current: ContextVar[Budget | None] = ContextVar("template_budget", default=None)
@@ -98,18 +92,14 @@ def current() -> Budget:
     return _current.get() or Budget(seconds=1.0, size=1 << 20)
 
 
-class spending:
+@contextmanager
+def spending(budget: Budget) -> Iterator[Budget]:
     """`with spending(budget):` makes it the current one."""
-
-    def __init__(self, budget: Budget):
-        self._budget = budget
-
-    def __enter__(self) -> Budget:
-        self._token = _current.set(self._budget)
-        return self._budget
-
-    def __exit__(self, *error: object) -> None:
-        _current.reset(self._token)
+    token = _current.set(budget)
+    try:
+        yield budget
+    finally:
+        _current.reset(token)
 
 
 def check_growth(name: str, given: tuple[Any, ...]) -> None:

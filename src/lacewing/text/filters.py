@@ -79,35 +79,30 @@ class Each:
             yield item
 
 
-def _carry(original: Any, wrapper: Callable[..., Any]) -> Callable[..., Any]:
-    """Keeps what Jinja marked on a filter: whether it wants the context or environment first."""
-    return wraps(original)(wrapper)
-
-
-def _own_arguments(original: Any) -> int:
+def _skipped(original: Callable[..., Any]) -> int:
     """1 where Jinja passes its context, evaluation context or environment before the value."""
     return int(getattr(original, "jinja_pass_arg", None) is not None)
 
 
 def _handing(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
-    skip = _own_arguments(original)
-
+    @wraps(original)  # with what Jinja marked on it: whether it wants the context or environment first
     def run(*args: Any, **options: Any) -> Any:
         budget = current()
         budget.tick()
         if name in COUNTING:
-            budget.count((*args[skip + 1 :], *options.values()))
+            budget.count((*args[_skipped(original) + 1 :], *options.values()))
         result = original(*args, **options)
         budget.container(result)
         return result
 
-    return _carry(original, run)
+    return run
 
 
 def _making(name: str, original: Callable[..., Any], texts: bool = False) -> Callable[..., Any]:
     """`texts`: of a filter that writes its arguments as Python would, which then get the text that we would write."""
-    skip = _own_arguments(original)
+    skip = _skipped(original)
 
+    @wraps(original)
     def run(*args: Any, **options: Any) -> Any:
         budget = current()
         budget.tick()
@@ -123,7 +118,7 @@ def _making(name: str, original: Callable[..., Any], texts: bool = False) -> Cal
             budget.string(len(result))
         return mark(result) if touched(given) else str(result)
 
-    return _carry(original, run)
+    return run
 
 
 def _join(value: Any, d: Any = "", attribute: str | int | None = None) -> str:

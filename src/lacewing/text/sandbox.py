@@ -94,9 +94,11 @@ class Sandbox(ImmutableSandboxedEnvironment):
         return self.template_class.from_code(self, self.compile(tree), self.make_globals(None))
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
+        if type(obj) is SafeNamespace:  # first: templates with one read it thousands of times, and `isinstance` is slow of it
+            return not attr.startswith("_")
         if not SandboxedEnvironment.is_safe_attribute(self, obj, attr, value):
             return False
-        if isinstance(obj, (SafeNamespace, LoopContext, Macro)):
+        if isinstance(obj, (LoopContext, Macro)):
             return True
         allowed = (names for kind, names in _METHODS.items() if isinstance(obj, kind))
         mutating = (names for kind, names in _MUTATING.items() if self.mutable and isinstance(obj, kind))
@@ -119,9 +121,9 @@ class Sandbox(ImmutableSandboxedEnvironment):
         return result if followed or not touched(given) else mark(result)
 
     def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
-        name, owner = getattr(value, "__name__", ""), getattr(value, "__self__", None)
-        if name not in ("format", "format_map") or not isinstance(owner, str) or not isinstance(value, _BOUND):
+        if not isinstance(value, _BOUND) or value.__name__ not in ("format", "format_map") or not isinstance(value.__self__, str):
             return None
+        name, owner = value.__name__, value.__self__
 
         def guarded(*args: Any, **kwargs: Any) -> str:
             kwargs = _given(kwargs)

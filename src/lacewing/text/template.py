@@ -158,13 +158,14 @@ class ChatTemplate:
             given = {key: from_user(value) for key, value in options.items()}
             given["tools"] = None if tools is None else from_user(list(tools))
             given["add_generation_prompt"] = add_generation_prompt
-            forms = [for_template(messages, parts=parts) for parts in ((True, False) if reads_parts else (False,))]
+            given["messages"] = for_template(messages, parts=reads_parts)
         except (ValueError, TypeError, RecursionError) as error:
             raise TemplateError(str(error)) from error
-        if forms[0] != forms[-1]:
-            with contextlib.suppress(TemplateError):  # it reads parts of something else
-                return self._run({**given, "messages": forms[0]})
-        return self._run({**given, "messages": forms[-1]})
+        if reads_parts and any(isinstance(message["content"], list) for message in given["messages"]):
+            with contextlib.suppress(TemplateError):  # the parts that it reads may be of something else
+                return self._run(given)
+            given["messages"] = for_template(messages, parts=False)
+        return self._run(given)
 
     def _run(self, given: dict[str, Any]) -> list[tuple[str, bool]]:
         """The (text, trusted) parts, within the budget."""
