@@ -2,6 +2,7 @@
 
 import json
 import struct
+import time
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -36,6 +37,15 @@ def test_a_url_is_fetched_once_and_again_when_it_changes(there, cache):
     assert hub.remove(url) >= 27
     with pytest.raises(DownloadError, match="404"):
         path_of(url)
+
+
+def test_a_server_that_hangs_is_not_waited_for_when_the_file_is_here(there, monkeypatch):
+    there.files["/m.gguf"] = gguf(b"here")
+    path = path_of(f"{there.url}/m.gguf")
+    monkeypatch.setattr(pull, "_GLANCE", 0.2)
+    there.answers["/m.gguf"] = lambda handler: there.stopped.wait(20)
+    begin = time.monotonic()
+    assert path_of(f"{there.url}/m.gguf") == path and time.monotonic() - begin < 10
 
 
 def test_finished_parts_of_a_url_are_kept(there):

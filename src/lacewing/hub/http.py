@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import re
 import socket
@@ -59,15 +60,18 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         return found
 
 
-def open_url(url: str, headers: dict[str, str] | None = None, token: str | None = None) -> HTTPResponse:
-    """A GET; raises DownloadError, as Unreachable if nobody answers. `token` is shown to this server alone.
+def open_url(
+    url: str, headers: dict[str, str] | None = None, token: str | None = None, seconds: float | None = None
+) -> HTTPResponse:
+    """A GET; raises DownloadError, as Unreachable if nobody answers. `token` is shown to this server alone. `seconds`: for the
+    answer to begin, PATIENCE by default.
 
     The certificates of PIP_CERT, SSL_CERT_FILE or the system are trusted.
     """
     if not is_url(url):
         raise DownloadError(f"cannot fetch {url}: only http and https are supported")
     try:
-        return _within(PATIENCE, lambda: _open(url, headers or {}, token))
+        return _within(seconds or PATIENCE, lambda: _open(url, headers or {}, token))
     except urllib.error.HTTPError as error:
         error.close()  # it holds the connection
         raise DownloadError(f"cannot fetch {url}: {error}") from error
@@ -79,14 +83,20 @@ def open_url(url: str, headers: dict[str, str] | None = None, token: str | None 
 
 
 def _open(url: str, headers: dict[str, str], token: str | None) -> HTTPResponse:
-    cafile = os.environ.get("PIP_CERT") or os.environ.get("REQUESTS_CA_BUNDLE")
     request = urllib.request.Request(url, headers={"User-Agent": "lacewing", **headers})
     if token:
         request.add_unredirected_header("Authorization", f"Bearer {token}")
-    context = ssl.create_default_context(cafile=cafile if cafile and os.path.isfile(cafile) else None)
+    cafile = os.environ.get("PIP_CERT") or os.environ.get("REQUESTS_CA_BUNDLE")
+    context = _trust(cafile if cafile and os.path.isfile(cafile) else None)
     opener = urllib.request.build_opener(urllib.request.HTTPSHandler(context=context), _Redirects)
     response: HTTPResponse = opener.open(request, timeout=_SILENCE)
     return response
+
+
+@functools.cache
+def _trust(cafile: str | None) -> ssl.SSLContext:
+    """The certificates, which take a while to read."""
+    return ssl.create_default_context(cafile=cafile)
 
 
 def _within(seconds: float, call: Callable[[], HTTPResponse]) -> HTTPResponse:

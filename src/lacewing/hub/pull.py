@@ -8,10 +8,12 @@ from pathlib import Path
 from lacewing.errors import DownloadError
 from lacewing.hub import huggingface, pypi
 from lacewing.hub.cache import Cached, commit, find, locked, stage
-from lacewing.hub.http import open_url
+from lacewing.hub.http import PATIENCE, open_url
 from lacewing.hub.names import NAMED, Reference, parse
 from lacewing.hub.remote import fetch_whole
 from lacewing.options import Progress, counted
+
+_GLANCE = 5.0  # seconds for a server to say whether it has another version than the one that is here
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ def _check_named(name: str, reference: Reference, sums: dict[str, str], folder: 
 def _version(reference: Reference, here: Cached | None) -> str:
     """What the server says of the file now: ETag or date. If it says nothing, what is here counts."""
     try:
-        with open_url(reference.target, {"Range": "bytes=0-0"}) as response:
+        with open_url(reference.target, {"Range": "bytes=0-0"}, seconds=PATIENCE if here is None else _GLANCE) as response:
             return str(response.headers.get("ETag") or response.headers.get("Last-Modified") or "")[:1000]
     except DownloadError:
         return here.version if here is not None else ""

