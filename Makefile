@@ -13,10 +13,10 @@ run: $(VENV)/.installed
 chat: $(VENV)/.installed
 	$(BIN)/lacewing chat $(MODEL)
 
-test: $(VENV)/.developer
+test: $(VENV)/.driver
 	$(BIN)/python -m pytest
 
-slow: $(VENV)/.developer
+slow: $(VENV)/.driver
 	$(BIN)/python -m pytest -m slow
 
 check: lint types test
@@ -44,13 +44,18 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	$(BIN)/python -m pip install --disable-pip-version-check --editable .
 	touch $@
 
 # pip learnt dependency groups in 25.1; until it is everywhere the group is read by hand.
 $(VENV)/.developer: $(VENV)/.installed
 	$(BIN)/python -c 'import tomllib; print("\n".join(tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]["dev"]))' > $(VENV)/dev.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement $(VENV)/dev.txt
+	$(BIN)/python -m pip install --disable-pip-version-check --requirement $(VENV)/dev.txt
+	touch $@
+
+# The GPU tests run on the system's driver, or on Mesa's software adapter, fetched without root.
+$(VENV)/.driver: $(VENV)/.developer
+	$(BIN)/python tools/software_gpu.py
 	touch $@
 
 clean:

@@ -8,14 +8,12 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from tools import software_gpu
 
 from lacewing.errors import BackendError
 from tests.checkpoints import tiny
 
-NO_GPU = (
-    "the GPU tests need a GPU driver, and wgpu finds none: on Debian and Ubuntu `apt-get install -y mesa-vulkan-drivers` installs "
-    "Mesa's software adapter, and `.venv/bin/python -m pytest -m 'not gpu and not slow'` runs the other tests"
-)
+software_gpu.use()
 
 # A shell lets its background jobs ignore Ctrl-C, and nohup the end of the terminal; programs that tests start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -34,10 +32,11 @@ def pytest_runtestloop(session: pytest.Session) -> None:
         return
     from lacewing.backends.webgpu.device.adapters import adapters
 
+    software_gpu.load()
     try:
         adapters()
     except BackendError as error:
-        raise pytest.UsageError(NO_GPU) from error
+        raise pytest.UsageError(software_gpu.NO_GPU) from error
 
 
 @pytest.fixture(scope="session")
