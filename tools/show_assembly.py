@@ -20,9 +20,9 @@ def main() -> None:
     parser.add_argument("--isa", choices=names, default=isa.host_isa().name)
     chosen = names[parser.parse_args().isa]
     isa.host_isa = lambda: chosen  # before the kernels are imported: their vectors are made for it
-    from lacewing.backends.cpu import native
+    from lacewing.backends.cpu.compiling import assembly
 
-    print(native.assembly(parser.parse_args().kernel))
+    print(assembly(parser.parse_args().kernel))
 
 
 if __name__ == "__main__":

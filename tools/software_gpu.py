@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -79,7 +80,7 @@ def fetch(folder: Path = FOLDER) -> None:
     known = subprocess.run(query, check=True, capture_output=True, text=True).stdout.splitlines()
     present = {line.split()[0] for line in known if line.endswith(" installed")}
     needed = [line.split()[1] for line in plan.splitlines() if line.startswith("Inst ")]
-    lacking = [name for name in needed if name.startswith(("lib", "zlib")) and name not in present]
+    lacking = [name for name in needed if re.match("lib(?!python)|zlib", name) and name not in present]
     subprocess.run([*apt, "download", PACKAGE, *lacking], check=True, cwd=partial / "packages")
     for package in (partial / "packages").glob("*.deb"):
         subprocess.run(["dpkg", "--extract", package, partial / "root"], check=True)

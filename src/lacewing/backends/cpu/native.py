@@ -1,4 +1,4 @@
-"""Native code of the kernels: compiled by Numba once per machine, kept as object files, loaded through llvmlite.
+"""Native code of the kernels: compiled once per machine (compiling.py), kept as object files, loaded through llvmlite.
 
 A later start imports no Numba: it reads the objects of the kernels it needs and takes their addresses. A kernel is named
 `module.function` after its place under `kernels/`; all have the C signature void(int64, int64, int64, int64).
@@ -9,12 +9,11 @@ A cached file is an object and the SHA-256 of its bytes: a full disk or a crash 
 from __future__ import annotations
 
 import hashlib
-import importlib
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -23,6 +22,7 @@ from threading import Lock
 import llvmlite
 import llvmlite.binding as llvm
 
+from lacewing.backends.cpu.compiling import compile_objects, symbol
 from lacewing.backends.cpu.isa import host_isa, target_machine
 from lacewing.options import Progress, cache_dir
 
@@ -43,7 +43,7 @@ def object_folder() -> Path:
     quants = here.parent.parent / "quants"  # their tables become part of kernels
     sources = [
         here / "isa.py",
-        here / "native.py",
+        here / "compiling.py",
         here / "arguments.py",
         *(here / "kernels").rglob("*.py"),
         *quants.glob("*.py"),
@@ -67,13 +67,8 @@ def load(names: Iterable[str], progress: Progress | None = None) -> dict[str, in
         fresh = [name for name in wanted if name not in _addresses]
         codes = {name: code for name in fresh if (code := _cached(name)) is not None}
         missing = [name for name in fresh if name not in codes]
-        for done, name in enumerate(missing):
-            if progress:
-                progress("compiling kernels", done, len(missing))
-            codes[name] = compile_object(name)
-            _store(name, codes[name])
-        if progress and missing:
-            progress("compiling kernels", len(missing), len(missing))
+        if missing:
+            _compile(missing, codes, progress)
         for code in codes.values():
             _engine().add_object_file(llvm.ObjectFileRef.from_data(code))
         if fresh:
@@ -83,9 +78,21 @@ def load(names: Iterable[str], progress: Progress | None = None) -> dict[str, in
         return {name: _addresses[name] for name in wanted}
 
 
-def symbol(name: str) -> str:
-    """The C symbol of a kernel."""
-    return "lacewing_" + name.replace(".", "_")
+def _compile(missing: list[str], codes: dict[str, bytes], progress: Progress | None) -> None:
+    """Adds the objects of `missing` to `codes` and to the cache. `progress` may raise to give up; what is done is kept."""
+    have = len(codes)
+
+    def tell() -> None:
+        if progress:
+            progress("compiling kernels", len(codes) - have, len(missing))
+
+    def keep(name: str, code: bytes) -> None:
+        codes[name] = code
+        _store(name, code)
+        tell()
+
+    tell()
+    compile_objects(missing, keep, tell)
 
 
 def _cached(name: str) -> bytes | None:
@@ -121,41 +128,3 @@ def _remove_old(kernels: Path) -> None:
     for folder in kernels.iterdir():
         if time.time() - folder.stat().st_mtime > OLD_SECONDS:
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def kernel_function(name: str) -> Callable[..., None]:
-    """The Python source of a kernel."""
-    module, function = name.rsplit(".", 1)
-    return getattr(importlib.import_module(f"lacewing.backends.cpu.kernels.{module}"), function)  # type: ignore[no-any-return]
-
-
-def compile_object(name: str) -> bytes:
-    """Machine code of one kernel as an object file that defines `symbol(name)`."""
-    return target_machine().emit_object(_optimised(name))  # type: ignore[no-any-return]
-
-
-def assembly(name: str) -> str:
-    """The machine code of a kernel as text, to look at."""
-    machine, module = target_machine(), _optimised(name)
-    module.triple, module.data_layout = machine.triple, str(machine.target_data)
-    return machine.emit_assembly(module)  # type: ignore[no-any-return]
-
-
-def _optimised(name: str) -> llvm.ModuleRef:
-    from numba import types
-    from numba.core.ccallback import CFunc
-    from numba.core.compiler_lock import global_compiler_lock
-
-    with global_compiler_lock:
-        signature = ((types.int64,) * 4, types.void)
-        wrapped = CFunc(kernel_function(name), signature, {}, {"error_model": "numpy", "forceinline": True})
-        compiled = wrapped._compile_uncached()  # type: ignore[attr-defined]  # `compile` would make machine code as well, which we do ourselves
-        compiled.library.finalize()
-        text = compiled.library.get_llvm_str()
-    # Numba gives its functions names of its own; the wrapper has C linkage and is the one we export.
-    module = llvm.parse_assembly(text.replace(compiled.fndesc.llvm_cfunc_wrapper_name, symbol(name)))
-    module.verify()
-    foreign = [f.name for f in module.functions if f.is_declaration and not f.name.startswith("llvm.")]
-    if foreign:  # a kernel that may raise or allocate; nothing would resolve these names at run time
-        raise RuntimeError(f"kernel {name} calls {', '.join(foreign)}")
-    return module
