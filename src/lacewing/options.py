@@ -141,6 +141,7 @@ class LoadOptions:
     kv_type: str | None = None  # one of KV_TYPES; None: f32 where the weights are as precise, else f16
     sequences: int = 1  # that run at a time; all others wait
     follow_links: bool = False  # of a directory, also those that leave it
+    ignore_keys: tuple[str, ...] = ()  # of the metadata, or of config.json, taken for absent
 
     @property
     def names_gpu(self) -> bool:
@@ -159,6 +160,8 @@ class LoadOptions:
         if self.memory_bytes is not None:
             _check("memory", self.memory_bytes, 1, 2**60, int)
         _check("sequences", self.sequences, 1, 1024, int)
+        if not isinstance(self.ignore_keys, tuple) or not all(isinstance(key, str) for key in self.ignore_keys):
+            raise OptionError(f"ignore_keys is {_shown(self.ignore_keys)}; it must be a list of names of keys")
         if self.gpu_layers is not None:
             _check("gpu_layers", self.gpu_layers, 0, 2**16, int)
         if self.gpu_memory_bytes is not None:
@@ -184,6 +187,8 @@ class LoadArguments(TypedDict, total=False):
     """How many sequences run at a time, 1 by default; together they have the context's tokens."""
     follow_links: bool
     """Follow links of a directory that lead out of it, for example to another disk; False by default."""
+    ignore_keys: Sequence[str]
+    """Keys of the metadata, or of config.json, that are taken for absent, such as those that this version does not know."""
     threads: int | None
     gpu_layers: int | str | None
     """How many layers of a model that is shared out are on the GPU as a whole; "auto": as many as fit."""
@@ -200,6 +205,9 @@ def make_load_options(options: dict[str, Any]) -> LoadOptions:
     if unknown:
         raise OptionError(f"{unknown[0]!r} is not an option of load; there are {', '.join(known)}")
     found = {name: native(value) for name, value in options.items() if name != "progress"}
+    ignored = found.get("ignore_keys")
+    if isinstance(ignored, list):
+        found["ignore_keys"] = tuple(ignored)
     adapter, memory, gpu_memory = (found.pop(name, None) for name in ("adapter", "memory", "gpu_memory"))
     return LoadOptions(
         adapter=None if adapter is None else str(adapter),

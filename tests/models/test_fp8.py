@@ -294,7 +294,7 @@ def test_factors_that_do_not_fit(folders):
         open_model(replace(checkpoint, tensors=without))
     name = "model.layers.1.self_attn.o_proj.weight_scale_inv"
     without = {key: value for key, value in checkpoint.tensors.items() if key != name}
-    with pytest.raises(WeightError, match=r"attn_output\.weight is in F8_E4M3, but no weight_scale_inv"):
+    with pytest.raises(WeightError, match=r"self_attn\.o_proj\.weight is in F8_E4M3, but no weight_scale_inv"):
         open_model(replace(checkpoint, tensors=without))
     turned = replace(checkpoint.tensors[name], shape=checkpoint.tensors[name].shape[::-1])
     with pytest.raises(WeightError, match=r"in blocks of \(8, 16\) needs"):

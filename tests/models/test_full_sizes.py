@@ -132,7 +132,7 @@ def test_layers_that_see_a_part_hold_a_part(config, context, most):
     """What a sequence of the whole context needs, in float16, while 512 tokens run."""
     checkpoint = Checkpoint(Path("model"), "safetensors", {"config.json": config}, {})
     architecture = find_architecture(text_config(checkpoint)["model_type"], "model")
-    program = build_program(read_huggingface(checkpoint, architecture, bf16=False), context, architecture.block)
+    program = build_program(read_huggingface(checkpoint, architecture, {})[0], context, architecture.block)
     assert 0.9 * most < sum(group.live(context, 512) * group.nbytes for group in program.groups) <= most
 
 

@@ -80,7 +80,7 @@ def test_what_configs_say_of_layers_and_widths(checkpoints):
         ({"layer_types": ["conv", "mamba", "conv", "conv"]}, "layer_types must name"),
         ({"layer_types": None, "full_attn_idxs": 2}, "full_attn_idxs must be a list"),
         ({"conv_L_cache": 1}, "conv_L_cache is 1"),
-        ({"conv_L_cache": 4}, r"shortconv.conv.weight has shape \(64, 3\); the model needs \(64, 4\)"),
+        ({"conv_L_cache": 4}, r"model.layers.0.conv.conv.weight has shape \(64, 3\); the model needs \(64, 4\)"),
         ({"block_use_swiglu": False}, "block_use_swiglu is false"),
         ({"conv_bias": True}, "9 weights are missing"),
         ({"block_multiple_of": 256}, "has shape"),

@@ -88,7 +88,9 @@ def test_gate_and_up_in_one_stack(tmp_path):
     tensors = dict(plain.tensors)
     first = tensors["model.layers.0.mlp.experts.gate_up_proj"]
     tensors["model.layers.0.mlp.experts.gate_up_proj"] = replace(first, shape=(8, 32, 128))
-    with pytest.raises(WeightError, match=r"ffn_gate_up_exps.weight has shape \(8, 32, 128\); the model needs 8 times 64 rows"):
+    with pytest.raises(
+        WeightError, match=r"layers.0.mlp.experts.gate_up_proj has shape \(8, 32, 128\); the model needs 8 times 64 rows"
+    ):
         open_model(replace(plain, tensors=tensors))
 
 
@@ -198,7 +200,7 @@ def test_refused_keys(opened, name, changes, message):
 def test_a_missing_router_and_wrong_stacks(opened, kind, router):
     checkpoint = opened["mixtral", kind]
     tensors = {name: info for name, info in checkpoint.tensors.items() if name != router}
-    with pytest.raises(WeightError, match=r"1 weights are missing: blk\.1\.ffn_gate_inp\.weight"):
+    with pytest.raises(WeightError, match=f"1 weights are missing: {router}"):
         open_model(replace(checkpoint, tensors=tensors))
     wrong = next(name for name in checkpoint.tensors if "ffn_up_exps" in name or "experts.3.w1" in name)
     info = checkpoint.tensors[wrong]

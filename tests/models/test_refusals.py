@@ -45,12 +45,9 @@ def with_keys(checkpoint: Checkpoint, **changes) -> Checkpoint:
         ({"rope_scaling": {"type": "su"}}, "type is 'su'; this version knows default, linear"),
         ({"rope_scaling": {"rope_type": "linear"}}, "factor is missing"),
         ({"rope_scaling": {"rope_type": "linear", "factor": 0}}, "factor is 0"),
-        ({"rope_scaling": {"rope_type": "linear", "factor": 2, "mystery": 3}}, "rope_scaling: mystery is 3"),
         ({"rope_scaling": [1]}, "must be a dictionary"),
         ({"rope_scaling": {"rope_type": "yarn", "factor": 2, "original_max_position_embeddings": 1}}, "original context 1"),
-        ({"logit_scale": 0.5}, "logit_scale is 0.5; this version does not know the key"),
-        ({"residual_multiplier": 0.2}, "residual_multiplier"),
-        ({"position_embedding_type": "alibi"}, "position_embedding_type"),
+        ({"is_encoder_decoder": True}, r"is_encoder_decoder is True; .* use --ignore-key (ignore_keys) is_encoder_decoder"),
         ({"use_bidirectional_attention": True}, "causal models only"),
         ({"num_hidden_layers": 1025}, "from 1 to 1024"),
         ({"num_hidden_layers": 0}, "num_hidden_layers is 0"),
@@ -74,7 +71,7 @@ def with_keys(checkpoint: Checkpoint, **changes) -> Checkpoint:
     ],
 )
 def test_refused_config(opened, changes, message):
-    with pytest.raises(UnsupportedModelError, match="(?s)" + message.replace("(", r"\(")):
+    with pytest.raises(UnsupportedModelError, match="(?s)" + message.replace("(", r"\(").replace(")", r"\)")):
         open_model(with_config(opened["llama", "huggingface"], **changes))
 
 
@@ -85,7 +82,7 @@ def test_refused_config(opened, changes, message):
         ({"general__architecture": "qwen2moe"}, "mixture-of-experts comes later"),
         ({"general__architecture": 7}, "general.architecture is missing"),
         ({"llama__expert_count": 8}, "expert_used_count is missing"),
-        ({"llama__logit_scale": 0.5}, "llama.logit_scale is 0.5"),
+        ({"llama__logit_scale": 0.5}, "llama.logit_scale is 0.5; .* use --ignore-key (ignore_keys) llama.logit_scale"),
         ({"llama__rope__scaling__type": "mystery"}, "rope.scaling.type is 'mystery'; this version knows none, linear, yarn"),
         ({"llama__rope__scaling__type": "longrope"}, "longrope needs rope_factors_long.weight"),
         ({"llama__block_count": 2**40}, "block_count"),
@@ -96,12 +93,11 @@ def test_refused_config(opened, changes, message):
         ({"llama__rope__scaling__yarn_ext_factor": 0.5, "llama__rope__scaling__type": "yarn"}, "yarn_ext_factor"),
         ({"llama__attention__sliding_window": 4, "llama__attention__sliding_window_pattern": [True]}, "flags, one a layer"),
         ({"llama__attention__layer_norm_rms_epsilon": None}, "layer_norm_rms_epsilon is missing"),
-        ({"llama__vocab_size": 319}, "320 rows but there are 319 by llama.vocab_size"),
-        ({"tokenizer__ggml__tokens": ["a"]}, "320 rows but there are 1 in the tokenizer"),
-        ({"tokenizer__ggml__tokens": np.zeros(0, np.float32)}, "320 rows but there are 0 in the tokenizer"),
+        ({"tokenizer__ggml__tokens": ["a"]}, "320 rows but there are 1 tokens in the tokenizer"),
+        ({"tokenizer__ggml__tokens": np.zeros(0, np.float32)}, "320 rows but there are 0 tokens in the tokenizer"),
+        ({"tokenizer__ggml__tokens": ["a"] * 577}, "320 rows but there are 577 tokens in the tokenizer"),
         ({"general__architecture": "y" * 5000}, "architecture 'y{100}...' is not known"),
         ({"llama__embedding_length": 128}, "has shape"),
-        ({"llama__feed_forward_length": 64}, "has shape"),
         ({"llama__block_count": 3}, "9 weights are missing: blk.2.attn_norm.weight"),
         ({"llama__block_count": 1}, "9 weights have no place in the model: blk.1."),
         ({"llama__nextn_predict_layers": 1}, "multi-token prediction"),
@@ -110,7 +106,7 @@ def test_refused_config(opened, changes, message):
     ],
 )
 def test_refused_keys(opened, changes, message):
-    with pytest.raises((UnsupportedModelError, WeightError), match=message.replace("(", r"\(")):
+    with pytest.raises((UnsupportedModelError, WeightError), match=message.replace("(", r"\(").replace(")", r"\)")):
         open_model(with_keys(opened["llama", "gguf"], **changes))
 
 
@@ -174,30 +170,28 @@ def test_missing_and_left_over_weights(opened):
         checkpoint = opened["llama", kind]
         tensors = dict(checkpoint.tensors)
         info = tensors.pop(name)
-        with pytest.raises(WeightError, match=r"1 weights are missing: blk\.1\.attn_q\.weight"):
+        with pytest.raises(WeightError, match=f"1 weights are missing: {name}"):
             open_model(replace(checkpoint, tensors=tensors))
         with pytest.raises(WeightError, match="1 weights have no place in the model: surplus"):
             open_model(replace(checkpoint, tensors={**checkpoint.tensors, "surplus": info}))
         wrong = replace(info, shape=(*info.shape[::-1], 1))
-        with pytest.raises(WeightError, match=r"attn_q\.weight has shape"):
+        with pytest.raises(WeightError, match=rf"{name} has shape"):
             open_model(replace(checkpoint, tensors={**checkpoint.tensors, name: wrong}))
 
 
 def test_biases_and_the_output_must_be_there_where_the_config_says_so(opened):
     checkpoint = opened["llama", "huggingface"]
-    with pytest.raises(WeightError, match=r"blk\.0\.attn_q\.bias"):
+    with pytest.raises(WeightError, match=r"model\.layers\.0\.self_attn\.q_proj\.bias"):
         open_model(with_config(checkpoint, attention_bias=True))
     tensors = {name: info for name, info in checkpoint.tensors.items() if name != "lm_head.weight"}
-    with pytest.raises(WeightError, match=r"missing: output\.weight"):
+    with pytest.raises(WeightError, match=r"missing: lm_head\.weight"):
         open_model(replace(checkpoint, tensors=tensors))
-    tied = open_model(with_config(checkpoint, tie_word_embeddings=True))  # the copy in the file is ignored
-    assert "output.weight" not in tied.tensors
 
 
 def test_twice_the_same_weight(opened):
     checkpoint = opened["llama", "huggingface"]
     tensors = {**checkpoint.tensors, "norm.weight": checkpoint.tensors["model.norm.weight"]}
-    with pytest.raises(WeightError, match="two weights are output_norm"):
+    with pytest.raises(WeightError, match=r"two weights are model\.norm"):
         open_model(replace(checkpoint, tensors=tensors))
 
 
@@ -214,13 +208,15 @@ def test_longrope_of_gguf_needs_both_tables(opened):
 
 def test_random_values_never_escape_as_other_errors(opened):
     """Every key of both formats set to hostile values opens or raises a LacewingError."""
-    hostile = [-1, 0, 2**63, 1e308, float("inf"), "", "x" * 100, [], [1, 2], {}, True, {"a": 1}, np.array([1, 2])]
+    hostile = [-1, 0, 2**63, 1e308, float("inf"), float("nan"), "", "x" * 100, "\x1b", [], [1, 2], {}, True, {"a": 1}, {"a": [{}]}]
+    hostile += [[[1, 2], [3, 4]], [[[1]]], [{}], [None], [float("nan")], ["a"]]
+    arrays = [np.array([1, 2]), [np.array([1, 2]), np.array([3, 4])], [[np.array([1.5])]], np.array([], np.float32)]
     for checkpoint in opened.values():
         gguf = checkpoint.format == "gguf"
         keys = [k for k in checkpoint.metadata if gguf and not k.startswith("tokenizer")] or list(
             checkpoint.metadata["config.json"]
         )
         for key in keys:
-            for value in hostile if gguf else hostile[:-1]:
+            for value in hostile + arrays if gguf else hostile:
                 with contextlib.suppress(LacewingError):
                     open_model(with_keys(checkpoint, **{key: value}) if gguf else with_config(checkpoint, **{key: value}))

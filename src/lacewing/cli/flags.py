@@ -36,6 +36,10 @@ KvType = Annotated[
     typer.Option(help="Precision of the KV cache: f16, f32 or q8_0; by default f32 where the weights are as precise, else f16."),
 ]
 FollowLinks = Annotated[bool, typer.Option("--follow-links", help="Follow links of a directory that lead out of it.")]
+IgnoreKey = Annotated[
+    list[str] | None,
+    typer.Option(help="A key of the metadata, or of config.json, to load the model without; several times.", metavar="NAME"),
+]
 MaxTokens = Annotated[int | None, typer.Option(help="Stop after this many tokens.", metavar="N")]
 Temperature = Annotated[float, typer.Option(help="0 always takes the likeliest token.", metavar="T")]
 TopK = Annotated[int, typer.Option(help="Only the K likeliest tokens; 0 is off.", metavar="K")]
@@ -59,11 +63,21 @@ def load_options(
     gpu_memory: GpuMemory = None,
     kv_type: KvType = None,
     follow_links: FollowLinks = False,
+    ignore_key: IgnoreKey = None,
 ) -> LoadOptions:
     """Raises OptionError for values out of range."""
     shared = parse_layers(gpu_layers), parse_bytes(gpu_memory, "gpu_memory")
     return LoadOptions(
-        backend, residency, parse_bytes(memory), context, threads, adapter, *shared, kv_type, follow_links=follow_links
+        backend,
+        residency,
+        parse_bytes(memory),
+        context,
+        threads,
+        adapter,
+        *shared,
+        kv_type,
+        follow_links=follow_links,
+        ignore_keys=tuple(ignore_key or ()),
     )
 
 

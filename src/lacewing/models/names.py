@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 STANDARD_NAMES = {
     "embed_tokens": "token_embd",
@@ -47,6 +47,7 @@ _SCALES = {"weight_scale": "weight_scale_inv", "qscale_weight": "weight_scale_in
 _PLACE = re.compile(
     r"(?:model\.language_model\.|language_model\.model\.|language_model\.|model\.)?(?:layers\.(\d{1,6})\.)?(.*)", re.DOTALL
 )
+_OURS = re.compile(r"(?<![\w.])(?:blk\.(\d+)\.)?([a-z]\w*(?:\.[a-z]\w*)?)\.(weight_scale_inv|weight|bias)(?!\w)")
 _EXPERT = re.compile(r"(?<=\.experts\.)\d{1,5}(?=\.)")
 _COMPUTED = (".rotary_emb.inv_freq", ".rotary_pos_emb.inv_freq", ".masked_bias", ".attn.bias")
 # factors that others quantise activations, keys and values by, which stay floats here
@@ -75,6 +76,26 @@ def usual_name(name: str, table: Mapping[str, str]) -> str:
     layer, _, part = rest.partition(".")
     pattern = f"blk.*.{part}" if block == "blk" else name
     return table.get(pattern, name).replace("*", layer)
+
+
+def in_the_words_of_a_directory(text: str, table: Mapping[str, str], names: Iterable[str]) -> str:
+    """A message with Hugging Face names in place of ours, of the kind that the checkpoint has, whose `names` they are."""
+    embedding = next((name for name in names if name.endswith("embed_tokens.weight")), "model.embed_tokens.weight")
+    prefix = embedding.removesuffix("embed_tokens.weight")
+    seen = {_EXPERT.sub("*", _PLACE.match(name).group(2).removesuffix(".weight")) for name in names}  # type: ignore[union-attr]
+    ordered = sorted(table.items(), key=lambda row: row[0] in seen)  # of two names for one weight the later holds
+    theirs = {ours.removesuffix(".*"): name for name, ours in ordered}
+
+    def renamed(match: re.Match[str]) -> str:
+        layer, part, kind = match.groups()
+        one, whole = theirs.get(part), theirs.get(f"{part}.{kind}")
+        name = whole if one is None or (whole in seen and one not in seen) else one
+        if name is None:
+            return match[0]
+        whole = "" if name == whole else f".{kind}"
+        return f"{prefix}layers.{layer}.{name}{whole}" if layer else f"{'' if name == 'lm_head' else prefix}{name}{whole}"
+
+    return _OURS.sub(renamed, text)
 
 
 def translate(name: str, table: Mapping[str, str]) -> str | None:

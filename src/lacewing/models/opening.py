@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from lacewing.errors import OptionError, UnsupportedModelError, WeightError
@@ -14,9 +14,10 @@ from lacewing.models import architectures
 from lacewing.models.architecture import Architecture
 from lacewing.models.blocks.decoder import build_program
 from lacewing.models.config import ModelConfig, check_config
-from lacewing.models.names import is_ignored, part_of, translate, usual_name
+from lacewing.models.names import in_the_words_of_a_directory, is_ignored, part_of, translate, usual_name
 from lacewing.models.readers.gguf import ROPE_TENSORS, read_gguf
 from lacewing.models.readers.huggingface import read_huggingface, text_config
+from lacewing.models.readers.metadata import without_keys
 from lacewing.models.sizes import ModelSizes, measure
 from lacewing.models.stacks import arrange
 from lacewing.options import format_bytes
@@ -24,7 +25,7 @@ from lacewing.program.check import check_program
 from lacewing.program.program import Program
 from lacewing.program.states import Q8_BLOCK, PagedState
 
-# Hugging Face model types, and one architecture of GGUF, whose file has another name
+# Hugging Face model types, and architectures of GGUF, that another one's file describes
 MODEL_TYPES = {
     "mistral": "llama",
     "mixtral": "llama",
@@ -37,6 +38,9 @@ MODEL_TYPES = {
     "glm4_moe_lite": "deepseek2",
     "llama4_text": "llama4",
     "gpt-oss": "gpt_oss",
+    "qwen2vl": "qwen2",  # of text: where positions are equal in all sections, mrope is the usual rotation
+    "qwen25vl": "qwen2",  # the same as Ollama names it
+    "glm4moelite": "deepseek2",  # GLM-4.7-Flash by Ollama
 }
 _WHOLE_NUMBERS = frozenset(("I8", "I16", "I32", "I64", "U8", "U16", "U32", "U64", "BOOL"))
 _LATER = ("qwen2_moe", "qwen2moe", "phimoe", "granitemoe", "lfm2_moe", "lfm2moe")  # mixtures of experts
@@ -86,16 +90,33 @@ def find_architecture(name: str, where: str) -> Architecture:
 
 
 def open_model(
-    checkpoint: Checkpoint, context: int | None = None, most: int | None = None, kv_type: str | None = None
+    checkpoint: Checkpoint,
+    context: int | None = None,
+    most: int | None = None,
+    kv_type: str | None = None,
+    ignore_keys: Sequence[str] = (),
 ) -> ModelSpec:
     """The model in a checkpoint, for sessions of at most `context` positions.
 
     Without a context the trained one is taken, `most` at most; with longrope the original one, as up to there the short factors
-    hold. The KV cache is stored as `kv_type`, by default as precisely as the weights. Reads metadata and tensor headers only.
+    hold. The KV cache is stored as `kv_type`, by default as precisely as the weights. `ignore_keys`: of the metadata or of
+    config.json, taken for absent. Reads metadata, tensor headers and samples of an output that should be the embedding.
     Raises UnsupportedModelError, WeightError, OptionError for a `kv_type` that does not suit the model.
     """
-    where = checkpoint.path.name
+    checkpoint = _without(checkpoint, ignore_keys)
     architecture = _architecture(checkpoint)
+    try:
+        return _open(checkpoint, architecture, context, most, kv_type)
+    except WeightError as error:
+        if checkpoint.format == "gguf":
+            raise
+        raise WeightError(in_the_words_of_a_directory(str(error), architecture.names, checkpoint.tensors)) from None
+
+
+def _open(
+    checkpoint: Checkpoint, architecture: Architecture, context: int | None, most: int | None, kv_type: str | None
+) -> ModelSpec:
+    where = checkpoint.path.name
     read = _read_gguf if checkpoint.format == "gguf" else _read_huggingface
     config, tensors, notices = read(checkpoint, architecture)
     check_config(config, where)
@@ -125,6 +146,21 @@ def open_model(
     )
 
 
+def _without(checkpoint: Checkpoint, ignored: Sequence[str]) -> Checkpoint:
+    """With the metadata but for those keys, as far as the model reads them."""
+    if not ignored:
+        return checkpoint
+    if checkpoint.format == "gguf":
+        return replace(checkpoint, metadata=without_keys(checkpoint.metadata, ignored))
+    config = checkpoint.metadata.get("config.json")
+    if not isinstance(config, Mapping):
+        return checkpoint
+    config = without_keys(config, ignored)
+    if isinstance(config.get("text_config"), Mapping):
+        config["text_config"] = without_keys(config["text_config"], ignored)
+    return replace(checkpoint, metadata={"config.json": config})
+
+
 def _architecture(checkpoint: Checkpoint) -> Architecture:
     """Raises UnsupportedModelError."""
     where = checkpoint.path.name
@@ -134,7 +170,8 @@ def _architecture(checkpoint: Checkpoint) -> Architecture:
         name, problem = text_config(checkpoint).get("model_type"), "config.json has no model_type"
     if not isinstance(name, str):
         raise UnsupportedModelError(f"{where}: {problem}, so the model is unknown")
-    return find_architecture(name, where)
+    found = find_architecture(name, where)
+    return replace(found, name=name) if checkpoint.format == "gguf" else found  # the prefix of its keys
 
 
 _Read = tuple[ModelConfig, Mapping[str, TensorInfo], list[str]]  # config, weights under our names, notices
@@ -152,8 +189,8 @@ def _read_gguf(checkpoint: Checkpoint, architecture: Architecture) -> _Read:
         if ours in named:
             raise WeightError(f"{checkpoint.path.name}: two weights are {ours}; the second is {name}")
         named[ours] = tensor
-    config = read_gguf(replace(checkpoint, tensors=named), architecture)
-    return config, {name: tensor for name, tensor in named.items() if name not in ROPE_TENSORS}, _notices(left_out)
+    config, notices = read_gguf(replace(checkpoint, tensors=named), architecture)
+    return config, {name: tensor for name, tensor in named.items() if name not in ROPE_TENSORS}, _notices(left_out) + notices
 
 
 def _read_huggingface(checkpoint: Checkpoint, architecture: Architecture) -> _Read:
@@ -169,11 +206,10 @@ def _read_huggingface(checkpoint: Checkpoint, architecture: Architecture) -> _Re
         if ours in tensors:
             raise WeightError(f"{checkpoint.path.name}: two weights are {ours}; the second is {name}")
         tensors[ours] = tensor
-    embedding = tensors.get("token_embd.weight")
-    config = read_huggingface(checkpoint, architecture, embedding is not None and embedding.quant.name == "BF16")
-    if config.tied_output:
-        tensors.pop("output.weight", None)  # a copy of the embedding, which transformers ignores as well
-    return config, tensors, _notices(left_out)
+    config, notices = read_huggingface(checkpoint, architecture, tensors)
+    if config.tied_output and "token_embd.weight" not in tensors and "output.weight" in tensors:
+        tensors["token_embd.weight"] = replace(tensors.pop("output.weight"), name="token_embd.weight")
+    return config, tensors, _notices(left_out) + notices
 
 
 def _notices(left_out: Mapping[str, int]) -> list[str]:

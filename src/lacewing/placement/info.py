@@ -43,7 +43,7 @@ class ModelInfo:
             raise ModelFormatError(path, f"cannot be read: {error.strerror or error}") from error
         self.tokenizer = Background(self._open_tokenizer, warm)
         self.template = Background(self._open_template, warm)
-        self.spec: ModelSpec = open_model(self.checkpoint, options.context, DEFAULT_CONTEXT, options.kv_type)
+        self.spec: ModelSpec = open_model(self.checkpoint, options.context, DEFAULT_CONTEXT, options.kv_type, options.ignore_keys)
 
     @property
     def quant(self) -> str:

@@ -69,7 +69,7 @@ def gguf(keys: MetadataReader, config: ModelConfig) -> ModelConfig:
         windows=(None,) * layers,
         chunks=tuple((chunk or None) if flag else None for flag in rotated),
         nope_layers=frozenset(layer for layer, flag in enumerate(rotated) if not flag),
-        qk_norm_after_rope=experts != 128,
+        qk_norm_after_rope=keys.flag("use_qk_norm", experts != 128),
         attention_temperature=AttentionTemperatureConfig(scale, length, 1, rotated_layers=False) if chunk else None,
     )
 

@@ -16,17 +16,47 @@ from lacewing.models.config import LatentConfig, ModelConfig
 from lacewing.models.readers.metadata import MetadataReader
 from lacewing.models.readers.mixture import gguf_mixture
 from lacewing.models.rope import RopeConfig, yarn_magnitude
+from lacewing.options import counted
 
 ROPE_TENSORS = ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight")
-_HARMLESS = ("rope.scaling.finetuned", "tensor_data_layout", "pooling_type", "decoder_start_token_id")
+# Keys that say nothing of the maths of text: of training, of embedding models, of how images come in.
+_HARMLESS = ("rope.scaling.finetuned", "tensor_data_layout", "pooling_type", "decoder_start_token_id", "decoder_block_count",
+             "classifier.output_labels", "features_length", "embedding_length_out", "dense_2_feat_in", "dense_2_feat_out",
+             "dense_3_feat_in", "dense_3_feat_out", "attention.layer_norm_epsilon", "attention.group_norm_epsilon",
+             "attention.group_norm_groups", "rope.dimension_sections", "rope.mrope_section", "n_deepstack_layers",
+             "image_token_index", "spatial_merge_size", "mm_tokens_per_image", "rope.scaling.mscale")  # fmt: skip
+_INERT: dict[str, tuple[Any, ...]] = dict.fromkeys(
+    ("logit_scale", "residual_scale", "embedding_scale", "attention.output_scale"), (1,)
+)
+# Names that Ollama has, or had, for keys of llama.cpp. Reference: Ollama's convert/ and llama/compat/.
+SYNONYMS = {
+    "rope.global.freq_base": "rope.freq_base",
+    "rope.local.freq_base": "rope.freq_base_swa",
+    "rope.scaling.beta_fast": "rope.scaling.yarn_beta_fast",
+    "rope.scaling.beta_slow": "rope.scaling.yarn_beta_slow",
+    "rope.scaling.extrapolation_factor": "rope.scaling.yarn_ext_factor",
+    "rope.scaling.mscale_all_dim": "rope.scaling.yarn_log_multiplier",
+    "rope.scaling_beta": "attention.temperature_scale",
+    "attention.head_dim": "attention.key_length",
+    "attention.chunk_size": "attention.sliding_window",
+    "norm_top_k_prob": "expert_weights_norm",
+}
 _OTHER_PARTS = ("vision.", "audio.", "mm.")  # in files that hold more than the language model, as Ollama makes them
+_OF_MIXTURES = ("expert_", "leading_dense_block_count", "interleave_moe_layer_step")  # say nothing of a dense model
+_OF_YARN = ("rope.scaling.yarn_beta_fast", "rope.scaling.yarn_beta_slow", "rope.scaling.yarn_log_multiplier")
+_SECTIONS = ("general", "tokenizer", "split", "quantize")  # of keys that are no architecture's
+_SURPLUS = 256  # tokens without a row that a tokenizer may have: marks of images in files of Ollama
 _LINEARS = ("attn_q", "attn_k", "attn_v", "attn_qkv", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
 
 
-def read_gguf(checkpoint: Checkpoint, architecture: Architecture) -> ModelConfig:
-    """Raises UnsupportedModelError for a key out of bounds or unknown, WeightError for a missing embedding."""
+def read_gguf(checkpoint: Checkpoint, architecture: Architecture) -> tuple[ModelConfig, list[str]]:
+    """The config, and notices.
+
+    Raises UnsupportedModelError for a key out of bounds or unknown, WeightError for a missing embedding.
+    """
     name, tensors = architecture.name, checkpoint.tensors
-    keys = MetadataReader(checkpoint.metadata, checkpoint.path.name, architecture.gguf_defaults, f"{name}.")
+    keys = MetadataReader(_usual_keys(checkpoint.metadata, name), checkpoint.path.name, architecture.gguf_defaults, f"{name}.")
+    keys.read |= {f"{name}.{synonym}" for synonym in SYNONYMS}
     _refuse_unsupported(keys, tensors, architecture)
     predicting = keys.integer("nextn_predict_layers", 0, low=0, high=64)
     layers = keys.integer("block_count", low=predicting + 1, high=1024) - predicting
@@ -44,7 +74,7 @@ def read_gguf(checkpoint: Checkpoint, architecture: Architecture) -> ModelConfig
         heads=heads,
         key_heads=key_heads if latent is None else 1,
         head_width=head_width,
-        feed_forward=keys.integer("feed_forward_length"),
+        feed_forward=_feed_forward(keys, tensors),
         vocab_size=_vocab_size(keys, checkpoint),
         trained_context=trained,
         eps=keys.number("attention.layer_norm_rms_epsilon", low=1e-20, high=1),
@@ -65,20 +95,40 @@ def read_gguf(checkpoint: Checkpoint, architecture: Architecture) -> ModelConfig
         found: dict[str, Any] = {field: weight in tensors for field, weight in architecture.mixture_presence.items()}
         present["mixture"] = replace(config.mixture, **found)
     config = architecture.gguf(keys, replace(config, **{**architecture.switches, **architecture.gguf_switches, **present}))
-    keys.refuse_unknown((*_HARMLESS, *(key for key in keys.names() if key.startswith(_OTHER_PARTS))))
-    return config
+    others = _OTHER_PARTS if config.mixture is not None else (*_OTHER_PARTS, *_OF_MIXTURES)
+    keys.refuse_unknown(keys.unread((*_HARMLESS, *(key for key in keys.names() if key.startswith(others)))), _INERT)
+    keys.tell_of(key for key in checkpoint.metadata if key.partition(".")[0] not in (name, *_SECTIONS))
+    return config, keys.notices
+
+
+def _usual_keys(metadata: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """With every synonym under the usual name as well, unless there is one."""
+    found = {f"{name}.{usual}": metadata.get(f"{name}.{synonym}") for synonym, usual in SYNONYMS.items()}
+    return {key: value for key, value in found.items() if value is not None} | dict(metadata)
+
+
+def _feed_forward(keys: MetadataReader, tensors: Mapping[str, TensorInfo]) -> int:
+    """As the first layer has it, if it is a plain one; the key is stale in files of Ollama for LFM2."""
+    gate, named = tensors.get("blk.0.ffn_gate.weight"), keys.get("feed_forward_length")
+    if gate is None or len(gate.shape) != 2 or type(named) is not int or named == gate.shape[0]:
+        return keys.integer("feed_forward_length")
+    keys.notices.append(f"{keys.prefix}feed_forward_length is {named}, but the weights have {gate.shape[0]}, which holds")
+    return gate.shape[0]
 
 
 def _latent(keys: MetadataReader, tensors: Mapping[str, TensorInfo]) -> LatentConfig:
-    """Newer files have attn_k_b and attn_v_b and lengths with _mla; older ones attn_kv_b and plain lengths."""
+    """Newer files have attn_k_b and attn_v_b and the lengths of heads with _mla; older ones attn_kv_b and plain lengths."""
     rope = keys.integer("rope.dimension_count", high=2**12)
-    head = keys.integer("attention.key_length_mla", keys.integer("attention.key_length"), high=2**16)
-    value = keys.integer("attention.value_length_mla", keys.integer("attention.value_length"), high=2**16)
+    q_rank, rank = keys.integer("attention.q_lora_rank", 0, low=0) or None, keys.integer("attention.kv_lora_rank")
+    head, value = (keys.integer(f"attention.{part}_length", high=2**16) for part in ("key", "value"))
+    of_heads, of_value = (keys.integer(f"attention.{part}_length_mla", 0, low=0, high=2**16) for part in ("key", "value"))
+    if of_heads != rank + rope:  # else the two are swapped, as in glm4moelite of Ollama
+        head, value = of_heads or head, of_value or value
     if head <= rope:
         raise keys.error("attention.key_length", f"is {head}, no more than the {rope} values that are rotated")
     return LatentConfig(
-        q_rank=keys.integer("attention.q_lora_rank", 0, low=0) or None,
-        rank=keys.integer("attention.kv_lora_rank"),
+        q_rank=q_rank,
+        rank=rank,
         nope=head - rope,
         rope=rope,
         value=value,
@@ -115,7 +165,7 @@ def _heads(keys: MetadataReader) -> int:
 
 
 def _vocab_size(keys: MetadataReader, checkpoint: Checkpoint) -> int:
-    """Rows of the embedding, which the key and the tokenizer must confirm where they are present."""
+    """Rows of the embedding, each of which must have a token where there is a tokenizer; the key may be stale."""
     embedding = checkpoint.tensors.get("token_embd.weight")
     if embedding is None or len(embedding.shape) != 2:
         raise WeightError(f"{checkpoint.path.name}: token_embd.weight is missing or not a matrix")
@@ -123,9 +173,16 @@ def _vocab_size(keys: MetadataReader, checkpoint: Checkpoint) -> int:
     named = keys.integer("vocab_size", rows)
     tokens = checkpoint.metadata.get("tokenizer.ggml.tokens")
     count = len(tokens) if isinstance(tokens, list | np.ndarray) else rows  # anything else is the tokenizer's to refuse
-    if named != rows or count != rows:
-        listed = f"{named} by {keys.prefix}vocab_size" if named != rows else f"{count} in the tokenizer"
-        raise WeightError(f"{checkpoint.path.name}: token_embd.weight has {rows} rows but there are {listed} tokens")
+    if not rows <= count <= rows + _SURPLUS:
+        raise WeightError(
+            f"{checkpoint.path.name}: token_embd.weight has {rows} rows but there are {count} tokens in the tokenizer"
+        )
+    if named != rows:
+        keys.notices.append(f"{keys.prefix}vocab_size is {named}, but the embedding has {rows} rows, which hold")
+    if count > rows:
+        keys.notices.append(
+            f"{counted(count - rows, 'token')} of the tokenizer ({rows} and up) cannot be used: the embedding has no row"
+        )
     return rows
 
 
@@ -144,7 +201,8 @@ def _ropes(
 ) -> tuple[RopeConfig, RopeConfig]:
     """The rotation of layers that see everything and of windowed layers, which may have a base of their own."""
     width, base = keys.integer("rope.dimension_count", head_width), keys.number("rope.freq_base", 10000, low=1e-6, high=1e18)
-    kinds = {"none": "none", "linear": "linear", "yarn": "yarn", "longrope": "longrope", "": "none"}
+    kinds = {"none": "none", "linear": "linear", "yarn": "yarn", "longrope": "longrope"}
+    kinds |= dict.fromkeys(("", "default", "mrope"), "none")  # the positions of text are equal in all sections of mrope
     kind = keys.choice("rope.scaling.type", kinds, "linear")
     factor = keys.number("rope.scaling.factor", keys.number("rope.scale_linear", 0, low=0, high=1e9), low=0, high=1e9) or 1.0
     original = keys.integer("rope.scaling.original_context_length", trained, high=2**31)
@@ -160,8 +218,10 @@ def _ropes(
         raise WeightError(f"{keys.where}: longrope needs {ROPE_TENSORS[1]} and {ROPE_TENSORS[2]}")
     elif kind == "yarn":
         rope = _yarn(keys, rope, magnitude or 1.0)
-    elif magnitude is not None:
+    else:
         rope = replace(rope, magnitude=magnitude)
+        if kind == "none" or factor == 1:
+            keys.read |= {keys.prefix + name for name in _OF_YARN}  # without a meaning
     local_base = keys.optional_number("rope.freq_base_swa", low=1e-6, high=1e18)
     local_width = keys.integer("rope.dimension_count_swa", width)
     if local_base is None and local_width == width:

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from lacewing.errors import UnsupportedModelError
-from lacewing.formats.checkpoint import Checkpoint
+from lacewing.formats.checkpoint import Checkpoint, TensorInfo
+from lacewing.formats.read import mapped
 from lacewing.models.architecture import Architecture
 from lacewing.models.config import ACTIVATIONS, LatentConfig, ModelConfig
 from lacewing.models.readers.metadata import MetadataReader
@@ -34,17 +35,19 @@ vision_config mm_tokens_per_image image_token_index boi_token_index eoi_token_in
 vision_soft_tokens_per_image model_max_length model_name max_window_layers original_max_position_embeddings
 output_router_logits router_aux_loss_coef router_jitter_noise aux_loss_alpha seq_aux ep_size qk_head_dim""".split()  # noqa: SIM905
 
-# Keys that would change the maths, with the values that do not.
-_INERT: dict[str, tuple[Any, ...]] = {
-    "rope_interleaved": (False,), "is_decoder": (True, False), "is_encoder_decoder": (False,), "tie_encoder_decoder": (False,),
-    "add_cross_attention": (False,), "cross_attention_hidden_size": (None,), "full_attn_mod": (1,), "interpolate_factor": (1,),
-    "lm_head_bias": (False,), "attention_bias": (False,), "mlp_bias": (False,), "partial_rotary_factor": (1, 1.0),
-    "moe_layer_freq": (1,),
-    "hidden_activation": tuple(ACTIVATIONS), "hidden_act": (*ACTIVATIONS, "gelu"), "activation": ("swiglu", "silu"),
-}  # fmt: skip
+# Keys that the classes of transformers declare and that change the maths, though no reader asks for them, with the values that
+# change nothing: of every class, and of some, or of the makers' own code. `tools/list_config_keys.py` lists what classes declare.
+_DECLARED: dict[str, tuple[Any, ...]] = {"is_decoder": (True,), "is_encoder_decoder": (), "add_cross_attention": ()}
+_DECLARED_BY: dict[str, dict[str, tuple[Any, ...]]] = {"olmoe": {"clip_qkv": ()}}
+_DECLARED_BY |= {kind: {"moe_layer_freq": (1,)} for kind in ("deepseek_v2", "deepseek_v3", "kimi_k2")}
+# Other keys, with the values that are no news.
+_INERT: dict[str, tuple[Any, ...]] = {"full_attn_mod": (1,), "interpolate_factor": (1,), "activation": ("swiglu", "silu"),
+                                      "hidden_activation": tuple(ACTIVATIONS)}  # fmt: skip
+_TYING = ("gemma3", "mistral3")  # multimodal model types whose output is the embedding unless they say otherwise
 
 _EXPERTS = (*EXPERT_COUNTS, "moe_intermediate_size", "num_experts_per_tok")
 _ROPE_KINDS = {"default": "none"} | {kind: kind for kind in ("linear", "dynamic", "yarn", "longrope", "llama3")}
+_HARMLESS_OF_ROPE = ("finetuned", "original_max_position_embeddings", "max_position_embeddings", "factor", "mrope_section")
 _LAYER_KINDS = ("full_attention", "sliding_attention")
 
 
@@ -58,19 +61,30 @@ def text_config(checkpoint: Checkpoint) -> Mapping[str, Any]:
         return config
     if not isinstance(inner, Mapping):
         raise UnsupportedModelError(f"{checkpoint.path}: text_config of config.json is not a dictionary")
-    outer = {name: config[name] for name in ("model_type", "tie_word_embeddings", "quantization_config") if name in config}
+    outer = {name: config[name] for name in ("model_type", "quantization_config") if name in config}
     return {**outer, **inner}
 
 
-def read_huggingface(checkpoint: Checkpoint, architecture: Architecture, bf16: bool) -> ModelConfig:
-    """`bf16`: the embedding is stored in bf16. Raises UnsupportedModelError for a key out of bounds or unknown."""
+def read_huggingface(
+    checkpoint: Checkpoint, architecture: Architecture, tensors: Mapping[str, TensorInfo]
+) -> tuple[ModelConfig, list[str]]:
+    """The config, and notices. `tensors`: under our names.
+
+    Raises UnsupportedModelError for a key out of bounds, or for one that means something to transformers and nothing to us.
+    """
     values = text_config(checkpoint)
     where = f"{checkpoint.path.name}/config.json"
-    keys = MetadataReader(values, where, architecture.defaults.get(str(values.get("model_type")), {}))
+    kind = str(values.get("model_type"))
+    keys = MetadataReader(values, where, architecture.defaults.get(kind, {}))
+    embedding = tensors.get("token_embd.weight")
     mixed = architecture.mixture is not None and any(name in keys.defaults for name in EXPERT_COUNTS)
     scale_block = _scale_block(keys, architecture)
     _refuse_unsupported(keys, mixed)
-    layers, width, heads = keys.integer("num_hidden_layers", high=1024), keys.integer("hidden_size"), _heads(keys)
+    layers, width, heads = (
+        keys.integer("num_hidden_layers", high=1024),
+        keys.integer("hidden_size"),
+        _heads(keys, architecture.latent),
+    )
     latent = _latent(keys) if architecture.latent else None
     key_heads = keys.integer("num_key_value_heads", heads)
     head_width = keys.integer("head_dim", max(width // heads, 1), high=2**16)
@@ -86,7 +100,7 @@ def read_huggingface(checkpoint: Checkpoint, architecture: Architecture, bf16: b
         key_heads=key_heads if latent is None else 1,
         head_width=head_width,
         feed_forward=keys.integer("intermediate_size"),
-        vocab_size=keys.integer("vocab_size"),
+        vocab_size=_vocab_size(keys, embedding),
         trained_context=trained,
         eps=keys.number("rms_norm_eps", low=1e-20, high=1),
         rope=rope,
@@ -94,7 +108,7 @@ def read_huggingface(checkpoint: Checkpoint, architecture: Architecture, bf16: b
         windows=_windows(keys, layers),
         attention_scale=head_width**-0.5,
         activation=_activation(keys),
-        tied_output=keys.flag("tie_word_embeddings"),
+        tied_output=_tied(keys, checkpoint, tensors),
         biases=architecture.biases | _biases(keys),
         scale_block=scale_block,
         latent=latent,
@@ -103,12 +117,50 @@ def read_huggingface(checkpoint: Checkpoint, architecture: Architecture, bf16: b
     )
     switches = {**architecture.switches, **architecture.huggingface_switches}
     config = architecture.huggingface(keys, replace(config, **switches))
-    if bf16 and config.embedding_scale != 1:
+    if embedding is not None and embedding.quant.name == "BF16" and config.embedding_scale != 1:
         config = replace(config, embedding_scale=_to_bf16(config.embedding_scale))
     if config.rope.query_beta and config.attention_temperature is None:
         raise keys.error("llama_4_scaling_beta", "is set, which this version does not know for this architecture")
-    keys.refuse_unknown(_HARMLESS, _INERT)
-    return config
+    unread, declared = keys.unread(_HARMLESS), _DECLARED | _DECLARED_BY.get(kind, {})
+    keys.refuse_unknown({name: value for name, value in unread.items() if name in declared}, declared)
+    keys.tell_of(name for name, value in unread.items() if name not in declared and value not in _INERT.get(name, ()))
+    return config, keys.notices
+
+
+def _vocab_size(keys: MetadataReader, embedding: TensorInfo | None) -> int:
+    """Rows of the embedding; the key may be stale."""
+    named = keys.integer("vocab_size")
+    if embedding is None or len(embedding.shape) != 2 or embedding.shape[0] == named:
+        return named
+    keys.notices.append(f"{keys.where}: vocab_size is {named}, but the embedding has {embedding.shape[0]} rows, which hold")
+    return embedding.shape[0]
+
+
+def _tied(keys: MetadataReader, checkpoint: Checkpoint, tensors: Mapping[str, TensorInfo]) -> bool:
+    """Whether the embedding is the output as well: a head of the checkpoint is the output, whatever the config says.
+
+    So does transformers 5 where the two differ, and whether a config around the text's or the text's own decides differs from
+    version to version: without a head, either does.
+    """
+    outer = checkpoint.metadata["config.json"]
+    around = MetadataReader(outer, keys.where)
+    tied = keys.flag("tie_word_embeddings") or around.flag("tie_word_embeddings")
+    head, embedding = tensors.get("output.weight"), tensors.get("token_embd.weight")
+    if head is None or embedding is None:
+        unsaid = "tie_word_embeddings" not in keys and "tie_word_embeddings" not in around
+        return tied or (unsaid and outer.get("model_type") in _TYING)
+    if tied and checkpoint.whole and _differ(head, embedding, checkpoint):
+        keys.notices.append(f"{keys.where}: tie_word_embeddings is true, but lm_head.weight is not the embedding; it is used")
+    return False
+
+
+def _differ(one: TensorInfo, other: TensorInfo, checkpoint: Checkpoint) -> bool:
+    """Whether two tensors are other than copies, by samples: it is a notice, not the maths, that depends on it."""
+    if (one.shape, one.quant.name, len(one.ranges)) != (other.shape, other.quant.name, len(other.ranges)):
+        return True
+    pair = [mapped(tensor.ranges[0], checkpoint.identities.get(tensor.ranges[0].path)) for tensor in (one, other)]
+    starts = range(0, len(pair[0]), max(1, len(pair[0]) // 64))
+    return any((pair[0][start : start + 4096] != pair[1][start : start + 4096]).any() for start in starts)
 
 
 def _latent(keys: MetadataReader) -> LatentConfig:
@@ -162,9 +214,9 @@ def _refuse_unsupported(keys: MetadataReader, mixed: bool) -> None:
         raise keys.error("use_bidirectional_attention", "is true; this version runs causal models only")
 
 
-def _heads(keys: MetadataReader) -> int:
+def _heads(keys: MetadataReader, latent: bool) -> int:
     heads, width = keys.integer("num_attention_heads", high=2**16), keys.integer("hidden_size")
-    if width // heads < 1 or (keys.get("head_dim") is None and width % heads):
+    if width // heads < 1 or (keys.get("head_dim") is None and not latent and width % heads):
         raise keys.error("num_attention_heads", f"is {heads}, which does not divide hidden_size {width}")
     return heads
 
@@ -175,8 +227,9 @@ def _biases(keys: MetadataReader) -> set[str]:
 
 
 def _activation(keys: MetadataReader) -> str:
-    """hidden_activation is the newer name, used by the gemma family."""
-    name = "hidden_activation" if "hidden_activation" in keys else "hidden_act"
+    """hidden_activation is the newer name, of the gemma family alone."""
+    keys.get("hidden_act")
+    name = "hidden_activation" if "hidden_activation" in keys and "activations" in keys.defaults else "hidden_act"
     return keys.choice(name, {**ACTIVATIONS, **keys.defaults.get("activations", {})})
 
 
@@ -228,8 +281,7 @@ def _rope(keys: MetadataReader, parameters: MetadataReader, head_width: int, tra
     rope = RopeConfig(int(head_width * partial), base, kind)
     if kind != "none":
         rope = _scaled(keys, parameters, rope, trained)
-    harmless = ("finetuned", "original_max_position_embeddings", "max_position_embeddings")
-    parameters.refuse_unknown(harmless, {"factor": (1,)})
+    parameters.tell_of(parameters.unread(_HARMLESS_OF_ROPE))  # transformers leaves them alone, too
     return rope
 
 

@@ -1,4 +1,4 @@
-"""Reading a configuration key by key: typed, bounded, and remembering what was read so that the rest can be refused."""
+"""Reading a configuration key by key: typed, bounded, and remembering what was read so that the rest can be told of."""
 
 from __future__ import annotations
 
@@ -9,18 +9,29 @@ from typing import Any
 import numpy as np
 
 from lacewing.errors import UnsupportedModelError
+from lacewing.formats.files import shown
+from lacewing.options import counted
 
 _HARMLESS_VALUES: tuple[Any, ...] = (None, False, "", [], {})  # an unknown key so set asks for nothing
+_MOST_TOLD = 6  # keys
 
 
 class MetadataReader:
     """Typed access to metadata. An explicit null switches an architecture's default off.
 
-    Every problem is an UnsupportedModelError that names the key.
+    Every problem is an UnsupportedModelError that names the key. `notices`: what a person should know of the keys.
     """
 
-    def __init__(self, values: Mapping[str, Any], where: str, defaults: Mapping[str, Any] | None = None, prefix: str = ""):
+    def __init__(
+        self,
+        values: Mapping[str, Any],
+        where: str,
+        defaults: Mapping[str, Any] | None = None,
+        prefix: str = "",
+        notices: list[str] | None = None,
+    ):
         self.values, self.where, self.defaults, self.prefix = values, where, defaults or {}, prefix
+        self.notices: list[str] = [] if notices is None else notices
         self.read: set[str] = set()
 
     def __contains__(self, name: str) -> bool:
@@ -109,17 +120,43 @@ class MetadataReader:
             return None
         if not isinstance(value, Mapping):
             raise self.error(name, f"is {_shown(value)}; it must be a dictionary")
-        return MetadataReader(value, f"{self.where}: {self.prefix}{name}")
+        return MetadataReader(value, f"{self.where}: {self.prefix}{name}", notices=self.notices)
 
-    def refuse_unknown(self, harmless: Iterable[str] = (), inert: Mapping[str, tuple[Any, ...]] | None = None) -> None:
-        """Refuse every key that was neither read nor known to change nothing (`inert`: with one of these values only)."""
-        known, inert = self.read | {self.prefix + name for name in harmless}, inert or {}
-        for key, value in self.values.items():
-            if not key.startswith(self.prefix) or key in known or _plain(value) in _HARMLESS_VALUES:
-                continue
-            name = key[len(self.prefix) :]
-            if _plain(value) not in inert.get(name, ()):
-                raise self.error(name, f"is {_shown(value)}; this version does not know the key, which may change the maths")
+    def unread(self, harmless: Iterable[str] = ()) -> dict[str, Any]:
+        """Keys, without the prefix, that were not read, are not known to change nothing, and ask for something."""
+        known = self.read | {self.prefix + name for name in harmless}
+        rest = {key: _plain(value) for key, value in self.values.items() if key.startswith(self.prefix) and key not in known}
+        return {key[len(self.prefix) :]: value for key, value in rest.items() if value not in _HARMLESS_VALUES}
+
+    def refuse_unknown(self, unread: Mapping[str, Any], inert: Mapping[str, tuple[Any, ...]]) -> None:
+        """Refuse the first of these keys, unless each has a value that changes nothing."""
+        for name, value in unread.items():
+            if value not in inert.get(name, ()):
+                problem = f"is {_shown(value)}; this version does not know the key, which may change the maths"
+                raise self.error(
+                    name, f"{problem}. To load the model without it, use --ignore-key (ignore_keys) {self.prefix}{name}"
+                )
+
+    def tell_of(self, names: Iterable[str]) -> None:
+        """A notice of keys that are left alone."""
+        found = [shown(name) for name in names]
+        if found:
+            rest = f" and {len(found) - _MOST_TOLD} more" if len(found) > _MOST_TOLD else ""
+            self.notices.append(
+                f"{self.where}: {counted(len(found), 'unknown key')} ignored: {', '.join(found[:_MOST_TOLD])}{rest}"
+            )
+
+
+def without_keys(values: Mapping[str, Any], ignored: Iterable[str]) -> dict[str, Any]:
+    """The values but for those keys; `outer.inner` also names a key of a dictionary inside, if there is no key of that name."""
+    found = dict(values)
+    for name in ignored:
+        outer, _, inner = name.partition(".")
+        if name in found:
+            del found[name]
+        elif inner and isinstance(found.get(outer), Mapping):
+            found[outer] = without_keys(found[outer], [inner])
+    return found
 
 
 def _plain(value: Any) -> Any:

@@ -22,7 +22,7 @@ def gguf_mixture(
     if experts == 0:
         return None
     gating, softmax_of_chosen = _GATINGS[keys.choice("expert_gating_func", {name: name for name in _GATINGS}, "1", numeric=True)]
-    width = keys.integer("expert_feed_forward_length", keys.integer("feed_forward_length"))
+    width = keys.integer("expert_feed_forward_length", _gguf_width(tensors) or keys.integer("feed_forward_length"))
     leading, step = keys.integer("leading_dense_block_count", 0, low=0), keys.integer("interleave_moe_layer_step", 1)
     bias = any(name.endswith(".exp_probs_b.bias") for name in tensors)
     values: dict[str, Any] = {
@@ -40,6 +40,14 @@ def gguf_mixture(
         "scale": keys.number("expert_weights_scale", 1, low=0, high=1e4) or 1.0,
     }
     return MixtureConfig(**{**values, **fixed})
+
+
+def _gguf_width(tensors: Mapping[str, TensorInfo]) -> int | None:
+    """Of an expert: columns of a down projection, which stands as a stack or as one tensor an expert in every layout."""
+    found = (
+        tensor.shape[-1] for name, tensor in tensors.items() if ".ffn_down_exps." in name or name.endswith(".ffn_down.0.weight")
+    )
+    return next(found, None)
 
 
 def _gguf_shared_width(keys: MetadataReader, tensors: Mapping[str, TensorInfo], width: int) -> int:
