@@ -7,18 +7,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lacewing.chat.commands.table import Command, load_commands
+from lacewing.chat.commands.table import GROUPS, Command, load_commands
 
 PAGE = Path(__file__).parent.parent / "docs" / "commands.md"
-GROUPS = {  # the files of chat/commands, in the order of the page
-    "models": "Model, residency, template",
-    "talk": "The conversation",
-    "sampling": "How answers are chosen",
-    "files": "Files and sessions",
-    "code": "Edits of files",
-    "state": "Information",
-    "experts": "Mixtures of experts",
-}
 HEAD = """# Commands of the chat
 
 `lacewing chat MODEL` takes messages and, on lines that begin with a slash, commands. `tools/make_docs.py` makes this page
@@ -32,15 +23,16 @@ begins with a slash, write two. Put words with spaces in quotes.
 | Enter | sends |
 | Alt-Enter | starts a new line; a paste may have several, and is not sent until you press Enter |
 | Up, Down, Ctrl-R | earlier messages, including those of other chats |
-| Tab | completes commands, names of models, templates and sessions, and paths |
-| Ctrl-X Ctrl-E | opens the message in `$EDITOR` |
+| Tab | completes commands, names of models, templates and sessions, and paths; again: the next one, or what is in the folder |
+| Ctrl-X Ctrl-E | opens the message in `$EDITOR`; it is sent if it was changed there |
 | Ctrl-O | shows the thoughts of the last answer |
-| Ctrl-C | stops an answer or long work; nothing else is changed |
+| Ctrl-C | stops an answer or long work; before an answer begins, it takes your message back (Up brings it back) |
 | Ctrl-C again | leaves, two seconds later if something is being stopped; the conversation is saved first |
 | Ctrl-D | leaves; the conversation is kept for `lacewing chat --resume` |
 
 In a pipe (`lacewing chat MODEL < script`) each line is a message or a command, and the lines between two lines of `\"\"\"` are one
-message. Answers go to standard output as plain text, problems to standard error. The exit code is 1 if a line failed.
+message. Answers alone go to standard output, as plain text; what commands say goes to standard error, as do problems. The exit
+code is 1 if a line failed.
 """
 
 

@@ -48,6 +48,7 @@ _READS_PARTS = re.compile(
     r"\.text\b|\[\s*['\"]text['\"]\s*\]|\bget\(\s*['\"]text['\"]"
 )  # in a source: of `{"type": "text", "text": ...}`
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
+_PROBE = "Does this reach the model?"
 
 
 class ChatTemplate:
@@ -95,7 +96,17 @@ class ChatTemplate:
             raise TemplateError(f"the template {path} cannot be read: it is not UTF-8 text") from None
         if not source.strip():
             raise TemplateError(f"the template {path} is empty")
-        return cls(source, str(path), *_ends(tokenizer))
+        template = cls(source, str(path), *_ends(tokenizer))
+        if not template.renders_messages():
+            raise TemplateError(f"{path} is not a chat template: it never renders the messages")
+        return template
+
+    def renders_messages(self) -> bool:
+        """Whether what is said is in the prompt; a template that refuses this conversation may render others."""
+        try:
+            return _PROBE in self.render([{"role": "user", "content": _PROBE}])
+        except TemplateError:
+            return True
 
     @classmethod
     def from_checkpoint(cls, checkpoint: Checkpoint, tokenizer: Tokenizer) -> ChatTemplate:

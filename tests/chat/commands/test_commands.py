@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 
 from lacewing.chat.commands.table import load_commands, run_line
+from lacewing.chat.services import files
 from lacewing.chat.services.swap import change_model
 from lacewing.console.output import Columns, Table
 from lacewing.engine.engine import Engine
-from lacewing.errors import DownloadError, LacewingError, NumericError, OptionError
+from lacewing.errors import DownloadError, LacewingError, NumericError, OptionError, TemplateError
+from lacewing.options import counted
 from tests.chat.conftest import say
 
 
@@ -79,7 +81,10 @@ def test_all_commands_are_there():
 
 
 def test_help(chat):
-    assert any(line.startswith("/model [NAME]") for line in cells(run_line(chat, "/help")))
+    tables = run_line(chat, "/help").data
+    assert [table.title for table in tables][:2] == ["Most used", "The conversation"] and tables[0].rows[0][0] == "/help [COMMAND]"
+    assert "/model [NAME]" in [row[0] for row in tables[0].rows]
+    assert sum(len(table.rows) for table in tables) == len(load_commands().rows)
     text = run_line(chat, "/help m").text
     assert text.startswith("/model [NAME] [--backend BACKEND]") and "goes back to the previous model" in text
     with pytest.raises(OptionError, match="did you mean /model"):
@@ -257,12 +262,13 @@ def test_state(chat):
     assert any(line.startswith("answer speed") for line in cells(run_line(chat, "/stats")))
     assert any(line.startswith("process") for line in cells(run_line(chat, "/memory")))
     copied = []
-    chat.ui.copy = copied.append
-    run_line(chat, "/copy")
+    chat.ui.copy = lambda text: copied.append(text) or ""
+    assert run_line(chat, "/copy").text == f"copied {counted(len(chat.last_answer()), 'character')}"
     assert copied == [chat.last_answer()]
+    chat.ui.copy = lambda text: "nobody knows"
+    assert run_line(chat, "/copy").text.endswith("sent to the clipboard: nobody knows")
     assert "<|im_start|>user\nHello<|im_end|>" in run_line(chat, "/debug").text
     chat.replace([])
-    chat.stats = {}
     for line in ("/copy", "/stats"):
         with pytest.raises(OptionError):
             run_line(chat, line)
@@ -296,3 +302,98 @@ def test_reading_a_file(chat, tmp_path):
     assert run_line(chat, "/read off").text == "1 file removed from your next message" and chat.attachments == []
     with pytest.raises(LacewingError, match="there is no file"):
         run_line(chat, "/read missing.txt")
+
+
+ANSWER = """Two files:
+
+```py
+a = 1
+```
+and
+1. in a list
+   ~~~~sh
+   ls
+   ~~~
+   ~~~~
+```
+open"""
+
+
+def test_a_code_block_is_copied(chat):
+    chat.messages[-1]["content"] = ANSWER
+    copied = []
+    chat.ui.copy = lambda text: copied.append(text) or ""
+    assert run_line(chat, "/copy 2").text == "copied 6 characters of code block 2"
+    run_line(chat, "/copy 1")
+    run_line(chat, "/copy 3")
+    assert copied == ["ls\n~~~", "a = 1", "open"]
+    for line in ("/copy 0", "/copy 4"):
+        with pytest.raises(OptionError, match="the last answer has 3 code blocks; /copy copies all of it"):
+            run_line(chat, line)
+    chat.messages[-1]["content"] = "none"
+    with pytest.raises(OptionError, match="has no code block"):
+        run_line(chat, "/copy 1")
+
+
+def test_settings_are_spelled_as_their_commands_are(chat):
+    run_line(chat, "/max-tokens off")
+    run_line(chat, "/seed 5")
+    run_line(chat, "/stop END")
+    run_line(chat, "/plain on")
+    shown = {row[0]: row[1:] for row in run_line(chat, "/settings").data.rows}
+    assert set(shown) <= {f"/{name}" for name in load_commands().rows} and "/top-k" in shown
+    assert shown["/max-tokens"] == ("off", "") and shown["/seed"] == ("5", "changed") and shown["/stop"] == ("'END'", "changed")
+    assert shown["/plain"] == ("on", "changed") and shown["/code"] == ("off", "") and shown["/thinking"] == ("auto, show", "")
+    values = {name: value for name, (value, _) in shown.items() if name not in ("/stop", "/system", "/thinking", "/model")}
+    for name, value in values.items():  # each may be typed as it is shown
+        run_line(chat, f"{name} {value}")
+    assert {row[0]: row[1:] for row in run_line(chat, "/settings").data.rows} == shown
+
+
+def test_plain_switches(chat):
+    assert "as they are written" in run_line(chat, "/plain").text and chat.settings.plain
+    assert "as Markdown" in run_line(chat, "/plain").text and not chat.settings.plain
+
+
+def test_the_status_is_of_this_model_and_conversation(chat, paths):
+    def figures():
+        status = chat.status()
+        return status.used_tokens, status.tokens_per_second > 0
+
+    used = len(chat.formatter.ids(chat.messages, chat.settings, generation=False))
+    assert figures() == (used, True) and chat.status().model == paths["llama"].name
+    files.save(chat, "one")
+    run_line(chat, f"/model {paths['gemma']}")
+    assert figures() == (len(chat.formatter.ids(chat.messages, chat.settings, generation=False)), False)
+    with pytest.raises(OptionError, match="no answer"):
+        run_line(chat, "/stats")
+    run_line(chat, "/model -")
+    say(chat, "More")
+    assert figures()[0] > used and figures()[1]
+    chat.replace([])
+    assert figures() == (0, False)
+    run_line(chat, "/load one")
+    assert figures() == (used, False)
+    run_line(chat, "/system Be brief.")
+    assert figures()[0] > used
+
+
+def test_a_template_that_never_renders_the_messages_is_refused(chat, tmp_path):
+    before = chat.formatter
+    (tmp_path / "page.jinja").write_text("root:x:0:0:{{ bos_token }}\n{% for m in messages %}{{ m.role }}{% endfor %}")
+    for name in ("./page.jinja", "/etc/passwd"):
+        with pytest.raises(TemplateError, match="is not a chat template: it never renders the messages"):
+            run_line(chat, f"/template {name}")
+    (tmp_path / "odd.jinja").write_text(
+        "{% if messages | length < 2 %}{{ raise_exception('two at least') }}{% endif %}"
+        "{% for m in messages %}{{ m.content }}{% endfor %}"
+    )
+    assert "odd.jinja" in run_line(chat, "/template ./odd.jinja --force").text
+    run_line(chat, "/template auto")
+    assert chat.formatter.template.name == before.template.name
+
+
+def test_names_with_spaces_get_a_hint(chat):
+    for line in ("/read my file.txt", "/save my chat", "/export a b.md"):
+        with pytest.raises(OptionError, match=rf'put a name with spaces in quotes: {line.partition(" ")[0]} "'):
+            run_line(chat, line)

@@ -66,7 +66,7 @@ def test_no_mention(folder, message):
 
 
 def test_something_like_a_file_is_noted(folder):
-    assert expand("what is @b.txt", folder) == mentions.Expanded("what is @b.txt", ("@b.txt is not a file here; sent as text",))
+    assert expand("what is @b.txt", folder) == mentions.Expanded("what is @b.txt", ("@b.txt is not a file here, sent as text",))
 
 
 @pytest.mark.parametrize(
@@ -97,3 +97,12 @@ def test_sizes(folder, monkeypatch):
     monkeypatch.setattr(mentions, "MAX_MESSAGE_BYTES", 60)
     with pytest.raises(MentionError, match="together"):
         expand("@a.txt:1-5 @a.txt:6-9", folder)
+
+
+def test_a_name_with_spaces_that_is_not_in_quotes(folder):
+    (folder / "my notes.txt").write_text("x")
+    (folder / "two words").mkdir()
+    (folder / "two words" / "b c.md").write_text("x")
+    for message, name in (("see @my notes.txt.", "my notes.txt"), ("see @two words/b c.md now", "two words/b c.md")):
+        expanded = expand(message, folder)
+        assert expanded.text == message and f'put a name with spaces in quotes: @"{name}"' in expanded.notes[0]

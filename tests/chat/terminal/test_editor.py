@@ -1,5 +1,6 @@
 """The editor driven by keys, and what it completes; no terminal is needed."""
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -16,6 +17,7 @@ from lacewing.chat.commands.table import Argument, Command, CommandTable, Option
 from lacewing.chat.terminal import editor as editor_module
 from lacewing.chat.terminal.completion import candidates
 from lacewing.chat.terminal.editor import Editor
+from lacewing.errors import OptionError
 
 
 def run(chat, **arguments):
@@ -52,6 +54,9 @@ def folder(tmp_path, monkeypatch):
     (tmp_path / "notes/a.txt").touch()
     (tmp_path / "now.gguf").touch()
     (tmp_path / ".hidden").touch()
+    (tmp_path / "my file.txt").touch()
+    (tmp_path / "my folder").mkdir()
+    (tmp_path / "my folder/b c.txt").touch()
     return tmp_path
 
 
@@ -66,17 +71,26 @@ def folder(tmp_path, monkeypatch):
         ("/lazy of", ["off"]),
         ("/lazy off ", []),
         ("/model s", ["smollm2"]),
-        ("/model m", ['"my model"']),
+        ("/model my", ['"my file.txt"', '"my folder/', '"my model"']),
         ("/model --", ["--backend", "--lazy"]),
         ("/model --lazy --", ["--backend"]),
         ("/model --backend ", ["cpu", "reference"]),
         ("/model --backend cpu s", ["smollm2"]),
         ("/model s --backend r", ["reference"]),
         ("/model n", ["notes/", "now.gguf"]),
-        ("/read notes/", ["a.txt"]),
+        ("/read notes/", ["notes/a.txt"]),
         ("/read .", [".hidden"]),
+        ("/read m", ['"my file.txt"', '"my folder/']),
+        ('/read "my f', ['"my file.txt"', '"my folder/']),
+        ("/read 'my fi", ["'my file.txt'"]),
+        ('/read "my folder/', ['"my folder/b c.txt"']),
+        ("  /read notes/", ["notes/a.txt"]),
+        ("\ufeff/t", ["template"]),
+        ('/model "my', ['"my file.txt"', '"my folder/', '"my model"']),
+        ("see @m", ['"my file.txt"', '"my folder/']),
+        ('see @"my folder/', ['"my folder/b c.txt"']),
         ("/read no/such/", []),
-        ("/template ", ["auto", "chatml", "llama3", "notes/", "now.gguf"]),
+        ("/template ", ["auto", "chatml", "llama3", "notes/", "now.gguf", '"my file.txt"', '"my folder/']),
         ("/template chatml l", ["llama3"]),
         ("/help t", ["template"]),
         ("/system on", []),
@@ -87,19 +101,25 @@ def folder(tmp_path, monkeypatch):
     ],
 )
 def test_completion(folder, before, offered):
-    assert [one.text for one in candidates(before, table(), SOURCES)] == offered
+    found = list(candidates(before, table(), SOURCES))
+    assert sorted(one.text for one in found) == sorted(offered)
+    for one in found:  # it takes the place of what is written
+        whole = before[: len(before) - one.length] + one.text
+        assert whole.startswith(before.rstrip("'\"")) or '"' in one.text
 
 
 class Console:
     """An editor with keys typed into it."""
 
-    def __init__(self, history=None):
+    def __init__(self, history=None, edit=lambda text: None):
         self.said, self.unfolded = [], []
-        self.history = history
+        self.history, self.edit = history, edit
 
     def type(self, *keys, reads=1):
         with create_pipe_input() as pipe, create_app_session(input=pipe, output=DummyOutput()):
-            one = Editor(table(), SOURCES, lambda: "status\x1b", lambda: self.unfolded.append(1), self.said.append, self.history)
+            one = Editor(
+                table(), SOURCES, lambda: "status\x1b", lambda: self.unfolded.append(1), self.said.append, self.edit, self.history
+            )
             pipe.send_text("".join(keys))
             return [one.read() for _ in range(reads)]
 
@@ -195,3 +215,53 @@ def test_what_is_completed_is_safe_to_show():
     odd = editor_module._Completer(table(), {"model": lambda: ["a\x1b[2J"]})
     (one,) = odd.get_completions(Document("/model a"), CompleteEvent())
     assert "\x1b" not in one.display_text
+
+
+TAB = "\t"
+
+
+def driven(*keys, edit=lambda text: None, said=None):
+    """What stands in the line after each of the keys, with time for what happens meanwhile, and what is sent."""
+    shown, said = [], [] if said is None else said
+
+    async def type_on(pipe, buffer):
+        for each in keys:
+            pipe.send_text(each)
+            for _ in range(50):
+                await asyncio.sleep(0.002)
+            shown.append(buffer.text)
+        pipe.send_text(CTRL_C + CTRL_D)
+
+    with create_pipe_input() as pipe, create_app_session(input=pipe, output=DummyOutput()):
+        one = Editor(table(), SOURCES, str, lambda: None, said.append, edit)
+        app, buffer = one._prompt.app, one._prompt.default_buffer
+        app.pre_run_callables.append(lambda: app.create_background_task(type_on(pipe, buffer)))
+        return shown, one.read()
+
+
+def tabbed(before, *tabs):
+    return driven(before, *tabs)[0][1:]
+
+
+def test_tab_again_cycles_or_descends_and_never_undoes(folder):
+    assert tabbed("/read not", TAB, TAB, TAB) == ["/read notes/", "/read notes/a.txt", "/read notes/a.txt"]
+    assert tabbed("/lazy ", TAB, TAB, TAB, TAB) == ["/lazy on", "/lazy off", "/lazy on", "/lazy off"]
+    assert tabbed("/lazy ", TAB, "\x1b[Z", "\x1b[Z") == ["/lazy on", "/lazy off", "/lazy on"]
+    assert tabbed("/te", TAB, TAB, TAB) == ["/template"] * 3
+    assert tabbed("/read my", TAB, TAB, TAB) == ['/read "my file.txt"', '/read "my folder/', '/read "my file.txt"']
+    assert tabbed('/read "my fo', TAB, TAB) == ['/read "my folder/', '/read "my folder/b c.txt"']
+
+
+@pytest.mark.parametrize(("result", "sent"), [(None, "one two"), ("changed\n", "changed"), (" \n", "one two")])
+def test_the_editor_sends_what_was_changed_there_only(result, sent):
+    """Ctrl-X Ctrl-E; None stands for an editor that was left without a change."""
+    asked = []
+    assert driven("one", "\x18\x05", " two\r", edit=lambda text: asked.append(text) or result)[1] == sent and asked == ["one"]
+
+
+def test_an_editor_that_fails_sends_nothing():
+    def fail(text):
+        raise OptionError("the editor ended with code 1")
+
+    said = []
+    assert driven("one", "\x18\x05", " two\r", edit=fail, said=said)[1] == "one two" and said == ["the editor ended with code 1"]

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import pytest
 
-from lacewing.chat.commands.table import Reply
+from lacewing.chat.commands.table import Reply, parse_line
 from lacewing.chat.session.events import Delta, Finished, Notice, Ui
 from lacewing.chat.session.settings import Settings
 from lacewing.chat.terminal import loop as loop_module
@@ -26,11 +26,16 @@ class Recorder:
 
     def __init__(self, view):
         self.said, self.notices, self.settings, self.ui = [], ["first notice"], Settings(), view.ui()
+        self.attachments = []
 
     def say(self, text):
         self.said.append(text)
         if text == "fail":
             raise OptionError("no\x1b[2J way")
+        if text == "slow":
+            self.attachments = ["one", "two"]
+            yield Finished("cancelled")
+            return
         if text == "fault":
             raise TypeError("oh")
         if text == "wait":
@@ -48,9 +53,10 @@ class Recorder:
     ]
 
 
-def talk(text, **changes):
+def talk(text, interactive=False, **changes):
     out, problems = io.StringIO(), io.StringIO()
     view = PlainView(io.StringIO(text), out, problems)
+    view.interactive = interactive
     session = Recorder(view)
     session.settings = Settings(**changes)
     return Loop(session, view).run(), session, out.getvalue(), problems.getvalue()
@@ -71,6 +77,33 @@ def test_failures_end_a_line_only():
     code, session, out, problems = talk("fail\nfault\nfine\n", show_reasoning=False)
     assert code == 1 and session.said == ["fail", "fault", "fine"] and "answer to fine" in out
     assert "no\N{REPLACEMENT CHARACTER}[2J way" in problems and "TypeError: oh at test_loop.py" in problems
+
+
+def test_what_became_of_a_message():
+    """One that is cancelled before its answer begins, or that fails, is taken back; nobody can continue its answer."""
+    problems = talk("slow\nfail\n")[3]
+    assert "cancelled before the answer began; your message was taken back; 2 attached files will go with the next one" in problems
+    assert problems.count("taken back") == 2 and "/continue" not in problems and "Up key" not in problems
+
+
+def test_a_command_cancelled_before_its_answer(monkeypatch):
+    monkeypatch.setattr(loop_module, "run_line", lambda session, line: Reply(stream=iter([Finished("cancelled")])))
+    assert "cancelled before the answer began; nothing was changed" in talk("/retry\n")[3]
+
+
+def test_a_person_who_mistypes_has_not_failed():
+    """The exit code is for scripts."""
+    assert talk("fail\n")[0] == 1 and talk("fail\n", interactive=True)[0] == 0
+    assert "the Up key brings it back" in talk("fail\n", interactive=True)[3]
+
+
+def test_marks_and_blanks_before_a_line(monkeypatch):
+    lines = []
+    monkeypatch.setattr(loop_module, "run_line", lambda session, line: lines.append(line) or Reply())
+    text = "\ufeff/one\n  /two\n\ufeff \n\ufeffHello\n  //x\n"
+    _, session, _, _ = talk(text)
+    assert [line.strip() for line in lines] == ["/one", "/two"] and session.said == ["Hello", "/x"]
+    assert parse_line("\ufeff  /help\tquit")[1] == {"command": "quit"} and parse_line("/help")[1] == {}
 
 
 def test_cancelled_work_is_no_failure():
@@ -94,7 +127,9 @@ def test_what_commands_ask_for(monkeypatch):
     }
     monkeypatch.setattr(loop_module, "run_line", lambda session, line: replies[line])
     monkeypatch.setattr(Recorder, "answer", lambda self: iter([Delta("answered")]), raising=False)
-    assert talk("/stream\n/table\n/columns\n/answer\n")[2] == "text\nstreamed\na  b\n1  2\n--- l\nx\n--- r\ny\nanswered\n"
+    _, _, answers, about = talk("/stream\n/table\n/columns\n/answer\n")
+    assert answers == "streamed\nanswered\n"
+    assert about == "lacewing: first notice\ntext\na  b\n1  2\n--- l\nx\n--- r\ny\n"
 
 
 def test_a_message_of_several_lines():
@@ -104,10 +139,11 @@ def test_a_message_of_several_lines():
 
 @pytest.mark.parametrize(("answer", "taken"), [("y\n", True), ("Yes\n", True), ("n\n", False), ("", False), ("what\n", False)])
 def test_the_next_line_answers_a_question(answer, taken):
-    out = io.StringIO()
-    view = PlainView(io.StringIO(answer), out, io.StringIO())
+    out, about = io.StringIO(), io.StringIO()
+    view = PlainView(io.StringIO(answer), out, about)
     assert view.ui().confirm("Write?") is taken
-    assert out.getvalue() == f"Write? [y/N] {'yes' if taken else 'no'}\n"
+    assert out.getvalue() == ""
+    assert about.getvalue() == f"Write? [y/N] {'yes' if taken else 'no'}\n"
 
 
 def test_somebody_without_terminal_has_no_editor():

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from typing import Any
 
-from lacewing.chat.commands.table import Argument, Reply, command
+from lacewing.chat.commands.table import COMMANDS, Argument, Reply, command
 from lacewing.chat.session.session import Session
 from lacewing.options import Sampling
 
@@ -13,18 +14,29 @@ _DEFAULTS = {each.name: getattr(Sampling(), each.name) for each in dataclasses.f
 
 
 def _set(chat: Session, name: str, value: Any, none: str = "off") -> Reply:
-    """Show or change one field of Sampling."""
+    """Show or change one field of Sampling; `none` is the word for None."""
     before = getattr(chat.settings.sampling, name)
     if value is not None:
         chosen = _DEFAULTS[name] if value == "default" else None if value == none else value
         chat.settings = chat.settings.with_sampling(**{name: chosen})
     now = getattr(chat.settings.sampling, name)
     title = name.replace("_", " ")
-    return Reply(f"{title} {_said(now, none)}" + (f" (was {_said(before, none)})" if now != before else ""))
+    return Reply(f"{title} {spelled(now, none)}" + (f" (was {spelled(before, none)})" if now != before else ""))
 
 
-def _said(value: Any, none: str) -> str:
+def spelled(value: Any, none: str = "off") -> str:
+    """A value as its command takes it."""
     return none if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def spelled_settings(sampling: Sampling) -> Iterator[tuple[str, str]]:
+    """(command, value) of each field that has a command."""
+    for each in dataclasses.fields(Sampling):
+        value = getattr(sampling, each.name)
+        if each.name == "stop":
+            yield "/stop", ", ".join(map(repr, value)) or "off"
+        elif (found := each.name.replace("_", "-")) in COMMANDS.rows:
+            yield f"/{found}", spelled(value, "random" if each.name == "seed" else "off")
 
 
 @command("temperature", Argument("value", "decimal", ("default",)), aliases=("temp",))

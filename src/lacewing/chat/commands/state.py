@@ -1,16 +1,22 @@
-"""Commands that show the state of the chat."""
+"""Commands that show the state of the chat, and how the experts of its model are used."""
 
 from __future__ import annotations
 
-import dataclasses
+import re
+from collections.abc import Iterator
 
+from lacewing.chat.commands.sampling import spelled_settings
 from lacewing.chat.commands.table import Argument, Reply, command
 from lacewing.chat.services import inspection
+from lacewing.chat.session.models import OnDevice
 from lacewing.chat.session.session import Session
-from lacewing.chat.session.settings import POLICIES
+from lacewing.chat.session.settings import POLICIES, Settings
+from lacewing.console.heat import LEGEND, table
 from lacewing.console.output import Table
 from lacewing.errors import OptionError
-from lacewing.options import Sampling, counted, format_bytes
+from lacewing.options import counted, format_bytes
+
+LIVE = "experts_live"  # of a session: whether a map is shown below an answer while it comes
 
 
 @command("context", Argument("policy", "choice", POLICIES))
@@ -27,24 +33,24 @@ def context(chat: Session, policy: str | None = None) -> Reply:
 
 @command("settings")
 def settings(chat: Session) -> Reply:
-    """Show all settings, and which of them you changed."""
-    now, usual = chat.settings, Sampling()
-    rows = [
-        (each.name, str(getattr(now.sampling, each.name)), "" if _same(now.sampling, usual, each.name) else "changed")
-        for each in dataclasses.fields(Sampling)
-    ]
-    rows += [(name, str(getattr(now, name)), "") for name in ("system", "thinking", "show_reasoning", "overflow", "code")]
-    facts = chat.model.backend.facts()
-    rows += [
-        ("model", chat.current.name, ""),
-        ("template", chat.formatter.choice, ""),
-        ("backend", f"{facts.backend}, {facts.name}", ""),
-    ]
-    return Reply(data=Table(("setting", "value", ""), tuple(rows)))
+    """Show what the commands have set, each as its command spells it, and which of them you changed."""
+    usual = dict(_spelled(Settings()))
+    rows = [(name, value, "" if value == usual[name] else "changed") for name, value in _spelled(chat.settings)]
+    rows.append(("/template", chat.formatter.choice, "" if chat.formatter.choice == "auto" else "changed"))
+    rows.append(("/model", chat.current.name, chat.status().backend))
+    if isinstance(chat.current, OnDevice):
+        rows.append(("/lazy", "on" if chat.model.weights.residency == "lazy" else "off", ""))
+    return Reply(data=Table(("command", "value", ""), tuple(rows)))
 
 
-def _same(left: Sampling, right: Sampling, name: str) -> bool:
-    return bool(getattr(left, name) == getattr(right, name))
+def _spelled(settings: Settings) -> Iterator[tuple[str, str]]:
+    yield from spelled_settings(settings.sampling)
+    on = {True: "on", False: "off", None: "auto"}
+    yield "/system", settings.system or "off"
+    yield "/thinking", f"{on[settings.thinking]}, {'show' if settings.show_reasoning else 'hide'}"
+    yield "/context", settings.overflow
+    yield "/code", on[settings.code]
+    yield "/plain", on[settings.plain]
 
 
 @command("stats")
@@ -66,17 +72,77 @@ def stats(chat: Session) -> Reply:
     return Reply(data=Table(("what", "value"), rows))
 
 
-@command("copy")
-def copy(chat: Session) -> Reply:
-    """Copy the last answer to the clipboard."""
+@command("copy", Argument("block", "number"))
+def copy(chat: Session, block: int | None = None) -> Reply:
+    """Copy the last answer to the clipboard, or one of its code blocks: `/copy 2` copies the second."""
     text = chat.last_answer()
     if not text:
         raise OptionError("there is no answer to copy")
-    chat.ui.copy(text)
-    return Reply(f"copied {counted(len(text), 'character')}")
+    if block is not None:
+        blocks = code_blocks(text)
+        if not 0 < block <= len(blocks):
+            there = f"has {counted(len(blocks), 'code block')}" if blocks else "has no code block"
+            raise OptionError(f"the last answer {there}; /copy copies all of it")
+        text = blocks[block - 1]
+    what = f"{counted(len(text), 'character')}" + (f" of code block {block}" if block else "")
+    doubt = chat.ui.copy(text)
+    return Reply(f"{what} sent to the clipboard: {doubt}" if doubt else f"copied {what}")
+
+
+def code_blocks(text: str) -> list[str]:
+    """The text within each fence, also of one that is still open."""
+    blocks: list[list[str]] = []
+    fence = indent = ""
+    for line in text.split("\n"):
+        match = re.match(r"([ \t]*)(`{3,}|~{3,})([^`]*)$", line)
+        if fence:
+            if match and match[2].startswith(fence) and not match[3].strip():
+                fence = ""
+            else:
+                blocks[-1].append(line.removeprefix(indent))
+        elif match:
+            indent, fence = match[1], match[2]
+            blocks.append([])
+    return ["\n".join(block) for block in blocks]
 
 
 @command("debug")
 def debug(chat: Session) -> Reply:
     """Show the exact prompt that the model gets, and how much of it is in the KV cache."""
     return Reply(inspection.prompt(chat), kind="code")
+
+
+@command("experts", Argument("state", "on/off", ("live", "quiet")))
+def experts(chat: Session, state: bool | str | None = None) -> Reply:
+    """Show how the experts of each layer were used for the last prompt and answer; the first use starts to watch them.
+
+    In a terminal, a map of their load stands below every answer while it comes, the experts of the newest token reversed;
+    `/experts quiet` hides the map, `live` shows it again, `off` stops watching. Watching costs little, and nothing while it is
+    off.
+    """
+    from lacewing.engine.routing import AnswerRouting, has_sequence_loss, routers
+
+    program, engine, loaded = chat.model.spec.program, chat.model.engine, chat.loaded
+    if not routers(program):
+        raise OptionError(f"{chat.model.spec.name} is a dense model: it has no experts")
+    if state is not None:
+        chat.extras[LIVE] = state in (True, "live")
+    if state is False:
+        if loaded.routing is not None:
+            engine.unobserve(loaded.routing)
+            loaded.routing = None
+        return Reply("the experts are not watched")
+    if loaded.routing is None:
+        routing = AnswerRouting()
+        engine.observe(routing)
+        loaded.routing = routing
+        chat.extras.setdefault(LIVE, True)
+        return Reply("the experts are watched from now on: send a message, then /experts shows them; /experts off stops")
+    if isinstance(state, str):
+        return Reply("a map of the experts is shown below answers" if state == "live" else "no map is shown below answers")
+    layers = loaded.routing.statistics.layers()
+    if not layers:
+        return Reply("the experts are watched; there is no answer since then")
+    use = chat.model.step.cache_statistics
+    told = f"{counted(layers[0].tokens, 'token')} of the last prompt and answer\n" + (f"{use}\n" if use else "")
+    return Reply(f"{told}{LEGEND}", table(layers, sequences=has_sequence_loss(program)))

@@ -60,7 +60,7 @@ class Reply:
     """
 
     text: str = ""
-    data: Table | Columns | None = None
+    data: Table | Columns | Sequence[Table] | None = None
     kind: str = "info"
     stream: Iterator[Event] | None = None
     then: str | None = None
@@ -92,6 +92,11 @@ class Command:
     def usage(self) -> str:
         parts = [part.usage for part in self.arguments] + [part.usage for part in self.options]
         return " ".join([f"/{self.name}", *parts])
+
+    @property
+    def short(self) -> str:
+        """The usage without options."""
+        return " ".join([f"/{self.name}", *(part.usage for part in self.arguments)])
 
     def __call__(self, chat: Session, **arguments: Any) -> Reply:
         return self.run(chat, **arguments)
@@ -126,6 +131,14 @@ class CommandTable:
 
 
 COMMANDS = CommandTable()
+GROUPS = {  # the files of this folder, in the order in which help and docs show them
+    "talk": "The conversation",
+    "files": "Files and sessions",
+    "models": "Model, residency, template",
+    "sampling": "How answers are chosen",
+    "code": "Edits of files",
+    "state": "Information",
+}
 
 
 def command(name: str, *parts: Argument | Option, aliases: Sequence[str] = ()) -> Callable[[Function], Function]:
@@ -152,14 +165,20 @@ def load_commands() -> CommandTable:
 
 def is_command(line: str) -> bool:
     """Whether a line is a command rather than a message; a message that begins with a slash is written with two."""
+    line = without_mark(line).lstrip()
     return line.startswith("/") and not line.startswith("//")
+
+
+def without_mark(line: str) -> str:
+    """Without the byte-order mark that some editors and shells put in front of a text."""
+    return line.removeprefix("\ufeff")
 
 
 def parse_line(line: str) -> tuple[Command, dict[str, Any]]:
     """A line such as `/model "my file.gguf" --lazy`, to the command and its arguments. Raises OptionError."""
-    name, _, rest = line.strip().removeprefix("/").partition(" ")
+    name, *rest = without_mark(line).strip().removeprefix("/").split(maxsplit=1) or [""]
     found = load_commands().find(name.lower())
-    return found, _Parser(found, rest).parse()
+    return found, _Parser(found, rest[0] if rest else "").parse()
 
 
 def run_line(chat: Session, line: str) -> Reply:
@@ -215,7 +234,12 @@ class _Parser:
 
     def _place(self, word: str, end: int) -> int:
         if not self.places:
-            raise self._wrong(f"unexpected argument {word!r}")
+            problem = f"unexpected argument {word!r}"
+            if self.command.arguments and self.command.arguments[-1].kind in ("path", "model", "template", "session"):
+                problem += "; put a name with spaces in quotes" + (
+                    "" if "--" in self.text else f': /{self.command.name} "{self.text}"'
+                )
+            raise self._wrong(problem)
         argument = self.places.pop(0)
         self.values[argument.name] = self._convert(argument.name, argument.kind, argument.choices, word)
         return end

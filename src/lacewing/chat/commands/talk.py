@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from lacewing.chat.commands.table import Argument, Reply, command, load_commands
+import re
+
+from lacewing.chat.commands.table import GROUPS, Argument, Reply, command, load_commands
 from lacewing.chat.services import autosave
 from lacewing.chat.session.session import Session
 from lacewing.console.output import Table
 from lacewing.errors import OptionError
 from lacewing.options import counted
+
+COMMON = ("help", "quit", "clear", "retry", "edit", "undo", "continue", "system", "model", "save", "load", "copy")
+MORE = "/help COMMAND explains one; Tab completes; //text sends a message that begins with a slash"
 
 
 @command("help", Argument("command", "command"), aliases=("?",))
@@ -18,8 +23,17 @@ def help_(chat: Session, command: str | None = None) -> Reply:
         found = table.find(command.removeprefix("/").lower())
         aliases = f"\nalso: {', '.join('/' + alias for alias in found.aliases)}" if found.aliases else ""
         return Reply(f"{found.usage}\n{found.help}{aliases}")
-    rows = tuple((row.usage, row.summary) for row in table.rows.values())
-    return Reply(data=Table(("command", "what it does"), rows))
+    rest = {
+        title: [row for row in table.rows.values() if row.group == group and row.name not in COMMON]
+        for group, title in GROUPS.items()
+    }
+    groups = {"Most used": [table.find(name) for name in COMMON]} | rest
+    tables = [
+        Table(("", ""), tuple((row.short, re.split(r"[;:]|\.$", row.summary)[0]) for row in rows), title)
+        for title, rows in groups.items()
+        if rows
+    ]
+    return Reply(MORE, tables)
 
 
 @command("quit", aliases=("exit", "q", "bye"))

@@ -15,6 +15,7 @@ MAX_MESSAGE_BYTES = 1 * 2**20  # of all files of a message
 
 # Not after a word character: me@example.org mentions nothing.
 _MENTION = re.compile(r"(?<![\w@./+-])@(?:\"([^\"\n]+)\"|([^\s\"@`]+))")
+_WORDS = 15  # of a name with spaces, and the spaces between them
 _RANGE = re.compile(r"(.+?):(\d{1,9})(?:-(\d{1,9}))?$")
 
 
@@ -41,8 +42,10 @@ def expand(message: str, folder: Path) -> Expanded:
     for match in _MENTION.finditer(message):
         name, first, last = _parse(match, folder)
         if name is None:
-            if "." in match[0][1:-1]:
-                notes.append(f"{match[0]} is not a file here; sent as text")
+            spaced = _with_spaces(message[match.start() + 1 :], folder)
+            if spaced or "." in match[0][1:-1]:
+                hint = f'; put a name with spaces in quotes: @"{spaced}"' if spaced else ""
+                notes.append(f"{match[0]} is not a file here, sent as text{hint}")
             continue
         title = _title(name, first, last)
         if title not in blocks:
@@ -77,9 +80,16 @@ def _parse(match: re.Match[str], folder: Path) -> tuple[str | None, int | None, 
         found = _named(text, folder)
         if found:
             return found
-    if quoted or "/" in bare or re.search(r":\d+-\d+", bare):
+    if quoted or (("/" in bare or re.search(r":\d+-\d+", bare)) and not _with_spaces(match.string[match.start() + 1 :], folder)):
         raise MentionError(f"{match[0]}: there is no such file; without the @ it is sent as text")
     return None, None, None
+
+
+def _with_spaces(text: str, folder: Path) -> str | None:
+    """The file that the text begins with, where its name has spaces and is not in quotes."""
+    words = re.split(r"( +)", text.split("\n")[0])[:_WORDS]
+    starts = ("".join(words[:count]).rstrip(".,;:!?)]}>'") for count in range(3, len(words) + 1, 2))
+    return next((start for start in starts if '"' not in start and _is_file(folder, start)), None)
 
 
 def _named(text: str, folder: Path) -> tuple[str, int | None, int | None] | None:

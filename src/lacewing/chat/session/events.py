@@ -36,7 +36,7 @@ Event = Delta | Notice | Finished
 
 @dataclass(frozen=True)
 class Status:
-    """What a toolbar shows. Tokens are of the last prompt and answer; the rate is of the last answer, 0 before one.
+    """What a toolbar shows, of the current model and conversation. The rate is of the last answer, 0 before one.
 
     `code`: whether the model is told how to propose edits.
     """
@@ -68,7 +68,7 @@ def _no_editor(text: str) -> str | None:
     raise OptionError("there is no editor here; this works in a terminal")
 
 
-def _no_clipboard(text: str) -> None:
+def _no_clipboard(text: str) -> str:
     raise OptionError("there is no clipboard here; this works in a terminal")
 
 
@@ -77,15 +77,16 @@ class Ui:
     """Callbacks of a user interface; the defaults are for running without one.
 
     `progress(what, done, total)`: of long work; `cancelled()`: whether it should end; `confirm(question)`: yes or no;
-    `edit(text)`: the text as changed in an editor, None for unchanged or given up; `copy(text)`: to the clipboard;
-    `interactive`: whether a person is there, who can be asked about something that a line did not expect.
+    `edit(text)`: the text as changed in an editor, None for unchanged or given up; `copy(text)`: to the clipboard, and
+    what is not certain about it; `interactive`: whether a person is there, who can be asked about something that a line did not
+    expect.
     """
 
     progress: Callable[[str, int, int], None] = _silent
     cancelled: Callable[[], bool] = _never
     confirm: Callable[[str], bool] = _refuse
     edit: Callable[[str], str | None] = _no_editor
-    copy: Callable[[str], None] = _no_clipboard
+    copy: Callable[[str], str] = _no_clipboard
     interactive: bool = False
 
     def ask(self, question: str, refusal: str) -> None:

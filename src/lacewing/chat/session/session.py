@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -58,7 +59,8 @@ class Session:
         self.options: LoadOptions = model.options
         formatter = open_formatter(model.info, self.notices, self.ui.cancelled)
         self.current: OnDevice | Closed = OnDevice(formatter, name or str(model.path), model)
-        self.stats: dict[str, float] = {}
+        self._stats: tuple[Model | None, dict[str, float]] = None, {}  # of the last answer, and who gave it
+        self._counted: tuple[Any, int] = None, 0  # a state of the conversation, and its tokens
         self.rates: dict[tuple[str, str], float] = {}  # generated tokens/s by (path, residency)
         self.attachments: list[str] = []  # texts of files that go in front of the next message
         self.extras: dict[str, Any] = {}
@@ -199,7 +201,7 @@ class Session:
             something = bool(message["content"] or message.get("reasoning"))
             if (failed or not (ended or something)) and self.messages[-1:] == [message]:
                 self.messages.pop()
-        yield Finished(stream.finish_reason or "stop", self.stats)
+        yield Finished(stream.finish_reason or "stop", stream.stats.as_dict())
 
     def _add(self, message: Message, pieces: Pieces) -> Iterator[Event]:
         for kind, text in pieces:
@@ -208,7 +210,7 @@ class Session:
             yield Delta(text, kind)
 
     def _note(self, stream: TextStream) -> None:
-        self.stats = stream.stats.as_dict()
+        self._stats = self.model, stream.stats.as_dict()
         if stream.stats.generated_tokens > 4:
             self.rates[str(self.model.path), self.model.weights.residency] = stream.stats.generate_rate
 
@@ -230,6 +232,7 @@ class Session:
             before = (self.messages, self.saved, self.attachments, histories, old_settings, self.formatter)
             self.replaced = [*self.replaced[1 - MAX_REPLACED :], Replaced(*before, list(messages))]
         self.messages, self.saved, self.attachments = messages, None, []
+        self._stats = None, {}
         self.settings, self.current.formatter = settings or self.settings, formatter or self.formatter
         for each in (self.current, *self.parked):
             each.formatter.history = VisibleHistory()
@@ -273,18 +276,34 @@ class Session:
         while self.parked:
             self.parked.pop().model.close()
 
+    @property
+    def stats(self) -> dict[str, float]:
+        """Of the last answer, as `Stats.as_dict`; empty if this conversation has none by the current model."""
+        model, stats = self._stats
+        return stats if isinstance(self.current, OnDevice) and self.current.model is model else {}
+
+    def _tokens(self) -> int:
+        """Of the conversation as the current model sees it; 0 if its template refuses it. Counted when something has changed."""
+        formatter = self.formatter
+        state = formatter, formatter.history, self.settings, [each["content"] for each in self.messages]
+        if self._counted[0] != state:
+            count = 0
+            with contextlib.suppress(LacewingError):
+                count = len(formatter.ids(self.messages, self.settings, generation=False)) if formatter.sees(self.messages) else 0
+            self._counted = state, count
+        return self._counted[1]
+
     def status(self) -> Status:
-        spec, residency, backend, used = self.current.info.spec, "closed", "no backend", 0
+        residency, backend = "closed", "no backend"
         if isinstance(self.current, OnDevice):
-            model = self.current.model
-            residency, backend, used = model.weights.residency, model.backend.name, len(model.engine.cached)
+            residency, backend = self.current.model.weights.residency, self.current.model.backend.name
         return Status(
-            model=spec.name,
+            model=self.current.short_name,
             template=self.formatter.template.name,
             residency=residency,
             backend=backend,
-            used_tokens=used if self.messages else 0,
-            context=spec.context,
+            used_tokens=self._tokens(),
+            context=self.current.info.spec.context,
             tokens_per_second=self.stats.get("generate_tokens_per_second", 0.0),
             code=self.settings.code,
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 from rich.console import Console
 from rich.text import Text
 
-from lacewing.chat.commands.experts import LIVE
+from lacewing.chat.commands.state import LIVE
 from lacewing.chat.session.events import Status
 from lacewing.chat.session.models import OnDevice
 from lacewing.chat.session.session import Session
@@ -38,7 +38,7 @@ def toolbar_line(status: Status, width: int) -> str:
 
 
 def _short(name: str, width: int) -> str:
-    return name if len(name) <= width else "…" + name[-(width - 1) :]
+    return name if len(name) <= width else name[: width - 1] + "…"
 
 
 def heat_lines(session: Session, console: Console) -> list[str]:

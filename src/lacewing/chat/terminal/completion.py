@@ -3,32 +3,51 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from lacewing.chat.commands.table import Argument, CommandTable, Option, is_command
+from lacewing.chat.commands.table import Argument, CommandTable, Option, is_command, without_mark
 from lacewing.errors import LacewingError, OptionError
 from lacewing.options import user_path
 
 Source = Callable[[], Iterable[str]]
 MAX_PATHS = 500  # entries of one folder
+_MENTION = re.compile(r"(?:^|[\s(])@(?:(\")([^\"\n]*)|([^\s\"]*))$")
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """`text` instead of the last `length` characters before the cursor; `about` stands beside it."""
+    """`text` instead of the last `length` characters before the cursor; shown as `name`, with `about` beside it."""
 
     text: str
     length: int
     about: str = ""
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class _Word:
+    """The word that is being written: its text, and the quote that it begins with."""
+
+    text: str = ""
+    quote: str = ""
+
+    def candidate(self, text: str, name: str = "", open_ended: bool = False) -> Iterator[Candidate]:
+        """This text in its place, in quotes where it needs them; `open_ended`: more follows within the quotes."""
+        quote = self.quote or ('"' if any(map(str.isspace, text)) or text[:1] in ("'", '"') else "")
+        quote = "'" if quote == '"' in text and not self.quote else quote
+        if not quote or quote not in text:
+            yield Candidate(f"{quote}{text}{'' if open_ended else quote}", len(self.quote + self.text), name=name or text)
 
 
 def candidates(before: str, table: CommandTable, sources: Mapping[str, Source]) -> Iterator[Candidate]:
     """For the text before the cursor. `sources` give the names of a kind of argument: "model", "template", "session"."""
+    before = without_mark(before)
     if not is_command(before):
         yield from _mention(before)
         return
-    name, space, rest = before[1:].partition(" ")
+    name, space, rest = before.lstrip()[1:].partition(" ")
     if not space:
         yield from _commands(name, table)
         return
@@ -37,15 +56,15 @@ def candidates(before: str, table: CommandTable, sources: Mapping[str, Source]) 
     except LacewingError:
         return
     words, word = _words(rest)
-    if word.startswith("--") or (words and any(f"--{option.name}" == words[-1] and option.kind for option in command.options)):
-        yield from _options(words, word, command.options, sources)
-        return
-    place = _place(words, command.options)
-    arguments = command.arguments
-    if place < len(arguments):
-        yield from _argument(arguments[place], word, table, sources)
-    elif arguments and arguments[-1].rest:
-        yield from _argument(arguments[-1], word, table, sources)
+    kinds = {f"--{each.name}": each.kind for each in command.options if each.kind}
+    kind = kinds.get(words[-1]) if words else None
+    place, arguments = _place(words, command.options), command.arguments
+    if kind is not None:
+        yield from _names(sources[kind]() if kind in sources else (), word)
+    elif word.text.startswith("--") and not word.quote:
+        yield from _names((f"--{each.name}" for each in command.options if f"--{each.name}" not in words), word)
+    elif place < len(arguments) or (arguments and arguments[-1].rest):
+        yield from _argument(arguments[min(place, len(arguments) - 1)], word, table, sources)
 
 
 def _commands(start: str, table: CommandTable) -> Iterator[Candidate]:
@@ -54,20 +73,20 @@ def _commands(start: str, table: CommandTable) -> Iterator[Candidate]:
             yield Candidate(name, len(start), table.find(name).summary)
 
 
-def _words(rest: str) -> tuple[list[str], str]:
+def _words(rest: str) -> tuple[list[str], _Word]:
     """The complete words of a line, and the one that is being written; a quote keeps spaces within a word."""
     words: list[str] = []
-    word, quote = "", ""
+    word, quote, begins = "", "", ""
     for character in rest:
         if quote:
             quote, word = ("", word) if character == quote else (quote, word + character)
         elif character in "\"'" and not word:
-            quote = character
+            quote = begins = character
         elif character.isspace():
-            words, word = ([*words, word] if word else words), ""
+            words, word, begins = ([*words, word] if word else words), "", ""
         else:
             word += character
-    return words, word
+    return words, _Word(word, begins)
 
 
 def _place(words: list[str], options: Iterable[Option]) -> int:
@@ -84,48 +103,33 @@ def _place(words: list[str], options: Iterable[Option]) -> int:
     return filled
 
 
-def _options(words: list[str], word: str, options: Iterable[Option], sources: Mapping[str, Source]) -> Iterator[Candidate]:
-    for option in options:
-        if words and words[-1] == f"--{option.name}" and option.kind:
-            yield from _names(sources[option.kind]() if option.kind in sources else (), word)
-            return
-    for option in options:
-        name = f"--{option.name}"
-        if name.startswith(word) and name not in words:
-            yield Candidate(name, len(word))
-
-
-def _argument(argument: Argument, word: str, table: CommandTable, sources: Mapping[str, Source]) -> Iterator[Candidate]:
+def _argument(argument: Argument, word: _Word, table: CommandTable, sources: Mapping[str, Source]) -> Iterator[Candidate]:
     fixed = (*argument.choices, *(("on", "off") if argument.kind == "on/off" else ()))
     yield from _names(fixed, word)
     if argument.kind == "command":
-        yield from _commands(word, table)
+        yield from _commands(word.text, table)
     if argument.kind in sources:
         yield from _names(sources[argument.kind](), word)
     if argument.kind in ("path", "model", "template"):
         yield from _paths(word)
 
 
-def _names(names: Iterable[str], word: str) -> Iterator[Candidate]:
+def _names(names: Iterable[str], word: _Word) -> Iterator[Candidate]:
     for name in names:
-        if name.startswith(word):
-            yield Candidate(_quoted(name), len(word))
-
-
-def _quoted(name: str) -> str:
-    return f'"{name}"' if " " in name else name
+        if name.startswith(word.text):
+            yield from word.candidate(name)
 
 
 def _mention(before: str) -> Iterator[Candidate]:
-    """@file, at the end of a message."""
-    start = max(before.rfind(space) for space in (" ", "\n", "\t", "(")) + 1
-    if before[start:].startswith("@"):
-        yield from _paths(before[start + 1 :])
+    """@file, or @"a file", at the end of a message."""
+    match = _MENTION.search(before)
+    if match:
+        yield from _paths(_Word(match[2] if match[1] else match[3], match[1] or ""))
 
 
-def _paths(word: str) -> Iterator[Candidate]:
+def _paths(word: _Word) -> Iterator[Candidate]:
     """Files and folders that begin so; hidden ones only when asked for. The word may begin with a ~."""
-    folder, part = os.path.split(word)
+    folder, part = os.path.split(word.text)
     try:
         base = user_path(folder or ".")
         entries = sorted(base.iterdir(), key=lambda entry: entry.name)[:MAX_PATHS]
@@ -135,4 +139,4 @@ def _paths(word: str) -> Iterator[Candidate]:
         hidden = entry.name.startswith(".") and not part.startswith(".")
         if entry.name.startswith(part) and not hidden and entry.name.isprintable():
             name = entry.name + ("/" if entry.is_dir() else "")
-            yield Candidate(name, len(part))
+            yield from word.candidate(word.text[: len(word.text) - len(part)] + name, name, open_ended=entry.is_dir())

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from prompt_toolkit import PromptSession
 from prompt_toolkit.application import run_in_terminal
+from prompt_toolkit.buffer import Buffer
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion
 from prompt_toolkit.document import Document
 from prompt_toolkit.enums import DEFAULT_BUFFER
@@ -23,6 +24,7 @@ from lacewing.chat.commands.table import CommandTable
 from lacewing.chat.terminal.completion import Source, candidates
 from lacewing.console.interrupt import told_of_signals
 from lacewing.console.output import clean, clean_line
+from lacewing.errors import LacewingError
 from lacewing.options import user_folder
 
 PROMPT, MORE = "> ", "  "
@@ -32,7 +34,10 @@ _STYLE = Style.from_dict({"prompt": "bold ansicyan", "bottom-toolbar": "norevers
 
 
 class Editor:
-    """Reads messages and commands. `toolbar` is asked at every drawing, `unfold` is called for Ctrl-O."""
+    """Reads messages and commands.
+
+    `toolbar` is asked at every drawing, `unfold` is called for Ctrl-O; `edit` changes a text in $EDITOR, None for unchanged.
+    """
 
     def __init__(
         self,
@@ -41,6 +46,7 @@ class Editor:
         toolbar: Callable[[], str],
         unfold: Callable[[], None],
         say: Callable[[str], None],
+        edit: Callable[[str], str | None] = lambda text: None,
         history: Path | None = None,
     ):
         self._say = say
@@ -54,10 +60,8 @@ class Editor:
             complete_style=CompleteStyle.COLUMN,
             complete_while_typing=Condition(self._writes_command),
             enable_history_search=Condition(lambda: not self._writes_command()),
-            enable_open_in_editor=True,
             enable_suspend=True,
-            tempfile_suffix=".md",
-            key_bindings=_keys(unfold),
+            key_bindings=_keys(unfold, edit, say),
             history=_history(history),
             bottom_toolbar=lambda: FormattedText([("", clean_line(toolbar()))]),
             style=_STYLE,
@@ -112,15 +116,16 @@ def _prompted(session: PromptSession[str], message: str | None = None) -> str:
             raise ended[0]
 
 
-def _keys(unfold: Callable[[], None]) -> KeyBindings:
+def _keys(unfold: Callable[[], None], edit: Callable[[str], str | None], say: Callable[[str], None]) -> KeyBindings:
     keys = KeyBindings()
     writing = has_focus(DEFAULT_BUFFER)  # and not searching the history
 
     @keys.add("enter", filter=writing)
     def _send(event: KeyPressEvent) -> None:
-        """Enter sends; in the menu of completions, it takes the chosen one."""
+        """Enter sends; in the menu of several completions, it takes the chosen one."""
         buffer = event.current_buffer
-        if buffer.complete_state and buffer.complete_state.current_completion:
+        state = buffer.complete_state
+        if state and state.current_completion and (len(state.completions) > 1 or buffer.text.endswith("/")):
             buffer.complete_state = None
         elif buffer.text.strip():
             buffer.validate_and_handle()
@@ -129,11 +134,50 @@ def _keys(unfold: Callable[[], None]) -> KeyBindings:
     def _new_line(event: KeyPressEvent) -> None:
         event.current_buffer.newline(copy_margin=False)
 
+    @keys.add("tab", filter=writing)
+    def _complete(event: KeyPressEvent) -> None:
+        _next_completion(event.current_buffer, 1)
+
+    @keys.add("s-tab", filter=writing)
+    def _complete_back(event: KeyPressEvent) -> None:
+        _next_completion(event.current_buffer, -1)
+
+    @keys.add("c-x", "c-e", filter=writing)
+    def _open_editor(event: KeyPressEvent) -> None:
+        """What is written, in $EDITOR; it is sent when it was changed there."""
+        buffer = event.current_buffer
+
+        async def work() -> None:
+            try:
+                text = await run_in_terminal(lambda: edit(buffer.text))
+            except LacewingError as error:
+                say(str(error))
+                return
+            if text is not None and text.strip():
+                text = text.rstrip("\n")
+                buffer.document = Document(text, len(text))
+                buffer.validate_and_handle()
+
+        event.app.create_background_task(work())
+
     @keys.add("c-o")
     def _unfold(event: KeyPressEvent) -> None:
         run_in_terminal(unfold)
 
     return keys
+
+
+def _next_completion(buffer: Buffer, step: int) -> None:
+    """Complete; of several completions, cycle; behind the only one, complete what follows it. What stands there is never undone."""
+    state = buffer.complete_state
+    if state is None or not state.completions:
+        buffer.start_completion(insert_common_part=True)
+    elif len(state.completions) == 1 and state.complete_index == 0:
+        buffer.complete_state = None
+        buffer.start_completion(insert_common_part=True)
+    else:
+        index = -1 if state.complete_index is None and step > 0 else state.complete_index or 0
+        buffer.go_to_completion((index + step) % len(state.completions))
 
 
 class _Completer(Completer):
@@ -142,7 +186,7 @@ class _Completer(Completer):
 
     def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:
         for one in candidates(document.text_before_cursor, self._table, self._sources):
-            yield Completion(one.text, -one.length, display=clean_line(one.text), display_meta=clean_line(one.about))
+            yield Completion(one.text, -one.length, display=clean_line(one.name or one.text), display_meta=clean_line(one.about))
 
 
 class _CarefulHistory(FileHistory):

@@ -8,13 +8,14 @@ from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Protocol
 
-from lacewing.chat.commands.table import Reply, is_command, run_line
+from lacewing.chat.commands.table import Reply, is_command, run_line, without_mark
 from lacewing.chat.services import autosave
 from lacewing.chat.services.mentions import expand
-from lacewing.chat.session.events import Event, Finished
+from lacewing.chat.session.events import Delta, Event, Finished
 from lacewing.chat.session.session import Session
 from lacewing.console.interrupt import Interrupt, ended_by_signals, ignore_sigint
 from lacewing.errors import Cancelled, LacewingError
+from lacewing.options import counted
 
 
 class TerminalView(Protocol):
@@ -31,9 +32,9 @@ class TerminalView(Protocol):
 
 
 class Loop:
-    """Runs until the input ends. `failed`: whether a line failed. Ctrl-C stops the work of a line, a second one leaves the chat.
+    """Runs until the input ends. Ctrl-C stops the work of a line, a second one leaves the chat.
 
-    `patience`: of `Interrupt`.
+    `failed`: whether a line failed. `patience`: of `Interrupt`.
     """
 
     def __init__(self, session: Session, view: TerminalView, patience: float = 0.0):
@@ -60,7 +61,7 @@ class Loop:
                 self._save(autosave.rescue)
             raise
         self._save(autosave.leave)
-        return 1 if self.failed else 0
+        return 1 if self.failed and not self.session.ui.interactive else 0
 
     def _autosave(self) -> None:
         """Save what is lost if a driver ends the process; if that fails, the answer is made anyway."""
@@ -93,6 +94,7 @@ class Loop:
                 self._tell_notices()
 
     def _work(self, line: str) -> bool:
+        before = len(self.session.messages)
         try:
             return self._command(line) if is_command(line) else self._message(line)
         except Cancelled:
@@ -105,7 +107,15 @@ class Loop:
         except Exception as error:  # a fault of ours ends the line, not the conversation
             self.failed = True
             self.view.problem(f"a bug in Lacewing, please report it: {_place_of(error)}; the conversation is kept, /save saves it")
+        if not is_command(line) and len(self.session.messages) == before:
+            self.view.note(self._taken_back())
         return True
+
+    def _taken_back(self) -> str:
+        """What became of a message that was not answered, and of the files that were to go with it."""
+        count = len(self.session.attachments)
+        files = f"; {counted(count, 'attached file')} will go with the next one" if count else ""
+        return f"your message was taken back{' (the Up key brings it back)' if self.session.ui.interactive else ''}{files}"
 
     def _command(self, line: str) -> bool:
         reply = run_line(self.session, line)
@@ -117,19 +127,24 @@ class Loop:
         return reply.then != "quit"
 
     def _message(self, line: str) -> bool:
-        text = line[1:] if line.startswith("//") else line
+        text = without_mark(line)
+        text = text.lstrip()[1:] if text.lstrip().startswith("//") else text
         expanded = expand(text, Path.cwd())
         for note in expanded.notes:
             self.view.note(note)
-        self._answer(self.session.say(expanded.text))
+        self._answer(self.session.say(expanded.text), self._taken_back)
         return True
 
-    def _answer(self, events: Iterator[Event]) -> None:
+    def _answer(self, events: Iterator[Event], unanswered: Callable[[], str] = lambda: "nothing was changed") -> None:
+        """Show it. `unanswered`: what cancelling it before it began came to."""
         ends: list[Finished] = []
-        with contextlib.closing(_watched(events, ends)) as watched:
+        began: list[Delta] = []
+        with contextlib.closing(_watched(events, ends, began)) as watched:
             settings = self.session.settings
             self.view.answer(watched, unfolded=settings.show_reasoning, plain=settings.plain)
-        if ends:
+        if ends and ends[0].reason == "cancelled" and not began:
+            self.view.note(f"cancelled before the answer began; {unanswered()}")
+        elif ends:
             self.view.ended(ends[0].reason)
         if self.session.settings.code:
             self._tell_edits()
@@ -150,11 +165,14 @@ class Loop:
         self.session.notices.clear()
 
 
-def _watched(events: Iterator[Event], ends: list[Finished]) -> Generator[Event, None, None]:
+def _watched(events: Iterator[Event], ends: list[Finished], began: list[Delta]) -> Generator[Event, None, None]:
+    """The events; the last is put into `ends`, the first piece of the answer into `began`."""
     try:
         for event in events:
             if isinstance(event, Finished):
                 ends.append(event)
+            elif isinstance(event, Delta) and not began:
+                began.append(event)
             yield event
     finally:  # a reader that fails ends the answer now, not when its traceback has gone
         if isinstance(events, Generator):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TextIO
 
-from lacewing.chat.commands.table import Reply
+from lacewing.chat.commands.table import Reply, without_mark
 from lacewing.chat.session.events import Delta, Event, Notice, Ui
 from lacewing.chat.terminal.replies import plain_lines
 from lacewing.console.output import Output, clean, print_text
@@ -14,12 +14,13 @@ QUOTES = '"""'  # each on a line of its own: the lines between two of them are o
 
 
 class PlainView:
-    """Answers and what commands say go to `out`, problems to `problems`. A prompt is shown when both ends are a terminal."""
+    """Answers go to `out`, all else to `problems`; if both ends are a terminal, a person sees it all there, and a prompt."""
 
     def __init__(self, source: TextIO, out: TextIO, problems: TextIO):
         self._source, self._problems = source, problems
         self._output = Output(out)
-        self._prompted = source.isatty() and out.isatty()
+        self.interactive = source.isatty() and out.isatty()
+        self._about = self._output if self.interactive else Output(problems)
 
     def read(self) -> str | None:
         """The next message or command; empty lines are passed over. None at the end."""
@@ -33,9 +34,9 @@ class PlainView:
                 return line.strip()
 
     def _line(self, prompt: str) -> str | None:
-        if self._prompted:
+        if self.interactive:
             self._output.write(prompt)
-        line = self._source.readline()
+        line = without_mark(self._source.readline())
         return line.rstrip("\r\n") if line else None
 
     def _quoted(self) -> str:
@@ -45,19 +46,20 @@ class PlainView:
         return "\n".join(lines)
 
     def ui(self) -> Ui:
-        return Ui(confirm=self._confirm, interactive=self._prompted)
+        return Ui(confirm=self._confirm, interactive=self.interactive)
 
     def _confirm(self, question: str) -> bool:
         """The next line answers."""
         self._output.end_line()
-        self._output.write(f"{clean(question)} [y/N] ")
+        self._about.write(f"{clean(question)} [y/N] ")
         answer = (self._line("") or "").strip().lower() in ("y", "yes")
-        self._output.write("" if self._prompted else f"{'yes' if answer else 'no'}\n")
+        self._about.write("" if self.interactive else f"{'yes' if answer else 'no'}\n")
         return answer
 
     def show(self, reply: Reply) -> None:
+        self._output.end_line()
         for line in plain_lines(reply):
-            self._output.write(line + "\n")
+            self._about.write(line + "\n")
 
     def answer(self, events: Iterator[Event], *, unfolded: bool = False, plain: bool = False) -> None:
         """The text of an answer; thoughts only when they are to be shown."""

@@ -19,12 +19,14 @@ def plain_lines(reply: Reply) -> Iterator[str]:
     """Text, tables with their columns aligned, columns one below the other."""
     if reply.text:
         yield from clean(reply.text).split("\n")
-    if isinstance(reply.data, Table):
-        yield from aligned_lines(reply.data)
-    elif isinstance(reply.data, Columns):
+    if isinstance(reply.data, Columns):
         for heading, text in zip(reply.data.headings, reply.data.texts, strict=True):
             yield f"--- {clean_line(heading)}"
             yield from clean(text).rstrip("\n").split("\n")
+        return
+    for table in (reply.data,) if isinstance(reply.data, Table) else reply.data or ():
+        yield from ("", table.title) if table.title else ()
+        yield from aligned_lines(table)
 
 
 def renderables(reply: Reply) -> Iterator[RenderableType]:
@@ -48,10 +50,12 @@ def renderables(reply: Reply) -> Iterator[RenderableType]:
     if reply.data is not None:
         from lacewing.chat.terminal.tables import FittedTable
 
-        side_by_side = isinstance(reply.data, Columns)
-        rows = (reply.data.texts,) if isinstance(reply.data, Columns) else reply.data.rows
-        cells = [[Text(clean(cell)) for cell in row] for row in rows]
-        yield FittedTable([Text(clean(each)) for each in reply.data.headings], cells, even=side_by_side)
+        for part in (reply.data,) if isinstance(reply.data, Table | Columns) else reply.data:
+            rows = (part.texts,) if isinstance(part, Columns) else part.rows
+            cells = [[Text(clean(cell)) for cell in row] for row in rows]
+            if isinstance(part, Table) and part.title:
+                yield Text(f"\n{part.title}", style="bold underline")
+            yield FittedTable([Text(clean_line(each)) for each in part.headings], cells, even=isinstance(part, Columns))
 
 
 def diff_line(line: str) -> Text:

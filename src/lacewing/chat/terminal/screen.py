@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import shlex
-import signal
-import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,15 +16,14 @@ from lacewing.chat.commands.table import CommandTable, Reply, load_commands
 from lacewing.chat.services import files, opening
 from lacewing.chat.session.events import Event, Ui
 from lacewing.chat.session.session import Session
+from lacewing.chat.terminal import programs
 from lacewing.chat.terminal.answer import AnswerView, dimmed
 from lacewing.chat.terminal.below import heat_lines, toolbar_line
-from lacewing.chat.terminal.clipboard import copy
 from lacewing.chat.terminal.completion import Source
 from lacewing.chat.terminal.progress import Bars
 from lacewing.chat.terminal.replies import renderables
 from lacewing.console.interrupt import ignore_sigint
 from lacewing.console.output import clean
-from lacewing.errors import OptionError
 from lacewing.text.template import NAMES
 
 _ENDS = {
@@ -57,7 +51,7 @@ class ScreenView:
         self._thoughts = ""
         self._echo: Any = None
         line = lambda: toolbar(self._console.width - 1)  # noqa: E731
-        self._editor = Editor(table, sources, line, self._unfold, self.note, history)
+        self._editor = Editor(table, sources, line, self._unfold, self.note, programs.edit, history)
 
     def read(self) -> str | None:
         with ignore_sigint():  # here Ctrl-C is a key; one that comes just after an answer has ended means that answer
@@ -134,28 +128,14 @@ class ScreenView:
         print("\n".join(dimmed(self._console, self._thoughts or "There are no thoughts to show.")))
 
     def _edit(self, text: str) -> str | None:
-        """The text as $VISUAL or $EDITOR leaves it; None when it was not changed."""
         self.idle()
-        command = os.environ.get("VISUAL") or os.environ.get("EDITOR") or ("notepad" if os.name == "nt" else "vi")
-        with tempfile.TemporaryDirectory(prefix="lacewing-") as folder:
-            file = Path(folder) / "message.md"
-            file.write_text(text, encoding="utf-8")
-            # Ctrl-C within the editor is the editor's; a handler, unlike ignoring it, is not passed on to it.
-            handler = signal.signal(signal.SIGINT, lambda number, frame: None)
-            try:
-                code = subprocess.call([*shlex.split(command, posix=os.name != "nt"), str(file)])
-            except (OSError, ValueError) as error:
-                raise OptionError(f"the editor {command!r} cannot be started: {error}; set EDITOR") from None
-            finally:
-                signal.signal(signal.SIGINT, handler)
-                self.busy(self._bars.cancelled)
-            changed = file.read_text(encoding="utf-8", errors="replace")
-        if code:
-            raise OptionError(f"the editor {command!r} ended with code {code}; the message was not changed")
-        return None if changed == text else changed
+        try:
+            return programs.edit(text)
+        finally:
+            self.busy(self._bars.cancelled)
 
-    def _copy(self, text: str) -> None:
-        copy(text, sys.stdout)
+    def _copy(self, text: str) -> str:
+        return programs.copy(text, sys.stdout)
 
 
 def open_screen(session: Session, bars: Bars) -> ScreenView:

@@ -1,4 +1,4 @@
-"""Tables on a screen: as wide as they have to be, wrapped where they must, and row by row where columns would be too narrow."""
+"""Tables on a screen: as wide as they have to be, wrapped where they must, and cell below cell where that is shorter."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rich.box import SIMPLE_HEAD
+from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderResult
+from rich.padding import Padding
 from rich.style import Style
 from rich.table import Table
 from rich.text import Text
@@ -24,8 +26,9 @@ class FittedTable:
     even: bool = False
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        widths = self._widths(options.max_width)
-        if widths is None:
+        room = options.max_width
+        widths = self._widths(room)
+        if widths is None or (not self.even and self._height(widths) > self._height([room] * len(widths), below=True)):
             yield from self._records()
             return
         headed = any(heading.plain for heading in self.headings)
@@ -35,6 +38,11 @@ class FittedTable:
         for row in self.rows:
             table.add_row(*row)
         yield table
+
+    def _height(self, widths: Sequence[int], below: bool = False) -> int:
+        """About how many lines the rows take, their cells side by side or one `below` the other."""
+        rows = [[-(-cell.cell_len // width) for cell, width in zip(row, widths, strict=True)] for row in self.rows]
+        return sum((sum if below else max)(row or [0]) for row in rows)
 
     def _widths(self, room: int) -> list[int] | None:
         """Of the columns without the gaps; None if even short words would be cut."""
@@ -58,13 +66,13 @@ class FittedTable:
     def _records(self) -> RenderResult:
         """The first cell of a row as a title, the others below it, each behind its heading."""
         for row in self.rows:
-            marked = not self.headings[0].plain and len(row) > 1  # the first column is a mark
+            marked = not self.headings[0].plain and any(each.plain for each in self.headings)  # the first column is a mark
             title, rest = (Text(" ").join(each for each in row[:2] if each.plain), 2) if marked else (row[0], 1)
             yield _styled(title, "bold")
             for heading, cell in zip(self.headings[rest:], row[rest:], strict=True):
                 if cell.plain:
-                    named = f"  {heading.plain}: " if heading.plain and len(self.headings) > 2 else "  "
-                    yield Text.assemble((named, "dim"), cell)
+                    named = f"{heading.plain}: " if heading.plain and len(self.headings) > 2 else ""
+                    yield Padding(Text.assemble((named, "dim"), cell), (0, 0, 0, 2))
 
 
 def _styled(text: Text, style: str) -> Text:
@@ -74,4 +82,4 @@ def _styled(text: Text, style: str) -> Text:
 
 
 def _widest(texts: Sequence[str]) -> int:
-    return max((Text(text).cell_len for text in texts), default=0)
+    return max(map(cell_len, texts), default=0)
