@@ -8,6 +8,8 @@ import sys
 
 import pexpect
 
+from tests.chat.terminal.emulator import Emulator
+
 READY, SENT = re.escape("\x1b[?2004h"), re.escape("\x1b[?2004l")  # the editor begins and ends to take pastes
 PATIENCE = 60  # seconds, for a busy machine
 CTRL_C, CTRL_D, CTRL_O, ALT_ENTER = "\x03", "\x04", "\x0f", "\x1b\r"
@@ -80,6 +82,12 @@ class Chat:
         """Send a line and wait until it is taken."""
         self.process.send(line + "\r")
         self.process.expect(SENT)
+
+    def seen(self):
+        """What the screen shows of the last turn; the terminal has made its own line ends."""
+        screen = Emulator(height=40)
+        screen.write(self.process.before.replace("\r\n", "\n"))
+        return screen.text
 
     def turn(self, line):
         """Send a line; all that is shown until the editor is back."""

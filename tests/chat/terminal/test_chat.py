@@ -82,12 +82,14 @@ def test_ctrl_c_while_a_model_loads(models, tmp_path):
     words = (models[0], "--backend", "reference", "--residency", "eager", *GREEDY)
     with Chat(tmp_path, *words, program=program) as chat:
         chat.ready()
-        first = chat.turn("Hello")
+        chat.turn("Hello")
+        first = chat.seen().split("the answer")[0].strip()
         chat.send(f"/model {models[1]} --eager")
         chat.expect("Ctrl-C cancels")
         chat.press(CTRL_C)
         assert "cancelled" in chat.ready()
-        assert chat.turn("/retry").split("the answer")[0].strip() == first.split("the answer")[0].strip()
+        chat.turn("/retry")
+        assert chat.seen().split("the answer")[0].strip() == first
         chat.press(CTRL_D)
         assert chat.leave() == 0
 
@@ -142,8 +144,8 @@ def test_edits_are_asked_for(models, tmp_path):
         assert saved["messages"][0]["content"] == "See @a.txt\nplease\n\n``` a.txt\none\n```"
         saved["messages"][-1]["content"] = "a.txt\n<<<<<<< SEARCH\none\n=======\ntwo\n>>>>>>> REPLACE\n"
         parts = {name: part for name, part in saved.items() if name not in ("lacewing_session", "checksum")}
-        (tmp_path / "s.json").write_bytes(document.encode(parts))
-        chat.turn("/load s.json")
+        (tmp_path / "other.json").write_bytes(document.encode(parts))
+        chat.turn("/load other.json")
         assert "-one" in chat.turn("/diff")
         chat.send("/apply")
         chat.expect("write a.txt")
