@@ -16,7 +16,7 @@ MAX_COUNT = 100_000  # numbers given to filters and methods: widths, repetitions
 MAX_INTEGER_BITS = 1024
 MAX_NODES = 1_000_000  # items of a container, with those of the containers in it
 MAX_TOTAL = 256 << 20  # characters of all strings that one rendering builds
-COUNTING = ("batch", "slice", "round", "center", "ljust", "rjust", "zfill", "indent", "truncate")  # these take a count
+COUNTING = ("batch", "slice", "round", "center", "ljust", "rjust", "zfill", "indent")  # these take a count
 _LOOKING = ("is", "find", "rfind", "index", "rindex", "count", "startswith", "endswith")
 _NODE = 16  # what an item costs besides its characters
 

@@ -81,8 +81,9 @@ def eager(chat: Session, force: bool = False) -> Reply:
 def template(chat: Session, name: str | None = None, other: str | None = None, force: bool = False) -> Reply:
     """Change the chat template: a name, a .jinja file, or `auto` for the checkpoint's own; without a name, list the templates.
 
-    The conversation is re-rendered with it, and reprocessed from where the prompts differ. A template whose special tokens
-    the vocabulary lacks is refused unless `--force` is given. `/template diff NAME` shows both renderings side by side.
+    Names are ours and those of a checkpoint with several, such as `tool_use`. The conversation is re-rendered with the template,
+    and reprocessed from where the prompts differ. A template whose special tokens the vocabulary lacks is refused unless `--force`
+    is given. `/template diff NAME` shows both renderings side by side.
     """
     if name is None:
         return Reply(data=Table(("", "template", "findings"), tuple(templates.listing(chat))))
