@@ -22,6 +22,7 @@ class Server:
         self.asked: list[tuple[str, str | None]] = []
         self.tokens: dict[str, str | None] = {}
         self.pace: Callable[[], object] | None = None  # called after each block
+        self.ranges = True
         self.sent = 0
         self.stopped = threading.Event()
 
@@ -65,7 +66,7 @@ class Server:
         if path not in self.files:
             return handler.send_error(404)
         data, etag = self.files[path], self.etags.get(path, f'"{hashlib.md5(self.files[path]).hexdigest()}"')
-        start, fresh = 0, handler.headers.get("If-Range") in (None, etag)
+        start, fresh = 0, self.ranges and handler.headers.get("If-Range") in (None, etag)
         if handler.headers.get("Range") and fresh:
             start = int(handler.headers["Range"].removeprefix("bytes=").partition("-")[0])
             if start >= len(data):

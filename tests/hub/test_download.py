@@ -1,6 +1,4 @@
 import hashlib
-import http.server
-import threading
 
 import pytest
 
@@ -11,43 +9,10 @@ BODY = bytes(range(256)) * 4000
 SHA = hashlib.sha256(BODY).hexdigest()
 
 
-class Handler(http.server.BaseHTTPRequestHandler):
-    ranges = True
-    break_after: int | None = None  # bytes of the first answer
-    asked: list[str | None]
-
-    def do_GET(self):
-        wanted = self.headers.get("Range")
-        type(self).asked.append(wanted)
-        if self.path != "/file":
-            self.send_error(404)
-            return
-        start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted and self.ranges else 0
-        self.send_response(206 if start else 200)
-        if start:
-            self.send_header("Content-Range", f"bytes {start}-{len(BODY) - 1}/{len(BODY)}")
-        self.send_header("Content-Length", str(len(BODY) - start))
-        self.end_headers()
-        stop = len(BODY)
-        if self.break_after is not None:
-            stop, type(self).break_after = start + self.break_after, None
-        self.wfile.write(BODY[start:stop])
-
-    def log_message(self, *args): ...
-
-
 @pytest.fixture
-def server(monkeypatch):
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    handler = type("Fresh", (Handler,), {"asked": []})
-    httpd = http.server.HTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=httpd.serve_forever, args=(0.01,))
-    thread.start()
-    handler.url = f"http://127.0.0.1:{httpd.server_port}"
-    yield handler
-    httpd.shutdown()
-    thread.join()
-    httpd.server_close()
+def server(there):
+    there.files["/file"] = BODY
+    return there
 
 
 def get(server, target, **changes):
@@ -64,17 +29,23 @@ def test_whole(server, tmp_path, size):
     assert seen[-1] == ("x", len(BODY), len(BODY))
 
 
-def test_goes_on_where_it_broke_off(server, tmp_path):
-    server.break_after = 300_000
-    get(server, tmp_path / "f")
+@pytest.mark.parametrize("known", [{}, {"size": None, "sha256": None}])
+def test_goes_on_where_it_broke_off(server, tmp_path, known):
+    def pace():
+        if server.sent == 5 << 16:
+            server.pace = None
+            raise ConnectionError
+
+    server.pace = pace
+    get(server, tmp_path / "f", **known)
     assert (tmp_path / "f").read_bytes() == BODY
-    assert server.asked == [None, "bytes=300000-"]
+    assert server.asked == [("/file", None), ("/file", "bytes=327680-")]
 
 
 def test_goes_on_from_an_earlier_try(server, tmp_path):
     (tmp_path / "f.part").write_bytes(BODY[:1000])
     get(server, tmp_path / "f")
-    assert (tmp_path / "f").read_bytes() == BODY and server.asked == ["bytes=1000-"]
+    assert (tmp_path / "f").read_bytes() == BODY and server.asked == [("/file", "bytes=1000-")]
 
 
 def test_begins_again_where_ranges_are_unknown(server, tmp_path):

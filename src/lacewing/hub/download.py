@@ -97,12 +97,13 @@ class _Transfer:
         """One try; returns when the body is here as announced."""
         have = size_of(self.part)
         headers = {"Range": f"bytes={have}-"} if have else {}
-        if have and not self.expected and not self.known().startswith("W/"):
-            headers["If-Range"] = self.known()
+        known = self.known()
+        if have and known and not self.expected and not known.startswith("W/"):
+            headers["If-Range"] = known
         with open_url(self.wanted.url, headers, self.wanted.token) as response:
             version = str(response.headers.get("ETag") or response.headers.get("Last-Modified") or "")[:1000]
             resumed = response.status == 206 and str(response.headers.get("Content-Range", "")).startswith(f"bytes {have}-")
-            if resumed and not self.expected and version != self.known():
+            if resumed and not self.expected and version != known:
                 self.drop()
                 raise DownloadError(f"{self.wanted.url} was changed meanwhile; run the same command to fetch it from the start")
             start = have if resumed else 0

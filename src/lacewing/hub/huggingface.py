@@ -22,6 +22,7 @@ SIDE_FILES = (
     *("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"),
     *("added_tokens.json", "chat_template.jinja", "chat_template.json", "vocab.json", "merges.txt", "tokenizer.model"),
 )
+_LISTED = 50  # names in a message
 _LISTING = 16 << 20  # bytes that the list of a repository's files may take
 
 
@@ -120,7 +121,8 @@ def choose(files: Sequence[RemoteFile], repo: str, wanted: str | None) -> list[R
         matching = heads if len(heads) == 1 else [name for name in heads if "q4_k_m" in name.lower()]
     if len(matching) != 1:
         raise DownloadError(
-            f"{repo} has no file for {wanted or 'a default'!r}; write hf:{repo}:FILE with one of {', '.join(heads) or 'none'}"
+            f"{repo} has no file for {wanted or 'a default'!r}; write hf:{repo}:FILE with one of "
+            f"{', '.join(heads[:_LISTED]) or 'none'}"
         )
     return _with_splits(by_name, matching[0])
 
