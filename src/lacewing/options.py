@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypedDict
@@ -96,6 +97,28 @@ def parse_layers(text: str | int | None) -> int | None:
 def counted(count: int, noun: str, plural: str | None = None) -> str:
     """`1 file`, `2 files`; `plural` where an s does not make it."""
     return f"{count} {noun if count == 1 else plural or noun + 's'}"
+
+
+_ENDINGS = (("ise", "ize"), ("ising", "izing"), ("isation", "ization"), ("yse", "yze"), ("our", "or"), ("tre", "ter"),
+            ("ence", "ense"), ("ogue", "og"), ("ll", "l"), ("grey", "gray"))  # fmt: skip
+
+
+def known_spelling(word: str, names: Iterable[str]) -> str | None:
+    """The one of the names that a word is, in British or American spelling; None if it is none of them."""
+
+    def american(text: str) -> str:
+        for british, other in _ENDINGS:
+            text = text.replace(british, other)
+        return text
+
+    found = {american(name): name for name in names} | {name: name for name in names}
+    return found.get(word) or found.get(american(word))
+
+
+def did_you_mean(word: str, names: Iterable[str]) -> str:
+    """`did you mean X?` for a word that is none of the names; nothing if none is like it."""
+    near = difflib.get_close_matches(word.lower(), names, n=1)
+    return f"did you mean {near[0]}?" if near else ""
 
 
 def format_bytes(count: float) -> str:

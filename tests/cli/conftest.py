@@ -9,6 +9,12 @@ from lacewing.cli import main
 from tests.hub.test_remote import server  # noqa: F401  # a fixture
 
 
+@pytest.fixture(autouse=True)
+def no_configuration(monkeypatch, tmp_path_factory):
+    """What this user has configured is not tested."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
+
+
 @pytest.fixture
 def lacewing(monkeypatch, capsys):
     """Runs the command in this process: (exit code, standard output, standard error)."""

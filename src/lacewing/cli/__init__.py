@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import io
+import importlib
 import os
 import sys
 
-from lacewing.console.output import print_text
+from typer import TyperException
+
+from lacewing.console.output import detail, print_text
 from lacewing.errors import LacewingError, OptionError
 
 
@@ -21,6 +23,8 @@ def main() -> None:
     try:
         from lacewing.cli.app import app
 
+        if "_LACEWING_COMPLETE" in os.environ:  # a shell asks what may stand here
+            importlib.import_module("typer.completion").completion_init()
         if sys.stdout is None:
             raise LacewingError("the standard output is closed; give it a file, a pipe or a terminal")
         sys.exit(app(prog_name="lacewing", standalone_mode=False))
@@ -28,15 +32,17 @@ def main() -> None:
         sys.exit(130)
     except LacewingError as error:
         print_text(f"lacewing: {' '.join(str(error).split())}", sys.stderr)
+        cause = error.__cause__
+        while cause is not None:
+            detail(f"caused by {type(cause).__name__}: {' '.join(str(cause).split())}")
+            cause = cause.__cause__
         sys.exit(2 if isinstance(error, OptionError) else 1)
     except OSError as error:  # of the output: those of models and caches have become errors of ours
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is still buffered would fail once more when Python ends
         print_text(f"lacewing: cannot write: {error.strerror or error}", sys.stderr)
         sys.exit(1)
-    except Exception as error:
-        show, told = getattr(error, "show", None), io.StringIO()
-        if show is None:
-            raise
-        show(told)  # wrong use, of a class that typer keeps to itself; its words may come from the names of files
-        print_text(told.getvalue().rstrip("\n"), sys.stderr)
+    except TyperException as error:  # wrong use; its words may come from the names of files
+        where = getattr(getattr(error, "ctx", None), "command_path", "lacewing")
+        text = " ".join(error.format_message().split()).rstrip(".")
+        print_text(f"lacewing: {text[:1].lower()}{text[1:]}; `{where} --help` shows the usage", sys.stderr)
         sys.exit(2)

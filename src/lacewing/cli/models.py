@@ -7,15 +7,38 @@ from typing import Any
 
 from lacewing import hub
 from lacewing.cli.progress import Reporter
-from lacewing.console.output import Table, aligned_lines, print_facts, print_text
-from lacewing.errors import LacewingError
-from lacewing.options import LoadOptions, format_bytes
+from lacewing.console.output import Table, aligned_lines, detail, print_facts, print_text
+from lacewing.errors import LacewingError, OptionError
+from lacewing.options import LoadOptions, format_bytes, user_path
 
 
 def path_of(name: str) -> Path:
     """The path to open; a model's name or URL is fetched first when it is not here."""
     with Reporter(patience=0) as progress:
-        return hub.path_of(name, progress)
+        path = hub.path_of(name, progress)
+    detail(f"{name} is {path}")
+    return path
+
+
+def names_model(word: str) -> bool:
+    """Whether a word can only be a model: a name, a URL, or a file or folder that looks like one."""
+    if hub.is_reference(word) or word.endswith((".gguf", ".safetensors")):
+        return True
+    try:
+        folder = user_path(word)
+        return (folder / "config.json").exists() or any(folder.glob("*.gguf"))
+    except (OSError, OptionError):
+        return False
+
+
+def known_names() -> list[str]:
+    """Of models that are here or can be fetched."""
+    return list(dict.fromkeys([*hub.NAMED, *(cached.name for cached in hub.list_models())]))
+
+
+def complete_model(incomplete: str) -> list[str]:
+    """Names that begin so; a shell completes files by itself where there is none."""
+    return [name for name in known_names() if name.startswith(incomplete)]
 
 
 def pull(name: str) -> None:

@@ -8,7 +8,7 @@ import time
 from types import TracebackType
 from typing import Any
 
-from lacewing.console.output import clean_line, print_text
+from lacewing.console.output import clean_line, is_quiet, print_text
 from lacewing.options import format_bytes
 
 PATIENCE = 0.4  # seconds that work may take unannounced
@@ -26,6 +26,8 @@ class Reporter:
 
     def __call__(self, what: str, done: int, total: int) -> None:
         with self._lock:
+            if is_quiet():
+                return
             waited = time.monotonic() - self._began.setdefault(what, time.monotonic())
             if what in self._tasks or (waited >= self._patience and done < total):
                 self._show(what, done, total)

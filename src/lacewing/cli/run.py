@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sys
+import time
 
 from lacewing.api import Model
 from lacewing.assistant import TextStream
 from lacewing.cli.models import path_of
 from lacewing.cli.progress import Reporter
+from lacewing.cli.prompt import STDIN, Request
 from lacewing.console.interrupt import Interrupt
-from lacewing.console.output import Output, clean_line, print_json, print_text
+from lacewing.console.output import Output, detail, is_quiet, is_verbose, notice, print_json, print_text
 from lacewing.errors import Cancelled, OptionError
 from lacewing.options import LoadOptions, Sampling
 from lacewing.placement.info import ModelInfo
@@ -17,26 +19,50 @@ from lacewing.placement.info import ModelInfo
 
 def open_model(name: str, options: LoadOptions) -> Model:
     """Load with progress shown."""
-    path = path_of(name)
+    path, began = path_of(name), time.perf_counter()
     with Reporter() as progress, Interrupt() as interrupt:
         try:
-            return Model(ModelInfo(path, options), progress, cancelled=interrupt)
+            model = Model(ModelInfo(path, options), progress, cancelled=interrupt)
         except Cancelled:
             raise KeyboardInterrupt from None
+    facts = model.backend.facts()
+    detail(f"{model!r} on {facts.name}, loaded in {time.perf_counter() - began:.2f} s")
+    for reason in model.plan.reasons:
+        detail(reason)
+    return model
 
 
-def run(name: str, prompt: str, options: LoadOptions, sampling: Sampling, *, raw: bool, special: bool, as_json: bool) -> int:
-    """Answer `prompt` on standard output; the exit code. `special`: control tokens may stand in a raw prompt."""
+def run(
+    request: Request,
+    options: LoadOptions,
+    sampling: Sampling,
+    *,
+    raw: bool = False,
+    special: bool = False,
+    as_json: bool = False,
+) -> int:
+    """Answer the request on standard output; the exit code. `special`: control tokens may stand in a raw prompt.
+
+    On a terminal, without anything to answer, a chat begins. Raises OptionError where there is no prompt.
+    """
     if special and not raw:
         raise OptionError("--special needs --raw: a chat message never holds control tokens")
-    with open_model(name, options) as model, Interrupt() as interrupt:
-        for notice in (*model.notices, *(() if raw else model.info.chat_notices)):
-            print_text(f"lacewing: {clean_line(notice)}", sys.stderr)
-        fields = vars(sampling)
-        if raw or not model.has_template:
-            stream = model.stream(prompt, special=special, cancelled=interrupt, **fields)
+    if raw and (request.system is not None or request.template is not None):
+        raise OptionError("--raw sends the prompt as it is: --system and --template need a chat template")
+    prompt = request.text()
+    if not prompt:
+        if sys.stdin.isatty() and sys.stdout.isatty() and not raw and not as_json:
+            return chat(request, options, sampling)
+        raise OptionError("there is no prompt: write one behind the model, name a file with --file, or pipe text in")
+    with open_model(request.model, options) as model, Interrupt() as interrupt:
+        for text in (*model.notices, *(() if raw or request.template else model.info.chat_notices)):
+            notice(text)
+        if raw or not (request.template or model.has_template):
+            if request.system is not None:
+                raise OptionError(f"{request.model} has no chat template, so it takes no system message; --template names one")
+            stream = model.stream(prompt, special=special, cancelled=interrupt, **vars(sampling))
         else:
-            stream = model.chat([{"role": "user", "content": prompt}], cancelled=interrupt, **fields)
+            stream = _reply(model, prompt, request, sampling, interrupt)
         if as_json:
             text = "".join(stream)
             print_json({"text": text, "finish_reason": stream.finish_reason, **stream.stats.as_dict()})
@@ -45,12 +71,30 @@ def run(name: str, prompt: str, options: LoadOptions, sampling: Sampling, *, raw
     return 130 if stream.finish_reason == "cancelled" else 0
 
 
+def _reply(model: Model, prompt: str, request: Request, sampling: Sampling, interrupt: Interrupt) -> TextStream:
+    """The answer to the prompt as a chat message."""
+    messages = [{"role": "system", "content": request.system}] if request.system else []
+    messages.append({"role": "user", "content": prompt})
+    if request.template is None:
+        return model.chat(messages, cancelled=interrupt, **vars(sampling))
+    from lacewing.chat.services.templates import open_template
+    from lacewing.text.lint import markup_of, stops_of
+
+    tokenizer = model.tokenizer
+    template = open_template(request.template, model.info, tokenizer)
+    if missing := markup_of(template, tokenizer).missing:
+        notice(f"the vocabulary lacks {', '.join(missing)}, which the model reads as plain text")
+    stop_ids, stops = stops_of(template, tokenizer)
+    ids = template.encode(messages, tokenizer)
+    return TextStream(model.engine, tokenizer, ids, sampling, interrupt, stop_ids=stop_ids, stops=stops)
+
+
 def _print(stream: TextStream) -> None:
     output = Output(sys.stdout)
     for text in stream:
         output.write(text)
     output.end_line()
-    if sys.stderr.isatty():
+    if is_verbose() or (sys.stderr.isatty() and not is_quiet()):
         stats = stream.stats
         print_text(
             f"[{stats.prompt_tokens} prompt tokens at {stats.prompt_rate:.1f}/s, "
@@ -59,9 +103,13 @@ def _print(stream: TextStream) -> None:
         )
 
 
-def chat(name: str, options: LoadOptions, sampling: Sampling) -> int:
+def chat(request: Request, options: LoadOptions, sampling: Sampling) -> int:
     """Talk with a model, on a terminal or in a pipe; the exit code."""
+    from lacewing.chat.services.opening import Beginning
     from lacewing.chat.terminal.start import chat
 
+    if STDIN in request.files:
+        raise OptionError("a chat reads its messages from standard input, so --file - is not possible")
+    first = Beginning(request.system, request.template, tuple(request.blocks()), request.load)
     with Reporter() as progress:
-        return chat(name, options, sampling, progress)
+        return chat(request.model, options, sampling, progress, first)

@@ -39,6 +39,38 @@ def print_text(text: str, stream: TextIO | None = None) -> None:
     print(clean(text), file=stream or sys.stdout, flush=True)
 
 
+QUIET, NORMAL, VERBOSE = range(3)
+_level = NORMAL
+
+
+def set_level(level: int) -> None:
+    """How much stands beside the results from now on: QUIET, NORMAL or VERBOSE."""
+    global _level
+    _level = level
+
+
+def is_quiet() -> bool:
+    """Whether only results and errors are wanted."""
+    return _level == QUIET
+
+
+def is_verbose() -> bool:
+    """Whether the reasons are wanted too."""
+    return _level == VERBOSE
+
+
+def notice(text: str) -> None:
+    """A line on standard error, unless a person wants quiet."""
+    if not is_quiet():
+        print_text(f"lacewing: {clean_line(text)}", sys.stderr)
+
+
+def detail(text: str) -> None:
+    """A line on standard error for a person who wants to know more."""
+    if is_verbose():
+        notice(text)
+
+
 def print_json(value: Any) -> None:
     """One line of ASCII; what else is a control character in it is an escape of JSON."""
     import json

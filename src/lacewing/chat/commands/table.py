@@ -5,7 +5,6 @@ A command is a function `(chat, **arguments) -> Reply`; its docstring is its hel
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 import pkgutil
@@ -17,6 +16,7 @@ from lacewing.chat.session.events import Event
 from lacewing.chat.session.session import Session
 from lacewing.console.output import Columns, Table
 from lacewing.errors import OptionError
+from lacewing.options import did_you_mean, known_spelling
 
 # Kinds of argument: what completes them, and what a line's word becomes.
 KINDS = ("text", "model", "template", "path", "on/off", "number", "decimal", "session", "command", "backend", "choice")
@@ -122,10 +122,10 @@ class CommandTable:
 
     def find(self, name: str) -> Command:
         """Raises OptionError, with what may have been meant."""
+        name = known_spelling(name, self.names()) or name
         found = self.rows.get(self._aliases.get(name, name))
         if found is None:
-            near = difflib.get_close_matches(name, self.names(), n=1)
-            hint = f"did you mean /{near[0]}?" if near else "/help lists the commands"
+            hint = did_you_mean(f"/{name}", [f"/{each}" for each in self.names()]) or "/help lists the commands"
             raise OptionError(f"there is no command /{name}; {hint} (to send a message that begins with a slash, write //)")
         return found
 
@@ -216,9 +216,10 @@ class _Parser:
 
     def _option(self, word: str, end: int) -> int:
         name, equals, value = word[2:].partition("=")
+        name = known_spelling(name, self.options) or name
         option = self.options.get(name)
         if option is None:
-            raise self._wrong(f"unknown option --{name}")
+            raise self._wrong(f"unknown option --{name} {did_you_mean(name, self.options)}".rstrip())
         if option.kind is None:
             if equals:
                 raise self._wrong(f"--{name} takes no value")
@@ -247,8 +248,8 @@ class _Parser:
     def _convert(self, name: str, kind: str, choices: tuple[str, ...], word: str) -> Any:
         if "\0" in word:  # no name of a file has it
             raise self._wrong(f"{name} is {word!r}; it must not have a null character")
-        if word.lower() in choices:
-            return word.lower()
+        if chosen := known_spelling(word.lower(), choices):
+            return chosen
         if kind == "choice":
             raise self._wrong(f"{name} is {word!r}; it must be one of {', '.join(choices)}")
         if kind == "on/off":

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 
 from lacewing import hub
 from lacewing.api import Model
-from lacewing.chat.services import swap
+from lacewing.chat.services import files, swap, templates
 from lacewing.chat.services.evict import plan_swap
 from lacewing.chat.session.events import Ui
 from lacewing.chat.session.models import Closed, OnDevice
@@ -23,20 +24,56 @@ from lacewing.placement.info import ModelInfo, open_headers
 from lacewing.weights.memory import keep_large_blocks_apart
 
 
-def open_session(name: str, options: LoadOptions, sampling: Sampling | None = None, ui: Ui | None = None) -> Session:
+@dataclass(frozen=True)
+class Beginning:
+    """What a chat begins with: a system message, a template, files in front of the first message, a saved conversation."""
+
+    system: str | None = None
+    template: str | None = None
+    attachments: tuple[str, ...] = ()
+    load: str | None = None
+
+
+def open_session(
+    name: str,
+    options: LoadOptions,
+    sampling: Sampling | None = None,
+    ui: Ui | None = None,
+    first: Beginning | None = None,
+) -> Session:
     """A session with a model, which is fetched when it is a name that is not here. Raises LacewingError."""
-    ui = ui or Ui()
+    ui, first = ui or Ui(), first or Beginning()
+    if first.load is not None:
+        files.read(files.path_of(first.load))  # before the model: a name may be mistyped
     keep_large_blocks_apart()
     path = hub.path_of(name, interruptible(ui.progress, ui.cancelled))
     model = Model(open_headers(path, options, ui.cancelled), ui.progress, cancelled=ui.cancelled)
     try:
         session = Session(model, Settings(sampling or Sampling()), ui=ui, name=name)
+        _begin(session, first)
     except BaseException:
         model.close()
         raise
     session.options = options
     session.fall_back = partial(fall_back, session)
     return session
+
+
+def _begin(session: Session, first: Beginning) -> None:
+    """What a person should know of it becomes notices. What the command line sets goes before what a session has saved."""
+    given = session.settings.sampling
+    if first.load is not None:
+        session.notices += files.load(session, first.load)
+        session.extras[files.SAVED_AS] = first.load
+        changed = {each.name: getattr(given, each.name) for each in fields(given) if getattr(given, each.name) != each.default}
+        session.settings = session.settings.with_sampling(**{name: value for name, value in changed.items() if value or value == 0})
+    if first.system is not None:
+        session.change(system=first.system or None)
+    if first.template is not None:
+        session.notices += templates.change_template(session, first.template, force=True)
+        if missing := templates.missing_tokens(session.formatter.template, session):
+            session.notices.append(f"the vocabulary lacks {', '.join(missing)}, which the model reads as plain text")
+    session.attachments += first.attachments
 
 
 def fall_back(session: Session, error: BackendError) -> list[str]:
