@@ -1,4 +1,6 @@
-"""Writes docs/commands.md from the table of the chat's commands. A test holds the page to the table.
+"""Writes docs/commands.md from the table of the chat's commands, and docs/configuration.md from the options of the command line.
+
+Tests hold the pages to their sources.
 
 python tools/make_docs.py
 """
@@ -7,8 +9,55 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lacewing.chat.commands.table import GROUPS, Command, load_commands
+import typer.main
 
+from lacewing.chat.commands.table import GROUPS, Command, load_commands
+from lacewing.cli.app import app
+from lacewing.cli.config import VARIABLES, settings
+
+CONFIGURATION = Path(__file__).parent.parent / "docs" / "configuration.md"
+CONFIGURATION_HEAD = """# Configuration
+
+Every option of the command line can also be set by an environment variable or in a configuration file. The command line goes before
+the environment, the environment before the file. `lacewing config` shows where the file is, what is set and by what, and what is
+allowed; `--json` gives the same to programs. `tools/make_docs.py` makes this page from the options.
+
+The file is `config.toml` in the user's folder for configurations, or what `LACEWING_CONFIG` names:
+
+| system | file |
+|---|---|
+| Linux | `$XDG_CONFIG_HOME/lacewing/config.toml`, by default `~/.config/lacewing/config.toml` |
+| macOS | `~/Library/Application Support/lacewing/config.toml` |
+| Windows | `%LOCALAPPDATA%\\lacewing\\config.toml` |
+
+It is TOML. A key at the top is for every command that has the option; a key in a table is for that command only, and goes first:
+
+```toml
+model = "smollm2"           # for run and chat, where none is named
+temperature = 0.5
+threads = 2
+
+[chat]
+system = "Answer briefly."
+stop = ["END"]
+```
+
+A key that does not exist and a value that is not allowed are errors, which name the line.
+
+## Options
+
+An option that may be given several times takes a list in the file, and its variable sets one value. A switch is `true` or `false`
+in the file, and `on` or `off` in the environment.
+
+| key | variable | commands | default | |
+|---|---|---|---|---|
+"""
+VARIABLES_HEAD = """
+## Other variables
+
+| variable | |
+|---|---|
+"""
 PAGE = Path(__file__).parent.parent / "docs" / "commands.md"
 HEAD = """# Commands of the chat
 
@@ -55,5 +104,17 @@ def _entry(row: Command) -> str:
     return f"### `{row.usage}`\n\n{summary}{aliases}\n{more}"
 
 
+def configuration() -> str:
+    """The text of docs/configuration.md."""
+    rows = sorted(settings(typer.main.get_command(app)).values(), key=lambda setting: setting.name)
+    most = max(len(each.commands) for each in rows)  # of the options that every command has
+    options = ""
+    for each in rows:
+        commands = "all" if len(each.commands) == most else ", ".join(each.commands)
+        options += f"| `{each.name}` | `{each.variable}` | {commands} | {each.shown_default} | {each.help} |\n"
+    return CONFIGURATION_HEAD + options + VARIABLES_HEAD + "".join(f"| `{name}` | {about} |\n" for name, about in VARIABLES.items())
+
+
 if __name__ == "__main__":
+    CONFIGURATION.write_text(configuration(), encoding="utf-8")
     PAGE.write_text(page(), encoding="utf-8")

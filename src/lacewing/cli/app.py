@@ -18,7 +18,7 @@ DEFAULT_MODEL = "smollm2"
 
 app = typer.Typer(
     cls=Group,
-    help="Run large language models on the hardware you have. `lacewing MODEL` is `lacewing chat MODEL`.",
+    help="Run large language models on the hardware you have. A model without a command starts a chat with it.",
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"]},
     add_completion=False,
@@ -59,7 +59,7 @@ def run(
     template: flags.Template = None,
     sampling: Sampling,
     raw: Annotated[bool, typer.Option("--raw", help="Continue the prompt as plain text, without the chat template.")] = False,
-    special: Annotated[bool, typer.Option("--special", help="With --raw: control tokens spelt in the prompt count.")] = False,
+    special: flags.Special = False,
     options: LoadOptions,
     json: flags.Json = False,
 ) -> None:
@@ -161,7 +161,7 @@ def tokenize(
     model: flags.ModelName,
     text: Annotated[str | None, typer.Argument(help="Encoded as user text; without it, standard input.")] = None,
     *,
-    special: Annotated[bool, typer.Option("--special", help="Control tokens spelt in the text count.")] = False,
+    special: flags.Special = False,
     json: flags.Json = False,
 ) -> None:
     """Show the tokens of a text."""

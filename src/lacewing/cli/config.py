@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import re
 import tomllib
@@ -47,6 +46,11 @@ class Setting:
     @property
     def variable(self) -> str:
         return f"LACEWING_{self.name.upper()}"
+
+    @property
+    def shown_default(self) -> str:
+        """For people; empty if the option is not there without being given."""
+        return "" if self.default is None or self.several else "off" if self.default is False else str(self.default)
 
 
 @dataclass(frozen=True)
@@ -95,21 +99,21 @@ def path() -> Path:
 def words_for(command: str, given: set[str], known: dict[str, Setting]) -> list[str]:
     """Values of the environment and the file for the options of a command that are not `given`. Raises OptionError."""
     words: list[str] = []
+    values = _read(path(), known)
     for setting in known.values():
         option = setting.flag[2:].replace("-", "_")
         if command in setting.commands and option not in given:
-            value = value_of(setting, command, known)
+            value = _value_of(setting, command, values)
             words += value.words if value else ()
     return words
 
 
-def value_of(setting: Setting, command: str | None, known: dict[str, Setting]) -> Value | None:
+def _value_of(setting: Setting, command: str | None, values: dict[tuple[str | None, str], Value]) -> Value | None:
     """The environment's, else the file's for this command, else the file's for all."""
     text = os.environ.get(setting.variable)
     if text:
         value: Any = _ON_OFF.get(text.lower(), text) if setting.kind is bool else [text] if setting.several else text
         return Value(_words(setting, value, setting.variable), setting.variable)
-    values = _read(path(), tuple(known.values()))
     return values.get((command, setting.name)) or values.get((None, setting.name))
 
 
@@ -131,8 +135,7 @@ def _words(setting: Setting, value: Any, where: str) -> tuple[str, ...]:
     return tuple(f"{setting.flag}={each}" for each in several)
 
 
-@functools.lru_cache(maxsize=1)
-def _read(file: Path, known: tuple[Setting, ...]) -> dict[tuple[str | None, str], Value]:
+def _read(file: Path, known: dict[str, Setting]) -> dict[tuple[str | None, str], Value]:
     """The values of the file, by command (None: all) and name. Raises OptionError, which names the line and the key."""
     from lacewing.formats.files import read_named
 
@@ -143,9 +146,8 @@ def _read(file: Path, known: tuple[Setting, ...]) -> dict[tuple[str | None, str]
         document = tomllib.loads(text)
     except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise OptionError(f"{file} cannot be read: {error}") from None
-    by_name = {setting.name: setting for setting in known}
-    commands = {command for setting in known for command in setting.commands}
-    return dict(_values(file, text, document, by_name, commands))
+    commands = {command for setting in known.values() for command in setting.commands}
+    return dict(_values(file, text, document, known, commands))
 
 
 def _values(
@@ -187,10 +189,11 @@ def _line(text: str, key: str, command: str | None) -> int:
 def show(known: dict[str, Setting], *, as_json: bool) -> None:
     """Print where the file is, what is set and from where, and what is allowed."""
     file, rows = path(), []
+    values = _read(file, known)
     for setting in known.values():
-        tables = [command for command in setting.commands if (command, setting.name) in _read(file, tuple(known.values()))]
+        tables = [command for command in setting.commands if (command, setting.name) in values]
         for command in (None, *tables):
-            value = value_of(setting, command, known)
+            value = _value_of(setting, command, values)
             name = f"{command}.{setting.name}" if command and not os.environ.get(setting.variable) else setting.name
             rows.append((name, _shown(setting, value), value.where if value else "default", setting))
     options = [
@@ -212,5 +215,5 @@ def _page(facts: dict[str, Any]) -> str:
 
 def _shown(setting: Setting, value: Value | None) -> str:
     if value is None:
-        return {None: "", True: "on", False: "off"}.get(setting.default, str(setting.default)) if not setting.several else ""
+        return setting.shown_default
     return ", ".join(word.partition("=")[2] or "on" for word in value.words)

@@ -86,6 +86,7 @@ Chosen = Annotated[
     typer.Option("--model", "-m", help="The model; then all other words are the prompt.", metavar="MODEL", autocompletion=complete),
 ]
 DefaultModel = Annotated[str, typer.Option("--default-model", help="The model where none is named.", metavar="MODEL", hidden=True)]
+Special = Annotated[bool, typer.Option("--special", help="Control tokens spelt in the text count; of run, with --raw only.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 _DEFAULT = Sampling()

@@ -1,6 +1,7 @@
 """docs/commands.md and /help are the table of commands."""
 
 import importlib.util
+import re
 from pathlib import Path
 
 from lacewing.chat.commands.table import load_commands, run_line
@@ -13,6 +14,18 @@ def tool():
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def test_the_page_of_the_configuration_is_current():
+    made = tool().configuration()
+    assert (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8") == made, "python tools/make_docs.py"
+
+
+def test_every_variable_of_the_source_is_on_the_page():
+    sources = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "src").rglob("*.py"))
+    named = {name for name in re.findall(r"\bLACEWING_[A-Z_]*[A-Z]", sources) if not name.startswith("LACEWING_COMPLETE")}
+    assert named >= {"LACEWING_CACHE", "LACEWING_CONFIG"}
+    assert all(f"`{name}`" in tool().configuration() for name in named)
 
 
 def test_the_page_is_current():
