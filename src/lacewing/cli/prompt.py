@@ -7,11 +7,9 @@ import os
 import stat
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import psutil
 
 from lacewing.chat.services.mentions import attach
 from lacewing.cli.models import known_names, names_model
@@ -126,15 +124,24 @@ def _is_fed(number: int) -> bool:
     if not os.path.isdir("/proc/self/fd"):
         return sys.stderr.isatty()
     pipe = os.fstat(number)
-    own = {os.getpid(), *(each.pid for each in psutil.Process().parents())}
+    own = {str(os.getpid()), *_ancestors()}
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            for link in (process / "fd").iterdir() if int(process.name) not in own else ():
+            for link in (process / "fd").iterdir() if process.name not in own else ():
                 with contextlib.suppress(OSError):
                     found = link.stat()
                     if (found.st_dev, found.st_ino) == (pipe.st_dev, pipe.st_ino) and link.lstat().st_mode & stat.S_IWUSR:
                         return True
     return False
+
+
+def _ancestors() -> Iterator[str]:
+    """The ids of the processes that started us, the nearest first."""
+    process = str(os.getppid())
+    with contextlib.suppress(OSError):
+        while process != "0":
+            yield process
+            process = Path(f"/proc/{process}/stat").read_text(errors="replace").rpartition(")")[2].split()[1]
 
 
 def _text(data: bytes) -> str:

@@ -44,7 +44,7 @@ def open_session(
     """A session with a model, which is fetched when it is a name that is not here. Raises LacewingError."""
     ui, first = ui or Ui(), first or Beginning()
     if first.load is not None:
-        files.read(files.path_of(first.load))  # before the model: a name may be mistyped
+        files.check(first.load)  # before the model: a name may be mistyped
     keep_large_blocks_apart()
     path = hub.path_of(name, interruptible(ui.progress, ui.cancelled))
     model = Model(open_headers(path, options, ui.cancelled), ui.progress, cancelled=ui.cancelled)
@@ -64,7 +64,6 @@ def _begin(session: Session, first: Beginning) -> None:
     given = session.settings.sampling
     if first.load is not None:
         session.notices += files.load(session, first.load)
-        session.extras[files.SAVED_AS] = first.load
         changed = {each.name: getattr(given, each.name) for each in fields(given) if getattr(given, each.name) != each.default}
         session.settings = session.settings.with_sampling(**{name: value for name, value in changed.items() if value or value == 0})
     if first.system is not None:
