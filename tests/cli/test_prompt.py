@@ -153,6 +153,24 @@ def test_a_chat_begins_where_a_session_ended(lacewing, asked, monkeypatch, tiny_
     assert asked[-1][1][0] == ("system", "New.")
 
 
+def test_the_last_conversation_is_resumed(lacewing, asked, monkeypatch, tiny_path, tmp_path):
+    monkeypatch.setenv("LACEWING_SESSIONS", str(tmp_path))
+    piped(monkeypatch, "First\n/save trip\n")
+    assert lacewing("chat", tiny_path, *REFERENCE)[0] == 0
+    for words in (("--resume",), (tiny_path, "--resume"), ("--resume", "-m", tiny_path)):
+        piped(monkeypatch, "Second\n")
+        code, _, err = lacewing("chat", *words, *REFERENCE)
+        assert code == 0 and "loaded 2 messages" in err
+        assert [text for role, text in asked[-1][1] if role == "user"] == ["First", "Second"]
+        for left in tmp_path.glob("*-*.json"):
+            left.unlink()
+    piped(monkeypatch, "")
+    assert lacewing("chat", "--resume", "--load", "trip")[0] == 2
+    (tmp_path / "trip.json").unlink()
+    code, _, err = lacewing("chat", "--resume")
+    assert code == 1 and "no conversation is kept" in err
+
+
 @pytest.mark.parametrize(
     ("words", "model", "prompt"),
     [

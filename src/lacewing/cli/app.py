@@ -82,6 +82,7 @@ def chat(
     model: flags.Chosen = None,
     default_model: flags.DefaultModel = DEFAULT_MODEL,
     load: Annotated[str | None, typer.Option("--load", help="A saved conversation to continue.", metavar="NAME")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the last conversation, by default with its model.")] = False,
     file: flags.Files = None,
     system: flags.System = None,
     template: flags.Template = None,
@@ -94,8 +95,9 @@ def chat(
 
     if name and model:
         raise OptionError(f"unexpected argument {name!r}: --model names the model already")
-    request = Request(model or name or default_model, "", tuple(file or ()), system, template, load)
-    raise typer.Exit(chat(request, options, sampling))
+    model = model or name or (None if resume else default_model)
+    request = Request(model or "", "", tuple(file or ()), system, template, load)
+    raise typer.Exit(chat(request, options, sampling, resume=resume))
 
 
 @app.command(cls=Command)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from dataclasses import replace
 
 from lacewing.api import Model
 from lacewing.assistant import TextStream
@@ -103,13 +104,20 @@ def _print(stream: TextStream) -> None:
         )
 
 
-def chat(request: Request, options: LoadOptions, sampling: Sampling) -> int:
-    """Talk with a model, on a terminal or in a pipe; the exit code."""
+def chat(request: Request, options: LoadOptions, sampling: Sampling, *, resume: bool = False) -> int:
+    """Talk with a model, on a terminal or in a pipe; the exit code. `resume`: the last conversation, else with its own model."""
     from lacewing.chat.services.opening import Beginning
     from lacewing.chat.terminal.start import chat
 
     if STDIN in request.files:
         raise OptionError("a chat reads its messages from standard input, so --file - is not possible")
+    if resume:
+        from lacewing.chat.services import autosave
+
+        if request.load is not None:
+            raise OptionError("--resume continues the last conversation and --load another one; give one of them")
+        model, load = autosave.resume(request.model or None)
+        request = replace(request, model=model, load=load)
     first = Beginning(request.system, request.template, tuple(request.blocks()), request.load)
     with Reporter() as progress:
         return chat(request.model, options, sampling, progress, first)
