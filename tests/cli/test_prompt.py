@@ -147,7 +147,8 @@ def test_a_chat_begins_where_a_session_ended(lacewing, asked, monkeypatch, tiny_
     assert [text for role, text in asked[-1][1] if role == "user"] == ["First", "Second"] and asked[-1][1][0] == ("system", "Old.")
     after = json.loads((tmp_path / "trip.json").read_text())
     assert after["messages"][:2] == saved["messages"] and len(after["messages"]) == 4
-    assert "0.5" in out and "3" in out  # what was saved, and what the command line sets
+    told = " ".join((out + err).split())
+    assert "temperature 0.5" in told and "seed 3" in told  # what was saved, and what the command line sets
     piped(monkeypatch, "x\n")
     assert lacewing("chat", tiny_path, "--load", tmp_path / "trip.json", "--system", "New.", *REFERENCE)[0] == 0
     assert asked[-1][1][0] == ("system", "New.")
