@@ -375,7 +375,7 @@ def test_two_processes_save_one_name(paths, folder, start):
         assert "another conversation" in ask(second, "save")
         assert "saved 2 messages" in ask(second, "force")
         assert "has changed since" in ask(first, "save") and said("one") == ["second"]
-        for _ in range(10):  # both at once: each says what it did, and the file is whole
+        for _ in range(4):  # both at once: each says what it did, and the file is whole
             for process in (first, second):
                 process.stdin.write("force\n")
                 process.stdin.flush()
@@ -450,7 +450,7 @@ def places(value, path=()):
         yield from places(each, (*path, key))
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(data=st.data())
 def test_every_field_of_every_wrong_type(data, chat, folder):
     """A file that is refused costs nothing; one that is not is used as it says; the list has all files."""
@@ -521,14 +521,14 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 def test_a_hostile_file_takes_memory_in_proportion(chat, folder):
     files.save(chat, "good")
     first = (folder / "good.json").read_bytes().partition(b"\n")[0]
-    for name, count in (("large", 200 << 20), ("dense", 60 << 20)):
+    for name, count in (("large", 200 << 20), ("dense", 30 << 20)):
         with (folder / f"{name}.json").open("wb") as file:
             file.write(first + b'\n"x": [' + b"[]," * (count // 3) + b"[]]}")
     (folder / "deep.json").write_bytes(b"[" * (1 << 20))
     done = subprocess.run([sys.executable, "-c", LIMITED, str(folder)], capture_output=True, text=True, env=os.environ, timeout=300)
     *lines, grown = done.stdout.splitlines()
     assert "'good'" in lines[0] and "'large'" in lines[0] and "200.0 MiB" in done.stdout and "values in its JSON" in done.stdout
-    assert int(grown) < 400 << 10, grown  # KiB
+    assert int(grown) < 250 << 10, grown  # KiB
 
 
 def test_a_list_of_sessions_reads_their_first_lines(chat, folder, monkeypatch):
