@@ -110,13 +110,13 @@ def test_commands(name, command, tiny_path, folder, monkeypatch, capsys):
 def test_mentions_and_completion(name, chat):
     """A message may hold anything; completion has nothing to offer."""
     from lacewing.chat.services.mentions import MentionError, expand
-    from lacewing.chat.terminal.completion import _paths
+    from lacewing.chat.terminal.completion import _paths, _Word
 
     try:
         assert expand(f"see @{name}", Path()).text.startswith("see")
     except MentionError as error:
         assert "there is no such file" in str(error)
-    assert list(_paths(name)) == []
+    assert list(_paths(_Word(name, ""))) == []
 
 
 def test_a_name_that_begins_with_a_tilde(folder, monkeypatch):

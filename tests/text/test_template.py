@@ -88,8 +88,11 @@ def test_a_file(tmp_path: Path):
     os.mkfifo(tmp_path / "pipe.jinja")
     with pytest.raises(TemplateError, match="is not a regular file"):
         ChatTemplate.from_file(tmp_path / "pipe.jinja")
-    path.write_bytes(b"\xef\xbb\xbfx")
-    assert ChatTemplate.from_file(path).source == "x"
+    path.write_bytes(b"\xef\xbb\xbf{{ messages[0].content }}")
+    assert ChatTemplate.from_file(path).source == "{{ messages[0].content }}"
+    path.write_text("root:x:0:0")
+    with pytest.raises(TemplateError, match="is not a chat template: it never renders the messages"):
+        ChatTemplate.from_file(path)
 
 
 def test_a_tail_follows_the_prompt():
