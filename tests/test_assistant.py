@@ -152,3 +152,22 @@ def test_another_thread_may_close_a_stream_that_somebody_waits_for():
     thread.join()
     assert found == [] and answer.finish_reason == "cancelled" and len(step.runs) == 1
     assert list(answer) == []
+
+
+def test_an_answer_that_only_repeats_itself_is_ended():
+    def rave(ids):
+        row = np.zeros(VOCAB, np.float32)
+        row[1 + len(ids) % 2] = 9  # "H", "i", "H", "i" ...
+        return row
+
+    class Words(ByteTokenizer):
+        def decode(self, ids):
+            return "".join(chr(DATA[token - 1]) for token in ids)
+
+    def answer(**options):
+        one = TextStream(Engine(MockStep(rave), VOCAB, 64), Words(), [0], Sampling(temperature=0, **options))
+        return "".join(one), one.finish_reason
+
+    text, reason = answer(repeat_guard=20)
+    assert reason == "repetition" and text in ("Hi" * 16, "iH" * 16)
+    assert answer(repeat_guard=0)[1] == answer()[1] == "length"  # the context of 64 tokens is full before it is due

@@ -32,7 +32,7 @@ LAYERS = (
     ("backends",),
     ("program", "formats"),
     ("quants",),
-    ("options",),
+    ("options", "paths"),
     ("errors",),
 )
 # Within the chat: a session knows none of the services that work on it, and the commands call these.
@@ -54,7 +54,7 @@ LIBRARIES = {
     "typer": ("cli",),
     "prompt_toolkit": ("chat",),
     "psutil": ("weights", "backends"),
-    "platformdirs": ("options",),
+    "platformdirs": ("paths",),
 }
 # What a person does not wait for: modules that must not come with these imports.
 SLOW = ("numba", "huggingface_hub", "torch", "transformers", "gguf", "safetensors", "wgpu")

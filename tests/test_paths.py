@@ -15,7 +15,8 @@ from lacewing.chat.commands.table import run_line
 from lacewing.chat.services.opening import open_session
 from lacewing.cli import main
 from lacewing.errors import OptionError
-from lacewing.options import LoadOptions, cache_dir, user_path
+from lacewing.options import LoadOptions
+from lacewing.paths import cache_dir, user_path
 
 NAMES = {
     "nobody's home": "~nouser-of-this-name/x",
@@ -152,7 +153,7 @@ def test_no_module_expands_paths_by_itself():
     found = [
         file.relative_to(source).as_posix() for file in source.rglob("*.py") if "expanduser" in file.read_text(encoding="utf-8")
     ]
-    assert found == ["options.py"]
+    assert found == ["paths.py"]
 
 
 # Where files are opened at all, above the formats: all but `read_named` and what is behind it open files of our own making.

@@ -145,7 +145,7 @@ class Model:
     def notices(self) -> tuple[str, ...]:
         """What a person should know: of the checkpoint, such as parts of it that are left out, and of what devices made of it."""
         shared = () if self._placement.offload is None else self._placement.offload.reasons
-        return (*self.spec.notices, *shared, *self.step.notices)
+        return (*self._info.notices, *shared, *self.step.notices)
 
     @property
     def has_template(self) -> bool:

@@ -24,7 +24,8 @@ MARKED = 4  # earlier messages of the user at whose ends a windowed or recurrent
 class TextStream(Iterator[str]):
     """Pieces of text as they come, whole characters only, without stop strings.
 
-    Afterwards `finish_reason` is "stop", "length" or "cancelled". `tokens` grow with the text, `stats` as well.
+    Afterwards `finish_reason` is "stop", "length", "cancelled", or "repetition" if `Sampling.repeat_guard` ended it.
+    `tokens` grow with the text, `stats` as well.
     `stop_ids`: other than the tokenizer's; `stops`: strings besides those of `sampling`, such as a template's; `visible`: control
     tokens that the text shows all the same, such as marks of channels; `shared`: lengths of prefixes of `ids` that other prompts
     will share.
@@ -50,7 +51,7 @@ class TextStream(Iterator[str]):
         ends = tokenizer.stop_ids if stop_ids is None else stop_ids
         self._generation = engine.generate(ids, sampling, ends, cancelled, progress, shared)
         self._visible = visible or {}
-        self._pieces = self._text(tokenizer, (*sampling.stop, *stops), continuation)
+        self._pieces = self._text(tokenizer, (*sampling.stop, *stops), continuation, sampling.repeat_guard)
 
     @property
     def stats(self) -> Stats:
@@ -70,10 +71,11 @@ class TextStream(Iterator[str]):
         self._closed = True
         self.finish_reason = self.finish_reason or "cancelled"
 
-    def _text(self, tokenizer: Tokenizer, stops: Sequence[str], continuation: bool) -> Generator[str, None, None]:
-        from lacewing.text.streaming import StopStrings
+    def _text(self, tokenizer: Tokenizer, stops: Sequence[str], continuation: bool, limit: int) -> Generator[str, None, None]:
+        from lacewing.text.streaming import RepeatGuard, StopStrings
 
         decoder, guard = tokenizer.stream(continuation=continuation), StopStrings(stops)
+        repeats = RepeatGuard(limit, lambda ids: tokenizer.decode(ids))
         for token in self._generation:
             self.tokens.append(token)
             text = guard.push(decoder.push(token.id) + self._visible.get(token.id, ""))
@@ -83,6 +85,9 @@ class TextStream(Iterator[str]):
                 self._generation.end("stop")
                 self.finish_reason = "stop"
                 return
+            if repeats.push(token.id):
+                self._generation.end("repetition")
+                break
         rest = guard.push(decoder.flush()) + guard.flush()
         self.finish_reason = "stop" if guard.hit is not None else self._generation.finish_reason
         if rest:

@@ -1,77 +1,27 @@
-"""What a person chooses: how to load, how to sample, where the cache is. Frozen, checked when made."""
+"""What a person chooses: how to load, how to sample. Frozen, checked when made."""
 
 from __future__ import annotations
 
-import contextlib
 import difflib
-import os
 import re
+import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 from typing import Any, TypedDict
 
 from lacewing.errors import OptionError
 
 Progress = Callable[[str, int, int], None]  # what is being done, done so far, in all
 
-_SHOWN_PATH = 80  # characters of a path in an error about its form
 RESIDENCIES = ("auto", "lazy", "eager")
 CPU, GPU, REFERENCE = "cpu", "webgpu", "reference"  # backends that others name in messages and choices
 KV_TYPES = ("f16", "f32", "q8_0")  # of the KV cache
+_OPTION = re.compile(r"`(\w+)(?:=\[?'([^'`]*)'\]?)?`")
+# What -1 means, in words and as a value, as for llama.cpp, Ollama and those who speak OpenAI's protocol.
+_MINUS_ONE: dict[str, tuple[str, int | None]] = {"max_tokens": ("no limit", None), "seed": ("random", None),
+                                                 "top_k": ("off", 0), "repeat_window": ("the whole context", 2**31)}  # fmt: skip
 _UNITS = {"": 1, "b": 1, "k": 10**3, "kb": 10**3, "m": 10**6, "mb": 10**6, "g": 10**9, "gb": 10**9, "t": 10**12,
           "tb": 10**12, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}  # fmt: skip
-
-
-def cache_dir() -> Path:
-    """LACEWING_CACHE, or `lacewing` where this system keeps a user's caches. Not made here."""
-    own = os.environ.get("LACEWING_CACHE")
-    if own:
-        return user_path(own, "LACEWING_CACHE: ").absolute()
-    return user_folder("cache")
-
-
-def user_folder(kind: str) -> Path:
-    """Ours among a user's folders for "cache", "data", "state" or "config". Not made here. Raises OptionError without a home."""
-    import platformdirs
-
-    try:
-        return Path(getattr(platformdirs, f"user_{kind}_dir")("lacewing", appauthor=False))
-    except RuntimeError:
-        raise OptionError("this user has no home folder; set HOME, or LACEWING_CACHE and LACEWING_SESSIONS") from None
-
-
-def user_path(name: str | Path, what: str = "") -> Path:
-    """The path that a person names, `~` being their home folder; it need not exist. `what` stands in front of an error.
-
-    Raises OptionError for what no file can be called, and for what this system does not let be looked at.
-    """
-    try:
-        path = Path(name) if os.path.lexists(name) else Path(name).expanduser()  # a file may be called ~draft.gguf
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            path.stat()
-        return path
-    except OSError as error:  # too long, links in a circle, a folder that may not be entered
-        reason = error.strerror or str(error)
-    except RuntimeError:  # ~nobody
-        reason = "its home folder is not known"
-    except ValueError:  # a null character, or half of one
-        reason = "it has a character that no path has"
-    shown = str(name)
-    shown = shown if len(shown) <= _SHOWN_PATH else f"{shown[:_SHOWN_PATH]}..."
-    raise OptionError(f"{what}{shown!r} cannot be used as a path: {reason}")
-
-
-def mistral_magnitude() -> bool | None:
-    """LACEWING_MISTRAL_MAGNITUDE: whether attention of Mistral Large 3 and Small 4 is scaled by the square of YaRN's magnitude.
-
-    "apply", "skip", or nothing: as the makers say, or as transformers does. It is disputed: the makers' configuration of
-    Large 3 says no, llama.cpp applies it to both, transformers to Small 4. Raises OptionError for another value.
-    """
-    value = os.environ.get("LACEWING_MISTRAL_MAGNITUDE", "")
-    if value not in ("", "apply", "skip"):
-        raise OptionError(f"LACEWING_MISTRAL_MAGNITUDE is {value!r}; it must be apply or skip")
-    return None if not value else value == "apply"
 
 
 def parse_bytes(text: str | int | None, what: str = "memory") -> int | None:
@@ -81,7 +31,7 @@ def parse_bytes(text: str | int | None, what: str = "memory") -> int | None:
     match = re.fullmatch(r"\s*(\d{1,18}(?:\.\d{1,9})?)\s*([a-zA-Z]*)\s*", str(text))
     unit = _UNITS.get(match.group(2).lower()) if match else None
     if match is None or unit is None or float(match.group(1)) * unit < 1:
-        raise OptionError(f"{what} {text!r} is not a size; write for example 4GiB or 800MB")
+        raise OptionError(f"`{what}` is {_shown(text)}; it must be a size, for example 4GiB or 800MB")
     return int(float(match.group(1)) * unit)
 
 
@@ -90,7 +40,7 @@ def parse_layers(text: str | int | None) -> int | None:
     if text is None or text == "auto":
         return None
     if isinstance(text, bool) or not re.fullmatch(r"\d{1,5}", str(text)):
-        raise OptionError(f"gpu_layers is {text!r}; it must be a number of layers, or auto")
+        raise OptionError(f"`gpu_layers` is {_shown(text)}; it must be a number of layers, or auto")
     return int(text)
 
 
@@ -135,18 +85,41 @@ def _plain(bound: float) -> str:
     return str(int(bound)) if bound == int(bound) else f"{bound:g}"
 
 
-def _check(name: str, value: object, low: float, high: float, kind: type = float) -> None:
+def spelled(message: str, *, chat: bool = False) -> str:
+    """A message of ours in the spelling of the command line: `max_tokens` is `max_tokens` there, and /max-tokens in a chat.
+
+    Messages name an option as the API does, between backticks and perhaps with a value, as in `backend='cpu'`.
+    """
+
+    def named(found: re.Match[str]) -> str:
+        name, value = found[1], found[2]
+        sampling = name in SamplingArguments.__annotations__
+        if not sampling and name not in LoadArguments.__annotations__:
+            return found[0]
+        flag = "--ignore-key" if name == "ignore_keys" else f"{'/' if chat and sampling else '--'}{name.replace('_', '-')}"
+        return f"{flag} {value or ''}".rstrip()
+
+    return _OPTION.sub(named, message)
+
+
+def _one_of(name: str, value: object, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise OptionError(f"`{name}` is {_shown(value)}; it must be one of {', '.join(choices)}")
+
+
+def _check(name: str, value: object, low: float, high: float, kind: type = float, what: str = "") -> None:
     numbers = (int, float) if kind is float else (int,)
     if isinstance(value, bool) or not isinstance(value, numbers) or not low <= value <= high:  # NaN is in no range
-        what = "a number" if kind is float else "an integer"
-        raise OptionError(f"{name} is {_shown(value)}; it must be {what} from {_plain(low)} to {_plain(high)}")
+        number = "a number" if kind is float else "an integer"
+        also = f", or -1 ({_MINUS_ONE[name][0]})" if name in _MINUS_ONE else ""
+        raise OptionError(f"{what}`{name}` is {_shown(value)}; it must be {number} from {_plain(low)} to {_plain(high)}{also}")
 
 
 def _shown(value: object) -> str:
     """A value for people; Python refuses to write integers of thousands of digits."""
     if isinstance(value, int) and value.bit_length() > 200:
         return f"an integer of {value.bit_length()} bits"
-    return repr(value)
+    return textwrap.shorten(repr(value), 200, placeholder=" ...")
 
 
 @dataclass(frozen=True)
@@ -172,10 +145,9 @@ class LoadOptions:
         return self.adapter is not None or self.gpu_layers is not None or self.gpu_memory_bytes is not None
 
     def __post_init__(self) -> None:
-        if self.residency not in RESIDENCIES:
-            raise OptionError(f"residency is {self.residency!r}; it must be one of {', '.join(RESIDENCIES)}")
-        if self.kv_type not in (None, *KV_TYPES):
-            raise OptionError(f"kv_type is {self.kv_type!r}; it must be one of {', '.join(KV_TYPES)}")
+        _one_of("residency", self.residency, RESIDENCIES)
+        if self.kv_type is not None:
+            _one_of("kv_type", self.kv_type, KV_TYPES)
         if self.context is not None:
             _check("context", self.context, 1, 2**27, int)
         if self.threads is not None:
@@ -184,7 +156,7 @@ class LoadOptions:
             _check("memory", self.memory_bytes, 1, 2**60, int)
         _check("sequences", self.sequences, 1, 1024, int)
         if not isinstance(self.ignore_keys, tuple) or not all(isinstance(key, str) for key in self.ignore_keys):
-            raise OptionError(f"ignore_keys is {_shown(self.ignore_keys)}; it must be a list of names of keys")
+            raise OptionError(f"`ignore_keys` is {_shown(self.ignore_keys)}; it must be a list of names of keys")
         if self.gpu_layers is not None:
             _check("gpu_layers", self.gpu_layers, 0, 2**16, int)
         if self.gpu_memory_bytes is not None:
@@ -245,42 +217,50 @@ def make_load_options(options: dict[str, Any]) -> LoadOptions:
 class Sampling:
     """How the next token is chosen. temperature 0 takes the likeliest token, ties to the lowest id."""
 
-    max_tokens: int | None = None  # None: until a stop or the end of the context
+    max_tokens: int | None = None  # None or -1: until a stop or the end of the context
     temperature: float = 0.8
-    top_k: int = 40  # 0: off
+    top_k: int = 40  # 0 or -1: off
     top_p: float = 0.95  # 1: off
     min_p: float = 0.05  # 0: off
     repeat_penalty: float = 1.0  # 1: off; divides positive logits of tokens seen in the last repeat_window
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
-    repeat_window: int = 64
+    repeat_window: int = 64  # tokens; -1: the whole context
     logit_bias: Mapping[int, float] = field(default_factory=dict)
-    seed: int | None = None  # None: from the operating system
+    seed: int | None = None  # None or -1: from the operating system
     stop: tuple[str, ...] = ()
     logprobs: int = 0  # that many likeliest alternatives are reported with each token; 0: off
+    repeat_guard: int = 640  # tokens that an answer may repeat itself for before it is ended (`text.streaming.RepeatGuard`); 0: off
 
     def __post_init__(self) -> None:
+        for name, (_, meaning) in _MINUS_ONE.items():
+            value = getattr(self, name)
+            if isinstance(value, int) and value == -1:
+                object.__setattr__(self, name, meaning)
         if self.max_tokens is not None:
             _check("max_tokens", self.max_tokens, 0, 2**31, int)
         for name, low, high in (("temperature", 0, 100), ("top_p", 0, 1), ("min_p", 0, 1), ("repeat_penalty", 0.01, 100),
                                 ("presence_penalty", -100, 100), ("frequency_penalty", -100, 100)):  # fmt: skip
             _check(name, getattr(self, name), low, high)
-        for name, high in (("top_k", 2**31), ("repeat_window", 2**31), ("logprobs", 100)):
+        for name, high in (("top_k", 2**31), ("repeat_window", 2**31), ("logprobs", 100), ("repeat_guard", 2**31)):
             _check(name, getattr(self, name), 0, high, int)
         if self.seed is not None:
             _check("seed", self.seed, 0, 2**63 - 1, int)
+        self._check_collections()
+
+    def _check_collections(self) -> None:
         if not isinstance(self.logit_bias, Mapping):
-            raise OptionError(f"logit_bias is {self.logit_bias!r}; it must be a dict of token ids and numbers")
+            raise OptionError(f"`logit_bias` is {_shown(self.logit_bias)}; it must be a dict of token ids and numbers")
         if len(self.logit_bias) > 1024:
-            raise OptionError(f"logit_bias has {len(self.logit_bias)} entries; at most 1024 are accepted")
+            raise OptionError(f"`logit_bias` has {len(self.logit_bias)} entries; at most 1024 are accepted")
         for token, bias in self.logit_bias.items():
-            _check("logit_bias token", token, 0, 2**31, int)
-            _check(f"logit_bias of token {token}", bias, -1e9, 1e9)
+            _check("logit_bias", token, 0, 2**31, int, "a token of ")
+            _check("logit_bias", bias, -1e9, 1e9, what=f"the bias of token {token} in ")
         if not isinstance(self.stop, tuple | list) or len(self.stop) > 16:
-            raise OptionError("stop must be a list of at most 16 strings")
+            raise OptionError("`stop` must be a list of at most 16 strings")
         for text in self.stop:
             if not isinstance(text, str) or not 0 < len(text) <= 256:
-                raise OptionError(f"stop string {text!r} must be text of 1 to 256 characters")
+                raise OptionError(f"a string of `stop` is {_shown(text)}; it must be text of 1 to 256 characters")
 
 
 class SamplingArguments(TypedDict, total=False):
@@ -299,6 +279,7 @@ class SamplingArguments(TypedDict, total=False):
     seed: int | None
     stop: str | Sequence[str]
     logprobs: int
+    repeat_guard: int
 
 
 def native(value: Any) -> Any:
@@ -315,7 +296,7 @@ def make_sampling(options: dict[str, Any]) -> Sampling:
         raise OptionError(f"{unknown[0]!r} is not a sampling option; known ones are {', '.join(known)}")
     stop = options.get("stop", ())
     if not isinstance(stop, (str, list, tuple, type(None))):
-        raise OptionError("stop must be a string or a list of strings")
+        raise OptionError("`stop` must be a string or a list of strings")
     options["stop"] = (stop,) if isinstance(stop, str) else tuple(stop or ())
     if isinstance(options.get("logit_bias"), Mapping):
         options["logit_bias"] = {native(token): native(bias) for token, bias in options["logit_bias"].items()}

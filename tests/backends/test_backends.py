@@ -22,5 +22,5 @@ def test_what_is_asked_of_a_backend_stays_whatever_of_it_is_imported(name):
 
 
 def test_unknown_backends_are_named():
-    with pytest.raises(OptionError, match="backend 'cuda' does not exist; there are auto, cpu, reference, webgpu"):
+    with pytest.raises(OptionError, match="`backend` is 'cuda', which does not exist; there are auto, cpu, reference, webgpu"):
         init_backend("cuda")

@@ -205,7 +205,7 @@ def test_list_tells_what_a_model_is(lacewing, monkeypatch, tmp_path, tiny_path):
         (("run", "TINY", "word " * 400, *REFERENCE), 1, "the context holds 256"),
         (("run", "TINY", "x", "--memory", "10kB"), 1, "context"),
         (("bench", "TINY", "-p", "0", *REFERENCE), 2, "at least 1"),
-        (("bench", "TINY", "-p", "8", "-n", "4", "--backend", "reference", "--context", "0"), 2, "context is 0"),
+        (("bench", "TINY", "-p", "8", "-n", "4", "--backend", "reference", "--context", "0"), 2, "--context is 0"),
     ],
 )  # fmt: skip
 def test_errors_are_one_line(lacewing, tiny_path, words, code, message):

@@ -30,3 +30,56 @@ def test_run_and_info(path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "stdin", io.StringIO("/context\n"))
     told = call("chat", path, "--backend", "reference", "--context", "64")
     assert told.err.count(NOTICE) == 1 and NOTICE not in told.out
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    def call(*words):
+        monkeypatch.setattr(sys, "argv", ["lacewing", *map(str, words)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert not ended.value.code
+        return capsys.readouterr()
+
+    return call
+
+
+BEYOND = "a context of 4096 tokens exceeds the 2048 that the model was trained on"
+
+
+@pytest.mark.parametrize("context", [2048, 4096])
+def test_a_context_beyond_the_trained_one(context, tiny_path, call, monkeypatch):
+    """`run`, `chat`, `/model` and `info` tell it alike."""
+    count, flags = int(context > 2048), ("--backend", "reference", "--context", context)
+    told = call("run", tiny_path, "Hi", *flags, "--max-tokens", 1)
+    assert told.err.count(BEYOND) == count and BEYOND not in told.out
+    assert call("info", tiny_path, *flags).out.count(f"notice: {BEYOND}") == count
+    assert sum(BEYOND in notice for notice in json.loads(call("info", tiny_path, "--json", *flags).out)["notices"]) == count
+    monkeypatch.setattr(sys, "stdin", io.StringIO("/context\n"))
+    assert call("chat", tiny_path, *flags).err.count(BEYOND) == count
+    monkeypatch.setattr(sys, "stdin", io.StringIO(f"/model {tiny_path} --context {context}\n"))
+    assert call("chat", tiny_path, "--backend", "reference", "--context", 64).out.count(BEYOND) == count
+
+
+def test_an_answer_that_repeats_itself(tiny_path, call, monkeypatch):
+    monkeypatch.setattr("lacewing.text.streaming.RepeatGuard._repeats", lambda self, count: True)
+    words = ("run", tiny_path, "Hello", "--backend", "reference", "--context", 128, "--temperature", 0, "--max-tokens", 40)
+    told = call(*words, "--repeat-guard", 32)
+    assert told.err == "lacewing: the answer repeated itself and was ended; --repeat-guard 0 lets it go on\n"
+    found = json.loads(call(*words, "--repeat-guard", 32, "--json").out)
+    assert found["finish_reason"] == "repetition" and found["generated_tokens"] == 16
+    assert json.loads(call(*words, "--json", "--repeat-guard", 0).out)["finish_reason"] == "length"
+    monkeypatch.setattr(sys, "stdin", io.StringIO("/repeat-guard 32\nHello\n/repeat-guard off\nHello\n/repeat-guard\n/seed -1\n"))
+    told = call("chat", *words[1:2], *words[3:])
+    assert told.err.count("the answer repeated itself and was ended; /repeat-guard off lets it go on") == 1
+    assert "repeat guard 0\n" in told.out and "seed random" in told.out
+
+
+def test_errors_of_a_chat_name_its_commands(tiny_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("/max-tokens -5\n/temperature 500\n/model - --gpu-layers many\n"))
+    monkeypatch.setattr(sys, "argv", ["lacewing", "chat", str(tiny_path), "--backend", "reference", "--context", "64"])
+    with pytest.raises(SystemExit):
+        main()
+    told = capsys.readouterr().err.splitlines()
+    assert [line.split(" is ")[0] for line in told] == ["lacewing: /max-tokens", "lacewing: /temperature", "lacewing: --gpu-layers"]
+    assert told[0].endswith("it must be an integer from 0 to 2147483648, or -1 (no limit)")

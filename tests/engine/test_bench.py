@@ -38,7 +38,7 @@ def test_several_sequences_generate_together():
 def test_sequences_that_do_not_fit_together_are_refused():
     context = context_of([3]) - 1
     with pytest.raises(
-        OptionError, match=f"3 sequences need a context of {context + 1} tokens, not {context}; leave --context out"
+        OptionError, match=f"3 sequences need a context of {context + 1} tokens, not {context}; leave `context` out"
     ):
         measure_sequences(Engine(MockStep(chunk=512, context=context, rows=3), VOCAB, context), [3], repeats=1)
 
@@ -56,6 +56,6 @@ def test_sequences_whose_step_fails_are_not_waited_for():
 
 @pytest.mark.parametrize("text", ["", "0", "1,", "two", "-1", "1025", "1.5", "9" * 5000], ids=lambda text: text[:9])
 def test_counts_of_sequences_that_are_refused(text):
-    with pytest.raises(OptionError, match="sequences is"):
+    with pytest.raises(OptionError, match="`sequences` is"):
         check_sequences(text)
     assert check_sequences("1, 2,32") == [1, 2, 32]

@@ -47,7 +47,7 @@ def with_keys(checkpoint: Checkpoint, **changes) -> Checkpoint:
         ({"rope_scaling": {"rope_type": "linear", "factor": 0}}, "factor is 0"),
         ({"rope_scaling": [1]}, "must be a dictionary"),
         ({"rope_scaling": {"rope_type": "yarn", "factor": 2, "original_max_position_embeddings": 1}}, "original context 1"),
-        ({"is_encoder_decoder": True}, r"is_encoder_decoder is True; .* use --ignore-key (ignore_keys) is_encoder_decoder"),
+        ({"is_encoder_decoder": True}, r"is_encoder_decoder is True; .* use `ignore_keys=.'is_encoder_decoder'.`"),
         ({"use_bidirectional_attention": True}, "causal models only"),
         ({"num_hidden_layers": 1025}, "from 1 to 1024"),
         ({"num_hidden_layers": 0}, "num_hidden_layers is 0"),
@@ -82,7 +82,7 @@ def test_refused_config(opened, changes, message):
         ({"general__architecture": "qwen2moe"}, "mixture-of-experts comes later"),
         ({"general__architecture": 7}, "general.architecture is missing"),
         ({"llama__expert_count": 8}, "expert_used_count is missing"),
-        ({"llama__logit_scale": 0.5}, "llama.logit_scale is 0.5; .* use --ignore-key (ignore_keys) llama.logit_scale"),
+        ({"llama__logit_scale": 0.5}, "llama.logit_scale is 0.5; .* use `ignore_keys=.'llama.logit_scale'.`"),
         ({"llama__rope__scaling__type": "mystery"}, "rope.scaling.type is 'mystery'; this version knows none, linear, yarn"),
         ({"llama__rope__scaling__type": "longrope"}, "longrope needs rope_factors_long.weight"),
         ({"llama__block_count": 2**40}, "block_count"),
@@ -159,7 +159,7 @@ def dtypes(spec):
 
 def test_a_kv_type_that_heads_do_not_allow(opened):
     checkpoint = opened["llama", "gguf"]  # heads of 16
-    with pytest.raises(OptionError, match="kv_type q8_0 stores blocks of 32 values, but heads have 16; use f16 or f32"):
+    with pytest.raises(OptionError, match="`kv_type='q8_0'` stores blocks of 32 values, but heads have 16; use f16 or f32"):
         open_model(checkpoint, kv_type="q8_0")
     assert dtypes(open_model(checkpoint, kv_type="f16")) == {"f16"}
     assert dtypes(open_model(opened["qwen3", "gguf"], kv_type="q8_0")) == {"q8_0"}

@@ -140,7 +140,7 @@ def test_as_many_layers_as_asked_for() -> None:
     mixture = plan_offload(model((0, 1, 2, 3)), target(model((0, 1, 2, 3))), None, 1)
     assert mixture is not None and (mixture.host_layers, mixture.host_experts) == (0, 3)
     with pytest.raises(
-        OutOfMemoryError, match=r"3 layers on the GPU take .* but the test gives 190\.7 MiB; use fewer --gpu-layers"
+        OutOfMemoryError, match=r"3 layers on the GPU take .* but the test gives 190\.7 MiB; use fewer `gpu_layers`"
     ):
         shared(program, 200, 3)
 

@@ -74,7 +74,7 @@ def test_the_machine_bounds_the_option() -> None:
 def test_what_is_asked_for() -> None:
     assert decide(weights=45 * GIB, residency="eager").residency == "eager"  # above the automatic share, below the budget
     assert decide(residency="lazy").residency == "lazy"
-    with pytest.raises(OutOfMemoryError, match=r"eager weights need 62\.0 GiB in all, .* choose residency lazy"):
+    with pytest.raises(OutOfMemoryError, match=r"eager weights need 62\.0 GiB in all, .* choose `residency='lazy'`"):
         decide(weights=60 * GIB, residency="eager")
     with pytest.raises(OutOfMemoryError):
         decide(kv=60 * GIB, residency="lazy")

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import random
+import time
 from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lacewing import load_tokenizer
 from lacewing.errors import OptionError, TokenizerError
-from lacewing.text.streaming import StopStrings
+from lacewing.options import Sampling
+from lacewing.text.streaming import RepeatGuard, StopStrings
 from lacewing.text.tokenizer import Tokenizer
 from tests.text import vocabularies as v
 
@@ -122,3 +126,110 @@ def test_bounds(stops: list[str]):
 
 def test_one_string_stands_for_itself():
     assert shown("END", ["aEND"]) == ("a", "END")  # type: ignore[arg-type]
+
+
+def guard(limit=640, decode=lambda ids: "words"):
+    return RepeatGuard(limit, decode)
+
+
+def fired(ids, limit=640, decode=lambda ids: "words"):
+    """After how many tokens; None: never."""
+    watch = guard(limit, decode)
+    return next((count for count, token in enumerate(ids, 1) if watch.push(token)), None)
+
+
+@pytest.mark.parametrize("period", [1, 2, 3, 7, 16, 17, 100, 256])
+def test_what_repeats_itself_is_noticed(period):
+    """Within 16 tokens of its due, whatever came before."""
+    before = random.Random(period).choices(range(1000), k=333)
+    count = fired([*before, *list(range(period)) * 2000])
+    assert 640 + period <= count - len(before) <= 640 + period + 16
+
+
+@pytest.mark.parametrize(
+    "ids",
+    [
+        [*range(257)] * 20,  # too long a passage
+        [number for line in range(400) for number in (1, 2, 3, 1000 + line)],  # numbered lines
+        [5] * 640,  # not long enough: the first one repeats nothing
+        [*([7] * 600), 8] * 10,  # broken again and again, and never the same for long
+        [number for turn in range(200) for number in [3] * turn + [4]],  # growing
+    ],
+)
+def test_what_does_not_repeat_itself(ids):
+    assert fired(ids) is None
+
+
+def test_the_guard_can_be_switched_off():
+    assert fired([5] * 9000, limit=0) is None
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(0, 2), max_size=30), st.lists(st.integers(0, 2), min_size=1, max_size=12), st.integers(0, 60))
+def test_periods_are_those_of_the_definition(before, passage, count):
+    """Few different ids, so that passages have repetitions of their own; compared with every period tried."""
+    ids, limit = [*before, *(passage * 99)[: 40 + count]], 48
+    due = next(
+        (
+            end
+            for end in range(16, len(ids) + 1, 16)
+            if any(end >= limit + p and ids[end - limit : end] == ids[end - limit - p : end - p] for p in range(1, 257))
+        ),
+        None,
+    )
+    assert fired(ids, limit) == due
+
+
+@pytest.mark.parametrize(("text", "times"), [("0, ", 4), ("0x00FF, ", 4), ("| - | - |\n", 4), ("x x ", 4), ("the ", 1), ("好", 1)])
+def test_what_has_no_words_may_go_on_for_longer(text, times):
+    count = fired([1] * 5000, decode=lambda ids: text * len(ids))
+    assert 640 * times < count <= 640 * times + 17
+
+
+LEGITIMATE = {
+    "a table of zeros": "int table[256] = {\n" + ("    " + ", ".join(["0"] * 16) + ",\n") * 16 + "};\n",
+    "a table of bytes": "uint8_t t[256] = {\n" + ("    " + ", ".join(["0x00"] * 16) + ",\n") * 16 + "};\n",
+    "an identity matrix": "".join("[" + ", ".join("1" if i == j else "0" for j in range(16)) + "],\n" for i in range(16)),
+    "null pointers": "void *p[256] = {" + ", ".join(["NULL"] * 256) + "};",
+    "spaces": "if x:\n" + " " * 3000 + "pass\n",
+    "a numbered list": "".join(f"{i}. Step {i} of the list\n" for i in range(1, 300)),
+    "a Markdown table": "| name | a | b |\n|---|---|---|\n" + "| row | 0 | 0 |\n" * 60,
+    "unticked boxes": "- [ ] TODO\n" * 60,
+    "lines": ("-" * 100 + "\n") * 60,
+    "a sentence as homework": "All work and no play makes Jack a dull boy.\n" * 40,
+    "base64 of zeros": "A" * 2000,
+    "a refrain": "".join(f"Verse {i} tells of {i * 7} things.\n" + "La la la, we sing along tonight.\n" * 4 for i in range(60)),
+}
+LOOPS = {
+    "a word": "the " * 3000,
+    "a sentence": "I am sorry, but I cannot help with that.\n" * 200,
+    "a paragraph": "The quick brown fox jumps over the lazy dog, and then it rests. " * 8 * 20,
+    "a function": "def add(a, b):\n    return a + b\n\n\n" * 200,
+    "Arabic": "مرحبا بالعالم " * 600,
+    "Chinese": "你好世界" * 1000,
+    "zeros without end": "0, " * 4000,
+}
+
+
+@pytest.mark.parametrize("name", LEGITIMATE)
+def test_real_text_that_may_repeat_itself(name, smollm2_path, gemma3_path):
+    for path in (smollm2_path, gemma3_path):
+        tokenizer = load_tokenizer(path)
+        assert fired(tokenizer.encode(LEGITIMATE[name]), Sampling().repeat_guard, tokenizer.decode) is None
+
+
+@pytest.mark.parametrize("name", LOOPS)
+def test_real_text_that_has_no_end(name, smollm2_path, gemma3_path):
+    for path in (smollm2_path, gemma3_path):
+        tokenizer = load_tokenizer(path)
+        count = fired(tokenizer.encode(LOOPS[name]), Sampling().repeat_guard, tokenizer.decode)
+        assert count is not None and count < (3000 if "zeros" in name else 640 + 256 + 32)
+
+
+def test_the_guard_costs_microseconds():
+    watch = guard()
+    ids = [token for turn in range(3000) for token in [3] * 7 + [turn]] + [1, 2] * 300
+    began = time.perf_counter()
+    for token in ids:
+        watch.push(token)
+    assert (time.perf_counter() - began) / len(ids) < 20e-6

@@ -63,14 +63,14 @@ def _open(name: str, threads: int | None, adapter: str | int | None = None, requ
         backend: Backend = module.open(threads, adapter, required)
         return backend
     if adapter is not None:
-        raise OptionError(f"the backend {name} has only one device; leave out adapter {adapter!r}")
+        raise OptionError(f"the backend {name} has only one device; leave out `adapter`, which is {adapter!r}")
     backend = module.open(threads)
     return backend
 
 
 def _module(name: str) -> Any:
     if name not in known_backends():
-        raise OptionError(f"backend {name!r} does not exist; there are auto, {', '.join(known_backends())}")
+        raise OptionError(f"`backend` is {name!r}, which does not exist; there are auto, {', '.join(known_backends())}")
     try:
         return importlib.import_module(f"{__name__}.{name}")
     except ImportError as error:

@@ -96,7 +96,7 @@ def check_batch(batch: Batch, vocab_size: int, limits: StepLimits, fixed: Sequen
     """
     extra = 0 if batch.embeddings is None else len(batch.embeddings)
     if extra and not embeddings:
-        raise BackendError("this backend cannot run embeddings in place of token ids; use --backend reference")
+        raise BackendError("this backend cannot run embeddings in place of token ids; use `backend='reference'`")
     tokens = _integers("token", batch.tokens, vocab_size, -extra)
     count = len(tokens)
     if not 1 <= count <= limits.chunk:

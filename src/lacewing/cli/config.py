@@ -13,7 +13,8 @@ from typing import Any
 from lacewing.cli import flags
 from lacewing.console.output import Table, aligned_lines, print_facts
 from lacewing.errors import OptionError
-from lacewing.options import did_you_mean, known_spelling, user_folder, user_path
+from lacewing.options import did_you_mean, known_spelling
+from lacewing.paths import user_folder, user_path
 
 MAX_BYTES = 256 << 10  # of the file
 _ON_OFF = {"on": True, "yes": True, "true": True, "1": True, "off": False, "no": False, "false": False, "0": False}

@@ -56,12 +56,13 @@ IgnoreKey = Annotated[
     list[str] | None,
     typer.Option(help="A key of the metadata, or of config.json, to load the model without; several times.", metavar="NAME"),
 ]
-MaxTokens = Annotated[int | None, typer.Option(help="Stop after this many tokens.", metavar="N")]
+MaxTokens = Annotated[int | None, typer.Option(help="Stop after this many tokens; -1: no limit.", metavar="N")]
 Temperature = Annotated[float, typer.Option(help="0 always takes the likeliest token.", metavar="T")]
-TopK = Annotated[int, typer.Option(help="Only the K likeliest tokens; 0 is off.", metavar="K")]
+TopK = Annotated[int, typer.Option(help="Only the K likeliest tokens; 0 or -1 is off.", metavar="K")]
 TopP = Annotated[float, typer.Option(help="Only the likeliest tokens that together reach this probability; 1 is off.", metavar="P")]
 MinP = Annotated[float, typer.Option(help="Only tokens this fraction as likely as the likeliest; 0 is off.", metavar="P")]
-Seed = Annotated[int | None, typer.Option(help="The same seed gives the same answer.", metavar="S")]
+Seed = Annotated[int | None, typer.Option(help="The same seed gives the same answer; -1: another one each time.", metavar="S")]
+RepeatGuard = Annotated[int, typer.Option(help="End an answer that has repeated itself for so many tokens; 0 is off.", metavar="N")]
 Stop = Annotated[
     list[str] | None, typer.Option("--stop", help="End the answer at this text; may be given several times.", metavar="TEXT")
 ]
@@ -131,10 +132,11 @@ def sampling_options(
     min_p: MinP = _DEFAULT.min_p,
     seed: Seed = None,
     stop: Stop = None,
+    repeat_guard: RepeatGuard = _DEFAULT.repeat_guard,
 ) -> Sampling:
     """Raises OptionError for values out of range."""
     stops = tuple(text.replace("\\n", "\n") for text in stop or ())
-    return Sampling(max_tokens, temperature, top_k, top_p, min_p, seed=seed, stop=stops)
+    return Sampling(max_tokens, temperature, top_k, top_p, min_p, seed=seed, stop=stops, repeat_guard=repeat_guard)
 
 
 def show(*, quiet: Quiet = False, verbose: Verbose = False, color: Color = "auto") -> None:

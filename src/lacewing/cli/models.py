@@ -9,7 +9,8 @@ from lacewing import hub
 from lacewing.cli.progress import Reporter
 from lacewing.console.output import Table, aligned_lines, detail, print_facts, print_text
 from lacewing.errors import LacewingError, OptionError
-from lacewing.options import LoadOptions, format_bytes, user_path
+from lacewing.options import LoadOptions, format_bytes
+from lacewing.paths import user_path
 
 
 def path_of(name: str) -> Path:

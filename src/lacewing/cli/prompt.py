@@ -15,7 +15,8 @@ from lacewing.chat.services.mentions import attach
 from lacewing.cli.models import known_names, names_model
 from lacewing.console.output import detail, notice
 from lacewing.errors import OptionError
-from lacewing.options import counted, did_you_mean, user_path
+from lacewing.options import counted, did_you_mean
+from lacewing.paths import user_path
 
 MAX_STDIN_BYTES = 4 << 20
 PATIENCE = 1.0  # seconds in which somebody who gave us a pipe of theirs begins to write into it

@@ -69,6 +69,8 @@ def run(
             print_json({"text": text, "finish_reason": stream.finish_reason, **stream.stats.as_dict()})
         else:
             _print(stream)
+        if stream.finish_reason == "repetition":
+            print_text("lacewing: the answer repeated itself and was ended; `repeat_guard='0'` lets it go on", sys.stderr)
     return 130 if stream.finish_reason == "cancelled" else 0
 
 

@@ -13,7 +13,8 @@ from lacewing.cli.progress import Reporter
 from lacewing.console.output import aligned_lines, clean_line, print_json, print_text
 from lacewing.errors import OptionError
 from lacewing.formats.files import read_named
-from lacewing.options import LoadOptions, counted, user_path
+from lacewing.options import LoadOptions, counted
+from lacewing.paths import user_path
 from lacewing.placement.info import ModelInfo
 
 MAX_TEXT = 64 * 2**20  # bytes: more than any context holds

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TextIO
 
+from lacewing.options import spelled
+
 _MARK = "\N{REPLACEMENT CHARACTER}"
 # Control characters but for line ends and tabs; what embeds or overrides a direction of writing, so that a line reads
 # differently from what it is; halves of characters, as in names of files that are not UTF-8.
@@ -35,8 +37,8 @@ def clean_answer(text: str) -> str:
 
 
 def print_text(text: str, stream: TextIO | None = None) -> None:
-    """A line or several, cleaned, on standard output or on `stream`, flushed."""
-    print(clean(text), file=stream or sys.stdout, flush=True)
+    """A line or several, cleaned, options spelled as flags, on standard output or on `stream`, flushed."""
+    print(clean(spelled(text)), file=stream or sys.stdout, flush=True)
 
 
 QUIET, NORMAL, VERBOSE = range(3)
@@ -75,7 +77,7 @@ def print_json(value: Any) -> None:
     """One line of ASCII; what else is a control character in it is an escape of JSON."""
     import json
 
-    print_text(json.dumps(value).replace("\x7f", "\\u007f"))
+    print(json.dumps(value).replace("\x7f", "\\u007f"), flush=True)
 
 
 def print_facts(facts: dict[str, Any], page: Callable[[dict[str, Any]], str], *, as_json: bool) -> None:

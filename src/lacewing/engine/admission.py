@@ -226,7 +226,7 @@ class Admission(ABC):
             sequence.reserve(count, force=True)
             return True
         except Full:
-            error = OutOfMemoryError("no memory is left for the KV cache; close other programs, or load with a smaller --context")
+            error = OutOfMemoryError("no memory is left for the KV cache; close other programs, or load with a smaller `context`")
             if task is None:
                 raise error from None
             self._fail(task, error, whole=True)

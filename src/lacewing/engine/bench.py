@@ -52,7 +52,7 @@ def measure_sequences(engine: Engine, counts: Sequence[int], repeats: int = 3) -
     for count in counts:
         if context_of([count]) > engine.context:
             needed = f"{count} sequences need a context of {context_of([count])} tokens"
-            raise OptionError(f"{needed}, not {engine.context}; leave --context out, or measure fewer")
+            raise OptionError(f"{needed}, not {engine.context}; leave `context` out, or measure fewer")
         _together(engine, count)  # pages weights in, finishes late compilation
         found[count] = statistics.median(_together(engine, count) for _ in range(repeats))
     return found
@@ -67,7 +67,7 @@ def check_sequences(text: str) -> list[int]:
     """Counts such as "1,2,4". Raises OptionError."""
     parts = text.split(",")
     if not all(part.strip().isdecimal() and len(part) < 10 and 0 < int(part) <= 1024 for part in parts):
-        raise OptionError(f"sequences is {text!r}; it must be numbers from 1 to 1024, such as 1,2,4,8")
+        raise OptionError(f"`sequences` is {text!r}; it must be numbers from 1 to 1024, such as 1,2,4,8")
     return [int(part) for part in parts]
 
 

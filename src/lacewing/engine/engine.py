@@ -101,7 +101,7 @@ class Engine:
             raise OptionError(f"token id {bad} is outside this model's vocabulary of {self.vocab_size}")
         if len(ids) > self.context:
             raise ContextOverflowError(
-                f"the prompt has {len(ids)} tokens, the context holds {self.context}; shorten it or load with a larger --context"
+                f"the prompt has {len(ids)} tokens, the context holds {self.context}; shorten it or load with a larger `context`"
             )
         return ids
 

@@ -251,7 +251,7 @@ def watch_text(
     if not ids:
         raise OptionError("the text is empty: it needs at least one token")
     if room < 1:
-        raise OptionError(f"a context of {engine.context} tokens has no room for text; load with a larger --context")
+        raise OptionError(f"a context of {engine.context} tokens has no room for text; load with a larger `context`")
 
     def count(positions: np.ndarray, routes: Sequence[RoutedLayer]) -> None:
         if trace is not None:

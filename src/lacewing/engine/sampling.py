@@ -71,7 +71,7 @@ class Sampler:
     def __init__(self, sampling: Sampling, vocab_size: int):
         beyond = [token for token in sampling.logit_bias if token >= vocab_size]
         if beyond:
-            raise OptionError(f"logit_bias names token {beyond[0]}; this model has {vocab_size} tokens")
+            raise OptionError(f"`logit_bias` names token {beyond[0]}; this model has {vocab_size} tokens")
         self.sampling = sampling
         self._random = np.random.Generator(np.random.PCG64(sampling.seed))
 
@@ -159,7 +159,7 @@ def not_finite(position: int) -> NumericError:
     """For logits after a position."""
     return NumericError(
         f"the model produced NaN or infinite logits at position {position}; "
-        f"the checkpoint may be damaged (compare its checksum), or try --backend {REFERENCE}"
+        f"the checkpoint may be damaged (compare its checksum), or try `backend='{REFERENCE}'`"
     )
 
 

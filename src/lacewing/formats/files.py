@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from lacewing.errors import LacewingError, ModelFormatError, OptionError
-from lacewing.options import user_path
+from lacewing.paths import user_path
 
 PICKLE_SUFFIXES = frozenset((".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".npy", ".npz"))
 START = 24  # bytes that tell what a file is
@@ -115,7 +115,7 @@ class Links:
     def check(self, path: Path) -> None:
         """Raise ModelFormatError if `path`, links followed, is in none of the folders."""
         if not self.anywhere and not any(path.resolve().is_relative_to(folder) for folder in self.folders):
-            problem = "is a link that leaves its folder; copy the file here, name the real one, or pass --follow-links"
+            problem = "is a link that leaves its folder; copy the file here, name the real one, or pass `follow_links`"
             raise ModelFormatError(path, f"{problem} (follow_links=True)")
 
 

@@ -4,7 +4,8 @@ from pathlib import Path
 
 from lacewing.hub.cache import Cached, Partial, find, list_models, list_partial, remove, resolve, to_fetch
 from lacewing.hub.names import NAMED, is_reference, is_url
-from lacewing.options import Progress, cache_dir
+from lacewing.options import Progress
+from lacewing.paths import cache_dir
 
 __all__ = ["NAMED", "Cached", "Partial", "cache_dir", "find", "is_reference", "list_models", "list_partial", "path_of", "remove",
            "resolve", "to_fetch"]  # fmt: skip

@@ -18,7 +18,8 @@ from pathlib import Path
 
 from lacewing.errors import DownloadError, OptionError
 from lacewing.hub.names import NAMED, is_reference, is_url, key_of
-from lacewing.options import Progress, cache_dir, did_you_mean, user_path
+from lacewing.options import Progress, did_you_mean
+from lacewing.paths import cache_dir, user_path
 
 MANIFEST = "lacewing.json"
 _POLL = 0.1  # seconds between two looks whether another process is done

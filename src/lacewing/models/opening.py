@@ -249,7 +249,9 @@ def _with_kv_type(program: Program, kv_type: str | None, tensors: Mapping[str, T
         parts = [part for state in program.states if isinstance(state, PagedState) for part in state.parts]
         odd = sorted({part.width for part in parts if part.width % Q8_BLOCK})
         if odd:
-            raise OptionError(f"{where}: kv_type q8_0 stores blocks of {Q8_BLOCK} values, but heads have {odd[0]}; use f16 or f32")
+            raise OptionError(
+                f"{where}: `kv_type='q8_0'` stores blocks of {Q8_BLOCK} values, but heads have {odd[0]}; use f16 or f32"
+            )
     quants = {tensor.quant.name for tensor in tensors.values() if len(tensor.shape) > 1}
     precise = quants <= {"F64", "F32", "BF16", "F8_E4M3", "F4_E2M1"}
     return program.with_kv_type(kv_type or ("f32" if precise else "f16"))

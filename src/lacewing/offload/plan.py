@@ -122,7 +122,7 @@ def plan_offload(program: Program, target: Target, budget: MemoryBudget | None, 
         if budget is not None and planner.load(chosen).nbytes > budget.nbytes:
             raise OutOfMemoryError(
                 f"{layers} layers on the GPU take {format_bytes(planner.load(chosen).nbytes)}, but {budget.source} gives "
-                f"{format_bytes(budget.nbytes)}; use fewer --gpu-layers, or a smaller --context"
+                f"{format_bytes(budget.nbytes)}; use fewer `gpu_layers`, or a smaller `context`"
             )
     elif budget is None or planner.load(OffloadLevel()).nbytes <= budget.nbytes:
         return None
@@ -135,7 +135,7 @@ def plan_offload(program: Program, target: Target, budget: MemoryBudget | None, 
             least = format_bytes(planner.load(levels[-1]).nbytes)
             raise OutOfMemoryError(
                 f"not even one layer of the model fits the GPU: that takes {least}, but {budget.source} gives "
-                f"{format_bytes(budget.nbytes)}; use a smaller --context, or --backend {CPU}"
+                f"{format_bytes(budget.nbytes)}; use a smaller `context`, or `backend='{CPU}'`"
             )
         chosen = levels[low]
     return None if chosen == OffloadLevel() else planner.plan(chosen, budget, asked=layers is not None)

@@ -46,6 +46,13 @@ class ModelInfo:
         self.spec: ModelSpec = open_model(self.checkpoint, options.context, DEFAULT_CONTEXT, options.kv_type, options.ignore_keys)
 
     @property
+    def notices(self) -> tuple[str, ...]:
+        """What a person should know of the checkpoint, and of the context that is asked of it."""
+        context, trained = self.spec.context, self.spec.trained_context
+        beyond = f"a context of {context} tokens exceeds the {trained} that the model was trained on; answers get worse there"
+        return (*self.spec.notices, beyond) if context > trained else self.spec.notices
+
+    @property
     def quant(self) -> str:
         """The name of the mixture of quants that the file says it is; else the quant that most bytes of the weights are in."""
         file_type = self.checkpoint.metadata.get("general.file_type")
@@ -75,7 +82,7 @@ class ModelInfo:
             "parameters": spec.parameters,
             "active_parameters": spec.active_parameters,
             "uncounted": list(spec.uncounted),
-            "notices": [*spec.notices, *self.chat_notices],
+            "notices": [*self.notices, *self.chat_notices],
             "active_bytes": spec.active_bytes,
             "vocabulary": spec.vocab_size,
             "trained_context": spec.trained_context,

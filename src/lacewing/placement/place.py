@@ -184,7 +184,7 @@ def _budget(options: LoadOptions, backend: Backend, freed: int) -> MemoryBudget 
     from lacewing.offload.plan import MemoryBudget
 
     if options.gpu_memory_bytes is not None:
-        return MemoryBudget(options.gpu_memory_bytes, "the option --gpu-memory")
+        return MemoryBudget(options.gpu_memory_bytes, "the option `gpu_memory`")
     free = backend.room_bytes()
     if free is None:
         return None
@@ -192,7 +192,7 @@ def _budget(options: LoadOptions, backend: Backend, freed: int) -> MemoryBudget 
 
 
 def _refuse_gpu_options(options: LoadOptions) -> None:
-    for name, value in (("--gpu-layers", options.gpu_layers), ("--gpu-memory", options.gpu_memory_bytes)):
+    for name, value in (("`gpu_layers`", options.gpu_layers), ("`gpu_memory`", options.gpu_memory_bytes)):
         if value is not None:
             here = "auto found none for this model" if options.backend == "auto" else f"the backend is {options.backend}"
-            raise OptionError(f"{name} is for a GPU, and {here}; leave it out, or use --backend {GPU}")
+            raise OptionError(f"{name} is for a GPU, and {here}; leave it out, or use `backend='{GPU}'`")

@@ -105,7 +105,7 @@ def plan(needs: MemoryRequirements, options: LoadOptions, machine: Machine) -> M
     if options.residency == "eager" and fixed + needs.weight_bytes > budget:
         raise OutOfMemoryError(
             f"eager weights need {format_bytes(fixed + needs.weight_bytes)} in all, but {source} gives {format_bytes(budget)}; "
-            "choose residency lazy, which pages the weights in from the file, or allow more memory"
+            "choose `residency='lazy'`, which pages the weights in from the file, or allow more memory"
         )
     residency, reason = _choose(needs.weight_bytes, needs.active_bytes, fixed, budget, source, options)
     reasons = [reason]

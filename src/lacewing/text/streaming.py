@@ -1,15 +1,21 @@
-"""Token ids to text, piece by piece, never breaking a character, up to a stop string."""
+"""Token ids to text, piece by piece, never breaking a character, up to a stop string or to where it only repeats itself."""
 
 from __future__ import annotations
 
 import codecs
-from collections.abc import Sequence
+import re
+from array import array
+from collections.abc import Callable, Sequence
 
 from lacewing.errors import OptionError
 from lacewing.text.vocabulary import TokenType, Vocabulary
 
 MAX_STOPS = 32  # a person's 16, and those of a template
 MAX_LENGTH = 256
+PERIOD = 256  # tokens: the longest passage whose repetition is noticed
+WITHOUT_WORDS = 4  # times as long may a table of numbers or a line of dashes repeat itself
+_EVERY, _SEED = 16, 16  # tokens between two looks, and those that an earlier copy is found by
+_NUMBERS, _WORD = re.compile(r"\b0x[0-9a-fA-F]+"), re.compile(r"[^\W\d_]{2}")
 
 
 class StreamDecoder:
@@ -50,7 +56,7 @@ class StopStrings:
         if isinstance(stops, str):
             stops = [stops]
         if len(stops) > MAX_STOPS or any(not isinstance(stop, str) or not 0 < len(stop) <= MAX_LENGTH for stop in stops):
-            raise OptionError(f"stop must be at most {MAX_STOPS} strings of 1 to {MAX_LENGTH} characters")
+            raise OptionError(f"`stop` must be at most {MAX_STOPS} strings of 1 to {MAX_LENGTH} characters")
         self._stops = tuple(dict.fromkeys(stops))
         self._held = ""
         self.hit: str | None = None
@@ -88,3 +94,40 @@ class StopStrings:
             if any(len(stop) > len(text) - at and stop.startswith(text[at:]) for stop in self._stops):
                 return at
         return len(text)
+
+
+class RepeatGuard:
+    """Notices that an answer does nothing but repeat itself: each of its last `limit` tokens is the one a period before it.
+
+    The period is 1 to `PERIOD` tokens, so a passage of 200 tokens must come four times, and one that changes at all, such as a
+    numbered list, never counts. Passages without a word, as of zeros in a table, may go on `WITHOUT_WORDS` times as long.
+    `limit` 0: never. Takes a few microseconds every 16 tokens, whatever their number.
+    """
+
+    def __init__(self, limit: int, decode: Callable[[Sequence[int]], str]):
+        self._limit, self._decode = limit, decode
+        self._ids = array("i")
+
+    def push(self, token: int) -> bool:
+        """Whether the answer should end with this token."""
+        self._ids.append(token)
+        if not self._limit or len(self._ids) % _EVERY or not self._repeats(self._limit):
+            return False
+        text = self._decode(self._ids[-min(self._limit, PERIOD) :].tolist())
+        return bool(_WORD.search(_NUMBERS.sub("", text))) or self._repeats(WITHOUT_WORDS * self._limit)
+
+    def _repeats(self, count: int) -> bool:
+        """Whether the last `count` tokens have a period. Candidates are where the last few occurred before."""
+        if len(self._ids) <= count:
+            return False
+        size = self._ids.itemsize
+        tail = self._ids[-count - PERIOD :].tobytes()
+        last = tail[-_SEED * size :]
+        at = len(tail) - len(last)
+        while (at := tail.rfind(last, 0, at + len(last) - 1)) >= 0:
+            period = len(tail) - len(last) - at
+            if period > PERIOD * size or period + count * size > len(tail):
+                return False
+            if not period % size and tail[-count * size :] == tail[-count * size - period : -period]:
+                return True
+        return False

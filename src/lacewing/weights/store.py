@@ -201,7 +201,7 @@ class WeightStore(Mapping[str, Weight]):
         Arrays taken before stay valid as long as they are held; take `data` again to let their memory go.
         """
         if residency not in ("lazy", "eager"):
-            raise OptionError(f"residency is {residency!r}; it must be lazy or eager")
+            raise OptionError(f"`residency` is {residency!r}; it must be lazy or eager")
         with self._lock:
             if self._closed:
                 raise WeightError("the weights were closed with their model")

@@ -243,7 +243,7 @@ def test_sampling(line, field, value, chat):
 
 
 @pytest.mark.parametrize(
-    "line", ["/temperature hot", "/temperature -1", "/top-p 2", "/top-k 1.5", "/seed -1", "/context sometimes"]
+    "line", ["/temperature hot", "/temperature -1", "/top-p 2", "/top-k 1.5", "/seed -2", "/context sometimes"]
 )
 def test_values_out_of_range(line, chat):
     before = chat.settings

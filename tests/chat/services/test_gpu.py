@@ -182,7 +182,7 @@ def test_a_model_that_the_cpu_shares(chat, paths):
     run_line(chat, "/lazy")
     run_line(chat, "/eager")
     assert say(chat, "still?")
-    with pytest.raises(OptionError, match="--gpu-layers is for a GPU"):
+    with pytest.raises(OptionError, match="`gpu_layers` is for a GPU"):
         run_line(chat, f"/model {paths['llama']} --backend cpu --gpu-layers 1")
     with pytest.raises(OptionError, match="number of layers"):
         run_line(chat, "/model --gpu-layers few")

@@ -24,7 +24,8 @@ import llvmlite.binding as llvm
 
 from lacewing.backends.cpu.compiling import compile_objects, symbol
 from lacewing.backends.cpu.isa import host_isa, target_machine
-from lacewing.options import Progress, cache_dir
+from lacewing.options import Progress
+from lacewing.paths import cache_dir
 
 DIGEST_BYTES = 32  # of SHA-256
 

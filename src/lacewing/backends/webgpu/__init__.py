@@ -65,5 +65,5 @@ def _load() -> None:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise BackendError(
             f"the library wgpu cannot be loaded ({reason}); install it anew with `pip install --force-reinstall wgpu`, "
-            "or use --backend cpu"
+            "or use `backend='cpu'`"
         ) from error

@@ -103,7 +103,7 @@ _opening = threading.Lock()
 def shared(adapter: Adapter) -> Device:
     """The device of an adapter, opened once for all models. One that was lost is opened anew. Raises BackendError."""
     if adapter.problem:
-        raise BackendError(f"the GPU {adapter.name} cannot be used: {adapter.problem}; use --backend cpu")
+        raise BackendError(f"the GPU {adapter.name} cannot be used: {adapter.problem}; use `backend='cpu'`")
     choices = (os.environ.get("LACEWING_WEBGPU"), os.environ.get("LACEWING_WEBGPU_CHECKS"))  # tests change them
     key = (adapter.index, adapter.name, adapter.interface, *choices)
     with _opening:

@@ -12,7 +12,8 @@ from lacewing.chat.session.session import Session
 from lacewing.chat.session.settings import Message
 from lacewing.console.output import Table
 from lacewing.errors import OptionError
-from lacewing.options import counted, user_path
+from lacewing.options import counted
+from lacewing.paths import user_path
 
 
 @command("save", Argument("name", "session"), Option("force"))

@@ -69,6 +69,12 @@ def repeat_penalty(chat: Session, value: float | str | None = None) -> Reply:
     return _set(chat, "repeat_penalty", value)
 
 
+@command("repeat-guard", Argument("tokens", "number", ("off", "default")))
+def repeat_guard(chat: Session, tokens: int | str | None = None) -> Reply:
+    """End an answer that has repeated itself for this many tokens; `off` lets it go on."""
+    return _set(chat, "repeat_guard", 0 if tokens == "off" else tokens)
+
+
 @command("seed", Argument("value", "number", ("random", "default")))
 def seed(chat: Session, value: int | str | None = None) -> Reply:
     """The same seed gives the same answer to the same conversation; `random` draws another one each time."""

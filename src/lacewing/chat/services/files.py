@@ -19,7 +19,8 @@ from lacewing.chat.session.formatter import ChatFormatter, VisibleHistory
 from lacewing.chat.session.session import Session
 from lacewing.chat.session.settings import Message, SavedAs
 from lacewing.errors import LacewingError, OptionError
-from lacewing.options import counted, user_folder, user_path
+from lacewing.options import counted
+from lacewing.paths import user_folder, user_path
 
 _NAME = re.compile(r"[\w][\w .-]{0,80}")
 # Names of conversations that nobody named: at the end of a chat, when it was ended, or when its process died.

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from lacewing.errors import LacewingError, OptionError
 from lacewing.formats.files import read_named
-from lacewing.options import counted, user_path
+from lacewing.options import counted
+from lacewing.paths import user_path
 
 MAX_FILE_BYTES = 256 * 2**10  # of a mentioned file
 MAX_MESSAGE_BYTES = 1 * 2**20  # of all files of a message

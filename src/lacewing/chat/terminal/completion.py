@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from lacewing.chat.commands.table import Argument, CommandTable, Option, is_command, without_mark
 from lacewing.errors import LacewingError, OptionError
-from lacewing.options import user_path
+from lacewing.paths import user_path
 
 Source = Callable[[], Iterable[str]]
 MAX_PATHS = 500  # entries of one folder

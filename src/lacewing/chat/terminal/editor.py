@@ -25,7 +25,7 @@ from lacewing.chat.terminal.completion import Source, candidates
 from lacewing.console.interrupt import told_of_signals
 from lacewing.console.output import clean, clean_line
 from lacewing.errors import LacewingError
-from lacewing.options import user_folder
+from lacewing.paths import user_folder
 
 PROMPT, MORE = "> ", "  "
 HISTORY_BYTES = 2**20  # of the history file; older lines are dropped at the start

@@ -9,7 +9,9 @@ from lacewing.chat.commands.table import Reply, without_mark
 from lacewing.chat.session.events import Delta, Event, Notice, Ui
 from lacewing.chat.terminal.replies import plain_lines
 from lacewing.console.output import Output, clean, print_text
+from lacewing.options import spelled
 
+ENDS = {"cancelled": "stopped", "repetition": "the answer repeated itself and was ended; /repeat-guard off lets it go on"}
 QUOTES = '"""'  # each on a line of its own: the lines between two of them are one message
 
 
@@ -78,12 +80,12 @@ class PlainView:
 
     def ended(self, reason: str) -> None:
         """A length limit is no news to a script; a stopped answer is."""
-        if reason == "cancelled":
-            self.note("stopped")
+        if reason in ("cancelled", "repetition"):
+            self.note(ENDS[reason])
 
     def note(self, text: str) -> None:
         self._output.end_line()
-        print_text(f"lacewing: {text}", self._problems)
+        print_text(f"lacewing: {spelled(text, chat=True)}", self._problems)
 
     def problem(self, text: str) -> None:
         self.note(" ".join(text.split()))

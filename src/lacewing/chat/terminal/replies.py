@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from lacewing.chat.commands.table import Reply
 from lacewing.console.output import Columns, Table, aligned_lines, clean, clean_answer, clean_line
+from lacewing.options import spelled
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -18,7 +19,7 @@ DIFF_STYLES = {"+": "green", "-": "red", "@": "cyan"}
 def plain_lines(reply: Reply) -> Iterator[str]:
     """Text, tables with their columns aligned, columns one below the other."""
     if reply.text:
-        yield from clean(reply.text).split("\n")
+        yield from clean(spelled(reply.text, chat=True)).split("\n")
     if isinstance(reply.data, Columns):
         for heading, text in zip(reply.data.headings, reply.data.texts, strict=True):
             yield f"--- {clean_line(heading)}"
@@ -34,7 +35,7 @@ def renderables(reply: Reply) -> Iterator[RenderableType]:
     from rich.text import Text
 
     if reply.text:
-        text = clean_answer(reply.text) if reply.kind in ("markdown", "code") else clean(reply.text)
+        text = clean_answer(reply.text) if reply.kind in ("markdown", "code") else clean(spelled(reply.text, chat=True))
         if reply.kind == "diff":
             yield Text("\n").join(diff_line(line) for line in text.split("\n"))
         elif reply.kind == "markdown":

@@ -20,15 +20,18 @@ from lacewing.chat.terminal import programs
 from lacewing.chat.terminal.answer import AnswerView, dimmed
 from lacewing.chat.terminal.below import heat_lines, toolbar_line
 from lacewing.chat.terminal.completion import Source
+from lacewing.chat.terminal.plain import ENDS
 from lacewing.chat.terminal.progress import Bars
 from lacewing.chat.terminal.replies import renderables
 from lacewing.console.interrupt import ignore_sigint
 from lacewing.console.output import clean
+from lacewing.options import spelled
 from lacewing.text.template import NAMES
 
 _ENDS = {
     "length": "the answer reached its length limit; /continue continues it",
     "cancelled": "stopped; /continue continues it",
+    "repetition": ENDS["repetition"],
 }
 
 
@@ -90,11 +93,11 @@ class ScreenView:
 
     def note(self, text: str) -> None:
         with self._bars.paused():
-            self._console.print(Text(clean(text), style="dim"))
+            self._console.print(Text(clean(spelled(text, chat=True)), style="dim"))
 
     def problem(self, text: str) -> None:
         with self._bars.paused():
-            self._console.print(Text(clean(text), style="red"))
+            self._console.print(Text(clean(spelled(text, chat=True)), style="red"))
 
     def busy(self, cancelled: Callable[[], bool]) -> None:
         """What is typed while the model works is not echoed into its answer; it waits for the editor."""

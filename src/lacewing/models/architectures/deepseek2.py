@@ -3,15 +3,16 @@
 References: transformers deepseek_v2, deepseek_v3 and glm4_moe_lite; llama.cpp for what a GGUF file says and leaves out.
 """
 
+import os
 from dataclasses import replace
 from typing import Any
 
+from lacewing.errors import OptionError
 from lacewing.models.architecture import Architecture
 from lacewing.models.config import AttentionTemperatureConfig, LatentConfig, MixtureConfig, ModelConfig
 from lacewing.models.names import EXPERT_NAMES, STANDARD_NAMES
 from lacewing.models.readers.metadata import MetadataReader
 from lacewing.models.rope import RopeConfig, yarn_magnitude
-from lacewing.options import mistral_magnitude
 
 LATENT_NAMES = {
     "self_attn.q_a_proj": "attn_q_a",
@@ -21,6 +22,18 @@ LATENT_NAMES = {
     "self_attn.kv_a_layernorm": "attn_kv_a_norm",
     "self_attn.kv_b_proj": "attn_kv_b",
 }
+
+
+def mistral_magnitude() -> bool | None:
+    """LACEWING_MISTRAL_MAGNITUDE: whether attention of Mistral Large 3 and Small 4 is scaled by the square of YaRN's magnitude.
+
+    "apply", "skip", or nothing: as the makers say, or as transformers does. It is disputed: the makers' configuration of
+    Large 3 says no, llama.cpp applies it to both, transformers to Small 4. Raises OptionError for another value.
+    """
+    value = os.environ.get("LACEWING_MISTRAL_MAGNITUDE", "")
+    if value not in ("", "apply", "skip"):
+        raise OptionError(f"LACEWING_MISTRAL_MAGNITUDE is {value!r}; it must be apply or skip")
+    return None if not value else value == "apply"
 
 
 def scaled(config: ModelConfig, latent: LatentConfig, rope: RopeConfig, multiplier: float) -> ModelConfig:

@@ -5,7 +5,6 @@ from dataclasses import replace
 from lacewing.models.architectures import deepseek2
 from lacewing.models.config import AttentionTemperatureConfig, ModelConfig
 from lacewing.models.readers.metadata import MetadataReader
-from lacewing.options import mistral_magnitude
 
 
 def huggingface(keys: MetadataReader, config: ModelConfig) -> ModelConfig:
@@ -17,7 +16,7 @@ def huggingface(keys: MetadataReader, config: ModelConfig) -> ModelConfig:
 
 def _scaled(config: ModelConfig, multiplier: float) -> ModelConfig:
     """The magnitude of YaRN is applied, as transformers does, unless a person asks for the opposite."""
-    multiplier = 0.0 if mistral_magnitude() is False else multiplier
+    multiplier = 0.0 if deepseek2.mistral_magnitude() is False else multiplier
     return deepseek2.scaled(config, deepseek2.latent_of(config), config.rope, multiplier)
 
 

@@ -133,9 +133,7 @@ class MetadataReader:
         for name, value in unread.items():
             if value not in inert.get(name, ()):
                 problem = f"is {_shown(value)}; this version does not know the key, which may change the maths"
-                raise self.error(
-                    name, f"{problem}. To load the model without it, use --ignore-key (ignore_keys) {self.prefix}{name}"
-                )
+                raise self.error(name, f"{problem}. To load the model without it, use `ignore_keys=['{self.prefix}{name}']`")
 
     def tell_of(self, names: Iterable[str]) -> None:
         """A notice of keys that are left alone."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lacewing.backends.cpu.isa import host_isa, supported
-from lacewing.options import cache_dir
+from lacewing.paths import cache_dir
 
 OTHERS = [isa.name for isa in supported() if isa != host_isa()]
 ROOT = Path(__file__).parents[4]

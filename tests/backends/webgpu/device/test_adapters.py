@@ -149,7 +149,7 @@ def test_variables_of_wgpu(machine, monkeypatch):
 def test_no_driver(machine):
     machine()
     for wanted in (adapters, candidates, choose_adapter, lambda: init_backend("webgpu")):
-        with pytest.raises(BackendError, match=r"finds no GPU driver: install .*mesa-vulkan-drivers.*--backend cpu"):
+        with pytest.raises(BackendError, match=r"finds no GPU driver: install .*mesa-vulkan-drivers.*`backend='cpu'`"):
             wanted()
     backend, reasons = choose_backend("auto")
     assert backend.name == "cpu" and "finds no GPU driver" in reasons[0]
@@ -201,7 +201,7 @@ def test_naming_an_adapter_asks_for_a_gpu(machine):
     machine(Gpu("arc"))
     with pytest.raises(OptionError, match="no adapter 'radeon'"):
         init_backend(adapter="radeon")
-    with pytest.raises(OptionError, match="the backend cpu has only one device; leave out adapter 'arc'"):
+    with pytest.raises(OptionError, match="the backend cpu has only one device; leave out `adapter`, which is 'arc'"):
         init_backend("cpu", adapter="arc")
 
 

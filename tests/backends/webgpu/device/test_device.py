@@ -79,7 +79,7 @@ def test_two_models_on_a_device(device):
 
 
 def test_too_large_for_a_buffer(device):
-    with pytest.raises(OutOfMemoryError, match=r"keys takes 1\.0 TiB, and this GPU's largest buffer is .*smaller --context"):
+    with pytest.raises(OutOfMemoryError, match=r"keys takes 1\.0 TiB, and this GPU's largest buffer is .*smaller `context`"):
         device.buffer(2**40, "keys")
     assert device.allocated == 0
 
@@ -97,7 +97,7 @@ def test_out_of_memory_half_way(device, monkeypatch, after):
 
     monkeypatch.setattr(device.device, "create_buffer", failing)
     with pytest.raises(
-        OutOfMemoryError, match=r"no memory left for .*\(.*B\); use a smaller --context, a smaller quant or --backend cpu"
+        OutOfMemoryError, match=r"no memory left for .*\(.*B\); use a smaller `context` or quant, or `backend='cpu'`"
     ):
         compiled(device)
     assert device.allocated == 0 and device.buffers == []
@@ -131,7 +131,7 @@ def test_a_lost_device_fails_the_request_not_the_process(device, monkeypatch, ca
     device.device.destroy()  # as near to a reset driver as can be had
     for _ in range(2):
         with pytest.raises(
-            BackendError, match=r"the GPU was lost \(Parent device is lost\).*load the model again, or use --backend cpu"
+            BackendError, match=r"the GPU was lost \(Parent device is lost\).*load the model again, or use `backend='cpu'`"
         ):
             step.run(ONE)
     assert device.lost
@@ -164,7 +164,7 @@ def test_a_lost_device_is_opened_anew(monkeypatch):
 def test_a_refused_kernel_is_named(checked):
     device = Device(adapter(), checked)
     with pytest.raises(
-        BackendError, match=r"the GPU refused the kernel wrong: Shader 'wrong' parsing error: expected expression.*--backend cpu"
+        BackendError, match=r"the GPU refused the kernel wrong: Shader 'wrong' parsing error: expected expression.*`backend='cpu'`"
     ):
         device.pipeline("fn main() { let x = ; }", "wrong")
     large = "@group(0) @binding(0) var<storage, read_write> a: array<u32>; @compute @workgroup_size(99999) fn main() { a[0] = 1u; }"

@@ -296,13 +296,13 @@ def test_writing_over_a_suffix_forgets_it() -> None:
 def test_what_does_not_fit_is_refused() -> None:
     largest = backend(FLOATS).device.largest_buffer
     case = attention_case(1, 2, 1, 16, 16)
-    with pytest.raises(OutOfMemoryError, match=r"the KV cache of a layer takes .* smaller --context"):
+    with pytest.raises(OutOfMemoryError, match=r"the KV cache of a layer takes .* smaller `context`"):
         case.step(backend(FLOATS), largest // 64 + 1)  # type: ignore[arg-type]
     step = case.step(backend(FLOATS), 64)  # type: ignore[arg-type]
-    with pytest.raises(OutOfMemoryError, match=r"pages of the KV cache of layer 0 take .* smaller --context, or --kv-type q8_0"):
+    with pytest.raises(OutOfMemoryError, match=r"pages of the KV cache of layer 0 take .* smaller `context`, or `kv_type='q8_0'`"):
         step.grow(0, largest // (128 * 64) + 1)
     assert step.sizes == [1]
     step.close()
     for widths in ((2056, 8), (8, 1032)):
-        with pytest.raises(UnsupportedModelError, match="use --backend cpu"):
+        with pytest.raises(UnsupportedModelError, match="use `backend='cpu'`"):
             attention_case(1, 1, 1, *widths).step(backend(FLOATS), 8)  # type: ignore[arg-type]

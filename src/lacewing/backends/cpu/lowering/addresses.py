@@ -13,7 +13,7 @@ from lacewing.errors import BackendError
 def _refuse_tiles(weight: WeightView) -> None:
     if weight.tiled is not None:
         raise BackendError(
-            f"weight {weight.name} is in tile order, which its kernel cannot read; use residency lazy, and report this as a fault"
+            f"weight {weight.name} is in tile order, which its kernel cannot read; use `residency='lazy'`, and report this"
         )
 
 

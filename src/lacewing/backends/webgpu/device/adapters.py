@@ -28,7 +28,7 @@ _INTERFACES = ("Vulkan", "Metal", "D3D12", "OpenGL")  # one GPU may be shown thr
 _NATIVE = {"Vulkan": "Vulkan", "Metal": "Metal", "D3D12": "DX12", "OpenGL": "GL", "OpenGLES": "GL"}  # wgpu-native's names
 _NO_DRIVER = (
     "wgpu finds no GPU driver: install your GPU's Vulkan driver (Linux: mesa-vulkan-drivers for AMD and Intel, NVIDIA's own "
-    "driver with its Vulkan part for NVIDIA), or use --backend cpu"
+    "driver with its Vulkan part for NVIDIA), or use `backend='cpu'`"
 )
 _lock = threading.Lock()
 _instance = False  # whether wgpu's instance is there, with our extras
@@ -134,7 +134,7 @@ def judge(adapter: Adapter, needed_bytes: int | None) -> tuple[bool, str]:
     if adapter.kind == "software":
         return False, "a software adapter computes on the CPU, slower than the CPU backend"
     if adapter.kind == "unknown GPU":
-        return False, "it does not say whether it is a GPU; --backend webgpu takes it all the same"
+        return False, "it does not say whether it is a GPU; `backend='webgpu'` takes it all the same"
     if adapter.problem:
         return False, adapter.problem
     room = adapter.free_bytes if adapter.free_bytes is not None else adapter.memory_bytes

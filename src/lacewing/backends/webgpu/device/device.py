@@ -79,7 +79,7 @@ class Device:
             self.device = adapter.request_device_sync(required_features=features)
         except Exception as error:  # wgpu raises RuntimeError and its own kinds
             name = adapter.info["device"]
-            raise BackendError(f"the GPU {name} cannot be opened: {reason_of(str(error))}; use --backend cpu") from error
+            raise BackendError(f"the GPU {name} cannot be opened: {reason_of(str(error))}; use `backend='cpu'`") from error
         self.features = frozenset(features)
         self.limits = dict(self.device.limits)
         self._compilers = ThreadPoolExecutor(min(8, os.cpu_count() or 1), "lacewing-wgsl")
@@ -149,7 +149,7 @@ class Device:
         if size > largest:
             raise OutOfMemoryError(
                 f"{label} takes {format_bytes(size)}, and this GPU's largest buffer is {format_bytes(largest)}; "
-                "use a smaller --context or --backend cpu"
+                "use a smaller `context` or `backend='cpu'`"
             )
         try:
             made = self.device.create_buffer(label=label, size=size, usage=usage)

@@ -14,7 +14,7 @@ from wgpu.backends.wgpu_native._api import error_handler
 
 from lacewing.errors import BackendError, LacewingError, OutOfMemoryError
 
-LOST = "the GPU was lost ({reason}): its driver was reset, or it was unplugged; load the model again, or use --backend cpu"
+LOST = "the GPU was lost ({reason}): its driver was reset, or it was unplugged; load the model again, or use `backend='cpu'`"
 _FULL = ("out of memory", "not enough memory")  # unlike the memory of a workgroup, which a kernel may want too much of
 _LOG = ("DEVICE LOST!", "The WGPU device was lost")
 
@@ -41,8 +41,8 @@ def fault(what: str, message: str, kind: str = "", on_loss: Callable[[], None] =
         on_loss()
         return BackendError(LOST.format(reason=reason))
     if "OutOfMemory" in kind or any(words in message.lower() for words in _FULL):
-        return OutOfMemoryError(f"the GPU has no memory left for {what}; use a smaller --context, a smaller quant or --backend cpu")
-    return BackendError(f"the GPU refused {what}: {reason}; --backend cpu works without it")
+        return OutOfMemoryError(f"the GPU has no memory left for {what}; use a smaller `context` or quant, or `backend='cpu'`")
+    return BackendError(f"the GPU refused {what}: {reason}; `backend='cpu'` works without it")
 
 
 def reason_of(message: str) -> str:

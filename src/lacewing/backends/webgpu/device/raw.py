@@ -20,7 +20,7 @@ from lacewing.errors import BackendError
 
 NULL = ffi.NULL
 Recorded = Sequence[tuple[Any, Any, int, int, int]]  # pipeline, bind group, workgroups in x, y, z
-LOST = "the GPU was lost while it computed; load the model again, or use --backend cpu"
+LOST = "the GPU was lost while it computed; load the model again, or use `backend='cpu'`"
 _MAPPED = 1  # status of a mapping that is there
 _EAGER = 3e-4  # seconds for which a wait that is in a hurry asks again and again: to sleep and be woken takes 30 us at least
 _IDLE = 1000  # times that an idle device is asked for a mapping; it gives it at once, or not at all

@@ -51,7 +51,7 @@ class Arena:
         if self.words > self._most:
             raise OutOfMemoryError(
                 f"activations of {self.chunk} tokens need more than the {format_bytes(4 * self._most)} that this GPU binds; "
-                "use --backend cpu"
+                "use `backend='cpu'`"
             )
         return made
 

@@ -164,7 +164,7 @@ def lower_attention(compiler: Compiler, op: ops.Attention, before: Before | None
     kv = compiler.page_layout(op.state, op.value_width)
     if kv.key_width > 8 * THREADS or kv.value_width > 4 * THREADS:
         widths = f"keys of {kv.key_width} values and values of {kv.value_width}"
-        raise UnsupportedModelError(f"attention heads with {widths} are too wide for the GPU; use --backend cpu")
+        raise UnsupportedModelError(f"attention heads with {widths} are too wide for the GPU; use `backend='cpu'`")
     coded = compiler.variant.dot and kv.value_width % GROUP == 0 and op.out.start % GROUP == 0
     constants = {
         "kv": kv, "q": compiler.at(op.q), "out": compiler.at(op.out), "heads": op.heads, "scale": op.scale, "window": op.window,

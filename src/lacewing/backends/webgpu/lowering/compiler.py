@@ -51,7 +51,7 @@ class Compiler:
                 raise OutOfMemoryError(
                     f"the KV cache of a layer takes {format_bytes(nbytes)}, but this GPU binds "
                     f"{format_bytes(device.largest_buffer)}; "
-                    "use a smaller --context, or --kv-type q8_0"
+                    "use a smaller `context`, or `kv_type='q8_0'`"
                 )
         self.states = States(device, program)
         self.inputs = Inputs.of(program, limits)
@@ -115,7 +115,7 @@ class Compiler:
     def quantised(self, view: View) -> Quantised:
         """The activations of a view as q8; a dispatch makes them where no kernel did."""
         if view.start % GROUP or view.width % GROUP:
-            raise UnsupportedModelError(f"{view.buffer.name} is not read in groups of {GROUP} values; use --backend cpu")
+            raise UnsupportedModelError(f"{view.buffer.name} is not read in groups of {GROUP} values; use `backend='cpu'`")
         found = self.arena.quantised(view)
         if not self.is_quantised(view):
             x, groups = self.at(view), view.width // GROUP

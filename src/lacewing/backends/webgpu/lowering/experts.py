@@ -38,7 +38,7 @@ def route(compiler: Compiler, op: ops.Route) -> None:
     experts = op.logits.width
     if experts > MOST_EXPERTS:
         raise UnsupportedModelError(
-            f"the WebGPU backend routes to {MOST_EXPERTS} experts at most, not {experts}; use --backend cpu"
+            f"the WebGPU backend routes to {MOST_EXPERTS} experts at most, not {experts}; use `backend='cpu'`"
         )
     constants = {
         "logits": compiler.at(op.logits), "ids": compiler.at(op.ids), "weights": compiler.at(op.weights), "experts": experts,

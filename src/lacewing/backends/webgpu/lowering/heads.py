@@ -258,4 +258,4 @@ def scale_by_position(compiler: Compiler, op: ops.ScaleByPosition) -> None:
 @RULES.rule(ops.WriteKeysValues)
 def write_keys_values(compiler: Compiler, op: ops.WriteKeysValues) -> None:
     if not lower_run(compiler, 1):
-        raise UnsupportedModelError(f"keys of more than {WIDEST} values a head are too wide for the GPU; use --backend cpu")
+        raise UnsupportedModelError(f"keys of more than {WIDEST} values a head are too wide for the GPU; use `backend='cpu'`")

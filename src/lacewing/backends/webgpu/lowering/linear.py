@@ -185,7 +185,7 @@ def head_linear(compiler: Compiler, op: ops.HeadLinear) -> None:
     rest = op.x.width // op.heads - inputs
     row_groups, copies = -(-op.heads * outputs // (HEAD_THREADS // lanes)), -(-op.heads * rest // HEAD_THREADS)
     if len(matrix.shards) > 1 or row_groups + copies > WIDEST:
-        raise UnsupportedModelError(f"weight {op.weight} is too large for one product of heads on the GPU; use --backend cpu")
+        raise UnsupportedModelError(f"weight {op.weight} is too large for one product of heads on the GPU; use `backend='cpu'`")
     constants: dict[str, Any] = {
         "layout": matrix.layout, "groups": matrix.groups, "columns": inputs, "outputs": outputs, "rest": rest, "heads": op.heads,
         "x": compiler.at(op.x), "out": compiler.at(op.out), "lanes": lanes, "threads": HEAD_THREADS,

@@ -43,7 +43,7 @@ class StateBuffer:
         if count * self.nbytes > self._device.largest_buffer:
             raise OutOfMemoryError(
                 f"{count} pages of {self.label} take {format_bytes(count * self.nbytes)}, but this GPU binds "
-                f"{format_bytes(self._device.largest_buffer)}; use a smaller --context, or --kv-type q8_0"
+                f"{format_bytes(self._device.largest_buffer)}; use a smaller `context`, or `kv_type='q8_0'`"
             )
         made, kept = self._device.buffer(count * self.nbytes, self.label), min(self.capacity, count) * self.nbytes
         if kept:

@@ -59,7 +59,7 @@ class DeviceArgmax:
 def broken_logits() -> NumericError:
     return NumericError(
         "the model produced NaN or infinite logits; "
-        "the checkpoint may be damaged (compare its checksum), or try --backend reference"
+        "the checkpoint may be damaged (compare its checksum), or try `backend='reference'`"
     )
 
 

@@ -81,7 +81,7 @@ class Rows:
         parts = [part.reshape(-1) for part in weight.parts]
         if width % quant.block_elements or any(part.nbytes % row_bytes for part in parts):
             raise UnsupportedModelError(
-                f"weight {weight.name}: rows of {width} values are no whole blocks of {quant.name}; use --backend reference"
+                f"weight {weight.name}: rows of {width} values are no whole blocks of {quant.name}; use `backend='reference'`"
             )
         self._parts = [part.reshape(-1, row_bytes) for part in parts]
         self._ends = list(accumulate(len(part) for part in self._parts))
@@ -218,7 +218,7 @@ def as_q8_0(values: np.ndarray, weight: WeightView) -> np.ndarray:
         # codes stay below 128, though tiny scales are rounded much
         short = np.where(short.astype(np.float32) * 1.003 < scale, np.nextafter(short, np.float16(np.inf)), short)
         if (np.isinf(short) & np.isfinite(scale)).any():
-            raise UnsupportedModelError(f"weight {weight.name} has values beyond what Q8_0 holds on the GPU; use --backend cpu")
+            raise UnsupportedModelError(f"weight {weight.name} has values beyond what Q8_0 holds on the GPU; use `backend='cpu'`")
         codes = np.rint(groups / short[..., None].astype(np.float32))
         codes = np.where(np.isfinite(codes), codes, 0).astype(np.int8)
     blocks = np.empty((*short.shape, 34), np.uint8)

@@ -79,7 +79,7 @@ class Uploader:
     def vector(self, weight: WeightView) -> Slice:
         """All values of a weight as float32."""
         if weight.scales is not None and len(weight.shape) < 2:
-            raise UnsupportedModelError(f"weight {weight.name} is a vector with factors, which the GPU lacks; use --backend cpu")
+            raise UnsupportedModelError(f"weight {weight.name} is a vector with factors, which the GPU lacks; use `backend='cpu'`")
         rows = Rows(weight, "F32")
         values = np.ascontiguousarray(rows.values(0, rows.count), np.float32)
         buffer = self.device.buffer(values.nbytes, weight.name)
@@ -139,7 +139,7 @@ class Uploader:
         count = self.device.largest_buffer // largest * step
         if count == 0 and max(plane.nbytes(rows * groups) for plane in layout.planes) > self.device.largest_buffer:
             most = format_bytes(self.device.largest_buffer)
-            raise OutOfMemoryError(f"{name} cannot be cut into the {most} that this GPU binds at once; use --backend cpu")
+            raise OutOfMemoryError(f"{name} cannot be cut into the {most} that this GPU binds at once; use `backend='cpu'`")
         return [(first, min(count or rows, rows - first)) for first in range(0, rows, count or rows)]
 
     def _room(self, nbytes: int) -> Staging:
@@ -162,7 +162,7 @@ class Uploader:
         if most == 0:
             raise UnsupportedModelError(
                 f"weight {sources[0].weight.name}: a row takes {format_bytes(row_bytes)}, more than the GPU backend moves at once; "
-                "use --backend cpu"
+                "use `backend='cpu'`"
             )
         pipeline = self.device.pipeline(shader("pack", layout=matrix.layout), f"pack {matrix.layout.quant}")
         told, source_bytes = 0, sum(source.source_bytes for source in sources)
