@@ -37,7 +37,7 @@ def opens(path: Path, **options: bool) -> None:
     assert info.spec.tensors and info.tokenizer.result().vocab_size
 
 
-def refused(path: Path, message: str = "leaves its folder.*--follow-links") -> None:
+def refused(path: Path, message: str = "leaves its folder.*`follow_links`") -> None:
     with pytest.raises(LacewingError, match=message):
         opens(path)
 
