@@ -16,8 +16,8 @@ from lacewing.backends.cpu import native
 from lacewing.backends.cpu.arguments import MAX_CHUNK, SCRATCH_BYTES
 from lacewing.backends.cpu.isa import host_isa
 from lacewing.backends.cpu.lowering import lower
+from lacewing.backends.cpu.quants import copied_bytes, tile_orders
 from lacewing.backends.cpu.step import CpuStep
-from lacewing.backends.cpu.tiling import copied_bytes, tile_orders
 from lacewing.backends.weights import TensorSpec, TileOrder, WeightView
 from lacewing.errors import OptionError, OutOfMemoryError
 from lacewing.options import Progress
