@@ -137,7 +137,7 @@ class LoadOptions:
     kv_type: str | None = None  # one of KV_TYPES; None: f32 where the weights are as precise, else f16
     sequences: int = 1  # that run at a time; all others wait
     follow_links: bool = False  # of a directory, also those that leave it
-    ignore_keys: tuple[str, ...] = ()  # of the metadata, or of config.json, taken for absent
+    ignore_keys: tuple[str, ...] = ()  # of the metadata, or of config.json, treated as absent
 
     @property
     def names_gpu(self) -> bool:
@@ -183,7 +183,7 @@ class LoadArguments(TypedDict, total=False):
     follow_links: bool
     """Follow links of a directory that lead out of it, for example to another disk; False by default."""
     ignore_keys: Sequence[str]
-    """Keys of the metadata, or of config.json, that are taken for absent, such as those that this version does not know."""
+    """Keys of the metadata, or of config.json, that are treated as absent, such as those that this version does not know."""
     threads: int | None
     gpu_layers: int | str | None
     """How many layers of a model that is shared out are on the GPU as a whole; "auto": as many as fit."""

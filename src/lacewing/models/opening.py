@@ -100,7 +100,7 @@ def open_model(
 
     Without a context the trained one is taken, `most` at most; with longrope the original one, as up to there the short factors
     hold. The KV cache is stored as `kv_type`, by default as precisely as the weights. `ignore_keys`: of the metadata or of
-    config.json, taken for absent. Reads metadata, tensor headers and samples of an output that should be the embedding.
+    config.json, treated as absent. Reads metadata, tensor headers and samples of an output that should be the embedding.
     Raises UnsupportedModelError, WeightError, OptionError for a `kv_type` that does not suit the model.
     """
     checkpoint = _without(checkpoint, ignore_keys)

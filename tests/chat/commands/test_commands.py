@@ -1,5 +1,7 @@
 """Every command, without a terminal."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -127,7 +129,8 @@ def test_templates(chat, tmp_path):
     assert lines[0].startswith("* | auto (checkpoint) | fine") and any(
         "lacks <|eot_id|>" in line or "llama3" in line for line in lines
     )
-    assert "checkpoint -> chatml" in run_line(chat, "/template qwen").text
+    told = run_line(chat, "/template qwen").text
+    assert "checkpoint -> chatml" in told and re.search(r"^\d+ tokens with this template: \d+ reused, \d+ reprocessed$", told, re.M)
     assert any(line.startswith("* | chatml") for line in cells(run_line(chat, "/template")))
     with pytest.raises(LacewingError, match="--force"):
         run_line(chat, "/template phi3")

@@ -93,7 +93,7 @@ def test_a_load_and_a_clear_offer_to_save_first(chat, start, folder):
     talk(other, "Else")
     run_line(other, "/save else")
     asked = person(chat, True, False, False)
-    assert "/undo goes back to the conversation before, of 2 messages" in run_line(chat, "/load else").text
+    assert "/undo goes back to the previous conversation, 2 messages" in run_line(chat, "/load else").text
     (kept,) = set(files.names()) - {"else"}
     assert kept.startswith("saved-") and said(kept) == ["Hello"]
     run_line(chat, "/clear")  # it is saved: nothing is asked
@@ -125,7 +125,7 @@ def test_undo_goes_back(chat, start):
     assert (chat.settings.system, chat.formatter.choice) == ("Brief.", "raw")
     say(chat, "Three")
     assert run_line(chat, "/undo").text == "removed: Three"
-    assert run_line(chat, "/undo").text == "back to the conversation before, of 2 messages"
+    assert run_line(chat, "/undo").text == "back to the previous conversation, 2 messages"
     assert (list(chat.messages), chat.settings, chat.formatter.choice, chat.saved) == before
     run_line(chat, "/save")
     assert "/undo brings the old one back" in run_line(chat, "/clear").text

@@ -142,7 +142,7 @@ def experts(chat: Session, state: bool | str | None = None) -> Reply:
         return Reply("a map of the experts is shown below answers" if state == "live" else "no map is shown below answers")
     layers = loaded.routing.statistics.layers()
     if not layers:
-        return Reply("the experts are watched; there is no answer since then")
+        return Reply("the experts are watched; there has been no answer since")
     use = chat.model.step.cache_statistics
     told = f"{counted(layers[0].tokens, 'token')} of the last prompt and answer\n" + (f"{use}\n" if use else "")
     return Reply(f"{told}{LEGEND}", table(layers, sequences=has_sequence_loss(program)))

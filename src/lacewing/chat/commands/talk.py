@@ -66,9 +66,9 @@ def retry(chat: Session) -> Reply:
 
 @command("undo", aliases=("pop",))
 def undo(chat: Session) -> Reply:
-    """Remove your last message and the answer to it; just after `/load` or `/clear`, go back to the conversation before."""
+    """Remove your last message and the answer to it; just after `/load` or `/clear`, go back to the previous conversation."""
     if chat.go_back():
-        return Reply(f"back to the conversation before, of {counted(len(chat.messages), 'message')}")
+        return Reply(f"back to the previous conversation, {counted(len(chat.messages), 'message')}")
     gone = chat.undo()
     return Reply(f"removed: {_short(gone[0]['content'])}")
 

@@ -198,7 +198,7 @@ def load(chat: Session, name: str) -> list[str]:
         lines.append(kv_files.read(chat, path, found["keys_values"]))
     if chat.replaced and chat.replaced[-1].after == chat.messages:
         before = counted(len(chat.replaced[-1].messages), "message")
-        lines.append(f"/undo goes back to the conversation before, of {before}")
+        lines.append(f"/undo goes back to the previous conversation, {before}")
     return [*lines, *_last_exchange(chat.messages)]
 
 
@@ -310,4 +310,4 @@ def _remove(path: Path) -> None:
 def check_name(name: str) -> None:
     """Raise OptionError for a name that automatic files have, which are removed after a while."""
     if AUTOMATIC.fullmatch(path_of(name).stem) and path_of(name).parent == folder():
-        raise OptionError(f"{name} is such a name as conversations get that are kept for a while only; choose another one")
+        raise OptionError(f"{name} is a name for conversations that are kept for a limited time; choose another one")

@@ -57,7 +57,7 @@ def change_template(session: Session, choice: str, force: bool = False) -> list[
         lines += [*fitted.notices, _read(session, fitted.ids)]
         formatter.history = fitted.history
     if ui.cancelled():
-        raise Cancelled("nothing was changed")
+        raise Cancelled("cancelled; nothing was changed")
     session.current.formatter = formatter
     return lines
 
@@ -67,8 +67,8 @@ def _read(session: Session, ids: list[int]) -> str:
     engine, ui = session.model.engine, session.ui
     kept = engine.held(ids)
     if not engine.prefill(ids, ui.cancelled, ui.progress):
-        raise Cancelled("nothing was changed")
-    return f"the conversation, re-rendered, has {counted(len(ids), 'token')}: {kept} kept, {len(ids) - kept} reprocessed"
+        raise Cancelled("cancelled; nothing was changed")
+    return f"{counted(len(ids), 'token')} with this template: {kept} reused, {len(ids) - kept} reprocessed"
 
 
 def missing_tokens(template: ChatTemplate, session: Session) -> tuple[str, ...]:

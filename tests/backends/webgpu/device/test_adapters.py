@@ -103,7 +103,7 @@ def test_auto_takes_gpus_that_the_model_fits(machine):
     found = judged(5 * GIB)
     assert found["arc"] == (True, "the model's 5.0 GiB fit in 90% of 6.0 GiB")
     assert found["iris"][0]
-    assert found["radeon"] == (False, "the model takes 5.0 GiB, more than 90% of an unknown amount of memory, taken for 4.0 GiB")
+    assert found["radeon"] == (False, "the model takes 5.0 GiB, more than 90% of an unknown amount of memory, treated as 4.0 GiB")
     assert UNKNOWN_BYTES == 4 * GIB
     assert not judged(6 * GIB)["arc"][0] and judged(14 * GIB)["iris"][0] and not judged(15 * GIB)["iris"][0]
     assert "on the CPU" in found["llvmpipe"][1] and "does not say" in found["virtual"][1]

@@ -21,7 +21,7 @@ from lacewing.errors import BackendError, OptionError
 from lacewing.options import format_bytes
 
 SHARE = 0.9  # of what a GPU has free may be filled without being asked to; drivers and displays need the rest
-UNKNOWN_BYTES = 4 * 2**30  # taken for the memory of a discrete GPU that does not tell
+UNKNOWN_BYTES = 4 * 2**30  # treated as the memory of a discrete GPU that does not tell
 _KINDS = {"DiscreteGPU": "discrete GPU", "IntegratedGPU": "integrated GPU", "CPU": "software"}
 _ORDER = ("discrete GPU", "integrated GPU", "unknown GPU", "software")
 _INTERFACES = ("Vulkan", "Metal", "D3D12", "OpenGL")  # one GPU may be shown through several; the first is taken
@@ -138,7 +138,7 @@ def judge(adapter: Adapter, needed_bytes: int | None) -> tuple[bool, str]:
     if adapter.problem:
         return False, adapter.problem
     room = adapter.free_bytes if adapter.free_bytes is not None else adapter.memory_bytes
-    known = format_bytes(room) if room is not None else f"an unknown amount of memory, taken for {format_bytes(UNKNOWN_BYTES)}"
+    known = format_bytes(room) if room is not None else f"an unknown amount of memory, treated as {format_bytes(UNKNOWN_BYTES)}"
     usable = int((UNKNOWN_BYTES if room is None else room) * SHARE)
     if needed_bytes is None:
         return True, f"a {adapter.kind}, for models that fit in {SHARE:.0%} of {known}"
