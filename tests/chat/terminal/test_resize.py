@@ -74,3 +74,26 @@ def test_a_resize_in_tmux_leaves_no_copies(text, word, tmp_path):
         screen.call("kill-server")
     for each in re.findall(rf"{word}\d+", text):
         assert len(re.findall(rf"{each}(?!\d)", shown)) == 1, screen
+
+
+BARS = """
+import shutil, time
+from lacewing.chat.terminal.region import Region
+import sys
+region = Region(sys.stdout, shutil.get_terminal_size)
+for count in range(3):
+    region.show(["a bar", "another", "a third"][: 3 - count])
+region.show([])
+print("END", flush=True)
+time.sleep(600)
+"""
+
+
+def test_what_is_taken_away_is_gone_in_tmux(tmp_path):
+    """Also from the first line of the screen, which tmux would put into its history."""
+    screen = Tmux(tmp_path, BARS, 80, 24)
+    try:
+        screen.wait("END")
+        assert screen.text().split() == ["END"]
+    finally:
+        screen.call("kill-server")

@@ -10,6 +10,7 @@ from typing import IO
 from rich.cells import cell_len
 
 _UP, _DOWN, _CLEAR_LINE, _CLEAR_BELOW = "\x1b[{}A", "\x1b[{}B", "\x1b[2K", "\x1b[J"
+_RIGHT = "\x1b[C"
 _CLIP, _WRAP = "\x1b[?7l", "\x1b[?7h"  # a screen that has just become narrower must not wrap what may be rewritten
 _HIDE, _SHOW = "\x1b[?25l", "\x1b[?25h"
 _ESCAPES, _NO_LETTERS = re.compile(r"\x1b\[[\d;]*m"), re.compile(r"\x1b\[[\d;]*m|\s+")
@@ -60,7 +61,8 @@ class Region:
             parts = [_HIDE, self._to(row), "\r", "\n" * appends, *(f"{_CLEAR_LINE}{line}\n" for line in ends)]
             clip, wrap = ("", "") if self.in_tmux else (_CLIP, _WRAP)
             parts += [clip, "\n".join(f"{_CLEAR_LINE}{line}" for line in rest), wrap] if rest else []
-            parts.append(_CLEAR_BELOW)
+            # tmux keeps what is cleared from its first column on, as if it had left the screen.
+            parts += [_CLEAR_BELOW] if rest and rest[-1] else [_CLEAR_LINE, _RIGHT, _CLEAR_BELOW, "\r"]
             row = len(lines) - bool(rest)
             above = max(above, len(lines) - self._shape[1]) if rest else above
         else:
