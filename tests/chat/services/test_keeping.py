@@ -195,7 +195,7 @@ def test_who_leaves_keeps_the_conversation(chat, start):
     assert len(files.names()) == 2 and said(name) == ["Hello", "More"]
     with pytest.raises(OptionError, match="give the session a name"):
         run_line(other, "/save")  # not that of a file that is kept for a while
-    with pytest.raises(OptionError, match="kept for a while"):
+    with pytest.raises(OptionError, match="kept for a limited time"):
         run_line(other, f"/save {name}")
 
 
