@@ -99,6 +99,10 @@ def test_what_is_saved_is_not_saved_again_and_what_is_left_is_kept(tiny_path, tm
         assert "lacewing chat --resume continues it" in chat.process.before
     first, second = sorted(path.name for path in tmp_path.glob("sessions/*"))
     assert first.startswith("last-") and second == "mine.json"
+    with chat_in(tmp_path, "--resume") as chat:
+        assert "You: Hello" in chat.ready()
+        chat.press(CTRL_D)
+        assert chat.leave() == 0
 
 
 def test_nobody_reads_the_pipe(tiny_path, tmp_path):

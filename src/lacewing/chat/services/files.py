@@ -199,12 +199,13 @@ def load(chat: Session, name: str) -> list[str]:
     if chat.replaced and chat.replaced[-1].after == chat.messages:
         before = counted(len(chat.replaced[-1].messages), "message")
         lines.append(f"/undo goes back to the previous conversation, {before}")
-    return [*lines, *_last_exchange(chat.messages)]
+    return [*lines, _last_exchange(chat.messages)] if chat.messages else lines
 
 
-def _last_exchange(messages: list[Message]) -> list[str]:
+def _last_exchange(messages: list[Message]) -> str:
     asked = [at for at, each in enumerate(messages) if each["role"] == "user"]
-    return [f"\n{speaker(each)}: {_shortened(each['content'].strip())}" for each in messages[asked[-1] if asked else 0 :]]
+    shown = messages[asked[-1] if asked else 0 :]
+    return "\n\n".join(f"{speaker(each)}: {_shortened(each['content'].strip())}" for each in shown)
 
 
 def speaker(message: Message) -> str:
