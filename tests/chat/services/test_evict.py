@@ -78,7 +78,7 @@ def test_one_that_is_closed_says_how_to_go_on(chat, paths, monkeypatch, error, n
     """The conversation stays; the same model or another one continues it."""
     before = [dict(message) for message in chat.messages]
     closed(chat, paths, monkeypatch, error)
-    assert (chat.status().residency, chat.status().used_tokens) == ("closed", 0)
+    assert (chat.status().residency, chat.status().backend) == ("closed", "no backend")
     with pytest.raises(ModelClosedError, match=f"is closed: .*; /model {paths['llama']} loads it again, /model PATH another one"):
         say(chat, "still there?")
     assert chat.messages == before
