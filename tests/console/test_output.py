@@ -1,8 +1,11 @@
+import ast
 import io
 import signal
+from pathlib import Path
 
 import pytest
 
+import lacewing
 from lacewing.console.interrupt import Interrupt
 from lacewing.console.output import Output, Table, aligned_lines, clean, clean_answer, clean_line, print_json, print_text
 
@@ -77,3 +80,14 @@ def test_answers_that_stay_as_they_are(text):
 def test_what_nobody_sees_is_left_out_of_answers():
     assert clean_answer("\U0001f3f4\U000e0067\U000e0062\U000e007f") == "\U0001f3f4"
     assert clean_answer("one\u2028two\u2029three\r\n") == "one\ntwo\nthree\n"
+
+
+def test_nothing_is_printed_elsewhere():
+    """`print` and writing to a standard stream are for `console.output`; what rich and prompt-toolkit are given is cleaned first."""
+    package = Path(lacewing.__file__).parent
+    found = set()
+    for file in package.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print":
+                found.add(file.relative_to(package).as_posix())
+    assert found == {"console/output.py", "chat/terminal/screen.py"}  # the latter: thoughts in their style, cleaned as they came
