@@ -6,13 +6,19 @@ import sys
 import pytest
 
 from lacewing.cli import main
+from lacewing.console.output import NORMAL, set_level
 from tests.hub.test_remote import server  # noqa: F401  # a fixture
 
 
 @pytest.fixture(autouse=True)
 def no_configuration(monkeypatch, tmp_path_factory):
-    """What this user has configured is not tested."""
+    """What this user has configured is not tested, and what a command sets for its process ends with the test."""
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
+    for name in ("NO_COLOR", "FORCE_COLOR"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    yield
+    set_level(NORMAL)
 
 
 @pytest.fixture

@@ -124,7 +124,7 @@ def bench(
     *,
     prompt: Annotated[int, typer.Option("-p", "--prompt", help="Prompt tokens.", metavar="N")] = 512,
     generate: Annotated[int, typer.Option("-n", "--generate", help="Generated tokens.", metavar="N")] = 128,
-    repeats: Annotated[int, typer.Option("-r", "--repeats", help="Runs; medians are shown.", metavar="N", min=1)] = 3,
+    repeats: Annotated[int, typer.Option("-r", "--repeats", help="Runs; medians are shown.", metavar="N")] = 3,
     options: LoadOptions,
     profile: Annotated[bool, typer.Option("--profile", help="Also the time of each kernel, measured by the GPU.")] = False,
     sequences: Annotated[

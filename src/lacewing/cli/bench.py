@@ -32,6 +32,8 @@ def bench(
 
     from lacewing.engine.bench import check_counts, check_sequences, context_of, measure, measure_sequences
 
+    if repeats < 1:
+        raise OptionError(f"repeats is {repeats}; it must be at least 1")
     counts = check_sequences(sequences) if sequences is not None else []
     check_counts(prompt, generate, prompt + generate if options.context is None else options.context)
     needed = max(1, prompt + generate, context_of(counts) if counts else 0)

@@ -79,6 +79,8 @@ def _checked(args: Iterable[str], known: Mapping[str, Any], command: str) -> tup
         if parameter is None:
             continue
         given.add(parameter.name)
+        if parameter.is_flag and equals:
+            raise OptionError(f"{found} takes no value; {command} --help describes it")
         if not parameter.is_flag:
             if not equals:
                 following = next(rest, None)

@@ -44,8 +44,8 @@ def pull(name: str, progress: Progress | None = None, transports: Transports | N
             try:
                 return _pull_from(reference, name, here, progress, transports or Transports())
             except DownloadError as error:
-                problems.append(str(error))
-    raise DownloadError(f"{name} could not be fetched: " + "; then: ".join(problems))
+                problems.append(error)
+    raise DownloadError(f"{name} could not be fetched: " + "; then: ".join(map(str, problems))) from problems[-1]
 
 
 def _pull_from(reference: Reference, name: str, here: Cached | None, progress: Progress | None, transports: Transports) -> Cached:
