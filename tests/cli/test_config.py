@@ -81,7 +81,7 @@ def test_the_default_model(called, file, monkeypatch):
         ("memory = true\n", "line 1: memory is True; it must be text"),
         ("stop = [1979-05-27, {a = 1}]\n", "line 1: stop is"),
         ("\ntemperature = -1\n", "line 2: temperature is -1"),
-        ("memory = 'lots'\n", "line 1: memory 'lots' is not a size"),
+        ("memory = 'lots'\n", "line 1: memory is 'lots'; it must be a size"),
         ("residency = 'fast'\n", "line 1: residency is 'fast'"),
         ("seed = 1\nseed = 2\n", "line 2"),
         ("x = " + "[" * 9000, "cannot be read"),

@@ -132,7 +132,8 @@ def _words(setting: Setting, value: Any, where: str) -> tuple[str, ...]:
     try:
         flags.check(setting.name, typed)
     except OptionError as error:
-        raise OptionError(f"{where}: {error}") from None
+        plain = str(error).replace(f"`{setting.name}`", setting.name)  # as in the file, not as on the command line
+        raise OptionError(f"{where}: {plain}") from None
     return tuple(f"{setting.flag}={each}" for each in several)
 
 
