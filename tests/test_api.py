@@ -257,8 +257,8 @@ def test_bad_load_options(tiny_path, options, error, words):
         ({"temperature": float("nan")}, "temperature"),
         ({"temperature": "hot"}, "temperature"),
         ({"top_p": 1.5}, "top_p"),
-        ({"top_k": -1}, "top_k"),
-        ({"max_tokens": -1}, "max_tokens"),
+        ({"top_k": -2}, "top_k"),
+        ({"max_tokens": -2}, "max_tokens"),
         ({"seed": 2**63}, "seed"),
         ({"stop": [""]}, "stop"),
         ({"logit_bias": {10**6: 1.0}}, "logit_bias"),
@@ -409,7 +409,7 @@ def test_a_file_that_changes_during_an_answer_fails_it(tiny_path, tmp_path, monk
 
 @pytest.mark.parametrize("stop", [5, {"a": 1}])
 def test_stop_must_be_text(tiny_path, stop):
-    with lacewing.load(tiny_path, backend="reference") as model, pytest.raises(lacewing.LacewingError, match="stop must be"):
+    with lacewing.load(tiny_path, backend="reference") as model, pytest.raises(lacewing.LacewingError, match="`stop` must be"):
         model.generate("a", stop=stop)
 
 

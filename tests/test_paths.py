@@ -163,6 +163,7 @@ OPENED = {
     "chat/terminal": "the history, the message in an editor",
     "cli/__init__.py": "os.devnull",
     "cli/config.py": "the configuration",
+    "cli/prompt.py": "a file of the system about a process",
     "cli/stats.py": "what it writes",
     "cli/picture.py": "what it writes",
     "text/template.py": "the templates that come with Lacewing",

@@ -58,7 +58,7 @@ def test_a_context_beyond_the_trained_one(context, tiny_path, call, monkeypatch)
     monkeypatch.setattr(sys, "stdin", io.StringIO("/context\n"))
     assert call("chat", tiny_path, *flags).err.count(BEYOND) == count
     monkeypatch.setattr(sys, "stdin", io.StringIO(f"/model {tiny_path} --context {context}\n"))
-    assert call("chat", tiny_path, "--backend", "reference", "--context", 64).out.count(BEYOND) == count
+    assert call("chat", tiny_path, "--backend", "reference", "--context", 64).err.count(BEYOND) == count
 
 
 def test_an_answer_that_repeats_itself(tiny_path, call, monkeypatch):
@@ -72,7 +72,7 @@ def test_an_answer_that_repeats_itself(tiny_path, call, monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.StringIO("/repeat-guard 32\nHello\n/repeat-guard off\nHello\n/repeat-guard\n/seed -1\n"))
     told = call("chat", *words[1:2], *words[3:])
     assert told.err.count("the answer repeated itself and was ended; /repeat-guard off lets it go on") == 1
-    assert "repeat guard 0\n" in told.out and "seed random" in told.out
+    assert "repeat guard 0\n" in told.err and "seed random" in told.err
 
 
 def test_errors_of_a_chat_name_its_commands(tiny_path, monkeypatch, capsys):

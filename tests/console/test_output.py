@@ -83,7 +83,7 @@ def test_what_nobody_sees_is_left_out_of_answers():
 
 
 def test_nothing_is_printed_elsewhere():
-    """`print` and writing to a standard stream are for `console.output`; what rich and prompt-toolkit are given is cleaned first."""
+    """`print` is for `console.output`; what rich and prompt-toolkit are given is cleaned before."""
     package = Path(lacewing.__file__).parent
     found = set()
     for file in package.rglob("*.py"):
