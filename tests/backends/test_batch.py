@@ -7,7 +7,7 @@ import pytest
 
 from lacewing.backends.batch import Batch, StepLimits, Wanted, check_batch
 from lacewing.backends.choice import allowed, candidates_of, log_sum_exp, top_k
-from lacewing.errors import BackendError, NumericError, OptionError
+from lacewing.errors import NumericError, OptionError
 
 LIMITS = StepLimits(context=64, chunk=16, rows=3)
 
@@ -32,11 +32,12 @@ def test_units_are_checked():
         check_batch(Batch(batch.tokens, batch.rows, batch.positions, batch.outputs, same, others), 10, LIMITS, [1])
 
 
-def test_embeddings_need_a_backend_that_takes_them():
+def test_embeddings_are_rows_of_the_width_of_the_model():
     batch = Batch(np.array([-1, 3]), np.zeros(2, int), np.arange(2), np.array([1]), embeddings=np.zeros((1, 8), np.float32))
-    assert check_batch(batch, 10, LIMITS, [], embeddings=True).embeddings is not None
-    with pytest.raises(BackendError, match="in place of token ids"):
-        check_batch(batch, 10, LIMITS, [])
+    assert check_batch(batch, 10, LIMITS, [], 8).embeddings is not None
+    for width in (0, 7):  # of a program that embeds nothing, and of another model
+        with pytest.raises(OptionError, match=rf"must be float32 \(N, {width}\), not float32 \(1, 8\)"):
+            check_batch(batch, 10, LIMITS, [], width)
     with pytest.raises(OptionError, match="token -1"):
         check_batch(Batch.of([-1], 0, [0]), 10, LIMITS, [])
 

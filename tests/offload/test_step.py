@@ -139,15 +139,16 @@ def test_a_run_is_aborted_between_stages(tmp_path, monkeypatch):
     step.close()
 
 
-def test_embeddings_in_place_of_ids(tmp_path):
+@pytest.mark.parametrize("kind", ["cpu", "reference"])
+def test_embeddings_in_place_of_ids(kind, tmp_path):
     """Only the device of the embedding is told of them."""
-    path = tiny("llama", "gguf", tmp_path)
-    _, step = halves(path, [ReferenceBackend(), ReferenceBackend()])
-    _, whole = open_step(path, 32)
+    path, backends = tiny("llama", "gguf", tmp_path), [CpuBackend(1), CpuBackend(2)] if kind == "cpu" else [ReferenceBackend()] * 2
+    _, step = halves(path, backends)
+    _, whole = open_step(path, 32, backends[0])
     width = next(op.out.width for op in whole.program.ops if isinstance(op, Embed))
     values = np.random.default_rng(0).standard_normal((2, width)).astype(np.float32)
     mixed = replace(Batch.of([7, -1, -2, 9], 0, [0, 1, 2, 3]), embeddings=values)
-    SAME["reference"](step.run(mixed), whole.run(mixed))
+    SAME[kind](step.run(mixed), whole.run(mixed))
     step.close()
 
 

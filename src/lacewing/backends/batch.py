@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lacewing.errors import BackendError, OptionError
+from lacewing.errors import OptionError
 
 Array = np.ndarray  # of int32, but where it is said otherwise
 
@@ -45,6 +45,14 @@ class Batch:
         tokens = np.asarray(ids, np.int32)
         places = np.arange(position, position + len(tokens), dtype=np.int32)
         return Batch(tokens, np.full(len(tokens), row, np.int32), places, np.asarray(outputs, np.int32))
+
+    @property
+    def given(self) -> tuple[Array, Array] | None:
+        """Which tokens come as embeddings, and their rows, float32 (G, D); None: all are ids."""
+        if self.embeddings is None:
+            return None
+        which = np.flatnonzero(self.tokens < 0)
+        return which, self.embeddings[-1 - self.tokens[which]]
 
     @property
     def parts(self) -> list[tuple[int, int, int]]:
@@ -88,15 +96,15 @@ class Candidates:
     log_sum: float
 
 
-def check_batch(batch: Batch, vocab_size: int, limits: StepLimits, fixed: Sequence[int], *, embeddings: bool = False) -> Batch:
-    """The batch with its arrays as contiguous int32. `fixed`: how many units there are of each group of fixed states.
+def check_batch(batch: Batch, vocab_size: int, limits: StepLimits, fixed: Sequence[int], width: int = 0) -> Batch:
+    """The batch with its arrays as contiguous int32. `fixed`: how many units there are of each group of fixed states; `width`: of
+    an embedding, 0 where the program takes none.
 
-    Raises OptionError that names the first value out of range or of the wrong shape, BackendError for embeddings where the
-    backend takes none.
+    Raises OptionError that names the first value out of range or of the wrong shape.
     """
     extra = 0 if batch.embeddings is None else len(batch.embeddings)
-    if extra and not embeddings:
-        raise BackendError("this backend cannot run embeddings in place of token ids; use `backend='reference'`")
+    if batch.embeddings is not None and (batch.embeddings.dtype != np.float32 or batch.embeddings.shape[1:] != (width,)):
+        raise OptionError(f"embeddings must be float32 (N, {width}), not {batch.embeddings.dtype} {batch.embeddings.shape}")
     tokens = _integers("token", batch.tokens, vocab_size, -extra)
     count = len(tokens)
     if not 1 <= count <= limits.chunk:

@@ -18,6 +18,7 @@ from lacewing.backends.batch import Batch, Candidates, StepLimits, Wanted, check
 from lacewing.backends.choice import candidates_of
 from lacewing.backends.weights import CacheStatistics, WeightView
 from lacewing.errors import BackendError, Cancelled, OptionError
+from lacewing.program.ops import Embed
 from lacewing.program.program import Program
 from lacewing.program.states import PAGE, Group
 
@@ -60,7 +61,6 @@ class Step(ABC):
     notices: tuple[str, ...] = ()  # what a person should know, such as weights that the device keeps as another quant
     most_candidates = 0  # `choose` of up to so many is made by the device, which spares the host the whole row
     runs_ahead = False  # `greedy` keeps the device busy while the host reads a token
-    takes_embeddings = False
     can_profile = False
 
     def __init__(self, program: Program, limits: StepLimits):
@@ -68,6 +68,8 @@ class Step(ABC):
         self.groups: tuple[Group, ...] = program.groups
         self.fixed = sum(not group.paged for group in self.groups)
         self.sizes = [0] * len(self.groups)  # pages or units of each group
+        widths = [op.out.width for op in program.ops if isinstance(op, Embed)]
+        self._width = widths[0] if len(widths) == 1 else 0  # of embeddings that a caller may give
         self._lock = threading.RLock()
         self._closed = False
         self._abort = threading.Event()
@@ -286,7 +288,7 @@ class Step(ABC):
 
     def _checked(self, batch: Batch) -> Batch:
         units = [size for size, group in zip(self.sizes, self.groups, strict=True) if not group.paged]
-        return check_batch(batch, self.program.vocab_size, self.limits, units, embeddings=self.takes_embeddings)
+        return check_batch(batch, self.program.vocab_size, self.limits, units, self._width)
 
     def _stop_if_aborted(self) -> None:
         """For backends, between two pieces of work. Raises Cancelled."""

@@ -95,7 +95,6 @@ class OffloadStep(Step):
             for step in steps
         ]
         self._embeds = [any(isinstance(op, Embed) for op in part.program.ops) for part in cut.parts]
-        self.takes_embeddings = all(step.takes_embeddings for step, embeds in zip(steps, self._embeds, strict=True) if embeds)
 
     # running
 

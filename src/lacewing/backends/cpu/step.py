@@ -15,6 +15,7 @@ from lacewing.backends.cpu.memory import aligned
 from lacewing.backends.cpu.pool import ThreadPool, head_of
 from lacewing.backends.stages import not_alone
 from lacewing.backends.step import RoutedLayer, Step
+from lacewing.program.ops import Embed
 
 
 class CpuStep(Step):
@@ -49,6 +50,7 @@ class CpuStep(Step):
         logits = lowering.memory.buffers.get("logits")
         self._logits = np.empty((0,), np.float32) if logits is None else logits.view(np.float32)
         self._pool = ThreadPool(self._head, threads, kernels)
+        self._embedded = next((op.out for op in self.program.ops if isinstance(op, Embed)), None)
         self._stages = list(zip(lowering.stages, ranges(lowering.stages, lowering.ops), strict=True))
         # The system gives the memory of a row of logits to the run that first asks for it, and an answer asks for one.
         unused = 0 if logits is None else max(0, logits.nbytes - 4 * self._vocab)
@@ -94,6 +96,8 @@ class CpuStep(Step):
         count, wanted, inputs = len(batch.tokens), len(batch.outputs), self._inputs
         inputs[0, :count], inputs[1, :count], inputs[2, :count] = batch.tokens, batch.rows, batch.positions
         inputs[3, :wanted] = batch.outputs
+        if (given := batch.given) is not None and self._embedded is not None:
+            columns(self._lowering.memory, self._embedded, count)[given[0]] = given[1]
         self._state[0], self._state[1] = count, wanted
 
     def _walk(self) -> None:

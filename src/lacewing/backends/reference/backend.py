@@ -52,8 +52,6 @@ class ReferenceBackend(Backend):
 class ReferenceStep(Step):
     """A program ready to run."""
 
-    takes_embeddings = True
-
     def __init__(self, program: Program, weights: Mapping[str, WeightView], limits: StepLimits, exact: bool, cache_bytes: int):
         super().__init__(program, limits)
         self.state = State(program, Weights(weights, cache_bytes), limits, exact)

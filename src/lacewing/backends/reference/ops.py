@@ -20,8 +20,8 @@ def embed(state: State, op: ops.Embed) -> None:
     known = state.tokens >= 0
     rows = np.empty((len(known), op.out.width), np.float32)
     rows[known] = state.weights.rows(op.weight, state.tokens[known]) * np.float32(op.scale)
-    if state.batch.embeddings is not None:
-        rows[~known] = state.batch.embeddings[-1 - state.tokens[~known]]
+    if (given := state.batch.given) is not None:
+        rows[given[0]] = given[1]
     state.view(op.out)[:] = rows
 
 

@@ -1,13 +1,19 @@
 """FP8 and MXFP4 of safetensors on the CPU: every op against the reference backend, and the same bits however the work is cut."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from lacewing.backends.batch import Batch, StepLimits
+from lacewing.backends.cpu import CpuBackend
 from lacewing.backends.cpu.isa import host_isa
 from lacewing.errors import UnsupportedModelError
-from lacewing.program.ops import Buffer, Embed, ExpertLinear, HeadLinear, Linear, Op, Route
+from lacewing.program.ops import Buffer, Embed, ExpertLinear, HeadLinear, Linear, Logits, Op, Route
+from lacewing.program.program import Program
 from tests.backends.cpu.checks import check_against_reference
-from tests.backends.cpu.single_ops import Batch, Case, ScaledWeight, floats, logits, nmse, normal, one_batch, scaled_weight, singly
+from tests.backends.cpu.single_ops import Batch as Fed
+from tests.backends.cpu.single_ops import Case, ScaledWeight, floats, logits, nmse, normal, one_batch, scaled_weight, singly
 from tests.models.running import MappedWeight
 
 LANES = host_isa().lanes
@@ -70,6 +76,18 @@ def test_embedding_and_logits(kind: str) -> None:
         assert not outputs or nmse(given, expected) < 1e-10
 
 
+@pytest.mark.parametrize("kind", BLOCKS)
+def test_rows_that_come_as_embeddings_stay(kind: str) -> None:
+    table, out = weight_of("table", kind, 96, 96), Buffer("out", 96).view()
+    weights = {"table": table, "identity": floats("identity", np.eye(96, dtype=np.float32))}
+    program = Program((Embed("table", out), Logits(out, "identity")), {name: each.shape for name, each in weights.items()}, (), 96)
+    step = CpuBackend(2).compile(program, weights, StepLimits(8, 8))
+    rows = normal(2, 96)
+    given = replace(Batch.of([5, -2, -1, 9], 0, range(4)), embeddings=rows)
+    np.testing.assert_array_equal(step.run(given), [table.values()[5], rows[1], rows[0], table.values()[9]])
+    step.close()
+
+
 @pytest.mark.parametrize("quant", ["F8_E4M3", "F4_E2M1"])
 def test_every_byte_and_wild_factors_are_the_reference_s(quant: str) -> None:
     """NaN where the byte or the factor is; the rows without one keep their bits."""
@@ -106,7 +124,7 @@ IDS, CHOSEN = Buffer("ids", ACTIVE).view(), Buffer("chosen", ACTIVE).view()
 BATCHES = ([13], [1] * 13, [2, 8, 3])
 
 
-def batches(counts: list[int]) -> list[Batch]:
+def batches(counts: list[int]) -> list[Fed]:
     starts = np.cumsum([0, *counts])
     return [([0] * count, list(range(start, start + count))) for start, count in zip(starts, counts, strict=False)]
 

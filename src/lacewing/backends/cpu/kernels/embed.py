@@ -1,4 +1,4 @@
-"""Rows of the embedding table, as float32."""
+"""Rows of the embedding table, as float32. A token below 0 has its row already."""
 
 from lacewing.backends.cpu.arguments import EMBED, SCRATCH_BYTES, STATE, TILE_COLUMNS
 from lacewing.backends.cpu.kernels.gemm.dot import MINS, SCALES
@@ -28,6 +28,8 @@ def embed_tiles(args, state, thread, threads):
     tokens, ids = peek_i64(state + STATE.tokens), peek_i64(state + STATE.ids)
     for t in range(tokens * thread // threads, tokens * (thread + 1) // threads):
         row, weight = peek_i32(ids + 4 * t), peek_i64(args + EMBED.weight)
+        if row < 0:
+            continue
         lane = row % LANES if peek_i64(args + EMBED.tiled) else 0
         source = weight + (row - lane) * peek_i64(args + EMBED.row_bytes)
         out = peek_i64(args + EMBED.out) + t * peek_i64(args + EMBED.out_stride)
@@ -50,7 +52,10 @@ def embed_generic(args, state, thread, threads):
     scale, width = peek_f32(args + EMBED.scale), peek_i64(args + EMBED.width)
     tokens, ids = peek_i64(state + STATE.tokens), peek_i64(state + STATE.ids)
     for t in range(tokens * thread // threads, tokens * (thread + 1) // threads):
-        source = peek_i64(args + EMBED.weight) + peek_i32(ids + 4 * t) * peek_i64(args + EMBED.row_bytes)
+        row = peek_i32(ids + 4 * t)
+        if row < 0:
+            continue
+        source = peek_i64(args + EMBED.weight) + row * peek_i64(args + EMBED.row_bytes)
         out = peek_i64(args + EMBED.out) + t * peek_i64(args + EMBED.out_stride)
         call_kernel(peek_i64(args + EMBED.unpack), source, blocks, out, 0)
         for c in range(width):
@@ -61,7 +66,7 @@ def make_embed(load, peek, itemsize):
     """`kernel` for a table of floats."""
 
     @inline
-    def row(source, out, width, scale):
+    def widen(source, out, width, scale):
         whole = width - width % LANES
         for c in range(0, whole, LANES):
             store_f32(out + 4 * c, load(source + itemsize * c) * splat_f32(scale))
@@ -72,8 +77,11 @@ def make_embed(load, peek, itemsize):
         scale, width = peek_f32(args + EMBED.scale), peek_i64(args + EMBED.width)
         tokens, ids = peek_i64(state + STATE.tokens), peek_i64(state + STATE.ids)
         for t in range(tokens * thread // threads, tokens * (thread + 1) // threads):
-            source = peek_i64(args + EMBED.weight) + peek_i32(ids + 4 * t) * peek_i64(args + EMBED.row_bytes)
-            row(source, peek_i64(args + EMBED.out) + t * peek_i64(args + EMBED.out_stride), width, scale)
+            row = peek_i32(ids + 4 * t)
+            if row < 0:
+                continue
+            source = peek_i64(args + EMBED.weight) + row * peek_i64(args + EMBED.row_bytes)
+            widen(source, peek_i64(args + EMBED.out) + t * peek_i64(args + EMBED.out_stride), width, scale)
 
     return kernel
 

@@ -21,6 +21,7 @@ from lacewing.backends.webgpu.step.argmax import AHEAD, device_argmax
 from lacewing.backends.webgpu.step.routes import RouteWatch
 from lacewing.backends.webgpu.step.top_k import WANTED, DeviceTopK
 from lacewing.errors import OptionError
+from lacewing.program.ops import Embed
 from lacewing.program.states import PAGE
 
 AT_ONCE = 64  # dispatches of a submission, but of runs that are one submission whatever it takes
@@ -41,6 +42,8 @@ class WebGPUStep(Step):
         self._step_buffer, self._logits, self.logit_rows = compiler.step_buffer, compiler.logits, compiler.logit_rows
         self._argmax, self._top_k = device_argmax(compiler), DeviceTopK(compiler)
         self._dispatches, shared = compiler.finish()
+        self._arena = shared[0].buffer
+        self._embedded = next((compiler.at(op.out) for op in self.program.ops if isinstance(op, Embed)), None)
         self._watch = RouteWatch(self._device, compiler.routers, self.limits.chunk, shared, self._dispatches)
         self._states = compiler.states
         self._made = [*compiler.made, compiler.step_buffer]
@@ -127,6 +130,9 @@ class WebGPUStep(Step):
         self._runs += 1
         self._watch.tokens = len(batch.tokens)
         self._device.write(self._step_buffer, 0, self._inputs.encode(batch, rows, first))
+        if self._embedded is not None and first == 0 and (given := batch.given) is not None:
+            for token, row in zip(*given, strict=True):
+                self._device.write(self._arena, 4 * (self._embedded.base + int(token) * self._embedded.stride), row)
 
     def _replay(self, plan: Plan, out: np.ndarray) -> None:
         recorder = Recorder(self._device.device)

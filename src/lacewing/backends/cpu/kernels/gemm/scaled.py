@@ -244,6 +244,8 @@ def make_embed(widen: Any) -> Any:
         tokens, ids = peek_i64(state + STATE.tokens), peek_i64(state + STATE.ids)
         for t in range(tokens * thread // threads, tokens * (thread + 1) // threads):
             row = peek_i32(ids + 4 * t)
+            if row < 0:  # its row is there already
+                continue
             factors = row // peek_i64(args + SCALED_EMBED.scale_rows) * peek_i64(args + SCALED_EMBED.scale_bytes)
             out = peek_i64(args + SCALED_EMBED.out) + t * peek_i64(args + SCALED_EMBED.out_stride)
             w = peek_i64(args + SCALED_EMBED.weight) + row * peek_i64(args + SCALED_EMBED.row_bytes)

@@ -1,4 +1,5 @@
-// Rows of the table: one thread a group of 32 values. Grid: groups / 64, tokens.
+// Rows of the table: one thread a group of 32 values. An id beyond the table, as one below 0 is here, has its row already.
+// Grid: groups / 64, tokens.
 {% set words = "f32" %}
 {% include "step.wgsl" %}
 {% set first = 2 %}
