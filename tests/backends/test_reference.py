@@ -17,6 +17,7 @@ from lacewing.program.ops import (
     Buffer,
     Embed,
     GatedActivation,
+    Hadamard,
     Linear,
     Logits,
     Norm,
@@ -133,6 +134,17 @@ def test_rope(adjacent):
                 turn = 1.5 * np.exp(1j * position * frequency) * (row[head + i] + 1j * row[head + j])
                 expected[i], expected[j] = turn.real, turn.imag
             np.testing.assert_allclose(got[head : head + 5], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [32, 64, 256])
+def test_hadamard(size):
+    """Sylvester's matrix, row by row from its definition: the parity of the bits that row and column share."""
+    signs = np.array([[1 - 2 * ((row & column).bit_count() % 2) for column in range(size)] for row in range(size)])
+    width, weight = 2 * size, RNG.standard_normal((2 * size, 8))
+    heads = Buffer("out", width).view()
+    x, found = compute([Linear(X, ("w",), (heads,)), Hadamard(heads, 1, size)], {"w": weight}, 8, TOKENS, out_width=width)
+    expected = ((x @ weight.T).reshape(4, 2, size) @ signs / math.sqrt(size)).reshape(found.shape)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(("activation", "function"), [

@@ -12,6 +12,7 @@ from lacewing.program.ops import (
     Buffer,
     Embed,
     GatedActivation,
+    Hadamard,
     Linear,
     Logits,
     Norm,
@@ -56,9 +57,27 @@ def changed(index, **fields):
     return replace(PROGRAM, ops=tuple(ops))
 
 
+def with_hadamard(**fields):
+    op = replace(Hadamard(Q, 1, 32), **fields)
+    return replace(PROGRAM, ops=(*OPS[:5], op, *OPS[5:]))
+
+
 def test_a_good_program():
     check_program(PROGRAM)
     assert len(str(PROGRAM).splitlines()) == len(OPS)
+
+
+def test_keys_that_are_rounded_are_spread_with_their_queries():
+    """Once, whatever the precision was before; latent keys are values as well."""
+    state = paged(1, 96, 64)
+    q, k, v, out = (Buffer(name, width).view() for name, width in (("q", 192), ("k", 96), ("v", 64), ("out", 128)))
+    ops = (WriteKeysValues(k, v, 0), Attention(q, out, 0, 2, 1, 0.5))
+    program = Program(ops, {}, (state,), 10)
+    spread = program.with_kv_type("q8_0")
+    assert spread.ops == (Hadamard(k, 1, 32), ops[0], Hadamard(q, 2, 32), ops[1])
+    assert spread.with_kv_type("q8_0") == spread and spread.with_kv_type("f16") == program.with_kv_type("f16")
+    latent = replace(program, states=(replace(state, parts=state.parts[:1], latent=True),))
+    assert latent.with_kv_type("q8_0").ops == ops
 
 
 @pytest.mark.parametrize(
@@ -88,6 +107,10 @@ def test_a_good_program():
         (changed(4, rope=RopeSpec(())), "0 pairs"),
         (changed(4, rope=RopeSpec((float("inf"),))), "not finite"),
         (changed(4, heads=3), "not 3 equal heads"),
+        (with_hadamard(heads=3), "not 3 equal heads"),
+        (with_hadamard(size=16), "size 16 is no power of two from 32 on"),
+        (with_hadamard(size=48), "size 48 is no power of two"),
+        (with_hadamard(heads=2), "a head of 4 values is not whole runs of 32"),
         (changed(5, state=1), "state 1 of 1"),
         (changed(5, state=-1), "state -1 of 1"),
         (changed(5, k=Q), r"qkv\[0:8\] has width 8"),

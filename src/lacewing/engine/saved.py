@@ -31,8 +31,10 @@ def state_size(groups: Ids[Group], count: int, version: bytes) -> int:
 
 
 def kv_type(groups: Ids[Group]) -> str:
-    """Of the paged states; of a model without any that of its units."""
-    return next((group.state.parts[0].dtype for group in groups if isinstance(group.state, PagedState)), "f32")
+    """Of the paged states; of a model without any that of its units. What was saved before keys were spread is of another type."""
+    states = (group.state for group in groups if isinstance(group.state, PagedState))
+    kinds = (f"{state.parts[0].dtype}{'' if state.parts[0].dtype != 'q8_0' or state.latent else ' spread'}" for state in states)
+    return next(kinds, "f32")
 
 
 def read_state(engine: Engine) -> tuple[list[int], bytes]:

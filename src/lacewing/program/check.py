@@ -77,6 +77,12 @@ def _rope(c: Checker, op: ops.Rope) -> None:
     require(all(map(math.isfinite, (*op.rope.frequencies, op.rope.magnitude))), "a frequency is not finite")
 
 
+def _hadamard(c: Checker, op: ops.Hadamard) -> None:
+    require(op.heads >= 1 and op.x.width % op.heads == 0, f"width {op.x.width} is not {op.heads} equal heads")
+    require(op.size >= Q8_BLOCK and op.size & (op.size - 1) == 0, f"size {op.size} is no power of two from {Q8_BLOCK} on")
+    require(op.x.width // op.heads % op.size == 0, f"a head of {op.x.width // op.heads} values is not whole runs of {op.size}")
+
+
 def _write_keys_values(c: Checker, op: ops.WriteKeysValues) -> None:
     state = c.paged(op.state)
     require(op.state not in c.stored, f"state {op.state} is written twice")
@@ -244,6 +250,7 @@ RULES: dict[type[Op], Callable[[Checker, Any], None]] = {
     ops.AddNorm: _add_norm,
     ops.Linear: _linear,
     ops.Rope: _rope,
+    ops.Hadamard: _hadamard,
     ops.WriteKeysValues: _write_keys_values,
     ops.ScaleByPosition: _scale_by_position,
     ops.HeadLinear: _head_linear,

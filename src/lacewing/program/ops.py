@@ -95,6 +95,18 @@ class Rope(Op):
 
 
 @dataclass(frozen=True)
+class Hadamard(Op):
+    """Multiply every `size` values of x, in place, by the Hadamard matrix in Sylvester's order over sqrt(size), which is its own
+    inverse; size is a power of two. Of queries and keys alike it changes no score, but spreads outliers before keys are rounded
+    (QuaRot, arXiv 2404.00456).
+    """
+
+    x: InOut
+    heads: int
+    size: int
+
+
+@dataclass(frozen=True)
 class ScaleByPosition(Op):
     """x *= 1 + beta * ln(1 + floor((position + offset) / length)), in place: queries grow sharper far into a text."""
 

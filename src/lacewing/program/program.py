@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from lacewing.program.operands import Op
+from lacewing.program.ops import Attention, Hadamard, WriteKeysValues
 from lacewing.program.states import Group, PagedState, State, groups_of
 
 
@@ -22,9 +23,27 @@ class Program:
     vocab_size: int
 
     def with_kv_type(self, dtype: str) -> Program:
-        """The same with its paged states in another precision, one of `options.KV_TYPES`."""
+        """The same with its paged states in another precision, one of `options.KV_TYPES`.
+
+        Keys that are rounded to q8_0 are spread first, and so are the queries that meet them; latent keys are values too, and stay.
+        """
         states = (state.stored_as(dtype) if isinstance(state, PagedState) else state for state in self.states)
-        return replace(self, states=tuple(states))
+        made: list[Op] = []
+        for op in self.ops:
+            if isinstance(op, Hadamard):
+                continue
+            if dtype == "q8_0" and isinstance(op, WriteKeysValues | Attention):
+                made += self._spread(op)
+            made.append(op)
+        return replace(self, ops=tuple(made), states=tuple(states))
+
+    def _spread(self, op: WriteKeysValues | Attention) -> list[Op]:
+        state = self.states[op.state]
+        if not isinstance(state, PagedState) or state.latent:
+            return []
+        heads, width = state.parts[0].heads, state.parts[0].width
+        view = op.k if isinstance(op, WriteKeysValues) else op.q
+        return [Hadamard(view, heads if isinstance(op, WriteKeysValues) else op.heads, width & -width)]
 
     @property
     def groups(self) -> tuple[Group, ...]:

@@ -3,6 +3,7 @@
 The CPU's rounding of activations to bytes alone moves logits by as much: two types compared with each other would show that.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from lacewing.backends.cpu import CpuBackend
 from lacewing.backends.reference.backend import ReferenceBackend
 from lacewing.formats import open_checkpoint
 from lacewing.models import open_model
+from lacewing.program.ops import Hadamard
 from tests.models.running import mapped_weights, run
 from tests.paged import with_pages
 
@@ -22,13 +24,35 @@ TEXT = """Once upon a time there was an old fisherman who lived with his wife in
 out in his boat, and every evening he came home with a few fish, which his wife cooked for dinner. One day, when the wind was
 strong and the waves were high, he pulled his net out of the water and found in it a small golden fish. The fish spoke to him and
 said: "Let me go, good man, and I will give you whatever you wish." The fisherman was so surprised that he dropped the net."""
+TEXT = TEXT.replace("\n", " ")
+
+CODE = """def merge(left: list[int], right: list[int]) -> list[int]:
+    merged, i, j = [], 0, 0
+    while i < len(left) and j < len(right):
+        if left[i] <= right[j]:
+            merged.append(left[i])
+            i += 1
+        else:
+            merged.append(right[j])
+            j += 1
+    return merged + left[i:] + right[j:]
 
 
-def log_softmax(path: Path, dtype: str, backend: Backend) -> np.ndarray:
+def merge_sort(values: list[int]) -> list[int]:
+    if len(values) < 2:
+        return values
+    middle = len(values) // 2
+    return merge(merge_sort(values[:middle]), merge_sort(values[middle:]))
+"""
+
+
+def log_softmax(path: Path, dtype: str, backend: Backend, text: str = TEXT, spread: bool = True) -> np.ndarray:
     """float64 (T, V)"""
-    spec, ids = open_model(open_checkpoint(path), None), list(load_tokenizer(str(path)).encode(TEXT.replace("\n", " ")))
-    weights = mapped_weights(dict(spec.tensors))
-    step = with_pages(backend.compile(spec.program.with_kv_type(dtype), weights, StepLimits(256, 256)))
+    spec, ids = open_model(open_checkpoint(path), None), list(load_tokenizer(str(path)).encode(text))
+    program = spec.program.with_kv_type(dtype)
+    if not spread:
+        program = replace(program, ops=tuple(op for op in program.ops if not isinstance(op, Hadamard)))
+    step = with_pages(backend.compile(program, mapped_weights(dict(spec.tensors)), StepLimits(512, 512)))
     logits = run(step, ids).astype(np.float64)
     step.close()
     logits -= logits.max(axis=1, keepdims=True)
@@ -37,6 +61,17 @@ def log_softmax(path: Path, dtype: str, backend: Backend) -> np.ndarray:
 
 def divergence(exact: np.ndarray, found: np.ndarray) -> float:
     return float((np.exp(exact) * (exact - found)).sum(axis=1).mean())
+
+
+def test_spreading_outliers_of_keys_helps(smollm2_path: Path, gemma3_path: Path) -> None:
+    """The mean of a story and of code, in exact arithmetic but for the keys and values; measured: 0.27 and 0.78 of what it was."""
+    for path, share in ((smollm2_path, 0.5), (gemma3_path, 0.9)):
+        spread, plain = [], []
+        for text in (TEXT, CODE):
+            exact = log_softmax(path, "f32", ReferenceBackend(), text)
+            for found, way in ((spread, True), (plain, False)):
+                found.append(divergence(exact, log_softmax(path, "q8_0", ReferenceBackend(exact=False), text, spread=way)))
+        assert sum(spread) < share * sum(plain) and sum(spread) / 2 < 0.003
 
 
 def test_q8_0_is_nearly_as_near_to_exact_arithmetic_as_float16(smollm2_path: Path) -> None:

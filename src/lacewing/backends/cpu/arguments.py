@@ -79,7 +79,7 @@ ANGLES = layout("Angles", "frequencies pairs magnitude out")
 # Where a paged state lies (state.py): `keys` and `values` are addresses in page 0, 0 where there are none; `table`: address of the
 # block tables, int32, `table_stride` bytes from one row to the next.
 _PAGES = "keys values page_bytes table table_stride"
-HEADS = layout("Heads", f"x stride count width norm weight eps angles pairs start adjacent {_PAGES}")
+HEADS = layout("Heads", f"x stride count width norm weight eps angles pairs start adjacent hadamard {_PAGES}")
 ATTENTION = layout(
     "Attention",
     f"counter q q_stride out out_stride heads key_heads key_width value_width {_PAGES} scale softcap window "

@@ -128,6 +128,17 @@ def gated_activation(state: State, op: ops.GatedActivation) -> None:
     state.view(op.out)[:] = ACTIVATIONS[op.activation](state.view(op.gate)) * state.view(op.up)
 
 
+@RULES.rule(ops.Hadamard)
+def hadamard(state: State, op: ops.Hadamard) -> None:
+    x, half = state.view(op.x), 1
+    runs = np.array(x).reshape(-1, op.size)
+    while half < op.size:
+        pairs = runs.reshape(-1, 2, half)
+        runs = np.stack([pairs[:, 0] + pairs[:, 1], pairs[:, 0] - pairs[:, 1]], axis=1)
+        half *= 2
+    x[:] = runs.reshape(x.shape) / np.float32(np.sqrt(op.size))
+
+
 @RULES.rule(ops.ScaleByPosition)
 def scale_by_position(state: State, op: ops.ScaleByPosition) -> None:
     steps = (state.positions + op.offset) // op.length

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lacewing.backends.cpu.isa import host_isa
-from lacewing.program.ops import Buffer, GatedActivation, Linear, Norm, Op, Rope, RopeSpec
+from lacewing.program.ops import Buffer, GatedActivation, Hadamard, Linear, Norm, Op, Rope, RopeSpec
 from tests.backends.cpu.checks import check_against_reference, gated_case, heads_case, norm_case
 from tests.backends.cpu.single_ops import (
     Case,
@@ -59,6 +59,19 @@ def test_several_ropes_and_norms_of_parts_of_one_buffer() -> None:
     ops = (Rope(k, 2, one), Norm(k, "wk", k, 1e-6, 2))  # a norm after the rotation
     del weights["wq"]
     check_against_reference(Case(ops, normal(21, 160), buffer.view(), weights), BATCHES)
+
+
+@pytest.mark.parametrize(("width", "size"), [(32, 32), (64, 64), (96, 32), (128, 128), (256, 256), (512, 512), (64, 32)])
+def test_hadamard(width: int, size: int) -> None:
+    """By itself, behind a rotation, before one, twice, and of parts of one buffer."""
+    buffer, rope = Buffer("x", 5 * width), RopeSpec(tuple(1e4 ** (-i / 8) for i in range(8)))
+    q, k = buffer.view(0, 3 * width), buffer.view(3 * width, 2 * width)
+    for ops in (
+        (Hadamard(q, 3, size),),
+        (Norm(q, None, q, 1e-6, 3), Rope(q, 3, rope), Rope(k, 2, rope), Hadamard(k, 2, size), Hadamard(q, 3, size)),
+        (Hadamard(k, 2, size), Rope(k, 2, rope), Hadamard(q, 3, size), Hadamard(q, 3, size)),
+    ):
+        check_against_reference(Case(ops, normal(21, buffer.width), buffer.view(), {}), BATCHES)
 
 
 @pytest.mark.parametrize("activation", ["silu", "gelu_tanh"])

@@ -16,6 +16,7 @@ from lacewing.program.ops import (
     ClampedActivation,
     Embed,
     GatedActivation,
+    Hadamard,
     Linear,
     Logits,
     Norm,
@@ -87,6 +88,14 @@ def test_rope_far_into_a_text(variant: str) -> None:
 def test_scale_by_position(variant: str) -> None:
     x = Buffer("x", 48).view()
     check([ScaleByPosition(x, 0.3, 4, 1)], normal(41, 48), x, [], variant)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize(("width", "size"), [(32, 32), (96, 32), (128, 128), (256, 256), (1024, 1024)])
+def test_hadamard(width: int, size: int, variant: str) -> None:
+    x = Buffer("x", 2 * width).view()
+    check([Hadamard(x, 2, size)], normal(41, 2 * width), x, [], variant)
+    check([Rope(x, 2, RopeSpec(FREQUENCIES)), Hadamard(x, 2, size)], normal(41, 2 * width), x, [], variant)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -17,7 +17,7 @@ from lacewing.backends.cpu.quants import TileKernels
 from lacewing.backends.cpu.state import Pages, StateStore
 from lacewing.backends.registry import Rules
 from lacewing.backends.weights import WeightView
-from lacewing.program.ops import Norm, Op, Rope, RopeSpec, View
+from lacewing.program.ops import Hadamard, Norm, Op, Rope, RopeSpec, View
 from lacewing.program.program import Program
 from lacewing.quants.base import Quant
 
@@ -69,6 +69,7 @@ class HeadJob:
     heads: int
     norm: Norm | None = None
     rope: Rope | None = None
+    hadamard: Hadamard | None = None
     pages: Pages | None = None
     parts: tuple[str, ...] = ()
 

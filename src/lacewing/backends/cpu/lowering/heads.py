@@ -6,9 +6,9 @@ from lacewing.backends.cpu.arguments import ATTENTION, HEADS
 from lacewing.backends.cpu.lowering.context import RULES, HeadJob, LoweredOp, Lowering, float_argument
 from lacewing.errors import UnsupportedModelError
 from lacewing.program import ops
-from lacewing.program.ops import Norm, Op, Rope, WriteKeysValues
+from lacewing.program.ops import Hadamard, Norm, Op, Rope, WriteKeysValues
 
-COLLECTED = (Norm, Rope, WriteKeysValues)  # all others need what is collected; a norm that is not says so itself
+COLLECTED = (Norm, Rope, Hadamard, WriteKeysValues)  # all others need what is collected; a norm that is not says so itself
 MAX_QUERIES = 32  # kernels/attention/attention.py
 MAX_HEAD_WIDTHS = 1800  # of key and value together: (MAX_QUERIES * (widths + 128 + 17)) float32 fit half of SCRATCH_BYTES
 MAX_LATENT_VALUES = 512  # a page of them as float32 fits the other half
@@ -31,13 +31,28 @@ def takes_norm(low: Lowering, op: Norm, rest: tuple[Op, ...]) -> bool:
 
 @RULES.rule(Rope)
 def lower_rope(low: Lowering, op: Rope, rest: tuple[Op, ...]) -> None:
-    job = low.heads.get(op.x)
-    if job is not None and (job.rope is not None or job.pages is not None or job.heads != op.heads):
+    job = _job(low, op)
+    if job.rope is not None or job.hadamard is not None:
         flush(low)
-        job = None
-    if job is None:
-        job = low.heads[op.x] = HeadJob(op.x, op.heads)
+        job = _job(low, op)
     job.rope = op
+
+
+@RULES.rule(Hadamard)
+def lower_hadamard(low: Lowering, op: Hadamard, rest: tuple[Op, ...]) -> None:
+    job = _job(low, op)
+    if job.hadamard is not None:
+        flush(low)
+        job = _job(low, op)
+    job.hadamard = op
+
+
+def _job(low: Lowering, op: Rope | Hadamard) -> HeadJob:
+    """Of the heads of x, which are not stored yet."""
+    job = low.heads.get(op.x)
+    if job is not None and (job.pages is not None or job.heads != op.heads):
+        flush(low)
+    return low.heads.setdefault(op.x, HeadJob(op.x, op.heads))
 
 
 @RULES.rule(WriteKeysValues)
@@ -72,6 +87,8 @@ def _lowered(low: Lowering, job: HeadJob) -> LoweredOp:
     if norm is not None:
         weight = low.vector(norm.weight, norm.weight_offset) if norm.weight else 0
         made.set(norm=1, weight=weight, eps=float_argument(norm.eps))
+    if job.hadamard is not None:
+        made.set(hadamard=job.hadamard.size)
     if rope is not None:
         made.set(start=rope.start, angles=low.angles(rope.rope), pairs=len(rope.rope.frequencies), adjacent=int(rope.rope.adjacent))
     return made

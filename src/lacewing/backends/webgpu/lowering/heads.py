@@ -21,7 +21,7 @@ from lacewing.program.ops import View
 
 WIDEST = 1024  # values of a head in workgroup memory
 BOUND = 4  # norm weights and rotations of a dispatch, so that there are at most 8 bindings, sinks or sums among them
-Step = ops.Norm | ops.Rope | ops.ScaleByPosition
+Step = ops.Norm | ops.Rope | ops.Hadamard | ops.ScaleByPosition
 
 
 @dataclass
@@ -235,6 +235,8 @@ class _Parts:
                 "kind": "rope", "pairs": len(rope.frequencies), "start": op.start, "adjacent": rope.adjacent,
                 "magnitude": rope.magnitude, "table": list(self.tables).index(turns.tobytes()),
             }  # fmt: skip
+        if isinstance(op, ops.Hadamard):
+            return {"kind": "hadamard", "size": op.size}
         return {"kind": "scale", "beta": op.beta, "length": op.length, "offset": op.offset}
 
 
@@ -250,9 +252,10 @@ def rope(compiler: Compiler, op: ops.Rope) -> None:
         rows.rope(compiler, op)
 
 
-@RULES.rule(ops.ScaleByPosition)
-def scale_by_position(compiler: Compiler, op: ops.ScaleByPosition) -> None:
-    lower_run(compiler, 1)
+@RULES.rule(ops.Hadamard, ops.ScaleByPosition)
+def alone_or_not(compiler: Compiler, op: ops.Hadamard | ops.ScaleByPosition) -> None:
+    if not lower_run(compiler, 1):
+        raise UnsupportedModelError(f"heads of more than {WIDEST} values are too wide for the GPU; use --backend cpu")
 
 
 @RULES.rule(ops.WriteKeysValues)

@@ -5,12 +5,15 @@ from lacewing.backends.cpu.kernels.attention.stored import BLOCK, F16_STORED, F3
 from lacewing.backends.cpu.kernels.norm import normalise
 from lacewing.backends.cpu.kernels.simd.functions import cos_sin
 from lacewing.backends.cpu.kernels.simd.instructions import (
+    butterflies,
     load_f32,
     peek_f32,
     peek_f64,
     peek_i32,
     peek_i64,
     poke_f32,
+    splat_f32,
+    sqrt1,
     store_f32,
 )
 from lacewing.backends.cpu.kernels.simd.registers import LANES, inline
@@ -49,6 +52,22 @@ def rotate_pair(pa, pb, pc, ps):
     poke_f32(pb, a * s + b * c)
 
 
+@inline
+def spread(x, width, size):
+    """Every `size` values times the Hadamard matrix over sqrt(size)."""
+    scale = splat_f32(1.0 / sqrt1(size * 1.0))
+    for i in range(0, width, LANES):
+        store_f32(x + 4 * i, butterflies(load_f32(x + 4 * i) * scale))
+    half = LANES
+    while half < size:
+        for start in range(0, width, 2 * half):
+            for i in range(start, start + half, LANES):
+                a, b = load_f32(x + 4 * i), load_f32(x + 4 * (i + half))
+                store_f32(x + 4 * i, a + b)
+                store_f32(x + 4 * (i + half), a - b)
+        half *= 2
+
+
 def make_heads(stored):
     """`kernel` for a KV cache of one type."""
     bytes_of, store_key, store_value = stored.row_bytes, stored.store_key, stored.store_value
@@ -65,7 +84,7 @@ def make_heads(stored):
             store_value(x, width, values + first + place * row_bytes)
 
     def kernel(args, state, thread, threads):
-        """Each head of each token: normalise, rotate, store, as far as asked. Threads share (token, head) evenly."""
+        """Each head of each token: normalise, rotate, spread, store, as far as asked. Threads share (token, head) evenly."""
         x, stride, count, width = (
             peek_i64(args),
             peek_i64(args + HEADS.stride),
@@ -73,6 +92,7 @@ def make_heads(stored):
             peek_i64(args + HEADS.width),
         )
         norm, weight, eps = peek_i64(args + HEADS.norm), peek_i64(args + HEADS.weight), peek_f32(args + HEADS.eps)
+        size = peek_i64(args + HEADS.hadamard)
         table, pairs, adjacent = peek_i64(args + HEADS.angles), peek_i64(args + HEADS.pairs), peek_i64(args + HEADS.adjacent)
         rows, positions, pages = peek_i64(state + STATE.rows), peek_i64(state + STATE.positions), peek_i64(args + HEADS.table)
         todo = count * peek_i64(state + STATE.tokens)
@@ -90,6 +110,8 @@ def make_heads(stored):
                         rotate_pair(turned + 8 * i, turned + 8 * i + 4, cosines + 4 * i, sines + 4 * i)
                 else:
                     rotate_halves(turned, cosines, sines, pairs)
+            if size:
+                spread(at, width, size)
             if pages:
                 position = peek_i32(positions + 4 * t)
                 own = pages + peek_i32(rows + 4 * t) * peek_i64(args + HEADS.table_stride)

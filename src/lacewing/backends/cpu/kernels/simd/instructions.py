@@ -276,6 +276,18 @@ def sum_f32(b, v):
     return reduce_lanes(b, v, b.fadd)
 
 
+@instruction(f32v, f32v)
+def butterflies(b, v):
+    """The lanes times the Hadamard matrix of LANES rows."""
+    half = 1
+    while half < LANES:
+        others = ir.Constant(I32V, [lane ^ half for lane in range(LANES)])
+        signs = ir.Constant(F32V, [-1.0 if lane & half else 1.0 for lane in range(LANES)])
+        v = b.fadd(b.shuffle_vector(v, v, others), b.fmul(v, signs))
+        half *= 2
+    return v
+
+
 @instruction(types.float32, f32v)
 def top_f32(b, v):
     """The largest lane."""

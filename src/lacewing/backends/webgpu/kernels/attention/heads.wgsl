@@ -59,6 +59,18 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
       values[first] = a * turn.x - b * turn.y;
       values[second] = a * turn.y + b * turn.x;
     }
+    {% elif step.kind == "hadamard" %}
+    for (var span = 1u; span < {{ step.size }}u; span *= 2u) {
+      for (var pair = index; pair < {{ chain.width // 2 }}u; pair += {{ threads }}u) {
+        let first = ((pair / span) * span) + pair;
+        let a = values[first];
+        let b = values[first + span];
+        values[first] = a + b;
+        values[first + span] = a - b;
+      }
+      workgroupBarrier();
+    }
+    for (var c = index; c < {{ chain.width }}u; c += {{ threads }}u) { values[c] *= {{ number(step.size ** -0.5) }}; }
     {% else %}
     {
       let factor = 1.0 + {{ number(step.beta) }} * log(f32(1u + (position + {{ step.offset }}u) / {{ step.length }}u));
