@@ -22,7 +22,10 @@ from lacewing.program.ops import View
 
 THREADS = 128  # of a workgroup of a matrix-vector product in float32
 GATED_THREADS = 512  # of a workgroup of a gated product, which makes 32 values
-GEMV_TOKENS = 8  # tokens, or rows of logits, up to which a product is a GEMV for each; more are a GEMM
+GEMV_TOKENS = 8  # tokens, or rows of logits, up to which a product of floats is a GEMV for each; more are a GEMM
+# Of a product of bytes: tokens that a workgroup of a GEMV takes together, with how many rows a team; and up to how many tokens.
+BATCHES = ((1, 1), (4, 2), (8, 2))
+DOT_TOKENS = 64
 HEAD_THREADS, HEAD_TILE = 128, 64  # of a workgroup of a matrix for each head; rows and tokens of a tile
 TILES = {"dot": (128, 64), "float": (64, 64)}  # rows and tokens of a workgroup of the others
 
@@ -75,7 +78,7 @@ def _gated(compiler: Compiler, op: ops.Linear, matrix: Matrix, after: ops.GatedA
     """The GEMV in one kernel, the GEMM in two."""
     width, x = after.out.width, compiler.quantised(op.x)
     outs = [Out(0, width, compiler.at(op.outs[0])), Out(width, 2 * width, compiler.at(op.outs[1]))]
-    product(compiler, op.x, matrix, {"target": "arena", "outs": outs, "biased": False}, None, fewest=GEMV_TOKENS)
+    product(compiler, op.x, matrix, {"target": "arena", "outs": outs, "biased": False}, None, fewest=1)
     threads = min(GATED_THREADS, compiler.device.most_threads, GROUP * compiler.variant.lanes)
     constants = {
         "layout": matrix.layout, "groups": matrix.groups, "width": width, "threads": threads,
@@ -87,11 +90,11 @@ def _gated(compiler: Compiler, op: ops.Linear, matrix: Matrix, after: ops.GatedA
         "gemv_gated",
         constants,
         matrix.shards[0].planes,
-        lambda run: (across, run.tokens, deep) if run.tokens <= GEMV_TOKENS else None,
+        lambda run: (across, 1, deep) if run.tokens == 1 else None,
     )
     for out in op.outs:
         compiler.written(out)
-    gated(compiler, after, GEMV_TOKENS)
+    gated(compiler, after, 1)
     compiler.done.add(compiler.index + 1)
 
 
@@ -118,38 +121,50 @@ def _joined_bias(compiler: Compiler, names: Sequence[str | None], widths: Sequen
 def product(
     compiler: Compiler, x: View, matrix: Matrix, target: dict[str, object], extra: Slice | None, rows: bool = False, fewest: int = 0
 ) -> None:
-    """Dispatches of x @ matrix.T, a GEMV and a GEMM a shard, for more than `fewest` tokens. `rows`: of output rows."""
+    """Dispatches of x @ matrix.T, GEMVs and a GEMM a shard, for more than `fewest` tokens. `rows`: of output rows."""
     dotted = compiler.variant.dot and not matrix.layout.floats
     kind = "dot" if dotted else "float"
     common: dict[str, Any] = {
-        "layout": matrix.layout, "groups": matrix.groups, "columns": matrix.columns, "unroll": 1,
+        "layout": matrix.layout, "groups": matrix.groups, "columns": matrix.columns,
         "half": compiler.variant.half and matrix.layout.quant not in ("F32", "BF16"),
         "x": compiler.quantised(x) if dotted else compiler.at(x), "by_rows": rows, **target,
     }  # fmt: skip
+    label, most = "logits" if rows else "", DOT_TOKENS if dotted else GEMV_TOKENS
+    gemv = f"gemv_{kind}" if dotted or not (matrix.layout.floats and compiler.at(x).base % 4 == 0) else "gemv_plain"
     tile_rows, tile_tokens = TILES[kind]
+
+    def count_of(run: Run) -> int:
+        return run.outputs if rows else run.tokens
+
     for shard in matrix.shards:
-        threads, teams = _teams(compiler, shard.rows, matrix.groups) if dotted else (THREADS, 1)
-        gemv_groups = folded(-(-shard.rows * teams * compiler.variant.lanes // threads))
-        gemm_groups = folded(-(-shard.rows // tile_rows))
-
-        def gemv_grid(run: Run, groups: tuple[int, int] = gemv_groups) -> Grid | None:
-            count = run.outputs if rows else run.tokens
-            return (groups[0], count, groups[1]) if 0 < count <= GEMV_TOKENS else None
-
-        def gemm_grid(run: Run, groups: tuple[int, int] = gemm_groups) -> Grid | None:
-            count = run.outputs if rows else run.tokens
-            return (groups[0], -(-count // tile_tokens), groups[1]) if count > GEMV_TOKENS else None
-
-        constants = {
-            **common, "first_row": shard.first, "rows": shard.rows, "tile_rows": tile_rows, "tile_tokens": tile_tokens,
-            "threads": threads, "row_teams": teams,
-        }  # fmt: skip
+        constants = {**common, "first_row": shard.first, "rows": shard.rows, "tile_rows": tile_rows, "tile_tokens": tile_tokens}
         bindings = [*shard.planes, *([extra] if extra is not None else [])]
-        label = "logits" if rows else ""
-        if fewest < GEMV_TOKENS:
-            plain = matrix.layout.floats and compiler.at(x).base % 4 == 0
-            compiler.dispatch("gemv_plain" if plain else f"gemv_{kind}", constants, bindings, gemv_grid, label)
+        threads, teams = _teams(compiler, shard.rows, matrix.groups) if dotted else (THREADS, 1)
+        if fewest:  # as the kernel does that takes fewer
+            threads, teams = THREADS, 1
+        for batch, each in BATCHES if dotted else ((1, 1),):
+            if batch <= fewest:
+                continue
+            more = {"threads": threads, "row_teams": teams, "batch": batch, "each": each}
+            across, deep = folded(-(-shard.rows * teams * compiler.variant.lanes // (threads * each)))
+
+            def gemv_grid(run: Run, batch: int = batch, across: int = across, deep: int = deep) -> Grid | None:
+                count = count_of(run)
+                taken = 0 < count <= most and (not dotted or batch == _batch_of(count))
+                return (across, -(-count // batch), deep) if taken else None
+
+            compiler.dispatch(gemv, {**constants, **more}, bindings, gemv_grid, label)
+        across, deep = folded(-(-shard.rows // tile_rows))
+
+        def gemm_grid(run: Run, across: int = across, deep: int = deep) -> Grid | None:
+            return (across, -(-count_of(run) // tile_tokens), deep) if count_of(run) > most else None
+
         compiler.dispatch(f"gemm_{kind}", constants, bindings, gemm_grid, label)
+
+
+def _batch_of(count: int) -> int:
+    """Of how many tokens the workgroups of a GEMV of so many are."""
+    return next((batch for batch, _ in BATCHES if batch >= count), BATCHES[-1][0])
 
 
 def _teams(compiler: Compiler, rows: int, groups: int) -> tuple[int, int]:

@@ -55,6 +55,7 @@ class WebGPUStep(Step):
         self._tables = {index: number for number, index in enumerate(i for i, group in enumerate(self.groups) if group.paged)}
         self._host_tables = np.zeros((len(self._tables), self.limits.rows, self.table_width), np.int32)
         self._plans: dict[Run, Plan] = {}
+        self._ahead: dict[Run, Recorder] = {}  # what the next token of each row will be submitted as
         self._runs = 0  # what ran ahead before the last one is no longer what it was
 
     @property
@@ -73,10 +74,29 @@ class WebGPUStep(Step):
     def _choose(self, batch: Batch, wanted: Sequence[Wanted]) -> list[Candidates]:
         if not wanted or not all(each.plain and each.count <= WANTED for each in wanted):
             return super()._choose(batch, wanted)
+        counts, run = [each.count for each in wanted], Run.of(batch, len(wanted))
+        if run.single and len(wanted) <= self.logit_rows:
+            self._write_inputs(batch, len(wanted), 0)
+            self._stop_if_aborted()
+            return self._top_k.run(
+                self._ahead.pop(run) if run in self._ahead else self._recorded_choice(run), counts, lambda: self._record_ahead(run)
+            )
         found: list[Candidates] = []
         for first, rows, plan in self._passes(batch):
-            found += self._top_k.run(plan, [each.count for each in wanted[first : first + rows]])
+            found += self._top_k.run(self._top_k.record(plan, rows), counts[first : first + rows])
         return found
+
+    def _recorded_choice(self, run: Run) -> Recorder:
+        return self._top_k.record(self._plan(run, logits_only=False), run.outputs)
+
+    def _record_ahead(self, run: Run) -> None:
+        """Of an answer the next token most often takes the same dispatches; to record them takes as long as the device computes."""
+        self._forget_ahead()
+        self._ahead[run] = self._recorded_choice(run)
+
+    def _forget_ahead(self) -> None:
+        while self._ahead:
+            self._ahead.popitem()[1].drop()
 
     def _passes(self, batch: Batch) -> Iterator[tuple[int, int, Plan]]:
         """First row of logits and number of rows of each pass, with what is left to submit of it; the inputs are written."""
@@ -191,6 +211,7 @@ class WebGPUStep(Step):
             if any(id(binding) in changed for binding in dispatch.bindings):
                 dispatch.bind(self._device)
         self._plans.clear()
+        self._forget_ahead()
 
     def _put_table(self, group: int, row: int, first: int, ids: np.ndarray) -> None:
         if ids.size:
@@ -214,6 +235,7 @@ class WebGPUStep(Step):
             if not self._closed:
                 self._dispatches = self._watch.switch(on)
                 self._plans.clear()
+                self._forget_ahead()
 
     def routes(self) -> list[RoutedLayer]:
         with self._lock:
@@ -287,6 +309,7 @@ class WebGPUStep(Step):
         return self._dispatches
 
     def _close(self) -> None:
+        self._forget_ahead()
         self._watch.close()
         self._states.close()
         for buffer in (*self._made, *self.weight_buffers):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -60,15 +60,29 @@ class DeviceTopK:
     def plan(self, rows: int) -> list[tuple[Any, Any, int, int, int]]:
         return [(pipeline.handle, group._internal, workgroups, rows, 1) for pipeline, group, workgroups in self._kernels]
 
-    def run(self, plan: Recorded, counts: Sequence[int]) -> list[Candidates]:
-        """Run `plan` and find so many of the largest of each of its rows of logits. Raises NumericError for broken ones."""
-        rows = len(counts)
+    def record(self, plan: Recorded, rows: int) -> Recorder:
+        """`plan` and the choice among its rows of logits, to be submitted by `run`."""
         recorder, split = Recorder(self.device.device), 8 * WANTED * rows
         recorder.dispatches([*plan, *self.plan(rows)])
-        self._readback.copy(recorder, self._chosen.buffer, 0, split)
-        self._readback.copy(recorder, self._totals.buffer, 0, 8 * self.parts * rows, split)
-        with self._readback.mapped(split + 8 * self.parts * rows, recorder.submit()) as found:
-            words = np.frombuffer(found, np.uint32).copy().reshape(-1, 2)
+        recorder.copy(self._chosen.buffer, 0, self._readback.buffer, 0, split)
+        recorder.copy(self._totals.buffer, 0, self._readback.buffer, split, 8 * self.parts * rows)
+        recorder.finish()
+        return recorder
+
+    def run(self, recorder: Recorder, counts: Sequence[int], meanwhile: Callable[[], None] = lambda: None) -> list[Candidates]:
+        """Submit what `record` made and find so many of the largest of each row. `meanwhile` is called while the device computes.
+
+        Raises NumericError for broken logits.
+        """
+        rows, readback = len(counts), self._readback
+        readback.release()  # somebody who was interrupted may have left it mapped
+        index, size = recorder.submit(), 8 * (WANTED + self.parts) * rows
+        readback.start(size)
+        try:
+            meanwhile()
+            words = np.frombuffer(readback.wait(index, size, eager=True), np.uint32).copy().reshape(-1, 2)
+        finally:
+            readback.release()
         best, totals = words[: WANTED * rows].reshape(rows, WANTED, 2), words[WANTED * rows :].reshape(rows, self.parts, 2)
         return [_candidates(best[row], totals[row], count) for row, count in enumerate(counts)]
 
