@@ -268,3 +268,13 @@ def test_a_cache_that_cannot_be_written(tmp_path, monkeypatch):
     monkeypatch.setenv("LACEWING_CACHE", str(tmp_path / "file"))
     with pytest.raises(DownloadError, match="cannot write to the cache"):
         pull("smollm2", None, Transports(FakeHub(), FakeIndex()))
+
+
+@pytest.mark.parametrize("part", ["models", "partial"])
+def test_a_cache_with_a_dangling_link_is_told_before_anything_is_fetched(part, tiny, cache):
+    cache.mkdir(parents=True, exist_ok=True)
+    (cache / part).symlink_to(cache / "gone")
+    fakes = transports({"m.gguf": b"GGUF model"})
+    with pytest.raises(DownloadError, match=f"cannot write to the cache {cache / part}"):
+        pull("tiny", transports=fakes)
+    assert not fakes.hub.fetched

@@ -173,7 +173,13 @@ def test_a_model_of_the_hub(server, here):
 
 @pytest.mark.parametrize(
     ("address", "message"),
-    [("none.gguf", "404"), ("folder", "has no config.json"), ("%2e%2e.gguf", "cannot be the name"), ("page.gguf", "GGUF")],
+    [
+        ("none.gguf", "404"),
+        ("folder", "has no config.json"),
+        ("%2e%2e.gguf", "cannot be the name"),
+        ("page.gguf", "GGUF"),
+        ("m-00001-of-00000.gguf", "404"),
+    ],
 )
 def test_what_is_not_there(server, here, address, message):
     (server.root / "page.gguf").write_text("<!DOCTYPE html>" + "x" * 5000)

@@ -32,14 +32,9 @@ def names_model(word: str) -> bool:
         return False
 
 
-def known_names() -> list[str]:
-    """Of models that are here or can be fetched."""
-    return list(dict.fromkeys([*hub.NAMED, *(cached.name for cached in hub.list_models())]))
-
-
 def complete_model(incomplete: str) -> list[str]:
     """Names that begin so; a shell completes files by itself where there is none."""
-    return [name for name in known_names() if name.startswith(incomplete)]
+    return [name for name in hub.known_names() if name.startswith(incomplete)]
 
 
 def pull(name: str) -> None:

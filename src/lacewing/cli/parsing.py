@@ -45,10 +45,11 @@ class Group(typer.core.TyperGroup):
 
     def _check_model(self, word: str) -> None:
         """Raise OptionError, with what may have been meant, for what is no model either."""
-        from lacewing.cli.models import known_names, names_model
+        from lacewing import hub
+        from lacewing.cli.models import names_model
 
         if not names_model(word):
-            hint = did_you_mean(word, [*self.commands, *known_names()])
+            hint = did_you_mean(word, [*self.commands, *hub.known_names()])
             hint = hint or "`lacewing --help` lists the commands, `lacewing list` the models"
             raise OptionError(f"there is no command or model {word!r}; {hint}")
 

@@ -11,8 +11,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lacewing import hub
 from lacewing.chat.services.mentions import attach
-from lacewing.cli.models import known_names, names_model
+from lacewing.cli.models import names_model
 from lacewing.console.output import detail, notice
 from lacewing.errors import OptionError
 from lacewing.options import counted, did_you_mean
@@ -51,7 +52,7 @@ class Request:
             if words and (len(words) > 1 or _may_be_model(words[0])):
                 model, prompt = words[0], " ".join(words[1:])
             elif words and not any(map(str.isspace, prompt)):
-                hint = did_you_mean(prompt, known_names()) or "`lacewing list` shows the models"
+                hint = did_you_mean(prompt, hub.known_names()) or "`lacewing list` shows the models"
                 raise OptionError(f"there is no model {prompt!r}; {hint} (as a prompt: lacewing run -m {default} {prompt!r})")
         return cls(model, prompt, tuple(files), system, template)
 

@@ -21,7 +21,7 @@ from lacewing.quants import by_ggml_id
 ALIGNMENT = 32  # bytes, unless the file says otherwise
 ALIGNMENT_LIMIT = 2**16
 ELEMENT_LIMIT = 2**48
-_SPLIT_NAME = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf", re.DOTALL)
+_SPLIT_NAME = re.compile(r"(.*)-(\d{5})-of-(?!00000)(\d{5})\.gguf", re.DOTALL)
 
 
 def open_gguf(path: Path, links: Links, whole: bool = True) -> Checkpoint:

@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from lacewing.hub.cache import Cached, Partial, find, list_models, list_partial, remove, resolve, to_fetch
+from lacewing.hub.cache import Cached, Partial, find, known_names, list_models, list_partial, remove, resolve, to_fetch
 from lacewing.hub.names import NAMED, is_reference, is_url
 from lacewing.options import Progress
 from lacewing.paths import cache_dir
 
-__all__ = ["NAMED", "Cached", "Partial", "cache_dir", "find", "is_reference", "list_models", "list_partial", "path_of", "remove",
-           "resolve", "to_fetch"]  # fmt: skip
+__all__ = ["NAMED", "Cached", "Partial", "cache_dir", "find", "is_reference", "known_names", "list_models", "list_partial",
+           "path_of", "remove", "resolve", "to_fetch"]  # fmt: skip
 
 
 def path_of(name: str, progress: Progress | None = None) -> Path:

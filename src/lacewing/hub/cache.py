@@ -91,6 +91,11 @@ def list_models() -> list[Cached]:
     return sorted(found, key=lambda cached: cached.name)
 
 
+def known_names() -> list[str]:
+    """Of models that are here or have a short name."""
+    return list(dict.fromkeys([*NAMED, *(cached.name for cached in list_models())]))
+
+
 def list_partial() -> list[Partial]:
     """What is here of models whose fetching was interrupted, by name."""
     found = []
@@ -171,7 +176,7 @@ def resolve(name: str | Path) -> Path:
 def _meant(name: str) -> str:
     """The model or the file beside it that a person may have meant."""
     folder, _, last = name.rpartition("/")
-    names = [] if folder else [*NAMED, *(cached.name for cached in list_models())]
+    names = [] if folder else known_names()
     with contextlib.suppress(OSError, OptionError):
         files = sorted(path.name for path in islice(user_path(folder or ".").iterdir(), _MOST))
         names += [file for file in files if file.endswith((".gguf", ".safetensors")) or "." not in file]
@@ -224,18 +229,28 @@ def locked(name: str, progress: Progress | None = None) -> Iterator[None]:
 
     Raises DownloadError where the cache cannot be written or locked.
     """
+    models = folder_of(name).parent
+    if os.path.lexists(models):  # a link that leads nowhere is told now, rather than when all is here
+        _make_folder(models)
     with _locked(staging_of(name), name, progress):
         yield
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DownloadError(f"cannot write to the cache {folder}: {error.strerror}") from error
 
 
 @contextlib.contextmanager
 def _locked(staging: Path, name: str, progress: Progress | None) -> Iterator[None]:
     path = staging.with_name(f"{staging.name}.lock")
+    _make_folder(path.parent)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         file = open(path, "wb")  # noqa: SIM115
     except OSError as error:
-        raise DownloadError(f"cannot write to the cache {path.parent}: {error}") from error
+        raise DownloadError(f"cannot write to the cache {path.parent}: {error.strerror}") from error
     with file:
         try:
             import fcntl

@@ -12,12 +12,12 @@ from typing import Any
 from urllib.parse import quote
 
 from lacewing.errors import DownloadError
+from lacewing.formats.gguf import split_head, split_names
 from lacewing.hub.download import Wanted, check_room, digest, download, size_of
 from lacewing.hub.http import Unreachable, fetch_small, status_of
 from lacewing.options import Progress
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,200}(/[A-Za-z0-9_][A-Za-z0-9._+-]{0,200}){0,4}")
-_SPLIT = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
 SIDE_FILES = (
     *("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"),
     *("added_tokens.json", "chat_template.jinja", "chat_template.json", "vocab.json", "merges.txt", "tokenizer.model"),
@@ -109,7 +109,7 @@ def choose(files: Sequence[RemoteFile], repo: str, wanted: str | None) -> list[R
     """
     by_name = {file.name: file for file in files if _NAME.fullmatch(file.name) and ".." not in file.name}
     models = [name for name in by_name if name.endswith(".gguf") and "mmproj" not in name.lower()]
-    heads = sorted(name for name in models if not (match := _SPLIT.fullmatch(name)) or int(match["number"]) == 1)
+    heads = sorted(name for name in models if split_head(name) == name)
     if wanted is None and not heads:
         return _safetensors(by_name, repo)
     if wanted is not None:
@@ -128,10 +128,7 @@ def choose(files: Sequence[RemoteFile], repo: str, wanted: str | None) -> list[R
 
 
 def _with_splits(by_name: dict[str, RemoteFile], head: str) -> list[RemoteFile]:
-    match = _SPLIT.fullmatch(head)
-    if match is None:
-        return [by_name[head]]
-    names = [f"{match['stem']}-{number:05}-of-{match['count']}.gguf" for number in range(1, int(match["count"]) + 1)]
+    names = split_names(head)
     missing = [name for name in names if name not in by_name]
     if missing:
         raise DownloadError(f"the repository has no {missing[0]}, a part of {head}")

@@ -103,8 +103,13 @@ def test_models(chat, paths):
     assert any(line.startswith("parked") for line in cells(run_line(chat, "/model")))
     assert "back to" in run_line(chat, "/model -").text
     assert "backend" not in run_line(chat, "/model --backend reference").text and chat.model.backend.name == "reference"
-    with pytest.raises(OptionError, match="either"):
-        run_line(chat, "/model x --lazy --eager")
+    for options in ("--lazy --eager", "--residency lazy --eager"):
+        with pytest.raises(OptionError, match="either"):
+            run_line(chat, f"/model x {options}")
+    assert run_line(chat, "/model --residency eager --eager") and chat.model.weights.residency == "eager"
+    assert run_line(chat, "/model --residency lazy") and chat.model.weights.residency == "lazy"
+    with pytest.raises(OptionError, match=r"residency is 'slow'; it must be"):
+        run_line(chat, "/model --residency slow")
     with pytest.raises(DownloadError, match="no file"):
         run_line(chat, "/model none.gguf")
 

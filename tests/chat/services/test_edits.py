@@ -179,3 +179,15 @@ def test_binary_files_are_not_edited(tmp_path, content):
 def test_a_missing_file_needs_an_empty_search(tmp_path):
     with pytest.raises(EditError, match="no such file"):
         plan_changes([edit("one", "two")], tmp_path)
+
+
+def test_a_file_that_grows_or_becomes_a_pipe_after_it_was_looked_at(tmp_path, monkeypatch):
+    (tmp_path / "a").write_text("one\n")
+    monkeypatch.setattr(patches, "MAX_FILE_BYTES", 3)
+    with pytest.raises(EditError, match="a has 4 bytes; at most 3 are read"):
+        plan_changes([Edit("a", ("one",), ("two",))], tmp_path)
+    (tmp_path / "a").unlink()
+    os.mkfifo(tmp_path / "a")
+    monkeypatch.setattr(patches, "locate", lambda root, name: root / name)
+    with pytest.raises(EditError, match="is not a regular file"):
+        patches._read(tmp_path, "a")

@@ -12,7 +12,7 @@ import time
 import pytest
 
 from lacewing.chat.commands.table import run_line
-from lacewing.chat.services import atomic, autosave, document, files
+from lacewing.chat.services import atomic, autosave, document, files, kv_files
 from lacewing.chat.services.document import SessionFileError
 from lacewing.chat.services.templates import change_template
 from lacewing.chat.session.settings import Settings
@@ -222,6 +222,16 @@ def test_what_dead_writers_left_is_removed(tmp_path):
     os.utime(foreign, (1, 1))
     atomic.write(path, b"whole")
     assert path.read_bytes() == b"whole" and not old.exists() and new.exists() and foreign.exists()
+
+
+@pytest.mark.parametrize("name", ["one", "n" * 58, "n" * 70, "é" * 70])
+def test_what_dead_writers_left_of_any_name_is_removed(name, tmp_path):
+    path = tmp_path / f"{name}.json"
+    for clean in (atomic.remove_stale, lambda path: kv_files.remove_left_over(path.parent)):
+        left = atomic.stage(path, b"half")
+        os.utime(left, (1, 1))
+        clean(path)
+        assert not list(tmp_path.iterdir())
 
 
 WRITER = """

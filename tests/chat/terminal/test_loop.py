@@ -69,8 +69,10 @@ def test_messages():
     assert problems == "lacewing: first notice\n" + 2 * "lacewing: a notice\n"
 
 
-def test_thoughts_in_a_pipe():
-    assert talk("a\n", show_reasoning=True)[2] == "thought \nanswer to a\x1b[1m\n"
+def test_thoughts_in_a_pipe_are_no_part_of_the_answer():
+    _, _, out, problems = talk("a\nb\n", show_reasoning=True)
+    assert out == "answer to a\x1b[1m\nanswer to b\x1b[1m\n"
+    assert problems == "lacewing: first notice\n" + 2 * "lacewing: a notice\nthought \n"
 
 
 def test_failures_end_a_line_only():

@@ -17,6 +17,7 @@ from lacewing.options import parse_bytes, parse_layers
     Option("adapter", "text"),
     Option("gpu-layers", "text"),
     Option("gpu-memory", "text"),
+    Option("residency", "residency"),
     Option("lazy"),
     Option("eager"),
     Option("context", "number"),
@@ -29,6 +30,7 @@ def model(
     adapter: str | None = None,
     gpu_layers: str | None = None,
     gpu_memory: str | None = None,
+    residency: str | None = None,
     lazy: bool = False,
     eager: bool = False,
     context: int | None = None,
@@ -36,16 +38,13 @@ def model(
     """Change to another model and keep the conversation; without a name, list the local models.
 
     The name is a path, a known name or hf:owner/repo[:file]; `-` goes back to the previous model, which only has to process
-    what was said meanwhile. If the change fails or is cancelled, the previous model is kept.
+    what was said meanwhile. If the change fails or is cancelled, the previous model is kept. `--lazy` and `--eager` are short for
+    `--residency lazy` and `--residency eager`.
     """
-    if lazy and eager:
-        raise OptionError("weights are either --lazy or --eager")
-    changes = {
-        "backend": backend,
-        "adapter": adapter,
-        "context": context,
-        "residency": "lazy" if lazy else "eager" if eager else None,
-    }
+    wanted = {word for word in (residency, "lazy" if lazy else None, "eager" if eager else None) if word}
+    if len(wanted) > 1:
+        raise OptionError("weights are either lazy or eager; give one of --residency, --lazy and --eager")
+    changes = {"backend": backend, "adapter": adapter, "context": context, "residency": next(iter(wanted), None)}
     changes = {key: value for key, value in changes.items() if value is not None}
     shared = {"gpu_layers": gpu_layers and parse_layers(gpu_layers), "gpu_memory_bytes": parse_bytes(gpu_memory, "gpu_memory")}
     if backend is not None or gpu_layers is not None or gpu_memory is not None:

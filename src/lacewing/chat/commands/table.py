@@ -19,7 +19,7 @@ from lacewing.errors import OptionError
 from lacewing.options import did_you_mean, known_spelling
 
 # Kinds of argument: what completes them, and what a line's word becomes.
-KINDS = ("text", "model", "template", "path", "on/off", "number", "decimal", "session", "command", "backend", "choice")
+KINDS = ("text", "model", "template", "path", "on/off", "number", "decimal", "session", "command", "backend", "residency", "choice")
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from lacewing.weights.machine import is_running
 
 _YOUNG = 60.0  # seconds in which a file that nothing names yet may still be of a save that is going on
 _PATIENCE = 5.0  # seconds to wait for another process that saves
+NAMED = 60  # characters of a file's name that its temporary files begin with
 _WRITER = re.compile(r"\..+\.(\d+)-[^.]*\.tmp")
 
 
@@ -38,7 +39,7 @@ def write(path: Path, data: bytes | memoryview) -> None:
 
 def stage(path: Path, data: bytes | memoryview) -> Path:
     """A new file beside `path`, on the disk, that only this person can read. Raises OSError; nothing is then left."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:60]}.{os.getpid()}-", suffix=".tmp")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:NAMED]}.{os.getpid()}-", suffix=".tmp")
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
@@ -64,7 +65,7 @@ def sync_folder(folder: Path) -> None:
 
 def remove_stale(path: Path) -> None:
     """Delete temporary files of this file, and of those beside it, whose writers were killed."""
-    for left in path.parent.glob(f".{_escaped(path.name.partition('.')[0])}.*.tmp"):
+    for left in path.parent.glob(f".{_escaped(path.name.partition('.')[0][:NAMED])}.*.tmp"):
         with contextlib.suppress(OSError):
             if is_stale(left):
                 left.unlink()

@@ -19,7 +19,7 @@ from lacewing.placement.info import ModelInfo
 
 _START, _SAMPLE = 1 << 20, 1 << 16
 _FILE = re.compile(r"(.+)\.[0-9a-f]{16}\.kv")
-_PARTIAL = re.compile(r"\..+\.(json|kv)\.(\d+-)?[a-z0-9_]{8}\.tmp")
+_PARTIAL = re.compile(rf"\.(.+\.(json|kv)|.{{{atomic.NAMED}}})\.(\d+-)?[a-z0-9_]{{8}}\.tmp")
 
 
 @dataclass(frozen=True)

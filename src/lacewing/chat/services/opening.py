@@ -92,11 +92,9 @@ def fall_back(session: Session, error: BackendError) -> list[str]:
 _MOST = 60  # files that are looked at
 
 
-def model_names(chat: Session | None = None) -> list[str]:
+def model_names(chat: Session) -> list[str]:
     """What /model may be given, for completion: names of ours, fetched ones, and checkpoints of this folder."""
-    found = [*hub.NAMED, *(cached.name for cached in hub.list_models())]
-    found += [str(path) for path in _nearby(Path())]
-    return list(dict.fromkeys([*(["-"] if chat is not None and chat.parked else []), *found]))
+    return [*(["-"] if chat.parked else []), *hub.known_names(), *map(str, _nearby(Path()))]
 
 
 def list_models(chat: Session) -> Iterator[tuple[str, str, str, str, str, str]]:

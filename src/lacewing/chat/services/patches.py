@@ -14,6 +14,7 @@ from pathlib import Path
 
 from lacewing.chat.services import atomic
 from lacewing.chat.services.edits import DiffLine, Edit, EditError, diff, replace_once
+from lacewing.formats.files import read_named
 
 MAX_FILE_BYTES = 4 * 2**20  # of a file that is edited
 _FORBIDDEN = (".git", ".hg", ".svn")  # their hooks and settings run programs
@@ -75,14 +76,7 @@ def locate(root: Path, path: str) -> Path:
 
 def _read(root: Path, name: str) -> bytes | None:
     target = locate(root, name)
-    try:
-        if target.stat().st_size > MAX_FILE_BYTES:
-            raise EditError(f"{name} is larger than {MAX_FILE_BYTES // 2**20} MiB")
-        return target.read_bytes()
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise EditError(f"{name}: {error.strerror}") from None
+    return read_named(target, MAX_FILE_BYTES, EditError) if target.exists() else None
 
 
 def _text(name: str, content: bytes) -> str:

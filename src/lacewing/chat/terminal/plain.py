@@ -64,18 +64,23 @@ class PlainView:
             self._about.write(line + "\n")
 
     def answer(self, events: Iterator[Event], *, unfolded: bool = False, plain: bool = False) -> None:
-        """The text of an answer; thoughts only when they are to be shown."""
+        """The text of an answer; thoughts, if they are to be shown, are no part of it for a program that reads it."""
         thinking = False
         try:
             for event in events:
+                if isinstance(event, Delta) and event.kind == "reasoning":
+                    thinking = unfolded
+                    self._about.write(event.text if unfolded else "")
+                    continue
+                if thinking:
+                    self._about.end_line()
+                    thinking = False
                 if isinstance(event, Notice):
                     self.note(event.text)
-                elif isinstance(event, Delta) and (event.kind == "text" or unfolded):
-                    if thinking and event.kind == "text":
-                        self._output.end_line()
-                    thinking = event.kind == "reasoning"
+                elif isinstance(event, Delta):
                     self._output.write(event.text)
         finally:
+            self._about.end_line()
             self._output.end_line()
 
     def ended(self, reason: str) -> None:

@@ -25,7 +25,7 @@ from lacewing.chat.terminal.progress import Bars
 from lacewing.chat.terminal.replies import renderables
 from lacewing.console.interrupt import ignore_sigint
 from lacewing.console.output import clean
-from lacewing.options import spelled
+from lacewing.options import RESIDENCIES, spelled
 from lacewing.text.template import NAMES
 
 _ENDS = {
@@ -146,10 +146,11 @@ def open_screen(session: Session, bars: Bars) -> ScreenView:
     from lacewing.chat.terminal.editor import history_path
 
     sources: dict[str, Source] = {
-        "model": lambda: ["-", *opening.model_names(session)],
+        "model": lambda: opening.model_names(session),
         "template": lambda: NAMES,
         "session": files.names,
         "backend": known_backends,
+        "residency": lambda: RESIDENCIES,
     }
     below = lambda console: heat_lines(session, console)  # noqa: E731
     return ScreenView(load_commands(), sources, lambda width: toolbar_line(session.status(), width), bars, history_path(), below)
