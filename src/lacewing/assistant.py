@@ -75,7 +75,7 @@ class TextStream(Iterator[str]):
         from lacewing.text.streaming import RepeatGuard, StopStrings
 
         decoder, guard = tokenizer.stream(continuation=continuation), StopStrings(stops)
-        repeats = RepeatGuard(limit, lambda ids: tokenizer.decode(ids))
+        repeats = RepeatGuard(limit, tokenizer.decode)
         for token in self._generation:
             self.tokens.append(token)
             text = guard.push(decoder.push(token.id) + self._visible.get(token.id, ""))

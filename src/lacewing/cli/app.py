@@ -223,7 +223,7 @@ def config(context: typer.Context, json: flags.Json = False) -> None:
 @app.command()
 def completion(shell: Annotated[str, typer.Argument(metavar="bash|zsh|fish", help="The shell that runs the script.")]) -> None:
     """Print a script that lets a shell complete commands, options and models: `source <(lacewing completion bash)`."""
-    from typer._completion_shared import get_completion_script  # what `--show-completion` of other programs prints
+    from typer.completion import get_completion_script  # type: ignore[attr-defined]  # what `--show-completion` prints elsewhere
 
     if shell not in ("bash", "zsh", "fish"):
         raise OptionError(f"there is no completion for {shell!r}; there are bash, zsh and fish")

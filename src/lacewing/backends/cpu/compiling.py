@@ -118,7 +118,8 @@ def _ask(process: subprocess.Popen[bytes], todo: deque[str], answers: Answers) -
             answers.put((name, code))
     except (OSError, IndexError, ValueError):
         pass  # it ended, or another thread took the last name
-    answers.put(None)
+    finally:
+        answers.put(None)
 
 
 def serve() -> None:

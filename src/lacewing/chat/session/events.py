@@ -25,7 +25,7 @@ class Notice:
 
 @dataclass(frozen=True)
 class Finished:
-    """The last event. `reason`: "stop", "length" or "cancelled"; `stats` as `Stats.as_dict`."""
+    """The last event. `reason`: "stop", "length", "cancelled" or "repetition"; `stats` as `Stats.as_dict`."""
 
     reason: str
     stats: Mapping[str, float] = field(default_factory=dict)

@@ -31,7 +31,7 @@ class VisibleHistory:
 
 
 class ChatFormatter:
-    """Messages to ids. `choice`: how the template was chosen: "auto", a name or a path. Pure, but for `view`."""
+    """Messages to ids. `choice`: how the template was chosen: "auto", a name or a path. Pure, but for `history`."""
 
     def __init__(self, tokenizer: Tokenizer, template: ChatTemplate, choice: str, context: int):
         self.tokenizer, self.template, self.choice, self.context = tokenizer, template, choice, context

@@ -6,13 +6,13 @@ import base64
 import os
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import TextIO
 
+from lacewing.console.interrupt import ignore_sigint
 from lacewing.errors import OptionError
 
 MAX_OSC_BYTES = 74_000  # terminals drop longer sequences
@@ -32,14 +32,11 @@ def edit(text: str) -> str | None:
     with tempfile.TemporaryDirectory(prefix="lacewing-") as folder:
         file = Path(folder) / "message.md"
         file.write_text(text, encoding="utf-8")
-        # Ctrl-C within the editor is the editor's; a handler, unlike ignoring it, is not passed on to it.
-        handler = signal.signal(signal.SIGINT, lambda number, frame: None)
         try:
-            code = subprocess.call([*shlex.split(command, posix=os.name != "nt"), str(file)])
+            with ignore_sigint():  # it is the editor's
+                code = subprocess.call([*shlex.split(command, posix=os.name != "nt"), str(file)])
         except (OSError, ValueError) as error:
             raise OptionError(f"the editor {command!r} cannot be started: {error}; set EDITOR") from None
-        finally:
-            signal.signal(signal.SIGINT, handler)
         changed = file.read_text(encoding="utf-8", errors="replace")
     if code:
         raise OptionError(f"the editor {command!r} ended with code {code}; nothing was changed or sent")

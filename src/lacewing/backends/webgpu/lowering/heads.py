@@ -255,7 +255,7 @@ def rope(compiler: Compiler, op: ops.Rope) -> None:
 @RULES.rule(ops.Hadamard, ops.ScaleByPosition)
 def alone_or_not(compiler: Compiler, op: ops.Hadamard | ops.ScaleByPosition) -> None:
     if not lower_run(compiler, 1):
-        raise UnsupportedModelError(f"heads of more than {WIDEST} values are too wide for the GPU; use --backend cpu")
+        raise UnsupportedModelError(f"heads of more than {WIDEST} values are too wide for the GPU; use `backend='cpu'`")
 
 
 @RULES.rule(ops.WriteKeysValues)

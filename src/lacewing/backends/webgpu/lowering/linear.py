@@ -130,7 +130,7 @@ def product(
         "x": compiler.quantised(x) if dotted else compiler.at(x), "by_rows": rows, **target,
     }  # fmt: skip
     label, most = "logits" if rows else "", DOT_TOKENS if dotted else GEMV_TOKENS
-    gemv = f"gemv_{kind}" if dotted or not (matrix.layout.floats and compiler.at(x).base % 4 == 0) else "gemv_plain"
+    gemv = "gemv_plain" if matrix.layout.floats and compiler.at(x).base % 4 == 0 else f"gemv_{kind}"
     tile_rows, tile_tokens = TILES[kind]
 
     def count_of(run: Run) -> int:
