@@ -62,6 +62,7 @@ def test_sizes_for_people():
     [
         ("seed", 2**63, "from 0 to 9223372036854775807"),
         pytest.param("seed", 10**5000, "an integer of 16610 bits; it must be an integer", id="too long to be written"),
+        pytest.param("temperature", "hot" * 100, "is 'hothothot", id="a long word"),
         ("temperature", 10**400, "an integer of 1329 bits; it must be a number"),
         ("temperature", float("nan"), "a number from 0 to 100"),
         ("top_p", float("inf"), "inf; it must be a number from 0 to 1"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import re
-import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, TypedDict
@@ -31,7 +30,7 @@ def parse_bytes(text: str | int | None, what: str = "memory") -> int | None:
     match = re.fullmatch(r"\s*(\d{1,18}(?:\.\d{1,9})?)\s*([a-zA-Z]*)\s*", str(text))
     unit = _UNITS.get(match.group(2).lower()) if match else None
     if match is None or unit is None or float(match.group(1)) * unit < 1:
-        raise OptionError(f"`{what}` is {_shown(text)}; it must be a size, for example 4GiB or 800MB")
+        raise OptionError(f"`{what}` is {shown_value(text)}; it must be a size, for example 4GiB or 800MB")
     return int(float(match.group(1)) * unit)
 
 
@@ -40,7 +39,7 @@ def parse_layers(text: str | int | None) -> int | None:
     if text is None or text == "auto":
         return None
     if isinstance(text, bool) or not re.fullmatch(r"\d{1,5}", str(text)):
-        raise OptionError(f"`gpu_layers` is {_shown(text)}; it must be a number of layers, or auto")
+        raise OptionError(f"`gpu_layers` is {shown_value(text)}; it must be a number of layers, or auto")
     return int(text)
 
 
@@ -63,6 +62,9 @@ def known_spelling(word: str, names: Iterable[str]) -> str | None:
 
     found = {american(name): name for name in names} | {name: name for name in names}
     return found.get(word) or found.get(american(word))
+
+
+ON_OFF = {"on": True, "yes": True, "true": True, "1": True, "off": False, "no": False, "false": False, "0": False}
 
 
 def did_you_mean(word: str, names: Iterable[str]) -> str:
@@ -104,7 +106,7 @@ def spelled(message: str, *, chat: bool = False) -> str:
 
 def _one_of(name: str, value: object, choices: Sequence[str]) -> None:
     if value not in choices:
-        raise OptionError(f"`{name}` is {_shown(value)}; it must be one of {', '.join(choices)}")
+        raise OptionError(f"`{name}` is {shown_value(value)}; it must be one of {', '.join(choices)}")
 
 
 def _check(name: str, value: object, low: float, high: float, kind: type = float, what: str = "") -> None:
@@ -112,14 +114,15 @@ def _check(name: str, value: object, low: float, high: float, kind: type = float
     if isinstance(value, bool) or not isinstance(value, numbers) or not low <= value <= high:  # NaN is in no range
         number = "a number" if kind is float else "an integer"
         also = f", or -1 ({_MINUS_ONE[name][0]})" if name in _MINUS_ONE else ""
-        raise OptionError(f"{what}`{name}` is {_shown(value)}; it must be {number} from {_plain(low)} to {_plain(high)}{also}")
+        raise OptionError(f"{what}`{name}` is {shown_value(value)}; it must be {number} from {_plain(low)} to {_plain(high)}{also}")
 
 
-def _shown(value: object) -> str:
-    """A value for people; Python refuses to write integers of thousands of digits."""
+def shown_value(value: object, most: int = 200) -> str:
+    """A value for people, in `most` characters; Python refuses to write integers of thousands of digits."""
     if isinstance(value, int) and value.bit_length() > 200:
         return f"an integer of {value.bit_length()} bits"
-    return textwrap.shorten(repr(value), 200, placeholder=" ...")
+    text = repr(value)
+    return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
 @dataclass(frozen=True)
@@ -156,7 +159,7 @@ class LoadOptions:
             _check("memory", self.memory_bytes, 1, 2**60, int)
         _check("sequences", self.sequences, 1, 1024, int)
         if not isinstance(self.ignore_keys, tuple) or not all(isinstance(key, str) for key in self.ignore_keys):
-            raise OptionError(f"`ignore_keys` is {_shown(self.ignore_keys)}; it must be a list of names of keys")
+            raise OptionError(f"`ignore_keys` is {shown_value(self.ignore_keys)}; it must be a list of names of keys")
         if self.gpu_layers is not None:
             _check("gpu_layers", self.gpu_layers, 0, 2**16, int)
         if self.gpu_memory_bytes is not None:
@@ -250,7 +253,7 @@ class Sampling:
 
     def _check_collections(self) -> None:
         if not isinstance(self.logit_bias, Mapping):
-            raise OptionError(f"`logit_bias` is {_shown(self.logit_bias)}; it must be a dict of token ids and numbers")
+            raise OptionError(f"`logit_bias` is {shown_value(self.logit_bias)}; it must be a dict of token ids and numbers")
         if len(self.logit_bias) > 1024:
             raise OptionError(f"`logit_bias` has {len(self.logit_bias)} entries; at most 1024 are accepted")
         for token, bias in self.logit_bias.items():
@@ -260,7 +263,7 @@ class Sampling:
             raise OptionError("`stop` must be a list of at most 16 strings")
         for text in self.stop:
             if not isinstance(text, str) or not 0 < len(text) <= 256:
-                raise OptionError(f"a string of `stop` is {_shown(text)}; it must be text of 1 to 256 characters")
+                raise OptionError(f"a string of `stop` is {shown_value(text)}; it must be text of 1 to 256 characters")
 
 
 class SamplingArguments(TypedDict, total=False):

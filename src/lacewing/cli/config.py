@@ -13,11 +13,10 @@ from typing import Any
 from lacewing.cli import flags
 from lacewing.console.output import Table, aligned_lines, print_facts
 from lacewing.errors import OptionError
-from lacewing.options import did_you_mean, known_spelling
+from lacewing.options import ON_OFF, did_you_mean, known_spelling
 from lacewing.paths import user_folder, user_path
 
 MAX_BYTES = 256 << 10  # of the file
-_ON_OFF = {"on": True, "yes": True, "true": True, "1": True, "off": False, "no": False, "false": False, "0": False}
 _KINDS = {int: "a whole number", float: "a number", bool: "true or false"}
 # What no option stands for; every other LACEWING_ variable is that of an option.
 VARIABLES = {
@@ -113,7 +112,7 @@ def _value_of(setting: Setting, command: str | None, values: dict[tuple[str | No
     """The environment's, else the file's for this command, else the file's for all."""
     text = os.environ.get(setting.variable)
     if text:
-        value: Any = _ON_OFF.get(text.lower(), text) if setting.kind is bool else [text] if setting.several else text
+        value: Any = ON_OFF.get(text.lower(), text) if setting.kind is bool else [text] if setting.several else text
         return Value(_words(setting, value, setting.variable), setting.variable)
     return values.get((command, setting.name)) or values.get((None, setting.name))
 

@@ -42,7 +42,8 @@ def pull(name: str) -> None:
     from lacewing.hub.pull import pull
 
     with Reporter(patience=0) as progress:
-        print_text(str(pull(name, progress).path))
+        path = pull(name, progress).path
+    print_text(str(path))
 
 
 def show(*, as_json: bool) -> None:

@@ -59,6 +59,19 @@ def _at_once(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
+def read_bounded(path: Path, limit: int, *, whole: bool = True) -> bytes:
+    """The bytes of a regular file; `whole` False: at most `limit` of them. Raises ModelFormatError, also if there are more."""
+    file, size = open_regular(path)
+    try:
+        with file:
+            data = file.read(limit + whole)
+    except OSError as failed:  # a disk that fails
+        raise ModelFormatError(path, f"cannot be read: {failed.strerror or failed}") from None
+    if len(data) > limit:
+        raise ModelFormatError(path, f"has {max(size, len(data))} bytes; at most {limit} are read")
+    return data
+
+
 def read_named(name: str | Path, limit: int, error: Callable[[str], LacewingError] = OptionError, *, whole: bool = True) -> bytes:
     """The bytes of a file that a person named; every such file is read through here. `~` is expanded.
 
@@ -68,18 +81,11 @@ def read_named(name: str | Path, limit: int, error: Callable[[str], LacewingErro
         path = user_path(name)
         if not path.exists():
             raise error(f"there is no file {shown(str(name))}")
-        file, size = open_regular(path)
-        with file:
-            data = file.read(limit + whole)
+        return read_bounded(path, limit, whole=whole)
     except ModelFormatError as failed:
         raise error(f"{shown(str(name))} {failed.problem}") from None
     except OptionError as failed:
         raise error(str(failed)) from None
-    except OSError as failed:  # a disk that fails
-        raise error(f"{shown(str(name))} cannot be read: {failed.strerror or failed}") from None
-    if len(data) > limit:
-        raise error(f"{shown(str(name))} has {max(size, len(data))} bytes; at most {limit} are read")
-    return data
 
 
 def refuse_foreign(path: Path, start: bytes) -> None:

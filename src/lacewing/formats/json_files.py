@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from lacewing.errors import ModelFormatError
-from lacewing.formats.files import Links, open_regular, shown, visible
+from lacewing.formats.files import Links, read_bounded, shown, visible
 
 SIZE_LIMIT = 64 * 2**20  # bytes; the index of a model with 100,000 tensors takes about 12 MiB
 VALUE_LIMIT = 2**20  # values of a document, each of which costs far more memory than its bytes
@@ -98,15 +98,6 @@ def _children(value: Any) -> list[Any]:
     return list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else []
 
 
-def read_limited(path: Path) -> bytes:
-    """All bytes of a small regular file. Raises ModelFormatError above SIZE_LIMIT."""
-    file, size = open_regular(path)
-    with file:
-        if size > SIZE_LIMIT:
-            raise ModelFormatError(path, f"has {size} bytes; at most {SIZE_LIMIT} are read")
-        return file.read(SIZE_LIMIT + 1)
-
-
 class FolderMetadata(Mapping[str, Any]):
     """The JSON files and templates of a folder that say something of its model, under their names; read when first asked for.
 
@@ -128,7 +119,7 @@ class FolderMetadata(Mapping[str, Any]):
                 raise KeyError(name)
             path = self._folder / name
             self._links.check(path)
-            text = read_limited(path)
+            text = read_bounded(path, SIZE_LIMIT)
             self._values[name] = parse(path, text, strict=False) if path.suffix == ".json" else _text(path, text)
         return self._values[name]
 

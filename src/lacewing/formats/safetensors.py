@@ -11,8 +11,18 @@ from typing import Any
 
 from lacewing.errors import ModelFormatError, UnsupportedModelError
 from lacewing.formats.checkpoint import ByteRange, Checkpoint, TensorInfo
-from lacewing.formats.files import PICKLE_SUFFIXES, START, Links, holds_model, open_regular, refuse_foreign, shown, visible
-from lacewing.formats.json_files import FolderMetadata, parse, read_limited
+from lacewing.formats.files import (
+    PICKLE_SUFFIXES,
+    START,
+    Links,
+    holds_model,
+    open_regular,
+    read_bounded,
+    refuse_foreign,
+    shown,
+    visible,
+)
+from lacewing.formats.json_files import SIZE_LIMIT, FolderMetadata, parse
 from lacewing.quants import QUANTS, Quant
 
 HEADER_LIMIT = 100_000_000  # bytes, the format's own
@@ -73,7 +83,7 @@ def _only_file(folder: Path) -> Path:
 
 def read_index(path: Path) -> dict[str, str]:
     """Tensor name to file name, which is the name of a file beside the index. Raises ModelFormatError."""
-    document = parse(path, read_limited(path), strict=False)
+    document = parse(path, read_bounded(path, SIZE_LIMIT), strict=False)
     places = document.get("weight_map") if isinstance(document, dict) else None
     if not isinstance(places, dict) or not places:
         raise ModelFormatError(path, "must be an object with tensor names and file names", field="weight_map")

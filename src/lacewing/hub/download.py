@@ -11,7 +11,7 @@ from http.client import HTTPResponse
 from pathlib import Path
 
 from lacewing.errors import DownloadError
-from lacewing.hub.http import blocks, count_of, open_url, status_of
+from lacewing.hub.http import blocks, count_of, open_url, status_of, version_of
 from lacewing.options import Progress, format_bytes
 
 _TRIES = 5
@@ -101,7 +101,7 @@ class _Transfer:
         if have and known and not self.expected and not known.startswith("W/"):
             headers["If-Range"] = known
         with open_url(self.wanted.url, headers, self.wanted.token) as response:
-            version = str(response.headers.get("ETag") or response.headers.get("Last-Modified") or "")[:1000]
+            version = version_of(response)
             resumed = response.status == 206 and str(response.headers.get("Content-Range", "")).startswith(f"bytes {have}-")
             if resumed and not self.expected and version != known:
                 self.drop()

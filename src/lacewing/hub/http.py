@@ -40,6 +40,11 @@ def count_of(text: str | None) -> int | None:
     return int(text) if text is not None and re.fullmatch(r"[0-9]{1,18}", text) else None
 
 
+def version_of(response: HTTPResponse) -> str:
+    """What tells a file of a server from a later one: ETag or date; empty if it says nothing."""
+    return str(response.headers.get("ETag") or response.headers.get("Last-Modified") or "")[:1000]
+
+
 def status_of(error: BaseException) -> int | None:
     """The HTTP status behind a DownloadError, if a server answered with one."""
     return error.__cause__.code if isinstance(error.__cause__, urllib.error.HTTPError) else None

@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 from lacewing.errors import DownloadError
 from lacewing.formats.gguf import split_head, split_names
+from lacewing.formats.safetensors import INDEX
 from lacewing.hub.download import Wanted, check_room, digest, download, size_of
 from lacewing.hub.http import Unreachable, fetch_small, status_of
 from lacewing.options import Progress
@@ -137,7 +138,7 @@ def _with_splits(by_name: dict[str, RemoteFile], head: str) -> list[RemoteFile]:
 
 def _safetensors(by_name: dict[str, RemoteFile], repo: str) -> list[RemoteFile]:
     weights = sorted(name for name in by_name if "/" not in name and name.endswith(".safetensors"))
-    index = [name for name in by_name if name == "model.safetensors.index.json"]
+    index = [INDEX] if INDEX in by_name else []
     if index:
         weights = [name for name in weights if re.fullmatch(r"model-\d+-of-\d+\.safetensors", name)] or weights
     elif "model.safetensors" in weights:

@@ -8,7 +8,7 @@ from pathlib import Path
 from lacewing.errors import DownloadError
 from lacewing.hub import huggingface, pypi
 from lacewing.hub.cache import Cached, commit, find, locked, stage
-from lacewing.hub.http import PATIENCE, open_url
+from lacewing.hub.http import PATIENCE, open_url, version_of
 from lacewing.hub.names import NAMED, Reference, parse
 from lacewing.hub.remote import fetch_whole
 from lacewing.options import Progress, counted
@@ -82,6 +82,6 @@ def _version(reference: Reference, here: Cached | None) -> str:
     """What the server says of the file now: ETag or date. If it says nothing, what is here counts."""
     try:
         with open_url(reference.target, {"Range": "bytes=0-0"}, seconds=PATIENCE if here is None else _GLANCE) as response:
-            return str(response.headers.get("ETag") or response.headers.get("Last-Modified") or "")[:1000]
+            return version_of(response)
     except DownloadError:
         return here.version if here is not None else ""

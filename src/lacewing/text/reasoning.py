@@ -14,10 +14,8 @@ TAGS = {
     "<|START_THINKING|>": "<|END_THINKING|>",
     "<seed:think>": "</seed:think>",
 }
-CHANNEL, MESSAGE = (
-    "<|channel|>",
-    "<|message|>",
-)  # harmony: <|channel|>analysis<|message|>...<|end|><|start|>assistant<|channel|>final
+# Harmony: <|channel|>analysis<|message|>...<|end|><|start|>assistant<|channel|>final
+CHANNEL, MESSAGE = "<|channel|>", "<|message|>"
 _ENDS = ("<|end|>", "<|return|>", "<|call|>", "<|start|>", CHANNEL)
 _LONGEST_HEADER = 200  # characters; longer is no header
 

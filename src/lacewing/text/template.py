@@ -44,9 +44,8 @@ _BY_TOKENS = (
 _BY_NAME = (("mistral", ("mistral", "mixtral")), ("llama2", ("llama-2", "llama 2", "llama2", "codellama")))
 _TUNED = re.compile(r"(?i)(?<![a-z])(instruct|chat|it|assistant)(?![a-z])")  # in a model's name: trained to answer
 _KEY = "tokenizer.chat_template"
-_READS_PARTS = re.compile(
-    r"\.text\b|\[\s*['\"]text['\"]\s*\]|\bget\(\s*['\"]text['\"]"
-)  # in a source: of `{"type": "text", "text": ...}`
+# In a source: of `{"type": "text", "text": ...}`.
+_READS_PARTS = re.compile(r"\.text\b|\[\s*['\"]text['\"]\s*\]|\bget\(\s*['\"]text['\"]")
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 _PROBE = "Does this reach the model?"
 

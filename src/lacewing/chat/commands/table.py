@@ -16,7 +16,7 @@ from lacewing.chat.session.events import Event
 from lacewing.chat.session.session import Session
 from lacewing.console.output import Columns, Table
 from lacewing.errors import OptionError
-from lacewing.options import did_you_mean, known_spelling
+from lacewing.options import ON_OFF, did_you_mean, known_spelling
 
 # Kinds of argument: what completes them, and what a line's word becomes.
 KINDS = ("text", "model", "template", "path", "on/off", "number", "decimal", "session", "command", "backend", "residency", "choice")
@@ -253,7 +253,9 @@ class _Parser:
         if kind == "choice":
             raise self._wrong(f"{name} is {word!r}; it must be one of {', '.join(choices)}")
         if kind == "on/off":
-            return self._on_off(name, choices, word)
+            if word.lower() not in ON_OFF:
+                raise self._wrong(f"{name} is {word!r}; it must be {', '.join((*choices, 'on'))} or off")
+            return ON_OFF[word.lower()]
         if kind in ("number", "decimal"):
             try:
                 return int(word) if kind == "number" else float(word)
@@ -261,12 +263,6 @@ class _Parser:
                 what = "a whole number" if kind == "number" else "a number"
                 raise self._wrong(f"{name} is {word!r}; it must be {' or '.join((*choices, what))}") from None
         return word
-
-    def _on_off(self, name: str, choices: tuple[str, ...], word: str) -> bool:
-        found = {"on": True, "yes": True, "true": True, "off": False, "no": False, "false": False}.get(word.lower())
-        if found is None:
-            raise self._wrong(f"{name} is {word!r}; it must be {', '.join((*choices, 'on'))} or off")
-        return found
 
     def _wrong(self, problem: str) -> OptionError:
         return OptionError(f"/{self.command.name}: {problem}; usage: {self.command.usage}")

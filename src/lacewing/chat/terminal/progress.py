@@ -32,8 +32,8 @@ class _Work:
 class Bars:
     """A `progress(what, done, total)` that may be called from several threads; `clear` ends all of them."""
 
-    def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic):
-        self._clock, self._lock = clock, threading.Lock()
+    def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic, patience: float = PATIENCE):
+        self._clock, self._lock, self._patience = clock, threading.Lock(), patience
         self._region = Region(stream, shutil.get_terminal_size)
         self._work: dict[str, _Work] = {}
         self._drawn = 0.0
@@ -107,7 +107,7 @@ class Bars:
                     self._draw(self._clock(), stopping=True)
 
     def _draw(self, now: float, stopping: bool = False) -> None:
-        long = [(what, work) for what, work in self._work.items() if now - work.began >= PATIENCE]
+        long = [(what, work) for what, work in self._work.items() if now - work.began >= self._patience]
         if long or self._drawn or stopping:
             width, hint = shutil.get_terminal_size().columns - 1, self._hint(now)
             lines = [bar_line(what, work.done, work.total, now - work.began, width, hint) for what, work in long]

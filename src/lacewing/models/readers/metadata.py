@@ -10,7 +10,7 @@ import numpy as np
 
 from lacewing.errors import UnsupportedModelError
 from lacewing.formats.files import shown
-from lacewing.options import counted
+from lacewing.options import counted, shown_value
 
 _HARMLESS_VALUES: tuple[Any, ...] = (None, False, "", [], {})  # an unknown key so set asks for nothing
 _MOST_TOLD = 6  # keys
@@ -57,7 +57,7 @@ class MetadataReader:
         if value is None:
             raise self.error(name, "is missing")
         if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > 1e300 or not low <= value <= high:
-            raise self.error(name, f"is {_shown(value)}; it must be a number from {low:g} to {high:g}")
+            raise self.error(name, f"is {shown_value(value, 60)}; it must be a number from {low:g} to {high:g}")
         return float(value)
 
     def integer(
@@ -76,7 +76,7 @@ class MetadataReader:
         if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
             value = int(value)
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-            raise self.error(name, f"is {_shown(value)}; it must be an integer from {low} to {high}")
+            raise self.error(name, f"is {shown_value(value, 60)}; it must be an integer from {low} to {high}")
         return value
 
     def optional_number(self, name: str, *, low: float = -math.inf, high: float = math.inf) -> float | None:
@@ -88,7 +88,7 @@ class MetadataReader:
     def flag(self, name: str, default: bool = False) -> bool:
         value = self.get(name, default)
         if not isinstance(value, bool) and value not in (0, 1):
-            raise self.error(name, f"is {_shown(value)}; it must be true or false")
+            raise self.error(name, f"is {shown_value(value, 60)}; it must be true or false")
         return bool(value)
 
     def choice(self, name: str, known: Mapping[str, str], default: str | None = None, numeric: bool = False) -> str:
@@ -97,7 +97,7 @@ class MetadataReader:
         if numeric and type(value) is int:
             value = str(value)
         if not isinstance(value, str) or value not in known:
-            raise self.error(name, f"is {_shown(value)}; this version knows {', '.join(known)}")
+            raise self.error(name, f"is {shown_value(value, 60)}; this version knows {', '.join(known)}")
         return known[value]
 
     def numbers(self, name: str, count: int) -> tuple[float, ...]:
@@ -119,7 +119,7 @@ class MetadataReader:
         if value is None:
             return None
         if not isinstance(value, Mapping):
-            raise self.error(name, f"is {_shown(value)}; it must be a dictionary")
+            raise self.error(name, f"is {shown_value(value, 60)}; it must be a dictionary")
         return MetadataReader(value, f"{self.where}: {self.prefix}{name}", notices=self.notices)
 
     def unread(self, harmless: Iterable[str] = ()) -> dict[str, Any]:
@@ -132,7 +132,7 @@ class MetadataReader:
         """Refuse the first of these keys, unless each has a value that changes nothing."""
         for name, value in unread.items():
             if value not in inert.get(name, ()):
-                problem = f"is {_shown(value)}; this version does not know the key, which may change the maths"
+                problem = f"is {shown_value(value, 60)}; this version does not know the key, which may change the maths"
                 raise self.error(name, f"{problem}. To load the model without it, use `ignore_keys=['{self.prefix}{name}']`")
 
     def tell_of(self, names: Iterable[str]) -> None:
@@ -166,8 +166,3 @@ def _plain(value: Any) -> Any:
 
 def _positive(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 1e-9 < value < 1e38
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
