@@ -114,6 +114,21 @@ def test_system_and_template(lacewing, asked, monkeypatch, tiny_path, tmp_path):
         assert asked[-1] == (str(own), [("system", "Be brief."), ("user", "Hi")])
 
 
+def test_thoughts_are_no_part_of_the_answer(lacewing, monkeypatch, tiny_path, tmp_path):
+    piped(monkeypatch, "")
+    thinking = tmp_path / "thinking.jinja"
+    thinking.write_text("{% for m in messages %}{{ m['content'] }}{% endfor %}<think>")
+    words = ("run", tiny_path, "Hi", "--template", thinking, *REFERENCE, "--max-tokens", "12")
+    code, out, err = lacewing(*words, "--json")
+    facts = json.loads(out)
+    assert code == 0 and facts["text"] == "" and facts["reasoning"].strip()
+    code, out, err = lacewing(*words)
+    assert code == 0 and out == "" and facts["reasoning"].strip() in err
+    assert lacewing(*words, "--quiet")[1:] == ("", "")
+    thinking.write_text("{% for m in messages %}{{ m['content'] }}{% endfor %}")
+    assert "reasoning" not in json.loads(lacewing(*words, "--json")[1])
+
+
 def test_stop_ends_an_answer(lacewing, monkeypatch, tiny_path):
     words = (
         "run",

@@ -88,20 +88,21 @@ def test_what_fits_is_not_shared() -> None:
 def test_the_first_layers_of_a_dense_model_stay() -> None:
     program = model()
     found = shared(program, 300)
-    assert found is not None and (found.host_layers, found.layers, found.mixtures) == (2, LAYERS, 0)
+    assert found is not None and (found.level.host_layers, found.layers, found.mixtures) == (2, LAYERS, 0)
     assert found.devices == tuple(sorted(found.devices, reverse=True))  # one change of device
     assert found.devices[0] == HOST and found.devices[-1] == GPU
     assert found.gpu.kv_bytes == 200 * 10**6 and found.gpu.nbytes <= 300 * 10**6
     assert found.reasons[0].startswith("on the GPU is layers 2 to 3 of 4 and the output, the CPU computes the rest: all would")
     assert "but the test gives 286.1 MiB" in found.reasons[0] and "KV cache 190.7 MiB" in found.reasons[1]
     one = shared(program, 160)
-    assert one is not None and one.host_layers == 3 and "layer 3 of 4" in one.on_gpu
+    assert one is not None and one.level.host_layers == 3 and "layer 3 of 4" in one.on_gpu
 
 
 def test_experts_stay_before_layers_do() -> None:
     program = model((0, 1, 2, 3), tied=False)
     counts = [
-        (each and (each.host_layers, each.host_experts)) for each in (shared(program, room) for room in (2000, 1500, 900, 450))
+        (each and (each.level.host_layers, each.level.host_experts))
+        for each in (shared(program, room) for room in (2000, 1500, 900, 450))
     ]
     assert counts == [None, (0, 1), (0, 3), (1, 4)]
     found = shared(program, 900)
@@ -123,7 +124,7 @@ def test_an_embedding_that_is_the_output_too_is_there_anyway() -> None:
 def test_dense_layers_of_a_mixture() -> None:
     program = model((2, 3))
     found = shared(program, 900)
-    assert found is not None and (found.host_layers, found.host_experts, found.mixtures) == (0, 1, 2)
+    assert found is not None and (found.level.host_layers, found.level.host_experts, found.mixtures) == (0, 1, 2)
     away = [op for op, device in zip(found.program.ops, found.devices, strict=True) if device == HOST]
     assert {op.weights[0] for op in away if isinstance(op, ExpertLinear)} == {"blk.2.gates", "blk.2.downs"}
     assert sum(isinstance(op, Route) for op in away) == 1
@@ -133,12 +134,12 @@ def test_as_many_layers_as_asked_for() -> None:
     program = model()
     for layers in range(LAYERS):
         found = shared(program, 5000, layers)
-        assert found is not None and found.host_layers == LAYERS - layers and found.reasons[0].endswith("asked for")
+        assert found is not None and found.level.host_layers == LAYERS - layers and found.reasons[0].endswith("asked for")
     assert shared(program, 5000, LAYERS) is None and shared(program, 5000, 99) is None
     none = shared(program, 5000, 0)
     assert none is not None and none.on_gpu == "only the output"
     mixture = plan_offload(model((0, 1, 2, 3)), target(model((0, 1, 2, 3))), None, 1)
-    assert mixture is not None and (mixture.host_layers, mixture.host_experts) == (0, 3)
+    assert mixture is not None and (mixture.level.host_layers, mixture.level.host_experts) == (0, 3)
     with pytest.raises(
         OutOfMemoryError, match=r"3 layers on the GPU take .* but the test gives 190\.7 MiB; use fewer `gpu_layers`"
     ):

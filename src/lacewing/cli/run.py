@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from lacewing.api import Model
 from lacewing.assistant import TextStream
@@ -16,6 +18,11 @@ from lacewing.console.output import Output, detail, is_quiet, is_verbose, notice
 from lacewing.errors import Cancelled, OptionError
 from lacewing.options import LoadOptions, Sampling
 from lacewing.placement.info import ModelInfo
+
+if TYPE_CHECKING:
+    from lacewing.text.reasoning import ChannelSplitter, ReasoningSplitter
+
+    Splitter = ChannelSplitter | ReasoningSplitter
 
 
 def open_model(name: str, options: LoadOptions) -> Model:
@@ -61,41 +68,59 @@ def run(
         if raw or not (request.template or model.has_template):
             if request.system is not None:
                 raise OptionError(f"{request.model} has no chat template, so it takes no system message; --template names one")
-            stream = model.stream(prompt, special=special, cancelled=interrupt, **vars(sampling))
+            stream, splitter = model.stream(prompt, special=special, cancelled=interrupt, **vars(sampling)), None
         else:
-            stream = _reply(model, prompt, request, sampling, interrupt)
+            stream, splitter = _reply(model, prompt, request, sampling, interrupt)
         if as_json:
-            text = "".join(stream)
-            print_json({"text": text, "finish_reason": stream.finish_reason, **stream.stats.as_dict()})
+            print_json(_facts(stream, splitter))
         else:
-            _print(stream)
+            _print(stream, splitter)
         if stream.finish_reason == "repetition":
             print_text("lacewing: the answer repeated itself and was ended; `repeat_guard='0'` lets it go on", sys.stderr)
     return 130 if stream.finish_reason == "cancelled" else 0
 
 
-def _reply(model: Model, prompt: str, request: Request, sampling: Sampling, interrupt: Interrupt) -> TextStream:
-    """The answer to the prompt as a chat message."""
-    messages = [{"role": "system", "content": request.system}] if request.system else []
-    messages.append({"role": "user", "content": prompt})
-    if request.template is None:
-        return model.chat(messages, cancelled=interrupt, **vars(sampling))
+def _reply(model: Model, prompt: str, request: Request, sampling: Sampling, interrupt: Interrupt) -> tuple[TextStream, Splitter]:
+    """The answer to the prompt as a chat message, and what tells its thoughts from it."""
     from lacewing.chat.services.templates import open_template
-    from lacewing.text.lint import markup_of, stops_of
+    from lacewing.chat.session.formatter import ChatFormatter
+    from lacewing.chat.session.settings import Settings
+    from lacewing.text.lint import markup_of
 
-    tokenizer = model.tokenizer
-    template = open_template(request.template, model.info, tokenizer)
-    if missing := markup_of(template, tokenizer).missing:
+    template, choice = open_template(request.template or "auto", model.info, model.tokenizer), request.template
+    if choice and (missing := markup_of(template, model.tokenizer).missing):
         notice(f"the vocabulary lacks {', '.join(missing)}, which the model reads as plain text")
-    stop_ids, stops = stops_of(template, tokenizer)
-    ids = template.encode(messages, tokenizer)
-    return TextStream(model.engine, tokenizer, ids, sampling, interrupt, stop_ids=stop_ids, stops=stops)
+    formatter = ChatFormatter(model.tokenizer, template, choice or "auto", model.spec.context)
+    settings = Settings(sampling, request.system)
+    ids = formatter.ids([{"role": "user", "content": prompt}], settings)
+    return formatter.stream(model, ids, settings, interrupt), formatter.splitter(ids)
 
 
-def _print(stream: TextStream) -> None:
-    output = Output(sys.stdout)
+def _pieces(stream: TextStream, splitter: Splitter | None) -> Iterator[tuple[str, str]]:
+    """(kind, text) as it comes; without a splitter all is text."""
     for text in stream:
-        output.write(text)
+        yield from splitter.push(text) if splitter else [("text", text)]
+    yield from splitter.flush() if splitter else ()
+
+
+def _facts(stream: TextStream, splitter: Splitter | None) -> dict[str, Any]:
+    parts = {"text": "", "reasoning": ""}
+    for kind, text in _pieces(stream, splitter):
+        parts[kind] += text
+    thoughts = {"reasoning": parts["reasoning"]} if parts["reasoning"] else {}
+    return {"text": parts["text"], **thoughts, "finish_reason": stream.finish_reason, **stream.stats.as_dict()}
+
+
+def _print(stream: TextStream, splitter: Splitter | None) -> None:
+    """The answer on standard output; its thoughts, which are no part of it, beside it."""
+    output, thoughts = Output(sys.stdout), Output(sys.stderr)
+    for kind, text in _pieces(stream, splitter):
+        if kind == "text":
+            thoughts.end_line()
+            output.write(text)
+        elif not is_quiet():
+            thoughts.write(text)
+    thoughts.end_line()
     output.end_line()
     if is_verbose() or (sys.stderr.isatty() and not is_quiet()):
         stats = stream.stats

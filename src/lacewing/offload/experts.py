@@ -4,7 +4,7 @@ resident on one, the other computes with all that are left.
 Of each such layer, from its router to its sum, comes
 
     Route                                  as before
-    Dispatch                                  which of the chosen experts are resident
+    Dispatch                               which of the chosen experts are resident
     experts, over smaller stacks; Combine  the resident ones, with what else is added
     experts, over all stacks; Combine      the others
     Combine                                the two sums

@@ -80,34 +80,22 @@ class OffloadPlan:
     reasons: tuple[str, ...]
 
     @property
-    def host_layers(self) -> int:
-        return self.level.host_layers
-
-    @property
-    def host_experts(self) -> int:
-        return self.level.host_experts
-
-    @property
     def on_gpu(self) -> str:
         """For people."""
-        if self.host_layers == self.layers:
+        away, experts = self.level.host_layers, self.level.host_experts
+        if away == self.layers:
             return "only the output"
-        if self.host_layers:
-            kept = _numbers(self.host_layers, self.layers)
-            trunk = f" without the experts of {self._experts}" if self.host_experts > self._inside else ""
-            return f"{kept} of {self.layers} and the output{trunk}"
+        if away:
+            trunk = f" without the experts of {self._experts}" if experts > away else ""
+            return f"{_numbers(away, self.layers)} of {self.layers} and the output{trunk}"
         if self.level.shared:
             some = f"{self.level.shared} of {self.mixtures} layers" if self.level.shared < self.mixtures else "all layers"
             return f"everything but {self.experts - self.level.resident} of {self.experts} experts of {some}"
         return f"everything but the experts of {self._experts}"
 
     @property
-    def _inside(self) -> int:
-        return min(self.host_layers, self.host_experts)
-
-    @property
     def _experts(self) -> str:
-        return f"{self.host_experts} of {self.mixtures} layers" if self.host_experts < self.mixtures else "all layers"
+        return f"{self.level.host_experts} of {self.mixtures} layers" if self.level.host_experts < self.mixtures else "all layers"
 
 
 def plan_offload(program: Program, target: Target, budget: MemoryBudget | None, layers: int | None = None) -> OffloadPlan | None:

@@ -96,7 +96,7 @@ def test_a_share_by_room(tmp_path):
     gpu = backend(CODES)
     room = MemoryBudget(OffloadPlanner(spec.program, Target(target(gpu, spec).load)).load(OffloadLevel(0, 1)).nbytes, "the test")
     found = plan_offload(spec.program, Target(target(gpu, spec).load), room)
-    assert found is not None and (found.host_layers, found.host_experts, found.mixtures) == (0, 1, 2)
+    assert found is not None and (found.level.host_layers, found.level.host_experts, found.mixtures) == (0, 1, 2)
     parts = cut_program(found.program, found.devices)
     names = {name for name in parts.parts[GPU].program.weights if "exps" in name}
     assert names == {f"blk.1.ffn_{kind}_exps.weight" for kind in ("gate", "up", "down")}
