@@ -84,6 +84,8 @@ def test_the_default_model(called, file, monkeypatch):
         ("memory = 'lots'\n", "line 1: memory is 'lots'; it must be a size"),
         ("residency = 'fast'\n", "line 1: residency is 'fast'"),
         ("seed = 1\nseed = 2\n", "line 2"),
+        ("[run]\nseed = 1\n[chat]\nseed = 'x'\n", "line 4: seed is 'x'"),
+        ("[run]\nseed = 1\n[tokenise]\nspecial = 'x'\n", "line 4: special is 'x'"),
         ("x = " + "[" * 9000, "cannot be read"),
         ("# " + "x" * MAX_BYTES, "at most"),
     ],

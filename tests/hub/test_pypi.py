@@ -54,6 +54,7 @@ def test_newest_or_pinned_universal_wheel(index, there, tmp_path, package, versi
     path = index.wheel(package, version, tmp_path, None)
     assert path == tmp_path / name and path.read_bytes() == WHEEL
     assert index.size(package, version) == (len(WHEEL) if kind == JSON else 0)
+    assert [path for path, _ in there.asked].count("/simple/some-model/") == 1
 
 
 @pytest.mark.parametrize(

@@ -64,10 +64,10 @@ def test_the_memory_option_is_the_budget() -> None:
 
 
 def test_the_machine_bounds_the_option() -> None:
-    small = Machine(8 * GIB, 3 * GIB, "the memory limit of the control group")
+    small = Machine(8 * GIB, 3 * GIB, "the cgroup memory limit")
     decision = decide(machine=small, memory_bytes=20 * GIB)
-    assert decision.budget_bytes == 3 * GIB and decision.residency == "lazy" and "control group" in decision.reasons[0]
-    with pytest.raises(OutOfMemoryError, match=r"control group gives 3\.0 GiB"):
+    assert decision.budget_bytes == 3 * GIB and decision.residency == "lazy" and "cgroup" in decision.reasons[0]
+    with pytest.raises(OutOfMemoryError, match=r"cgroup memory limit gives 3\.0 GiB"):
         decide(machine=small, kv=2 * GIB, buffers=2 * GIB)
 
 

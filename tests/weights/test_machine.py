@@ -12,7 +12,7 @@ import pytest
 from lacewing.weights import this_machine
 
 MIB = 2**20
-GROUP = "the memory limit of the control group"
+GROUP = "the cgroup memory limit"
 
 
 def make(root: Path, cgroup: str, **files: object) -> Path:

@@ -154,18 +154,18 @@ def _read(file: Path, known: dict[str, Setting]) -> dict[tuple[str | None, str],
 def _values(
     file: Path, text: str, document: dict[str, Any], known: dict[str, Setting], commands: set[str]
 ) -> Iterator[tuple[tuple[str | None, str], Value]]:
-    rows: list[tuple[str | None, str, Any]] = []
+    rows: list[tuple[str, str | None, str, Any]] = []  # table, the command that it is for, key, value
     for key, value in document.items():
         if isinstance(value, dict):
             section = known_spelling(key, commands)
             if section is None:
                 hint = did_you_mean(key, commands) or f"commands are {', '.join(sorted(commands))}"
-                raise OptionError(f"{file}, line {_line(text, key, None)}: there is no command {key!r} for a table; {hint}")
-            rows += [(section, each, inner) for each, inner in value.items()]
+                raise OptionError(f"{file}, line {_line(text, key)}: there is no command {key!r} for a table; {hint}")
+            rows += [(key, section, each, inner) for each, inner in value.items()]
         else:
-            rows.append((None, key, value))
-    for command, key, value in rows:
-        where = f"{file}, line {_line(text, key, command)}"
+            rows.append(("", None, key, value))
+    for table, command, key, value in rows:
+        where = f"{file}, line {_line(text, key, table)}"
         allowed = {name: setting for name, setting in known.items() if command is None or command in setting.commands}
         name = known_spelling(key.replace("-", "_"), allowed)
         if name is None:
@@ -174,15 +174,13 @@ def _values(
         yield (command, name), Value(_words(allowed[name], value, where), where)
 
 
-def _line(text: str, key: str, command: str | None) -> int:
-    """Where a key of the file is set, or a table of it begins."""
+def _line(text: str, key: str, inside: str = "") -> int:
+    """Where a key of the file, or one inside a table, is set, or a table of it begins."""
     section, quoted = "", re.escape(key)
     for number, line in enumerate(text.splitlines(), 1):
         table = re.match(r"\s*\[\s*\"?([\w-]+)", line)
         section = table[1] if table else section
-        if (table and table[1] == key and command is None) or (
-            re.match(rf"\s*[\"']?{quoted}[\"']?\s*=", line) and bool(section) == bool(command)
-        ):
+        if (table and table[1] == key and not inside) or (re.match(rf"\s*[\"']?{quoted}[\"']?\s*=", line) and section == inside):
             return number
     return 1
 

@@ -132,7 +132,7 @@ def model_folder(folder: Path) -> Path:
         return folder
     found = [snapshots / name for name in visible(snapshots) if (snapshots / name).is_dir()]
     main = folder / "refs" / "main"
-    revision = main.read_bytes()[:100].decode(errors="replace").strip() if main.is_file() else ""
+    revision = read_bounded(main, 100, whole=False).decode(errors="replace").strip() if main.is_file() else ""
     found.sort(key=lambda each: (each.name == revision, each.stat().st_mtime_ns), reverse=True)
     return next((each for each in found if holds_model(each)), found[0] if found else folder)
 

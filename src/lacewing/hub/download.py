@@ -19,7 +19,7 @@ _SHARE = 0.5  # of the free disk, for a body whose size nobody tells
 
 
 class _Final(DownloadError):
-    """What another try does not mend."""
+    """What another try does not fix."""
 
 
 def check_room(folder: Path, needed: int, what: str) -> None:

@@ -41,7 +41,10 @@ class Wheel:
 
 
 class PackageIndex:
-    """The package index that pip is set up to use."""
+    """The package index that pip is set up to use; each package is asked for once, as pip's settings take a while to read."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[str, str | None], Wheel] = {}
 
     def size(self, package: str, version: str | None) -> int:
         """Bytes of a package's wheel; 0 where the index does not tell. Raises DownloadError."""
@@ -62,9 +65,11 @@ class PackageIndex:
         return target
 
     def _find(self, package: str, version: str | None) -> Wheel:
-        url = f"{_index_url()}/{re.sub(r'[-_.]+', '-', package).lower()}/"
-        answer = fetch_small(url, _LISTING, {"Accept": f"{_JSON}, text/html;q=0.1"})
-        return _choose(_listing(answer), package, version)
+        if (package, version) not in self._found:
+            url = f"{_index_url()}/{re.sub(r'[-_.]+', '-', package).lower()}/"
+            answer = fetch_small(url, _LISTING, {"Accept": f"{_JSON}, text/html;q=0.1"})
+            self._found[package, version] = _choose(_listing(answer), package, version)
+        return self._found[package, version]
 
 
 def _index_url() -> str:

@@ -43,7 +43,7 @@ def _control_groups(root: Path) -> list[tuple[int, str]]:
             folder = folder / part
             limit, used = _number(folder / files[0]), _number(folder / files[1])
             if limit is not None and used is not None and limit < 2**62:  # v1 writes a huge number for none
-                left.append((limit - used + _page_cache(folder / "memory.stat"), "the memory limit of the control group"))
+                left.append((limit - used + _page_cache(folder / "memory.stat"), "the cgroup memory limit"))
     return left
 
 

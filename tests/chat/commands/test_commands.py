@@ -295,6 +295,7 @@ def test_files(chat, tmp_path):
     assert "nothing has to be reprocessed" in run_line(chat, "/load one").text and len(chat.messages) == 2
     run_line(chat, "/export talk.md")
     assert "## You\n\nHello" in (tmp_path / "talk.md").read_text("utf-8")
+    chat.ui.confirm = lambda question: pytest.fail("nobody is there who could be asked, but for the next line of a pipe")
     with pytest.raises(OptionError, match="--force replaces"):
         run_line(chat, "/export talk.md")
     run_line(chat, "/export talk.md --force")

@@ -83,8 +83,8 @@ def export(chat: Session, path: str | None = None, force: bool = False) -> Reply
     if not chat.messages:
         raise OptionError("the conversation is empty")
     target = user_path(path or f"conversation-{datetime.now():%Y%m%d-%H%M%S}.md")
-    if target.exists() and not force and not chat.ui.confirm(f"{target} exists. Replace it?"):
-        raise OptionError(f"{target} exists; /export --force replaces it")
+    if target.exists() and not force:
+        chat.ui.ask(f"{target} exists. Replace it?", f"{target} exists; /export --force replaces it")
     try:
         atomic.write(target, markdown(chat).encode("utf-8", "replace"))
     except OSError as error:
