@@ -16,7 +16,7 @@ from lacewing.chat.services.opening import open_session
 from lacewing.cli import main
 from lacewing.errors import OptionError
 from lacewing.options import LoadOptions
-from lacewing.paths import cache_dir, user_path
+from lacewing.paths import cache_dir, folder_bytes, user_path
 
 NAMES = {
     "nobody's home": "~nouser-of-this-name/x",
@@ -187,3 +187,16 @@ def test_files_that_a_person_names_are_read_in_one_place():
             elif isinstance(called, ast.Attribute) and called.attr == "open" and isinstance(called.value, ast.Name):
                 found.add(name) if called.value.id in ("os", "io", "path", "file") else None
     assert {name for name in found if not any(name == place or name.startswith(f"{place}/") for place in OPENED)} == set()
+
+
+def test_the_size_of_a_folder_in_which_others_work(tmp_path, monkeypatch):
+    tmp_path = tmp_path / "of ours"
+    (tmp_path / "in").mkdir(parents=True)
+    for name in ("a", "note", "in/b"):
+        (tmp_path / name).write_bytes(b"four")
+    (tmp_path / "link").symlink_to("a")
+    assert (folder_bytes(tmp_path), folder_bytes(tmp_path, "note"), folder_bytes(tmp_path / "none")) == (12, 8, 0)
+    found = list(os.walk(tmp_path))
+    (tmp_path / "a").unlink()  # after it was listed
+    monkeypatch.setattr("lacewing.paths.os.walk", lambda folder: found)
+    assert folder_bytes(tmp_path) == 8

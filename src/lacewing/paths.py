@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 from pathlib import Path
 
 from lacewing.errors import OptionError
@@ -48,3 +49,14 @@ def user_path(name: str | Path, what: str = "") -> Path:
     shown = str(name)
     shown = shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}..."
     raise OptionError(f"{what}{shown!r} cannot be used as a path: {reason}")
+
+
+def folder_bytes(folder: Path, besides: str = "") -> int:
+    """Of the files in a folder, but for those of one name; another process may put files there and take them away meanwhile."""
+    total = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):
+                facts = os.lstat(os.path.join(place, name))
+                total += facts.st_size if name != besides and stat.S_ISREG(facts.st_mode) else 0
+    return total

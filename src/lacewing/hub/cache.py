@@ -19,7 +19,7 @@ from pathlib import Path
 from lacewing.errors import DownloadError, OptionError
 from lacewing.hub.names import NAMED, is_reference, is_url, key_of
 from lacewing.options import Progress, did_you_mean
-from lacewing.paths import cache_dir, user_path
+from lacewing.paths import cache_dir, folder_bytes, user_path
 
 MANIFEST = "lacewing.json"
 _POLL = 0.1  # seconds between two looks whether another process is done
@@ -101,15 +101,9 @@ def list_partial() -> list[Partial]:
     found = []
     for folder in (cache_dir() / "partial").glob("*/"):
         name = _note(folder).get("name", "")
-        if nbytes := _measure(folder, besides=MANIFEST):
+        if nbytes := folder_bytes(folder, besides=MANIFEST):
             found.append(Partial(name if is_reference(name) and key_of(name) == folder.name else folder.name, nbytes, folder))
     return sorted(found, key=lambda partial: partial.name)
-
-
-def _measure(folder: Path, besides: str = "") -> int:
-    """The bytes of the files in a folder."""
-    files = (file for file in folder.rglob("*") if file.name != besides and file.is_file() and not file.is_symlink())
-    return sum(file.stat().st_size for file in files)
 
 
 def remove(name: str) -> int:
@@ -125,7 +119,7 @@ def remove(name: str) -> int:
     for folder in nameless or (folder_of(name), staging_of(name)):
         if folder.is_dir() and not folder.is_symlink():
             with _unused(folder) if folder.parent.name == "partial" else contextlib.nullcontext():
-                freed += _measure(folder)
+                freed += folder_bytes(folder)
                 shutil.rmtree(folder)
     if not freed:
         raise DownloadError(f"{name} is not in the cache {cache_dir()}; `lacewing list` shows what is")

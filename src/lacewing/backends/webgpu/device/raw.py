@@ -183,7 +183,7 @@ class Readback:
     def finish(self, index: int | None, eager: bool = False) -> int:
         """Wait for submission `index`, None: for all; the status of the mapping, 1 for success, 0 if there will be none.
 
-        `eager`: without sleeping at first, which takes a processor.
+        `eager`: without sleeping at first, which takes a core.
         """
         wanted, idle = NULL if index is None else ffi.new("WGPUSubmissionIndex *", index), 0
         patience = time.perf_counter() + _EAGER if eager else 0.0
