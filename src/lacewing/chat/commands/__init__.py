@@ -1,1 +1,1 @@
-"""The commands, one small file for each group. `command.load_commands` imports them all."""
+"""The commands, one small file for each group. `table.load_commands` imports them all."""
