@@ -125,12 +125,10 @@ def test_what_commands_ask_for(monkeypatch):
         "/stream": Reply("text", stream=iter([Delta("streamed")])),
         "/table": Reply(data=Table(("a", "b"), (("1", "2"),))),
         "/columns": Reply(data=Columns(("l", "r"), ("x", "y"))),
-        "/answer": Reply(then="answer"),
     }
     monkeypatch.setattr(loop_module, "run_line", lambda session, line: replies[line])
-    monkeypatch.setattr(Recorder, "answer", lambda self: iter([Delta("answered")]), raising=False)
-    _, _, answers, about = talk("/stream\n/table\n/columns\n/answer\n")
-    assert answers == "streamed\nanswered\n"
+    _, _, answers, about = talk("/stream\n/table\n/columns\n")
+    assert answers == "streamed\n"
     assert about == "lacewing: first notice\ntext\na  b\n1  2\n--- l\nx\n--- r\ny\n"
 
 

@@ -53,10 +53,10 @@ class Option:
 
 @dataclass(frozen=True)
 class Reply:
-    """What a command answers; shown in the order text, data, stream, and then what `then` asks for.
+    """What a command answers; shown in the order text, data, stream.
 
     `kind`: "info", "markdown", "diff" or "code" tells how `text` is to be shown. `stream`: an answer of the model to show as it
-    comes. `then`: "quit" ends the chat, "answer" asks the model to answer the conversation now.
+    comes. `then`: "quit" ends the chat.
     """
 
     text: str = ""

@@ -122,8 +122,6 @@ class Loop:
         self.view.show(reply)
         if reply.stream is not None:
             self._answer(reply.stream)
-        if reply.then == "answer":
-            self._answer(self.session.answer())
         return reply.then != "quit"
 
     def _message(self, line: str) -> bool:
