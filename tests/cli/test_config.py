@@ -87,6 +87,13 @@ def test_the_default_model(called, file, monkeypatch):
         ("[run]\nseed = 1\n[chat]\nseed = 'x'\n", "line 4: seed is 'x'"),
         ("[run]\nseed = 1\n[tokenise]\nspecial = 'x'\n", "line 4: special is 'x'"),
         ("x = " + "[" * 9000, "cannot be read"),
+        ("temperature = 1" + "0" * 400, "line 1: temperature is an integer of 1329 bits; it must be a number"),
+        ("temperature = " + "9" * 5000, "cannot be read"),
+        ("temperature = 'x" + "y" * 100_000 + "'", "it must be a number"),
+        ("stop = [[" + "'x', " * 10_000 + "]]", "it must be texts"),
+        ("temperature = [1, 2]", "line 1: temperature is [1, 2]; it must be a number"),
+        ("top-k = 1\ntop_k = 2", "line 2: 'top_k' sets top_k, which the file has set before"),
+        ("[run]\ncolor = 'never'\ncolour = 'always'", "line 3: 'colour' sets color, which the file has set before"),
         ("# " + "x" * MAX_BYTES, "at most"),
     ],
 )
@@ -94,7 +101,7 @@ def test_a_bad_file_is_an_error_with_its_line(lacewing, file, text, message):
     file.write_text(text)
     for words in (("run", "smollm2", "x"), ("list",), ("config",)):
         code, out, err = lacewing(*words)
-        assert (code, out) == (2, "") and str(file) in err and message in err and err.count("\n") == 1
+        assert (code, out) == (2, "") and str(file) in err and message in err and err.count("\n") == 1 and len(err) < 1000
     assert lacewing("--version")[0] == lacewing("completion", "bash")[0] == lacewing("--help")[0] == 0
 
 
@@ -140,3 +147,18 @@ def test_config_tells_where_what_and_from_where(lacewing, file, monkeypatch):
     assert rows["model"]["value"] == "smollm2" and "auto, lazy" in rows["residency"]["allowed"]
     assert {"name": "LACEWING_CACHE", "value": "/somewhere"}.items() <= facts["variables"][1].items()
     assert facts["file"] == str(file) and facts["exists"]
+
+
+def test_an_empty_value_is_shown_as_empty(lacewing, file):
+    file.write_text("system = ''\nquiet = true\n")
+    rows = {row["name"]: row["value"] for row in json.loads(lacewing("config", "--json")[1])["options"]}
+    assert (rows["system"], rows["quiet"]) == ("", "on")
+
+
+def test_a_folder_that_may_not_be_entered_is_named(lacewing, file, monkeypatch):
+    def refused(path, **_):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(type(file), "exists", refused)
+    code, _, err = lacewing("list")
+    assert code == 1 and err == f"lacewing: cannot use {file}: Permission denied\n"

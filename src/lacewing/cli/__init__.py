@@ -37,9 +37,10 @@ def main() -> None:
             detail(f"caused by {type(cause).__name__}: {' '.join(str(cause).split())}")
             cause = cause.__cause__
         sys.exit(2 if isinstance(error, OptionError) else 1)
-    except OSError as error:  # of the output: those of models and caches have become errors of ours
+    except OSError as error:  # of the output, which has no name, or of a folder that may not be entered
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is still buffered would fail once more when Python ends
-        print_text(f"lacewing: cannot write: {error.strerror or error}", sys.stderr)
+        what = "cannot write" if error.filename is None else f"cannot use {os.fsdecode(error.filename)}"
+        print_text(f"lacewing: {what}: {error.strerror or error}", sys.stderr)
         sys.exit(1)
     except TyperException as error:  # wrong use; its words may come from the names of files
         where = getattr(getattr(error, "ctx", None), "command_path", "lacewing")

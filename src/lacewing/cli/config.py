@@ -13,7 +13,7 @@ from typing import Any
 from lacewing.cli import flags
 from lacewing.console.output import Table, aligned_lines, print_facts
 from lacewing.errors import OptionError
-from lacewing.options import ON_OFF, did_you_mean, known_spelling
+from lacewing.options import ON_OFF, did_you_mean, known_spelling, shown_value
 from lacewing.paths import user_folder, user_path
 
 MAX_BYTES = 256 << 10  # of the file
@@ -83,11 +83,11 @@ def check_kind(what: str, kind: type, value: Any) -> None:
             if not (isinstance(value, float) and kind is int):
                 kind(value)
                 return
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             pass
     elif kind not in _KINDS or (kind is bool and isinstance(value, bool)):
         return
-    raise OptionError(f"{what} is {value!r}; it must be {_KINDS[kind]}")
+    raise OptionError(f"{what} is {shown_value(value)}; it must be {_KINDS[kind]}")
 
 
 def path() -> Path:
@@ -123,7 +123,8 @@ def _words(setting: Setting, value: Any, where: str) -> tuple[str, ...]:
     several = value if isinstance(value, list) and setting.several else [value]
     for each in several:
         if isinstance(each, (dict, list)) or (setting.kind is str and isinstance(each, bool)):
-            raise OptionError(f"{what} is {each!r}; it must be {'texts' if setting.several else 'text'}")
+            expected = "texts" if setting.several else _KINDS.get(setting.kind, "text")
+            raise OptionError(f"{what} is {shown_value(each)}; it must be {expected}")
         check_kind(what, setting.kind, each)
     if setting.kind is bool:
         return (setting.flag,) if value else ()
@@ -145,7 +146,7 @@ def _read(file: Path, known: dict[str, Setting]) -> dict[tuple[str | None, str],
     try:
         text = read_named(file, MAX_BYTES).decode("utf-8-sig")
         document = tomllib.loads(text)
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # ValueError: no TOML, no UTF-8, a number of thousands of digits
         raise OptionError(f"{file} cannot be read: {error}") from None
     commands = {command for setting in known.values() for command in setting.commands}
     return dict(_values(file, text, document, known, commands))
@@ -155,6 +156,7 @@ def _values(
     file: Path, text: str, document: dict[str, Any], known: dict[str, Setting], commands: set[str]
 ) -> Iterator[tuple[tuple[str | None, str], Value]]:
     rows: list[tuple[str, str | None, str, Any]] = []  # table, the command that it is for, key, value
+    seen: set[tuple[str | None, str]] = set()
     for key, value in document.items():
         if isinstance(value, dict):
             section = known_spelling(key, commands)
@@ -171,6 +173,9 @@ def _values(
         if name is None:
             hint = did_you_mean(key.replace("-", "_"), allowed) or "`lacewing config` lists the options"
             raise OptionError(f"{where}: there is no option {key!r}{f' of {command}' if command else ''}; {hint}")
+        if (command, name) in seen:
+            raise OptionError(f"{where}: {key!r} sets {name}, which the file has set before")
+        seen.add((command, name))
         yield (command, name), Value(_words(allowed[name], value, where), where)
 
 
@@ -215,4 +220,4 @@ def _page(facts: dict[str, Any]) -> str:
 def _shown(setting: Setting, value: Value | None) -> str:
     if value is None:
         return setting.shown_default
-    return ", ".join(word.partition("=")[2] or "on" for word in value.words)
+    return ", ".join(word.partition("=")[2] if "=" in word else "on" for word in value.words)

@@ -12,10 +12,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lacewing.chat.commands.table import run_line
+from lacewing.chat.commands.table import load_commands, run_line
 from lacewing.chat.services import atomic, autosave, document, files, kv_files
 from lacewing.chat.services.document import SessionFileError
 from lacewing.chat.services.swap import change_model
+from lacewing.chat.terminal.completion import candidates
 from lacewing.errors import Cancelled, LacewingError, OptionError
 from tests.chat.commands.test_commands import cells
 from tests.chat.conftest import say
@@ -627,3 +628,23 @@ def test_a_folder_that_somebody_has_locked_costs_seconds_only(tmp_path, monkeypa
     with atomic.locked(tmp_path), atomic.locked(tmp_path):
         pass
     assert kv_files.files_of(tmp_path / "one.json") == []
+
+
+def test_a_folder_that_may_not_be_entered_or_listed_is_told(chat, folder, monkeypatch):
+    def refused(path, *_, **__):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    folder.mkdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(files.os, "listdir", refused)
+        for act in (lambda: run_line(chat, "/sessions"), lambda: autosave.resume(), lambda: autosave.leave(chat), autosave.recover):
+            with pytest.raises(SessionFileError, match=f"{folder} cannot be listed: Permission denied"):
+                act()
+        assert list(candidates("/load ", load_commands(), {"session": files.names})) == []
+        files.save(chat, "kept")  # can be written all the same
+    with monkeypatch.context() as patch:
+        patch.setattr(type(folder), "exists", refused)
+        for line in ("/save kept", "/load kept", "/sessions delete kept"):
+            with pytest.raises(SessionFileError, match=r"kept\.json cannot be opened: Permission denied"):
+                run_line(chat, line)
+    assert said("kept") == ["Hello"]

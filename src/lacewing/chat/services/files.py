@@ -57,8 +57,11 @@ def _as_path(name: str) -> Path:
 
 def revision_of(path: Path) -> str | None:
     """Another text after each change of a session's file; None if there is none. Raises SessionFileError for what is no file."""
-    if not path.exists():
-        return None
+    try:
+        if not path.exists():
+            return None
+    except OSError as error:  # a folder that may not be entered
+        raise SessionFileError(f"cannot be opened: {error.strerror}", path) from None
     start, size = document.read_bytes(path, _START)  # the start has a checksum of all
     return f"{size} {hashlib.sha256(start).hexdigest()}"
 
@@ -155,9 +158,9 @@ def _kv_of(path: Path) -> str | None:
 
 def put_last(path: Path) -> None:
     """Date a session after all others of the folder, whatever the clock said then: their order is that of their saving."""
-    others = [_changed(other) for other in _all() if other != path]
-    if path.parent == folder() and others and _changed(path) <= max(others):
-        with contextlib.suppress(OSError, OverflowError):
+    with contextlib.suppress(SessionFileError, OSError, OverflowError):
+        others = [_changed(other) for other in _all() if other != path]
+        if path.parent == folder() and others and _changed(path) <= max(others):
             os.utime(path, ns=(max(others)[0] + _TICK,) * 2)
 
 
@@ -233,11 +236,17 @@ def _formatter(chat: Session, saved: dict[str, str], same: bool, lines: list[str
 
 
 def _all() -> list[Path]:
-    return sorted(folder().glob("*.json")) if folder().is_dir() else []
+    """Raises SessionFileError for a folder that cannot be listed."""
+    try:
+        return sorted(folder() / name for name in os.listdir(folder()) if name.endswith(".json"))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise SessionFileError(f"cannot be listed: {error.strerror}", folder()) from None
 
 
 def names() -> list[str]:
-    """Of the saved sessions."""
+    """Of the saved sessions. Raises SessionFileError for a folder that cannot be listed, as `newest` and `listing` do."""
     return [path.stem for path in _all()]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -60,7 +61,7 @@ def candidates(before: str, table: CommandTable, sources: Mapping[str, Source]) 
     kind = kinds.get(words[-1]) if words else None
     place, arguments = _place(words, command.options), command.arguments
     if kind is not None:
-        yield from _names(sources[kind]() if kind in sources else (), word)
+        yield from _names(_from(sources, kind), word)
     elif word.text.startswith("--") and not word.quote:
         yield from _names((f"--{each.name}" for each in command.options if f"--{each.name}" not in words), word)
     elif place < len(arguments) or (arguments and arguments[-1].rest):
@@ -108,10 +109,16 @@ def _argument(argument: Argument, word: _Word, table: CommandTable, sources: Map
     yield from _names(fixed, word)
     if argument.kind == "command":
         yield from _commands(word.text, table)
-    if argument.kind in sources:
-        yield from _names(sources[argument.kind](), word)
+    yield from _names(_from(sources, argument.kind), word)
     if argument.kind in ("path", "model", "template"):
         yield from _paths(word)
+
+
+def _from(sources: Mapping[str, Source], kind: str) -> Iterable[str]:
+    """What a source has; nothing where it cannot be asked, such as a folder that may not be listed."""
+    with contextlib.suppress(LacewingError, OSError):
+        return sources[kind]() if kind in sources else ()
+    return ()
 
 
 def _names(names: Iterable[str], word: _Word) -> Iterator[Candidate]:

@@ -49,8 +49,11 @@ class Loop:
 
     def run(self) -> int:
         """The exit code. A conversation that is not saved is saved first."""
-        for name in autosave.recover():
-            self.view.note(f"a chat ended in the middle of an answer: /load {name} loads it")
+        try:
+            for name in autosave.recover():
+                self.view.note(f"a chat ended in the middle of an answer: /load {name} loads it")
+        except LacewingError as error:
+            self.view.note(f"conversations cannot be kept: {error}")
         self._tell_notices()
         try:
             with ended_by_signals():
