@@ -42,6 +42,23 @@ def test_goes_on_where_it_broke_off(server, tmp_path, known):
     assert server.asked == [("/file", None), ("/file", "bytes=327680-")]
 
 
+def test_a_server_that_sends_a_byte_at_a_time_is_given_up(server, tmp_path, monkeypatch):
+    def answer(handler):
+        start = int((handler.headers.get("Range") or "bytes=0-").removeprefix("bytes=").rstrip("-"))
+        assert start < 50, "asked without end"
+        handler.send_response(206 if start else 200)
+        handler.send_header("Content-Range", f"bytes {start}-{len(BODY) - 1}/{len(BODY)}")
+        handler.send_header("Content-Length", str(len(BODY) - start))
+        handler.end_headers()
+        handler.wfile.write(BODY[start : start + 1])
+
+    server.answers["/file"] = answer
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    with pytest.raises(DownloadError, match="run the same command to continue"):
+        get(server, tmp_path / "f")
+    assert len(server.asked) < 10 and (tmp_path / "f.part").exists()
+
+
 def test_goes_on_from_an_earlier_try(server, tmp_path):
     (tmp_path / "f.part").write_bytes(BODY[:1000])
     get(server, tmp_path / "f")

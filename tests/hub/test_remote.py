@@ -245,6 +245,24 @@ def test_a_file_that_shrinks_meanwhile_is_not_read_without_end(server, here):
         fetch_headers(f"{server.url}/model.gguf", here)
 
 
+def test_a_server_that_sends_a_few_bytes_an_answer_is_given_up(server, here):
+    asked = []
+
+    def answer(handler):
+        first = int(handler.headers["Range"].removeprefix("bytes=").split("-")[0])
+        asked.append(first)
+        assert len(asked) < 500, "asked without end"
+        handler.send_response(206)
+        handler.send_header("Content-Range", f"bytes {first}-{first + 9}/{10**9}")
+        handler.send_header("Content-Length", "10")
+        handler.end_headers()
+        handler.wfile.write(b"GGUF" + bytes(6))
+
+    server.do_GET = answer
+    with pytest.raises(DownloadError, match="ended after 650 of 1000000000 bytes"):
+        fetch_headers(f"{server.url}/model.gguf", here)
+
+
 @pytest.mark.parametrize("address", ["http://[::1/x.gguf", "http://[::1/", "http://a..b/x.gguf", "http://127.0.0.1:abc/x.gguf",
                                      f"http://{'a' * 300}/x.gguf"])  # fmt: skip
 def test_addresses_that_are_none(here, address):

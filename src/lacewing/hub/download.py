@@ -15,6 +15,7 @@ from lacewing.hub.http import blocks, count_of, open_url, status_of, version_of
 from lacewing.options import Progress, format_bytes
 
 _TRIES = 5
+_MUCH = 64 << 10  # bytes that a try has to bring to count for something: a server may send one and break off, without end
 _SHARE = 0.5  # of the free disk, for a body whose size nobody tells
 
 
@@ -46,7 +47,7 @@ class Wanted:
 def download(wanted: Wanted, target: Path, label: str, progress: Progress | None) -> str:
     """Fetch into `target`, continuing `target`.part where that is of the same file; checked before it gets its name.
 
-    Returns its SHA-256. Raises DownloadError after several tries that bring nothing new, when size or SHA-256 differ, or when
+    Returns its SHA-256. Raises DownloadError after several tries that bring next to nothing, when size or SHA-256 differ, or when
     the body is longer than announced or than the disk can hold.
     """
     transfer = _Transfer(wanted, target.with_name(target.name + ".part"), label, progress)
@@ -61,7 +62,7 @@ def download(wanted: Wanted, target: Path, label: str, progress: Progress | None
             status, after = status_of(error), size_of(transfer.part)
             if status == 416:
                 transfer.drop()  # what is here goes beyond the file: begin again
-            failures = 0 if after > before else failures + 1
+            failures = 0 if after >= before + _MUCH else failures + 1
             refused = status is not None and 400 <= status < 500 and status not in (408, 416, 429)
             if isinstance(error, _Final) or refused or failures >= _TRIES - 1 or before == after == 0:
                 raise

@@ -29,6 +29,7 @@ from lacewing.options import Progress
 
 _BLOCK = 2**18  # bytes of the first request: most headers of safetensors fit
 _THREADS = 8
+_SHORT = 64  # answers of one server that may bring less than was asked for
 _RANGE = re.compile(r"bytes ([0-9]{1,18})-[0-9]{1,18}/([0-9]{1,18})")
 
 Address = Callable[[str], tuple[str, str | None]]  # file name to URL and token
@@ -124,6 +125,7 @@ class _Remote:
     token: str | None
     size: int = -1  # of the whole file, once it is known
     data: bytes = b""
+    short: int = 0  # answers that brought less than was asked for
 
     def upto(self, end: int) -> bytes:
         """The first `end` bytes, or all if the file is shorter."""
@@ -148,8 +150,9 @@ class _Remote:
                     if len(body) >= wanted:
                         break
                 part = bytes(body[known:wanted])
-            if not part:
-                raise DownloadError(f"the transfer of {self.url} ended after {start} of {self.size} bytes")
+            self.short += len(part) < wanted - known
+            if not part or self.short > _SHORT:
+                raise DownloadError(f"the transfer of {self.url} ended after {start + len(part)} of {self.size} bytes")
             self.data += part
         return self.data[:end]
 
