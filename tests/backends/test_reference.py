@@ -375,7 +375,7 @@ def test_facts_rebind_and_close(step):
 
 def test_backends_are_found_by_name():
     assert {"cpu", "reference"} <= set(known_backends())
-    with pytest.raises(OptionError, match="'tpu' does not exist; there are auto, cpu, reference"):
+    with pytest.raises(OptionError, match="'tpu', which does not exist; there are auto, cpu, reference"):
         init_backend("tpu")
 
 

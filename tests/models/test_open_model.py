@@ -21,7 +21,9 @@ def opened(name, kind, folder, quant="F32", **changes):
 
 
 def test_known_architectures():
-    names = "deepseek2 gemma gemma2 gemma3 glm4moe gpt_oss gptoss lfm2 llama llama4 mistral4 olmoe phi3 qwen2 qwen3 qwen3moe"
+    names = (
+        "deepseek2 gemma gemma2 gemma3 glm4moe gpt_oss gptoss lfm2 llama llama4 mistral3 mistral4 olmoe phi3 qwen2 qwen3 qwen3moe"
+    )
     assert known_architectures() == names.split()
 
 

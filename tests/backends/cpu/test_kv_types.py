@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from lacewing.api import load_tokenizer
 from lacewing.backends.base import Backend
@@ -63,15 +64,23 @@ def divergence(exact: np.ndarray, found: np.ndarray) -> float:
     return float((np.exp(exact) * (exact - found)).sum(axis=1).mean())
 
 
-def test_spreading_outliers_of_keys_helps(smollm2_path: Path, gemma3_path: Path) -> None:
-    """The mean of a story and of code, in exact arithmetic but for the keys and values; measured: 0.27 and 0.78 of what it was."""
-    for path, share in ((smollm2_path, 0.5), (gemma3_path, 0.9)):
-        spread, plain = [], []
-        for text in (TEXT, CODE):
-            exact = log_softmax(path, "f32", ReferenceBackend(), text)
-            for found, way in ((spread, True), (plain, False)):
-                found.append(divergence(exact, log_softmax(path, "q8_0", ReferenceBackend(exact=False), text, spread=way)))
-        assert sum(spread) < share * sum(plain) and sum(spread) / 2 < 0.003
+def spread_and_plain(path: Path) -> tuple[float, float]:
+    """What q8_0 costs on code, in exact arithmetic but for the keys and values, with and without the spreading of keys."""
+    exact = log_softmax(path, "f32", ReferenceBackend(), CODE)
+    ways = (log_softmax(path, "q8_0", ReferenceBackend(exact=False), CODE, spread=spread) for spread in (True, False))
+    spread, plain = (divergence(exact, found) for found in ways)
+    return spread, plain
+
+
+def test_spreading_outliers_of_keys_helps(smollm2_path: Path) -> None:
+    spread, plain = spread_and_plain(smollm2_path)  # measured: 0.00022 and 0.0008
+    assert spread < 0.5 * plain and spread < MOST / 4
+
+
+@pytest.mark.slow
+def test_it_helps_a_model_with_normalised_keys(gemma3_path: Path) -> None:
+    spread, plain = spread_and_plain(gemma3_path)  # measured: 0.0027 and 0.0036
+    assert spread < 0.9 * plain and spread < 0.003
 
 
 def test_q8_0_is_nearly_as_near_to_exact_arithmetic_as_float16(smollm2_path: Path) -> None:

@@ -122,7 +122,7 @@ def _latent(keys: MetadataReader, tensors: Mapping[str, TensorInfo]) -> LatentCo
     q_rank, rank = keys.integer("attention.q_lora_rank", 0, low=0) or None, keys.integer("attention.kv_lora_rank")
     head, value = (keys.integer(f"attention.{part}_length", high=2**16) for part in ("key", "value"))
     of_heads, of_value = (keys.integer(f"attention.{part}_length_mla", 0, low=0, high=2**16) for part in ("key", "value"))
-    if of_heads != rank + rope:  # else the two are swapped, as in glm4moelite of Ollama
+    if of_heads != rank + rope or head == of_heads:  # else the two are swapped, as in glm4moelite of Ollama
         head, value = of_heads or head, of_value or value
     if head <= rope:
         raise keys.error("attention.key_length", f"is {head}, no more than the {rope} values that are rotated")

@@ -66,8 +66,9 @@ class MetadataReader:
         """An integer in [low, high]; a list of equal integers (one a layer) counts as that integer, those `ignoring` apart."""
         value = self.get(name, default)
         if isinstance(value, list | tuple):
-            value = [entry for entry in value if ignoring is None or entry != ignoring]
-        if isinstance(value, list | tuple) and value and all(entry == value[0] for entry in value):
+            value = [entry for entry in value if not isinstance(entry, int) or ignoring is None or entry != ignoring]
+        plain = isinstance(value, list | tuple) and all(isinstance(entry, str | int | float) for entry in value)  # no arrays in it
+        if plain and value and all(entry == value[0] for entry in value):
             value = value[0]
         if value is None:
             raise self.error(name, "is missing")
@@ -109,7 +110,11 @@ class MetadataReader:
 
     def flags(self, name: str, count: int) -> list[bool]:
         value = self.get(name)
-        if not isinstance(value, list | tuple) or len(value) < count or not all(entry in (0, 1) for entry in value):
+        if (
+            not isinstance(value, list | tuple)
+            or len(value) < count
+            or not all(isinstance(entry, int) and entry in (0, 1) for entry in value)
+        ):
             raise self.error(name, f"must be a list of {count} flags, one a layer")
         return [bool(entry) for entry in value[:count]]
 
