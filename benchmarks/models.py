@@ -17,6 +17,7 @@ from gguf import GGMLQuantizationType, GGUFReader, GGUFValueType, GGUFWriter
 from gguf.constants import GGML_QUANT_SIZES
 
 from lacewing.hub import cache_dir
+from lacewing.hub import path_of as fetched
 
 REAL = ("smollm2", "gemma3-270m")
 SYNTHETIC = "llama-1b"
@@ -66,8 +67,8 @@ class Geometry:
                 "ffn_down_exps": ((self.experts, width, self.expert_width), Q4_K),
             }
         else:
-            wide = (self.feed_forward, width)
-            block |= {"ffn_gate": (wide, Q4_K), "ffn_up": (wide, Q4_K), "ffn_down": (wide[::-1], Q4_K)}
+            up, down = (self.feed_forward, width), (width, self.feed_forward)
+            block |= {"ffn_gate": (up, Q4_K), "ffn_up": (up, Q4_K), "ffn_down": (down, Q4_K)}
         for index in range(self.blocks):
             found |= {f"blk.{index}.{name}.weight": tensor for name, tensor in block.items()}
         return found | {"output_norm.weight": ((width,), F32), "output.weight": ((vocab_size, width), Q6_K)}
@@ -83,13 +84,11 @@ GEOMETRIES = {
 
 def path_of(name: str) -> Path:
     """The file of a measured model, fetched or made into the user's cache if it is not there."""
-    from lacewing.cli.models import fetched
-
     if name in REAL:
-        return fetched(name).path
+        return fetched(name)
     path = cache_dir() / "benchmarks" / f"{name}-q4_k.gguf"
     if not path.exists():
-        write_random(path, fetched(REAL[0]).path, GEOMETRIES[name])
+        write_random(path, fetched(REAL[0]), GEOMETRIES[name])
     return path
 
 

@@ -18,8 +18,8 @@ from typing import cast
 
 import numpy as np
 
-from lacewing.backends.batch import StepLimits
-from lacewing.backends.step import SwapIn
+from lacewing.backends.batch import Batch, StepLimits
+from lacewing.backends.step import Step, SwapIn
 from lacewing.backends.weights import WeightView
 from lacewing.offload.cache import ExpertCacheBackend
 from lacewing.program.ops import Buffer, Dispatch, Receive, Send
@@ -44,12 +44,12 @@ def replay(path: Path, experts: int, part: int, every: int) -> float:
     stage = (Receive((ids,)), Dispatch(ids, here, there, experts, experts // part), Send((there, here)))
     # experts of one value: all that the manager asks of them is how long they take
     weight = cast(WeightView, SimpleNamespace(name="w", shape=(experts, 1, 1), quant=by_name("F32"), scales=None))
-    stacks, nothing, shares = [{"w": weight}] * layers, np.zeros(1, np.int32), []
+    stacks, device, shares = [{"w": weight}] * layers, cast(Step, Instant()), []
     step = ExpertCacheBackend().compile(Program(stage * layers, {}, (), experts), {}, StepLimits(context=len(tokens), chunk=16))
     for start in range(0, len(tokens), every):
-        step.swap_in(stacks, Instant())
-        for token in tokens[start : start + every]:
-            step.begin(nothing, nothing, nothing, nothing)
+        step.swap_in(stacks, device)
+        for position, token in enumerate(tokens[start : start + every], start):
+            step.begin(Batch.of([0], position, []))
             for layer, chosen in enumerate(token):
                 step.stage(layer, [np.array([chosen], np.int32).view(np.float32)])
         if start and step.statistics.hit_rate is not None:

@@ -148,7 +148,13 @@ def _lacewing(
 ) -> tuple[Runner, dict[str, Any]]:
     import lacewing
 
-    options = {"backend": backend, "residency": residency, "context": context, "threads": threads, "sequences": int(rows)}
+    options: dict[str, Any] = {
+        "backend": backend,
+        "residency": residency,
+        "context": context,
+        "threads": threads,
+        "sequences": int(rows),
+    }
     model = lacewing.load(path, **options)
     facts = model.backend.facts()
     return model.engine, {

@@ -41,3 +41,14 @@ def test_a_random_file_opens(tmp_path, experts):
     if experts:
         with load(path, backend="reference", context=16) as model:
             assert model.logits([1, 2, 3]).std() > 0.1
+
+
+def test_the_path_of_a_model_that_is_fetched_and_of_one_that_is_made(tmp_path, monkeypatch):
+    source = tiny("llama-wide", "gguf", tmp_path, "Q4_0")
+    monkeypatch.setattr(models, "fetched", {"smollm2": source}.__getitem__)
+    monkeypatch.setattr(models, "cache_dir", lambda: tmp_path)
+    geometry = models.Geometry(blocks=1, width=256, heads=4, key_heads=2, feed_forward=512, context=64)
+    monkeypatch.setitem(models.GEOMETRIES, models.SYNTHETIC, geometry)
+    assert models.path_of("smollm2") == source
+    made = models.path_of(models.SYNTHETIC)
+    assert made == tmp_path / "benchmarks" / "llama-1b-q4_k.gguf" and made.exists()
