@@ -85,6 +85,10 @@ def test_all_commands_are_there():
 def test_help(chat):
     tables = run_line(chat, "/help").data
     assert [table.title for table in tables][:2] == ["Most used", "The conversation"] and tables[0].rows[0][0] == "/help [COMMAND]"
+    told = dict(row for table in tables for row in table.rows)
+    assert told["/read FILE"].endswith(
+        "(`/read notes.txt:10-50`), in front of your next message"
+    )  # a colon in an example ends nothing
     assert "/model [NAME]" in [row[0] for row in tables[0].rows]
     assert sum(len(table.rows) for table in tables) == len(load_commands().rows)
     text = run_line(chat, "/help m").text

@@ -29,7 +29,7 @@ def help_(chat: Session, command: str | None = None) -> Reply:
     }
     groups = {"Most used": [table.find(name) for name in COMMON]} | rest
     tables = [
-        Table(("", ""), tuple((row.short, re.split(r"[;:]|\.$", row.summary)[0]) for row in rows), title)
+        Table(("", ""), tuple((row.short, re.split(r"[;:](?= )|\.$", row.summary)[0]) for row in rows), title)
         for title, rows in groups.items()
         if rows
     ]
