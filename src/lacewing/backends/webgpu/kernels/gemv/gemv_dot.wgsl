@@ -60,7 +60,13 @@ fn main({{ teams.arguments() }}) {
   }
   {% endfor %}
   {% endfor %}
-  {% if row_teams > 1 %}
+  {% if row_teams > 1 and batch * each == 1 %}
+  workgroupBarrier();
+  {% for i in range(1, row_teams) %}
+  sum_0_0 += team_sums[min(team + {{ i }}u, {{ team_count - 1 }}u)];
+  {% endfor %}
+  if (lane == 0u && team % {{ row_teams }}u == 0u && row < {{ rows }}u) { store_output(place_0, row, sum_0_0); }
+  {% elif row_teams > 1 %}
   workgroupBarrier();
   let first_row_of_all = (group.x + group.z * 65535u) * {{ team_count // row_teams * each }}u;
   for (var made = team * {{ variant.lanes }}u + lane; made < {{ team_count // row_teams * each * batch }}u; made += {{ threads }}u) {
