@@ -123,7 +123,7 @@ def test_tokenize(lacewing, tiny_path):
 
 def test_backends(lacewing):
     page = lacewing("backends")[1]
-    assert "reference" in page and "auto: yes, where no GPU suits" in page
+    assert "reference" in page and "auto: yes, if no GPU is suitable" in page
     found = {each["name"]: each for each in json.loads(lacewing("backends", "--json")[1])["backends"]}
     assert set(found) == {"cpu", "reference", "webgpu"}
     (processor,) = found["cpu"]["devices"]

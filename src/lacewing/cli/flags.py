@@ -60,9 +60,11 @@ MaxTokens = Annotated[int | None, typer.Option(help="Stop after this many tokens
 Temperature = Annotated[float, typer.Option(help="0 always takes the likeliest token.", metavar="T")]
 TopK = Annotated[int, typer.Option(help="Only the K likeliest tokens; 0 or -1 is off.", metavar="K")]
 TopP = Annotated[float, typer.Option(help="Only the likeliest tokens that together reach this probability; 1 is off.", metavar="P")]
-MinP = Annotated[float, typer.Option(help="Only tokens this fraction as likely as the likeliest; 0 is off.", metavar="P")]
+MinP = Annotated[float, typer.Option(help="Only tokens at least P times as likely as the most likely one; 0 is off.", metavar="P")]
 Seed = Annotated[int | None, typer.Option(help="The same seed gives the same answer; -1: another one each time.", metavar="S")]
-RepeatGuard = Annotated[int, typer.Option(help="End an answer that has repeated itself for so many tokens; 0 is off.", metavar="N")]
+RepeatGuard = Annotated[
+    int, typer.Option(help="End an answer after N tokens that only repeat what came before; 0 is off.", metavar="N")
+]
 Stop = Annotated[
     list[str] | None, typer.Option("--stop", help="End the answer at this text; may be given several times.", metavar="TEXT")
 ]

@@ -84,4 +84,4 @@ def open(threads: int | None = None) -> CpuBackend:
 
 def candidates(needed_bytes: int | None = None) -> list[Candidate]:
     """This machine's CPU."""
-    return [Candidate(CpuBackend(None).facts(), True, "where no GPU suits")]
+    return [Candidate(CpuBackend(None).facts(), True, "if no GPU is suitable")]

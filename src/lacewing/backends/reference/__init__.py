@@ -14,5 +14,5 @@ def open(threads: int | None = None) -> ReferenceBackend:
 def candidates(needed_bytes: int | None = None) -> list[Candidate]:
     """NumPy on this machine's CPU."""
     return [
-        Candidate(ReferenceBackend().facts(), False, "only where no other backend works: it is slow, other backends are held to it")
+        Candidate(ReferenceBackend().facts(), False, "only if no other backend works; it is slow, and serves to check the others")
     ]
