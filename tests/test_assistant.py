@@ -23,6 +23,9 @@ class ByteTokenizer:
     def encode(self, text):
         return [0, 0]
 
+    def decode(self, ids):
+        return bytes(DATA[token - 1] for token in ids).decode(errors="replace")
+
     def stream(self, *, continuation=False):
         import codecs
 
