@@ -149,7 +149,7 @@ def test_another_thread_may_close_a_stream_that_somebody_waits_for():
     found = []
     thread = threading.Thread(target=lambda: found.extend(answer))
     thread.start()
-    under_way.wait()
+    assert under_way.wait(20)
     answer.close()
     closed.set()
     thread.join()
