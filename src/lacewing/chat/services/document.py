@@ -62,7 +62,7 @@ class Head:
 
 
 def encode(parts: dict[str, Any]) -> bytes:
-    """The bytes of a session file. Raises SessionFileError for what could not be read again."""
+    """The bytes of a session file. Raises SessionFileError for what would not load."""
     kv = parts["keys_values"]
     values = 3 * len(parts["messages"]) + (len(kv["ids"]) if kv else 0)
     body = ",\n".join(f"{json.dumps(key)}: {json.dumps(parts[key])}" for key in sorted(_BODY)).encode() + b"}\n"
