@@ -62,7 +62,7 @@ LAZY = {
     "import lacewing": ("numpy", "tokenizers", "jinja2", "typer", "rich", "llvmlite", *SLOW),
     "import lacewing.cli.app": ("numpy", "tokenizers", "jinja2", "llvmlite", *SLOW),
     "import lacewing.api, lacewing.formats, lacewing.models, lacewing.weights": ("tokenizers", "jinja2", "llvmlite", *SLOW),
-    "import lacewing.engine.engine, lacewing.assistant": ("tokenizers", "jinja2", "llvmlite", *SLOW),
+    "import lacewing.engine.engine, lacewing.assistant.reply": ("tokenizers", "jinja2", "llvmlite", *SLOW),
     "import lacewing.backends.cpu": SLOW,
     "import lacewing.backends.webgpu": ("jinja2", *SLOW),
 }

@@ -10,7 +10,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Unpack
 
 from lacewing import hub
-from lacewing.assistant import Assistant, Message, TextStream
+from lacewing.assistant.reply import Assistant, Message
+from lacewing.assistant.streams import TextStream
 from lacewing.errors import BackendError, OptionError, OutOfMemoryError, TemplateError
 from lacewing.options import LoadArguments, LoadOptions, Progress, SamplingArguments, make_load_options, make_sampling
 from lacewing.placement.background import Background, interruptible

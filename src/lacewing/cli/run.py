@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from lacewing.api import Model
-from lacewing.assistant import TextStream
+from lacewing.assistant.streams import TextStream
 from lacewing.cli.models import path_of
 from lacewing.cli.progress import Reporter
 from lacewing.cli.prompt import STDIN, Request

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lacewing.assistant import TextStream, shared_prefixes
+from lacewing.assistant.reply import shared_prefixes
+from lacewing.assistant.streams import TextStream
 from lacewing.chat.session.settings import EDIT_INSTRUCTIONS, Message, Settings
 from lacewing.errors import TemplateError
 from lacewing.text.lint import stops_of

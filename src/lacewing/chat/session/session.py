@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lacewing.api import Model
-from lacewing.assistant import TextStream
+from lacewing.assistant.streams import TextStream
 from lacewing.chat.session.events import Delta, Event, Finished, Notice, Status, Ui
 from lacewing.chat.session.formatter import ChatFormatter, VisibleHistory, open_formatter
 from lacewing.chat.session.models import Closed, OnDevice, Parked

@@ -4,7 +4,8 @@ import threading
 import numpy as np
 import pytest
 
-from lacewing.assistant import Assistant, TextStream
+from lacewing.assistant.reply import Assistant
+from lacewing.assistant.streams import TextStream
 from lacewing.engine.engine import Engine
 from lacewing.errors import TemplateError
 from lacewing.options import Sampling

@@ -1,0 +1,1 @@
+"""Conversations to answers: prompts from messages, text and more from tokens. Shared by chat, server and API."""
