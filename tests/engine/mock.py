@@ -10,10 +10,12 @@ import numpy as np
 from lacewing.backends.batch import Batch, StepLimits
 from lacewing.backends.step import RoutedLayer, Step
 from lacewing.errors import OutOfMemoryError
+from lacewing.program.operands import Buffer, View
+from lacewing.program.ops import Logits
 from lacewing.program.program import Program
 from lacewing.program.states import PAGE, Chunk, FixedState, PagedState, Part, State, Window
 
-VOCAB = 32
+VOCAB, WIDTH = 32, 8
 Script = Callable[[list[int]], np.ndarray]  # ids of a sequence up to a position -> logits (V,)
 
 FULL = PagedState((Part("keys", 1, 4),))
@@ -38,6 +40,11 @@ def hashed(ids: list[int]) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=VOCAB).astype(np.float32) * 3
 
 
+def hidden_of(ids: list[int]) -> np.ndarray:
+    """Hidden states (D,) after the last of these ids."""
+    return np.random.default_rng(ids).normal(size=WIDTH).astype(np.float32)
+
+
 def counting(ids: list[int]) -> np.ndarray:
     """The next id is always the last one plus one."""
     row = np.zeros(VOCAB, np.float32)
@@ -57,7 +64,8 @@ class MockStep(Step):
         states: tuple[State, ...] = (FULL,),
         memory: Sequence[int] | None = None,
     ):
-        super().__init__(Program((), {}, states, VOCAB), StepLimits(context, chunk, rows))
+        head = Logits(View(Buffer("x", WIDTH), 0, WIDTH), "output.weight")
+        super().__init__(Program((head,), {}, states, VOCAB), StepLimits(context, chunk, rows))
         self.buffer_bytes = 0
         self.script, self.memory = script, memory
         self.pages: list[list[np.ndarray]] = [[] for _ in self.groups]  # (2, 128): tokens and positions; -1: nothing
@@ -68,11 +76,16 @@ class MockStep(Step):
         self.watched = False
         self.routed: list[int] = []
         self.rebalanced: list[int] = []  # tokens that had been run
+        self.seen: dict[int, list[int]] = {}  # ids up to each token of the last run whose hidden states are wanted
+        self.heads: list[int] = []  # rows of logits of each run
         self.fail: Callable[[], None] = lambda: None  # called when half of a run is done
 
     def _run(self, batch: Batch) -> np.ndarray:
         self.runs.append(len(batch.tokens))
+        self.heads.append(len(batch.outputs))
+        hidden = set() if batch.hidden is None else set(batch.hidden.tolist())
         rows: dict[int, np.ndarray] = {}
+        self.seen = {}
         for row, first, count in batch.parts:
             tokens, start = batch.tokens[first : first + count], int(batch.positions[first])
             self.ran.append((start, count))
@@ -80,6 +93,8 @@ class MockStep(Step):
             for output in batch.outputs:
                 if first <= output < first + count:
                     rows[int(output)] = self.script(self._seen(batch, row, int(batch.positions[output]), tokens, start))
+            for token in hidden & set(range(first, first + count)):
+                self.seen[token] = self._seen(batch, row, int(batch.positions[token]), tokens, start)
         self.fail()
         self.routed = batch.tokens.tolist()
         return np.array([rows[int(output)] for output in batch.outputs], np.float32).reshape(-1, VOCAB)
@@ -121,6 +136,9 @@ class MockStep(Step):
         own = tokens[: position + 1 - start]
         assert ((ids[start:] == own) | (ids[start:] == VOCAB)).all()
         return ids.tolist()
+
+    def _hidden(self, view: View, which: np.ndarray) -> np.ndarray:
+        return np.array([hidden_of(self.seen[int(each)]) for each in which], np.float32).reshape(-1, view.width)
 
     def _grow(self, group: int, count: int) -> None:
         if self.memory is not None and count > self.memory[group]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -29,6 +29,7 @@ class Batch:
     `embeddings`, float32 (N, D), in place of an embedding of the vocabulary.
     `units_in`, `units_out` int32 (fixed groups, rows): the unit that holds the state of each row before the run (-1: zeros, as
     before the first position), and the one that it is written to, another one. Of rows that are not in the run nothing is read.
+    `hidden` (H,) are the tokens whose hidden states are wanted (`Step.hidden`); None: of none.
     """
 
     tokens: Array
@@ -38,6 +39,7 @@ class Batch:
     units_in: Array | None = None
     units_out: Array | None = None
     embeddings: Array | None = None
+    hidden: Array | None = None
 
     @staticmethod
     def of(ids: Array | list[int], position: int, outputs: Array | list[int], row: int = 0) -> Batch:
@@ -115,7 +117,8 @@ def check_batch(batch: Batch, vocab_size: int, limits: StepLimits, fixed: Sequen
     outputs = _integers("output row", batch.outputs, count)
     if len(outputs) > limits.chunk:
         raise OptionError(f"a run gives up to {limits.chunk} rows of logits, not {len(outputs)}")
-    checked = Batch(tokens, rows, positions, outputs, embeddings=batch.embeddings)
+    hidden = None if batch.hidden is None else _integers("hidden row", batch.hidden, count)
+    checked = Batch(tokens, rows, positions, outputs, embeddings=batch.embeddings, hidden=hidden)
     parts = checked.parts
     if len({row for row, _, _ in parts}) < len(parts):
         raise OptionError("tokens of a row must stand together")
@@ -132,7 +135,7 @@ def check_batch(batch: Batch, vocab_size: int, limits: StepLimits, fixed: Sequen
     most = np.maximum(*units)[:, ran].max(axis=1)
     if (most >= fixed).any():
         raise OptionError(f"unit {int(most.max())} does not exist; the groups have {list(fixed)}")
-    return Batch(tokens, rows, positions, outputs, units[0], units[1], batch.embeddings)
+    return replace(checked, units_in=units[0], units_out=units[1])
 
 
 def _integers(what: str, values: Array, limit: int, least: int = 0) -> Array:

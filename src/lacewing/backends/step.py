@@ -18,6 +18,7 @@ from lacewing.backends.batch import Batch, Candidates, StepLimits, Wanted, check
 from lacewing.backends.choice import candidates_of
 from lacewing.backends.weights import CacheStatistics, WeightView
 from lacewing.errors import BackendError, Cancelled, OptionError
+from lacewing.program.operands import View
 from lacewing.program.ops import Embed
 from lacewing.program.program import Program
 from lacewing.program.states import PAGE, Group
@@ -73,12 +74,17 @@ class Step(ABC):
         self._lock = threading.RLock()
         self._closed = False
         self._abort = threading.Event()
+        self._hidden_rows = np.empty(0, np.int32)  # of the last run, those whose hidden states are wanted
 
     # what a backend fills in
 
     @abstractmethod
     def _run(self, batch: Batch) -> np.ndarray:
         """The checked batch; float32 (R, V), valid until the next run."""
+
+    @abstractmethod
+    def _hidden(self, view: View, which: np.ndarray) -> np.ndarray:
+        """Float32 (H, D), the columns of a view at these tokens of the last run."""
 
     @abstractmethod
     def _grow(self, group: int, count: int) -> None:
@@ -142,6 +148,14 @@ class Step(ABC):
             ids = replace(
                 ids, tokens=tokens.astype(np.int32), positions=ids.positions + 1, units_in=ids.units_out, units_out=ids.units_in
             )
+
+    def hidden(self) -> np.ndarray:
+        """Float32 (H, D), after `run`, `choose` or the last stage: the states of `Batch.hidden` behind the final norm, as the
+        output head would read them; it reads those of `outputs` alone. Valid until the next run."""
+        with self._turn(keep_abort=True):
+            if self.program.head is None:
+                raise BackendError("the output head is in another part of the program; ask that one for hidden states")
+            return self._hidden(self.program.head.x, self._hidden_rows)
 
     def abort(self) -> None:
         """Make the run that is under way raise Cancelled soon; may be called by any thread. Without a run it does nothing."""
@@ -288,7 +302,9 @@ class Step(ABC):
 
     def _checked(self, batch: Batch) -> Batch:
         units = [size for size, group in zip(self.sizes, self.groups, strict=True) if not group.paged]
-        return check_batch(batch, self.program.vocab_size, self.limits, units, self._width)
+        checked = check_batch(batch, self.program.vocab_size, self.limits, units, self._width)
+        self._hidden_rows = np.empty(0, np.int32) if checked.hidden is None else checked.hidden
+        return checked
 
     def _stop_if_aborted(self) -> None:
         """For backends, between two pieces of work. Raises Cancelled."""

@@ -23,6 +23,7 @@ from lacewing.errors import BackendError, OutOfMemoryError
 from lacewing.offload.cut import ProgramCut
 from lacewing.offload.experts import source_name
 from lacewing.options import Progress
+from lacewing.program.operands import View
 from lacewing.program.ops import Combine, Dispatch, ExpertLinear, Op
 from lacewing.program.program import Program
 
@@ -95,6 +96,9 @@ class ExpertCacheManager(Step):
         self._tokens = self._chosen = self._hits = 0  # since the last rebalancing
 
     def _run(self, batch: Batch) -> np.ndarray:
+        raise not_alone()
+
+    def _hidden(self, view: View, which: np.ndarray) -> np.ndarray:
         raise not_alone()
 
     def _begin(self, batch: Batch) -> None:

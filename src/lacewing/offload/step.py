@@ -17,6 +17,7 @@ from lacewing.offload.cache import rebalancer_of, skippable_stages, with_residen
 from lacewing.offload.cut import ProgramCut
 from lacewing.offload.experts import source_name
 from lacewing.options import Progress
+from lacewing.program.operands import View
 from lacewing.program.ops import Embed
 from lacewing.program.program import Program
 
@@ -109,6 +110,9 @@ class OffloadStep(Step):
             nothing = None if skippable is None else skippable.skipped(received)
             sent.append(self.steps[each.device].stage(each.stage, received) if nothing is None else nothing)
         return self.steps[self.cut.schedule[-1].device].logits()
+
+    def _hidden(self, view: View, which: np.ndarray) -> np.ndarray:
+        return self.steps[self.cut.schedule[-1].device].hidden()
 
     def abort(self) -> None:
         super().abort()

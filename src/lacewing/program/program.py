@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from lacewing.program.operands import Op
-from lacewing.program.ops import Attention, Hadamard, WriteKeysValues
+from lacewing.program.ops import Attention, Hadamard, Logits, WriteKeysValues
 from lacewing.program.states import Group, PagedState, State, groups_of
 
 
@@ -44,6 +44,12 @@ class Program:
         heads, width = state.parts[0].heads, state.parts[0].width
         view = op.k if isinstance(op, WriteKeysValues) else op.q
         return [Hadamard(view, heads if isinstance(op, WriteKeysValues) else op.heads, width & -width)]
+
+    @property
+    def head(self) -> Logits | None:
+        """The output head, which reads the hidden states after the final norm; None: another part of the program has it."""
+        last = self.ops[-1] if self.ops else None
+        return last if isinstance(last, Logits) else None
 
     @property
     def groups(self) -> tuple[Group, ...]:

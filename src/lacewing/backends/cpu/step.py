@@ -15,6 +15,7 @@ from lacewing.backends.cpu.memory import aligned
 from lacewing.backends.cpu.pool import ThreadPool, head_of
 from lacewing.backends.stages import not_alone
 from lacewing.backends.step import RoutedLayer, Step
+from lacewing.program.operands import View
 from lacewing.program.ops import Embed
 
 
@@ -129,6 +130,9 @@ class CpuStep(Step):
     def _rows(self) -> np.ndarray:
         wanted = int(self._state[STATE.outputs // 8])
         return self._logits[: wanted * self._vocab].reshape(wanted, self._vocab)
+
+    def _hidden(self, view: View, which: np.ndarray) -> np.ndarray:
+        return np.asarray(columns(self._lowering.memory, view, int(self._state[STATE.tokens // 8]))[which])
 
     def watch_routes(self, on: bool) -> None:
         with self._turn(keep_abort=True):  # a step that runs writes to the arrays of before

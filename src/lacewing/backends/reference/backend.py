@@ -17,6 +17,7 @@ from lacewing.backends.step import RoutedLayer, Step
 from lacewing.backends.weights import WeightView
 from lacewing.errors import WeightError
 from lacewing.options import Progress
+from lacewing.program.operands import View
 from lacewing.program.program import Program
 
 CACHE_BYTES = 2**31  # of dequantised weights
@@ -82,6 +83,9 @@ class ReferenceStep(Step):
     def logits(self) -> np.ndarray:
         with self._turn(keep_abort=True):
             return self.state.logits
+
+    def _hidden(self, view: View, which: np.ndarray) -> np.ndarray:
+        return np.asarray(self.state.view(view)[which])
 
     def watch_routes(self, on: bool) -> None:
         with self._turn(keep_abort=True):

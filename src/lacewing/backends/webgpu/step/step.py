@@ -18,9 +18,11 @@ from lacewing.backends.webgpu.device.raw import Recorder
 from lacewing.backends.webgpu.lowering.compiler import Compiler
 from lacewing.backends.webgpu.lowering.dispatches import Dispatch, Run
 from lacewing.backends.webgpu.step.argmax import AHEAD, device_argmax
+from lacewing.backends.webgpu.step.hidden import head_width, read_rows
 from lacewing.backends.webgpu.step.routes import RouteWatch
 from lacewing.backends.webgpu.step.top_k import WANTED, DeviceTopK
 from lacewing.errors import OptionError
+from lacewing.program.operands import View
 from lacewing.program.ops import Embed
 from lacewing.program.states import PAGE
 
@@ -42,14 +44,14 @@ class WebGPUStep(Step):
         self._step_buffer, self._logits, self.logit_rows = compiler.step_buffer, compiler.logits, compiler.logit_rows
         self._argmax, self._top_k = device_argmax(compiler), DeviceTopK(compiler)
         self._dispatches, shared = compiler.finish()
-        self._arena = shared[0].buffer
-        self._embedded = next((compiler.at(op.out) for op in self.program.ops if isinstance(op, Embed)), None)
+        self._arena, self._places = shared[0].buffer, compiler.arena
+        self._embedded = next((self._places.view(op.out) for op in self.program.ops if isinstance(op, Embed)), None)
         self._watch = RouteWatch(self._device, compiler.routers, self.limits.chunk, shared, self._dispatches)
         self._states = compiler.states
         self._made = [*compiler.made, compiler.step_buffer]
         self.weight_buffers = [buffer for matrix in compiler.matrices.values() for buffer in matrix.buffers]
         self.weight_buffers += [part.buffer for part in compiler.vectors.values()]
-        self._readback = self._device.readback(4 * self.logit_rows * compiler.program.vocab_size)
+        self._readback = self._device.readback(4 * max(self.logit_rows * self.program.vocab_size, head_width(self.program)))
         self._made.append(self._readback.buffer)
         self.buffer_bytes = sum(buffer.size for buffer in self._made)
         self._tables = {index: number for number, index in enumerate(i for i, group in enumerate(self.groups) if group.paged)}
@@ -193,6 +195,9 @@ class WebGPUStep(Step):
         if run.single and not logits_only:
             self._plans[run] = plan
         return plan
+
+    def _hidden(self, view: View, which: np.ndarray) -> np.ndarray:
+        return read_rows(self._device, self._readback, self._arena, self._places.view(view), which, view.width)
 
     # states
 
