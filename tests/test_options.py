@@ -135,7 +135,7 @@ def test_minus_one_is_random_or_no_limit(name, meaning):
 WRONG = {
     **dict.fromkeys(("backend", "residency", "kv_type"), "nothing"),
     **dict.fromkeys(("memory", "gpu_memory"), "5 apples"),
-    **dict.fromkeys(("context", "threads", "sequences", "gpu_layers", "max_tokens", "top_k", "seed", "logprobs"), -7),
+    **dict.fromkeys(("context", "threads", "sequences", "kv_tokens", "gpu_layers", "max_tokens", "top_k", "seed", "logprobs"), -7),
     **dict.fromkeys(("temperature", "top_p", "min_p", "repeat_penalty", "presence_penalty", "frequency_penalty"), 1e6),
     **dict.fromkeys(("repeat_window", "repeat_guard"), -7),
     "logit_bias": "a" * 5000,

@@ -139,6 +139,7 @@ class LoadOptions:
     gpu_memory_bytes: int | None = None  # of a GPU's memory that may be filled; None: most of what is free
     kv_type: str | None = None  # one of KV_TYPES; None: f32 where the weights are as precise, else f16
     sequences: int = 1  # that run at a time; all others wait
+    kv_tokens: int | None = None  # that all of them have together in the KV cache, one context at least; None: just that
     follow_links: bool = False  # of a directory, also those that leave it
     ignore_keys: tuple[str, ...] = ()  # of the metadata, or of config.json, treated as absent
 
@@ -158,6 +159,8 @@ class LoadOptions:
         if self.memory_bytes is not None:
             _check("memory", self.memory_bytes, 1, 2**60, int)
         _check("sequences", self.sequences, 1, 1024, int)
+        if self.kv_tokens is not None:
+            _check("kv_tokens", self.kv_tokens, 1, 2**31, int)
         if not isinstance(self.ignore_keys, tuple) or not all(isinstance(key, str) for key in self.ignore_keys):
             raise OptionError(f"`ignore_keys` is {shown_value(self.ignore_keys)}; it must be a list of names of keys")
         if self.gpu_layers is not None:
@@ -182,7 +185,9 @@ class LoadArguments(TypedDict, total=False):
     kv_type: str | None
     """Precision of the KV cache: "f16", "f32" or "q8_0"; by default f32 if the weights are as precise, else f16."""
     sequences: int
-    """How many sequences run at a time, 1 by default; together they have the context's tokens."""
+    """How many sequences run at a time, 1 by default."""
+    kv_tokens: int | None
+    """How many tokens all sequences have together in the KV cache; by default, and at least, one context's."""
     follow_links: bool
     """Follow links of a directory that lead out of it, for example to another disk; False by default."""
     ignore_keys: Sequence[str]

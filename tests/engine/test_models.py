@@ -89,3 +89,27 @@ def test_a_gpu_chooses_for_several_at_once(kind, tmp_path):
         streams = [engine.submit(Request(ids, sampling)) for ids in work]
         assert [[token.id for token in stream] for stream in streams] == alone
         assert max(calls) == 3
+
+
+@pytest.mark.parametrize("backend", ["cpu", "reference", pytest.param("webgpu", marks=pytest.mark.gpu)])
+@pytest.mark.parametrize("kind", ["llama", "gemma3"])
+def test_several_whole_contexts_at_once(kind, backend, tmp_path):
+    """`kv_tokens` beyond one context: nobody makes room for another, and all that was said is found again."""
+    options = Sampling(temperature=0, max_tokens=3)
+    with lacewing.load(tiny(kind, "gguf", tmp_path), backend=backend, context=256, sequences=3, kv_tokens=768) as model:
+        engine, random = model.engine, np.random.default_rng(1)
+        work = random.integers(0, model.spec.vocab_size, (3, 240)).tolist()
+        alone = []
+        for ids in work:
+            engine.forget()
+            alone.append([token.id for token in engine.generate(ids, options)])
+        engine.forget()
+        left = []
+        preempt, engine.scheduler._preempt = (
+            engine.scheduler._preempt,
+            lambda *given, **more: (left.append(given), preempt(*given, **more)),
+        )
+        assert [[token.id for token in stream] for stream in [engine.submit(Request(ids, options)) for ids in work]] == alone
+        assert not left
+        if kind == "llama":
+            assert [engine.held(ids) for ids in work] == [240, 240, 240]

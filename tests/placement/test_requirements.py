@@ -89,3 +89,15 @@ def test_a_part_takes_its_part(tmp_path: Path) -> None:
     embedding = info.spec.tensors["token_embd.weight"].nbytes
     assert whole.weight_bytes - half.weight_bytes in (experts // 2, experts // 2 + embedding) and half.kv_bytes == whole.kv_bytes
     assert planner.load(OffloadLevel(1, 2)).kv_bytes == whole.kv_bytes // 2
+
+
+def test_tokens_of_all_sequences_are_planned(tmp_path: Path) -> None:
+    """One context at least; windows are for each row, whatever is asked for."""
+    path = tiny("gemma3", "gguf", tmp_path)
+    found = [
+        requirements(info_of(path, 1024, sequences=4, kv_tokens=tokens), ReferenceBackend()).kv_bytes
+        for tokens in (None, 5, 1024, 3072)
+    ]
+    full = [state for state in info_of(path, 1024).spec.program.states if state.reach is None]  # type: ignore[union-attr]
+    assert found[0] == found[1] == found[2]
+    assert found[3] - found[2] == 2048 // 128 * sum(state.page_bytes for state in full)  # type: ignore[union-attr]

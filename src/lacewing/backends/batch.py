@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from lacewing.errors import OptionError
+from lacewing.program.states import PAGE
 
 Array = np.ndarray  # of int32, but where it is said otherwise
 
@@ -19,6 +20,12 @@ class StepLimits:
     context: int  # positions of a sequence
     chunk: int = 512  # most tokens of one run
     rows: int = 1  # sequences that run at a time: rows of the block tables
+    positions: int = 0  # that all rows have together; one whole context at least
+
+    @property
+    def pool(self) -> int:
+        """Pages that all rows share where every earlier position can be seen."""
+        return -(-max(self.context, self.positions) // PAGE)
 
 
 @dataclass(frozen=True)

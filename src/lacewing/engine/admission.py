@@ -165,7 +165,7 @@ class Admission(ABC):
                 index = self.pages.unlimited.index(group)
                 used.update(node.pages[index] for node in hit.path)
                 needed -= len(hit.path)
-                if needed > self.step.table_width - len(used):
+                if needed > limits.pool - len(used):
                     return False
             nbytes += (len(used) + needed) * each.nbytes
         return nbytes <= self.pages.budget

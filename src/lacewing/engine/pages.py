@@ -21,7 +21,7 @@ class Full(Exception):
 
 def state_budget(groups: Sequence[Group], limits: StepLimits) -> int:
     """Bytes that states may take."""
-    return sum(group.planned(limits.context, limits.chunk, limits.rows) * group.nbytes for group in groups)
+    return sum(group.planned(limits.context, limits.chunk, limits.rows, limits.positions) * group.nbytes for group in groups)
 
 
 class Pages:
@@ -39,7 +39,7 @@ class Pages:
         self.paged, self.fixed = ([at for at in every if self.groups[at].paged is kind] for kind in (True, False))
         self.limited = [at for at in self.paged if self.groups[at].limited]
         self.unlimited = [at for at in self.paged if at not in self.limited]
-        self._limits = [step.table_width if at in self.unlimited else None for at in every]
+        self._limits = [step.limits.pool if at in self.unlimited else None for at in every]
         self._free: list[list[int]] = [[] for _ in self.groups]
         self.holders: list[list[int]] = [[] for _ in self.groups]  # of each page
 

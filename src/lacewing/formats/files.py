@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from lacewing.paths import user_path
 
 PICKLE_SUFFIXES = frozenset((".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".npy", ".npz"))
 START = 24  # bytes that tell what a file is
+_PART = re.compile(r"-\d{5}-of-\d{5}$")
 _CONVERT = "convert it to safetensors or GGUF, or fetch a version of the model in one of these"
 _MAGICS = (
     (b"PK\x03\x04", f"a zip archive, as PyTorch writes; it can run code when opened; {_CONVERT}"),
@@ -140,3 +142,19 @@ def model_folder(folder: Path) -> Path:
 def holds_model(folder: Path) -> bool:
     """Whether a folder has files of weights."""
     return any(name.lower().endswith((".gguf", ".safetensors")) for name in visible(folder))
+
+
+def checkpoints_in(folder: Path) -> list[Path]:
+    """The checkpoints in a folder, by name: GGUF files, of a split one the first part, then folders. [] for no folder."""
+    try:
+        entries = [folder / name for name in visible(folder)]
+    except OSError:
+        return []
+    later = [entry for entry in entries if "-of-" in entry.name and "-00001-of-" not in entry.name]
+    files = [entry for entry in entries if entry.suffix == ".gguf" and os.path.isfile(entry) and entry not in later]
+    return files + [entry for entry in entries if os.path.isfile(entry / "config.json")]
+
+
+def stem_of(path: Path) -> str:
+    """What a checkpoint is called without a name of its own: its file, or its folder; of a split file without the part."""
+    return _PART.sub("", path.stem if path.suffix in (".gguf", ".safetensors") else path.name)

@@ -35,10 +35,10 @@ def requirements(info: ModelInfo, backend: Backend, part: Program | None = None,
 
 
 def state_bytes(info: ModelInfo, program: Program, memory: DeviceMemory) -> int:
-    """The states of one sequence of the whole context, and what further sequences need of limited reach."""
+    """The states of one sequence of the whole context, what further sequences need of limited reach, and what the options ask."""
     most = limits(info)
     return sum(
-        group.planned(most.context, most.chunk, most.rows) * nbytes
+        group.planned(most.context, most.chunk, most.rows, most.positions) * nbytes
         for group, nbytes in zip(program.groups, memory.group_bytes, strict=True)
     )
 
@@ -89,4 +89,4 @@ def limits(info: ModelInfo) -> StepLimits:
     """Of a step for the model."""
     from lacewing.backends.batch import StepLimits
 
-    return StepLimits(context=info.spec.context, chunk=CHUNK, rows=info.options.sequences)
+    return StepLimits(context=info.spec.context, chunk=CHUNK, rows=info.options.sequences, positions=info.options.kv_tokens or 0)

@@ -120,10 +120,11 @@ class Group:
         """Whether a later position may be unable to see the first one, or all that is left of it is in a unit."""
         return not isinstance(self.state, PagedState) or self.state.reach is not None
 
-    def planned(self, context: int, run: int, rows: int) -> int:
+    def planned(self, context: int, run: int, rows: int, positions: int = 0) -> int:
         """Pages or units that there is to be memory for: of one sequence of the whole context, and of each further row as many if
-        reach is limited; if not, rows compete for the pages. Some more units are for resume points."""
-        count = self.live(context, run) * (rows if self.limited else 1)
+        reach is limited; if not, rows compete for the pages, of `positions` in all where these are more. Some more units are for
+        resume points."""
+        count = self.live(context, run) * rows if self.limited else self.live(max(context, positions), run)
         return count if self.paged else count + min(SPARE_UNITS, SPARE_BYTES // self.nbytes)
 
     def live(self, context: int, run: int) -> int:

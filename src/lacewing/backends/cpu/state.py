@@ -49,7 +49,9 @@ class GroupStore:
 
     def __init__(self, group: Group, limits: StepLimits, share: float):
         self.group = group
-        self.reserved = Reservation(limits.rows * group.live(limits.context, limits.chunk) * group.nbytes, share)
+        planned = group.planned(limits.context, limits.chunk, limits.rows, limits.positions)
+        most = max(limits.rows * group.live(limits.context, limits.chunk), planned)
+        self.reserved = Reservation(most * group.nbytes, share)
         self.table = np.full((limits.rows, -(-limits.context // PAGE) if group.paged else 0), -1, np.int32)
 
     @property

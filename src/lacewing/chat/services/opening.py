@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from functools import partial
@@ -17,7 +16,7 @@ from lacewing.chat.session.models import Closed, OnDevice
 from lacewing.chat.session.session import Session
 from lacewing.chat.session.settings import CPU_OPTIONS, Settings
 from lacewing.errors import BackendError, Cancelled, LacewingError, OutOfMemoryError
-from lacewing.formats.files import visible
+from lacewing.formats.files import checkpoints_in
 from lacewing.options import LoadOptions, Sampling, format_bytes
 from lacewing.placement.background import interruptible
 from lacewing.placement.info import ModelInfo, open_headers
@@ -94,7 +93,7 @@ _MOST = 60  # files that are looked at
 
 def model_names(chat: Session) -> list[str]:
     """What /model may be given, for completion: names of ours, fetched ones, and checkpoints of this folder."""
-    return [*(["-"] if chat.parked else []), *hub.known_names(), *map(str, _nearby(Path()))]
+    return [*(["-"] if chat.parked else []), *hub.known_names(), *map(str, checkpoints_in(Path()))]
 
 
 def list_models(chat: Session) -> Iterator[tuple[str, str, str, str, str, str]]:
@@ -102,8 +101,8 @@ def list_models(chat: Session) -> Iterator[tuple[str, str, str, str, str, str]]:
     current = chat.current.info.checkpoint.path
     marks = {current.resolve(): "closed" if isinstance(chat.current, Closed) else "*"}
     marks |= {each.model.path.resolve(): "parked" for each in chat.parked}
-    places = {path.resolve(): (path, path.name) for path in _nearby(current.parent)}
-    places |= {path.resolve(): (path, str(path)) for path in _nearby(Path())}
+    places = {path.resolve(): (path, path.name) for path in checkpoints_in(current.parent)}
+    places |= {path.resolve(): (path, str(path)) for path in checkpoints_in(Path())}
     here = [(each.info.checkpoint.path, each.name) for each in (*chat.parked, chat.current)]
     places |= {path.resolve(): (path, name) for path, name in here}
     places |= {cached.path.resolve(): (cached.path, cached.name) for cached in hub.list_models()}
@@ -113,17 +112,6 @@ def list_models(chat: Session) -> Iterator[tuple[str, str, str, str, str, str]]:
         yield marks.get(place, ""), name, *_facts(chat, path)
     for name in sorted(set(hub.NAMED) - {cached.name for cached in hub.list_models()}):
         yield "", name, "", "", "", f"not fetched: {hub.NAMED[name].about}"
-
-
-def _nearby(folder: Path) -> list[Path]:
-    """Checkpoints in a folder; of a split one, the first part."""
-    try:
-        entries = [folder / name for name in visible(folder)]
-    except OSError:
-        return []
-    later = [entry for entry in entries if "-of-" in entry.name and "-00001-of-" not in entry.name]
-    files = [entry for entry in entries if entry.suffix == ".gguf" and os.path.isfile(entry) and entry not in later]
-    return files + [entry for entry in entries if os.path.isfile(entry / "config.json")]
 
 
 def _facts(chat: Session, path: Path) -> tuple[str, str, str, str]:
