@@ -194,9 +194,9 @@ def test_what_is_shown_of_a_model(tiny_path):
     with lacewing.load(tiny_path, backend="reference", residency="lazy", context=64) as model:
         assert repr(model) == f"<Model {model.spec.name!r}, llama, lazy (reference), context 64>"
         stream = model.stream("Hello", max_tokens=3, temperature=0)
-        assert repr(stream) == "<TextStream, 0 tokens, not finished>"
+        assert repr(stream) == "<Answer, 0 tokens, not finished>"
         list(stream)
-        assert repr(stream) == "<TextStream, 3 tokens, length>"
+        assert repr(stream) == "<Answer, 3 tokens, length>"
         model.set_residency("eager")
         assert "eager" in repr(model)
     assert repr(model).endswith("closed, context 64>")

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from lacewing.engine.engine import Engine, Request
 from lacewing.engine.sampling import Sampler
-from lacewing.errors import Cancelled
+from lacewing.errors import Cancelled, NumericError
 from lacewing.options import Sampling
 from lacewing.program.states import PagedState
-from tests.engine.mock import KINDS, VOCAB, AheadStep, MockStep
+from tests.engine.mock import KINDS, VOCAB, AheadStep, MockStep, counting
 
 CONTEXT = 640
 SAMPLINGS = (
@@ -184,3 +184,24 @@ def test_random_company(kind, script, rows, chunk, share, ahead):
     for action in script:
         play.act(action)
     play.finish()
+
+
+def test_tokens_that_are_there_are_taken_without_a_run():
+    step = MockStep(counting, context=64, rows=2)
+    engine = Engine(step, VOCAB, 64)
+    stream = engine.submit(Request([1, 2], Sampling(temperature=0, max_tokens=3)))
+    assert stream.take() == [] and not stream.done and step.runs == []
+    found = []
+    while not stream.done:
+        engine.advance()
+        found += [token.id for token in stream.take()]
+        assert stream.finish_reason is None or stream.done
+    assert found == [3, 4, 5] and stream.finish_reason == "length" and stream.error is None
+
+
+def test_a_request_that_fails_says_why_without_being_iterated():
+    step = MockStep(lambda ids: np.full(VOCAB, np.nan, np.float32), context=64, rows=2)
+    engine = Engine(step, VOCAB, 64)
+    stream = engine.submit(Request([1, 2], Sampling(temperature=0)))
+    engine.advance()
+    assert stream.take() == [] and stream.done and isinstance(stream.error, NumericError) and stream.finish_reason is None

@@ -1,21 +1,23 @@
-"""Messages to a stream of text: template, tokenizer and engine in a row. Shared by the chat and the API."""
+"""Conversations to answers: template, tokenizer and engine in a row. Shared by the server and the API."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from lacewing.assistant.streams import TextStream
-from lacewing.engine.engine import Cancelled, Engine, common_prefix
-from lacewing.errors import TemplateError
+from lacewing.assistant.answer import Answer
+from lacewing.assistant.decoder import AnswerDecoder
+from lacewing.assistant.format import ChatFormat, Message
+from lacewing.assistant.options import ChatOptions
+from lacewing.assistant.prompt import Prompt
+from lacewing.engine.engine import Cancelled, Engine
+from lacewing.errors import OptionError, TemplateError
 
 if TYPE_CHECKING:
     from lacewing.options import Progress, Sampling
     from lacewing.text.template import ChatTemplate
     from lacewing.text.tokenizer import Tokenizer
-
-Message = Mapping[str, Any]
 
 MARKED = 4  # earlier messages of the user at whose ends a windowed or recurrent model can resume, the newest
 
@@ -24,7 +26,32 @@ class Assistant:
     """Answers conversations with one engine. The engine's cached prefix makes the next turn of a conversation cheap."""
 
     def __init__(self, engine: Engine, tokenizer: Tokenizer, template: ChatTemplate):
-        self.engine, self.tokenizer, self.template = engine, tokenizer, template
+        self.engine, self.format = engine, ChatFormat(tokenizer, template)
+
+    def prompt(self, messages: Sequence[Message], options: ChatOptions | None = None) -> Prompt:
+        """Of `messages`, each with "role" and "content". Raises TemplateError, OptionError."""
+        options, form = options or ChatOptions(), self.format
+        if isinstance(messages, Sequence) and not len(messages):
+            raise TemplateError("the conversation is empty: it needs at least one message")
+        begun: Message | None = None
+        if options.continue_final:
+            if messages[-1].get("role") != "assistant" or len(messages) == 1:
+                raise OptionError("the last message must be the assistant's, after others, for the answer to continue it")
+            messages, begun = messages[:-1], messages[-1]
+        given = variables(options)
+        ids = form.template.encode(messages, form.tokenizer, **given)
+        tag = form.opened(ids)
+        if begun is not None:
+            ids = form.template.encode(messages, form.tokenizer, tail=form.resume(begun, tag)[0], **given)
+
+        def decode(sampling: Sampling) -> AnswerDecoder:
+            splitter = form.splitter(ids) if begun is None else form.resume(begun, tag)[1]
+            return form.decoder(splitter, sampling, begun)
+
+        system = list(itertools.takewhile(lambda each: each.get("role") == "system", messages))
+        ends = [place + 1 for place, each in enumerate(messages) if each.get("role") == "user"][-1 - MARKED : -1]
+        beginnings = [system, *(messages[:end] for end in ends)]  # the end of the last one is that of the prompt
+        return Prompt(ids, form.stop_ids, decode, form.shared(self.engine, beginnings, ids, **given))
 
     def reply(
         self,
@@ -32,36 +59,18 @@ class Assistant:
         sampling: Sampling,
         cancelled: Cancelled | None = None,
         progress: Progress | None = None,
-    ) -> TextStream:
-        """The answer to `messages`, each with "role" and "content". Raises TemplateError, ContextOverflowError."""
-        if isinstance(messages, Sequence) and not len(messages):
-            raise TemplateError("the conversation is empty: it needs at least one message")
-        ids = self.template.encode(messages, self.tokenizer)
-        system = list(itertools.takewhile(lambda each: each.get("role") == "system", messages))
-        ends = [place + 1 for place, each in enumerate(messages) if each.get("role") == "user"][-1 - MARKED : -1]
-        beginnings = [system, *(messages[:end] for end in ends)]  # the end of the last one is that of the prompt
-        shared = shared_prefixes(self.engine, self.template, self.tokenizer, beginnings, ids)
-        return TextStream(self.engine, self.tokenizer, ids, sampling, cancelled, progress, shared=shared)
+        options: ChatOptions | None = None,
+    ) -> Answer:
+        """The answer to `messages`. Raises TemplateError, ContextOverflowError, OptionError."""
+        return self.prompt(messages, options).answer(self.engine, sampling, cancelled, progress)
 
 
-def shared_prefixes(
-    engine: Engine,
-    template: ChatTemplate,
-    tokenizer: Tokenizer,
-    beginnings: Sequence[Sequence[Message]],
-    ids: Sequence[int],
-    **options: Any,
-) -> tuple[int, ...]:
-    """How many of a prompt's ids are due to each beginning of its conversation; nothing if the engine finds any prefix."""
-    found = set()
-    for begun in beginnings if engine.needs_marks else ():
-        if not begun:
-            continue
-        if begun[-1].get("role") == "system":
-            # a message of the user stands behind them, which many templates want, and into which some write the system's
-            begun = [*begun, {"role": "user", "content": ""}]
-        try:
-            found.add(common_prefix(template.encode(begun, tokenizer, add_generation_prompt=False, **options), ids))
-        except TemplateError:
-            continue
-    return tuple(sorted(found))
+def variables(options: ChatOptions) -> dict[str, Any]:
+    """For the template."""
+    given = dict(options.template_arguments)
+    if options.reasoning_effort is not None:
+        on = options.reasoning_effort != "none"
+        given = {"enable_thinking": on, "thinking": on, "reasoning_effort": options.reasoning_effort, **given}
+    if options.tools and options.tool_choice != "none":
+        given["tools"] = list(options.tools)
+    return given

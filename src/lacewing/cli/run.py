@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lacewing.api import Model
-from lacewing.assistant.streams import TextStream
+from lacewing.assistant.answer import Answer
 from lacewing.cli.models import path_of
 from lacewing.cli.progress import Reporter
 from lacewing.cli.prompt import STDIN, Request
@@ -18,11 +17,6 @@ from lacewing.console.output import Output, detail, is_quiet, is_verbose, notice
 from lacewing.errors import Cancelled, OptionError
 from lacewing.options import LoadOptions, Sampling
 from lacewing.placement.info import ModelInfo
-
-if TYPE_CHECKING:
-    from lacewing.text.reasoning import ChannelSplitter, ReasoningSplitter
-
-    Splitter = ChannelSplitter | ReasoningSplitter
 
 
 def open_model(name: str, options: LoadOptions) -> Model:
@@ -68,20 +62,20 @@ def run(
         if raw or not (request.template or model.has_template):
             if request.system is not None:
                 raise OptionError(f"{request.model} has no chat template, so it takes no system message; --template names one")
-            stream, splitter = model.stream(prompt, special=special, cancelled=interrupt, **vars(sampling)), None
+            answer = model.stream(prompt, special=special, cancelled=interrupt, **vars(sampling))
         else:
-            stream, splitter = _reply(model, prompt, request, sampling, interrupt)
+            answer = _reply(model, prompt, request, sampling, interrupt)
         if as_json:
-            print_json(_facts(stream, splitter))
+            print_json(_facts(answer))
         else:
-            _print(stream, splitter)
-        if stream.finish_reason == "repetition":
+            _print(answer)
+        if answer.finish_reason == "repetition":
             print_text("lacewing: the answer repeated itself and was ended; `repeat_guard='0'` lets it go on", sys.stderr)
-    return 130 if stream.finish_reason == "cancelled" else 0
+    return 130 if answer.finish_reason == "cancelled" else 0
 
 
-def _reply(model: Model, prompt: str, request: Request, sampling: Sampling, interrupt: Interrupt) -> tuple[TextStream, Splitter]:
-    """The answer to the prompt as a chat message, and what tells its thoughts from it."""
+def _reply(model: Model, prompt: str, request: Request, sampling: Sampling, interrupt: Interrupt) -> Answer:
+    """The answer to the prompt as a chat message."""
     from lacewing.chat.services.templates import open_template
     from lacewing.chat.session.formatter import ChatFormatter
     from lacewing.chat.session.settings import Settings
@@ -93,40 +87,32 @@ def _reply(model: Model, prompt: str, request: Request, sampling: Sampling, inte
     formatter = ChatFormatter(model.tokenizer, template, choice or "auto", model.spec.context)
     settings = Settings(sampling, request.system)
     ids = formatter.ids([{"role": "user", "content": prompt}], settings)
-    return formatter.stream(model, ids, settings, interrupt), formatter.splitter(ids)
+    return formatter.answer(model, ids, settings, interrupt)
 
 
-def _pieces(stream: TextStream, splitter: Splitter | None) -> Iterator[tuple[str, str]]:
-    """(kind, text) as it comes; without a splitter all is text."""
-    for text in stream:
-        yield from splitter.push(text) if splitter else [("text", text)]
-    yield from splitter.flush() if splitter else ()
+def _facts(answer: Answer) -> dict[str, Any]:
+    deltas = list(answer)
+    reasoning = "".join(delta.reasoning for delta in deltas)
+    thoughts = {"reasoning": reasoning} if reasoning else {}
+    return {"text": "".join(deltas), **thoughts, "finish_reason": answer.finish_reason, **answer.stats.as_dict()}
 
 
-def _facts(stream: TextStream, splitter: Splitter | None) -> dict[str, Any]:
-    parts = {"text": "", "reasoning": ""}
-    for kind, text in _pieces(stream, splitter):
-        parts[kind] += text
-    thoughts = {"reasoning": parts["reasoning"]} if parts["reasoning"] else {}
-    return {"text": parts["text"], **thoughts, "finish_reason": stream.finish_reason, **stream.stats.as_dict()}
-
-
-def _print(stream: TextStream, splitter: Splitter | None) -> None:
+def _print(answer: Answer) -> None:
     """The answer on standard output; its thoughts, which are no part of it, beside it."""
     output, thoughts = Output(sys.stdout), Output(sys.stderr)
-    for kind, text in _pieces(stream, splitter):
-        if kind == "text":
+    for delta in answer:
+        if delta:
             thoughts.end_line()
-            output.write(text)
-        elif not is_quiet():
-            thoughts.write(text)
+            output.write(str(delta))
+        elif delta.reasoning and not is_quiet():
+            thoughts.write(delta.reasoning)
     thoughts.end_line()
     output.end_line()
     if is_verbose() or (sys.stderr.isatty() and not is_quiet()):
-        stats = stream.stats
+        stats = answer.stats
         print_text(
             f"[{stats.prompt_tokens} prompt tokens at {stats.prompt_rate:.1f}/s, "
-            f"{stats.generated_tokens} generated at {stats.generate_rate:.1f}/s, finish: {stream.finish_reason}]",
+            f"{stats.generated_tokens} generated at {stats.generate_rate:.1f}/s, finish: {answer.finish_reason}]",
             sys.stderr,
         )
 

@@ -18,9 +18,24 @@ class Stream(Iterator[Token]):
     """
 
     def __init__(self, scheduler: Scheduler, task: Task):
-        self.finish_reason: str | None = None
+        self._reason: str | None = None
         self._scheduler, self._task = scheduler, task
         self._error_told = False
+
+    @property
+    def finish_reason(self) -> str | None:
+        """None while there are tokens to come, and after an error."""
+        return self._reason or (self._task.reason if self.done else None)
+
+    @property
+    def done(self) -> bool:
+        """Whether no token will come any more."""
+        return self._task.done and not self._task.tokens
+
+    @property
+    def error(self) -> Exception | None:
+        """Why it failed, if it did. Whoever iterates it has it raised."""
+        return self._task.error if self.done else None
 
     @property
     def stats(self) -> Stats:
@@ -35,11 +50,15 @@ class Stream(Iterator[Token]):
             self._wait()
         if task.tokens:
             return task.tokens.popleft()
-        self.finish_reason = self.finish_reason or task.reason
         if task.error is not None and not self._error_told:
             self._error_told = True
             raise task.error
         raise StopIteration
+
+    def take(self) -> list[Token]:
+        """The tokens that are there now; nothing is run for them."""
+        tokens = self._task.tokens
+        return [tokens.popleft() for _ in range(len(tokens))]
 
     def _wait(self) -> None:
         """Until there is a token, or there will be none."""
@@ -69,13 +88,13 @@ class Stream(Iterator[Token]):
         """Stop here because what was wanted is there, such as a stop string. Raises what makes the answer worthless."""
         self._end(reason)
         if self._task.error is not None and not self._error_told:
-            self._error_told, self.finish_reason = True, None
+            self._error_told, self._reason = True, None
             raise self._task.error
 
     def _end(self, reason: str) -> None:
         with self._scheduler.turn:
+            self._reason = self.finish_reason or reason
             self._scheduler.end(self._task, reason)
-        self.finish_reason = self.finish_reason or reason
 
     def __del__(self) -> None:
         self._task.abandoned = True  # without the turn, which another thread may have: the next run ends it

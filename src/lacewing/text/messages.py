@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lacewing.text.provenance import Arguments, Text, from_user
+from lacewing.text.reasoning import THOUGHT_NAMES
 
 Message = Mapping[str, Any]
 
 # Known roles are trusted, as templates make control tokens of them (`<|user|>`).
 _ROLES = frozenset(("system", "developer", "user", "assistant", "tool", "function", "ipython", "model"))
-_THOUGHTS = ("reasoning_content", "thinking", "reasoning")  # names of one thing; templates read the first, gpt-oss the second
 
 
 def for_template(messages: Sequence[Message], *, parts: bool) -> list[dict[str, Any]]:
@@ -40,7 +40,7 @@ def _message(message: Any, parts: bool) -> dict[str, Any]:
         raise ValueError("a message is a dict with a role and content, such as {'role': 'user', 'content': 'Hi'}")
     given = {key: value for key, value in message.items() if value is not None}
     copy: dict[str, Any] = from_user({**given, "content": _content(given.get("content", ""), parts)})
-    thoughts = next((copy[name] for name in _THOUGHTS if name in copy), None)
+    thoughts = next((copy[name] for name in THOUGHT_NAMES if name in copy), None)
     if thoughts is not None:
         copy = {"thinking": thoughts, **copy, "reasoning_content": thoughts}
     calls = copy.get("tool_calls")

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from lacewing.text.tokenizer import Tokenizer
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lacewing.text.tokenizer import Tokenizer
 
 TEXT, REASONING = "text", "reasoning"
 Pieces = list[tuple[str, str]]  # (TEXT or REASONING, text)
+
+# Of a message; they name one thing: templates read the first, gpt-oss's the second.
+THOUGHT_NAMES = ("reasoning_content", "thinking", "reasoning")
 
 # How models enclose their thoughts. Only at the start of an answer: later on it is text that happens to look so.
 TAGS = {
@@ -18,6 +25,11 @@ TAGS = {
 CHANNEL, MESSAGE = "<|channel|>", "<|message|>"
 _ENDS = ("<|end|>", "<|return|>", "<|call|>", "<|start|>", CHANNEL)
 _LONGEST_HEADER = 200  # characters; longer is no header
+
+
+def thoughts_of(message: Mapping[str, Any]) -> str:
+    """A message's thoughts, whatever they are called; "" without any."""
+    return next((str(message[name]) for name in THOUGHT_NAMES if message.get(name)), "")
 
 
 def opened(prompt: str) -> str | None:
@@ -48,6 +60,11 @@ class ReasoningSplitter:
         self._state = REASONING if tag else "start"
         self._fresh = True  # nothing but space has come since the last tag
         self._held = ""
+
+    @property
+    def held(self) -> int:
+        """Characters that are held back."""
+        return len(self._held)
 
     def push(self, text: str) -> Pieces:
         """What is certain now."""
@@ -108,6 +125,11 @@ class ChannelSplitter:
     def __init__(self) -> None:
         self._held, self._kind = "", TEXT
         self._header = True
+
+    @property
+    def held(self) -> int:
+        """Characters that are held back."""
+        return len(self._held)
 
     def push(self, text: str) -> Pieces:
         self._held += text

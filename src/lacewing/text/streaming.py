@@ -61,6 +61,11 @@ class StopStrings:
         self._held = ""
         self.hit: str | None = None
 
+    @property
+    def held(self) -> int:
+        """Characters that are held back."""
+        return len(self._held)
+
     def push(self, delta: str) -> str:
         """The text that is safe to show now."""
         if self.hit is not None or not self._stops:

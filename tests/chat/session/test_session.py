@@ -172,7 +172,7 @@ def test_templates_change(start):
     assert session.model.engine.cached[:kept] == cached[:kept]
     say(session, "More")
     change_template(session, "gemma", force=True)
-    assert session.formatter.stops == ("<end_of_turn>",)
+    assert session.formatter.format.stops == ("<end_of_turn>",)
     change_template(session, "auto")
     assert session.formatter.template.name == "checkpoint" and len(session.messages) == 4
     with cancelling(session, 0), pytest.raises(Cancelled):
@@ -185,7 +185,7 @@ def test_many_stops_of_a_person_leave_those_of_the_template(start, monkeypatch):
     session.settings = session.settings.with_sampling(stop=tuple(f"never {number}" for number in range(16)))
     whole = say(session, "Hello")
     assert len(whole) > 2
-    session.formatter.stops = (whole[1:],)  # as gpt-oss's, where the vocabulary has no such token
+    session.formatter.format.stops = (whole[1:],)  # as gpt-oss's, where the vocabulary has no such token
     session.model.engine.forget()
     list(session.retry())
     assert session.messages[-1]["content"] == whole[:1]

@@ -127,9 +127,8 @@ def prompt(chat: Session) -> str:
     text = formatter.tokenizer.decode(ids, special=True)
     if len(text) > _SHOWN:
         text = f"{text[: _SHOWN // 2]}\n[...]\n{text[-_SHOWN // 2 :]}"
-    stops = [formatter.tokenizer.token_text(token) for token in sorted(formatter.stop_ids)] + [
-        repr(stop) for stop in formatter.stops
-    ]
+    form = formatter.format
+    stops = [formatter.tokenizer.token_text(token) for token in sorted(form.stop_ids)] + [repr(stop) for stop in form.stops]
     return (
         f"{text}\n---\n{counted(len(ids), 'token')}, the first {kept} in the KV cache; template {formatter.template.name}, "
         f"stops at {', '.join(stops) or 'nothing'}"
@@ -180,11 +179,11 @@ def _answer(chat: Session, loaded: OnDevice | Parked, messages: list[Message]) -
     """Text without thoughts, and tokens/s. Raises Cancelled when nothing came."""
     formatter, ui = loaded.formatter, chat.ui
     ids = fit(formatter, messages, chat.settings, None).ids
-    stream, splitter = formatter.stream(loaded.model, ids, chat.settings, ui.cancelled, ui.progress), formatter.splitter(ids)
-    pieces = [piece for delta in stream for piece in splitter.push(delta)] + splitter.flush()
-    if stream.finish_reason == "cancelled":
+    answer = formatter.answer(loaded.model, ids, chat.settings, ui.cancelled, ui.progress)
+    text = "".join(answer)
+    if answer.finish_reason == "cancelled":
         raise Cancelled("the comparison was cancelled")
-    return "".join(text for kind, text in pieces if kind == "text"), stream.stats.generate_rate
+    return text, answer.stats.generate_rate
 
 
 def verify(chat: Session) -> list[Row]:

@@ -86,8 +86,8 @@ def _check_tokens(template: ChatTemplate, session: Session, force: bool) -> None
 
 
 def _stops(formatter: ChatFormatter) -> list[str]:
-    texts = [formatter.tokenizer.token_text(token) for token in sorted(formatter.stop_ids)]
-    strings = [f"{text!r} (as text)" for text in formatter.stops]
+    texts = [formatter.tokenizer.token_text(token) for token in sorted(formatter.format.stop_ids)]
+    strings = [f"{text!r} (as text)" for text in formatter.format.stops]
     return [f"answers end at {', '.join([*texts, *strings])}"] if texts or strings else ["only its length ends an answer"]
 
 

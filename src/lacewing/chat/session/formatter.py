@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lacewing.assistant.reply import shared_prefixes
-from lacewing.assistant.streams import TextStream
+from lacewing.assistant.answer import Answer
+from lacewing.assistant.decoder import Splitter
+from lacewing.assistant.format import ChatFormat, Tail
+from lacewing.assistant.prompt import Prompt
 from lacewing.chat.session.settings import EDIT_INSTRUCTIONS, Message, Settings
 from lacewing.errors import TemplateError
-from lacewing.text.lint import stops_of
-from lacewing.text.reasoning import ChannelSplitter, ReasoningSplitter, is_harmony, opened, visible_marks
 from lacewing.text.template import ChatTemplate
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from lacewing.placement.info import ModelInfo
     from lacewing.text.tokenizer import Tokenizer
 
-Tail = Sequence[tuple[str, bool]]  # (text, trusted) after the prompt
 _SUMMARY = "Summary of the conversation so far: "
 
 
@@ -36,9 +35,7 @@ class ChatFormatter:
 
     def __init__(self, tokenizer: Tokenizer, template: ChatTemplate, choice: str, context: int):
         self.tokenizer, self.template, self.choice, self.context = tokenizer, template, choice, context
-        self.stop_ids, self.stops = stops_of(template, tokenizer)
-        self.harmony = is_harmony(tokenizer)
-        self.marks = visible_marks(tokenizer)
+        self.format = ChatFormat(tokenizer, template)
         self.history = VisibleHistory()
 
     def with_template(self, template: ChatTemplate, choice: str) -> ChatFormatter:
@@ -84,30 +81,22 @@ class ChatFormatter:
         effort = "high" if settings.thinking else "low"
         return {"enable_thinking": settings.thinking, "thinking": settings.thinking, "reasoning_effort": effort}
 
-    def splitter(self, ids: Sequence[int]) -> ReasoningSplitter | ChannelSplitter:
-        """For the answer to a prompt."""
-        return ChannelSplitter() if self.harmony else ReasoningSplitter(self.opened(ids))
-
-    def opened(self, ids: Sequence[int]) -> str | None:
-        """The tag of thoughts at the end of a prompt."""
-        return opened(self.tokenizer.decode(ids[-24:], special=True))
-
-    def stream(
+    def answer(
         self,
         model: Model,
         ids: Sequence[int],
         settings: Settings,
         cancelled: Callable[[], bool],
         progress: Callable[[str, int, int], None] | None = None,
-        continuation: bool = False,
-    ) -> TextStream:
-        """The model's answer."""
-        options, first = self.options(settings), self.visible([], settings)
-        shared = shared_prefixes(model.engine, self.template, self.tokenizer, [first], ids, **options)
-        return TextStream(
-            model.engine, self.tokenizer, ids, settings.sampling, cancelled, progress,
-            continuation=continuation, stop_ids=self.stop_ids, visible=self.marks, stops=self.stops, shared=shared,
-        )  # fmt: skip
+        resumed: tuple[Message, Splitter] | None = None,
+    ) -> Answer:
+        """The model's answer to a prompt. `resumed`: the message that it goes on with, whose text the prompt has at its end, and
+        the splitter for the rest."""
+        form, options = self.format, self.options(settings)
+        shared = form.shared(model.engine, [self.visible([], settings)], ids, **options)
+        begun, splitter = resumed or (None, form.splitter(ids))
+        prompt = Prompt(ids, form.stop_ids, lambda sampling: form.decoder(splitter, sampling, begun), shared)
+        return prompt.answer(model.engine, settings.sampling, cancelled, progress)
 
 
 def open_formatter(opened: ModelInfo, notices: list[str], cancelled: Callable[[], bool] | None = None) -> ChatFormatter:

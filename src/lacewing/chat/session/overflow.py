@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from lacewing.chat.session.formatter import ChatFormatter, Tail, VisibleHistory
+from lacewing.assistant.format import Tail
+from lacewing.chat.session.formatter import ChatFormatter, VisibleHistory
 from lacewing.chat.session.models import OnDevice
 from lacewing.chat.session.settings import Message, Settings
 from lacewing.errors import Cancelled, ContextOverflowError
@@ -119,11 +120,11 @@ def summarise(
         text = text[: max(0, len(text) * 3 // 4 - 1)]
     if len(ids) >= formatter.context:
         raise ContextOverflowError(f"a context of {formatter.context} is too small for a summary; /context drop-oldest needs none")
-    stream, splitter = formatter.stream(loaded.model, ids, settings, cancelled, progress), formatter.splitter(ids)
-    pieces = [piece for delta in stream for piece in splitter.push(delta)] + splitter.flush()
-    if stream.finish_reason == "cancelled":
+    answer = formatter.answer(loaded.model, ids, settings, cancelled, progress)
+    text = "".join(answer)
+    if answer.finish_reason == "cancelled":
         raise Cancelled("the summary was cancelled; nothing was changed")
-    return " ".join("".join(text for kind, text in pieces if kind == "text").split())
+    return " ".join(text.split())
 
 
 def clamp(history: VisibleHistory, messages: int) -> VisibleHistory:

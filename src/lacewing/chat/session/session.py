@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lacewing.api import Model
-from lacewing.assistant.streams import TextStream
+from lacewing.assistant.answer import Answer
 from lacewing.chat.session.events import Delta, Event, Finished, Notice, Status, Ui
 from lacewing.chat.session.formatter import ChatFormatter, VisibleHistory, open_formatter
 from lacewing.chat.session.models import Closed, OnDevice, Parked
@@ -17,7 +17,6 @@ from lacewing.chat.session.overflow import Summarise, clamp, fit, summarise
 from lacewing.chat.session.settings import Message, SavedAs, Settings
 from lacewing.errors import BackendError, LacewingError, OptionError
 from lacewing.options import LoadOptions
-from lacewing.text.reasoning import REASONING, TAGS, Pieces, ReasoningSplitter
 
 MAX_REPLACED = 20  # conversations that can be gone back to
 
@@ -121,8 +120,8 @@ class Session:
         fitted = fit(self.formatter, self.messages, self.settings, self.summariser(self.loaded))
         self.formatter.history = fitted.history
         yield from map(Notice, fitted.notices)
-        stream = self.formatter.stream(self.model, fitted.ids, self.settings, self.ui.cancelled, self.ui.progress)
-        yield from self._receive(stream, self.formatter.splitter(fitted.ids), {"role": "assistant", "content": ""})
+        answer = self.formatter.answer(self.model, fitted.ids, self.settings, self.ui.cancelled, self.ui.progress)
+        yield from self._receive(answer, {"role": "assistant", "content": ""})
 
     def retry(self) -> Iterator[Event]:
         """Answer the last message once more; the previous answer is kept if that fails."""
@@ -158,61 +157,44 @@ class Session:
         count = len(self.messages)
         formatter.history = clamp(history, self._last("user"))  # what was answered is shown
         try:
-            tail, splitter = self._resume(before, formatter.opened(formatter.ids(self.messages, self.settings)))
+            tail, splitter = formatter.format.resume(before, formatter.format.opened(formatter.ids(self.messages, self.settings)))
             fitted = fit(formatter, self.messages, self.settings, self.summariser(self.loaded), tail=tail)
             formatter.history = fitted.history
             yield from map(Notice, fitted.notices)
-            stream = formatter.stream(self.model, fitted.ids, self.settings, self.ui.cancelled, self.ui.progress, continuation=True)
-            yield from self._receive(stream, splitter, dict(before))
+            resumed = (before, splitter)
+            answer = formatter.answer(self.model, fitted.ids, self.settings, self.ui.cancelled, self.ui.progress, resumed)
+            yield from self._receive(answer, dict(before))
         finally:
             if len(self.messages) == count:
                 self.messages.append(before)
                 formatter.history = history
 
-    def _resume(self, message: Message, tag: str | None) -> tuple[list[tuple[str, bool]], Any]:
-        """The part of an answer that follows the prompt, and the splitter for the rest."""
-        thoughts, content = message.get("reasoning", ""), message["content"]
-        if self.formatter.harmony:
-            return [("<|channel|>final<|message|>", True), (content, False)], _Plain()
-        tail: list[tuple[str, bool]] = []
-        if thoughts or tag:
-            begin = tag or "<think>"
-            tail = [("" if tag else f"{begin}\n", True), (thoughts, False)]
-            if not content:
-                return tail, ReasoningSplitter(begin)
-            tail.append((f"\n{TAGS[begin]}\n\n", True))
-        return [*tail, (content, False)], _Plain()
-
-    def _receive(self, stream: TextStream, splitter: Any, message: Message) -> Iterator[Event]:
+    def _receive(self, answer: Answer, message: Message) -> Iterator[Event]:
         """Stream an answer into `message`, which becomes part of the conversation unless no text came."""
         self.messages.append(message)
         ended = failed = False
         try:
-            for text in stream:
-                yield from self._add(message, splitter.push(text))
-            yield from self._add(message, splitter.flush())
-            ended = stream.finish_reason != "cancelled"
+            for delta in answer:
+                for key, kind, text in (("reasoning", "reasoning", delta.reasoning), ("content", "text", str(delta))):
+                    if text:
+                        message[key] = message.get(key, "") + text
+                        yield Delta(text, kind)
+            ended = answer.finish_reason != "cancelled"
         except LacewingError:
             failed = True
             raise
         finally:  # also if the reader stops reading
-            stream.close()
-            self._note(stream)
+            answer.close()
+            self._note(answer)
             something = bool(message["content"] or message.get("reasoning"))
             if (failed or not (ended or something)) and self.messages[-1:] == [message]:
                 self.messages.pop()
-        yield Finished(stream.finish_reason or "stop", stream.stats.as_dict())
+        yield Finished(answer.finish_reason or "stop", answer.stats.as_dict())
 
-    def _add(self, message: Message, pieces: Pieces) -> Iterator[Event]:
-        for kind, text in pieces:
-            key = "reasoning" if kind == REASONING else "content"
-            message[key] = message.get(key, "") + text
-            yield Delta(text, kind)
-
-    def _note(self, stream: TextStream) -> None:
-        self._stats = self.model, stream.stats.as_dict()
-        if stream.stats.generated_tokens > 4:
-            self.rates[str(self.model.path), self.model.weights.residency] = stream.stats.generate_rate
+    def _note(self, answer: Answer) -> None:
+        self._stats = self.model, answer.stats.as_dict()
+        if answer.stats.generated_tokens > 4:
+            self.rates[str(self.model.path), self.model.weights.residency] = answer.stats.generate_rate
 
     # ---- the conversation ----
 
@@ -316,13 +298,3 @@ class Session:
         self.drop_parked()
         if isinstance(self.current, OnDevice):
             self.current.model.close()
-
-
-class _Plain:
-    """A splitter for an answer that continues as plain text."""
-
-    def push(self, text: str) -> Pieces:
-        return [("text", text)]
-
-    def flush(self) -> Pieces:
-        return []

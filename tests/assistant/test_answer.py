@@ -1,11 +1,12 @@
 import json
 import threading
+from types import MappingProxyType
 
 import numpy as np
 import pytest
 
+from lacewing.assistant.prompt import Prompt
 from lacewing.assistant.reply import Assistant
-from lacewing.assistant.streams import TextStream
 from lacewing.engine.engine import Engine
 from lacewing.errors import TemplateError
 from lacewing.options import Sampling
@@ -20,12 +21,16 @@ class ByteTokenizer:
     """Token i is byte i of TEXT; knows what the assistant needs and no more."""
 
     stop_ids = frozenset({STOP})
+    control_tokens = MappingProxyType({})
+
+    def has(self, text):
+        return False
 
     def encode(self, text):
         return [0, 0]
 
-    def decode(self, ids):
-        return bytes(DATA[token - 1] for token in ids).decode(errors="replace")
+    def decode(self, ids, *, special=False):
+        return bytes(DATA[token - 1] for token in ids if 0 < token <= len(DATA)).decode(errors="replace")
 
     def stream(self, *, continuation=False):
         import codecs
@@ -46,7 +51,10 @@ class Template:
     def __init__(self):
         self.seen = None
 
-    def encode(self, messages, tokenizer):
+    def segments(self, messages, **options):
+        return [(each["content"], False) for each in messages]
+
+    def encode(self, messages, tokenizer, **options):
         self.seen = json.loads(json.dumps(messages))
         return tokenizer.encode("")
 
@@ -58,8 +66,13 @@ def spell(ids):
     return row
 
 
+def answer_to(ids, step, tokenizer=None, cancelled=None, **options):
+    prompt = Prompt.of_text(tokenizer or ByteTokenizer(), ids)
+    return prompt.answer(Engine(step, VOCAB, 64), Sampling(temperature=0, **options), cancelled)
+
+
 def stream(**options):
-    return TextStream(Engine(MockStep(spell), VOCAB, 64), ByteTokenizer(), [0], Sampling(temperature=0, **options))
+    return answer_to([0], MockStep(spell), **options)
 
 
 def test_pieces_are_whole_characters_and_make_the_text():
@@ -81,7 +94,7 @@ def test_an_unfinished_character_becomes_one_replacement():
 
 
 def test_cancel_and_close():
-    one = TextStream(Engine(MockStep(spell), VOCAB, 64), ByteTokenizer(), [0], Sampling(temperature=0), cancelled=lambda: True)
+    one = stream(cancelled=lambda: True)
     assert list(one) == [] and one.finish_reason == "cancelled"
     two = stream()
     assert next(two) == "H"
@@ -97,7 +110,7 @@ def test_reply_goes_through_the_template():
     assert template.seen == messages
 
 
-class Rendered:
+class Rendered(Template):
     """A template that writes the length of each message and then its characters."""
 
     refuses = ""
@@ -145,7 +158,7 @@ def test_the_ends_of_earlier_messages_of_the_user_are_marked(monkeypatch):
 def test_another_thread_may_close_a_stream_that_somebody_waits_for():
     """As a server does when a client goes away; `generator already executing` else."""
     step, under_way, closed = MockStep(spell, chunk=4, context=64), threading.Event(), threading.Event()
-    answer = TextStream(Engine(step, VOCAB, 64), ByteTokenizer(), [0] * 12, Sampling(temperature=0))
+    answer = answer_to([0] * 12, step)
     step.fail = lambda: (under_way.set(), closed.wait(0.2))
     found = []
     thread = threading.Thread(target=lambda: found.extend(answer))
@@ -169,7 +182,7 @@ def test_an_answer_that_only_repeats_itself_is_ended():
             return "".join(chr(DATA[token - 1]) for token in ids)
 
     def answer(**options):
-        one = TextStream(Engine(MockStep(rave), VOCAB, 64), Words(), [0], Sampling(temperature=0, **options))
+        one = answer_to([0], MockStep(rave), Words(), **options)
         return "".join(one), one.finish_reason
 
     text, reason = answer(repeat_guard=20)

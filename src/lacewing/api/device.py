@@ -1,4 +1,4 @@
-"""The Python API: open a checkpoint, run it, change where its weights live."""
+"""A checkpoint on its devices: loading, where its weights live, its state, closing."""
 
 from __future__ import annotations
 
@@ -7,58 +7,30 @@ import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, Self
 
-from lacewing import hub
-from lacewing.assistant.reply import Assistant, Message
-from lacewing.assistant.streams import TextStream
-from lacewing.errors import BackendError, OptionError, OutOfMemoryError, TemplateError
-from lacewing.options import LoadArguments, LoadOptions, Progress, SamplingArguments, make_load_options, make_sampling
+from lacewing.errors import BackendError, OptionError, OutOfMemoryError
+from lacewing.options import LoadOptions, Progress
 from lacewing.placement.background import Background, interruptible
 from lacewing.placement.info import ModelInfo
 from lacewing.placement.place import Placement, place
 from lacewing.placement.requirements import limits
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from lacewing.backends.base import Backend
     from lacewing.backends.step import Step
     from lacewing.placement.plan import MemoryPlan
-    from lacewing.text.template import ChatTemplate
-    from lacewing.text.tokenizer import Tokenizer
     from lacewing.weights import WeightStore
 
 _PATIENCE = 0.5  # seconds that somebody who cancels waits for readers to let go
-
-
-def load(name: str | Path, **options: Unpack[LoadArguments]) -> Model:
-    """Open a model: a GGUF or safetensors file, a directory, or the name of a fetched model.
-
-    The options are those of `LoadArguments`. A model that does not fit the GPU is shared out between it and the CPU.
-    Every error is a LacewingError.
-    """
-    progress = options.get("progress")
-    return Model(ModelInfo(hub.resolve(name), make_load_options(dict(options))), progress)
-
-
-def load_tokenizer(name: str | Path, *, follow_links: bool = False) -> Tokenizer:
-    """The tokenizer of a checkpoint alone: a GGUF file, a directory or its tokenizer.json; weights are not needed.
-
-    Raises TokenizerError, ModelFormatError.
-    """
-    from lacewing.formats import open_texts
-    from lacewing.text.tokenizer import Tokenizer
-
-    return Tokenizer.from_checkpoint(open_texts(hub.resolve(name), follow_links=follow_links))
 
 
 class _DeviceFull(OutOfMemoryError):
     """A backend had no memory left for what was planned."""
 
 
-class Model:
-    """A model ready to run: one conversation at a time, not for several threads at once. Made by `load`.
+class DeviceModel:
+    """A checkpoint with its weights where they run, and an engine. Says nothing: `Model` does.
 
     `cancelled` is asked while it loads, which then raises Cancelled; `spare` as for `placement.place`.
     """
@@ -67,7 +39,6 @@ class Model:
         self, info: ModelInfo, progress: Progress | None = None, *, cancelled: Callable[[], bool] | None = None, spare: int = 0
     ):
         self._info, self.spec = info, info.spec
-        self._last: TextStream | None = None
         self._fit(place(info, spare=spare), progress, cancelled)
         self._start()
 
@@ -133,75 +104,10 @@ class Model:
         raise AttributeError(f"a model has no {name!r}")
 
     @property
-    def tokenizer(self) -> Tokenizer:
-        """Raises TokenizerError when the checkpoint has none that can be read."""
-        return self._info.tokenizer.result()
-
-    @property
-    def template(self) -> ChatTemplate:
-        """Raises TemplateError when the checkpoint has none."""
-        return self._info.template.result()
-
-    @property
     def notices(self) -> tuple[str, ...]:
         """What a person should know: of the checkpoint, such as parts of it that are left out, and of what devices made of it."""
         shared = () if self._placement.offload is None else self._placement.offload.reasons
         return (*self._info.notices, *shared, *self.step.notices)
-
-    @property
-    def has_template(self) -> bool:
-        """Whether `chat` works."""
-        try:
-            return bool(self.template)
-        except TemplateError:
-            return False
-
-    @property
-    def stats(self) -> dict[str, float]:
-        """Counters of the last generation."""
-        return self._last.stats.as_dict() if self._last else {}
-
-    def logits(self, ids: Sequence[int]) -> np.ndarray:
-        """Float32 (T, V): row t are the logits of the token after ids[: t + 1]. Needs no tokenizer."""
-        return self.engine.logits(ids)
-
-    def stream(
-        self,
-        prompt: str,
-        *,
-        special: bool = False,
-        cancelled: Callable[[], bool] | None = None,
-        progress: Progress | None = None,
-        **sampling: Unpack[SamplingArguments],
-    ) -> TextStream:
-        """The continuation of a raw text, piece by piece; the options are the fields of `Sampling`.
-
-        `special`: spellings of control tokens in the prompt become these tokens, as fill-in-the-middle and prompts with markup
-        of their own need it; never set it for text from others.
-        """
-        options, tokenizer = make_sampling(dict(sampling)), self.tokenizer
-        self._check()
-        ids = tokenizer.encode_prompt(prompt, markup=special)
-        self._last = TextStream(self.engine, tokenizer, ids, options, cancelled, progress, continuation=True)
-        return self._last
-
-    def generate(self, prompt: str, *, special: bool = False, **sampling: Unpack[SamplingArguments]) -> str:
-        """The continuation of a raw text; `special` as for `stream`, the other options are the fields of `Sampling`."""
-        return "".join(self.stream(prompt, special=special, **sampling))
-
-    def chat(
-        self,
-        messages: Sequence[Message],
-        *,
-        cancelled: Callable[[], bool] | None = None,
-        progress: Progress | None = None,
-        **sampling: Unpack[SamplingArguments],
-    ) -> TextStream:
-        """The answer to a conversation, piece by piece; the options are the fields of `Sampling`."""
-        options = make_sampling(dict(sampling))
-        self._check()
-        self._last = Assistant(self.engine, self.tokenizer, self.template).reply(messages, options, cancelled, progress)
-        return self._last
 
     def set_residency(
         self,
@@ -313,7 +219,7 @@ class Model:
         del step
         give_back()
 
-    def __enter__(self) -> Model:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:

@@ -1,0 +1,101 @@
+"""The Python API: a model that answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Unpack
+
+from lacewing.api.device import DeviceModel
+from lacewing.assistant.answer import Answer
+from lacewing.assistant.format import Message
+from lacewing.assistant.options import ChatOptions
+from lacewing.assistant.prompt import Prompt
+from lacewing.assistant.reply import Assistant
+from lacewing.errors import TemplateError
+from lacewing.options import Progress, SamplingArguments, make_sampling
+from lacewing.placement.info import ModelInfo
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from lacewing.text.template import ChatTemplate
+    from lacewing.text.tokenizer import Tokenizer
+
+
+class Model(DeviceModel):
+    """A model ready to run: one conversation at a time, not for several threads at once. Made by `load`."""
+
+    def __init__(
+        self, info: ModelInfo, progress: Progress | None = None, *, cancelled: Callable[[], bool] | None = None, spare: int = 0
+    ):
+        super().__init__(info, progress, cancelled=cancelled, spare=spare)
+        self._last: Answer | None = None
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Raises TokenizerError when the checkpoint has none that can be read."""
+        return self._info.tokenizer.result()
+
+    @property
+    def template(self) -> ChatTemplate:
+        """Raises TemplateError when the checkpoint has none."""
+        return self._info.template.result()
+
+    @property
+    def has_template(self) -> bool:
+        """Whether `chat` works."""
+        try:
+            return bool(self.template)
+        except TemplateError:
+            return False
+
+    @property
+    def stats(self) -> dict[str, float]:
+        """Counters of the last generation."""
+        return self._last.stats.as_dict() if self._last else {}
+
+    def logits(self, ids: Sequence[int]) -> np.ndarray:
+        """Float32 (T, V): row t are the logits of the token after ids[: t + 1]. Needs no tokenizer."""
+        return self.engine.logits(ids)
+
+    def stream(
+        self,
+        prompt: str,
+        *,
+        special: bool = False,
+        cancelled: Callable[[], bool] | None = None,
+        progress: Progress | None = None,
+        **sampling: Unpack[SamplingArguments],
+    ) -> Answer:
+        """The continuation of a raw text, piece by piece; the options are the fields of `Sampling`.
+
+        `special`: spellings of control tokens in the prompt become these tokens, as fill-in-the-middle and prompts with markup
+        of their own need it; never set it for text from others.
+        """
+        options, tokenizer = make_sampling(dict(sampling)), self.tokenizer
+        self._check()
+        ids = tokenizer.encode_prompt(prompt, markup=special)
+        self._last = Prompt.of_text(tokenizer, ids).answer(self.engine, options, cancelled, progress)
+        return self._last
+
+    def generate(self, prompt: str, *, special: bool = False, **sampling: Unpack[SamplingArguments]) -> str:
+        """The continuation of a raw text; `special` as for `stream`, the other options are the fields of `Sampling`."""
+        return "".join(self.stream(prompt, special=special, **sampling))
+
+    def chat(
+        self,
+        messages: Sequence[Message],
+        *,
+        options: ChatOptions | None = None,
+        cancelled: Callable[[], bool] | None = None,
+        progress: Progress | None = None,
+        **sampling: Unpack[SamplingArguments],
+    ) -> Answer:
+        """The answer to a conversation, piece by piece: strings of text, with the thoughts beside it (`Delta.reasoning`).
+
+        The other options are the fields of `Sampling`.
+        """
+        chosen = make_sampling(dict(sampling))
+        self._check()
+        self._last = Assistant(self.engine, self.tokenizer, self.template).reply(messages, chosen, cancelled, progress, options)
+        return self._last

@@ -1,0 +1,78 @@
+"""How one model speaks under one template: what ends its answers, and how its thoughts and its text are told apart."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from lacewing.assistant.decoder import AnswerDecoder, PlainSplitter, Splitter
+from lacewing.engine.engine import Engine, common_prefix
+from lacewing.errors import TemplateError
+from lacewing.text.reasoning import TAGS, ChannelSplitter, ReasoningSplitter, is_harmony, opened, thoughts_of, visible_marks
+
+if TYPE_CHECKING:
+    from lacewing.options import Sampling
+    from lacewing.text.template import ChatTemplate
+    from lacewing.text.tokenizer import Tokenizer
+
+Message = Mapping[str, Any]
+Tail = Sequence[tuple[str, bool]]  # (text, trusted) after the prompt
+
+
+class ChatFormat:
+    """A tokenizer with a template. `stop_ids` and `stops` end an answer; `marks`: control tokens that a splitter has to see."""
+
+    def __init__(self, tokenizer: Tokenizer, template: ChatTemplate):
+        from lacewing.text.lint import stops_of
+
+        self.tokenizer, self.template = tokenizer, template
+        self.stop_ids, self.stops = stops_of(template, tokenizer)
+        self.harmony = is_harmony(tokenizer)
+        self.marks = visible_marks(tokenizer)
+
+    def opened(self, ids: Sequence[int]) -> str | None:
+        """The tag of thoughts at the end of a prompt."""
+        return opened(self.tokenizer.decode(ids[-24:], special=True))
+
+    def splitter(self, ids: Sequence[int]) -> Splitter:
+        """For the answer to a prompt."""
+        return ChannelSplitter() if self.harmony else ReasoningSplitter(self.opened(ids))
+
+    def resume(self, message: Message, tag: str | None) -> tuple[list[tuple[str, bool]], Splitter]:
+        """The part of an answer that follows the prompt, and the splitter for the rest of it. `tag`: that the prompt has opened."""
+        thoughts, content = thoughts_of(message), message.get("content") or ""
+        if self.harmony:
+            return [("<|channel|>final<|message|>", True), (content, False)], PlainSplitter()
+        tail: list[tuple[str, bool]] = []
+        if thoughts or tag:
+            begin = tag or "<think>"
+            tail = [("" if tag else f"{begin}\n", True), (thoughts, False)]
+            if not content:
+                return tail, ReasoningSplitter(begin)
+            tail.append((f"\n{TAGS[begin]}\n\n", True))
+        return [*tail, (content, False)], PlainSplitter()
+
+    def decoder(self, splitter: Splitter, sampling: Sampling, begun: Message | None = None) -> AnswerDecoder:
+        """`begun`: the message that the answer goes on with."""
+        return AnswerDecoder(
+            self.tokenizer, splitter, continuation=begun is not None, visible=self.marks, stops=sampling.stop,
+            markup_stops=self.stops, repeat_guard=sampling.repeat_guard, begun=begun,
+        )  # fmt: skip
+
+    def shared(
+        self, engine: Engine, beginnings: Sequence[Sequence[Message]], ids: Sequence[int], **options: Any
+    ) -> tuple[int, ...]:
+        """How many of a prompt's ids are due to each beginning of its conversation; nothing if the engine finds any prefix."""
+        found = set()
+        for begun in beginnings if engine.needs_marks else ():
+            if not begun:
+                continue
+            if begun[-1].get("role") == "system":
+                # a message of the user stands behind them, which many templates want, and into which some write the system's
+                begun = [*begun, {"role": "user", "content": ""}]
+            try:
+                start = self.template.encode(begun, self.tokenizer, add_generation_prompt=False, **options)
+            except TemplateError:
+                continue
+            found.add(common_prefix(start, ids))
+        return tuple(sorted(found))
