@@ -138,7 +138,7 @@ class Admission(ABC):
 
     def _begin(self, task: Task) -> None:
         """In a row, with what can be taken up."""
-        sequence = self.tree.acquire(task.history, len(task.history) - 1, task.number)
+        sequence = self.tree.acquire(task.history, task.reusable, task.number)
         self.waiting.remove(task)
         task.sequence = sequence
         self.running.append(task)  # first, so that it can leave if attaching fails
@@ -156,7 +156,7 @@ class Admission(ABC):
 
     def _fits(self, task: Task) -> bool:
         """Whether its ids have pages besides those of the running tasks, within the budget of all groups."""
-        hit, limits = self.tree.find(task.history, len(task.history) - 1), self.step.limits
+        hit, limits = self.tree.find(task.history, task.reusable), self.step.limits
         length, nbytes = min(len(task.history) + 1, limits.context), 0
         for group, each in enumerate(self.step.groups):
             used = {page for one in self.running if one.sequence is not None for page in one.sequence.tables[group]}

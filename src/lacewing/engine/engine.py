@@ -9,12 +9,13 @@ from dataclasses import replace
 
 import numpy as np
 
+from lacewing import errors
 from lacewing.backends.step import Step
 from lacewing.engine.nodes import common_prefix
 from lacewing.engine.observers import Observer
 from lacewing.engine.request import Cancelled, Request, Task
 from lacewing.engine.runs import make_batch
-from lacewing.engine.scheduler import Scheduler
+from lacewing.engine.scheduler import LOGIT_BYTES, Scheduler
 from lacewing.engine.sequence import Sequence as State
 from lacewing.engine.stream import Stream
 from lacewing.errors import ContextOverflowError, NumericError, OptionError, OutOfMemoryError
@@ -22,8 +23,6 @@ from lacewing.options import Progress, Sampling, format_bytes
 from lacewing.weights import this_machine
 
 __all__ = ["Cancelled", "Engine", "Request", "Stream", "common_prefix"]
-
-_LOGIT_BYTES = 64 << 20  # rows of logits wanted of one run, at most
 
 
 class Engine:
@@ -85,6 +84,33 @@ class Engine:
         for _ in stream:
             pass
         return stream.finish_reason != "cancelled"
+
+    def embed(
+        self,
+        prompts: Sequence[Sequence[int]],
+        pooling: str,
+        cancelled: Cancelled | None = None,
+        progress: Progress | None = None,
+    ) -> list[np.ndarray]:
+        """Hidden states after the final norm of each prompt, float32 (D,), or (T, D) without pooling; see `Request.pooling`.
+
+        As many prompts run together as the step has rows. `progress` is told prompts done and in all. Raises as `generate`, and
+        Cancelled.
+        """
+        nothing = Sampling(max_tokens=0, temperature=0)
+        streams = [self.submit(Request(ids, nothing, cancelled=cancelled, pooling=pooling)) for ids in prompts]
+        try:
+            for number, stream in enumerate(streams):
+                for _ in stream:
+                    pass
+                if stream.finish_reason == "cancelled":
+                    raise errors.Cancelled("the embedding was cancelled")
+                if progress is not None:
+                    progress("embedding", number + 1, len(streams))
+            return [stream.hidden for stream in streams]
+        finally:
+            for stream in streams:
+                stream.close()
 
     def _task(self, request: Request) -> Task:
         return Task(replace(request, ids=self._checked(request.ids)), self.vocab_size)
@@ -177,7 +203,7 @@ class Engine:
                 what = f"the logits of {len(ids)} positions take {format_bytes(needed)}, and {format_bytes(free)} are free"
                 raise OutOfMemoryError(f"{what}; ask for fewer")
             out = np.empty((len(ids), self.vocab_size), np.float32)
-            rows = max(1, min(self.chunk, _LOGIT_BYTES // (4 * self.vocab_size)))
+            rows = max(1, min(self.chunk, LOGIT_BYTES // (4 * self.vocab_size)))
             with self._running(State(self.scheduler.pages)) as state:
                 for start in range(0, len(ids), rows):
                     part = ids[start : start + rows]

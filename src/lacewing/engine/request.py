@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from lacewing.backends.batch import Wanted
+from lacewing.engine.collect import collector_of
 from lacewing.engine.sampling import Sampler, Token
 from lacewing.engine.sequence import Sequence as State
 from lacewing.engine.stats import Stats
@@ -27,6 +28,8 @@ class Request:
 
     `cancelled` is asked between runs and, by another thread, while a long one is under way; `progress` is told prompt tokens done
     and in all. `marks`: lengths of prefixes of `ids` that other prompts will share, such as the end of the system message.
+    `prompt_logprobs`: so many likeliest alternatives are told with each token of the prompt (`Stream.prompt`); 0: not told.
+    `pooling`, one of `collect.POOLINGS`: hidden states of the prompt are wanted (`Stream.hidden`), and no answer.
     """
 
     ids: Sequence[int]
@@ -35,6 +38,8 @@ class Request:
     cancelled: Cancelled | None = None
     progress: Progress | None = None
     marks: Sequence[int] = ()
+    prompt_logprobs: int = 0
+    pooling: str | None = None
 
 
 class Task:
@@ -47,6 +52,7 @@ class Task:
         self.history = list(request.ids)
         self.sampler = Sampler(request.sampling, vocab_size)
         self.wanted = Wanted(max(1, self.sampler.candidates))
+        self.collector = collector_of(self.history.copy(), request.prompt_logprobs, request.pooling)
         self.stats = Stats(prompt_tokens=len(self.history))
         self.sequence: State | None = None
         self.tokens: deque[Token] = deque()  # generated, and not fetched yet
@@ -65,6 +71,17 @@ class Task:
     def decodes(self) -> bool:
         """Whether only the token that was chosen last has not been run yet."""
         return self.sequence is not None and self.stats.generated_tokens > 0 and len(self.history) - len(self.sequence.ids) == 1
+
+    @property
+    def answers(self) -> bool:
+        """Whether a token is wanted after the prompt."""
+        return self.collector is None or not self.collector.reads_hidden
+
+    @property
+    def reusable(self) -> int:
+        """How many of its ids need not be run if what they leave behind is held: the last one always is."""
+        most, needed = len(self.history) - 1, None if self.collector is None else self.collector.reusable
+        return most if needed is None else min(most, needed)
 
     @property
     def left_of_prompt(self) -> int:

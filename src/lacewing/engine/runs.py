@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -22,19 +23,37 @@ class Part(NamedTuple):
     task: Task
     chooses: bool
 
+    def collected(self, hidden: bool) -> range:
+        """Positions of which the task's collector takes hidden states, or logits."""
+        collector, start = self.task.collector, len(self.sequence.ids)
+        return range(0) if collector is None or collector.reads_hidden != hidden else collector.wanted(start, start + len(self.ids))
+
+    def collect(self, rows: np.ndarray, hidden: bool) -> int:
+        """Give them to the collector, which are the first of `rows`; how many."""
+        positions, collector = self.collected(hidden), self.task.collector
+        for position, row in zip(positions, rows, strict=False):
+            if collector is not None:
+                collector.take(position, row)
+        return len(positions)
+
 
 Choice = Token | NumericError
 
 
 def batch_of(step: Step, parts: list[Part]) -> Batch:
-    """The tokens of all parts, the last of each an output where a token is chosen."""
+    """The tokens of all parts; outputs are those of a prompt whose logits are collected, then the last where a token is chosen."""
     tokens: list[int] = []
     outputs: list[int] = []
+    hidden: list[int] = []
     for part in parts:
+        before = len(tokens) - len(part.sequence.ids)
+        outputs += (before + position for position in part.collected(hidden=False))
+        hidden += (before + position for position in part.collected(hidden=True))
         tokens += part.ids
         if part.chooses:
             outputs.append(len(tokens) - 1)
-    return make_batch(step, [(part.sequence, len(part.ids)) for part in parts], tokens, np.array(outputs, np.int32))
+    batch = make_batch(step, [(part.sequence, len(part.ids)) for part in parts], tokens, np.array(outputs, np.int32))
+    return replace(batch, hidden=np.array(hidden, np.int32)) if hidden else batch
 
 
 def make_batch(step: Step, spans: list[tuple[Sequence, int]], tokens: list[int], outputs: np.ndarray) -> Batch:
@@ -62,16 +81,40 @@ def _units(step: Step, sequences: list[Sequence]) -> tuple[np.ndarray, np.ndarra
 def run(step: Step, parts: list[Part]) -> list[Choice]:
     """Run all parts; the next token of those that choose one, or why there is none. Raises as `Step.run`."""
     batch = batch_of(step, parts)
+    choices = _choices(step, batch, parts)
+    if batch.hidden is not None:
+        _collect_hidden(parts, step.hidden())
+    return choices
+
+
+def _choices(step: Step, batch: Batch, parts: list[Part]) -> list[Choice]:
     tasks = [part.task for part in parts if part.chooses]
-    if tasks and all(0 < task.sampler.candidates <= step.most_candidates for task in tasks):
+    if tasks and len(tasks) == len(batch.outputs) and all(0 < task.sampler.candidates <= step.most_candidates for task in tasks):
         try:
             found = step.choose(batch, [task.wanted for task in tasks])
             return [task.sampler.pick_among(each) for task, each in zip(tasks, found, strict=True)]
         except NumericError:
             if len(tasks) == 1:
                 return [not_finite(len(tasks[0].history) - 1)]
-    rows = step.run(batch)  # where somebody's logits are no numbers, they show whose
+    rows = _collect(parts, step.run(batch))  # where somebody's logits are no numbers, they show whose
     return [_pick(task, row) for task, row in zip(tasks, rows, strict=True)]
+
+
+def _collect(parts: list[Part], rows: np.ndarray) -> list[np.ndarray]:
+    """Give logits of prompts to those who collect them; the rows that are left, of those who choose."""
+    left, at = [], 0
+    for part in parts:
+        at += part.collect(rows[at:], hidden=False)
+        if part.chooses:
+            left.append(rows[at])
+            at += 1
+    return left
+
+
+def _collect_hidden(parts: list[Part], rows: np.ndarray) -> None:
+    at = 0
+    for part in parts:
+        at += part.collect(rows[at:], hidden=True)
 
 
 def _pick(task: Task, row: np.ndarray) -> Choice:

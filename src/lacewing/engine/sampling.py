@@ -27,6 +27,14 @@ class Token:
     alternatives: tuple[tuple[int, float], ...] = ()  # likeliest first
 
 
+def token_of(row: np.ndarray, token: int, count: int) -> Token:
+    """With its log-probability and the `count` likeliest, from raw logits (V,)."""
+    with np.errstate(over="ignore", under="ignore"):
+        total = log_sum_exp(row)
+    likeliest = top_k(row, count) if count else ()
+    return Token(token, float(row[token]) - total, tuple((int(each), float(row[each]) - total) for each in likeliest))
+
+
 def add_bias(logits: np.ndarray, bias: Mapping[int, float]) -> np.ndarray:
     """A copy of `logits` (V,) with the bias of each listed token added."""
     out = logits.copy()
@@ -106,10 +114,7 @@ class Sampler:
         chosen = self._choose(self._adjusted(row, history))
         if not self.sampling.logprobs:
             return Token(chosen)
-        total = log_sum_exp(row)
-        likeliest = top_k(row, self.sampling.logprobs)
-        alternatives = tuple((int(i), float(row[i]) - total) for i in likeliest)
-        return Token(chosen, float(row[chosen]) - total, alternatives)
+        return token_of(row, chosen, self.sampling.logprobs)
 
     def _adjusted(self, row: np.ndarray, history: Sequence[int]) -> np.ndarray:
         options = self.sampling

@@ -22,6 +22,7 @@ PATIENCE = 0.4  # seconds between two questions whether the caller has cancelled
 SMALLEST = 64  # tokens of a run in which the weights are still used well
 _SHARE = 0.1  # seconds that prompts may take of a run in which others generate
 _LEAST = 32  # prompt tokens of such a run
+LOGIT_BYTES = 64 << 20  # rows of logits that are wanted of one run, at most
 _AHEAD = 256  # tokens that a device may be asked for at once
 
 
@@ -107,6 +108,7 @@ class Scheduler(Admission):
             self._push(part.task, choice)
         for part, done in prompts:
             self._report(part.task, done)
+            self._collected(part.task, done)
 
     def _report(self, task: Task, done: int) -> None:
         if task.request.progress is not None:
@@ -114,6 +116,15 @@ class Scheduler(Admission):
                 task.request.progress("reading the prompt", done, task.stats.prompt_tokens)
             except Exception as error:
                 self._fail(task, error, whole=True)
+
+    def _collected(self, task: Task, done: int) -> None:
+        """So many ids of a prompt have been run, of which somebody collects something."""
+        if task.collector is None or task.done:
+            return
+        if task.collector.error is not None:
+            self._fail(task, task.collector.error, whole=False)
+        elif not task.answers and done == len(task.history):
+            self._finish(task, "stop")
 
     def tell(self, spans: list[tuple[Sequence, int]]) -> None:
         """Observers, what routers have just decided about so many more tokens of each sequence."""
@@ -186,10 +197,12 @@ class Scheduler(Admission):
         for task in decodes[: self.step.limits.chunk]:
             self._add(parts, task, 1)
         prompts = sorted((task for task in wanting if not task.decodes), key=lambda task: task.left_of_prompt)
-        room = self._room(len(parts), prompts)
+        room, rows = self._room(len(parts), prompts), max(1, LOGIT_BYTES // (4 * self.step.program.vocab_size))
         for index, task in enumerate(prompts):  # an equal share of each, so that a short one need not wait for a long one
-            share = max(_LEAST, room // (len(prompts) - index))
-            room -= self._add(parts, task, min(room, share)) if room > 0 else 0
+            scored = task.collector is not None and task.answers and task.collector.reusable is not None
+            most = min(room, max(_LEAST, room // (len(prompts) - index)), rows if scored else room)
+            done = self._add(parts, task, most) if most > 0 else 0
+            room, rows = room - done, rows - done * scored
         return [part for part in parts if part.task.sequence is part.sequence]
 
     def _room(self, decodes: int, prompts: list[Task]) -> int:
@@ -215,7 +228,7 @@ class Scheduler(Admission):
             count = min(count, task.next_border(start) - start)
         if not self.reserve(sequence, count, task):
             return 0
-        parts.append(Part(sequence, task.history[start : start + count], task, start + count == end))
+        parts.append(Part(sequence, task.history[start : start + count], task, task.answers and start + count == end))
         return count
 
     # the device's own choices

@@ -5,10 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
+import numpy as np
+
+from lacewing.engine.collect import Pooled, PromptLogprobs
 from lacewing.engine.request import Task
 from lacewing.engine.sampling import Token
 from lacewing.engine.scheduler import Scheduler
 from lacewing.engine.stats import Stats
+from lacewing.errors import OptionError
 
 
 class Stream(Iterator[Token]):
@@ -40,6 +44,20 @@ class Stream(Iterator[Token]):
     @property
     def stats(self) -> Stats:
         return self._task.stats
+
+    @property
+    def prompt(self) -> tuple[Token, ...]:
+        """Tokens of the prompt so far, with `Request.prompt_logprobs`; the first has no log-probability."""
+        collector = self._task.collector
+        return tuple(collector.tokens) if isinstance(collector, PromptLogprobs) else ()
+
+    @property
+    def hidden(self) -> np.ndarray:
+        """Of a finished request with `Request.pooling`: hidden states after the final norm, float32 (D,), or (T, D) for "none"."""
+        task = self._task
+        if not isinstance(task.collector, Pooled) or task.reason != "stop":
+            raise OptionError("hidden states are there when a request with `pooling` has ended well")
+        return task.collector.result()
 
     def __repr__(self) -> str:
         return f"<Stream, {self.finish_reason or 'not finished'}>"
