@@ -31,6 +31,7 @@ class Admission(ABC):
         self.turn = Turn()
         self.pages = Pages(step, state_bytes)
         self.tree = PrefixTree(self.pages)
+        self._arrived: deque[Task] = deque()  # by `submit`, which any thread may call at any time
         self.waiting: deque[Task] = deque()
         self.running: list[Task] = []  # in the order of their admission
         self.last: list[int] = []  # ids of the sequence that ran last, as far as they have been run
@@ -54,6 +55,7 @@ class Admission(ABC):
 
     def close(self) -> None:
         self.end_ahead()
+        self._welcome()
         for task in (*self.running, *self.waiting):
             self._fail(task, OptionError("the model has been closed"), whole=False)
         self.forget()
@@ -61,8 +63,15 @@ class Admission(ABC):
     # tasks come and go
 
     def submit(self, task: Task) -> None:
+        """It waits from the next run on. Needs no turn."""
         task.submitted = True
-        self.waiting.append(task)
+        self._arrived.append(task)
+
+    def _welcome(self) -> None:
+        while self._arrived:
+            task = self._arrived.popleft()
+            if not task.done:
+                self.waiting.append(task)
 
     def end(self, task: Task, reason: str) -> None:
         """Nobody wants more of it. Raises what `verify` does, where it was not cancelled."""
@@ -109,7 +118,7 @@ class Admission(ABC):
         """Those who have cancelled, and those that nobody can ask for any more."""
         for task in (*self.running, *self.waiting):
             if task.abandoned:
-                self.end(task, "cancelled")
+                self.end(task, task.leaving)
             elif task.request.cancelled is not None:
                 try:
                     if task.request.cancelled():

@@ -49,11 +49,13 @@ class Engine:
     # requests
 
     def submit(self, request: Request) -> Stream:
-        """Run it from now on, whenever somebody waits for a token of any request or calls `advance`. Raises as `generate`."""
+        """Run it from now on, whenever somebody waits for a token of any request or calls `advance`. Never waits for a run.
+
+        Raises as `generate`.
+        """
         task = self._task(request)
-        with self.scheduler.turn:
-            task.background = True
-            self.scheduler.submit(task)
+        task.background = True
+        self.scheduler.submit(task)
         return Stream(self.scheduler, task)
 
     def advance(self) -> bool:

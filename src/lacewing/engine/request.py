@@ -58,6 +58,7 @@ class Task:
         self.tokens: deque[Token] = deque()  # generated, and not fetched yet
         self.submitted = self.admitted = self.background = False
         self.waiting = self.abandoned = False  # somebody waits for a token; nobody ever will
+        self.leaving = "cancelled"  # the reason once it is abandoned
         self.left_at = 0.0  # when somebody last waited
         self.plain = False  # the device is not to choose its next token ahead of the host
         self.learns = False  # its prompt was so long that it tells what its answer will want of the step

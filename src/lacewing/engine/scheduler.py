@@ -44,6 +44,7 @@ class Scheduler(Admission):
     def advance(self) -> None:
         """One run for all that can go on."""
         began = time.perf_counter()
+        self._welcome()
         self._reap()
         ahead = self._ahead
         if ahead is not None and (not ahead.left or self.waiting or self._wanting(began) != ahead.tasks):
@@ -67,6 +68,7 @@ class Scheduler(Admission):
     def can_go_on(self) -> bool:
         """Whether another run would carry something."""
         now = time.perf_counter()
+        self._welcome()
         return any(task.wants and not task.idle(now) for task in (*self.running, *self.waiting))
 
     def _wanting(self, now: float) -> list[Task]:

@@ -37,6 +37,11 @@ class Stream(Iterator[Token]):
         return self._task.done and not self._task.tokens
 
     @property
+    def begun(self) -> bool:
+        """Whether it has had a row of the step; before, it waits for one."""
+        return self._task.admitted
+
+    @property
     def error(self) -> Exception | None:
         """Why it failed, if it did. Whoever iterates it has it raised."""
         return self._task.error if self.done else None
@@ -108,6 +113,14 @@ class Stream(Iterator[Token]):
         if self._task.error is not None and not self._error_told:
             self._error_told, self._reason = True, None
             raise self._task.error
+
+    def leave(self, reason: str = "cancelled") -> None:
+        """Nobody wants more of it: it ends with that reason before the next run. For threads that must not wait for a run, as the
+        one of an event loop; a prompt that is being read is interrupted."""
+        self._task.leaving = reason
+        self._task.abandoned = True
+        if not self._task.stats.generated_tokens:
+            self._scheduler.interrupt(self._task)
 
     def _end(self, reason: str) -> None:
         with self._scheduler.turn:
