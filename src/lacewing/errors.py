@@ -30,6 +30,10 @@ class OptionError(LacewingError, ValueError):
     """A parameter is out of its range; the message names the parameter, the value and the range."""
 
 
+class GrammarError(OptionError):
+    """A grammar, regex or JSON schema is malformed, too large or cannot be met; the message names the place in it."""
+
+
 class ContextOverflowError(LacewingError):
     """The prompt does not fit the context; the message gives both lengths."""
 

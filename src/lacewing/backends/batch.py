@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,6 +11,7 @@ from lacewing.errors import OptionError
 from lacewing.program.states import PAGE
 
 Array = np.ndarray  # of int32, but where it is said otherwise
+Mask = Array | Callable[[], Array | None]
 
 
 @dataclass(frozen=True)
@@ -79,12 +80,17 @@ class Batch:
 class Wanted:
     """What is wanted of one row of logits: its `count` largest, among those that `mask` allows, with `bias` added.
 
-    `mask` uint32 (ceil(V / 32),): bit id % 32 of word id // 32 is set for ids that are allowed; None: all are.
+    `mask` uint32 (ceil(V / 32),): bit id % 32 of word id // 32 is set for ids that are allowed; None: all are. A callable gives the
+    mask, and is called when the device computes, so that the mask can be made meanwhile; it must not raise.
     """
 
     count: int = 1
-    mask: Array | None = None
+    mask: Mask | None = None
     bias: Mapping[int, float] | None = None
+
+    def settled(self) -> Wanted:
+        """With a mask that is there."""
+        return replace(self, mask=self.mask()) if callable(self.mask) else self
 
     @property
     def plain(self) -> bool:

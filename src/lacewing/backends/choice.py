@@ -31,18 +31,20 @@ def log_sum_exp(logits: np.ndarray) -> float:
 
 
 def candidates_of(row: np.ndarray, wanted: Wanted) -> Candidates:
-    """What is wanted of a row of raw logits, float32 (V,). Raises NumericError for NaN or infinite logits, OptionError for a mask
-    that allows nothing or has another size."""
+    """What is wanted, by a settled wish, of a row of raw logits, float32 (V,).
+
+    Raises NumericError for NaN or infinite logits, OptionError for a mask that allows nothing or has another size.
+    """
     if not math.isfinite(float(row.max())):  # max() passes NaN on
         raise NumericError("the model produced NaN or infinite logits; the checkpoint may be damaged (compare its checksum)")
     adjusted = row
     if wanted.bias:
         adjusted = row.copy()
         adjusted[list(wanted.bias)] += np.fromiter(wanted.bias.values(), np.float32, len(wanted.bias))
-    if wanted.mask is not None:
+    if isinstance(wanted.mask, np.ndarray):
         adjusted = np.where(allowed(wanted.mask, len(row)), adjusted, np.float32(-np.inf))
         if not np.isfinite(adjusted.max()):
-            raise OptionError("the mask of the next token allows none")
+            raise nothing_allowed()
     if wanted.count == 1:
         ids = np.array([int(adjusted.argmax())])
     else:
@@ -52,8 +54,17 @@ def candidates_of(row: np.ndarray, wanted: Wanted) -> Candidates:
         return Candidates(ids.astype(np.int64), adjusted[ids], log_sum_exp(row))
 
 
+def nothing_allowed() -> OptionError:
+    return OptionError("the mask of the next token allows none")
+
+
 def allowed(mask: np.ndarray, vocab_size: int) -> np.ndarray:
     """bool (V,): the bits of a mask. Raises OptionError for a mask of another size."""
+    check_mask(mask, vocab_size)
+    return np.unpackbits(mask.view(np.uint8), bitorder="little")[:vocab_size].view(bool)
+
+
+def check_mask(mask: np.ndarray, vocab_size: int) -> None:
+    """Raises OptionError for a mask of another size."""
     if mask.dtype != np.uint32 or mask.size != -(-vocab_size // 32):
         raise OptionError(f"a mask of {vocab_size} tokens has {-(-vocab_size // 32)} words of 32 bits")
-    return np.unpackbits(mask.view(np.uint8), bitorder="little")[:vocab_size].astype(bool)

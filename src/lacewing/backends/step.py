@@ -129,7 +129,7 @@ class Step(ABC):
             return self._choose(self._checked(batch), wanted)
 
     def _choose(self, batch: Batch, wanted: Sequence[Wanted]) -> list[Candidates]:
-        return [candidates_of(row, each) for row, each in zip(self._run(batch), wanted, strict=True)]
+        return [candidates_of(row, each.settled()) for row, each in zip(self._run(batch), wanted, strict=True)]
 
     def greedy(self, batch: Batch, count: int) -> Generator[np.ndarray, None, None]:
         """Run a batch of one token a row, give the ids of the largest logits (the lowest of equals), int64 (N,), run these at the

@@ -7,8 +7,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from lacewing.backends.batch import Wanted
 from lacewing.engine.collect import collector_of
+from lacewing.engine.constraint import Constraint, Masks
 from lacewing.engine.sampling import Sampler, Token
 from lacewing.engine.sequence import Sequence as State
 from lacewing.engine.stats import Stats
@@ -30,6 +30,7 @@ class Request:
     and in all. `marks`: lengths of prefixes of `ids` that other prompts will share, such as the end of the system message.
     `prompt_logprobs`: so many likeliest alternatives are told with each token of the prompt (`Stream.prompt`); 0: not told.
     `pooling`, one of `collect.POOLINGS`: hidden states of the prompt are wanted (`Stream.hidden`), and no answer.
+    `constraint`: what the answer must obey; a new one for each request, since it follows the tokens.
     """
 
     ids: Sequence[int]
@@ -40,6 +41,7 @@ class Request:
     marks: Sequence[int] = ()
     prompt_logprobs: int = 0
     pooling: str | None = None
+    constraint: Constraint | None = None
 
 
 class Task:
@@ -51,7 +53,8 @@ class Task:
         self.number = next(_NUMBERS)
         self.history = list(request.ids)
         self.sampler = Sampler(request.sampling, vocab_size)
-        self.wanted = Wanted(max(1, self.sampler.candidates))
+        self.masks = None if request.constraint is None else Masks(request.constraint, vocab_size)
+        self.wanted = self.sampler.wanted(None if self.masks is None else self.masks.get)
         self.collector = collector_of(self.history.copy(), request.prompt_logprobs, request.pooling)
         self.stats = Stats(prompt_tokens=len(self.history))
         self.sequence: State | None = None

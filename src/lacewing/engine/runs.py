@@ -9,10 +9,11 @@ import numpy as np
 
 from lacewing.backends.batch import Batch
 from lacewing.backends.step import Step
+from lacewing.engine.constraint import begin
 from lacewing.engine.request import Task
 from lacewing.engine.sampling import Token, not_finite
 from lacewing.engine.sequence import Sequence
-from lacewing.errors import NumericError
+from lacewing.errors import NumericError, OptionError
 
 
 class Part(NamedTuple):
@@ -37,7 +38,7 @@ class Part(NamedTuple):
         return len(positions)
 
 
-Choice = Token | NumericError
+Choice = Token | Exception
 
 
 def batch_of(step: Step, parts: list[Part]) -> Batch:
@@ -89,15 +90,33 @@ def run(step: Step, parts: list[Part]) -> list[Choice]:
 
 def _choices(step: Step, batch: Batch, parts: list[Part]) -> list[Choice]:
     tasks = [part.task for part in parts if part.chooses]
-    if tasks and len(tasks) == len(batch.outputs) and all(0 < task.sampler.candidates <= step.most_candidates for task in tasks):
-        try:
-            found = step.choose(batch, [task.wanted for task in tasks])
-            return [task.sampler.pick_among(each) for task, each in zip(tasks, found, strict=True)]
-        except NumericError:
-            if len(tasks) == 1:
-                return [not_finite(len(tasks[0].history) - 1)]
-    rows = _collect(parts, step.run(batch))  # where somebody's logits are no numbers, they show whose
-    return [_pick(task, row) for task, row in zip(tasks, rows, strict=True)]
+    begin([task.masks for task in tasks if task.masks is not None])
+    choices = _among_candidates(step, batch, tasks)
+    if choices is None:
+        rows = _collect(parts, step.run(batch))  # where somebody's logits are no numbers, they show whose
+        choices = [_pick(task, row) for task, row in zip(tasks, rows, strict=True)]
+    errors = [None if task.masks is None else task.masks.error for task in tasks]
+    return [choice if error is None else error for choice, error in zip(choices, errors, strict=True)]
+
+
+def _among_candidates(step: Step, batch: Batch, tasks: list[Task]) -> list[Choice] | None:
+    """The choices of a device that finds what they look at; None: whole rows are wanted."""
+    counts = [len(task.wanted) for task in tasks]
+    wanted = [each for task in tasks for each in task.wanted]
+    if not tasks or len(tasks) < len(batch.outputs) or not all(counts) or max(each.count for each in wanted) > step.most_candidates:
+        return None
+    if len(wanted) > len(tasks):
+        if len(wanted) > step.limits.chunk:
+            return None
+        batch = replace(batch, outputs=np.repeat(batch.outputs, counts))
+    try:
+        found = iter(step.choose(batch, wanted))
+        return [task.sampler.pick_among([next(found) for _ in task.wanted]) for task in tasks]
+    except NumericError:
+        broken = len(tasks) == 1 and tasks[0].masks is None
+        return [not_finite(len(tasks[0].history) - 1)] if broken else None
+    except OptionError:
+        return None  # such as of a mask that allows only what the model gives no probability; the rows show whose
 
 
 def _collect(parts: list[Part], rows: np.ndarray) -> list[np.ndarray]:
@@ -119,7 +138,7 @@ def _collect_hidden(parts: list[Part], rows: np.ndarray) -> None:
 
 def _pick(task: Task, row: np.ndarray) -> Choice:
     try:
-        return task.sampler.pick(row, task.history)
+        return task.sampler.pick(row, task.history, None if task.masks is None else task.masks.get())
     except NumericError as error:
         return error
 

@@ -1,4 +1,4 @@
-"""From a row of logits to the next token: bias, penalties, top-k, top-p, min-p, temperature, in that order.
+"""From a row of logits to the next token: bias, penalties, mask, top-k, top-p, min-p, temperature, in that order.
 
 The filters are pure functions from logits to the indices that stay, so that each can be read and tested alone. They avoid
 sorting a whole vocabulary (20 ms at 260,000 tokens): few tokens are ever likely.
@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lacewing.backends.batch import Candidates
-from lacewing.backends.choice import log_sum_exp, top_k
+from lacewing.backends.batch import Candidates, Mask, Wanted
+from lacewing.backends.choice import allowed, log_sum_exp, top_k
 from lacewing.errors import NumericError, OptionError
 from lacewing.options import REFERENCE, Sampling
 
@@ -92,26 +92,44 @@ class Sampler:
     @property
     def _raw(self) -> bool:
         """Whether the choice is made among the raw logits."""
-        options = self.sampling
-        penalties = (options.repeat_penalty, options.presence_penalty, options.frequency_penalty)
-        return not options.logit_bias and (penalties == (1, 0, 0) or not options.repeat_window)
+        return not self.sampling.logit_bias and not self._penalised
 
     @property
-    def candidates(self) -> int:
-        """How many of the largest logits are all that a choice looks at; 0: it may look at every one."""
+    def _penalised(self) -> bool:
         options = self.sampling
-        wanted = 1 if options.temperature == 0 else options.top_k
-        return max(wanted, options.logprobs) if self._raw and wanted else 0
+        penalties = (options.repeat_penalty, options.presence_penalty, options.frequency_penalty)
+        return penalties != (1, 0, 0) and options.repeat_window > 0
 
-    def pick(self, row: np.ndarray, history: Sequence[int]) -> Token:
-        """The next token after `history`, from its float32 logits (V,). Raises NumericError for NaN or infinite rows."""
+    def wanted(self, mask: Mask | None = None) -> tuple[Wanted, ...]:
+        """All that a choice among what `mask` allows looks at of the largest logits; (): it may look at every one.
+
+        A second wish is for the log-probabilities, which are those of the raw logits.
+        """
+        options = self.sampling
+        count = 1 if options.temperature == 0 else options.top_k
+        if not count or self._penalised or (options.logit_bias and options.logprobs):
+            return ()
+        if mask is None and not options.logit_bias:
+            return (Wanted(max(count, options.logprobs)),)
+        raw = (Wanted(options.logprobs),) if options.logprobs else ()
+        return (Wanted(count, mask, options.logit_bias or None), *raw)
+
+    def pick(self, row: np.ndarray, history: Sequence[int], mask: np.ndarray | None = None) -> Token:
+        """The next token after `history` of those that `mask` allows, from its float32 logits (V,).
+
+        Raises NumericError for NaN or infinite rows."""
         if not math.isfinite(float(row.max())):  # max() passes NaN on
             raise not_finite(len(history) - 1)
         with np.errstate(over="ignore", under="ignore"):  # far apart is as good as infinitely far
-            return self._pick(row, history)
+            return self._pick(row, history, mask)
 
-    def _pick(self, row: np.ndarray, history: Sequence[int]) -> Token:
-        chosen = self._choose(self._adjusted(row, history))
+    def _pick(self, row: np.ndarray, history: Sequence[int], mask: np.ndarray | None) -> Token:
+        adjusted = self._adjusted(row, history)
+        if mask is None:
+            chosen = self._choose(adjusted)
+        else:
+            ids = np.flatnonzero(allowed(mask, len(row)))
+            chosen = int(ids[self._choose(_finite(adjusted[ids]))])
         if not self.sampling.logprobs:
             return Token(chosen)
         return token_of(row, chosen, self.sampling.logprobs)
@@ -120,12 +138,10 @@ class Sampler:
         options = self.sampling
         if options.logit_bias:
             row = add_bias(row, options.logit_bias)
-        penalties = (options.repeat_penalty, options.presence_penalty, options.frequency_penalty)
-        if penalties != (1, 0, 0) and options.repeat_window and history:
+        if self._penalised and history:
+            penalties = (options.repeat_penalty, options.presence_penalty, options.frequency_penalty)
             row = penalise(row, history[-options.repeat_window :], *penalties)
-        if not math.isfinite(float(row.max())):
-            raise NumericError("logit_bias or penalties drive every token to infinity; choose smaller ones")
-        return row
+        return row if self._raw else _finite(row)
 
     def _choose(self, logits: np.ndarray) -> int:
         """One token of (V,); temperature 0 takes the largest, ties to the lowest id."""
@@ -134,17 +150,18 @@ class Sampler:
             return int(logits.argmax())
         return self._draw(logits, top_k(logits, options.top_k) if options.top_k else None)
 
-    def pick_among(self, found: Candidates) -> Token:
-        """As `pick`, from the `candidates` largest logits, or more of them."""
+    def pick_among(self, wished: Sequence[Candidates]) -> Token:
+        """As `pick`, from what was `wanted`, or more of it."""
+        found, raw = wished[0], wished[-1]
         with np.errstate(over="ignore", under="ignore"):
             options = self.sampling
             one = options.temperature == 0 or options.top_k == 1
             place = 0 if one else self._draw(found.logits, np.arange(min(options.top_k, len(found.ids))))
         if not options.logprobs:
             return Token(int(found.ids[place]))
-        logprobs = found.logits.astype(np.float64) - found.log_sum
-        likeliest = zip(found.ids[: options.logprobs].tolist(), logprobs[: options.logprobs].tolist(), strict=True)
-        return Token(int(found.ids[place]), float(logprobs[place]), tuple(likeliest))
+        logprobs = raw.logits[: options.logprobs].astype(np.float64) - raw.log_sum
+        likeliest = zip(raw.ids[: options.logprobs].tolist(), logprobs.tolist(), strict=True)
+        return Token(int(found.ids[place]), float(found.logits[place]) - raw.log_sum, tuple(likeliest))
 
     def _draw(self, logits: np.ndarray, ids: np.ndarray | None) -> int:
         """One of `ids`, or of all, after the other filters."""
@@ -166,6 +183,12 @@ def not_finite(position: int) -> NumericError:
         f"the model produced NaN or infinite logits at position {position}; "
         f"the checkpoint may be damaged (compare its checksum), or try `backend='{REFERENCE}'`"
     )
+
+
+def _finite(logits: np.ndarray) -> np.ndarray:
+    if not math.isfinite(float(logits.max())):
+        raise NumericError("logit_bias, penalties or a grammar drive every token to infinity; choose others")
+    return logits
 
 
 def _of(logits: np.ndarray, ids: np.ndarray | None) -> np.ndarray:

@@ -169,21 +169,24 @@ class Scheduler(Admission):
         task.plain = False
         if task.done:
             return
-        if isinstance(choice, NumericError):
-            return self._fail(task, choice, whole=False)
+        if isinstance(choice, Exception):
+            return self._fail(task, choice, whole=not isinstance(choice, NumericError))
         stats = task.stats
         if task.request.sampling.max_tokens == 0:
             return self._finish(task, "length")
         if choice.id in task.request.stop_ids:
             return self._finish(task, "stop")
+        complete = task.masks is not None and task.masks.accept(choice.id)
+        if task.masks is not None and task.masks.error is not None:
+            return self._fail(task, task.masks.error, whole=True)
         task.history.append(choice.id)
         task.tokens.append(choice)
         stats.generated_tokens += 1
         if stats.generated_tokens == 1:
             stats.first_token_seconds = stats.prompt_seconds
             task.learns = stats.prompt_tokens - stats.reused_tokens >= SMALLEST
-        if task.left(self.context) <= 0:
-            self._finish(task, "length")
+        if complete or task.left(self.context) <= 0:
+            self._finish(task, "stop" if complete else "length")
 
     # what a run carries
 
@@ -240,7 +243,7 @@ class Scheduler(Admission):
         tasks = [part.task for part in parts]
         if not self.step.runs_ahead or self.observers or self.waiting or not parts:
             return
-        if not all(task.decodes and task.sampler.takes_largest and not task.plain for task in tasks):
+        if not all(task.decodes and task.sampler.takes_largest and task.masks is None and not task.plain for task in tasks):
             return
         if not all(part.sequence.owns_units() for part in parts):
             return

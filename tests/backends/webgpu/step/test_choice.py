@@ -216,7 +216,7 @@ def several(size: int, rows: int) -> Step:
 
 @pytest.mark.parametrize("size", [70, 6000])
 def test_several_rows_choose_at_once(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Any number of the largest, of several rows, in one pass and in several; what a mask or a bias wants is the host's."""
+    """Any number of the largest, of several rows, in one pass and in several, with masks and biases."""
     monkeypatch.setattr("lacewing.backends.webgpu.lowering.compiler.LOGIT_BYTES", 4 * size * 3)
     step = several(size, 5)
     asked = paged.batch(step, [7, 3, 50, 9, 60], range(5), [0] * 5, [4, 0, 2, 3, 1])
@@ -232,6 +232,46 @@ def test_several_rows_choose_at_once(size: int, monkeypatch: pytest.MonkeyPatch)
             np.testing.assert_array_equal(found.ids, expected.ids)
             np.testing.assert_array_equal(found.logits, expected.logits)
             assert abs(found.log_sum - expected.log_sum) < 1e-5
+    step.close()
+
+
+@pytest.mark.parametrize("size", [45, 6000])
+def test_masks_and_biases_are_the_devices(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No row of logits comes to the host; masks are asked for when the logits are under way, and leave other rows as they are."""
+    step = several(size, 3)
+    asked = paged.batch(step, [7, 3, 40], range(3), [0] * 3, [2, 0, 1])
+    logits = step.run(asked).copy()
+    monkeypatch.setattr(step, "_run", None)
+    random = np.random.default_rng(size)
+    free = [[(found.ids, found.logits, found.log_sum)] for found in step.choose(asked, [Wanted(40)] * 3)]
+    for turn in range(12):
+        masks = [random.integers(0, 2**32, -(-size // 32), dtype=np.uint32) for _ in range(3)]
+        bias = {int(token): float(random.normal()) * 4 for token in random.choice(size, min(size, 1024), replace=False)}
+        wanted = [
+            Wanted(1 + turn, masks[0], bias if turn % 3 == 1 else None),
+            Wanted(40) if turn % 4 else Wanted(3, None, {5: 2.0, size - 1: 40.0, 0: -3.0}),
+            Wanted(5, masks[2] if turn % 2 else None),
+        ]
+        calls: list[int] = []
+
+        def late(mask: np.ndarray | None, calls: list[int] = calls) -> Callable[[], np.ndarray | None]:
+            return lambda: (calls.append(1), mask)[1]
+
+        given = [Wanted(each.count, late(each.mask), each.bias) for each in wanted]  # type: ignore[arg-type]
+        for row, (found, each) in enumerate(zip(step.choose(asked, given if turn % 5 else wanted), wanted, strict=True)):
+            expected = candidates_of(logits[row], each)
+            np.testing.assert_array_equal(found.ids, expected.ids)
+            np.testing.assert_array_equal(found.logits, expected.logits)
+            if each.plain and each.count == 40:
+                np.testing.assert_equal(free[row], [(found.ids, found.logits, found.log_sum)])
+        assert len(calls) == (3 if turn % 5 else 0)
+        if turn in (3, 4):  # between others
+            np.testing.assert_equal([[(f.ids, f.logits, f.log_sum)] for f in step.choose(asked, [Wanted(40)] * 3)], free)
+    with pytest.raises(OptionError, match="allows none"):
+        step.choose(asked, [Wanted(), Wanted(1, np.zeros(-(-size // 32), np.uint32)), Wanted()])
+    with pytest.raises(OptionError, match="words of 32 bits"):
+        step.choose(asked, [Wanted(), Wanted(1, np.ones(1 + size // 2, np.uint32)), Wanted()])
+    np.testing.assert_equal([[(f.ids, f.logits, f.log_sum)] for f in step.choose(asked, [Wanted(40)] * 3)], free)
     step.close()
 
 

@@ -21,6 +21,7 @@ from lacewing.backends.webgpu.step.argmax import AHEAD, device_argmax
 from lacewing.backends.webgpu.step.hidden import head_width, read_rows
 from lacewing.backends.webgpu.step.routes import RouteWatch
 from lacewing.backends.webgpu.step.top_k import WANTED, DeviceTopK
+from lacewing.backends.webgpu.step.wishes import MOST_BIASES
 from lacewing.errors import OptionError
 from lacewing.program.operands import View
 from lacewing.program.ops import Embed
@@ -57,7 +58,7 @@ class WebGPUStep(Step):
         self._tables = {index: number for number, index in enumerate(i for i, group in enumerate(self.groups) if group.paged)}
         self._host_tables = np.zeros((len(self._tables), self.limits.rows, self.table_width), np.int32)
         self._plans: dict[Run, Plan] = {}
-        self._ahead: dict[Run, Recorder] = {}  # what the next token of each row will be submitted as
+        self._ahead: dict[tuple[Run, bool], Recorder] = {}  # what the next token of each row will be submitted as; with the choice?
         self._runs = 0  # what ran ahead before the last one is no longer what it was
 
     @property
@@ -74,27 +75,26 @@ class WebGPUStep(Step):
         return found
 
     def _choose(self, batch: Batch, wanted: Sequence[Wanted]) -> list[Candidates]:
-        if not wanted or not all(each.plain and each.count <= WANTED for each in wanted):
+        if not wanted or any(each.count > WANTED or len(each.bias or ()) > MOST_BIASES for each in wanted):
             return super()._choose(batch, wanted)
-        counts, run = [each.count for each in wanted], Run.of(batch, len(wanted))
+        plain, run = all(each.plain for each in wanted), Run.of(batch, len(wanted))
         if run.single and len(wanted) <= self.logit_rows:
             self._write_inputs(batch, len(wanted), 0)
             self._stop_if_aborted()
-            return self._top_k.run(
-                self._ahead.pop(run) if run in self._ahead else self._recorded_choice(run), counts, lambda: self._record_ahead(run)
-            )
+            recorder = self._ahead.pop((run, plain), None) or self._record_run(run, plain)
+            return self._top_k.run(recorder, wanted, plain, lambda: self._record_ahead(run, plain))
         found: list[Candidates] = []
         for first, rows, plan in self._passes(batch):
-            found += self._top_k.run(self._top_k.record(plan, rows), counts[first : first + rows])
+            found += self._top_k.run(self._top_k.record(plan, rows if plain else 0), wanted[first : first + rows], plain)
         return found
 
-    def _recorded_choice(self, run: Run) -> Recorder:
-        return self._top_k.record(self._plan(run, logits_only=False), run.outputs)
+    def _record_run(self, run: Run, plain: bool) -> Recorder:
+        return self._top_k.record(self._plan(run, logits_only=False), run.outputs if plain else 0)
 
-    def _record_ahead(self, run: Run) -> None:
+    def _record_ahead(self, run: Run, plain: bool) -> None:
         """Of an answer the next token most often takes the same dispatches; to record them takes as long as the device computes."""
         self._forget_ahead()
-        self._ahead[run] = self._recorded_choice(run)
+        self._ahead[run, plain] = self._record_run(run, plain)
 
     def _forget_ahead(self) -> None:
         while self._ahead:

@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from lacewing.backends.batch import Candidates
+from lacewing.backends.batch import Candidates, Wanted
+from lacewing.backends.choice import nothing_allowed
 from lacewing.backends.webgpu.device.device import Slice
 from lacewing.backends.webgpu.device.raw import Recorded, Recorder
 from lacewing.backends.webgpu.kernels import shader
 from lacewing.backends.webgpu.lowering.compiler import Compiler
 from lacewing.backends.webgpu.step.argmax import BROKEN, NOTHING, broken_logits
+from lacewing.backends.webgpu.step.wishes import MOST_BIASES, WishBuffer, wish_bytes
 
 WANTED = 64
 EACH = 8  # logits of a thread
@@ -27,21 +29,28 @@ def top_k_bytes(vocab_size: int, rows: int) -> int:
     while count > LEVEL:
         count = -(-count // LEVEL) * WANTED
         levels += count
-    return 8 * rows * (levels + 2 * parts + 2 * WANTED)
+    return 8 * rows * (levels + 2 * parts + 2 * WANTED) + wish_bytes(vocab_size, rows)
 
 
 class DeviceTopK:
-    """The dispatches after the logits that find the WANTED largest of each row, and their way to the host."""
+    """The dispatches after the logits that find the WANTED largest of each row, and their way to the host.
+
+    Where masks and biases are wanted, another kernel looks through the logits, and masks may be made while these are computed.
+    """
 
     def __init__(self, compiler: Compiler):
         self.device, vocabulary, rows = compiler.device, compiler.program.vocab_size, compiler.logit_rows
         self.parts = -(-vocabulary // PART)
         best = compiler.own(8 * self.parts * WANTED * rows, "the largest logits of the parts")
         self._totals = compiler.own(8 * self.parts * rows, "the sums of the parts")
+        self._wishes = WishBuffer(compiler)
         self._kernels: list[tuple[Any, Any, int]] = []
+        logits, constants = [compiler.logits, best, self._totals], {"each": EACH, "vocabulary": vocabulary, "parts": self.parts}
+        self._add("best_parts", logits, self.parts, **constants, stride=0, biases=0)
         self._add(
-            "best_parts", [compiler.logits, best, self._totals], self.parts, each=EACH, vocabulary=vocabulary, parts=self.parts
+            "best_parts", [*logits, self._wishes.slice], self.parts, **constants, stride=self._wishes.stride, biases=MOST_BIASES
         )
+        self._wishing = self._kernels.pop()
         count, source = self.parts * WANTED, best
         while count > LEVEL:
             groups = -(-count // LEVEL)
@@ -57,41 +66,54 @@ class DeviceTopK:
         pipeline = self.device.pipeline(shader(kernel, wanted=WANTED, **constants), kernel)
         self._kernels.append((pipeline, self.device.bind(pipeline, slices), workgroups))
 
-    def plan(self, rows: int) -> list[tuple[Any, Any, int, int, int]]:
-        return [(pipeline.handle, group._internal, workgroups, rows, 1) for pipeline, group, workgroups in self._kernels]
+    def _plan(self, rows: int, plain: bool) -> list[tuple[Any, Any, int, int, int]]:
+        kernels = self._kernels if plain else [self._wishing, *self._kernels[1:]]
+        return [(pipeline.handle, group._internal, workgroups, rows, 1) for pipeline, group, workgroups in kernels]
 
-    def record(self, plan: Recorded, rows: int) -> Recorder:
-        """`plan` and the choice among its rows of logits, to be submitted by `run`."""
+    def record(self, plan: Recorded, rows: int, plain: bool = True) -> Recorder:
+        """`plan` and, if `rows`, the choice among its rows of logits, to be submitted by `run`."""
         recorder, split = Recorder(self.device.device), 8 * WANTED * rows
-        recorder.dispatches([*plan, *self.plan(rows)])
-        recorder.copy(self._chosen.buffer, 0, self._readback.buffer, 0, split)
-        recorder.copy(self._totals.buffer, 0, self._readback.buffer, split, 8 * self.parts * rows)
+        recorder.dispatches([*plan, *(self._plan(rows, plain) if rows else ())])
+        if rows:
+            recorder.copy(self._chosen.buffer, 0, self._readback.buffer, 0, split)
+            recorder.copy(self._totals.buffer, 0, self._readback.buffer, split, 8 * self.parts * rows)
         recorder.finish()
         return recorder
 
-    def run(self, recorder: Recorder, counts: Sequence[int], meanwhile: Callable[[], None] = lambda: None) -> list[Candidates]:
-        """Submit what `record` made and find so many of the largest of each row. `meanwhile` is called while the device computes.
+    def run(
+        self, recorder: Recorder, wanted: Sequence[Wanted], plain: bool, meanwhile: Callable[[], None] = lambda: None
+    ) -> list[Candidates]:
+        """Submit what `record` made, without the choice unless all is `plain`, and find what is wanted of each row.
 
-        Raises NumericError for broken logits.
+        `meanwhile` is called while the device computes. Raises NumericError for broken logits, OptionError for a mask that allows
+        nothing or has another size.
         """
-        rows, readback = len(counts), self._readback
+        rows, readback = len(wanted), self._readback
         readback.release()  # somebody who was interrupted may have left it mapped
         index, size = recorder.submit(), 8 * (WANTED + self.parts) * rows
+        if not plain:
+            meanwhile()
+            wanted = [each.settled() for each in wanted]
+            self._wishes.write(wanted)
+            index = self.record((), rows, plain=False).submit()
         readback.start(size)
         try:
-            meanwhile()
+            if plain:
+                meanwhile()
             words = np.frombuffer(readback.wait(index, size, eager=True), np.uint32).copy().reshape(-1, 2)
         finally:
             readback.release()
         best, totals = words[: WANTED * rows].reshape(rows, WANTED, 2), words[WANTED * rows :].reshape(rows, self.parts, 2)
-        return [_candidates(best[row], totals[row], count) for row, count in enumerate(counts)]
+        return [_candidates(best[row], totals[row], each) for row, each in enumerate(wanted)]
 
 
-def _candidates(best: np.ndarray, totals: np.ndarray, count: int) -> Candidates:
+def _candidates(best: np.ndarray, totals: np.ndarray, wanted: Wanted) -> Candidates:
     logits, ids = np.ascontiguousarray(best[:, 0]).view(np.float32), best[:, 1]
     there = ids < NOTHING  # a small vocabulary has fewer
-    if (ids == BROKEN).any() or not there.any():
+    if (ids == BROKEN).any() or not (there.any() or wanted.mask is not None):
         raise broken_logits()
+    if not there.any():
+        raise nothing_allowed()
     largest, sums = (np.ascontiguousarray(totals[:, index]).view(np.float32).astype(np.float64) for index in (0, 1))
     log_sum = float(largest.max() + np.log((sums * np.exp(largest - largest.max())).sum()))
-    return Candidates(ids[there].astype(np.int64)[:count], logits[there][:count], log_sum)
+    return Candidates(ids[there].astype(np.int64)[: wanted.count], logits[there][: wanted.count], log_sum)

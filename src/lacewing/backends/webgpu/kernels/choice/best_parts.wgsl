@@ -1,8 +1,30 @@
 // Of each part of each row of logits: its largest values with their ids, the largest, and the sum of exponentials above it.
-// Grid: parts, rows. A broken logit has the id 0xFFFFFFFF.
+// Grid: parts, rows. A broken logit has the id 0xFFFFFFFF. Masks and biases (`step.wishes`) change which are the largest, not the sum.
 @group(0) @binding(0) var<storage, read> logits: array<f32>;
 @group(0) @binding(1) var<storage, read_write> best: array<vec2<u32>>;   // (rows, parts, wanted)
 @group(0) @binding(2) var<storage, read_write> totals: array<vec2<f32>>; // (rows, parts): largest, sum of exp(logit - largest)
+{% if stride %}
+@group(0) @binding(3) var<storage, read> wishes: array<u32>; // (rows, stride): masked?, number of biases, mask, ids (ascending), biases
+
+fn wished(value: vec2<u32>, row: u32) -> vec2<u32> {
+  let words = {{ (vocabulary + 31) // 32 }}u;
+  if (value.y >= 0xFFFFFFFEu) { return value; }
+  if (wishes[row] != 0u && (wishes[row + 2u + (value.y >> 5u)] & (1u << (value.y & 31u))) == 0u) {
+    return vec2<u32>(bitcast<u32>(-3.4028235e38), 0xFFFFFFFEu);
+  }
+  let ids = row + 2u + words;
+  var low = 0u;
+  var high = wishes[row + 1u];
+  while (low < high) {
+    let middle = (low + high) / 2u;
+    if (wishes[ids + middle] < value.y) { low = middle + 1u; } else { high = middle; }
+  }
+  if (low < wishes[row + 1u] && wishes[ids + low] == value.y) {
+    return vec2<u32>(bitcast<u32>(bitcast<f32>(value.x) + bitcast<f32>(wishes[ids + {{ biases }}u + low])), value.y);
+  }
+  return value;
+}
+{% endif %}
 
 var<private> values: array<vec2<u32>, {{ each }}>;
 var<private> part: u32;
@@ -48,5 +70,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     workgroupBarrier();
   }
   if (lane == 0u) { totals[part_of_row] = vec2<f32>(largest, sums[0]); }
+  {% if stride %}
+  for (var j = 0u; j < {{ each }}u; j++) { values[j] = wished(values[j], group.y * {{ stride }}u); }
+  {% endif %}
   keep_largest(lane);
 }
