@@ -55,9 +55,13 @@ LIBRARIES = {
     "prompt_toolkit": ("chat",),
     "psutil": ("weights", "backends"),
     "platformdirs": ("paths",),
+    "starlette": ("server",),
+    "pydantic": ("server",),
+    "uvicorn": ("server",),
 }
 # What a person does not wait for: modules that must not come with these imports.
-SLOW = ("numba", "huggingface_hub", "torch", "transformers", "gguf", "safetensors", "wgpu")
+SERVER = ("starlette", "uvicorn", "pydantic")
+SLOW = ("numba", "huggingface_hub", "torch", "transformers", "gguf", "safetensors", "wgpu", *SERVER)
 LAZY = {
     "import lacewing": ("numpy", "tokenizers", "jinja2", "typer", "rich", "llvmlite", *SLOW),
     "import lacewing.cli.app": ("numpy", "tokenizers", "jinja2", "llvmlite", *SLOW),

@@ -59,10 +59,11 @@ class Scheduler(Admission):
         if parts:
             self._run(parts, began)
 
-    def interrupt(self, task: Task | None = None) -> None:
-        """End the run that is under way, if it is one for this task; its others run again. Without the turn, to have that soon."""
+    def interrupt(self, task: Task | None = None, alone: bool = False) -> None:
+        """End the run that is under way, if it is one for this task; its others run again. Without the turn, to have that soon.
+        `alone`: only if there are no others."""
         tasks = self._under_way
-        if tasks and (task is None or task in tasks):
+        if tasks and (task is None or task in tasks) and not (alone and len(tasks) > 1):
             self.step.abort()
 
     def can_go_on(self) -> bool:

@@ -107,6 +107,11 @@ class Stream(Iterator[Token]):
 
     cancel = close
 
+    def abandon(self) -> None:
+        """As `close`, but returns at once: it ends before the next run, and a run for it alone is given up."""
+        self._task.abandoned = True
+        self._scheduler.interrupt(self._task, alone=True)
+
     def end(self, reason: str) -> None:
         """Stop here because what was wanted is there, such as a stop string. Raises what makes the answer worthless."""
         self._end(reason)

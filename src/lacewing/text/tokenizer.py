@@ -97,6 +97,10 @@ class Tokenizer:
         """One token for people to read, control tokens included."""
         return self._vocabulary.bytes_of(int(token), True).decode("utf-8", "replace")
 
+    def token_bytes(self, token: int) -> bytes:
+        """What one token adds to a text, control tokens as they are spelt; not always whole characters."""
+        return self._vocabulary.bytes_of(int(token), True)
+
     def has(self, text: str) -> bool:
         """Whether a token is spelt exactly so."""
         return text in self._vocabulary.ids

@@ -1,0 +1,56 @@
+"""The ASGI application: which path is answered by what."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from lacewing.errors import LacewingError
+from lacewing.server.context import Context, Limits, Registry
+from lacewing.server.events import Observer, Observers
+from lacewing.server.native.health import health
+from lacewing.server.openai import errors
+from lacewing.server.openai.chat import chat_completions
+from lacewing.server.openai.completions import completions
+from lacewing.server.openai.models import list_models, show_model
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+ROUTES = (
+    Route("/v1/chat/completions", chat_completions, methods=["POST"]),
+    Route("/v1/completions", completions, methods=["POST"]),
+    Route("/v1/models", list_models, methods=["GET"]),
+    Route("/v1/models/{model:path}", show_model, methods=["GET"]),
+    Route("/health", health, methods=["GET"]),
+    Route("/v1/health", health, methods=["GET"]),
+)
+
+
+def create_app(registry: Registry, options: Limits, observers: Sequence[Observer] = ()) -> Starlette:
+    """The application for `registry`. Observers are told of every request for an answer."""
+    handlers = {LacewingError: errors.on_error, HTTPException: _on_http_error, Exception: errors.on_error}
+    app = Starlette(routes=list(ROUTES), exception_handlers=handlers)
+    app.state.context = Context(registry, options, Observers(tuple(observers)))
+    return app
+
+
+async def _on_http_error(request: Request, error: Exception) -> Response:
+    """A path or a method that there is not."""
+    status = getattr(error, "status_code", 500)
+    if status == 404:
+        message = f"there is no {request.method} {request.url.path[:200]} here"
+    elif status == 405:
+        message = f"{request.url.path} does not take {request.method}"
+    else:
+        message = str(getattr(error, "detail", error))
+    response = errors.response(
+        errors.RequestError(message, status=status, code={404: "not_found", 405: "method_not_allowed"}.get(status))
+    )
+    response.headers.update(getattr(error, "headers", None) or {})
+    return response

@@ -1,0 +1,88 @@
+"""What all requests of a server share, and what is expected of those who make it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from lacewing.server.events import Observers
+from lacewing.server.queue import WaitingRoom
+
+if TYPE_CHECKING:
+    from lacewing.api import Model
+    from lacewing.options import Progress
+    from lacewing.server.worker import Worker
+
+
+class Served(Protocol):
+    """A model in memory, and who runs its requests. `created`: seconds since 1970."""
+
+    name: str
+    model: Model
+    worker: Worker
+    created: int
+
+
+class Entry(Protocol):
+    """A model that can be asked for; `status` such as "loaded"."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def created(self) -> int: ...
+    @property
+    def status(self) -> str: ...
+
+
+class Health(Protocol):
+    """`status` is "ok" where requests can be answered; `message` says more."""
+
+    @property
+    def status(self) -> str: ...
+    @property
+    def message(self) -> str: ...
+
+
+class Registry(Protocol):
+    """The models of a server. `use` loads one where it has to, and keeps it for as long as it is entered."""
+
+    def use(self, name: str | None, progress: Progress | None = None) -> AbstractAsyncContextManager[Served]: ...
+
+    def names(self) -> Sequence[Entry]: ...
+
+    @property
+    def health(self) -> Health: ...
+
+
+class Limits(Protocol):
+    """What of `ServerOptions` is read here; see there. Times are seconds."""
+
+    @property
+    def queue(self) -> int: ...
+    @property
+    def queue_seconds(self) -> float: ...
+    @property
+    def request_seconds(self) -> float | None: ...
+    @property
+    def ping_seconds(self) -> float: ...
+    @property
+    def write_seconds(self) -> float: ...
+
+
+@dataclass(frozen=True)
+class Context:
+    registry: Registry
+    limits: Limits
+    observers: Observers
+    room: WaitingRoom = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "room", WaitingRoom(self.limits.queue))
+
+
+def context_of(app: Any) -> Context:
+    """Of a Starlette application that `create_app` made."""
+    context: Context = app.state.context
+    return context

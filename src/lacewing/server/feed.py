@@ -1,0 +1,127 @@
+"""What comes of the answers to one request, between the worker that delivers it and the task that writes it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from lacewing.assistant.deltas import Delta
+from lacewing.server.worker import End
+
+if TYPE_CHECKING:
+    from lacewing.assistant.decoder import AnswerDecoder
+    from lacewing.engine.sampling import Token
+    from lacewing.server.events import Observers, Record
+    from lacewing.server.queue import Place
+    from lacewing.server.worker import Ticket
+
+_MANY = 256  # deltas of a client that is slow, after which neighbours become one
+
+
+class Choice:
+    """One answer: what has come of it and was not taken yet, and how it ended. `prompt`: which of the request's it answers."""
+
+    def __init__(self, feed: Feed, index: int, prompt: int, decoder: AnswerDecoder):
+        self.index, self.prompt, self.decoder = index, prompt, decoder
+        self.ticket: Ticket | None = None
+        self.place: Place | None = None
+        self.end: End | None = None
+        self.reasoning_tokens = 0
+        self.written = False  # something of it was
+        self.begun = asyncio.Event()  # its prompt has been read
+        self._feed = feed
+        self._deltas: list[Delta] = []
+
+    def push(self, deltas: Sequence[Delta], end: End | None) -> None:
+        """From the worker, in the event loop's thread."""
+        count = 0
+        for delta in deltas:
+            count += len(delta.tokens)
+            if delta.reasoning:
+                self.reasoning_tokens += len(delta.tokens)
+        self._deltas += deltas
+        if len(self._deltas) > _MANY:
+            self._deltas = merged(self._deltas)
+        if end is not None:
+            self.end = end
+            if self.place is not None:
+                self.place.leave()
+        self.begun.set()
+        self._feed.moved(self, count)
+
+    def take(self) -> list[Delta]:
+        """What has come since, in as few pieces as there are kinds of it."""
+        deltas, self._deltas = self._deltas, []
+        return merged(deltas) if len(deltas) > 1 else deltas
+
+    def fail(self, error: Exception) -> None:
+        """It could not begin."""
+        self.push((), End(None, None, error))
+
+    def cancel(self) -> None:
+        """Nobody wants the rest."""
+        if self.ticket is not None and self.end is None:
+            self.ticket.cancel()
+
+
+class Feed:
+    """The choices of one request. `whole`: nobody looks before one of them has ended."""
+
+    def __init__(self, observers: Observers, record: Record, whole: bool):
+        self.choices: list[Choice] = []
+        self._whole = whole
+        self._observers, self._record = observers, record
+        self._ready: set[Choice] = set()
+        self._waiter: asyncio.Future[None] | None = None
+
+    def moved(self, choice: Choice, count: int) -> None:
+        """Something came; so many tokens."""
+        if count:
+            self._observers.tokens(self._record, count)
+        if self._whole and choice.end is None:
+            return
+        self._ready.add(choice)
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def next(self) -> list[Choice]:
+        """The choices of which something came; waits for one."""
+        if not self._ready:
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+        ready, self._ready = self._ready, set()
+        return sorted(ready, key=lambda choice: choice.index) if len(ready) > 1 else list(ready)
+
+    def cancel(self) -> None:
+        """Nobody wants the rest of any."""
+        for choice in self.choices:
+            choice.cancel()
+
+
+def merged(deltas: Sequence[Delta]) -> list[Delta]:
+    """Neighbours of one kind, text or thoughts, as one."""
+    found: list[Delta] = []
+    for at in _runs(deltas):
+        first = deltas[at.start]
+        if at.stop - at.start == 1:
+            found.append(first)
+            continue
+        some = deltas[at]
+        tokens: tuple[Token, ...] = tuple(token for each in some for token in each.tokens)
+        found.append(Delta("".join(some), "".join(each.reasoning for each in some), (), tokens))
+    return found
+
+
+def _runs(deltas: Sequence[Delta]) -> list[slice]:
+    """Where text, or where thoughts stand in a row; pieces of calls stand alone."""
+    runs: list[slice] = []
+    kind = ""
+    for at, delta in enumerate(deltas):
+        now = "call" if delta.calls else "thoughts" if delta.reasoning else "text" if delta else "mark"
+        if runs and now == kind != "call":
+            runs[-1] = slice(runs[-1].start, at + 1)
+        else:
+            runs.append(slice(at, at + 1))
+        kind = now
+    return runs

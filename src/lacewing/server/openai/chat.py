@@ -1,0 +1,92 @@
+"""POST /v1/chat/completions."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.requests import Request
+
+from lacewing.assistant.options import ChatOptions
+from lacewing.server.answers import Answers, Job
+from lacewing.server.context import Served
+from lacewing.server.exchange import Exchange, Format
+from lacewing.server.openai.bodies import AnswerBody, ReasoningEffort
+from lacewing.server.openai.chat_format import ChatWriter
+from lacewing.server.openai.errors import RequestError
+from lacewing.server.openai.messages import Messages, plain
+from lacewing.server.openai.requests import accept
+
+MAX_TOP = 20
+
+
+class ReasoningOptions(BaseModel):
+    model_config = ConfigDict(strict=True, extra="ignore")
+
+    effort: ReasoningEffort | None = None
+
+
+class ChatBody(AnswerBody):
+    """A conversation, and how it is to be answered."""
+
+    messages: Messages = Field(description="system, developer, user, assistant and tool; content is text or a list of text parts")
+    max_completion_tokens: Annotated[int, Field(ge=-1, lt=2**31)] | None = Field(
+        None, description="as `max_tokens`, and goes before it"
+    )
+    logprobs: bool | None = Field(None, description="of each token of the visible text")
+    top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP)] | None = Field(None, description="0 to 20; needs `logprobs`")
+    reasoning_effort: ReasoningEffort | None = Field(None, description='for templates that know it; "none" asks for no thoughts')
+    reasoning: ReasoningOptions | None = Field(None, description="`effort`, as `reasoning_effort`")
+    chat_template_kwargs: dict[str, Any] | None = Field(None, description="variables of the template, such as `enable_thinking`")
+    reasoning_format: Literal["auto", "deepseek", "none"] | None = Field(
+        None, description='"none" leaves thoughts in the text; otherwise they are `reasoning_content`'
+    )
+    add_generation_prompt: bool | None = Field(None, description="default true")
+    continue_final_message: bool | None = Field(
+        None, description="the answer goes on where the last message, the assistant's, ends; default: it does if that is the last"
+    )
+
+    @property
+    def limit(self) -> int | None:
+        return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
+
+    @property
+    def top(self) -> int | None:
+        """None: no log-probabilities."""
+        if not self.logprobs:
+            if self.top_logprobs:
+                raise RequestError("`top_logprobs` needs `logprobs` to be true", "top_logprobs", code="invalid_value")
+            return None
+        return self.top_logprobs or 0
+
+    def options(self) -> ChatOptions:
+        """Raises OptionError."""
+        effort = self.reasoning_effort or (self.reasoning.effort if self.reasoning else None)
+        last = self.messages[-1].role == "assistant" and not self.messages[-1].tool_calls
+        return ChatOptions(
+            reasoning_effort="high" if effort == "xhigh" else effort,
+            template_arguments=self.chat_template_kwargs or {},
+            continue_final=last if self.continue_final_message is None else self.continue_final_message,
+        )
+
+
+class ChatExchange(Exchange[ChatBody]):
+    """The answers to one conversation."""
+
+    def jobs(self, served: Served) -> list[Job]:
+        body, assistant = self.body, served.worker.assistant
+        messages = plain(body.messages, knows_developer="developer" in assistant.format.template.source)
+        prompt = assistant.prompt(messages, body.options())
+        sampling = body.sampling(body.limit, 0 if body.top is None else max(1, body.top))
+        seconds = None if body.t_max_predict_ms is None else body.t_max_predict_ms / 1000
+        return [Job(prompt, each, seconds) for each in body.seeded(sampling)]
+
+    def format(self, served: Served, answers: Answers) -> Format:
+        body, tokenizer = self.body, served.model.tokenizer
+        each = bool(body.timings_per_token)
+        return ChatWriter(served.name, tokenizer, top=body.top, wants_usage=body.wants_usage, each_timings=each)
+
+
+async def chat_completions(request: Request) -> ChatExchange:
+    """Answers a conversation."""
+    return await accept(request, ChatBody, ChatExchange)

@@ -1,0 +1,110 @@
+"""Server-sent events: what is written while an answer comes, and comments while nothing does."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from lacewing.errors import LacewingError
+
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+
+DONE = b"data: [DONE]\n\n"
+_HEADERS = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
+
+
+class SlowReaderError(LacewingError):
+    """A client does not read what it asked for."""
+
+
+class EventStream:
+    """The body of a response. It starts with the first event, or with a comment once nothing came for `ping` seconds.
+
+    So errors before that have a status of their own; and a comment shows a connection that is half closed.
+    What a client does not read piles up in the transport to its limit; then writing waits, `patience` seconds at most.
+    """
+
+    def __init__(self, send: Send, ping: float, patience: float):
+        self.started = False
+        self._note = "still working"
+        self._send, self._ping, self._patience = send, ping, patience
+        self._loop = asyncio.get_running_loop()
+        self._written = self._loop.time()
+        self._writing = False
+        self._task: asyncio.Task[None] | None = None
+        self._timer = self._loop.call_later(ping, self._tick)
+
+    async def write(self, data: bytes) -> None:
+        """Raises SlowReaderError."""
+        self._writing = True
+        try:
+            if not self.started:
+                self.started = True
+                await self._send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
+            await _within(self._patience, self._send({"type": "http.response.body", "body": data, "more_body": True}))
+        finally:
+            self._writing = False
+        self._written = self._loop.time()
+
+    def note(self, what: str, done: int, total: int) -> None:
+        """What the next comment says: a `Progress`."""
+        self._note = " ".join(f"{what} {done} of {total}".split())
+
+    async def end(self, data: bytes = b"") -> None:
+        """The last of it."""
+        self.close()
+        if not self.started:
+            await self.write(data)
+            data = b""
+        await _within(self._patience, self._send({"type": "http.response.body", "body": data, "more_body": False}))
+
+    def close(self) -> None:
+        """No more comments."""
+        self._timer.cancel()
+        if self._task is not None:
+            self._task.cancel()
+
+    def _tick(self) -> None:
+        rest = self._written + self._ping - self._loop.time()
+        if rest <= 0.001 and not self._writing:
+            self._task = self._loop.create_task(self._comment())
+            rest = self._ping
+        self._timer = self._loop.call_later(max(rest, 0.001), self._tick)
+
+    async def _comment(self) -> None:
+        with contextlib.suppress(SlowReaderError):
+            await self.write(f": {self._note}\n\n".encode())
+
+
+async def _within(seconds: float, sending: Awaitable[None]) -> None:
+    """Without a timer where it is done at once, as nearly always."""
+    iterator = sending.__await__()
+    try:
+        waited = next(iterator)
+    except StopIteration:
+        return
+    try:
+        async with asyncio.timeout(seconds):
+            await _Rest(iterator, waited)
+    except TimeoutError:
+        raise SlowReaderError(f"the client read nothing for {seconds:g} s") from None
+
+
+class _Rest:
+    """The rest of an awaitable that has been started."""
+
+    def __init__(self, iterator: Any, waited: Any):
+        self._iterator, self._waited = iterator, waited
+
+    def __await__(self) -> Any:
+        yield self._waited
+        return (yield from self._iterator)
+
+
+async def disconnected(receive: Receive) -> None:
+    """Returns when the client has gone."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
