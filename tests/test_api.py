@@ -420,3 +420,16 @@ def test_the_memory_that_is_told_is_that_of_the_plan(name, tmp_path):
         planned = {row.name: row.nbytes for row in model.plan.rows}
         assert model.step.buffer_bytes <= 1.05 * planned["buffers"]
         assert model.memory_bytes <= 1.05 * planned["needed"]
+
+
+def test_tokens_and_prompts_as_text(model):
+    ids = model.tokenize("Hello <|im_end|>")
+    assert model.detokenize(ids) == "Hello <|im_end|>" and model.tokenizer.control_tokens.keys().isdisjoint({"Hello"})
+    marked = model.tokenize("Hello<|im_end|>", special=True)
+    assert marked != model.tokenize("Hello<|im_end|>") and len(marked) < len(model.tokenize("Hello<|im_end|>"))
+    assert model.detokenize(marked) == "Hello" and model.detokenize(marked, special=True) == "Hello<|im_end|>"
+    text = model.render(MESSAGES)
+    assert "Hello" in text and model.tokenize(text, special=True) == model.template.encode(MESSAGES, model.tokenizer)
+    assert len(model.render(MESSAGES, add_generation_prompt=False)) < len(text)
+    with pytest.raises(OptionError):
+        model.detokenize(["a"])

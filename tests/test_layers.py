@@ -42,7 +42,7 @@ KNOWS_A_BACKEND = {"cli/bench.py": "cpu"}  # asks for the read bandwidth
 
 # Where each library may be imported. One that is not here may not be imported at all.
 LIBRARIES = {
-    "numpy": ("api", "backends", "engine", "formats", "models", "offload", "program", "quants", "text", "weights"),
+    "numpy": ("api", "assistant", "backends", "engine", "formats", "models", "offload", "program", "quants", "text", "weights"),
     "numba": ("backends/cpu",),
     "llvmlite": ("backends/cpu",),
     "tokenizers": ("text",),

@@ -138,6 +138,20 @@ def test_bos_by_the_post_processor(tmp_path: Path):
     assert tokenizer.encode_prompt("hello")[0] == bos
 
 
+def test_the_end_of_a_whole_text(tmp_path: Path):
+    """As models of embeddings have it, whose end need not be EOS."""
+    core = byte_level()
+    end = core.token_to_id("<|endoftext|>")
+    core.post_processor = processors.TemplateProcessing(single="$A <|endoftext|>", special_tokens=[("<|endoftext|>", end)])
+    tokenizer = opened(core, tmp_path, tokenizer_config__json={"eos_token": "<|im_end|>"})
+    assert tokenizer.encode_whole("hello") == [*tokenizer.encode("hello"), end]
+    assert tokenizer.encode_prompt("hello") == tokenizer.encode("hello")
+    said = opened(core, tmp_path, tokenizer_config__json={"eos_token": "<|im_end|>", "add_eos_token": True})
+    assert said.encode_whole("hello")[-1] == core.token_to_id("<|im_end|>")
+    never = opened(core, tmp_path, tokenizer_config__json={"eos_token": "<|im_end|>", "add_eos_token": False})
+    assert never.encode_whole("hello") == never.encode("hello")
+
+
 def added(text: str, **flags: bool) -> dict[str, Any]:
     return {"content": text, **dict.fromkeys(("lstrip", "rstrip", "single_word", "normalized", "special"), False), **flags}
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lacewing.errors import OptionError
+from lacewing.errors import OptionError, TokenizerError
 from lacewing.formats import open_checkpoint
 from lacewing.text.gguf import from_metadata
 from lacewing.text.pretokenizers import PRE_TOKENIZERS
@@ -290,3 +290,13 @@ def test_smollm2_has_no_injection_and_no_loss(smollm2: Tokenizer):
         ranges = (range(32, 127), range(0xA1, 0x250), range(0x391, 0x3A0), range(0x1F600, 0x1F640))
         text = "".join(chr(generator.choice(generator.choice(ranges))) for _ in range(30))
         assert smollm2.decode(smollm2.encode(text)) == text
+
+
+@pytest.mark.parametrize("make", [v.byte_level, v.sentencepiece])
+def test_a_whole_text_ends_where_the_model_wants_it(make):
+    plain, ending = v.tokenizer(make()), v.tokenizer(make(add_eos_token=True, add_bos_token=True))
+    assert plain.encode_whole("hello") == plain.encode_prompt("hello")
+    assert ending.encode_whole("hello") == [ending.bos_id, *ending.encode("hello"), ending.eos_id]
+    assert ending.encode_prompt("hello") == [ending.bos_id, *ending.encode("hello")]
+    with pytest.raises(TokenizerError, match="add_eos_token must be a bool"):
+        v.tokenizer(make(add_eos_token="yes"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack, overload
 
 from lacewing.api.device import DeviceModel
 from lacewing.assistant.answer import Answer
@@ -20,6 +20,16 @@ if TYPE_CHECKING:
 
     from lacewing.text.template import ChatTemplate
     from lacewing.text.tokenizer import Tokenizer
+
+
+class EmbedArguments(TypedDict, total=False):
+    """The keyword arguments of `Model.embed`, all optional."""
+
+    pooling: str | None
+    normalise: bool
+    dimensions: int | None
+    cancelled: Callable[[], bool] | None
+    progress: Progress | None
 
 
 class Model(DeviceModel):
@@ -57,6 +67,47 @@ class Model(DeviceModel):
     def logits(self, ids: Sequence[int]) -> np.ndarray:
         """Float32 (T, V): row t are the logits of the token after ids[: t + 1]. Needs no tokenizer."""
         return self.engine.logits(ids)
+
+    def tokenize(self, text: str, *, special: bool = False) -> list[int]:
+        """Ids of a text alone, without BOS; `special` as for `stream`."""
+        return self.tokenizer.encode_markup(text) if special else self.tokenizer.encode(text)
+
+    def detokenize(self, ids: Sequence[int], *, special: bool = False) -> str:
+        """The text of ids; `special`: with the spellings of control tokens."""
+        return self.tokenizer.decode(ids, special=special)
+
+    def render(self, messages: Sequence[Message], **options: Any) -> str:
+        """The prompt that a conversation becomes, as text; the options are variables of the template, such as `tools`,
+        `enable_thinking` and `add_generation_prompt`. Raises TemplateError."""
+        return self.template.render(messages, **options)
+
+    @property
+    def pooling(self) -> str:
+        """How `embed` pools where nothing is said: as the checkpoint was trained to, else "last". Raises UnsupportedModelError."""
+        from lacewing.assistant.embedding import POOLING
+        from lacewing.models.pooling import pooling_of
+
+        return pooling_of(self._info.checkpoint) or POOLING
+
+    @overload
+    def embed(self, texts: str, **options: Unpack[EmbedArguments]) -> np.ndarray: ...
+
+    @overload
+    def embed(self, texts: list[str] | tuple[str, ...], **options: Unpack[EmbedArguments]) -> list[np.ndarray]: ...
+
+    def embed(self, texts: str | list[str] | tuple[str, ...], **options: Unpack[EmbedArguments]) -> np.ndarray | list[np.ndarray]:
+        """Vectors for texts, from the hidden states after the final norm: of one text float32 (D,), of several a list of these.
+
+        `pooling`: "last" token, "mean" of all, or "none", which gives (T, D); by default `pooling` of the model. `normalise`: to
+        length 1, by default. `dimensions`: so many of the first values alone. `load` with `sequences` to run several together.
+        """
+        from lacewing.assistant.embedding import embed
+
+        chosen: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+        pooling = chosen.pop("pooling", None) or self.pooling
+        self._check()
+        found = embed(self.engine, self.tokenizer, [texts] if isinstance(texts, str) else texts, pooling, **chosen)
+        return found[0] if isinstance(texts, str) else found
 
     def stream(
         self,

@@ -24,7 +24,7 @@ _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _ODD_NUMBER = re.compile(r"[0-9]{41}|-0")  # what the parser's own integers would take too long for, or lose
 # What is read beside the weights; folders of trainers hold many more, of any size.
 _READ = ("config.json", "generation_config.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
-         "chat_template.json", "chat_template.jinja")  # fmt: skip
+         "chat_template.json", "chat_template.jinja", "1_Pooling/config.json")  # fmt: skip
 _MORE_TEMPLATES = "additional_chat_templates"  # a folder
 
 

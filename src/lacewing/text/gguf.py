@@ -49,6 +49,7 @@ def _byte_level(fields: _Fields, vocabulary: Vocabulary) -> Parts:
         bos=bos,
         eos=eos,
         add_bos=fields.flag("add_bos_token", pre.add_bos) and bos is not None,
+        end=eos if fields.flag("add_eos_token", False) else None,
         stop_ids=vocabulary.stops(fields.named_stops(vocabulary)),
     )
 
@@ -79,6 +80,7 @@ def _raw(fields: _Fields, vocabulary: Vocabulary, kind: str) -> Parts:
         build=build,
         bos=tokens["bos"],
         eos=tokens["eos"],
+        end=tokens["eos"] if fields.flag("add_eos_token", False) else None,
         add_bos=tokens["bos"] is not None and (kind == "gemma4" or fields.flag("add_bos_token", True)),
         stop_ids=vocabulary.stops(fields.named_stops(vocabulary) | {token for token in [tokens["eos"]] if token is not None}),
         strip_first_space=prefix,

@@ -44,6 +44,7 @@ def from_directory(path: Path, metadata: Mapping[str, Any], links: Links | None 
         bos=bos,
         eos=settings.token("eos"),
         add_bos=bos is not None and settings.add_bos(core, bos),
+        end=settings.end(core),
         stop_ids=vocabulary.stops(settings.stops()),
         strip_first_space=_strips(parts["decoder"]),
         left_strip=frozenset(i for i, token in added.items() if token.lstrip),
@@ -208,6 +209,15 @@ class _Settings:
         for file in (self._generation, self._model, _file(self._model, "text_config")):
             found.update(self._ids(file.get("eos_token_id")))
         return {token for token in found if token is not None}
+
+    def end(self, core: hf.Tokenizer) -> int | None:
+        """tokenizer_config.json decides whether it is EOS; without its word, it is what the post-processor puts behind a text."""
+        said = self._config.get("add_eos_token")
+        if isinstance(said, bool):
+            return self.token("eos") if said else None
+        with guarded("tokenizer.json"):
+            whole, text = (core.encode("a", add_special_tokens=special).ids for special in (True, False))
+        return whole[-1] if whole[-1:] != text[-1:] else None
 
     def add_bos(self, core: hf.Tokenizer, bos: int) -> bool:
         """tokenizer_config.json decides; without its word, whether the post-processor puts BOS in front."""

@@ -59,6 +59,11 @@ class Tokenizer:
         ids = self.encode_segments([(text, markup)])
         return ids if markup and ids[:1] == start else start + ids
 
+    def encode_whole(self, text: str) -> list[int]:
+        """Ids of a user's text that stands alone, as one that is embedded: BOS first and EOS last where the model wants them."""
+        ids, end = self.encode_prompt(text), self._parts.end
+        return ids if end is None or ids[-1:] == [end] else [*ids, end]
+
     def encode_segments(self, segments: Iterable[tuple[str, bool]]) -> list[int]:
         """Ids of (text, trusted) segments in a row, as if they were one text.
 

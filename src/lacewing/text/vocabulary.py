@@ -169,3 +169,4 @@ class Parts:
     strip_first_space: bool = False  # decoding a whole text drops the space that encoding put in front
     left_strip: frozenset[int] = frozenset()  # control tokens that swallow the spaces before them
     right_strip: frozenset[int] = frozenset()  # ... and after them
+    end: int | None = None  # stands behind a whole text, such as one that is embedded
