@@ -66,6 +66,17 @@ class ReasoningSplitter:
         """Characters that are held back."""
         return len(self._held)
 
+    @property
+    def thinking(self) -> bool:
+        """Whether what comes now belongs to the thoughts."""
+        return self._state == REASONING
+
+    def interrupt(self) -> Pieces:
+        """What is held back; thoughts are over without their tag, as something else comes that never stands in them."""
+        pieces = self.flush()
+        self._state, self._fresh = TEXT, False
+        return pieces
+
     def push(self, text: str) -> Pieces:
         """What is certain now."""
         self._held += text

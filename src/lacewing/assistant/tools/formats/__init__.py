@@ -1,0 +1,1 @@
+"""One file a format of tool calls, with its row."""

@@ -1,0 +1,74 @@
+"""DeepSeek V3, R1 and V3.1: a section of calls between control tokens. Reference: the chat templates of these models.
+
+V3 and R1 write "function", the name and a fenced block of JSON; V3.1 writes the name and the JSON alone. Both are read; grammars
+are written for one of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from lacewing.assistant.tools.definitions import Tool
+from lacewing.assistant.tools.format import Format
+from lacewing.assistant.tools.lark import Lark
+from lacewing.assistant.tools.parsing import MARKUP, NotACall, Parser, Steps
+
+SECTION, SECTION_END = "<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>"
+BEGIN, SEPARATOR, END = "<｜tool▁call▁begin｜>", "<｜tool▁sep｜>", "<｜tool▁call▁end｜>"
+FENCE, FENCE_END = "```json\n", "```"
+
+
+class DeepseekCalls(Parser):
+    marks = (SECTION, BEGIN)
+
+    def call(self) -> Steps:
+        source = self.source
+        yield from source.literal(SECTION)
+        yield from self._one()
+        while True:
+            self.emit(MARKUP)
+            if not (yield from source.sequence(BEGIN)):
+                break
+            source.at = 0
+            yield from self._one()
+        yield from source.sequence(SECTION_END)
+
+    def _one(self) -> Steps:
+        source = self.source
+        yield from self.expect(BEGIN)
+        name = yield from source.until((SEPARATOR,))
+        yield from source.literal(SEPARATOR)
+        fenced = False
+        if name is not None and name.strip() == "function":
+            at = source.at
+            inner = yield from source.until(("\n", "{"))
+            yield from source.space()
+            fenced = yield from source.literal(FENCE.strip())
+            if fenced:
+                name = inner
+            else:
+                source.at = at  # a tool of this name
+        yield from source.space()
+        if name is None or (yield from source.peek()) != "{":
+            raise NotACall
+        self.start(name.strip())
+        yield from self.copy()
+        if fenced:
+            yield from source.sequence(FENCE_END)
+        yield from source.sequence(END)
+
+
+def _call(lark: Lark, tool: Tool) -> str:
+    return f"{lark.spelt(BEGIN, tool.name, SEPARATOR)} {lark.arguments(tool)} {lark.spelt(END)}"
+
+
+def _fenced_call(lark: Lark, tool: Tool) -> str:
+    begin = lark.spelt(BEGIN, "function", SEPARATOR, f"{tool.name}\n{FENCE}")
+    return f"{begin} {lark.arguments(tool)} {lark.spelt(chr(10) + FENCE_END, END)}"
+
+
+FORMAT = Format(
+    "deepseek", DeepseekCalls, spelt=(SECTION,), tokens=(SECTION,), marks=(SECTION, SECTION_END, BEGIN, SEPARATOR, END), call=_call,
+    opening=(SECTION,), closing=(SECTION_END,),
+)  # fmt: skip
+FENCED = replace(FORMAT, name="deepseek-v3", spelt=(SECTION, "```json"), tokens=(), call=_fenced_call, between=("\n",))

@@ -1,0 +1,53 @@
+"""GLM 4.5 and later: keys and values between tags. Reference: the chat templates of these models."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+
+from lacewing.assistant.tools.definitions import Tool
+from lacewing.assistant.tools.format import Format
+from lacewing.assistant.tools.lark import Lark, tagged
+from lacewing.assistant.tools.parsing import NotACall, Steps
+from lacewing.assistant.tools.tagged import Parameter, TaggedCalls
+
+BEGIN, END = "<tool_call>", "</tool_call>"
+KEY, KEY_END, VALUE, VALUE_END = "<arg_key>", "</arg_key>", "<arg_value>", "</arg_value>"
+
+
+class GlmCalls(TaggedCalls):
+    marks = (BEGIN,)
+    closing, followers = VALUE_END, (KEY, END)
+
+    def call(self) -> Steps:
+        source = self.source
+        yield from self.expect(BEGIN)
+        name = ((yield from source.until((KEY, END))) or "").strip()
+        if not name:
+            raise NotACall
+        self.start(name)
+        yield from self.parameters(self.tools[name])
+        yield from source.sequence(END)
+
+    def parameter(self, tool: Tool) -> Generator[None, None, Parameter | None]:
+        source, at = self.source, self.source.at
+        name = (yield from source.until((KEY_END,))) if (yield from source.sequence(KEY)) else None
+        if name is not None and (yield from source.sequence(KEY_END, VALUE)):
+            return name.strip(), tool.types(name.strip())
+        source.at = at
+        return None
+
+
+def _call(lark: Lark, tool: Tool) -> str:
+    parameters = tagged(lark, tool, lambda name: (KEY, name, KEY_END, "\n", VALUE), (VALUE_END, "\n"))
+    return f"{lark.spelt(BEGIN, f'{tool.name}' + chr(10))} {parameters} {lark.spelt(END)}"
+
+
+FORMAT = Format(
+    "glm",
+    GlmCalls,
+    spelt=(KEY,),
+    tokens=(KEY, VALUE),
+    marks=(BEGIN, END, KEY, KEY_END, VALUE, VALUE_END),
+    call=_call,
+    between=("\n",),
+)
