@@ -2,7 +2,8 @@
 
     python tools/make_golden.py [CASE ...]     (tests/data/golden.npz anew, or some of its cases; needs torch and transformers)
 
-For each case: float32 logits of some rows of the prompt, and the greedy continuation of the whole prompt.
+For each case: float32 logits of some rows of the prompt, hidden states after the final norm of fewer, and the greedy continuation
+of the whole prompt.
 """
 
 from __future__ import annotations
@@ -22,13 +23,17 @@ from tests import mixtures  # noqa: E402
 from tests.checkpoints import GOLDEN, config_of, prompt_of, tiny  # noqa: E402
 
 ROWS = np.array([0, 1, 2, 4, 7, 8, 9, 13, 17, 20, 22, 23], np.int32)
+HIDDEN_ROWS = np.array([0, 9, 23], np.int32)
 CONTINUED = 24  # greedy tokens after the prompt
 CONTINUED_MIXTURES = 64
 CLOSEST = 1e-3  # a greedy choice nearer to its rival than this could fall either way
 
 
-def golden(name: str, folder: Path) -> tuple[np.ndarray, list[int]]:
-    """Logits (ROWS, V) and greedy ids of one case. Every step runs the whole sequence, without a cache."""
+def golden(name: str, folder: Path) -> tuple[np.ndarray, np.ndarray, list[int]]:
+    """Logits (ROWS, V), hidden states (HIDDEN_ROWS, D) and greedy ids of one case.
+
+    Every step runs the whole sequence, without a cache.
+    """
     path = tiny(name, "huggingface", folder)
     kind = getattr(transformers, config_of(name)["architectures"][0])
     model, loading = kind.from_pretrained(path, dtype=torch.float32, attn_implementation="eager", output_loading_info=True)
@@ -42,6 +47,7 @@ def golden(name: str, folder: Path) -> tuple[np.ndarray, list[int]]:
     count = len(ids)
     with torch.no_grad():
         logits = model(torch.tensor([ids])).logits[0].numpy()
+        hidden = model.model(torch.tensor([ids])).last_hidden_state[0].numpy()
         for _ in range(steps):
             row = model(torch.tensor([ids])).logits[0, -1].numpy()
             best = np.sort(row)[-2:]
@@ -50,7 +56,7 @@ def golden(name: str, folder: Path) -> tuple[np.ndarray, list[int]]:
     print(f"{name:16} up to {np.abs(logits).max():.2f}, closest greedy choice {closest:.4f}, {ids[count : count + 8]}")
     if closest < CLOSEST:
         raise ValueError(f"{name}: a greedy choice is too close to call; change the case a little")
-    return logits[ROWS], ids[count:]
+    return logits[ROWS], hidden[HIDDEN_ROWS], ids[count:]
 
 
 def main() -> None:
@@ -60,16 +66,16 @@ def main() -> None:
     target = ROOT / "tests" / "data" / "golden.npz"
     names, failed = sys.argv[1:] or GOLDEN, []
     arrays: dict[str, np.ndarray] = {} if names is GOLDEN else dict(np.load(target))
-    arrays["rows"] = ROWS
+    arrays["rows"], arrays["hidden_rows"] = ROWS, HIDDEN_ROWS
     with tempfile.TemporaryDirectory() as folder:
         for name in names:
             try:
-                logits, ids = golden(name, Path(folder))
+                logits, hidden, ids = golden(name, Path(folder))
             except ValueError as error:  # the others are written all the same
                 print(error)
                 failed.append(name)
                 continue
-            arrays[f"{name}.logits"] = logits.astype(np.float32)
+            arrays[f"{name}.logits"], arrays[f"{name}.hidden"] = logits.astype(np.float32), hidden.astype(np.float32)
             arrays[f"{name}.greedy"] = np.array(ids, np.int32)
     np.savez_compressed(target, **arrays)
     print(f"{target}: {target.stat().st_size / 1024:.0f} KiB, transformers {transformers.__version__}, torch {torch.__version__}")

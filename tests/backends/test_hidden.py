@@ -17,7 +17,8 @@ from lacewing.errors import BackendError, OptionError
 from lacewing.formats import open_checkpoint
 from lacewing.models import open_model
 from tests import paged
-from tests.checkpoints import prompt_of, tiny
+from tests.checkpoints import CONTEXTS, GOLDEN, prompt_of, tiny
+from tests.models.golden import TOLERANCE, VALUES
 from tests.models.running import mapped_weights, open_step
 from tests.offload.splits import cuts, open_split
 
@@ -114,3 +115,15 @@ def test_of_a_model_on_two_devices(kind: str, name: str, tmp_path: Path) -> None
         with pytest.raises(BackendError, match="in another part of the program"):
             step.steps[0].hidden()
         step.close()
+
+
+@pytest.mark.parametrize("kind", ["reference", "cpu"])
+@pytest.mark.parametrize("name", GOLDEN)
+def test_against_transformers(kind: str, name: str, tmp_path: Path) -> None:
+    """The `last_hidden_state` of every architecture that there are golden values of."""
+    path, ids = tiny(name, "huggingface", tmp_path), prompt_of(name)
+    step = open_step(path, CONTEXTS.get(name), backend_of(kind))[1]
+    batch = paged.batch(step, ids, [0] * len(ids), range(len(ids)), [])
+    step.run(replace(batch, hidden=VALUES["hidden_rows"]))
+    np.testing.assert_allclose(step.hidden(), VALUES[f"{name}.hidden"], rtol=0, atol=TOLERANCE)
+    step.close()
