@@ -2,7 +2,7 @@
 
     make bench PEER=package/bins/linux-x64           (from `npm pack @node-llama-cpp/linux-x64`, unpacked)
     python -m benchmarks.compare --peer DIRECTORY [--models smollm2,llama-1b] [--rounds 5] [--kl 512] [--peer-other DIRECTORY]
-           [--sequences 1,2,4,8,16,32] [--cold] [--readme] [--json]
+           [--cold] [--readme] [--json]
 
 Both engines stay alive in processes of their own and take turns, so that whatever else the machine does hits both.
 """
@@ -26,7 +26,6 @@ from benchmarks.models import NAMES, SYNTHETIC, path_of
 from benchmarks.report import Row
 from benchmarks.sides import ROOT, Side
 from benchmarks.startup import first_run, first_token
-from lacewing.engine.bench import check_sequences, context_of
 
 SETTLE_SECONDS = 4.0  # in which a side still builds the tokenizer of a large vocabulary, in a thread
 BUSY = 10.0  # percent of all processors that others may use; llama.cpp waits by spinning and suffers most from them
@@ -60,24 +59,6 @@ def compare_speed(name: str, options: argparse.Namespace, raw: dict[str, Any]) -
     return rows
 
 
-def compare_sequences(name: str, options: argparse.Namespace, raw: dict[str, Any]) -> list[Row]:
-    """Several sequences that generate together: ours, peer, ours, peer ..., for each count."""
-    counts, rows = options.sequences, max(options.sequences)
-    path, context = path_of(name), context_of(counts)
-    ours = Side("lacewing", path, options.threads, context, options.residency, "cpu", rows)
-    peer = Side("peer", path, options.threads, context, options.peer, rows)
-    found: dict[str, dict[int, list[float]]] = {side: {count: [] for count in counts} for side in ("ours", "peer")}
-    with ours, peer:
-        for round_number in range(-1, options.rounds):  # the first one warms up
-            for count in counts:
-                for side, process in (("ours", ours), ("peer", peer)):
-                    speed = process.ask("sequences", count=count)["generate"]
-                    if round_number >= 0:
-                        found[side][count].append(speed)
-    raw[f"{name} sequences"] = found
-    return report.sequence_rows(name, found["ours"], found["peer"])
-
-
 def measure_memory(name: str, options: argparse.Namespace, raw: dict[str, Any]) -> list[Row]:
     """A process for each residency, asked after it has worked."""
     rows = []
@@ -96,8 +77,6 @@ def measure(options: argparse.Namespace) -> tuple[dict[str, Any], list[Row], dic
     """Facts, rows and single measurements of everything that was asked for."""
     raw: dict[str, Any] = {}
     rows = [row for name in options.models for row in compare_speed(name, options, raw)]
-    if options.sequences:
-        rows += [row for name in options.models for row in compare_sequences(name, options, raw)]
     if SYNTHETIC in options.models:
         rows += measure_memory(SYNTHETIC, options, raw)
     if "smollm2" in options.models:
@@ -110,18 +89,23 @@ def measure(options: argparse.Namespace) -> tuple[dict[str, Any], list[Row], dic
         raw["divergence"] = divergences(options.peer, options.kl, options.threads, options.peer_other)
         rows += [row for name, found in raw["divergence"].items() for row in report.divergence_rows(name, found)]
     one = raw[options.models[0]]
-    facts = {
-        "date": datetime.date.today().isoformat(),
-        "machine": f"{_processor()}, {os.cpu_count()} logical CPUs, {platform.system()} {platform.machine()}",
-        "ours": f"{one['facts']['engine']}, {one['facts']['device']}, Python {platform.python_version()}",
-        "peer": f"{one['peer_facts']['engine']}, {one['peer_facts']['device']}",
-        "work": f"prompt {options.prompt}, generate {options.generate}, {options.threads} threads, {options.rounds} rounds, "
-        f"weights {one['facts']['residency']}",
-    }
+    work = f"prompt {options.prompt}, generate {options.generate}, {options.threads} threads, {options.rounds} rounds"
+    facts = facts_of_machine(one["facts"], one["peer_facts"], work)
     busy = max(raw[name]["busy"] for name in options.models)
     if busy > BUSY:
         facts["not to be published"] = f"other programs used {busy:.0f}% of the processors"
     return facts, rows, raw
+
+
+def facts_of_machine(ours: dict[str, Any], peer: dict[str, Any], work: str) -> dict[str, Any]:
+    """What stands above a table: when, where, what, from what both sides say of themselves."""
+    return {
+        "date": datetime.date.today().isoformat(),
+        "machine": f"{_processor()}, {os.cpu_count()} logical CPUs, {platform.system()} {platform.machine()}",
+        "ours": f"{ours['engine']}, {ours['device']}, Python {platform.python_version()}",
+        "peer": f"{peer['engine']}, {peer['device']}",
+        "work": f"{work}, weights {ours['residency']}",
+    }
 
 
 def _processor() -> str:
@@ -132,7 +116,8 @@ def _processor() -> str:
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor())
 
 
-def _models(text: str) -> list[str]:
+def model_names(text: str) -> list[str]:
+    """Names of measured models, separated by commas. Raises ArgumentTypeError."""
     names = text.split(",")
     unknown = [name for name in names if name not in NAMES]
     if unknown:
@@ -144,15 +129,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """The flags."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.compare", description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--peer", type=Path, required=True, metavar="DIRECTORY", help="where llama.cpp's shared libraries are")
-    parser.add_argument("--models", type=_models, default=list(NAMES), help=f"some of {','.join(NAMES)}")
+    parser.add_argument("--models", type=model_names, default=list(NAMES), help=f"some of {','.join(NAMES)}")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--prompt", type=int, default=128, help="tokens")
     parser.add_argument("--generate", type=int, default=32, help="tokens")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--residency", choices=("auto", "eager", "lazy"), default="auto", help="of our weights")
-    parser.add_argument(
-        "--sequences", type=check_sequences, default=[], metavar="N,...", help="also so many that generate together"
-    )
     parser.add_argument("--kl", type=int, default=0, metavar="TOKENS", help="compare the predictions over that many tokens of text")
     parser.add_argument(
         "--peer-other", type=Path, metavar="DIRECTORY", help="with --kl: llama.cpp's libraries of another CPU build"

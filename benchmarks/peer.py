@@ -51,6 +51,7 @@ _FUNCTIONS = {  # name: result, arguments
     "llama_set_n_threads": (None, (_POINTER, _INT, _INT)),
     "llama_get_memory": (_POINTER, (_POINTER,)),
     "llama_memory_clear": (None, (_POINTER, ctypes.c_bool)),
+    "llama_memory_seq_cp": (None, (_POINTER, _INT, _INT, _INT, _INT)),
     "llama_batch_get_one": (_Batch, (_POINTER, _INT)),
     "llama_decode": (_INT, (_POINTER, _Batch)),
     "llama_get_logits_ith": (ctypes.POINTER(ctypes.c_float), (_POINTER, _INT)),
@@ -113,13 +114,18 @@ class Peer:
             raise PeerError(f"llama_decode returned {status}")
         return np.ctypeslib.as_array(self._llama.llama_get_logits_ith(self._context, -1), (self.vocab_size,))
 
-    def run(self, ids: Sequence[int], positions: Sequence[int], sequences: Sequence[int]) -> None:
-        """Run tokens of several sequences together, and wait for the logits of the last."""
+    def copy(self, source: int, to: int) -> None:
+        """What one sequence has cached, for another one as well."""
+        self._llama.llama_memory_seq_cp(self._llama.llama_get_memory(self._context), source, to, -1, -1)
+
+    def run(self, ids: Sequence[int], positions: Sequence[int], sequences: Sequence[int], outputs: int | None = None) -> None:
+        """Run tokens of several sequences together, and wait for the logits of the last `outputs` of them; None: of all."""
         count = len(ids)
+        made = count if outputs is None else outputs
         each = [(ctypes.c_int32 * 1)(number) for number in sequences]
         numbers = (ctypes.c_void_p * count)(*[ctypes.addressof(one) for one in each])
         arrays = [(ctypes.c_int32 * count)(*values) for values in (ids, positions, [1] * count)]
-        wanted = (ctypes.c_int8 * count)(*[1] * count)
+        wanted = (ctypes.c_int8 * count)(*[0] * (count - made), *[1] * made)
         tokens, places, counts = (ctypes.addressof(array) for array in arrays)
         batch = _Batch(count, tokens, None, places, counts, ctypes.addressof(numbers), ctypes.addressof(wanted))
         status = self._llama.llama_decode(self._context, batch)

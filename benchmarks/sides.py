@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from lacewing.engine.bench import GENERATE, PROMPT, measure_sequences
+from benchmarks.together import Together, all_logits
 from lacewing.engine.engine import Engine
 from lacewing.options import Sampling
 
@@ -88,23 +88,6 @@ def greedy(runner: Runner, prompt: int, generate: int) -> dict[str, float]:
     return {"prompt": prompt / generation.stats.prompt_seconds, "generate": (generate - 1) / generation.stats.generate_seconds}
 
 
-def sequences(runner: Runner, count: int) -> dict[str, float]:
-    """Tokens/s of so many sequences that generate together. We choose every token by sampling; the peer runs given ones."""
-    if isinstance(runner, Engine):
-        return {"generate": measure_sequences(runner, [count], 1)[count]}
-    from benchmarks.peer import Peer
-
-    assert isinstance(runner, Peer)
-    runner.forget()
-    ids = np.random.Generator(np.random.PCG64(count)).integers(0, runner.vocab_size, (PROMPT + GENERATE, count)).tolist()
-    for number in range(count):
-        runner.run([row[number] for row in ids[:PROMPT]], range(PROMPT), [number] * PROMPT)
-    began = time.perf_counter()
-    for position in range(PROMPT, PROMPT + GENERATE):
-        runner.run(ids[position], [position] * count, range(count))
-    return {"generate": count * GENERATE / (time.perf_counter() - began)}
-
-
 def logits(runner: Runner, ids: list[int], to: str) -> dict[str, float]:
     """Float32 (T, V) into a file; row t is the prediction after ids[: t + 1]."""
     if isinstance(runner, Engine):
@@ -137,7 +120,8 @@ def anonymous_bytes() -> int | None:
 ORDERS: dict[str, Callable[..., dict[str, float]]] = {
     "speed": speed,
     "greedy": greedy,
-    "sequences": sequences,
+    "together": Together().measure,
+    "all_logits": all_logits,
     "logits": logits,
     "bandwidth": bandwidth,
 }

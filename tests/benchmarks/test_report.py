@@ -90,8 +90,10 @@ def test_the_readme_takes_the_table(tmp_path):
 
 
 def test_rows_of_several_sequences():
-    rows = report.sequence_rows("tiny", {1: [2.0, 4.0, 3.0], 8: [20.0]}, {1: [1.5], 8: [10.0]})
-    assert [(row.name, row.shown) for row in rows] == [
-        ("tiny, 1 sequence, tokens/s", "2.00 x"),
-        ("tiny, 8 sequences, tokens/s", "2.00 x"),
+    rows = report.sequence_rows("tiny", {1: [2.0, 4.0, 3.0], 8: [20.0]}, {1: [1.5], 8: [10.0]}, 64)
+    assert [(row.name, row.shown, row.goal, row.reached) for row in rows] == [
+        ("tiny, 1 sequence, tokens/s", "2.00 x", "", None),
+        ("tiny, 8 sequences, tokens/s", "2.00 x", "2.5 x", False),
     ]
+    long = report.sequence_rows("tiny", {8: [20.0]}, {8: [10.0]}, 4096)
+    assert (long[0].goal, long[0].reached) == ("2.0 x", True)
