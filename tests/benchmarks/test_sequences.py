@@ -1,9 +1,10 @@
 """Several sequences of a side, and the flags of the comparison; llama.cpp itself is not needed here."""
 
 import pytest
-from benchmarks import sequences
 from benchmarks.sides import Side
 from benchmarks.together import PeerRuns
+
+from benchmarks import sequences
 
 
 class FakePeer:
