@@ -13,6 +13,7 @@ import pytest
 import lacewing
 from lacewing import LacewingError
 from lacewing.api import Model
+from lacewing.assistant.options import ChatArguments, ChatOptions
 from lacewing.errors import ContextOverflowError, DownloadError, ModelFormatError, OptionError, OutOfMemoryError, TemplateError
 from lacewing.options import LoadArguments, LoadOptions, Sampling, SamplingArguments
 from tests.checkpoints import tiny
@@ -206,12 +207,14 @@ def test_keyword_arguments_are_told_to_editors():
     """The types that are unpacked in signatures have the fields of the options that are made of them."""
     sampling = [field.name for field in dataclasses.fields(Sampling)]
     assert list(SamplingArguments.__annotations__) == sampling
+    assert {*ChatArguments.__annotations__} - {*sampling} == {field.name for field in dataclasses.fields(ChatOptions)}
     renamed = {"memory": "memory_bytes", "gpu_memory": "gpu_memory_bytes"}
     given = {renamed.get(name, name) for name in LoadArguments.__annotations__} - {"progress"}
     assert given == {field.name for field in dataclasses.fields(LoadOptions)}
     for function, name in (
         (lacewing.load, "options"),
-        *((each, "sampling") for each in (Model.generate, Model.stream, Model.chat)),
+        *((each, "sampling") for each in (Model.generate, Model.stream)),
+        (Model.chat, "options"),
     ):
         assert "Unpack[" in str(inspect.signature(function).parameters[name])
 

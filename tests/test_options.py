@@ -139,6 +139,7 @@ WRONG = {
     **dict.fromkeys(("temperature", "top_p", "min_p", "repeat_penalty", "presence_penalty", "frequency_penalty"), 1e6),
     **dict.fromkeys(("repeat_window", "repeat_guard"), -7),
     "logit_bias": "a" * 5000,
+    "ignore_eos": "maybe",
     "stop": [""],
     "adapter": "no such GPU",
 }

@@ -238,6 +238,7 @@ class Sampling:
     seed: int | None = None  # None or -1: from the operating system
     stop: tuple[str, ...] = ()
     logprobs: int = 0  # that many likeliest alternatives are reported with each token; 0: off
+    ignore_eos: bool = False  # go on behind the tokens that end an answer
     repeat_guard: int = 640  # tokens that an answer may repeat itself for before it is ended (`text.streaming.RepeatGuard`); 0: off
 
     def __post_init__(self) -> None:
@@ -252,6 +253,8 @@ class Sampling:
             _check(name, getattr(self, name), low, high)
         for name, high in (("top_k", 2**31), ("repeat_window", 2**31), ("logprobs", 100), ("repeat_guard", 2**31)):
             _check(name, getattr(self, name), 0, high, int)
+        if not isinstance(self.ignore_eos, bool):
+            raise OptionError(f"`ignore_eos` is {shown_value(self.ignore_eos)}; it must be true or false")
         if self.seed is not None:
             _check("seed", self.seed, 0, 2**63 - 1, int)
         self._check_collections()
@@ -287,6 +290,7 @@ class SamplingArguments(TypedDict, total=False):
     seed: int | None
     stop: str | Sequence[str]
     logprobs: int
+    ignore_eos: bool
     repeat_guard: int
 
 

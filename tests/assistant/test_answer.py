@@ -138,8 +138,8 @@ def test_the_end_of_the_system_message_is_marked_where_it_is_of_use(states, refu
     template = Rendered()
     template.refuses = refuses
     asked = []
-    generate = engine.generate
-    monkeypatch.setattr(engine, "generate", lambda *given: (asked.append(given[-1]), generate(*given))[1])
+    ask = engine.ask
+    monkeypatch.setattr(engine, "ask", lambda request: (asked.append(request.marks), ask(request))[1])
     messages = [{"role": "system", "content": "brief"}, {"role": "user", "content": "hello"}]
     Assistant(engine, ByteTokenizer(), template).reply(messages, Sampling(temperature=0, max_tokens=2))
     assert asked == [marks]
@@ -148,8 +148,8 @@ def test_the_end_of_the_system_message_is_marked_where_it_is_of_use(states, refu
 def test_the_ends_of_earlier_messages_of_the_user_are_marked(monkeypatch):
     """An edit in the middle of a conversation that was sent as a whole resumes there: four of them, the newest."""
     engine = Engine(MockStep(spell, context=64, states=KINDS["windows"]), VOCAB, 64)
-    asked, generate = [], engine.generate
-    monkeypatch.setattr(engine, "generate", lambda *given: (asked.append(given[-1]), generate(*given))[1])
+    asked, ask = [], engine.ask
+    monkeypatch.setattr(engine, "ask", lambda request: (asked.append(request.marks), ask(request))[1])
     messages = [{"role": role, "content": "abc"} for _ in range(6) for role in ("user", "assistant")][:-1]
     Assistant(engine, ByteTokenizer(), Rendered()).reply(messages, Sampling(temperature=0, max_tokens=2))
     assert asked == [(12, 20, 28, 36)]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack, overload
 from lacewing.api.device import DeviceModel
 from lacewing.assistant.answer import Answer
 from lacewing.assistant.format import Message
-from lacewing.assistant.options import ChatOptions
+from lacewing.assistant.options import ChatArguments, make_chat_options
 from lacewing.assistant.prompt import Prompt
 from lacewing.assistant.reply import Assistant
 from lacewing.errors import TemplateError
@@ -40,6 +40,7 @@ class Model(DeviceModel):
     ):
         super().__init__(info, progress, cancelled=cancelled, spare=spare)
         self._last: Answer | None = None
+        self._assistant: Assistant | None = None
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -58,6 +59,13 @@ class Model(DeviceModel):
             return bool(self.template)
         except TemplateError:
             return False
+
+    @property
+    def assistant(self) -> Assistant:
+        """Conversations to prompts and answers. Raises TokenizerError, TemplateError."""
+        if self._assistant is None or self._assistant.engine is not self.engine:
+            self._assistant = Assistant(self.engine, self.tokenizer, self.template)
+        return self._assistant
 
     @property
     def stats(self) -> dict[str, float]:
@@ -137,16 +145,15 @@ class Model(DeviceModel):
         self,
         messages: Sequence[Message],
         *,
-        options: ChatOptions | None = None,
         cancelled: Callable[[], bool] | None = None,
         progress: Progress | None = None,
-        **sampling: Unpack[SamplingArguments],
+        **options: Unpack[ChatArguments],
     ) -> Answer:
         """The answer to a conversation, piece by piece: strings of text, with the thoughts beside it (`Delta.reasoning`).
 
-        The other options are the fields of `Sampling`.
+        The other options are the fields of `ChatOptions` and of `Sampling`.
         """
-        chosen = make_sampling(dict(sampling))
+        chosen, sampling = make_chat_options(options)
         self._check()
-        self._last = Assistant(self.engine, self.tokenizer, self.template).reply(messages, chosen, cancelled, progress, options)
+        self._last = self.assistant.reply(messages, sampling, cancelled, progress, chosen)
         return self._last

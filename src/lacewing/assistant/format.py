@@ -3,20 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lacewing.assistant.decoder import AnswerDecoder, PlainSplitter, Splitter
+from lacewing.assistant.following import ChannelFollower, Follower, TaggedFollower
 from lacewing.engine.engine import Engine, common_prefix
 from lacewing.errors import TemplateError
-from lacewing.text.reasoning import TAGS, ChannelSplitter, ReasoningSplitter, is_harmony, opened, thoughts_of, visible_marks
+from lacewing.text.reasoning import (
+    CHANNEL,
+    MESSAGE,
+    TAGS,
+    ChannelSplitter,
+    ReasoningSplitter,
+    closed,
+    is_harmony,
+    opened,
+    thoughts_of,
+    visible_marks,
+)
 
 if TYPE_CHECKING:
     from lacewing.options import Sampling
+    from lacewing.text.effort import EffortVariables
     from lacewing.text.template import ChatTemplate
     from lacewing.text.tokenizer import Tokenizer
 
 Message = Mapping[str, Any]
 Tail = Sequence[tuple[str, bool]]  # (text, trusted) after the prompt
+
+
+class Resumed(NamedTuple):
+    """An answer that goes on: the part of it that follows the prompt, the tag of thoughts that is open behind it, and whether the
+    thoughts are over."""
+
+    tail: list[tuple[str, bool]]
+    tag: str | None
+    answering: bool
 
 
 class ChatFormat:
@@ -34,23 +57,38 @@ class ChatFormat:
         """The tag of thoughts at the end of a prompt."""
         return opened(self.tokenizer.decode(ids[-24:], special=True))
 
-    def splitter(self, ids: Sequence[int]) -> Splitter:
-        """For the answer to a prompt."""
-        return ChannelSplitter() if self.harmony else ReasoningSplitter(self.opened(ids))
+    @cached_property
+    def effort(self) -> EffortVariables:
+        """What the template reads of the effort to think."""
+        from lacewing.text.effort import EffortVariables
 
-    def resume(self, message: Message, tag: str | None) -> tuple[list[tuple[str, bool]], Splitter]:
-        """The part of an answer that follows the prompt, and the splitter for the rest of it. `tag`: that the prompt has opened."""
+        return EffortVariables(self.template)
+
+    def follower(self, ids: Sequence[int], tag: str | None, *, answering: bool = False, tools: bool = False) -> Follower:
+        """What tells where in the answer to a prompt a model is. `tag`: open at its end; `answering`: thoughts are over."""
+        if self.harmony:
+            return ChannelFollower(self.tokenizer, answering, tools)
+        over = answering or (tag is None and closed(self.tokenizer.decode(ids[-24:], special=True)))
+        return TaggedFollower(self.tokenizer, tag, over, self.marks)
+
+    def splitter(self, tag: str | None, *, answering: bool = False) -> Splitter:
+        """For an answer; `tag` and `answering` as for `follower`."""
+        if answering:
+            return PlainSplitter()
+        return ChannelSplitter() if self.harmony else ReasoningSplitter(tag)
+
+    def resume(self, message: Message, tag: str | None) -> Resumed:
+        """How a message of the assistant goes on, behind a prompt that has opened a tag."""
         thoughts, content = thoughts_of(message), message.get("content") or ""
         if self.harmony:
-            return [("<|channel|>final<|message|>", True), (content, False)], PlainSplitter()
-        tail: list[tuple[str, bool]] = []
-        if thoughts or tag:
-            begin = tag or "<think>"
-            tail = [("" if tag else f"{begin}\n", True), (thoughts, False)]
-            if not content:
-                return tail, ReasoningSplitter(begin)
-            tail.append((f"\n{TAGS[begin]}\n\n", True))
-        return [*tail, (content, False)], PlainSplitter()
+            return Resumed([(f"{CHANNEL}final{MESSAGE}", True), (content, False)], None, True)
+        if not (thoughts or tag):
+            return Resumed([(content, False)], None, True)
+        begin = tag or "<think>"
+        tail = [("" if tag else f"{begin}\n", True), (thoughts, False)]
+        if not content:
+            return Resumed(tail, begin, False)
+        return Resumed([*tail, (f"\n{TAGS[begin]}\n\n", True), (content, False)], None, True)
 
     def decoder(self, splitter: Splitter, sampling: Sampling, begun: Message | None = None) -> AnswerDecoder:
         """`begun`: the message that the answer goes on with."""

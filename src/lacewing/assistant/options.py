@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any
 
 from lacewing.errors import OptionError
-from lacewing.options import shown_value
+from lacewing.options import Sampling, SamplingArguments, make_sampling, native, shown_value
+from lacewing.text.reasoning import EFFORTS
 
-EFFORTS = ("none", "minimal", "low", "medium", "high")
+if TYPE_CHECKING:
+    from lacewing.engine.constraint import Constraint
+
+MAX_ARGUMENTS = 64  # of a template
+# Variables and functions of templates that a caller's arguments may not replace.
+RESERVED = frozenset(
+    ("messages", "tools", "add_generation_prompt", "bos_token", "eos_token", "range", "raise_exception", "strftime_now", "dict",
+     "namespace", "cycler", "joiner")
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -17,7 +26,7 @@ class ChatOptions:
     """How a conversation is answered.
 
     `tools`: definitions as OpenAI's API takes them. `tool_choice`: "auto", "none", "required", or the name of a tool.
-    `constraint` makes what the answer must follow (`engine.constraint`), for each answer anew.
+    `constraint` makes what the text of the answer must follow, for each answer anew.
     `reasoning_effort`: one of EFFORTS, passed on as the variables that the template knows. `reasoning_budget`: tokens of thoughts,
     after which the answer itself is begun. `template_arguments`: other variables of the template, such as enable_thinking.
     `continue_final`: the last message is the assistant's, and the answer goes on where it ends.
@@ -26,7 +35,7 @@ class ChatOptions:
     tools: Sequence[Mapping[str, Any]] = ()
     tool_choice: str = "auto"
     parallel_tool_calls: bool = True
-    constraint: Callable[[], Any] | None = None
+    constraint: Callable[[], Constraint] | None = None
     reasoning_effort: str | None = None
     reasoning_budget: int | None = None
     template_arguments: Mapping[str, Any] = field(default_factory=dict)
@@ -38,3 +47,33 @@ class ChatOptions:
         budget = self.reasoning_budget
         if budget is not None and (isinstance(budget, bool) or not isinstance(budget, int) or not 0 <= budget <= 2**31):
             raise OptionError(f"`reasoning_budget` is {shown_value(budget)}; it must be an integer from 0 to {2**31}")
+        given = self.template_arguments
+        if not isinstance(given, Mapping) or not all(isinstance(name, str) and name.isidentifier() for name in given):
+            raise OptionError(f"`template_arguments` is {shown_value(given)}; it must be a dict of names of variables and values")
+        if reserved := RESERVED.intersection(given):
+            raise OptionError(f"`template_arguments` has {min(reserved)!r}, which is not for callers to set")
+        if len(given) > MAX_ARGUMENTS:
+            raise OptionError(f"`template_arguments` has {len(given)} variables; at most {MAX_ARGUMENTS} are accepted")
+        if not isinstance(self.continue_final, bool):
+            raise OptionError(f"`continue_final` is {shown_value(self.continue_final)}; it must be true or false")
+
+
+class ChatArguments(SamplingArguments, total=False):
+    """The keyword arguments of `chat`: the fields of `ChatOptions` and of `Sampling`, all optional."""
+
+    tools: Sequence[Mapping[str, Any]]
+    tool_choice: str
+    parallel_tool_calls: bool
+    constraint: Callable[[], Constraint] | None
+    reasoning_effort: str | None
+    reasoning_budget: int | None
+    template_arguments: Mapping[str, Any]
+    continue_final: bool
+
+
+def make_chat_options(options: Mapping[str, Any]) -> tuple[ChatOptions, Sampling]:
+    """Both from keyword arguments. Raises OptionError."""
+    names = [each.name for each in fields(ChatOptions)]
+    chosen = {name: native(value) for name, value in options.items() if name in names}
+    sampling = {name: value for name, value in options.items() if name not in names}
+    return ChatOptions(**chosen), make_sampling(sampling)

@@ -11,10 +11,14 @@ from lacewing.assistant.decoder import AnswerDecoder
 from lacewing.assistant.format import ChatFormat, Message
 from lacewing.assistant.options import ChatOptions
 from lacewing.assistant.prompt import Prompt
+from lacewing.assistant.thinking import ThinkingConstraint
 from lacewing.engine.engine import Cancelled, Engine
 from lacewing.errors import OptionError, TemplateError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from lacewing.engine.constraint import Constraint
     from lacewing.options import Progress, Sampling
     from lacewing.text.template import ChatTemplate
     from lacewing.text.tokenizer import Tokenizer
@@ -38,20 +42,22 @@ class Assistant:
             if messages[-1].get("role") != "assistant" or len(messages) == 1:
                 raise OptionError("the last message must be the assistant's, after others, for the answer to continue it")
             messages, begun = messages[:-1], messages[-1]
-        given = variables(options)
+        given = self._variables(options)
         ids = form.template.encode(messages, form.tokenizer, **given)
         tag = form.opened(ids)
+        answering = False
         if begun is not None:
-            ids = form.template.encode(messages, form.tokenizer, tail=form.resume(begun, tag)[0], **given)
+            tail, tag, answering = form.resume(begun, tag)
+            ids = form.template.encode(messages, form.tokenizer, tail=tail, **given)
 
         def decode(sampling: Sampling) -> AnswerDecoder:
-            splitter = form.splitter(ids) if begun is None else form.resume(begun, tag)[1]
-            return form.decoder(splitter, sampling, begun)
+            return form.decoder(form.splitter(tag, answering=answering), sampling, begun)
 
         system = list(itertools.takewhile(lambda each: each.get("role") == "system", messages))
         ends = [place + 1 for place, each in enumerate(messages) if each.get("role") == "user"][-1 - MARKED : -1]
         beginnings = [system, *(messages[:end] for end in ends)]  # the end of the last one is that of the prompt
-        return Prompt(ids, form.stop_ids, decode, form.shared(self.engine, beginnings, ids, **given))
+        shared = form.shared(self.engine, beginnings, ids, **given)
+        return Prompt(ids, form.stop_ids, decode, shared, self._constrain(options, ids, tag, answering))
 
     def reply(
         self,
@@ -64,13 +70,28 @@ class Assistant:
         """The answer to `messages`. Raises TemplateError, ContextOverflowError, OptionError."""
         return self.prompt(messages, options).answer(self.engine, sampling, cancelled, progress)
 
+    def _variables(self, options: ChatOptions) -> dict[str, Any]:
+        """For the template. A caller's own take precedence over what the effort says."""
+        given = {} if options.reasoning_effort is None else self.format.effort.of(options.reasoning_effort)
+        given |= options.template_arguments
+        if options.tools and options.tool_choice != "none":
+            given["tools"] = list(options.tools)
+        return given
 
-def variables(options: ChatOptions) -> dict[str, Any]:
-    """For the template."""
-    given = dict(options.template_arguments)
-    if options.reasoning_effort is not None:
-        on = options.reasoning_effort != "none"
-        given = {"enable_thinking": on, "thinking": on, "reasoning_effort": options.reasoning_effort, **given}
-    if options.tools and options.tool_choice != "none":
-        given["tools"] = list(options.tools)
-    return given
+    def _constrain(
+        self, options: ChatOptions, ids: Sequence[int], tag: str | None, answering: bool
+    ) -> Callable[[], Constraint] | None:
+        """What bounds the thoughts of an answer and the text behind them; None if nothing does."""
+        form, budget = self.format, options.reasoning_budget
+        if budget is None and options.reasoning_effort == "none" and not form.effort.can_be_off:
+            budget = 0
+        if budget is None and options.constraint is None:
+            return None
+        tools = bool(options.tools) and options.tool_choice != "none"
+
+        def make() -> Constraint:
+            follower = form.follower(ids, tag, answering=answering, tools=tools)
+            inner = None if options.constraint is None else options.constraint()
+            return ThinkingConstraint(form.tokenizer, self.engine.vocab_size, follower, budget, inner, stop_ids=form.stop_ids)
+
+        return make

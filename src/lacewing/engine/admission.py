@@ -131,7 +131,7 @@ class Admission(ABC):
     def _admit(self, now: float) -> None:
         """Those that wait, in their order, as long as there are rows and pages for them."""
         while self.waiting:
-            task = next((each for each in self.waiting if each.wants and not each.idle(now)), None)
+            task = next((each for each in self.waiting if each.wants and not each.idle(now) and not each.waits(now)), None)
             if task is None:
                 return
             if not self._rows or (self.running and not self._fits(task)):

@@ -48,12 +48,13 @@ class Engine:
 
     # requests
 
-    def submit(self, request: Request) -> Stream:
+    def submit(self, request: Request, after: Stream | None = None) -> Stream:
         """Run it from now on, whenever somebody waits for a token of any request or calls `advance`. Never waits for a run.
 
-        Raises as `generate`.
+        `after`: its prompt begins as this one does, so this one does not begin before that has been read. Raises as `generate`.
         """
         task = self._task(request)
+        task.after = None if after is None else after.task
         task.background = True
         self.scheduler.submit(task)
         return Stream(self.scheduler, task)
@@ -78,7 +79,11 @@ class Engine:
         Raises OptionError for an empty prompt or ids out of the vocabulary, ContextOverflowError for a prompt that does not fit,
         and while iterated NumericError; what was run of such a request is forgotten.
         """
-        return Stream(self.scheduler, self._task(Request(ids, sampling, stop_ids, cancelled, progress, marks)))
+        return self.ask(Request(ids, sampling, stop_ids, cancelled, progress, marks))
+
+    def ask(self, request: Request) -> Stream:
+        """As `generate`."""
+        return Stream(self.scheduler, self._task(request))
 
     def prefill(self, ids: Sequence[int], cancelled: Cancelled | None = None, progress: Progress | None = None) -> bool:
         """Run what is not held yet of `ids`; False when cancelled. Raises as `generate`."""

@@ -62,6 +62,7 @@ class Task:
         self.submitted = self.admitted = self.background = False
         self.waiting = self.abandoned = False  # somebody waits for a token; nobody ever will
         self.leaving = "cancelled"  # the reason once it is abandoned
+        self.after: Task | None = None  # whose prompt is read first, because this one begins with it
         self.left_at = 0.0  # when somebody last waited
         self.plain = False  # the device is not to choose its next token ahead of the host
         self.learns = False  # its prompt was so long that it tells what its answer will want of the step
@@ -96,6 +97,13 @@ class Task:
     def wants(self) -> bool:
         """Whether it is to go on: nobody generates long for somebody who does not fetch it."""
         return self.background or len(self.tokens) < _UNFETCHED
+
+    def waits(self, now: float) -> bool:
+        """Whether another one reads what this one begins with."""
+        after = self.after
+        if after is None or after.done or after.stats.generated_tokens or not after.wants or after.idle(now):
+            self.after = None
+        return self.after is not None
 
     def idle(self, now: float) -> bool:
         """Whether somebody has taken a token and gone away."""

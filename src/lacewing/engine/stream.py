@@ -23,43 +23,43 @@ class Stream(Iterator[Token]):
 
     def __init__(self, scheduler: Scheduler, task: Task):
         self._reason: str | None = None
-        self._scheduler, self._task = scheduler, task
+        self._scheduler, self.task = scheduler, task
         self._error_told = False
 
     @property
     def finish_reason(self) -> str | None:
         """None while there are tokens to come, and after an error."""
-        return self._reason or (self._task.reason if self.done else None)
+        return self._reason or (self.task.reason if self.done else None)
 
     @property
     def done(self) -> bool:
         """Whether no token will come any more."""
-        return self._task.done and not self._task.tokens
+        return self.task.done and not self.task.tokens
 
     @property
     def begun(self) -> bool:
         """Whether it has had a row of the step; before, it waits for one."""
-        return self._task.admitted
+        return self.task.admitted
 
     @property
     def error(self) -> Exception | None:
         """Why it failed, if it did. Whoever iterates it has it raised."""
-        return self._task.error if self.done else None
+        return self.task.error if self.done else None
 
     @property
     def stats(self) -> Stats:
-        return self._task.stats
+        return self.task.stats
 
     @property
     def prompt(self) -> tuple[Token, ...]:
         """Tokens of the prompt so far, with `Request.prompt_logprobs`; the first has no log-probability."""
-        collector = self._task.collector
+        collector = self.task.collector
         return tuple(collector.tokens) if isinstance(collector, PromptLogprobs) else ()
 
     @property
     def hidden(self) -> np.ndarray:
         """Of a finished request with `Request.pooling`: hidden states after the final norm, float32 (D,), or (T, D) for "none"."""
-        task = self._task
+        task = self.task
         if not isinstance(task.collector, Pooled) or task.reason != "stop":
             raise OptionError("hidden states are there when a request with `pooling` has ended well")
         return task.collector.result()
@@ -68,7 +68,7 @@ class Stream(Iterator[Token]):
         return f"<Stream, {self.finish_reason or 'not finished'}>"
 
     def __next__(self) -> Token:
-        task = self._task
+        task = self.task
         if not task.tokens and not task.done:
             self._wait()
         if task.tokens:
@@ -80,12 +80,12 @@ class Stream(Iterator[Token]):
 
     def take(self) -> list[Token]:
         """The tokens that are there now; nothing is run for them."""
-        tokens = self._task.tokens
+        tokens = self.task.tokens
         return [tokens.popleft() for _ in range(len(tokens))]
 
     def _wait(self) -> None:
         """Until there is a token, or there will be none."""
-        task, scheduler = self._task, self._scheduler
+        task, scheduler = self.task, self._scheduler
         task.waiting = True
         try:
             while not task.tokens and not task.done:
@@ -101,36 +101,36 @@ class Stream(Iterator[Token]):
 
     def close(self) -> None:
         """Stop here, whichever thread waits for a token; what has been run can be taken up by others."""
-        self._task.abandoned = True  # before the turn, so that a run that is interrupted is not run again
-        self._scheduler.interrupt(self._task)
+        self.task.abandoned = True  # before the turn, so that a run that is interrupted is not run again
+        self._scheduler.interrupt(self.task)
         self._end("cancelled")
 
     cancel = close
 
     def abandon(self) -> None:
         """As `close`, but returns at once: it ends before the next run, and a run for it alone is given up."""
-        self._task.abandoned = True
-        self._scheduler.interrupt(self._task, alone=True)
+        self.task.abandoned = True
+        self._scheduler.interrupt(self.task, alone=True)
 
     def end(self, reason: str) -> None:
         """Stop here because what was wanted is there, such as a stop string. Raises what makes the answer worthless."""
         self._end(reason)
-        if self._task.error is not None and not self._error_told:
+        if self.task.error is not None and not self._error_told:
             self._error_told, self._reason = True, None
-            raise self._task.error
+            raise self.task.error
 
     def leave(self, reason: str = "cancelled") -> None:
         """Nobody wants more of it: it ends with that reason before the next run. For threads that must not wait for a run, as the
         one of an event loop; a prompt that is being read is interrupted."""
-        self._task.leaving = reason
-        self._task.abandoned = True
-        if not self._task.stats.generated_tokens:
-            self._scheduler.interrupt(self._task)
+        self.task.leaving = reason
+        self.task.abandoned = True
+        if not self.task.stats.generated_tokens:
+            self._scheduler.interrupt(self.task)
 
     def _end(self, reason: str) -> None:
         with self._scheduler.turn:
             self._reason = self.finish_reason or reason
-            self._scheduler.end(self._task, reason)
+            self._scheduler.end(self.task, reason)
 
     def __del__(self) -> None:
-        self._task.abandoned = True  # without the turn, which another thread may have: the next run ends it
+        self.task.abandoned = True  # without the turn, which another thread may have: the next run ends it

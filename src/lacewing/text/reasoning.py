@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from lacewing.text.tokenizer import Tokenizer
 
 TEXT, REASONING = "text", "reasoning"
+EFFORTS = ("none", "minimal", "low", "medium", "high")  # to think, as callers say it
 Pieces = list[tuple[str, str]]  # (TEXT or REASONING, text)
 
 # Of a message; they name one thing: templates read the first, gpt-oss's the second.
@@ -20,10 +21,11 @@ TAGS = {
     "[THINK]": "[/THINK]",
     "<|START_THINKING|>": "<|END_THINKING|>",
     "<seed:think>": "</seed:think>",
+    "<|channel>thought": "<channel|>",  # Gemma 4
 }
 # Harmony: <|channel|>analysis<|message|>...<|end|><|start|>assistant<|channel|>final
-CHANNEL, MESSAGE = "<|channel|>", "<|message|>"
-_ENDS = ("<|end|>", "<|return|>", "<|call|>", "<|start|>", CHANNEL)
+CHANNEL, MESSAGE, START, END = "<|channel|>", "<|message|>", "<|start|>", "<|end|>"
+_ENDS = (END, "<|return|>", "<|call|>", START, CHANNEL)
 _LONGEST_HEADER = 200  # characters; longer is no header
 
 
@@ -38,6 +40,12 @@ def opened(prompt: str) -> str | None:
     return next((tag for tag in TAGS if tail.endswith(tag)), None)
 
 
+def closed(prompt: str) -> bool:
+    """Whether the prompt itself has ended the thoughts, as templates do where thinking is switched off."""
+    tail = prompt.rstrip()
+    return any(tail.endswith(mark) for mark in TAGS.values())
+
+
 def is_harmony(tokenizer: Tokenizer) -> bool:
     """Whether the model speaks in channels."""
     return {CHANNEL, MESSAGE} <= set(tokenizer.control_tokens)
@@ -46,7 +54,13 @@ def is_harmony(tokenizer: Tokenizer) -> bool:
 def visible_marks(tokenizer: Tokenizer) -> dict[int, str]:
     """Control tokens that the splitter has to see in the text, by id."""
     marks = {*TAGS, *TAGS.values()} | ({MESSAGE, *_ENDS} if is_harmony(tokenizer) else set())
-    return {token: text for text, token in tokenizer.control_tokens.items() if text in marks and not tokenizer.decode([token])}
+    found = {text: token for text, token in tokenizer.control_tokens.items() if text in marks or begins_thoughts(text)}
+    return {token: text for text, token in found.items() if not tokenizer.decode([token])}
+
+
+def begins_thoughts(text: str) -> bool:
+    """Whether a control token is a tag that opens thoughts, or the beginning of one."""
+    return len(text) > 2 and any(tag.startswith(text) for tag in TAGS)
 
 
 class ReasoningSplitter:
@@ -67,6 +81,11 @@ class ReasoningSplitter:
         return len(self._held)
 
     @property
+    def undecided(self) -> bool:
+        """Whether thoughts may still begin."""
+        return self._state == "start"
+
+    @property
     def thinking(self) -> bool:
         """Whether what comes now belongs to the thoughts."""
         return self._state == REASONING
@@ -76,6 +95,16 @@ class ReasoningSplitter:
         pieces = self.flush()
         self._state, self._fresh = TEXT, False
         return pieces
+
+    @property
+    def mark(self) -> str:
+        """What ends the thoughts; "" before they have begun."""
+        return self._close
+
+    @property
+    def in_mark(self) -> bool:
+        """Whether the last characters may be the beginning of the mark that ends the thoughts."""
+        return self.thinking and bool(_partial(self._held, (self._close,)))
 
     def push(self, text: str) -> Pieces:
         """What is certain now."""

@@ -29,6 +29,11 @@ class StreamDecoder:
         self._vocabulary, self._strip, self._special = vocabulary, strip, special
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
 
+    @property
+    def incomplete(self) -> bool:
+        """Whether a character has begun and is not whole."""
+        return bool(self._utf8.getstate()[0])
+
     def push(self, token: int) -> str:
         """The text that this id completes; often "", when it ends within a character."""
         data = self._vocabulary.bytes_of(token, self._special)

@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import jinja2
+import jinja2.nodes
 
 from lacewing.errors import TemplateError
 from lacewing.formats.checkpoint import Checkpoint
@@ -128,6 +129,10 @@ class ChatTemplate:
             f"{checkpoint.path.name} has no chat template{told}; the template {name} is used, which fits its vocabulary"
         )
         return template
+
+    def parse(self) -> jinja2.nodes.Template:
+        """Its syntax tree. Raises jinja2.TemplateError, TemplateError."""
+        return Sandbox(mutable=self._mutable, now=self._now).parse(self.source)
 
     @property
     def sha256(self) -> str:

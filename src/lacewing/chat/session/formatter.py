@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lacewing.assistant.answer import Answer
-from lacewing.assistant.decoder import Splitter
-from lacewing.assistant.format import ChatFormat, Tail
+from lacewing.assistant.format import ChatFormat, Resumed, Tail
 from lacewing.assistant.prompt import Prompt
 from lacewing.chat.session.settings import EDIT_INSTRUCTIONS, Message, Settings
 from lacewing.errors import TemplateError
@@ -73,13 +72,9 @@ class ChatFormatter:
         """The prompt for people to read."""
         return self.template.render(self.visible(messages, settings, history), **self.options(settings))
 
-    @staticmethod
-    def options(settings: Settings) -> dict[str, Any]:
+    def options(self, settings: Settings) -> dict[str, Any]:
         """Variables for the template; families name this switch differently."""
-        if settings.thinking is None:
-            return {}
-        effort = "high" if settings.thinking else "low"
-        return {"enable_thinking": settings.thinking, "thinking": settings.thinking, "reasoning_effort": effort}
+        return {} if settings.thinking is None else self.format.effort.of("high" if settings.thinking else "none")
 
     def answer(
         self,
@@ -88,13 +83,13 @@ class ChatFormatter:
         settings: Settings,
         cancelled: Callable[[], bool],
         progress: Callable[[str, int, int], None] | None = None,
-        resumed: tuple[Message, Splitter] | None = None,
+        resumed: tuple[Message, Resumed] | None = None,
     ) -> Answer:
-        """The model's answer to a prompt. `resumed`: the message that it goes on with, whose text the prompt has at its end, and
-        the splitter for the rest."""
+        """The model's answer to a prompt. `resumed`: the message that it goes on with, whose text the prompt has at its end."""
         form, options = self.format, self.options(settings)
         shared = form.shared(model.engine, [self.visible([], settings)], ids, **options)
-        begun, splitter = resumed or (None, form.splitter(ids))
+        begun, (_, tag, answering) = resumed or (None, Resumed([], form.opened(ids), False))
+        splitter = form.splitter(tag, answering=answering)
         prompt = Prompt(ids, form.stop_ids, lambda sampling: form.decoder(splitter, sampling, begun), shared)
         return prompt.answer(model.engine, settings.sampling, cancelled, progress)
 

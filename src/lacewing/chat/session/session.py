@@ -157,12 +157,12 @@ class Session:
         count = len(self.messages)
         formatter.history = clamp(history, self._last("user"))  # what was answered is shown
         try:
-            tail, splitter = formatter.format.resume(before, formatter.format.opened(formatter.ids(self.messages, self.settings)))
-            fitted = fit(formatter, self.messages, self.settings, self.summariser(self.loaded), tail=tail)
+            resumed = formatter.format.resume(before, formatter.format.opened(formatter.ids(self.messages, self.settings)))
+            fitted = fit(formatter, self.messages, self.settings, self.summariser(self.loaded), tail=resumed.tail)
             formatter.history = fitted.history
             yield from map(Notice, fitted.notices)
-            resumed = (before, splitter)
-            answer = formatter.answer(self.model, fitted.ids, self.settings, self.ui.cancelled, self.ui.progress, resumed)
+            goes_on = before, resumed
+            answer = formatter.answer(self.model, fitted.ids, self.settings, self.ui.cancelled, self.ui.progress, goes_on)
             yield from self._receive(answer, dict(before))
         finally:
             if len(self.messages) == count:
