@@ -13,6 +13,7 @@ from lacewing.cli.parsing import Command, Group
 from lacewing.console.output import print_text
 from lacewing.errors import OptionError
 from lacewing.options import LoadOptions, Sampling
+from lacewing.server.options import ServerOptions
 
 DEFAULT_MODEL = "smollm2"
 
@@ -98,6 +99,22 @@ def chat(
     model = model or name or (None if resume else default_model)
     request = Request(model or "", "", tuple(file or ()), system, template, load)
     raise typer.Exit(chat(request, options, sampling, resume=resume))
+
+
+@app.command(cls=Command)
+@flags.expanded()
+def serve(
+    models: Annotated[
+        list[str] | None, typer.Argument(metavar="MODEL", autocompletion=flags.complete, help="Models; the first is the default.")
+    ] = None,
+    *,
+    server: ServerOptions,
+    options: LoadOptions,
+) -> None:
+    """Answer requests over HTTP, as OpenAI's API has them. Models are loaded when a request names them."""
+    from lacewing.cli.serve import serve
+
+    serve(models or [], options, server)
 
 
 @app.command(cls=Command)

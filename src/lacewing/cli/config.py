@@ -17,6 +17,7 @@ from lacewing.options import ON_OFF, did_you_mean, known_spelling, shown_value
 from lacewing.paths import user_folder, user_path
 
 MAX_BYTES = 256 << 10  # of the file
+SECRET = frozenset(("api_key",))  # options whose values nobody is shown
 _KINDS = {int: "a whole number", float: "a number", bool: "true or false"}
 # What no option stands for; every other LACEWING_ variable is that of an option.
 VARIABLES = {
@@ -220,4 +221,6 @@ def _page(facts: dict[str, Any]) -> str:
 def _shown(setting: Setting, value: Value | None) -> str:
     if value is None:
         return setting.shown_default
+    if setting.name in SECRET:
+        return "(set, not shown)"
     return ", ".join(word.partition("=")[2] if "=" in word else "on" for word in value.words)

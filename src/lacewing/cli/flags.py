@@ -13,9 +13,11 @@ from typing import Annotated, Any
 
 import typer
 
+from lacewing.cli.server_flags import server_options
 from lacewing.console.output import NORMAL, QUIET, VERBOSE, set_level
 from lacewing.errors import OptionError
 from lacewing.options import LoadOptions, Sampling, parse_bytes, parse_layers
+from lacewing.server.options import ServerOptions
 
 MODEL_HELP = "A GGUF or safetensors file, a directory, a model's name, or a URL."
 
@@ -151,7 +153,11 @@ def show(*, quiet: Quiet = False, verbose: Verbose = False, color: Color = "auto
     set_level(VERBOSE if verbose else QUIET if quiet else NORMAL)
 
 
-_MAKERS: dict[Any, Callable[..., Any]] = {LoadOptions: load_options, Sampling: sampling_options}
+_MAKERS: dict[Any, Callable[..., Any]] = {
+    LoadOptions: load_options,
+    Sampling: sampling_options,
+    ServerOptions: server_options,
+}
 
 
 def check(name: str, value: Any) -> None:

@@ -1,0 +1,72 @@
+"""Bringing a model into memory: what may take long, for a thread other than the event loop's."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import threading
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from lacewing.api import Model
+from lacewing.options import LoadOptions, Progress
+from lacewing.placement.background import interruptible
+from lacewing.placement.info import ModelInfo, open_headers
+from lacewing.placement.place import Placement, place
+from lacewing.server.models.names import Source
+from lacewing.server.models.served import Served
+
+_EVERY = 0.1  # seconds between two reports of the same work
+KV_SHARE = 0.25  # of the memory that is left may be for sequences besides the one whole context that is always there
+_T = TypeVar("_T")
+
+
+async def in_thread(work: Callable[[], _T]) -> _T:
+    """The result of `work`, done in a thread. Who is cancelled does not wait for it, and it goes on to its end."""
+    return await asyncio.get_running_loop().run_in_executor(None, work)
+
+
+def relay(loop: asyncio.AbstractEventLoop, report: Progress) -> Progress:
+    """A `Progress` for any thread that reports in the event loop's, not too often."""
+    last: dict[str, float] = {}
+    lock = threading.Lock()
+
+    def tell(what: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        with lock:
+            if done < total and now - last.get(what, 0.0) < _EVERY:
+                return
+            last[what] = now
+        loop.call_soon_threadsafe(report, what, done, total)
+
+    return tell
+
+
+def open_source(source: Source, options: LoadOptions, progress: Progress, cancelled: Callable[[], bool]) -> ModelInfo:
+    """Its headers; it is fetched first if it is not here. Raises LacewingError, also Cancelled."""
+    path = source.fetch(interruptible(progress, cancelled))
+    progress("reading the headers", 0, 1)
+    return open_headers(path, options, cancelled)
+
+
+def size_cache(info: ModelInfo, placement: Placement | None = None) -> None:
+    """Decide how many positions all sequences have together, if nobody has: one whole context, and more where memory is left."""
+    options = info.options
+    if options.kv_tokens is not None or options.sequences == 1:
+        return
+    plan, context = (placement or place(info)).plan, info.spec.context
+    left = max(0, plan.budget_bytes - plan.needed_bytes)
+    more = int(KV_SHARE * left * context // max(1, plan.kv_bytes))
+    info.options = dataclasses.replace(options, kv_tokens=min(options.sequences * context, context + more))
+
+
+def load(info: ModelInfo, progress: Progress, cancelled: Callable[[], bool], spare: int = 0) -> Model:
+    """Into memory. Raises LacewingError, also Cancelled."""
+    return Model(info, progress, cancelled=cancelled, spare=spare)
+
+
+def unload(served: Served) -> None:
+    """Out of memory; its requests end with an error."""
+    served.worker.close()
+    served.model.close()

@@ -1,0 +1,88 @@
+"""A model that answers requests, and what is known of one that does not."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from lacewing.server.models.names import Source
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from lacewing.api import Model
+    from lacewing.options import Progress
+
+
+class Runs(Protocol):
+    """What the registry asks of a worker, which runs one model for all of its requests."""
+
+    @property
+    def fault(self) -> Exception | None:
+        """Why the model cannot be used any more; None: it can."""
+
+    def close(self) -> None:
+        """End the thread and all requests; waits for it."""
+
+
+@dataclass(eq=False)
+class Served:
+    """A model in memory. `created`: seconds since 1970; `worker` takes requests for it."""
+
+    name: str
+    model: Model
+    worker: Any
+    created: int
+
+
+class Entry(NamedTuple):
+    """A model as lists show it. `status`: "loaded", "loading", "aside" (in memory, its weights not), "unloaded" or "failed"."""
+
+    name: str
+    created: int
+    status: str
+    problem: str = ""
+
+
+@dataclass(eq=False)
+class Slot:
+    """A model of the registry, in memory or not. Of the event loop's thread only.
+
+    `users`: requests that have it now. `leaving`: it makes room for another one and takes no new requests before it is back.
+    `aside`: its weights left the memory, what was run before is kept.
+    """
+
+    source: Source
+    served: Served | None = None
+    task: asyncio.Task[None] | None = None  # that brings it into memory
+    users: int = 0
+    left_at: float = field(default_factory=time.monotonic)
+    leaving: bool = False
+    aside: bool = False
+    was_eager: bool = False
+    problem: str = ""  # why it could not be loaded, or was lost
+    tries: int = 0  # in vain, one after the other
+    retry_at: float = 0.0
+    stage: tuple[str, int, int] = ("", 0, 0)  # of loading: what, done, in all
+    kept: tuple[list[int], bytes] | None = None  # ids and state of one that left a GPU
+    listeners: list[Progress] = field(default_factory=list)
+
+    @property
+    def ready(self) -> bool:
+        """Whether it can take a request now."""
+        return self.served is not None and not (self.leaving or self.aside) and self.served.worker.fault is None
+
+    @property
+    def status(self) -> str:
+        if self.task is not None:
+            return "loading"
+        if self.served is None:
+            return "failed" if self.problem else "unloaded"
+        return "failed" if self.served.worker.fault is not None else "aside" if self.aside else "loaded"
+
+    def report(self, what: str, done: int, total: int) -> None:
+        """To all that wait for it."""
+        self.stage = what, done, total
+        for each in list(self.listeners):
+            each(what, done, total)

@@ -1,0 +1,141 @@
+"""A server from its start to its end: sockets, the event loop, the application behind its checks, signals."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from types import FrameType
+from typing import Any
+
+import uvicorn
+
+from lacewing.console.output import print_text
+from lacewing.options import Progress
+from lacewing.server.app import create_app
+from lacewing.server.events import Observer
+from lacewing.server.gate import Gate
+from lacewing.server.models.names import Catalogue
+from lacewing.server.models.registry import Registry
+from lacewing.server.options import ServerOptions
+from lacewing.server.protocol import configure
+from lacewing.server.security import guarded
+from lacewing.server.security.binding import Binding, bind
+from lacewing.server.worker import Worker
+from lacewing.weights.memory import keep_large_blocks_apart
+
+Announce = Callable[[Binding, Catalogue], None]  # called when clients can connect
+
+_HANGS = 20.0  # seconds after which closing a model is given up
+_PARTING = 1.0  # seconds in which answers that are cut tell their clients so
+
+
+def serve(options: ServerOptions, announce: Announce, progress: Progress | None = None) -> None:
+    """Serve until a signal says to end. `progress` is told of loading the first model.
+
+    Raises OptionError, and LacewingError where a port may not be had or the first model cannot be loaded.
+    """
+    catalogue = Catalogue(options)
+    binding = bind(options)
+    try:
+        keep_large_blocks_apart()
+        asyncio.run(_serve(options, catalogue, binding, announce, progress))
+    finally:
+        binding.close()
+
+
+async def _serve(
+    options: ServerOptions, catalogue: Catalogue, binding: Binding, announce: Announce, progress: Progress | None
+) -> None:
+    registry = Registry(catalogue, options, Worker)
+    gate = Gate(create_app(registry, options, observers()))
+    server = Server(configure(guarded(gate, options, binding), options), gate, registry, options)
+    serving = asyncio.create_task(server.serve(list(binding.sockets)))
+    try:
+        announce(binding, catalogue)
+        if not options.on_demand:
+            await _first(registry.preload(progress), serving)
+        await serving
+    finally:
+        server.should_exit = True
+        await serving
+        await _end(registry)
+
+
+async def _end(registry: Registry) -> None:
+    """A driver or a disk that hangs does not keep the process."""
+    try:
+        await asyncio.wait_for(registry.close(), _HANGS)
+    except TimeoutError:
+        print_text("lacewing: a model could not be closed in time", sys.stderr)
+        os._exit(1)  # its threads would be waited for
+
+
+async def _first(work: Any, serving: asyncio.Task[None]) -> None:
+    """Until the work is done, or nobody is served any more."""
+    loading = asyncio.create_task(work)
+    await asyncio.wait({loading, serving}, return_when=asyncio.FIRST_COMPLETED)
+    if not loading.done():
+        loading.cancel()
+        return
+    await loading
+
+
+def observers() -> Sequence[Observer]:
+    """Who is told of requests."""
+    return ()
+
+
+class Server(uvicorn.Server):
+    """Ends in order: a first signal lets answers finish and takes no new requests, for `shutdown_seconds` at most; a second one
+    ends them now, and a third one waits for nothing. Health can be asked meanwhile, so that a balancer sees it."""
+
+    def __init__(self, config: uvicorn.Config, gate: Gate, registry: Registry, options: ServerOptions):
+        super().__init__(config)
+        self._gate, self._registry, self._seconds = gate, registry, options.shutdown_seconds
+        self._signals = 0
+        self._until: float | None = None
+        self._cut: asyncio.Task[None] | None = None
+
+    async def on_tick(self, counter: int) -> bool:
+        if await super().on_tick(counter) or self.force_exit:
+            return True
+        if self._until is None:
+            return False
+        if self._gate.active and time.monotonic() >= self._until and self._cut is None:
+            self._cut = asyncio.create_task(self._registry.close())  # their clients are told so
+            self._until = time.monotonic() + _PARTING
+        return not self._gate.active or (self._cut is not None and time.monotonic() >= self._until)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._signals += 1
+        self._gate.draining = self._registry.draining = True
+        if self._signals == 1:
+            self._until = time.monotonic() + self._seconds
+        elif self._cut is None:
+            self._until = time.monotonic()
+        else:
+            os._exit(128 + sig)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """uvicorn would raise the signal again at the end, and so end with another exit code than 0."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        names = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
+        numbers = [number for name in names if (number := getattr(signal, name, None)) is not None]
+        before = {each: signal.getsignal(each) for each in numbers}
+        ours = [each for each, handler in before.items() if handler is not signal.SIG_IGN]
+        for each in ours:
+            signal.signal(each, self.handle_exit)
+        try:
+            yield
+        finally:
+            for each in ours:
+                signal.signal(each, before[each])

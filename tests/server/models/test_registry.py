@@ -1,0 +1,185 @@
+"""Models come when they are asked for, and what goes wrong with one is told and tried again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import time
+
+import pytest
+
+from lacewing.errors import ModelFormatError
+from lacewing.options import LoadOptions, Sampling
+from lacewing.server.errors import DrainingError, ModelLoadError, UnknownModelError
+from lacewing.server.models import loading
+from lacewing.server.models.names import Catalogue
+from lacewing.server.models.registry import Registry
+from lacewing.server.options import ServerOptions
+from tests.checkpoints import tiny
+
+
+class FakeWorker:
+    """Runs nothing."""
+
+    def __init__(self, model, loop):
+        self.model, self.loop, self.fault, self.closed = model, loop, None, False
+
+    def close(self):
+        self.closed = True
+
+
+@pytest.fixture
+def paths(tmp_path):
+    first = tiny("llama", "gguf", tmp_path)
+    second = first.with_name("second.gguf")
+    second.write_bytes(first.read_bytes())
+    return first, second
+
+
+@contextlib.asynccontextmanager
+async def registry_of(*paths, load=None, **options):
+    load = load or LoadOptions(backend="reference", context=256, sequences=2)
+    options = ServerOptions(models=tuple(map(str, paths)), load=load, **options)
+    registry = Registry(Catalogue(options), options, FakeWorker)
+    try:
+        yield registry
+    finally:
+        await registry.close()
+
+
+def test_a_model_is_loaded_when_it_is_asked_for(tiny_path):
+    async def run():
+        async with registry_of(tiny_path) as registry:
+            (entry,) = registry.names()
+            assert entry.status == "unloaded" and registry.health.status == "ok" and not registry.served
+            stages = []
+            loop_thread = threading.get_ident()
+            async with registry.use(None, lambda *stage: stages.append((*stage, threading.get_ident()))) as served:
+                assert served.name == tiny_path.stem and served.created > 1e9 and served.worker.loop is asyncio.get_running_loop()
+                assert registry.names()[0].status == "loaded" and registry.health.status == "ok"
+            assert stages and {stage[3] for stage in stages} == {loop_thread}
+            async with registry.use(tiny_path.stem) as again:
+                assert again is served
+            with pytest.raises(UnknownModelError):
+                async with registry.use("other"):
+                    pass
+        assert served.worker.closed and not served.model.on_device
+
+    asyncio.run(run())
+
+
+def test_those_who_come_meanwhile_wait_for_one_load(tiny_path, monkeypatch):
+    loads, release = [], threading.Event()
+    load = loading.load
+    monkeypatch.setattr(loading, "load", lambda *given, **more: (loads.append(given), release.wait(10), load(*given, **more))[2])
+
+    async def run():
+        async with registry_of(tiny_path) as registry:
+
+            async def use():
+                async with registry.use(None) as served:
+                    return served
+
+            waiting = [asyncio.create_task(use()) for _ in range(5)]
+            while not loads:
+                await asyncio.sleep(0.01)
+            assert registry.health.status == "loading" and registry.names()[0].status == "loading" and registry.loading
+            waiting[0].cancel()  # it leaves, the others still get the model
+            await asyncio.sleep(0.05)
+            release.set()
+            results = await asyncio.gather(*waiting, return_exceptions=True)
+            assert isinstance(results[0], asyncio.CancelledError) and len(set(results[1:])) == 1
+            assert len(loads) == 1
+
+    asyncio.run(run())
+
+
+def test_a_failed_load_is_told_and_tried_again(tiny_path, monkeypatch):
+    async def run():
+        async with registry_of(tiny_path) as registry:
+            with monkeypatch.context() as patch:
+                patch.setattr(loading, "load", lambda *_: (_ for _ in ()).throw(ModelFormatError("file", "is damaged")))
+                for _ in range(2):
+                    with pytest.raises(ModelLoadError, match="could not be loaded: file: is damaged") as raised:
+                        async with registry.use(None):
+                            pass
+                    assert raised.value.status == 503 and isinstance(raised.value.__cause__, ModelFormatError)
+                assert registry.health.status == "failed" and "is damaged" in registry.health.message
+                assert registry.names()[0].status == "failed"
+                patch.setattr(loading, "load", lambda *_: (_ for _ in ()).throw(RuntimeError()))  # drivers raise what they like
+                with pytest.raises(ModelLoadError, match="RuntimeError"):
+                    async with registry.use(None):
+                        pass
+            async with registry.use(None) as served:
+                assert served.model.on_device
+            assert registry.health.status == "ok" and not registry.names()[0].problem
+
+    asyncio.run(run())
+
+
+def test_several_models_beside_each_other(paths):
+    async def run():
+        async with registry_of(*paths) as registry, registry.use("second") as second, registry.use(None) as first:
+            assert first is not second and {each.status for each in registry.names()} == {"loaded"}
+            assert len(registry.served) == 2
+
+    asyncio.run(run())
+
+
+def test_nothing_new_while_it_ends(tiny_path):
+    async def run():
+        async with registry_of(tiny_path) as registry, registry.use(None):
+            registry.draining = True
+            assert registry.health.status == "draining"
+            with pytest.raises(DrainingError):
+                async with registry.use(None):
+                    pass
+
+    asyncio.run(run())
+
+
+def test_closing_cancels_what_loads(tiny_path, monkeypatch):
+    begun = threading.Event()
+
+    def slow(info, progress, cancelled, spare=0):
+        begun.set()
+        while not cancelled():
+            time.sleep(0.01)
+        from lacewing.errors import Cancelled
+
+        raise Cancelled("loading was cancelled")
+
+    monkeypatch.setattr(loading, "load", slow)
+
+    async def run():
+        async with registry_of(tiny_path) as registry:
+            waiting = asyncio.create_task(registry.preload())
+            await loading.in_thread(begun.wait)
+        with pytest.raises(ModelLoadError):
+            await waiting
+
+    asyncio.run(run())
+
+
+def test_sequences_have_more_than_one_context_where_memory_is_left(tiny_path):
+    """As many tokens as all of them could use, but no more than a share of what is left; what a person says goes first."""
+
+    async def tokens(**load):
+        options = LoadOptions(backend="reference", context=256, **load)
+        async with registry_of(tiny_path, load=options) as registry, registry.use(None) as served:
+            limits = served.model.step.limits
+            return limits.rows, limits.pool * 128
+
+    assert asyncio.run(tokens(sequences=4)) == (4, 1024)
+    assert asyncio.run(tokens(sequences=4, kv_tokens=512)) == (4, 512)
+    assert asyncio.run(tokens(sequences=1)) == (1, 256)
+    assert asyncio.run(tokens(sequences=4, memory_bytes=16 << 20))[1] <= 1024
+
+
+def test_the_model_answers(tiny_path):
+    async def run():
+        async with registry_of(tiny_path) as registry, registry.use(None) as served:
+            return served.model.generate("Hello", **vars(Sampling(max_tokens=4, temperature=0)))
+
+    assert isinstance(asyncio.run(run()), str)
