@@ -94,13 +94,17 @@ class Peer:
         self._context = llama.llama_init_from_model(self._model, parameters)
         if not self._context:
             raise PeerError(f"llama.cpp makes no context of {context} tokens")
-        llama.llama_set_n_threads(self._context, threads, threads)
+        self.use_threads(threads)
         self.vocab_size = int(llama.llama_vocab_n_tokens(llama.llama_model_get_vocab(self._model)))
 
     @property
     def system(self) -> str:
         """What llama.cpp says that it uses of this processor."""
         return str(self._llama.llama_print_system_info().decode(errors="replace")).strip()
+
+    def use_threads(self, count: int) -> None:
+        """For prompts and single tokens from now on."""
+        self._llama.llama_set_n_threads(self._context, count, count)
 
     def forget(self) -> None:
         """Drop all keys and values."""

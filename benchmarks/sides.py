@@ -117,12 +117,28 @@ def anonymous_bytes() -> int | None:
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("Anonymous:")), None)
 
 
+def threads(runner: Runner, count: int) -> dict[str, float]:
+    """Run on so many threads from now on, at most those that the side began with."""
+    if isinstance(runner, Engine):
+        from lacewing.backends.cpu.step import CpuStep
+
+        assert isinstance(runner.step, CpuStep)
+        runner.step.limit_threads(count)
+    else:
+        from benchmarks.peer import Peer
+
+        assert isinstance(runner, Peer)
+        runner.use_threads(count)
+    return {}
+
+
 ORDERS: dict[str, Callable[..., dict[str, float]]] = {
     "speed": speed,
     "greedy": greedy,
     "together": Together().measure,
     "all_logits": all_logits,
     "logits": logits,
+    "threads": threads,
     "bandwidth": bandwidth,
 }
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 
-_ROOT = Path("/")
+from lacewing.backends.cgroups import MEMORY, ROOT, group_folders, number
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Machine:
     bound_by: str
 
 
-def this_machine(root: Path = _ROOT) -> Machine:
+def this_machine(root: Path = ROOT) -> Machine:
     """Look at this machine now. `root` holds proc and sys; tests give their own."""
     memory = psutil.virtual_memory()
     bounds = [(int(memory.available), "the free memory"), *_control_groups(root), *_process_limit()]
@@ -37,40 +37,12 @@ def process_bytes() -> int:
 def _control_groups(root: Path) -> list[tuple[int, str]]:
     """What each control group above this process leaves, page cache counted as free."""
     left = []
-    for base, path, files in _memory_groups(root):
-        folder = base
-        for part in ("", *(part for part in path.split("/") if part not in ("", ".", ".."))):
-            folder = folder / part
-            limit, used = _number(folder / files[0]), _number(folder / files[1])
-            if limit is not None and used is not None and limit < 2**62:  # v1 writes a huge number for none
-                left.append((limit - used + _page_cache(folder / "memory.stat"), "the cgroup memory limit"))
+    for version, folder in group_folders(MEMORY, root):
+        files = ("memory.max", "memory.current") if version == 2 else ("memory.limit_in_bytes", "memory.usage_in_bytes")
+        limit, used = number(folder / files[0]), number(folder / files[1])
+        if limit is not None and used is not None and limit < 2**62:  # v1 writes a huge number for none
+            left.append((limit - used + _page_cache(folder / "memory.stat"), "the cgroup memory limit"))
     return left
-
-
-def _memory_groups(root: Path) -> list[tuple[Path, str, tuple[str, str]]]:
-    """(mount, path below it, names of the limit and usage files) of the groups that this process is in."""
-    try:
-        lines = (root / "proc/self/cgroup").read_text().splitlines()
-    except OSError:
-        return []
-    groups = []
-    mount = root / "sys/fs/cgroup"
-    for line in lines:
-        _, _, rest = line.partition(":")
-        controllers, _, path = rest.partition(":")
-        if not controllers:
-            groups.append((mount, path, ("memory.max", "memory.current")))
-        elif "memory" in controllers.split(","):
-            groups.append((mount / "memory", path, ("memory.limit_in_bytes", "memory.usage_in_bytes")))
-    return groups
-
-
-def _number(path: Path) -> int | None:
-    try:
-        text = path.read_text().strip()
-    except OSError:
-        return None
-    return int(text) if text.isdecimal() else None
 
 
 def _page_cache(path: Path) -> int:

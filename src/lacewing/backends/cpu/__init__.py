@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from collections.abc import Mapping
 from dataclasses import replace
@@ -13,6 +12,7 @@ import psutil
 from lacewing.backends.base import Backend, Candidate, DeviceFacts, DeviceMemory, estimate
 from lacewing.backends.batch import StepLimits
 from lacewing.backends.cpu import native
+from lacewing.backends.cpu.affinity import default_threads
 from lacewing.backends.cpu.arguments import MAX_CHUNK, SCRATCH_BYTES
 from lacewing.backends.cpu.isa import host_isa
 from lacewing.backends.cpu.lowering import lower
@@ -24,12 +24,6 @@ from lacewing.options import Progress
 from lacewing.program.program import Program
 
 EXECUTOR = ("executor.begin", "executor.lead", "executor.work")
-
-
-def default_threads() -> int:
-    """The CPU's cores that this process may use; hyper-threads of a core share its vector units and are left out."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(allowed, psutil.cpu_count(logical=False) or allowed))
 
 
 def cpu_name() -> str:
@@ -78,7 +72,7 @@ class CpuBackend(Backend):
 
 
 def open(threads: int | None = None) -> CpuBackend:
-    """The backend; `threads` None: all cores."""
+    """The backend; `threads` None: as many as this process has fast cores."""
     return CpuBackend(threads)
 
 

@@ -24,11 +24,15 @@ MAX_CHUNK = 512  # tokens of one step
 TILE_COLUMNS = 256  # most columns of a tile (kernels/gemm/dot.py)
 
 # The head of a compiled step. `table`: OP words of each op; `counters`: one int64 an op, zeroed at the start of a step;
-# `yield_function`: address of a C function that gives the time slice away, or 0; `spins`: pauses before a waiting worker sleeps.
-STEP = layout("Step", "ops table state threads counters yield_function spins")
+# `yield_function`: address of a C function that gives the time slice away, or 0; `begun` counts the runs.
+STEP = layout("Step", "ops table state threads counters yield_function begun")
 OP = layout("Op", "kernel args barrier spare")  # barrier 1: all earlier ops must be done first
-# Words that threads write live on cache lines of their own. `asleep` has one line a thread.
-STEP_GENERATION, STEP_BARRIER, STEP_STOP, STEP_ABORT, STEP_ASLEEP, STEP_LINE = 128, 256, 384, 512, 640, 128
+# Words that threads write live on cache lines of their own: how many threads came to barriers, and up to where all did.
+STEP_ARRIVED, STEP_PASSED, STEP_ABORT, STEP_BYTES = 128, 256, 384, 512
+# What a worker is told: the head of the step that it runs next, and which of its threads it is; `generation` grows with each, and
+# `stop` ends it. `asleep` and `seen` (the generation that it knows) are on lines of the worker's own.
+MAIL = layout("Mail", "generation step thread stop yield_function spins")
+MAIL_ASLEEP, MAIL_SEEN, MAIL_BYTES = 128, 256, 384
 
 # Ops. `counter` is the op's work counter; `bytes`, `bytes_stride` say where to put the quantised result, 0 for nowhere.
 # `tiled` 1: the weight is in tile order (backends.base.TileOrder).

@@ -61,6 +61,11 @@ class CpuStep(Step):
     def ops(self) -> list[LoweredOp]:
         return self._lowering.ops
 
+    def limit_threads(self, threads: int) -> None:
+        """Run on so many threads from now on, at most those that it was compiled for."""
+        with self._turn(keep_abort=True):
+            self._pool.limit(threads)
+
     def rebind(self) -> None:
         """Look up the addresses of all weights again."""
         with self._turn(keep_abort=True):

@@ -1,28 +1,47 @@
 """Running a compiled step: every thread walks the table of ops, and waits for the others where an op asks for it.
 
 Waiting spins, because a step has hundreds of ops of some microseconds; after a while it gives its time slice away, so that
-crowded cores still make progress. The barrier is one counter that only grows within a step.
+crowded cores still make progress. Arrivals at barriers are one counter that only grows within a step. Whoever waits looks at
+another word, on a line of its own, which the last to arrive writes: a line that all look at and all write moves between cores
+with every arrival.
 
 A step that is aborted is walked to its end without calling kernels. Whoever skips one arrives at the next barrier afterwards, so
 that nobody runs a kernel over what others left out.
 """
 
-from lacewing.backends.cpu.arguments import OP, STEP, STEP_ABORT, STEP_ASLEEP, STEP_BARRIER, STEP_GENERATION, STEP_LINE, STEP_STOP
+from lacewing.backends.cpu.arguments import (
+    MAIL,
+    MAIL_ASLEEP,
+    MAIL_SEEN,
+    OP,
+    STEP,
+    STEP_ABORT,
+    STEP_ARRIVED,
+    STEP_PASSED,
+)
 from lacewing.backends.cpu.kernels.simd.instructions import peek_i64, poke_i64
 from lacewing.backends.cpu.kernels.simd.registers import inline
 from lacewing.backends.cpu.kernels.simd.threads import atomic_add, atomic_load, atomic_swap, call_i32, call_kernel, pause
 
 OP_BYTES = 8 * len(OP)
+PATIENCE = 400  # pauses before the time slice is given away
+
+
+@inline
+def arrive(step, target):
+    """At a barrier, which `target` arrivals in this step open."""
+    if atomic_add(step + STEP_ARRIVED, 1) + 1 == target:
+        atomic_swap(step + STEP_PASSED, target)
 
 
 @inline
 def wait(step, target, yield_function):
-    """Until `target` threads have arrived at barriers of this step."""
+    """Until the barrier is open."""
     spins = 0
-    while atomic_load(step + STEP_BARRIER) < target:
+    while atomic_load(step + STEP_PASSED) < target:
         pause()
         spins += 1
-        if spins > 400 and yield_function:
+        if spins > PATIENCE and yield_function:
             call_i32(yield_function)
 
 
@@ -34,23 +53,30 @@ def walk(step, thread):
         op = table + OP_BYTES * index
         if peek_i64(op + OP.barrier) and threads > 1:
             target += threads
-            atomic_add(step + STEP_BARRIER, 1)
+            arrive(step, target)
             wait(step, target, yield_function)
         if not atomic_load(step + STEP_ABORT):
             call_kernel(peek_i64(op + OP.kernel), peek_i64(op + OP.args), state, thread, threads)
-    atomic_add(step + STEP_BARRIER, 1)
+    arrive(step, target + threads)  # a worker's last look at the step
     if thread == 0:
         wait(step, target + threads, yield_function)
 
 
-def begin(step, asleep, _2, _3):
-    """Reset the counters, start a generation, and note at `asleep` (int64 a thread) which workers must be woken."""
+def begin(step, mails, woken, _3):
+    """Reset the counters and tell the workers, whose mail is at the addresses in `mails` (int64 a thread, from 1 on); note in
+    `woken` which of them sleep and must be woken.
+    """
     for index in range(peek_i64(step + STEP.ops)):
         poke_i64(peek_i64(step + STEP.counters) + 8 * index, 0)
-    poke_i64(step + STEP_BARRIER, 0)
-    atomic_add(step + STEP_GENERATION, 1)
+    poke_i64(step + STEP_ARRIVED, 0)
+    poke_i64(step + STEP_PASSED, 0)
+    poke_i64(step + STEP.begun, peek_i64(step + STEP.begun) + 1)
     for thread in range(1, peek_i64(step + STEP.threads)):
-        poke_i64(asleep + 8 * thread, atomic_swap(step + STEP_ASLEEP + STEP_LINE * thread, 0))
+        mail = peek_i64(mails + 8 * thread)
+        poke_i64(mail + MAIL.step, step)
+        poke_i64(mail + MAIL.thread, thread)
+        atomic_add(mail + MAIL.generation, 1)
+        poke_i64(woken + 8 * thread, atomic_swap(mail + MAIL_ASLEEP, 0))
 
 
 def lead(step, _1, _2, _3):
@@ -58,17 +84,16 @@ def lead(step, _1, _2, _3):
     walk(step, 0)
 
 
-def work(step, thread, seen, _3):
-    """A worker: runs every new generation after the one at address `seen`; goes to sleep when none comes for a while."""
-    yield_function, spins = peek_i64(step + STEP.yield_function), 0
-    asleep = step + STEP_ASLEEP + STEP_LINE * thread
+def work(mail, _1, _2, _3):
+    """A worker: runs its part of every step that it is told of; goes to sleep when none comes for a while."""
+    yield_function, spins = peek_i64(mail + MAIL.yield_function), 0
     while True:
-        generation = atomic_load(step + STEP_GENERATION)
-        if generation != peek_i64(seen):
-            poke_i64(seen, generation)
-            if atomic_load(step + STEP_STOP):
+        generation = atomic_load(mail + MAIL.generation)
+        if generation != peek_i64(mail + MAIL_SEEN):
+            poke_i64(mail + MAIL_SEEN, generation)
+            if peek_i64(mail + MAIL.stop):
                 return
-            walk(step, thread)
+            walk(peek_i64(mail + MAIL.step), peek_i64(mail + MAIL.thread))
             spins = 0
             continue
         pause()
@@ -76,9 +101,9 @@ def work(step, thread, seen, _3):
         if spins > 1000 and yield_function:
             call_i32(yield_function)
             spins += 20
-        if spins > peek_i64(step + STEP.spins):
-            atomic_swap(asleep, 1)
+        if spins > peek_i64(mail + MAIL.spins):
+            atomic_swap(mail + MAIL_ASLEEP, 1)
             # A step may have begun meanwhile: whoever takes the flag back decides whether this worker is woken or stays.
-            if atomic_load(step + STEP_GENERATION) == peek_i64(seen) or atomic_swap(asleep, 0) == 0:
+            if atomic_load(mail + MAIL.generation) == peek_i64(mail + MAIL_SEEN) or atomic_swap(mail + MAIL_ASLEEP, 0) == 0:
                 return
             spins = 0

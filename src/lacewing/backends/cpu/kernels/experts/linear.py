@@ -7,7 +7,7 @@ from typing import Any
 
 from lacewing.backends.cpu.arguments import EXPERT_COLUMNS, EXPERT_ROWS, EXPERTS, GROUPS_HEAD, JOB, MAX_CHUNK, SCRATCH_BYTES, STATE
 from lacewing.backends.cpu.kernels.gemm.dot import TILE_BYTES
-from lacewing.backends.cpu.kernels.gemm.linear import clear, one_tile, own_share
+from lacewing.backends.cpu.kernels.gemm.linear import clear, one_tile, own_share, piece
 from lacewing.backends.cpu.kernels.gemm.rows import emit_bf16, emit_f16, emit_f32, make_tile
 from lacewing.backends.cpu.kernels.simd.instructions import (
     fma,
@@ -64,11 +64,12 @@ def linear(args, state, thread, threads):
     tiles = (peek_i64(args + EXPERTS.rows) + LANES - 1) // LANES
     todo = tiles * peek_i64(peek_i64(args + EXPERTS.groups))
     share = own_share(todo, threads)
-    first = threads * share + atomic_add(peek_i64(args + EXPERTS.counter), 1)
+    first, end = piece(atomic_add(peek_i64(args + EXPERTS.counter), 1), todo, threads)
     run_items(args, scratch, tiles, thread * share, (thread + 1) * share, min(first, todo - 1))
     while first < todo:
-        now, first = first, threads * share + atomic_add(peek_i64(args + EXPERTS.counter), 1)
-        run_items(args, scratch, tiles, now, now + 1, min(first, todo - 1))
+        now, until = first, end
+        first, end = piece(atomic_add(peek_i64(args + EXPERTS.counter), 1), todo, threads)
+        run_items(args, scratch, tiles, now, until, min(first, todo - 1))
 
 
 @inline

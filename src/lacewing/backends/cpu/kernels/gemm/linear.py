@@ -16,7 +16,7 @@ TILED_START_BYTES = 16384  # of the next linear, at the end of one
 def linear(args, state, thread, threads):
     """One weight times the quantised activations.
 
-    Each thread takes its own run of tiles, so that it reads one stretch of memory; the last sixteenth goes to whoever is free.
+    Each thread takes its own run of tiles, so that it reads one stretch of memory, then pieces of what is left (`piece`).
     """
     scratch = peek_i64(state + STATE.scratch) + thread * SCRATCH_BYTES
     tile, acc, job = scratch, scratch + TILE_BYTES + 128, scratch + TILE_BYTES
@@ -28,18 +28,32 @@ def linear(args, state, thread, threads):
     poke_i64(job + JOB.shift, peek_i64(args + LINEAR.shift))
     tiles = (peek_i64(args + LINEAR.rows) + LANES - 1) // LANES
     share = own_share(tiles, threads)
-    first = threads * share + atomic_add(peek_i64(args + LINEAR.counter), 1)
+    first, end = piece(atomic_add(peek_i64(args + LINEAR.counter), 1), tiles, threads)
     run_tiles(args, job, acc, tokens, thread * share, (thread + 1) * share, first)
     while first < tiles:
-        now, first = first, threads * share + atomic_add(peek_i64(args + LINEAR.counter), 1)
-        run_tiles(args, job, acc, tokens, now, now + 1, first)
+        now, until = first, end
+        first, end = piece(atomic_add(peek_i64(args + LINEAR.counter), 1), tiles, threads)
+        run_tiles(args, job, acc, tokens, now, until, first)
     if peek_i64(args + LINEAR.next):
         prefetch_start(peek_i64(args + LINEAR.next), tokens, thread, threads)
 
 
 @inline
 def own_share(tiles, threads):
-    return tiles * 15 // (16 * threads)
+    """What a thread takes for certain: little enough for one of half the speed, which shares its core, to be done in time."""
+    return tiles // (2 * threads)
+
+
+@inline
+def piece(number, tiles, threads):
+    """First and end of a piece behind all shares. They shrink: `threads` of a half of what is left together, and so on."""
+    first = threads * own_share(tiles, threads)
+    while first < tiles:
+        size = max(1, (tiles - first) // (2 * threads))
+        if number < threads:
+            return min(first + number * size, tiles), min(first + (number + 1) * size, tiles)
+        first, number = first + threads * size, number - threads
+    return tiles, tiles
 
 
 @inline
