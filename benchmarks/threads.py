@@ -3,7 +3,7 @@
     python -m benchmarks.threads --peer DIRECTORY [--models llama-1b,llama-8b] [--threads 1,2,4,8,all] [--rounds 5]
            [--prompt 128] [--generate 24] [--readme] [--json]
 
-DIRECTORY: llama.cpp's shared libraries, as for benchmarks.compare. Both engines keep the model loaded and take turns; `all` is every
+DIRECTORY: llama.cpp's shared libraries, as for benchmarks.compare. Both engines keep the model and take turns; `all` is every
 CPU that this process may use. `--readme` puts the table between its marks in README.md.
 """
 
@@ -81,7 +81,9 @@ def model_names(text: str) -> list[str]:
     names = text.split(",")
     for name in names:
         if name not in (*NAMES, *GEOMETRIES):
-            raise argparse.ArgumentTypeError(f"{name!r} is not measured; there are {', '.join({**dict.fromkeys(NAMES), **GEOMETRIES})}")
+            raise argparse.ArgumentTypeError(
+                f"{name!r} is not measured; there are {', '.join({**dict.fromkeys(NAMES), **GEOMETRIES})}"
+            )
     return names
 
 
@@ -111,7 +113,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args(arguments)
     if not any(options.peer.glob("*llama.*")):
-        parser.error(f"{options.peer} does not hold llama.cpp's libraries; the first lines of benchmarks/compare.py say how to get them")
+        parser.error(
+            f"{options.peer} does not hold llama.cpp's libraries; the first lines of benchmarks/compare.py say how to get them"
+        )
     options.peer = options.peer.resolve()
     return options
 

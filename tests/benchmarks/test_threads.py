@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from benchmarks.threads import model_names, parse, rows_of, thread_counts
 
 from benchmarks import threads
-from benchmarks.threads import model_names, parse, rows_of, thread_counts
 
 
 def test_counts_that_this_machine_has(monkeypatch: pytest.MonkeyPatch) -> None:
