@@ -38,6 +38,10 @@ class ByteTokenizer:
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
         class Stream:
+            @property
+            def incomplete(self):
+                return bool(decoder.getstate()[0])
+
             def push(self, token):
                 return decoder.decode(DATA[token - 1 : token])
 

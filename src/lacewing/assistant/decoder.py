@@ -73,7 +73,7 @@ class AnswerDecoder:
         self._written: dict[str, list[str]] = {TEXT: [], REASONING: []}
         self._calls: list[dict[str, Any]] = []
         self._pushed = 0  # characters so far
-        self._waiting: deque[tuple[Token, int]] = deque()  # tokens, and the characters that must be through before they are
+        self._waiting: deque[tuple[Token, int, int]] = deque()  # tokens, and where their characters begin and end
         self._last = ""  # the kind of the last delta
 
     def push(self, token: Token) -> list[Delta]:
@@ -83,8 +83,9 @@ class AnswerDecoder:
         text = self._text.push(token.id)
         if token.id in self._visible:
             text += self._visible[token.id]
+        begin = self._pushed
         self._pushed += len(text)
-        self._waiting.append((token, self._pushed))
+        self._waiting.append((token, begin, self._pushed + self._text.incomplete))
         pieces = self._take(text) if text else []
         if self._repeats.push(token.id):
             self.ended = self.ended or "repetition"
@@ -121,13 +122,16 @@ class AnswerDecoder:
         if self._markup_stops.hit is not None:
             self.ended = "stop"
         found: list[Piece] = []
-        for piece in (*(self._splitter.push(text) if text else ()), *(self._splitter.flush() if final else ())):
+        pieces = iter((*(self._splitter.push(text) if text else ()), *(self._splitter.flush() if final else ())))
+        for piece in pieces:
             if not isinstance(piece, CallDelta) and piece[0] == TEXT:
                 found.append((TEXT, self._stops.push(piece[1])))
             else:  # a stop string lies within one text
                 found += [(TEXT, self._stops.flush()), piece]
             if self._stops.hit is not None:
                 self.ended = "stop"
+                for later in pieces:
+                    self._stops.push(_characters(later))
                 return found[: 1 + max(at for at, each in enumerate(found) if each[0] == TEXT)]
         if final:
             found.append((TEXT, self._stops.flush()))
@@ -161,10 +165,10 @@ class AnswerDecoder:
         return Delta(text, tokens=tokens) if self._last == TEXT else Delta(reasoning=text, tokens=tokens)
 
     def _complete(self, final: bool) -> tuple[Token, ...]:
-        """Tokens of which nothing is held back any more."""
-        through = self._pushed - (0 if final else self._markup_stops.held + self._splitter.held + self._stops.held)
+        """Tokens of which nothing is held back any more. At the end those too of which a part is shown, and none behind them."""
+        through = self._pushed - (self._markup_stops.held + self._splitter.held + self._stops.held)
         ready = []
-        while self._waiting and self._waiting[0][1] <= through:
+        while self._waiting and (self._waiting[0][2] <= through or (final and self._waiting[0][1] < through)):
             ready.append(self._waiting.popleft()[0])
         return tuple(ready)
 
@@ -172,3 +176,7 @@ class AnswerDecoder:
         if piece.id is not None or piece.index >= len(self._calls):
             self._calls.append({"id": piece.id, "type": "function", "function": {"name": piece.name, "arguments": ""}})
         self._calls[piece.index]["function"]["arguments"] += piece.arguments
+
+
+def _characters(piece: Piece) -> str:
+    return piece.arguments if isinstance(piece, CallDelta) else piece[1]

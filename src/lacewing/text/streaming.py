@@ -36,12 +36,20 @@ class StreamDecoder:
 
     def push(self, token: int) -> str:
         """The text that this id completes; often "", when it ends within a character."""
-        data = self._vocabulary.bytes_of(token, self._special)
-        if self._strip and data:
-            self._strip = False
-            if self._vocabulary.types[token] == TokenType.NORMAL:  # before a user-defined token no space was put
-                data = data.removeprefix(b" ")
+        data = self.bytes_of(token)
+        self._strip = self._strip and self.hides(token)
         return self._utf8.decode(data)
+
+    def hides(self, token: int) -> bool:
+        """Whether an id never adds anything, as a control token."""
+        return not self._vocabulary.bytes_of(token, self._special)
+
+    def bytes_of(self, token: int) -> bytes:
+        """What this id would add to the text next."""
+        data = self._vocabulary.bytes_of(token, self._special)
+        if self._strip and self._vocabulary.types[token] == TokenType.NORMAL:  # before a user-defined token no space was put
+            data = data.removeprefix(b" ")
+        return data
 
     def flush(self) -> str:
         """What is held back at the end: "" or U+FFFD for a character that never became complete."""
@@ -64,17 +72,21 @@ class StopStrings:
             raise OptionError(f"`stop` must be at most {MAX_STOPS} strings of 1 to {MAX_LENGTH} characters")
         self._stops = tuple(dict.fromkeys(stops))
         self._held = ""
+        self._cut = 0
         self.hit: str | None = None
 
     @property
     def held(self) -> int:
-        """Characters that are held back."""
-        return len(self._held)
+        """Characters that are held back; after a stop, those from where it begins."""
+        return len(self._held) + self._cut
 
     def push(self, delta: str) -> str:
         """The text that is safe to show now."""
-        if self.hit is not None or not self._stops:
-            return "" if self._stops else delta
+        if not self._stops:
+            return delta
+        if self.hit is not None:
+            self._cut += len(delta)
+            return ""
         text = self._held + delta
         held = self._start_of_hold(text)
         if (before := self._stop(text, held)) is not None:
@@ -94,7 +106,7 @@ class StopStrings:
         if not found:
             return None
         at, _, self.hit = min(found)
-        self._held = ""
+        self._held, self._cut = "", len(text) - at
         return text[:at]
 
     def _start_of_hold(self, text: str) -> int:
