@@ -155,3 +155,20 @@ def test_others_use_the_engine_at_the_same_time(open_driver):
     caller, _ = submit(driver, [1])
     assert [token.id for token in driver.engine.generate([9], GREEDY)] == list(range(10, 22))
     assert caller.ended.wait(10) and caller.ids == list(range(2, 14))
+
+
+def test_who_ends_itself_takes_no_part_in_the_next_run_and_every_run_is_told_once():
+    step, told = MockStep(counting, context=64, rows=2), []
+    driver = Driver(Engine(step, VOCAB, 64), lambda: told.append(len(step.runs)))
+    caller = Caller()
+
+    def on_tokens(tokens):
+        caller.on_tokens(tokens)
+        if len(caller.ids) == 3:
+            handle.end("stop")
+
+    with driver.exclusive():
+        handle = driver.submit(Request([1], GREEDY), on_tokens, caller.on_end)
+    assert caller.ended.wait(10) and caller.reason == "stop" and caller.ids == [2, 3, 4]
+    driver.close()
+    assert len(step.runs) == 3 and told == [1, 2, 3]

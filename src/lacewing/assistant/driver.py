@@ -39,12 +39,12 @@ class Handle:
         return self._stream.begun
 
     def cancel(self) -> None:
-        """Stop soon: between two runs, or within one that reads its prompt. Tokens of before may still be delivered."""
-        self._stream.leave()
+        """Stop soon: between two runs, or within one that is for it alone. Tokens of before may still be delivered."""
+        self._stream.abandon()
 
     def end(self, reason: str) -> None:
         """As `cancel`, because what was wanted is there, such as a stop string. `on_end` is told the reason."""
-        self._stream.leave(reason)
+        self._stream.abandon(reason)
 
 
 class Driver:
@@ -52,11 +52,13 @@ class Driver:
 
     `on_tokens` gets what a run of the engine brought, once a run; then `on_end` the reason, or None and an error. Both are called
     in the driver's thread between two runs, so they must be short; what `on_tokens` raises cancels its request, and is its error.
-    Others may use the engine at the same time.
+    A request that is ended within its `on_tokens` takes no part in the next run. `delivered` is called when all that a run brought
+    has been told. Others may use the engine at the same time.
     """
 
-    def __init__(self, engine: Engine):
+    def __init__(self, engine: Engine, delivered: Callable[[], None] = lambda: None):
         self.engine = engine
+        self._delivered = delivered
         self._fresh: deque[Handle] = deque()
         self._live: list[Handle] = []
         self._wake = threading.Condition()
@@ -133,11 +135,13 @@ class Driver:
                 except Exception as problem:  # such as of an event loop that was closed
                     handle.cancel()
                     error = problem
+                stream.settle()
             if error is not None or stream.done:
                 ended.append(handle)
                 self._tell(handle, None if error else stream.finish_reason, error or stream.error)
         if ended:
             self._live = [handle for handle in self._live if handle not in ended]
+        self._delivered()
 
     def _fail(self, error: Exception) -> None:
         for handle in self._live:

@@ -107,10 +107,17 @@ class Stream(Iterator[Token]):
 
     cancel = close
 
-    def abandon(self) -> None:
-        """As `close`, but returns at once: it ends before the next run, and a run for it alone is given up."""
+    def abandon(self, reason: str = "cancelled") -> None:
+        """As `close`, but returns at once: it ends with that reason before the next run, and a run for it alone is given up."""
+        self.task.leaving = reason
         self.task.abandoned = True
         self._scheduler.interrupt(self.task, alone=True)
+
+    def settle(self) -> None:
+        """End it now if it was abandoned. Between two runs; raises nothing, `error` says what went wrong."""
+        if self.task.abandoned and not self.task.done:
+            with self._scheduler.turn:
+                self._scheduler.end(self.task, self.task.leaving)
 
     def end(self, reason: str) -> None:
         """Stop here because what was wanted is there, such as a stop string. Raises what makes the answer worthless."""
@@ -118,14 +125,6 @@ class Stream(Iterator[Token]):
         if self.task.error is not None and not self._error_told:
             self._error_told, self._reason = True, None
             raise self.task.error
-
-    def leave(self, reason: str = "cancelled") -> None:
-        """Nobody wants more of it: it ends with that reason before the next run. For threads that must not wait for a run, as the
-        one of an event loop; a prompt that is being read is interrupted."""
-        self.task.leaving = reason
-        self.task.abandoned = True
-        if not self.task.stats.generated_tokens:
-            self._scheduler.interrupt(self.task)
 
     def _end(self, reason: str) -> None:
         with self._scheduler.turn:

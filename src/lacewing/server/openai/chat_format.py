@@ -67,8 +67,9 @@ class ChatWriter(Format):
 
     def _each(self, choice: Choice) -> str:
         """Timings so far, where they are wanted with every chunk."""
-        stream = choice.ticket.stream if self._each_timings and choice.ticket is not None else None
-        return "" if stream is None else f',"timings":{dumps(timings(stream.stats))}'
+        if not self._each_timings or choice.ticket is None:
+            return ""
+        return f',"timings":{dumps(timings(choice.ticket.handle.stats))}'
 
     def _choice(self, choice: Choice) -> dict[str, Any]:
         message = dict(choice.decoder.message)
