@@ -97,6 +97,30 @@ def test_control_tokens_in_a_prompt_on_request_only(tmp_path, source):
             model.chat(message, special=True)
 
 
+def test_several_texts_at_once(tiny_path):
+    words = ["Hello world", "x", "One two three", "Hello"]
+    options = {"max_tokens": 12, "temperature": 0}
+    with lacewing.load(tiny_path, backend="cpu", context=128, threads=1, sequences=3) as model:
+        expected = [model.generate(word, **options) for word in words]
+        assert model.generate(words, **options) == model.generate(tuple(words), **options) == expected
+        stop = expected[0][3:5]
+        assert model.generate(words, **options, stop=stop) == [model.generate(word, **options, stop=stop) for word in words]
+        assert model.generate([]) == []
+        with pytest.raises(ContextOverflowError):
+            model.generate(["Hello", "word " * 200])
+        assert not model.engine.scheduler.running
+
+
+def test_several_answers(model):
+    answers = model.answers(MESSAGES, 3, max_tokens=6, temperature=2.0, seed=5)
+    texts = ["".join(answer) for answer in answers]
+    assert len(set(texts)) > 1
+    assert texts == ["".join(model.chat(MESSAGES, max_tokens=6, temperature=2.0, seed=seed)) for seed in (5, 6, 7)]
+    for count in (0, -1, 1000, 1.5, True):
+        with pytest.raises(OptionError, match="answers"):
+            model.answers(MESSAGES, count)
+
+
 def test_seeds(model):
     options = {"max_tokens": 12, "temperature": 1.5}
     assert model.generate("a", seed=1, **options) == model.generate("a", seed=1, **options)
@@ -213,8 +237,8 @@ def test_keyword_arguments_are_told_to_editors():
     assert given == {field.name for field in dataclasses.fields(LoadOptions)}
     for function, name in (
         (lacewing.load, "options"),
-        *((each, "sampling") for each in (Model.generate, Model.stream)),
-        (Model.chat, "options"),
+        *((each, "sampling") for each in (Model.generate, Model.stream, Model.agenerate, Model.astream)),
+        *((each, "options") for each in (Model.chat, Model.answers, Model.achat)),
     ):
         assert "Unpack[" in str(inspect.signature(function).parameters[name])
 

@@ -6,18 +6,19 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack, overload
 
 from lacewing.api.device import DeviceModel
-from lacewing.assistant.answer import Answer
+from lacewing.assistant.answer import Answer, run_all
 from lacewing.assistant.format import Message
 from lacewing.assistant.options import ChatArguments, make_chat_options
 from lacewing.assistant.prompt import Prompt
 from lacewing.assistant.reply import Assistant
 from lacewing.errors import TemplateError
-from lacewing.options import Progress, SamplingArguments, make_sampling
+from lacewing.options import Progress, Sampling, SamplingArguments, make_sampling
 from lacewing.placement.info import ModelInfo
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from lacewing.assistant.asynchronous import AsyncAnswer, AsyncAnswers
     from lacewing.text.template import ChatTemplate
     from lacewing.text.tokenizer import Tokenizer
 
@@ -41,6 +42,7 @@ class Model(DeviceModel):
         super().__init__(info, progress, cancelled=cancelled, spare=spare)
         self._last: Answer | None = None
         self._assistant: Assistant | None = None
+        self._answers: AsyncAnswers | None = None
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -131,15 +133,50 @@ class Model(DeviceModel):
         `special`: spellings of control tokens in the prompt become these tokens, as fill-in-the-middle and prompts with markup
         of their own need it; never set it for text from others.
         """
-        options, tokenizer = make_sampling(dict(sampling)), self.tokenizer
-        self._check()
-        ids = tokenizer.encode_prompt(prompt, markup=special)
-        self._last = Prompt.of_text(tokenizer, ids).answer(self.engine, options, cancelled, progress)
+        options = make_sampling(dict(sampling))
+        self._last = self._text_prompt(prompt, special).answer(self.engine, options, cancelled, progress)
         return self._last
 
-    def generate(self, prompt: str, *, special: bool = False, **sampling: Unpack[SamplingArguments]) -> str:
-        """The continuation of a raw text; `special` as for `stream`, the other options are the fields of `Sampling`."""
-        return "".join(self.stream(prompt, special=special, **sampling))
+    @overload
+    def generate(self, prompt: str, *, special: bool = False, **sampling: Unpack[SamplingArguments]) -> str: ...
+
+    @overload
+    def generate(
+        self, prompt: list[str] | tuple[str, ...], *, special: bool = False, **sampling: Unpack[SamplingArguments]
+    ) -> list[str]: ...
+
+    def generate(
+        self, prompt: str | list[str] | tuple[str, ...], *, special: bool = False, **sampling: Unpack[SamplingArguments]
+    ) -> str | list[str]:
+        """The continuation of a raw text, or those of several; `special` as for `stream`, the other options are the fields of
+        `Sampling`. `load` with `sequences` to run several together."""
+        if isinstance(prompt, str):
+            return "".join(self.stream(prompt, special=special, **sampling))
+        options = make_sampling(dict(sampling))
+        prompts = [self._text_prompt(each, special) for each in prompt]
+        answers = [Answer(self.engine.submit(each.request(options)), each.decode(options)) for each in prompts]
+        run_all(self.engine, answers)
+        self._last = answers[-1] if answers else self._last
+        return ["".join(answer) for answer in answers]
+
+    async def agenerate(
+        self, prompt: str | list[str] | tuple[str, ...], *, special: bool = False, **sampling: Unpack[SamplingArguments]
+    ) -> str | list[str]:
+        """As `generate`, for event loops. Whoever is cancelled while waiting cancels what it waits for."""
+        from lacewing.assistant.asynchronous import texts
+
+        prompts = (prompt,) if isinstance(prompt, str) else prompt
+        found = await texts([self.astream(each, special=special, **sampling) for each in prompts])
+        return found[0] if isinstance(prompt, str) else found
+
+    def astream(self, prompt: str, *, special: bool = False, **sampling: Unpack[SamplingArguments]) -> AsyncAnswer:
+        """As `stream`, for `async for`; errors of the prompt come with the first piece."""
+        options = make_sampling(dict(sampling))
+        return self._asynchronous.answer(lambda: (self._text_prompt(prompt, special), options))
+
+    def _text_prompt(self, text: str, special: bool) -> Prompt:
+        self._check()
+        return Prompt.of_text(self.tokenizer, self.tokenizer.encode_prompt(text, markup=special))
 
     def chat(
         self,
@@ -157,3 +194,50 @@ class Model(DeviceModel):
         self._check()
         self._last = self.assistant.reply(messages, sampling, cancelled, progress, chosen)
         return self._last
+
+    def answers(
+        self,
+        messages: Sequence[Message],
+        count: int,
+        *,
+        cancelled: Callable[[], bool] | None = None,
+        progress: Progress | None = None,
+        **options: Unpack[ChatArguments],
+    ) -> list[Answer]:
+        """As `chat`, several answers to one conversation, which is read once; they run together if the model was loaded with
+        `sequences`. With a seed, the first has it and each of the others the next one."""
+        chosen, sampling = make_chat_options(options)
+        self._check()
+        found = self.assistant.prompt(messages, chosen).answers(self.engine, count, sampling, cancelled, progress)
+        self._last = found[-1]
+        return found
+
+    def achat(self, messages: Sequence[Message], **options: Unpack[ChatArguments]) -> AsyncAnswer:
+        """As `chat`, for `async for`; errors of the conversation come with the first piece.
+
+        Many may run at the same time, as many together as `load` was told `sequences`; one thread runs all of them. A task that is
+        cancelled while it waits for a piece cancels its answer.
+        """
+        chosen, sampling = make_chat_options(options)
+
+        def prepare() -> tuple[Prompt, Sampling]:
+            self._check()
+            return self.assistant.prompt(messages, chosen), sampling
+
+        return self._asynchronous.answer(prepare)
+
+    @property
+    def _asynchronous(self) -> AsyncAnswers:
+        from lacewing.assistant.asynchronous import AsyncAnswers
+        from lacewing.assistant.driver import Driver
+
+        if self._answers is None or self._answers.driver.engine is not self.engine:
+            self._answers = AsyncAnswers(Driver(self.engine))
+        return self._answers
+
+    def close(self) -> None:
+        """Free the memory. The model cannot be used afterwards, unless `return_to_device` brings it back."""
+        answers, self._answers = self._answers, None
+        if answers is not None:
+            answers.driver.close()
+        super().close()

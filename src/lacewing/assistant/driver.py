@@ -27,6 +27,8 @@ class Handle:
 
     def __init__(self, stream: Stream, on_tokens: OnTokens, on_end: OnEnd):
         self._stream, self.on_tokens, self.on_end = stream, on_tokens, on_end
+        self._problem: Exception | None = None  # that its callback had
+        self._over = False
 
     @property
     def stats(self) -> Stats:
@@ -125,22 +127,24 @@ class Driver:
 
     def _deliver(self) -> None:
         """What the run has brought, to everybody."""
-        ended = []
+        self._welcome()  # those that came before the run and after it was awaited
+        over = False
         for handle in self._live:
-            stream, error = handle._stream, None
+            stream = handle._stream
             tokens = stream.take()
-            if tokens:
+            if tokens and handle._problem is None:
                 try:
                     handle.on_tokens(tokens)
                 except Exception as problem:  # such as of an event loop that was closed
+                    handle._problem = problem
                     handle.cancel()
-                    error = problem
                 stream.settle()
-            if error is not None or stream.done:
-                ended.append(handle)
-                self._tell(handle, None if error else stream.finish_reason, error or stream.error)
-        if ended:
-            self._live = [handle for handle in self._live if handle not in ended]
+            if stream.done:
+                handle._over = over = True
+                error = handle._problem or stream.error
+                self._tell(handle, None if error else stream.finish_reason, error)
+        if over:
+            self._live = [handle for handle in self._live if not handle._over]
         self._delivered()
 
     def _fail(self, error: Exception) -> None:

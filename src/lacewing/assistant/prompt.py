@@ -10,11 +10,15 @@ from typing import TYPE_CHECKING
 from lacewing.assistant.answer import Answer
 from lacewing.assistant.decoder import AnswerDecoder
 from lacewing.engine.engine import Cancelled, Engine, Request
+from lacewing.errors import OptionError
+from lacewing.options import shown_value
 
 if TYPE_CHECKING:
     from lacewing.engine.constraint import Constraint
     from lacewing.options import Progress, Sampling
     from lacewing.text.tokenizer import Tokenizer
+
+MAX_ANSWERS = 128  # to one prompt
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,8 @@ class Prompt:
 
         With a seed, each has the next one. Raises as `answer`.
         """
+        if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= MAX_ANSWERS:
+            raise OptionError(f"{shown_value(count)} answers are wanted; it must be an integer from 1 to {MAX_ANSWERS}")
         samplings = [
             sampling if sampling.seed is None else dataclasses.replace(sampling, seed=(sampling.seed + place) % 2**63)
             for place in range(count)
