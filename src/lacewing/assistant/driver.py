@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from lacewing.errors import LacewingError, OptionError
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from lacewing.engine.engine import Engine, Request
     from lacewing.engine.sampling import Token
     from lacewing.engine.stats import Stats
@@ -39,6 +41,16 @@ class Handle:
     def begun(self) -> bool:
         """Whether it has a place in the engine; before, it waits for one."""
         return self._stream.begun
+
+    @property
+    def prompt(self) -> tuple[Token, ...]:
+        """As `Stream.prompt`."""
+        return self._stream.prompt
+
+    @property
+    def hidden(self) -> np.ndarray:
+        """As `Stream.hidden`."""
+        return self._stream.hidden
 
     def cancel(self) -> None:
         """Stop soon: between two runs, or within one that is for it alone. Tokens of before may still be delivered."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from lacewing.errors import ContextOverflowError, LacewingError
@@ -12,6 +12,7 @@ from lacewing.server.feed import Choice, Feed
 
 if TYPE_CHECKING:
     from lacewing.assistant.prompt import Prompt
+    from lacewing.engine.request import Request
     from lacewing.options import Sampling
     from lacewing.server.context import Served
     from lacewing.server.events import Observers, Record
@@ -19,11 +20,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Job:
-    """One answer that is wanted. Several to the same prompt stand together. `seconds`: that it may take once it has begun."""
+    """One answer that is wanted. Several to the same prompt stand together. `seconds`: that it may take once it has begun;
+    `prompt_logprobs` and `pooling` as of the engine's requests."""
 
     prompt: Prompt
     sampling: Sampling
     seconds: float | None = None
+    prompt_logprobs: int = 0
+    pooling: str | None = None
+
+    @property
+    def request(self) -> Request:
+        """For the engine."""
+        request = self.prompt.request(self.sampling)
+        if self.prompt_logprobs or self.pooling:
+            return replace(request, prompt_logprobs=self.prompt_logprobs, pooling=self.pooling)
+        return request
 
 
 class Answers(Feed):
@@ -61,7 +73,7 @@ class Answers(Feed):
         job, worker = self.jobs[choice.index], self._served.worker
         choice.place = place = await worker.queue.enter(self._who, self._patience)
         try:
-            choice.ticket = worker.submit(job.prompt.request(job.sampling), choice.decoder, choice, job.seconds)
+            choice.ticket = worker.submit(job.request, choice.decoder, choice, job.seconds)
         except BaseException:
             place.leave()
             raise

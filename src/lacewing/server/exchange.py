@@ -15,7 +15,7 @@ from lacewing.server.answers import Answers, Job, check_length
 from lacewing.server.context import Context, Served
 from lacewing.server.events import Record
 from lacewing.server.openai import errors
-from lacewing.server.openai.bodies import AnswerBody
+from lacewing.server.openai.bodies import ModelBody
 from lacewing.server.sse import DONE, EventStream, Receive, Send, SlowReaderError, disconnected
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from lacewing.server.queue import Visit
 
 log = logging.getLogger("lacewing.server")
-TBody = TypeVar("TBody", bound=AnswerBody)
+TBody = TypeVar("TBody", bound=ModelBody)
 
 
 class RequestTimeoutError(LacewingError):
@@ -58,7 +58,7 @@ class Exchange(ABC, Generic[TBody]):
 
     def __init__(self, context: Context, body: TBody, record: Record, who: Hashable):
         self.context, self.body, self.record, self.who = context, body, record, who
-        record.streamed = bool(body.stream)
+        record.streamed = body.streamed
 
     @abstractmethod
     def jobs(self, served: Served) -> list[Job]:
@@ -83,7 +83,7 @@ class Exchange(ABC, Generic[TBody]):
 
     async def _answer(self, send: Send) -> None:
         record, limits = self.record, self.context.limits
-        events = EventStream(send, limits.ping_seconds, limits.write_seconds) if self.body.stream else None
+        events = EventStream(send, limits.ping_seconds, limits.write_seconds) if self.body.streamed else None
         try:
             visit = self.context.room.enter()
             try:

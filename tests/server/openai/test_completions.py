@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 
@@ -40,6 +41,23 @@ def test_log_probabilities(client):
     assert "".join(logprobs.tokens) == found.text and logprobs.text_offset[0] == 0
     assert [len(each) for each in logprobs.top_logprobs] == [2] * 4
     assert all(max(each.values()) == one for each, one in zip(logprobs.top_logprobs, logprobs.token_logprobs, strict=True))
+
+
+@pytest.mark.parametrize("most", [0, 3])
+def test_log_probabilities_of_the_prompt(client, model, most):
+    """As lm-eval asks for them: the text again, and nothing generated."""
+    ids = model.tokenizer.encode_prompt("The sky is blue today")
+    rows = model.logits(ids).astype(np.float64)
+    top = rows.max(axis=1, keepdims=True)
+    logs = rows - top - np.log(np.exp(rows - top).sum(axis=1, keepdims=True))
+    expected = [row[token] for row, token in zip(logs, ids[1:], strict=False)]
+    found = ask(client, prompt=ids, max_tokens=most, echo=True, logprobs=1).choices[0]
+    logprobs = found.logprobs
+    assert found.text.startswith("The sky is blue today") and "".join(logprobs.tokens) == found.text
+    assert logprobs.token_logprobs[0] is None and logprobs.top_logprobs[0] is None
+    assert np.allclose(logprobs.token_logprobs[1 : len(ids)], expected, atol=1e-4)
+    assert len(logprobs.tokens) == len(ids) + most
+    assert [found.text[at:] for at in logprobs.text_offset] == ["".join(logprobs.tokens[at:]) for at in range(len(ids) + most)]
 
 
 @pytest.mark.parametrize(

@@ -34,16 +34,25 @@ class Body(BaseModel):
         return found
 
 
+class ModelBody(Body):
+    """A body that names a model."""
+
+    model: str | None = Field(None, description="a name of `/v1/models`; without it, the server's first model")
+
+    @property
+    def streamed(self) -> bool:
+        return False
+
+
 class StreamOptions(BaseModel):
     model_config = ConfigDict(strict=True, extra="ignore")
 
     include_usage: bool | None = Field(None, description="a last chunk without choices tells `usage`")
 
 
-class AnswerBody(Body):
+class AnswerBody(ModelBody):
     """Fields of chat and completions alike."""
 
-    model: str | None = Field(None, description="a name of `/v1/models`; without it, the server's first model")
     stream: bool | None = Field(None, description="server-sent events instead of one JSON object")
     stream_options: StreamOptions | None = Field(None, description="`include_usage`")
     n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = Field(None, description="answers to one prompt, 1 to 8")
@@ -66,6 +75,9 @@ class AnswerBody(Body):
         None, description="token id to -100 ... 100; `false`: never; also a list of [id, bias], as llama-server has it"
     )
     ignore_eos: bool | None = Field(None, description="end by `max_tokens` and `stop` only")
+    repeat_guard: Annotated[int, Field(ge=0, lt=2**31)] | None = Field(
+        None, description="tokens that an answer may do nothing but repeat itself for, before it is ended; default 640; 0: off"
+    )
     timings_per_token: bool | None = Field(None, description="`timings` in each chunk")
     t_max_predict_ms: Annotated[int, Field(ge=0, lt=2**31)] | None = Field(
         None, description='the answer ends with "length" once it took so long'
@@ -81,6 +93,15 @@ class AnswerBody(Body):
     @property
     def stops(self) -> tuple[str, ...]:
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+
+    @property
+    def streamed(self) -> bool:
+        return bool(self.stream)
+
+    @property
+    def seconds(self) -> float | None:
+        """That an answer may take."""
+        return None if self.t_max_predict_ms is None else self.t_max_predict_ms / 1000
 
     @property
     def wants_usage(self) -> bool:
@@ -99,6 +120,8 @@ class AnswerBody(Body):
             "repeat_window": self.repeat_last_n,
             "seed": None if self.seed is None else self.seed if self.seed >= -1 else self.seed & (2**63 - 1),
             "max_tokens": max_tokens,
+            "ignore_eos": self.ignore_eos,
+            "repeat_guard": self.repeat_guard,
         }
         given = {name: value for name, value in options.items() if value is not None}
         return Sampling(**given, stop=self.stops, logit_bias=self._biases(), logprobs=logprobs)

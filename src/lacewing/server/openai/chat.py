@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 
 from lacewing.assistant.options import ChatOptions
+from lacewing.assistant.tools.definitions import checked, choice
 from lacewing.server.answers import Answers, Job
 from lacewing.server.context import Served
 from lacewing.server.exchange import Exchange, Format
@@ -35,6 +36,11 @@ class ChatBody(AnswerBody):
     )
     logprobs: bool | None = Field(None, description="of each token of the visible text")
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP)] | None = Field(None, description="0 to 20; needs `logprobs`")
+    tools: list[dict[str, Any]] | None = Field(None, description="functions that the model may call")
+    tool_choice: str | dict[str, Any] | None = Field(
+        None, description='"auto", "none", "required", a name, or {"type": "function", "function": {"name": ...}}'
+    )
+    parallel_tool_calls: bool | None = Field(None, description="default true: several calls in one answer")
     reasoning_effort: ReasoningEffort | None = Field(None, description='for templates that know it; "none" asks for no thoughts')
     reasoning: ReasoningOptions | None = Field(None, description="`effort`, as `reasoning_effort`")
     chat_template_kwargs: dict[str, Any] | None = Field(None, description="variables of the template, such as `enable_thinking`")
@@ -59,14 +65,24 @@ class ChatBody(AnswerBody):
             return None
         return self.top_logprobs or 0
 
+    @property
+    def continues(self) -> bool:
+        """Whether the answer goes on with the last message."""
+        if self.continue_final_message is not None:
+            return self.continue_final_message
+        return self.messages[-1].role == "assistant" and not self.messages[-1].tool_calls and len(self.messages) > 1
+
     def options(self) -> ChatOptions:
         """Raises OptionError."""
         effort = self.reasoning_effort or (self.reasoning.effort if self.reasoning else None)
-        last = self.messages[-1].role == "assistant" and not self.messages[-1].tool_calls
+        tools = self.tools or []
         return ChatOptions(
+            tools=tools,
+            tool_choice=choice(self.tool_choice, checked(tools)),
+            parallel_tool_calls=self.parallel_tool_calls is not False,
             reasoning_effort="high" if effort == "xhigh" else effort,
             template_arguments=self.chat_template_kwargs or {},
-            continue_final=last if self.continue_final_message is None else self.continue_final_message,
+            continue_final=self.continues,
         )
 
 
@@ -78,13 +94,15 @@ class ChatExchange(Exchange[ChatBody]):
         messages = plain(body.messages, knows_developer="developer" in assistant.format.template.source)
         prompt = assistant.prompt(messages, body.options())
         sampling = body.sampling(body.limit, 0 if body.top is None else max(1, body.top))
-        seconds = None if body.t_max_predict_ms is None else body.t_max_predict_ms / 1000
-        return [Job(prompt, each, seconds) for each in body.seeded(sampling)]
+        return [Job(prompt, each, body.seconds) for each in body.seeded(sampling)]
 
     def format(self, served: Served, answers: Answers) -> Format:
-        body, tokenizer = self.body, served.model.tokenizer
-        each = bool(body.timings_per_token)
-        return ChatWriter(served.name, tokenizer, top=body.top, wants_usage=body.wants_usage, each_timings=each)
+        body = self.body
+        writer = ChatWriter(
+            served.name, served.model.tokenizer, body.top, body.wants_usage, bool(body.timings_per_token), body.continues
+        )
+        writer.thoughts_in_text = body.reasoning_format == "none"
+        return writer
 
 
 async def chat_completions(request: Request) -> ChatExchange:

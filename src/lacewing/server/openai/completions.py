@@ -68,27 +68,21 @@ class CompletionExchange(Exchange[CompletionBody]):
         body.check()
         limit = DEFAULT_TOKENS if body.max_tokens is None else body.max_tokens
         sampling = body.sampling(limit, 0 if body.logprobs is None else max(1, body.logprobs))
-        seconds = None if body.t_max_predict_ms is None else body.t_max_predict_ms / 1000
+        told = max(1, body.logprobs) if body.echo and body.logprobs is not None else 0
         jobs = []
         for given in body.prompts:
             ids = given if isinstance(given, list) else tokenizer.encode_prompt(given, markup=bool(body.special))
             prompt = Prompt.of_text(tokenizer, ids)
-            jobs += [Job(prompt, each, seconds) for each in body.seeded(sampling)]
+            jobs += [Job(prompt, each, body.seconds, told) for each in body.seeded(sampling)]
         return jobs
 
     def format(self, served: Served, answers: Answers) -> Format:
         body, tokenizer = self.body, served.model.tokenizer
-        echoed = None
+        each = bool(body.timings_per_token)
+        writer = TextWriter(served.name, tokenizer, body.logprobs, body.wants_usage, each, continuation=True)
         if body.echo:
-            echoed = [given if isinstance(given, str) else tokenizer.decode(given, special=True) for given in body.prompts]
-        return TextWriter(
-            served.name,
-            tokenizer,
-            top=body.logprobs,
-            wants_usage=body.wants_usage,
-            each_timings=bool(body.timings_per_token),
-            echoed=echoed,
-        )
+            writer.echoed = [each if isinstance(each, str) else tokenizer.decode(each, special=True) for each in body.prompts]
+        return writer
 
 
 async def completions(request: Request) -> CompletionExchange:

@@ -1,9 +1,11 @@
-"""Log-probabilities as OpenAI writes them. A token is told with its own bytes; nothing is told of tokens without any text."""
+"""Log-probabilities as OpenAI writes them. A token is told with its own bytes, and only if the text shows it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
+
+from lacewing.assistant.probabilities import TokenText, TokenTexts
 
 if TYPE_CHECKING:
     from lacewing.assistant.deltas import Delta
@@ -13,43 +15,44 @@ if TYPE_CHECKING:
 FLOOR = -9999.0  # what OpenAI says of a token that could not come at all
 
 
-def chat_logprobs(tokenizer: Tokenizer, deltas: Iterable[Delta], top: int) -> dict[str, Any] | None:
-    """{"content": [...]} of the tokens of the visible text; null where there are none."""
-    content = [_entry(tokenizer, token, top) for delta in deltas if delta for token in delta.tokens]
-    return {"content": content, "refusal": None} if content else None
+class Logprobs:
+    """Of one answer. `top`: likeliest tokens beside each one; `continuation`: it follows a text, as `AnswerDecoder` has it."""
+
+    def __init__(self, tokenizer: Tokenizer, top: int, *, continuation: bool):
+        self._texts, self._top = TokenTexts(tokenizer, continuation=continuation), top
+
+    def chat(self, deltas: Iterable[Delta]) -> dict[str, Any] | None:
+        """{"content": [...]} of the tokens of the visible text; null where there are none."""
+        content = []
+        for delta in deltas:
+            told = [self._texts.push(token) for token in delta.tokens]
+            content += [self._entry(each) for each in told if delta and each.shown]
+        return {"content": content, "refusal": None} if content else None
+
+    def _entry(self, token: TokenText) -> dict[str, Any]:
+        return {**_one(token), "top_logprobs": [_one(each) for each in token.alternatives[: self._top]]}
+
+    def text(self, tokens: Sequence[Token], offset: int) -> dict[str, Any]:
+        """As completions have them: parallel lists; offsets are characters of the text, of which `offset` come before the answer.
+
+        A token without a log-probability, such as the first of a prompt, has null.
+        """
+        told = [self._texts.push(token) for token in tokens]
+        return {
+            "tokens": [each.label for each in told],
+            "token_logprobs": [None if each.logprob is None else max(each.logprob, FLOOR) for each in told],
+            "top_logprobs": [None if each.logprob is None else self._likeliest(each) for each in told],
+            "text_offset": [offset + each.offset for each in told],
+        }
+
+    def _likeliest(self, token: TokenText) -> dict[str, float]:
+        """Spelling to log-probability; of two tokens spelt alike the likelier one counts."""
+        likeliest: dict[str, float] = {}
+        for each in token.alternatives[: self._top]:
+            likeliest.setdefault(each.label, max(each.logprob or 0.0, FLOOR))
+        return likeliest
 
 
-def _entry(tokenizer: Tokenizer, token: Token, top: int) -> dict[str, Any]:
-    others = [_one(tokenizer, id, logprob) for id, logprob in token.alternatives[:top]]
-    return {**_one(tokenizer, token.id, token.logprob), "top_logprobs": others}
-
-
-def _one(tokenizer: Tokenizer, id: int, logprob: float | None) -> dict[str, Any]:
-    data = tokenizer.token_bytes(id)
-    value = FLOOR if logprob is None or logprob < FLOOR else logprob
-    return {"token": data.decode("utf-8", "replace"), "logprob": value, "bytes": list(data)}
-
-
-def text_logprobs(tokenizer: Tokenizer, tokens: Sequence[Token], top: int, offset: int) -> tuple[dict[str, Any], int]:
-    """As completions have them: parallel lists, offsets in characters from the start of the text; and where the next one begins.
-
-    A token without a log-probability, such as the first of a prompt, has null.
-    """
-    found: dict[str, list[Any]] = {"tokens": [], "token_logprobs": [], "top_logprobs": [], "text_offset": []}
-    for token in tokens:
-        spelling = tokenizer.token_bytes(token.id).decode("utf-8", "replace")
-        known = token.logprob is not None
-        found["tokens"].append(spelling)
-        found["token_logprobs"].append(max(token.logprob, FLOOR) if token.logprob is not None else None)
-        found["top_logprobs"].append(_likeliest(tokenizer, token, top) if known else None)
-        found["text_offset"].append(offset)
-        offset += len(spelling)
-    return found, offset
-
-
-def _likeliest(tokenizer: Tokenizer, token: Token, top: int) -> dict[str, float]:
-    """Spelling to log-probability; of two tokens spelt alike the likelier one counts."""
-    likeliest: dict[str, float] = {}
-    for id, logprob in token.alternatives[:top]:
-        likeliest.setdefault(tokenizer.token_bytes(id).decode("utf-8", "replace"), max(logprob, FLOOR))
-    return likeliest
+def _one(token: TokenText) -> dict[str, Any]:
+    logprob = FLOOR if token.logprob is None else max(token.logprob, FLOOR)
+    return {"token": token.text, "logprob": logprob, "bytes": list(token.data)}

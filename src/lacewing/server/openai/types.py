@@ -1,19 +1,24 @@
-"""What answers have in common: ids, usage, timings, and the text of JSON."""
+"""What answers have in common: the frame of chunks and objects, ids, usage, timings, and the text of JSON."""
 
 from __future__ import annotations
 
 import json
 import secrets
 import time
+from abc import abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from json.encoder import encode_basestring
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from lacewing import __version__
+from lacewing.server.exchange import Format
 
 if TYPE_CHECKING:
     from lacewing.engine.stats import Stats
     from lacewing.server.feed import Choice
+    from lacewing.server.openai.logprobs import Logprobs
+    from lacewing.text.tokenizer import Tokenizer
 
 FINGERPRINT = f"lacewing-{__version__}"
 text = encode_basestring  # a string as JSON, what is no ASCII as it is
@@ -79,3 +84,57 @@ def timings(stats: Stats) -> dict[str, Any]:
 def dumps(value: Any) -> str:
     """Compact JSON."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+@dataclass
+class Writer(Format):
+    """Answers as OpenAI frames them. `top`: likeliest tokens to report beside each one, None for no log-probabilities;
+    `wants_usage`: a last chunk tells it; `each_timings`: every chunk has timings; `continuation`: answers go on from a text."""
+
+    prefix: ClassVar[str]  # of ids
+    chunk: ClassVar[str]  # what the chunks of a stream are called
+    object: ClassVar[str]  # what a whole answer is called
+
+    model: str
+    tokenizer: Tokenizer
+    top: int | None = None
+    wants_usage: bool = False
+    each_timings: bool = False
+    continuation: bool = False
+    logprobs: dict[int, Logprobs] = field(default_factory=dict)  # of each choice
+
+    def __post_init__(self) -> None:
+        self._frame = {"id": new_id(self.prefix), "object": self.chunk, "created": now(), "model": self.model}
+        self._frame["system_fingerprint"] = FINGERPRINT
+        self._head = f'data: {dumps(self._frame)[:-1]},"choices":['
+        self._tail = "]" + (',"usage":null' if self.wants_usage else "")
+
+    @abstractmethod
+    def answer(self, choice: Choice) -> dict[str, Any]:
+        """One of the `choices` of an answer that is not streamed."""
+
+    def event(self, index: int, said: str, logprobs: str = "null", finish: str = "null", more: str = "") -> str:
+        """A chunk. `said` is the inside of a JSON object, the others are JSON."""
+        choice = f'{{"index":{index},{said},"logprobs":{logprobs},"finish_reason":{finish}}}'
+        return f"{self._head}{choice}{self._tail}{more}}}\n\n"
+
+    def each(self, choice: Choice) -> str:
+        """Timings so far, where they are wanted with every chunk."""
+        if not self.each_timings or choice.ticket is None:
+            return ""
+        return f',"timings":{dumps(timings(choice.ticket.handle.stats))}'
+
+    def last(self, choice: Choice) -> str:
+        """Timings of the whole."""
+        stats = None if choice.end is None else choice.end.stats
+        return "" if stats is None else f',"timings":{dumps(timings(stats))}'
+
+    def last_event(self, choices: Sequence[Choice]) -> bytes:
+        return f'{self._head}],"usage":{dumps(usage(choices))}}}\n\n'.encode() if self.wants_usage else b""
+
+    def whole(self, choices: Sequence[Choice]) -> bytes:
+        found = self._frame | {"object": self.object, "choices": list(map(self.answer, choices)), "usage": usage(choices)}
+        first = choices[0].end
+        if first is not None and first.stats is not None:
+            found["timings"] = timings(first.stats)
+        return dumps(found).encode()
