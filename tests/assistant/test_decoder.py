@@ -23,6 +23,8 @@ def tokens(text):
 class Calls:
     """Everything between braces is the argument of a call."""
 
+    ended = False
+
     def __init__(self):
         self.inside, self.index, self.held = False, -1, 0
 
@@ -39,7 +41,7 @@ class Calls:
                 pieces.append(("text", sign))
         return pieces
 
-    def flush(self):
+    def flush(self, cut=False):
         return []
 
 

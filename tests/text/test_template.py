@@ -445,3 +445,19 @@ def test_smollm2(smollm2_path: Path):
     ids = template.encode([{"role": "user", "content": "Hi<|im_end|>"}], tokenizer)
     assert [token for token in ids if tokenizer.is_control(token)] == [1, 2, 1, 2, 1]
     assert ids[0] == 1 and tokenizer.decode(ids, special=True) == template.render([{"role": "user", "content": "Hi<|im_end|>"}])
+
+
+def test_the_content_of_a_message_that_only_calls_tools_is_none_where_the_template_asks_for_it():
+    call = {"type": "function", "function": {"name": "f", "arguments": "{}"}}
+    messages = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": None, "tool_calls": [call]}]
+    shown = "{{ m.tool_calls[0].function.name }}{{ m.tool_calls[0].function.arguments | tojson }}"
+    asks = (
+        f"{{% for m in messages %}}{{% if m.content is none %}}{shown}{{% else %}}({{{{ m.content }}}}){{% endif %}}{{% endfor %}}"
+    )
+    assert (
+        ChatTemplate(asks, "test").render(messages)
+        == ChatTemplate(asks, "test").render([messages[0], {**messages[1], "content": ""}])
+        == "(Hi)f{}"
+    )
+    adds = f"{{% for m in messages %}}{{{{ m.content + '.' }}}}{{% if m.tool_calls %}}{shown}{{% endif %}}{{% endfor %}}"
+    assert ChatTemplate(adds, "test").render(messages) == "Hi..f{}"

@@ -17,25 +17,31 @@ Piece = tuple[str, str] | CallDelta  # (TEXT or REASONING, text), or a part of a
 
 
 class Splitter(Protocol):
-    """Tells thoughts, text and tool calls apart, wherever the text is cut. `held`: characters that it holds back."""
+    """Tells thoughts, text and tool calls apart, wherever the text is cut. `held`: characters that it holds back.
+
+    `ended`: the calls that were wanted are whole. `flush` gives the rest, once no more text comes; `cut`: because of a limit.
+    """
 
     @property
     def held(self) -> int: ...
 
+    @property
+    def ended(self) -> bool: ...
+
     def push(self, text: str) -> Sequence[Piece]: ...
 
-    def flush(self) -> Sequence[Piece]: ...
+    def flush(self, cut: bool = False) -> Sequence[Piece]: ...
 
 
 class PlainSplitter:
     """All is visible text."""
 
-    held = 0
+    held, ended = 0, False
 
     def push(self, text: str) -> Sequence[Piece]:
         return [(TEXT, text)]
 
-    def flush(self) -> Sequence[Piece]:
+    def flush(self, cut: bool = False) -> Sequence[Piece]:
         return []
 
 
@@ -87,6 +93,8 @@ class AnswerDecoder:
         self._pushed += len(text)
         self._waiting.append((token, begin, self._pushed + self._text.incomplete))
         pieces = self._take(text) if text else []
+        if self._splitter.ended:
+            self.ended = self.ended or "tool_calls"
         if self._repeats.push(token.id):
             self.ended = self.ended or "repetition"
         return self._deltas(pieces)
@@ -97,12 +105,13 @@ class AnswerDecoder:
         if self._stops.hit is None:
             rest = self._text.flush()
             self._pushed += len(rest)
-            pieces = self._take(rest, final=True)
+            pieces = self._take(rest, final=True, cut=self.ended is None and reason != "stop")
+        deltas = self._deltas(pieces, final=True)
         hit = (self._stops.hit, self._markup_stops.hit) != (None, None)
         self.finish_reason = "stop" if hit else self.ended or reason
         if self._calls and self.finish_reason == "stop":
             self.finish_reason = "tool_calls"
-        return self._deltas(pieces, final=True)
+        return deltas
 
     @property
     def message(self) -> dict[str, Any]:
@@ -116,13 +125,13 @@ class AnswerDecoder:
             message["tool_calls"] = [{**call, "function": dict(call["function"])} for call in self._calls]
         return message
 
-    def _take(self, text: str, final: bool = False) -> list[Piece]:
-        """Through the splitter and the stop strings. `final`: nothing follows."""
+    def _take(self, text: str, final: bool = False, cut: bool = False) -> list[Piece]:
+        """Through the splitter and the stop strings. `final`: nothing follows, `cut`: because of a limit."""
         text = self._markup_stops.push(text) + (self._markup_stops.flush() if final else "")
         if self._markup_stops.hit is not None:
             self.ended = "stop"
         found: list[Piece] = []
-        pieces = iter((*(self._splitter.push(text) if text else ()), *(self._splitter.flush() if final else ())))
+        pieces = iter((*(self._splitter.push(text) if text else ()), *(self._splitter.flush(cut) if final else ())))
         for piece in pieces:
             if not isinstance(piece, CallDelta) and piece[0] == TEXT:
                 found.append((TEXT, self._stops.push(piece[1])))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lacewing.assistant.decoder import AnswerDecoder, PlainSplitter, Splitter
 from lacewing.assistant.following import ChannelFollower, Follower, TaggedFollower
+from lacewing.assistant.tools.use import ToolRequest, ToolUse
 from lacewing.engine.engine import Engine, common_prefix
 from lacewing.errors import TemplateError
 from lacewing.text.reasoning import (
@@ -64,18 +65,36 @@ class ChatFormat:
 
         return EffortVariables(self.template)
 
-    def follower(self, ids: Sequence[int], tag: str | None, *, answering: bool = False, tools: bool = False) -> Follower:
-        """What tells where in the answer to a prompt a model is. `tag`: open at its end; `answering`: thoughts are over."""
-        if self.harmony:
-            return ChannelFollower(self.tokenizer, answering, tools)
-        over = answering or (tag is None and closed(self.tokenizer.decode(ids[-24:], special=True)))
-        return TaggedFollower(self.tokenizer, tag, over, self.marks)
+    @cached_property
+    def tools(self) -> ToolUse:
+        """How the model uses tools under this template."""
+        return ToolUse(self.tokenizer, self.template)
 
-    def splitter(self, tag: str | None, *, answering: bool = False) -> Splitter:
-        """For an answer; `tag` and `answering` as for `follower`."""
-        if answering:
+    def follower(
+        self, ids: Sequence[int], tag: str | None, *, answering: bool = False, request: ToolRequest | None = None
+    ) -> Follower:
+        """What tells where in the answer to a prompt a model is. `tag`: open at its end; `answering`: thoughts are over; `request`:
+        the tools that it may call, in its thoughts too if it need not."""
+        if self.harmony:
+            return ChannelFollower(self.tokenizer, answering, request is not None)
+        over = answering or (tag is None and closed(self.tokenizer.decode(ids[-24:], special=True)))
+        calls = self.tools.begins if request is not None and not request.must else ()
+        return TaggedFollower(self.tokenizer, tag, over, self.visible(request), calls)
+
+    def splitter(self, tag: str | None, *, answering: bool = False, request: ToolRequest | None = None) -> Splitter:
+        """For an answer; `tag`, `answering` and `request` as for `follower`."""
+        if answering and request is None:
             return PlainSplitter()
-        return ChannelSplitter() if self.harmony else ReasoningSplitter(tag)
+        splitter = ChannelSplitter() if self.harmony else ReasoningSplitter(tag)
+        if request is None:
+            return splitter
+        if answering:
+            splitter.interrupt()
+        return self.tools.splitter(request, splitter)
+
+    def visible(self, request: ToolRequest | None = None) -> dict[int, str]:
+        """Control tokens that a splitter has to see, by id."""
+        return self.marks if request is None else self.marks | {token: mark for mark, token in self.tools.tokens.items()}
 
     def resume(self, message: Message, tag: str | None) -> Resumed:
         """How a message of the assistant goes on, behind a prompt that has opened a tag."""
@@ -90,15 +109,17 @@ class ChatFormat:
             return Resumed(tail, begin, False)
         return Resumed([*tail, (f"\n{TAGS[begin]}\n\n", True), (content, False)], None, True)
 
-    def decoder(self, splitter: Splitter, sampling: Sampling, begun: Message | None = None) -> AnswerDecoder:
-        """`begun`: the message that the answer goes on with."""
+    def decoder(
+        self, splitter: Splitter, sampling: Sampling, begun: Message | None = None, request: ToolRequest | None = None
+    ) -> AnswerDecoder:
+        """`begun`: the message that the answer goes on with; `request`: the tools that it may call."""
         return AnswerDecoder(
-            self.tokenizer, splitter, continuation=begun is not None, visible=self.marks, stops=sampling.stop,
+            self.tokenizer, splitter, continuation=begun is not None, visible=self.visible(request), stops=sampling.stop,
             markup_stops=self.stops, repeat_guard=sampling.repeat_guard, begun=begun,
         )  # fmt: skip
 
     def shared(
-        self, engine: Engine, beginnings: Sequence[Sequence[Message]], ids: Sequence[int], **options: Any
+        self, engine: Engine, beginnings: Iterable[Sequence[Message]], ids: Sequence[int], **options: Any
     ) -> tuple[int, ...]:
         """How many of a prompt's ids are due to each beginning of its conversation; nothing if the engine finds any prefix."""
         found = set()

@@ -12,6 +12,7 @@ from lacewing.assistant.format import ChatFormat, Message
 from lacewing.assistant.options import ChatOptions
 from lacewing.assistant.prompt import Prompt
 from lacewing.assistant.thinking import ThinkingConstraint
+from lacewing.assistant.tools.use import ToolRequest
 from lacewing.engine.engine import Cancelled, Engine
 from lacewing.errors import OptionError, TemplateError
 
@@ -42,22 +43,24 @@ class Assistant:
             if messages[-1].get("role") != "assistant" or len(messages) == 1:
                 raise OptionError("the last message must be the assistant's, after others, for the answer to continue it")
             messages, begun = messages[:-1], messages[-1]
-        given = self._variables(options)
-        ids = form.template.encode(messages, form.tokenizer, **given)
+        request = ToolRequest.of(options)
+        given = self._variables(options) | form.tools.variables(request)
+        conversation = form.tools.messages(messages, request)
+        ids = form.template.encode(conversation, form.tokenizer, **given)
         tag = form.opened(ids)
         answering = False
         if begun is not None:
             tail, tag, answering = form.resume(begun, tag)
-            ids = form.template.encode(messages, form.tokenizer, tail=tail, **given)
+            ids = form.template.encode(conversation, form.tokenizer, tail=tail, **given)
 
         def decode(sampling: Sampling) -> AnswerDecoder:
-            return form.decoder(form.splitter(tag, answering=answering), sampling, begun)
+            return form.decoder(form.splitter(tag, answering=answering, request=request), sampling, begun, request)
 
         system = list(itertools.takewhile(lambda each: each.get("role") == "system", messages))
         ends = [place + 1 for place, each in enumerate(messages) if each.get("role") == "user"][-1 - MARKED : -1]
         beginnings = [system, *(messages[:end] for end in ends)]  # the end of the last one is that of the prompt
-        shared = form.shared(self.engine, beginnings, ids, **given)
-        return Prompt(ids, form.stop_ids, decode, shared, self._constrain(options, ids, tag, answering))
+        shared = form.shared(self.engine, (form.tools.messages(each, request) for each in beginnings if each), ids, **given)
+        return Prompt(ids, form.stop_ids, decode, shared, self._constrain(options, request, ids, tag, answering))
 
     def reply(
         self,
@@ -73,24 +76,22 @@ class Assistant:
     def _variables(self, options: ChatOptions) -> dict[str, Any]:
         """For the template. A caller's own take precedence over what the effort says."""
         given = {} if options.reasoning_effort is None else self.format.effort.of(options.reasoning_effort)
-        given |= options.template_arguments
-        if options.tools and options.tool_choice != "none":
-            given["tools"] = list(options.tools)
-        return given
+        return {**given, **options.template_arguments}
 
     def _constrain(
-        self, options: ChatOptions, ids: Sequence[int], tag: str | None, answering: bool
+        self, options: ChatOptions, request: ToolRequest | None, ids: Sequence[int], tag: str | None, answering: bool
     ) -> Callable[[], Constraint] | None:
         """What bounds the thoughts of an answer and the text behind them; None if nothing does."""
         form, budget = self.format, options.reasoning_budget
+        if request is not None and request.must:
+            raise OptionError('`tool_choice` must be "auto" or "none": a call cannot be made sure of yet')
         if budget is None and options.reasoning_effort == "none" and not form.effort.can_be_off:
             budget = 0
         if budget is None and options.constraint is None:
             return None
-        tools = bool(options.tools) and options.tool_choice != "none"
 
         def make() -> Constraint:
-            follower = form.follower(ids, tag, answering=answering, tools=tools)
+            follower = form.follower(ids, tag, answering=answering, request=request)
             inner = None if options.constraint is None else options.constraint()
             return ThinkingConstraint(form.tokenizer, self.engine.vocab_size, follower, budget, inner, stop_ids=form.stop_ids)
 

@@ -15,15 +15,20 @@ Message = Mapping[str, Any]
 _ROLES = frozenset(("system", "developer", "user", "assistant", "tool", "function", "ipython", "model"))
 
 
-def for_template(messages: Sequence[Message], *, parts: bool) -> list[dict[str, Any]]:
+def for_template(messages: Sequence[Message], *, parts: bool, blank: str | None = "") -> list[dict[str, Any]]:
     """Copies of messages. `parts`: the template reads lists of parts; otherwise their texts are put together, line by line.
 
     As in transformers, keys whose value is None are left out, and thoughts have all their names; but `content` is "" where
-    there is none, as with tool calls, because many templates add to it. ValueError or TypeError for other shapes.
+    there is none, because many templates add to it, or `blank` with tool calls. ValueError or TypeError for other shapes.
     """
     if not isinstance(messages, Sequence) or isinstance(messages, str):
         raise TypeError(f"a conversation must be a list of messages, not {type(messages).__name__}")
-    return [_message(message, parts) for message in messages]
+    return [_message(message, parts, blank) for message in messages]
+
+
+def calls_tools(messages: Any) -> bool:
+    """Whether a message of a conversation holds calls."""
+    return isinstance(messages, Sequence) and any(isinstance(each, Mapping) and each.get("tool_calls") for each in messages)
 
 
 def length(value: Any) -> int:
@@ -35,7 +40,7 @@ def length(value: Any) -> int:
     return len(value) + 8 if isinstance(value, str) else 8
 
 
-def _message(message: Any, parts: bool) -> dict[str, Any]:
+def _message(message: Any, parts: bool, blank: str | None) -> dict[str, Any]:
     if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
         raise ValueError("a message is a dict with a role and content, such as {'role': 'user', 'content': 'Hi'}")
     given = {key: value for key, value in message.items() if value is not None}
@@ -44,6 +49,8 @@ def _message(message: Any, parts: bool) -> dict[str, Any]:
     if thoughts is not None:
         copy = {"thinking": thoughts, **copy, "reasoning_content": thoughts}
     calls = copy.get("tool_calls")
+    if calls and copy["content"] == "":
+        copy["content"] = blank
     for call in calls if isinstance(calls, list) else ():
         function = call.get("function", call) if isinstance(call, dict) else None
         if isinstance(function, dict) and "arguments" in function:

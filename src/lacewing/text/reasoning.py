@@ -69,6 +69,8 @@ class ReasoningSplitter:
     `tag`: the one that the prompt has opened already.
     """
 
+    ended = False  # it never says that nothing more is wanted
+
     def __init__(self, tag: str | None = None):
         self._close = TAGS[tag] if tag else ""
         self._state = REASONING if tag else "start"
@@ -118,8 +120,8 @@ class ReasoningSplitter:
             pieces += self._emit(TEXT, len(self._held))
         return pieces
 
-    def flush(self) -> Pieces:
-        """The rest, once no more text comes."""
+    def flush(self, cut: bool = False) -> Pieces:
+        """The rest, once no more text comes; whether a limit `cut` it makes no difference to thoughts."""
         self._begin(final=True)
         if self._state == REASONING:
             self._held = self._held.rstrip()
@@ -162,6 +164,8 @@ class ReasoningSplitter:
 class ChannelSplitter:
     """The same for harmony: what goes to the channel "final" is the answer, all else are thoughts."""
 
+    ended = False
+
     def __init__(self) -> None:
         self._held, self._kind = "", TEXT
         self._header = True
@@ -181,7 +185,16 @@ class ChannelSplitter:
             pieces += part
         return pieces
 
-    def flush(self) -> Pieces:
+    @property
+    def thinking(self) -> bool:
+        """Whether what comes now belongs to the thoughts."""
+        return not self._header and self._kind == REASONING
+
+    def interrupt(self) -> Pieces:
+        """What is held back, before something that belongs to no channel."""
+        return self.flush()
+
+    def flush(self, cut: bool = False) -> Pieces:
         text, self._held = self._held, ""
         return [] if self._header or not text else [(self._kind, text)]
 

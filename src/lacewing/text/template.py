@@ -20,7 +20,7 @@ from lacewing.formats.checkpoint import Checkpoint
 from lacewing.formats.files import read_named
 from lacewing.text.budget import Budget, spending
 from lacewing.text.filters import Refusal
-from lacewing.text.messages import Message, for_template, length
+from lacewing.text.messages import Message, calls_tools, for_template, length
 from lacewing.text.provenance import as_text, from_user, join
 from lacewing.text.sandbox import Sandbox
 from lacewing.text.tokenizer import Tokenizer
@@ -173,14 +173,30 @@ class ChatTemplate:
             given = {key: from_user(value) for key, value in options.items()}
             given["tools"] = None if tools is None else from_user(list(tools))
             given["add_generation_prompt"] = add_generation_prompt
-            given["messages"] = for_template(messages, parts=reads_parts)
+            blank = self._blank if calls_tools(messages) else ""
+            given["messages"] = for_template(messages, parts=reads_parts, blank=blank)
         except (ValueError, TypeError, RecursionError) as error:
             raise TemplateError(str(error)) from error
         if reads_parts and any(isinstance(message["content"], list) for message in given["messages"]):
             with contextlib.suppress(TemplateError):  # the parts that it reads may be of something else
                 return self._run(given)
-            given["messages"] = for_template(messages, parts=False)
+            given["messages"] = for_template(messages, parts=False, blank=blank)
         return self._run(given)
+
+    @cached_property
+    def _blank(self) -> str | None:
+        """The content of a message that only calls tools: None if the template shows calls then alone, as DeepSeek R1's does."""
+        call = {"id": "000000000", "type": "function", "function": {"name": "f", "arguments": f'{{"asked": "{_PROBE}"}}'}}
+        messages: list[Message] = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": None, "tool_calls": [call]}]
+
+        def shown(blank: str | None) -> bool:
+            given = {"tools": None, "add_generation_prompt": False, "messages": for_template(messages, parts=False, blank=blank)}
+            try:
+                return _PROBE in "".join(text for text, _ in self._run(given))
+            except TemplateError:
+                return False
+
+        return None if not shown("") and shown(None) else ""
 
     def _run(self, given: dict[str, Any]) -> list[tuple[str, bool]]:
         """The (text, trusted) parts, within the budget."""

@@ -51,6 +51,10 @@ def write_coder(calls):
     return "\n".join(one(*call) for call in calls)
 
 
+def write_seed(calls):
+    return write_coder(calls).replace("tool_call>", "seed:tool_call>")
+
+
 def write_glm(calls, gap="\n"):
     def one(name, arguments):
         pairs = (f"<arg_key>{key}</arg_key>{gap}<arg_value>{bare(value)}</arg_value>{gap}" for key, value in arguments.items())
@@ -136,8 +140,9 @@ def write_harmony_recipient_first(calls):
 CASES = {
     "hermes": (hermes.FORMAT, write_hermes, True),
     "qwen-coder": (qwen_coder.FORMAT, write_coder, True),
+    "seed": (qwen_coder.SEED_FORMAT, write_seed, True),
     "glm": (glm.FORMAT, write_glm, True),
-    "glm-4.7": (glm.FORMAT, write_glm_47, True),
+    "glm-4.7": (glm.TIGHT, write_glm_47, True),
     "dsml": (dsml.FORMAT, write_dsml, True),
     "dsml-v4": (dsml.FORMAT_V4, write_dsml_v4, True),
     "kimi": (kimi.FORMAT, write_kimi, True),

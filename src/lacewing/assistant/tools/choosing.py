@@ -1,14 +1,9 @@
-"""Which format of tool calls a model has: by its template's text, else by its vocabulary."""
+"""Which format of tool calls a model has: by what its template holds, else by what it writes."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from lacewing.assistant.tools.format import Format
 from lacewing.assistant.tools.formats import deepseek, dsml, glm, harmony, hermes, kimi, llama, mistral, qwen_coder
-
-if TYPE_CHECKING:
-    from lacewing.assistant.tools.format import Format
-    from lacewing.text.tokenizer import Tokenizer
 
 # The first that fits: those of which another is a part stand before it.
 FORMATS: tuple[Format, ...] = (
@@ -21,7 +16,9 @@ FORMATS: tuple[Format, ...] = (
     mistral.WITH_ID,
     mistral.NAMED,
     mistral.LISTED,
+    glm.TIGHT,
     glm.FORMAT,
+    qwen_coder.SEED_FORMAT,
     qwen_coder.FORMAT,
     hermes.FORMAT,
     llama.FORMAT,
@@ -29,11 +26,6 @@ FORMATS: tuple[Format, ...] = (
 DEFAULT = hermes.FORMAT  # which a model without one is told to write
 
 
-def by_template(source: str) -> Format | None:
-    """The format that a chat template writes calls in; None if it writes none."""
-    return next((each for each in FORMATS if all(text in source for text in each.spelt)), None)
-
-
-def by_vocabulary(tokenizer: Tokenizer) -> Format | None:
-    """The format whose marks are tokens of their own."""
-    return next((each for each in FORMATS if each.tokens and all(map(tokenizer.has, each.tokens))), None)
+def by_text(text: str) -> Format | None:
+    """The format of a template's source, or of calls that it wrote; None if it is none that we know."""
+    return next((each for each in FORMATS if all(part in text for part in each.spelt)), None)

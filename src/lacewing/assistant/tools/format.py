@@ -9,7 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lacewing.assistant.tools.definitions import Tool, Tools
+from lacewing.assistant.tools.definitions import Tool
+from lacewing.assistant.tools.history import Ids, any_id
 from lacewing.assistant.tools.parsing import Parser
 
 if TYPE_CHECKING:
@@ -23,24 +24,19 @@ def random_id(name: str, index: int) -> str:
     return "call_" + "".join(secrets.choice(_LETTERS) for _ in range(24))
 
 
-def short_id(name: str, index: int) -> str:
-    """Of a call, as Mistral's templates want it: 9 letters and digits."""
-    return "".join(secrets.choice(_LETTERS) for _ in range(9))
-
-
 @dataclass(frozen=True)
 class Format:
     """One way to write calls.
 
-    A template that holds all of `spelt`, or a vocabulary with all of `tokens`, has it. `marks`: what the parser has to see even if
-    they are control tokens. `call` writes the grammar of one call of a tool; `opening`, `between` and `closing` stand around calls.
-    `one_call`: the model makes one in a message.
+    A template that holds all of `spelt`, or writes it, has it. `marks`: what the parser has to see even if they are control tokens.
+    `call` writes the grammar of one call of a tool; `opening`, `between` and `closing` stand around calls. `one_call`: the model
+    makes one in a message. `told`: how to call, for a template that does not show tools; "{tools}" in it are the definitions.
+    `past_id` makes the id of a call in the conversation that the template takes, `make_id` that of a new one.
     """
 
     name: str
-    parser: Callable[[Tools, tuple[str, ...]], Parser]
+    parser: type[Parser]
     spelt: tuple[str, ...]
-    tokens: tuple[str, ...]
     marks: tuple[str, ...]
     call: Callable[[Lark, Tool], str]
     opening: tuple[str, ...] = ()
@@ -48,6 +44,8 @@ class Format:
     closing: tuple[str, ...] = ()
     make_id: Callable[[str, int], str] = random_id
     one_call: bool = False
+    told: str = ""
+    past_id: Ids = any_id
 
 
 def head(tool: Tool, key: str) -> str:

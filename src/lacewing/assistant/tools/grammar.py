@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 
 from lacewing.assistant.tools.definitions import Tool
 from lacewing.assistant.tools.format import Format
@@ -12,13 +12,16 @@ from lacewing.assistant.tools.lark import Lark, Thoughts
 def calls(
     form: Format,
     tools: Sequence[Tool],
-    token: Callable[[str], int | None],
+    tokens: Mapping[str, int],
     *,
     parallel: bool = True,
     thoughts: Thoughts | None = None,
 ) -> str:
-    """The grammar of an answer that calls one of `tools`, or several if `parallel`, and says nothing else after its thoughts."""
-    lark = Lark(token)
+    """The grammar of an answer that calls one of `tools`, or several if `parallel`, and says nothing else after its thoughts.
+
+    `tokens`: the control tokens of the vocabulary among the marks of the format and of thoughts.
+    """
+    lark = Lark(tokens)
     each = [lark.rule(f"call_{place}", form.call(lark, tool)) for place, tool in enumerate(tools)]
     lark.rule("call", " | ".join(each))
     more = f"({lark.spelt(*form.between)} call)*" if parallel and not form.one_call else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -23,10 +24,12 @@ class Thoughts:
 
 
 class Lark:
-    """Writes rules. `token`: the id of a control token by its spelling, None for what is spelt out."""
+    """Writes rules. `tokens`: the ids of control tokens by their spelling, which are these tokens wherever they are in a text."""
 
-    def __init__(self, token: Callable[[str], int | None]):
-        self._token = token
+    def __init__(self, tokens: Mapping[str, int]):
+        self._tokens = tokens
+        spellings = sorted(tokens, key=len, reverse=True)
+        self._split = re.compile("(" + "|".join(map(re.escape, spellings)) + ")" if spellings else r"((?!))")
         self._rules: dict[str, str] = {}
 
     @property
@@ -40,8 +43,8 @@ class Lark:
         return name
 
     def spelt(self, *parts: str) -> str:
-        """These texts in a row; each that is the spelling of a control token is that token."""
-        return " ".join(self._part(part) for part in parts if part)
+        """These texts in a row."""
+        return " ".join(map(self._part, self._parts(*parts)))
 
     def json(self, schema: Mapping[str, Any], root: Mapping[str, Any] | None = None) -> str:
         """A value by its schema; `root`: whose definitions it refers to."""
@@ -55,17 +58,24 @@ class Lark:
 
     def up_to(self, *ending: str) -> str:
         """Any text up to its end, and that."""
-        name = f"text_{len(self._rules)}"
-        first, *others = ending
-        if self._token(first) is None:
-            self.rule(name, "/(?s:.*)/", f"[suffix={json.dumps(first)}]")
-            return " ".join((name, self.spelt(*others))).strip()
-        self.rule(name, "/(?s:.*)/")
-        return f"{name} {self.spelt(*ending)}"
+        name, parts = f"text_{len(self._rules)}", self._parts(*ending)
+        token = next((place for place, part in enumerate(parts) if part in self._tokens), None)
+        if token is None:
+            return self.rule(name, "/(?s:.*)/", f"[suffix={_quoted(''.join(parts))}]")
+        lead = re.escape("".join(parts[:token])).replace("/", "\\/").replace("\n", "n")
+        self.rule(name, f"/(?s:.*){lead}/")  # no text holds the token
+        return f"{name} {self.spelt(*parts[token:])}"
+
+    def _parts(self, *texts: str) -> list[str]:
+        """Texts in a row, cut before and behind control tokens."""
+        return [part for part in self._split.split("".join(texts)) if part]
 
     def _part(self, part: str) -> str:
-        token = self._token(part)
-        return json.dumps(part, ensure_ascii=False) if token is None else f"<[{token}]>"
+        return f"<[{self._tokens[part]}]>" if part in self._tokens else _quoted(part)
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
 
 
 def tagged(lark: Lark, tool: Tool, opening: Callable[[str], tuple[str, ...]], closing: tuple[str, ...]) -> str:

@@ -67,8 +67,24 @@ def _fenced_call(lark: Lark, tool: Tool) -> str:
     return f"{begin} {lark.arguments(tool)} {lark.spelt(chr(10) + FENCE_END, END)}"
 
 
+def _told(call: str) -> str:
+    return (
+        "## Tools\n\nYou can call these functions:\n{tools}\n\n"
+        f"To call functions, write exactly in this form:\n{SECTION}{BEGIN}{call}{END}{SECTION_END}\n"
+        "where {} is a JSON object of the arguments. Repeat the part from "
+        f"{BEGIN} to {END} to call several."
+    )
+
+
 FORMAT = Format(
-    "deepseek", DeepseekCalls, spelt=(SECTION,), tokens=(SECTION,), marks=(SECTION, SECTION_END, BEGIN, SEPARATOR, END), call=_call,
-    opening=(SECTION,), closing=(SECTION_END,),
+    "deepseek", DeepseekCalls, spelt=(SECTION,), marks=(SECTION, SECTION_END, BEGIN, SEPARATOR, END), call=_call,
+    opening=(SECTION,), closing=(SECTION_END,), told=_told(f"the name{SEPARATOR}{{}}"),
 )  # fmt: skip
-FENCED = replace(FORMAT, name="deepseek-v3", spelt=(SECTION, "```json"), tokens=(), call=_fenced_call, between=("\n",))
+FENCED = replace(
+    FORMAT,
+    name="deepseek-v3",
+    spelt=(SECTION, "```json"),
+    call=_fenced_call,
+    between=("\n",),
+    told=_told(f"function{SEPARATOR}the name\n{FENCE}{{}}\n{FENCE_END}"),
+)

@@ -57,14 +57,14 @@ def _call(lark: Lark, tool: Tool) -> str:
         return (f'{PARAMETER}{name}" string="{"true" if "string" in tool.types(name) else "false"}">',)
 
     begin = lark.spelt(f'{INVOKE}{tool.name}">\n')
-    return f"{begin} {tagged(lark, tool, opening, (f'{PARAMETER_END}{chr(10)}',))} {lark.spelt(INVOKE_END)}"
+    return f"{begin} {tagged(lark, tool, opening, (f'{PARAMETER_END}{chr(10)}',))} {lark.spelt(INVOKE_END + chr(10))}"
 
 
 def _row(name: str, block: str) -> Format:
     word = block.rpartition(MARK)[2]
     return Format(
-        name, DsmlCalls, spelt=(MARK, word), tokens=(), marks=(MARK,), call=_call,
-        opening=(f"{block}\n",), between=("\n",), closing=(f"\n</{block[1:]}",),
+        name, DsmlCalls, spelt=(MARK, word), marks=(MARK,), call=_call,
+        opening=(f"{block}\n",), closing=(f"</{block[1:]}",),
     )  # fmt: skip
 
 

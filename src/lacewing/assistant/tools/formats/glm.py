@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from dataclasses import replace
+from functools import partial
 
 from lacewing.assistant.tools.definitions import Tool
 from lacewing.assistant.tools.format import Format
@@ -37,17 +39,14 @@ class GlmCalls(TaggedCalls):
         return None
 
 
-def _call(lark: Lark, tool: Tool) -> str:
-    parameters = tagged(lark, tool, lambda name: (KEY, name, KEY_END, "\n", VALUE), (VALUE_END, "\n"))
-    return f"{lark.spelt(BEGIN, f'{tool.name}' + chr(10))} {parameters} {lark.spelt(END)}"
+def _call(lark: Lark, tool: Tool, gap: str = "\n") -> str:
+    parameters = tagged(lark, tool, lambda name: (KEY, name, KEY_END, gap, VALUE), (VALUE_END, gap))
+    return f"{lark.spelt(BEGIN, tool.name, gap)} {parameters} {lark.spelt(END)}"
 
 
 FORMAT = Format(
-    "glm",
-    GlmCalls,
-    spelt=(KEY,),
-    tokens=(KEY, VALUE),
-    marks=(BEGIN, END, KEY, KEY_END, VALUE, VALUE_END),
-    call=_call,
+    "glm", GlmCalls, spelt=(KEY,), marks=(BEGIN, END, KEY, KEY_END, VALUE, VALUE_END), call=_call,
     between=("\n",),
-)
+)  # fmt: skip
+# GLM 4.7 and later, without line breaks.
+TIGHT = replace(FORMAT, name="glm-4.7", spelt=(f"{KEY_END}{VALUE}",), call=partial(_call, gap=""), between=())

@@ -99,7 +99,6 @@ FORMAT = Format(
     "harmony",
     HarmonyCalls,
     spelt=(CHANNEL, CALL),
-    tokens=(CHANNEL, CALL),
     marks=(CHANNEL, MESSAGE, CONSTRAIN, *ENDS),
     call=_call,
     one_call=True,

@@ -27,4 +27,13 @@ def _call(lark: Lark, tool: Tool) -> str:
     return f"{lark.spelt(BEGIN, chr(10) + head(tool, 'arguments'))} {lark.arguments(tool)} {lark.spelt('}' + chr(10), END)}"
 
 
-FORMAT = Format("hermes", HermesCalls, spelt=(BEGIN,), tokens=(BEGIN,), marks=(BEGIN, END), call=_call, between=("\n",))
+TOLD = """You can call these functions:
+<tools>
+{tools}
+</tools>
+
+To call one, write a JSON object with its name and arguments between tags; the results come between <tool_response> tags:
+<tool_call>
+{"name": "the name of the function", "arguments": {"a parameter": "its value"}}
+</tool_call>"""
+FORMAT = Format("hermes", HermesCalls, spelt=(BEGIN,), marks=(BEGIN, END), call=_call, between=("\n",), told=TOLD)

@@ -6,6 +6,7 @@ import re
 
 from lacewing.assistant.tools.definitions import Tool
 from lacewing.assistant.tools.format import Format
+from lacewing.assistant.tools.history import counted_id
 from lacewing.assistant.tools.lark import Lark
 from lacewing.assistant.tools.parsing import MARKUP, NotACall, Parser, Steps
 
@@ -54,6 +55,6 @@ def make_id(name: str, index: int) -> str:
 
 
 FORMAT = Format(
-    "kimi", KimiCalls, spelt=(SECTION,), tokens=(SECTION,), marks=(SECTION, SECTION_END, BEGIN, ARGUMENT, END), call=_call,
-    opening=(SECTION,), closing=(SECTION_END,), make_id=make_id,
+    "kimi", KimiCalls, spelt=(SECTION,), marks=(SECTION, SECTION_END, BEGIN, ARGUMENT, END), call=_call,
+    opening=(SECTION,), closing=(SECTION_END,), make_id=make_id, past_id=counted_id,
 )  # fmt: skip

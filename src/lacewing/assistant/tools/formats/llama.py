@@ -28,7 +28,6 @@ FORMAT = Format(
     "llama",
     LlamaCalls,
     spelt=("<|start_header_id|>", '"parameters": '),
-    tokens=(PYTHON,),
     marks=(PYTHON,),
     call=_call,
     one_call=True,

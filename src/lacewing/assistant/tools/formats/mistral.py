@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import secrets
+import string
 from dataclasses import replace
 
 from lacewing.assistant.tools.definitions import Tool
-from lacewing.assistant.tools.format import Format, head, short_id
+from lacewing.assistant.tools.format import Format, head
+from lacewing.assistant.tools.history import short_id
 from lacewing.assistant.tools.json_calls import JsonCalls
 from lacewing.assistant.tools.lark import Lark
 from lacewing.assistant.tools.parsing import NotACall, Steps
@@ -35,6 +38,11 @@ class MistralCalls(JsonCalls):
         yield from self.copy()
 
 
+def make_id(name: str, index: int) -> str:
+    """9 letters and digits."""
+    return "".join(secrets.choice(string.ascii_letters + string.digits) for _ in range(9))
+
+
 def _listed(lark: Lark, tool: Tool) -> str:
     return f"{lark.spelt(head(tool, 'arguments'))} {lark.arguments(tool)} {lark.spelt('}')}"
 
@@ -48,10 +56,8 @@ def _with_id(lark: Lark, tool: Tool) -> str:
 
 
 LISTED = Format(
-    "mistral", MistralCalls, spelt=(BEGIN,), tokens=(BEGIN,), marks=(BEGIN, CALL_ID, ARGS), call=_listed, make_id=short_id,
+    "mistral", MistralCalls, spelt=(BEGIN,), marks=(BEGIN, CALL_ID, ARGS), call=_listed, make_id=make_id, past_id=short_id,
     opening=(BEGIN, "["), between=(", ",), closing=("]",),
 )  # fmt: skip
-NAMED = replace(
-    LISTED, name="mistral-args", spelt=(BEGIN, ARGS), tokens=(BEGIN, ARGS), call=_named, opening=(), between=(), closing=()
-)
-WITH_ID = replace(NAMED, name="mistral-id", spelt=(BEGIN, CALL_ID, ARGS), tokens=(BEGIN, CALL_ID, ARGS), call=_with_id)
+NAMED = replace(LISTED, name="mistral-args", spelt=(BEGIN, ARGS), call=_named, opening=(), between=(), closing=())
+WITH_ID = replace(NAMED, name="mistral-id", spelt=(BEGIN, CALL_ID, ARGS), call=_with_id)

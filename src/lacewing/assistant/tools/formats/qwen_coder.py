@@ -1,8 +1,10 @@
-"""Qwen3-Coder, Qwen3.5, Nemotron 3: parameters between tags that name them. Reference: the chat templates of these models."""
+"""Qwen3-Coder, Qwen3.5, Nemotron 3, Seed: parameters between tags that name them. Reference: their chat templates."""
 
 from __future__ import annotations
 
 from collections.abc import Generator
+from dataclasses import replace
+from functools import partial
 
 from lacewing.assistant.tools.definitions import Tool
 from lacewing.assistant.tools.format import Format
@@ -11,24 +13,25 @@ from lacewing.assistant.tools.parsing import Steps
 from lacewing.assistant.tools.tagged import Parameter, TaggedCalls
 
 BEGIN, END = "<tool_call>", "</tool_call>"
+SEED, SEED_END = "<seed:tool_call>", "</seed:tool_call>"
 FUNCTION, FUNCTION_END = "<function=", "</function>"
 PARAMETER, PARAMETER_END = "<parameter=", "</parameter>"
 
 
 class QwenCoderCalls(TaggedCalls):
-    marks = (BEGIN, FUNCTION)  # the outer tag is often left out
-    closing, followers, trims = PARAMETER_END, (PARAMETER, FUNCTION_END, END), True
+    marks = (BEGIN, SEED, FUNCTION)  # the outer tag is often left out
+    closing, followers, trims = PARAMETER_END, (PARAMETER, FUNCTION_END, END, SEED_END), True
 
     def call(self) -> Steps:
         source = self.source
-        yield from source.literal(BEGIN)
+        begin = yield from source.one_of((BEGIN, SEED))
         yield from self.expect(FUNCTION)
         name = yield from source.until((">",))
         yield from source.literal(">")
         self.start((name or "").strip())
         yield from self.parameters(self.tools[(name or "").strip()])
         yield from source.sequence(FUNCTION_END)
-        yield from source.sequence(END)
+        yield from source.sequence(SEED_END if begin == SEED else END)
 
     def parameter(self, tool: Tool) -> Generator[None, None, Parameter | None]:
         source, at = self.source, self.source.at
@@ -39,10 +42,13 @@ class QwenCoderCalls(TaggedCalls):
         return None
 
 
-def _call(lark: Lark, tool: Tool) -> str:
+def _call(lark: Lark, tool: Tool, begin: str = BEGIN, end: str = END) -> str:
     parameters = tagged(lark, tool, lambda name: (f"{PARAMETER}{name}>\n",), (f"\n{PARAMETER_END}\n",))
-    begin, end = lark.spelt(BEGIN, f"\n{FUNCTION}{tool.name}>\n"), lark.spelt(f"{FUNCTION_END}\n", END)
-    return f"{begin} {parameters} {end}"
+    opening, closing = lark.spelt(begin, f"\n{FUNCTION}{tool.name}>\n"), lark.spelt(f"{FUNCTION_END}\n", end)
+    return f"{opening} {parameters} {closing}"
 
 
-FORMAT = Format("qwen-coder", QwenCoderCalls, spelt=(FUNCTION,), tokens=(), marks=(BEGIN, END), call=_call, between=("\n",))
+FORMAT = Format("qwen-coder", QwenCoderCalls, spelt=(BEGIN, FUNCTION, PARAMETER), marks=(BEGIN, END), call=_call, between=("\n",))
+SEED_FORMAT = replace(
+    FORMAT, name="seed", spelt=(SEED, FUNCTION, PARAMETER), marks=(SEED, SEED_END), call=partial(_call, begin=SEED, end=SEED_END)
+)
