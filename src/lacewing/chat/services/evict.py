@@ -20,10 +20,11 @@ from lacewing.chat.session.models import Closed, OnDevice, Parked, reason
 from lacewing.chat.session.session import Session
 from lacewing.chat.session.settings import CPU_OPTIONS
 from lacewing.errors import ModelFormatError, OptionError, OutOfMemoryError
-from lacewing.options import LoadOptions, format_bytes
+from lacewing.options import format_bytes
 from lacewing.placement.info import ModelInfo
-from lacewing.placement.place import GPU_SHARE, Placement, place
+from lacewing.placement.place import Placement
 from lacewing.placement.plan import MemoryPlan
+from lacewing.placement.room import Level, first_fit, is_short, put_aside
 from lacewing.weights import this_machine
 
 
@@ -52,41 +53,15 @@ def plan_swap(info: ModelInfo, current: OnDevice | None, parked: list[Parked]) -
         eager, own, touched = current.model.weights.anonymous_bytes, current.model.memory_bytes, current.touched_bytes
     aside = sum(each.model.memory_bytes for each in parked)
     freed = sum(each.model.device_bytes for each in (*parked, *([current] if current is not None else [])))
-    levels: tuple[tuple[int, int, dict[str, bool]], ...] = (
-        (0, aside + own, {}),
-        (eager, aside + own - eager, {"shrink": True}),
-        (eager + aside, own - eager, {"shrink": True, "drop_parked": True}),
-        (eager + aside + touched, 0, {"shrink": True, "drop_parked": True, "drop_current": True}),
+    levels: tuple[tuple[Level, dict[str, bool]], ...] = (
+        (Level(0, aside + own, freed), {}),
+        (Level(eager, aside + own - eager, freed), {"shrink": True}),
+        (Level(eager + aside, own - eager, freed), {"shrink": True, "drop_parked": True}),
+        (Level(eager + aside + touched, 0, freed, for_speed=False), {"shrink": True, "drop_parked": True, "drop_current": True}),
     )
-    found: SwapPlan | None = None
-    problem: OutOfMemoryError | None = None
-    for spare, kept, cost in levels:
-        try:
-            placement = place(info, _within(info.options, kept), spare=spare, freed=freed)
-        except OutOfMemoryError as error:
-            problem = error
-            continue
-        plan, room = placement.plan, SwapPlan(placement, spare, **cost)
-        if not placement.on_host:
-            return room
-        if plan.residency == "eager" or info.options.residency == "lazy" or "drop_parked" in cost:
-            return found or room if plan.residency == "lazy" else room
-        found = found or room
-    if found is None:
-        raise problem or OutOfMemoryError("no memory is left")
-    return found
-
-
-def _within(options: LoadOptions, kept: int) -> LoadOptions:
-    """The memory option, less what stays in use."""
-    if options.memory_bytes is None:
-        return options
-    left = options.memory_bytes - kept
-    if left < 1:
-        raise OutOfMemoryError(
-            f"of the memory option of {format_bytes(options.memory_bytes)}, the models that are here use {format_bytes(kept)}"
-        )
-    return dataclasses.replace(options, memory_bytes=left)
+    index, placement = first_fit(info, [level for level, _ in levels])
+    level, cost = levels[index]
+    return SwapPlan(placement, level.spare, **cost)
 
 
 MAX_PARKED = 2  # models kept beside the current one
@@ -111,10 +86,7 @@ def _park(session: Session, old: OnDevice, was_eager: bool) -> bool:
     """Whether it could be: its weights are lazy then."""
     model = old.model
     was_eager |= model.weights.residency == "eager"
-    try:
-        model.set_residency("lazy", force=True, reason="it was parked")
-        model.weights.release()
-    except Exception:  # a file that is gone, a device that is lost: the model is of no use any more
+    if not put_aside(model, "it was parked"):
         return False
     session.parked.insert(0, Parked(old.formatter, old.name, model, old.routing, was_eager))
     return True
@@ -158,17 +130,13 @@ def evicted(session: Session, placement: Placement, notices: list[str]) -> Itera
         return
     backend, needed = on_gpu[0].model.backend, placement.device_bytes
 
-    def short() -> bool:
-        room = backend.room_bytes()
-        return room is not None and needed > GPU_SHARE * room
-
     for each in [one for one in on_gpu if isinstance(one, Parked)]:
-        if short():
+        if is_short(backend, needed):
             session.parked.remove(each)
             each.model.close()
             notices.append(f"the parked model {each.short_name} was closed to make room on the GPU")
     current = on_gpu[0]
-    if not isinstance(current, OnDevice) or not short():
+    if not isinstance(current, OnDevice) or not is_short(backend, needed):
         yield
         return
     session.current = closed = Closed(current.formatter, current.name, current.model, "it left the GPU for another model")

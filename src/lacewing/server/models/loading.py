@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import threading
 import time
@@ -10,10 +11,12 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from lacewing.api import Model
+from lacewing.errors import Cancelled, OutOfMemoryError
 from lacewing.options import LoadOptions, Progress
 from lacewing.placement.background import interruptible
 from lacewing.placement.info import ModelInfo, open_headers
-from lacewing.placement.place import Placement, place
+from lacewing.placement.place import Placement
+from lacewing.placement.room import put_aside
 from lacewing.server.models.names import Source
 from lacewing.server.models.served import Served
 
@@ -50,12 +53,12 @@ def open_source(source: Source, options: LoadOptions, progress: Progress, cancel
     return open_headers(path, options, cancelled)
 
 
-def size_cache(info: ModelInfo, placement: Placement | None = None) -> None:
+def size_cache(info: ModelInfo, placement: Placement) -> None:
     """Decide how many positions all sequences have together, if nobody has: one whole context, and more where memory is left."""
     options = info.options
     if options.kv_tokens is not None or options.sequences == 1:
         return
-    plan, context = (placement or place(info)).plan, info.spec.context
+    plan, context = placement.plan, info.spec.context
     left = max(0, plan.budget_bytes - plan.needed_bytes)
     more = int(KV_SHARE * left * context // max(1, plan.kv_bytes))
     info.options = dataclasses.replace(options, kv_tokens=min(options.sequences * context, context + more))
@@ -70,3 +73,23 @@ def unload(served: Served) -> None:
     """Out of memory; its requests end with an error."""
     served.worker.close()
     served.model.close()
+
+
+def lay_aside(model: Model) -> bool:
+    """See `put_aside`."""
+    return put_aside(model, "it makes room for another model")
+
+
+def keep_state(model: Model) -> tuple[list[int], bytes] | None:
+    """What was run last, for a model that leaves its device; None: nothing, or it cannot be read any more."""
+    try:
+        ids, data = model.read_state()
+    except Exception:  # drivers raise what they like
+        return None
+    return (ids, data) if ids else None
+
+
+def make_eager(model: Model, progress: Progress, cancelled: Callable[[], bool]) -> None:
+    """Its weights in RAM again, if the system gives the memory after all."""
+    with contextlib.suppress(OutOfMemoryError, Cancelled):
+        model.set_residency("eager", progress, cancelled, force=True, reason="it is asked for again")

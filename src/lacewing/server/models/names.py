@@ -61,7 +61,7 @@ class Catalogue:
         if name in known:
             return known[name]
         if self._options.allow_paths and name and (path := _existing(name)) is not None:
-            return Source(name, str(path), int(path.stat().st_mtime))
+            return next((each for each in known.values() if _same(each.source, path)), Source(str(path), str(path), _changed(path)))
         hint = did_you_mean(name[:100], known) or f"there {'is' if len(known) == 1 else 'are'} {', '.join(list(known)[:20])}"
         raise UnknownModelError(f"there is no model {shown(name)!r} here; {hint}")
 
@@ -91,14 +91,21 @@ def _source_of(text: str) -> Source:
 
 
 def _existing(name: str) -> Path | None:
-    """A path that a request names, if it is one."""
+    """A path that a request names, if it is one, in the one spelling that it has."""
     if len(name) > _LONGEST:
         return None
     try:
         path = user_path(name)
-        return path if path.exists() else None
+        return path.resolve() if path.exists() else None
     except (LacewingError, OSError):
         return None
+
+
+def _same(source: str, path: Path) -> bool:
+    try:
+        return Path(source).samefile(path)
+    except (OSError, ValueError):
+        return False
 
 
 def _changed(path: Path) -> int:

@@ -7,21 +7,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
-from collections.abc import AsyncIterator, Callable
-from functools import partial
-from typing import Any, NamedTuple
+from collections.abc import AsyncIterator
+from typing import NamedTuple
 
-from lacewing.api import Model
-from lacewing.errors import Cancelled, LacewingError
+from lacewing.errors import ModelFormatError
 from lacewing.options import Progress
-from lacewing.server.errors import DrainingError, ModelLoadError
+from lacewing.server.errors import DrainingError
 from lacewing.server.models import loading
+from lacewing.server.models.moving import MakeWorker, Mover
 from lacewing.server.models.names import Catalogue, Source
-from lacewing.server.models.served import Entry, Served, Slot
+from lacewing.server.models.served import Counts, Entry, Served, Slot
 from lacewing.server.options import ServerOptions
 
-MakeWorker = Callable[[Model, asyncio.AbstractEventLoop], Any]
+_EVERY = 0.5  # seconds between two looks at all models
+_log = logging.getLogger("lacewing.server")
 
 
 class Health(NamedTuple):
@@ -35,11 +36,12 @@ class Registry:
     """Gives requests their models. `worker` makes what runs one; `close` ends all."""
 
     def __init__(self, catalogue: Catalogue, options: ServerOptions, worker: MakeWorker):
-        self.catalogue, self.options, self._make_worker = catalogue, options, worker
-        self.draining = self._closed = False
+        self.catalogue, self.options = catalogue, options
+        self.draining = False
         self._slots: dict[str, Slot] = {}
+        self._mover = Mover(self._slots, options, worker)
         self._closing: asyncio.Task[None] | None = None
-        self._moving = asyncio.Lock()  # one model comes or goes at a time
+        self._watching: asyncio.Task[None] | None = None
 
     # what requests ask
 
@@ -56,7 +58,7 @@ class Registry:
             yield served
         finally:
             slot.users -= 1
-            slot.left_at = time.monotonic()
+            self._mover.left(slot)
 
     def names(self) -> list[Entry]:
         """All models that can be asked for, and how they are."""
@@ -77,12 +79,20 @@ class Registry:
         return {name: slot.stage for name, slot in self._slots.items() if slot.task is not None}
 
     @property
+    def counts(self) -> Counts:
+        """What came and went so far."""
+        return self._mover.counts
+
+    @property
     def health(self) -> Health:
         """Whether requests can be answered now."""
         if self.draining:
             return Health("draining", "the server is shutting down")
         slots = list(self._slots.values())
-        if any(slot.ready for slot in slots):
+        lost = next((slot for slot in slots if slot.lost), None)
+        if lost is not None:
+            return Health("failed", lost.problem)
+        if any(slot.ready or slot.aside for slot in slots):
             return Health("ok")
         for slot in slots:
             if slot.task is not None:
@@ -95,10 +105,15 @@ class Registry:
     # coming and going
 
     def _slot(self, source: Source) -> Slot:
-        slot = self._slots.setdefault(source.name, Slot(source))
+        slot = self._slots.get(source.name)
+        if slot is None:
+            slot = self._slots[source.name] = Slot(source)
+        elif slot.served is None and slot.task is None:
+            slot.source = source  # its file may be another one by now
         return slot
 
     async def _ready(self, slot: Slot, progress: Progress | None) -> Served:
+        self._watching = self._watching or asyncio.create_task(self._watch())
         if progress is not None:
             slot.listeners.append(progress)
         try:
@@ -107,36 +122,43 @@ class Registry:
                     raise DrainingError("the server is shutting down; ask another one, or later", retry_after=5)
                 if slot.ready and slot.served is not None:
                     return slot.served
-                if slot.task is None:
-                    slot.task = asyncio.create_task(self._bring(slot))
-                await asyncio.shield(slot.task)  # it goes on for others, whoever leaves
+                await asyncio.shield(self._bring(slot))  # it goes on for others, whoever leaves
         finally:
             if progress is not None:
                 slot.listeners.remove(progress)
 
-    async def _bring(self, slot: Slot) -> None:
-        """Into memory. Raises ModelLoadError."""
-        try:
-            async with self._moving:
-                await self._load(slot)
-            slot.problem, slot.tries = "", 0
-        except Exception as error:
-            slot.problem = f"{slot.source.name} could not be loaded: {str(error) or type(error).__name__}"
-            slot.tries += 1
-            raise ModelLoadError(slot.problem, retry_after=10) from error
-        finally:
-            slot.task, slot.stage = None, ("", 0, 0)
+    def _bring(self, slot: Slot) -> asyncio.Task[None]:
+        if slot.task is None:
+            slot.task = asyncio.create_task(self._mover.bring(slot))
+            slot.task.add_done_callback(_seen)
+        return slot.task
 
-    async def _load(self, slot: Slot) -> None:
-        loop = asyncio.get_running_loop()
-        report = loading.relay(loop, slot.report)
-        info = await loading.in_thread(lambda: loading.open_source(slot.source, self.options.load, report, self._ending))
-        await loading.in_thread(lambda: loading.size_cache(info))
-        model = await loading.in_thread(lambda: loading.load(info, report, self._ending))
-        slot.served = Served(slot.source.name, model, self._make_worker(model, loop), int(time.time()))
+    async def _watch(self) -> None:
+        """Models that are of no use any more, and such as nobody asks for."""
+        while True:
+            await asyncio.sleep(_EVERY)
+            for slot in list(self._slots.values()):
+                if slot.served is not None and slot.task is None and not slot.lost:
+                    await self._check(slot, slot.served)
+                if slot.lost and slot.task is None and time.monotonic() >= slot.retry_at:
+                    self._bring(slot)
+                idle = self.options.idle_unload
+                if idle is not None and slot.served is not None and not slot.users and time.monotonic() - slot.left_at >= idle:
+                    await self._mover.unload_idle(slot, idle)
 
-    def _ending(self) -> bool:
-        return self._closed
+    @staticmethod
+    async def _check(slot: Slot, served: Served) -> None:
+        """Note why a model cannot be used any more: a fault that stays, such as a lost device, or a file that is another one."""
+        problem = served.worker.fault
+        if problem is None and served.model.weights_on_host:
+            try:
+                await loading.in_thread(served.model.weights.check_files)  # a disk may hang
+            except ModelFormatError as error:
+                problem = error
+        if problem is not None and slot.served is served:
+            again = "it is loaded again; if that does not help, look at its file and its device, and restart the server"
+            slot.lost, slot.problem, slot.retry_at = True, f"{served.name} cannot be used: {problem}; {again}", 0.0
+            _log.error("model lost", extra={"model": served.name, "problem": str(problem)})
 
     async def preload(self, progress: Progress | None = None) -> None:
         """Load the first model, if there is one, before anybody asks. Raises ModelLoadError."""
@@ -145,19 +167,25 @@ class Registry:
 
     async def close(self) -> None:
         """End all that runs, and free the memory. Whoever calls waits until it is done."""
-        self.draining = self._closed = True
+        self.draining = True
         self._closing = self._closing or asyncio.create_task(self._close())
         await asyncio.shield(self._closing)
 
     async def _close(self) -> None:
-        tasks = [slot.task for slot in self._slots.values() if slot.task is not None]
-        for task in tasks:
-            with contextlib.suppress(Cancelled, LacewingError):
-                await task
+        self._mover.end()
+        if self._watching is not None:
+            self._watching.cancel()
+        for slot in list(self._slots.values()):
+            if slot.task is not None:
+                await asyncio.wait({slot.task})
         for slot in self._slots.values():
-            if slot.served is not None:
-                served, slot.served = slot.served, None
-                await loading.in_thread(partial(loading.unload, served))
+            await self._mover.close(slot)
+
+
+def _seen(task: asyncio.Task[None]) -> None:
+    """What a load raised is for those who wait for it, and there may be none."""
+    if not task.cancelled():
+        task.exception()
 
 
 def _shown(what: str, done: int, total: int) -> str:

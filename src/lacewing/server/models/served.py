@@ -45,6 +45,17 @@ class Entry(NamedTuple):
     problem: str = ""
 
 
+@dataclass
+class Counts:
+    """Since the server began: models that were loaded, could not be, were put aside, and left the memory."""
+
+    loads: int = 0
+    failures: int = 0
+    asides: int = 0
+    unloads: int = 0
+    load_seconds: float = 0.0
+
+
 @dataclass(eq=False)
 class Slot:
     """A model of the registry, in memory or not. Of the event loop's thread only.
@@ -57,6 +68,7 @@ class Slot:
     served: Served | None = None
     task: asyncio.Task[None] | None = None  # that brings it into memory
     users: int = 0
+    lost: bool = False  # it was in memory and cannot be used any more
     left_at: float = field(default_factory=time.monotonic)
     leaving: bool = False
     aside: bool = False
@@ -71,7 +83,7 @@ class Slot:
     @property
     def ready(self) -> bool:
         """Whether it can take a request now."""
-        return self.served is not None and not (self.leaving or self.aside) and self.served.worker.fault is None
+        return self.served is not None and not (self.leaving or self.aside or self.lost) and self.served.worker.fault is None
 
     @property
     def status(self) -> str:
@@ -79,7 +91,7 @@ class Slot:
             return "loading"
         if self.served is None:
             return "failed" if self.problem else "unloaded"
-        return "failed" if self.served.worker.fault is not None else "aside" if self.aside else "loaded"
+        return "failed" if self.lost or self.served.worker.fault is not None else "aside" if self.aside else "loaded"
 
     def report(self, what: str, done: int, total: int) -> None:
         """To all that wait for it."""

@@ -1,0 +1,164 @@
+"""Models come into memory and leave it: one at a time, so that each finds what the one before has left."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import logging
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from lacewing.api import Model
+from lacewing.errors import LacewingError, ModelFormatError
+from lacewing.server.errors import DrainingError, ModelLoadError
+from lacewing.server.models import loading
+from lacewing.server.models.room import Action, Held, plan, plan_eager
+from lacewing.server.models.served import Counts, Served, Slot
+from lacewing.server.options import ServerOptions
+
+MakeWorker = Callable[[Model, asyncio.AbstractEventLoop], Any]
+
+_RETRY = 1.0, 60.0  # seconds after which a model that was lost is loaded again: at first, and at most
+_log = logging.getLogger("lacewing.server")
+
+
+class Mover:
+    """Brings models of `slots` into memory, with `worker` to run each. Of the event loop's thread only."""
+
+    def __init__(self, slots: Mapping[str, Slot], options: ServerOptions, worker: MakeWorker):
+        self._slots, self._options, self._make_worker = slots, options, worker
+        self._turn = asyncio.Lock()
+        self._left = asyncio.Event()  # a request has given a model back
+        self.ending = False
+        self.counts = Counts()
+
+    def left(self, slot: Slot) -> None:
+        """A request has given a model back."""
+        slot.left_at = time.monotonic()
+        self._left.set()
+
+    async def bring(self, slot: Slot) -> None:
+        """Into memory, whatever has to be done for it. Raises ModelLoadError, DrainingError."""
+        began = time.monotonic()
+        try:
+            slot.report("waiting for other models", 0, 0)
+            async with self._turn:
+                if slot.served is not None:
+                    await self._back(slot)
+                if slot.served is None:
+                    await self._load(slot)
+            slot.problem, slot.tries, slot.lost = "", 0, False
+            self.counts.loads += 1
+            self.counts.load_seconds += time.monotonic() - began
+            _log.info("model loaded", extra={"model": slot.source.name, "seconds": round(time.monotonic() - began, 3)})
+        except DrainingError:
+            raise
+        except Exception as error:  # also of drivers
+            slot.problem = f"{slot.source.name} could not be loaded: {str(error) or type(error).__name__}"
+            slot.tries += 1
+            slot.retry_at = time.monotonic() + min(_RETRY[1], _RETRY[0] * 2 ** min(slot.tries, 10))
+            self.counts.failures += 1
+            _log.error("model failed to load", extra={"model": slot.source.name, "problem": str(error) or type(error).__name__})
+            raise ModelLoadError(slot.problem, retry_after=10) from error
+        finally:
+            slot.task, slot.stage = None, ("", 0, 0)
+
+    async def close(self, slot: Slot) -> None:
+        """Out of memory; its requests end with an error."""
+        served, slot.served, slot.aside = slot.served, None, False
+        if served is not None:
+            self.counts.unloads += 1
+            await loading.in_thread(partial(loading.unload, served))
+
+    async def unload_idle(self, slot: Slot, seconds: float) -> None:
+        """Out of memory if still nobody has asked for so long."""
+        async with self._turn:
+            if slot.served is not None and not slot.users and slot.task is None and time.monotonic() - slot.left_at >= seconds:
+                _log.info("model unloaded: idle", extra={"model": slot.source.name})
+                await self.close(slot)
+
+    # one model, with the turn
+
+    async def _load(self, slot: Slot) -> None:
+        loop = asyncio.get_running_loop()
+        report = loading.relay(loop, slot.report)
+        info = await loading.in_thread(lambda: loading.open_source(slot.source, self._options.load, report, self._is_ending))
+        todo, placement = await loading.in_thread(lambda: plan(info, self._held(besides=slot)))
+        for action in todo:
+            await self._give_up(action, slot)
+        info.options = placement.options
+        await loading.in_thread(lambda: loading.size_cache(info, placement))
+        model = await loading.in_thread(lambda: loading.load(info, report, self._is_ending))
+        if slot.kept is not None:
+            (ids, data), slot.kept = slot.kept, None
+            with contextlib.suppress(LacewingError):  # it went to another device, or has another context
+                await loading.in_thread(lambda: model.write_state(ids, data))
+        slot.served = Served(slot.source.name, model, self._make_worker(model, loop), int(time.time()))
+        slot.aside = slot.was_eager = False
+
+    async def _back(self, slot: Slot) -> None:
+        """One that was put aside, or has made room; one of no use any more is closed."""
+        served = slot.served
+        if served is None or served.worker.fault is not None or slot.problem:
+            return await self.close(slot)
+        try:
+            served.model.weights.check_files(eager=True)
+        except ModelFormatError:
+            return await self.close(slot)
+        if slot.was_eager:
+            await self._eager_again(slot, served.model)
+        slot.aside = slot.was_eager = False
+
+    async def _eager_again(self, slot: Slot, model: Model) -> None:
+        """If there is room, or idle models make some; lazy weights give the same answers."""
+        options = dataclasses.replace(model.options, memory_bytes=self._options.load.memory_bytes)
+        held, own = self._held(besides=slot), model.memory_bytes
+        todo = await loading.in_thread(lambda: plan_eager(model.info, options, held, own))
+        if todo is None:
+            return
+        for action in todo:
+            await self._give_up(action, slot)
+        report = loading.relay(asyncio.get_running_loop(), slot.report)
+        await loading.in_thread(lambda: loading.make_eager(model, report, self._is_ending))
+
+    # others, which make room
+
+    def _held(self, besides: Slot) -> list[Held]:
+        found = (Held.of(slot) for slot in list(self._slots.values()) if slot is not besides)
+        return [each for each in found if each is not None]
+
+    async def _give_up(self, action: Action, wanted: Slot) -> None:
+        slot, served = action.slot, action.slot.served
+        if served is None:
+            return
+        _log.info("model makes room", extra={"model": slot.source.name, "how": action.what, "for": wanted.source.name})
+        if action.what == "aside":
+            was_eager = served.model.weights.residency == "eager"
+            if await loading.in_thread(partial(loading.lay_aside, served.model)):
+                slot.aside, slot.was_eager = True, was_eager
+                self.counts.asides += 1
+                return
+        slot.leaving = True  # nobody new, and those that have it finish
+        try:
+            while slot.users and not self.ending:
+                wanted.report(f"waiting for answers of {slot.source.name}", 0, 0)
+                self._left.clear()
+                await self._left.wait()
+            if self.ending:
+                raise DrainingError("the server is shutting down; ask another one, or later", retry_after=5)
+            if action.device:
+                slot.kept = await loading.in_thread(partial(loading.keep_state, served.model))
+            await self.close(slot)
+        finally:
+            slot.leaving = False
+
+    def end(self) -> None:
+        """What is under way gives up."""
+        self.ending = True
+        self._left.set()
+
+    def _is_ending(self) -> bool:
+        return self.ending
