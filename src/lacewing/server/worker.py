@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from lacewing.assistant.driver import Driver, Handle
 from lacewing.assistant.reply import Assistant
-from lacewing.errors import BackendError, LacewingError
+from lacewing.errors import BackendError, Cancelled, LacewingError
 from lacewing.server.queue import Queue
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ class Ticket:
         self._handle: Handle | None = None
         self._lock = threading.Lock()
         self._until: float | None = None
+        self._cancelled = False
 
     def submit(self, driver: Driver, request: Request) -> None:
         """Raises as `Driver.submit`."""
@@ -66,6 +67,7 @@ class Ticket:
 
     def cancel(self) -> None:
         """Nobody wants the rest. Returns at once; the end is delivered as any other."""
+        self._cancelled = True
         self.handle.cancel()
 
     def _on_tokens(self, tokens: list[Token]) -> None:
@@ -84,6 +86,8 @@ class Ticket:
 
     def _on_end(self, reason: str | None, error: Exception | None) -> None:
         deltas: Sequence[Delta] = ()
+        if reason == "cancelled" and error is None and not self._cancelled:
+            error = Cancelled("the answer was cut because its model has been closed; ask again")
         if error is None:
             deltas = self._decoder.finish(reason or "stop")
             reason = self._decoder.finish_reason
