@@ -40,6 +40,24 @@ def test_reordering_moves_every_byte_and_back(count: int, rows: int, row_bytes: 
     assert np.array_equal(again, source)
 
 
+@given(st.integers(1, 3), st.integers(1, 9), st.integers(1, 4), st.lists(st.sampled_from([1, 2, 4, 8]), min_size=1, max_size=9))
+def test_reordering_blocks_in_pieces(count: int, rows: int, blocks: int, pieces: list[int]) -> None:
+    order = Tiles(rows, blocks * sum(pieces), sum(pieces), tuple(pieces))
+    source = np.random.default_rng(0).integers(0, 256, count * order.nbytes, np.uint8)
+    tiled, again = np.zeros_like(source), np.zeros_like(source)
+    order.reorder(source, tiled, tiled=False)
+    by_block, starts = source.reshape(count, rows, blocks, sum(pieces)), np.cumsum([0, *pieces]).tolist()
+    expected = [
+        by_block[tile, :, block, first:end]
+        for tile in range(count)
+        for block in range(blocks)
+        for first, end in itertools.pairwise(starts)
+    ]
+    assert tiled.tobytes() == b"".join(piece.tobytes() for piece in expected)
+    order.reorder(tiled, again, tiled=True)
+    assert np.array_equal(again, source)
+
+
 ORDER = TileOrder(4, 64)
 
 

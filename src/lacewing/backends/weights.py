@@ -15,11 +15,15 @@ from lacewing.quants.base import Quant
 @dataclass(frozen=True)
 class TileOrder:
     """Another order of a quantised weight in memory: tile after tile of `rows` rows; in a tile group after group of `columns`
-    columns, the last one of what is left; in a group row after row. A weight of experts has whole tiles of each.
+    columns, the last one of what is left; in a group row after row.
+
+    With `pieces`, bytes that make up a block: in a tile block after block, in a block piece after piece, and each piece row after
+    row. A weight of experts has whole tiles of each.
     """
 
     rows: int
     columns: int
+    pieces: tuple[int, ...] = ()
 
 
 class TensorSpec(Protocol):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 
@@ -16,16 +18,18 @@ PIECE_BYTES = 2**21  # what is read at a time stays in the CPU's cache until it 
 
 @dataclass(frozen=True)
 class Tiles:
-    """Tile order of a weight: sizes of a row, and of its part in a group of columns, in bytes."""
+    """Tile order of a weight: sizes of a row, and of its part in a group of columns, in bytes. With `pieces` a group is a block."""
 
     rows: int
     row_bytes: int
     group_bytes: int
+    pieces: tuple[int, ...] = ()
 
     @classmethod
     def of(cls, order: TileOrder, quant: Quant, width: int) -> Tiles:
         """Of rows of `width` values."""
-        return cls(order.rows, quant.row_bytes(width), quant.row_bytes(order.columns))
+        group = quant.block_bytes if order.pieces else quant.row_bytes(order.columns)
+        return cls(order.rows, quant.row_bytes(width), group, order.pieces)
 
     @property
     def nbytes(self) -> int:
@@ -34,9 +38,24 @@ class Tiles:
 
     def reorder(self, source: np.ndarray, target: np.ndarray, *, tiled: bool) -> None:
         """Whole tiles, uint8 (n * nbytes,): rows of `source` to tile order in `target`, or, `tiled`, the other way round."""
-        for mine, theirs in zip(self._groups(target, tiled=not tiled), self._groups(source, tiled=tiled), strict=True):
+        for mine, theirs in zip(self._views(target, tiled=not tiled), self._views(source, tiled=tiled), strict=True):
             if mine.size:
-                mine.view(f"V{mine.shape[-1]}")[...] = theirs.view(f"V{mine.shape[-1]}")  # a group's bytes of a row move as one
+                mine[...] = theirs
+
+    def _views(self, memory: np.ndarray, *, tiled: bool) -> Iterator[np.ndarray]:
+        """What moves as one, in the same order for both sides: of each group of columns a row's bytes, or pieces of one size."""
+        groups = self._groups(memory, tiled=tiled)
+        if not self.pieces:
+            for group in groups:
+                yield group.view(f"V{group.shape[-1]}")
+            return
+        blocks = groups[0]  # (tiles, blocks, rows, bytes)
+        for size, first, count in _runs(self.pieces):
+            if tiled:
+                whole = blocks.reshape(*blocks.shape[:2], -1)[..., self.rows * first : self.rows * (first + size * count)]
+                yield whole.view(f"u{size}").reshape(*blocks.shape[:2], count, self.rows)
+            else:
+                yield blocks[..., first : first + size * count].view(f"u{size}").swapaxes(2, 3)
 
     def _groups(self, memory: np.ndarray, *, tiled: bool) -> tuple[np.ndarray, np.ndarray]:
         """Views (tiles, groups, rows, bytes): the whole groups of columns, and what columns are left."""
@@ -58,3 +77,12 @@ class Tiles:
         for piece in reader.pieces(part, max(1, PIECE_BYTES // self.nbytes) * self.nbytes):
             self.reorder(piece, out[start : start + piece.size], tiled=False)
             start += piece.size
+
+
+def _runs(pieces: tuple[int, ...]) -> Iterator[tuple[int, int, int]]:
+    """(size, first byte, how many) of pieces of one size that follow each other."""
+    first = 0
+    for size, same in groupby(pieces):
+        count = len(list(same))
+        yield size, first, count
+        first += size * count

@@ -87,10 +87,10 @@ def check_tile_order(case: Case, batches: Sequence[Batch], tiled: Sequence[str] 
 
 
 def check_tiled_linear(quant: str, rows: int, width: int) -> None:
-    """For tokens that come alone and together."""
+    """For tokens that come alone, a few together, and many."""
     x, y = Buffer("x", width).view(), Buffer("y", rows).view()
-    case = Case((Linear(x, ("w",), (y,)),), normal(25, width), y, {"w": random_weight("w", quant, rows, width)})
-    check_tile_order(case, [*one_batch(1), *one_batch(1, 1), *one_batch(3, 2), *one_batch(20, 5)])
+    case = Case((Linear(x, ("w",), (y,)),), normal(47, width), y, {"w": random_weight("w", quant, rows, width)})
+    check_tile_order(case, [*one_batch(1), *one_batch(3, 1), *one_batch(16, 4), *one_batch(7, 20), *one_batch(20, 27)])
 
 
 def check_embedding(quant: str) -> None:

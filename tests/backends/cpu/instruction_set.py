@@ -41,7 +41,18 @@ def main() -> None:
         ("Q6_K", 768),
     ):
         checks.check_one_token(quant, 2 * lanes + 1, width)
-    for quant, width in (("Q4_0", 352), ("Q8_0", 576), ("Q4_K", 512), ("Q6_K", 768), ("Q3_K", 256), ("MXFP4", 288)):
+    for quant, width in (
+        ("Q4_0", 352),
+        ("Q4_1", 64),
+        ("Q5_0", 96),
+        ("Q5_1", 32),
+        ("Q8_0", 576),
+        ("Q4_K", 512),
+        ("Q5_K", 256),
+        ("Q6_K", 768),
+        ("Q3_K", 256),
+        ("MXFP4", 288),
+    ):
         checks.check_tiled_linear(quant, 3 * lanes, width)
     for quant in ("Q4_0", "Q2_K", "F16", "IQ2_XXS"):
         checks.check_embedding(quant)

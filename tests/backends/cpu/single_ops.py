@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -154,6 +155,16 @@ def random_weight(name: str, quant: str, rows: int, width: int, seed: int = 0) -
 def in_tile_order(weight: MappedWeight, order: TileOrder) -> MappedWeight:
     """The weight with its blocks moved; its rows are wiped, for nobody may read them."""
     blocks = weight.data.reshape(-1, weight.shape[-1] // weight.quant.block_elements, weight.quant.block_bytes)
+    if order.pieces:
+        starts = np.cumsum([0, *order.pieces]).tolist()
+        moved = [
+            blocks[row, block, first:end]
+            for tile in range(0, len(blocks), order.rows)
+            for block in range(blocks.shape[1])
+            for first, end in itertools.pairwise(starts)
+            for row in range(tile, tile + order.rows)
+        ]
+        return replace(weight, data=np.zeros_like(weight.data), tiled=np.concatenate(moved))
     group = order.columns // weight.quant.block_elements
     moved = [
         blocks[row, first : first + group]

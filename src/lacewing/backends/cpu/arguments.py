@@ -21,6 +21,8 @@ def layout(name: str, words: str) -> Any:
 STATE = layout("State", "tokens outputs ids rows positions picks scratch")
 SCRATCH_BYTES = 512 * 1024
 MAX_CHUNK = 512  # tokens of one step
+WHOLE_BLOCKS, IN_PIECES = 1, 2  # tile orders
+FEW = 16  # tokens for which unpacking weights in tile order does not pay
 TILE_COLUMNS = 256  # most columns of a tile (kernels/gemm/dot.py)
 
 # The head of a compiled step. `table`: OP words of each op; `counters`: one int64 an op, zeroed at the start of a step;
@@ -35,15 +37,15 @@ MAIL = layout("Mail", "generation step thread stop yield_function spins")
 MAIL_ASLEEP, MAIL_SEEN, MAIL_BYTES = 128, 256, 384
 
 # Ops. `counter` is the op's work counter; `bytes`, `bytes_stride` say where to put the quantised result, 0 for nowhere.
-# `tiled` 1: the weight is in tile order (backends.base.TileOrder).
+# `tiled`: the weight is in tile order (backends.weights.TileOrder), 1: with whole blocks, 2: with blocks in pieces.
 EMBED = layout("Embed", "weight tiled row_bytes width out out_stride scale unpack blocks block_bytes block_columns sub_block shift")
 NORM = layout("Norm", "x x_stride out out_stride width heads weight eps add add_stride bytes bytes_stride")
 QUANTISE = layout("Quantise", "counter x x_stride width to to_stride outputs parts")
-# `x_offsets`: address of int64, where the row of each token lies behind x. `gemv`, `tiled_gemv`: the kernels for one token, of
-# rows and in tile order, which take `gemv_blocks` at a time, or 0.
+# `x_offsets`: address of int64, where the row of each token lies behind x. `direct`: the kernel for few tokens of the order that
+# the weight is in, or 0: for one token of rows, `direct_blocks` at a time; for up to FEW of blocks in pieces.
 _LINEAR = (
     "counter weight tiled rows row_bytes blocks block_bytes block_columns unpack dot shift x x_offsets x_scales x_sums sum_bytes "
-    "gemv tiled_gemv gemv_blocks "
+    "direct direct_blocks "
     "out out_stride bias"
 )
 LINEAR = layout("Linear", f"{_LINEAR} outputs next")

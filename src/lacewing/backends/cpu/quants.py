@@ -22,7 +22,8 @@ class TileKernels:
 
     `shift`: the bytes are the true value + 2**shift; None: true bytes, with a minimum for each sub-block.
     `wide`: bytes above 63 occur, which instruction sets with saturating pair sums must treat apart. `gemv`: the kernel for
-    one token, without a tile; instruction sets of 4 lanes do not use it.
+    one token of weights row after row, without a tile; instruction sets of 4 lanes do not use it. `tiled`: that for few tokens of
+    weights in tile order, whose blocks are cut into `pieces` of so many bytes then; none: blocks stay whole.
     """
 
     unpack: str
@@ -30,12 +31,14 @@ class TileKernels:
     sub_block: int = 32
     wide: bool = False
     gemv: str = ""
+    tiled: str = ""
+    pieces: tuple[int, ...] = ()
 
     @property
-    def tiled(self) -> str:
-        """As `gemv`, for weights in tile order."""
-        module, _, function = self.gemv.rpartition(".")
-        return f"{module}.{function.replace('gemv_', 'tiled_')}"
+    def unpack_tiled(self) -> str:
+        """As `unpack`, for weights in tile order."""
+        module, _, function = self.tiled.rpartition(".")
+        return f"{module}.{function.replace('tiled_', 'unpack_')}" if module else self.unpack
 
     @property
     def dot(self) -> str:
@@ -59,19 +62,45 @@ class TileKernels:
 
 
 TILES = {
-    "Q4_0": TileKernels("quants.unpack_32.unpack_q4_0", 3, gemv="gemv.gemv_32.gemv_q4_0"),
-    "Q4_1": TileKernels("quants.unpack_32.unpack_q4_1", None, gemv="gemv.gemv_32.gemv_q4_1"),
-    "Q5_0": TileKernels("quants.unpack_32.unpack_q5_0", 4, gemv="gemv.gemv_32.gemv_q5_0"),
-    "Q5_1": TileKernels("quants.unpack_32.unpack_q5_1", None, gemv="gemv.gemv_32.gemv_q5_1"),
-    "Q8_0": TileKernels("quants.unpack_32.unpack_q8_0", 7, wide=True, gemv="gemv.gemv_32.gemv_q8_0"),
+    "Q4_0": TileKernels(
+        "quants.unpack_32.unpack_q4_0", 3, gemv="gemv.gemv_32.gemv_q4_0", tiled="tiled.tiled_32.tiled_q4_0", pieces=(2, *4 * (4,))
+    ),
+    "Q4_1": TileKernels(
+        "quants.unpack_32.unpack_q4_1", None, gemv="gemv.gemv_32.gemv_q4_1", tiled="tiled.tiled_32.tiled_q4_1", pieces=5 * (4,)
+    ),
+    "Q5_0": TileKernels(
+        "quants.unpack_32.unpack_q5_0", 4, gemv="gemv.gemv_32.gemv_q5_0", tiled="tiled.tiled_32.tiled_q5_0", pieces=(2, *5 * (4,))
+    ),
+    "Q5_1": TileKernels(
+        "quants.unpack_32.unpack_q5_1", None, gemv="gemv.gemv_32.gemv_q5_1", tiled="tiled.tiled_32.tiled_q5_1", pieces=6 * (4,)
+    ),
+    "Q8_0": TileKernels(
+        "quants.unpack_32.unpack_q8_0",
+        7,
+        wide=True,
+        gemv="gemv.gemv_32.gemv_q8_0",
+        tiled="tiled.tiled_32.tiled_q8_0",
+        pieces=(2, *8 * (4,)),
+    ),
     "IQ4_NL": TileKernels("quants.unpack_table.unpack_iq4_nl", 7, wide=True),
     "IQ4_XS": TileKernels("quants.unpack_table.unpack_iq4_xs", 7, wide=True),
     "MXFP4": TileKernels("quants.unpack_table.unpack_mxfp4", 4),
     "Q2_K": TileKernels("quants.unpack_k.unpack_q2_k", None, sub_block=16),
     "Q3_K": TileKernels("quants.unpack_k.unpack_q3_k", 2, sub_block=16),
-    "Q4_K": TileKernels("quants.unpack_k.unpack_q4_k", None, gemv="gemv.gemv_k.gemv_q4_k"),
-    "Q5_K": TileKernels("quants.unpack_k.unpack_q5_k", None, gemv="gemv.gemv_k.gemv_q5_k"),
-    "Q6_K": TileKernels("quants.unpack_k.unpack_q6_k", 5, sub_block=16, gemv="gemv.gemv_k.gemv_q6_k"),
+    "Q4_K": TileKernels(
+        "quants.unpack_k.unpack_q4_k", None, gemv="gemv.gemv_k.gemv_q4_k", tiled="tiled.tiled_k.tiled_q4_k", pieces=36 * (4,)
+    ),
+    "Q5_K": TileKernels(
+        "quants.unpack_k.unpack_q5_k", None, gemv="gemv.gemv_k.gemv_q5_k", tiled="tiled.tiled_k.tiled_q5_k", pieces=44 * (4,)
+    ),
+    "Q6_K": TileKernels(
+        "quants.unpack_k.unpack_q6_k",
+        5,
+        sub_block=16,
+        gemv="gemv.gemv_k.gemv_q6_k",
+        tiled="tiled.tiled_k.tiled_q6_k",
+        pieces=(*52 * (4,), 2),
+    ),
 }
 FLOATS = {"F32": "f32", "F16": "f16", "BF16": "bf16"}
 SCALED_FLOATS = {"F8_E4M3": "f8", "F4_E2M1": "f4"}  # with a factor for each block of rows and columns: lowering/scaled.py
@@ -112,7 +141,8 @@ def tile_orders(program: Program, weights: Mapping[str, TensorSpec]) -> dict[str
     for op in program.ops:
         for name in op.weight_names:
             (wanted if _reads_tiles(op, name, weights[name]) else refused).add(name)
-    return dict.fromkeys(sorted(wanted - refused), TileOrder(host_isa().lanes, TILE_COLUMNS))
+    lanes = host_isa().lanes
+    return {name: TileOrder(lanes, TILE_COLUMNS, TILES[weights[name].quant.name].pieces) for name in sorted(wanted - refused)}
 
 
 def _reads_tiles(op: Op, name: str, weight: TensorSpec) -> bool:

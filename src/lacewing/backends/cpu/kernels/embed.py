@@ -1,6 +1,6 @@
 """Rows of the embedding table, as float32. A token below 0 has its row already."""
 
-from lacewing.backends.cpu.arguments import EMBED, SCRATCH_BYTES, STATE, TILE_COLUMNS
+from lacewing.backends.cpu.arguments import EMBED, IN_PIECES, SCRATCH_BYTES, STATE, TILE_COLUMNS
 from lacewing.backends.cpu.kernels.gemm.dot import MINS, SCALES
 from lacewing.backends.cpu.kernels.simd.instructions import (
     load_bf16,
@@ -21,26 +21,28 @@ from lacewing.backends.cpu.kernels.simd.threads import call_kernel
 
 
 def embed_tiles(args, state, thread, threads):
-    """From a quant with an unpacker: a tile whose lanes are all the same row. A shift below 0: the quant has mins."""
+    """From a quant with an unpacker: a tile whose lanes are all the same row, or rows that stand side by side. A shift below 0: the
+    quant has mins."""
     tile = peek_i64(state + STATE.scratch) + thread * SCRATCH_BYTES
     blocks, columns = peek_i64(args + EMBED.blocks), peek_i64(args + EMBED.block_columns)
     sub_block, shift, scale = peek_i64(args + EMBED.sub_block), peek_i64(args + EMBED.shift), peek_f32(args + EMBED.scale)
-    tokens, ids = peek_i64(state + STATE.tokens), peek_i64(state + STATE.ids)
+    tokens, ids, order = peek_i64(state + STATE.tokens), peek_i64(state + STATE.ids), peek_i64(args + EMBED.tiled)
     for t in range(tokens * thread // threads, tokens * (thread + 1) // threads):
         row, weight = peek_i32(ids + 4 * t), peek_i64(args + EMBED.weight)
         if row < 0:
             continue
-        lane = row % LANES if peek_i64(args + EMBED.tiled) else 0
+        lane = row % LANES if order else 0
+        inside = 4 * lane if order == IN_PIECES else 0  # of the tile; else all lanes are that row
         source = weight + (row - lane) * peek_i64(args + EMBED.row_bytes)
         out = peek_i64(args + EMBED.out) + t * peek_i64(args + EMBED.out_stride)
         done = 0
         while done < blocks:
             now = min(TILE_COLUMNS // columns, blocks - done)
-            first = done * LANES + lane * now if peek_i64(args + EMBED.tiled) else done
+            first = done if order == 0 else done * LANES if order == IN_PIECES else done * LANES + lane * now
             call_kernel(peek_i64(args + EMBED.unpack), source + first * peek_i64(args + EMBED.block_bytes), 0, tile, now)
             for c in range(now * columns):
-                d, q = peek_f32(tile + SCALES + VECTOR_BYTES * (c // sub_block)), peek_u8(tile + VECTOR_BYTES * (c // 4) + c % 4)
-                low = peek_f32(tile + MINS + VECTOR_BYTES * (c // sub_block))
+                at = tile + inside + VECTOR_BYTES * (c // sub_block)
+                d, low, q = peek_f32(at + SCALES), peek_f32(at + MINS), peek_u8(tile + inside + VECTOR_BYTES * (c // 4) + c % 4)
                 value = d * q + low if shift < 0 else d * (q - (1 << shift))
                 poke_f32(out + 4 * (done * columns + c), value * scale)
             done += now

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from lacewing.backends.cpu.lowering.context import Argument, Lowering
+from lacewing.backends.cpu.arguments import IN_PIECES, WHOLE_BLOCKS
+from lacewing.backends.cpu.isa import host_isa
+from lacewing.backends.cpu.lowering.context import Argument, Lowering, value_of
 from lacewing.backends.cpu.memory import aligned
+from lacewing.backends.cpu.quants import TILES, TileKernels
 from lacewing.backends.weights import WeightView
 from lacewing.errors import BackendError
 
@@ -40,12 +43,38 @@ def of_either_order(weight: WeightView) -> dict[str, Argument]:
         tiled = weight.tiled
         return int((weight.data if tiled is None else tiled).ctypes.data)
 
-    return {"weight": address, "tiled": is_tiled(weight)}
+    return {"weight": address, "tiled": tile_order(weight)}
 
 
-def is_tiled(weight: WeightView) -> Argument:
-    """1 if the weight is in tile order now."""
-    return lambda: int(weight.tiled is not None)
+def tile_order(weight: WeightView) -> Argument:
+    """Which tile order the weight is in now; 0: rows."""
+    return lambda: order_of(weight)
+
+
+def order_of(weight: WeightView) -> int:
+    """As `tile_order`, at this moment."""
+    if weight.tiled is None:
+        return 0
+    return IN_PIECES if TILES[weight.quant.name].pieces else WHOLE_BLOCKS
+
+
+def unpacker(low: Lowering, weight: WeightView, kinds: TileKernels) -> Argument:
+    """The kernel that unpacks blocks of the order that the weight is in."""
+    rows, tiled = low.kernel(kinds.unpack), low.kernel(kinds.unpack_tiled)
+    return lambda: value_of(tiled if order_of(weight) == IN_PIECES else rows)
+
+
+def tile_kernels(low: Lowering, weight: WeightView, kinds: TileKernels) -> dict[str, Argument]:
+    """`unpack`, and `direct` where there is a kernel for few tokens of the order that the weight is in; `direct_blocks`."""
+    blocks = max(1, 8 * host_isa().lanes // weight.quant.block_elements)
+    of_rows: Argument = low.kernel(kinds.gemv) if kinds.gemv and host_isa().lanes >= 8 else 0
+    of_tiles: Argument = low.kernel(kinds.tiled) if kinds.tiled else 0
+
+    def direct() -> int:
+        order = order_of(weight)
+        return 0 if order == WHOLE_BLOCKS else value_of(of_tiles if order == IN_PIECES else of_rows)
+
+    return {"unpack": unpacker(low, weight, kinds), "direct": direct, "direct_blocks": blocks}
 
 
 def of_experts(low: Lowering, name: str, skipped: int, *, tiled: bool = False) -> Argument:

@@ -11,19 +11,21 @@ import numpy as np
 
 from lacewing.backends.batch import StepLimits
 from lacewing.backends.cpu.arguments import ANGLES, QUANTISE
-from lacewing.backends.cpu.isa import host_isa
 from lacewing.backends.cpu.memory import Memory, aligned
-from lacewing.backends.cpu.quants import TileKernels
 from lacewing.backends.cpu.state import Pages, StateStore
 from lacewing.backends.registry import Rules
 from lacewing.backends.weights import WeightView
 from lacewing.program.ops import Hadamard, Norm, Op, Rope, RopeSpec, View
 from lacewing.program.program import Program
-from lacewing.quants.base import Quant
 
 Argument = int | Callable[[], int]  # a value, or where to find it when weights have moved
 Rule = Callable[["Lowering", Any, tuple[Op, ...]], None]  # of an op, and the ops behind it
 RULES: Rules[Rule] = Rules("CPU")
+
+
+def value_of(argument: Argument) -> int:
+    """An argument as it is now."""
+    return argument() if callable(argument) else argument
 
 
 def float_argument(value: float) -> int:
@@ -55,10 +57,8 @@ class LoweredOp:
     def write(self, to: np.ndarray, everything: bool) -> None:
         """Put the arguments into int64 memory: all, or those that weights have moved."""
         for name, argument in self.arguments.items():
-            if callable(argument):
-                to[getattr(self.layout, name) // 8] = argument()
-            elif everything:
-                to[getattr(self.layout, name) // 8] = argument
+            if everything or callable(argument):
+                to[getattr(self.layout, name) // 8] = value_of(argument)
 
 
 @dataclass
@@ -156,13 +156,6 @@ class Lowering:
     def kernel(self, name: str) -> Argument:
         self.extra.add(name)
         return lambda: self.addresses[name]
-
-    def gemv_arguments(self, kinds: TileKernels, quant: Quant) -> dict[str, Argument]:
-        """The kernels for one token, where there are any."""
-        if not kinds.gemv or host_isa().lanes < 8:
-            return {}
-        blocks = max(1, 8 * host_isa().lanes // quant.block_elements)
-        return {"gemv": self.kernel(kinds.gemv), "tiled_gemv": self.kernel(kinds.tiled), "gemv_blocks": blocks}
 
     def bytes_stride(self, width: int) -> int:
         return (width * 15 // 8 + 63) // 64 * 64

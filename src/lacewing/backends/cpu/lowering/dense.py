@@ -7,7 +7,7 @@ import numpy as np
 from lacewing.backends.cpu.arguments import CAP, CONVOLVE, EMBED, GATED, GATHER, LINEAR, NORM, ROWS, SCALE
 from lacewing.backends.cpu.isa import host_isa
 from lacewing.backends.cpu.lowering import heads, scaled
-from lacewing.backends.cpu.lowering.addresses import of_either_order, of_rows
+from lacewing.backends.cpu.lowering.addresses import of_either_order, of_rows, tile_kernels, unpacker
 from lacewing.backends.cpu.lowering.context import RULES, Argument, LoweredOp, Lowering, float_argument
 from lacewing.backends.cpu.memory import aligned
 from lacewing.backends.cpu.quants import TileKernels, kernels_of
@@ -33,7 +33,7 @@ def lower_embed(low: Lowering, op: ops.Embed, rest: tuple[Op, ...]) -> None:
     )  # fmt: skip
     if isinstance(kinds, TileKernels):
         shift = -1 if kinds.shift is None else kinds.shift
-        made.set(unpack=low.kernel(kinds.unpack), sub_block=kinds.sub_block, shift=shift, **of_either_order(table))
+        made.set(unpack=unpacker(low, table, kinds), sub_block=kinds.sub_block, shift=shift, **of_either_order(table))
     elif "." in kinds:
         made.kernel = "embed.embed_generic"
         made.set(unpack=low.kernel(kinds), weight=of_rows(table))
@@ -99,9 +99,9 @@ def _linear_op(low: Lowering, name: str, x: int, x_stride: int, **more: Argument
     if isinstance(kinds, TileKernels) and _tiled(low, name):
         return LoweredOp(
             "gemm.linear.linear", LINEAR, block_bytes=quant.block_bytes, block_columns=quant.block_elements,
-            unpack=low.kernel(kinds.unpack), dot=low.kernel(kinds.dot), shift=kinds.shift or 0,
+            dot=low.kernel(kinds.dot), shift=kinds.shift or 0,
             x_offsets=low.offsets(low.bytes_stride(width)), x_scales=width, x_sums=int(width * kinds.sums_at),
-            sum_bytes=kinds.sum_bytes, **low.gemv_arguments(kinds, quant), **of_either_order(weight), **more,
+            sum_bytes=kinds.sum_bytes, **tile_kernels(low, weight, kinds), **of_either_order(weight), **more,
         )  # fmt: skip
     more |= {"weight": of_rows(weight), "x_stride": x_stride, "width": width, "chunk": max(4, min(64, rows // 32 // 4 * 4))}
     if isinstance(kinds, TileKernels):  # fewer rows than lanes: small enough to keep as floats

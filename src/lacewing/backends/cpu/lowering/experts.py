@@ -17,7 +17,7 @@ from lacewing.backends.cpu.arguments import (
 )
 from lacewing.backends.cpu.isa import host_isa
 from lacewing.backends.cpu.lowering import scaled
-from lacewing.backends.cpu.lowering.addresses import is_tiled, of_experts
+from lacewing.backends.cpu.lowering.addresses import of_experts, tile_kernels, tile_order
 from lacewing.backends.cpu.lowering.context import RULES, Argument, LoweredOp, Lowering, WatchedRouter, float_argument
 from lacewing.backends.cpu.memory import aligned
 from lacewing.backends.cpu.quants import TileKernels, kernels_of
@@ -119,10 +119,10 @@ def _rows_op(
         stride = low.bytes_stride(x_width)
         return LoweredOp(
             "experts.linear.linear", EXPERTS, block_bytes=quant.block_bytes, block_columns=quant.block_elements,
-            unpack=low.kernel(kinds.unpack), dot=low.kernel(kinds.dot), shift=kinds.shift or 0, x=x_bytes, x_scales=x_width,
-            x_sums=int(x_width * kinds.sums_at), sum_bytes=kinds.sum_bytes, **low.gemv_arguments(kinds, quant),
+            dot=low.kernel(kinds.dot), shift=kinds.shift or 0, x=x_bytes, x_scales=x_width,
+            x_sums=int(x_width * kinds.sums_at), sum_bytes=kinds.sum_bytes, **tile_kernels(low, weight, kinds),
             x_stride=stride * parts if separate else stride, x_part=stride if separate else 0,
-            weight=of_experts(low, name, skipped, tiled=True), tiled=is_tiled(weight), **arguments,
+            weight=of_experts(low, name, skipped, tiled=True), tiled=tile_order(weight), **arguments,
         )  # fmt: skip
     arguments["weight"] = of_experts(low, name, skipped)
     arguments |= {"x": low.at(x), "x_stride": low.stride(x), "x_part": 4 * x_width if separate else 0, "width": width}

@@ -16,7 +16,8 @@ the first at `source`, the next row `row_stride` bytes on, into a tile.
 
 from __future__ import annotations
 
-from functools import reduce
+from collections.abc import Callable, Sequence
+from functools import partial, reduce
 from typing import Any
 
 from llvmlite import ir
@@ -67,6 +68,15 @@ def emit_dot4(b: ir.IRBuilder, acc: ir.Value, w: ir.Value, x: ir.Value, small: b
     return b.add(acc, _dot4_by_halves(b, w, x))
 
 
+def emit_signed_dot4(b: ir.IRBuilder, acc: ir.Value, w: ir.Value, x: ir.Value) -> ir.Value:
+    """As emit_dot4 with AVX2 for signed weight bytes, whose sign goes over to x; x is above -128."""
+    w, x = b.bitcast(w, I8V), b.bitcast(x, I8V)
+    signed = call(b, "llvm.x86.avx2.psign.b", I8V, x, w)
+    size = call(b, f"llvm.abs.v{I8V.count}i8", I8V, w, ir.Constant(ir.IntType(1), 0))
+    pairs = call(b, "llvm.x86.avx2.pmadd.ub.sw", I16V, size, signed)
+    return b.add(acc, call(b, "llvm.x86.avx2.pmadd.wd", I32V, pairs, constant(I16V, 1)))
+
+
 def _dot4_signed(b: ir.IRBuilder, acc: ir.Value, w: ir.Value, x: ir.Value, small: bool) -> ir.Value:
     """Where both factors are signed: a weight byte above 127 becomes w - 128, and 128 * sum(x) is added back."""
     name = f"llvm.aarch64.neon.sdot.v{LANES}i32.v{4 * LANES}i8"
@@ -99,39 +109,56 @@ def _madd(b: ir.IRBuilder, x: ir.Value, y: ir.Value) -> ir.Value:
 def make_dot_step(with_min: bool, sub_block: int, small: bool) -> Any:
     """One sub-block of a tile times some tokens: `step(acc, w, scale, low, shift, xq, xd, xs, offsets) -> acc`.
 
-    acc: tuple of f32v, one a token; w: address of sub_block/4 registers; scale, low: f32v; xq, xd, xs: where bytes, scale
-    and sum of this sub-block would be for a token at offset 0; offsets: address of the tokens' offsets, int64.
-    `with_min`, low * (float sum at xs) is added; else the true weight is w - 2**shift, and xs points to minus the
-    sum of the bytes as int32.
+    acc: tuple of f32v, one a token; w: address of sub_block/4 registers; scale, low: f32v; the others as in `emit_sub_block`.
+    `with_min`, low * (float sum at xs) is added; else the true weight is w - 2**shift.
     """
 
     @intrinsic
     def step(typingctx, acc, w, scale, low, shift, xq, xd, xs, offsets):
         def codegen(context: Any, b: ir.IRBuilder, sig: Any, values: Any) -> ir.Value:
             acc, w, scale, low, shift, xq, xd, xs, offsets = values
-            offset = splat(b, b.trunc(shift, I32))
+            places = splat(b, b.trunc(shift, I32))
             registers = [emit_load(b, w, 4 * LANES * i, I32V) for i in range(sub_block // 4)]
-            made, tokens = acc, sig.args[0].count
-            chains = 2 if tokens <= 2 else 1  # few tokens alone do not fill the multipliers' latency
-            for token in range(tokens):
-                behind = emit_load(b, offsets, 8 * token, I64)
-                xq_t, xd_t, xs_t = (b.add(p, behind) for p in (xq, xd, xs))
-                sums = [constant(I32V, 0) if with_min else b.shl(splat(b, emit_load(b, xs_t, 0, I32)), offset)]
-                sums += [constant(I32V, 0)] * (chains - 1)
-                for i, register in enumerate(registers):
-                    x = splat(b, emit_load(b, xq_t, 4 * i, I32))
-                    sums[i % chains] = emit_dot4(b, sums[i % chains], register, x, small)
-                total = reduce(b.add, sums)
-                factor = b.fmul(scale, splat(b, emit_load(b, xd_t, 0, F32)))
-                value = emit_fma(b, factor, b.sitofp(total, F32V), b.extract_value(acc, token))
-                if with_min:
-                    value = emit_fma(b, low, splat(b, emit_load(b, xs_t, 0, F32)), value)
-                made = b.insert_value(made, value, token)
-            return made
+            more = (low, None) if with_min else (None, places)
+            return emit_sub_block(b, acc, registers, scale, *more, (xq, xd, xs), offsets, partial(emit_dot4, small=small))
 
         return signature(acc, acc, types.int64, f32v, f32v, *[types.int64] * 5), codegen
 
     return step
+
+
+def emit_sub_block(
+    b: ir.IRBuilder,
+    acc: ir.Value,
+    registers: list[ir.Value],
+    scale: ir.Value,
+    low: ir.Value | None,
+    shift: ir.Value | None,
+    x: Sequence[ir.Value],
+    offsets: ir.Value,
+    dot: Callable[..., ir.Value],
+) -> ir.Value:
+    """acc + registers of weight bytes times the activations of some tokens, as many as acc has.
+
+    x: where bytes, scale and sum of this sub-block would be for a token at offset 0; offsets: address of the tokens' offsets.
+    low: mins, f32v, to be multiplied with the float sum; shift, i32v: the true weight is w - 2**shift, and the sum is minus that of
+    the bytes as int32. dot: as `emit_dot4`.
+    """
+    made, tokens = acc, acc.type.count
+    chains = 2 if tokens <= 2 else 1  # few tokens alone do not fill the multipliers' latency
+    for token in range(tokens):
+        behind = emit_load(b, offsets, 8 * token, I64)
+        xq, xd, xs = (b.add(p, behind) for p in x)
+        sums = [constant(I32V, 0) if shift is None else b.shl(splat(b, emit_load(b, xs, 0, I32)), shift)]
+        sums += [constant(I32V, 0)] * (chains - 1)
+        for i, register in enumerate(registers):
+            sums[i % chains] = dot(b, sums[i % chains], register, splat(b, emit_load(b, xq, 4 * i, I32)))
+        factor = b.fmul(scale, splat(b, emit_load(b, xd, 0, F32)))
+        value = emit_fma(b, factor, b.sitofp(reduce(b.add, sums), F32V), b.extract_value(acc, token))
+        if low is not None:
+            value = emit_fma(b, low, splat(b, emit_load(b, xs, 0, F32)), value)
+        made = b.insert_value(made, value, token)
+    return made
 
 
 def emit_load(b: ir.IRBuilder, base: ir.Value, offset: int, kind: ir.Type) -> ir.Value:

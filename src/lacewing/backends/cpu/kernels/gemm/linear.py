@@ -1,6 +1,6 @@
 """out = x @ weight.T for quantised weights: tiles of LANES rows, unpacked on the way and multiplied with all tokens."""
 
-from lacewing.backends.cpu.arguments import JOB, LINEAR, SCRATCH_BYTES, STATE, TILE_COLUMNS
+from lacewing.backends.cpu.arguments import FEW, IN_PIECES, JOB, LINEAR, SCRATCH_BYTES, STATE, TILE_COLUMNS
 from lacewing.backends.cpu.kernels.gemm.dot import TILE_BYTES
 from lacewing.backends.cpu.kernels.simd.instructions import load_f32, peek_i64, poke_i64, prefetch, splat_f32, store_f32
 from lacewing.backends.cpu.kernels.simd.registers import LANES, VECTOR_BYTES, inline
@@ -10,6 +10,7 @@ AHEAD_BYTES, FAR_AHEAD_BYTES = 8192, 36864  # how far before its use a weight is
 LARGE_TILE_BYTES = 16384  # from here on it pays to look further
 GEMV_AHEAD_BYTES = 24576, 65536  # of one token, at least and at most; between them 7/8 of a tile
 TILED_AHEAD_BYTES = 4608  # in tile order, which is the order of memory: a page, and what is used meanwhile
+FEW_AHEAD_BYTES = 9216  # for several tokens, whose activations take their share of the cache
 TILED_START_BYTES = 16384  # of the next linear, at the end of one
 
 
@@ -73,71 +74,76 @@ def run_tiles(args, job, acc, tokens, first, end, after):
 
 @inline
 def one_tile(args, job, source, row_bytes, following):
-    """All columns of a tile, TILE_COLUMNS at a time. What comes later in memory is asked for on the way.
+    """All columns of a tile. What comes later in memory is asked for on the way.
 
-    `following`: where the next tile begins. The caller sets JOB.end and JOB.jump.
-
-    One token is left to the quant's own kernel, but for columns at the end that are too few for it.
+    `following`: where the next tile begins. The caller sets JOB.end and JOB.jump. Few tokens are left to the quant's own kernel, if
+    it has one for the order of the weight.
     """
-    blocks, block_bytes, columns, tiled = (
+    order, tokens, direct = peek_i64(args + LINEAR.tiled), peek_i64(job + JOB.tokens), peek_i64(args + LINEAR.direct)
+    if order == IN_PIECES and tokens <= FEW:
+        poke_i64(job + JOB.ahead, TILED_AHEAD_BYTES if tokens == 1 else FEW_AHEAD_BYTES)
+        set_activations(args, job, 0, 0)
+        call_kernel(direct, source, 0, job, peek_i64(args + LINEAR.blocks))
+        return
+    done = 0
+    if order == 0 and direct and tokens == 1:
+        done = one_token(args, job, direct, source, row_bytes, following)
+    unpacked_tile(args, job, source, row_bytes, order, done)
+
+
+@inline
+def one_token(args, job, direct, source, row_bytes, following):
+    """The blocks of rows that the kernel for one token takes; how many."""
+    step = peek_i64(args + LINEAR.direct_blocks)
+    steps = peek_i64(args + LINEAR.blocks) // step
+    if steps:
+        poke_i64(job + JOB.ahead, gemv_ahead_of(LANES * row_bytes))
+        poke_i64(job + JOB.next, following)
+        set_activations(args, job, peek_i64(peek_i64(job + JOB.offsets)), 0)
+        call_kernel(direct, source, row_bytes, job, steps)
+    return steps * step
+
+
+@inline
+def unpacked_tile(args, job, source, row_bytes, order, done):
+    """The columns from block `done` on, TILE_COLUMNS at a time."""
+    blocks, block_bytes, columns = (
         peek_i64(args + LINEAR.blocks),
         peek_i64(args + LINEAR.block_bytes),
         peek_i64(args + LINEAR.block_columns),
-        peek_i64(args + LINEAR.tiled),
     )
-    unpack, dot = peek_i64(args + LINEAR.unpack), peek_i64(args + LINEAR.dot)
-    x, scales, sums = peek_i64(args + LINEAR.x), peek_i64(args + LINEAR.x_scales), peek_i64(args + LINEAR.x_sums)
-    sum_bytes = peek_i64(args + LINEAR.sum_bytes)
-    tile = peek_i64(job + JOB.tile)
+    unpack, dot, tile = peek_i64(args + LINEAR.unpack), peek_i64(args + LINEAR.dot), peek_i64(job + JOB.tile)
     per_group = TILE_COLUMNS // columns
-    done, ahead = 0, TILED_AHEAD_BYTES if tiled else ahead_of(LANES * row_bytes)
-    gemv, step = peek_i64(args + LINEAR.gemv), peek_i64(args + LINEAR.gemv_blocks)
-    if gemv and peek_i64(job + JOB.tokens) == 1:
-        row = x + peek_i64(peek_i64(job + JOB.offsets))
-        if not tiled:
-            ahead = gemv_ahead_of(LANES * row_bytes)
-        poke_i64(job + JOB.ahead, ahead)
-        poke_i64(job + JOB.next, 0 if tiled else following)
-        if tiled and blocks >= per_group:
-            set_activations(job, row, scales, sums, 0, sum_bytes)
-            done = blocks // per_group * per_group
-            call_kernel(peek_i64(args + LINEAR.tiled_gemv), source, 0, job, done // step)
-        if blocks - done >= step:
-            set_activations(job, row, scales, sums, done * columns, sum_bytes)
-            start, stride = place(args, source, done) if tiled else (source, row_bytes)
-            steps = (blocks - done) // step
-            call_kernel(gemv, start, stride, job, steps)
-            done += steps * step
-    ahead += source + done * block_bytes * LANES
+    ahead = source + done * block_bytes * LANES + (TILED_AHEAD_BYTES if order else ahead_of(LANES * row_bytes))
     while done < blocks:
         now = min(per_group, blocks - done)
         until = ahead + now * block_bytes * LANES
         while ahead < until:
             prefetch(ahead)
             ahead += 64
-        start, stride = place(args, source, done) if tiled else (source + done * block_bytes, row_bytes)
+        start, stride = place(source, row_bytes, order, done, now, block_bytes)
         call_kernel(unpack, start, stride, tile, now)
         poke_i64(job + JOB.blocks, now * columns // 32)
-        set_activations(job, x, scales, sums, done * columns, sum_bytes)
+        set_activations(args, job, 0, done * columns)
         call_kernel(dot, job, 0, 0, 0)
         done += now
 
 
 @inline
-def set_activations(job, x, scales, sums, column, sum_bytes):
-    """Where the bytes, scales and sums from a column on are."""
+def set_activations(args, job, offset, column):
+    """Where the bytes, scales and sums from a column on are, for the token at an offset."""
+    x = peek_i64(args + LINEAR.x) + offset
     poke_i64(job + JOB.xq, x + column)
-    poke_i64(job + JOB.xd, x + scales + column // 8)
-    poke_i64(job + JOB.xs, x + sums + column // 32 * sum_bytes)
+    poke_i64(job + JOB.xd, x + peek_i64(args + LINEAR.x_scales) + column // 8)
+    poke_i64(job + JOB.xs, x + peek_i64(args + LINEAR.x_sums) + column // 32 * peek_i64(args + LINEAR.sum_bytes))
 
 
 @inline
-def place(args, source, done):
-    """Of a tile in tile order: where its first row's block `done` lies, and the bytes from one row to the next there."""
-    blocks, block_bytes = peek_i64(args + LINEAR.blocks), peek_i64(args + LINEAR.block_bytes)
-    per_group = TILE_COLUMNS // peek_i64(args + LINEAR.block_columns)
-    first = done // per_group * per_group
-    return source + (first * LANES + done - first) * block_bytes, min(per_group, blocks - first) * block_bytes
+def place(source, row_bytes, order, done, now, block_bytes):
+    """Where the next `now` blocks of a tile are, behind `done`, and the bytes from one row to the next there."""
+    if order == 0:
+        return source + done * block_bytes, row_bytes
+    return source + done * block_bytes * LANES, now * block_bytes
 
 
 @inline
@@ -159,7 +165,7 @@ def prefetch_start(args, tokens, thread, threads):
     nbytes = ahead_of(LANES * row_bytes)
     if peek_i64(args + LINEAR.tiled):
         nbytes = TILED_START_BYTES
-    elif tokens == 1 and peek_i64(args + LINEAR.gemv):
+    elif tokens == 1 and peek_i64(args + LINEAR.direct):
         nbytes = gemv_ahead_of(LANES * row_bytes)
     for line in range(nbytes // 64):
         prefetch(start + 64 * line)

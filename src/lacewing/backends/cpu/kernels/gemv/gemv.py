@@ -20,9 +20,9 @@ from numba import types
 from numba.core.typing.templates import signature
 from numba.extending import intrinsic
 
-from lacewing.backends.cpu.arguments import JOB, TILE_COLUMNS
+from lacewing.backends.cpu.arguments import JOB
 from lacewing.backends.cpu.kernels.gemm.dot import emit_dot4, emit_fma, emit_load
-from lacewing.backends.cpu.kernels.simd.instructions import load_f32, peek_i64, prefetch, prefetch_once, store_f32
+from lacewing.backends.cpu.kernels.simd.instructions import load_f32, peek_i64, prefetch, store_f32
 from lacewing.backends.cpu.kernels.simd.registers import (
     F16,
     F32,
@@ -192,20 +192,12 @@ def emit_scaled(b: ir.IRBuilder, acc: ir.Value, total: ir.Value, scale: ir.Value
     return emit_fma(b, factor, b.sitofp(total, F32V), acc)
 
 
-def make_kernels(block_bytes: int, columns: int, activations: Any, four_rows: Any, finish: Any) -> tuple[Any, Any]:
-    """`kernel(source, stride, job, blocks)`: `blocks` times `columns` columns, `block_bytes` in the file, added to JOB.acc.
+def make_kernel(block_bytes: int, columns: int, activations: Any, four_rows: Any, finish: Any) -> Any:
+    """`kernel(source, stride, job, blocks)`: `blocks` times `columns` columns of rows `stride` bytes apart, `block_bytes` in the
+    file, added to JOB.acc.
 
-    One for rows `stride` bytes apart, and one for whole groups in tile order. JOB.tile is working space. What lies JOB.ahead
-    further on in memory is asked for; from JOB.end on a thread goes on JOB.jump further.
-    """
-    return (
-        _make_rows_kernel(block_bytes, columns, activations, four_rows, finish),
-        _make_tiled_kernel(block_bytes, columns, activations, four_rows, finish),
-    )
-
-
-def _make_rows_kernel(block_bytes: int, columns: int, activations: Any, four_rows: Any, finish: Any) -> Any:
-    """The order of memory is not that of use, and the CPU may have dropped some of it until then: what comes soon is asked
+    JOB.tile is working space. What lies JOB.ahead further on in memory is asked for; from JOB.end on a thread goes on JOB.jump
+    further. The order of memory is not that of use, and the CPU may have dropped some of it until then: what comes soon is asked
     for again, and after this tile comes the one at JOB.next, if that is not 0.
     """
     lines, row_lines = (4 * block_bytes + 63) // 64, (block_bytes + 63) // 64
@@ -231,32 +223,6 @@ def _make_rows_kernel(block_bytes: int, columns: int, activations: Any, four_row
                 four_rows(source + 4 * four * stride, stride, x, sums + VECTOR_BYTES * four)
             acc = finish(acc, sums, source, stride, xd, xs)
             source, ahead = source + block_bytes, ahead + block_bytes * LANES
-            xq, xd, xs = xq + columns, xd + columns // 8, xs + columns // 8
-        store_f32(peek_i64(job + JOB.acc), acc)
-
-    return kernel
-
-
-def _make_tiled_kernel(block_bytes: int, columns: int, activations: Any, four_rows: Any, finish: Any) -> Any:
-    """One order for all, strides that are known, and weights that do not push activations out of the cache."""
-    lines, together = (4 * block_bytes + 63) // 64, TILE_COLUMNS // columns  # steps of a group
-    stride = block_bytes * together
-
-    def kernel(source, _, job, blocks):
-        xq, xd, xs = peek_i64(job + JOB.xq), peek_i64(job + JOB.xd), peek_i64(job + JOB.xs)
-        ahead, end, jump = source + peek_i64(job + JOB.ahead), peek_i64(job + JOB.end), peek_i64(job + JOB.jump)
-        sums, acc = peek_i64(job + JOB.tile), load_f32(peek_i64(job + JOB.acc))
-        for step in range(blocks):
-            x = activations(xq)
-            then = ahead if ahead < end else ahead + jump
-            for four in range(QUADS):
-                for line in range(lines):
-                    prefetch_once(then + 4 * block_bytes * four + 64 * line)
-                four_rows(source + 4 * four * stride, stride, x, sums + VECTOR_BYTES * four)
-            acc = finish(acc, sums, source, stride, xd, xs)
-            source, ahead = source + block_bytes, ahead + block_bytes * LANES
-            if step % together == together - 1:
-                source += (LANES - 1) * stride
             xq, xd, xs = xq + columns, xd + columns // 8, xs + columns // 8
         store_f32(peek_i64(job + JOB.acc), acc)
 

@@ -19,7 +19,7 @@ from lacewing.backends.cpu.kernels.gemv.gemv import (
     emit_sub_blocks,
     make_activations,
     make_four_rows,
-    make_kernels,
+    make_kernel,
 )
 from lacewing.backends.cpu.kernels.simd.registers import (
     F32,
@@ -108,18 +108,18 @@ def make_finish(block_bytes: int, columns: Columns, sub_block: int, with_min: bo
     return finish
 
 
-def make_nibble_kernels(block_bytes: int, first: int, fifth: int | None, shift: int | None) -> tuple[Any, Any]:
+def make_nibble_kernel(block_bytes: int, first: int, fifth: int | None, shift: int | None) -> Any:
     load, unpack = make_nibbles(block_bytes, first, fifth)
     fits = fifth is None or shift is not None  # 16 products of 5 bits with a sign do, without they do not
     four_rows = make_four_rows(load, unpack, NIBBLES, [fits])
     finish = make_finish(block_bytes, NIBBLES, 16, shift is None)
-    return make_kernels(QUADS * block_bytes, 32 * QUADS, make_activations(NIBBLES, shift), four_rows, finish)
+    return make_kernel(QUADS * block_bytes, 32 * QUADS, make_activations(NIBBLES, shift), four_rows, finish)
 
 
-gemv_q4_0, tiled_q4_0 = make_nibble_kernels(18, 2, None, 3)
-gemv_q4_1, tiled_q4_1 = make_nibble_kernels(20, 4, None, None)
-gemv_q5_0, tiled_q5_0 = make_nibble_kernels(22, 6, 2, 4)
-gemv_q5_1, tiled_q5_1 = make_nibble_kernels(24, 8, 4, None)
+gemv_q4_0 = make_nibble_kernel(18, 2, None, 3)
+gemv_q4_1 = make_nibble_kernel(20, 4, None, None)
+gemv_q5_0 = make_nibble_kernel(22, 6, 2, 4)
+gemv_q5_1 = make_nibble_kernel(24, 8, 4, None)
 
 SIGNED = ISA.dot == "maddubs"
 HALF_BLOCKS = VECTOR_BYTES // 32  # blocks in a register
@@ -136,6 +136,6 @@ def emit_q8_0_bytes(b: ir.IRBuilder, raws: Values, half: int) -> list[Values]:
 
 
 four_q8_0 = make_four_rows(emit_q8_0_row, emit_q8_0_bytes, BYTES, [False] * len(BYTES), SIGNED)
-gemv_q8_0, tiled_q8_0 = make_kernels(
+gemv_q8_0 = make_kernel(
     34 * QUADS, 32 * QUADS, make_activations(BYTES, None if SIGNED else 7), four_q8_0, make_finish(34, BYTES, 32, False)
 )

@@ -20,7 +20,7 @@ from lacewing.backends.cpu.kernels.gemv.gemv import (
     emit_sub_blocks,
     make_activations,
     make_four_rows,
-    make_kernels,
+    make_kernel,
 )
 from lacewing.backends.cpu.kernels.simd.registers import (
     F32,
@@ -69,9 +69,8 @@ def emit_repeated(b: ir.IRBuilder, p: ir.Value, offset: int) -> ir.Value:
 # ---- Q4_K and Q5_K --------------------------------------------------------------------------------------------------
 
 
-def emit_head(b: ir.IRBuilder, source: ir.Value, stride: ir.Value) -> list[Values]:
-    """Scales and mins of Q4_K and Q5_K, 8 f32v each."""
-    head, s0, s1, s2 = emit_transpose(b, source, stride, 4)
+def emit_scales(b: ir.IRBuilder, head: ir.Value, s0: ir.Value, s1: ir.Value, s2: ir.Value) -> list[Values]:
+    """Scales and mins of Q4_K and Q5_K, 8 f32v each, from the first four words of a block."""
     d, m = emit_f16(b, head), b.fsub(constant(F32V, 0.0), emit_f16(b, b.lshr(head, constant(I32V, 16))))
     two, low6, top2 = constant(I32V, 2), constant(I32V, 0x3F3F3F3F), constant(I32V, 0x30303030)
     scales = b.and_(s0, low6), b.or_(emit_nibble(b, s2, 0), b.and_(b.lshr(s0, two), top2))
@@ -90,7 +89,7 @@ def make_finish(high_places: int) -> Any:
         """acc + the eight sub-blocks of a block."""
         totals = emit_sub_blocks(b, sums, COLUMNS, 32)
         totals[1::2] = [b.ashr(total, constant(I32V, high_places)) for total in totals[1::2]]
-        for s, (total, scale, low) in enumerate(zip(totals, *emit_head(b, source, stride), strict=True)):
+        for s, (total, scale, low) in enumerate(zip(totals, *emit_scales(b, *emit_transpose(b, source, stride, 4)), strict=True)):
             acc = emit_scaled(b, acc, total, scale, at(b, xd, 4 * s))
             acc = emit_fma(b, low, splat(b, emit_load(b, xs, 4 * s, F32)), acc)
         return acc
@@ -123,8 +122,8 @@ def emit_q5_k_bytes(b: ir.IRBuilder, raws: Values, half: int) -> list[Values]:
 x_q4_k = make_activations(COLUMNS)
 four_q4_k = make_four_rows(emit_q4_k_row, emit_q4_k_bytes, COLUMNS, (True, SHIFTED) * len(REGISTERS))
 four_q5_k = make_four_rows(emit_q5_k_row, emit_q5_k_bytes, COLUMNS, (True, True) * len(REGISTERS))
-gemv_q4_k, tiled_q4_k = make_kernels(144, 256, x_q4_k, four_q4_k, make_finish(0 if SHIFTED else 4))
-gemv_q5_k, tiled_q5_k = make_kernels(176, 256, x_q4_k, four_q5_k, make_finish(0))
+gemv_q4_k = make_kernel(144, 256, x_q4_k, four_q4_k, make_finish(0 if SHIFTED else 4))
+gemv_q5_k = make_kernel(176, 256, x_q4_k, four_q5_k, make_finish(0))
 
 
 # ---- Q6_K -----------------------------------------------------------------------------------------------------------
@@ -171,4 +170,4 @@ def finish_q6_k(b, acc, sums, source, stride, xd, xs):
 
 x_q6_k = make_activations(Q6_COLUMNS, 5)
 four_q6_k = make_four_rows(emit_q6_k_row, emit_q6_k_bytes, Q6_COLUMNS, [True] * len(Q6_COLUMNS))
-gemv_q6_k, tiled_q6_k = make_kernels(210, 256, x_q6_k, four_q6_k, finish_q6_k)
+gemv_q6_k = make_kernel(210, 256, x_q6_k, four_q6_k, finish_q6_k)

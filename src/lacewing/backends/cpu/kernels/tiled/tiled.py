@@ -1,0 +1,233 @@
+"""Products with weights in tile order, straight from memory: one to eight tokens for each reading of a block.
+
+In tile order the pieces of a block, such as its words of 4 bytes, stand side by side for LANES rows (`backends.weights.TileOrder`),
+so that a load gives one row a lane. A mask and a shift make registers of bytes, each register is multiplied with the activations
+of all tokens while it is there, and nothing is transposed or stored. Sums and float operations are those of kernels/gemm/dot.py, in
+the same order: the results are the same bits. Many tokens have the block unpacked to a tile instead, once for all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+from llvmlite import ir
+from numba import types
+from numba.core.typing.templates import signature
+from numba.extending import intrinsic
+
+from lacewing.backends.cpu.arguments import JOB
+from lacewing.backends.cpu.kernels.gemm.dot import (
+    MAX_TOKENS,
+    MINS,
+    SCALES,
+    emit_dot4,
+    emit_load,
+    emit_signed_dot4,
+    emit_sub_block,
+    make_registers,
+)
+from lacewing.backends.cpu.kernels.simd.instructions import peek_i64, prefetch_once
+from lacewing.backends.cpu.kernels.simd.registers import F16, F32V, I16, I32V, ISA, LANES, VECTOR_BYTES, constant, inline, pointer
+
+Values = list[ir.Value]
+FLIP = constant(I32V, -0x7F7F7F80)  # 0x80 in every byte: between signed bytes and those that are 128 more
+
+
+class SubBlock(NamedTuple):
+    """Of a part of a block: registers of weight bytes, lane r those of row r, the first column, and the rows' scales and mins."""
+
+    registers: Values
+    column: int
+    scale: ir.Value
+    low: ir.Value | None = None
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """How blocks of a quant are read. A block is `parts` equal runs of columns, which one loop runs through.
+
+    emit_head(b, block, scales) stores the scales of all sub-blocks at `scales`, and the mins MINS - SCALES behind them; None:
+    `emit_part` has them. emit_part(b, block, part, scales) gives the sub-blocks of a part in their order; scales: those of the part. Weight
+    bytes are the true value + 2**shift or, `shift` None, true bytes with mins. `wide`: bytes above 63 occur, and the shift is 7.
+    """
+
+    block_bytes: int
+    columns: int
+    parts: int
+    sub_block: int
+    shift: int | None
+    emit_head: Callable[[ir.IRBuilder, ir.Value, ir.Value], None] | None
+    emit_part: Callable[[ir.IRBuilder, ir.Value, ir.Value, ir.Value], Iterator[SubBlock]]
+    wide: bool = False
+
+    @property
+    def step(self) -> int:
+        """Columns of a part."""
+        return self.columns // self.parts
+
+
+def emit_word(b: ir.IRBuilder, block: ir.Value, offset: int) -> ir.Value:
+    """The 4 bytes of each row that stand at `offset` of its block."""
+    return emit_load(b, block, LANES * offset, I32V)
+
+
+def emit_words(b: ir.IRBuilder, block: ir.Value, offset: int, count: int) -> Values:
+    return [emit_word(b, block, offset + 4 * i) for i in range(count)]
+
+
+def emit_half(b: ir.IRBuilder, block: ir.Value, offset: int) -> ir.Value:
+    """The float16 of each row that stands at `offset` of its block, widened."""
+    return b.fpext(b.bitcast(emit_load(b, block, LANES * offset, ir.VectorType(I16, LANES)), ir.VectorType(F16, LANES)), F32V)
+
+
+def emit_offset(b: ir.IRBuilder, base: ir.Value, part: ir.Value, nbytes: int) -> ir.Value:
+    """base + part * nbytes."""
+    return b.add(base, b.mul(part, ir.Constant(part.type, nbytes)))
+
+
+def emit_put(b: ir.IRBuilder, p: ir.Value, register: int, value: ir.Value) -> None:
+    b.store(value, pointer(b, b.add(p, ir.Constant(p.type, VECTOR_BYTES * register)), value.type), align=4)
+
+
+def make_head(blocks: Blocks) -> Any:
+    """`head(block, scales)`: see `Blocks.emit_head`."""
+
+    @intrinsic
+    def head(typingctx, block, scales):
+        def codegen(context: Any, b: ir.IRBuilder, sig: Any, values: Any) -> ir.Value:
+            if blocks.emit_head is not None:
+                blocks.emit_head(b, *values)
+            return context.get_dummy_value()
+
+        return signature(types.void, types.int64, types.int64), codegen
+
+    return head
+
+
+def make_products(blocks: Blocks) -> Any:
+    """`products(acc, block, part, scales, xq, xd, xs, offsets) -> acc`: a part times the tokens at offsets, as many as acc has."""
+    sum_bytes = 4 * 32 // blocks.sub_block
+
+    @intrinsic
+    def products(typingctx, acc, block, part, scales, xq, xd, xs, offsets):
+        def codegen(context: Any, b: ir.IRBuilder, sig: Any, values: Any) -> ir.Value:
+            acc, block, part, scales, xq, xd, xs, offsets = values
+            for each in blocks.emit_part(b, block, part, scales):
+                at = [(xq, each.column), (xd, each.column // 32 * 4), (xs, each.column * sum_bytes // 32)]
+                places = [b.add(p, ir.Constant(p.type, n)) for p, n in at]
+                shift = None if blocks.shift is None else constant(I32V, blocks.shift)
+                registers, dot = each.registers, partial(emit_dot4, small=not blocks.wide)
+                if blocks.wide and ISA.dot == "maddubs":  # bytes above 63 could overflow sums of pairs; signed ones do not
+                    registers, shift, dot = [b.xor(q, FLIP) for q in registers], None, emit_signed_dot4
+                acc = emit_sub_block(b, acc, registers, each.scale, each.low, shift, places, offsets, dot)
+            return acc
+
+        return signature(acc, acc, *[types.int64] * 7), codegen
+
+    return products
+
+
+def make_unpacked(blocks: Blocks) -> Any:
+    """`unpacked(block, part, scales, tile)`: the bytes of a part to `tile` and, without a head, its scales and mins to `scales`."""
+
+    @intrinsic
+    def unpacked(typingctx, block, part, scales, tile):
+        def codegen(context: Any, b: ir.IRBuilder, sig: Any, values: Any) -> ir.Value:
+            block, part, scales, tile = values
+            for index, each in enumerate(blocks.emit_part(b, block, part, scales)):
+                for i, register in enumerate(each.registers):
+                    emit_put(b, tile, each.column // 4 + i, register)
+                if blocks.emit_head is None:
+                    emit_put(b, scales, index, each.scale)
+                    if each.low is not None:
+                        emit_put(b, scales, (MINS - SCALES) // VECTOR_BYTES + index, each.low)
+            return context.get_dummy_value()
+
+        return signature(types.void, *[types.int64] * 4), codegen
+
+    return unpacked
+
+
+def make_run(blocks: Blocks, tokens: int, head: Any, products: Any) -> Any:
+    """`run(source, count, job, offsets, p, ahead, end, jump)`: some blocks times so many tokens, added to the registers at p."""
+    (load, store), parts, sub_blocks = make_registers(tokens), blocks.parts, blocks.step // blocks.sub_block
+    nbytes, step, sums = LANES * blocks.block_bytes, blocks.step, blocks.step // blocks.sub_block * 4
+    lines = (nbytes // parts + 63) // 64
+
+    @inline
+    def run(source, count, job, offsets, p, ahead, end, jump):
+        xq, xd, xs = peek_i64(job + JOB.xq), peek_i64(job + JOB.xd), peek_i64(job + JOB.xs)
+        scales = peek_i64(job + JOB.tile) + SCALES
+        acc = load(p)
+        for _ in range(count):
+            head(source, scales)
+            then = ahead if ahead < end else ahead + jump
+            for part in range(parts):
+                if ahead:
+                    for line in range(lines):
+                        prefetch_once(then + 64 * (lines * part + line))
+                acc = products(acc, source, part, scales + VECTOR_BYTES * sub_blocks * part, xq, xd, xs, offsets)
+                xq, xd, xs = xq + step, xd + step // 8, xs + sums
+            source += nbytes
+            if ahead:
+                ahead += nbytes
+        store(p, acc)
+
+    return run
+
+
+def make_tiled(blocks: Blocks) -> Any:
+    """`kernel(source, _, job, count)`: some blocks of a tile times all tokens of the job, added to JOB.acc.
+
+    What lies JOB.ahead further on in memory is asked for; from JOB.end on a thread goes on JOB.jump further.
+    """
+    head, products = make_head(blocks), make_products(blocks)
+    eight, four, two, one = (make_run(blocks, tokens, head, products) for tokens in (8, 4, 2, 1))
+    most = MAX_TOKENS
+
+    def kernel(source, _, job, count):
+        offsets, tokens, p = peek_i64(job + JOB.offsets), peek_i64(job + JOB.tokens), peek_i64(job + JOB.acc)
+        ahead, end, jump = source + peek_i64(job + JOB.ahead), peek_i64(job + JOB.end), peek_i64(job + JOB.jump)
+        if most == 8:
+            while tokens >= 8:
+                eight(source, count, job, offsets, p, ahead, end, jump)
+                offsets, p, tokens, ahead = offsets + 64, p + 8 * VECTOR_BYTES, tokens - 8, 0
+        while tokens >= 4:
+            four(source, count, job, offsets, p, ahead, end, jump)
+            offsets, p, tokens, ahead = offsets + 32, p + 4 * VECTOR_BYTES, tokens - 4, 0
+        if tokens >= 2:
+            two(source, count, job, offsets, p, ahead, end, jump)
+            offsets, p, tokens, ahead = offsets + 16, p + 2 * VECTOR_BYTES, tokens - 2, 0
+        if tokens:
+            one(source, count, job, offsets, p, ahead, end, jump)
+
+    return kernel
+
+
+def make_unpack(blocks: Blocks) -> Any:
+    """`kernel(source, _, tile, count)`: some blocks of LANES rows to a tile, as the unpackers of kernels/quants do from rows."""
+    head, unpacked, parts, sub_blocks = make_head(blocks), make_unpacked(blocks), blocks.parts, blocks.step // blocks.sub_block
+    nbytes, part_bytes = LANES * blocks.block_bytes, blocks.step // 4 * VECTOR_BYTES
+
+    def kernel(source, _, tile, count):
+        scales = tile + SCALES
+        for _block in range(count):
+            head(source, scales)
+            for part in range(parts):
+                unpacked(source, part, scales, tile)
+                scales, tile = scales + VECTOR_BYTES * sub_blocks, tile + part_bytes
+            source += nbytes
+
+    return kernel
+
+
+def make_kernels(blocks: Blocks) -> tuple[Any, Any]:
+    """The kernel for few tokens, and the unpacker for many."""
+    return make_tiled(blocks), make_unpack(blocks)
+
+
+def emit_nibble(b: ir.IRBuilder, q: ir.Value, high: int) -> ir.Value:
+    return b.and_(b.lshr(q, constant(I32V, 4)) if high else q, constant(I32V, 0x0F0F0F0F))
