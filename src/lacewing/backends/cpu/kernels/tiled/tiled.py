@@ -50,8 +50,9 @@ class Blocks:
     """How blocks of a quant are read. A block is `parts` equal runs of columns, which one loop runs through.
 
     emit_head(b, block, scales) stores the scales of all sub-blocks at `scales`, and the mins MINS - SCALES behind them; None:
-    `emit_part` has them. emit_part(b, block, part, scales) gives the sub-blocks of a part in their order; scales: those of the part. Weight
-    bytes are the true value + 2**shift or, `shift` None, true bytes with mins. `wide`: bytes above 63 occur, and the shift is 7.
+    `emit_part` has them. emit_part(b, block, part, scales) gives the sub-blocks of a part in their order; scales: those of the
+    part. Weight bytes are the true value + 2**shift or, `shift` None, true bytes with mins. `wide`: bytes above 63 occur, and the
+    shift is 7.
     """
 
     block_bytes: int
