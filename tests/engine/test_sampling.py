@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lacewing.engine.sampling import Sampler, add_bias, log_sum_exp, min_p, penalise, top_k, top_p
+from lacewing.engine.adjust import add_bias, penalise
+from lacewing.engine.sampling import Sampler, log_sum_exp, min_p, top_k, top_p
 from lacewing.errors import NumericError, OptionError
 from lacewing.options import Sampling
 

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from lacewing.backends.batch import Wanted
 from lacewing.engine.collect import collector_of
 from lacewing.engine.constraint import Constraint, Masks
 from lacewing.engine.sampling import Sampler, Token
@@ -54,7 +55,6 @@ class Task:
         self.history = list(request.ids)
         self.sampler = Sampler(request.sampling, vocab_size)
         self.masks = None if request.constraint is None else Masks(request.constraint, vocab_size)
-        self.wanted = self.sampler.wanted(None if self.masks is None else self.masks.get)
         self.collector = collector_of(self.history.copy(), request.prompt_logprobs, request.pooling)
         self.stats = Stats(prompt_tokens=len(self.history))
         self.sequence: State | None = None
@@ -76,6 +76,10 @@ class Task:
     def decodes(self) -> bool:
         """Whether only the token that was chosen last has not been run yet."""
         return self.sequence is not None and self.stats.generated_tokens > 0 and len(self.history) - len(self.sequence.ids) == 1
+
+    def wanted(self) -> tuple[Wanted, ...]:
+        """What the choice of its next token looks at; (): at whole rows of logits."""
+        return self.sampler.wanted(self.history, None if self.masks is None else self.masks.get)
 
     @property
     def answers(self) -> bool:

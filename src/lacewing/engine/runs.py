@@ -91,32 +91,37 @@ def run(step: Step, parts: list[Part]) -> list[Choice]:
 def _choices(step: Step, batch: Batch, parts: list[Part]) -> list[Choice]:
     tasks = [part.task for part in parts if part.chooses]
     begin([task.masks for task in tasks if task.masks is not None])
-    choices = _among_candidates(step, batch, tasks)
-    if choices is None:
+    found = _among_candidates(step, batch, tasks)
+    if found is None or None in found:
         rows = _collect(parts, step.run(batch))  # where somebody's logits are no numbers, they show whose
-        choices = [_pick(task, row) for task, row in zip(tasks, rows, strict=True)]
+        known = found or [None] * len(tasks)
+        choices = [each or _pick(task, row) for task, row, each in zip(tasks, rows, known, strict=True)]
+    else:
+        choices = [each for each in found if each is not None]
     errors = [None if task.masks is None else task.masks.error for task in tasks]
     return [choice if error is None else error for choice, error in zip(choices, errors, strict=True)]
 
 
-def _among_candidates(step: Step, batch: Batch, tasks: list[Task]) -> list[Choice] | None:
-    """The choices of a device that finds what they look at; None: whole rows are wanted."""
-    counts = [len(task.wanted) for task in tasks]
-    wanted = [each for task in tasks for each in task.wanted]
-    if not tasks or len(tasks) < len(batch.outputs) or not all(counts) or max(each.count for each in wanted) > step.most_candidates:
+def _among_candidates(step: Step, batch: Batch, tasks: list[Task]) -> list[Choice | None] | None:
+    """The choices of a device that finds what they look at; None: whole rows are wanted, of all or of one."""
+    wishes = [task.wanted() for task in tasks]
+    wanted = [each for some in wishes for each in some]
+    if not tasks or len(tasks) < len(batch.outputs) or not all(wishes) or max(each.count for each in wanted) > step.most_candidates:
         return None
     if len(wanted) > len(tasks):
         if len(wanted) > step.limits.chunk:
             return None
-        batch = replace(batch, outputs=np.repeat(batch.outputs, counts))
+        batch = replace(batch, outputs=np.repeat(batch.outputs, [len(some) for some in wishes]))
     try:
         found = iter(step.choose(batch, wanted))
-        return [task.sampler.pick_among([next(found) for _ in task.wanted]) for task in tasks]
     except NumericError:
         broken = len(tasks) == 1 and tasks[0].masks is None
         return [not_finite(len(tasks[0].history) - 1)] if broken else None
     except OptionError:
         return None  # such as of a mask that allows only what the model gives no probability; the rows show whose
+    return [
+        task.sampler.pick_among(some, [next(found) for _ in some], task.history) for task, some in zip(tasks, wishes, strict=True)
+    ]
 
 
 def _collect(parts: list[Part], rows: np.ndarray) -> list[np.ndarray]:

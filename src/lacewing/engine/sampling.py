@@ -7,15 +7,18 @@ sorting a whole vocabulary (20 ms at 260,000 tokens): few tokens are ever likely
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from lacewing.backends.batch import Candidates, Mask, Wanted
 from lacewing.backends.choice import allowed, log_sum_exp, top_k
+from lacewing.engine.adjust import Adjustments
 from lacewing.errors import NumericError, OptionError
 from lacewing.options import REFERENCE, Sampling
+
+HEAD = 64  # likeliest tokens that a device is asked for where nobody says how many count
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,26 +38,6 @@ def token_of(row: np.ndarray, token: int, count: int) -> Token:
     return Token(token, float(row[token]) - total, tuple((int(each), float(row[each]) - total) for each in likeliest))
 
 
-def add_bias(logits: np.ndarray, bias: Mapping[int, float]) -> np.ndarray:
-    """A copy of `logits` (V,) with the bias of each listed token added."""
-    out = logits.copy()
-    out[list(bias)] += np.fromiter(bias.values(), np.float32, len(bias))
-    return out
-
-
-def penalise(logits: np.ndarray, recent: Sequence[int], repeat: float, presence: float, frequency: float) -> np.ndarray:
-    """A copy of `logits` (V,) where the tokens of `recent` are less likely.
-
-    `repeat` divides positive and multiplies negative logits, `presence` is subtracted once, `frequency` for each occurrence.
-    """
-    ids, counts = np.unique(np.asarray(recent, np.int64), return_counts=True)
-    out = logits.copy()
-    seen = out[ids]
-    seen = np.where(seen > 0, seen / np.float32(repeat), seen * np.float32(repeat))
-    out[ids] = seen - np.float32(frequency) * counts.astype(np.float32) - np.float32(presence)
-    return out
-
-
 def top_p(logits: np.ndarray, p: float) -> np.ndarray:
     """Indices of the fewest likeliest whose probabilities sum to at least p, likeliest first; at least one."""
     top = logits.max()
@@ -69,112 +52,182 @@ def top_p(logits: np.ndarray, p: float) -> np.ndarray:
 
 
 def min_p(logits: np.ndarray, p: float) -> np.ndarray:
-    """Indices of those at least p times as likely as the likeliest, in their order."""
-    return np.flatnonzero(logits >= logits.max() + math.log(p))
+    """Indices of those at least p times as likely as the likeliest, likeliest first."""
+    kept = np.flatnonzero(logits >= logits.max() + math.log(p))
+    return kept[np.argsort(-logits[kept], kind="stable")]
 
 
 class Sampler:
-    """The choices of one generation: its options and its own seeded random numbers."""
+    """The choices of one generation: its options and its own seeded random numbers.
+
+    A token takes one random number, whatever is run in between: so a seed gives the same tokens in any company. Where a device
+    gives the largest logits alone, the choice is the one that whole rows lead to, or `pick_among` says that these are needed.
+    """
 
     def __init__(self, sampling: Sampling, vocab_size: int):
         beyond = [token for token in sampling.logit_bias if token >= vocab_size]
         if beyond:
             raise OptionError(f"`logit_bias` names token {beyond[0]}; this model has {vocab_size} tokens")
         self.sampling = sampling
+        self._adjust = Adjustments(sampling)
         self._random = np.random.Generator(np.random.PCG64(sampling.seed))
+        self._number: float | None = None  # drawn for the next token
 
     @property
     def takes_largest(self) -> bool:
         """Whether every choice is the largest raw logit, and nothing else is asked."""
-        options = self.sampling
-        return self._raw and not options.logprobs and (options.temperature == 0 or options.top_k == 1)
+        return self._adjust.none and not self.sampling.logprobs and self._greedy
 
     @property
-    def _raw(self) -> bool:
-        """Whether the choice is made among the raw logits."""
-        return not self.sampling.logit_bias and not self._penalised
+    def _greedy(self) -> bool:
+        return self.sampling.temperature == 0 or self.sampling.top_k == 1
 
-    @property
-    def _penalised(self) -> bool:
-        options = self.sampling
-        penalties = (options.repeat_penalty, options.presence_penalty, options.frequency_penalty)
-        return penalties != (1, 0, 0) and options.repeat_window > 0
-
-    def wanted(self, mask: Mask | None = None) -> tuple[Wanted, ...]:
-        """All that a choice among what `mask` allows looks at of the largest logits; (): it may look at every one.
+    def wanted(self, history: Sequence[int], mask: Mask | None = None) -> tuple[Wanted, ...]:
+        """What a choice after `history`, among what `mask` allows, looks at of the largest logits; (): at whole rows.
 
         A second wish is for the log-probabilities, which are those of the raw logits.
         """
-        options = self.sampling
-        count = 1 if options.temperature == 0 else options.top_k
-        if not count or self._penalised or (options.logit_bias and options.logprobs):
+        options, adjust = self.sampling, self._adjust
+        sums = not (self._greedy or options.top_k) and (options.top_p < 1 or not options.min_p)  # of all weights are needed,
+        known = adjust.none and mask is None and (options.top_p < 1 or options.temperature == 1)  # and told of raw logits alone
+        if (sums and not known) or not (adjust.additive or adjust.lowers):
             return ()
-        if mask is None and not options.logit_bias:
+        count = 1 if self._greedy else options.top_k or HEAD
+        if not adjust.additive:
+            count = max(count, HEAD)
+        added = adjust.added(history)
+        if mask is None and not added:
             return (Wanted(max(count, options.logprobs)),)
-        raw = (Wanted(options.logprobs),) if options.logprobs else ()
-        return (Wanted(count, mask, options.logit_bias or None), *raw)
+        likeliest = (Wanted(max(options.logprobs, HEAD if added else 1)),) if options.logprobs else ()
+        return (Wanted(count, mask, added or None), *likeliest)
+
+    # from whole rows
 
     def pick(self, row: np.ndarray, history: Sequence[int], mask: np.ndarray | None = None) -> Token:
         """The next token after `history` of those that `mask` allows, from its float32 logits (V,).
 
-        Raises NumericError for NaN or infinite rows."""
+        Raises NumericError for NaN or infinite rows.
+        """
         if not math.isfinite(float(row.max())):  # max() passes NaN on
             raise not_finite(len(history) - 1)
         with np.errstate(over="ignore", under="ignore"):  # far apart is as good as infinitely far
-            return self._pick(row, history, mask)
-
-    def _pick(self, row: np.ndarray, history: Sequence[int], mask: np.ndarray | None) -> Token:
-        adjusted = self._adjusted(row, history)
-        if mask is None:
-            chosen = self._choose(adjusted)
-        else:
-            ids = np.flatnonzero(allowed(mask, len(row)))
-            chosen = int(ids[self._choose(_finite(adjusted[ids]))])
-        if not self.sampling.logprobs:
-            return Token(chosen)
-        return token_of(row, chosen, self.sampling.logprobs)
-
-    def _adjusted(self, row: np.ndarray, history: Sequence[int]) -> np.ndarray:
-        options = self.sampling
-        if options.logit_bias:
-            row = add_bias(row, options.logit_bias)
-        if self._penalised and history:
-            penalties = (options.repeat_penalty, options.presence_penalty, options.frequency_penalty)
-            row = penalise(row, history[-options.repeat_window :], *penalties)
-        return row if self._raw else _finite(row)
+            adjusted = row if self._adjust.none else _finite(self._adjust.row(row, history))
+            if mask is None:
+                chosen = self._choose(adjusted)
+            else:
+                ids = np.flatnonzero(allowed(mask, len(row)))
+                chosen = int(ids[self._choose(_finite(adjusted[ids]))])
+        self._number = None
+        return token_of(row, chosen, self.sampling.logprobs) if self.sampling.logprobs else Token(chosen)
 
     def _choose(self, logits: np.ndarray) -> int:
-        """One token of (V,); temperature 0 takes the largest, ties to the lowest id."""
+        """One token of (V,); the largest is taken with ties to the lowest id."""
         options = self.sampling
-        if options.temperature == 0 or options.top_k == 1:
+        if self._greedy:
             return int(logits.argmax())
-        return self._draw(logits, top_k(logits, options.top_k) if options.top_k else None)
+        if options.top_k:
+            ids = top_k(logits, options.top_k)
+        elif options.top_p < 1:
+            ids = top_p(logits, options.top_p)
+        elif options.min_p > 0:
+            ids = min_p(logits, options.min_p)
+        else:
+            return self._of_all(logits)
+        return int(ids[self._draw(logits[ids], options.top_p if options.top_k else 1.0)])
 
-    def pick_among(self, wished: Sequence[Candidates]) -> Token:
-        """As `pick`, from what was `wanted`, or more of it."""
-        found, raw = wished[0], wished[-1]
+    def _of_all(self, logits: np.ndarray) -> int:
+        """Nothing is filtered out. The likeliest stand first, so that a device that knows only these comes to the same choice."""
+        head = top_k(logits, HEAD)
+        weights = np.exp((logits - logits[head[0]]) / np.float64(self.sampling.temperature))
+        sums, target = np.cumsum(weights[head]), self._uniform() * float(weights.sum())
+        if target < sums[-1]:
+            return int(head[int(np.searchsorted(sums, target, side="right"))])
+        weights[head] = 0.0
+        others = np.cumsum(weights)
+        if others[-1] <= 0:
+            return int(head[-1])
+        place = int(np.searchsorted(others, target - sums[-1], side="right"))
+        return place if place < len(others) else int(np.flatnonzero(weights)[-1])
+
+    # from the largest logits
+
+    def pick_among(self, wanted: Sequence[Wanted], wished: Sequence[Candidates], history: Sequence[int]) -> Token | None:
+        """As `pick`, from what was `wanted`, or more of it; None: it takes whole rows to tell."""
+        found, raw, logprobs = wished[0], wished[-1], self.sampling.logprobs
         with np.errstate(over="ignore", under="ignore"):
-            options = self.sampling
-            one = options.temperature == 0 or options.top_k == 1
-            place = 0 if one else self._draw(found.logits, np.arange(min(options.top_k, len(found.ids))))
-        if not options.logprobs:
-            return Token(int(found.ids[place]))
-        logprobs = raw.logits[: options.logprobs].astype(np.float64) - raw.log_sum
-        likeliest = zip(raw.ids[: options.logprobs].tolist(), logprobs.tolist(), strict=True)
-        return Token(int(found.ids[place]), float(found.logits[place]) - raw.log_sum, tuple(likeliest))
+            ids, logits, rest = self._adjusted(found, len(found.ids) >= wanted[0].count, history)
+            place = self._place(logits, rest, found.log_sum)
+        if place is None:
+            return None
+        token: Token | None = Token(int(ids[place]))
+        if token is not None and logprobs:
+            token = _told(token.id, raw if wanted[0].bias else found, raw, logprobs)
+        self._number = None if token is not None else self._number
+        return token
 
-    def _draw(self, logits: np.ndarray, ids: np.ndarray | None) -> int:
-        """One of `ids`, or of all, after the other filters."""
-        options = self.sampling
+    def _adjusted(self, found: Candidates, more: bool, history: Sequence[int]) -> tuple[np.ndarray, np.ndarray, float]:
+        """Ids and logits that are known to be the largest, and what all others, if there are `more`, are not above."""
+        ids, logits = found.ids, found.logits
+        rest = float(logits[-1]) if more else -math.inf
+        adjusted = self._adjust.candidates(found, history)
+        if adjusted is None:
+            return ids, logits, rest
+        order = np.lexsort((ids, -adjusted))
+        kept = order[adjusted[order] > rest] if more else order
+        return ids[kept], adjusted[kept], rest
+
+    def _place(self, logits: np.ndarray, rest: float, log_sum: float) -> int | None:
+        """The chosen one of the largest logits, likeliest first; `rest`: no other is above it, minus infinity: there is none."""
+        options, all_known = self.sampling, rest == -math.inf
+        if not len(logits):
+            return None
+        if self._greedy:
+            return 0
+        if options.top_k:
+            enough = all_known or len(logits) >= options.top_k
+            return self._draw(logits[: options.top_k], options.top_p) if enough else None
+        top = float(logits[0])
+        total = math.exp(log_sum - top)  # of all that are not adjusted
         if options.top_p < 1:
-            ids = _narrow(ids, top_p(_of(logits, ids), options.top_p))
+            reached = np.cumsum(np.exp(logits - top), dtype=np.float64)
+            target = options.top_p * (float(reached[-1]) if all_known else total)
+            if reached[-1] < target:
+                return None
+            return self._draw(logits[: int(np.searchsorted(reached, target)) + 1], 1.0)
         if options.min_p > 0:
-            ids = _narrow(ids, min_p(_of(logits, ids), options.min_p))
-        left = _of(logits, ids)
-        weights = np.exp((left - left.max()) / np.float64(options.temperature))  # a tiny temperature leaves only the likeliest
+            least = logits[0] + math.log(options.min_p)
+            return None if rest >= least else self._draw(logits, 1.0)
+        sums = np.cumsum(np.exp((logits - logits[0]) / np.float64(options.temperature)))
+        target = self._uniform() * (float(sums[-1]) if all_known else total)
+        return int(np.searchsorted(sums, target, side="right")) if target < sums[-1] else None
+
+    # both
+
+    def _draw(self, logits: np.ndarray, p: float) -> int:
+        """A place among a few logits, likeliest first, after what filters are left: top-p with `p`, min-p."""
+        if p < 1:
+            logits = logits[: len(top_p(logits, p))]
+        if self.sampling.min_p > 0:
+            logits = logits[: len(min_p(logits, self.sampling.min_p))]
+        weights = np.exp((logits - logits[0]) / np.float64(self.sampling.temperature))  # a tiny one leaves only the likeliest
         sums = np.cumsum(weights, dtype=np.float64)
-        index = min(int(np.searchsorted(sums, self._random.random() * sums[-1], side="right")), len(sums) - 1)
-        return index if ids is None else int(ids[index])
+        return min(int(np.searchsorted(sums, self._uniform() * sums[-1], side="right")), len(sums) - 1)
+
+    def _uniform(self) -> float:
+        """The random number of the next token, from 0 to 1."""
+        if self._number is None:
+            self._number = float(self._random.random())
+        return self._number
+
+
+def _told(token: int, own: Candidates, raw: Candidates, count: int) -> Token | None:
+    """With its log-probability, from `own`, and the likeliest of `raw`; None: it is not in there."""
+    places = np.flatnonzero(own.ids == token)
+    if not places.size:
+        return None
+    logprobs = raw.logits[:count].astype(np.float64) - raw.log_sum
+    likeliest = zip(raw.ids[:count].tolist(), logprobs.tolist(), strict=True)
+    return Token(token, float(own.logits[places[0]]) - raw.log_sum, tuple(likeliest))
 
 
 def not_finite(position: int) -> NumericError:
@@ -189,11 +242,3 @@ def _finite(logits: np.ndarray) -> np.ndarray:
     if not math.isfinite(float(logits.max())):
         raise NumericError("logit_bias, penalties or a grammar drive every token to infinity; choose others")
     return logits
-
-
-def _of(logits: np.ndarray, ids: np.ndarray | None) -> np.ndarray:
-    return logits if ids is None else logits[ids]
-
-
-def _narrow(ids: np.ndarray | None, kept: np.ndarray) -> np.ndarray:
-    return kept if ids is None else ids[kept]
