@@ -150,3 +150,36 @@ def test_hostile_text_loses_no_character_and_makes_whole_calls(case, text, cuts,
 def test_what_only_looks_like_a_call_stays_text_to_the_character(case, text):
     events = parsed(CASES[case][0], list(text))
     assert "".join(event.text for event in events) == text and {event.kind for event in events} <= {TEXT}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"name": "now", "arguments": {}}',
+        '```json\n{\n  "name": "now",\n  "arguments": {}\n}\n```',
+        '```\n{"name": "now", "arguments": {}}\n```\n',
+        '\n{"type": "function", "name": "now", "parameters": "{}"}',
+        '<tool_call>\n{"arguments": {}, "name": "now"}\n</tool_call>',
+        '<tool_call>\n{"name": "now"}\n</tool_call>',
+        '<tool_call>\n{"name": "now", "arguments": null}\n</tool_call>',
+        '<tool_call>\n{"name": "now", "arguments": {}}}\n</tool_call>',
+        '<tool_call>\n{"name": "now", "arguments": {}\n</tool_call>',
+        '<tool_call>[{"name": "now", "arguments": {}}]</tool_call>',
+        '<tool_call> {"name": "now", "arguments": {}}',
+    ],
+)
+def test_what_small_models_write_instead(text):
+    for pieces in ([text], list(text)):
+        events = parsed(CASES["hermes"][0], pieces)
+        assert calls_of(events) == [("now", {})] and not any(event.text for event in events if event.kind == TEXT)
+
+
+@pytest.mark.parametrize(
+    "text", ['{"people": [1, 2', '```json\n{"name": "Bob", "age": 3', '{"name": "now", "age": 3}', "{x", "```python\nprint()"]
+)
+@pytest.mark.parametrize("case", ["hermes", "llama"])
+def test_other_json_at_the_start_of_an_answer_is_not_held_back(case, text):
+    parser = CASES[case][0].parser(TOOLS, ())
+    shown = "".join(event.text for sign in text for event in parser.push(sign))
+    assert shown.strip() and text.startswith(shown)
+    assert shown + "".join(event.text for event in parser.flush()) == text

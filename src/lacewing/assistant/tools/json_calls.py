@@ -9,6 +9,7 @@ from lacewing.assistant.tools.json_text import JsonCopier
 from lacewing.assistant.tools.parsing import ARGUMENTS, MARKUP, NotACall, Parser, Steps
 
 NAME, ARGUMENT_KEYS = "name", ("arguments", "parameters")
+_FIRST = (NAME, *ARGUMENT_KEYS, "type", "id")  # what may stand before the name
 _SEPARATORS = ",;"
 
 
@@ -39,8 +40,12 @@ class JsonCalls(Parser):
         early: str | None = None  # arguments that came before the name
         begun = False
         while (key := (yield from self._key())) is not None:
+            if name is None and key not in _FIRST:
+                raise NotACall  # before all of a long object is read
             if key == NAME and name is None:
                 name = yield from self._string()
+                if name not in self.tools:
+                    raise NotACall
             elif key in ARGUMENT_KEYS and name is not None and not begun:
                 begun = True
                 yield from self._begin(name)

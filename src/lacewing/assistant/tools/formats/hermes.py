@@ -1,4 +1,7 @@
-"""Hermes, Qwen 2.5 and 3, and many others: a JSON object between tags. Reference: the chat templates of these models."""
+"""Hermes, Qwen 2.5 and 3, and many others: a JSON object between tags. Reference: the chat templates of these models.
+
+Small models, such as Qwen2.5-Coder, leave the tags out or write a fenced block instead; an answer that begins so is a call.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +12,20 @@ from lacewing.assistant.tools.lark import Lark
 from lacewing.assistant.tools.parsing import Steps
 
 BEGIN, END = "<tool_call>", "</tool_call>"
+FENCES = ("```json", "```")
 
 
 class HermesCalls(JsonCalls):
     marks = (BEGIN,)
+    openings = ("{", *(f"{fence}\n{{" for fence in FENCES))
 
     def call(self) -> Steps:
-        yield from self.expect(BEGIN)
+        if not (yield from self.source.literal(BEGIN)):
+            fence = yield from self.source.one_of(FENCES)
+            yield from self.objects(loose=False)
+            if fence is not None:
+                yield from self.source.sequence(FENCES[-1])
+            return
         yield from self.objects(loose=True)
         at = self.source.at
         yield from self.source.space("}")  # a brace too many, which small models write
