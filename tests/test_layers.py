@@ -58,10 +58,11 @@ LIBRARIES = {
     "starlette": ("server",),
     "pydantic": ("server",),
     "uvicorn": ("server",),
+    "llguidance": ("assistant/grammar",),
 }
 # What a person does not wait for: modules that must not come with these imports.
 SERVER = ("starlette", "uvicorn", "pydantic")
-SLOW = ("numba", "huggingface_hub", "torch", "transformers", "gguf", "safetensors", "wgpu", *SERVER)
+SLOW = ("numba", "huggingface_hub", "torch", "transformers", "gguf", "safetensors", "wgpu", "llguidance", *SERVER)
 LAZY = {
     "import lacewing": ("numpy", "tokenizers", "jinja2", "typer", "rich", "llvmlite", *SLOW),
     "import lacewing.cli.app": ("numpy", "tokenizers", "jinja2", "llvmlite", *SLOW),

@@ -98,6 +98,19 @@ class Tokenizer:
         strip = self._parts.strip_first_space and not continuation
         return StreamDecoder(self._vocabulary, strip=strip, special=special)
 
+    def text_bytes(self, *, start: bool = False) -> list[bytes]:
+        """What each id adds to a decoded text, b"" for control tokens; `start`: as the first that adds something (see `decode`)."""
+        found = self._vocabulary.text_bytes()
+        if start and self.strips_start:
+            normal = (self._vocabulary.types == TokenType.NORMAL).tolist()
+            found = [data.removeprefix(b" ") if plain else data for data, plain in zip(found, normal, strict=True)]
+        return found
+
+    @property
+    def strips_start(self) -> bool:
+        """Whether decoding a text drops the space that encoding put in front of it."""
+        return self._parts.strip_first_space
+
     def token_text(self, token: int) -> str:
         """One token for people to read, control tokens included."""
         return self._vocabulary.bytes_of(int(token), True).decode("utf-8", "replace")

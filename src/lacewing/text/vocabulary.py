@@ -63,6 +63,8 @@ def byte_alphabet() -> dict[str, int]:
 
 
 _ALPHABET = byte_alphabet()
+# What is no letter of it becomes one that is no byte, so that the whole piece is seen to be none.
+_BYTE_OF = {value: "\u0100" for value in range(256)} | {ord(letter): chr(value) for letter, value in _ALPHABET.items()}
 
 
 class Vocabulary:
@@ -118,6 +120,17 @@ class Vocabulary:
         if known is None:
             known = self._bytes[token] = self._spell(token)
         return known
+
+    def text_bytes(self) -> list[bytes]:
+        """What every id adds to a text, as `bytes_of` without `special`: 0.1 s for 250,000 ids."""
+        if self.spelling == "bytes":
+            found = [piece.translate(_BYTE_OF) for piece in self.pieces]
+            spelt = [text.encode("latin-1") if text.isascii() or max(text) < "\u0100" else None for text in found]
+        else:
+            spelt = [piece.replace(SPACE, " ").encode("utf-8", "replace") for piece in self.pieces]
+        for token in np.flatnonzero(self.types != TokenType.NORMAL).tolist():
+            spelt[token] = self.bytes_of(token, False)
+        return [self.bytes_of(token, False) if data is None else data for token, data in enumerate(spelt)]
 
     def _spell(self, token: int) -> bytes:
         if not 0 <= token < len(self.pieces):
