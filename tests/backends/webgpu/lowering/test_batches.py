@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lacewing.backends.batch import Batch, StepLimits
-from lacewing.backends.webgpu.lowering.linear import DOT_TOKENS
+from lacewing.backends.webgpu.lowering import linear
 from lacewing.program.ops import Buffer, Embed, GatedActivation, Linear, Logits
 from lacewing.program.program import Program
 from tests.backends.cpu.single_ops import Case, floats, nmse, normal, one_batch, random_weight, singly
@@ -28,6 +28,28 @@ def test_a_token_among_others(quant: str, variant: str) -> None:
         assert nmse(alone, expected(case, one_batch(64))) < 5e-4
         for count in COUNTS:
             assert np.array_equal(run(case, one_batch(count), variant), alone[:count]), (rows, columns, count)
+
+
+def test_batches_of_wide_teams(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The largest batch that a GPU with wide subgroups takes, here with those that there are."""
+    monkeypatch.setattr(linear, "NARROW_BATCHES", (linear.ALONE[0], linear.WIDE_BATCHES[-1]))
+    x, out = Buffer("x", 2560).view(), Buffer("out", 37).view()
+    case = Case((Linear(x, ("w",), (out,)),), normal(64, 2560), out, {"w": random_weight("w", "Q4_0", 37, 2560)})
+    alone = run(case, singly(one_batch(64)), "subgroups,dot")
+    for count in (2, 16, 17, 64):
+        assert np.array_equal(run(case, one_batch(count), "subgroups,dot"), alone[:count]), count
+
+
+@pytest.mark.parametrize("shared_from", [48, 49])
+def test_a_token_among_others_with_plain_floats(shared_from: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few rows read their weights for each token, many rows share what is read."""
+    monkeypatch.setattr(linear, "PLAIN_ROWS", shared_from)
+    x, out = Buffer("x", 84).view(), Buffer("out", 48).view()
+    case = Case((Linear(x, ("w",), (out,)),), normal(32, 84), out, {"w": floats("w", normal(48, 84))})
+    alone = run(case, singly(one_batch(32)), "subgroups,dot")
+    assert nmse(alone, expected(case, one_batch(32))) < 1e-10
+    for count in (2, 4, 5, 8, 9, linear.PLAIN_TOKENS):
+        assert np.array_equal(run(case, one_batch(count), "subgroups,dot"), alone[:count]), count
 
 
 @pytest.mark.parametrize("variant", ["dot", "subgroups,dot"])
@@ -53,7 +75,7 @@ def test_rows_of_logits(variant: str) -> None:
     program = Program((Embed("rows", view), Logits(view, "out", 0.5, 3.0)), shapes, (), vocab)
     step = with_pages(backend(variant).compile(program, weights, StepLimits(128, 128)))
     alone = np.concatenate([step.run(Batch.of([token], 0, [0])) for token in range(80)])
-    for outputs in ([79], [5, 2, 5], list(range(9)), list(range(DOT_TOKENS))[::-1]):
+    for outputs in ([79], [5, 2, 5], list(range(9)), list(range(linear.DOT_TOKENS))[::-1]):
         assert np.array_equal(step.run(Batch.of(range(80), 0, outputs)), alone[outputs])
     many = step.run(Batch.of(range(80), 0, range(80)))
     assert nmse(many, alone) < 1e-10

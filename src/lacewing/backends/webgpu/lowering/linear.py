@@ -23,9 +23,17 @@ from lacewing.program.ops import View
 THREADS = 128  # of a workgroup of a matrix-vector product in float32
 GATED_THREADS = 512  # of a workgroup of a gated product, which makes 32 values
 GEMV_TOKENS = 8  # tokens, or rows of logits, up to which a product of floats is a GEMV for each; more are a GEMM
-# Of a product of bytes: tokens that a workgroup of a GEMV takes together, with how many rows a team; and up to how many tokens.
-BATCHES = ((1, 1), (4, 2), (8, 2))
-DOT_TOKENS = 64
+Batches = tuple[tuple[int, int], ...]
+# Tokens that a workgroup of a GEMV takes together, with how many rows a team, by trial on an H200: of bytes where a team is narrow,
+# where it is wide, and there of quants with two scales a group, which take more registers; and of plain floats in many rows.
+NARROW_BATCHES: Batches = ((1, 1), (4, 2), (8, 2))
+WIDE_BATCHES: Batches = ((1, 1), (4, 2), (8, 4), (16, 4))
+HALVES_BATCHES: Batches = ((1, 1), (4, 2), (8, 4))
+PLAIN_BATCHES: Batches = ((1, 1), (4, 1), (8, 1))
+ALONE: Batches = ((1, 1),)
+WIDE = 32  # threads of a team
+DOT_TOKENS, PLAIN_TOKENS = 64, 32  # up to which a product of bytes, or of plain floats, is a GEMV
+PLAIN_ROWS = 4096  # from which tokens share what is read of plain floats; few rows would leave most of a GPU idle
 HEAD_THREADS, HEAD_TILE = 128, 64  # of a workgroup of a matrix for each head; rows and tokens of a tile
 TILES = {"dot": (128, 64), "float": (64, 64)}  # rows and tokens of a workgroup of the others
 
@@ -129,8 +137,8 @@ def product(
         "half": compiler.variant.half and matrix.layout.quant not in ("F32", "BF16"),
         "x": compiler.quantised(x) if dotted else compiler.at(x), "by_rows": rows, **target,
     }  # fmt: skip
-    label, most = "logits" if rows else "", DOT_TOKENS if dotted else GEMV_TOKENS
-    gemv = "gemv_plain" if matrix.layout.floats and compiler.at(x).base % 4 == 0 else f"gemv_{kind}"
+    label = "logits" if rows else ""
+    gemv, batches, most = _gemv(matrix, compiler.variant.lanes, dotted, not dotted and compiler.at(x).base % 4 == 0)
     tile_rows, tile_tokens = TILES[kind]
 
     def count_of(run: Run) -> int:
@@ -142,18 +150,25 @@ def product(
         threads, teams = _teams(compiler, shard.rows, matrix.groups) if dotted else (THREADS, 1)
         if fewest:  # as the kernel does that takes fewer
             threads, teams = THREADS, 1
-        for batch, each in BATCHES if dotted else ((1, 1),):
+        for batch, each in batches:
             if batch <= fewest:
                 continue
             more = {"threads": threads, "row_teams": teams, "batch": batch, "each": each}
-            across, deep = folded(-(-shard.rows * teams * compiler.variant.lanes // (threads * each)))
+            across = -(-shard.rows * teams * compiler.variant.lanes // (threads * each))
+            name = "gemv_batch" if dotted and batch > 1 else gemv
 
-            def gemv_grid(run: Run, batch: int = batch, across: int = across, deep: int = deep) -> Grid | None:
+            def gemv_grid(run: Run, batch: int = batch, across: int = across) -> Grid | None:
                 count = count_of(run)
-                taken = 0 < count <= most and (not dotted or batch == _batch_of(count))
-                return (across, -(-count // batch), deep) if taken else None
+                if not 0 < count <= most or batch != _batch_of(batches, count):
+                    return None
+                blocks = -(-count // batch)
+                if dotted and batch > 1:
+                    wide, deep = folded(across * blocks)
+                    return wide, 1, deep
+                wide, deep = folded(across)
+                return wide, blocks, deep
 
-            compiler.dispatch(gemv, {**constants, **more}, bindings, gemv_grid, label)
+            compiler.dispatch(name, {**constants, **more}, bindings, gemv_grid, label)
         across, deep = folded(-(-shard.rows // tile_rows))
 
         def gemm_grid(run: Run, across: int = across, deep: int = deep) -> Grid | None:
@@ -162,9 +177,19 @@ def product(
         compiler.dispatch(f"gemm_{kind}", constants, bindings, gemm_grid, label)
 
 
-def _batch_of(count: int) -> int:
+def _gemv(matrix: Matrix, lanes: int, dotted: bool, aligned: bool) -> tuple[str, Batches, int]:
+    """The kernel of a product for few tokens, how many it takes together, and up to how many."""
+    if dotted:
+        wide = HALVES_BATCHES if matrix.layout.halves else WIDE_BATCHES
+        return "gemv_dot", wide if lanes >= WIDE else NARROW_BATCHES, DOT_TOKENS
+    if matrix.layout.floats and aligned:
+        return "gemv_plain", PLAIN_BATCHES if matrix.rows >= PLAIN_ROWS else ALONE, PLAIN_TOKENS
+    return "gemv_float", ALONE, GEMV_TOKENS
+
+
+def _batch_of(batches: Batches, count: int) -> int:
     """Of how many tokens the workgroups of a GEMV of so many are."""
-    return next((batch for batch, _ in BATCHES if batch >= count), BATCHES[-1][0])
+    return next((batch for batch, _ in batches if batch >= count), batches[-1][0])
 
 
 def _teams(compiler: Compiler, rows: int, groups: int) -> tuple[int, int]:

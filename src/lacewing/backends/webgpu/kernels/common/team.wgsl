@@ -48,3 +48,29 @@ fn team_largest(index: u32, lane: u32, value: f32) -> f32 {
 {% macro largest(name) %}
 {{ name }} = {{ "%s(%s)" % (variant.max, name) if variant.subgroups else "team_largest(index, lane, %s)" % name }};
 {%- endmacro %}
+
+{# Sums over a team of 2^k values a thread, `variant.lanes` at most. Each exchange halves what a thread still adds, so that n values
+   take n - 1 exchanges and a few more, not n times as many. The first of `names` is then the sum of the one that `which` tells. #}
+{% macro sum_many(names) %}
+{% set steps = namespace(mask=variant.lanes // 2, left=names | length) %}
+{% for step in (2, 4, 8, 16, 32, 64, 128) if step <= variant.lanes %}
+{% set half = steps.left // 2 %}
+{% if half %}
+  {
+    let upper = (lane & {{ steps.mask }}u) != 0u;
+    {% for i in range(half) %}
+    {{ names[i] }} = select({{ names[i] }}, {{ names[i + half] }}, upper) + subgroupShuffleXor(select({{ names[i + half] }}, {{ names[i] }}, upper), {{ steps.mask }}u);
+    {% endfor %}
+  }
+{% set steps.left = half %}
+{% else %}
+  {{ names[0] }} += subgroupShuffleXor({{ names[0] }}, {{ steps.mask }}u);
+{% endif %}
+{% set steps.mask = steps.mask // 2 %}
+{% endfor %}
+{%- endmacro %}
+
+{# As `sum`, added up as `sum_many` does. #}
+{% macro sum_one(name) %}
+{{ sum_many([name]) if variant.subgroups else sum(name) }}
+{%- endmacro %}

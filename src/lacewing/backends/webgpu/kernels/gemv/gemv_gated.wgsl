@@ -47,8 +47,8 @@ fn main({{ teams.arguments() }}{{ ", @builtin(local_invocation_index) index: u32
 {{ part("at") }}
     }
     {% for o in range(team_outs) %}
-    {{ teams.sum("gate_%d" % o) }}
-    {{ teams.sum("up_%d" % o) }}
+    {{ teams.sum_one("gate_%d" % o) }}
+    {{ teams.sum_one("up_%d" % o) }}
     if (lane == 0u) { made[done + {{ o }}u] = {{ activation }}(gate_{{ o }}) * up_{{ o }}; }
     {% endfor %}
   }
