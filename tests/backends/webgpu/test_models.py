@@ -299,18 +299,30 @@ def test_smollm2_from_the_command_line(smollm2_path: Path) -> None:
     assert found[0] == found[1] and "Paris" in found[0]
 
 
+REAL_TEXTS = (
+    "The history of computing begins long before the machine",
+    "Water boils at a lower temperature on top of a mountain, because",
+    "def fibonacci(n):\n    if n < 2:\n        return n\n",
+    "In the middle of the night the old captain climbed to the deck and looked at the stars",
+    "Photosynthesis turns light, carbon dioxide and water into sugar and oxygen",
+)
+
+
 def test_a_real_model_is_as_exact_as_on_the_processor(smollm2_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With float32 activations the reference's logits; rounded to bytes, no further from them than the CPU backend's.
 
     Two roundings of a real model cannot agree: the CPU backend differs from itself by a divergence of 0.003 where one bit of the
-    first norm is another, as different codes of one layer are different codes everywhere in the third.
+    first norm is another, as different codes of one layer are different codes everywhere in the third. One short text may be twice
+    as far, and the next one nearer: so several together.
     """
     monkeypatch.setenv("LACEWING_WEBGPU_CHECKS", "1")
-    found, text = {}, "The history of computing begins long before the machine"
+    found = {}
     for name, variant in (("reference", ""), ("cpu", ""), ("webgpu", "none"), ("webgpu", ALL)):
         monkeypatch.setenv("LACEWING_WEBGPU", variant)
+        texts = REAL_TEXTS[:1] if variant == "none" else REAL_TEXTS
         with lacewing.load(smollm2_path, backend=name, context=32) as made:
-            found[name, variant] = made.logits(made.tokenizer.encode_prompt(text)).copy()
+            found[name, variant] = np.concatenate([made.logits(made.tokenizer.encode_prompt(text)) for text in texts])
     exact = found["reference", ""]
-    assert divergence(exact, found["webgpu", "none"]) < 1e-5
-    assert nmse(found["webgpu", ALL], exact) < 2 * nmse(found["cpu", ""], exact) < 4e-3
+    floats = found["webgpu", "none"]
+    assert divergence(exact[: len(floats)], floats) < 1e-5
+    assert nmse(found["webgpu", ALL], exact) < 1.5 * nmse(found["cpu", ""], exact) < 3e-3
