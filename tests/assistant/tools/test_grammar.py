@@ -6,6 +6,7 @@ import llguidance
 import pytest
 
 from lacewing.assistant.tools.definitions import checked
+from lacewing.assistant.tools.formats.harmony import THOUGHTS
 from lacewing.assistant.tools.grammar import calls
 from lacewing.assistant.tools.lark import Thoughts
 from tests.assistant.tools.formats import CASES, TOOLS
@@ -123,3 +124,24 @@ def test_many_tools_make_one_grammar(case):
         ]
     )
     assert accepts(grammar(case, tools), CASES[case][1]([("tool_39", {"city": "Rome"})]))
+
+
+@pytest.mark.parametrize("case", WRITTEN)
+def test_free_text_with_calls_that_follow_their_schema(case):
+    row, write, around = CASES[case]
+    free = grammar(case, free=True)
+    final = "<|channel|>final<|message|>" if case == "harmony" else ""
+    assert accepts(free, f"{final}Hello, <b>you</b>.") and accepts(free, write([CALL])) and accepts(free, write([("now", {})]))
+    for name, arguments in (("rm", {}), ("get_weather", {}), ("get_weather", {"city": "Rome", "days": "many"})):
+        assert not accepts(free, write([(name, arguments)]))
+    assert accepts(free, write([CALL, OTHER])) is not row.one_call
+    assert not accepts(grammar(case, free=True, parallel=False), write([CALL, OTHER]))
+    if around and case != "llama":
+        assert accepts(free, f"Let me see.\n{write([CALL])}") and accepts(free, f"I look.\n{write([OTHER])}\nSo.")
+
+
+def test_free_text_of_harmony_after_thoughts():
+    think = "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant"
+    free = grammar("harmony", free=True, thoughts=THOUGHTS)
+    for text in ("<|channel|>final<|message|>Hello", CASES["harmony"][1]([CALL])):
+        assert accepts(free, think + text) and accepts(free, text)

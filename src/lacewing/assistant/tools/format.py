@@ -31,6 +31,7 @@ class Format:
     A template that holds all of `spelt`, or writes it, has it. `marks`: what the parser has to see even if they are control tokens.
     `call` writes the grammar of one call of a tool; `opening`, `between` and `closing` stand around calls. `one_call`: the model
     makes one in a message. `told`: how to call, for a template that does not show tools; "{tools}" in it are the definitions.
+    `marked`: calls begin with a mark, which no text has; `without_calls`: what stands before a text instead of a call.
     `past_id` makes the id of a call in the conversation that the template takes, `make_id` that of a new one.
     """
 
@@ -45,6 +46,8 @@ class Format:
     make_id: Callable[[str, int], str] = random_id
     one_call: bool = False
     told: str = ""
+    marked: bool = True
+    without_calls: tuple[str, ...] = ()
     past_id: Ids = any_id
 
 

@@ -30,17 +30,33 @@ class Lark:
         self._tokens = tokens
         spellings = sorted(tokens, key=len, reverse=True)
         self._split = re.compile("(" + "|".join(map(re.escape, spellings)) + ")" if spellings else r"((?!))")
-        self._rules: dict[str, str] = {}
+        self._rules: dict[str, tuple[str, str]] = {}
 
     @property
     def text(self) -> str:
         """All rules."""
-        return "\n".join(("%llguidance {}", *self._rules.values(), ""))
+        rules = (f"{name}{options}: {body}" for name, (options, body) in self._rules.items())
+        return "\n".join(("%llguidance {}", *rules, ""))
 
     def rule(self, name: str, body: str, options: str = "") -> str:
         """Adds a rule and gives its name."""
-        self._rules[name] = f"{name}{options}: {body}"
+        self._rules[name] = (options, body)
         return name
+
+    def body(self, name: str) -> str:
+        """Of a rule."""
+        return self._rules[name][1]
+
+    def behind(self, body: str, beginning: str) -> str:
+        """The rest of a rule's body that begins with a text."""
+        for part in self._parts(beginning):
+            written = self._part(part)
+            literal = written[:-1] if written.startswith('"') else written  # which may go on
+            if not body.startswith(literal):
+                raise ValueError(f"{body[:80]} does not begin with {literal}")
+            rest = body[len(literal) :].removeprefix('"') if written == body[: len(written)] else f'"{body[len(literal) :]}'
+            body = rest.lstrip()
+        return body
 
     def spelt(self, *parts: str) -> str:
         """These texts in a row."""

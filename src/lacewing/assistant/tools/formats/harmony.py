@@ -102,5 +102,6 @@ FORMAT = Format(
     marks=(CHANNEL, MESSAGE, CONSTRAIN, *ENDS),
     call=_call,
     one_call=True,
+    without_calls=(CHANNEL, "final", MESSAGE),
 )
 THOUGHTS = Thoughts((CHANNEL, "analysis", MESSAGE), ("<|end|>", START, "assistant"))

@@ -31,4 +31,5 @@ FORMAT = Format(
     marks=(PYTHON,),
     call=_call,
     one_call=True,
+    marked=False,
 )
