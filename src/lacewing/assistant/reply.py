@@ -83,16 +83,20 @@ class Assistant:
     ) -> Callable[[], Constraint] | None:
         """What bounds the thoughts of an answer and the text behind them; None if nothing does."""
         form, budget = self.format, options.reasoning_budget
-        if request is not None and request.must:
-            raise OptionError('`tool_choice` must be "auto" or "none": a call cannot be made sure of yet')
+        calls = form.tools.compiled(request, self.engine.vocab_size) if request is not None and request.bound else None
         if budget is None and options.reasoning_effort == "none" and not form.effort.can_be_off:
             budget = 0
-        if budget is None and options.constraint is None:
+        if budget is None and options.constraint is None and calls is None:
             return None
 
         def make() -> Constraint:
             follower = form.follower(ids, tag, answering=answering, request=request)
             inner = None if options.constraint is None else options.constraint()
-            return ThinkingConstraint(form.tokenizer, self.engine.vocab_size, follower, budget, inner, stop_ids=form.stop_ids)
+            if calls is not None:
+                inner = calls.follow(form.stop_ids, start=not answering)
+            whole = calls is not None and form.tools.whole
+            return ThinkingConstraint(
+                form.tokenizer, self.engine.vocab_size, follower, budget, inner, whole, stop_ids=form.stop_ids
+            )
 
         return make

@@ -9,26 +9,30 @@ from typing import TYPE_CHECKING, Any
 
 from lacewing.assistant.tools import history
 from lacewing.assistant.tools.choosing import DEFAULT, by_text
-from lacewing.assistant.tools.definitions import AUTO, NONE, REQUIRED, Tools, checked, choice
+from lacewing.assistant.tools.definitions import AUTO, NONE, REQUIRED, Tool, Tools, checked, choice
 from lacewing.assistant.tools.formats import harmony
 from lacewing.assistant.tools.grammar import calls
 from lacewing.assistant.tools.manner import Manner, find
 from lacewing.assistant.tools.splitter import CallSplitter, ThoughtSplitter
+from lacewing.errors import GrammarError
 from lacewing.text.reasoning import TAGS
 
 if TYPE_CHECKING:
+    from lacewing.assistant.grammar.compiled import Compiled
     from lacewing.assistant.options import ChatOptions
     from lacewing.assistant.tools.format import Format
     from lacewing.text.template import ChatTemplate
     from lacewing.text.tokenizer import Tokenizer
 
+MAX_SCHEMA_DEPTH = 64
 Message = Mapping[str, Any]
 
 
 class ToolRequest:
     """The tools of one request. Raises OptionError for definitions and choices that are none.
 
-    `tools`: those that the model may call now, `shown`: those that it is shown, `must`: whether it has to call one.
+    `tools`: those that the model may call now, `shown`: those that it is shown, `must`: whether it has to call one, `bound`:
+    whether a grammar makes sure of its calls, because it must make one or because of tools that are strict.
     """
 
     def __init__(self, options: ChatOptions):
@@ -37,6 +41,7 @@ class ToolRequest:
         self.shown = Tools() if wanted == NONE else every
         self.tools = Tools([every[wanted]]) if wanted in every and wanted not in (AUTO, NONE, REQUIRED) else self.shown
         self.must = wanted not in (AUTO, NONE)
+        self.bound = self.must or any(tool.strict for tool in self.tools.values())
         self.parallel = options.parallel_tool_calls
 
     @classmethod
@@ -85,6 +90,11 @@ class ToolUse:
         """For the template."""
         return {} if request is None or self.manner.told else {"tools": request.shown.definitions}
 
+    @property
+    def whole(self) -> bool:
+        """Whether calls are read from all of an answer, as thoughts, text and calls are messages alike."""
+        return self.form.name == harmony.FORMAT.name
+
     @cached_property
     def tokens(self) -> dict[str, int]:
         """The marks of calls that are control tokens and otherwise no text."""
@@ -100,10 +110,30 @@ class ToolUse:
         """For an answer; `thoughts` tells apart what is no call."""
         parser = self.form.parser(request.tools, tuple(TAGS.values()))
         certain = all(mark in self._tokenizer.control_tokens for mark in parser.marks)
-        whole = self.form.name == harmony.FORMAT.name
-        return CallSplitter(self.form, parser, None if whole else thoughts, certain=certain, parallel=request.parallel)
+        return CallSplitter(self.form, parser, None if self.whole else thoughts, certain=certain, parallel=request.parallel)
 
-    def grammar(self, request: ToolRequest) -> str:
-        """Of an answer that must be calls, in llguidance's Lark: of what stands behind the thoughts, or of harmony all."""
-        thoughts = harmony.THOUGHTS if self.form.name == harmony.FORMAT.name else None
-        return calls(self.form, list(request.tools.values()), self.tokens, parallel=request.parallel, thoughts=thoughts)
+    def compiled(self, request: ToolRequest, vocab_size: int) -> Compiled:
+        """The grammar of an answer whose calls are bound: of what stands behind the thoughts, or of a `whole` answer.
+
+        Raises GrammarError for schemas that cannot be followed, and without llguidance.
+        """
+        from lacewing.assistant.grammar.compiled import compile_grammar
+        from lacewing.assistant.grammar.source import Grammar
+
+        for tool in request.tools.values():
+            check_parameters(tool)
+        text = calls(
+            self.form, list(request.tools.values()), self.tokens, parallel=request.parallel, free=not request.must,
+            thoughts=harmony.THOUGHTS if self.whole else None,
+        )  # fmt: skip
+        return compile_grammar(Grammar.lark(text), self._tokenizer, vocab_size)
+
+
+def check_parameters(tool: Tool) -> None:
+    """Raises GrammarError if nothing satisfies a tool's schema, or it cannot be enforced."""
+    from lacewing.assistant.grammar.schema import check_schema
+
+    try:
+        check_schema(dict(tool.parameters), MAX_SCHEMA_DEPTH)
+    except GrammarError as error:
+        raise GrammarError(f"the parameters of {tool.name}: {error}") from None
