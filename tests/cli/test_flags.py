@@ -26,6 +26,7 @@ COMMANDS = {
     "chat": ("lacewing.cli.run.chat", ["model"]),
     "info": ("lacewing.cli.info.info", ["model"]),
     "bench": ("lacewing.cli.bench.bench", ["model"]),
+    "embed": ("lacewing.cli.embed.embed", ["model", "text"]),
     "serve": ("lacewing.cli.serve.serve", ["model"]),
     "stats": ("lacewing.cli.stats.stats", ["model", "--text", "text"]),
 }

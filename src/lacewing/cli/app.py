@@ -191,6 +191,29 @@ def tokenize(
 
 @app.command(cls=Command)
 @flags.expanded()
+def embed(
+    model: flags.ModelName,
+    texts: Annotated[
+        list[str] | None, typer.Argument(metavar="TEXT", help="Texts; without any, each line of standard input is one.")
+    ] = None,
+    *,
+    pooling: Annotated[
+        str | None, typer.Option(help="last (token) or mean (of all); by default what the model was trained for.", metavar="KIND")
+    ] = None,
+    dimensions: Annotated[
+        int | None, typer.Option(help="Only this many first values, for models trained to be cut.", metavar="N")
+    ] = None,
+    options: LoadOptions,
+    json: flags.Json = False,
+) -> None:
+    """Turn texts into vectors of length 1, whose products tell how alike the texts are; one line for each."""
+    from lacewing.cli.embed import embed
+
+    embed(model, texts or [], options, pooling=pooling, dimensions=dimensions, as_json=json)
+
+
+@app.command(cls=Command)
+@flags.expanded()
 def pull(
     name: Annotated[
         str,
