@@ -173,10 +173,11 @@ class Exchange(ABC, Generic[TBody]):
         """What it cost, for those who watch."""
         record = self.record
         for choice in answers.choices:
-            if choice.end is None:
-                continue
-            record.finish_reasons.append(choice.end.reason or "error")
-            stats = choice.end.stats
+            if choice.end is not None:
+                record.finish_reasons.append(choice.end.reason or "error")
+            elif choice.ticket is not None:
+                record.finish_reasons.append("cancelled")
+            stats = choice.stats
             if stats is not None:
                 record.prompt_tokens += stats.prompt_tokens
                 record.cached_tokens += stats.reused_tokens

@@ -12,6 +12,7 @@ from lacewing.server.worker import End
 if TYPE_CHECKING:
     from lacewing.assistant.decoder import AnswerDecoder
     from lacewing.engine.sampling import Token
+    from lacewing.engine.stats import Stats
     from lacewing.server.events import Observers, Record
     from lacewing.server.queue import Place
     from lacewing.server.worker import Ticket
@@ -32,6 +33,11 @@ class Choice:
         self.begun = asyncio.Event()  # its prompt has been read
         self._feed = feed
         self._deltas: list[Delta] = []
+
+    @property
+    def stats(self) -> Stats | None:
+        """What it cost so far; None: it has not begun."""
+        return None if self.ticket is None else self.ticket.handle.stats
 
     def push(self, deltas: Sequence[Delta], end: End | None) -> None:
         """From the worker, in the event loop's thread."""
