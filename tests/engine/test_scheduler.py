@@ -380,3 +380,13 @@ def test_another_thread_ends_a_stream_while_its_prompt_is_read(end):
     seconds = time.perf_counter() - began
     thread.join()
     assert aborted.is_set() and seconds < 0.25 and len(engine.step.runs) == 1 and found == []
+
+
+def test_prompts_of_callers_who_may_leave_are_read_in_short_runs():
+    """About 0.4 s each, and 64 tokens while nobody knows how fast that is."""
+    engine = make(chunk=200)
+    streams = [engine.submit(Request([*LONG, last], GREEDY, responsive=True)) for last in (3, 4)]
+    engine.advance()
+    assert engine.step.runs == [64]
+    drain(engine)
+    assert [ids_of(stream)[0] for stream in streams] == [4, 5]

@@ -30,6 +30,7 @@ class Request:
     `cancelled` is asked between runs and, by another thread, while a long one is under way; `progress` is told prompt tokens done
     and in all. `marks`: lengths of prefixes of `ids` that other prompts will share, such as the end of the system message.
     `prompt_logprobs`: so many likeliest alternatives are told with each token of the prompt (`Stream.prompt`); 0: not told.
+    `responsive`: its caller may leave, and others may come, at any time, so runs of prompts alone stay short.
     `pooling`, one of `collect.POOLINGS`: hidden states of the prompt are wanted (`Stream.hidden`), and no answer.
     `constraint`: what the answer must obey; a new one for each request, since it follows the tokens.
     """
@@ -42,6 +43,7 @@ class Request:
     marks: Sequence[int] = ()
     prompt_logprobs: int = 0
     pooling: str | None = None
+    responsive: bool = False
     constraint: Constraint | None = None
 
 

@@ -217,8 +217,7 @@ class Scheduler(Admission):
         if decodes:
             return min(chunk - decodes, max(_LEAST, int(self.pace * max(_SHARE, self._decode_seconds))))
         alone = len(prompts) == 1 and prompts[0].request.cancelled is not None
-        # nobody waits for those in the background, whose callers may leave or be joined by others before the run has ended
-        return self.responsive_chunk() if alone or any(task.background for task in prompts) else chunk
+        return self.responsive_chunk() if alone or any(task.request.responsive for task in prompts) else chunk
 
     def responsive_chunk(self) -> int:
         """Prompt tokens that a run may take for a caller who may cancel: about `PATIENCE` seconds' worth."""

@@ -33,9 +33,7 @@ class Job:
     def request(self) -> Request:
         """For the engine."""
         request = self.prompt.request(self.sampling)
-        if self.prompt_logprobs or self.pooling:
-            return replace(request, prompt_logprobs=self.prompt_logprobs, pooling=self.pooling)
-        return request
+        return replace(request, prompt_logprobs=self.prompt_logprobs, pooling=self.pooling, responsive=True)
 
 
 class Answers(Feed):

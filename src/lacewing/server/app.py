@@ -14,9 +14,11 @@ from lacewing.errors import LacewingError
 from lacewing.server.context import Context, Limits, Registry
 from lacewing.server.events import Observer, Observers
 from lacewing.server.native.health import health
+from lacewing.server.native.texts import apply_template, detokenize, tokenize
 from lacewing.server.openai import errors
 from lacewing.server.openai.chat import chat_completions
 from lacewing.server.openai.completions import completions
+from lacewing.server.openai.embeddings import embeddings
 from lacewing.server.openai.models import list_models, show_model
 
 if TYPE_CHECKING:
@@ -25,8 +27,12 @@ if TYPE_CHECKING:
 ROUTES = (
     Route("/v1/chat/completions", chat_completions, methods=["POST"]),
     Route("/v1/completions", completions, methods=["POST"]),
+    Route("/v1/embeddings", embeddings, methods=["POST"]),
     Route("/v1/models", list_models, methods=["GET"]),
     Route("/v1/models/{model:path}", show_model, methods=["GET"]),
+    Route("/tokenize", tokenize, methods=["POST"]),
+    Route("/detokenize", detokenize, methods=["POST"]),
+    Route("/apply-template", apply_template, methods=["POST"]),
     Route("/health", health, methods=["GET"]),
     Route("/v1/health", health, methods=["GET"]),
 )

@@ -12,6 +12,7 @@ from lacewing.server.answers import Answers, Job
 from lacewing.server.context import Served
 from lacewing.server.exchange import Exchange, Format
 from lacewing.server.openai.bodies import MAX_CHOICES, AnswerBody
+from lacewing.server.openai.constraints import constraint_of, grammar_of
 from lacewing.server.openai.errors import RequestError
 from lacewing.server.openai.requests import accept
 from lacewing.server.openai.text_format import TextWriter
@@ -35,6 +36,8 @@ class CompletionBody(AnswerBody):
     echo: bool | None = Field(None, description="the answer begins with the prompt")
     suffix: str | None = Field(None, description='refused unless ""; a template for filling in can be written with `special`')
     logprobs: Annotated[int, Field(ge=0, le=MAX_TOP)] | None = Field(None, description="0 to 20 likeliest tokens beside each one")
+    json_schema: dict[str, Any] | None = Field(None, description="a schema that the text follows, as llama-server takes it")
+    grammar: str | None = Field(None, description="a grammar that the text follows, in GBNF or Lark, as llama-server takes it")
     special: bool | None = Field(
         None, description="spellings of control tokens in the prompt become these tokens; never for text from others"
     )
@@ -69,10 +72,13 @@ class CompletionExchange(Exchange[CompletionBody]):
         limit = DEFAULT_TOKENS if body.max_tokens is None else body.max_tokens
         sampling = body.sampling(limit, 0 if body.logprobs is None else max(1, body.logprobs))
         told = max(1, body.logprobs) if body.echo and body.logprobs is not None else 0
+        grammar, constrain = grammar_of(None, body.json_schema, body.grammar), None
+        if grammar is not None:
+            constrain = constraint_of(grammar, served.model.engine, tokenizer, tokenizer.stop_ids, start=False)
         jobs = []
         for given in body.prompts:
             ids = given if isinstance(given, list) else tokenizer.encode_prompt(given, markup=bool(body.special))
-            prompt = Prompt.of_text(tokenizer, ids)
+            prompt = Prompt.of_text(tokenizer, ids, constrain)
             jobs += [Job(prompt, each, body.seconds, told) for each in body.seeded(sampling)]
         return jobs
 
