@@ -201,3 +201,5 @@ def test_spelling():
     text = "`max_tokens` is 5; use `backend='cpu'`, a smaller `context`, or `lacewing list` and `this`"
     assert spelled(text) == "--max-tokens is 5; use --backend cpu, a smaller --context, or `lacewing list` and `this`"
     assert spelled("`max_tokens` or `context`", chat=True) == "/max-tokens or --context"
+    assert spelled("`reasoning_effort` is 1") == "--reasoning-effort is 1"
+    assert spelled("`reasoning_budget` or `reasoning_effort`", chat=True) == "/thinking-budget or /thinking"

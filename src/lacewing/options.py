@@ -16,6 +16,7 @@ RESIDENCIES = ("auto", "lazy", "eager")
 CPU, GPU, REFERENCE = "cpu", "webgpu", "reference"  # backends that others name in messages and choices
 KV_TYPES = ("f16", "f32", "q8_0")  # of the KV cache
 _OPTION = re.compile(r"`(\w+)(?:=\[?'([^'`]*)'\]?)?`")
+_THINKING = {"reasoning_effort": "thinking", "reasoning_budget": "thinking-budget"}  # options of answers, commands of the chat
 # What -1 means, in words and as a value, as for llama.cpp, Ollama and those who speak OpenAI's protocol.
 _MINUS_ONE: dict[str, tuple[str, int | None]] = {"max_tokens": ("no limit", None), "seed": ("random", None),
                                                  "top_k": ("off", 0), "repeat_window": ("the whole context", 2**31)}  # fmt: skip
@@ -96,7 +97,9 @@ def spelled(message: str, *, chat: bool = False) -> str:
     def named(found: re.Match[str]) -> str:
         name, value = found[1], found[2]
         sampling = name in SamplingArguments.__annotations__
-        if not sampling and name not in LoadArguments.__annotations__:
+        if chat and name in _THINKING:
+            return f"/{_THINKING[name]} {value or ''}".rstrip()
+        if not sampling and name not in LoadArguments.__annotations__ and name not in _THINKING:
             return found[0]
         flag = "--ignore-key" if name == "ignore_keys" else f"{'/' if chat and sampling else '--'}{name.replace('_', '-')}"
         return f"{flag} {value or ''}".rstrip()

@@ -125,6 +125,13 @@ def test_thoughts_are_no_part_of_the_answer(lacewing, monkeypatch, tiny_path, tm
     code, out, err = lacewing(*words)
     assert code == 0 and out == "" and facts["reasoning"].strip() in err
     assert lacewing(*words, "--quiet")[1:] == ("", "")
+    facts = json.loads(lacewing(*words, "--reasoning-budget", "3", "--max-tokens", "40", "--json")[1])
+    assert facts["text"] and len(facts["reasoning"]) < 20
+    assert "reasoning" not in json.loads(lacewing(*words, "--reasoning-effort", "none", "--json")[1])
+    code, _, err = lacewing(*words, "--reasoning-effort", "hard")
+    assert code == 2 and "--reasoning-effort" in err and "minimal" in err
+    code, _, err = lacewing("run", tiny_path, "Hi", "--raw", "--reasoning-budget", "3", *REFERENCE)
+    assert code == 2 and "--raw" in err
     thinking.write_text("{% for m in messages %}{{ m['content'] }}{% endfor %}")
     assert "reasoning" not in json.loads(lacewing(*words, "--json")[1])
 

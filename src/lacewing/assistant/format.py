@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lacewing.assistant.decoder import AnswerDecoder, PlainSplitter, Splitter
 from lacewing.assistant.following import ChannelFollower, Follower, TaggedFollower
+from lacewing.assistant.options import ChatOptions
+from lacewing.assistant.thinking import ThinkingConstraint
 from lacewing.assistant.tools.use import ToolRequest, ToolUse
 from lacewing.engine.engine import Engine, common_prefix
 from lacewing.errors import TemplateError
@@ -25,6 +27,7 @@ from lacewing.text.reasoning import (
 )
 
 if TYPE_CHECKING:
+    from lacewing.engine.constraint import Constraint
     from lacewing.options import Sampling
     from lacewing.text.effort import EffortVariables
     from lacewing.text.template import ChatTemplate
@@ -80,6 +83,34 @@ class ChatFormat:
         over = answering or (tag is None and closed(self.tokenizer.decode(ids[-24:], special=True)))
         calls = self.tools.begins if request is not None and not request.must else ()
         return TaggedFollower(self.tokenizer, tag, over, self.visible(request), calls)
+
+    def constrain(
+        self,
+        vocab_size: int,
+        options: ChatOptions,
+        ids: Sequence[int],
+        tag: str | None,
+        *,
+        answering: bool = False,
+        request: ToolRequest | None = None,
+    ) -> Callable[[], Constraint] | None:
+        """What bounds the thoughts of an answer and the text behind them; None if nothing does. The last as for `follower`."""
+        budget = options.reasoning_budget
+        calls = self.tools.compiled(request, vocab_size) if request is not None and request.bound else None
+        if budget is None and options.reasoning_effort == "none" and not self.effort.can_be_off:
+            budget = 0
+        if budget is None and options.constraint is None and calls is None:
+            return None
+
+        def make() -> Constraint:
+            follower = self.follower(ids, tag, answering=answering, request=request)
+            inner = None if options.constraint is None else options.constraint()
+            if calls is not None:
+                inner = calls.follow(self.stop_ids, start=not answering)
+            whole = calls is not None and self.tools.whole
+            return ThinkingConstraint(self.tokenizer, vocab_size, follower, budget, inner, whole, stop_ids=self.stop_ids)
+
+        return make
 
     def splitter(self, tag: str | None, *, answering: bool = False, request: ToolRequest | None = None) -> Splitter:
         """For an answer; `tag`, `answering` and `request` as for `follower`."""

@@ -11,15 +11,12 @@ from lacewing.assistant.decoder import AnswerDecoder
 from lacewing.assistant.format import ChatFormat, Message
 from lacewing.assistant.options import ChatOptions
 from lacewing.assistant.prompt import Prompt
-from lacewing.assistant.thinking import ThinkingConstraint
 from lacewing.assistant.tools.use import ToolRequest
 from lacewing.engine.engine import Cancelled, Engine
 from lacewing.errors import OptionError, TemplateError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
 
-    from lacewing.engine.constraint import Constraint
     from lacewing.options import Progress, Sampling
     from lacewing.text.template import ChatTemplate
     from lacewing.text.tokenizer import Tokenizer
@@ -60,7 +57,8 @@ class Assistant:
         ends = [place + 1 for place, each in enumerate(messages) if each.get("role") == "user"][-1 - MARKED : -1]
         beginnings = [system, *(messages[:end] for end in ends)]  # the end of the last one is that of the prompt
         shared = form.shared(self.engine, (form.tools.messages(each, request) for each in beginnings if each), ids, **given)
-        return Prompt(ids, form.stop_ids, decode, shared, self._constrain(options, request, ids, tag, answering))
+        constrain = form.constrain(self.engine.vocab_size, options, ids, tag, answering=answering, request=request)
+        return Prompt(ids, form.stop_ids, decode, shared, constrain)
 
     def reply(
         self,
@@ -77,26 +75,3 @@ class Assistant:
         """For the template. A caller's own take precedence over what the effort says."""
         given = {} if options.reasoning_effort is None else self.format.effort.of(options.reasoning_effort)
         return {**given, **options.template_arguments}
-
-    def _constrain(
-        self, options: ChatOptions, request: ToolRequest | None, ids: Sequence[int], tag: str | None, answering: bool
-    ) -> Callable[[], Constraint] | None:
-        """What bounds the thoughts of an answer and the text behind them; None if nothing does."""
-        form, budget = self.format, options.reasoning_budget
-        calls = form.tools.compiled(request, self.engine.vocab_size) if request is not None and request.bound else None
-        if budget is None and options.reasoning_effort == "none" and not form.effort.can_be_off:
-            budget = 0
-        if budget is None and options.constraint is None and calls is None:
-            return None
-
-        def make() -> Constraint:
-            follower = form.follower(ids, tag, answering=answering, request=request)
-            inner = None if options.constraint is None else options.constraint()
-            if calls is not None:
-                inner = calls.follow(form.stop_ids, start=not answering)
-            whole = calls is not None and form.tools.whole
-            return ThinkingConstraint(
-                form.tokenizer, self.engine.vocab_size, follower, budget, inner, whole, stop_ids=form.stop_ids
-            )
-
-        return make

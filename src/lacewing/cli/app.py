@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from lacewing import __version__
+from lacewing.assistant.options import ChatOptions
 from lacewing.cli import flags
 from lacewing.cli.parsing import Command, Group
 from lacewing.console.output import print_text
@@ -59,6 +60,7 @@ def run(
     system: flags.System = None,
     template: flags.Template = None,
     sampling: Sampling,
+    reply: ChatOptions,
     raw: Annotated[bool, typer.Option("--raw", help="Continue the prompt as plain text, without the chat template.")] = False,
     special: flags.Special = False,
     options: LoadOptions,
@@ -72,7 +74,7 @@ def run(
     from lacewing.cli.run import run
 
     request = Request.of(words or [], model, default_model, file or [], system, template)
-    raise typer.Exit(run(request, options, sampling, raw=raw, special=special, as_json=json))
+    raise typer.Exit(run(request, options, sampling, reply, raw=raw, special=special, as_json=json))
 
 
 @app.command(cls=Command)

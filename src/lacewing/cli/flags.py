@@ -13,11 +13,13 @@ from typing import Annotated, Any
 
 import typer
 
+from lacewing.assistant.options import ChatOptions
 from lacewing.cli.server_flags import server_options
 from lacewing.console.output import NORMAL, QUIET, VERBOSE, set_level
 from lacewing.errors import OptionError
 from lacewing.options import LoadOptions, Sampling, parse_bytes, parse_layers
 from lacewing.server.options import ServerOptions
+from lacewing.text.reasoning import EFFORTS
 
 MODEL_HELP = "A GGUF or safetensors file, a directory, a model's name, or a URL."
 
@@ -70,6 +72,10 @@ RepeatGuard = Annotated[
 Stop = Annotated[
     list[str] | None, typer.Option("--stop", help="End the answer at this text; may be given several times.", metavar="TEXT")
 ]
+ReasoningEffort = Annotated[
+    str | None, typer.Option(help=f"How hard to think before the answer: {', '.join(EFFORTS)}.", metavar="EFFORT")
+]
+ReasoningBudget = Annotated[int | None, typer.Option(help="End thoughts after N tokens, and begin the answer.", metavar="N")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show results and errors only: no progress, no notices.")]
 Verbose = Annotated[
     bool, typer.Option("--verbose", "-v", help="Also show what is opened, where it goes and why, times, and causes of errors.")
@@ -143,6 +149,11 @@ def sampling_options(
     return Sampling(max_tokens, temperature, top_k, top_p, min_p, seed=seed, stop=stops, repeat_guard=repeat_guard)
 
 
+def chat_options(*, reasoning_effort: ReasoningEffort = None, reasoning_budget: ReasoningBudget = None) -> ChatOptions:
+    """Raises OptionError for values out of range."""
+    return ChatOptions(reasoning_effort=reasoning_effort, reasoning_budget=reasoning_budget)
+
+
 def show(*, quiet: Quiet = False, verbose: Verbose = False, color: Color = "auto") -> None:
     """What stands beside the results from now on. Raises OptionError."""
     if color not in ("auto", "always", "never"):
@@ -156,6 +167,7 @@ def show(*, quiet: Quiet = False, verbose: Verbose = False, color: Color = "auto
 _MAKERS: dict[Any, Callable[..., Any]] = {
     LoadOptions: load_options,
     Sampling: sampling_options,
+    ChatOptions: chat_options,
     ServerOptions: server_options,
 }
 

@@ -9,6 +9,8 @@ from typing import Any
 
 from lacewing.api import Model
 from lacewing.assistant.answer import Answer
+from lacewing.assistant.options import ChatOptions
+from lacewing.assistant.reply import Assistant
 from lacewing.cli.models import path_of
 from lacewing.cli.progress import Reporter
 from lacewing.cli.prompt import STDIN, Request
@@ -38,6 +40,7 @@ def run(
     request: Request,
     options: LoadOptions,
     sampling: Sampling,
+    reply: ChatOptions | None = None,
     *,
     raw: bool = False,
     special: bool = False,
@@ -45,12 +48,16 @@ def run(
 ) -> int:
     """Answer the request on standard output; the exit code. `special`: control tokens may stand in a raw prompt.
 
+    `reply`: how the model answers a chat message.
+
     On a terminal, without anything to answer, a chat begins. Raises OptionError where there is no prompt.
     """
     if special and not raw:
         raise OptionError("--special needs --raw: a chat message never holds control tokens")
     if raw and (request.system is not None or request.template is not None):
         raise OptionError("--raw sends the prompt as it is: --system and --template need a chat template")
+    if raw and reply not in (None, ChatOptions()):
+        raise OptionError("--raw sends the prompt as it is: only a chat template tells thoughts from an answer")
     prompt = request.text()
     if not prompt:
         if sys.stdin.isatty() and sys.stdout.isatty() and not raw and not as_json:
@@ -64,7 +71,7 @@ def run(
                 raise OptionError(f"{request.model} has no chat template, so it takes no system message; --template names one")
             answer = model.stream(prompt, special=special, cancelled=interrupt, **vars(sampling))
         else:
-            answer = _reply(model, prompt, request, sampling, interrupt)
+            answer = _reply(model, prompt, request, sampling, reply, interrupt)
         if as_json:
             print_json(_facts(answer))
         else:
@@ -74,20 +81,18 @@ def run(
     return 130 if answer.finish_reason == "cancelled" else 0
 
 
-def _reply(model: Model, prompt: str, request: Request, sampling: Sampling, interrupt: Interrupt) -> Answer:
+def _reply(
+    model: Model, prompt: str, request: Request, sampling: Sampling, options: ChatOptions | None, interrupt: Interrupt
+) -> Answer:
     """The answer to the prompt as a chat message."""
     from lacewing.chat.services.templates import open_template
-    from lacewing.chat.session.formatter import ChatFormatter
-    from lacewing.chat.session.settings import Settings
     from lacewing.text.lint import markup_of
 
-    template, choice = open_template(request.template or "auto", model.info, model.tokenizer), request.template
-    if choice and (missing := markup_of(template, model.tokenizer).missing):
+    template = open_template(request.template or "auto", model.info, model.tokenizer)
+    if request.template and (missing := markup_of(template, model.tokenizer).missing):
         notice(f"the vocabulary lacks {', '.join(missing)}, which the model reads as plain text")
-    formatter = ChatFormatter(model.tokenizer, template, choice or "auto", model.spec.context)
-    settings = Settings(sampling, request.system)
-    ids = formatter.ids([{"role": "user", "content": prompt}], settings)
-    return formatter.answer(model, ids, settings, interrupt)
+    messages = [{"role": role, "content": text} for role, text in (("system", request.system), ("user", prompt)) if text]
+    return Assistant(model.engine, model.tokenizer, template).reply(messages, sampling, interrupt, options=options)
 
 
 def _facts(answer: Answer) -> dict[str, Any]:

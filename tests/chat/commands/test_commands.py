@@ -229,6 +229,16 @@ def test_system_and_thinking(chat):
     run_line(chat, "/thinking hide")
     assert (chat.settings.thinking, chat.settings.show_reasoning) == (False, False)
     assert "as the template decides; thoughts are hidden" in run_line(chat, "/thinking auto").text
+    assert "thinking: on, low effort" in run_line(chat, "/thinking low").text
+    assert {row[0]: row[1] for row in run_line(chat, "/settings").data.rows}["/thinking"] == "low, hide"
+    assert chat.settings.chat_options().reasoning_effort == "low"
+    assert "thinking: on, high effort" in run_line(chat, "/thinking on").text
+    assert "no limit" in run_line(chat, "/thinking-budget").text
+    assert "after 100 tokens" in run_line(chat, "/thinking-budget 100").text
+    assert chat.settings.chat_options().reasoning_budget == 100
+    assert "no limit" in run_line(chat, "/thinking-budget off").text
+    with pytest.raises(OptionError, match="reasoning_budget"):
+        run_line(chat, "/thinking-budget -1")
 
 
 @pytest.mark.parametrize(

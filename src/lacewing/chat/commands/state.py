@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from lacewing.chat.commands.sampling import spelled_settings
+from lacewing.chat.commands.sampling import spelled, spelled_settings
 from lacewing.chat.commands.table import Argument, Reply, command
 from lacewing.chat.services import inspection
 from lacewing.chat.session.models import OnDevice
@@ -47,7 +47,9 @@ def _spelled(settings: Settings) -> Iterator[tuple[str, str]]:
     yield from spelled_settings(settings.sampling)
     on = {True: "on", False: "off", None: "auto"}
     yield "/system", settings.system or "off"
-    yield "/thinking", f"{on[settings.thinking]}, {'show' if settings.show_reasoning else 'hide'}"
+    effort = settings.effort if settings.thinking and settings.effort != Settings.effort else on[settings.thinking]
+    yield "/thinking", f"{effort}, {'show' if settings.show_reasoning else 'hide'}"
+    yield "/thinking-budget", spelled(settings.thinking_budget)
     yield "/context", settings.overflow
     yield "/code", on[settings.code]
     yield "/plain", on[settings.plain]

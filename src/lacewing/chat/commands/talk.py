@@ -7,10 +7,13 @@ import re
 from lacewing.chat.commands.table import GROUPS, Argument, Reply, command, load_commands
 from lacewing.chat.services import autosave
 from lacewing.chat.session.session import Session
+from lacewing.chat.session.settings import Settings
 from lacewing.console.output import Table
 from lacewing.errors import OptionError
 from lacewing.options import counted
+from lacewing.text.reasoning import EFFORTS
 
+LEVELS = EFFORTS[1:]  # none is "off"
 COMMON = ("help", "quit", "clear", "retry", "edit", "undo", "continue", "system", "model", "save", "load", "copy")
 MORE = "/help COMMAND explains one; Tab completes; //text sends a message that begins with a slash"
 
@@ -104,15 +107,31 @@ def system(chat: Session, text: str | None = None) -> Reply:
     return Reply("the system message is set" if chat.settings.system else "the system message was removed")
 
 
-@command("thinking", Argument("state", "on/off", ("show", "hide", "auto")), aliases=("think",))
+@command("thinking", Argument("state", "on/off", ("show", "hide", "auto", *LEVELS)), aliases=("think",))
 def thinking(chat: Session, state: bool | str | None = None) -> Reply:
-    """Turn thinking before the answer on or off (if the template supports it), and show or hide the thoughts."""
+    """Turn thinking before the answer on or off, say how hard to think, and show or hide the thoughts.
+
+    A model whose template knows no such switch goes on as it was made, but with `off` its thoughts are ended at once.
+    """
     if state in ("show", "hide"):
         chat.change(show_reasoning=state == "show")
+    elif isinstance(state, str) and state != "auto":
+        chat.change(thinking=True, effort=state)
     elif state is not None:
-        chat.change(thinking=None if state == "auto" else bool(state))
-    now = {True: "on", False: "off", None: "as the template decides"}[chat.settings.thinking]
-    return Reply(f"thinking: {now}; thoughts are {'shown' if chat.settings.show_reasoning else 'hidden'}")
+        chat.change(thinking=None if state == "auto" else bool(state), effort=Settings.effort)
+    settings = chat.settings
+    now = {True: "on", False: "off", None: "as the template decides"}[settings.thinking]
+    effort = f", {settings.effort} effort" if settings.thinking else ""
+    return Reply(f"thinking: {now}{effort}; thoughts are {'shown' if settings.show_reasoning else 'hidden'}")
+
+
+@command("thinking-budget", Argument("tokens", "number", ("off",)))
+def thinking_budget(chat: Session, tokens: int | str | None = None) -> Reply:
+    """Show or set after how many tokens thoughts are ended and the answer begins; `off` is no limit."""
+    if tokens is not None:
+        chat.change(thinking_budget=None if tokens == "off" else tokens)
+    budget = chat.settings.thinking_budget
+    return Reply("thoughts have no limit" if budget is None else f"thoughts end after {counted(budget, 'token')}")
 
 
 @command("plain", Argument("state", "on/off"))

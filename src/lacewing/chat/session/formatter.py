@@ -74,7 +74,8 @@ class ChatFormatter:
 
     def options(self, settings: Settings) -> dict[str, Any]:
         """Variables for the template; families name this switch differently."""
-        return {} if settings.thinking is None else self.format.effort.of("high" if settings.thinking else "none")
+        effort = settings.chat_options().reasoning_effort
+        return {} if effort is None else self.format.effort.of(effort)
 
     def answer(
         self,
@@ -90,7 +91,8 @@ class ChatFormatter:
         shared = form.shared(model.engine, [self.visible([], settings)], ids, **options)
         begun, (_, tag, answering) = resumed or (None, Resumed([], form.opened(ids), False))
         splitter = form.splitter(tag, answering=answering)
-        prompt = Prompt(ids, form.stop_ids, lambda sampling: form.decoder(splitter, sampling, begun), shared)
+        constrain = form.constrain(model.engine.vocab_size, settings.chat_options(), ids, tag, answering=answering)
+        prompt = Prompt(ids, form.stop_ids, lambda sampling: form.decoder(splitter, sampling, begun), shared, constrain)
         return prompt.answer(model.engine, settings.sampling, cancelled, progress)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lacewing.assistant.options import ChatOptions
 from lacewing.errors import OptionError
 from lacewing.options import CPU, Sampling
 
@@ -37,7 +38,8 @@ class SavedAs:
 
 @dataclass(frozen=True)
 class Settings:
-    """`thinking`: passed to the template, which decides if it is None. `overflow`: the policy for a full context.
+    """`thinking`: whether the model is to think before it answers, and `effort` how hard; if it is None, the template decides.
+    `thinking_budget`: tokens of thoughts, after which the answer begins. `overflow`: the policy for a full context.
 
     `plain`: answers are shown as they are written, without Markdown.
     """
@@ -45,14 +47,22 @@ class Settings:
     sampling: Sampling = field(default_factory=Sampling)
     system: str | None = None
     thinking: bool | None = None
+    effort: str = "high"
+    thinking_budget: int | None = None
     show_reasoning: bool = True
     overflow: str = "stop"
     code: bool = False
     plain: bool = False
 
     def __post_init__(self) -> None:
+        self.chat_options()
         if self.overflow not in POLICIES:
             raise OptionError(f"the overflow policy is {self.overflow!r}; it must be one of {', '.join(POLICIES)}")
+
+    def chat_options(self) -> ChatOptions:
+        """What of them is for the assistant. Raises OptionError."""
+        effort = None if self.thinking is None else self.effort if self.thinking else "none"
+        return ChatOptions(reasoning_effort=effort, reasoning_budget=self.thinking_budget)
 
     def with_sampling(self, **changes: Any) -> Settings:
         """Raises OptionError for values out of range."""
