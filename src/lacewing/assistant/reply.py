@@ -16,7 +16,6 @@ from lacewing.engine.engine import Cancelled, Engine
 from lacewing.errors import OptionError, TemplateError
 
 if TYPE_CHECKING:
-
     from lacewing.options import Progress, Sampling
     from lacewing.text.template import ChatTemplate
     from lacewing.text.tokenizer import Tokenizer
