@@ -1,4 +1,5 @@
-"""Writes docs/commands.md from the table of the chat's commands, and docs/configuration.md from the options of the command line.
+"""Writes docs/commands.md from the table of the chat's commands, docs/configuration.md from the options of the command line, and
+docs/server.md from the server's routes and requests.
 
 Tests hold the pages to their sources.
 
@@ -7,6 +8,7 @@ python tools/make_docs.py
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import typer.main
@@ -59,6 +61,8 @@ VARIABLES_HEAD = """
 |---|---|
 """
 PAGE = Path(__file__).parent.parent / "docs" / "commands.md"
+SERVER = Path(__file__).parent.parent / "docs" / "server.md"
+CLIENT = Path(__file__).parent.parent / "examples" / "client.py"
 HEAD = """# Commands of the chat
 
 `lacewing chat MODEL` takes messages and, on lines that begin with a slash, commands. `tools/make_docs.py` makes this page
@@ -116,5 +120,9 @@ def configuration() -> str:
 
 
 if __name__ == "__main__":
+    sys.path.insert(0, str(PAGE.parent.parent))
+    from tools import server_docs
+
     CONFIGURATION.write_text(configuration(), encoding="utf-8")
     PAGE.write_text(page(), encoding="utf-8")
+    SERVER.write_text(server_docs.page(CLIENT.read_text(encoding="utf-8")), encoding="utf-8")

@@ -34,8 +34,20 @@ _ROWS: tuple[tuple[type[LacewingError], int, str | None], ...] = (
     (Cancelled, 503, "cancelled"),
     (NumericError, 500, "not_a_number"),
 )
+_OTHERS = (
+    (400, "invalid_json"), (400, "invalid_value"), (400, "missing_required_parameter"), (400, "unsupported_parameter"),
+    (400, "unsupported_content"), (404, "model_not_found"), (404, "not_found"), (405, "method_not_allowed"),
+    (415, "unsupported_media_type"), (429, "queue_full"), (500, "internal_error"), (503, "queue_timeout"),
+    (503, "model_load_failed"), (503, "shutting_down"), (504, "request_timeout"),
+)  # fmt: skip
 _TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 413: "invalid_request_error",
           429: "rate_limit_error", 501: "not_supported_error", 503: "unavailable_error"}  # fmt: skip
+
+
+def rows() -> list[tuple[int, str]]:
+    """Statuses and codes that requests can fail with, for the documentation."""
+    own = [(status, code) for _, status, code in _ROWS if code is not None]
+    return sorted({*own, *_OTHERS})
 
 
 class RequestError(LacewingError):

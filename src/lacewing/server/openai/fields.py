@@ -32,10 +32,12 @@ IGNORED: Mapping[str, str] = {
     "n_discard": "likewise",
     "n_cache_reuse": "prefixes are shared token by token",
     "return_progress": "comments in the stream tell that a prompt is being read",
+    "truncate": "prompts that are too long are refused",
     "keep_alive": "the server decides how long a model stays",
 }
 _SAMPLER = "this sampler is not supported"
 REFUSED: Mapping[str, Refused] = {
+    "add_generation_prompt": Refused((True,), "an answer is always begun, or the last message continued"),
     "audio": Refused((), "answers are text"),
     "functions": Refused(([],), "use `tools`"),
     "function_call": Refused(("none", "auto"), "use `tool_choice`"),
