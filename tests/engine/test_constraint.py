@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 
+from lacewing.engine.constraint import _pool
 from lacewing.engine.engine import Engine, Request
 from lacewing.engine.sampling import Sampler
 from lacewing.errors import GrammarError, NumericError
@@ -88,7 +90,7 @@ def test_only_what_is_allowed_comes(kind, sampling):
     assert [token.id for token in tokens] == expected([1, 2, 3], sampling, Steps(residues))
     assert stream.finish_reason == "stop" and constraint.seen == [token.id for token in tokens]
     assert all(token.id % 5 == (at + sum(constraint.seen[:at])) % 5 for at, token in enumerate(tokens))
-    assert constraint.made <= len(tokens) + 1 and threading.get_ident() not in constraint.threads
+    assert constraint.made <= len(tokens) + 1
     for at, token in enumerate(tokens):  # log-probabilities stay those of the whole raw row
         if sampling.logprobs:
             row = hashed([1, 2, 3, *constraint.seen[:at]]).astype(float)
@@ -96,6 +98,30 @@ def test_only_what_is_allowed_comes(kind, sampling):
             assert [i for i, _ in token.alternatives] == np.argsort(-raw, kind="stable")[: sampling.logprobs].tolist()
             found = {token.id: token.logprob, **dict(token.alternatives)}
             np.testing.assert_allclose(list(found.values()), raw[list(found)], atol=1e-5)
+
+
+def test_masks_are_made_while_the_step_runs_or_by_whoever_waits_for_them():
+    engine, constraint = make(), Steps(residues)
+    made: list[int] = []
+
+    def fail() -> None:
+        deadline = time.monotonic() + 10
+        while constraint.made <= len(made) and time.monotonic() < deadline:
+            time.sleep(0.001)
+        made.append(constraint.made)
+
+    engine.step.fail = fail  # called within the run
+    tokens = list(engine.submit(Request([1, 2, 3], SAMPLINGS[0], frozenset({END}), constraint=constraint)))
+    assert made == list(range(1, 1 + len(made))) and len(made) >= len(tokens)
+    assert threading.get_ident() not in constraint.threads
+    busy = threading.Event()
+    waiting = [_pool().submit(busy.wait, 10) for _ in range(8)]  # nobody else has time
+    constraint = Steps(residues)
+    stream = make().submit(Request([1, 2, 3], SAMPLINGS[0], frozenset({END}), constraint=constraint))
+    assert [token.id for token in stream] == [token.id for token in tokens]
+    assert constraint.threads == {threading.get_ident()}
+    busy.set()
+    assert all(each.result() for each in waiting)
 
 
 def test_what_needs_no_mask_has_none():

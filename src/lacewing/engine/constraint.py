@@ -40,21 +40,21 @@ class Masks:
 
     def __init__(self, constraint: Constraint, vocab_size: int):
         self._constraint, self._words = constraint, -(-vocab_size // 32)
-        self._making: Future[None] | None = None
+        self._job: _Job | None = None
         self._mask: np.ndarray | None = None
         self.error: Exception | None = None
 
     def get(self) -> np.ndarray | None:
         """The mask that `begin` began to make."""
-        if self._making is not None:
-            self._making.result()
+        if self._job is not None:
+            self._job.finish()
         return self._mask
 
     def accept(self, token: int) -> bool:
         """Go on behind a token; whether the answer has ended with it. What went wrong, a token that may not come next included, is
         the `error` then."""
         self.get()
-        self._making = self._mask = None
+        self._job = self._mask = None
         try:
             if not self._constraint.accept(token):
                 raise GrammarError(f"token {token} may not come next by the grammar of this request")
@@ -76,20 +76,37 @@ class Masks:
             self.error = error
 
 
+class _Job:
+    """Masks that another thread makes, or whoever needs them before it has begun: on a busy machine it may be woken late."""
+
+    def __init__(self, masks: Sequence[Masks]):
+        self._masks = masks
+        self._begun: Future[None] = _pool().submit(self._make)
+        self._done = False
+
+    def finish(self) -> None:
+        if self._done:
+            return
+        if self._begun.cancel():
+            self._make()
+        else:
+            self._begun.result()
+        self._done = True
+
+    def _make(self) -> None:
+        for each in self._masks:
+            each._make()
+
+
 def begin(masks: Sequence[Masks]) -> None:
     """Make those that are not made yet, on other threads."""
-    todo = [each for each in masks if each._making is None]
+    todo = [each for each in masks if each._job is None]
     groups = min(len(todo), _THREADS)
     for index in range(groups):
         group = todo[index::groups]
-        making = _pool().submit(_make_all, group)
+        job = _Job(group)
         for each in group:
-            each._making = making
-
-
-def _make_all(masks: Sequence[Masks]) -> None:
-    for each in masks:
-        each._make()
+            each._job = job
 
 
 @cache
