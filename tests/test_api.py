@@ -13,7 +13,8 @@ import pytest
 import lacewing
 from lacewing import LacewingError
 from lacewing.api import Model
-from lacewing.assistant.options import ChatArguments, ChatOptions
+from lacewing.assistant.grammar.choices import GrammarArguments
+from lacewing.assistant.options import ChatArguments, ChatOptions, TextArguments
 from lacewing.errors import ContextOverflowError, DownloadError, ModelFormatError, OptionError, OutOfMemoryError, TemplateError
 from lacewing.options import LoadArguments, LoadOptions, Sampling, SamplingArguments
 from tests.checkpoints import tiny
@@ -231,13 +232,15 @@ def test_keyword_arguments_are_told_to_editors():
     """The types that are unpacked in signatures have the fields of the options that are made of them."""
     sampling = [field.name for field in dataclasses.fields(Sampling)]
     assert list(SamplingArguments.__annotations__) == sampling
-    assert {*ChatArguments.__annotations__} - {*sampling} == {field.name for field in dataclasses.fields(ChatOptions)}
+    grammar = GrammarArguments.__annotations__
+    assert {*ChatArguments.__annotations__} - {*sampling} - {*grammar} == {field.name for field in dataclasses.fields(ChatOptions)}
+    assert {*grammar} <= {*ChatArguments.__annotations__} and {*TextArguments.__annotations__} == {*sampling, *grammar}
     renamed = {"memory": "memory_bytes", "gpu_memory": "gpu_memory_bytes"}
     given = {renamed.get(name, name) for name in LoadArguments.__annotations__} - {"progress"}
     assert given == {field.name for field in dataclasses.fields(LoadOptions)}
     for function, name in (
         (lacewing.load, "options"),
-        *((each, "sampling") for each in (Model.generate, Model.stream, Model.agenerate, Model.astream)),
+        *((each, "options") for each in (Model.generate, Model.stream, Model.agenerate, Model.astream)),
         *((each, "options") for each in (Model.chat, Model.answers, Model.achat)),
     ):
         assert "Unpack[" in str(inspect.signature(function).parameters[name])

@@ -8,17 +8,19 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack, overload
 from lacewing.api.device import DeviceModel
 from lacewing.assistant.answer import Answer, run_all
 from lacewing.assistant.format import Message
-from lacewing.assistant.options import ChatArguments, make_chat_options
+from lacewing.assistant.grammar.choices import bind
+from lacewing.assistant.options import ChatArguments, TextArguments, make_chat_options, make_text_options
 from lacewing.assistant.prompt import Prompt
 from lacewing.assistant.reply import Assistant
 from lacewing.errors import TemplateError
-from lacewing.options import Progress, Sampling, SamplingArguments, make_sampling
+from lacewing.options import Progress, Sampling
 from lacewing.placement.info import ModelInfo
 
 if TYPE_CHECKING:
     import numpy as np
 
     from lacewing.assistant.asynchronous import AsyncAnswer, AsyncAnswers
+    from lacewing.assistant.grammar.source import Grammar
     from lacewing.text.template import ChatTemplate
     from lacewing.text.tokenizer import Tokenizer
 
@@ -126,57 +128,60 @@ class Model(DeviceModel):
         special: bool = False,
         cancelled: Callable[[], bool] | None = None,
         progress: Progress | None = None,
-        **sampling: Unpack[SamplingArguments],
+        **options: Unpack[TextArguments],
     ) -> Answer:
-        """The continuation of a raw text, piece by piece; the options are the fields of `Sampling`.
+        """The continuation of a raw text, piece by piece; the options are the fields of `Sampling`, and one of `json`,
+        `json_schema`, `regex` and `grammar` that the text must follow.
 
         `special`: spellings of control tokens in the prompt become these tokens, as fill-in-the-middle and prompts with markup
         of their own need it; never set it for text from others.
         """
-        options = make_sampling(dict(sampling))
-        self._last = self._text_prompt(prompt, special).answer(self.engine, options, cancelled, progress)
+        grammar, sampling = make_text_options(options)
+        self._last = self._text_prompt(prompt, special, grammar).answer(self.engine, sampling, cancelled, progress)
         return self._last
 
     @overload
-    def generate(self, prompt: str, *, special: bool = False, **sampling: Unpack[SamplingArguments]) -> str: ...
+    def generate(self, prompt: str, *, special: bool = False, **options: Unpack[TextArguments]) -> str: ...
 
     @overload
     def generate(
-        self, prompt: list[str] | tuple[str, ...], *, special: bool = False, **sampling: Unpack[SamplingArguments]
+        self, prompt: list[str] | tuple[str, ...], *, special: bool = False, **options: Unpack[TextArguments]
     ) -> list[str]: ...
 
     def generate(
-        self, prompt: str | list[str] | tuple[str, ...], *, special: bool = False, **sampling: Unpack[SamplingArguments]
+        self, prompt: str | list[str] | tuple[str, ...], *, special: bool = False, **options: Unpack[TextArguments]
     ) -> str | list[str]:
         """The continuation of a raw text, or those of several; `special` as for `stream`, the other options are the fields of
         `Sampling`. `load` with `sequences` to run several together."""
         if isinstance(prompt, str):
-            return "".join(self.stream(prompt, special=special, **sampling))
-        options = make_sampling(dict(sampling))
-        prompts = [self._text_prompt(each, special) for each in prompt]
-        answers = [Answer(self.engine.submit(each.request(options)), each.decode(options)) for each in prompts]
+            return "".join(self.stream(prompt, special=special, **options))
+        grammar, sampling = make_text_options(options)
+        prompts = [self._text_prompt(each, special, grammar) for each in prompt]
+        answers = [Answer(self.engine.submit(each.request(sampling)), each.decode(sampling)) for each in prompts]
         run_all(self.engine, answers)
         self._last = answers[-1] if answers else self._last
         return ["".join(answer) for answer in answers]
 
     async def agenerate(
-        self, prompt: str | list[str] | tuple[str, ...], *, special: bool = False, **sampling: Unpack[SamplingArguments]
+        self, prompt: str | list[str] | tuple[str, ...], *, special: bool = False, **options: Unpack[TextArguments]
     ) -> str | list[str]:
         """As `generate`, for event loops. Whoever is cancelled while waiting cancels what it waits for."""
         from lacewing.assistant.asynchronous import texts
 
         prompts = (prompt,) if isinstance(prompt, str) else prompt
-        found = await texts([self.astream(each, special=special, **sampling) for each in prompts])
+        found = await texts([self.astream(each, special=special, **options) for each in prompts])
         return found[0] if isinstance(prompt, str) else found
 
-    def astream(self, prompt: str, *, special: bool = False, **sampling: Unpack[SamplingArguments]) -> AsyncAnswer:
+    def astream(self, prompt: str, *, special: bool = False, **options: Unpack[TextArguments]) -> AsyncAnswer:
         """As `stream`, for `async for`; errors of the prompt come with the first piece."""
-        options = make_sampling(dict(sampling))
-        return self._asynchronous.answer(lambda: (self._text_prompt(prompt, special), options))
+        grammar, sampling = make_text_options(options)
+        return self._asynchronous.answer(lambda: (self._text_prompt(prompt, special, grammar), sampling))
 
-    def _text_prompt(self, text: str, special: bool) -> Prompt:
+    def _text_prompt(self, text: str, special: bool, grammar: Grammar | None) -> Prompt:
         self._check()
-        return Prompt.of_text(self.tokenizer, self.tokenizer.encode_prompt(text, markup=special))
+        tokenizer = self.tokenizer
+        constrain = bind(grammar, tokenizer, self.engine.vocab_size, tokenizer.stop_ids, start=False)
+        return Prompt.of_text(tokenizer, tokenizer.encode_prompt(text, markup=special), constrain)
 
     def chat(
         self,
@@ -188,7 +193,8 @@ class Model(DeviceModel):
     ) -> Answer:
         """The answer to a conversation, piece by piece: strings of text, with the thoughts beside it (`Delta.reasoning`).
 
-        The other options are the fields of `ChatOptions` and of `Sampling`.
+        The other options are the fields of `ChatOptions` and of `Sampling`, and one of `json`, `json_schema`, `regex` and `grammar`
+        that the answer must follow behind its thoughts. Raises GrammarError for one that cannot be followed.
         """
         chosen, sampling = make_chat_options(options)
         self._check()

@@ -104,7 +104,7 @@ class ChatFormat:
 
         def make() -> Constraint:
             follower = self.follower(ids, tag, answering=answering, request=request)
-            inner = None if options.constraint is None else options.constraint()
+            inner = options.constraint() if callable(options.constraint) else None
             if calls is not None:
                 inner = calls.follow(self.stop_ids, start=not answering)
             whole = calls is not None and self.tools.whole

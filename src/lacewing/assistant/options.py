@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from lacewing.assistant.grammar.choices import Bound, GrammarArguments, take_grammar
+from lacewing.assistant.grammar.source import Grammar
 from lacewing.errors import OptionError
 from lacewing.options import Sampling, SamplingArguments, make_sampling, native, shown_value
 from lacewing.text.reasoning import EFFORTS
-
-if TYPE_CHECKING:
-    from lacewing.engine.constraint import Constraint
 
 MAX_ARGUMENTS = 64  # of a template
 # Variables and functions of templates that a caller's arguments may not replace.
@@ -26,7 +25,7 @@ class ChatOptions:
     """How a conversation is answered.
 
     `tools`: definitions as OpenAI's API takes them. `tool_choice`: "auto", "none", "required", or the name of a tool.
-    `constraint` makes what the text of the answer must follow, for each answer anew.
+    `constraint`: a grammar that the text of the answer must follow, or what makes a constraint for each answer anew.
     `reasoning_effort`: one of EFFORTS, passed on as the variables that the template knows. `reasoning_budget`: tokens of thoughts,
     after which the answer itself is begun. `template_arguments`: other variables of the template, such as enable_thinking.
     `continue_final`: the last message is the assistant's, and the answer goes on where it ends.
@@ -35,7 +34,7 @@ class ChatOptions:
     tools: Sequence[Mapping[str, Any]] = ()
     tool_choice: str = "auto"
     parallel_tool_calls: bool = True
-    constraint: Callable[[], Constraint] | None = None
+    constraint: Bound | None = None
     reasoning_effort: str | None = None
     reasoning_budget: int | None = None
     template_arguments: Mapping[str, Any] = field(default_factory=dict)
@@ -58,13 +57,17 @@ class ChatOptions:
             raise OptionError(f"`continue_final` is {shown_value(self.continue_final)}; it must be true or false")
 
 
-class ChatArguments(SamplingArguments, total=False):
-    """The keyword arguments of `chat`: the fields of `ChatOptions` and of `Sampling`, all optional."""
+class TextArguments(SamplingArguments, GrammarArguments, total=False):
+    """The keyword arguments of `generate` and `stream`: what the text must look like, and the fields of `Sampling`."""
+
+
+class ChatArguments(SamplingArguments, GrammarArguments, total=False):
+    """The keyword arguments of `chat`: what the answer must look like, and the fields of `ChatOptions` and of `Sampling`."""
 
     tools: Sequence[Mapping[str, Any]]
     tool_choice: str
     parallel_tool_calls: bool
-    constraint: Callable[[], Constraint] | None
+    constraint: Bound | None
     reasoning_effort: str | None
     reasoning_budget: int | None
     template_arguments: Mapping[str, Any]
@@ -72,8 +75,24 @@ class ChatArguments(SamplingArguments, total=False):
 
 
 def make_chat_options(options: Mapping[str, Any]) -> tuple[ChatOptions, Sampling]:
-    """Both from keyword arguments. Raises OptionError."""
+    """Both from keyword arguments. Raises OptionError, GrammarError."""
+    grammar, options = _taken(options)
     names = [each.name for each in fields(ChatOptions)]
     chosen = {name: native(value) for name, value in options.items() if name in names}
     sampling = {name: value for name, value in options.items() if name not in names}
+    if grammar is not None:
+        if chosen.get("constraint") is not None:
+            raise OptionError("`constraint` excludes `json`, `json_schema`, `regex` and `grammar`; give one of them")
+        chosen["constraint"] = grammar
     return ChatOptions(**chosen), make_sampling(sampling)
+
+
+def make_text_options(options: Mapping[str, Any]) -> tuple[Grammar | None, Sampling]:
+    """What a text must look like, and how its tokens are chosen, from keyword arguments. Raises OptionError, GrammarError."""
+    grammar, options = _taken(options)
+    return grammar, make_sampling(options)
+
+
+def _taken(options: Mapping[str, Any]) -> tuple[Grammar | None, dict[str, Any]]:
+    left = dict(options)
+    return take_grammar(left), left

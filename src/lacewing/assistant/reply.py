@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from lacewing.assistant.answer import Answer
 from lacewing.assistant.decoder import AnswerDecoder
 from lacewing.assistant.format import ChatFormat, Message
+from lacewing.assistant.grammar.choices import bind
 from lacewing.assistant.options import ChatOptions
 from lacewing.assistant.prompt import Prompt
 from lacewing.assistant.tools.use import ToolRequest
@@ -30,7 +32,7 @@ class Assistant:
         self.engine, self.format = engine, ChatFormat(tokenizer, template)
 
     def prompt(self, messages: Sequence[Message], options: ChatOptions | None = None) -> Prompt:
-        """Of `messages`, each with "role" and "content". Raises TemplateError, OptionError."""
+        """Of `messages`, each with "role" and "content". Raises TemplateError, OptionError, GrammarError."""
         options, form = options or ChatOptions(), self.format
         if isinstance(messages, Sequence) and not len(messages):
             raise TemplateError("the conversation is empty: it needs at least one message")
@@ -40,6 +42,8 @@ class Assistant:
                 raise OptionError("the last message must be the assistant's, after others, for the answer to continue it")
             messages, begun = messages[:-1], messages[-1]
         request = ToolRequest.of(options)
+        bound = bind(options.constraint, form.tokenizer, self.engine.vocab_size, form.stop_ids, start=begun is None)
+        options = dataclasses.replace(options, constraint=bound)
         given = self._variables(options) | form.tools.variables(request)
         conversation = form.tools.messages(messages, request)
         ids = form.template.encode(conversation, form.tokenizer, **given)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from pathlib import Path
@@ -14,10 +15,12 @@ import lacewing
 from lacewing.assistant.grammar.compiled import compile_grammar
 from lacewing.assistant.grammar.source import Grammar
 from lacewing.engine.engine import Request
+from lacewing.errors import GrammarError, OptionError
 from lacewing.options import Sampling
 
 SCHEMAS = [
-    {"type": "object", "properties": {"name": {"type": "string", "maxLength": 12}, "age": {"type": "integer", "minimum": 0, "maximum": 150}},
+    {"type": "object",
+     "properties": {"name": {"type": "string", "maxLength": 12}, "age": {"type": "integer", "minimum": 0, "maximum": 150}},
      "required": ["name", "age"], "additionalProperties": False},
     {"type": "array", "items": {"enum": ["red", "green", "blue"]}, "minItems": 2, "maxItems": 4},
     {"anyOf": [{"type": "boolean"}, {"type": "string", "format": "date"}]},
@@ -93,7 +96,9 @@ def test_a_model_of_135_million_weights_writes_json(smollm2: lacewing.Model):
     ]
     if smollm2.backend.name == "webgpu":
         asked = asked[::5]  # on a GPU that a CPU plays
-    streams = [smollm2.engine.submit(request(smollm2, prompt, sampling, Grammar.json_schema(schema))) for prompt, sampling, schema in asked]
+    streams = [
+        smollm2.engine.submit(request(smollm2, prompt, sampling, Grammar.json_schema(schema))) for prompt, sampling, schema in asked
+    ]
     ended = 0
     for stream, (_, _, schema) in zip(streams, asked, strict=True):
         text = smollm2.tokenizer.decode(ids_of(stream), continuation=True)
@@ -101,3 +106,35 @@ def test_a_model_of_135_million_weights_writes_json(smollm2: lacewing.Model):
             ended += 1
             jsonschema.Draft202012Validator(schema).validate(json.loads(text))
     assert ended >= len(asked) * 3 // 4
+
+
+def test_the_api(tiny_path: Path):
+    """Of chats and texts, streamed, several at once and in event loops; what cannot be is refused when it is asked."""
+    with lacewing.load(tiny_path, backend="cpu", context=512, sequences=2) as model:
+        chosen = {"temperature": 1, "seed": 5, "max_tokens": 60}
+        messages = [{"role": "user", "content": "hello"}]
+        answer = model.chat(messages, json_schema=SCHEMAS[1], **chosen)
+        text = "".join(answer)
+        assert answer.finish_reason == "length" or json.loads(text)
+        for options, pattern in (
+            ({"regex": "(yes|no)"}, "yes|no"),
+            ({"grammar": 'root ::= "a" | "b"'}, "a|b"),
+            ({"grammar": 'start: "a" | "b"'}, "a|b"),
+            ({"json_schema": '{"enum": [1, 2]}'}, "1|2"),
+            ({"constraint": Grammar.regex("yes|no")}, "yes|no"),
+        ):
+            assert re.fullmatch(pattern, "".join(model.chat(messages, **options, **chosen)))
+            if "constraint" not in options:
+                assert re.fullmatch(pattern, model.generate("hello", **options, **chosen))
+                assert all(re.fullmatch(pattern, each) for each in model.generate(["a", "b"], **options, **chosen))
+        assert "".join(model.chat(messages, json=True, **chosen)).startswith("{")
+        assert asyncio.run(model.agenerate("a", regex="x{3}", **chosen)) == "xxx"
+        for call in (model.chat, lambda _, **options: model.generate("a", **options)):
+            with pytest.raises(GrammarError, match="unclosed group"):
+                call(messages, regex="(")
+            with pytest.raises(OptionError, match="`json` and `regex` exclude each other"):
+                call(messages, json=True, regex="a")
+            with pytest.raises(OptionError, match="`json` must be true or false"):
+                call(messages, json={"type": "object"})
+        with pytest.raises(OptionError, match="`constraint` excludes"):
+            model.chat(messages, constraint=Grammar.regex("a"), regex="a")

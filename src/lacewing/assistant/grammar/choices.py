@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from lacewing.assistant.grammar.compiled import compile_grammar
 from lacewing.assistant.grammar.source import Grammar
 from lacewing.errors import OptionError
 
@@ -49,8 +48,10 @@ def take_grammar(options: dict[str, Any]) -> Grammar | None:
 def bind(
     bound: Bound | None, tokenizer: Tokenizer, vocab_size: int, stop_ids: frozenset[int], *, start: bool
 ) -> Callable[[], Constraint] | None:
-    """What makes the constraint of one answer; a grammar is compiled now. `start`: as for `Compiled.follow`. Raises GrammarError."""
+    """Makes the constraint of one answer; a grammar is compiled now. `start`: see `Compiled.follow`. Raises GrammarError."""
     if not isinstance(bound, Grammar):
         return bound
+    from lacewing.assistant.grammar.compiled import compile_grammar
+
     compiled = compile_grammar(bound, tokenizer, vocab_size)
     return lambda: compiled.follow(stop_ids, start)
