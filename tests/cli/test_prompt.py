@@ -136,6 +136,32 @@ def test_thoughts_are_no_part_of_the_answer(lacewing, monkeypatch, tiny_path, tm
     assert "reasoning" not in json.loads(lacewing(*words, "--json")[1])
 
 
+def test_answers_by_a_schema_a_grammar_and_a_regex(lacewing, tiny_path, tmp_path):
+    schema, gbnf = tmp_path / "schema.json", tmp_path / "grammar.gbnf"
+    schema.write_text('{"enum": [12, 34]}')
+    gbnf.write_text('root ::= "a" | "b"\n')
+    words = ("run", tiny_path, "Hi", *REFERENCE, "--max-tokens", "12", "--quiet")
+    for raw in ((), ("--raw",)):
+        assert lacewing(*words, *raw, "--json-schema", schema)[1].strip() in ("12", "34")
+        assert lacewing(*words, *raw, "--json-schema", '{"enum": [56]}')[1].strip() == "56"
+        assert lacewing(*words, *raw, "--grammar", gbnf)[1].strip() in ("a", "b")
+        assert lacewing(*words, *raw, "--grammar", 'start: "x"')[1].strip() == "x"
+        assert lacewing(*words, *raw, "--regex", "y{3}")[1].strip() == "yyy"
+    for flags, message in (
+        (("--regex", "("), "unclosed group"),
+        (("--grammar", gbnf, "--regex", "a"), "--grammar and --regex exclude each other"),
+        (("--grammar", tmp_path / "none"), "No such file"),
+        (("--json-schema", gbnf), "no JSON"),
+        (("--json-schema", "false"), "No such file"),
+    ):
+        code, out, err = lacewing(*words, *flags)
+        assert code == 2 and out == "" and message in err, err
+    gbnf.write_bytes(b"\xff")
+    assert "byte 0 is not UTF-8" in lacewing(*words, "--grammar", gbnf)[2]
+    gbnf.write_bytes(b"a" * 70000)
+    assert "larger than 65536 bytes" in lacewing(*words, "--grammar", gbnf)[2]
+
+
 def test_stop_ends_an_answer(lacewing, monkeypatch, tiny_path):
     words = (
         "run",

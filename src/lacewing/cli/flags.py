@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from lacewing.assistant.options import ChatOptions
+from lacewing.cli.grammars import grammar_of
 from lacewing.cli.server_flags import server_options
 from lacewing.console.output import NORMAL, QUIET, VERBOSE, set_level
 from lacewing.errors import OptionError
@@ -75,6 +76,15 @@ Stop = Annotated[
 ReasoningEffort = Annotated[
     str | None, typer.Option(help=f"How hard to think before the answer: {', '.join(EFFORTS)}.", metavar="EFFORT")
 ]
+JsonSchema = Annotated[
+    str | None,
+    typer.Option("--json-schema", help="Answer with JSON by this schema, a file or its text.", metavar="FILE"),
+]
+GrammarFile = Annotated[
+    str | None,
+    typer.Option("--grammar", help="Answer by this grammar (GBNF or Lark), a file or its text.", metavar="FILE"),
+]
+Regex = Annotated[str | None, typer.Option("--regex", help="Answer with what this regex matches as a whole.", metavar="TEXT")]
 ReasoningBudget = Annotated[int | None, typer.Option(help="End thoughts after N tokens, and begin the answer.", metavar="N")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show results and errors only: no progress, no notices.")]
 Verbose = Annotated[
@@ -149,9 +159,17 @@ def sampling_options(
     return Sampling(max_tokens, temperature, top_k, top_p, min_p, seed=seed, stop=stops, repeat_guard=repeat_guard)
 
 
-def chat_options(*, reasoning_effort: ReasoningEffort = None, reasoning_budget: ReasoningBudget = None) -> ChatOptions:
-    """Raises OptionError for values out of range."""
-    return ChatOptions(reasoning_effort=reasoning_effort, reasoning_budget=reasoning_budget)
+def chat_options(
+    *,
+    reasoning_effort: ReasoningEffort = None,
+    reasoning_budget: ReasoningBudget = None,
+    json_schema: JsonSchema = None,
+    grammar: GrammarFile = None,
+    regex: Regex = None,
+) -> ChatOptions:
+    """Raises OptionError for values out of range, GrammarError."""
+    constraint = grammar_of(json_schema, grammar, regex)
+    return ChatOptions(constraint=constraint, reasoning_effort=reasoning_effort, reasoning_budget=reasoning_budget)
 
 
 def show(*, quiet: Quiet = False, verbose: Verbose = False, color: Color = "auto") -> None:

@@ -9,8 +9,10 @@ from typing import Any
 
 from lacewing.api import Model
 from lacewing.assistant.answer import Answer
+from lacewing.assistant.grammar.source import Grammar
 from lacewing.assistant.options import ChatOptions
 from lacewing.assistant.reply import Assistant
+from lacewing.cli.grammars import argument_of
 from lacewing.cli.models import path_of
 from lacewing.cli.progress import Reporter
 from lacewing.cli.prompt import STDIN, Request
@@ -48,7 +50,7 @@ def run(
 ) -> int:
     """Answer the request on standard output; the exit code. `special`: control tokens may stand in a raw prompt.
 
-    `reply`: how the model answers a chat message.
+    `reply`: how the model answers a chat message; its grammar binds raw text too.
 
     On a terminal, without anything to answer, a chat begins. Raises OptionError where there is no prompt.
     """
@@ -56,11 +58,13 @@ def run(
         raise OptionError("--special needs --raw: a chat message never holds control tokens")
     if raw and (request.system is not None or request.template is not None):
         raise OptionError("--raw sends the prompt as it is: --system and --template need a chat template")
-    if raw and reply not in (None, ChatOptions()):
+    reply = reply or ChatOptions()
+    grammar = reply.constraint if isinstance(reply.constraint, Grammar) else None
+    if raw and replace(reply, constraint=None) != ChatOptions():
         raise OptionError("--raw sends the prompt as it is: only a chat template tells thoughts from an answer")
     prompt = request.text()
     if not prompt:
-        if sys.stdin.isatty() and sys.stdout.isatty() and not raw and not as_json:
+        if sys.stdin.isatty() and sys.stdout.isatty() and not raw and not as_json and grammar is None:
             return chat(request, options, sampling)
         raise OptionError("there is no prompt: write one behind the model, name a file with --file, or pipe text in")
     with open_model(request.model, options) as model, Interrupt() as interrupt:
@@ -69,7 +73,8 @@ def run(
         if raw or not (request.template or model.has_template):
             if request.system is not None:
                 raise OptionError(f"{request.model} has no chat template, so it takes no system message; --template names one")
-            answer = model.stream(prompt, special=special, cancelled=interrupt, **vars(sampling))
+            options_of_text = {**vars(sampling), **argument_of(grammar)}
+            answer = model.stream(prompt, special=special, cancelled=interrupt, **options_of_text)
         else:
             answer = _reply(model, prompt, request, sampling, reply, interrupt)
         if as_json:
