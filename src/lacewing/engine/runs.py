@@ -13,6 +13,7 @@ from lacewing.engine.constraint import begin
 from lacewing.engine.request import Task
 from lacewing.engine.sampling import Token, not_finite
 from lacewing.engine.sequence import Sequence
+from lacewing.engine.together import pick_together
 from lacewing.errors import NumericError, OptionError
 
 
@@ -113,15 +114,20 @@ def _among_candidates(step: Step, batch: Batch, tasks: list[Task]) -> list[Choic
             return None
         batch = replace(batch, outputs=np.repeat(batch.outputs, [len(some) for some in wishes]))
     try:
-        found = iter(step.choose(batch, wanted))
+        found = step.choose(batch, wanted)
     except NumericError:
         broken = len(tasks) == 1 and tasks[0].masks is None
         return [not_finite(len(tasks[0].history) - 1)] if broken else None
     except OptionError:
         return None  # such as of a mask that allows only what the model gives no probability; the rows show whose
-    return [
-        task.sampler.pick_among(some, [next(found) for _ in some], task.history) for task, some in zip(tasks, wishes, strict=True)
-    ]
+    first = np.cumsum([0, *map(len, wishes)]).tolist()
+    plain = [index for index, task in enumerate(tasks) if task.masks is None]
+    known = pick_together([tasks[index].sampler for index in plain], [found[first[index]] for index in plain])
+    picked: dict[int, Choice | None] = {plain[place]: token for place, token in known.items()}
+    for index, (task, some) in enumerate(zip(tasks, wishes, strict=True)):
+        if index not in picked:
+            picked[index] = task.sampler.pick_among(some, found[first[index] : first[index + 1]], task.history)
+    return [picked[index] for index in range(len(tasks))]
 
 
 def _collect(parts: list[Part], rows: np.ndarray) -> list[np.ndarray]:

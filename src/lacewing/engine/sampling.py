@@ -82,6 +82,12 @@ class Sampler:
     def _greedy(self) -> bool:
         return self.sampling.temperature == 0 or self.sampling.top_k == 1
 
+    @property
+    def plain_count(self) -> int:
+        """Of how many of the largest raw logits it draws one, and tells nothing else; 0: it is not as simple as that."""
+        options = self.sampling
+        return options.top_k if self._adjust.none and not options.logprobs and not self._greedy else 0
+
     def wanted(self, history: Sequence[int], mask: Mask | None = None) -> tuple[Wanted, ...]:
         """What a choice after `history`, among what `mask` allows, looks at of the largest logits; (): at whole rows.
 
@@ -218,6 +224,11 @@ class Sampler:
         if self._number is None:
             self._number = float(self._random.random())
         return self._number
+
+    def take_uniform(self) -> float:
+        """As `_uniform`, for a token that is chosen with it."""
+        found, self._number = self._uniform(), None
+        return found
 
 
 def _told(token: int, own: Candidates, raw: Candidates, count: int) -> Token | None:

@@ -1,0 +1,48 @@
+"""The usual choice, among the top-k candidates of a device, for many sequences at once: NumPy's calls cost more than their work."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+
+from lacewing.backends.batch import Candidates
+from lacewing.engine.sampling import Sampler, Token
+
+FEW = 4  # sequences, up to which it pays to choose one by one
+
+
+def pick_together(samplers: Sequence[Sampler], found: Sequence[Candidates]) -> dict[int, Token]:
+    """What `Sampler.pick_among` gives, to the bit, by the index of those who want nothing special; the others are left out."""
+    alike: dict[int, list[int]] = defaultdict(list)
+    for index, (sampler, candidates) in enumerate(zip(samplers, found, strict=True)):
+        if 0 < sampler.plain_count <= len(candidates.ids):
+            alike[sampler.plain_count].append(index)
+    tokens: dict[int, Token] = {}
+    for count, members in alike.items():
+        if len(members) > FEW:
+            places = _places([samplers[index] for index in members], np.stack([found[index].logits[:count] for index in members]))
+            tokens |= {index: Token(int(found[index].ids[place])) for index, place in zip(members, places, strict=True)}
+    return tokens
+
+
+def _places(samplers: Sequence[Sampler], logits: np.ndarray) -> list[int]:
+    """`Sampler._draw` of each row of (N, k), largest first: what comes out is always a beginning of the row."""
+    options = [sampler.sampling for sampler in samplers]
+    top, size = logits[:, :1], logits.shape[1]
+    with np.errstate(over="ignore", under="ignore"):
+        mass = np.exp(logits - top)
+        target = np.array([each.top_p for each in options]) * mass.sum(axis=1, dtype=np.float64)
+        kept = 1 + (np.cumsum(mass, axis=1, dtype=np.float64) < target[:, None]).sum(axis=1)
+        kept[[each.top_p >= 1 for each in options]] = size
+        least = np.array([math.log(each.min_p) if each.min_p > 0 else -math.inf for each in options], np.float32)
+        kept = np.minimum(np.minimum(kept, size), (logits >= top + least[:, None]).sum(axis=1))
+        weights = np.exp((logits - top) / np.array([each.temperature for each in options], np.float64)[:, None])
+        sums = np.cumsum(weights, axis=1)
+    last = sums[np.arange(len(kept)), kept - 1]
+    uniform = np.array([sampler.take_uniform() for sampler in samplers])
+    places = (sums <= (uniform * last)[:, None]).sum(axis=1)
+    found: list[int] = np.minimum(places, kept - 1).tolist()
+    return found
