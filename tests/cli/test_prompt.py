@@ -150,16 +150,17 @@ def test_answers_by_a_schema_a_grammar_and_a_regex(lacewing, tiny_path, tmp_path
     for flags, message in (
         (("--regex", "("), "unclosed group"),
         (("--grammar", gbnf, "--regex", "a"), "--grammar and --regex exclude each other"),
-        (("--grammar", tmp_path / "none"), "No such file"),
+        (("--grammar", tmp_path / "none"), "there is no file"),
         (("--json-schema", gbnf), "no JSON"),
-        (("--json-schema", "false"), "No such file"),
+        (("--json-schema", "false"), "there is no file"),
+        (("--grammar", "~nouser/x"), "cannot be used as a path"),
     ):
         code, out, err = lacewing(*words, *flags)
         assert code == 2 and out == "" and message in err, err
     gbnf.write_bytes(b"\xff")
     assert "byte 0 is not UTF-8" in lacewing(*words, "--grammar", gbnf)[2]
     gbnf.write_bytes(b"a" * 70000)
-    assert "larger than 65536 bytes" in lacewing(*words, "--grammar", gbnf)[2]
+    assert "at most 65536 are read" in lacewing(*words, "--grammar", gbnf)[2]
 
 
 def test_stop_ends_an_answer(lacewing, monkeypatch, tiny_path):

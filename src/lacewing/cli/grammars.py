@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from lacewing.assistant.grammar.source import JSON_SCHEMA, MAX_BYTES, REGEX, Grammar
 from lacewing.errors import OptionError
+from lacewing.formats.files import read_named
 
 
 def grammar_of(json_schema: str | None, grammar: str | None, regex: str | None) -> Grammar | None:
@@ -32,12 +31,9 @@ def _text_of(value: str, flag: str, is_text: bool) -> str:
     if is_text:
         return value
     try:
-        with Path(value).expanduser().open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise OptionError(f"{flag} {value}: {error.strerror}; it is a file, or the text itself") from None
-    if len(data) > MAX_BYTES:
-        raise OptionError(f"{flag} {value}: the file is larger than {MAX_BYTES} bytes")
+        data = read_named(value, MAX_BYTES)
+    except OptionError as error:
+        raise OptionError(f"{flag}: {error}; it is a file, or the text itself") from None
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -34,6 +34,7 @@ AVX2_VNNI = Isa("avx2vnni", 8, "vnni256")
 AVX2 = Isa("avx2", 8, "maddubs", cpu="haswell", features="+f16c,+avx2,+fma,+bmi2")
 NEON = Isa("neon", 4, "sdot", foreign_triple="aarch64-unknown-linux-gnu", foreign_cpu="neoverse-n1", foreign_features="+dotprod")
 PORTABLE = Isa("portable", 4, "generic")
+AMD = llvm.get_host_cpu_name().startswith(("znver", "bdver", "btver", "amdfam"))  # caches differ; the host names its kernels' cache
 _ALL = {isa.name: isa for isa in (AVX512, AVX2_VNNI, AVX2, NEON, PORTABLE)}
 
 

@@ -1,6 +1,7 @@
 """out = x @ weight.T for quantised weights: tiles of LANES rows, unpacked on the way and multiplied with all tokens."""
 
 from lacewing.backends.cpu.arguments import FEW, IN_PIECES, JOB, LINEAR, SCRATCH_BYTES, STATE, TILE_COLUMNS
+from lacewing.backends.cpu.isa import AMD
 from lacewing.backends.cpu.kernels.gemm.dot import TILE_BYTES
 from lacewing.backends.cpu.kernels.simd.instructions import load_f32, peek_i64, poke_i64, prefetch, splat_f32, store_f32
 from lacewing.backends.cpu.kernels.simd.registers import LANES, VECTOR_BYTES, inline
@@ -9,8 +10,9 @@ from lacewing.backends.cpu.kernels.simd.threads import atomic_add, call_kernel
 AHEAD_BYTES, FAR_AHEAD_BYTES = 8192, 36864  # how far before its use a weight is asked for, at least; measured
 LARGE_TILE_BYTES = 16384  # from here on it pays to look further
 GEMV_AHEAD_BYTES = 24576, 65536  # of one token, at least and at most; between them 7/8 of a tile
-TILED_AHEAD_BYTES = 4608  # in tile order, which is the order of memory: a page, and what is used meanwhile
-FEW_AHEAD_BYTES = 9216  # for several tokens, whose activations take their share of the cache
+# In tile order, which is the order of memory: a page or two, and what is used meanwhile; of one token, and of several, whose
+# activations take their share of the cache.
+TILED_AHEAD_BYTES, FEW_AHEAD_BYTES = 4608 if AMD else 9216, 9216
 TILED_START_BYTES = 16384  # of the next linear, at the end of one
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from llvmlite import ir
 from numba import types
 
+from lacewing.backends.cpu.isa import AMD
 from lacewing.backends.cpu.kernels.simd.registers import (
     F16,
     F32,
@@ -153,8 +154,8 @@ def prefetch(b, p):
 
 @instruction(types.void, types.int64)
 def prefetch_once(b, p):
-    """As prefetch, of what is used once: it does not push activations out of the caches."""
-    call(b, "llvm.prefetch.p0", ir.VoidType(), pointer(b, p, I8), *[ir.Constant(I32, n) for n in (0, 0, 1)])
+    """As prefetch, of what is used once: on AMD it does not push activations out of the caches; on Intel it would be slower."""
+    call(b, "llvm.prefetch.p0", ir.VoidType(), pointer(b, p, I8), *[ir.Constant(I32, n) for n in (0, 0 if AMD else 3, 1)])
 
 
 # ---- lanes ----------------------------------------------------------------------------------------------------------
