@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from lacewing.assistant.grammar.source import JSON_SCHEMA, MAX_BYTES, REGEX, Grammar
 from lacewing.errors import OptionError
-from lacewing.formats.files import read_named
 
 
 def grammar_of(json_schema: str | None, grammar: str | None, regex: str | None) -> Grammar | None:
@@ -30,6 +29,8 @@ def argument_of(grammar: Grammar | None) -> dict[str, str]:
 def _text_of(value: str, flag: str, is_text: bool) -> str:
     if is_text:
         return value
+    from lacewing.formats.files import read_named  # with NumPy, which `lacewing --help` need not wait for
+
     try:
         data = read_named(value, MAX_BYTES)
     except OptionError as error:
