@@ -99,9 +99,9 @@ def test_a_signal_lets_answers_finish_up_to_a_limit(number, smollm2_path):
     server.ready()
     lines, thread = server.stream()
     server.process.send_signal(number)
-    time.sleep(0.4)
-    health = httpx.get(f"{server.url}/health")
-    assert health.status_code == 503 and health.json()["status"] == "draining"
+    while (health := httpx.get(f"{server.url}/health")).status_code == 200:
+        time.sleep(0.02)
+    assert health.json()["status"] == "draining"
     refused = httpx.post(f"{server.url}/v1/chat/completions", json=ENDLESS)
     assert refused.status_code == 503 and refused.headers["retry-after"]
     before = len(lines)
@@ -138,7 +138,8 @@ def test_a_second_signal_ends_at_once(smollm2_path):
     server.ready()
     _, thread = server.stream()
     server.process.send_signal(signal.SIGTERM)
-    time.sleep(0.3)
+    while httpx.get(f"{server.url}/health").status_code == 200:  # two signals that are not seen yet are one
+        time.sleep(0.02)
     began = time.monotonic()
     code, errors = server.end(signal.SIGTERM)
     assert code == 0 and time.monotonic() - began < 4 and "Traceback" not in errors
