@@ -53,6 +53,12 @@ ShutdownSeconds = Annotated[
     float, typer.Option(help="That answers may still take when the server is told to end.", metavar="SECONDS")
 ]
 
+ExpertMetrics = Annotated[
+    bool, typer.Option("--expert-metrics", help="Count the tokens of each expert of a mixture, for /metrics; costs some speed.")
+]
+LogFormat = Annotated[str, typer.Option(help="How requests are logged: text or json.", metavar="FORMAT")]
+LogPrompts = Annotated[bool, typer.Option("--log-prompts", help="Also log the bodies of requests, which hold the prompts.")]
+
 
 def server_options(
     *,
@@ -76,6 +82,9 @@ def server_options(
     body_bytes: BodyBytes = "8MiB",
     connections: Connections = 256,
     shutdown_seconds: ShutdownSeconds = 10.0,
+    expert_metrics: ExpertMetrics = False,
+    log_format: LogFormat = "text",
+    log_prompts: LogPrompts = False,
 ) -> ServerOptions:
     """Without models, which are no flags; `load` has what only a server asks of it. Raises OptionError for values out of range."""
     return ServerOptions(
@@ -97,4 +106,7 @@ def server_options(
         body_bytes=parse_bytes(body_bytes, "body_bytes") or 0,
         connections=connections,
         shutdown_seconds=shutdown_seconds,
+        expert_metrics=expert_metrics,
+        log_format=log_format,
+        log_prompts=log_prompts,
     )

@@ -13,6 +13,7 @@ from lacewing.engine.pages import Full, Pages
 from lacewing.engine.prefix import PrefixTree
 from lacewing.engine.request import Task
 from lacewing.engine.sequence import Sequence
+from lacewing.engine.stats import Counters
 from lacewing.engine.turn import Turn
 from lacewing.errors import LacewingError, OptionError, OutOfMemoryError
 
@@ -29,6 +30,7 @@ class Admission(ABC):
     def __init__(self, step: Step, checks: Checks, state_bytes: int | None = None):
         self.step, self.checks = step, checks
         self.turn = Turn()
+        self.counters = Counters()
         self.pages = Pages(step, state_bytes)
         self.tree = PrefixTree(self.pages)
         self._arrived: deque[Task] = deque()  # by `submit`, which any thread may call at any time
@@ -111,6 +113,7 @@ class Admission(ABC):
 
     def _preempt(self, task: Task, first: bool, whole: bool = True) -> None:
         """It runs again later, `first` of all that wait or last. `whole`: from what has been run of it, if that is still there."""
+        self.counters.preemptions += 1
         self._leave(task, whole)
         self.waiting.insert(0 if first else len(self.waiting), task)
 
@@ -212,6 +215,7 @@ class Admission(ABC):
                 return True
             except Full as full:
                 if self.tree.evict(full.group):
+                    self.counters.evictions += 1
                     continue
             except LacewingError as error:
                 if task is None:

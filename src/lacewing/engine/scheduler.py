@@ -136,6 +136,8 @@ class Scheduler(Admission):
             self.observers.tell(np.concatenate(places))
 
     def _note(self, parts: list[Part], seconds: float) -> None:
+        self.counters.runs[sum(len(part.ids) for part in parts)] += 1
+        self.counters.run_seconds += seconds
         prompt = 0
         for _, ids, task, _ in parts:
             if task.stats.generated_tokens:

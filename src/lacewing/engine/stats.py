@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 
 
 @dataclass
@@ -36,6 +37,16 @@ class Stats:
             "generate_tokens_per_second": round(self.generate_rate, 2),
             "first_token_seconds": round(self.first_token_seconds, 4),
         }
+
+
+@dataclass
+class Counters:
+    """What an engine has done since it was made. `runs`: of how many tokens, and how many such; times in seconds."""
+
+    runs: Counter[int] = field(default_factory=Counter)
+    run_seconds: float = 0.0
+    preemptions: int = 0  # sequences that made room for others and ran again later
+    evictions: int = 0  # times that something held for later prompts made room
 
 
 def rate(count: float, seconds: float) -> float:

@@ -47,6 +47,7 @@ class ServerOptions:
     write_seconds: float = 30.0  # that a client may leave its answer unread
     shutdown_seconds: float = 10.0  # that answers may still take when the server is told to end
 
+    expert_metrics: bool = False  # count the tokens of each expert of a mixture
     log_format: str = "text"
     log_prompts: bool = False
 

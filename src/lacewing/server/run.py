@@ -4,28 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
 import uvicorn
 
-from lacewing.console.output import print_text
+from lacewing.console.output import is_quiet, is_verbose, print_text
 from lacewing.options import Progress
 from lacewing.server.app import create_app
-from lacewing.server.events import Observer
 from lacewing.server.gate import Gate
+from lacewing.server.logs import Requests
+from lacewing.server.logs import configure as configure_logs
+from lacewing.server.metrics import Metrics, MetricsEndpoint
 from lacewing.server.models.names import Catalogue
 from lacewing.server.models.registry import Registry
 from lacewing.server.options import ServerOptions
 from lacewing.server.protocol import configure
 from lacewing.server.security import guarded
 from lacewing.server.security.binding import Binding, bind
+from lacewing.server.tracing import from_environment as tracing_from_environment
 from lacewing.server.worker import Worker
 from lacewing.weights.memory import keep_large_blocks_apart
 
@@ -44,7 +48,12 @@ def serve(options: ServerOptions, announce: Announce, progress: Progress | None 
     binding = bind(options)
     try:
         keep_large_blocks_apart()
-        asyncio.run(_serve(options, catalogue, binding, announce, progress))
+        level = logging.WARNING if is_quiet() else logging.DEBUG if is_verbose() else logging.INFO
+        undo = configure_logs(options.log_format, level)
+        try:
+            asyncio.run(_serve(options, catalogue, binding, announce, progress))
+        finally:
+            undo()
     finally:
         binding.close()
 
@@ -53,8 +62,14 @@ async def _serve(
     options: ServerOptions, catalogue: Catalogue, binding: Binding, announce: Announce, progress: Progress | None
 ) -> None:
     registry = Registry(catalogue, options, Worker)
-    gate = Gate(create_app(registry, options, observers()))
-    server = Server(configure(guarded(gate, options, binding), options), gate, registry, options)
+    metrics, tracing = Metrics(registry, options.expert_metrics), tracing_from_environment()
+    registry.on_loaded(metrics.watch)
+    requests = Requests(metrics.responded)
+    observers = [metrics, requests, *([] if tracing is None else [tracing])]
+    gate = Gate(create_app(registry, options, observers))
+    app = guarded(MetricsEndpoint(gate, metrics), options, binding)
+    app = requests.around(app if tracing is None else tracing.around(app))
+    server = Server(configure(app, options), gate, registry, options)
     serving = asyncio.create_task(server.serve(list(binding.sockets)))
     try:
         announce(binding, catalogue)
@@ -65,6 +80,8 @@ async def _serve(
         server.should_exit = True
         await serving
         await _end(registry)
+        if tracing is not None:
+            await asyncio.to_thread(tracing.close)
 
 
 async def _end(registry: Registry) -> None:
@@ -84,11 +101,6 @@ async def _first(work: Any, serving: asyncio.Task[None]) -> None:
         loading.cancel()
         return
     await loading
-
-
-def observers() -> Sequence[Observer]:
-    """Who is told of requests."""
-    return ()
 
 
 class Server(uvicorn.Server):

@@ -22,6 +22,7 @@ from lacewing.server.models.served import Served
 
 _EVERY = 0.1  # seconds between two reports of the same work
 KV_SHARE = 0.25  # of the memory that is left may be for sequences besides the one whole context that is always there
+KV_CONTEXTS = 4  # whole contexts that all sequences have at most, where nobody says more
 _T = TypeVar("_T")
 
 
@@ -61,7 +62,8 @@ def size_cache(info: ModelInfo, placement: Placement) -> None:
     plan, context = placement.plan, info.spec.context
     left = max(0, plan.budget_bytes - plan.needed_bytes)
     more = int(KV_SHARE * left * context // max(1, plan.kv_bytes))
-    info.options = dataclasses.replace(options, kv_tokens=min(options.sequences * context, context + more))
+    most = min(options.sequences, KV_CONTEXTS) * context
+    info.options = dataclasses.replace(options, kv_tokens=min(most, context + more))
 
 
 def load(info: ModelInfo, progress: Progress, cancelled: Callable[[], bool], spare: int = 0) -> Model:

@@ -33,6 +33,7 @@ class Mover:
         self._turn = asyncio.Lock()
         self._left = asyncio.Event()  # a request has given a model back
         self.ending = False
+        self.loaded: Callable[[Served], None] = lambda served: None  # is told of each model that has been loaded
         self.counts = Counts()
 
     def left(self, slot: Slot) -> None:
@@ -98,6 +99,7 @@ class Mover:
                 await loading.in_thread(lambda: model.write_state(ids, data))
         slot.served = Served(slot.source.name, model, self._make_worker(model, loop), int(time.time()))
         slot.aside = slot.was_eager = False
+        self.loaded(slot.served)
 
     async def _back(self, slot: Slot) -> None:
         """One that was put aside, or has made room; one of no use any more is closed."""

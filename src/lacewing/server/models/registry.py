@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import NamedTuple
 
 from lacewing.errors import ModelFormatError
@@ -77,6 +77,10 @@ class Registry:
     def loading(self) -> dict[str, tuple[str, int, int]]:
         """Of each model that is being loaded, by name: what is being done, done so far, in all."""
         return {name: slot.stage for name, slot in self._slots.items() if slot.task is not None}
+
+    def on_loaded(self, told: Callable[[Served], None]) -> None:
+        """Call it with each model that has been loaded, before its first request."""
+        self._mover.loaded = told
 
     @property
     def counts(self) -> Counts:

@@ -14,4 +14,6 @@ from lacewing.server.security.keys import Keys
 
 def guarded(app: ASGIApp, options: ServerOptions, binding: Binding) -> ASGIApp:
     """The application behind all checks: host, web pages of other origins, key, size and shape of the body."""
-    return Hosts(Cors(Keys(Bodies(app, options.body_bytes), options.api_keys), options.cors_origins), options, binding)
+    return Hosts(
+        Cors(Keys(Bodies(app, options.body_bytes, options.log_prompts), options.api_keys), options.cors_origins), options, binding
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -15,6 +16,7 @@ _LARGE = 64 << 10  # bytes; more are checked in a thread
 # Possessive, and a string without an end reaches the end: linear in the body, whatever it is.
 _PIECES = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)|[\[{]|[\]}]|,', re.DOTALL)
 _OPENING, _CLOSING = (b"[", b"{"), (b"]", b"}")
+_log = logging.getLogger("lacewing.server")
 _CLOSE = ((b"connection", b"close"),)  # the rest of the body is not read
 
 
@@ -29,11 +31,12 @@ class _Gone(Exception):
 class Bodies:
     """Reads the body of a POST, refuses what is too large (413), no JSON (415), or too deep or many (400), and passes it on whole.
 
-    JSON alone, since a browser sends it to foreign servers only after asking (a preflight), which is not answered.
+    JSON alone, since a browser sends it to foreign servers only after asking (a preflight), which is not answered. `log`: the body
+    is written into the log.
     """
 
-    def __init__(self, app: ASGIApp, most: int):
-        self._app, self._most = app, most
+    def __init__(self, app: ASGIApp, most: int, log: bool = False):
+        self._app, self._most, self._log = app, most, log
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["method"] not in ("POST", "PUT", "PATCH"):
@@ -54,6 +57,9 @@ class Bodies:
         problem = await _check(body)
         if problem:
             return await refuse(send, 400, problem, "invalid_json")
+        if self._log:
+            name = scope.get("state", {}).get("request_id")
+            _log.info("body", extra={"request": name, "body": body.decode(errors="replace")})
         await self._app(scope, _again(body, receive), send)
 
     async def _read(self, scope: Scope, receive: Receive) -> bytes:
