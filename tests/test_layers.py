@@ -58,10 +58,12 @@ LIBRARIES = {
     "starlette": ("server",),
     "pydantic": ("server",),
     "uvicorn": ("server",),
+    "prometheus_client": ("server",),
+    "opentelemetry": ("server",),
     "llguidance": ("assistant/grammar",),
 }
 # What a person does not wait for: modules that must not come with these imports.
-SERVER = ("starlette", "uvicorn", "pydantic")
+SERVER = ("httptools", "prometheus_client", "opentelemetry", "starlette", "uvicorn", "pydantic")
 SLOW = ("numba", "huggingface_hub", "torch", "transformers", "gguf", "safetensors", "wgpu", "llguidance", *SERVER)
 LAZY = {
     "import lacewing": ("numpy", "tokenizers", "jinja2", "typer", "rich", "llvmlite", *SLOW),

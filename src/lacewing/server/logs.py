@@ -162,7 +162,7 @@ class Requests(Observer):
             await app(scope, receive, with_id)
         finally:
             self._told(status or 499)
-            level = logging.WARNING if status >= 500 else logging.DEBUG if scope["path"] in _QUIET else logging.INFO
+            level = logging.DEBUG if scope["path"] in _QUIET else logging.WARNING if status >= 500 else logging.INFO
             cost = self._costs.pop(name, {})
             if _log.isEnabledFor(level):
                 client = scope.get("client")

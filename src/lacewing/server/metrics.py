@@ -72,7 +72,7 @@ class Metrics(Observer):
     """Of one server. `expert_load`: also what each expert of a mixture gets, which costs some speed."""
 
     def __init__(self, registry: Registry, expert_load: bool = False):
-        disable_created_metrics()  # a line more for each metric, of the time when it was made
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # else a line more for each, of when it was made
         self.collected = CollectorRegistry()
         self.requests = self._counter("requests", "model", "endpoint", "status")
         self.responses = self._counter("responses", "status")
