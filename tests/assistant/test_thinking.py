@@ -1,8 +1,11 @@
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lacewing.assistant.following import ChannelFollower, TaggedFollower
 from lacewing.assistant.thinking import ThinkingConstraint
+from lacewing.text.reasoning import ReasoningSplitter
 from tests.assistant.speaking import HARMONY, TAGS, say, tokenizer_with
 
 TAGGED, CHANNELS = tokenizer_with(*TAGS), tokenizer_with(*HARMONY)
@@ -148,3 +151,23 @@ def test_a_grammar_that_refuses_what_is_forced_says_so():
     one = tagged(0, "x", tag="<think>", whole=True)
     (token,) = TAGGED.encode("\n")
     assert not one.accept(token)
+
+
+@given(
+    st.lists(st.sampled_from(["<think>", "</think>", "a", " b", "\n", "<", "/th", "\N{SLICE OF PIZZA}"]), max_size=30),
+    st.integers(0, 6),
+    st.booleans(),
+)
+def test_thoughts_are_never_longer_than_their_budget(pieces, budget, opened):
+    """Whatever is said: but for what a character and the beginning of a mark need to become whole."""
+    tag = "<think>" if opened else None
+    said = say(TAGGED, tagged(budget, tag=tag), "".join(pieces))
+    splitter = ReasoningSplitter(tag)
+    found = [*splitter.push(said), *splitter.flush()]
+    thoughts = TAGGED.encode_markup("".join(text for kind, text in found if kind == "reasoning"))
+    assert len(thoughts) <= budget + 3 + len("</th/th")
+    free = "".join(pieces)
+    if opened or free.lstrip().startswith("<think>"):
+        assert "</think>" in said or len(thoughts) <= budget
+    else:
+        assert said == free
