@@ -44,12 +44,12 @@ class CallSplitter:
         self._certain, self._parallel = certain, parallel
         self._ids: list[str] = []
         self._drafts: list[Event] = []
+        self._drafted = 0  # characters
 
     @property
     def held(self) -> int:
         """Characters that are held back."""
-        drafted = sum(len(event.raw) for event in self._drafts)
-        return self._parser.held + drafted + (self._thoughts.held if self._thoughts else 0)
+        return self._parser.held + self._drafted + (self._thoughts.held if self._thoughts else 0)
 
     def push(self, text: str) -> list[Piece]:
         """What is certain now."""
@@ -59,9 +59,8 @@ class CallSplitter:
         """The rest, once no more text comes. `cut`: a limit ended the text."""
         pieces = self._pieces(self._parser.flush(cut))
         if self._drafts and self._thoughts:
-            drafts, self._drafts = self._drafts, []
             pieces += self._thoughts.interrupt()
-            pieces += self._pieces(drafts)
+            pieces += self._pieces(self._undrafted())
         return pieces if self._thoughts is None or self.ended else pieces + list(self._thoughts.flush())
 
     def _pieces(self, events: Sequence[Event]) -> list[Piece]:
@@ -73,18 +72,25 @@ class CallSplitter:
         if self._drafts and event.kind == TEXT and event.raw.strip():
             return self._dissolve() + self._take(event)
         if self._drafts:
-            self._drafts.append(event)
-            return []
+            return self._draft(event)
         if event.kind in (TEXT, REASONING):
             return [(event.kind, event.raw)] if self._thoughts is None else list(self._thoughts.push(event.raw))
         if event.kind == START:
             if self._thoughts is not None and self._thoughts.thinking and not self._certain:
-                self._drafts.append(event)
-                return []
+                return self._draft(event)
             return [*self._before(), self._start(event)]
         if event.kind == END:
             self.ended = not self._parallel
         return [CallDelta(len(self._ids) - 1, None, None, event.text)] if event.kind == ARGUMENTS and event.text else []
+
+    def _draft(self, event: Event) -> list[Piece]:
+        self._drafts.append(event)
+        self._drafted += len(event.raw)
+        return []
+
+    def _undrafted(self) -> list[Event]:
+        drafts, self._drafts, self._drafted = self._drafts, [], 0
+        return drafts
 
     def _before(self) -> list[Piece]:
         """What stands before a call and is held back."""
@@ -92,8 +98,7 @@ class CallSplitter:
 
     def _dissolve(self) -> list[Piece]:
         """Calls within thoughts, after which the thoughts go on: they were drafts."""
-        drafts, self._drafts = self._drafts, []
-        return [piece for event in drafts if self._thoughts for piece in self._thoughts.push(event.raw)]
+        return [piece for event in self._undrafted() if self._thoughts for piece in self._thoughts.push(event.raw)]
 
     def _start(self, event: Event) -> CallDelta:
         id = event.id
