@@ -7,12 +7,13 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lacewing.assistant.decoder import AnswerDecoder, PlainSplitter, Splitter
+from lacewing.assistant.either import EitherConstraint
 from lacewing.assistant.following import ChannelFollower, Follower, TaggedFollower
 from lacewing.assistant.options import ChatOptions
 from lacewing.assistant.thinking import ThinkingConstraint
 from lacewing.assistant.tools.use import ToolRequest, ToolUse
 from lacewing.engine.engine import Engine, common_prefix
-from lacewing.errors import TemplateError
+from lacewing.errors import OptionError, TemplateError
 from lacewing.text.reasoning import (
     CHANNEL,
     MESSAGE,
@@ -94,9 +95,16 @@ class ChatFormat:
         answering: bool = False,
         request: ToolRequest | None = None,
     ) -> Callable[[], Constraint] | None:
-        """What bounds the thoughts of an answer and the text behind them; None if nothing does. The last as for `follower`."""
-        budget = options.reasoning_budget
-        calls = self.tools.compiled(request, vocab_size) if request is not None and request.bound else None
+        """What bounds the thoughts of an answer and the text behind them; None if nothing does. The last as for `follower`.
+
+        Where the text is bound, and tools may be called instead, the answer is one or the other, and the calls are bound as well.
+        Raises GrammarError, and OptionError for a model whose strict calls and text cannot be bound together.
+        """
+        budget, either = options.reasoning_budget, options.constraint is not None and request is not None and not request.must
+        if request is not None and request.bound and either and self.tools.whole:
+            raise OptionError("this model cannot have both a text that is bound and strict tools; leave one of them out")
+        bound = request is not None and (request.bound or (either and not self.tools.whole))
+        calls = self.tools.compiled(request, vocab_size, free=not (request.must or either)) if request and bound else None
         if budget is None and options.reasoning_effort == "none" and not self.effort.can_be_off:
             budget = 0
         if budget is None and options.constraint is None and calls is None:
@@ -106,7 +114,8 @@ class ChatFormat:
             follower = self.follower(ids, tag, answering=answering, request=request)
             inner = options.constraint() if callable(options.constraint) else None
             if calls is not None:
-                inner = calls.follow(self.stop_ids, start=not answering)
+                called = calls.follow(self.stop_ids, start=not answering)
+                inner = EitherConstraint([called, inner]) if either and inner is not None else called
             whole = calls is not None and self.tools.whole
             return ThinkingConstraint(self.tokenizer, vocab_size, follower, budget, inner, whole, stop_ids=self.stop_ids)
 

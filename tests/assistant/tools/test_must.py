@@ -5,9 +5,11 @@ import json
 import pytest
 
 import lacewing
+from lacewing.assistant.grammar.source import Grammar
 from lacewing.assistant.options import ChatOptions
 from lacewing.assistant.reply import Assistant
-from lacewing.errors import GrammarError
+from lacewing.assistant.tools.use import ToolUse
+from lacewing.errors import GrammarError, OptionError
 from lacewing.options import Sampling
 from lacewing.text.template import ChatTemplate
 from tests.assistant.tools.templates import TEMPLATES
@@ -90,3 +92,41 @@ def test_tools_that_are_strict_leave_text_free(model, case):
     for call in answer.message.get("tool_calls", ()):
         check(call)
     assert text or answer.message.get("tool_calls")
+
+
+def follows(model, text, **options):
+    """Whether an answer may be that text, and whether it may end there."""
+    assistant = Assistant(model.engine, model.tokenizer, ChatTemplate(TEMPLATES["hermes"], "test"))
+    prompt = assistant.prompt(HELLO, ChatOptions(**{"tools": TOOLS, "constraint": Grammar.regex("yes|no"), **options}))
+    constraint, stops = prompt.constrain(), sorted(prompt.stop_ids)
+    for token in model.tokenizer.encode(text):
+        mask = constraint.mask()
+        allowed = mask is None or bool(mask[token // 32] >> (token % 32) & 1)
+        if not allowed or not constraint.accept(token):
+            return False
+    mask = constraint.mask()
+    return constraint.stopped() or bool(mask[stops[0] // 32] >> (stops[0] % 32) & 1)
+
+
+NOW = '<tool_call>\n{"name": "now", "arguments": {}}\n</tool_call>'
+WRONG = '<tool_call>\n{"name": "get_weather", "arguments": {"unit": "K", "days": 1}}\n</tool_call>'
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_an_answer_that_is_bound_may_be_a_call_instead(model, strict):
+    tools = [function("get_weather", strict=strict), function("now", {"type": "object", "properties": {}}, strict=strict)]
+    assert follows(model, "yes", tools=tools) and follows(model, NOW, tools=tools)
+    assert not follows(model, "maybe", tools=tools) and not follows(model, WRONG, tools=tools)
+    assert not follows(model, "yes" + NOW, tools=tools)
+    text, answer = reply(model, TEMPLATES["hermes"], tools=tools, constraint=Grammar.regex("yes|no"), parallel_tool_calls=False)
+    assert text in ("yes", "no") or (text == "" and check(answer.message["tool_calls"][0]))
+
+
+def test_an_answer_that_must_be_a_call_is_no_text(model):
+    assert follows(model, NOW, tool_choice="required") and not follows(model, "yes", tool_choice="required")
+
+
+def test_what_a_model_cannot_bind_together_is_refused(model, monkeypatch):
+    monkeypatch.setattr(ToolUse, "whole", True)  # as of harmony
+    with pytest.raises(OptionError, match="leave one of them out"):
+        follows(model, "yes", tools=[function("now", strict=True)])

@@ -112,8 +112,9 @@ class ToolUse:
         certain = all(mark in self._tokenizer.control_tokens for mark in parser.marks)
         return CallSplitter(self.form, parser, None if self.whole else thoughts, certain=certain, parallel=request.parallel)
 
-    def compiled(self, request: ToolRequest, vocab_size: int) -> Compiled:
-        """The grammar of an answer whose calls are bound: of what stands behind the thoughts, or of a `whole` answer.
+    def compiled(self, request: ToolRequest, vocab_size: int, *, free: bool) -> Compiled:
+        """The grammar of an answer whose calls are bound: of what stands behind the thoughts, or of a `whole` answer. `free`: it
+        may be text as well.
 
         Raises GrammarError for schemas that cannot be followed, and without llguidance.
         """
@@ -123,7 +124,7 @@ class ToolUse:
         for tool in request.tools.values():
             check_parameters(tool)
         text = calls(
-            self.form, list(request.tools.values()), self.tokens, parallel=request.parallel, free=not request.must,
+            self.form, list(request.tools.values()), self.tokens, parallel=request.parallel, free=free,
             thoughts=harmony.THOUGHTS if self.whole else None,
         )  # fmt: skip
         return compile_grammar(Grammar.lark(text), self._tokenizer, vocab_size)

@@ -14,7 +14,7 @@ from lacewing.server.context import Served
 from lacewing.server.exchange import Exchange, Format
 from lacewing.server.openai.bodies import AnswerBody, ModelBody, ReasoningEffort
 from lacewing.server.openai.chat_format import ChatWriter
-from lacewing.server.openai.constraints import ResponseFormat, constraint_of, grammar_of
+from lacewing.server.openai.constraints import ResponseFormat, grammar_of
 from lacewing.server.openai.errors import RequestError
 from lacewing.server.openai.messages import Messages, plain
 from lacewing.server.openai.requests import accept
@@ -69,7 +69,7 @@ class ConversationBody(ModelBody):
             tools=tools,
             tool_choice=choice(self.tool_choice, checked(tools)),
             parallel_tool_calls=self.parallel_tool_calls is not False,
-            constraint=None if grammar is None else constraint_of(grammar, assistant.engine, form.tokenizer, form.stop_ids),
+            constraint=grammar,
             reasoning_effort="high" if effort == "xhigh" else effort,
             reasoning_budget=self.thinking_budget_tokens,
             template_arguments=self.chat_template_kwargs or {},

@@ -7,12 +7,13 @@ from typing import Annotated, Any
 from pydantic import Field
 from starlette.requests import Request
 
+from lacewing.assistant.grammar.choices import bind
 from lacewing.assistant.prompt import Prompt
 from lacewing.server.answers import Answers, Job
 from lacewing.server.context import Served
 from lacewing.server.exchange import Exchange, Format
 from lacewing.server.openai.bodies import MAX_CHOICES, AnswerBody
-from lacewing.server.openai.constraints import constraint_of, grammar_of
+from lacewing.server.openai.constraints import grammar_of
 from lacewing.server.openai.errors import RequestError
 from lacewing.server.openai.requests import accept
 from lacewing.server.openai.text_format import TextWriter
@@ -72,9 +73,8 @@ class CompletionExchange(Exchange[CompletionBody]):
         limit = DEFAULT_TOKENS if body.max_tokens is None else body.max_tokens
         sampling = body.sampling(limit, 0 if body.logprobs is None else max(1, body.logprobs))
         told = max(1, body.logprobs) if body.echo and body.logprobs is not None else 0
-        grammar, constrain = grammar_of(None, body.json_schema, body.grammar), None
-        if grammar is not None:
-            constrain = constraint_of(grammar, served.model.engine, tokenizer, tokenizer.stop_ids, start=False)
+        grammar = grammar_of(None, body.json_schema, body.grammar)
+        constrain = bind(grammar, tokenizer, served.model.engine.vocab_size, tokenizer.stop_ids, start=False)
         jobs = []
         for given in body.prompts:
             ids = given if isinstance(given, list) else tokenizer.encode_prompt(given, markup=bool(body.special))

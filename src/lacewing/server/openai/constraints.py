@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from lacewing.assistant.grammar.source import Grammar
 from lacewing.server.openai.errors import RequestError
-
-if TYPE_CHECKING:
-    from lacewing.engine.constraint import Constraint
-    from lacewing.engine.engine import Engine
-    from lacewing.text.tokenizer import Tokenizer
 
 
 class JsonSchema(BaseModel):
@@ -57,13 +51,3 @@ def grammar_of(form: ResponseFormat | None, schema: dict[str, Any] | None, gramm
     if schema is not None:
         return Grammar.json_schema(schema)
     return None if form is None else form.grammar()
-
-
-def constraint_of(
-    grammar: Grammar, engine: Engine, tokenizer: Tokenizer, stop_ids: frozenset[int], *, start: bool = True
-) -> Callable[[], Constraint]:
-    """Makes the constraint of one answer; the grammar is compiled now. `start`: as `Compiled.follow`. Raises GrammarError."""
-    from lacewing.assistant.grammar.compiled import compile_grammar
-
-    compiled = compile_grammar(grammar, tokenizer, engine.vocab_size)
-    return lambda: compiled.follow(stop_ids, start)
