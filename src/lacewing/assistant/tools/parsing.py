@@ -174,3 +174,24 @@ class Parser:
         text = self.source.text
         self.source.at = len(text)
         self.emit(MARKUP if self._called and not text.strip() else TEXT)
+
+
+class SectionParser(Parser):
+    """Of formats with a section of calls: `one` reads a call from its `begin` on; the marks of the section may be missing."""
+
+    section, begin, section_end = "", "", ""
+
+    def one(self) -> Steps:
+        raise NotImplementedError
+
+    def call(self) -> Steps:
+        source = self.source
+        yield from source.literal(self.section)
+        yield from self.one()
+        while True:
+            self.emit(MARKUP)
+            if not (yield from source.sequence(self.begin)):
+                break
+            source.at = 0
+            yield from self.one()
+        yield from source.sequence(self.section_end)

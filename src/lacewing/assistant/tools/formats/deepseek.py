@@ -11,29 +11,19 @@ from dataclasses import replace
 from lacewing.assistant.tools.definitions import Tool
 from lacewing.assistant.tools.format import Format
 from lacewing.assistant.tools.lark import Lark
-from lacewing.assistant.tools.parsing import MARKUP, NotACall, Parser, Steps
+from lacewing.assistant.tools.parsing import NotACall, SectionParser, Steps
 
 SECTION, SECTION_END = "<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>"
 BEGIN, SEPARATOR, END = "<｜tool▁call▁begin｜>", "<｜tool▁sep｜>", "<｜tool▁call▁end｜>"
 FENCE, FENCE_END = "```json\n", "```"
 
 
-class DeepseekCalls(Parser):
+class DeepseekCalls(SectionParser):
     marks = (SECTION, BEGIN)
 
-    def call(self) -> Steps:
-        source = self.source
-        yield from source.literal(SECTION)
-        yield from self._one()
-        while True:
-            self.emit(MARKUP)
-            if not (yield from source.sequence(BEGIN)):
-                break
-            source.at = 0
-            yield from self._one()
-        yield from source.sequence(SECTION_END)
+    section, begin, section_end = SECTION, BEGIN, SECTION_END
 
-    def _one(self) -> Steps:
+    def one(self) -> Steps:
         source = self.source
         yield from self.expect(BEGIN)
         name = yield from source.until((SEPARATOR,))

@@ -8,29 +8,19 @@ from lacewing.assistant.tools.definitions import Tool
 from lacewing.assistant.tools.format import Format
 from lacewing.assistant.tools.history import counted_id
 from lacewing.assistant.tools.lark import Lark
-from lacewing.assistant.tools.parsing import MARKUP, NotACall, Parser, Steps
+from lacewing.assistant.tools.parsing import NotACall, SectionParser, Steps
 
 SECTION, SECTION_END = "<|tool_calls_section_begin|>", "<|tool_calls_section_end|>"
 BEGIN, ARGUMENT, END = "<|tool_call_begin|>", "<|tool_call_argument_begin|>", "<|tool_call_end|>"
 _ID = re.compile(r"\s*(?:functions\.)?(?P<name>.+?)(?::[0-9]+)?\s*\Z", re.DOTALL)
 
 
-class KimiCalls(Parser):
+class KimiCalls(SectionParser):
     marks = (SECTION, BEGIN)
 
-    def call(self) -> Steps:
-        source = self.source
-        yield from source.literal(SECTION)
-        yield from self._one()
-        while True:
-            self.emit(MARKUP)
-            if not (yield from source.sequence(BEGIN)):
-                break
-            source.at = 0
-            yield from self._one()
-        yield from source.sequence(SECTION_END)
+    section, begin, section_end = SECTION, BEGIN, SECTION_END
 
-    def _one(self) -> Steps:
+    def one(self) -> Steps:
         yield from self.expect(BEGIN)
         id = yield from self.source.until((ARGUMENT, END))
         found = _ID.match(id or "")
