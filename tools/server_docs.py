@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 
 from lacewing.server.app import ROUTES
+from lacewing.server.metrics import HELP, PATH
 from lacewing.server.native.texts import DetokenizeBody, TokenizeBody
 from lacewing.server.openai.bodies import AnswerBody, Body
 from lacewing.server.openai.chat import ChatBody, ConversationBody
@@ -76,6 +77,14 @@ and `n_ctx`, as llama-server's. Answers with 429 or 503 say in `Retry-After` whe
 | status | code |
 |---|---|
 """
+METRICS = """
+## Metrics
+
+`GET {path}` shows them in the text format of Prometheus.
+
+| metric | |
+|---|---|
+"""
 
 
 def page(client: str) -> str:
@@ -92,7 +101,9 @@ def page(client: str) -> str:
     for name, row in REFUSED.items():
         accepted = ", ".join(f"`{value}`" for value in ("null", *map(json.dumps, row.neutral)))
         parts.append(f"| `{name}` | {accepted} | {row.reason} |\n")
-    return "".join([*parts, STREAMS, *(f"| {status} | `{code}` |\n" for status, code in rows())])
+    parts += [STREAMS, *(f"| {status} | `{code}` |\n" for status, code in rows())]
+    parts += [METRICS.replace("{path}", PATH), *(f"| `{name}` | {about} |\n" for name, about in HELP.items())]
+    return "".join(parts)
 
 
 def endpoints() -> Iterator[tuple[str, str, str]]:
