@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import json
 import os
 import platform
 import time
@@ -24,7 +23,7 @@ from benchmarks import report
 from benchmarks.divergence import divergences
 from benchmarks.models import NAMES, SYNTHETIC, path_of
 from benchmarks.report import Row
-from benchmarks.sides import ROOT, Side
+from benchmarks.sides import Side
 from benchmarks.startup import first_run, first_token
 
 SETTLE_SECONDS = 4.0  # in which a side still builds the tokenizer of a large vocabulary, in a thread
@@ -156,12 +155,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     options = parse()
     facts, rows, raw = measure(options)
-    if options.readme and "not to be published" not in facts:
-        report.write_readme(ROOT / "README.md", report.markdown(facts, rows))
-    if options.json:
-        print(json.dumps(report.as_json(facts, rows, raw)))
-    else:
-        report.show(facts, rows)
+    report.publish(options, facts, rows, raw)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import json
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -156,3 +158,19 @@ def write_readme(path: Path, table: str, marks: tuple[str, str] = (BEGIN, END)) 
 def as_json(facts: dict[str, Any], rows: Sequence[Row], raw: dict[str, Any]) -> dict[str, Any]:
     """Everything, also each single measurement."""
     return {"facts": facts, "rows": [asdict(row) for row in rows], "raw": raw}
+
+
+def publish(
+    options: argparse.Namespace,
+    facts: dict[str, Any],
+    rows: Sequence[Row],
+    raw: dict[str, Any],
+    marks: tuple[str, str] = (BEGIN, END),
+) -> None:
+    """As the flags `--readme` and `--json` ask; figures of a busy machine do not go into README.md."""
+    if options.readme and "not to be published" not in facts:
+        write_readme(Path(__file__).parent.parent / "README.md", markdown(facts, rows), marks)
+    if options.json:
+        print(json.dumps(as_json(facts, rows, raw)))
+    else:
+        show(facts, rows)

@@ -10,7 +10,6 @@ the peer is given its tokens. `--readme` puts the table between its marks in REA
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from benchmarks import report
 from benchmarks.compare import facts_of_machine, model_names
 from benchmarks.models import MIXTURE, REAL, SYNTHETIC, path_of
 from benchmarks.report import Row
-from benchmarks.sides import ROOT, Side
+from benchmarks.sides import Side
 from lacewing.engine.bench import check_sequences
 from lacewing.engine.pages import pages_of
 from lacewing.program.states import PAGE
@@ -96,12 +95,7 @@ def main() -> None:
     rows = [row for name in options.models for row in compare(name, options, raw)]
     work = f"{options.context} tokens of context, {options.steps} steps, {options.threads} threads, {options.rounds} rounds"
     facts = facts_of_machine(*raw.pop("facts"), f"{work}, with sampling (llama.cpp without)")
-    if options.readme:
-        report.write_readme(ROOT / "README.md", report.markdown(facts, rows), (BEGIN, END))
-    if options.json:
-        print(json.dumps(report.as_json(facts, rows, raw)))
-    else:
-        report.show(facts, rows)
+    report.publish(options, facts, rows, raw, (BEGIN, END))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ CPU that this process may use. `--readme` puts the table between its marks in RE
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import time
 from pathlib import Path
@@ -22,7 +21,7 @@ from benchmarks import report
 from benchmarks.compare import BUSY, SETTLE_SECONDS, facts_of_machine
 from benchmarks.models import GEOMETRIES, NAMES, SYNTHETIC, path_of
 from benchmarks.report import Row
-from benchmarks.sides import ROOT, Side
+from benchmarks.sides import Side
 from lacewing.backends.processors import allowed
 from lacewing.options import counted
 
@@ -123,12 +122,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     options = parse()
     facts, rows, raw = measure(options)
-    if options.readme and "not to be published" not in facts:
-        report.write_readme(ROOT / "README.md", report.markdown(facts, rows), (BEGIN, END))
-    if options.json:
-        print(json.dumps(report.as_json(facts, rows, raw)))
-    else:
-        report.show(facts, rows)
+    report.publish(options, facts, rows, raw, (BEGIN, END))
 
 
 if __name__ == "__main__":
