@@ -16,6 +16,8 @@ FEW = 4  # sequences, up to which it pays to choose one by one
 
 def pick_together(samplers: Sequence[Sampler], found: Sequence[Candidates]) -> dict[int, Token]:
     """What `Sampler.pick_among` gives, to the bit, by the index of those who want nothing special; the others are left out."""
+    if len(samplers) <= FEW:
+        return {}
     alike: dict[int, list[int]] = defaultdict(list)
     for index, (sampler, candidates) in enumerate(zip(samplers, found, strict=True)):
         if 0 < sampler.plain_count <= len(candidates.ids):
