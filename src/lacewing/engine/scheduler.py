@@ -121,7 +121,7 @@ class Scheduler(Admission):
                 self._fail(task, error, whole=True)
 
     def _collected(self, task: Task, done: int) -> None:
-        """So many ids of a prompt have been run, of which somebody collects something."""
+        """So many ids of a prompt have been run, and somebody collects something of them."""
         if task.collector is None or task.done:
             return
         if task.collector.error is not None:

@@ -84,7 +84,7 @@ class Movable(Protocol):
 
 
 def put_aside(model: Movable, reason: str) -> bool:
-    """Whether its weights, of which some are in RAM, are lazy and left to the system now. If not, because a file is gone or a
+    """Whether its weights, if some are in RAM, are lazy and left to the system now. If not, because a file is gone or a
     device is lost, the model is of no use any more."""
     try:
         model.set_residency("lazy", force=True, reason=reason)

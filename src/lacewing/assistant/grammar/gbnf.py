@@ -1,4 +1,4 @@
-"""llama.cpp's GBNF to the Lark of llguidance: the same language, of which what is regular and delimited goes to the lexer.
+"""llama.cpp's GBNF to the Lark of llguidance: the same language; what is regular and delimited goes to the lexer.
 
 Reference: https://github.com/ggml-org/llama.cpp/blob/master/grammars/README.md
 """

@@ -11,7 +11,7 @@ MAX_HEADER = 400  # characters from the beginning of a call to its arguments, at
 
 
 class Source:
-    """What has come and is not committed yet: `text`, of which the first `at` characters are read.
+    """What has come and is not committed yet: `text`; its first `at` characters are read.
 
     The methods are generators: they yield whenever more text must come before they know. `closed`: none will. None of them moves
     `at` if it fails.

@@ -165,7 +165,7 @@ if hasattr(os, "register_at_fork"):
 
 
 class ThreadPool:
-    """The team of one step head: `threads` threads, of which the caller's is number 0."""
+    """The team of one step head: `threads` threads; the caller's is number 0."""
 
     def __init__(self, head: np.ndarray, threads: int, kernels: dict[str, int]):
         self.head, self.threads = head, threads

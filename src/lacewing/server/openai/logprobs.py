@@ -33,7 +33,7 @@ class Logprobs:
         return {**_one(token), "top_logprobs": [_one(each) for each in token.alternatives[: self._top]]}
 
     def text(self, tokens: Sequence[Token], offset: int) -> dict[str, Any]:
-        """As completions have them: parallel lists; offsets are characters of the text, of which `offset` come before the answer.
+        """As completions have them: parallel lists; offsets count characters of the text, `offset` of them before the answer.
 
         A token without a log-probability, such as the first of a prompt, has null.
         """
