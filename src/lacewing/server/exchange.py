@@ -16,7 +16,7 @@ from lacewing.server.context import Context, Served
 from lacewing.server.events import Record
 from lacewing.server.openai import errors
 from lacewing.server.openai.bodies import ModelBody
-from lacewing.server.sse import DONE, EventStream, Receive, Send, SlowReaderError, disconnected
+from lacewing.server.sse import EventStream, Receive, Send, SlowReaderError, disconnected
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
@@ -55,6 +55,7 @@ class Exchange(ABC, Generic[TBody]):
     """An ASGI application for one request. `who`: whose requests share a turn in the queue."""
 
     prompt_field = "messages"
+    dialect = errors.DIALECT
 
     def __init__(self, context: Context, body: TBody, record: Record, who: Hashable):
         self.context, self.body, self.record, self.who = context, body, record, who
@@ -83,7 +84,7 @@ class Exchange(ABC, Generic[TBody]):
 
     async def _answer(self, send: Send) -> None:
         record, limits = self.record, self.context.limits
-        events = EventStream(send, limits.ping_seconds, limits.write_seconds) if self.body.streamed else None
+        events = self._stream(send) if self.body.streamed else None
         try:
             visit = self.context.room.enter()
             try:
@@ -104,6 +105,10 @@ class Exchange(ABC, Generic[TBody]):
                 events.close()
             self.context.observers.finished(record)
 
+    def _stream(self, send: Send) -> EventStream:
+        dialect, limits = self.dialect, self.context.limits
+        return EventStream(send, limits.ping_seconds if dialect.pings else None, limits.write_seconds, dialect.content_type)
+
     async def _tell(self, error: Exception, events: EventStream | None, send: Send) -> None:
         """The client, what went wrong."""
         self.record.error, self.record.status = error, errors.status_of(error)
@@ -112,10 +117,10 @@ class Exchange(ABC, Generic[TBody]):
         if isinstance(error, SlowReaderError):
             return  # the response stays unfinished, so that the connection is closed
         if events is not None and events.started:
-            return await events.end(errors.event(error))
+            return await events.end(self.dialect.event(error))
         if events is not None:
             events.close()
-        await errors.response(error)({"type": "http"}, _nothing, send)
+        await self.dialect.response(error)({"type": "http"}, _nothing, send)
 
     async def _serve(self, visit: Visit, events: EventStream | None, send: Send) -> None:
         context, record = self.context, self.record
@@ -153,7 +158,7 @@ class Exchange(ABC, Generic[TBody]):
                     left -= 1
                 data += form.events(choice, choice.take())
             if not left:
-                data += form.last_event(answers.choices) + DONE
+                data += form.last_event(answers.choices) + self.dialect.end
                 return await events.end(data)
             if data:
                 await events.write(data)

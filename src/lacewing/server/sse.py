@@ -8,12 +8,12 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from lacewing.errors import LacewingError
+from lacewing.server.dialect import EVENTS
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
-DONE = b"data: [DONE]\n\n"
-_HEADERS = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
+_HEADERS = [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
 
 
 class SlowReaderError(LacewingError):
@@ -21,21 +21,22 @@ class SlowReaderError(LacewingError):
 
 
 class EventStream:
-    """The body of a response. It starts with the first event, or with a comment once nothing came for `ping` seconds.
+    """The body of a response. It starts with the first event, or with a comment once nothing came for `ping` seconds (None: never).
 
     So errors before that have a status of their own; and a comment shows a connection that is half closed.
     What a client does not read piles up in the transport to its limit; then writing waits, `patience` seconds at most.
     """
 
-    def __init__(self, send: Send, ping: float, patience: float):
+    def __init__(self, send: Send, ping: float | None, patience: float, content_type: bytes = EVENTS):
         self.started = False
         self._note = "still working"
-        self._send, self._ping, self._patience = send, ping, patience
+        self._send, self._patience = send, patience
+        self._headers = [(b"content-type", content_type), *_HEADERS]
         self._loop = asyncio.get_running_loop()
         self._written = self._loop.time()
         self._writing = False
         self._task: asyncio.Task[None] | None = None
-        self._timer = self._loop.call_later(ping, self._tick)
+        self._timer = None if ping is None else self._loop.call_later(ping, self._tick, ping)
 
     async def write(self, data: bytes) -> None:
         """Raises SlowReaderError."""
@@ -43,7 +44,7 @@ class EventStream:
         try:
             if not self.started:
                 self.started = True
-                await self._send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
+                await self._send({"type": "http.response.start", "status": 200, "headers": self._headers})
             await _within(self._patience, self._send({"type": "http.response.body", "body": data, "more_body": True}))
         finally:
             self._writing = False
@@ -63,16 +64,17 @@ class EventStream:
 
     def close(self) -> None:
         """No more comments."""
-        self._timer.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
         if self._task is not None:
             self._task.cancel()
 
-    def _tick(self) -> None:
-        rest = self._written + self._ping - self._loop.time()
+    def _tick(self, ping: float) -> None:
+        rest = self._written + ping - self._loop.time()
         if rest <= 0.001 and not self._writing:
             self._task = self._loop.create_task(self._comment())
-            rest = self._ping
-        self._timer = self._loop.call_later(max(rest, 0.001), self._tick)
+            rest = ping
+        self._timer = self._loop.call_later(max(rest, 0.001), self._tick, ping)
 
     async def _comment(self) -> None:
         with contextlib.suppress(SlowReaderError):

@@ -21,7 +21,9 @@ from lacewing.errors import (
     TemplateError,
     TokenizerError,
 )
+from lacewing.server.dialect import Dialect
 
+DONE = b"data: [DONE]\n\n"
 # The first row that an error is of; an error may bring `status`, `code` and `retry_after` of its own.
 _ROWS: tuple[tuple[type[LacewingError], int, str | None], ...] = (
     (ContextOverflowError, 400, "context_length_exceeded"),
@@ -92,6 +94,9 @@ def response(error: BaseException) -> Response:
 def event(error: BaseException) -> bytes:
     """The same within a stream, whose status has been sent."""
     return b"data: " + json.dumps(body_of(error)).encode() + b"\n\n"
+
+
+DIALECT = Dialect(response, event, DONE)
 
 
 def of_validation(error: ValidationError) -> RequestError:
