@@ -8,6 +8,7 @@ import socket
 import time
 
 import pytest
+import uvicorn
 
 from lacewing.server.options import ServerOptions
 from tests.server.asking import echo, listening, receive_all
@@ -178,3 +179,19 @@ def test_an_answer_under_way_is_not_cut_by_the_next_request():
     with listening(slow, QUICK) as address, socket.create_connection(address) as connection:
         connection.sendall(GET + GET[:10])  # and the rest of the second one never comes
         assert receive_all(connection).count(b"\r\n\r\nab") == 1
+
+
+def test_small_writes_leave_at_once():
+    """Else the body after its head, and each token, wait for the client's system to acknowledge what went before (40 ms)."""
+    made: list[uvicorn.Server] = []
+
+    def make(config: uvicorn.Config) -> uvicorn.Server:
+        made.append(uvicorn.Server(config))
+        return made[0]
+
+    with listening(echo, QUICK, make) as address, socket.create_connection(address) as connection:
+        connection.sendall(GET)
+        assert status_of(connection.recv(65536)) == 200
+        (protocol,) = made[0].server_state.connections
+        found = protocol.transport.get_extra_info("socket")
+        assert found.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)

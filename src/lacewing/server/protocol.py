@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
 from typing import Any, ClassVar
 
 import uvicorn
@@ -40,6 +42,7 @@ class GuardedProtocol(HttpToolsProtocol):
         if len(self.connections) >= self.options.connections:
             self.transport = transport
             return self._refuse(503)
+        _send_at_once(transport)
         super().connection_made(transport)
         self._await_request()
 
@@ -128,6 +131,15 @@ class GuardedProtocol(HttpToolsProtocol):
         for timer in timers:
             if timer is not None:
                 timer.cancel()
+
+
+def _send_at_once(transport: asyncio.Transport) -> None:
+    """Small writes do not wait for the client to acknowledge those before. asyncio sees to it only for sockets made with a protocol
+    number, which listening sockets are not."""
+    found = transport.get_extra_info("socket")
+    if found is not None and found.family in (socket.AF_INET, socket.AF_INET6):
+        with contextlib.suppress(OSError):  # the client has gone
+            found.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 def protocol_for(options: ServerOptions) -> type[GuardedProtocol]:
