@@ -54,6 +54,10 @@ class BackendError(LacewingError):
     """A backend cannot be used here: a driver, a library or a feature of the CPU is missing."""
 
 
+class DeviceLostError(BackendError):
+    """A device is gone, and all that was on it: nothing can run before the model is loaded again."""
+
+
 class NumericError(LacewingError):
     """The model produced NaN logits; the request fails rather than returning noise."""
 

@@ -38,6 +38,7 @@ class Admission(ABC):
         self.running: list[Task] = []  # in the order of their admission
         self.last: list[int] = []  # ids of the sequence that ran last, as far as they have been run
         self._rows = list(range(step.limits.rows))  # that are free, a heap
+        self.last_fault: Exception | None = None  # of a run of several tasks
 
     @abstractmethod
     def end_ahead(self) -> None:
@@ -145,7 +146,7 @@ class Admission(ABC):
                 continue
             try:
                 self._begin(task)
-            except LacewingError as error:  # such as of a device that is lost
+            except Exception as error:  # such as of a device that is lost
                 self._fail(task, error, whole=False)
 
     def _begin(self, task: Task) -> None:
@@ -186,7 +187,7 @@ class Admission(ABC):
         try:
             self.verify()
             self.step.rebalance()
-        except LacewingError as error:
+        except Exception as error:
             self._fail(task, error, whole=False)
 
     def attach(self, sequence: Sequence) -> None:
@@ -217,7 +218,7 @@ class Admission(ABC):
                 if self.tree.evict(full.group):
                     self.counters.evictions += 1
                     continue
-            except LacewingError as error:
+            except Exception as error:
                 if task is None:
                     raise
                 self._fail(task, error, whole=True)

@@ -67,6 +67,7 @@ class Task:
         self.after: Task | None = None  # whose prompt is read first, because this one begins with it
         self.left_at = 0.0  # when somebody last waited
         self.plain = False  # the device is not to choose its next token ahead of the host
+        self.suspect = False  # it took part in a run that failed, and runs alone next
         self.learns = False  # its prompt was so long that it tells what its answer will want of the step
         self.done = False
         self.reason: str | None = None

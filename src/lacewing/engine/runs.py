@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lacewing.backends.batch import Batch
+from lacewing.backends.batch import Batch, Candidates, Wanted
 from lacewing.backends.step import Step
 from lacewing.engine.constraint import begin
 from lacewing.engine.request import Task
@@ -126,7 +126,7 @@ def _among_candidates(step: Step, batch: Batch, tasks: list[Task]) -> list[Choic
     picked: dict[int, Choice | None] = {plain[place]: token for place, token in known.items()}
     for index, (task, some) in enumerate(zip(tasks, wishes, strict=True)):
         if index not in picked:
-            picked[index] = task.sampler.pick_among(some, found[first[index] : first[index + 1]], task.history)
+            picked[index] = _pick_among(task, some, found[first[index] : first[index + 1]])
     return [picked[index] for index in range(len(tasks))]
 
 
@@ -150,7 +150,14 @@ def _collect_hidden(parts: list[Part], rows: np.ndarray) -> None:
 def _pick(task: Task, row: np.ndarray) -> Choice:
     try:
         return task.sampler.pick(row, task.history, None if task.masks is None else task.masks.get())
-    except NumericError as error:
+    except Exception as error:  # of this task alone, whatever it is
+        return error
+
+
+def _pick_among(task: Task, wanted: tuple[Wanted, ...], found: list[Candidates]) -> Choice | None:
+    try:
+        return task.sampler.pick_among(wanted, found, task.history)
+    except Exception as error:
         return error
 
 

@@ -72,6 +72,7 @@ class Sampler:
         self._adjust = Adjustments(sampling)
         self._random = np.random.Generator(np.random.PCG64(sampling.seed))
         self._number: float | None = None  # drawn for the next token
+        self._used: float | None = None  # by a choice that may be made again
 
     @property
     def takes_largest(self) -> bool:
@@ -123,7 +124,7 @@ class Sampler:
             else:
                 ids = np.flatnonzero(allowed(mask, len(row)))
                 chosen = int(ids[self._choose(_finite(adjusted[ids]))])
-        self._number = None
+        self._spend()
         return token_of(row, chosen, self.sampling.logprobs) if self.sampling.logprobs else Token(chosen)
 
     def _choose(self, logits: np.ndarray) -> int:
@@ -168,7 +169,8 @@ class Sampler:
         token: Token | None = Token(int(ids[place]))
         if token is not None and logprobs:
             token = _told(token.id, raw if wanted[0].bias else found, raw, logprobs)
-        self._number = None if token is not None else self._number
+        if token is not None:
+            self._spend()
         return token
 
     def _adjusted(self, found: Candidates, more: bool, history: Sequence[int]) -> tuple[np.ndarray, np.ndarray, float]:
@@ -227,8 +229,21 @@ class Sampler:
 
     def take_uniform(self) -> float:
         """As `_uniform`, for a token that is chosen with it."""
-        found, self._number = self._uniform(), None
+        found = self._uniform()
+        self._spend()
         return found
+
+    def _spend(self) -> None:
+        self._used, self._number = self._number, None
+
+    def chosen(self) -> None:
+        """The last choice stands."""
+        self._used = None
+
+    def choose_again(self) -> None:
+        """What was chosen since `chosen`, if anything, is lost with its run; the next choice takes the same random number."""
+        if self._used is not None:
+            self._number, self._used = self._used, None
 
 
 def _told(token: int, own: Candidates, raw: Candidates, count: int) -> Token | None:

@@ -7,15 +7,16 @@ import time
 import numpy as np
 
 from lacewing.backends.step import Step
-from lacewing.engine.admission import Admission, Checks
+from lacewing.engine.admission import Checks
 from lacewing.engine.observers import Observers
 from lacewing.engine.pages import Full
+from lacewing.engine.recovery import Recovery
 from lacewing.engine.request import Task
 from lacewing.engine.runs import Ahead, Choice, Part, run
 from lacewing.engine.sequence import Sequence
 from lacewing.engine.stats import rate
 from lacewing.engine.watcher import Watcher
-from lacewing.errors import Cancelled, LacewingError, NumericError
+from lacewing.errors import LacewingError, NumericError
 from lacewing.program.states import PAGE
 
 PATIENCE = 0.4  # seconds between two questions whether the caller has cancelled
@@ -26,7 +27,7 @@ LOGIT_BYTES = 64 << 20  # rows of logits that are wanted of one run, at most
 _AHEAD = 256  # tokens that a device may be asked for at once
 
 
-class Scheduler(Admission):
+class Scheduler(Recovery):
     """Steps for all tasks at once: each run carries the next token of every task that generates, and then pieces of prompts."""
 
     def __init__(self, step: Step, context: int, checks: Checks, state_bytes: int | None = None):
@@ -52,8 +53,7 @@ class Scheduler(Admission):
         if self._ahead is None:
             if self.waiting:
                 self._admit(began)
-            parts = self._compose(self._wanting(began))
-            self._look_ahead(parts)
+            parts = self._compose(self._by_turns(self._wanting(began)))
         else:
             parts = [Part(task.sequence, task.history[-1:], task, True) for task in self._ahead.tasks if task.sequence is not None]
         if parts:
@@ -81,22 +81,14 @@ class Scheduler(Admission):
         self._under_way = tasks
         self._watcher.begin([task.request.cancelled for task in tasks if task.request.cancelled is not None])
         try:
-            self.verify(thorough=False)
+            if not self._verified(tasks):
+                return
+            if self._ahead is None:
+                self._look_ahead(parts)
             choices = run(self.step, parts) if self._ahead is None else self._ahead.next()
             self.tell([(part.sequence, len(part.ids)) for part in parts])
-        except Cancelled:
-            return self.end_ahead()  # the others run again
         except Exception as error:
-            unclear = self._ahead is not None and isinstance(error, NumericError)
-            self.end_ahead()
-            for task in tasks:
-                if not unclear:
-                    self._fail(task, error, whole=not isinstance(error, LacewingError))
-                    continue
-                task.plain = True  # the next run shows whose logits are no numbers
-                if self.pages.fixed:  # a device that was further ahead has written to the units that were read
-                    self._preempt(task, first=False, whole=False)
-            return
+            return self._recover(tasks, error)
         except BaseException:
             self.end_ahead()
             raise
@@ -104,6 +96,8 @@ class Scheduler(Admission):
             self._watcher.end()
             self._under_way = []
         self._note(parts, time.perf_counter() - began)
+        for task in tasks:
+            task.suspect = False
         prompts = [(part, len(part.sequence.ids) + len(part.ids)) for part in parts if not part.task.stats.generated_tokens]
         for part in parts:
             self.commit(part.sequence, part.ids, part.task)
@@ -112,6 +106,16 @@ class Scheduler(Admission):
         for part, done in prompts:
             self._report(part.task, done)
             self._collected(part.task, done)
+
+    def _verified(self, tasks: list[Task]) -> bool:
+        """Whether the weights are what they were; if not, all that would read them fail."""
+        try:
+            self.verify(thorough=False)
+            return True
+        except Exception as error:
+            for task in tasks:
+                self._fail(task, error, whole=not isinstance(error, LacewingError))
+            return False
 
     def _report(self, task: Task, done: int) -> None:
         if task.request.progress is not None:
@@ -170,6 +174,7 @@ class Scheduler(Admission):
 
     def _push(self, task: Task, choice: Choice) -> None:
         task.plain = False
+        task.sampler.chosen()
         if task.done:
             return
         if isinstance(choice, Exception):
@@ -240,6 +245,10 @@ class Scheduler(Admission):
         return count
 
     # the device's own choices
+
+    @property
+    def is_ahead(self) -> bool:
+        return self._ahead is not None
 
     def _look_ahead(self, parts: list[Part]) -> None:
         """Let the device choose by itself where nothing but greedy decoding is to be done."""

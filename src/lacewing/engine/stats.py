@@ -46,6 +46,7 @@ class Counters:
     runs: Counter[int] = field(default_factory=Counter)
     run_seconds: float = 0.0
     preemptions: int = 0  # sequences that made room for others and ran again later
+    faults: int = 0  # runs of several sequences that failed, after which each of them ran alone
     evictions: int = 0  # times that something held for later prompts made room
 
 

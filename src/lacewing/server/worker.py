@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import threading
 import time
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from lacewing.assistant.driver import Driver, Handle
 from lacewing.assistant.reply import Assistant
-from lacewing.errors import BackendError, Cancelled, LacewingError
+from lacewing.errors import BackendError, Cancelled, DeviceLostError, LacewingError
 from lacewing.server.queue import Queue
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from lacewing.engine.sampling import Token
     from lacewing.engine.stats import Stats
 
+_log = logging.getLogger("lacewing.server")
 _FAULTS = 3  # requests in a row that fail by no fault of their own, after which the model is said to be unusable
 
 
@@ -107,7 +109,7 @@ class Worker:
         self.queue = Queue(model.engine.step.limits.rows)
         self.fault: Exception | None = None
         self.moved: Moved = []
-        self._failed = 0
+        self._failed = self._faults = 0
 
     @property
     def active(self) -> int:
@@ -132,14 +134,19 @@ class Worker:
     # in the driver's thread
 
     def judge(self, error: Exception | None) -> None:
-        """Requests that fail one after the other, as on a device that is lost, mean that the model is of no use."""
+        """A device that is lost, or requests that fail one after the other, mean that the model is of no use."""
         theirs = error is None or (isinstance(error, LacewingError) and not isinstance(error, BackendError))
         self._failed = 0 if theirs else self._failed + 1
-        if self._failed >= _FAULTS:
+        if self._failed >= _FAULTS or isinstance(error, DeviceLostError):
             self.fault = error
 
     def _deliver(self) -> None:
         """All of a run at once: the event loop is woken once."""
+        scheduler = self._model.engine.scheduler
+        if scheduler.counters.faults != self._faults:
+            self._faults = scheduler.counters.faults
+            problem = repr(scheduler.last_fault)
+            _log.warning("a run failed; its sequences run one by one to find the cause", extra={"problem": problem})
         moved = self.moved
         if not moved:
             return

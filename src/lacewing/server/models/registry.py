@@ -93,9 +93,11 @@ class Registry:
         if self.draining:
             return Health("draining", "the server is shutting down")
         slots = list(self._slots.values())
-        lost = next((slot for slot in slots if slot.lost), None)
-        if lost is not None:
-            return Health("failed", lost.problem)
+        for slot in slots:
+            if slot.lost:
+                return Health("failed", slot.problem)
+            if slot.served is not None and slot.served.worker.fault is not None:
+                return Health("failed", _lost(slot.served.name, slot.served.worker.fault))
         if any(slot.ready or slot.aside for slot in slots):
             return Health("ok")
         for slot in slots:
@@ -160,8 +162,7 @@ class Registry:
             except ModelFormatError as error:
                 problem = error
         if problem is not None and slot.served is served:
-            again = "it is loaded again; if that does not help, look at its file and its device, and restart the server"
-            slot.lost, slot.problem, slot.retry_at = True, f"{served.name} cannot be used: {problem}; {again}", 0.0
+            slot.lost, slot.problem, slot.retry_at = True, _lost(served.name, problem), 0.0
             _log.error("model lost", extra={"model": served.name, "problem": str(problem)})
 
     async def preload(self, progress: Progress | None = None) -> None:
@@ -190,6 +191,12 @@ def _seen(task: asyncio.Task[None]) -> None:
     """What a load raised is for those who wait for it, and there may be none."""
     if not task.cancelled():
         task.exception()
+
+
+def _lost(name: str, problem: Exception) -> str:
+    """Of a model that was in memory, for people."""
+    again = "it is loaded again; if that does not help, look at its file and its device, and restart the server"
+    return f"{name} cannot be used: {problem}; {again}"
 
 
 def _shown(what: str, done: int, total: int) -> str:

@@ -12,7 +12,7 @@ from types import TracebackType
 
 from wgpu.backends.wgpu_native._api import error_handler
 
-from lacewing.errors import BackendError, LacewingError, OutOfMemoryError
+from lacewing.errors import BackendError, DeviceLostError, LacewingError, OutOfMemoryError
 
 LOST = "the GPU was lost ({reason}): its driver was reset, or it was unplugged; load the model again, or use `backend='cpu'`"
 _FULL = ("out of memory", "not enough memory")  # unlike the memory of a workgroup, which a kernel may want too much of
@@ -39,7 +39,7 @@ def fault(what: str, message: str, kind: str = "", on_loss: Callable[[], None] =
     reason = reason_of(message)
     if "device is lost" in message or "device lost" in message.lower():
         on_loss()
-        return BackendError(LOST.format(reason=reason))
+        return DeviceLostError(LOST.format(reason=reason))
     if "OutOfMemory" in kind or any(words in message.lower() for words in _FULL):
         return OutOfMemoryError(f"the GPU has no memory left for {what}; use a smaller `context` or quant, or `backend='cpu'`")
     return BackendError(f"the GPU refused {what}: {reason}; `backend='cpu'` works without it")

@@ -16,7 +16,7 @@ from typing import Any
 from wgpu.backends.wgpu_native import _api
 from wgpu.backends.wgpu_native._ffi import ffi, lib
 
-from lacewing.errors import BackendError
+from lacewing.errors import DeviceLostError
 
 NULL = ffi.NULL
 Recorded = Sequence[tuple[Any, Any, int, int, int]]  # pipeline, bind group, workgroups in x, y, z
@@ -161,7 +161,7 @@ class Readback:
 
     @contextmanager
     def mapped(self, size: int, index: int) -> Iterator[Any]:
-        """The first `size` bytes as submission `index` leaves them, valid within. Raises BackendError where the device is lost."""
+        """The first `size` bytes as submission `index` leaves them, valid within. Raises DeviceLostError."""
         try:
             self.start(size)
             yield self.wait(index, size)
@@ -169,10 +169,10 @@ class Readback:
             self.release()
 
     def wait(self, index: int, size: int, eager: bool = False) -> Any:
-        """After `start`: the first `size` bytes, valid until `release`. Raises BackendError where the device is lost."""
+        """After `start`: the first `size` bytes, valid until `release`. Raises DeviceLostError where the device is lost."""
         if self.finish(index, eager) != _MAPPED:
             self._on_loss()
-            raise BackendError(LOST)
+            raise DeviceLostError(LOST)
         return self.bytes(size)
 
     def start(self, size: int) -> None:
