@@ -37,6 +37,7 @@ class Process:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         assert "serving" in line, (line, self.process.stderr.read() if not line else "")
+        self.endless = {**ENDLESS, "model": re.search(r"serving (\S+) at", line)[1]}
         self.url = re.search(r"http://\S+/v1", line)[0].removesuffix("/v1")
         self.curl = self.process.stdout.readline()
 
@@ -52,7 +53,7 @@ class Process:
 
         def read() -> None:
             try:
-                with httpx.stream("POST", f"{self.url}/v1/chat/completions", json=ENDLESS, timeout=60) as answer:
+                with httpx.stream("POST", f"{self.url}/v1/chat/completions", json=self.endless, timeout=60) as answer:
                     for line in answer.iter_lines():
                         lines.append(line)
             except httpx.HTTPError as error:
@@ -102,7 +103,7 @@ def test_a_signal_lets_answers_finish_up_to_a_limit(number, smollm2_path):
     while (health := httpx.get(f"{server.url}/health")).status_code == 200:
         time.sleep(0.02)
     assert health.json()["status"] == "draining"
-    refused = httpx.post(f"{server.url}/v1/chat/completions", json=ENDLESS)
+    refused = httpx.post(f"{server.url}/v1/chat/completions", json=server.endless)
     assert refused.status_code == 503 and refused.headers["retry-after"]
     before = len(lines)
     began = time.monotonic()
@@ -117,7 +118,7 @@ def test_an_answer_that_ends_in_time_ends_the_server(smollm2_path):
     server = Process(smollm2_path, "--shutdown-seconds", "60")
     server.ready()
     found = []
-    body = {**ENDLESS, "max_tokens": 40}
+    body = {**server.endless, "max_tokens": 40}
 
     def read() -> None:
         with httpx.stream("POST", f"{server.url}/v1/chat/completions", json=body, timeout=60) as answer:

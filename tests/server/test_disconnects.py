@@ -61,7 +61,7 @@ def send(url: str, content: str, *, stream: bool, max_tokens: int = 4000) -> soc
     """A request on a connection of its own."""
     host, port = url.removeprefix("http://").split(":")
     sent = {"messages": [{"role": "user", "content": content}], "stream": stream, "max_tokens": max_tokens, "ignore_eos": True}
-    body = json.dumps(sent | {"repeat_guard": 0}).encode()
+    body = json.dumps(sent | {"model": "tiny", "repeat_guard": 0}).encode()
     head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
     head += f"Content-Length: {len(body)}\r\n\r\n"
     connection = socket.create_connection((host, int(port)))

@@ -11,6 +11,8 @@ from lacewing.server.queue import Queue, QueueFullError, QueueTimeoutError, Wait
 from tests.server.serving import OneModel, running
 from tests.server.test_disconnects import Watch, send, until
 
+COUNT = [{"role": "user", "content": "Count."}]
+
 
 async def settle() -> None:
     for _ in range(10):
@@ -92,7 +94,7 @@ def test_too_many_requests_are_told_when_to_come_again(model):
         until(lambda: watch.running == places)
         waiting = [send(url, "And I.", stream=False) for _ in range(2)]
         until(lambda: registry.served.worker.queue.waiting == 2)
-        answer = httpx.post(f"{url}/v1/chat/completions", json={"messages": [{"role": "user", "content": "x"}]})
+        answer = httpx.post(f"{url}/v1/chat/completions", json={"model": "tiny", "messages": [{"role": "user", "content": "x"}]})
         assert answer.status_code == 429 and int(answer.headers["retry-after"]) >= 1
         assert answer.json()["error"]["type"] == "rate_limit_error" and answer.json()["error"]["code"] == "queue_full"
         late = b""
@@ -106,7 +108,7 @@ def test_too_many_requests_are_told_when_to_come_again(model):
 
 def test_a_request_may_take_so_long_and_no_longer(model):
     registry = OneModel(model)
-    body = {"messages": [{"role": "user", "content": "Count."}], "max_tokens": 4000, "ignore_eos": True, "repeat_guard": 0}
+    body = {"model": "tiny", "messages": COUNT, "max_tokens": 4000, "ignore_eos": True, "repeat_guard": 0}
     with running(registry, request_seconds=0.5) as url:
         answer = httpx.post(f"{url}/v1/chat/completions", json=body, timeout=20)
         assert answer.status_code == 504 and answer.json()["error"]["code"] == "request_timeout"
@@ -116,7 +118,7 @@ def test_a_request_may_take_so_long_and_no_longer(model):
 
 
 def test_an_answer_ends_when_its_client_has_waited_long_enough(model):
-    body = {"messages": [{"role": "user", "content": "Count."}], "max_tokens": 4000, "ignore_eos": True, "repeat_guard": 0}
+    body = {"model": "tiny", "messages": COUNT, "max_tokens": 4000, "ignore_eos": True, "repeat_guard": 0}
     with running(OneModel(model)) as url:
         found = httpx.post(f"{url}/v1/chat/completions", json={**body, "t_max_predict_ms": 200}, timeout=20).json()
     assert found["choices"][0]["finish_reason"] == "length" and 0 < found["usage"]["completion_tokens"] < 4000

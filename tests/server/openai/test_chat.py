@@ -10,12 +10,12 @@ import pytest
 
 HELLO = [{"role": "user", "content": "Write about the sea."}]
 IMAGE = {"role": "user", "content": [{"type": "image_url"}]}
-NO_TEXT = b'{"messages": [{"role": "user", "content": "\xff"}]}'
+NO_TEXT = b'{"model": "tiny", "messages": [{"role": "user", "content": "\xff"}]}'
 
 
 def events(url: str, path: str, **body) -> list:
     """What a stream sends, "[DONE]" included."""
-    with httpx.stream("POST", f"{url}{path}", json={"stream": True, **body}, timeout=60) as response:
+    with httpx.stream("POST", f"{url}{path}", json={"model": "tiny", "stream": True, **body}, timeout=60) as response:
         assert response.status_code == 200, response.read()
         assert response.headers["content-type"] == "text/event-stream; charset=utf-8"
         data = response.read().decode()
@@ -69,7 +69,7 @@ def test_several_answers_with_seeds_in_a_row(client):
 
 
 def test_several_answers_in_one_stream(url):
-    body = {"messages": HELLO, "temperature": 1, "seed": 7, "n": 3, "max_tokens": 12}
+    body = {"model": "tiny", "messages": HELLO, "temperature": 1, "seed": 7, "n": 3, "max_tokens": 12}
     found = events(url, "/v1/chat/completions", **body)
     texts = ["", "", ""]
     for chunk in found[:-1]:
@@ -124,12 +124,16 @@ def test_the_last_message_of_the_assistant_is_continued(client):
         ({"logit_bias": {"99999999": 1}}, 400, None, None),
         ({"mirostat": 2}, 400, "mirostat", "unsupported_parameter"),
         ({"model": "other"}, 404, None, "model_not_found"),
+        ({"model": ""}, 400, "model", "invalid_value"),
+        ({"model": None}, 400, "model", "invalid_value"),
         ({"messages": [{"role": "user", "content": "word " * 9000}]}, 400, "messages", "context_length_exceeded"),
     ],
 )
 @pytest.mark.parametrize("stream", [False, True])
 def test_what_is_wrong_is_told(url, body, status, param, code, stream):
-    response = httpx.post(f"{url}/v1/chat/completions", json={"messages": HELLO, "stream": stream, **body}, timeout=30)
+    response = httpx.post(
+        f"{url}/v1/chat/completions", json={"model": "tiny", "messages": HELLO, "stream": stream, **body}, timeout=30
+    )
     error = response.json()["error"]
     assert (response.status_code, error["param"], error["code"]) == (status, param, code), error
     assert error["message"] and response.headers["content-type"] == "application/json"
@@ -137,7 +141,9 @@ def test_what_is_wrong_is_told(url, body, status, param, code, stream):
 
 @pytest.mark.parametrize("field", ["user", "metadata", "cache_prompt", "of_tomorrow"])
 def test_other_fields_are_ignored(url, field):
-    response = httpx.post(f"{url}/v1/chat/completions", json={"messages": HELLO, "max_tokens": 1, field: "x"}, timeout=30)
+    response = httpx.post(
+        f"{url}/v1/chat/completions", json={"model": "tiny", "messages": HELLO, "max_tokens": 1, field: "x"}, timeout=30
+    )
     assert response.status_code == 200
 
 
@@ -167,3 +173,13 @@ def test_the_client_raises_its_own_errors(client):
         client.chat.completions.create(model="other", messages=HELLO)
     with pytest.raises(openai.BadRequestError, match="temperature"):
         client.chat.completions.create(model="tiny", messages=HELLO, temperature=5)
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [("chat/completions", {"messages": HELLO}), ("completions", {"prompt": "x"}), ("embeddings", {"input": "x"})],
+)
+def test_a_model_has_to_be_named(url, path, body):
+    response = httpx.post(f"{url}/v1/{path}", json=body, timeout=30)
+    error = response.json()["error"]
+    assert (response.status_code, error["param"], error["code"]) == (400, "model", "missing_required_parameter")

@@ -24,8 +24,10 @@ def test_vectors_are_those_of_the_api(client, model):
 def test_every_form_of_input_and_both_encodings(url, model, given):
     ids = model.tokenizer.encode_whole(TEXTS[0])
     given = {"ids": ids, "list of ids": [ids]}.get(given, given) if isinstance(given, str) else given
-    plain = httpx.post(f"{url}/v1/embeddings", json={"input": given}, timeout=30).json()["data"][0]["embedding"]
-    packed = httpx.post(f"{url}/v1/embeddings", json={"input": given, "encoding_format": "base64"}, timeout=30).json()
+    plain = httpx.post(f"{url}/v1/embeddings", json={"model": "tiny", "input": given}, timeout=30).json()["data"][0]["embedding"]
+    packed = httpx.post(
+        f"{url}/v1/embeddings", json={"model": "tiny", "input": given, "encoding_format": "base64"}, timeout=30
+    ).json()
     assert np.array_equal(np.frombuffer(base64.b64decode(packed["data"][0]["embedding"]), "<f4"), np.float32(plain))
     assert np.array_equal(np.float32(plain), model.embed(TEXTS[0]))
 

@@ -44,13 +44,19 @@ class ModelBody(Body):
         return False
 
 
+class NamedModelBody(ModelBody):
+    """A body that has to name a model, as OpenAI's API wants it; a server of several would have to guess."""
+
+    model: str = Field(min_length=1, description="a name of `/v1/models`")
+
+
 class StreamOptions(BaseModel):
     model_config = ConfigDict(strict=True, extra="ignore")
 
     include_usage: bool | None = Field(None, description="a last chunk without choices tells `usage`")
 
 
-class AnswerBody(ModelBody):
+class AnswerBody(NamedModelBody):
     """Fields of chat and completions alike."""
 
     stream: bool | None = Field(None, description="server-sent events instead of one JSON object")

@@ -47,7 +47,7 @@ class ChatWriter(Writer):
             message["content"] = message.pop("reasoning_content", "") + message["content"]
         if message.get("tool_calls") and not message["content"]:
             message["content"] = None
-        message["refusal"] = None
+        message |= {"refusal": None, "annotations": []}  # as OpenAI always has them
         logprobs = None if self.top is None else self._logprobs(choice).chat(choice.take())
         return {"index": choice.index, "message": message, "logprobs": logprobs, "finish_reason": reason(choice)}
 

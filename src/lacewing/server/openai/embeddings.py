@@ -15,7 +15,7 @@ from lacewing.options import Sampling
 from lacewing.server.answers import Answers, Job
 from lacewing.server.context import Served
 from lacewing.server.exchange import Exchange, Format
-from lacewing.server.openai.bodies import ModelBody
+from lacewing.server.openai.bodies import NamedModelBody
 from lacewing.server.openai.completions import Ids
 from lacewing.server.openai.requests import accept
 from lacewing.server.openai.types import dumps
@@ -31,7 +31,7 @@ Texts = Annotated[list[str], Field(min_length=1, max_length=MAX_INPUTS)]
 Batches = Annotated[list[Ids], Field(min_length=1, max_length=MAX_INPUTS)]
 
 
-class EmbeddingBody(ModelBody):
+class EmbeddingBody(NamedModelBody):
     """Texts that become vectors."""
 
     input: str | Texts | Ids | Batches = Field(description="a text, a list of texts, token ids, or a list of such lists")
