@@ -177,3 +177,13 @@ def test_large_bodies_are_checked_beside_the_event_loop(monkeypatch):
     for size in (bodies._LARGE - 400, bodies._LARGE + 400):
         post(b"[" * size, Bodies(echo, 1 << 20))
     assert threads[0] is threading.main_thread() and threads[1] is not threading.main_thread()
+
+
+@pytest.mark.parametrize("method", ["PUT", "PATCH", "DELETE", "GET"])
+def test_bodies_of_every_method_are_checked(method):
+    """A method that a path does not take is for the routes to refuse, once no body is in the way."""
+    assert ask(APP, method).status_code == 200
+    assert ask(APP, method, headers={"content-length": "0"}).status_code == 200
+    assert ask(APP, method, content=b"x" * 2000, headers=JSON).status_code == 413
+    assert ask(APP, method, content=b"{}", headers={"content-type": "text/plain"}).status_code == 415
+    assert ask(APP, method, headers={"content-type": "text/plain", "transfer-encoding": "chunked"}).status_code == 415

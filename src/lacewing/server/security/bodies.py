@@ -29,7 +29,7 @@ class _Gone(Exception):
 
 
 class Bodies:
-    """Reads the body of a POST, refuses what is too large (413), no JSON (415), or too deep or many (400), and passes it on whole.
+    """The body of a request: refused if too large (413), no JSON (415), too deep or of too many values (400), else passed on whole.
 
     JSON alone, since a browser sends it to foreign servers only after asking (a preflight), which is not answered. `log`: the body
     is written into the log.
@@ -39,7 +39,7 @@ class Bodies:
         self._app, self._most, self._log = app, most, log
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["method"] not in ("POST", "PUT", "PATCH"):
+        if scope["type"] != "http" or not (scope["method"] == "POST" or _has_body(scope)):
             return await self._app(scope, receive, send)
         kind = (header(scope, b"content-type") or b"").partition(b";")[0].strip().lower()
         if kind != b"application/json":
@@ -78,6 +78,10 @@ class Bodies:
             pieces.append(piece)
             if not message.get("more_body", False):
                 return b"".join(pieces)
+
+
+def _has_body(scope: Scope) -> bool:
+    return header(scope, b"transfer-encoding") is not None or (header(scope, b"content-length") or b"0") != b"0"
 
 
 def _again(body: bytes, receive: Receive) -> Receive:
