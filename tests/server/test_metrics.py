@@ -134,6 +134,8 @@ def test_preemptions_and_evictions_are_counted(tiny_path):
                 ids = np.random.default_rng(seed).integers(0, 200, 200).tolist()
                 list(engine.submit(Request(ids, Sampling(max_tokens=1, temperature=0))))
             assert engine.scheduler.counters.evictions > 0
+            for seed in range(40):  # short answers, so that two that become long are let in together
+                list(engine.submit(Request([seed, 1], Sampling(max_tokens=1, temperature=0))))
             both = [
                 engine.submit(Request(np.random.default_rng(seed).integers(0, 200, 120).tolist(), Sampling(max_tokens=30)))
                 for seed in (3, 4)

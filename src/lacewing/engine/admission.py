@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import heapq
 import time
 from abc import ABC, abstractmethod
@@ -9,6 +10,7 @@ from collections import deque
 from collections.abc import Callable
 
 from lacewing.backends.step import Step
+from lacewing.engine.expected import AnswerLength
 from lacewing.engine.pages import Full, Pages
 from lacewing.engine.prefix import PrefixTree
 from lacewing.engine.request import Task
@@ -23,8 +25,9 @@ Checks = tuple[Callable[[], None], Callable[[], None]]  # of the weights: before
 class Admission(ABC):
     """Rows and pages for tasks. Whoever has the `turn`, a lock, may call the methods.
 
-    A page that is missing is taken from the prefix tree, or else from the task that was admitted last, which waits and runs again
-    from its ids later. So one sequence of the whole context always fits, and the task that was admitted first always goes on.
+    A task waits until there are pages for its prompt and for as long an answer as is usual, besides what the running ones will
+    need. A page that is missing all the same is taken from the prefix tree, or else from the task that came last, which waits and
+    runs again from its ids later. So one sequence of the whole context always fits, and the task that came first always goes on.
     """
 
     def __init__(self, step: Step, checks: Checks, state_bytes: int | None = None):
@@ -35,8 +38,9 @@ class Admission(ABC):
         self.tree = PrefixTree(self.pages)
         self._arrived: deque[Task] = deque()  # by `submit`, which any thread may call at any time
         self.waiting: deque[Task] = deque()
-        self.running: list[Task] = []  # in the order of their admission
+        self.running: list[Task] = []  # in the order of their arrival
         self.last: list[int] = []  # ids of the sequence that ran last, as far as they have been run
+        self._lengths = AnswerLength()
         self._rows = list(range(step.limits.rows))  # that are free, a heap
         self.last_fault: Exception | None = None  # of a run of several tasks
 
@@ -89,6 +93,8 @@ class Admission(ABC):
                 self.verify()
             except LacewingError as error:
                 return self._fail(task, error, whole=False)
+        if reason in ("stop", "length") and task.answers and task.request.sampling.max_tokens != 0:
+            self._lengths.note(task.stats.generated_tokens)
         task.reason, task.done = reason, True
         self._leave(task, whole=True)
 
@@ -154,7 +160,7 @@ class Admission(ABC):
         sequence = self.tree.acquire(task.history, task.reusable, task.number)
         self.waiting.remove(task)
         task.sequence = sequence
-        self.running.append(task)  # first, so that it can leave if attaching fails
+        bisect.insort(self.running, task, key=_number)  # first, so that it can leave if attaching fails
         sequence.attach(heapq.heappop(self._rows))
         if not task.admitted:
             task.admitted, task.stats.reused_tokens = True, len(sequence.ids)
@@ -168,12 +174,16 @@ class Admission(ABC):
         return next((each for each in tasks if not each.wants or each.idle(now)), None)
 
     def _fits(self, task: Task) -> bool:
-        """Whether its ids have pages besides those of the running tasks, within the budget of all groups."""
+        """Whether it and the running tasks have pages for all that they are expected to become, within the budget of all groups."""
         hit, limits = self.tree.find(task.history, task.reusable), self.step.limits
-        length, nbytes = min(len(task.history) + 1, limits.context), 0
+        length, nbytes = self._lengths.positions(task, limits.context), 0
+        running = [
+            (each.sequence, self._lengths.positions(each, limits.context)) for each in self.running if each.sequence is not None
+        ]
         for group, each in enumerate(self.step.groups):
-            used = {page for one in self.running if one.sequence is not None for page in one.sequence.tables[group]}
-            needed = each.live(length, limits.chunk)
+            used = {page for sequence, _ in running for page in sequence.tables[group]}
+            ahead = sum(max(0, each.live(end, limits.chunk) - len(sequence.tables[group])) for sequence, end in running)
+            needed = each.live(length, limits.chunk) + ahead
             if group in self.pages.unlimited:
                 index = self.pages.unlimited.index(group)
                 used.update(node.pages[index] for node in hit.path)
@@ -245,3 +255,7 @@ class Admission(ABC):
                 raise error from None
             self._fail(task, error, whole=True)
             return False
+
+
+def _number(task: Task) -> int:
+    return task.number

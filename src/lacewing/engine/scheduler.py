@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 
 import numpy as np
@@ -14,15 +15,13 @@ from lacewing.engine.recovery import Recovery
 from lacewing.engine.request import Task
 from lacewing.engine.runs import Ahead, Choice, Part, run
 from lacewing.engine.sequence import Sequence
+from lacewing.engine.share import MEASURED, SMALLEST, prompt_tokens, shares
 from lacewing.engine.stats import rate
 from lacewing.engine.watcher import Watcher
 from lacewing.errors import LacewingError, NumericError
 from lacewing.program.states import PAGE
 
 PATIENCE = 0.4  # seconds between two questions whether the caller has cancelled
-SMALLEST = 64  # tokens of a run in which the weights are still used well
-_SHARE = 0.1  # seconds that prompts may take of a run in which others generate
-_LEAST = 32  # prompt tokens of such a run
 LOGIT_BYTES = 64 << 20  # rows of logits that are wanted of one run, at most
 _AHEAD = 256  # tokens that a device may be asked for at once
 
@@ -34,8 +33,8 @@ class Scheduler(Recovery):
         super().__init__(step, checks, state_bytes)
         self.context = context
         self.observers = Observers(step)
-        self.pace = 0.0  # prompt tokens/s of the last long run
-        self._decode_seconds = 0.0  # of the last run without a prompt
+        self.pace = 0.0  # tokens/s of the last long run
+        self._decode_seconds, self._decode_rows = 0.0, 1  # of the last run without a prompt
         self._ahead: Ahead | None = None
         self._watcher = Watcher(step.abort)
         self._under_way: list[Task] = []
@@ -150,9 +149,9 @@ class Scheduler(Recovery):
                 task.stats.prompt_seconds += seconds
                 prompt += len(ids)
         if not prompt:
-            self._decode_seconds = seconds
-        elif prompt >= _LEAST:
-            self.pace = rate(prompt, seconds)
+            self._decode_seconds, self._decode_rows = seconds, len(parts)
+        elif prompt >= MEASURED:
+            self.pace = rate(sum(len(part.ids) for part in parts), seconds)
 
     def commit(self, sequence: Sequence, ids: list[int], task: Task | None = None) -> None:
         """`ids` have been run: resume points where there are to be some."""
@@ -209,20 +208,21 @@ class Scheduler(Recovery):
             decodes.sort(key=lambda task: task.stats.generated_tokens)
         for task in decodes[: self.step.limits.chunk]:
             self._add(parts, task, 1)
-        prompts = sorted((task for task in wanting if not task.decodes), key=lambda task: task.left_of_prompt)
-        room, rows = self._room(len(parts), prompts), max(1, LOGIT_BYTES // (4 * self.step.program.vocab_size))
-        for index, task in enumerate(prompts):  # an equal share of each, so that a short one need not wait for a long one
+        prompts = [task for task in wanting if not task.decodes]
+        rows = max(1, LOGIT_BYTES // (4 * self.step.program.vocab_size))
+        for task, count in shares(prompts, self._room(len(parts), prompts)):
             scored = task.collector is not None and task.answers and task.collector.reusable is not None
-            most = min(room, max(_LEAST, room // (len(prompts) - index)), rows if scored else room)
+            most = min(count, rows) if scored else count
             done = self._add(parts, task, most) if most > 0 else 0
-            room, rows = room - done, rows - done * scored
+            rows -= done * scored
         return [part for part in parts if part.task.sequence is part.sequence]
 
     def _room(self, decodes: int, prompts: list[Task]) -> int:
         """Prompt tokens that a run may carry."""
         chunk = self.step.limits.chunk
         if decodes:
-            return min(chunk - decodes, max(_LEAST, int(self.pace * max(_SHARE, self._decode_seconds))))
+            answers = self._decode_seconds * math.sqrt(decodes / self._decode_rows)  # more of them share the reading of weights
+            return min(chunk - decodes, prompt_tokens(decodes, answers, self.pace))
         alone = len(prompts) == 1 and prompts[0].request.cancelled is not None
         return self.responsive_chunk() if alone or any(task.request.responsive for task in prompts) else chunk
 
