@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
+from lacewing.server.anthropic import types as anthropic
 from lacewing.server.app import ROUTES
 from lacewing.server.metrics import HELP, PATH
 from lacewing.server.native.texts import DetokenizeBody, TokenizeBody
@@ -13,7 +14,7 @@ from lacewing.server.openai.chat import ChatBody, ConversationBody
 from lacewing.server.openai.completions import CompletionBody
 from lacewing.server.openai.embeddings import EmbeddingBody
 from lacewing.server.openai.errors import rows
-from lacewing.server.openai.fields import IGNORED, REFUSED
+from lacewing.server.openai.fields import IGNORED, REFUSED, Refused
 
 HEAD = """# The server
 
@@ -54,6 +55,33 @@ Unless they have a value that changes nothing.
 
 | field | accepted | |
 |---|---|---|
+"""
+MESSAGES = """
+## Messages, as Anthropic's API has them
+
+`/v1/messages` takes what Anthropic's clients send: `x-api-key` or `Authorization: Bearer`, any `anthropic-version` and
+`anthropic-beta`. With its client:
+
+```text
+import anthropic
+
+client = anthropic.Anthropic(base_url="http://127.0.0.1:8080", api_key="none")
+answer = client.messages.create(model="smollm2", max_tokens=100, messages=[{"role": "user", "content": "Say hello."}])
+print(answer.content[0].text)
+```
+
+Claude Code asks this server if these variables are set; the last one is the model for titles and other small work:
+
+```text
+export ANTHROPIC_BASE_URL=http://127.0.0.1:8080 ANTHROPIC_AUTH_TOKEN=none
+export ANTHROPIC_MODEL=smollm2 ANTHROPIC_DEFAULT_HAIKU_MODEL=smollm2
+```
+
+Streams have Anthropic's events; `ping` comes while nothing else does. Blocks of thoughts end with a `signature` that clients send
+back; it is not checked. `usage.input_tokens` are the tokens of the prompt that were run, `cache_read_input_tokens` those that were
+found in the prefix cache. `stop_reason` is "end_turn", "max_tokens", "stop_sequence", "tool_use", or
+"model_context_window_exceeded". Errors are Anthropic's: `{"type": "error", "error": {"type", "message"}}`; what has the status 503
+below has 529 here ("overloaded_error").
 """
 STREAMS = """
 ## Streams
@@ -97,13 +125,30 @@ def page(client: str) -> str:
     parts += [_fields("Fields of `/v1/embeddings`", EmbeddingBody)]
     parts += [_fields("Fields of `/tokenize`", TokenizeBody), _fields("Fields of `/detokenize`", DetokenizeBody)]
     parts += [_fields("Fields of `/apply-template`", ConversationBody)]
-    parts += [IGNORED_HEAD, *(f"| `{name}` | {reason} |\n" for name, reason in IGNORED.items()), REFUSED_HEAD]
-    for name, row in REFUSED.items():
-        accepted = ", ".join(f"`{value}`" for value in ("null", *map(json.dumps, row.neutral)))
-        parts.append(f"| `{name}` | {accepted} | {row.reason} |\n")
+    parts += [IGNORED_HEAD, *_ignored(IGNORED), REFUSED_HEAD, *_refused(REFUSED)]
+    parts += [_messages()]
     parts += [STREAMS, *(f"| {status} | `{code}` |\n" for status, code in rows())]
     parts += [METRICS.replace("{path}", PATH), *(f"| `{name}` | {about} |\n" for name, about in HELP.items())]
     return "".join(parts)
+
+
+def _messages() -> str:
+    """Anthropic's API."""
+    parts = [MESSAGES, _fields("Fields of `/v1/messages` and `/v1/messages/count_tokens`", anthropic.PromptBody)]
+    parts += [_fields("Further fields of `/v1/messages`", anthropic.MessagesBody, anthropic.PromptBody)]
+    parts += ["\nIgnored:\n\n| field | |\n|---|---|\n", *_ignored(anthropic.IGNORED)]
+    parts += ["\nRefused:\n\n| field | accepted | |\n|---|---|---|\n", *_refused(anthropic.REFUSED)]
+    return "".join(parts)
+
+
+def _ignored(rows: Mapping[str, str]) -> Iterator[str]:
+    return (f"| `{name}` | {reason} |\n" for name, reason in rows.items())
+
+
+def _refused(rows: Mapping[str, Refused]) -> Iterator[str]:
+    for name, row in rows.items():
+        accepted = ", ".join(f"`{value}`" for value in ("null", *map(json.dumps, row.neutral)))
+        yield f"| `{name}` | {accepted} | {row.reason} |\n"
 
 
 def endpoints() -> Iterator[tuple[str, str, str]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import openai
@@ -10,6 +10,7 @@ import pytest
 
 import lacewing
 from lacewing.api import Model
+from tests.server.scripted import Scripted, ScriptedAssistant
 from tests.server.serving import OneModel, running
 
 
@@ -34,3 +35,24 @@ def url(registry: OneModel) -> Iterator[str]:
 def client(url: str) -> Iterator[openai.OpenAI]:
     with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=30) as client:
         yield client
+
+
+@pytest.fixture(scope="module")
+def scripted(model: Model) -> Iterator[tuple[str, ScriptedAssistant]]:
+    """A server, and what makes its model say what a test wants."""
+    registry = Scripted(model)
+    with running(registry) as url:
+        yield url, registry.assistant
+
+
+@pytest.fixture
+def says(scripted) -> Iterator[Callable[[str | None], str]]:
+    """Has the next answers say a text; gives the server's address."""
+    url, assistant = scripted
+
+    def say(text: str | None) -> str:
+        assistant.script = text
+        return url
+
+    yield say
+    assistant.script = None

@@ -51,6 +51,7 @@ def test_a_request_is_a_line_of_json():
 def test_ids_go_back_where_they_are_plain(given, kept):
     answer = ask(Requests().around(echo), headers={"x-request-id": given})
     found = answer.headers["x-request-id"]
+    assert answer.headers["request-id"] == found  # where Anthropic's clients look for it
     assert (found == given) is kept and (kept or found.startswith("req_"))
 
 

@@ -114,6 +114,11 @@ class AnswerDecoder:
         return deltas
 
     @property
+    def stop_string(self) -> str | None:
+        """Which of `stops` ended the text."""
+        return self._stops.hit
+
+    @property
     def message(self) -> dict[str, Any]:
         """The answer so far as a message, as the next turn of the conversation takes it."""
         begun = self._begun

@@ -11,7 +11,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from lacewing.errors import LacewingError
+from lacewing.server.anthropic.endpoints import count_tokens, messages
 from lacewing.server.context import Context, Limits, Registry
+from lacewing.server.dialects import dialect_of
 from lacewing.server.events import Observer, Observers
 from lacewing.server.native.health import health
 from lacewing.server.native.texts import apply_template, detokenize, tokenize
@@ -28,6 +30,8 @@ ROUTES = (
     Route("/v1/chat/completions", chat_completions, methods=["POST"]),
     Route("/v1/completions", completions, methods=["POST"]),
     Route("/v1/embeddings", embeddings, methods=["POST"]),
+    Route("/v1/messages", messages, methods=["POST"]),
+    Route("/v1/messages/count_tokens", count_tokens, methods=["POST"]),
     Route("/v1/models", list_models, methods=["GET"]),
     Route("/v1/models/{model:path}", show_model, methods=["GET"]),
     Route("/tokenize", tokenize, methods=["POST"]),
@@ -40,10 +44,16 @@ ROUTES = (
 
 def create_app(registry: Registry, options: Limits, observers: Sequence[Observer] = ()) -> Starlette:
     """The application for `registry`. Observers are told of every request for an answer."""
-    handlers = {LacewingError: errors.on_error, HTTPException: _on_http_error, Exception: errors.on_error}
+    handlers = {LacewingError: _on_error, HTTPException: _on_http_error, Exception: _on_error}
     app = Starlette(routes=list(ROUTES), exception_handlers=handlers)
     app.state.context = Context(registry, options, Observers(tuple(observers)))
     return app
+
+
+async def _on_error(request: Request, error: Exception) -> Response:
+    """Of an endpoint."""
+    dialect = dialect_of(request.url.path) or errors.DIALECT
+    return dialect.response(error)
 
 
 async def _on_http_error(request: Request, error: Exception) -> Response:
@@ -55,8 +65,7 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
         message = f"{request.url.path} does not take {request.method}"
     else:
         message = str(getattr(error, "detail", error))
-    response = errors.response(
-        errors.RequestError(message, status=status, code={404: "not_found", 405: "method_not_allowed"}.get(status))
-    )
+    code = {404: "not_found", 405: "method_not_allowed"}.get(status)
+    response = await _on_error(request, errors.RequestError(message, status=status, code=code))
     response.headers.update(getattr(error, "headers", None) or {})
     return response

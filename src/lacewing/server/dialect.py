@@ -15,7 +15,8 @@ LINES = b"application/x-ndjson"
 class Dialect:
     """`response`: the answer to a request that failed before anything was sent; `event`: the same within a stream.
 
-    `end`: what stands behind the last event. `pings`: whether a stream may hold comments that clients skip.
+    `end`: what stands behind the last event. `pings`: whether a stream may hold comments that clients skip; `ping`: an event that
+    stands behind each of them.
     """
 
     response: Callable[[BaseException], Response]
@@ -23,3 +24,4 @@ class Dialect:
     end: bytes = b""
     content_type: bytes = EVENTS
     pings: bool = True
+    ping: bytes = b""

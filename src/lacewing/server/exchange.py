@@ -107,7 +107,8 @@ class Exchange(ABC, Generic[TBody]):
 
     def _stream(self, send: Send) -> EventStream:
         dialect, limits = self.dialect, self.context.limits
-        return EventStream(send, limits.ping_seconds if dialect.pings else None, limits.write_seconds, dialect.content_type)
+        ping = limits.ping_seconds if dialect.pings else None
+        return EventStream(send, ping, limits.write_seconds, dialect.content_type, dialect.ping)
 
     async def _tell(self, error: Exception, events: EventStream | None, send: Send) -> None:
         """The client, what went wrong."""

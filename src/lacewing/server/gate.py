@@ -23,7 +23,7 @@ class Gate:
             return await self._app(scope, receive, send)
         if self.draining:
             message = "the server is shutting down; ask another one, or later"
-            return await refuse(send, 503, message, "shutting_down", kind="server_error", headers=_RETRY)
+            return await refuse(scope, send, 503, message, "shutting_down", kind="server_error", headers=_RETRY)
         self.active += 1
         try:
             await self._app(scope, receive, send)

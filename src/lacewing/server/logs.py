@@ -155,7 +155,8 @@ class Requests(Observer):
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message = {**message, "headers": [*message.get("headers", ()), (b"x-request-id", name.encode())]}
+                ids = [(b"x-request-id", name.encode()), (b"request-id", name.encode())]  # the second is Anthropic's
+                message = {**message, "headers": [*message.get("headers", ()), *ids]}
             await send(message)
 
         try:

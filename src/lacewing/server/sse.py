@@ -23,14 +23,16 @@ class SlowReaderError(LacewingError):
 class EventStream:
     """The body of a response. It starts with the first event, or with a comment once nothing came for `ping` seconds (None: never).
 
+    `sign`: an event behind each comment, for clients that do not count comments as a sign of life.
+
     So errors before that have a status of their own; and a comment shows a connection that is half closed.
     What a client does not read piles up in the transport to its limit; then writing waits, `patience` seconds at most.
     """
 
-    def __init__(self, send: Send, ping: float | None, patience: float, content_type: bytes = EVENTS):
+    def __init__(self, send: Send, ping: float | None, patience: float, content_type: bytes = EVENTS, sign: bytes = b""):
         self.started = False
         self._note = "still working"
-        self._send, self._patience = send, patience
+        self._send, self._patience, self._sign = send, patience, sign
         self._headers = [(b"content-type", content_type), *_HEADERS]
         self._loop = asyncio.get_running_loop()
         self._written = self._loop.time()
@@ -78,7 +80,7 @@ class EventStream:
 
     async def _comment(self) -> None:
         with contextlib.suppress(SlowReaderError):
-            await self.write(f": {self._note}\n\n".encode())
+            await self.write(f": {self._note}\n\n".encode() + self._sign)
 
 
 async def _within(seconds: float, sending: Awaitable[None]) -> None:

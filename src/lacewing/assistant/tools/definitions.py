@@ -17,7 +17,7 @@ MAX_DEPTH = 32
 MAX_VISITS = 200  # schemas that are read to find the types of one parameter
 AUTO, NONE, REQUIRED = "auto", "none", "required"
 TYPES = ("string", "number", "integer", "boolean", "null", "array", "object")
-_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 _EMPTY: Mapping[str, Any] = {"type": "object", "properties": {}}
 
 
@@ -128,7 +128,7 @@ def _tool(value: Any, where: str) -> Tool:
         raise OptionError(f"{where} needs a `function` with a name and parameters")
     name, description = function.get("name"), function.get("description")
     if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise OptionError(f"{where}: the name {shown_value(name)} must have 1 to 64 letters, digits, dots, dashes and underscores")
+        raise OptionError(f"{where}: the name {shown_value(name)} must have 1 to 128 letters, digits, dots, dashes and underscores")
     if description is not None and not isinstance(description, str):
         raise OptionError(f"{where}: the description of {name} must be text")
     strict = function.get("strict")

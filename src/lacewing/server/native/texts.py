@@ -46,13 +46,13 @@ async def tokenize(request: Request) -> JSONResponse:
             return {"tokens": ids}
         return {"tokens": [{"id": token, "piece": _piece(tokenizer.token_bytes(token))} for token in ids]}
 
-    return await _with_model(request, body, work)
+    return await with_model(request, body, work)
 
 
 async def detokenize(request: Request) -> JSONResponse:
     """The text of ids."""
     body = await read(request, DetokenizeBody)
-    return await _with_model(request, body, lambda served: {"content": served.model.detokenize(body.tokens, special=True)})
+    return await with_model(request, body, lambda served: {"content": served.model.detokenize(body.tokens, special=True)})
 
 
 async def apply_template(request: Request) -> JSONResponse:
@@ -63,10 +63,10 @@ async def apply_template(request: Request) -> JSONResponse:
         prompt = body.prompt(served.worker.assistant)
         return {"prompt": served.model.detokenize(prompt.ids, special=True)}
 
-    return await _with_model(request, body, work)
+    return await with_model(request, body, work)
 
 
-async def _with_model(request: Request, body: ModelBody, work: Callable[[Served], dict[str, Any]]) -> JSONResponse:
+async def with_model(request: Request, body: ModelBody, work: Callable[[Served], dict[str, Any]]) -> JSONResponse:
     """The answer of `work`, which runs in a thread. It counts among the requests that wait."""
     context = context_of(request.app)
     visit = context.room.enter()

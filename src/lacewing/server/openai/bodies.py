@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
 
 from lacewing.options import Sampling
 from lacewing.server.openai.errors import RequestError
-from lacewing.server.openai.fields import check_refused
+from lacewing.server.openai.fields import REFUSED, Refused, check_refused
 
 MAX_CHOICES = 8
 MAX_STOPS, MAX_STOP = 16, 256  # strings, characters of one
@@ -25,12 +26,13 @@ class Body(BaseModel):
     """A body in JSON. Values are not converted, but for integers where a number is wanted; null is the default."""
 
     model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
+    refused: ClassVar[Mapping[str, Refused]] = REFUSED
 
     @classmethod
     def parsed(cls, body: bytes) -> Self:
         """Raises pydantic's ValidationError, and RequestError for fields that are refused."""
         found = cls.model_validate_json(body)
-        check_refused(found.model_extra)
+        check_refused(found.model_extra, cls.refused)
         return found
 
 

@@ -6,7 +6,6 @@ import json
 from typing import Any
 
 from pydantic import ValidationError
-from starlette.requests import Request
 from starlette.responses import Response
 
 from lacewing.errors import (
@@ -123,8 +122,3 @@ def path_of(places: tuple[int | str, ...]) -> str:
 
 
 _MEMBERS = frozenset(("str", "int", "float", "bool", "none", "list", "dict"))
-
-
-async def on_error(_: Request, error: Exception) -> Response:
-    """Of an endpoint, for Starlette."""
-    return response(error)

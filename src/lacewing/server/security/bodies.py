@@ -44,19 +44,19 @@ class Bodies:
         kind = (header(scope, b"content-type") or b"").partition(b";")[0].strip().lower()
         if kind != b"application/json":
             message = "the body must be JSON: send it with Content-Type: application/json"
-            return await refuse(send, 415, message, "unsupported_media_type", headers=_CLOSE)
+            return await refuse(scope, send, 415, message, "unsupported_media_type", headers=_CLOSE)
         if (header(scope, b"content-encoding") or b"identity").lower() != b"identity":
-            return await refuse(send, 415, "the body must not be compressed", "unsupported_media_type", headers=_CLOSE)
+            return await refuse(scope, send, 415, "the body must not be compressed", "unsupported_media_type", headers=_CLOSE)
         try:
             body = await self._read(scope, receive)
         except _TooLarge:
             message = f"the body has more than {self._most} bytes, which is the limit of this server (--body-bytes)"
-            return await refuse(send, 413, message, "request_too_large", headers=_CLOSE)
+            return await refuse(scope, send, 413, message, "request_too_large", headers=_CLOSE)
         except _Gone:
             return
         problem = await _check(body)
         if problem:
-            return await refuse(send, 400, problem, "invalid_json")
+            return await refuse(scope, send, 400, problem, "invalid_json")
         if self._log:
             name = scope.get("state", {}).get("request_id")
             _log.info("body", extra={"request": name, "body": body.decode(errors="replace")})

@@ -9,7 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from lacewing.server.security.refuse import header
 
 _NAMES = re.compile(rb"[A-Za-z0-9\-_, ]{0,2000}")
-_EXPOSED = b"x-request-id, retry-after"
+_EXPOSED = b"x-request-id, request-id, retry-after"
 _SECONDS = b"600"  # that a browser remembers what it may
 
 

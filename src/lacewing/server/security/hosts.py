@@ -37,11 +37,11 @@ class Hosts:
             return await self._app(scope, receive, send)
         match = _HOST.fullmatch(host or b"")
         if match is None or count_of(scope, b"host") != 1:
-            return await refuse(send, 400, "the request needs one valid Host header", "bad_host")
+            return await refuse(scope, send, 400, "the request needs one valid Host header", "bad_host")
         name = (match[1] or match[2]).decode().lower().rstrip(".")
         if not self._allows(name):
             message = f"this server is not called {name!r}; start it with --allowed-host {name} if it is"
-            return await refuse(send, 421, message, "unknown_host")
+            return await refuse(scope, send, 421, message, "unknown_host")
         await self._app(scope, receive, send)
 
     def _allows(self, name: str) -> bool:

@@ -28,7 +28,7 @@ class Keys:
             if found is None:
                 what = "an API key is needed" if given is None else "the API key is not valid"
                 message = f"{what}; send it as Authorization: Bearer KEY"
-                return await refuse(send, 401, message, "invalid_api_key", headers=((b"www-authenticate", b"Bearer"),))
+                return await refuse(scope, send, 401, message, "invalid_api_key", headers=((b"www-authenticate", b"Bearer"),))
             scope.setdefault("state", {})["key"] = found
         await self._app(scope, receive, send)
 
