@@ -18,7 +18,7 @@ from lacewing.models.sizes import ModelSizes
 from lacewing.options import LoadOptions, Sampling
 from lacewing.server import metrics as metrics_module
 from lacewing.server.events import Observers, Record
-from lacewing.server.metrics import HELP, Metrics, MetricsEndpoint, read_bytes
+from lacewing.server.metrics import HELP, Metrics, MetricsEndpoint, bytes_read, read_bytes
 from tests.checkpoints import tiny
 from tests.server.asking import ask, echo
 from tests.server.models.test_registry import registry_of
@@ -174,7 +174,7 @@ def test_counts_of_experts():
     loads = ExpertLoads()
     for _ in range(2):
         loads(np.arange(2), [RoutedLayer(3, np.array([[0, 2], [2, 3]], np.int32), np.zeros((2, 5), np.float32))])
-    assert loads.layers() == {3: [2, 0, 4, 2, 0]}
+    assert loads.layers() == {3: [2, 0, 4, 2, 0]} and loads.reads() == {3: 6}
 
 
 def test_bytes_that_a_run_reads():
@@ -183,6 +183,35 @@ def test_bytes_that_a_run_reads():
     assert read_bytes(mixture, 1) == pytest.approx(150)  # of 8 experts one, and 50 that all share
     assert read_bytes(mixture, 2) == pytest.approx(50 + 800 * (1 - (7 / 8) ** 2))
     assert read_bytes(mixture, 10_000) == pytest.approx(850)
+
+
+def test_bytes_of_experts_that_routers_really_chose():
+    """Not those of an even router, where tokens agree about a few."""
+    sizes, loads = ModelSizes(1, 1, 1000, 150, 800, 100, {0: 40, 1: 60}), ExpertLoads()
+    routed = [
+        RoutedLayer(0, np.array([[0], [0]], np.int32), np.zeros((2, 8))),
+        RoutedLayer(1, np.array([[0], [5]]), np.zeros((2, 8))),
+    ]
+    for _ in range(3):
+        loads(np.arange(2), routed)
+    assert bytes_read(sizes, {2: 3}, loads) == 3 * (50 + 40 + 2 * 60)
+    assert bytes_read(sizes, {2: 3}, None) == 3 * read_bytes(sizes, 2)
+
+
+@pytest.mark.parametrize("kind", ["qwen3moe", "gpt-oss", "deepseek3"])
+def test_bytes_of_a_token_of_a_real_mixture_are_those_that_it_uses(kind, tmp_path):
+    async def run():
+        async with registry_of(tiny(kind, "gguf", tmp_path), load=LoadOptions(backend="reference", context=256)) as registry:
+            metrics = Metrics(registry, expert_load=True)
+            registry.on_loaded(metrics.watch)
+            async with registry.use(None) as served:
+                served.worker.queue = type("Queue", (), {"waiting": 0, "running": 0})()
+                list(served.model.engine.generate([5], Sampling(max_tokens=3, temperature=0)))
+                return values(metrics), served.model.spec.sizes
+
+    found, sizes = asyncio.run(run())
+    ((_, read),) = [each for each in found.items() if each[0][0] == "lacewing_weight_bytes_read_total"]
+    assert read == 3 * sizes.active_bytes
 
 
 def test_all_metrics_are_described():

@@ -54,7 +54,11 @@ ShutdownSeconds = Annotated[
 ]
 
 ExpertMetrics = Annotated[
-    bool, typer.Option("--expert-metrics", help="Count the tokens of each expert of a mixture, for /metrics; costs some speed.")
+    bool,
+    typer.Option(
+        "--expert-metrics",
+        help="Count the tokens of each expert of a mixture and what runs read of them, for /metrics; costs some speed.",
+    ),
 ]
 LogFormat = Annotated[str, typer.Option(help="How requests are logged: text or json.", metavar="FORMAT")]
 LogPrompts = Annotated[bool, typer.Option("--log-prompts", help="Also log the bodies of requests, which hold the prompts.")]

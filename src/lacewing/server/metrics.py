@@ -53,7 +53,8 @@ HELP = {
     "lacewing_runs_total": "runs of the engine",
     "lacewing_run_tokens_total": "tokens of these runs, of prompts and answers",
     "lacewing_run_seconds_total": "time of these runs",
-    "lacewing_weight_bytes_read_total": "weights that runs read; of experts, those that an even router would choose",
+    "lacewing_weight_bytes_read_total": "weights that runs read; of experts an estimate as of even routers, with --expert-metrics "
+    "those that were chosen",
     "lacewing_expert_hit_ratio": "of the experts chosen since the last rebalancing, those that were on the device that has some",
     "lacewing_expert_tokens_total": "tokens that the router of a layer sent to an expert (--expert-metrics)",
     "lacewing_model_state": "1 for the state that a model is in",
@@ -125,7 +126,8 @@ class Metrics(Observer):
     def watch(self, served: Served) -> None:
         """A model that has been loaded."""
         if self._expert_load and served.model.spec.sizes.expert_bytes:
-            served.model.engine.observe(self._loads.setdefault(served.name, ExpertLoads()))
+            self._loads[served.name] = loads = ExpertLoads()  # as new as the engine's own counters
+            served.model.engine.observe(loads)
 
     def responded(self, status: int) -> None:
         """To any request."""
@@ -176,7 +178,7 @@ class _Models(Collector):
         families.add("lacewing_models_unloaded_total", counts.unloads)
         for served in registry.served:
             if served.model.on_device:
-                _engine(families, served)
+                _engine(families, served, self._loads.get(served.name))
         for name, loads in self._loads.items():
             for layer, tokens in loads.layers().items():
                 for expert, count in enumerate(tokens):
@@ -197,7 +199,7 @@ class _Families:
         self.found[name].add_metric(list(labels.values()), float(value))
 
 
-def _engine(families: _Families, served: Served) -> None:
+def _engine(families: _Families, served: Served, loads: ExpertLoads | None) -> None:
     model, worker, name = served.model, served.worker, served.name
     scheduler, step = model.engine.scheduler, model.engine.step
     counters, pages, limits = scheduler.counters, scheduler.pages, step.limits
@@ -216,7 +218,7 @@ def _engine(families: _Families, served: Served) -> None:
         "runs_total": sum(runs.values()),
         "run_tokens_total": sum(tokens * count for tokens, count in runs.items()),
         "run_seconds_total": counters.run_seconds,
-        "weight_bytes_read_total": sum(count * read_bytes(model.spec.sizes, tokens) for tokens, count in runs.items()),
+        "weight_bytes_read_total": bytes_read(model.spec.sizes, runs, loads),
         "model_memory_bytes": model.memory_bytes,
         "model_device_bytes": model.device_bytes,
     }
@@ -225,6 +227,14 @@ def _engine(families: _Families, served: Served) -> None:
     cache = step.cache_statistics
     if cache is not None and cache.hit_rate is not None:
         families.add("lacewing_expert_hit_ratio", cache.hit_rate, model=name)
+
+
+def bytes_read(sizes: ModelSizes, runs: Mapping[int, int], loads: ExpertLoads | None) -> float:
+    """Weights that `runs` (of how many tokens: how many) have read; `loads`: what their routers chose, if that was counted."""
+    if loads is None:
+        return sum(count * read_bytes(sizes, tokens) for tokens, count in runs.items())
+    shared = sum(runs.values()) * (sizes.active_bytes - sizes.active_expert_bytes)
+    return shared + sum(count * sizes.layer_expert_bytes[layer] for layer, count in loads.reads().items())
 
 
 def read_bytes(sizes: ModelSizes, tokens: int) -> float:
