@@ -132,9 +132,10 @@ class DeviceModel:
         options, before = dataclasses.replace(self._info.options, residency=residency), self.weights.residency
         forced = self.plan.instead(residency, f"{residency}: {reason}")
         plan = forced if force else self._placement.replan(options, self.memory_bytes)
+        change = self.weights.prepare(residency, progress, cancelled)  # while others use them
         with self.engine.exclusive():
             try:
-                self.weights.set_residency(residency, progress, cancelled)
+                change()
                 self.step.rebind()
             except BaseException:
                 if self.weights.residency != before:

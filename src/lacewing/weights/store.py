@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -200,20 +200,34 @@ class WeightStore(Mapping[str, Weight]):
         Raises Cancelled, ModelFormatError (a file changed) or OutOfMemoryError; the state before is then whole.
         Arrays taken before stay valid as long as they are held; take `data` again to let their memory go.
         """
+        self.prepare(residency, progress, cancelled)()
+
+    def prepare(self, residency: str, progress: Progress | None = None, cancelled: Cancel | None = None) -> Callable[[], None]:
+        """As `set_residency`, but what it returns makes the change, in no time: the weights may be used while they are read."""
         if residency not in ("lazy", "eager"):
             raise OptionError(f"`residency` is {residency!r}; it must be lazy or eager")
+        eager: _Eager | None = None
         with self._lock:
-            if self._closed:
-                raise WeightError("the weights were closed with their model")
-            if residency == self.residency:
-                return
-            self._check_files()
-            if residency == "lazy":
-                self._memory.eager = None
-                return
-            eager = self._memory.eager = self._read(progress, cancelled)
-            for name in eager.owned:
-                self._weights[name]._unmap()
+            self._refuse_closed()
+            if residency != self.residency:
+                self._check_files()
+                if residency == "eager":
+                    eager = self._read(progress, cancelled)
+
+        def change() -> None:
+            with self._lock:
+                self._refuse_closed()
+                if residency == self.residency:
+                    return
+                self._memory.eager = eager
+                for name in () if eager is None else eager.owned:
+                    self._weights[name]._unmap()
+
+        return change
+
+    def _refuse_closed(self) -> None:
+        if self._closed:
+            raise WeightError("the weights were closed with their model")
 
     def _read(self, progress: Progress | None, cancelled: Cancel | None) -> _Eager:
         tiles = self._tiles()
