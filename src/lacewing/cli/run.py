@@ -90,7 +90,7 @@ def _reply(
     model: Model, prompt: str, request: Request, sampling: Sampling, options: ChatOptions | None, interrupt: Interrupt
 ) -> Answer:
     """The answer to the prompt as a chat message."""
-    from lacewing.chat.services.templates import open_template
+    from lacewing.assistant.templates import open_template
     from lacewing.text.lint import markup_of
 
     template = open_template(request.template or "auto", model.info, model.tokenizer)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from lacewing.assistant import templates
+from lacewing.assistant.templates import MissingTokensError, check_tokens, open_template
 from lacewing.chat.session.formatter import ChatFormatter, VisibleHistory
 from lacewing.chat.session.overflow import fit
 from lacewing.chat.session.session import Session
 from lacewing.errors import Cancelled, TemplateError
 from lacewing.options import counted
-from lacewing.placement.info import ModelInfo
-from lacewing.text.lint import lint, markup_of
+from lacewing.text.lint import markup_of
 from lacewing.text.template import NAMES, ChatTemplate
-from lacewing.text.tokenizer import Tokenizer
 
 SAMPLE = (
     {"role": "user", "content": "Hello!"},
@@ -22,25 +22,6 @@ SAMPLE = (
 def find(session: Session, choice: str) -> ChatTemplate:
     """A template by name, by path (with a dot or a separator in it), or "auto": the checkpoint's own. Raises TemplateError."""
     return open_template(choice, session.current.info, session.formatter.tokenizer)
-
-
-def open_template(choice: str, info: ModelInfo, tokenizer: Tokenizer) -> ChatTemplate:
-    """The same for a model of which there is no session; a name of one of the checkpoint's own comes first."""
-    if choice == "auto":
-        return info.template.result()
-    if choice in variants(info):
-        return variants(info)[choice]
-    if choice.lower().endswith((".jinja", ".jinja2", ".j2", ".txt")) or "/" in choice or "\\" in choice:
-        return ChatTemplate.from_file(choice, tokenizer)
-    return ChatTemplate.named(choice, tokenizer)
-
-
-def variants(info: ModelInfo) -> dict[str, ChatTemplate]:
-    """The checkpoint's own templates by name, such as "tool_use"."""
-    try:
-        return info.template.result().variants
-    except TemplateError:
-        return {}
 
 
 def change_template(session: Session, choice: str, force: bool = False) -> list[str]:
@@ -77,12 +58,13 @@ def missing_tokens(template: ChatTemplate, session: Session) -> tuple[str, ...]:
 
 
 def _check_tokens(template: ChatTemplate, session: Session, force: bool) -> None:
-    missing = missing_tokens(template, session)
-    if missing and not force:
-        raise TemplateError(
-            f"the vocabulary of this model lacks {', '.join(missing)}, which the template {template.name} writes: the model would "
-            "read them as plain text (--force sets it anyway)"
-        )
+    if force:
+        missing_tokens(template, session)  # it has to render
+        return
+    try:
+        check_tokens(template, session.formatter.tokenizer)
+    except MissingTokensError as error:
+        raise TemplateError(f"{error} (--force sets it anyway)") from None
 
 
 def _stops(formatter: ChatFormatter) -> list[str]:
@@ -93,22 +75,14 @@ def _stops(formatter: ChatFormatter) -> list[str]:
 
 def listing(session: Session) -> list[tuple[str, str, str]]:
     """(mark, name, findings) of the checkpoint's own template, the named ones, and a file in use."""
-    active, tokenizer = session.formatter, session.formatter.tokenizer
+    active = session.formatter
     rows: list[tuple[str, str, str]] = []
-    known = ["auto", *(name for name in variants(session.current.info) if name != "default"), *NAMES]
-    if active.choice not in known and active.choice.lower() not in known:
-        known.append(active.choice)
-    for choice in known:
-        mine = choice == active.choice
-        try:
-            template = find(session, choice)
-            findings = "; ".join(lint(template, tokenizer)) or "fine"
-            name = f"auto ({template.name})" if choice == "auto" else choice
-        except TemplateError as error:
-            name, findings = choice, str(error)
-            mine &= choice != "auto"  # a checkpoint without a template uses a named one
+    for choice, template, findings in templates.listing(session.current.info, active.tokenizer, active.choice):
+        # a checkpoint without a template uses a named one
+        mine = choice == active.choice and not (template is None and choice == "auto")
+        name = f"auto ({template.name})" if template is not None and choice == "auto" else choice
         mine |= template_is(active.template, choice)
-        rows.append(("*" if mine and not any(row[0] for row in rows) else "", name, findings))
+        rows.append(("*" if mine and not any(row[0] for row in rows) else "", name, findings or "fine"))
     return rows
 
 
