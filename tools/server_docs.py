@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 
+from lacewing.server.admin.models import FetchBody, LoadBody, UnloadBody
 from lacewing.server.anthropic import types as anthropic
 from lacewing.server.app import ROUTES
 from lacewing.server.metrics import HELP, PATH
@@ -83,6 +84,28 @@ found in the prefix cache. `stop_reason` is "end_turn", "max_tokens", "stop_sequ
 "model_context_window_exceeded". Errors are Anthropic's: `{"type": "error", "error": {"type", "message"}}`; what has the status 503
 below has 529 here ("overloaded_error").
 """
+ADMINISTRATION = """
+## Administration
+
+`GET /models` and `GET /v1/models` tell of each model its `status` (`value` "unloaded", "loading", "loaded", or "sleeping" if it
+is in memory and its weights are not; `progress` while something is done; `failed` with a `message`), `capabilities` as Ollama
+names them, `meta` as llama-server has it, `context`, `residency` ("lazy", "eager", or "device" where all weights are on a GPU),
+`template`, `experts` of a mixture, and what it takes of the memory.
+
+`POST /models/load` loads a model, or changes one that is in memory; nobody's answer is cut. A template is another one at once;
+answers under way keep theirs. The residency changes between two steps, after the weights have been read; streams go on, with
+the same tokens. For another context the model is loaded anew: beside the old one if there is room for both, else once the
+answers under way are over. It answers `{"success": true}` at once, as llama-server does, and with `wait` when it is done:
+`{"success": true, "changed": ["residency"], "model": {...}}`. If it fails, the model stays as it was.
+
+`GET /models/sse` streams events as llama-server's router does: `{"model", "event", "data"}` with `event` "model_status" (its
+`data` has `status`, `progress`, and `info` of one that is loaded), "change_failed", "download_progress", "download_finished",
+"download_failed", "models_reload", "model_remove". `GET /models/activity?model=` tells sequences that run, tokens a second and
+how full the KV cache is; `GET /models/experts?model=` how many tokens each expert of each layer of a mixture got, counted until
+30 s after the last question; `GET /models/templates?model=` which templates there are. None of these loads a model.
+
+A program that sends JSON, or has the API key if there is one, may do all of this.
+"""
 STREAMS = """
 ## Streams
 
@@ -126,7 +149,7 @@ def page(client: str) -> str:
     parts += [_fields("Fields of `/tokenize`", TokenizeBody), _fields("Fields of `/detokenize`", DetokenizeBody)]
     parts += [_fields("Fields of `/apply-template`", ConversationBody)]
     parts += [IGNORED_HEAD, *_ignored(IGNORED), REFUSED_HEAD, *_refused(REFUSED)]
-    parts += [_messages()]
+    parts += [_messages(), _administration()]
     parts += [STREAMS, *(f"| {status} | `{code}` |\n" for status, code in rows())]
     parts += [METRICS.replace("{path}", PATH), *(f"| `{name}` | {about} |\n" for name, about in HELP.items())]
     return "".join(parts)
@@ -156,6 +179,11 @@ def endpoints() -> Iterator[tuple[str, str, str]]:
     for route in ROUTES:
         about = (route.endpoint.__doc__ or "").strip().splitlines()[0]
         yield next(iter(sorted((route.methods or set()) - {"HEAD"}))), route.path.replace(":path", ""), about
+
+
+def _administration() -> str:
+    bodies = (("/models/load", LoadBody), ("/models/unload", UnloadBody), ("/models", FetchBody))
+    return ADMINISTRATION + "".join(_fields(f"Fields of `POST {path}`", body) for path, body in bodies)
 
 
 def _fields(title: str, body: type[Body], besides: type[Body] | None = None) -> str:

@@ -8,13 +8,20 @@ import socket
 import threading
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import uvicorn
 
 from lacewing.api import Model
 from lacewing.errors import LacewingError
+from lacewing.options import LoadOptions
 from lacewing.server.app import create_app
+from lacewing.server.models.facts import Facts, KnownFacts
+from lacewing.server.models.names import Catalogue
+from lacewing.server.models.registry import Registry
+from lacewing.server.models.served import Entry
+from lacewing.server.options import ServerOptions
+from lacewing.server.protocol import configure
 from lacewing.server.worker import Worker
 
 
@@ -35,12 +42,6 @@ class Served:
     created: int = 1
 
 
-class Entry(NamedTuple):
-    name: str
-    created: int
-    status: str
-
-
 class UnknownModelError(LacewingError):
     status, code = 404, "model_not_found"
 
@@ -58,9 +59,22 @@ class OneModel:
         self.model, self.name = model, name
         self.served: Served | None = None
         self.health = Health()
+        self.known = KnownFacts()
+
+    @property
+    def default(self) -> str:
+        return self.name
 
     def names(self) -> list[Entry]:
-        return [Entry(self.name, 1, "loaded")]
+        return [Entry(self.name, 1, "loaded", served=self.served)]
+
+    def entry(self, name: str | None) -> Entry:
+        if name not in (None, "", self.name):
+            raise UnknownModelError(f"there is no model {name!r} here")
+        return self.names()[0]
+
+    def facts(self, entry: Entry) -> Facts:
+        return self.known.of(self.model)
 
     @contextlib.asynccontextmanager
     async def use(self, name: str | None, progress: Any = None) -> AsyncIterator[Served]:
@@ -94,3 +108,35 @@ def running(registry: OneModel, observers=(), **limits: Any) -> Iterator[str]:
         thread.join()
         registry.close()
         listening.close()
+
+
+@contextlib.contextmanager
+def administered(*models: Any, load: LoadOptions | None = None, **options: Any) -> Iterator[tuple[str, Registry]]:
+    """The address of a server with the registry that `lacewing serve` has, and that registry."""
+    found: list[Any] = []
+    ready, leave = threading.Event(), threading.Event()
+    given = ServerOptions(models=tuple(map(str, models)), load=load or LoadOptions(sequences=4), **options)
+
+    async def serve() -> None:
+        registry = Registry(Catalogue(given), given, Worker)
+        server = uvicorn.Server(configure(create_app(registry, given), given))
+        serving = asyncio.create_task(server.serve([bound]))
+        found.extend((registry, asyncio.get_running_loop()))
+        ready.set()
+        try:
+            await asyncio.to_thread(leave.wait)
+        finally:
+            closing = asyncio.create_task(registry.close())
+            server.should_exit = True
+            await serving
+            await closing
+
+    with socket.create_server(("127.0.0.1", 0)) as bound:
+        thread = threading.Thread(target=lambda: asyncio.run(serve()))
+        thread.start()
+        ready.wait(10)
+        try:
+            yield f"http://127.0.0.1:{bound.getsockname()[1]}", found[0]
+        finally:
+            leave.set()
+            thread.join()

@@ -11,6 +11,10 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from lacewing.errors import LacewingError
+from lacewing.server.admin.activity import activity, experts
+from lacewing.server.admin.models import fetch_model, known_models, list_models, load_model, show_model, unload_model
+from lacewing.server.admin.stream import model_events
+from lacewing.server.admin.templates import model_templates
 from lacewing.server.anthropic.endpoints import count_tokens, messages
 from lacewing.server.context import Context, Limits, Registry
 from lacewing.server.dialects import dialect_of
@@ -21,7 +25,6 @@ from lacewing.server.openai import errors
 from lacewing.server.openai.chat import chat_completions
 from lacewing.server.openai.completions import completions
 from lacewing.server.openai.embeddings import embeddings
-from lacewing.server.openai.models import list_models, show_model
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,6 +37,15 @@ ROUTES = (
     Route("/v1/messages/count_tokens", count_tokens, methods=["POST"]),
     Route("/v1/models", list_models, methods=["GET"]),
     Route("/v1/models/{model:path}", show_model, methods=["GET"]),
+    Route("/models", list_models, methods=["GET"]),
+    Route("/models", fetch_model, methods=["POST"]),
+    Route("/models/load", load_model, methods=["POST"]),
+    Route("/models/unload", unload_model, methods=["POST"]),
+    Route("/models/sse", model_events, methods=["GET"]),
+    Route("/models/known", known_models, methods=["GET"]),
+    Route("/models/templates", model_templates, methods=["GET"]),
+    Route("/models/activity", activity, methods=["GET"]),
+    Route("/models/experts", experts, methods=["GET"]),
     Route("/tokenize", tokenize, methods=["POST"]),
     Route("/detokenize", detokenize, methods=["POST"]),
     Route("/apply-template", apply_template, methods=["POST"]),

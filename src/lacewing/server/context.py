@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from lacewing.server.events import Observers
+from lacewing.server.models.experts import ExpertWatch
 from lacewing.server.queue import WaitingRoom
 
 if TYPE_CHECKING:
     from lacewing.api import Model
     from lacewing.options import Progress
+    from lacewing.server.models.downloads import Downloads
+    from lacewing.server.models.facts import Facts
+    from lacewing.server.models.news import News
+    from lacewing.server.models.served import Entry
     from lacewing.server.worker import Worker
 
 
@@ -25,17 +31,6 @@ class Served(Protocol):
     created: int
 
 
-class Entry(Protocol):
-    """A model that can be asked for; `status` such as "loaded"."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def created(self) -> int: ...
-    @property
-    def status(self) -> str: ...
-
-
 class Health(Protocol):
     """`status` is "ok" where requests can be answered; `message` says more."""
 
@@ -46,12 +41,27 @@ class Health(Protocol):
 
 
 class Registry(Protocol):
-    """The models of a server. `use` loads one where it has to, and keeps it for as long as it is entered."""
+    """The models of a server. `use` loads one where it has to, and keeps it for as long as it is entered; see `models.registry`."""
+
+    news: News
+    downloads: Downloads
 
     def use(self, name: str | None, progress: Progress | None = None) -> AbstractAsyncContextManager[Served]: ...
 
     def names(self) -> Sequence[Entry]: ...
 
+    def entry(self, name: str | None) -> Entry: ...
+
+    def facts(self, entry: Entry) -> Facts | None: ...
+
+    async def load(self, name: str | None, given: Mapping[str, Any], force: bool = False) -> list[str]: ...
+
+    async def unload(self, name: str | None, force: bool = False) -> bool: ...
+
+    def keep(self, name: str | None, seconds: float | None) -> None: ...
+
+    @property
+    def default(self) -> str | None: ...
     @property
     def health(self) -> Health: ...
 
@@ -77,6 +87,8 @@ class Context:
     limits: Limits
     observers: Observers
     room: WaitingRoom = field(init=False)
+    experts: ExpertWatch = field(default_factory=ExpertWatch)
+    background: set[asyncio.Future[Any]] = field(default_factory=set)  # changes that nobody waits for
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "room", WaitingRoom(self.limits.queue))

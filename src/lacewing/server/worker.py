@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from lacewing.engine.request import Request
     from lacewing.engine.sampling import Token
     from lacewing.engine.stats import Stats
+    from lacewing.text.template import ChatTemplate
 
 _log = logging.getLogger("lacewing.server")
 _FAULTS = 3  # requests in a row that fail by no fault of their own, after which the model is said to be unusable
@@ -67,6 +68,11 @@ class Ticket:
                 raise RuntimeError("the request was not submitted")
             return self._handle
 
+    @property
+    def begun(self) -> bool:
+        """Whether it has a place in the engine."""
+        return self._handle is not None and self._handle.begun
+
     def cancel(self) -> None:
         """Nobody wants the rest. Returns at once; the end is delivered as any other."""
         self._cancelled = True
@@ -93,6 +99,7 @@ class Ticket:
         if error is None:
             deltas = self._decoder.finish(reason or "stop")
             reason = self._decoder.finish_reason
+        self._worker.tickets.remove(self)
         self._worker.judge(error)
         self._worker.moved.append((self._sink, deltas, End(reason, self.handle.stats, error)))
 
@@ -100,13 +107,15 @@ class Ticket:
 class Worker:
     """Runs the requests of one model; their sinks live in the event loop `loop`, whose thread never waits for the engine.
 
-    `queue`: who may submit; `fault`: what made the model unusable; `moved`: what the run has brought, of the driver's thread.
+    `queue`: who may submit; `tickets`: what it runs, in the order of arrival; `fault`: what made the model unusable; `moved`: what
+    the run has brought, of the driver's thread.
     """
 
     def __init__(self, model: Model, loop: asyncio.AbstractEventLoop):
         self._model, self._loop = model, loop
         self._driver = Driver(model.engine, self._deliver)
         self.queue = Queue(model.engine.step.limits.rows)
+        self.tickets: list[Ticket] = []
         self.fault: Exception | None = None
         self.moved: Moved = []
         self._failed = self._faults = 0
@@ -121,10 +130,19 @@ class Worker:
         """For conversations. Raises TemplateError where the model has no template."""
         return Assistant(self._model.engine, self._model.tokenizer, self._model.template)
 
+    def use_template(self, template: ChatTemplate) -> None:
+        """For conversations from now on; answers under way keep theirs."""
+        self.assistant = Assistant(self._model.engine, self._model.tokenizer, template)
+
     def submit(self, request: Request, decoder: AnswerDecoder, sink: Sink, seconds: float | None = None) -> Ticket:
         """Run it with all the others; it ends with "length" so many seconds after its first token. Raises as `Driver.submit`."""
         ticket = Ticket(self, decoder, sink, seconds)
-        ticket.submit(self._driver, request)
+        self.tickets.append(ticket)
+        try:
+            ticket.submit(self._driver, request)
+        except BaseException:
+            self.tickets.remove(ticket)
+            raise
         return ticket
 
     def close(self) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from lacewing.api import Model
+from lacewing.assistant import templates
 from lacewing.errors import Cancelled, OutOfMemoryError
 from lacewing.options import LoadOptions, Progress
 from lacewing.placement.background import interruptible
@@ -75,6 +76,20 @@ def unload(served: Served) -> None:
     """Out of memory; its requests end with an error."""
     served.worker.close()
     served.model.close()
+
+
+def use_template(served: Served, choice: str, *, force: bool = False, files: bool = True) -> None:
+    """For requests from now on. Raises TemplateError; without `force` also for special tokens that the vocabulary lacks."""
+    info, tokenizer = served.model.info, served.model.tokenizer
+    template = templates.open_template(choice, info, tokenizer, files=files)
+    if not force and choice != templates.AUTO:
+        templates.check_tokens(template, tokenizer)
+    served.worker.use_template(template)
+
+
+def check_template(info: ModelInfo, choice: str, *, files: bool = True) -> None:
+    """Raises TemplateError for a choice that a model that is to be loaded cannot have."""
+    templates.open_template(choice, info, info.tokenizer.result(), files=files)
 
 
 def lay_aside(model: Model) -> bool:

@@ -7,12 +7,16 @@ import contextlib
 import dataclasses
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from functools import partial
 from typing import Any
 
 from lacewing.api import Model
-from lacewing.errors import LacewingError, ModelFormatError
+from lacewing.assistant.templates import AUTO
+from lacewing.errors import Cancelled, LacewingError, ModelFormatError
+from lacewing.options import Progress
+from lacewing.placement.info import ModelInfo
+from lacewing.placement.place import Placement
 from lacewing.server.errors import DrainingError, ModelLoadError
 from lacewing.server.models import loading
 from lacewing.server.models.room import Action, Held, plan, plan_eager
@@ -29,11 +33,13 @@ class Mover:
     """Brings models of `slots` into memory, with `worker` to run each. Of the event loop's thread only."""
 
     def __init__(self, slots: Mapping[str, Slot], options: ServerOptions, worker: MakeWorker):
-        self._slots, self._options, self._make_worker = slots, options, worker
-        self._turn = asyncio.Lock()
+        self._slots, self.options, self._make_worker = slots, options, worker
+        self.turn = asyncio.Lock()
         self._left = asyncio.Event()  # a request has given a model back
+        self._retiring: set[Served] = set()
         self.ending = False
         self.loaded: Callable[[Served], None] = lambda served: None  # is told of each model that has been loaded
+        self.moved: Callable[[Slot], None] = lambda slot: None  # is told that the state of one is another
         self.counts = Counts()
 
     def left(self, slot: Slot) -> None:
@@ -44,9 +50,11 @@ class Mover:
     async def bring(self, slot: Slot) -> None:
         """Into memory, whatever has to be done for it. Raises ModelLoadError, DrainingError."""
         began = time.monotonic()
+        slot.given_up = False
         try:
+            self.moved(slot)
             slot.report("waiting for other models", 0, 0)
-            async with self._turn:
+            async with self.turn:
                 if slot.served is not None:
                     await self._back(slot)
                 if slot.served is None:
@@ -58,6 +66,8 @@ class Mover:
         except DrainingError:
             raise
         except Exception as error:  # also of drivers
+            if slot.given_up:
+                raise ModelLoadError(f"loading {slot.source.name} was given up", retry_after=10) from error
             slot.problem = f"{slot.source.name} could not be loaded: {str(error) or type(error).__name__}"
             slot.tries += 1
             slot.retry_at = time.monotonic() + min(_RETRY[1], _RETRY[0] * 2 ** min(slot.tries, 10))
@@ -66,6 +76,7 @@ class Mover:
             raise ModelLoadError(slot.problem, retry_after=10) from error
         finally:
             slot.task, slot.stage = None, ("", 0, 0)
+            self.moved(slot)
 
     async def close(self, slot: Slot) -> None:
         """Out of memory; its requests end with an error."""
@@ -73,10 +84,11 @@ class Mover:
         if served is not None:
             self.counts.unloads += 1
             await loading.in_thread(partial(loading.unload, served))
+            self.moved(slot)
 
     async def unload_idle(self, slot: Slot, seconds: float) -> None:
         """Out of memory if still nobody has asked for so long."""
-        async with self._turn:
+        async with self.turn:
             if slot.served is not None and not slot.users and slot.task is None and time.monotonic() - slot.left_at >= seconds:
                 _log.info("model unloaded: idle", extra={"model": slot.source.name})
                 await self.close(slot)
@@ -84,22 +96,35 @@ class Mover:
     # one model, with the turn
 
     async def _load(self, slot: Slot) -> None:
-        loop = asyncio.get_running_loop()
-        report = loading.relay(loop, slot.report)
-        info = await loading.in_thread(lambda: loading.open_source(slot.source, self._options.load, report, self._is_ending))
-        todo, placement = await loading.in_thread(lambda: plan(info, self._held(besides=slot)))
+        info = await self.open(slot)
+        todo, placement = await loading.in_thread(lambda: plan(info, self.held(besides=slot)))
         for action in todo:
-            await self._give_up(action, slot)
+            await self.make_room(action, slot)
+        await self.fill(slot, info, placement)
+
+    async def open(self, slot: Slot) -> ModelInfo:
+        """Its headers, for the setup that it is to have."""
+        report, options = self._report(slot), slot.setup.options(self.options.load)
+        return await loading.in_thread(lambda: loading.open_source(slot.source, options, report, lambda: self.is_given_up(slot)))
+
+    async def fill(self, slot: Slot, info: ModelInfo, placement: Placement) -> None:
+        """The model into its slot, in place of the one that may be there. Raises LacewingError; nothing has changed then."""
+        loop, report = asyncio.get_running_loop(), self._report(slot)
         info.options = placement.options
         await loading.in_thread(lambda: loading.size_cache(info, placement))
-        model = await loading.in_thread(lambda: loading.load(info, report, self._is_ending))
+        model = await loading.in_thread(lambda: loading.load(info, report, lambda: self.is_given_up(slot)))
         if slot.kept is not None:
             (ids, data), slot.kept = slot.kept, None
             with contextlib.suppress(LacewingError):  # it went to another device, or has another context
                 await loading.in_thread(lambda: model.write_state(ids, data))
-        slot.served = Served(slot.source.name, model, self._make_worker(model, loop), int(time.time()))
-        slot.aside = slot.was_eager = False
-        self.loaded(slot.served)
+        served = Served(slot.source.name, model, self._make_worker(model, loop), int(time.time()))
+        if slot.setup.template != AUTO:
+            await loading.in_thread(lambda: loading.use_template(served, slot.setup.template, force=True))
+        slot.served, slot.aside, slot.was_eager = served, False, False
+        self.loaded(served)
+
+    def _report(self, slot: Slot) -> Progress:
+        return loading.relay(asyncio.get_running_loop(), slot.report)
 
     async def _back(self, slot: Slot) -> None:
         """One that was put aside, or has made room; one of no use any more is closed."""
@@ -116,23 +141,24 @@ class Mover:
 
     async def _eager_again(self, slot: Slot, model: Model) -> None:
         """If there is room, or idle models make some; lazy weights give the same answers."""
-        options = dataclasses.replace(model.options, memory_bytes=self._options.load.memory_bytes)
-        held, own = self._held(besides=slot), model.memory_bytes
+        options = dataclasses.replace(model.options, memory_bytes=self.options.load.memory_bytes)
+        held, own = self.held(besides=slot), model.memory_bytes
         todo = await loading.in_thread(lambda: plan_eager(model.info, options, held, own))
         if todo is None:
             return
         for action in todo:
-            await self._give_up(action, slot)
-        report = loading.relay(asyncio.get_running_loop(), slot.report)
-        await loading.in_thread(lambda: loading.make_eager(model, report, self._is_ending))
+            await self.make_room(action, slot)
+        report = self._report(slot)
+        await loading.in_thread(lambda: loading.make_eager(model, report, lambda: self.is_given_up(slot)))
 
     # others, which make room
 
-    def _held(self, besides: Slot) -> list[Held]:
+    def held(self, besides: Slot | None = None) -> list[Held]:
         found = (Held.of(slot) for slot in list(self._slots.values()) if slot is not besides)
         return [each for each in found if each is not None]
 
-    async def _give_up(self, action: Action, wanted: Slot) -> None:
+    async def make_room(self, action: Action, wanted: Slot) -> None:
+        """One of a plan's actions, for `wanted`. Raises as `emptied`."""
         slot, served = action.slot, action.slot.served
         if served is None:
             return
@@ -143,24 +169,55 @@ class Mover:
                 slot.aside, slot.was_eager = True, was_eager
                 self.counts.asides += 1
                 return
-        slot.leaving = True  # nobody new, and those that have it finish
+        async with self.emptied(slot, wanted):
+            if action.device:
+                slot.kept = await loading.in_thread(partial(loading.keep_state, served.model))
+            await self.close(slot)
+
+    @contextlib.asynccontextmanager
+    async def emptied(self, slot: Slot, wanted: Slot) -> AsyncIterator[None]:
+        """Entered once all that have a model have finished; nobody new gets it before the end. `wanted`: for which this is.
+
+        Raises DrainingError, and Cancelled if `wanted` is given up.
+        """
+        slot.leaving = True
         try:
-            while slot.users and not self.ending:
+            while slot.users and not self.is_given_up(wanted):
                 wanted.report(f"waiting for answers of {slot.source.name}", 0, 0)
                 self._left.clear()
                 await self._left.wait()
             if self.ending:
                 raise DrainingError("the server is shutting down; ask another one, or later", retry_after=5)
-            if action.device:
-                slot.kept = await loading.in_thread(partial(loading.keep_state, served.model))
-            await self.close(slot)
+            if wanted.given_up:
+                raise Cancelled(f"the change of {wanted.source.name} was given up")
+            yield
         finally:
             slot.leaving = False
+
+    async def retire(self, served: Served) -> None:
+        """Out of memory once all that have it have finished; another one has taken its place."""
+        self._retiring.add(served)
+        while served.users and not self.ending:
+            self._left.clear()
+            await self._left.wait()
+        await loading.in_thread(partial(loading.unload, served))
+        self._retiring.discard(served)
+
+    @property
+    def retiring(self) -> list[Served]:
+        """Models that others have taken the place of, and that still answer."""
+        return list(self._retiring)
 
     def end(self) -> None:
         """What is under way gives up."""
         self.ending = True
         self._left.set()
 
-    def _is_ending(self) -> bool:
-        return self.ending
+    def give_up(self, slot: Slot) -> None:
+        """What is under way for one model."""
+        slot.given_up = True
+        self._left.set()
+
+    def is_given_up(self, slot: Slot) -> bool:
+        """Asked by what takes long, in any thread."""
+        return self.ending or slot.given_up

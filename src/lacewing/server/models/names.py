@@ -30,6 +30,13 @@ class Source:
         """The path to open; fetched now if it is not here. Raises OptionError, DownloadError, and whatever `progress` raises."""
         return hub.path_of(self.source, progress)
 
+    def here(self) -> Path | None:
+        """The path, if it need not be fetched."""
+        try:
+            return hub.resolve(self.source)
+        except LacewingError:
+            return None
+
 
 class Catalogue:
     """The models of a server by name, those that were named first. Raises OptionError where there is none, or two of one name."""
@@ -49,6 +56,10 @@ class Catalogue:
             where = options.models_dir or f"the cache {hub.cache_dir()}"
             raise OptionError(f"there is no model in {where}; name one, or fetch one with `lacewing pull`")
 
+    def add(self, name: str) -> Source:
+        """A model of the hub that has been fetched while the server runs."""
+        return self._named.setdefault(name, _source_of(name))
+
     def sources(self) -> list[Source]:
         """All that there are now: files that came into the folder meanwhile are among them."""
         return list(self._all().values())
@@ -58,8 +69,9 @@ class Catalogue:
         known = self._all()
         if not name:
             name = self.default or next(iter(known), "")
-        if name in known:
-            return known[name]
+        for each in (name, name.removesuffix(":latest")):  # as Ollama's clients write a name without a tag
+            if each in known:
+                return known[each]
         if self._options.allow_paths and name and (path := _existing(name)) is not None:
             return next((each for each in known.values() if _same(each.source, path)), Source(str(path), str(path), _changed(path)))
         hint = did_you_mean(name[:100], known) or f"there {'is' if len(known) == 1 else 'are'} {', '.join(list(known)[:20])}"

@@ -7,20 +7,27 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
+import math
 import time
-from collections.abc import AsyncIterator, Callable
-from typing import NamedTuple
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any, NamedTuple
 
 from lacewing.errors import ModelFormatError
 from lacewing.options import Progress
 from lacewing.server.errors import DrainingError
 from lacewing.server.models import loading
+from lacewing.server.models.changing import Changer
+from lacewing.server.models.downloads import Downloads
+from lacewing.server.models.facts import Facts, KnownFacts
 from lacewing.server.models.moving import MakeWorker, Mover
 from lacewing.server.models.names import Catalogue, Source
+from lacewing.server.models.news import News
 from lacewing.server.models.served import Counts, Entry, Served, Slot
 from lacewing.server.options import ServerOptions
 
+MOVED = "moved"  # an event: the state of a model is another one
 _EVERY = 0.5  # seconds between two looks at all models
 _log = logging.getLogger("lacewing.server")
 
@@ -40,6 +47,11 @@ class Registry:
         self.draining = False
         self._slots: dict[str, Slot] = {}
         self._mover = Mover(self._slots, options, worker)
+        self._mover.moved = self._tell
+        self._changer = Changer(self._mover, options.allow_paths)
+        self.news = News()
+        self.downloads = Downloads(catalogue, self.news)
+        self._facts = KnownFacts()
         self._closing: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
 
@@ -54,19 +66,40 @@ class Registry:
         slot = self._slot(self.catalogue.find(name))
         served = await self._ready(slot, progress)
         slot.users += 1
+        served.users += 1
         try:
             yield served
         finally:
             slot.users -= 1
+            served.users -= 1
             self._mover.left(slot)
 
     def names(self) -> list[Entry]:
         """All models that can be asked for, and how they are."""
-        found = []
-        for source in self.catalogue.sources():
-            slot = self._slots.get(source.name) or Slot(source)
-            found.append(Entry(source.name, source.created, slot.status, slot.problem))
-        return found
+        return [self._entry(source) for source in self.catalogue.sources()]
+
+    def entry(self, name: str | None) -> Entry:
+        """One of them; None: the first. Raises UnknownModelError."""
+        return self._entry(self.catalogue.find(name))
+
+    def _entry(self, source: Source) -> Entry:
+        slot = self._slots.get(source.name) or Slot(source)
+        idle = self.options.idle_unload if slot.keep is None else slot.keep
+        if idle is None or slot.served is None or math.isinf(idle):
+            return slot.entry
+        left = idle if slot.users else slot.left_at + idle - time.monotonic()
+        return slot.entry._replace(leaves_in=max(0.0, left))
+
+    def facts(self, entry: Entry) -> Facts | None:
+        """What the headers of a model tell, for a thread of its own; None: they cannot be read."""
+        if entry.served is not None and entry.served.model.on_device:
+            return self._facts.of(entry.served.model)
+        return self._facts.get(self.catalogue.find(entry.name), entry.setup.options(self.options.load))
+
+    @property
+    def default(self) -> str | None:
+        """The name of the model that is taken where none is named."""
+        return self.catalogue.default or next((source.name for source in self.catalogue.sources()), None)
 
     @property
     def served(self) -> list[Served]:
@@ -108,12 +141,62 @@ class Registry:
             return Health("failed", failed.problem)
         return Health("ok", "no model is in memory; the next request loads one")
 
+    # what people change
+
+    async def load(self, name: str | None, given: Mapping[str, Any], force: bool = False) -> list[str]:
+        """Bring a model into memory with these fields of its `Setup`, or change it; what has changed, in words of the API.
+
+        Raises LacewingError; then it has the setup of before.
+        """
+        slot = self._slot(self.catalogue.find(name))
+        wanted, before = dataclasses.replace(slot.setup, **given), slot.setup
+        wanted.options(self.options.load)  # whether they can be
+        loads = slot.served is None and slot.task is None and not slot.changing
+        if loads:
+            slot.setup = dataclasses.replace(wanted, template=before.template)
+        try:
+            await self._ready(slot, None)
+        except BaseException:
+            if loads:
+                slot.setup = before
+            raise
+        changed = await self._changer.change(slot, wanted, given, force)
+        return ["loaded", *changed] if loads else changed
+
+    async def unload(self, name: str | None, force: bool = False) -> bool:
+        """Out of memory when its answers are over, or with `force` at once; also what brings it there is given up. False: it was
+        not in memory."""
+        slot = self._slot(self.catalogue.find(name))
+        if slot.task is not None or slot.changing:
+            self._mover.give_up(slot)
+            if slot.task is not None:
+                await asyncio.wait({slot.task})
+        async with self._mover.turn:
+            slot.given_up = False
+            if slot.served is None:
+                return False
+            if force:
+                await self._mover.close(slot)
+            else:
+                async with self._mover.emptied(slot, slot):
+                    await self._mover.close(slot)
+            return True
+
+    def keep(self, name: str | None, seconds: float | None) -> None:
+        """How long a model stays in memory without a request from now on; None: as the server says."""
+        slot = self._slot(self.catalogue.find(name))
+        slot.keep, slot.left_at = seconds, time.monotonic()
+
+    def _tell(self, slot: Slot) -> None:
+        self.news.tell(slot.source.name, MOVED)
+
     # coming and going
 
     def _slot(self, source: Source) -> Slot:
         slot = self._slots.get(source.name)
         if slot is None:
             slot = self._slots[source.name] = Slot(source)
+            slot.listeners.append(lambda what, done, total: self._tell(slot))
         elif slot.served is None and slot.task is None:
             slot.source = source  # its file may be another one by now
         return slot
@@ -148,7 +231,7 @@ class Registry:
                     await self._check(slot, slot.served)
                 if slot.lost and slot.task is None and time.monotonic() >= slot.retry_at:
                     self._bring(slot)
-                idle = self.options.idle_unload
+                idle = self.options.idle_unload if slot.keep is None else slot.keep
                 if idle is not None and slot.served is not None and not slot.users and time.monotonic() - slot.left_at >= idle:
                     await self._mover.unload_idle(slot, idle)
 
@@ -185,6 +268,9 @@ class Registry:
                 await asyncio.wait({slot.task})
         for slot in self._slots.values():
             await self._mover.close(slot)
+        await self._changer.close()
+        await self.downloads.close()
+        self.news.end()
 
 
 def _seen(task: asyncio.Task[None]) -> None:

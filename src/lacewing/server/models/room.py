@@ -68,6 +68,11 @@ def plan(info: ModelInfo, held: Sequence[Held]) -> tuple[list[Action], Placement
     return [each for each in needed if _counts(each, placement)], placement
 
 
+def alone(info: ModelInfo, held: Sequence[Held]) -> Placement:
+    """Where a model goes if nobody makes room. Raises OutOfMemoryError."""
+    return first_fit(info, [Level(0, sum(each.nbytes for each in held))])[1]
+
+
 def plan_eager(info: ModelInfo, options: LoadOptions, held: Sequence[Held], own: int) -> list[Action] | None:
     """Which idle models to put aside so that one that is in memory, with `own` bytes of RAM, has its weights eager again.
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from lacewing.server.models.names import Source
+from lacewing.server.models.setup import Setup
 
 if TYPE_CHECKING:
     import asyncio
@@ -28,21 +29,28 @@ class Runs(Protocol):
 
 @dataclass(eq=False)
 class Served:
-    """A model in memory. `created`: seconds since 1970; `worker` takes requests for it."""
+    """A model in memory. `created`: seconds since 1970; `worker` takes requests for it; `users`: requests that have it now."""
 
     name: str
     model: Model
     worker: Any
     created: int
+    users: int = 0
 
 
 class Entry(NamedTuple):
-    """A model as lists show it. `status`: "loaded", "loading", "aside" (in memory, its weights not), "unloaded" or "failed"."""
+    """A model as lists show it. `status`: "loaded", "loading", "aside" (in memory, its weights not), "unloaded" or "failed";
+    `stage` of loading or of a change: what is done, done so far, in all."""
 
     name: str
     created: int
     status: str
     problem: str = ""
+    stage: tuple[str, int, int] = ("", 0, 0)
+    setup: Setup = Setup()
+    served: Served | None = None
+    changing: bool = False
+    leaves_in: float | None = None  # seconds in which it leaves the memory, if nobody asks for it; None: it stays
 
 
 @dataclass
@@ -79,6 +87,16 @@ class Slot:
     stage: tuple[str, int, int] = ("", 0, 0)  # of loading: what, done, in all
     kept: tuple[list[int], bytes] | None = None  # ids and state of one that left a GPU
     listeners: list[Progress] = field(default_factory=list)
+    setup: Setup = field(default_factory=Setup)
+    changing: bool = False  # into another setup; it can be used meanwhile, unless it is leaving
+    given_up: bool = False  # what is under way is not wanted any more
+    keep: float | None = None  # seconds that it stays without a request; None: as the server says
+
+    @property
+    def entry(self) -> Entry:
+        """As it is now."""
+        source = self.source
+        return Entry(source.name, source.created, self.status, self.problem, self.stage, self.setup, self.served, self.changing)
 
     @property
     def ready(self) -> bool:

@@ -1,0 +1,120 @@
+"""A model that is in memory gets another setup: residency, context, template. Nobody's answer is cut."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+from collections.abc import AsyncIterator, Collection
+from functools import partial
+
+from lacewing.assistant.templates import AUTO
+from lacewing.errors import OutOfMemoryError
+from lacewing.placement.info import ModelInfo
+from lacewing.placement.place import Placement
+from lacewing.server.models import loading
+from lacewing.server.models.moving import Mover
+from lacewing.server.models.room import alone, plan, plan_eager
+from lacewing.server.models.served import Served, Slot
+from lacewing.server.models.setup import Setup
+
+
+class Changer:
+    """Of the event loop's thread only. `files`: a template may be a file that a request names."""
+
+    def __init__(self, mover: Mover, files: bool):
+        self._mover, self._files = mover, files
+        self._retiring: set[asyncio.Task[None]] = set()
+
+    async def change(self, slot: Slot, setup: Setup, asked: Collection[str], force: bool) -> list[str]:
+        """Which of the fields that were `asked` for are other ones now; a model that is not in memory gets them when it comes.
+
+        `force`: also a residency that the memory plan refuses, and a template whose tokens the vocabulary lacks.
+        Raises LacewingError; what comes before the failed one in "context", "residency", "template" has changed then.
+        """
+        async with self._mover.turn, self._changing(slot):
+            served, before, changed = slot.served, slot.setup, list[str]()
+            if served is None:
+                slot.setup = setup
+                return changed
+            if setup.context != before.context and (setup.context or 0) != served.model.spec.context:
+                await self._reload(slot, served, setup)
+                return [name for name in asked if name == "context" or getattr(setup, name) != getattr(before, name)]
+            if "residency" in asked and await self._residency(slot, served, setup.residency, force):
+                changed.append("residency")
+            slot.setup = dataclasses.replace(setup, template=before.template)
+            if setup.template != before.template:
+                work = partial(loading.use_template, served, setup.template, force=force, files=self._files)
+                await loading.in_thread(work)
+                slot.setup = setup
+                changed.append("template")
+            return changed
+
+    @contextlib.asynccontextmanager
+    async def _changing(self, slot: Slot) -> AsyncIterator[None]:
+        slot.changing, slot.given_up = True, False
+        try:
+            yield
+        finally:
+            slot.changing, slot.stage = False, ("", 0, 0)
+            self._mover.moved(slot)
+
+    async def _residency(self, slot: Slot, served: Served, wanted: str | None, force: bool) -> bool:
+        """Whether it is another one now. Idle models make room for eager weights. Raises OutOfMemoryError, Cancelled."""
+        mover, model = self._mover, served.model
+        wanted, before = wanted or mover.options.load.residency, model.weights.residency
+        if wanted != "lazy" and not (force and wanted == "eager") and model.weights_on_host:
+            options = dataclasses.replace(model.options, memory_bytes=mover.options.load.memory_bytes, residency=wanted)
+            held, own = mover.held(besides=slot), model.memory_bytes
+            todo = await loading.in_thread(lambda: plan_eager(model.info, options, held, own))
+            for action in todo or ():
+                await mover.make_room(action, slot)
+            if wanted == "auto":
+                wanted = "lazy" if todo is None else "eager"
+        report = loading.relay(asyncio.get_running_loop(), slot.report)
+        given_up = partial(mover.is_given_up, slot)
+        await loading.in_thread(lambda: model.set_residency(wanted, report, given_up, force=force, reason="it was asked for"))
+        return model.weights.residency != before
+
+    async def _reload(self, slot: Slot, old: Served, setup: Setup) -> None:
+        """Beside the old one if there is room for both as they are to be, else once those that have it have finished."""
+        mover, before = self._mover, slot.setup
+        slot.setup = setup
+        try:
+            info = await mover.open(slot)
+            beside = await loading.in_thread(partial(self._beside, slot, info, old))
+            if setup.template not in (AUTO, before.template):
+                await loading.in_thread(partial(loading.check_template, info, setup.template, files=self._files))
+            if beside is not None:
+                await mover.fill(slot, info, beside)
+                task = asyncio.create_task(mover.retire(old))
+                self._retiring.add(task)
+                task.add_done_callback(self._retiring.discard)
+                return
+            todo, _ = await loading.in_thread(lambda: plan(info, mover.held(besides=slot)))
+            async with mover.emptied(slot, slot):
+                await mover.close(slot)
+                for action in todo:
+                    await mover.make_room(action, slot)
+                _, placement = await loading.in_thread(lambda: plan(info, mover.held(besides=slot)))
+                await mover.fill(slot, info, placement)
+        except BaseException:
+            slot.setup = before
+            raise
+
+    def _beside(self, slot: Slot, info: ModelInfo, old: Served) -> Placement | None:
+        """Where it goes while the old one stays; None: it would be slower there than in its place."""
+        if old.model.device_bytes:
+            return None
+        try:
+            placement = alone(info, self._mover.held())
+        except OutOfMemoryError:
+            return None
+        _, best = plan(info, self._mover.held(besides=slot))
+        same = (placement.plan.residency, placement.on_host) == (best.plan.residency, best.on_host)
+        return placement if same else None
+
+    async def close(self) -> None:
+        """Waits for those that have been replaced."""
+        if self._retiring:
+            await asyncio.wait(set(self._retiring))
