@@ -117,6 +117,10 @@ of its own; a later one is an event with `error`.
 
 A client that leaves ends its request, streamed or not, in the queue or while its prompt is read.
 
+A client that reads slowly gets what has come meanwhile as one chunk; nothing is left out, and nobody else waits. One that reads
+nothing for 30 s is cut off: its request ends (408, `slow_reader`, in logs and metrics), and its connection is closed without
+`data: [DONE]`.
+
 `usage.prompt_tokens_details.cached_tokens` are tokens of the prompt that were found in the prefix cache. `timings` are those of
 llama-server: `prompt_n` tokens were run and `cache_n` found, `predicted_n` generated, with milliseconds and rates.
 

@@ -17,7 +17,9 @@ _HEADERS = [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
 
 
 class SlowReaderError(LacewingError):
-    """A client does not read what it asked for."""
+    """A client does not read what it asked for. It is not told, since it would not read that either: its connection is closed."""
+
+    status, code = 408, "slow_reader"
 
 
 class EventStream:
@@ -26,7 +28,8 @@ class EventStream:
     `sign`: an event behind each comment, for clients that do not count comments as a sign of life.
 
     So errors before that have a status of their own; and a comment shows a connection that is half closed.
-    What a client does not read piles up in the transport to its limit; then writing waits, `patience` seconds at most.
+    What a client does not read piles up in the transport to its limit; then writing waits, `patience` seconds at most. What comes
+    meanwhile becomes one piece (`feed.Choice`), so that a client that reads late misses nothing, and others never wait for it.
     """
 
     def __init__(self, send: Send, ping: float | None, patience: float, content_type: bytes = EVENTS, sign: bytes = b""):
