@@ -53,7 +53,7 @@ LIBRARIES = {
     "markdown_it": ("chat",),
     "typer": ("cli",),
     "prompt_toolkit": ("chat",),
-    "psutil": ("weights", "backends"),
+    "psutil": ("weights", "backends", "server/responses/store"),
     "platformdirs": ("paths",),
     "starlette": ("server",),
     "pydantic": ("server",),

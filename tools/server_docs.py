@@ -16,6 +16,9 @@ from lacewing.server.openai.completions import CompletionBody
 from lacewing.server.openai.embeddings import EmbeddingBody
 from lacewing.server.openai.errors import rows
 from lacewing.server.openai.fields import IGNORED, REFUSED, Refused
+from lacewing.server.responses import types as responses
+from lacewing.server.responses.conversations import ConversationBody as ConversationsBody
+from lacewing.server.responses.conversations import ItemsBody
 
 HEAD = """# The server
 
@@ -56,6 +59,49 @@ Unless they have a value that changes nothing.
 
 | field | accepted | |
 |---|---|---|
+"""
+RESPONSES = """
+## Responses
+
+`/v1/responses` is OpenAI's newer API, in which answers are kept, go on from each other, run in the background, and belong to
+conversations. With its client:
+
+```text
+import openai
+
+client = openai.OpenAI(base_url="http://127.0.0.1:8080/v1", api_key="none")
+first = client.responses.create(model="smollm2", input="My name is Alice.")
+second = client.responses.create(model="smollm2", input="What is my name?", previous_response_id=first.id)
+print(second.output_text)
+```
+
+Codex asks this server with this in `~/.codex/config.toml`; the search that OpenAI's servers run is switched off, as there is none
+here:
+
+```text
+model = "smollm2"
+model_provider = "lacewing"
+web_search = "disabled"
+
+[model_providers.lacewing]
+name = "Lacewing"
+base_url = "http://127.0.0.1:8080/v1"
+wire_api = "responses"
+```
+
+Streams have OpenAI's events, numbered from 0; they end with `response.completed`, `response.incomplete` (a limit was reached) or
+`response.failed`, and without `[DONE]`. The items of the last event are those of the events before. Thoughts are items of the type
+`reasoning`: as `content`, or as `summary` where one is asked for, and sealed in `encrypted_content` where `include` asks for it.
+That is no encryption: it lets clients that do not keep thoughts give them back.
+
+Responses are kept in an SQLite file that this user alone can read, in the user's folder for data or at `--store-file`, so that they
+are there when the server starts again. With `store` false a response is not kept, with `--no-store` none is; the response then says
+`"store": false`. What nobody used for `--store-days` is deleted, and what was used least recently if all of it takes more than
+`--store-bytes`. Whoever knows the id of a response can read it, with an API key if the server has any. If the disk fails, the
+answer still comes, with `"store": false`.
+
+`background` answers at once; `GET /v1/responses/{id}` shows how far it is, with `stream=true` and `starting_after` its events are
+followed, and `cancel` ends it. What runs in the background when the server ends has failed.
 """
 MESSAGES = """
 ## Messages, as Anthropic's API has them
@@ -153,9 +199,19 @@ def page(client: str) -> str:
     parts += [_fields("Fields of `/tokenize`", TokenizeBody), _fields("Fields of `/detokenize`", DetokenizeBody)]
     parts += [_fields("Fields of `/apply-template`", ConversationBody)]
     parts += [IGNORED_HEAD, *_ignored(IGNORED), REFUSED_HEAD, *_refused(REFUSED)]
-    parts += [_messages(), _administration()]
+    parts += [_responses(), _messages(), _administration()]
     parts += [STREAMS, *(f"| {status} | `{code}` |\n" for status, code in rows())]
     parts += [METRICS.replace("{path}", PATH), *(f"| `{name}` | {about} |\n" for name, about in HELP.items())]
+    return "".join(parts)
+
+
+def _responses() -> str:
+    """OpenAI's newer API."""
+    parts = [RESPONSES, _fields("Fields of `/v1/responses` and `/v1/responses/input_tokens`", responses.ResponseBody)]
+    parts += ["\nIgnored:\n\n| field | |\n|---|---|\n", *_ignored(responses.IGNORED)]
+    parts += ["\nRefused:\n\n| field | accepted | |\n|---|---|---|\n", *_refused(responses.REFUSED)]
+    parts += [_fields("Fields of `/v1/conversations`", ConversationsBody)]
+    parts += [_fields("Fields of `/v1/conversations/{id}/items`", ItemsBody)]
     return "".join(parts)
 
 

@@ -22,6 +22,7 @@ from lacewing.server.models.registry import Registry
 from lacewing.server.models.served import Entry
 from lacewing.server.options import ServerOptions
 from lacewing.server.protocol import configure
+from lacewing.server.responses.store import Store
 from lacewing.server.worker import Worker
 
 
@@ -91,9 +92,9 @@ class OneModel:
 
 
 @contextlib.contextmanager
-def running(registry: OneModel, observers=(), **limits: Any) -> Iterator[str]:
-    """The address of a server in a thread of this process."""
-    app = create_app(registry, Limits(**limits), observers)
+def running(registry: OneModel, observers=(), store: Store | None = None, **limits: Any) -> Iterator[str]:
+    """The address of a server in a thread of this process; `store` is closed with it."""
+    app = create_app(registry, Limits(**limits), observers, store)
     listening = socket.socket()
     listening.bind(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(app, http="httptools", lifespan="off", log_level="warning", timeout_graceful_shutdown=1))
@@ -108,6 +109,8 @@ def running(registry: OneModel, observers=(), **limits: Any) -> Iterator[str]:
         thread.join()
         registry.close()
         listening.close()
+        if store is not None:
+            asyncio.run(store.close())
 
 
 @contextlib.contextmanager

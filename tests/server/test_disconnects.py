@@ -57,11 +57,13 @@ def server(model, watch) -> Iterator[tuple[str, OneModel]]:
         yield url, registry
 
 
-def send(url: str, content: str, *, stream: bool, max_tokens: int = 4000, path: str = "/v1/chat/completions") -> socket.socket:
+def send(
+    url: str, content: str, *, stream: bool, max_tokens: int = 4000, path: str = "/v1/chat/completions", **more
+) -> socket.socket:
     """A request on a connection of its own."""
     host, port = url.removeprefix("http://").split(":")
     sent = {"messages": [{"role": "user", "content": content}], "stream": stream, "max_tokens": max_tokens, "ignore_eos": True}
-    body = json.dumps(sent | {"model": "tiny", "repeat_guard": 0}).encode()
+    body = json.dumps(sent | {"model": "tiny", "repeat_guard": 0} | more).encode()
     head = f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
     head += f"Content-Length: {len(body)}\r\n\r\n"
     connection = socket.create_connection((host, int(port)))

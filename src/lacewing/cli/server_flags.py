@@ -53,6 +53,13 @@ ShutdownSeconds = Annotated[
     float, typer.Option(help="That answers may still take when the server is told to end.", metavar="SECONDS")
 ]
 
+NoStore = Annotated[bool, typer.Option("--no-store", help="Keep no responses: none can be asked for again or gone on from.")]
+StoreFile = Annotated[
+    Path | None, typer.Option(help="Where responses are kept; by default in your folder for data.", metavar="FILE")
+]
+StoreDays = Annotated[float, typer.Option(help="That a response is kept since its last use.", metavar="DAYS")]
+StoreBytes = Annotated[str, typer.Option(help="All responses together; above it the oldest are deleted.", metavar="SIZE")]
+
 ExpertMetrics = Annotated[
     bool,
     typer.Option(
@@ -86,6 +93,10 @@ def server_options(
     body_bytes: BodyBytes = "8MiB",
     connections: Connections = 256,
     shutdown_seconds: ShutdownSeconds = 10.0,
+    no_store: NoStore = False,
+    store_file: StoreFile = None,
+    store_days: StoreDays = 30.0,
+    store_bytes: StoreBytes = "1GiB",
     expert_metrics: ExpertMetrics = False,
     log_format: LogFormat = "text",
     log_prompts: LogPrompts = False,
@@ -110,6 +121,10 @@ def server_options(
         body_bytes=parse_bytes(body_bytes, "body_bytes") or 0,
         connections=connections,
         shutdown_seconds=shutdown_seconds,
+        store=not no_store,
+        store_file=store_file,
+        store_days=store_days,
+        store_bytes=parse_bytes(store_bytes, "store_bytes") or 0,
         expert_metrics=expert_metrics,
         log_format=log_format,
         log_prompts=log_prompts,

@@ -25,6 +25,18 @@ from lacewing.server.openai import errors
 from lacewing.server.openai.chat import chat_completions
 from lacewing.server.openai.completions import completions
 from lacewing.server.openai.embeddings import embeddings
+from lacewing.server.responses import conversations
+from lacewing.server.responses.endpoints import (
+    cancel_response,
+    compact,
+    count_input_tokens,
+    create_response,
+    delete_response,
+    list_input_items,
+    show_response,
+)
+from lacewing.server.responses.state import State
+from lacewing.server.responses.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,6 +45,21 @@ ROUTES = (
     Route("/v1/chat/completions", chat_completions, methods=["POST"]),
     Route("/v1/completions", completions, methods=["POST"]),
     Route("/v1/embeddings", embeddings, methods=["POST"]),
+    Route("/v1/responses", create_response, methods=["POST"]),
+    Route("/v1/responses/input_tokens", count_input_tokens, methods=["POST"]),
+    Route("/v1/responses/compact", compact, methods=["POST"]),
+    Route("/v1/responses/{id}", show_response, methods=["GET"]),
+    Route("/v1/responses/{id}", delete_response, methods=["DELETE"]),
+    Route("/v1/responses/{id}/cancel", cancel_response, methods=["POST"]),
+    Route("/v1/responses/{id}/input_items", list_input_items, methods=["GET"]),
+    Route("/v1/conversations", conversations.create_conversation, methods=["POST"]),
+    Route("/v1/conversations/{id}", conversations.show_conversation, methods=["GET"]),
+    Route("/v1/conversations/{id}", conversations.change_conversation, methods=["POST"]),
+    Route("/v1/conversations/{id}", conversations.delete_conversation, methods=["DELETE"]),
+    Route("/v1/conversations/{id}/items", conversations.list_items, methods=["GET"]),
+    Route("/v1/conversations/{id}/items", conversations.add_items, methods=["POST"]),
+    Route("/v1/conversations/{id}/items/{item}", conversations.show_item, methods=["GET"]),
+    Route("/v1/conversations/{id}/items/{item}", conversations.delete_item, methods=["DELETE"]),
     Route("/v1/messages", messages, methods=["POST"]),
     Route("/v1/messages/count_tokens", count_tokens, methods=["POST"]),
     Route("/v1/models", list_models, methods=["GET"]),
@@ -54,11 +81,12 @@ ROUTES = (
 )
 
 
-def create_app(registry: Registry, options: Limits, observers: Sequence[Observer] = ()) -> Starlette:
-    """The application for `registry`. Observers are told of every request for an answer."""
+def create_app(registry: Registry, options: Limits, observers: Sequence[Observer] = (), store: Store | None = None) -> Starlette:
+    """The application for `registry`. Observers are told of every request for an answer; `store` keeps responses."""
     handlers = {LacewingError: _on_error, HTTPException: _on_http_error, Exception: _on_error}
     app = Starlette(routes=list(ROUTES), exception_handlers=handlers)
     app.state.context = Context(registry, options, Observers(tuple(observers)))
+    app.state.responses = State(store)
     return app
 
 

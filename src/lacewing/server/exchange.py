@@ -16,7 +16,7 @@ from lacewing.server.context import Context, Served
 from lacewing.server.events import Record
 from lacewing.server.openai import errors
 from lacewing.server.openai.bodies import ModelBody
-from lacewing.server.sse import EventStream, Receive, Send, SlowReaderError, disconnected
+from lacewing.server.sse import EventStream, Receive, Send, SlowReaderError, unless_gone
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
@@ -37,6 +37,10 @@ class RequestTimeoutError(LacewingError):
 
 class Format(ABC):
     """How answers are written: as events of a stream, or as one object. Bytes are JSON in UTF-8."""
+
+    def first_event(self) -> bytes:
+        """What is told once the request's turn has come; often nothing."""
+        return b""
 
     @abstractmethod
     def events(self, choice: Choice, deltas: Sequence[Delta]) -> bytes:
@@ -59,7 +63,12 @@ class Exchange(ABC, Generic[TBody]):
 
     def __init__(self, context: Context, body: TBody, record: Record, who: Hashable):
         self.context, self.body, self.record, self.who = context, body, record, who
-        record.streamed = body.streamed
+        record.streamed = self.streamed
+
+    @property
+    def streamed(self) -> bool:
+        """Whether the answer is written as it comes."""
+        return self.body.streamed
 
     @abstractmethod
     def jobs(self, served: Served) -> list[Job]:
@@ -68,23 +77,16 @@ class Exchange(ABC, Generic[TBody]):
     @abstractmethod
     def format(self, served: Served, answers: Answers) -> Format: ...
 
+    async def finish(self, answers: Answers) -> None:
+        """Once all answers have ended, before the client is told so."""
+
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """Answers, unless the client leaves before it is done."""
-        work = asyncio.ensure_future(self._answer(send))
-        gone = asyncio.ensure_future(disconnected(receive))
-        try:
-            await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            gone.cancel()
-            if not work.done():
-                work.cancel()
-            await asyncio.wait((work,))
-        if not work.cancelled():
-            work.result()
+        await unless_gone(self._answer(send), receive)
 
     async def _answer(self, send: Send) -> None:
         record, limits = self.record, self.context.limits
-        events = self._stream(send) if self.body.streamed else None
+        events = self._stream(send) if self.streamed else None
         try:
             visit = self.context.room.enter()
             try:
@@ -147,6 +149,9 @@ class Exchange(ABC, Generic[TBody]):
                 self._count(answers)
 
     async def _write_events(self, answers: Answers, form: Format, events: EventStream) -> None:
+        first = form.first_event()
+        if first:
+            await events.write(first)
         left = len(answers.choices)
         while left:
             data = b""
@@ -159,6 +164,7 @@ class Exchange(ABC, Generic[TBody]):
                     left -= 1
                 data += form.events(choice, choice.take())
             if not left:
+                await self.finish(answers)
                 data += form.last_event(answers.choices) + self.dialect.end
                 return await events.end(data)
             if data:
@@ -172,6 +178,7 @@ class Exchange(ABC, Generic[TBody]):
                     if choice.end.error is not None:
                         raise choice.end.error
                     left -= 1
+        await self.finish(answers)
         response = Response(form.whole(answers.choices), media_type="application/json")
         await response({"type": "http"}, _nothing, send)
 

@@ -47,17 +47,24 @@ class ServerOptions:
     write_seconds: float = 30.0  # that a client may leave its answer unread
     shutdown_seconds: float = 10.0  # that answers may still take when the server is told to end
 
+    store: bool = True  # keep responses that go on from each other
+    store_file: Path | None = None  # by default in the user's folder for data
+    store_days: float = 30.0  # since its last use, after which a response is deleted
+    store_bytes: int = 1 << 30  # of the file, above which the oldest are deleted
+
     expert_metrics: bool = False  # count the tokens of each expert of a mixture
     log_format: str = "text"
     log_prompts: bool = False
 
     def __post_init__(self) -> None:
         for name, low, high in (("port", 0, 65535), ("queue", 0, 1 << 20), ("connections", 1, 1 << 20),
-                                ("header_bytes", 1 << 10, 1 << 20), ("body_bytes", 1 << 10, 1 << 40)):  # fmt: skip
+                                ("header_bytes", 1 << 10, 1 << 20), ("body_bytes", 1 << 10, 1 << 40),
+                                ("store_bytes", 1 << 20, 1 << 50)):  # fmt: skip
             self._check(name, low, high, int)
         for name in ("queue_seconds", "receive_seconds", "ping_seconds", "write_seconds"):
             self._check(name, 0.01, 1e9)
         self._check("shutdown_seconds", 0, 1e9)
+        self._check("store_days", 0.001, 1e6)
         for name in ("idle_unload", "request_seconds"):
             if getattr(self, name) is not None:
                 self._check(name, 0.01, 1e9)

@@ -27,6 +27,8 @@ from lacewing.server.models.names import Catalogue
 from lacewing.server.models.registry import Registry
 from lacewing.server.options import ServerOptions
 from lacewing.server.protocol import configure
+from lacewing.server.responses.state import state_of
+from lacewing.server.responses.store import Store
 from lacewing.server.security import guarded
 from lacewing.server.security.binding import Binding, bind
 from lacewing.server.tracing import from_environment as tracing_from_environment
@@ -66,7 +68,8 @@ async def _serve(
     registry.on_loaded(metrics.watch)
     requests = Requests(metrics.responded)
     observers = [metrics, requests, *([] if tracing is None else [tracing])]
-    gate = Gate(create_app(registry, options, observers))
+    api = create_app(registry, options, observers, Store.of(options))
+    gate = Gate(api)
     app = guarded(MetricsEndpoint(gate, metrics), options, binding)
     app = requests.around(app if tracing is None else tracing.around(app))
     server = Server(configure(app, options), gate, registry, options)
@@ -80,6 +83,7 @@ async def _serve(
         server.should_exit = True
         await serving
         await _end(registry)
+        await state_of(api).close()
         if tracing is not None:
             await asyncio.to_thread(tracing.close)
 

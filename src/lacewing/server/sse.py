@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
 from typing import Any
 
 from lacewing.errors import LacewingError
@@ -115,3 +115,18 @@ async def disconnected(receive: Receive) -> None:
     """Returns when the client has gone."""
     while (await receive())["type"] != "http.disconnect":
         pass
+
+
+async def unless_gone(coroutine: Coroutine[Any, Any, None], receive: Receive) -> None:
+    """Runs it, unless the client leaves before it is done."""
+    work = asyncio.ensure_future(coroutine)
+    gone = asyncio.ensure_future(disconnected(receive))
+    try:
+        await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        gone.cancel()
+        if not work.done():
+            work.cancel()
+        await asyncio.wait((work,))
+    if not work.cancelled():
+        work.result()

@@ -11,6 +11,7 @@ from pydantic import Field
 from lacewing.server.blocks import unsealed
 from lacewing.server.openai.errors import RequestError
 from lacewing.server.openai.messages import MAX_MESSAGES, MAX_PARTS, Given
+from lacewing.server.turns import content_of, joined
 
 # Claude Code's first line. It is for Anthropic's bills, and another one in each request: no prompt would be found in the cache.
 _BILLING = re.compile(r"\s*x-anthropic-billing-header:[^\n]*\n?")
@@ -51,17 +52,9 @@ Messages = Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES)
 
 def plain(system: System | None, messages: list[Message]) -> list[dict[str, Any]]:
     """For a template: system, user, assistant and tool; messages of one role in a row are one. Raises RequestError."""
-    found: list[dict[str, Any]] = []
     told = _told(system)
-    if told:
-        found.append({"role": "system", "content": told})
-    for index, message in enumerate(messages):
-        for each in _plain(message, f"messages[{index}]"):
-            if found and found[-1]["role"] == each["role"] != "tool":
-                _merge(found[-1], each)
-            else:
-                found.append(each)
-    return found
+    first = [{"role": "system", "content": told}] if told else []
+    return joined([*first, *(each for index, message in enumerate(messages) for each in _plain(message, f"messages[{index}]"))])
 
 
 def _told(system: System | None) -> str:
@@ -91,13 +84,13 @@ def _user(role: str, blocks: list[Block], where: str) -> Iterator[dict[str, Any]
             texts.append(_text(block, at))
             continue
         if texts:
-            yield {"role": role, "content": _parts(texts)}
+            yield {"role": role, "content": content_of(texts)}
             texts = []
         if block.tool_use_id is None:
             raise RequestError(f"you must provide `{at}.tool_use_id`", f"{at}.tool_use_id", code="missing_required_parameter")
         yield {"role": "tool", "tool_call_id": block.tool_use_id, "content": _result(block, at)}
     if texts or not blocks:
-        yield {"role": role, "content": _parts(texts)}
+        yield {"role": role, "content": content_of(texts)}
 
 
 def _result(block: Block, where: str) -> str:
@@ -146,23 +139,3 @@ def _text(block: Block, where: str) -> str:
     if block.text is None:
         raise RequestError(f"you must provide `{where}.text`", f"{where}.text", code="missing_required_parameter")
     return block.text
-
-
-def _parts(texts: list[str]) -> str | list[dict[str, str]]:
-    return texts[0] if len(texts) == 1 else [{"type": "text", "text": text} for text in texts] or ""
-
-
-def _merge(first: dict[str, Any], second: dict[str, Any]) -> None:
-    """What two messages of one role say, as one."""
-    if first["role"] != "assistant":
-        first["content"] = [*_listed(first["content"]), *_listed(second["content"])]
-        return
-    first["content"] += second["content"]
-    if "reasoning_content" in second:
-        first["reasoning_content"] = "\n".join(filter(None, (first.get("reasoning_content"), second["reasoning_content"])))
-    if "tool_calls" in second:
-        first["tool_calls"] = [*first.get("tool_calls", ()), *second["tool_calls"]]
-
-
-def _listed(content: str | list[dict[str, str]]) -> list[dict[str, str]]:
-    return [{"type": "text", "text": content}] if isinstance(content, str) else content

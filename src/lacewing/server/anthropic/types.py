@@ -13,7 +13,7 @@ from lacewing.assistant.prompt import Prompt
 from lacewing.assistant.reply import Assistant
 from lacewing.options import Sampling
 from lacewing.server.anthropic.messages import Messages, System, plain
-from lacewing.server.openai.bodies import MAX_STOPS, ModelBody, StopString
+from lacewing.server.openai.bodies import MAX_STOPS, NamedModelBody, StopString
 from lacewing.server.openai.errors import RequestError
 from lacewing.server.openai.fields import Refused
 from lacewing.server.openai.messages import Given
@@ -86,12 +86,11 @@ class OutputConfig(Given):
     format: OutputFormat | None = None
 
 
-class PromptBody(ModelBody):
+class PromptBody(NamedModelBody):
     """A conversation. Raises TemplateError, OptionError, GrammarError, RequestError where it is used."""
 
     refused: ClassVar[Mapping[str, Refused]] = REFUSED
 
-    model: str = Field(description="a name of `/v1/models`")
     messages: Messages = Field(
         description="user, assistant and system; content is text or a list of blocks: text, document (of text), thinking, "
         "tool_use, tool_result. If the last one is the assistant's, the answer goes on where it ends"
