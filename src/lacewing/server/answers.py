@@ -94,6 +94,9 @@ class PromptTooLongError(ContextOverflowError):
     """As OpenAI and llama-server tell it."""
 
     def __init__(self, tokens: int, context: int, param: str):
-        super().__init__(f"this model's context holds {context} tokens, and the prompt has {tokens}; shorten it")
+        # clients know it by words of these: litellm, and with it many agents
+        super().__init__(
+            f"the prompt is too long: this model's maximum context length is {context} tokens, and it has {tokens}; shorten it"
+        )
         self.param = param
         self.more = {"n_prompt_tokens": tokens, "n_ctx": context}

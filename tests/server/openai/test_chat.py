@@ -183,3 +183,12 @@ def test_a_model_has_to_be_named(url, path, body):
     response = httpx.post(f"{url}/v1/{path}", json=body, timeout=30)
     error = response.json()["error"]
     assert (response.status_code, error["param"], error["code"]) == (400, "model", "missing_required_parameter")
+
+
+def test_a_prompt_that_is_too_long_is_told_in_words_that_clients_know(client):
+    """litellm and others tell it from other errors by these words alone."""
+    with pytest.raises(
+        openai.BadRequestError, match="prompt is too long: this model's maximum context length is 8192 tokens"
+    ) as raised:
+        client.chat.completions.create(model="tiny", messages=[{"role": "user", "content": "word " * 9000}])
+    assert raised.value.body["n_ctx"] == 8192 < raised.value.body["n_prompt_tokens"]
