@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from typing import Literal
 
 import openai
+import pydantic
 import pytest
 
 ASK = [{"role": "user", "content": "Describe a cat."}]
@@ -64,3 +66,51 @@ def test_a_call_that_is_required(client):
     assert calls[0].id and calls[0].function.name == "weather" and calls[0].function.arguments == ""
     assert "".join(each.function.arguments for each in calls) == call.function.arguments
     assert chunks[-1].choices[0].finish_reason == "tool_calls"
+
+
+class Cat(pydantic.BaseModel):
+    name: str = pydantic.Field(max_length=12)
+    age: int = pydantic.Field(ge=0, le=20)
+
+
+def test_a_class_is_parsed(client):
+    """The official client makes a strict schema of it, whole and as a stream."""
+    options = {"model": "tiny", "messages": ASK, "temperature": 0, "max_tokens": 80, "response_format": Cat}
+    whole = client.chat.completions.parse(**options).choices[0].message
+    assert isinstance(whole.parsed, Cat) and whole.refusal is None
+    with client.chat.completions.stream(**options) as stream:
+        partial = [event.parsed for event in stream if event.type == "content.delta" and event.parsed]
+        final = stream.get_final_completion().choices[0].message
+    assert final.parsed == whole.parsed and set(partial[-1]) == {"name", "age"}
+
+
+def test_an_object_that_is_cut_is_an_error_of_the_client(client):
+    with pytest.raises(openai.LengthFinishReasonError):
+        client.chat.completions.parse(model="tiny", messages=ASK, max_tokens=3, response_format=Cat)
+
+
+class Weather(pydantic.BaseModel):
+    city: Literal["Rome", "Oslo"]
+
+
+def test_arguments_are_parsed(client):
+    tool = openai.pydantic_function_tool(Weather, name="weather")
+    options = {"model": "tiny", "messages": ASK, "temperature": 0, "max_tokens": 80, "tools": [tool], "tool_choice": "required"}
+    (whole,) = client.chat.completions.parse(**options, parallel_tool_calls=False).choices[0].message.tool_calls
+    with client.chat.completions.stream(**options, parallel_tool_calls=False) as stream:
+        kinds = {event.type for event in stream}
+        (call,) = stream.get_final_completion().choices[0].message.tool_calls
+    assert whole.function.parsed_arguments == call.function.parsed_arguments and isinstance(call.function.parsed_arguments, Weather)
+    assert "tool_calls.function.arguments.delta" in kinds and "tool_calls.function.arguments.done" in kinds
+
+
+def test_a_result_goes_back(client):
+    """The call and what came of it as messages, as the client itself makes them."""
+    tool = openai.pydantic_function_tool(Weather, name="weather")
+    first = ask(client, tools=[tool], tool_choice="required", parallel_tool_calls=False).choices[0].message
+    result = {"role": "tool", "tool_call_id": first.tool_calls[0].id, "content": "rain"}
+    messages = [*ASK, first.model_dump(exclude_none=True), result]
+    got = client.chat.completions.create(
+        model="tiny", messages=messages, temperature=0, max_tokens=12, tools=[tool], tool_choice="none"
+    )
+    assert got.choices[0].message.content and not got.choices[0].message.tool_calls
