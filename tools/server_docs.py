@@ -204,7 +204,7 @@ CLIENTS = {  # a package of PyPI or npm, and what `tests/server` does with it
     "npm:ai": "the AI SDK: `generateText`, `streamText`, tools in steps, `generateObject`, `streamObject`, `embedMany`",
     "npm:@ai-sdk/openai-compatible": "its provider for compatible servers",
     "litellm": "its provider for compatible servers: answers, streams, tools, a class as `response_format`, embeddings, errors",
-    "llm-comply": "`--format openai-chat` with Qwen2.5 Coder 0.5B: all passes but images, which are not read",
+    "llm-comply": "its suite for chat completions, with Qwen2.5 Coder 0.5B: all passes but images, which are not read",
     "schemathesis": "requests made from OpenAI's description of the paths that are served: no 5xx, and every answer as described",
 }
 
