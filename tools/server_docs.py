@@ -13,6 +13,12 @@ from lacewing.server.anthropic import types as anthropic
 from lacewing.server.app import ROUTES
 from lacewing.server.metrics import HELP, PATH
 from lacewing.server.native.texts import DetokenizeBody, TokenizeBody
+from lacewing.server.ollama import options as ollama
+from lacewing.server.ollama.chat import ChatBody as OllamaChatBody
+from lacewing.server.ollama.embed import EmbedBody
+from lacewing.server.ollama.generate import GenerateBody
+from lacewing.server.ollama.models import ShowBody
+from lacewing.server.ollama.pull import PullBody
 from lacewing.server.openai.bodies import AnswerBody, Body
 from lacewing.server.openai.chat import ChatBody, ConversationBody
 from lacewing.server.openai.completions import CompletionBody
@@ -133,6 +139,21 @@ found in the prefix cache. `stop_reason` is "end_turn", "max_tokens", "stop_sequ
 "model_context_window_exceeded". Errors are Anthropic's: `{"type": "error", "error": {"type", "message"}}`; what has the status 503
 below has 529 here ("overloaded_error").
 """
+OLLAMA = """
+## Ollama's API
+
+Clients of Ollama (its own, Open WebUI, Continue, aider) talk to `http://127.0.0.1:8080` as they do to Ollama; `--port 11434` is
+where they look first. A model has its name of `/v1/models`; `:latest` behind it is understood, and a size as a tag
+(`qwen2.5-coder:0.5b`).
+
+`options.num_ctx` bounds prompt and answer of its request and never loads a model anew; how large the context itself is says
+`POST /models/load`. Durations are nanoseconds, `prompt_eval_count` counts the whole prompt, and `done_reason` is "stop",
+"length", "load" or "unload". Tool calls come whole; one that a limit has cut is left out. Lines have no comments between them,
+as these clients parse each. Errors are `{"error": "message"}`, in a stream the last line.
+
+`POST /api/pull` fetches models by names of ours, and they are served from then on. `/api/create`, `copy`, `push` and `delete`
+answer 501.
+"""
 ADMINISTRATION = """
 ## Administration
 
@@ -220,7 +241,7 @@ def page(client: str) -> str:
     parts += [_fields("Fields of `/tokenize`", TokenizeBody), _fields("Fields of `/detokenize`", DetokenizeBody)]
     parts += [_fields("Fields of `/apply-template`", ConversationBody)]
     parts += [IGNORED_HEAD, *_ignored(IGNORED), REFUSED_HEAD, *_refused(REFUSED)]
-    parts += [_responses(), _messages(), _administration()]
+    parts += [_responses(), _messages(), _ollama(), _administration()]
     parts += [STREAMS, *(f"| {status} | `{code}` |\n" for status, code in rows())]
     parts += [METRICS.replace("{path}", PATH), *(f"| `{name}` | {about} |\n" for name, about in HELP.items())]
     parts += [CLIENTS_HEAD, *(f"| {name} | {version} | {about} |\n" for name, version, about in clients())]
@@ -274,6 +295,17 @@ def endpoints() -> Iterator[tuple[str, str, str]]:
     for route in ROUTES:
         about = (route.endpoint.__doc__ or "").strip().splitlines()[0]
         yield next(iter(sorted((route.methods or set()) - {"HEAD"}))), route.path.replace(":path", ""), about
+
+
+def _ollama() -> str:
+    parts = [OLLAMA, _fields("Fields of `/api/chat` and `/api/generate`", ollama.AnswerBody)]
+    parts += [_fields("Further fields of `/api/chat`", OllamaChatBody, ollama.AnswerBody)]
+    parts += [_fields("Further fields of `/api/generate`", GenerateBody, ollama.AnswerBody)]
+    parts += [_fields("`options` of Ollama's API", ollama.Options)]
+    parts += ["\nIgnored:\n\n| field | |\n|---|---|\n", *_ignored(ollama.IGNORED)]
+    parts += ["\nRefused:\n\n| field | accepted | |\n|---|---|---|\n", *_refused(ollama.REFUSED)]
+    parts += [_fields("Fields of `/api/embed`", EmbedBody), _fields("Fields of `/api/show`", ShowBody)]
+    return "".join([*parts, _fields("Fields of `/api/pull`", PullBody)])
 
 
 def _administration() -> str:

@@ -21,6 +21,12 @@ from lacewing.server.dialects import dialect_of
 from lacewing.server.events import Observer, Observers
 from lacewing.server.native.health import health
 from lacewing.server.native.texts import apply_template, detokenize, tokenize
+from lacewing.server.ollama.chat import chat
+from lacewing.server.ollama.embed import embed
+from lacewing.server.ollama.embed import embeddings as old_embeddings
+from lacewing.server.ollama.generate import generate
+from lacewing.server.ollama.models import ps, show, tags, version
+from lacewing.server.ollama.pull import elsewhere, pull
 from lacewing.server.openai import errors
 from lacewing.server.openai.chat import chat_completions
 from lacewing.server.openai.completions import completions
@@ -37,6 +43,7 @@ from lacewing.server.responses.endpoints import (
 )
 from lacewing.server.responses.state import State
 from lacewing.server.responses.store import Store
+from lacewing.server.root import root
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -73,6 +80,18 @@ ROUTES = (
     Route("/models/templates", model_templates, methods=["GET"]),
     Route("/models/activity", activity, methods=["GET"]),
     Route("/models/experts", experts, methods=["GET"]),
+    Route("/", root, methods=["GET"]),
+    Route("/api/version", version, methods=["GET"]),
+    Route("/api/tags", tags, methods=["GET"]),
+    Route("/api/ps", ps, methods=["GET"]),
+    Route("/api/show", show, methods=["POST"]),
+    Route("/api/chat", chat, methods=["POST"]),
+    Route("/api/generate", generate, methods=["POST"]),
+    Route("/api/embed", embed, methods=["POST"]),
+    Route("/api/embeddings", old_embeddings, methods=["POST"]),
+    Route("/api/pull", pull, methods=["POST"]),
+    *(Route(f"/api/{name}", elsewhere, methods=["POST"]) for name in ("create", "copy", "push")),
+    Route("/api/delete", elsewhere, methods=["DELETE"]),
     Route("/tokenize", tokenize, methods=["POST"]),
     Route("/detokenize", detokenize, methods=["POST"]),
     Route("/apply-template", apply_template, methods=["POST"]),

@@ -15,6 +15,7 @@ class Record:
     model: str = ""
     streamed: bool = False
     began: float = field(default_factory=time.perf_counter)
+    loaded: float | None = None  # when its model was in memory
     started: float | None = None  # when the queue let it through
     first_token: float | None = None
     last_token: float | None = None

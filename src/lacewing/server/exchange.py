@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -128,7 +129,7 @@ class Exchange(ABC, Generic[TBody]):
     async def _serve(self, visit: Visit, events: EventStream | None, send: Send) -> None:
         context, record = self.context, self.record
         async with context.registry.use(self.body.model, None if events is None else events.note) as served:
-            record.model = served.name
+            record.model, record.loaded = served.name, time.perf_counter()
             context.room.know(served.worker.queue)
             jobs = await asyncio.to_thread(self.jobs, served)
             for job in jobs:

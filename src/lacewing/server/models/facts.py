@@ -139,11 +139,15 @@ def _capabilities(info: ModelInfo, template: ChatTemplate | None, tokenizer: Tok
     if template is not None:
         whole = template.variants.get("tool_use", template).source
         found += ["tools"] if "tools" in whole else []
-        thinks = EffortVariables(template).can_be_off or any(tag in template.source for tag in TAGS)
-        found += ["thinking"] if thinks or CHANNEL in template.source else []
+        found += ["thinking"] if thinks(template) else []
     if tokenizer is not None and fill_marks(info.checkpoint.metadata, tokenizer) is not None:
         found.append("insert")
     return found
+
+
+def thinks(template: ChatTemplate) -> bool:
+    """Whether a template has to do with thoughts."""
+    return any(tag in template.source for tag in (*TAGS, CHANNEL)) or EffortVariables(template).can_be_off
 
 
 def _shown(metadata: Mapping[str, Any]) -> dict[str, Any]:

@@ -69,7 +69,8 @@ class Catalogue:
         known = self._all()
         if not name:
             name = self.default or next(iter(known), "")
-        for each in (name, name.removesuffix(":latest")):  # as Ollama's clients write a name without a tag
+        short = name.removesuffix(":latest")
+        for each in (name, short, short.replace(":", "-")):  # as Ollama's clients write a name without a tag, or a size
             if each in known:
                 return known[each]
         if self._options.allow_paths and name and (path := _existing(name)) is not None:

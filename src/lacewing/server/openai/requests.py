@@ -33,7 +33,11 @@ async def read(request: Request, kind: type[TBody]) -> TBody:
 
 async def accept(request: Request, kind: type[TBody], make: Callable[[Context, TBody, Record, Hashable], TFound]) -> TFound:
     """An exchange for a request whose body is valid."""
-    body = await read(request, kind)
+    return accept_body(request, await read(request, kind), make)
+
+
+def accept_body(request: Request, body: TBody, make: Callable[[Context, TBody, Record, Hashable], TFound]) -> TFound:
+    """The same for a body that has been read."""
     state: dict[str, Any] = request.scope.get("state", {})
     record = Record(state.get("request_id") or new_id("req_"), request.url.path)
     return make(context_of(request.app), body, record, who(request))
