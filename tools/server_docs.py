@@ -5,26 +5,22 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
-from lacewing.server.admin.models import FetchBody, LoadBody, UnloadBody
+from tools.server_apis import administration, of_llama_server, of_ollama
+from tools.server_tables import fields_of, ignored, refused
+
 from lacewing.server.anthropic import types as anthropic
 from lacewing.server.app import ROUTES
 from lacewing.server.metrics import HELP, PATH
 from lacewing.server.native.texts import DetokenizeBody, TokenizeBody
-from lacewing.server.ollama import options as ollama
-from lacewing.server.ollama.chat import ChatBody as OllamaChatBody
-from lacewing.server.ollama.embed import EmbedBody
-from lacewing.server.ollama.generate import GenerateBody
-from lacewing.server.ollama.models import ShowBody
-from lacewing.server.ollama.pull import PullBody
-from lacewing.server.openai.bodies import AnswerBody, Body
+from lacewing.server.openai.bodies import AnswerBody
 from lacewing.server.openai.chat import ChatBody, ConversationBody
 from lacewing.server.openai.completions import CompletionBody
 from lacewing.server.openai.embeddings import EmbeddingBody
 from lacewing.server.openai.errors import rows
-from lacewing.server.openai.fields import IGNORED, REFUSED, Refused
+from lacewing.server.openai.fields import IGNORED, REFUSED
 from lacewing.server.responses import types as responses
 from lacewing.server.responses.conversations import ConversationBody as ConversationsBody
 from lacewing.server.responses.conversations import ItemsBody
@@ -139,43 +135,6 @@ found in the prefix cache. `stop_reason` is "end_turn", "max_tokens", "stop_sequ
 "model_context_window_exceeded". Errors are Anthropic's: `{"type": "error", "error": {"type", "message"}}`; what has the status 503
 below has 529 here ("overloaded_error").
 """
-OLLAMA = """
-## Ollama's API
-
-Clients of Ollama (its own, Open WebUI, Continue, aider) talk to `http://127.0.0.1:8080` as they do to Ollama; `--port 11434` is
-where they look first. A model has its name of `/v1/models`; `:latest` behind it is understood, and a size as a tag
-(`qwen2.5-coder:0.5b`).
-
-`options.num_ctx` bounds prompt and answer of its request and never loads a model anew; how large the context itself is says
-`POST /models/load`. Durations are nanoseconds, `prompt_eval_count` counts the whole prompt, and `done_reason` is "stop",
-"length", "load" or "unload". Tool calls come whole; one that a limit has cut is left out. Lines have no comments between them,
-as these clients parse each. Errors are `{"error": "message"}`, in a stream the last line.
-
-`POST /api/pull` fetches models by names of ours, and they are served from then on. `/api/create`, `copy`, `push` and `delete`
-answer 501.
-"""
-ADMINISTRATION = """
-## Administration
-
-`GET /models` and `GET /v1/models` tell of each model its `status` (`value` "unloaded", "loading", "loaded", or "sleeping" if it
-is in memory and its weights are not; `progress` while something is done; `failed` with a `message`), `capabilities` as Ollama
-names them, `meta` as llama-server has it, `context`, `residency` ("lazy", "eager", or "device" where all weights are on a GPU),
-`template`, `experts` of a mixture, and what it takes of the memory.
-
-`POST /models/load` loads a model, or changes one that is in memory; nobody's answer is cut. A template is another one at once;
-answers under way keep theirs. The residency changes between two steps, after the weights have been read; streams go on, with
-the same tokens. For another context the model is loaded anew: beside the old one if there is room for both, else once the
-answers under way are over. It answers `{"success": true}` at once, as llama-server does, and with `wait` when it is done:
-`{"success": true, "changed": ["residency"], "model": {...}}`. If it fails, the model stays as it was.
-
-`GET /models/sse` streams events as llama-server's router does: `{"model", "event", "data"}` with `event` "model_status" (its
-`data` has `status`, `progress`, and `info` of one that is loaded), "change_failed", "download_progress", "download_finished",
-"download_failed", "models_reload", "model_remove". `GET /models/activity?model=` tells sequences that run, tokens a second and
-how full the KV cache is; `GET /models/experts?model=` how many tokens each expert of each layer of a mixture got, counted until
-30 s after the last question; `GET /models/templates?model=` which templates there are. None of these loads a model.
-
-A program that sends JSON, or has the API key if there is one, may do all of this.
-"""
 STREAMS = """
 ## Streams
 
@@ -234,14 +193,14 @@ def page(client: str) -> str:
     """`client`: the source of the example."""
     parts = [HEAD.replace("{client}", client)]
     parts += [f"| `{method} {path}` | {about} |\n" for method, path, about in endpoints()]
-    parts += [_fields("Fields of `/v1/chat/completions` and `/v1/completions`", AnswerBody)]
-    parts += [_fields("Further fields of `/v1/chat/completions`", ChatBody, AnswerBody)]
-    parts += [_fields("Further fields of `/v1/completions`", CompletionBody, AnswerBody)]
-    parts += [_fields("Fields of `/v1/embeddings`", EmbeddingBody)]
-    parts += [_fields("Fields of `/tokenize`", TokenizeBody), _fields("Fields of `/detokenize`", DetokenizeBody)]
-    parts += [_fields("Fields of `/apply-template`", ConversationBody)]
-    parts += [IGNORED_HEAD, *_ignored(IGNORED), REFUSED_HEAD, *_refused(REFUSED)]
-    parts += [_responses(), _messages(), _ollama(), _administration()]
+    parts += [fields_of("Fields of `/v1/chat/completions` and `/v1/completions`", AnswerBody)]
+    parts += [fields_of("Further fields of `/v1/chat/completions`", ChatBody, AnswerBody)]
+    parts += [fields_of("Further fields of `/v1/completions`", CompletionBody, AnswerBody)]
+    parts += [fields_of("Fields of `/v1/embeddings`", EmbeddingBody)]
+    parts += [fields_of("Fields of `/tokenize`", TokenizeBody), fields_of("Fields of `/detokenize`", DetokenizeBody)]
+    parts += [fields_of("Fields of `/apply-template`", ConversationBody)]
+    parts += [IGNORED_HEAD, *ignored(IGNORED), REFUSED_HEAD, *refused(REFUSED)]
+    parts += [_responses(), _messages(), of_ollama(), of_llama_server(), administration()]
     parts += [STREAMS, *(f"| {status} | `{code}` |\n" for status, code in rows())]
     parts += [METRICS.replace("{path}", PATH), *(f"| `{name}` | {about} |\n" for name, about in HELP.items())]
     parts += [CLIENTS_HEAD, *(f"| {name} | {version} | {about} |\n" for name, version, about in clients())]
@@ -250,31 +209,21 @@ def page(client: str) -> str:
 
 def _responses() -> str:
     """OpenAI's newer API."""
-    parts = [RESPONSES, _fields("Fields of `/v1/responses` and `/v1/responses/input_tokens`", responses.ResponseBody)]
-    parts += ["\nIgnored:\n\n| field | |\n|---|---|\n", *_ignored(responses.IGNORED)]
-    parts += ["\nRefused:\n\n| field | accepted | |\n|---|---|---|\n", *_refused(responses.REFUSED)]
-    parts += [_fields("Fields of `/v1/conversations`", ConversationsBody)]
-    parts += [_fields("Fields of `/v1/conversations/{id}/items`", ItemsBody)]
+    parts = [RESPONSES, fields_of("Fields of `/v1/responses` and `/v1/responses/input_tokens`", responses.ResponseBody)]
+    parts += ["\nIgnored:\n\n| field | |\n|---|---|\n", *ignored(responses.IGNORED)]
+    parts += ["\nRefused:\n\n| field | accepted | |\n|---|---|---|\n", *refused(responses.REFUSED)]
+    parts += [fields_of("Fields of `/v1/conversations`", ConversationsBody)]
+    parts += [fields_of("Fields of `/v1/conversations/{id}/items`", ItemsBody)]
     return "".join(parts)
 
 
 def _messages() -> str:
     """Anthropic's API."""
-    parts = [MESSAGES, _fields("Fields of `/v1/messages` and `/v1/messages/count_tokens`", anthropic.PromptBody)]
-    parts += [_fields("Further fields of `/v1/messages`", anthropic.MessagesBody, anthropic.PromptBody)]
-    parts += ["\nIgnored:\n\n| field | |\n|---|---|\n", *_ignored(anthropic.IGNORED)]
-    parts += ["\nRefused:\n\n| field | accepted | |\n|---|---|---|\n", *_refused(anthropic.REFUSED)]
+    parts = [MESSAGES, fields_of("Fields of `/v1/messages` and `/v1/messages/count_tokens`", anthropic.PromptBody)]
+    parts += [fields_of("Further fields of `/v1/messages`", anthropic.MessagesBody, anthropic.PromptBody)]
+    parts += ["\nIgnored:\n\n| field | |\n|---|---|\n", *ignored(anthropic.IGNORED)]
+    parts += ["\nRefused:\n\n| field | accepted | |\n|---|---|---|\n", *refused(anthropic.REFUSED)]
     return "".join(parts)
-
-
-def _ignored(rows: Mapping[str, str]) -> Iterator[str]:
-    return (f"| `{name}` | {reason} |\n" for name, reason in rows.items())
-
-
-def _refused(rows: Mapping[str, Refused]) -> Iterator[str]:
-    for name, row in rows.items():
-        accepted = ", ".join(f"`{value}`" for value in ("null", *map(json.dumps, row.neutral)))
-        yield f"| `{name}` | {accepted} | {row.reason} |\n"
 
 
 def clients() -> Iterator[tuple[str, str, str]]:
@@ -295,29 +244,3 @@ def endpoints() -> Iterator[tuple[str, str, str]]:
     for route in ROUTES:
         about = (route.endpoint.__doc__ or "").strip().splitlines()[0]
         yield next(iter(sorted((route.methods or set()) - {"HEAD"}))), route.path.replace(":path", ""), about
-
-
-def _ollama() -> str:
-    parts = [OLLAMA, _fields("Fields of `/api/chat` and `/api/generate`", ollama.AnswerBody)]
-    parts += [_fields("Further fields of `/api/chat`", OllamaChatBody, ollama.AnswerBody)]
-    parts += [_fields("Further fields of `/api/generate`", GenerateBody, ollama.AnswerBody)]
-    parts += [_fields("`options` of Ollama's API", ollama.Options)]
-    parts += ["\nIgnored:\n\n| field | |\n|---|---|\n", *_ignored(ollama.IGNORED)]
-    parts += ["\nRefused:\n\n| field | accepted | |\n|---|---|---|\n", *_refused(ollama.REFUSED)]
-    parts += [_fields("Fields of `/api/embed`", EmbedBody), _fields("Fields of `/api/show`", ShowBody)]
-    return "".join([*parts, _fields("Fields of `/api/pull`", PullBody)])
-
-
-def _administration() -> str:
-    bodies = (("/models/load", LoadBody), ("/models/unload", UnloadBody), ("/models", FetchBody))
-    return ADMINISTRATION + "".join(_fields(f"Fields of `POST {path}`", body) for path, body in bodies)
-
-
-def _fields(title: str, body: type[Body], besides: type[Body] | None = None) -> str:
-    known = set() if besides is None else set(besides.model_fields)
-    found = [f"\n## {title}\n\n| field | |\n|---|---|\n"]
-    for name, field in body.model_fields.items():
-        if name not in known:
-            needed, about = " (required)" if field.is_required() else "", field.description or ""
-            found.append(f"| `{name}`{needed} | {about} |\n")
-    return "".join(found)

@@ -19,7 +19,10 @@ from lacewing.server.anthropic.endpoints import count_tokens, messages
 from lacewing.server.context import Context, Limits, Registry
 from lacewing.server.dialects import dialect_of
 from lacewing.server.events import Observer, Observers
+from lacewing.server.native.completion import completion, infill
 from lacewing.server.native.health import health
+from lacewing.server.native.properties import change_props, change_slot, props, slots
+from lacewing.server.native.rerank import rerank
 from lacewing.server.native.texts import apply_template, detokenize, tokenize
 from lacewing.server.ollama.chat import chat
 from lacewing.server.ollama.embed import embed
@@ -92,6 +95,14 @@ ROUTES = (
     Route("/api/pull", pull, methods=["POST"]),
     *(Route(f"/api/{name}", elsewhere, methods=["POST"]) for name in ("create", "copy", "push")),
     Route("/api/delete", elsewhere, methods=["DELETE"]),
+    Route("/completion", completion, methods=["POST"]),
+    Route("/completions", completion, methods=["POST"]),
+    Route("/infill", infill, methods=["POST"]),
+    Route("/props", props, methods=["GET"]),
+    Route("/props", change_props, methods=["POST"]),
+    Route("/slots", slots, methods=["GET"]),
+    Route("/slots/{id}", change_slot, methods=["POST"]),
+    *(Route(path, rerank, methods=["POST"]) for path in ("/v1/rerank", "/rerank", "/v1/reranking", "/reranking")),
     Route("/tokenize", tokenize, methods=["POST"]),
     Route("/detokenize", detokenize, methods=["POST"]),
     Route("/apply-template", apply_template, methods=["POST"]),

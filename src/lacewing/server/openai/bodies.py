@@ -58,8 +58,8 @@ class StreamOptions(BaseModel):
     include_usage: bool | None = Field(None, description="a last chunk without choices tells `usage`")
 
 
-class AnswerBody(NamedModelBody):
-    """Fields of chat and completions alike."""
+class AnswerFields(ModelBody):
+    """How an answer is made, whatever it answers."""
 
     stream: bool | None = Field(None, description="server-sent events instead of one JSON object")
     stream_options: StreamOptions | None = Field(None, description="`include_usage`")
@@ -153,6 +153,12 @@ class AnswerBody(NamedModelBody):
                 raise RequestError(f"`logit_bias`: {message}", "logit_bias", code="invalid_value")
             found[int(token)] = NEVER if bias is False else float(bias)
         return found
+
+
+class AnswerBody(AnswerFields):
+    """Fields of chat and completions alike."""
+
+    model: str = Field(min_length=1, description="a name of `/v1/models`")
 
 
 ReasoningEffort = Literal["none", "minimal", "low", "medium", "high", "xhigh"]

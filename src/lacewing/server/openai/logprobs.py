@@ -32,6 +32,14 @@ class Logprobs:
     def _entry(self, token: TokenText) -> dict[str, Any]:
         return {**_one(token), "top_logprobs": [_one(each) for each in token.alternatives[: self._top]]}
 
+    def native(self, tokens: Sequence[Token]) -> list[dict[str, Any]]:
+        """As llama-server's own API has them, with ids."""
+        told = [self._texts.push(token) for token in tokens]
+        return [
+            {**_one(each), "id": each.id, "top_logprobs": [{**_one(one), "id": one.id} for one in each.alternatives[: self._top]]}
+            for each in told
+        ]
+
     def text(self, tokens: Sequence[Token], offset: int) -> dict[str, Any]:
         """As completions have them: parallel lists; offsets count characters of the text, `offset` of them before the answer.
 
