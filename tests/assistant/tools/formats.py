@@ -3,7 +3,22 @@
 import json
 
 from lacewing.assistant.tools.definitions import checked
-from lacewing.assistant.tools.formats import deepseek, dsml, glm, harmony, hermes, kimi, llama, mistral, qwen_coder
+from lacewing.assistant.tools.formats import (
+    command,
+    deepseek,
+    dsml,
+    gemma4,
+    glm,
+    granite,
+    harmony,
+    hermes,
+    kimi,
+    lfm2,
+    llama,
+    mistral,
+    qwen_coder,
+)
+from lacewing.assistant.tools.pythonic import literal
 
 SCHEMA = {
     "type": "object",
@@ -136,6 +151,58 @@ def write_harmony_recipient_first(calls):
     )
 
 
+def write_pythonic(calls):
+    def one(name, arguments):
+        return f"{name}({', '.join(f'{key}={literal(value)}' for key, value in arguments.items())})"
+
+    return f"[{', '.join(one(*call) for call in calls)}]"
+
+
+def write_lfm(calls):
+    return f"<|tool_call_start|>{write_pythonic(calls)}<|tool_call_end|>"
+
+
+def write_llama_4(calls):
+    return f"<|python_start|>{write_pythonic(calls)}<|python_end|>"
+
+
+def write_granite(calls):
+    return f"<|tool_call|>[{', '.join(object_of(*call) for call in calls)}]"
+
+
+def write_command(calls):
+    each = (
+        f'    {{"tool_call_id": "{index}", "tool_name": "{name}", "parameters": {dumped(arguments)}}}'
+        for index, (name, arguments) in enumerate(calls)
+    )
+    lines = ",\n".join(each)
+    return f"<|START_ACTION|>[\n{lines}\n]<|END_ACTION|>"
+
+
+def gemma_value(value):
+    if isinstance(value, str):
+        return f'<|"|>{value}<|"|>'
+    if isinstance(value, dict):
+        pairs = (f'<|"|>{key}<|"|>:{gemma_value(each)}' for key, each in value.items())
+        return "{" + ",".join(pairs) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(map(gemma_value, value)) + "]"
+    return dumped(value)
+
+
+def write_gemma(calls, value=gemma_value):
+    def one(name, arguments):
+        pairs = (f"{key}:{value(arguments[key])}" for key in sorted(arguments))
+        return f"<|tool_call>call:{name}{{{','.join(pairs)}}}<tool_call|>"
+
+    return "".join(one(*call) for call in calls)
+
+
+def write_gemma_json(calls):
+    """With JSON for what is nested."""
+    return write_gemma(calls, lambda value: gemma_value(value) if isinstance(value, str) else dumped(value))
+
+
 # name: (row, how its models write calls, whether text may stand around them)
 CASES = {
     "hermes": (hermes.FORMAT, write_hermes, True),
@@ -153,6 +220,14 @@ CASES = {
     "mistral-id": (mistral.WITH_ID, write_mistral_id, True),
     "llama": (llama.FORMAT, write_llama, False),
     "llama-python": (llama.FORMAT, write_llama_python, True),
+    "llama-pythonic": (llama.PYTHONIC, write_pythonic, False),
+    "llama4": (llama.LLAMA_4, write_llama, False),
+    "llama4-python": (llama.LLAMA_4, write_llama_4, True),
+    "lfm2": (lfm2.FORMAT, write_lfm, True),
+    "granite": (granite.FORMAT, write_granite, True),
+    "command": (command.FORMAT, write_command, True),
+    "gemma4": (gemma4.FORMAT, write_gemma, True),
+    "gemma4-json": (gemma4.FORMAT, write_gemma_json, True),
     "harmony": (harmony.FORMAT, write_harmony, False),
     "harmony-recipient-first": (harmony.FORMAT, write_harmony_recipient_first, False),
 }

@@ -35,6 +35,20 @@ _INVOKE = (
 _BEGIN, _SEPARATOR, _STOP = "<｜tool▁call▁begin｜>", "<｜tool▁sep｜>", "<｜tool▁call▁end｜>"
 _KIMI = "<|tool_call_begin|>{{ i }}<|tool_call_argument_begin|>{{ c.arguments | tojson }}<|tool_call_end|>"
 
+# Python's words for a JSON value, of as much as the tests write.
+_PAIRED = (
+    "{% for k, v in c.arguments.items() %}{{ k }}={% if v is boolean %}{{ 'True' if v else 'False' }}{% else %}{{ v | tojson }}"
+    "{% endif %}{% if not loop.last %}, {% endif %}{% endfor %}"
+)
+_COUNTED = '    {"tool_call_id": "{{ loop.index0 }}", "tool_name": "{{ c.name }}", "parameters": {{ c.arguments | tojson }}}'
+_GEMMA = (
+    '{%- if x is string -%}<|"|>{{ x }}<|"|>{%- elif x is mapping -%}'
+    "{{ '{' }}{%- for k, v in x.items() -%}<|\"|>{{ k }}<|\"|>:{{ bare(v) }}"
+    "{%- if not loop.last -%},{%- endif -%}{%- endfor -%}{{ '}' }}{%- elif x is sequence -%}[{%- for v in x -%}{{ bare(v) }}"
+    "{%- if not loop.last -%},{%- endif -%}{%- endfor -%}]{%- else -%}{{ x | tojson }}{%- endif -%}"
+)
+_SORTED = "{% for k, v in c.arguments | dictsort %}{{ k }}:{{ bare(v) }}{% if not loop.last %},{% endif %}{% endfor %}"
+
 TEMPLATES = {
     "hermes": template(f"<tool_call>\n{_JSON}\n</tool_call>", between="\n", lead="\n"),
     "qwen-coder": template(_CODER, between="\n", lead="\n"),
@@ -59,6 +73,16 @@ TEMPLATES = {
     "mistral-args": template("[TOOL_CALLS]{{ c.name }}[ARGS]{{ c.arguments | tojson }}"),
     "mistral-id": template("[TOOL_CALLS]{{ c.name }}[CALL_ID]{{ i }}[ARGS]{{ c.arguments | tojson }}"),
     "llama": template(_JSON.replace('arguments"', 'parameters"'), between="; ") + "{# <|start_header_id|> #}",
+    "llama4": template(_JSON.replace('arguments"', 'parameters"'), between="; ") + "{# <|header_start|> #}",
+    "llama-pythonic": template(f"{{{{ c.name }}}}({_PAIRED})", "[", ", ", "]") + "{# [func_name1(params_name1=params_value1)] #}",
+    "lfm2": template(f"{{{{ c.name }}}}({_PAIRED})", "<|tool_call_start|>[", ", ", "]<|tool_call_end|>")
+    + "{# <|tool_list_start|> #}",
+    "granite": template(_JSON, "<|tool_call|>[", ", ", "]") + "{# <|start_of_role|> #}",
+    "command": template(_COUNTED, "<|START_ACTION|>[\n", ",\n", "\n]<|END_ACTION|>"),
+    "gemma4": "{%- macro bare(x) -%}"
+    + _GEMMA
+    + "{%- endmacro -%}"
+    + template(f"<|tool_call>call:{{{{ c.name }}}}{{{{ '{{' }}}}{_SORTED}{{{{ '}}' }}}}<tool_call|>"),
 }
 HARMONY = (
     "{% for t in tools or [] %}{{ t | tojson }}\n{% endfor %}{% for m in messages %}{% if m.role == 'assistant' %}"

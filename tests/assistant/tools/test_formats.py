@@ -102,6 +102,8 @@ PIECES = sorted(
         "<|tool_calls_section_end|>", "<|tool_call_begin|>", "<|tool_call_argument_begin|>", "<|tool_call_end|>",
         "<｜tool▁calls▁begin｜>", "<｜tool▁call▁begin｜>", "<｜tool▁sep｜>", "<｜tool▁call▁end｜>", "<｜tool▁calls▁end｜>",
         "function",
+        "<|tool_call_start|>[now(", "now(", "city=", "(", ")", "True", "<|START_ACTION|>", "<|END_ACTION|>", '"tool_name"',
+        "<|tool_call>call:now{", "call:now", "<|tool_call>", "<tool_call|>", '<|"|>', "city:", "<|tool_call|>", "<|python_start|>",
         "```json\n", "```", "<|channel|>", "<|message|>", "<|call|>", "<|end|>", "<|start|>", "assistant", "commentary ",
         "to=functions.", "analysis", "final", "get_weather", "now", "functions.now:0", "city", '"name"', '"arguments"',
         '"parameters"', '{"name": "now", "arguments": ', "{", "}", "[", "]", ":", ",", ";", '"', "'", "\\", "\n", " ", "x", "1",
@@ -172,6 +174,47 @@ def test_what_small_models_write_instead(text):
     for pieces in ([text], list(text)):
         events = parsed(CASES["hermes"][0], pieces)
         assert calls_of(events) == [("now", {})] and not any(event.text for event in events if event.kind == TEXT)
+
+
+@pytest.mark.parametrize(
+    ("case", "text", "expected"),
+    [
+        ("lfm2", "<|tool_call_start|>[look.up-2('Rome', days=3)]<|tool_call_end|>", ("look.up-2", {"city": "Rome", "days": 3})),
+        ("lfm2", "<|tool_call_start|>now()<|tool_call_end|>", ("now", {})),
+        ("lfm2", '<|tool_call_start|>[{"name": "now", "arguments": {}}]<|tool_call_end|>', ("now", {})),
+        (
+            "lfm2",
+            "<|tool_call_start|>[get_weather(city = 'It\\'s', flag = None,)]",
+            ("get_weather", {"city": "It's", "flag": None}),
+        ),
+        ("llama", '[get_weather(city="Rome")]', ("get_weather", {"city": "Rome"})),
+        ("llama", "<|python_tag|>[now()]", ("now", {})),
+        ("llama-pythonic", '{"name": "now", "parameters": {}}', ("now", {})),
+        ("llama4", "<|python_start|>[now()]<|python_end|>", ("now", {})),
+        ("gemma4", '<|tool_call>call:get_weather{city:"Rome",days: 3}<tool_call|>', ("get_weather", {"city": "Rome", "days": 3})),
+        ("gemma4", '<|tool_call>call:get_weather{"city": "Rome"}<tool_call|>', ("get_weather", {"city": "Rome"})),
+        ("gemma4", "<|tool_call>call:get_weather{city:Rome}<tool_call|>", ("get_weather", {"city": "Rome"})),
+        (
+            "gemma4",
+            "<|tool_call>call:get_weather{deep:{a:[1,{b:true}]}}<tool_call|>",
+            ("get_weather", {"deep": {"a": [1, {"b": True}]}}),
+        ),
+        ("command", '<|START_ACTION|>{"tool_name": "now", "parameters": {}}<|END_ACTION|>', ("now", {})),
+        ("granite", '<tool_call>{"name": "now", "arguments": {}}', ("now", {})),
+    ],
+)
+def test_other_ways_of_writing_a_call(case, text, expected):
+    for pieces in ([text], list(text)):
+        events = parsed(CASES[case][0], pieces)
+        assert calls_of(events) == [expected] and not any(event.text for event in events if event.kind == TEXT)
+
+
+@pytest.mark.parametrize("text", ["[1, 2, 3", "[link](https://x", "[get_weather] is", "[x(1)", "[", "[now"])
+def test_other_lists_at_the_start_of_an_answer_are_text(text):
+    parser = CASES["llama"][0].parser(TOOLS, ())
+    shown = "".join(event.text for sign in text for event in parser.push(sign))
+    assert text in ("[", "[now") or shown.strip()
+    assert shown + "".join(event.text for event in parser.flush()) == text
 
 
 @pytest.mark.parametrize(

@@ -86,7 +86,9 @@ def test_what_cannot_be_made_sure_of_is_refused_before_the_answer(model):
         reply(model, TEMPLATES["hermes"], tools=[function("f", never, strict=True)])
 
 
-@pytest.mark.parametrize("case", ["hermes", "qwen-coder", "kimi", "mistral", "llama"])
+@pytest.mark.parametrize(
+    "case", ["hermes", "qwen-coder", "kimi", "mistral", "llama", "llama-pythonic", "lfm2", "gemma4", "command", "granite"]
+)
 def test_tools_that_are_strict_leave_text_free(model, case):
     text, answer = reply(model, TEMPLATES[case], tools=[function("get_weather", strict=True)])
     for call in answer.message.get("tool_calls", ()):

@@ -68,7 +68,7 @@ def test_calls_and_their_way_back_into_the_prompt(case, before):
     assert talk.assistant.format.tools.form.name == case
     made = [CALL] if CASES[case][0].one_call else [CALL, OTHER]
     lead = "\n\n" if case.startswith("dsml") else "\n" if case in ("hermes", "qwen-coder", "seed", "glm", "glm-4.7") else ""
-    if before and case == "llama":
+    if before and not CASES[case][2]:
         before = ""
     text = before + (lead if before else "") + write(made)
     deltas, decoder = talk.answer(text)
@@ -93,7 +93,7 @@ def test_harmony_and_its_way_back_into_the_prompt():
     assert after.startswith(talk.prompt(HELLO) + text)
 
 
-@pytest.mark.parametrize("case", [name for name in TEMPLATES if name != "llama"])
+@pytest.mark.parametrize("case", [name for name in TEMPLATES if CASES[name][2]])
 def test_thoughts_and_calls_in_one_stream(case):
     talk, write = conversation(case), CASES[case][1]
     for text in (f"<think>Hm.</think>\n\n{write([CALL])}", f"<think>Hm.\n{write([CALL])}"):
@@ -153,6 +153,7 @@ def test_what_templates_want_is_found_out():
     assert vars(manner(hermes)) == {
         "told": False,
         "as_text": False,
+        "write": None,
         "single": False,
         "apart": False,
         "joined": False,
@@ -178,6 +179,22 @@ def test_a_template_that_shows_calls_only_where_there_is_no_content():
     text = CASES["deepseek"][1]([CALL])
     _, decoder = talk.answer(text)
     assert talk.prompt([*HELLO, decoder.message]).startswith(talk.prompt(HELLO) + text)
+
+
+@pytest.mark.parametrize("case", ["lfm2", "granite"])
+def test_calls_are_written_as_the_model_does_for_a_template_that_has_none(case):
+    """As LFM2's and Granite 3's, which show tools and results."""
+    source = TEMPLATES[case].replace("m.tool_calls", "m.nothing")
+    talk = Conversation(source, CASES[case][0].marks)
+    assert manner(source).write is not None and talk.assistant.format.tools.form.name == case
+    text = CASES[case][1]([CALL, OTHER])
+    _, decoder = talk.answer(text)
+    assert calls_of(decoder.message) == [CALL, OTHER]
+    results = [{"role": "tool", "tool_call_id": each["id"], "content": "r"} for each in decoder.message["tool_calls"]]
+    after = talk.prompt([*HELLO, decoder.message, *results])
+    assert after.startswith(f"{talk.prompt(HELLO)}{text}<|im_end|>\n<|im_start|>tool\nr<|im_end|>\n")
+    said = talk.prompt([*HELLO, {**decoder.message, "content": "I look."}, *results])
+    assert f"I look.{text}" in said
 
 
 def test_calls_of_a_conversation_are_split_where_a_template_takes_one():

@@ -3,7 +3,21 @@
 from __future__ import annotations
 
 from lacewing.assistant.tools.format import Format
-from lacewing.assistant.tools.formats import deepseek, dsml, glm, harmony, hermes, kimi, llama, mistral, qwen_coder
+from lacewing.assistant.tools.formats import (
+    command,
+    deepseek,
+    dsml,
+    gemma4,
+    glm,
+    granite,
+    harmony,
+    hermes,
+    kimi,
+    lfm2,
+    llama,
+    mistral,
+    qwen_coder,
+)
 
 # The first that fits: those of which another is a part stand before it.
 FORMATS: tuple[Format, ...] = (
@@ -20,8 +34,15 @@ FORMATS: tuple[Format, ...] = (
     glm.FORMAT,
     qwen_coder.SEED_FORMAT,
     qwen_coder.FORMAT,
+    gemma4.FORMAT,
+    command.FORMAT,
+    granite.FORMAT,
     hermes.FORMAT,
+    llama.PYTHONIC,
+    llama.LLAMA_4,
     llama.FORMAT,
+    lfm2.FORMAT,
+    lfm2.LATER,
 )
 DEFAULT = hermes.FORMAT  # which a model without one is told to write
 

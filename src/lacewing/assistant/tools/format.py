@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import secrets
 import string
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lacewing.assistant.tools.definitions import Tool
 from lacewing.assistant.tools.history import Ids, any_id
@@ -16,6 +16,7 @@ from lacewing.assistant.tools.parsing import Parser
 if TYPE_CHECKING:
     from lacewing.assistant.tools.lark import Lark
 
+Write = Callable[[Sequence[Mapping[str, Any]]], str]  # of functions with their name and arguments, a JSON text
 _LETTERS = string.ascii_letters + string.digits
 
 
@@ -32,6 +33,7 @@ class Format:
     `call` writes the grammar of one call of a tool; `opening`, `between` and `closing` stand around calls. `one_call`: the model
     makes one in a message. `told`: how to call, for a template that does not show tools; "{tools}" in it are the definitions.
     `marked`: calls begin with a mark, which no text has; `without_calls`: what stands before a text instead of a call.
+    `write`: calls as the model writes them, for a template that shows tools and results, but no calls.
     `past_id` makes the id of a call in the conversation that the template takes, `make_id` that of a new one.
     """
 
@@ -49,6 +51,7 @@ class Format:
     marked: bool = True
     without_calls: tuple[str, ...] = ()
     past_id: Ids = any_id
+    write: Write | None = None
 
 
 def head(tool: Tool, key: str) -> str:

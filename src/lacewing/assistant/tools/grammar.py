@@ -49,7 +49,8 @@ def _free(lark: Lark, form: Format, each: Sequence[str], many: bool) -> str:
         others = " ".join((lark.spelt(*form.without_calls), anything))
         return f"{_block(lark, form, 'call', many)} | {others}"
     if not form.marked:
-        other = lark.rule("other", "/(?s:[^{ \\n].*)?/")  # what does not begin like a call
+        begins = "".join(f"\\{opening[0]}" for opening in form.parser.openings)
+        other = lark.rule("other", f"/(?s:[^{begins} \\n].*)?/")  # what does not begin like a call
         return f"{_block(lark, form, 'call', many)} | {other}"
     mark = (form.opening or form.marks)[0]
     if form.opening:

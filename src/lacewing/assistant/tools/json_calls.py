@@ -8,13 +8,18 @@ from collections.abc import Generator
 from lacewing.assistant.tools.json_text import JsonCopier
 from lacewing.assistant.tools.parsing import ARGUMENTS, MARKUP, NotACall, Parser, Steps
 
-NAME, ARGUMENT_KEYS = "name", ("arguments", "parameters")
-_FIRST = (NAME, *ARGUMENT_KEYS, "type", "id")  # what may stand before the name
+ARGUMENT_KEYS = ("arguments", "parameters")
+_FIRST = (*ARGUMENT_KEYS, "type", "id", "tool_call_id")  # what may stand before the name
 _SEPARATORS = ",;"
 
 
 class JsonCalls(Parser):
-    """For formats that write calls so. `loose`: an object needs no arguments to be a call, as its marks say that it is one."""
+    """For formats that write calls so. `loose`: an object needs no arguments to be a call, as its marks say that it is one.
+
+    `name_key`: under which the name of the tool stands.
+    """
+
+    name_key = "name"
 
     def objects(self, loose: bool) -> Steps:
         """One object or more, or a list of them. NotACall if the first is none."""
@@ -40,9 +45,9 @@ class JsonCalls(Parser):
         early: str | None = None  # arguments that came before the name
         begun = False
         while (key := (yield from self._key())) is not None:
-            if name is None and key not in _FIRST:
+            if name is None and key not in (self.name_key, *_FIRST):
                 raise NotACall  # before all of a long object is read
-            if key == NAME and name is None:
+            if key == self.name_key and name is None:
                 name = yield from self._string()
                 if name not in self.tools:
                     raise NotACall

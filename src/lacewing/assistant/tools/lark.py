@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,6 +92,20 @@ class Lark:
 
 def _quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
+
+
+def separated(lark: Lark, tool: Tool, names: Sequence[str], written: Callable[[str], str], comma: str) -> str:
+    """Parameters in this order with a comma between two, those that are required always; `written`: the rule of a parameter."""
+    first, after, nullable = "", "", True  # of what is left of them: with nothing before it, and behind another one
+    for name in reversed(names):
+        number = len(lark.text)
+        each = lark.rule(f"parameter_{number}", written(name))
+        head = f"{each} {after}"
+        first = head if name in tool.required or not first else f"{head} | {first}"
+        nullable = nullable and name not in tool.required
+        more = f"{lark.spelt(comma)} {each}"
+        after = lark.rule(f"more_{number}", f"{more if name in tool.required else f'({more})?'} {after}")
+    return f"({first}){'?' if nullable else ''}" if first else ""
 
 
 def tagged(lark: Lark, tool: Tool, opening: Callable[[str], tuple[str, ...]], closing: tuple[str, ...]) -> str:

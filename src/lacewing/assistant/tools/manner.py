@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from lacewing.assistant.tools.format import Format
+from lacewing.assistant.tools.format import Format, Write
 from lacewing.errors import TemplateError
 
 Message = Mapping[str, Any]
@@ -26,12 +26,14 @@ class Manner:
     """What must be done to messages before a template gets them.
 
     `told`: it does not show tools, so that a message says what they are and how they are called. `as_text`: calls and results are
-    written as text. `single`: one call in a message, with its result behind it. `apart`: text stands in a message of its own
-    before calls. `joined`: with calls, thoughts and text are one. `system`: it takes a message of the system.
+    written as text. `write`: calls alone are, by this. `single`: one call in a message, with its result behind it. `apart`: text
+    stands in a message of its own before calls. `joined`: with calls, thoughts and text are one. `system`: it takes a message of
+    the system.
     """
 
     told: bool = False
     as_text: bool = False
+    write: Write | None = None
     single: bool = False
     apart: bool = False
     joined: bool = False
@@ -41,6 +43,7 @@ class Manner:
         """Of normalised messages, those for the template."""
         found = _single(messages) if self.single else list(messages)
         found = _as_text(found) if self.as_text else found
+        found = _with_calls(found, self.write) if self.write is not None else found
         return [part for message in found for part in self._parted(message)]
 
     def tell(self, messages: Sequence[dict[str, Any]], text: str) -> list[dict[str, Any]]:
@@ -89,7 +92,10 @@ def find(render: Render, make_id: Callable[[str, str, int], str], form: Format |
         words = (f"{kind}-{word}" for kind in ("argument", "result") for word in _WORDS[:count])
         return _shows(render, found, None if told else tools, *wanted, *words)
 
-    for manner in (Manner(told, system=system), Manner(told, single=True, system=system)):
+    manners = [Manner(told, system=system), Manner(told, single=True, system=system)]
+    if form.write is not None:
+        manners.append(Manner(told, write=form.write, system=system))
+    for manner in manners:
         if shows(manner, {"content": None, "tool_calls": calls}):
             break
     else:
@@ -163,6 +169,18 @@ def _as_text(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             continue
         found.append(message)
     return [{key: value for key, value in message.items() if key != "result"} for message in found]
+
+
+def _with_calls(messages: Sequence[dict[str, Any]], write: Write) -> list[dict[str, Any]]:
+    """Calls as text behind what is said."""
+    found = []
+    for message in messages:
+        if calls := message.get("tool_calls"):
+            said = message.get("content") if isinstance(message.get("content"), str) else ""
+            text = f"{said}{write([call['function'] for call in calls])}"
+            message = {key: value for key, value in {**message, "content": text}.items() if key != "tool_calls"}
+        found.append(message)
+    return found
 
 
 def _joined(content: Any) -> str:
