@@ -23,6 +23,8 @@ if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
 # A chat that ends keeps its conversation; those of tests are not among those of a person.
 _SESSIONS = tempfile.TemporaryDirectory(prefix="lacewing-sessions-")
 os.environ["LACEWING_SESSIONS"] = _SESSIONS.name
+# Nor are the responses that servers of tests keep.
+os.environ["LACEWING_STORE_FILE"] = str(Path(_SESSIONS.name) / "responses.sqlite3")
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -179,12 +179,14 @@ CLIENTS_HEAD = """
 """
 ROOT = Path(__file__).parent.parent
 CLIENTS = {  # a package of PyPI or npm, and what `tests/server` does with it
-    "openai": "the official client for Python: answers, streams, tools, `parse`, completions, embeddings, errors",
-    "npm:openai": "the official client for Node: the same, `runTools`, a schema of zod, an aborted stream",
+    "openai": "the official client for Python: answers, streams, tools, `parse`, responses, completions, embeddings, errors",
+    "npm:openai": "the official client for Node: the same, `runTools`, a schema of zod, an aborted stream; responses",
     "npm:ai": "the AI SDK: `generateText`, `streamText`, tools in steps, `generateObject`, `streamObject`, `embedMany`",
     "npm:@ai-sdk/openai-compatible": "its provider for compatible servers",
     "litellm": "its provider for compatible servers: answers, streams, tools, a class as `response_format`, embeddings, errors",
-    "llm-comply": "its suite for chat completions, with Qwen2.5 Coder 0.5B: all passes but images, which are not read",
+    "anthropic": "the official client for Python: messages, streams, tools, thoughts, `count_tokens`, errors",
+    "npm:@anthropic-ai/sdk": "the official client for Node: the same, `countTokens`, an aborted stream",
+    "llm-comply": "chat, messages and responses with Qwen2.5 Coder 0.5B: all passes but images, which are not read",
     "schemathesis": "requests made from OpenAI's description of the paths that are served: no 5xx, and every answer as described",
 }
 

@@ -1,4 +1,4 @@
-"""llm-comply's suite for chat completions."""
+"""llm-comply's suites: chat completions, Anthropic's messages, Open Responses."""
 
 from __future__ import annotations
 
@@ -12,18 +12,31 @@ import pytest
 from tests.cli.test_serve import Process
 from tests.server.clients.conftest import ended
 
+# How many there are, those that need images, which are not read here, and those that ask no model of such a name for thoughts.
+SUITES = {
+    "openai-chat": (9, {"chat-image-input"}, {"chat-reasoning-summary"}),
+    "anthropic": (9, {"anth-image-input"}, {"anth-thinking-display"}),
+    "open-responses": (13, {"image-input"}, {"reasoning-summary"}),
+}
+ABSENT = {"compact-response"}  # conversations are not summarised: 404, which the suite accepts and warns of
+
 
 @pytest.mark.slow
-def test_chat_completions(qwen_path: Path):
-    """Images are not read here, and the suite asks no model of such a name for thoughts."""
-    server = Process(qwen_path)
+@pytest.mark.parametrize("suite", SUITES)
+def test_all_but_images(qwen_path: Path, tmp_path: Path, suite: str):
+    server = Process(qwen_path, "--store-file", tmp_path / "responses.sqlite3")
     server.ready()
     name = qwen_path.name.removesuffix(".gguf")
     command = [Path(sys.executable).with_name("llm-comply"), "-u", f"{server.url}/v1", "-k", "none", "-m", name]
-    done = subprocess.run([*command, "--format", "openai-chat", "--json"], capture_output=True, text=True, timeout=300, check=False)
-    found = {each["id"]: each for each in json.loads(done.stdout)["results"]}
-    assert found.pop("chat-image-input")["errors"][0] == "HTTP 400 (expected [200])"
-    assert found.pop("chat-reasoning-summary")["status"] == "skipped"
-    assert len(found) == 7 and {each["status"] for each in found.values()} == {"passed"}, found
-    assert not any("warnings" in each for each in found.values()), found
+    done = subprocess.run([*command, "--format", suite, "--json"], capture_output=True, text=True, timeout=300, check=False)
+    results = json.loads(done.stdout)["results"]
+    found = {each["id"]: each for each in results}
+    count, images, skipped = SUITES[suite]
+    assert len(found) == count
+    for each in images:
+        assert found.pop(each)["errors"][0] == "HTTP 400 (expected [200])"
+    for each in skipped:
+        assert found.pop(each)["status"] == "skipped"
+    assert {each["status"] for each in found.values()} == {"passed"}, found
+    assert {id for id, each in found.items() if "warnings" in each} <= ABSENT, found
     ended(server)

@@ -1,4 +1,4 @@
-"""The official client for Node, and the AI SDK."""
+"""The official clients for Node, and the AI SDK."""
 
 from __future__ import annotations
 
@@ -57,3 +57,37 @@ def test_ai_sdk(run_node, model, text):
         assert set(cat) == CAT and 0 <= cat["age"] <= 20
     assert np.array_equal(np.float32(found["vectors"]), model.embed(TEXTS))
     assert (found["error"]["name"], found["error"]["status"], found["error"]["retry"]) == ("AI_APICallError", 404, False)
+
+
+def test_responses(run_node, name, text):
+    found = run_node("responses.mjs")
+    assert found["whole"] == found["streamed"] == found["helper"] == text
+    assert found["kinds"][:2] == ["response.created", "response.in_progress"] and found["kinds"][-1] == "response.incomplete"
+    assert (
+        found["shown"] == found["first"] and found["before"] == found["first"] and found["items"] == ["user", "assistant", "user"]
+    )
+    assert set(found["parsed"]) == CAT and found["background"] in ("completed", "incomplete") and found["conversation"] == 3
+    assert found["call"]["name"] == "weather" and json.loads(found["call"]["arguments"])["city"] in ("Rome", "Oslo")
+    kinds = [(error["kind"], error["status"], error["code"]) for error in found["errors"]]
+    assert kinds == [
+        ("BadRequestError", 400, "invalid_value"),
+        ("NotFoundError", 404, "model_not_found"),
+        ("BadRequestError", 400, "previous_response_not_found"),
+        ("NotFoundError", 404, "not_found"),
+    ]
+
+
+def test_anthropic(run_node, text):
+    found = run_node("anthropic.mjs")
+    assert found["whole"] == found["streamed"] == text and found["stop"] == "max_tokens" and found["usage"]["output_tokens"] == 24
+    assert found["counted"] == found["usage"]["input_tokens"] + found["usage"]["cache_read_input_tokens"]
+    for call in (found["call"], found["streamedCall"]):
+        assert call["type"] == "tool_use" and call["name"] == "weather" and call["input"]["city"] in ("Rome", "Oslo")
+    assert found["callEnd"] == "tool_use" and found["answered"] and found["left"] == 3
+    kinds = [(error["kind"], error["status"], error["type"]) for error in found["errors"]]
+    assert kinds == [
+        ("BadRequestError", 400, "invalid_request_error"),
+        ("NotFoundError", 404, "not_found_error"),
+        ("BadRequestError", 400, "invalid_request_error"),
+    ]
+    assert "prompt is too long" in found["errors"][2]["message"] and all(error["request"] for error in found["errors"])

@@ -162,7 +162,7 @@ LONG = [{"role": "user" if at % 2 == 0 else "assistant", "content": f"{at} " + "
 
 
 def test_a_conversation_that_is_too_long(client, url, seen):
-    with pytest.raises(openai.BadRequestError, match="context holds") as told:
+    with pytest.raises(openai.BadRequestError, match="maximum context length") as told:
         client.responses.create(model="tiny", input=LONG)
     assert told.value.code == "context_length_exceeded"
     sent = {"model": "tiny", "input": LONG, "instructions": "Be brief.", "truncation": "auto", "max_output_tokens": 300}

@@ -41,6 +41,12 @@ def test_what_a_page_may_send_unasked_is_refused(kind):
     assert answer.status_code == 415 and "application/json" in answer.json()["error"]["message"]
 
 
+def test_what_is_cancelled_needs_no_body():
+    assert ask(APP, "POST", "/v1/responses/resp_1/cancel").status_code == 200
+    assert ask(APP, "POST", "/v1/responses/resp_1/cancel", content=b"{}").status_code == 415
+    assert ask(APP, "POST", "/v1/responses/resp_1").status_code == 415
+
+
 def test_compressed_bodies_are_refused():
     assert post(content_encoding="gzip").status_code == 415
 

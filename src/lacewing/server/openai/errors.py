@@ -37,7 +37,8 @@ _ROWS: tuple[tuple[type[LacewingError], int, str | None], ...] = (
 )
 _OTHERS = (
     (400, "invalid_json"), (400, "invalid_value"), (400, "missing_required_parameter"), (400, "unsupported_parameter"),
-    (400, "unsupported_content"), (404, "model_not_found"), (404, "not_found"), (405, "method_not_allowed"),
+    (400, "unsupported_content"), (400, "unsupported_tool"), (400, "previous_response_not_found"), (400, "item_not_found"),
+    (501, "not_supported"), (503, "store_unavailable"), (404, "model_not_found"), (404, "not_found"), (405, "method_not_allowed"),
     (415, "unsupported_media_type"), (429, "queue_full"), (500, "internal_error"), (503, "queue_timeout"),
     (503, "model_load_failed"), (503, "shutting_down"), (504, "request_timeout"),
 )  # fmt: skip

@@ -15,6 +15,7 @@ VALUES = 1 << 19  # commas: a prompt may be a list of token ids
 _LARGE = 64 << 10  # bytes; more are checked in a thread
 # Possessive, and a string without an end reaches the end: linear in the body, whatever it is.
 _PIECES = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)|[\[{]|[\]}]|,', re.DOTALL)
+_WITHOUT = re.compile(r"/v1/responses/[^/]+/cancel")  # clients post it without a body; a foreign page knows no id
 _OPENING, _CLOSING = (b"[", b"{"), (b"]", b"}")
 _log = logging.getLogger("lacewing.server")
 _CLOSE = ((b"connection", b"close"),)  # the rest of the body is not read
@@ -39,7 +40,7 @@ class Bodies:
         self._app, self._most, self._log = app, most, log
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not (scope["method"] == "POST" or _has_body(scope)):
+        if scope["type"] != "http" or not (_has_body(scope) or _needs_body(scope)):
             return await self._app(scope, receive, send)
         kind = (header(scope, b"content-type") or b"").partition(b";")[0].strip().lower()
         if kind != b"application/json":
@@ -82,6 +83,10 @@ class Bodies:
 
 def _has_body(scope: Scope) -> bool:
     return header(scope, b"transfer-encoding") is not None or (header(scope, b"content-length") or b"0") != b"0"
+
+
+def _needs_body(scope: Scope) -> bool:
+    return bool(scope["method"] == "POST" and not _WITHOUT.fullmatch(scope["path"]))
 
 
 def _again(body: bytes, receive: Receive) -> Receive:

@@ -28,7 +28,7 @@ class Cors:
         if scope["method"] == "OPTIONS" and header(scope, b"access-control-request-method") is not None:
             asked = header(scope, b"access-control-request-headers") or b""
             if allowed and _NAMES.fullmatch(asked):
-                headers += [(b"access-control-allow-methods", b"GET, POST"), (b"access-control-max-age", _SECONDS)]
+                headers += [(b"access-control-allow-methods", b"GET, POST, DELETE"), (b"access-control-max-age", _SECONDS)]
                 headers += [(b"access-control-allow-headers", asked)] if asked else []
             await send({"type": "http.response.start", "status": 204 if allowed else 403, "headers": headers})
             return await send({"type": "http.response.body", "body": b""})
