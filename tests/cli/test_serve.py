@@ -182,3 +182,17 @@ def test_keys_are_not_shown(monkeypatch, capsys):
             main()
         output = capsys.readouterr().out
         assert "very-secret" not in output and "not shown" in output
+
+
+def test_one_who_watches_models_does_not_keep_it(tiny_path):
+    """Events of models have no end of their own; the server is not to wait for them as for answers."""
+    server = Process(tiny_path)
+    server.ready()
+    with httpx.stream("GET", f"{server.url}/models/sse", timeout=30) as watching:
+        lines = watching.iter_lines()  # held: the connection closes with it
+        assert "model_status" in next(lines)
+        began = time.monotonic()
+        code, errors = server.end()
+        assert time.monotonic() - began < 5, "it waited for the watcher"
+        assert not any(line.startswith("data: {") for line in lines)  # the response is whole
+    assert (code, errors) == (0, "")

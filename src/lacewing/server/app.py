@@ -12,7 +12,7 @@ from starlette.routing import Route
 
 from lacewing.errors import LacewingError
 from lacewing.server.admin.activity import activity, experts
-from lacewing.server.admin.models import fetch_model, known_models, list_models, load_model, show_model, unload_model
+from lacewing.server.admin.models import delete_model, fetch_model, known_models, list_models, load_model, show_model, unload_model
 from lacewing.server.admin.stream import model_events
 from lacewing.server.admin.templates import model_templates
 from lacewing.server.anthropic.endpoints import count_tokens, messages
@@ -76,6 +76,7 @@ ROUTES = (
     Route("/v1/models/{model:path}", show_model, methods=["GET"]),
     Route("/models", list_models, methods=["GET"]),
     Route("/models", fetch_model, methods=["POST"]),
+    Route("/models", delete_model, methods=["DELETE"]),
     Route("/models/load", load_model, methods=["POST"]),
     Route("/models/unload", unload_model, methods=["POST"]),
     Route("/models/sse", model_events, methods=["GET"]),

@@ -123,6 +123,7 @@ class Server(uvicorn.Server):
             return True
         if self._until is None:
             return False
+        self._registry.news.end()  # who watches models is no answer to wait for
         if self._gate.active and time.monotonic() >= self._until and self._cut is None:
             self._cut = asyncio.create_task(self._registry.close())  # their clients are told so
             self._until = time.monotonic() + _PARTING

@@ -118,6 +118,12 @@ async def fetch_model(request: Request) -> JSONResponse:
     return JSONResponse({"success": True})
 
 
+async def delete_model(_: Request) -> JSONResponse:
+    """Refused: this server deletes no files."""
+    message = "this server deletes nothing; on its machine, `lacewing rm` deletes what has been fetched"
+    raise RequestError(message, status=501, code="not_supported")
+
+
 async def known_models(request: Request) -> JSONResponse:
     """Models that can be fetched by name."""
     known = [{"name": name, "about": row.about, "here": hub.find(name) is not None} for name, row in hub.NAMED.items()]

@@ -24,10 +24,7 @@ class News:
 
     def __init__(self) -> None:
         self._watchers: set[asyncio.Queue[Event | None]] = set()
-
-    @property
-    def watched(self) -> bool:
-        return bool(self._watchers)
+        self._over = False
 
     def tell(self, model: str, event: str, data: dict[str, Any] | None = None) -> None:
         """To all who watch. One who has not read for long gets None at last, and nothing more."""
@@ -42,6 +39,8 @@ class News:
     def watch(self) -> Iterator[asyncio.Queue[Event | None]]:
         """Events from now on; None: there are no more."""
         queue: asyncio.Queue[Event | None] = asyncio.Queue()
+        if self._over:
+            queue.put_nowait(None)
         self._watchers.add(queue)
         try:
             yield queue
@@ -50,6 +49,7 @@ class News:
 
     def end(self) -> None:
         """Nothing more will happen."""
+        self._over = True
         for each in self._watchers:
             each.put_nowait(None)
         self._watchers.clear()

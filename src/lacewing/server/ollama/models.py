@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
@@ -21,6 +23,8 @@ from lacewing.server.openai.requests import read
 if TYPE_CHECKING:
     from lacewing.server.models.facts import Facts
     from lacewing.server.models.served import Entry
+
+Sums = Mapping[Path, str]  # SHA-256 of files
 
 API_VERSION = "0.13.0"  # of Ollama, whose API this is: clients refuse older ones
 _FILLS = "{#- fills in: .Suffix #}"  # a comment, by which Continue knows that it may send a suffix
@@ -45,8 +49,9 @@ async def tags(request: Request) -> JSONResponse:
     registry = context_of(request.app).registry
     entries = registry.names()
     facts = await in_thread(lambda: [registry.facts(each) for each in entries])
+    sums = await in_thread(_sums)
     models = [
-        {**_about(entry, found), "modified_at": timestamp(entry.created), "capabilities": list(found.capabilities)}
+        {**_about(entry, found, sums), "modified_at": timestamp(entry.created), "capabilities": list(found.capabilities)}
         for entry, found in zip(entries, facts, strict=True)
         if found is not None
     ]
@@ -58,7 +63,8 @@ async def ps(request: Request) -> JSONResponse:
     registry = context_of(request.app).registry
     entries = [each for each in registry.names() if each.served is not None]
     facts = await in_thread(lambda: [registry.facts(each) for each in entries])
-    return JSONResponse({"models": [_running(entry, found) for entry, found in zip(entries, facts, strict=True) if found]})
+    sums = await in_thread(_sums)
+    return JSONResponse({"models": [_running(entry, found, sums) for entry, found in zip(entries, facts, strict=True) if found]})
 
 
 async def show(request: Request) -> JSONResponse:
@@ -90,16 +96,22 @@ def tagged(name: str) -> str:
     return name if ":" in name else f"{name}:latest"
 
 
-def _about(entry: Entry, facts: Facts) -> dict[str, Any]:
+def _about(entry: Entry, facts: Facts, sums: Sums) -> dict[str, Any]:
     name = tagged(entry.name)
-    return {"name": name, "model": name, "size": facts.nbytes, "digest": _digest(entry, facts), "details": _details(facts)}
+    return {
+        "name": name,
+        "model": name,
+        "size": facts.nbytes,
+        "digest": sums.get(facts.path) or _digest(entry, facts),
+        "details": _details(facts),
+    }
 
 
-def _running(entry: Entry, facts: Facts) -> dict[str, Any]:
+def _running(entry: Entry, facts: Facts, sums: Sums) -> dict[str, Any]:
     model = None if entry.served is None else entry.served.model
     stays = _FOR_EVER if entry.leaves_in is None else entry.leaves_in
     return {
-        **_about(entry, facts),
+        **_about(entry, facts, sums),
         "size": 0 if model is None else model.memory_bytes + model.device_bytes,
         "size_vram": 0 if model is None else model.device_bytes,
         "expires_at": timestamp(time.time() + stays),
@@ -142,9 +154,11 @@ def _human(count: int) -> str:
     return str(count)
 
 
+def _sums() -> Sums:
+    """Of files that were fetched. For a thread of its own."""
+    return {each.path: next(iter(each.files.values())) for each in hub.list_models() if len(each.files) == 1}
+
+
 def _digest(entry: Entry, facts: Facts) -> str:
-    """The SHA-256 of a file that was fetched; of another one, which nobody has read as a whole, of its name, size and time."""
-    for cached in hub.list_models():
-        if cached.path == facts.path and len(cached.files) == 1:
-            return next(iter(cached.files.values()))
+    """For a file that nobody has read as a whole: of its name, size and time."""
     return hashlib.sha256(f"{facts.path}:{facts.nbytes}:{entry.created}".encode()).hexdigest()
