@@ -45,6 +45,7 @@ class Stream:
     began: float
     seconds: float
     phase: float  # seconds that one takes
+    exact: bool  # an answer is the same to the bit, whoever else is there; else canaries alone tell whose tokens are whose
 
     async def run(self) -> None:
         chance = random.Random(self.index)
@@ -144,7 +145,7 @@ class Stream:
         self.report.tokens += body["max_tokens"]
 
     def _compare(self, kind: str, ask: Ask, found: Any) -> None:
-        if found != ask.expected:
+        if self.exact and found != ask.expected:
             self.report.done["mixed"] += 1
             return self.report.problem(f"{kind}: {ask.path} {ask.body}\n  alone {ask.expected!r}\n  here  {found!r}")
         self.report.done[kind] += 1

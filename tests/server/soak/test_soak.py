@@ -1,6 +1,7 @@
 """Many streams at once for a while, with cancels, disconnects, bad bodies and changes of the model.
 
-Every finished answer is the one that its request gets alone, memory stays level, no page is lost, and no error is logged.
+On the CPU every finished answer is the one that its request gets alone; everywhere, no answer has a token that only another stream
+allows, memory stays level, no page is lost, and no error is logged.
 `LACEWING_SOAK_SECONDS` is the length of the long one, `LACEWING_SOAK_BACKEND` another backend than the CPU.
 """
 
@@ -33,6 +34,7 @@ from tests.server.soak.streams import Report, Stream, canaries, run_all
 
 ROOT = Path(__file__).parents[3]
 STREAMS = 64
+BACKEND = os.environ.get("LACEWING_SOAK_BACKEND", "cpu")
 GROWTH = 24 << 20  # bytes that the highest point of the last third may lie above the one before
 
 
@@ -80,7 +82,7 @@ def host(tmp_path: Path, smollm2_path: Path) -> Iterator[Host]:
         shutil.copy(smollm2_path, models / f"{name}.gguf")
     tiny("llama-wide", "gguf", models, "Q4_0").rename(models / "c.gguf")
     flags = {"memory": "260MiB", "context": "2048", "kv-tokens": "2048", "max-sequences": "16", "queue": "256", "idle-unload": "1"}
-    flags["backend"] = os.environ.get("LACEWING_SOAK_BACKEND", "cpu")
+    flags["backend"] = BACKEND
     host = Host(tmp_path, "--models-dir", str(models), *(word for name, value in flags.items() for word in (f"--{name}", value)))
     yield host
     host.process.kill()
@@ -89,6 +91,7 @@ def host(tmp_path: Path, smollm2_path: Path) -> Iterator[Host]:
 
 def soak(host: Host, seconds: float, count: int) -> tuple[Report, list[int]]:
     """Run all streams; the report, and the server's memory every quarter of a second."""
+    exact = BACKEND == "cpu"
     chance, began = random.Random(1), time.monotonic()
     with httpx.Client(base_url=host.url, timeout=240) as client:
         asks = {name: asks_of(name, chance, count) for name in "ac"}
@@ -108,7 +111,8 @@ def soak(host: Host, seconds: float, count: int) -> tuple[Report, list[int]]:
     try:
         now, phase = time.monotonic(), max(2.5, seconds / 24)
         streams = [
-            Stream(at, host.url, asks, ("a" if at % 2 else "b", canary[at]), report, now, seconds, phase) for at in range(STREAMS)
+            Stream(at, host.url, asks, ("a" if at % 2 else "b", canary[at]), report, now, seconds, phase, exact)
+            for at in range(STREAMS)
         ]
         asyncio.run(run_all(host.url, streams))
     finally:
@@ -116,7 +120,8 @@ def soak(host: Host, seconds: float, count: int) -> tuple[Report, list[int]]:
         watcher.join()
     with httpx.Client(base_url=host.url, timeout=240) as client:
         for ask in (ask for name in "ac" for ask in asks[name]):
-            assert ask.alone(client) == ask.expected, f"after the soak, another answer to {ask}"
+            found = ask.alone(client)
+            assert not exact or found == ask.expected, f"after the soak, another answer to {ask}: {found!r}"
     return report, memory
 
 
