@@ -13,10 +13,10 @@ run: $(VENV)/.installed
 chat: $(VENV)/.installed
 	$(BIN)/lacewing chat $(MODEL)
 
-test: $(VENV)/.driver
+test: $(VENV)/.driver $(VENV)/.browser
 	$(BIN)/python -m pytest
 
-slow: $(VENV)/.driver $(VENV)/.clients
+slow: $(VENV)/.driver $(VENV)/.browser $(VENV)/.clients
 	$(BIN)/python -m pytest -m slow
 
 clients: $(VENV)/.clients
@@ -66,6 +66,11 @@ $(VENV)/.clients: pyproject.toml tests/server/clients/package-lock.json | $(VENV
 # The GPU tests run on the system's driver, or on Mesa's software adapter, fetched without root.
 $(VENV)/.driver: $(VENV)/.developer
 	$(BIN)/python tools/software_gpu.py
+	touch $@
+
+# The tests of the web page run in Chromium; this says what to install where there is none.
+$(VENV)/.browser: $(VENV)/.developer
+	$(BIN)/python tools/chromium.py
 	touch $@
 
 clean:

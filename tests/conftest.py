@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from tools import software_gpu
+from tools import chromium, software_gpu
 
 from lacewing.errors import BackendError
 from tests.checkpoints import tiny
@@ -29,9 +29,16 @@ os.environ["LACEWING_STORE_FILE"] = str(Path(_SESSIONS.name) / "responses.sqlite
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtestloop(session: pytest.Session) -> None:
-    """Says once and before all tests that a driver is missing, instead of once a test."""
-    if session.config.option.collectonly or not any(item.get_closest_marker("gpu") for item in session.items):
+    """Says once and before all tests that a driver or a browser is missing, instead of once a test."""
+    if session.config.option.collectonly:
         return
+    if any(item.get_closest_marker("browser") for item in session.items) and chromium.find() is None:
+        raise pytest.UsageError(chromium.NO_BROWSER)
+    if any(item.get_closest_marker("gpu") for item in session.items):
+        _find_gpu()
+
+
+def _find_gpu() -> None:
     from lacewing.backends.webgpu.device.adapters import adapters
 
     software_gpu.load()

@@ -58,9 +58,9 @@ echo "apt-get $*"
 @pytest.mark.parametrize(
     ("present", "asked", "python"),
     [
-        ({}, "make python3.11 python3.11-venv", "python3.11"),
-        ({"python3": "exit 1", "python3.12": ""}, "make", "python3.12"),  # the system's own is too old
-        ({"python3": 'case "$2" in *ensurepip*) exit 1;; esac'}, "make python3-venv", "python3"),
+        ({}, "make python3.11 python3.11-venv chromium", "python3.11"),
+        ({"python3": "exit 1", "python3.12": ""}, "make chromium", "python3.12"),  # the system's own is too old
+        ({"python3": 'case "$2" in *ensurepip*) exit 1;; esac', "google-chrome": ""}, "make python3-venv", "python3"),
     ],
 )
 def test_ci_installs_what_a_clean_machine_lacks(present, asked, python, tmp_path):
@@ -82,6 +82,17 @@ def test_ci_says_what_is_missing_where_it_cannot_install(tmp_path):
         (tmp_path / name).symlink_to(shutil.which(name))
     done = subprocess.run([ROOT / ".ci" / "run"], env={"PATH": str(tmp_path)}, capture_output=True, text=True)
     assert done.returncode == 1 and done.stderr.startswith("this machine lacks make python3.11") and done.stderr.count("\n") == 1
+
+
+def test_a_browser_that_is_missing_is_told_once(tmp_path):
+    """And before any test of the web page runs; `make test` says so as well."""
+    (tmp_path / "test_it.py").write_text("import pytest\n\n\n@pytest.mark.browser\ndef test_it():\n    pass\n")
+    environment = {**os.environ, "CHROMIUM": "no-such-browser"}
+    command = [sys.executable, "-m", "pytest", "-p", "tests.conftest", "-p", "no:cacheprovider", "--rootdir", ROOT, tmp_path]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == pytest.ExitCode.USAGE_ERROR and "apt-get install --no-install-recommends chromium" in done.stderr
+    told = subprocess.run([sys.executable, ROOT / "tools" / "chromium.py"], env=environment, capture_output=True, text=True)
+    assert told.returncode == 1 and told.stderr.count("\n") == 1 and "chromium" in told.stderr
 
 
 # As a machine without lists that has libelf1 and no libLLVM; the packages are folders here.

@@ -34,6 +34,7 @@ from lacewing.server.openai import errors
 from lacewing.server.openai.chat import chat_completions
 from lacewing.server.openai.completions import completions
 from lacewing.server.openai.embeddings import embeddings
+from lacewing.server.page.assets import page_file
 from lacewing.server.responses import conversations
 from lacewing.server.responses.endpoints import (
     cancel_response,
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 ROUTES = (
+    Route("/page/{path:path}", page_file, methods=["GET"]),
     Route("/v1/chat/completions", chat_completions, methods=["POST"]),
     Route("/v1/completions", completions, methods=["POST"]),
     Route("/v1/embeddings", embeddings, methods=["POST"]),

@@ -48,8 +48,15 @@ def test_nothing_else_does(header):
 
 def test_health_is_open_and_nothing_beside_it():
     assert ask(APP, path="/health").status_code == ask(APP, path="/v1/health").status_code == 200
-    for path in ("/healthz", "/health/", "//health", "/metrics", "/v1/models"):
+    for path in ("/healthz", "/health/", "http://localhost:8080//health", "/metrics", "/v1/models"):
         assert ask(APP, path=path).status_code == 401
+
+
+def test_the_files_of_the_page_are_open_to_be_read():
+    assert ask(APP, path="/").status_code == ask(APP, path="/page/main.js").status_code == 200
+    assert ask(APP, "HEAD", "/").status_code == 200
+    for method, path in (("POST", "/"), ("POST", "/page/main.js"), ("GET", "/page"), ("GET", "/pages/x"), ("GET", "/v1/page/x")):
+        assert ask(APP, method, path).status_code == 401
 
 
 def test_without_keys_all_may_ask():

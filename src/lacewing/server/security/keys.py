@@ -10,6 +10,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from lacewing.server.security.refuse import header, refuse
 
 OPEN = frozenset(("/health", "/v1/health"))  # say nothing about models or people
+PAGE = ("/", "/page/")  # a browser cannot send a key with the address that it opens; the page asks for the key then
 
 
 class Keys:
@@ -22,7 +23,7 @@ class Keys:
         self._app, self._digests = app, [_digest(key.encode()) for key in keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and self._digests and scope["path"] not in OPEN:
+        if scope["type"] == "http" and self._digests and not is_open(scope):
             given = _given(scope)
             found = None if given is None else self._find(given)
             if found is None:
@@ -38,6 +39,12 @@ class Keys:
             if hmac.compare_digest(digest, each):
                 found = index
         return found
+
+
+def is_open(scope: Scope) -> bool:
+    """Whether anybody may ask for it: health, and the files of the web page."""
+    path = scope["path"]
+    return path in OPEN or (scope["method"] in ("GET", "HEAD") and (path == PAGE[0] or path.startswith(PAGE[1])))
 
 
 def _digest(key: bytes) -> bytes:

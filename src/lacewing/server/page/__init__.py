@@ -1,0 +1,1 @@
+"""The web page for a browser: its files, and how they are served."""
