@@ -20,7 +20,20 @@ from lacewing.server.responses.create import ResponseExchange
 from lacewing.server.responses.types import ResponseBody
 from tests.server.serving import Limits, OneModel
 
-KINDS = ["message", "function_call", "function_call_output", "reasoning", "item_reference", "input_text", "text", "function", "x"]
+KINDS = [
+    "custom_tool_call",
+    "custom_tool_call_output",
+    "message",
+    "function_call",
+    "function_call_output",
+    "reasoning",
+    "item_reference",
+    "input_text",
+    "text",
+    "function",
+    "custom",
+    "x",
+]
 NAMES = ["type", "role", "content", "text", "id", "call_id", "name", "arguments", "output", "summary", "tools", "format", "schema"]
 SCALARS = st.one_of(st.none(), st.booleans(), st.integers(-3, 3), st.sampled_from([*KINDS, "user", "assistant", "developer", ""]))
 VALUES = st.recursive(

@@ -122,3 +122,40 @@ def test_a_final_answer_in_a_schema(url, says):
     form = {"format": {"type": "json_schema", "strict": True, "schema": schema, "name": "codex_output_schema"}}
     last = ask(url, body(BEGUN, tools=[], text=form))[-1]["response"]
     assert json.loads(last["output"][-1]["content"][0]["text"])["ok"] in (True, False)
+
+
+PATCH = {
+    "type": "custom",
+    "name": "apply_patch",
+    "description": "Use the `apply_patch` tool to edit files.",
+    "format": {"type": "grammar", "syntax": "lark", "definition": 'start: "*** Begin Patch" LF hunk+ "*** End Patch" LF?'},
+}
+
+
+def test_a_tool_that_takes_a_text(url, says, seen):
+    """As its apply_patch."""
+    patch = '*** Begin Patch\n*** Add File: a.txt\n+"x"\n*** End Patch\n'
+    says(f"<tool_call>\n{json.dumps({'name': 'apply_patch', 'arguments': {'input': patch}})}\n</tool_call>")
+    found = ask(url, body(BEGUN, tools=[SHELL, PATCH]))
+    item = found[-1]["response"]["output"][0]
+    assert (item["type"], item["name"], item["input"]) == ("custom_tool_call", "apply_patch", patch)
+    kinds = [event["type"] for event in found]
+    assert "response.custom_tool_call_input.done" in kinds and "response.function_call_arguments.delta" not in kinds
+    assert "".join(event["delta"] for event in found if event["type"].endswith("input.delta")) == patch
+    shown = seen()[1].tools[1]["function"]
+    assert "Begin Patch" in shown["description"] and list(shown["parameters"]["properties"]) == ["input"]
+    says("Done.")
+    result = {"type": "custom_tool_call_output", "call_id": item["call_id"], "output": "Success."}
+    ask(url, body([*BEGUN, given_back(item), result], tools=[SHELL, PATCH]))
+    messages = seen()[0]
+    assert messages[-2]["tool_calls"][0]["function"] == {"name": "apply_patch", "arguments": {"input": patch}}
+    assert messages[-1] == {"role": "tool", "tool_call_id": item["call_id"], "content": "Success."}
+
+
+def test_a_tool_that_takes_a_text_and_must_be_called(url, says):
+    says(None)
+    tool = {"type": "custom", "name": "say"}
+    last = ask(url, body(BEGUN, tools=[tool], tool_choice={"type": "custom", "name": "say"}, max_output_tokens=40))[-1]["response"]
+    assert last["output"][0]["type"] == "custom_tool_call" and last["tools"] == [
+        {**tool, "description": None, "format": {"type": "text"}}
+    ]

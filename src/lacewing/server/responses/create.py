@@ -49,7 +49,12 @@ class ResponseExchange(Exchange[ResponseBody]):
         response = resource.begun(body, self.keeps)
         seals = SEALED in (body.include or ())
         self.writer = ResponseWriter(
-            response, summarised=body.summary is not None, seals=seals, top=body.top, logs=bool(body.background)
+            response,
+            summarised=body.summary is not None,
+            seals=seals,
+            top=body.top,
+            logs=bool(body.background),
+            custom=body.custom,
         )
         self.dialect = Dialect(self._failure, self.writer.failed)
         self._options = body.options  # what is wrong with it is told before anything else happens

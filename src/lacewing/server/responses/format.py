@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lacewing.server.blocks import BEGIN, CALL, MORE, TEXT, THOUGHTS, Block, Blocks, Step, sealed
@@ -10,26 +11,34 @@ from lacewing.server.exchange import Format
 from lacewing.server.openai.logprobs import Logprobs
 from lacewing.server.openai.types import dumps, now
 from lacewing.server.responses import resource
-from lacewing.server.responses.items import kind_of
+from lacewing.server.responses.items import CUSTOM_CALL, kind_of
 from lacewing.server.responses.resource import CANCELLED, COMPLETED, FAILED, INCOMPLETE, QUEUED, RUNNING
+from lacewing.server.responses.tools import INPUT
 
 if TYPE_CHECKING:
     from lacewing.assistant.deltas import Delta
     from lacewing.server.feed import Choice
     from lacewing.text.tokenizer import Tokenizer
 
+_CUSTOM = "response.custom_tool_call_input"
 _OPEN = (QUEUED, RUNNING)
 
 
 class ResponseWriter(Format):
     """One response. `summarised`: thoughts are told as their summary; `seals`: they also stand in `encrypted_content`.
 
+    `custom`: names of tools that take a text.
+
     `log`: all events so far, if `logs`; the number of an event is its place.
     """
 
-    def __init__(self, response: dict[str, Any], *, summarised: bool, seals: bool, top: int | None, logs: bool = False):
+    def __init__(
+        self, response: dict[str, Any], *, summarised: bool, seals: bool, top: int | None, logs: bool = False,
+        custom: Collection[str] = (),
+    ):  # fmt: skip
         self.response, self.log = response, list[bytes]()
         self._summarised, self._seals, self._top, self._logs = summarised, seals, top, logs
+        self._custom = custom
         self._number = 0
         self._blocks = Blocks("call_")
         self._items: list[dict[str, Any]] = []
@@ -127,19 +136,25 @@ class ResponseWriter(Format):
 
     def _begin(self, block: Block) -> bytes:
         made = {TEXT: resource.message, THOUGHTS: resource.reasoning}.get(block.kind)
-        item = resource.call(block.id, block.name) if made is None else made()
+        item = resource.call(block.id, block.name, block.name in self._custom) if made is None else made()
         self._items.append(item)
         found = self._event("response.output_item.added", output_index=block.index, item=item)
         name, place, kind = self._part(block)
         return found + (self._event(f"{name}.added", **self._at(block, item), **place, part=kind_of(kind, "")) if name else b"")
 
     def _more(self, block: Block, item: dict[str, Any], text: str, logprobs: Sequence[Any]) -> bytes:
+        if item["type"] == CUSTOM_CALL:
+            return b""  # its text stands in an object, and is told once that is whole
         more = {"logprobs": list(logprobs)} if block.kind == TEXT else {}
         return self._event(f"{self._name(block)}.delta", **self._at(block, item), **self._part(block)[1], delta=text, **more)
 
     def _finish(self, block: Block, item: dict[str, Any]) -> bytes:
         """A block's text is whole: into its item, and told."""
         text, at = block.text, self._at(block, item)
+        if item["type"] == CUSTOM_CALL:
+            item["input"] = str(json.loads(text).get(INPUT, ""))
+            told = self._event(f"{_CUSTOM}.delta", **at, delta=item["input"])
+            return told + self._event(f"{_CUSTOM}.done", **at, input=item["input"])
         if block.kind == CALL:
             item["arguments"] = text
             return self._event(f"{self._name(block)}.done", **at, name=block.name, arguments=text)

@@ -11,11 +11,13 @@ from lacewing.server.blocks import unsealed
 from lacewing.server.openai.errors import RequestError
 from lacewing.server.openai.messages import MAX_PARTS, Given
 from lacewing.server.openai.types import new_id
+from lacewing.server.responses.tools import INPUT
 from lacewing.server.turns import content_of, joined
 
 MAX_ITEMS = 4096
 MESSAGE, CALL, RESULT, REASONING, REFERENCE = "message", "function_call", "function_call_output", "reasoning", "item_reference"
-PREFIXES = {MESSAGE: "msg_", CALL: "fc_", RESULT: "fco_", REASONING: "rs_"}  # of ids
+CUSTOM_CALL, CUSTOM_RESULT = "custom_tool_call", "custom_tool_call_output"
+PREFIXES = {MESSAGE: "msg_", CALL: "fc_", RESULT: "fco_", REASONING: "rs_", CUSTOM_CALL: "ctc_", CUSTOM_RESULT: "ctco_"}  # of ids
 _TEXTS = frozenset(("input_text", "output_text", "text", "summary_text", "reasoning_text"))
 
 
@@ -39,6 +41,7 @@ class Item(Given):
     call_id: str | None = None
     name: str | None = None
     arguments: str | None = None
+    input: str | None = None
     output: str | Parts | None = None
     summary: Parts | None = None
     encrypted_content: str | None = None
@@ -56,7 +59,7 @@ def kept(given: str | Sequence[Item], field: str = "input") -> list[dict[str, An
 
 def _kept(item: Item, where: str) -> dict[str, Any]:
     kind = item.type or (REFERENCE if item.role is None and item.id is not None else MESSAGE)
-    make = {MESSAGE: _message, CALL: _call, RESULT: _result, REASONING: _reasoning, REFERENCE: _reference}.get(kind)
+    make = _MAKERS.get(kind)
     if make is None:
         message = f"`{where}` is of type {kind[:40]!r}; this server reads {', '.join(PREFIXES)} and {REFERENCE}"
         raise RequestError(message, f"{where}.type", code="unsupported_content")
@@ -73,15 +76,17 @@ def _message(item: Item, where: str) -> dict[str, Any]:
 
 
 def _call(item: Item, where: str) -> dict[str, Any]:
-    told = {name: _needed(item, name, where) for name in ("call_id", "name", "arguments")}
-    return {**_head(item, CALL), **told, "status": "completed"}
+    custom = item.type == CUSTOM_CALL
+    told = {name: _needed(item, name, where) for name in ("call_id", "name", "input" if custom else "arguments")}
+    return {**_head(item, CUSTOM_CALL if custom else CALL), **told, "status": "completed"}
 
 
 def _result(item: Item, where: str) -> dict[str, Any]:
     call, output = _needed(item, "call_id", where), _needed(item, "output", where)
     if not isinstance(output, str):
         output = [kind_of("input_text", text) for text in _texts(output, f"{where}.output")]
-    return {**_head(item, RESULT), "call_id": call, "output": output, "status": "completed"}
+    kind = CUSTOM_RESULT if item.type == CUSTOM_RESULT else RESULT
+    return {**_head(item, kind), "call_id": call, "output": output, "status": "completed"}
 
 
 def _reasoning(item: Item, where: str) -> dict[str, Any]:
@@ -96,6 +101,10 @@ def _reasoning(item: Item, where: str) -> dict[str, Any]:
 
 def _reference(item: Item, where: str) -> dict[str, Any]:
     return {"type": REFERENCE, "id": _needed(item, "id", where), "where": where}
+
+
+_MAKERS = {MESSAGE: _message, CALL: _call, CUSTOM_CALL: _call, RESULT: _result, CUSTOM_RESULT: _result, REASONING: _reasoning,
+           REFERENCE: _reference}  # fmt: skip
 
 
 def _head(item: Item, kind: str) -> dict[str, Any]:
@@ -139,10 +148,11 @@ def plain(items: Iterable[dict[str, Any]], instructions: str | None, *, knows_de
 
 def _plain(item: dict[str, Any], knows_developer: bool) -> dict[str, Any]:
     kind = item["type"]
-    if kind == CALL:
-        call = {"id": item["call_id"], "type": "function", "function": {"name": item["name"], "arguments": item["arguments"]}}
+    if kind in (CALL, CUSTOM_CALL):
+        arguments = item["arguments"] if kind == CALL else {INPUT: item["input"]}
+        call = {"id": item["call_id"], "type": "function", "function": {"name": item["name"], "arguments": arguments}}
         return {"role": "assistant", "content": "", "tool_calls": [call]}
-    if kind == RESULT:
+    if kind in (RESULT, CUSTOM_RESULT):
         output = item["output"]
         text = output if isinstance(output, str) else "\n".join(part["text"] for part in output)
         return {"role": "tool", "tool_call_id": item["call_id"], "content": text}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from lacewing.errors import ContextOverflowError, LacewingError
 from lacewing.server.openai import errors
 from lacewing.server.openai.types import new_id, now
-from lacewing.server.responses.items import CALL, MESSAGE, PREFIXES, REASONING, kind_of
+from lacewing.server.responses.items import CALL, CUSTOM_CALL, MESSAGE, PREFIXES, REASONING, kind_of
 
 if TYPE_CHECKING:
     from lacewing.server.feed import Choice
@@ -97,9 +97,10 @@ def message() -> dict[str, Any]:
     return {"id": new_id(PREFIXES[MESSAGE]), "type": MESSAGE, "role": "assistant", "status": RUNNING, "content": []}
 
 
-def call(id: str, name: str) -> dict[str, Any]:
+def call(id: str, name: str, custom: bool) -> dict[str, Any]:
     """An item of a call that begins."""
-    return {"id": new_id(PREFIXES[CALL]), "type": CALL, "call_id": id, "name": name, "arguments": "", "status": RUNNING}
+    kind, field = (CUSTOM_CALL, "input") if custom else (CALL, "arguments")
+    return {"id": new_id(PREFIXES[kind]), "type": kind, "call_id": id, "name": name, field: "", "status": RUNNING}
 
 
 def reasoning() -> dict[str, Any]:

@@ -16,6 +16,7 @@ from lacewing.server.openai.errors import RequestError
 from lacewing.server.openai.fields import Refused
 from lacewing.server.openai.messages import Given
 from lacewing.server.responses.items import Items
+from lacewing.server.responses.tools import CUSTOM, ChosenTool, ToolDefinition
 
 LOGPROBS, SEALED = "message.output_text.logprobs", "reasoning.encrypted_content"
 MAX_METADATA, MAX_KEY, MAX_VALUE = 16, 64, 512  # pairs, characters
@@ -35,38 +36,6 @@ REFUSED: Mapping[str, Refused] = {
     "context_management": Refused(([],), "conversations are not changed here; `truncation` may drop what is oldest"),
     "moderation": Refused((), "nothing is moderated here"),
 }
-
-
-class ToolDefinition(Given):
-    type: str
-    name: str | None = None
-    description: str | None = None
-    parameters: dict[str, Any] | None = None
-    strict: bool | None = None
-
-    @property
-    def told(self) -> dict[str, Any]:
-        """As the response shows it."""
-        return {"type": "function", "name": self.name, "description": self.description, "parameters": self.parameters or {},
-                "strict": bool(self.strict)}  # fmt: skip
-
-    def definition(self, where: str) -> dict[str, Any]:
-        """As the assistant takes it. Raises RequestError for a tool that OpenAI's servers run."""
-        if self.type != "function":
-            hint = '; in Codex: web_search = "disabled"' if self.type.startswith("web_search") else ""
-            message = f"`{where}` is {self.type[:40]!r}: this server runs no tools, and takes those of type 'function' only{hint}"
-            raise RequestError(message, f"{where}.type", code="unsupported_tool")
-        if self.name is None:
-            raise RequestError(f"you must provide `{where}.name`", f"{where}.name", code="missing_required_parameter")
-        function = {"name": self.name, "description": self.description, "parameters": self.parameters, "strict": self.strict}
-        return {"type": "function", "function": {name: value for name, value in function.items() if value is not None}}
-
-
-class ChosenTool(Given):
-    type: str
-    name: str | None = None
-    mode: Literal["auto", "required"] | None = None
-    tools: list[dict[str, Any]] | None = None
 
 
 class TextFormat(Given):
@@ -132,7 +101,11 @@ class ResponseBody(NamedModelBody):
     store: bool | None = Field(None, description="default true: the response is kept on disk, unless the server keeps none")
     background: bool | None = Field(None, description='answer at once with the status "queued", and go on without the client')
     stream: bool | None = Field(None, description="server-sent events instead of one JSON object")
-    tools: list[ToolDefinition] | None = Field(None, description="functions that the model may call; other types are refused")
+    tools: list[ToolDefinition] | None = Field(
+        None,
+        description="tools of the types function and custom, whose grammar is told to the model and not enforced; those that "
+        "OpenAI's servers run are refused",
+    )
     tool_choice: Literal["auto", "none", "required"] | ChosenTool | None = Field(
         None, description='"auto", "none", "required", {"type": "function", "name": ...} or {"type": "allowed_tools", ...}'
     )
@@ -201,7 +174,8 @@ class ResponseBody(NamedModelBody):
         form = self.text.format if self.text is not None else None
         effort = None if self.reasoning is None else self.reasoning.effort
         definitions = [tool.definition(f"tools[{place}]") for place, tool in enumerate(self.tools or ())]
-        choice, definitions = self._choice(definitions)
+        chosen = self.tool_choice
+        choice, definitions = chosen.among(definitions) if isinstance(chosen, ChosenTool) else (chosen or "auto", definitions)
         return ChatOptions(
             tools=definitions,
             tool_choice=choice,
@@ -211,20 +185,10 @@ class ResponseBody(NamedModelBody):
             template_arguments=self.chat_template_kwargs or {},
         )
 
-    def _choice(self, definitions: list[dict[str, Any]]) -> tuple[str, list[dict[str, Any]]]:
-        """In the assistant's words, and the tools that may be called."""
-        chosen = self.tool_choice
-        if not isinstance(chosen, ChosenTool):
-            return chosen or "auto", definitions
-        if chosen.type == "allowed_tools":
-            names = [each.get("name") for each in chosen.tools or ()]
-            return chosen.mode or "auto", [each for each in definitions if each["function"]["name"] in names]
-        if chosen.type != "function":
-            message = f"`tool_choice` is {chosen.type[:40]!r}: this server runs no tools, and takes those of type 'function' only"
-            raise RequestError(message, "tool_choice.type", code="unsupported_tool")
-        if not chosen.name:
-            raise RequestError("you must provide `tool_choice.name`", "tool_choice.name", code="missing_required_parameter")
-        return chosen.name, definitions
+    @property
+    def custom(self) -> frozenset[str]:
+        """The names of tools that take a text."""
+        return frozenset(tool.name for tool in self.tools or () if tool.type == CUSTOM and tool.name is not None)
 
 
 def checked_metadata(value: dict[str, str] | None) -> dict[str, str] | None:
