@@ -29,6 +29,16 @@ as these clients parse each. Errors are `{"error": "message"}`, in a stream the 
 
 `POST /api/pull` fetches models by names of ours, and they are served from then on. `/api/create`, `copy`, `push` and `delete`
 answer 501.
+
+| client | how it finds the server |
+|---|---|
+| Open WebUI | `OLLAMA_BASE_URL=http://HOST:8080` |
+| Continue | in `config.yaml` a model with `provider: ollama`, `apiBase: http://HOST:8080`, `model: NAME` |
+| aider | `OLLAMA_API_BASE=http://HOST:8080 aider --model ollama_chat/NAME` |
+| Ollama's command line | `OLLAMA_HOST=http://HOST:8080 ollama run NAME` |
+
+From a container, or another machine, the server has to listen there (`--host`) and be called by a name that it knows
+(`--allowed-host`).
 """
 NATIVE = """
 ## llama-server's API

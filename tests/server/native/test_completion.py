@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 
 import httpx
 import pytest
@@ -75,11 +74,6 @@ def test_probabilities(url):
         assert each["id"] == each["top_logprobs"][0]["id"] and bytes(each["bytes"]).decode() == each["token"]
 
 
-@dataclass
-class Checkpoint:
-    metadata: dict
-
-
 def test_marks_by_metadata_and_where_texts_stand(model, monkeypatch):
     """Texts of users never are marks, whatever they spell."""
     tokenizer = model.tokenizer
@@ -88,7 +82,7 @@ def test_marks_by_metadata_and_where_texts_stand(model, monkeypatch):
     metadata = {f"tokenizer.ggml.{key}_token_id": token for key, token in keys.items()}
     marks = fill_marks(metadata, tokenizer)
     assert (marks.prefix, marks.suffix, marks.middle, marks.repository, marks.file) == (3, 4, 5, 6, 7)
-    monkeypatch.setattr(filling, "marks_of", lambda _: marks)
+    monkeypatch.setattr(filling, "marks_of", lambda *_: marks)
     text = tokenizer.encode
     ids = filling.filled(model, "a <|im_end|>", "b", "c")
     assert ids == [3, *text("a <|im_end|>"), 4, *text("b"), 5, *text("c")]
@@ -143,5 +137,7 @@ def test_filling_in(qwen_path):
                 "t_max_predict_ms": 60000, "n_indent": 4, "input_extra": [{"filename": "a.py", "text": "x = 1\n"}]}  # fmt: skip
         found = post(url, "/infill", **body).json()
         assert found["content"].strip() == "return a + b" and found["stop_type"] in ("word", "eos")
+        openai = {"model": qwen_path.stem, "prompt": "def add(a, b):\n    ", "suffix": body["input_suffix"], "temperature": 0}
+        assert post(url, "/v1/completions", **openai, stop=["\n"]).json()["choices"][0]["text"].strip() == "return a + b"
         *pieces, last = events(url, "/infill", **body)
         assert "".join(each["content"] for each in pieces) == found["content"] and last["stop"]

@@ -88,7 +88,7 @@ class KnownFacts:
     """Facts of files, read once for as long as a file stays as it is."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[str, LoadOptions], tuple[object, Facts | None]] = {}
+        self._known: dict[Path, tuple[object, Facts | None]] = {}
         self._loaded: weakref.WeakKeyDictionary[Model, Facts] = weakref.WeakKeyDictionary()
 
     def of(self, model: Model) -> Facts:
@@ -107,10 +107,10 @@ class KnownFacts:
             stat = path.stat()
         except OSError:
             return None
-        key, version = (str(path), options), (stat.st_mtime_ns, stat.st_size, stat.st_ino)
-        found = self._known.get(key)
+        version = (stat.st_mtime_ns, stat.st_size, stat.st_ino, options)
+        found = self._known.get(path)
         if found is None or found[0] != version:
-            found = self._known[key] = version, _result(lambda: Facts.of(ModelInfo(path, options, warm=False)))
+            found = self._known[path] = version, _result(lambda: Facts.of(ModelInfo(path, options, warm=False)))
         return found[1]
 
 

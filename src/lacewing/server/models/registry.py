@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from lacewing.errors import ModelFormatError
 from lacewing.options import Progress
-from lacewing.server.errors import DrainingError
+from lacewing.server.errors import DrainingError, UnknownModelError
 from lacewing.server.models import loading
 from lacewing.server.models.changing import Changer
 from lacewing.server.models.downloads import Downloads
@@ -94,7 +94,11 @@ class Registry:
         """What the headers of a model tell, for a thread of its own; None: they cannot be read."""
         if entry.served is not None and entry.served.model.on_device:
             return self._facts.of(entry.served.model)
-        return self._facts.get(self.catalogue.find(entry.name), entry.setup.options(self.options.load))
+        try:
+            source = self.catalogue.find(entry.name)
+        except UnknownModelError:  # its file has gone meanwhile
+            return None
+        return self._facts.get(source, entry.setup.options(self.options.load))
 
     @property
     def default(self) -> str | None:

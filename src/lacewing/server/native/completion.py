@@ -14,7 +14,7 @@ from lacewing.server.context import Served
 from lacewing.server.dialect import Dialect
 from lacewing.server.exchange import Exchange, Format
 from lacewing.server.native.bodies import CompletionBody, InfillBody, NativeFields
-from lacewing.server.native.filling import filled
+from lacewing.server.native.filling import filled, marks_of
 from lacewing.server.native.settings import settings_of
 from lacewing.server.openai import errors
 from lacewing.server.openai.constraints import grammar_of
@@ -50,6 +50,7 @@ class NativeExchange(Exchange[NativeFields]):
         """Ids of each. Raises RequestError."""
         body, tokenizer = self.body, served.model.tokenizer
         if isinstance(body, InfillBody):
+            marks_of(served.model, 501)
             extra = [(each.filename, each.text) for each in body.input_extra or ()]
             return [filled(served.model, body.input_prefix, body.input_suffix, body.prompt or "", extra)]
         return [_ids(tokenizer, pieces) for pieces in body.prompts] if isinstance(body, CompletionBody) else []

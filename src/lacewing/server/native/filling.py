@@ -12,12 +12,12 @@ if TYPE_CHECKING:
     from lacewing.api import Model
 
 
-def marks_of(model: Model) -> FillMarks:
-    """Raises RequestError for a model that was not trained for it."""
+def marks_of(model: Model, status: int = 400) -> FillMarks:
+    """Raises RequestError with this status for a model that was not trained for it."""
     marks = fill_marks(model.info.checkpoint.metadata, model.tokenizer)
     if marks is None:
         message = f"{model.spec.name!r} does not support insert: it has no tokens for prefix, suffix and middle"
-        raise RequestError(message, "suffix", status=501, code="unsupported_parameter")
+        raise RequestError(message, "suffix", status=status, code="unsupported_parameter")
     return marks
 
 

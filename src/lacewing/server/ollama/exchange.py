@@ -72,9 +72,15 @@ class OllamaExchange(Exchange[TAnswerBody]):
         return self.checked(make([*kept, *others[starts[low] :]]), room)
 
     def checked(self, prompt: Prompt, room: int) -> Prompt:
-        """Raises PromptTooLongError."""
-        if len(prompt.ids) > room:
-            raise PromptTooLongError(len(prompt.ids), room, self.prompt_field)
+        """Raises PromptTooLongError, or RequestError if `num_ctx` is what bounds it."""
+        tokens = len(prompt.ids)
+        if tokens > room and room == self.body.chosen.num_ctx:
+            message = (
+                f"the prompt has {tokens} tokens, and `num_ctx` of this request allows {room}; raise it, or shorten the prompt"
+            )
+            raise RequestError(message, "options.num_ctx", code="context_length_exceeded")
+        if tokens > room:
+            raise PromptTooLongError(tokens, room, self.prompt_field)
         return prompt
 
 

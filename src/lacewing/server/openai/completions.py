@@ -12,6 +12,7 @@ from lacewing.assistant.prompt import Prompt
 from lacewing.server.answers import Answers, Job
 from lacewing.server.context import Served
 from lacewing.server.exchange import Exchange, Format
+from lacewing.server.native.filling import filled
 from lacewing.server.openai.bodies import MAX_CHOICES, AnswerBody
 from lacewing.server.openai.constraints import grammar_of
 from lacewing.server.openai.errors import RequestError
@@ -35,7 +36,9 @@ class CompletionBody(AnswerBody):
     prompt: str | Texts | Ids | Batches = Field(description="a text, a list of texts, token ids, or a list of such lists")
     best_of: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = Field(None, description="must be `n`, if anything")
     echo: bool | None = Field(None, description="the answer begins with the prompt")
-    suffix: str | None = Field(None, description='refused unless ""; a template for filling in can be written with `special`')
+    suffix: str | None = Field(
+        None, description="the answer is what stands between the prompt, one text, and this, of a model that can fill in"
+    )
     logprobs: Annotated[int, Field(ge=0, le=MAX_TOP)] | None = Field(None, description="0 to 20 likeliest tokens beside each one")
     json_schema: dict[str, Any] | None = Field(None, description="a schema that the text follows, as llama-server takes it")
     grammar: str | None = Field(None, description="a grammar that the text follows, in GBNF or Lark, as llama-server takes it")
@@ -50,10 +53,9 @@ class CompletionBody(AnswerBody):
 
     def check(self) -> None:
         """Raises RequestError for what is not supported, or too much."""
-        if self.suffix:
-            raise RequestError(
-                "`suffix` is not supported: write the model's own marks with `special`", "suffix", code="unsupported_parameter"
-            )
+        if self.suffix and (not isinstance(self.prompt, str) or self.echo or self.special):
+            message = "`suffix` needs a prompt that is one text, and goes with neither `echo` nor `special`"
+            raise RequestError(message, "suffix", code="unsupported_parameter")
         if self.best_of not in (None, self.n or 1):
             raise RequestError("`best_of` must be as `n`: all answers are returned", "best_of", code="unsupported_parameter")
         if len(self.prompts) * (self.n or 1) > MAX_ANSWERS:
@@ -77,7 +79,10 @@ class CompletionExchange(Exchange[CompletionBody]):
         constrain = bind(grammar, tokenizer, served.model.engine.vocab_size, tokenizer.stop_ids, start=False)
         jobs = []
         for given in body.prompts:
-            ids = given if isinstance(given, list) else tokenizer.encode_prompt(given, markup=bool(body.special))
+            if body.suffix and isinstance(given, str):
+                ids = filled(served.model, given, body.suffix)
+            else:
+                ids = given if isinstance(given, list) else tokenizer.encode_prompt(given, markup=bool(body.special))
             prompt = Prompt.of_text(tokenizer, ids, constrain)
             jobs += [Job(prompt, each, body.seconds, told) for each in body.seeded(sampling)]
         return jobs
