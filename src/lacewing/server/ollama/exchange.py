@@ -75,9 +75,8 @@ class OllamaExchange(Exchange[TAnswerBody]):
         """Raises PromptTooLongError, or RequestError if `num_ctx` is what bounds it."""
         tokens = len(prompt.ids)
         if tokens > room and room == self.body.chosen.num_ctx:
-            message = (
-                f"the prompt has {tokens} tokens, and `num_ctx` of this request allows {room}; raise it, or shorten the prompt"
-            )
+            what = f"`num_ctx` of this request makes {room} tokens the maximum context length, and it has {tokens}"
+            message = f"the prompt is too long: {what}; raise `num_ctx`, or shorten the prompt"
             raise RequestError(message, "options.num_ctx", code="context_length_exceeded")
         if tokens > room:
             raise PromptTooLongError(tokens, room, self.prompt_field)
