@@ -26,7 +26,8 @@ VARIABLES = {
     "LACEWING_SESSIONS": "The folder of saved conversations.",
     "LACEWING_AFFINITY": "`0`: the system decides on which CPUs the threads of the CPU backend run. By default each thread of a "
     "step runs on a CPU of its own (Linux), which is given back while other programs need it.",
-    "LACEWING_CPU": "The instruction set of the CPU's kernels: avx512, avx2vnni, avx2, neon or portable; by default the best one.",
+    "LACEWING_CPU": "The instruction set of the CPU's kernels: amx, avx512, avx2vnni, avx2, neon or portable; by default the "
+    "best one.",
     "LACEWING_WEBGPU": "The variants of GPU kernels: none, or several of subgroups, dot and half with commas; by default all that "
     "the device supports.",
     "LACEWING_WEBGPU_CHECKS": "1 compiles shaders with run-time checks of bounds and loops; slower.",

@@ -98,4 +98,5 @@ CAP = layout("Cap", "counter x width scale limit")
 READ = layout("Read", "source bytes sink")
 
 # What a dot kernel (kernels/gemm/dot.py) or one for a single token (kernels/gemv/gemv.py) is to do.
-JOB = layout("Job", "tile blocks xq xd xs offsets tokens acc shift ahead next end jump")
+# `stride`: what every offset is more than the one before, or 0 if that differs.
+JOB = layout("Job", "tile blocks xq xd xs offsets tokens acc shift ahead next end jump stride")

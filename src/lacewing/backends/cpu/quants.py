@@ -45,7 +45,7 @@ class TileKernels:
         """The dot kernel's name."""
         if self.wide and host_isa().dot == "maddubs":
             return "gemm.dot.wide32"
-        return f"gemm.dot.{'min' if self.shift is None else 'offset'}{self.sub_block}"
+        return f"gemm.{'amx' if host_isa().tiles else 'dot'}.{'min' if self.shift is None else 'offset'}{self.sub_block}"
 
     @property
     def sums_at(self) -> float:

@@ -6,7 +6,7 @@ Work is cut into (expert, tile) items, expert by expert. What a pair (token, par
 from typing import Any
 
 from lacewing.backends.cpu.arguments import EXPERT_COLUMNS, EXPERT_ROWS, EXPERTS, GROUPS_HEAD, JOB, MAX_CHUNK, SCRATCH_BYTES, STATE
-from lacewing.backends.cpu.kernels.gemm.dot import TILE_BYTES
+from lacewing.backends.cpu.kernels.gemm.dot import ACC_AT, JOB_AT, room_of
 from lacewing.backends.cpu.kernels.gemm.linear import clear, one_tile, own_share, piece
 from lacewing.backends.cpu.kernels.gemm.rows import emit_bf16, emit_f16, emit_f32, make_tile
 from lacewing.backends.cpu.kernels.simd.instructions import (
@@ -27,8 +27,7 @@ from lacewing.backends.cpu.kernels.simd.instructions import (
 from lacewing.backends.cpu.kernels.simd.registers import LANES, VECTOR_BYTES, inline
 from lacewing.backends.cpu.kernels.simd.threads import atomic_add, call_kernel
 
-ACC = TILE_BYTES + 128  # in a thread's scratch, behind the tile and the job
-X_OFFSETS = ACC + MAX_CHUNK * VECTOR_BYTES
+X_OFFSETS = ACC_AT + MAX_CHUNK * VECTOR_BYTES  # in a thread's scratch, behind the job
 OUT_OFFSETS = X_OFFSETS + 8 * MAX_CHUNK
 FACTORS = OUT_OFFSETS + 8 * MAX_CHUNK
 
@@ -56,10 +55,11 @@ def gather_pairs(table, args, scratch, groups, experts_room, index):
 def linear(args, state, thread, threads):
     """For quants with an unpacker."""
     scratch = peek_i64(state + STATE.scratch) + thread * SCRATCH_BYTES
-    job = scratch + TILE_BYTES
+    job = scratch + JOB_AT
     poke_i64(job + JOB.tile, scratch)
-    poke_i64(job + JOB.acc, scratch + ACC)
+    poke_i64(job + JOB.acc, scratch + ACC_AT)
     poke_i64(job + JOB.offsets, scratch + X_OFFSETS)
+    poke_i64(job + JOB.stride, 0)
     poke_i64(job + JOB.shift, peek_i64(args + EXPERTS.shift))
     tiles = (peek_i64(args + EXPERTS.rows) + LANES - 1) // LANES
     todo = tiles * peek_i64(peek_i64(args + EXPERTS.groups))
@@ -84,7 +84,7 @@ def tile_address(args, tiles, item):
 def run_items(args, scratch, tiles, first, end, after):
     """Items from `first` to `end`; then the thread goes on with `after`. An item is a tile of one of the chosen experts."""
     rows, row_bytes, groups = peek_i64(args + EXPERTS.rows), peek_i64(args + EXPERTS.row_bytes), peek_i64(args + EXPERTS.groups)
-    job, current, count = scratch + TILE_BYTES, -1, 0
+    job, current, count = scratch + JOB_AT, -1, 0
     for item in range(first, end):
         index = item // tiles
         if index != current:
@@ -97,13 +97,13 @@ def run_items(args, scratch, tiles, first, end, after):
             poke_i64(job + JOB.jump, then - last - LANES * row_bytes)
         expert, bias = peek_i64(groups + GROUPS_HEAD + 8 * index), peek_i64(args + EXPERTS.bias)
         row = min(item % tiles * LANES, rows - LANES)
-        clear(scratch + ACC, count)
+        clear(scratch + ACC_AT, room_of(count))
         following = tile_address(args, tiles, item + 1 if item + 1 < end else after)
         one_tile(args, job, tile_address(args, tiles, item), row_bytes, following)
         shift = load_f32(bias + 4 * (expert * rows + row)) if bias else splat_f32(0.0)
         out = peek_i64(args + EXPERTS.out) + 4 * row
         for i in range(count):
-            y = load_f32(scratch + ACC + VECTOR_BYTES * i) * splat_f32(peek_f32(scratch + FACTORS + 4 * i))
+            y = load_f32(scratch + ACC_AT + VECTOR_BYTES * i) * splat_f32(peek_f32(scratch + FACTORS + 4 * i))
             store_f32(out + peek_i64(scratch + OUT_OFFSETS + 8 * i), y + shift)
 
 

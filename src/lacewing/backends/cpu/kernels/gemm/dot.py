@@ -50,6 +50,13 @@ SCALES = TILE_COLUMNS // 4 * VECTOR_BYTES
 MINS = SCALES + 16 * VECTOR_BYTES
 SCRATCH = MINS + 16 * VECTOR_BYTES
 TILE_BYTES = SCRATCH + 16 * VECTOR_BYTES
+# A job: its tiles, its words, working space of AMX, and the accumulators.
+TOGETHER = 16 if ISA.tiles else 1  # tokens that accumulators are made for
+MAX_TILES = 4 if ISA.tiles else 1  # of a job: then activations are read fewer times
+WORK = 128  # bytes from the words to the working space
+JOB_BYTES = WORK + (16384 if ISA.tiles else 0)
+JOB_AT = MAX_TILES * TILE_BYTES
+ACC_AT = JOB_AT + JOB_BYTES
 
 MAX_TOKENS = 8 if LANES == 16 else 4  # accumulators of one register tile
 
@@ -195,8 +202,8 @@ def make_registers(count: int) -> tuple[Any, Any]:
     return load, store
 
 
-def make_dot_kernel(with_min: bool, sub_block: int, small: bool = True) -> Any:
-    """`kernel(job)`: a tile times all tokens, added to their accumulators. The job's int64 words are in `JOB_*`."""
+def make_few(with_min: bool, sub_block: int, small: bool) -> Any:
+    """`few(job, tile, first, tokens, p)`: a tile times some tokens of the job, added to the accumulators at p."""
     step = make_dot_step(with_min, sub_block, small)
     load_many, store_many = make_registers(MAX_TOKENS)
     load_two, store_two = make_registers(2)
@@ -213,10 +220,11 @@ def make_dot_kernel(with_min: bool, sub_block: int, small: bool = True) -> Any:
                 acc = step(acc, tile + block_registers * s, scale, low, shift, xq + sub_block * s, xd + 4 * block, at, offsets)
         return acc
 
-    def kernel(job, _1, _2, _3):
-        tile, blocks, shift = peek_i64(job + JOB.tile), peek_i64(job + JOB.blocks), peek_i64(job + JOB.shift)
+    @inline
+    def few(job, tile, first, tokens, p):
+        blocks, shift, offsets = peek_i64(job + JOB.blocks), peek_i64(job + JOB.shift), peek_i64(job + JOB.offsets) + 8 * first
         xq, xd, xs = peek_i64(job + JOB.xq), peek_i64(job + JOB.xd), peek_i64(job + JOB.xs)
-        offsets, tokens, p = peek_i64(job + JOB.offsets), peek_i64(job + JOB.tokens), peek_i64(job + JOB.acc)
+        tokens, p = tokens - first, p + VECTOR_BYTES * first
         while tokens >= MAX_TOKENS:
             store_many(p, run(load_many(p), tile, blocks, shift, xq, xd, xs, offsets))
             offsets, p, tokens = offsets + 8 * MAX_TOKENS, p + MAX_TOKENS * VECTOR_BYTES, tokens - MAX_TOKENS
@@ -226,7 +234,26 @@ def make_dot_kernel(with_min: bool, sub_block: int, small: bool = True) -> Any:
         if tokens:
             store_one(p, run(load_one(p), tile, blocks, shift, xq, xd, xs, offsets))
 
+    return few
+
+
+def make_dot_kernel(with_min: bool, sub_block: int, small: bool = True) -> Any:
+    """`kernel(job, count)`: some tiles times all tokens, added to their accumulators. The job's words are those of `JOB`; tiles are
+    TILE_BYTES apart, their accumulators `room_of(tokens)` registers."""
+    few = make_few(with_min, sub_block, small)
+
+    def kernel(job, count, _2, _3):
+        tile, tokens, p = peek_i64(job + JOB.tile), peek_i64(job + JOB.tokens), peek_i64(job + JOB.acc)
+        for index in range(count):
+            few(job, tile + TILE_BYTES * index, 0, tokens, p + VECTOR_BYTES * room_of(tokens) * index)
+
     return kernel
+
+
+@inline
+def room_of(tokens):
+    """Accumulators of a tile."""
+    return (tokens + TOGETHER - 1) // TOGETHER * TOGETHER
 
 
 min32 = make_dot_kernel(with_min=True, sub_block=32)

@@ -2,7 +2,7 @@
 
 from lacewing.backends.cpu.arguments import FEW, IN_PIECES, JOB, LINEAR, SCRATCH_BYTES, STATE, TILE_COLUMNS
 from lacewing.backends.cpu.isa import AMD
-from lacewing.backends.cpu.kernels.gemm.dot import TILE_BYTES
+from lacewing.backends.cpu.kernels.gemm.dot import ACC_AT, JOB_AT, MAX_TILES, TILE_BYTES, room_of
 from lacewing.backends.cpu.kernels.simd.instructions import load_f32, peek_i64, poke_i64, prefetch, splat_f32, store_f32
 from lacewing.backends.cpu.kernels.simd.registers import LANES, VECTOR_BYTES, inline
 from lacewing.backends.cpu.kernels.simd.threads import atomic_add, call_kernel
@@ -22,11 +22,12 @@ def linear(args, state, thread, threads):
     Each thread takes its own run of tiles, so that it reads one stretch of memory, then pieces of what is left (`piece`).
     """
     scratch = peek_i64(state + STATE.scratch) + thread * SCRATCH_BYTES
-    tile, acc, job = scratch, scratch + TILE_BYTES + 128, scratch + TILE_BYTES
+    tile, acc, job = scratch, scratch + ACC_AT, scratch + JOB_AT
     tokens = peek_i64(state + (STATE.outputs if peek_i64(args + LINEAR.outputs) else STATE.tokens))
     poke_i64(job + JOB.tile, tile)
     poke_i64(job + JOB.offsets, peek_i64(args + LINEAR.x_offsets))
     poke_i64(job + JOB.tokens, tokens)
+    poke_i64(job + JOB.stride, stride_of(peek_i64(args + LINEAR.x_offsets), tokens))
     poke_i64(job + JOB.acc, acc)
     poke_i64(job + JOB.shift, peek_i64(args + LINEAR.shift))
     tiles = (peek_i64(args + LINEAR.rows) + LANES - 1) // LANES
@@ -39,6 +40,12 @@ def linear(args, state, thread, threads):
         run_tiles(args, job, acc, tokens, now, until, first)
     if peek_i64(args + LINEAR.next):
         prefetch_start(peek_i64(args + LINEAR.next), tokens, thread, threads)
+
+
+@inline
+def stride_of(offsets, tokens):
+    """Of the rows of a step's tokens, which are evenly apart."""
+    return peek_i64(offsets + 8) - peek_i64(offsets) if tokens > 1 else 0
 
 
 @inline
@@ -65,13 +72,46 @@ def run_tiles(args, job, acc, tokens, first, end, after):
     rows, row_bytes, weight = peek_i64(args + LINEAR.rows), peek_i64(args + LINEAR.row_bytes), peek_i64(args + LINEAR.weight)
     poke_i64(job + JOB.end, weight + end * LANES * row_bytes)
     poke_i64(job + JOB.jump, (after - end) * LANES * row_bytes)
+    if MAX_TILES > 1 and tokens > FEW:
+        while first < end:
+            count = min(MAX_TILES, end - first)
+            clear(acc, count * room_of(tokens))
+            several_tiles(args, job, first, count)
+            for i in range(count):
+                put(args, acc + VECTOR_BYTES * room_of(tokens) * i, min((first + i) * LANES, rows - LANES), tokens)
+            first += count
+        return
     for index in range(first, end):
         # The last tile ends with the last row; rows that two tiles share get the same values from both.
         row = min(index * LANES, rows - LANES)
         next_row = min((index + 1 if index + 1 < end else after) * LANES, rows - LANES)
-        clear(acc, tokens)
+        clear(acc, room_of(tokens))
         one_tile(args, job, weight + row * row_bytes, row_bytes, weight + next_row * row_bytes)
         put(args, acc, row, tokens)
+
+
+@inline
+def several_tiles(args, job, first, count):
+    """All columns of some tiles, TILE_COLUMNS of each at a time: the activations are read once for all of them."""
+    rows, row_bytes, order = peek_i64(args + LINEAR.rows), peek_i64(args + LINEAR.row_bytes), peek_i64(args + LINEAR.tiled)
+    blocks, block_bytes, columns = (
+        peek_i64(args + LINEAR.blocks),
+        peek_i64(args + LINEAR.block_bytes),
+        peek_i64(args + LINEAR.block_columns),
+    )
+    unpack, dot, tile = peek_i64(args + LINEAR.unpack), peek_i64(args + LINEAR.dot), peek_i64(job + JOB.tile)
+    weight, per_group, done = peek_i64(args + LINEAR.weight), TILE_COLUMNS // columns, 0
+    while done < blocks:
+        now = min(per_group, blocks - done)
+        for i in range(count):
+            source = weight + min((first + i) * LANES, rows - LANES) * row_bytes
+            prefetch_further(source, LANES * row_bytes, count, done * block_bytes * LANES, now * block_bytes * LANES, order)
+            start, stride = place(source, row_bytes, order, done, now, block_bytes)
+            call_kernel(unpack, start, stride, tile + TILE_BYTES * i, now)
+        poke_i64(job + JOB.blocks, now * columns // 32)
+        set_activations(args, job, 0, done * columns)
+        call_kernel(dot, job, count, 0, 0)
+        done += now
 
 
 @inline
@@ -127,8 +167,18 @@ def unpacked_tile(args, job, source, row_bytes, order, done):
         call_kernel(unpack, start, stride, tile, now)
         poke_i64(job + JOB.blocks, now * columns // 32)
         set_activations(args, job, 0, done * columns)
-        call_kernel(dot, job, 0, 0, 0)
+        call_kernel(dot, job, 1, 0, 0)
         done += now
+
+
+@inline
+def prefetch_further(source, tile_bytes, count, done, nbytes, order):
+    """As many bytes of a tile as are used now, later ones; behind its end those of the tile `count` further on."""
+    at = done + (TILED_AHEAD_BYTES if order else ahead_of(tile_bytes))
+    if at >= tile_bytes:
+        at += (count - 1) * tile_bytes
+    for line in range(source + at, source + at + nbytes, 64):
+        prefetch(line)
 
 
 @inline

@@ -11,8 +11,8 @@ from numba import types
 
 from lacewing.backends.cpu.kernels.simd.registers import I8, I8V, I32V, I64, ISA, LANES, call, i32v, instruction
 
-_SHUFFLES = {"avx512": "llvm.x86.avx512.pshuf.b.512", "avx2vnni": "llvm.x86.avx2.pshuf.b", "avx2": "llvm.x86.avx2.pshuf.b",
-             "neon": "llvm.aarch64.neon.tbl1.v16i8"}  # fmt: skip
+_SHUFFLES = {"amx": "llvm.x86.avx512.pshuf.b.512", "avx512": "llvm.x86.avx512.pshuf.b.512", "avx2vnni": "llvm.x86.avx2.pshuf.b",
+             "avx2": "llvm.x86.avx2.pshuf.b", "neon": "llvm.aarch64.neon.tbl1.v16i8"}  # fmt: skip
 
 
 def make_byte_table(entries: np.ndarray) -> Any:

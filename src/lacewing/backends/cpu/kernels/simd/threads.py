@@ -28,7 +28,7 @@ def atomic_swap(b, p, n):
 @instruction(types.void)
 def pause(b):
     """Tell the CPU that this is a spin loop."""
-    if ISA.name in ("avx512", "avx2vnni", "avx2"):
+    if ISA.name in ("amx", "avx512", "avx2vnni", "avx2"):
         call(b, "llvm.x86.sse2.pause", ir.VoidType())
     elif ISA.name == "neon":
         call(b, "llvm.aarch64.hint", ir.VoidType(), ir.Constant(I32, 1))
