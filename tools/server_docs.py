@@ -106,7 +106,8 @@ are there when the server starts again. With `store` false a response is not kep
 answer still comes, with `"store": false`.
 
 `background` answers at once; `GET /v1/responses/{id}` shows how far it is, with `stream=true` and `starting_after` its events are
-followed, and `cancel` ends it. What runs in the background when the server ends has failed.
+followed, and `cancel` ends it: the last event is then `response.incomplete`, with the status "cancelled". What runs in the
+background when the server ends has failed.
 """
 MESSAGES = """
 ## Messages, as Anthropic's API has them

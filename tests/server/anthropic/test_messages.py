@@ -183,6 +183,12 @@ def test_a_schema_is_followed(client):
     assert 0 <= json.loads(got.content[0].text)["n"] <= 9
 
 
+def test_models_are_listed(client):
+    (found,) = client.models.list()
+    assert (found.id, found.type, found.display_name) == ("tiny", "model", "tiny") and found.created_at.year >= 1970
+    assert client.models.retrieve("tiny").id == "tiny"
+
+
 def test_tokens_are_counted(client):
     body = {"model": "tiny", "messages": HELLO, "system": [{"type": "text", "text": "Be brief."}], "tools": [WEATHER]}
     counted = client.messages.count_tokens(**body).input_tokens

@@ -1,8 +1,9 @@
-"""A model as `/models` and `/v1/models` show it: OpenAI's fields, those of llama-server's router, and ours."""
+"""A model as `/models` and `/v1/models` show it: OpenAI's fields, Anthropic's, those of llama-server's router, and ours."""
 
 from __future__ import annotations
 
 import dataclasses
+import datetime
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,12 @@ async def described(registry: Registry, entries: Sequence[Entry]) -> list[dict[s
     return [describe(entry, found, entry.name == first) for entry, found in zip(entries, facts, strict=True)]
 
 
+def listed(models: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """A list of them, which is one page in Anthropic's words."""
+    first, last = (models[0]["id"], models[-1]["id"]) if models else (None, None)
+    return {"object": "list", "data": models, "has_more": False, "first_id": first, "last_id": last}
+
+
 def describe(entry: Entry, facts: Facts | None, default: bool) -> dict[str, Any]:
     """One model, in memory or not."""
     return {
@@ -32,6 +39,9 @@ def describe(entry: Entry, facts: Facts | None, default: bool) -> dict[str, Any]
         "object": "model",
         "created": entry.created,
         "owned_by": "lacewing",
+        "type": "model",
+        "display_name": entry.name,
+        "created_at": datetime.datetime.fromtimestamp(entry.created, datetime.UTC).isoformat().replace("+00:00", "Z"),
         "default": default,
         "status": status(entry),
         "architecture": _TEXT,

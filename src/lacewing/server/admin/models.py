@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse
 
 from lacewing import hub
 from lacewing.errors import LacewingError
-from lacewing.server.admin.entries import described
+from lacewing.server.admin.entries import described, listed
 from lacewing.server.context import Context, context_of
 from lacewing.server.openai.bodies import ModelBody
 from lacewing.server.openai.errors import RequestError
@@ -75,7 +75,7 @@ class FetchBody(ModelBody):
 async def list_models(request: Request) -> JSONResponse:
     """All models, those that are not in memory among them, and how they are."""
     registry = context_of(request.app).registry
-    return JSONResponse({"object": "list", "data": await described(registry, registry.names())})
+    return JSONResponse(listed(await described(registry, registry.names())))
 
 
 async def show_model(request: Request) -> JSONResponse:

@@ -96,12 +96,12 @@ class ResponseWriter(Format):
             self._end(FAILED)
 
     def cancel(self) -> bytes:
-        """Nobody wants the rest; what has come is kept."""
+        """Nobody wants the rest; what has come is kept. There is no event of its own: it is one of those that are not complete."""
         if self.over:
             return b""
         found = b"".join(self._told(step, INCOMPLETE) for step in self._blocks.end())
         self._end(CANCELLED)
-        return found + self._event("response.cancelled", response=self.response)
+        return found + self._event("response.incomplete", response=self.response)
 
     def _end(self, status: str) -> None:
         self.response |= {"status": status, "output": self._items}

@@ -76,7 +76,7 @@ class Runs:
         """End all: they have failed."""
         for run in list(self._runs.values()):
             if not run.done:
-                run.writer.fail(DrainingError("the server has ended before this response"))
+                run.writer.failed(DrainingError("the server has ended before this response"))
                 await run.cancel()
 
 
