@@ -155,6 +155,21 @@ def test_the_memory_option_counts_what_is_here(start, paths):
     assert say(session, "Hello")
 
 
+def test_a_new_model_takes_of_the_memory_option_what_the_others_leave(start, paths):
+    """Its weights would fit in RAM if it were alone."""
+    session = start(residency="auto")
+    session.model.set_residency("lazy", force=True)
+    here = session.model.memory_bytes
+    alone = requirements(ModelInfo(paths["gemma"], session.options), session.model.backend)
+    most = here + alone.fixed_bytes + alone.weight_bytes // 2
+    assert most > alone.fixed_bytes + alone.weight_bytes
+    session.options = dataclasses.replace(session.options, memory_bytes=most)
+    change_model(session, str(paths["gemma"]))
+    assert session.model.plan.budget_bytes == most - here
+    assert session.model.weights.residency == "lazy" and len(session.parked) == 1
+    assert session.model.memory_bytes + session.parked[0].model.memory_bytes <= session.options.memory_bytes
+
+
 def test_one_that_cannot_be_parked_is_closed(start, paths, monkeypatch):
     session = start(residency="eager")
     say(session, "Hello")

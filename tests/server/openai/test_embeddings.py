@@ -38,6 +38,19 @@ def test_dimensions_pooling_and_length(client, model):
     assert len(expected) == 64 and np.array_equal(np.float32(got.data[0].embedding), expected)
 
 
+@pytest.mark.parametrize("normalize", [None, True])
+def test_a_vector_for_each_token(url, model, normalize):
+    """As llama-server's /embedding has them: not normalised where nobody asks for it."""
+    body = {"model": "tiny", "input": TEXTS, "pooling": "none"} | ({} if normalize is None else {"normalize": normalize})
+    got = httpx.post(f"{url}/v1/embeddings", json=body, timeout=30).json()
+    packed = httpx.post(f"{url}/v1/embeddings", json={**body, "encoding_format": "base64"}, timeout=30).json()
+    for found, coded, text in zip(got["data"], packed["data"], TEXTS, strict=True):
+        expected = model.embed(text, pooling="none", normalise=bool(normalize))
+        assert len(expected) == len(model.tokenizer.encode_whole(text)) > 1
+        assert np.array_equal(np.float32(found["embedding"]), expected)
+        assert np.array_equal([np.frombuffer(base64.b64decode(each), "<f4") for each in coded["embedding"]], expected)
+
+
 @pytest.mark.parametrize(
     ("options", "problem"),
     [

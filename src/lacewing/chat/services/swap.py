@@ -114,6 +114,7 @@ class Swap:
             raise
 
     def load(self, info: ModelInfo, plan: SwapPlan) -> Model:
+        info.options = plan.placement.options  # of the memory option what the other models leave
         if plan.drop_current:
             self.notices.append("the memory does not hold both models, so the weights are lazy; /eager reads them into RAM")
             info.options = dataclasses.replace(info.options, residency="lazy")

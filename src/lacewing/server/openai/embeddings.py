@@ -21,6 +21,8 @@ from lacewing.server.openai.requests import accept
 from lacewing.server.openai.types import dumps
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from lacewing.assistant.deltas import Delta
     from lacewing.server.feed import Choice
 
@@ -39,8 +41,11 @@ class EmbeddingBody(NamedModelBody):
     dimensions: Annotated[int, Field(ge=1, lt=2**31)] | None = Field(
         None, description="the first values alone; of use if the model was trained for it"
     )
-    pooling: Literal["last", "mean"] | None = Field(None, description="of a text's tokens; default: as the checkpoint says")
-    normalize: bool | None = Field(None, description="to length 1; default true")
+    pooling: Literal["last", "mean", "none"] | None = Field(
+        None,
+        description='of a text\'s tokens; "none": `embedding` is a list of vectors, one a token; default: as the checkpoint says',
+    )
+    normalize: bool | None = Field(None, description="to length 1; default true, but for pooling none")
 
     @property
     def inputs(self) -> list[str | list[int]]:
@@ -84,9 +89,17 @@ class VectorWriter(Format):
         if choice.ticket is None:
             raise RuntimeError("an answer that did not begin")
         body = self._body
-        vector = finished(choice.ticket.handle.hidden, normalise=body.normalize is not False, dimensions=body.dimensions)
-        encoded = base64.b64encode(vector.astype("<f4").tobytes()).decode() if body.encoding_format == "base64" else vector.tolist()
+        normalise = body.pooling != "none" if body.normalize is None else body.normalize
+        vector = finished(choice.ticket.handle.hidden, normalise=normalise, dimensions=body.dimensions)
+        encoded = self._encoded(vector) if body.pooling != "none" else list(map(self._encoded, vector))
         return {"object": "embedding", "index": choice.index, "embedding": encoded}
+
+    def _encoded(self, vector: np.ndarray) -> str | list[float]:
+        """Float32 (D,)."""
+        if self._body.encoding_format == "base64":
+            return base64.b64encode(vector.astype("<f4").tobytes()).decode()
+        found: list[float] = vector.tolist()
+        return found
 
 
 async def embeddings(request: Request) -> EmbeddingExchange:
