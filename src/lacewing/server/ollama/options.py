@@ -17,6 +17,8 @@ from lacewing.server.openai.fields import Refused, check_refused
 
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _DURATION = re.compile(r"([+-]?)((?:\d+(?:\.\d*)?|\.\d+)(?:ns|us|µs|ms|s|m|h))+")
+_LONGEST = 64  # characters of a duration
+_NUMBER = re.compile(r"[+-]?\d+(?:\.\d*)?")
 _PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)")
 _SAMPLER = "this sampler is not supported"
 REFUSED: Mapping[str, Refused] = {
@@ -159,14 +161,12 @@ class AnswerBody(OllamaBody):
 
 def parse_duration(text: str) -> float:
     """Seconds of what Go calls a duration, such as "1h30m", or of a number. Raises RequestError."""
-    try:
+    if len(text) <= _LONGEST and _NUMBER.fullmatch(text):
         return float(text)
-    except ValueError:
-        pass
-    match = _DURATION.fullmatch(text[:64])
+    match = _DURATION.fullmatch(text) if len(text) <= _LONGEST else None
     if match is None:
         raise RequestError(
-            f"`keep_alive` is {text[:64]!r}; it must be seconds, or a duration such as 5m or 1h30m",
+            f"`keep_alive` is {text[:_LONGEST]!r}; it must be seconds, or a duration such as 5m or 1h30m",
             "keep_alive",
             code="invalid_value",
         )
