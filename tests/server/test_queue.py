@@ -86,6 +86,29 @@ def test_a_room_has_a_limit_besides_the_places_that_are_free():
     assert room.waiting == 4 and room.enter()
 
 
+def test_further_answers_to_a_request_that_runs_do_not_wait_behind_later_requests():
+    """Else a request for several waits as often as it has answers, while those that came after it are done."""
+
+    async def run() -> list[str]:
+        queue, served = Queue(1), []
+
+        async def ask(name: str, who: str, ahead: bool = False) -> None:
+            place = await queue.enter(who, ahead=ahead)
+            served.append(name)
+            place.leave()
+
+        held = await queue.enter("a")
+        others = [asyncio.create_task(ask(name, who)) for name, who in (("later", "a"), ("other's", "b"), ("last", "a"))]
+        await settle()
+        others.append(asyncio.create_task(ask("further", "a", ahead=True)))
+        await settle()
+        held.leave()
+        await asyncio.gather(*others)
+        return served
+
+    assert asyncio.run(run()) == ["further", "other's", "later", "last"]
+
+
 def test_too_many_requests_are_told_when_to_come_again(model):
     watch, registry = Watch(), OneModel(model)
     places = model.engine.step.limits.rows

@@ -63,13 +63,13 @@ class Answers(Feed):
         if first is not choice:
             await first.begun.wait()
         try:
-            await self._submit(choice)
+            await self._submit(choice, ahead=first is not choice)
         except LacewingError as error:
             choice.fail(error)
 
-    async def _submit(self, choice: Choice) -> None:
+    async def _submit(self, choice: Choice, ahead: bool = False) -> None:
         job, worker = self.jobs[choice.index], self._served.worker
-        choice.place = place = await worker.queue.enter(self._who, self._patience)
+        choice.place = place = await worker.queue.enter(self._who, self._patience, ahead)
         try:
             choice.ticket = worker.submit(job.request, choice.decoder, choice, job.seconds)
         except BaseException:

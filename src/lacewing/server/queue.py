@@ -58,9 +58,10 @@ class Queue:
         """Whole seconds after which a place is likely."""
         return max(1, min(60, math.ceil(self._mean * (self.waiting + 1) / self.places)))
 
-    async def enter(self, who: Hashable, seconds: float | None = None) -> Place:
-        """A place among those that run, which is to be left again. Raises QueueTimeoutError after so many seconds."""
-        await self._enter(who, seconds)
+    async def enter(self, who: Hashable, seconds: float | None = None, ahead: bool = False) -> Place:
+        """A place among those that run, which is to be left again. `ahead`: for a request that runs already, and so came before
+        those of the same asker that wait. Raises QueueTimeoutError after so many seconds."""
+        await self._enter(who, seconds, ahead)
         return Place(self)
 
     def leave(self, seconds: float) -> None:
@@ -68,12 +69,13 @@ class Queue:
         self._mean += (seconds - self._mean) / 8
         self._free_place()
 
-    async def _enter(self, who: Hashable, seconds: float | None) -> None:
+    async def _enter(self, who: Hashable, seconds: float | None, ahead: bool) -> None:
         if self.free:
             self.running += 1
             return
         turn = asyncio.get_running_loop().create_future()
-        self._lines.setdefault(who, deque()).append(turn)
+        line = self._lines.setdefault(who, deque())
+        line.insert(0 if ahead else len(line), turn)
         try:
             async with asyncio.timeout(seconds):
                 await turn
