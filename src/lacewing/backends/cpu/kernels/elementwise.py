@@ -19,7 +19,8 @@ from lacewing.backends.cpu.kernels.simd.instructions import (
 from lacewing.backends.cpu.kernels.simd.registers import LANES, inline
 from lacewing.backends.cpu.kernels.simd.threads import atomic_add
 
-PIECE = 256  # columns that a thread takes at once
+PIECE = 256  # columns that are treated at once
+SHARES = 8  # of an op that each thread takes, if there are so many pieces: a counter that all threads change is slow
 
 
 @inline
@@ -55,16 +56,18 @@ def make_gated(activation):
         scratch = peek_i64(state + STATE.scratch) + thread * SCRATCH_BYTES
         pieces = (width + PIECE - 1) // PIECE
         todo = pieces * peek_i64(state + STATE.tokens)
+        run = max(1, todo // (SHARES * threads))  # of pieces that follow each other in memory
         while True:
-            index = atomic_add(peek_i64(args + GATED.counter), 1)
-            if index >= todo:
+            start = run * atomic_add(peek_i64(args + GATED.counter), 1)
+            if start >= todo:
                 break
-            t, first = index // pieces, index % pieces * PIECE
-            count = min(PIECE, width - first)
-            to = out + t * out_stride + 4 * first
-            piece(gate + t * gate_stride + 4 * first, up + t * up_stride + 4 * first, to, count, scratch)
-            if quantised:
-                quantise(to, quantised + t * quantised_stride, width, first, count)
+            for index in range(start, min(start + run, todo)):
+                t, first = index // pieces, index % pieces * PIECE
+                count = min(PIECE, width - first)
+                to = out + t * out_stride + 4 * first
+                piece(gate + t * gate_stride + 4 * first, up + t * up_stride + 4 * first, to, count, scratch)
+                if quantised:
+                    quantise(to, quantised + t * quantised_stride, width, first, count)
 
     return kernel
 
