@@ -18,6 +18,15 @@ SERVED = {
     "/embeddings": ["post"],
     "/models": ["get"],
     "/models/{model}": ["get"],
+    "/responses": ["post"],
+    "/responses/input_tokens": ["post"],
+    "/responses/{response_id}": ["get", "delete"],
+    "/responses/{response_id}/cancel": ["post"],
+    "/responses/{response_id}/input_items": ["get"],
+    "/conversations": ["post"],
+    "/conversations/{conversation_id}": ["get", "post", "delete"],
+    "/conversations/{conversation_id}/items": ["get", "post"],
+    "/conversations/{conversation_id}/items/{item_id}": ["get", "delete"],
 }
 LEFT_OUT = ("description", "summary", "externalDocs", "tags", "title")
 
@@ -68,6 +77,15 @@ def cut(whole: dict[str, Any]) -> dict[str, Any]:
     return {"openapi": whole["openapi"], "info": info, "paths": paths, "components": ordered}
 
 
+def lines(value: Any, depth: int) -> str:
+    """JSON with a line for each path and schema."""
+    if not depth or not isinstance(value, dict):
+        return json.dumps(value, separators=(",", ":"))
+    return "{\n" + ",\n".join(f"{json.dumps(key)}:{lines(each, depth - 1)}" for key, each in value.items()) + "\n}"
+
+
 if __name__ == "__main__":
     source, target = map(Path, sys.argv[1:])
-    target.write_text(json.dumps(cut(json.loads(source.read_text())), indent=1) + "\n", encoding="utf-8")
+    found = cut(json.loads(source.read_text()))
+    rows = ",\n".join(f"{json.dumps(key)}:{lines(value, 2)}" for key, value in found.items())
+    target.write_text(f"{{\n{rows}\n}}\n", encoding="utf-8")
