@@ -141,3 +141,11 @@ def test_clients_that_leave(model, registry, stream, how):
         until(lambda: watch.running)
         leave(connection, how)
         gone(watch, registry)
+
+
+def test_refusals_before_the_application_are_ollamas_too():
+    from lacewing.server.security.keys import Keys
+    from tests.server.asking import ask, echo
+
+    answer = ask(Keys(echo, ("a key of sixteen.",)), "GET", "/api/tags")
+    assert answer.status_code == 401 and set(answer.json()) == {"error"} and "API key" in answer.json()["error"]
