@@ -36,7 +36,7 @@ LAYERS = (
     ("errors",),
 )
 # Within the chat: a session knows none of the services that work on it, and the commands call these.
-CHAT_ROOMS = ("terminal", "commands", "services", "session")
+CHAT_ROOMS = ("terminal", "commands", "services", "session", "client")
 # Files that may name one backend; all others see `backends` and its contract, `backends.base`.
 KNOWS_A_BACKEND = {"cli/bench.py": "cpu"}  # asks for the read bandwidth
 
@@ -55,6 +55,8 @@ LIBRARIES = {
     "prompt_toolkit": ("chat",),
     "psutil": ("weights", "backends", "server/responses/store"),
     "platformdirs": ("paths",),
+    "httpx": ("chat/client",),
+    "httpx_sse": ("chat/client",),
     "starlette": ("server",),
     "pydantic": ("server",),
     "uvicorn": ("server",),
@@ -64,7 +66,7 @@ LIBRARIES = {
 }
 # What a person does not wait for: modules that must not come with these imports.
 SERVER = ("httptools", "prometheus_client", "opentelemetry", "starlette", "uvicorn", "pydantic")
-SLOW = ("numba", "huggingface_hub", "torch", "transformers", "gguf", "safetensors", "wgpu", "llguidance", *SERVER)
+SLOW = ("numba", "huggingface_hub", "httpx", "torch", "transformers", "gguf", "safetensors", "wgpu", "llguidance", *SERVER)
 LAZY = {
     "import lacewing": ("numpy", "tokenizers", "jinja2", "typer", "rich", "llvmlite", *SLOW),
     "import lacewing.cli.app": ("numpy", "tokenizers", "jinja2", "llvmlite", *SLOW),

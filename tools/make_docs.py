@@ -14,6 +14,7 @@ from pathlib import Path
 import typer.main
 
 from lacewing.chat.commands.table import GROUPS, Command, load_commands
+from lacewing.chat.session.remote import RemoteSession
 from lacewing.cli.app import app
 from lacewing.cli.config import VARIABLES, settings
 
@@ -86,13 +87,17 @@ begins with a slash, write two. Put words with spaces in quotes.
 In a pipe (`lacewing chat MODEL < script`) each line is a message or a command, and the lines between two lines of `\"\"\"` are one
 message. Answers alone go to standard output, as plain text; what commands say goes to standard error, as do problems. The exit
 code is 1 if a line failed.
+
+`lacewing chat --server URL` talks to a running server instead: `lacewing serve`, or another one that has OpenAI's API. The
+conversation, its files and its settings stay in your terminal. Settings that you do not change are the server's to choose. The
+commands about models are then those of the last section; those that need a model of this machine, such as `/verify`, are not there.
 """
 
 
 def page() -> str:
     """The text of docs/commands.md. Raises KeyError for a group that has no place in it."""
     parts = [HEAD]
-    rows = list(load_commands().rows.values())
+    rows = [*load_commands().rows.values(), *(row for row in load_commands(RemoteSession).rows.values() if row.group == "server")]
     missing = {row.group for row in rows} - set(GROUPS)
     if missing:
         raise KeyError(f"GROUPS lacks {', '.join(sorted(missing))}")

@@ -54,6 +54,7 @@ def run(
         typer.Argument(metavar="MODEL PROMPT", autocompletion=flags.complete, help="The model, then what to say to it."),
     ] = None,
     *,
+    given: typer.Context,
     model: flags.Chosen = None,
     default_model: flags.DefaultModel = DEFAULT_MODEL,
     file: flags.Files = None,
@@ -64,6 +65,8 @@ def run(
     raw: Annotated[bool, typer.Option("--raw", help="Continue the prompt as plain text, without the chat template.")] = False,
     special: flags.Special = False,
     options: LoadOptions,
+    server: flags.Server = None,
+    server_key: flags.ServerKey = None,
     json: flags.Json = False,
 ) -> None:
     """Answer one prompt, streaming. Text on standard input goes in front of the prompt; without both, it is a chat.
@@ -71,6 +74,14 @@ def run(
     A single word is a model; a single text of several words is a prompt for the default model.
     """
     from lacewing.cli.prompt import Request
+
+    if server:
+        from lacewing.chat.client.connection import Connection
+        from lacewing.cli import remote
+
+        remote.refuse_load_flags(given)
+        asked, connection = Request(model or "", "", tuple(file or ()), system, template), Connection(server, server_key)
+        raise typer.Exit(remote.run(words or [], asked, connection, sampling, reply, raw=raw, special=special, as_json=json))
     from lacewing.cli.run import run
 
     request = Request.of(words or [], model, default_model, file or [], system, template)
@@ -82,6 +93,7 @@ def run(
 def chat(
     name: Annotated[str | None, typer.Argument(metavar="MODEL", autocompletion=flags.complete, help=flags.MODEL_HELP)] = None,
     *,
+    given: typer.Context,
     model: flags.Chosen = None,
     default_model: flags.DefaultModel = DEFAULT_MODEL,
     load: Annotated[str | None, typer.Option("--load", help="A saved conversation to continue.", metavar="NAME")] = None,
@@ -91,13 +103,23 @@ def chat(
     template: flags.Template = None,
     sampling: Sampling,
     options: LoadOptions,
+    server: flags.Server = None,
+    server_key: flags.ServerKey = None,
 ) -> None:
     """Talk with a model; /help shows the commands. In a pipe, each line is a message or a command."""
     from lacewing.cli.prompt import Request
-    from lacewing.cli.run import chat
 
     if name and model:
         raise OptionError(f"unexpected argument {name!r}: --model names the model already")
+    if server:
+        from lacewing.chat.client.connection import Connection
+        from lacewing.cli import remote
+
+        remote.refuse_load_flags(given)
+        asked = Request(model or name or "", "", tuple(file or ()), system, template, load)
+        raise typer.Exit(remote.chat(asked, Connection(server, server_key), sampling, resume=resume))
+    from lacewing.cli.run import chat
+
     model = model or name or (None if resume else default_model)
     request = Request(model or "", "", tuple(file or ()), system, template, load)
     raise typer.Exit(chat(request, options, sampling, resume=resume))

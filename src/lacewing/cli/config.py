@@ -17,7 +17,7 @@ from lacewing.options import ON_OFF, did_you_mean, known_spelling, shown_value
 from lacewing.paths import user_folder, user_path
 
 MAX_BYTES = 256 << 10  # of the file
-SECRET = frozenset(("api_key",))  # options whose values nobody is shown
+SECRET = frozenset(("api_key", "server_key"))  # options whose values nobody is shown
 _KINDS = {int: "a whole number", float: "a number", bool: "true or false"}
 # What no option stands for; every other LACEWING_ variable is that of an option.
 VARIABLES = {

@@ -107,6 +107,13 @@ Chosen = Annotated[
     typer.Option("--model", "-m", help="The model; then all other words are the prompt.", metavar="MODEL", autocompletion=complete),
 ]
 DefaultModel = Annotated[str, typer.Option("--default-model", help="The model where none is named.", metavar="MODEL", hidden=True)]
+Server = Annotated[
+    str | None,
+    typer.Option(
+        "--server", help="Ask a server with OpenAI's API, such as `lacewing serve`, instead of loading a model.", metavar="URL"
+    ),
+]
+ServerKey = Annotated[str | None, typer.Option("--server-key", help="The API key of the server.", metavar="KEY")]
 Special = Annotated[bool, typer.Option("--special", help="Control tokens spelt in the text count; of run, with --raw only.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lacewing.api import Model
 from lacewing.assistant.answer import Answer
@@ -21,6 +21,10 @@ from lacewing.console.output import Output, detail, is_quiet, is_verbose, notice
 from lacewing.errors import Cancelled, OptionError
 from lacewing.options import LoadOptions, Sampling
 from lacewing.placement.info import ModelInfo
+
+if TYPE_CHECKING:
+    from lacewing.chat.services.opening import Beginning
+    from lacewing.chat.session.conversation import Streamed
 
 
 def open_model(name: str, options: LoadOptions) -> Model:
@@ -78,9 +82,9 @@ def run(
         else:
             answer = _reply(model, prompt, request, sampling, reply, interrupt)
         if as_json:
-            print_json(_facts(answer))
+            print_json(facts(answer))
         else:
-            _print(answer)
+            show(answer)
         if answer.finish_reason == "repetition":
             print_text("lacewing: the answer repeated itself and was ended; `repeat_guard='0'` lets it go on", sys.stderr)
     return 130 if answer.finish_reason == "cancelled" else 0
@@ -100,14 +104,15 @@ def _reply(
     return Assistant(model.engine, model.tokenizer, template).reply(messages, sampling, interrupt, options=options)
 
 
-def _facts(answer: Answer) -> dict[str, Any]:
+def facts(answer: Streamed) -> dict[str, Any]:
+    """Of an answer, for JSON, once all of it has come."""
     deltas = list(answer)
     reasoning = "".join(delta.reasoning for delta in deltas)
     thoughts = {"reasoning": reasoning} if reasoning else {}
     return {"text": "".join(deltas), **thoughts, "finish_reason": answer.finish_reason, **answer.stats.as_dict()}
 
 
-def _print(answer: Answer) -> None:
+def show(answer: Streamed) -> None:
     """The answer on standard output; its thoughts, which are no part of it, beside it."""
     output, thoughts = Output(sys.stdout), Output(sys.stderr)
     for delta in answer:
@@ -129,7 +134,7 @@ def _print(answer: Answer) -> None:
 
 def chat(request: Request, options: LoadOptions, sampling: Sampling, *, resume: bool = False) -> int:
     """Talk with a model, on a terminal or in a pipe; the exit code. `resume`: the last conversation, else with its own model."""
-    from lacewing.chat.services.opening import Beginning
+    from lacewing.chat.services.opening import open_session
     from lacewing.chat.terminal.start import chat
 
     if STDIN in request.files:
@@ -141,6 +146,13 @@ def chat(request: Request, options: LoadOptions, sampling: Sampling, *, resume: 
             raise OptionError("--resume continues the last conversation and --load another one; give one of them")
         model, load = autosave.resume(request.model or None)
         request = replace(request, model=model, load=load)
-    first = Beginning(request.system, request.template, tuple(request.blocks()), request.load)
     with Reporter() as progress:
-        return chat(request.model, options, sampling, progress, first)
+        opener = lambda ui: open_session(request.model, options, sampling, ui, beginning(request))  # noqa: E731
+        return chat(opener, progress)
+
+
+def beginning(request: Request) -> Beginning:
+    """What a chat begins with. Raises MentionError."""
+    from lacewing.chat.services.opening import Beginning
+
+    return Beginning(request.system, request.template, tuple(request.blocks()), request.load)

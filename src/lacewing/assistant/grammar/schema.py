@@ -17,6 +17,7 @@ _NAMED = ("properties", "patternProperties", "$defs", "definitions", "dependentS
 _COUNTS = ("minItems", "maxItems", "minLength", "maxLength", "minProperties", "maxProperties")
 _FORMATS = frozenset(("date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"))
 # One space, or a new line and what it is indented by: models that may write more get lost in it.
+OWN_KEY = "x-guidance"  # llguidance's options, within a schema
 STYLE = {"whitespace_pattern": r" |\r?\n[ \t]{0,128}"}
 MAX_COUNT = 2**64 - 1
 _LARGEST = 2**31 - 1  # what a regex can count to; no context is as long
@@ -49,7 +50,7 @@ def check_schema(schema: Any, max_depth: int) -> tuple[dict[str, Any], list[tupl
         dead = next((place for place, each in places.items() if place not in alive and _refers(each)), "#")
         raise GrammarError(f"nothing satisfies the JSON schema, at {dead}: it needs itself within itself, without end")
     patterns = [found for place, each in places.items() for found in _patterns(place, each)]
-    return {**_bare(schema), "x-guidance": STYLE}, patterns
+    return {**_bare(schema), OWN_KEY: STYLE}, patterns
 
 
 def _patterns(place: str, schema: Any) -> list[tuple[str, str]]:
@@ -191,7 +192,7 @@ def _bare(schema: Any) -> Any:
         return schema
     found: dict[str, Any] = {}
     for name, value in schema.items():
-        if name == "x-guidance" or (name == "uniqueItems" and value is False) or (name == "format" and value not in _FORMATS):
+        if name == OWN_KEY or (name == "uniqueItems" and value is False) or (name == "format" and value not in _FORMATS):
             continue
         if name in _COUNTS:
             if name.startswith("max") and value > _LARGEST:

@@ -7,7 +7,7 @@ from pathlib import Path
 from lacewing.chat.commands.table import Argument, Reply, command
 from lacewing.chat.services.edits import Edit, EditError, parse_edits
 from lacewing.chat.services.patches import Change, apply_changes, plan_changes
-from lacewing.chat.session.session import Session
+from lacewing.chat.session.conversation import Conversation
 from lacewing.chat.session.settings import Message
 from lacewing.options import counted
 
@@ -16,7 +16,7 @@ _NONE = "the last answer proposes no edits, or they were applied or discarded"
 
 
 @command("code", Argument("state", "on/off"))
-def code(chat: Session, state: bool | None = None) -> Reply:
+def code(chat: Conversation, state: bool | None = None) -> Reply:
     """Have the model propose edits of files in the working directory; none is made unless you confirm it.
 
     `/diff` shows what the last answer proposes, `/apply` asks about each file and makes the edits, `/discard` drops them.
@@ -29,7 +29,7 @@ def code(chat: Session, state: bool | None = None) -> Reply:
 
 
 @command("diff")
-def diff(chat: Session) -> Reply:
+def diff(chat: Conversation) -> Reply:
     """Show the edits that the last answer proposes."""
     edits, problems = pending(chat)
     changes = plan_changes(edits, Path.cwd())
@@ -37,7 +37,7 @@ def diff(chat: Session) -> Reply:
 
 
 @command("apply")
-def apply(chat: Session) -> Reply:
+def apply(chat: Conversation) -> Reply:
     """Make the edits that the last answer proposes: each file is shown for you to confirm, then all confirmed ones are written."""
     edits, problems = pending(chat)
     changes = plan_changes(edits, Path.cwd())
@@ -50,7 +50,7 @@ def apply(chat: Session) -> Reply:
 
 
 @command("discard")
-def discard(chat: Session) -> Reply:
+def discard(chat: Conversation) -> Reply:
     """Drop the edits that the last answer proposes."""
     edits, problems = proposed(chat)
     if not edits and not problems:
@@ -60,7 +60,7 @@ def discard(chat: Session) -> Reply:
     return Reply(f"{counted(len(edits), 'edit')} dropped{unread}")
 
 
-def proposed(chat: Session) -> tuple[list[Edit], list[str]]:
+def proposed(chat: Conversation) -> tuple[list[Edit], list[str]]:
     """The edits of the last answer, and what is wrong with others; none once they were applied or discarded."""
     message = _answer(chat)
     if message is None or message is chat.extras.get(_DONE):
@@ -68,7 +68,7 @@ def proposed(chat: Session) -> tuple[list[Edit], list[str]]:
     return parse_edits(message["content"])
 
 
-def pending(chat: Session) -> tuple[list[Edit], list[str]]:
+def pending(chat: Conversation) -> tuple[list[Edit], list[str]]:
     """As `proposed`. Raises EditError when there are none that can be made."""
     edits, problems = proposed(chat)
     if not edits:
@@ -76,7 +76,7 @@ def pending(chat: Session) -> tuple[list[Edit], list[str]]:
     return edits, problems
 
 
-def _answer(chat: Session) -> Message | None:
+def _answer(chat: Conversation) -> Message | None:
     return next((message for message in reversed(chat.messages) if message["role"] == "assistant"), None)
 
 

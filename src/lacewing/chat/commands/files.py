@@ -8,6 +8,7 @@ from pathlib import Path
 
 from lacewing.chat.commands.table import Argument, Option, Reply, command
 from lacewing.chat.services import atomic, autosave, files, mentions
+from lacewing.chat.session.conversation import Conversation
 from lacewing.chat.session.session import Session
 from lacewing.chat.session.settings import Message
 from lacewing.console.output import Table
@@ -17,7 +18,7 @@ from lacewing.paths import user_path
 
 
 @command("save", Argument("name", "session"), Option("force"))
-def save(chat: Session, name: str | None = None, force: bool = False) -> Reply:
+def save(chat: Conversation, name: str | None = None, force: bool = False) -> Reply:
     """Save the conversation, the settings and the template under a name or to a .json file.
 
     Without a name, the last one is used again. A file that has another conversation, or that another chat has changed, is only
@@ -33,7 +34,7 @@ def fullsave(chat: Session, name: str | None = None, force: bool = False) -> Rep
 
 
 @command("load", Argument("name", "session", required=True))
-def load(chat: Session, name: str) -> Reply:
+def load(chat: Conversation, name: str) -> Reply:
     """Load a saved conversation with its settings and template, and show its last exchange; the current model continues it.
 
     If it was saved with the current model, a saved KV cache is used again; otherwise the conversation is reprocessed. A damaged
@@ -48,7 +49,7 @@ def load(chat: Session, name: str) -> Reply:
     "sessions", Argument("action", "choice", ("rename", "delete")), Argument("name", "session"), Argument("new"), Option("force")
 )
 def sessions(
-    chat: Session, action: str | None = None, name: str | None = None, new: str | None = None, force: bool = False
+    chat: Conversation, action: str | None = None, name: str | None = None, new: str | None = None, force: bool = False
 ) -> Reply:
     """Show the saved sessions, the newest first; `/sessions rename OLD NEW` and `/sessions delete NAME` change them.
 
@@ -68,7 +69,7 @@ def sessions(
 
 
 @command("show", Argument("count", "number"))
-def show(chat: Session, count: int | None = None) -> Reply:
+def show(chat: Conversation, count: int | None = None) -> Reply:
     """Show the conversation, or its last COUNT messages."""
     if not chat.messages:
         raise OptionError("the conversation is empty")
@@ -78,7 +79,7 @@ def show(chat: Session, count: int | None = None) -> Reply:
 
 
 @command("export", Argument("path", "path"), Option("force"))
-def export(chat: Session, path: str | None = None, force: bool = False) -> Reply:
+def export(chat: Conversation, path: str | None = None, force: bool = False) -> Reply:
     """Write the conversation as Markdown; without a path, to a file named after the time. `--force` replaces an existing file."""
     if not chat.messages:
         raise OptionError("the conversation is empty")
@@ -92,9 +93,9 @@ def export(chat: Session, path: str | None = None, force: bool = False) -> Reply
     return Reply(f"wrote {counted(len(chat.messages), 'message')} to {target}")
 
 
-def markdown(chat: Session) -> str:
+def markdown(chat: Conversation) -> str:
     """The conversation as Markdown."""
-    parts = [f"# Conversation with {chat.current.info.spec.name}"]
+    parts = [f"# Conversation with {chat.name}"]
     if chat.settings.system:
         parts.append(f"## System\n\n{chat.settings.system}")
     return "\n\n".join([*parts, *_paragraphs(chat.messages)]) + "\n"
@@ -109,7 +110,7 @@ def _paragraphs(messages: list[Message]) -> Iterator[str]:
 
 
 @command("read", Argument("file", "path", required=True))
-def read(chat: Session, file: str) -> Reply:
+def read(chat: Conversation, file: str) -> Reply:
     """Put a text file, or lines of it (`/read notes.txt:10-50`), in front of your next message; `/read off` removes it again."""
     if file == "off":
         count = len(chat.attachments)
@@ -120,7 +121,7 @@ def read(chat: Session, file: str) -> Reply:
     return Reply("; ".join(attached.notes) + "; sent with your next message")
 
 
-def _name(chat: Session, name: str | None) -> str:
+def _name(chat: Conversation, name: str | None) -> str:
     """The name, else that of the file which this conversation has; raises OptionError for a name that is not kept."""
     if name is None and chat.saved is not None and not files.AUTOMATIC.fullmatch(chat.saved.path.stem):
         return str(chat.saved.path)

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from lacewing.chat.commands.table import COMMANDS, Argument, Reply, command
-from lacewing.chat.session.session import Session
+from lacewing.chat.session.conversation import Conversation
 from lacewing.options import Sampling
 
 _DEFAULTS = {each.name: getattr(Sampling(), each.name) for each in dataclasses.fields(Sampling)}
 
 
-def _set(chat: Session, name: str, value: Any, none: str = "off") -> Reply:
+def _set(chat: Conversation, name: str, value: Any, none: str = "off") -> Reply:
     """Show or change one field of Sampling; `none` is the word for None."""
     before = getattr(chat.settings.sampling, name)
     if value is not None:
@@ -40,55 +40,55 @@ def spelled_settings(sampling: Sampling) -> Iterator[tuple[str, str]]:
 
 
 @command("temperature", Argument("value", "decimal", ("default",)), aliases=("temp",))
-def temperature(chat: Session, value: float | str | None = None) -> Reply:
+def temperature(chat: Conversation, value: float | str | None = None) -> Reply:
     """How freely tokens are chosen: 0 always takes the likeliest one."""
     return _set(chat, "temperature", value)
 
 
 @command("top-k", Argument("value", "number", ("default",)))
-def top_k(chat: Session, value: int | str | None = None) -> Reply:
+def top_k(chat: Conversation, value: int | str | None = None) -> Reply:
     """Choose from the K likeliest tokens only; 0 is off."""
     return _set(chat, "top_k", value)
 
 
 @command("top-p", Argument("value", "decimal", ("default",)))
-def top_p(chat: Session, value: float | str | None = None) -> Reply:
+def top_p(chat: Conversation, value: float | str | None = None) -> Reply:
     """Choose from the likeliest tokens that together reach this probability only; 1 is off."""
     return _set(chat, "top_p", value)
 
 
 @command("min-p", Argument("value", "decimal", ("default",)))
-def min_p(chat: Session, value: float | str | None = None) -> Reply:
+def min_p(chat: Conversation, value: float | str | None = None) -> Reply:
     """Choose from tokens at least this fraction as likely as the likeliest one only; 0 is off."""
     return _set(chat, "min_p", value)
 
 
 @command("repeat-penalty", Argument("value", "decimal", ("default",)))
-def repeat_penalty(chat: Session, value: float | str | None = None) -> Reply:
+def repeat_penalty(chat: Conversation, value: float | str | None = None) -> Reply:
     """Make tokens from the last part of the conversation less likely; 1 is off."""
     return _set(chat, "repeat_penalty", value)
 
 
 @command("repeat-guard", Argument("tokens", "number", ("off", "default")))
-def repeat_guard(chat: Session, tokens: int | str | None = None) -> Reply:
+def repeat_guard(chat: Conversation, tokens: int | str | None = None) -> Reply:
     """End an answer that has repeated itself for this many tokens; `off` lets it go on."""
     return _set(chat, "repeat_guard", 0 if tokens == "off" else tokens)
 
 
 @command("seed", Argument("value", "number", ("random", "default")))
-def seed(chat: Session, value: int | str | None = None) -> Reply:
+def seed(chat: Conversation, value: int | str | None = None) -> Reply:
     """The same seed gives the same answer to the same conversation; `random` draws another one each time."""
     return _set(chat, "seed", value, none="random")
 
 
 @command("max-tokens", Argument("value", "number", ("off", "default")))
-def max_tokens(chat: Session, value: int | str | None = None) -> Reply:
+def max_tokens(chat: Conversation, value: int | str | None = None) -> Reply:
     """End an answer after this many tokens; `off` ends it where the model does or the context is full."""
     return _set(chat, "max_tokens", value)
 
 
 @command("stop", Argument("text", rest=True))
-def stop(chat: Session, text: str | None = None) -> Reply:
+def stop(chat: Conversation, text: str | None = None) -> Reply:
     """Add a text at which answers end; `/stop off` removes all, without a text they are listed."""
     stops = chat.settings.sampling.stop
     if text is not None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from lacewing.chat.commands.sampling import spelled, spelled_settings
 from lacewing.chat.commands.table import Argument, Reply, command
 from lacewing.chat.services import inspection
+from lacewing.chat.session.conversation import Conversation
 from lacewing.chat.session.models import OnDevice
 from lacewing.chat.session.session import Session
 from lacewing.chat.session.settings import POLICIES, Settings
@@ -32,13 +33,14 @@ def context(chat: Session, policy: str | None = None) -> Reply:
 
 
 @command("settings")
-def settings(chat: Session) -> Reply:
+def settings(chat: Conversation) -> Reply:
     """Show what the commands have set, each as its command spells it, and which of them you changed."""
     usual = dict(_spelled(Settings()))
     rows = [(name, value, "" if value == usual[name] else "changed") for name, value in _spelled(chat.settings)]
-    rows.append(("/template", chat.formatter.choice, "" if chat.formatter.choice == "auto" else "changed"))
-    rows.append(("/model", chat.current.name, chat.status().backend))
-    if isinstance(chat.current, OnDevice):
+    if isinstance(chat, Session):
+        rows.append(("/template", chat.formatter.choice, "" if chat.formatter.choice == "auto" else "changed"))
+    rows.append(("/model", chat.current.name if isinstance(chat, Session) else chat.name, chat.status().backend))
+    if isinstance(chat, Session) and isinstance(chat.current, OnDevice):
         rows.append(("/lazy", "on" if chat.model.weights.residency == "lazy" else "off", ""))
     return Reply(data=Table(("command", "value", ""), tuple(rows)))
 
@@ -56,26 +58,30 @@ def _spelled(settings: Settings) -> Iterator[tuple[str, str]]:
 
 
 @command("stats")
-def stats(chat: Session) -> Reply:
+def stats(chat: Conversation) -> Reply:
     """Show speed, time to the first token, memory and the reuse of the KV cache, for the last answer."""
     found = chat.stats
     if not found:
         raise OptionError("there is no answer yet")
     prompt, reused = int(found["prompt_tokens"]), int(found["reused_tokens"])
-    rows = (
+    rows = [
         ("prompt", f"{counted(prompt, 'token')}, {reused} of them reused ({reused / max(prompt, 1):.0%})"),
         ("prompt speed", f"{found['prompt_tokens_per_second']:.1f} tokens/s"),
         ("first token", f"{1000 * found['first_token_seconds']:.0f} ms"),
         ("answer", counted(int(found["generated_tokens"]), "token")),
         ("answer speed", f"{found['generate_tokens_per_second']:.1f} tokens/s"),
-        ("RAM", format_bytes(chat.model.memory_bytes)),
-        ("weights", f"{chat.model.weights.residency}, {format_bytes(chat.model.weights.nbytes)}"),
-    )
-    return Reply(data=Table(("what", "value"), rows))
+    ]
+    if isinstance(chat, Session):
+        weights = chat.model.weights
+        rows += [
+            ("RAM", format_bytes(chat.model.memory_bytes)),
+            ("weights", f"{weights.residency}, {format_bytes(weights.nbytes)}"),
+        ]
+    return Reply(data=Table(("what", "value"), tuple(rows)))
 
 
 @command("copy", Argument("block", "number"))
-def copy(chat: Session, block: int | None = None) -> Reply:
+def copy(chat: Conversation, block: int | None = None) -> Reply:
     """Copy the last answer to the clipboard, or one of its code blocks: `/copy 2` copies the second."""
     text = chat.last_answer()
     if not text:

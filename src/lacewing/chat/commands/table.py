@@ -10,16 +10,32 @@ import inspect
 import pkgutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_type_hints
 
+from lacewing.chat.session.conversation import Conversation
 from lacewing.chat.session.events import Event
+from lacewing.chat.session.remote import RemoteSession
 from lacewing.chat.session.session import Session
 from lacewing.console.output import Columns, Table
 from lacewing.errors import OptionError
 from lacewing.options import ON_OFF, did_you_mean, known_spelling
 
 # Kinds of argument: what completes them, and what a line's word becomes.
-KINDS = ("text", "model", "template", "path", "on/off", "number", "decimal", "session", "command", "backend", "residency", "choice")
+KINDS = (
+    "text",
+    "model",
+    "served",
+    "template",
+    "path",
+    "on/off",
+    "number",
+    "decimal",
+    "session",
+    "command",
+    "backend",
+    "residency",
+    "choice",
+)
 
 
 @dataclass(frozen=True)
@@ -98,7 +114,7 @@ class Command:
         """The usage without options."""
         return " ".join([f"/{self.name}", *(part.usage for part in self.arguments)])
 
-    def __call__(self, chat: Session, **arguments: Any) -> Reply:
+    def __call__(self, chat: Conversation, **arguments: Any) -> Reply:
         return self.run(chat, **arguments)
 
 
@@ -125,16 +141,20 @@ class CommandTable:
         name = known_spelling(name, self.names()) or name
         found = self.rows.get(self._aliases.get(name, name))
         if found is None:
+            if any(name in table.names() for table in _TABLES.values()):
+                raise OptionError(f"/{name} is for models of this machine, not for those of a server; /help lists the commands")
             hint = did_you_mean(f"/{name}", [f"/{each}" for each in self.names()]) or "/help lists the commands"
             raise OptionError(f"there is no command /{name}; {hint} (to send a message that begins with a slash, write //)")
         return found
 
 
 COMMANDS = CommandTable()
+_TABLES: dict[type[Conversation], CommandTable] = {Session: COMMANDS, RemoteSession: CommandTable()}
 GROUPS = {  # the files of this folder, in the order in which help and docs show them
     "talk": "The conversation",
     "files": "Files and sessions",
     "models": "Model, residency, template",
+    "server": "Model, residency, template of a server",
     "sampling": "How answers are chosen",
     "code": "Edits of files",
     "state": "Information",
@@ -142,25 +162,32 @@ GROUPS = {  # the files of this folder, in the order in which help and docs show
 
 
 def command(name: str, *parts: Argument | Option, aliases: Sequence[str] = ()) -> Callable[[Function], Function]:
-    """Put a function into the table. Arguments are passed by name, only those that were given."""
+    """Put a function into the tables of the chats that its first parameter takes, by its type: `Conversation` is any.
+
+    Arguments are passed by name, only those that were given.
+    """
 
     def add(function: Function) -> Function:
         arguments = tuple(part for part in parts if isinstance(part, Argument))
         options = tuple(part for part in parts if isinstance(part, Option))
         group = function.__module__.rpartition(".")[2]
-        COMMANDS.add(Command(name, function, arguments, options, tuple(aliases), group))
+        row = Command(name, function, arguments, options, tuple(aliases), group)
+        takes = get_type_hints(function)["chat"]
+        for kind, table in _TABLES.items():
+            if issubclass(kind, takes):
+                table.add(row)
         return function
 
     return add
 
 
-def load_commands() -> CommandTable:
-    """The table, with every file of `commands/` in it."""
+def load_commands(kind: type = Session) -> CommandTable:
+    """The table of a kind of chat, with every file of `commands/` in it."""
     from lacewing.chat import commands
 
     for module in sorted(module.name for module in pkgutil.iter_modules(commands.__path__)):
         importlib.import_module(f"{commands.__name__}.{module}")
-    return COMMANDS
+    return _TABLES[RemoteSession if issubclass(kind, RemoteSession) else Session]
 
 
 def is_command(line: str) -> bool:
@@ -174,16 +201,16 @@ def without_mark(line: str) -> str:
     return line.removeprefix("\ufeff")
 
 
-def parse_line(line: str) -> tuple[Command, dict[str, Any]]:
+def parse_line(line: str, kind: type = Session) -> tuple[Command, dict[str, Any]]:
     """A line such as `/model "my file.gguf" --lazy`, to the command and its arguments. Raises OptionError."""
     name, *rest = without_mark(line).strip().removeprefix("/").split(maxsplit=1) or [""]
-    found = load_commands().find(name.lower())
+    found = load_commands(kind).find(name.lower())
     return found, _Parser(found, rest[0] if rest else "").parse()
 
 
-def run_line(chat: Session, line: str) -> Reply:
+def run_line(chat: Conversation, line: str) -> Reply:
     """Parse and run. Raises LacewingError."""
-    found, arguments = parse_line(line)
+    found, arguments = parse_line(line, type(chat))
     return found(chat, **arguments)
 
 

@@ -6,7 +6,7 @@ import re
 
 from lacewing.chat.commands.table import GROUPS, Argument, Reply, command, load_commands
 from lacewing.chat.services import autosave
-from lacewing.chat.session.session import Session
+from lacewing.chat.session.conversation import Conversation
 from lacewing.chat.session.settings import Settings
 from lacewing.console.output import Table
 from lacewing.errors import OptionError
@@ -19,9 +19,9 @@ MORE = "/help COMMAND explains one; Tab completes; //text sends a message that b
 
 
 @command("help", Argument("command", "command"), aliases=("?",))
-def help_(chat: Session, command: str | None = None) -> Reply:
+def help_(chat: Conversation, command: str | None = None) -> Reply:
     """List the commands, or explain one of them."""
-    table = load_commands()
+    table = load_commands(type(chat))
     if command is not None:
         found = table.find(command.removeprefix("/").lower())
         aliases = f"\nalso: {', '.join('/' + alias for alias in found.aliases)}" if found.aliases else ""
@@ -40,13 +40,13 @@ def help_(chat: Session, command: str | None = None) -> Reply:
 
 
 @command("quit", aliases=("exit", "q", "bye"))
-def quit_(chat: Session) -> Reply:
+def quit_(chat: Conversation) -> Reply:
     """Leave the chat."""
     return Reply(then="quit")
 
 
 @command("clear", aliases=("new", "reset"))
-def clear(chat: Session) -> Reply:
+def clear(chat: Conversation) -> Reply:
     """Start a new conversation; model, template and settings are kept. `/undo` goes back to the old one.
 
     A conversation that is not saved can be saved first. Saved files are kept as well: the next `/save` needs a name.
@@ -61,14 +61,14 @@ def clear(chat: Session) -> Reply:
 
 
 @command("retry", aliases=("regen",))
-def retry(chat: Session) -> Reply:
+def retry(chat: Conversation) -> Reply:
     """Answer your last message once more; if it fails, the previous answer is kept."""
     _need(chat)
     return Reply(stream=chat.retry())
 
 
 @command("undo", aliases=("pop",))
-def undo(chat: Session) -> Reply:
+def undo(chat: Conversation) -> Reply:
     """Remove your last message and the answer to it; just after `/load` or `/clear`, go back to the previous conversation."""
     if chat.go_back():
         return Reply(f"back to the previous conversation, {counted(len(chat.messages), 'message')}")
@@ -77,7 +77,7 @@ def undo(chat: Session) -> Reply:
 
 
 @command("edit")
-def edit(chat: Session) -> Reply:
+def edit(chat: Conversation) -> Reply:
     """Change your last message in $EDITOR and have it answered again."""
     _need(chat)
     at = max(place for place, each in enumerate(chat.messages) if each["role"] == "user")
@@ -88,7 +88,7 @@ def edit(chat: Session) -> Reply:
 
 
 @command("continue", aliases=("more",))
-def continue_(chat: Session) -> Reply:
+def continue_(chat: Conversation) -> Reply:
     """Let the model continue its last answer."""
     if not chat.messages or chat.messages[-1]["role"] != "assistant":
         raise OptionError("there is no answer to continue")
@@ -96,7 +96,7 @@ def continue_(chat: Session) -> Reply:
 
 
 @command("system", Argument("text", rest=True))
-def system(chat: Session, text: str | None = None) -> Reply:
+def system(chat: Conversation, text: str | None = None) -> Reply:
     """Show or set the system message; `/system off` removes it.
 
     It stands in front of the whole conversation, so the next message reprocesses all of it.
@@ -108,7 +108,7 @@ def system(chat: Session, text: str | None = None) -> Reply:
 
 
 @command("thinking", Argument("state", "on/off", ("show", "hide", "auto", *LEVELS)), aliases=("think",))
-def thinking(chat: Session, state: bool | str | None = None) -> Reply:
+def thinking(chat: Conversation, state: bool | str | None = None) -> Reply:
     """Turn thinking before the answer on or off, say how hard to think, and show or hide the thoughts.
 
     A model whose template knows no such switch goes on as it was made, but with `off` its thoughts are ended at once.
@@ -126,7 +126,7 @@ def thinking(chat: Session, state: bool | str | None = None) -> Reply:
 
 
 @command("thinking-budget", Argument("tokens", "number", ("off",)))
-def thinking_budget(chat: Session, tokens: int | str | None = None) -> Reply:
+def thinking_budget(chat: Conversation, tokens: int | str | None = None) -> Reply:
     """Show or set after how many tokens thoughts are ended and the answer begins; `off` is no limit."""
     if tokens is not None:
         chat.change(thinking_budget=None if tokens == "off" else tokens)
@@ -135,13 +135,13 @@ def thinking_budget(chat: Session, tokens: int | str | None = None) -> Reply:
 
 
 @command("plain", Argument("state", "on/off"))
-def plain(chat: Session, state: bool | None = None) -> Reply:
+def plain(chat: Conversation, state: bool | None = None) -> Reply:
     """Show answers as the model writes them (on) or as Markdown (off); without an argument, switch between the two."""
     chat.change(plain=not chat.settings.plain if state is None else state)
     return Reply("answers are shown as they are written" if chat.settings.plain else "answers are shown as Markdown")
 
 
-def _need(chat: Session) -> None:
+def _need(chat: Conversation) -> None:
     if not any(each["role"] == "user" for each in chat.messages):
         raise OptionError("the conversation is empty")
 

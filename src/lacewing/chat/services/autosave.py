@@ -13,7 +13,8 @@ from pathlib import Path
 from lacewing.chat.services import document, kv_files
 from lacewing.chat.services.document import SessionFileError
 from lacewing.chat.services.files import AUTOMATIC, folder, is_saved, names, newest, path_of, put_last, revision_of, save
-from lacewing.chat.services.kv_files import identity_of
+from lacewing.chat.services.identity import identity_of
+from lacewing.chat.session.conversation import Conversation
 from lacewing.chat.session.session import Session
 from lacewing.weights.machine import is_running
 
@@ -24,14 +25,14 @@ _OPEN = f"{_RESCUED}-open"  # of those whose answer is being made, if that may e
 _mine: set[Path] = set()  # such files of this process
 
 
-def rescue(chat: Session) -> str | None:
+def rescue(chat: Conversation) -> str | None:
     """Save a conversation that is about to be lost, under a name of its own; a line about it. Raises SessionFileError."""
     if is_saved(chat):
         return None
     return f"the conversation is saved: /load {_keep(chat, _RESCUED)}"
 
 
-def leave(chat: Session) -> str | None:
+def leave(chat: Conversation) -> str | None:
     """Save a conversation that ends; a line about it for a person who leaves it. Raises SessionFileError."""
     if is_saved(chat):
         return None
@@ -39,14 +40,14 @@ def leave(chat: Session) -> str | None:
     return "the conversation is kept: lacewing chat --resume continues it" if chat.ui.interactive else None
 
 
-def offer(chat: Session) -> list[str]:
+def offer(chat: Conversation) -> list[str]:
     """Save a conversation that is about to be replaced, if a person who is there wants that; lines about it."""
     if is_saved(chat) or not chat.ui.interactive or not chat.ui.confirm("the conversation is not saved. Save it first?"):
         return []
     return save(chat, _free_name("saved"))
 
 
-def _keep(chat: Session, kind: str) -> str:
+def _keep(chat: Conversation, kind: str) -> str:
     """Its name. One that was kept before, and has only grown since, keeps its name."""
     name = _same_name(chat, kind) or _free_name(kind)
     save(chat, name, force=True)
@@ -54,7 +55,7 @@ def _keep(chat: Session, kind: str) -> str:
     return name
 
 
-def _same_name(chat: Session, kind: str) -> str | None:
+def _same_name(chat: Conversation, kind: str) -> str | None:
     saved = chat.saved
     if saved is None or not saved.path.stem.startswith(f"{kind}-") or not AUTOMATIC.fullmatch(saved.path.stem):
         return None
@@ -78,15 +79,16 @@ def _drop_old(kind: str, spared: Iterable[str]) -> None:
                 path_of(old).unlink()
 
 
-def autosave(chat: Session) -> None:
+def autosave(chat: Conversation) -> None:
     """Save a conversation before work that may end the process; `clean_up` removes it. Raises SessionFileError."""
     if is_saved(chat):
         return
-    saved = chat.saved
-    info, identity = chat.extras.get(_KNOWN, (None, None))
-    if info is None or info() is not chat.current.info:  # reading from a hundred files takes a while
-        identity = identity_of(chat.current.info)
-        chat.extras[_KNOWN] = weakref.ref(chat.current.info), identity
+    saved, identity = chat.saved, None
+    if isinstance(chat, Session):
+        info, identity = chat.extras.get(_KNOWN, (None, None))
+        if info is None or info() is not chat.current.info:  # reading from a hundred files takes a while
+            identity = identity_of(chat.current.info)
+            chat.extras[_KNOWN] = weakref.ref(chat.current.info), identity
     name = f"{_OPEN}-{os.getpid()}"
     try:
         _mine.add(path_of(name))
@@ -136,14 +138,22 @@ def resume(model: str | None = None) -> tuple[str, str]:
 
     Raises SessionFileError if nothing is kept, or if the file of the model is gone and no other one is named.
     """
-    found = [name for name in newest() if not name.startswith(_OPEN)]
-    if not found:
-        raise SessionFileError(f"no conversation is kept in {folder()}")
-    path = folder() / f"{found[0]}.json"
-    head = document.read_head(path)
+    head, path = last_kept()
+    if model is None and "://" in head.path:
+        again = f"lacewing chat --server {head.path} --resume"
+        raise SessionFileError(f"the last conversation was held with {head.model} of a server: {again} continues it there")
     if model is None and not os.path.exists(head.path):
         raise SessionFileError(
             f"{head.model}, with which the last conversation was held, is no longer at {head.path}; "
             "lacewing chat MODEL --resume continues it with another model"
         )
-    return model or head.path, str(path)
+    return model or head.path, path
+
+
+def last_kept() -> tuple[document.Head, str]:
+    """What is known of the conversation that was saved or left last, and its file. Raises SessionFileError if none is kept."""
+    found = [name for name in newest() if not name.startswith(_OPEN)]
+    if not found:
+        raise SessionFileError(f"no conversation is kept in {folder()}")
+    path = folder() / f"{found[0]}.json"
+    return document.read_head(path), str(path)

@@ -14,7 +14,8 @@ from typing import Any
 
 from lacewing.chat.services import atomic, document, kv_files, templates
 from lacewing.chat.services.document import SessionFileError
-from lacewing.chat.services.kv_files import Identity, identity_of
+from lacewing.chat.services.identity import Identity, model_of, template_of
+from lacewing.chat.session.conversation import Conversation
 from lacewing.chat.session.formatter import ChatFormatter, VisibleHistory
 from lacewing.chat.session.session import Session
 from lacewing.chat.session.settings import Message, SavedAs
@@ -66,7 +67,7 @@ def revision_of(path: Path) -> str | None:
     return f"{size} {hashlib.sha256(start).hexdigest()}"
 
 
-def is_saved(chat: Session) -> bool:
+def is_saved(chat: Conversation) -> bool:
     """Whether nothing of the conversation is lost with the session: its file has it still."""
     saved = chat.saved
     if saved is None or not chat.messages:
@@ -76,7 +77,7 @@ def is_saved(chat: Session) -> bool:
     return False
 
 
-def save(chat: Session, name: str, kv_cache: bool = False, force: bool = False, identity: Identity | None = None) -> list[str]:
+def save(chat: Conversation, name: str, kv_cache: bool = False, force: bool = False, identity: Identity | None = None) -> list[str]:
     """Write the session; what was written, in lines. A file that is not the one that this session saved or loaded is not
     replaced before a person agrees, or with `force`.
 
@@ -86,14 +87,13 @@ def save(chat: Session, name: str, kv_cache: bool = False, force: bool = False, 
     there = revision_of(path)
     if not force:
         _ask_to_replace(chat, name, path, there)
-    formatter = chat.formatter
     parts: dict[str, Any] = {
         "saved": datetime.now(UTC).isoformat(timespec="seconds"),
-        "model": (identity or identity_of(chat.current.info)).as_dict(),
-        "template": {"choice": formatter.choice, "sha256": formatter.template.sha256},
+        "model": (identity or model_of(chat)).as_dict(),
+        "template": template_of(chat),
         "settings": document.settings_to(chat.settings),
         "messages": document.kept_of(chat.messages),
-        "view": {"hidden": formatter.history.hidden, "summary": formatter.history.summary},
+        "view": {"hidden": chat.history.hidden, "summary": chat.history.summary},
         "keys_values": None,
     }
     lines = [f"saved {counted(len(chat.messages), 'message')} to {path}"]
@@ -109,7 +109,7 @@ def save(chat: Session, name: str, kv_cache: bool = False, force: bool = False, 
     return lines
 
 
-def _ask_to_replace(chat: Session, name: str, path: Path, there: str | None) -> None:
+def _ask_to_replace(chat: Conversation, name: str, path: Path, there: str | None) -> None:
     mine = chat.saved is not None and chat.saved.path == path.absolute()
     if there is None or (mine and chat.saved is not None and chat.saved.revision == there):
         return
@@ -126,10 +126,10 @@ def _described(path: Path) -> str:
     return f"another conversation of {counted(head.count, 'message')}, saved {_time(head.saved)}"
 
 
-def _write(chat: Session, path: Path, parts: dict[str, Any], there: str | None, kv_lines: list[str] | None) -> str:
+def _write(chat: Conversation, path: Path, parts: dict[str, Any], there: str | None, kv_lines: list[str] | None) -> str:
     """The new revision. `there`: the one that may be replaced. A KV cache that is new goes if its JSON cannot be written."""
     new_file: Path | None = None
-    if kv_lines is not None:
+    if kv_lines is not None and isinstance(chat, Session):
         parts["keys_values"], new_file = kv_files.write(chat, path, kv_lines)
     try:
         data = document.encode(parts)
@@ -178,7 +178,7 @@ def check(name: str) -> None:
     document.settings_from(path, document.read(path)["settings"])
 
 
-def load(chat: Session, name: str) -> list[str]:
+def load(chat: Conversation, name: str) -> list[str]:
     """Bring a saved conversation into the session; what a person should know, in lines, the last exchange at their end.
 
     Raises SessionFileError; nothing of the running session is then lost.
@@ -188,16 +188,19 @@ def load(chat: Session, name: str) -> list[str]:
     found = document.read(path)
     settings = document.settings_from(path, found["settings"])
     saved = Identity(**found["model"])
-    same = saved.same_model(identity_of(chat.current.info))
+    same = saved.same_model(model_of(chat))
     lines = [f"loaded {counted(len(found['messages']), 'message')} from {path}, saved {_time(found['saved'])}"]
-    chat.replace(found["messages"], settings, _formatter(chat, found["template"], same, lines))
+    if isinstance(chat, Session):
+        chat.replace(found["messages"], settings, _formatter(chat, found["template"], same, lines))
+    else:
+        chat.replace(found["messages"], settings)
     chat.saved = SavedAs(path.absolute(), revision or "", document.kept_of(found["messages"]))
     hidden = found["view"]["hidden"]
     if not same:
         lines.append(f"it was saved with {saved.name} ({saved.path}): the conversation will be reprocessed")
     elif 0 <= hidden <= len(chat.messages):
-        chat.formatter.history = VisibleHistory(hidden, found["view"]["summary"])
-    if same and found["keys_values"] is not None:
+        chat.history = VisibleHistory(hidden, found["view"]["summary"])
+    if same and found["keys_values"] is not None and isinstance(chat, Session):
         lines.append(kv_files.read(chat, path, found["keys_values"]))
     if chat.replaced and chat.replaced[-1].after == chat.messages:
         before = counted(len(chat.replaced[-1].messages), "message")
@@ -271,7 +274,7 @@ def _time(saved: str) -> str:
     return saved.replace("T", " ")[:16]
 
 
-def rename(chat: Session, old: str, new: str) -> str:
+def rename(chat: Conversation, old: str, new: str) -> str:
     """Give a saved session, with its KV cache, another name; a line about it. Raises SessionFileError, OptionError."""
     source, target = path_of(old), path_of(new)
     check_name(new)
@@ -296,7 +299,7 @@ def rename(chat: Session, old: str, new: str) -> str:
     return f"{old} is now {new}"
 
 
-def delete(chat: Session, name: str, force: bool = False) -> str:
+def delete(chat: Conversation, name: str, force: bool = False) -> str:
     """Delete a saved session once a person agrees, or with `force`; a line about it. Raises SessionFileError, OptionError."""
     path = path_of(name)
     if revision_of(path) is None:

@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import os
 import re
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,51 +14,9 @@ from lacewing.chat.services.document import SessionFileError
 from lacewing.chat.session.session import Session
 from lacewing.errors import OptionError
 from lacewing.options import counted, format_bytes
-from lacewing.placement.info import ModelInfo
 
-_START, _SAMPLE = 1 << 20, 1 << 16
 _FILE = re.compile(r"(.+)\.[0-9a-f]{16}\.kv")
 _PARTIAL = re.compile(rf"\.(.+\.(json|kv)|.{{{atomic.NAMED}}})\.(\d+-)?[a-z0-9_]{{8}}\.tmp")
-
-
-@dataclass(frozen=True)
-class Identity:
-    """A model by its files. `header`: SHA-256 of each file's first MiB, and of samples of its middle and end; paths may change."""
-
-    path: str
-    nbytes: int
-    header: str
-    name: str
-    architecture: str
-
-    def same_model(self, other: Identity) -> bool:
-        return (self.nbytes, self.header) == (other.nbytes, other.header)
-
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-
-def identity_of(info: ModelInfo) -> Identity:
-    """Without a hash if a file can no longer be read, which loses the KV cache but not the conversation."""
-    path, digest, total = info.checkpoint.path, hashlib.sha256(), 0
-    try:
-        for file in info.checkpoint.files or (path,):
-            size, sample = _sample(Path(file))
-            total += size
-            digest.update(size.to_bytes(8, "little") + sample)
-    except OSError:
-        return Identity(str(path.absolute()), 0, f"gone {os.getpid()}", info.spec.name, info.spec.architecture)
-    return Identity(str(path.absolute()), total, digest.hexdigest(), info.spec.name, info.spec.architecture)
-
-
-def _sample(path: Path) -> tuple[int, bytes]:
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        parts = [file.read(_START)]
-        for at in (size // 2, max(0, size - _SAMPLE)):
-            file.seek(at)
-            parts.append(file.read(_SAMPLE))
-    return size, b"".join(parts)
 
 
 def write(chat: Session, path: Path, lines: list[str]) -> tuple[dict[str, Any] | None, Path | None]:

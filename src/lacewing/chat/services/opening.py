@@ -9,13 +9,16 @@ from pathlib import Path
 
 from lacewing import hub
 from lacewing.api import Model
+from lacewing.chat.client.connection import Connection
 from lacewing.chat.services import files, swap, templates
 from lacewing.chat.services.evict import plan_swap
+from lacewing.chat.session.conversation import Conversation
 from lacewing.chat.session.events import Ui
 from lacewing.chat.session.models import Closed, OnDevice
+from lacewing.chat.session.remote import RemoteSession
 from lacewing.chat.session.session import Session
 from lacewing.chat.session.settings import CPU_OPTIONS, Settings
-from lacewing.errors import BackendError, Cancelled, LacewingError, OutOfMemoryError
+from lacewing.errors import BackendError, Cancelled, LacewingError, OptionError, OutOfMemoryError
 from lacewing.formats.files import checkpoints_in
 from lacewing.options import LoadOptions, Sampling, format_bytes
 from lacewing.placement.background import interruptible
@@ -58,7 +61,25 @@ def open_session(
     return session
 
 
-def _begin(session: Session, first: Beginning) -> None:
+def open_remote(
+    connection: Connection, name: str | None, sampling: Sampling | None = None, ui: Ui | None = None, first: Beginning | None = None
+) -> RemoteSession:
+    """A session with a model of a server, by default the server's first. Raises LacewingError; the connection is then closed."""
+    first = first or Beginning()
+    try:
+        if first.template is not None:
+            raise OptionError("a server chooses the template; /template asks a Lacewing server for another one")
+        if first.load is not None:
+            files.check(first.load)
+        session = RemoteSession(connection, name, Settings(sampling or Sampling()), ui)
+        _begin(session, first)
+    except BaseException:
+        connection.close()
+        raise
+    return session
+
+
+def _begin(session: Conversation, first: Beginning) -> None:
     """What a person should know of it becomes notices. What the command line sets goes before what a session has saved."""
     given = session.settings.sampling
     if first.load is not None:
@@ -67,7 +88,7 @@ def _begin(session: Session, first: Beginning) -> None:
         session.settings = session.settings.with_sampling(**{name: value for name, value in changed.items() if value or value == 0})
     if first.system is not None:
         session.change(system=first.system or None)
-    if first.template is not None:
+    if first.template is not None and isinstance(session, Session):
         session.notices += templates.change_template(session, first.template, force=True)
         if missing := templates.missing_tokens(session.formatter.template, session):
             session.notices.append(f"the vocabulary lacks {', '.join(missing)}, which the model reads as plain text")

@@ -38,6 +38,8 @@ Event = Delta | Notice | Finished
 class Status:
     """What a toolbar shows, of the current model and conversation. The rate is of the last answer, 0 before one.
 
+    What a server does not tell is "" or 0.
+
     `code`: whether the model is told how to propose edits.
     """
 

@@ -29,6 +29,14 @@ class VisibleHistory:
     summary: str | None = None
 
 
+def visible(messages: Sequence[Message], settings: Settings, history: VisibleHistory) -> list[Message]:
+    """The messages for a template: system text, summary, and those that are not hidden."""
+    parts = (settings.system, settings.code and EDIT_INSTRUCTIONS, history.summary and _SUMMARY + history.summary)
+    system = "\n\n".join(text for text in parts if text)
+    first = [{"role": "system", "content": system}] if system else []
+    return first + [{"role": each["role"], "content": each["content"]} for each in messages[history.hidden :]]
+
+
 class ChatFormatter:
     """Messages to ids. `choice`: how the template was chosen: "auto", a name or a path. Pure, but for `history`."""
 
@@ -49,11 +57,7 @@ class ChatFormatter:
 
     def visible(self, messages: Sequence[Message], settings: Settings, history: VisibleHistory | None = None) -> list[Message]:
         """The messages for the template: system text, summary, and those that are not hidden."""
-        history = history or self.history
-        parts = (settings.system, settings.code and EDIT_INSTRUCTIONS, history.summary and _SUMMARY + history.summary)
-        system = "\n\n".join(text for text in parts if text)
-        first = [{"role": "system", "content": system}] if system else []
-        return first + [{"role": each["role"], "content": each["content"]} for each in messages[history.hidden :]]
+        return visible(messages, settings, history or self.history)
 
     def ids(
         self,

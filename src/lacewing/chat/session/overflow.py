@@ -16,7 +16,7 @@ from lacewing.errors import Cancelled, ContextOverflowError
 from lacewing.options import Sampling, counted
 
 _ROOM = 0.75  # of the context may be filled after messages were hidden, so that it does not happen at every turn
-_ASK = (
+SUMMARISE = (
     "Summarise the following conversation in one short paragraph. Keep names, numbers, decisions and open questions. "
     "Write only the summary.\n\n"
 )
@@ -114,7 +114,7 @@ def summarise(
     lines = ([f"Earlier: {before}"] if before else []) + [f"{each['role']}: {each['content']}" for each in messages]
     text, settings = "\n".join(lines), Settings(Sampling(temperature=0, max_tokens=limit), thinking=False)
     while True:
-        ids = formatter.ids([{"role": "user", "content": _ASK + text}], settings, history=VisibleHistory())
+        ids = formatter.ids([{"role": "user", "content": SUMMARISE + text}], settings, history=VisibleHistory())
         if len(ids) + limit < formatter.context or not text:
             break
         text = text[: max(0, len(text) * 3 // 4 - 1)]

@@ -1,71 +1,52 @@
-"""A conversation with a model, both of which may change. Knows no terminal and prints nothing."""
+"""A conversation with a model of this machine, both of which may change."""
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from lacewing.api import Model
-from lacewing.assistant.answer import Answer
-from lacewing.chat.session.events import Delta, Event, Finished, Notice, Status, Ui
+from lacewing.chat.session.conversation import Conversation, Streamed
+from lacewing.chat.session.events import Event, Notice, Status, Ui
 from lacewing.chat.session.formatter import ChatFormatter, VisibleHistory, open_formatter
 from lacewing.chat.session.models import Closed, OnDevice, Parked
 from lacewing.chat.session.overflow import Summarise, clamp, fit, summarise
-from lacewing.chat.session.settings import Message, SavedAs, Settings
+from lacewing.chat.session.settings import Message, Settings
 from lacewing.errors import BackendError, LacewingError, OptionError
 from lacewing.options import LoadOptions
 
-MAX_REPLACED = 20  # conversations that can be gone back to
-
 
 @dataclass(frozen=True)
-class Replaced:
-    """A conversation that another one has replaced, and what `go_back` needs: `histories` by tokenizer, and the new messages.
+class _Shown:
+    """A formatter, and the visible history of each model by its tokenizer."""
 
-    `settings` and `formatter` only if they were replaced too.
-    """
-
-    messages: list[Message]
-    saved: SavedAs | None
-    attachments: list[str]
-    histories: list[tuple[Any, VisibleHistory]]
-    settings: Settings | None
     formatter: ChatFormatter
-    after: list[Message]
+    histories: list[tuple[Any, VisibleHistory]]
 
 
 def _raise(error: BackendError) -> list[str]:
     raise error
 
 
-class Session:
-    """One conversation. `current` is its model, `parked` are those that `/model -` goes back to, the latest first.
+class Session(Conversation):
+    """One conversation with models of this machine. `current` answers, `parked` are those that `/model -` goes back to, the
+    latest first.
 
-    Whoever opens it may set two callbacks. `autosave` is called before work in which a GPU's driver may end the process.
-    `fall_back(error)` brings the session to another backend after a GPU failed, and returns what a person should know of it;
-    it raises the error again where that is not wanted.
+    Whoever opens it may set two callbacks: `autosave`, and `fall_back(error)`, which brings the session to another backend after a
+    GPU failed, and returns what a person should know of it; it raises the error again where that is not wanted.
     """
 
     def __init__(self, model: Model, settings: Settings | None = None, *, ui: Ui | None = None, name: str | None = None):
-        self.settings = settings or Settings()
-        self.ui = ui or Ui()
-        self.messages: list[Message] = []
+        super().__init__(settings, ui)
         self.parked: list[Parked] = []
-        self.notices: list[str] = []
         self.options: LoadOptions = model.options
         formatter = open_formatter(model.info, self.notices, self.ui.cancelled)
         self.current: OnDevice | Closed = OnDevice(formatter, name or str(model.path), model)
         self._stats: tuple[Model | None, dict[str, float]] = None, {}  # of the last answer, and who gave it
         self._counted: tuple[Any, int] = None, 0  # a state of the conversation, and its tokens
         self.rates: dict[tuple[str, str], float] = {}  # generated tokens/s by (path, residency)
-        self.attachments: list[str] = []  # texts of files that go in front of the next message
-        self.extras: dict[str, Any] = {}
-        self.saved: SavedAs | None = None
-        self.replaced: list[Replaced] = []  # the latest last
-        self.autosave: Callable[[], None] = lambda: None
         self.fall_back: Callable[[BackendError], list[str]] = _raise
 
     @property
@@ -85,19 +66,6 @@ class Session:
         return self.current.formatter
 
     # ---- talking ----
-
-    def say(self, text: str) -> Iterator[Event]:
-        """Add a message and answer it. If that fails or is cancelled before any text came, the message is removed again."""
-        content = "\n\n".join([*self.attachments, text])
-        attachments, self.attachments = self.attachments, []
-        self.messages.append({"role": "user", "content": content})
-        count = len(self.messages)
-        try:
-            yield from self.answer()
-        finally:
-            if len(self.messages) == count and self.messages[-1]["role"] == "user":
-                self.cut(count - 1)
-                self.attachments = attachments
 
     def answer(self) -> Iterator[Event]:
         """Answer the conversation as it stands; if a GPU fails, on the CPU if the person agrees."""
@@ -123,29 +91,6 @@ class Session:
         answer = self.formatter.answer(self.model, fitted.ids, self.settings, self.ui.cancelled, self.ui.progress)
         yield from self._receive(answer, {"role": "assistant", "content": ""})
 
-    def retry(self) -> Iterator[Event]:
-        """Answer the last message once more; the previous answer is kept if that fails."""
-        at = self._last("user")
-        before, history = self.messages[at + 1 :], self.formatter.history
-        self.cut(at + 1)
-        try:
-            yield from self.answer()
-        finally:
-            if len(self.messages) == at + 1:
-                self.messages += before
-                self.formatter.history = history
-
-    def say_instead(self, text: str) -> Iterator[Event]:
-        """Another text for your last message; the old one and its answer are kept if that fails."""
-        at, history = self._last("user"), self.formatter.history
-        before = self.cut(at)
-        try:
-            yield from self.say(text)
-        finally:
-            if len(self.messages) == at:
-                self.messages += before
-                self.formatter.history = history
-
     def continue_(self) -> Iterator[Event]:
         """Go on with the last answer where it ended; as `answer`, on the CPU if a GPU fails."""
         yield from self._on_any_device(self._continue)
@@ -169,84 +114,42 @@ class Session:
                 self.messages.append(before)
                 formatter.history = history
 
-    def _receive(self, answer: Answer, message: Message) -> Iterator[Event]:
-        """Stream an answer into `message`, which becomes part of the conversation unless no text came."""
-        self.messages.append(message)
-        ended = failed = False
-        try:
-            for delta in answer:
-                for key, kind, text in (("reasoning", "reasoning", delta.reasoning), ("content", "text", str(delta))):
-                    if text:
-                        message[key] = message.get(key, "") + text
-                        yield Delta(text, kind)
-            ended = answer.finish_reason != "cancelled"
-        except LacewingError:
-            failed = True
-            raise
-        finally:  # also if the reader stops reading
-            answer.close()
-            self._note(answer)
-            something = bool(message["content"] or message.get("reasoning"))
-            if (failed or not (ended or something)) and self.messages[-1:] == [message]:
-                self.messages.pop()
-        yield Finished(answer.finish_reason or "stop", answer.stats.as_dict())
-
-    def _note(self, answer: Answer) -> None:
+    def _note(self, answer: Streamed) -> None:
         self._stats = self.model, answer.stats.as_dict()
         if answer.stats.generated_tokens > 4:
             self.rates[str(self.model.path), self.model.weights.residency] = answer.stats.generate_rate
 
-    # ---- the conversation ----
+    # ---- the messages ----
 
-    def cut(self, count: int) -> list[Message]:
-        """Keep the first `count` messages; the others are given back."""
-        gone = self.messages[count:]
-        del self.messages[count:]
+    @property
+    def history(self) -> VisibleHistory:
+        return self.formatter.history
+
+    @history.setter
+    def history(self, history: VisibleHistory) -> None:
+        self.formatter.history = history
+
+    def _clamp(self, count: int) -> None:
         for each in (self.current, *self.parked):
             each.formatter.history = clamp(each.formatter.history, count)
-        return gone
 
     def replace(self, messages: list[Message], settings: Settings | None = None, formatter: ChatFormatter | None = None) -> None:
         """Another conversation, with its settings and its formatter of the current model if it has any."""
-        if self.messages:
-            histories = [(each.formatter.tokenizer, each.formatter.history) for each in (self.current, *self.parked)]
-            old_settings = self.settings if settings else None
-            before = (self.messages, self.saved, self.attachments, histories, old_settings, self.formatter)
-            self.replaced = [*self.replaced[1 - MAX_REPLACED :], Replaced(*before, list(messages))]
-        self.messages, self.saved, self.attachments = messages, None, []
+        super().replace(messages, settings)
         self._stats = None, {}
-        self.settings, self.current.formatter = settings or self.settings, formatter or self.formatter
-        for each in (self.current, *self.parked):
-            each.formatter.history = VisibleHistory()
+        self.current.formatter = formatter or self.formatter
+        self._show(None, False)
 
-    def go_back(self) -> bool:
-        """Back to the conversation that the current one has replaced, if nothing else has been said since; whether it is."""
-        if not self.replaced or self.messages != self.replaced[-1].after:
-            return False
-        old = self.replaced.pop()
-        self.messages, self.saved, self.attachments = old.messages, old.saved, old.attachments
-        if old.settings:
-            same_model = old.formatter.tokenizer is self.formatter.tokenizer
-            self.settings, self.current.formatter = old.settings, old.formatter if same_model else self.formatter
+    def _shown(self) -> _Shown:
+        models = (self.current, *self.parked)
+        return _Shown(self.formatter, [(each.formatter.tokenizer, each.formatter.history) for each in models])
+
+    def _show(self, shown: _Shown | None, settings: bool) -> None:
+        if shown and settings and shown.formatter.tokenizer is self.formatter.tokenizer:
+            self.current.formatter = shown.formatter
         for each in (self.current, *self.parked):
-            kept = [history for tokenizer, history in old.histories if tokenizer is each.formatter.tokenizer]
+            kept = [history for tokenizer, history in (shown.histories if shown else ()) if tokenizer is each.formatter.tokenizer]
             each.formatter.history = kept[0] if kept else VisibleHistory()
-        return True
-
-    def undo(self) -> list[Message]:
-        """Take the last exchange back: your message and what came after it."""
-        return self.cut(self._last("user"))
-
-    def last_answer(self) -> str | None:
-        """Its text, without thoughts."""
-        found = [each["content"] for each in self.messages if each["role"] == "assistant"]
-        return found[-1] if found else None
-
-    def _last(self, role: str) -> int:
-        found = [at for at, each in enumerate(self.messages) if each["role"] == role]
-        if not found:
-            raise OptionError("the conversation is empty")
-        return found[-1]
 
     # ---- the model ----
 
@@ -257,6 +160,14 @@ class Session:
         """Let go of the models put aside."""
         while self.parked:
             self.parked.pop().model.close()
+
+    @property
+    def name(self) -> str:
+        return self.current.info.spec.name
+
+    @property
+    def place(self) -> str:
+        return str(self.current.info.checkpoint.path.absolute())
 
     @property
     def stats(self) -> dict[str, float]:
@@ -290,9 +201,9 @@ class Session:
             code=self.settings.code,
         )
 
-    def change(self, **fields: Any) -> None:
-        """Change settings. Raises OptionError for values out of range."""
-        self.settings = dataclasses.replace(self.settings, **fields)
+    def described(self) -> str:
+        status = self.status()
+        return f"{status.model}, {status.residency}, {status.backend}, {status.context} tokens"
 
     def close(self) -> None:
         self.drop_parked()

@@ -11,8 +11,8 @@ from typing import Protocol
 from lacewing.chat.commands.table import Reply, is_command, run_line, without_mark
 from lacewing.chat.services import autosave
 from lacewing.chat.services.mentions import expand
+from lacewing.chat.session.conversation import Conversation
 from lacewing.chat.session.events import Delta, Event, Finished
-from lacewing.chat.session.session import Session
 from lacewing.console.interrupt import Interrupt, ended_by_signals, ignore_sigint
 from lacewing.errors import Cancelled, LacewingError
 from lacewing.options import counted
@@ -37,7 +37,7 @@ class Loop:
     `failed`: whether a line failed. `patience`: of `Interrupt`.
     """
 
-    def __init__(self, session: Session, view: TerminalView, patience: float = 0.0):
+    def __init__(self, session: Conversation, view: TerminalView, patience: float = 0.0):
         self.session, self.view, self._patience = session, view, patience
         self.failed = False
         self._interrupt = Interrupt()
@@ -74,7 +74,7 @@ class Loop:
             self.view.note(f"the conversation cannot be saved while it is answered: {error}")
             self.session.autosave = lambda: None  # once is enough
 
-    def _save(self, save: Callable[[Session], str | None]) -> None:
+    def _save(self, save: Callable[[Conversation], str | None]) -> None:
         try:
             text = save(self.session)
             autosave.clean_up()

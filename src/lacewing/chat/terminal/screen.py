@@ -14,7 +14,9 @@ from rich.text import Text
 from lacewing.backends import known_backends
 from lacewing.chat.commands.table import CommandTable, Reply, load_commands
 from lacewing.chat.services import files, opening
+from lacewing.chat.session.conversation import Conversation
 from lacewing.chat.session.events import Event, Ui
+from lacewing.chat.session.remote import RemoteSession
 from lacewing.chat.session.session import Session
 from lacewing.chat.terminal import programs
 from lacewing.chat.terminal.answer import AnswerView, dimmed
@@ -141,16 +143,19 @@ class ScreenView:
         return programs.copy(text, sys.stdout)
 
 
-def open_screen(session: Session, bars: Bars) -> ScreenView:
+def open_screen(session: Conversation, bars: Bars) -> ScreenView:
     """The view of a session on this terminal."""
     from lacewing.chat.terminal.editor import history_path
 
     sources: dict[str, Source] = {
-        "model": lambda: opening.model_names(session),
-        "template": lambda: NAMES,
+        "model": lambda: opening.model_names(session) if isinstance(session, Session) else (),
+        "served": lambda: [each["id"] for each in session.listed] if isinstance(session, RemoteSession) else (),
+        "template": lambda: NAMES if isinstance(session, Session) else (),
         "session": files.names,
         "backend": known_backends,
         "residency": lambda: RESIDENCIES,
     }
     below = lambda console: heat_lines(session, console)  # noqa: E731
-    return ScreenView(load_commands(), sources, lambda width: toolbar_line(session.status(), width), bars, history_path(), below)
+    return ScreenView(
+        load_commands(type(session)), sources, lambda width: toolbar_line(session.status(), width), bars, history_path(), below
+    )

@@ -9,43 +9,37 @@ import sys
 import threading
 from collections.abc import Callable
 
-from lacewing.chat.services.opening import Beginning, open_session
+from lacewing.chat.session.conversation import Conversation
 from lacewing.chat.session.events import Ui
 from lacewing.chat.session.session import Session
 from lacewing.chat.terminal.loop import Loop, TerminalView
 from lacewing.console.interrupt import PATIENCE, Interrupt
 from lacewing.console.output import is_quiet, is_verbose
 from lacewing.errors import Cancelled
-from lacewing.options import LoadOptions, Sampling
 
 _SCREEN = "lacewing.chat.terminal.screen"
 
 
-def chat(
-    name: str,
-    options: LoadOptions,
-    sampling: Sampling,
-    progress: Callable[[str, int, int], None],
-    first: Beginning | None = None,
-) -> int:
-    """Chat until the input ends; the exit code. `progress` reports loading if there is no terminal."""
+Opener = Callable[[Ui], Conversation]
+
+
+def chat(opener: Opener, progress: Callable[[str, int, int], None]) -> int:
+    """Chat until the input ends; the exit code. `progress` reports what `opener` does if there is no terminal."""
     try:
         if sys.stdin.isatty() and sys.stdout.isatty() and os.environ.get("TERM") != "dumb":
-            return _on_screen(name, options, sampling, first)
-        return _in_a_pipe(name, options, sampling, progress, first)
+            return _on_screen(opener)
+        return _in_a_pipe(opener, progress)
     except Cancelled:
         return 130  # Ctrl-C before there was anything to talk with
 
 
-def _in_a_pipe(
-    name: str, options: LoadOptions, sampling: Sampling, progress: Callable[[str, int, int], None], first: Beginning | None
-) -> int:
+def _in_a_pipe(opener: Opener, progress: Callable[[str, int, int], None]) -> int:
     from lacewing.chat.terminal.plain import PlainView
 
     if isinstance(sys.stdin, io.TextIOWrapper) and not sys.stdin.isatty():
         sys.stdin.reconfigure(encoding="utf-8", errors="replace")
     with Interrupt() as interrupt:
-        session = open_session(name, options, sampling, Ui(progress=progress, cancelled=interrupt), first)
+        session = opener(Ui(progress=progress, cancelled=interrupt))
     try:
         view = PlainView(sys.stdin, sys.stdout, sys.stderr)
         session.ui = view.ui()
@@ -55,7 +49,7 @@ def _in_a_pipe(
         session.close()
 
 
-def _on_screen(name: str, options: LoadOptions, sampling: Sampling, first: Beginning | None) -> int:
+def _on_screen(opener: Opener) -> int:
     from lacewing.chat.terminal.progress import Bars
 
     helper = threading.Thread(target=importlib.import_module, args=(_SCREEN,))
@@ -64,7 +58,7 @@ def _on_screen(name: str, options: LoadOptions, sampling: Sampling, first: Begin
     try:
         with Interrupt() as interrupt:
             bars.watch(interrupt)
-            session = open_session(name, options, sampling, Ui(progress=bars, cancelled=interrupt), first)
+            session = opener(Ui(progress=bars, cancelled=interrupt))
     finally:
         bars.unwatch()
         helper.join()
@@ -73,19 +67,20 @@ def _on_screen(name: str, options: LoadOptions, sampling: Sampling, first: Begin
 
         view = open_screen(session, bars)
         session.ui = view.ui()
-        status = session.status()
         if not is_quiet():
-            view.note(f"{status.model}, {status.residency}, {status.backend}, {status.context} tokens; /help shows the commands")
+            view.note(f"{session.described()}; /help shows the commands")
         _tell(session, view)
         return Loop(session, view, PATIENCE).run()
     finally:
         session.close()
 
 
-def _tell(session: Session, view: TerminalView) -> None:
+def _tell(session: Conversation, view: TerminalView) -> None:
     """What a person should know of the model, and with --verbose why it is where it is; nothing with --quiet."""
     if is_quiet():
         session.notices.clear()
+        return
+    if not isinstance(session, Session):
         return
     for notice in (*(session.model.plan.reasons if is_verbose() else ()), *session.model.notices):
         view.note(notice)

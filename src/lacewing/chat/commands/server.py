@@ -1,0 +1,207 @@
+"""Commands of a chat with a server: what /model, /lazy, /template and others do there. Lacewing's own server offers all of them."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+from urllib.parse import quote
+
+from lacewing.chat.client.answers import request
+from lacewing.chat.client.connection import ServerError
+from lacewing.chat.commands.table import Argument, Option, Reply, command
+from lacewing.chat.session.formatter import visible
+from lacewing.chat.session.remote import RemoteSession
+from lacewing.chat.session.settings import POLICIES
+from lacewing.console.heat import shades
+from lacewing.console.output import Table
+from lacewing.errors import Cancelled, OptionError
+from lacewing.options import counted, format_bytes
+
+ASK_EVERY = 0.3  # seconds between two questions how far a model is
+COLUMNS = 64  # characters of a row of the expert map
+
+
+@command(
+    "model",
+    Argument("name", "served"),
+    Option("residency", "residency"),
+    Option("lazy"),
+    Option("eager"),
+    Option("context", "number"),
+    aliases=("m",),
+)
+def model(
+    chat: RemoteSession,
+    name: str | None = None,
+    residency: str | None = None,
+    lazy: bool = False,
+    eager: bool = False,
+    context: int | None = None,
+) -> Reply:
+    """Change to another model of the server and keep the conversation; without a name, list its models.
+
+    A Lacewing server loads the model now and shows the progress. `--residency` and `--context` change the model for everybody who
+    uses the server.
+    """
+    wanted = {word for word in (residency, "lazy" if lazy else None, "eager" if eager else None) if word}
+    if len(wanted) > 1:
+        raise OptionError("weights are either lazy or eager; give one of --residency, --lazy and --eager")
+    changes = {"residency": next(iter(wanted), None), "context": context}
+    changes = {key: value for key, value in changes.items() if value is not None}
+    chat.refresh()
+    if name is None and not changes:
+        return Reply(
+            data=Table(
+                ("", "model", "size", "quant", "architecture", "state"), tuple(map(lambda one: _row(chat, one), chat.listed))
+            )
+        )
+    found = chat.find(name or chat.name)
+    lines = [f"{chat.name} -> {found['id']}"] if found["id"] != chat.name else []
+    if changes:
+        _needs_lacewing(chat)
+    if "status" in found:  # a server that can be asked to load it, as llama-server too
+        lines += _change(chat, str(found["id"]), changes)
+        found = chat.find(found["id"])
+    chat.use(found)
+    return Reply("\n".join([*lines, chat.described()]))
+
+
+def _row(chat: RemoteSession, found: dict[str, Any]) -> tuple[str, str, str, str, str, str]:
+    meta, status = found.get("meta") or {}, found.get("status") or {}
+    size = meta.get("size")
+    state = status.get("value", "") if isinstance(status, dict) else str(status)
+    residency = f", {found['residency']}" if found.get("residency") else ""
+    return (
+        "*" if found["id"] == chat.name else "",
+        str(found["id"]),
+        format_bytes(size) if isinstance(size, int) else "",
+        str(meta.get("quant") or ""),
+        str(meta.get("architecture") or ""),
+        f"{state}{residency}",
+    )
+
+
+def _change(chat: RemoteSession, name: str, changes: dict[str, Any]) -> list[str]:
+    """Have the server load or change a model, with its progress; lines about it. Raises ServerError, Cancelled."""
+    chat.connection.ask("POST", "/models/load", {"model": name, **changes}, chat.ui.cancelled)
+    while True:
+        chat.refresh()
+        status = chat.find(name)["status"]
+        if status.get("failed"):
+            raise ServerError(f"{chat.place}: {status.get('message') or 'the model could not be loaded'}")
+        progress = status.get("progress")
+        if progress:
+            chat.ui.progress(str(progress["current"]), int(progress["done"]), int(progress["total"]))
+        elif status["value"] != "loading":
+            break
+        until = time.monotonic() + ASK_EVERY
+        while time.monotonic() < until:
+            if chat.ui.cancelled():
+                raise Cancelled("cancelled; the server goes on with it")
+            time.sleep(ASK_EVERY / 10)
+    return [f"{key}: {chat.find(name).get(key)}" for key in changes]
+
+
+@command("lazy", Argument("state", "on/off"), Option("force"))
+def lazy(chat: RemoteSession, state: bool | None = None, force: bool = False) -> Reply:
+    """Have the server page the weights in from the file (on) or hold them in RAM (off); without an argument, switch.
+
+    This changes the model for everybody who uses the server; answers under way go on. Needs a Lacewing server.
+    """
+    chat.refresh()
+    on = chat.model.get("residency") == "eager" if state is None else state
+    return _residency(chat, "lazy" if on else "eager", force)
+
+
+@command("eager", Option("force"))
+def eager(chat: RemoteSession, force: bool = False) -> Reply:
+    """Have the server hold the weights in RAM: the same as `/lazy off`."""
+    return _residency(chat, "eager", force)
+
+
+def _residency(chat: RemoteSession, wanted: str, force: bool) -> Reply:
+    chat.refresh()
+    _needs_lacewing(chat)
+    return Reply("\n".join(_change(chat, chat.name, {"residency": wanted} | ({"force": True} if force else {}))[:1]))
+
+
+@command("template", Argument("name"), Option("force"))
+def template(chat: RemoteSession, name: str | None = None, force: bool = False) -> Reply:
+    """Have the server render conversations with another template, or `auto` for the checkpoint's own; without a name, list them.
+
+    This changes the model for everybody who uses the server; answers under way keep the old one. Needs a Lacewing server.
+    """
+    if name is None:
+        found = _ask(chat, "GET", f"/models/templates?model={quote(chat.name)}")["data"]
+        rows = tuple(("*" if each["active"] else "", str(each["name"]), "; ".join(each["findings"]) or "fine") for each in found)
+        return Reply(data=Table(("", "template", "findings"), rows))
+    body = {"model": chat.name, "template": name, "wait": True} | ({"force": True} if force else {})
+    before = chat.model.get("template")
+    _ask(chat, "POST", "/models/load", body)
+    chat.refresh()
+    return Reply(f"template {before} -> {chat.model.get('template')}")
+
+
+@command("context", Argument("policy", "choice", POLICIES))
+def context(chat: RemoteSession, policy: str | None = None) -> Reply:
+    """Show how much of the context the last answer used, or choose what happens when it is full: stop, drop-oldest or summarise.
+
+    Dropped or summarised messages are only hidden from the model; the conversation keeps them.
+    """
+    if policy is not None:
+        chat.change(overflow=policy)
+    status = chat.status()
+    share = f"{status.used_tokens / status.context:.0%}" if status.context else ""
+    rows = [("used by the last answer", str(status.used_tokens), share)]
+    rows += [("context", str(status.context), "")] if status.context else []
+    rows += [("hidden messages", str(chat.history.hidden), "")] if chat.history.hidden else []
+    return Reply(f"when the context is full: {chat.settings.overflow}", Table(("what", "tokens", "share"), tuple(rows)))
+
+
+@command("debug")
+def debug(chat: RemoteSession) -> Reply:
+    """Show the exact prompt that the model gets, if the server tells it as Lacewing and llama-server do; else the request."""
+    messages = visible(chat.messages, chat.settings, chat.history)
+    if not messages:
+        raise OptionError("the conversation is empty")
+    body = request(chat.name, messages, chat.settings.sampling, chat.settings.chat_options())
+    try:
+        found = chat.connection.ask("POST", "/apply-template", {"model": chat.name, "messages": messages}, chat.ui.cancelled)
+        return Reply(str(found["prompt"]), kind="code")
+    except ServerError as error:
+        if error.status not in (404, 405):
+            raise
+    return Reply(json.dumps(body, indent=2, ensure_ascii=False), kind="code")
+
+
+@command("experts")
+def experts(chat: RemoteSession) -> Reply:
+    """Show how evenly the experts of a mixture were used; the first use starts the counting, for all who use the server.
+
+    A Lacewing server stops counting half a minute after it was last asked.
+    """
+    found = _ask(chat, "GET", f"/models/experts?model={quote(chat.name)}")
+    if not found.get("tokens"):
+        return Reply("the experts are counted from now on: send a message, then /experts shows them")
+    rows = tuple((str(each["layer"]), _map(each["tokens"])) for each in found["layers"])
+    title = f"{counted(int(found['tokens']), 'token')}, {found['active']} of {found['experts']} experts each"
+    return Reply(title, Table(("layer", "load, from the first expert to the last"), rows))
+
+
+def _map(tokens: list[int]) -> str:
+    """At most COLUMNS characters; neighbours share one."""
+    run, even = -(-len(tokens) // COLUMNS), sum(tokens) / len(tokens)
+    parts = [tokens[at : at + run] for at in range(0, len(tokens), run)]
+    return shades([sum(part) / len(part) / even if even else 0.0 for part in parts])
+
+
+def _ask(chat: RemoteSession, method: str, path: str, body: Any = None) -> Any:
+    """Raises OptionError if the server is another one, ServerError."""
+    _needs_lacewing(chat)
+    return chat.connection.ask(method, path, body, chat.ui.cancelled)
+
+
+def _needs_lacewing(chat: RemoteSession) -> None:
+    if "residency" not in chat.model:
+        raise OptionError(f"{chat.place} is not a Lacewing server: it does not offer this")

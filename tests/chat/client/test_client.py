@@ -1,0 +1,173 @@
+"""Requests to servers of others, and what comes back or goes wrong."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from lacewing.assistant.grammar.source import Grammar
+from lacewing.assistant.options import ChatOptions
+from lacewing.chat.client.answers import RemoteAnswer, models, request
+from lacewing.chat.client.connection import Connection, ServerError
+from lacewing.errors import Cancelled, ContextOverflowError, OptionError
+from lacewing.options import Sampling
+from tests.chat.client.foreign import Foreign, chunk, foreign
+
+HELLO = [{"role": "user", "content": "Hello"}]
+END = (chunk(finish_reason="stop"), "[DONE]")
+
+
+@pytest.fixture
+def server() -> Iterator[tuple[Connection, Foreign]]:
+    with foreign() as (address, server):
+        connection = Connection(f"{address}/v1/", "a key")
+        yield connection, server
+        connection.close()
+
+
+def ask(connection, sampling=None, cancelled=bool, **more) -> RemoteAnswer:
+    return RemoteAnswer(connection, request("theirs", HELLO, sampling or Sampling(), **more), cancelled)
+
+
+def test_deltas_and_what_they_cost(server):
+    connection, server = server
+    usage = json.dumps(
+        {"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 4}}}
+    )
+    thought = json.dumps({"choices": [{"delta": {"reasoning_content": "hm"}}]})
+    server.lines = (chunk(), thought, chunk("Hel"), chunk("lo"), chunk(finish_reason="length"), usage, "[DONE]")
+    answer = ask(connection)
+    deltas = list(answer)
+    assert [(str(each), each.reasoning) for each in deltas] == [("", "hm"), ("Hel", ""), ("lo", "")]
+    assert answer.finish_reason == "length"
+    assert (answer.stats.prompt_tokens, answer.stats.reused_tokens, answer.stats.generated_tokens) == (9, 4, 2)
+    assert answer.stats.first_token_seconds > 0 and answer.stats.prompt_seconds > 0
+    assert models(connection) == [{"id": "theirs"}]
+
+
+def test_only_what_somebody_changed_is_sent(server):
+    """A strict server refuses fields that it does not know."""
+    connection, server = server
+    server.lines = (chunk("x"), *END)
+    assert "".join(ask(connection)) == "x"
+    assert set(server.bodies[-1]) == {"model", "messages", "stream", "stream_options"}
+    list(ask(connection, Sampling(temperature=0, max_tokens=3, stop=("a",), seed=5)))
+    sent = server.bodies[-1]
+    assert (sent["temperature"], sent["max_tokens"], sent["stop"], sent["seed"]) == (0, 3, ["a"], 5)
+    with pytest.raises(ServerError, match="Unrecognized request argument: min_p"):
+        list(ask(connection, Sampling(min_p=0.2)))
+
+
+def test_fields_of_constraints_and_thoughts():
+    options = ChatOptions(reasoning_effort="low", reasoning_budget=7, constraint=Grammar.json_schema({"type": "object"}))
+    body = request("m", HELLO, Sampling(repeat_window=9, logit_bias={3: -1.0}), options)
+    assert (body["reasoning_effort"], body["thinking_budget_tokens"], body["repeat_last_n"]) == ("low", 7, 9)
+    assert body["logit_bias"] == {"3": -1.0} and body["response_format"]["json_schema"]["schema"] == {"type": "object"}
+    regex = request("m", HELLO, Sampling(), ChatOptions(constraint=Grammar.regex(r"a/b\/c")))
+    assert regex["grammar"] == r"start: /a\/b\/c/"
+    assert request("m", "Once", Sampling())["prompt"] == "Once"
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "error", "text"),
+    [
+        (401, b"", ServerError, "wants an API key"),
+        (400, b'{"error": {"message": "too long", "code": "context_length_exceeded"}}', ContextOverflowError, "too long"),
+        (400, b'{"error": {"message": "big", "type": "exceed_context_size_error"}}', ContextOverflowError, "big"),
+        (404, b'{"error": "model not found"}', ServerError, "model not found"),
+        (422, b'{"detail": "bad"}', ServerError, "bad"),
+        (500, b"<html>", ServerError, "status 500"),
+        (200, b'{"object": "list"}', ServerError, "without a stream of events"),
+    ],
+)
+def test_errors_before_an_answer(server, status, body, error, text):
+    connection, server = server
+    server.status, server.answer = status, body
+    with pytest.raises(error, match=text):
+        list(ask(connection))
+
+
+@pytest.mark.parametrize(
+    ("lines", "text"),
+    [
+        ((chunk("a"),), "ended the answer in the middle"),
+        ((chunk("a"), '{"error": {"message": "it broke"}}'), "it broke"),
+        ((chunk("a"), "{not JSON"), "cannot be read"),
+        ((chunk("a"), "[1]"), "cannot be read"),
+        ((chunk("a"), '{"choices": [7]}'), "cannot be read"),
+    ],
+)
+def test_errors_within_an_answer(server, lines, text):
+    connection, server = server
+    server.lines = lines
+    answer = ask(connection)
+    came = []
+    with pytest.raises(ServerError, match=text):
+        for delta in answer:
+            came.append(str(delta))
+    assert came == ["a"]
+
+
+def test_cancelling_ends_the_stream_on_the_server_too(server):
+    connection, server = server
+    server.lines, server.broken = (chunk("a"),), None
+    began: list[float] = []
+    answer = ask(connection, cancelled=lambda: bool(began))
+    for delta in answer:
+        assert delta == "a"
+        began.append(time.monotonic())
+    assert answer.finish_reason == "cancelled" and time.monotonic() - began[0] < 0.5
+    assert server.gone.wait(2)
+
+
+def test_leaving_an_answer_ends_it_on_the_server(server):
+    connection, server = server
+    server.lines, server.broken = (chunk("a"),), None
+    deltas = iter(ask(connection))
+    assert next(deltas) == "a"
+    deltas.close()
+    assert server.gone.wait(2)
+
+
+def test_a_question_can_be_cancelled(server):
+    connection, server = server
+    server.broken = None
+    with pytest.raises(Cancelled):
+        connection.ask("POST", "/v1/chat/completions", {"stream": True}, cancelled=lambda: True)
+    assert server.gone.wait(2)
+    assert connection.ask("GET", "/v1/models")["data"]
+
+
+@pytest.mark.parametrize("address", ["", "http://", "ftp://here", "http://a b", "http://h:99999", "http://h/?q=1", "http://[::1"])
+def test_addresses_that_are_none(address):
+    with pytest.raises(OptionError, match="is not the address of a server"):
+        Connection(address)
+
+
+def test_a_key_that_cannot_be_sent():
+    with pytest.raises(OptionError, match="API key"):
+        Connection("localhost", "clé")
+
+
+@pytest.mark.parametrize(
+    ("given", "root"),
+    [
+        ("localhost:8080", "http://localhost:8080"),
+        ("https://a.example/v1/", "https://a.example"),
+        ("http://h/sub/v1", "http://h/sub"),
+    ],
+)
+def test_addresses(given, root):
+    connection = Connection(given)
+    assert connection.address == root
+    connection.close()
+
+
+def test_nobody_is_there():
+    connection = Connection("http://127.0.0.1:1")
+    with pytest.raises(ServerError, match=r"no server answers at http://127.0.0.1:1 .*lacewing serve"):
+        models(connection)
+    connection.close()
