@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -18,35 +19,41 @@ HTML = {"accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
 TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
 
 
+@pytest.fixture(scope="module")
+def client() -> Iterator[httpx.Client]:
+    with httpx.Client() as made:
+        yield made
+
+
 def source(name: str) -> str:
     return (WEB / name).read_text(encoding="utf-8")
 
 
-def test_a_browser_gets_the_page_and_others_a_text(url: str):
-    page = httpx.get(url, headers=HTML)
+def test_a_browser_gets_the_page_and_others_a_text(client: httpx.Client, url: str):
+    page = client.get(url, headers=HTML)
     assert page.status_code == 200 and page.headers["content-type"] == "text/html; charset=utf-8" and "<title>Lacewing" in page.text
     for headers in ({}, {"accept": "application/json"}, {"accept": "*/*"}):
-        other = httpx.get(url, headers=headers)
+        other = client.get(url, headers=headers)
         assert other.text == "Ollama is running" and other.headers["content-type"].startswith("text/plain")
-    assert httpx.head(url).status_code == 200
+    assert client.head(url).status_code == 200
     assert page.headers["vary"] == other.headers["vary"] == "Accept"  # a cache does not give one for the other
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_every_file_is_served(url: str, name: str):
-    found = httpx.get(f"{url}/page/{name}")
+def test_every_file_is_served(client: httpx.Client, url: str, name: str):
+    found = client.get(f"{url}/page/{name}")
     assert found.status_code == 200 and found.content == (WEB / name).read_bytes()
     assert found.headers["content-type"].partition(";")[0] == TYPES[name.rpartition(".")[2]]
     headers = found.headers
     assert headers["x-content-type-options"] == "nosniff" and headers["cache-control"] == "no-cache"
-    again = httpx.get(f"{url}/page/{name}", headers={"if-none-match": headers["etag"]})
+    again = client.get(f"{url}/page/{name}", headers={"if-none-match": headers["etag"]})
     assert again.status_code == 304 and not again.content and again.headers["etag"] == headers["etag"]
-    other = httpx.get(f"{url}/page/{name}", headers={"if-none-match": '"another", W/"old"'})
+    other = client.get(f"{url}/page/{name}", headers={"if-none-match": '"another", W/"old"'})
     assert other.status_code == 200
 
 
-def test_the_policy(url: str):
-    policy = httpx.get(url, headers=HTML).headers["content-security-policy"]
+def test_the_policy(client: httpx.Client, url: str):
+    policy = client.get(url, headers=HTML).headers["content-security-policy"]
     rules = dict(rule.split(" ", 1) for rule in policy.split("; "))
     assert rules["default-src"] == rules["frame-ancestors"] == rules["base-uri"] == rules["form-action"] == "'none'"
     assert {name: rule for name, rule in rules.items() if "'self'" in rule} == dict.fromkeys(
@@ -58,18 +65,18 @@ def test_the_policy(url: str):
 @pytest.mark.parametrize(
     "path", ["", "nothing.js", "../assets.py", "..%2fassets.py", "%2e%2e/assets.py", "/etc/passwd", "assets.py", "core"]
 )
-def test_nothing_else_is_served(url: str, path: str):
-    assert httpx.get(f"{url}/page/{path}").status_code == 404
+def test_nothing_else_is_served(client: httpx.Client, url: str, path: str):
+    assert client.get(f"{url}/page/{path}").status_code == 404
 
 
-def test_files_need_no_key_and_everything_else_does(models: Path):
+def test_files_need_no_key_and_everything_else_does(client: httpx.Client, models: Path):
     with serving(models, Script(), api_keys=("a-key-of-this-test",)) as url:
-        assert httpx.get(url, headers=HTML).status_code == 200
-        assert httpx.get(f"{url}/page/main.js").status_code == 200
+        assert client.get(url, headers=HTML).status_code == 200
+        assert client.get(f"{url}/page/main.js").status_code == 200
         for path in ("/v1/models", "/models", "/page", "/pagex", "//", "/page/../v1/models"):
-            assert httpx.get(f"{url}{path}", follow_redirects=False).status_code in (401, 404)
-        assert httpx.get(f"{url}/v1/models").status_code == 401
-        assert httpx.post(url, json={}).status_code == 401
+            assert client.get(f"{url}{path}", follow_redirects=False).status_code in (401, 404)
+        assert client.get(f"{url}/v1/models").status_code == 401
+        assert client.post(url, json={}).status_code == 401
 
 
 @pytest.mark.parametrize("name", FILES)

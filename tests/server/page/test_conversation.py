@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from tests.server.page.conftest import Watched, ask, finished, opened
 from tests.server.page.scripted import Script
@@ -99,6 +99,8 @@ def test_an_edit_that_is_given_up_changes_nothing(page: Page, script: Script):
     page.hover(".message.user")
     page.get_by_role("button", name="Edit the message").click()
     page.get_by_role("textbox", name="Edit the message").press("Escape")
+    expect(page.locator(".message.user .text")).to_be_visible()
+    expect(page.get_by_role("button", name="Edit the message")).to_be_focused()
     assert texts(page) == ["Question", "Yes."] and page.locator(".versions").count() == 0
 
 
@@ -149,6 +151,22 @@ def test_several_conversations_answer_at_once(page: Page, script: Script):
     expect(page.locator(".message.coming")).to_have_count(1)
     page.click("#send")
     finished(page)
+
+
+def test_a_message_may_be_sent_before_the_models_are_known(browser_page: Page, watched: Watched, url: str, script: Script):
+    held: list[Route] = []
+    release: list[bool] = []
+    watched.follow(browser_page, url)
+    browser_page.route("**/v1/models", lambda route: route.continue_() if release else held.append(route))
+    browser_page.goto(url)
+    browser_page.fill("#draft", "Early")
+    browser_page.press("#draft", "Enter")
+    browser_page.wait_for_selector(".message.coming")
+    assert not script.prompts
+    release.append(True)
+    for route in held:
+        route.continue_()
+    assert finished(browser_page) == "Yes." and "Early" in script.prompts[0]
 
 
 def test_settings_reach_the_model(page: Page, script: Script):

@@ -242,9 +242,14 @@ TIMES = """async (sources) => {
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_time_is_linear_in_the_text(bare: Page, name: str):
-    """Four times the text takes four times as long, and not sixteen times."""
-    short, long = bare.evaluate(TIMES, [HOSTILE[name](1500), HOSTILE[name](6000)])
-    assert long < 9 * short + 100
+    """Four times the text takes four times as long, and not sixteen times; measured again while others disturb it."""
+    sources, times = [HOSTILE[name](1500), HOSTILE[name](6000)], []
+    for _ in range(5):
+        times.append(bare.evaluate(TIMES, sources))
+        short, long = map(min, zip(*times, strict=True))
+        if long < 9 * short + 100:
+            return
+    raise AssertionError(times)
 
 
 def test_signs_that_deceive_are_visible(bare: Page):

@@ -89,7 +89,7 @@ export function openMenu(button, entries) {
   });
   const place = button.getBoundingClientRect();
   menu.style.setProperty("top", `${Math.min(place.bottom + 4, window.innerHeight - 40 * items.length - 24)}px`);
-  menu.style.setProperty("left", `${Math.max(8, Math.min(place.left, window.innerWidth - 236))}px`);
+  menu.style.setProperty("left", `${Math.max(8, Math.min(place.left, window.innerWidth - 268))}px`);
   button.closest("aside, main").append(menu);
   button.setAttribute("aria-expanded", "true");
   document.addEventListener("pointerdown", outside, true);
