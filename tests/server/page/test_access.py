@@ -9,7 +9,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import BrowserContext, Page, expect
 
-from tests.server.page.conftest import Watched, ask, finished, opened
+from tests.server.page.conftest import PATIENCE, Watched, ask, finished, opened
 from tests.server.page.scripted import Script, serving
 
 RICH = """# Title
@@ -38,7 +38,7 @@ def faults(page: Page) -> list[str]:
 @pytest.fixture
 def context(browser):
     made = browser.new_context(viewport={"width": 1100, "height": 800}, bypass_csp=True)
-    made.set_default_timeout(10_000)
+    made.set_default_timeout(PATIENCE)
     yield made
     made.close()
 
