@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import Download, Page, expect
 
 from lacewing.chat.services import document, files
-from lacewing.chat.services.kv_files import identity_of
+from lacewing.chat.services.identity import identity_of
 from lacewing.chat.services.opening import open_session
 from lacewing.chat.session.session import Session
 from lacewing.chat.session.settings import Settings
