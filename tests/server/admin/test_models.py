@@ -257,3 +257,16 @@ def test_experts_are_counted_while_somebody_looks(tmp_path):
         assert seen["tokens"] >= 8 and len(seen["layers"]) == model["experts"]["layers"]
         for layer in seen["layers"]:
             assert len(layer["tokens"]) == seen["experts"] and sum(layer["tokens"]) == seen["tokens"] * seen["active"]
+
+
+def test_force_goes_before_one_that_waits(server, name):
+    """Who unloads a model and sees that its answers take long may end them after all."""
+    load(server, name)
+    with Stream(server, name, 1500) as stream:
+        assert httpx.post(f"{server}/models/unload", json={"model": name}).json() == {"success": True}
+        began = time.monotonic()
+        while "progress" not in httpx.get(f"{server}/models").json()["data"][0]["status"]:
+            assert time.monotonic() - began < 20, "nobody is told that it waits for answers"
+        answer = httpx.post(f"{server}/models/unload", json={"model": name, "wait": True, "force": True}, timeout=60)
+        assert answer.json()["changed"] == ["unloaded"]
+    assert "closed" in stream.reason["error"]["message"]

@@ -32,7 +32,7 @@ class Changer:
         `force`: also a residency that the memory plan refuses, and a template whose tokens the vocabulary lacks.
         Raises LacewingError; what comes before the failed one in "context", "residency", "template" has changed then.
         """
-        async with self._mover.turn, self._changing(slot):
+        async with self._mover.turn, self.changing(slot):
             served, before, changed = slot.served, slot.setup, list[str]()
             if served is None:
                 slot.setup = setup
@@ -51,7 +51,8 @@ class Changer:
             return changed
 
     @contextlib.asynccontextmanager
-    async def _changing(self, slot: Slot) -> AsyncIterator[None]:
+    async def changing(self, slot: Slot) -> AsyncIterator[None]:
+        """Its progress is told, and it can be given up."""
         slot.changing, slot.given_up = True, False
         try:
             yield

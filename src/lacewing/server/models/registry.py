@@ -175,8 +175,7 @@ class Registry:
             self._mover.give_up(slot)
             if slot.task is not None:
                 await asyncio.wait({slot.task})
-        async with self._mover.turn:
-            slot.given_up = False
+        async with self._mover.turn, self._changer.changing(slot):
             if slot.served is None:
                 return False
             if force:
