@@ -27,13 +27,14 @@ async def server_of(path):
     try:
         await registry.preload()
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost", timeout=60) as client:
+            client.model = registry.served[0].name
             yield client, registry
     finally:
         await registry.close()
 
 
 def ask(client, prompt, count=24):
-    body = {"prompt": prompt, "max_tokens": count, "temperature": 0, "ignore_eos": True, "logprobs": 0}
+    body = {"model": client.model, "prompt": prompt, "max_tokens": count, "temperature": 0, "ignore_eos": True, "logprobs": 0}
     return client.post("/v1/completions", json=body)
 
 

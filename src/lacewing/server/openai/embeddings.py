@@ -21,8 +21,6 @@ from lacewing.server.openai.requests import accept
 from lacewing.server.openai.types import dumps
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from lacewing.assistant.deltas import Delta
     from lacewing.server.feed import Choice
 
@@ -91,15 +89,12 @@ class VectorWriter(Format):
         body = self._body
         normalise = body.pooling != "none" if body.normalize is None else body.normalize
         vector = finished(choice.ticket.handle.hidden, normalise=normalise, dimensions=body.dimensions)
-        encoded = self._encoded(vector) if body.pooling != "none" else list(map(self._encoded, vector))
+        if body.encoding_format != "base64":
+            encoded = vector.tolist()
+        else:
+            rows = [base64.b64encode(row.astype("<f4").tobytes()).decode() for row in vector.reshape(-1, vector.shape[-1])]
+            encoded = rows if body.pooling == "none" else rows[0]
         return {"object": "embedding", "index": choice.index, "embedding": encoded}
-
-    def _encoded(self, vector: np.ndarray) -> str | list[float]:
-        """Float32 (D,)."""
-        if self._body.encoding_format == "base64":
-            return base64.b64encode(vector.astype("<f4").tobytes()).decode()
-        found: list[float] = vector.tolist()
-        return found
 
 
 async def embeddings(request: Request) -> EmbeddingExchange:
