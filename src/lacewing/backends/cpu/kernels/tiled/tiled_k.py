@@ -14,6 +14,7 @@ from lacewing.backends.cpu.kernels.tiled.tiled import (
     SubBlock,
     Values,
     emit_half,
+    emit_nibble,
     emit_offset,
     emit_put,
     emit_words,
@@ -46,7 +47,7 @@ def emit_masked(b: ir.IRBuilder, q: ir.Value, places: ir.Value, mask: int) -> ir
 
 
 def emit_32(b: ir.IRBuilder, block: ir.Value, part: ir.Value, first: int) -> Values:
-    """Nibbles of Q4_K and Q5_K, which begin at byte `first`: 64 columns in 32 bytes, the second half in the high nibbles."""
+    """Nibbles of Q5_K, which begin at byte `first`: 64 columns in 32 bytes, the second half in the high nibbles."""
     at, places = emit_offset(b, block, emit_bits(b, part, 1, 3), 8 * VECTOR_BYTES), emit_places(b, part, 0, 1, 4)
     return [emit_masked(b, q, places, 0x0F0F0F0F) for q in emit_words(b, at, first, 8)]
 
@@ -57,7 +58,12 @@ def with_scales(b: ir.IRBuilder, registers: Values, scales: ir.Value) -> SubBloc
 
 
 def emit_q4_k(b: ir.IRBuilder, block: ir.Value, part: ir.Value, scales: ir.Value) -> Iterator[SubBlock]:
-    yield with_scales(b, emit_32(b, block, part, 16), scales)
+    """64 columns in 32 bytes, the second half in the high nibbles."""
+    words = emit_words(b, emit_offset(b, block, part, 8 * VECTOR_BYTES), 16, 8)
+    for high in (0, 1):
+        registers = [emit_nibble(b, q, high) for q in words]
+        low = emit_load(b, scales, VECTOR_BYTES * (FLOATS_BETWEEN + high), F32V)
+        yield SubBlock(registers, 32 * high, emit_load(b, scales, VECTOR_BYTES * high, F32V), low)
 
 
 def emit_q5_k(b: ir.IRBuilder, block: ir.Value, part: ir.Value, scales: ir.Value) -> Iterator[SubBlock]:
@@ -90,6 +96,6 @@ def emit_q6_k(b: ir.IRBuilder, block: ir.Value, part: ir.Value, scales: ir.Value
         yield SubBlock(registers, 16 * sub, emit_load(b, scales, VECTOR_BYTES * sub, F32V))
 
 
-tiled_q4_k, unpack_q4_k = make_kernels(Blocks(144, 256, 8, 32, None, emit_head, emit_q4_k))
-tiled_q5_k, unpack_q5_k = make_kernels(Blocks(176, 256, 8, 32, None, emit_head, emit_q5_k))
-tiled_q6_k, unpack_q6_k = make_kernels(Blocks(210, 256, 8, 16, 5, emit_q6_k_head, emit_q6_k))
+tiled_q4_k, unpack_q4_k = make_kernels(Blocks(144, 256, 4, 32, None, emit_head, emit_q4_k))
+tiled_q5_k, unpack_q5_k = make_kernels(Blocks(176, 256, 8, 32, None, emit_head, emit_q5_k, in_order=False))
+tiled_q6_k, unpack_q6_k = make_kernels(Blocks(210, 256, 8, 16, 5, emit_q6_k_head, emit_q6_k, in_order=False))
