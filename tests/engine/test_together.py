@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lacewing.backends.batch import Candidates, Wanted
 from lacewing.engine.sampling import Sampler
-from lacewing.engine.together import FEW, pick_together
+from lacewing.engine.together import FEW, pick_rows_together, pick_together
 from lacewing.options import Sampling
 
 VOCAB = 1000
@@ -57,3 +58,25 @@ def test_who_wants_something_special_is_left_out() -> None:
 def test_too_few_candidates_are_left_out() -> None:
     samplers = [Sampler(Sampling(seed=1), VOCAB) for _ in range(6)]
     assert not pick_together(samplers, [candidates(np.random.default_rng(1), 1.0, 39)] * 6)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(samplings, min_size=1, max_size=20), st.integers(0, 2**31), st.sampled_from([100, VOCAB, 9001]))
+def test_whole_rows_lead_to_the_tokens_of_each_alone(options: list[Sampling], seed: int, vocab: int) -> None:
+    random = np.random.default_rng(seed)
+    together, alone = ([Sampler(each, vocab) for each in options] for _ in range(2))
+    for _ in range(3):
+        rows = [random.normal(0, 4, vocab).astype(np.float32).round(2) for _ in options]
+        picked = pick_rows_together(together, rows)
+        for index, (one, other) in enumerate(zip(together, alone, strict=True)):
+            if index in picked:
+                assert picked[index] == other.pick(rows[index], [1])
+            else:
+                assert not one.plain_count or sum(each.plain_count == one.plain_count for each in together) <= FEW
+
+
+@pytest.mark.parametrize("place", [0, 5000, 9000])  # the last one is in no group of equal size
+def test_a_row_that_is_no_number_is_left_out_alone(place: int) -> None:
+    rows = [np.random.default_rng(each).normal(size=9001).astype(np.float32) for each in range(8)]
+    rows[3][place] = np.nan
+    assert sorted(pick_rows_together([Sampler(Sampling(seed=1), 9001) for _ in rows], rows)) == [0, 1, 2, 4, 5, 6, 7]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -22,6 +23,17 @@ def top_k(logits: np.ndarray, k: int) -> np.ndarray:
     candidates = np.flatnonzero(logits >= bound)
     order = np.argsort(-logits[candidates], kind="stable")
     return candidates[order[:k]]
+
+
+def top_k_of_rows(rows: Sequence[np.ndarray], k: int) -> list[np.ndarray]:
+    """`top_k` of each row, all (V,); quicker together than one by one."""
+    columns = len(rows[0]) // _ROWS
+    if k * 2 >= columns:
+        return [top_k(row, k) for row in rows]
+    pools = np.stack([row[: columns * _ROWS].reshape(_ROWS, columns).max(axis=0) for row in rows])
+    bounds = np.partition(pools, columns - k, axis=1)[:, columns - k]
+    candidates = [np.flatnonzero(row >= bound) for row, bound in zip(rows, bounds, strict=True)]
+    return [each[np.argsort(-row[each], kind="stable")[:k]] for row, each in zip(rows, candidates, strict=True)]
 
 
 def log_sum_exp(logits: np.ndarray) -> float:

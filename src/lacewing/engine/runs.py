@@ -13,7 +13,7 @@ from lacewing.engine.constraint import begin
 from lacewing.engine.request import Task
 from lacewing.engine.sampling import Token, not_finite
 from lacewing.engine.sequence import Sequence
-from lacewing.engine.together import pick_together
+from lacewing.engine.together import pick_rows_together, pick_together
 from lacewing.errors import NumericError, OptionError
 
 
@@ -95,12 +95,22 @@ def _choices(step: Step, batch: Batch, parts: list[Part]) -> list[Choice]:
     found = _among_candidates(step, batch, tasks)
     if found is None or None in found:
         rows = _collect(parts, step.run(batch))  # where somebody's logits are no numbers, they show whose
-        known = found or [None] * len(tasks)
+        known = found or _known(tasks, rows)
         choices = [each or _pick(task, row) for task, row, each in zip(tasks, rows, known, strict=True)]
     else:
         choices = [each for each in found if each is not None]
     errors = [None if task.masks is None else task.masks.error for task in tasks]
     return [choice if error is None else error for choice, error in zip(choices, errors, strict=True)]
+
+
+def _known(tasks: list[Task], rows: list[np.ndarray]) -> list[Choice | None]:
+    """The choices that are made together, of whole rows; None: of those who choose alone."""
+    plain = [index for index, task in enumerate(tasks) if task.masks is None]
+    picked = pick_rows_together([tasks[index].sampler for index in plain], [rows[index] for index in plain])
+    known: list[Choice | None] = [None] * len(tasks)
+    for place, token in picked.items():
+        known[plain[place]] = token
+    return known
 
 
 def _among_candidates(step: Step, batch: Batch, tasks: list[Task]) -> list[Choice | None] | None:

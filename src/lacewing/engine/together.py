@@ -1,4 +1,4 @@
-"""The usual choice, among the top-k candidates of a device, for many sequences at once: NumPy's calls cost more than their work."""
+"""The usual choice, one of the top-k logits, for many sequences at once: NumPy's calls cost more than their work."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from lacewing.backends.batch import Candidates
+from lacewing.backends.choice import top_k_of_rows
 from lacewing.engine.sampling import Sampler, Token
 
 FEW = 4  # sequences, up to which it pays to choose one by one
@@ -16,18 +17,35 @@ FEW = 4  # sequences, up to which it pays to choose one by one
 
 def pick_together(samplers: Sequence[Sampler], found: Sequence[Candidates]) -> dict[int, Token]:
     """What `Sampler.pick_among` gives, to the bit, by the index of those who want nothing special; the others are left out."""
+    known = [len(each.ids) for each in found]
+    tokens: dict[int, Token] = {}
+    for count, members in _alike(samplers, known).items():
+        places = _places([samplers[index] for index in members], np.stack([found[index].logits[:count] for index in members]))
+        tokens |= {index: Token(int(found[index].ids[place])) for index, place in zip(members, places, strict=True)}
+    return tokens
+
+
+def pick_rows_together(samplers: Sequence[Sampler], rows: Sequence[np.ndarray]) -> dict[int, Token]:
+    """The same of what `Sampler.pick` gives of whole rows, float32 (V,) each; rows that are no numbers are left out."""
     if len(samplers) <= FEW:
         return {}
-    alike: dict[int, list[int]] = defaultdict(list)
-    for index, (sampler, candidates) in enumerate(zip(samplers, found, strict=True)):
-        if 0 < sampler.plain_count <= len(candidates.ids):
-            alike[sampler.plain_count].append(index)
+    known = [len(row) if math.isfinite(float(row.max())) else 0 for row in rows]  # max() passes NaN on
     tokens: dict[int, Token] = {}
-    for count, members in alike.items():
-        if len(members) > FEW:
-            places = _places([samplers[index] for index in members], np.stack([found[index].logits[:count] for index in members]))
-            tokens |= {index: Token(int(found[index].ids[place])) for index, place in zip(members, places, strict=True)}
+    for count, members in _alike(samplers, known).items():
+        ids = top_k_of_rows([rows[index] for index in members], count)
+        logits = np.stack([rows[index][each] for index, each in zip(members, ids, strict=True)])
+        places = _places([samplers[index] for index in members], logits)
+        tokens |= {index: Token(int(each[place])) for index, each, place in zip(members, ids, places, strict=True)}
     return tokens
+
+
+def _alike(samplers: Sequence[Sampler], known: Sequence[int]) -> dict[int, list[int]]:
+    """By the number of candidates, at most those that are known, more than a few who draw one of so many."""
+    alike: dict[int, list[int]] = defaultdict(list)
+    for index, (sampler, most) in enumerate(zip(samplers, known, strict=True)):
+        if 0 < sampler.plain_count <= most:
+            alike[sampler.plain_count].append(index)
+    return {count: members for count, members in alike.items() if len(members) > FEW}
 
 
 def _places(samplers: Sequence[Sampler], logits: np.ndarray) -> list[int]:
