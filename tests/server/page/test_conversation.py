@@ -225,7 +225,7 @@ def test_a_deleted_conversation_can_be_had_back(page: Page, script: Script):
     page.locator("dialog").get_by_role("button", name="Delete").click()
     expect(page.locator("#conversations .title")).to_have_count(0)
     page.get_by_role("button", name="Undo").click()
-    expect(page.locator("#conversations .title")).to_have_count(1)
+    expect(page.locator(".message")).to_have_count(2)
     assert texts(page) == ["Precious", "Yes."]
     page.reload()
     page.wait_for_selector("html[data-ready]")
