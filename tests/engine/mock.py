@@ -3,11 +3,12 @@ what can be seen. So whoever puts a wrong page into a table, shares one that is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from lacewing.backends.batch import Batch, StepLimits
+from lacewing.backends.batch import Batch, Candidates, Draw, StepLimits, Wanted
 from lacewing.backends.step import RoutedLayer, Step
 from lacewing.errors import OutOfMemoryError
 from lacewing.program.operands import Buffer, View
@@ -185,22 +186,57 @@ class AheadStep(MockStep):
     def __init__(self, *arguments, **options):
         super().__init__(*arguments, **options)
         self.chosen = 0  # tokens that it chose or found candidates for
-        self.asked: list[tuple[int, int]] = []  # first position and count of `greedy`
+        self.asked: list[tuple[int, int]] = []  # first position and count of `greedy` and `drawn`
 
     def _choose(self, batch, wanted):
         self.chosen += len(wanted)
         return super()._choose(batch, wanted)
 
     def greedy(self, batch: Batch, count: int) -> Generator[np.ndarray, None, None]:
-        """One run further than the token that it gives."""
         self.asked.append((int(batch.positions[0]), count))
-        choices = super().greedy(batch, count)
-        held = [next(choices)]
-        for _ in range(count - 1):
-            try:
-                held.append(next(choices))
-            except Exception:
-                yield held.pop(0)
-                raise
+        return _one_further(super().greedy(batch, count), count)
+
+    def drawn(self, batch: Batch, draws: Sequence[Draw], count: int, numbers: Callable[[int], Sequence[float]]):
+        """Expects the likeliest tokens, so that it is often wrong."""
+        self.asked.append((int(batch.positions[0]), count))
+        return _one_further(super().drawn(batch, draws, count, numbers), count)
+
+
+class DrawingStep(AheadStep):
+    """Expects what is then drawn, where nothing but the random number and the temperature decide; counts the runs."""
+
+    def drawn(self, batch: Batch, draws: Sequence[Draw], count: int, numbers: Callable[[int], Sequence[float]]):
+        self.asked.append((int(batch.positions[0]), count))
+        return _one_further(self._drawn(batch, draws, count, numbers), count)
+
+    def _drawn(self, batch, draws, count, numbers) -> Iterator[tuple[list[Candidates], np.ndarray]]:
+        for index in range(count):
+            batch = replace(batch, outputs=np.arange(len(batch.tokens), dtype=np.int32))
+            found = self.choose(batch, [Wanted(each.count) for each in draws])
+            tokens = np.array([_likely(*each) for each in zip(found, draws, numbers(index), strict=True)])
+            yield found, tokens
+            batch = replace(
+                batch,
+                tokens=tokens.astype(np.int32),
+                positions=batch.positions + 1,
+                units_in=batch.units_out,
+                units_out=batch.units_in,
+            )
+
+
+def _likely(found: Candidates, draw: Draw, number: float) -> int:
+    weights = np.exp(found.logits.astype(np.float64) / draw.temperature)
+    return int(found.ids[np.searchsorted(np.cumsum(weights), number * weights.sum(), side="right")])
+
+
+def _one_further(choices: Iterator, count: int) -> Generator:
+    """One run further than what it gives."""
+    held = [next(choices)]
+    for _ in range(count - 1):
+        try:
+            held.append(next(choices))
+        except Exception:
             yield held.pop(0)
-        yield from held
+            raise
+        yield held.pop(0)
+    yield from held

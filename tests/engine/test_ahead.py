@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lacewing.engine.engine import Engine
+from lacewing.engine.engine import Engine, Request
 from lacewing.errors import NumericError
 from lacewing.options import Sampling
-from tests.engine.mock import VOCAB, AheadStep, MockStep, counting, hashed
+from tests.engine.mock import KINDS, VOCAB, AheadStep, DrawingStep, MockStep, counting, hashed
 
 OPTIONS = [
     Sampling(temperature=0, max_tokens=9),
@@ -36,6 +36,43 @@ def test_the_same_tokens(sampling):
         assert [i for i, _ in a.alternatives] == [i for i, _ in b.alternatives]
         np.testing.assert_allclose([p for _, p in a.alternatives], [p for _, p in b.alternatives], atol=1e-6)
         assert (a.logprob is None) == (b.logprob is None) and (a.logprob is None or abs(a.logprob - b.logprob) < 1e-6)
+
+
+@pytest.mark.parametrize("kind", [AheadStep, DrawingStep])
+@pytest.mark.parametrize("states", KINDS)
+def test_tokens_that_are_drawn_ahead(kind, states):
+    """Of several sequences, one of them greedy, whether the device expects the right ones or others."""
+    options = [Sampling(temperature=1.3, top_k=8, top_p=1, min_p=0, seed=seed, max_tokens=30 + seed) for seed in range(3)]
+    options.append(Sampling(temperature=0, max_tokens=25))
+    expected = [
+        [t.id for t in Engine(MockStep(hashed, 64, 300), VOCAB, 300).generate([7, at], each)] for at, each in enumerate(options)
+    ]
+    step = kind(hashed, 64, 300, 4, KINDS[states])
+    engine = Engine(step, VOCAB, 300)
+    streams = [engine.submit(Request([7, at], each)) for at, each in enumerate(options)]
+    for stream in streams:
+        stream.task.background = True
+    assert [[token.id for token in stream] for stream in streams] == expected
+    if kind is DrawingStep:  # as many times as the company changed, or the 64 tokens of a run were done
+        assert len(step.asked) <= 4 + 4 * 64 // 64
+    else:
+        assert len(step.asked) > 20
+
+
+def test_a_draw_that_is_lost_is_made_again():
+    """A run that fails takes none of the random numbers that were drawn ahead."""
+    sampling = Sampling(temperature=1.3, top_k=8, top_p=1, min_p=0, seed=3, max_tokens=20)
+    expected = [token.id for token in engines()[0].generate([1, 2], sampling)]
+    step = DrawingStep(hashed, 64, 64)
+    left = [9]
+
+    def fail():
+        left[0] -= 1
+        if left[0] == 0:
+            raise NumericError("once")
+
+    step.fail = fail
+    assert [token.id for token in Engine(step, VOCAB, 64).generate([1, 2], sampling)] == expected and left[0] < 0
 
 
 @pytest.mark.parametrize("sampling", OPTIONS[:5])

@@ -125,12 +125,32 @@ def test_masks_are_made_while_the_step_runs_or_by_whoever_waits_for_them():
 
 
 def test_what_needs_no_mask_has_none():
-    """Such as a model that still thinks. A device does not choose ahead all the same: what is allowed may change at any token."""
+    """Such as a model that still thinks: a device may choose ahead, until what is allowed changes."""
     free = lambda seen: None if len(seen) < 4 else residues(seen)  # noqa: E731
+    for sampling in (SAMPLINGS[0], Sampling(temperature=1.1, top_k=6, seed=3, max_tokens=12)):
+        engine = make(AheadStep)
+        stream = engine.submit(Request([1, 2], sampling, frozenset({END}), constraint=Steps(free)))
+        assert [token.id for token in stream] == expected([1, 2], sampling, Steps(free))
+        assert engine.step.asked and max(position for position, _ in engine.step.asked) <= 4
     engine = make(AheadStep)
-    stream = engine.submit(Request([1, 2], SAMPLINGS[0], frozenset({END}), constraint=Steps(free)))
-    assert [token.id for token in stream] == expected([1, 2], SAMPLINGS[0], Steps(free))
+    list(engine.submit(Request([1, 2], SAMPLINGS[0], frozenset({END}), constraint=Steps(residues))))
     assert not engine.step.asked
+
+
+def test_a_constraint_that_breaks_while_the_device_is_ahead_fails_its_request_alone():
+    def broken(seen):
+        if len(seen) == 3:
+            raise ValueError("no mask")
+
+    engine = make(AheadStep, rows=2)
+    good, bad = (
+        engine.submit(Request([1, 2], SAMPLINGS[0], frozenset({END}), constraint=Steps(each)))
+        for each in (lambda seen: None, broken)
+    )
+    bad.task.background = good.task.background = True
+    with pytest.raises(ValueError, match="no mask"):
+        list(bad)
+    assert [token.id for token in good] == expected([1, 2], SAMPLINGS[0], Steps(lambda seen: None))
 
 
 def test_a_constraint_that_has_ended_ends_the_request_with_its_last_token():

@@ -99,6 +99,17 @@ class Wanted:
 
 
 @dataclass(frozen=True)
+class Draw:
+    """How a token is drawn from the `count` largest logits of a row: the likeliest that reach `top_p` together, those at least
+    `min_p` times as likely as the likeliest, and of what is left one, by the weights at `temperature`, which is above zero."""
+
+    count: int = 1
+    top_p: float = 1.0
+    min_p: float = 0.0
+    temperature: float = 1.0
+
+
+@dataclass(frozen=True)
 class Candidates:
     """The largest logits of a row, largest first, the lower id first among equals, and what all of them sum to.
 

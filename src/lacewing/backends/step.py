@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from lacewing.backends.batch import Batch, Candidates, StepLimits, Wanted, check_batch
+from lacewing.backends.batch import Batch, Candidates, Draw, StepLimits, Wanted, check_batch
 from lacewing.backends.choice import candidates_of
 from lacewing.backends.weights import CacheStatistics, WeightView
 from lacewing.errors import BackendError, Cancelled, OptionError
@@ -61,7 +61,7 @@ class Step(ABC):
     buffer_bytes: int  # activations and scratch
     notices: tuple[str, ...] = ()  # what a person should know, such as weights that the device keeps as another quant
     most_candidates = 0  # `choose` of up to so many is made by the device, which spares the host the whole row
-    runs_ahead = False  # `greedy` keeps the device busy while the host reads a token
+    runs_ahead = False  # `greedy` and `drawn` keep the device busy while the host reads a token
     can_profile = False
 
     def __init__(self, program: Program, limits: StepLimits):
@@ -147,6 +147,27 @@ class Step(ABC):
             yield tokens
             ids = replace(
                 ids, tokens=tokens.astype(np.int32), positions=ids.positions + 1, units_in=ids.units_out, units_out=ids.units_in
+            )
+
+    def drawn(
+        self, batch: Batch, draws: Sequence[Draw], count: int, numbers: Callable[[int], Sequence[float]]
+    ) -> Generator[tuple[list[Candidates], np.ndarray], None, None]:
+        """As `greedy`, but with the candidates of each row, and ids int64 (N,) that run next: what the step expects to be drawn.
+
+        `numbers(n)` gives the random number of each row, from 0 to 1, for the token after n others. Who draws another token than
+        the one that is expected must close the iterator and begin anew.
+        """
+        batch = replace(batch, outputs=np.arange(len(batch.tokens), dtype=np.int32))
+        for _ in range(count):
+            found = self.choose(batch, [Wanted(each.count) for each in draws])
+            tokens = np.array([each.ids[0] for each in found], np.int64)
+            yield found, tokens
+            batch = replace(
+                batch,
+                tokens=tokens.astype(np.int32),
+                positions=batch.positions + 1,
+                units_in=batch.units_out,
+                units_out=batch.units_in,
             )
 
     def hidden(self) -> np.ndarray:

@@ -140,20 +140,23 @@ class Admission(ABC):
 
     def _admit(self, now: float) -> None:
         """Those that wait, in their order, as long as there are rows and pages for them."""
-        while self.waiting:
-            task = next((each for each in self.waiting if each.wants and not each.idle(now) and not each.waits(now)), None)
-            if task is None:
-                return
-            if not self._rows or (self.running and not self._fits(task)):
-                paused = self._paused(self.running)
-                if paused is None:
-                    return
+        while (found := self._admissible(now)) is not None:
+            task, paused = found
+            if paused is not None:
                 self._preempt(paused, first=False)
                 continue
             try:
                 self._begin(task)
             except Exception as error:  # such as of a device that is lost
                 self._fail(task, error, whole=False)
+
+    def _admissible(self, now: float) -> tuple[Task, Task | None] | None:
+        """The task that waits and can begin next, and the one that is paused and must make room for it; None: none can."""
+        task = next((each for each in self.waiting if each.wants and not each.idle(now) and not each.waits(now)), None)
+        if task is None or (self._rows and (not self.running or self._fits(task))):
+            return None if task is None else (task, None)
+        paused = self._paused(self.running)
+        return None if paused is None else (task, paused)
 
     def _begin(self, task: Task) -> None:
         """In a row, with what can be taken up."""

@@ -43,6 +43,15 @@ class Masks:
         self._job: _Job | None = None
         self._mask: np.ndarray | None = None
         self.error: Exception | None = None
+        self._bound = True  # the last one that was made allowed only some tokens, or none was made
+
+    @property
+    def free(self) -> bool:
+        """Whether anything may come next. True only if that was so before, since a mask is better made while the step runs."""
+        if self._bound or self.error is not None:
+            return False
+        begin([self])
+        return self.get() is None and self.error is None
 
     def get(self) -> np.ndarray | None:
         """The mask that `begin` began to make."""
@@ -71,7 +80,7 @@ class Masks:
                     raise GrammarError(f"a mask is {mask.dtype} of shape {mask.shape}, not uint32 ({self._words},)")
                 if not mask.any():
                     raise GrammarError("the grammar of this request allows no token that the model has")
-            self._mask = mask
+            self._mask, self._bound = mask, mask is not None
         except Exception as error:
             self.error = error
 

@@ -130,6 +130,11 @@ def _among_candidates(step: Step, batch: Batch, tasks: list[Task]) -> list[Choic
         return [not_finite(len(tasks[0].history) - 1)] if broken else None
     except OptionError:
         return None  # such as of a mask that allows only what the model gives no probability; the rows show whose
+    return pick_all(tasks, wishes, found)
+
+
+def pick_all(tasks: list[Task], wishes: list[tuple[Wanted, ...]], found: list[Candidates]) -> list[Choice | None]:
+    """The next token of each task from what it wished for, or why there is none; None: it takes whole rows to tell."""
     first = np.cumsum([0, *map(len, wishes)]).tolist()
     plain = [index for index, task in enumerate(tasks) if task.masks is None]
     known = pick_together([tasks[index].sampler for index in plain], [found[first[index]] for index in plain])
@@ -169,26 +174,3 @@ def _pick_among(task: Task, wanted: tuple[Wanted, ...], found: list[Candidates])
         return task.sampler.pick_among(wanted, found, task.history)
     except Exception as error:
         return error
-
-
-class Ahead:
-    """Greedy choices of the device itself, which is kept busy while the host reads a token; of tasks that all do nothing else."""
-
-    def __init__(self, step: Step, tasks: list[Task], parts: list[Part], count: int):
-        self.tasks = list(tasks)
-        self._choices = step.greedy(batch_of(step, parts), count)
-        self.left = count
-
-    def next(self) -> list[Choice]:
-        """A token of each task. Raises as `Step.greedy`."""
-        self.left -= 1
-        try:
-            return [Token(token) for token in next(self._choices).tolist()]
-        except NumericError:
-            if len(self.tasks) > 1:
-                raise
-            return [not_finite(len(self.tasks[0].history) - 1)]
-
-    def close(self) -> None:
-        """What comes after is not wanted."""
-        self._choices.close()

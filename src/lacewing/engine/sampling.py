@@ -7,12 +7,13 @@ sorting a whole vocabulary (20 ms at 260,000 tokens): few tokens are ever likely
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from lacewing.backends.batch import Candidates, Mask, Wanted
+from lacewing.backends.batch import Candidates, Draw, Mask, Wanted
 from lacewing.backends.choice import allowed, log_sum_exp, top_k
 from lacewing.engine.adjust import Adjustments
 from lacewing.errors import NumericError, OptionError
@@ -71,7 +72,8 @@ class Sampler:
         self.sampling = sampling
         self._adjust = Adjustments(sampling)
         self._random = np.random.Generator(np.random.PCG64(sampling.seed))
-        self._number: float | None = None  # drawn for the next token
+        self._numbers: deque[float] = deque()  # drawn for the tokens that come
+        self._looked = False  # the next token takes one
         self._used: float | None = None  # by a choice that may be made again
 
     @property
@@ -88,6 +90,14 @@ class Sampler:
         """Of how many of the largest raw logits it draws one, and tells nothing else; 0: it is not as simple as that."""
         options = self.sampling
         return options.top_k if self._adjust.none and not options.logprobs and not self._greedy else 0
+
+    @property
+    def draw(self) -> Draw | None:
+        """What it does with raw logits, if a device can do that by itself; None: it is not as simple as that."""
+        options = self.sampling
+        if self.takes_largest:
+            return Draw()
+        return Draw(options.top_k, options.top_p, options.min_p, options.temperature) if self.plain_count else None
 
     def wanted(self, history: Sequence[int], mask: Mask | None = None) -> tuple[Wanted, ...]:
         """What a choice after `history`, among what `mask` allows, looks at of the largest logits; (): at whole rows.
@@ -221,11 +231,16 @@ class Sampler:
         sums = np.cumsum(weights, dtype=np.float64)
         return min(int(np.searchsorted(sums, self._uniform() * sums[-1], side="right")), len(sums) - 1)
 
+    def upcoming(self, index: int) -> float:
+        """The random number, from 0 to 1, of the next token, or of the index-th after it, if each of them takes one."""
+        while len(self._numbers) <= index:
+            self._numbers.append(float(self._random.random()))
+        return self._numbers[index]
+
     def _uniform(self) -> float:
-        """The random number of the next token, from 0 to 1."""
-        if self._number is None:
-            self._number = float(self._random.random())
-        return self._number
+        """The random number of the next token."""
+        self._looked = True
+        return self.upcoming(0)
 
     def take_uniform(self) -> float:
         """As `_uniform`, for a token that is chosen with it."""
@@ -234,7 +249,7 @@ class Sampler:
         return found
 
     def _spend(self) -> None:
-        self._used, self._number = self._number, None
+        self._used, self._looked = self._numbers.popleft() if self._looked else None, False
 
     def chosen(self) -> None:
         """The last choice stands."""
@@ -243,7 +258,8 @@ class Sampler:
     def choose_again(self) -> None:
         """What was chosen since `chosen`, if anything, is lost with its run; the next choice takes the same random number."""
         if self._used is not None:
-            self._number, self._used = self._used, None
+            self._numbers.appendleft(self._used)
+            self._used = None
 
 
 def _told(token: int, own: Candidates, raw: Candidates, count: int) -> Token | None:

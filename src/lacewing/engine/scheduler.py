@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import suppress
 
 import numpy as np
 
 from lacewing.backends.step import Step
 from lacewing.engine.admission import Checks
+from lacewing.engine.ahead import Ahead, draw_of, run_ahead
 from lacewing.engine.observers import Observers
 from lacewing.engine.pages import Full
 from lacewing.engine.recovery import Recovery
 from lacewing.engine.request import Task
-from lacewing.engine.runs import Ahead, Choice, Part, run
+from lacewing.engine.runs import Choice, Part, run
 from lacewing.engine.sequence import Sequence
 from lacewing.engine.share import MEASURED, SMALLEST, prompt_tokens, shares
 from lacewing.engine.stats import rate
@@ -23,7 +25,7 @@ from lacewing.program.states import PAGE
 
 PATIENCE = 0.4  # seconds between two questions whether the caller has cancelled
 LOGIT_BYTES = 64 << 20  # rows of logits that are wanted of one run, at most
-_AHEAD = 256  # tokens that a device may be asked for at once
+_AHEAD, _AHEAD_EACH = 256, 64  # tokens that a device may be asked for at once; of each of many sequences at least
 
 
 class Scheduler(Recovery):
@@ -47,11 +49,10 @@ class Scheduler(Recovery):
         self._welcome()
         self._reap()
         ahead = self._ahead
-        if ahead is not None and (not ahead.left or self.waiting or self._wanting(began) != ahead.tasks):
+        if ahead is not None and (not ahead.goes_on or self._wanting(began) != ahead.tasks or self._admissible(began)):
             self.end_ahead()
         if self._ahead is None:
-            if self.waiting:
-                self._admit(began)
+            self._admit(began)
             parts = self._compose(self._by_turns(self._wanting(began)))
         else:
             parts = [Part(task.sequence, task.history[-1:], task, True) for task in self._ahead.tasks if task.sequence is not None]
@@ -251,21 +252,21 @@ class Scheduler(Recovery):
         return self._ahead is not None
 
     def _look_ahead(self, parts: list[Part]) -> None:
-        """Let the device choose by itself where nothing but greedy decoding is to be done."""
+        """Let the device choose by itself where it can for all of them."""
         tasks = [part.task for part in parts]
-        if not self.step.runs_ahead or self.observers or self.waiting or not parts:
+        if not self.step.runs_ahead or self.observers or not parts:
             return
-        if not all(task.decodes and task.sampler.takes_largest and task.masks is None and not task.plain for task in tasks):
+        if any(draw_of(task, self.step.most_candidates) is None for task in tasks):
             return
         if not all(part.sequence.owns_units() for part in parts):
             return
-        count = min([_AHEAD, self.step.limits.chunk, *(task.left(self.context) for task in tasks)])
+        most = max(_AHEAD_EACH, _AHEAD // len(tasks))  # their pages are reserved, and keep others out
+        count = min([most, self.step.limits.chunk, *(task.left(self.context) for task in tasks)])
         for part in parts:
-            try:
-                part.sequence.reserve(count)
-            except Full:
-                count = min(count, part.sequence.capacity - len(part.sequence.ids))
-        self._ahead = Ahead(self.step, tasks, parts, count)
+            with suppress(Full):
+                part.sequence.reserve(1 if self.waiting else count)  # those that wait may want the pages
+            count = min(count, part.sequence.capacity - len(part.sequence.ids))
+        self._ahead = run_ahead(self.step, parts, count)
 
     def end_ahead(self) -> None:
         """What the device would choose next is not wanted."""

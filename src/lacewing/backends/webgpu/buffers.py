@@ -10,6 +10,7 @@ from lacewing.backends.webgpu.lowering.inputs import Inputs
 from lacewing.backends.webgpu.lowering.transfer import transfer_bytes
 from lacewing.backends.webgpu.state.states import layout_of
 from lacewing.backends.webgpu.step.argmax import argmax_bytes
+from lacewing.backends.webgpu.step.draw import draw_bytes, most_rows
 from lacewing.backends.webgpu.step.top_k import top_k_bytes
 from lacewing.program.ops import Attention, ExpertLinear
 from lacewing.program.program import Program
@@ -21,6 +22,7 @@ def buffer_bytes(program: Program, limits: StepLimits) -> int:
     """Activations with their q8 forms, logits and their way to the host, the choice, sums of attention, transfers, inputs."""
     rows, vocabulary = logit_rows(program, limits), program.vocab_size
     total = 2 * 4 * rows * vocabulary + argmax_bytes(vocabulary, rows) + top_k_bytes(vocabulary, rows)
+    total += draw_bytes(vocabulary, most_rows(rows, limits.rows))
     total += 2 * transfer_bytes(program, limits) + 4 * Inputs.of(program, limits).words
     total += sum({_splits(program, limits, op).nbytes for op in program.ops if isinstance(op, Attention)})
     return total + _activation_bytes(program, limits)

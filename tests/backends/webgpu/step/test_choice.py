@@ -23,13 +23,13 @@ from tests.checkpoints import prompt_of, tiny
 from tests.models.running import greedy, open_step, run
 
 
-def table(rows: np.ndarray, variant: str = CODES) -> Step:
-    """A step whose logits after token t are `rows[t]`, (V, V), exactly: its weight is the identity."""
+def table(rows: np.ndarray, variant: str = CODES, count: int = 1) -> Step:
+    """A step of `count` rows whose logits after token t are `rows[t]`, (V, V), exactly: its weight is the identity."""
     size = len(rows)
     x = Buffer("x", size).view()
     weights = {"rows": floats("rows", rows), "eye": floats("eye", np.eye(size))}
     program = Program((Embed("rows", x), Logits(x, "eye")), {"rows": rows.shape, "eye": rows.shape}, (), size)
-    return backend(variant).compile(program, weights, StepLimits(64, 8))  # type: ignore[arg-type]
+    return backend(variant).compile(program, weights, StepLimits(64, 8, count))  # type: ignore[arg-type]
 
 
 def ids_of(step: Step, token: int, count: int, position: int = 0) -> Ids:

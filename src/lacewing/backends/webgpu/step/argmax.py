@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -17,6 +17,15 @@ PART = 2048  # logits that a workgroup looks through
 AHEAD = 2  # submissions under way
 BROKEN = 2**32 - 1  # id of a logit that is NaN or infinite
 NOTHING = BROKEN - 1  # where no logit is above minus infinity
+Found = TypeVar("Found", covariant=True)
+
+
+class Choosing(Protocol[Found]):
+    """What chooses the next tokens of a run on the device, and brings what it found to one of `AHEAD` + 1 places of a ring."""
+
+    def submit(self, plan: Recorded, rows: int, ring: int, number: int) -> int: ...
+
+    def take(self, ring: int, index: int, rows: int) -> Found: ...
 
 
 @dataclass(frozen=True)
@@ -35,8 +44,8 @@ class DeviceArgmax:
         grids = ((self.parts, rows, 1), (rows, 1, 1))
         return [(pipeline.handle, group._internal, *grid) for (pipeline, group), grid in zip(self.kernels, grids, strict=True)]
 
-    def submit(self, plan: Recorded, rows: int, ring: int) -> int:
-        """Run `plan` and the choice; the ids go to place `ring`. The number of the submission."""
+    def submit(self, plan: Recorded, rows: int, ring: int, number: int) -> int:
+        """Run `plan` and the choice, after `number` others; the ids go to place `ring`. The number of the submission."""
         recorder, place = Recorder(self.device.device), self.ring[ring]
         recorder.dispatches([*plan, *self.plan(rows)])
         place.copy(recorder, self.step_buffer, self.chosen, 4 * rows)

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from lacewing.backends.batch import Batch, Candidates, Wanted
+from lacewing.backends.batch import Batch, Candidates, Draw, Wanted
 from lacewing.backends.step import KernelTime, RoutedLayer, Step
 from lacewing.backends.webgpu.device.clock import Clock, Timed
 from lacewing.backends.webgpu.device.device import Device
 from lacewing.backends.webgpu.device.raw import Recorder
 from lacewing.backends.webgpu.lowering.compiler import Compiler
 from lacewing.backends.webgpu.lowering.dispatches import Dispatch, Run
-from lacewing.backends.webgpu.step.argmax import AHEAD, device_argmax
+from lacewing.backends.webgpu.step.argmax import AHEAD, Choosing, Found, device_argmax
+from lacewing.backends.webgpu.step.draw import DeviceDraw
 from lacewing.backends.webgpu.step.hidden import head_width, read_rows
 from lacewing.backends.webgpu.step.routes import RouteWatch
+from lacewing.backends.webgpu.step.timing import timed_of
 from lacewing.backends.webgpu.step.top_k import WANTED, DeviceTopK
 from lacewing.backends.webgpu.step.wishes import MOST_BIASES
 from lacewing.errors import OptionError
@@ -44,6 +46,7 @@ class WebGPUStep(Step):
         self._device, self._inputs = compiler.device, compiler.inputs
         self._step_buffer, self._logits, self.logit_rows = compiler.step_buffer, compiler.logits, compiler.logit_rows
         self._argmax, self._top_k = device_argmax(compiler), DeviceTopK(compiler)
+        self._draw = DeviceDraw(compiler, self._top_k)
         self._dispatches, shared = compiler.finish()
         self._arena, self._places = shared[0].buffer, compiler.arena
         self._embedded = next((self._places.view(op.out) for op in self.program.ops if isinstance(op, Embed)), None)
@@ -112,10 +115,23 @@ class WebGPUStep(Step):
 
     def greedy(self, batch: Batch, count: int) -> Generator[np.ndarray, None, None]:
         """See `Step.greedy`."""
-        rows = len(batch.tokens)
-        if rows > self.logit_rows:  # a large vocabulary, and more rows than its logits have room for
+        if len(batch.tokens) > self.logit_rows:  # a large vocabulary, and more rows than its logits have room for
             yield from super().greedy(batch, count)
-            return
+        else:
+            yield from self._fed_back(batch, count, self._argmax)
+
+    def drawn(
+        self, batch: Batch, draws: Sequence[Draw], count: int, numbers: Callable[[int], Sequence[float]]
+    ) -> Generator[tuple[list[Candidates], np.ndarray], None, None]:
+        """See `Step.drawn`."""
+        if len(batch.tokens) > self.logit_rows:
+            yield from super().drawn(batch, draws, count, numbers)
+        else:
+            yield from self._fed_back(batch, count, self._draw.begin(draws, numbers))
+
+    def _fed_back(self, batch: Batch, count: int, choosing: Choosing[Found]) -> Generator[Found, None, None]:
+        """Runs whose tokens the device chooses from the run before."""
+        rows = len(batch.tokens)
         under_way: deque[tuple[int, int]] = deque()
         mine, done, longest, room = 0, 0, 0, 0
         for index in range(count):
@@ -132,11 +148,11 @@ class WebGPUStep(Step):
                     self._checked(replace(batch, positions=batch.positions + index))  # raises
                 while done < min(count, room, index + (1 if self._watch.on else AHEAD)):
                     plan = self._plan(Run.singly(rows, longest + done), False)
-                    ring = done % len(self._argmax.ring)
-                    under_way.append((ring, self._argmax.submit(plan, rows, ring)))
+                    ring = done % (AHEAD + 1)
+                    under_way.append((ring, choosing.submit(plan, rows, ring, done)))
                     done += 1
-                chosen = self._argmax.take(*under_way.popleft(), rows)
-            yield chosen
+                found = choosing.take(*under_way.popleft(), rows)
+            yield found
 
     def _greedy_batch(self, batch: Batch, count: int) -> Batch:
         """Checked."""
@@ -260,7 +276,10 @@ class WebGPUStep(Step):
                 batch = self._checked(batch)
                 clock = Clock(self._device)
                 try:
-                    return clock.kernels(self._timed(Run.of(batch, 1)), lambda: self._write_inputs(batch, 1, 0))
+                    timed = timed_of(self._dispatches, Run.of(batch, 1), self.weight_buffers, self._watch.share_of_experts(tokens))
+                    if tokens == 1:
+                        timed["choice"] = Timed(self._argmax.plan(1))
+                    return clock.kernels(timed, lambda: self._write_inputs(batch, 1, 0))
                 finally:
                     clock.close()
 
@@ -280,21 +299,6 @@ class WebGPUStep(Step):
                 self._put_table(index, 0, 0, tables[number])
             for index, size in enumerate(sizes):
                 self.grow(index, size)
-
-    def _timed(self, run: Run) -> dict[str, Timed]:
-        """What a run replays, by kernels. An embedding reads a row a token, experts those that are chosen."""
-        weights, chosen = {id(buffer) for buffer in self.weight_buffers}, self._watch.share_of_experts(run.tokens)
-        found: dict[str, Timed] = {}
-        for each in self._dispatches:
-            grid = each.grid(run)
-            if grid is not None:
-                one = found.setdefault(each.label, Timed())
-                share = 0.0 if each.label == "embed" else chosen if each.label.startswith("expert_") else 1.0
-                one.nbytes += int(share * sum(part.size for part in each.bindings if id(part.buffer) in weights))
-                one.recorded.append(each.recorded(grid))
-        if run.tokens == 1:
-            found["choice"] = Timed(self._argmax.plan(1))
-        return found
 
     def copy_rate(self) -> float:
         """See `Step.copy_rate`."""

@@ -10,7 +10,7 @@ import numpy as np
 from lacewing.backends.batch import Candidates, Wanted
 from lacewing.backends.choice import nothing_allowed
 from lacewing.backends.webgpu.device.device import Slice
-from lacewing.backends.webgpu.device.raw import Recorded, Recorder
+from lacewing.backends.webgpu.device.raw import Readback, Recorded, Recorder
 from lacewing.backends.webgpu.kernels import shader
 from lacewing.backends.webgpu.lowering.compiler import Compiler
 from lacewing.backends.webgpu.step.argmax import BROKEN, NOTHING, broken_logits
@@ -20,6 +20,11 @@ WANTED = 64
 EACH = 8  # logits of a thread
 PART = 256 * EACH
 LEVEL = 32 * 256  # values of a workgroup that joins parts; the taken ones of a thread are bits of a word
+
+
+def row_bytes(vocab_size: int) -> int:
+    """What goes to the host of a row."""
+    return 8 * (WANTED + -(-vocab_size // PART))
 
 
 def top_k_bytes(vocab_size: int, rows: int) -> int:
@@ -43,6 +48,7 @@ class DeviceTopK:
         self.parts = -(-vocabulary // PART)
         best = compiler.own(8 * self.parts * WANTED * rows, "the largest logits of the parts")
         self._totals = compiler.own(8 * self.parts * rows, "the sums of the parts")
+        self.row_bytes = row_bytes(vocabulary)
         self._wishes = WishBuffer(compiler)
         self._kernels: list[tuple[Any, Any, int]] = []
         logits, constants = [compiler.logits, best, self._totals], {"each": EACH, "vocabulary": vocabulary, "parts": self.parts}
@@ -57,28 +63,33 @@ class DeviceTopK:
             target = compiler.own(8 * groups * WANTED * rows, "the largest logits of groups of parts")
             self._add("best_all", [source, target], groups, each=LEVEL // 256, count=count)
             count, source = groups * WANTED, target
-        self._chosen = compiler.own(8 * WANTED * rows, "the largest logits")
-        self._add("best_all", [source, self._chosen], 1, each=-(-count // 256), count=count)
-        self._readback = self.device.readback(8 * (WANTED + self.parts) * rows)
+        self.chosen = compiler.own(8 * WANTED * rows, "the largest logits")
+        self._add("best_all", [source, self.chosen], 1, each=-(-count // 256), count=count)
+        self._readback = self.device.readback(self.row_bytes * rows)
         compiler.made.append(self._readback.buffer)
 
     def _add(self, kernel: str, slices: Sequence[Slice], workgroups: int, **constants: int) -> None:
         pipeline = self.device.pipeline(shader(kernel, wanted=WANTED, **constants), kernel)
         self._kernels.append((pipeline, self.device.bind(pipeline, slices), workgroups))
 
-    def _plan(self, rows: int, plain: bool) -> list[tuple[Any, Any, int, int, int]]:
+    def plan(self, rows: int, plain: bool = True) -> list[tuple[Any, Any, int, int, int]]:
+        """The choice among so many rows of logits; `plain`: without masks and biases."""
         kernels = self._kernels if plain else [self._wishing, *self._kernels[1:]]
         return [(pipeline.handle, group._internal, workgroups, rows, 1) for pipeline, group, workgroups in kernels]
 
     def record(self, plan: Recorded, rows: int, plain: bool = True) -> Recorder:
         """`plan` and, if `rows`, the choice among its rows of logits, to be submitted by `run`."""
-        recorder, split = Recorder(self.device.device), 8 * WANTED * rows
-        recorder.dispatches([*plan, *(self._plan(rows, plain) if rows else ())])
+        recorder = Recorder(self.device.device)
+        recorder.dispatches([*plan, *(self.plan(rows, plain) if rows else ())])
         if rows:
-            recorder.copy(self._chosen.buffer, 0, self._readback.buffer, 0, split)
-            recorder.copy(self._totals.buffer, 0, self._readback.buffer, split, 8 * self.parts * rows)
+            self.copy(recorder, self._readback, rows)
         recorder.finish()
         return recorder
+
+    def copy(self, recorder: Recorder, readback: Readback, rows: int) -> None:
+        """Record the way of what was found to the host, `row_bytes` a row."""
+        recorder.copy(self.chosen.buffer, 0, readback.buffer, 0, 8 * WANTED * rows)
+        recorder.copy(self._totals.buffer, 0, readback.buffer, 8 * WANTED * rows, 8 * self.parts * rows)
 
     def run(
         self, recorder: Recorder, wanted: Sequence[Wanted], plain: bool, meanwhile: Callable[[], None] = lambda: None
@@ -90,7 +101,7 @@ class DeviceTopK:
         """
         rows, readback = len(wanted), self._readback
         readback.release()  # somebody who was interrupted may have left it mapped
-        index, size = recorder.submit(), 8 * (WANTED + self.parts) * rows
+        index, size = recorder.submit(), self.row_bytes * rows
         if not plain:
             meanwhile()
             wanted = [each.settled() for each in wanted]
@@ -100,20 +111,24 @@ class DeviceTopK:
         try:
             if plain:
                 meanwhile()
-            words = np.frombuffer(readback.wait(index, size, eager=True), np.uint32).copy().reshape(-1, 2)
+            words = np.frombuffer(readback.wait(index, size, eager=True), np.uint32).copy()
         finally:
             readback.release()
-        best, totals = words[: WANTED * rows].reshape(rows, WANTED, 2), words[WANTED * rows :].reshape(rows, self.parts, 2)
-        return [_candidates(best[row], totals[row], each) for row, each in enumerate(wanted)]
+        return candidates(words, wanted)
 
 
-def _candidates(best: np.ndarray, totals: np.ndarray, wanted: Wanted) -> Candidates:
-    logits, ids = np.ascontiguousarray(best[:, 0]).view(np.float32), best[:, 1]
-    there = ids < NOTHING  # a small vocabulary has fewer
-    if (ids == BROKEN).any() or not (there.any() or wanted.mask is not None):
+def candidates(words: np.ndarray, wanted: Sequence[Wanted]) -> list[Candidates]:
+    """Of each row what `DeviceTopK.copy` brought, uint32. Raises as `DeviceTopK.run`."""
+    rows = len(wanted)
+    best, totals = words[: 2 * WANTED * rows].reshape(rows, WANTED, 2), words[2 * WANTED * rows :].reshape(rows, -1, 2)
+    logits, ids = np.ascontiguousarray(best[:, :, 0]).view(np.float32), best[:, :, 1].astype(np.int64)
+    found = (ids < NOTHING).sum(axis=1).tolist()  # a small vocabulary has fewer
+    if (ids == BROKEN).any() or any(not count and each.mask is None for count, each in zip(found, wanted, strict=True)):
         raise broken_logits()
-    if not there.any():
+    if not all(found):
         raise nothing_allowed()
-    largest, sums = (np.ascontiguousarray(totals[:, index]).view(np.float32).astype(np.float64) for index in (0, 1))
-    log_sum = float(largest.max() + np.log((sums * np.exp(largest - largest.max())).sum()))
-    return Candidates(ids[there].astype(np.int64)[: wanted.count], logits[there][: wanted.count], log_sum)
+    largest, sums = (np.ascontiguousarray(totals[:, :, index]).view(np.float32).astype(np.float64) for index in (0, 1))
+    top = largest.max(axis=1)
+    log_sums = (top + np.log((sums * np.exp(largest - top[:, None])).sum(axis=1))).tolist()
+    counts = [min(count, each.count) for count, each in zip(found, wanted, strict=True)]
+    return [Candidates(ids[row, :count], logits[row, :count], log_sums[row]) for row, count in enumerate(counts)]

@@ -1,8 +1,9 @@
-// The largest of the parts becomes the next token of its row, one position on; the row's units change their roles. Grid: tokens.
+// The largest of the parts becomes the next token of its row. Grid: tokens.
 @group(0) @binding(0) var<storage, read> best: array<vec2<u32>>;
 @group(0) @binding(1) var<storage, read_write> step: array<u32>;
 
 {% include "larger.wgsl" %}
+{% include "next_token.wgsl" %}
 
 @compute @workgroup_size(256)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
@@ -10,18 +11,5 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   var mine = vec2<u32>(bitcast<u32>(-3.4028235e38), 0xFFFFFFFEu);
   for (var i = lane; i < {{ parts }}u; i += 256u) { mine = larger(mine, best[t * {{ parts }}u + i]); }
   let found = largest_of_all(mine, lane);
-  if (lane == 0u) {
-    step[{{ inputs.chosen }}u + t] = found.y;
-    step[{{ inputs.tokens }}u + t] = min(found.y, {{ vocabulary - 1 }}u);
-    step[{{ inputs.positions }}u + t] += 1u;
-    {% if inputs.fixed %}
-    let row = step[{{ inputs.token_rows }}u + t];
-    for (var g = 0u; g < {{ inputs.fixed }}u; g++) {
-      let at = g * {{ inputs.rows }}u + row;
-      let before = step[{{ inputs.units_in }}u + at];
-      step[{{ inputs.units_in }}u + at] = step[{{ inputs.units_out }}u + at];
-      step[{{ inputs.units_out }}u + at] = before;
-    }
-    {% endif %}
-  }
+  if (lane == 0u) { feed_back(t, found.y); }
 }
