@@ -129,6 +129,23 @@ def test_a_prompt_that_others_share_is_run_once():
 # room
 
 
+@pytest.mark.parametrize("length", [1, 2, 40, 128, 130, 300])
+@pytest.mark.parametrize("kind", [MockStep, AheadStep])
+def test_answers_to_one_prompt_read_it_once(kind, length):
+    """However short it is; each says what it says alone, and goes on in pages of its own."""
+    options = [Sampling(temperature=1.2, top_k=5, seed=seed, max_tokens=9) for seed in range(4)]
+    ids = [at % 7 for at in range(length)]
+    alone = [[token.id for token in Engine(MockStep(hashed, 512, 400), VOCAB, 400).generate(ids, each)] for each in options]
+    step = kind(hashed, 512, 400, 4)
+    engine = Engine(step, VOCAB, 1600)
+    first = engine.submit(Request(ids, options[0]))
+    others = [engine.submit(Request(ids, each), after=first) for each in options[1:]]
+    assert [[token.id for token in stream] for stream in (first, *others)] == alone
+    read = [count for start, count in step.ran if start < length]
+    assert read == [length, 1, 1, 1]
+    assert engine.held(ids) == length
+
+
 def test_who_came_last_makes_room_and_says_the_same():
     sampling = Sampling(temperature=0, max_tokens=200)
     prompts = [[start] * 100 for start in range(4)]

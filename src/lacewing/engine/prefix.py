@@ -161,8 +161,12 @@ class PrefixTree:
 
     # entering
 
-    def enter(self, sequence: Sequence, length: int) -> Node:
-        """Share the whole pages of the first `length` ids; the last node."""
+    def enter(self, sequence: Sequence, length: int, tail: bool = False) -> Node:
+        """Share the whole pages of the first `length` ids; the last node.
+
+        `tail`: of a sequence that goes on, also the page that they end in, which whoever takes it up copies. Not where there are
+        windows or units, which nobody could go on from.
+        """
         self._clock += 1
         node = self.root
         for at in range(length // PAGE):
@@ -171,6 +175,9 @@ class PrefixTree:
             node = self._add(node, ids, sequence) if child is None else child
             self._adopt(node, sequence, at)
             node.used = self._clock
+        rest = tuple(sequence.ids[node.end : length]) if tail and not self.limited else ()
+        if rest and not any(key[: len(rest)] == rest for key in node.children):
+            self._add(node, rest, sequence)
         return node
 
     def _adopt(self, node: Node, sequence: Sequence, at: int) -> None:
@@ -254,7 +261,11 @@ class PrefixTree:
         """Drop what was made for a sequence that turned out to be broken, and all that goes on from there."""
         node = self.root
         for at in range(0, len(sequence.ids), PAGE):
-            child = node.children.get(tuple(sequence.ids[at : at + PAGE]))
+            ids = tuple(sequence.ids[at : at + PAGE])
+            for tail in [each for key, each in node.children.items() if len(key) < len(ids) and key == ids[: len(key)]]:
+                if tail.maker == sequence.maker:
+                    self._remove_all(tail)
+            child = node.children.get(ids)
             if child is None:
                 return
             if child.maker == sequence.maker:

@@ -170,7 +170,7 @@ class Scheduler(Recovery):
                     self.end_ahead()  # which would write to units that are kept now
                 border = task.next_border(border)
         if after == task.stats.prompt_tokens and self.step.limits.rows > 1:
-            self.tree.enter(sequence, after)  # for those who run beside it
+            self.tree.enter(sequence, after, tail=True)  # for those who run beside it
 
     def _push(self, task: Task, choice: Choice) -> None:
         task.plain = False

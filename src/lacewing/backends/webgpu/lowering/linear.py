@@ -25,7 +25,8 @@ GATED_THREADS = 512  # of a workgroup of a gated product, which makes 32 values
 GEMV_TOKENS = 8  # tokens, or rows of logits, up to which a product of floats is a GEMV for each; more are a GEMM
 Batches = tuple[tuple[int, int], ...]
 # Tokens that a workgroup of a GEMV takes together, with how many rows a team, by trial on an H200: of bytes where a team is narrow,
-# where it is wide, and there of quants with two scales a group, which take more registers; and of plain floats in many rows.
+# where it is wide, and there of quants with two scales and minimums a group, which take more registers; and of plain floats in many
+# rows.
 NARROW_BATCHES: Batches = ((1, 1), (4, 2), (8, 2))
 WIDE_BATCHES: Batches = ((1, 1), (4, 2), (8, 4), (16, 4))
 HALVES_BATCHES: Batches = ((1, 1), (4, 2), (8, 4))
@@ -180,7 +181,7 @@ def product(
 def _gemv(matrix: Matrix, lanes: int, dotted: bool, aligned: bool) -> tuple[str, Batches, int]:
     """The kernel of a product for few tokens, how many it takes together, and up to how many."""
     if dotted:
-        wide = HALVES_BATCHES if matrix.layout.halves else WIDE_BATCHES
+        wide = HALVES_BATCHES if matrix.layout.halves and matrix.layout.has_min else WIDE_BATCHES
         return "gemv_dot", wide if lanes >= WIDE else NARROW_BATCHES, DOT_TOKENS
     if matrix.layout.floats and aligned:
         return "gemv_plain", PLAIN_BATCHES if matrix.rows >= PLAIN_ROWS else ALONE, PLAIN_TOKENS
