@@ -215,13 +215,7 @@ class DrawingStep(AheadStep):
             found = self.choose(batch, [Wanted(each.count) for each in draws])
             tokens = np.array([_likely(*each) for each in zip(found, draws, numbers(index), strict=True)])
             yield found, tokens
-            batch = replace(
-                batch,
-                tokens=tokens.astype(np.int32),
-                positions=batch.positions + 1,
-                units_in=batch.units_out,
-                units_out=batch.units_in,
-            )
+            batch = batch.following(tokens)
 
 
 def _likely(found: Candidates, draw: Draw, number: float) -> int:

@@ -56,6 +56,11 @@ class Batch:
         places = np.arange(position, position + len(tokens), dtype=np.int32)
         return Batch(tokens, np.full(len(tokens), row, np.int32), places, np.asarray(outputs, np.int32))
 
+    def following(self, tokens: Array) -> Batch:
+        """Of one token a row: the next ones, at the next positions; units change their roles."""
+        ids, positions = tokens.astype(np.int32), self.positions + 1
+        return replace(self, tokens=ids, positions=positions, units_in=self.units_out, units_out=self.units_in)
+
     @property
     def given(self) -> tuple[Array, Array] | None:
         """Which tokens come as embeddings, and their rows, float32 (G, D); None: all are ids."""

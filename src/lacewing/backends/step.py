@@ -145,9 +145,7 @@ class Step(ABC):
             found = self.choose(replace(ids, outputs=outputs), wanted)
             tokens = np.array([each.ids[0] for each in found], np.int64)
             yield tokens
-            ids = replace(
-                ids, tokens=tokens.astype(np.int32), positions=ids.positions + 1, units_in=ids.units_out, units_out=ids.units_in
-            )
+            ids = ids.following(tokens)
 
     def drawn(
         self, batch: Batch, draws: Sequence[Draw], count: int, numbers: Callable[[int], Sequence[float]]
@@ -162,13 +160,7 @@ class Step(ABC):
             found = self.choose(batch, [Wanted(each.count) for each in draws])
             tokens = np.array([each.ids[0] for each in found], np.int64)
             yield found, tokens
-            batch = replace(
-                batch,
-                tokens=tokens.astype(np.int32),
-                positions=batch.positions + 1,
-                units_in=batch.units_out,
-                units_out=batch.units_in,
-            )
+            batch = batch.following(tokens)
 
     def hidden(self) -> np.ndarray:
         """Float32 (H, D), after `run`, `choose` or the last stage: the states of `Batch.hidden` behind the final norm, as the
