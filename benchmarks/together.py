@@ -30,7 +30,9 @@ class OurRuns:
         engine.forget()
         prompts = _prompts(engine.vocab_size, count, context)
         self._engine = engine
-        self._streams = [engine.submit(Request(ids.tolist(), Sampling(seed=number))) for number, ids in enumerate(prompts)]
+        longest = engine.context // engine.step.limits.rows - context  # without a limit they would not be let in together
+        samplings = [Sampling(seed=number, max_tokens=longest) for number in range(count)]
+        self._streams = [engine.submit(Request(ids.tolist(), each)) for ids, each in zip(prompts, samplings, strict=True)]
         while not all(stream.stats.generated_tokens for stream in self._streams):
             self._advance()
 

@@ -76,7 +76,8 @@ def _together(engine: Engine, count: int) -> float:
     engine.forget()
     random = np.random.Generator(np.random.PCG64(count))
     prompts = random.integers(0, engine.vocab_size, (count, PROMPT)).tolist()
-    streams = [engine.submit(Request(ids, Sampling(seed=number))) for number, ids in enumerate(prompts)]
+    longest = GENERATE + count  # one without a limit is let in only where there is room for a long answer
+    streams = [engine.submit(Request(ids, Sampling(seed=number, max_tokens=longest))) for number, ids in enumerate(prompts)]
     while not all(stream.stats.generated_tokens for stream in streams):
         if not engine.advance():
             for stream in streams:
