@@ -67,7 +67,7 @@ def test_whoever_follows_may_leave(client, url, says):
     with pytest.raises(openai.BadRequestError, match="not over yet"):
         client.responses.create(model="tiny", input="?", previous_response_id=id)
     cancelled = client.responses.cancel(id)
-    assert cancelled.status == "cancelled" and cancelled.output_text.startswith("word word")
+    assert cancelled.status == "cancelled" and cancelled.output_text.startswith("word")
     assert cancelled.output[0].status == "incomplete"
     assert client.responses.retrieve(id) == cancelled
     follows = parsed(httpx.get(f"{url}/v1/responses/{id}?stream=true", timeout=30).text)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+import threading
+import time
 
 import httpx
 import openai
@@ -174,3 +176,22 @@ def test_a_disk_that_fails_costs_no_answer(model, tmp_path, caplog):
             client.responses.create(**QUICK, input=HELLO, background=True)
         assert told.value.status_code == 503
     assert "response not kept" in caplog.text
+
+
+def test_a_slow_disk_keeps_nobody_else_waiting(model, tmp_path, monkeypatch):
+    save, writing = Database.save, threading.Event()
+
+    def slow(self, *given, **named):
+        writing.set()
+        time.sleep(1.5)
+        return save(self, *given, **named)
+
+    monkeypatch.setattr(Database, "save", slow)
+    with running(Scripted(model), store=Store(tmp_path / "responses.sqlite3", 30, 1 << 30)) as url, client_of(url) as client:
+        asking = threading.Thread(target=lambda: client.responses.create(**QUICK, input=HELLO))
+        asking.start()
+        assert writing.wait(30)
+        began = time.monotonic()
+        assert httpx.get(f"{url}/health").status_code == 200
+        assert time.monotonic() - began < 1
+        asking.join()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from lacewing.server.blocks import BEGIN, CALL, MORE, TEXT, THOUGHTS, Block, Blocks, Step, sealed
 from lacewing.server.exchange import Format
-from lacewing.server.openai.types import dumps, new_id
+from lacewing.server.openai.types import dumps, new_id, text
 
 if TYPE_CHECKING:
     from lacewing.assistant.deltas import Delta
@@ -78,11 +78,13 @@ class MessageWriter(Format):
             if block.kind == THOUGHTS and self._omitted:
                 return ""
             kind, name = _DELTAS[block.kind]
-            return event("content_block_delta", index=block.index, delta={"type": kind, name: step.text})
+            delta = f'{{"type":"{kind}","{name}":{text(step.text)}}}'  # put together by hand: one every token
+            data = f'{{"type":"content_block_delta","index":{block.index},"delta":{delta}}}'
+            return f"event: content_block_delta\ndata: {data}\n\n"
         signed = ""
         if block.kind == THOUGHTS:
-            delta = {"type": "signature_delta", "signature": self._signature(block)}
-            signed = event("content_block_delta", index=block.index, delta=delta)
+            sign = {"type": "signature_delta", "signature": self._signature(block)}
+            signed = event("content_block_delta", index=block.index, delta=sign)
         return signed + event("content_block_stop", index=block.index)
 
     def _content(self, block: Block) -> dict[str, Any]:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 FINGERPRINT = f"lacewing-{__version__}"
 text = encode_basestring  # a string as JSON, what is no ASCII as it is
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode  # made once: `json.dumps` makes one each time
 _REASONS = {"repetition": "length", "cancelled": "stop"}  # words of ours that clients do not know
 
 
@@ -83,7 +84,7 @@ def timings(stats: Stats) -> dict[str, Any]:
 
 def dumps(value: Any) -> str:
     """Compact JSON."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return _encode(value)
 
 
 @dataclass

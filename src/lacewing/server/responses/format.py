@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from lacewing.server.blocks import BEGIN, CALL, MORE, TEXT, THOUGHTS, Block, Blocks, Step, sealed
 from lacewing.server.exchange import Format
 from lacewing.server.openai.logprobs import Logprobs
-from lacewing.server.openai.types import dumps, now
+from lacewing.server.openai.types import dumps, now, text
 from lacewing.server.responses import resource
 from lacewing.server.responses.items import CUSTOM_CALL, kind_of
 from lacewing.server.responses.resource import CANCELLED, COMPLETED, FAILED, INCOMPLETE, QUEUED, RUNNING
@@ -142,30 +142,33 @@ class ResponseWriter(Format):
         name, place, kind = self._part(block)
         return found + (self._event(f"{name}.added", **self._at(block, item), **place, part=kind_of(kind, "")) if name else b"")
 
-    def _more(self, block: Block, item: dict[str, Any], text: str, logprobs: Sequence[Any]) -> bytes:
+    def _more(self, block: Block, item: dict[str, Any], said: str, logprobs: Sequence[Any]) -> bytes:
         if item["type"] == CUSTOM_CALL:
             return b""  # its text stands in an object, and is told once that is whole
-        more = {"logprobs": list(logprobs)} if block.kind == TEXT else {}
-        return self._event(f"{self._name(block)}.delta", **self._at(block, item), **self._part(block)[1], delta=text, **more)
+        kind, (_, place, _) = f"{self._name(block)}.delta", self._part(block)
+        inside = "".join(f',"{name}":{index}' for name, index in place.items())
+        told = f',"logprobs":{dumps(list(logprobs))}' if block.kind == TEXT else ""
+        where = f'"item_id":"{item["id"]}","output_index":{block.index}{inside}'
+        return self._written(kind, f'{where},"delta":{text(said)}{told}')  # put together by hand: one every token
 
     def _finish(self, block: Block, item: dict[str, Any]) -> bytes:
         """A block's text is whole: into its item, and told."""
-        text, at = block.text, self._at(block, item)
+        said, at = block.text, self._at(block, item)
         if item["type"] == CUSTOM_CALL:
-            item["input"] = str(json.loads(text).get(INPUT, ""))
+            item["input"] = str(json.loads(said).get(INPUT, ""))
             told = self._event(f"{_CUSTOM}.delta", **at, delta=item["input"])
             return told + self._event(f"{_CUSTOM}.done", **at, input=item["input"])
         if block.kind == CALL:
-            item["arguments"] = text
-            return self._event(f"{self._name(block)}.done", **at, name=block.name, arguments=text)
+            item["arguments"] = said
+            return self._event(f"{self._name(block)}.done", **at, name=block.name, arguments=said)
         logprobs = self._said.get(block.index, [])
         name, place, kind = self._part(block)
-        part = kind_of(kind, text, logprobs)
+        part = kind_of(kind, said, logprobs)
         item["summary" if kind == "summary_text" else "content"] = [part]
         if block.kind == THOUGHTS and self._seals:
-            item["encrypted_content"] = sealed(text)
+            item["encrypted_content"] = sealed(said)
         more = {"logprobs": logprobs} if block.kind == TEXT else {}
-        found = self._event(f"{self._name(block)}.done", **at, **place, text=text, **more)
+        found = self._event(f"{self._name(block)}.done", **at, **place, text=said, **more)
         return found + self._event(f"{name}.done", **at, **place, part=part)
 
     def _part(self, block: Block) -> tuple[str, dict[str, int], str]:
@@ -187,7 +190,11 @@ class ResponseWriter(Format):
         return {"item_id": item["id"], "output_index": block.index}
 
     def _event(self, kind: str, /, **fields: Any) -> bytes:
-        data = dumps({"type": kind, "sequence_number": self._number, **fields})
+        return self._written(kind, dumps(fields)[1:-1])
+
+    def _written(self, kind: str, inside: str) -> bytes:
+        """An event with the next number; `inside`: of a JSON object."""
+        data = f'{{"type":"{kind}","sequence_number":{self._number},{inside}}}'
         self._number += 1
         found = f"event: {kind}\ndata: {data}\n\n".encode()
         if self._logs:
