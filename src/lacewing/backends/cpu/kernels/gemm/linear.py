@@ -10,9 +10,7 @@ from lacewing.backends.cpu.kernels.simd.threads import atomic_add, call_kernel
 AHEAD_BYTES, FAR_AHEAD_BYTES = 8192, 36864  # how far before its use a weight is asked for, at least; measured
 LARGE_TILE_BYTES = 16384  # from here on it pays to look further
 GEMV_AHEAD_BYTES = 24576, 65536  # of one token, at least and at most; between them 7/8 of a tile
-# In tile order, which is the order of memory: a page or two, and what is used meanwhile; of one token, and of several, whose
-# activations take their share of the cache.
-TILED_AHEAD_BYTES, FEW_AHEAD_BYTES = 4608 if AMD else 9216, 9216
+TILED_AHEAD_BYTES = 4608 if AMD else 9216  # in tile order, which is the order of memory: a page or two, and what is used meanwhile
 TILED_START_BYTES = 16384  # of the next linear, at the end of one
 
 
@@ -123,7 +121,7 @@ def one_tile(args, job, source, row_bytes, following):
     """
     order, tokens, direct = peek_i64(args + LINEAR.tiled), peek_i64(job + JOB.tokens), peek_i64(args + LINEAR.direct)
     if order == IN_PIECES and tokens <= FEW:
-        poke_i64(job + JOB.ahead, TILED_AHEAD_BYTES if tokens == 1 else FEW_AHEAD_BYTES)
+        poke_i64(job + JOB.ahead, TILED_AHEAD_BYTES)
         set_activations(args, job, 0, 0)
         call_kernel(direct, source, 0, job, peek_i64(args + LINEAR.blocks))
         return

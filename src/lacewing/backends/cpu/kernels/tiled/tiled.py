@@ -158,7 +158,7 @@ def make_run(blocks: Blocks, tokens: int, head: Any, products: Any) -> Any:
     """`run(source, count, job, offsets, p, ahead, end, jump)`: some blocks times so many tokens, added to the registers at p."""
     asks = not (AMD and blocks.in_order) or tokens == MAX_TOKENS
     (load, store), parts, sub_blocks = make_registers(tokens), blocks.parts, blocks.step // blocks.sub_block
-    nbytes, step, sums = LANES * blocks.block_bytes, blocks.step, blocks.step // blocks.sub_block * 4
+    nbytes, columns, step, sums = LANES * blocks.block_bytes, blocks.columns, blocks.step, sub_blocks * 4
     lines = (nbytes // parts + 63) // 64
 
     @inline
@@ -173,9 +173,10 @@ def make_run(blocks: Blocks, tokens: int, head: Any, products: Any) -> Any:
                 if asks and ahead:
                     for line in range(lines):
                         prefetch_once(then + 64 * (lines * part + line))
-                acc = products(acc, source, part, scales + VECTOR_BYTES * sub_blocks * part, xq, xd, xs, offsets)
-                xq, xd, xs = xq + step, xd + step // 8, xs + sums
-            source += nbytes
+                factors = xd + step * part // 32 * 4
+                acc = products(acc, source, part, scales + VECTOR_BYTES * sub_blocks * part, xq, factors, xs, offsets)
+                xq, xs = xq + step, xs + sums
+            source, xd = source + nbytes, xd + columns // 8
             if ahead:
                 ahead += nbytes
         store(p, acc)

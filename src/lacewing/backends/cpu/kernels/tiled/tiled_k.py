@@ -1,4 +1,4 @@
-"""Q4_K, Q5_K and Q6_K in tile order (kernels/tiled/tiled.py), 32 columns a part. Layouts of a block: quants/q4_k.py and so on."""
+"""Q4_K, Q5_K and Q6_K in tile order (kernels/tiled/tiled.py). Layouts of a block: quants/q4_k.py and so on."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from llvmlite import ir
 
 from lacewing.backends.cpu.kernels.gemm.dot import MINS, SCALES, emit_load
 from lacewing.backends.cpu.kernels.gemv.gemv_k import emit_scales
-from lacewing.backends.cpu.kernels.simd.registers import F32V, I32, I32V, VECTOR_BYTES, constant, splat
+from lacewing.backends.cpu.kernels.simd.registers import F32V, I32, I32V, LANES, VECTOR_BYTES, call, constant, splat
 from lacewing.backends.cpu.kernels.tiled.tiled import (
     Blocks,
     SubBlock,
@@ -82,20 +82,19 @@ def emit_q6_k_head(b: ir.IRBuilder, block: ir.Value, to: ir.Value) -> None:
 
 
 def emit_q6_k(b: ir.IRBuilder, block: ir.Value, part: ir.Value, scales: ir.Value) -> Iterator[SubBlock]:
-    """A half of 128 columns is 64 bytes, with 64 columns in the low nibbles and 64 in the high ones; the upper two bits of its
-    k-th 32 columns are bits 2 k and 2 k + 1 of 32 other bytes."""
-    half = emit_bits(b, part, 2, 1)
-    nibbles = emit_offset(b, emit_offset(b, block, half, 16 * VECTOR_BYTES), emit_bits(b, part, 0, 1), 8 * VECTOR_BYTES)
-    tops = emit_offset(b, block, half, 8 * VECTOR_BYTES)
-    high, pair = emit_places(b, part, 1, 1, 4), emit_places(b, part, 0, 2, 2)
-    for sub in (0, 1):
-        registers = [
-            b.or_(emit_masked(b, q, high, 0x0F0F0F0F), b.shl(emit_masked(b, top, pair, 0x03030303), constant(I32V, 4)))
-            for q, top in zip(emit_words(b, nibbles, 16 * sub, 4), emit_words(b, tops, 128 + 16 * sub, 4), strict=True)
-        ]
-        yield SubBlock(registers, 16 * sub, emit_load(b, scales, VECTOR_BYTES * sub, F32V))
+    """16 columns, so that eight tokens have registers enough. A half of 128 is 64 bytes, with 64 columns in the low nibbles and
+    64 in the high ones; the upper two bits of its k-th 32 columns are bits 2 k and 2 k + 1 of 32 other bytes."""
+    half = emit_bits(b, part, 3, 1)
+    nibbles = emit_offset(b, emit_offset(b, block, half, 16 * VECTOR_BYTES), emit_bits(b, part, 0, 2), 4 * VECTOR_BYTES)
+    tops = emit_offset(b, emit_offset(b, block, half, 8 * VECTOR_BYTES), emit_bits(b, part, 0, 1), 4 * VECTOR_BYTES)
+    high, left = emit_places(b, part, 2, 1, 4), b.sub(constant(I32V, 4), emit_places(b, part, 1, 2, 2))
+    registers = []
+    for q, top in zip(emit_words(b, nibbles, 0, 4), emit_words(b, tops, 128, 4), strict=True):
+        turned = call(b, f"llvm.fshl.v{LANES}i32", I32V, top, top, left)  # the two bits stay in their byte
+        registers.append(b.or_(emit_masked(b, q, high, 0x0F0F0F0F), b.and_(turned, constant(I32V, 0x30303030))))
+    yield SubBlock(registers, 0, emit_load(b, scales, 0, F32V))
 
 
 tiled_q4_k, unpack_q4_k = make_kernels(Blocks(144, 256, 4, 32, None, emit_head, emit_q4_k))
 tiled_q5_k, unpack_q5_k = make_kernels(Blocks(176, 256, 8, 32, None, emit_head, emit_q5_k, in_order=False))
-tiled_q6_k, unpack_q6_k = make_kernels(Blocks(210, 256, 8, 16, 5, emit_q6_k_head, emit_q6_k, in_order=False))
+tiled_q6_k, unpack_q6_k = make_kernels(Blocks(210, 256, 16, 16, 5, emit_q6_k_head, emit_q6_k, in_order=False))
