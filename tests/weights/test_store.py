@@ -112,7 +112,7 @@ def test_failing_allocation_and_file_leave_it_lazy(path: Path, monkeypatch: pyte
     weights = WeightStore(tensors(path))
     before = contents(weights)
 
-    def refuse(nbytes: int, purpose: str) -> np.ndarray:
+    def refuse(nbytes: int, purpose: str, nodes: tuple[int, ...]) -> np.ndarray:
         raise OutOfMemoryError(purpose)
 
     with monkeypatch.context() as patch:

@@ -116,6 +116,10 @@ class Backend(ABC):
         """Whether some experts of a stack can be held, and exchanged by `Step.put_experts`."""
         return False
 
+    def memory_nodes(self) -> tuple[int, ...]:
+        """The memory nodes that eager weights are dealt out to; (): the system decides."""
+        return ()
+
     def tile_orders(self, program: Program, weights: Mapping[str, TensorSpec]) -> dict[str, TileOrder]:
         """Of the eager weights that it computes with faster in tile order, and for which it has kernels that read either order."""
         return {}

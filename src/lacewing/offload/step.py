@@ -44,6 +44,11 @@ class OffloadBackend(Backend):
         """Of the first."""
         return self.backends[0].room_bytes()
 
+    def memory_nodes(self) -> tuple[int, ...]:
+        """Of all parts whose weights stay in RAM."""
+        found = [backend.memory_nodes() for backend in self.backends if not backend.copies_weights]
+        return tuple(sorted({node for nodes in found for node in nodes}))
+
     def tile_orders(self, program: Program, weights: Mapping[str, TensorSpec]) -> dict[str, TileOrder]:
         """Of weights that one part alone uses, which those of resident experts are not."""
         used = Counter(source_name(name) for part in self.cut.parts for name in part.program.weights)

@@ -73,7 +73,7 @@ class Placement:
     def prepare(self, weights: WeightStore) -> None:
         """Tell a lazy store which weights the CPU computes with, and how the backend would have them."""
         weights.keep(self.host_weights)
-        weights.arrange(self.backend.tile_orders(self.program, weights))
+        weights.arrange(self.backend.tile_orders(self.program, weights), self.backend.memory_nodes())
 
     def replan(self, options: LoadOptions, spare: int) -> MemoryPlan:
         """With other options for the weights in RAM. Raises OutOfMemoryError."""

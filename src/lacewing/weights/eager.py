@@ -32,8 +32,9 @@ def read_weights(
     files: Mapping[Path, Identity],
     progress: Progress | None = None,
     cancelled: Cancel | None = None,
+    nodes: tuple[int, ...] = (),
 ) -> dict[Ranges, np.ndarray]:
-    """Of each place its bytes, uint8, read-only, on a cache line; in tile order where `tiles` has one.
+    """Of each place its bytes, uint8, read-only, on a cache line; in tile order where `tiles` has one, on these memory nodes.
 
     `progress` is told the bytes read so far and in all. Raises Cancelled, ModelFormatError (a file changed), OutOfMemoryError.
     """
@@ -51,7 +52,7 @@ def read_weights(
     def stopped() -> bool:
         return bool(problems) or (cancelled is not None and cancelled())
 
-    memory = _divide(ordered)
+    memory = _divide(ordered, nodes)
     left = iter(memory.items())
 
     def read() -> None:
@@ -78,10 +79,10 @@ def read_weights(
     return memory
 
 
-def _divide(places: list[Ranges]) -> dict[Ranges, np.ndarray]:
+def _divide(places: list[Ranges], nodes: tuple[int, ...]) -> dict[Ranges, np.ndarray]:
     """One piece of memory for all, so that nearly all of it can be huge pages."""
     sizes = [-(-ranges_bytes(ranges) // CACHE_LINE) * CACHE_LINE for ranges in places]
-    arena, starts = allocate(sum(sizes), "the weights"), np.cumsum([0, *sizes]).tolist()
+    arena, starts = allocate(sum(sizes), "the weights", nodes), np.cumsum([0, *sizes]).tolist()
     return {ranges: arena[start : start + ranges_bytes(ranges)] for ranges, start in zip(places, starts, strict=False)}
 
 

@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 
+from lacewing.backends.memory_nodes import interleave
 from lacewing.errors import OutOfMemoryError
 from lacewing.options import format_bytes
 
@@ -16,8 +17,8 @@ _M_MMAP_THRESHOLD = -3  # of malloc.h
 HUGE_FROM = 4 * 2**20  # bytes; below, huge pages would waste more than they save
 
 
-def allocate(nbytes: int, purpose: str) -> np.ndarray:
-    """uint8 (nbytes,), zeros, starting on a page. Raises OutOfMemoryError naming `purpose`."""
+def allocate(nbytes: int, purpose: str, nodes: tuple[int, ...] = ()) -> np.ndarray:
+    """uint8 (nbytes,), zeros, starting on a page, dealt out to memory nodes. Raises OutOfMemoryError naming `purpose`."""
     if nbytes == 0:
         return np.empty(0, np.uint8)
     try:
@@ -29,7 +30,9 @@ def allocate(nbytes: int, purpose: str) -> np.ndarray:
         raise OutOfMemoryError(f"the system gives no {format_bytes(nbytes)} for {purpose}") from None
     if nbytes >= HUGE_FROM and hasattr(mmap, "MADV_HUGEPAGE"):
         _try_huge_pages(area)
-    return np.frombuffer(area, np.uint8)
+    memory = np.frombuffer(area, np.uint8)
+    interleave(memory, nodes)
+    return memory
 
 
 def _try_huge_pages(area: mmap.mmap) -> None:

@@ -153,6 +153,7 @@ class WeightStore(Mapping[str, Weight]):
         self._lock = threading.Lock()
         self._kept: set[str] | None = None  # names of those that are ever eager; None: all
         self._orders: Mapping[str, TileOrder] = {}
+        self._nodes: tuple[int, ...] = ()
         self._closed = False
 
     def __getitem__(self, name: str) -> Weight:
@@ -185,10 +186,11 @@ class WeightStore(Mapping[str, Weight]):
         self._refuse_eager()
         self._kept = names
 
-    def arrange(self, orders: Mapping[str, TileOrder]) -> None:
-        """Which weights are to be in tile order when they are eager: those of which all names are here. Only while lazy."""
+    def arrange(self, orders: Mapping[str, TileOrder], nodes: tuple[int, ...] = ()) -> None:
+        """Which weights are to be in tile order when they are eager: those of which all names are here; and the memory nodes that
+        they are dealt out to, (): as the system likes. Only while lazy."""
         self._refuse_eager()
-        self._orders = dict(orders)
+        self._orders, self._nodes = dict(orders), nodes
 
     def _refuse_eager(self) -> None:
         if self.residency != "lazy":
@@ -231,7 +233,7 @@ class WeightStore(Mapping[str, Weight]):
 
     def _read(self, progress: Progress | None, cancelled: Cancel | None) -> _Eager:
         tiles = self._tiles()
-        memory = read_weights(self._places(self._kept), tiles, self._files, progress, cancelled)
+        memory = read_weights(self._places(self._kept), tiles, self._files, progress, cancelled, self._nodes)
         self._check_files()  # nothing else would tell of a change during the last read
         owned = {ranges: _Owned(each, tiles.get(ranges)) for ranges, each in memory.items()}
         names = {name: owned[weight.ranges] for name, weight in self._weights.items() if weight.ranges in owned}

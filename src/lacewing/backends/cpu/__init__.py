@@ -12,7 +12,7 @@ import psutil
 from lacewing.backends.base import Backend, Candidate, DeviceFacts, DeviceMemory, estimate
 from lacewing.backends.batch import StepLimits
 from lacewing.backends.cpu import native
-from lacewing.backends.cpu.affinity import default_threads
+from lacewing.backends.cpu.affinity import default_threads, memory_nodes
 from lacewing.backends.cpu.arguments import MAX_CHUNK, SCRATCH_BYTES
 from lacewing.backends.cpu.isa import host_isa
 from lacewing.backends.cpu.lowering import lower
@@ -49,6 +49,9 @@ class CpuBackend(Backend):
         isa = host_isa()
         return DeviceFacts("cpu", cpu_name(), self.threads, (isa.name,), psutil.virtual_memory().total)
 
+    def memory_nodes(self) -> tuple[int, ...]:
+        return memory_nodes(self.threads)
+
     def tile_orders(self, program: Program, weights: Mapping[str, TensorSpec]) -> dict[str, TileOrder]:
         return tile_orders(program, weights)
 
@@ -65,7 +68,7 @@ class CpuBackend(Backend):
         try:
             lowering = lower(program, weights, limits)
             names = {op.kernel for op in lowering.ops} | lowering.extra
-            return CpuStep(lowering, native.load([*EXECUTOR, *sorted(names)], progress), self.threads)
+            return CpuStep(lowering, native.load([*EXECUTOR, *sorted(names)], progress), self.threads, self.memory_nodes())
         except MemoryError as error:
             room = f"the KV cache and buffers of {limits.rows} x {limits.context} tokens"
             raise OutOfMemoryError(f"there is no memory for {room}: {error}; ask for a smaller context") from error

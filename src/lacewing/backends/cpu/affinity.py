@@ -56,6 +56,16 @@ def seats(cpus: frozenset[int], count: int, taken: Collection[int] = ()) -> list
     return free[:count] if len(free) >= count else None
 
 
+def memory_nodes(count: int, root: Path = ROOT) -> tuple[int, ...]:
+    """Those of the CPUs that `count` threads take; (): this machine has one node."""
+    nodes = processors.nodes_of(root) if CAN_PIN else {}
+    if len(nodes) < 2:
+        return ()
+    cpus = processors.allowed()
+    used = frozenset(seats(cpus, count) or cpus)
+    return tuple(node for node, members in nodes.items() if members & used)
+
+
 def tie(thread: int, cpus: Collection[int]) -> bool:
     """Let a thread (0: the caller) run on these CPUs only; False where the system refuses."""
     try:

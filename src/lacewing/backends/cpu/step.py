@@ -13,6 +13,7 @@ from lacewing.backends.cpu.lowering.context import LoweredOp, Lowering
 from lacewing.backends.cpu.lowering.stages import columns, ranges
 from lacewing.backends.cpu.memory import aligned
 from lacewing.backends.cpu.pool import ThreadPool, head_of
+from lacewing.backends.memory_nodes import interleave
 from lacewing.backends.stages import not_alone
 from lacewing.backends.step import RoutedLayer, Step
 from lacewing.program.operands import View
@@ -25,9 +26,11 @@ class CpuStep(Step):
     It holds the bytes of the weights that its arguments point to: they outlive a change of residency until `rebind`.
     """
 
-    def __init__(self, lowering: Lowering, kernels: dict[str, int], threads: int):
+    def __init__(self, lowering: Lowering, kernels: dict[str, int], threads: int, nodes: tuple[int, ...] = ()):
         super().__init__(lowering.program, lowering.limits)
         self._lowering, self._store, self._kernels = lowering, lowering.store, kernels
+        for group in self._store.groups:
+            interleave(group.reserved.memory, nodes)
         self._bound: list[list[np.ndarray]] = []
         lowering.addresses = kernels
         self._vocab = lowering.program.vocab_size
