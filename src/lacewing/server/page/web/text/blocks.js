@@ -28,6 +28,12 @@ function expandTabs(line) {
 }
 
 const isBlank = (line) => line === undefined || /^[ \t]*$/.test(line);
+/** Whether a paragraph may go on after a line, even outside of the quotes and items that it is in. */
+function endsInParagraph(line) {
+  const inner = line.replace(/^(?: {0,3}(?:>|[-+*](?=[ \t]|$)|\d{1,9}[.)](?=[ \t]|$)) ?)*/, "");
+  return !isBlank(inner) && indentOf(inner) < 4 && !FENCE.test(inner) && !HEADING.test(inner) && !RULE.test(line) && !RULE.test(inner);
+}
+
 const indentOf = (line) => /^ */.exec(line)[0].length;
 
 class Blocks {
@@ -151,7 +157,7 @@ class Blocks {
       const mark = QUOTE.exec(next);
       if (mark === null && (!lazy || isBlank(next) || this.begins(this.at))) break;
       const inner = mark === null ? next : next.slice(mark[0].length);
-      lazy = !isBlank(inner) && !FENCE.test(inner) && indentOf(inner) < 4;
+      lazy = endsInParagraph(inner);
       lines.push(inner);
       this.at += 1;
     }
@@ -186,7 +192,7 @@ class Blocks {
     const spaces = indentOf(rest);
     const offset = match[0].length + (isBlank(rest) || spaces > 4 ? 1 : spaces);
     const lines = [line.slice(offset)];
-    let lazy = !isBlank(rest);
+    let lazy = endsInParagraph(lines[0]);
     let fence = FENCE.exec(lines[0])?.[1] ?? null;
     let blanks = 0;
     for (this.at += 1; this.at < this.lines.length; this.at += 1) {
@@ -206,7 +212,7 @@ class Blocks {
       const mark = FENCE.exec(inner)?.[1] ?? null;
       if (fence === null) fence = mark;
       else if (mark !== null && mark.startsWith(fence)) fence = null;
-      lazy = fence === null && mark === null;
+      lazy = fence === null && (inside ? endsInParagraph(inner) : true);
       lines.push(inner);
     }
     return { lines, blankAfter: blanks > 0 };
@@ -236,7 +242,7 @@ class Blocks {
       const under = UNDERLINE.exec(line);
       if (under !== null) {
         this.at += 1;
-        return { type: "heading", level: under[1][0] === "=" ? 1 : 2, text: lines.join("\n") };
+        return { type: "heading", level: under[1][0] === "=" ? 1 : 2, text: lines.join("\n").trimEnd() };
       }
       if (this.begins(this.at)) break;
       lines.push(line.trimStart());
