@@ -136,6 +136,39 @@ def test_responses(deltas, cuts, reason, summarised):
     assert [_text(item) for item in whole["output"]] == [_text(item) for item in done]
 
 
+def cut_call(name: str, arguments: str) -> list[Delta]:
+    """A call whose arguments a limit has cut: the parser leaves them as they are then."""
+    return [Delta(calls=(CallDelta(0, "call_0", name, ""),)), Delta(calls=(CallDelta(0, None, None, arguments),))]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [('{"city": "Par', {"city": "Par"}), ('{"a": 1, "b', {"a": 1, "b": None}), ("{", {}), ('{"a": [1, tr', {"a": [1, None]})],
+)
+def test_a_call_that_was_cut_in_a_message(arguments, expected):
+    choice = ended(cut_call("f", arguments), "length")
+    choice.end = choice.final
+    whole = json.loads(MessageWriter("m", 5).whole([choice]))
+    Message.model_validate(whole, strict=True)
+    assert whole["content"][0]["input"] == expected and whole["stop_reason"] == "max_tokens"
+
+
+@pytest.mark.parametrize(("arguments", "expected"), [('{"input": "ls -', "ls -"), ('{"inp', ""), ("", ""), ('{"input"', "")])
+def test_a_call_of_a_custom_tool_that_was_cut(arguments, expected):
+    def writer() -> ResponseWriter:
+        body = ResponseBody(model="m", input="x")
+        return ResponseWriter(resource.begun(body, True), summarised=False, seals=False, top=None, custom={"f"})
+
+    deltas = cut_call("f", arguments)
+    item = parsed(streamed(writer(), ended(deltas, "length"), deltas, []))[-1]["response"]["output"][0]
+    assert (item["type"], item["input"], item["status"]) == ("custom_tool_call", expected, "incomplete")
+    cancelled = writer()
+    cancelled.first_event()
+    cancelled.events(ended(deltas, "stop"), deltas)
+    cancelled.cancel()
+    assert (cancelled.response["status"], cancelled.response["output"][0]["input"]) == ("cancelled", expected)
+
+
 def _text(item: dict) -> str:
     return item["arguments"] if item["type"] == "function_call" else (item.get("content") or item["summary"])[0]["text"]
 

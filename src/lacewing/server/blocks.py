@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from lacewing.assistant.tools.json_calls import whole
 from lacewing.server.openai.types import new_id
 
 if TYPE_CHECKING:
@@ -32,8 +34,14 @@ class Block:
 
     @property
     def text(self) -> str:
-        """So far; of a call a JSON object once it has ended."""
+        """So far; of a call a JSON object once it has ended, unless a limit has cut it."""
         return "".join(self.parts) or ("{}" if self.kind == CALL else "")
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Of a call that has ended; of one that was cut as much as there is."""
+        found: dict[str, Any] = json.loads(whole(self.text))
+        return found
 
 
 class Step(NamedTuple):

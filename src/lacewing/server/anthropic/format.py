@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -92,7 +91,7 @@ class MessageWriter(Format):
         if block.kind == TEXT:
             return {"type": "text", "text": block.text, "citations": None}
         if block.kind == CALL:
-            return {**_empty(block), "input": json.loads(block.text)}
+            return {**_empty(block), "input": block.arguments}
         return {"type": "thinking", "thinking": "" if self._omitted else block.text, "signature": self._signature(block)}
 
     def _signature(self, block: Block) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -155,7 +154,8 @@ class ResponseWriter(Format):
         """A block's text is whole: into its item, and told."""
         said, at = block.text, self._at(block, item)
         if item["type"] == CUSTOM_CALL:
-            item["input"] = str(json.loads(said).get(INPUT, ""))
+            found = block.arguments.get(INPUT)
+            item["input"] = "" if found is None else str(found)
             told = self._event(f"{_CUSTOM}.delta", **at, delta=item["input"])
             return told + self._event(f"{_CUSTOM}.done", **at, input=item["input"])
         if block.kind == CALL:
