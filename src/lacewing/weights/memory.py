@@ -8,13 +8,12 @@ import sys
 
 import numpy as np
 
-from lacewing.backends.memory_nodes import interleave
+from lacewing.backends.paging import HUGE_FROM, interleave, try_huge_pages
 from lacewing.errors import OutOfMemoryError
 from lacewing.options import format_bytes
 
 LARGE_FROM = 4 * 2**20  # bytes
 _M_MMAP_THRESHOLD = -3  # of malloc.h
-HUGE_FROM = 4 * 2**20  # bytes; below, huge pages would waste more than they save
 
 
 def allocate(nbytes: int, purpose: str, nodes: tuple[int, ...] = ()) -> np.ndarray:
@@ -28,18 +27,11 @@ def allocate(nbytes: int, purpose: str, nodes: tuple[int, ...] = ()) -> np.ndarr
             area = mmap.mmap(-1, nbytes)
     except (OSError, MemoryError, OverflowError):
         raise OutOfMemoryError(f"the system gives no {format_bytes(nbytes)} for {purpose}") from None
-    if nbytes >= HUGE_FROM and hasattr(mmap, "MADV_HUGEPAGE"):
-        _try_huge_pages(area)
+    if nbytes >= HUGE_FROM:
+        try_huge_pages(area)
     memory = np.frombuffer(area, np.uint8)
     interleave(memory, nodes)
     return memory
-
-
-def _try_huge_pages(area: mmap.mmap) -> None:
-    try:
-        area.madvise(mmap.MADV_HUGEPAGE)
-    except OSError:
-        return  # a kernel without them; nothing is lost
 
 
 def keep_large_blocks_apart() -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import psutil
 
+from lacewing.backends.paging import HUGE_FROM, try_huge_pages
 from lacewing.backends.weights import WeightView
 from lacewing.program.ops import Buffer, View
 
@@ -80,6 +81,8 @@ class Reservation:
                     raise MemoryError(f"{needed} bytes of addresses cannot be reserved") from error
                 self.nbytes = max(needed, self.nbytes // 2)
         self.memory = np.frombuffer(self._mapping, np.uint8)
+        if self.nbytes >= HUGE_FROM:  # a page of a cache is some megabytes, read by many short sequences once each
+            try_huge_pages(self._mapping)
 
     def give_back(self, first: int, end: int) -> None:
         """Whole pages of the system between two bytes; they are zeros afterwards. Where the system cannot, they stay."""

@@ -13,7 +13,7 @@ from lacewing.backends.cpu.lowering.context import LoweredOp, Lowering
 from lacewing.backends.cpu.lowering.stages import columns, ranges
 from lacewing.backends.cpu.memory import aligned
 from lacewing.backends.cpu.pool import ThreadPool, head_of
-from lacewing.backends.memory_nodes import interleave
+from lacewing.backends.paging import interleave
 from lacewing.backends.stages import not_alone
 from lacewing.backends.step import RoutedLayer, Step
 from lacewing.program.operands import View

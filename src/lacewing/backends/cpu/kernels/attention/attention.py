@@ -20,6 +20,7 @@ from lacewing.backends.cpu.kernels.simd.instructions import (
     peek_i32,
     peek_i64,
     poke_f32,
+    prefetch_far,
     splat_f32,
     store_f32,
     sum_f32,
@@ -144,10 +145,15 @@ def gather_queries(args, q, acc, most, total, token, count, first_head, group):
             + (token + i // group) * peek_i64(args + ATTENTION.q_stride)
             + 4 * width * (first_head + i % group)
         )
-        for c in range(width):
-            poke_f32(q + 4 * (width * i + c), peek_f32(source + 4 * c) * scale)
-        for c in range(value_width):
-            poke_f32(acc + 4 * (value_width * i + c), 0.0)
+        to, sums = q + 4 * width * i, acc + 4 * value_width * i
+        for c in range(0, width - width % LANES, LANES):
+            store_f32(to + 4 * c, load_f32(source + 4 * c) * splat_f32(scale))
+        for c in range(width - width % LANES, width):
+            poke_f32(to + 4 * c, peek_f32(source + 4 * c) * scale)
+        for c in range(0, value_width - value_width % LANES, LANES):
+            store_f32(sums + 4 * c, splat_f32(0.0))
+        for c in range(value_width - value_width % LANES, value_width):
+            poke_f32(sums + 4 * c, 0.0)
         poke_f32(most + 4 * i, LOWEST)
         store_f32(total + VECTOR_BYTES * i, splat_f32(0.0))
 
@@ -167,8 +173,11 @@ def put_results(args, acc, most, total, token, count, first_head, group):
             highest = max(sink, top)
             factor = top_f32(exp(splat_f32(top - highest)))
             divisor = divisor * factor + top_f32(exp(splat_f32(sink - highest)))
-        for c in range(width):
-            poke_f32(out + 4 * c, peek_f32(acc + 4 * (width * i + c)) * factor / divisor)
+        sums, whole = acc + 4 * width * i, width - width % LANES
+        for c in range(0, whole, LANES):
+            store_f32(out + 4 * c, load_f32(sums + 4 * c) * splat_f32(factor) / splat_f32(divisor))
+        for c in range(whole, width):
+            poke_f32(out + 4 * c, peek_f32(sums + 4 * c) * factor / divisor)
         if quantised:
             quantise(out, quantised + t * stride, row_width, column, width)
 
@@ -207,6 +216,9 @@ def make_attend(stored: Stored) -> Any:
         lowest = first_seen(peek_i32(positions + 4 * token), window, chunk)
         for first in range(lowest // BLOCK * BLOCK, last + 1, BLOCK):
             seen, page = min(BLOCK, last + 1 - first), peek_i32(table + 4 * (first // BLOCK)) * page_bytes
+            if not latent:  # the values arrive while the keys are multiplied
+                for line in range(0, row_bytes(value_width) * seen, 64):
+                    prefetch_far(values + page + line)
             block_scores(q, queries, width, keys + page, p, seen)
             for i in range(queries):
                 high = peek_i32(positions + 4 * (token + i // group))

@@ -153,6 +153,12 @@ def prefetch(b, p):
 
 
 @instruction(types.void, types.int64)
+def prefetch_far(b, p):
+    """As prefetch, into the second cache."""
+    call(b, "llvm.prefetch.p0", ir.VoidType(), pointer(b, p, I8), *[ir.Constant(I32, n) for n in (0, 2, 1)])
+
+
+@instruction(types.void, types.int64)
 def prefetch_once(b, p):
     """As prefetch, of what is used once: on AMD it does not push activations out of the caches; on Intel it would be slower."""
     call(b, "llvm.prefetch.p0", ir.VoidType(), pointer(b, p, I8), *[ir.Constant(I32, n) for n in (0, 0 if AMD else 3, 1)])

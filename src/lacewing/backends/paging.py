@@ -1,4 +1,4 @@
-"""Memory on machines with several memory nodes (NUMA), such as two sockets: pages are dealt out to nodes in turn.
+"""Pages of large mappings: huge ones, and on machines with several memory nodes (NUMA), such as two sockets, dealt out in turn.
 
 Weights could instead lie where they are first touched, by the threads that read them later. But only half of a weight has a thread
 that is known beforehand, the rest goes to whoever comes first; the experts of a token may be all on one node, and threads may be
@@ -8,7 +8,9 @@ is taken from that one, as long as it has some.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import mmap
 import os
 import platform
 import sys
@@ -20,6 +22,14 @@ import numpy as np
 _INTERLEAVE = 3  # MPOL_INTERLEAVE of linux/mempolicy.h; nodes that are full are passed over
 _CALLS = {"x86_64": (237, 239), "aarch64": (235, 236)}  # numbers of mbind and get_mempolicy, which the C library does not have
 _WORD = 64  # bits
+HUGE_FROM = 4 * 2**20  # bytes; below, huge pages would waste more than they save
+
+
+def try_huge_pages(area: mmap.mmap) -> None:
+    """Have large pages back a mapping, where the system can."""
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        with contextlib.suppress(OSError):  # a kernel without them; nothing is lost
+            area.madvise(mmap.MADV_HUGEPAGE)
 
 
 def interleave(memory: np.ndarray, nodes: Collection[int]) -> bool:

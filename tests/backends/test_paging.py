@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 
 import lacewing
-from lacewing.backends import memory_nodes as module
+from lacewing.backends import paging as module
 from lacewing.backends import processors
 from lacewing.backends.cpu import CpuBackend, affinity
 from lacewing.backends.cpu.step import CpuStep
-from lacewing.backends.memory_nodes import interleave
+from lacewing.backends.paging import interleave
 from lacewing.weights import memory as weight_memory
 from tests.backends.trees import machine, tree
 from tests.checkpoints import tiny
