@@ -24,6 +24,10 @@ class FakeWorker:
 
     def __init__(self, model, loop):
         self.model, self.loop, self.fault, self.closed = model, loop, None, False
+        self.template = None
+
+    def use_template(self, template):
+        self.template = template
 
     def close(self):
         self.closed = True
@@ -114,6 +118,67 @@ def test_a_failed_load_is_told_and_tried_again(tiny_path, monkeypatch):
             async with registry.use(None) as served:
                 assert served.model.on_device
             assert registry.health.status == "ok" and not registry.names()[0].problem
+
+    asyncio.run(run())
+
+
+def test_a_template_that_cannot_be_had_any_more_leaves_nothing_in_memory(tiny_path, tmp_path, monkeypatch):
+    file = tmp_path / "own.jinja"
+    file.write_text("{% for message in messages %}{{ message.content }}{% endfor %}")
+    models, load = [], loading.load
+    monkeypatch.setattr(loading, "load", lambda *given, **more: models.append(load(*given, **more)) or models[-1])
+
+    async def run():
+        async with registry_of(tiny_path, allow_paths=True) as registry:
+            await registry.load(None, {"template": str(file)})
+            await registry.unload(None)
+            file.unlink()
+            with pytest.raises(ModelLoadError, match="own.jinja"):
+                async with registry.use(None):
+                    pass
+            assert len(models) == 2 and not any(model.on_device for model in models)
+
+    asyncio.run(run())
+
+
+def test_a_path_is_no_template_unless_paths_are_allowed(tiny_path, tmp_path):
+    file = tmp_path / "own.jinja"
+    file.write_text("{% for message in messages %}{{ message.content }}{% endfor %}")
+
+    async def run():
+        async with registry_of(tiny_path) as registry, registry.use(None):
+            async with registry._mover.turn:  # the model leaves between the two parts of the load
+                asked = asyncio.create_task(registry.load(None, {"template": str(file)}))
+                await asyncio.sleep(0.05)
+                await registry._mover.close(next(iter(registry._slots.values())))
+            await asyncio.gather(asked, return_exceptions=True)
+            async with registry.use(None) as served:
+                assert served.worker.template is None
+            assert registry.entry(None).setup.template == "auto"
+
+    asyncio.run(run())
+
+
+def test_a_fault_of_a_driver_does_not_end_the_watch(paths, monkeypatch):
+    unload = loading.unload
+    faults = [RuntimeError("a driver")]
+
+    def failing(served):
+        unload(served)
+        if faults:
+            raise faults.pop()
+
+    monkeypatch.setattr(loading, "unload", failing)
+
+    async def run():
+        async with registry_of(*paths, idle_unload=0.1) as registry:
+            for name in ("second", None):
+                async with registry.use(name):
+                    pass
+            async with asyncio.timeout(10):
+                while registry.served:
+                    await asyncio.sleep(0.05)
+        assert not faults
 
     asyncio.run(run())
 

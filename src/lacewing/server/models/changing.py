@@ -27,7 +27,8 @@ class Changer:
         self._retiring: set[asyncio.Task[None]] = set()
 
     async def change(self, slot: Slot, setup: Setup, asked: Collection[str], force: bool) -> list[str]:
-        """Which of the fields that were `asked` for are other ones now; a model that is not in memory gets them when it comes.
+        """Which of the fields that were `asked` for are other ones now; a model that has left the memory meanwhile gets them
+        when it comes, but for the template.
 
         `force`: also a residency that the memory plan refuses, and a template whose tokens the vocabulary lacks.
         Raises LacewingError; what comes before the failed one in "context", "residency", "template" has changed then.
@@ -35,7 +36,7 @@ class Changer:
         async with self._mover.turn, self.changing(slot):
             served, before, changed = slot.served, slot.setup, list[str]()
             if served is None:
-                slot.setup = setup
+                slot.setup = dataclasses.replace(setup, template=before.template)  # which cannot be checked now
                 return changed
             if setup.context != before.context and (setup.context or 0) != served.model.spec.context:
                 await self._reload(slot, served, setup)

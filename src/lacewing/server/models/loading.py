@@ -78,7 +78,7 @@ def unload(served: Served) -> None:
     served.model.close()
 
 
-def use_template(served: Served, choice: str, *, force: bool = False, files: bool = True) -> None:
+def use_template(served: Served, choice: str, *, files: bool, force: bool = False) -> None:
     """For requests from now on. Raises TemplateError; without `force` also for special tokens that the vocabulary lacks."""
     info, tokenizer = served.model.info, served.model.tokenizer
     template = templates.open_template(choice, info, tokenizer, files=files)
@@ -87,7 +87,7 @@ def use_template(served: Served, choice: str, *, force: bool = False, files: boo
     served.worker.use_template(template)
 
 
-def check_template(info: ModelInfo, choice: str, *, files: bool = True) -> None:
+def check_template(info: ModelInfo, choice: str, *, files: bool) -> None:
     """Raises TemplateError for a choice that a model that is to be loaded cannot have."""
     templates.open_template(choice, info, info.tokenizer.result(), files=files)
 

@@ -83,8 +83,10 @@ class Mover:
         served, slot.served, slot.aside = slot.served, None, False
         if served is not None:
             self.counts.unloads += 1
-            await loading.in_thread(partial(loading.unload, served))
-            self.moved(slot)
+            try:
+                await loading.in_thread(partial(loading.unload, served))
+            finally:
+                self.moved(slot)
 
     async def unload_idle(self, slot: Slot, seconds: float) -> None:
         """Out of memory if still nobody has asked for so long."""
@@ -113,15 +115,24 @@ class Mover:
         info.options = placement.options
         await loading.in_thread(lambda: loading.size_cache(info, placement))
         model = await loading.in_thread(lambda: loading.load(info, report, lambda: self.is_given_up(slot)))
+        served = Served(slot.source.name, model, self._make_worker(model, loop), int(time.time()))
+        try:
+            await self._prepare(slot, served)
+        except BaseException:  # nobody else knows of it
+            await loading.in_thread(partial(loading.unload, served))
+            raise
+        slot.served, slot.aside, slot.was_eager = served, False, False
+        self.loaded(served)
+
+    async def _prepare(self, slot: Slot, served: Served) -> None:
+        """What it had run before, and its template. Raises TemplateError."""
         if slot.kept is not None:
             (ids, data), slot.kept = slot.kept, None
             with contextlib.suppress(LacewingError):  # it went to another device, or has another context
-                await loading.in_thread(lambda: model.write_state(ids, data))
-        served = Served(slot.source.name, model, self._make_worker(model, loop), int(time.time()))
+                await loading.in_thread(lambda: served.model.write_state(ids, data))
         if slot.setup.template != AUTO:
-            await loading.in_thread(lambda: loading.use_template(served, slot.setup.template, force=True))
-        slot.served, slot.aside, slot.was_eager = served, False, False
-        self.loaded(served)
+            choice, files = slot.setup.template, self.options.allow_paths
+            await loading.in_thread(lambda: loading.use_template(served, choice, force=True, files=files))
 
     def _report(self, slot: Slot) -> Progress:
         return loading.relay(asyncio.get_running_loop(), slot.report)
@@ -200,8 +211,10 @@ class Mover:
         while served.users and not self.ending:
             self._left.clear()
             await self._left.wait()
-        await loading.in_thread(partial(loading.unload, served))
-        self._retiring.discard(served)
+        try:
+            await loading.in_thread(partial(loading.unload, served))
+        finally:
+            self._retiring.discard(served)
 
     @property
     def retiring(self) -> list[Served]:

@@ -230,13 +230,19 @@ class Registry:
         while True:
             await asyncio.sleep(_EVERY)
             for slot in list(self._slots.values()):
-                if slot.served is not None and slot.task is None and not slot.lost:
-                    await self._check(slot, slot.served)
-                if slot.lost and slot.task is None and time.monotonic() >= slot.retry_at:
-                    self._bring(slot)
-                idle = self.options.idle_unload if slot.keep is None else slot.keep
-                if idle is not None and slot.served is not None and not slot.users and time.monotonic() - slot.left_at >= idle:
-                    await self._mover.unload_idle(slot, idle)
+                try:
+                    await self._look_at(slot)
+                except Exception as error:  # of a driver or a disk: the next look is as usual
+                    _log.error("model could not be looked after", extra={"model": slot.source.name}, exc_info=error)
+
+    async def _look_at(self, slot: Slot) -> None:
+        if slot.served is not None and slot.task is None and not slot.lost:
+            await self._check(slot, slot.served)
+        if slot.lost and slot.task is None and time.monotonic() >= slot.retry_at:
+            self._bring(slot)
+        idle = self.options.idle_unload if slot.keep is None else slot.keep
+        if idle is not None and slot.served is not None and not slot.users and time.monotonic() - slot.left_at >= idle:
+            await self._mover.unload_idle(slot, idle)
 
     @staticmethod
     async def _check(slot: Slot, served: Served) -> None:
