@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 
 import httpx
@@ -73,6 +74,26 @@ def test_whoever_follows_may_leave(client, url, says):
     follows = parsed(httpx.get(f"{url}/v1/responses/{id}?stream=true", timeout=30).text)
     assert [event["type"] for event in follows[-2:]] == ["response.output_item.done", "response.incomplete"]
     assert follows[-1]["response"]["status"] == "cancelled"
+
+
+def test_it_is_kept_whoever_cancels_it_once_more_meanwhile(model, tmp_path):
+    registry, path, free = Scripted(model), tmp_path / "responses.sqlite3", threading.Event()
+    registry.assistant.script = ENDLESS
+    store = Store(path, 30, 1 << 30)
+    with running(registry, store=store) as url, client_of(url) as client:
+        id = client.responses.create(**SENT).id
+        until(lambda: client.responses.retrieve(id).status == "in_progress")
+        store._thread.submit(free.wait, 30)  # the disk is slow
+        asks = [threading.Thread(target=client.responses.cancel, args=(id,)) for _ in range(2)]
+        for ask in asks:
+            ask.start()
+            time.sleep(0.3)
+        free.set()
+        for ask in asks:
+            ask.join()
+    kept = Database(path, 30, 1 << 30)
+    assert kept.response(id).body["status"] == "cancelled"
+    kept.close()
 
 
 def test_only_what_runs_in_the_background_can_be_cancelled(client, says):

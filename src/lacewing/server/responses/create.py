@@ -158,7 +158,9 @@ class ResponseExchange(Exchange[ResponseBody]):
         response = self.writer.response
         runs = None if self.writer.over else owner()
         try:
-            await self._store.call(Database.save, response, self._input, runs, adds=adds)
+            await asyncio.shield(
+                self._store.call(Database.save, response, self._input, runs, adds=adds)
+            )  # whoever cancels meanwhile
         except StoreError as error:
             _log.error("response not kept", extra={"response": response["id"], "problem": str(error)})
             response["store"], self.keeps = False, False
