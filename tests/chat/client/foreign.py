@@ -17,12 +17,17 @@ def chunk(text: str = "", **more: Any) -> str:
 
 
 class Foreign:
-    """`lines`: the data of the events of the next answer; `broken`: the connection ends behind them. `bodies` are the requests."""
+    """`lines`: the data of the events of the next answer; `broken`: the connection ends behind them. `bodies` are the requests.
+
+    `entries`: what the next lists of models say of its model; `others`: paths besides OpenAI's that it takes, with an empty answer.
+    """
 
     def __init__(self) -> None:
         self.bodies: list[dict[str, Any]] = []
         self.lines: Sequence[str] = ()
         self.broken = False
+        self.entries: Iterator[dict[str, Any]] = iter(())
+        self.others: Sequence[str] = ()
         self.status, self.answer = 200, b""
         self.gone = threading.Event()  # the client has left
 
@@ -31,12 +36,13 @@ def _handler(server: Foreign) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             known = self.path == "/v1/models"
-            self.reply(200 if known else 404, json.dumps({"object": "list", "data": [{"id": "theirs"}]} if known else {}).encode())
+            entry = {"id": "theirs", **next(server.entries, {})}
+            self.reply(200 if known else 404, json.dumps({"object": "list", "data": [entry]} if known else {}).encode())
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             if not self.path.startswith("/v1/"):
-                return self.reply(404, b"{}")
+                return self.reply(200 if self.path in server.others else 404, b"{}")
             server.bodies.append(body)
             if unknown := set(body) - FIELDS:
                 message = json.dumps({"error": {"message": f"Unrecognized request argument: {unknown.pop()}", "code": None}})

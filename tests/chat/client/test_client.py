@@ -98,6 +98,8 @@ def test_errors_before_an_answer(server, status, body, error, text):
         ((chunk("a"), "{not JSON"), "cannot be read"),
         ((chunk("a"), "[1]"), "cannot be read"),
         ((chunk("a"), '{"choices": [7]}'), "cannot be read"),
+        ((chunk("a"), '{"usage": {"prompt_tokens": 1e999}}'), "cannot be read"),
+        ((chunk("a"), "[" * 100_000), "cannot be read"),
     ],
 )
 def test_errors_within_an_answer(server, lines, text):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from lacewing.chat.client.connection import Connection, ServerError
 from lacewing.chat.commands.table import load_commands, run_line
 from lacewing.chat.services.opening import Beginning, open_remote
-from lacewing.chat.session.events import Notice
+from lacewing.chat.session.events import Notice, Ui
 from lacewing.chat.session.remote import RemoteSession
 from lacewing.errors import ContextOverflowError, LacewingError, OptionError
 from lacewing.options import LoadOptions
@@ -150,3 +151,22 @@ def test_a_server_of_others():
             say(chat, "More")
         assert len(chat.messages) == 2  # the message was taken back
         chat.close()
+
+
+@pytest.mark.parametrize("status", ["loaded", None, ["loaded"]])
+def test_a_status_of_others_that_is_not_ours(status):
+    with foreign() as (address, server), contextlib.closing(open_remote(Connection(address), None, GREEDY)) as chat:
+        server.entries = iter([{"status": status}] * 3)
+        assert run_line(chat, "/model theirs").text == chat.described()
+
+
+def test_a_model_that_another_server_loads():
+    """As llama-server with several models tells its progress: a share, and no count."""
+    told = []
+    ui = Ui(progress=lambda *stage: told.append(stage))
+    loading = {"value": "loading", "progress": {"stages": ["text"], "current": "text", "value": 0.5}}
+    with foreign() as (address, server), contextlib.closing(open_remote(Connection(address), None, GREEDY, ui)) as chat:
+        server.others = ("/models/load",)
+        server.entries = iter([{"status": each} for each in ({"value": "unloaded"}, loading, {"value": "loaded"})])
+        assert run_line(chat, "/model theirs").text == chat.described()
+    assert told == [("text", 50, 100)]

@@ -136,7 +136,7 @@ class RemoteAnswer:
                     yield Delta(str(said))
                 if choice.get("finish_reason"):
                     self.finish_reason = str(choice["finish_reason"])
-        except (ValueError, AttributeError, TypeError):
+        except (ValueError, AttributeError, TypeError, OverflowError, RecursionError):
             raise ServerError(f"{self._connection.address} sent a piece of an answer that cannot be read: {data[:200]}") from None
 
     def _count(self, usage: dict[str, Any], timings: dict[str, Any]) -> None:

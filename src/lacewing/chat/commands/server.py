@@ -60,7 +60,7 @@ def model(
     lines = [f"{chat.name} -> {found['id']}"] if found["id"] != chat.name else []
     if changes:
         _needs_lacewing(chat)
-    if "status" in found:  # a server that can be asked to load it, as llama-server too
+    if isinstance(found.get("status"), dict):  # a server that can be asked to load it, as llama-server too
         lines += _change(chat, str(found["id"]), changes)
         found = chat.find(found["id"])
     chat.use(found)
@@ -87,13 +87,15 @@ def _change(chat: RemoteSession, name: str, changes: dict[str, Any]) -> list[str
     chat.connection.ask("POST", "/models/load", {"model": name, **changes}, chat.ui.cancelled)
     while True:
         chat.refresh()
-        status = chat.find(name)["status"]
+        status = chat.find(name).get("status")
+        if not isinstance(status, dict):
+            break
         if status.get("failed"):
             raise ServerError(f"{chat.place}: {status.get('message') or 'the model could not be loaded'}")
         progress = status.get("progress")
-        if progress:
-            chat.ui.progress(str(progress["current"]), int(progress["done"]), int(progress["total"]))
-        elif status["value"] != "loading":
+        if isinstance(progress, dict):
+            chat.ui.progress(*_stage(progress))
+        elif status.get("value") != "loading":
             break
         until = time.monotonic() + ASK_EVERY
         while time.monotonic() < until:
@@ -101,6 +103,14 @@ def _change(chat: RemoteSession, name: str, changes: dict[str, Any]) -> list[str
                 raise Cancelled("cancelled; the server goes on with it")
             time.sleep(ASK_EVERY / 10)
     return [f"{key}: {chat.find(name).get(key)}" for key in changes]
+
+
+def _stage(progress: dict[str, Any]) -> tuple[str, int, int]:
+    """What is done, how much so far, and of how much: of llama-server, which tells a share, in percent."""
+    done, total, share = progress.get("done"), progress.get("total"), progress.get("value")
+    if not (isinstance(done, int) and isinstance(total, int)):
+        done, total = round(100 * share) if isinstance(share, int | float) and 0 <= share <= 1 else 0, 100
+    return str(progress.get("current") or "loading"), done, total
 
 
 @command("lazy", Argument("state", "on/off"), Option("force"))
