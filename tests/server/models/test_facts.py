@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 
+import numpy as np
+
 from lacewing.options import LoadOptions
-from lacewing.server.models.facts import KnownFacts
+from lacewing.server.models.facts import KnownFacts, _shown
 from lacewing.server.models.names import Source
 from tests.checkpoints import tiny
 
@@ -22,6 +25,12 @@ def test_of_a_dense_model_and_a_mixture(tmp_path):
     assert mixture.layers > 0 and 0 < mixture.active < mixture.count
     folder = known.get(Source("folder", str(tiny("qwen2", "huggingface", tmp_path))), OPTIONS)
     assert folder.format == "safetensors" and folder.metadata == {} and folder.architecture == "qwen2"
+
+
+def test_a_number_that_json_has_not_is_not_told():
+    found = _shown({"a": float("nan"), "b": np.float32("inf"), "c": np.array([0.5, np.nan], np.float32), "d": [1.0, 2], "e": 0.5})
+    assert found == {"a": None, "b": None, "c": None, "d": [1.0, 2], "e": 0.5}
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
 
 
 def test_they_are_read_once_until_the_file_or_the_context_changes(tmp_path):

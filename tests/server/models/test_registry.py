@@ -133,7 +133,7 @@ def test_a_template_that_cannot_be_had_any_more_leaves_nothing_in_memory(tiny_pa
             await registry.load(None, {"template": str(file)})
             await registry.unload(None)
             file.unlink()
-            with pytest.raises(ModelLoadError, match="own.jinja"):
+            with pytest.raises(ModelLoadError, match=r"own\.jinja"):
                 async with registry.use(None):
                     pass
             assert len(models) == 2 and not any(model.on_device for model in models)

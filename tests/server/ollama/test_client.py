@@ -109,8 +109,9 @@ def test_how_long_a_model_stays(client, name):
     (running,) = client.ps().models
     left = (running.expires_at - datetime.now(UTC)).total_seconds()
     assert 590 < left <= 600
-    client.generate(name, keep_alive=-1)
-    assert (client.ps().models[0].expires_at - datetime.now(UTC)).days > 1000
+    for long in (-1, 1e12, 1e300, "9999999999999h"):
+        client.generate(name, keep_alive=long)
+        assert (client.ps().models[0].expires_at - datetime.now(UTC)).days > 1000
     gone = client.generate(name, keep_alive=0)
     assert gone.done_reason == "unload" and client.ps().models == []
     assert client.chat(name, []).done_reason == "load" and len(client.ps().models) == 1

@@ -80,7 +80,10 @@ def test_cline(server, name):
     body = {"model": f"{name}:latest", "messages": talk, "stream": True, "options": {"num_ctx": 32768, "num_predict": 8}}
     found = lines(server, "/api/chat", body)
     assert all(isinstance(line["message"]["content"], str) for line in found)
-    assert found[-1]["prompt_eval_count"] and found[-1]["eval_count"] == 8
+    last = found[-1]  # it is sampled, so the model may end before the limit
+    assert (
+        last["prompt_eval_count"] and 0 < last["eval_count"] <= 8 and (last["done_reason"] == "length") == (last["eval_count"] == 8)
+    )
 
 
 def test_aider(server, name):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import numbers
 import weakref
 from collections.abc import Mapping
@@ -150,6 +151,11 @@ def thinks(template: ChatTemplate) -> bool:
     return any(tag in template.source for tag in (*TAGS, CHANNEL)) or EffortVariables(template).can_be_off
 
 
+def _can_be_told(value: Any) -> bool:
+    """Whether JSON has it."""
+    return isinstance(value, (str, int)) or (isinstance(value, float) and math.isfinite(value))
+
+
 def _shown(metadata: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in metadata.items():
@@ -160,10 +166,10 @@ def _shown(metadata: Mapping[str, Any]) -> dict[str, Any]:
         elif isinstance(value, numbers.Integral):
             found[key] = int(value)
         elif isinstance(value, numbers.Real):
-            found[key] = float(value)
+            found[key] = float(value) if math.isfinite(value) else None
         elif hasattr(value, "__len__") and len(value) <= _LIST:
             values = value.tolist() if hasattr(value, "tolist") else list(value)
-            found[key] = values if all(isinstance(each, (str, int, float, bool)) for each in values) else None
+            found[key] = values if all(map(_can_be_told, values)) else None
         else:
             found[key] = None  # too long to show
     return found

@@ -13,7 +13,7 @@ from lacewing.assistant.options import ChatOptions
 from lacewing.server.answers import Answers, Job
 from lacewing.server.context import Served
 from lacewing.server.exchange import Format
-from lacewing.server.ollama.exchange import Message, OllamaExchange, load_or_leave
+from lacewing.server.ollama.exchange import AnswerExchange, Message, load_or_leave
 from lacewing.server.ollama.options import AnswerBody
 from lacewing.server.ollama.writing import LineWriter
 from lacewing.server.openai.errors import RequestError
@@ -82,7 +82,7 @@ def refuse_images(images: list[Any] | None, where: str) -> None:
         raise RequestError(f"`{where}`: images are not supported; this server reads text only", where, code="unsupported_content")
 
 
-class ChatExchange(OllamaExchange[ChatBody]):
+class ChatExchange(AnswerExchange[ChatBody]):
     """The answer to one conversation."""
 
     def jobs(self, served: Served) -> list[Job]:

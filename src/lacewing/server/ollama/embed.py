@@ -15,9 +15,8 @@ from lacewing.assistant.prompt import Prompt
 from lacewing.options import Sampling
 from lacewing.server.answers import Answers, Job
 from lacewing.server.context import Served
-from lacewing.server.exchange import Exchange, Format
-from lacewing.server.ollama.errors import DIALECT
-from lacewing.server.ollama.exchange import load_or_leave
+from lacewing.server.exchange import Format
+from lacewing.server.ollama.exchange import OllamaExchange, load_or_leave
 from lacewing.server.ollama.options import OllamaBody, Whole
 from lacewing.server.openai.embeddings import MAX_INPUTS
 from lacewing.server.openai.requests import accept_body, read
@@ -27,8 +26,6 @@ if TYPE_CHECKING:
     from lacewing.assistant.deltas import Delta
     from lacewing.server.events import Record
     from lacewing.server.feed import Choice
-    from lacewing.server.queue import Visit
-    from lacewing.server.sse import EventStream, Send
 
 _NOTHING = Sampling(max_tokens=0, temperature=0)
 
@@ -63,19 +60,10 @@ class OldEmbedBody(EmbedBody):
         return [self.prompt] if self.prompt else []
 
 
-class EmbedExchange(Exchange[EmbedBody]):
+class EmbedExchange(OllamaExchange[EmbedBody]):
     """The vectors of one request's texts."""
 
     prompt_field = "input"
-    dialect = DIALECT
-
-    async def _serve(self, visit: Visit, events: EventStream | None, send: Send) -> None:
-        try:
-            await super()._serve(visit, events, send)
-        finally:
-            seconds = self.body.seconds()
-            if seconds is not None:
-                self.context.registry.keep(self.body.model, seconds)
 
     def jobs(self, served: Served) -> list[Job]:
         body, tokenizer, context = self.body, served.model.tokenizer, served.model.spec.context

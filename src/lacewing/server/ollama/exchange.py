@@ -22,15 +22,15 @@ if TYPE_CHECKING:
     from lacewing.server.queue import Visit
     from lacewing.server.sse import EventStream, Send
 
+TOllamaBody = TypeVar("TOllamaBody", bound=OllamaBody)
 TAnswerBody = TypeVar("TAnswerBody", bound=AnswerBody)
 Message = dict[str, Any]
 
 
-class OllamaExchange(Exchange[TAnswerBody]):
-    """An answer of Ollama's API. `dropped`: messages that did not fit."""
+class OllamaExchange(Exchange[TOllamaBody]):
+    """A request of Ollama's API, which says how long the model stays."""
 
     dialect = DIALECT
-    dropped = 0
 
     async def _serve(self, visit: Visit, events: EventStream | None, send: Send) -> None:
         try:
@@ -39,6 +39,12 @@ class OllamaExchange(Exchange[TAnswerBody]):
             seconds = self.body.seconds()
             if seconds is not None:
                 self.context.registry.keep(self.body.model, seconds)
+
+
+class AnswerExchange(OllamaExchange[TAnswerBody]):
+    """An answer. `dropped`: messages that did not fit."""
+
+    dropped = 0
 
     def check_thinking(self, served: Served) -> None:
         """Raises RequestError if thoughts are wanted of a model that has none."""

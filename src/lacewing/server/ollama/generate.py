@@ -21,7 +21,7 @@ from lacewing.server.context import Served
 from lacewing.server.exchange import Format
 from lacewing.server.native.filling import filled
 from lacewing.server.ollama.chat import refuse_images
-from lacewing.server.ollama.exchange import Message, OllamaExchange, load_or_leave
+from lacewing.server.ollama.exchange import AnswerExchange, Message, load_or_leave
 from lacewing.server.ollama.options import AnswerBody
 from lacewing.server.ollama.writing import LineWriter
 from lacewing.server.openai.completions import TokenId
@@ -55,7 +55,7 @@ class GenerateBody(AnswerBody):
             raise RequestError("raw mode does not support template, system, or context", "raw", code="invalid_value")
 
 
-class GenerateExchange(OllamaExchange[GenerateBody]):
+class GenerateExchange(AnswerExchange[GenerateBody]):
     """The answer to one prompt."""
 
     prompt_field = "prompt"

@@ -109,7 +109,7 @@ def _about(entry: Entry, facts: Facts, sums: Sums) -> dict[str, Any]:
 
 def _running(entry: Entry, facts: Facts, sums: Sums) -> dict[str, Any]:
     model = None if entry.served is None else entry.served.model
-    stays = _FOR_EVER if entry.leaves_in is None else entry.leaves_in
+    stays = _FOR_EVER if entry.leaves_in is None else min(entry.leaves_in, _FOR_EVER)
     return {
         **_about(entry, facts, sums),
         "size": 0 if model is None else model.memory_bytes + model.device_bytes,
