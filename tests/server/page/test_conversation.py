@@ -230,3 +230,19 @@ def test_a_deleted_conversation_can_be_had_back(page: Page, script: Script):
     page.reload()
     page.wait_for_selector("html[data-ready]")
     assert texts(page) == ["Precious", "Yes."]
+
+
+def test_a_conversation_that_is_deleted_while_its_answer_comes_stays_deleted(page: Page, script: Script):
+    script.answers, script.pause, script.piece = [SLOW], 0.02, 5
+    ask(page, "Talk.")
+    page.wait_for_selector(".message.coming > .body > .text:not([hidden])")
+    page.click("#show-more")
+    page.get_by_role("menuitem", name="Delete").click()
+    page.locator("dialog").get_by_role("button", name="Delete").click()
+    expect(page.get_by_text("The conversation was deleted.")).to_be_visible()
+    page.wait_for_function("() => !document.querySelector('.message.coming')")
+    page.wait_for_timeout(500)  # what must not come
+    assert page.locator("#conversations .title").count() == 0
+    page.reload()
+    page.wait_for_selector("html[data-ready]")
+    assert page.locator("#conversations .title").count() == 0

@@ -46,7 +46,7 @@ export class Answer {
       message.end ??= "error";
       state.answers.delete(conversation.id);
       state.emit("answering", { conversation, message, begins: false });
-      await state.keep(conversation);
+      if (state.conversations.includes(conversation)) await state.keep(conversation); // it may have been deleted meanwhile
     }
   }
 
