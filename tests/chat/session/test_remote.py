@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -134,6 +135,33 @@ def test_a_full_context_stops(remote):
     with pytest.raises(ContextOverflowError, match="/context drop-oldest"):
         for _ in range(12):
             say(chat, "word " * 20)
+
+
+@pytest.mark.parametrize("policy", ["drop-oldest", "summarise"])
+def test_a_message_that_never_fits_hides_nothing(remote, policy):
+    chat = remote()
+    run_line(chat, f"/context {policy}")
+    for turn in range(3):
+        say(chat, f"{turn} hello")
+    told = []
+    with pytest.raises(ContextOverflowError, match="shorten the message"):
+        for each in chat.say("word " * 400):
+            told.append(each)
+    assert told and len(chat.messages) == 6
+    assert (chat.history.hidden, chat.history.summary) == (0, None)
+
+
+def test_cancelling_while_room_is_made_hides_nothing(remote):
+    chat = remote()
+    run_line(chat, "/context drop-oldest")
+    for turn in range(4):
+        say(chat, f"{turn} hello")
+    told: list[Notice] = []
+    chat.ui = replace(chat.ui, cancelled=lambda: bool(told))
+    with contextlib.suppress(ContextOverflowError):  # the server may be quicker than the question whether it was cancelled
+        told += (each for each in chat.say("word " * 400) if isinstance(each, Notice))
+    assert told and len(chat.messages) in (8, 9)
+    assert chat.history.hidden == 0
 
 
 def test_a_server_of_others():

@@ -74,29 +74,31 @@ class RemoteSession(Conversation):
         """Servers go on with a last message that is the assistant's: Lacewing and llama-server do; others may begin anew."""
         if not self.messages or self.messages[-1]["role"] != "assistant":
             raise OptionError("there is no answer to continue")
-        before, history = self.messages.pop(), self.history
+        before = self.messages.pop()
         count = len(self.messages)
         try:
             yield from self._fitting(dict(before), count, begun=before)
         finally:
             if len(self.messages) == count:
                 self.messages.append(before)
-                self.history = history
 
     def _fitting(self, message: Message, count: int, begun: Message | None = None) -> Iterator[Event]:
         """The answer, once what the server sees of the conversation fits its context."""
-        asked = [*self.messages, *([begun] if begun else [])]
-        while True:
-            body = request(
-                self.name, visible(asked, self.settings, self.history), self.settings.sampling, self.settings.chat_options()
-            )
-            try:
-                yield from self._receive(RemoteAnswer(self.connection, body, self.ui.cancelled), message)
-                return
-            except ContextOverflowError as error:
-                if len(self.messages) > count:  # it was full in the middle of the answer
-                    raise
-                yield Notice(self._hide(asked, error))
+        asked, history = [*self.messages, *([begun] if begun else [])], self.history
+        try:
+            while True:
+                messages = visible(asked, self.settings, self.history)
+                body = request(self.name, messages, self.settings.sampling, self.settings.chat_options())
+                try:
+                    yield from self._receive(RemoteAnswer(self.connection, body, self.ui.cancelled), message)
+                    return
+                except ContextOverflowError as error:
+                    if len(self.messages) > count:  # it was full in the middle of the answer
+                        raise
+                    yield Notice(self._hide(asked, error))
+        finally:
+            if len(self.messages) == count:  # nothing came: what was hidden to make room is shown again
+                self.history = history
 
     def _hide(self, asked: list[Message], error: ContextOverflowError) -> str:
         """Hide the oldest turns, half of those that are shown, by the policy; a line about it. Raises ContextOverflowError."""
