@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 
@@ -68,3 +69,36 @@ def test_two_that_ask_wait_for_one(serving, monkeypatch):
     assert len(errors) == 2 and all("network is gone" in error for error in errors) and len(calls) <= 2
     with pytest.raises(ollama.ResponseError, match="network is gone"):
         serving.pull("smollm2")
+
+
+def test_a_fault_that_is_none_of_ours_is_told(serving, monkeypatch, caplog):
+    def full(name, progress):
+        time.sleep(0.2)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(downloads.hub, "path_of", full)
+    with pytest.raises(ollama.ResponseError, match="internal error"):
+        list(serving.pull("smollm2", stream=True))
+    with pytest.raises(ollama.ResponseError, match="internal error"):
+        serving.pull("smollm2")
+    assert any("No space left on device" in getattr(record, "problem", "") for record in caplog.records)
+
+
+def test_one_who_leaves_leaves_nothing_behind(serving, monkeypatch, caplog):
+    begun, release = threading.Event(), threading.Event()
+
+    def slowly(name, progress):
+        begun.set()
+        release.wait(30)
+        raise DownloadError("the network is gone")
+
+    monkeypatch.setattr(downloads.hub, "path_of", slowly)
+    lines = serving.pull("smollm2", stream=True)
+    next(lines)
+    assert begun.wait(30)
+    lines.close()
+    time.sleep(0.5)  # the server sees it
+    release.set()
+    time.sleep(0.2)
+    gc.collect()
+    assert "was destroyed but it is pending" not in caplog.text

@@ -14,7 +14,6 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from lacewing import hub
-from lacewing.errors import LacewingError
 from lacewing.server.context import Context, context_of
 from lacewing.server.dialect import LINES
 from lacewing.server.errors import UnknownModelError
@@ -77,6 +76,7 @@ async def _lines(context: Context, name: str) -> AsyncIterator[dict[str, Any]]:
     if not _served(context, name):
         told: asyncio.Queue[tuple[str, int, int]] = asyncio.Queue()
         following = asyncio.ensure_future(context.registry.downloads.follow(name, lambda *stage: told.put_nowait(stage)))
+        waiting: asyncio.Future[tuple[str, int, int]] | None = None
         try:
             while not following.done() or not told.empty():
                 waiting = asyncio.ensure_future(told.get())
@@ -85,11 +85,11 @@ async def _lines(context: Context, name: str) -> AsyncIterator[dict[str, Any]]:
                     what, done, total = waiting.result()
                     bar = hashlib.sha256(f"{name} {what}".encode()).hexdigest()  # by it clients tell their bars apart
                     yield {"status": what, "digest": f"sha256:{bar}", "total": total, "completed": done}
-                else:
-                    waiting.cancel()
             await following
         finally:
             following.cancel()
+            if waiting is not None:
+                waiting.cancel()
     yield {"status": "success"}
 
 
@@ -97,5 +97,5 @@ async def _encoded(lines: AsyncIterator[dict[str, Any]]) -> AsyncIterator[bytes]
     try:
         async for line in lines:
             yield json.dumps(line).encode() + b"\n"
-    except LacewingError as error:
+    except Exception as error:  # the log has what is none of ours
         yield errors.event(error)
