@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import stat
 import threading
 
 import pytest
@@ -48,6 +49,30 @@ def test_the_oldest_go_when_there_are_too_many(path):
     assert path.stat().st_size < 2 * most
     database.save(body("huge"), [item("y" * (2 * most))])
     assert database.response("huge") is not None  # never the newest
+    database.close()
+
+
+@pytest.mark.parametrize("holders", [("resp_a", "resp_b"), ("resp_b", "resp_a")])
+def test_of_several_items_of_one_id_the_newest_is_meant(path, holders, monkeypatch):
+    """Clients choose ids of their own, such as msg_1 in each conversation; those of holders say nothing about their age."""
+    database, now = Database(path, 30, 1 << 30), [1000.0]
+    monkeypatch.setattr(module.time, "time", lambda: now[0])
+    for holder, text in zip(holders, ("old", "new"), strict=True):
+        database.save(body(holder), [{**item(text), "id": "msg_1"}])
+        now[0] += 1
+    assert database.item("msg_1")["content"][0]["text"] == "new"
+    database.save_conversation({"id": "conv"}, [{**item("newest"), "id": "msg_1"}])
+    assert database.item("msg_1")["content"][0]["text"] == "newest"
+    assert database.item("msg_2") is None
+    database.close()
+
+
+def test_a_file_that_others_could_read_is_closed_to_them(path):
+    path.touch(mode=0o644)
+    path.chmod(0o644)
+    database = Database(path, 30, 1 << 30)
+    database.save(body("a"), [item("a")])
+    assert {stat.S_IMODE(each.stat().st_mode) for each in path.parent.iterdir()} == {0o600}
     database.close()
 
 

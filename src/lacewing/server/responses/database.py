@@ -24,6 +24,10 @@ CREATE INDEX IF NOT EXISTS items_by_id ON items (id);
 CREATE INDEX IF NOT EXISTS responses_by_use ON responses (used);
 CREATE INDEX IF NOT EXISTS conversations_by_use ON conversations (used);
 """
+_ITEM = """
+SELECT items.body FROM items LEFT JOIN responses ON responses.id = holder LEFT JOIN conversations ON conversations.id = holder
+WHERE items.id = ? ORDER BY output DESC, COALESCE(responses.used, conversations.used) DESC LIMIT 1
+"""
 _TABLES = ("responses", "conversations")
 _VERSION = 1
 _ROOM = 0.9  # of the limit is filled after old responses have gone
@@ -110,9 +114,9 @@ class Database:
             return self._delete(db, "responses", [id]) > 0
 
     def item(self, id: str) -> Item | None:
-        """The newest of that id, wherever it is."""
+        """Of that id, wherever it is: one that a model wrote if there is one, else of what was used last."""
         with self._transaction() as db:
-            row = db.execute("SELECT body FROM items WHERE id = ? ORDER BY output DESC, holder DESC LIMIT 1", (id,)).fetchone()
+            row = db.execute(_ITEM, (id,)).fetchone()
             return None if row is None else json.loads(row[0])
 
     # conversations
@@ -166,6 +170,7 @@ class Database:
             return self._opened
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))
+        self._path.chmod(0o600)  # where it was there before
         db = sqlite3.connect(self._path, timeout=_BUSY, isolation_level=None)
         try:
             _switch(db)
