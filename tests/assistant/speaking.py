@@ -40,3 +40,24 @@ def say(tokenizer: Tokenizer, constraint: Constraint, text: str, most: int = 400
         assert constraint.accept(token), tokenizer.decode([token], special=True)
         said.append(token)
     return tokenizer.decode(said, special=True)
+
+
+class Spelling:
+    """A constraint that allows one text, and then the end."""
+
+    def __init__(self, tokenizer, text):
+        self.left, self.stops, self.size = tokenizer.encode_markup(text), tokenizer.stop_ids, tokenizer.vocab_size
+
+    def mask(self):
+        bits = np.zeros(-(-self.size // 32), np.uint32)
+        for token in self.left[:1] or self.stops:
+            bits[token // 32] |= np.uint32(1 << token % 32)
+        return bits
+
+    def accept(self, token):
+        if not self.left:
+            return token in self.stops
+        return token == self.left.pop(0)
+
+    def stopped(self):
+        return not self.left

@@ -10,7 +10,7 @@ from lacewing.assistant.reply import Assistant
 from lacewing.errors import OptionError, TemplateError
 from lacewing.options import Sampling
 from lacewing.text.template import ChatTemplate
-from tests.assistant.test_thinking import Spelling
+from tests.assistant.speaking import Spelling
 
 GREEDY = Sampling(temperature=0, max_tokens=24, repeat_guard=0, ignore_eos=True)
 HELLO = [{"role": "user", "content": "Hello"}]

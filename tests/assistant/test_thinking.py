@@ -1,4 +1,3 @@
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -6,28 +5,9 @@ from hypothesis import strategies as st
 from lacewing.assistant.following import ChannelFollower, TaggedFollower
 from lacewing.assistant.thinking import ThinkingConstraint
 from lacewing.text.reasoning import ReasoningSplitter
-from tests.assistant.speaking import HARMONY, TAGS, say, tokenizer_with
+from tests.assistant.speaking import HARMONY, TAGS, Spelling, say, tokenizer_with
 
 TAGGED, CHANNELS = tokenizer_with(*TAGS), tokenizer_with(*HARMONY)
-
-
-class Spelling:
-    """A grammar that allows one text, and then the end."""
-
-    def __init__(self, tokenizer, text):
-        self.left, self.stops, self.size = tokenizer.encode_markup(text), tokenizer.stop_ids, tokenizer.vocab_size
-
-    def mask(self):
-        bits = np.zeros(-(-self.size // 32), np.uint32)
-        for token in self.left[:1] or self.stops:
-            bits[token // 32] |= np.uint32(1 << token % 32)
-        return bits
-
-    def accept(self, token):
-        return bool(self.left) and token == self.left.pop(0)
-
-    def stopped(self):
-        return not self.left
 
 
 def tagged(budget=None, inner=None, tag=None, over=False, calls=(), whole=False):

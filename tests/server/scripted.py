@@ -7,32 +7,10 @@ import dataclasses
 from collections.abc import AsyncIterator
 from typing import Any
 
-import numpy as np
-
 from lacewing.assistant.prompt import Prompt
 from lacewing.assistant.reply import Assistant
+from tests.assistant.speaking import Spelling
 from tests.server.serving import OneModel, Served
-
-
-class Spelling:
-    """A constraint that allows one text, and then the end."""
-
-    def __init__(self, tokenizer, text):
-        self.left, self.stops, self.size = tokenizer.encode_markup(text), tokenizer.stop_ids, tokenizer.vocab_size
-
-    def mask(self):
-        bits = np.zeros(-(-self.size // 32), np.uint32)
-        for token in self.left[:1] or self.stops:
-            bits[token // 32] |= np.uint32(1 << token % 32)
-        return bits
-
-    def accept(self, token):
-        if not self.left:
-            return token in self.stops
-        return token == self.left.pop(0)
-
-    def stopped(self):
-        return not self.left
 
 
 class ScriptedAssistant(Assistant):
