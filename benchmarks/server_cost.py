@@ -90,7 +90,7 @@ def stream(host: str, body: dict[str, Any]) -> int:
 
 
 def load(host: str, model: str, options: argparse.Namespace, first: int) -> int:
-    """All requests, from so many clients; the tokens of their answers. `first`: of their numbers, each of which makes a prompt."""
+    """All requests, from so many clients; the tokens of their answers. `first`: of their numbers; each makes a prompt."""
     todo, tokens = list(range(first, first + options.requests)), []
 
     def work() -> None:

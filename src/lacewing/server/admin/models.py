@@ -146,7 +146,7 @@ async def _do(context: Context, body: ChangeBody, work: Callable[[], Awaitable[d
 
 
 async def _told(context: Context, name: str | None, work: Awaitable[dict[str, Any]]) -> dict[str, Any] | BaseException:
-    """What it gave, or the error, of which those who watch are told."""
+    """What it gave, or the error; those who watch are told."""
     model = context.registry.entry(name).name
     try:
         done = await work
