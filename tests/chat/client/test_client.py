@@ -125,6 +125,16 @@ def test_cancelling_ends_the_stream_on_the_server_too(server):
     assert server.gone.wait(2)
 
 
+def test_cancelling_needs_no_pause_between_the_pieces(server):
+    connection, server = server
+    server.lines = (*(chunk(f"{at} ") for at in range(20_000)), *END)
+    came: list[str] = []
+    answer = ask(connection, cancelled=lambda: len(came) >= 3)
+    for delta in answer:
+        came.append(str(delta))
+    assert answer.finish_reason == "cancelled" and came == ["0 ", "1 ", "2 "]
+
+
 def test_leaving_an_answer_ends_it_on_the_server(server):
     connection, server = server
     server.lines, server.broken = (chunk("a"),), None

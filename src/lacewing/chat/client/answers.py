@@ -87,6 +87,8 @@ class RemoteAnswer:
                 if delta is None:
                     break
                 yield delta
+                if self._cancelled():  # pieces may come faster than the wait for one asks
+                    raise Cancelled("the answer was cancelled")
         except Cancelled:
             self.finish_reason = "cancelled"
         finally:
