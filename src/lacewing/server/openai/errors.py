@@ -101,14 +101,25 @@ DIALECT = Dialect(response, event, DONE)
 
 def of_validation(error: ValidationError) -> RequestError:
     """The first thing that is wrong with a body, and its place."""
-    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    if first["type"] == "json_invalid":
-        return RequestError(f"the body is not valid JSON: {first['msg'].removeprefix('Invalid JSON: ')}", code="invalid_json")
-    place = path_of(first["loc"])
-    if first["type"] == "missing":
+    kind, place, message = _first(error)
+    if kind == "json_invalid":
+        return RequestError(f"the body is not valid JSON: {message.removeprefix('Invalid JSON: ')}", code="invalid_json")
+    if kind == "missing":
         return RequestError(f"you must provide `{place}`", place, code="missing_required_parameter")
-    message = first["msg"].removeprefix("Value error, ")
+    message = message.removeprefix("Value error, ")
     return RequestError(f"`{place}`: {message}" if place else message, place or None, code="invalid_value")
+
+
+def _first(error: ValidationError) -> tuple[str, str, str]:
+    """Kind, place and message. A field that may be of several types has an error for each: that of the closest type counts."""
+    found = error.errors(include_url=False, include_context=False, include_input=False)
+    told = [(each["type"], path_of(each["loc"]), each["msg"]) for each in found]
+    same = [each for each in told if each[1].startswith(told[0][1])]
+    kind, place, message = max(same, key=lambda each: (each[1].count(".") + each[1].count("["), not each[0].endswith("_type")))
+    if kind.endswith("_type"):  # it is of none
+        kinds = dict.fromkeys(text for other, where, text in same if where == place and other.endswith("_type"))
+        message = " or ".join((message, *(each.removeprefix("Input should be ") for each in kinds if each != message)))
+    return kind, place, message
 
 
 def path_of(places: tuple[int | str, ...]) -> str:
