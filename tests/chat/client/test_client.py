@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import socketserver
+import threading
 import time
 from collections.abc import Iterator
 
@@ -176,6 +179,45 @@ def test_addresses(given, root):
     connection = Connection(given)
     assert connection.address == root
     connection.close()
+
+
+@contextlib.contextmanager
+def answering(data: bytes) -> Iterator[str]:
+    """The address of something that answers whatever it is sent with `data`."""
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.recv(65536)
+            self.request.sendall(data)
+
+    with socketserver.TCPServer(("127.0.0.1", 0), Handler) as listening:
+        thread = threading.Thread(target=listening.serve_forever)
+        thread.start()
+        yield f"127.0.0.1:{listening.server_address[1]}"
+        listening.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize("work", [models, lambda connection: list(ask(connection))])
+@pytest.mark.parametrize(
+    ("scheme", "data", "text"),
+    [
+        ("http", b"220 mail.example ESMTP\r\n", r"no HTTP comes from http://127.0.0.1:\d+ .*the address of a model server"),
+        ("http", b"\x15\x03\x03\x00\x02\x02\x46", r"if it is one of https, write https://"),
+        ("https", b"HTTP/1.1 400 Bad Request\r\n\r\n", r"no TLS .* write http://127.0.0.1:\d+"),
+        (
+            "http",
+            b"HTTP/1.1 302 Found\r\nLocation: https://other.example/v1/models\r\nContent-Length: 0\r\n\r\n",
+            r"redirects to https://other.example/v1/models, which is not followed; give --server the address itself",
+        ),
+    ],
+)
+def test_what_is_no_model_server(work, scheme, data, text):
+    with answering(data) as place:
+        connection = Connection(f"{scheme}://{place}")
+        with pytest.raises(ServerError, match=text):
+            work(connection)
+        connection.close()
 
 
 def test_nobody_is_there():

@@ -104,8 +104,7 @@ class RemoteAnswer:
 
         try:
             async with self._connection.stream(CHAT if "messages" in self._body else TEXT, self._body) as response:
-                if response.is_error:
-                    raise self._connection.refused(response.status_code, await response.aread())
+                self._connection.check(response, b"" if response.is_success else await response.aread())
                 async with contextlib.aclosing(EventSource(response).aiter_sse()) as events:
                     async for event in events:
                         if event.data == "[DONE]":

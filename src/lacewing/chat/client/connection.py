@@ -17,6 +17,7 @@ T = TypeVar("T")
 POLL = 0.05  # seconds between two questions whether the caller has cancelled
 CONNECT_SECONDS = 10  # there is no limit later: a model may be loaded, or a long prompt read, before a server answers
 MAX_ERROR_BYTES = 1 << 16
+MAX_SHOWN = 200  # characters of what a server wrote, in a message
 _OVERFLOW = ("context_length_exceeded", "exceed_context_size_error")  # codes of OpenAI and Lacewing; the type of llama-server
 
 
@@ -46,6 +47,7 @@ class Connection:
         except (UnicodeError, ValueError):
             raise OptionError("the API key has characters that HTTP cannot send") from None
         self._loop = asyncio.new_event_loop()
+        self._heard = False  # HTTP has come from there
 
     def ask(self, method: str, path: str, body: Any = None, cancelled: Callable[[], bool] = bool) -> Any:
         """The JSON of an answer. Raises ServerError, ContextOverflowError, Cancelled."""
@@ -58,8 +60,7 @@ class Connection:
             response = await self._client.request(method, self.address + path, json=body)
         except httpx.HTTPError as error:
             raise self.unreachable(error) from None
-        if response.is_error:
-            raise self.refused(response.status_code, response.content)
+        self.check(response, response.content)
         try:
             return response.json()
         except ValueError:
@@ -82,6 +83,17 @@ class Connection:
                 task.cancel()
                 self._loop.run_until_complete(asyncio.wait({task}))
 
+    def check(self, response: httpx.Response, content: bytes) -> None:
+        """Raises ServerError, ContextOverflowError for an answer that is an error or a redirection."""
+        self._heard = True
+        if response.has_redirect_location:  # is not followed: the API key is for the address that a person gave
+            to = response.headers["location"][:MAX_SHOWN]
+            raise ServerError(
+                f"{self.address} redirects to {to}, which is not followed; give --server the address itself", response.status_code
+            )
+        if response.is_error:
+            raise self.refused(response.status_code, content)
+
     def refused(self, status: int, content: bytes) -> LacewingError:
         """The error that a body tells, in any of the usual forms."""
         error, code, kind = _told(content[:MAX_ERROR_BYTES])
@@ -98,6 +110,15 @@ class Connection:
         import httpx
 
         reason = str(error) or type(error).__name__
+        if "WRONG_VERSION_NUMBER" in reason:  # OpenSSL's name for what is not TLS
+            there = self.address.removeprefix("https://")
+            return ServerError(f"{self.address} speaks no TLS ({reason}); if it is a server without it, write http://{there}")
+        if isinstance(error, httpx.RemoteProtocolError) and not self._heard:
+            there = self.address.removeprefix("http://")
+            return ServerError(
+                f"no HTTP comes from {self.address} ({reason}): is it the address of a model server? "
+                f"if it is one of https, write https://{there}"
+            )
         if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
             return ServerError(f"no server answers at {self.address} ({reason}); `lacewing serve MODEL` starts one")
         return ServerError(f"the connection to {self.address} broke ({reason})")
