@@ -66,3 +66,10 @@ def test_chat(served, tmp_path):
 def test_mistakes(served, words, text):
     done = lacewing("run", "--server", served[0], *words)
     assert done.returncode == 2 and text in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("words", [("run", "--server", "", "smollm2", "Hello"), ("chat", "--server", "")])
+def test_an_empty_address_is_none(words):
+    """It comes from a script's unset variable; a model of this machine is not what was asked for."""
+    done = lacewing(*words)
+    assert done.returncode == 2 and "'' is not the address of a server" in done.stderr

@@ -75,7 +75,7 @@ def run(
     """
     from lacewing.cli.prompt import Request
 
-    if server:
+    if server is not None:
         from lacewing.chat.client.connection import Connection
         from lacewing.cli import remote
 
@@ -111,7 +111,7 @@ def chat(
 
     if name and model:
         raise OptionError(f"unexpected argument {name!r}: --model names the model already")
-    if server:
+    if server is not None:
         from lacewing.chat.client.connection import Connection
         from lacewing.cli import remote
 
