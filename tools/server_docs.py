@@ -52,7 +52,7 @@ With the client of OpenAI, streamed; the tests run `examples/client.py`:
 IGNORED_HEAD = """
 ## Fields that are ignored
 
-So are fields that nobody knows.
+Unknown fields are ignored too.
 
 | field | |
 |---|---|
@@ -102,7 +102,7 @@ That is no encryption: it lets clients that do not keep thoughts give them back.
 Responses are kept in an SQLite file that this user alone can read, in the user's folder for data or at `--store-file`, so that they
 are there when the server starts again. With `store` false a response is not kept, with `--no-store` none is; the response then says
 `"store": false`. What nobody used for `--store-days` is deleted, and what was used least recently if all of it takes more than
-`--store-bytes`. Whoever knows the id of a response can read it, with an API key if the server has any. If the disk fails, the
+`--store-bytes`. Anyone who knows the id of a response can read it, with an API key if the server has any. If the disk fails, the
 answer still comes, with `"store": false`.
 
 `background` answers at once; `GET /v1/responses/{id}` shows how far it is, with `stream=true` and `starting_after` its events are

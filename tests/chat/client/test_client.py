@@ -162,6 +162,13 @@ def test_addresses_that_are_none(address):
         Connection(address)
 
 
+def test_an_address_with_a_password():
+    """It would be printed, and kept in session files."""
+    with pytest.raises(OptionError, match="--server-key") as told:
+        Connection("http://me:s3cret@localhost")
+    assert "s3cret" not in str(told.value)
+
+
 def test_a_key_that_cannot_be_sent():
     with pytest.raises(OptionError, match="API key"):
         Connection("localhost", "clé")

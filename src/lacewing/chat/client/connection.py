@@ -138,6 +138,10 @@ def _root(address: str) -> str:
         well = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port > 0)
     except ValueError:
         well = False
+    if well and (parts.username is not None or parts.password is not None):
+        raise OptionError(
+            "the address of a server cannot have a user or a password in it, which would be shown and saved; use --server-key"
+        )
     if not well or parts.query or parts.fragment or any(map(str.isspace, text)):
         raise OptionError(f"{address!r} is not the address of a server; write one such as http://127.0.0.1:8080")
     return text.rstrip("/").removesuffix("/v1")

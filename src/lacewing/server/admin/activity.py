@@ -50,7 +50,7 @@ def _sequence(stats: Any) -> dict[str, Any]:
 
 
 async def experts(request: Request) -> JSONResponse:
-    """How many tokens each expert of each layer got since somebody began to ask."""
+    """The tokens that each expert of each layer has received since the counting began."""
     context = context_of(request.app)
     entry = context.registry.entry(request.query_params.get("model"))
     served = in_memory(entry)

@@ -73,7 +73,7 @@ class FetchBody(ModelBody):
 
 
 async def list_models(request: Request) -> JSONResponse:
-    """All models, those that are not in memory among them, and how they are."""
+    """All models and their state, including models that are not in memory."""
     registry = context_of(request.app).registry
     return JSONResponse(listed(await described(registry, registry.names())))
 

@@ -20,7 +20,7 @@ from lacewing.server.openai.messages import Given
 
 Count = Annotated[int, Field(ge=0, lt=2**31)]
 _EFFORTS = {"low": "low", "medium": "medium", "high": "high", "xhigh": "high", "max": "high"}
-# Nothing of an answer depends on them here; like all fields that nobody knows they are ignored.
+# Nothing of an answer depends on them here; like all unknown fields they are ignored.
 IGNORED: Mapping[str, str] = {
     "cache_control": "prompts are always cached, and prefixes found by their tokens",
     "metadata": "names an end user",

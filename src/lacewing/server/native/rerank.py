@@ -21,7 +21,7 @@ class RerankBody(ModelBody):
 
     query: str = Field(min_length=1, description="the question")
     documents: Annotated[list[str], Field(min_length=1, max_length=MAX_DOCUMENTS)] = Field(description="texts")
-    top_n: Annotated[int, Field(ge=1)] | None = Field(None, description="so many of the best alone")
+    top_n: Annotated[int, Field(ge=1)] | None = Field(None, description="return only this many of the best")
 
 
 async def rerank(request: Request) -> JSONResponse:

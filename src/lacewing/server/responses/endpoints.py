@@ -42,7 +42,7 @@ async def count_input_tokens(request: Request) -> JSONResponse:
 
 
 async def compact(request: Request) -> JSONResponse:
-    """There is none, 404: a conversation that is too long is shortened by `truncation`."""
+    """Not offered (404): `truncation` shortens a conversation that is too long."""
     message = 'conversations are not summarised here; `truncation` "auto" drops their oldest turns'
     raise RequestError(message, status=404, code="not_found")
 
@@ -60,7 +60,7 @@ async def show_response(request: Request) -> ASGIApp:
 
 
 async def delete_response(request: Request) -> JSONResponse:
-    """Deletes a stored response; what went on from it cannot be gone on from any more."""
+    """Deletes a stored response; responses that continued it cannot be continued either."""
     id, state = request.path_params["id"], state_of(request.app)
     run = state.runs.find(id)
     if run is not None:
@@ -72,7 +72,7 @@ async def delete_response(request: Request) -> JSONResponse:
 
 
 async def cancel_response(request: Request) -> JSONResponse:
-    """Ends a response in the background, and gives what has come of it."""
+    """Cancels a response in the background, and returns what it has so far."""
     id, run = request.path_params["id"], state_of(request.app).runs.find(request.path_params["id"])
     if run is not None:
         await run.cancel()

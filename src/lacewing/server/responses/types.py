@@ -114,7 +114,9 @@ class ResponseBody(NamedModelBody):
     reasoning: ReasoningOptions | None = Field(
         None, description="`effort`, for templates that know it; with `summary` the thoughts themselves are told as their summary"
     )
-    include: list[str] | None = Field(None, description=f"`{LOGPROBS}`, `{SEALED}`; others are about tools that there are not")
+    include: list[str] | None = Field(
+        None, description=f"`{LOGPROBS}`, `{SEALED}`; the others belong to tools that this server does not have"
+    )
     max_output_tokens: Annotated[int, Field(ge=1, lt=2**31)] | None = Field(
         None, description="tokens of the answer, thoughts among them; by default to the end of the context"
     )
