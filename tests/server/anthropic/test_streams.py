@@ -49,7 +49,9 @@ def test_pings_while_a_prompt_is_read(model):
 
 
 def test_an_error_within_a_stream(model):
-    with running(OneModel(model), request_seconds=0.4, ping_seconds=0.05) as url:
+    registry = Scripted(model)
+    registry.assistant.script = "again and " * 4000  # does not end by itself before the time is over
+    with running(registry, request_seconds=0.4, ping_seconds=0.05) as url:
         sent = {"model": "tiny", "max_tokens": 4000, "stream": True, "messages": [{"role": "user", "content": "Count to 1000."}]}
         response = httpx.post(f"{url}{PATH}", json=sent, timeout=60)
     name, line = response.text.rstrip().rsplit("\n\n", 1)[1].split("\n")
