@@ -166,6 +166,8 @@ OPENED = {
     "cli/prompt.py": "a file of the system about a process",
     "cli/stats.py": "what it writes",
     "cli/picture.py": "what it writes",
+    "server/page/assets.py": "the files of the page, which come with Lacewing",
+    "server/responses/database.py": "the store of responses, made private before SQLite opens it; regular files only",
     "text/template.py": "the templates that come with Lacewing",
 }
 

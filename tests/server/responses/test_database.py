@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import stat
 import threading
@@ -98,6 +99,16 @@ def test_a_file_that_is_none(path):
     with pytest.raises(StoreError, match="cannot be kept"):
         database.save(body("a"), [])
     assert path.read_bytes().startswith(b"This is no")
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_what_is_no_regular_file_is_left_as_it_is(path, make):
+    """A store that was /dev/null would otherwise be closed to all others."""
+    make(path)
+    path.chmod(0o744)
+    with pytest.raises(StoreError, match="not a regular file"):
+        Database(path, 30, 1 << 30).save(body("a"), [])
+    assert stat.S_IMODE(path.stat().st_mode) == 0o744
 
 
 def test_a_file_of_a_newer_version(path):

@@ -169,6 +169,8 @@ class Database:
         if self._opened is not None:
             return self._opened
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if self._path.exists() and not self._path.is_file():
+            raise OSError("it is not a regular file")
         os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))
         self._path.chmod(0o600)  # where it was there before
         db = sqlite3.connect(self._path, timeout=_BUSY, isolation_level=None)
