@@ -120,7 +120,8 @@ def test_properties_and_slots(url, model):
     slots = httpx.get(f"{url}/slots?fail_on_no_slot=1").json()
     assert [each["id"] for each in slots] == [0, 1, 2, 3] and not any(each["is_processing"] for each in slots)
     with httpx.stream("POST", f"{url}/completion", json={**SEA, "n_predict": 4000, "ignore_eos": True, "stream": True}) as response:
-        next(response.iter_lines())
+        lines = response.iter_lines()  # kept: an iterator that is gone closes the connection
+        next(lines)
         (busy,) = [each for each in httpx.get(f"{url}/slots").json() if each["is_processing"]]
         assert busy["n_prompt_tokens"] == 3 and busy["next_token"]["n_decoded"] > 0 and busy["n_ctx"] == model.spec.context
 
