@@ -119,11 +119,6 @@ class AnswerDecoder:
         return self._stops.hit
 
     @property
-    def stopped_by(self) -> str | None:
-        """The stop string that ended the text, if one did."""
-        return self._stops.hit
-
-    @property
     def message(self) -> dict[str, Any]:
         """The answer so far as a message, as the next turn of the conversation takes it."""
         begun = self._begun

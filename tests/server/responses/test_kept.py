@@ -77,6 +77,17 @@ def test_references_to_items(client, says, seen):
     assert texts(seen()[0]) == [("user", HELLO), ("assistant", "Hello Alice."), ("user", "?")]
 
 
+def test_an_id_that_somebody_chose_counts_in_its_own_conversation(client, seen):
+    """Clients with another key could guess it."""
+    made = client.responses.create(**QUICK, input=[{"role": "user", "content": HELLO, "type": "message", "id": "msg_1"}])
+    reference = [{"type": "item_reference", "id": "msg_1"}]
+    with pytest.raises(openai.BadRequestError) as told:
+        client.responses.create(**QUICK, input=reference)
+    assert told.value.code == "item_not_found"
+    client.responses.create(**QUICK, input=reference, previous_response_id=made.id)
+    assert texts(seen()[0])[-1] == ("user", HELLO)
+
+
 def test_pages_of_items(client):
     words = [{"role": "user" if at % 2 == 0 else "assistant", "content": str(at)} for at in range(7)]
     made = client.responses.create(**QUICK, input=words)

@@ -41,10 +41,7 @@ def model(
     what was said meanwhile. If the change fails or is cancelled, the previous model is kept. `--lazy` and `--eager` are short for
     `--residency lazy` and `--residency eager`.
     """
-    wanted = {word for word in (residency, "lazy" if lazy else None, "eager" if eager else None) if word}
-    if len(wanted) > 1:
-        raise OptionError("weights are either lazy or eager; give one of --residency, --lazy and --eager")
-    changes = {"backend": backend, "adapter": adapter, "context": context, "residency": next(iter(wanted), None)}
+    changes = {"backend": backend, "adapter": adapter, "context": context, "residency": residency_of(residency, lazy, eager)}
     changes = {key: value for key, value in changes.items() if value is not None}
     shared = {"gpu_layers": gpu_layers and parse_layers(gpu_layers), "gpu_memory_bytes": parse_bytes(gpu_memory, "gpu_memory")}
     if backend is not None or gpu_layers is not None or gpu_memory is not None:
@@ -118,3 +115,11 @@ def verify(chat: Session) -> Reply:
 def memory_(chat: Session) -> Reply:
     """Show what is in memory: the plan of the current model, the parked models, and the process."""
     return Reply(data=Table(("what", "bytes", "note"), tuple(inspection.memory_rows(chat))))
+
+
+def residency_of(residency: str | None, lazy: bool, eager: bool) -> str | None:
+    """What `--residency` and its short forms say. Raises OptionError where they disagree."""
+    wanted = {word for word in (residency, "lazy" if lazy else None, "eager" if eager else None) if word}
+    if len(wanted) > 1:
+        raise OptionError("weights are either lazy or eager; give one of --residency, --lazy and --eager")
+    return next(iter(wanted), None)

@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 from lacewing.chat.client.answers import request
 from lacewing.chat.client.connection import ServerError
+from lacewing.chat.commands.models import residency_of
 from lacewing.chat.commands.table import Argument, Option, Reply, command
 from lacewing.chat.session.formatter import visible
 from lacewing.chat.session.remote import RemoteSession
@@ -44,10 +45,7 @@ def model(
     A Lacewing server loads the model now and shows the progress. `--residency` and `--context` change the model for everybody who
     uses the server.
     """
-    wanted = {word for word in (residency, "lazy" if lazy else None, "eager" if eager else None) if word}
-    if len(wanted) > 1:
-        raise OptionError("weights are either lazy or eager; give one of --residency, --lazy and --eager")
-    changes = {"residency": next(iter(wanted), None), "context": context}
+    changes = {"residency": residency_of(residency, lazy, eager), "context": context}
     changes = {key: value for key, value in changes.items() if value is not None}
     chat.refresh()
     if name is None and not changes:

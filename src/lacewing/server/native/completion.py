@@ -124,7 +124,7 @@ class NativeWriter(Format):
     def _end(self, choice: Choice, text: str, deltas: Sequence[Delta]) -> dict[str, Any]:
         end, body, model = choice.end, self._body, self._served.model
         stats = None if end is None else end.stats
-        word = choice.decoder.stopped_by
+        word = choice.decoder.stop_string
         limit = end is not None and end.reason in ("length", "repetition")
         found = self._piece(choice, text, deltas) | {
             "stop": True,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import secrets
 import time
 from abc import abstractmethod
@@ -29,6 +30,11 @@ _REASONS = {"repetition": "length", "cancelled": "stop"}  # words of ours that c
 def new_id(prefix: str) -> str:
     """Of an answer."""
     return prefix + secrets.token_hex(12)
+
+
+def is_made(id: str) -> bool:
+    """Whether an id has the form of those of `new_id`, which nobody can guess."""
+    return re.fullmatch(r"[a-z]+_[0-9a-f]{24}", id) is not None
 
 
 def now() -> int:

@@ -19,6 +19,7 @@ from lacewing.server.events import Record
 from lacewing.server.exchange import Exchange, Format
 from lacewing.server.openai import errors
 from lacewing.server.openai.errors import RequestError
+from lacewing.server.openai.types import is_made
 from lacewing.server.responses import resource
 from lacewing.server.responses.database import Database, Item, StoreError
 from lacewing.server.responses.format import ResponseWriter
@@ -100,11 +101,11 @@ class ResponseExchange(Exchange[ResponseBody]):
         return history
 
     async def _resolved(self, item: Item) -> Item:
-        """What a reference stands for."""
+        """What a reference stands for. An id that a client chose counts in its own conversation only: others could guess it."""
         if item["type"] != REFERENCE:
             return item
         found = next((each for each in self._history if each["id"] == item["id"]), None)
-        if found is None and self._store is not None:
+        if found is None and self._store is not None and is_made(item["id"]):
             found = await self._store.call(Database.item, item["id"])
         if found is None:
             message = f"there is no item {item['id'][:100]!r} here; items of responses that were not stored must be sent whole"

@@ -73,7 +73,7 @@ export class State extends EventTarget {
     await this.store.remove(conversation.id);
   }
 
-  /** Another window changed a conversation: it is read again, unless an answer to it comes here. */
+  /** Another window changed a conversation: it is reloaded, unless an answer to it comes here. */
   async reread(id) {
     if (this.answers.has(id)) return;
     const found = await this.store.get(id);
