@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from tests import mixtures, tokens
-from tests.checkpoints import lfm2_feed_forward, lfm2_layers
+from tests.families import FAMILIES
 
 _NAMES = {
     "embed_tokens": "token_embd", "norm": "output_norm", "lm_head": "output", "input_layernorm": "attn_norm",
@@ -20,10 +20,6 @@ _NAMES = {
     "self_attn.qkv_proj": "attn_qkv", "self_attn.q_norm": "attn_q_norm", "self_attn.k_norm": "attn_k_norm",
     "post_attention_layernorm": "ffn_norm", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down",
     "mlp.gate_up_proj": "ffn_up", "pre_feedforward_layernorm": "ffn_norm", "post_feedforward_layernorm": "post_ffw_norm",
-    "embedding_norm": "token_embd_norm", "operator_norm": "attn_norm", "ffn_norm": "ffn_norm", "conv.in_proj": "shortconv.in_proj",
-    "conv.conv": "shortconv.conv", "conv.out_proj": "shortconv.out_proj", "self_attn.out_proj": "attn_output",
-    "self_attn.q_layernorm": "attn_q_norm", "self_attn.k_layernorm": "attn_k_norm", "feed_forward.w1": "ffn_gate",
-    "feed_forward.w2": "ffn_down", "feed_forward.w3": "ffn_up",
 }  # fmt: skip
 # where the float16 scale and minimum of a block stand, and how many scales the minimum should be worth for a mean near 0
 _SCALES = {"Q2_K": (80, 82, 1.5), "Q3_K": (108, None, 0), "Q4_K": (0, 2, 7.5), "Q5_K": (0, 2, 15.5), "Q6_K": (208, None, 0),
@@ -70,6 +66,10 @@ def as_bytes(values: np.ndarray, dtype: str) -> bytes:
 def write_gguf(path: Path, config: dict[str, Any], weights: dict[str, np.ndarray], quant: str = "F32", naive: bool = False) -> Path:
     """One GGUF file, q and k permuted and norms made ready as the family asks for."""
     kind = config["model_type"]
+    if kind in FAMILIES:
+        family = FAMILIES[kind]
+        keys = metadata(config) | family.metadata(config)
+        return write_gguf_tensors(path, family.types[kind][0], keys, family.tensors(config, weights), quant)
     architecture = ({"mistral": "llama", "gemma3_text": "gemma3"} | mixtures.ARCHITECTURES).get(kind, kind)
     mixture = kind in mixtures.CLASSES
     keys = metadata(config) | (mixtures.metadata(config, naive) if mixture else {})
@@ -124,8 +124,6 @@ def metadata(config: dict[str, Any]) -> dict[str, Any]:
     }
     if "head_dim" in config:
         keys |= {"attention.key_length": head, "attention.value_length": head}
-    if config["model_type"] == "lfm2":
-        keys |= _lfm2_keys(config)
     return keys | _window_keys(config) | _rope_keys(config) | _gemma_keys(config, head)
 
 
@@ -155,12 +153,6 @@ def _rope_keys(config: dict[str, Any]) -> dict[str, Any]:
     return {}
 
 
-def _lfm2_keys(config: dict[str, Any]) -> dict[str, Any]:
-    key_heads = [config["num_key_value_heads"] * (kind != "conv") for kind in lfm2_layers(config)]
-    return {"attention.head_count_kv": key_heads, "attention.layer_norm_rms_epsilon": config["norm_eps"],
-            "feed_forward_length": lfm2_feed_forward(config), "shortconv.l_cache": config["conv_L_cache"]}  # fmt: skip
-
-
 def _gemma_keys(config: dict[str, Any], head: int) -> dict[str, Any]:
     keys = {name: config[name] for name in ("attn_logit_softcapping", "final_logit_softcapping") if name in config}
     if config.get("query_pre_attn_scalar", head) != head:
@@ -180,8 +172,6 @@ def tensors(config: dict[str, Any], weights: dict[str, np.ndarray], architecture
             ours = "post_attention_norm"
         if "norm" in ours and architecture.startswith("gemma"):
             value = value + 1
-        if ours == "shortconv.conv":
-            value = value.squeeze(1)
         if ours in ("attn_q", "attn_k") and architecture == "llama":
             heads = config["num_attention_heads" if ours == "attn_q" else "num_key_value_heads"]
             value = value.reshape(heads, 2, -1, *value.shape[1:]).swapaxes(1, 2).reshape(value.shape)

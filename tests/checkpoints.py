@@ -1,7 +1,7 @@
 """Tiny random checkpoints of every architecture, made again from a seed by each test that wants one; no torch.
 
 `tiny("llama", "gguf", tmp_path)` writes a file (or folder) and gives its path. Weights come from raw bits of PCG64, so that
-they are the same everywhere; `tests/data/golden.npz` holds what transformers makes of them (`tools/make_golden.py`).
+they are the same everywhere; `tests/data/golden` holds what transformers makes of them (`tools/make_golden.py`).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from tests import mixtures
+from tests.families import FAMILIES
 
 VOCAB = 320  # 256 bytes, merges, and the special tokens of tests.tokens
 
@@ -71,21 +72,6 @@ _GEMMA3 = _GEMMA | {
     "rope_theta": 1000000.0,
     "rope_local_base_freq": 10000.0,
 }
-_LFM2 = {
-    "model_type": "lfm2",
-    "num_hidden_layers": 4,
-    "layer_types": ["conv", "full_attention", "conv", "conv"],
-    "conv_L_cache": 3,
-    "conv_bias": False,
-    "norm_eps": 1e-3,
-    "block_auto_adjust_ff_dim": True,
-    "block_ffn_dim_multiplier": 1.0,
-    "block_multiple_of": 32,
-    "block_ff_dim": 160,  # wins over intermediate_size, and comes to 128
-    "tie_word_embeddings": True,
-    "rope_theta": 1000000.0,
-}
-
 # config.json of each case; sizes are small, and every special value is large enough to change the logits clearly
 CASES: dict[str, dict[str, Any]] = {
     "llama": {},
@@ -107,23 +93,24 @@ CASES: dict[str, dict[str, Any]] = {
     "gemma2": _GEMMA2,
     "gemma3": _GEMMA3,
     "gemma3-linear": _GEMMA3 | {"rope_scaling": {"rope_type": "linear", "factor": 8.0}},
-    "lfm2": _LFM2,
-    "lfm2-biases": _LFM2
-    | {"layer_types": None, "full_attn_idxs": [2], "conv_L_cache": 5, "conv_bias": True, "block_auto_adjust_ff_dim": False}
-    | {"tie_word_embeddings": False, "num_key_value_heads": 1, "rope_theta": 500.0},
     # without golden values: wide enough for 256-value blocks, and long enough for a conversation
     "llama-wide": {"hidden_size": 256, "intermediate_size": 512, "num_key_value_heads": 2, "max_position_embeddings": 2048},
     "gemma3-wide": _GEMMA3 | {"hidden_size": 256, "intermediate_size": 512, "head_dim": 64, "max_position_embeddings": 2048},
 }
 CASES |= mixtures.CASES
+for _family in FAMILIES.values():
+    CASES |= _family.cases
 GOLDEN = [name for name in CASES if not name.endswith("-wide")]
-ONLY_HUGGINGFACE = ("lfm2-biases",)  # what a GGUF file cannot say
+ONLY_HUGGINGFACE = {name for family in FAMILIES.values() for name in family.only_huggingface}  # what a GGUF file cannot say
 CONTEXTS = {"phi3-long": 256}  # where the golden values belong to another context than the default one
 
 
 def config_of(name: str) -> dict[str, Any]:
     """The whole config.json of a case."""
     config = _BASE | CASES[name]
+    if config["model_type"] in FAMILIES:
+        kind = FAMILIES[config["model_type"]].types[config["model_type"]][1]
+        return config | {"architectures": [kind], "torch_dtype": "float32"}
     kind = ({"gemma3_text": "Gemma3"} | mixtures.CLASSES).get(config["model_type"], config["model_type"].capitalize())
     return config | {"architectures": [f"{kind}ForCausalLM"], "torch_dtype": "float32"}
 
@@ -155,8 +142,8 @@ def shapes_of(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
     """Hugging Face names and shapes of all weights of a config."""
     if config["model_type"] in mixtures.CLASSES:
         return mixtures.shapes_of(config)
-    if config["model_type"] == "lfm2":
-        return _lfm2_shapes(config)
+    if config["model_type"] in FAMILIES:
+        return FAMILIES[config["model_type"]].shapes(config)
     d, f, h, k = (config[key] for key in ("hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads"))
     c, kind = config.get("head_dim") or d // h, config["model_type"]
     shapes: dict[str, tuple[int, ...]] = {"embed_tokens": (config["vocab_size"], d), "norm": (d,)}
@@ -180,43 +167,6 @@ def shapes_of(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
     return named if config["tie_word_embeddings"] else named | {"lm_head.weight": (config["vocab_size"], d)}
 
 
-def _lfm2_shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
-    d, h, k, taps = (config[key] for key in ("hidden_size", "num_attention_heads", "num_key_value_heads", "conv_L_cache"))
-    f, c = lfm2_feed_forward(config), d // h
-    shapes: dict[str, tuple[int, ...]] = {
-        "model.embed_tokens.weight": (config["vocab_size"], d),
-        "model.embedding_norm.weight": (d,),
-    }
-    for layer, kind in enumerate(lfm2_layers(config)):
-        block: dict[str, tuple[int, ...]] = {"operator_norm.weight": (d,), "ffn_norm.weight": (d,)}
-        block |= {f"feed_forward.{name}.weight": shape for name, shape in (("w1", (f, d)), ("w2", (d, f)), ("w3", (f, d)))}
-        if kind == "conv":
-            block |= {"conv.in_proj.weight": (3 * d, d), "conv.conv.weight": (d, 1, taps), "conv.out_proj.weight": (d, d)}
-            if config["conv_bias"]:
-                block |= {"conv.in_proj.bias": (3 * d,), "conv.conv.bias": (d,), "conv.out_proj.bias": (d,)}
-        else:
-            block |= {f"self_attn.{name}_proj.weight": (heads * c, d) for name, heads in (("q", h), ("k", k), ("v", k))}
-            block |= {"self_attn.out_proj.weight": (d, h * c)}
-            block |= {f"self_attn.{name}_layernorm.weight": (c,) for name in ("q", "k")}
-        shapes |= {f"model.layers.{layer}.{part}": shape for part, shape in block.items()}
-    return shapes if config["tie_word_embeddings"] else shapes | {"lm_head.weight": (config["vocab_size"], d)}
-
-
-def lfm2_layers(config: dict[str, Any]) -> list[str]:
-    """What each layer is: "conv" or "full_attention"."""
-    listed = config["layer_types"]
-    found = range(config["num_hidden_layers"])
-    return listed or ["full_attention" if layer in config["full_attn_idxs"] else "conv" for layer in found]
-
-
-def lfm2_feed_forward(config: dict[str, Any]) -> int:
-    """F of the weights, which is not the F of the config."""
-    width, multiple = config["block_ff_dim"], config["block_multiple_of"]
-    if not config["block_auto_adjust_ff_dim"]:
-        return int(width)
-    return -(-int(config["block_ffn_dim_multiplier"] * int(2 * width / 3)) // multiple) * int(multiple)
-
-
 def _has_bias(stem: str, config: dict[str, Any]) -> bool:
     part = stem.rpartition(".")[2]
     if part in ("q_proj", "k_proj", "v_proj"):
@@ -228,11 +178,14 @@ def _has_bias(stem: str, config: dict[str, Any]) -> bool:
 
 def weights_of(config: dict[str, Any]) -> dict[str, np.ndarray]:
     """Float32 weights under their Hugging Face names, the same for the same name and shape."""
-    gemma = config["model_type"].startswith("gemma")
-    return {name: _draw(name, shape, gemma) for name, shape in shapes_of(config).items()}
+    kind, found = config["model_type"], {}
+    for name, shape in shapes_of(config).items():
+        own = FAMILIES[kind].draw(name, shape) if kind in FAMILIES else None
+        found[name] = draw(name, shape, kind.startswith("gemma")) if own is None else own
+    return found
 
 
-def _draw(name: str, shape: tuple[int, ...], gemma: bool) -> np.ndarray:
+def draw(name: str, shape: tuple[int, ...], gemma: bool) -> np.ndarray:
     raw = np.random.PCG64(zlib.crc32(name.encode())).random_raw(int(np.prod(shape)))
     values = ((raw >> np.uint64(40)).astype(np.float64) / 2**23 - 1).reshape(shape)  # uniform in [-1, 1)
     if "norm" in name:

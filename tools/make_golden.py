@@ -1,6 +1,6 @@
 """Golden values of the tiny checkpoints by transformers: run in an environment that has torch, from the repository's root.
 
-    python tools/make_golden.py [CASE ...]     (tests/data/golden.npz anew, or some of its cases; needs torch and transformers)
+    python tools/make_golden.py [CASE ...]     (tests/data/golden anew, or some of its cases; needs torch and transformers)
 
 For each case: float32 logits of some rows of the prompt, hidden states after the final norm of fewer, and the greedy continuation
 of the whole prompt.
@@ -63,22 +63,21 @@ def main() -> None:
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     torch.set_num_threads(1)
-    target = ROOT / "tests" / "data" / "golden.npz"
-    names, failed = sys.argv[1:] or GOLDEN, []
-    arrays: dict[str, np.ndarray] = {} if names is GOLDEN else dict(np.load(target))
-    arrays["rows"], arrays["hidden_rows"] = ROWS, HIDDEN_ROWS
+    target = ROOT / "tests" / "data" / "golden"
+    failed = []
+    np.save(target / "rows.npy", ROWS)
+    np.save(target / "hidden_rows.npy", HIDDEN_ROWS)
     with tempfile.TemporaryDirectory() as folder:
-        for name in names:
+        for name in sys.argv[1:] or GOLDEN:
             try:
                 logits, hidden, ids = golden(name, Path(folder))
             except ValueError as error:  # the others are written all the same
                 print(error)
                 failed.append(name)
                 continue
-            arrays[f"{name}.logits"], arrays[f"{name}.hidden"] = logits.astype(np.float32), hidden.astype(np.float32)
-            arrays[f"{name}.greedy"] = np.array(ids, np.int32)
-    np.savez_compressed(target, **arrays)
-    print(f"{target}: {target.stat().st_size / 1024:.0f} KiB, transformers {transformers.__version__}, torch {torch.__version__}")
+            arrays = {"logits": logits.astype(np.float32), "hidden": hidden.astype(np.float32), "greedy": np.array(ids, np.int32)}
+            np.savez_compressed(target / f"{name}.npz", **arrays)
+    print(f"transformers {transformers.__version__}, torch {torch.__version__}")
     if failed:
         raise SystemExit(f"no values for {', '.join(failed)}")
 

@@ -25,23 +25,6 @@ from lacewing.program.check import check_program
 from lacewing.program.program import Program
 from lacewing.program.states import Q8_BLOCK, PagedState
 
-# Hugging Face model types, and architectures of GGUF, that another one's file describes
-MODEL_TYPES = {
-    "mistral": "llama",
-    "mixtral": "llama",
-    "gemma3_text": "gemma3",
-    "qwen3_moe": "qwen3moe",
-    "deepseek_v2": "deepseek2",
-    "deepseek_v3": "deepseek2",
-    "kimi_k2": "deepseek2",
-    "glm4_moe": "glm4moe",
-    "glm4_moe_lite": "deepseek2",
-    "llama4_text": "llama4",
-    "gpt-oss": "gpt_oss",
-    "qwen2vl": "qwen2",  # of text: where positions are equal in all sections, mrope is the usual rotation
-    "qwen25vl": "qwen2",  # the same as Ollama names it
-    "glm4moelite": "deepseek2",  # GLM-4.7-Flash by Ollama
-}
 _WHOLE_NUMBERS = frozenset(("I8", "I16", "I32", "I64", "U8", "U16", "U32", "U64", "BOOL"))
 _LATER = ("qwen2_moe", "qwen2moe", "phimoe", "granitemoe", "lfm2_moe", "lfm2moe")  # mixtures of experts
 
@@ -81,10 +64,17 @@ def known_architectures() -> list[str]:
 
 def find_architecture(name: str, where: str) -> Architecture:
     """The row for a GGUF architecture or a Hugging Face model type. Raises UnsupportedModelError."""
-    known, file = known_architectures(), MODEL_TYPES.get(name, name)
-    if file not in known:
-        later = "mixture-of-experts comes later" if name in _LATER else "not known"
-        raise UnsupportedModelError(f"{where}: architecture '{shown(name)}' is {later}; this version runs {', '.join(known)}")
+    known = known_architectures()
+    if name in known:
+        return _row(name)
+    for row in map(_row, known):
+        if name in (row.name, *row.also):
+            return row
+    later = "mixture-of-experts comes later" if name in _LATER else "not known"
+    raise UnsupportedModelError(f"{where}: architecture '{shown(name)}' is {later}; this version runs {', '.join(known)}")
+
+
+def _row(file: str) -> Architecture:
     row: Architecture = importlib.import_module(f"{architectures.__name__}.{file}").ARCHITECTURE
     return row
 

@@ -12,6 +12,7 @@ MIXTRAL_NAMES = {
 
 ARCHITECTURE = Architecture(
     name="llama",
+    also=("mistral", "mixtral"),
     names=STANDARD_NAMES | MIXTRAL_NAMES,
     mixture={"renormalise": True},
     defaults={

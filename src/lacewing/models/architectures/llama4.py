@@ -80,6 +80,7 @@ def _every(layers: int, interval: int) -> list[bool]:
 
 ARCHITECTURE = Architecture(
     name="llama4",
+    also=("llama4_text",),
     names=STANDARD_NAMES | NAMES,
     switches={"adjacent_rope": True},
     mixture={"gating": "sigmoid", "weight_on_input": True},

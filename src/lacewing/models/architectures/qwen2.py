@@ -4,6 +4,10 @@ from lacewing.models.architecture import Architecture
 
 ARCHITECTURE = Architecture(
     name="qwen2",
+    also=(
+        "qwen2vl",
+        "qwen25vl",
+    ),  # of text, the second by Ollama: where positions are equal in all sections, mrope is the usual rotation
     biases=frozenset({"attn_q", "attn_k", "attn_v"}),
     defaults={
         "qwen2": {
