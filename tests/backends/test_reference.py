@@ -149,6 +149,7 @@ def test_hadamard(size):
 
 @pytest.mark.parametrize(("activation", "function"), [
     ("silu", lambda v: v / (1 + math.exp(-v))),
+    ("sigmoid", lambda v: 1 / (1 + math.exp(-v))),
     ("gelu_tanh", lambda v: 0.5 * v * (1 + math.tanh(math.sqrt(2 / math.pi) * (v + 0.044715 * v**3)))),
 ])  # fmt: skip
 def test_gated_activation(activation, function):
@@ -158,6 +159,15 @@ def test_gated_activation(activation, function):
     for row, got in zip(x.astype(float), found, strict=True):
         size = math.sqrt((row**2).mean() + 1e-6)
         np.testing.assert_allclose(got, [function(v) * v / size for v in row], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("parts", [1, 2, 4])
+def test_a_gate_for_every_part(parts):
+    x, found = compute([Norm(X, None, OUT, 1e-6), GatedActivation(X.buffer.view(0, parts), OUT, OUT, "sigmoid")], {}, 8, TOKENS)
+    for row, got in zip(x.astype(float), found, strict=True):
+        size = math.sqrt((row**2).mean() + 1e-6)
+        expected = [v / size / (1 + math.exp(-row[column * parts // 8])) for column, v in enumerate(row)]
+        np.testing.assert_allclose(got, expected, rtol=1e-4)
 
 
 def test_activations_do_not_overflow():

@@ -19,6 +19,7 @@ class MixtureConfig:
     width: int  # F of an expert
     layers: tuple[bool, ...]  # which layers are mixtures
     shared_width: int = 0  # F of the shared experts together; 0: none
+    shared_gate: bool = False  # the shared experts count as much as the sigmoid of one more product says
     gating: str = "softmax"
     bias: bool = False
     groups: int = 1

@@ -33,6 +33,8 @@ def arrange(tensors: Mapping[str, TensorInfo], config: ModelConfig, where: str) 
     found = dict(tensors)
     if config.short_convolution is not None:
         found = {name: _flat_convolution(name, tensor) for name, tensor in found.items()}
+    if config.mixture is not None and config.mixture.shared_gate:
+        found = {name: _one_row(name, tensor) for name, tensor in found.items()}
     if config.predicting_layers:
         found = {name: tensor for name, tensor in found.items() if not _predicts(name, config)}
     if config.mixture is not None:
@@ -56,6 +58,13 @@ def _flat_convolution(name: str, tensor: TensorInfo) -> TensorInfo:
     """(D, kernel) of a depthwise convolution, which Hugging Face stores (D, 1, kernel): one input for each output."""
     if name.endswith(".shortconv.conv.weight") and len(tensor.shape) == 3 and tensor.shape[1] == 1:
         return replace(tensor, shape=(tensor.shape[0], tensor.shape[2]))
+    return tensor
+
+
+def _one_row(name: str, tensor: TensorInfo) -> TensorInfo:
+    """(1, D) of the gate of shared experts, which GGUF stores (D,)."""
+    if name.endswith(".ffn_gate_inp_shexp.weight") and len(tensor.shape) == 1:
+        return replace(tensor, shape=(1, *tensor.shape))
     return tensor
 
 

@@ -13,7 +13,7 @@ from lacewing.program.operands import Op
 from lacewing.program.program import Program
 from lacewing.program.states import Q8_BLOCK, Chunk, Window
 
-ACTIVATIONS = ("silu", "gelu_tanh", "none")
+ACTIVATIONS = ("silu", "gelu_tanh", "sigmoid", "none")
 GATINGS = ("softmax", "sigmoid")
 
 
@@ -138,15 +138,14 @@ def _short_convolution(c: Checker, op: ops.ShortConvolution) -> None:
 
 def _gated_activation(c: Checker, op: ops.GatedActivation) -> None:
     require(op.activation in ACTIVATIONS, f"activation {op.activation!r} is none of {', '.join(ACTIVATIONS)}")
-    _gate_and_up(op)
+    require(op.up.width % op.gate.width == 0, f"gate has {op.gate.width} values for {op.up.width}")
+    require(op.up.width == op.out.width, "up and out differ in width")
+    for name, view in (("gate", op.gate), ("up", op.up)):
+        require(op.out == view or not op.out.overlaps(view), f"out must be {name} itself or lie apart from it")
 
 
 def _clamped_activation(c: Checker, op: ops.ClampedActivation) -> None:
     require(op.limit > 0 and math.isfinite(op.alpha), f"limit {op.limit}, alpha {op.alpha}")
-    _gate_and_up(op)
-
-
-def _gate_and_up(op: ops.GatedActivation | ops.ClampedActivation) -> None:
     require(op.gate.width == op.up.width == op.out.width, "gate, up and out differ in width")
     require(op.out == op.gate or not op.out.overlaps(op.gate), "out must be gate itself or lie apart from it")
     require(not op.out.overlaps(op.up), "out overlaps up")

@@ -192,7 +192,11 @@ class ShortConvolution(Op):
 
 @dataclass(frozen=True)
 class GatedActivation(Op):
-    """out = activation(gate) * up; `activation` is "silu", "gelu_tanh" or "none" (the plain product). out may be gate."""
+    """out = activation(gate) * up; `activation` is "silu", "gelu_tanh", "sigmoid" or "none" (the plain product).
+
+    out may be gate, or up. A gate of fewer values, which divide the width, has each of them for an equal part of up: one for
+    every head, or one for all.
+    """
 
     gate: In
     up: In

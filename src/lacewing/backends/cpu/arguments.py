@@ -93,7 +93,8 @@ ATTENTION = layout(
 )
 # `units`: address of unit 0; `units_in`, `units_out`: of int32, the unit of each row before and after the run.
 CONVOLVE = layout("Convolve", "x x_stride out out_stride width taps weight bias units unit_bytes units_in units_out")
-GATED = layout("Gated", "counter gate gate_stride up up_stride out out_stride width bytes bytes_stride alpha limit")
+# `part`: columns that share a gate.
+GATED = layout("Gated", "counter gate gate_stride up up_stride out out_stride width bytes bytes_stride alpha limit part")
 CAP = layout("Cap", "counter x width scale limit")
 READ = layout("Read", "source bytes sink")
 

@@ -125,7 +125,8 @@ def short_convolution(state: State, op: ops.ShortConvolution) -> None:
 
 @RULES.rule(ops.GatedActivation)
 def gated_activation(state: State, op: ops.GatedActivation) -> None:
-    state.view(op.out)[:] = ACTIVATIONS[op.activation](state.view(op.gate)) * state.view(op.up)
+    gate = ACTIVATIONS[op.activation](state.view(op.gate))
+    state.view(op.out)[:] = np.repeat(gate, op.up.width // op.gate.width, axis=1) * state.view(op.up)
 
 
 @RULES.rule(ops.Hadamard)
@@ -178,7 +179,12 @@ def plain(x: np.ndarray) -> np.ndarray:
     return x
 
 
-ACTIVATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {"silu": silu, "gelu_tanh": gelu_tanh, "none": plain}
+ACTIVATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "silu": silu,
+    "gelu_tanh": gelu_tanh,
+    "sigmoid": sigmoid,
+    "none": plain,
+}
 
 
 @RULES.rule(ops.Logits)

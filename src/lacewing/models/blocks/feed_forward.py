@@ -69,3 +69,7 @@ def _shared_experts(b: Builder, m: MixtureConfig, layer: int) -> None:
     b.linear(b.normed, layer, ("ffn_gate_shexp", gate), ("ffn_up_shexp", up))
     b.ops.append(GatedActivation(gate, up, gate, b.config.activation))
     b.linear(gate, layer, ("ffn_down_shexp", b.branch))
+    if m.shared_gate:
+        share = Buffer("shared_gate", 1).view()
+        b.linear(b.normed, layer, ("ffn_gate_inp_shexp", share))
+        b.ops.append(GatedActivation(share, b.branch, b.branch, "sigmoid"))

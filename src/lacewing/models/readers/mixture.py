@@ -65,14 +65,14 @@ def huggingface_mixture(keys: MetadataReader, layers: int, fixed: Mapping[str, A
     if len(experts) != 1:
         raise keys.error(" and ".join(counts) or EXPERT_COUNTS[0], "must give one number of experts")
     width = keys.integer("moe_intermediate_size", keys.integer("intermediate_size"))
-    method = keys.choice("topk_method", _METHODS, "plain")
+    method, shared = keys.choice("topk_method", _METHODS, "plain"), keys.integer("n_shared_experts", 0, low=0, high=2**10)
     grouped = method != "greedy"
     values: dict[str, Any] = {
         "experts": experts.pop(),
         "active": keys.integer("num_experts_per_tok", high=2**16),
         "width": width,
         "layers": _huggingface_layers(keys, layers),
-        "shared_width": width * keys.integer("n_shared_experts", 0, low=0, high=2**10),
+        "shared_width": keys.integer("shared_expert_intermediate_size", width * shared, low=0),
         "gating": keys.choice("scoring_func", {"softmax": "softmax", "sigmoid": "sigmoid"}, "softmax"),
         "bias": method == "noaux_tc",
         "groups": keys.integer("n_group", 1) if grouped else 1,

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from lacewing.backends.cpu.isa import host_isa
+from lacewing.program.check import ACTIVATIONS
 from lacewing.program.ops import Buffer, GatedActivation, Hadamard, Linear, Norm, Op, Rope, RopeSpec
 from tests.backends.cpu.checks import check_against_reference, gated_case, heads_case, norm_case
 from tests.backends.cpu.single_ops import (
@@ -74,14 +75,25 @@ def test_hadamard(width: int, size: int) -> None:
         check_against_reference(Case(ops, normal(21, buffer.width), buffer.view(), {}), BATCHES)
 
 
-@pytest.mark.parametrize("activation", ["silu", "gelu_tanh"])
+@pytest.mark.parametrize("activation", ["silu", "gelu_tanh", "sigmoid"])
 @pytest.mark.parametrize("width", [1, LANES - 1, LANES, 33, 96, 256, 300, 544])
 def test_gated_activation(width: int, activation: str) -> None:
     for in_place in (False, True):
         check_against_reference(gated_case(width, activation, in_place), BATCHES)
 
 
-@pytest.mark.parametrize("activation", ["silu", "gelu_tanh"])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_a_gate_for_every_part(activation: str) -> None:
+    """One for all columns, one for each head; in place of up, which is narrower or wider than a register."""
+    for parts, width in ((1, 1), (1, 96), (3, LANES + 1), (4, 32), (5, 3)):
+        both = Buffer("x", parts + parts * width)
+        gate, up = both.view(0, parts), both.view(parts)
+        for out in (up, Buffer("out", parts * width).view()):
+            ops = (GatedActivation(gate, up, out, activation),)
+            check_against_reference(Case(ops, 3 * normal(21, both.width), out, {}), BATCHES)
+
+
+@pytest.mark.parametrize("activation", ["silu", "gelu_tanh", "sigmoid"])
 def test_gated_activation_of_extremes(activation: str) -> None:
     gates = np.array([0, -0.0, 1e-30, -1e-3, 9, -9, 20, -20, 88, -88, 1e3, -1e3, 1e8, -1e8, 3e12, -3e12], np.float32)
     both, out = Buffer("x", 32), Buffer("out", 16).view()

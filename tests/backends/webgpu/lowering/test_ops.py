@@ -10,6 +10,7 @@ import pytest
 
 from lacewing.backends.batch import StepLimits
 from lacewing.backends.reference.backend import ReferenceBackend
+from lacewing.program.check import ACTIVATIONS
 from lacewing.program.ops import (
     AddNorm,
     Buffer,
@@ -111,11 +112,22 @@ def test_embed(quant: str, variant: str) -> None:
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("activation", ["silu", "gelu_tanh", "none"])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_gated_activation(activation: str, variant: str) -> None:
     whole = Buffer("x", 2 * 96)
     gate, up = whole.view(0, 96), whole.view(96, 96)
     check([GatedActivation(gate, up, gate, activation)], 4 * normal(41, 192), gate, [], variant)
+    check([GatedActivation(gate, up, up, activation)], 4 * normal(41, 192), up, [], variant)
+
+
+@pytest.mark.parametrize("parts", [1, 4])
+def test_a_gate_for_every_part(parts: int) -> None:
+    """Also of a linear that makes both, which must not be joined as gates of every column are."""
+    x, whole = Buffer("x", 64).view(), Buffer("whole", 32 + 96)
+    gate, up = whole.view(0, parts), whole.view(32, 96)
+    weights = [random_weight(name, "Q8_0", view.width, 64) for name, view in (("g", gate), ("u", up))]
+    ops = [Linear(x, ("g", "u"), (gate, up)), GatedActivation(gate, up, up, "sigmoid")]
+    check(ops, normal(41, 64), up, weights, CODES, exact=False)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -72,6 +72,27 @@ def make_gated(activation):
     return kernel
 
 
+def make_gated_parts(activation):
+    """`kernel`: the same where each `part` columns share a gate. Threads share the tokens evenly."""
+
+    def kernel(args, state, thread, threads):
+        gate, up, out = peek_i64(args + GATED.gate), peek_i64(args + GATED.up), peek_i64(args + GATED.out)
+        width, part = peek_i64(args + GATED.width), peek_i64(args + GATED.part)
+        tokens, whole = peek_i64(state + STATE.tokens), part - part % LANES
+        for t in range(tokens * thread // threads, tokens * (thread + 1) // threads):
+            for index in range(width // part):
+                factor = activation(splat_f32(peek_f32(gate + t * peek_i64(args + GATED.gate_stride) + 4 * index)))
+                one = sum_f32(factor) / LANES
+                x = up + t * peek_i64(args + GATED.up_stride) + 4 * part * index
+                to = out + t * peek_i64(args + GATED.out_stride) + 4 * part * index
+                for i in range(0, whole, LANES):
+                    store_f32(to + 4 * i, factor * load_f32(x + 4 * i))
+                for i in range(whole, part):
+                    poke_f32(to + 4 * i, one * peek_f32(x + 4 * i))
+
+    return kernel
+
+
 def clamped(args, state, thread, threads):
     """out = g sigmoid(alpha g) (u + 1), g = min(gate, limit), u = clamp(up, -limit, limit): gpt-oss's activation."""
     gate, up, out = peek_i64(args + GATED.gate), peek_i64(args + GATED.up), peek_i64(args + GATED.out)
@@ -156,7 +177,12 @@ def combine(args, state, thread, threads):
 
 gated_silu = make_gated(silu)
 gated_gelu_tanh = make_gated(gelu_tanh)
+gated_sigmoid = make_gated(sigmoid)
 gated_none = make_gated(plain)
+parts_silu = make_gated_parts(silu)
+parts_gelu_tanh = make_gated_parts(gelu_tanh)
+parts_sigmoid = make_gated_parts(sigmoid)
+parts_none = make_gated_parts(plain)
 
 
 def scale_and_cap(args, state, thread, threads):

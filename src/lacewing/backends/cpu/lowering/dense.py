@@ -132,12 +132,15 @@ def lower_short_convolution(low: Lowering, op: ops.ShortConvolution, rest: tuple
 
 @RULES.rule(ops.GatedActivation)
 def lower_gated_activation(low: Lowering, op: ops.GatedActivation, rest: tuple[Op, ...]) -> None:
+    kind = "gated" if op.gate.width == op.up.width else "parts"
     made = LoweredOp(
-        f"elementwise.gated_{op.activation}", GATED, gate=low.at(op.gate), gate_stride=low.stride(op.gate), up=low.at(op.up),
+        f"elementwise.{kind}_{op.activation}", GATED, gate=low.at(op.gate), gate_stride=low.stride(op.gate), up=low.at(op.up),
         up_stride=low.stride(op.up), out=low.at(op.out), out_stride=low.stride(op.out), width=op.out.width,
+        part=op.up.width // op.gate.width,
     )  # fmt: skip
     low.emit(made, op.out)
-    low.may_quantise(made, op.out, op.out.width)
+    if kind == "gated":
+        low.may_quantise(made, op.out, op.out.width)
 
 
 @RULES.rule(ops.ClampedActivation)

@@ -26,7 +26,12 @@ def activation_after(program: Sequence[Op], index: int) -> Activation | None:
     op, after = program[index], program[index + 1] if index + 1 < len(program) else None
     if not isinstance(op, ops.ExpertLinear) or not isinstance(after, ops.GatedActivation | ops.ClampedActivation):
         return None
-    if len(op.outs) != 2 or (after.gate, after.up) != op.outs or any(after.out.overlaps(view) for view in op.reads):
+    if (
+        len(op.outs) != 2
+        or op.outs[0].width != op.outs[1].width
+        or (after.gate, after.up) != op.outs
+        or any(after.out.overlaps(view) for view in op.reads)
+    ):
         return None
     gone = all(view == after.out or unused(program, index + 2, view) for view in op.outs)
     apart = all(view == after.out or not view.overlaps(after.out) for view in op.outs)

@@ -76,6 +76,8 @@ def _gated_after(compiler: Compiler, op: ops.Linear) -> ops.GatedActivation | No
     after = program[index + 1] if index + 1 < len(program) else None
     if not isinstance(after, ops.GatedActivation) or op.outs != (after.gate, after.up) or any(op.biases):
         return None
+    if after.gate.width != after.up.width:
+        return None
     whole = after.out.start % GROUP == 0 and after.out.width % GROUP == 0 and not after.out.overlaps(op.x)
     gone = all(view == after.out or unused(program, index + 2, view) for view in op.outs)
     quants = {compiler.weights[name].quant.name for name in op.weights}

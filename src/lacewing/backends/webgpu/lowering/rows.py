@@ -78,14 +78,15 @@ def gated(compiler: Compiler, op: ops.GatedActivation, more_than: int) -> None:
     """The activation, for runs of more tokens than that."""
     width, places = op.out.width, [compiler.at(view) for view in (op.gate, op.up, op.out)]
     constants = {"gate": places[0], "up": places[1], "out": places[2], "width": width, "activation": op.activation}
-    whole = width % 4 == 0 and all(place.base % 4 == 0 for place in places)
+    part = width // op.gate.width
+    whole = part == 1 and width % 4 == 0 and all(place.base % 4 == 0 for place in places)
     coded = whole and compiler.variant.dot and width % GROUP == 0 and op.out.start % GROUP == 0
     wide = 256 if whole else 64
 
     def grid(run: Run) -> Grid | None:
         return (-(-width // wide), run.tokens, 1) if run.tokens > more_than else None
 
-    more = {"q8": compiler.arena.quantised(op.out) if coded else None} if whole else {}
+    more = {"q8": compiler.arena.quantised(op.out) if coded else None} if whole else {"part": part}
     compiler.dispatch("gated" if whole else "gated_any", {**constants, **more}, [], grid)
     compiler.written(op.out)
     if coded:
