@@ -106,9 +106,9 @@ def test_norm_of_heads_without_weight_and_with_add():
 
 def test_norm_of_a_sum():
     h = Buffer("h", 8).view()
-    x, found = compute([Norm(X, None, h, 1e-3), AddNorm(X, h, "w", OUT, 1e-3, 1.0)], {"w": np.full(8, 0.5)}, 8, TOKENS)
+    x, found = compute([Norm(X, None, h, 1e-3), AddNorm(X, h, "w", OUT, 1e-3, 1.0, 0.25)], {"w": np.full(8, 0.5)}, 8, TOKENS)
     for row, got in zip(x.astype(float), found, strict=True):
-        total = row + row / math.sqrt((row**2).mean() + 1e-3)
+        total = row + 0.25 * row / math.sqrt((row**2).mean() + 1e-3)
         np.testing.assert_allclose(got, 1.5 * total / math.sqrt((total**2).mean() + 1e-3), rtol=1e-5)
 
 

@@ -48,7 +48,7 @@ class Builder:
         if add is None:
             self.ops.append(Norm(x, weight, out, eps, heads, offset))
         else:
-            self.ops.append(AddNorm(x, add, weight, out, eps, offset))
+            self.ops.append(AddNorm(x, add, weight, out, eps, offset, self.config.residual_scale))
 
     def linear(self, x: View, layer: int, *outs: tuple[str, View]) -> None:
         """One or several products of the same x, each with a bias where the config says so."""

@@ -92,6 +92,8 @@ class ModelConfig:
     attention_softcap: float | None = None
     final_softcap: float | None = None
     embedding_scale: float = 1.0
+    residual_scale: float = 1.0  # of what attention and feed-forward add to the residual stream
+    logits_scale: float = 1.0
     norm_offset: float = 0.0  # added to every norm weight
     activation: str = "silu"
     adjacent_rope: bool = False

@@ -53,7 +53,7 @@ def _add_norm(c: Checker, op: ops.AddNorm) -> None:
     require(op.out.width == op.x.width == op.add.width, f"widths differ: x {op.x.width}, add {op.add.width}, out {op.out.width}")
     require(not op.add.overlaps(op.x), "add overlaps x")
     require(not op.out.overlaps(op.x), "out must lie apart from x")
-    require(op.eps > 0, f"eps {op.eps}")
+    require(op.eps > 0 and math.isfinite(op.scale), f"eps {op.eps}, scale {op.scale}")
     if op.weight is not None:
         c.weight(op.weight, op.x.width)
 

@@ -64,7 +64,7 @@ class Norm(Op):
 
 @dataclass(frozen=True)
 class AddNorm(Op):
-    """x += add, in place (the residual stream), then out = RMS norm of x as by `Norm` over the whole width."""
+    """x += scale * add, in place (the residual stream), then out = RMS norm of x as by `Norm` over the whole width."""
 
     x: InOut
     add: In
@@ -72,6 +72,7 @@ class AddNorm(Op):
     out: Out
     eps: float
     weight_offset: float = 0.0
+    scale: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -116,7 +116,7 @@ def norm_case(width: int, heads: int, weighted: bool, add: bool, in_place: bool 
     out = x if in_place else Buffer("out", width).view()
     weights = {"w": floats("w", normal(width // heads, seed=1))} if weighted else {}
     weight, offset = ("w", 1.0) if weighted else (None, 0.0)
-    ops: list[Op] = [AddNorm(x, other, weight, out, 1e-5, offset) if add else Norm(x, weight, out, 1e-5, heads, offset)]
+    ops: list[Op] = [AddNorm(x, other, weight, out, 1e-5, offset, 0.22) if add else Norm(x, weight, out, 1e-5, heads, offset)]
     if add:  # the sum must have been stored: norm it again
         out = Buffer("again", width).view()
         ops.append(Norm(x, None, out, 1e-5))

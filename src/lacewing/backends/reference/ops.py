@@ -32,7 +32,7 @@ def norm(state: State, op: ops.Norm) -> None:
 
 @RULES.rule(ops.AddNorm)
 def add_norm(state: State, op: ops.AddNorm) -> None:
-    state.view(op.x)[:] += state.view(op.add)
+    state.view(op.x)[:] += np.float32(op.scale) * state.view(op.add)
     _norm(state, op, 1)
 
 

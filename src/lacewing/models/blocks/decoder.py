@@ -25,7 +25,7 @@ def build_program(config: ModelConfig, context: int, block_of: BlockOf) -> Progr
         block_of(config, layer)(b, layer)
     b.norm(b.x, "output_norm", b.normed, add=b.branch)
     output = embedding if config.tied_output else b.weight("output.weight", config.vocab_size, config.width)
-    b.ops.append(Logits(b.normed, output, softcap=config.final_softcap))
+    b.ops.append(Logits(b.normed, output, config.logits_scale, config.final_softcap))
     return b.program()
 
 

@@ -18,13 +18,14 @@ from lacewing.backends.cpu.kernels.simd.registers import LANES, inline
 
 
 @inline
-def add_to(x, y, width):
-    """x += y."""
+def add_to(x, y, width, scale):
+    """x += scale * y."""
     whole = width - width % LANES
+    many = splat_f32(scale)
     for i in range(0, whole, LANES):
-        store_f32(x + 4 * i, load_f32(x + 4 * i) + load_f32(y + 4 * i))
+        store_f32(x + 4 * i, load_f32(x + 4 * i) + many * load_f32(y + 4 * i))
     for i in range(whole, width):
-        poke_f32(x + 4 * i, peek_f32(x + 4 * i) + peek_f32(y + 4 * i))
+        poke_f32(x + 4 * i, peek_f32(x + 4 * i) + scale * peek_f32(y + 4 * i))
 
 
 @inline
@@ -58,11 +59,12 @@ def norm(args, state, thread, threads):
     out, out_stride = peek_i64(args + NORM.out), peek_i64(args + NORM.out_stride)
     heads, weight, eps = peek_i64(args + NORM.heads), peek_i64(args + NORM.weight), peek_f32(args + NORM.eps)
     add, add_stride = peek_i64(args + NORM.add), peek_i64(args + NORM.add_stride)
+    add_scale = peek_f32(args + NORM.add_scale)
     quantised, quantised_stride = peek_i64(args + NORM.bytes), peek_i64(args + NORM.bytes_stride)
     width, tokens = peek_i64(args + NORM.width), peek_i64(state + STATE.tokens)
     for t in range(tokens * thread // threads, tokens * (thread + 1) // threads):
         if add:
-            add_to(x + t * x_stride, add + t * add_stride, width * heads)
+            add_to(x + t * x_stride, add + t * add_stride, width * heads, add_scale)
         for head in range(heads):
             at = 4 * width * head
             normalise(x + t * x_stride + at, weight, out + t * out_stride + at, width, eps)

@@ -56,7 +56,7 @@ def lower_norm(low: Lowering, op: ops.Norm, rest: tuple[Op, ...]) -> None:
 @RULES.rule(ops.AddNorm)
 def lower_add_norm(low: Lowering, op: ops.AddNorm, rest: tuple[Op, ...]) -> None:
     made = _norm_op(low, op, 1)
-    made.set(add=low.at(op.add), add_stride=low.stride(op.add))
+    made.set(add=low.at(op.add), add_stride=low.stride(op.add), add_scale=float_argument(op.scale))
     low.emit(made, op.out, op.x)
     low.may_quantise(made, op.out, op.out.width)
 

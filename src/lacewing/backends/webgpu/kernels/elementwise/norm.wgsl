@@ -21,7 +21,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   if (c_{{ part }} < {{ width // 4 }}u) {
     v_{{ part }} = bitcast<vec4<f32>>(arena[x + c_{{ part }}]);
     {% if add %}
-    v_{{ part }} += bitcast<vec4<f32>>(arena[({{ add.base }}u + t * {{ add.stride }}u) / 4u + c_{{ part }}]);
+    v_{{ part }} += {% if scale != 1 %}{{ number(scale) }} * {% endif %}bitcast<vec4<f32>>(arena[({{ add.base }}u + t * {{ add.stride }}u) / 4u + c_{{ part }}]);
     arena[x + c_{{ part }}] = bitcast<vec4<u32>>(v_{{ part }});
     {% endif %}
   }

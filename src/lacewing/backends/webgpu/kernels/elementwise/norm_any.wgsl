@@ -16,7 +16,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   var sum = 0.0;
   for (var i = lane; i < {{ width }}u; i += {{ threads }}u) {
     {% if add %}
-    let v = load(x + i) + load({{ add.base }}u + t * {{ add.stride }}u + group.x * {{ width }}u + i);
+    let v = load(x + i) + {% if scale != 1 %}{{ number(scale) }} * {% endif %}load({{ add.base }}u + t * {{ add.stride }}u + group.x * {{ width }}u + i);
     arena[x + i] = bitcast<u32>(v);
     {% else %}
     let v = load(x + i);
