@@ -12,6 +12,7 @@ from lacewing.backends.reference.backend import ReferenceBackend
 from lacewing.backends.reference.ops import gelu_tanh, silu
 from lacewing.errors import BackendError, OptionError, WeightError
 from lacewing.program.ops import (
+    Activation,
     AddNorm,
     Attention,
     Buffer,
@@ -168,6 +169,15 @@ def test_a_gate_for_every_part(parts):
         size = math.sqrt((row**2).mean() + 1e-6)
         expected = [v / size / (1 + math.exp(-row[column * parts // 8])) for column, v in enumerate(row)]
         np.testing.assert_allclose(got, expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("name", "function"), [
+    ("relu2", lambda v: max(v, 0) ** 2), ("sigmoid", lambda v: 1 / (1 + math.exp(-v))), 
+    ("softplus", lambda v: math.log1p(math.exp(v))), ("gelu", lambda v: 0.5 * v * (1 + math.erf(v / math.sqrt(2)))),
+])  # fmt: skip
+def test_activation(name, function):
+    x, found = compute([Activation(X, OUT, name)], {}, 8, TOKENS)
+    np.testing.assert_allclose(found, np.vectorize(function)(x.astype(float)), rtol=1e-5, atol=1e-6)
 
 
 def test_activations_do_not_overflow():

@@ -7,6 +7,7 @@ import pytest
 from lacewing.program.check import ProgramError, check_program
 from lacewing.program.operands import View
 from lacewing.program.ops import (
+    Activation,
     AddNorm,
     Attention,
     Buffer,
@@ -60,6 +61,11 @@ def changed(index, **fields):
 def with_hadamard(**fields):
     op = replace(Hadamard(Q, 1, 32), **fields)
     return replace(PROGRAM, ops=(*OPS[:5], op, *OPS[5:]))
+
+
+def with_activation(**fields):
+    op = replace(Activation(GATE, GATE, "relu2"), **fields)
+    return replace(PROGRAM, ops=(*OPS[:11], op, *OPS[11:]))
 
 
 def test_a_good_program():
@@ -131,6 +137,9 @@ def test_keys_that_are_rounded_are_spread_with_their_queries():
         (changed(10, up=GATE_UP.view(5, 6)), "out must be up itself"),
         (changed(10, out=GATE_UP.view(1, 6)), "out must be gate itself"),
         (changed(10, out=BRANCH), "differ in width"),
+        (with_activation(function="relu"), "'relu' is none of relu2, silu, gelu"),
+        (with_activation(out=BRANCH), "out has width 8, x 6"),
+        (with_activation(out=GATE_UP.view(1, 6)), "out must be x itself"),
         (changed(13, weight="down"), "weight down is listed"),
         (changed(13, softcap=0.0), "softcap 0.0"),
         (replace(PROGRAM, ops=(*OPS, OPS[-1])), "stands after the logits"),

@@ -14,6 +14,7 @@ from lacewing.program.program import Program
 from lacewing.program.states import Q8_BLOCK, Chunk, Window
 
 ACTIVATIONS = ("silu", "gelu_tanh", "sigmoid", "none")
+SINGLE_ACTIVATIONS = ("relu2", "silu", "gelu", "gelu_tanh", "sigmoid", "softplus")
 GATINGS = ("softmax", "sigmoid")
 
 
@@ -144,6 +145,12 @@ def _gated_activation(c: Checker, op: ops.GatedActivation) -> None:
         require(op.out == view or not op.out.overlaps(view), f"out must be {name} itself or lie apart from it")
 
 
+def _activation(c: Checker, op: ops.Activation) -> None:
+    require(op.function in SINGLE_ACTIVATIONS, f"function {op.function!r} is none of {', '.join(SINGLE_ACTIVATIONS)}")
+    require(op.x.width == op.out.width, f"out has width {op.out.width}, x {op.x.width}")
+    require(op.out == op.x or not op.out.overlaps(op.x), "out must be x itself or lie apart from it")
+
+
 def _clamped_activation(c: Checker, op: ops.ClampedActivation) -> None:
     require(op.limit > 0 and math.isfinite(op.alpha), f"limit {op.limit}, alpha {op.alpha}")
     require(op.gate.width == op.up.width == op.out.width, "gate, up and out differ in width")
@@ -256,6 +263,7 @@ RULES: dict[type[Op], Callable[[Checker, Any], None]] = {
     ops.Attention: _attention,
     ops.ShortConvolution: _short_convolution,
     ops.GatedActivation: _gated_activation,
+    ops.Activation: _activation,
     ops.ClampedActivation: _clamped_activation,
     ops.Route: _route,
     ops.Dispatch: _dispatch,
@@ -266,6 +274,6 @@ RULES: dict[type[Op], Callable[[Checker, Any], None]] = {
     ops.Send: _send,
 }
 
-unknown = {kind for kind in Op.__subclasses__() if kind.__module__ == ops.__name__} - set(RULES)
+unknown = {kind for kind in Op.__subclasses__() if kind.__module__.startswith("lacewing.program.")} - set(RULES)
 if unknown:
     raise TypeError(f"the checker has no rule for {sorted(kind.__name__ for kind in unknown)}")

@@ -10,7 +10,7 @@ import typing
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Flag, auto
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 T = TypeVar("T", bound="Op")
 _ROLES: dict[type[Op], dict[str, Role]] = {}
@@ -48,6 +48,15 @@ class View:
         """Whether both have a column in common."""
         same = self.buffer.name == other.buffer.name
         return same and self.start < other.start + other.width and other.start < self.start + self.width
+
+
+In = Annotated[View, Role.READ]
+Out = Annotated[View, Role.WRITE]
+InOut = Annotated[View, Role.READ | Role.WRITE]
+Weight = Annotated[str, Role.WEIGHT]
+ReadsState = Annotated[int, Role.STATE | Role.READ]  # an index into `Program.states`
+WritesState = Annotated[int, Role.STATE | Role.WRITE]
+ChangesState = Annotated[int, Role.STATE | Role.READ | Role.WRITE]
 
 
 @dataclass(frozen=True)

@@ -8,21 +8,16 @@ active expert has of its own stands side by side, (T, A * width), in the order o
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
 
+from lacewing.program.expert_ops import Combine as Combine
+from lacewing.program.expert_ops import Dispatch as Dispatch
+from lacewing.program.expert_ops import ExpertLinear as ExpertLinear
+from lacewing.program.expert_ops import Route as Route
 from lacewing.program.operands import Buffer as Buffer
+from lacewing.program.operands import ChangesState, In, InOut, Out, ReadsState, Weight, WritesState, check_kinds
 from lacewing.program.operands import Op as Op
-from lacewing.program.operands import Role, check_kinds
 from lacewing.program.operands import View as View
 from lacewing.program.operands import show as show
-
-In = Annotated[View, Role.READ]
-Out = Annotated[View, Role.WRITE]
-InOut = Annotated[View, Role.READ | Role.WRITE]
-Weight = Annotated[str, Role.WEIGHT]
-ReadsState = Annotated[int, Role.STATE | Role.READ]  # an index into `Program.states`
-WritesState = Annotated[int, Role.STATE | Role.WRITE]
-ChangesState = Annotated[int, Role.STATE | Role.READ | Role.WRITE]
 
 
 @dataclass(frozen=True)
@@ -206,6 +201,18 @@ class GatedActivation(Op):
 
 
 @dataclass(frozen=True)
+class Activation(Op):
+    """out = function(x), value by value; out may be x.
+
+    "relu2" is max(x, 0)^2, "gelu" x * (1 + erf(x / sqrt(2))) / 2, "gelu_tanh" its approximation by tanh, "softplus" ln(1 + e^x).
+    """
+
+    x: In
+    out: Out
+    function: str
+
+
+@dataclass(frozen=True)
 class ClampedActivation(Op):
     """out = g * sigmoid(alpha * g) * (u + 1) with g = min(gate, limit), u = clamp(up, -limit, limit). out may be gate."""
 
@@ -214,89 +221,6 @@ class ClampedActivation(Op):
     out: Out
     alpha: float
     limit: float
-
-
-@dataclass(frozen=True)
-class Route(Op):
-    """Choose A of E experts for each token: ids (T, A) int32, all different; weights (T, A) float32.
-
-    p = softmax(logits) or sigmoid(logits), as `gating` says. The choice goes by s = p + bias[E] where there is a bias, else by the
-    logits: the A largest, best first, the lower id first among equals. With `groups` > 1 the E experts are so many equal runs, and
-    only those in the best `groups_used` runs can be chosen; the score of a run is the sum of its `group_best` (1 or 2) largest s,
-    where s = p + bias, or p without a bias; the lower run wins among equals. Then w = p[ids] (the bias only chooses);
-    with `renormalise`, w /= sum(w) + 1e-20; w *= scale. All in float32.
-    A row with a NaN or an infinity among its logits or its s gets ids 0 ... A - 1 and weights NaN, so that no id is ever out of
-    range and the fault shows.
-    """
-
-    logits: In
-    ids: Out
-    weights: Out
-    gating: str = "softmax"
-    bias: Weight | None = None
-    groups: int = 1
-    groups_used: int = 1
-    group_best: int = 2
-    renormalise: bool = False
-    scale: float = 1.0
-    layer: int = 0  # of the model, for those who watch
-
-
-@dataclass(frozen=True)
-class ExpertLinear(Op):
-    """A linear of each active expert: part a of outs[i] = factor[a] * (x @ weights[i][e].T) + biases[i][e], e = ids[a].
-
-    x (T, I), the same for all active experts, or (T, A * I), a part for each (`separate`). ids (T, A) int32.
-    weights[i] (E, O_i, I), any quant, or (E, I, O_i) if `transposed`; biases[i] (E, O_i). outs[i] (T, A * O_i).
-    factor None: 1, else (T, A): the weight of an expert on its input.
-    One weight with two outs gives both, O each, from its 2 * O rows: the first O rows and the others, or if `interleaved` the even
-    and the odd ones; its bias (E, 2 * O) likewise. There is one bias (or None) a weight. Parts of the id -1 are left as they are.
-    """
-
-    x: In
-    ids: In
-    weights: tuple[Weight, ...]
-    outs: tuple[Out, ...]
-    biases: tuple[Weight | None, ...] = ()  # empty: none
-    factor: In | None = None
-    separate: bool = False
-    transposed: bool = False
-    interleaved: bool = False
-
-    @property
-    def weights_read_across(self) -> tuple[str, ...]:
-        return self.weights if self.transposed else ()
-
-
-@dataclass(frozen=True)
-class Dispatch(Op):
-    """Which device computes which chosen expert of a layer that two share (`offload.experts`). All (T, A) int32, of
-    `experts` experts.
-
-    here: the place in the stacks of the one that has `resident` of them, at the time of the run, else -1. there: the id, -1 if it
-    is here.
-    """
-
-    ids: In
-    here: Out
-    there: Out
-    experts: int
-    resident: int
-
-
-@dataclass(frozen=True)
-class Combine(Op):
-    """out (T, D) = sum over a of weights[a] * x[a] (in the order of a), then + add. x (T, A * D).
-
-    weights (T, A), or None for all ones. add (T, D), such as the shared expert, may be out itself. ids: those of -1 do not count.
-    """
-
-    x: In
-    weights: In | None
-    out: Out
-    active: int
-    add: In | None = None
-    ids: In | None = None
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -129,6 +130,11 @@ def gated_activation(state: State, op: ops.GatedActivation) -> None:
     state.view(op.out)[:] = np.repeat(gate, op.up.width // op.gate.width, axis=1) * state.view(op.up)
 
 
+@RULES.rule(ops.Activation)
+def activation(state: State, op: ops.Activation) -> None:
+    state.view(op.out)[:] = ACTIVATIONS[op.function](state.view(op.x))
+
+
 @RULES.rule(ops.Hadamard)
 def hadamard(state: State, op: ops.Hadamard) -> None:
     x, half = state.view(op.x), 1
@@ -179,12 +185,22 @@ def plain(x: np.ndarray) -> np.ndarray:
     return x
 
 
+def gelu(x: np.ndarray) -> np.ndarray:
+    erf = np.array([math.erf(value) for value in (x.reshape(-1) * math.sqrt(0.5)).tolist()]).reshape(x.shape)
+    return np.asarray((0.5 * x * (1 + erf)).astype(np.float32))
+
+
+def relu2(x: np.ndarray) -> np.ndarray:
+    return np.asarray(np.maximum(x, 0) ** 2)
+
+
+def softplus(x: np.ndarray) -> np.ndarray:
+    return np.asarray(np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x))))
+
+
 ACTIVATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "silu": silu,
-    "gelu_tanh": gelu_tanh,
-    "sigmoid": sigmoid,
-    "none": plain,
-}
+    "silu": silu, "gelu": gelu, "gelu_tanh": gelu_tanh, "none": plain, "relu2": relu2, "sigmoid": sigmoid, "softplus": softplus,
+}  # fmt: skip
 
 
 @RULES.rule(ops.Logits)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from lacewing.backends.cpu.isa import host_isa
-from lacewing.program.check import ACTIVATIONS
-from lacewing.program.ops import Buffer, GatedActivation, Hadamard, Linear, Norm, Op, Rope, RopeSpec
+from lacewing.program.check import ACTIVATIONS, SINGLE_ACTIVATIONS
+from lacewing.program.ops import Activation, Buffer, GatedActivation, Hadamard, Linear, Norm, Op, Rope, RopeSpec
 from tests.backends.cpu.checks import check_against_reference, gated_case, heads_case, norm_case
 from tests.backends.cpu.single_ops import (
     Case,
@@ -102,6 +102,20 @@ def test_gated_activation_of_extremes(activation: str) -> None:
     np.testing.assert_allclose(case.run(one_batch(1)), case.run(one_batch(1), None), rtol=2e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("function", SINGLE_ACTIVATIONS)
+def test_activation(function: str) -> None:
+    """Of any width, in place and not, small and large; a NaN stays one."""
+    for width in (1, LANES, 33, 300, 544):
+        x = Buffer("x", width).view()
+        for out in (x, Buffer("out", width).view()):
+            check_against_reference(Case((Activation(x, out, function),), normal(21, width) * 4, out, {}), BATCHES)
+    values = [0, -0.0, 1e-30, -1e-30, -1e-3, 3, -3, 9, -9, 20, -20, 90, -90, 1e3, -1e3, np.nan]
+    x, out = Buffer("x", 16).view(), Buffer("out", 16).view()
+    case = Case((Activation(x, out, function),), np.array([values], np.float32), out, {})
+    found, expected = case.run(one_batch(1)), case.run(one_batch(1), None)
+    np.testing.assert_allclose(found, expected, rtol=2e-6, atol=5e-7)
+
+
 @pytest.mark.parametrize("tokens", [1, 2, 3, 7, 8, 9, 17, 64])
 def test_linear_of_floats(tokens: int) -> None:
     """Several outputs of one op with and without biases, odd widths, fewer rows than lanes."""
@@ -115,7 +129,7 @@ def test_linear_of_floats(tokens: int) -> None:
     check_against_reference(Case(ops, normal(tokens, 67), out.view(), weights), one_batch(tokens))
 
 
-@pytest.mark.parametrize("maker", ["norm", "gated", "nothing"])
+@pytest.mark.parametrize("maker", ["norm", "gated", "single", "nothing"])
 @pytest.mark.parametrize("width", [32, 96, 288, 544])
 def test_bytes_for_a_linear_come_from_whoever_made_its_input(maker: str, width: int) -> None:
     """Weights of three kinds read one input; and its bytes are made again after it has changed."""
@@ -124,6 +138,7 @@ def test_bytes_for_a_linear_come_from_whoever_made_its_input(maker: str, width: 
     first: tuple[Op, ...] = {
         "norm": (Norm(source, "n", mid, 1e-5),),
         "gated": (GatedActivation(source, both.view(width), mid),),
+        "single": (Activation(source, mid, "relu2"),),
         "nothing": (),
     }[maker]
     given = mid if first else source

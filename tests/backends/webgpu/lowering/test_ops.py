@@ -10,8 +10,9 @@ import pytest
 
 from lacewing.backends.batch import StepLimits
 from lacewing.backends.reference.backend import ReferenceBackend
-from lacewing.program.check import ACTIVATIONS
+from lacewing.program.check import ACTIVATIONS, SINGLE_ACTIVATIONS
 from lacewing.program.ops import (
+    Activation,
     AddNorm,
     Buffer,
     ClampedActivation,
@@ -130,6 +131,15 @@ def test_a_gate_for_every_part(parts: int) -> None:
     check(ops, normal(41, 64), up, weights, CODES, exact=False)
 
 
+@pytest.mark.parametrize("function", SINGLE_ACTIVATIONS)
+def test_activation(function: str) -> None:
+    """In place and not, four values at once and one by one."""
+    for width in (96, 33):
+        x = Buffer("x", width).view()
+        for out in (x, Buffer("out", width).view()):
+            check([Activation(x, out, function)], 4 * normal(41, width), out, [], CODES)
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("scale", [1e4, 1e-4])
 def test_activations_of_any_size(scale: float, variant: str) -> None:
@@ -231,6 +241,7 @@ def broken_cases() -> dict[str, Case]:
     activations = {name: Case((op,), normal(24, 128), gate, {}) for name, op in (
         ("silu", GatedActivation(gate, up, gate)), ("gelu", GatedActivation(gate, up, gate, "gelu_tanh")),
         ("none", GatedActivation(gate, up, gate, "none")), ("clamped", ClampedActivation(gate, up, gate, 1.7, 7.0)),
+        *((f"single {name}", Activation(gate, gate, name)) for name in SINGLE_ACTIVATIONS),
     )}  # fmt: skip
     capped = attention_case(24, 4, 2, 32, 32, softcap=5.0)
     return norms | activations | {f"attention, {what}": replace(capped, x=capped.x) for what in ("queries", "keys", "values")}

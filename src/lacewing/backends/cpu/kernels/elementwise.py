@@ -1,8 +1,8 @@
-"""Ops that treat every column alike: the gated activation, the soft-cap of logits."""
+"""Ops that treat every column alike: activations, gated and single, the soft-cap of logits."""
 
 from lacewing.backends.cpu.arguments import CAP, COMBINE, GATED, SCALE, SCRATCH_BYTES, STATE, TAILS
 from lacewing.backends.cpu.kernels.quants.activations import quantise
-from lacewing.backends.cpu.kernels.simd.functions import gelu_tanh, sigmoid, tanh
+from lacewing.backends.cpu.kernels.simd.functions import gelu, gelu_tanh, relu2, sigmoid, softplus, tanh
 from lacewing.backends.cpu.kernels.simd.instructions import (
     fma,
     fma1,
@@ -42,11 +42,39 @@ def make_gated(activation):
         for i in range(0, whole, LANES):
             store_f32(out + 4 * i, activation(load_f32(gate + 4 * i)) * load_f32(up + 4 * i))
         if whole < count:  # the rest by way of a full register
-            for i in range(whole, count):
-                poke_f32(scratch + 4 * (i - whole), peek_f32(gate + 4 * i))
-            store_f32(scratch, activation(load_f32(scratch)))
+            activate_rest(activation, gate + 4 * whole, count - whole, scratch)
             for i in range(whole, count):
                 poke_f32(out + 4 * i, peek_f32(scratch + 4 * (i - whole)) * peek_f32(up + 4 * i))
+
+    return make_kernel(piece)
+
+
+def make_single(activation):
+    """`kernel`: out = activation(gate), likewise; there is no up."""
+
+    @inline
+    def piece(gate, up, out, count, scratch):
+        whole = count - count % LANES
+        for i in range(0, whole, LANES):
+            store_f32(out + 4 * i, activation(load_f32(gate + 4 * i)))
+        if whole < count:
+            activate_rest(activation, gate + 4 * whole, count - whole, scratch)
+            for i in range(whole, count):
+                poke_f32(out + 4 * i, peek_f32(scratch + 4 * (i - whole)))
+
+    return make_kernel(piece)
+
+
+@inline
+def activate_rest(activation, x, count, scratch):
+    """Fewer values than lanes, into scratch."""
+    for i in range(count):
+        poke_f32(scratch + 4 * i, peek_f32(x + 4 * i))
+    store_f32(scratch, activation(load_f32(scratch)))
+
+
+def make_kernel(piece):
+    """Threads take runs of pieces of PIECE columns."""
 
     def kernel(args, state, thread, threads):
         gate, up, out = peek_i64(args + GATED.gate), peek_i64(args + GATED.up), peek_i64(args + GATED.out)
@@ -183,6 +211,8 @@ parts_silu = make_gated_parts(silu)
 parts_gelu_tanh = make_gated_parts(gelu_tanh)
 parts_sigmoid = make_gated_parts(sigmoid)
 parts_none = make_gated_parts(plain)
+single_relu2, single_silu, single_sigmoid = make_single(relu2), make_single(silu), make_single(sigmoid)
+single_gelu, single_gelu_tanh, single_softplus = make_single(gelu), make_single(gelu_tanh), make_single(softplus)
 
 
 def scale_and_cap(args, state, thread, threads):

@@ -143,6 +143,16 @@ def lower_gated_activation(low: Lowering, op: ops.GatedActivation, rest: tuple[O
         low.may_quantise(made, op.out, op.out.width)
 
 
+@RULES.rule(ops.Activation)
+def lower_activation(low: Lowering, op: ops.Activation, rest: tuple[Op, ...]) -> None:
+    made = LoweredOp(
+        f"elementwise.single_{op.function}", GATED, gate=low.at(op.x), gate_stride=low.stride(op.x), out=low.at(op.out),
+        out_stride=low.stride(op.out), width=op.out.width,
+    )  # fmt: skip
+    low.emit(made, op.out)
+    low.may_quantise(made, op.out, op.out.width)
+
+
 @RULES.rule(ops.ClampedActivation)
 def lower_clamped_activation(low: Lowering, op: ops.ClampedActivation, rest: tuple[Op, ...]) -> None:
     made = LoweredOp(

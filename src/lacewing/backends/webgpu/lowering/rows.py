@@ -74,23 +74,32 @@ def gated_activation(compiler: Compiler, op: ops.GatedActivation) -> None:
     gated(compiler, op, 0)
 
 
+@RULES.rule(ops.Activation)
+def activation(compiler: Compiler, op: ops.Activation) -> None:
+    _activation(compiler, op.function, op.x, None, op.out, 0)
+
+
 def gated(compiler: Compiler, op: ops.GatedActivation, more_than: int) -> None:
     """The activation, for runs of more tokens than that."""
-    width, places = op.out.width, [compiler.at(view) for view in (op.gate, op.up, op.out)]
-    constants = {"gate": places[0], "up": places[1], "out": places[2], "width": width, "activation": op.activation}
-    part = width // op.gate.width
-    whole = part == 1 and width % 4 == 0 and all(place.base % 4 == 0 for place in places)
-    coded = whole and compiler.variant.dot and width % GROUP == 0 and op.out.start % GROUP == 0
+    _activation(compiler, op.activation, op.gate, op.up, op.out, more_than)
+
+
+def _activation(compiler: Compiler, function: str, x: View, up: View | None, out: View, more_than: int) -> None:
+    """Of x, times `up` where it is given."""
+    width, places = out.width, {"gate": compiler.at(x), "up": compiler.at(up) if up is not None else None, "out": compiler.at(out)}
+    constants, part = {**places, "width": width, "activation": function}, width // x.width
+    whole = part == 1 and width % 4 == 0 and all(place is None or place.base % 4 == 0 for place in places.values())
+    coded = whole and compiler.variant.dot and width % GROUP == 0 and out.start % GROUP == 0
     wide = 256 if whole else 64
 
     def grid(run: Run) -> Grid | None:
         return (-(-width // wide), run.tokens, 1) if run.tokens > more_than else None
 
-    more = {"q8": compiler.arena.quantised(op.out) if coded else None} if whole else {"part": part}
+    more = {"q8": compiler.arena.quantised(out) if coded else None} if whole else {"part": part}
     compiler.dispatch("gated" if whole else "gated_any", {**constants, **more}, [], grid)
-    compiler.written(op.out)
+    compiler.written(out)
     if coded:
-        compiler.mark_quantised(op.out)
+        compiler.mark_quantised(out)
 
 
 @RULES.rule(ops.ShortConvolution)

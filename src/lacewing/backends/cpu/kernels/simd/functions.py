@@ -53,6 +53,42 @@ def gelu_tanh(x):
 
 
 @inline
+def gelu(x):
+    """x (1 + erf(x / sqrt(2))) / 2; erf to 1.5e-7 (Abramowitz and Stegun 7.1.26)."""
+    zero, one = splat_f32(0.0), splat_f32(1.0)
+    size = select_lt(x, zero, zero - x, x) * splat_f32(0.70710678)
+    t = one / fma(size, splat_f32(0.3275911), one)
+    p = fma(t, splat_f32(1.061405429), splat_f32(-1.453152027))
+    p = fma(p, t, splat_f32(1.421413741))
+    p = fma(p, t, splat_f32(-0.284496736))
+    p = fma(p, t, splat_f32(0.254829592)) * t
+    half = splat_f32(0.5) * p * exp(zero - size * size)  # the tail beyond |x|
+    return x * select_lt(x, zero, half, one - half)
+
+
+@inline
+def relu2(x):
+    positive = select_lt(x, splat_f32(0.0), splat_f32(0.0), x)
+    return positive * positive
+
+
+@inline
+def softplus(x):
+    """ln(1 + e^x) = max(x, 0) + 2 artanh(y / (2 + y)) with y = e^-|x| at most 1, so that the series is short."""
+    zero = splat_f32(0.0)
+    y = exp(select_lt(x, zero, x, zero - x))
+    s = y / (y + splat_f32(2.0))
+    z = s * s
+    p = splat_f32(1 / 13)
+    p = fma(p, z, splat_f32(1 / 11))
+    p = fma(p, z, splat_f32(1 / 9))
+    p = fma(p, z, splat_f32(1 / 7))
+    p = fma(p, z, splat_f32(1 / 5))
+    p = fma(p, z, splat_f32(1 / 3))
+    return select_lt(x, zero, zero, x) + splat_f32(2.0) * fma(p * z, s, s)
+
+
+@inline
 def cos_sin(x):
     """cos and sin of a float64 of at most some 1e8, error below 1e-15 (fdlibm's polynomials); free of the C library."""
     n = int(x * 0.6366197723675814 + (0.5 if x >= 0 else -0.5))  # nearest multiple of pi / 2

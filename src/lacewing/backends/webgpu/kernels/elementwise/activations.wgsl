@@ -14,6 +14,25 @@ fn gelu_tanh(x: f32) -> f32 {
   return 0.5 * x * (1.0 + steady_tanh(0.7978845608028654 * (x + 0.044715 * x * x * x)));
 }
 
+fn gelu(x: f32) -> f32 {  // erf by Abramowitz and Stegun 7.1.26; half: the tail beyond |x|
+  let size = abs(x) * 0.7071067811865476;
+  let t = 1.0 / (1.0 + 0.3275911 * size);
+  let p = t * (0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429))));
+  let half = 0.5 * p * exp(-size * size);
+  return x * select(1.0 - half, half, x < 0.0);
+}
+
+fn relu2(x: f32) -> f32 { return select(x * x, 0.0, x < 0.0); }  // max would lose a NaN
+
+// ln(1 + y) of y = e^-|x|, by the series of artanh: the logarithm of what is hardly more than 1 would lose digits
+fn softplus(x: f32) -> f32 {
+  let y = exp(-abs(x));
+  let s = y / (2.0 + y);
+  let z = s * s;
+  let p = 1.0 + z * (1.0 / 3.0 + z * (0.2 + z * (1.0 / 7.0 + z * (1.0 / 9.0 + z * (1.0 / 11.0 + z / 13.0)))));
+  return select(x, 0.0, x < 0.0) + 2.0 * s * p;
+}
+
 // by its bits: drivers may take it that floats are numbers
 fn not_a_number(x: f32) -> bool { return (bitcast<u32>(x) & 0x7FFFFFFFu) > 0x7F800000u; }
 

@@ -1,4 +1,5 @@
-// out = activation(gate) * up at any place and of any width, each `part` columns with one gate; a thread a value. Grid: width / 64, tokens.
+// out = activation(gate) * up, or without an up, at any place and of any width, each `part` columns with one gate; a thread a value.
+// Grid: width / 64, tokens.
 {% set words = "f32" %}
 {% include "step.wgsl" %}
 {% include "activations.wgsl" %}
@@ -7,6 +8,8 @@
 fn main(@builtin(global_invocation_id) id: vec3<u32>) {
   if (id.x >= {{ width }}u) { return; }
   let gate = arena[{{ gate.base }}u + id.y * {{ gate.stride }}u + id.x{{ " / %du" % part if part > 1 }}];
+  {% if up %}
   let up = arena[{{ up.base }}u + id.y * {{ up.stride }}u + id.x];
-  arena[{{ out.base }}u + id.y * {{ out.stride }}u + id.x] = {{ activation }}(gate) * up;
+  {% endif %}
+  arena[{{ out.base }}u + id.y * {{ out.stride }}u + id.x] = {{ activation }}(gate){{ " * up" if up }};
 }
