@@ -1,5 +1,5 @@
-"""Writes docs/commands.md from the table of the chat's commands, docs/configuration.md from the options of the command line, and
-docs/server.md from the server's routes and requests.
+"""Writes docs/commands.md from the table of the chat's commands, docs/configuration.md from the options of the command line,
+docs/server.md from the server's routes and requests, and docs/architectures.md from the rows of architectures.
 
 Tests hold the pages to their sources.
 
@@ -126,8 +126,9 @@ def configuration() -> str:
 
 if __name__ == "__main__":
     sys.path.insert(0, str(PAGE.parent.parent))
-    from tools import server_docs
+    from tools import architecture_docs, server_docs
 
     CONFIGURATION.write_text(configuration(), encoding="utf-8")
     PAGE.write_text(page(), encoding="utf-8")
     SERVER.write_text(server_docs.page(CLIENT.read_text(encoding="utf-8")), encoding="utf-8")
+    architecture_docs.PAGE.write_text(architecture_docs.page(), encoding="utf-8")

@@ -23,6 +23,7 @@ class Architecture:
     """Data first. Where both formats disagree, `huggingface` and `gguf` have the last word over the config."""
 
     name: str  # general.architecture of GGUF; the file's own name
+    models: str = ""  # that people know by name, for docs/architectures.md
     also: tuple[str, ...] = ()  # Hugging Face model types, and other names of GGUF files, that this row describes as well
     names: Mapping[str, str] = field(default_factory=lambda: STANDARD_NAMES)
     defaults: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # model_type: config.json values left out by it

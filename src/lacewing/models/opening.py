@@ -14,6 +14,7 @@ from lacewing.models import architectures
 from lacewing.models.architecture import Architecture
 from lacewing.models.blocks.decoder import build_program
 from lacewing.models.config import ModelConfig, check_config
+from lacewing.models.missing import missing_blocks
 from lacewing.models.names import in_the_words_of_a_directory, is_ignored, part_of, translate, usual_name
 from lacewing.models.readers.gguf import ROPE_TENSORS, read_gguf
 from lacewing.models.readers.huggingface import read_huggingface, text_config
@@ -26,7 +27,6 @@ from lacewing.program.program import Program
 from lacewing.program.states import Q8_BLOCK, PagedState
 
 _WHOLE_NUMBERS = frozenset(("I8", "I16", "I32", "I64", "U8", "U16", "U32", "U64", "BOOL"))
-_LATER = ("qwen2_moe", "qwen2moe", "phimoe", "granitemoe", "lfm2_moe", "lfm2moe")  # mixtures of experts
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,9 @@ def find_architecture(name: str, where: str) -> Architecture:
     for row in map(_row, known):
         if name in (row.name, *row.also):
             return row
-    later = "mixture-of-experts comes later" if name in _LATER else "not known"
-    raise UnsupportedModelError(f"{where}: architecture '{shown(name)}' is {later}; this version runs {', '.join(known)}")
+    lacking = missing_blocks(name)
+    problem = f"is not here yet: it needs {' and '.join(lacking)}" if lacking else "is not known"
+    raise UnsupportedModelError(f"{where}: architecture '{shown(name)}' {problem}; this version runs {', '.join(known)}")
 
 
 def _row(file: str) -> Architecture:

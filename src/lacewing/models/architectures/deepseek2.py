@@ -137,6 +137,7 @@ GLM_LITE = V3 | {  # GLM-4.7-Flash
 
 ARCHITECTURE = Architecture(
     name="deepseek2",
+    models="DeepSeek V2, V2-Lite, V3, V3.1 and R1, Kimi-K2, Moonlight, GLM-4.7-Flash, Mistral Large 3",
     also=("deepseek_v2", "deepseek_v3", "kimi_k2", "glm4_moe_lite", "glm4moelite"),  # the last by Ollama
     names=STANDARD_NAMES | EXPERT_NAMES | LATENT_NAMES,
     gguf_switches={"adjacent_rope": True},

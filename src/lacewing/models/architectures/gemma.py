@@ -25,6 +25,7 @@ def scaled(keys: MetadataReader, config: ModelConfig) -> ModelConfig:
 
 ARCHITECTURE = Architecture(
     name="gemma",
+    models="Gemma 1, CodeGemma",
     defaults={"gemma": DEFAULTS},
     huggingface_switches={"norm_offset": 1.0},
     gguf_switches={"activation": "gelu_tanh"},

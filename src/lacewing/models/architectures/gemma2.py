@@ -29,6 +29,7 @@ def gguf(keys: MetadataReader, config: ModelConfig) -> ModelConfig:
 
 ARCHITECTURE = Architecture(
     name="gemma2",
+    models="Gemma 2",
     names=STANDARD_NAMES | POST_NORM_NAMES,
     switches={"post_norms": True},
     huggingface_switches={"norm_offset": 1.0},

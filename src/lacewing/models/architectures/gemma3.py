@@ -56,6 +56,7 @@ DEFAULTS = gemma.DEFAULTS | {
 
 ARCHITECTURE = Architecture(
     name="gemma3",
+    models="Gemma 3 (text)",
     also=("gemma3_text",),
     names=STANDARD_NAMES | POST_NORM_NAMES | QK_NORM_NAMES,
     switches={"post_norms": True, "qk_norm": True},

@@ -15,6 +15,7 @@ def huggingface(keys: MetadataReader, config: ModelConfig) -> ModelConfig:
 
 ARCHITECTURE = Architecture(
     name="glm4moe",
+    models="GLM-4.5, 4.5-Air, 4.6 and 4.7",
     also=("glm4_moe",),
     names=STANDARD_NAMES | QK_NORM_NAMES | EXPERT_NAMES | {"post_attention_layernorm": "post_attention_norm"},
     switches={"feed_forward_norm": "post_attention_norm"},

@@ -47,6 +47,7 @@ def gguf(keys: MetadataReader, config: ModelConfig) -> ModelConfig:
 
 ARCHITECTURE = Architecture(
     name="gpt-oss",
+    models="gpt-oss-20b and 120b",
     names=STANDARD_NAMES | NAMES,
     switches={"feed_forward_norm": "post_attention_norm", "sinks": True},
     biases=frozenset({"attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate_inp"}),

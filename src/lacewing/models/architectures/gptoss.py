@@ -10,6 +10,7 @@ from lacewing.models.architectures import gpt_oss
 ARCHITECTURE = replace(
     gpt_oss.ARCHITECTURE,
     name="gptoss",
+    models="gpt-oss as Ollama stores it",
     gguf_names={
         "blk.*.attn_out.weight": "blk.*.attn_output.weight",
         "blk.*.attn_out.bias": "blk.*.attn_output.bias",

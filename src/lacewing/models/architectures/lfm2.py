@@ -117,6 +117,7 @@ def gguf(keys: MetadataReader, config: ModelConfig) -> ModelConfig:
 
 ARCHITECTURE = Architecture(
     name="lfm2",
+    models="LFM2 and LFM2.5 (dense)",
     names=STANDARD_NAMES | NAMES,
     gguf_names={"token_embd_norm.weight": "output_norm.weight"},
     switches={"qk_norm": True},

@@ -12,6 +12,7 @@ MIXTRAL_NAMES = {
 
 ARCHITECTURE = Architecture(
     name="llama",
+    models="Llama 1 to 3.3, Mistral 7B, Nemo and Small 3, Mixtral, SmolLM2, TinyLlama, Yi, distilled R1",
     also=("mistral", "mixtral"),
     names=STANDARD_NAMES | MIXTRAL_NAMES,
     mixture={"renormalise": True},

@@ -80,6 +80,7 @@ def _every(layers: int, interval: int) -> list[bool]:
 
 ARCHITECTURE = Architecture(
     name="llama4",
+    models="Llama 4 Scout and Maverick (text)",
     also=("llama4_text",),
     names=STANDARD_NAMES | NAMES,
     switches={"adjacent_rope": True},

@@ -19,5 +19,11 @@ def gguf(keys: MetadataReader, config: ModelConfig) -> ModelConfig:
 
 
 ARCHITECTURE = replace(
-    llama.ARCHITECTURE, name="mistral3", mixture=None, defaults={"mistral3": llama.ARCHITECTURE.defaults["mistral"]}, gguf=gguf
+    llama.ARCHITECTURE,
+    name="mistral3",
+    also=(),
+    models="Ministral 3, Devstral Small 2, Mistral Small 3.1 and 3.2 (text)",
+    mixture=None,
+    defaults={"mistral3": llama.ARCHITECTURE.defaults["mistral"]},
+    gguf=gguf,
 )

@@ -31,6 +31,8 @@ def gguf(keys: MetadataReader, config: ModelConfig) -> ModelConfig:
 ARCHITECTURE = replace(
     deepseek2.ARCHITECTURE,
     name="mistral4",
+    also=(),
+    models="Mistral Small 4 (text)",
     huggingface=huggingface,
     gguf=gguf,
     mixture={"group_best": 2},

@@ -5,6 +5,7 @@ from lacewing.models.names import EXPERT_NAMES, QK_NORM_NAMES, STANDARD_NAMES
 
 ARCHITECTURE = Architecture(
     name="olmoe",
+    models="OLMoE",
     names=STANDARD_NAMES | QK_NORM_NAMES | EXPERT_NAMES,
     switches={"whole_qk_norm": True},
     mixture={},

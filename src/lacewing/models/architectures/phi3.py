@@ -5,6 +5,7 @@ from lacewing.models.names import FUSED_NAMES, STANDARD_NAMES
 
 ARCHITECTURE = Architecture(
     name="phi3",
+    models="Phi 3, 3.5 and 4, Phi-4-mini",
     names=STANDARD_NAMES | FUSED_NAMES,
     huggingface_switches={"fused_qkv": True, "fused_gate_up": True},
     defaults={

@@ -4,6 +4,7 @@ from lacewing.models.architecture import Architecture
 
 ARCHITECTURE = Architecture(
     name="qwen2",
+    models="Qwen 2 and 2.5, Qwen2.5-Coder, QwQ, distilled R1; the text of Qwen 2-VL and 2.5-VL",
     also=(
         "qwen2vl",
         "qwen25vl",

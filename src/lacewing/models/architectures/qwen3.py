@@ -5,6 +5,7 @@ from lacewing.models.names import QK_NORM_NAMES, STANDARD_NAMES
 
 ARCHITECTURE = Architecture(
     name="qwen3",
+    models="Qwen 3",
     names=STANDARD_NAMES | QK_NORM_NAMES,
     switches={"qk_norm": True},
     defaults={

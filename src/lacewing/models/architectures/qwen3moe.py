@@ -5,6 +5,7 @@ from lacewing.models.names import EXPERT_NAMES, QK_NORM_NAMES, STANDARD_NAMES
 
 ARCHITECTURE = Architecture(
     name="qwen3moe",
+    models="Qwen 3 with experts, Qwen3-Coder",
     also=("qwen3_moe",),
     names=STANDARD_NAMES | QK_NORM_NAMES | EXPERT_NAMES,
     switches={"qk_norm": True},

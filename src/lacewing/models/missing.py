@@ -1,0 +1,82 @@
+"""What the architectures lack that do not run here: for messages, by the names of GGUF files and of config.json.
+
+The list of llama.cpp (gguf-py/gguf/constants.py) is covered, and model types of Hugging Face that people ask for. A name may stand
+in several rows. Who adds an architecture takes its names out; a test holds the table to the rows of `architectures/`.
+"""
+
+from __future__ import annotations
+
+# a block, as a message names it after "needs": the architectures that need it
+BLOCKS: dict[str, str] = {
+    "gated delta net layers":
+        "qwen3next qwen3_next qwen35 qwen3_5 qwen3_5_text qwen35moe qwen3_5_moe qwen3_5_moe_text qwen4exp qwen4_exp olmo_hybrid",
+    "Kimi delta attention (a gated delta rule with gates by channel)":
+        "kimi-linear kimi_linear kimi-k3 kimi_k3 bailingmoe3 glm5-next glm5_next",
+    "Mamba layers (selective state spaces)": "mamba falcon_mamba jamba plamo2",
+    "Mamba-2 layers": "mamba2 granitehybrid granitemoehybrid nemotron_h nemotron_h_moe falcon-h1 falcon_h1 bamba zamba2",
+    "experts in a latent space": "nemotron_h_moe",
+    "the time mixing of RWKV-6": "rwkv6 rwkv6qwen2 rwkv",
+    "the time mixing of RWKV-7": "rwkv7 arwkv7",
+    "lightning (linear) attention": "minimax-01 minimax minimax_text_01 bailing_hybrid",
+    "sparse attention with a learned indexer":
+        "deepseek32 deepseek_v32 deepseek4 deepseek_v4 glm-dsa glm_moe_dsa glm5-next glm5_next qwen4exp qwen4_exp hy_v4 "
+        "dots3note dots3_note minimax-m3 minimax_m3_vl mistral_large4",
+    "hyper-connections (several residual streams)": "deepseek4 deepseek_v4 qwen4exp qwen4_exp hy_v4 glm5-next glm5_next",
+    "compressed KV cache layers": "deepseek4 deepseek_v4",
+    "lookup tables of n-grams that are read by rows": "qwen4exp qwen4_exp",
+    "per-layer embeddings": "gemma3n gemma3n_text gemma4 gemma4_text",
+    "AltUp and LAuReL": "gemma3n gemma3n_text",
+    "KV caches shared by layers": "gemma3n gemma3n_text gemma4 gemma4_text",
+    "dense and expert branches in parallel": "gemma4 gemma4_text arctic",
+    "LayerNorm (with a mean, or with a bias)":
+        "falcon gpt2 gptj gpt_neox gptneox mpt starcoder gpt_bigcode bloom stablelm phi phi2 phimoe codeshell orion starcoder2 "
+        "nemotron jais jais2 command-r cohere cohere2 cohere2moe cohere2_moe dbrx olmo persimmon",
+    "parallel attention and feed-forward":
+        "falcon gptj gpt_neox gptneox phi phi2 command-r cohere cohere2 cohere2moe cohere2_moe plamo",
+    "feed-forward without a gate":
+        "falcon gpt2 gptj gpt_neox gptneox mpt starcoder gpt_bigcode bloom phi phi2 codeshell starcoder2 nemotron jais2 arcee "
+        "apertus plm pangu-embedded",
+    "squared ReLU": "nemotron jais2 arcee plm nemotron_h nemotron_h_moe",
+    "xIELU": "apertus",
+    "learned position embeddings": "gpt2 starcoder gpt_bigcode",
+    "ALiBi positions": "baichuan bloom mpt refact jais",
+    "scaled residual branches": "granite granitemoe granitemoeshared minicpm minicpm3 granite_swa graniteswitch",
+    "adapters chosen by tokens": "graniteswitch",
+    "norms on the outputs of branches only": "olmo2 olmo3 exaone4 exaone_moe exaone-moe",
+    "layers of different head counts or widths": "deci openelm step35 step3p5 step3p7 mimo2 mimo_v2_flash laguna",
+    "gated attention": "step35 step3p5 step3p7 afmoe laguna spark2_5 muse-glimmer muse_glimmer",
+    "keys and values of different widths": "mimo2 mimo_v2_flash",
+    "a gated shared expert": "qwen2moe qwen2_moe",
+    "experts in groups that share a small expert": "grovemoe",
+    "a router that reads what attention reads": "smallthinker",
+    "norms inside attention and feed-forward": "bitnet grok",
+    "soft-caps of a router": "grok",
+    "layers that run several times": "nanbeige hrm_text",
+    "RoPE before the norm of heads, with weights": "hunyuan-dense hunyuan_v1_dense hunyuan-moe hunyuan_v1_moe hunyuan_vl",
+    "RoPE of several axes": "glm4v glm4v_moe paddleocr paddleocr_vl",
+    "an output of several streams": "talkie",
+    "a clamp on q, k and v": "dbrx",
+    "decoding by diffusion": "dream llada llada-moe rnd1 diffusion_gemma",
+    "attention without a causal mask (an encoder)":
+        "bert modern-bert modernbert nomic-bert nomic_bert nomic-bert-moe neo-bert jina-bert-v2 jina-bert-v3 eurobert gemma-embedding "
+        "llama-embed t5encoder roberta xlm-roberta",
+    "an encoder beside the decoder": "t5 mt5 t5gemma bart marian whisper",
+    "the hidden states of another model (it is a draft of one)":
+        "eagle3 dflash gemma4-assistant gemma4_assistant muse_glimmer_assistant",
+    "images as input": "clip chameleon cogvlm deepseek2-ocr",
+    "sound as output": "wavtokenizer-dec wavtokenizer qwen3tts pockettts pocket_tts",
+    "only a row of its own (its blocks are all here)":
+        "qwen qwen3vl qwen3_vl_text qwen3vlmoe qwen3_vl_moe_text internlm2 xverse deepseek exaone plamo3 bailingmoe bailingmoe2 "
+        "bailing_moe dots1 ernie4_5 ernie4_5-moe ernie4_5_moe smollm3 lfm2moe lfm2_moe seed_oss minimax-m2 minimax_m2 hy_v3 "
+        "maincoder mellum chatglm glm4 glm maple solar_open ministral3",
+}  # fmt: skip
+
+
+def missing_blocks(name: str) -> list[str]:
+    """What an architecture needs that is not here; empty for one that nobody has listed."""
+    return [block for block, names in BLOCKS.items() if name in names.split()]
+
+
+def listed() -> set[str]:
+    """All names of the table."""
+    return {name for names in BLOCKS.values() for name in names.split()}
