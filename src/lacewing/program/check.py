@@ -137,6 +137,32 @@ def _short_convolution(c: Checker, op: ops.ShortConvolution) -> None:
     c.read.add(op.state)
 
 
+def _gated_delta(c: Checker, op: ops.GatedDelta) -> None:
+    state = c.fixed(op.state)
+    require(op.state not in c.stored, f"state {op.state} is written twice")
+    require(1 <= op.key_heads <= op.heads and op.heads % op.key_heads == 0, f"{op.heads} heads over {op.key_heads} key heads")
+    for view, heads in ((op.q, op.key_heads), (op.k, op.key_heads), (op.v, op.heads), (op.decay, op.heads), (op.out, op.heads)):
+        require(view.width % heads == 0, f"width {view.width} is not {heads} equal heads")
+    widths = op.key_width, op.value_width
+    require(op.q.width == op.k.width and op.out.width == op.v.width, "q and k, or v and out, differ in width")
+    require(op.beta.width == op.heads, f"beta has width {op.beta.width} for {op.heads} heads")
+    require(op.decay.width in (op.heads, op.heads * widths[0]), f"decay has width {op.decay.width}")
+    require(state.parts == (("delta", (op.heads, *widths)),), f"state {op.state} has the parts {state.parts}")
+    require(op.eps > 0 and op.scale > 0 and math.isfinite(op.scale), f"eps {op.eps}, scale {op.scale}")
+    require(not any(op.out.overlaps(view) for view in op.reads), "out overlaps what is read")
+    c.weight(op.rate, op.heads)
+    c.weight(op.bias, op.decay.width)
+    c.stored.add(op.state)
+    c.read.add(op.state)
+
+
+def _split_heads(c: Checker, op: ops.SplitHeads) -> None:
+    require(op.heads >= 1 and all(out.width % op.heads == 0 for out in op.outs), f"a width is not {op.heads} equal heads")
+    require(sum(out.width for out in op.outs) == op.x.width, f"the parts are not the {op.x.width} columns of x")
+    for index, out in enumerate(op.outs):
+        require(not any(out.overlaps(view) for view in (op.x, *op.outs[:index])), f"{ops.show(out)} overlaps x or another out")
+
+
 def _gated_activation(c: Checker, op: ops.GatedActivation) -> None:
     require(op.activation in ACTIVATIONS, f"activation {op.activation!r} is none of {', '.join(ACTIVATIONS)}")
     require(op.up.width % op.gate.width == 0, f"gate has {op.gate.width} values for {op.up.width}")
@@ -262,6 +288,8 @@ RULES: dict[type[Op], Callable[[Checker, Any], None]] = {
     ops.HeadLinear: _head_linear,
     ops.Attention: _attention,
     ops.ShortConvolution: _short_convolution,
+    ops.GatedDelta: _gated_delta,
+    ops.SplitHeads: _split_heads,
     ops.GatedActivation: _gated_activation,
     ops.Activation: _activation,
     ops.ClampedActivation: _clamped_activation,

@@ -18,6 +18,7 @@ from lacewing.program.operands import ChangesState, In, InOut, Out, ReadsState, 
 from lacewing.program.operands import Op as Op
 from lacewing.program.operands import View as View
 from lacewing.program.operands import show as show
+from lacewing.program.recurrent_ops import GatedDelta as GatedDelta
 
 
 @dataclass(frozen=True)
@@ -128,6 +129,17 @@ class HeadLinear(Op):
     @property
     def weights_read_across(self) -> tuple[str, ...]:
         return self.weight_names if self.transposed else ()
+
+
+@dataclass(frozen=True)
+class SplitHeads(Op):
+    """Take heads apart: a head of x (T, H * (W0 + W1 + ...)) is parts one behind the other, and part i of all heads, (T, H * Wi),
+    goes to outs[i]. A width is none of x's own, but outs[i].width / H.
+    """
+
+    x: In
+    outs: tuple[Out, ...]
+    heads: int
 
 
 @dataclass(frozen=True)

@@ -93,6 +93,15 @@ ATTENTION = layout(
 )
 # `units`: address of unit 0; `units_in`, `units_out`: of int32, the unit of each row before and after the run.
 CONVOLVE = layout("Convolve", "x x_stride out out_stride width taps weight bias units unit_bytes units_in units_out")
+# Likewise; `key_width`, `value_width`: rows and columns of a head's state. Tokens are prepared DELTA_TILE at a time.
+DELTA = layout(
+    "Delta",
+    "counter q q_stride k k_stride v v_stride decay decay_stride beta beta_stride out out_stride rate bias heads key_heads "
+    "key_width value_width scale eps log_rate tiled units unit_bytes units_in units_out",
+)
+DELTA_TILE = 64
+# `widths`: address of the bytes of each part of a head, int64, with where it goes and that one's stride: three words a part.
+SPLIT = layout("Split", "x x_stride heads parts widths")
 # `part`: columns that share a gate.
 GATED = layout("Gated", "counter gate gate_stride up up_stride out out_stride width bytes bytes_stride alpha limit part")
 CAP = layout("Cap", "counter x width scale limit")

@@ -163,6 +163,15 @@ def head_linear(state: State, op: ops.HeadLinear) -> None:
     state.view(op.out)[:] = out.reshape(len(out), -1)
 
 
+@RULES.rule(ops.SplitHeads)
+def split_heads(state: State, op: ops.SplitHeads) -> None:
+    heads, start = state.view(op.x).reshape(len(state.tokens), op.heads, -1), 0  # (T, H, width)
+    for out in op.outs:
+        width = out.width // op.heads
+        state.view(out)[:] = heads[..., start : start + width].reshape(len(heads), -1)
+        start += width
+
+
 @RULES.rule(ops.ClampedActivation)
 def clamped_activation(state: State, op: ops.ClampedActivation) -> None:
     gate, up = np.minimum(state.view(op.gate), op.limit), np.clip(state.view(op.up), -op.limit, op.limit)

@@ -1,6 +1,6 @@
 """Ops that treat every column alike: activations, gated and single, the soft-cap of logits."""
 
-from lacewing.backends.cpu.arguments import CAP, COMBINE, GATED, SCALE, SCRATCH_BYTES, STATE, TAILS
+from lacewing.backends.cpu.arguments import CAP, COMBINE, GATED, SCALE, SCRATCH_BYTES, SPLIT, STATE, TAILS
 from lacewing.backends.cpu.kernels.quants.activations import quantise
 from lacewing.backends.cpu.kernels.simd.functions import gelu, gelu_tanh, relu2, sigmoid, softplus, tanh
 from lacewing.backends.cpu.kernels.simd.instructions import (
@@ -16,7 +16,7 @@ from lacewing.backends.cpu.kernels.simd.instructions import (
     store_f32,
     sum_f32,
 )
-from lacewing.backends.cpu.kernels.simd.registers import LANES, inline
+from lacewing.backends.cpu.kernels.simd.registers import LANES, VECTOR_BYTES, inline
 from lacewing.backends.cpu.kernels.simd.threads import atomic_add
 
 PIECE = 256  # columns that are treated at once
@@ -170,6 +170,26 @@ def copy_tails(args, state, thread, threads):
             for c in range(width):
                 value = peek_f32(x + peek_i64(args + TAILS.x_start) + 4 * c)
                 poke_f32(out + peek_i64(args + TAILS.out_start) + 4 * c, value)
+
+
+def split_heads(args, state, thread, threads):
+    """Heads taken apart. Threads share (token, head) evenly."""
+    heads, parts, widths = peek_i64(args + SPLIT.heads), peek_i64(args + SPLIT.parts), peek_i64(args + SPLIT.widths)
+    todo, width = heads * peek_i64(state + STATE.tokens), 0
+    for part in range(parts):
+        width += peek_i64(widths + 24 * part)
+    for index in range(todo * thread // threads, todo * (thread + 1) // threads):
+        t, head = index // heads, index % heads
+        x = peek_i64(args + SPLIT.x) + t * peek_i64(args + SPLIT.x_stride) + width * head
+        for part in range(parts):
+            size = peek_i64(widths + 24 * part)
+            to = peek_i64(widths + 24 * part + 8) + t * peek_i64(widths + 24 * part + 16) + size * head
+            whole = size - size % VECTOR_BYTES
+            for at in range(0, whole, VECTOR_BYTES):
+                store_f32(to + at, load_f32(x + at))
+            for at in range(whole, size, 4):
+                poke_f32(to + at, peek_f32(x + at))
+            x += size
 
 
 def combine(args, state, thread, threads):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lacewing.backends.cpu.arguments import CAP, CONVOLVE, EMBED, GATED, GATHER, LINEAR, NORM, ROWS, SCALE
+from lacewing.backends.cpu.arguments import CAP, CONVOLVE, EMBED, GATED, GATHER, LINEAR, NORM, ROWS, SCALE, SPLIT
 from lacewing.backends.cpu.isa import host_isa
 from lacewing.backends.cpu.lowering import heads, scaled
 from lacewing.backends.cpu.lowering.addresses import of_either_order, of_rows, tile_kernels, unpacker
@@ -128,6 +128,18 @@ def lower_short_convolution(low: Lowering, op: ops.ShortConvolution, rest: tuple
         bias=low.vector(op.bias) if op.bias else 0, **low.store.unit(op.state),
     )  # fmt: skip
     low.emit(made, op.out)
+
+
+@RULES.rule(ops.SplitHeads)
+def lower_split_heads(low: Lowering, op: ops.SplitHeads, rest: tuple[Op, ...]) -> None:
+    table = aligned(24 * len(op.outs), np.int64)
+    table[:] = [word for out in op.outs for word in (4 * out.width // op.heads, low.at(out), low.stride(out))]
+    low.memory.kept[f"parts of heads {len(low.memory.kept)}"] = table
+    made = LoweredOp(
+        "elementwise.split_heads", SPLIT, x=low.at(op.x), x_stride=low.stride(op.x), heads=op.heads, parts=len(op.outs),
+        widths=int(table.ctypes.data),
+    )  # fmt: skip
+    low.emit(made, *op.outs)
 
 
 @RULES.rule(ops.GatedActivation)

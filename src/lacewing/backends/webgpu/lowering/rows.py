@@ -10,6 +10,8 @@ from lacewing.backends.webgpu.weights.layouts import GROUP
 from lacewing.program import ops
 from lacewing.program.ops import View
 
+DELTA_COLUMNS, DELTA_TEAMS = 32, 8  # of a workgroup: columns of a state, and teams that share its rows
+
 
 @RULES.rule(ops.Embed)
 def embed(compiler: Compiler, op: ops.Embed) -> None:
@@ -100,6 +102,35 @@ def _activation(compiler: Compiler, function: str, x: View, up: View | None, out
     compiler.written(out)
     if coded:
         compiler.mark_quantised(out)
+
+
+@RULES.rule(ops.SplitHeads)
+def split_heads(compiler: Compiler, op: ops.SplitHeads) -> None:
+    parts, start = [], 0
+    for out in op.outs:
+        parts.append((start, out.width // op.heads, compiler.at(out)))
+        start += out.width // op.heads
+    constants = {"x": compiler.at(op.x), "width": start, "columns": op.x.width, "parts": parts}
+    compiler.dispatch("split_heads", constants, [], lambda run: (-(-op.x.width // 64), run.tokens, 1))
+    for out in op.outs:
+        compiler.written(out)
+
+
+@RULES.rule(ops.GatedDelta)
+def gated_delta(compiler: Compiler, op: ops.GatedDelta) -> None:
+    """A workgroup for each head and block of columns, which walks the tokens of a row."""
+    blocks = -(-op.value_width // DELTA_COLUMNS)
+    constants = {name: compiler.at(getattr(op, name)) for name in ("q", "k", "v", "decay", "beta", "out")} | {
+        "heads": op.heads, "key_heads": op.key_heads, "rows": op.key_width, "width": op.value_width, "tiled": op.tiled,
+        "by_row": op.by_row, "log_rate": op.log_rate, "scale": op.scale, "eps": op.eps, "columns": DELTA_COLUMNS,
+        "teams": DELTA_TEAMS, "each": -(-op.key_width // DELTA_TEAMS), "blocks": blocks,
+        "fixed_group": compiler.fixed_group(op.state),
+    }  # fmt: skip
+    vectors = [compiler.vector(name) for name in (op.rate, op.bias)]
+    compiler.dispatch(
+        "gated_delta", constants, [compiler.states.buffers[op.state], *vectors], lambda run: (op.heads * blocks, run.parts, 1)
+    )
+    compiler.written(op.out)
 
 
 @RULES.rule(ops.ShortConvolution)
