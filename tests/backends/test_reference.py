@@ -31,6 +31,8 @@ from lacewing.program.program import Program
 from lacewing.program.states import FixedState, Window
 from lacewing.quants import by_name
 from tests import paged
+from tests.backends.cpu.checks import scan_case
+from tests.backends.cpu.single_ops import one_batch
 from tests.checkpoints import prompt_of, tiny
 from tests.models.running import open_step, run
 from tests.tolerance import assert_equal_up_to_rounding
@@ -292,6 +294,21 @@ def test_arguments_are_checked(step, arguments, message):
 def test_a_position_that_was_never_run_shows(step):
     """Pages begin as NaN, so that an engine that forgets to run a position is found out."""
     assert np.isnan(step.run(Batch.of([1], 3, [0], row=2))).all()
+
+
+def test_selective_scan():
+    """The recurrence written out in float64, number by number, for two heads that share b and c."""
+    case = scan_case(7, 2, 1, 3, 4, (0.1, 0.9))
+    found, (a, d, bias) = case.run(one_batch(7), None), (case.weights[name].data.view(np.float32) for name in ("a", "d", "bias"))
+    for head in range(2):
+        for column in range(3):
+            kept = [0.0] * 4
+            for row, got in zip(case.x.astype(float), found, strict=True):
+                x, b, c = row[3 * head + column], row[6:10], row[10:14]
+                dt = min(max(math.log1p(math.exp(row[14 + head] + bias[head])), 0.1), 0.9)
+                kept = [math.exp(dt * a[head]) * value + dt * b[n] * x for n, value in enumerate(kept)]
+                expected = sum(c[n] * value for n, value in enumerate(kept)) + d[head] * x
+                assert abs(got[3 * head + column] - expected) < 1e-5
 
 
 TAPS = RNG.standard_normal((8, 3))

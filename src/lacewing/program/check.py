@@ -156,6 +156,25 @@ def _gated_delta(c: Checker, op: ops.GatedDelta) -> None:
     c.read.add(op.state)
 
 
+def _selective_scan(c: Checker, op: ops.SelectiveScan) -> None:
+    state = c.fixed(op.state)
+    require(op.state not in c.stored, f"state {op.state} is written twice")
+    require(op.heads >= 1 and op.x.width % op.heads == 0, f"width {op.x.width} is not {op.heads} equal heads")
+    require(op.groups >= 1 and op.heads % op.groups == 0, f"{op.heads} heads do not divide over {op.groups} groups")
+    require(op.b.width == op.c.width and op.b.width % op.groups == 0, f"b and c of {op.b.width} and {op.c.width} values")
+    require(op.dt.width == op.heads, f"{op.dt.width} time steps for {op.heads} heads")
+    shape = (op.heads, op.b.width // op.groups, op.x.width // op.heads)
+    require(state.parts == (("scan", shape),), f"state {op.state} has the parts {state.parts}, this op needs scan {shape}")
+    require(op.out.width == op.x.width, f"out has width {op.out.width}, x {op.x.width}")
+    require(op.out == op.x or not op.out.overlaps(op.x), "out must be x itself or lie apart from it")
+    require(not any(op.out.overlaps(view) for view in (op.b, op.c, op.dt)), "out overlaps b, c or dt")
+    require(0 <= op.limits[0] <= op.limits[1], f"limits {op.limits}")
+    for name in op.weight_names:
+        c.weight(name, op.heads)
+    c.stored.add(op.state)
+    c.read.add(op.state)
+
+
 def _split_heads(c: Checker, op: ops.SplitHeads) -> None:
     require(op.heads >= 1 and all(out.width % op.heads == 0 for out in op.outs), f"a width is not {op.heads} equal heads")
     require(sum(out.width for out in op.outs) == op.x.width, f"the parts are not the {op.x.width} columns of x")
@@ -290,6 +309,7 @@ RULES: dict[type[Op], Callable[[Checker, Any], None]] = {
     ops.ShortConvolution: _short_convolution,
     ops.GatedDelta: _gated_delta,
     ops.SplitHeads: _split_heads,
+    ops.SelectiveScan: _selective_scan,
     ops.GatedActivation: _gated_activation,
     ops.Activation: _activation,
     ops.ClampedActivation: _clamped_activation,

@@ -19,6 +19,7 @@ from lacewing.program.operands import Op as Op
 from lacewing.program.operands import View as View
 from lacewing.program.operands import show as show
 from lacewing.program.recurrent_ops import GatedDelta as GatedDelta
+from lacewing.program.recurrent_ops import SelectiveScan as SelectiveScan
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from lacewing.program.operands import ChangesState, In, Op, Out, Weight
@@ -50,3 +51,28 @@ class GatedDelta(Op):
     def by_row(self) -> bool:
         """Whether every row of S has a decay of its own."""
         return self.decay.width != self.heads
+
+
+@dataclass(frozen=True)
+class SelectiveScan(Op):
+    """A linear recurrence with decays that depend on the token, for each of H heads with groups of inputs: Mamba-2's mixer.
+
+    With d = clamp(softplus(dt[h] + bias[h]), *limits) and S (N, P) the head's state, from zeros at the first position:
+    S = exp(d * decay[h]) * S + b (d * x)^T, then out = S^T c + skip[h] * x; all in float32, token by token.
+    x, out (T, H * P); b, c (T, G * N), heads share them in G equal runs; dt (T, H); decay, skip, bias (H,). `log_decay`: the weight
+    holds ln(-decay). `state` is a `FixedState` with the part "scan" (H, N, P). out may be x. Reference: Dao and Gu, 2024.
+    """
+
+    x: In
+    b: In
+    c: In
+    dt: In
+    decay: Weight
+    skip: Weight
+    bias: Weight
+    out: Out
+    state: ChangesState
+    heads: int
+    groups: int
+    limits: tuple[float, float] = (0.0, math.inf)
+    log_decay: bool = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -22,6 +23,7 @@ from lacewing.program.ops import (
     Rope,
     RopeSpec,
     Route,
+    SelectiveScan,
     ShortConvolution,
     View,
     WriteKeysValues,
@@ -151,6 +153,21 @@ def attention_case(
     attention = Attention(views[0], out, 0, heads, key_heads, 1.5 * width**-0.5, window, softcap)
     ops = (WriteKeysValues(views[1], views[2], 0), attention)
     return Case(ops, normal(count, buffer.width) * 1.5, out, {}, (paged(key_heads, width, value_width),))
+
+
+def scan_case(
+    count: int, heads: int, groups: int, width: int, states: int, limits: tuple[float, float] = (0.0, math.inf), log: bool = False
+) -> Case:
+    """A selective scan of random rows whose decays are slow and fast."""
+    sizes = [heads * width, groups * states, groups * states, heads]
+    x, out = Buffer("x", sum(sizes)), Buffer("out", heads * width).view()
+    views = [x.view(sum(sizes[:index]), size) for index, size in enumerate(sizes)]
+    decay = np.exp(normal(heads, seed=1))
+    weights = {"a": floats("a", np.log(decay) if log else -decay), "d": floats("d", normal(heads, seed=2)),
+               "bias": floats("bias", normal(heads, seed=3) - 1)}  # fmt: skip
+    op = SelectiveScan(*views, "a", "d", "bias", out, 0, heads, groups, limits, log)
+    state = FixedState((("scan", (heads, states, width)),))
+    return Case((op,), normal(count, x.width, seed=7), out, weights, (state,))
 
 
 def state_case(count: int, dtype: str = "f16") -> Case:

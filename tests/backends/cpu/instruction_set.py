@@ -56,6 +56,7 @@ def main() -> None:
         checks.check_tiled_linear(quant, 3 * lanes, width)
     for quant in ("Q4_0", "Q2_K", "F16", "IQ2_XXS"):
         checks.check_embedding(quant)
+    checks.check_against_reference(checks.scan_case(21, 4, 2, 3 * lanes + 3, 16), batches, 5e-6)
     for quant, block, width in (("F8_E4M3", (5, 48), 3 * lanes + 3), ("F8_E4M3", (128, 128), 160), ("F4_E2M1", (1, 32), 160)):
         checks.check_scaled(quant, block, lanes + 3, width)
     cases = [

@@ -103,6 +103,12 @@ DELTA_TILE = 64
 # `widths`: address of the bytes of each part of a head, int64, with where it goes and that one's stride: three words a part.
 SPLIT = layout("Split", "x x_stride heads parts widths")
 # `part`: columns that share a gate.
+MOST_SCAN_STATES = 2048  # of a head: so many rows of a block of the state fit a thread's scratch
+SCAN = layout(
+    "Scan",
+    "x x_stride b b_stride c c_stride dt dt_stride out out_stride heads groups width states decay skip bias low high "
+    "units unit_bytes units_in units_out",
+)
 GATED = layout("Gated", "counter gate gate_stride up up_stride out out_stride width bytes bytes_stride alpha limit part")
 CAP = layout("Cap", "counter x width scale limit")
 READ = layout("Read", "source bytes sink")

@@ -124,6 +124,25 @@ def short_convolution(state: State, op: ops.ShortConvolution) -> None:
         state.put_unit(op.state, 0, row, seen[count:])
 
 
+@RULES.rule(ops.SelectiveScan)
+def selective_scan(state: State, op: ops.SelectiveScan) -> None:
+    """For each token of a row: the state (H, N, P) decays, takes in the token, and is read."""
+    count, each = len(state.tokens), op.heads // op.groups
+    decay, skip, bias = (state.weights.vector(name) for name in (op.decay, op.skip, op.bias))
+    decay = -np.exp(decay) if op.log_decay else decay
+    dt = np.clip(softplus(state.view(op.dt) + bias), np.float32(op.limits[0]), np.float32(op.limits[1]))  # (T, H)
+    x = state.view(op.x).reshape(count, op.heads, -1).copy()  # (T, H, P)
+    b, c = (np.repeat(state.view(view).reshape(count, op.groups, -1), each, axis=1) for view in (op.b, op.c))  # (T, H, N)
+    out = state.view(op.out).reshape(count, op.heads, -1).copy()
+    for row, first, tokens in state.batch.parts:
+        scanned = state.unit(op.state, 0, row)
+        for t in range(first, first + tokens):
+            scanned = np.exp(dt[t] * decay)[:, None, None] * scanned + b[t][:, :, None] * (dt[t][:, None] * x[t])[:, None]
+            out[t] = (c[t][:, :, None] * scanned).sum(axis=1) + skip[:, None] * x[t]
+        state.put_unit(op.state, 0, row, scanned)
+    state.view(op.out)[:] = out.reshape(count, -1)
+
+
 @RULES.rule(ops.GatedActivation)
 def gated_activation(state: State, op: ops.GatedActivation) -> None:
     gate = ACTIVATIONS[op.activation](state.view(op.gate))
