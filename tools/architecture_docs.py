@@ -109,7 +109,7 @@ def _words(program: Program) -> Iterator[str]:
         if isinstance(op, ops.Route):
             yield f"mixture of experts ({op.gating}{', bias' if op.bias else ''}{', groups' if op.groups > 1 else ''})"
         elif isinstance(op, ops.Combine):
-            yield from ("shared experts" for _ in (op.add,) if op.add is not None)
+            yield from ("shared experts" for _ in (op.add,) if op.add is not None and op.add.buffer.name != "x")
         elif isinstance(op, ops.GatedActivation):
             yield from ("GELU" for _ in (op,) if op.activation == "gelu_tanh")
         elif not isinstance(op, _PLAIN):

@@ -34,3 +34,43 @@ def renamed(weights: Arrays, names: Mapping[str, str]) -> Arrays:
             layer = f"blk.{number}."
         found[f"{layer}{names[part]}.{kind}"] = np.ascontiguousarray(value)
     return found
+
+
+def of_layers(config: Config, block: Mapping[str, tuple[int, ...]], norm: str = "norm") -> dict[str, tuple[int, ...]]:
+    """Shapes under whole names: the embedding, `block` in every layer, the last norm, and the output unless it is tied."""
+    vocab, d = config["vocab_size"], config["hidden_size"]
+    found: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (vocab, d), f"model.{norm}.weight": (d,)}
+    for layer in range(config["num_hidden_layers"]):
+        found |= {f"model.layers.{layer}.{part}": shape for part, shape in block.items()}
+    return found if config["tie_word_embeddings"] else found | {"lm_head.weight": (vocab, d)}
+
+
+def attention_shapes(config: Config, output: str = "o_proj") -> dict[str, tuple[int, ...]]:
+    d, h, k = (config[key] for key in ("hidden_size", "num_attention_heads", "num_key_value_heads"))
+    c = config.get("head_dim") or d // h
+    found = {f"self_attn.{name}_proj.weight": (heads * c, d) for name, heads in (("q", h), ("k", k), ("v", k))}
+    return found | {f"self_attn.{output}.weight": (d, h * c)}
+
+
+def feed_forward_shapes(config: Config, *names: str) -> dict[str, tuple[int, ...]]:
+    """The last of the names leads back to the width of the model."""
+    d, f = config["hidden_size"], config["intermediate_size"]
+    return {f"mlp.{name}.weight": (d, f) if name == names[-1] else (f, d) for name in names}
+
+
+ATTENTION_NAMES = {"embed_tokens": "token_embd", "norm": "output_norm", "lm_head": "output", "input_layernorm": "attn_norm",
+                   "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
+                   "self_attn.o_proj": "attn_output", "post_attention_layernorm": "ffn_norm", "mlp.gate_proj": "ffn_gate",
+                   "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down"}  # fmt: skip
+
+
+def neighbours(config: Config, tensors: Arrays) -> Arrays:
+    """Rows of q and k permuted, so that pairs of halves become neighbours."""
+    heads = {"attn_q": config["num_attention_heads"], "attn_k": config["num_key_value_heads"]}
+    found = dict(tensors)
+    for name, value in tensors.items():
+        count = heads.get(name.rpartition(".")[0].rpartition(".")[2])
+        if count is not None:
+            turned = value.reshape(count, 2, -1, *value.shape[1:]).swapaxes(1, 2)
+            found[name] = np.ascontiguousarray(turned.reshape(value.shape))
+    return found

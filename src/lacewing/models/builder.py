@@ -26,7 +26,7 @@ class Builder:
         self.rope = rope_spec(config.rope, context, config.adjacent_rope)
         self.local_rope = rope_spec(config.local_rope, context, config.adjacent_rope)
         self.x = Buffer("x", config.width).view()  # the residual stream (T, D)
-        self.normed = Buffer("normed", config.width).view()
+        self.normed = Buffer("normed", config.width).view() if config.pre_norms else self.x
         self.branch = Buffer("branch", config.width).view()
 
     def program(self) -> Program:

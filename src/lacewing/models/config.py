@@ -19,6 +19,7 @@ class MixtureConfig:
     width: int  # F of an expert
     layers: tuple[bool, ...]  # which layers are mixtures
     shared_width: int = 0  # F of the shared experts together; 0: none
+    fused_shared: bool = False  # gate and up of the shared experts are one weight
     shared_gate: bool = False  # the shared experts count as much as the sigmoid of one more product says
     gating: str = "softmax"
     bias: bool = False
@@ -100,6 +101,7 @@ class ModelConfig:
     qk_norm: bool = False  # on each query and key head, before RoPE
     whole_qk_norm: bool = False  # on all query heads together, and on all key heads
     qk_norm_after_rope: bool = False  # without weights, on each head; not in NoPE layers
+    pre_norms: bool = True  # on what attention and feed-forward get
     post_norms: bool = False  # on what attention and feed-forward give, before it is added
     fused_qkv: bool = False
     fused_gate_up: bool = False

@@ -40,9 +40,7 @@ BLOCKS: dict[str, str] = {
     "xIELU": "apertus",
     "learned position embeddings": "gpt2 starcoder gpt_bigcode",
     "ALiBi positions": "baichuan bloom mpt refact jais",
-    "scaled residual branches": "granite granitemoe granitemoeshared minicpm minicpm3 granite_swa graniteswitch",
     "adapters chosen by tokens": "graniteswitch",
-    "norms on the outputs of branches only": "olmo2 olmo3 exaone4 exaone_moe exaone-moe",
     "layers of different head counts or widths": "deci openelm step35 step3p5 step3p7 mimo2 mimo_v2_flash laguna",
     "gated attention": "step35 step3p5 step3p7 afmoe laguna spark2_5 muse-glimmer muse_glimmer",
     "keys and values of different widths": "mimo2 mimo_v2_flash",
@@ -67,8 +65,8 @@ BLOCKS: dict[str, str] = {
     "sound as output": "wavtokenizer-dec wavtokenizer qwen3tts pockettts pocket_tts",
     "only a row of its own (its blocks are all here)":
         "qwen qwen3vl qwen3_vl_text qwen3vlmoe qwen3_vl_moe_text internlm2 xverse deepseek exaone plamo3 bailingmoe bailingmoe2 "
-        "bailing_moe dots1 ernie4_5 ernie4_5-moe ernie4_5_moe smollm3 lfm2moe lfm2_moe seed_oss minimax-m2 minimax_m2 hy_v3 "
-        "maincoder mellum chatglm glm4 glm maple solar_open ministral3",
+        "bailing_moe dots1 ernie4_5 ernie4_5-moe ernie4_5_moe lfm2moe lfm2_moe seed_oss minimax-m2 minimax_m2 hy_v3 "
+        "maincoder mellum maple solar_open ministral3 minicpm minicpm3 granite_swa exaone4 exaone_moe exaone-moe",
 }  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from lacewing.models.blocks.feed_forward import feed_forward, mixture_of_experts
 from lacewing.models.blocks.latent import latent_attention
 from lacewing.models.builder import Block, Builder
 from lacewing.models.config import ModelConfig
-from lacewing.program.ops import Embed, Logits
+from lacewing.program.ops import Buffer, Combine, Embed, Logits, View
 from lacewing.program.program import Program
 
 BlockOf = Callable[[ModelConfig, int], Block]  # the block of each layer
@@ -23,9 +23,10 @@ def build_program(config: ModelConfig, context: int, block_of: BlockOf) -> Progr
     b.ops.append(Embed(embedding, b.x, config.embedding_scale))
     for layer in range(config.layers):
         block_of(config, layer)(b, layer)
-    b.norm(b.x, "output_norm", b.normed, add=b.branch)
+    normed = Buffer("normed", config.width).view()
+    b.norm(b.x, "output_norm", normed, add=b.branch)
     output = embedding if config.tied_output else b.weight("output.weight", config.vocab_size, config.width)
-    b.ops.append(Logits(b.normed, output, config.logits_scale, config.final_softcap))
+    b.ops.append(Logits(normed, output, config.logits_scale, config.final_softcap))
     return b.program()
 
 
@@ -43,13 +44,21 @@ def residual_block(mixer: Block, forward: Block) -> Block:
     def block(b: Builder, layer: int) -> None:
         config, name = b.config, f"blk.{layer}"
         # what the block before has left in branch is added by the norm that follows it
-        b.norm(b.x, f"{name}.attn_norm", b.normed, add=b.branch if layer else None)
+        _enter(b, f"{name}.attn_norm", b.branch if layer else None)
         mixer(b, layer)
         if config.post_norms:
             b.norm(b.branch, f"{name}.post_attention_norm", b.branch)
-        b.norm(b.x, f"{name}.{config.feed_forward_norm}", b.normed, add=b.branch)
+        _enter(b, f"{name}.{config.feed_forward_norm}", b.branch)
         forward(b, layer)
         if config.post_norms:
             b.norm(b.branch, f"{name}.post_ffw_norm", b.branch)
 
     return block
+
+
+def _enter(b: Builder, norm: str, add: View | None) -> None:
+    """What a part of a layer reads: the stream with `add` in it, through its norm where the model has one there."""
+    if b.config.pre_norms:
+        b.norm(b.x, norm, b.normed, add=add)
+    elif add is not None:
+        b.ops.append(Combine(add, None, b.x, 1, b.x))

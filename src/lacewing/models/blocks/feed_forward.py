@@ -66,7 +66,10 @@ def _shared_experts(b: Builder, m: MixtureConfig, layer: int) -> None:
     """One ordinary feed-forward, which every token goes through."""
     both = Buffer("shared_experts", 2 * m.shared_width)
     gate, up = both.view(0, m.shared_width), both.view(m.shared_width, m.shared_width)
-    b.linear(b.normed, layer, ("ffn_gate_shexp", gate), ("ffn_up_shexp", up))
+    if m.fused_shared:
+        b.linear(b.normed, layer, ("ffn_up_shexp", both.view()))
+    else:
+        b.linear(b.normed, layer, ("ffn_gate_shexp", gate), ("ffn_up_shexp", up))
     b.ops.append(GatedActivation(gate, up, gate, b.config.activation))
     b.linear(gate, layer, ("ffn_down_shexp", b.branch))
     if m.shared_gate:

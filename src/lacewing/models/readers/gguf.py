@@ -233,8 +233,8 @@ def _yarn(keys: MetadataReader, rope: RopeConfig, magnitude: float) -> RopeConfi
     if keys.number("rope.scaling.yarn_ext_factor", 1) != 1:
         raise keys.error("rope.scaling.yarn_ext_factor", "is not 1, which this version does not know")
     scale = keys.number("rope.scaling.yarn_log_multiplier", 0, low=0, high=1e3)
-    magnitude *= keys.number("rope.scaling.yarn_attn_factor", 1, low=1e-6, high=1e6)
-    magnitude *= yarn_magnitude(rope.factor) / (yarn_magnitude(rope.factor, scale) if scale else 1)
+    usual = yarn_magnitude(rope.factor) / (yarn_magnitude(rope.factor, scale) if scale else 1)
+    magnitude *= keys.number("rope.scaling.yarn_attn_factor", usual, low=1e-6, high=1e6)  # of the whole, as converters copy it
     fast = keys.number("rope.scaling.yarn_beta_fast", 32, low=1e-3, high=1e6)
     slow = keys.number("rope.scaling.yarn_beta_slow", 1, low=1e-3, high=1e6)
     return replace(rope, magnitude=magnitude, beta_fast=fast, beta_slow=slow, log_multiplier=scale)
