@@ -1,4 +1,4 @@
-"""GLM-4-0414, dense, of 9 and 32 billion: the blocks of GLM-4 with norms on what they give as well. Reference: transformers glm4."""
+"""GLM-4-0414, dense: the blocks of GLM-4 with norms on what they give as well. Reference: transformers glm4."""
 
 from dataclasses import replace
 

@@ -26,7 +26,7 @@ def huggingface(keys: MetadataReader, config: ModelConfig) -> ModelConfig:
         keys.number(name, 1, low=1e-6, high=1e6)
         for name in ("embedding_multiplier", "residual_multiplier", "attention_multiplier", "logits_scaling")
     )
-    return replace(config, **scales(embedding, residual, attention, logits))
+    return replace(config, embedding_scale=embedding, residual_scale=residual, attention_scale=attention, logits_scale=1 / logits)
 
 
 def gguf(keys: MetadataReader, config: ModelConfig) -> ModelConfig:
@@ -37,14 +37,11 @@ def gguf(keys: MetadataReader, config: ModelConfig) -> ModelConfig:
     rotated = keys.flag("rope.scaling.finetuned", True)
     return replace(
         config,
-        **scales(embedding, residual, config.attention_scale, logits),
+        embedding_scale=embedding,
+        residual_scale=residual,
+        logits_scale=1 / logits,
         nope_layers=frozenset() if rotated else frozenset(range(config.layers)),
     )
-
-
-def scales(embedding: float, residual: float, attention: float, logits: float) -> dict[str, float]:
-    """As fields of a ModelConfig. Logits are divided by theirs."""
-    return {"embedding_scale": embedding, "residual_scale": residual, "attention_scale": attention, "logits_scale": 1 / logits}
 
 
 ARCHITECTURE = Architecture(
