@@ -164,6 +164,14 @@ def test_gated_activation(activation, function):
         np.testing.assert_allclose(got, [function(v) * v / size for v in row], rtol=1e-4, atol=1e-6)
 
 
+def test_norm_of_heads_with_weights_of_their_own():
+    weight = RNG.standard_normal(8)
+    x, found = compute([Norm(X, "w", OUT, 1e-6, 2, 1.0)], {"w": weight}, 8, TOKENS)
+    halves = x.astype(float).reshape(4, 2, 4)
+    expected = halves / np.sqrt((halves**2).mean(axis=-1, keepdims=True) + 1e-6) * (weight + 1).reshape(2, 4)
+    np.testing.assert_allclose(found, expected.reshape(4, 8), rtol=1e-4)
+
+
 @pytest.mark.parametrize("parts", [1, 2, 4])
 def test_a_gate_for_every_part(parts):
     x, found = compute([Norm(X, None, OUT, 1e-6), GatedActivation(X.buffer.view(0, parts), OUT, OUT, "sigmoid")], {}, 8, TOKENS)

@@ -47,7 +47,8 @@ def _norm(c: Checker, op: ops.Norm) -> None:
     require(op.out == op.x or not op.out.overlaps(op.x), "out must be x itself or lie apart from it")
     require(op.eps > 0, f"eps {op.eps}")
     if op.weight is not None:
-        c.weight(op.weight, op.x.width // op.heads)
+        whole = tuple(c.program.weights.get(op.weight, ())) == (op.x.width,)
+        c.weight(op.weight, op.x.width if whole else op.x.width // op.heads)
 
 
 def _add_norm(c: Checker, op: ops.AddNorm) -> None:

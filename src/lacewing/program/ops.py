@@ -48,7 +48,7 @@ class Embed(Op):
 class Norm(Op):
     """RMS norm: out = x / sqrt(mean(x^2) + eps) * (weight + weight_offset), over each of `heads` equal parts of the width.
 
-    weight (width / heads,) or None for all ones. out may be x itself.
+    weight (width / heads,), the same for all parts, or (width,), or None for all ones. out may be x itself.
     """
 
     x: In

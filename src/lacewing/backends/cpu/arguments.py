@@ -39,7 +39,7 @@ MAIL_ASLEEP, MAIL_SEEN, MAIL_BYTES = 128, 256, 384
 # Ops. `counter` is the op's work counter; `bytes`, `bytes_stride` say where to put the quantised result, 0 for nowhere.
 # `tiled`: the weight is in tile order (backends.weights.TileOrder), 1: with whole blocks, 2: with blocks in pieces.
 EMBED = layout("Embed", "weight tiled row_bytes width out out_stride scale unpack blocks block_bytes block_columns sub_block shift")
-NORM = layout("Norm", "x x_stride out out_stride width heads weight eps add add_stride add_scale bytes bytes_stride")
+NORM = layout("Norm", "x x_stride out out_stride width heads weight weight_step eps add add_stride add_scale bytes bytes_stride")
 QUANTISE = layout("Quantise", "counter x x_stride width to to_stride outputs parts")
 # `x_offsets`: address of int64, where the row of each token lies behind x. `direct`: the kernel for few tokens of the order that
 # the weight is in, or 0: for one token of rows, `direct_blocks` at a time; for up to FEW of blocks in pieces.

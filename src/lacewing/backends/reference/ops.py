@@ -42,7 +42,8 @@ def _norm(state: State, op: ops.Norm | ops.AddNorm, parts: int) -> None:
     heads = x.reshape(len(x), parts, -1)  # (T, heads, width / heads)
     scaled = heads / np.sqrt(np.mean(heads * heads, axis=-1, keepdims=True, dtype=np.float32) + np.float32(op.eps))
     if op.weight is not None:
-        scaled = scaled * (state.weights.vector(op.weight) + np.float32(op.weight_offset))
+        weight = state.weights.vector(op.weight) + np.float32(op.weight_offset)
+        scaled = scaled * (weight if len(weight) == heads.shape[-1] else weight.reshape(parts, -1))
     state.view(op.out)[:] = scaled.reshape(x.shape)
 
 

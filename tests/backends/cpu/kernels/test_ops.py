@@ -35,6 +35,15 @@ def test_norm_of_heads(width: int, heads: int) -> None:
         check_against_reference(norm_case(width, heads, True, False, in_place), BATCHES)
 
 
+@pytest.mark.parametrize(("width", "heads"), [(60, 3), (256, 4), (96, 1)])
+def test_norm_of_heads_with_weights_of_their_own(width: int, heads: int) -> None:
+    """Also before a rotation, with which it is not joined."""
+    x, weights = Buffer("x", width).view(), {"w": floats("w", normal(width, seed=1))}
+    norm, rope = Norm(x, "w", x, 1e-5, heads, 1.0), Rope(x, heads, RopeSpec((1.0, 0.1)))
+    for ops in ((norm,), (norm, rope)):
+        check_against_reference(Case(ops, normal(21, width), x, weights), BATCHES)
+
+
 @pytest.mark.parametrize("width", [8, 12, 20, 64, 80, 128, 256])
 @pytest.mark.parametrize("adjacent", [False, True])
 def test_rope(width: int, adjacent: bool) -> None:

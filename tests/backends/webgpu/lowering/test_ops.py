@@ -57,6 +57,13 @@ def test_norm(width: int, heads: int, variant: str) -> None:
     check([Norm(x, "w", x, 1e-5, heads, 1.0)], normal(41, width), x, [weight], variant)
 
 
+def test_norm_of_heads_with_weights_of_their_own() -> None:
+    """Also before a rotation, with which it is not joined."""
+    x, weight = Buffer("x", 96).view(), floats("w", normal(96, seed=1))
+    for more in ([], [Rope(x, 3, RopeSpec(FREQUENCIES))]):
+        check([Norm(x, "w", x, 1e-5, 3, 1.0), *more], normal(41, 96), x, [weight], CODES)
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_norm_adds_to_the_residual(variant: str) -> None:
     """Two in a row: the second sees what the first added."""

@@ -58,6 +58,7 @@ def norm(args, state, thread, threads):
     x, x_stride = peek_i64(args + NORM.x), peek_i64(args + NORM.x_stride)
     out, out_stride = peek_i64(args + NORM.out), peek_i64(args + NORM.out_stride)
     heads, weight, eps = peek_i64(args + NORM.heads), peek_i64(args + NORM.weight), peek_f32(args + NORM.eps)
+    weight_step = peek_i64(args + NORM.weight_step)  # from one head's to the next
     add, add_stride = peek_i64(args + NORM.add), peek_i64(args + NORM.add_stride)
     add_scale = peek_f32(args + NORM.add_scale)
     quantised, quantised_stride = peek_i64(args + NORM.bytes), peek_i64(args + NORM.bytes_stride)
@@ -67,6 +68,6 @@ def norm(args, state, thread, threads):
             add_to(x + t * x_stride, add + t * add_stride, width * heads, add_scale)
         for head in range(heads):
             at = 4 * width * head
-            normalise(x + t * x_stride + at, weight, out + t * out_stride + at, width, eps)
+            normalise(x + t * x_stride + at, weight + head * weight_step, out + t * out_stride + at, width, eps)
         if quantised:
             quantise(out + t * out_stride, quantised + t * quantised_stride, width * heads, 0, width * heads)

@@ -66,6 +66,7 @@ def _norm_op(low: Lowering, op: ops.Norm | ops.AddNorm, count: int) -> LoweredOp
         "norm.norm", NORM, x=low.at(op.x), x_stride=low.stride(op.x), out=low.at(op.out), out_stride=low.stride(op.out),
         width=op.x.width // count, heads=count, eps=float_argument(op.eps),
         weight=low.vector(op.weight, op.weight_offset) if op.weight else 0,
+        weight_step=4 * (op.x.width // count) if op.weight and low.program.weights[op.weight][0] > op.x.width // count else 0,
     )  # fmt: skip
 
 

@@ -20,7 +20,7 @@ def takes_norm(low: Lowering, op: Norm, rest: tuple[Op, ...]) -> bool:
         return False
     for later in rest:
         if isinstance(later, Rope) and later.x == op.x:
-            if later.heads != op.heads:
+            if later.heads != op.heads or (op.weight and low.program.weights[op.weight][0] > op.x.width // op.heads):
                 return False
             low.heads[op.x] = HeadJob(op.x, op.heads, norm=op)
             return True

@@ -111,7 +111,7 @@ def collect(compiler: Compiler, index: int) -> Collected:
         if isinstance(op, ops.HeadLinear) and found.indices:
             passed += [op.x, op.out]
             continue
-        if not isinstance(op, Step | ops.WriteKeysValues):
+        if not isinstance(op, Step | ops.WriteKeysValues) or _has_weights_of_heads(compiler, op):
             break
         touched = op.views
         if any(view.overlaps(other) for view in touched for other in passed) or at in compiler.done:
@@ -125,6 +125,13 @@ def collect(compiler: Compiler, index: int) -> Collected:
             stored_in = _copy(found)
             return stored_in if stored_in.add_store(found.write, compiler.page_layout(found.write.state)) else _without_write(found)
     return found
+
+
+def _has_weights_of_heads(compiler: Compiler, op: Step | ops.WriteKeysValues) -> bool:
+    """Whether it is a norm whose heads do not share their weights."""
+    if not isinstance(op, ops.Norm) or op.weight is None or op.heads == 1:
+        return False
+    return compiler.program.weights[op.weight] == (op.x.width,)
 
 
 def _copy(found: Collected) -> Collected:

@@ -34,9 +34,10 @@ def add_norm(compiler: Compiler, op: ops.AddNorm) -> None:
 def norm(compiler: Compiler, op: ops.Norm, add: View | None = None, scale: float = 1.0) -> None:
     """Of x, to which `scale` * `add` is added first, in place."""
     width, places = op.x.width // op.heads, [compiler.at(view) for view in (op.x, op.out, add) if view is not None]
+    each = op.weight is not None and compiler.program.weights[op.weight][0] > width  # heads have weights of their own
     constants = {
         "x": compiler.at(op.x), "add": compiler.at(add) if add is not None else None, "out": compiler.at(op.out),
-        "scale": scale, "width": width, "eps": op.eps, "offset": op.weight_offset, "weighted": op.weight is not None,
+        "scale": scale, "width": width, "each": each, "eps": op.eps, "offset": op.weight_offset, "weighted": op.weight is not None,
     }  # fmt: skip
     bindings = [compiler.vector(op.weight)] if op.weight is not None else []
     threads = min(compiler.device.most_threads, max(64, 1 << (width // 8 - 1).bit_length()))

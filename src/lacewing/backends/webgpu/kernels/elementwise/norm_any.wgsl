@@ -26,6 +26,6 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   let factor = 1.0 / sqrt(workgroup_sum(lane, sum) / {{ number(width) }} + {{ number(eps) }});
   let out = {{ out.base }}u + t * {{ out.stride }}u + group.x * {{ width }}u;
   for (var c = lane; c < {{ width }}u; c += {{ threads }}u) {
-    arena[out + c] = bitcast<u32>(load(x + c) * factor{% if weighted %} * (weight[c] + {{ number(offset) }}){% endif %});
+    arena[out + c] = bitcast<u32>(load(x + c) * factor{% if weighted %} * (weight[{{ "group.x * %du + " % width if each }}c] + {{ number(offset) }}){% endif %});
   }
 }
