@@ -63,6 +63,21 @@ class ShortConvolutionConfig:
 
 
 @dataclass(frozen=True)
+class DeltaConfig:
+    """Layers of linear attention, with a short convolution before it: `GatedDelta` of `program/ops.py`."""
+
+    layers: tuple[bool, ...]  # which layers have it in place of attention
+    kernel: int  # positions that the convolution sees
+    heads: int  # of values
+    key_heads: int
+    key_width: int  # of a head
+    value_width: int
+    tiled: bool = False  # head h reads key head h % key_heads, else h // (heads / key_heads)
+    log_rate: bool = False  # rates of decay are stored as logarithms of their negatives
+    joint_gates: bool = False  # beta and decay stand in one weight, key head by key head
+
+
+@dataclass(frozen=True)
 class AttentionTemperatureConfig:
     """Attention temperature scaling: queries are scaled by position, `ScaleByPosition` of `program/ops.py`."""
 
@@ -115,6 +130,9 @@ class ModelConfig:
     latent: LatentConfig | None = None
     mixture: MixtureConfig | None = None
     short_convolution: ShortConvolutionConfig | None = None
+    delta: DeltaConfig | None = None
+    fused_delta: bool = False  # q, k, v and gates of delta layers stand in one weight, key head by key head
+    attention_gate: bool = False  # attn_q makes a gate for each head behind its query
     scale_block: tuple[int, int] | None = None  # rows and columns that share a factor, where weights are stored so; stacks.BY_SHAPE
     predicting_layers: int = 0  # behind the others in the checkpoint, for multi-token prediction; left out
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 # a block, as a message names it after "needs": the architectures that need it
 BLOCKS: dict[str, str] = {
     "gated delta net layers":
-        "qwen3next qwen3_next qwen35 qwen3_5 qwen3_5_text qwen35moe qwen3_5_moe qwen3_5_moe_text qwen4exp qwen4_exp olmo_hybrid",
+        "qwen4exp qwen4_exp olmo_hybrid",
     "Kimi delta attention (a gated delta rule with gates by channel)":
         "kimi-linear kimi_linear kimi-k3 kimi_k3 bailingmoe3 glm5-next glm5_next",
     "Mamba layers (selective state spaces)": "mamba falcon_mamba jamba plamo2",

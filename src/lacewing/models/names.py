@@ -59,8 +59,9 @@ _OF_ACTIVATIONS = (
     ".activation_scale", "_proj_activation_scale", ".input_scale", ".output_scale", ".qscale_act", ".k_scale", ".v_scale",
 )  # fmt: skip
 _OTHER_PARTS = re.compile(  # the first two: of files that Ollama made
-    r"(?:model\.)?(?:(v|mm|vision_tower|vision_model|visual|vision_encoder|multi_modal_projector)|(a|audio_tower))\."
+    r"(?:model\.)?(?:(v|mm|vision_tower|vision_model|visual|vision_encoder|multi_modal_projector)|(a|audio_tower)|(mtp))\."
 )
+PREDICTION = "multi-token prediction"
 
 
 def is_ignored(name: str) -> bool:
@@ -69,9 +70,10 @@ def is_ignored(name: str) -> bool:
 
 
 def part_of(name: str) -> str | None:
-    """ "vision" or "audio" for a weight of these parts of a multimodal checkpoint, None for one of the language model."""
+    """ "vision" or "audio" for a weight of these parts of a multimodal checkpoint, PREDICTION for one of layers that predict tokens
+    further ahead, None for one of the language model."""
     match = _OTHER_PARTS.match(name)
-    return None if match is None else "vision" if match.group(1) else "audio"
+    return None if match is None else ("vision", "audio", PREDICTION)[(match.lastindex or 1) - 1]
 
 
 def usual_name(name: str, table: Mapping[str, str]) -> str:

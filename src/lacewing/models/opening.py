@@ -15,12 +15,12 @@ from lacewing.models.architecture import Architecture
 from lacewing.models.blocks.decoder import build_program
 from lacewing.models.config import ModelConfig, check_config
 from lacewing.models.missing import missing_blocks
-from lacewing.models.names import in_the_words_of_a_directory, is_ignored, part_of, translate, usual_name
+from lacewing.models.names import PREDICTION, in_the_words_of_a_directory, is_ignored, part_of, translate, usual_name
 from lacewing.models.readers.gguf import ROPE_TENSORS, read_gguf
 from lacewing.models.readers.huggingface import read_huggingface, text_config
 from lacewing.models.readers.metadata import without_keys
 from lacewing.models.sizes import ModelSizes, measure
-from lacewing.models.stacks import arrange
+from lacewing.models.stacks import arrange, predicting_bytes
 from lacewing.options import format_bytes
 from lacewing.program.check import check_program
 from lacewing.program.program import Program
@@ -111,6 +111,8 @@ def _open(
     read = _read_gguf if checkpoint.format == "gguf" else _read_huggingface
     config, tensors, notices = read(checkpoint, architecture)
     check_config(config, where)
+    if ahead := predicting_bytes(tensors, config):
+        notices = [*notices, *_notices({PREDICTION: ahead})]
     tensors = arrange(tensors, config, where)
     if context is None:
         context = config.trained_context
@@ -205,8 +207,10 @@ def _read_huggingface(checkpoint: Checkpoint, architecture: Architecture) -> _Re
 
 def _notices(left_out: Mapping[str, int]) -> list[str]:
     """`left_out`: bytes of parts of the checkpoint that are no language model."""
+    why = {PREDICTION: "no tokens are predicted ahead"}
     return [
-        f"the {part} part of this checkpoint ({format_bytes(nbytes)}) is left out: text only" for part, nbytes in left_out.items()
+        f"the {part} part of this checkpoint ({format_bytes(nbytes)}) is left out: {why.get(part, 'text only')}"
+        for part, nbytes in left_out.items()
     ]
 
 

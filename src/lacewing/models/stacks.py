@@ -30,9 +30,7 @@ _LAYER = re.compile(r"^(?:blk|(?:\w+\.)*layers)\.(\d{1,6})\.")
 
 def arrange(tensors: Mapping[str, TensorInfo], config: ModelConfig, where: str) -> dict[str, TensorInfo]:
     """The tensors as the program wants them. Raises WeightError for experts that do not fit together."""
-    found = dict(tensors)
-    if config.short_convolution is not None:
-        found = {name: _flat_convolution(name, tensor) for name, tensor in found.items()}
+    found = {name: _flat_convolution(name, tensor) for name, tensor in tensors.items()}
     if config.mixture is not None and config.mixture.shared_gate:
         found = {name: _one_row(name, tensor) for name, tensor in found.items()}
     if config.predicting_layers:
@@ -56,7 +54,7 @@ def arrange(tensors: Mapping[str, TensorInfo], config: ModelConfig, where: str) 
 
 def _flat_convolution(name: str, tensor: TensorInfo) -> TensorInfo:
     """(D, kernel) of a depthwise convolution, which Hugging Face stores (D, 1, kernel): one input for each output."""
-    if name.endswith(".shortconv.conv.weight") and len(tensor.shape) == 3 and tensor.shape[1] == 1:
+    if name.endswith((".shortconv.conv.weight", ".ssm_conv1d.weight")) and len(tensor.shape) == 3 and tensor.shape[1] == 1:
         return replace(tensor, shape=(tensor.shape[0], tensor.shape[2]))
     return tensor
 
@@ -180,6 +178,11 @@ def _spread_scales(
         ranges = tuple(place(member, row) for member in range(members) for row in range(start, end, height))
         shape = (members, (end - start) // height, tensor.shape[-1])
         tensors[ours] = replace(tensor, name=ours, shape=shape, ranges=ranges, scale_block=(height, block[1]))
+
+
+def predicting_bytes(tensors: Mapping[str, TensorInfo], config: ModelConfig) -> int:
+    """Of the layers behind the last one, which `arrange` leaves out."""
+    return sum(tensor.nbytes for name, tensor in tensors.items() if _predicts(name, config))
 
 
 def _predicts(name: str, config: ModelConfig) -> bool:

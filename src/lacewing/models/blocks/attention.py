@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 from lacewing.models.builder import Builder
-from lacewing.program.ops import Attention, Buffer, Norm, Rope, ScaleByPosition, View, WriteKeysValues
+from lacewing.program.ops import (
+    Attention,
+    Buffer,
+    GatedActivation,
+    Norm,
+    Rope,
+    ScaleByPosition,
+    SplitHeads,
+    View,
+    WriteKeysValues,
+)
 from lacewing.program.states import Chunk, PagedState, Part, Window
 
 
@@ -13,7 +23,12 @@ def attention(b: Builder, layer: int) -> None:
     q_width, k_width = config.heads * config.head_width, config.key_heads * config.head_width
     qkv, attended = Buffer("qkv", q_width + 2 * k_width), Buffer("attended", q_width).view()
     q, k, v = qkv.view(0, q_width), qkv.view(q_width, k_width), qkv.view(q_width + k_width, k_width)
-    if config.fused_qkv:
+    gate = Buffer("attention_gate", q_width).view()
+    if config.attention_gate:
+        both = Buffer("q_and_gate", 2 * q_width).view()
+        b.linear(b.normed, layer, ("attn_q", both), ("attn_k", k), ("attn_v", v))
+        b.ops.append(SplitHeads(both, (q, gate), config.heads))
+    elif config.fused_qkv:
         b.linear(b.normed, layer, ("attn_qkv", qkv.view()))
     else:
         b.linear(b.normed, layer, ("attn_q", q), ("attn_k", k), ("attn_v", v))
@@ -28,6 +43,8 @@ def attention(b: Builder, layer: int) -> None:
         WriteKeysValues(k, v, state),
         Attention(q, attended, state, config.heads, config.key_heads, scale, window, softcap, chunk, sinks),
     ]
+    if config.attention_gate:
+        b.ops.append(GatedActivation(gate, attended, attended, "sigmoid"))
     b.linear(attended, layer, ("attn_output", b.branch))
 
 

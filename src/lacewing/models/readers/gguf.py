@@ -85,12 +85,12 @@ def read_gguf(checkpoint: Checkpoint, architecture: Architecture) -> tuple[Model
         fused_qkv="blk.0.attn_qkv.weight" in tensors,
         fused_gate_up="blk.0.ffn_up.weight" in tensors and "blk.0.ffn_gate.weight" not in tensors,
         tied_output="output.weight" not in tensors,
-        biases=architecture.biases | {linear for linear in _LINEARS if f"blk.0.{linear}.bias" in tensors},
+        biases=architecture.biases | {linear for linear in _LINEARS if _is_there(f"blk.*.{linear}.bias", tensors)},
         latent=latent,
         mixture=None if architecture.mixture is None else gguf_mixture(keys, tensors, layers, architecture.mixture),
         predicting_layers=predicting,
     )
-    present: dict[str, Any] = {field: weight in tensors for field, weight in architecture.gguf_presence.items()}
+    present: dict[str, Any] = {field: _is_there(weight, tensors) for field, weight in architecture.gguf_presence.items()}
     if config.mixture is not None:
         found: dict[str, Any] = {field: weight in tensors for field, weight in architecture.mixture_presence.items()}
         present["mixture"] = replace(config.mixture, **found)
@@ -99,6 +99,12 @@ def read_gguf(checkpoint: Checkpoint, architecture: Architecture) -> tuple[Model
     keys.refuse_unknown(keys.unread((*_HARMLESS, *(key for key in keys.names() if key.startswith(others)))), _INERT)
     keys.tell_of(key for key in checkpoint.metadata if key.partition(".")[0] not in (name, *_SECTIONS))
     return config, keys.notices
+
+
+def _is_there(weight: str, tensors: Mapping[str, TensorInfo]) -> bool:
+    """Whether a weight is, or in a name with * one of any layer."""
+    start, _, end = weight.partition("*")
+    return weight in tensors or ("*" in weight and any(name.startswith(start) and name.endswith(end) for name in tensors))
 
 
 def _usual_keys(metadata: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -151,7 +157,7 @@ def _refuse_unsupported(keys: MetadataReader, tensors: Mapping[str, TensorInfo],
         raise keys.error("expert_count", "asks for a mixture of experts, which this version does not know for this architecture")
     if not mixture and any(".ffn_gate_inp." in tensor for tensor in tensors):
         raise keys.error("expert_count", "is missing, but there are weights of a router")
-    if not mixture and keys.integer("nextn_predict_layers", 0, low=0) > 0:
+    if not mixture and not architecture.hybrid and keys.integer("nextn_predict_layers", 0, low=0) > 0:
         raise keys.error("nextn_predict_layers", "asks for multi-token prediction layers, which this version does not know")
     if not keys.flag("attention.causal", True):
         raise keys.error("attention.causal", "is false; this version runs causal models only")

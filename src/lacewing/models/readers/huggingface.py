@@ -47,7 +47,14 @@ _TYING = ("gemma3", "mistral3")  # multimodal model types whose output is the em
 
 _EXPERTS = (*EXPERT_COUNTS, "moe_intermediate_size", "num_experts_per_tok")
 _ROPE_KINDS = {"default": "none"} | {kind: kind for kind in ("linear", "dynamic", "yarn", "longrope", "llama3")}
-_HARMLESS_OF_ROPE = ("finetuned", "original_max_position_embeddings", "max_position_embeddings", "factor", "mrope_section")
+_HARMLESS_OF_ROPE = (
+    "finetuned",
+    "original_max_position_embeddings",
+    "max_position_embeddings",
+    "factor",
+    "mrope_section",
+    "mrope_interleaved",
+)
 _LAYER_KINDS = ("full_attention", "sliding_attention")
 
 

@@ -131,8 +131,8 @@ def make_renew(by_row: bool) -> Any:
 
 
 def make_prepare(by_row: bool) -> Any:
-    """`prepare`: what a token brings to a head, float32: the factor of what is recalled, that of what is learnt, that of the output,
-    and the decay; by row also the decays, and the keys times these."""
+    """`prepare`: what a token brings to a head, float32: the factors of what is recalled, of what is learnt and of the output, and
+    the decay; by row also the decays, and the keys times these."""
 
     @inline
     def prepare(args, token, head, key_head, entry):
