@@ -13,7 +13,8 @@ from pathlib import Path
 import transformers
 
 TYPES = """llama mistral mixtral gemma gemma2 gemma3_text qwen2 qwen3 qwen3_moe deepseek_v2 deepseek_v3 glm4_moe glm4_moe_lite
-llama4_text gpt_oss lfm2 phi3 olmoe mistral4 granite granitemoe granitemoeshared olmo2 olmo3 glm glm4 smollm3""".split()  # noqa: SIM905
+llama4_text gpt_oss lfm2 phi3 olmoe mistral4 granite granitemoe granitemoeshared olmo2 olmo3 glm glm4 smollm3
+qwen3_next qwen3_5_text qwen3_5_moe_text""".split()  # noqa: SIM905
 
 
 def declared(kind: type) -> set[str]:
