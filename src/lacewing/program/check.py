@@ -6,12 +6,11 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from lacewing.options import KV_TYPES
-from lacewing.program import ops
+from lacewing.program import attention_checks, ops
 from lacewing.program.checker import Checker, ProgramError, require
 from lacewing.program.operands import Op
 from lacewing.program.program import Program
-from lacewing.program.states import Q8_BLOCK, Chunk, Window
+from lacewing.program.states import Q8_BLOCK
 
 ACTIVATIONS = ("silu", "gelu_tanh", "sigmoid", "none")
 SINGLE_ACTIVATIONS = ("relu2", "silu", "gelu", "gelu_tanh", "sigmoid", "softplus")
@@ -83,45 +82,6 @@ def _hadamard(c: Checker, op: ops.Hadamard) -> None:
     require(op.heads >= 1 and op.x.width % op.heads == 0, f"width {op.x.width} is not {op.heads} equal heads")
     require(op.size >= Q8_BLOCK and op.size & (op.size - 1) == 0, f"size {op.size} is no power of two from {Q8_BLOCK} on")
     require(op.x.width // op.heads % op.size == 0, f"a head of {op.x.width // op.heads} values is not whole runs of {op.size}")
-
-
-def _write_keys_values(c: Checker, op: ops.WriteKeysValues) -> None:
-    state = c.paged(op.state)
-    require(op.state not in c.stored, f"state {op.state} is written twice")
-    for part in state.parts:
-        require(part.heads >= 1 and part.width >= 1 and part.dtype in KV_TYPES, f"{part} cannot be stored")
-        require(part.dtype != "q8_0" or part.width % Q8_BLOCK == 0, f"{part} is not whole blocks of {Q8_BLOCK}")
-    names = tuple(part.name for part in state.parts)
-    require(names == (("keys",) if state.latent else ("keys", "values")), f"state {op.state} has the parts {names}")
-    views = (op.k,) if op.v is None else (op.k, op.v)
-    require(len(views) == len(names), "v is None just where the values are in the keys")
-    for view, part in zip(views, state.parts, strict=True):
-        require(view.width == part.heads * part.width, f"{ops.show(view)} has width {view.width}, for {part}")
-    c.stored.add(op.state)
-
-
-def _attention(c: Checker, op: ops.Attention) -> None:
-    state = c.paged(op.state)
-    keys, values = state.parts[0], state.parts[-1]
-    require(op.state in c.stored, f"state {op.state} is read before its keys and values are written")
-    require(op.key_heads == keys.heads, f"{op.key_heads} key heads, the state has {keys.heads}")
-    require(op.key_heads >= 1 and op.heads % op.key_heads == 0, f"{op.heads} heads over {op.key_heads} key heads")
-    require(op.q.width == op.heads * keys.width, f"q has width {op.q.width}")
-    require(op.out.width == op.heads * op.value_width, f"out has width {op.out.width}")
-    fits = op.value_width <= keys.width if state.latent else op.value_width == values.width
-    require(fits, f"values of {op.value_width} values, the state has {values}")
-    require(not op.q.overlaps(op.out), "out overlaps q")
-    require(op.scale > 0 and math.isfinite(op.scale), f"scale {op.scale}")
-    require(op.softcap is None or op.softcap > 0, f"softcap {op.softcap}")
-    require(op.window is None or op.window >= 1, f"window {op.window}")
-    require(op.chunk is None or op.chunk >= 1, f"chunk {op.chunk}")
-    if isinstance(state.reach, Window):
-        require(op.window is not None and op.window <= state.reach.size, f"window {op.window}, the state keeps {state.reach}")
-    if isinstance(state.reach, Chunk):
-        require(op.chunk is not None and state.reach.size % op.chunk == 0, f"chunk {op.chunk}, the state keeps {state.reach}")
-    if op.sinks is not None:
-        c.weight(op.sinks, op.heads)
-    c.read.add(op.state)
 
 
 def _short_convolution(c: Checker, op: ops.ShortConvolution) -> None:
@@ -303,10 +263,11 @@ RULES: dict[type[Op], Callable[[Checker, Any], None]] = {
     ops.Linear: _linear,
     ops.Rope: _rope,
     ops.Hadamard: _hadamard,
-    ops.WriteKeysValues: _write_keys_values,
+    ops.WriteKeysValues: attention_checks.write_keys_values,
     ops.ScaleByPosition: _scale_by_position,
     ops.HeadLinear: _head_linear,
-    ops.Attention: _attention,
+    ops.SelectKeys: attention_checks.select_keys,
+    ops.Attention: attention_checks.attention,
     ops.ShortConvolution: _short_convolution,
     ops.GatedDelta: _gated_delta,
     ops.SplitHeads: _split_heads,

@@ -33,6 +33,7 @@ class Checker:
         self.stored: set[int] = set()  # states
         self.read: set[int] = set()
         self.routed: dict[View, int | None] = {}  # views that hold ids: of how many experts, None: another device knows
+        self.selected: set[View] = set()  # views that hold what SelectKeys chose, or come from another device
         self.finished = self.sent = False
 
     def check(self, op: Op, rule: Callable[[Checker, Any], None]) -> None:
@@ -49,12 +50,16 @@ class Checker:
         for view in op.writes:
             self.columns(view)[:] = True
             self.routed = {ids: experts for ids, experts in self.routed.items() if not ids.overlaps(view)}
-        if isinstance(op, ops.Route):
+            self.selected = {chosen for chosen in self.selected if not chosen.overlaps(view)}
+        if isinstance(op, ops.SelectKeys):
+            self.selected.add(op.chosen)
+        elif isinstance(op, ops.Route):
             self.routed[op.ids] = op.logits.width
         elif isinstance(op, ops.Dispatch):
             self.routed |= {op.here: op.resident, op.there: op.experts}
         elif isinstance(op, ops.Receive):
             self.routed |= dict.fromkeys(op.outs)
+            self.selected |= set(op.outs)
 
     def columns(self, view: View) -> np.ndarray:
         """The written flags of a view's columns; checks that the view lies in its buffer."""

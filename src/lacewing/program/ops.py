@@ -148,12 +148,31 @@ class WriteKeysValues(Op):
     """Store k (T, K * C) and v (T, K * Cv) at the row and position of every token, in the precision of the state's parts.
 
     `state` is a `PagedState` with the parts "keys" and "values"; a latent one has keys only, and v is None: the values are the
-    first Cv values of each key.
+    first Cv values of each key. Where it has a part "index" too, `index` (T, Ci) is stored there: keys that `SelectKeys` scores.
     """
 
     k: In
     v: In | None
     state: WritesState
+    index: In | None = None
+
+
+@dataclass(frozen=True)
+class SelectKeys(Op):
+    """Choose which positions attention sees, by scores of its own: the lightning indexer of DeepSeek Sparse Attention.
+
+    score(s) = sum over h of weights[h] * max(0, q_h . index[s]), for s up to the token's position; q (T, Hi * Ci), weights (T, Hi),
+    index (S, Ci) as it is stored in the state's part "index". Of a token with more than N earlier positions (itself included),
+    chosen (T, N) int32 are those with the largest scores, ascending; among equals the lower position is chosen, and NaN counts as
+    the largest. A token with no more sees them all: what stands in chosen has no meaning then. In float32, added in the order of h.
+    DeepSeek-V3.2 (arXiv 2512.02556).
+    """
+
+    q: In
+    weights: In
+    chosen: Out
+    state: ReadsState
+    heads: int
 
 
 @dataclass(frozen=True)
@@ -164,6 +183,7 @@ class Attention(Op):
     window w: a key at distance w or more is not seen (w keys, itself included).
     chunk c: a query at position p sees keys from position p // c * c on only.
     sinks (H,): head h has one more score, sinks[h], neither scaled nor capped: it takes its share of the softmax, with no value.
+    chosen (T, N): only the positions that `SelectKeys` chose are seen, of a latent state; of up to N positions all.
     """
 
     q: In
@@ -176,6 +196,7 @@ class Attention(Op):
     softcap: float | None = None
     chunk: int | None = None
     sinks: Weight | None = None
+    chosen: In | None = None
 
     @property
     def value_width(self) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from lacewing.program.operands import Op
-from lacewing.program.ops import Attention, Hadamard, Logits, WriteKeysValues
+from lacewing.program.ops import Attention, Hadamard, Logits, SelectKeys, WriteKeysValues
 from lacewing.program.states import Group, PagedState, State, groups_of
 
 
@@ -26,24 +26,33 @@ class Program:
         """The same with its paged states in another precision, one of `options.KV_TYPES`.
 
         Keys that are rounded to q8_0 are spread first, and so are the queries that meet them; latent keys are values too, and stay.
+        Those of an index are spread as well.
         """
         states = (state.stored_as(dtype) if isinstance(state, PagedState) else state for state in self.states)
         made: list[Op] = []
         for op in self.ops:
             if isinstance(op, Hadamard):
                 continue
-            if dtype == "q8_0" and isinstance(op, WriteKeysValues | Attention):
+            if dtype == "q8_0" and isinstance(op, WriteKeysValues | SelectKeys | Attention):
                 made += self._spread(op)
             made.append(op)
         return replace(self, ops=tuple(made), states=tuple(states))
 
-    def _spread(self, op: WriteKeysValues | Attention) -> list[Op]:
+    def _spread(self, op: WriteKeysValues | SelectKeys | Attention) -> list[Op]:
         state = self.states[op.state]
-        if not isinstance(state, PagedState) or state.latent:
+        if not isinstance(state, PagedState):
             return []
-        heads, width = state.parts[0].heads, state.parts[0].width
-        view = op.k if isinstance(op, WriteKeysValues) else op.q
-        return [Hadamard(view, heads if isinstance(op, WriteKeysValues) else op.heads, width & -width)]
+        made: list[Op] = []
+        index = state.part("index")
+        if not state.latent and not isinstance(op, SelectKeys):
+            heads, width = state.parts[0].heads, state.parts[0].width
+            writes = isinstance(op, WriteKeysValues)
+            made.append(Hadamard(op.k if isinstance(op, WriteKeysValues) else op.q, heads if writes else op.heads, width & -width))  # type: ignore[union-attr]
+        if index is not None and isinstance(op, WriteKeysValues) and op.index is not None:
+            made.append(Hadamard(op.index, 1, index.width & -index.width))
+        if index is not None and isinstance(op, SelectKeys):
+            made.append(Hadamard(op.q, op.heads, index.width & -index.width))
+        return made
 
     @property
     def head(self) -> Logits | None:

@@ -58,7 +58,8 @@ class Chunk(NamedTuple):
 class PagedState:
     """Grows with the positions of a sequence. `reach` None: every earlier position can be seen.
 
-    `latent`: the values are the first values of the keys, which are the only part.
+    Parts: "keys" and "values" of attention; `latent`: the values are the first values of the keys, which have no part of their own.
+    "index", the last: the keys that `SelectKeys` scores.
     """
 
     parts: tuple[Part, ...]
@@ -68,6 +69,10 @@ class PagedState:
     @property
     def page_bytes(self) -> int:
         return sum(part.page_bytes for part in self.parts)
+
+    def part(self, name: str) -> Part | None:
+        """The part of that name."""
+        return next((part for part in self.parts if part.name == name), None)
 
     def stored_as(self, dtype: str) -> PagedState:
         return replace(self, parts=tuple(part._replace(dtype=dtype) for part in self.parts))

@@ -16,11 +16,13 @@ from lacewing.backends.cpu.affinity import default_threads, memory_nodes
 from lacewing.backends.cpu.arguments import MAX_CHUNK, SCRATCH_BYTES
 from lacewing.backends.cpu.isa import host_isa
 from lacewing.backends.cpu.lowering import lower
+from lacewing.backends.cpu.lowering.heads import score_row_bytes, score_rows
 from lacewing.backends.cpu.quants import copied_bytes, tile_orders
 from lacewing.backends.cpu.step import CpuStep
 from lacewing.backends.weights import TensorSpec, TileOrder, WeightView
 from lacewing.errors import OptionError, OutOfMemoryError
 from lacewing.options import Progress
+from lacewing.program.ops import SelectKeys
 from lacewing.program.program import Program
 
 EXECUTOR = ("executor.begin", "executor.lead", "executor.work")
@@ -58,6 +60,8 @@ class CpuBackend(Backend):
     def memory(self, program: Program, weights: Mapping[str, TensorSpec], limits: StepLimits) -> DeviceMemory:
         found = estimate(program, weights, limits)
         buffers, copies = found.buffer_bytes + SCRATCH_BYTES * self.threads, copied_bytes(program, weights)
+        if any(isinstance(op, SelectKeys) for op in program.ops):
+            buffers += score_rows(self.threads) * score_row_bytes(limits.context)
         return replace(found, buffer_bytes=buffers, copied_bytes=copies)
 
     def compile(
@@ -66,7 +70,7 @@ class CpuBackend(Backend):
         if not 1 <= limits.chunk <= MAX_CHUNK:
             raise OptionError(f"the CPU backend takes 1 to {MAX_CHUNK} tokens a step, not {limits.chunk}")
         try:
-            lowering = lower(program, weights, limits)
+            lowering = lower(program, weights, limits, self.threads)
             names = {op.kernel for op in lowering.ops} | lowering.extra
             return CpuStep(lowering, native.load([*EXECUTOR, *sorted(names)], progress), self.threads, self.memory_nodes())
         except MemoryError as error:

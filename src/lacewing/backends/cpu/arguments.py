@@ -89,7 +89,11 @@ HEADS = layout("Heads", f"x stride count width norm weight eps angles pairs star
 ATTENTION = layout(
     "Attention",
     f"counter q q_stride out out_stride heads key_heads key_width value_width {_PAGES} scale softcap window "
-    "bytes bytes_stride group chunk sinks",
+    "bytes bytes_stride group chunk sinks chosen chosen_stride most",
+)
+# `keys`: of the index. `scores`: float32, `rows` rows of `row_bytes`; `most`: positions that are chosen of more.
+SELECT = layout(
+    "Select", f"counter q q_stride weights weights_stride chosen chosen_stride heads width most {_PAGES} scores rows row_bytes"
 )
 # `units`: address of unit 0; `units_in`, `units_out`: of int32, the unit of each row before and after the run.
 CONVOLVE = layout("Convolve", "x x_stride out out_stride width taps weight bias units unit_bytes units_in units_out")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 
@@ -31,10 +32,12 @@ class Pages:
     page_bytes: int
     table: int
     table_stride: int
+    index: int  # as keys: a part that has the same order within a page
 
     def arguments(self, parts: Sequence[str]) -> dict[str, int]:
-        """For kernels that work on these parts."""
+        """For kernels that work on these parts; the index takes the place of the keys."""
         keys, values = (at if name in parts else 0 for name, at in (("keys", self.keys), ("values", self.values)))
+        keys = self.index if "index" in parts else keys
         return {
             "keys": keys,
             "values": values,
@@ -81,10 +84,10 @@ class GroupStore:
             page[at : at + part.page_bytes] = keys_in(data[at : at + part.page_bytes], part)
 
     def _keys(self) -> list[tuple[Part, int]]:
-        """The keys of all members, and where they begin in a page."""
+        """The keys of all members, those of indices among them, and where they begin in a page."""
         found, at = [], 0
         for part in self.parts():
-            if part.name == "keys":
+            if part.name != "values":
                 found.append((part, at))
             at += part.page_bytes
         return found
@@ -108,9 +111,11 @@ class StateStore:
         if not isinstance(kind, PagedState):
             raise TypeError(f"state {state} is not paged")
         keys = int(store.reserved.memory.ctypes.data) + member * kind.page_bytes
-        values = 0 if kind.latent else keys + kind.parts[0].page_bytes
+        sizes = (part.page_bytes for part in kind.parts[:-1])
+        begins = dict(zip((part.name for part in kind.parts), accumulate(sizes, initial=keys), strict=True))
         table, stride = int(store.table.ctypes.data), store.table.strides[0]
-        return Pages(kind.parts[0].dtype, kind.parts[0].heads, kind.latent, keys, values, store.group.nbytes, table, stride)
+        dtype, heads, values, index = kind.parts[0].dtype, kind.parts[0].heads, begins.get("values", 0), begins.get("index", 0)
+        return Pages(dtype, heads, kind.latent, keys, values, store.group.nbytes, table, stride, index)
 
     def unit(self, state: int) -> dict[str, int]:
         """The arguments of kernels that read and write a fixed state of one part."""

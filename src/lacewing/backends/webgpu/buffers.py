@@ -7,6 +7,7 @@ from lacewing.backends.webgpu.lowering.arena import Arena
 from lacewing.backends.webgpu.lowering.attention import Splits
 from lacewing.backends.webgpu.lowering.compiler import logit_rows
 from lacewing.backends.webgpu.lowering.inputs import Inputs
+from lacewing.backends.webgpu.lowering.selection import score_bytes
 from lacewing.backends.webgpu.lowering.transfer import transfer_bytes
 from lacewing.backends.webgpu.state.states import layout_of
 from lacewing.backends.webgpu.step.argmax import argmax_bytes
@@ -19,13 +20,14 @@ LIST_WORDS = 4  # of sorted pairs, for each pair at most, in lists of two sizes 
 
 
 def buffer_bytes(program: Program, limits: StepLimits) -> int:
-    """Activations with their q8 forms, logits and their way to the host, the choice, sums of attention, transfers, inputs."""
+    """Activations with their q8 forms, logits and their way to the host, the choice, sums of attention, scores of an index, what is
+    transferred, inputs."""
     rows, vocabulary = logit_rows(program, limits), program.vocab_size
     total = 2 * 4 * rows * vocabulary + argmax_bytes(vocabulary, rows) + top_k_bytes(vocabulary, rows)
     total += draw_bytes(vocabulary, most_rows(rows, limits.rows))
     total += 2 * transfer_bytes(program, limits) + 4 * Inputs.of(program, limits).words
     total += sum({_splits(program, limits, op).nbytes for op in program.ops if isinstance(op, Attention)})
-    return total + _activation_bytes(program, limits)
+    return total + score_bytes(program, limits) + _activation_bytes(program, limits)
 
 
 def _splits(program: Program, limits: StepLimits, op: Attention) -> Splits:

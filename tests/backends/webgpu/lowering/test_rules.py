@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from lacewing.backends.reference import attention  # noqa: F401  # its rules
 from lacewing.backends.reference.ops import RULES as REFERENCE
 from lacewing.backends.webgpu import backend  # noqa: F401  # importing it registers the rules
 from lacewing.backends.webgpu.lowering import rows

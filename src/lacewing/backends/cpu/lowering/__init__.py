@@ -18,9 +18,9 @@ __all__ = ["FAMILIES", "lower"]
 FAMILIES = (dense, heads, recurrent, scan, experts, stages)  # the files of rules; importing them fills the table
 
 
-def lower(program: Program, weights: Mapping[str, WeightView], limits: StepLimits) -> Lowering:
+def lower(program: Program, weights: Mapping[str, WeightView], limits: StepLimits, threads: int = 1) -> Lowering:
     """Walks the program once. Raises UnsupportedModelError for an op or a quant that has no kernel."""
-    low = Lowering(program, weights, limits, StateStore(program, limits))
+    low = Lowering(program, weights, limits, StateStore(program, limits), threads)
     for position, op in enumerate(program.ops):
         if not isinstance(op, heads.COLLECTED):
             heads.flush(low)

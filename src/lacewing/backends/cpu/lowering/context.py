@@ -107,8 +107,10 @@ class Stage:
 class Lowering:
     """What is known while a program is lowered. `ops`: the result; `extra`: names of kernels that other kernels call."""
 
-    def __init__(self, program: Program, weights: Mapping[str, WeightView], limits: StepLimits, store: StateStore):
-        self.program, self.weights, self.limits = program, weights, limits
+    def __init__(
+        self, program: Program, weights: Mapping[str, WeightView], limits: StepLimits, store: StateStore, threads: int = 1
+    ):
+        self.program, self.weights, self.limits, self.threads = program, weights, limits, threads
         self.memory = Memory(limits.chunk)
         self.ops: list[LoweredOp] = []
         self.extra: set[str] = set()

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from lacewing.backends.cpu.arguments import ATTENTION, HEADS
+from lacewing.backends.cpu.arguments import ATTENTION, HEADS, SCRATCH_BYTES, SELECT
 from lacewing.backends.cpu.lowering.context import RULES, HeadJob, LoweredOp, Lowering, float_argument
 from lacewing.errors import UnsupportedModelError
 from lacewing.program import ops
 from lacewing.program.ops import Hadamard, Norm, Op, Rope, WriteKeysValues
+from lacewing.program.states import PAGE
 
 COLLECTED = (Norm, Rope, Hadamard, WriteKeysValues)  # all others need what is collected; a norm that is not says so itself
 MAX_QUERIES = 32  # kernels/attention/attention.py
 MAX_HEAD_WIDTHS = 1800  # of key and value together: (MAX_QUERIES * (widths + 128 + 17)) float32 fit half of SCRATCH_BYTES
 MAX_LATENT_VALUES = 512  # a page of them as float32 fits the other half
+MAX_INDEX_HEADS = 512  # their scores of a page fit half of SCRATCH_BYTES
+SCORE_ROWS = 16  # of tokens that are scored together at least, so that threads can share the positions of few tokens
 
 
 def takes_norm(low: Lowering, op: Norm, rest: tuple[Op, ...]) -> bool:
@@ -58,13 +61,14 @@ def _job(low: Lowering, op: Rope | Hadamard) -> HeadJob:
 @RULES.rule(WriteKeysValues)
 def lower_write(low: Lowering, op: WriteKeysValues, rest: tuple[Op, ...]) -> None:
     pages = low.store.paged(op.state)
-    views = [view for view in (op.k, op.v) if view is not None]
-    for view in views:  # what is collected of heads that were counted differently, or are stored elsewhere, goes first
-        if view in low.heads and (low.heads[view].heads != pages.heads or low.heads[view].pages is not None):
+    stored = ((op.k, "keys", pages.heads), (op.v, "values", pages.heads), (op.index, "index", 1))
+    for view, _, heads in stored:  # what is collected of heads that were counted differently, or are stored elsewhere, goes first
+        if view in low.heads and (low.heads[view].heads != heads or low.heads[view].pages is not None):
             flush(low)
-    for view, part in zip(views, ("keys", "values"), strict=False):
-        job = low.heads.setdefault(view, HeadJob(view, pages.heads))
-        job.pages, job.parts = pages, (*job.parts, part)
+    for view, part, heads in stored:
+        if view is not None:
+            job = low.heads.setdefault(view, HeadJob(view, heads))
+            job.pages, job.parts = pages, (*job.parts, part)
 
 
 def flush(low: Lowering) -> None:
@@ -100,14 +104,48 @@ def lower_attention(low: Lowering, op: ops.Attention, rest: tuple[Op, ...]) -> N
     if key_width + value_width > MAX_HEAD_WIDTHS or (pages.latent and value_width > MAX_LATENT_VALUES):
         most = f"{MAX_HEAD_WIDTHS // 2} values, latent ones up to {MAX_LATENT_VALUES}"
         raise UnsupportedModelError(f"the CPU backend takes heads of up to {most}, not {key_width} and {value_width}")
+    if (
+        op.chosen is not None
+        and 4 * (MAX_QUERIES * (key_width + value_width + 145) + PAGE * value_width + 16 * key_width) > SCRATCH_BYTES
+    ):
+        raise UnsupportedModelError(f"the CPU backend gathers no keys of {key_width} values with values of {value_width}")
     group = op.heads // op.key_heads
     group = max(d for d in range(1, min(group, MAX_QUERIES) + 1) if group % d == 0)
+    kernel = "attention.attention.attention" if op.chosen is None else "attention.chosen.attention"
     made = LoweredOp(
-        f"attention.attention.attention_{pages.dtype}", ATTENTION, q=low.at(op.q), q_stride=low.stride(op.q), out=low.at(op.out),
+        f"{kernel}_{pages.dtype}", ATTENTION, q=low.at(op.q), q_stride=low.stride(op.q), out=low.at(op.out),
         out_stride=low.stride(op.out), heads=op.heads, key_heads=op.key_heads, key_width=key_width, value_width=value_width,
         **pages.arguments(("keys", "values")), scale=float_argument(op.scale), 
         softcap=float_argument(op.softcap or 0.0), window=op.window or 2**30, group=group, chunk=op.chunk or 2**30,
         sinks=low.vector(op.sinks) if op.sinks else 0,
     )  # fmt: skip
+    if op.chosen is not None:
+        made.set(chosen=low.at(op.chosen), chosen_stride=low.stride(op.chosen), most=op.chosen.width)
     low.emit(made, op.out)
     low.may_quantise(made, op.out, value_width)
+
+
+@RULES.rule(ops.SelectKeys)
+def lower_select_keys(low: Lowering, op: ops.SelectKeys, rest: tuple[Op, ...]) -> None:
+    """First the scores of few tokens, positions shared by the threads; then the choice, for many tokens with the scores."""
+    if op.heads > MAX_INDEX_HEADS:
+        raise UnsupportedModelError(f"the CPU backend takes an index of up to {MAX_INDEX_HEADS} heads, not {op.heads}")
+    pages, rows = low.store.paged(op.state), score_rows(low.threads)
+    arguments = {
+        "q": low.at(op.q), "q_stride": low.stride(op.q), "weights": low.at(op.weights), "weights_stride": low.stride(op.weights),
+        "chosen": low.at(op.chosen), "chosen_stride": low.stride(op.chosen), "heads": op.heads, "width": op.q.width // op.heads,
+        "most": op.chosen.width, **pages.arguments(("index",)), "rows": rows, "row_bytes": score_row_bytes(low.limits.context),
+        "scores": low.memory.area("index scores", rows * score_row_bytes(low.limits.context)),
+    }  # fmt: skip
+    for kernel in ("score", "select"):
+        low.emit(LoweredOp(f"attention.selection.{kernel}_{pages.dtype}", SELECT, **arguments), op.chosen)
+
+
+def score_rows(threads: int) -> int:
+    """Each thread has a row of its own where there are many tokens."""
+    return max(SCORE_ROWS, threads)
+
+
+def score_row_bytes(context: int) -> int:
+    """Of whole pages."""
+    return -(-context // PAGE) * PAGE * 4

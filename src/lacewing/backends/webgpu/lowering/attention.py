@@ -125,7 +125,8 @@ class Splits:
     def of(limits: StepLimits, op: ops.Attention, kv: PageLayout) -> Splits:
         token_bytes = 4 * op.heads * SPLIT_MOST * (CHUNK * kv.value_chunks + 4)
         tokens = min(limits.chunk, (PREFILL_TOKENS - 1) * limits.rows)  # that are decoded in a run at most
-        reach = min(limits.context, op.window or limits.context, op.chunk or limits.context)
+        most = None if op.chosen is None else op.chosen.width
+        reach = min(limits.context, op.window or limits.context, op.chunk or limits.context, most or limits.context)
         return Splits(reach, min(tokens, max(1, PARTS_BYTES // token_bytes)), token_bytes)
 
     @property
@@ -136,6 +137,10 @@ class Splits:
     def count(self, run: Run) -> int:
         """1: no token sees so many keys that they are divided. Bits are the same either way."""
         return most_splits(min(run.kv_len, self.reach))
+
+    def divides(self, run: Run) -> bool:
+        """Whether the keys that an index chose are divided: only of so few tokens as one pass takes."""
+        return run.tokens <= self.most_tokens and most_splits(min(run.reach, self.reach)) > 1
 
     def prepares(self, run: Run) -> bool:
         """Whether `attention_decode_heads` is used: no token of a run may need the key of another one, which is not there yet."""
@@ -170,9 +175,11 @@ def lower_attention(compiler: Compiler, op: ops.Attention, before: Before | None
         "kv": kv, "q": compiler.at(op.q), "out": compiler.at(op.out), "heads": op.heads, "scale": op.scale, "window": op.window,
         "softcap": op.softcap, "span": op.chunk, "sinks": op.sinks is not None, "threads": THREADS,
         "q8": compiler.arena.quantised(op.out) if coded else None, "alone": ALONE, "split_least": SPLIT_LEAST,
-        "split_most": SPLIT_MOST, "before": None,
+        "split_most": SPLIT_MOST, "before": None, "chosen": None, "most": 0,
     }  # fmt: skip
     splits = Splits.of(compiler.limits, op, kv)
+    if op.chosen is not None:
+        _chosen(compiler, op, kv, constants, splits)
     if before is not None:
         _decode(compiler, op, kv, constants, splits, before)
     _decode(compiler, op, kv, constants, splits, None, fused=before is not None)
@@ -181,6 +188,39 @@ def lower_attention(compiler: Compiler, op: ops.Attention, before: Before | None
     compiler.written(op.out)
     if coded:
         compiler.mark_quantised(op.out)
+
+
+def is_sparse(op: ops.Attention, run: Run) -> bool:
+    """Whether some token of a run may see more positions than an index chooses."""
+    return op.chosen is not None and run.reach > op.chosen.width
+
+
+def _chosen(compiler: Compiler, op: ops.Attention, kv: PageLayout, common: dict[str, Any], splits: Splits) -> None:
+    """The kernels of runs in which attention sees chosen positions only: all tokens one by one."""
+    if op.chosen is None or compiler.limits.context <= op.chosen.width:
+        return
+    store, sizes = compiler.states.buffers[op.state], Decode.of(kv, op.heads, compiler.variant)
+    blocks, begin = op.heads // sizes.block, compiler.constant(np.zeros(1, np.uint32))
+    constants = {
+        **common, **sizes.__dict__, "keys": THREADS // sizes.row_lanes, "fold": 2 ** len(sizes.folds),
+        "chosen": compiler.at(op.chosen), "most": op.chosen.width,
+    }  # fmt: skip
+
+    def done(run: Run, divided: bool) -> bool:
+        return is_sparse(op, run) and splits.divides(run) == divided
+
+    compiler.dispatch("attention_decode", constants, [store], lambda run: (blocks, 1, run.tokens) if done(run, False) else None)
+    if most_splits(splits.reach) == 1:
+        return
+    parts, count = compiler.scratch("sums of attention", splits.nbytes), most_splits(splits.reach)
+    compiler.dispatch(
+        "attention_decode_split", constants, [store, parts, begin],
+        lambda run: (blocks, count, run.tokens) if done(run, True) else None,
+    )  # fmt: skip
+    constants["strands"] = max(1, THREADS // (2 * kv.value_chunks))
+    compiler.dispatch(
+        "attention_merge", constants, [parts, begin], lambda run: (op.heads, run.tokens, 1) if done(run, True) else None
+    )
 
 
 def _decode(
@@ -199,6 +239,8 @@ def _decode(
     constants = {**common, **sizes.__dict__, "before": before, "keys": THREADS // sizes.row_lanes, "fold": 2 ** len(sizes.folds)}
 
     def runs(run: Run) -> bool:
+        if is_sparse(op, run):
+            return False
         return splits.prepares(run) if before is not None else not (fused and splits.prepares(run))
 
     def direct(run: Run) -> Grid | None:
@@ -240,11 +282,13 @@ def _prefill(compiler: Compiler, op: ops.Attention, kv: PageLayout, constants: d
     sinks = [compiler.vector(op.sinks)] if op.sinks else []
 
     def grid(run: Run) -> Grid | None:
-        return (sum(-(-tokens // tile.queries) for tokens in run.prefill), op.heads, 1) if run.prefill else None
+        if not run.prefill or is_sparse(op, run):
+            return None
+        return sum(-(-tokens // tile.queries) for tokens in run.prefill), op.heads, 1
 
     constants = {**constants, **tile.__dict__, "aligned": aligned}
     compiler.dispatch("attention_prefill", constants, [compiler.states.buffers[op.state], *sinks], grid)
     if constants["q8"] is not None:
         groups = op.out.width // GROUP
         quantise = {"x": out, "q8": constants["q8"], "groups": groups}
-        compiler.dispatch("quantise", quantise, [], lambda run: (-(-groups // 64), run.tokens, 1) if run.prefill else None)
+        compiler.dispatch("quantise", quantise, [], lambda run: (-(-groups // 64), run.tokens, 1) if grid(run) else None)

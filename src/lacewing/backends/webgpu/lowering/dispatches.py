@@ -20,7 +20,7 @@ class Run:
     """What the host knows of a run, and dispatches depend on. `outputs`: rows of logits of this pass.
 
     `prefill`: tokens of each row whose attention is made in tiles. `single`: every token is of another row. `kv_len`: keys that the
-    other tokens may see, rounded up to a power of two, so that few plans exist.
+    other tokens may see, rounded up to a power of two, so that few plans exist; `reach`: the same of all tokens.
     """
 
     tokens: int
@@ -29,6 +29,7 @@ class Run:
     prefill: tuple[int, ...] = ()
     parts: int = 1
     single: bool = False
+    reach: int = 0
 
     @staticmethod
     def of(batch: Batch, outputs: int) -> Run:
@@ -38,12 +39,14 @@ class Run:
         short = [first + count - 1 for _, first, count in parts if count < PREFILL_TOKENS]
         kv_len = 1 << int(batch.positions[short].max()).bit_length() if short else 1
         prefill = tuple(count for _, _, count in parts if count >= PREFILL_TOKENS)
-        return Run(len(batch.tokens), outputs, kv_len, prefill, len(parts), len(parts) == len(batch.tokens))
+        reach = 1 << int(batch.positions.max()).bit_length()
+        return Run(len(batch.tokens), outputs, kv_len, prefill, len(parts), len(parts) == len(batch.tokens), reach)
 
     @staticmethod
     def singly(rows: int, position: int) -> Run:
         """One token of each of so many rows, the furthest at a position, with its logits."""
-        return Run(rows, rows, 1 << position.bit_length(), (), rows, True)
+        reach = 1 << position.bit_length()
+        return Run(rows, rows, reach, (), rows, True, reach)
 
     @property
     def decode(self) -> int:

@@ -31,7 +31,7 @@ class Chain:
     view: View
     heads: int
     steps: list[Step] = field(default_factory=list)
-    store: str = ""  # "key" or "value"
+    store: str = ""  # "key", "value" or "index"
     offset: int = 0  # values before it in the row
     last: bool = False  # of the row
 
@@ -79,10 +79,10 @@ class Collected:
 
     def add_store(self, write: ops.WriteKeysValues, kv: PageLayout) -> bool:
         """Where parts of the chains go in the store; chains without steps for what is left. False: they do not fit the rows."""
-        for view, store in ((write.k, "key"), (write.v, "value")):
+        for view, store in ((write.k, "key"), (write.v, "value"), (write.index, "index")):
             if view is None:
                 continue
-            key_heads, aligned = kv.key_heads, 64 if kv.dtype == "q8_0" else 2
+            key_heads, aligned = 1 if store == "index" else kv.key_heads, 64 if kv.dtype == "q8_0" else 2
             inside = sorted((chain for chain in self.chains if chain.view.overlaps(view)), key=lambda chain: chain.view.start)
             if any(chain.view == view and chain.heads == key_heads for chain in inside):
                 inside[0].store, inside[0].last = store, True

@@ -1,7 +1,7 @@
 """How a page of keys and values stands on the device, and how it becomes the bytes that mean the same on every backend.
 
-A page of a state is 128 positions: all keys, then all values, each (head, position, width). Rows are whole chunks of eight
-values with zeros behind. In q8_0 the int8 of a row come first, then a float16 scale for each 32 of them.
+A page of a state is 128 positions: all keys, then all values, then an index, each (head, position, width). Rows are whole chunks of
+eight values with zeros behind. In q8_0 the int8 of a row come first, then a float16 scale for each 32 of them.
 """
 
 from __future__ import annotations
@@ -77,6 +77,7 @@ class PageLayout:
     value_width: int
     tables: int
     table_width: int
+    index: RowLayout | None = None  # keys that `SelectKeys` scores
 
     @property
     def dtype(self) -> str:
@@ -110,11 +111,17 @@ class PageLayout:
 
     @property
     def parts(self) -> tuple[RowLayout, ...]:
-        return (self.keys,) if self.values is None else (self.keys, self.values)
+        return tuple(rows for rows in (self.keys, self.values, self.index) if rows is not None)
+
+    @property
+    def index_words(self) -> int:
+        """Words of a page before the index."""
+        return self.words - (self.index.page_words if self.index else 0)
 
 
 def page_layout(state: PagedState, tables: int = 0, table_width: int = 0, value_width: int | None = None) -> PageLayout:
     """`value_width`: of a latent state, where somebody reads values."""
-    keys, *values = (RowLayout(part.heads, part.width, part.dtype) for part in state.parts)
-    width = value_width if value_width is not None else values[0].width if values else keys.width
-    return PageLayout(keys, values[0] if values else None, width, tables, table_width)
+    rows = {part.name: RowLayout(part.heads, part.width, part.dtype) for part in state.parts}
+    keys, values = rows["keys"], rows.get("values")
+    width = value_width if value_width is not None else values.width if values else keys.width
+    return PageLayout(keys, values, width, tables, table_width, rows.get("index"))

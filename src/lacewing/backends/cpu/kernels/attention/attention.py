@@ -35,12 +35,11 @@ VALUE_COLUMNS = 4 if LANES == 16 else 2  # registers of columns
 LOWEST = -1e30
 
 
-def make_blocks(stored: Stored) -> Any:
-    """`scores` and `values` of all queries with one block of positions."""
+def make_block_scores(stored: Stored) -> Any:
+    """`scores` of all queries with one block of positions."""
     tiles = [make_scores(*shape, stored) for shape in ((8, 1), (4, 2), (4, 1), (1, 4), (1, 1))]
     many, few_long, few, one_long, one = tiles
-    values_many, values_one = make_values(VALUE_QUERIES, VALUE_COLUMNS, stored), make_values(1, VALUE_COLUMNS, stored)
-    values_narrow, element, bytes_of = make_values(1, 1, stored), stored.element, stored.row_bytes
+    bytes_of = stored.row_bytes
 
     @inline
     def run_scores(wide, blocks, short, q, width, keys, out, positions):
@@ -65,6 +64,15 @@ def make_blocks(stored: Stored) -> Any:
             done += 4
         for i in range(done, queries):
             run_scores(one_long, 4, one, q + 4 * width * i, width, keys, out + 4 * BLOCK * i, positions)
+
+    return block_scores
+
+
+def make_blocks(stored: Stored) -> Any:
+    """`scores` and `values` of all queries with one block of positions."""
+    block_scores, element, bytes_of = make_block_scores(stored), stored.element, stored.row_bytes
+    values_many, values_one = make_values(VALUE_QUERIES, VALUE_COLUMNS, stored), make_values(1, VALUE_COLUMNS, stored)
+    values_narrow = make_values(1, 1, stored)
 
     @inline
     def block_values(acc, queries, width, v, p, positions):

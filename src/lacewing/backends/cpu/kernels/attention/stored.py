@@ -50,6 +50,7 @@ class Stored(NamedTuple):
     store_key: Any  # (x, width, group, lane)
     store_value: Any  # (x, width, row)
     key_to_value: Any  # (group, width, lane, value_width, row): latent attention's values are the first columns of its keys
+    copy_key: Any  # (group, width, lane, to_group, to_lane)
     emit_keys: Any  # (builder, column, scales)
     emit_values: Any  # (builder, row from a column on, scales, which register)
 
@@ -83,12 +84,17 @@ def make_floats(half: bool) -> Stored:
         for c in range(value_width):
             poke(row + itemsize * c, peek(group + itemsize * (LANES * c + lane)))
 
+    @inline
+    def copy_key(group, width, lane, to_group, to_lane):
+        for c in range(width):
+            poke(to_group + itemsize * (LANES * c + to_lane), peek(group + itemsize * (LANES * c + lane)))
+
     def emit(b: ir.IRBuilder, base: ir.Value, _scales: ir.Value, register: int = 0) -> ir.Value:
         if half:
             return b.fpext(emit_load(b, base, 2 * LANES * register, ir.VectorType(F16, LANES)), F32V)
         return emit_load(b, base, VECTOR_BYTES * register, F32V)
 
-    return Stored(False, itemsize * LANES, row_bytes, element, store_key, store_value, key_to_value, emit, emit)
+    return Stored(False, itemsize * LANES, row_bytes, element, store_key, store_value, key_to_value, copy_key, emit, emit)
 
 
 @inline
@@ -153,6 +159,15 @@ def q8_key_to_value(group, width, lane, value_width, row):
         row, group = row + Q8_BYTES, group + Q8_BYTES * LANES
 
 
+@inline
+def q8_copy_key(group, width, lane, to_group, to_lane):
+    for _first in range(0, width, Q8_COLUMNS):
+        poke_f16(to_group + 2 * to_lane, peek_f16(group + 2 * lane))
+        for c in range(Q8_COLUMNS):
+            poke_i8(to_group + 2 * LANES + LANES * c + to_lane, peek_i8(group + 2 * LANES + LANES * c + lane))
+        group, to_group = group + Q8_BYTES * LANES, to_group + Q8_BYTES * LANES
+
+
 def emit_q8_keys(b: ir.IRBuilder, column: ir.Value, scales: ir.Value) -> ir.Value:
     factors = b.fpext(emit_load(b, scales, 0, ir.VectorType(F16, LANES)), F32V)
     return b.fmul(factors, b.sitofp(emit_load(b, column, 0, ir.VectorType(I8, LANES)), F32V))
@@ -168,5 +183,5 @@ def emit_q8_values(b: ir.IRBuilder, base: ir.Value, scales: ir.Value, register: 
 
 F16_STORED, F32_STORED = make_floats(half=True), make_floats(half=False)
 Q8_STORED = Stored(
-    True, LANES, q8_row_bytes, q8_element, q8_store_key, q8_store_value, q8_key_to_value, emit_q8_keys, emit_q8_values
+    True, LANES, q8_row_bytes, q8_element, q8_store_key, q8_store_value, q8_key_to_value, q8_copy_key, emit_q8_keys, emit_q8_values
 )  # fmt: skip

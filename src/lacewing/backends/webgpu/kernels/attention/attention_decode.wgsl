@@ -52,14 +52,14 @@ fn capped(x: f32) -> f32 {
 fn main({{ teams.arguments(true) }}) {
 {{ teams.start() }}
   {% block token %}
-  let t = decode_token(group.z);
+  let t = {{ "group.z" if chosen else "decode_token(group.z)" }};
   {% endblock %}
   let row = row_of(t);
   let position = position_of(t);
   let head = group.x * {{ block }}u;
   let key_head = head / {{ heads // kv.key_heads }}u;
   var first = first_seen(position);
-  var end = position + 1u;
+  var end = {{ "min(position + 1u, %du)" % most if chosen else "position + 1u" }};
   {% block part %}{% endblock %}
 {% include "decode_queries.wgsl" %}
   {% block prepare %}{% endblock %}
@@ -81,7 +81,7 @@ fn main({{ teams.arguments(true) }}) {
     {% if kv.dtype == "f16" %}
     // the first values are on their way while the keys are looked at
     {% for u in range(4) %}
-    let ahead{{ u }} = stored[(value_word(row, key_head, start + min(strand + {{ u * strands }}u, count - 1u)) >> 2u) + chunk];
+    let ahead{{ u }} = stored[(value_word(row, key_head, seen_at(t, start + min(strand + {{ u * strands }}u, count - 1u))) >> 2u) + chunk];
     {% endfor %}
     {% endif %}
 {% include "decode_scores.wgsl" %}

@@ -10,7 +10,7 @@
 
 {% block token %}
   let i = group.z;
-  let t = decode_token(first_token[0] + i);
+  let t = {{ "i" if chosen else "decode_token(first_token[0] + i)" }};
 {% endblock %}
 
 {% block part %}

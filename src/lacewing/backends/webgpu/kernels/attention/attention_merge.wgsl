@@ -20,9 +20,9 @@ fn main({{ teams.arguments(true) }}) {
 {{ teams.start() }}
   let head = group.x;
   let i = group.y;
-  let t = decode_token(first_token[0] + i);
+  let t = {{ "i" if chosen else "decode_token(first_token[0] + i)" }};
   let position = position_of(t);
-  let seen = position + 1u - first_seen(position);
+  let seen = {{ "min(position + 1u, %du)" % most if chosen else "position + 1u - first_seen(position)" }};
   let length = split_length(seen);
   let splits = (seen + length - 1u) / length;
   let first = ((i * {{ heads }}u) + head) * {{ split_most * (V4 + 1) }}u;

@@ -10,6 +10,16 @@ fn first_seen(position: u32) -> u32 {
   return first;
 }
 
+{% if chosen %}
+// the i-th position that a token sees; of up to {{ most }} all
+fn seen_at(t: u32, i: u32) -> u32 {
+  if (position_of(t) < {{ most }}u) { return i; }
+  return arena[{{ chosen.base }}u + (t * {{ chosen.stride }}u) + i];
+}
+{% else %}
+fn seen_at(t: u32, i: u32) -> u32 { return i; }
+{% endif %}
+
 // keys of a split: of the token's own number of keys only, so that its result is the same in any company
 fn split_length(seen: u32) -> u32 {
   if (seen <= {{ alone }}u) { return {{ alone }}u; }

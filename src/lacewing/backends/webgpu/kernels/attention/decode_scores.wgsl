@@ -2,7 +2,7 @@
     for (var base = 0u; base < count; base += {{ keys * unroll }}u) {
       {% for u in range(unroll) %}
       let i{{ u }} = base + {{ u * keys }}u + key;
-      let k{{ u }} = key_word(row, key_head, start + min(i{{ u }}, count - 1u));
+      let k{{ u }} = key_word(row, key_head, seen_at(t, start + min(i{{ u }}, count - 1u)));
       {% for g in range(block) %}
       var s{{ u }}_{{ g }} = 0.0;
       {% endfor %}

@@ -28,7 +28,7 @@
     }
     {% endif %}
     for (var base = strand{{ " + %du" % (4 * strands) if kv.dtype == "f16" }}; base < count; base += {{ 4 * strands }}u) {
-{{ weigh("value_eight(value_word(row, key_head, start + min(i#, count - 1u)), chunk)") }}
+{{ weigh("value_eight(value_word(row, key_head, seen_at(t, start + min(i#, count - 1u))), chunk)") }}
     }
     {% if threads % V %}
     }

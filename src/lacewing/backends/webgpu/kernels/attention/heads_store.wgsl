@@ -1,5 +1,5 @@
 {# A chain's values on their way into the page; the last part of a row brings zeros to its end. #}
-    {% set rows = kv.keys if chain.store == "key" else kv.values %}
+    {% set rows = {"key": kv.keys, "value": kv.values, "index": kv.index}[chain.store] %}
     {% set width = chain.width %}
     {% set padded = rows.chunks * 8 - chain.offset if chain.last else width %}
     {% macro value(c) %}{% if padded > width %}select(0.0, values[min({{ c }}, {{ width - 1 }}u)], {{ c }} < {{ width }}u){% else %}values[{{ c }}]{% endif %}{% endmacro %}

@@ -12,3 +12,9 @@ fn value_word(row: u32, head: u32, position: u32) -> u32 {
 {% else %}
 fn value_word(row: u32, head: u32, position: u32) -> u32 { return key_word(row, head, position); }
 {% endif %}
+
+{% if kv.index %}
+fn index_word(row: u32, head: u32, position: u32) -> u32 {
+  return page_word(row, position) + {{ kv.index_words }}u + (position & 127u) * {{ kv.index.words }}u;
+}
+{% endif %}
