@@ -31,6 +31,7 @@ class MappedWeight:
     scales: MappedWeight | None = None
     scale_block: tuple[int, int] = (1, 1)
     tiled: np.ndarray | None = None
+    slots: None = None
 
     @property
     def parts(self) -> list[np.ndarray]:

@@ -89,6 +89,7 @@ class Backend(ABC):
 
     name: str
     copies_weights: bool  # into memory of its own, so that the host's are read by `compile` only
+    streams_experts = False  # its steps run stacks of experts whose weights have `slots`
 
     @abstractmethod
     def facts(self) -> DeviceFacts: ...

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -45,6 +45,29 @@ class TensorSpec(Protocol):
     def scale_block(self) -> tuple[int, int]: ...
 
 
+class ExpertSlots(Protocol):
+    """The experts of a mixture that are streamed: some are in slots of RAM, the others come there when they are chosen."""
+
+    clock: np.ndarray
+    """int64 (1,): runs that have begun; who runs the mixture counts them."""
+
+    @property
+    def addresses(self) -> Mapping[str, np.ndarray]:
+        """Of each stack of the mixture int64 (E,): where the rows of an expert begin; 0: it is not in RAM."""
+        ...
+
+    @property
+    def counts(self) -> np.ndarray:
+        """int64 (E, 2), for whoever computes to write: tokens that have used an expert, to be added to, and the run of its last
+        use."""
+        ...
+
+    def batches(self, chosen: np.ndarray, few: bool, check: Callable[[], None]) -> Iterator[np.ndarray]:
+        """The chosen experts, int64, some at a time, when they are in RAM; until the next ones are asked for. `few`: of a few
+        tokens. `check` is called now and then while it waits for the disk, and may raise."""
+        ...
+
+
 class WeightView(Protocol):
     """What a backend sees of a weight (`weights.store.Weight` is one)."""
 
@@ -70,6 +93,11 @@ class WeightView(Protocol):
         ...
 
     @property
+    def slots(self) -> ExpertSlots | None:
+        """Of a stack of experts that is streamed; None: it is not."""
+        ...
+
+    @property
     def scales(self) -> WeightView | None:
         """Factors, one for each block of `scale_block` rows and columns, that the values are multiplied by; None: all 1."""
         ...
@@ -84,6 +112,7 @@ class ResidentExperts:
     scales: WeightView | None = None
     scale_block = (1, 1)
     tiled: np.ndarray | None = None
+    slots: ExpertSlots | None = None
 
     def __init__(self, name: str, weight: WeightView, experts: Sequence[int]):
         if weight.scales is not None:

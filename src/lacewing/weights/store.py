@@ -1,15 +1,16 @@
-"""The weights of a model and where their bytes are: lazy (views of the mapped files) or eager (RAM).
+"""The weights of a model and where their bytes are: lazy (views of the mapped files), eager (RAM) or streamed (both).
 
 Lazy weights are paged in by use and cost no memory of ours. Eager ones are read once, by positioned reads, into
-one piece of anonymous memory, each on a cache line, and on the way brought into the order that the backend asks for. Nobody above
-can tell the two apart but by speed.
+one piece of anonymous memory, each on a cache line, and on the way brought into the order that the backend asks for. Streamed
+weights are eager but for the experts of mixtures, some of which are in slots (`weights.experts`). Nobody above can tell the three
+apart but by speed.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -23,6 +24,9 @@ from lacewing.formats.read import identity, mapped, release
 from lacewing.options import Progress
 from lacewing.quants.base import Quant
 from lacewing.weights.eager import Cancel, Ranges, ranges_bytes, read_weights
+from lacewing.weights.experts import ExpertCache, SlotCount
+from lacewing.weights.experts.cache import LayerExperts
+from lacewing.weights.experts.source import Stacks
 from lacewing.weights.tiles import Tiles
 
 GLANCE_SECONDS = 1.0  # between two looks at the files while tokens are made
@@ -46,10 +50,11 @@ class _Owned(NamedTuple):
 
 @dataclass(frozen=True)
 class _Eager:
-    """What eager weights have in RAM, by name (tied ones the same), and its bytes."""
+    """What eager weights have in RAM, by name (tied ones the same), and its bytes; `experts`: the slots of streamed ones."""
 
     owned: Mapping[str, _Owned]
     nbytes: int
+    experts: ExpertCache | None = None
 
 
 class _Memory:
@@ -63,9 +68,9 @@ class _Memory:
 class Weight:
     """One named tensor. `shape` is outermost first: a linear weight is (out, in), experts are (E, out, in)."""
 
-    def __init__(self, tensor: TensorInfo, files: Mapping[Path, Identity], memory: _Memory):
+    def __init__(self, name: str, tensor: TensorInfo, files: Mapping[Path, Identity], memory: _Memory):
         self._files, self._memory = files, memory
-        self.name = tensor.name
+        self.name = name  # in the store: the tensor's own may be that of its file
         self.shape = tensor.shape
         self.quant: Quant = tensor.quant
         self.ranges = tensor.ranges
@@ -79,6 +84,12 @@ class Weight:
     def _owned(self) -> _Owned | None:
         eager = self._memory.eager
         return None if eager is None else eager.owned.get(self.name)
+
+    @property
+    def slots(self) -> LayerExperts | None:
+        """Where the experts of a streamed stack are; None: it is not streamed."""
+        eager = self._memory.eager
+        return None if eager is None or eager.experts is None else eager.experts.layer_of(self.name)
 
     @property
     def parts(self) -> list[np.ndarray]:
@@ -147,13 +158,15 @@ class WeightStore(Mapping[str, Weight]):
         self._files = {path: identity(path) if identities is None else identities[path] for path in paths}
         self._looked = -GLANCE_SECONDS  # when the files were checked last, by the monotonic clock
         self._memory = _Memory()
-        self._weights = {name: Weight(tensor, self._files, self._memory) for name, tensor in tensors.items()}
+        self._weights = {name: Weight(name, tensor, self._files, self._memory) for name, tensor in tensors.items()}
         for name, tensor in tensors.items():
             self._weights[name].scales = None if tensor.scales is None else self._weights[tensor.scales]
         self._lock = threading.Lock()
         self._kept: set[str] | None = None  # names of those that are ever eager; None: all
         self._orders: Mapping[str, TileOrder] = {}
         self._nodes: tuple[int, ...] = ()
+        self._mixtures: Sequence[tuple[Stacks, int]] = ()
+        self._slots: SlotCount | None = None
         self._closed = False
 
     def __getitem__(self, name: str) -> Weight:
@@ -167,8 +180,15 @@ class WeightStore(Mapping[str, Weight]):
 
     @property
     def residency(self) -> str:
-        """ "lazy" or "eager"."""
-        return "lazy" if self._memory.eager is None else "eager"
+        """ "lazy", "eager" or "streamed"."""
+        eager = self._memory.eager
+        return "lazy" if eager is None else "eager" if eager.experts is None else "streamed"
+
+    @property
+    def experts(self) -> ExpertCache | None:
+        """The slots of streamed experts."""
+        eager = self._memory.eager
+        return None if eager is None else eager.experts
 
     @property
     def anonymous_bytes(self) -> int:
@@ -192,12 +212,16 @@ class WeightStore(Mapping[str, Weight]):
         self._refuse_eager()
         self._orders, self._nodes = dict(orders), nodes
 
+    def slot(self, mixtures: Sequence[tuple[Stacks, int]], slots: SlotCount | None) -> None:
+        """Which stacks are streamed, when the residency is, and how many slots they have then; as of `experts.stacks_of`."""
+        self._mixtures, self._slots = mixtures, slots
+
     def _refuse_eager(self) -> None:
         if self.residency != "lazy":
             raise OptionError("the weights are eager; make them lazy first")
 
     def set_residency(self, residency: str, progress: Progress | None = None, cancelled: Cancel | None = None) -> None:
-        """Bring all weights to "lazy" or "eager". `progress` is told the bytes read so far and in all.
+        """Bring all weights to "lazy", "eager" or "streamed". `progress` is told the bytes read so far and in all.
 
         Raises Cancelled, ModelFormatError (a file changed) or OutOfMemoryError; the state before is then whole.
         Arrays taken before stay valid as long as they are held; take `data` again to let their memory go.
@@ -206,22 +230,26 @@ class WeightStore(Mapping[str, Weight]):
 
     def prepare(self, residency: str, progress: Progress | None = None, cancelled: Cancel | None = None) -> Callable[[], None]:
         """As `set_residency`, but what it returns makes the change, in no time: the weights may be used while they are read."""
-        if residency not in ("lazy", "eager"):
-            raise OptionError(f"`residency` is {residency!r}; it must be lazy or eager")
+        if residency not in ("lazy", "eager", "streamed"):
+            raise OptionError(f"`residency` is {residency!r}; it must be lazy, eager or streamed")
+        if residency == "streamed" and (not self._mixtures or self._slots is None):
+            raise OptionError("only the experts of a mixture are streamed; choose lazy or eager")
         eager: _Eager | None = None
         with self._lock:
             self._refuse_closed()
             if residency != self.residency:
                 self._check_files()
-                if residency == "eager":
-                    eager = self._read(progress, cancelled)
+                if residency != "lazy":
+                    eager = self._read(residency == "streamed", progress, cancelled)
 
         def change() -> None:
             with self._lock:
                 self._refuse_closed()
                 if residency == self.residency:
                     return
-                self._memory.eager = eager
+                before, self._memory.eager = self._memory.eager, eager
+                if before is not None and before.experts is not None:
+                    before.experts.close()
                 for name in () if eager is None else eager.owned:
                     self._weights[name]._unmap()
 
@@ -231,13 +259,17 @@ class WeightStore(Mapping[str, Weight]):
         if self._closed:
             raise WeightError("the weights were closed with their model")
 
-    def _read(self, progress: Progress | None, cancelled: Cancel | None) -> _Eager:
-        tiles = self._tiles()
-        memory = read_weights(self._places(self._kept), tiles, self._files, progress, cancelled, self._nodes)
+    def _read(self, streamed: bool, progress: Progress | None, cancelled: Cancel | None) -> _Eager:
+        tiles, kept, experts = self._tiles(), self._kept, None
+        if streamed and self._slots is not None:
+            experts = ExpertCache(self._weights, self._mixtures, self._files, self._slots)
+            kept = (set(self._weights) if kept is None else kept) - {name for stacks, _ in self._mixtures for name in stacks}
+        memory = read_weights(self._places(kept), tiles, self._files, progress, cancelled, self._nodes)
         self._check_files()  # nothing else would tell of a change during the last read
         owned = {ranges: _Owned(each, tiles.get(ranges)) for ranges, each in memory.items()}
         names = {name: owned[weight.ranges] for name, weight in self._weights.items() if weight.ranges in owned}
-        return _Eager(names, sum(each.nbytes for each in memory.values()))
+        nbytes = sum(each.nbytes for each in memory.values()) + (0 if experts is None else experts.nbytes)
+        return _Eager(names, nbytes, experts)
 
     def release(self) -> None:
         """Let the system have the pages of lazy weights that were touched; they come back by use, mostly from its cache."""
@@ -246,11 +278,11 @@ class WeightStore(Mapping[str, Weight]):
                 release(view)
 
     def check_files(self, *, eager: bool = False) -> None:
-        """Raise ModelFormatError if a file was changed, replaced or removed, so that lazy weights could be wrong now.
+        """Raise ModelFormatError if a file was changed, replaced or removed, so that lazy or streamed weights could be wrong now.
 
         `eager`: also where the weights are eager, and thereby right.
         """
-        if eager or self.residency == "lazy":
+        if eager or self.residency != "eager":
             self._check_files()
 
     def glance(self) -> None:
@@ -260,7 +292,7 @@ class WeightStore(Mapping[str, Weight]):
         its pages at once: reading a lazy weight behind its new end before the next look ends the process (SIGBUS), which even a
         look before every token could not rule out. Eager weights are not affected.
         """
-        if self.residency == "lazy" and time.monotonic() - self._looked >= GLANCE_SECONDS:
+        if self.residency != "eager" and time.monotonic() - self._looked >= GLANCE_SECONDS:
             self._check_files()
 
     def _check_files(self) -> None:
@@ -274,7 +306,9 @@ class WeightStore(Mapping[str, Weight]):
         with self._lock:
             for weight in self._weights.values():
                 weight._close()
-            self._memory.eager, self._closed = None, True
+            before, self._memory.eager, self._closed = self._memory.eager, None, True
+        if before is not None and before.experts is not None:
+            before.experts.close()
 
     def _places(self, names: set[str] | None = None) -> dict[Ranges, str]:
         """Of all, or of those."""

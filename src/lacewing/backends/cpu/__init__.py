@@ -43,6 +43,7 @@ class CpuBackend(Backend):
 
     name = "cpu"
     copies_weights = False
+    streams_experts = True
 
     def __init__(self, threads: int | None):
         self.threads = threads or default_threads()

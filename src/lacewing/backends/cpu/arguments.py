@@ -31,6 +31,7 @@ STEP = layout("Step", "ops table state threads counters yield_function begun")
 OP = layout("Op", "kernel args barrier spare")  # barrier 1: all earlier ops must be done first
 # Words that threads write live on cache lines of their own: how many threads came to barriers, and up to where all did.
 STEP_ARRIVED, STEP_PASSED, STEP_ABORT, STEP_BYTES = 128, 256, 384, 512
+STEP_STOP = STEP_ABORT + 8  # the op behind which a run stops because experts are not in RAM, counted from 1; 0: none
 # What a worker is told: the head of the step that it runs next, and which of its threads it is; `generation` grows with each, and
 # `stop` ends it. `asleep` and `seen` (the generation that it knows) are on lines of the worker's own.
 MAIL = layout("Mail", "generation step thread stop yield_function spins")
@@ -39,9 +40,7 @@ MAIL_ASLEEP, MAIL_SEEN, MAIL_BYTES = 128, 256, 384
 # Ops. `counter` is the op's work counter; `bytes`, `bytes_stride` say where to put the quantised result, 0 for nowhere.
 # `tiled`: the weight is in tile order (backends.weights.TileOrder), 1: with whole blocks, 2: with blocks in pieces.
 EMBED = layout("Embed", "weight tiled row_bytes width out out_stride scale unpack blocks block_bytes block_columns sub_block shift")
-NORM = layout(
-    "Norm", "x x_stride out out_stride width heads weight weight_step bias centred eps add add_stride add_scale bytes bytes_stride"
-)
+NORM = layout("Norm", "x x_stride out out_stride width heads weight weight_step eps add add_stride add_scale bytes bytes_stride")
 QUANTISE = layout("Quantise", "counter x x_stride width to to_stride outputs parts")
 # `x_offsets`: address of int64, where the row of each token lies behind x. `direct`: the kernel for few tokens of the order that
 # the weight is in, or 0: for one token of rows, `direct_blocks` at a time; for up to FEW of blocks in pieces.
@@ -62,7 +61,9 @@ ROUTE = layout(
     "logits logits_stride ids ids_stride weights weights_stride experts active sigmoid bias groups groups_used group_best "
     "renormalise scale watched_ids watched_probabilities",
 )
-GROUP = layout("Group", "ids ids_stride active experts to")
+# `there`: address of a table of int64, 0 for an expert that is not in RAM, or 0: all are; `counts`, `clock`: as of `ExpertSlots`;
+# `stop`: where `place` is written if experts are missing.
+GROUP = layout("Group", "ids ids_stride active experts to there counts clock stop place")
 # What `route.group` writes, int64: how many experts were chosen, then (from GROUPS_HEAD on) their ids, where the pairs of each
 # begin, and all pairs (token * active + part) expert by expert; each list has room for its most.
 GROUPS_HEAD = 64
@@ -87,7 +88,7 @@ ANGLES = layout("Angles", "frequencies pairs magnitude out")
 # Where a paged state lies (state.py): `keys` and `values` are addresses in page 0, 0 where there are none; `table`: address of the
 # block tables, int32, `table_stride` bytes from one row to the next.
 _PAGES = "keys values page_bytes table table_stride"
-HEADS = layout("Heads", f"x stride count width norm weight bias centred eps angles pairs start adjacent hadamard {_PAGES}")
+HEADS = layout("Heads", f"x stride count width norm weight eps angles pairs start adjacent hadamard {_PAGES}")
 ATTENTION = layout(
     "Attention",
     f"counter q q_stride out out_stride heads key_heads key_width value_width {_PAGES} scale softcap window "

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from lacewing.backends.batch import Batch
-from lacewing.backends.cpu.arguments import LINEAR, OP, ROUTE, SCRATCH_BYTES, STATE, STEP, STEP_ABORT
+from lacewing.backends.cpu.arguments import LINEAR, OP, ROUTE, SCRATCH_BYTES, STATE, STEP, STEP_ABORT, STEP_STOP
+from lacewing.backends.cpu.experts import FEW_STREAMED, ExpertWalk
 from lacewing.backends.cpu.lowering.addresses import in_memory
 from lacewing.backends.cpu.lowering.context import LoweredOp, Lowering
 from lacewing.backends.cpu.lowering.stages import columns, ranges
@@ -48,9 +49,10 @@ class CpuStep(Step):
         self._table = aligned(8 * len(OP) * count, np.int64).reshape(count, len(OP))
         for row, (op, arguments) in enumerate(zip(lowering.ops, self._arguments, strict=True)):
             self._table[row] = [kernels[op.kernel], arguments.ctypes.data, op.barrier and row > 0, 0]
+        self._head = head_of(count, self._table, self._state, self._counters, threads)
+        self._experts = ExpertWalk(lowering, int(self._head.ctypes.data) + STEP_STOP)
         self._bind(first=True)
         self._chain_linears()
-        self._head = head_of(count, self._table, self._state, self._counters, threads)
         logits = lowering.memory.buffers.get("logits")
         self._logits = np.empty((0,), np.float32) if logits is None else logits.view(np.float32)
         self._pool = ThreadPool(self._head, threads, kernels)
@@ -97,11 +99,12 @@ class CpuStep(Step):
         if self._stages:
             raise not_alone()
         self._begin(batch)
-        self._walk()
+        self._walk(0, len(self._table))
         return self._rows()
 
     def _begin(self, batch: Batch) -> None:
         self._store.begin(batch)
+        self._experts.count_run()
         count, wanted, inputs = len(batch.tokens), len(batch.outputs), self._inputs
         inputs[0, :count], inputs[1, :count], inputs[2, :count] = batch.tokens, batch.rows, batch.positions
         inputs[3, :wanted] = batch.outputs
@@ -109,10 +112,20 @@ class CpuStep(Step):
             columns(self._lowering.memory, self._embedded, count)[given[0]] = given[1]
         self._state[0], self._state[1] = count, wanted
 
-    def _walk(self) -> None:
-        """Run the table that the head names. Raises Cancelled."""
+    def _walk(self, first: int, end: int) -> None:
+        """Run some ops of the table; those of experts that are not in RAM when they have been read. Raises Cancelled, and
+        ModelFormatError if a file cannot be read."""
         self._head[STEP_ABORT // 8] = 0
         self._stop_if_aborted()  # by `abort` before the word was cleared
+        few = int(self._state[STATE.tokens // 8]) <= FEW_STREAMED
+        while first < end:
+            self._run_ops(first, end)
+            stopped = int(self._head[STEP_STOP // 8])
+            first = self._experts.fetch(stopped, few, self._run_ops, self._stop_if_aborted) if stopped else end
+
+    def _run_ops(self, first: int, end: int) -> None:
+        self._head[STEP.ops // 8], self._head[STEP.table // 8] = end - first, self._table[first:].ctypes.data
+        self._head[STEP.counters // 8] = self._counters[first:].ctypes.data
         self._pool.run()
         self._stop_if_aborted()
 
@@ -126,9 +139,7 @@ class CpuStep(Step):
         for view, values in zip(stage.received, received, strict=True):
             columns(memory, view, count)[:] = values
         if end > first:
-            self._head[STEP.ops // 8], self._head[STEP.table // 8] = end - first, self._table[first:].ctypes.data
-            self._head[STEP.counters // 8] = self._counters[first:].ctypes.data
-            self._walk()
+            self._walk(first, end)
         return [columns(memory, view, count) for view in stage.sent]
 
     def logits(self) -> np.ndarray:

@@ -5,8 +5,8 @@ crowded cores still make progress. Arrivals at barriers are one counter that onl
 another word, on a line of its own, which the last to arrive writes: a line that all look at and all write moves between cores
 with every arrival.
 
-A step that is aborted is walked to its end without calling kernels. Whoever skips one arrives at the next barrier afterwards, so
-that nobody runs a kernel over what others left out.
+A step that is aborted, or that stops because experts are not in RAM, is walked to its end without calling kernels. Whoever skips
+one arrives at the next barrier afterwards, so that nobody runs a kernel over what others left out.
 """
 
 from lacewing.backends.cpu.arguments import (
@@ -18,6 +18,7 @@ from lacewing.backends.cpu.arguments import (
     STEP_ABORT,
     STEP_ARRIVED,
     STEP_PASSED,
+    STEP_STOP,
 )
 from lacewing.backends.cpu.kernels.simd.instructions import peek_i64, poke_i64
 from lacewing.backends.cpu.kernels.simd.registers import inline
@@ -55,7 +56,7 @@ def walk(step, thread):
             target += threads
             arrive(step, target)
             wait(step, target, yield_function)
-        if not atomic_load(step + STEP_ABORT):
+        if not atomic_load(step + STEP_ABORT) and not atomic_load(step + STEP_STOP):
             call_kernel(peek_i64(op + OP.kernel), peek_i64(op + OP.args), state, thread, threads)
     arrive(step, target + threads)  # a worker's last look at the step
     if thread == 0:
@@ -70,6 +71,7 @@ def begin(step, mails, woken, _3):
         poke_i64(peek_i64(step + STEP.counters) + 8 * index, 0)
     poke_i64(step + STEP_ARRIVED, 0)
     poke_i64(step + STEP_PASSED, 0)
+    poke_i64(step + STEP_STOP, 0)
     poke_i64(step + STEP.begun, peek_i64(step + STEP.begun) + 1)
     for thread in range(1, peek_i64(step + STEP.threads)):
         mail = peek_i64(mails + 8 * thread)

@@ -85,8 +85,12 @@ def of_experts(low: Lowering, name: str, skipped: int, *, tiled: bool = False) -
     weight = low.weights[name]
     table = aligned(8 * weight.shape[0], np.int64)
     low.memory.kept[f"addresses of {name} + {skipped}"] = table
+    low.expert_tables.setdefault(name, []).append((skipped, table))
 
     def fill() -> int:
+        if weight.slots is not None:
+            put_addresses(table, weight.slots.addresses[name], skipped)
+            return int(table.ctypes.data)
         if not tiled:
             _refuse_tiles(weight)
         parts = in_memory(weight)
@@ -98,3 +102,8 @@ def of_experts(low: Lowering, name: str, skipped: int, *, tiled: bool = False) -
         return int(table.ctypes.data)
 
     return fill
+
+
+def put_addresses(table: np.ndarray, addresses: np.ndarray, skipped: int) -> None:
+    """Into a table of `of_experts`, of those experts of a streamed stack that are in RAM; 0 of the others."""
+    np.copyto(table, np.where(addresses != 0, addresses + skipped, 0))

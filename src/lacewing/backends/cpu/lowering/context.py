@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -104,6 +104,18 @@ class Stage:
     sent: tuple[View, ...] = ()
 
 
+@dataclass
+class ExpertChain:
+    """The linears of the experts that the pairs of one `group` op are about, from the op behind it to `last`. They may be run again
+    for other experts: what was computed for the others before stays as it is."""
+
+    group: LoweredOp
+    area: str  # of the memory that `group` writes to
+    experts: int
+    names: list[str] = field(default_factory=list)  # of the stacks
+    last: LoweredOp | None = None
+
+
 class Lowering:
     """What is known while a program is lowered. `ops`: the result; `extra`: names of kernels that other kernels call."""
 
@@ -123,7 +135,9 @@ class Lowering:
         self.routers: list[WatchedRouter] = []
         self.stages: list[Stage] = []  # none: the program is not a part of one
         self.head_groups: set[int] = set()  # addresses of what `route.all_heads` makes
-        self.sorted: set[View] = set()  # ids whose pairs are sorted by expert
+        self.sorted: dict[View, ExpertChain] = {}  # ids whose pairs are sorted by expert
+        self.chains: list[ExpertChain] = []
+        self.expert_tables: dict[str, list[tuple[int, np.ndarray]]] = {}  # of a stack: bytes skipped, addresses of experts
 
     # ---- emitting ----
 

@@ -18,9 +18,18 @@ from lacewing.backends.cpu.arguments import (
 from lacewing.backends.cpu.isa import host_isa
 from lacewing.backends.cpu.lowering import scaled
 from lacewing.backends.cpu.lowering.addresses import of_experts, tile_kernels, tile_order
-from lacewing.backends.cpu.lowering.context import RULES, Argument, LoweredOp, Lowering, WatchedRouter, float_argument
+from lacewing.backends.cpu.lowering.context import (
+    RULES,
+    Argument,
+    ExpertChain,
+    LoweredOp,
+    Lowering,
+    WatchedRouter,
+    float_argument,
+)
 from lacewing.backends.cpu.memory import aligned
 from lacewing.backends.cpu.quants import TileKernels, kernels_of
+from lacewing.backends.weights import ExpertSlots
 from lacewing.errors import UnsupportedModelError
 from lacewing.program import ops
 from lacewing.program.ops import Op, View
@@ -46,15 +55,41 @@ def lower_route(low: Lowering, op: ops.Route, rest: tuple[Op, ...]) -> None:
 
 def _sort(low: Lowering, ids: View, experts: int) -> None:
     """Sort the pairs of ids that are new."""
-    arguments = {"ids": low.at(ids), "ids_stride": low.stride(ids), "active": ids.width, "experts": experts}
-    low.emit(LoweredOp("experts.route.group", GROUP, to=_groups(low, ids, experts), **arguments))
-    low.sorted.add(ids)
+    arguments: dict[str, Argument] = {
+        "ids": low.at(ids), "ids_stride": low.stride(ids), "active": ids.width, "experts": experts,
+    }  # fmt: skip
+    made = LoweredOp("experts.route.group", GROUP, to=_groups(low, ids, experts), **arguments)
+    chain = ExpertChain(made, _area(ids), experts)
+
+    def slots() -> ExpertSlots | None:
+        return low.weights[chain.names[0]].slots if chain.names else None
+
+    def there() -> int:
+        found = slots()
+        return 0 if found is None else int(found.addresses[chain.names[0]].ctypes.data)
+
+    def counts() -> int:
+        found = slots()
+        return 0 if found is None else int(found.counts.ctypes.data)
+
+    def clock() -> int:
+        found = slots()
+        return 0 if found is None else int(found.clock.ctypes.data)
+
+    made.set(there=there, counts=counts, clock=clock)
+    low.emit(made)
+    low.sorted[ids] = chain
+    low.chains.append(chain)
+
+
+def _area(ids: View) -> str:
+    return f"groups of {ids.buffer.name}[{ids.start}]"
 
 
 def _groups(low: Lowering, ids: View, experts: int) -> int:
     """Where the sorted pairs of a step are."""
     words = GROUPS_HEAD // 8 + 2 * experts + 1 + low.limits.chunk * ids.width
-    return low.memory.area(f"groups of {ids.buffer.name}[{ids.start}]", 8 * words)
+    return low.memory.area(_area(ids), 8 * words)
 
 
 @RULES.rule(ops.ExpertLinear)
@@ -78,6 +113,9 @@ def lower_expert_linear(low: Lowering, op: ops.ExpertLinear, rest: tuple[Op, ...
             made.set(bias=_bias(low, bias, index % split, split, op.interleaved))
         made.barrier = index == 0
         low.emit(made, out)
+    chain = low.sorted[op.ids]
+    chain.names += op.weights
+    chain.last = low.ops[-1]
 
 
 def _tiled(low: Lowering, name: str) -> bool:

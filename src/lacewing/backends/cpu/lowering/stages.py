@@ -17,7 +17,8 @@ def lower_receive(low: Lowering, op: ops.Receive, rest: tuple[Op, ...]) -> None:
     for view in op.outs:
         low.at(view)
     low.forget(op.outs)
-    low.sorted.difference_update(op.outs)
+    for view in op.outs:
+        low.sorted.pop(view, None)
     low.stages.append(Stage(low.ops[-1] if low.ops else None, op.outs))
 
 

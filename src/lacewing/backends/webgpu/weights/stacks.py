@@ -11,7 +11,7 @@ from lacewing.backends.step import SwapIn
 from lacewing.backends.webgpu.device.device import Device, Slice
 from lacewing.backends.webgpu.weights.conversion import stored_bytes
 from lacewing.backends.webgpu.weights.matrices import Matrix, Uploader
-from lacewing.backends.weights import WeightView, members
+from lacewing.backends.weights import ExpertSlots, WeightView, members
 from lacewing.errors import BackendError
 from lacewing.quants.base import Quant
 
@@ -27,6 +27,7 @@ class Stack:
     scales: WeightView | None = None
     scale_block: tuple[int, int] = (1, 1)
     tiled: np.ndarray | None = None
+    slots: ExpertSlots | None = None
 
     @property
     def data(self) -> np.ndarray:

@@ -15,6 +15,7 @@ from lacewing.backends.cpu.kernels.simd.instructions import (
     sum_f32,
 )
 from lacewing.backends.cpu.kernels.simd.registers import LANES, inline
+from lacewing.backends.cpu.kernels.simd.threads import atomic_swap
 
 LOWEST = -3.4e38  # below all scores; marks what cannot be chosen
 NAN_BITS = 0x7FC00000
@@ -142,6 +143,21 @@ def all_heads(args, state, thread, threads):
     poke_i64(starts + 8 * heads, heads * tokens)
 
 
+@inline
+def look_for(args, chosen, starts, found):
+    """Count the uses of the chosen experts, and stop the run if some of them are not in RAM."""
+    clock, missing = peek_i64(peek_i64(args + GROUP.clock)), 0
+    for i in range(found):
+        e = peek_i64(chosen + 8 * i)
+        count = peek_i64(args + GROUP.counts) + 16 * e
+        poke_i64(count, peek_i64(count) + peek_i64(starts + 8 * (i + 1)) - peek_i64(starts + 8 * i))
+        poke_i64(count + 8, clock)
+        if peek_i64(peek_i64(args + GROUP.there) + 8 * e) == 0:
+            missing += 1
+    if missing:
+        atomic_swap(peek_i64(args + GROUP.stop), peek_i64(args + GROUP.place))
+
+
 def group(args, state, thread, threads):
     """Sort the pairs by expert, in the order of tokens within one; thread 0 alone. Layout of the result: arguments.py."""
     if thread:
@@ -176,3 +192,5 @@ def group(args, state, thread, threads):
                 at = peek_i64(counts + 8 * e)
                 poke_i64(order + 8 * at, t * active + a)
                 poke_i64(counts + 8 * e, at + 1)
+    if peek_i64(args + GROUP.there):
+        look_for(args, chosen, starts, found)

@@ -1,0 +1,96 @@
+"""Running a mixture whose experts are streamed: the run stops where some are missing, and goes on as they come.
+
+Nothing of it costs anything while all chosen experts are in RAM. Outputs of an expert for a token stand apart from all others and
+are summed in a fixed order, so that it does not matter which come first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from lacewing.backends.cpu.arguments import GROUPS_HEAD
+from lacewing.backends.cpu.lowering.addresses import put_addresses
+from lacewing.backends.cpu.lowering.context import ExpertChain, Lowering
+
+FEW_STREAMED = 32  # tokens of a run whose experts are likely to be used again at once
+
+
+class _Pairs(NamedTuple):
+    """What `route.group` found: the chosen experts (n,), where the pairs of each begin (n + 1,), all pairs; int64."""
+
+    chosen: np.ndarray
+    starts: np.ndarray
+    order: np.ndarray
+
+
+class ExpertWalk:
+    """Of a compiled step. `stop`: address of the word that tells which op stopped a run."""
+
+    def __init__(self, lowering: Lowering, stop: int):
+        self._lowering = lowering
+        places = {id(op): place for place, op in enumerate(lowering.ops)}
+        self._chains: dict[int, tuple[ExpertChain, int, int]] = {}  # and its ops, by the place of its `group`, counted from 1
+        for chain in lowering.chains:
+            if chain.last is not None:
+                first, end = places[id(chain.group)] + 1, places[id(chain.last)] + 1
+                chain.group.set(stop=stop, place=first)
+                self._chains[first] = chain, first, end
+
+    def count_run(self) -> None:
+        """A run begins."""
+        for chain, _, _ in self._chains.values():
+            slots = self._lowering.weights[chain.names[0]].slots
+            if slots is not None:
+                slots.clock += 1
+                return  # they have one clock
+
+    def fetch(self, stopped: int, few: bool, run: Callable[[int, int], None], check: Callable[[], None]) -> int:
+        """Have the missing experts of the chain that stopped, and run it for all that were chosen; where the run goes on.
+
+        `run` runs the ops between two places; `check` may raise while it waits. Raises ModelFormatError.
+        """
+        chain, first, end = self._chains[stopped]
+        slots = self._lowering.weights[chain.names[0]].slots
+        if slots is None:
+            raise RuntimeError(f"a run stopped at experts that are not streamed: {', '.join(chain.names)}")
+        pairs = self._pairs(chain)
+        try:
+            for some in slots.batches(pairs.chosen, few, check):
+                self._tell(chain)
+                self._put(chain, pairs, some)
+                run(first, end)
+        finally:
+            self._tell(chain)
+        return end
+
+    def _words(self, chain: ExpertChain) -> np.ndarray:
+        return self._lowering.memory.buffers[chain.area].view(np.int64)
+
+    def _pairs(self, chain: ExpertChain) -> _Pairs:
+        words, head = self._words(chain), GROUPS_HEAD // 8
+        count, starts = int(words[0]), head + chain.experts
+        found = words[starts : starts + count + 1].copy()
+        order = starts + chain.experts + 1
+        return _Pairs(words[head : head + count].copy(), found, words[order : order + int(found[-1])].copy())
+
+    def _put(self, chain: ExpertChain, pairs: _Pairs, some: np.ndarray) -> None:
+        """The pairs of some of the chosen experts in place of all of them."""
+        words, head, count = self._words(chain), GROUPS_HEAD // 8, len(some)
+        at = np.searchsorted(pairs.chosen, some)
+        parts = [pairs.order[pairs.starts[i] : pairs.starts[i + 1]] for i in at]
+        starts = head + chain.experts
+        order = starts + chain.experts + 1
+        words[0], words[head : head + count] = count, some
+        words[starts : starts + count + 1] = np.cumsum([0, *map(len, parts)])
+        words[order : order + sum(map(len, parts))] = np.concatenate(parts)
+
+    def _tell(self, chain: ExpertChain) -> None:
+        """The kernels, where the experts are now."""
+        for name in chain.names:
+            slots = self._lowering.weights[name].slots
+            for skipped, table in self._lowering.expert_tables.get(name, ()):
+                if slots is not None:
+                    put_addresses(table, slots.addresses[name], skipped)

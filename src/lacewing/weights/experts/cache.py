@@ -1,0 +1,265 @@
+"""The slots of all mixtures of a model, and what comes to them when."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as NotDone
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from lacewing.errors import ModelFormatError
+from lacewing.formats.checkpoint import ByteRange, Identity
+from lacewing.options import format_bytes
+from lacewing.weights.experts.policy import Usage
+from lacewing.weights.experts.reading import ExpertReader, offset_in
+from lacewing.weights.experts.source import SlotCount, Stacks, padded, ranges_of_experts
+from lacewing.weights.memory import allocate
+
+PATIENCE = 60.0  # seconds that a read may take
+_GLANCE = 0.05  # seconds between two looks at whether the run was cancelled
+
+
+class Stack(Protocol):
+    """What the cache must know of a weight."""
+
+    shape: tuple[int, ...]
+    ranges: tuple[ByteRange, ...]
+
+
+@dataclass
+class StreamStatistics:
+    """Since the model was loaded. Of the experts that runs have chosen, layer by layer: how many were in slots, how many were
+    read; bytes read, and seconds that runs have waited for them."""
+
+    hits: int = 0
+    misses: int = 0
+    nbytes: int = 0
+    waited: float = 0.0
+
+    @property
+    def hit_rate(self) -> float | None:
+        """None: nothing was chosen."""
+        chosen = self.hits + self.misses
+        return self.hits / chosen if chosen else None
+
+
+class _Place(NamedTuple):
+    """A slot: its memory, and which one of the layer it is."""
+
+    memory: np.ndarray
+    own: int  # index of a layer's own slots; -1: one that the layers share
+
+
+class _Read(NamedTuple):
+    """An expert that is on its way to a slot."""
+
+    expert: int
+    place: _Place
+    parts: list[Future[None]]
+
+
+class LayerExperts:
+    """The experts of one layer; an `ExpertSlots` of `backends/weights.py`."""
+
+    def __init__(self, cache: ExpertCache, stacks: Mapping[str, Stack], memory: Sequence[np.ndarray], active: int):
+        self._cache, self.clock = cache, cache.clock
+        experts = self.experts = next(iter(stacks.values())).shape[0]
+        self._parts = {name: ranges_of_experts(stack.ranges, experts) for name, stack in stacks.items()}
+        self.addresses = {name: np.zeros(experts, np.int64) for name in stacks}
+        self._usage, self._wave = Usage(experts), max(1, min(active, cache.shared // 2))
+        self._places = [_Place(each, index) for index, each in enumerate(memory)]
+        self._slot_of = np.full(experts, -1, np.int32)
+        self._expert_in = np.full(len(memory), -1, np.int32)
+
+    @property
+    def counts(self) -> np.ndarray:
+        return self._usage.counts
+
+    def batches(self, chosen: np.ndarray, few: bool, check: Callable[[], None]) -> Iterator[np.ndarray]:
+        """The chosen experts, some at a time, when their addresses are there; those that a caller was given before may have gone.
+
+        First those in slots, while the first others are read. `few`: of a handful of tokens, each of which is likely to be
+        followed by one that uses the same; else experts come to free slots only, and those that are left pass through shared ones.
+        `check` is called while it waits, and may raise. Raises ModelFormatError for a file that cannot be read.
+        """
+        there = self._slot_of[chosen] >= 0
+        hits, misses = chosen[there], chosen[~there]
+        self._cache.statistics.hits += len(hits)
+        self._cache.statistics.misses += len(misses)
+        waves, reads = self._waves(chosen, misses, few), list[list[_Read]]()
+        try:
+            self._begin_next(waves, reads)
+            if len(hits):
+                yield hits
+            while reads:
+                self._begin_next(waves, reads)
+                yield self._finish(reads[0], check)
+                self._let_go(reads.pop(0))
+        finally:
+            for each in reads:
+                self._let_go(each)
+
+    def _waves(self, chosen: np.ndarray, misses: np.ndarray, few: bool) -> Iterator[list[tuple[int, _Place]]]:
+        """What is read together: all of a handful of tokens at once, else so many that the next wave can be read meanwhile."""
+        if not len(misses):
+            return
+        scores = self._usage.scores(int(self.clock[0]))
+        own = self._own_places(chosen, scores, few)
+        if len(own) < len(misses):  # the most used ones stay
+            misses = misses[np.argsort(-scores[misses], kind="stable")]
+        stay, pass_on = misses[: len(own)], misses[len(own) :]
+        size = len(stay) if few else self._wave
+        for first in range(0, len(stay), max(1, size)):
+            yield list(zip(stay[first : first + size].tolist(), own[first : first + size], strict=False))
+        shared = self._cache.shared_places() if len(pass_on) else []
+        half = len(shared) // 2
+        for number, first in enumerate(range(0, len(pass_on), max(1, half))):
+            wave = pass_on[first : first + half].tolist()
+            yield list(zip(wave, shared[half:] if number % 2 else shared[:half], strict=False))
+
+    def _own_places(self, chosen: np.ndarray, scores: np.ndarray, few: bool) -> list[_Place]:
+        """Slots that may be filled: free ones, then, if `few`, those of experts that are not chosen, the least used first."""
+        usable = [place for place in self._places if not self._cache.is_busy(place.memory)]
+        found = [place for place in usable if self._expert_in[place.own] < 0]
+        if few:
+            needed = {-1, *chosen.tolist()}
+            others = [place for place in usable if self._expert_in[place.own] not in needed]
+            found += sorted(others, key=lambda place: float(scores[self._expert_in[place.own]]))
+        return found
+
+    def _begin_next(self, waves: Iterator[list[tuple[int, _Place]]], reads: list[list[_Read]]) -> None:
+        if wave := next(waves, None):
+            reads.append(self._begin(wave))
+
+    def _begin(self, wave: list[tuple[int, _Place]]) -> list[_Read]:
+        reads = []
+        for expert, place in wave:
+            if place.own >= 0:
+                self._forget(int(self._expert_in[place.own]))
+            at, parts = 0, []
+            for ranges in self._parts.values():
+                part = ranges[expert]
+                region = place.memory[at : at + padded(part.nbytes)]
+                parts.append(self._cache.reader.submit(part, region))
+                at += region.nbytes
+            self._cache.keep_busy(place.memory, parts)
+            reads.append(_Read(expert, place, parts))
+        return reads
+
+    def _forget(self, expert: int) -> None:
+        """It is on the disk alone from now on."""
+        if expert >= 0:
+            self._expert_in[self._slot_of[expert]] = -1
+            self._slot_of[expert] = -1
+            for addresses in self.addresses.values():
+                addresses[expert] = 0
+
+    def _finish(self, reads: list[_Read], check: Callable[[], None]) -> np.ndarray:
+        """Wait for a wave; its ids."""
+        began = time.perf_counter()
+        for read in reads:
+            for part, ranges in zip(read.parts, self._parts.values(), strict=True):
+                self._wait(part, ranges[read.expert], began, check)
+                self._cache.statistics.nbytes += ranges[read.expert].nbytes
+            self._arrive(read)
+        self._cache.statistics.waited += time.perf_counter() - began
+        return np.array([read.expert for read in reads], np.int64)
+
+    def _wait(self, part: Future[None], of: ByteRange, began: float, check: Callable[[], None]) -> None:
+        while True:
+            try:
+                return part.result(_GLANCE)
+            except NotDone:
+                check()
+                if time.perf_counter() - began > PATIENCE:
+                    raise ModelFormatError(of.path, f"the disk has not answered for {PATIENCE:.0f} s") from None
+
+    def _arrive(self, read: _Read) -> None:
+        at = int(read.place.memory.ctypes.data)
+        for name, ranges in self._parts.items():
+            self.addresses[name][read.expert] = at + offset_in(ranges[read.expert])
+            at += padded(ranges[read.expert].nbytes)
+        if read.place.own >= 0:
+            self._slot_of[read.expert] = read.place.own
+            self._expert_in[read.place.own] = read.expert
+
+    def _let_go(self, reads: list[_Read]) -> None:
+        """Shared slots are for others now."""
+        for read in reads:
+            if read.place.own < 0:
+                for addresses in self.addresses.values():
+                    addresses[read.expert] = 0
+
+
+class ExpertCache:
+    """Slots for the experts of a model: of each layer its own, and some that the layers share, one layer at a time.
+
+    Memory is taken once and overwritten in place: giving it back and forth would cost more than the policy gains.
+    Raises OutOfMemoryError.
+    """
+
+    def __init__(
+        self, weights: Mapping[str, Stack], layers: Sequence[tuple[Stacks, int]], files: Mapping[Path, Identity], slots: SlotCount
+    ):
+        self.clock = np.zeros(1, np.int64)  # runs that have begun
+        self.statistics = StreamStatistics()
+        self.slots, self.shared = slots, slots.shared
+        self.reader = ExpertReader(files)
+        self._busy: dict[int, list[Future[None]]] = {}  # reads that are under way, by the address of the slot
+        sizes = [sum(padded(_expert_bytes(weights[name])) for name in stacks) for stacks, _ in layers]
+        self.nbytes = slots.layer * sum(sizes) + slots.shared * max(sizes, default=0)
+        memory, at = allocate(self.nbytes, "the slots of experts"), 0
+        self._shared = [_Place(memory[at + i * max(sizes) :][: max(sizes)], -1) for i in range(slots.shared)]
+        at += slots.shared * max(sizes, default=0)
+        self.layers: list[LayerExperts] = []
+        self._layer_of: dict[str, LayerExperts] = {}
+        for (stacks, active), size in zip(layers, sizes, strict=True):
+            own = [memory[at + index * size :][:size] for index in range(slots.layer)]
+            at += slots.layer * size
+            self.layers.append(LayerExperts(self, {name: weights[name] for name in stacks}, own, active))
+            self._layer_of |= dict.fromkeys(stacks, self.layers[-1])
+
+    def layer_of(self, name: str) -> LayerExperts | None:
+        """That a stack belongs to; None: it is not streamed."""
+        return self._layer_of.get(name)
+
+    def shared_places(self) -> list[_Place]:
+        """The shared slots, two at least, that no read of an abandoned run still writes to."""
+        found = [place for place in self._shared if not self.is_busy(place.memory)]
+        if len(found) >= 2:
+            return found
+        for place in self._shared:
+            for part in self._busy.get(int(place.memory.ctypes.data), ()):
+                part.exception(PATIENCE)
+        return self._shared
+
+    def keep_busy(self, memory: np.ndarray, parts: list[Future[None]]) -> None:
+        self._busy[int(memory.ctypes.data)] = parts
+
+    def is_busy(self, memory: np.ndarray) -> bool:
+        """Whether a read still writes to a slot."""
+        parts = self._busy.get(int(memory.ctypes.data), [])
+        return not all(part.done() for part in parts)
+
+    def __str__(self) -> str:
+        found, experts = self.statistics, max((layer.experts for layer in self.layers), default=0)
+        each = f"of each of {len(self.layers)} layers {min(self.slots.layer, experts)} of {experts} experts are in RAM"
+        if found.hit_rate is None:
+            return f"streamed: {each}"
+        return (
+            f"streamed: {each}, hit rate {found.hit_rate:.0%}; {format_bytes(found.nbytes)} were read from the disk, "
+            f"and runs waited {found.waited:.1f} s for it"
+        )
+
+    def close(self) -> None:
+        """Waits for the reads that are under way."""
+        self.reader.close()
+
+
+def _expert_bytes(stack: Stack) -> int:
+    return sum(part.nbytes for part in stack.ranges) // stack.shape[0]

@@ -1,0 +1,86 @@
+"""Where the experts of a mixture are in the files, and how large the slots must be that hold them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from lacewing.backends.weights import TensorSpec
+from lacewing.formats.checkpoint import ByteRange
+from lacewing.program.ops import ExpertLinear, Route
+from lacewing.program.program import Program
+
+PAGE = 4096  # bytes that direct reads are aligned to, in the file and in memory
+Stacks = tuple[str, ...]  # the names of the weights that an expert of one layer is made of
+
+
+class SlotCount(NamedTuple):
+    """`layer`: slots of each layer; `shared`: slots that the layers use in turn for experts that do not stay; all their bytes."""
+
+    layer: int
+    shared: int
+    nbytes: int = 0
+
+
+@dataclass(frozen=True)
+class LayerSlots:
+    """A mixture that can be streamed: of `experts` experts a token uses `active`; a slot takes `nbytes`, all experts in the file
+    `stack_bytes`."""
+
+    stacks: Stacks
+    experts: int
+    active: int
+    nbytes: int
+    stack_bytes: int
+
+
+def slots_within(layers: Sequence[LayerSlots], room: int) -> SlotCount | None:
+    """As many slots as `room` bytes hold, the same number in each layer; None: too few for the experts of one token."""
+    active, shared, _ = least_slots(layers)
+    each, largest = sum(layer.nbytes for layer in layers), max(layer.nbytes for layer in layers)
+    count = min(max(layer.experts for layer in layers), (room - shared * largest) // each)
+    return SlotCount(count, shared, count * each + shared * largest) if count >= active else None
+
+
+def least_slots(layers: Sequence[LayerSlots]) -> SlotCount:
+    """For the experts of one token in each layer; while the next half of the shared slots is filled, the other is computed with."""
+    active = max(layer.active for layer in layers)
+    shared = max(2, 2 * active)
+    nbytes = active * sum(layer.nbytes for layer in layers) + shared * max(layer.nbytes for layer in layers)
+    return SlotCount(active, shared, nbytes)
+
+
+def stacks_of(program: Program) -> list[tuple[Stacks, int]]:
+    """The stacked weights of each mixture, in the order of the layers, and how many experts of it a token uses."""
+    found: list[tuple[list[str], int]] = []
+    for op in program.ops:
+        if isinstance(op, Route):
+            found.append(([], op.ids.width))
+        elif isinstance(op, ExpertLinear) and found:
+            found[-1][0].extend(op.weights)
+    return [(tuple(names), active) for names, active in found if names]
+
+
+def padded(nbytes: int) -> int:
+    """Bytes that hold a range of a file wherever it begins, when whole pages are read."""
+    return (-(-nbytes // PAGE) + 1) * PAGE
+
+
+def layer_slots(program: Program, tensors: Mapping[str, TensorSpec]) -> list[LayerSlots]:
+    """Of each mixture of a program."""
+    found = []
+    for stacks, active in stacks_of(program):
+        experts = tensors[stacks[0]].shape[0]
+        stored = [tensors[name].nbytes for name in stacks]
+        found.append(LayerSlots(stacks, experts, active, sum(padded(each // experts) for each in stored), sum(stored)))
+    return found
+
+
+def ranges_of_experts(ranges: Sequence[ByteRange], experts: int) -> list[ByteRange]:
+    """Where each expert of a stack is; a stack has one range, or one for each of its experts."""
+    if len(ranges) == experts:
+        return list(ranges)
+    (whole,) = ranges
+    size = whole.nbytes // experts
+    return [ByteRange(whole.path, whole.offset + size * expert, size) for expert in range(experts)]
