@@ -82,7 +82,7 @@ def test_the_message_names_the_range(field, value, range):
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("residency", "streamed"),
+        ("residency", "resident"),
         ("context", 0),
         ("threads", 1025),
         ("memory_bytes", 2**61),

@@ -12,7 +12,7 @@ from lacewing.errors import OptionError
 
 Progress = Callable[[str, int, int], None]  # what is being done, done so far, in all
 
-RESIDENCIES = ("auto", "lazy", "eager")
+RESIDENCIES = ("auto", "lazy", "eager", "streamed")
 CPU, GPU, REFERENCE = "cpu", "webgpu", "reference"  # backends that others name in messages and choices
 KV_TYPES = ("f16", "f32", "q8_0")  # of the KV cache
 _OPTION = re.compile(r"`(\w+)(?:=\[?'([^'`]*)'\]?)?`")
@@ -180,7 +180,8 @@ class LoadArguments(TypedDict, total=False):
     adapter: str | int | None
     """Which GPU, by index or name, as `lacewing backends` shows them."""
     residency: str
-    """"lazy" pages weights in from the file, "eager" reads them into RAM, "auto" decides by `memory`."""
+    """"lazy" pages weights in from the file, "eager" reads them into RAM, "streamed" reads all but the experts of a mixture, which
+    come from the disk when they are chosen; "auto" decides by `memory`."""
     memory: str | int | None
     """Of RAM, bytes or "4GiB"; by default what is free."""
     context: int | None

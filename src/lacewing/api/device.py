@@ -118,20 +118,23 @@ class DeviceModel:
         force: bool = False,
         reason: str = "forced",
     ) -> None:
-        """Bring the weights in RAM to "lazy" or "eager"; outputs stay bitwise the same.
+        """Bring the weights in RAM to "lazy", "eager" or "streamed"; outputs stay bitwise the same.
 
-        `force`: whatever the memory plan says; `reason` is then what it tells.
+        `force`: lazy or eager whatever the memory plan says; `reason` is then what it tells.
 
-        Raises OptionError if all weights are on a GPU: then nothing would be gained by reading them. Raises OutOfMemoryError or
-        Cancelled; the state before is then whole.
+        Raises OptionError if all weights are on a GPU: then nothing would be gained by reading them; or if none can be streamed.
+        Raises OutOfMemoryError or Cancelled; the state before is then whole.
         """
         if residency == self.weights.residency and self.on_device:
             return
         if not self._placement.on_host:
-            raise OptionError(f"the weights are on {self.backend.facts().name}; lazy and eager are about weights in RAM")
+            raise OptionError(f"the weights are on {self.backend.facts().name}; {residency} is about weights in RAM")
         options, before = dataclasses.replace(self._info.options, residency=residency), self.weights.residency
-        forced = self.plan.instead(residency, f"{residency}: {reason}")
-        plan = forced if force else self._placement.replan(options, self.memory_bytes)
+        if force and residency != "streamed":
+            plan = self.plan.instead(residency, f"{residency}: {reason}")
+        else:
+            plan = self._placement.replan(options, self.memory_bytes)
+        self._placement.slot(self.weights, plan)
         change = self.weights.prepare(residency, progress, cancelled)  # while others use them
         with self.engine.exclusive():
             try:

@@ -39,7 +39,12 @@ Backend = Annotated[
 ]
 Adapter = Annotated[str | None, typer.Option(help="Which GPU, as `lacewing backends` lists them.", metavar="NAME|INDEX")]
 Residency = Annotated[
-    str, typer.Option(help="Where weights are: auto, lazy (paged in from the file) or eager (read into RAM).", metavar="WHERE")
+    str,
+    typer.Option(
+        help="Where weights are: auto, lazy (paged in from the file), eager (read into RAM) or streamed (in RAM but for experts, "
+        "which are read when they are chosen).",
+        metavar="WHERE",
+    ),
 ]
 Memory = Annotated[str | None, typer.Option(help="RAM that may be used, for example 4GiB.", metavar="SIZE")]
 Context = Annotated[int | None, typer.Option(help="Context size in tokens.", metavar="N")]

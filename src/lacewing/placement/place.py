@@ -74,6 +74,13 @@ class Placement:
         """Tell a lazy store which weights the CPU computes with, and how the backend would have them."""
         weights.keep(self.host_weights)
         weights.arrange(self.backend.tile_orders(self.program, weights), self.backend.memory_nodes())
+        self.slot(weights, self.plan)
+
+    def slot(self, weights: WeightStore, plan: MemoryPlan) -> None:
+        """Tell a store which experts are streamed as of a plan, and how many slots they have."""
+        from lacewing.weights.experts import stacks_of
+
+        weights.slot(stacks_of(self.program), plan.slots)
 
     def replan(self, options: LoadOptions, spare: int) -> MemoryPlan:
         """With other options for the weights in RAM. Raises OutOfMemoryError."""

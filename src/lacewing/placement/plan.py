@@ -7,12 +7,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from lacewing.errors import OutOfMemoryError
+from lacewing.errors import OptionError, OutOfMemoryError
 from lacewing.options import LoadOptions, format_bytes
+from lacewing.weights.experts.source import LayerSlots, SlotCount, least_slots, slots_within
 from lacewing.weights.machine import Machine
 
 AUTO_SHARE = 0.8  # of what is free may be filled without being asked to
-_WHERE = {"eager": "RAM (eager)", "lazy": "mapped from the file (lazy)"}
+_WHERE = {
+    "eager": "RAM (eager)",
+    "lazy": "mapped from the file (lazy)",
+    "streamed": "RAM, and experts from the disk when they are chosen (streamed)",
+}
 
 
 @dataclass(frozen=True)
@@ -30,7 +35,7 @@ class MemoryRequirements:
     """Bytes of a model, known from its headers. `active_bytes` are the weights read for one token.
 
     `expert_bytes`: of all weights those that a router chooses from; `active_expert_bytes`: those of the chosen experts.
-    `copied_bytes`: of copies that the CPU makes of some weights, wherever these are.
+    `copied_bytes`: of copies that the CPU makes of some weights, wherever these are. `mixtures`: those that can be streamed.
     """
 
     weight_bytes: int
@@ -40,6 +45,12 @@ class MemoryRequirements:
     expert_bytes: int = 0
     active_expert_bytes: int = 0
     copied_bytes: int = 0
+    mixtures: tuple[LayerSlots, ...] = ()
+
+    @property
+    def trunk_bytes(self) -> int:
+        """Weights that streaming keeps in RAM."""
+        return self.weight_bytes - sum(layer.stack_bytes for layer in self.mixtures)
 
     @property
     def fixed_bytes(self) -> int:
@@ -75,24 +86,27 @@ class MemoryPlan:
     kv_bytes: int
     rows: tuple[Row, ...]
     reasons: tuple[str, ...]
+    slots: SlotCount | None = None  # of streamed experts
 
     def instead(self, residency: str, reason: str) -> MemoryPlan:
         """With another residency, whatever the budget says."""
-        weights = next(row.nbytes for row in self.rows if row.name == "weights")
-        eager = (residency == "eager") - (self.residency == "eager")
-        needed, notes = self.needed_bytes + eager * weights, {"weights": _WHERE[residency]}
+        found = {row.name: row.nbytes for row in self.rows}
+        in_ram = found["weights"] if self.residency == "eager" else found.get("trunk", 0) + found.get("slots", 0)
+        needed = self.needed_bytes - in_ram + (found["weights"] if residency == "eager" else 0)
+        notes = {"weights": _WHERE[residency]}
         rows = tuple(
             replace(row, nbytes=needed if row.name == "needed" else row.nbytes, note=notes.get(row.name, row.note))
             for row in self.rows
-            if row.name not in ("resident", "streamed")  # which were for the other one
+            if row.name not in ("resident", "streamed", "trunk", "slots")  # which were for the other one
         )
-        return replace(self, residency=residency, needed_bytes=needed, rows=rows, reasons=(reason,))
+        return replace(self, residency=residency, needed_bytes=needed, rows=rows, reasons=(reason,), slots=None)
 
 
 def plan(needs: MemoryRequirements, options: LoadOptions, machine: Machine) -> MemoryPlan:
     """Choose the residency.
 
-    Raises OutOfMemoryError if KV cache and buffers alone exceed the budget, or eager weights that were asked for do.
+    Raises OutOfMemoryError if KV cache and buffers alone exceed the budget, or eager or streamed weights that were asked for do;
+    OptionError for streamed weights of a model, or on a backend, that has none.
     """
     budget, source = _budget(options, machine)
     fixed = needs.fixed_bytes
@@ -107,13 +121,34 @@ def plan(needs: MemoryRequirements, options: LoadOptions, machine: Machine) -> M
             f"eager weights need {format_bytes(fixed + needs.weight_bytes)} in all, but {source} gives {format_bytes(budget)}; "
             "choose `residency='lazy'`, which pages the weights in from the file, or allow more memory"
         )
-    residency, reason = _choose(needs.weight_bytes, needs.active_bytes, fixed, budget, source, options)
+    slots = _slots(needs, options, budget, source)
+    residency, reason = _choose(needs, slots, budget, source, options)
     reasons = [reason]
     if residency == "lazy" and fixed + needs.active_bytes > budget:
         active = format_bytes(needs.active_bytes)
         reasons.append(f"a token reads {active} of weights, more than can stay in memory: the disk sets the speed")
-    needed = fixed + (needs.weight_bytes if residency == "eager" else 0)
-    return MemoryPlan(residency, needed, budget, needs.kv_bytes, _rows(needs, residency, needed, budget, source), tuple(reasons))
+    if residency != "streamed" or slots is None:
+        slots = None
+    in_ram = needs.trunk_bytes + slots.nbytes if slots else needs.weight_bytes if residency == "eager" else 0
+    rows = _rows(needs, residency, fixed + in_ram, budget, source, slots)
+    return MemoryPlan(residency, fixed + in_ram, budget, needs.kv_bytes, rows, tuple(reasons), slots)
+
+
+def _slots(needs: MemoryRequirements, options: LoadOptions, budget: int, source: str) -> SlotCount | None:
+    """That the budget has room for; None: too few. Raises as `plan` if streaming was asked for."""
+    asked = options.residency == "streamed"
+    if not needs.mixtures:
+        if asked:
+            raise OptionError("only mixtures of experts that the CPU runs are streamed; choose `residency='lazy'` or `'eager'`")
+        return None
+    found = slots_within(needs.mixtures, budget - needs.fixed_bytes - needs.trunk_bytes)
+    if asked and found is None:
+        least = needs.fixed_bytes + needs.trunk_bytes + least_slots(needs.mixtures).nbytes
+        raise OutOfMemoryError(
+            f"streaming needs {format_bytes(least)} at least, for what every token reads and the experts of one token, "
+            f"but {source} gives {format_bytes(budget)}; choose a smaller context, `residency='lazy'`, or allow more memory"
+        )
+    return found
 
 
 def plan_or_reason(needs: MemoryRequirements, options: LoadOptions, machine: Machine) -> MemoryPlan:
@@ -153,9 +188,15 @@ def plan_on_device(needs: MemoryRequirements, device: str, memory_bytes: int | N
     )
 
 
-def _rows(needs: MemoryRequirements, residency: str, needed: int, budget: int, source: str) -> tuple[Row, ...]:
+def _rows(
+    needs: MemoryRequirements, residency: str, needed: int, budget: int, source: str, slots: SlotCount | None = None
+) -> tuple[Row, ...]:
     """The table: weights in all and for a token, how much of them stays in memory and how much does not, then all else."""
-    room = needs.weight_bytes if residency == "eager" else max(0, min(needs.weight_bytes, budget - needs.fixed_bytes))
+    if slots is not None:
+        resident = sum(min(slots.layer, layer.experts) * layer.stack_bytes // layer.experts for layer in needs.mixtures)
+        room = needs.trunk_bytes + resident
+    else:
+        room = needs.weight_bytes if residency == "eager" else max(0, min(needs.weight_bytes, budget - needs.fixed_bytes))
     streamed = 0 if residency == "eager" else needs.streamed_bytes(room)
     rows = [Row("weights", needs.weight_bytes, _WHERE[residency], "memory")]
     if needs.expert_bytes:
@@ -167,6 +208,7 @@ def _rows(needs: MemoryRequirements, residency: str, needed: int, budget: int, s
     disk = f"from the disk for each token{alike}" if streamed else "nothing comes from the disk once it has been read"
     return (
         *rows,
+        *_slot_rows(needs, slots),
         Row("resident", room, "weights that can stay in memory" if residency == "lazy" else "weights in memory"),
         Row("streamed", streamed, disk, "speed" if streamed else ""),
         Row("KV cache", needs.kv_bytes, "RAM", "memory"),
@@ -177,6 +219,17 @@ def _rows(needs: MemoryRequirements, residency: str, needed: int, budget: int, s
     )
 
 
+def _slot_rows(needs: MemoryRequirements, slots: SlotCount | None) -> tuple[Row, ...]:
+    if slots is None:
+        return ()
+    most = max(layer.experts for layer in needs.mixtures)
+    shared = f"and {slots.shared} for what passes through"
+    return (
+        Row("trunk", needs.trunk_bytes, "of these weights; what every token reads, in RAM"),
+        Row("slots", slots.nbytes, f"RAM for {slots.layer} of {most} experts of each layer, {shared}", "memory"),
+    )
+
+
 def _budget(options: LoadOptions, machine: Machine) -> tuple[int, str]:
     """Bytes, and what sets them."""
     if options.memory_bytes is not None and options.memory_bytes <= machine.available_bytes:
@@ -184,18 +237,21 @@ def _budget(options: LoadOptions, machine: Machine) -> tuple[int, str]:
     return machine.available_bytes, machine.bound_by
 
 
-def _choose(weight_bytes: int, active_bytes: int, fixed: int, budget: int, source: str, options: LoadOptions) -> tuple[str, str]:
+def _choose(needs: MemoryRequirements, slots: SlotCount | None, budget: int, source: str, options: LoadOptions) -> tuple[str, str]:
     """Residency and the reason for it."""
     if options.residency != "auto":
         return options.residency, f"{options.residency}: asked for"
+    weight_bytes, active_bytes, fixed = needs.weight_bytes, needs.active_bytes, needs.fixed_bytes
     share = 1.0 if options.memory_bytes == budget else AUTO_SHARE
+    total, room = format_bytes(fixed + weight_bytes), format_bytes(budget * share)
+    part = "" if share == 1 else f"{share:.0%} of "
+    if slots is not None and fixed + weight_bytes > budget:
+        return "streamed", f"streamed: everything would take {total}, but {source} is {format_bytes(budget)}"
     if 2 * active_bytes <= weight_bytes and 2 * weight_bytes > budget:  # a mixture of experts: most weights rest most of the time
         return "lazy", (
             f"lazy: of {format_bytes(weight_bytes)} a token reads {format_bytes(active_bytes)}, "
             f"and all of it would take more than half of what {source} gives ({format_bytes(budget)})"
         )
-    total, room = format_bytes(fixed + weight_bytes), format_bytes(budget * share)
-    part = "" if share == 1 else f"{share:.0%} of "
     if fixed + weight_bytes <= budget * share:
         return "eager", f"eager: everything takes {total}, and {part}{source} is {room}"
     return "lazy", f"lazy: everything would take {total}, but {part}{source} is {room}"

@@ -20,6 +20,7 @@ def requirements(info: ModelInfo, backend: Backend, part: Program | None = None,
     them, else as they are in the file."""
     from lacewing.models.sizes import measure
     from lacewing.offload.experts import resident_specs
+    from lacewing.weights.experts import layer_slots
 
     program = part or info.spec.program
     memory = backend.memory(program, resident_specs(program, info.spec.tensors), limits(info))
@@ -29,8 +30,9 @@ def requirements(info: ModelInfo, backend: Backend, part: Program | None = None,
     nbytes = memory.weight_bytes if stored else sum({tensors[name].ranges: tensors[name].nbytes for name in names}.values())
     experts = sizes.expert_bytes, sizes.active_expert_bytes
     buffers = memory.buffer_bytes + memory.staging_bytes
+    mixtures = tuple(layer_slots(program, tensors)) if part is None and backend.streams_experts else ()
     return MemoryRequirements(
-        nbytes, sizes.active_bytes, state_bytes(info, program, memory), buffers, *experts, memory.copied_bytes
+        nbytes, sizes.active_bytes, state_bytes(info, program, memory), buffers, *experts, memory.copied_bytes, mixtures
     )
 
 
