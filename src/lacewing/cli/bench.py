@@ -12,6 +12,7 @@ from lacewing.errors import OptionError
 from lacewing.options import LoadOptions, counted, format_bytes
 
 if TYPE_CHECKING:
+    from lacewing.api import Model
     from lacewing.backends.base import DeviceFacts
     from lacewing.backends.step import Step
 
@@ -66,9 +67,7 @@ def bench(
             "bandwidth_share": round(rate / bandwidth, 3) if bandwidth else None,
             "load_seconds": round(loaded, 3),
         }
-        cached = model.step.cache_statistics
-        if cached is not None:
-            report |= {"resident_experts": cached.resident, "experts": cached.experts, "hit_rate": round(cached.hit_rate or 0.0, 4)}
+        report |= _experts(model)
         if counts:
             found = measure_sequences(model.engine, counts, repeats)
             report["sequences"] = {str(count): {"tokens_per_second": round(rate, 2)} for count, rate in found.items()}
@@ -76,6 +75,21 @@ def bench(
             report["profile"] = _profile(model.step, prompt, model.engine.chunk)
             model.engine.forget()  # the KV cache was overwritten
     print_facts(report, _table, as_json=as_json)
+
+
+def _experts(model: Model) -> dict[str, Any]:
+    """Of a mixture, some of whose experts are on a GPU, or that is streamed."""
+    found: dict[str, Any] = {}
+    cached, streamed = model.step.cache_statistics, model.weights.experts
+    if cached is not None:
+        found |= {"resident_experts": cached.resident, "experts": cached.experts, "hit_rate": round(cached.hit_rate or 0.0, 4)}
+    if streamed is not None:
+        use = streamed.statistics
+        hits, waited = round(use.hit_rate or 0.0, 4), round(use.waited, 2)
+        found["streamed"] = {
+            "slots": streamed.slots.layer, "hit_rate": hits, "bytes_read": use.nbytes, "waited_seconds": waited,
+        }  # fmt: skip
+    return found
 
 
 def _profile(step: Step, prompt: int, chunk: int) -> dict[str, Any]:
@@ -125,7 +139,11 @@ def _table(report: dict[str, Any]) -> str:
 
 
 def _held(report: dict[str, Any]) -> list[tuple[str, str]]:
-    """Of experts that a GPU has some of."""
+    """Of experts that a GPU has some of, or that are streamed."""
+    if "streamed" in report:
+        use = report["streamed"]
+        read = f"{format_bytes(use['bytes_read'])} read, {use['waited_seconds']} s waited for it"
+        return [("experts", f"{use['slots']} slots a layer, hit rate {use['hit_rate']:.0%}, {read}")]
     if "hit_rate" not in report:
         return []
     on_gpu = f"{report['resident_experts']} of {report['experts']} of a layer"

@@ -56,6 +56,10 @@ HELP = {
     "lacewing_weight_bytes_read_total": "weights that runs read; of experts an estimate as of even routers, with --expert-metrics "
     "those that were chosen",
     "lacewing_expert_hit_ratio": "of the experts chosen since the last rebalancing, those that were on the device that has some",
+    "lacewing_expert_hits_total": "experts of a streamed model that were in RAM when a run chose them, layer by layer",
+    "lacewing_expert_misses_total": "those that were read from the disk",
+    "lacewing_expert_read_bytes_total": "bytes of these reads",
+    "lacewing_expert_wait_seconds_total": "time that runs waited for these reads",
     "lacewing_expert_tokens_total": "tokens that the router of a layer sent to an expert (--expert-metrics)",
     "lacewing_model_state": "1 for the state that a model is in",
     "lacewing_model_memory_bytes": "RAM that a model has for itself",
@@ -227,6 +231,12 @@ def _engine(families: _Families, served: Served, loads: ExpertLoads | None) -> N
     cache = step.cache_statistics
     if cache is not None and cache.hit_rate is not None:
         families.add("lacewing_expert_hit_ratio", cache.hit_rate, model=name)
+    if (experts := model.weights.experts) is not None:
+        use = experts.statistics
+        families.add("lacewing_expert_hits_total", use.hits, model=name)
+        families.add("lacewing_expert_misses_total", use.misses, model=name)
+        families.add("lacewing_expert_read_bytes_total", use.nbytes, model=name)
+        families.add("lacewing_expert_wait_seconds_total", use.waited, model=name)
 
 
 def bytes_read(sizes: ModelSizes, runs: Mapping[int, int], loads: ExpertLoads | None) -> float:

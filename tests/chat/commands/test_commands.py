@@ -108,7 +108,7 @@ def test_models(chat, paths):
     assert "back to" in run_line(chat, "/model -").text
     assert "backend" not in run_line(chat, "/model --backend reference").text and chat.model.backend.name == "reference"
     for options in ("--lazy --eager", "--residency lazy --eager"):
-        with pytest.raises(OptionError, match="either"):
+        with pytest.raises(OptionError, match="one residency"):
             run_line(chat, f"/model x {options}")
     assert run_line(chat, "/model --residency eager --eager") and chat.model.weights.residency == "eager"
     assert run_line(chat, "/model --residency lazy") and chat.model.weights.residency == "lazy"

@@ -352,5 +352,5 @@ def test_lazy_and_eager(start, monkeypatch):
     assert session.model.weights.residency == "lazy"
     change_residency(session, "eager", force=True)
     assert session.model.weights.residency == "eager"
-    with pytest.raises(LacewingError, match="must be lazy or eager"):
+    with pytest.raises(LacewingError, match="must be lazy, eager or streamed"):
         change_residency(session, "auto")

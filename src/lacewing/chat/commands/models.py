@@ -20,6 +20,7 @@ from lacewing.options import parse_bytes, parse_layers
     Option("residency", "residency"),
     Option("lazy"),
     Option("eager"),
+    Option("streamed"),
     Option("context", "number"),
     aliases=("m",),
 )
@@ -33,15 +34,17 @@ def model(
     residency: str | None = None,
     lazy: bool = False,
     eager: bool = False,
+    streamed: bool = False,
     context: int | None = None,
 ) -> Reply:
     """Change to another model and keep the conversation; without a name, list the local models.
 
     The name is a path, a known name or hf:owner/repo[:file]; `-` goes back to the previous model, which only has to process
-    what was said meanwhile. If the change fails or is cancelled, the previous model is kept. `--lazy` and `--eager` are short for
-    `--residency lazy` and `--residency eager`.
+    what was said meanwhile. If the change fails or is cancelled, the previous model is kept. `--lazy`, `--eager` and
+    `--streamed` are short for `--residency lazy` and so on.
     """
-    changes = {"backend": backend, "adapter": adapter, "context": context, "residency": residency_of(residency, lazy, eager)}
+    wanted = residency_of(residency, lazy, eager, streamed)
+    changes = {"backend": backend, "adapter": adapter, "context": context, "residency": wanted}
     changes = {key: value for key, value in changes.items() if value is not None}
     shared = {"gpu_layers": gpu_layers and parse_layers(gpu_layers), "gpu_memory_bytes": parse_bytes(gpu_memory, "gpu_memory")}
     if backend is not None or gpu_layers is not None or gpu_memory is not None:
@@ -63,7 +66,7 @@ def lazy(chat: Session, state: bool | None = None, force: bool = False) -> Reply
     The conversation and its KV cache are kept, and answers are bitwise the same. Ctrl-C while weights are read keeps the
     old state. Weights that do not fit the memory plan are refused unless `--force` is given.
     """
-    on = chat.model.weights.residency == "eager" if state is None else state
+    on = chat.model.weights.residency != "lazy" if state is None else state
     return Reply("\n".join(evict.change_residency(chat, "lazy" if on else "eager", force)))
 
 
@@ -71,6 +74,16 @@ def lazy(chat: Session, state: bool | None = None, force: bool = False) -> Reply
 def eager(chat: Session, force: bool = False) -> Reply:
     """Hold the weights in RAM: the same as `/lazy off`."""
     return Reply("\n".join(evict.change_residency(chat, "eager", force)))
+
+
+@command("stream")
+def stream(chat: Session) -> Reply:
+    """Hold the weights in RAM but for the experts of a mixture, which are read from the disk when a router chooses them.
+
+    For models that are larger than memory: the experts that are used most stay, in as many slots as the memory has room for. The
+    conversation and its KV cache are kept, and answers are bitwise the same. `/lazy` and `/eager` go back.
+    """
+    return Reply("\n".join(evict.change_residency(chat, "streamed")))
 
 
 @command("template", Argument("name", "template", ("auto", "diff")), Argument("other", "template"), Option("force"))
@@ -117,9 +130,10 @@ def memory_(chat: Session) -> Reply:
     return Reply(data=Table(("what", "bytes", "note"), tuple(inspection.memory_rows(chat))))
 
 
-def residency_of(residency: str | None, lazy: bool, eager: bool) -> str | None:
+def residency_of(residency: str | None, lazy: bool, eager: bool, streamed: bool) -> str | None:
     """What `--residency` and its short forms say. Raises OptionError where they disagree."""
-    wanted = {word for word in (residency, "lazy" if lazy else None, "eager" if eager else None) if word}
+    short = {"lazy": lazy, "eager": eager, "streamed": streamed}
+    wanted = {word for word in (residency, *(name for name, given in short.items() if given)) if word}
     if len(wanted) > 1:
-        raise OptionError("weights are either lazy or eager; give one of --residency, --lazy and --eager")
+        raise OptionError("weights have one residency; give one of --residency, --lazy, --eager and --streamed")
     return next(iter(wanted), None)

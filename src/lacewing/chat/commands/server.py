@@ -29,6 +29,7 @@ COLUMNS = 64  # characters of a row of the expert map
     Option("residency", "residency"),
     Option("lazy"),
     Option("eager"),
+    Option("streamed"),
     Option("context", "number"),
     aliases=("m",),
 )
@@ -38,6 +39,7 @@ def model(
     residency: str | None = None,
     lazy: bool = False,
     eager: bool = False,
+    streamed: bool = False,
     context: int | None = None,
 ) -> Reply:
     """Change to another model of the server and keep the conversation; without a name, list its models.
@@ -45,7 +47,7 @@ def model(
     A Lacewing server loads the model now and shows the progress. `--residency` and `--context` change the model for everybody who
     uses the server.
     """
-    changes = {"residency": residency_of(residency, lazy, eager), "context": context}
+    changes = {"residency": residency_of(residency, lazy, eager, streamed), "context": context}
     changes = {key: value for key, value in changes.items() if value is not None}
     chat.refresh()
     if name is None and not changes:
@@ -118,7 +120,7 @@ def lazy(chat: RemoteSession, state: bool | None = None, force: bool = False) ->
     This changes the model for everybody who uses the server; answers under way go on. Needs a Lacewing server.
     """
     chat.refresh()
-    on = chat.model.get("residency") == "eager" if state is None else state
+    on = chat.model.get("residency") != "lazy" if state is None else state
     return _residency(chat, "lazy" if on else "eager", force)
 
 
@@ -126,6 +128,12 @@ def lazy(chat: RemoteSession, state: bool | None = None, force: bool = False) ->
 def eager(chat: RemoteSession, force: bool = False) -> Reply:
     """Have the server hold the weights in RAM: the same as `/lazy off`."""
     return _residency(chat, "eager", force)
+
+
+@command("stream")
+def stream(chat: RemoteSession) -> Reply:
+    """Have the server hold the weights in RAM but for the experts of a mixture, which are read when they are chosen."""
+    return _residency(chat, "streamed", False)
 
 
 def _residency(chat: RemoteSession, wanted: str, force: bool) -> Reply:

@@ -20,7 +20,7 @@ from lacewing.chat.session.models import Closed, OnDevice, Parked, reason
 from lacewing.chat.session.session import Session
 from lacewing.chat.session.settings import CPU_OPTIONS
 from lacewing.errors import ModelFormatError, OptionError, OutOfMemoryError
-from lacewing.options import format_bytes
+from lacewing.options import RESIDENCIES, format_bytes
 from lacewing.placement.info import ModelInfo
 from lacewing.placement.place import Placement
 from lacewing.placement.plan import MemoryPlan
@@ -67,28 +67,28 @@ def plan_swap(info: ModelInfo, current: OnDevice | None, parked: list[Parked]) -
 MAX_PARKED = 2  # models kept beside the current one
 
 
-def replace_current(session: Session, target: OnDevice, *, keep: bool = True, was_eager: bool = False) -> None:
+def replace_current(session: Session, target: OnDevice, *, keep: bool = True, was: str = "") -> None:
     """Make another model the current one. The one before is parked, or closed if it may not be kept or cannot be parked.
 
-    Nothing fails here: whatever happens to the old model, the session has the new one. `was_eager`: the old model's weights
-    were, before somebody made them lazy.
+    Nothing fails here: whatever happens to the old model, the session has the new one. `was`: the residency of the
+    old model's weights before somebody made them lazy.
     """
     old, session.current = session.current, target
     if isinstance(old, Closed):
         old.was.close()
-    elif not keep or not _park(session, old, was_eager):
+    elif not keep or not _park(session, old, was):
         old.model.close()
     while len(session.parked) > MAX_PARKED:
         session.parked.pop().model.close()
 
 
-def _park(session: Session, old: OnDevice, was_eager: bool) -> bool:
+def _park(session: Session, old: OnDevice, was: str) -> bool:
     """Whether it could be: its weights are lazy then."""
     model = old.model
-    was_eager |= model.weights.residency == "eager"
+    was = was or model.weights.residency
     if not put_aside(model, "it was parked"):
         return False
-    session.parked.insert(0, Parked(old.formatter, old.name, model, old.routing, was_eager))
+    session.parked.insert(0, Parked(old.formatter, old.name, model, old.routing, was))
     return True
 
 
@@ -176,11 +176,11 @@ def change_residency(session: Session, wanted: str, force: bool = False) -> list
 
     Raises OutOfMemoryError, Cancelled; the old residency is then still there.
     """
-    if wanted not in ("lazy", "eager"):
-        raise OptionError(f"residency is {wanted!r}; it must be lazy or eager")
+    if wanted not in RESIDENCIES[1:]:
+        raise OptionError(f"residency is {wanted!r}; it must be lazy, eager or streamed")
     model, ui = session.model, session.ui
     if not model.weights_on_host:
-        return [f"the weights are on {model.backend.facts().name}; lazy and eager are about weights in RAM, so nothing was read"]
+        return [f"the weights are on {model.backend.facts().name}; {wanted} is about weights in RAM, so nothing was read"]
     before = model.weights.residency
     if before == wanted:
         return [f"the weights are already {wanted}"]
@@ -188,7 +188,8 @@ def change_residency(session: Session, wanted: str, force: bool = False) -> list
     try:
         model.set_residency(wanted, ui.progress, ui.cancelled, force=force)
     except OutOfMemoryError as error:
-        raise OutOfMemoryError(f"{error}; nothing was changed (/eager --force tries it anyway)") from None
+        force_it = " (/eager --force tries it anyway)" if wanted == "eager" else ""
+        raise OutOfMemoryError(f"{error}; nothing was changed{force_it}") from None
     return [
         f"weights {before} -> {wanted}; RAM {format_bytes(held)} -> {format_bytes(model.memory_bytes)}",
         _speed(session, before, wanted),
@@ -206,6 +207,9 @@ def _speed(session: Session, before: str, wanted: str) -> str:
     now = f"{measured:.1f} tokens/s, as with {before} weights" if measured else "about the same"
     if wanted == "eager":
         return f"expected speed: {now} or better: no page is read from the disk, and their order in memory may be better"
+    if wanted == "streamed":
+        read = next((row.nbytes for row in model.plan.rows if row.name == "streamed"), 0)
+        return f"expected speed: that of the disk; a token reads {format_bytes(read)} from it, less where experts are used again"
     if model.spec.active_bytes > this_machine().available_bytes:
         return f"expected speed: that of the disk, because a token reads {format_bytes(model.spec.active_bytes)} of weights"
     return f"expected speed: {now} or somewhat less, while the system keeps the file in its cache"

@@ -28,7 +28,7 @@ from lacewing.chat.session.models import Closed, OnDevice, Parked
 from lacewing.chat.session.overflow import Fit, fit
 from lacewing.chat.session.session import Session
 from lacewing.errors import Cancelled, OptionError
-from lacewing.options import LoadOptions, format_bytes
+from lacewing.options import RESIDENCIES, LoadOptions, format_bytes
 from lacewing.placement.background import interruptible
 from lacewing.placement.info import ModelInfo, open_headers
 from lacewing.weights.memory import give_back
@@ -45,7 +45,7 @@ class Swap:
     name: str
     options: LoadOptions
     notices: list[str] = field(default_factory=list)
-    was_eager: bool = False  # the current weights, before they were made lazy for the new ones
+    was: str = ""  # residency of the current weights, before they were made lazy for the new ones
 
     @property
     def ui(self) -> Ui:
@@ -97,20 +97,20 @@ class Swap:
 
     @contextlib.contextmanager
     def shrunk(self, plan: SwapPlan) -> Iterator[None]:
-        """The current weights are lazy meanwhile, if that is needed; eager again if the change fails."""
+        """The current weights are lazy meanwhile, if that is needed; what they were again if the change fails."""
         current = self.session.current
         if not plan.shrink or isinstance(current, Closed) or current.model.weights.residency == "lazy":
             yield
             return
         model = current.model
+        self.was = model.weights.residency
         model.set_residency("lazy", force=True)
-        self.was_eager = True
         try:
             yield
         except BaseException:
             if self.session.current is current:
                 with contextlib.suppress(Exception):  # lazy weights give the same answers
-                    model.set_residency("eager", self.ui.progress, force=True)
+                    model.set_residency(self.was, self.ui.progress, force=True)
             raise
 
     def load(self, info: ModelInfo, plan: SwapPlan) -> Model:
@@ -128,7 +128,7 @@ class Swap:
         """Nothing here fails any more: what cannot be parked is closed."""
         if plan.drop_parked:
             self.session.drop_parked()
-        replace_current(self.session, loaded, keep=not plan.drop_current, was_eager=self.was_eager)
+        replace_current(self.session, loaded, keep=not plan.drop_current, was=self.was)
 
 
 def read_history(loaded: OnDevice, session: Session, notices: list[str]) -> None:
@@ -206,10 +206,11 @@ def unpark(session: Session, target: Parked, changes: Mapping[str, Any], notices
     loaded = OnDevice(target.formatter, target.name, target.model, target.routing)
     read_history(loaded, session, notices)
     wanted = changes.get("residency")
-    if wanted in ("lazy", "eager") and loaded.model.weights_on_host:
+    if wanted in RESIDENCIES[1:] and loaded.model.weights_on_host:
         loaded.model.set_residency(wanted, session.ui.progress, session.ui.cancelled)
-    elif target.was_eager:
-        notices.append("parking made its weights lazy; /eager reads them into RAM again")
+    elif target.was != "lazy":
+        again = "/eager" if target.was == "eager" else "/stream"
+        notices.append(f"parking made its weights lazy; {again} reads them into RAM again")
     session.parked.remove(target)
     replace_current(session, loaded)
     return loaded

@@ -56,9 +56,9 @@ class OnDevice(_Open):
 
 @dataclass(eq=False)
 class Parked(_Open):
-    """A model that `/model -` goes back to: its weights are lazy, its KV cache is kept. `was_eager`: before it was parked."""
+    """A model that `/model -` goes back to: its weights are lazy, its KV cache is kept. `was`: their residency before."""
 
-    was_eager: bool = False
+    was: str = "lazy"
 
 
 @dataclass(eq=False)

@@ -59,7 +59,7 @@ async def experts(request: Request) -> JSONResponse:
         raise RequestError(f"{entry.name} is no mixture of experts, so there is no load of experts", "model", code="not_a_mixture")
     watched = await context.experts.counts(served)
     counted = watched.loads.layers()
-    cache = served.model.engine.step.cache_statistics
+    cache, streamed = served.model.engine.step.cache_statistics, served.model.weights.experts
     return JSONResponse({
         "model": entry.name,
         "experts": facts.experts.count,
@@ -67,7 +67,7 @@ async def experts(request: Request) -> JSONResponse:
         "since": watched.since,
         "tokens": max(map(sum, counted.values()), default=0) // facts.experts.active,
         "layers": [{"layer": layer, "tokens": tokens} for layer, tokens in counted.items()],
-        "hit_ratio": None if cache is None else cache.hit_rate,
+        "hit_ratio": streamed.statistics.hit_rate if streamed is not None else None if cache is None else cache.hit_rate,
     })  # fmt: skip
 
 

@@ -38,8 +38,10 @@ class LoadBody(ChangeBody):
 
     fields: ClassVar = ("context", "residency", "template")
 
-    residency: Literal["lazy", "eager", "auto"] | None = Field(
-        None, description='"lazy" pages weights in from the file, "eager" holds them in RAM; null: as the server was started'
+    residency: Literal["lazy", "eager", "streamed", "auto"] | None = Field(
+        None,
+        description='"lazy" pages weights in from the file, "eager" holds them in RAM, "streamed" all but the experts of mixtures, '
+        "which are read when they are chosen; null: as the server was started",
     )
     context: Annotated[int, Field(ge=1, le=2**27)] | None = Field(
         None,

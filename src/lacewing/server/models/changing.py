@@ -14,7 +14,7 @@ from lacewing.placement.info import ModelInfo
 from lacewing.placement.place import Placement
 from lacewing.server.models import loading
 from lacewing.server.models.moving import Mover
-from lacewing.server.models.room import alone, plan, plan_eager
+from lacewing.server.models.room import alone, plan, plan_resident
 from lacewing.server.models.served import Served, Slot
 from lacewing.server.models.setup import Setup
 
@@ -62,17 +62,17 @@ class Changer:
             self._mover.moved(slot)
 
     async def _residency(self, slot: Slot, served: Served, wanted: str | None, force: bool) -> bool:
-        """Whether it is another one now. Idle models make room for eager weights. Raises OutOfMemoryError, Cancelled."""
+        """Whether it is another one now. Idle models make room for weights in RAM. Raises OutOfMemoryError, Cancelled."""
         mover, model = self._mover, served.model
         wanted, before = wanted or mover.options.load.residency, model.weights.residency
         if wanted != "lazy" and not (force and wanted == "eager") and model.weights_on_host:
             options = dataclasses.replace(model.options, memory_bytes=mover.options.load.memory_bytes, residency=wanted)
             held, own = mover.held(besides=slot), model.memory_bytes
-            todo = await loading.in_thread(lambda: plan_eager(model.info, options, held, own))
-            for action in todo or ():
+            todo = await loading.in_thread(lambda: plan_resident(model.info, options, held, own))
+            for action in todo[0] if todo else ():
                 await mover.make_room(action, slot)
             if wanted == "auto":
-                wanted = "lazy" if todo is None else "eager"
+                wanted = todo[1] if todo else "lazy"
         report = loading.relay(asyncio.get_running_loop(), slot.report)
         given_up = partial(mover.is_given_up, slot)
         await loading.in_thread(lambda: model.set_residency(wanted, report, given_up, force=force, reason="it was asked for"))

@@ -106,7 +106,7 @@ def keep_state(model: Model) -> tuple[list[int], bytes] | None:
     return (ids, data) if ids else None
 
 
-def make_eager(model: Model, progress: Progress, cancelled: Callable[[], bool]) -> None:
-    """Its weights in RAM again, if the system gives the memory after all."""
+def make_resident(model: Model, residency: str, progress: Progress, cancelled: Callable[[], bool]) -> None:
+    """Its weights eager or streamed again, if the system gives the memory after all."""
     with contextlib.suppress(OutOfMemoryError, Cancelled):
-        model.set_residency("eager", progress, cancelled, force=True, reason="it is asked for again")
+        model.set_residency(residency, progress, cancelled, force=True, reason="it is asked for again")

@@ -19,7 +19,7 @@ from lacewing.placement.info import ModelInfo
 from lacewing.placement.place import Placement
 from lacewing.server.errors import DrainingError, ModelLoadError
 from lacewing.server.models import loading
-from lacewing.server.models.room import Action, Held, plan, plan_eager
+from lacewing.server.models.room import Action, Held, plan, plan_resident
 from lacewing.server.models.served import Counts, Served, Slot
 from lacewing.server.options import ServerOptions
 
@@ -121,7 +121,7 @@ class Mover:
         except BaseException:  # nobody else knows of it
             await loading.in_thread(partial(loading.unload, served))
             raise
-        slot.served, slot.aside, slot.was_eager = served, False, False
+        slot.served, slot.aside, slot.was = served, False, "lazy"
         self.loaded(served)
 
     async def _prepare(self, slot: Slot, served: Served) -> None:
@@ -146,21 +146,22 @@ class Mover:
             served.model.weights.check_files(eager=True)
         except ModelFormatError:
             return await self.close(slot)
-        if slot.was_eager:
-            await self._eager_again(slot, served.model)
-        slot.aside = slot.was_eager = False
+        if slot.was != "lazy":
+            await self._resident_again(slot, served.model)
+        slot.aside, slot.was = False, "lazy"
 
-    async def _eager_again(self, slot: Slot, model: Model) -> None:
+    async def _resident_again(self, slot: Slot, model: Model) -> None:
         """If there is room, or idle models make some; lazy weights give the same answers."""
-        options = dataclasses.replace(model.options, memory_bytes=self.options.load.memory_bytes)
+        options = dataclasses.replace(model.options, memory_bytes=self.options.load.memory_bytes, residency=slot.was)
         held, own = self.held(besides=slot), model.memory_bytes
-        todo = await loading.in_thread(lambda: plan_eager(model.info, options, held, own))
+        todo = await loading.in_thread(lambda: plan_resident(model.info, options, held, own))
         if todo is None:
             return
-        for action in todo:
+        actions, wanted = todo
+        for action in actions:
             await self.make_room(action, slot)
         report = self._report(slot)
-        await loading.in_thread(lambda: loading.make_eager(model, report, lambda: self.is_given_up(slot)))
+        await loading.in_thread(lambda: loading.make_resident(model, wanted, report, lambda: self.is_given_up(slot)))
 
     # others, which make room
 
@@ -175,9 +176,9 @@ class Mover:
             return
         _log.info("model makes room", extra={"model": slot.source.name, "how": action.what, "for": wanted.source.name})
         if action.what == "aside":
-            was_eager = served.model.weights.residency == "eager"
+            was = served.model.weights.residency
             if await loading.in_thread(partial(loading.lay_aside, served.model)):
-                slot.aside, slot.was_eager = True, was_eager
+                slot.aside, slot.was = True, was
                 self.counts.asides += 1
                 return
         async with self.emptied(slot, wanted):

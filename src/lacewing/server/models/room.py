@@ -73,8 +73,9 @@ def alone(info: ModelInfo, held: Sequence[Held]) -> Placement:
     return first_fit(info, [Level(0, sum(each.nbytes for each in held))])[1]
 
 
-def plan_eager(info: ModelInfo, options: LoadOptions, held: Sequence[Held], own: int) -> list[Action] | None:
-    """Which idle models to put aside so that one that is in memory, with `own` bytes of RAM, has its weights eager again.
+def plan_resident(info: ModelInfo, options: LoadOptions, held: Sequence[Held], own: int) -> tuple[list[Action], str] | None:
+    """Which idle models to put aside so that one that is in memory, with `own` bytes of RAM, has its weights eager
+    or streamed again; and which of the two.
 
     None: that does not make room enough.
     """
@@ -86,7 +87,8 @@ def plan_eager(info: ModelInfo, options: LoadOptions, held: Sequence[Held], own:
         index, placement = first_fit(info, levels, options)
     except OutOfMemoryError:
         return None
-    return ways[:index] if placement.plan.residency == "eager" else None
+    found = placement.plan.residency
+    return None if found == "lazy" else (ways[:index], found)
 
 
 def _counts(action: Action, placement: Placement) -> bool:

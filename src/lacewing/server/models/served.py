@@ -80,7 +80,7 @@ class Slot:
     left_at: float = field(default_factory=time.monotonic)
     leaving: bool = False
     aside: bool = False
-    was_eager: bool = False
+    was: str = "lazy"  # the residency before it was put aside
     problem: str = ""  # why it could not be loaded, or was lost
     tries: int = 0  # in vain, one after the other
     retry_at: float = 0.0
