@@ -94,7 +94,11 @@ def write_gguf_tensors(path: Path, architecture: str, keys: dict[str, Any], foun
         add[type(value)](f"{architecture}.{key}", value)
     _add_tokenizer(writer, len(found["token_embd.weight"]))
     for name, value in found.items():
-        if value.ndim == 1 or quant == "F32" or name.endswith((".bias", "ffn_gate_inp.weight", "shortconv.conv.weight")):
+        if (
+            value.ndim == 1
+            or quant == "F32"
+            or name.endswith((".bias", "ffn_gate_inp.weight", "shortconv.conv.weight", "ssm_conv1d.weight"))
+        ):
             writer.add_tensor(name, value)
         else:
             kind_of_tensor = gguf.GGMLQuantizationType[quant]

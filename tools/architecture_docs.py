@@ -23,10 +23,7 @@ from lacewing.program.states import PagedState
 PAGE = Path(__file__).parent.parent / "docs" / "architectures.md"
 COMPARED = Path(__file__).parent.parent / "tests" / "data" / "llama_cpp.json"
 GUIDE = Path(__file__).parent / "add_an_architecture.md"
-ELSEWHERE = {
-    "gptoss": "`tests/models/test_ollama.py`",
-    "mistral3": "`tests/models/test_ollama.py`",
-}  # what tests rows that no model type of Hugging Face leads to
+ELSEWHERE = {"gptoss": "`tests/models/test_ollama.py`"}  # of rows without a case
 HEAD = """# Architectures
 
 `tools/make_docs.py` makes the tables of this page from the rows in `models/architectures/`, from the programs of the tiny

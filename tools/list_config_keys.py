@@ -1,4 +1,4 @@
-"""Adds to a file which keys of config.json the classes of transformers declare, of the model types that we read.
+"""Adds to a file which keys of config.json the classes of transformers declare, of the model types that rows describe.
 
     python tools/list_config_keys.py tests/data/config_keys.json    # once with transformers 4, once with 5
 
@@ -12,9 +12,14 @@ from pathlib import Path
 
 import transformers
 
-TYPES = """llama mistral mixtral gemma gemma2 gemma3_text qwen2 qwen3 qwen3_moe deepseek_v2 deepseek_v3 glm4_moe glm4_moe_lite
-llama4_text gpt_oss lfm2 phi3 olmoe mistral4 granite granitemoe granitemoeshared olmo2 olmo3 glm glm4 smollm3
-qwen3_next qwen3_5_text qwen3_5_moe_text""".split()  # noqa: SIM905
+from lacewing.models import known_architectures
+from lacewing.models.opening import find_architecture
+
+
+def types() -> set[str]:
+    """Model types that a row describes."""
+    rows = [find_architecture(file, file) for file in known_architectures()]
+    return {name for row in rows for name in (row.name, *row.also)}
 
 
 def declared(kind: type) -> set[str]:
@@ -26,7 +31,8 @@ def declared(kind: type) -> set[str]:
 if __name__ == "__main__":
     path = Path(sys.argv[1])
     found = json.loads(path.read_text()) if path.exists() else {}
-    for name in TYPES:
-        if name in transformers.CONFIG_MAPPING:
+    for name in types() & set(transformers.CONFIG_MAPPING):
+        if "text_config" not in transformers.CONFIG_MAPPING[name]().to_dict():  # else a wrapper of several parts
             found[name] = sorted(set(found.get(name, [])) | declared(transformers.CONFIG_MAPPING[name]))
-    path.write_text(json.dumps(found, indent=0, separators=(",", ":")) + "\n")
+    lines = [f"{json.dumps(name)}:{json.dumps(found[name], separators=(',', ':'))}" for name in sorted(found)]
+    path.write_text("{\n" + ",\n".join(lines) + "\n}\n")

@@ -115,6 +115,15 @@ def test_norm_of_a_sum():
         np.testing.assert_allclose(got, 1.5 * total / math.sqrt((total**2).mean() + 1e-3), rtol=1e-5)
 
 
+def test_layer_norm_of_heads():
+    weights = {"w": RNG.standard_normal(4), "b": RNG.standard_normal(4)}
+    x, found = compute([Norm(X, "w", OUT, 1e-3, 2, 0.0, "b", True)], weights, 8, TOKENS)
+    for row, got in zip(x.astype(float), found, strict=True):
+        for head in (slice(0, 4), slice(4, 8)):
+            scaled = (row[head] - row[head].mean()) / math.sqrt(row[head].var() + 1e-3)
+            np.testing.assert_allclose(got[head], scaled * weights["w"] + weights["b"], rtol=1e-4, atol=1e-5)
+
+
 def test_linear_with_several_outs_and_biases():
     a, b, bias = RNG.standard_normal((5, 8)), RNG.standard_normal((3, 8)), RNG.standard_normal(3)
     ops = [Linear(X, ("a", "b"), (OUT.buffer.view(0, 5), OUT.buffer.view(5, 3)), (None, "bias"))]
@@ -232,10 +241,11 @@ def test_keys_and_values_in_half_precision():
 
 def test_logits_scale_softcap_and_rows(tmp_path):
     weight = RNG.standard_normal((5, 8)).astype(np.float32)
-    program = Program((Embed("w", X), Logits(X, "w", scale=2.0, softcap=3.0)), {"w": (5, 8)}, (), 5)
-    step = ReferenceBackend().compile(program, {"w": Array("w", weight)}, StepLimits(4, 4))
+    bias = RNG.standard_normal(5).astype(np.float32)
+    program = Program((Embed("w", X), Logits(X, "w", 2.0, 3.0, "b")), {"w": (5, 8), "b": (5,)}, (), 5)
+    step = ReferenceBackend().compile(program, {"w": Array("w", weight), "b": Array("b", bias)}, StepLimits(4, 4))
     found = step.run(Batch.of([1, 4, 2], 0, [2, 0]))
-    np.testing.assert_allclose(found, 3 * np.tanh(2 * weight[[2, 1]] @ weight.T / 3), rtol=1e-5)
+    np.testing.assert_allclose(found, 3 * np.tanh(2 * (weight[[2, 1]] @ weight.T + bias) / 3), rtol=1e-5)
     assert step.run(Batch.of([1], 0, [])).shape == (0, 5)
 
 

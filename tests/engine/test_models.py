@@ -10,7 +10,7 @@ from lacewing.engine.engine import Request
 from lacewing.options import Sampling
 from tests.checkpoints import tiny
 
-KINDS = ("llama", "gemma3", "gpt-oss", "llama4", "deepseek3", "lfm2")
+KINDS = ("llama", "gemma3", "gpt-oss", "llama4", "deepseek3", "lfm2", "qwen35moe")
 
 
 def prompts(vocab_size, kind):
@@ -54,7 +54,7 @@ def test_on_the_cpu_nobody_changes_what_another_says(kind, sampling, tmp_path):
     ("kind", "backend"),
     [
         *((kind, "reference") for kind in KINDS),
-        *(pytest.param(kind, "webgpu", marks=pytest.mark.gpu) for kind in ("gpt-oss", "lfm2")),
+        *(pytest.param(kind, "webgpu", marks=pytest.mark.gpu) for kind in ("gpt-oss", "lfm2", "qwen35moe")),
     ],
 )
 def test_on_other_backends_up_to_rounding(kind, backend, tmp_path):

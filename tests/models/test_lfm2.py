@@ -84,7 +84,7 @@ def test_what_configs_say_of_layers_and_widths(checkpoints):
         ({"block_use_swiglu": False}, "block_use_swiglu is false"),
         ({"conv_bias": True}, "9 weights are missing"),
         ({"block_multiple_of": 256}, "has shape"),
-        ({"model_type": "lfm2_moe"}, "mixture-of-experts comes later"),
+        ({"model_type": "lfm2_moe"}, "weights are missing: model.layers.2.feed_forward.gate.weight"),
     ],
 )
 def test_refused_configs(checkpoints, changes, message):

@@ -27,6 +27,7 @@ class Architecture:
     also: tuple[str, ...] = ()  # Hugging Face model types, and other names of GGUF files, that this row describes as well
     names: Mapping[str, str] = field(default_factory=lambda: STANDARD_NAMES)
     defaults: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # model_type: config.json values left out by it
+    synonyms: Mapping[str, str] = field(default_factory=dict)  # of config.json: usual keys, and what this maker calls them
     gguf_defaults: Mapping[str, Any] = field(default_factory=dict)
     switches: Mapping[str, Any] = field(default_factory=dict)  # fields of ModelConfig that never vary
     gguf_switches: Mapping[str, Any] = field(default_factory=dict)  # that GGUF alone has

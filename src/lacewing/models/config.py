@@ -115,6 +115,7 @@ class ModelConfig:
     adjacent_rope: bool = False
     qk_norm: bool = False  # on each query and key head, before RoPE
     whole_qk_norm: bool = False  # on all query heads together, and on all key heads
+    late_qk_norm: bool = False  # `qk_norm` comes after RoPE
     qk_norm_after_rope: bool = False  # without weights, on each head; not in NoPE layers
     pre_norms: bool = True  # on what attention and feed-forward get
     post_norms: bool = False  # on what attention and feed-forward give, before it is added

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 # a block, as a message names it after "needs": the architectures that need it
 BLOCKS: dict[str, str] = {
-    "gated delta net layers":
-        "qwen4exp qwen4_exp olmo_hybrid",
+    "gated delta net layers": "qwen4exp qwen4_exp olmo_hybrid",
     "Kimi delta attention (a gated delta rule with gates by channel)":
         "kimi-linear kimi_linear kimi-k3 kimi_k3 bailingmoe3 glm5-next glm5_next",
     "Mamba layers (selective state spaces)": "mamba falcon_mamba jamba plamo2",
@@ -44,20 +43,19 @@ BLOCKS: dict[str, str] = {
     "layers of different head counts or widths": "deci openelm step35 step3p5 step3p7 mimo2 mimo_v2_flash laguna",
     "gated attention": "step35 step3p5 step3p7 afmoe laguna spark2_5 muse-glimmer muse_glimmer",
     "keys and values of different widths": "mimo2 mimo_v2_flash",
-    "a gated shared expert": "qwen2moe qwen2_moe",
     "experts in groups that share a small expert": "grovemoe",
     "a router that reads what attention reads": "smallthinker",
     "norms inside attention and feed-forward": "bitnet grok",
     "soft-caps of a router": "grok",
     "layers that run several times": "nanbeige hrm_text",
-    "RoPE before the norm of heads, with weights": "hunyuan-dense hunyuan_v1_dense hunyuan-moe hunyuan_v1_moe hunyuan_vl",
+    "RoPE before the norm of heads, with weights": "hunyuan_vl",
     "RoPE of several axes": "glm4v glm4v_moe paddleocr paddleocr_vl",
     "an output of several streams": "talkie",
     "a clamp on q, k and v": "dbrx",
     "decoding by diffusion": "dream llada llada-moe rnd1 diffusion_gemma",
     "attention without a causal mask (an encoder)":
-        "bert modern-bert modernbert nomic-bert nomic_bert nomic-bert-moe neo-bert jina-bert-v2 jina-bert-v3 eurobert gemma-embedding "
-        "llama-embed t5encoder roberta xlm-roberta",
+        "bert modern-bert modernbert nomic-bert nomic_bert nomic-bert-moe neo-bert jina-bert-v2 jina-bert-v3 eurobert "
+        "gemma-embedding llama-embed t5encoder roberta xlm-roberta",
     "an encoder beside the decoder": "t5 mt5 t5gemma bart marian whisper",
     "the hidden states of another model (it is a draft of one)":
         "eagle3 dflash gemma4-assistant gemma4_assistant muse_glimmer_assistant",
@@ -65,8 +63,7 @@ BLOCKS: dict[str, str] = {
     "sound as output": "wavtokenizer-dec wavtokenizer qwen3tts pockettts pocket_tts",
     "only a row of its own (its blocks are all here)":
         "qwen qwen3vl qwen3_vl_text qwen3vlmoe qwen3_vl_moe_text internlm2 xverse deepseek exaone plamo3 bailingmoe bailingmoe2 "
-        "bailing_moe dots1 ernie4_5 ernie4_5-moe ernie4_5_moe lfm2moe lfm2_moe seed_oss minimax-m2 minimax_m2 hy_v3 "
-        "maincoder mellum maple solar_open ministral3 minicpm minicpm3 granite_swa exaone4 exaone_moe exaone-moe",
+        "bailing_moe hy_v3 maincoder mellum maple solar_open minicpm minicpm3 granite_swa exaone4 exaone_moe exaone-moe",
 }  # fmt: skip
 
 

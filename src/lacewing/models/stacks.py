@@ -36,7 +36,7 @@ def arrange(tensors: Mapping[str, TensorInfo], config: ModelConfig, where: str) 
     if config.predicting_layers:
         found = {name: tensor for name, tensor in found.items() if not _predicts(name, config)}
     if config.mixture is not None:
-        found = _stack_experts(found, config.mixture.experts, where)
+        found = _stack_experts({name: _flat_bias(name, tensor) for name, tensor in found.items()}, config.mixture.experts, where)
         if not config.mixture.one_stack:
             for name in [name for name in found if name.endswith(".ffn_gate_up_exps.weight")]:
                 rows, parts = (config.mixture.width,) * 2, ("ffn_gate_exps", "ffn_up_exps")
@@ -63,6 +63,13 @@ def _one_row(name: str, tensor: TensorInfo) -> TensorInfo:
     """(1, D) of the gate of shared experts, which GGUF stores (D,)."""
     if name.endswith(".ffn_gate_inp_shexp.weight") and len(tensor.shape) == 1:
         return replace(tensor, shape=(1, *tensor.shape))
+    return tensor
+
+
+def _flat_bias(name: str, tensor: TensorInfo) -> TensorInfo:
+    """(E,) of what a router adds to choose by, which ERNIE stores (1, E)."""
+    if name.endswith(".exp_probs_b.bias") and len(tensor.shape) == 2 and tensor.shape[0] == 1:
+        return replace(tensor, shape=tensor.shape[1:])
     return tensor
 
 

@@ -46,9 +46,10 @@ class Embed(Op):
 
 @dataclass(frozen=True)
 class Norm(Op):
-    """RMS norm: out = x / sqrt(mean(x^2) + eps) * (weight + weight_offset), over each of `heads` equal parts of the width.
+    """RMS norm: out = x / sqrt(mean(x^2) + eps) * (weight + weight_offset) + bias, over each of `heads` equal parts of the width.
 
-    weight (width / heads,), the same for all parts, or (width,), or None for all ones. out may be x itself.
+    weight (width / heads,), the same for all parts, or (width,), or None for all ones; bias (width / heads,). out may be x itself.
+    `centred`: of x - mean(x) in place of x, which is LayerNorm.
     """
 
     x: In
@@ -57,11 +58,13 @@ class Norm(Op):
     eps: float
     heads: int = 1
     weight_offset: float = 0.0
+    bias: Weight | None = None
+    centred: bool = False
 
 
 @dataclass(frozen=True)
 class AddNorm(Op):
-    """x += scale * add, in place (the residual stream), then out = RMS norm of x as by `Norm` over the whole width."""
+    """x += scale * add, in place (the residual stream), then out = norm of x as by `Norm` over the whole width."""
 
     x: InOut
     add: In
@@ -70,6 +73,8 @@ class AddNorm(Op):
     eps: float
     weight_offset: float = 0.0
     scale: float = 1.0
+    bias: Weight | None = None
+    centred: bool = False
 
 
 @dataclass(frozen=True)
@@ -259,12 +264,16 @@ class ClampedActivation(Op):
 
 @dataclass(frozen=True)
 class Logits(Op):
-    """The step's result: for each row r of `outputs`, softcap(scale * (x[outputs[r]] @ weight.T)); weight (V, D)."""
+    """The step's result: for each row r of `outputs`, softcap(scale * (x[outputs[r]] @ weight.T + bias)).
+
+    weight (V, D); bias (V,) or None.
+    """
 
     x: In
     weight: Weight
     scale: float = 1.0
     softcap: float | None = None
+    bias: Weight | None = None
 
 
 @dataclass(frozen=True)

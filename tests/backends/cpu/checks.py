@@ -111,18 +111,23 @@ def check_against_reference(case: Case, batches: Sequence[Batch], tolerance: flo
     return found
 
 
-def norm_case(width: int, heads: int, weighted: bool, add: bool, in_place: bool = False) -> Case:
-    """A norm with an offset of 1 on its weight; with `add`, of a sum, which is looked at beside the norm."""
+def norm_case(width: int, heads: int, weighted: bool, add: bool, in_place: bool = False, centred: bool = False) -> Case:
+    """A norm with an offset of 1 on its weight; with `add`, of a sum, which is looked at beside the norm. `centred`: and biased."""
     both = Buffer("x", 2 * width)
     x, other = both.view(0, width), both.view(width)
     out = x if in_place else Buffer("out", width).view()
     weights = {"w": floats("w", normal(width // heads, seed=1))} if weighted else {}
     weight, offset = ("w", 1.0) if weighted else (None, 0.0)
-    ops: list[Op] = [AddNorm(x, other, weight, out, 1e-5, offset, 0.22) if add else Norm(x, weight, out, 1e-5, heads, offset)]
+    bias = "b" if centred else None
+    if centred:
+        weights["b"] = floats("b", normal(width // heads, seed=3))
+    ops: list[Op] = [Norm(x, weight, out, 1e-5, heads, offset, bias, centred)]
+    if add:
+        ops = [AddNorm(x, other, weight, out, 1e-5, offset, 0.22, bias, centred)]
     if add:  # the sum must have been stored: norm it again
         out = Buffer("again", width).view()
         ops.append(Norm(x, None, out, 1e-5))
-    return Case(tuple(ops), normal(21, 2 * width, seed=2), out, weights)
+    return Case(tuple(ops), normal(21, 2 * width, seed=2) + np.float32(centred), out, weights)
 
 
 def heads_case(heads: int, width: int, pairs: int, adjacent: bool, norm: bool) -> Case:

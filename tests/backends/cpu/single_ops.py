@@ -94,13 +94,18 @@ class Case:
 
 
 def logits(
-    x: np.ndarray, weight: MappedWeight, outputs: Sequence[int], threads: int = 1, scale: float = 1.0, softcap: float | None = None
-) -> np.ndarray:
+    x: np.ndarray, weight: MappedWeight, outputs: Sequence[int], threads: int = 1, scale: float = 1.0, softcap: float | None = None,
+    bias: np.ndarray | None = None,
+) -> np.ndarray:  # fmt: skip
     """The logits of chosen rows of x (V, width), at most CHUNK of them fed, over a weight (V, width)."""
     weights = {"rows": floats("rows", x), "out": weight}
+    if bias is not None:
+        weights["bias"] = floats("bias", bias)
     view = Buffer("x", x.shape[1]).view()
     shapes = {name: given.shape for name, given in weights.items()}
-    program = Program((Embed("rows", view), Logits(view, "out", scale, softcap)), shapes, (), len(x))
+    program = Program(
+        (Embed("rows", view), Logits(view, "out", scale, softcap, None if bias is None else "bias")), shapes, (), len(x)
+    )
     step = CpuBackend(threads).compile(program, weights, StepLimits(CHUNK, CHUNK))
     rows = np.arange(min(len(x), CHUNK), dtype=np.int32)
     try:

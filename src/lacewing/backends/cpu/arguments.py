@@ -40,7 +40,9 @@ MAIL_ASLEEP, MAIL_SEEN, MAIL_BYTES = 128, 256, 384
 # Ops. `counter` is the op's work counter; `bytes`, `bytes_stride` say where to put the quantised result, 0 for nowhere.
 # `tiled`: the weight is in tile order (backends.weights.TileOrder), 1: with whole blocks, 2: with blocks in pieces.
 EMBED = layout("Embed", "weight tiled row_bytes width out out_stride scale unpack blocks block_bytes block_columns sub_block shift")
-NORM = layout("Norm", "x x_stride out out_stride width heads weight weight_step eps add add_stride add_scale bytes bytes_stride")
+NORM = layout(
+    "Norm", "x x_stride out out_stride width heads weight weight_step bias centred eps add add_stride add_scale bytes bytes_stride"
+)
 QUANTISE = layout("Quantise", "counter x x_stride width to to_stride outputs parts")
 # `x_offsets`: address of int64, where the row of each token lies behind x. `direct`: the kernel for few tokens of the order that
 # the weight is in, or 0: for one token of rows, `direct_blocks` at a time; for up to FEW of blocks in pieces.
@@ -88,7 +90,7 @@ ANGLES = layout("Angles", "frequencies pairs magnitude out")
 # Where a paged state lies (state.py): `keys` and `values` are addresses in page 0, 0 where there are none; `table`: address of the
 # block tables, int32, `table_stride` bytes from one row to the next.
 _PAGES = "keys values page_bytes table table_stride"
-HEADS = layout("Heads", f"x stride count width norm weight eps angles pairs start adjacent hadamard {_PAGES}")
+HEADS = layout("Heads", f"x stride count width norm weight bias centred eps angles pairs start adjacent hadamard {_PAGES}")
 ATTENTION = layout(
     "Attention",
     f"counter q q_stride out out_stride heads key_heads key_width value_width {_PAGES} scale softcap window "

@@ -40,10 +40,14 @@ def add_norm(state: State, op: ops.AddNorm) -> None:
 def _norm(state: State, op: ops.Norm | ops.AddNorm, parts: int) -> None:
     x = state.view(op.x)
     heads = x.reshape(len(x), parts, -1)  # (T, heads, width / heads)
+    if op.centred:
+        heads = heads - np.mean(heads, axis=-1, keepdims=True, dtype=np.float32)
     scaled = heads / np.sqrt(np.mean(heads * heads, axis=-1, keepdims=True, dtype=np.float32) + np.float32(op.eps))
     if op.weight is not None:
         weight = state.weights.vector(op.weight) + np.float32(op.weight_offset)
         scaled = scaled * (weight if len(weight) == heads.shape[-1] else weight.reshape(parts, -1))
+    if op.bias is not None:
+        scaled = scaled + state.weights.vector(op.bias)
     state.view(op.out)[:] = scaled.reshape(x.shape)
 
 
@@ -193,6 +197,8 @@ ACTIVATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 @RULES.rule(ops.Logits)
 def logits(state: State, op: ops.Logits) -> None:
     y = state.weights.product(state.view(op.x)[state.outputs], op.weight)  # (R, V)
+    if op.bias is not None:
+        y = y + state.weights.vector(op.bias)
     if op.scale != 1:
         y *= np.float32(op.scale)
     state.logits = y if op.softcap is None else np.float32(op.softcap) * np.tanh(y / np.float32(op.softcap))

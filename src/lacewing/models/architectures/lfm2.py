@@ -8,8 +8,7 @@ from functools import partial
 
 from lacewing.models.architecture import Architecture
 from lacewing.models.blocks.attention import attention
-from lacewing.models.blocks.decoder import residual_block
-from lacewing.models.blocks.feed_forward import feed_forward
+from lacewing.models.blocks.decoder import forward_of, residual_block
 from lacewing.models.builder import Block, Builder
 from lacewing.models.config import ModelConfig, ShortConvolutionConfig
 from lacewing.models.names import STANDARD_NAMES
@@ -40,8 +39,8 @@ KINDS = ("full_attention", "conv")
 def block(config: ModelConfig, layer: int) -> Block:
     convolution = config.short_convolution
     if convolution is None or not convolution.layers[layer]:
-        return residual_block(attention, feed_forward)
-    return residual_block(partial(short_convolution, convolution), feed_forward)
+        return residual_block(attention, forward_of(config, layer))
+    return residual_block(partial(short_convolution, convolution), forward_of(config, layer))
 
 
 def short_convolution(convolution: ShortConvolutionConfig, b: Builder, layer: int) -> None:

@@ -1,6 +1,6 @@
-"""Mistral 3 as GGUF names it (Small 3.1 on, Ministral 3): Llama blocks, with a temperature by position where the file says so.
+"""Mistral 3 as GGUF names it (Small 3.1 on, Ministral 3, Devstral 2): Llama blocks, with a temperature by position for some.
 
-Reference: llama.cpp's loader; Ollama's convert/convert_mistral.go.
+References: transformers ministral3; llama.cpp's loader; Ollama's convert/convert_mistral.go.
 """
 
 from dataclasses import replace
@@ -10,9 +10,16 @@ from lacewing.models.config import AttentionTemperatureConfig, ModelConfig
 from lacewing.models.readers.metadata import MetadataReader
 
 
+def huggingface(keys: MetadataReader, config: ModelConfig) -> ModelConfig:
+    return _sharpened(config, config.rope.query_beta)
+
+
 def gguf(keys: MetadataReader, config: ModelConfig) -> ModelConfig:
+    return _sharpened(config, keys.number("attention.temperature_scale", 0, low=0, high=1e3))
+
+
+def _sharpened(config: ModelConfig, beta: float) -> ModelConfig:
     """The temperature changes at each multiple of YaRN's original context."""
-    beta = keys.number("attention.temperature_scale", 0, low=0, high=1e3)
     if not beta:
         return config
     return replace(config, attention_temperature=AttentionTemperatureConfig(beta, config.rope.original_context))
@@ -21,9 +28,29 @@ def gguf(keys: MetadataReader, config: ModelConfig) -> ModelConfig:
 ARCHITECTURE = replace(
     llama.ARCHITECTURE,
     name="mistral3",
-    also=(),
-    models="Ministral 3, Devstral Small 2, Mistral Small 3.1 and 3.2 (text)",
+    models="Ministral 3, Devstral 2 and Devstral Small 2, Mistral Small 3.1 and 3.2 (text)",
+    also=("ministral3",),
     mixture=None,
-    defaults={"mistral3": llama.ARCHITECTURE.defaults["mistral"]},
+    defaults={
+        "mistral3": llama.ARCHITECTURE.defaults["mistral"],
+        "ministral3": {
+            "rms_norm_eps": 1e-5,
+            "hidden_act": "silu",
+            "head_dim": 128,
+            "max_position_embeddings": 262144,
+            "vocab_size": 131072,
+            "num_key_value_heads": 8,
+            "rope_parameters": {
+                "rope_type": "yarn",
+                "rope_theta": 1e6,
+                "factor": 16.0,
+                "original_max_position_embeddings": 16384,
+                "mscale": 1.0,
+                "mscale_all_dim": 1.0,
+                "llama_4_scaling_beta": 0.1,
+            },
+        },
+    },
+    huggingface=huggingface,
     gguf=gguf,
 )

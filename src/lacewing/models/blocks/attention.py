@@ -49,7 +49,21 @@ def attention(b: Builder, layer: int) -> None:
 
 
 def _positions(b: Builder, layer: int, q: View, k: View) -> None:
-    """The norms of queries and keys, and between them the rotation."""
+    """The norms of queries and keys, and the rotation, in the order of the model."""
+    config = b.config
+    if not config.late_qk_norm:
+        _qk_norm(b, layer, q, k)
+    if layer not in config.nope_layers:
+        rope = b.rope if config.windows[layer] is None else b.local_rope
+        b.ops += [Rope(q, config.heads, rope), Rope(k, config.key_heads, rope)]
+        if config.qk_norm_after_rope:
+            b.ops += [Norm(x, None, x, config.eps, heads) for x, heads in ((q, config.heads), (k, config.key_heads))]
+    if config.late_qk_norm:
+        _qk_norm(b, layer, q, k)
+
+
+def _qk_norm(b: Builder, layer: int, q: View, k: View) -> None:
+    """Of each head, or of all together."""
     config, name = b.config, f"blk.{layer}"
     if config.qk_norm:
         b.norm(q, f"{name}.attn_q_norm", q, config.heads)
@@ -57,12 +71,6 @@ def _positions(b: Builder, layer: int, q: View, k: View) -> None:
     elif config.whole_qk_norm:
         b.norm(q, f"{name}.attn_q_norm", q)
         b.norm(k, f"{name}.attn_k_norm", k)
-    if layer in config.nope_layers:
-        return
-    rope = b.rope if config.windows[layer] is None else b.local_rope
-    b.ops += [Rope(q, config.heads, rope), Rope(k, config.key_heads, rope)]
-    if config.qk_norm_after_rope:
-        b.ops += [Norm(x, None, x, config.eps, heads) for x, heads in ((q, config.heads), (k, config.key_heads))]
 
 
 def scale_by_position(b: Builder, layer: int, q: View) -> None:

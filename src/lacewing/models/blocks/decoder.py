@@ -32,10 +32,14 @@ def build_program(config: ModelConfig, context: int, block_of: BlockOf) -> Progr
 
 def standard_block(config: ModelConfig, layer: int) -> Block:
     """Attention and feed-forward, each in the form that the config names for the layer."""
-    latent, mixture = config.latent, config.mixture
-    mixer: Block = attention if latent is None else partial(latent_attention, latent)
-    mixed = mixture is not None and mixture.layers[layer]
-    return residual_block(mixer, partial(mixture_of_experts, mixture) if mixture and mixed else feed_forward)
+    mixer: Block = attention if config.latent is None else partial(latent_attention, config.latent)
+    return residual_block(mixer, forward_of(config, layer))
+
+
+def forward_of(config: ModelConfig, layer: int) -> Block:
+    """The feed-forward of a layer: a mixture of experts, or one for all."""
+    mixture = config.mixture
+    return partial(mixture_of_experts, mixture) if mixture is not None and mixture.layers[layer] else feed_forward
 
 
 def residual_block(mixer: Block, forward: Block) -> Block:

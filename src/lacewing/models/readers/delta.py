@@ -51,6 +51,7 @@ def huggingface_delta(keys: MetadataReader, config: ModelConfig, joint: bool) ->
         keys.get(name)
     if not keys.flag("attn_output_gate", True):
         raise keys.error("attn_output_gate", "is false, which this version does not know")
+    keys.choice("output_gate_type", {"swish": "silu", "silu": "silu"}, "swish")
     if config.activation != "silu":  # it is the convolution's, too
         raise keys.error("hidden_act", f"is {config.activation}; this version knows silu for this architecture")
     kinds, interval = keys.get("layer_types"), keys.integer("full_attention_interval", 4)

@@ -32,14 +32,14 @@ _flash_attn_2_enabled attn_implementation unsloth_version unsloth_fixed keys_to_
 gradient_checkpointing use_reentrant_checkpointing neftune_noise_alpha classifier_dropout tokenizer_model_max_length
 tokenizer_padding_side seq_length loss_type use_liger_kernel sliding_window_size
 vision_config mm_tokens_per_image image_token_index boi_token_index eoi_token_index boi_token_id eoi_token_id image_token_id
-vision_soft_tokens_per_image model_max_length model_name max_window_layers original_max_position_embeddings
+vision_soft_tokens_per_image eod_token_id model_max_length model_name max_window_layers original_max_position_embeddings
 output_router_logits router_aux_loss_coef router_jitter_noise aux_loss_alpha seq_aux ep_size qk_head_dim""".split()  # noqa: SIM905
 
 # Keys that the classes of transformers declare and that change the maths, though no reader asks for them, with the values that
 # change nothing: of every class, and of some, or of the makers' own code. `tools/list_config_keys.py` lists what classes declare.
 _DECLARED: dict[str, tuple[Any, ...]] = {"is_decoder": (True,), "is_encoder_decoder": (), "add_cross_attention": ()}
 _DECLARED_BY: dict[str, dict[str, tuple[Any, ...]]] = {"olmoe": {"clip_qkv": ()}}
-_DECLARED_BY |= {kind: {"moe_layer_freq": (1,)} for kind in ("deepseek_v2", "deepseek_v3", "kimi_k2")}
+_DECLARED_BY |= {kind: {"moe_layer_freq": (1,)} for kind in ("deepseek", "deepseek_v2", "deepseek_v3", "kimi_k2")}
 # Other keys, with the values that are no news.
 _INERT: dict[str, tuple[Any, ...]] = {"full_attn_mod": (1,), "interpolate_factor": (1,), "activation": ("swiglu", "silu"),
                                       "hidden_activation": tuple(ACTIVATIONS)}  # fmt: skip
@@ -82,7 +82,7 @@ def read_huggingface(
     values = text_config(checkpoint)
     where = f"{checkpoint.path.name}/config.json"
     kind = str(values.get("model_type"))
-    keys = MetadataReader(values, where, architecture.defaults.get(kind, {}))
+    keys = MetadataReader(values, where, architecture.defaults.get(kind, {}), synonyms=architecture.synonyms)
     embedding = tensors.get("token_embd.weight")
     mixed = architecture.mixture is not None and any(name in keys.defaults for name in EXPERT_COUNTS)
     scale_block = _scale_block(keys, architecture)
@@ -286,7 +286,12 @@ def _rope(keys: MetadataReader, parameters: MetadataReader, head_width: int, tra
     kind = parameters.choice("rope_type" if "rope_type" in parameters else "type", kinds, "default")
     parameters.get("type")
     rope = RopeConfig(int(head_width * partial), base, kind)
-    if kind != "none":
+    if kind == "dynamic" and keys.defaults.get("rope_alpha") and parameters.get("alpha"):  # a base of its own, of Hunyuan
+        alpha = parameters.number("alpha", low=1e-6, high=1e9)
+        rope = replace(rope, kind="none", base=base * alpha ** (rope.width / max(rope.width - 2, 1)))
+        for name in ("beta_fast", "beta_slow", "mscale", "mscale_all_dim"):  # without a meaning here
+            parameters.get(name)
+    elif kind != "none":
         rope = _scaled(keys, parameters, rope, trained)
     parameters.tell_of(parameters.unread(_HARMLESS_OF_ROPE))  # transformers leaves them alone, too
     return rope

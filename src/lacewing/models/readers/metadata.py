@@ -19,7 +19,8 @@ _MOST_TOLD = 6  # keys
 class MetadataReader:
     """Typed access to metadata. An explicit null switches an architecture's default off.
 
-    Every problem is an UnsupportedModelError that names the key. `notices`: what a person should know of the keys.
+    Every problem is an UnsupportedModelError that names the key. `notices`: what a person should know of the keys. `synonyms`:
+    usual names, and what the maker calls them.
     """
 
     def __init__(
@@ -29,13 +30,19 @@ class MetadataReader:
         defaults: Mapping[str, Any] | None = None,
         prefix: str = "",
         notices: list[str] | None = None,
+        synonyms: Mapping[str, str] | None = None,
     ):
         self.values, self.where, self.defaults, self.prefix = values, where, defaults or {}, prefix
         self.notices: list[str] = [] if notices is None else notices
+        self.synonyms = {name: theirs for name, theirs in (synonyms or {}).items() if prefix + theirs in values}
         self.read: set[str] = set()
 
     def __contains__(self, name: str) -> bool:
-        return self.values.get(self.prefix + name) is not None
+        return self.values.get(self._key(name)) is not None
+
+    def _key(self, name: str) -> str:
+        """As it stands in the values."""
+        return self.prefix + self.synonyms.get(name, name)
 
     def names(self) -> list[str]:
         """All keys that are there, without the prefix."""
@@ -43,13 +50,13 @@ class MetadataReader:
 
     def get(self, name: str, default: Any = None) -> Any:
         """The value as it stands; where absent the architecture's own default; `default` where that is lacking or null."""
-        key = self.prefix + name
-        self.read.add(key)
+        key = self._key(name)
+        self.read |= {key, self.prefix + name}
         value = self.values[key] if key in self.values else self.defaults.get(name)
         return default if value is None else _plain(value)
 
     def error(self, name: str, problem: str) -> UnsupportedModelError:
-        return UnsupportedModelError(f"{self.where}: {self.prefix}{name} {problem}")
+        return UnsupportedModelError(f"{self.where}: {self._key(name)} {problem}")
 
     def number(self, name: str, default: float | None = None, *, low: float = -math.inf, high: float = math.inf) -> float:
         """A finite number in [low, high]; required unless there is a default."""

@@ -11,6 +11,7 @@ from lacewing.models.readers.metadata import MetadataReader
 
 EXPERT_COUNTS = ("num_experts", "num_local_experts", "n_routed_experts")  # names of one number in config.json
 _GATINGS = {"1": ("softmax", False), "2": ("sigmoid", False), "3": ("softmax", True)}  # softmax of the chosen = renormalised
+_SCORINGS = {"softmax": "softmax", "sigmoid": "sigmoid"}
 _METHODS = {name: name for name in ("greedy", "group_limited_greedy", "noaux_tc", "plain")}
 
 
@@ -51,11 +52,11 @@ def _gguf_width(tensors: Mapping[str, TensorInfo]) -> int | None:
 
 
 def _gguf_shared_width(keys: MetadataReader, tensors: Mapping[str, TensorInfo], width: int) -> int:
-    """Files of some converters leave the number out."""
+    """Of the weights: some converters leave the number out, that of ERNIE guesses it from other sizes."""
     count = keys.integer("expert_shared_count", 0, low=0, high=2**10)
     named = keys.integer("expert_shared_feed_forward_length", count * width, low=0)
-    found = (tensor.shape[0] for name, tensor in tensors.items() if name.endswith(".ffn_up_shexp.weight"))
-    return named or next(found, 0)
+    found = (tensor.shape[0] for name, tensor in tensors.items() if name.endswith(".ffn_up_shexp.weight") and tensor.shape)
+    return next(found, named)
 
 
 def huggingface_mixture(keys: MetadataReader, layers: int, fixed: Mapping[str, Any]) -> MixtureConfig:
@@ -73,7 +74,7 @@ def huggingface_mixture(keys: MetadataReader, layers: int, fixed: Mapping[str, A
         "width": width,
         "layers": _huggingface_layers(keys, layers),
         "shared_width": keys.integer("shared_expert_intermediate_size", width * shared, low=0),
-        "gating": keys.choice("scoring_func", {"softmax": "softmax", "sigmoid": "sigmoid"}, "softmax"),
+        "gating": keys.choice("scoring_func", _SCORINGS | keys.defaults.get("gatings", {}), "softmax"),
         "bias": method == "noaux_tc",
         "groups": keys.integer("n_group", 1) if grouped else 1,
         "groups_used": keys.integer("topk_group", 1) if grouped else 1,

@@ -29,6 +29,14 @@ def test_norm(width: int, weighted: bool, add: bool) -> None:
     check_against_reference(norm_case(width, 1, weighted, add), BATCHES)
 
 
+@pytest.mark.parametrize("width", [5, LANES, 100, 576])
+def test_layer_norm(width: int) -> None:
+    """Of values whose mean is not 0; also without a weight, and of heads."""
+    for weighted, add in ((True, False), (True, True), (False, False)):
+        check_against_reference(norm_case(width, 1, weighted, add, centred=True), BATCHES)
+    check_against_reference(norm_case(3 * width, 3, True, False, in_place=True, centred=True), BATCHES)
+
+
 @pytest.mark.parametrize(("width", "heads"), [(60, 3), (256, 4), (90, 9)])
 def test_norm_of_heads(width: int, heads: int) -> None:
     for in_place in (False, True):

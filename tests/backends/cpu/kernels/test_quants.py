@@ -101,10 +101,11 @@ def test_blocks_with_any_bytes(quant: str) -> None:
 def test_logits_of_chosen_rows(quant: str, scale: float, softcap: float | None) -> None:
     vocab, width = 3 * LANES + 3, 256
     weight, x = random_weight("out", quant, vocab, width), normal(vocab, width)
-    y = scale * ((as_bytes_and_back(x) if quant in TILES else x) @ dequantised(weight).T.astype(np.float64))
+    bias = normal(vocab, seed=9) if softcap else np.zeros(vocab, np.float32)
+    y = scale * ((as_bytes_and_back(x) if quant in TILES else x) @ dequantised(weight).T.astype(np.float64) + bias)
     expected = y if softcap is None else softcap * np.tanh(y / softcap)
     for outputs in ([], [vocab - 1], [5, 0, 5, 11], list(range(vocab))):
-        found = logits(x, weight, outputs, 2, scale, softcap)
+        found = logits(x, weight, outputs, 2, scale, softcap, bias if softcap else None)
         assert found.shape == (len(outputs), vocab) and found.dtype == np.float32
         if outputs:
             assert nmse(found, expected[outputs]) < 1e-10

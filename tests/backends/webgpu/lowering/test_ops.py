@@ -65,6 +65,22 @@ def test_norm_of_heads_with_weights_of_their_own() -> None:
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize(("width", "heads"), [(2080, 1), (100, 1), (96, 6)])
+def test_layer_norm(width: int, heads: int, variant: str) -> None:
+    """Of values whose mean is not 0, alone and of a sum; a norm of heads is not joined with a rotation."""
+    whole = Buffer("x", 2 * width)
+    x, other, out = whole.view(0, width), whole.view(width), Buffer("out", width).view()
+    weights = [floats(name, normal(width // heads, seed=seed)) for seed, name in enumerate("wb")]
+    check([Norm(x, "w", x, 1e-5, heads, 0.0, "b", True)], normal(41, 2 * width) + 1, x, weights, variant)
+    check([Norm(x, None, out, 1e-5, heads, centred=True)], normal(41, 2 * width) + 1, out, [], variant)
+    if heads == 1:
+        check([AddNorm(x, other, "w", out, 1e-5, 0.0, 0.5, "b", True)], normal(41, 2 * width) + 1, out, weights, variant)
+    else:
+        rope = Rope(x, heads, RopeSpec(FREQUENCIES, 1.0, True))
+        check([Norm(x, "w", x, 1e-5, heads, 0.0, "b", True), rope], normal(41, 2 * width) + 1, x, weights, variant)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
 def test_norm_adds_to_the_residual(variant: str) -> None:
     """Two in a row: the second sees what the first added."""
     whole = Buffer("x", 256)
@@ -200,8 +216,11 @@ def test_logits(scale: float, softcap: float | None, quant: str, variant: str, m
     """Chosen rows in any order, none, one twice, and so many that they come in several passes."""
     monkeypatch.setattr("lacewing.backends.webgpu.lowering.compiler.LOGIT_BYTES", 4 * 300 * 7)  # seven rows a pass
     view, x, weight = Buffer("x", 64).view(), normal(300, 64), random_weight("out", quant, 300, 64, seed=4)
-    program = Program((Embed("rows", view), Logits(view, "out", scale, softcap)), {"rows": (300, 64), "out": (300, 64)}, (), 300)
     weights, tokens = {"rows": floats("rows", x), "out": weight}, np.arange(40, dtype=np.int32)
+    if softcap:
+        weights["bias"] = floats("bias", normal(300, seed=9))
+    shapes = {name: one.shape for name, one in weights.items()}
+    program = Program((Embed("rows", view), Logits(view, "out", scale, softcap, "bias" if softcap else None)), shapes, (), 300)
     steps = [each.compile(program, weights, StepLimits(CHUNK, CHUNK)) for each in (backend(variant), ReferenceBackend())]
     for outputs in ([39], [], [5, 5, 0], [*range(40)], [*range(39, 0, -2)]):
         found, wanted = (paged.run(step, tokens, 0 * tokens, tokens, outputs).copy() for step in steps)

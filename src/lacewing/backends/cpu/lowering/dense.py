@@ -64,8 +64,7 @@ def lower_add_norm(low: Lowering, op: ops.AddNorm, rest: tuple[Op, ...]) -> None
 def _norm_op(low: Lowering, op: ops.Norm | ops.AddNorm, count: int) -> LoweredOp:
     return LoweredOp(
         "norm.norm", NORM, x=low.at(op.x), x_stride=low.stride(op.x), out=low.at(op.out), out_stride=low.stride(op.out),
-        width=op.x.width // count, heads=count, eps=float_argument(op.eps),
-        weight=low.vector(op.weight, op.weight_offset) if op.weight else 0,
+        width=op.x.width // count, heads=count, **heads.norm_arguments(low, op),
         weight_step=4 * (op.x.width // count) if op.weight and low.program.weights[op.weight][0] > op.x.width // count else 0,
     )  # fmt: skip
 
@@ -201,7 +200,10 @@ def lower_logits(low: Lowering, op: ops.Logits, rest: tuple[Op, ...]) -> None:
         gathered = low.memory.area("output rows", chunk * stride)
         x = low.at(op.x)
         low.emit(LoweredOp("gemm.rows.gather", GATHER, x=x, x_stride=stride, width=width, out=gathered, out_stride=stride))
-    low.emit(_linear_op(low, op.weight, gathered, stride, out=out, out_stride=4 * vocab, outputs=1))
+    made = _linear_op(low, op.weight, gathered, stride, out=out, out_stride=4 * vocab, outputs=1)
+    if op.bias:
+        made.set(bias=low.vector(op.bias))
+    low.emit(made)
     if op.scale != 1.0 or op.softcap:
         scale, limit = float_argument(op.scale), float_argument(op.softcap or 0.0)
         low.emit(LoweredOp("elementwise.scale_and_cap", CAP, x=out, width=vocab, scale=scale, limit=limit))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lacewing.backends.cpu.arguments import ATTENTION, HEADS, SCRATCH_BYTES, SELECT
-from lacewing.backends.cpu.lowering.context import RULES, HeadJob, LoweredOp, Lowering, float_argument
+from lacewing.backends.cpu.lowering.context import RULES, Argument, HeadJob, LoweredOp, Lowering, float_argument
 from lacewing.errors import UnsupportedModelError
 from lacewing.program import ops
 from lacewing.program.ops import Hadamard, Norm, Op, Rope, WriteKeysValues
@@ -89,13 +89,22 @@ def _lowered(low: Lowering, job: HeadJob) -> LoweredOp:
     if job.pages is not None:
         made.set(**job.pages.arguments(job.parts))
     if norm is not None:
-        weight = low.vector(norm.weight, norm.weight_offset) if norm.weight else 0
-        made.set(norm=1, weight=weight, eps=float_argument(norm.eps))
+        made.set(norm=1, **norm_arguments(low, norm))
     if job.hadamard is not None:
         made.set(hadamard=job.hadamard.size)
     if rope is not None:
         made.set(start=rope.start, angles=low.angles(rope.rope), pairs=len(rope.rope.frequencies), adjacent=int(rope.rope.adjacent))
     return made
+
+
+def norm_arguments(low: Lowering, op: Norm | ops.AddNorm) -> dict[str, Argument]:
+    """What the kernels with a norm in them know of it."""
+    return {
+        "weight": low.vector(op.weight, op.weight_offset) if op.weight else 0,
+        "bias": low.vector(op.bias) if op.bias else 0,
+        "centred": int(op.centred),
+        "eps": float_argument(op.eps),
+    }
 
 
 @RULES.rule(ops.Attention)

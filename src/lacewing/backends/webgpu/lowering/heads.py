@@ -111,7 +111,7 @@ def collect(compiler: Compiler, index: int) -> Collected:
         if isinstance(op, ops.HeadLinear) and found.indices:
             passed += [op.x, op.out]
             continue
-        if not isinstance(op, Step | ops.WriteKeysValues) or _has_weights_of_heads(compiler, op):
+        if not isinstance(op, Step | ops.WriteKeysValues) or _other_norm(compiler, op):
             break
         touched = op.views
         if any(view.overlaps(other) for view in touched for other in passed) or at in compiler.done:
@@ -127,8 +127,10 @@ def collect(compiler: Compiler, index: int) -> Collected:
     return found
 
 
-def _has_weights_of_heads(compiler: Compiler, op: Step | ops.WriteKeysValues) -> bool:
-    """Whether it is a norm whose heads do not share their weights."""
+def _other_norm(compiler: Compiler, op: Step | ops.WriteKeysValues) -> bool:
+    """Whether it is a LayerNorm, or a norm whose heads do not share their weights."""
+    if isinstance(op, ops.Norm) and (op.centred or op.bias is not None):
+        return True
     if not isinstance(op, ops.Norm) or op.weight is None or op.heads == 1:
         return False
     return compiler.program.weights[op.weight] == (op.x.width,)

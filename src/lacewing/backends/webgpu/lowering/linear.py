@@ -65,7 +65,13 @@ def linear(compiler: Compiler, op: ops.Linear) -> None:
             first += rows
         matrix = compiler.matrix([op.weights[index] for index in members])
         bias = _joined_bias(compiler, [biases[index] for index in members], [op.outs[index].width for index in members])
-        product(compiler, op.x, matrix, {"target": "arena", "outs": outs, "biased": bias is not None}, bias)
+        product(
+            compiler,
+            op.x,
+            matrix,
+            {"target": "arena", "outs": outs, "biased": bias is not None},
+            [bias] if bias is not None else [],
+        )
     for out in op.outs:
         compiler.written(out)
 
@@ -89,7 +95,7 @@ def _gated(compiler: Compiler, op: ops.Linear, matrix: Matrix, after: ops.GatedA
     """The GEMV in one kernel, the GEMM in two."""
     width, x = after.out.width, compiler.quantised(op.x)
     outs = [Out(0, width, compiler.at(op.outs[0])), Out(width, 2 * width, compiler.at(op.outs[1]))]
-    product(compiler, op.x, matrix, {"target": "arena", "outs": outs, "biased": False}, None, fewest=1)
+    product(compiler, op.x, matrix, {"target": "arena", "outs": outs, "biased": False}, [], fewest=1)
     threads = min(GATED_THREADS, compiler.device.most_threads, GROUP * compiler.variant.lanes)
     constants = {
         "layout": matrix.layout, "groups": matrix.groups, "width": width, "threads": threads,
@@ -130,7 +136,13 @@ def _joined_bias(compiler: Compiler, names: Sequence[str | None], widths: Sequen
 
 
 def product(
-    compiler: Compiler, x: View, matrix: Matrix, target: dict[str, object], extra: Slice | None, rows: bool = False, fewest: int = 0
+    compiler: Compiler,
+    x: View,
+    matrix: Matrix,
+    target: dict[str, object],
+    extra: Sequence[Slice],
+    rows: bool = False,
+    fewest: int = 0,
 ) -> None:
     """Dispatches of x @ matrix.T, GEMVs and a GEMM a shard, for more than `fewest` tokens. `rows`: of output rows."""
     dotted = compiler.variant.dot and not matrix.layout.floats
@@ -149,7 +161,7 @@ def product(
 
     for shard in matrix.shards:
         constants = {**common, "first_row": shard.first, "rows": shard.rows, "tile_rows": tile_rows, "tile_tokens": tile_tokens}
-        bindings = [*shard.planes, *([extra] if extra is not None else [])]
+        bindings = [*shard.planes, *extra]
         threads, teams = _teams(compiler, shard.rows, matrix.groups) if dotted else (THREADS, 1)
         if fewest:  # as the kernel does that takes fewer
             threads, teams = THREADS, 1
@@ -210,9 +222,11 @@ def _teams(compiler: Compiler, rows: int, groups: int) -> tuple[int, int]:
 def logits(compiler: Compiler, op: ops.Logits) -> None:
     matrix = compiler.matrix((op.weight,))
     target = {
-        "target": "logits", "biased": False, "scale": op.scale, "softcap": op.softcap, "vocabulary": compiler.program.vocab_size,
+        "target": "logits", "biased": op.bias is not None, "scale": op.scale, "softcap": op.softcap,
+        "vocabulary": compiler.program.vocab_size,
     }  # fmt: skip
-    product(compiler, op.x, matrix, target, compiler.logits, rows=True)
+    bias = [compiler.vector(op.bias)] if op.bias is not None else []
+    product(compiler, op.x, matrix, target, [*bias, compiler.logits], rows=True)
 
 
 @RULES.rule(ops.HeadLinear)

@@ -27,7 +27,7 @@ def embed(compiler: Compiler, op: ops.Embed) -> None:
 
 @RULES.rule(ops.AddNorm)
 def add_norm(compiler: Compiler, op: ops.AddNorm) -> None:
-    norm(compiler, ops.Norm(op.x, op.weight, op.out, op.eps, 1, op.weight_offset), op.add, op.scale)
+    norm(compiler, ops.Norm(op.x, op.weight, op.out, op.eps, 1, op.weight_offset, op.bias, op.centred), op.add, op.scale)
     compiler.written(op.x)
 
 
@@ -38,8 +38,9 @@ def norm(compiler: Compiler, op: ops.Norm, add: View | None = None, scale: float
     constants = {
         "x": compiler.at(op.x), "add": compiler.at(add) if add is not None else None, "out": compiler.at(op.out),
         "scale": scale, "width": width, "each": each, "eps": op.eps, "offset": op.weight_offset, "weighted": op.weight is not None,
+        "biased": op.bias is not None, "centred": op.centred,
     }  # fmt: skip
-    bindings = [compiler.vector(op.weight)] if op.weight is not None else []
+    bindings = [compiler.vector(name) for name in (op.weight, op.bias) if name is not None]
     threads = min(compiler.device.most_threads, max(64, 1 << (width // 8 - 1).bit_length()))
     whole = op.heads == 1 and width % GROUP == 0 and all(place.base % 4 == 0 for place in places) and width <= 32 * threads
     coded = whole and compiler.variant.dot and op.out.start % GROUP == 0

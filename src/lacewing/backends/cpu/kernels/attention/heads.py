@@ -92,6 +92,7 @@ def make_heads(stored):
             peek_i64(args + HEADS.width),
         )
         norm, weight, eps = peek_i64(args + HEADS.norm), peek_i64(args + HEADS.weight), peek_f32(args + HEADS.eps)
+        bias, centred = peek_i64(args + HEADS.bias), peek_i64(args + HEADS.centred)
         size = peek_i64(args + HEADS.hadamard)
         table, pairs, adjacent = peek_i64(args + HEADS.angles), peek_i64(args + HEADS.pairs), peek_i64(args + HEADS.adjacent)
         rows, positions, pages = peek_i64(state + STATE.rows), peek_i64(state + STATE.positions), peek_i64(args + HEADS.table)
@@ -100,7 +101,7 @@ def make_heads(stored):
             t, head = index // count, index % count
             at = x + t * stride + 4 * width * head
             if norm:
-                normalise(at, weight, at, width, eps)
+                normalise(at, weight, bias, at, width, eps, centred)
             if table:
                 cosines = table + 8 * pairs * t
                 sines = cosines + 4 * pairs

@@ -4,7 +4,7 @@
 {% endif %}
 {% if target == "logits" %}
 {% include "activations.wgsl" %}
-@group(0) @binding({{ first + layout.planes | length }}) var<storage, read_write> logits: array<f32>;
+@group(0) @binding({{ first + layout.planes | length + (1 if biased else 0) }}) var<storage, read_write> logits: array<f32>;
 {% endif %}
 
 fn store_output(t: u32, shard_row: u32, sum: f32) {

@@ -1,9 +1,12 @@
-// RMS norm of a whole row, with residual add and the row's bytes where wanted; a thread keeps `parts` vectors of four in
+// RMS norm, or LayerNorm if `centred`, of a whole row, with residual add and the row's bytes where wanted; a thread keeps `parts` vectors of four in
 // registers. Grid: 1, tokens.
 {% set words = "vec4<u32>" %}
 {% include "step.wgsl" %}
 {% if weighted %}
 @group(0) @binding(2) var<storage, read> weight: array<vec4<f32>>;
+{% endif %}
+{% if biased %}
+@group(0) @binding({{ 3 if weighted else 2 }}) var<storage, read> bias: array<vec4<f32>>;
 {% endif %}
 {% if q8 %}
 {% include "neighbours.wgsl" %}
@@ -25,8 +28,17 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     arena[x + c_{{ part }}] = bitcast<vec4<u32>>(v_{{ part }});
     {% endif %}
   }
+  sum += dot(v_{{ part }}, {{ "vec4<f32>(1.0)" if centred else "v_%d" % part }});
+  {% endfor %}
+  {% if centred %}
+  let mean = workgroup_sum(index, sum) / {{ number(width) }};
+  workgroupBarrier();
+  sum = 0.0;
+  {% for part in range(parts) %}
+  if (c_{{ part }} < {{ width // 4 }}u) { v_{{ part }} -= mean; }
   sum += dot(v_{{ part }}, v_{{ part }});
   {% endfor %}
+  {% endif %}
   sum = workgroup_sum(index, sum);
   let factor = 1.0 / sqrt(sum / {{ number(width) }} + {{ number(eps) }});
   let out = ({{ out.base }}u + t * {{ out.stride }}u) / 4u;
@@ -34,6 +46,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   v_{{ part }} *= factor;
   {% if weighted %}
   v_{{ part }} *= weight[min(c_{{ part }}, {{ width // 4 - 1 }}u)] + {{ number(offset) }};
+  {% endif %}
+  {% if biased %}
+  v_{{ part }} += bias[min(c_{{ part }}, {{ width // 4 - 1 }}u)];
   {% endif %}
   if (c_{{ part }} < {{ width // 4 }}u) { arena[out + c_{{ part }}] = bitcast<vec4<u32>>(v_{{ part }}); }
   {% if q8 %}
