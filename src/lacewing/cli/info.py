@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lacewing import hub
 from lacewing.api import load_tokenizer
@@ -17,6 +18,9 @@ from lacewing.options import LoadOptions, counted, format_bytes
 from lacewing.placement.info import ModelInfo
 from lacewing.placement.place import place
 
+if TYPE_CHECKING:
+    from lacewing.placement.plan import MemoryPlan
+
 
 def info(name: str, options: LoadOptions, *, as_json: bool) -> None:
     """Print what the headers of a checkpoint say; if it is not here, only these are fetched."""
@@ -24,10 +28,38 @@ def info(name: str, options: LoadOptions, *, as_json: bool) -> None:
         elsewhere = hub.to_fetch(name) and (is_url(name) or name.startswith("hf:"))
         path = fetch_headers(name, Path(folder)) if elsewhere else path_of(name)
         opened = ModelInfo(path, options, whole=False)
-        facts = opened.describe(place(opened, tell=True).plan)
+        plan = place(opened, tell=True).plan
+        facts = opened.describe(plan) | ({} if elsewhere else _streaming(opened, plan))
     if path.is_relative_to(folder):
         facts |= {"files": [Path(file).name for file in facts["files"]], "missing_bytes": 0, "source": name}
     print_facts(facts, _page, as_json=as_json)
+
+
+def _streaming(opened: ModelInfo, plan: MemoryPlan) -> dict[str, Any]:
+    """What to expect if experts come from the disk, whose speed is measured for that."""
+    from lacewing.weights.experts import layer_slots
+    from lacewing.weights.experts.expected import disk_rate, expected
+
+    spec, checkpoint = opened.spec, opened.checkpoint
+    if plan.slots is None or checkpoint.missing_bytes:
+        return {}
+    layers = layer_slots(spec.program, spec.tensors)
+    stacks = [(spec.tensors[name].ranges, layer.experts) for layer in layers for name in layer.stacks]
+    rate = disk_rate(stacks, checkpoint.identities)
+    return {} if rate is None else {"streaming": dataclasses.asdict(expected(layers, plan.slots, rate))}
+
+
+def _streaming_lines(facts: dict[str, Any]) -> list[str]:
+    if "streaming" not in facts:
+        return []
+    found = facts["streaming"]
+    lines = [f"  disk: {found['disk_rate'] / 1e9:.2f} GB/s now, in reads of {format_bytes(found['read_bytes'])}"]
+    for name, told in (("even", "if all experts are used alike"), ("texts", "as in usual texts")):
+        most = found["most_tokens"][name]
+        speed = "the disk does not limit it" if most is None else f"at most {most:.1f} tokens/s"
+        read = format_bytes(found["token_bytes"][name])
+        lines.append(f"  {told}: {found['hits'][name]:.0%} of chosen experts in RAM, {read} read for a token, {speed}")
+    return lines
 
 
 def _page(facts: dict[str, Any]) -> str:
@@ -52,7 +84,7 @@ def _page(facts: dict[str, Any]) -> str:
     lines += [f"  {'':<20}{'':>10}  {'':<{wide}}  decides"]
     for row in plan["rows"]:
         lines.append(f"  {row['name']:<20}{format_bytes(row['bytes']):>10}  {row['note']:<{wide}}  {row['decides']}".rstrip())
-    lines += [f"  {clean_line(reason)}" for reason in plan["reasons"]]
+    lines += [f"  {clean_line(reason)}" for reason in plan["reasons"]] + _streaming_lines(facts)
     return "\n".join([*lines, *(f"notice: {clean_line(text)}" for text in facts["notices"])])
 
 
