@@ -50,6 +50,15 @@ def test_lazy_and_eager_are_equal(opened, name, kind, backend):
     SAME[backend](logits(opened[name, kind], "eager", backend), logits(opened[name, kind], "lazy", backend))
 
 
+@pytest.mark.parametrize("name", ["gpt-oss", "llama4", "mistral4"])
+def test_eager_weights_are_in_ram_whatever_the_file_calls_them(opened, name):
+    """Stacks that stand in the file as they are once kept its names, and eager weights were then looked for in vain."""
+    store = WeightStore(open_model(opened[name, "huggingface"]).tensors)
+    store.set_residency("eager")
+    assert all(weight._owned is not None and weight.name == name for name, weight in store.items())
+    store.close()
+
+
 def test_an_expert_is_a_byte_range(opened):
     """Nothing is copied: single tensors become ranges of a stack, and one matrix becomes ranges of two."""
     checkpoint = opened["deepseek3", "huggingface"]
