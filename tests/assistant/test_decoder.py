@@ -23,7 +23,7 @@ def tokens(text):
 class Calls:
     """Everything between braces is the argument of a call."""
 
-    ended = False
+    ended = open = False
 
     def __init__(self):
         self.inside, self.index, self.held = False, -1, 0

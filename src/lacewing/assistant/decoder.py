@@ -19,7 +19,8 @@ Piece = tuple[str, str] | CallDelta  # (TEXT or REASONING, text), or a part of a
 class Splitter(Protocol):
     """Tells thoughts, text and tool calls apart, wherever the text is cut. `held`: characters that it holds back.
 
-    `ended`: the calls that were wanted are whole. `flush` gives the rest, once no more text comes; `cut`: because of a limit.
+    `ended`: the calls that were wanted are whole; `open`: all that comes from now on is visible text, and nothing is held back.
+    `flush` gives the rest, once no more text comes; `cut`: because of a limit.
     """
 
     @property
@@ -27,6 +28,9 @@ class Splitter(Protocol):
 
     @property
     def ended(self) -> bool: ...
+
+    @property
+    def open(self) -> bool: ...
 
     def push(self, text: str) -> Sequence[Piece]: ...
 
@@ -36,7 +40,7 @@ class Splitter(Protocol):
 class PlainSplitter:
     """All is visible text."""
 
-    held, ended = 0, False
+    held, ended, open = 0, False, True
 
     def push(self, text: str) -> Sequence[Piece]:
         return [(TEXT, text)]
@@ -91,6 +95,10 @@ class AnswerDecoder:
             text += self._visible[token.id]
         begin = self._pushed
         self._pushed += len(text)
+        if text and self._passes(text):
+            if self._repeats.push(token.id):
+                self.ended = "repetition"
+            return [self._delta((TEXT, text), (token,))]
         self._waiting.append((token, begin, self._pushed + self._text.incomplete))
         pieces = self._take(text) if text else []
         if self._splitter.ended:
@@ -98,6 +106,12 @@ class AnswerDecoder:
         if self._repeats.push(token.id):
             self.ended = self.ended or "repetition"
         return self._deltas(pieces)
+
+    def _passes(self, text: str) -> bool:
+        """Whether it is whole, visible, and all that there is to be shown: the quick way of nearly every token."""
+        if self._waiting or not self._splitter.open or self._text.incomplete:
+            return False
+        return self._markup_stops.passes(text) and self._stops.passes(text)
 
     def finish(self, reason: str) -> list[Delta]:
         """The rest, once no more tokens come; `reason` is the engine's: "stop", "length", "cancelled"."""

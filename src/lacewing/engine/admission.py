@@ -152,7 +152,7 @@ class Admission(ABC):
 
     def _admissible(self, now: float) -> tuple[Task, Task | None] | None:
         """The task that waits and can begin next, and the one that is paused and must make room for it; None: none can."""
-        task = next((each for each in self.waiting if each.wants and not each.idle(now) and not each.waits(now)), None)
+        task = next((each for each in self.waiting if each.ready(now) and not each.waits(now)), None)
         if task is None or (self._rows and (not self.running or self._fits(task))):
             return None if task is None else (task, None)
         paused = self._paused(self.running)
@@ -174,7 +174,7 @@ class Admission(ABC):
     def _paused(tasks: list[Task]) -> Task | None:
         """One that does not go on, and whose row and pages others may have."""
         now = time.perf_counter()
-        return next((each for each in tasks if not each.wants or each.idle(now)), None)
+        return next((each for each in tasks if not each.ready(now)), None)
 
     def _fits(self, task: Task) -> bool:
         """Whether it and the running tasks have pages for all that they are expected to become, within the budget of all groups."""

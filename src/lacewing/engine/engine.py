@@ -124,13 +124,13 @@ class Engine:
 
     def _checked(self, ids: Sequence[int]) -> list[int]:
         try:
-            ids = [operator.index(token) for token in ids]
+            ids = list(map(operator.index, ids))
         except TypeError:
             raise OptionError("a prompt must be a list of token ids, which are integers") from None
         if not ids:
             raise OptionError("the prompt is empty: it needs at least one token")
-        bad = next((token for token in ids if not 0 <= token < self.vocab_size), None)
-        if bad is not None:
+        if min(ids) < 0 or max(ids) >= self.vocab_size:
+            bad = next(token for token in ids if not 0 <= token < self.vocab_size)
             raise OptionError(f"token id {bad} is outside this model's vocabulary of {self.vocab_size}")
         if len(ids) > self.context:
             raise ContextOverflowError(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import heapq
+import itertools
+from collections.abc import Callable
 from collections.abc import Sequence as Ids
 from dataclasses import dataclass
 
@@ -45,6 +48,45 @@ class Resume:
         for group in pages.fixed:
             self.tables[group] = list(sequence.tables[group])
         self.nbytes = sum(len(table) * each.nbytes for table, each in zip(self.tables, pages.groups, strict=True))
+
+
+class Leaves:
+    """Nodes without children, in the order in which they were used. Entries are corrected when they come first, so that a tree of
+    many nodes is not searched for each page that is wanted of it."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[int, int, Node]] = []
+        self._numbers = itertools.count()
+        self._most = 64  # entries, above which those of no use are dropped
+
+    def add(self, node: Node) -> None:
+        """One that is a leaf now."""
+        heapq.heappush(self._heap, (node.used, next(self._numbers), node))
+        if len(self._heap) > self._most:
+            alive = {each: None for _, _, each in self._heap if _is_leaf(each)}
+            self._heap = [(each.used, next(self._numbers), each) for each in alive]
+            heapq.heapify(self._heap)
+            self._most = 64 + 2 * len(self._heap)
+
+    def oldest(self, fits: Callable[[Node], bool]) -> Node | None:
+        """The one that was used longest ago, of those that fit."""
+        aside, found = [], None
+        while self._heap and found is None:
+            used, _, node = heapq.heappop(self._heap)
+            if not _is_leaf(node):
+                continue
+            if used != node.used:
+                heapq.heappush(self._heap, (node.used, next(self._numbers), node))
+                continue
+            found = node if fits(node) else None
+            aside.append(node)
+        for node in aside:
+            heapq.heappush(self._heap, (node.used, next(self._numbers), node))
+        return found
+
+
+def _is_leaf(node: Node) -> bool:
+    return node.parent is not None and not node.children
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from collections.abc import Sequence as Ids
 
-from lacewing.engine.nodes import Hit, Node, Resume, common_prefix
+from lacewing.engine.nodes import Hit, Leaves, Node, Resume, common_prefix
 from lacewing.engine.pages import Full, Pages, pages_of
 from lacewing.engine.sequence import Sequence
 from lacewing.program.states import PAGE
@@ -23,6 +23,7 @@ class PrefixTree:
         self.resume_bytes = pages.budget // 2 if resume_bytes is None else resume_bytes
         self.limited = bool(pages.limited or pages.fixed)
         self.root = Node((), [], None)
+        self._leaves = Leaves()
         self._resumes: dict[Resume, None] = {}  # the one that was used longest ago first
         self._clock = 0
 
@@ -37,11 +38,10 @@ class PrefixTree:
                 break
             path.append(child)
             node, at = child, at + PAGE
-        rest, partial, shared = ids[at : min(at + PAGE, most)], None, 0
-        if rest:
-            for key, child in node.children.items():
-                if key[0] == rest[0] and (count := common_prefix(key, rest)) > shared:
-                    partial, shared = child, count
+        rest, partial, shared = tuple(ids[at : min(at + PAGE, most)]), None, 0
+        for key, child in node.children.items():
+            if shared < len(rest) and key[: shared + 1] == rest[: shared + 1]:  # it shares more than those before
+                partial, shared = child, common_prefix(key, rest)
         if not self.limited:
             return Hit(at + shared, path, partial, None)
         return self._deepest(path, partial, at + shared)
@@ -201,6 +201,7 @@ class PrefixTree:
                 self._remove(parent.children[key])
         parent.children[ids] = node
         node.used, node.maker = self._clock, sequence.maker
+        self._leaves.add(node)
         return node
 
     def keep(self, sequence: Sequence, length: int) -> None:
@@ -245,9 +246,9 @@ class PrefixTree:
         if limited and self._resumes:
             self._drop_resume(next(iter(self._resumes)))
             return True
-        leaves = [node for node in self._below(self.root) if not node.children and self._frees(node)]
-        if leaves:
-            self._remove(min(leaves, key=lambda node: node.used))
+        leaf = self._leaves.oldest(self._frees)
+        if leaf is not None:
+            self._remove(leaf)
             return True
         if self._resumes:
             self._drop_resume(next(iter(self._resumes)))
@@ -285,6 +286,8 @@ class PrefixTree:
         if node.parent is None:
             return
         del node.parent.children[node.ids]
+        if not node.parent.children:
+            self._leaves.add(node.parent)
         node.parent = None
         for group, page in zip(self.pages.unlimited, node.pages, strict=True):
             self.pages.drop(group, [page])

@@ -112,6 +112,10 @@ class Task:
             self.after = None
         return self.after is not None
 
+    def ready(self, now: float) -> bool:
+        """Whether the next run is to carry something of it."""
+        return self.background or (self.wants and not self.idle(now))
+
     def idle(self, now: float) -> bool:
         """Whether somebody has taken a token and gone away."""
         return not (self.background or self.waiting) and now - self.left_at > _PAUSE

@@ -48,9 +48,10 @@ def batch_of(step: Step, parts: list[Part]) -> Batch:
     outputs: list[int] = []
     hidden: list[int] = []
     for part in parts:
-        before = len(tokens) - len(part.sequence.ids)
-        outputs += (before + position for position in part.collected(hidden=False))
-        hidden += (before + position for position in part.collected(hidden=True))
+        if part.task.collector is not None:
+            before = len(tokens) - len(part.sequence.ids)
+            outputs += (before + position for position in part.collected(hidden=False))
+            hidden += (before + position for position in part.collected(hidden=True))
         tokens += part.ids
         if part.chooses:
             outputs.append(len(tokens) - 1)
@@ -91,14 +92,17 @@ def run(step: Step, parts: list[Part]) -> list[Choice]:
 
 def _choices(step: Step, batch: Batch, parts: list[Part]) -> list[Choice]:
     tasks = [part.task for part in parts if part.chooses]
-    begin([task.masks for task in tasks if task.masks is not None])
-    found = _among_candidates(step, batch, tasks)
+    masks = [task.masks for task in tasks if task.masks is not None]
+    begin(masks)
+    found = _among_candidates(step, batch, tasks) if step.most_candidates else None
     if found is None or None in found:
         rows = _collect(parts, step.run(batch))  # where somebody's logits are no numbers, they show whose
         known = found or _known(tasks, rows)
         choices = [each or _pick(task, row) for task, row, each in zip(tasks, rows, known, strict=True)]
     else:
         choices = [each for each in found if each is not None]
+    if not masks:
+        return choices
     errors = [None if task.masks is None else task.masks.error for task in tasks]
     return [choice if error is None else error for choice, error in zip(choices, errors, strict=True)]
 
@@ -147,6 +151,8 @@ def pick_all(tasks: list[Task], wishes: list[tuple[Wanted, ...]], found: list[Ca
 
 def _collect(parts: list[Part], rows: np.ndarray) -> list[np.ndarray]:
     """Give logits of prompts to those who collect them; the rows that are left, of those who choose."""
+    if len(rows) == sum(part.chooses for part in parts):
+        return list(rows)
     left, at = [], 0
     for part in parts:
         at += part.collect(rows[at:], hidden=False)

@@ -10,6 +10,7 @@ import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -71,7 +72,6 @@ class Sampler:
             raise OptionError(f"`logit_bias` names token {beyond[0]}; this model has {vocab_size} tokens")
         self.sampling = sampling
         self._adjust = Adjustments(sampling)
-        self._random = np.random.Generator(np.random.PCG64(sampling.seed))
         self._numbers: deque[float] = deque()  # drawn for the tokens that come
         self._looked = False  # the next token takes one
         self._used: float | None = None  # by a choice that may be made again
@@ -230,6 +230,10 @@ class Sampler:
         weights = np.exp((logits - logits[0]) / np.float64(self.sampling.temperature))  # a tiny one leaves only the likeliest
         sums = np.cumsum(weights, dtype=np.float64)
         return min(int(np.searchsorted(sums, self._uniform() * sums[-1], side="right")), len(sums) - 1)
+
+    @cached_property
+    def _random(self) -> np.random.Generator:
+        return np.random.Generator(np.random.PCG64(self.sampling.seed))
 
     def upcoming(self, index: int) -> float:
         """The random number, from 0 to 1, of the next token, or of the index-th after it, if each of them takes one."""

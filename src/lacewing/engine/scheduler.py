@@ -70,11 +70,11 @@ class Scheduler(Recovery):
         """Whether another run would carry something."""
         now = time.perf_counter()
         self._welcome()
-        return any(task.wants and not task.idle(now) for task in (*self.running, *self.waiting))
+        return any(task.ready(now) for task in (*self.running, *self.waiting))
 
     def _wanting(self, now: float) -> list[Task]:
         """The running tasks that are to go on."""
-        return [task for task in self.running if task.wants and not task.idle(now)]
+        return [task for task in self.running if task.ready(now)]
 
     def _run(self, parts: list[Part], began: float) -> None:
         tasks = [part.task for part in parts]
@@ -86,7 +86,8 @@ class Scheduler(Recovery):
             if self._ahead is None:
                 self._look_ahead(parts)
             choices = run(self.step, parts) if self._ahead is None else self._ahead.next()
-            self.tell([(part.sequence, len(part.ids)) for part in parts])
+            if self.observers:
+                self.tell([(part.sequence, len(part.ids)) for part in parts])
         except Exception as error:
             return self._recover(tasks, error)
         except BaseException:
@@ -201,22 +202,29 @@ class Scheduler(Recovery):
     def _compose(self, wanting: list[Task]) -> list[Part]:
         """The next token of all that generate, then pieces of prompts."""
         parts: list[Part] = []
-        for task in [task for task in wanting if task.learns]:
-            task.learns = False
-            self._rebalance(task)
-        decodes = [task for task in wanting if task.decodes]
+        decodes: list[Task] = []
+        prompts: list[Task] = []
+        for task in wanting:
+            if task.learns:
+                task.learns = False
+                self._rebalance(task)
+            (decodes if task.decodes else prompts).append(task)
         if len(decodes) > self.step.limits.chunk:
             decodes.sort(key=lambda task: task.stats.generated_tokens)
         for task in decodes[: self.step.limits.chunk]:
             self._add(parts, task, 1)
-        prompts = [task for task in wanting if not task.decodes]
+        if prompts:
+            self._add_prompts(parts, prompts)
+        return [part for part in parts if part.task.sequence is part.sequence]
+
+    def _add_prompts(self, parts: list[Part], prompts: list[Task]) -> None:
+        """Pieces of them, beside `parts`."""
         rows = max(1, LOGIT_BYTES // (4 * self.step.program.vocab_size))
         for task, count in shares(prompts, self._room(len(parts), prompts)):
             scored = task.collector is not None and task.answers and task.collector.reusable is not None
             most = min(count, rows) if scored else count
             done = self._add(parts, task, most) if most > 0 else 0
             rows -= done * scored
-        return [part for part in parts if part.task.sequence is part.sequence]
 
     def _room(self, decodes: int, prompts: list[Task]) -> int:
         """Prompt tokens that a run may carry."""

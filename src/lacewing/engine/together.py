@@ -1,4 +1,4 @@
-"""The usual choice, one of the top-k logits, for many sequences at once: NumPy's calls cost more than their work."""
+"""The usual choices, the largest logit or one of the top-k, for many sequences at once: NumPy's calls cost more than their work."""
 
 from __future__ import annotations
 
@@ -27,16 +27,27 @@ def pick_together(samplers: Sequence[Sampler], found: Sequence[Candidates]) -> d
 
 def pick_rows_together(samplers: Sequence[Sampler], rows: Sequence[np.ndarray]) -> dict[int, Token]:
     """The same of what `Sampler.pick` gives of whole rows, float32 (V,) each; rows that are no numbers are left out."""
-    if len(samplers) <= FEW:
-        return {}
-    known = [len(row) if math.isfinite(float(row.max())) else 0 for row in rows]  # max() passes NaN on
-    tokens: dict[int, Token] = {}
+    largest = [index for index, sampler in enumerate(samplers) if sampler.takes_largest]
+    tokens = _largest(largest, rows)
+    if len(samplers) - len(largest) <= FEW:
+        return tokens
+    known = [0 if index in tokens or not math.isfinite(float(row.max())) else len(row) for index, row in enumerate(rows)]
     for count, members in _alike(samplers, known).items():
         ids = top_k_of_rows([rows[index] for index in members], count)
         logits = np.stack([rows[index][each] for index, each in zip(members, ids, strict=True)])
         places = _places([samplers[index] for index in members], logits)
         tokens |= {index: Token(int(each[place])) for index, each, place in zip(members, ids, places, strict=True)}
     return tokens
+
+
+def _largest(indices: Sequence[int], rows: Sequence[np.ndarray]) -> dict[int, Token]:
+    """Of those who take the largest logit, the lowest id among equals."""
+    found = {}
+    for index in indices:
+        best = int(rows[index].argmax())  # the first NaN, if there is one
+        if math.isfinite(rows[index][best]):
+            found[index] = Token(best)
+    return found
 
 
 def _alike(samplers: Sequence[Sampler], known: Sequence[int]) -> dict[int, list[int]]:

@@ -49,6 +49,7 @@ class Observers(Observer):
 
     def __init__(self, observers: tuple[Observer, ...] = ()):
         self._each = observers
+        self._counting = [each for each in observers if type(each).tokens is not Observer.tokens]  # asked once a token
 
     def received(self, record: Record) -> None:
         for each in self._each:
@@ -62,8 +63,10 @@ class Observers(Observer):
     def tokens(self, record: Record, count: int, gap: float | None = None) -> None:
         now = time.perf_counter()
         gap = None if record.last_token is None else now - record.last_token
-        record.first_token, record.last_token = record.first_token or now, now
-        for each in self._each:
+        record.last_token = now
+        if record.first_token is None:
+            record.first_token = now
+        for each in self._counting:
             each.tokens(record, count, gap)
 
     def finished(self, record: Record) -> None:

@@ -17,7 +17,7 @@ from lacewing.server.context import Context, Served
 from lacewing.server.events import Record
 from lacewing.server.openai import errors
 from lacewing.server.openai.bodies import ModelBody
-from lacewing.server.sse import EventStream, Receive, Send, SlowReaderError, unless_gone
+from lacewing.server.sse import DIRECT, Direct, EventStream, Receive, Send, SlowReaderError, unless_gone
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
@@ -65,6 +65,7 @@ class Exchange(ABC, Generic[TBody]):
     def __init__(self, context: Context, body: TBody, record: Record, who: Hashable):
         self.context, self.body, self.record, self.who = context, body, record, who
         record.streamed = self.streamed
+        self._direct: Direct | None = None
 
     @property
     def streamed(self) -> bool:
@@ -83,6 +84,7 @@ class Exchange(ABC, Generic[TBody]):
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """Answers, unless the client leaves before it is done."""
+        self._direct = scope.get("extensions", {}).get(DIRECT)
         await unless_gone(self._answer(send), receive)
 
     async def _answer(self, send: Send) -> None:
@@ -111,7 +113,7 @@ class Exchange(ABC, Generic[TBody]):
     def _stream(self, send: Send) -> EventStream:
         dialect, limits = self.dialect, self.context.limits
         ping = limits.ping_seconds if dialect.pings else None
-        return EventStream(send, ping, limits.write_seconds, dialect.content_type, dialect.ping)
+        return EventStream(send, ping, limits.write_seconds, dialect.content_type, dialect.ping, self._direct)
 
     async def _tell(self, error: Exception, events: EventStream | None, send: Send) -> None:
         """The client, what went wrong."""
@@ -153,10 +155,19 @@ class Exchange(ABC, Generic[TBody]):
         first = form.first_event()
         if first:
             await events.write(first)
+
+        def at_once(choice: Choice) -> bool:
+            if not events.flows:
+                return False
+            data = form.events(choice, choice.take())
+            if data:
+                events.write_now(data)
+            return True
+
         left = len(answers.choices)
         while left:
             data = b""
-            for choice in await answers.next():
+            for choice in await answers.next(at_once):
                 if choice.end is not None:
                     if choice.end.error is not None:
                         if data:

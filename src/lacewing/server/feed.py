@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from lacewing.assistant.deltas import Delta
@@ -46,14 +46,18 @@ class Choice:
             count += len(delta.tokens)
             if delta.reasoning:
                 self.reasoning_tokens += len(delta.tokens)
-        self._deltas += deltas
-        if len(self._deltas) > _MANY:
-            self._deltas = merged(self._deltas)
+        if self._deltas:
+            self._deltas += deltas
+            if len(self._deltas) > _MANY:
+                self._deltas = merged(self._deltas)
+        else:
+            self._deltas = list(deltas)
         if end is not None:
             self.end = end
             if self.place is not None:
                 self.place.leave()
-        self.begun.set()
+        if not self.begun.is_set():
+            self.begun.set()
         self._feed.moved(self, count)
 
     def take(self) -> list[Delta]:
@@ -80,21 +84,36 @@ class Feed:
         self._observers, self._record = observers, record
         self._ready: set[Choice] = set()
         self._waiter: asyncio.Future[None] | None = None
+        self._at_once: Callable[[Choice], bool] | None = None
 
     def moved(self, choice: Choice, count: int) -> None:
         """Something came; so many tokens."""
         if count:
             self._observers.tokens(self._record, count)
-        if self._whole and choice.end is None:
+        if choice.end is None and (self._whole or self._done_at_once(choice)):
             return
         self._ready.add(choice)
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    async def next(self) -> list[Choice]:
-        """The choices of which something came; waits for one."""
+    def _done_at_once(self, choice: Choice) -> bool:
+        """Whether whoever waits has no more to do with it."""
+        waiter = self._waiter
+        if self._at_once is None or waiter is None or waiter.done():
+            return False
+        try:
+            return self._at_once(choice)
+        except Exception as error:
+            waiter.set_exception(error)  # whoever waits has it, not the loop that brings what came of others
+            return True
+
+    async def next(self, at_once: Callable[[Choice], bool] | None = None) -> list[Choice]:
+        """The choices of which something came; waits for one.
+
+        `at_once`: called instead of waking whoever waits, which costs more than what is to be done; False: it could not do it.
+        """
         if not self._ready:
-            self._waiter = asyncio.get_running_loop().create_future()
+            self._at_once, self._waiter = at_once, asyncio.get_running_loop().create_future()
             await self._waiter
         ready, self._ready = self._ready, set()
         return sorted(ready, key=lambda choice: choice.index) if len(ready) > 1 else list(ready)

@@ -6,12 +6,15 @@ progress of loading are ours. The table `HELP` is the list of them all.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, disable_created_metrics, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from lacewing import __version__
@@ -89,8 +92,8 @@ class Metrics(Observer):
         self.queued, self.first, self.whole = (
             self._histogram(name, _SECONDS) for name in ("queue_seconds", "time_to_first_token_seconds", "request_seconds")
         )
-        self.gaps = self._histogram("inter_token_seconds", _GAPS)
-        self._gaps_of: dict[str, Histogram] = {}
+        self._gaps = _Gaps()
+        self.collected.register(self._gaps)
         self._expert_load, self._loads = expert_load, dict[str, ExpertLoads]()
         self.collected.register(_Models(registry, self._loads))
         ProcessCollector(registry=self.collected)
@@ -106,15 +109,10 @@ class Metrics(Observer):
             self.queued.labels(record.model).observe(record.started - record.began)
 
     def tokens(self, record: Record, count: int, gap: float | None) -> None:
-        """Called for every token: a label is looked up once."""
-        if gap is None:
-            if record.first_token is not None:
-                self.first.labels(record.model).observe(record.first_token - record.began)
-            return
-        child = self._gaps_of.get(record.model)
-        if child is None:
-            child = self._gaps_of[record.model] = self.gaps.labels(record.model)
-        child.observe(gap)
+        if gap is not None:
+            self._gaps.observe(record.model, gap)
+        elif record.first_token is not None:
+            self.first.labels(record.model).observe(record.first_token - record.began)
 
     def finished(self, record: Record) -> None:
         model = record.model
@@ -140,6 +138,34 @@ class Metrics(Observer):
     def text(self) -> bytes:
         """All of them, in Prometheus' form."""
         return generate_latest(self.collected)
+
+
+class _Gaps(Collector):
+    """`lacewing_inter_token_seconds`, which comes with every token: the locks of the library's cost more. One thread observes."""
+
+    def __init__(self) -> None:
+        self._counts: dict[str, list[int]] = {}  # by model, of each bucket
+        self._sums: dict[str, float] = {}  # seconds
+
+    def observe(self, model: str, gap: float) -> None:
+        counts = self._counts.get(model)
+        if counts is None:
+            counts = self._counts[model] = [0] * (len(_GAPS) + 1)
+            self._sums[model] = 0.0
+        counts[bisect_left(_GAPS, gap)] += 1
+        self._sums[model] += gap
+
+    def describe(self) -> list[HistogramMetricFamily]:
+        name = "lacewing_inter_token_seconds"
+        return [HistogramMetricFamily(name, HELP[name], labels=["model"])]
+
+    def collect(self) -> Iterator[HistogramMetricFamily]:
+        (family,) = self.describe()
+        for model, counts in self._counts.items():
+            sums = zip((*map(float, _GAPS), float("inf")), accumulate(counts), strict=True)
+            buckets = [(floatToGoString(bound), count) for bound, count in sums]  # type: ignore[no-untyped-call]
+            family.add_metric([model], buckets, self._sums[model])
+        yield family
 
 
 class MetricsEndpoint:

@@ -9,9 +9,10 @@ from typing import Any, ClassVar
 
 import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from lacewing.server.options import ServerOptions
+from lacewing.server.sse import DIRECT
 
 _KEEP_ALIVE = 30  # seconds that a connection stays open between two requests
 _REFUSED = {
@@ -73,7 +74,10 @@ class GuardedProtocol(HttpToolsProtocol):
         if size > self.options.header_bytes:
             self._refuse(431)
         if not self._refused:
+            cycle = self.cycle
             super().on_headers_complete()
+            if self.cycle is not cycle and self.cycle is not None:
+                self.scope.setdefault("extensions", {})[DIRECT] = Direct(self.cycle)  # type: ignore[assignment]
 
     def on_body(self, body: bytes) -> None:
         if not self._refused:
@@ -131,6 +135,21 @@ class GuardedProtocol(HttpToolsProtocol):
         for timer in timers:
             if timer is not None:
                 timer.cancel()
+
+
+class Direct:
+    """See `sse.Direct`; of one request."""
+
+    def __init__(self, cycle: RequestResponseCycle):
+        self._cycle = cycle
+
+    @property
+    def flows(self) -> bool:
+        cycle = self._cycle
+        return bool(cycle.chunked_encoding and not (cycle.flow.write_paused or cycle.disconnected or cycle.response_complete))
+
+    def write(self, data: bytes) -> None:
+        self._cycle.transport.write(b"%x\r\n%b\r\n" % (len(data), data))
 
 
 def _send_at_once(transport: asyncio.Transport) -> None:

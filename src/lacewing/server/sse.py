@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
-from typing import Any
+from typing import Any, Protocol
 
 from lacewing.errors import LacewingError
 from lacewing.server.dialect import EVENTS
@@ -13,6 +13,7 @@ from lacewing.server.dialect import EVENTS
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
+DIRECT = "lacewing.direct"  # an extension of ASGI: a `Direct`
 _HEADERS = [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
 
 
@@ -20,6 +21,16 @@ class SlowReaderError(LacewingError):
     """A client does not read what it asked for. It is not told, since it would not read that either: its connection is closed."""
 
     status, code = 408, "slow_reader"
+
+
+class Direct(Protocol):
+    """Writes pieces of a body past ASGI, whose coroutines cost more than the write. `flows`: it need not be waited for, as the
+    client reads what it gets."""
+
+    @property
+    def flows(self) -> bool: ...
+
+    def write(self, data: bytes) -> None: ...
 
 
 class EventStream:
@@ -30,10 +41,15 @@ class EventStream:
     So errors before that have a status of their own; and a comment shows a connection that is half closed.
     What a client does not read piles up in the transport to its limit; then writing waits, `patience` seconds at most. What comes
     meanwhile becomes one piece (`feed.Choice`), so that a client that reads late misses nothing, and others never wait for it.
+    `direct`: None where the server has no such thing.
     """
 
-    def __init__(self, send: Send, ping: float | None, patience: float, content_type: bytes = EVENTS, sign: bytes = b""):
+    def __init__(
+        self, send: Send, ping: float | None, patience: float, content_type: bytes = EVENTS, sign: bytes = b"",
+        direct: Direct | None = None,
+    ):  # fmt: skip
         self.started = False
+        self._direct = direct
         self._note = "still working"
         self._send, self._patience, self._sign = send, patience, sign
         self._headers = [(b"content-type", content_type), *_HEADERS]
@@ -53,6 +69,17 @@ class EventStream:
             await _within(self._patience, self._send({"type": "http.response.body", "body": data, "more_body": True}))
         finally:
             self._writing = False
+        self._written = self._loop.time()
+
+    @property
+    def flows(self) -> bool:
+        """Whether `write_now` may be called: nearly always, once it has begun."""
+        return self.started and not self._writing and self._direct is not None and self._direct.flows
+
+    def write_now(self, data: bytes) -> None:
+        """As `write`, without a coroutine."""
+        if self._direct is not None:
+            self._direct.write(data)
         self._written = self._loop.time()
 
     def note(self, what: str, done: int, total: int) -> None:

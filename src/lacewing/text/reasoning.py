@@ -83,6 +83,11 @@ class ReasoningSplitter:
         return len(self._held)
 
     @property
+    def open(self) -> bool:
+        """As `Splitter.open`."""
+        return self._state == TEXT and not self._fresh and not self._held
+
+    @property
     def undecided(self) -> bool:
         """Whether thoughts may still begin."""
         return self._state == "start"
@@ -164,7 +169,7 @@ class ReasoningSplitter:
 class ChannelSplitter:
     """The same for harmony: what goes to the channel "final" is the answer, all else are thoughts."""
 
-    ended = False
+    ended = open = False
 
     def __init__(self) -> None:
         self._held, self._kind = "", TEXT

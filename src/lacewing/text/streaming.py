@@ -37,7 +37,8 @@ class StreamDecoder:
     def push(self, token: int) -> str:
         """The text that this id completes; often "", when it ends within a character."""
         data = self.bytes_of(token)
-        self._strip = self._strip and self.hides(token)
+        if self._strip:
+            self._strip = self.hides(token)
         return self._utf8.decode(data)
 
     def hides(self, token: int) -> bool:
@@ -71,6 +72,7 @@ class StopStrings:
         if len(stops) > MAX_STOPS or any(not isinstance(stop, str) or not 0 < len(stop) <= MAX_LENGTH for stop in stops):
             raise OptionError(f"`stop` must be at most {MAX_STOPS} strings of 1 to {MAX_LENGTH} characters")
         self._stops = tuple(dict.fromkeys(stops))
+        self._first = frozenset(stop[0] for stop in self._stops)
         self._held = ""
         self._cut = 0
         self.hit: str | None = None
@@ -80,9 +82,13 @@ class StopStrings:
         """Characters that are held back; after a stop, those from where it begins."""
         return len(self._held) + self._cut
 
+    def passes(self, delta: str) -> bool:
+        """Whether all of it is safe to show now, as no stop string begins in it: nearly always, and quickly told."""
+        return not self._held and self.hit is None and self._first.isdisjoint(delta)
+
     def push(self, delta: str) -> str:
         """The text that is safe to show now."""
-        if not self._stops:
+        if self.passes(delta):
             return delta
         if self.hit is not None:
             self._cut += len(delta)

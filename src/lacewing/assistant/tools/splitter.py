@@ -36,6 +36,8 @@ class CallSplitter:
     wanted is whole.
     """
 
+    open = False  # a call may begin at any time
+
     def __init__(
         self, form: Format, parser: Parser, thoughts: ThoughtSplitter | None, *, certain: bool = True, parallel: bool = True
     ):

@@ -115,6 +115,7 @@ class Writer(Format):
         self._frame["system_fingerprint"] = FINGERPRINT
         self._head = f'data: {dumps(self._frame)[:-1]},"choices":['
         self._tail = "]" + (',"usage":null' if self.wants_usage else "")
+        self._rest = f'"logprobs":null,"finish_reason":null}}{self._tail}}}\n\n'  # of a chunk that tells nothing else
 
     @abstractmethod
     def answer(self, choice: Choice) -> dict[str, Any]:
