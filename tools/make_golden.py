@@ -47,7 +47,7 @@ def golden(name: str, folder: Path) -> tuple[np.ndarray, np.ndarray, list[int]]:
     count = len(ids)
     with torch.no_grad():
         logits = model(torch.tensor([ids])).logits[0].numpy()
-        hidden = model.model(torch.tensor([ids])).last_hidden_state[0].numpy()
+        hidden = model.base_model(torch.tensor([ids])).last_hidden_state[0].numpy()
         for _ in range(steps):
             row = model(torch.tensor([ids])).logits[0, -1].numpy()
             best = np.sort(row)[-2:]

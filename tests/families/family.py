@@ -19,6 +19,7 @@ class Family:
     shapes: Callable[[Config], dict[str, tuple[int, ...]]]  # of all weights, under their Hugging Face names
     metadata: Callable[[Config], dict[str, Any]]  # keys of GGUF beyond those of a dense model
     tensors: Callable[[Config, Arrays], Arrays]  # weights under their GGUF names, ready to multiply
+    architecture: Callable[[Config], str] | None = None  # of GGUF, where the config decides it
     only_huggingface: tuple[str, ...] = ()  # cases that a GGUF file cannot say
     draw: Callable[[str, tuple[int, ...]], np.ndarray | None] = lambda name, shape: None  # values of a weight; None: the usual ones
 

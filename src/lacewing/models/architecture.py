@@ -43,6 +43,7 @@ class Architecture:
     )  # where the file's are not the usual ones; * is the number of a layer
     uncounted: tuple[str, ...] = ()  # weights that the makers leave out when they count the active parameters of a mixture
     hybrid: bool = False  # not all layers have attention; a GGUF file gives the others 0 key heads
+    attention_free: bool = False  # no layer has attention or a feed-forward, of which a GGUF file says 0
     block: BlockOf = standard_block  # of each layer
     huggingface: Adjust = _unchanged
     gguf: Adjust = _unchanged

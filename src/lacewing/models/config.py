@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from lacewing.errors import UnsupportedModelError
@@ -19,6 +20,7 @@ class MixtureConfig:
     width: int  # F of an expert
     layers: tuple[bool, ...]  # which layers are mixtures
     shared_width: int = 0  # F of the shared experts together; 0: none
+    latent: int = 0  # values of the space that experts work in; 0: that of the model
     fused_shared: bool = False  # gate and up of the shared experts are one weight
     shared_gate: bool = False  # the shared experts count as much as the sigmoid of one more product says
     gating: str = "softmax"
@@ -78,6 +80,30 @@ class DeltaConfig:
 
 
 @dataclass(frozen=True)
+class MambaConfig:
+    """Layers that mix tokens by Mamba-2: `SelectiveScan` of `program/ops.py`, on what a short convolution gives."""
+
+    kinds: tuple[str, ...]  # of each layer: "mamba", "attention", and where these stand alone "mlp" and "moe"
+    heads: int
+    head_width: int  # P
+    states: int  # N
+    groups: int  # of heads that share what goes into the state and what reads it
+    kernel: int  # positions of the convolution
+    limits: tuple[float, float] = (0.0, math.inf)  # of time steps
+    log_decay: bool = False  # the weight is the logarithm
+    normed: bool = True  # each group's output, after its gate
+
+    @property
+    def width(self) -> int:
+        return self.heads * self.head_width
+
+    @property
+    def convolved(self) -> int:
+        """Columns that the convolution reads."""
+        return self.width + 2 * self.groups * self.states
+
+
+@dataclass(frozen=True)
 class AttentionTemperatureConfig:
     """Attention temperature scaling: queries are scaled by position, `ScaleByPosition` of `program/ops.py`."""
 
@@ -134,6 +160,7 @@ class ModelConfig:
     delta: DeltaConfig | None = None
     fused_delta: bool = False  # q, k, v and gates of delta layers stand in one weight, key head by key head
     attention_gate: bool = False  # attn_q makes a gate for each head behind its query
+    mamba: MambaConfig | None = None
     scale_block: tuple[int, int] | None = None  # rows and columns that share a factor, where weights are stored so; stacks.BY_SHAPE
     predicting_layers: int = 0  # behind the others in the checkpoint, for multi-token prediction; left out
 
@@ -155,6 +182,9 @@ def check_config(config: ModelConfig, where: str) -> None:
         for divisors in (rope.divisors, rope.short_divisors, rope.long_divisors):
             require(len(divisors) in (0, rope.width // 2), f"{len(divisors)} rope factors for {rope.width} rotated values")
     require(len(config.windows) == config.layers, f"{len(config.windows)} windows for {config.layers} layers")
+    if config.mamba is not None:
+        heads, groups = config.mamba.heads, config.mamba.groups
+        require(heads % groups == 0, f"{heads} heads of Mamba do not divide over {groups} groups")
     if config.mixture is not None:
         m = config.mixture
         require(1 <= m.active <= m.experts, f"{m.active} active of {m.experts} experts")

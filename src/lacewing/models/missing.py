@@ -12,8 +12,7 @@ BLOCKS: dict[str, str] = {
     "Kimi delta attention (a gated delta rule with gates by channel)":
         "kimi-linear kimi_linear kimi-k3 kimi_k3 bailingmoe3 glm5-next glm5_next",
     "Mamba layers (selective state spaces)": "mamba falcon_mamba jamba plamo2",
-    "Mamba-2 layers": "mamba2 granitehybrid granitemoehybrid nemotron_h nemotron_h_moe falcon-h1 falcon_h1 bamba zamba2",
-    "experts in a latent space": "nemotron_h_moe",
+    "Mamba-2 layers": "falcon-h1 falcon_h1 bamba zamba2",
     "the time mixing of RWKV-6": "rwkv6 rwkv6qwen2 rwkv",
     "the time mixing of RWKV-7": "rwkv7 arwkv7",
     "lightning (linear) attention": "minimax-01 minimax minimax_text_01 bailing_hybrid",
@@ -35,7 +34,7 @@ BLOCKS: dict[str, str] = {
     "feed-forward without a gate":
         "falcon gpt2 gptj gpt_neox gptneox mpt starcoder gpt_bigcode bloom phi phi2 codeshell starcoder2 nemotron jais2 arcee "
         "apertus plm pangu-embedded",
-    "squared ReLU": "nemotron jais2 arcee plm nemotron_h nemotron_h_moe",
+    "squared ReLU": "nemotron jais2 arcee plm",
     "xIELU": "apertus",
     "learned position embeddings": "gpt2 starcoder gpt_bigcode",
     "ALiBi positions": "baichuan bloom mpt refact jais",

@@ -45,11 +45,13 @@ EXPERT_NAMES = {
 }
 FUSED_NAMES = {"self_attn.qkv_proj": "attn_qkv", "mlp.gate_up_proj": "ffn_up"}
 
-_GLOBAL = ("embed_tokens", "norm", "embedding_norm", "lm_head")  # the others belong to a layer
+_GLOBAL = ("embed_tokens", "embeddings", "norm", "norm_f", "embedding_norm", "lm_head")  # the others belong to a layer
 _KINDS = (".weight", ".bias", ".weight_scale_inv")
 _SCALES = {"weight_scale": "weight_scale_inv", "qscale_weight": "weight_scale_inv"}  # other names of the factors of a weight
 _PLACE = re.compile(
-    r"(?:model\.language_model\.|language_model\.model\.|language_model\.|model\.)?(?:layers\.(\d{1,6})\.)?(.*)", re.DOTALL
+    r"(?:model\.language_model\.|language_model\.model\.|language_model\.|model\.backbone\.|backbone\.|model\.)?"
+    r"(?:layers\.(\d{1,6})\.)?(.*)",
+    re.DOTALL,
 )
 _OURS = re.compile(r"(?<![\w.])(?:blk\.(\d+)\.)?([a-z]\w*(?:\.[a-z]\w*)?)\.(weight_scale_inv|weight|bias)(?!\w)")
 _EXPERT = re.compile(r"(?<=\.experts\.)\d{1,5}(?=\.)")

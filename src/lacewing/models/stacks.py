@@ -31,6 +31,8 @@ _LAYER = re.compile(r"^(?:blk|(?:\w+\.)*layers)\.(\d{1,6})\.")
 def arrange(tensors: Mapping[str, TensorInfo], config: ModelConfig, where: str) -> dict[str, TensorInfo]:
     """The tensors as the program wants them. Raises WeightError for experts that do not fit together."""
     found = {name: _flat_convolution(name, tensor) for name, tensor in tensors.items()}
+    if config.mamba is not None:
+        found = {name: _flat_mamba(name, tensor) for name, tensor in found.items()}
     if config.mixture is not None and config.mixture.shared_gate:
         found = {name: _one_row(name, tensor) for name, tensor in found.items()}
     if config.predicting_layers:
@@ -56,6 +58,13 @@ def _flat_convolution(name: str, tensor: TensorInfo) -> TensorInfo:
     """(D, kernel) of a depthwise convolution, which Hugging Face stores (D, 1, kernel): one input for each output."""
     if name.endswith((".shortconv.conv.weight", ".ssm_conv1d.weight")) and len(tensor.shape) == 3 and tensor.shape[1] == 1:
         return replace(tensor, shape=(tensor.shape[0], tensor.shape[2]))
+    return tensor
+
+
+def _flat_mamba(name: str, tensor: TensorInfo) -> TensorInfo:
+    """Numbers a head and a column as (n,), which GGUF stores (n, 1) and in groups."""
+    if name.endswith((".ssm_a.weight", ".ssm_d.weight", ".ssm_norm.weight")) and len(tensor.shape) == 2:
+        return replace(tensor, shape=(tensor.shape[0] * tensor.shape[1],))
     return tensor
 
 

@@ -60,6 +60,16 @@ def residual_block(mixer: Block, forward: Block) -> Block:
     return block
 
 
+def single_block(mixer: Block) -> Block:
+    """A layer of one part, which adds to the residual stream."""
+
+    def block(b: Builder, layer: int) -> None:
+        _enter(b, f"blk.{layer}.attn_norm", b.branch if layer else None)
+        mixer(b, layer)
+
+    return block
+
+
 def _enter(b: Builder, norm: str, add: View | None) -> None:
     """What a part of a layer reads: the stream with `add` in it, through its norm where the model has one there."""
     if b.config.pre_norms:

@@ -46,7 +46,8 @@ _OF_MIXTURES = ("expert_", "leading_dense_block_count", "interleave_moe_layer_st
 _OF_YARN = ("rope.scaling.yarn_beta_fast", "rope.scaling.yarn_beta_slow", "rope.scaling.yarn_log_multiplier")
 _SECTIONS = ("general", "tokenizer", "split", "quantize")  # of keys that are no architecture's
 _SURPLUS = 256  # tokens without a row that a tokenizer may have: marks of images in files of Ollama
-_LINEARS = ("attn_q", "attn_k", "attn_v", "attn_qkv", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
+_LINEARS = ("attn_q", "attn_k", "attn_v", "attn_qkv", "attn_output", "ffn_gate", "ffn_up", "ffn_down",
+            "ssm_in", "ssm_conv1d", "ssm_out")  # fmt: skip
 
 
 def read_gguf(checkpoint: Checkpoint, architecture: Architecture) -> tuple[ModelConfig, list[str]]:
@@ -60,9 +61,9 @@ def read_gguf(checkpoint: Checkpoint, architecture: Architecture) -> tuple[Model
     _refuse_unsupported(keys, tensors, architecture)
     predicting = keys.integer("nextn_predict_layers", 0, low=0, high=64)
     layers = keys.integer("block_count", low=predicting + 1, high=1024) - predicting
-    width, heads = keys.integer("embedding_length"), _heads(keys)
-    latent = _latent(keys, tensors) if architecture.latent else None
-    key_heads = keys.integer("attention.head_count_kv", heads, ignoring=0 if architecture.hybrid else None)
+    width, heads = keys.integer("embedding_length"), 1 if architecture.attention_free else _heads(keys)
+    latent, zero = _latent(keys, tensors) if architecture.latent else None, 0 if architecture.hybrid else None
+    key_heads = 1 if architecture.attention_free else keys.integer("attention.head_count_kv", heads, ignoring=zero)
     head_width = latent.nope + latent.rope if latent else _head_width(keys, width // heads)
     trained = keys.integer("context_length", high=2**31)
     windows = _windows(keys, layers)
@@ -74,7 +75,7 @@ def read_gguf(checkpoint: Checkpoint, architecture: Architecture) -> tuple[Model
         heads=heads,
         key_heads=key_heads if latent is None else 1,
         head_width=head_width,
-        feed_forward=_feed_forward(keys, tensors),
+        feed_forward=0 if architecture.attention_free else _feed_forward(keys, tensors, zero),
         vocab_size=_vocab_size(keys, checkpoint),
         trained_context=trained,
         eps=keys.number("attention.layer_norm_rms_epsilon", low=1e-20, high=1),
@@ -113,11 +114,11 @@ def _usual_keys(metadata: Mapping[str, Any], name: str) -> dict[str, Any]:
     return {key: value for key, value in found.items() if value is not None} | dict(metadata)
 
 
-def _feed_forward(keys: MetadataReader, tensors: Mapping[str, TensorInfo]) -> int:
+def _feed_forward(keys: MetadataReader, tensors: Mapping[str, TensorInfo], ignoring: int | None) -> int:
     """As the first layer has it, if it is a plain one; the key is stale in files of Ollama for LFM2."""
     gate, named = tensors.get("blk.0.ffn_gate.weight"), keys.get("feed_forward_length")
     if gate is None or len(gate.shape) != 2 or type(named) is not int or named == gate.shape[0]:
-        return keys.integer("feed_forward_length")
+        return keys.integer("feed_forward_length", ignoring=ignoring)
     keys.notices.append(f"{keys.prefix}feed_forward_length is {named}, but the weights have {gate.shape[0]}, which holds")
     return gate.shape[0]
 

@@ -13,10 +13,10 @@ from lacewing.formats.checkpoint import Checkpoint, TensorInfo
 from lacewing.formats.read import mapped
 from lacewing.models.architecture import Architecture
 from lacewing.models.config import ACTIVATIONS, LatentConfig, ModelConfig
+from lacewing.models.readers.factors import read_scale_block
 from lacewing.models.readers.metadata import MetadataReader
 from lacewing.models.readers.mixture import EXPERT_COUNTS, huggingface_mixture
 from lacewing.models.rope import RopeConfig, yarn_magnitude
-from lacewing.models.stacks import BY_SHAPE, PACKED_BLOCK
 
 # Keys that say nothing about the maths of a text model at inference.
 _HARMLESS = """architectures model_type torch_dtype dtype transformers_version _name_or_path name_or_path auto_map use_cache
@@ -85,10 +85,12 @@ def read_huggingface(
     keys = MetadataReader(values, where, architecture.defaults.get(kind, {}), synonyms=architecture.synonyms)
     embedding = tensors.get("token_embd.weight")
     mixed = architecture.mixture is not None and any(name in keys.defaults for name in EXPERT_COUNTS)
-    scale_block = _scale_block(keys, architecture)
+    dense = architecture.hybrid and keys.get("num_local_experts") == 0
+    scale_block = read_scale_block(keys, architecture)
     _refuse_unsupported(keys, mixed)
+    mixed = mixed and not dense
     layers, width, heads = (
-        keys.integer("num_hidden_layers", high=1024),
+        keys.integer("num_hidden_layers", _listed_layers(values), high=1024),
         keys.integer("hidden_size"),
         _heads(keys, architecture.latent),
     )
@@ -134,6 +136,12 @@ def read_huggingface(
     return config, keys.notices
 
 
+def _listed_layers(values: Mapping[str, Any]) -> int | None:
+    """As many as are named one by one, which some configs leave it at."""
+    listed = values.get("layers_block_type") or values.get("hybrid_override_pattern")
+    return len(listed) if isinstance(listed, list | str) else None
+
+
 def _vocab_size(keys: MetadataReader, embedding: TensorInfo | None) -> int:
     """Rows of the embedding; the key may be stale."""
     named = keys.integer("vocab_size")
@@ -174,43 +182,6 @@ def _latent(keys: MetadataReader) -> LatentConfig:
     nope, rope, value = (keys.integer(name, high=2**16) for name in ("qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim"))
     q_rank, rank = keys.optional_integer("q_lora_rank", high=2**24), keys.integer("kv_lora_rank")
     return LatentConfig(q_rank, rank, nope, rope, value, eps=1e-6, transposed_keys=True)  # the class's own eps, not the config's
-
-
-def _scale_block(keys: MetadataReader, architecture: Architecture) -> tuple[int, int] | None:
-    """Rows and columns that share a factor in an FP8 or MXFP4 checkpoint; None without quantisation."""
-    quantised = keys.nested("quantization_config")
-    if quantised is None or not quantised.values:
-        return None
-    method = quantised.get("quant_method", "unknown")
-    if method == "mxfp4" and architecture.packed_experts:
-        return PACKED_BLOCK
-    sizes: Any = "unknown"
-    if method == "fp8" and quantised.get("fmt", "e4m3") == "e4m3":
-        sizes = quantised.get("weight_block_size")
-    elif method == "fbgemm_fp8":
-        sizes = None
-    elif method == "compressed-tensors" and quantised.get("format") == "float-quantized":
-        sizes = _compressed_sizes(quantised)
-    if sizes is None:
-        return BY_SHAPE
-    if isinstance(sizes, list) and len(sizes) == 2 and all(type(size) is int and 0 < size <= 2**16 for size in sizes):
-        return sizes[0], sizes[1]
-    known = "fp8 in e4m3, fbgemm_fp8 and compressed-tensors of eight-bit floats are known"
-    raise keys.error("quantization_config", f"has method {method!r} in a form that comes later; {known}; use a GGUF file")
-
-
-def _compressed_sizes(quantised: MetadataReader) -> Any:
-    """The sizes of a block, None where each weight or each of its rows has a factor, else "unknown"."""
-    groups, found = quantised.get("config_groups"), []
-    for group in groups.values() if isinstance(groups, Mapping) else ():
-        weights = group.get("weights") if isinstance(group, Mapping) else None
-        if not isinstance(weights, Mapping) or (weights.get("type"), weights.get("num_bits")) != ("float", 8):
-            return "unknown"
-        strategy = weights.get("strategy")
-        found.append(
-            weights.get("block_structure") if strategy == "block" else None if strategy in ("tensor", "channel") else "unknown"
-        )
-    return found[0] if found and all(sizes == found[0] for sizes in found) else "unknown"
 
 
 def _refuse_unsupported(keys: MetadataReader, mixed: bool) -> None:
