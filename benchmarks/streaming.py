@@ -1,0 +1,168 @@
+"""A mixture of experts that is larger than memory: lazy beside streamed, by turns, each in a memory group of its own.
+
+    python -m benchmarks.streaming FILE --memory 6GiB [--sides lazy,streamed] [--rounds 3] [--prompt 32] [--generate 48]
+           [--reserve 512MiB] [--json]
+
+Every run is a process in a control group that may use so much memory, the page cache included, and begins with none of the file
+in the page cache. Tokens are random, so that answers of random weights do not fall into loops whose experts stay. Streamed weights
+get the limit less `--reserve` (the interpreter and its libraries). Prints tokens/s, what a token read from the disk, and the share
+of the disk's speed, measured in reads of experts before and after each run. Needs the right to make control groups (root).
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lacewing.options import format_bytes, parse_bytes
+
+WARM = 8  # tokens before the clock starts
+V1, V2 = Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup")
+
+
+@contextlib.contextmanager
+def memory_group(limit: int) -> Iterator[Path]:
+    """A control group below that of this process."""
+    version = 1 if V1.is_dir() else 2
+    lines = Path("/proc/self/cgroup").read_text().splitlines()
+    own = next(line.split(":", 2)[2] for line in lines if (":memory:" in line if version == 1 else line.startswith("0::")))
+    folder = (V1 if version == 1 else V2) / own.lstrip("/") / f"lacewing-{os.getpid()}"
+    folder.mkdir()
+    try:
+        (folder / ("memory.limit_in_bytes" if version == 1 else "memory.max")).write_text(str(limit))
+        yield folder
+    finally:
+        for _ in range(50):  # pages of the ended process may still be counted
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+                break
+            time.sleep(0.1)
+
+
+def forget(path: Path) -> None:
+    """Have the system drop the file from its page cache."""
+    with path.open("rb") as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def disk(path: Path) -> float:
+    """Bytes/s, in reads of experts."""
+    from lacewing.formats import open_checkpoint
+    from lacewing.models import open_model
+    from lacewing.weights.experts import layer_slots
+    from lacewing.weights.experts.expected import disk_rate
+
+    spec = open_model(open_checkpoint(path))
+    layers = layer_slots(spec.program, spec.tensors)
+    return disk_rate([(spec.tensors[name].ranges, layer.experts) for layer in layers for name in layer.stacks], {}, 2.0) or 0.0
+
+
+def run(path: Path, residency: str, memory: int, prompt: int, generate: int, threads: int) -> dict[str, Any]:
+    """In the group already: tokens/s and bytes read."""
+    import lacewing
+
+    with lacewing.load(path, backend="cpu", residency=residency, memory=memory, context=1024, threads=threads) as model:
+        ids = (
+            np.random.Generator(np.random.PCG64(os.getpid()))
+            .integers(0, model.engine.vocab_size, prompt + WARM + generate)
+            .tolist()
+        )
+        began = time.perf_counter()
+        model.engine.extend(ids[:prompt])
+        middle = time.perf_counter()
+        for token in ids[prompt : prompt + WARM]:
+            model.engine.extend([token])
+        before, started, cpu = _read(), time.perf_counter(), time.process_time()
+        streamed = model.weights.experts
+        use = (
+            (0, 0, 0.0) if streamed is None else (streamed.statistics.hits, streamed.statistics.misses, streamed.statistics.waited)
+        )
+        for token in ids[prompt + WARM :]:
+            model.engine.extend([token])
+        seconds = time.perf_counter() - started
+        found = {
+            "prompt": prompt / (middle - began), "generate": generate / seconds, "bytes": (_read() - before) / generate,
+            "cpu": (time.process_time() - cpu) / generate,
+        }  # fmt: skip
+        if streamed is not None:
+            hits, misses = streamed.statistics.hits - use[0], streamed.statistics.misses - use[1]
+            found |= {"hit_rate": hits / (hits + misses), "waited": (streamed.statistics.waited - use[2]) / seconds}
+    return found
+
+
+def _read() -> int:
+    """Bytes that this process has had read from the disk."""
+    lines = Path("/proc/self/io").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("read_bytes"))
+
+
+def child(arguments: argparse.Namespace, side: str) -> dict[str, Any]:
+    forget(arguments.file)
+    before = disk(arguments.file)
+    with memory_group(arguments.memory) as group:
+        command = [sys.executable, "-m", "benchmarks.streaming", str(arguments.file), "--child", side]
+        for name in ("memory", "reserve", "prompt", "generate", "threads"):
+            command += [f"--{name}", str(getattr(arguments, name))]
+        script = f'echo $$ > {group}/cgroup.procs; exec "$@"'
+        done = subprocess.run(["sh", "-c", script, "sh", *command], capture_output=True, text=True, check=False)
+        peak = next((group / name for name in ("memory.max_usage_in_bytes", "memory.peak") if (group / name).exists()), None)
+        most = int(peak.read_text()) if peak else 0
+    if done.returncode:
+        return {"side": side, "problem": done.stderr.strip().splitlines()[-1:] or f"it ended with {done.returncode}"}
+    after = disk(arguments.file)
+    return {"side": side, "disk": (before + after) / 2, "peak": most, **json.loads(done.stdout)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--memory", type=parse_bytes, default="6GiB")
+    parser.add_argument("--reserve", type=parse_bytes, default="512MiB")
+    parser.add_argument("--sides", default="lazy,streamed")
+    for name, value in (("rounds", 3), ("prompt", 32), ("generate", 48), ("threads", 2)):
+        parser.add_argument(f"--{name}", type=int, default=value)
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    if arguments.child:
+        memory = arguments.memory - arguments.reserve
+        print(json.dumps(run(arguments.file, arguments.child, memory, arguments.prompt, arguments.generate, arguments.threads)))
+        return
+    found = [child(arguments, side) for _ in range(arguments.rounds) for side in arguments.sides.split(",")]
+    if arguments.json:
+        print(json.dumps(found))
+        return
+    print(f"{arguments.file.name}, {format_bytes(arguments.file.stat().st_size)}, in {format_bytes(arguments.memory)}")
+    for side in arguments.sides.split(","):
+        runs = [one for one in found if one["side"] == side and "problem" not in one]
+        for problem in [one["problem"] for one in found if one["side"] == side and "problem" in one]:
+            print(f"{side}: {problem}")
+        if runs:
+            print(_line(side, runs))
+
+
+def _line(side: str, runs: list[dict[str, Any]]) -> str:
+    middle = {key: statistics.median(one[key] for one in runs) for key in runs[0] if key != "side"}
+    bound = statistics.median(one["disk"] / one["bytes"] for one in runs)
+    share = statistics.median(one["generate"] * one["bytes"] / one["disk"] for one in runs)
+    text = (
+        f"{side}: generate {middle['generate']:.2f} tokens/s ({min(one['generate'] for one in runs):.2f} to "
+        f"{max(one['generate'] for one in runs):.2f}), prompt {middle['prompt']:.2f}; {format_bytes(middle['bytes'])} a token, "
+        f"disk {middle['disk'] / 1e9:.2f} GB/s, bound {bound:.2f} tokens/s, {share:.0%} of it; peak {format_bytes(middle['peak'])}"
+    )
+    return text if "hit_rate" not in middle else f"{text}; hit rate {middle['hit_rate']:.0%}, waited {middle['waited']:.0%}"
+
+
+if __name__ == "__main__":
+    main()
