@@ -107,6 +107,8 @@ def _words(program: Program) -> Iterator[str]:
             yield f"mixture of experts ({op.gating}{', bias' if op.bias else ''}{', groups' if op.groups > 1 else ''})"
         elif isinstance(op, ops.Combine):
             yield from ("shared experts" for _ in (op.add,) if op.add is not None and op.add.buffer.name != "x")
+        elif isinstance(op, ops.SelectKeys):
+            yield "attention to positions that a lightning indexer chooses"
         elif isinstance(op, ops.GatedActivation):
             yield from ("GELU" for _ in (op,) if op.activation == "gelu_tanh")
         elif not isinstance(op, _PLAIN):

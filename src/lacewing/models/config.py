@@ -43,6 +43,17 @@ class MixtureConfig:
 
 
 @dataclass(frozen=True)
+class IndexerConfig:
+    """The lightning indexer of sparse attention: `SelectKeys` of `program/ops.py`."""
+
+    heads: int
+    width: int  # of its heads; the first values of each are rotated
+    top_k: int  # positions that attention sees
+    layers: tuple[bool, ...]  # which layers have one; the others see what the last one before them chose
+    adjacent_rope: bool = False
+
+
+@dataclass(frozen=True)
 class LatentConfig:
     """Attention whose keys and values are made of one small vector a position (multi-head latent attention)."""
 
@@ -53,6 +64,7 @@ class LatentConfig:
     value: int  # values of a head that attention gives
     eps: float  # of the norms of both latent vectors
     transposed_keys: bool = False  # attn_k_b is (H, nope, rank), else (H, rank, nope)
+    indexer: IndexerConfig | None = None  # None: attention sees every position
 
 
 @dataclass(frozen=True)
@@ -181,6 +193,12 @@ def check_config(config: ModelConfig, where: str) -> None:
         require(not unclear, f"{rope.kind} rope scaling with original context {rope.original_context} and base {rope.base:g}")
         for divisors in (rope.divisors, rope.short_divisors, rope.long_divisors):
             require(len(divisors) in (0, rope.width // 2), f"{len(divisors)} rope factors for {rope.width} rotated values")
+    if config.latent is not None and config.latent.indexer is not None:
+        indexer = config.latent.indexer
+        require(config.latent.q_rank is not None, "an indexer needs the small vector that queries are made of (q_lora_rank)")
+        fits = config.rope.width <= indexer.width
+        require(fits, f"{config.rope.width} rotated values in heads of {indexer.width} of the indexer")
+        require(indexer.layers[0], "the first layer has no indexer of its own, and none before it")
     require(len(config.windows) == config.layers, f"{len(config.windows)} windows for {config.layers} layers")
     if config.mamba is not None:
         heads, groups = config.mamba.heads, config.mamba.groups

@@ -17,7 +17,7 @@ BLOCKS: dict[str, str] = {
     "the time mixing of RWKV-7": "rwkv7 arwkv7",
     "lightning (linear) attention": "minimax-01 minimax minimax_text_01 bailing_hybrid",
     "sparse attention with a learned indexer":
-        "deepseek32 deepseek_v32 deepseek4 deepseek_v4 glm-dsa glm_moe_dsa glm5-next glm5_next qwen4exp qwen4_exp hy_v4 "
+        "deepseek4 deepseek_v4 glm5-next glm5_next qwen4exp qwen4_exp hy_v4 "
         "dots3note dots3_note minimax-m3 minimax_m3_vl mistral_large4",
     "hyper-connections (several residual streams)": "deepseek4 deepseek_v4 qwen4exp qwen4_exp hy_v4 glm5-next glm5_next",
     "compressed KV cache layers": "deepseek4 deepseek_v4",

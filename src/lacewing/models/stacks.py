@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from lacewing.errors import WeightError
 from lacewing.formats.checkpoint import ByteRange, TensorInfo
-from lacewing.models.config import ModelConfig
+from lacewing.models.config import IndexerConfig, ModelConfig
 from lacewing.quants import by_name
 
 _ONE_EXPERT = re.compile(r"^(blk\.\d+\.ffn_(?:gate|up|down))(?:_exps)?\.(\d{1,5})\.(weight|weight_scale_inv)$")
@@ -44,6 +44,8 @@ def arrange(tensors: Mapping[str, TensorInfo], config: ModelConfig, where: str) 
                 rows, parts = (config.mixture.width,) * 2, ("ffn_gate_exps", "ffn_up_exps")
                 _divide_scales(found, name, config.mixture.experts, rows, parts, config, where)
                 _divide(found, name, config.mixture.experts, rows, parts, where)
+    if config.latent is not None and config.latent.indexer is not None:
+        found = {name: tensor for name, tensor in found.items() if not _shares_index(name, config.latent.indexer)}
     if config.latent is not None:
         for name in [name for name in found if name.endswith(".attn_kv_b.weight")]:
             rows, parts = (config.latent.nope, config.latent.value), ("attn_k_b", "attn_v_b")
@@ -205,6 +207,12 @@ def _predicts(name: str, config: ModelConfig) -> bool:
     """Whether a weight belongs to a layer behind the last one, which predicts tokens further ahead."""
     match = _LAYER.match(name)
     return match is not None and config.layers <= int(match.group(1)) < config.layers + config.predicting_layers
+
+
+def _shares_index(name: str, indexer: IndexerConfig) -> bool:
+    """Whether a weight is of the indexer of a layer that sees what another one chose; some files hold it all the same."""
+    match = _LAYER.match(name)
+    return match is not None and ".indexer." in name and not indexer.layers[min(int(match.group(1)), len(indexer.layers) - 1)]
 
 
 def _stack_experts(tensors: Mapping[str, TensorInfo], experts: int, where: str) -> dict[str, TensorInfo]:
