@@ -108,11 +108,12 @@ def huggingface(keys: MetadataReader, config: ModelConfig) -> ModelConfig:
     skip_unused(keys)
     keys.get("mamba_proj_bias")  # declared, but use_bias decides
     bias, projections = keys.flag("use_conv_bias", True), keys.flag("use_bias")
+    latent, shared = keys.integer("moe_latent_size", 0, low=0), keys.integer("moe_shared_expert_intermediate_size")
     mixture = None if config.mixture is None or "moe" not in kinds else replace(
         config.mixture,
         layers=tuple(kind == "moe" for kind in kinds),
-        shared_width=keys.integer("moe_shared_expert_intermediate_size"),
-        latent=keys.integer("moe_latent_size", 0, low=0),
+        shared_width=shared,
+        latent=latent,
     )  # fmt: skip
     return replace(
         config,

@@ -81,15 +81,14 @@ def read_huggingface(
     Raises UnsupportedModelError for a key out of bounds, or for one that means something to transformers and nothing to us.
     """
     values = text_config(checkpoint)
-    where = f"{checkpoint.path.name}/config.json"
     kind = str(values.get("model_type"))
+    where = f"{checkpoint.path.name}/config.json"
     keys = MetadataReader(values, where, architecture.defaults.get(kind, {}), synonyms=architecture.synonyms)
     embedding = tensors.get("token_embd.weight")
-    mixed = architecture.mixture is not None and any(name in keys.defaults for name in EXPERT_COUNTS)
-    dense = architecture.hybrid and keys.get("num_local_experts") == 0
+    able = architecture.mixture is not None and any(name in keys.defaults for name in EXPERT_COUNTS)
+    mixed = able and not (architecture.hybrid and keys.get("num_local_experts") == 0)
     scale_block = read_scale_block(keys, architecture)
-    _refuse_unsupported(keys, mixed)
-    mixed = mixed and not dense
+    _refuse_unsupported(keys, able)
     layers, width, heads = (
         keys.integer("num_hidden_layers", _listed_layers(values), high=1024),
         keys.integer("hidden_size"),
@@ -131,10 +130,15 @@ def read_huggingface(
         config = replace(config, embedding_scale=_to_bf16(config.embedding_scale))
     if config.rope.query_beta and config.attention_temperature is None:
         raise keys.error("llama_4_scaling_beta", "is set, which this version does not know for this architecture")
-    unread, declared = keys.unread(_HARMLESS), _DECLARED | _DECLARED_BY.get(kind, {})
+    _judge_the_rest(keys, _DECLARED | _DECLARED_BY.get(kind, {}))
+    return config, keys.notices
+
+
+def _judge_the_rest(keys: MetadataReader, declared: Mapping[str, tuple[Any, ...]]) -> None:
+    """Keys that no reader asked for: refused if they may change the maths, else told of."""
+    unread = keys.unread(_HARMLESS)
     keys.refuse_unknown({name: value for name, value in unread.items() if name in declared}, declared)
     keys.tell_of(name for name, value in unread.items() if name not in declared and value not in _INERT.get(name, ()))
-    return config, keys.notices
 
 
 def _listed_layers(values: Mapping[str, Any]) -> int | None:
