@@ -1,12 +1,14 @@
 """A mixture of experts that is larger than memory: lazy beside streamed, by turns, each in a memory group of its own.
 
     python -m benchmarks.streaming FILE --memory 6GiB [--sides lazy,streamed] [--rounds 3] [--prompt 32] [--generate 48]
-           [--reserve 512MiB] [--json]
+           [--reserve 512MiB] [--routes uniform|FILE.jsonl] [--json]
 
 Every run is a process in a control group that may use so much memory, the page cache included, and begins with none of the file
 in the page cache. Tokens are random, so that answers of random weights do not fall into loops whose experts stay. Streamed weights
-get the limit less `--reserve` (the interpreter and its libraries). Prints tokens/s, what a token read from the disk, and the share
-of the disk's speed, measured in reads of experts before and after each run. Needs the right to make control groups (root).
+get the limit less `--reserve` (the interpreter and its libraries). `--routes` overrides what routers choose: each expert alike, or
+a trace with an object of {"layers": [[ids], ...]} a token; prompts are routed by the model.
+Prints tokens/s, what a token read from the disk, and the share of the disk's speed, measured in reads of experts before and after
+each run. Needs the right to make control groups (root).
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ import numpy as np
 
 from lacewing.options import format_bytes, parse_bytes
 
-WARM = 8  # tokens before the clock starts
+WARM = 16  # tokens before the clock starts
 V1, V2 = Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup")
 
 
@@ -68,7 +70,40 @@ def disk(path: Path) -> float:
     return disk_rate([(spec.tensors[name].ranges, layer.experts) for layer in layers for name in layer.stacks], {}, 2.0) or 0.0
 
 
-def run(path: Path, residency: str, memory: int, prompt: int, generate: int, threads: int) -> dict[str, Any]:
+class Routes:
+    """Choices that replace those of a CPU step's routers: a bias that nothing but the chosen experts have."""
+
+    def __init__(self, step: Any, routes: str | None):
+        from lacewing.backends.cpu.arguments import ROUTE
+
+        self.biases: list[np.ndarray] = []
+        self.active = 0
+        lines = [] if routes in (None, "uniform") else Path(routes).read_text().splitlines()
+        self._trace = [json.loads(line)["layers"] for line in lines]
+        self._random, self._token = np.random.Generator(np.random.PCG64(7)), 0
+        if routes is None:
+            return
+        for op, arguments in zip(step.ops, step._arguments, strict=True):
+            if op.layout is ROUTE:
+                self.active = int(arguments[ROUTE.active // 8])
+                self.biases.append(np.zeros(int(arguments[ROUTE.experts // 8]) + 64, np.float32))
+                arguments[ROUTE.bias // 8] = self.biases[-1].ctypes.data
+
+    def next(self) -> None:
+        """Before each token."""
+        for layer, bias in enumerate(self.biases):
+            bias[:] = 0
+            if self._trace:
+                chosen = self._trace[self._token % len(self._trace)][layer]
+                if len(chosen) != self.active:
+                    raise SystemExit(f"the trace has {len(chosen)} experts a token; the model uses {self.active}")
+            else:
+                chosen = self._random.permutation(len(bias) - 64)[: self.active]
+            bias[chosen] = 1e6
+        self._token += 1
+
+
+def run(path: Path, residency: str, memory: int, prompt: int, generate: int, threads: int, by: str | None) -> dict[str, Any]:
     """In the group already: tokens/s and bytes read."""
     import lacewing
 
@@ -81,7 +116,9 @@ def run(path: Path, residency: str, memory: int, prompt: int, generate: int, thr
         began = time.perf_counter()
         model.engine.extend(ids[:prompt])
         middle = time.perf_counter()
+        routes = Routes(model.step, by)
         for token in ids[prompt : prompt + WARM]:
+            routes.next()
             model.engine.extend([token])
         before, started, cpu = _read(), time.perf_counter(), time.process_time()
         streamed = model.weights.experts
@@ -89,6 +126,7 @@ def run(path: Path, residency: str, memory: int, prompt: int, generate: int, thr
             (0, 0, 0.0) if streamed is None else (streamed.statistics.hits, streamed.statistics.misses, streamed.statistics.waited)
         )
         for token in ids[prompt + WARM :]:
+            routes.next()
             model.engine.extend([token])
         seconds = time.perf_counter() - started
         found = {
@@ -114,6 +152,7 @@ def child(arguments: argparse.Namespace, side: str) -> dict[str, Any]:
         command = [sys.executable, "-m", "benchmarks.streaming", str(arguments.file), "--child", side]
         for name in ("memory", "reserve", "prompt", "generate", "threads"):
             command += [f"--{name}", str(getattr(arguments, name))]
+        command += ["--routes", arguments.routes] if arguments.routes else []
         script = f'echo $$ > {group}/cgroup.procs; exec "$@"'
         done = subprocess.run(["sh", "-c", script, "sh", *command], capture_output=True, text=True, check=False)
         peak = next((group / name for name in ("memory.max_usage_in_bytes", "memory.peak") if (group / name).exists()), None)
@@ -132,12 +171,14 @@ def main() -> None:
     parser.add_argument("--sides", default="lazy,streamed")
     for name, value in (("rounds", 3), ("prompt", 32), ("generate", 48), ("threads", 2)):
         parser.add_argument(f"--{name}", type=int, default=value)
+    parser.add_argument("--routes")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     if arguments.child:
         memory = arguments.memory - arguments.reserve
-        print(json.dumps(run(arguments.file, arguments.child, memory, arguments.prompt, arguments.generate, arguments.threads)))
+        sizes = arguments.prompt, arguments.generate, arguments.threads
+        print(json.dumps(run(arguments.file, arguments.child, memory, *sizes, arguments.routes)))
         return
     found = [child(arguments, side) for _ in range(arguments.rounds) for side in arguments.sides.split(",")]
     if arguments.json:
