@@ -27,6 +27,13 @@ def logged(form: str, work, level: int = logging.INFO) -> list[str]:
     return stream.getvalue().splitlines()
 
 
+def test_what_programs_ask_again_and_again_is_logged_only_if_it_fails():
+    requests = Requests()
+    assert not logged("text", lambda: ask(requests.around(echo), path="/v1/models"))
+    assert logged("text", lambda: ask(requests.around(echo), "POST", path="/models", content=b"x"))
+    assert logged("text", lambda: ask(requests.around(echo), path="/v1/other"))
+
+
 def test_a_request_is_a_line_of_json():
     told = []
     requests = Requests(told.append)
@@ -38,7 +45,7 @@ def test_a_request_is_a_line_of_json():
         requests.finished(record)
         await echo(scope, receive, send)
 
-    lines = logged("json", lambda: ask(requests.around(app), headers={"x-request-id": "mine-1"}))
+    lines = logged("json", lambda: ask(requests.around(app), path="/v1/x", headers={"x-request-id": "mine-1"}))
     (found,) = map(json.loads, lines)
     expected = {"level": "info", "message": "request", "request": "mine-1", "method": "GET", "status": 200, "model": "m"}
     assert expected.items() <= found.items() and found["generated_tokens"] == 2 and found["finish"] == "stop"

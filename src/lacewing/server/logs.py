@@ -28,7 +28,8 @@ _LIBRARY = "uvicorn.error"
 _log = logging.getLogger(NAME)
 _PLAIN = set(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
-_QUIET = OPEN | {PATH}  # asked again and again by machines
+# Asked again and again by programs, such as `chat --server` and the page while a model is being loaded.
+_QUIET = OPEN | {PATH, "/v1/models", "/models", "/models/activity", "/models/experts", "/props", "/slots"}
 _LONGEST = 2000  # characters of a value
 
 
@@ -163,8 +164,9 @@ class Requests(Observer):
             await app(scope, receive, with_id)
         finally:
             self._told(status or 499)
-            level = logging.DEBUG if scope["path"] in _QUIET else logging.WARNING if status >= 500 else logging.INFO
             cost = self._costs.pop(name, {})
+            polled = scope["path"] in _QUIET and scope["method"] in ("GET", "HEAD") and 0 < status < 400
+            level = logging.DEBUG if polled else logging.WARNING if status >= 500 else logging.INFO
             if _log.isEnabledFor(level):
                 client = scope.get("client")
                 facts = {

@@ -95,6 +95,17 @@ def test_an_early_end_leaves_whole_json_and_a_limit_what_there_is(case, calls, e
     assert [text for kind, text, _ in summary(short) if kind == ARGUMENTS][: len(whole) - 1] == whole[:-1]
 
 
+@pytest.mark.parametrize("case", CASES)
+def test_a_call_that_a_limit_cuts_before_its_arguments_is_no_text(case):
+    row, write, _ = CASES[case]
+    text, parser = write([("now", {})]), row.parser(TOOLS, ())
+    if not any(text.startswith(mark) for mark in parser.marks):
+        return  # what begins it may begin a text as well
+    begin = max(len(mark) for mark in parser.marks if text.startswith(mark))
+    for end in range(begin, text.index("now")):
+        assert not [text for kind, text, _ in summary(parsed(row, [text[:end]], cut_short=True)) if kind == TEXT], text[:end]
+
+
 PIECES = sorted(
     {
         "<tool_call>", "</tool_call>", "<function=", "</function>", "<parameter=", "</parameter>", "<arg_key>", "</arg_key>",

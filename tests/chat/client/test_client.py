@@ -227,6 +227,19 @@ def test_what_is_no_model_server(work, scheme, data, text):
         connection.close()
 
 
+@pytest.mark.parametrize(
+    ("work", "kind"), [(models, b"application/json"), (lambda connection: list(ask(connection)), b"text/event-stream")]
+)
+def test_an_answer_without_an_end_is_not_read_for_ever(work, kind, monkeypatch):
+    monkeypatch.setattr("lacewing.chat.client.connection.MAX_ANSWER_BYTES", 5000)
+    data = b"HTTP/1.1 200 OK\r\nContent-Type: %b\r\nConnection: close\r\n\r\n" % kind + b" " * 6000
+    with answering(data) as place:
+        connection = Connection(place)
+        with pytest.raises(ServerError, match="more than 5000 bytes; the rest was not read"):
+            work(connection)
+        connection.close()
+
+
 def test_nobody_is_there():
     connection = Connection("http://127.0.0.1:1")
     with pytest.raises(ServerError, match=r"no server answers at http://127.0.0.1:1 .*lacewing serve"):

@@ -73,6 +73,18 @@ def test_a_model_is_loaded_when_it_is_asked_for(tiny_path):
     asyncio.run(run())
 
 
+def test_the_log_tells_what_people_should_know_of_a_model(tiny_path, monkeypatch, caplog):
+    """Such as that it has no chat template and is probably a base model."""
+    monkeypatch.setattr("lacewing.placement.info.ModelInfo.chat_notices", ("it is a base model",))
+
+    async def run():
+        async with registry_of(tiny_path) as registry, registry.use(None):
+            pass
+
+    asyncio.run(run())
+    assert ("WARNING", "it is a base model") in {(each.levelname, getattr(each, "notice", "")) for each in caplog.records}
+
+
 def test_those_who_come_meanwhile_wait_for_one_load(tiny_path, monkeypatch):
     loads, release = [], threading.Event()
     load = loading.load

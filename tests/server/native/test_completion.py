@@ -111,6 +111,12 @@ def test_errors(url):
         assert answer.status_code == status and part in answer.json()["error"]["message"], answer.text
 
 
+def test_a_model_that_is_not_in_memory_has_no_slots(url, registry, monkeypatch):
+    monkeypatch.setattr(registry, "served", None)
+    answer = httpx.get(f"{url}/slots?fail_on_no_slot=1")
+    assert answer.status_code == 200 and answer.json() == []
+
+
 def test_properties_and_slots(url, model):
     post(url, "/completion", **SEA)
     found = httpx.get(f"{url}/props").json()

@@ -85,11 +85,13 @@ class Parser:
                 self._text(space + len(mark))
                 self._fresh = True
                 continue
-            self._started = False
+            self._started, closed = False, self.source.closed
             try:
                 yield from self.call()
             except NotACall:
                 self.source.at = 0
+                if not self._started and self.cut and not closed and mark in self.marks:
+                    return self._drop()
                 if not self._started:
                     self._text(space + 1)
             if self._started:
@@ -168,6 +170,11 @@ class Parser:
             self.source.at = count
             self._fresh = self._fresh and not self.source.text[:count].strip()
             self.emit(TEXT)
+
+    def _drop(self) -> None:
+        """The beginning of a call that a limit cut before its arguments: no call and no text; the client is told of the limit."""
+        self.source.at = len(self.source.text)
+        self.emit(MARKUP)
 
     def _end(self) -> None:
         """What is left at the end: white space after a call is part of it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -17,6 +17,7 @@ T = TypeVar("T")
 POLL = 0.05  # seconds between two questions whether the caller has cancelled
 CONNECT_SECONDS = 10  # there is no limit later: a model may be loaded, or a long prompt read, before a server answers
 MAX_ERROR_BYTES = 1 << 16
+MAX_ANSWER_BYTES = 1 << 28  # of one answer, streamed or not: some 500,000 tokens
 MAX_SHOWN = 200  # characters of what a server wrote, in a message
 _OVERFLOW = ("context_length_exceeded", "exceed_context_size_error")  # codes of OpenAI and Lacewing; the type of llama-server
 
@@ -39,11 +40,13 @@ class Connection:
         import httpx
 
         self.address = _root(address)
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        headers = {"Accept-Encoding": "identity"}  # so that the bytes that come are all that there are
+        headers |= {"Authorization": f"Bearer {key}"} if key else {}
         try:
             self._client = httpx.AsyncClient(
-                timeout=httpx.Timeout(CONNECT_SECONDS, read=None), headers=headers, follow_redirects=False
-            )
+                timeout=httpx.Timeout(CONNECT_SECONDS, read=None), headers=headers, follow_redirects=False,
+                event_hooks={"response": [self._limit]},
+            )  # fmt: skip
         except (UnicodeError, ValueError):
             raise OptionError("the API key has characters that HTTP cannot send") from None
         self._loop = asyncio.new_event_loop()
@@ -65,6 +68,30 @@ class Connection:
             return response.json()
         except ValueError:
             raise ServerError(f"{self.address}{path} answered with something that is not JSON: is it a model server?") from None
+
+    async def _limit(self, response: httpx.Response) -> None:
+        """Have it raise ServerError if more comes than any answer has."""
+        import httpx
+
+        address = self.address
+
+        class Limited(httpx.AsyncByteStream):
+            def __init__(self, stream: httpx.AsyncByteStream):
+                self._stream = stream
+
+            async def __aiter__(self) -> AsyncIterator[bytes]:
+                left = MAX_ANSWER_BYTES
+                async for piece in self._stream:
+                    left -= len(piece)
+                    if left < 0:
+                        raise ServerError(f"{address} answered with more than {MAX_ANSWER_BYTES} bytes; the rest was not read")
+                    yield piece
+
+            async def aclose(self) -> None:
+                await self._stream.aclose()
+
+        if isinstance(response.stream, httpx.AsyncByteStream):
+            response.stream = Limited(response.stream)
 
     def stream(self, path: str, body: Any) -> Any:
         """A context manager of a response whose lines come one by one."""

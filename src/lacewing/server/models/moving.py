@@ -122,6 +122,8 @@ class Mover:
             await loading.in_thread(partial(loading.unload, served))
             raise
         slot.served, slot.aside, slot.was = served, False, "lazy"
+        for text in (*model.notices, *(info.chat_notices if slot.setup.template == AUTO else ())):
+            _log.warning("notice", extra={"model": slot.source.name, "notice": text})
         self.loaded(served)
 
     async def _prepare(self, slot: Slot, served: Served) -> None:
@@ -143,7 +145,7 @@ class Mover:
         if served is None or served.worker.fault is not None or slot.problem:
             return await self.close(slot)
         try:
-            served.model.weights.check_files(eager=True)
+            await loading.in_thread(lambda: served.model.weights.check_files(eager=True))
         except ModelFormatError:
             return await self.close(slot)
         if slot.was != "lazy":

@@ -50,7 +50,7 @@ async def slots(request: Request) -> JSONResponse:
     entry = context_of(request.app).registry.entry(request.query_params.get("model"))
     rows = _rows(entry)
     tickets = [] if entry.served is None else [each for each in list(entry.served.worker.tickets) if each.begun][:rows]
-    if len(tickets) >= rows and request.query_params.get("fail_on_no_slot") not in (None, "", "0", "false"):
+    if 0 < rows <= len(tickets) and request.query_params.get("fail_on_no_slot") not in (None, "", "0", "false"):
         raise RequestError("no slot is free", status=503, code="no_slot")
     context = entry.served.model.spec.context if entry.served is not None else 0
     found: list[dict[str, Any]] = []
