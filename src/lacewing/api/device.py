@@ -46,12 +46,12 @@ class DeviceModel:
         from lacewing.engine.engine import Engine
 
         # both raise ModelFormatError if a file was changed that weights are still read from
-        checks = (self.weights.check_files, self.weights.glance) if self._placement.on_host else ()
+        checks = (self.weights.check_files, self.weights.glance) if self._placement.reads_files else ()
         self.engine = Engine(self.step, self.spec.vocab_size, self.spec.context, *checks)
 
     def _check(self) -> None:
         """Before each request."""
-        if self._placement.on_host:
+        if self._placement.reads_files:
             self.weights.check_files()
 
     def _fit(self, placement: Placement, progress: Progress | None, cancelled: Callable[[], bool] | None) -> None:

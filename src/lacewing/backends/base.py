@@ -76,9 +76,12 @@ def estimate(
     limits: StepLimits,
     stored: Callable[[TensorSpec, bool], int] = lambda weight, transposed: weight.nbytes,
 ) -> DeviceMemory:
-    """What a program takes on a device of which nothing else is known than how many bytes are `stored` of a weight."""
+    """What a program takes on a device of which nothing else is known than how many bytes are `stored` of a weight.
+
+    Tables that are read by rows take none.
+    """
     turned = {name for op in program.ops for name in op.weights_read_across}
-    nbytes = sum(stored(weights[name], name in turned) for name in program.weights)
+    nbytes = sum(stored(weights[name], name in turned) for name in program.weights.keys() - program.tables)
     widths = {view.buffer.name: view.buffer.width for op in program.ops for view in op.views}
     buffers = 6 * limits.chunk * sum(widths.values()) + 4 * program.vocab_size  # floats, and their quantised forms
     return DeviceMemory(nbytes, tuple(group.nbytes for group in program.groups), buffers)

@@ -131,6 +131,17 @@ class ResidentExperts:
         return np.concatenate(self.parts)
 
 
+def rows_of(weight: WeightView, index: slice | np.ndarray) -> np.ndarray:
+    """Some rows of a matrix, float32 (rows, columns)."""
+    values = weight.quant.dequantise(weight.data.reshape(weight.shape[0], -1)[index])
+    scales = weight.scales
+    if scales is None:
+        return values
+    factors, (rows, columns) = scales.quant.dequantise(scales.data).reshape(scales.shape), weight.scale_block
+    factors = factors[np.arange(weight.shape[0])[index] // rows].repeat(columns, axis=-1)[..., : values.shape[-1]]
+    return np.asarray(values * factors)
+
+
 def members(weight: WeightView) -> list[np.ndarray]:
     """uint8: the bytes of what stands at each index of the first axis, such as an expert."""
     parts = weight.parts

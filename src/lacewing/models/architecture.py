@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from lacewing.models.blocks.decoder import BlockOf, standard_block
+from lacewing.models.blocks.decoder import BlockOf, Edge, final_norm, nothing, standard_block
 from lacewing.models.config import ModelConfig
 from lacewing.models.names import STANDARD_NAMES
 from lacewing.models.readers.metadata import MetadataReader
@@ -45,5 +45,10 @@ class Architecture:
     hybrid: bool = False  # not all layers have attention; a GGUF file gives the others 0 key heads
     attention_free: bool = False  # no layer has attention or a feed-forward, of which a GGUF file says 0
     block: BlockOf = standard_block  # of each layer
+    begin: Edge = nothing
+    end: Edge = final_norm
+    per_layer: bool = False  # tokens may have embeddings for each layer
+    local_heads: bool = False  # layers with a window may have other heads than those that see everything
+    mixture_key: str = ""  # of config.json: the switch that says whether a model has a mixture of experts
     huggingface: Adjust = _unchanged
     gguf: Adjust = _unchanged

@@ -23,9 +23,12 @@ class Builder:
         self.ops: list[Op] = []
         self.weights: dict[str, tuple[int, ...]] = {}
         self.states: list[State] = []
+        self._widths: dict[str, int] = {}  # of buffers, as the first layer has them
+        self.kv_states: dict[int, int] = {}  # by layer, for those that others read
         self.rope = rope_spec(config.rope, context, config.adjacent_rope)
         self.local_rope = rope_spec(config.local_rope, context, config.adjacent_rope)
         self.x = Buffer("x", config.width).view()  # the residual stream (T, D)
+        self.hidden = Buffer("normed", config.width).view()  # what the output head reads
         self.normed = Buffer("normed", config.width).view() if config.pre_norms else self.x
         self.branch = Buffer("branch", config.width).view()
 
@@ -37,13 +40,20 @@ class Builder:
         self.weights[name] = shape
         return name
 
+    def buffer(self, name: str, width: int) -> Buffer:
+        """One that all layers share in which it has this width."""
+        known = self._widths.setdefault(name, width)
+        return Buffer(name if known == width else f"{name} of {width}", width)
+
     def state(self, state: State) -> int:
         """The index by which ops name this state."""
         self.states.append(state)
         return len(self.states) - 1
 
-    def norm(self, x: View, name: str, out: View, heads: int = 1, add: View | None = None, eps: float | None = None) -> None:
-        weight = self.weight(f"{name}.weight", x.width // heads)
+    def norm(
+        self, x: View, name: str, out: View, heads: int = 1, add: View | None = None, eps: float | None = None, kind: str = "weight"
+    ) -> None:
+        weight = self.weight(f"{name}.{kind}", x.width // heads)
         eps, offset = eps or self.config.eps, self.config.norm_offset
         if add is None:
             self.ops.append(Norm(x, weight, out, eps, heads, offset))
@@ -59,6 +69,10 @@ class Builder:
                 self.weight(f"blk.{layer}.{name}.bias", out.width) if name in self.config.biases else None for name, out in outs
             )
         self.ops.append(Linear(x, weights, tuple(out for _, out in outs), biases))
+
+    def project(self, x: View, name: str, out: View) -> None:
+        """A product that belongs to no layer."""
+        self.ops.append(Linear(x, (self.weight(f"{name}.weight", out.width, x.width),), (out,)))
 
 
 Block = Callable[[Builder, int], None]  # writes the ops of a layer, or of one part of it

@@ -12,6 +12,34 @@ ACTIVATIONS = {"silu": "silu", "swish": "silu", "gelu_pytorch_tanh": "gelu_tanh"
 
 
 @dataclass(frozen=True)
+class HeadSizes:
+    """The heads of a layer of attention: how many queries and keys have, and their width."""
+
+    heads: int  # H
+    key_heads: int  # K
+    width: int  # C
+
+
+@dataclass(frozen=True)
+class PerLayerConfig:
+    """Embeddings of each token for each layer: a table of `rows` rows of layers * width values, read by rows from its file."""
+
+    width: int
+    rows: int
+    other: int = 0  # the row of what has none: padding
+
+
+@dataclass(frozen=True)
+class AltUpConfig:
+    """Several residual streams, of which a layer computes with one: `AltUpPredict` of `program/stream_ops.py`."""
+
+    streams: int
+    active: int
+    scaled: bool = True  # what is corrected is scaled before it meets the embeddings of the layer
+    rank: int = 64  # of the learned residual layer (LAuReL)
+
+
+@dataclass(frozen=True)
 class MixtureConfig:
     """Layers whose feed-forward is a mixture of experts. How they are chosen: `Route` of `program/ops.py`."""
 
@@ -31,6 +59,7 @@ class MixtureConfig:
     renormalise: bool = False
     scale: float = 1.0
     expert_biases: bool = False
+    expert_scales: bool = False  # each expert has a factor on its weight
     weight_on_input: bool = False
     clamp: tuple[float, float] | None = None  # alpha and limit of the activation of experts
     transposed: bool = False  # experts stand as (E, in, out), with gate and up in one weight
@@ -174,7 +203,33 @@ class ModelConfig:
     attention_gate: bool = False  # attn_q makes a gate for each head behind its query
     mamba: MambaConfig | None = None
     scale_block: tuple[int, int] | None = None  # rows and columns that share a factor, where weights are stored so; stacks.BY_SHAPE
+    local_heads: HeadSizes | None = None  # of layers with a window, where they differ
+    feed_forwards: tuple[int, ...] = ()  # F of each layer, where they differ
+    cutoffs: tuple[float | None, ...] = ()  # of each layer, `GaussianTopK` of the gate of feed-forward; empty: none
+    shared_kv: int = 0  # so many last layers read the keys and values of the last layer of their kind before them
+    keys_are_values: bool = False  # in layers that see everything: values are the keys before their norm
+    layer_scale: bool = False  # a factor on what leaves a layer
+    per_layer: PerLayerConfig | None = None
+    altup: AltUpConfig | None = None
     predicting_layers: int = 0  # behind the others in the checkpoint, for multi-token prediction; left out
+
+    def heads_of(self, layer: int) -> HeadSizes:
+        """Of a layer."""
+        if self.local_heads is not None and self.windows[layer] is not None:
+            return self.local_heads
+        return HeadSizes(self.heads, self.key_heads, self.head_width)
+
+    def feed_forward_of(self, layer: int) -> int:
+        """F of a layer."""
+        return self.feed_forwards[layer] if self.feed_forwards else self.feed_forward
+
+    def kv_layer(self, layer: int) -> int:
+        """The layer whose keys and values a layer reads."""
+        own = self.layers - self.shared_kv
+        if layer < own:
+            return layer
+        local = self.windows[layer] is not None
+        return max(each for each in range(own) if (self.windows[each] is not None) == local)
 
 
 def check_config(config: ModelConfig, where: str) -> None:
@@ -184,10 +239,11 @@ def check_config(config: ModelConfig, where: str) -> None:
         if not holds:
             raise UnsupportedModelError(f"{where}: {problem}")
 
-    require(config.heads % config.key_heads == 0, f"{config.heads} heads do not divide over {config.key_heads} key heads")
-    for rope in (config.rope, config.local_rope):
-        fits = 2 <= rope.width <= config.head_width and rope.width % 2 == 0
-        require(fits, f"{rope.width} rotated values in heads of {config.head_width}; it must be even and fit")
+    whole = HeadSizes(config.heads, config.key_heads, config.head_width)
+    for rope, sizes in ((config.rope, whole), (config.local_rope, config.local_heads or whole)):
+        require(sizes.heads % sizes.key_heads == 0, f"{sizes.heads} heads do not divide over {sizes.key_heads} key heads")
+        fits = 2 <= rope.width <= sizes.width and rope.width % 2 == 0
+        require(fits, f"{rope.width} rotated values in heads of {sizes.width}; it must be even and fit")
         require(rope.kind != "dynamic" or rope.width > 2, "dynamic rope scaling needs more than 2 rotated values")
         unclear = rope.kind in ("yarn", "longrope") and (rope.original_context < 2 or rope.base <= 1)
         require(not unclear, f"{rope.kind} rope scaling with original context {rope.original_context} and base {rope.base:g}")
@@ -203,6 +259,16 @@ def check_config(config: ModelConfig, where: str) -> None:
     if config.mamba is not None:
         heads, groups = config.mamba.heads, config.mamba.groups
         require(heads % groups == 0, f"{heads} heads of Mamba do not divide over {groups} groups")
+    if config.altup is not None:
+        require(config.altup.streams >= 2, f"{config.altup.streams} residual stream; alternating updates need two")
+    if config.shared_kv:
+        own = config.layers - config.shared_kv
+        require(own >= 1, f"all of {config.layers} layers share keys and values; the first must have their own")
+        kinds = {window is not None for window in config.windows[:own]}
+        found = kinds.issuperset(window is not None for window in config.windows)
+        require(found, f"none of the first {own} layers has keys and values for the other {config.shared_kv} of its kind")
+    if config.altup is not None:
+        require(config.altup.active < config.altup.streams, f"stream {config.altup.active} of {config.altup.streams} is active")
     if config.mixture is not None:
         m = config.mixture
         require(1 <= m.active <= m.experts, f"{m.active} active of {m.experts} experts")

@@ -22,10 +22,7 @@ BLOCKS: dict[str, str] = {
     "hyper-connections (several residual streams)": "deepseek4 deepseek_v4 qwen4exp qwen4_exp hy_v4 glm5-next glm5_next",
     "compressed KV cache layers": "deepseek4 deepseek_v4",
     "lookup tables of n-grams that are read by rows": "qwen4exp qwen4_exp",
-    "per-layer embeddings": "gemma3n gemma3n_text gemma4 gemma4_text",
-    "AltUp and LAuReL": "gemma3n gemma3n_text",
-    "KV caches shared by layers": "gemma3n gemma3n_text gemma4 gemma4_text",
-    "dense and expert branches in parallel": "gemma4 gemma4_text arctic",
+    "dense and expert branches in parallel": "arctic",
     "LayerNorm (with a mean, or with a bias)":
         "falcon gpt2 gptj gpt_neox gptneox mpt starcoder gpt_bigcode bloom stablelm phi phi2 phimoe codeshell orion starcoder2 "
         "nemotron jais jais2 command-r cohere cohere2 cohere2moe cohere2_moe dbrx olmo persimmon",

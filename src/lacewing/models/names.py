@@ -45,15 +45,34 @@ EXPERT_NAMES = {
 }
 FUSED_NAMES = {"self_attn.qkv_proj": "attn_qkv", "mlp.gate_up_proj": "ffn_up"}
 
-_GLOBAL = ("embed_tokens", "embeddings", "norm", "norm_f", "embedding_norm", "lm_head")  # the others belong to a layer
+PER_LAYER_NAMES = {
+    "embed_tokens_per_layer": "per_layer_token_embd",
+    "per_layer_model_projection": "per_layer_model_proj",
+    "per_layer_projection_norm": "per_layer_proj_norm",
+    "per_layer_input_gate": "inp_gate",
+    "per_layer_projection": "proj",
+    "post_per_layer_input_norm": "post_norm",
+}
+_STREAMS = [f"{part}.{stream}" for part in ("altup_projections", "altup_unembed_projections") for stream in range(15)]
+_GLOBAL = (
+    "embed_tokens",
+    "embeddings",
+    "norm",
+    "norm_f",
+    "embedding_norm",
+    "lm_head",
+    *list(PER_LAYER_NAMES)[:3],
+    *_STREAMS,
+)  # the others belong to a layer
 _KINDS = (".weight", ".bias", ".weight_scale_inv")
+_WHOLE_KINDS = (*_KINDS, ".scale")  # of names that the table has as a whole
 _SCALES = {"weight_scale": "weight_scale_inv", "qscale_weight": "weight_scale_inv"}  # other names of the factors of a weight
 _PLACE = re.compile(
     r"(?:model\.language_model\.|language_model\.model\.|language_model\.|model\.backbone\.|backbone\.|model\.)?"
     r"(?:layers\.(\d{1,6})\.)?(.*)",
     re.DOTALL,
 )
-_OURS = re.compile(r"(?<![\w.])(?:blk\.(\d+)\.)?([a-z]\w*(?:\.[a-z]\w*)?)\.(weight_scale_inv|weight|bias)(?!\w)")
+_OURS = re.compile(r"(?<![\w.])(?:blk\.(\d+)\.)?([a-z]\w*(?:\.[a-z]\w*)?)\.(weight_scale_inv|weight|bias|scale)(?!\w)")
 _EXPERT = re.compile(r"(?<=\.experts\.)\d{1,5}(?=\.)")
 _COMPUTED = (".rotary_emb.inv_freq", ".rotary_pos_emb.inv_freq", ".masked_bias", ".attn.bias")
 # factors that others quantise activations, keys and values by, which stay floats here
@@ -61,7 +80,8 @@ _OF_ACTIVATIONS = (
     ".activation_scale", "_proj_activation_scale", ".input_scale", ".output_scale", ".qscale_act", ".k_scale", ".v_scale",
 )  # fmt: skip
 _OTHER_PARTS = re.compile(  # the first two: of files that Ollama made
-    r"(?:model\.)?(?:(v|mm|vision_tower|vision_model|visual|vision_encoder|multi_modal_projector)|(a|audio_tower)|(mtp))\."
+    r"(?:model\.)?(?:(v|mm|vision_tower|vision_model|visual|vision_encoder|multi_modal_projector|embed_vision|vision_embedder)"
+    r"|(a|audio_tower|embed_audio)|(mtp))\."
 )
 PREDICTION = "multi-token prediction"
 
@@ -114,7 +134,7 @@ def translate(name: str, table: Mapping[str, str]) -> str | None:
     layer, rest = _PLACE.match(name).groups()  # type: ignore[union-attr]  # matches any line
     block = "" if layer is None else f"blk.{int(layer)}."
     whole = table.get(rest, "")
-    if block and whole.endswith(_KINDS):
+    if block and whole.endswith(_WHOLE_KINDS):
         return block + whole
     part, _, kind = rest.rpartition(".")
     kind = _SCALES.get(kind, kind)

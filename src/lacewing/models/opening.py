@@ -119,7 +119,7 @@ def _open(
         if config.rope.kind == "longrope":
             context = min(context, config.rope.original_context)
         context = min(context, most or context)
-    program = build_program(config, context, architecture.block)
+    program = build_program(config, context, architecture.block, architecture.begin, architecture.end)
     check_program(program)
     _check_weights(program, tensors, where)
     used = {name: tensors[name] for name in program.weights}

@@ -12,10 +12,12 @@ import numpy as np
 
 from lacewing.program.ops import RopeSpec
 
+STILL = 1e30  # a divisor by which files say that a pair does not turn
+
 
 @dataclass(frozen=True)
 class RopeConfig:
-    """What a checkpoint says about rotation. `kind` is none, linear, llama3, yarn, longrope or dynamic."""
+    """What a checkpoint says about rotation. `kind` is none, linear, llama3, yarn, longrope, dynamic or proportional."""
 
     width: int  # rotated values of each head, even
     base: float = 10000.0
@@ -30,6 +32,7 @@ class RopeConfig:
     high_factor: float = 4.0
     log_multiplier: float = 0.0  # mscale_all_dim of yarn, for architectures that scale attention by it
     query_beta: float = 0.0  # of a temperature by position, which some checkpoints keep among the rotation's numbers
+    turning: float = 1.0  # proportional: the share of the pairs that turn, the first ones
     divisors: tuple[float, ...] = ()  # of the frequencies, made by the converter (llama3 in GGUF)
     short_divisors: tuple[float, ...] = ()
     long_divisors: tuple[float, ...] = ()
@@ -51,8 +54,11 @@ def rope_spec(rope: RopeConfig, context: int, adjacent: bool) -> RopeSpec:
     elif rope.kind == "longrope":
         plain = plain / np.array(rope.long_divisors if context > rope.original_context else rope.short_divisors)
         magnitude = longrope_magnitude(rope.factor, rope.original_context)
+    elif rope.kind == "proportional":
+        plain = np.where(np.arange(len(plain)) < int(rope.turning * rope.width // 2), plain / rope.factor, 0)
     if rope.divisors:
-        plain = plain / np.array(rope.divisors)
+        divisors = np.array(rope.divisors)
+        plain = np.where(divisors < STILL, plain / divisors, 0)
     frequencies = tuple(float(f) for f in plain.astype(np.float32))  # float32, as the models were trained with
     return RopeSpec(frequencies, magnitude if rope.magnitude is None else rope.magnitude, adjacent)
 

@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from lacewing.errors import WeightError
 from lacewing.formats.checkpoint import ByteRange, TensorInfo
-from lacewing.models.config import IndexerConfig, ModelConfig
+from lacewing.models.config import AltUpConfig, IndexerConfig, ModelConfig
 from lacewing.quants import by_name
 
 _ONE_EXPERT = re.compile(r"^(blk\.\d+\.ffn_(?:gate|up|down))(?:_exps)?\.(\d{1,5})\.(weight|weight_scale_inv)$")
@@ -24,6 +24,7 @@ _NEED_SCALES = ("F8_E4M3", "F4_E2M1")
 PACKED_BLOCK = (1, 32)  # rows and columns that share a factor in MXFP4
 BY_SHAPE = (0, 0)  # one factor for each weight, or for each of its rows, or for blocks of the usual size: as many as there are
 _USUAL_BLOCK = (128, 128)
+_OF_KEYS = re.compile(r"^blk\.(\d{1,6})\.attn_(?:[kv]|k_norm)\.(?:weight|weight_scale_inv|bias)$")
 _MOST_SPREAD = 2**16  # ranges of one tensor
 _LAYER = re.compile(r"^(?:blk|(?:\w+\.)*layers)\.(\d{1,6})\.")
 
@@ -37,6 +38,9 @@ def arrange(tensors: Mapping[str, TensorInfo], config: ModelConfig, where: str) 
         found = {name: _one_row(name, tensor) for name, tensor in found.items()}
     if config.predicting_layers:
         found = {name: tensor for name, tensor in found.items() if not _predicts(name, config)}
+    if config.altup is not None:
+        found = _streams_apart(found, config.altup, config.width, where)
+    found = {name: tensor for name, tensor in found.items() if not _is_shared(name, config)}
     if config.mixture is not None:
         found = _stack_experts({name: _flat_bias(name, tensor) for name, tensor in found.items()}, config.mixture.experts, where)
         if not config.mixture.one_stack:
@@ -54,6 +58,31 @@ def arrange(tensors: Mapping[str, TensorInfo], config: ModelConfig, where: str) 
     if config.scale_block == PACKED_BLOCK:
         found = {name: _unpacked(tensor) if _PACKED.search(name) else tensor for name, tensor in found.items()}
     return _with_scales(found, config, where)
+
+
+def _streams_apart(tensors: dict[str, TensorInfo], altup: AltUpConfig, width: int, where: str) -> dict[str, TensorInfo]:
+    """A tensor for each residual stream but the first, which GGUF stacks: altup_proj.0.weight and so on of `altup_proj.weight`."""
+    unused = () if altup.scaled else (".altup_correct_scale.weight",)
+    found = {name: tensor for name, tensor in tensors.items() if not name.endswith(unused)}
+    count = altup.streams - 1
+    for name in ("altup_proj", "altup_unembd_proj"):
+        tensor = found.pop(f"{name}.weight", None)
+        if tensor is None:
+            continue
+        if len(tensor.shape) != 3 or tensor.shape[0] != count or len(tensor.ranges) != 1:
+            raise WeightError(f"{where}: weight {name}.weight has shape {tensor.shape}; the model needs {(count, width, width)}")
+        whole, nbytes = tensor.ranges[0], tensor.nbytes // count
+        for index in range(count):
+            ours = f"{name}.{index}.weight"
+            part = (ByteRange(whole.path, whole.offset + index * nbytes, nbytes),)
+            found[ours] = replace(tensor, name=ours, shape=tensor.shape[1:], ranges=part)
+    return found
+
+
+def _is_shared(name: str, config: ModelConfig) -> bool:
+    """Whether a weight makes keys or values in a layer that reads those of another one, as checkpoints have them all the same."""
+    match = _OF_KEYS.match(name)
+    return match is not None and config.layers - config.shared_kv <= int(match.group(1)) < config.layers
 
 
 def _flat_convolution(name: str, tensor: TensorInfo) -> TensorInfo:

@@ -19,6 +19,7 @@ from lacewing.offload.layers import OpLayer, experts_together, op_layers
 from lacewing.options import CPU, format_bytes
 from lacewing.program.ops import Embed, Logits, Route
 from lacewing.program.program import Program
+from lacewing.program.stream_ops import Lookup
 
 GPU, HOST, CACHE = 0, 1, 2  # which dispatches experts, see `offload.cache`
 _SIDES = {TRUNK: GPU, RESIDENT: GPU, OTHERS: HOST, DISPATCH: CACHE}
@@ -179,11 +180,11 @@ class OffloadPlanner:
             return HOST if away else GPU
 
         if not shared:
-            return self.program, tuple(map(device, self.places))
+            return self.program, _settled(self.program, list(map(device, self.places)))
         layers = [place.layer if place.experts else None for place in self.places]
         made = share_experts(self.program, layers, {layer: min(level.resident, self.experts[layer] - 1) for layer in shared})
         others = iter([place for place, layer in zip(self.places, layers, strict=True) if layer not in shared])
-        return made.program, tuple(_SIDES[side] if side else device(next(others)) for side in made.sides)
+        return made.program, _settled(made.program, [_SIDES[side] if side else device(next(others)) for side in made.sides])
 
     def load(self, level: OffloadLevel) -> DeviceLoad:
         """Of the GPU."""
@@ -205,6 +206,18 @@ class OffloadPlanner:
             *(("which experts are on the GPU changes between requests, as routers choose them",) if level.shared else ()),
         )
         return replace(made, reasons=reasons)
+
+
+def _settled(program: Program, devices: list[int]) -> tuple[int, ...]:
+    """With each state on one device: whoever reads keys and values of an earlier layer does so where these are. Tables are read by
+    the CPU where it takes part at all."""
+    owners: dict[int, int] = {}
+    for index, op in enumerate(program.ops):
+        if isinstance(op, Lookup) and HOST in devices:
+            devices[index] = HOST
+        for state in op.state_ids:
+            devices[index] = owners.setdefault(state, devices[index])
+    return tuple(devices)
 
 
 def _exchangeable(mixtures: Sequence[int], layers: frozenset[int]) -> bool:

@@ -52,6 +52,11 @@ class Placement:
         return self.cpu is not None
 
     @property
+    def reads_files(self) -> bool:
+        """Whether files are needed after loading: for such weights, or for tables."""
+        return self.on_host or bool(self.program.tables)
+
+    @property
     def device_bytes(self) -> int:
         """What it takes in the memory of a GPU."""
         if self.offload is not None:
@@ -67,12 +72,15 @@ class Placement:
 
     @property
     def host_weights(self) -> set[str] | None:
-        """The names of those that the CPU computes with; None: all."""
-        return None if self.host is None else with_factors(self.info, self.host)
+        """The names of those that the CPU computes with and that may be in RAM; None: all."""
+        tables = self.program.tables
+        if self.host is None and not tables:
+            return None
+        return with_factors(self.info, self.host or self.program) - tables
 
     def prepare(self, weights: WeightStore) -> None:
         """Tell a lazy store which weights the CPU computes with, and how the backend would have them."""
-        weights.keep(self.host_weights)
+        weights.keep(self.host_weights, bool(self.program.tables))
         weights.arrange(self.backend.tile_orders(self.program, weights), self.backend.memory_nodes())
         self.slot(weights, self.plan)
 

@@ -36,6 +36,7 @@ class MemoryRequirements:
 
     `expert_bytes`: of all weights those that a router chooses from; `active_expert_bytes`: those of the chosen experts.
     `copied_bytes`: of copies that the CPU makes of some weights, wherever these are. `mixtures`: those that can be streamed.
+    `table_bytes`: beside the weights, of tables that stay in their files.
     """
 
     weight_bytes: int
@@ -46,6 +47,7 @@ class MemoryRequirements:
     active_expert_bytes: int = 0
     copied_bytes: int = 0
     mixtures: tuple[LayerSlots, ...] = ()
+    table_bytes: int = 0
 
     @property
     def trunk_bytes(self) -> int:
@@ -177,6 +179,7 @@ def plan_on_device(needs: MemoryRequirements, device: str, memory_bytes: int | N
     there = f"memory of {device}"
     rows = (
         Row("weights", needs.weight_bytes, there, "memory"),
+        *_tables(needs),
         Row("active weights", needs.active_bytes, "read for each token", "speed"),
         Row("KV cache", needs.kv_bytes, there, "memory"),
         Row("buffers", needs.buffer_bytes, there),
@@ -198,7 +201,7 @@ def _rows(
     else:
         room = needs.weight_bytes if residency == "eager" else max(0, min(needs.weight_bytes, budget - needs.fixed_bytes))
     streamed = 0 if residency == "eager" else needs.streamed_bytes(room)
-    rows = [Row("weights", needs.weight_bytes, _WHERE[residency], "memory")]
+    rows = [Row("weights", needs.weight_bytes, _WHERE[residency], "memory"), *_tables(needs)]
     if needs.expert_bytes:
         rows.append(Row("experts", needs.expert_bytes, "of these weights; a router chooses some for each token"))
     rows.append(Row("active weights", needs.active_bytes, "read for each token", "speed"))
@@ -228,6 +231,10 @@ def _slot_rows(needs: MemoryRequirements, slots: SlotCount | None) -> tuple[Row,
         Row("trunk", needs.trunk_bytes, "of these weights; what every token reads, in RAM"),
         Row("slots", slots.nbytes, f"RAM for {slots.layer} of {most} experts of each layer, {shared}", "memory"),
     )
+
+
+def _tables(needs: MemoryRequirements) -> tuple[Row, ...]:
+    return (Row("tables", needs.table_bytes, "mapped from the file; a token reads a row"),) if needs.table_bytes else ()
 
 
 def _budget(options: LoadOptions, machine: Machine) -> tuple[int, str]:

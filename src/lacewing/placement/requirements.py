@@ -26,13 +26,20 @@ def requirements(info: ModelInfo, backend: Backend, part: Program | None = None,
     memory = backend.memory(program, resident_specs(program, info.spec.tensors), limits(info))
     sizes = info.spec.sizes if part is None else measure(part, info.spec.tensors)
     tensors = info.spec.tensors
-    names = tensors if part is None else with_factors(info, part)
+    names = set(tensors if part is None else with_factors(info, part)) - program.tables
     nbytes = memory.weight_bytes if stored else sum({tensors[name].ranges: tensors[name].nbytes for name in names}.values())
     experts = sizes.expert_bytes, sizes.active_expert_bytes
     buffers = memory.buffer_bytes + memory.staging_bytes
     mixtures = tuple(layer_slots(program, tensors)) if part is None and backend.streams_experts else ()
     return MemoryRequirements(
-        nbytes, sizes.active_bytes, state_bytes(info, program, memory), buffers, *experts, memory.copied_bytes, mixtures
+        nbytes,
+        sizes.active_bytes,
+        state_bytes(info, program, memory),
+        buffers,
+        *experts,
+        memory.copied_bytes,
+        mixtures,
+        sizes.table_bytes,
     )
 
 

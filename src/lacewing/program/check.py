@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from lacewing.program import attention_checks, expert_checks, ops
+from lacewing.program import attention_checks, check_streams, expert_checks, ops
 from lacewing.program.checker import Checker, ProgramError, require
 from lacewing.program.operands import Op
 from lacewing.program.program import Program
@@ -223,6 +223,7 @@ RULES: dict[type[Op], Callable[[Checker, Any], None]] = {
     ops.Logits: _logits,
     ops.Receive: _receive,
     ops.Send: _send,
+    **check_streams.RULES,
 }
 
 unknown = {kind for kind in Op.__subclasses__() if kind.__module__.startswith("lacewing.program.")} - set(RULES)

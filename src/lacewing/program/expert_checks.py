@@ -26,8 +26,9 @@ def _route(c: Checker, op: ops.Route) -> None:
     require(active <= op.groups_used * size, f"{active} active experts from {op.groups_used} groups of {size}")
     require(op.group_best in (1, 2) and (op.groups == 1 or op.group_best <= size), f"the best {op.group_best} of {size}")
     require(math.isfinite(op.scale), f"scale {op.scale}")
-    if op.bias is not None:
-        c.weight(op.bias, experts)
+    for weight in (op.bias, op.scales):
+        if weight is not None:
+            c.weight(weight, experts)
 
 
 def _expert_linear(c: Checker, op: ops.ExpertLinear) -> None:

@@ -15,7 +15,7 @@ class Route(Op):
     logits: the A largest, best first, the lower id first among equals. With `groups` > 1 the E experts are so many equal runs, and
     only those in the best `groups_used` runs can be chosen; the score of a run is the sum of its `group_best` (1 or 2) largest s,
     where s = p + bias, or p without a bias; the lower run wins among equals. Then w = p[ids] (the bias only chooses);
-    with `renormalise`, w /= sum(w) + 1e-20; w *= scale. All in float32.
+    with `renormalise`, w /= sum(w) + 1e-20; w *= scale, and scales[ids] where there are scales (E,). All in float32.
     A row with a NaN or an infinity among its logits or its s gets ids 0 ... A - 1 and weights NaN, so that no id is ever out of
     range and the fault shows.
     """
@@ -31,6 +31,7 @@ class Route(Op):
     renormalise: bool = False
     scale: float = 1.0
     layer: int = 0  # of the model, for those who watch
+    scales: Weight | None = None
 
 
 @dataclass(frozen=True)

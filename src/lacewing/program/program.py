@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from lacewing.program.operands import Op
 from lacewing.program.ops import Attention, Hadamard, Logits, SelectKeys, WriteKeysValues
 from lacewing.program.states import Group, PagedState, State, groups_of
+from lacewing.program.stream_ops import Lookup
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,14 @@ class Program:
         """The output head, which reads the hidden states after the final norm; None: another part of the program has it."""
         last = self.ops[-1] if self.ops else None
         return last if isinstance(last, Logits) else None
+
+    @property
+    def tables(self) -> frozenset[str]:
+        """The weights that are read by rows from their files and nowhere else (`Lookup`)."""
+        names: dict[bool, set[str]] = {True: set(), False: set()}
+        for op in self.ops:
+            names[isinstance(op, Lookup)].update(op.weight_names)
+        return frozenset(names[True] - names[False])
 
     @property
     def groups(self) -> tuple[Group, ...]:

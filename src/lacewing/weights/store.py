@@ -163,6 +163,7 @@ class WeightStore(Mapping[str, Weight]):
             self._weights[name].scales = None if tensor.scales is None else self._weights[tensor.scales]
         self._lock = threading.Lock()
         self._kept: set[str] | None = None  # names of those that are ever eager; None: all
+        self._mapped = False  # whether some of the others are used
         self._orders: Mapping[str, TileOrder] = {}
         self._nodes: tuple[int, ...] = ()
         self._mixtures: Sequence[tuple[Stacks, int]] = ()
@@ -201,10 +202,11 @@ class WeightStore(Mapping[str, Weight]):
         """Bytes of all weights, tied ones once."""
         return sum(ranges_bytes(ranges) for ranges in self._places())
 
-    def keep(self, names: set[str] | None) -> None:
-        """Which weights memory is for, where a device has copies of the others, which stay lazy; None: all. Only while lazy."""
+    def keep(self, names: set[str] | None, mapped: bool = False) -> None:
+        """Which weights memory is for; None: all. The others stay lazy: a device has copies of them, or, if some are `mapped`, they
+        are read from their files all the same. Only while lazy."""
         self._refuse_eager()
-        self._kept = names
+        self._kept, self._mapped = names, mapped
 
     def arrange(self, orders: Mapping[str, TileOrder], nodes: tuple[int, ...] = ()) -> None:
         """Which weights are to be in tile order when they are eager: those of which all names are here; and the memory nodes that
@@ -280,9 +282,9 @@ class WeightStore(Mapping[str, Weight]):
     def check_files(self, *, eager: bool = False) -> None:
         """Raise ModelFormatError if a file was changed, replaced or removed, so that lazy or streamed weights could be wrong now.
 
-        `eager`: also where the weights are eager, and thereby right.
+        `eager`: also where the weights are all eager, and thereby right.
         """
-        if eager or self.residency != "eager":
+        if eager or self._mapped or self.residency != "eager":
             self._check_files()
 
     def glance(self) -> None:
@@ -292,7 +294,7 @@ class WeightStore(Mapping[str, Weight]):
         its pages at once: reading a lazy weight behind its new end before the next look ends the process (SIGBUS), which even a
         look before every token could not rule out. Eager weights are not affected.
         """
-        if self.residency != "eager" and time.monotonic() - self._looked >= GLANCE_SECONDS:
+        if (self._mapped or self.residency != "eager") and time.monotonic() - self._looked >= GLANCE_SECONDS:
             self._check_files()
 
     def _check_files(self) -> None:

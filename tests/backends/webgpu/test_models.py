@@ -38,7 +38,8 @@ GOLDEN = [("llama", "gguf"), ("llama-biases", "huggingface"), ("mistral", "huggi
           ("llama4", "huggingface"), ("deepseek2", "huggingface"), ("deepseek3", "gguf"),
           ("mistral4", "huggingface"), ("lfm2", "gguf"), ("lfm2", "huggingface"),
           ("qwen3next", "huggingface"), ("qwen35", "gguf"), ("qwen35-equal", "huggingface"), ("qwen35moe", "gguf"),
-          ("deepseek32", "gguf"), ("glm-dsa", "huggingface")]  # fmt: skip
+          ("deepseek32", "gguf"), ("glm-dsa", "huggingface"),
+          ("gemma4", "gguf"), ("gemma4-edge", "huggingface"), ("gemma4-moe", "gguf"), ("gemma3n", "huggingface")]  # fmt: skip
 ALL = "subgroups,dot,half"  # what a GPU gets
 QUANTISED = [("llama-wide", "Q4_K", FLOATS), ("gemma3-wide", "Q6_K", CODES), ("phi3", "Q4_0", "dot"), ("olmoe", "Q8_0", CODES),
              ("llama-wide", "Q4_K", ALL)]  # fmt: skip
@@ -187,7 +188,7 @@ def test_an_abort_between_submissions(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_batches_of_every_kind_of_model(tmp_path: Path) -> None:
-    """Windows, latent keys, an index, mixtures, hybrids: pieces of prompts and decoded tokens of several rows, as each row alone."""
+    """Windows, latent keys, an index, mixtures, hybrids: pieces of prompts and decoded tokens of several rows, as each alone."""
     for name in ("gemma3", "deepseek3", "gpt-oss", "lfm2", "qwen35moe", "glm-dsa"):
         (_, step), (_, reference) = (
             open_step(tiny(name, "gguf", tmp_path), 200, each, rows=4, chunk=64) for each in (backend(FLOATS), ReferenceBackend())

@@ -39,7 +39,9 @@ MAIL_ASLEEP, MAIL_SEEN, MAIL_BYTES = 128, 256, 384
 
 # Ops. `counter` is the op's work counter; `bytes`, `bytes_stride` say where to put the quantised result, 0 for nowhere.
 # `tiled`: the weight is in tile order (backends.weights.TileOrder), 1: with whole blocks, 2: with blocks in pieces.
-EMBED = layout("Embed", "weight tiled row_bytes width out out_stride scale unpack blocks block_bytes block_columns sub_block shift")
+# `rows`: of the table; a token whose id has none takes row `other`, or, where that is below 0, has its row already.
+_ROWS_OF = "rows other weight row_bytes width out out_stride scale"
+EMBED = layout("Embed", f"{_ROWS_OF} tiled unpack blocks block_bytes block_columns sub_block shift")
 NORM = layout(
     "Norm", "x x_stride out out_stride width heads weight weight_step bias centred eps add add_stride add_scale bytes bytes_stride"
 )
@@ -61,7 +63,7 @@ EXPERT_ROWS = layout("ExpertRows", f"counter weight rows row_bytes width x out o
 ROUTE = layout(
     "Route",
     "logits logits_stride ids ids_stride weights weights_stride experts active sigmoid bias groups groups_used group_best "
-    "renormalise scale watched_ids watched_probabilities",
+    "renormalise scale scales watched_ids watched_probabilities",
 )
 # `there`: address of a table of int64, 0 for an expert that is not in RAM, or 0: all are; `counts`, `clock`: as of `ExpertSlots`;
 # `stop`: where `place` is written if experts are missing.
@@ -77,7 +79,7 @@ EXPERT_COLUMNS = layout("ExpertColumns", f"counter weight rows row_bytes width x
 # next. For experts `scales` is a table of addresses, as `weight` is, and row r of an output is row `first` + `skip` * r.
 _SCALES = "scales scale_rows scale_columns scale_bytes"
 SCALED = layout("Scaled", f"counter weight rows row_bytes width x x_offsets out out_stride bias outputs chunk {_SCALES}")
-SCALED_EMBED = layout("ScaledEmbed", f"weight row_bytes width out out_stride scale {_SCALES}")
+SCALED_EMBED = layout("ScaledEmbed", f"{_ROWS_OF} {_SCALES}")
 SCALED_EXPERTS = layout(
     "ScaledExperts", f"counter weight rows row_bytes width x out out_stride bias first skip {_SCALES} {_EXPERTS}"
 )
@@ -121,6 +123,11 @@ SCAN = layout(
 GATED = layout("Gated", "counter gate gate_stride up up_stride out out_stride width bytes bytes_stride alpha limit part")
 CAP = layout("Cap", "counter x width scale limit")
 READ = layout("Read", "source bytes sink")
+# `weight_step`: bytes from one column's weight to the next, 0: all have one. `repeats`: of add's columns along x.
+ADD_SCALE = layout("AddScale", "x x_stride add add_stride out out_stride width repeats weight weight_step factor")
+ALTUP = layout("AltUp", "x x_stride width streams router router_stride weight scale new new_stride active")
+MAGNITUDE = layout("Magnitude", "x x_stride like like_stride width least")
+TOP_K = layout("TopK", "x x_stride width cutoff")
 
 # What a dot kernel (kernels/gemm/dot.py) or one for a single token (kernels/gemv/gemv.py) is to do.
 # `stride`: what every offset is more than the one before, or 0 if that differs.

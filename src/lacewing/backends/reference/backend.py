@@ -11,6 +11,7 @@ from lacewing.backends.base import Backend, DeviceFacts
 from lacewing.backends.batch import Batch, StepLimits
 from lacewing.backends.reference import attention as attention  # its rules, and those of recurrent
 from lacewing.backends.reference import recurrent as recurrent
+from lacewing.backends.reference import streams as streams
 from lacewing.backends.reference.ops import RULES
 from lacewing.backends.reference.state import State
 from lacewing.backends.reference.weights import Weights

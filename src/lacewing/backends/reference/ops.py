@@ -226,7 +226,8 @@ def route(state: State, op: ops.Route) -> None:
     state.view(op.ids).view(np.int32)[:] = ids
     if state.watched is not None:
         state.watched.append(RoutedLayer(op.layer, ids.astype(np.int32), p.astype(np.float32)))
-    state.view(op.weights)[:] = weights * np.float32(op.scale)
+    scaled = weights * np.float32(op.scale)
+    state.view(op.weights)[:] = scaled if op.scales is None else scaled * state.weights.vector(op.scales)[ids]
 
 
 @RULES.rule(ops.ExpertLinear)

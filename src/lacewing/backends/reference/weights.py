@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from lacewing.backends.weights import WeightView
+from lacewing.backends.weights import WeightView, rows_of
 
 _SLAB = 2**24  # values that are dequantised at a time where the whole is not kept
 
@@ -26,14 +26,7 @@ class Weights:
         """Some rows of a matrix, (rows, columns)."""
         if name in self.kept:
             return self.kept[name][index]
-        weight = self.weights[name]
-        values = weight.quant.dequantise(weight.data.reshape(weight.shape[0], -1)[index])
-        scales = weight.scales
-        if scales is None:
-            return values
-        factors, (rows, columns) = scales.quant.dequantise(scales.data).reshape(scales.shape), weight.scale_block
-        factors = factors[np.arange(weight.shape[0])[index] // rows].repeat(columns, axis=-1)[..., : values.shape[-1]]
-        return np.asarray(values * factors)
+        return rows_of(self.weights[name], index)
 
     def slabs(self, name: str) -> Iterator[tuple[slice, np.ndarray]]:
         """A matrix in parts: which rows, and their values (rows, columns)."""

@@ -59,7 +59,7 @@ class WebGPUBackend(Backend):
         """See `Backend.memory`; rows of pages are whole loads, logits come in passes, and weights through staging memory."""
         common = super().memory(program, weights, limits)
         pages = tuple(len(group.members) * state_bytes(group.state) for group in program.groups)
-        largest = max((self.stored_bytes(weights[name]) for name in program.weights), default=0)
+        largest = max((self.stored_bytes(weights[name]) for name in program.weights.keys() - program.tables), default=0)
         staging = (TURNS + 1) * capacity_for(largest) if largest else 0
         return replace(common, group_bytes=pages, buffer_bytes=buffer_bytes(program, limits), staging_bytes=staging)
 
@@ -68,7 +68,7 @@ class WebGPUBackend(Backend):
     ) -> WebGPUStep:
         """See backends.base.Backend. What a compilation has taken is given back when it fails or is cancelled."""
         check(program, weights)
-        total, done = sum(part.nbytes for name in program.weights for part in weights[name].parts), 0
+        total, done = sum(part.nbytes for name in program.weights.keys() - program.tables for part in weights[name].parts), 0
 
         def tell(nbytes: int) -> None:
             nonlocal done

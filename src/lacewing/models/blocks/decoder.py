@@ -10,23 +10,33 @@ from lacewing.models.blocks.feed_forward import feed_forward, mixture_of_experts
 from lacewing.models.blocks.latent import latent_attention
 from lacewing.models.builder import Block, Builder
 from lacewing.models.config import ModelConfig
-from lacewing.program.ops import Buffer, Combine, Embed, Logits, View
+from lacewing.program.ops import Combine, Embed, Logits, View
 from lacewing.program.program import Program
 
 BlockOf = Callable[[ModelConfig, int], Block]  # the block of each layer
+Edge = Callable[[Builder], None]  # what stands before the first layer or behind the last
 
 
-def build_program(config: ModelConfig, context: int, block_of: BlockOf) -> Program:
-    """The program of one step, for `context` positions at most."""
+def nothing(b: Builder) -> None:
+    """The embedding goes into the first layer as it is."""
+
+
+def final_norm(b: Builder) -> None:
+    """x with what the last layer adds, normed, to hidden (T, D)."""
+    b.norm(b.x, "output_norm", b.hidden, add=b.branch)
+
+
+def build_program(config: ModelConfig, context: int, block_of: BlockOf, begin: Edge = nothing, end: Edge = final_norm) -> Program:
+    """The program of one step, for `context` positions at most. `begin`: from the embedding x on; `end`: to hidden (T, D)."""
     b = Builder(config, context)
     embedding = b.weight("token_embd.weight", config.vocab_size, config.width)
     b.ops.append(Embed(embedding, b.x, config.embedding_scale))
+    begin(b)
     for layer in range(config.layers):
         block_of(config, layer)(b, layer)
-    normed = Buffer("normed", config.width).view()
-    b.norm(b.x, "output_norm", normed, add=b.branch)
+    end(b)
     output = embedding if config.tied_output else b.weight("output.weight", config.vocab_size, config.width)
-    b.ops.append(Logits(normed, output, config.logits_scale, config.final_softcap))
+    b.ops.append(Logits(b.hidden, output, config.logits_scale, config.final_softcap))
     return b.program()
 
 

@@ -5,30 +5,43 @@ from __future__ import annotations
 from lacewing.models.builder import Builder
 from lacewing.models.config import MixtureConfig
 from lacewing.program.ops import Buffer, ClampedActivation, Combine, ExpertLinear, GatedActivation, Op, Route, View
+from lacewing.program.stream_ops import GaussianTopK
 
 
 def feed_forward(b: Builder, layer: int) -> None:
     """normed (T, D) to branch (T, D)."""
-    width = b.config.feed_forward
-    both = Buffer("gate_up", 2 * width)
+    width = b.config.feed_forward_of(layer)
+    both = b.buffer("gate_up", 2 * width)
     gate, up = both.view(0, width), both.view(width, width)
     if b.config.fused_gate_up:
         b.linear(b.normed, layer, ("ffn_up", both.view()))
     else:
         b.linear(b.normed, layer, ("ffn_gate", gate), ("ffn_up", up))
+    cutoff = b.config.cutoffs[layer] if b.config.cutoffs else None
+    if cutoff is not None:
+        b.ops.append(GaussianTopK(gate, cutoff))
     b.ops.append(GatedActivation(gate, up, gate, b.config.activation))
     b.linear(gate, layer, ("ffn_down", b.branch))
 
 
 def mixture_of_experts(m: MixtureConfig, b: Builder, layer: int) -> None:
     """normed (T, D) to branch (T, D)."""
+    scores = Buffer("scores", m.experts).view()
+    b.linear(b.normed, layer, ("ffn_gate_inp", scores))
+    chosen_experts(m, b, layer, scores)
+
+
+def chosen_experts(m: MixtureConfig, b: Builder, layer: int, scores: View) -> None:
+    """The experts that the scores (T, E) of a router choose, and the shared ones: normed (T, D) to branch (T, D)."""
     width, wide = b.config.width, m.active * m.width
-    scores, ids = Buffer("scores", m.experts).view(), Buffer("expert_ids", m.active).view()
+    ids = Buffer("expert_ids", m.active).view()
     weights, each = Buffer("expert_weights", m.active).view(), Buffer("experts", 2 * wide)
     gate, up, outs = each.view(0, wide), each.view(wide, wide), Buffer("expert_outs", m.active * width).view()
-    b.linear(b.normed, layer, ("ffn_gate_inp", scores))
     bias = b.weight(f"blk.{layer}.exp_probs_b.bias", m.experts) if m.bias else None
-    route = Route(scores, ids, weights, m.gating, bias, m.groups, m.groups_used, m.group_best, m.renormalise, m.scale, layer)
+    scales = b.weight(f"blk.{layer}.ffn_down_exps.scale", m.experts) if m.expert_scales else None
+    route = Route(
+        scores, ids, weights, m.gating, bias, m.groups, m.groups_used, m.group_best, m.renormalise, m.scale, layer, scales
+    )
     factor = weights if m.weight_on_input else None
     names = ("ffn_gate_up_exps",) if m.one_stack else ("ffn_gate_exps", "ffn_up_exps")
     rows = (2 * m.width,) if m.one_stack else (m.width, m.width)

@@ -12,7 +12,8 @@ from lacewing.errors import WeightError
 from lacewing.formats.checkpoint import Checkpoint, TensorInfo
 from lacewing.formats.read import mapped
 from lacewing.models.architecture import Architecture
-from lacewing.models.config import LatentConfig, ModelConfig
+from lacewing.models.config import AltUpConfig, HeadSizes, LatentConfig, ModelConfig, PerLayerConfig
+from lacewing.models.readers.heads import gguf_heads, keys_are_values
 from lacewing.models.readers.metadata import MetadataReader
 from lacewing.models.readers.mixture import gguf_mixture
 from lacewing.models.rope import RopeConfig, yarn_magnitude
@@ -61,28 +62,33 @@ def read_gguf(checkpoint: Checkpoint, architecture: Architecture) -> tuple[Model
     _refuse_unsupported(keys, tensors, architecture)
     predicting = keys.integer("nextn_predict_layers", 0, low=0, high=64)
     layers = keys.integer("block_count", low=predicting + 1, high=1024) - predicting
-    width, heads = keys.integer("embedding_length"), 1 if architecture.attention_free else _heads(keys)
-    latent, zero = _latent(keys, tensors) if architecture.latent else None, 0 if architecture.hybrid else None
-    key_heads = 1 if architecture.attention_free else keys.integer("attention.head_count_kv", heads, ignoring=zero)
-    head_width = latent.nope + latent.rope if latent else _head_width(keys, width // heads)
+    width = keys.integer("embedding_length")
+    latent = _latent(keys, tensors) if architecture.latent else None
     trained = keys.integer("context_length", high=2**31)
     windows = _windows(keys, layers)
-    rope, local_rope = _ropes(keys, tensors, head_width, trained, checkpoint.whole)
+    heads, local_heads = _head_sizes(keys, architecture, latent, windows)
+    rope, local_rope = _ropes(keys, tensors, (heads.width, (local_heads or heads).width), trained, checkpoint.whole)
+    feed_forwards = _feed_forwards(keys, tensors, architecture, layers)
     config = ModelConfig(
         architecture=name,
         layers=layers,
         width=width,
-        heads=heads,
-        key_heads=key_heads if latent is None else 1,
-        head_width=head_width,
-        feed_forward=0 if architecture.attention_free else _feed_forward(keys, tensors, zero),
+        heads=heads.heads,
+        key_heads=heads.key_heads if latent is None else 1,
+        head_width=heads.width,
+        feed_forward=feed_forwards[0],
+        feed_forwards=feed_forwards if len(set(feed_forwards)) > 1 else (),
+        local_heads=local_heads,
+        keys_are_values=architecture.local_heads and keys_are_values(tensors, windows),
+        per_layer=_per_layer(keys, tensors) if architecture.per_layer else None,
+        altup=_altup(tensors),
         vocab_size=_vocab_size(keys, checkpoint),
         trained_context=trained,
         eps=keys.number("attention.layer_norm_rms_epsilon", low=1e-20, high=1),
         rope=rope,
         local_rope=local_rope,
         windows=windows,
-        attention_scale=keys.number("attention.scale", 0, low=0, high=1e6) or head_width**-0.5,
+        attention_scale=keys.number("attention.scale", 0, low=0, high=1e6) or heads.width**-0.5,
         fused_qkv="blk.0.attn_qkv.weight" in tensors,
         fused_gate_up="blk.0.ffn_up.weight" in tensors and "blk.0.ffn_gate.weight" not in tensors,
         tied_output="output.weight" not in tensors,
@@ -114,13 +120,35 @@ def _usual_keys(metadata: Mapping[str, Any], name: str) -> dict[str, Any]:
     return {key: value for key, value in found.items() if value is not None} | dict(metadata)
 
 
-def _feed_forward(keys: MetadataReader, tensors: Mapping[str, TensorInfo], ignoring: int | None) -> int:
-    """As the first layer has it, if it is a plain one; the key is stale in files of Ollama for LFM2."""
+def _feed_forwards(
+    keys: MetadataReader, tensors: Mapping[str, TensorInfo], architecture: Architecture, layers: int
+) -> tuple[int, ...]:
+    """Of each layer. One number for all must be that of the first, if that is a plain one: it is stale in files of Ollama for
+    LFM2."""
+    if architecture.attention_free:
+        return (0,) * layers
     gate, named = tensors.get("blk.0.ffn_gate.weight"), keys.get("feed_forward_length")
     if gate is None or len(gate.shape) != 2 or type(named) is not int or named == gate.shape[0]:
-        return keys.integer("feed_forward_length", ignoring=ignoring)
+        if architecture.per_layer:
+            return keys.integers("feed_forward_length", layers)
+        return (keys.integer("feed_forward_length", ignoring=0 if architecture.hybrid else None),) * layers
     keys.notices.append(f"{keys.prefix}feed_forward_length is {named}, but the weights have {gate.shape[0]}, which holds")
-    return gate.shape[0]
+    return (gate.shape[0],) * layers
+
+
+def _per_layer(keys: MetadataReader, tensors: Mapping[str, TensorInfo]) -> PerLayerConfig | None:
+    width, table = keys.integer("embedding_length_per_layer_input", 0, low=0), tensors.get("per_layer_token_embd.weight")
+    if not width:
+        return None
+    if table is None or len(table.shape) != 2:
+        raise WeightError(f"{keys.where}: per_layer_token_embd.weight is missing or not a matrix")
+    return PerLayerConfig(width, table.shape[0])
+
+
+def _altup(tensors: Mapping[str, TensorInfo]) -> AltUpConfig | None:
+    """The rank of the learned residual layer is only in the weights; the keys say the rest."""
+    left = tensors.get("blk.0.laurel_l.weight")
+    return None if left is None else AltUpConfig(2, 0, rank=left.shape[0])
 
 
 def _latent(keys: MetadataReader, tensors: Mapping[str, TensorInfo]) -> LatentConfig:
@@ -142,6 +170,20 @@ def _latent(keys: MetadataReader, tensors: Mapping[str, TensorInfo]) -> LatentCo
         eps=keys.number("attention.layer_norm_rms_epsilon", low=1e-20, high=1),
         transposed_keys=any(name.endswith(".attn_kv_b.weight") for name in tensors),
     )
+
+
+def _head_sizes(
+    keys: MetadataReader, architecture: Architecture, latent: LatentConfig | None, windows: tuple[int | None, ...]
+) -> tuple[HeadSizes, HeadSizes | None]:
+    """Of layers that see everything, and of those with a window, where they differ."""
+    if architecture.local_heads:
+        return gguf_heads(keys, windows)
+    heads = key_heads = 1
+    if not architecture.attention_free:
+        heads = _heads(keys)
+        key_heads = keys.integer("attention.head_count_kv", heads, ignoring=0 if architecture.hybrid else None)
+    width = latent.nope + latent.rope if latent else _head_width(keys, keys.integer("embedding_length") // heads)
+    return HeadSizes(heads, key_heads, width), None
 
 
 def _head_width(keys: MetadataReader, default: int) -> int:
@@ -204,10 +246,10 @@ def _windows(keys: MetadataReader, layers: int) -> tuple[int | None, ...]:
 
 
 def _ropes(
-    keys: MetadataReader, tensors: Mapping[str, TensorInfo], head_width: int, trained: int, whole: bool
+    keys: MetadataReader, tensors: Mapping[str, TensorInfo], head_widths: tuple[int, int], trained: int, whole: bool
 ) -> tuple[RopeConfig, RopeConfig]:
-    """The rotation of layers that see everything and of windowed layers, which may have a base of their own."""
-    width, base = keys.integer("rope.dimension_count", head_width), keys.number("rope.freq_base", 10000, low=1e-6, high=1e18)
+    """The rotation of layers that see everything and of windowed layers, which may have a base and heads of their own."""
+    width, base = keys.integer("rope.dimension_count", head_widths[0]), keys.number("rope.freq_base", 10000, low=1e-6, high=1e18)
     kinds = {"none": "none", "linear": "linear", "yarn": "yarn", "longrope": "longrope"}
     kinds |= dict.fromkeys(("", "default", "mrope"), "none")  # the positions of text are equal in all sections of mrope
     kind = keys.choice("rope.scaling.type", kinds, "linear")
@@ -230,7 +272,7 @@ def _ropes(
         if kind == "none" or factor == 1:
             keys.read |= {keys.prefix + name for name in _OF_YARN}  # without a meaning
     local_base = keys.optional_number("rope.freq_base_swa", low=1e-6, high=1e18)
-    local_width = keys.integer("rope.dimension_count_swa", width)
+    local_width = keys.integer("rope.dimension_count_swa", width if head_widths[0] == head_widths[1] else head_widths[1])
     if local_base is None and local_width == width:
         return rope, rope
     return rope, RopeConfig(local_width, local_base or base)

@@ -15,7 +15,7 @@ from lacewing.models.architecture import Architecture
 from lacewing.models.config import ACTIVATIONS, LatentConfig, ModelConfig
 from lacewing.models.readers.factors import read_scale_block
 from lacewing.models.readers.metadata import MetadataReader
-from lacewing.models.readers.mixture import EXPERT_COUNTS, huggingface_mixture
+from lacewing.models.readers.mixture import EXPERT_COUNTS, huggingface_mixture, is_mixture
 from lacewing.models.rope import RopeConfig, yarn_magnitude
 
 # Keys that say nothing about the maths of a text model at inference.
@@ -44,17 +44,13 @@ _DECLARED_BY |= {kind: {"moe_layer_freq": (1,)} for kind in _LAYER_FREQUENCY}
 # Other keys, with the values that are no news.
 _INERT: dict[str, tuple[Any, ...]] = {"full_attn_mod": (1,), "interpolate_factor": (1,), "activation": ("swiglu", "silu"),
                                       "hidden_activation": tuple(ACTIVATIONS)}  # fmt: skip
-_TYING = ("gemma3", "mistral3")  # multimodal model types whose output is the embedding unless they say otherwise
+# multimodal model types whose output is the embedding unless they say otherwise
+_TYING = ("gemma3", "gemma3n", "gemma4", "gemma4_unified", "mistral3")
 
-_EXPERTS = (*EXPERT_COUNTS, "moe_intermediate_size", "num_experts_per_tok")
+_EXPERTS = (*EXPERT_COUNTS, "moe_intermediate_size", "num_experts_per_tok", "top_k_experts")
 _ROPE_KINDS = {"default": "none"} | {kind: kind for kind in ("linear", "dynamic", "yarn", "longrope", "llama3")}
-_HARMLESS_OF_ROPE = (
-    "finetuned",
-    "original_max_position_embeddings",
-    "max_position_embeddings",
-    "factor",
-    "mrope_section",
-    "mrope_interleaved",
+_HARMLESS_OF_ROPE = tuple(
+    "finetuned original_max_position_embeddings max_position_embeddings factor mrope_section mrope_interleaved".split()  # noqa: SIM905
 )
 _LAYER_KINDS = ("full_attention", "sliding_attention")
 
@@ -85,15 +81,12 @@ def read_huggingface(
     where = f"{checkpoint.path.name}/config.json"
     keys = MetadataReader(values, where, architecture.defaults.get(kind, {}), synonyms=architecture.synonyms)
     embedding = tensors.get("token_embd.weight")
-    able = architecture.mixture is not None and any(name in keys.defaults for name in EXPERT_COUNTS)
+    able = architecture.mixture is not None and is_mixture(keys, architecture.mixture_key)
     mixed = able and not (architecture.hybrid and keys.get("num_local_experts") == 0)
     scale_block = read_scale_block(keys, architecture)
     _refuse_unsupported(keys, able)
-    layers, width, heads = (
-        keys.integer("num_hidden_layers", _listed_layers(values), high=1024),
-        keys.integer("hidden_size"),
-        _heads(keys, architecture.latent),
-    )
+    layers = keys.integer("num_hidden_layers", _listed_layers(values), high=1024)
+    width, heads = keys.integer("hidden_size"), _heads(keys, architecture.latent)
     latent = _latent(keys) if architecture.latent else None
     key_heads = keys.integer("num_key_value_heads", heads)
     head_width = keys.integer("head_dim", max(width // heads, 1), high=2**16)
@@ -101,6 +94,7 @@ def read_huggingface(
         head_width = latent.nope + latent.rope
     trained = keys.integer("max_position_embeddings", high=2**31)
     rope, local_rope = _ropes(keys, head_width, trained)
+    feed_forwards = keys.integers("intermediate_size", layers)
     config = ModelConfig(
         architecture=architecture.name,
         layers=layers,
@@ -108,7 +102,8 @@ def read_huggingface(
         heads=heads,
         key_heads=key_heads if latent is None else 1,
         head_width=head_width,
-        feed_forward=keys.integer("intermediate_size"),
+        feed_forward=feed_forwards[0],
+        feed_forwards=feed_forwards if len(set(feed_forwards)) > 1 else (),
         vocab_size=_vocab_size(keys, embedding),
         trained_context=trained,
         eps=keys.number("rms_norm_eps", low=1e-20, high=1),
@@ -193,7 +188,7 @@ def _refuse_unsupported(keys: MetadataReader, mixed: bool) -> None:
     for name in () if mixed else _EXPERTS:
         if keys.get(name):
             raise keys.error(name, f"is {keys.get(name)!r}: mixture-of-experts comes later; this version runs dense models")
-    if keys.flag("use_bidirectional_attention"):
+    if keys.get("use_bidirectional_attention") != "vision" and keys.flag("use_bidirectional_attention"):  # that of images alone
         raise keys.error("use_bidirectional_attention", "is true; this version runs causal models only")
 
 
@@ -262,7 +257,9 @@ def _rope(keys: MetadataReader, parameters: MetadataReader, head_width: int, tra
     kind = parameters.choice("rope_type" if "rope_type" in parameters else "type", kinds, "default")
     parameters.get("type")
     rope = RopeConfig(int(head_width * partial), base, kind)
-    if kind == "dynamic" and keys.defaults.get("rope_alpha") and parameters.get("alpha"):  # a base of its own, of Hunyuan
+    if kind == "proportional":
+        rope = RopeConfig(head_width, base, kind, parameters.number("factor", 1, low=1e-3, high=1e9), turning=partial)
+    elif kind == "dynamic" and keys.defaults.get("rope_alpha") and parameters.get("alpha"):  # a base of its own, of Hunyuan
         alpha = parameters.number("alpha", low=1e-6, high=1e9)
         rope = replace(rope, kind="none", base=base * alpha ** (rope.width / max(rope.width - 2, 1)))
         for name in ("beta_fast", "beta_slow", "mscale", "mscale_all_dim"):  # without a meaning here

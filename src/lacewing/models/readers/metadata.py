@@ -87,6 +87,15 @@ class MetadataReader:
             raise self.error(name, f"is {shown_value(value, 60)}; it must be an integer from {low} to {high}")
         return value
 
+    def integers(self, name: str, count: int, default: int | None = None, *, low: int = 1, high: int = 2**24) -> tuple[int, ...]:
+        """One integer in [low, high] for each of `count` layers; a single one holds for all."""
+        value = self.get(name, default)
+        if not isinstance(value, list | tuple):
+            return (self.integer(name, default, low=low, high=high),) * count
+        if len(value) != count or not all(type(entry) is int and low <= entry <= high for entry in value):
+            raise self.error(name, f"must be an integer from {low} to {high}, or {count} of them, one a layer")
+        return tuple(value)
+
     def optional_number(self, name: str, *, low: float = -math.inf, high: float = math.inf) -> float | None:
         return None if self.get(name) is None else self.number(name, low=low, high=high)
 

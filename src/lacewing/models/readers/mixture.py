@@ -59,6 +59,11 @@ def _gguf_shared_width(keys: MetadataReader, tensors: Mapping[str, TensorInfo], 
     return next(found, named)
 
 
+def is_mixture(keys: MetadataReader, key: str) -> bool:
+    """Whether a config.json describes one: `key` says so, or without one every model of the type is."""
+    return keys.flag(key) if key else any(name in keys.defaults for name in EXPERT_COUNTS)
+
+
 def huggingface_mixture(keys: MetadataReader, layers: int, fixed: Mapping[str, Any]) -> MixtureConfig:
     """`fixed`: what never varies in this architecture."""
     counts = [name for name in EXPERT_COUNTS if name in keys] or [name for name in EXPERT_COUNTS if name in keys.defaults]
@@ -70,7 +75,7 @@ def huggingface_mixture(keys: MetadataReader, layers: int, fixed: Mapping[str, A
     grouped = method != "greedy"
     values: dict[str, Any] = {
         "experts": experts.pop(),
-        "active": keys.integer("num_experts_per_tok", high=2**16),
+        "active": keys.integer("top_k_experts" if "top_k_experts" in keys else "num_experts_per_tok", high=2**16),
         "width": width,
         "layers": _huggingface_layers(keys, layers),
         "shared_width": keys.integer("shared_expert_intermediate_size", width * shared, low=0),

@@ -1,4 +1,4 @@
-"""Rows of the embedding table, as float32. A token below 0 has its row already."""
+"""Rows of a table of embeddings, as float32. A token without a row of it takes another one, or has its values already."""
 
 from lacewing.backends.cpu.arguments import EMBED, IN_PIECES, SCRATCH_BYTES, STATE, TILE_COLUMNS
 from lacewing.backends.cpu.kernels.gemm.dot import MINS, SCALES
@@ -20,6 +20,15 @@ from lacewing.backends.cpu.kernels.simd.registers import LANES, VECTOR_BYTES, in
 from lacewing.backends.cpu.kernels.simd.threads import call_kernel
 
 
+@inline
+def row_of(args, ids, t):
+    """The row of token t; below 0: its values are there already."""
+    row = peek_i32(ids + 4 * t)
+    if row < 0 or row >= peek_i64(args + EMBED.rows):
+        row = peek_i64(args + EMBED.other)
+    return row
+
+
 def embed_tiles(args, state, thread, threads):
     """From a quant with an unpacker: a tile whose lanes are all the same row, or rows that stand side by side. A shift below 0: the
     quant has mins."""
@@ -28,7 +37,7 @@ def embed_tiles(args, state, thread, threads):
     sub_block, shift, scale = peek_i64(args + EMBED.sub_block), peek_i64(args + EMBED.shift), peek_f32(args + EMBED.scale)
     tokens, ids, order = peek_i64(state + STATE.tokens), peek_i64(state + STATE.ids), peek_i64(args + EMBED.tiled)
     for t in range(tokens * thread // threads, tokens * (thread + 1) // threads):
-        row, weight = peek_i32(ids + 4 * t), peek_i64(args + EMBED.weight)
+        row, weight = row_of(args, ids, t), peek_i64(args + EMBED.weight)
         if row < 0:
             continue
         lane = row % LANES if order else 0
@@ -54,7 +63,7 @@ def embed_generic(args, state, thread, threads):
     scale, width = peek_f32(args + EMBED.scale), peek_i64(args + EMBED.width)
     tokens, ids = peek_i64(state + STATE.tokens), peek_i64(state + STATE.ids)
     for t in range(tokens * thread // threads, tokens * (thread + 1) // threads):
-        row = peek_i32(ids + 4 * t)
+        row = row_of(args, ids, t)
         if row < 0:
             continue
         source = peek_i64(args + EMBED.weight) + row * peek_i64(args + EMBED.row_bytes)
@@ -79,7 +88,7 @@ def make_embed(load, peek, itemsize):
         scale, width = peek_f32(args + EMBED.scale), peek_i64(args + EMBED.width)
         tokens, ids = peek_i64(state + STATE.tokens), peek_i64(state + STATE.ids)
         for t in range(tokens * thread // threads, tokens * (thread + 1) // threads):
-            row = peek_i32(ids + 4 * t)
+            row = row_of(args, ids, t)
             if row < 0:
                 continue
             source = peek_i64(args + EMBED.weight) + row * peek_i64(args + EMBED.row_bytes)

@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from lacewing.backends.batch import StepLimits
-from lacewing.backends.cpu.lowering import dense, experts, heads, recurrent, scan, stages
+from lacewing.backends.cpu.lowering import dense, experts, heads, recurrent, scan, stages, streams
 from lacewing.backends.cpu.lowering.context import RULES, Lowering
 from lacewing.backends.cpu.state import StateStore
 from lacewing.backends.weights import WeightView
 from lacewing.program.program import Program
 
 __all__ = ["FAMILIES", "lower"]
-FAMILIES = (dense, heads, recurrent, scan, experts, stages)  # the files of rules; importing them fills the table
+FAMILIES = (dense, heads, recurrent, scan, experts, stages, streams)  # the files of rules; importing them fills the table
 
 
 def lower(program: Program, weights: Mapping[str, WeightView], limits: StepLimits, threads: int = 1) -> Lowering:

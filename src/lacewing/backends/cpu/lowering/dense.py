@@ -13,23 +13,29 @@ from lacewing.backends.cpu.memory import aligned
 from lacewing.backends.cpu.quants import TileKernels, kernels_of
 from lacewing.errors import UnsupportedModelError
 from lacewing.program import ops
-from lacewing.program.ops import Op
+from lacewing.program.ops import Op, View
 
 MAX_GENERIC_WIDTH = 65_000  # a dequantised row fits SCRATCH_BYTES
 
 
 @RULES.rule(ops.Embed)
 def lower_embed(low: Lowering, op: ops.Embed, rest: tuple[Op, ...]) -> None:
-    table, width = low.weights[op.weight], op.out.width
-    quant = table.quant
-    if scaled.is_scaled(low, op.weight):
-        low.emit(scaled.embed_op(low, op), op.out)
-        return
-    kinds = kernels_of(quant)
+    low.emit(embed_op(low, op.weight, op.out, op.scale), op.out)
+
+
+def embed_op(low: Lowering, name: str, out: View, scale: float, other: int = -1) -> LoweredOp:
+    """Rows of a table, times a scale; those without an id in it take row `other`; below 0: they have their rows already."""
+    table, width = low.weights[name], out.width
+    common: dict[str, Argument] = {
+        "rows": table.shape[0], "other": other, "row_bytes": table.quant.row_bytes(width), "width": width, "out": low.at(out),
+        "out_stride": low.stride(out), "scale": float_argument(scale),
+    }  # fmt: skip
+    if scaled.is_scaled(low, name):
+        return scaled.embed_op(low, name, common)
+    quant, kinds = table.quant, kernels_of(table.quant)
     made = LoweredOp(
-        "embed.embed_tiles", EMBED, row_bytes=quant.row_bytes(width), width=width, out=low.at(op.out),
-        out_stride=low.stride(op.out), scale=float_argument(op.scale), blocks=width // quant.block_elements,
-        block_bytes=quant.block_bytes, block_columns=quant.block_elements,
+        "embed.embed_tiles", EMBED, blocks=width // quant.block_elements, block_bytes=quant.block_bytes,
+        block_columns=quant.block_elements, **common,
     )  # fmt: skip
     if isinstance(kinds, TileKernels):
         shift = -1 if kinds.shift is None else kinds.shift
@@ -40,7 +46,7 @@ def lower_embed(low: Lowering, op: ops.Embed, rest: tuple[Op, ...]) -> None:
     else:
         made.kernel = f"embed.embed_{kinds}"
         made.set(weight=of_rows(table))
-    low.emit(made, op.out)
+    return made
 
 
 @RULES.rule(ops.Norm)

@@ -18,12 +18,17 @@ SCORE_ROWS = 16  # of tokens that are scored together at least, so that threads 
 
 
 def takes_norm(low: Lowering, op: Norm, rest: tuple[Op, ...]) -> bool:
-    """Whether a norm belongs to heads that are rotated next; if so it is kept."""
+    """Whether a norm belongs to heads that are rotated or stored next; if so it is kept."""
     if op.x != op.out or op.x in low.heads:
         return False
     for later in rest:
+        heads = 0
         if isinstance(later, Rope) and later.x == op.x:
-            if later.heads != op.heads or (op.weight and low.program.weights[op.weight][0] > op.x.width // op.heads):
+            heads = later.heads
+        elif isinstance(later, WriteKeysValues) and op.x in (later.k, later.v):
+            heads = low.store.paged(later.state).heads
+        if heads:
+            if heads != op.heads or (op.weight and low.program.weights[op.weight][0] > op.x.width // op.heads):
                 return False
             low.heads[op.x] = HeadJob(op.x, op.heads, norm=op)
             return True

@@ -6,12 +6,11 @@ import numpy as np
 
 from lacewing.backends.cpu.arguments import SCALED, SCALED_EMBED, SCALED_EXPERTS
 from lacewing.backends.cpu.lowering.addresses import of_rows
-from lacewing.backends.cpu.lowering.context import Argument, LoweredOp, Lowering, float_argument
+from lacewing.backends.cpu.lowering.context import Argument, LoweredOp, Lowering
 from lacewing.backends.cpu.memory import aligned
 from lacewing.backends.cpu.quants import SCALED_FLOATS
 from lacewing.backends.weights import WeightView
 from lacewing.errors import UnsupportedModelError
-from lacewing.program import ops
 from lacewing.program.ops import View
 
 MAX_WIDTH = 100_000  # a row as float32 fits the scratch beside all else
@@ -106,14 +105,13 @@ def linear_op(low: Lowering, name: str, x: int, x_stride: int, **arguments: Argu
     )  # fmt: skip
 
 
-def embed_op(low: Lowering, op: ops.Embed) -> LoweredOp:
-    """Rows of a table."""
-    weight = low.weights[op.weight]
+def embed_op(low: Lowering, name: str, common: dict[str, Argument]) -> LoweredOp:
+    """Rows of a table. `common`: the arguments of all such ops."""
+    weight = low.weights[name]
     kind, more = _common(low, weight)
     return LoweredOp(
-        f"gemm.scaled.embed_{kind}", SCALED_EMBED, weight=of_rows(weight), width=op.out.width, out=low.at(op.out),
-        out_stride=low.stride(op.out), scale=float_argument(op.scale), scales=_factors(low, weight), **more,
-    )  # fmt: skip
+        f"gemm.scaled.embed_{kind}", SCALED_EMBED, weight=of_rows(weight), scales=_factors(low, weight), **common | more
+    )
 
 
 def experts_op(

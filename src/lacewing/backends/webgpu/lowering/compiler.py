@@ -24,6 +24,7 @@ from lacewing.errors import OutOfMemoryError, UnsupportedModelError
 from lacewing.options import Progress, format_bytes
 from lacewing.program.ops import View
 from lacewing.program.program import Program
+from lacewing.program.stream_ops import Lookup
 
 LOGIT_BYTES = 2**24  # of logits in one pass
 
@@ -72,6 +73,7 @@ class Compiler:
         self.sorted_pairs: dict[object, Place] = {}  # where pairs of tokens and experts sorted by expert stand
         self.routers: list[Router] = []
         self.stages: list[Stage] = []  # none: the program is not a part of one
+        self.lookups: list[Lookup] = []  # whose rows the step brings
         self.fresh: set[object] = set()  # those of them that belong to the last router
         self._waiting: list[tuple[str, str, list[Binding], Callable[[Run], Grid | None]]] = []
 

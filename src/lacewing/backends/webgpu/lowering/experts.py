@@ -42,11 +42,12 @@ def route(compiler: Compiler, op: ops.Route) -> None:
         )
     constants = {
         "logits": compiler.at(op.logits), "ids": compiler.at(op.ids), "weights": compiler.at(op.weights), "experts": experts,
-        "active": op.ids.width, "gating": op.gating, "biased": op.bias is not None, "groups": op.groups,
-        "groups_used": op.groups_used, "group_best": op.group_best, "renormalise": op.renormalise, "scale": op.scale,
+        "active": op.ids.width, "gating": op.gating, "biased": op.bias is not None, "scaled": op.scales is not None,
+        "groups": op.groups, "groups_used": op.groups_used, "group_best": op.group_best, "renormalise": op.renormalise,
+        "scale": op.scale,
         "threads": min(256, max(32, 1 << (experts - 1).bit_length())), "watched": False,
     }  # fmt: skip
-    bindings = [compiler.vector(op.bias)] if op.bias is not None else []
+    bindings = [compiler.vector(name) for name in (op.bias, op.scales) if name is not None]
     whole = compiler.whole(constants)
     compiler.routers.append(Router(op.layer, experts, op.ids.width, compiler.dispatched, whole, bindings))
     compiler.dispatch("route", constants, bindings, lambda run: (1, run.tokens, 1))

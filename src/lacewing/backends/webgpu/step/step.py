@@ -20,13 +20,13 @@ from lacewing.backends.webgpu.lowering.dispatches import Dispatch, Run
 from lacewing.backends.webgpu.step.argmax import AHEAD, Choosing, Found, device_argmax
 from lacewing.backends.webgpu.step.draw import DeviceDraw
 from lacewing.backends.webgpu.step.hidden import head_width, read_rows
+from lacewing.backends.webgpu.step.host_rows import HostRows
 from lacewing.backends.webgpu.step.routes import RouteWatch
 from lacewing.backends.webgpu.step.timing import timed_of
 from lacewing.backends.webgpu.step.top_k import WANTED, DeviceTopK
 from lacewing.backends.webgpu.step.wishes import MOST_BIASES
 from lacewing.errors import OptionError
 from lacewing.program.operands import View
-from lacewing.program.ops import Embed
 from lacewing.program.states import PAGE
 
 AT_ONCE = 64  # dispatches of a submission, but of runs that are one submission whatever it takes
@@ -49,7 +49,8 @@ class WebGPUStep(Step):
         self._draw = DeviceDraw(compiler, self._top_k)
         self._dispatches, shared = compiler.finish()
         self._arena, self._places = shared[0].buffer, compiler.arena
-        self._embedded = next((self._places.view(op.out) for op in self.program.ops if isinstance(op, Embed)), None)
+        self._rows = HostRows(compiler)
+        self.runs_ahead = not self._rows.of_tables  # the host must see a token before its rows can be looked up
         self._watch = RouteWatch(self._device, compiler.routers, self.limits.chunk, shared, self._dispatches)
         self._states = compiler.states
         self._made = [*compiler.made, compiler.step_buffer]
@@ -115,7 +116,9 @@ class WebGPUStep(Step):
 
     def greedy(self, batch: Batch, count: int) -> Generator[np.ndarray, None, None]:
         """See `Step.greedy`."""
-        if len(batch.tokens) > self.logit_rows:  # a large vocabulary, and more rows than its logits have room for
+        if (
+            self._rows.of_tables or len(batch.tokens) > self.logit_rows
+        ):  # or a large vocabulary, with more rows than its logits have room for
             yield from super().greedy(batch, count)
         else:
             yield from self._fed_back(batch, count, self._argmax)
@@ -124,7 +127,7 @@ class WebGPUStep(Step):
         self, batch: Batch, draws: Sequence[Draw], count: int, numbers: Callable[[int], Sequence[float]]
     ) -> Generator[tuple[list[Candidates], np.ndarray], None, None]:
         """See `Step.drawn`."""
-        if len(batch.tokens) > self.logit_rows:
+        if self._rows.of_tables or len(batch.tokens) > self.logit_rows:
             yield from super().drawn(batch, draws, count, numbers)
         else:
             yield from self._fed_back(batch, count, self._draw.begin(draws, numbers))
@@ -168,9 +171,8 @@ class WebGPUStep(Step):
         self._runs += 1
         self._watch.tokens = len(batch.tokens)
         self._device.write(self._step_buffer, 0, self._inputs.encode(batch, rows, first))
-        if self._embedded is not None and first == 0 and (given := batch.given) is not None:
-            for token, row in zip(*given, strict=True):
-                self._device.write(self._arena, 4 * (self._embedded.base + int(token) * self._embedded.stride), row)
+        if first == 0:
+            self._rows.write(self._device, self._arena, batch)
 
     def _replay(self, plan: Plan, out: np.ndarray) -> None:
         recorder = Recorder(self._device.device)

@@ -102,8 +102,11 @@ def route_token(args, logits, ids, weights, scratch):
     factor = peek_f32(args + ROUTE.scale)
     if peek_i64(args + ROUTE.renormalise):
         factor = factor / (total + 1e-20)
+    scales = peek_i64(args + ROUTE.scales)
     for a in range(active):
         w = peek_f32(weights + 4 * a) * factor
+        if scales:
+            w *= peek_f32(scales + 4 * peek_i32(ids + 4 * a))
         if sound:
             poke_f32(weights + 4 * a, w)
         else:

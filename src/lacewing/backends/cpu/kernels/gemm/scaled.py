@@ -13,6 +13,7 @@ from numba.extending import intrinsic
 
 from lacewing.backends.cpu.arguments import SCALED, SCALED_EMBED, SCRATCH_BYTES, STATE
 from lacewing.backends.cpu.kernels.attention.steps import make_zeros
+from lacewing.backends.cpu.kernels.embed import row_of
 from lacewing.backends.cpu.kernels.gemm.dot import emit_fma, emit_load, make_registers
 from lacewing.backends.cpu.kernels.gemm.rows import TILE_ROWS, emit_step, make_sums
 from lacewing.backends.cpu.kernels.quants.small_floats import (
@@ -31,7 +32,6 @@ from lacewing.backends.cpu.kernels.simd.instructions import (
     fma1,
     load_f32,
     peek_f32,
-    peek_i32,
     peek_i64,
     poke_f32,
     poke_i64,
@@ -243,8 +243,8 @@ def make_embed(widen: Any) -> Any:
         width, scale = peek_i64(args + SCALED_EMBED.width), peek_f32(args + SCALED_EMBED.scale)
         tokens, ids = peek_i64(state + STATE.tokens), peek_i64(state + STATE.ids)
         for t in range(tokens * thread // threads, tokens * (thread + 1) // threads):
-            row = peek_i32(ids + 4 * t)
-            if row < 0:  # its row is there already
+            row = row_of(args, ids, t)
+            if row < 0:  # its values are there already
                 continue
             factors = row // peek_i64(args + SCALED_EMBED.scale_rows) * peek_i64(args + SCALED_EMBED.scale_bytes)
             out = peek_i64(args + SCALED_EMBED.out) + t * peek_i64(args + SCALED_EMBED.out_stride)

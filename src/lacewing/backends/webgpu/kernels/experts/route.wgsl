@@ -6,8 +6,11 @@
 {% if biased %}
 @group(0) @binding(2) var<storage, read> bias: array<f32>;
 {% endif %}
+{% if scaled %}
+@group(0) @binding({{ 3 if biased else 2 }}) var<storage, read> scales: array<f32>;
+{% endif %}
 {% if watched %}
-@group(0) @binding({{ 3 if biased else 2 }}) var<storage, read_write> kept: array<u32>;  // for each token: ids, probabilities
+@group(0) @binding({{ 2 + (1 if biased else 0) + (1 if scaled else 0) }}) var<storage, read_write> kept: array<u32>;  // for each token: ids, probabilities
 {% endif %}
 {% include "activations.wgsl" %}
 {% set fours = (experts + 15) // 16 * 4 %}
@@ -16,6 +19,9 @@ var<workgroup> keys: array<vec4<u32>, {{ fours }}>;  // those behind the last ex
 var<workgroup> shares: array<f32, {{ experts }}>;  // probabilities
 var<workgroup> folded: array<u32, {{ threads }}>;
 var<workgroup> best: array<f32, {{ active }}>;
+{% if scaled %}
+var<workgroup> chosen: array<u32, {{ active }}>;
+{% endif %}
 {% if biased %}
 var<workgroup> failed: atomic<u32>;  // whether a score is not finite
 {% endif %}
@@ -140,6 +146,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     if (place < {{ active }}u) {
       arena[{{ ids.base }}u + t * {{ ids.stride }}u + place] = e;
       best[place] = shares[e];
+      {% if scaled %}
+      chosen[place] = e;
+      {% endif %}
       {% if watched %}
       kept[t * {{ kept_stride }}u + {{ kept_first }}u + place] = e;
       {% endif %}
@@ -155,6 +164,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     var all = 0.0;
     for (var other = 0u; other < {{ active }}u; other++) { all += best[other]; }
     w /= all + 1e-20;
+    {% endif %}
+    {% if scaled %}
+    w *= scales[chosen[a]];
     {% endif %}
     arena[{{ weights.base }}u + t * {{ weights.stride }}u + a] = select(bitcast<u32>(w * {{ number(scale) }}), 0x7FC00000u, broken);
   }
