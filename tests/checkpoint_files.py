@@ -70,7 +70,8 @@ def write_gguf(path: Path, config: dict[str, Any], weights: dict[str, np.ndarray
         family = FAMILIES[kind]
         keys = metadata(config) | family.metadata(config)
         architecture = family.architecture(config) if family.architecture else family.types[kind][0]
-        return write_gguf_tensors(path, architecture, keys, family.tensors(config, weights), quant)
+        found = rope_tensors(config) | family.tensors(config, weights)
+        return write_gguf_tensors(path, architecture, keys, found, quant)
     architecture = ({"mistral": "llama", "gemma3_text": "gemma3"} | mixtures.ARCHITECTURES).get(kind, kind)
     mixture = kind in mixtures.CLASSES
     keys = metadata(config) | (mixtures.metadata(config, naive) if mixture else {})

@@ -21,6 +21,7 @@ class Family:
     tensors: Callable[[Config, Arrays], Arrays]  # weights under their GGUF names, ready to multiply
     architecture: Callable[[Config], str] | None = None  # of GGUF, where the config decides it
     only_huggingface: tuple[str, ...] = ()  # cases that a GGUF file cannot say
+    stand_in: Callable[[Config], Config] = lambda config: config  # what transformers reads, where it lacks the model type itself
     draw: Callable[[str, tuple[int, ...]], np.ndarray | None] = lambda name, shape: None  # values of a weight; None: the usual ones
 
 

@@ -11,6 +11,7 @@ from tests.families.family import Arrays, Config, Family
 
 Shapes = dict[str, tuple[int, ...]]
 _GATED = ("gate_proj", "up_proj", "down_proj")
+_LATE_NORMS = ("post_attention_layernorm", "post_feedforward_layernorm")
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,11 @@ class Kind:
     permuted: bool = False  # rows of q and k
     experts: str = "mlp.experts.*"
     parts: tuple[str, str, str] = _GATED  # gate, up and down of an expert
+    attention: str = "self_attn"
+    fused: str = ""  # q, k and v in one weight
+    output: str = "o_proj"
+    embedding: str = "embed_tokens"
+    pre_norms: bool = True
     router: str = "mlp.gate"
     bias: str = ""  # that a router chooses by
     shared: str = ""
@@ -56,6 +62,17 @@ KINDS = {
                              "rope.dimension_count": "rotary_dim"}, fixed={"expert_gating_func": 2}),
     "dots1": Kind("dots1", "Dots1", ("q_norm", "k_norm"), bias="mlp.gate.e_score_correction_bias", shared="mlp.shared_experts",
                   keys=_V3 | _WIDTH, fixed={"expert_gating_func": 2}),
+    "exaone4": Kind("exaone4", "Exaone4", ("q_norm", "k_norm"), pre_norms=False),
+    "exaone_moe": Kind("exaone-moe", "ExaoneMoe", ("q_norm", "k_norm"), bias="mlp.gate.e_score_correction_bias",
+                       shared="mlp.shared_experts", keys=_COUNTS | _WIDTH | {
+                           "expert_weights_norm": "norm_topk_prob", "expert_weights_scale": "routed_scaling_factor",
+                           "leading_dense_block_count": "first_k_dense_replace"}, fixed={"expert_gating_func": 2}),
+    "bailing_moe": Kind("bailingmoe2", "BailingMoeV2", ("query_layernorm", "key_layernorm"), attention="attention",
+                        fused="query_key_value", output="dense", embedding="word_embeddings", bias="mlp.gate.expert_bias",
+                        shared="mlp.shared_experts", keys=_COUNTS | _WIDTH | {
+                            "expert_weights_norm": "norm_topk_prob", "expert_weights_scale": "routed_scaling_factor",
+                            "leading_dense_block_count": "first_k_dense_replace", "expert_group_count": "n_group",
+                            "expert_group_used_count": "topk_group"}, fixed={"expert_gating_func": 2}),
 }  # fmt: skip
 _HUNYUAN = {"hidden_size": 256, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 128, "attention_bias": False,
             "tie_word_embeddings": True, "max_position_embeddings": 32768,  # llama.cpp's converter knows these sizes only
@@ -80,6 +97,25 @@ _BASE: dict[str, Config] = {
               "num_experts_per_tok": 3, "n_shared_experts": 2, "moe_intermediate_size": 24, "first_k_dense_replace": 1,
               "norm_topk_prob": True, "routed_scaling_factor": 2.5, "n_group": 1, "topk_group": 1, "sliding_window": None,
               "max_window_layers": 3},
+    "exaone4": {"num_hidden_layers": 4, "sliding_window": 8, "layer_types": ["sliding_attention"] * 3 + ["full_attention"],
+                "rope_scaling": {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+                                 "original_max_position_embeddings": 32}},
+    "exaone_moe": {"num_hidden_layers": 4, "head_dim": 32, "sliding_window": 8, "num_experts": 8, "num_experts_per_tok": 3,
+                   "layer_types": ["sliding_attention"] * 3 + ["full_attention"], "moe_intermediate_size": 32,
+                   "num_shared_experts": 1, "first_k_dense_replace": 1, "norm_topk_prob": True, "routed_scaling_factor": 2.5,
+                   "n_group": 1, "topk_group": 1, "scoring_func": "sigmoid", "mlp_layer_types": ["dense"] + ["sparse"] * 3},
+    "bailing_moe": {"num_hidden_layers": 3, "head_dim": 16, "partial_rotary_factor": 0.5, "num_experts": 8,
+                    "num_experts_per_tok": 3, "moe_intermediate_size": 32,
+                    "num_shared_experts": 1, "first_k_dense_replace": 1, "norm_topk_prob": True,
+                    "routed_scaling_factor": 2.5, "n_group": 4, "topk_group": 2, "score_function": "sigmoid",
+                    "moe_router_enable_expert_bias": True, "use_qk_norm": True, "use_qkv_bias": False, "use_bias": False},
+}  # fmt: skip
+
+_MORE: dict[str, Config] = {
+    # the models of 1.2B: no windows, so RoPE everywhere
+    "exaone4-plain": {"model_type": "exaone4", "sliding_window": None, "tie_word_embeddings": True,
+                      "layer_types": ["full_attention"] * 2,
+                      "rope_scaling": _BASE["exaone4"]["rope_scaling"]},
 }  # fmt: skip
 
 
@@ -97,17 +133,22 @@ def shapes(config: Config) -> Shapes:
     kind = KINDS[config["model_type"]]
     d, h, k = (config[key] for key in ("hidden_size", "num_attention_heads", "num_key_value_heads"))
     c = config.get("head_dim") or d // h
-    found: Shapes = {"model.embed_tokens.weight": (config["vocab_size"], d), "model.norm.weight": (d,)}
-    attention: Shapes = {f"self_attn.{name}_proj.weight": (heads * c, d) for name, heads in (("q", h), ("k", k), ("v", k))}
-    attention |= {"self_attn.o_proj.weight": (d, h * c), "input_layernorm.weight": (d,), "post_attention_layernorm.weight": (d,)}
+    found: Shapes = {f"model.{kind.embedding}.weight": (config["vocab_size"], d), "model.norm.weight": (d,)}
+    attention: Shapes = {f"{name}_proj.weight": (heads * c, d) for name, heads in (("q", h), ("k", k), ("v", k))}
+    if kind.fused:
+        attention = {f"{kind.fused}.weight": ((h + 2 * k) * c, d)}
+    attention[f"{kind.output}.weight"] = (d, h * c)
     for name, heads in zip(kind.qk_norm, (h, k), strict=False):
-        attention[f"self_attn.{name}.weight"] = (heads * c if kind.whole_qk_norm else c,)
+        attention[f"{name}.weight"] = (heads * c if kind.whole_qk_norm else c,)
     if config["model_type"] in ("qwen2_moe", "seed_oss"):
-        attention |= {f"self_attn.{name}_proj.bias": (heads * c,) for name, heads in (("q", h), ("k", k), ("v", k))}
+        attention |= {f"{name}_proj.bias": (heads * c,) for name, heads in (("q", h), ("k", k), ("v", k))}
+    common: Shapes = {f"{kind.attention}.{name}": shape for name, shape in attention.items()}
+    norms = ("input_layernorm", "post_attention_layernorm") if kind.pre_norms else _LATE_NORMS
+    common |= {f"{name}.weight": (d,) for name in norms}
     dense = _gated("mlp.", config["intermediate_size"], d, _GATED)
     for layer in range(config["num_hidden_layers"]):
         first = config.get("first_k_dense_replace", config.get("moe_layer_start_index", 0))
-        block = attention | (_mixture(config, kind, d) if experts_of(config) and layer >= first else dense)
+        block = common | (_mixture(config, kind, d) if experts_of(config) and layer >= first else dense)
         found |= {f"model.layers.{layer}.{part}": shape for part, shape in block.items()}
     return found if config["tie_word_embeddings"] else found | {"lm_head.weight": (config["vocab_size"], d)}
 
@@ -124,7 +165,8 @@ def _mixture(config: Config, kind: Kind, d: int) -> Shapes:
     for expert in range(experts):
         found |= _gated(f"{kind.experts.replace('*', str(expert))}.", f, d, kind.parts)
     if kind.shared:
-        count = config.get("n_shared_experts", config.get("moe_num_shared_experts", 1))
+        counts = ("n_shared_experts", "moe_num_shared_experts", "num_shared_experts")
+        count = next((config[name] for name in counts if name in config), 1)
         found |= _gated(f"{kind.shared}.", config.get("shared_expert_intermediate_size", count * f), d, _GATED)
     if kind.shared == "mlp.shared_expert":
         found["mlp.shared_expert_gate.weight"] = (1, d)
@@ -137,6 +179,8 @@ def metadata(config: Config) -> dict[str, Any]:
     if "llama_4_scaling_beta" in rope:
         keys |= {"attention.temperature_scale": rope["llama_4_scaling_beta"], "rope.freq_base": rope["rope_theta"],
                  "rope.scaling.yarn_log_multiplier": rope["mscale_all_dim"]}  # fmt: skip
+    if "layer_types" in config:
+        keys["attention.sliding_window_pattern"] = [kind == "sliding_attention" for kind in config["layer_types"]]
     if "alpha" in rope:
         c = config["head_dim"]
         keys |= {"rope.freq_base": config["rope_theta"] * rope["alpha"] ** (c / (c - 2)), "rope.scaling.type": "none"}
@@ -166,11 +210,13 @@ def tensors(config: Config, weights: Arrays) -> Arrays:
 
 
 def _names(kind: Kind) -> dict[str, str]:
-    names = {"embed_tokens": "token_embd", "norm": "output_norm", "lm_head": "output", "input_layernorm": "attn_norm",
-             "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
-             "self_attn.o_proj": "attn_output", "post_attention_layernorm": kind.ffn_norm, kind.router: "ffn_gate_inp",
+    names = {kind.embedding: "token_embd", "norm": "output_norm", "lm_head": "output", kind.router: "ffn_gate_inp",
              "mlp.shared_expert_gate": "ffn_gate_inp_shexp"}  # fmt: skip
-    names |= {f"self_attn.{name}": ours for name, ours in zip(kind.qk_norm, ("attn_q_norm", "attn_k_norm"), strict=False)}
+    parts = {"q_proj": "attn_q", "k_proj": "attn_k", "v_proj": "attn_v", kind.output: "attn_output", kind.fused: "attn_qkv"}
+    parts |= dict(zip(kind.qk_norm, ("attn_q_norm", "attn_k_norm"), strict=False))
+    names |= {f"{kind.attention}.{part}": ours for part, ours in parts.items()}
+    norms = {"input_layernorm": "attn_norm", "post_attention_layernorm": kind.ffn_norm}
+    names |= norms if kind.pre_norms else dict(zip(_LATE_NORMS, ("post_attention_norm", "post_ffw_norm"), strict=True))
     for part, ours in zip(_GATED, ("ffn_gate", "ffn_up", "ffn_down"), strict=True):
         names |= {f"mlp.{part}": ours, f"{kind.shared}.{part}": f"{ours}_shexp"}
     return names
@@ -184,10 +230,18 @@ def _turned(config: Config, kind: Kind, stem: str, value: np.ndarray) -> np.ndar
     return np.ascontiguousarray(value.reshape(heads, 2, -1, *value.shape[1:]).swapaxes(1, 2).reshape(value.shape))
 
 
+def stand_in(config: Config) -> Config:
+    """Sarvam's model type in transformers is Ling 2.0 but for values of its config."""
+    if config["model_type"] != "bailing_moe":
+        return config
+    return config | {"model_type": "sarvam_moe", "architectures": ["AutoModelForCausalLM"]}
+
+
 FAMILY = Family(
     types={name: (kind.gguf, f"{kind.name}ForCausalLM") for name, kind in KINDS.items()},
-    cases={KINDS[name].gguf: {"model_type": name} | values for name, values in _BASE.items()},
+    cases={KINDS[name].gguf: {"model_type": name} | values for name, values in _BASE.items()} | _MORE,
     shapes=shapes,
     metadata=metadata,
     tensors=tensors,
+    stand_in=stand_in,
 )

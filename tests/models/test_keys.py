@@ -209,7 +209,7 @@ def test_values_of_any_type_never_end_in_another_error(opened, data):
         keys += [f"{checkpoint.metadata['general.architecture']}.{key}" for key in (*LLAMA_CPP, *SYNONYMS)]
         changed = with_keys(checkpoint, **{data.draw(st.sampled_from(keys)): value})
     else:
-        keys = [*checkpoint.metadata["config.json"], *DECLARED[checkpoint.metadata["config.json"]["model_type"]]]
+        keys = [*checkpoint.metadata["config.json"], *DECLARED.get(checkpoint.metadata["config.json"]["model_type"], ())]
         changed = with_config(checkpoint, **{data.draw(st.sampled_from(keys)): value})
     try:
         open_model(changed)

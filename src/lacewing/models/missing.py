@@ -17,8 +17,8 @@ BLOCKS: dict[str, str] = {
     "the time mixing of RWKV-7": "rwkv7 arwkv7",
     "lightning (linear) attention": "minimax-01 minimax minimax_text_01 bailing_hybrid",
     "sparse attention with a learned indexer":
-        "deepseek4 deepseek_v4 glm5-next glm5_next qwen4exp qwen4_exp hy_v4 "
-        "dots3note dots3_note minimax-m3 minimax_m3_vl mistral_large4",
+        "deepseek4 deepseek_v4 glm5-next glm5_next qwen4exp qwen4_exp hy_v4 dots3note dots3_note minimax-m3 minimax_m3_vl "
+        "mistral_large4",
     "hyper-connections (several residual streams)": "deepseek4 deepseek_v4 qwen4exp qwen4_exp hy_v4 glm5-next glm5_next",
     "compressed KV cache layers": "deepseek4 deepseek_v4",
     "lookup tables of n-grams that are read by rows": "qwen4exp qwen4_exp",
@@ -58,8 +58,8 @@ BLOCKS: dict[str, str] = {
     "images as input": "clip chameleon cogvlm deepseek2-ocr",
     "sound as output": "wavtokenizer-dec wavtokenizer qwen3tts pockettts pocket_tts",
     "only a row of its own (its blocks are all here)":
-        "qwen qwen3vl qwen3_vl_text qwen3vlmoe qwen3_vl_moe_text internlm2 xverse deepseek exaone plamo3 bailingmoe bailingmoe2 "
-        "bailing_moe hy_v3 maincoder mellum maple solar_open minicpm minicpm3 granite_swa exaone4 exaone_moe exaone-moe",
+        "qwen qwen3vl qwen3_vl_text qwen3vlmoe qwen3_vl_moe_text internlm2 xverse deepseek exaone plamo3 bailingmoe hy_v3 "
+        "maincoder mellum maple solar_open minicpm minicpm3 granite_swa",
 }  # fmt: skip
 
 

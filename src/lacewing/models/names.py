@@ -56,6 +56,7 @@ PER_LAYER_NAMES = {
 _STREAMS = [f"{part}.{stream}" for part in ("altup_projections", "altup_unembed_projections") for stream in range(15)]
 _GLOBAL = (
     "embed_tokens",
+    "word_embeddings",
     "embeddings",
     "norm",
     "norm_f",
@@ -81,7 +82,7 @@ _OF_ACTIVATIONS = (
 )  # fmt: skip
 _OTHER_PARTS = re.compile(  # the first two: of files that Ollama made
     r"(?:model\.)?(?:(v|mm|vision_tower|vision_model|visual|vision_encoder|multi_modal_projector|embed_vision|vision_embedder)"
-    r"|(a|audio_tower|embed_audio)|(mtp))\."
+    r"|(a|audio_tower|embed_audio)|(mtp(?:_\w+)?))\."
 )
 PREDICTION = "multi-token prediction"
 

@@ -216,7 +216,9 @@ def _windows(keys: MetadataReader, layers: int) -> tuple[int | None, ...]:
     window = keys.integer("sliding_window", 0, low=0, high=2**31) or None
     if not keys.flag("use_sliding_window", True):
         window = None
-    kinds, pattern = keys.get("layer_types"), keys.optional_integer("sliding_window_pattern")
+    kinds, letters = keys.get("layer_types"), keys.get("sliding_window_pattern")
+    lettered = isinstance(letters, str) and 0 < len(letters) <= layers and set(letters) <= {"L", "G"}  # local or global, repeated
+    pattern = None if lettered else keys.optional_integer("sliding_window_pattern")
     pattern = keys.optional_integer("_sliding_window_pattern") or pattern
     if kinds is not None:
         known = (*_LAYER_KINDS, *keys.defaults.get("layer_kinds", ()))
@@ -225,6 +227,8 @@ def _windows(keys: MetadataReader, layers: int) -> tuple[int | None, ...]:
         local = [kind == "sliding_attention" for kind in kinds]
         if any(local) and window is None:
             raise keys.error("layer_types", "has sliding layers but there is no sliding_window")
+    elif lettered:
+        local = [letters[layer % len(letters)] == "L" for layer in range(layers)]
     elif pattern:
         local = [(layer + 1) % pattern != 0 for layer in range(layers)]
     else:
