@@ -190,8 +190,14 @@ def test_a_gate_for_every_part(parts):
         np.testing.assert_allclose(got, expected, rtol=1e-4)
 
 
+def test_xielu():
+    x, found = compute([Activation(X, OUT, "xielu", (0.7, 1.4, 0.5, -0.01))], {}, 8, TOKENS)
+    expected = [0.7 * v * v + 0.5 * v if v > 0 else 1.4 * (math.expm1(min(v, -0.01)) - v) + 0.5 * v for v in x.astype(float).flat]
+    np.testing.assert_allclose(found.reshape(-1), expected, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize(("name", "function"), [
-    ("relu2", lambda v: max(v, 0) ** 2), ("sigmoid", lambda v: 1 / (1 + math.exp(-v))), 
+    ("relu2", lambda v: max(v, 0.0) ** 2), ("sigmoid", lambda v: 1 / (1 + math.exp(-v))), 
     ("softplus", lambda v: math.log1p(math.exp(v))), ("gelu", lambda v: 0.5 * v * (1 + math.erf(v / math.sqrt(2)))),
 ])  # fmt: skip
 def test_activation(name, function):

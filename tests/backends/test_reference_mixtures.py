@@ -97,6 +97,15 @@ def test_sigmoid_routing_with_a_bias_that_only_chooses():
     np.testing.assert_allclose(found, expected(6, {2: sigmoid(-1.0), 1: sigmoid(2.0)}), rtol=1e-5)
 
 
+def test_sparsemixer_weighs_the_best_among_those_that_are_nearly_as_large():
+    """m - x <= 2 * jitter * max(|x|, m), without those that were chosen before."""
+    found = route([1.0, 4.0, 3.5, -4.5, 2.9, 0.0], 2, gating="sparsemixer", jitter=0.1)
+    first, second = 1 / (1 + math.exp(-0.5)), 1 / (1 + math.exp(-0.6))  # 3.5 is near 4; of the others 2.9 is near 3.5
+    np.testing.assert_allclose(found, expected(6, {1: first, 2: second}), rtol=1e-5)
+    below = route([-2.0, -1.0, -9.0, -1.1, -9.0, -9.0], 2, gating="sparsemixer", jitter=0.05)
+    np.testing.assert_allclose(below, expected(6, {1: 1 / (1 + math.exp(-0.1)), 3: 1.0}), rtol=1e-5)
+
+
 def test_groups_of_experts():
     """Groups (0 1) (2 3) (4 5): sums 2.1, 0.5, 1.0 of the logits; the order of p is another for sums of sigmoids."""
     p = [sigmoid(v) for v in LOG]

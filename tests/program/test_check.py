@@ -138,6 +138,8 @@ def test_keys_that_are_rounded_are_spread_with_their_queries():
         (changed(10, out=GATE_UP.view(1, 6)), "out must be gate itself"),
         (changed(10, out=BRANCH), "differ in width"),
         (with_activation(function="relu"), "'relu' is none of relu2, silu, gelu"),
+        (with_activation(function="xielu"), r"constants \(\) of xielu"),
+        (with_activation(constants=(1.0,)), r"constants \(1.0,\) of relu2"),
         (with_activation(out=BRANCH), "out has width 8, x 6"),
         (with_activation(out=GATE_UP.view(1, 6)), "out must be x itself"),
         (changed(13, weight="down"), "weight down is listed"),

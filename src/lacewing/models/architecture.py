@@ -41,6 +41,7 @@ class Architecture:
     gguf_names: Mapping[str, str] = field(
         default_factory=dict
     )  # where the file's are not the usual ones; * is the number of a layer
+    numbers: tuple[str, ...] = ()  # weights of a layer that are read when it is opened: numbers of the program
     uncounted: tuple[str, ...] = ()  # weights that the makers leave out when they count the active parameters of a mixture
     hybrid: bool = False  # not all layers have attention; a GGUF file gives the others 0 key heads
     attention_free: bool = False  # no layer has attention or a feed-forward, of which a GGUF file says 0

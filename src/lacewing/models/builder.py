@@ -51,14 +51,19 @@ class Builder:
         return len(self.states) - 1
 
     def norm(
-        self, x: View, name: str, out: View, heads: int = 1, add: View | None = None, eps: float | None = None, kind: str = "weight"
-    ) -> None:
-        weight = self.weight(f"{name}.{kind}", x.width // heads)
-        eps, offset = eps or self.config.eps, self.config.norm_offset
+        self, x: View, name: str, out: View, heads: int = 1, add: View | None = None, eps: float | None = None, kind: str = "weight",
+        own: bool = False, bias: bool | None = None,
+    ) -> None:  # fmt: skip
+        """`own`: each head has weights of its own; `bias`: None for what the config says."""
+        config, eps, width = self.config, eps or self.config.eps, x.width if own else x.width // heads
+        weight = self.weight(f"{name}.{kind}", width)
+        biased = config.norm_biases if bias is None else bias
+        shift = self.weight(f"{name}.bias", x.width // heads) if biased else None
         if add is None:
-            self.ops.append(Norm(x, weight, out, eps, heads, offset))
+            self.ops.append(Norm(x, weight, out, eps, heads, config.norm_offset, shift, config.layer_norm))
         else:
-            self.ops.append(AddNorm(x, add, weight, out, eps, offset, self.config.residual_scale))
+            scale = config.residual_scale
+            self.ops.append(AddNorm(x, add, weight, out, eps, config.norm_offset, scale, shift, config.layer_norm))
 
     def linear(self, x: View, layer: int, *outs: tuple[str, View]) -> None:
         """One or several products of the same x, each with a bias where the config says so."""

@@ -61,6 +61,7 @@ _GLOBAL = (
     "norm",
     "norm_f",
     "embedding_norm",
+    "final_layernorm",
     "lm_head",
     *list(PER_LAYER_NAMES)[:3],
     *_STREAMS,

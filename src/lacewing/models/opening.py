@@ -200,6 +200,10 @@ def _read_huggingface(checkpoint: Checkpoint, architecture: Architecture) -> _Re
             raise WeightError(f"{checkpoint.path.name}: two weights are {ours}; the second is {name}")
         tensors[ours] = tensor
     config, notices = read_huggingface(checkpoint, architecture, tensors)
+    if architecture.numbers:
+        tensors = {
+            name: tensor for name, tensor in tensors.items() if name.partition(".")[2].partition(".")[2] not in architecture.numbers
+        }
     if config.tied_output and "token_embd.weight" not in tensors and "output.weight" in tensors:
         tensors["token_embd.weight"] = replace(tensors.pop("output.weight"), name="token_embd.weight")
     return config, tensors, _notices(left_out) + notices

@@ -26,6 +26,7 @@ BY_SHAPE = (0, 0)  # one factor for each weight, or for each of its rows, or for
 _USUAL_BLOCK = (128, 128)
 _OF_KEYS = re.compile(r"^blk\.(\d{1,6})\.attn_(?:[kv]|k_norm)\.(?:weight|weight_scale_inv|bias)$")
 _MOST_SPREAD = 2**16  # ranges of one tensor
+_NORM_OF_HEADS = re.compile(r"^(blk\.\d+\.attn_[qk]_norm)(?:\.(\d{1,5}))?\.weight$")
 _LAYER = re.compile(r"^(?:blk|(?:\w+\.)*layers)\.(\d{1,6})\.")
 
 
@@ -85,6 +86,28 @@ def _is_shared(name: str, config: ModelConfig) -> bool:
     return match is not None and config.layers - config.shared_kv <= int(match.group(1)) < config.layers
 
 
+def _flat_norms(tensors: dict[str, TensorInfo], config: ModelConfig, where: str) -> dict[str, TensorInfo]:
+    """Weights (heads, C) of the norms of queries and keys as one row; StableLM has one tensor a head."""
+    found: dict[str, TensorInfo] = {}
+    heads: dict[str, dict[int, TensorInfo]] = {}
+    for name, tensor in tensors.items():
+        match = _NORM_OF_HEADS.match(name)
+        if match and match.group(2):
+            heads.setdefault(f"{match.group(1)}.weight", {})[int(match.group(2))] = tensor
+        elif match and len(tensor.shape) == 2:
+            found[name] = replace(tensor, shape=(tensor.elements,))
+        else:
+            found[name] = tensor
+    for name, parts in heads.items():
+        count = config.heads if "attn_q_norm" in name else config.key_heads
+        kinds = {(part.shape, part.quant.name, len(part.ranges)) for part in parts.values()}
+        if sorted(parts) != list(range(count)) or len(kinds) != 1 or name in found:
+            raise WeightError(f"{where}: {name} is not {count} equal norms, one a head")
+        ranges = tuple(part for head in range(count) for part in parts[head].ranges)
+        found[name] = replace(parts[0], name=name, shape=(sum(part.elements for part in parts.values()),), ranges=ranges)
+    return found
+
+
 def _flat_convolution(name: str, tensor: TensorInfo) -> TensorInfo:
     """(D, kernel) of a depthwise convolution, which Hugging Face stores (D, 1, kernel): one input for each output."""
     if name.endswith((".shortconv.conv.weight", ".ssm_conv1d.weight")) and len(tensor.shape) == 3 and tensor.shape[1] == 1:
@@ -125,6 +148,8 @@ def _unpacked(tensor: TensorInfo) -> TensorInfo:
 def _with_scales(tensors: dict[str, TensorInfo], config: ModelConfig, where: str) -> dict[str, TensorInfo]:
     """Every weight told which tensor has its factors. Raises WeightError for factors that do not fit."""
     found = dict(tensors)
+    if config.own_qk_norm:
+        found = _flat_norms(found, config, where)
     for name, scales in tensors.items():
         if not name.endswith("." + _SCALES):
             continue

@@ -13,7 +13,7 @@ from lacewing.program.program import Program
 from lacewing.program.states import Q8_BLOCK
 
 ACTIVATIONS = ("silu", "gelu_tanh", "sigmoid", "none")
-SINGLE_ACTIVATIONS = ("relu2", "silu", "gelu", "gelu_tanh", "sigmoid", "softplus")
+SINGLE_ACTIVATIONS = ("relu2", "silu", "gelu", "gelu_tanh", "sigmoid", "softplus", "xielu")
 
 
 def check_program(program: Program) -> None:
@@ -157,6 +157,8 @@ def _activation(c: Checker, op: ops.Activation) -> None:
     require(op.function in SINGLE_ACTIVATIONS, f"function {op.function!r} is none of {', '.join(SINGLE_ACTIVATIONS)}")
     require(op.x.width == op.out.width, f"out has width {op.out.width}, x {op.x.width}")
     require(op.out == op.x or not op.out.overlaps(op.x), "out must be x itself or lie apart from it")
+    wanted = 4 if op.function == "xielu" else 0
+    require(len(op.constants) == wanted and all(map(math.isfinite, op.constants)), f"constants {op.constants} of {op.function}")
 
 
 def _clamped_activation(c: Checker, op: ops.ClampedActivation) -> None:

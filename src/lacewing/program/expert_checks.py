@@ -10,7 +10,7 @@ from lacewing.program import ops
 from lacewing.program.checker import Checker, require
 from lacewing.program.operands import Op
 
-GATINGS = ("softmax", "sigmoid")
+GATINGS = ("softmax", "sigmoid", "sparsemixer")
 
 
 def _route(c: Checker, op: ops.Route) -> None:
@@ -21,6 +21,8 @@ def _route(c: Checker, op: ops.Route) -> None:
     require(not any(a.overlaps(b) for i, a in enumerate(views) for b in views[:i]), "logits, ids and weights overlap")
     require(op.gating in GATINGS, f"gating {op.gating!r} is none of {', '.join(GATINGS)}")
     require(op.groups >= 1 and experts % op.groups == 0, f"{experts} experts in {op.groups} groups")
+    plain = op.bias is None and op.groups == 1 and op.jitter >= 0
+    require(op.gating != "sparsemixer" or plain, f"sparsemixer with a bias, groups or a jitter of {op.jitter}")
     size = experts // op.groups
     require(1 <= op.groups_used <= op.groups, f"{op.groups_used} of {op.groups} groups")
     require(active <= op.groups_used * size, f"{active} active experts from {op.groups_used} groups of {size}")

@@ -16,6 +16,8 @@ class Route(Op):
     only those in the best `groups_used` runs can be chosen; the score of a run is the sum of its `group_best` (1 or 2) largest s,
     where s = p + bias, or p without a bias; the lower run wins among equals. Then w = p[ids] (the bias only chooses);
     with `renormalise`, w /= sum(w) + 1e-20; w *= scale, and scales[ids] where there are scales (E,). All in float32.
+    "sparsemixer" (arXiv 2409.12136, as for inference): chosen as by softmax, without a bias or groups; then each chosen logit m is
+    weighed by a softmax over itself and those not chosen before it that are nearly as large: m - x <= 2 * jitter * max(|x|, m).
     A row with a NaN or an infinity among its logits or its s gets ids 0 ... A - 1 and weights NaN, so that no id is ever out of
     range and the fault shows.
     """
@@ -32,6 +34,7 @@ class Route(Op):
     scale: float = 1.0
     layer: int = 0  # of the model, for those who watch
     scales: Weight | None = None
+    jitter: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -244,11 +244,14 @@ class Activation(Op):
     """out = function(x), value by value; out may be x.
 
     "relu2" is max(x, 0)^2, "gelu" x * (1 + erf(x / sqrt(2))) / 2, "gelu_tanh" its approximation by tanh, "softplus" ln(1 + e^x).
+    "xielu" (arXiv 2411.13010) has four constants, p, n, beta and eps: p x^2 + beta x above 0, n (e^min(x, eps) - 1 - x) + beta x
+    below.
     """
 
     x: In
     out: Out
     function: str
+    constants: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)

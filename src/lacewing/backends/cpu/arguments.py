@@ -63,7 +63,7 @@ EXPERT_ROWS = layout("ExpertRows", f"counter weight rows row_bytes width x out o
 ROUTE = layout(
     "Route",
     "logits logits_stride ids ids_stride weights weights_stride experts active sigmoid bias groups groups_used group_best "
-    "renormalise scale scales watched_ids watched_probabilities",
+    "renormalise scale scales sparse jitter watched_ids watched_probabilities",
 )
 # `there`: address of a table of int64, 0 for an expert that is not in RAM, or 0: all are; `counts`, `clock`: as of `ExpertSlots`;
 # `stop`: where `place` is written if experts are missing.
@@ -120,7 +120,10 @@ SCAN = layout(
     "x x_stride b b_stride c c_stride dt dt_stride out out_stride heads groups width states decay skip bias low high "
     "units unit_bytes units_in units_out",
 )
-GATED = layout("Gated", "counter gate gate_stride up up_stride out out_stride width bytes bytes_stride alpha limit part")
+GATED = layout(
+    "Gated",
+    "counter gate gate_stride up up_stride out out_stride width bytes bytes_stride alpha limit part positive negative beta eps",
+)
 CAP = layout("Cap", "counter x width scale limit")
 READ = layout("Read", "source bytes sink")
 # `weight_step`: bytes from one column's weight to the next, 0: all have one. `repeats`: of add's columns along x.

@@ -114,7 +114,8 @@ def gated_activation(state: State, op: ops.GatedActivation) -> None:
 
 @RULES.rule(ops.Activation)
 def activation(state: State, op: ops.Activation) -> None:
-    state.view(op.out)[:] = ACTIVATIONS[op.function](state.view(op.x))
+    x = state.view(op.x)
+    state.view(op.out)[:] = xielu(x, *op.constants) if op.function == "xielu" else ACTIVATIONS[op.function](x)
 
 
 @RULES.rule(ops.Hadamard)
@@ -158,6 +159,11 @@ def split_heads(state: State, op: ops.SplitHeads) -> None:
 def clamped_activation(state: State, op: ops.ClampedActivation) -> None:
     gate, up = np.minimum(state.view(op.gate), op.limit), np.clip(state.view(op.up), -op.limit, op.limit)
     state.view(op.out)[:] = gate * sigmoid(np.float32(op.alpha) * gate) * (up + 1)
+
+
+def xielu(x: np.ndarray, positive: float, negative: float, beta: float, eps: float) -> np.ndarray:
+    p, n, b = (np.float32(each) for each in (positive, negative, beta))
+    return np.asarray(np.where(x > 0, p * x * x + b * x, n * (np.expm1(np.minimum(x, np.float32(eps))) - x) + b * x))
 
 
 def sigmoid(x: np.ndarray) -> np.ndarray:
@@ -219,7 +225,7 @@ def route(state: State, op: ops.Route) -> None:
         np.put_along_axis(kept, used, True, axis=-1)
         s = np.where(np.repeat(kept, runs.shape[-1], axis=-1), s, np.float32(-np.inf))
     ids = np.argsort(-s, axis=-1, kind="stable")[:, : op.ids.width]  # (T, A)
-    weights = np.take_along_axis(p, ids, axis=-1)
+    weights = sparsemixer(scores, ids, op.jitter) if op.gating == "sparsemixer" else np.take_along_axis(p, ids, axis=-1)
     if op.renormalise:
         weights = weights / (weights.sum(axis=-1, keepdims=True) + np.float32(1e-20))
     ids[broken], weights[broken] = np.arange(op.ids.width), np.nan
@@ -228,6 +234,18 @@ def route(state: State, op: ops.Route) -> None:
         state.watched.append(RoutedLayer(op.layer, ids.astype(np.int32), p.astype(np.float32)))
     scaled = weights * np.float32(op.scale)
     state.view(op.weights)[:] = scaled if op.scales is None else scaled * state.weights.vector(op.scales)[ids]
+
+
+def sparsemixer(scores: np.ndarray, ids: np.ndarray, jitter: float) -> np.ndarray:
+    """(T, A): the share of each chosen expert among those left that are nearly as large."""
+    weights, left = np.empty(ids.shape, np.float32), np.ones(scores.shape, bool)
+    for index in range(ids.shape[1]):
+        chosen = ids[:, index, None]
+        top = np.take_along_axis(scores, chosen, axis=-1)
+        near = left & (top - scores <= np.float32(2 * jitter) * np.maximum(np.abs(scores), top))
+        weights[:, index] = 1 / np.where(near, np.exp(scores - top), 0).sum(axis=-1)
+        np.put_along_axis(left, chosen, False, axis=-1)
+    return weights
 
 
 @RULES.rule(ops.ExpertLinear)

@@ -65,8 +65,8 @@ def _qk_norm(b: Builder, layer: int, q: View, k: View) -> None:
     """Of each head, or of all together."""
     config, sizes, name = b.config, b.config.heads_of(layer), f"blk.{layer}"
     if config.qk_norm:
-        b.norm(q, f"{name}.attn_q_norm", q, sizes.heads)
-        b.norm(k, f"{name}.attn_k_norm", k, sizes.key_heads)
+        b.norm(q, f"{name}.attn_q_norm", q, sizes.heads, own=config.own_qk_norm, bias=False)
+        b.norm(k, f"{name}.attn_k_norm", k, sizes.key_heads, own=config.own_qk_norm, bias=False)
     elif config.whole_qk_norm:
         b.norm(q, f"{name}.attn_q_norm", q)
         b.norm(k, f"{name}.attn_k_norm", k)

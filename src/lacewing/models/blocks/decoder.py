@@ -36,14 +36,15 @@ def build_program(config: ModelConfig, context: int, block_of: BlockOf, begin: E
         block_of(config, layer)(b, layer)
     end(b)
     output = embedding if config.tied_output else b.weight("output.weight", config.vocab_size, config.width)
-    b.ops.append(Logits(b.hidden, output, config.logits_scale, config.final_softcap))
+    bias = b.weight("output.bias", config.vocab_size) if config.output_bias else None
+    b.ops.append(Logits(b.hidden, output, config.logits_scale, config.final_softcap, bias))
     return b.program()
 
 
 def standard_block(config: ModelConfig, layer: int) -> Block:
     """Attention and feed-forward, each in the form that the config names for the layer."""
     mixer: Block = attention if config.latent is None else partial(latent_attention, config.latent)
-    return residual_block(mixer, forward_of(config, layer))
+    return (parallel_block if config.parallel else residual_block)(mixer, forward_of(config, layer))
 
 
 def forward_of(config: ModelConfig, layer: int) -> Block:
@@ -66,6 +67,18 @@ def residual_block(mixer: Block, forward: Block) -> Block:
         forward(b, layer)
         if config.post_norms:
             b.norm(b.branch, f"{name}.post_ffw_norm", b.branch)
+
+    return block
+
+
+def parallel_block(mixer: Block, forward: Block) -> Block:
+    """A layer whose mixer of tokens and feed-forward read the same norm of the residual stream."""
+    first = single_block(mixer)
+
+    def block(b: Builder, layer: int) -> None:
+        first(b, layer)
+        b.ops.append(Combine(b.branch, None, b.x, 1, b.x))  # what comes next writes to branch, too
+        forward(b, layer)
 
     return block
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from lacewing.models.builder import Builder
 from lacewing.models.config import MixtureConfig
-from lacewing.program.ops import Buffer, ClampedActivation, Combine, ExpertLinear, GatedActivation, Op, Route, View
+from lacewing.program.ops import Activation, Buffer, ClampedActivation, Combine, ExpertLinear, GatedActivation, Op, Route, View
 from lacewing.program.stream_ops import GaussianTopK
 
 
 def feed_forward(b: Builder, layer: int) -> None:
     """normed (T, D) to branch (T, D)."""
     width = b.config.feed_forward_of(layer)
+    if not b.config.gated:
+        _plain_feed_forward(b, layer)
+        return
     both = b.buffer("gate_up", 2 * width)
     gate, up = both.view(0, width), both.view(width, width)
     if b.config.fused_gate_up:
@@ -22,6 +25,14 @@ def feed_forward(b: Builder, layer: int) -> None:
         b.ops.append(GaussianTopK(gate, cutoff))
     b.ops.append(GatedActivation(gate, up, gate, b.config.activation))
     b.linear(gate, layer, ("ffn_down", b.branch))
+
+
+def _plain_feed_forward(b: Builder, layer: int) -> None:
+    """Without a gate."""
+    up = b.buffer("up", b.config.feed_forward_of(layer)).view()
+    b.linear(b.normed, layer, ("ffn_up", up))
+    b.ops.append(Activation(up, up, b.config.activation, b.config.xielu[layer] if b.config.xielu else ()))
+    b.linear(up, layer, ("ffn_down", b.branch))
 
 
 def mixture_of_experts(m: MixtureConfig, b: Builder, layer: int) -> None:
@@ -40,7 +51,7 @@ def chosen_experts(m: MixtureConfig, b: Builder, layer: int, scores: View) -> No
     bias = b.weight(f"blk.{layer}.exp_probs_b.bias", m.experts) if m.bias else None
     scales = b.weight(f"blk.{layer}.ffn_down_exps.scale", m.experts) if m.expert_scales else None
     route = Route(
-        scores, ids, weights, m.gating, bias, m.groups, m.groups_used, m.group_best, m.renormalise, m.scale, layer, scales
+        scores, ids, weights, m.gating, bias, m.groups, m.groups_used, m.group_best, m.renormalise, m.scale, layer, scales, m.jitter
     )
     factor = weights if m.weight_on_input else None
     names = ("ffn_gate_up_exps",) if m.one_stack else ("ffn_gate_exps", "ffn_up_exps")

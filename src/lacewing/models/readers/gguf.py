@@ -10,12 +10,12 @@ import numpy as np
 
 from lacewing.errors import WeightError
 from lacewing.formats.checkpoint import Checkpoint, TensorInfo
-from lacewing.formats.read import mapped
 from lacewing.models.architecture import Architecture
 from lacewing.models.config import AltUpConfig, HeadSizes, LatentConfig, ModelConfig, PerLayerConfig
 from lacewing.models.readers.heads import gguf_heads, keys_are_values
 from lacewing.models.readers.metadata import MetadataReader
 from lacewing.models.readers.mixture import gguf_mixture
+from lacewing.models.readers.numbers import numbers_of
 from lacewing.models.rope import RopeConfig, yarn_magnitude
 from lacewing.options import counted
 
@@ -45,7 +45,7 @@ SYNONYMS = {
 _OTHER_PARTS = ("vision.", "audio.", "mm.")  # in files that hold more than the language model, as Ollama makes them
 _OF_MIXTURES = ("expert_", "leading_dense_block_count", "interleave_moe_layer_step")  # say nothing of a dense model
 _OF_YARN = ("rope.scaling.yarn_beta_fast", "rope.scaling.yarn_beta_slow", "rope.scaling.yarn_log_multiplier")
-_SECTIONS = ("general", "tokenizer", "split", "quantize")  # of keys that are no architecture's
+_SECTIONS = ("general", "tokenizer", "split", "quantize", "xielu")  # of keys that are no architecture's
 _SURPLUS = 256  # tokens without a row that a tokenizer may have: marks of images in files of Ollama
 _LINEARS = ("attn_q", "attn_k", "attn_v", "attn_qkv", "attn_output", "ffn_gate", "ffn_up", "ffn_down",
             "ssm_in", "ssm_conv1d", "ssm_out")  # fmt: skip
@@ -59,6 +59,7 @@ def read_gguf(checkpoint: Checkpoint, architecture: Architecture) -> tuple[Model
     name, tensors = architecture.name, checkpoint.tensors
     keys = MetadataReader(_usual_keys(checkpoint.metadata, name), checkpoint.path.name, architecture.gguf_defaults, f"{name}.")
     keys.read |= {f"{name}.{synonym}" for synonym in SYNONYMS}
+    keys.weights = tensors
     _refuse_unsupported(keys, tensors, architecture)
     predicting = keys.integer("nextn_predict_layers", 0, low=0, high=64)
     layers = keys.integer("block_count", low=predicting + 1, high=1024) - predicting
@@ -84,7 +85,7 @@ def read_gguf(checkpoint: Checkpoint, architecture: Architecture) -> tuple[Model
         altup=_altup(tensors),
         vocab_size=_vocab_size(keys, checkpoint),
         trained_context=trained,
-        eps=keys.number("attention.layer_norm_rms_epsilon", low=1e-20, high=1),
+        eps=_eps(keys, architecture),
         rope=rope,
         local_rope=local_rope,
         windows=windows,
@@ -149,6 +150,15 @@ def _altup(tensors: Mapping[str, TensorInfo]) -> AltUpConfig | None:
     """The rank of the learned residual layer is only in the weights; the keys say the rest."""
     left = tensors.get("blk.0.laurel_l.weight")
     return None if left is None else AltUpConfig(2, 0, rank=left.shape[0])
+
+
+def _eps(keys: MetadataReader, architecture: Architecture) -> float:
+    """LayerNorm has a key of its own, which phimoe does not use."""
+    usual = "attention.layer_norm_rms_epsilon"
+    if architecture.switches.get("layer_norm") and "attention.layer_norm_epsilon" in keys:
+        keys.get(usual)
+        return keys.number("attention.layer_norm_epsilon", low=1e-20, high=1)
+    return keys.number(usual, low=1e-20, high=1)
 
 
 def _latent(keys: MetadataReader, tensors: Mapping[str, TensorInfo]) -> LatentConfig:
@@ -294,11 +304,7 @@ def _values(tensors: Mapping[str, TensorInfo], name: str, whole: bool) -> tuple[
     info = tensors.get(name)
     if info is None:
         return ()
-    if len(info.shape) != 1 or info.elements > 2**16:
-        raise WeightError(f"{name} has shape {info.shape}; it must be a short list of numbers")
-    if not whole:
-        return (1.0,) * info.elements
-    values = info.quant.dequantise(mapped(info.ranges[0]))
-    if not ((values > 0) & (values < 1e38)).all():
+    values = numbers_of(info, whole)
+    if any(not 0 < value < 1e38 for value in values):
         raise WeightError(f"{name} holds values that are not positive numbers")
-    return tuple(float(value) for value in values)
+    return values

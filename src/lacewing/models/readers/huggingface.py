@@ -79,7 +79,7 @@ def read_huggingface(
     values = text_config(checkpoint)
     kind = str(values.get("model_type"))
     where = f"{checkpoint.path.name}/config.json"
-    keys = MetadataReader(values, where, architecture.defaults.get(kind, {}), synonyms=architecture.synonyms)
+    keys = MetadataReader(values, where, architecture.defaults.get(kind, {}), synonyms=architecture.synonyms, weights=tensors)
     embedding = tensors.get("token_embd.weight")
     able = architecture.mixture is not None and is_mixture(keys, architecture.mixture_key)
     mixed = able and not (architecture.hybrid and keys.get("num_local_experts") == 0)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from lacewing.errors import UnsupportedModelError
+from lacewing.formats.checkpoint import TensorInfo
 from lacewing.formats.files import shown
 from lacewing.options import counted, shown_value
 
@@ -20,7 +21,7 @@ class MetadataReader:
     """Typed access to metadata. An explicit null switches an architecture's default off.
 
     Every problem is an UnsupportedModelError that names the key. `notices`: what a person should know of the keys. `synonyms`:
-    usual names, and what the maker calls them.
+    usual names, and what the maker calls them. `weights`: those of the checkpoint, under our names, for rows that look at them.
     """
 
     def __init__(
@@ -31,11 +32,13 @@ class MetadataReader:
         prefix: str = "",
         notices: list[str] | None = None,
         synonyms: Mapping[str, str] | None = None,
+        weights: Mapping[str, TensorInfo] | None = None,
     ):
         self.values, self.where, self.defaults, self.prefix = values, where, defaults or {}, prefix
         self.notices: list[str] = [] if notices is None else notices
         self.synonyms = {name: theirs for name, theirs in (synonyms or {}).items() if prefix + theirs in values}
         self.read: set[str] = set()
+        self.weights = weights or {}
 
     def __contains__(self, name: str) -> bool:
         return self.values.get(self._key(name)) is not None

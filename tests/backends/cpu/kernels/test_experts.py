@@ -57,6 +57,7 @@ ROUTES = {
     "renormalised": {"renormalise": True, "scale": 2.5},
     "sigmoid": {"gating": "sigmoid", "scale": 1.8},
     "bias": {"gating": "sigmoid", "bias": "bias", "renormalise": True},
+    "sparsemixer": {"gating": "sparsemixer", "jitter": 0.3},
     "groups": {"gating": "sigmoid", "bias": "bias", "groups": 3, "groups_used": 2},
     "groups-by-best": {"groups": 3, "groups_used": 1, "group_best": 1},
 }

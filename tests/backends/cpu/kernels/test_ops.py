@@ -20,6 +20,7 @@ from tests.backends.cpu.single_ops import (
 )
 
 LANES = host_isa().lanes
+XIELU = (0.9, 1.3, 0.5, -1e-6)
 BATCHES = [*one_batch(1), *one_batch(2, 1), *one_batch(17, 3), *one_batch(1, 20)]
 
 
@@ -122,13 +123,14 @@ def test_gated_activation_of_extremes(activation: str) -> None:
 @pytest.mark.parametrize("function", SINGLE_ACTIVATIONS)
 def test_activation(function: str) -> None:
     """Of any width, in place and not, small and large; a NaN stays one."""
+    constants = XIELU if function == "xielu" else ()
     for width in (1, LANES, 33, 300, 544):
         x = Buffer("x", width).view()
         for out in (x, Buffer("out", width).view()):
-            check_against_reference(Case((Activation(x, out, function),), normal(21, width) * 4, out, {}), BATCHES)
+            check_against_reference(Case((Activation(x, out, function, constants),), normal(21, width) * 4, out, {}), BATCHES)
     values = [0, -0.0, 1e-30, -1e-30, -1e-3, 3, -3, 9, -9, 20, -20, 90, -90, 1e3, -1e3, np.nan]
     x, out = Buffer("x", 16).view(), Buffer("out", 16).view()
-    case = Case((Activation(x, out, function),), np.array([values], np.float32), out, {})
+    case = Case((Activation(x, out, function, constants),), np.array([values], np.float32), out, {})
     found, expected = case.run(one_batch(1)), case.run(one_batch(1), None)
     np.testing.assert_allclose(found, expected, rtol=2e-6, atol=5e-7)
 

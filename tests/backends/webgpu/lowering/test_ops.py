@@ -37,6 +37,7 @@ from tests.backends.webgpu.lowering.test_attention import attention_case
 from tests.backends.webgpu.single_ops import CODES, LIMIT, VARIANTS, backend, error, expected, run, run_step
 
 FEW_AND_MANY = ([([0], [3])], one_batch(5, 7), one_batch(41))
+CONSTANTS = {"xielu": (0.9, 1.3, 0.5, -1e-6)}
 FREQUENCIES = tuple(float(10000 ** (-i / 8)) for i in range(8))
 
 
@@ -160,7 +161,7 @@ def test_activation(function: str) -> None:
     for width in (96, 33):
         x = Buffer("x", width).view()
         for out in (x, Buffer("out", width).view()):
-            check([Activation(x, out, function)], 4 * normal(41, width), out, [], CODES)
+            check([Activation(x, out, function, CONSTANTS.get(function, ()))], 4 * normal(41, width), out, [], CODES)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -267,7 +268,7 @@ def broken_cases() -> dict[str, Case]:
     activations = {name: Case((op,), normal(24, 128), gate, {}) for name, op in (
         ("silu", GatedActivation(gate, up, gate)), ("gelu", GatedActivation(gate, up, gate, "gelu_tanh")),
         ("none", GatedActivation(gate, up, gate, "none")), ("clamped", ClampedActivation(gate, up, gate, 1.7, 7.0)),
-        *((f"single {name}", Activation(gate, gate, name)) for name in SINGLE_ACTIVATIONS),
+        *((f"single {name}", Activation(gate, gate, name, CONSTANTS.get(name, ()))) for name in SINGLE_ACTIVATIONS),
     )}  # fmt: skip
     capped = attention_case(24, 4, 2, 32, 32, softcap=5.0)
     return norms | activations | {f"attention, {what}": replace(capped, x=capped.x) for what in ("queries", "keys", "values")}

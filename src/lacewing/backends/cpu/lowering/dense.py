@@ -163,10 +163,14 @@ def lower_gated_activation(low: Lowering, op: ops.GatedActivation, rest: tuple[O
 
 @RULES.rule(ops.Activation)
 def lower_activation(low: Lowering, op: ops.Activation, rest: tuple[Op, ...]) -> None:
+    kernel = "xielu.xielu" if op.function == "xielu" else f"elementwise.single_{op.function}"
     made = LoweredOp(
-        f"elementwise.single_{op.function}", GATED, gate=low.at(op.x), gate_stride=low.stride(op.x), out=low.at(op.out),
+        kernel, GATED, gate=low.at(op.x), gate_stride=low.stride(op.x), out=low.at(op.out),
         out_stride=low.stride(op.out), width=op.out.width,
     )  # fmt: skip
+    if op.constants:
+        names = ("positive", "negative", "beta", "eps")
+        made.set(**{name: float_argument(value) for name, value in zip(names, op.constants, strict=True)})
     low.emit(made, op.out)
     low.may_quantise(made, op.out, op.out.width)
 

@@ -45,6 +45,7 @@ def lower_route(low: Lowering, op: ops.Route, rest: tuple[Op, ...]) -> None:
         active=active, sigmoid=int(op.gating == "sigmoid"), bias=low.vector(op.bias) if op.bias else 0,
         groups=op.groups, groups_used=op.groups_used, group_best=op.group_best, renormalise=int(op.renormalise),
         scale=float_argument(op.scale), scales=low.vector(op.scales) if op.scales else 0,
+        sparse=int(op.gating == "sparsemixer"), jitter=float_argument(op.jitter),
     )  # fmt: skip
     watched = WatchedRouter(op.layer, np.empty(0, np.int32), np.empty(0, np.float32), active, experts)
     low.routers.append(watched)

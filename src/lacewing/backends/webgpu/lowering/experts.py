@@ -44,7 +44,7 @@ def route(compiler: Compiler, op: ops.Route) -> None:
         "logits": compiler.at(op.logits), "ids": compiler.at(op.ids), "weights": compiler.at(op.weights), "experts": experts,
         "active": op.ids.width, "gating": op.gating, "biased": op.bias is not None, "scaled": op.scales is not None,
         "groups": op.groups, "groups_used": op.groups_used, "group_best": op.group_best, "renormalise": op.renormalise,
-        "scale": op.scale,
+        "scale": op.scale, "jitter": op.jitter,
         "threads": min(256, max(32, 1 << (experts - 1).bit_length())), "watched": False,
     }  # fmt: skip
     bindings = [compiler.vector(name) for name in (op.bias, op.scales) if name is not None]

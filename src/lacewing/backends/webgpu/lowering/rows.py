@@ -80,7 +80,7 @@ def gated_activation(compiler: Compiler, op: ops.GatedActivation) -> None:
 
 @RULES.rule(ops.Activation)
 def activation(compiler: Compiler, op: ops.Activation) -> None:
-    _activation(compiler, op.function, op.x, None, op.out, 0)
+    _activation(compiler, op.function, op.x, None, op.out, 0, op.constants)
 
 
 def gated(compiler: Compiler, op: ops.GatedActivation, more_than: int) -> None:
@@ -88,10 +88,12 @@ def gated(compiler: Compiler, op: ops.GatedActivation, more_than: int) -> None:
     _activation(compiler, op.activation, op.gate, op.up, op.out, more_than)
 
 
-def _activation(compiler: Compiler, function: str, x: View, up: View | None, out: View, more_than: int) -> None:
+def _activation(
+    compiler: Compiler, function: str, x: View, up: View | None, out: View, more_than: int, numbers: tuple[float, ...] = ()
+) -> None:
     """Of x, times `up` where it is given."""
     width, places = out.width, {"gate": compiler.at(x), "up": compiler.at(up) if up is not None else None, "out": compiler.at(out)}
-    constants, part = {**places, "width": width, "activation": function}, width // x.width
+    constants, part = {**places, "width": width, "activation": function, "numbers": numbers}, width // x.width
     whole = part == 1 and width % 4 == 0 and all(place is None or place.base % 4 == 0 for place in places.values())
     coded = whole and compiler.variant.dot and width % GROUP == 0 and out.start % GROUP == 0
     wide = 256 if whole else 64

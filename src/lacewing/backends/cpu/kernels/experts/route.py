@@ -75,6 +75,24 @@ def keep_groups(scores, judged, groups, used, best, size, work):
 
 
 @inline
+def share_of(logits, ids, place, experts, jitter, work):
+    """SparseMixer's weight of the expert at a place of the chosen: its share among those left that are nearly as large."""
+    top = peek_f32(logits + 4 * peek_i32(ids + 4 * place))
+    for e in range((experts + LANES - 1) // LANES * LANES):
+        poke_f32(work + 4 * e, LOWEST)
+    for e in range(experts):
+        value = peek_f32(logits + 4 * e)
+        if top - value <= 2.0 * jitter * max(abs(value), top):
+            poke_f32(work + 4 * e, value - top)
+    for before in range(place):
+        poke_f32(work + 4 * peek_i32(ids + 4 * before), LOWEST)
+    total = splat_f32(0.0)
+    for e in range(0, experts, LANES):
+        total = total + exp(load_f32(work + 4 * e))
+    return 1.0 / sum_f32(total)
+
+
+@inline
 def route_token(args, logits, ids, weights, scratch):
     experts, active, bias = peek_i64(args + ROUTE.experts), peek_i64(args + ROUTE.active), peek_i64(args + ROUTE.bias)
     room = 4 * (experts + LANES)
@@ -97,6 +115,8 @@ def route_token(args, logits, ids, weights, scratch):
         e = take_largest(scores, experts) if sound else a
         w = peek_f32(p + 4 * e)
         poke_i32(ids + 4 * a, e)
+        if peek_i64(args + ROUTE.sparse) and sound:
+            w = share_of(logits, ids, a, experts, peek_f32(args + ROUTE.jitter), work)
         poke_f32(weights + 4 * a, w)
         total += w
     factor = peek_f32(args + ROUTE.scale)

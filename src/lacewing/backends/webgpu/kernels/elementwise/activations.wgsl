@@ -42,3 +42,10 @@ fn clamped(gate: f32, up: f32, alpha: f32, limit: f32) -> f32 {
   let y = g * sigmoid(alpha * g) * (clamp(up, -limit, limit) + 1.0);
   return select(y, gate + up, not_a_number(gate) || not_a_number(up));
 }
+
+{% if numbers is defined and numbers %}
+fn xielu(x: f32) -> f32 {
+  let below = {{ number(numbers[1]) }} * (exp(min(x, {{ number(numbers[3]) }})) - 1.0 - x);
+  return select(below, {{ number(numbers[0]) }} * x * x, x > 0.0) + {{ number(numbers[2]) }} * x;
+}
+{% endif %}

@@ -19,7 +19,7 @@ var<workgroup> keys: array<vec4<u32>, {{ fours }}>;  // those behind the last ex
 var<workgroup> shares: array<f32, {{ experts }}>;  // probabilities
 var<workgroup> folded: array<u32, {{ threads }}>;
 var<workgroup> best: array<f32, {{ active }}>;
-{% if scaled %}
+{% if scaled or gating == "sparsemixer" %}
 var<workgroup> chosen: array<u32, {{ active }}>;
 {% endif %}
 {% if biased %}
@@ -146,7 +146,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     if (place < {{ active }}u) {
       arena[{{ ids.base }}u + t * {{ ids.stride }}u + place] = e;
       best[place] = shares[e];
-      {% if scaled %}
+      {% if scaled or gating == "sparsemixer" %}
       chosen[place] = e;
       {% endif %}
       {% if watched %}
@@ -160,6 +160,17 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   workgroupBarrier();
   for (var a = lane; a < {{ active }}u; a += {{ threads }}u) {
     var w = best[a];
+    {% if gating == "sparsemixer" %}
+    let m = float_of(key_at(chosen[a]));
+    var near = 0.0;
+    for (var e = 0u; e < {{ experts }}u; e++) {
+      let s = float_of(key_at(e));
+      var left = m - s <= {{ number(2 * jitter) }} * max(abs(s), m);
+      for (var other = 0u; other < a; other++) { left = left && chosen[other] != e; }
+      if (left) { near += exp(s - m); }
+    }
+    w = 1.0 / near;
+    {% endif %}
     {% if renormalise %}
     var all = 0.0;
     for (var other = 0u; other < {{ active }}u; other++) { all += best[other]; }
