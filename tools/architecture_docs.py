@@ -90,6 +90,7 @@ def _blocks(cases: list[str]) -> list[str]:
 
 
 def _words(program: Program) -> Iterator[str]:
+    inner = [op for op in program.ops if isinstance(op, ops.Combine) and op.add == op.out and op.out.buffer.name == "x"]
     attentions, names = [op for op in program.ops if isinstance(op, ops.Attention)], " ".join(program.weights)
     found = {
         "latent attention": any(isinstance(state, PagedState) and state.latent for state in program.states),
@@ -99,6 +100,8 @@ def _words(program: Program) -> Iterator[str]:
         "soft-caps": any(op.softcap for op in attentions),
         "layers without RoPE": sum(isinstance(op, ops.Rope) for op in program.ops) < 2 * len(attentions),
         "norms of queries and keys": ".attn_q_norm." in names,
+        "LayerNorm": any(isinstance(op, ops.Norm | ops.AddNorm) and op.centred for op in program.ops),
+        "parallel attention and feed-forward": ".ffn_norm." not in names and ".post_attention_norm." not in names and bool(inner),
         "norms after branches": ".post_attention_norm." in names and ".post_ffw_norm." in names,
     }
     yield from (word for word, holds in found.items() if holds)
