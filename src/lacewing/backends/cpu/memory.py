@@ -53,7 +53,8 @@ class Memory:
         """A weight as float32, plus an offset, in RAM; for norms and biases, which are small."""
         key = f"{name}+{offset}"
         if key not in self.kept:
-            values = weights[name].quant.dequantise(np.asarray(weights[name].data)).reshape(-1)
+            weight = weights[name]  # in several places of its files where each head's are a tensor
+            values = np.concatenate([weight.quant.dequantise(np.asarray(part)).reshape(-1) for part in weight.parts])
             kept = aligned(values.nbytes + 64, np.float32)
             kept[: values.size] = values + np.float32(offset)
             self.kept[key] = kept

@@ -48,7 +48,7 @@ class Weights:
     def vector(self, name: str) -> np.ndarray:
         """(width,)"""
         weight = self.weights[name]
-        return weight.quant.dequantise(weight.data)
+        return np.concatenate([weight.quant.dequantise(part).reshape(-1) for part in weight.parts])
 
     def member(self, name: str, index: int) -> np.ndarray:
         """What stands at one index of the first axis, such as an expert: (rows, columns), or (rows,)."""

@@ -80,12 +80,15 @@ class Uploader:
         """All values of a weight as float32."""
         if weight.scales is not None and len(weight.shape) < 2:
             raise UnsupportedModelError(f"weight {weight.name} is a vector with factors, which the GPU lacks; use `backend='cpu'`")
-        rows = Rows(weight, "F32")
-        values = np.ascontiguousarray(rows.values(0, rows.count), np.float32)
+        if len(weight.shape) > 1:
+            rows = Rows(weight, "F32")
+            values = np.ascontiguousarray(rows.values(0, rows.count), np.float32)
+        else:  # in several places of its files where each head's are a tensor
+            values = np.concatenate([weight.quant.dequantise(part).reshape(-1) for part in weight.parts]).astype(np.float32)
         buffer = self.device.buffer(values.nbytes, weight.name)
         try:
             self.device.write(buffer, 0, values)
-            self._tell(rows.source_bytes)
+            self._tell(sum(part.nbytes for part in weight.parts))
         except BaseException:
             self.device.free(buffer)
             raise
