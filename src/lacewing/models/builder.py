@@ -51,8 +51,8 @@ class Builder:
         return len(self.states) - 1
 
     def norm(
-        self, x: View, name: str, out: View, heads: int = 1, add: View | None = None, eps: float | None = None, kind: str = "weight",
-        own: bool = False, bias: bool | None = None,
+        self, x: View, name: str, out: View, heads: int = 1, add: View | None = None, eps: float | None = None,
+        kind: str = "weight", own: bool = False, bias: bool | None = None,
     ) -> None:  # fmt: skip
         """`own`: each head has weights of its own; `bias`: None for what the config says."""
         config, eps, width = self.config, eps or self.config.eps, x.width if own else x.width // heads
