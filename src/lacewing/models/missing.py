@@ -23,16 +23,6 @@ BLOCKS: dict[str, str] = {
     "compressed KV cache layers": "deepseek4 deepseek_v4",
     "lookup tables of n-grams that are read by rows": "qwen4exp qwen4_exp",
     "dense and expert branches in parallel": "arctic",
-    "LayerNorm (with a mean, or with a bias)":
-        "falcon gpt2 gptj gpt_neox gptneox mpt starcoder gpt_bigcode bloom stablelm phi phi2 phimoe codeshell orion starcoder2 "
-        "nemotron jais jais2 command-r cohere cohere2 cohere2moe cohere2_moe dbrx olmo persimmon",
-    "parallel attention and feed-forward":
-        "falcon gptj gpt_neox gptneox phi phi2 command-r cohere cohere2 cohere2moe cohere2_moe plamo",
-    "feed-forward without a gate":
-        "falcon gpt2 gptj gpt_neox gptneox mpt starcoder gpt_bigcode bloom phi phi2 codeshell starcoder2 nemotron jais2 arcee "
-        "apertus plm pangu-embedded",
-    "squared ReLU": "nemotron jais2 arcee plm",
-    "xIELU": "apertus",
     "learned position embeddings": "gpt2 starcoder gpt_bigcode",
     "ALiBi positions": "baichuan bloom mpt refact jais",
     "adapters chosen by tokens": "graniteswitch",
@@ -59,7 +49,9 @@ BLOCKS: dict[str, str] = {
     "sound as output": "wavtokenizer-dec wavtokenizer qwen3tts pockettts pocket_tts",
     "only a row of its own (its blocks are all here)":
         "qwen qwen3vl qwen3_vl_text qwen3vlmoe qwen3_vl_moe_text internlm2 xverse deepseek exaone plamo3 bailingmoe hy_v3 "
-        "maincoder mellum maple solar_open minicpm minicpm3 granite_swa",
+        "maincoder mellum maple solar_open minicpm minicpm3 granite_swa "
+        "falcon gptj gpt_neox gptneox codeshell orion nemotron jais2 cohere2moe cohere2_moe olmo persimmon plamo arcee "
+        "pangu-embedded plm",
 }  # fmt: skip
 
 
