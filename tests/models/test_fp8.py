@@ -22,7 +22,7 @@ from tests.models.test_refusals import with_config
 from tests.paged import with_pages
 
 BLOCK = (8, 16)
-KEPT = ("embed", "norm", "lm_head", "mlp.gate.", "bias")  # what stays in BF16 or F32
+KEPT = ("embed", "norm", "lm_head", "mlp.gate.", "bias", "weights_proj")  # what stays in BF16 or F32
 POSITIVE = VALUES[:0x7F]
 
 
@@ -50,11 +50,10 @@ def folders(tmp_path_factory):
     return both_forms(tmp_path_factory.mktemp("fp8"), BLOCK)
 
 
-def both_forms(folder, block):
+def both_forms(folder, block, name="deepseek3"):
     """The same numbers in FP8 and in F32."""
-    config = config_of("deepseek3")
-    exact = tiny("deepseek3", "huggingface", folder / "exact")
-    small = tiny("deepseek3", "huggingface", folder / "small")
+    config = config_of(name)
+    exact, small = (tiny(name, "huggingface", folder / form) for form in ("exact", "small"))
     entries, plain = {}, {}
     for name, value in weights_of(config).items():
         if any(part in name for part in KEPT):
@@ -92,6 +91,18 @@ def test_logits_are_those_of_the_same_numbers_in_f32(folders, residency):
         step = with_pages(init_backend("reference").compile(spec.program, store, StepLimits(spec.context)))
         found.append(run(step, prompt_of("deepseek3")))
     np.testing.assert_allclose(found[1], found[0], atol=1e-4)
+
+
+def test_an_indexer_has_factors_too(tmp_path):
+    """As DeepSeek publishes V3.2."""
+    found = []
+    for folder in both_forms(tmp_path, BLOCK, "deepseek32"):
+        spec = open_model(open_checkpoint(folder))
+        step = with_pages(init_backend("reference").compile(spec.program, WeightStore(spec.tensors), StepLimits(64)))
+        found.append(run(step, prompt_of("deepseek32")))
+    assert spec.tensors["blk.0.indexer.attn_q_b.weight"].quant.name == "F8_E4M3"
+    np.testing.assert_allclose(found[1], found[0], atol=1e-4)
+    check_cpu(folder, "deepseek32")
 
 
 @pytest.mark.parametrize("block", [(32, 16), (64, 128), (3, 5)])

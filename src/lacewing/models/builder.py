@@ -19,7 +19,7 @@ class Builder:
     """
 
     def __init__(self, config: ModelConfig, context: int):
-        self.config = config
+        self.config, self.context = config, context
         self.ops: list[Op] = []
         self.weights: dict[str, tuple[int, ...]] = {}
         self.states: list[State] = []

@@ -25,6 +25,7 @@ from tests.models.golden import VALUES
 from tests.models.readers.test_mixture_configs import NOISE, R1
 from tests.models.running import open_step, run
 from tests.models.test_refusals import with_config, with_keys
+from tests.offload.splits import IDS, cuts, mixed_run, open_split
 from tests.paged import run_row
 
 # config.json of deepseek-ai/DeepSeek-V3.2 and of zai-org/GLM-5.2, without what says nothing of the maths
@@ -140,6 +141,18 @@ def test_a_session_is_saved_with_the_index(tmp_path):
         assert np.array_equal(model.engine.extend([7]), after)
 
 
+def test_layers_on_another_device_see_what_was_chosen(tmp_path):
+    """Of a program that is cut anywhere, within layers that share a choice too."""
+    path = tiny("glm-dsa", "gguf", tmp_path, index_topk=4)
+    spec, whole = open_step(path, 32)
+    expected = run(whole, IDS)
+    for cut in list(cuts(spec.program))[::8]:
+        devices = [0] * cut + [1] * (len(spec.program.ops) - cut)
+        step = open_split(path, spec, [init_backend("cpu", 2), init_backend("reference", 1)], devices)
+        np.testing.assert_allclose(mixed_run(step), expected, rtol=0, atol=1e-4, err_msg=f"{cut}")
+        step.close()
+
+
 def test_the_plan_counts_the_index(tmp_path):
     spec = open_model(opened("glm-dsa", tmp_path), 128)
     (with_index, without) = spec.program.groups
@@ -203,3 +216,8 @@ def test_refusals_of_gguf_keys(tmp_path):
     ):
         with pytest.raises(UnsupportedModelError, match=problem):
             open_model(with_keys(checkpoint, **{f"glm-dsa.attention.indexer.{key}": value}), 64)
+
+
+def test_a_choice_of_more_than_the_context_takes_no_memory_for_it(tmp_path):
+    program = open_model(opened("deepseek32", tmp_path, index_topk=2**24), 64).program
+    assert {op.chosen.width for op in program.ops if isinstance(op, SelectKeys)} == {64}

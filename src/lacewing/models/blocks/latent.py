@@ -27,6 +27,7 @@ def latent_attention(latent: LatentConfig, b: Builder, layer: int) -> None:
     attended, values = Buffer("attended", heads * rank).view(), Buffer("values", heads * latent.value).view()
     compressed, rotated = keys.buffer.view(0, rank), keys.buffer.view(rank, latent.rope)
     indexer = latent.indexer
+    chosen = None if indexer is None else Buffer("chosen", min(indexer.top_k, b.context)).view()  # here, or in a layer before
     index = _Index.of(indexer) if indexer is not None and indexer.layers[layer] else None
     if latent.q_rank is None:
         b.linear(b.normed, layer, ("attn_q", q), ("attn_kv_a_mqa", keys))
@@ -51,9 +52,8 @@ def latent_attention(latent: LatentConfig, b: Builder, layer: int) -> None:
         HeadLinear(q, b.weight(f"{name}.attn_k_b.weight", heads, *keys_shape), absorbed, heads, latent.transposed_keys),
         WriteKeysValues(keys, None, state, index.keys if index else None),
     ]
-    if index is not None and indexer is not None:
-        b.ops.append(SelectKeys(index.q, index.weights, index.chosen, state, indexer.heads))
-    chosen = None if indexer is None else Buffer("chosen", indexer.top_k).view()  # of this layer, or of one before
+    if index is not None and indexer is not None and chosen is not None:
+        b.ops.append(SelectKeys(index.q, index.weights, chosen, state, indexer.heads))
     b.ops += [
         Attention(absorbed, attended, state, heads, 1, config.attention_scale, chosen=chosen),
         HeadLinear(attended, b.weight(f"{name}.attn_v_b.weight", heads, latent.value, rank), values, heads),
@@ -68,12 +68,11 @@ class _Index:
     q: View
     keys: View
     weights: View
-    chosen: View
 
     @staticmethod
     def of(indexer: IndexerConfig) -> _Index:
         q, keys = Buffer("index_q", indexer.heads * indexer.width).view(), Buffer("index_keys", indexer.width).view()
-        return _Index(q, keys, Buffer("index_weights", indexer.heads).view(), Buffer("chosen", indexer.top_k).view())
+        return _Index(q, keys, Buffer("index_weights", indexer.heads).view())
 
     @property
     def from_normed(self) -> tuple[tuple[str, View], ...]:
