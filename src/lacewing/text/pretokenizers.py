@@ -38,6 +38,9 @@ _KIMI = (
     + _SPACES
 )
 _BAILING = r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"
+_EXAONE_MOE = (
+    _CONTRACTION + "|" + _HEAD + r"(?:\p{L}\p{M}*(?: \p{L}\p{M}*)*)+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]?|\s*[\r\n]|\s+(?!\S)|\s+"
+)
 _SEED_CODER = _CONTRACTION + "|" + _WORD + r"|\p{N}{1}| ?[^\s\p{L}\p{N}\r\n]+" + _SPACES
 _LLAMA3_LONG_NUMBERS = _CONTRACTION + "|" + _WORD + r"|\p{N}+" + _MARKS + _SPACES
 _PUNCTUATION = r"[\p{P}\$\+<=>\^~\|]+"
@@ -101,6 +104,7 @@ _KINDS: dict[str, PreTokenizer] = {
     "falcon": PreTokenizer((_PUNCTUATION_FALCON, _GPT2, _THREE_DIGITS)),
     "bailingmoe bailingmoe2 llada-moe": PreTokenizer((_BAILING,)),
     "seed-coder": PreTokenizer((_SEED_CODER,)),
+    "exaone-moe": PreTokenizer((_EXAONE_MOE,)),
     "minicpm5": PreTokenizer((r"\p{N}{1,3}", _LLAMA3_LONG_NUMBERS), whole_words=True),
     "default": PreTokenizer((_PUNCTUATION, _GPT2, r"\p{N}+", _THREE_DIGITS)),
 }
