@@ -21,7 +21,7 @@ import psutil
 
 from benchmarks import report
 from benchmarks.divergence import divergences
-from benchmarks.models import NAMES, SYNTHETIC, path_of
+from benchmarks.models import GEOMETRIES, NAMES, SYNTHETIC, path_of
 from benchmarks.report import Row
 from benchmarks.sides import Side
 from benchmarks.startup import first_run, first_token
@@ -118,9 +118,11 @@ def _processor() -> str:
 def model_names(text: str) -> list[str]:
     """Names of measured models, separated by commas. Raises ArgumentTypeError."""
     names = text.split(",")
-    unknown = [name for name in names if name not in NAMES]
+    unknown = [name for name in names if name not in (*NAMES, *GEOMETRIES)]
     if unknown:
-        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is not measured; there are {', '.join(NAMES)}")
+        raise argparse.ArgumentTypeError(
+            f"{unknown[0]!r} is not measured; there are {', '.join(dict.fromkeys((*NAMES, *GEOMETRIES)))}"
+        )
     return names
 
 

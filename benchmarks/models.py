@@ -23,13 +23,16 @@ REAL = ("smollm2", "gemma3-270m")
 SYNTHETIC = "llama-1b"
 MIXTURE = "qwen3moe-tiny"
 NAMES = (*REAL, SYNTHETIC, MIXTURE)
+HYBRID, HYBRID_MIXTURE = "qwen35-0.8b", "qwen3next-tiny"  # measured where they are asked for
 LARGE, LARGE_MIXTURE = "llama-8b", "qwen3moe-30b-a3b"  # of benchmarks/h100.sh
+DELTA_WIDTH = 128  # of the heads of delta nets
 Q4_K, Q6_K, F32 = GGMLQuantizationType.Q4_K, GGMLQuantizationType.Q6_K, GGMLQuantizationType.F32
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """A Llama, or with experts a Qwen3; the defaults are those of Llama 3.2 1B, but for the vocabulary, which is SmolLM2's."""
+    """A Llama, with experts a Qwen3, or a hybrid of gated delta nets; the defaults are those of Llama 3.2 1B, but for the
+    vocabulary, which is SmolLM2's."""
 
     architecture: str = "llama"
     blocks: int = 16
@@ -43,6 +46,8 @@ class Geometry:
     experts: int = 0  # 0: dense
     active: int = 0
     expert_width: int = 0
+    delta_heads: int = 0  # of values, in three of four layers; 0: no such layers
+    delta_key_heads: int = 0
 
     def tensors(self, vocab_size: int) -> dict[str, tuple[tuple[int, ...], GGMLQuantizationType]]:
         """Name: shape (out, in) and type, in the order of the file."""
@@ -70,14 +75,45 @@ class Geometry:
             up, down = (self.feed_forward, width), (width, self.feed_forward)
             block |= {"ffn_gate": (up, Q4_K), "ffn_up": (up, Q4_K), "ffn_down": (down, Q4_K)}
         for index in range(self.blocks):
-            found |= {f"blk.{index}.{name}.weight": tensor for name, tensor in block.items()}
+            layer = block if not self.delta_heads else self._hybrid(block, index)
+            found |= {
+                f"blk.{index}.{name}" if "ssm_" in name else f"blk.{index}.{name}.weight": each for name, each in layer.items()
+            }
         return found | {"output_norm.weight": ((width,), F32), "output.weight": ((vocab_size, width), Q6_K)}
+
+    def _hybrid(
+        self, block: dict[str, tuple[tuple[int, ...], GGMLQuantizationType]], index: int
+    ) -> dict[str, tuple[tuple[int, ...], GGMLQuantizationType]]:
+        """A layer of Qwen3-Next or Qwen 3.5, of a block of attention."""
+        width, heads, wide = self.width, self.delta_heads, self.expert_width
+        keys, values = self.delta_key_heads * DELTA_WIDTH, heads * DELTA_WIDTH
+        found = {name: tensor for name, tensor in block.items() if not name.startswith(("attn_", "ffn_norm"))}
+        found |= {"attn_norm": ((width,), F32), "post_attention_norm": ((width,), F32)}
+        if self.experts:
+            found |= {
+                "ffn_gate_inp_shexp": ((width,), F32), "ffn_gate_shexp": ((wide, width), Q4_K),
+                "ffn_up_shexp": ((wide, width), Q4_K), "ffn_down_shexp": ((width, wide), Q4_K),
+            }  # fmt: skip
+        if index % 4 == 3:
+            norms = {"attn_q_norm": ((self.head_width,), F32), "attn_k_norm": ((self.head_width,), F32)}
+            mixer = {name: block[name] for name in ("attn_k", "attn_v", "attn_output")}
+            return found | norms | mixer | {"attn_q": ((2 * self.heads * self.head_width, width), Q4_K)}
+        gates = {"ssm_ba.weight": ((2 * heads, width), Q4_K)}
+        if self.architecture == "qwen35":
+            gates = {f"ssm_{name}.weight": ((heads, width), Q4_K) for name in ("alpha", "beta")}
+        return found | gates | {
+            "attn_qkv": ((2 * keys + values, width), Q4_K), "attn_gate": ((values, width), Q4_K), "ssm_a": ((heads,), F32),
+            "ssm_dt.bias": ((heads,), F32), "ssm_conv1d.weight": ((2 * keys + values, 4), F32),
+            "ssm_norm.weight": ((DELTA_WIDTH,), F32), "ssm_out.weight": ((width, values), Q4_K),
+        }  # fmt: skip
 
 
 GEOMETRIES = {
     SYNTHETIC: Geometry(),
     LARGE: Geometry(blocks=32, width=4096, heads=32, key_heads=8, head_width=128, feed_forward=14336),
     LARGE_MIXTURE: Geometry("qwen3moe", 48, 2048, 32, 4, 128, 6144, 32768, 1_000_000.0, experts=128, active=8, expert_width=768),
+    HYBRID: Geometry("qwen35", 24, 1024, 8, 2, 256, 3584, 32768, 1e7, delta_heads=16, delta_key_heads=16),
+    HYBRID_MIXTURE: Geometry("qwen3next", 12, 1024, 8, 2, 256, 3072, 32768, 1e7, 64, 8, 512, 16, 8),
     MIXTURE: Geometry("qwen3moe", 12, 1024, 16, 4, 128, 3072, 32768, 1_000_000.0, experts=64, active=8, expert_width=512),
 }
 
@@ -107,8 +143,9 @@ def write_random(path: Path, vocabulary_of: Path, geometry: Geometry) -> None:
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
     random = np.random.Generator(np.random.PCG64(1))
-    for shape, kind in tensors.values():
-        writer.write_tensor_data(random_blocks(random, shape, kind))
+    for name, (shape, kind) in tensors.items():
+        values = random_blocks(random, shape, kind)
+        writer.write_tensor_data(-values if name.endswith("ssm_a") else values)  # rates of decay
     writer.close()
     os.replace(partial, path)
 
@@ -127,7 +164,15 @@ def _write_metadata(writer: GGUFWriter, geometry: Geometry, vocabulary_of: Path)
     writer.add_head_count_kv(geometry.key_heads)
     writer.add_key_length(geometry.head_width)
     writer.add_value_length(geometry.head_width)
-    writer.add_rope_dimension_count(geometry.head_width)
+    writer.add_rope_dimension_count(geometry.head_width // (4 if geometry.delta_heads else 1))
+    if geometry.delta_heads:
+        writer.add_rope_dimension_sections([11, 11, 10, 0])
+        writer.add_ssm_conv_kernel(4)
+        writer.add_ssm_state_size(DELTA_WIDTH)
+        writer.add_ssm_group_count(geometry.delta_key_heads)
+        writer.add_ssm_time_step_rank(geometry.delta_heads)
+        writer.add_ssm_inner_size(geometry.delta_heads * DELTA_WIDTH)
+        writer.add_full_attention_interval(4)
     writer.add_rope_freq_base(geometry.rope_base)
     writer.add_layer_norm_rms_eps(1e-5)
     vocab_size = 0

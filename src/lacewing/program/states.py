@@ -14,7 +14,9 @@ from typing import NamedTuple
 PAGE = 128  # positions of a page, on every backend
 Q8_BLOCK, Q8_BLOCK_BYTES = 32, 34  # of GGUF's Q8_0: a float16 scale, then 32 int8
 
-SPARE_UNITS, SPARE_BYTES = 8, 64 << 20  # at most, besides those of running sequences
+# Units besides those of running sequences: so many or bytes at most, but enough to go on behind the system prompt, behind a
+# question and behind an answer, however large they are.
+SPARE_UNITS, SPARE_BYTES, SPARE_LEAST = 8, 64 << 20, 3
 _ITEM_BYTES = {"f16": 2, "f32": 4}
 
 
@@ -130,7 +132,7 @@ class Group:
         reach is limited; if not, rows compete for the pages, of `positions` in all where these are more. Some more units are for
         resume points."""
         count = self.live(context, run) * rows if self.limited else self.live(max(context, positions), run)
-        return count if self.paged else count + min(SPARE_UNITS, SPARE_BYTES // self.nbytes)
+        return count if self.paged else count + max(SPARE_LEAST, min(SPARE_UNITS, SPARE_BYTES // self.nbytes))
 
     def live(self, context: int, run: int) -> int:
         """Most pages or units that a sequence holds at once; of units one is read while another is written."""

@@ -18,6 +18,7 @@ from lacewing.backends.cpu.isa import host_isa
 from lacewing.options import KV_TYPES
 from tests.backends.cpu import checks
 from tests.backends.cpu.single_ops import nmse, one_batch
+from tests.backends.delta import delta_case
 from tests.checkpoints import prompt_of, tiny
 from tests.models.running import open_step, run
 
@@ -57,6 +58,7 @@ def main() -> None:
     for quant in ("Q4_0", "Q2_K", "F16", "IQ2_XXS"):
         checks.check_embedding(quant)
     checks.check_against_reference(checks.scan_case(21, 4, 2, 3 * lanes + 3, 16), batches, 5e-6)
+    checks.check_against_reference(delta_case(4, 2, 16, 3 * lanes + 3), batches, 5e-6)
     for quant, block, width in (("F8_E4M3", (5, 48), 3 * lanes + 3), ("F8_E4M3", (128, 128), 160), ("F4_E2M1", (1, 32), 160)):
         checks.check_scaled(quant, block, lanes + 3, width)
     cases = [

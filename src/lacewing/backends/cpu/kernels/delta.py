@@ -20,6 +20,7 @@ from lacewing.backends.cpu.kernels.simd.instructions import (
     splat_f32,
     sqrt1,
     store_f32,
+    stream_f32,
     sum_f32,
     top_f32,
 )
@@ -47,15 +48,32 @@ def load_block(source, stride, block, rows, columns):
     """Columns of a unit to scratch, `stride` bytes from row to row; zeros behind the last, and without a source."""
     zero = splat_f32(0.0)
     for i in range(rows):
-        at = block + WIDE_BYTES * i
+        at, given = block + WIDE_BYTES * i, source + stride * i
         if source and columns == WIDE:
-            store_f32(at, load_f32(source + stride * i))
-            store_f32(at + VECTOR_BYTES, load_f32(source + stride * i + VECTOR_BYTES))
+            store_f32(at, load_f32(given))
+            store_f32(at + VECTOR_BYTES, load_f32(given + VECTOR_BYTES))
         else:
             store_f32(at, zero)
             store_f32(at + VECTOR_BYTES, zero)
             if source:
-                copy_columns(source + stride * i, at, columns)
+                copy_columns(given, at, columns)
+
+
+@inline
+def store_block(block, target, stride, rows, columns):
+    """The other way. Past the caches, for a unit is read again after the weights of all layers: stores that fetch lines first take
+    longer."""
+    aligned = target % VECTOR_BYTES == 0 and stride % VECTOR_BYTES == 0
+    for i in range(rows):
+        at, to = block + WIDE_BYTES * i, target + stride * i
+        if columns < WIDE:
+            copy_columns(at, to, columns)
+        elif aligned:
+            stream_f32(to, load_f32(at))
+            stream_f32(to + VECTOR_BYTES, load_f32(at + VECTOR_BYTES))
+        else:
+            store_f32(to, load_f32(at))
+            store_f32(to + VECTOR_BYTES, load_f32(at + VECTOR_BYTES))
 
 
 @inline
@@ -91,38 +109,38 @@ def recall(block, keys, rows, out):
 
 
 def make_renew(by_row: bool) -> Any:
-    """`renew`: block = decay * block + outer(keys, u), to where it is wanted; out = factor * (queries @ block)."""
+    """`renew`: block = decay * block + outer(keys, u), in place; out = factor * (queries @ block)."""
 
     @inline
-    def renew(block, to, stride, keys, queries, rows, decay, decays, u, factor, out):
+    def renew(block, keys, queries, rows, decay, decays, u, factor, out):
         u0, u1, kept = load_f32(u), load_f32(u + VECTOR_BYTES), splat_f32(decay)
         a0, a1, b0, b1 = splat_f32(0.0), splat_f32(0.0), splat_f32(0.0), splat_f32(0.0)
         whole = rows - rows % 2
         for i in range(0, whole, 2):
-            at, other = block + WIDE_BYTES * i, to + stride * i
+            at = block + WIDE_BYTES * i
             if by_row:
                 kept = splat_f32(peek_f32(decays + 4 * i))
             k, q = splat_f32(peek_f32(keys + 4 * i)), splat_f32(peek_f32(queries + 4 * i))
             s0, s1 = fma(k, u0, kept * load_f32(at)), fma(k, u1, kept * load_f32(at + VECTOR_BYTES))
-            store_f32(other, s0)
-            store_f32(other + VECTOR_BYTES, s1)
+            store_f32(at, s0)
+            store_f32(at + VECTOR_BYTES, s1)
             a0, b0 = fma(q, s0, a0), fma(q, s1, b0)
             if by_row:
                 kept = splat_f32(peek_f32(decays + 4 * i + 4))
             k, q = splat_f32(peek_f32(keys + 4 * i + 4)), splat_f32(peek_f32(queries + 4 * i + 4))
             s0 = fma(k, u0, kept * load_f32(at + 2 * VECTOR_BYTES))
             s1 = fma(k, u1, kept * load_f32(at + 3 * VECTOR_BYTES))
-            store_f32(other + stride, s0)
-            store_f32(other + stride + VECTOR_BYTES, s1)
+            store_f32(at + 2 * VECTOR_BYTES, s0)
+            store_f32(at + 3 * VECTOR_BYTES, s1)
             a1, b1 = fma(q, s0, a1), fma(q, s1, b1)
         if whole < rows:
-            at, other = block + WIDE_BYTES * whole, to + stride * whole
+            at = block + WIDE_BYTES * whole
             if by_row:
                 kept = splat_f32(peek_f32(decays + 4 * whole))
             k, q = splat_f32(peek_f32(keys + 4 * whole)), splat_f32(peek_f32(queries + 4 * whole))
             s0, s1 = fma(k, u0, kept * load_f32(at)), fma(k, u1, kept * load_f32(at + VECTOR_BYTES))
-            store_f32(other, s0)
-            store_f32(other + VECTOR_BYTES, s1)
+            store_f32(at, s0)
+            store_f32(at + VECTOR_BYTES, s1)
             a0, b0 = fma(q, s0, a0), fma(q, s1, b0)
         store_f32(out, splat_f32(factor) * (a0 + a1))
         store_f32(out + VECTOR_BYTES, splat_f32(factor) * (b0 + b1))
@@ -169,7 +187,7 @@ def make_advance(by_row: bool) -> Any:
     renew = make_renew(by_row)
 
     @inline
-    def advance(block, to, stride, k, q, v, out, columns, rows, entry, scratch):
+    def advance(block, k, q, v, out, columns, rows, entry, scratch):
         recalled, learnt = peek_f32(entry), peek_f32(entry + 4)
         decays = entry + 16
         recall(block, decays + 4 * (rows + LANES) if by_row else k, rows, scratch)
@@ -180,7 +198,7 @@ def make_advance(by_row: bool) -> Any:
             new = load_f32(v + i) - splat_f32(recalled) * load_f32(scratch + i)
             store_f32(scratch + i, splat_f32(learnt) * new)
         made = scratch + WIDE_BYTES if columns < WIDE else out
-        renew(block, to, stride, k, q, rows, peek_f32(entry + 12), decays, scratch, peek_f32(entry + 8), made)
+        renew(block, k, q, rows, peek_f32(entry + 12), decays, scratch, peek_f32(entry + 8), made)
         if columns < WIDE:
             copy_columns(made, out, columns)
 
@@ -198,34 +216,31 @@ def make_walk(by_row: bool) -> Any:
         key_head = head % key_heads if peek_i64(args + DELTA.tiled) else head // (heads // key_heads)
         row, units = peek_i32(peek_i64(state + STATE.rows) + 4 * token), peek_i64(args + DELTA.units) + 4 * rows * width * head
         index = peek_i32(peek_i64(args + DELTA.units_in) + 4 * row)
-        source = units + index * peek_i64(args + DELTA.unit_bytes)
-        target = units + peek_i32(peek_i64(args + DELTA.units_out) + 4 * row) * peek_i64(args + DELTA.unit_bytes)
         k_stride, q_stride = peek_i64(args + DELTA.k_stride), peek_i64(args + DELTA.q_stride)
         v_stride, out_stride = peek_i64(args + DELTA.v_stride), peek_i64(args + DELTA.out_stride)
         entry_bytes = 16 + 8 * (rows + LANES) if by_row else 16
         table = scratch + 2 * WIDE_BYTES
         blocks = table + DELTA_TILE * entry_bytes
+        source = units + index * peek_i64(args + DELTA.unit_bytes)
+        target = units + peek_i32(peek_i64(args + DELTA.units_out) + 4 * row) * peek_i64(args + DELTA.unit_bytes)
         for start in range(0, count, DELTA_TILE):
             size = min(DELTA_TILE, count - start)
             for t in range(size):
                 prepare(args, token + start + t, head, key_head, table + entry_bytes * t)
+            k = peek_i64(args + DELTA.k) + (token + start) * k_stride + 4 * rows * key_head
+            q = peek_i64(args + DELTA.q) + (token + start) * q_stride + 4 * rows * key_head
             for b in range(first, end):
                 block, columns = blocks + WIDE_BYTES * rows * (b - first), min(WIDE, width - WIDE * b)
                 if start == 0:
                     load_block(source + 4 * WIDE * b if index >= 0 else 0, 4 * width, block, rows, columns)
-                k = peek_i64(args + DELTA.k) + (token + start) * k_stride + 4 * rows * key_head
-                q = peek_i64(args + DELTA.q) + (token + start) * q_stride + 4 * rows * key_head
                 v = peek_i64(args + DELTA.v) + (token + start) * v_stride + 4 * (width * head + WIDE * b)
                 out = peek_i64(args + DELTA.out) + (token + start) * out_stride + 4 * (width * head + WIDE * b)
-                to = target + 4 * WIDE * b
                 for t in range(size):
-                    last = start + t + 1 == count and columns == WIDE  # the block goes home as it is made
-                    advance(block, to if last else block, 4 * width if last else WIDE_BYTES, k + t * k_stride,
-                            q + t * q_stride, v + t * v_stride, out + t * out_stride, columns, rows, table + entry_bytes * t,
+                    entry = table + entry_bytes * t
+                    advance(block, k + t * k_stride, q + t * q_stride, v + t * v_stride, out + t * out_stride, columns, rows, entry,
                             scratch)  # fmt: skip
-                if columns < WIDE and start + size == count:
-                    for i in range(rows):
-                        copy_columns(block + WIDE_BYTES * i, to + 4 * width * i, columns)
+                if start + size == count:
+                    store_block(block, target + 4 * WIDE * b, 4 * width, rows, columns)
 
     return walk
 

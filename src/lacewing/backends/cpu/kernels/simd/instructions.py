@@ -43,6 +43,13 @@ def store_f32(b, p, v):
     b.store(v, pointer(b, p, F32V), align=4)
 
 
+@instruction(types.void, types.int64, f32v)
+def stream_f32(b, p, v):
+    """As store_f32, past the caches, to an address that a register's bytes divide. Barriers between threads order it as others."""
+    made = b.store(v, pointer(b, p, F32V), align=4 * LANES)
+    made.set_metadata("nontemporal", b.module.add_metadata([ir.Constant(I32, 1)]))
+
+
 @instruction(i32v, types.int64)
 def load_i32(b, p):
     """A register of integers or bytes."""
