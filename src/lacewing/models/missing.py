@@ -8,15 +8,15 @@ from __future__ import annotations
 
 # a block, as a message names it after "needs": the architectures that need it
 BLOCKS: dict[str, str] = {
-    "gated delta net layers": "qwen4exp qwen4_exp olmo_hybrid",
+    "gated delta nets whose gate is a sigmoid": "qwen4exp qwen4_exp",
     "Kimi delta attention (a gated delta rule with gates by channel)":
         "kimi-linear kimi_linear kimi-k3 kimi_k3 bailingmoe3 glm5-next glm5_next",
     "Mamba layers (selective state spaces)": "mamba falcon_mamba jamba plamo2",
-    "Mamba-2 layers": "falcon-h1 falcon_h1 bamba zamba2",
+    "attention and Mamba-2 in one layer": "falcon-h1 falcon_h1",
     "the time mixing of RWKV-6": "rwkv6 rwkv6qwen2 rwkv",
     "the time mixing of RWKV-7": "rwkv7 arwkv7",
     "lightning (linear) attention": "minimax-01 minimax minimax_text_01 bailing_hybrid",
-    "sparse attention with a learned indexer":
+    "an indexer of another kind than that of DeepSeek V3.2":
         "deepseek4 deepseek_v4 glm5-next glm5_next qwen4exp qwen4_exp hy_v4 dots3note dots3_note minimax-m3 minimax_m3_vl "
         "mistral_large4",
     "hyper-connections (several residual streams)": "deepseek4 deepseek_v4 qwen4exp qwen4_exp hy_v4 glm5-next glm5_next",
@@ -26,16 +26,16 @@ BLOCKS: dict[str, str] = {
     "learned position embeddings": "gpt2 starcoder gpt_bigcode",
     "ALiBi positions": "baichuan bloom mpt refact jais",
     "adapters chosen by tokens": "graniteswitch",
-    "layers of different head counts or widths": "deci openelm step35 step3p5 step3p7 mimo2 mimo_v2_flash laguna",
-    "gated attention": "step35 step3p5 step3p7 afmoe laguna spark2_5 muse-glimmer muse_glimmer",
+    "head counts or widths of each layer by itself": "deci openelm",
+    "experts whose activation is clamped afterwards": "step35 step3p5 step3p7 maple bailingmoe3 glm5-next glm5_next hy_v4",
+    "a gate of its own weight on attention": "step35 step3p5 step3p7 afmoe laguna spark2_5 muse-glimmer muse_glimmer",
     "keys and values of different widths": "mimo2 mimo_v2_flash",
     "experts in groups that share a small expert": "grovemoe",
     "a router that reads what attention reads": "smallthinker",
     "norms inside attention and feed-forward": "bitnet grok",
     "soft-caps of a router": "grok",
     "layers that run several times": "nanbeige hrm_text",
-    "RoPE before the norm of heads, with weights": "hunyuan_vl",
-    "RoPE of several axes": "glm4v glm4v_moe paddleocr paddleocr_vl",
+    "RoPE of several axes": "glm4v glm4v_moe paddleocr paddleocr_vl hunyuan_vl",
     "an output of several streams": "talkie",
     "a clamp on q, k and v": "dbrx",
     "decoding by diffusion": "dream llada llada-moe rnd1 diffusion_gemma",
@@ -49,7 +49,7 @@ BLOCKS: dict[str, str] = {
     "sound as output": "wavtokenizer-dec wavtokenizer qwen3tts pockettts pocket_tts",
     "only a row of its own (its blocks are all here)":
         "qwen qwen3vl qwen3_vl_text qwen3vlmoe qwen3_vl_moe_text internlm2 xverse deepseek exaone plamo3 bailingmoe hy_v3 "
-        "maincoder mellum maple solar_open minicpm minicpm3 granite_swa falcon gptj gpt_neox gptneox codeshell orion nemotron "
+        "maincoder mellum solar_open olmo_hybrid bamba zamba2 minicpm minicpm3 granite_swa falcon gptj gpt_neox gptneox codeshell orion nemotron "
         "jais2 cohere2moe cohere2_moe olmo persimmon plamo arcee pangu-embedded plm",
 }  # fmt: skip
 

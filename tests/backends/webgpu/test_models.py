@@ -38,17 +38,12 @@ GOLDEN = [("llama", "gguf"), ("llama-biases", "huggingface"), ("mistral", "huggi
           ("llama4", "huggingface"), ("deepseek2", "huggingface"), ("deepseek3", "gguf"),
           ("mistral4", "huggingface"), ("lfm2", "gguf"), ("lfm2", "huggingface"),
           ("qwen3next", "huggingface"), ("qwen35", "gguf"), ("qwen35-equal", "huggingface"), ("qwen35moe", "gguf"),
-<<<<<<< HEAD
           ("deepseek32", "gguf"), ("glm-dsa", "huggingface"),
           ("gemma4", "gguf"), ("gemma4-edge", "huggingface"), ("gemma4-moe", "gguf"), ("gemma3n", "huggingface"),
           ("granitemoe-shared", "gguf"), ("olmo3", "huggingface"), ("cohere-plus", "gguf"), ("stablelm-12b", "huggingface"),
-          ("phimoe-jitter", "huggingface"), ("phi", "gguf"), ("apertus", "huggingface")]  # fmt: skip
-=======
-          ("deepseek32", "gguf"), ("glm-dsa", "huggingface"), ("qwen2moe", "gguf"), ("hunyuan-moe", "gguf"),
-          ("ernie4_5-moe", "huggingface"), ("minimax-m2", "gguf"), ("lfm2moe", "gguf"), ("exaone4", "huggingface"),
-          ("bailingmoe2", "gguf"),
-          ("gemma4", "gguf"), ("gemma4-edge", "huggingface"), ("gemma4-moe", "gguf"), ("gemma3n", "huggingface")]  # fmt: skip
->>>>>>> 777c6c9 (Near architectures: published sizes, wrappers, refusals, on WebGPU; K-EXAONE's pre-tokenizer)
+          ("phimoe-jitter", "huggingface"), ("phi", "gguf"), ("apertus", "huggingface"), ("qwen2moe", "gguf"),
+          ("hunyuan-moe", "gguf"), ("ernie4_5-moe", "huggingface"), ("minimax-m2", "gguf"), ("lfm2moe", "gguf"),
+          ("exaone4", "huggingface"), ("bailingmoe2", "gguf")]  # fmt: skip
 ALL = "subgroups,dot,half"  # what a GPU gets
 QUANTISED = [("llama-wide", "Q4_K", FLOATS), ("gemma3-wide", "Q6_K", CODES), ("phi3", "Q4_0", "dot"), ("olmoe", "Q8_0", CODES),
              ("llama-wide", "Q4_K", ALL)]  # fmt: skip
