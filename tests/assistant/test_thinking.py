@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lacewing.assistant.following import ChannelFollower, TaggedFollower
@@ -133,6 +133,7 @@ def test_a_grammar_that_refuses_what_is_forced_says_so():
     assert not one.accept(token)
 
 
+@example(["<think>"] * 4 + ["<", "<"], 4, False)
 @given(
     st.lists(st.sampled_from(["<think>", "</think>", "a", " b", "\n", "<", "/th", "\N{SLICE OF PIZZA}"]), max_size=30),
     st.integers(0, 6),
@@ -148,6 +149,7 @@ def test_thoughts_are_never_longer_than_their_budget(pieces, budget, opened):
     assert len(thoughts) <= budget + 3 + len("</th/th")
     free = "".join(pieces)
     if opened or free.lstrip().startswith("<think>"):
-        assert "</think>" in said or len(thoughts) <= budget
+        in_mark = "<" in said and "</think>".startswith(said[said.rindex("<") :])  # where nothing else can be forced
+        assert "</think>" in said or len(thoughts) <= budget or in_mark
     else:
         assert said == free

@@ -244,8 +244,8 @@ def mutate(draw: st.DrawFn, built: Built) -> None:
         built.data[at:at] = draw(st.binary(max_size=16))
 
 
-@given(mutants())
-@settings(max_examples=1500, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(mutants())  # more of them by `make slow`: test_fuzz.py
+@settings(max_examples=500, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_mutants(tmp_path: Path, data: bytes) -> None:
     open_or_refuse(tmp_path / "mutant.gguf", data)
 

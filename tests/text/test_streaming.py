@@ -211,17 +211,21 @@ LOOPS = {
 }
 
 
+@pytest.fixture(scope="module")
+def real(smollm2_path, gemma3_path):
+    """Tokenizers of two models, which take a second."""
+    return [load_tokenizer(path) for path in (smollm2_path, gemma3_path)]
+
+
 @pytest.mark.parametrize("name", LEGITIMATE)
-def test_real_text_that_may_repeat_itself(name, smollm2_path, gemma3_path):
-    for path in (smollm2_path, gemma3_path):
-        tokenizer = load_tokenizer(path)
+def test_real_text_that_may_repeat_itself(name, real):
+    for tokenizer in real:
         assert fired(tokenizer.encode(LEGITIMATE[name]), Sampling().repeat_guard, tokenizer.decode) is None
 
 
 @pytest.mark.parametrize("name", LOOPS)
-def test_real_text_that_has_no_end(name, smollm2_path, gemma3_path):
-    for path in (smollm2_path, gemma3_path):
-        tokenizer = load_tokenizer(path)
+def test_real_text_that_has_no_end(name, real):
+    for tokenizer in real:
         count = fired(tokenizer.encode(LOOPS[name]), Sampling().repeat_guard, tokenizer.decode)
         assert count is not None and count < (3000 if "zeros" in name else 640 + 256 + 32)
 

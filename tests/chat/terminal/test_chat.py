@@ -42,7 +42,7 @@ def script(models, saved):
 
 def test_a_conversation_in_a_terminal_and_in_a_pipe(models, tmp_path):
     """Over models, templates and residencies every message stays, and a pipe gives the same conversation."""
-    words = (str(models[0]), "--backend", "reference", *GREEDY)
+    words = (str(models[0]), "--backend", "cpu", *GREEDY)
     with Chat(tmp_path, *words) as chat:
         assert "/help shows the commands" in chat.ready()
         for line in script(models, tmp_path / "terminal.json"):

@@ -42,7 +42,7 @@ def test_clients_that_leave(model, stream, how, content):
 def test_pings_while_a_prompt_is_read(model):
     model.engine.forget()
     with running(OneModel(model), ping_seconds=0.02) as url:
-        sent = {"model": "tiny", "max_tokens": 2, "stream": True, "messages": [{"role": "user", "content": LONG}]}
+        sent = {"model": "tiny", "max_tokens": 2, "stream": True, "messages": [{"role": "user", "content": "word " * 500}]}
         text = httpx.post(f"{url}{PATH}", json=sent, timeout=60).text
     assert text.startswith(': still working\n\nevent: ping\ndata: {"type":"ping"}\n\n')
     assert text.endswith('event: message_stop\ndata: {"type":"message_stop"}\n\n')
