@@ -30,6 +30,8 @@ def huggingface(keys: MetadataReader, config: ModelConfig) -> ModelConfig:
             raise keys.error("hidden_act", f"is xielu, but {part} of layer {layer} is not one number")
         return found[0]
 
+    if config.activation != "xielu" and any(".ffn_act_" in name for name in keys.weights):
+        raise keys.error("hidden_act", f"is {config.activation}, but there are the constants of xIELU")
     layers = range(config.layers) if config.activation == "xielu" else ()
     return _with_constants(config, [[value(layer, part) for part in PARTS] for layer in layers])
 
