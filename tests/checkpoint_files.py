@@ -26,6 +26,9 @@ _SCALES = {"Q2_K": (80, 82, 1.5), "Q3_K": (108, None, 0), "Q4_K": (0, 2, 7.5), "
            "Q4_1": (0, 2, -7.5), "Q5_1": (0, 2, -15.5), "TQ1_0": (52, None, 0), "TQ2_0": (64, None, 0)}  # fmt: skip
 
 
+_OF_SCANS = ("ssm_a", "ssm_d", "ssm_norm.weight")  # small, though with two axes
+
+
 def write_huggingface(folder: Path, config: dict[str, Any], weights: dict[str, np.ndarray], dtype: str = "F32") -> Path:
     """A folder with config, one safetensors file, tokenizer and generation config."""
     folder.mkdir(parents=True)
@@ -99,7 +102,7 @@ def write_gguf_tensors(path: Path, architecture: str, keys: dict[str, Any], foun
         if (
             value.ndim == 1
             or quant == "F32"
-            or name.endswith((".bias", "ffn_gate_inp.weight", "shortconv.conv.weight", "ssm_conv1d.weight"))
+            or name.endswith((".bias", "ffn_gate_inp.weight", "shortconv.conv.weight", "ssm_conv1d.weight", *_OF_SCANS))
         ):
             writer.add_tensor(name, value)
         else:

@@ -10,7 +10,7 @@ from lacewing.engine.engine import Request
 from lacewing.options import Sampling
 from tests.checkpoints import tiny
 
-KINDS = ("llama", "gemma3", "gpt-oss", "llama4", "deepseek3", "lfm2", "qwen35moe")
+KINDS = ("llama", "gemma3", "gpt-oss", "llama4", "deepseek3", "lfm2", "qwen35moe", "granitehybrid-moe", "nemotron_h-moe")
 
 
 def prompts(vocab_size, kind):

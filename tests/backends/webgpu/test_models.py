@@ -43,7 +43,9 @@ GOLDEN = [("llama", "gguf"), ("llama-biases", "huggingface"), ("mistral", "huggi
           ("granitemoe-shared", "gguf"), ("olmo3", "huggingface"), ("cohere-plus", "gguf"), ("stablelm-12b", "huggingface"),
           ("phimoe-jitter", "huggingface"), ("phi", "gguf"), ("apertus", "huggingface"), ("qwen2moe", "gguf"),
           ("hunyuan-moe", "gguf"), ("ernie4_5-moe", "huggingface"), ("minimax-m2", "gguf"), ("lfm2moe", "gguf"),
-          ("exaone4", "huggingface"), ("bailingmoe2", "gguf")]  # fmt: skip
+          ("exaone4", "huggingface"), ("bailingmoe2", "gguf"),
+          ("granitehybrid", "gguf"), ("granitehybrid-moe", "huggingface"), ("nemotron_h", "gguf"),
+          ("nemotron_h-latent", "huggingface"), ("mamba2", "gguf")]  # fmt: skip
 ALL = "subgroups,dot,half"  # what a GPU gets
 QUANTISED = [("llama-wide", "Q4_K", FLOATS), ("gemma3-wide", "Q6_K", CODES), ("phi3", "Q4_0", "dot"), ("olmoe", "Q8_0", CODES),
              ("llama-wide", "Q4_K", ALL)]  # fmt: skip

@@ -38,9 +38,12 @@ def by_layer(keys: MetadataReader, name: str, layers: int) -> list[int]:
 
 
 def time_limits(keys: MetadataReader) -> tuple[float, float]:
+    """An infinite limit may stand as transformers writes it where JSON has no word for it."""
     value = keys.get("time_step_limit")
     if value is None:
         return 0.0, math.inf
+    if isinstance(value, list):
+        value = [math.inf if entry == {"__float__": "Infinity"} else entry for entry in value]
     known = isinstance(value, list | tuple) and len(value) == 2 and all(type(entry) in (int, float) for entry in value)
     if not known or not 0 <= value[0] <= value[1]:
         raise keys.error("time_step_limit", "must be a least and a largest time step")
