@@ -156,6 +156,8 @@ def _write_metadata(writer: GGUFWriter, geometry: Geometry, vocabulary_of: Path)
         writer.add_expert_count(geometry.experts)
         writer.add_expert_used_count(geometry.active)
         writer.add_expert_feed_forward_length(geometry.expert_width)
+        if geometry.delta_heads:
+            writer.add_expert_shared_feed_forward_length(geometry.expert_width)
     writer.add_block_count(geometry.blocks)
     writer.add_context_length(geometry.context)
     writer.add_embedding_length(geometry.width)
