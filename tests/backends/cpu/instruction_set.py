@@ -17,6 +17,7 @@ from lacewing.backends.cpu import CpuBackend
 from lacewing.backends.cpu.isa import host_isa
 from lacewing.options import KV_TYPES
 from tests.backends.cpu import checks
+from tests.backends.cpu.selection import selection_case
 from tests.backends.cpu.single_ops import nmse, one_batch
 from tests.backends.delta import delta_case
 from tests.checkpoints import prompt_of, tiny
@@ -59,6 +60,7 @@ def main() -> None:
         checks.check_embedding(quant)
     checks.check_against_reference(checks.scan_case(21, 4, 2, 3 * lanes + 3, 16), batches, 5e-6)
     checks.check_against_reference(delta_case(4, 2, 16, 3 * lanes + 3), batches, 5e-6)
+    checks.check_against_reference(selection_case(21, 9), batches, 5e-6)
     for quant, block, width in (("F8_E4M3", (5, 48), 3 * lanes + 3), ("F8_E4M3", (128, 128), 160), ("F4_E2M1", (1, 32), 160)):
         checks.check_scaled(quant, block, lanes + 3, width)
     cases = [
