@@ -10,7 +10,8 @@ from lacewing.engine.engine import Request
 from lacewing.options import Sampling
 from tests.checkpoints import tiny
 
-KINDS = ("llama", "gemma3", "gpt-oss", "llama4", "deepseek3", "lfm2", "qwen35moe", "granitehybrid-moe", "nemotron_h-moe")
+KINDS = ("llama", "gemma3", "gpt-oss", "llama4", "deepseek3", "lfm2", "qwen35moe", "granitehybrid-moe", "nemotron_h-moe",
+         "gemma4-edge", "gemma3n")  # fmt: skip
 
 
 def prompts(vocab_size, kind):
@@ -54,7 +55,7 @@ def test_on_the_cpu_nobody_changes_what_another_says(kind, sampling, tmp_path):
     ("kind", "backend"),
     [
         *((kind, "reference") for kind in KINDS),
-        *(pytest.param(kind, "webgpu", marks=pytest.mark.gpu) for kind in ("gpt-oss", "lfm2", "qwen35moe")),
+        *(pytest.param(kind, "webgpu", marks=pytest.mark.gpu) for kind in ("gpt-oss", "lfm2", "qwen35moe", "gemma4-edge")),
     ],
 )
 def test_on_other_backends_up_to_rounding(kind, backend, tmp_path):

@@ -41,7 +41,7 @@ _EDGE = _BASE | {
     "attention_k_eq_v": False,
     "num_global_key_value_heads": None,
     "use_double_wide_mlp": True,
-    "hidden_size_per_layer_input": 16,
+    "hidden_size_per_layer_input": 32,
     "vocab_size_per_layer_input": 320,
 }
 _MIXTURE = _BASE | {"enable_moe_block": True, "num_experts": 8, "top_k_experts": 3, "moe_intermediate_size": 32}
