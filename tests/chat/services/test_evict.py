@@ -102,7 +102,7 @@ def test_every_command_with_a_closed_model(chat, paths, monkeypatch, tmp_path):
         except LacewingError as error:
             refused[name] = error
     needed = {name for name, error in refused.items() if isinstance(error, ModelClosedError)}
-    assert needed == set(["continue", "debug", "eager", "experts", "lazy", "memory", "retry", "verify"])
+    assert needed == set(["continue", "debug", "eager", "experts", "lazy", "memory", "retry", "stream", "verify"])
     assert any(row[0] == "closed" for row in run_line(chat, "/model").data.rows)
 
 
