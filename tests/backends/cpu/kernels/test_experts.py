@@ -74,6 +74,18 @@ def test_router_chooses_and_weighs_like_the_reference(variant):
         )
 
 
+@pytest.mark.parametrize(
+    ("experts", "route"),
+    [(65536, {}), (44000, {"gating": "sparsemixer", "jitter": 0.1}), (43000, {"groups": 43000, "groups_used": 2, "group_best": 1})],
+)
+def test_more_experts_than_the_scratch_of_a_thread_holds(experts, route):
+    """Before any of them is read: small files can name as many."""
+    logits = Buffer("x", experts).view()
+    case = Case((Route(logits, IDS, CHOSEN, **route),), np.zeros((1, experts), np.float32), CHOSEN, {})
+    with pytest.raises(UnsupportedModelError, match=f"needs .* bytes for {experts} experts, more than the 524288 of a thread"):
+        case.run(one_batch(1), threads=1)
+
+
 def test_routing_of_hand_made_logits_is_that_on_paper():
     x = np.zeros((2, EXPERTS), np.float32)
     x[0, [4, 1]] = np.log([3.0, 1.0]) + 20  # e^20 dwarfs the others: 3/4 to expert 4, 1/4 to expert 1

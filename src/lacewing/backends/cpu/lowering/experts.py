@@ -13,6 +13,7 @@ from lacewing.backends.cpu.arguments import (
     GROUP,
     GROUPS_HEAD,
     ROUTE,
+    SCRATCH_BYTES,
     TAILS,
 )
 from lacewing.backends.cpu.isa import host_isa
@@ -31,14 +32,22 @@ from lacewing.backends.cpu.memory import aligned
 from lacewing.backends.cpu.quants import TileKernels, kernels_of
 from lacewing.backends.weights import ExpertSlots
 from lacewing.errors import UnsupportedModelError
+from lacewing.options import counted
 from lacewing.program import ops
 from lacewing.program.ops import Op, View
+
+_PADDING = 16  # values of the widest register
 
 
 @RULES.rule(ops.Route)
 def lower_route(low: Lowering, op: ops.Route, rest: tuple[Op, ...]) -> None:
     """The router, and the pairs sorted by expert for the linears that follow."""
     experts, active = op.logits.width, op.ids.width
+    room, groups = 4 * (experts + _PADDING), 8 * op.groups
+    needed = 2 * room + max(room, groups)  # probabilities, scores, and what groups or SparseMixer work with
+    if needed > SCRATCH_BYTES:
+        least = f"the router needs {needed} bytes for {counted(experts, 'expert')}, more than the {SCRATCH_BYTES} of a thread"
+        raise UnsupportedModelError(f"the CPU backend cannot run layer {op.layer}: {least}")
     made = LoweredOp(
         "experts.route.route", ROUTE, logits=low.at(op.logits), logits_stride=low.stride(op.logits), ids=low.at(op.ids),
         ids_stride=low.stride(op.ids), weights=low.at(op.weights), weights_stride=low.stride(op.weights), experts=experts,
