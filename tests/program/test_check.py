@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from lacewing.program.check import ProgramError, check_program
+from lacewing.program.check import ProgramError, check_program, rule_of
+from lacewing.program.checker import Checker
 from lacewing.program.operands import View
 from lacewing.program.ops import (
     Activation,
@@ -17,6 +18,7 @@ from lacewing.program.ops import (
     Linear,
     Logits,
     Norm,
+    Receive,
     Rope,
     RopeSpec,
     WriteKeysValues,
@@ -66,6 +68,17 @@ def with_hadamard(**fields):
 def with_activation(**fields):
     op = replace(Activation(GATE, GATE, "relu2"), **fields)
     return replace(PROGRAM, ops=(*OPS[:11], op, *OPS[11:]))
+
+
+def test_what_is_written_piece_by_piece():
+    checker, buffer = Checker(PROGRAM), Buffer("wide", 2**40)  # of any width, without memory for it
+    whole = Activation(buffer.view(), buffer.view(), "silu")
+    for start, width in ((0, 8), (12, 2**40 - 12), (4, 6), (10, 2)):
+        with pytest.raises(ProgramError, match="read before it is written"):
+            checker.check(whole, rule_of(whole))
+        piece = Receive((buffer.view(start, width),))
+        checker.check(piece, rule_of(piece))
+    checker.check(whole, rule_of(whole))
 
 
 def test_a_good_program():

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from lacewing.program import ops
 from lacewing.program.operands import Op, View
 from lacewing.program.program import Program
@@ -27,7 +25,8 @@ class Checker:
 
     def __init__(self, program: Program):
         self.program = program
-        self.written: dict[str, np.ndarray] = {}  # buffer name: bool (width,)
+        self.widths: dict[str, int] = {}  # of buffers
+        self.written: dict[str, list[tuple[int, int]]] = {}  # buffer name: first columns and ends of what lies apart, in order
         self.used: set[str] = set()
         self.of_op: set[str] = set()  # weights that the rule of this op has looked at
         self.stored: set[int] = set()  # states
@@ -41,14 +40,14 @@ class Checker:
         require(not self.finished, "stands after the logits")
         require(not self.sent or isinstance(op, ops.Receive), "stands between two stages")
         for view in op.views:
-            self.columns(view)
+            self._inside(view)
         for view in op.reads:
-            require(bool(self.columns(view).all()), f"{ops.show(view)} is read before it is written")
+            require(self._is_written(view), f"{ops.show(view)} is read before it is written")
         self.of_op = set()
         rule(self, op)
         require(self.of_op == set(op.weight_names), f"has weights {sorted(op.weight_names)}, its check knows {sorted(self.of_op)}")
         for view in op.writes:
-            self.columns(view)[:] = True
+            self._write(view)
             self.routed = {ids: experts for ids, experts in self.routed.items() if not ids.overlaps(view)}
             self.selected = {chosen for chosen in self.selected if not chosen.overlaps(view)}
         if isinstance(op, ops.SelectKeys):
@@ -61,14 +60,25 @@ class Checker:
             self.routed |= dict.fromkeys(op.outs)
             self.selected |= set(op.outs)
 
-    def columns(self, view: View) -> np.ndarray:
-        """The written flags of a view's columns; checks that the view lies in its buffer."""
+    def _inside(self, view: View) -> None:
+        """Checks that a view lies in its buffer."""
         buffer = view.buffer
-        flags = self.written.setdefault(buffer.name, np.zeros(max(buffer.width, 0), bool))
-        require(len(flags) == buffer.width, f"buffer {buffer.name} has width {buffer.width} here and {len(flags)} before")
+        known = self.widths.setdefault(buffer.name, buffer.width)
+        require(known == buffer.width, f"buffer {buffer.name} has width {buffer.width} here and {known} before")
         inside = view.start >= 0 and view.width > 0 and view.start + view.width <= buffer.width
         require(inside, f"{ops.show(view)} does not lie in its buffer of width {buffer.width}")
-        return flags[view.start : view.start + view.width]
+
+    def _is_written(self, view: View) -> bool:
+        spans = self.written.get(view.buffer.name, ())
+        return any(start <= view.start and view.start + view.width <= end for start, end in spans)
+
+    def _write(self, view: View) -> None:
+        """Joins the view with what it touches."""
+        start, end = view.start, view.start + view.width
+        spans = self.written.get(view.buffer.name, [])
+        joined = [span for span in spans if span[0] <= end and start <= span[1]]
+        start, end = min([start, *(span[0] for span in joined)]), max([end, *(span[1] for span in joined)])
+        self.written[view.buffer.name] = sorted([(start, end), *(span for span in spans if span not in joined)])
 
     def weight(self, name: str, *shape: int) -> None:
         require(name in self.program.weights, f"weight {name} is not listed in the program")
