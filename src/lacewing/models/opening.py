@@ -26,6 +26,7 @@ from lacewing.program.check import check_program
 from lacewing.program.program import Program
 from lacewing.program.states import Q8_BLOCK, PagedState
 
+_MAX_WIDTH = 2**24  # of a buffer; the widest of real models have some 2**18
 _WHOLE_NUMBERS = frozenset(("I8", "I16", "I32", "I64", "U8", "U16", "U32", "U64", "BOOL"))
 
 
@@ -120,6 +121,7 @@ def _open(
             context = min(context, config.rope.original_context)
         context = min(context, most or context)
     program = build_program(config, context, architecture.block, architecture.begin, architecture.end)
+    _check_widths(program, where)
     check_program(program)
     _check_weights(program, tensors, where)
     used = {name: tensors[name] for name in program.weights}
@@ -216,6 +218,15 @@ def _notices(left_out: Mapping[str, int]) -> list[str]:
         f"the {part} part of this checkpoint ({format_bytes(nbytes)}) is left out: {why.get(part, 'text only')}"
         for part, nbytes in left_out.items()
     ]
+
+
+def _check_widths(program: Program, where: str) -> None:
+    """Sizes that are sound one by one may multiply to what no memory holds."""
+    for op in program.ops:
+        for buffer in (view.buffer for view in op.views):
+            if buffer.width > _MAX_WIDTH:
+                problem = f"needs {buffer.width} values a token for {buffer.name}; this version knows up to {_MAX_WIDTH}"
+                raise UnsupportedModelError(f"{where}: the model {problem}")
 
 
 def _check_weights(program: Program, tensors: Mapping[str, TensorInfo], where: str) -> None:

@@ -25,7 +25,7 @@ def huggingface(keys: MetadataReader, config: ModelConfig) -> ModelConfig:
         info = keys.weights.get(f"blk.{layer}.ffn_act_{part}.weight")
         if info is None and part not in USUAL:
             raise keys.error("hidden_act", f"is xielu, but there is no {part} for layer {layer}")
-        found = (USUAL[part],) if info is None else numbers_of(info, True)
+        found = (USUAL[part],) if info is None else numbers_of(info, keys.whole)
         if len(found) != 1:
             raise keys.error("hidden_act", f"is xielu, but {part} of layer {layer} is not one number")
         return found[0]

@@ -97,7 +97,8 @@ def huggingface(keys: MetadataReader, config: ModelConfig) -> ModelConfig:
     local, whole = HeadSizes(config.heads, config.key_heads, config.head_width), _global_heads(keys, config)
     config = replace(config, windows=(*config.windows[:-1], None))  # the last layer sees everything, whatever layer_types says
     width = keys.integer("hidden_size_per_layer_input", 0, low=0)
-    rows, other = keys.integer("vocab_size_per_layer_input", config.vocab_size), keys.integer("pad_token_id", 0, low=0)
+    rows = keys.integer("vocab_size_per_layer_input", config.vocab_size)
+    other = keys.integer("pad_token_id", 0, low=0, high=rows - 1) if width else 0
     shared = keys.integer("num_kv_shared_layers", 0, low=0, high=config.layers)
     config = replace(
         config,
@@ -126,10 +127,11 @@ def _global_heads(keys: MetadataReader, config: ModelConfig) -> HeadSizes:
             if inner is None or not set(inner.values) <= {"head_dim", "num_key_value_heads"}:
                 raise listed.error(layer, "must give head_dim and num_key_value_heads only")
             sizes = inner.integer("head_dim", config.head_width, high=2**16), inner.integer("num_key_value_heads", config.key_heads)
-            found.add((*sizes, layer.isdecimal() and int(layer) < config.layers and config.windows[int(layer)] is None))
-        if len(found) != 1 or not next(iter(found))[2] or len(listed.names()) != config.windows.count(None):
+            found.add(sizes)
+        layers = {str(layer) for layer, window in enumerate(config.windows) if window is None}
+        if len(found) != 1 or set(listed.names()) != layers:
             raise keys.error("per_layer_config", "must be the same for each layer of full attention, and have no others")
-        width, key_heads, _ = found.pop()
+        width, key_heads = found.pop()
         return HeadSizes(config.heads, key_heads, width)
     key_heads = keys.integer("num_global_key_value_heads", config.key_heads, high=2**16)
     if not keys.flag("attention_k_eq_v"):  # the key holds only with it

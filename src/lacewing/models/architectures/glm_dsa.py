@@ -30,11 +30,10 @@ def _huggingface_layers(keys: MetadataReader, layers: int) -> tuple[bool, ...]:
         kinds, name = pattern, "index_topk_pattern"
     if kinds is None:
         return tuple(max(layer - offset + 1, 0) % every == 0 for layer in range(layers))
-    known = KINDS | ({"F": True, "S": False} if name == "index_topk_pattern" else {})
-    listed = isinstance(kinds, list) or (isinstance(kinds, str) and name == "index_topk_pattern")
-    if not listed or len(kinds) != layers or any(not isinstance(kind, str) or kind not in known for kind in kinds):
-        raise keys.error(name, f"must name full or shared for each of the {layers} layers")
-    return tuple(known[kind] for kind in kinds)
+    letters = {"F": True, "S": False} if name == "index_topk_pattern" else {}
+    listed = list(kinds) if isinstance(kinds, str) and letters else kinds
+    known = KINDS | letters
+    return tuple(known[kind] for kind in keys.words(name, layers, known, listed))
 
 
 def gguf(keys: MetadataReader, config: ModelConfig) -> ModelConfig:

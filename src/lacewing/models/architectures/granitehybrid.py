@@ -51,11 +51,10 @@ def shared_feed_forward(b: Builder, layer: int) -> None:
 
 
 def huggingface(keys: MetadataReader, config: ModelConfig) -> ModelConfig:
-    kinds, heads = keys.get("layer_types", keys.get("layers_block_type")), keys.integer("mamba_n_heads", high=2**16)
-    if kinds is None:
-        kinds = ["linear_attention"] * config.layers
-    if not isinstance(kinds, list) or len(kinds) != config.layers or any(kind not in KINDS for kind in kinds):
-        raise keys.error("layer_types", f"must name one of {', '.join(KINDS)} for each of the {config.layers} layers")
+    kinds, heads = ["linear_attention"] * config.layers, keys.integer("mamba_n_heads", high=2**16)
+    for name in ("layers_block_type", "layer_types"):  # the newer name counts, if both are there
+        if keys.get(name) is not None:
+            kinds = keys.words(name, config.layers, KINDS)
     whole = config.width * keys.integer("mamba_expand", high=64)
     width = whole // heads if keys.get("mamba_d_head") in (None, "auto") else keys.integer("mamba_d_head", high=2**16)
     if width * heads != whole:

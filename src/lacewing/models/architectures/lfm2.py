@@ -83,11 +83,9 @@ def huggingface(keys: MetadataReader, config: ModelConfig) -> ModelConfig:
 
 def _huggingface_layers(keys: MetadataReader, layers: int) -> tuple[bool, ...]:
     """Which layers are convolutions: by layer_types, in older files by the list of those with attention."""
-    kinds, attending = keys.get("layer_types"), keys.get("full_attn_idxs")
-    if kinds is not None:
-        if not isinstance(kinds, list) or len(kinds) != layers or not set(kinds) <= set(KINDS):
-            raise keys.error("layer_types", f"must name {' or '.join(KINDS)} for each of the {layers} layers")
-        return tuple(kind == "conv" for kind in kinds)
+    attending = keys.get("full_attn_idxs")
+    if keys.get("layer_types") is not None:
+        return tuple(kind == "conv" for kind in keys.words("layer_types", layers, KINDS))
     if attending is None:
         return (False,) * layers
     if not isinstance(attending, list) or not all(type(layer) is int for layer in attending):

@@ -31,9 +31,9 @@ def huggingface(keys: MetadataReader, config: ModelConfig) -> ModelConfig:
     layers = config.layers
     interval = keys.integer("no_rope_layer_interval", INTERVAL)
     rotated = keys.flags("no_rope_layers", layers) if keys.get("no_rope_layers") else _every(layers, interval)  # 1: with rotation
-    kinds = keys.get("layer_types") or ["chunked_attention" if flag else "full_attention" for flag in rotated]
-    if not isinstance(kinds, list) or len(kinds) != layers or not set(kinds) <= {"chunked_attention", "full_attention"}:
-        raise keys.error("layer_types", f"must name chunked_attention or full_attention for each of the {layers} layers")
+    kinds = ["chunked_attention" if flag else "full_attention" for flag in rotated]
+    if keys.get("layer_types"):
+        kinds = keys.words("layer_types", layers, ("chunked_attention", "full_attention"))
     chunk = keys.optional_integer("attention_chunk_size")
     temperature = None
     scale, floor = keys.number("attn_scale", 0.1, low=0, high=1e3), keys.integer("floor_scale", 8192, high=2**31)

@@ -18,7 +18,7 @@ def huggingface(keys: MetadataReader, config: ModelConfig) -> ModelConfig:
         keys.get(name)
     if not keys.flag("use_qk_norm", True) or keys.get("qk_norm_type", "per_layer") != "per_layer":
         raise keys.error("qk_norm_type", "is not per_layer, or use_qk_norm is false, which this version does not know")
-    if any(kind != 1 for kind in keys.get("attn_type_list") or ()):
+    if keys.get("attn_type_list") is not None and not all(keys.flags("attn_type_list", config.layers)):
         raise keys.error("attn_type_list", "has layers of linear attention, which this version does not know")
     width = keys.optional_integer("rotary_dim")
     if width is None or "partial_rotary_factor" in keys or "rope_parameters" in keys:

@@ -140,11 +140,10 @@ def huggingface(keys: MetadataReader, config: ModelConfig) -> ModelConfig:
 def _kinds(keys: MetadataReader, layers: int) -> tuple[str, ...]:
     """By a list of words, or in older files by a letter for each layer."""
     listed, pattern = keys.get("layers_block_type"), keys.get("hybrid_override_pattern")
-    name = "hybrid_override_pattern" if listed is None else "layers_block_type"
-    known, value = (LETTERS, pattern) if listed is None else (KINDS, listed)
-    if not isinstance(value, list | str) or len(value) != layers or any(kind not in known for kind in value):
-        raise keys.error(name, f"must name one of {', '.join(known)} for each of the {layers} layers")
-    return tuple(known[kind] for kind in value)
+    if listed is not None:
+        return tuple(KINDS[kind] for kind in keys.words("layers_block_type", layers, KINDS))
+    letters = list(pattern) if isinstance(pattern, str) else pattern
+    return tuple(LETTERS[kind] for kind in keys.words("hybrid_override_pattern", layers, LETTERS, letters))
 
 
 def gguf(keys: MetadataReader, config: ModelConfig) -> ModelConfig:

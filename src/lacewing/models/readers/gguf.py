@@ -59,7 +59,7 @@ def read_gguf(checkpoint: Checkpoint, architecture: Architecture) -> tuple[Model
     name, tensors = architecture.name, checkpoint.tensors
     keys = MetadataReader(_usual_keys(checkpoint.metadata, name), checkpoint.path.name, architecture.gguf_defaults, f"{name}.")
     keys.read |= {f"{name}.{synonym}" for synonym in SYNONYMS}
-    keys.weights = tensors
+    keys.weights, keys.whole = tensors, checkpoint.whole
     _refuse_unsupported(keys, tensors, architecture)
     predicting = keys.integer("nextn_predict_layers", 0, low=0, high=64)
     layers = keys.integer("block_count", low=predicting + 1, high=1024) - predicting
@@ -264,6 +264,8 @@ def _ropes(
     kinds |= dict.fromkeys(("", "default", "mrope"), "none")  # the positions of text are equal in all sections of mrope
     kind = keys.choice("rope.scaling.type", kinds, "linear")
     factor = keys.number("rope.scaling.factor", keys.number("rope.scale_linear", 0, low=0, high=1e9), low=0, high=1e9) or 1.0
+    if factor < 1e-3:
+        raise keys.error("rope.scaling.factor", f"is {factor:g}; it must be 0, which means none, or a number from 0.001")
     original = keys.integer("rope.scaling.original_context_length", trained, high=2**31)
     magnitude = keys.optional_number("rope.scaling.attn_factor", low=1e-6, high=1e6)
     divisors, long, short = (_values(tensors, name, whole) for name in ROPE_TENSORS)

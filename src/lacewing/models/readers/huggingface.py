@@ -79,7 +79,8 @@ def read_huggingface(
     values = text_config(checkpoint)
     kind = str(values.get("model_type"))
     where = f"{checkpoint.path.name}/config.json"
-    keys = MetadataReader(values, where, architecture.defaults.get(kind, {}), synonyms=architecture.synonyms, weights=tensors)
+    defaults = architecture.defaults.get(kind, {})
+    keys = MetadataReader(values, where, defaults, synonyms=architecture.synonyms, weights=tensors, whole=checkpoint.whole)
     embedding = tensors.get("token_embd.weight")
     able = architecture.mixture is not None and is_mixture(keys, architecture.mixture_key)
     mixed = able and not (architecture.hybrid and keys.get("num_local_experts") == 0)
@@ -222,9 +223,7 @@ def _windows(keys: MetadataReader, layers: int) -> tuple[int | None, ...]:
     pattern = keys.optional_integer("_sliding_window_pattern") or pattern
     if kinds is not None:
         known = (*_LAYER_KINDS, *keys.defaults.get("layer_kinds", ()))
-        if not isinstance(kinds, list) or len(kinds) != layers or any(kind not in known for kind in kinds):
-            raise keys.error("layer_types", f"must name one of {', '.join(known)} for each of the {layers} layers")
-        local = [kind == "sliding_attention" for kind in kinds]
+        local = [kind == "sliding_attention" for kind in keys.words("layer_types", layers, known)]
         if any(local) and window is None:
             raise keys.error("layer_types", "has sliding layers but there is no sliding_window")
     elif lettered:

@@ -13,6 +13,9 @@ time_step_max time_step_floor use_mamba_kernels mamba_ssm_cache_dtype num_logits
 mtp_layers_block_type mtp_hybrid_override_pattern""".split()  # noqa: SIM905
 
 
+_LONGEST = 3.4028235e38  # of float32
+
+
 def gguf_mamba(keys: MetadataReader, kinds: tuple[str, ...]) -> MambaConfig:
     """The time step's rank is the number of heads."""
     heads, width = keys.integer("ssm.time_step_rank", high=2**16), keys.integer("ssm.inner_size")
@@ -45,7 +48,7 @@ def time_limits(keys: MetadataReader) -> tuple[float, float]:
     if isinstance(value, list):
         value = [math.inf if entry == {"__float__": "Infinity"} else entry for entry in value]
     known = isinstance(value, list | tuple) and len(value) == 2 and all(type(entry) in (int, float) for entry in value)
-    if not known or not 0 <= value[0] <= value[1]:
+    if not known or not 0 <= value[0] <= value[1] or value[0] > _LONGEST or _LONGEST < value[1] < math.inf:
         raise keys.error("time_step_limit", "must be a least and a largest time step")
     return float(value[0]), float(value[1])
 

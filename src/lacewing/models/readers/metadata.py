@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,8 @@ class MetadataReader:
     """Typed access to metadata. An explicit null switches an architecture's default off.
 
     Every problem is an UnsupportedModelError that names the key. `notices`: what a person should know of the keys. `synonyms`:
-    usual names, and what the maker calls them. `weights`: those of the checkpoint, under our names, for rows that look at them.
+    usual names, and what the maker calls them. `weights`: those of the checkpoint, under our names, for rows that look at them;
+    `whole`: their values are here as well.
     """
 
     def __init__(
@@ -33,12 +34,13 @@ class MetadataReader:
         notices: list[str] | None = None,
         synonyms: Mapping[str, str] | None = None,
         weights: Mapping[str, TensorInfo] | None = None,
+        whole: bool = True,
     ):
         self.values, self.where, self.defaults, self.prefix = values, where, defaults or {}, prefix
         self.notices: list[str] = [] if notices is None else notices
         self.synonyms = {name: theirs for name, theirs in (synonyms or {}).items() if prefix + theirs in values}
         self.read: set[str] = set()
-        self.weights = weights or {}
+        self.weights, self.whole = weights or {}, whole
 
     def __contains__(self, name: str) -> bool:
         return self.values.get(self._key(name)) is not None
@@ -120,6 +122,13 @@ class MetadataReader:
             raise self.error(name, f"is {shown_value(value, 60)}; this version knows {', '.join(known)}")
         return known[value]
 
+    def words(self, name: str, count: int, known: Collection[str], value: Any = None) -> list[str]:
+        """A known word for each of `count` layers; `value`: what was read already, if another key may stand for this one."""
+        value = self.get(name) if value is None else value
+        if not isinstance(value, list | tuple) or len(value) != count or not all(_is_word(entry, known) for entry in value):
+            raise self.error(name, f"must name {_either(known)} for each of the {count} layers")
+        return list(value)
+
     def numbers(self, name: str, count: int) -> tuple[float, ...]:
         """Exactly `count` positive numbers."""
         value = self.get(name)
@@ -186,6 +195,16 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list):
         return [_plain(entry) for entry in value] if any(isinstance(entry, np.ndarray | list) for entry in value) else value
     return value.tolist() if isinstance(value, np.ndarray) else value
+
+
+def _is_word(value: object, known: Collection[str]) -> bool:
+    """A list or a dictionary could not be looked up."""
+    return isinstance(value, str) and value in known
+
+
+def _either(known: Collection[str]) -> str:
+    words = list(known)
+    return f"{words[0]} or {words[1]}" if len(words) == 2 else f"one of {', '.join(words)}"
 
 
 def _positive(value: object) -> bool:

@@ -101,11 +101,8 @@ def _huggingface_layers(keys: MetadataReader, layers: int) -> tuple[bool, ...]:
         known = listed is None or (isinstance(listed, list) and all(type(layer) is int for layer in listed))
         if not known:
             raise keys.error(name, "must be a list of layers")
-    kinds = keys.get("mlp_layer_types")
-    if kinds is not None:
-        if not isinstance(kinds, list) or len(kinds) != layers or any(kind not in ("dense", "sparse") for kind in kinds):
-            raise keys.error("mlp_layer_types", f"must name dense or sparse for each of the {layers} layers")
-        return tuple(kind == "sparse" for kind in kinds)
+    if keys.get("mlp_layer_types") is not None:
+        return tuple(kind == "sparse" for kind in keys.words("mlp_layer_types", layers, ("dense", "sparse")))
     if mixed:
         return tuple(layer in mixed for layer in range(layers))
     return tuple(layer >= first and (layer + 1) % step == 0 and layer not in dense for layer in range(layers))
