@@ -13,9 +13,9 @@ from lacewing.models.blocks.decoder import residual_block
 from lacewing.models.blocks.feed_forward import feed_forward, mixture_of_experts
 from lacewing.models.blocks.mamba import mamba
 from lacewing.models.builder import Block, Builder
-from lacewing.models.config import MambaConfig, ModelConfig
+from lacewing.models.config import ModelConfig
 from lacewing.models.names import STANDARD_NAMES
-from lacewing.models.readers.mamba import by_layer, gguf_mamba, skip_unused, time_limits
+from lacewing.models.readers.mamba import by_layer, gguf_mamba, huggingface_mamba, with_biases
 from lacewing.models.readers.metadata import MetadataReader
 from lacewing.program.ops import Buffer, GatedActivation
 
@@ -60,27 +60,16 @@ def huggingface(keys: MetadataReader, config: ModelConfig) -> ModelConfig:
     if width * heads != whole:
         raise keys.error("mamba_n_heads", f"is {heads}; heads of {width} values do not fit the width {whole}")
     rotated = keys.choice("position_embedding_type", {"rope": "rope", "nope": "none"}, "nope") == "rope"
-    bias, projections = keys.flag("mamba_conv_bias"), keys.flag("mamba_proj_bias")
-    skip_unused(keys)
     keys.get("num_experts_per_tok")  # which dense models may have as well
     shared = keys.integer("shared_intermediate_size")
+    chosen, names = tuple(KINDS[kind] for kind in kinds), ("mamba_d_state", "mamba_n_groups", "mamba_d_conv")
     config = replace(
-        config,
-        mamba=MambaConfig(
-            kinds=tuple(KINDS[kind] for kind in kinds),
-            heads=heads,
-            head_width=width,
-            states=keys.integer("mamba_d_state", high=2**11),
-            groups=keys.integer("mamba_n_groups", high=2**16),
-            kernel=keys.integer("mamba_d_conv", low=2, high=64),
-            limits=time_limits(keys),
-            log_decay=True,
-        ),
+        huggingface_mamba(keys, config, chosen, heads, width, names),
         fused_gate_up=True,
         feed_forward=shared if config.mixture is None else config.feed_forward,
-        biases=config.biases | ({"ssm_conv1d"} if bias else set()) | ({"ssm_in", "ssm_out"} if projections else set()),
         nope_layers=frozenset() if rotated else frozenset(range(config.layers)),
     )
+    config = with_biases(config, keys.flag("mamba_conv_bias"), keys.flag("mamba_proj_bias"))
     return granitemoe.huggingface(keys, config)
 
 

@@ -9,8 +9,8 @@ from lacewing.models.architectures.granitehybrid import GGUF_NAMES
 from lacewing.models.blocks.decoder import single_block
 from lacewing.models.blocks.mamba import mamba
 from lacewing.models.builder import Block
-from lacewing.models.config import MambaConfig, ModelConfig
-from lacewing.models.readers.mamba import gguf_mamba, skip_unused, time_limits
+from lacewing.models.config import ModelConfig
+from lacewing.models.readers.mamba import gguf_mamba, huggingface_mamba, with_biases
 from lacewing.models.readers.metadata import MetadataReader
 
 
@@ -21,23 +21,13 @@ def block(config: ModelConfig, layer: int) -> Block:
 
 
 def huggingface(keys: MetadataReader, config: ModelConfig) -> ModelConfig:
-    skip_unused(keys)
-    bias, projections = keys.flag("use_conv_bias", True), keys.flag("use_bias")
+    heads, width = keys.integer("num_heads", high=2**16), keys.integer("head_dim", high=2**16)
+    kinds, names = ("mamba",) * config.layers, ("state_size", "n_groups", "conv_kernel")
+    config = with_biases(config, keys.flag("use_conv_bias", True), keys.flag("use_bias"))
     return replace(
-        config,
+        huggingface_mamba(keys, config, kinds, heads, width, names),
         eps=keys.number("layer_norm_epsilon", 1e-5, low=1e-20, high=1),
         feed_forward=0,
-        mamba=MambaConfig(
-            kinds=("mamba",) * config.layers,
-            heads=keys.integer("num_heads", high=2**16),
-            head_width=keys.integer("head_dim", high=2**16),
-            states=keys.integer("state_size", high=2**11),
-            groups=keys.integer("n_groups", high=2**16),
-            kernel=keys.integer("conv_kernel", low=2, high=64),
-            limits=time_limits(keys),
-            log_decay=True,
-        ),
-        biases=config.biases | ({"ssm_conv1d"} if bias else set()) | ({"ssm_in", "ssm_out"} if projections else set()),
     )
 
 

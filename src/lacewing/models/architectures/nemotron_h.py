@@ -14,8 +14,8 @@ from lacewing.models.blocks.attention import attention
 from lacewing.models.blocks.decoder import single_block
 from lacewing.models.blocks.mamba import mamba
 from lacewing.models.builder import Block, Builder
-from lacewing.models.config import MambaConfig, MixtureConfig, ModelConfig
-from lacewing.models.readers.mamba import by_layer, gguf_mamba, skip_unused, time_limits
+from lacewing.models.config import MixtureConfig, ModelConfig
+from lacewing.models.readers.mamba import by_layer, gguf_mamba, huggingface_mamba, with_biases
 from lacewing.models.readers.metadata import MetadataReader
 from lacewing.program.ops import Activation, Buffer, Combine, ExpertLinear, Route
 
@@ -105,9 +105,8 @@ def huggingface(keys: MetadataReader, config: ModelConfig) -> ModelConfig:
         keys.choice(name, {known: known}, known)
     kinds = _kinds(keys, config.layers)
     head = keys.integer("head_dim", keys.integer("attention_head_dim", 128, high=2**16), high=2**16)
-    skip_unused(keys)
     keys.get("mamba_proj_bias")  # declared, but use_bias decides
-    bias, projections = keys.flag("use_conv_bias", True), keys.flag("use_bias")
+    heads, width = keys.integer("mamba_num_heads", high=2**16), keys.integer("mamba_head_dim", high=2**16)
     latent, shared = keys.integer("moe_latent_size", 0, low=0), keys.integer("moe_shared_expert_intermediate_size")
     mixture = None if config.mixture is None or "moe" not in kinds else replace(
         config.mixture,
@@ -115,25 +114,15 @@ def huggingface(keys: MetadataReader, config: ModelConfig) -> ModelConfig:
         shared_width=shared,
         latent=latent,
     )  # fmt: skip
+    config = with_biases(config, keys.flag("use_conv_bias", True), keys.flag("use_bias"))
     return replace(
-        config,
+        huggingface_mamba(keys, config, kinds, heads, width, ("ssm_state_size", "n_groups", "conv_kernel")),
         eps=keys.number("layer_norm_epsilon", 1e-5, low=1e-20, high=1),
         head_width=head,
         attention_scale=head**-0.5,
-        mamba=MambaConfig(
-            kinds=kinds,
-            heads=keys.integer("mamba_num_heads", high=2**16),
-            head_width=keys.integer("mamba_head_dim", high=2**16),
-            states=keys.integer("ssm_state_size", high=2**11),
-            groups=keys.integer("n_groups", high=2**16),
-            kernel=keys.integer("conv_kernel", low=2, high=64),
-            limits=time_limits(keys),
-            log_decay=True,
-        ),
         mixture=mixture,
         windows=(None,) * config.layers,  # as in the makers' code, whatever sliding_window says
         nope_layers=frozenset(range(config.layers)),
-        biases=config.biases | ({"ssm_conv1d"} if bias else set()) | ({"ssm_in", "ssm_out"} if projections else set()),
     )
 
 

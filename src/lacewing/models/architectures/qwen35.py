@@ -7,10 +7,10 @@ from functools import partial
 
 from lacewing.models.architecture import Architecture
 from lacewing.models.blocks.delta import hybrid_block
-from lacewing.models.readers.delta import DEFAULTS, GGUF_NAMES, NAMES, SWITCHES, gguf_delta, huggingface_delta
+from lacewing.models.readers import delta
 
-_DEFAULTS = {
-    **DEFAULTS,
+DEFAULTS = {
+    **delta.DEFAULTS,
     "vocab_size": 248320,
     "hidden_size": 4096,
     "intermediate_size": 12288,
@@ -23,13 +23,13 @@ ARCHITECTURE = Architecture(
     name="qwen35",
     models="Qwen 3.5, 3.6 and 3.7 without experts (text)",
     also=("qwen3_5", "qwen3_5_text"),
-    names=NAMES,
-    switches=SWITCHES,
+    names=delta.NAMES,
+    switches=delta.SWITCHES,
     huggingface_switches={"norm_offset": 1.0},
-    gguf_names=GGUF_NAMES,
+    gguf_names=delta.GGUF_NAMES,
     hybrid=True,
     block=hybrid_block,
-    defaults=dict.fromkeys(("qwen3_5", "qwen3_5_text"), _DEFAULTS),
-    huggingface=partial(huggingface_delta, joint=False),
-    gguf=partial(gguf_delta, tiled=True),
+    defaults=dict.fromkeys(("qwen3_5", "qwen3_5_text"), DEFAULTS),
+    huggingface=partial(delta.huggingface_delta, joint=False),
+    gguf=partial(delta.gguf_delta, tiled=True),
 )

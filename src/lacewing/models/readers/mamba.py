@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
-from lacewing.models.config import MambaConfig
+from lacewing.models.config import MambaConfig, ModelConfig
 from lacewing.models.readers.metadata import MetadataReader
 
 # keys that say how training began, how kernels work, or what follows from others
@@ -29,6 +30,30 @@ def gguf_mamba(keys: MetadataReader, kinds: tuple[str, ...]) -> MambaConfig:
         groups=keys.integer("ssm.group_count", 1, low=0, high=2**16) or 1,
         kernel=keys.integer("ssm.conv_kernel", low=2, high=64),
     )
+
+
+def huggingface_mamba(
+    keys: MetadataReader, config: ModelConfig, kinds: tuple[str, ...], heads: int, width: int, names: tuple[str, str, str]
+) -> ModelConfig:
+    """`width`: of a head; `names`: of the keys for states, groups and the width of the convolution."""
+    states, groups, kernel = names
+    skip_unused(keys)
+    mamba = MambaConfig(
+        kinds=kinds,
+        heads=heads,
+        head_width=width,
+        states=keys.integer(states, high=2**11),
+        groups=keys.integer(groups, high=2**16),
+        kernel=keys.integer(kernel, low=2, high=64),
+        limits=time_limits(keys),
+        log_decay=True,
+    )
+    return replace(config, mamba=mamba)
+
+
+def with_biases(config: ModelConfig, convolution: bool, projections: bool) -> ModelConfig:
+    found = ({"ssm_conv1d"} if convolution else set()) | ({"ssm_in", "ssm_out"} if projections else set())
+    return replace(config, biases=config.biases | found)
 
 
 def by_layer(keys: MetadataReader, name: str, layers: int) -> list[int]:
