@@ -130,6 +130,26 @@ def test_the_page_of_architectures_is_current():
     assert PAGES["docs/architectures.md"] == architecture_docs.page(), "run python tools/make_docs.py"
 
 
+def test_the_number_of_architectures_is_that_of_their_files():
+    count = len([path for path in (SOURCE / "models" / "architectures").glob("*.py") if path.name != "__init__.py"])
+    assert row("architectures").startswith(f"{count} of GGUF"), "run python tools/make_docs.py"
+
+
+def test_every_kind_of_op_has_words():
+    from tools import architecture_docs
+
+    from lacewing.program import ops, stream_ops
+    from lacewing.program.operands import Buffer, Op
+
+    class Unknown(Op):
+        pass
+
+    x = Buffer("x", 4).view()
+    assert list(architecture_docs.words([stream_ops.GaussianTopK(x, 1.0), ops.Embed("e", x)])) == ["sparse activations"]
+    with pytest.raises(KeyError, match="Unknown has no words"):
+        list(architecture_docs.words([Unknown()]))
+
+
 def test_limits_are_those_of_the_source():
     rows = re.findall(r"^\| `lacewing\.([\w.]+)\.(\w+)` \| ([^|]+) \|$", PAGES["SECURITY.md"], re.MULTILINE)
     assert len(rows) > 20

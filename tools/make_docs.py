@@ -1,5 +1,6 @@
 """Writes docs/commands.md from the table of the chat's commands, docs/configuration.md from the options of the command line,
-docs/server.md from the server's routes and requests, and docs/architectures.md from the rows of architectures.
+docs/server.md from the server's routes and requests, docs/architectures.md from the rows of architectures, and their number into
+README.md.
 
 Tests hold the pages to their sources.
 
@@ -63,6 +64,7 @@ VARIABLES_HEAD = """
 """
 PAGE = Path(__file__).parent.parent / "docs" / "commands.md"
 SERVER = Path(__file__).parent.parent / "docs" / "server.md"
+README = Path(__file__).parent.parent / "README.md"
 CLIENT = Path(__file__).parent.parent / "examples" / "client.py"
 HEAD = """# Commands of the chat
 
@@ -132,3 +134,4 @@ if __name__ == "__main__":
     PAGE.write_text(page(), encoding="utf-8")
     SERVER.write_text(server_docs.page(CLIENT.read_text(encoding="utf-8")), encoding="utf-8")
     architecture_docs.PAGE.write_text(architecture_docs.page(), encoding="utf-8")
+    README.write_text(architecture_docs.counted(README.read_text(encoding="utf-8")), encoding="utf-8")

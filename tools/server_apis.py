@@ -55,7 +55,8 @@ ADMINISTRATION = """
 
 `GET /models` and `GET /v1/models` tell of each model its `status` (`value` "unloaded", "loading", "loaded", or "sleeping" if it
 is in memory and its weights are not; `progress` while something is done; `failed` with a `message`), `capabilities` as Ollama
-names them, `meta` as llama-server has it, `context`, `residency` ("lazy", "eager", or "device" where all weights are on a GPU),
+names them, `meta` as llama-server has it, `context`, `residency` ("lazy", "eager", "streamed", or "device" where all weights are
+on a GPU),
 `template`, `experts` of a mixture, and what it takes of the memory.
 
 `POST /models/load` loads a model, or changes one that is in memory; nobody's answer is cut. A template is another one at once;

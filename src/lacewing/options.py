@@ -180,8 +180,8 @@ class LoadArguments(TypedDict, total=False):
     adapter: str | int | None
     """Which GPU, by index or name, as `lacewing backends` shows them."""
     residency: str
-    """"lazy" pages weights in from the file, "eager" reads them into RAM, "streamed" reads all but the experts of a mixture, which
-    come from the disk when they are chosen; "auto" decides by `memory`."""
+    """"lazy" pages weights in from the file, "eager" reads them into RAM, "streamed" keeps all in RAM except the experts, which are
+    read from disk as the router selects them; "auto" decides by `memory`."""
     memory: str | int | None
     """Of RAM, bytes or "4GiB"; by default what is free."""
     context: int | None

@@ -41,8 +41,8 @@ Adapter = Annotated[str | None, typer.Option(help="Which GPU, as `lacewing backe
 Residency = Annotated[
     str,
     typer.Option(
-        help="Where weights are: auto, lazy (paged in from the file), eager (read into RAM) or streamed (in RAM but for experts, "
-        "which are read when they are chosen).",
+        help="Where weights are: auto, lazy (paged in from the file), eager (read into RAM) or streamed (all in RAM except the "
+        "experts, which are read from disk as the router selects them).",
         metavar="WHERE",
     ),
 ]

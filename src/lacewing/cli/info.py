@@ -53,7 +53,7 @@ def _streaming_lines(facts: dict[str, Any]) -> list[str]:
     if "streaming" not in facts:
         return []
     found = facts["streaming"]
-    lines = [f"  disk: {found['disk_rate'] / 1e9:.2f} GB/s now, in reads of {format_bytes(found['read_bytes'])}"]
+    lines = [f"  disk: {format_bytes(found['disk_rate'])}/s measured now, in reads of {format_bytes(found['read_bytes'])}"]
     for name, told in (("even", "if all experts are used alike"), ("texts", "as in usual texts")):
         most = found["most_tokens"][name]
         speed = "the disk does not limit it" if most is None else f"at most {most:.1f} tokens/s"

@@ -56,13 +56,15 @@ HELP = {
     "lacewing_runs_total": "runs of the engine",
     "lacewing_run_tokens_total": "tokens of these runs, of prompts and answers",
     "lacewing_run_seconds_total": "time of these runs",
-    "lacewing_weight_bytes_read_total": "weights that runs read; of experts an estimate as of even routers, with --expert-metrics "
-    "those that were chosen",
-    "lacewing_expert_hit_ratio": "of the experts chosen since the last rebalancing, those that were on the device that has some",
-    "lacewing_expert_hits_total": "experts of a streamed model that were in RAM when a run chose them, layer by layer",
-    "lacewing_expert_misses_total": "those that were read from the disk",
-    "lacewing_expert_read_bytes_total": "bytes of these reads",
-    "lacewing_expert_wait_seconds_total": "time that runs waited for these reads",
+    "lacewing_weight_bytes_read_total": "bytes of weights that runs used; for experts an estimate that assumes even routing, or "
+    "with --expert-metrics those that were chosen",
+    "lacewing_expert_hit_ratio": "if experts are split between a GPU and the CPU: the share of chosen experts that were on the "
+    "GPU, since the last rebalancing",
+    "lacewing_expert_hits_total": "experts of a streamed model that were in RAM when a router chose them, counted in each layer",
+    "lacewing_expert_misses_total": "experts of a streamed model that were read from disk when a router chose them, counted in "
+    "each layer",
+    "lacewing_expert_read_bytes_total": "bytes of experts that a streamed model has read from disk",
+    "lacewing_expert_wait_seconds_total": "time that runs of a streamed model have waited for experts from disk",
     "lacewing_expert_tokens_total": "tokens that the router of a layer sent to an expert (--expert-metrics)",
     "lacewing_model_state": "1 for the state that a model is in",
     "lacewing_model_memory_bytes": "RAM that a model has for itself",

@@ -55,6 +55,25 @@ def test_experts_of_the_last_answer(mixture):
     say(mixture, "Still there?")
 
 
+def test_lazy_goes_back_to_streamed(mixture, tmp_path):
+    """Also after the model was parked."""
+    run_line(mixture, "/lazy")
+    assert "lazy -> streamed" in run_line(mixture, "/stream").text
+    assert "streamed -> lazy" in run_line(mixture, "/lazy").text and "lazy -> streamed" in run_line(mixture, "/lazy").text
+    assert "all of them fit in RAM" in "".join(run_line(mixture, "/lazy").text + run_line(mixture, "/lazy").text)
+    run_line(mixture, f"/model {tiny('llama-wide', 'gguf', tmp_path)}")
+    assert "/stream streams its experts again" in run_line(mixture, "/model -").text
+    assert "lazy -> streamed" in run_line(mixture, "/lazy").text
+    run_line(mixture, "/lazy off")
+    assert mixture.model.weights.residency == "eager"
+    assert "eager -> lazy" in run_line(mixture, "/lazy").text and "lazy -> eager" in run_line(mixture, "/lazy").text
+
+
+def test_verify_of_a_mixture(mixture):
+    rows = {row[0]: row[-1] for row in run_line(mixture, "/verify").data.rows}
+    assert rows["cpu, streamed"] == rows["cpu, eager"] == "bitwise equal"
+
+
 def statistics(ids, experts):
     """Of one layer for each list of rows in `ids`."""
     found = RoutingStatistics()

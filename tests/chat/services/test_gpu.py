@@ -171,6 +171,13 @@ def test_eager_on_a_gpu_says_where_the_weights_are(chat, monkeypatch):
     assert chat.model.weights.anonymous_bytes == 0 and say(chat, "hello")
 
 
+def test_verify_on_a_gpu(chat):
+    """Residencies mean nothing there: only backends are compared."""
+    rows = run_line(chat, "/verify").data.rows
+    assert [row[0] for row in rows] == ["webgpu", "webgpu again", "cpu", "reference"]
+    assert [row[-1].partition(",")[0] for row in rows[1:]] == ["bitwise equal", "agrees", "agrees"]
+
+
 def test_a_model_that_the_cpu_shares(chat, paths):
     """The conversation goes over and back; the plan is told, and shown by /memory; a lost GPU is a question as ever."""
     first = say(chat, "hello")

@@ -17,6 +17,7 @@ from lacewing.errors import ContextOverflowError, LacewingError, OptionError
 from lacewing.options import LoadOptions
 from tests.chat.client.foreign import chunk, foreign
 from tests.chat.conftest import GREEDY, say
+from tests.checkpoints import tiny
 from tests.server.serving import administered
 
 
@@ -85,6 +86,15 @@ def test_commands_of_a_server(remote, address):
         run_line(chat, "/model nix")
     with pytest.raises(ServerError, match="no-such"):
         run_line(chat, "/template no-such")
+
+
+def test_lazy_goes_back_to_streamed(tmp_path):
+    load = LoadOptions("cpu", context=256, threads=1)
+    with administered(tiny("qwen3moe", "gguf", tmp_path), load=load) as (address, _):
+        chat = RemoteSession(Connection(address))
+        found = [run_line(chat, line).text for line in ("/stream", "/lazy", "/lazy", "/lazy off", "/lazy", "/lazy")]
+        chat.connection.close()
+    assert found == [f"residency: {each}" for each in ("streamed", "lazy", "streamed", "eager", "lazy", "eager")]
 
 
 def test_every_command_is_explained(remote):

@@ -94,6 +94,21 @@ def test_template_and_residency_change_with_the_history_kept(real_page: Page):
     page.wait_for_function("() => document.querySelector('#template')?.dataset.before === 'auto'")
 
 
+def test_only_mixtures_are_streamed(real_page: Page):
+    page = real_page
+    use(page, DENSE)
+    load(page, DENSE)
+    expect(page.locator("#residency option[value=streamed]")).to_have_count(0)
+    page.keyboard.press("Escape")
+    use(page, MIXTURE)
+    load(page, MIXTURE)
+    for residency in ("streamed", "eager"):
+        page.select_option("#residency", residency)
+        page.evaluate("document.querySelector('#residency').dataset.old = ''")
+        page.get_by_role("button", name="Change it").click()
+        expect(page.locator("#residency:not([data-old])")).to_have_value(residency)
+
+
 def test_a_change_that_fails_is_told(real_page: Page, watched: Watched):
     watched.allowed.add("400 (Bad Request)")
     page = real_page

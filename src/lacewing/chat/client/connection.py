@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from lacewing.errors import Cancelled, ContextOverflowError, LacewingError, OptionError
+from lacewing.options import format_bytes
 
 if TYPE_CHECKING:
     import httpx  # at run time only where a server is asked: a chat with a model here need not wait for it
@@ -84,7 +85,9 @@ class Connection:
                 async for piece in self._stream:
                     left -= len(piece)
                     if left < 0:
-                        raise ServerError(f"{address} answered with more than {MAX_ANSWER_BYTES} bytes; the rest was not read")
+                        raise ServerError(
+                            f"{address} answered with more than {format_bytes(MAX_ANSWER_BYTES)}; the rest was not read"
+                        )
                     yield piece
 
             async def aclose(self) -> None:

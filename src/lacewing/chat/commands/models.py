@@ -61,13 +61,15 @@ def model(
 
 @command("lazy", Argument("state", "on/off"), Option("force"))
 def lazy(chat: Session, state: bool | None = None, force: bool = False) -> Reply:
-    """Page weights in from the file (on) or hold them in RAM (off); without an argument, switch between the two.
+    """Page weights in from the file (on) or hold them in RAM (off).
 
-    The conversation and its KV cache are kept, and answers are bitwise the same. Ctrl-C while weights are read keeps the
-    old state. Weights that do not fit the memory plan are refused unless `--force` is given.
+    Without an argument, `/lazy` makes them lazy, and a second `/lazy` restores what they were before, eager or streamed. The
+    conversation and its KV cache are kept, and answers are bitwise the same. Ctrl-C while weights are read keeps the old state.
+    Weights that do not fit the memory plan are refused unless `--force` is given.
     """
-    on = chat.model.weights.residency != "lazy" if state is None else state
-    return Reply("\n".join(evict.change_residency(chat, "lazy" if on else "eager", force)))
+    if state is None:
+        return Reply("\n".join(evict.toggle_lazy(chat, force)))
+    return Reply("\n".join(evict.change_residency(chat, "lazy" if state else "eager", force)))
 
 
 @command("eager", Option("force"))
@@ -78,10 +80,10 @@ def eager(chat: Session, force: bool = False) -> Reply:
 
 @command("stream")
 def stream(chat: Session) -> Reply:
-    """Hold the weights in RAM but for the experts of a mixture, which are read from the disk when a router chooses them.
+    """Keep all weights in RAM except the experts, which are read from disk as the router selects them.
 
-    For models that are larger than memory: the experts that are used most stay, in as many slots as the memory has room for. The
-    conversation and its KV cache are kept, and answers are bitwise the same. `/lazy` and `/eager` go back.
+    This is for mixtures of experts that are larger than memory. The most used experts stay in RAM, as many as fit. The conversation
+    and its KV cache are kept, and answers are bitwise the same. `/lazy` and `/eager` change the residency again.
     """
     return Reply("\n".join(evict.change_residency(chat, "streamed")))
 
@@ -116,10 +118,10 @@ def compare(chat: Session, name: str, text: str | None = None) -> Reply:
 
 @command("verify")
 def verify(chat: Session) -> Reply:
-    """Check that lazy, eager and every backend give the same logits for this file, and show the largest difference.
+    """Check that every residency and every backend gives the same logits for this file, and show the largest difference.
 
-    Lazy and eager weights must agree bit by bit; another backend, which rounds differently, may differ by 5 % of the range of
-    the logits.
+    Lazy, eager and, if the model is a mixture of experts on the CPU, streamed weights must agree bit by bit. Another backend, which
+    rounds differently, may differ by 5 % of the range of the logits.
     """
     return Reply(data=Table(("setup", "largest difference", "likeliest tokens", "verdict"), tuple(inspection.verify(chat))))
 

@@ -115,13 +115,18 @@ def _stage(progress: dict[str, Any]) -> tuple[str, int, int]:
 
 @command("lazy", Argument("state", "on/off"), Option("force"))
 def lazy(chat: RemoteSession, state: bool | None = None, force: bool = False) -> Reply:
-    """Have the server page the weights in from the file (on) or hold them in RAM (off); without an argument, switch.
+    """Have the server page the weights in from the file (on) or hold them in RAM (off).
 
-    This changes the model for everybody who uses the server; answers under way go on. Needs a Lacewing server.
+    Without an argument, `/lazy` makes them lazy, and a second `/lazy` restores what they were before, eager or streamed. This
+    changes the model for everybody who uses the server; answers under way go on. Needs a Lacewing server.
     """
     chat.refresh()
-    on = chat.model.get("residency") != "lazy" if state is None else state
-    return _residency(chat, "lazy" if on else "eager", force)
+    found = chat.model.get("residency")
+    if state is None and found == "lazy":
+        return _residency(chat, chat.before_lazy.get(chat.name, "eager"), force)
+    if state is not False and found in ("eager", "streamed"):
+        chat.before_lazy[chat.name] = found
+    return _residency(chat, "eager" if state is False else "lazy", force)
 
 
 @command("eager", Option("force"))
@@ -132,7 +137,7 @@ def eager(chat: RemoteSession, force: bool = False) -> Reply:
 
 @command("stream")
 def stream(chat: RemoteSession) -> Reply:
-    """Have the server hold the weights in RAM but for the experts of a mixture, which are read when they are chosen."""
+    """Have the server keep all weights in RAM except the experts, which are read from disk as the router selects them."""
     return _residency(chat, "streamed", False)
 
 

@@ -88,7 +88,8 @@ def _park(session: Session, old: OnDevice, was: str) -> bool:
     was = was or model.weights.residency
     if not put_aside(model, "it was parked"):
         return False
-    session.parked.insert(0, Parked(old.formatter, old.name, model, old.routing, was))
+    before = old.before_lazy if was == "lazy" else was
+    session.parked.insert(0, Parked(old.formatter, old.name, model, old.routing, was, before_lazy=before))
     return True
 
 
@@ -190,11 +191,19 @@ def change_residency(session: Session, wanted: str, force: bool = False) -> list
     except OutOfMemoryError as error:
         force_it = " (/eager --force tries it anyway)" if wanted == "eager" else ""
         raise OutOfMemoryError(f"{error}; nothing was changed{force_it}") from None
+    if wanted == "lazy":
+        session.loaded.before_lazy = before
     return [
         f"weights {before} -> {wanted}; RAM {format_bytes(held)} -> {format_bytes(model.memory_bytes)}",
         _speed(session, before, wanted),
         "the conversation and its KV cache are kept; answers are bitwise the same",
     ]
+
+
+def toggle_lazy(session: Session, force: bool = False) -> list[str]:
+    """Lazy weights, or if they are lazy what they were before. Raises what `change_residency` raises."""
+    is_lazy = session.model.weights.residency == "lazy"
+    return change_residency(session, session.loaded.before_lazy if is_lazy else "lazy", force)
 
 
 def _speed(session: Session, before: str, wanted: str) -> str:
@@ -209,6 +218,8 @@ def _speed(session: Session, before: str, wanted: str) -> str:
         return f"expected speed: {now} or better: no page is read from the disk, and their order in memory may be better"
     if wanted == "streamed":
         read = next((row.nbytes for row in model.plan.rows if row.name == "streamed"), 0)
+        if not read:
+            return f"expected speed: {now} once the experts have been read, because all of them fit in RAM"
         return f"expected speed: that of the disk; a token reads {format_bytes(read)} from it, less where experts are used again"
     if model.spec.active_bytes > this_machine().available_bytes:
         return f"expected speed: that of the disk, because a token reads {format_bytes(model.spec.active_bytes)} of weights"

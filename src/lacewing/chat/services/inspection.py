@@ -19,6 +19,7 @@ from lacewing.chat.session.overflow import fit
 from lacewing.chat.session.session import Session
 from lacewing.chat.session.settings import CPU_OPTIONS, Message
 from lacewing.console.output import Columns
+from lacewing.engine.routing import routers
 from lacewing.errors import (
     BackendError,
     Cancelled,
@@ -28,7 +29,7 @@ from lacewing.errors import (
     OutOfMemoryError,
     UnsupportedModelError,
 )
-from lacewing.options import counted, format_bytes
+from lacewing.options import CPU, counted, format_bytes
 from lacewing.placement.background import interruptible
 from lacewing.placement.info import open_headers
 from lacewing.weights import this_machine
@@ -192,10 +193,11 @@ def verify(chat: Session) -> list[Row]:
     backend = chat.model.backend.name
     rows: list[Row] = []
     with _open(chat, backend) as model:
-        base = model.logits(ids)
-        rows.append((f"{backend}, lazy", "", f"{len(ids)} of {len(ids)}", "the reference for the others"))
-        rows.append(_row(f"{backend}, lazy again", base, model.logits(ids), exact=True))
-        rows += _eager(chat, model, backend, ids, base)
+        base, first = model.logits(ids), f"{backend}, lazy" if model.weights_on_host else backend
+        rows.append((first, "", f"{len(ids)} of {len(ids)}", "the reference for the others"))
+        rows.append(_row(f"{first} again", base, model.logits(ids), exact=True))
+        for residency in _residencies(model):
+            rows.append(_resident(chat, model, residency, ids, base))
     for name in known_backends():
         if name != backend:
             rows.append(_backend(chat, name, ids, base))
@@ -217,13 +219,20 @@ def _open(chat: Session, backend: str) -> Model:
     return Model(opened, chat.ui.progress, cancelled=chat.ui.cancelled)
 
 
-def _eager(chat: Session, model: Model, backend: str, ids: list[int], base: Any) -> Iterator[Row]:
+def _residencies(model: Model) -> tuple[str, ...]:
+    """Those besides lazy: none if all weights are on a GPU; only the CPU streams experts."""
+    if not model.weights_on_host:
+        return ()
+    return ("streamed", "eager") if model.backend.name == CPU and routers(model.spec.program) else ("eager",)
+
+
+def _resident(chat: Session, model: Model, residency: str, ids: list[int], base: Any) -> Row:
+    name = f"{model.backend.name}, {residency}"
     try:
-        model.set_residency("eager", chat.ui.progress, chat.ui.cancelled)
+        model.set_residency(residency, chat.ui.progress, chat.ui.cancelled)
     except OutOfMemoryError as error:
-        yield f"{backend}, eager", "", "", f"skipped: {error}"
-    else:
-        yield _row(f"{backend}, eager", base, model.logits(ids), exact=True)
+        return name, "", "", f"skipped: {error}"
+    return _row(name, base, model.logits(ids), exact=True)
 
 
 def _backend(chat: Session, name: str, ids: list[int], base: Any) -> Row:

@@ -203,14 +203,14 @@ def compatible(loaded: OnDevice | Parked, changes: Mapping[str, Any]) -> bool:
 def unpark(session: Session, target: Parked, changes: Mapping[str, Any], notices: list[str]) -> OnDevice:
     """Back to a model that is here: only what was said meanwhile is read. If anything fails, it stays parked."""
     check_usable(target)
-    loaded = OnDevice(target.formatter, target.name, target.model, target.routing)
+    loaded = OnDevice(target.formatter, target.name, target.model, target.routing, before_lazy=target.before_lazy)
     read_history(loaded, session, notices)
     wanted = changes.get("residency")
     if wanted in RESIDENCIES[1:] and loaded.model.weights_on_host:
         loaded.model.set_residency(wanted, session.ui.progress, session.ui.cancelled)
     elif target.was != "lazy":
-        again = "/eager" if target.was == "eager" else "/stream"
-        notices.append(f"parking made its weights lazy; {again} reads them into RAM again")
+        again = "/eager reads them into RAM again" if target.was == "eager" else "/stream streams its experts again"
+        notices.append(f"parking made its weights lazy; {again}")
     session.parked.remove(target)
     replace_current(session, loaded)
     return loaded

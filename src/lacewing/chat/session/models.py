@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,10 +34,12 @@ class _ChatModel:
 
 @dataclass(eq=False)
 class _Open(_ChatModel):
-    """A model that runs. `routing` observes its engine, if somebody watches the experts."""
+    """A model that runs. `routing` observes its engine, if somebody watches the experts. `before_lazy`: the residency of its
+    weights before they were made lazy."""
 
     model: Model
     routing: AnswerRouting | None = None
+    before_lazy: str = field(default="eager", kw_only=True)
 
     @property
     def info(self) -> ModelInfo:

@@ -32,6 +32,7 @@ class RemoteSession(Conversation):
         self.model = self.find(name)
         self._history = VisibleHistory()
         self._stats: dict[str, float] = {}
+        self.before_lazy: dict[str, str] = {}  # by model: the residency that /lazy found
 
     def find(self, name: str | None) -> dict[str, Any]:
         """A model of the server by its name; without one its default, or the first. Raises OptionError."""

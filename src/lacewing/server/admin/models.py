@@ -40,8 +40,8 @@ class LoadBody(ChangeBody):
 
     residency: Literal["lazy", "eager", "streamed", "auto"] | None = Field(
         None,
-        description='"lazy" pages weights in from the file, "eager" holds them in RAM, "streamed" all but the experts of mixtures, '
-        "which are read when they are chosen; null: as the server was started",
+        description='"lazy" pages weights in from the file, "eager" holds them in RAM, "streamed" holds all in RAM except '
+        "the experts, which are read from disk as the router selects them; null: as the server was started",
     )
     context: Annotated[int, Field(ge=1, le=2**27)] | None = Field(
         None,

@@ -7,6 +7,7 @@ const RESIDENCIES = [
   ["lazy", "mapped from the file"],
   ["auto", "as the server decides"],
 ];
+const STREAMED = ["streamed", "in RAM, except experts"]; // of mixtures only
 
 /** Elements for a model. `run` does what may fail at the server. */
 export function howItRuns(model, models, run) {
@@ -40,7 +41,8 @@ function field(id, label, input) {
 }
 
 function residencyOf(model) {
-  const known = model.residency === "device" ? [["device", "on the GPU"], ...RESIDENCIES] : RESIDENCIES;
+  const known = model.experts ? [STREAMED, ...RESIDENCIES] : [...RESIDENCIES];
+  if (model.residency === "device") known.unshift(["device", "on the GPU"]);
   const list = make(
     "select",
     { id: "residency" },
