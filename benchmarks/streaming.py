@@ -135,7 +135,7 @@ def run(path: Path, residency: str, memory: int, prompt: int, generate: int, thr
         }  # fmt: skip
         if streamed is not None:
             hits, misses = streamed.statistics.hits - use[0], streamed.statistics.misses - use[1]
-            found |= {"hit_rate": hits / (hits + misses), "waited": (streamed.statistics.waited - use[2]) / seconds}
+            found |= {"hit_rate": hits / max(1, hits + misses), "waited": (streamed.statistics.waited - use[2]) / seconds}
     return found
 
 

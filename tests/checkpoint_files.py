@@ -99,14 +99,15 @@ def write_gguf_tensors(path: Path, architecture: str, keys: dict[str, Any], foun
         add[type(value)](f"{architecture}.{key}", value)
     _add_tokenizer(writer, len(found["token_embd.weight"]))
     for name, value in found.items():
+        kind_of_tensor = gguf.GGMLQuantizationType[quant]
         if (
             value.ndim == 1
             or quant == "F32"
+            or value.shape[-1] % gguf.GGML_QUANT_SIZES[kind_of_tensor][0]  # then the usual converters do not quantise it either
             or name.endswith((".bias", "ffn_gate_inp.weight", "shortconv.conv.weight", "ssm_conv1d.weight", *_OF_SCANS))
         ):
             writer.add_tensor(name, value)
         else:
-            kind_of_tensor = gguf.GGMLQuantizationType[quant]
             writer.add_tensor(name, quantised(name, value, quant), raw_dtype=kind_of_tensor)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()

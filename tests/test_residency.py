@@ -19,7 +19,7 @@ def test_an_interrupt_after_the_weights_have_moved(tiny_path, monkeypatch):
     with lacewing.load(tiny_path, backend="cpu", residency="lazy", threads=2, context=64) as model:
         before = model.logits([1, 2, 3, 4])
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr("lacewing.weights.store.release", interrupt)
+            patch.setattr("lacewing.weights.weight.release", interrupt)
             model.set_residency("eager")
         assert model.weights.residency == model.plan.residency == "lazy"
         assert model.memory_bytes == model.step.host_bytes

@@ -9,7 +9,7 @@ from lacewing.formats import open_checkpoint
 from lacewing.models import open_model
 from lacewing.offload.layers import OpLayer, experts_together, op_layers
 from lacewing.program.check import check_program
-from lacewing.program.ops import Attention, Combine, Embed, ExpertLinear, Logits, Route, WriteKeysValues
+from lacewing.program.ops import Combine, Embed, ExpertLinear, Logits, Route, WriteKeysValues
 from tests.checkpoints import CASES, tiny
 from tests.models.running import mapped_weights, open_step, run
 from tests.paged import with_pages
@@ -23,15 +23,19 @@ def test_every_op_has_its_layer(name, tmp_path):
     check_program(program)
     assert sorted(map(str, program.ops)) == sorted(map(str, spec.program.ops))
     found = op_layers(program)
+    written: dict[int, int | None] = {}
     for op, place in zip(program.ops, found, strict=True):
-        if isinstance(op, WriteKeysValues | Attention):
-            assert place.layer == op.state  # one state a layer
+        for index in op.state_ids:
+            if not spec.config.shared_kv or isinstance(op, WriteKeysValues):
+                assert written.setdefault(index, place.layer) == place.layer  # a state is of one layer
         assert {".".join(weight.split(".")[:2]) for weight in op.weight_names if "blk." in weight} <= {f"blk.{place.layer}"}
-        assert place.experts or not isinstance(op, Route | ExpertLinear | Combine)  # and activations between them
+        chosen = isinstance(op, Combine) and op.x.buffer.name == "expert_outs"  # others only add
+        assert place.experts or not (chosen or isinstance(op, Route | ExpertLinear))  # and activations between them
     assert isinstance(program.ops[0], Embed) and found[0] == OpLayer(None)
     assert isinstance(program.ops[-1], Logits) and found[-1] == OpLayer(None, head=True)
     layers = [place.layer for place in found if place.layer is not None]
-    assert layers == sorted(layers) and set(layers) == set(range(len(spec.program.states)))
+    assert layers == sorted(layers) and set(layers) == set(range(spec.config.layers))
+    assert list(written.values()) == sorted(written.values())  # in the order of the layers
 
 
 @pytest.mark.parametrize("name", ["glm4moe", "deepseek2-lite", "llama4"])

@@ -21,6 +21,7 @@ from lacewing.formats import read
 from lacewing.formats.checkpoint import ByteRange, TensorInfo
 from lacewing.quants import by_name
 from lacewing.weights import WeightStore, store, tiles
+from lacewing.weights import weight as weight_module
 from lacewing.weights.tiles import Tiles
 from tests.weights.stores import cancelled_at_every_look, contents
 
@@ -131,7 +132,7 @@ def at_each_instruction(work: Callable[[], object], between: Callable[[int], obj
     count = itertools.count()
 
     def trace(frame: FrameType, event: str, arg: object) -> object:
-        if frame.f_code.co_filename != store.__file__:
+        if frame.f_code.co_filename not in (store.__file__, weight_module.__file__):
             return None
         frame.f_trace_opcodes = True
         if event == "opcode":

@@ -123,28 +123,31 @@ class DeviceModel:
         `force`: lazy or eager whatever the memory plan says; `reason` is then what it tells.
 
         Raises OptionError if all weights are on a GPU: then nothing would be gained by reading them; or if none can be streamed.
-        Raises OutOfMemoryError or Cancelled; the state before is then whole.
+        Raises OutOfMemoryError or Cancelled; the state before is then whole, or the weights are lazy where the memory does not
+        hold the old ones and the new ones.
         """
         if residency == self.weights.residency and self.on_device:
             return
         if not self._placement.on_host:
             raise OptionError(f"the weights are on {self.backend.facts().name}; {residency} is about weights in RAM")
-        options, before = dataclasses.replace(self._info.options, residency=residency), self.weights.residency
+        options = dataclasses.replace(self._info.options, residency=residency)
         if force and residency != "streamed":
             plan = self.plan.instead(residency, f"{residency}: {reason}")
         else:
             plan = self._placement.replan(options, self.memory_bytes)
+        if "lazy" not in (residency, self.weights.residency) and plan.needed_bytes + self.memory_bytes > plan.budget_bytes:
+            self.set_residency("lazy", force=True, reason="memory does not hold the old weights and the new ones")
         self._placement.slot(self.weights, plan)
         change = self.weights.prepare(residency, progress, cancelled)  # while others use them
         with self.engine.exclusive():
             try:
-                change()
+                change.make()
                 self.step.rebind()
             except BaseException:
-                if self.weights.residency != before:
-                    self.weights.set_residency(before)
-                    self.step.rebind()
+                change.undo()
+                self.step.rebind()
                 raise
+            change.keep()
             self._placement = dataclasses.replace(self._placement, plan=plan)
 
     @property

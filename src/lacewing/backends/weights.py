@@ -51,6 +51,9 @@ class ExpertSlots(Protocol):
     clock: np.ndarray
     """int64 (1,): runs that have begun; who runs the mixture counts them."""
 
+    chosen: np.ndarray
+    """int64 (1,), for whoever computes to add to: experts that runs have chosen, each once a run, missing or not."""
+
     @property
     def addresses(self) -> Mapping[str, np.ndarray]:
         """Of each stack of the mixture int64 (E,): where the rows of an expert begin; 0: it is not in RAM."""

@@ -143,7 +143,8 @@ def _slots(needs: MemoryRequirements, options: LoadOptions, budget: int, source:
         if asked:
             raise OptionError("only mixtures of experts that the CPU runs are streamed; choose `residency='lazy'` or `'eager'`")
         return None
-    found = slots_within(needs.mixtures, budget - needs.fixed_bytes - needs.trunk_bytes)
+    share = 1.0 if asked or options.memory_bytes == budget else AUTO_SHARE
+    found = slots_within(needs.mixtures, int(budget * share) - needs.fixed_bytes - needs.trunk_bytes)
     if asked and found is None:
         least = needs.fixed_bytes + needs.trunk_bytes + least_slots(needs.mixtures).nbytes
         raise OutOfMemoryError(
@@ -252,8 +253,8 @@ def _choose(needs: MemoryRequirements, slots: SlotCount | None, budget: int, sou
     share = 1.0 if options.memory_bytes == budget else AUTO_SHARE
     total, room = format_bytes(fixed + weight_bytes), format_bytes(budget * share)
     part = "" if share == 1 else f"{share:.0%} of "
-    if slots is not None and fixed + weight_bytes > budget:
-        return "streamed", f"streamed: everything would take {total}, but {source} is {format_bytes(budget)}"
+    if slots is not None and fixed + weight_bytes > budget * share:
+        return "streamed", f"streamed: everything would take {total}, but {part}{source} is {room}"
     if 2 * active_bytes <= weight_bytes and 2 * weight_bytes > budget:  # a mixture of experts: most weights rest most of the time
         return "lazy", (
             f"lazy: of {format_bytes(weight_bytes)} a token reads {format_bytes(active_bytes)}, "

@@ -37,7 +37,7 @@ def first_fit(info: ModelInfo, levels: Sequence[Level], options: LoadOptions | N
     `options`: as for `place`. Raises OutOfMemoryError if it fits at none.
     """
     options = options or info.options
-    found: list[tuple[tuple[int, bool], int, Placement]] = []
+    found: list[tuple[tuple[int, bool, int], int, Placement]] = []
     problem: OutOfMemoryError | None = None
     most = max((level.freed for level in levels if level.for_speed), default=0)
     for index, level in enumerate(levels):
@@ -48,8 +48,8 @@ def first_fit(info: ModelInfo, levels: Sequence[Level], options: LoadOptions | N
         except OutOfMemoryError as error:
             problem = error
             continue
-        eager = placement.plan.residency == "eager" or options.residency == "lazy"
-        found.append(((placement.device_bytes, eager), index, placement))
+        eager, slots = placement.plan.residency == "eager" or options.residency == "lazy", placement.plan.slots
+        found.append(((placement.device_bytes, eager, slots.layer if slots else 0), index, placement))
         if not placement.on_host or (placement.gpu is None and eager and level.freed >= most):
             break  # nothing is faster
     if not found:

@@ -10,140 +10,54 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
-
-import numpy as np
 
 from lacewing.backends.weights import TileOrder
 from lacewing.errors import ModelFormatError, OptionError, WeightError
 from lacewing.formats.checkpoint import Identity, TensorInfo
-from lacewing.formats.read import identity, mapped, release
+from lacewing.formats.read import identity, release
 from lacewing.options import Progress
-from lacewing.quants.base import Quant
 from lacewing.weights.eager import Cancel, Ranges, ranges_bytes, read_weights
 from lacewing.weights.experts import ExpertCache, SlotCount
-from lacewing.weights.experts.cache import LayerExperts
 from lacewing.weights.experts.source import Stacks
 from lacewing.weights.tiles import Tiles
+from lacewing.weights.weight import Eager, Memory, Owned, Weight
 
 GLANCE_SECONDS = 1.0  # between two looks at the files while tokens are made
 
 
-class _Owned(NamedTuple):
-    """Bytes in RAM and the order that they are in (None: row after row), which come and go together."""
+class Change:
+    """A change of residency whose bytes are read: `make` makes it, `undo` takes it back, `keep` lets the old memory go."""
 
-    memory: np.ndarray
-    tiles: Tiles | None
+    def __init__(self, store: WeightStore, eager: Eager | None, needed: bool):
+        self._store, self._new, self._needed = store, eager, needed
+        self._old: Eager | None = None
+        self._made = False
 
-    def rows(self) -> np.ndarray:
-        """uint8 (nbytes,), read-only, row after row; a copy of what is in tile order."""
-        if self.tiles is None:
-            return self.memory
-        rows = np.empty_like(self.memory)
-        self.tiles.reorder(self.memory, rows, tiled=True)
-        rows.flags.writeable = False
-        return rows
+    def make(self) -> None:
+        """From now on the weights are what they are to be; steps are to be bound again."""
+        if self._needed:
+            self._old, self._made = self._store._memory.eager, True  # before it is made: an interrupt may come at any moment
+            self._store._exchange(self._new)
 
+    def undo(self) -> None:
+        """As before `make`; nothing is read again."""
+        if self._made:
+            self._store._exchange(self._old)
+            self._made = False
+        self._close(self._new)
 
-@dataclass(frozen=True)
-class _Eager:
-    """What eager weights have in RAM, by name (tied ones the same), and its bytes; `experts`: the slots of streamed ones."""
+    def keep(self) -> None:
+        """Once nothing uses the old memory."""
+        if self._made:
+            self._close(self._old)
+        self._old = None
 
-    owned: Mapping[str, _Owned]
-    nbytes: int
-    experts: ExpertCache | None = None
-
-
-class _Memory:
-    """Where all weights of a store look. Its one attribute is set as a whole, so that an interrupt and other threads find the
-    weights of one residency."""
-
-    def __init__(self) -> None:
-        self.eager: _Eager | None = None  # None: lazy
-
-
-class Weight:
-    """One named tensor. `shape` is outermost first: a linear weight is (out, in), experts are (E, out, in)."""
-
-    def __init__(self, name: str, tensor: TensorInfo, files: Mapping[Path, Identity], memory: _Memory):
-        self._files, self._memory = files, memory
-        self.name = name  # in the store: the tensor's own may be that of its file
-        self.shape = tensor.shape
-        self.quant: Quant = tensor.quant
-        self.ranges = tensor.ranges
-        self.nbytes = tensor.nbytes
-        self.scale_block = tensor.scale_block
-        self.scales: Weight | None = None  # factors of blocks of rows and columns; a weight of the store as well
-        self._views: list[np.ndarray] | None = None
-        self._closed = False
-
-    @property
-    def _owned(self) -> _Owned | None:
-        eager = self._memory.eager
-        return None if eager is None else eager.owned.get(self.name)
-
-    @property
-    def slots(self) -> LayerExperts | None:
-        """Where the experts of a streamed stack are; None: it is not streamed."""
-        eager = self._memory.eager
-        return None if eager is None or eager.experts is None else eager.experts.layer_of(self.name)
-
-    @property
-    def parts(self) -> list[np.ndarray]:
-        """uint8 (nbytes,) of each range: one, or one for each index of the first axis. Read-only."""
-        if self._closed:
-            raise WeightError(f"weight {self.name} was closed with its model")
-        owned, views = self._owned, self._views  # taken once: another thread may change the residency meanwhile
-        if owned is not None:
-            rows, ends = owned.rows(), np.cumsum([part.nbytes for part in self.ranges])
-            return [rows[end - part.nbytes : end] for end, part in zip(ends.tolist(), self.ranges, strict=True)]
-        if views is None:
-            views = self._views = [mapped(part, self._files.get(part.path)) for part in self.ranges]
-        return views
-
-    @property
-    def data(self) -> np.ndarray:
-        """uint8 (nbytes,), read-only: the blocks, row after row. Take it again after the residency has changed.
-
-        Raises WeightError for a lazy weight that is in several places of its files; its `parts` are there all the same.
-        """
-        owned = self._owned
-        if owned is not None:
-            return owned.rows()
-        parts = self.parts
-        if len(parts) != 1:
-            raise WeightError(f"weight {self.name} lies in {len(parts)} places of its files; load it eagerly, or use its parts")
-        return parts[0]
-
-    @property
-    def tiled(self) -> np.ndarray | None:
-        """uint8 (nbytes,), read-only: the blocks in tile order, where eager weights have it; `data` and `parts` are then copies."""
-        owned = self._owned
-        return None if owned is None or owned.tiles is None else owned.memory
-
-    def dequantise(self) -> np.ndarray:
-        """All values, float32 of the weight's shape; for tests and the reference backend."""
-        parts = [self.quant.dequantise(part) for part in self.parts]
-        values = np.concatenate(parts).reshape(self.shape) if parts else np.empty(self.shape, np.float32)
-        if self.scales is None:
-            return values
-        factors, (rows, columns) = self.scales.dequantise(), self.scale_block
-        factors = factors.repeat(rows, -2)[..., : self.shape[-2], :].repeat(columns, -1)[..., : self.shape[-1]]
-        return np.asarray(values * factors)
-
-    def _unmap(self) -> None:
-        views, self._views = self._views, None
-        for view in views or ():
-            release(view)
-
-    def _close(self) -> None:
-        self._views, self._closed = None, True
-
-    def __repr__(self) -> str:
-        return f"Weight({self.name}, {'x'.join(map(str, self.shape))}, {self.quant})"
+    @staticmethod
+    def _close(eager: Eager | None) -> None:
+        if eager is not None and eager.experts is not None:
+            eager.experts.close()
 
 
 class WeightStore(Mapping[str, Weight]):
@@ -157,7 +71,7 @@ class WeightStore(Mapping[str, Weight]):
         paths = {part.path for tensor in tensors.values() for part in tensor.ranges}
         self._files = {path: identity(path) if identities is None else identities[path] for path in paths}
         self._looked = -GLANCE_SECONDS  # when the files were checked last, by the monotonic clock
-        self._memory = _Memory()
+        self._memory = Memory()
         self._weights = {name: Weight(name, tensor, self._files, self._memory) for name, tensor in tensors.items()}
         for name, tensor in tensors.items():
             self._weights[name].scales = None if tensor.scales is None else self._weights[tensor.scales]
@@ -228,15 +142,17 @@ class WeightStore(Mapping[str, Weight]):
         Raises Cancelled, ModelFormatError (a file changed) or OutOfMemoryError; the state before is then whole.
         Arrays taken before stay valid as long as they are held; take `data` again to let their memory go.
         """
-        self.prepare(residency, progress, cancelled)()
+        change = self.prepare(residency, progress, cancelled)
+        change.make()
+        change.keep()
 
-    def prepare(self, residency: str, progress: Progress | None = None, cancelled: Cancel | None = None) -> Callable[[], None]:
+    def prepare(self, residency: str, progress: Progress | None = None, cancelled: Cancel | None = None) -> Change:
         """As `set_residency`, but what it returns makes the change, in no time: the weights may be used while they are read."""
         if residency not in ("lazy", "eager", "streamed"):
             raise OptionError(f"`residency` is {residency!r}; it must be lazy, eager or streamed")
         if residency == "streamed" and (not self._mixtures or self._slots is None):
             raise OptionError("only the experts of a mixture are streamed; choose lazy or eager")
-        eager: _Eager | None = None
+        eager: Eager | None = None
         with self._lock:
             self._refuse_closed()
             if residency != self.residency:
@@ -244,34 +160,36 @@ class WeightStore(Mapping[str, Weight]):
                 if residency != "lazy":
                     eager = self._read(residency == "streamed", progress, cancelled)
 
-        def change() -> None:
-            with self._lock:
-                self._refuse_closed()
-                if residency == self.residency:
-                    return
-                before, self._memory.eager = self._memory.eager, eager
-                if before is not None and before.experts is not None:
-                    before.experts.close()
-                for name in () if eager is None else eager.owned:
-                    self._weights[name]._unmap()
+        return Change(self, eager, residency != self.residency)
 
-        return change
+    def _exchange(self, eager: Eager | None) -> None:
+        """What the weights have in RAM from now on; steps may still use what they had before."""
+        with self._lock:
+            self._refuse_closed()
+            self._memory.eager = eager
+            for name in () if eager is None else eager.owned:
+                self._weights[name]._unmap()
 
     def _refuse_closed(self) -> None:
         if self._closed:
             raise WeightError("the weights were closed with their model")
 
-    def _read(self, streamed: bool, progress: Progress | None, cancelled: Cancel | None) -> _Eager:
+    def _read(self, streamed: bool, progress: Progress | None, cancelled: Cancel | None) -> Eager:
         tiles, kept, experts = self._tiles(), self._kept, None
         if streamed and self._slots is not None:
             experts = ExpertCache(self._weights, self._mixtures, self._files, self._slots)
             kept = (set(self._weights) if kept is None else kept) - {name for stacks, _ in self._mixtures for name in stacks}
-        memory = read_weights(self._places(kept), tiles, self._files, progress, cancelled, self._nodes)
-        self._check_files()  # nothing else would tell of a change during the last read
-        owned = {ranges: _Owned(each, tiles.get(ranges)) for ranges, each in memory.items()}
+        try:
+            memory = read_weights(self._places(kept), tiles, self._files, progress, cancelled, self._nodes)
+            self._check_files()  # nothing else would tell of a change during the last read
+        except BaseException:
+            if experts is not None:
+                experts.close()
+            raise
+        owned = {ranges: Owned(each, tiles.get(ranges)) for ranges, each in memory.items()}
         names = {name: owned[weight.ranges] for name, weight in self._weights.items() if weight.ranges in owned}
         nbytes = sum(each.nbytes for each in memory.values()) + (0 if experts is None else experts.nbytes)
-        return _Eager(names, nbytes, experts)
+        return Eager(names, nbytes, experts)
 
     def release(self) -> None:
         """Let the system have the pages of lazy weights that were touched; they come back by use, mostly from its cache."""

@@ -1,5 +1,7 @@
 """The slots of a layer: who stays, who goes, and what happens when a file or a run fails."""
 
+import errno
+import fcntl
 import os
 import threading
 import time
@@ -45,6 +47,7 @@ def made(path, slots=4, shared=4, apart=False, active=2):
 def fetch(layer, chosen, few=True, check=lambda: None):
     """Runs with these experts, each given once and with its bytes there; the order in which they came."""
     layer.clock += 1
+    layer.chosen += len(chosen)
     layer.counts[chosen] = np.stack([layer.counts[chosen, 0] + 1, np.full(len(chosen), int(layer.clock[0]))], 1)
     came = []
     for some in layer.batches(np.array(chosen, np.int64), few, check):
@@ -73,6 +76,7 @@ def test_bytes_of_the_file_come_to_the_slots(path, content, apart, direct, monke
     (layer,) = cache.layers
     for chosen in ([0, 3], [11, 5], [3, 11], [7, 8, 9, 10]):
         layer.clock += 1
+        layer.chosen += len(chosen)
         for some in layer.batches(np.array(chosen), True, lambda: None):
             for expert in some.tolist():
                 check_bytes(layer, content, expert)
@@ -199,3 +203,59 @@ def test_how_many_slots_fit():
     assert slots_within(layers, 2000) == SlotCount(4, 4, 2000)
     assert slots_within(layers, 10**6) == SlotCount(16, 4, 16 * 300 + 800)
     assert padded(1) == 2 * 4096 and padded(4096) == 2 * 4096 and padded(4097) == 3 * 4096
+
+
+def test_direct_reads_that_are_refused(path, content, monkeypatch):
+    """Some file systems open for direct reads and refuse these; all reads of a wave find that out at once."""
+    real, refused = os.preadv, []
+
+    def preadv(descriptor, buffers, offset):
+        if os.O_DIRECT & fcntl.fcntl(descriptor, fcntl.F_GETFL):
+            refused.append(descriptor)
+            time.sleep(0.01)
+            raise OSError(errno.EINVAL, "Invalid argument")
+        return real(descriptor, buffers, offset)
+
+    monkeypatch.setattr(os, "preadv", preadv)
+    cache = made(path)
+    (layer,) = cache.layers
+    fetch(layer, [0, 3, 5, 7])
+    assert len(refused) > 1
+    for expert in (0, 3, 5, 7):
+        check_bytes(layer, content, expert)
+    before = len(os.listdir("/proc/self/fd"))
+    cache.close()
+    assert len(os.listdir("/proc/self/fd")) == before - 2  # the direct one, and the one that was taken instead
+
+
+def test_a_slow_disk_is_not_a_disk_that_hangs(path, monkeypatch):
+    """Patience begins anew with every read that ends."""
+    cache = made(path, active=4)
+    read = cache.reader._read
+    monkeypatch.setattr(cache.reader, "_read", lambda *which: (time.sleep(0.15), read(*which)))
+    monkeypatch.setattr(cache_module, "PATIENCE", 0.4)
+    fetch(cache.layers[0], [0, 1, 2, 3])
+    fetch(cache.layers[0], [4, 5, 6, 7])
+    cache.close()
+
+
+def test_a_run_that_is_cancelled_while_shared_slots_are_busy(path):
+    cache = made(path, shared=2)
+    (layer,) = cache.layers
+    fetch(layer, [0, 1, 2, 3])
+    slow = SlowReader(cache.reader)
+    looks = []
+
+    def cancel():
+        looks.append(1)
+        raise Cancelled("by a test")
+
+    for _ in range(2):
+        began = time.perf_counter()
+        with pytest.raises(Cancelled):
+            fetch(layer, list(range(4, 12)), few=False, check=cancel)
+        assert time.perf_counter() - began < 1
+    assert looks
+    slow.go.set()
+    fetch(layer, list(range(4, 12)), few=False)
+    cache.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from collections.abc import Mapping
 from dataclasses import replace
@@ -43,7 +44,7 @@ class CpuBackend(Backend):
 
     name = "cpu"
     copies_weights = False
-    streams_experts = True
+    streams_experts = hasattr(os, "preadv")  # positioned reads, which Windows has not
 
     def __init__(self, threads: int | None):
         self.threads = threads or default_threads()

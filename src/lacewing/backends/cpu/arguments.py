@@ -65,9 +65,9 @@ ROUTE = layout(
     "logits logits_stride ids ids_stride weights weights_stride experts active sigmoid bias groups groups_used group_best "
     "renormalise scale scales sparse jitter watched_ids watched_probabilities",
 )
-# `there`: address of a table of int64, 0 for an expert that is not in RAM, or 0: all are; `counts`, `clock`: as of `ExpertSlots`;
-# `stop`: where `place` is written if experts are missing.
-GROUP = layout("Group", "ids ids_stride active experts to there counts clock stop place")
+# `there`: address of a table of int64, 0 for an expert that is not in RAM, or 0: all are; `counts`, `clock`, `chosen`: as of
+# `ExpertSlots`; `stop`: where `place` is written if experts are missing.
+GROUP = layout("Group", "ids ids_stride active experts to there counts clock chosen stop place")
 # What `route.group` writes, int64: how many experts were chosen, then (from GROUPS_HEAD on) their ids, where the pairs of each
 # begin, and all pairs (token * active + part) expert by expert; each list has room for its most.
 GROUPS_HEAD = 64

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from concurrent.futures import TimeoutError as NotDone
-from dataclasses import dataclass
+from concurrent.futures import wait as wait_for
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -17,7 +17,7 @@ from lacewing.formats.checkpoint import ByteRange, Identity
 from lacewing.options import format_bytes
 from lacewing.weights.experts.policy import Usage
 from lacewing.weights.experts.reading import ExpertReader, offset_in
-from lacewing.weights.experts.source import SlotCount, Stacks, padded, ranges_of_experts
+from lacewing.weights.experts.source import PAGE, SlotCount, Stacks, padded, ranges_of_experts
 from lacewing.weights.memory import allocate
 
 PATIENCE = 60.0  # seconds that a read may take
@@ -36,16 +36,19 @@ class StreamStatistics:
     """Since the model was loaded. Of the experts that runs have chosen, layer by layer: how many were in slots, how many were
     read; bytes read, and seconds that runs have waited for them."""
 
-    hits: int = 0
+    chosen: np.ndarray = field(default_factory=lambda: np.zeros(1, np.int64))
     misses: int = 0
     nbytes: int = 0
     waited: float = 0.0
 
     @property
+    def hits(self) -> int:
+        return int(self.chosen[0]) - self.misses
+
+    @property
     def hit_rate(self) -> float | None:
         """None: nothing was chosen."""
-        chosen = self.hits + self.misses
-        return self.hits / chosen if chosen else None
+        return self.hits / int(self.chosen[0]) if self.chosen[0] else None
 
 
 class _Place(NamedTuple):
@@ -63,11 +66,21 @@ class _Read(NamedTuple):
     parts: list[Future[None]]
 
 
+def settle(part: Future[None], path: Path, check: Callable[[], None]) -> None:
+    """Until a read has ended, well or not. `check` is called now and then, and may raise. Raises ModelFormatError if the disk does
+    not answer for long."""
+    began = time.perf_counter()
+    while not wait_for([part], _GLANCE).done:
+        check()
+        if time.perf_counter() - began > PATIENCE:
+            raise ModelFormatError(path, f"the disk has not answered for {PATIENCE:.0f} s")
+
+
 class LayerExperts:
     """The experts of one layer; an `ExpertSlots` of `backends/weights.py`."""
 
     def __init__(self, cache: ExpertCache, stacks: Mapping[str, Stack], memory: Sequence[np.ndarray], active: int):
-        self._cache, self.clock = cache, cache.clock
+        self._cache, self.clock, self.chosen = cache, cache.clock, cache.statistics.chosen
         experts = self.experts = next(iter(stacks.values())).shape[0]
         self._parts = {name: ranges_of_experts(stack.ranges, experts) for name, stack in stacks.items()}
         self.addresses = {name: np.zeros(experts, np.int64) for name in stacks}
@@ -89,9 +102,8 @@ class LayerExperts:
         """
         there = self._slot_of[chosen] >= 0
         hits, misses = chosen[there], chosen[~there]
-        self._cache.statistics.hits += len(hits)
         self._cache.statistics.misses += len(misses)
-        waves, reads = self._waves(chosen, misses, few), list[list[_Read]]()
+        waves, reads = self._waves(chosen, misses, few, check), list[list[_Read]]()
         try:
             self._begin_next(waves, reads)
             if len(hits):
@@ -99,12 +111,14 @@ class LayerExperts:
             while reads:
                 self._begin_next(waves, reads)
                 yield self._finish(reads[0], check)
-                self._let_go(reads.pop(0))
+                self._release_shared(reads.pop(0))
         finally:
             for each in reads:
-                self._let_go(each)
+                self._release_shared(each)
 
-    def _waves(self, chosen: np.ndarray, misses: np.ndarray, few: bool) -> Iterator[list[tuple[int, _Place]]]:
+    def _waves(
+        self, chosen: np.ndarray, misses: np.ndarray, few: bool, check: Callable[[], None]
+    ) -> Iterator[list[tuple[int, _Place]]]:
         """What is read together: all of a handful of tokens at once, else so many that the next wave can be read meanwhile."""
         if not len(misses):
             return
@@ -116,7 +130,7 @@ class LayerExperts:
         size = len(stay) if few else self._wave
         for first in range(0, len(stay), max(1, size)):
             yield list(zip(stay[first : first + size].tolist(), own[first : first + size], strict=False))
-        shared = self._cache.shared_places() if len(pass_on) else []
+        shared = self._cache.shared_places(check) if len(pass_on) else []
         half = len(shared) // 2
         for number, first in enumerate(range(0, len(pass_on), max(1, half))):
             wave = pass_on[first : first + half].tolist()
@@ -164,20 +178,12 @@ class LayerExperts:
         began = time.perf_counter()
         for read in reads:
             for part, ranges in zip(read.parts, self._parts.values(), strict=True):
-                self._wait(part, ranges[read.expert], began, check)
+                settle(part, ranges[read.expert].path, check)
+                part.result()
                 self._cache.statistics.nbytes += ranges[read.expert].nbytes
             self._arrive(read)
         self._cache.statistics.waited += time.perf_counter() - began
         return np.array([read.expert for read in reads], np.int64)
-
-    def _wait(self, part: Future[None], of: ByteRange, began: float, check: Callable[[], None]) -> None:
-        while True:
-            try:
-                return part.result(_GLANCE)
-            except NotDone:
-                check()
-                if time.perf_counter() - began > PATIENCE:
-                    raise ModelFormatError(of.path, f"the disk has not answered for {PATIENCE:.0f} s") from None
 
     def _arrive(self, read: _Read) -> None:
         at = int(read.place.memory.ctypes.data)
@@ -188,7 +194,7 @@ class LayerExperts:
             self._slot_of[read.expert] = read.place.own
             self._expert_in[read.place.own] = read.expert
 
-    def _let_go(self, reads: list[_Read]) -> None:
+    def _release_shared(self, reads: list[_Read]) -> None:
         """Shared slots are for others now."""
         for read in reads:
             if read.place.own < 0:
@@ -210,10 +216,12 @@ class ExpertCache:
         self.statistics = StreamStatistics()
         self.slots, self.shared = slots, slots.shared
         self.reader = ExpertReader(files)
+        self._path = next(iter(files), Path("the model"))  # for errors
         self._busy: dict[int, list[Future[None]]] = {}  # reads that are under way, by the address of the slot
         sizes = [sum(padded(_expert_bytes(weights[name])) for name in stacks) for stacks, _ in layers]
         self.nbytes = slots.layer * sum(sizes) + slots.shared * max(sizes, default=0)
         memory, at = allocate(self.nbytes, "the slots of experts"), 0
+        memory[::PAGE] = 0  # so that the system counts it as used from now on, as the plan does
         self._shared = [_Place(memory[at + i * max(sizes) :][: max(sizes)], -1) for i in range(slots.shared)]
         at += slots.shared * max(sizes, default=0)
         self.layers: list[LayerExperts] = []
@@ -228,14 +236,14 @@ class ExpertCache:
         """That a stack belongs to; None: it is not streamed."""
         return self._layer_of.get(name)
 
-    def shared_places(self) -> list[_Place]:
-        """The shared slots, two at least, that no read of an abandoned run still writes to."""
+    def shared_places(self, check: Callable[[], None]) -> list[_Place]:
+        """The shared slots, two at least, that no read of an abandoned run still writes to; it may wait, as `settle`."""
         found = [place for place in self._shared if not self.is_busy(place.memory)]
         if len(found) >= 2:
             return found
         for place in self._shared:
             for part in self._busy.get(int(place.memory.ctypes.data), ()):
-                part.exception(PATIENCE)
+                settle(part, self._path, check)
         return self._shared
 
     def keep_busy(self, memory: np.ndarray, parts: list[Future[None]]) -> None:
@@ -257,7 +265,7 @@ class ExpertCache:
         )
 
     def close(self) -> None:
-        """Waits for the reads that are under way."""
+        """No expert is read any more."""
         self.reader.close()
 
 

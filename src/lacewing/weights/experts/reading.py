@@ -21,7 +21,13 @@ from lacewing.formats.files import open_regular
 from lacewing.formats.read import identity
 from lacewing.weights.experts.source import PAGE
 
+try:
+    import fcntl
+except ImportError:  # Windows, where experts are not streamed
+    fcntl = None  # type: ignore[assignment]
+
 READERS = 4  # threads; a disk is busy with that many reads of a megabyte
+_PATIENCE = 0.5  # seconds that closing waits for reads that are under way
 _DIRECT = getattr(os, "O_DIRECT", 0)
 
 
@@ -31,6 +37,7 @@ class ExpertReader:
     def __init__(self, files: Mapping[Path, Identity]):
         self._files, self._lock = files, threading.Lock()
         self._open: dict[Path, tuple[int, bool]] = {}  # descriptor, whether its reads are direct
+        self._descriptors: list[int] = []  # all that were opened
         self._pool = ThreadPoolExecutor(READERS, "lacewing-experts")
 
     def submit(self, part: ByteRange, region: np.ndarray) -> Future[None]:
@@ -42,34 +49,34 @@ class ExpertReader:
 
     def _read(self, part: ByteRange, region: np.ndarray) -> None:
         descriptor, direct = self._descriptor(part.path)
+        if direct and not self._read_from(descriptor, True, part, region):
+            descriptor = self._buffered(part.path)
+            direct = False
+        if not direct:
+            self._read_from(descriptor, False, part, region)
+
+    def _read_from(self, descriptor: int, direct: bool, part: ByteRange, region: np.ndarray) -> bool:
+        """Whether it was read; direct reads may be refused."""
         inner = offset_in(part)
         begin, needed = part.offset - inner, inner + part.nbytes
         length = -(-needed // PAGE) * PAGE if direct else needed
         done = 0
         while done < needed:
-            count = self._read_once(part, descriptor, region[done:length], begin + done)
-            whole = count // PAGE * PAGE if direct and done + count < needed else count
-            if count and not whole:  # a direct read can only go on at a page
-                return self._read_buffered(part, region)
+            try:
+                count = os.preadv(descriptor, [region[done:length].data], begin + done)
+            except OSError as error:
+                if direct and error.errno == errno.EINVAL:  # a file system that opens for direct reads, but refuses them
+                    return False
+                raise ModelFormatError(part.path, f"cannot be read: {error.strerror}", offset=begin + done) from None
             if not count:
                 raise ModelFormatError(part.path, "became shorter while experts were read from it", offset=begin + done)
+            whole = count // PAGE * PAGE if direct and done + count < needed else count
+            if not whole:  # a direct read can only go on at a page
+                return False
             done += whole
         if not direct and hasattr(os, "posix_fadvise"):
             os.posix_fadvise(descriptor, begin, length, os.POSIX_FADV_DONTNEED)
-
-    def _read_once(self, part: ByteRange, descriptor: int, target: np.ndarray, offset: int) -> int:
-        try:
-            return os.preadv(descriptor, [target.data], offset)
-        except OSError as error:
-            if error.errno == errno.EINVAL and self._open[part.path][1]:
-                return 1  # a file system that opens for direct reads, but refuses them: go on buffered
-            raise ModelFormatError(part.path, f"cannot be read: {error.strerror}", offset=offset) from None
-
-    def _read_buffered(self, part: ByteRange, region: np.ndarray) -> None:
-        with self._lock:
-            if self._open[part.path][1]:
-                self._open[part.path] = self._opened(part.path, direct=False)
-        self._read(part, region)
+        return True
 
     def _descriptor(self, path: Path) -> tuple[int, bool]:
         with self._lock:
@@ -77,27 +84,40 @@ class ExpertReader:
                 self._open[path] = self._opened(path, direct=bool(_DIRECT))
             return self._open[path]
 
+    def _buffered(self, path: Path) -> int:
+        """Once direct reads were refused."""
+        with self._lock:
+            if self._open[path][1]:
+                self._open[path] = self._opened(path, direct=False)
+            return self._open[path][0]
+
     def _opened(self, path: Path, direct: bool) -> tuple[int, bool]:
-        """Raises ModelFormatError for another file than the one that was opened first."""
-        if direct:
+        """Raises ModelFormatError for what is no regular file, or another file than the one that was opened first."""
+        with open_regular(path)[0] as file:
             try:
-                descriptor = os.open(path, os.O_RDONLY | _DIRECT)
+                descriptor = os.open(path, os.O_RDONLY | _DIRECT) if direct else os.dup(file.fileno())
             except OSError:
-                return self._opened(path, direct=False)
-        else:
-            with open_regular(path)[0] as file:
-                descriptor = os.dup(file.fileno())
+                descriptor, direct = os.dup(file.fileno()), False
+        self._descriptors.append(descriptor)
         if self._files.get(path) not in (None, identity(path)):
-            os.close(descriptor)
             raise ModelFormatError(path, "changed or was replaced after it was opened; load the model again")
+        if not direct and (no_cache := getattr(fcntl, "F_NOCACHE", None)) is not None:  # of macOS
+            fcntl.fcntl(descriptor, no_cache, 1)
         return descriptor, direct
 
     def close(self) -> None:
-        """Waits for the reads that are under way, and closes the files."""
-        self._pool.shutdown(cancel_futures=True)
-        for descriptor, _ in self._open.values():
+        """No read begins any more. Those that are under way end by themselves, soon or when the disk answers; their memory and
+        files stay until then."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        ending = threading.Thread(target=self._end, name="lacewing-experts-end", daemon=True)
+        ending.start()
+        ending.join(_PATIENCE)
+
+    def _end(self) -> None:
+        self._pool.shutdown()
+        for descriptor in self._descriptors:
             os.close(descriptor)
-        self._open.clear()
+        self._descriptors.clear()
 
 
 def offset_in(part: ByteRange) -> int:

@@ -86,7 +86,11 @@ def _sort(low: Lowering, ids: View, experts: int) -> None:
         found = slots()
         return 0 if found is None else int(found.clock.ctypes.data)
 
-    made.set(there=there, counts=counts, clock=clock)
+    def chosen() -> int:
+        found = slots()
+        return 0 if found is None else int(found.chosen.ctypes.data)
+
+    made.set(there=there, counts=counts, clock=clock, chosen=chosen)
     low.emit(made)
     low.sorted[ids] = chain
     low.chains.append(chain)

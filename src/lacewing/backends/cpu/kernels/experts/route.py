@@ -177,6 +177,8 @@ def look_for(args, chosen, starts, found):
         poke_i64(count + 8, clock)
         if peek_i64(peek_i64(args + GROUP.there) + 8 * e) == 0:
             missing += 1
+    total = peek_i64(args + GROUP.chosen)
+    poke_i64(total, peek_i64(total) + found)
     if missing:
         atomic_swap(peek_i64(args + GROUP.stop), peek_i64(args + GROUP.place))
 
