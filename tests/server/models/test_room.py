@@ -15,6 +15,7 @@ from lacewing.server.models import room
 from lacewing.server.models.names import Source
 from lacewing.server.models.room import Action, Held
 from lacewing.server.models.served import Slot
+from lacewing.weights.experts import SlotCount
 from tests.server.models.test_registry import registry_of
 
 # A tiny model takes 8.9 MB by its plan, 6.0 MB when it is there, and 0.76 MB of these are weights.
@@ -206,9 +207,9 @@ def test_health_says_that_the_weights_changed_and_what_to_do(paths, monkeypatch)
 class Fake:
     """A placement as far as `first_fit` looks at it."""
 
-    def __init__(self, device: int, residency: str, whole: bool = False):
+    def __init__(self, device: int, residency: str, whole: bool = False, slots: int = 0):
         self.device_bytes, self.plan, self.on_host, self.gpu = device, self, not whole, device or None
-        self.residency = residency
+        self.residency, self.slots = residency, None if residency != "streamed" else SlotCount(slots, 2)
 
 
 def held(name: str, left: float = 0.0, device: int = 0, users: int = 0, aside: bool = False) -> Held:
@@ -245,6 +246,8 @@ def test_only_what_is_needed_is_given_up(monkeypatch):
     assert names(room.plan(info, two)[0]) == ["aside a"]
     found["answer"] = lambda spare, freed: Fake(0, "eager" if spare >= 13 else "lazy")
     assert names(room.plan(info, two)[0]) == []
+    found["answer"] = lambda spare, freed: Fake(0, "streamed", slots=8 if spare >= 6 else 3)  # more slots are fewer reads
+    assert names(room.plan(info, two)[0]) == ["aside a"]
     on_gpu = [held("a", device=8, left=1), held("b", device=8, left=2), held("c", left=0)]
     found["answer"] = lambda spare, freed: Fake(8, "lazy", True) if freed >= 8 else Fake(0, "eager")
     assert names(room.plan(info, on_gpu)[0]) == ["close a"]
