@@ -1,4 +1,4 @@
-"""Gemma 3n: four residual streams, a learned residual layer, embeddings for each layer, shared keys and values, sparse gates."""
+"""Gemma 3n: four residual streams, a learned residual layer, embeddings for each layer, a shared KV cache, sparse gates."""
 
 from __future__ import annotations
 

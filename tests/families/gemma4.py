@@ -1,4 +1,4 @@
-"""Gemma 4: heads of two sizes; the E models with embeddings for each layer and shared keys and values, experts beside a dense
+"""Gemma 4: heads of two sizes; the E models with embeddings for each layer and a shared KV cache, experts beside a dense
 network, keys that are values."""
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ class Architecture:
     numbers: tuple[str, ...] = ()  # weights of a layer that are read when it is opened: numbers of the program
     uncounted: tuple[str, ...] = ()  # weights that the makers leave out when they count the active parameters of a mixture
     hybrid: bool = False  # not all layers have attention; a GGUF file gives the others 0 key heads
-    attention_free: bool = False  # no layer has attention or a feed-forward, of which a GGUF file says 0
+    attention_free: bool = False  # no layer has attention or a feed-forward; a GGUF file gives both sizes as 0
     block: BlockOf = standard_block  # of each layer
     begin: Edge = nothing
     end: Edge = final_norm

@@ -31,7 +31,7 @@ class PerLayerConfig:
 
 @dataclass(frozen=True)
 class AltUpConfig:
-    """Several residual streams, of which a layer computes with one: `AltUpPredict` of `program/stream_ops.py`."""
+    """Several residual streams; a layer computes with one of them: `AltUpPredict` of `program/stream_ops.py`."""
 
     streams: int
     active: int
@@ -214,7 +214,7 @@ class ModelConfig:
     local_heads: HeadSizes | None = None  # of layers with a window, where they differ
     feed_forwards: tuple[int, ...] = ()  # F of each layer, where they differ
     cutoffs: tuple[float | None, ...] = ()  # of each layer, `GaussianTopK` of the gate of feed-forward; empty: none
-    shared_kv: int = 0  # so many last layers read the keys and values of the last layer of their kind before them
+    shared_kv: int = 0  # so many last layers read the KV cache of the last layer of their kind before them
     keys_are_values: bool = False  # in layers that see everything: values are the keys before their norm
     layer_scale: bool = False  # a factor on what leaves a layer
     per_layer: PerLayerConfig | None = None
@@ -232,7 +232,7 @@ class ModelConfig:
         return self.feed_forwards[layer] if self.feed_forwards else self.feed_forward
 
     def kv_layer(self, layer: int) -> int:
-        """The layer whose keys and values a layer reads."""
+        """The layer whose KV cache a layer reads."""
         own = self.layers - self.shared_kv
         if layer < own:
             return layer
@@ -271,10 +271,10 @@ def check_config(config: ModelConfig, where: str) -> None:
         require(config.altup.streams >= 2, f"{config.altup.streams} residual stream; alternating updates need two")
     if config.shared_kv:
         own = config.layers - config.shared_kv
-        require(own >= 1, f"all of {config.layers} layers share keys and values; the first must have their own")
+        require(own >= 1, f"all of {config.layers} layers share a KV cache; the first must have one of their own")
         kinds = {window is not None for window in config.windows[:own]}
         found = kinds.issuperset(window is not None for window in config.windows)
-        require(found, f"none of the first {own} layers has keys and values for the other {config.shared_kv} of its kind")
+        require(found, f"none of the first {own} layers has a KV cache for the other {config.shared_kv} of its kind")
     if config.altup is not None:
         require(config.altup.active < config.altup.streams, f"stream {config.altup.active} of {config.altup.streams} is active")
     if config.mixture is not None:

@@ -29,7 +29,7 @@ BLOCKS: dict[str, str] = {
     "head counts or widths of each layer by itself": "deci openelm",
     "experts whose activation is clamped afterwards": "step35 step3p5 step3p7 maple bailingmoe3 glm5-next glm5_next hy_v4",
     "a gate of its own weight on attention": "step35 step3p5 step3p7 afmoe laguna spark2_5 muse-glimmer muse_glimmer",
-    "keys and values of different widths": "mimo2 mimo_v2_flash",
+    "K and V heads of different widths": "mimo2 mimo_v2_flash",
     "experts in groups that share a small expert": "grovemoe",
     "a router that reads what attention reads": "smallthinker",
     "norms inside attention and feed-forward": "bitnet grok",

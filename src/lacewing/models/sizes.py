@@ -24,7 +24,7 @@ class ModelSizes:
     expert_bytes: int = 0  # of `weight_bytes`, the part of which a token uses the active experts only
     active_expert_bytes: int = 0
     layer_expert_bytes: Mapping[int, int] = field(default_factory=dict)
-    table_bytes: int = 0  # of `weight_bytes`, tables that stay in their files, of which a token reads a row
+    table_bytes: int = 0  # of `weight_bytes`, tables that stay in their files; a token reads a row of each
 
 
 def measure(program: Program, tensors: Mapping[str, TensorInfo], uncounted: Sequence[str] = ()) -> ModelSizes:

@@ -209,7 +209,7 @@ class OffloadPlanner:
 
 
 def _settled(program: Program, devices: list[int]) -> tuple[int, ...]:
-    """With each state on one device: whoever reads keys and values of an earlier layer does so where these are. Tables are read by
+    """With each state on one device: whoever reads the KV cache of an earlier layer does so where that is. Tables are read by
     the CPU where it takes part at all."""
     owners: dict[int, int] = {}
     for index, op in enumerate(program.ops):

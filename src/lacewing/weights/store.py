@@ -42,7 +42,7 @@ class Change:
             self._store._exchange(self._new)
 
     def undo(self) -> None:
-        """As before `make`; nothing is read again."""
+        """As before `make`; nothing is reloaded."""
         if self._made:
             self._store._exchange(self._old)
             self._made = False
@@ -177,7 +177,7 @@ class WeightStore(Mapping[str, Weight]):
     def _read(self, streamed: bool, progress: Progress | None, cancelled: Cancel | None) -> Eager:
         tiles, kept, experts = self._tiles(), self._kept, None
         if streamed and self._slots is not None:
-            experts = ExpertCache(self._weights, self._mixtures, self._files, self._slots)
+            experts = ExpertCache(self._weights, self._mixtures, self._files, self._slots, cancelled)
             kept = (set(self._weights) if kept is None else kept) - {name for stacks, _ in self._mixtures for name in stacks}
         try:
             memory = read_weights(self._places(kept), tiles, self._files, progress, cancelled, self._nodes)

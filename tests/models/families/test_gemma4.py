@@ -1,4 +1,4 @@
-"""Gemma 4 and 3n: shared keys and values, tables that stay in their files, what configs and files say of heads, real sizes."""
+"""Gemma 4 and 3n: a shared KV cache, tables that stay in their files, what configs and files say of heads, real sizes."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_a_token_that_comes_as_an_embedding_takes_the_row_of_padding(tmp_path: P
         ("gemma4", {"per_layer_config": {"0": {"head_dim": 32}}}, "per_layer_config must be the same"),
         ("gemma4", {"per_layer_config": {"1": {"sliding_window": 4}}}, "must give head_dim"),
         ("gemma4", {"enable_moe_block": True, "num_experts": 4, "top_k_experts": 2, "moe_intermediate_size": 8}, "missing"),
-        ("gemma4-edge", {"num_kv_shared_layers": 6}, "must have their own"),
+        ("gemma4-edge", {"num_kv_shared_layers": 6}, "must have one of their own"),
         ("gemma4-edge", {"num_kv_shared_layers": 4}, "none of the first 2 layers"),
         ("gemma4-edge", {"hidden_size_per_layer_input": 16}, "has shape"),
         ("gemma4-edge", {"vocab_size_per_layer_input": 8}, "has shape"),

@@ -31,6 +31,7 @@ class ExpertWalk:
 
     def __init__(self, lowering: Lowering, stop: int):
         self._lowering = lowering
+        self._clock: np.ndarray | None = None  # of the slots; None: nothing is streamed
         places = {id(op): place for place, op in enumerate(lowering.ops)}
         self._chains: dict[int, tuple[ExpertChain, int, int]] = {}  # and its ops, by the place of its `group`, counted from 1
         for chain in lowering.chains:
@@ -39,13 +40,15 @@ class ExpertWalk:
                 chain.group.set(stop=stop, place=first)
                 self._chains[first] = chain, first, end
 
+    def bind(self) -> None:
+        """After a change of residency."""
+        found = (self._lowering.weights[chain.names[0]].slots for chain, _, _ in self._chains.values())
+        self._clock = next((slots.clock for slots in found if slots is not None), None)  # they have one
+
     def count_run(self) -> None:
         """A run begins."""
-        for chain, _, _ in self._chains.values():
-            slots = self._lowering.weights[chain.names[0]].slots
-            if slots is not None:
-                slots.clock += 1
-                return  # they have one clock
+        if self._clock is not None:
+            self._clock += 1
 
     def fetch(self, stopped: int, few: bool, run: Callable[[int, int], None], check: Callable[[], None]) -> int:
         """Have the missing experts of the chain that stopped, and run it for all that were chosen; where the run goes on.
@@ -88,7 +91,7 @@ class ExpertWalk:
         words[order : order + sum(map(len, parts))] = np.concatenate(parts)
 
     def _tell(self, chain: ExpertChain) -> None:
-        """The kernels, where the experts are now."""
+        """The kernels with tables of their own, where the experts are now; others read those of the slots."""
         for name in chain.names:
             slots = self._lowering.weights[name].slots
             for skipped, table in self._lowering.expert_tables.get(name, ()):

@@ -49,6 +49,7 @@ class CpuStep(Step):
         self._table = aligned(8 * len(OP) * count, np.int64).reshape(count, len(OP))
         for row, (op, arguments) in enumerate(zip(lowering.ops, self._arguments, strict=True)):
             self._table[row] = [kernels[op.kernel], arguments.ctypes.data, op.barrier and row > 0, 0]
+        self._table_at, self._counters_at = int(self._table.ctypes.data), int(self._counters.ctypes.data)
         self._head = head_of(count, self._table, self._state, self._counters, threads)
         self._experts = ExpertWalk(lowering, int(self._head.ctypes.data) + STEP_STOP)
         self._bind(first=True)
@@ -81,8 +82,9 @@ class CpuStep(Step):
         self._bound += bound  # the old ones stay as well, should it fail half-way
         for row, (op, arguments) in enumerate(zip(self._lowering.ops, self._arguments, strict=True)):
             if first and "counter" in op.arguments:
-                op.set(counter=int(self._counters.ctypes.data) + 8 * row)
+                op.set(counter=self._counters_at + 8 * row)
             op.write(arguments, everything=first)
+        self._experts.bind()
         self._bound = bound
 
     def _chain_linears(self) -> None:
@@ -124,8 +126,9 @@ class CpuStep(Step):
             first = self._experts.fetch(stopped, few, self._run_ops, self._stop_if_aborted) if stopped else end
 
     def _run_ops(self, first: int, end: int) -> None:
-        self._head[STEP.ops // 8], self._head[STEP.table // 8] = end - first, self._table[first:].ctypes.data
-        self._head[STEP.counters // 8] = self._counters[first:].ctypes.data
+        head = self._head
+        head[STEP.ops // 8], head[STEP.table // 8] = end - first, self._table_at + first * 8 * len(OP)
+        head[STEP.counters // 8] = self._counters_at + first * 8
         self._pool.run()
         self._stop_if_aborted()
 

@@ -1,4 +1,4 @@
-"""What ops do with pages, in plain NumPy: storing keys and values, choosing positions, attention. T tokens, S positions."""
+"""What ops do with pages, in plain NumPy: storing into the KV cache, choosing positions, attention. T tokens, S positions."""
 
 from __future__ import annotations
 

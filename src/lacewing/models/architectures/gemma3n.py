@@ -131,7 +131,7 @@ def _cutoff(share: float) -> float | None:
 
 
 def gguf(keys: MetadataReader, config: ModelConfig) -> ModelConfig:
-    """The number of layers with keys and values of their own is 20 where older files do not say it."""
+    """Older files do not say how many layers have a KV cache of their own: 20."""
     streams, active = keys.integer("altup.num_inputs", 4, high=MOST_STREAMS), keys.integer("altup.active_idx", 0, low=0)
     if config.per_layer is None:
         raise keys.error("embedding_length_per_layer_input", "is missing or 0; every model of this architecture has some")

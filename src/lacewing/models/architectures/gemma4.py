@@ -1,4 +1,4 @@
-"""Gemma 4: heads of two sizes, keys that are values, embeddings for each layer, shared keys and values, experts beside a dense
+"""Gemma 4: heads of two sizes, keys that are values, embeddings for each layer, a shared KV cache, experts beside a dense
 network. Reference: transformers gemma4; llama.cpp for what a GGUF file says.
 """
 

@@ -17,7 +17,7 @@ def per_layer_inputs(b: Builder) -> None:
     table = b.weight("per_layer_token_embd.weight", per_layer.rows, wide)
     b.ops.append(Lookup(table, looked_up, per_layer.width**0.5, per_layer.other))
     b.project(b.x, "per_layer_model_proj", projected)
-    # the model divides the projection by sqrt(D) first, of which only eps is left after a norm
+    # the model divides the projection by sqrt(D) first; the norm undoes that but for its eps
     b.norm(projected, "per_layer_proj_norm", projected, config.layers, eps=config.eps * config.width)
     b.ops.append(AddScale(looked_up, projected, looked_up, factor=2**-0.5))
 

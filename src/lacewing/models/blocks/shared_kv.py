@@ -1,4 +1,4 @@
-"""Attention with normed values, whose last layers may read the keys and values of earlier ones: Gemma 3n and 4."""
+"""Attention with normed values, whose last layers may read the KV cache of earlier ones: Gemma 3n and 4."""
 
 from __future__ import annotations
 

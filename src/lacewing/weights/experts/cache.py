@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from concurrent.futures import wait as wait_for
+from concurrent.futures import TimeoutError as NotDone
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from lacewing.errors import ModelFormatError
+from lacewing.errors import Cancelled, ModelFormatError
 from lacewing.formats.checkpoint import ByteRange, Identity
 from lacewing.options import format_bytes
 from lacewing.weights.experts.policy import Usage
@@ -21,6 +22,7 @@ from lacewing.weights.experts.source import PAGE, SlotCount, Stacks, padded, ran
 from lacewing.weights.memory import allocate
 
 PATIENCE = 60.0  # seconds that a read may take
+_TOUCHED = 2**28  # bytes of slots that are touched between two looks at whether loading was cancelled
 _GLANCE = 0.05  # seconds between two looks at whether the run was cancelled
 
 
@@ -70,7 +72,10 @@ def settle(part: Future[None], path: Path, check: Callable[[], None]) -> None:
     """Until a read has ended, well or not. `check` is called now and then, and may raise. Raises ModelFormatError if the disk does
     not answer for long."""
     began = time.perf_counter()
-    while not wait_for([part], _GLANCE).done:
+    while not part.done():
+        with contextlib.suppress(NotDone):
+            part.exception(_GLANCE)
+            return
         check()
         if time.perf_counter() - began > PATIENCE:
             raise ModelFormatError(path, f"the disk has not answered for {PATIENCE:.0f} s")
@@ -138,13 +143,11 @@ class LayerExperts:
 
     def _own_places(self, chosen: np.ndarray, scores: np.ndarray, few: bool) -> list[_Place]:
         """Slots that may be filled: free ones, then, if `few`, those of experts that are not chosen, the least used first."""
-        usable = [place for place in self._places if not self._cache.is_busy(place.memory)]
-        found = [place for place in usable if self._expert_in[place.own] < 0]
+        found = np.flatnonzero(self._expert_in < 0)
         if few:
-            needed = {-1, *chosen.tolist()}
-            others = [place for place in usable if self._expert_in[place.own] not in needed]
-            found += sorted(others, key=lambda place: float(scores[self._expert_in[place.own]]))
-        return found
+            others = np.flatnonzero((self._expert_in >= 0) & ~np.isin(self._expert_in, chosen))
+            found = np.concatenate([found, others[np.argsort(scores[self._expert_in[others]], kind="stable")]])
+        return [place for place in map(self._places.__getitem__, found.tolist()) if not self._cache.is_busy(place.memory)]
 
     def _begin_next(self, waves: Iterator[list[tuple[int, _Place]]], reads: list[list[_Read]]) -> None:
         if wave := next(waves, None):
@@ -186,6 +189,7 @@ class LayerExperts:
         return np.array([read.expert for read in reads], np.int64)
 
     def _arrive(self, read: _Read) -> None:
+        self._cache.arrived(read.place.memory)
         at = int(read.place.memory.ctypes.data)
         for name, ranges in self._parts.items():
             self.addresses[name][read.expert] = at + offset_in(ranges[read.expert])
@@ -206,11 +210,16 @@ class ExpertCache:
     """Slots for the experts of a model: of each layer its own, and some that the layers share, one layer at a time.
 
     Memory is taken once and overwritten in place: giving it back and forth would cost more than the policy gains.
-    Raises OutOfMemoryError.
+    Raises OutOfMemoryError; Cancelled, if `cancelled` says so meanwhile.
     """
 
     def __init__(
-        self, weights: Mapping[str, Stack], layers: Sequence[tuple[Stacks, int]], files: Mapping[Path, Identity], slots: SlotCount
+        self,
+        weights: Mapping[str, Stack],
+        layers: Sequence[tuple[Stacks, int]],
+        files: Mapping[Path, Identity],
+        slots: SlotCount,
+        cancelled: Callable[[], bool] | None = None,
     ):
         self.clock = np.zeros(1, np.int64)  # runs that have begun
         self.statistics = StreamStatistics()
@@ -221,7 +230,10 @@ class ExpertCache:
         sizes = [sum(padded(_expert_bytes(weights[name])) for name in stacks) for stacks, _ in layers]
         self.nbytes = slots.layer * sum(sizes) + slots.shared * max(sizes, default=0)
         memory, at = allocate(self.nbytes, "the slots of experts"), 0
-        memory[::PAGE] = 0  # so that the system counts it as used from now on, as the plan does
+        for first in range(0, self.nbytes, _TOUCHED):  # so that the system counts it as used from now on, as the plan does
+            if cancelled is not None and cancelled():
+                raise Cancelled("making room for experts was cancelled")
+            memory[first : first + _TOUCHED : PAGE] = 0
         self._shared = [_Place(memory[at + i * max(sizes) :][: max(sizes)], -1) for i in range(slots.shared)]
         at += slots.shared * max(sizes, default=0)
         self.layers: list[LayerExperts] = []
@@ -249,10 +261,13 @@ class ExpertCache:
     def keep_busy(self, memory: np.ndarray, parts: list[Future[None]]) -> None:
         self._busy[int(memory.ctypes.data)] = parts
 
+    def arrived(self, memory: np.ndarray) -> None:
+        """All of an expert is there."""
+        self._busy.pop(int(memory.ctypes.data), None)
+
     def is_busy(self, memory: np.ndarray) -> bool:
         """Whether a read still writes to a slot."""
-        parts = self._busy.get(int(memory.ctypes.data), [])
-        return not all(part.done() for part in parts)
+        return bool(self._busy) and not all(part.done() for part in self._busy.get(int(memory.ctypes.data), ()))
 
     def __str__(self) -> str:
         found, experts = self.statistics, max((layer.experts for layer in self.layers), default=0)

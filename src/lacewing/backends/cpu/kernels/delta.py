@@ -61,8 +61,8 @@ def load_block(source, stride, block, rows, columns):
 
 @inline
 def store_block(block, target, stride, rows, columns):
-    """The other way. Past the caches, for a unit is read again after the weights of all layers: stores that fetch lines first take
-    longer."""
+    """The other way. Past the caches: the weights of all layers are read before a unit is needed once more, and stores that fetch
+    lines first take longer."""
     aligned = target % VECTOR_BYTES == 0 and stride % VECTOR_BYTES == 0
     for i in range(rows):
         at, to = block + WIDE_BYTES * i, target + stride * i

@@ -85,9 +85,12 @@ def of_experts(low: Lowering, name: str, skipped: int, *, tiled: bool = False) -
     weight = low.weights[name]
     table = aligned(8 * weight.shape[0], np.int64)
     low.memory.kept[f"addresses of {name} + {skipped}"] = table
-    low.expert_tables.setdefault(name, []).append((skipped, table))
+    if skipped:
+        low.expert_tables.setdefault(name, []).append((skipped, table))
 
     def fill() -> int:
+        if weight.slots is not None and not skipped:
+            return int(weight.slots.addresses[name].ctypes.data)
         if weight.slots is not None:
             put_addresses(table, weight.slots.addresses[name], skipped)
             return int(table.ctypes.data)
@@ -105,5 +108,5 @@ def of_experts(low: Lowering, name: str, skipped: int, *, tiled: bool = False) -
 
 
 def put_addresses(table: np.ndarray, addresses: np.ndarray, skipped: int) -> None:
-    """Into a table of `of_experts`, of those experts of a streamed stack that are in RAM; 0 of the others."""
+    """Into a table of `of_experts` that skips something, of those experts of a streamed stack that are in RAM; 0 of the others."""
     np.copyto(table, np.where(addresses != 0, addresses + skipped, 0))

@@ -137,7 +137,7 @@ class Lowering:
         self.head_groups: set[int] = set()  # addresses of what `route.all_heads` makes
         self.sorted: dict[View, ExpertChain] = {}  # ids whose pairs are sorted by expert
         self.chains: list[ExpertChain] = []
-        self.expert_tables: dict[str, list[tuple[int, np.ndarray]]] = {}  # of a stack: bytes skipped, addresses of experts
+        self.expert_tables: dict[str, list[tuple[int, np.ndarray]]] = {}  # of a stack: bytes skipped, if any, and the addresses
 
     # ---- emitting ----
 
