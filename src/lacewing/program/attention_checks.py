@@ -30,7 +30,7 @@ def write_keys_values(c: Checker, op: ops.WriteKeysValues) -> None:
 def select_keys(c: Checker, op: ops.SelectKeys) -> None:
     state = c.paged(op.state)
     index = state.part("index")
-    require(op.state in c.stored, f"state {op.state} is read before its keys and values are written")
+    require(op.state in c.stored, f"state {op.state} is read before it is written")
     require(index is not None and op.heads >= 1 and op.q.width == op.heads * index.width, f"q has width {op.q.width}, for {index}")
     require(op.weights.width == op.heads, f"{op.weights.width} weights for {op.heads} heads")
     require(state.reach is None, "what is chosen must be within reach")
