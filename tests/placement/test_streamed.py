@@ -40,7 +40,7 @@ def test_streaming_that_was_asked_for():
     assert planned(10**6, residency="streamed").slots == SlotCount(16, 4, 16 * 1100 + 440)
     with pytest.raises(OutOfMemoryError, match=r"streaming needs 4.5 KiB at least.*a test gives 4.5 KiB"):
         planned(LEAST - 1, residency="streamed")
-    with pytest.raises(OptionError, match="only mixtures of experts that the CPU runs are streamed"):
+    with pytest.raises(OptionError, match="only mixtures of experts that the CPU runs as a whole are streamed"):
         planned(10**6, MemoryRequirements(17000, 17000, 500, 500), residency="streamed")
 
 

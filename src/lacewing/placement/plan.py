@@ -16,7 +16,7 @@ AUTO_SHARE = 0.8  # of what is free may be filled without being asked to
 _WHERE = {
     "eager": "RAM (eager)",
     "lazy": "mapped from the file (lazy)",
-    "streamed": "RAM, and experts from the disk when they are chosen (streamed)",
+    "streamed": "RAM except experts, which are read as the router selects them (streamed)",
 }
 
 
@@ -129,7 +129,7 @@ def plan(needs: MemoryRequirements, options: LoadOptions, machine: Machine) -> M
     if residency == "lazy" and fixed + needs.active_bytes > budget:
         active = format_bytes(needs.active_bytes)
         reasons.append(f"a token reads {active} of weights, more than can stay in memory: the disk sets the speed")
-    if residency != "streamed" or slots is None:
+    if residency != "streamed":
         slots = None
     in_ram = needs.trunk_bytes + slots.nbytes if slots else needs.weight_bytes if residency == "eager" else 0
     rows = _rows(needs, residency, fixed + in_ram, budget, source, slots)
@@ -141,7 +141,10 @@ def _slots(needs: MemoryRequirements, options: LoadOptions, budget: int, source:
     asked = options.residency == "streamed"
     if not needs.mixtures:
         if asked:
-            raise OptionError("only mixtures of experts that the CPU runs are streamed; choose `residency='lazy'` or `'eager'`")
+            raise OptionError(
+                "only mixtures of experts that the CPU runs as a whole are streamed; use `backend='cpu'` for one, "
+                "or choose `residency='lazy'` or `'eager'`"
+            )
         return None
     share = 1.0 if asked or options.memory_bytes == budget else AUTO_SHARE
     found = slots_within(needs.mixtures, int(budget * share) - needs.fixed_bytes - needs.trunk_bytes)

@@ -59,7 +59,8 @@ async def experts(request: Request) -> JSONResponse:
         raise RequestError(f"{entry.name} is no mixture of experts, so there is no load of experts", "model", code="not_a_mixture")
     watched = await context.experts.counts(served)
     counted = watched.loads.layers()
-    cache, streamed = served.model.engine.step.cache_statistics, served.model.weights.experts
+    streamed = served.model.weights.experts
+    use = served.model.engine.step.cache_statistics if streamed is None else streamed.statistics
     return JSONResponse({
         "model": entry.name,
         "experts": facts.experts.count,
@@ -67,7 +68,7 @@ async def experts(request: Request) -> JSONResponse:
         "since": watched.since,
         "tokens": max(map(sum, counted.values()), default=0) // facts.experts.active,
         "layers": [{"layer": layer, "tokens": tokens} for layer, tokens in counted.items()],
-        "hit_ratio": streamed.statistics.hit_rate if streamed is not None else None if cache is None else cache.hit_rate,
+        "hit_ratio": None if use is None else use.hit_rate,
     })  # fmt: skip
 
 

@@ -27,6 +27,7 @@ _OF_TEXTS = (0.0, 0.594, 0.739, 0.847, 1.0)
 @dataclass(frozen=True)
 class Expected:
     """Hit rates, bytes that a token reads from the disk, and tokens/s that the disk allows however fast all else is; None: any.
+
     "even": if every expert is as likely as any other, which is the worst case; "texts": as for usual texts. `disk_rate` is in
     bytes/s, in reads of `read_bytes`.
     """
