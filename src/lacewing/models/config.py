@@ -269,14 +269,13 @@ def check_config(config: ModelConfig, where: str) -> None:
         require(heads % groups == 0, f"{heads} heads of Mamba do not divide over {groups} groups")
     if config.altup is not None:
         require(config.altup.streams >= 2, f"{config.altup.streams} residual stream; alternating updates need two")
+        require(config.altup.active < config.altup.streams, f"stream {config.altup.active} of {config.altup.streams} is active")
     if config.shared_kv:
         own = config.layers - config.shared_kv
         require(own >= 1, f"all of {config.layers} layers share a KV cache; the first must have one of their own")
         kinds = {window is not None for window in config.windows[:own]}
         found = kinds.issuperset(window is not None for window in config.windows)
         require(found, f"none of the first {own} layers has a KV cache for the other {config.shared_kv} of its kind")
-    if config.altup is not None:
-        require(config.altup.active < config.altup.streams, f"stream {config.altup.active} of {config.altup.streams} is active")
     if config.mixture is not None:
         m = config.mixture
         require(1 <= m.active <= m.experts, f"{m.active} active of {m.experts} experts")

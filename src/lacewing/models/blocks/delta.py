@@ -8,8 +8,7 @@ from __future__ import annotations
 from functools import partial
 
 from lacewing.models.blocks.attention import attention
-from lacewing.models.blocks.decoder import residual_block
-from lacewing.models.blocks.feed_forward import feed_forward, mixture_of_experts
+from lacewing.models.blocks.decoder import forward_of, residual_block
 from lacewing.models.builder import Block, Builder
 from lacewing.models.config import DeltaConfig, ModelConfig
 from lacewing.program.ops import Activation, Buffer, GatedActivation, GatedDelta, Norm, ShortConvolution, SplitHeads
@@ -18,10 +17,9 @@ from lacewing.program.states import FixedState
 
 def hybrid_block(config: ModelConfig, layer: int) -> Block:
     """A delta net or attention, then feed-forward, each as the config says of the layer."""
-    delta, mixture = config.delta, config.mixture
+    delta = config.delta
     mixer: Block = partial(gated_delta, delta) if delta is not None and delta.layers[layer] else attention
-    mixed = mixture is not None and mixture.layers[layer]
-    return residual_block(mixer, partial(mixture_of_experts, mixture) if mixture and mixed else feed_forward)
+    return residual_block(mixer, forward_of(config, layer))
 
 
 def gated_delta(delta: DeltaConfig, b: Builder, layer: int) -> None:
