@@ -28,8 +28,9 @@ _LIBRARY = "uvicorn.error"
 _log = logging.getLogger(NAME)
 _PLAIN = set(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
+_WATCHED = OPEN | {PATH}  # by machines; that a server still loads (503) is what they ask for
 # Asked again and again by programs, such as `chat --server` and the page while a model is being loaded.
-_QUIET = OPEN | {PATH, "/v1/models", "/models", "/models/activity", "/models/experts", "/props", "/slots"}
+_POLLED = {"/v1/models", "/models", "/models/activity", "/models/experts", "/props", "/slots"}
 _LONGEST = 2000  # characters of a value
 
 
@@ -165,8 +166,9 @@ class Requests(Observer):
         finally:
             self._told(status or 499)
             cost = self._costs.pop(name, {})
-            polled = scope["path"] in _QUIET and scope["method"] in ("GET", "HEAD") and 0 < status < 400
-            level = logging.DEBUG if polled else logging.WARNING if status >= 500 else logging.INFO
+            quiet = scope["path"] in _POLLED and scope["method"] in ("GET", "HEAD") and 0 < status < 400
+            quiet |= scope["path"] in _WATCHED
+            level = logging.DEBUG if quiet else logging.WARNING if status >= 500 else logging.INFO
             if _log.isEnabledFor(level):
                 client = scope.get("client")
                 facts = {
