@@ -92,7 +92,8 @@ def test_links_lead_somewhere(page):
 @pytest.mark.parametrize("page", PAGES)
 def test_files_named_exist(page):
     """Paths in backticks, from the root, below src/lacewing, or below the folder that the page is about."""
-    bases = [ROOT, SOURCE, SOURCE / "backends" / "cpu", SOURCE / "backends" / "cpu" / "kernels", SOURCE / "backends" / "webgpu"]
+    cpu, webgpu, cuda = (SOURCE / "backends" / name for name in ("cpu", "webgpu", "cuda"))
+    bases = [ROOT, SOURCE, SOURCE / "backends", cpu, cpu / "kernels", webgpu, cuda]
     for name in re.findall(r"`([\w./-]+(?:\.py|\.jinja|\.md|/))`", PAGES[page]):
         assert any((base / name).exists() for base in bases), f"{page} names {name}"
 

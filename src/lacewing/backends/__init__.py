@@ -1,4 +1,4 @@
-"""Devices. A backend is a folder here, imported when asked for. Its `__init__.py` has
+"""Devices. A backend is a folder here, imported when asked for; `gpu` is what some share. Its `__init__.py` has
 
 `open(threads) -> Backend`, for a backend of several devices `open(threads, adapter, required)`, and
 `candidates(needed_bytes) -> list[Candidate]`.
@@ -15,11 +15,12 @@ from lacewing.errors import BackendError, LacewingError, OptionError
 from lacewing.options import CPU, GPU, REFERENCE
 
 PREFERENCE = (GPU, CPU, REFERENCE)
+SHARED = ("gpu",)  # folders that are no backend
 SEVERAL = (GPU,)  # backends of several devices, which `adapter` tells apart
 
 
 def known_backends() -> list[str]:
-    return sorted(module.name for module in pkgutil.iter_modules(__path__) if module.ispkg)
+    return sorted(module.name for module in pkgutil.iter_modules(__path__) if module.ispkg and module.name not in SHARED)
 
 
 def init_backend(

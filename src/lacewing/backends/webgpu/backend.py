@@ -9,15 +9,15 @@ from dataclasses import replace
 
 from lacewing.backends.base import Backend, DeviceFacts, DeviceMemory
 from lacewing.backends.batch import StepLimits
+from lacewing.backends.gpu.conversion import holds_some, weight_bytes
+from lacewing.backends.gpu.pages import state_bytes
 from lacewing.backends.webgpu import lowering  # noqa: F401  # registers what turns ops into dispatches
 from lacewing.backends.webgpu.buffers import buffer_bytes
 from lacewing.backends.webgpu.device.adapters import Adapter, free_memory
 from lacewing.backends.webgpu.device.device import Device
 from lacewing.backends.webgpu.lowering.compiler import RULES, Compiler
-from lacewing.backends.webgpu.state.states import state_bytes
 from lacewing.backends.webgpu.step.staged import StagedStep
 from lacewing.backends.webgpu.step.step import WebGPUStep
-from lacewing.backends.webgpu.weights.conversion import holds_some, weight_bytes
 from lacewing.backends.webgpu.weights.matrices import Uploader
 from lacewing.backends.webgpu.weights.staging import TURNS, capacity_for
 from lacewing.backends.weights import TensorSpec, WeightView

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from lacewing.backends.batch import StepLimits
-from lacewing.backends.webgpu.lowering.arena import Arena
+from lacewing.backends.gpu.arena import Arena
+from lacewing.backends.gpu.inputs import Inputs
+from lacewing.backends.gpu.pages import layout_of
 from lacewing.backends.webgpu.lowering.attention import Splits
 from lacewing.backends.webgpu.lowering.compiler import logit_rows
-from lacewing.backends.webgpu.lowering.inputs import Inputs
 from lacewing.backends.webgpu.lowering.selection import score_bytes
 from lacewing.backends.webgpu.lowering.transfer import transfer_bytes
-from lacewing.backends.webgpu.state.states import layout_of
 from lacewing.backends.webgpu.step.argmax import argmax_bytes
 from lacewing.backends.webgpu.step.draw import draw_bytes, most_rows
 from lacewing.backends.webgpu.step.top_k import top_k_bytes

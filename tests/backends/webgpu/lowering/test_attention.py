@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from lacewing.backends.gpu.run import Run
 from lacewing.backends.webgpu.lowering.attention import ALONE, PREFILL_TOKENS, most_splits
-from lacewing.backends.webgpu.lowering.dispatches import Run
 from lacewing.errors import OutOfMemoryError, UnsupportedModelError
 from lacewing.program.ops import Attention, Buffer, Linear, View, WriteKeysValues
 from lacewing.program.states import Chunk, Window

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from lacewing.backends.cpu import CpuBackend
+from lacewing.backends.gpu.arena import Arena
+from lacewing.backends.gpu.run import Run
 from lacewing.backends.reference.backend import ReferenceBackend
 from lacewing.backends.webgpu.device.device import Device
 from lacewing.backends.webgpu.lowering import compiler
-from lacewing.backends.webgpu.lowering.arena import Arena
-from lacewing.backends.webgpu.lowering.dispatches import Run
 from lacewing.errors import UnsupportedModelError
 from lacewing.program.ops import Buffer, ClampedActivation, Combine, ExpertLinear, GatedActivation, Linear, Op, Route
 from tests.backends.cpu.kernels.test_experts import (

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lacewing.backends.webgpu.lowering.dispatches import Run
+from lacewing.backends.gpu.run import Run
 from lacewing.program.ops import (
     Attention,
     Buffer,

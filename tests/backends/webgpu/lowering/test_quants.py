@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lacewing.backends.batch import StepLimits
-from lacewing.backends.webgpu.weights.layouts import LAYOUTS
+from lacewing.backends.gpu.layouts import LAYOUTS
 from lacewing.program.ops import Buffer, Embed, Linear, Logits
 from lacewing.program.program import Program
 from lacewing.quants import by_name

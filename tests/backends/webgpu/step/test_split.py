@@ -7,9 +7,9 @@ import pytest
 
 from lacewing.backends.batch import StepLimits
 from lacewing.backends.cpu import CpuBackend
+from lacewing.backends.gpu.conversion import weight_bytes
 from lacewing.backends.webgpu.backend import WebGPUBackend
 from lacewing.backends.webgpu.device.raw import Readback
-from lacewing.backends.webgpu.weights.conversion import weight_bytes
 from lacewing.backends.webgpu.weights.matrices import Uploader
 from lacewing.errors import BackendError, OptionError, OutOfMemoryError
 from lacewing.models import ModelSpec

@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from lacewing.backends.webgpu.weights.conversion import FP8, FP8_BYTES, Rows, as_q8_0, stored_as
-from lacewing.backends.webgpu.weights.layouts import LAYOUTS
+from lacewing.backends.gpu.conversion import FP8, FP8_BYTES, Rows, as_q8_0, stored_as
+from lacewing.backends.gpu.layouts import LAYOUTS
 from lacewing.errors import UnsupportedModelError, WeightError
 from lacewing.program.ops import Buffer, Linear
 from lacewing.quants import QUANTS, by_name

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from lacewing.backends.batch import StepLimits
+from lacewing.backends.gpu.layouts import LAYOUTS
 from lacewing.backends.webgpu.device.device import Device
-from lacewing.backends.webgpu.weights.layouts import LAYOUTS
 from lacewing.backends.webgpu.weights.matrices import Matrix, Uploader
 from lacewing.errors import Cancelled, OutOfMemoryError, UnsupportedModelError
 from lacewing.program.ops import Buffer, Embed, Linear

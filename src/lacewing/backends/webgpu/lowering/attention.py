@@ -9,14 +9,15 @@ from typing import Any
 import numpy as np
 
 from lacewing.backends.batch import StepLimits
+from lacewing.backends.gpu.arena import Place
+from lacewing.backends.gpu.inputs import PREFILL_TOKENS
+from lacewing.backends.gpu.layouts import GROUP
+from lacewing.backends.gpu.pages import CHUNK, PageLayout
+from lacewing.backends.gpu.run import Run
 from lacewing.backends.webgpu.device.device import Slice
 from lacewing.backends.webgpu.device.variant import Variant
-from lacewing.backends.webgpu.lowering.arena import Place
 from lacewing.backends.webgpu.lowering.compiler import RULES, Compiler
-from lacewing.backends.webgpu.lowering.dispatches import Binding, Grid, Run
-from lacewing.backends.webgpu.lowering.inputs import PREFILL_TOKENS
-from lacewing.backends.webgpu.state.layout import CHUNK, PageLayout
-from lacewing.backends.webgpu.weights.layouts import GROUP
+from lacewing.backends.webgpu.lowering.dispatches import Binding, Grid
 from lacewing.errors import UnsupportedModelError
 from lacewing.program import ops
 

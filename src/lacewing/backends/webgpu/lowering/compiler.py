@@ -8,15 +8,16 @@ from typing import Any
 import numpy as np
 
 from lacewing.backends.batch import StepLimits
+from lacewing.backends.gpu.arena import Arena, Place, Quantised
+from lacewing.backends.gpu.inputs import Inputs
+from lacewing.backends.gpu.layouts import GROUP
+from lacewing.backends.gpu.pages import PageLayout, layout_of, state_bytes
+from lacewing.backends.gpu.run import Run
 from lacewing.backends.registry import Rules
 from lacewing.backends.webgpu.device.device import Device, Slice
 from lacewing.backends.webgpu.kernels import number, shader
-from lacewing.backends.webgpu.lowering.arena import Arena, Place, Quantised
-from lacewing.backends.webgpu.lowering.dispatches import Binding, Dispatch, Grid, Router, Run, Stage
-from lacewing.backends.webgpu.lowering.inputs import Inputs
-from lacewing.backends.webgpu.state.layout import PageLayout
-from lacewing.backends.webgpu.state.states import States, layout_of, state_bytes
-from lacewing.backends.webgpu.weights.layouts import GROUP
+from lacewing.backends.webgpu.lowering.dispatches import Binding, Dispatch, Grid, Router, Stage
+from lacewing.backends.webgpu.state.states import States
 from lacewing.backends.webgpu.weights.matrices import Matrix, Uploader
 from lacewing.backends.webgpu.weights.stacks import HeldStack
 from lacewing.backends.weights import WeightView

@@ -10,18 +10,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from lacewing.backends.gpu.arena import Place
+from lacewing.backends.gpu.fusions import Activation, activation_after, experts_before, sum_after
+from lacewing.backends.gpu.layouts import GROUP
+from lacewing.backends.gpu.run import Run
+from lacewing.backends.gpu.stacks import joined
 from lacewing.backends.webgpu.device.device import Slice
 from lacewing.backends.webgpu.kernels import number
-from lacewing.backends.webgpu.lowering.arena import Place
 from lacewing.backends.webgpu.lowering.compiler import RULES, Compiler
-from lacewing.backends.webgpu.lowering.dispatches import Grid, Router, Run
+from lacewing.backends.webgpu.lowering.dispatches import Grid, Router
 from lacewing.backends.webgpu.lowering.expert_biases import expert_bias
-from lacewing.backends.webgpu.lowering.fusions import Activation, activation_after, experts_before, sum_after
 from lacewing.backends.webgpu.lowering.linear import GEMV_TOKENS
 from lacewing.backends.webgpu.lowering.rows import gated
-from lacewing.backends.webgpu.weights.layouts import GROUP
 from lacewing.backends.webgpu.weights.matrices import Matrix, Shard
-from lacewing.backends.webgpu.weights.stacks import joined
 from lacewing.errors import UnsupportedModelError
 from lacewing.program import ops
 from lacewing.program.ops import View

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import Any
 
+from lacewing.backends.gpu.fusions import unused
+from lacewing.backends.gpu.pages import PageLayout
 from lacewing.backends.webgpu.device.device import Slice
 from lacewing.backends.webgpu.lowering import rows
 from lacewing.backends.webgpu.lowering.attention import Before, can_prepare, lower_attention, prepared_runs
 from lacewing.backends.webgpu.lowering.compiler import RULES, Compiler
-from lacewing.backends.webgpu.lowering.fusions import unused
-from lacewing.backends.webgpu.state.layout import PageLayout
 from lacewing.errors import UnsupportedModelError
 from lacewing.program import ops
 from lacewing.program.ops import View

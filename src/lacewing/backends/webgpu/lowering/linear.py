@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from lacewing.backends.gpu.arena import Place
+from lacewing.backends.gpu.fusions import unused
+from lacewing.backends.gpu.layouts import GROUP, RUN
+from lacewing.backends.gpu.run import Run
 from lacewing.backends.webgpu.device.device import Slice
-from lacewing.backends.webgpu.lowering.arena import Place
 from lacewing.backends.webgpu.lowering.compiler import RULES, Compiler
-from lacewing.backends.webgpu.lowering.dispatches import WIDEST, Grid, Run, folded
-from lacewing.backends.webgpu.lowering.fusions import unused
+from lacewing.backends.webgpu.lowering.dispatches import WIDEST, Grid, folded
 from lacewing.backends.webgpu.lowering.rows import gated
-from lacewing.backends.webgpu.weights.layouts import GROUP, RUN
 from lacewing.backends.webgpu.weights.matrices import Matrix
 from lacewing.errors import UnsupportedModelError
 from lacewing.program import ops

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from lacewing.backends.gpu.layouts import GROUP
+from lacewing.backends.gpu.run import Run
 from lacewing.backends.webgpu.lowering.compiler import RULES, Compiler
-from lacewing.backends.webgpu.lowering.dispatches import Grid, Run
-from lacewing.backends.webgpu.weights.layouts import GROUP
+from lacewing.backends.webgpu.lowering.dispatches import Grid
 from lacewing.program import ops
 from lacewing.program.ops import View
 

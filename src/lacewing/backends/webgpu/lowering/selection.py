@@ -7,8 +7,9 @@ from collections.abc import Callable
 import numpy as np
 
 from lacewing.backends.batch import StepLimits
+from lacewing.backends.gpu.run import Run
 from lacewing.backends.webgpu.lowering.compiler import RULES, Compiler
-from lacewing.backends.webgpu.lowering.dispatches import Grid, Run
+from lacewing.backends.webgpu.lowering.dispatches import Grid
 from lacewing.errors import UnsupportedModelError
 from lacewing.program import ops
 from lacewing.program.program import Program

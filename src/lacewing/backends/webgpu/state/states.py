@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from lacewing.backends.gpu.pages import canonical, state_bytes, stored
 from lacewing.backends.webgpu.device.device import Device
 from lacewing.backends.webgpu.device.raw import Recorder
-from lacewing.backends.webgpu.state.layout import PageLayout, page_layout
-from lacewing.errors import OutOfMemoryError, UnsupportedModelError
+from lacewing.errors import OutOfMemoryError
 from lacewing.options import format_bytes
 from lacewing.program.program import Program
-from lacewing.program.states import Group, PagedState, State
+from lacewing.program.states import PagedState
 
 MOVED_BYTES = 2**25  # of pages that are copied, read or written at a time
 
@@ -52,11 +52,6 @@ class StateBuffer:
             recorder.submit()
         self._device.free(self.buffer)
         self.buffer, self.capacity = made, count
-
-
-def state_bytes(state: State) -> int:
-    """Of a page, or of a unit, on the device."""
-    return 4 * page_layout(state).words if isinstance(state, PagedState) else state.unit_bytes
 
 
 class States:
@@ -105,7 +100,7 @@ class States:
         """See `Step.read`."""
         if not ids:
             return np.empty((0, self.groups[group].nbytes), np.uint8)
-        found = [self._canonical(self.groups[group], self._read(state, ids)) for state in self.members(group)]
+        found = [canonical(self.groups[group], self._read(state, ids)) for state in self.members(group)]
         return np.concatenate(found, axis=1)
 
     def write(self, group: int, ids: Sequence[int], data: np.ndarray) -> None:
@@ -113,8 +108,8 @@ class States:
         parts = np.split(data, len(self.groups[group].members), axis=1)
         for state, part in zip(self.members(group), parts, strict=True):
             for first, some in _pieces(ids, state.nbytes):
-                stored = self._stored(self.groups[group], np.ascontiguousarray(part[first : first + len(some)]))
-                for page, words in zip(some, stored, strict=True):
+                words_of = stored(self.groups[group], np.ascontiguousarray(part[first : first + len(some)]))
+                for page, words in zip(some, words_of, strict=True):
                     self._device.write(state.buffer, page * state.nbytes, words)
                 Recorder(self._device.device).submit()
                 self._device.wait()  # the staging memory of queued writes must not pile up
@@ -139,34 +134,6 @@ class States:
             finally:
                 self._device.free(together)
         return found
-
-    @staticmethod
-    def _canonical(group: Group, words: np.ndarray) -> np.ndarray:
-        if not isinstance(group.state, PagedState):
-            return words.view(np.uint8)
-        layout, at, found = page_layout(group.state), 0, []
-        for part in layout.parts:
-            found.append(part.canonical(np.ascontiguousarray(words[:, at : at + part.page_words])))
-            at += part.page_words
-        return np.concatenate(found, axis=1)
-
-    @staticmethod
-    def _stored(group: Group, data: np.ndarray) -> np.ndarray:
-        if not isinstance(group.state, PagedState):
-            return data
-        layout, at, found = page_layout(group.state), 0, []
-        for part, canonical in zip(layout.parts, group.state.parts, strict=True):
-            found.append(part.stored(np.ascontiguousarray(data[:, at : at + canonical.page_bytes])))
-            at += canonical.page_bytes
-        return np.concatenate(found, axis=1)
-
-
-def layout_of(program: Program, state: int, tables: int, table_width: int, value_width: int | None = None) -> PageLayout:
-    """Of a state by its index. Raises UnsupportedModelError for one that is not paged."""
-    found = program.states[state]
-    if not isinstance(found, PagedState):
-        raise UnsupportedModelError(f"state {state} has no keys and values")
-    return page_layout(found, tables, table_width, value_width)
 
 
 def _pieces(items: Sequence[Any], nbytes: int) -> list[tuple[int, Sequence[Any]]]:

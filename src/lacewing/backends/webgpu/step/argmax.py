@@ -7,16 +7,14 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
+from lacewing.backends.gpu.candidates import NOTHING, broken_logits
 from lacewing.backends.webgpu.device.device import Device, Slice
 from lacewing.backends.webgpu.device.raw import Readback, Recorded, Recorder
 from lacewing.backends.webgpu.kernels import shader
 from lacewing.backends.webgpu.lowering.compiler import Compiler
-from lacewing.errors import NumericError
 
 PART = 2048  # logits that a workgroup looks through
 AHEAD = 2  # submissions under way
-BROKEN = 2**32 - 1  # id of a logit that is NaN or infinite
-NOTHING = BROKEN - 1  # where no logit is above minus infinity
 Found = TypeVar("Found", covariant=True)
 
 
@@ -63,13 +61,6 @@ class DeviceArgmax:
         if (chosen >= NOTHING).any():
             raise broken_logits()
         return chosen
-
-
-def broken_logits() -> NumericError:
-    return NumericError(
-        "the model produced NaN or infinite logits; "
-        "the checkpoint may be damaged (compare its checksum), or try `backend='reference'`"
-    )
 
 
 def argmax_bytes(vocab_size: int, rows: int) -> int:

@@ -8,12 +8,13 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from lacewing.backends.batch import Candidates, Draw, Wanted
+from lacewing.backends.gpu.candidates import WANTED, candidates
 from lacewing.backends.webgpu.device.device import Slice
 from lacewing.backends.webgpu.device.raw import Recorded, Recorder
 from lacewing.backends.webgpu.kernels import shader
 from lacewing.backends.webgpu.lowering.compiler import Compiler
 from lacewing.backends.webgpu.step.argmax import AHEAD
-from lacewing.backends.webgpu.step.top_k import WANTED, DeviceTopK, candidates, row_bytes
+from lacewing.backends.webgpu.step.top_k import DeviceTopK, row_bytes
 
 WORDS = 8  # of what the kernel is told of a row: see `draw.wgsl`
 _LEAST = -1e30  # logarithm of no probability

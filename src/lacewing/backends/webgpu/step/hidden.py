@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from lacewing.backends.gpu.arena import Place
 from lacewing.backends.webgpu.device.device import Device
 from lacewing.backends.webgpu.device.raw import Readback, Recorder
-from lacewing.backends.webgpu.lowering.arena import Place
 from lacewing.program.program import Program
 
 

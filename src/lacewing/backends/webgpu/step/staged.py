@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from lacewing.backends.batch import Batch
+from lacewing.backends.gpu.run import Run
 from lacewing.backends.stages import not_alone
 from lacewing.backends.step import SwapIn
 from lacewing.backends.webgpu.device.raw import Recorder
 from lacewing.backends.webgpu.lowering.compiler import Compiler
-from lacewing.backends.webgpu.lowering.dispatches import Run
 from lacewing.backends.webgpu.lowering.transfer import transferred
 from lacewing.backends.webgpu.step.step import WebGPUStep
 from lacewing.backends.webgpu.weights.stacks import put

@@ -11,19 +11,21 @@ from typing import Any
 import numpy as np
 
 from lacewing.backends.batch import Batch, Candidates, Draw, Wanted
+from lacewing.backends.gpu.candidates import WANTED
+from lacewing.backends.gpu.host_rows import HostRows
+from lacewing.backends.gpu.run import Run
 from lacewing.backends.step import KernelTime, RoutedLayer, Step
 from lacewing.backends.webgpu.device.clock import Clock, Timed
 from lacewing.backends.webgpu.device.device import Device
 from lacewing.backends.webgpu.device.raw import Recorder
 from lacewing.backends.webgpu.lowering.compiler import Compiler
-from lacewing.backends.webgpu.lowering.dispatches import Dispatch, Run
+from lacewing.backends.webgpu.lowering.dispatches import Dispatch
 from lacewing.backends.webgpu.step.argmax import AHEAD, Choosing, Found, device_argmax
 from lacewing.backends.webgpu.step.draw import DeviceDraw
 from lacewing.backends.webgpu.step.hidden import head_width, read_rows
-from lacewing.backends.webgpu.step.host_rows import HostRows
 from lacewing.backends.webgpu.step.routes import RouteWatch
 from lacewing.backends.webgpu.step.timing import timed_of
-from lacewing.backends.webgpu.step.top_k import WANTED, DeviceTopK
+from lacewing.backends.webgpu.step.top_k import DeviceTopK
 from lacewing.backends.webgpu.step.wishes import MOST_BIASES
 from lacewing.errors import OptionError
 from lacewing.program.operands import View
@@ -49,7 +51,7 @@ class WebGPUStep(Step):
         self._draw = DeviceDraw(compiler, self._top_k)
         self._dispatches, shared = compiler.finish()
         self._arena, self._places = shared[0].buffer, compiler.arena
-        self._rows = HostRows(compiler)
+        self._rows = HostRows(compiler.program, compiler.weights, compiler.arena)
         self.runs_ahead = not self._rows.of_tables  # the host must see a token before its rows can be looked up
         self._watch = RouteWatch(self._device, compiler.routers, self.limits.chunk, shared, self._dispatches)
         self._states = compiler.states

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from lacewing.backends.gpu.run import Run
 from lacewing.backends.webgpu.device.clock import Timed
-from lacewing.backends.webgpu.lowering.dispatches import Dispatch, Run
+from lacewing.backends.webgpu.lowering.dispatches import Dispatch
 
 
 def timed_of(dispatches: Sequence[Dispatch], run: Run, weight_buffers: Sequence[Any], chosen: float) -> dict[str, Timed]:

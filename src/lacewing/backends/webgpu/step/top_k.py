@@ -8,15 +8,13 @@ from typing import Any
 import numpy as np
 
 from lacewing.backends.batch import Candidates, Wanted
-from lacewing.backends.choice import nothing_allowed
+from lacewing.backends.gpu.candidates import WANTED, candidates
 from lacewing.backends.webgpu.device.device import Slice
 from lacewing.backends.webgpu.device.raw import Readback, Recorded, Recorder
 from lacewing.backends.webgpu.kernels import shader
 from lacewing.backends.webgpu.lowering.compiler import Compiler
-from lacewing.backends.webgpu.step.argmax import BROKEN, NOTHING, broken_logits
 from lacewing.backends.webgpu.step.wishes import MOST_BIASES, WishBuffer, wish_bytes
 
-WANTED = 64
 EACH = 8  # logits of a thread
 PART = 256 * EACH
 LEVEL = 32 * 256  # values of a workgroup that joins parts; the taken ones of a thread are bits of a word
@@ -115,20 +113,3 @@ class DeviceTopK:
         finally:
             readback.release()
         return candidates(words, wanted)
-
-
-def candidates(words: np.ndarray, wanted: Sequence[Wanted]) -> list[Candidates]:
-    """Of each row what `DeviceTopK.copy` brought, uint32. Raises as `DeviceTopK.run`."""
-    rows = len(wanted)
-    best, totals = words[: 2 * WANTED * rows].reshape(rows, WANTED, 2), words[2 * WANTED * rows :].reshape(rows, -1, 2)
-    logits, ids = np.ascontiguousarray(best[:, :, 0]).view(np.float32), best[:, :, 1].astype(np.int64)
-    found = (ids < NOTHING).sum(axis=1).tolist()  # a small vocabulary has fewer
-    if (ids == BROKEN).any() or any(not count and each.mask is None for count, each in zip(found, wanted, strict=True)):
-        raise broken_logits()
-    if not all(found):
-        raise nothing_allowed()
-    largest, sums = (np.ascontiguousarray(totals[:, :, index]).view(np.float32).astype(np.float64) for index in (0, 1))
-    top = largest.max(axis=1)
-    log_sums = (top + np.log((sums * np.exp(largest - top[:, None])).sum(axis=1))).tolist()
-    counts = [min(count, each.count) for count, each in zip(found, wanted, strict=True)]
-    return [Candidates(ids[row, :count], logits[row, :count], log_sums[row]) for row, count in enumerate(counts)]

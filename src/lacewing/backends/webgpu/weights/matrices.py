@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
+from lacewing.backends.gpu.conversion import Rows, stored_as, widest
+from lacewing.backends.gpu.layouts import GROUP, LAYOUTS, RUN, Layout
 from lacewing.backends.webgpu.device.device import Device, Slice
 from lacewing.backends.webgpu.kernels import shader
-from lacewing.backends.webgpu.weights.conversion import Rows, stored_as, widest
-from lacewing.backends.webgpu.weights.layouts import GROUP, LAYOUTS, RUN, Layout
 from lacewing.backends.webgpu.weights.staging import Staging, capacity_for
 from lacewing.backends.weights import WeightView
 from lacewing.errors import OutOfMemoryError, UnsupportedModelError

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lacewing.program.states import PAGE, Q8_BLOCK, Q8_BLOCK_BYTES, PagedState
+from lacewing.errors import UnsupportedModelError
+from lacewing.program.program import Program
+from lacewing.program.states import PAGE, Q8_BLOCK, Q8_BLOCK_BYTES, Group, PagedState, State
 
 CHUNK = 8  # values that kernels load at a time
 
@@ -125,3 +127,38 @@ def page_layout(state: PagedState, tables: int = 0, table_width: int = 0, value_
     keys, values = rows["keys"], rows.get("values")
     width = value_width if value_width is not None else values.width if values else keys.width
     return PageLayout(keys, values, width, tables, table_width, rows.get("index"))
+
+
+def state_bytes(state: State) -> int:
+    """Of a page, or of a unit, on the device."""
+    return 4 * page_layout(state).words if isinstance(state, PagedState) else state.unit_bytes
+
+
+def layout_of(program: Program, state: int, tables: int, table_width: int, value_width: int | None = None) -> PageLayout:
+    """Of a state by its index. Raises UnsupportedModelError for one that is not paged."""
+    found = program.states[state]
+    if not isinstance(found, PagedState):
+        raise UnsupportedModelError(f"state {state} has no keys and values")
+    return page_layout(found, tables, table_width, value_width)
+
+
+def canonical(group: Group, words: np.ndarray) -> np.ndarray:
+    """uint8 (pages, bytes of a page) of uint32 (pages, words of a page), of one member; see `Step.read`."""
+    if not isinstance(group.state, PagedState):
+        return words.view(np.uint8)
+    layout, at, found = page_layout(group.state), 0, []
+    for part in layout.parts:
+        found.append(part.canonical(np.ascontiguousarray(words[:, at : at + part.page_words])))
+        at += part.page_words
+    return np.concatenate(found, axis=1)
+
+
+def stored(group: Group, data: np.ndarray) -> np.ndarray:
+    """The other way."""
+    if not isinstance(group.state, PagedState):
+        return data
+    layout, at, found = page_layout(group.state), 0, []
+    for part, canonical in zip(layout.parts, group.state.parts, strict=True):
+        found.append(part.stored(np.ascontiguousarray(data[:, at : at + canonical.page_bytes])))
+        at += canonical.page_bytes
+    return np.concatenate(found, axis=1)

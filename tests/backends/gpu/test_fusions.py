@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from lacewing.backends.webgpu.lowering.fusions import activation_after, experts_before, sum_after, unused
-from lacewing.backends.webgpu.weights.stacks import joined
+from lacewing.backends.gpu.fusions import activation_after, experts_before, sum_after, unused
+from lacewing.backends.gpu.stacks import joined
 from lacewing.program.ops import AddNorm, Buffer, ClampedActivation, Combine, ExpertLinear, GatedActivation, Linear, Norm
 from lacewing.quants import by_name
 from tests.models.running import MappedWeight

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from lacewing.backends.webgpu.weights.layouts import GROUP
+from lacewing.backends.gpu.layouts import GROUP
 from lacewing.errors import OutOfMemoryError
 from lacewing.options import format_bytes
 from lacewing.program.ops import Buffer, View

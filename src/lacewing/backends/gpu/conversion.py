@@ -12,7 +12,7 @@ from itertools import accumulate
 
 import numpy as np
 
-from lacewing.backends.webgpu.weights.layouts import GROUP, LAYOUTS, RUN
+from lacewing.backends.gpu.layouts import GROUP, LAYOUTS, RUN
 from lacewing.backends.weights import TensorSpec, WeightView
 from lacewing.errors import UnsupportedModelError, WeightError
 from lacewing.quants import by_name

@@ -2,30 +2,39 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 import numpy as np
 
 from lacewing.backends.batch import Batch
-from lacewing.backends.webgpu.device.device import Device
-from lacewing.backends.webgpu.lowering.compiler import Compiler
-from lacewing.backends.weights import rows_of
+from lacewing.backends.gpu.arena import Arena
+from lacewing.backends.weights import WeightView, rows_of
 from lacewing.program.ops import Embed
+from lacewing.program.program import Program
+from lacewing.program.stream_ops import Lookup
+
+
+class Writes(Protocol):
+    """A device that the host can write to."""
+
+    def write(self, buffer: Any, offset: int, data: np.ndarray) -> None:
+        """From byte `offset` on."""
 
 
 class HostRows:
     """Of a program: its `Embed` and its `Lookup` ops."""
 
-    def __init__(self, compiler: Compiler):
-        self._tables = [(op, compiler.weights[op.table], compiler.at(op.out)) for op in compiler.lookups]
-        self._embedded = next((compiler.at(op.out) for op in compiler.program.ops if isinstance(op, Embed)), None)
+    def __init__(self, program: Program, weights: Mapping[str, WeightView], arena: Arena):
+        self._tables = [(op, weights[op.table], arena.view(op.out)) for op in program.ops if isinstance(op, Lookup)]
+        self._embedded = next((arena.view(op.out) for op in program.ops if isinstance(op, Embed)), None)
 
     @property
     def of_tables(self) -> bool:
         """Whether a token's id must be known to the host before its run."""
         return bool(self._tables)
 
-    def write(self, device: Device, arena: Any, batch: Batch) -> None:
+    def write(self, device: Writes, arena: Any, batch: Batch) -> None:
         """All that the batch needs, to the activations."""
         if self._embedded is not None and (given := batch.given) is not None:
             for token, row in zip(*given, strict=True):
