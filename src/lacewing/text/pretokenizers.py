@@ -43,6 +43,9 @@ _EXAONE_MOE = (
 )
 _SEED_CODER = _CONTRACTION + "|" + _WORD + r"|\p{N}{1}| ?[^\s\p{L}\p{N}\r\n]+" + _SPACES
 _LLAMA3_LONG_NUMBERS = _CONTRACTION + "|" + _WORD + r"|\p{N}+" + _MARKS + _SPACES
+# r"\d{1,3}(?=(?:\d{3})*\b)" in the original, which looks to the end of a number from each of its digits: the numbers first that
+# end at the edge of a word, then the one or two digits in front of their threes; the regex behind it cuts the threes
+_THREES_FROM_THE_RIGHT = (r"(?<!\d)\d++\b", r"\A\d{1,2}(?=(?:\d{3})++\z)")
 _PUNCTUATION = r"[\p{P}\$\+<=>\^~\|]+"
 _PUNCTUATION_FALCON = r"[\p{P}\$\+<=>\^~\|`]+"
 _THREE_DIGITS = "[0-9][0-9][0-9]"
@@ -94,6 +97,7 @@ _KINDS: dict[str, PreTokenizer] = {
     "qwen2 deepseek-r1-qwen stablelm2 megrez kormo hunyuan solar-open grok-2": PreTokenizer((_QWEN2,)),
     "qwen35": PreTokenizer((_QWEN35,)),
     "gpt-4o llama4 kanana2 minimax-m2": PreTokenizer((_GPT4O,)),
+    "tiny_aya cohere2moe": PreTokenizer((*_THREES_FROM_THE_RIGHT, _GPT4O)),
     "tekken": PreTokenizer((_TEKKEN,), whole_words=True, add_bos=True),
     "deepseek-v3 hunyuan-dense joyai-llm hy_v4": PreTokenizer(_DEEPSEEK3),
     "deepseek-llm": PreTokenizer(_DEEPSEEK_LLM),
