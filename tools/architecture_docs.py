@@ -173,6 +173,7 @@ def _features(program: Program) -> dict[str, bool]:
             isinstance(op, ops.Norm | ops.AddNorm) and op.centred and "indexer" not in str(op.weight) for op in program.ops
         ),
         "parallel attention and feed-forward": ".ffn_norm." not in names and ".post_attention_norm." not in names and bool(inner),
+        "attention beside Mamba-2 in every layer": {"blk.0.ssm_in.weight", "blk.0.attn_q.weight"} <= program.weights.keys(),
         "norms after branches": ".post_attention_norm." in names and ".post_ffw_norm." in names,
         "low-rank residual branches (LAuReL)": ".laurel_l." in names,
         "a factor for each layer": ".layer_output_scale." in names,

@@ -14,7 +14,7 @@ from lacewing.errors import OptionError
 from tests.checkpoints import prompt_of, tiny
 from tests.tolerance import assert_equal_up_to_rounding
 
-KINDS = ("llama", "gemma3", "gpt-oss", "deepseek3", "lfm2", "qwen35", "granitehybrid", "glm-dsa")
+KINDS = ("llama", "gemma3", "gpt-oss", "deepseek3", "lfm2", "qwen35", "granitehybrid", "glm-dsa", "falcon-h1")
 VERSION_1_FILE = Path(__file__).parents[1] / "data" / "state-version-1.npz"  # written before states had pages, F16, on the CPU
 
 

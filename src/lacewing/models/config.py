@@ -125,7 +125,7 @@ class DeltaConfig:
 class MambaConfig:
     """Layers that mix tokens by Mamba-2: `SelectiveScan` of `program/ops.py`, on what a short convolution gives."""
 
-    kinds: tuple[str, ...]  # of each layer: "mamba", "attention", and where these stand alone "mlp" and "moe"
+    kinds: tuple[str, ...]  # of each layer: "mamba", "attention" or "both", and where these stand alone "mlp" and "moe"
     heads: int
     head_width: int  # P
     states: int  # N
@@ -134,6 +134,8 @@ class MambaConfig:
     limits: tuple[float, float] = (0.0, math.inf)  # of time steps
     log_decay: bool = False  # the weight is the logarithm
     normed: bool = True  # each group's output, after its gate
+    gate_last: bool = False  # the gate comes behind that norm
+    factors: tuple[float, ...] = ()  # on what is projected: the gate, x, b, c and the time steps; empty: none
 
     @property
     def width(self) -> int:
@@ -143,6 +145,16 @@ class MambaConfig:
     def convolved(self) -> int:
         """Columns that the convolution reads."""
         return self.width + 2 * self.groups * self.states
+
+
+@dataclass(frozen=True)
+class MultipliersConfig:
+    """Factors on what the parts of a layer give (muP), where they are not in its weights."""
+
+    attention: float = 1.0
+    mamba: float = 1.0
+    gate: float = 1.0  # of feed-forward, before the activation
+    feed_forward: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -210,6 +222,7 @@ class ModelConfig:
     fused_delta: bool = False  # q, k, v and gates of delta layers stand in one weight, key head by key head
     attention_gate: bool = False  # attn_q makes a gate for each head behind its query
     mamba: MambaConfig | None = None
+    multipliers: MultipliersConfig = MultipliersConfig()
     scale_block: tuple[int, int] | None = None  # rows and columns that share a factor, where weights are stored so; stacks.BY_SHAPE
     local_heads: HeadSizes | None = None  # of layers with a window, where they differ
     feed_forwards: tuple[int, ...] = ()  # F of each layer, where they differ

@@ -12,7 +12,6 @@ BLOCKS: dict[str, str] = {
     "Kimi delta attention (a gated delta rule with gates by channel)":
         "kimi-linear kimi_linear kimi-k3 kimi_k3 bailingmoe3 glm5-next glm5_next",
     "Mamba layers (selective state spaces)": "mamba falcon_mamba jamba plamo2",
-    "attention and Mamba-2 in one layer": "falcon-h1 falcon_h1",
     "the time mixing of RWKV-6": "rwkv6 rwkv6qwen2 rwkv",
     "the time mixing of RWKV-7": "rwkv7 arwkv7",
     "lightning (linear) attention": "minimax-01 minimax minimax_text_01 bailing_hybrid",

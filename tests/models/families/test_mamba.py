@@ -93,6 +93,7 @@ def test_what_configs_say_of_layers(opened):
     listed = ["linear_attention", "mlp", "linear_attention", "full_attention", "mlp", "linear_attention"]
     same = with_config(nemotron, hybrid_override_pattern=None, layers_block_type=listed, num_hidden_layers=None, sliding_window=4)
     assert open_model(same).program == open_model(nemotron).program
+    assert open_model(with_config(nemotron, time_step_min=0.001)).program == open_model(nemotron).program  # see its row
     unlimited = with_config(granite, time_step_limit=[0.0, {"__float__": "Infinity"}])
     assert open_model(unlimited).program == open_model(granite).program
     limited = open_model(with_config(opened["mamba2", "huggingface"], time_step_limit=[0.01, 0.1]))

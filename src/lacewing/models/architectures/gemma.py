@@ -3,6 +3,8 @@
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from lacewing.models.architecture import Architecture
 from lacewing.models.config import ModelConfig
 from lacewing.models.readers.metadata import MetadataReader
@@ -19,8 +21,16 @@ DEFAULTS: dict[str, Any] = {
 
 
 def scaled(keys: MetadataReader, config: ModelConfig) -> ModelConfig:
-    """What the whole family shares, in both formats."""
-    return replace(config, embedding_scale=config.width**0.5)
+    """What the whole family shares. Transformers rounds the factor to the dtype of the embedding, llama.cpp does not."""
+    scale, embedding = config.width**0.5, keys.weights.get("token_embd.weight")
+    rounded = keys.prefix == "" and embedding is not None and embedding.quant.name == "BF16"
+    return replace(config, embedding_scale=_to_bf16(scale) if rounded else scale)
+
+
+def _to_bf16(value: float) -> float:
+    """The nearest, the even one of two."""
+    bits = int(np.float32(value).view(np.uint32))
+    return float(np.uint32(((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16) << 16).view(np.float32))
 
 
 ARCHITECTURE = Architecture(

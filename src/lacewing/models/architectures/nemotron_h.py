@@ -1,8 +1,8 @@
 """Nemotron-H, Nemotron Nano 2 and Nemotron 3: every layer is Mamba-2, attention without RoPE, a feed-forward or experts.
 
 Feed-forwards have no gate, but a squared ReLU; experts may work in a latent space. References: transformers nemotron_h; llama.cpp
-for what a GGUF file says. Time steps are limited by `time_step_limit`, as in the makers' code; transformers limits them by
-`time_step_min`, and in prompts alone.
+for what a GGUF file says. Time steps are limited by `time_step_limit`, as in the makers' modeling_nemotron_h.py: published files
+have no limit there. Transformers 5.24 raises them to `time_step_min`, in prompts alone; llama.cpp has no limits.
 """
 
 from dataclasses import replace

@@ -5,7 +5,7 @@ from __future__ import annotations
 from lacewing.models.builder import Builder
 from lacewing.models.config import MixtureConfig
 from lacewing.program.ops import Activation, Buffer, ClampedActivation, Combine, ExpertLinear, GatedActivation, Op, Route, View
-from lacewing.program.stream_ops import GaussianTopK
+from lacewing.program.stream_ops import AddScale, GaussianTopK
 
 
 def feed_forward(b: Builder, layer: int) -> None:
@@ -20,6 +20,8 @@ def feed_forward(b: Builder, layer: int) -> None:
         b.linear(b.normed, layer, ("ffn_up", both.view()))
     else:
         b.linear(b.normed, layer, ("ffn_gate", gate), ("ffn_up", up))
+    if b.config.multipliers.gate != 1:
+        b.ops.append(AddScale(gate, None, gate, factor=b.config.multipliers.gate))
     cutoff = b.config.cutoffs[layer] if b.config.cutoffs else None
     if cutoff is not None:
         b.ops.append(GaussianTopK(gate, cutoff))

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from lacewing.models.builder import Builder
 from lacewing.models.config import MambaConfig
-from lacewing.program.ops import Activation, Buffer, GatedActivation, Norm, SelectiveScan, ShortConvolution, View
+from lacewing.program.ops import Activation, Buffer, GatedActivation, Norm, Op, SelectiveScan, ShortConvolution, View
 from lacewing.program.states import FixedState
+from lacewing.program.stream_ops import AddScale
 
 
 def mamba(m: MambaConfig, b: Builder, layer: int) -> None:
@@ -17,17 +18,32 @@ def mamba(m: MambaConfig, b: Builder, layer: int) -> None:
     projected = Buffer("mamba", m.width + m.convolved + m.heads)
     gate, mixed = projected.view(0, m.width), projected.view(m.width, m.convolved)
     b.linear(b.normed, layer, ("ssm_in", projected.view()))
+    _multiply(m, b, projected)
     state = b.state(FixedState((("conv", (m.kernel - 1, m.convolved)),)))
     bias = b.weight(f"{name}.ssm_conv1d.bias", m.convolved) if "ssm_conv1d" in b.config.biases else None
     b.ops += [
         ShortConvolution(mixed, b.weight(f"{name}.ssm_conv1d.weight", m.convolved, m.kernel), mixed, state, bias),
         Activation(mixed, mixed, "silu"),
         _scan(m, b, layer, mixed, projected.view(m.width + m.convolved), scanned),
-        GatedActivation(gate, scanned, scanned, "silu"),
     ]
+    last: list[Op] = [GatedActivation(gate, scanned, scanned, "silu")]
     if m.normed:
-        b.ops.append(Norm(scanned, b.weight(f"{name}.ssm_norm.weight", m.width), scanned, b.config.eps, m.groups))
+        last.append(Norm(scanned, b.weight(f"{name}.ssm_norm.weight", m.width), scanned, b.config.eps, m.groups))
+    b.ops += reversed(last) if m.gate_last else last
     b.linear(scanned, layer, ("ssm_out", b.branch))
+
+
+def _multiply(m: MambaConfig, b: Builder, projected: Buffer) -> None:
+    """The factors of the parts of what is projected, neighbours of one factor at once."""
+    shared, start, runs = m.groups * m.states, 0, list[tuple[float, int]]()
+    for factor, width in zip(m.factors, (m.width, m.width, shared, shared, m.heads), strict=bool(m.factors)):
+        if runs and runs[-1][0] == factor:
+            width += runs.pop()[1]
+        runs.append((factor, width))
+    for factor, width in runs:
+        view, start = projected.view(start, width), start + width
+        if factor != 1:
+            b.ops.append(AddScale(view, None, view, factor=factor))
 
 
 def _scan(m: MambaConfig, b: Builder, layer: int, mixed: View, dt: View, out: View) -> SelectiveScan:

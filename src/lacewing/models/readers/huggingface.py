@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from lacewing.errors import UnsupportedModelError
 from lacewing.formats.checkpoint import Checkpoint, TensorInfo
 from lacewing.formats.read import mapped
@@ -122,8 +120,6 @@ def read_huggingface(
     )
     switches = {**architecture.switches, **architecture.huggingface_switches}
     config = architecture.huggingface(keys, replace(config, **switches))
-    if embedding is not None and embedding.quant.name == "BF16" and config.embedding_scale != 1:
-        config = replace(config, embedding_scale=_to_bf16(config.embedding_scale))
     if config.rope.query_beta and config.attention_temperature is None:
         raise keys.error("llama_4_scaling_beta", "is set, which this version does not know for this architecture")
     _judge_the_rest(keys, _DECLARED | _DECLARED_BY.get(kind, {}))
@@ -298,9 +294,3 @@ def _scaled(keys: MetadataReader, parameters: MetadataReader, rope: RopeConfig, 
         fast, slow = parameters.number("beta_fast", 32, low=0, high=1e6), parameters.number("beta_slow", 1, low=0, high=1e6)
         return replace(rope, beta_fast=fast or 32, beta_slow=slow or 1, truncate=parameters.flag("truncate", True))
     return rope
-
-
-def _to_bf16(value: float) -> float:
-    """Rounded to nearest even bf16, as transformers casts a factor to the dtype of the weights."""
-    bits = int(np.float32(value).view(np.uint32))
-    return float(np.uint32(((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16) << 16).view(np.float32))
