@@ -104,7 +104,8 @@ def write_gguf_tensors(path: Path, architecture: str, keys: dict[str, Any], foun
             value.ndim == 1
             or quant == "F32"
             or value.shape[-1] % gguf.GGML_QUANT_SIZES[kind_of_tensor][0]  # then the usual converters do not quantise it either
-            or name.endswith((".bias", "ffn_gate_inp.weight", "shortconv.conv.weight", "ssm_conv1d.weight", *_OF_SCANS))
+            or name.endswith((".bias", "ffn_gate_inp.weight", "shortconv.conv.weight", *_OF_SCANS))
+            or ".ssm_conv1d" in name
         ):
             writer.add_tensor(name, value)
         else:

@@ -63,10 +63,10 @@ WORDS: dict[type[Op], str] = {
     **dict.fromkeys((ops.Embed, ops.Linear, ops.Norm, ops.AddNorm, ops.Rope, ops.WriteKeysValues, ops.Attention, ops.Logits), ""),
     **dict.fromkeys((ops.HeadLinear, ops.SplitHeads, ops.GatedActivation, stream_ops.AddScale), ""),
     **dict.fromkeys((ops.Activation, ops.Route, ops.ExpertLinear, ops.Combine, stream_ops.MatchMagnitude), ""),
+    ops.GatedDelta: "",
     ops.ScaleByPosition: "queries scaled by position",
     ops.SelectKeys: "sparse attention by a lightning indexer",
     ops.ShortConvolution: "short convolutions",
-    ops.GatedDelta: "linear attention (gated delta rule)",
     ops.SelectiveScan: "state spaces (Mamba-2)",
     ops.ClampedActivation: "clamped SwiGLU",
     stream_ops.Lookup: "embeddings for each layer",
@@ -146,6 +146,8 @@ def words(program: Iterable[Op]) -> Iterator[str]:
         elif isinstance(op, ops.Route):
             gating = GATINGS.get(op.gating, op.gating)
             yield f"{_ROUTER}{gating}{', bias' if op.bias else ''}{', groups' if op.groups > 1 else ''}"
+        elif isinstance(op, ops.GatedDelta):
+            yield f"linear attention (gated delta rule{', with a decay for each channel' if op.by_row else ''})"
         elif isinstance(op, ops.Activation) and op.function in FUNCTIONS:
             yield f"feed-forward without a gate ({FUNCTIONS[op.function]})"
         elif isinstance(op, ops.GatedActivation) and op.activation == "gelu_tanh":

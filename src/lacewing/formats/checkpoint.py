@@ -25,8 +25,8 @@ class ByteRange:
 class TensorInfo:
     """One named tensor. `shape` is row-major, outermost first: a linear weight is (out, in), experts are (E, out, in).
 
-    `ranges` hold the values one after the other; one range, or one for each index of the first axis, or, of factors, one for
-    each of their rows, where the same ones may come again.
+    `ranges` hold the values one after the other; one range, or one for each index of the first axis or for some rows of it, or,
+    of factors, one for each of their rows, where the same ones may come again.
     `scales` names a tensor with a factor for each block of `scale_block` rows and columns, (..., rows / R, columns / C) rounded up:
     values are multiplied by it. Made by the models, which know what belongs together.
     """

@@ -119,6 +119,7 @@ class DeltaConfig:
     tiled: bool = False  # head h reads key head h % key_heads, else h // (heads / key_heads)
     log_rate: bool = False  # rates of decay are stored as logarithms of their negatives
     joint_gates: bool = False  # beta and decay stand in one weight, key head by key head
+    gate_rank: int = 0  # of the small vectors behind decay and gate, in Kimi delta attention, which has a decay for each row
 
 
 @dataclass(frozen=True)

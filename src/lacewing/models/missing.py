@@ -9,8 +9,9 @@ from __future__ import annotations
 # a block, as a message names it after "needs": the architectures that need it
 BLOCKS: dict[str, str] = {
     "gated delta nets whose gate is a sigmoid": "qwen4exp qwen4_exp",
-    "Kimi delta attention (a gated delta rule with gates by channel)":
-        "kimi-linear kimi_linear kimi-k3 kimi_k3 bailingmoe3 glm5-next glm5_next",
+    "Kimi delta attention with a lower bound of its decays": "kimi-k3 kimi_k3 bailingmoe3 glm5-next glm5_next",
+    "attention over the residuals of earlier layers": "kimi-k3 kimi_k3",
+    "the SiTU activation": "kimi-k3 kimi_k3",
     "Mamba layers (selective state spaces)": "mamba falcon_mamba jamba plamo2",
     "the time mixing of RWKV-6": "rwkv6 rwkv6qwen2 rwkv",
     "the time mixing of RWKV-7": "rwkv7 arwkv7",
@@ -27,7 +28,9 @@ BLOCKS: dict[str, str] = {
     "adapters chosen by tokens": "graniteswitch",
     "head counts or widths of each layer by itself": "deci openelm",
     "experts whose activation is clamped afterwards": "step35 step3p5 step3p7 maple bailingmoe3 glm5-next glm5_next hy_v4",
-    "a gate of its own weight on attention": "step35 step3p5 step3p7 afmoe laguna spark2_5 muse-glimmer muse_glimmer",
+    "a gate of its own weight on attention":
+        "step35 step3p5 step3p7 afmoe laguna spark2_5 muse-glimmer muse_glimmer "
+        "kimi-k3 kimi_k3 bailingmoe3",
     "K and V heads of different widths": "mimo2 mimo_v2_flash",
     "experts in groups that share a small expert": "grovemoe",
     "a router that reads what attention reads": "smallthinker",

@@ -1,8 +1,7 @@
-"""Brings experts, latent attention and convolutions into one form, without a copy: an expert is a byte range of its file.
+"""Brings experts and latent attention into one form, without a copy: an expert is a byte range of its file.
 
 Files hold experts stacked, or one tensor an expert, or gate and up in one stack; keys and values of latent attention
-apart or in one matrix; convolutions with an axis of one or without it. The program knows stacks (E, out, in), matrices a
-head and convolutions (D, kernel) only.
+apart or in one matrix. The program knows stacks (E, out, in) and matrices a head only.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from dataclasses import replace
 from lacewing.errors import WeightError
 from lacewing.formats.checkpoint import ByteRange, TensorInfo
 from lacewing.models.config import AltUpConfig, IndexerConfig, ModelConfig
+from lacewing.models.recurrent import arrange_recurrent
 from lacewing.quants import by_name
 
 _ONE_EXPERT = re.compile(r"^(blk\.\d+\.ffn_(?:gate|up|down))(?:_exps)?\.(\d{1,5})\.(weight|weight_scale_inv)$")
@@ -32,9 +32,7 @@ _LAYER = re.compile(r"^(?:blk|(?:\w+\.)*layers)\.(\d{1,6})\.")
 
 def arrange(tensors: Mapping[str, TensorInfo], config: ModelConfig, where: str) -> dict[str, TensorInfo]:
     """The tensors as the program wants them. Raises WeightError for experts that do not fit together."""
-    found = {name: _flat_convolution(name, tensor) for name, tensor in tensors.items()}
-    if config.mamba is not None:
-        found = {name: _flat_mamba(name, tensor) for name, tensor in found.items()}
+    found = arrange_recurrent(tensors, config, where)
     if config.mixture is not None and config.mixture.shared_gate:
         found = {name: _one_row(name, tensor) for name, tensor in found.items()}
     if config.predicting_layers:
@@ -106,20 +104,6 @@ def _flat_norms(tensors: dict[str, TensorInfo], config: ModelConfig, where: str)
         ranges = tuple(part for head in range(count) for part in parts[head].ranges)
         found[name] = replace(parts[0], name=name, shape=(sum(part.elements for part in parts.values()),), ranges=ranges)
     return found
-
-
-def _flat_convolution(name: str, tensor: TensorInfo) -> TensorInfo:
-    """(D, kernel) of a depthwise convolution, which Hugging Face stores (D, 1, kernel): one input for each output."""
-    if name.endswith((".shortconv.conv.weight", ".ssm_conv1d.weight")) and len(tensor.shape) == 3 and tensor.shape[1] == 1:
-        return replace(tensor, shape=(tensor.shape[0], tensor.shape[2]))
-    return tensor
-
-
-def _flat_mamba(name: str, tensor: TensorInfo) -> TensorInfo:
-    """Numbers a head and a column as (n,), which GGUF stores (n, 1) and in groups."""
-    if name.endswith((".ssm_a.weight", ".ssm_d.weight", ".ssm_norm.weight")) and len(tensor.shape) == 2:
-        return replace(tensor, shape=(tensor.shape[0] * tensor.shape[1],))
-    return tensor
 
 
 def _one_row(name: str, tensor: TensorInfo) -> TensorInfo:

@@ -46,7 +46,7 @@ GOLDEN = [("llama", "gguf"), ("llama-biases", "huggingface"), ("mistral", "huggi
           ("exaone4", "huggingface"), ("bailingmoe2", "gguf"),
           ("granitehybrid", "gguf"), ("granitehybrid-moe", "huggingface"), ("nemotron_h", "gguf"),
           ("nemotron_h-latent", "huggingface"), ("mamba2", "gguf"), ("falcon-h1", "gguf"),
-          ("falcon-h1-tied", "huggingface")]  # fmt: skip
+          ("falcon-h1-tied", "huggingface"), ("kimi-linear", "gguf")]  # fmt: skip
 ALL = "subgroups,dot,half"  # what a GPU gets
 QUANTISED = [("llama-wide", "Q4_K", FLOATS), ("gemma3-wide", "Q6_K", CODES), ("phi3", "Q4_0", "dot"), ("olmoe", "Q8_0", CODES),
              ("llama-wide", "Q4_K", ALL)]  # fmt: skip

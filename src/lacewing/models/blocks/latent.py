@@ -41,7 +41,8 @@ def latent_attention(latent: LatentConfig, b: Builder, layer: int) -> None:
         b.ops.append(Norm(index.keys, weight, index.keys, INDEX_NORM_EPS, bias=bias, centred=True))
     b.norm(compressed, f"{name}.attn_kv_a_norm", compressed, eps=latent.eps)
     keys_shape = (latent.nope, rank) if latent.transposed_keys else (rank, latent.nope)
-    b.ops += [Rope(q, heads, b.rope, latent.nope), Rope(rotated, 1, b.rope)]
+    if layer not in config.nope_layers:
+        b.ops += [Rope(q, heads, b.rope, latent.nope), Rope(rotated, 1, b.rope)]
     scale_by_position(b, layer, q)
     if index is not None and indexer is not None:
         turn = replace(b.rope, adjacent=indexer.adjacent_rope)

@@ -37,7 +37,7 @@ output_router_logits router_aux_loss_coef router_jitter_noise aux_loss_alpha seq
 # change nothing: of every class, and of some, or of the makers' own code. `tools/list_config_keys.py` lists what classes declare.
 _DECLARED: dict[str, tuple[Any, ...]] = {"is_decoder": (True,), "is_encoder_decoder": (), "add_cross_attention": ()}
 _DECLARED_BY: dict[str, dict[str, tuple[Any, ...]]] = {"olmoe": {"clip_qkv": ()}}
-_LAYER_FREQUENCY = ("deepseek", "deepseek_v2", "deepseek_v3", "deepseek_v32", "glm_moe_dsa", "kimi_k2")
+_LAYER_FREQUENCY = ("deepseek", "deepseek_v2", "deepseek_v3", "deepseek_v32", "glm_moe_dsa", "kimi_k2", "kimi_linear")
 _DECLARED_BY |= {kind: {"moe_layer_freq": (1,)} for kind in _LAYER_FREQUENCY}
 # Other keys, with the values that are no news.
 _INERT: dict[str, tuple[Any, ...]] = {"full_attn_mod": (1,), "interpolate_factor": (1,), "activation": ("swiglu", "silu"),

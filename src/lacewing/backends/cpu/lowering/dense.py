@@ -125,9 +125,10 @@ def lower_short_convolution(low: Lowering, op: ops.ShortConvolution, rest: tuple
     width, taps = low.weights[op.weight].shape
     by_tap = f"{op.weight} by position"
     if by_tap not in low.memory.kept:
-        weight = low.weights[op.weight]
         low.memory.kept[by_tap] = aligned(4 * width * taps, np.float32)
-        low.memory.kept[by_tap][:] = weight.quant.dequantise(np.asarray(weight.data)).reshape(width, taps).T.reshape(-1)
+        weight = low.weights[op.weight]  # in several places of its files where q, k and v have a convolution each
+        values = np.concatenate([weight.quant.dequantise(np.asarray(part)).reshape(-1, taps) for part in weight.parts])
+        low.memory.kept[by_tap][:] = values.T.reshape(-1)
     made = LoweredOp(
         "convolution.short_convolution", CONVOLVE, x=low.at(op.x), x_stride=low.stride(op.x), out=low.at(op.out),
         out_stride=low.stride(op.out), width=width, taps=taps, weight=int(low.memory.kept[by_tap].ctypes.data),
