@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.models.readers.test_mixture_configs import GLM, NOISE, OSS, QWEN, R1, SCOUT, YARN
+from tests.models.readers.test_mixture_configs import GLM, NOISE, OSS, QWEN, R1, SCOUT, V1, YARN
 
 _KIMI = R1 | {"model_type": "kimi_k2", "n_group": 1, "topk_group": 1, "n_routed_experts": 384, "num_attention_heads": 64,
               "num_key_value_heads": 64, "routed_scaling_factor": 2.827, "first_k_dense_replace": 1, "rope_theta": 50000.0,
@@ -42,6 +42,7 @@ _OLMOE = {"model_type": "olmoe", "hidden_size": 2048, "intermediate_size": 1024,
 
 CONFIGS: dict[str, dict[str, Any]] = {
     "deepseek-r1": R1,
+    "deepseek-moe-16b": V1,
     "deepseek-v2": _V2_LARGE,
     "deepseek-v2-lite": _V2_LITE,
     "kimi-k2": _KIMI,
@@ -81,6 +82,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
 # without its 2.5, as its makers also give it; Llama 4's 109 and 400 hold about 0.9
 PUBLISHED = {
     "deepseek-r1": (671, 37),
+    "deepseek-moe-16b": (16.4, 2.8),
     "deepseek-v2": (236, 21),
     "deepseek-v2-lite": (15.7, 2.4),
     "kimi-k2": (1040, 32),

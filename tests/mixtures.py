@@ -15,6 +15,10 @@ _OLMOE = {"model_type": "olmoe", "num_experts": 8, "num_experts_per_tok": 3, "in
 _LATENT = {"kv_lora_rank": 32, "q_lora_rank": 24, "qk_nope_head_dim": 16, "qk_rope_head_dim": 8, "v_head_dim": 24,
            "num_key_value_heads": 4, "rms_norm_eps": 1e-6, "moe_intermediate_size": 32, "num_hidden_layers": 3,
            "first_k_dense_replace": 1, "n_routed_experts": 8, "num_experts_per_tok": 3, "n_shared_experts": 1}  # fmt: skip
+_V1 = {"model_type": "deepseek", "num_key_value_heads": 4, "rms_norm_eps": 1e-6, "moe_intermediate_size": 32,
+       "num_hidden_layers": 3, "first_k_dense_replace": 1, "moe_layer_freq": 1, "n_routed_experts": 8, "num_experts_per_tok": 3,
+       "n_shared_experts": 2, "norm_topk_prob": False, "scoring_func": "softmax", "aux_loss_alpha": 0.001,
+       "seq_aux": True}  # fmt: skip
 _V2 = _LATENT | {"model_type": "deepseek_v2", "topk_method": "greedy", "n_group": 1, "topk_group": 1, "norm_topk_prob": False,
                  "routed_scaling_factor": 1.0, "scoring_func": "softmax",
                  "rope_scaling": _YARN | {"mscale": 0.707, "mscale_all_dim": 0.707}}  # fmt: skip
@@ -49,6 +53,8 @@ CASES: dict[str, dict[str, Any]] = {
     | {"norm_topk_prob": False, "decoder_sparse_step": 2, "num_experts_per_tok": 2, "num_hidden_layers": 4, "mlp_only_layers": [3]},
     "olmoe": _OLMOE,
     "olmoe-renormalised": _OLMOE | {"norm_topk_prob": True},
+    "deepseek": _V1,
+    "deepseek-renormalised": _V1 | {"norm_topk_prob": True, "num_key_value_heads": 2, "first_k_dense_replace": 0},
     "deepseek2-lite": _V2 | {"q_lora_rank": None, "n_shared_experts": 2},
     "deepseek2": _V2 | {"topk_method": "group_limited_greedy", "n_group": 4, "topk_group": 2, "routed_scaling_factor": 1.5},
     "deepseek3": _V3,
@@ -64,10 +70,10 @@ CASES: dict[str, dict[str, Any]] = {
     "llama4-128": _LLAMA4
     | {"num_local_experts": 128, "intermediate_size": 8, "interleave_moe_layer_step": 2, "use_qk_norm": False},
 }
-ONLY_HUGGINGFACE = ("qwen3moe-sparse", "deepseek3-halves")  # what a GGUF file cannot say
+ONLY_HUGGINGFACE = ("qwen3moe-sparse", "deepseek3-halves", "deepseek-renormalised")  # what a GGUF file cannot say
 ARCHITECTURES = {"mixtral": "llama", "qwen3_moe": "qwen3moe", "deepseek_v2": "deepseek2", "deepseek_v3": "deepseek2",
                  "glm4_moe": "glm4moe", "glm4_moe_lite": "deepseek2", "gpt_oss": "gpt-oss", "llama4_text": "llama4"}  # fmt: skip
-CLASSES = {"mixtral": "Mixtral", "qwen3_moe": "Qwen3Moe", "olmoe": "Olmoe", "deepseek_v2": "DeepseekV2",
+CLASSES = {"mixtral": "Mixtral", "qwen3_moe": "Qwen3Moe", "olmoe": "Olmoe", "deepseek": "Deepseek", "deepseek_v2": "DeepseekV2",
            "deepseek_v3": "DeepseekV3",
            "glm4_moe": "Glm4Moe", "glm4_moe_lite": "Glm4MoeLite", "gpt_oss": "GptOss", "llama4_text": "Llama4",
            "mistral4": "Mistral4"}  # fmt: skip
@@ -221,7 +227,7 @@ def _block_tensors(config: dict[str, Any], block: dict[str, np.ndarray], naive: 
 
 
 def _permuted(config: dict[str, Any], stem: str, value: np.ndarray) -> np.ndarray:
-    if config["model_type"] != "mixtral" or stem not in ("self_attn.q_proj", "self_attn.k_proj"):
+    if config["model_type"] not in ("mixtral", "deepseek") or stem not in ("self_attn.q_proj", "self_attn.k_proj"):
         return value
     heads = config["num_attention_heads" if "q_proj" in stem else "num_key_value_heads"]
     return value.reshape(heads, 2, -1, *value.shape[1:]).swapaxes(1, 2).reshape(value.shape)
@@ -252,7 +258,7 @@ def metadata(config: dict[str, Any], naive: bool) -> dict[str, Any]:
     for ours, theirs in _SAME.items():
         if theirs in config:
             keys[ours] = config[theirs]
-    if "norm_topk_prob" in config and kind != "qwen3_moe":
+    if "norm_topk_prob" in config and kind not in ("qwen3_moe", "deepseek"):
         keys["expert_weights_norm"] = config["norm_topk_prob"]
     if config.get("n_group", 1) > 1:
         keys |= {"expert_group_count": config["n_group"], "expert_group_used_count": config["topk_group"]}

@@ -42,7 +42,8 @@ reference backend, in every quant of the README's table. Images and sound of mul
 *blocks*: what the layers have besides the linear layers and norms of a Llama, its attention with RoPE and its gated feed-forward
 network. A row with several models lists what any of them has. In brackets after "mixture of experts": how the router scores the
 experts, "bias" if a bias corrects the choice, and "groups" if it chooses groups of experts first.
-*tested by*: tiny random checkpoints whose logits and greedy tokens are compared with those of transformers (`tests/data/golden/`).
+*tested by*: tiny random checkpoints whose logits and greedy tokens are compared with those of transformers, or for `deepseek`,
+which it lacks, of the makers' own code (`tests/data/golden/`).
 *llama.cpp*: the largest difference between its logits and those of transformers for the same weights, in a file made by its own
 converter; the largest logits of these checkpoints are about 5. Its KV cache is of float16 there. A dash: not compared, or
 not run by it.

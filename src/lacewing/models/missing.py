@@ -50,7 +50,7 @@ BLOCKS: dict[str, str] = {
     "images as input": "clip chameleon cogvlm deepseek2-ocr",
     "sound as output": "wavtokenizer-dec wavtokenizer qwen3tts pockettts pocket_tts",
     "only a row of its own (its blocks are all here)":
-        "qwen qwen3vl qwen3_vl_text qwen3vlmoe qwen3_vl_moe_text internlm2 xverse deepseek exaone plamo3 bailingmoe hy_v3 "
+        "qwen qwen3vl qwen3_vl_text qwen3vlmoe qwen3_vl_moe_text internlm2 xverse exaone plamo3 bailingmoe hy_v3 "
         "maincoder mellum solar_open olmo_hybrid bamba zamba2 minicpm minicpm3 granite_swa falcon gptj gpt_neox gptneox "
         "codeshell orion nemotron jais2 cohere2moe cohere2_moe olmo persimmon plamo arcee pangu-embedded plm",
 }  # fmt: skip

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lacewing.errors import OptionError
+from lacewing.errors import OptionError, UnsupportedModelError
 from lacewing.formats.checkpoint import ByteRange, Checkpoint, TensorInfo
 from lacewing.models.opening import find_architecture
 from lacewing.models.readers.gguf import read_gguf
@@ -29,6 +29,11 @@ R1 = {"model_type": "deepseek_v3", "auto_map": {"AutoConfig": "x"}, "aux_loss_al
       "seq_aux": True, "topk_group": 4, "topk_method": "noaux_tc", "v_head_dim": 128, "vocab_size": 129280,
       "quantization_config": {"activation_scheme": "dynamic", "fmt": "e4m3", "quant_method": "fp8",
                               "weight_block_size": [128, 128]}}  # fmt: skip
+V1 = {"model_type": "deepseek", "auto_map": {"AutoConfig": "x"}, "aux_loss_alpha": 0.001, "first_k_dense_replace": 1,
+      "hidden_size": 2048, "intermediate_size": 10944, "max_position_embeddings": 4096, "moe_intermediate_size": 1408,
+      "moe_layer_freq": 1, "n_routed_experts": 64, "n_shared_experts": 2, "norm_topk_prob": False, "num_attention_heads": 16,
+      "num_experts_per_tok": 6, "num_hidden_layers": 28, "num_key_value_heads": 16, "pretraining_tp": 1, "rope_scaling": None,
+      "rope_theta": 10000, "scoring_func": "softmax", "seq_aux": True, "vocab_size": 102400}  # fmt: skip
 V2_LITE = R1 | {"model_type": "deepseek_v2", "hidden_size": 2048, "intermediate_size": 10944, "num_hidden_layers": 27,
                 "num_attention_heads": 16, "num_key_value_heads": 16, "q_lora_rank": None, "n_routed_experts": 64,
                 "n_shared_experts": 2, "num_experts_per_tok": 6, "moe_intermediate_size": 1408, "first_k_dense_replace": 1,
@@ -138,6 +143,14 @@ def test_qwen_and_glm():
         (False, False, False, True),
     )
     assert (found.biases, found.qk_norm, found.rope.width) == ({"attn_q", "attn_k", "attn_v"}, True, 64)
+
+
+def test_deepseek_moe():
+    m = read(V1).mixture
+    assert (m.experts, m.active, m.width, m.shared_width, m.layers[:2]) == (64, 6, 1408, 2816, (False, True))
+    assert (m.gating, m.bias, m.renormalise, m.groups, m.scale) == ("softmax", False, False, 1, 1.0)
+    with pytest.raises(UnsupportedModelError, match="moe_layer_freq is 2"):
+        read(V1 | {"moe_layer_freq": 2})
 
 
 def test_kimi_k2():
