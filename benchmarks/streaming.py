@@ -59,15 +59,18 @@ def forget(path: Path) -> None:
 
 
 def disk(path: Path) -> float:
-    """Bytes/s, in reads of experts."""
-    from lacewing.formats import open_checkpoint
-    from lacewing.models import open_model
-    from lacewing.weights.experts import layer_slots
-    from lacewing.weights.experts.expected import disk_rate
+    """Bytes/s, in reads of experts as streaming makes them: of a pack, if there is one."""
+    from lacewing.options import LoadOptions
+    from lacewing.placement.info import ModelInfo
+    from lacewing.placement.packing import find_pack_of, plan_of
+    from lacewing.weights.experts.probe import measure
 
-    spec = open_model(open_checkpoint(path))
-    layers = layer_slots(spec.program, spec.tensors)
-    return disk_rate([(spec.tensors[name].ranges, layer.experts) for layer in layers for name in layer.stacks], {}, 2.0) or 0.0
+    info = ModelInfo(path, LoadOptions(), warm=False)
+    plan = plan_of(info)
+    pack = find_pack_of(info, plan).pack
+    if pack is None:
+        return measure(plan.sources, info.checkpoint.identities, 2.0).rate
+    return measure(pack.layers, {pack.path: pack.identity}, 2.0).rate
 
 
 class Routes:

@@ -107,7 +107,7 @@ class DeviceModel:
     def notices(self) -> tuple[str, ...]:
         """What a person should know: of the checkpoint, such as parts of it that are left out, and of what devices made of it."""
         shared = () if self._placement.offload is None else self._placement.offload.reasons
-        return (*self._info.notices, *shared, *self.step.notices)
+        return (*self._info.notices, *shared, *self.step.notices, *self.weights.notices)
 
     def set_residency(
         self,

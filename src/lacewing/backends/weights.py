@@ -60,6 +60,11 @@ class ExpertSlots(Protocol):
         ...
 
     @property
+    def tiled(self) -> frozenset[str]:
+        """The stacks whose experts are in the order that the backend asked for (`Backend.tile_orders`); the others are in rows."""
+        ...
+
+    @property
     def counts(self) -> np.ndarray:
         """int64 (E, 2), for whoever computes to write: tokens that have used an expert, to be added to, and the run of its last
         use."""

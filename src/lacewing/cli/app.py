@@ -252,6 +252,32 @@ def pull(
     pull(name)
 
 
+@app.command(cls=Command)
+@flags.expanded()
+def pack(
+    model: flags.ModelName,
+    *,
+    output: Annotated[
+        str | None,
+        typer.Option(help="Where the pack is written, a file or a folder; by default beside the model.", metavar="PATH"),
+    ] = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Compare a pack that is there with the model; nothing is written.")
+    ] = False,
+    follow_links: flags.FollowLinks = False,
+    ignore_key: flags.IgnoreKey = None,
+    json: flags.Json = False,
+) -> None:
+    """Copy the experts of a mixture so that each is one read, for a model that is streamed from the disk.
+
+    The model stays as it is and is still needed. An interrupted pack goes on where it was.
+    """
+    from lacewing.cli.pack import pack
+
+    options = LoadOptions(follow_links=follow_links, ignore_keys=tuple(ignore_key or ()))
+    pack(model, options, output, verify=verify, as_json=json)
+
+
 @app.command("list", cls=Command)
 @flags.expanded()
 def list_models(json: flags.Json = False) -> None:

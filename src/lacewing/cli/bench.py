@@ -85,9 +85,11 @@ def _experts(model: Model) -> dict[str, Any]:
         found |= {"resident_experts": cached.resident, "experts": cached.experts, "hit_rate": round(cached.hit_rate or 0.0, 4)}
     if streamed is not None:
         use = streamed.statistics
-        hits, waited = round(use.hit_rate or 0.0, 4), round(use.waited, 2)
+        hits, waited, disk = round(use.hit_rate or 0.0, 4), round(use.waited, 2), streamed.disk
         found["streamed"] = {
-            "slots": streamed.slots.layer, "hit_rate": hits, "bytes_read": use.nbytes, "waited_seconds": waited,
+            "slots": streamed.slots.layer, "hit_rate": hits, "bytes_read": use.nbytes, "waited_seconds": waited, "reads": use.reads,
+            "pack": None if streamed.pack is None else str(streamed.pack.path), "direct": disk.way.direct,
+            "threads": disk.way.threads, "read_bytes": disk.nbytes, "disk_gigabytes_per_second": round(disk.rate / 1e9, 2) or None,
         }  # fmt: skip
     return found
 
@@ -142,7 +144,8 @@ def _held(report: dict[str, Any]) -> list[tuple[str, str]]:
     """Of experts that a GPU has some of, or that are streamed."""
     if "streamed" in report:
         use = report["streamed"]
-        read = f"{format_bytes(use['bytes_read'])} read, {use['waited_seconds']} s waited for it"
+        where = "the model's files" if use["pack"] is None else "a pack"
+        read = f"{format_bytes(use['bytes_read'])} in {counted(use['reads'], 'read')} of {where}, {use['waited_seconds']} s waited"
         return [("experts", f"{use['slots']} slots a layer, hit rate {use['hit_rate']:.0%}, {read}")]
     if "hit_rate" not in report:
         return []

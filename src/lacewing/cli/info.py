@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from lacewing.hub.names import is_url
 from lacewing.hub.remote import fetch_headers
 from lacewing.options import LoadOptions, counted, format_bytes
 from lacewing.placement.info import ModelInfo
+from lacewing.placement.packing import describe_streaming
 from lacewing.placement.place import place
 
 if TYPE_CHECKING:
@@ -36,30 +36,41 @@ def info(name: str, options: LoadOptions, *, as_json: bool) -> None:
 
 
 def _streaming(opened: ModelInfo, plan: MemoryPlan) -> dict[str, Any]:
-    """What to expect if experts come from the disk, whose speed is measured for that."""
-    from lacewing.weights.experts import layer_slots
-    from lacewing.weights.experts.expected import disk_rate, expected
-
-    spec, checkpoint = opened.spec, opened.checkpoint
-    if plan.slots is None or checkpoint.missing_bytes:
-        return {}
-    layers = layer_slots(spec.program, spec.tensors)
-    stacks = [(spec.tensors[name].ranges, layer.experts) for layer in layers for name in layer.stacks]
-    rate = disk_rate(stacks, checkpoint.identities)
-    return {} if rate is None else {"streaming": dataclasses.asdict(expected(layers, plan.slots, rate))}
+    """Of a mixture, whose experts can come from the disk."""
+    return {} if opened.checkpoint.missing_bytes else describe_streaming(opened, plan)
 
 
 def _streaming_lines(facts: dict[str, Any]) -> list[str]:
     if "streaming" not in facts:
-        return []
+        return _pack_lines(facts)
     found = facts["streaming"]
-    lines = [f"  disk: {format_bytes(found['disk_rate'])}/s measured now, in reads of {format_bytes(found['read_bytes'])}"]
+    way = f"{'direct' if found['direct'] else 'buffered'} reads of {format_bytes(found['read_bytes'])}"
+    lines = [f"  disk: {format_bytes(found['disk_rate'])}/s measured now, in {way} by {counted(found['threads'], 'thread')}"]
     for name, told in (("even", "if all experts are used alike"), ("texts", "as in usual texts")):
-        most = found["most_tokens"][name]
-        speed = "the disk does not limit it" if most is None else f"at most {most:.1f} tokens/s"
         read = format_bytes(found["token_bytes"][name])
+        speed = _speed(found["most_tokens"][name])
         lines.append(f"  {told}: {found['hits'][name]:.0%} of chosen experts in RAM, {read} read for a token, {speed}")
-    return lines
+    return lines + _pack_lines(facts)
+
+
+def _speed(most: float | None) -> str:
+    return "the disk does not limit it" if most is None else f"at most {most:.1f} tokens/s"
+
+
+def _pack_lines(facts: dict[str, Any]) -> list[str]:
+    """Whether experts are read from a pack, or would be."""
+    if "pack" not in facts:
+        return []
+    pack = facts["pack"]
+    if pack["path"]:
+        return [f"  pack: {clean_line(pack['path'])}, {format_bytes(pack['bytes'])}, which streaming reads experts from"]
+    lines = [f"  {clean_line(pack['problem'])}"] if pack["problem"] else []
+    if "disk_rate" not in pack:
+        return lines
+    gives = f"one read of {format_bytes(pack['read_bytes'])} for each expert instead of {pack['reads']}"
+    gives = gives if pack["reads"] > 1 else "experts in the order in memory that the kernels like best"
+    rate, speed = format_bytes(pack["disk_rate"]), _speed(pack["most_tokens"]["even"])
+    return [*lines, f"  no pack: `lacewing pack` writes {format_bytes(pack['bytes'])}, {gives}: {rate}/s, {speed} if used alike"]
 
 
 def _page(facts: dict[str, Any]) -> str:

@@ -32,6 +32,11 @@ def identity(path: Path) -> Identity:
         facts = os.stat(path)
     except OSError as error:
         raise ModelFormatError(path, f"can no longer be read: {error.strerror}") from None
+    return identity_of(facts)
+
+
+def identity_of(facts: os.stat_result) -> Identity:
+    """As `identity`, of what was found out about a file, such as one that is open."""
     return facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns
 
 

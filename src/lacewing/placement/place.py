@@ -87,8 +87,9 @@ class Placement:
     def slot(self, weights: WeightStore, plan: MemoryPlan) -> None:
         """Tell a store which experts are streamed as of a plan, and how many slots they have."""
         from lacewing.weights.experts import stacks_of
+        from lacewing.weights.experts.pack import pack_places
 
-        weights.slot(stacks_of(self.program), plan.slots)
+        weights.slot(stacks_of(self.program), plan.slots, pack_places(self.info.checkpoint.path))
 
     def replan(self, options: LoadOptions, spare: int) -> MemoryPlan:
         """With other options for the weights in RAM. Raises OutOfMemoryError."""

@@ -20,6 +20,7 @@ from lacewing.formats.read import identity, release
 from lacewing.options import Progress
 from lacewing.weights.eager import Cancel, Ranges, ranges_bytes, read_weights
 from lacewing.weights.experts import ExpertCache, SlotCount
+from lacewing.weights.experts.pack import FoundPack, find_pack, plan_pack
 from lacewing.weights.experts.source import Stacks
 from lacewing.weights.tiles import Tiles
 from lacewing.weights.weight import Eager, Memory, Owned, Weight
@@ -82,6 +83,8 @@ class WeightStore(Mapping[str, Weight]):
         self._nodes: tuple[int, ...] = ()
         self._mixtures: Sequence[tuple[Stacks, int]] = ()
         self._slots: SlotCount | None = None
+        self._packs: Sequence[Path] = ()
+        self._pack_problem = ""
         self._closed = False
 
     def __getitem__(self, name: str) -> Weight:
@@ -128,9 +131,15 @@ class WeightStore(Mapping[str, Weight]):
         self._refuse_eager()
         self._orders, self._nodes = dict(orders), nodes
 
-    def slot(self, mixtures: Sequence[tuple[Stacks, int]], slots: SlotCount | None) -> None:
-        """Which stacks are streamed, when the residency is, and how many slots they have then; as of `experts.stacks_of`."""
-        self._mixtures, self._slots = mixtures, slots
+    def slot(self, mixtures: Sequence[tuple[Stacks, int]], slots: SlotCount | None, packs: Sequence[Path] = ()) -> None:
+        """Which stacks are streamed, when the residency is, and how many slots they have then; as of `experts.stacks_of`. `packs`:
+        where there may be a copy of the experts that is read instead of the model's files."""
+        self._mixtures, self._slots, self._packs = mixtures, slots, packs
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What a person should know of streamed weights."""
+        return (self._pack_problem,) if self._pack_problem and self.residency == "streamed" else ()
 
     def _refuse_eager(self) -> None:
         if self.residency != "lazy":
@@ -177,7 +186,9 @@ class WeightStore(Mapping[str, Weight]):
     def _read(self, streamed: bool, progress: Progress | None, cancelled: Cancel | None) -> Eager:
         tiles, kept, experts = self._tiles(), self._kept, None
         if streamed and self._slots is not None:
-            experts = ExpertCache(self._weights, self._mixtures, self._files, self._slots, cancelled)
+            found = self._find_pack()
+            experts = ExpertCache(self._weights, self._mixtures, self._files, self._slots, cancelled, found.pack)
+            self._pack_problem = found.problem
             kept = (set(self._weights) if kept is None else kept) - {name for stacks, _ in self._mixtures for name in stacks}
         try:
             memory = read_weights(self._places(kept), tiles, self._files, progress, cancelled, self._nodes)
@@ -190,6 +201,9 @@ class WeightStore(Mapping[str, Weight]):
         names = {name: owned[weight.ranges] for name, weight in self._weights.items() if weight.ranges in owned}
         nbytes = sum(each.nbytes for each in memory.values()) + (0 if experts is None else experts.nbytes)
         return Eager(names, nbytes, experts)
+
+    def _find_pack(self) -> FoundPack:
+        return find_pack(self._packs, lambda: plan_pack(self._mixtures, self._weights, self._orders, self._files))
 
     def release(self) -> None:
         """Let the system have the pages of lazy weights that were touched; they come back by use, mostly from its cache."""
@@ -217,7 +231,8 @@ class WeightStore(Mapping[str, Weight]):
 
     def _check_files(self) -> None:
         self._looked = time.monotonic()
-        for path, before in self._files.items():
+        pack = None if self.experts is None else self.experts.pack
+        for path, before in [*self._files.items(), *([] if pack is None else [(pack.path, pack.identity)])]:
             if identity(path) != before:
                 raise ModelFormatError(path, "changed or was replaced after it was opened; load the model again")
 

@@ -9,16 +9,18 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NotDone
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 
 from lacewing.errors import Cancelled, ModelFormatError
-from lacewing.formats.checkpoint import ByteRange, Identity
+from lacewing.formats.checkpoint import Identity
 from lacewing.options import format_bytes
+from lacewing.weights.experts.pack import Pack
 from lacewing.weights.experts.policy import Usage
-from lacewing.weights.experts.reading import ExpertReader, offset_in
-from lacewing.weights.experts.source import PAGE, SlotCount, Stacks, padded, ranges_of_experts
+from lacewing.weights.experts.probe import tune
+from lacewing.weights.experts.reading import ExpertReader
+from lacewing.weights.experts.source import PAGE, ExpertReads, FileLayer, LayerSource, SlotCount, Stack, Stacks, pages_of
 from lacewing.weights.memory import allocate
 
 PATIENCE = 60.0  # seconds that a read may take
@@ -26,20 +28,14 @@ _TOUCHED = 2**28  # bytes of slots that are touched between two looks at whether
 _GLANCE = 0.05  # seconds between two looks at whether the run was cancelled
 
 
-class Stack(Protocol):
-    """What the cache must know of a weight."""
-
-    shape: tuple[int, ...]
-    ranges: tuple[ByteRange, ...]
-
-
 @dataclass
 class StreamStatistics:
     """Since the model was loaded. Of the experts that runs have chosen, layer by layer: how many were in slots, how many were
-    read; bytes read, and seconds that runs have waited for them."""
+    read; reads and bytes read for these, and seconds that runs have waited for them."""
 
     chosen: np.ndarray = field(default_factory=lambda: np.zeros(1, np.int64))
     misses: int = 0
+    reads: int = 0
     nbytes: int = 0
     waited: float = 0.0
 
@@ -65,6 +61,7 @@ class _Read(NamedTuple):
 
     expert: int
     place: _Place
+    which: ExpertReads
     parts: list[Future[None]]
 
 
@@ -84,11 +81,11 @@ def settle(part: Future[None], path: Path, check: Callable[[], None]) -> None:
 class LayerExperts:
     """The experts of one layer; an `ExpertSlots` of `backends/weights.py`."""
 
-    def __init__(self, cache: ExpertCache, stacks: Mapping[str, Stack], memory: Sequence[np.ndarray], active: int):
+    def __init__(self, cache: ExpertCache, source: LayerSource, memory: Sequence[np.ndarray], active: int):
         self._cache, self.clock, self.chosen = cache, cache.clock, cache.statistics.chosen
-        experts = self.experts = next(iter(stacks.values())).shape[0]
-        self._parts = {name: ranges_of_experts(stack.ranges, experts) for name, stack in stacks.items()}
-        self.addresses = {name: np.zeros(experts, np.int64) for name in stacks}
+        self._source, self.tiled = source, source.tiled
+        experts = self.experts = source.experts
+        self.addresses = {name: np.zeros(experts, np.int64) for name in source.stacks}
         self._usage, self._wave = Usage(experts), max(1, min(active, cache.shared // 2))
         self._places = [_Place(each, index) for index, each in enumerate(memory)]
         self._slot_of = np.full(experts, -1, np.int32)
@@ -158,14 +155,13 @@ class LayerExperts:
         for expert, place in wave:
             if place.own >= 0:
                 self._forget(int(self._expert_in[place.own]))
-            at, parts = 0, []
-            for ranges in self._parts.values():
-                part = ranges[expert]
-                region = place.memory[at : at + padded(part.nbytes)]
+            which, parts, at = self._source.reads(expert), list[Future[None]](), 0
+            for part in which.parts:
+                region = place.memory[at : at + pages_of(part)]
                 parts.append(self._cache.reader.submit(part, region))
                 at += region.nbytes
             self._cache.keep_busy(place.memory, parts)
-            reads.append(_Read(expert, place, parts))
+            reads.append(_Read(expert, place, which, parts))
         return reads
 
     def _forget(self, expert: int) -> None:
@@ -180,10 +176,11 @@ class LayerExperts:
         """Wait for a wave; its ids."""
         began = time.perf_counter()
         for read in reads:
-            for part, ranges in zip(read.parts, self._parts.values(), strict=True):
-                settle(part, ranges[read.expert].path, check)
+            for part, which in zip(read.parts, read.which.parts, strict=True):
+                settle(part, which.path, check)
                 part.result()
-                self._cache.statistics.nbytes += ranges[read.expert].nbytes
+                self._cache.statistics.reads += 1
+                self._cache.statistics.nbytes += which.nbytes
             self._arrive(read)
         self._cache.statistics.waited += time.perf_counter() - began
         return np.array([read.expert for read in reads], np.int64)
@@ -191,9 +188,8 @@ class LayerExperts:
     def _arrive(self, read: _Read) -> None:
         self._cache.arrived(read.place.memory)
         at = int(read.place.memory.ctypes.data)
-        for name, ranges in self._parts.items():
-            self.addresses[name][read.expert] = at + offset_in(ranges[read.expert])
-            at += padded(ranges[read.expert].nbytes)
+        for addresses, start in zip(self.addresses.values(), read.which.starts, strict=True):
+            addresses[read.expert] = at + start
         if read.place.own >= 0:
             self._slot_of[read.expert] = read.place.own
             self._expert_in[read.place.own] = read.expert
@@ -209,8 +205,9 @@ class LayerExperts:
 class ExpertCache:
     """Slots for the experts of a model: of each layer its own, and some that the layers share, one layer at a time.
 
-    Memory is taken once and overwritten in place: giving it back and forth would cost more than the policy gains.
-    Raises OutOfMemoryError; Cancelled, if `cancelled` says so meanwhile.
+    Memory is taken once and overwritten in place: giving it back and forth would cost more than the policy gains. Experts are read
+    from a `pack`, if there is one, else from the model's `files`; how, is found out at the beginning (`disk`).
+    Raises OutOfMemoryError; ModelFormatError for a file that cannot be read; Cancelled, if `cancelled` says so meanwhile.
     """
 
     def __init__(
@@ -220,28 +217,35 @@ class ExpertCache:
         files: Mapping[Path, Identity],
         slots: SlotCount,
         cancelled: Callable[[], bool] | None = None,
+        pack: Pack | None = None,
     ):
         self.clock = np.zeros(1, np.int64)  # runs that have begun
         self.statistics = StreamStatistics()
         self.slots, self.shared = slots, slots.shared
-        self.reader = ExpertReader(files)
+        self.pack = pack
+        files = files if pack is None else {**files, pack.path: pack.identity}
         self._path = next(iter(files), Path("the model"))  # for errors
         self._busy: dict[int, list[Future[None]]] = {}  # reads that are under way, by the address of the slot
-        sizes = [sum(padded(_expert_bytes(weights[name])) for name in stacks) for stacks, _ in layers]
+        sources: Sequence[LayerSource] = (
+            pack.layers if pack is not None else [FileLayer({name: weights[name] for name in stacks}) for stacks, _ in layers]
+        )
+        sizes = [source.slot_bytes for source in sources]
         self.nbytes = slots.layer * sum(sizes) + slots.shared * max(sizes, default=0)
         memory, at = allocate(self.nbytes, "the slots of experts"), 0
         for first in range(0, self.nbytes, _TOUCHED):  # so that the system counts it as used from now on, as the plan does
             if cancelled is not None and cancelled():
                 raise Cancelled("making room for experts was cancelled")
             memory[first : first + _TOUCHED : PAGE] = 0
+        self.disk = tune(sources, files, memory, cancelled)
+        self.reader = ExpertReader(files, self.disk.way)
         self._shared = [_Place(memory[at + i * max(sizes) :][: max(sizes)], -1) for i in range(slots.shared)]
         at += slots.shared * max(sizes, default=0)
         self.layers: list[LayerExperts] = []
         self._layer_of: dict[str, LayerExperts] = {}
-        for (stacks, active), size in zip(layers, sizes, strict=True):
+        for (stacks, active), source, size in zip(layers, sources, sizes, strict=True):
             own = [memory[at + index * size :][:size] for index in range(slots.layer)]
             at += slots.layer * size
-            self.layers.append(LayerExperts(self, {name: weights[name] for name in stacks}, own, active))
+            self.layers.append(LayerExperts(self, source, own, active))
             self._layer_of |= dict.fromkeys(stacks, self.layers[-1])
 
     def layer_of(self, name: str) -> LayerExperts | None:
@@ -282,7 +286,3 @@ class ExpertCache:
     def close(self) -> None:
         """No expert is read any more."""
         self.reader.close()
-
-
-def _expert_bytes(stack: Stack) -> int:
-    return sum(part.nbytes for part in stack.ranges) // stack.shape[0]

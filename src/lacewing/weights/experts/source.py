@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from lacewing.backends.weights import TensorSpec
 from lacewing.formats.checkpoint import ByteRange
@@ -67,6 +67,16 @@ def padded(nbytes: int) -> int:
     return (-(-nbytes // PAGE) + 1) * PAGE
 
 
+def offset_in(part: ByteRange) -> int:
+    """Where a range begins in the whole pages that it is read into."""
+    return part.offset % PAGE
+
+
+def pages_of(part: ByteRange) -> int:
+    """Bytes of these pages."""
+    return -(-(offset_in(part) + part.nbytes) // PAGE) * PAGE
+
+
 def layer_slots(program: Program, tensors: Mapping[str, TensorSpec]) -> list[LayerSlots]:
     """Of each mixture of a program."""
     found = []
@@ -84,3 +94,74 @@ def ranges_of_experts(ranges: Sequence[ByteRange], experts: int) -> list[ByteRan
     (whole,) = ranges
     size = whole.nbytes // experts
     return [ByteRange(whole.path, whole.offset + size * expert, size) for expert in range(experts)]
+
+
+class Stack(Protocol):
+    """What must be known of a weight whose experts are streamed."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def ranges(self) -> tuple[ByteRange, ...]: ...
+
+
+class ExpertReads(NamedTuple):
+    """What is read for one expert, each range into the whole pages behind those of the one before, and where in the slot each of
+    its stacks begins then, in their order."""
+
+    parts: tuple[ByteRange, ...]
+    starts: tuple[int, ...]
+
+
+class LayerSource(Protocol):
+    """Where the experts of one layer are read from: the model's own files, or a pack."""
+
+    @property
+    def stacks(self) -> Stacks: ...
+
+    @property
+    def experts(self) -> int: ...
+
+    @property
+    def slot_bytes(self) -> int:
+        """That the pages of any expert take."""
+        ...
+
+    @property
+    def tiled(self) -> frozenset[str]:
+        """The stacks whose rows are in the tile order that the backend asked for."""
+        ...
+
+    def reads(self, expert: int) -> ExpertReads: ...
+
+
+class FileLayer:
+    """The experts of a layer in the model's own files; a `LayerSource`. Ranges that follow each other are read as one."""
+
+    tiled: frozenset[str] = frozenset()
+
+    def __init__(self, stacks: Mapping[str, Stack]):
+        self.stacks = tuple(stacks)
+        self.experts = next(iter(stacks.values())).shape[0]
+        self._ranges = [ranges_of_experts(stack.ranges, self.experts) for stack in stacks.values()]
+        self.slot_bytes = sum(padded(max((part.nbytes for part in ranges), default=0)) for ranges in self._ranges)
+
+    def reads(self, expert: int) -> ExpertReads:
+        found = [ranges[expert] for ranges in self._ranges]
+        parts: list[ByteRange] = []
+        starts, at = [0] * len(found), 0
+        for stack in sorted(range(len(found)), key=lambda index: (str(found[index].path), found[index].offset)):
+            part = found[stack]
+            if parts and part.path == parts[-1].path and 0 <= part.offset - _end(parts[-1]) < PAGE:
+                at -= pages_of(parts[-1])
+                parts[-1] = ByteRange(part.path, parts[-1].offset, part.offset + part.nbytes - parts[-1].offset)
+            else:
+                parts.append(part)
+            starts[stack] = at + offset_in(parts[-1]) + part.offset - parts[-1].offset
+            at += pages_of(parts[-1])
+        return ExpertReads(tuple(parts), tuple(starts))
+
+
+def _end(part: ByteRange) -> int:
+    return part.offset + part.nbytes

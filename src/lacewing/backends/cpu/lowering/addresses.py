@@ -13,8 +13,13 @@ from lacewing.backends.weights import WeightView
 from lacewing.errors import BackendError
 
 
+def _is_tiled(weight: WeightView) -> bool:
+    slots = weight.slots
+    return weight.tiled is not None if slots is None else weight.name in slots.tiled
+
+
 def _refuse_tiles(weight: WeightView) -> None:
-    if weight.tiled is not None:
+    if _is_tiled(weight):
         raise BackendError(
             f"weight {weight.name} is in tile order, which its kernel cannot read; use `residency='lazy'`, and report this"
         )
@@ -53,7 +58,7 @@ def tile_order(weight: WeightView) -> Argument:
 
 def order_of(weight: WeightView) -> int:
     """As `tile_order`, at this moment."""
-    if weight.tiled is None:
+    if not _is_tiled(weight):
         return 0
     return IN_PIECES if TILES[weight.quant.name].pieces else WHOLE_BLOCKS
 
@@ -89,13 +94,13 @@ def of_experts(low: Lowering, name: str, skipped: int, *, tiled: bool = False) -
         low.expert_tables.setdefault(name, []).append((skipped, table))
 
     def fill() -> int:
+        if not tiled:
+            _refuse_tiles(weight)
         if weight.slots is not None and not skipped:
             return int(weight.slots.addresses[name].ctypes.data)
         if weight.slots is not None:
             put_addresses(table, weight.slots.addresses[name], skipped)
             return int(table.ctypes.data)
-        if not tiled:
-            _refuse_tiles(weight)
         parts = in_memory(weight)
         if len(parts) == 1:
             step = parts[0].nbytes // len(table)

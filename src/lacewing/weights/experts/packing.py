@@ -1,0 +1,286 @@
+"""Writing a pack, and comparing one with the model that it was made from.
+
+What is not finished stands beside the pack under a name of its own. The digest of an expert is written once its bytes are on the
+disk, so that the next try goes on where an interrupt, a full disk or a power failure ended the last one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import shutil
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from lacewing.errors import Cancelled, ModelFormatError, OptionError
+from lacewing.formats.checkpoint import ByteRange, Identity
+from lacewing.formats.read import identity
+from lacewing.options import Progress, format_bytes
+from lacewing.weights.experts.cache import settle
+from lacewing.weights.experts.pack import DIGEST, PackedLayer, PackPlan, open_pack
+from lacewing.weights.experts.reading import ExpertReader
+from lacewing.weights.experts.source import FileLayer, pages_of
+from lacewing.weights.memory import allocate
+
+try:
+    import fcntl
+except ImportError:  # Windows, where experts are not streamed
+    fcntl = None  # type: ignore[assignment]
+
+PARTIAL = ".partial"  # behind the name of a pack that is not finished
+SYNC_BYTES = 2**26  # written between two times that the disk has them for certain
+_AHEAD = 3  # experts that are read while one is written
+_NONE = bytes(DIGEST)  # of an expert that is not there yet
+
+
+@dataclass(frozen=True)
+class Packed:
+    """What became of writing a pack: bytes of experts that were written now, and those that an earlier try had written."""
+
+    path: Path
+    nbytes: int
+    kept: int
+
+
+class _Expert(NamedTuple):
+    """One expert of the model in the layout of the pack, valid until the next one, and the ranges that were read besides."""
+
+    number: int  # among all of the pack
+    part: ByteRange  # where it is in the pack
+    content: np.ndarray
+    also: np.ndarray
+
+
+class _Work:
+    """Reads the experts of a model, some ahead, and brings each into the layout of the pack."""
+
+    def __init__(
+        self, plan: PackPlan, files: Mapping[Path, Identity], target: Path, check: Callable[[], None], also: Identity | None = None
+    ):
+        self._plan, self._layers, self._check = plan, plan.at(target), check
+        self._also = also is not None  # whether the pack's own bytes are read as well
+        self._reader = ExpertReader({**files, **({} if also is None else {target: also})})
+        most = max(source.slot_bytes for source in plan.sources)
+        largest = max(layer.slot_bytes for layer in plan.layers)
+        self._regions = [allocate(most + largest, "packing experts") for _ in range(_AHEAD + 1)]
+        self._most, self._content = most, allocate(largest, "packing experts")
+
+    def experts(self, todo: Iterable[int]) -> Iterator[_Expert]:
+        """Those of these numbers. Raises ModelFormatError, and what `check` raises."""
+        under_way = deque[tuple[int, np.ndarray, list[tuple[ByteRange, Future[None]]]]]()
+        places = [(layer, expert) for layer, each in enumerate(self._layers) for expert in range(each.experts)]
+        try:
+            for count, number in enumerate(todo):
+                under_way.append((number, self._regions[count % len(self._regions)], self._begin(count, *places[number])))
+                if len(under_way) > _AHEAD:
+                    yield self._ended(places, *under_way.popleft())
+            while under_way:
+                yield self._ended(places, *under_way.popleft())
+        finally:
+            self._reader.close()
+
+    def _begin(self, count: int, layer: int, expert: int) -> list[tuple[ByteRange, Future[None]]]:
+        region, found, at = self._regions[count % len(self._regions)], list[tuple[ByteRange, Future[None]]](), 0
+        for part in self._plan.sources[layer].reads(expert).parts:
+            found.append((part, self._reader.submit(part, region[at : at + pages_of(part)])))
+            at += pages_of(part)
+        if self._also:
+            (part,) = self._layers[layer].reads(expert).parts
+            found.append((part, self._reader.submit(part, region[self._most : self._most + part.nbytes])))
+        return found
+
+    def _ended(
+        self,
+        places: Sequence[tuple[int, int]],
+        number: int,
+        region: np.ndarray,
+        reads: Sequence[tuple[ByteRange, Future[None]]],
+    ) -> _Expert:
+        for part, read in reads:
+            settle(read, part.path, self._check)
+            read.result()
+        self._check()
+        layer, expert = places[number]
+        made = self._layers[layer]
+        content = self._content[: made.slot_bytes]
+        arrange(self._plan.sources[layer], made, expert, region, content)
+        return _Expert(number, made.reads(expert).parts[0], content, region[self._most : self._most + made.slot_bytes])
+
+
+def arrange(source: FileLayer, layer: PackedLayer, expert: int, region: np.ndarray, content: np.ndarray) -> None:
+    """What was read of an expert of the model, in the layout of the pack; uint8 of whole slots."""
+    content[:] = 0
+    for start, to, size, tiles in zip(source.reads(expert).starts, layer.starts, layer.sizes, layer.tiles, strict=True):
+        if tiles is None:
+            content[to : to + size] = region[start : start + size]
+        else:
+            rows = np.ascontiguousarray(region[start : start + size])
+            tiles.reorder(rows, content[to : to + size], tiled=False)
+
+
+def write_pack(
+    plan: PackPlan,
+    files: Mapping[Path, Identity],
+    target: Path,
+    progress: Progress | None = None,
+    cancelled: Callable[[], bool] | None = None,
+) -> Packed:
+    """Write the pack of a model, or finish it. An interrupt leaves what is written, for the next try.
+
+    Raises OptionError for a place that cannot be written to, or a disk without room; ModelFormatError if the model cannot be read,
+    or changed meanwhile; Cancelled.
+    """
+    partial = target.with_name(target.name + PARTIAL)
+    descriptor = _open(partial)
+    try:
+        try:
+            kept = _write(descriptor, plan, files, partial, progress, cancelled)
+            os.replace(partial, target)
+        except OSError as error:
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            then = "make room and pack again, which goes on from there" if full else "what is written is kept"
+            raise OptionError(f"{partial} cannot be written: {error.strerror}; {then}") from None
+    finally:
+        os.close(descriptor)
+    with contextlib.suppress(OSError):  # some file systems do not sync folders
+        _sync_folder(target.parent)
+    return Packed(target, plan.expert_bytes - kept, kept)
+
+
+def _open(partial: Path) -> int:
+    """The file that is written to, for this process alone."""
+    try:
+        partial.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(partial, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o644)
+    except OSError as error:
+        raise OptionError(f"{partial} cannot be written: {error.strerror}; choose another place with `--output`") from None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not os.path.samestat(os.fstat(descriptor), os.stat(partial)):  # it was finished by another process meanwhile
+            raise FileNotFoundError
+    except OSError:
+        os.close(descriptor)
+        raise OptionError(f"{partial} is being written by another process") from None
+    return descriptor
+
+
+def _write(
+    descriptor: int,
+    plan: PackPlan,
+    files: Mapping[Path, Identity],
+    partial: Path,
+    progress: Progress | None,
+    cancelled: Callable[[], bool] | None,
+) -> int:
+    """Bytes of experts that were there already."""
+    digests = _begun(descriptor, plan)
+    sizes = [layer.slot_bytes for layer in plan.layers for _ in range(layer.experts)]
+    todo = [number for number in range(plan.experts) if digests[number] == _NONE]
+    needed = sum(sizes[number] for number in todo)
+    kept = plan.expert_bytes - needed
+    _refuse_full_disk(partial, needed)
+    done, unsynced = kept, list[tuple[_Expert, bytes]]()
+    for expert in _Work(plan, files, partial, _checked(cancelled)).experts(todo):
+        _write_all(descriptor, expert.content, expert.part.offset)
+        digest = hashlib.sha256(expert.content.data).digest()
+        unsynced.append((expert._replace(content=_NOTHING, also=_NOTHING), digest))
+        done += expert.part.nbytes
+        if sum(each.part.nbytes for each, _ in unsynced) >= SYNC_BYTES:
+            _sync(descriptor, plan, unsynced)
+        if progress is not None:
+            progress("packing experts", done, plan.expert_bytes)
+    _sync(descriptor, plan, unsynced)
+    for path in plan.files:
+        if identity(path) != files[path]:
+            raise ModelFormatError(path, "changed or was replaced while it was packed; pack it again")
+    os.fsync(descriptor)
+    return kept
+
+
+_NOTHING = np.empty(0, np.uint8)
+
+
+def _begun(descriptor: int, plan: PackPlan) -> list[bytes]:
+    """The digests of the experts that are there; what was begun for another state of the model goes."""
+    if os.pread(descriptor, len(plan.header), 0) != plan.header:
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, plan.header, 0)
+    os.ftruncate(descriptor, plan.nbytes)
+    table = os.pread(descriptor, DIGEST * plan.experts, plan.digests_at)
+    return [table[at : at + DIGEST] for at in range(0, len(table), DIGEST)]
+
+
+def _refuse_full_disk(partial: Path, needed: int) -> None:
+    free = shutil.disk_usage(partial.parent).free
+    if needed > free:
+        raise OptionError(
+            f"the pack takes {format_bytes(needed)} more, and the disk of {partial.parent} has {format_bytes(free)} free; "
+            "make room, or choose another place with `--output`"
+        )
+
+
+def _checked(cancelled: Callable[[], bool] | None) -> Callable[[], None]:
+    def check() -> None:
+        if cancelled is not None and cancelled():
+            raise Cancelled("packing was cancelled; what is written is kept for the next try")
+
+    return check
+
+
+def _write_all(descriptor: int, content: np.ndarray, offset: int) -> None:
+    done = 0
+    while done < content.nbytes:
+        done += os.pwrite(descriptor, content[done:].data, offset + done)
+
+
+def _sync(descriptor: int, plan: PackPlan, unsynced: list[tuple[_Expert, bytes]]) -> None:
+    """The experts are on the disk before their digests say so; then the page cache need not have them."""
+    os.fsync(descriptor)
+    for expert, digest in unsynced:
+        os.pwrite(descriptor, digest, plan.digests_at + DIGEST * expert.number)
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(descriptor, expert.part.offset, expert.part.nbytes, os.POSIX_FADV_DONTNEED)
+    unsynced.clear()
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def verify_pack(
+    plan: PackPlan,
+    files: Mapping[Path, Identity],
+    path: Path,
+    progress: Progress | None = None,
+    cancelled: Callable[[], bool] | None = None,
+) -> int:
+    """Read all of a pack, and the model, and compare them and the digests; the bytes compared.
+
+    Raises ModelFormatError for a pack that is damaged or does not belong to the model, Cancelled.
+    """
+    found, done = open_pack(path, plan), 0
+    with path.open("rb") as file:
+        file.seek(plan.digests_at)
+        table = file.read(DIGEST * plan.experts)
+    for expert in _Work(plan, files, path, _checked(cancelled), found.identity).experts(range(plan.experts)):
+        digest = hashlib.sha256(expert.also.data).digest()
+        same = np.array_equal(expert.also, expert.content) and digest == table[DIGEST * expert.number :][:DIGEST]
+        if not same:
+            problem = "is damaged here; delete it, and pack the model again"
+            raise ModelFormatError(path, problem, offset=expert.part.offset)
+        done += expert.part.nbytes
+        if progress is not None:
+            progress("comparing experts", done, plan.expert_bytes)
+    return done

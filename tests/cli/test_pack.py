@@ -1,0 +1,77 @@
+"""`lacewing pack`, and what `info` and `bench` tell of packs and of how experts are read."""
+
+import json
+import os
+import signal
+import threading
+import time
+
+import pytest
+
+from lacewing.cli import bench
+from lacewing.weights.experts import pack, probe
+from lacewing.weights.experts.reading import ExpertReader
+from tests.checkpoints import tiny
+
+
+@pytest.fixture
+def path(tmp_path, monkeypatch):
+    monkeypatch.setattr(pack, "cache_dir", lambda: tmp_path / "cache")  # not by LACEWING_CACHE: compiled kernels are there
+    monkeypatch.setattr(probe, "RATE_SECONDS", 0.01)
+    monkeypatch.setattr(bench, "_read_bandwidth", lambda _: None)
+    return tiny("qwen3moe", "gguf", tmp_path, "Q4_0")
+
+
+def test_a_pack_is_written_told_of_and_used(lacewing, path, tmp_path):
+    streamed = ("--backend", "cpu", "--residency", "streamed", "--context", "64")
+    told = json.loads(lacewing("info", path, *streamed, "--json")[1])
+    assert told["pack"]["path"] is None and told["pack"]["reads"] == 3 and told["pack"]["disk_rate"] > 0
+    assert told["streaming"]["direct"] in (True, False) and told["streaming"]["threads"] > 0
+    assert "no pack: `lacewing pack` writes" in lacewing("info", path, *streamed)[1]
+    code, out, _ = lacewing("pack", path)
+    target = path.with_name(path.name + ".experts")
+    assert code == 0 and out.startswith(f"{target}: 16 experts") and "streaming uses it from now on" in out
+    assert "is there already" in lacewing("pack", path)[1]
+    assert "all as in the model" in lacewing("pack", path, "--verify")[1]
+    told = json.loads(lacewing("info", path, *streamed, "--json")[1])
+    assert told["pack"]["path"] == str(target) and told["streaming"]["read_bytes"] == told["pack"]["read_bytes"]
+    assert f"pack: {target}" in lacewing("info", path, *streamed)[1]
+    report = json.loads(lacewing("bench", path, *streamed, "-p", "4", "-n", "2", "-r", "1", "--json")[1])
+    use, ((_, text),) = report["streamed"], bench._held(report)
+    assert use["pack"] == str(target) and use["reads"] > 0 and use["threads"] == 4 and use["direct"] is True
+    assert "of a pack" in text
+    os.utime(path, (1, 1))
+    assert "before it changed" in lacewing("info", path, *streamed)[1]
+    code, _, told = lacewing("pack", path, "--verify")
+    assert code == 2 and "before it changed" in told
+    assert lacewing("pack", path, "--output", tmp_path / "other.experts", "--json")[0] == 0
+    assert "cache/packs" in json.loads(lacewing("info", path, *streamed, "--json")[1])["pack"]["path"]
+    target.unlink()
+    assert lacewing("pack", path, "--verify", "--output", tmp_path / "other.experts")[0] == 0
+
+
+def test_what_cannot_be_packed(lacewing, path, tiny_path, tmp_path):
+    code, _, told = lacewing("pack", tiny_path)
+    assert code == 2 and "is no mixture of experts" in told
+    code, _, told = lacewing("pack", path, "--verify")
+    assert code == 2 and "there is no pack to compare" in told
+    code, _, told = lacewing("pack", path, "--output", path)
+    assert code == 2 and "is the model itself" in told
+
+
+def test_an_interrupt_while_the_disk_hangs(lacewing, path, monkeypatch):
+    hang, pressed = threading.Event(), []
+
+    def press():
+        pressed.append(time.perf_counter())
+        os.kill(os.getpid(), signal.SIGINT)
+
+    def read(*_):
+        if not pressed:
+            threading.Timer(0.1, press).start()
+        hang.wait(10)
+
+    monkeypatch.setattr(ExpertReader, "_read", read)
+    code, _, _ = lacewing("pack", path)
+    assert code == 130 and time.perf_counter() - pressed[0] < 0.3
+    hang.set()
