@@ -50,6 +50,7 @@ LIBRARIES = {
     "tokenizers": ("text",),
     "jinja2": ("text", "backends/webgpu"),
     "wgpu": ("backends/webgpu",),
+    "cuda": ("backends/cuda",),
     "huggingface_hub": ("hub",),
     "rich": ("cli", "chat"),
     "markdown_it": ("chat",),

@@ -1,0 +1,1 @@
+"""A GPU through NVIDIA's driver: memory, streams, graphs, compiled kernels."""

@@ -1,0 +1,96 @@
+"""Kernels compiled at run time by NVRTC to machine code for one architecture, and kept on disk.
+
+A file is named by the hash of all that decides what is in it: source, options, architecture and the compiler's version.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import tempfile
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from lacewing.backends.cuda.kernels import Kernel, Macros
+from lacewing.errors import BackendError
+from lacewing.paths import cache_dir
+
+_WORDS = 2000  # characters of the compiler's words in an error
+
+
+def machine_code(kernel: Kernel, macros: Macros, arch: str) -> bytes:
+    """The cubin of a kernel for a device of compute capability `arch`, from the cache if it is there. Raises BackendError."""
+    source = kernel.source(macros)
+    options = (f"--gpu-architecture={kernel.target(arch)}", "--std=c++17", *kernel.defines(macros))
+    key = "\0".join((source, *options, version()))
+    path = _folder() / f"{hashlib.sha256(key.encode()).hexdigest()}.cubin"
+    with contextlib.suppress(OSError):
+        return path.read_bytes()
+    code = compiled(source, f"{kernel.name}.cu", options)
+    _keep(path, code)
+    return code
+
+
+def compiled(source: str, name: str, options: tuple[str, ...]) -> bytes:
+    """The cubin of a source, without the cache. Raises BackendError with the compiler's words."""
+    nvrtc = _nvrtc()
+    program = _checked(nvrtc.nvrtcCreateProgram(source.encode(), name.encode(), 0, [], []))
+    try:
+        (status,) = nvrtc.nvrtcCompileProgram(program, len(options), [option.encode() for option in options])
+        if status != nvrtc.nvrtcResult.NVRTC_SUCCESS:
+            log = bytearray(_checked(nvrtc.nvrtcGetProgramLogSize(program)))
+            _checked(nvrtc.nvrtcGetProgramLog(program, log))
+            words = bytes(log).decode(errors="replace").strip(" \0\n")[:_WORDS]
+            raise BackendError(f"NVRTC cannot compile the kernel {name} ({' '.join(options)}): {words}")
+        code = bytearray(_checked(nvrtc.nvrtcGetCUBINSize(program)))
+        _checked(nvrtc.nvrtcGetCUBIN(program, code))
+        return bytes(code)
+    finally:
+        nvrtc.nvrtcDestroyProgram(program)
+
+
+@cache
+def version() -> str:
+    """Of the compiler."""
+    major, minor = _checked(_nvrtc().nvrtcVersion())
+    return f"NVRTC {major}.{minor}"
+
+
+@cache
+def supported() -> frozenset[str]:
+    """The architectures that the compiler knows, such as "90"."""
+    return frozenset(str(arch) for arch in _checked(_nvrtc().nvrtcGetSupportedArchs()))
+
+
+def _nvrtc() -> Any:
+    from cuda.bindings import nvrtc
+
+    return nvrtc
+
+
+def _checked(result: tuple[Any, ...]) -> Any:
+    status, *values = result
+    if int(status):
+        raise BackendError(f"NVRTC refused a call: {status.name}; install `lacewing[cuda]` anew")
+    return values[0] if len(values) == 1 else tuple(values)
+
+
+def _folder() -> Path:
+    return cache_dir() / "cuda"
+
+
+def _keep(path: Path, code: bytes) -> None:
+    """Whole or not at all: another process may look for it now. Where nothing can be written it is compiled again the next time."""
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, made = tempfile.mkstemp(dir=path.parent, suffix=".part")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(code)
+            os.replace(made, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(made)
+            raise

@@ -1,0 +1,256 @@
+"""An opened GPU: buffers, kernels that are compiled once, launches in one stream."""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+import weakref
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from lacewing.backends.cuda.device.compiling import machine_code
+from lacewing.backends.cuda.device.driver import Driver
+from lacewing.backends.cuda.kernels import Kernel, Macros, kernel
+from lacewing.errors import BackendError, DeviceLostError, OutOfMemoryError
+from lacewing.options import format_bytes
+
+COMPILERS = 8  # threads; NVRTC works without Python's lock
+RECENT = 256  # kernels that are kept although no step uses them, for a model that comes back
+_PLAIN_SHARED = 48 * 1024  # bytes that a kernel may have without asking
+
+
+@dataclass(eq=False)
+class Buffer:
+    """Device memory. `address` 0: it was freed."""
+
+    address: int
+    size: int
+    label: str
+
+
+@dataclass(eq=False)
+class Function:
+    """A kernel on the device."""
+
+    kernel: Kernel
+    module: Any
+    handle: Any
+
+
+class Pinned:
+    """Memory of the host that the device writes to by itself, and the event behind the last write."""
+
+    def __init__(self, device: Device, nbytes: int):
+        self._device, self.size = device, nbytes
+        device.enter()
+        self._address = device.driver.host_alloc(max(nbytes, 16))
+        self._event = device.driver.event()
+        self.bytes = np.ctypeslib.as_array((ctypes.c_uint8 * nbytes).from_address(self._address))
+
+    def fetch(self, address: int, nbytes: int, at: int = 0) -> None:
+        """Have bytes of the device copied here, behind all that was launched."""
+        self._device.driver.to_host(self._address + at, address, nbytes, self._device.stream)
+
+    def mark(self) -> None:
+        """What was asked for until now is what `wait` waits for."""
+        self._device.driver.record(self._event, self._device.stream)
+
+    def wait(self, nbytes: int) -> np.ndarray:
+        """uint8, valid until the next `fetch`."""
+        self._device.guarded(lambda: self._device.driver.wait(self._event))
+        return self.bytes[:nbytes]
+
+    def close(self) -> None:
+        if self._address and not self._device.lost:
+            self._device.enter()
+            self._device.driver.host_free(self._address)
+            self._device.driver.close_event(self._event)
+        self._address, self.bytes = 0, np.empty(0, np.uint8)
+
+
+class Device:
+    """A GPU by its number. One stream: everything happens in the order of the calls."""
+
+    def __init__(self, driver: Driver, index: int):
+        self.driver, self.index, self.lost = driver, index, False
+        self.lock = threading.RLock()  # one compiles at a time
+        self.name = driver.name(index)
+        major, minor = (driver.attribute(index, f"COMPUTE_CAPABILITY_{which}") for which in ("MAJOR", "MINOR"))
+        self.arch = f"{major}{minor}"
+        self.processors = driver.attribute(index, "MULTIPROCESSOR_COUNT")
+        self.most_shared = driver.attribute(index, "MAX_SHARED_MEMORY_PER_BLOCK_OPTIN")
+        self._context = driver.open(index)
+        self.enter()
+        self.stream = driver.stream()
+        self._compilers = ThreadPoolExecutor(COMPILERS, "lacewing-cuda")
+        self._compiling: dict[tuple[object, ...], Future[bytes]] = {}
+        self._functions: weakref.WeakValueDictionary[tuple[object, ...], Function] = weakref.WeakValueDictionary()
+        self._recent: deque[Function] = deque(maxlen=RECENT)
+        self._buffers: dict[int, tuple[Buffer, int]] = {}  # with the thread that made them
+        self.allocated = 0  # bytes
+
+    def enter(self) -> None:
+        """Before the calls of a thread."""
+        if self.lost:
+            raise DeviceLostError(f"the GPU {self.name} was lost; load the model again, or use `backend='cpu'`")
+        self.driver.enter(self._context)
+
+    def guarded(self, call: Any) -> Any:
+        """A call in which the loss of the device shows."""
+        try:
+            return call()
+        except DeviceLostError:
+            self.lost = True
+            raise
+
+    # memory
+
+    def buffer(self, nbytes: int, label: str) -> Buffer:
+        """Raises OutOfMemoryError that names it."""
+        self.enter()
+        size = max(256, -(-nbytes // 256) * 256)
+        address = self.guarded(lambda: self.driver.alloc(size, f"{label} ({format_bytes(size)})"))
+        made = Buffer(address, size, label)
+        self._buffers[id(made)] = made, threading.get_ident()
+        self.allocated += size
+        return made
+
+    def free(self, buffer: Buffer) -> None:
+        """When the work that uses it is done. Again, or on a lost device: nothing."""
+        if self._buffers.pop(id(buffer), None) is None:
+            return
+        self.allocated -= buffer.size
+        if not self.lost:
+            self.enter()
+            self.driver.free(buffer.address)
+        buffer.address = 0
+
+    @property
+    def buffers(self) -> list[Buffer]:
+        """All that were not freed."""
+        return [buffer for buffer, _ in list(self._buffers.values())]
+
+    def free_since(self, before: list[Buffer]) -> None:
+        """Free what this thread has made since `buffers` was `before`, for work that failed half way."""
+        kept, me = {id(buffer) for buffer in before}, threading.get_ident()
+        for buffer, maker in list(self._buffers.values()):
+            if id(buffer) not in kept and maker == me:
+                self.free(buffer)
+
+    def write(self, buffer: Buffer, offset: int, data: np.ndarray) -> None:
+        """Behind all that was launched; the array may be used again at once."""
+        self.enter()
+        data = np.ascontiguousarray(data)
+        if offset + data.nbytes > buffer.size:
+            raise BackendError(f"{data.nbytes} bytes from {offset} on do not fit in {buffer.label}")
+        self.guarded(lambda: self.driver.to_device(buffer.address + offset, data.ctypes.data, data.nbytes, self.stream))
+
+    def read(self, buffer: Buffer, offset: int, nbytes: int) -> np.ndarray:
+        """uint8 (nbytes,), behind all that was launched."""
+        self.enter()
+        found = np.empty(nbytes, np.uint8)
+        if nbytes:
+            self.guarded(lambda: self.driver.to_host(found.ctypes.data, buffer.address + offset, nbytes, self.stream))
+            self.wait()
+        return found
+
+    def copy(self, source: Buffer, at: int, to: Buffer, offset: int, nbytes: int) -> None:
+        """Within a buffer both parts must not overlap."""
+        self.driver.copy(to.address + offset, source.address + at, nbytes, self.stream)
+
+    def wait(self) -> None:
+        """Until everything is done."""
+        self.enter()
+        self.guarded(lambda: self.driver.synchronize(self.stream))
+
+    def free_bytes(self) -> int:
+        """What the driver would still give."""
+        self.enter()
+        return self.driver.memory()[0]
+
+    # kernels
+
+    def prepare(self, name: str, macros: Macros) -> None:
+        """Begin to compile a kernel beside what else is done, such as bringing weights here."""
+        key = self._key(name, macros)
+        if key not in self._functions and key not in self._compiling:
+            self._compiling[key] = self._compilers.submit(machine_code, kernel(name), dict(macros), self.arch)
+
+    def function(self, name: str, macros: Macros) -> Function:
+        """The kernel on the device, compiled once. Raises BackendError with the compiler's words."""
+        key = self._key(name, macros)
+        found = self._functions.get(key)
+        if found is None:
+            begun = self._compiling.pop(key, None)
+            code = begun.result() if begun is not None else machine_code(kernel(name), macros, self.arch)
+            self.enter()
+            module, handle = self.driver.load(code, name)
+            found = self._functions[key] = Function(kernel(name), module, handle)
+            self._recent.append(found)
+        return found
+
+    def unprepare(self) -> None:
+        """Drop what was begun and will not be asked for."""
+        for begun in self._compiling.values():
+            begun.cancel()
+        self._compiling.clear()
+
+    @staticmethod
+    def _key(name: str, macros: Macros) -> tuple[object, ...]:
+        return name, *sorted((key, str(value)) for key, value in macros.items())
+
+    def allow_shared(self, function: Function, nbytes: int) -> None:
+        """Raises OutOfMemoryError where a block would need more shared memory than this GPU has."""
+        if nbytes > self.most_shared:
+            raise OutOfMemoryError(
+                f"the kernel {function.kernel.name} needs {format_bytes(nbytes)} of shared memory, and this GPU has "
+                f"{format_bytes(self.most_shared)}; use `backend='cpu'`"
+            )
+        if nbytes > _PLAIN_SHARED:
+            self.driver.allow_shared(function.handle, nbytes)
+
+    def launch(self, function: Function, grid: tuple[int, int, int], arguments: int, shared: int = 0) -> None:
+        """`arguments`: address of the pointers to the arguments, which stay where they are."""
+        self.driver.launch(function.handle, grid, function.kernel.threads, shared, self.stream, arguments)
+
+    def launch_all(self, plan: Sequence[tuple[Function, tuple[int, int, int], int, int]]) -> None:
+        """One after another."""
+        self.enter()
+        launch, stream = self.driver.launch, self.stream
+
+        def run() -> None:
+            for function, grid, arguments, shared in plan:
+                launch(function.handle, grid, function.kernel.threads, shared, stream, arguments)
+
+        self.guarded(run)
+
+    def graph(self, plan: Sequence[tuple[Function, tuple[int, int, int], int, int]]) -> Any:
+        """The same, to be launched as one by `replay`."""
+        self.enter()
+        self.driver.begin_capture(self.stream)
+        try:
+            self.launch_all(plan)
+        finally:
+            made = self.driver.end_capture(self.stream)
+        return made
+
+    def replay(self, graph: Any) -> None:
+        self.enter()
+        self.guarded(lambda: self.driver.launch_graph(graph, self.stream))
+
+    def close(self) -> None:
+        """Give everything back; what was made on the device is useless afterwards."""
+        self.unprepare()
+        self._compilers.shutdown()
+        for buffer in self.buffers:
+            self.free(buffer)
+        if not self.lost:
+            self.enter()
+            self.driver.close_stream(self.stream)
+            self.driver.release(self.index)
+        self.lost = True

@@ -1,0 +1,13 @@
+// 32 values in 34 bytes: a float16 scale, then signed bytes; of a run first the first 16 values of each group, then the others
+#include "planes.cuh"
+
+__device__ void pack_group(const Cut& to, const Source& s, size_t run, int i, size_t group) {
+  size_t start = (run * 8 + i) * 34, at = (group & ~(size_t)7) * 8 + (group & 7) * 4;
+  for (int w = 0; w < 8; w++) to.plane[0][at + (w >> 2) * 32 + (w & 3)] = s.word(start + 2 + w * 4);
+  put_half(to.plane[1], group, s.half(start));
+}
+
+__device__ __forceinline__ Group load_group(const Planes& p, size_t group) {
+  size_t at = group + (group & ~(size_t)7);
+  return {four(p.plane[0], at), four(p.plane[0], at + 8), both(float_of(p.plane[1][group >> 1], group)), both(0.0f)};
+}
