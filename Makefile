@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PROMPT ?= Explain in two sentences why the sky is blue.
 MODEL ?= smollm2
 
-.PHONY: run chat test slow clients check lint types fix bench wheel clean
+.PHONY: run chat test slow clients nvidia check lint types fix bench wheel clean
 
 run: $(VENV)/.installed
 	$(BIN)/lacewing run $(MODEL) "$(PROMPT)"
@@ -21,6 +21,9 @@ slow: $(VENV)/.driver $(VENV)/.browser $(VENV)/.clients
 
 clients: $(VENV)/.clients
 	$(BIN)/python -m pytest -m "clients and not slow"
+
+nvidia: $(VENV)/.driver
+	$(BIN)/python -m pytest -m nvidia tests/backends/cuda
 
 check: lint types test
 

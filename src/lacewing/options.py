@@ -13,7 +13,7 @@ from lacewing.errors import OptionError
 Progress = Callable[[str, int, int], None]  # what is being done, done so far, in all
 
 RESIDENCIES = ("auto", "lazy", "eager", "streamed")
-CPU, GPU, REFERENCE = "cpu", "webgpu", "reference"  # backends that others name in messages and choices
+CPU, GPU, NVIDIA, REFERENCE = "cpu", "webgpu", "cuda", "reference"  # backends that others name in messages and choices
 KV_TYPES = ("f16", "f32", "q8_0")  # of the KV cache
 _OPTION = re.compile(r"`(\w+)(?:=\[?'([^'`]*)'\]?)?`")
 _THINKING = {"reasoning_effort": "thinking", "reasoning_budget": "thinking-budget"}  # options of answers, commands of the chat

@@ -6,17 +6,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import pkgutil
 from typing import Any
 
 from lacewing.backends.base import Backend, Candidate, ModelRequirements, NoDeviceError
 from lacewing.errors import BackendError, LacewingError, OptionError
-from lacewing.options import CPU, GPU, REFERENCE
+from lacewing.options import CPU, GPU, NVIDIA, REFERENCE
 
-PREFERENCE = (GPU, CPU, REFERENCE)
+PREFERENCE = (NVIDIA, GPU, CPU, REFERENCE)
 SHARED = ("gpu",)  # folders that are no backend
-SEVERAL = (GPU,)  # backends of several devices, which `adapter` tells apart
+SEVERAL = (NVIDIA, GPU)  # backends of several devices, which `adapter` tells apart
 
 
 def known_backends() -> list[str]:
@@ -29,6 +30,7 @@ def init_backend(
     """The backend of that name, on the `adapter` of that index or name; `threads` None: as it sees fit.
 
     "auto" takes a GPU that suits what `required` tells of the model, else the CPU; the one of `adapter`, where that is given.
+    "cuda:1" is the adapter 1 of the backend "cuda".
     Raises OptionError for an unknown name, BackendError where the backend cannot be used on this machine.
     """
     return choose_backend(name, threads, adapter=adapter, required=required)[0]
@@ -38,8 +40,12 @@ def choose_backend(
     name: str = "auto", threads: int | None = None, *, adapter: str | int | None = None, required: ModelRequirements | None = None
 ) -> tuple[Backend, list[str]]:
     """`init_backend`, and why `auto` did not take what this machine has and is faster."""
-    if name != "auto" or adapter is not None:
-        return _open(SEVERAL[0] if name == "auto" else name, threads, adapter), []
+    if adapter is None and ":" in name:
+        name, _, adapter = name.partition(":")
+    if name != "auto":
+        return _open(name, threads, adapter), []
+    if adapter is not None:
+        return _open_adapter(threads, adapter), []
     problems: list[str] = []
     absent: list[str] = []
     for candidate in PREFERENCE:
@@ -50,6 +56,14 @@ def choose_backend(
         except LacewingError as error:  # none works here, or none suits the model
             problems.append(f"{candidate}: {error}")
     raise BackendError("no backend works here; " + "; ".join([*absent, *problems]))
+
+
+def _open_adapter(threads: int | None, adapter: str | int) -> Backend:
+    """The GPU of that index or name in the first backend that has it. Raises OptionError, BackendError as the last of them does."""
+    for name in SEVERAL[:-1]:
+        with contextlib.suppress(BackendError, OptionError):
+            return _open(name, threads, adapter)
+    return _open(SEVERAL[-1], threads, adapter)
 
 
 def candidates(name: str, needed_bytes: int | None = None) -> list[Candidate]:

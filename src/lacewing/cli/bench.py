@@ -154,7 +154,7 @@ def _held(report: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _device(report: dict[str, Any]) -> str:
-    if report["backend"] == "webgpu":
+    if report["backend"] in ("cuda", "webgpu"):
         return f"{report['backend']}, {report['device']}"
     return f"{report['backend']}, {report['threads']} threads"
 

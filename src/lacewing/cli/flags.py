@@ -35,7 +35,10 @@ def complete(incomplete: str) -> list[str]:
 ModelName = Annotated[str, typer.Argument(metavar="MODEL", autocompletion=complete, help=MODEL_HELP)]
 Backend = Annotated[
     str,
-    typer.Option(help="auto (a GPU with room for the model, else the CPU), cpu, webgpu (a GPU) or reference.", metavar="NAME"),
+    typer.Option(
+        help="auto (a GPU with room for the model, else the CPU), cpu, cuda (NVIDIA), webgpu (any GPU) or reference.",
+        metavar="NAME",
+    ),
 ]
 Adapter = Annotated[str | None, typer.Option(help="Which GPU, as `lacewing backends` lists them.", metavar="NAME|INDEX")]
 Residency = Annotated[

@@ -56,6 +56,10 @@ class Pinned:
         """Have bytes of the device copied here, behind all that was launched."""
         self._device.driver.to_host(self._address + at, address, nbytes, self._device.stream)
 
+    def send(self, to: Buffer, nbytes: int, offset: int = 0) -> None:
+        """Have the first bytes copied to the device, behind all that was launched; `mark` and `wait` before they change."""
+        self._device.guarded(lambda: self._device.driver.to_device(to.address + offset, self._address, nbytes, self._device.stream))
+
     def mark(self) -> None:
         """What was asked for until now is what `wait` waits for."""
         self._device.driver.record(self._event, self._device.stream)
@@ -163,10 +167,19 @@ class Device:
         """Within a buffer both parts must not overlap."""
         self.driver.copy(to.address + offset, source.address + at, nbytes, self.stream)
 
+    def clear(self, buffer: Buffer, offset: int) -> None:
+        """Zeros from a byte on."""
+        if offset < buffer.size:
+            self.driver.clear(buffer.address + offset, buffer.size - offset, self.stream)
+
     def wait(self) -> None:
         """Until everything is done."""
         self.enter()
         self.guarded(lambda: self.driver.synchronize(self.stream))
+
+    def pinned(self, nbytes: int) -> Pinned:
+        """Memory of the host that the device copies from and to by itself."""
+        return Pinned(self, nbytes)
 
     def free_bytes(self) -> int:
         """What the driver would still give."""

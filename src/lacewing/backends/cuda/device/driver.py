@@ -108,6 +108,10 @@ class Driver:
     def copy(self, to: int, source: int, nbytes: int, stream: Any) -> None:
         self._call("a copy", self._cu.cuMemcpyDtoDAsync(to, source, nbytes, stream))
 
+    def clear(self, to: int, nbytes: int, stream: Any) -> None:
+        """Zeros; whole words."""
+        self._call("a fill", self._cu.cuMemsetD32Async(to, 0, nbytes // 4, stream))
+
     # order
 
     def stream(self) -> Any:

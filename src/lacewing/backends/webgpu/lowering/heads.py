@@ -11,6 +11,7 @@ from typing import Any
 
 from lacewing.backends.gpu.fusions import unused
 from lacewing.backends.gpu.pages import PageLayout
+from lacewing.backends.gpu.turns import fixed_turns
 from lacewing.backends.webgpu.device.device import Slice
 from lacewing.backends.webgpu.lowering import rows
 from lacewing.backends.webgpu.lowering.attention import Before, can_prepare, lower_attention, prepared_runs
@@ -237,7 +238,7 @@ class _Parts:
             weight = None if op.weight is None else list(self.weights).index(op.weight)
             return {"kind": "norm", "eps": op.eps, "offset": op.weight_offset, "weight": weight}
         if isinstance(op, ops.Rope):
-            turns = rows.fixed_turns(op.rope.frequencies)
+            turns = fixed_turns(op.rope.frequencies)
             self.tables.setdefault(turns.tobytes(), self.compiler.constant(turns))
             rope = op.rope
             return {

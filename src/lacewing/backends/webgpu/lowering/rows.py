@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from lacewing.backends.gpu.layouts import GROUP
 from lacewing.backends.gpu.run import Run
+from lacewing.backends.gpu.turns import fixed_turns
 from lacewing.backends.webgpu.lowering.compiler import RULES, Compiler
 from lacewing.backends.webgpu.lowering.dispatches import Grid
 from lacewing.program import ops
@@ -65,13 +64,6 @@ def rope(compiler: Compiler, op: ops.Rope) -> None:
     }  # fmt: skip
     compiler.dispatch("rope", constants, [turns], lambda run: (-(-pairs * op.heads // 64), run.tokens, 1))
     compiler.written(op.x)
-
-
-def fixed_turns(frequencies: tuple[float, ...]) -> np.ndarray:
-    """Radians a position as shares of a turn in 40 bits, uint32 (pairs, 2): 32 bits, and 8 more. See `turn.wgsl`."""
-    shares = np.array(frequencies, np.float64) / (2 * np.pi) % 1.0
-    fixed = np.floor(shares * 2.0**40 + 0.5).astype(np.uint64) & np.uint64(2**40 - 1)
-    return np.ascontiguousarray(np.stack([fixed >> np.uint64(8), fixed & np.uint64(255)], axis=-1), np.uint32)
 
 
 @RULES.rule(ops.GatedActivation)

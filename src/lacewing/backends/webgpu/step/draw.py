@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from lacewing.backends.batch import Candidates, Draw, Wanted
 from lacewing.backends.gpu.candidates import WANTED, candidates
+from lacewing.backends.gpu.draws import WORDS, draw_options, put_numbers
 from lacewing.backends.webgpu.device.device import Slice
 from lacewing.backends.webgpu.device.raw import Recorded, Recorder
 from lacewing.backends.webgpu.kernels import shader
 from lacewing.backends.webgpu.lowering.compiler import Compiler
 from lacewing.backends.webgpu.step.argmax import AHEAD
 from lacewing.backends.webgpu.step.top_k import DeviceTopK, row_bytes
-
-WORDS = 8  # of what the kernel is told of a row: see `draw.wgsl`
-_LEAST = -1e30  # logarithm of no probability
-_MOST = 1 - 2**-24  # the largest float32 below 1
 
 
 def draw_bytes(vocab_size: int, rows: int) -> int:
@@ -51,14 +47,12 @@ class Drawing:
     def __init__(self, device: DeviceDraw, draws: Sequence[Draw], numbers: Callable[[int], Sequence[float]]):
         self._on, self._numbers = device, numbers
         self._wanted = [Wanted(each.count) for each in draws]
-        self._options = np.zeros((len(draws), WORDS), np.float32)
-        for row, each in zip(self._options, draws, strict=True):
-            row[:4] = each.count, each.top_p, math.log(each.min_p) if each.min_p > 0 else _LEAST, 1 / each.temperature
+        self._options = draw_options(draws)
 
     def submit(self, plan: Recorded, rows: int, ring: int, number: int) -> int:
         """Run `plan` and draw the token after `number` others; what is found goes to place `ring`. The number of the submission."""
         on, place = self._on, self._on.ring[ring]
-        self._options[:, 4] = np.minimum(self._numbers(number), _MOST)
+        put_numbers(self._options, self._numbers(number))
         on.device.write(on.options.buffer, on.options.offset, self._options)
         recorder, drawn = Recorder(on.device.device), (on.pipeline.handle, on.group._internal, rows, 1, 1)
         recorder.dispatches([*plan, *on.top_k.plan(rows), drawn])

@@ -14,6 +14,7 @@ from lacewing.backends.batch import Batch, Candidates, Draw, Wanted
 from lacewing.backends.gpu.candidates import WANTED
 from lacewing.backends.gpu.host_rows import HostRows
 from lacewing.backends.gpu.run import Run
+from lacewing.backends.gpu.wishes import MOST_BIASES
 from lacewing.backends.step import KernelTime, RoutedLayer, Step
 from lacewing.backends.webgpu.device.clock import Clock, Timed
 from lacewing.backends.webgpu.device.device import Device
@@ -26,7 +27,6 @@ from lacewing.backends.webgpu.step.hidden import head_width, read_rows
 from lacewing.backends.webgpu.step.routes import RouteWatch
 from lacewing.backends.webgpu.step.timing import timed_of
 from lacewing.backends.webgpu.step.top_k import DeviceTopK
-from lacewing.backends.webgpu.step.wishes import MOST_BIASES
 from lacewing.errors import OptionError
 from lacewing.program.operands import View
 from lacewing.program.states import PAGE

@@ -9,11 +9,11 @@ import numpy as np
 
 from lacewing.backends.batch import Candidates, Wanted
 from lacewing.backends.gpu.candidates import WANTED, candidates
+from lacewing.backends.gpu.wishes import MOST_BIASES, WishBuffer, wish_bytes
 from lacewing.backends.webgpu.device.device import Slice
 from lacewing.backends.webgpu.device.raw import Readback, Recorded, Recorder
 from lacewing.backends.webgpu.kernels import shader
 from lacewing.backends.webgpu.lowering.compiler import Compiler
-from lacewing.backends.webgpu.step.wishes import MOST_BIASES, WishBuffer, wish_bytes
 
 EACH = 8  # logits of a thread
 PART = 256 * EACH
@@ -47,13 +47,12 @@ class DeviceTopK:
         best = compiler.own(8 * self.parts * WANTED * rows, "the largest logits of the parts")
         self._totals = compiler.own(8 * self.parts * rows, "the sums of the parts")
         self.row_bytes = row_bytes(vocabulary)
-        self._wishes = WishBuffer(compiler)
+        room = compiler.own(wish_bytes(vocabulary, rows), "masks and biases")
+        self._wishes = WishBuffer(self.device, room.buffer, room.offset, vocabulary, rows)
         self._kernels: list[tuple[Any, Any, int]] = []
         logits, constants = [compiler.logits, best, self._totals], {"each": EACH, "vocabulary": vocabulary, "parts": self.parts}
         self._add("best_parts", logits, self.parts, **constants, stride=0, biases=0)
-        self._add(
-            "best_parts", [*logits, self._wishes.slice], self.parts, **constants, stride=self._wishes.stride, biases=MOST_BIASES
-        )
+        self._add("best_parts", [*logits, room], self.parts, **constants, stride=self._wishes.stride, biases=MOST_BIASES)
         self._wishing = self._kernels.pop()
         count, source = self.parts * WANTED, best
         while count > LEVEL:

@@ -1,14 +1,15 @@
-"""Masks and biases of rows of logits, on the device (`kernels/choice/best_parts.wgsl`)."""
+"""Masks and biases of rows of logits, on a device: what its kernel `best_parts` reads."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from lacewing.backends.batch import Wanted
 from lacewing.backends.choice import check_mask
-from lacewing.backends.webgpu.lowering.compiler import Compiler
+from lacewing.backends.gpu.host_rows import Writes
 
 MOST_BIASES = 1024  # of a row
 _HEAD = 2  # words: whether there is a mask, the number of biases
@@ -27,12 +28,12 @@ def _stride(vocab_size: int) -> int:
 class WishBuffer:
     """A mask and biases for each row of logits; only what has changed is written."""
 
-    def __init__(self, compiler: Compiler):
-        self._device, self._vocabulary = compiler.device, compiler.program.vocab_size
-        self.stride = _stride(self._vocabulary)
-        self.slice = compiler.own(wish_bytes(self._vocabulary, compiler.logit_rows), "masks and biases")
-        self._masked = [-1] * compiler.logit_rows  # as they stand on the device; -1: not known
-        self._biases: list[Mapping[int, float] | None] = [None] * compiler.logit_rows
+    def __init__(self, device: Writes, buffer: Any, offset: int, vocab_size: int, rows: int):
+        """`buffer`: `wish_bytes` from byte `offset` on."""
+        self._device, self._vocabulary, self._buffer, self._offset = device, vocab_size, buffer, offset
+        self.stride = _stride(vocab_size)
+        self._masked = [-1] * rows  # as they stand on the device; -1: not known
+        self._biases: list[Mapping[int, float] | None] = [None] * rows
 
     def write(self, wanted: Sequence[Wanted]) -> None:
         """For the next choice, of settled wishes. Raises OptionError for a mask of another size."""
@@ -52,4 +53,4 @@ class WishBuffer:
                 self._masked[row], self._biases[row] = masked, dict(bias)
 
     def _put(self, row: int, word: int, values: np.ndarray) -> None:
-        self._device.write(self.slice.buffer, self.slice.offset + 4 * (row * self.stride + word), np.ascontiguousarray(values))
+        self._device.write(self._buffer, self._offset + 4 * (row * self.stride + word), np.ascontiguousarray(values))

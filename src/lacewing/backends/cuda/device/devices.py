@@ -1,0 +1,122 @@
+"""The NVIDIA GPUs of this machine, and which of them suits."""
+
+from __future__ import annotations
+
+import re
+import threading
+from dataclasses import dataclass
+
+from lacewing.backends.base import Candidate, DeviceFacts, NoDeviceError
+from lacewing.backends.cuda.device.compiling import supported, version
+from lacewing.backends.cuda.device.device import Device
+from lacewing.backends.cuda.device.driver import Driver
+from lacewing.errors import BackendError, OptionError
+from lacewing.options import format_bytes
+
+SHARE = 0.9  # of what a GPU has free may be filled without being asked to; displays and other programs need the rest
+LEAST_DRIVER = 13000  # CUDA that the driver must run: machine code of NVRTC 13
+LEAST_ARCH = 75
+_lock = threading.Lock()
+_driver: list[Driver] = []
+_devices: dict[int, Device] = {}
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """A GPU of the driver's list. `free_bytes` None: it was not asked."""
+
+    index: int
+    name: str
+    arch: int
+    memory_bytes: int
+    free_bytes: int | None
+    driver_version: int
+
+    def facts(self) -> DeviceFacts:
+        features = (f"sm_{self.arch}", f"CUDA {self.driver_version // 1000}.{self.driver_version % 1000 // 10}", version())
+        return DeviceFacts("cuda", self.name, 1, features, self.memory_bytes, "discrete GPU", {"compute_capability": self.arch})
+
+    @property
+    def problem(self) -> str | None:
+        """Why it cannot be used; None if it can."""
+        if self.driver_version < LEAST_DRIVER:
+            needed = f"{LEAST_DRIVER // 1000}.{LEAST_DRIVER % 1000 // 10}"
+            return f"its driver runs CUDA {self.driver_version // 1000}.{self.driver_version % 1000 // 10}, and {needed} is needed"
+        if self.arch < LEAST_ARCH:
+            return f"its compute capability is {self.arch / 10}, and the kernels need {LEAST_ARCH / 10}"
+        if str(self.arch) not in supported():
+            return f"{version()} knows no compute capability {self.arch / 10}; install a newer nvidia-cuda-nvrtc"
+        return None
+
+
+def driver() -> Driver:
+    """NVIDIA's driver, asked for once. Raises NoDeviceError where there is none, BackendError where it does not work."""
+    with _lock:
+        if not _driver:
+            try:
+                _driver.append(Driver())
+            except BackendError as error:
+                if "NO_DEVICE" in str(error):
+                    raise NoDeviceError("NVIDIA's driver shows no GPU") from error
+                raise
+            except Exception as error:  # cuda-bindings raises RuntimeError where the driver's library is missing
+                raise NoDeviceError(f"NVIDIA's driver cannot be loaded ({str(error).splitlines()[0]})") from error
+        return _driver[0]
+
+
+def gpus() -> list[Gpu]:
+    """Every GPU that the driver shows. Raises NoDeviceError for none, BackendError."""
+    cuda = driver()
+    found = []
+    for index in range(cuda.count()):
+        major, minor = (cuda.attribute(index, f"COMPUTE_CAPABILITY_{which}") for which in ("MAJOR", "MINOR"))
+        free = _devices[index].free_bytes() if index in _devices and not _devices[index].lost else None
+        found.append(Gpu(index, cuda.name(index), 10 * major + minor, cuda.total_memory(index), free, cuda.version()))
+    if not found:
+        raise NoDeviceError("NVIDIA's driver shows no GPU")
+    return found
+
+
+def choose_gpu(wanted: str | int | None = None) -> Gpu:
+    """The GPU of that index or name, in part and in any case; None: the first. Raises OptionError, BackendError."""
+    found = gpus()
+    if wanted is None:
+        return found[0]
+    text = str(wanted).strip()
+    if re.fullmatch(r"\d{1,9}", text):
+        if int(text) < len(found):
+            return found[int(text)]
+    elif text:
+        for each in found:
+            if text.lower() in each.name.lower():
+                return each
+    there = ", ".join(f"{each.index} {each.name}" for each in found)
+    raise OptionError(f"there is no NVIDIA GPU {text!r}; `lacewing backends` shows them: {there}")
+
+
+def judge(gpu: Gpu, needed_bytes: int | None) -> tuple[bool, str]:
+    """Whether `auto` takes a GPU, and why."""
+    if gpu.problem:
+        return False, gpu.problem
+    room = gpu.memory_bytes if gpu.free_bytes is None else gpu.free_bytes
+    if needed_bytes is None:
+        return True, f"an NVIDIA GPU, for models that fit in {SHARE:.0%} of {format_bytes(room)}"
+    if needed_bytes > int(room * SHARE):
+        return False, f"the model takes {format_bytes(needed_bytes)}, more than {SHARE:.0%} of {format_bytes(room)}"
+    return True, f"the model's {format_bytes(needed_bytes)} fit in {SHARE:.0%} of {format_bytes(room)}"
+
+
+def candidates(needed_bytes: int | None = None) -> list[Candidate]:
+    """Every GPU, and whether `auto` would take it, for a model that needs so many bytes. Raises BackendError."""
+    return [Candidate(each.facts(), *judge(each, needed_bytes), each.index) for each in gpus()]
+
+
+def shared(gpu: Gpu) -> Device:
+    """The device of a GPU, opened once for all models. Raises BackendError."""
+    if gpu.problem:
+        raise BackendError(f"the GPU {gpu.name} cannot be used: {gpu.problem}; use `backend='cpu'`")
+    cuda = driver()
+    with _lock:
+        if gpu.index not in _devices:
+            _devices[gpu.index] = Device(cuda, gpu.index)
+        return _devices[gpu.index]

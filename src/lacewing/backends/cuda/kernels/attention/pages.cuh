@@ -1,0 +1,45 @@
+// Where keys and values of a state stand (`gpu/pages.py`), and how the words of a row become values. KV, a macro of the kernel, is the
+// precision.
+#pragma once
+#include "step.cuh"
+
+enum Precision { f16, f32, q8_0 };
+
+// the rows of one part in a page, (head, position, width): words of the page before them, of a row, and of its values
+struct Rows {
+  int at, heads, width, words, value_words;
+};
+
+struct Pages {
+  int tables, table_width, page_words;
+  Rows keys, values, index;
+};
+
+// the row of a head at a position
+__device__ __forceinline__ u32* row_at(const Step& step, u32* base, const Pages& pages, const Rows& rows, int row, int head, int position) {
+  int page = step.words[pages.tables + row * pages.table_width + (position >> 7)];
+  return base + (size_t)page * pages.page_words + rows.at + (size_t)(head * 128 + (position & 127)) * rows.words;
+}
+
+// values of a word: 2, 1 or 4
+template <Precision P>
+__device__ constexpr int in_word() {
+  return P == f16 ? 2 : P == f32 ? 1 : 4;
+}
+
+// the values of word `w` of a row
+template <Precision P>
+__device__ __forceinline__ void word_values(const u32* row, const Rows& rows, int w, float* out) {
+  u32 word = row[w];
+  if constexpr (P == f16) {
+    float2 two = halves_float(word);
+    out[0] = two.x, out[1] = two.y;
+  } else if constexpr (P == f32) {
+    out[0] = __uint_as_float(word);
+  } else {
+    int block = w >> 3;
+    float scale = half_float(row[rows.value_words + (block >> 1)] >> ((block & 1) * 16));
+#pragma unroll
+    for (int i = 0; i < 4; i++) out[i] = (float)((int)(word << (24 - 8 * i)) >> 24) * scale;
+  }
+}

@@ -1,0 +1,8 @@
+// One part of every head of x, side by side. Grid: heads * part / THREADS, tokens.
+#include "step.cuh"
+
+extern "C" __global__ void __launch_bounds__(THREADS)
+    split_heads(View x, View out, int heads, int width, int start, int part) {
+  int i = blockIdx.x * THREADS + threadIdx.x;
+  if (i < heads * part) out.row(blockIdx.y)[i] = x.row(blockIdx.y)[i / part * width + start + i % part];
+}

@@ -1,0 +1,27 @@
+// Where the rows of a joined matrix go.
+#pragma once
+#include "step.cuh"
+
+struct Outs {
+  View view[4];
+  int end[4];  // row r goes to the first view with r < end
+};
+
+__device__ __forceinline__ void put(const Outs& outs, int t, int row, float value) {
+  int before = 0;
+#pragma unroll
+  for (int i = 0; i < 4; i++) {
+    if (row < outs.end[i]) {
+      outs.view[i].row(t)[row - before] = value;
+      return;
+    }
+    before = outs.end[i];
+  }
+}
+
+// what becomes of a product; softcap 0: nothing
+__device__ __forceinline__ float finished(float y, const float* bias, int row, float scale, float softcap) {
+  if (bias) y += bias[row];
+  y *= scale;
+  return softcap > 0.0f ? softcap * tanhf(y / softcap) : y;
+}

@@ -1,0 +1,106 @@
+"""Mixtures of experts: the router, the linears of the chosen experts, their sum."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from lacewing.backends.cuda.arguments import KEPT, NULL, Matrix, Outs, Pointer, Struct, blocks
+from lacewing.backends.cuda.lowering.compiler import RULES, Compiler
+from lacewing.backends.cuda.lowering.launches import Grid, Router
+from lacewing.backends.cuda.weights.upload import HeldStack
+from lacewing.backends.gpu.stacks import joined
+from lacewing.backends.weights import ResidentExperts
+from lacewing.errors import UnsupportedModelError
+from lacewing.program import ops
+from lacewing.program.ops import View
+
+MOST_EXPERTS = 4096  # what the router's kernel has shared memory for
+WARPS = 8  # of a block of a product, which has a row each
+
+
+@RULES.rule(ops.Route)
+def route(compiler: Compiler, op: ops.Route) -> None:
+    experts, active = op.logits.width, op.ids.width
+    if experts > MOST_EXPERTS:
+        raise UnsupportedModelError(
+            f"the CUDA backend routes to {MOST_EXPERTS} experts at most, not {experts}; use `backend='cpu'`"
+        )
+    router = Router(op.layer, experts, active, sum(each.words for each in compiler.routers))
+    compiler.routers.append(router)
+    stride = sum(each.logits.width + each.ids.width for each in compiler.program.ops if isinstance(each, ops.Route))
+    numbers = Struct((
+        experts, active, op.groups, op.groups_used, op.group_best, int(op.renormalise), float(op.scale), float(op.jitter),
+    ))  # fmt: skip
+    arguments = [
+        compiler.at(op.logits), compiler.at(op.ids), compiler.at(op.weights), compiler.vector(op.bias), compiler.vector(op.scales),
+        KEPT, stride, router.first, numbers,
+    ]  # fmt: skip
+    shared = 4 * (2 * experts + 2 * active + op.groups)
+    compiler.launch("route", {"GATING": op.gating}, arguments, lambda run: Grid(1, run.tokens), shared=shared)
+
+
+@RULES.rule(ops.ExpertLinear)
+def expert_linear(compiler: Compiler, op: ops.ExpertLinear) -> None:
+    biases, key = op.biases or (None,) * len(op.weights), ("experts", *op.weights)
+    if key not in compiler.matrices:
+        weights = [compiler.weights[name] for name in op.weights]
+        stack = weights[0] if len(weights) == 1 else None if op.transposed else joined(weights)
+        if stack is None or len(op.outs) > 2:
+            for name, out, bias in zip(op.weights, op.outs, biases, strict=True):
+                matrix = compiler.matrix((name,), op.transposed)
+                _product(compiler, op, matrix, (out,), _bias(compiler, op, matrix, (name,), (bias,)))
+            return
+        compiler.matrices[key] = compiler.uploader.matrix([stack], op.transposed)
+    matrix = compiler.matrices[key]
+    _product(compiler, op, matrix, op.outs, _bias(compiler, op, matrix, op.weights, biases))
+
+
+def _product(compiler: Compiler, op: ops.ExpertLinear, matrix: Matrix, outs: Sequence[View], bias: Pointer) -> None:
+    active, parts = op.ids.width, len(outs)
+    rows = outs[0].width // active
+    places = Outs(tuple(compiler.at(out) for out in outs), (rows,) * parts)
+    arguments = [
+        compiler.at(op.x), compiler.at(op.ids), compiler.at_or_none(op.factor), matrix.planes, places, bias, rows, parts,
+        matrix.groups, matrix.columns, active, op.separate, op.interleaved,
+    ]  # fmt: skip
+    across = blocks(rows * parts, WARPS)
+    compiler.launch("expert_gemv", {"QUANT": matrix.quant}, arguments, lambda run: Grid(across, active, run.tokens))
+
+
+@RULES.rule(ops.Combine)
+def combine(compiler: Compiler, op: ops.Combine) -> None:
+    places = [compiler.at(op.x), compiler.at_or_none(op.weights), compiler.at_or_none(op.ids), compiler.at(op.out)]
+    compiler.over("combine", {}, [*places, compiler.at_or_none(op.add), op.active, op.out.width], op.out.width)
+
+
+def _bias(
+    compiler: Compiler, op: ops.ExpertLinear, matrix: Matrix, names: tuple[str, ...], biases: Sequence[str | None]
+) -> Pointer:
+    """float32 (E, rows of all weights); null where no weight has any."""
+    shapes = [compiler.weights[name].shape for name in names]
+    rows = [shape[2 if op.transposed else 1] for shape in shapes]
+    if isinstance(compiler.weights[names[0]], ResidentExperts):  # they may be exchanged: in memory that nobody else reads
+        if names not in compiler.held:
+            bias = NULL
+            if any(biases):
+                values = _values(compiler, shapes[0][0], biases, rows)
+                bias = compiler.own(values.nbytes, "biases of held experts")
+                compiler.write(bias, values)
+            compiler.held[names] = HeldStack(names, tuple(biases), tuple(rows), matrix, bias, op.transposed)
+        return compiler.held[names].bias
+    if not any(biases):
+        return NULL
+    if len(biases) == 1 and biases[0] is not None:
+        return compiler.vector(biases[0])
+    return compiler.constant(_values(compiler, shapes[0][0], biases, rows))
+
+
+def _values(compiler: Compiler, experts: int, names: Sequence[str | None], widths: Sequence[int]) -> np.ndarray:
+    values = []
+    for name, width in zip(names, widths, strict=True):
+        weight = compiler.weights[name] if name is not None else None
+        part = np.zeros((experts, width), np.float32) if weight is None else weight.quant.dequantise(weight.data)
+        values.append(np.asarray(part, np.float32).reshape(experts, width))
+    return np.ascontiguousarray(np.concatenate(values, axis=1))

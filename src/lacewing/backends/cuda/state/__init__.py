@@ -1,0 +1,1 @@
+"""Keys, values and recurrent units on the device."""

@@ -1,0 +1,1 @@
+"""A compiled program at work: replay, the choice of the next token, parts of a split program."""

@@ -1,0 +1,60 @@
+"""How a step's launches are run: as one graph where the same ones come again, else one by one, in parts that can be broken off."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from typing import Any
+
+from lacewing.backends.cuda.device.device import Device
+from lacewing.backends.cuda.lowering.launches import Plan
+
+MOST_GRAPHS = 64  # that are kept
+AT_ONCE = 64  # launches between two looks at whether a run was aborted
+
+
+class Replay:
+    """Plans of a step by what they depend on."""
+
+    def __init__(self, device: Device):
+        self._device = device
+        self._graphs: OrderedDict[Hashable, Any] = OrderedDict()
+
+    def graph(self, key: Hashable, plan: Callable[[], Plan]) -> None:
+        """Run a plan that comes again and again; `plan` makes it the first time."""
+        found = self._graphs.get(key)
+        if found is None:
+            found = self._graphs[key] = self._device.graph(plan())
+            if len(self._graphs) > MOST_GRAPHS:
+                self._device.wait()
+                self._device.driver.close_graph(self._graphs.popitem(last=False)[1])
+        self._graphs.move_to_end(key)
+        self._device.replay(found)
+
+    def once(self, plan: Plan, stop: Callable[[], None]) -> None:
+        """Run a long plan; `stop` may raise between its parts, of which two are under way at a time."""
+        driver, stream = self._device.driver, self._device.stream
+        before: Any = None
+        try:
+            for first in range(0, len(plan), AT_ONCE):
+                stop()
+                self._device.launch_all(plan[first : first + AT_ONCE])
+                event = driver.event()
+                driver.record(event, stream)
+                if before is not None:
+                    waiting, before = before, event
+                    self._device.guarded(lambda waiting=waiting: driver.wait(waiting))
+                    driver.close_event(waiting)
+                else:
+                    before = event
+        finally:
+            if before is not None and not self._device.lost:
+                driver.close_event(before)
+
+    def forget(self) -> None:
+        """All graphs."""
+        if self._graphs and not self._device.lost:
+            self._device.wait()
+            for graph in self._graphs.values():
+                self._device.driver.close_graph(graph)
+        self._graphs.clear()

@@ -1,0 +1,21 @@
+"""Kernels that tests compile are kept for all of them, but not among those of a person."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+
+import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def kernel_cache() -> Iterator[None]:
+    before = os.environ.get("LACEWING_CACHE")
+    with tempfile.TemporaryDirectory(prefix="lacewing-cuda-") as folder:
+        os.environ["LACEWING_CACHE"] = folder
+        yield
+        if before is None:
+            del os.environ["LACEWING_CACHE"]
+        else:
+            os.environ["LACEWING_CACHE"] = before

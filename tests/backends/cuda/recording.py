@@ -1,0 +1,132 @@
+"""A driver that records what is launched, over memory of the host: all but the kernels runs without a GPU."""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+from typing import Any
+
+from lacewing.backends.cuda.device.driver import Driver
+
+ATTRIBUTES = {"COMPUTE_CAPABILITY_MAJOR": 9, "COMPUTE_CAPABILITY_MINOR": 0, "MULTIPROCESSOR_COUNT": 132,
+              "MAX_SHARED_MEMORY_PER_BLOCK_OPTIN": 232448}  # fmt: skip
+MEMORY = 2**34
+
+
+class RecordingDriver(Driver):
+    """`launched`: (kernel, grid, threads, shared, arguments) of each launch, those inside graphs when they are launched."""
+
+    def __init__(self, arch: tuple[int, int] = (9, 0), most_bytes: int = MEMORY) -> None:
+        self.arch, self.most_bytes = arch, most_bytes
+        self.launched: list[tuple[Any, ...]] = []
+        self.sizes: dict[str, list[int]] = {}  # bytes of the parameters of each kernel
+        self.memory_of: dict[int, Any] = {}
+        self._capturing: list[tuple[Any, ...]] | None = None
+
+    def count(self) -> int:
+        return 1
+
+    def version(self) -> int:
+        return 13000
+
+    def name(self, index: int) -> str:
+        return "recording GPU"
+
+    def attribute(self, index: int, name: str) -> int:
+        major, minor = self.arch
+        return {**ATTRIBUTES, "COMPUTE_CAPABILITY_MAJOR": major, "COMPUTE_CAPABILITY_MINOR": minor}[name]
+
+    def total_memory(self, index: int) -> int:
+        return self.most_bytes
+
+    def open(self, index: int) -> Any:
+        return index
+
+    def release(self, index: int) -> None: ...
+    def enter(self, context: Any) -> None: ...
+
+    def memory(self) -> tuple[int, int]:
+        return self.most_bytes - sum(len(each) for each in self.memory_of.values()), self.most_bytes
+
+    def alloc(self, nbytes: int, what: str) -> int:
+        if nbytes > self.memory()[0]:
+            from lacewing.backends.cuda.device.driver import fault
+
+            raise fault("CUDA_ERROR_OUT_OF_MEMORY", what)
+        return self.host_alloc(nbytes)
+
+    def free(self, address: int) -> None:
+        del self.memory_of[address]
+
+    def host_alloc(self, nbytes: int) -> int:
+        made = ctypes.create_string_buffer(nbytes)
+        self.memory_of[ctypes.addressof(made)] = made
+        return ctypes.addressof(made)
+
+    def host_free(self, address: int) -> None:
+        del self.memory_of[address]
+
+    def to_device(self, to: int, source: int, nbytes: int, stream: Any) -> None:
+        ctypes.memmove(to, source, nbytes)
+
+    to_host = copy = to_device
+
+    def clear(self, to: int, nbytes: int, stream: Any) -> None:
+        ctypes.memset(to, 0, nbytes)
+
+    def stream(self) -> Any:
+        return 0
+
+    def event(self, timed: bool = False) -> Any:
+        return 0
+
+    def close_stream(self, stream: Any) -> None: ...
+    def close_event(self, event: Any) -> None: ...
+    def record(self, event: Any, stream: Any) -> None: ...
+    def wait(self, event: Any) -> None: ...
+    def synchronize(self, stream: Any) -> None: ...
+    def unload(self, module: Any) -> None: ...
+    def allow_shared(self, function: Any, nbytes: int) -> None: ...
+    def close_graph(self, graph: Any) -> None: ...
+
+    def seconds(self, first: Any, last: Any) -> float:
+        return 1e-6
+
+    def load(self, code: bytes, name: str) -> tuple[Any, Any]:
+        self.sizes[name] = parameter_sizes(code, name)
+        return None, name
+
+    def launch(self, function: Any, grid: tuple[int, int, int], threads: int, shared: int, stream: Any, arguments: int) -> None:
+        sizes = self.sizes[function]
+        pointers = (ctypes.c_void_p * len(sizes)).from_address(arguments)
+        values = tuple(ctypes.string_at(at, size) for at, size in zip(pointers, sizes, strict=True))
+        (self.launched if self._capturing is None else self._capturing).append((function, grid, threads, shared, values))
+
+    def begin_capture(self, stream: Any) -> None:
+        self._capturing = []
+
+    def end_capture(self, stream: Any) -> Any:
+        made, self._capturing = self._capturing, None
+        return made
+
+    def launch_graph(self, graph: Any, stream: Any) -> None:
+        self.launched += graph
+
+
+def parameter_sizes(code: bytes, name: str) -> list[int]:
+    """Bytes of each parameter of a kernel, in their order, from its machine code: an ELF file whose section .nv.info has them."""
+    sections, count, names_at = struct.unpack_from("<Q", code, 40)[0], *struct.unpack_from("<HH", code, 60)
+    headers = [struct.unpack_from("<IIQQQQ", code, sections + 64 * index) for index in range(count)]
+    text = headers[names_at][4]
+    found: dict[int, int] = {}
+    for header in headers:
+        start = text + header[0]
+        if code[start : code.index(b"\0", start)].decode() == f".nv.info.{name}":
+            at, end = header[4], header[4] + header[5]
+            while at < end:
+                form, attribute, size = struct.unpack_from("<BBH", code, at)
+                if attribute == 0x17:  # EIATTR_KPARAM_INFO: index, ordinal, offset, and above bit 18 the size
+                    _, ordinal, _, bits = struct.unpack_from("<IHHI", code, at + 4)
+                    found[ordinal] = bits >> 18
+                at += 4 + (size if form == 4 else 0)
+    return [found[index] for index in range(len(found))]

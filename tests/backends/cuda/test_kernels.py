@@ -1,0 +1,81 @@
+"""Kernels without a GPU: what they declare, and that they compile; the compiled ones are kept on disk."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import replace
+
+import pytest
+
+from lacewing.backends.cuda.device import compiling
+from lacewing.backends.cuda.device.compiling import machine_code, supported
+from lacewing.backends.cuda.kernels import Kernel, kernel, kernels
+from lacewing.errors import BackendError
+
+ARCHES = ("75", "80", "86", "89", "90", "100", "120")
+
+
+def arches(one: Kernel) -> list[str]:
+    return [arch for arch in ARCHES if one.runs_on(arch)]
+
+
+@pytest.mark.parametrize("name", kernels())
+def test_a_kernel_compiles(name: str) -> None:
+    """For the least architecture that it is for, for those that it names, and for one of the others; `slow` has all of them."""
+    one = kernel(name)
+    number = zlib.crc32(name.encode())
+    variants, there = list(one.variants()), arches(one)
+    exact = [each[:-1] for each in one.arches if each[-1] == "a"]
+    chosen = dict.fromkeys([there[0], *exact, there[number % len(there)]])
+    for index, arch in enumerate(chosen):
+        assert machine_code(one, variants[(number + index) % len(variants)], arch)[:4] == b"\x7fELF"
+
+
+@pytest.mark.parametrize("quant", kernel("pack").macros["QUANT"])
+def test_every_quant_is_read(quant: str) -> None:
+    machine_code(kernel("pack"), {"QUANT": quant}, "75")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", kernels())
+def test_a_kernel_compiles_in_every_form_for_every_architecture(name: str) -> None:
+    one = kernel(name)
+    for macros in one.variants():
+        for arch in arches(one):
+            machine_code(one, macros, arch)
+
+
+def test_architectures() -> None:
+    assert set(ARCHES) <= supported()
+    one = replace(kernel("rope"), arches=("80", "90a"))
+    assert [arch for arch in ARCHES if one.runs_on(arch)] == ["80", "86", "89", "90", "100", "120"]
+    assert one.target("90") == "sm_90a" and one.target("100") == "sm_100"
+    only = replace(one, arches=("90a",))
+    assert arches(only) == ["90"] and kernel("rope").target("75") == "sm_75"
+
+
+def test_a_kernel_is_compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    code = machine_code(kernel("copy"), {}, "80")
+    monkeypatch.setattr(compiling, "compiled", lambda *_: pytest.fail("it was there"))
+    assert machine_code(kernel("copy"), {}, "80") == code
+
+
+def test_other_words_are_compiled_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine_code(kernel("copy"), {}, "80")
+    asked = []
+    monkeypatch.setattr(compiling, "compiled", lambda source, name, options: asked.append(options) or b"new")
+    changed = replace(kernel("copy"), text=kernel("copy").text + "\n// another line\n")
+    assert machine_code(changed, {}, "80") == b"new" and machine_code(kernel("copy"), {}, "86") == b"new"
+    assert len(asked) == 2
+
+
+def test_what_a_kernel_does_not_declare_is_refused() -> None:
+    with pytest.raises(BackendError, match="the kernel embed has no QUANT Q9"):
+        kernel("embed").source({"QUANT": "Q9"})
+    with pytest.raises(BackendError, match="the kernel rope has no macro QUANT"):
+        kernel("rope").source({"QUANT": "Q4_K"})
+
+
+def test_the_compilers_words_are_told() -> None:
+    with pytest.raises(BackendError, match=r"NVRTC cannot compile the kernel wrong\.cu .*identifier \"nonsense\" is undefined"):
+        compiling.compiled("__global__ void wrong() { nonsense; }", "wrong.cu", ("--gpu-architecture=sm_80",))

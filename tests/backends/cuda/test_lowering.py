@@ -1,0 +1,151 @@
+"""Whole tiny models lowered for a driver that records: which kernels a run launches, with which arguments. No GPU is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lacewing.backends.batch import Batch
+from lacewing.backends.cuda.arguments import Packed
+from lacewing.backends.cuda.backend import CudaBackend
+from lacewing.backends.cuda.device.device import Device
+from lacewing.backends.cuda.device.driver import fault
+from lacewing.backends.cuda.lowering.compiler import RULES
+from lacewing.backends.cuda.lowering.rows import embed
+from lacewing.backends.cuda.step.step import CudaStep
+from lacewing.backends.reference import attention  # noqa: F401  # its rules
+from lacewing.backends.reference.ops import RULES as REFERENCE
+from lacewing.errors import BackendError, DeviceLostError, OutOfMemoryError
+from lacewing.program import ops
+from tests.backends.cuda.recording import RecordingDriver
+from tests.checkpoints import CONTEXTS, prompt_of, tiny
+from tests.models.running import open_step, run
+from tests.paged import with_pages
+
+# Together they have every kind of op.
+MODELS = [("gemma3n", "huggingface"), ("deepseek32", "gguf"), ("qwen35moe", "gguf"), ("granitehybrid", "gguf"), ("gpt-oss", "gguf"),
+          ("mistral4", "huggingface"), ("apertus", "huggingface")]  # fmt: skip
+
+
+@cache
+def device() -> Device:
+    return Device(RecordingDriver((7, 5)), 0)
+
+
+@pytest.fixture
+def packed_sizes(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[int, list[int]]]:
+    """Bytes of each argument by the address of the whole."""
+    sizes: dict[int, list[int]] = {}
+    plain: Callable[..., None] = Packed.__init__
+
+    def noted(self: Packed, parts: Any) -> None:
+        plain(self, parts)
+        sizes[self.address] = [len(part) for part in parts]
+
+    monkeypatch.setattr(Packed, "__init__", noted)
+    yield sizes
+
+
+def opened(name: str, format: str, folder: Path, **more: Any) -> CudaStep:
+    _, step = open_step(tiny(name, format, folder), CONTEXTS.get(name), CudaBackend(device()), chunk=64, **more)
+    assert isinstance(step, CudaStep)
+    return step
+
+
+@pytest.mark.parametrize(("name", "format"), MODELS)
+def test_kernels_get_the_arguments_that_they_take(
+    name: str, format: str, packed_sizes: dict[int, list[int]], tmp_path: Path
+) -> None:
+    """As many, and each of the size that the compiled kernel says; none along an axis that is longer than a grid's."""
+    step = opened(name, format, tmp_path)
+    driver = step.device.driver
+    assert isinstance(driver, RecordingDriver)
+    for launch in step.launches:
+        assert packed_sizes[launch.arguments.address] == driver.sizes[launch.function.kernel.name], launch.label
+    driver.launched.clear()
+    run(step, prompt_of(name))
+    run(step, prompt_of(name)[:1])
+    assert driver.launched and all(x > 0 and 0 < y < 2**16 and 0 < z < 2**16 for _, (x, y, z), *_ in driver.launched)
+    step.close()
+    assert device().allocated == 0
+
+
+def test_every_kind_that_the_reference_runs_has_a_rule() -> None:
+    assert {*REFERENCE.kinds, ops.Receive, ops.Send} <= RULES.kinds
+    with pytest.raises(ValueError, match="the CUDA backend has two rules for Norm"):
+        RULES.rule(ops.Norm)(embed)
+
+
+def test_a_token_is_one_graph_which_comes_again(tmp_path: Path) -> None:
+    step = opened("llama", "gguf", tmp_path)
+    with_pages(step)
+    driver = step.device.driver
+    assert isinstance(driver, RecordingDriver)
+    captured = []
+    plain = driver.end_capture
+    driver.end_capture = lambda stream: captured.append(1) or plain(stream)  # type: ignore[method-assign, func-returns-value]
+    try:
+        driver.launched.clear()
+        for position in (10, 11, 12):
+            step.run(Batch.of([5], position, [0]))
+        names = [name for name, *_ in driver.launched]
+        assert len(captured) == 1 and names[: len(names) // 3] * 3 == names
+        step.run(Batch.of([5], 40, [0]))  # more keys than the graph was made for
+        assert len(captured) == 2
+    finally:
+        driver.end_capture = plain  # type: ignore[method-assign]
+        step.close()
+
+
+def test_memory_that_is_missing_is_given_back_and_told(tmp_path: Path) -> None:
+    path = tiny("llama", "gguf", tmp_path)
+    small = Device(RecordingDriver((7, 5), most_bytes=2**20), 0)
+    with pytest.raises(OutOfMemoryError, match="the GPU has no memory left for"):
+        open_step(path, None, CudaBackend(small), chunk=64)
+    assert small.allocated == 0
+    small.close()
+
+
+def test_states_keep_what_they_have_when_a_growth_fails(tmp_path: Path) -> None:
+    step = opened("llama", "gguf", tmp_path)
+    driver, pages = step.device.driver, step.sizes[0]
+    assert isinstance(driver, RecordingDriver)
+    data = np.random.default_rng(1).integers(0, 100, (1, step.groups[0].nbytes), np.uint8)
+    step.write(0, [pages - 1], data)
+    driver.most_bytes, before = 0, driver.most_bytes
+    try:
+        with pytest.raises(OutOfMemoryError, match="the KV cache of layer 0"):
+            step.grow(0, pages + 3)
+    finally:
+        driver.most_bytes = before
+    assert step.sizes[0] == pages and np.array_equal(step.read(0, [pages - 1]), data)
+    step.grow(0, pages + 1)
+    assert np.array_equal(step.read(0, [pages - 1]), data) and not step.read(0, [pages]).any()
+    step.close()
+
+
+def test_errors_of_the_driver_are_ours() -> None:
+    assert isinstance(fault("CUDA_ERROR_OUT_OF_MEMORY", "a buffer"), OutOfMemoryError)
+    assert isinstance(fault("CUDA_ERROR_ILLEGAL_ADDRESS", "a kernel"), DeviceLostError)
+    other = fault("CUDA_ERROR_INVALID_VALUE", "a kernel")
+    assert type(other) is BackendError and "the GPU refused a kernel: CUDA_ERROR_INVALID_VALUE" in str(other)
+
+
+def test_a_lost_device_says_so(tmp_path: Path) -> None:
+    lost = Device(RecordingDriver((7, 5)), 0)
+    _, step = open_step(tiny("llama", "gguf", tmp_path), None, CudaBackend(lost), chunk=64)
+
+    def fail(*_: Any) -> None:
+        raise fault("CUDA_ERROR_ILLEGAL_ADDRESS", "work that was under way")
+
+    lost.driver.wait = fail  # type: ignore[method-assign]
+    with pytest.raises(DeviceLostError):
+        run(step, prompt_of("llama"))
+    with pytest.raises(DeviceLostError, match="recording GPU was lost"):
+        run(step, prompt_of("llama"))
+    step.close()
