@@ -69,7 +69,7 @@ LIBRARIES = {
 }
 # What a person does not wait for: modules that must not come with these imports.
 SERVER = ("httptools", "prometheus_client", "opentelemetry", "starlette", "uvicorn", "pydantic")
-SLOW = ("numba", "huggingface_hub", "httpx", "torch", "transformers", "gguf", "safetensors", "wgpu", "llguidance", *SERVER)
+SLOW = ("numba", "cuda", "huggingface_hub", "httpx", "torch", "transformers", "gguf", "safetensors", "wgpu", "llguidance", *SERVER)
 LAZY = {
     "import lacewing": ("numpy", "tokenizers", "jinja2", "typer", "rich", "llvmlite", *SLOW),
     "import lacewing.cli.app": ("numpy", "tokenizers", "jinja2", "llvmlite", *SLOW),
@@ -77,6 +77,7 @@ LAZY = {
     "import lacewing.engine.engine, lacewing.assistant.reply": ("tokenizers", "jinja2", "llvmlite", *SLOW),
     "import lacewing.backends.cpu": SLOW,
     "import lacewing.backends.webgpu": ("jinja2", *SLOW),
+    "import lacewing.backends.cuda": ("jinja2", *SLOW),
 }
 
 WITH_DOCSTRING = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)

@@ -125,7 +125,7 @@ def test_backends(lacewing):
     page = lacewing("backends")[1]
     assert "reference" in page and "auto: yes, if no GPU is suitable" in page
     found = {each["name"]: each for each in json.loads(lacewing("backends", "--json")[1])["backends"]}
-    assert set(found) == {"cpu", "reference", "webgpu"}
+    assert set(found) == {"cpu", "cuda", "reference", "webgpu"}
     (processor,) = found["cpu"]["devices"]
     assert processor["auto"] and processor["memory_bytes"] > 2**27 and processor["adapter"] is None
     for index, device in enumerate(found["webgpu"]["devices"]):
