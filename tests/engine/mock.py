@@ -23,11 +23,13 @@ FULL = PagedState((Part("keys", 1, 4),))
 WINDOW = PagedState((Part("keys", 1, 4),), Window(150))
 NARROW = PagedState((Part("keys", 1, 4),), Window(3))
 CHUNK = PagedState((Part("keys", 1, 4),), Chunk(200))
+SHORT = PagedState((Part("keys", 1, 4),), Chunk(24))
 UNIT = FixedState((("conv", (2, 8)),))
 KINDS: dict[str, tuple[State, ...]] = {
     "full": (FULL,),
     "windows": (FULL, WINDOW, NARROW),
     "chunks": (FULL, CHUNK),
+    "short chunks": (FULL, SHORT),
     "only windows": (WINDOW, NARROW),
     "units": (FULL, UNIT),
     "everything": (FULL, WINDOW, CHUNK, UNIT, NARROW),
@@ -91,6 +93,8 @@ class MockStep(Step):
             tokens, start = batch.tokens[first : first + count], int(batch.positions[first])
             self.ran.append((start, count))
             self._write_part(batch, row, tokens, start)
+            if first not in batch.outputs:
+                self._seen(batch, row, start, tokens, start)  # all that stands before the part is looked at
             for output in batch.outputs:
                 if first <= output < first + count:
                     rows[int(output)] = self.script(self._seen(batch, row, int(batch.positions[output]), tokens, start))

@@ -22,7 +22,7 @@ def prompts(vocab_size, kind):
     return [base[:150], [*base[:140], *tails[0]], tails[1], [*base[:300], *tails[2][:9]], [*tails[1][:20], *tails[3]], tails[4][:1]]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["gemma3", "qwen35moe"])  # of all others a session in tests/models/test_sessions.py
 @pytest.mark.parametrize(
     "sampling", [Sampling(temperature=0), Sampling(temperature=1.5, top_k=0, seed=7)], ids=["greedy", "whole row"]
 )

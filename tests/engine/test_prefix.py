@@ -43,6 +43,7 @@ def test_a_conversation_goes_on_where_it_ended(kind):
         ("full", 650),
         ("windows", 650),
         ("chunks", 650),
+        ("short chunks", 650),
         ("only windows", 650),
         ("units", 640),
         ("everything", 640),
@@ -98,6 +99,15 @@ def test_a_chunk_that_was_left_is_not_needed():
     engine = make((FULL, PagedState((Part("keys", 1, 4),), Chunk(256))))
     ask(engine, IDS[:700])
     assert engine.held([*IDS[:300], 1]) == 256 and engine.held([*IDS[:600], 1]) == 600
+
+
+def test_chunks_that_begin_within_a_page():
+    """Who goes on at the border of one has nothing of those before it in that page, which may be wanted later."""
+    engine = make((FULL, PagedState((Part("keys", 1, 4),), Chunk(8))))
+    list(engine.generate(IDS[:168], Sampling(temperature=0, max_tokens=1)))
+    ask(engine, IDS[:180])
+    ask(engine, [*IDS[:145], *OTHER[:2]])
+    assert engine.held(IDS[:180]) == 180
 
 
 @pytest.mark.parametrize(("share", "kept"), [(0.5, 3), (0.05, 0)])

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from lacewing.backends.batch import StepLimits
 from lacewing.backends.step import Step
 from lacewing.errors import OutOfMemoryError
-from lacewing.program.states import PAGE, Group, PagedState
+from lacewing.program.states import PAGE, Chunk, Group, PagedState
 
 
 class Full(Exception):
@@ -73,9 +73,15 @@ class Pages:
         return self.holders[group][page] == 1
 
     def first_seen(self, group: int, position: int) -> int:
-        """The first position of a paged group that a query at `position` can see."""
+        """The first position of a paged group that must be there for a query at `position`.
+
+        It sees no earlier one. Chunks shorter than a page begin at its border: tables do not say where in a page a chunk begins.
+        """
         state = self.groups[group].state
-        return state.first_seen(position) if isinstance(state, PagedState) else position
+        if not isinstance(state, PagedState):
+            return position
+        first = state.first_seen(position)
+        return first // PAGE * PAGE if isinstance(state.reach, Chunk) and state.reach.size < PAGE else first
 
     def used(self, group: int) -> int:
         """Pages that somebody holds."""

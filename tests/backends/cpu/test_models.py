@@ -43,12 +43,11 @@ def test_quantised_models(name: str, quant: str, tmp_path: Path) -> None:
     step.close()
 
 
-@pytest.mark.parametrize(("name", "quant"), [("llama-wide", "Q4_K"), ("gemma3-wide", "Q5_K"), ("gemma2", "F16"), ("phi3", "Q8_0"),
-                                             ("qwen35", "Q8_0"), ("qwen3next", "F16"), ("granitehybrid-moe", "F16"),
-                                             ("nemotron_h-latent", "Q8_0"), ("gemma4-edge", "Q8_0"),
-                                             ("gemma4-moe", "Q8_0"), ("gemma3n", "F16"), ("kimi-linear", "F16")])  # fmt: skip
+@pytest.mark.parametrize(("name", "quant"), [("llama-wide", "Q4_K"), ("gemma3-wide", "Q5_K"), ("gemma2", "F16"),
+                                             ("qwen3next", "F16"), ("granitehybrid-moe", "F16"), ("gemma3n", "F16"),
+                                             ("kimi-linear", "F16")])  # fmt: skip
 def test_same_bits_however_the_work_is_cut(name: str, quant: str, tmp_path: Path) -> None:
-    """Batch splits, thread counts, lazy and eager weights, and neighbours in other rows."""
+    """Batch splits, thread counts, lazy and eager weights, and neighbours in other rows. Q8_0: tests/models/test_sessions.py."""
     path, ids, other = tiny(name, "gguf", tmp_path, quant), prompt_of(name, 60), prompt_of("llama", 33)
     spec = open_model(open_checkpoint(path), None)
     weights, limits = WeightStore(spec.tensors), StepLimits(128, 64, 3)

@@ -26,7 +26,6 @@ from tests.models.readers.test_mixture_configs import NOISE, R1
 from tests.models.running import open_step, run
 from tests.models.test_refusals import with_config, with_keys
 from tests.offload.splits import IDS, cuts, mixed_run, open_split
-from tests.paged import run_row
 
 # config.json of deepseek-ai/DeepSeek-V3.2 and of zai-org/GLM-5.2, without what says nothing of the maths
 V32 = R1 | {"model_type": "deepseek_v32", "index_head_dim": 128, "index_n_heads": 64, "index_topk": 2048}
@@ -105,23 +104,6 @@ def test_the_choice_matters(tmp_path):
     assert np.array_equal(found[24], found[4096])
     assert np.array_equal(found[8][:8], found[24][:8])
     assert np.abs(found[8] - found[24])[8:].max(axis=1).min() > 1e-3
-
-
-@pytest.mark.parametrize("name", ["deepseek32", "glm-dsa"])
-def test_any_chunks_and_residency_give_the_same_bits(name, tmp_path):
-    path, ids = tiny(name, "gguf", tmp_path), prompt_of(name)
-    _, step = open_step(path, backend=init_backend("cpu", 2))
-    whole = run(step, ids)
-    for sizes in ([1] * 24, [7, 1, 9, 7], [20, 4]):
-        at, found = 0, []
-        for size in sizes:
-            found.append(run_row(step, ids[at : at + size], at).copy())
-            at += size
-        assert np.array_equal(np.concatenate(found), whole)
-    step.close()
-    for residency in ("lazy", "eager"):
-        with load(path, backend="cpu", threads=1, residency=residency) as model:
-            assert np.array_equal(model.logits(ids), whole)
 
 
 def test_a_session_is_saved_with_the_index(tmp_path):
