@@ -18,7 +18,7 @@ from lacewing.formats.read import identity
 
 __all__ = ["ByteRange", "Checkpoint", "TensorInfo", "open_checkpoint", "open_texts"]
 
-_TOKENIZER = "tokenizer.json"
+_TOKENIZERS = ("tokenizer.json", "tiktoken.model")
 _LISTED = 20  # models of a folder that a message names
 
 
@@ -54,13 +54,14 @@ def _identified(checkpoint: Checkpoint) -> Checkpoint:
 
 
 def open_texts(path: str | Path, *, follow_links: bool = False) -> Checkpoint:
-    """As `open_checkpoint` for those who want no weights: of a folder with tokenizer.json, or of that file, just the JSON files."""
+    """As `open_checkpoint` for those who want no weights: of a folder with a tokenizer, or of its file, just the JSON files."""
     path = Path(path)
     try:
-        if path.name == _TOKENIZER and path.is_file():
+        if path.name in _TOKENIZERS and path.is_file():
             path = path.parent
         path = model_folder(path)
-        suffixes = {Path(name).suffix for name in visible(path)} if (path / _TOKENIZER).is_file() else {".gguf"}
+        told = any((path / name).is_file() for name in _TOKENIZERS)
+        suffixes = {Path(name).suffix for name in visible(path)} if told else {".gguf"}
         if ".safetensors" in suffixes or ".gguf" not in suffixes:
             links = Links.of(path, follow_links)
             return Checkpoint(path, "safetensors", FolderMetadata(path, links), {}, links=links)

@@ -22,6 +22,7 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,200}(/[A-Za-z0-9_][A-Za-z0-9.
 SIDE_FILES = (
     *("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"),
     *("added_tokens.json", "chat_template.jinja", "chat_template.json", "vocab.json", "merges.txt", "tokenizer.model"),
+    "tiktoken.model",
 )
 _LISTED = 50  # names in a message
 _LISTING = 16 << 20  # bytes that the list of a repository's files may take

@@ -1,4 +1,4 @@
-"""The tokenizer of a Hugging Face directory: `tokenizer.json`, with the settings of `tokenizer_config.json`."""
+"""The tokenizer of a Hugging Face directory: `tokenizer.json`, or Kimi's `tiktoken.model`, with the settings beside it."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from tokenizers import models, pre_tokenizers
 
 from lacewing.errors import TokenizerError
 from lacewing.formats.files import Links, read_named
+from lacewing.text import ranks
+from lacewing.text.gguf import byte_level
 from lacewing.text.guards import check_file, check_regexes, check_steps, flat, guarded
 from lacewing.text.vocabulary import MAX_PIECE_LENGTH, MAX_PIECES, Parts, TokenType, Vocabulary
 
@@ -25,8 +27,10 @@ def from_directory(path: Path, metadata: Mapping[str, Any], links: Links | None 
     """The parts of the tokenizer of a directory (or of the directory of a .safetensors file)."""
     directory = path if path.is_dir() else path.parent
     file = directory / "tokenizer.json"
+    if not file.is_file() and (directory / ranks.FILE).is_file():
+        return _of_ranks(directory / ranks.FILE, metadata, links or Links.of(path))
     if not file.is_file():
-        raise TokenizerError(f"{directory} has no tokenizer.json; other tokenizer files are not read")
+        raise TokenizerError(f"{directory} has no tokenizer.json and no {ranks.FILE}; other tokenizer files are not read")
     (links or Links.of(path)).check(file)
     core = _open(file)
     _add_tokens(core, metadata)
@@ -49,6 +53,35 @@ def from_directory(path: Path, metadata: Mapping[str, Any], links: Links | None 
         strip_first_space=_strips(parts["decoder"]),
         left_strip=frozenset(i for i, token in added.items() if token.lstrip),
         right_strip=frozenset(i for i, token in added.items() if token.rstrip),
+    )
+
+
+def _of_ranks(file: Path, metadata: Mapping[str, Any], links: Links) -> Parts:
+    """Ranks alone: what stands behind them is told by tokenizer_config.json."""
+    config = _file(metadata, "tokenizer_config.json")
+    pre = ranks.pre_tokenizer_of(config)
+    links.check(file)
+    pieces = ranks.read_ranks(read_named(file, MAX_FILE, TokenizerError))
+    added, count = _given_tokens(config.get("added_tokens_decoder", {})), len(pieces)
+    size = max(added, default=count - 1) + 1
+    if min(added, default=count) < count or size > MAX_PIECES or not {t.content for t in added.values()}.isdisjoint(pieces):
+        raise TokenizerError(f"tokenizer_config.json adds tokens that do not stand behind the {count} pieces of {file.name}")
+    pieces += [added[i].content if i in added else f"[UNUSED_{i}]" for i in range(count, size)]
+    types = np.full(size, TokenType.NORMAL, np.uint8)
+    types[count:] = TokenType.UNUSED
+    for i, token in added.items():
+        types[i] = TokenType.CONTROL if token.special else TokenType.USER
+    vocabulary = Vocabulary(pieces, types, "bytes")
+    settings = _Settings(metadata, vocabulary)
+    return Parts(
+        kind="bpe",
+        vocabulary=vocabulary,
+        build=lambda: (byte_level(vocabulary, ranks.merges_of(pieces[:count]), pre),),
+        bos=settings.token("bos"),
+        eos=settings.token("eos"),
+        add_bos=settings.says("add_bos_token") and settings.token("bos") is not None,
+        end=settings.token("eos") if settings.says("add_eos_token") else None,
+        stop_ids=vocabulary.stops(settings.stops()),
     )
 
 
@@ -75,9 +108,7 @@ def _add_tokens(core: hf.Tokenizer, metadata: Mapping[str, Any]) -> None:
         named = [*config.values(), *_file(metadata, "special_tokens_map.json").values()]
         special = {_spelling_of(token) for value in named for token in (value if isinstance(value, list) else [value])}
         given = {i: {"content": text, "special": text in special, "normalized": text not in special} for text, i in older.items()}
-    if not isinstance(given, dict) or len(given) > MAX_PIECES:
-        raise TokenizerError("added_tokens_decoder in tokenizer_config.json must be an object of tokens by id")
-    tokens = dict(sorted(_added_token(key, token) for key, token in given.items()))
+    tokens = _given_tokens(given)
     known = {i for i, token in tokens.items() if core.token_to_id(token.content) is not None}
     with guarded("added_tokens_decoder in tokenizer_config.json"):
         core.add_tokens(list(tokens.values()))
@@ -87,6 +118,13 @@ def _add_tokens(core: hf.Tokenizer, metadata: Mapping[str, Any]) -> None:
                 f"tokenizer_config.json adds the token {tokens[i].content[:40]!r} with the id {i}; the next free one of "
                 f"tokenizer.json is {core.token_to_id(tokens[i].content)}, so the two files do not belong together"
             )
+
+
+def _given_tokens(given: Any) -> dict[int, hf.AddedToken]:
+    """added_tokens_decoder, ascending."""
+    if not isinstance(given, dict) or len(given) > MAX_PIECES:
+        raise TokenizerError("added_tokens_decoder in tokenizer_config.json must be an object of tokens by id")
+    return dict(sorted(_added_token(key, token) for key, token in given.items()))
 
 
 def _added_token(key: Any, token: Any) -> tuple[int, hf.AddedToken]:
@@ -209,6 +247,10 @@ class _Settings:
         for file in (self._generation, self._model, _file(self._model, "text_config")):
             found.update(self._ids(file.get("eos_token_id")))
         return {token for token in found if token is not None}
+
+    def says(self, name: str) -> bool:
+        """Whether tokenizer_config.json switches it on."""
+        return self._config.get(name) is True
 
     def end(self, core: hf.Tokenizer) -> int | None:
         """tokenizer_config.json decides whether it is EOS; without its word, it is what the post-processor puts behind a text."""
