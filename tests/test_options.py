@@ -15,6 +15,7 @@ from lacewing.options import (
     LoadOptions,
     Sampling,
     SamplingArguments,
+    bytes_at_least,
     counted,
     format_bytes,
     make_sampling,
@@ -30,6 +31,15 @@ from lacewing.options import (
 )
 def test_sizes(text, nbytes):
     assert parse_bytes(text) == nbytes
+
+
+def test_sizes_that_are_told_are_enough_when_they_are_given():
+    assert [bytes_at_least(count) for count in (1, 1023, 1024, 1025, 5 << 30, (5 << 30) + 1)] == [
+        "1B", "1023B", "1.0KiB", "1.1KiB", "5.0GiB", "5.1GiB"]  # fmt: skip
+    for exponent in range(18):
+        for count in (10**exponent // 7 + 1, 2**exponent - 1, 3 * 2**exponent + 1):
+            if count:
+                assert count <= parse_bytes(bytes_at_least(count)) <= 1.11 * count
 
 
 @pytest.mark.parametrize("text", ["", "GiB", "-1GiB", "0", 0, -5, "1e9", "4XB", "nan", True, "9" * 30, "1 2", "0.2"])

@@ -83,6 +83,17 @@ def format_bytes(count: float) -> str:
     return f"{count:.1f} TiB"
 
 
+def bytes_at_least(count: int) -> str:
+    """A size for an option that allows so many bytes, rounded up: `"1.5GiB"`."""
+    unit = next((unit for unit in ("TiB", "GiB", "MiB", "KiB") if count >= _UNITS[unit.lower()]), "")
+    if not unit:
+        return f"{count}B"
+    tenths = -(-10 * count // _UNITS[unit.lower()])
+    while int(tenths / 10 * _UNITS[unit.lower()]) < count:  # as `parse_bytes` reads it
+        tenths += 1
+    return f"{tenths / 10:.1f}{unit}"
+
+
 def _plain(bound: float) -> str:
     """A bound for people, whole numbers without an exponent."""
     return str(int(bound)) if bound == int(bound) else f"{bound:g}"

@@ -1,12 +1,14 @@
 """When a mixture of experts is streamed, how many slots it gets, and what a model does that is."""
 
+import re
+
 import numpy as np
 import pytest
 
 import lacewing
 from lacewing.errors import ModelFormatError, OptionError, OutOfMemoryError
-from lacewing.options import LoadOptions
-from lacewing.placement.plan import MemoryRequirements, plan
+from lacewing.options import LoadOptions, parse_bytes
+from lacewing.placement.plan import MemoryRequirements, plan, plan_or_reason
 from lacewing.weights.experts import LayerSlots, SlotCount
 from lacewing.weights.machine import Machine
 from tests.checkpoints import tiny
@@ -38,10 +40,40 @@ def test_auto_streams_what_does_not_fit():
 
 def test_streaming_that_was_asked_for():
     assert planned(10**6, residency="streamed").slots == SlotCount(16, 4, 16 * 1100 + 440)
-    with pytest.raises(OutOfMemoryError, match=r"streaming needs 4.5 KiB at least.*a test gives 4.5 KiB"):
+    with pytest.raises(
+        OutOfMemoryError, match=r"streaming needs 4.5 KiB at least.*a test gives 4.5 KiB.*make 4.6KiB of memory free"
+    ):
         planned(LEAST - 1, residency="streamed")
+    with pytest.raises(
+        OutOfMemoryError, match=r"the memory option gives 1 B; choose a smaller context, or allow `memory='4.6KiB'`"
+    ):
+        planned(10**6, residency="streamed", memory_bytes=1)
+    assert planned(LEAST, residency="streamed").slots == SlotCount(2, 4, 2 * 1100 + 440)
     with pytest.raises(OptionError, match="only mixtures of experts that the CPU runs as a whole are streamed"):
         planned(10**6, MemoryRequirements(17000, 17000, 500, 500), residency="streamed")
+
+
+@pytest.mark.parametrize(("residency", "least"), [("streamed", LEAST), ("eager", 18000), ("lazy", 1000), ("auto", 1000)])
+def test_people_who_only_want_to_know_are_told_what_is_needed(residency, least):
+    machine = Machine(10**6, 900, "a test")
+    found = plan_or_reason(NEEDS, LoadOptions(residency=residency), machine)
+    assert (found.residency, found.needed_bytes, found.rows[-2].nbytes) == ("none", least, least)
+    with pytest.raises(OutOfMemoryError):
+        planned(least - 1, residency=residency)
+    assert planned(least, residency=residency).needed_bytes <= least
+
+
+def test_the_number_that_a_refusal_tells_will_do(path):
+    """As the command line takes it."""
+    for residency in ("streamed", "eager", "lazy"):
+        with pytest.raises(OutOfMemoryError) as refused:
+            lacewing.load(path, backend="cpu", residency=residency, threads=2, context=64, memory=1)
+        size = re.search(r"`memory='(.*?)'`", str(refused.value))[1]
+        with lacewing.load(path, backend="cpu", residency=residency, threads=2, context=64, memory=size) as model:
+            assert model.weights.residency == residency and model.plan.budget_bytes == parse_bytes(size)
+            assert model.logits([1, 2, 3]).size
+        with pytest.raises(OutOfMemoryError, match=f"memory='{size}'"):
+            lacewing.load(path, backend="cpu", residency=residency, threads=2, context=64, memory=int(0.9 * parse_bytes(size)))
 
 
 def test_another_residency_frees_the_slots():

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from lacewing.errors import OptionError, OutOfMemoryError
-from lacewing.options import LoadOptions, format_bytes
+from lacewing.options import LoadOptions, bytes_at_least, format_bytes
 from lacewing.weights.experts.source import LayerSlots, SlotCount, least_slots, slots_within
 from lacewing.weights.machine import Machine
 
@@ -110,20 +110,16 @@ def plan(needs: MemoryRequirements, options: LoadOptions, machine: Machine) -> M
     Raises OutOfMemoryError if KV cache and buffers alone exceed the budget, or eager or streamed weights that were asked for do;
     OptionError for streamed weights of a model, or on a backend, that has none.
     """
+    if options.residency == "streamed" and not needs.mixtures:
+        raise OptionError(
+            "only mixtures of experts that the CPU runs as a whole are streamed; use `backend='cpu'` for one, "
+            "or choose `residency='lazy'` or `'eager'`"
+        )
     budget, source = _budget(options, machine)
     fixed = needs.fixed_bytes
-    if fixed > budget:
-        keys, buffers = format_bytes(needs.kv_bytes), format_bytes(needs.buffer_bytes + needs.copied_bytes)
-        raise OutOfMemoryError(
-            f"the KV cache ({keys}) and buffers ({buffers}) need {format_bytes(fixed)}, "
-            f"but {source} gives {format_bytes(budget)}; choose a smaller context, or allow more memory"
-        )
-    if options.residency == "eager" and fixed + needs.weight_bytes > budget:
-        raise OutOfMemoryError(
-            f"eager weights need {format_bytes(fixed + needs.weight_bytes)} in all, but {source} gives {format_bytes(budget)}; "
-            "choose `residency='lazy'`, which pages the weights in from the file, or allow more memory"
-        )
-    slots = _slots(needs, options, budget, source)
+    if least_bytes(needs, options) > budget:
+        raise OutOfMemoryError(_refusal(needs, options, machine))
+    slots = _slots(needs, options, budget)
     residency, reason = _choose(needs, slots, budget, source, options)
     reasons = [reason]
     if residency == "lazy" and fixed + needs.active_bytes > budget:
@@ -136,25 +132,40 @@ def plan(needs: MemoryRequirements, options: LoadOptions, machine: Machine) -> M
     return MemoryPlan(residency, fixed + in_ram, budget, needs.kv_bytes, rows, tuple(reasons), slots)
 
 
-def _slots(needs: MemoryRequirements, options: LoadOptions, budget: int, source: str) -> SlotCount | None:
-    """That the budget has room for; None: too few. Raises as `plan` if streaming was asked for."""
-    asked = options.residency == "streamed"
+def least_bytes(needs: MemoryRequirements, options: LoadOptions) -> int:
+    """RAM below which `plan` refuses."""
+    if options.residency == "eager":
+        return needs.fixed_bytes + needs.weight_bytes
+    if options.residency == "streamed" and needs.mixtures:
+        return needs.fixed_bytes + needs.trunk_bytes + least_slots(needs.mixtures).nbytes
+    return needs.fixed_bytes
+
+
+def _refusal(needs: MemoryRequirements, options: LoadOptions, machine: Machine) -> str:
+    """What is needed, what there is, and what would do."""
+    least, (budget, source) = least_bytes(needs, options), _budget(options, machine)
+    instead = ["a smaller context"]
+    if options.residency == "eager":
+        problem = f"eager weights need {format_bytes(least)} in all"
+        lazy = "`residency='lazy'`, which pages the weights in from the file"
+        instead = [lazy] if needs.fixed_bytes <= budget else instead
+    elif options.residency == "streamed":
+        problem = f"streaming needs {format_bytes(least)} at least, for what every token reads and the experts of one token"
+        instead += ["`residency='lazy'`"] if needs.fixed_bytes <= budget else []
+    else:
+        keys, buffers = format_bytes(needs.kv_bytes), format_bytes(needs.buffer_bytes + needs.copied_bytes)
+        problem = f"the KV cache ({keys}) and buffers ({buffers}) need {format_bytes(least)}"
+    size = bytes_at_least(least)
+    more = f"allow `memory='{size}'`" if least <= machine.available_bytes else f"make {size} of memory free"
+    return f"{problem}, but {source} gives {format_bytes(budget)}; choose {', '.join(instead)}, or {more}"
+
+
+def _slots(needs: MemoryRequirements, options: LoadOptions, budget: int) -> SlotCount | None:
+    """That the budget has room for; None: too few, or the experts are not streamed."""
     if not needs.mixtures:
-        if asked:
-            raise OptionError(
-                "only mixtures of experts that the CPU runs as a whole are streamed; use `backend='cpu'` for one, "
-                "or choose `residency='lazy'` or `'eager'`"
-            )
         return None
-    share = 1.0 if asked or options.memory_bytes == budget else AUTO_SHARE
-    found = slots_within(needs.mixtures, int(budget * share) - needs.fixed_bytes - needs.trunk_bytes)
-    if asked and found is None:
-        least = needs.fixed_bytes + needs.trunk_bytes + least_slots(needs.mixtures).nbytes
-        raise OutOfMemoryError(
-            f"streaming needs {format_bytes(least)} at least, for what every token reads and the experts of one token, "
-            f"but {source} gives {format_bytes(budget)}; choose a smaller context, `residency='lazy'`, or allow more memory"
-        )
-    return found
+    share = 1.0 if options.residency == "streamed" or options.memory_bytes == budget else AUTO_SHARE
+    return slots_within(needs.mixtures, int(budget * share) - needs.fixed_bytes - needs.trunk_bytes)
 
 
 def plan_or_reason(needs: MemoryRequirements, options: LoadOptions, machine: Machine) -> MemoryPlan:
@@ -163,7 +174,7 @@ def plan_or_reason(needs: MemoryRequirements, options: LoadOptions, machine: Mac
         return plan(needs, options, machine)
     except OutOfMemoryError as error:
         budget, source = _budget(options, machine)
-        needed = needs.fixed_bytes + (needs.weight_bytes if options.residency == "eager" else 0)
+        needed = least_bytes(needs, options)
         return MemoryPlan(
             "none", needed, budget, needs.kv_bytes, _rows(needs, "lazy", needed, budget, source), (f"it does not fit: {error}",)
         )

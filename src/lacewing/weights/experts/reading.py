@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import errno
 import os
-import threading
 from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +19,7 @@ import numpy as np
 from lacewing.errors import ModelFormatError
 from lacewing.formats.checkpoint import ByteRange, Identity
 from lacewing.weights.experts.descriptors import OpenFile, OpenFiles
+from lacewing.weights.experts.readers import Readers
 from lacewing.weights.experts.source import PAGE, offset_in
 
 READERS = 4  # threads; a disk is busy with that many reads of a megabyte
@@ -42,14 +42,14 @@ class ExpertReader:
     def __init__(self, files: Mapping[Path, Identity], way: ReadWay | None = None):
         self.way = way or ReadWay()
         self._files = OpenFiles(files, self.way.direct)
-        self._pool = ThreadPoolExecutor(self.way.threads, "lacewing-experts")
+        self._readers = Readers(self.way.threads, "lacewing-experts")
 
     def submit(self, part: ByteRange, region: np.ndarray) -> Future[None]:
         """Begin to read a range into `region`, whole pages of memory, so that its first byte comes to `offset_in(part)`.
 
         The result raises ModelFormatError for a file that cannot be read, is too short or was replaced.
         """
-        return self._pool.submit(self._read, part, region)
+        return self._readers.submit(lambda: self._read(part, region))
 
     def forget(self, part: ByteRange) -> None:
         """Have the system drop a range from its page cache, so that its next read comes from the disk."""
@@ -66,11 +66,8 @@ class ExpertReader:
     def close(self) -> None:
         """No read begins any more. Those that are under way end by themselves, soon or when the disk answers; their memory and
         files stay until then."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._readers.close(_PATIENCE)
         self._files.close()
-        ending = threading.Thread(target=self._pool.shutdown, name="lacewing-experts-end", daemon=True)
-        ending.start()
-        ending.join(_PATIENCE)
 
 
 def _read_from(file: OpenFile, part: ByteRange, region: np.ndarray) -> bool:

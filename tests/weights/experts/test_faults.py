@@ -1,0 +1,178 @@
+"""Files and disks that fail while a model is streamed, from its own files and from a pack: the request fails, in words, and the
+process lives."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+
+import lacewing
+from lacewing.errors import ModelFormatError
+from lacewing.formats.read import identity
+from lacewing.options import Sampling
+from lacewing.weights.experts import cache as cache_module
+from lacewing.weights.experts.readers import Readers
+from tests.checkpoints import tiny
+from tests.weights.experts.packs import packed
+
+IDS = [1, 2, 3, 4, 5, 6, 7]
+
+
+@pytest.fixture(params=["files", "pack"])
+def paths(request, tmp_path):
+    """The model, and the file that its experts are read from."""
+    path = tiny("qwen3moe", "gguf", tmp_path, "Q4_0")
+    return path, packed(path) if request.param == "pack" else path
+
+
+@pytest.fixture
+def model(paths):
+    with lacewing.load(paths[0], backend="cpu", residency="streamed", threads=2, context=64) as model:
+        assert (model.weights.experts.pack is None) == (paths[0] == paths[1])
+        yield model
+
+
+@pytest.fixture
+def expected(paths):
+    with lacewing.load(paths[0], backend="cpu", residency="lazy", threads=2, context=64) as model:
+        return model.logits(IDS)
+
+
+def test_a_file_that_shrinks(paths, model, monkeypatch):
+    """It is noticed before the next request, and by a read if it happens in one."""
+    os.truncate(paths[1], 5000)
+    for _ in range(2):
+        with pytest.raises(ModelFormatError, match="changed or was replaced") as failed:
+            model.logits(IDS)
+        assert failed.value.path == str(paths[1])
+    monkeypatch.setattr(model.weights, "_check_files", lambda: None)
+    reader = model.weights.experts.reader
+    monkeypatch.setattr(reader._files, "_files", {paths[1]: identity(paths[1])})
+    with pytest.raises(ModelFormatError, match="became shorter while experts were read from it") as failed:
+        model.logits(IDS)
+    assert failed.value.path == str(paths[1])
+
+
+def test_a_file_that_is_replaced(paths, model, tmp_path, monkeypatch):
+    """Nothing of the new file is ever read, not even where nobody looks before."""
+    shutil.copy2(paths[1], tmp_path / "other")
+    os.replace(tmp_path / "other", paths[1])
+    with pytest.raises(ModelFormatError, match="changed or was replaced"):
+        model.logits(IDS)
+    monkeypatch.setattr(model.weights, "_check_files", lambda: None)
+    with pytest.raises(ModelFormatError, match="changed or was replaced"):
+        model.logits(IDS)
+    paths[1].unlink()
+    with pytest.raises(ModelFormatError, match="can no longer be read"):
+        model.logits(IDS)
+
+
+def test_short_reads(model, expected, monkeypatch):
+    real, short = os.preadv, []
+
+    def preadv(descriptor, buffers, offset):
+        short.append(offset)
+        return real(descriptor, [buffers[0][: 4096 if len(short) % 2 else 700]], offset)
+
+    monkeypatch.setattr(os, "preadv", preadv)
+    np.testing.assert_array_equal(model.logits(IDS), expected)
+    assert short
+
+
+class Hang:
+    """Reads that wait for `go`."""
+
+    def __init__(self, monkeypatch):
+        self.go, self.begun, real = threading.Event(), threading.Event(), os.preadv
+
+        def preadv(*arguments):
+            self.begun.set()
+            self.go.wait(20)
+            return real(*arguments)
+
+        monkeypatch.setattr(os, "preadv", preadv)
+
+
+def test_a_disk_that_hangs(paths, model, expected, monkeypatch):
+    """Until it answers again."""
+    hang = Hang(monkeypatch)
+    monkeypatch.setattr(cache_module, "PATIENCE", 0.1)
+    for _ in range(2):
+        with pytest.raises(ModelFormatError, match="the disk has not answered") as failed:
+            model.logits(IDS)
+        assert failed.value.path == str(paths[1])
+    hang.go.set()
+    monkeypatch.setattr(cache_module, "PATIENCE", 20)
+    np.testing.assert_array_equal(model.logits(IDS), expected)
+
+
+def test_an_interrupt_while_the_disk_hangs(model, expected, monkeypatch):
+    """Of a program that leaves Ctrl-C to Python, and of one that tells the engine to stop, as the command line does."""
+    hang, pressed = Hang(monkeypatch), []
+
+    def press():
+        hang.begun.wait(10)
+        pressed.append(time.perf_counter())
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=press).start()
+    with pytest.raises(KeyboardInterrupt):
+        model.logits(IDS)
+    assert time.perf_counter() - pressed[0] < 1  # 0.3 where nothing else runs
+    stop = threading.Event()
+    threading.Timer(0.1, lambda: (pressed.append(time.perf_counter()), stop.set())).start()
+    stream = model.engine.generate(IDS, Sampling(temperature=0), cancelled=stop.is_set)
+    assert list(stream) == [] and stream.finish_reason == "cancelled"
+    assert time.perf_counter() - pressed[1] < 1
+    hang.go.set()
+    np.testing.assert_array_equal(model.logits(IDS), expected)
+
+
+PROGRAM = """
+import os, sys, time
+import lacewing
+model = lacewing.load(sys.argv[1], backend="cpu", residency="streamed", threads=2, context=64)
+os.preadv = lambda *_: print("hangs", flush=True) or time.sleep(600)
+model.logits([1, 2, 3])
+"""
+
+
+def test_a_program_ends_although_the_disk_hangs(tmp_path):
+    path = tiny("qwen3moe", "gguf", tmp_path, "Q4_0")
+    program = subprocess.Popen([sys.executable, "-c", PROGRAM, path], stdout=-1, stderr=-1, text=True)
+    assert program.stdout.readline() == "hangs\n"
+    program.send_signal(signal.SIGINT)
+    told = program.communicate(timeout=30)[1]
+    assert program.returncode == -signal.SIGINT and "KeyboardInterrupt" in told
+
+
+def test_threads_that_read():
+    """They end when nobody has them any more."""
+    before, go = threading.active_count(), threading.Event()
+    readers, done = Readers(2, "test"), []
+    both = threading.Barrier(3)
+    jobs = [readers.submit(lambda: (both.wait(10), go.wait(10))) for _ in range(2)]
+    both.wait(10)
+    jobs += [readers.submit(lambda: done.append(1)) for _ in range(3)]
+    assert threading.active_count() == before + 2
+    began = time.perf_counter()
+    readers.close(0.05)
+    assert time.perf_counter() - began < 1 and [job.cancelled() for job in jobs] == [False, False, True, True, True]
+    with pytest.raises(RuntimeError, match="after their end"):
+        readers.submit(go.wait)
+    go.set()
+    assert [job.result(10) for job in jobs[:2]] == [None, None] and not done
+    readers = Readers(2, "test")
+    with pytest.raises(ZeroDivisionError):
+        readers.submit(lambda: 1 // 0).result(10)
+    del readers
+    until = time.monotonic() + 10
+    while threading.active_count() > before and time.monotonic() < until:
+        time.sleep(0.01)
+    assert threading.active_count() == before
