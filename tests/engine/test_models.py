@@ -11,7 +11,7 @@ from lacewing.options import Sampling
 from tests.checkpoints import tiny
 
 KINDS = ("llama", "gemma3", "gpt-oss", "llama4", "deepseek3", "lfm2", "qwen35moe", "granitehybrid-moe", "nemotron_h-moe",
-         "gemma4-edge", "gemma3n", "kimi-linear")  # fmt: skip
+         "gemma4-edge", "gemma3n")  # fmt: skip
 
 
 def prompts(vocab_size, kind):

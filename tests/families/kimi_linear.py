@@ -9,7 +9,7 @@ import numpy as np
 
 from tests.families.family import Arrays, Config, Family, renamed
 
-_LINEAR = {"kda_layers": [1, 2, 4], "full_attn_layers": [3], "num_heads": 4, "head_dim": 16, "short_conv_kernel_size": 4}
+LINEAR = {"kda_layers": [1, 2, 4], "full_attn_layers": [3], "num_heads": 4, "head_dim": 16, "short_conv_kernel_size": 4}
 _BASE = {
     "model_type": "kimi_linear", "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 4, "head_dim": 24,
     "mla_use_nope": True, "kv_lora_rank": 32, "q_lora_rank": None, "qk_nope_head_dim": 16,
@@ -146,7 +146,7 @@ def tensors(config: Config, weights: Arrays) -> Arrays:
 FAMILY = Family(
     types={"kimi_linear": ("kimi-linear", "KimiLinearForCausalLM")},
     cases={
-        "kimi-linear": _BASE | {"linear_attn_config": _LINEAR},
+        "kimi-linear": _BASE | {"linear_attn_config": LINEAR},
         # in the words of transformers; other heads than attention has, groups of experts, the latent of queries
         "kimi-linear-groups": _BASE
         | {"linear_num_heads": 3, "linear_head_dim": 24, "linear_conv_kernel_dim": 3}

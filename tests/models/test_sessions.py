@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,15 +22,17 @@ from lacewing.weights import WeightStore
 from tests import mixtures, paged
 from tests.checkpoint_files import write_gguf_tensors
 from tests.checkpoints import GOLDEN, ONLY_HUGGINGFACE, tiny
+from tests.families import kimi_linear
 from tests.models.running import run
 from tests.models.test_old_files import of_ollama, parts_of
 
 CONTEXT, TOKENS = 256, 6
 # Rows of the tiny checkpoints that hold no whole blocks of 32.
 LATENT = {"q_lora_rank": 32, "qk_nope_head_dim": 32, "v_head_dim": 32}
-WIDER: dict[str, dict[str, int]] = {
+WIDER: dict[str, dict[str, Any]] = {
     "mixtral": {"intermediate_size": 64},
     "llama4-128": {"intermediate_size": 32},
+    "kimi-linear": {"qk_nope_head_dim": 32, "v_head_dim": 32, "linear_attn_config": kimi_linear.LINEAR | {"head_dim": 32}},
     **dict.fromkeys([name for name in GOLDEN if name.startswith(("deepseek", "mistral4", "glm4moe-lite"))], LATENT),
 }
 

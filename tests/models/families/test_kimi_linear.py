@@ -93,9 +93,9 @@ def test_pieces_on_the_reference(tmp_path):
     np.testing.assert_allclose(np.concatenate(found)[VALUES["rows"]], VALUES["kimi-linear.logits"], rtol=0, atol=TOLERANCE)
 
 
-@pytest.mark.parametrize(("name", "kind"), [("kimi-linear", "gguf"), ("kimi-linear-groups", "huggingface")])
-def test_any_chunks_and_residency_give_the_same_bits(name, kind, tmp_path):
-    path, ids = tiny(name, kind, tmp_path), prompt_of(name, 150)
+def test_any_chunks_and_residency_give_the_same_bits(tmp_path):
+    """Of a folder; those of a file: tests/models/test_sessions.py."""
+    path, ids = tiny("kimi-linear-groups", "huggingface", tmp_path), prompt_of("kimi-linear-groups", 150)
     _, step = open_step(path, 256, init_backend("cpu", 2))
     whole = run(step, ids)
     for sizes in ([1] * 9 + [141], [3, 127, 20], [128, 22]):
@@ -148,7 +148,7 @@ def test_published_size(opened):
     assert [layer + 1 for layer, delta in enumerate(spec.config.delta.layers) if not delta] == LINEAR["full_attn_layers"]
 
 
-INNER = kimi_linear.FAMILY.cases["kimi-linear"]["linear_attn_config"]
+INNER = kimi_linear.LINEAR
 
 
 @pytest.mark.parametrize(
