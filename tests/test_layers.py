@@ -7,7 +7,7 @@ import functools
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -84,20 +84,45 @@ WITH_DOCSTRING = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDe
 FILE_LINES, FUNCTION_LINES = 330, 60
 
 FILES = {path.relative_to(PACKAGE).as_posix(): path for path in sorted(PACKAGE.rglob("*.py"))}
+BACKENDS = sorted({file.split("/")[1] for file in FILES if file.startswith("backends/") and file.count("/") > 1})
+
+
+def of_every_file(rule: Callable[[str], Iterator[str]]) -> Callable[[], None]:
+    """A test that no file breaks a rule, which yields what is wrong with one. A test a file would be thousands."""
+
+    @functools.wraps(rule)
+    def test() -> None:
+        found = [told for file in FILES for told in rule(file)]
+        assert not found, "\n".join(found)
+
+    del test.__wrapped__  # pytest would see the rule's argument
+    return test
 
 
 @functools.cache
-def tree_of(file: str) -> ast.Module:
-    return ast.parse(FILES[file].read_text(encoding="utf-8"))
+def nodes_of(file: str) -> tuple[ast.AST, ...]:
+    return tuple(ast.walk(ast.parse(FILES[file].read_text(encoding="utf-8"))))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _forget() -> Iterator[None]:
+    """The nodes of all files are some 100 MB."""
+    yield
+    nodes_of.cache_clear()
 
 
 def part_of(file: str) -> str:
     return file.split("/")[0].removesuffix(".py")
 
 
-def imports(file: str) -> Iterator[tuple[int, str]]:
+@functools.cache
+def imports(file: str) -> tuple[tuple[int, str], ...]:
     """Line and dotted name of everything that a file imports, also inside functions."""
-    for node in ast.walk(tree_of(file)):
+    return tuple(_imports(file))
+
+
+def _imports(file: str) -> Iterator[tuple[int, str]]:
+    for node in nodes_of(file):
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -119,20 +144,24 @@ def test_every_part_has_its_place():
     assert {part_of(file) for file in FILES} <= placed
 
 
-@pytest.mark.parametrize("file", FILES)
+@of_every_file
 def test_imports_go_down(file):
     height = {part: -row for row, layer in enumerate(LAYERS) for part in layer}
     part = part_of(file)
     for line, path in own_imports(file):
         target = path[0] if path[0] in height else "__init__"
-        assert target == part or height[target] < height[part], f"{file}:{line}: {part} imports {target}, which is not below it"
+        if target != part and height[target] >= height[part]:
+            yield f"{file}:{line}: {part} imports {target}, which is not below it"
 
 
-@pytest.mark.parametrize("file", [file for file in FILES if file.startswith("chat/") and file.count("/") == 2])
+@of_every_file
 def test_rooms_of_the_chat(file):
+    if not file.startswith("chat/") or file.count("/") != 2:
+        return
     below = CHAT_ROOMS[CHAT_ROOMS.index(file.split("/")[1]) :]
     for line, path in own_imports(file):
-        assert path[0] != "chat" or path[1] in below, f"{file}:{line}: imports chat.{path[1]}, which is not below it"
+        if path[0] == "chat" and path[1] not in below:
+            yield f"{file}:{line}: imports chat.{path[1]}, which is not below it"
 
 
 def imported_files(file: str) -> set[str]:
@@ -162,35 +191,37 @@ def test_no_import_circles():
     assert not found
 
 
-@pytest.mark.parametrize("file", FILES)
+@of_every_file
 def test_backends_stay_apart(file):
-    backends = {path.name for path in (PACKAGE / "backends").iterdir() if path.is_dir()}
     own = file.split("/")[1] if part_of(file) == "backends" else KNOWS_A_BACKEND.get(file)
     for line, path in own_imports(file):
-        if path[0] == "backends" and len(path) > 1 and path[1] in backends and not (own in backends and path[1] == SHARED):
-            assert path[1] == own, f"{file}:{line} reaches into the backend {path[1]}"
+        foreign = path[0] == "backends" and len(path) > 1 and path[1] in BACKENDS and path[1] != own
+        if foreign and not (own in BACKENDS and path[1] == SHARED):
+            yield f"{file}:{line} reaches into the backend {path[1]}"
 
 
-@pytest.mark.parametrize("file", FILES)
+@of_every_file
 def test_backends_are_named_in_few_places(file):
     """Others take the constants of `options`, so that no decision hangs on a word."""
     if part_of(file) in ("backends", "cli", "options"):
         return
-    folders = {path.name for path in (PACKAGE / "backends").iterdir() if path.is_dir()} - {"__pycache__", SHARED}
-    names = "|".join(sorted(folders))
-    bodies = [node.body[0] for node in ast.walk(tree_of(file)) if isinstance(node, WITH_DOCSTRING) and node.body]
+    folders = "|".join(each for each in BACKENDS if each != SHARED)
+    names = re.compile(rf"^({folders})$|--backend[ =]({folders})|webgpu")
+    bodies = [node.body[0] for node in nodes_of(file) if isinstance(node, WITH_DOCSTRING) and node.body]
     docstrings = {id(body.value) for body in bodies if isinstance(body, ast.Expr)}
-    for node in ast.walk(tree_of(file)):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
-            assert not re.search(rf"^({names})$|--backend[ =]({names})|webgpu", node.value), f"{file}:{node.lineno}: {node.value!r}"
+    for node in nodes_of(file):
+        told = isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings
+        if told and names.search(node.value):
+            yield f"{file}:{node.lineno}: {node.value!r}"
 
 
-@pytest.mark.parametrize("file", FILES)
+@of_every_file
 def test_libraries_stay_in_their_parts(file):
     for line, name in imports(file):
         library = name.split(".")[0]
-        if library not in sys.stdlib_module_names | {"lacewing"}:
-            assert file.removesuffix(".py").startswith(LIBRARIES.get(library, ())), f"{file}:{line} imports {library}"
+        known = library == "lacewing" or library in sys.stdlib_module_names
+        if not known and not file.removesuffix(".py").startswith(LIBRARIES.get(library, ())):
+            yield f"{file}:{line} imports {library}"
 
 
 @pytest.mark.parametrize("statement", LAZY)
@@ -200,25 +231,26 @@ def test_imports_are_light(statement):
     assert "lacewing" in loaded and not set(LAZY[statement]) & set(loaded)
 
 
-@pytest.mark.parametrize("file", FILES)
+@of_every_file
 def test_files_and_functions_are_short(file):
     lines = len(FILES[file].read_text(encoding="utf-8").splitlines())
-    assert lines <= FILE_LINES, f"{file} has {lines} lines: divide it"
-    for node in ast.walk(tree_of(file)):
+    if lines > FILE_LINES:
+        yield f"{file} has {lines} lines: divide it"
+    for node in nodes_of(file):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.end_lineno:
             length = node.end_lineno - node.lineno + 1
-            assert length <= FUNCTION_LINES, f"{file}:{node.lineno} {node.name} has {length} lines: divide it"
+            if length > FUNCTION_LINES:
+                yield f"{file}:{node.lineno} {node.name} has {length} lines: divide it"
 
 
 def test_exceptions_are_still_needed():
     assert set(KNOWS_A_BACKEND) <= set(FILES)
 
 
-@pytest.mark.parametrize("file", FILES)
+@of_every_file
 def test_input_is_never_asserted(file):
     """Python removes `assert` when told to optimise; what a person or a file gives is checked with an error of ours."""
-    asserts = [node.lineno for node in ast.walk(tree_of(file)) if isinstance(node, ast.Assert)]
-    assert not asserts, f"{file}:{asserts[0]}"
+    yield from (f"{file}:{node.lineno} asserts" for node in nodes_of(file) if isinstance(node, ast.Assert))
 
 
 def test_public_names():

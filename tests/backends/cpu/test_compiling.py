@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 
 import llvmlite.binding as llvm
+import numba
+import numpy
 import psutil
 import pytest
 
@@ -173,6 +175,23 @@ def test_a_script_without_a_main_guard_and_other_modules_beside_it(tmp_path: Pat
     done = subprocess.run([sys.executable, script], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.stdout == "compiling\nend\n" and done.stderr == ""
     assert len(list((tmp_path / "cache").rglob("*.o"))) == len(SMALL)
+
+
+def test_others_in_this_process_may_use_numba_afterwards() -> None:
+    """Of our kernels Numba makes no machine code; of other functions it does, also of what both call."""
+    compiling.compile_object(KERNEL)
+
+    @numba.njit
+    def clamped(values: numpy.ndarray, least: int) -> int:
+        if least > 100:
+            raise ValueError("too much")
+        return max(min(values[0], 9), least) + len(range(least))
+
+    assert clamped(numpy.array([40]), 3) == 12
+    compiling.compile_object(SMALL[1])
+    assert clamped(numpy.array([2.5]), 4) == 8
+    with pytest.raises(ValueError, match="too much"):
+        clamped(numpy.array([2.5]), 101)
 
 
 def test_kernels_that_would_call_the_c_library_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -159,12 +159,37 @@ def assembly(name: str) -> str:
     return machine.emit_assembly(module)  # type: ignore[no-any-return]
 
 
+@contextlib.contextmanager
+def _no_machine_code() -> Iterator[None]:
+    """Numba stops at LLVM's language. It would also make machine code of every function that a kernel calls, which nobody runs and
+    which takes up to three quarters of the time. For whoever holds the compiler's lock: others in this process may use Numba too.
+    """
+    from numba.core.codegen import JITCodeLibrary
+    from numba.core.registry import cpu_target
+
+    class Library(JITCodeLibrary):
+        def _finalize_final_module(self) -> None:
+            self._finalized = True
+
+        def get_pointer_to_function(self, name: str) -> int:
+            return 0  # as Numba says it of a function that has no machine code
+
+    codegen = cpu_target.target_context.codegen()
+    own = {"_library_class": Library, "set_env": lambda name, environment: None}  # instead of the class's
+    vars(codegen).update(own)
+    try:
+        yield
+    finally:
+        for name in own:
+            del vars(codegen)[name]
+
+
 def _optimised(name: str) -> llvm.ModuleRef:
     from numba import types
     from numba.core.ccallback import CFunc
     from numba.core.compiler_lock import global_compiler_lock
 
-    with global_compiler_lock:
+    with global_compiler_lock, _no_machine_code():
         signature = ((types.int64,) * 4, types.void)
         wrapped = CFunc(kernel_function(name), signature, {}, {"error_model": "numpy", "forceinline": True})
         compiled = wrapped._compile_uncached()  # type: ignore[attr-defined]  # `compile` would make machine code as well, which we do ourselves
