@@ -1,11 +1,14 @@
 {# Imported, not included. Teams of `variant.lanes` threads and what they make together: by a subgroup, or through workgroup memory;
-   in the latter case all threads of the workgroup must come to it. `indexed`: the kernel uses its thread's `index` itself. #}
+   in the latter case all threads of the workgroup must come to it. `indexed`: the kernel uses its thread's `index` itself. `values`:
+   how many `sum_many` adds up at once. #}
 {% macro arguments(indexed=false) %}
 @builtin(workgroup_id) group: vec3<u32>{{ ", @builtin(subgroup_id) team: u32, @builtin(subgroup_invocation_id) lane: u32" if variant.fixed }}{{ ", @builtin(local_invocation_index) index: u32" if indexed or not variant.fixed }}
 {%- endmacro %}
 
-{% macro declarations() %}
-{% if not variant.subgroups %}
+{% macro declarations(values=1) %}
+{% if not variant.subgroups and values > 1 %}
+var<workgroup> partials: array<f32, {{ values * (threads + 1) }}>;
+{% elif not variant.subgroups %}
 var<workgroup> partial: array<f32, {{ threads }}>;
 
 fn team_total(index: u32, lane: u32, value: f32) -> f32 {
@@ -49,9 +52,32 @@ fn team_largest(index: u32, lane: u32, value: f32) -> f32 {
 {{ name }} = {{ "%s(%s)" % (variant.max, name) if variant.subgroups else "team_largest(index, lane, %s)" % name }};
 {%- endmacro %}
 
-{# Sums over a team of 2^k values a thread, `variant.lanes` at most. Each exchange halves what a thread still adds, so that n values
-   take n - 1 exchanges and a few more, not n times as many. The first of `names` is then the sum of the one that `which` tells. #}
+{# How many of so many values `sum_many` takes at once: all that a subgroup can, or what 8 KiB of workgroup memory hold. #}
+{% macro width(values) %}
+{{- [values, variant.lanes, variant.lanes if variant.subgroups else [2048 // threads, 2] | max] | min -}}
+{% endmacro %}
+
+{# What `team_total` adds up, in its order. #}
+{% macro total(at, step) %}
+{%- if step == variant.lanes %}partials[first + {{ at }}u]{% else %}({{ total(at, 2 * step) }} + {{ total(at + step, 2 * step) }}){% endif -%}
+{% endmacro %}
+
+{# Sums over a team of 2^k values a thread, `width` at most. The first of `names` is then the sum of the one that `which` tells.
+   With subgroups each exchange halves what a thread still adds, so that n values take n - 1 exchanges and a few more, not n times as
+   many. Otherwise each thread adds up one value of all its team: two barriers, where a sum of each alone has two and one a halving
+   (and software adapters compile for seconds, because of every barrier). #}
 {% macro sum_many(names) %}
+{% if not variant.subgroups %}
+  {% for name in names %}
+  partials[{{ loop.index0 * (threads + 1) }}u + index] = {{ name }};
+  {% endfor %}
+  workgroupBarrier();
+  {
+    let first = lane / {{ variant.lanes // (names | length) }}u * {{ threads + 1 }}u + index - lane;
+    {{ names[0] }} = {{ total(0, 1) }};
+  }
+  workgroupBarrier();
+{% else %}
 {% set steps = namespace(mask=variant.lanes // 2, left=names | length) %}
 {% for step in (2, 4, 8, 16, 32, 64, 128) if step <= variant.lanes %}
 {% set half = steps.left // 2 %}
@@ -68,6 +94,7 @@ fn team_largest(index: u32, lane: u32, value: f32) -> f32 {
 {% endif %}
 {% set steps.mask = steps.mask // 2 %}
 {% endfor %}
+{% endif %}
 {%- endmacro %}
 
 {# As `sum`, added up as `sum_many` does. #}

@@ -7,7 +7,8 @@
 {% include "planes.wgsl" %}
 {% include "outputs.wgsl" %}
 {% import "team.wgsl" as teams with context %}
-{{ teams.declarations() }}
+{% set width = teams.width(each * batch) | int %}
+{{ teams.declarations(width) }}
 {% include "dot.wgsl" %}
 {% set team_count = threads // variant.lanes %}
 {% set made = team_count // row_teams * each %}
@@ -55,14 +56,9 @@ fn main({{ teams.arguments() }}) {
     }
     {% endfor %}
   }
-  {% set width = [sums | length, variant.lanes] | min if variant.subgroups else 1 %}
   {% set threads_a_sum = variant.lanes // width %}
   {% for chunk in sums | batch(width) %}
-  {% if variant.subgroups %}
   {{ teams.sum_many(chunk) }}
-  {% else %}
-  {{ teams.sum(chunk[0]) }}
-  {% endif %}
   if (lane % {{ threads_a_sum }}u == 0u) {
     let which = {{ loop.index0 * width }}u + lane / {{ threads_a_sum }}u;  // row * batch + token
     {% if row_teams > 1 %}
