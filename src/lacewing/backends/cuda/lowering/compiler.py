@@ -54,14 +54,18 @@ class Compiler:
         self.report: Progress = lambda what, done, total: None  # may raise to cancel
         self._constants: dict[bytes, Pointer] = {}
         self._scratch: dict[tuple[str, int], Pointer] = {}
+        self.index = 0  # of the op that is lowered now
+        self.done: set[int] = set()  # ops that the lowering of an earlier one took over
         self.routers: list[Router] = []
         self.stages: list[Stage] = []  # none: the program is not a part of one
         self._waiting: list[Waiting] = []
 
     def lower(self) -> None:
         """Turn all ops into launches, in their order."""
-        for op in self.program.ops:
-            RULES[op](self, op)
+        for index, op in enumerate(self.program.ops):
+            if index not in self.done:
+                self.index = index
+                RULES[op](self, op)
 
     # states
 

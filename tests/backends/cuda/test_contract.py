@@ -1,0 +1,169 @@
+"""The contract on an NVIDIA GPU (`make nvidia`): golden values, quants, attention over pages, the choice, states, shared models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lacewing.backends.batch import Batch, Draw, StepLimits, Wanted
+from lacewing.backends.choice import candidates_of
+from lacewing.backends.cpu import CpuBackend
+from lacewing.backends.reference.backend import ReferenceBackend
+from lacewing.errors import NumericError
+from lacewing.program.ops import Buffer, Embed, Linear, Logits
+from lacewing.program.program import Program
+from lacewing.quants import QUANTS
+from tests.backends.cpu.single_ops import Case, floats, normal, one_batch, random_weight
+from tests.backends.cuda.nvidia import backend, error, run_step
+from tests.backends.webgpu.lowering.test_attention import attention_case
+from tests.checkpoints import CONTEXTS, GOLDEN, ONLY_HUGGINGFACE, prompt_of, tiny
+from tests.models.golden import TOLERANCE, VALUES
+from tests.models.running import greedy, open_step, run
+from tests.offload.splits import IDS, cuts, mixed_run, open_split
+from tests.paged import with_pages
+
+pytestmark = pytest.mark.nvidia
+CASES = [(name, "huggingface") for name in GOLDEN] + [(name, "gguf") for name in GOLDEN if name not in ONLY_HUGGINGFACE]
+
+
+@pytest.mark.parametrize(("name", "format"), CASES)
+def test_logits_and_greedy_tokens_are_those_of_transformers(name: str, format: str, tmp_path: Path) -> None:
+    ids, continued = prompt_of(name), VALUES[f"{name}.greedy"].tolist()
+    _, step = open_step(tiny(name, format, tmp_path), CONTEXTS.get(name), backend(), chunk=64)
+    np.testing.assert_allclose(run(step, ids)[VALUES["rows"]], VALUES[f"{name}.logits"], rtol=0, atol=TOLERANCE)
+    assert greedy(step, ids, len(continued)) == continued
+    step.close()
+    assert backend().device.allocated == 0
+
+
+BLOCKS = [name for name, quant in QUANTS.items() if quant.block_elements > 1 and name != "F4_E2M1"]
+
+
+@pytest.mark.parametrize("quant", ["F32", "F16", "BF16", *BLOCKS])
+def test_products_of_every_quant(quant: str) -> None:
+    """One token, a few, and many; rows that fill no tile."""
+    x, out = Buffer("x", 512).view(), Buffer("out", 83).view()
+    case = Case((Linear(x, ("w",), (out,)),), normal(90, 512), out, {"w": random_weight("w", quant, 83, 512)})
+    limit = 1e-5 if quant.startswith(("IQ1", "IQ2", "IQ3")) else LIMIT  # converted to Q8_0
+    assert error(case, [([0], [0]), *one_batch(5, 1), *one_batch(20, 6), *one_batch(64, 26)], 128) < limit
+
+
+LIMIT = 1e-4  # of products by matrix units and of bytes
+SHAPES: list[tuple[tuple[int, int, int, int], dict[str, Any]]] = [
+    ((4, 2, 64, 32), {}),
+    ((2, 2, 20, 12), {"dtype": "f32"}),
+    ((8, 1, 128, 128), {"dtype": "q8_0"}),
+    ((4, 2, 64, 64), {"window": 37}),
+    ((4, 4, 32, 32), {"chunk": 50, "softcap": 5.0}),
+    ((4, 1, 32, 64), {"sinks": True}),
+    ((4, 1, 96, 64), {"latent": True}),
+    ((4, 1, 576, 512), {"latent": True}),
+]
+
+
+@pytest.mark.parametrize(("shape", "how"), SHAPES, ids=str)
+def test_attention(shape: tuple[int, int, int, int], how: dict[str, Any]) -> None:
+    """Prompts in tiles, tokens one by one with and without splits of the keys, two rows."""
+    case = attention_case(500, *shape, **how)
+    mixed = [([1] * 30 + [0], [*range(30), 400]), ([0, 1], [401, 30])]
+    batches = [*one_batch(150), *one_batch(3, 150), *one_batch(247, 153), *mixed]
+    assert error(case, batches, 512, 2) < 1e-5
+
+
+def test_the_choice() -> None:
+    """Candidates with a mask and biases, greedy tokens and drawn ones are those of the host over the same logits."""
+    vocab, width = 5000, 64
+    weights = {"rows": floats("rows", normal(vocab, width)), "out": floats("out", normal(vocab, width, seed=2))}
+    view = Buffer("x", width).view()
+    program = Program((Embed("rows", view), Logits(view, "out")), {name: each.shape for name, each in weights.items()}, (), vocab)
+    step = with_pages(backend().compile(program, weights, StepLimits(64, 16, 4)))
+    tokens, rows = np.array([3, 4000, 17], np.int32), np.arange(3, dtype=np.int32)
+    batch = Batch(tokens, rows, np.zeros(3, np.int32), rows)
+    logits = step.run(batch).copy()
+    mask = np.random.default_rng(1).integers(0, 2**32, -(-vocab // 32), dtype=np.uint32)
+    wanted = [Wanted(40, mask, {7: 9.0, 4999: -3.0}), Wanted(1), Wanted(64, None, {0: 50.0})]
+    for found, row, wish in zip(step.choose(batch, wanted), logits, wanted, strict=True):
+        expected = candidates_of(row, wish)
+        assert np.array_equal(found.ids, expected.ids) and np.allclose(found.logits, expected.logits)
+        assert abs(found.log_sum - expected.log_sum) < 1e-4
+    ids = tokens
+    for found in step.greedy(batch, 5):
+        expected = [int(row.argmax()) for row in step_logits(program, weights, ids)]
+        assert found.tolist() == expected
+        ids = found
+    draws = [Draw(40, 0.9, 0.05, 0.7), Draw(1), Draw(64, 1.0, 0.0, 2.0)]
+    for found, drawn in step.drawn(batch, draws, 4, lambda number: [0.1, 0.5, 0.999]):
+        assert [len(each.ids) for each in found] == [40, 1, 64] and drawn[1] == found[1].ids[0] and drawn[0] in found[0].ids
+    step.close()
+    broken = {**weights, "out": floats("out", np.full((vocab, width), np.nan))}
+    step = with_pages(backend().compile(program, broken, StepLimits(64, 16, 4)))
+    with pytest.raises(NumericError):
+        next(step.greedy(batch, 1))
+    with pytest.raises(NumericError):
+        step.choose(batch, [Wanted(3)] * 3)
+    step.close()
+
+
+def step_logits(program: Program, weights: dict[str, Any], ids: np.ndarray) -> np.ndarray:
+    step = with_pages(ReferenceBackend().compile(program, weights, StepLimits(64, 16, 4)))
+    rows = np.arange(len(ids), dtype=np.int32)
+    return step.run(Batch(ids.astype(np.int32), rows, np.zeros(len(ids), np.int32), rows)).copy()
+
+
+@pytest.mark.parametrize("dtype", ["f16", "q8_0"])
+def test_pages_go_elsewhere(dtype: str) -> None:
+    """Copied within the device, and by their bytes to the reference backend."""
+    case = attention_case(160, 2, 2, 32, 96, dtype=dtype)
+    one, other = case.step(backend(), 300, 2), case.step(ReferenceBackend(exact=False), 300)  # type: ignore[arg-type]
+    run_step(one, one_batch(155))
+    one.copy(0, [(0, 4), (1, 3)])
+    one.put_table(0, 1, 0, [4, 3])
+    places = np.arange(155, 160, dtype=np.int32)
+    found = [one.run(Batch(places, np.full(5, row, np.int32), places, np.arange(5, dtype=np.int32))).copy() for row in (0, 1)]
+    assert np.array_equal(*found)
+    other.write(0, [0, 1], one.read(0, [4, 3]))
+    expected = other.run(Batch(places, np.zeros(5, np.int32), places, np.arange(5, dtype=np.int32)))
+    np.testing.assert_allclose(found[0], expected, atol=2e-2)
+    one.grow(0, 9)
+    assert not one.read(0, [8]).any()
+    for step in (one, other):
+        step.close()
+
+
+@pytest.mark.parametrize(("name", "every"), [("llama", 2), ("qwen3moe", 6), ("gpt-oss", 9)])
+def test_a_model_is_shared_with_the_cpu(name: str, every: int, tmp_path: Path) -> None:
+    """Cut anywhere, the GPU first and last by turns."""
+    path = tiny(name, "gguf", tmp_path)
+    spec, whole = open_step(path, 32)
+    want = run(whole, IDS)
+    for number, cut in enumerate([*cuts(spec.program)][::every]):
+        order = [backend(), CpuBackend(1)] if number % 2 else [CpuBackend(1), backend()]
+        step = open_split(path, spec, order, [0] * cut + [1] * (len(spec.program.ops) - cut))
+        np.testing.assert_allclose(mixed_run(step), want, rtol=0, atol=1e-3, err_msg=f"cut at {cut}")
+        step.close()
+    assert backend().device.allocated == 0
+
+
+def test_routers_are_watched(tmp_path: Path) -> None:
+    path, ids = tiny("mixtral", "gguf", tmp_path), prompt_of("mixtral", 12)
+    steps = [open_step(path, 64, each, chunk=32)[1] for each in (backend(), ReferenceBackend())]
+    found = []
+    for step in steps:
+        step.watch_routes(True)
+        run(step, ids)
+        found.append([(each.layer, each.ids.tolist()) for each in step.routes()])
+        step.watch_routes(False)
+        assert step.routes() == []
+        step.close()
+    assert found[0] == found[1] and found[0]
+
+
+def test_kernels_are_timed(tmp_path: Path) -> None:
+    _, step = open_step(tiny("llama", "gguf", tmp_path), None, backend(), chunk=64)
+    times = {each.name: each for each in step.profile(1, 3)}
+    assert {"gemv", "attention", "logits"} & set(times) and all(0 < each.seconds < 1 for each in times.values())
+    assert step.copy_rate() > 1e10
+    step.close()
