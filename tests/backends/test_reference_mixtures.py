@@ -14,6 +14,7 @@ from lacewing.program.ops import (
     Combine,
     ExpertLinear,
     HeadLinear,
+    LimitedActivation,
     Linear,
     Norm,
     Rope,
@@ -198,6 +199,17 @@ def test_clamped_activation():
             u = min(max(9 * g, -0.5), 0.5)
             g = min(g, 0.5)
             assert value == pytest.approx(g * sigmoid(1.702 * g) * (u + 1), abs=1e-5)
+
+
+def test_limited_activation():
+    """The limit comes behind the activation, and holds for large gates from above alone."""
+    up, out = Buffer("up", 8).view(), Buffer("out", 8).view()
+    ops = [Linear(X, ("gain",), (up,)), LimitedActivation(up, X, out, 0.5)]
+    x, found = checked(ops, {"gain": np.diag(np.full(8, 9.0))}, 8, TOKENS)
+    for row, got in zip(x.astype(float), found, strict=True):
+        for u, value in zip(row, got, strict=True):
+            assert value == pytest.approx(min(9 * u * sigmoid(9 * u), 0.5) * min(max(u, -0.5), 0.5), abs=1e-5)
+    assert (np.abs(found) == np.float32(0.25)).any()  # both are limited
 
 
 def test_scale_by_position():

@@ -13,6 +13,7 @@ from lacewing.program.ops import (
     Embed,
     ExpertLinear,
     HeadLinear,
+    LimitedActivation,
     Linear,
     Logits,
     Rope,
@@ -54,6 +55,14 @@ STATE = paged(1, 6, 4, latent=True)
 PROGRAM = Program(OPS, SHAPES, (STATE,), 10)
 
 
+LIMITED = LimitedActivation(GATE, UP, UP, 0.5)
+
+
+def with_limit(**fields):
+    """The program with another activation."""
+    return replace(PROGRAM, ops=(*OPS[:11], replace(LIMITED, **fields), replace(OPS[12], x=UP), *OPS[13:]))
+
+
 def changed(index, **fields):
     ops = list(OPS)
     ops[index] = replace(ops[index], **fields)
@@ -62,6 +71,7 @@ def changed(index, **fields):
 
 def test_a_good_program():
     check_program(PROGRAM)
+    check_program(with_limit())
     assert PROGRAM.groups[0].nbytes == 128 * 2 * 6
     fused = changed(10, weights=("both",), biases=(), interleaved=True, transposed=True)
     shapes = {name: shape for name, shape in SHAPES.items() if name not in ("gate", "up", "gate_bias")} | {"both": (6, 8, 6)}
@@ -112,6 +122,9 @@ def test_a_good_program():
         (changed(10, separate=True), r"needs \(6, 3, 4\)"),
         (changed(11, limit=0.0), "limit 0.0"),
         (changed(11, up=GATE.buffer.view(5, 6)), "out overlaps up"),
+        (with_limit(limit=float("inf")), "limit inf"),
+        (with_limit(gate=BOTH.view(0, 5)), "differ in width"),
+        (with_limit(gate=BOTH.view(1, 6)), "out must be gate itself"),
         (changed(12, x=BOTH.view(0, 5)), "not 2 equal parts"),
         (changed(13, active=3), "x has width 16, out 8"),
         (changed(13, weights=SCORES), "weights are not one value"),

@@ -168,6 +168,13 @@ def _clamped_activation(c: Checker, op: ops.ClampedActivation) -> None:
     require(not op.out.overlaps(op.up), "out overlaps up")
 
 
+def _limited_activation(c: Checker, op: ops.LimitedActivation) -> None:
+    require(op.limit > 0 and math.isfinite(op.limit), f"limit {op.limit}")
+    require(op.gate.width == op.up.width == op.out.width, "gate, up and out differ in width")
+    for name, view in (("gate", op.gate), ("up", op.up)):
+        require(op.out == view or not op.out.overlaps(view), f"out must be {name} itself or lie apart from it")
+
+
 def _scale_by_position(c: Checker, op: ops.ScaleByPosition) -> None:
     require(op.length >= 1 and op.offset >= 0, f"length {op.length}, offset {op.offset}")
     require(math.isfinite(op.beta), f"beta {op.beta}")
@@ -221,6 +228,7 @@ RULES: dict[type[Op], Callable[[Checker, Any], None]] = {
     ops.GatedActivation: _gated_activation,
     ops.Activation: _activation,
     ops.ClampedActivation: _clamped_activation,
+    ops.LimitedActivation: _limited_activation,
     **expert_checks.RULES,
     ops.Logits: _logits,
     ops.Receive: _receive,

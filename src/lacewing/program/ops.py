@@ -9,6 +9,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lacewing.program.activation_ops import Activation as Activation
+from lacewing.program.activation_ops import ClampedActivation as ClampedActivation
+from lacewing.program.activation_ops import GatedActivation as GatedActivation
+from lacewing.program.activation_ops import LimitedActivation as LimitedActivation
 from lacewing.program.expert_ops import Combine as Combine
 from lacewing.program.expert_ops import Dispatch as Dispatch
 from lacewing.program.expert_ops import ExpertLinear as ExpertLinear
@@ -223,46 +227,6 @@ class ShortConvolution(Op):
     out: Out
     state: ChangesState
     bias: Weight | None = None
-
-
-@dataclass(frozen=True)
-class GatedActivation(Op):
-    """out = activation(gate) * up; `activation` is "silu", "gelu_tanh", "sigmoid" or "none" (the plain product).
-
-    out may be gate, or up. A gate of fewer values, which divide the width, has each of them for an equal part of up: one for
-    every head, or one for all.
-    """
-
-    gate: In
-    up: In
-    out: Out
-    activation: str = "silu"
-
-
-@dataclass(frozen=True)
-class Activation(Op):
-    """out = function(x), value by value; out may be x.
-
-    "relu2" is max(x, 0)^2, "gelu" x * (1 + erf(x / sqrt(2))) / 2, "gelu_tanh" its approximation by tanh, "softplus" ln(1 + e^x).
-    "xielu" (arXiv 2411.13010) has four constants, p, n, beta and eps: p x^2 + beta x above 0, n (e^min(x, eps) - 1 - x) + beta x
-    below.
-    """
-
-    x: In
-    out: Out
-    function: str
-    constants: tuple[float, ...] = ()
-
-
-@dataclass(frozen=True)
-class ClampedActivation(Op):
-    """out = g * sigmoid(alpha * g) * (u + 1) with g = min(gate, limit), u = clamp(up, -limit, limit). out may be gate."""
-
-    gate: In
-    up: In
-    out: Out
-    alpha: float
-    limit: float
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,17 @@ import numpy as np
 
 from lacewing.backends.gpu.fusions import activation_after, experts_before, sum_after, unused
 from lacewing.backends.gpu.stacks import joined
-from lacewing.program.ops import AddNorm, Buffer, ClampedActivation, Combine, ExpertLinear, GatedActivation, Linear, Norm
+from lacewing.program.ops import (
+    AddNorm,
+    Buffer,
+    ClampedActivation,
+    Combine,
+    ExpertLinear,
+    GatedActivation,
+    LimitedActivation,
+    Linear,
+    Norm,
+)
 from lacewing.quants import by_name
 from tests.models.running import MappedWeight
 
@@ -34,6 +44,7 @@ def test_an_activation_stays_apart_where_its_inputs_live_on() -> None:
     assert activation_after((FIRST, ACTIVATION, Linear(X, ("a",), (UP,)), Norm(UP, None, X, 1e-5)), 0) == ACTIVATION
     assert activation_after((FIRST, GatedActivation(GATE, UP, EACH), DOWN), 0) is None  # the gate is read by `DOWN`
     assert activation_after((FIRST, ClampedActivation(GATE, UP, EACH, 1, 7)), 0) is not None
+    assert activation_after((FIRST, LimitedActivation(GATE, UP, EACH, 7)), 0) is not None
     assert activation_after((FIRST, GatedActivation(UP, GATE, GATE)), 0) is None
     assert activation_after((FIRST, GatedActivation(GATE, UP, WIDE.view(32, 64))), 0) is None  # partly the gate
     for read in ({"x": EACH}, {"factor": EACH.buffer.view(0, 2)}):  # what other workgroups still read

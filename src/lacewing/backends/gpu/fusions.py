@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from lacewing.program import ops
 from lacewing.program.ops import Op, View
 
-Activation = ops.GatedActivation | ops.ClampedActivation
+Activation = ops.GatedActivation | ops.ClampedActivation | ops.LimitedActivation
 
 
 def unused(program: Sequence[Op], index: int, view: View) -> bool:
@@ -24,7 +24,7 @@ def unused(program: Sequence[Op], index: int, view: View) -> bool:
 def activation_after(program: Sequence[Op], index: int) -> Activation | None:
     """The activation that follows an ExpertLinear with two outs and is all that becomes of them."""
     op, after = program[index], program[index + 1] if index + 1 < len(program) else None
-    if not isinstance(op, ops.ExpertLinear) or not isinstance(after, ops.GatedActivation | ops.ClampedActivation):
+    if not isinstance(op, ops.ExpertLinear) or not isinstance(after, Activation):
         return None
     if (
         len(op.outs) != 2

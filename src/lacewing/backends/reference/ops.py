@@ -161,6 +161,12 @@ def clamped_activation(state: State, op: ops.ClampedActivation) -> None:
     state.view(op.out)[:] = gate * sigmoid(np.float32(op.alpha) * gate) * (up + 1)
 
 
+@RULES.rule(ops.LimitedActivation)
+def limited_activation(state: State, op: ops.LimitedActivation) -> None:
+    gate = np.minimum(silu(state.view(op.gate)), np.float32(op.limit))
+    state.view(op.out)[:] = gate * np.clip(state.view(op.up), -op.limit, op.limit)
+
+
 def xielu(x: np.ndarray, positive: float, negative: float, beta: float, eps: float) -> np.ndarray:
     p, n, b = (np.float32(each) for each in (positive, negative, beta))
     return np.asarray(np.where(x > 0, p * x * x + b * x, n * (np.expm1(np.minimum(x, np.float32(eps))) - x) + b * x))

@@ -14,6 +14,7 @@ from lacewing.program.ops import (
     Combine,
     ExpertLinear,
     HeadLinear,
+    LimitedActivation,
     Op,
     Rope,
     RopeSpec,
@@ -141,6 +142,7 @@ def test_combine_and_clamped_activation_equal_the_reference():
     both = ExpertLinear(INPUT, IDS, ("g", "u"), (HIDDEN, UP))
     for ops in (
         (both, ClampedActivation(HIDDEN, UP, HIDDEN, 1.702, 7.0), Combine(HIDDEN, CHOSEN, out, ACTIVE)),
+        (both, LimitedActivation(HIDDEN, UP, UP, 0.7), Combine(UP, CHOSEN, out, ACTIVE)),
         (both, Combine(HIDDEN, None, out, ACTIVE, add=Buffer("x", WIDTH + EXPERTS).view(0, ROWS))),
     ):
         case = routed(ops, out, weights, 13)

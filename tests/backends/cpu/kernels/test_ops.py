@@ -5,7 +5,7 @@ import pytest
 
 from lacewing.backends.cpu.isa import host_isa
 from lacewing.program.check import ACTIVATIONS, SINGLE_ACTIVATIONS
-from lacewing.program.ops import Activation, Buffer, GatedActivation, Hadamard, Linear, Norm, Op, Rope, RopeSpec
+from lacewing.program.ops import Activation, Buffer, GatedActivation, Hadamard, LimitedActivation, Linear, Norm, Op, Rope, RopeSpec
 from tests.backends.cpu.checks import check_against_reference, gated_case, heads_case, norm_case
 from tests.backends.cpu.single_ops import (
     Case,
@@ -148,7 +148,21 @@ def test_linear_of_floats(tokens: int) -> None:
     check_against_reference(Case(ops, normal(tokens, 67), out.view(), weights), one_batch(tokens))
 
 
-@pytest.mark.parametrize("maker", ["norm", "gated", "single", "nothing"])
+@pytest.mark.parametrize("width", [3, 32, 300])
+def test_limited_activation(width: int) -> None:
+    """In place of gate and of up; a NaN stays one."""
+    both, out = Buffer("x", 2 * width), Buffer("out", width).view()
+    gate, up = both.view(0, width), both.view(width)
+    x = normal(21, 2 * width) * 2
+    x[3, 1], x[4, width] = np.nan, np.nan
+    for to in (gate, up, out):
+        case = Case((LimitedActivation(gate, up, to, 0.7),), x, to, {})
+        found = case.run(one_batch(21), 2)
+        np.testing.assert_allclose(found, case.run(one_batch(21), None), rtol=2e-6, atol=1e-6)
+        assert np.isnan(found[[3, 4], [1, 0]]).all() and np.nanmax(np.abs(found)) <= np.float32(0.49)
+
+
+@pytest.mark.parametrize("maker", ["norm", "gated", "limited", "single", "nothing"])
 @pytest.mark.parametrize("width", [32, 96, 288, 544])
 def test_bytes_for_a_linear_come_from_whoever_made_its_input(maker: str, width: int) -> None:
     """Weights of three kinds read one input; and its bytes are made again after it has changed."""
@@ -157,6 +171,7 @@ def test_bytes_for_a_linear_come_from_whoever_made_its_input(maker: str, width: 
     first: tuple[Op, ...] = {
         "norm": (Norm(source, "n", mid, 1e-5),),
         "gated": (GatedActivation(source, both.view(width), mid),),
+        "limited": (LimitedActivation(source, both.view(width), mid, 1.5),),
         "single": (Activation(source, mid, "relu2"),),
         "nothing": (),
     }[maker]

@@ -15,7 +15,17 @@ from lacewing.backends.reference.backend import ReferenceBackend
 from lacewing.backends.webgpu.device.device import Device
 from lacewing.backends.webgpu.lowering import compiler
 from lacewing.errors import UnsupportedModelError
-from lacewing.program.ops import Buffer, ClampedActivation, Combine, ExpertLinear, GatedActivation, Linear, Op, Route
+from lacewing.program.ops import (
+    Buffer,
+    ClampedActivation,
+    Combine,
+    ExpertLinear,
+    GatedActivation,
+    LimitedActivation,
+    Linear,
+    Op,
+    Route,
+)
 from tests.backends.cpu.kernels.test_experts import (
     ACTIVE,
     CHOSEN,
@@ -177,7 +187,7 @@ def test_experts_stored_inputs_first_equal_the_reference(quant: str, interleaved
 OUT, MIDDLE = Buffer("out", WIDTH).view(), 32
 
 
-def block(quant: str, clamped: bool, biased: bool, shared: bool, tokens: int = TOKENS) -> Case:
+def block(quant: str, kind: str, biased: bool, shared: bool, tokens: int = TOKENS) -> Case:
     """Gate, up, activation, down and sum, as the models have them."""
     wide = Buffer("wide", 2 * ACTIVE * MIDDLE)
     gate, up, each = wide.view(0, ACTIVE * MIDDLE), wide.view(ACTIVE * MIDDLE), Buffer("each", ACTIVE * WIDTH).view()
@@ -186,9 +196,13 @@ def block(quant: str, clamped: bool, biased: bool, shared: bool, tokens: int = T
     weights |= {
         f"b{name}": floats(f"b{name}", normal(EXPERTS, rows, seed=rows)) for name, rows in (("g", 32), ("u", 32), ("d", 64))
     }
+    activations: dict[str, Op] = {
+        "gated": GatedActivation(gate, up, gate, "gelu_tanh"), "clamped": ClampedActivation(gate, up, gate, 1.702, 7.0),
+        "limited": LimitedActivation(gate, up, gate, 0.7),
+    }  # fmt: skip
     ops = (
         ExpertLinear(INPUT, IDS, ("g", "u"), (gate, up), ("bg", "bu") if biased else ()),
-        ClampedActivation(gate, up, gate, 1.702, 7.0) if clamped else GatedActivation(gate, up, gate, "gelu_tanh"),
+        activations[kind],
         ExpertLinear(gate, IDS, ("d",), (each,), ("bd",) if biased else (), separate=True),
         *((Linear(INPUT, ("s",), (OUT,)),) if shared else ()),
         Combine(each, None if shared else CHOSEN, OUT, ACTIVE, OUT if shared else None),
@@ -197,10 +211,11 @@ def block(quant: str, clamped: bool, biased: bool, shared: bool, tokens: int = T
     return routed(ops, OUT, {name: weights[name] for name in used}, tokens)
 
 
-FORMS = {"gated": (False, False, True), "clamped": (True, True, False)}
+FORMS = {"gated": ("gated", False, True), "clamped": ("clamped", True, False), "limited": ("limited", False, True)}
 
 
-BLOCKS = [("F16", "gated", "none"), ("Q8_0", "clamped", FLOATS), ("Q8_0", "clamped", "dot"), ("Q8_0", "gated", CODES)]
+BLOCKS = [("F16", "gated", "none"), ("Q8_0", "clamped", FLOATS), ("Q8_0", "clamped", "dot"), ("Q8_0", "gated", CODES),
+          ("F16", "limited", "none"), ("Q8_0", "limited", CODES)]  # fmt: skip
 
 
 @pytest.mark.parametrize(("quant", "form", "variant"), BLOCKS)
@@ -215,13 +230,13 @@ def test_a_whole_block_equals_the_reference(quant: str, form: str, variant: str)
 
 def test_workgroups_of_an_odd_size_are_not_asked_for() -> None:
     """A limit of 896 threads is 512 for us: 28 teams would make 28 of 32 rows."""
-    limits, case = open_backend().device.limits, block("Q8_0", False, False, False)
+    limits, case = open_backend().device.limits, block("Q8_0", "gated", False, False)
     with patch.dict(limits, {"max-compute-invocations-per-workgroup": 28 * open_backend().device.variant.lanes}):
         assert error(case, batches([2])) < LIMIT[CODES]
 
 
 def test_a_token_takes_few_dispatches_and_many_tokens_are_grouped_once() -> None:
-    case = block("Q8_0", False, True, False)
+    case = block("Q8_0", "gated", True, False)
     assert labels(case, 1) == ["route", "quantise", "expert_gemv", "expert_sum"]
     many = ["route", "quantise", "expert_lists", "expert_gemm_dot", "gated", "expert_gemm_dot", "combine"]
     assert labels(case, TOKENS) == many
@@ -229,7 +244,7 @@ def test_a_token_takes_few_dispatches_and_many_tokens_are_grouped_once() -> None
 
 def test_what_lies_between_ops_is_kept_where_it_is_read_later() -> None:
     """The same block, but for one thing that is looked at afterwards."""
-    case = block("Q8_0", True, True, False)
+    case = block("Q8_0", "clamped", True, False)
     _, _, activation, down, _ = case.ops
     for seen, kept in ((activation.up, "clamped"), (down.outs[0], "combine")):  # type: ignore[attr-defined]
         shown = replace(case, out=seen)
@@ -243,6 +258,7 @@ def test_combine_alone_adds_in_order_and_takes_no_weights() -> None:
     both = ExpertLinear(INPUT, IDS, ("g", "u"), (HIDDEN, UP))
     for ops in (
         (both, ClampedActivation(HIDDEN, UP, HIDDEN, 1.702, 0.7), Combine(HIDDEN, CHOSEN, out, ACTIVE)),
+        (both, LimitedActivation(HIDDEN, UP, UP, 0.7), Combine(UP, CHOSEN, out, ACTIVE)),
         (both, Combine(HIDDEN, None, out, ACTIVE, add=Buffer("x", WIDTH + EXPERTS).view(0, ROWS))),
     ):
         case = routed(ops, out, weights, TOKENS)
@@ -250,7 +266,7 @@ def test_combine_alone_adds_in_order_and_takes_no_weights() -> None:
 
 
 def test_a_nan_shows_in_what_comes_of_it() -> None:
-    case = block("Q8_0", True, False, False)
+    case = block("Q8_0", "clamped", False, False)
     case.x[3, 5] = np.nan
     case.x[7, WIDTH] = np.nan
     case.x[1, WIDTH + 1] = np.nan

@@ -19,6 +19,7 @@ from lacewing.program.ops import (
     Embed,
     GatedActivation,
     Hadamard,
+    LimitedActivation,
     Linear,
     Logits,
     Norm,
@@ -268,6 +269,7 @@ def broken_cases() -> dict[str, Case]:
     activations = {name: Case((op,), normal(24, 128), gate, {}) for name, op in (
         ("silu", GatedActivation(gate, up, gate)), ("gelu", GatedActivation(gate, up, gate, "gelu_tanh")),
         ("none", GatedActivation(gate, up, gate, "none")), ("clamped", ClampedActivation(gate, up, gate, 1.7, 7.0)),
+        ("limited", LimitedActivation(gate, up, gate, 0.7)),
         *((f"single {name}", Activation(gate, gate, name, CONSTANTS.get(name, ()))) for name in SINGLE_ACTIVATIONS),
     )}  # fmt: skip
     capped = attention_case(24, 4, 2, 32, 32, softcap=5.0)

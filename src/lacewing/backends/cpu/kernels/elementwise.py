@@ -37,7 +37,7 @@ def make_gated(activation):
     """`kernel`: out = activation(gate) * up, quantised for the next linear where asked."""
 
     @inline
-    def piece(gate, up, out, count, scratch):
+    def piece(gate, up, out, count, scratch, args):
         whole = count - count % LANES
         for i in range(0, whole, LANES):
             store_f32(out + 4 * i, activation(load_f32(gate + 4 * i)) * load_f32(up + 4 * i))
@@ -53,7 +53,7 @@ def make_single(activation):
     """`kernel`: out = activation(gate), likewise; there is no up."""
 
     @inline
-    def piece(gate, up, out, count, scratch):
+    def piece(gate, up, out, count, scratch, args):
         whole = count - count % LANES
         for i in range(0, whole, LANES):
             store_f32(out + 4 * i, activation(load_f32(gate + 4 * i)))
@@ -71,6 +71,24 @@ def activate_rest(activation, x, count, scratch):
     for i in range(count):
         poke_f32(scratch + 4 * i, peek_f32(x + 4 * i))
     store_f32(scratch, activation(load_f32(scratch)))
+
+
+@inline
+def limited_piece(gate, up, out, count, scratch, args):
+    """min(silu(gate), limit) * clamp(up, -limit, limit)."""
+    limit, whole = peek_f32(args + GATED.limit), count - count % LANES
+    for i in range(0, whole, LANES):
+        store_f32(out + 4 * i, limit_both(load_f32(gate + 4 * i), load_f32(up + 4 * i), limit))
+    for i in range(whole, count):  # one value in a register of its own
+        value = limit_both(splat_f32(peek_f32(gate + 4 * i)), splat_f32(peek_f32(up + 4 * i)), limit)
+        poke_f32(out + 4 * i, sum_f32(value) / LANES)
+
+
+@inline
+def limit_both(gate, up, limit):
+    high, low, g = splat_f32(limit), splat_f32(0.0 - limit), silu(gate)
+    g = select_lt(high, g, high, g)  # unlike minimum and maximum, a choice keeps NaN
+    return g * select_lt(high, up, high, select_lt(up, low, low, up))
 
 
 def make_kernel(piece):
@@ -93,7 +111,7 @@ def make_kernel(piece):
                 t, first = index // pieces, index % pieces * PIECE
                 count = min(PIECE, width - first)
                 to = out + t * out_stride + 4 * first
-                piece(gate + t * gate_stride + 4 * first, up + t * up_stride + 4 * first, to, count, scratch)
+                piece(gate + t * gate_stride + 4 * first, up + t * up_stride + 4 * first, to, count, scratch, args)
                 if quantised:
                     quantise(to, quantised + t * quantised_stride, width, first, count)
 
@@ -223,6 +241,7 @@ def combine(args, state, thread, threads):
             poke_f32(out + 4 * c, rest + peek_f32(more + 4 * c) if add else rest)
 
 
+limited = make_kernel(limited_piece)
 gated_silu = make_gated(silu)
 gated_gelu_tanh = make_gated(gelu_tanh)
 gated_sigmoid = make_gated(sigmoid)

@@ -186,6 +186,17 @@ def lower_clamped_activation(low: Lowering, op: ops.ClampedActivation, rest: tup
     low.emit(made, op.out)
 
 
+@RULES.rule(ops.LimitedActivation)
+def lower_limited_activation(low: Lowering, op: ops.LimitedActivation, rest: tuple[Op, ...]) -> None:
+    made = LoweredOp(
+        "elementwise.limited", GATED, gate=low.at(op.gate), gate_stride=low.stride(op.gate), up=low.at(op.up),
+        up_stride=low.stride(op.up), out=low.at(op.out), out_stride=low.stride(op.out), width=op.out.width,
+        limit=float_argument(op.limit),
+    )  # fmt: skip
+    low.emit(made, op.out)
+    low.may_quantise(made, op.out, op.out.width)
+
+
 @RULES.rule(ops.ScaleByPosition)
 def lower_scale_by_position(low: Lowering, op: ops.ScaleByPosition, rest: tuple[Op, ...]) -> None:
     factors = np.log1p(np.arange((low.limits.context + op.offset) // op.length + 1)) * op.beta + 1

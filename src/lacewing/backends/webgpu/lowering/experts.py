@@ -167,6 +167,8 @@ def gemv(compiler: Compiler, product: Product, activation: Activation | None = N
 def _formula(op: Activation) -> str:
     if isinstance(op, ops.ClampedActivation):
         return f"clamped(y_0, y_1, {number(op.alpha)}, {number(op.limit)})"
+    if isinstance(op, ops.LimitedActivation):
+        return f"limited(silu(y_0), y_1, {number(op.limit)})"
     return f"{op.activation}(y_0) * y_1"
 
 
@@ -215,10 +217,10 @@ def _activated(compiler: Compiler, product: Product, op: Activation) -> None:
     """Few tokens: all in one dispatch. Many: the activation, and its bytes, after the tiles."""
     coded = product.dotted and product.rows % GROUP == 0 and op.out.start % GROUP == 0
     gemv(compiler, product, op, coded)
-    if isinstance(op, ops.GatedActivation):
-        gated(compiler, op, product.gemv_tokens)  # which may write the bytes
-    else:
+    if isinstance(op, ops.ClampedActivation):
         clamped(compiler, op, product.gemv_tokens)
+    else:
+        gated(compiler, op, product.gemv_tokens)  # which may write the bytes
     if coded and not compiler.is_quantised(op.out):
         groups = op.out.width // GROUP
         constants = {"x": compiler.at(op.out), "q8": compiler.arena.quantised(op.out), "groups": groups}

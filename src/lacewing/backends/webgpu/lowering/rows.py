@@ -76,17 +76,26 @@ def activation(compiler: Compiler, op: ops.Activation) -> None:
     _activation(compiler, op.function, op.x, None, op.out, 0, op.constants)
 
 
-def gated(compiler: Compiler, op: ops.GatedActivation, more_than: int) -> None:
+@RULES.rule(ops.LimitedActivation)
+def limited_activation(compiler: Compiler, op: ops.LimitedActivation) -> None:
+    gated(compiler, op, 0)
+
+
+def gated(compiler: Compiler, op: ops.GatedActivation | ops.LimitedActivation, more_than: int) -> None:
     """The activation, for runs of more tokens than that."""
-    _activation(compiler, op.activation, op.gate, op.up, op.out, more_than)
+    if isinstance(op, ops.LimitedActivation):
+        _activation(compiler, "silu", op.gate, op.up, op.out, more_than, limit=op.limit)
+    else:
+        _activation(compiler, op.activation, op.gate, op.up, op.out, more_than)
 
 
 def _activation(
-    compiler: Compiler, function: str, x: View, up: View | None, out: View, more_than: int, numbers: tuple[float, ...] = ()
-) -> None:
+    compiler: Compiler, function: str, x: View, up: View | None, out: View, more_than: int, numbers: tuple[float, ...] = (),
+    limit: float | None = None,
+) -> None:  # fmt: skip
     """Of x, times `up` where it is given."""
     width, places = out.width, {"gate": compiler.at(x), "up": compiler.at(up) if up is not None else None, "out": compiler.at(out)}
-    constants, part = {**places, "width": width, "activation": function, "numbers": numbers}, width // x.width
+    constants, part = {**places, "width": width, "activation": function, "numbers": numbers, "limit": limit}, width // x.width
     whole = part == 1 and width % 4 == 0 and all(place is None or place.base % 4 == 0 for place in places.values())
     coded = whole and compiler.variant.dot and width % GROUP == 0 and out.start % GROUP == 0
     wide = 256 if whole else 64

@@ -43,6 +43,11 @@ fn clamped(gate: f32, up: f32, alpha: f32, limit: f32) -> f32 {
   return select(y, gate + up, not_a_number(gate) || not_a_number(up));
 }
 
+fn limited(y: f32, up: f32, limit: f32) -> f32 {
+  let value = min(y, limit) * clamp(up, -limit, limit);
+  return select(value, y + up, not_a_number(y) || not_a_number(up));
+}
+
 {% if numbers is defined and numbers %}
 fn xielu(x: f32) -> f32 {
   let below = {{ number(numbers[1]) }} * (exp(min(x, {{ number(numbers[3]) }})) - 1.0 - x);
