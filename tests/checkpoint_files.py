@@ -194,7 +194,7 @@ def rope_tensors(config: dict[str, Any]) -> dict[str, np.ndarray]:
     scaling = config.get("rope_scaling") or {}
     if "long_factor" in scaling:
         return {f"rope_factors_{kind}.weight": np.array(scaling[f"{kind}_factor"], np.float32) for kind in ("long", "short")}
-    if scaling.get("rope_type") != "llama3":
+    if scaling.get("rope_type") != "llama3" or isinstance(config["rope_theta"], list):  # a list: the family's own
         return {}
     divisors = []
     head = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]

@@ -69,7 +69,7 @@ WORDS: dict[type[Op], str] = {
     ops.SelectKeys: "sparse attention by a lightning indexer",
     ops.ShortConvolution: "short convolutions",
     ops.SelectiveScan: "state spaces (Mamba-2)",
-    ops.ClampedActivation: "clamped SwiGLU",
+    **dict.fromkeys((ops.ClampedActivation, ops.LimitedActivation), "clamped SwiGLU"),
     stream_ops.Lookup: "embeddings for each layer",
     stream_ops.AltUpPredict: "several residual streams (AltUp)",
     stream_ops.AltUpCorrect: "several residual streams (AltUp)",

@@ -36,6 +36,9 @@ def test_lists_of_dictionaries(tmp_path):
         ("gemma4", "per_layer_config", {"1" * 5000: {}}, "per_layer_config must be the same"),
         ("mamba2", "time_step_limit", [0, 10**400], "time_step_limit must be a least and a largest"),
         ("gemma3n", "hidden_size_per_layer_input", 2**24, "needs .* values a token for per_layer_"),
+        ("step35", "moe_layers_enum", "1" * 5000, "moe_layers_enum is '111.*; it must be numbers of layers"),
+        ("step35", "layer_types", [{}] * 4, "layer_types must name one of full_attention, sliding_attention|layer_types must name"),
+        ("step35", "rope_theta", [10**400] * 4, "rope_theta is an integer of 1329 bits"),
         ("gemma4-edge", "pad_token_id", 2**24, "pad_token_id is 16777216; it must be an integer from 0 to 319"),
     ],
 )

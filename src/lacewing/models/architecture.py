@@ -14,8 +14,15 @@ from lacewing.models.readers.metadata import MetadataReader
 Adjust = Callable[[MetadataReader, ModelConfig], ModelConfig]  # the last word over what the standard readers made
 
 
+Usual = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+
+
 def _unchanged(keys: MetadataReader, config: ModelConfig) -> ModelConfig:
     return config
+
+
+def _as_it_is(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    return values
 
 
 @dataclass(frozen=True)
@@ -28,6 +35,7 @@ class Architecture:
     names: Mapping[str, str] = field(default_factory=lambda: STANDARD_NAMES)
     defaults: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # model_type: config.json values left out by it
     synonyms: Mapping[str, str] = field(default_factory=dict)  # of config.json: usual keys, and what this maker calls them
+    usual: Usual = _as_it_is  # config.json in the usual form, where not only names of keys differ; what is odd is left as it is
     gguf_defaults: Mapping[str, Any] = field(default_factory=dict)
     switches: Mapping[str, Any] = field(default_factory=dict)  # fields of ModelConfig that never vary
     gguf_switches: Mapping[str, Any] = field(default_factory=dict)  # that GGUF alone has

@@ -63,6 +63,7 @@ class MixtureConfig:
     expert_scales: bool = False  # each expert has a factor on its weight
     weight_on_input: bool = False
     clamp: tuple[float, float] | None = None  # alpha and limit of the activation of experts
+    limits: tuple[float | None, ...] = ()  # of each layer, behind the activation of experts; empty: none
     transposed: bool = False  # experts stand as (E, in, out), with gate and up in one weight
     interleaved: bool = False  # gate and up are rows by turns of one weight
 
@@ -222,11 +223,13 @@ class ModelConfig:
     delta: DeltaConfig | None = None
     fused_delta: bool = False  # q, k, v and gates of delta layers stand in one weight, key head by key head
     attention_gate: bool = False  # attn_q makes a gate for each head behind its query
+    head_gates: bool = False  # attn_gate makes one number for each head, which gates what it gives
     mamba: MambaConfig | None = None
     multipliers: MultipliersConfig = MultipliersConfig()
     scale_block: tuple[int, int] | None = None  # rows and columns that share a factor, where weights are stored so; stacks.BY_SHAPE
     local_heads: HeadSizes | None = None  # of layers with a window, where they differ
     feed_forwards: tuple[int, ...] = ()  # F of each layer, where they differ
+    limits: tuple[float | None, ...] = ()  # of each layer, behind the activation of feed-forward and shared experts; empty: none
     cutoffs: tuple[float | None, ...] = ()  # of each layer, `GaussianTopK` of the gate of feed-forward; empty: none
     shared_kv: int = 0  # so many last layers read the KV cache of the last layer of their kind before them
     keys_are_values: bool = False  # in layers that see everything: values are the keys before their norm

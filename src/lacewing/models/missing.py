@@ -27,10 +27,8 @@ BLOCKS: dict[str, str] = {
     "ALiBi positions": "baichuan bloom mpt refact jais",
     "adapters chosen by tokens": "graniteswitch",
     "head counts or widths of each layer by itself": "deci openelm",
-    "experts whose activation is clamped afterwards": "step35 step3p5 step3p7 maple bailingmoe3 glm5-next glm5_next hy_v4",
-    "a gate of its own weight on attention":
-        "step35 step3p5 step3p7 afmoe laguna spark2_5 muse-glimmer muse_glimmer "
-        "kimi-k3 kimi_k3 bailingmoe3",
+    "a SwiGLU that is clamped before its activation": "maple glm5-next glm5_next hy_v4 deepseek4 deepseek_v4",
+    "a gate of its own weight on attention": "afmoe laguna spark2_5 muse-glimmer muse_glimmer kimi-k3 kimi_k3 bailingmoe3",
     "K and V heads of different widths": "mimo2 mimo_v2_flash",
     "experts in groups that share a small expert": "grovemoe",
     "a router that reads what attention reads": "smallthinker",

@@ -82,7 +82,7 @@ _OF_ACTIVATIONS = (
     ".activation_scale", "_proj_activation_scale", ".input_scale", ".output_scale", ".qscale_act", ".k_scale", ".v_scale",
 )  # fmt: skip
 _OTHER_PARTS = re.compile(  # the first two: of files that Ollama made
-    r"(?:model\.)?(?:(v|mm|vision_tower|vision_model|visual|vision_encoder|multi_modal_projector|embed_vision|vision_embedder)"
+    r"(?:model\.)?(?:(v|mm|vision_tower|vision_model|visual|vision_encoder|multi_modal_projector|vit_large_projector|embed_vision|vision_embedder)"
     r"|(a|audio_tower|embed_audio)|(mtp(?:_\w+)?))\."
 )
 PREDICTION = "multi-token prediction"

@@ -84,6 +84,8 @@ TEMPLATES = {
     + "{%- endmacro -%}"
     + template(f"<|tool_call>call:{{{{ c.name }}}}{{{{ '{{' }}}}{_SORTED}{{{{ '}}' }}}}<tool_call|>"),
 }
+STEP = template(_CODER)  # nothing between calls, nor before the first
+
 HARMONY = (
     "{% for t in tools or [] %}{{ t | tojson }}\n{% endfor %}{% for m in messages %}{% if m.role == 'assistant' %}"
     "{% if m.thinking %}<|start|>assistant<|channel|>analysis<|message|>{{ m.thinking }}<|end|>{% endif %}"

@@ -14,7 +14,7 @@ from lacewing.text.template import ChatTemplate
 from tests.assistant.speaking import HARMONY as HARMONY_MARKS
 from tests.assistant.speaking import tokenizer_with
 from tests.assistant.tools.formats import CASES, TOOLS
-from tests.assistant.tools.templates import HARMONY, TEMPLATES
+from tests.assistant.tools.templates import HARMONY, STEP, TEMPLATES
 
 DEFINITIONS = TOOLS.definitions
 HELLO = [{"role": "user", "content": "Hello"}]
@@ -81,6 +81,15 @@ def test_calls_and_their_way_back_into_the_prompt(case, before):
     results = [{"role": "tool", "tool_call_id": each["id"], "content": "r"} for each in decoder.message["tool_calls"]]
     after = talk.prompt([*HELLO, decoder.message, *results])
     assert after.startswith(talk.prompt(HELLO) + text)
+
+
+def test_calls_of_step_follow_each_other_at_once():
+    talk, text = Conversation(STEP, CASES["qwen-coder"][0].marks), "".join(CASES["qwen-coder"][1]([call]) for call in (CALL, OTHER))
+    assert talk.assistant.format.tools.form.name == "qwen-coder"
+    _, decoder = talk.answer(f"<think>\nHm.\n</think>\nLet me see.{text}")
+    assert decoder.message["content"] == "Let me see." and decoder.message["reasoning_content"] == "Hm."
+    assert calls_of(decoder.message) == [CALL, OTHER] and decoder.finish_reason == "tool_calls"
+    assert f"Let me see.{text}<|im_end|>" in talk.prompt([*HELLO, decoder.message])
 
 
 def test_harmony_and_its_way_back_into_the_prompt():

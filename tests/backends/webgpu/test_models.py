@@ -45,8 +45,8 @@ GOLDEN = [("llama", "gguf"), ("llama-biases", "huggingface"), ("mistral", "huggi
           ("hunyuan-moe", "gguf"), ("ernie4_5-moe", "huggingface"), ("minimax-m2", "gguf"), ("lfm2moe", "gguf"),
           ("exaone4", "huggingface"), ("bailingmoe2", "gguf"),
           ("granitehybrid", "gguf"), ("granitehybrid-moe", "huggingface"), ("nemotron_h", "gguf"),
-          ("nemotron_h-latent", "huggingface"), ("mamba2", "gguf"), ("falcon-h1", "gguf"),
-          ("falcon-h1-tied", "huggingface"), ("kimi-linear", "gguf")]  # fmt: skip
+          ("nemotron_h-latent", "huggingface"), ("mamba2", "gguf"), ("falcon-h1", "huggingface"),
+          ("step35", "gguf"), ("kimi-linear", "gguf")]  # fmt: skip
 ALL = "subgroups,dot,half"  # what a GPU gets
 QUANTISED = [("llama-wide", "Q4_K", FLOATS), ("gemma3-wide", "Q6_K", CODES), ("phi3", "Q4_0", "dot"), ("olmoe", "Q8_0", CODES),
              ("llama-wide", "Q4_K", ALL)]  # fmt: skip

@@ -22,15 +22,16 @@ def attention(b: Builder, layer: int) -> None:
     q_width, k_width = sizes.heads * sizes.width, sizes.key_heads * sizes.width
     qkv, attended = b.buffer("qkv", q_width + 2 * k_width), b.buffer("attended", q_width).view()
     q, k, v = qkv.view(0, q_width), qkv.view(q_width, k_width), qkv.view(q_width + k_width, k_width)
-    gate = b.buffer("attention_gate", q_width).view()
+    gate = b.buffer("attention_gate", sizes.heads if config.head_gates else q_width).view()
+    gates = (("attn_gate", gate),) if config.head_gates else ()
     if config.attention_gate:
         both = b.buffer("q_and_gate", 2 * q_width).view()
         b.linear(b.normed, layer, ("attn_q", both), ("attn_k", k), ("attn_v", v))
         b.ops.append(SplitHeads(both, (q, gate), sizes.heads))
     elif config.fused_qkv:
-        b.linear(b.normed, layer, ("attn_qkv", qkv.view()))
+        b.linear(b.normed, layer, ("attn_qkv", qkv.view()), *gates)
     else:
-        b.linear(b.normed, layer, ("attn_q", q), ("attn_k", k), ("attn_v", v))
+        b.linear(b.normed, layer, ("attn_q", q), ("attn_k", k), ("attn_v", v), *gates)
     _positions(b, layer, q, k)
     scale_by_position(b, layer, q)
     window, chunk = config.windows[layer], config.chunks[layer] if config.chunks else None
@@ -42,7 +43,7 @@ def attention(b: Builder, layer: int) -> None:
         WriteKeysValues(k, v, state),
         Attention(q, attended, state, sizes.heads, sizes.key_heads, scale, window, softcap, chunk, sinks),
     ]
-    if config.attention_gate:
+    if config.attention_gate or config.head_gates:
         b.ops.append(GatedActivation(gate, attended, attended, "sigmoid"))
     b.linear(attended, layer, ("attn_output", b.branch))
 

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from lacewing.models.builder import Builder
 from lacewing.models.config import MixtureConfig
-from lacewing.program.ops import Activation, Buffer, ClampedActivation, Combine, ExpertLinear, GatedActivation, Op, Route, View
+from lacewing.program.ops import (
+    Activation,
+    Buffer,
+    ClampedActivation,
+    Combine,
+    ExpertLinear,
+    GatedActivation,
+    LimitedActivation,
+    Op,
+    Route,
+    View,
+)
 from lacewing.program.stream_ops import AddScale, GaussianTopK
 
 
@@ -25,8 +36,14 @@ def feed_forward(b: Builder, layer: int) -> None:
     cutoff = b.config.cutoffs[layer] if b.config.cutoffs else None
     if cutoff is not None:
         b.ops.append(GaussianTopK(gate, cutoff))
-    b.ops.append(GatedActivation(gate, up, gate, b.config.activation))
+    b.ops.append(_gated(b, layer, gate, up))
     b.linear(gate, layer, ("ffn_down", b.branch))
+
+
+def _gated(b: Builder, layer: int, gate: View, up: View) -> Op:
+    """The activation of a feed-forward that every token goes through."""
+    limit = b.config.limits[layer] if b.config.limits else None
+    return GatedActivation(gate, up, gate, b.config.activation) if limit is None else LimitedActivation(gate, up, gate, limit)
 
 
 def _plain_feed_forward(b: Builder, layer: int) -> None:
@@ -62,7 +79,7 @@ def chosen_experts(m: MixtureConfig, b: Builder, layer: int, scores: View) -> No
     b.ops += [
         route,
         ExpertLinear(b.normed, ids, stacks, (gate, up), biases, factor, transposed=m.transposed, interleaved=m.interleaved),
-        _activation(m, gate, up, b.config.activation),
+        _activation(m, layer, gate, up, b.config.activation),
     ]
     stacks, biases = _stacks(b, m, layer, ("ffn_down_exps",), (width,), m.width)
     b.ops.append(ExpertLinear(gate, ids, stacks, (outs,), biases, separate=True, transposed=m.transposed))
@@ -84,7 +101,10 @@ def _stacks(
     return weights, tuple(b.weight(f"blk.{layer}.{name}.bias", m.experts, count) for name, count in pairs)
 
 
-def _activation(m: MixtureConfig, gate: View, up: View, kind: str) -> Op:
+def _activation(m: MixtureConfig, layer: int, gate: View, up: View, kind: str) -> Op:
+    limit = m.limits[layer] if m.limits else None
+    if limit is not None:
+        return LimitedActivation(gate, up, gate, limit)
     return ClampedActivation(gate, up, gate, *m.clamp) if m.clamp else GatedActivation(gate, up, gate, kind)
 
 
@@ -96,7 +116,7 @@ def _shared_experts(b: Builder, m: MixtureConfig, layer: int) -> None:
         b.linear(b.normed, layer, ("ffn_up_shexp", both.view()))
     else:
         b.linear(b.normed, layer, ("ffn_gate_shexp", gate), ("ffn_up_shexp", up))
-    b.ops.append(GatedActivation(gate, up, gate, b.config.activation))
+    b.ops.append(_gated(b, layer, gate, up))
     b.linear(gate, layer, ("ffn_down_shexp", b.branch))
     if m.shared_gate:
         share = Buffer("shared_gate", 1).view()

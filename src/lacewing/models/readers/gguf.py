@@ -67,7 +67,7 @@ def read_gguf(checkpoint: Checkpoint, architecture: Architecture) -> tuple[Model
     latent = _latent(keys, tensors) if architecture.latent else None
     trained = keys.integer("context_length", high=2**31)
     windows = _windows(keys, layers)
-    heads, local_heads = _head_sizes(keys, architecture, latent, windows)
+    heads, local_heads = _head_sizes(keys, architecture, latent, windows, predicting)
     rope, local_rope = _ropes(keys, tensors, (heads.width, (local_heads or heads).width), trained, checkpoint.whole)
     feed_forwards = _feed_forwards(keys, tensors, architecture, layers)
     config = ModelConfig(
@@ -183,11 +183,11 @@ def _latent(keys: MetadataReader, tensors: Mapping[str, TensorInfo]) -> LatentCo
 
 
 def _head_sizes(
-    keys: MetadataReader, architecture: Architecture, latent: LatentConfig | None, windows: tuple[int | None, ...]
+    keys: MetadataReader, architecture: Architecture, latent: LatentConfig | None, windows: tuple[int | None, ...], predicting: int
 ) -> tuple[HeadSizes, HeadSizes | None]:
     """Of layers that see everything, and of those with a window, where they differ."""
     if architecture.local_heads:
-        return gguf_heads(keys, windows)
+        return gguf_heads(keys, windows, predicting)
     heads = key_heads = 1
     if not architecture.attention_free:
         heads = _heads(keys)

@@ -9,14 +9,15 @@ from lacewing.models.config import HeadSizes
 from lacewing.models.readers.metadata import MetadataReader
 
 
-def gguf_heads(keys: MetadataReader, windows: Sequence[int | None]) -> tuple[HeadSizes, HeadSizes | None]:
-    """Of layers that see everything, and of those with a window, where they differ; counts may be listed layer by layer.
+def gguf_heads(keys: MetadataReader, windows: Sequence[int | None], predicting: int = 0) -> tuple[HeadSizes, HeadSizes | None]:
+    """Of layers that see everything, and of those with a window, where they differ; counts may be listed layer by layer, those
+    of `predicting` more layers behind them.
 
     Raises UnsupportedModelError where layers of one kind differ.
     """
     layers = len(windows)
-    heads = keys.integers("attention.head_count", layers, high=2**16)
-    key_heads = keys.integers("attention.head_count_kv", layers, heads[0], high=2**16)
+    heads = keys.integers("attention.head_count", layers + predicting, high=2**16)
+    key_heads = keys.integers("attention.head_count_kv", layers + predicting, heads[0], high=2**16)
     width = keys.integer("attention.key_length", max(keys.integer("embedding_length") // heads[0], 1), high=2**16)
     local_width = keys.integer("attention.key_length_swa", width, high=2**16)
     for name, expected in (("value_length", width), ("value_length_swa", local_width)):

@@ -74,7 +74,7 @@ def read_huggingface(
 
     Raises UnsupportedModelError for a key out of bounds, or for one that means something to transformers and nothing to us.
     """
-    values = text_config(checkpoint)
+    values = architecture.usual(text_config(checkpoint))
     kind = str(values.get("model_type"))
     where = f"{checkpoint.path.name}/config.json"
     defaults = architecture.defaults.get(kind, {})

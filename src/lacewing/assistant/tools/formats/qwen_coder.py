@@ -1,4 +1,4 @@
-"""Qwen3-Coder, Qwen3.5, Nemotron 3, Seed: parameters between tags that name them. Reference: their chat templates."""
+"""Qwen3-Coder, Qwen3.5, Nemotron 3, Step 3.5, Seed: parameters between tags that name them. Reference: their chat templates."""
 
 from __future__ import annotations
 
