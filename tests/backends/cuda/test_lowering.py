@@ -29,7 +29,7 @@ from tests.paged import with_pages
 
 # Together they have every kind of op.
 MODELS = [("gemma3n", "huggingface"), ("deepseek32", "gguf"), ("qwen35moe", "gguf"), ("granitehybrid", "gguf"), ("gpt-oss", "gguf"),
-          ("mistral4", "huggingface"), ("apertus", "huggingface")]  # fmt: skip
+          ("mistral4", "huggingface"), ("apertus", "huggingface"), ("step35", "huggingface")]  # fmt: skip
 
 
 @cache

@@ -6,7 +6,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from lacewing.backends import init_backend
 from lacewing.errors import UnsupportedModelError, WeightError
 from lacewing.formats import open_checkpoint
 from lacewing.models import open_model
@@ -123,20 +122,6 @@ def test_layers_that_predict_in_a_gguf_file(opened):
     tensors = {name: replace(checkpoint.tensors["output_norm.weight"], name=name) for name in names}
     changed = replace(checkpoint, metadata={**keys, **more}, tensors={**checkpoint.tensors, **tensors})
     assert open_model(changed).program == open_model(checkpoint).program
-
-
-def test_the_same_bits_however_the_work_is_cut(tmp_path):
-    path, ids = tiny("step35", "gguf", tmp_path, "Q8_0"), prompt_of("step35", 60)
-    whole, found, start = None, [], 0
-    for sizes in ((60,), (1, 7, 30, 22)):
-        _, step = open_step(path, 128, init_backend("cpu", len(sizes) % 2 + 1))
-        found, start = [], 0
-        for size in sizes:
-            found.append(run(step, ids[start : start + size], start))
-            start += size
-        whole = np.concatenate(found) if whole is None else whole
-        assert np.array_equal(np.concatenate(found), whole)
-        step.close()
 
 
 _FLASH = {  # config.json of Step-3.5-Flash

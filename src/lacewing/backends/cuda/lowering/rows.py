@@ -103,6 +103,12 @@ def clamped_activation(compiler: Compiler, op: ops.ClampedActivation) -> None:
     compiler.over("clamped", {}, [*places, op.out.width, float(op.alpha), float(op.limit)], op.out.width)
 
 
+@RULES.rule(ops.LimitedActivation)
+def limited_activation(compiler: Compiler, op: ops.LimitedActivation) -> None:
+    places = [compiler.at(view) for view in (op.gate, op.up, op.out)]
+    compiler.over("limited", {}, [*places, op.out.width, float(op.limit)], op.out.width)
+
+
 @RULES.rule(ops.ShortConvolution)
 def short_convolution(compiler: Compiler, op: ops.ShortConvolution) -> None:
     width, taps = op.x.width, compiler.program.weights[op.weight][1]
