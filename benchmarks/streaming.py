@@ -1,12 +1,13 @@
 """A mixture of experts that is larger than memory: lazy beside streamed, by turns, each in a memory group of its own.
 
-    python -m benchmarks.streaming FILE --memory 6GiB [--sides lazy,streamed] [--rounds 3] [--prompt 32] [--generate 48]
+    python -m benchmarks.streaming FILE --memory 6GiB [--sides lazy,streamed,packed] [--rounds 3] [--prompt 32] [--generate 48]
            [--reserve 512MiB] [--routes uniform|FILE.jsonl] [--json]
 
 Every run is a process in a control group that may use so much memory, the page cache included, and begins with none of the file
-in the page cache. Tokens are random, so that answers of random weights do not fall into loops whose experts stay. Streamed weights
-get the limit less `--reserve` (the interpreter and its libraries). `--routes` overrides what routers choose: each expert alike, or
-a trace with an object of {"layers": [[ids], ...]} a token; prompts are routed by the model.
+in the page cache. "streamed" reads the model's own files, "packed" the pack that `lacewing pack` has made. Tokens are random, so
+that answers of random weights do not fall into loops whose experts stay. Streamed weights get the limit less `--reserve` (the
+interpreter and its libraries). `--routes` overrides what routers choose: each expert alike, or a trace with an object of
+{"layers": [[ids], ...]} a token; prompts are routed by the model.
 Prints tokens/s, what a token read from the disk, and the share of the disk's speed, measured in reads of experts before and after
 each run. Needs the right to make control groups (root).
 """
@@ -23,11 +24,14 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lacewing.options import format_bytes, parse_bytes
+
+if TYPE_CHECKING:
+    from lacewing.weights.experts import ExpertCache
 
 WARM = 16  # tokens before the clock starts
 V1, V2 = Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup")
@@ -53,13 +57,17 @@ def memory_group(limit: int) -> Iterator[Path]:
 
 
 def forget(path: Path) -> None:
-    """Have the system drop the file from its page cache."""
-    with path.open("rb") as file:
-        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    """Have the system drop the file, and its pack, from its page cache."""
+    from lacewing.weights.experts.pack import pack_places
+
+    for each in (path, *pack_places(path)):
+        if each.exists():
+            with each.open("rb") as file:
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def disk(path: Path) -> float:
-    """Bytes/s, in reads of experts as streaming makes them: of a pack, if there is one."""
+def disk(path: Path, side: str) -> float:
+    """Bytes/s, in reads of experts as the side makes them."""
     from lacewing.options import LoadOptions
     from lacewing.placement.info import ModelInfo
     from lacewing.placement.packing import find_pack_of, plan_of
@@ -67,10 +75,12 @@ def disk(path: Path) -> float:
 
     info = ModelInfo(path, LoadOptions(), warm=False)
     plan = plan_of(info)
-    pack = find_pack_of(info, plan).pack
-    if pack is None:
+    if side != "packed":
         return measure(plan.sources, info.checkpoint.identities, 2.0).rate
-    return measure(pack.layers, {pack.path: pack.identity}, 2.0).rate
+    found = find_pack_of(info, plan)
+    if found.pack is None:
+        raise SystemExit(found.problem or "there is no pack; `lacewing pack` makes one")
+    return measure(found.pack.layers, {found.pack.path: found.pack.identity}, 2.0).rate
 
 
 class Routes:
@@ -109,7 +119,11 @@ class Routes:
 def run(path: Path, residency: str, memory: int, prompt: int, generate: int, threads: int, by: str | None) -> dict[str, Any]:
     """In the group already: tokens/s and bytes read."""
     import lacewing
+    from lacewing.weights.experts import pack
 
+    if residency == "streamed":
+        pack.pack_places = lambda _: ()  # type: ignore[assignment,return-value]  # that of another side is not for this one
+    residency = "streamed" if residency == "packed" else residency
     with lacewing.load(path, backend="cpu", residency=residency, memory=memory, context=1024, threads=threads) as model:
         ids = (
             np.random.Generator(np.random.PCG64(os.getpid()))
@@ -125,9 +139,7 @@ def run(path: Path, residency: str, memory: int, prompt: int, generate: int, thr
             model.engine.extend([token])
         before, started, cpu = _read(), time.perf_counter(), time.process_time()
         streamed = model.weights.experts
-        use = (
-            (0, 0, 0.0) if streamed is None else (streamed.statistics.hits, streamed.statistics.misses, streamed.statistics.waited)
-        )
+        use = _use(streamed)
         for token in ids[prompt + WARM :]:
             routes.next()
             model.engine.extend([token])
@@ -137,9 +149,18 @@ def run(path: Path, residency: str, memory: int, prompt: int, generate: int, thr
             "cpu": (time.process_time() - cpu) / generate,
         }  # fmt: skip
         if streamed is not None:
-            hits, misses = streamed.statistics.hits - use[0], streamed.statistics.misses - use[1]
-            found |= {"hit_rate": hits / max(1, hits + misses), "waited": (streamed.statistics.waited - use[2]) / seconds}
+            hits, misses, waited, reads = (after - before for after, before in zip(_use(streamed), use, strict=True))
+            found |= {"hit_rate": hits / max(1, hits + misses), "waited": waited / seconds, "reads": reads / generate}
+            found |= {"direct": streamed.disk.way.direct, "readers": streamed.disk.way.threads}
     return found
+
+
+def _use(streamed: ExpertCache | None) -> tuple[float, ...]:
+    """So far: hits, misses, seconds waited, reads."""
+    if streamed is None:
+        return (0.0,) * 4
+    use = streamed.statistics
+    return use.hits, use.misses, use.waited, use.reads
 
 
 def _read() -> int:
@@ -150,7 +171,7 @@ def _read() -> int:
 
 def child(arguments: argparse.Namespace, side: str) -> dict[str, Any]:
     forget(arguments.file)
-    before = disk(arguments.file)
+    before = disk(arguments.file, side)
     with memory_group(arguments.memory) as group:
         command = [sys.executable, "-m", "benchmarks.streaming", str(arguments.file), "--child", side]
         for name in ("memory", "reserve", "prompt", "generate", "threads"):
@@ -162,7 +183,7 @@ def child(arguments: argparse.Namespace, side: str) -> dict[str, Any]:
         most = int(peak.read_text()) if peak else 0
     if done.returncode:
         return {"side": side, "problem": done.stderr.strip().splitlines()[-1:] or f"it ended with {done.returncode}"}
-    after = disk(arguments.file)
+    after = disk(arguments.file, side)
     return {"side": side, "disk": (before + after) / 2, "peak": most, **json.loads(done.stdout)}
 
 
@@ -205,7 +226,10 @@ def _line(side: str, runs: list[dict[str, Any]]) -> str:
         f"{max(one['generate'] for one in runs):.2f}), prompt {middle['prompt']:.2f}; {format_bytes(middle['bytes'])} a token, "
         f"disk {middle['disk'] / 1e9:.2f} GB/s, bound {bound:.2f} tokens/s, {share:.0%} of it; peak {format_bytes(middle['peak'])}"
     )
-    return text if "hit_rate" not in middle else f"{text}; hit rate {middle['hit_rate']:.0%}, waited {middle['waited']:.0%}"
+    if "hit_rate" not in middle:
+        return text
+    way = f"{middle['reads']:.0f} reads a token, {'direct' if middle['direct'] else 'buffered'} by {middle['readers']:.0f} threads"
+    return f"{text}; hit rate {middle['hit_rate']:.0%}, waited {middle['waited']:.0%}, {way}"
 
 
 if __name__ == "__main__":

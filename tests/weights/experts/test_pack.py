@@ -17,7 +17,7 @@ from lacewing.weights.experts import packing
 from lacewing.weights.experts.pack import find_pack, link_pack, open_pack, pack_places
 from lacewing.weights.experts.packing import verify_pack, write_pack
 from tests.checkpoints import tiny
-from tests.weights.experts.packs import packed
+from tests.weights.experts.packs import least_memory, packed
 
 IDS = [1, 2, 3, 4, 5, 6, 7, 8, 9, 3, 200, 11, 12, 5, 7, 8]
 
@@ -34,7 +34,8 @@ def planned(path):
 
 def logits(path, residency="streamed"):
     """Of a prompt and some tokens, and the experts' cache; with as few slots as there can be."""
-    with lacewing.load(path, backend="cpu", residency=residency, threads=2, context=64) as model:
+    memory = least_memory(path, context=64) if residency == "streamed" else None
+    with lacewing.load(path, backend="cpu", residency=residency, threads=2, context=64, memory=memory) as model:
         found = [model.logits(IDS[:end]) for end in (9, 10, 11, 13, 14, 16)]
         cache = model.weights.experts
         return np.concatenate(found), cache, model.notices
@@ -58,6 +59,7 @@ def test_the_same_bits_with_one_read_an_expert(name, format, quant, tmp_path):
     np.testing.assert_array_equal(found, logits(path, "eager")[0])
     assert cache.pack.path == target and not notices
     assert cache.statistics.misses == cache.statistics.reads == plain.statistics.misses
+    assert cache.slots.layer < cache.layers[0].experts and cache.statistics.misses > sum(each.experts for each in cache.layers)
     assert format == "huggingface" or plain.statistics.reads == 3 * plain.statistics.misses
     assert (quant[0] == "Q") == all(layer.tiled for layer in cache.pack.layers)
     assert verify_pack(*planned(path), target) > 0

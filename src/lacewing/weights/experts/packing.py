@@ -70,7 +70,8 @@ class _Work:
         self._reader = ExpertReader({**files, **({} if also is None else {target: also})})
         most = max(source.slot_bytes for source in plan.sources)
         largest = max(layer.slot_bytes for layer in plan.layers)
-        self._regions = [allocate(most + largest, "packing experts") for _ in range(_AHEAD + 1)]
+        size = most + (largest if self._also else 0)
+        self._regions = [allocate(size, "packing experts") for _ in range(_AHEAD + 1)]
         self._most, self._content = most, allocate(largest, "packing experts")
 
     def experts(self, todo: Iterable[int]) -> Iterator[_Expert]:
