@@ -435,6 +435,13 @@ def test_the_input_is_not_changed_and_mutation_is_an_option():
     assert messages == TALK
 
 
+def test_a_template_may_keep_a_list_of_its_own():
+    """As Kimi K2's queues the ids of calls; transformers refuses it."""
+    queue = "{% for m in messages %}{% set _ = ns.ids.append(m.content) %}{% endfor %}{{ ns.ids.pop(0) }}"
+    source = "{% set ns = namespace(ids=[]) %}" + queue
+    assert ChatTemplate(source, "test").render(TALK) == "Be brief."
+
+
 def test_smollm2(smollm2_path: Path):
     from lacewing.formats import open_checkpoint
 

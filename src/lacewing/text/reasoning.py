@@ -22,6 +22,7 @@ TAGS = {
     "<|START_THINKING|>": "<|END_THINKING|>",
     "<seed:think>": "</seed:think>",
     "<|channel>thought": "<channel|>",  # Gemma 4
+    "<|inner_prefix|>": "<|inner_suffix|>",  # Apertus
 }
 # Harmony: <|channel|>analysis<|message|>...<|end|><|start|>assistant<|channel|>final
 CHANNEL, MESSAGE, START, END = "<|channel|>", "<|message|>", "<|start|>", "<|end|>"

@@ -4,6 +4,7 @@ import json
 
 from lacewing.assistant.tools.definitions import checked
 from lacewing.assistant.tools.formats import (
+    apertus,
     command,
     deepseek,
     dsml,
@@ -14,8 +15,11 @@ from lacewing.assistant.tools.formats import (
     hermes,
     kimi,
     lfm2,
+    lists,
     llama,
+    minimax,
     mistral,
+    olmo,
     qwen_coder,
 )
 from lacewing.assistant.tools.pythonic import literal
@@ -179,6 +183,32 @@ def write_command(calls):
     return f"<|START_ACTION|>[\n{lines}\n]<|END_ACTION|>"
 
 
+def write_minimax(calls):
+    def one(name, arguments):
+        inner = "".join(f'<parameter name="{key}">{bare(value)}</parameter>\n' for key, value in arguments.items())
+        return f'<invoke name="{name}">\n{inner}</invoke>\n'
+
+    return f"<minimax:tool_call>\n{''.join(one(*call) for call in calls)}</minimax:tool_call>"
+
+
+def write_nemotron(calls):
+    return f"<TOOLCALL>[{', '.join(object_of(*call) for call in calls)}]</TOOLCALL>"
+
+
+def write_hunyuan(calls):
+    return write_nemotron(calls).replace("TOOLCALL>", "tool_calls>")
+
+
+def write_olmo(calls):
+    lines = "\n".join(write_pythonic([call])[1:-1] for call in calls)
+    return f"<function_calls>\n{lines}\n</function_calls>"
+
+
+def write_apertus(calls):
+    each = (f'{{"{name}": {dumped(arguments)}}}' for name, arguments in calls)
+    return f"<|tools_prefix|>[{', '.join(each)}]<|tools_suffix|>"
+
+
 def gemma_value(value):
     if isinstance(value, str):
         return f'<|"|>{value}<|"|>'
@@ -226,6 +256,11 @@ CASES = {
     "lfm2": (lfm2.FORMAT, write_lfm, True),
     "granite": (granite.FORMAT, write_granite, True),
     "command": (command.FORMAT, write_command, True),
+    "minimax": (minimax.FORMAT, write_minimax, True),
+    "nemotron": (lists.NEMOTRON, write_nemotron, True),
+    "hunyuan": (lists.HUNYUAN_FORMAT, write_hunyuan, True),
+    "olmo": (olmo.FORMAT, write_olmo, True),
+    "apertus": (apertus.FORMAT, write_apertus, True),
     "gemma4": (gemma4.FORMAT, write_gemma, True),
     "gemma4-json": (gemma4.FORMAT, write_gemma_json, True),
     "harmony": (harmony.FORMAT, write_harmony, False),

@@ -34,6 +34,7 @@ _INVOKE = (
 )
 _BEGIN, _SEPARATOR, _STOP = "<｜tool▁call▁begin｜>", "<｜tool▁sep｜>", "<｜tool▁call▁end｜>"
 _KIMI = "<|tool_call_begin|>{{ i }}<|tool_call_argument_begin|>{{ c.arguments | tojson }}<|tool_call_end|>"
+_MINIMAX = f'<invoke name="{{{{ c.name }}}}">\n{_PAIRS}<parameter name="{{{{ k }}}}">{_BARE}</parameter>\n{{% endfor %}}</invoke>\n'
 
 # Python's words for a JSON value, of as much as the tests write.
 _PAIRED = (
@@ -79,6 +80,13 @@ TEMPLATES = {
     + "{# <|tool_list_start|> #}",
     "granite": template(_JSON, "<|tool_call|>[", ", ", "]") + "{# <|start_of_role|> #}",
     "command": template(_COUNTED, "<|START_ACTION|>[\n", ",\n", "\n]<|END_ACTION|>"),
+    "minimax": template(_MINIMAX, "<minimax:tool_call>\n", after="</minimax:tool_call>", lead="\n"),
+    "nemotron": template(_JSON, "<TOOLCALL>[", ", ", "]</TOOLCALL>", lead="\n") + "{# <AVAILABLE_TOOLS> #}",
+    "hunyuan": template(_JSON, "<tool_calls>[", ", ", "]</tool_calls>") + '{# <tool_calls>[{"name" <|extra_0|> #}',
+    "olmo": template(f"{{{{ c.name }}}}({_PAIRED})", "<function_calls>\n", "\n", "\n</function_calls>"),
+    "apertus": template(
+        "{{ '{' }}\"{{ c.name }}\": {{ c.arguments | tojson }}{{ '}' }}", "<|tools_prefix|>[", ", ", "]<|tools_suffix|>"
+    ),
     "gemma4": "{%- macro bare(x) -%}"
     + _GEMMA
     + "{%- endmacro -%}"

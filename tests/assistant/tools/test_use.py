@@ -20,6 +20,7 @@ DEFINITIONS = TOOLS.definitions
 HELLO = [{"role": "user", "content": "Hello"}]
 CALL = ("get_weather", {"city": 'Rome "x"', "days": 3, "deep": {"a": [1, "b"]}, "flag": True})
 OTHER = ("now", {})
+LINE_BEFORE = ("hermes", "qwen-coder", "seed", "glm", "glm-4.7", "minimax", "nemotron")  # whose calls begin on a line of their own
 
 
 class Engine:
@@ -67,7 +68,7 @@ def test_calls_and_their_way_back_into_the_prompt(case, before):
     talk, write = conversation(case), CASES[case][1]
     assert talk.assistant.format.tools.form.name == case
     made = [CALL] if CASES[case][0].one_call else [CALL, OTHER]
-    lead = "\n\n" if case.startswith("dsml") else "\n" if case in ("hermes", "qwen-coder", "seed", "glm", "glm-4.7") else ""
+    lead = "\n\n" if case.startswith("dsml") else "\n" if case in LINE_BEFORE else ""
     if before and not CASES[case][2]:
         before = ""
     text = before + (lead if before else "") + write(made)

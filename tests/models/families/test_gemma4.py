@@ -15,17 +15,19 @@ from lacewing.backends.cpu import CpuBackend
 from lacewing.backends.reference.backend import ReferenceBackend
 from lacewing.errors import UnsupportedModelError, WeightError
 from lacewing.formats import open_checkpoint
-from lacewing.formats.checkpoint import Checkpoint
+from lacewing.formats.checkpoint import Checkpoint, TensorInfo
 from lacewing.models import open_model
 from lacewing.models.blocks.decoder import build_program
 from lacewing.models.opening import find_architecture
 from lacewing.models.readers.huggingface import read_huggingface
+from lacewing.models.sizes import measure
 from lacewing.offload.cut import cut_program
 from lacewing.offload.plan import HOST, DeviceLoad, OffloadLevel, OffloadPlanner, Target
 from lacewing.program.check import check_program
 from lacewing.program.ops import Attention, Rope, WriteKeysValues
 from lacewing.program.states import Window
 from lacewing.program.stream_ops import Lookup
+from lacewing.quants import by_name
 from tests.checkpoints import prompt_of, tiny
 from tests.models.golden import VALUES
 from tests.models.running import open_step, run
@@ -177,3 +179,36 @@ def test_the_size_of_gemma_3n_e4b() -> None:
     assert round((sum(sizes.values()) + unused) / 1e9, 2) == 6.87
     assert round((sum(sizes.values()) - sizes["per_layer_token_embd.weight"]) / 1e9, 2) == 4.49
     assert [len(group.members) for group in program.groups] == [16, 4]
+
+
+# config.json of 31B as public repositories quote it; of the others the sizes in tests and documentation of other engines, and for
+# 26B-A4B the keys of Ollama's file. No config of 12B was within reach. Billions of parameters that Google and Meta's fairseq2 say
+# of the text part: in all, and what a token needs: of its experts, or without the embeddings for each layer ("effective").
+_LARGE = {"hidden_size_per_layer_input": 0, "sliding_window": 1024, "attention_k_eq_v": True, "max_position_embeddings": 262144}
+_EDGE = {"num_attention_heads": 8, "sliding_window": 512}
+PUBLISHED = {
+    "31B": (30.7, 30.7, _LARGE | {"hidden_size": 5376, "intermediate_size": 21504, "num_hidden_layers": 60,
+                                  "num_attention_heads": 32, "num_key_value_heads": 16, "num_global_key_value_heads": 4}),
+    "26B-A4B": (25.2, 3.8, _LARGE | {"hidden_size": 2816, "intermediate_size": 2112, "num_hidden_layers": 30,
+                                     "num_attention_heads": 16, "num_key_value_heads": 8, "num_global_key_value_heads": 2,
+                                     "enable_moe_block": True, "num_experts": 128, "top_k_experts": 8,
+                                     "moe_intermediate_size": 704}),
+    "E2B": (None, 2.3, _EDGE | {"hidden_size": 1536, "intermediate_size": 6144, "num_hidden_layers": 35, "num_key_value_heads": 1,
+                               "num_kv_shared_layers": 20, "use_double_wide_mlp": True,
+                               "layer_types": (["sliding_attention"] * 4 + ["full_attention"]) * 7}),
+    "E4B": (7.5, 4.5, _EDGE | {"hidden_size": 2560, "intermediate_size": 10240, "num_hidden_layers": 42, "num_key_value_heads": 2,
+                               "num_kv_shared_layers": 18}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_parameters_as_published(name: str) -> None:
+    billions, part, config = PUBLISHED[name]
+    checkpoint = Checkpoint(Path("model"), "safetensors", {"config.json": {"model_type": "gemma4_text"} | config}, {})
+    row = find_architecture("gemma4_text", "model")
+    program = build_program(read_huggingface(checkpoint, row, {})[0], 1024, row.block, row.begin, row.end)
+    check_program(program)
+    quant = by_name("BF16")
+    sizes = measure(program, {each: TensorInfo(each, shape, quant, ()) for each, shape in program.weights.items()}, row.uncounted)
+    assert billions is None or sizes.parameters / 1e9 == pytest.approx(billions, rel=0.005)
+    assert sizes.active_parameters / 1e9 == pytest.approx(part, rel=0.035)

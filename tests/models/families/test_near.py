@@ -23,7 +23,9 @@ from tests.models.test_refusals import with_config, with_keys
 _EXAONE = {"model_type": "exaone4", "hidden_size": 5120, "intermediate_size": 27392, "num_hidden_layers": 64,
            "num_attention_heads": 40, "num_key_value_heads": 8, "max_position_embeddings": 131072, "sliding_window": 4096,
            "sliding_window_pattern": "LLLG", "rope_theta": 1000000, "vocab_size": 102400}  # fmt: skip
-# config.json of the makers, as far as it is no default, and billions of parameters that they say
+# config.json of the makers, as far as it is no default, and billions of parameters that they say. Read on the hub: dots.llm1. As
+# quoted by others: Hunyuan-A13B (tests of profilers), Seed-OSS (tests of MLX engines), K-EXAONE (tests of TensorRT-LLM, with fewer
+# layers: 48 rests on memory and on the count). The classes of transformers have other sizes by default.
 PUBLISHED = {
     "Ministral-3-8B": (8.4, {"model_type": "ministral3", "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 34,
                              "num_attention_heads": 32}),

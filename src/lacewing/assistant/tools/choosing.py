@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lacewing.assistant.tools.format import Format
 from lacewing.assistant.tools.formats import (
+    apertus,
     command,
     deepseek,
     dsml,
@@ -14,8 +15,11 @@ from lacewing.assistant.tools.formats import (
     hermes,
     kimi,
     lfm2,
+    lists,
     llama,
+    minimax,
     mistral,
+    olmo,
     qwen_coder,
 )
 
@@ -34,6 +38,11 @@ FORMATS: tuple[Format, ...] = (
     glm.FORMAT,
     qwen_coder.SEED_FORMAT,
     qwen_coder.FORMAT,
+    minimax.FORMAT,
+    lists.NEMOTRON,
+    lists.HUNYUAN_FORMAT,
+    olmo.FORMAT,
+    apertus.FORMAT,
     gemma4.FORMAT,
     command.FORMAT,
     granite.FORMAT,
