@@ -85,11 +85,11 @@ def _experts(model: Model) -> dict[str, Any]:
         found |= {"resident_experts": cached.resident, "experts": cached.experts, "hit_rate": round(cached.hit_rate or 0.0, 4)}
     if streamed is not None:
         use = streamed.statistics
-        hits, waited, disk = round(use.hit_rate or 0.0, 4), round(use.waited, 2), streamed.disk
+        hits, waited, disk, way = round(use.hit_rate or 0.0, 4), round(use.waited, 2), streamed.disk, streamed.reader.way
         found["streamed"] = {
             "slots": streamed.slots.layer, "hit_rate": hits, "bytes_read": use.nbytes, "waited_seconds": waited, "reads": use.reads,
-            "pack": None if streamed.pack is None else str(streamed.pack.path), "direct": disk.way.direct,
-            "threads": disk.way.threads, "read_bytes": disk.nbytes, "disk_gigabytes_per_second": round(disk.rate / 1e9, 2) or None,
+            "pack": None if streamed.pack is None else str(streamed.pack.path), "direct": way.direct,
+            "threads": way.threads, "read_bytes": disk.nbytes, "disk_gigabytes_per_second": round(disk.rate / 1e9, 2) or None,
         }  # fmt: skip
     return found
 

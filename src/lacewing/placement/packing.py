@@ -22,12 +22,13 @@ def plan_of(info: ModelInfo) -> PackPlan:
     from lacewing.weights.experts import stacks_of
     from lacewing.weights.experts.pack import plan_pack
 
-    program, tensors, backend = info.spec.program, info.spec.tensors, init_backend(CPU)
+    program, tensors = info.spec.program, info.spec.tensors
     mixtures = stacks_of(program)
-    if not backend.streams_experts:
-        raise OptionError("experts are not streamed on this system, so that nothing would use a pack")
     if not mixtures:
         raise OptionError(f"{info.spec.name} is no mixture of experts; there is nothing to pack")
+    backend = init_backend(CPU)
+    if not backend.streams_experts:
+        raise OptionError("experts are not streamed on this system, so that nothing would use a pack")
     return plan_pack(mixtures, tensors, backend.tile_orders(program, tensors), info.checkpoint.identities)
 
 

@@ -1,5 +1,7 @@
 """How a disk is read best is found out by reading from it."""
 
+import errno
+import os
 import time
 from pathlib import Path
 
@@ -10,7 +12,7 @@ from lacewing.errors import Cancelled, ModelFormatError
 from lacewing.formats.checkpoint import ByteRange
 from lacewing.formats.read import identity
 from lacewing.weights.experts import probe
-from lacewing.weights.experts.probe import AsPacked, measure, tune
+from lacewing.weights.experts.probe import AsPacked, DiskReads, measure, tune
 from lacewing.weights.experts.reading import ReadWay
 from lacewing.weights.experts.source import FileLayer, pages_of
 from lacewing.weights.memory import allocate
@@ -43,7 +45,7 @@ def tuned(path, monkeypatch, rates, **rest):
         assert len(regions) == way.threads
         tried.append(way)
         found = rates.get((way.direct, way.threads), 100)
-        return 1e6 * (found if isinstance(found, int | float) else next(found))
+        return DiskReads(way, 1e6 * (found if isinstance(found, int | float) else next(found)))
 
     monkeypatch.setattr(probe, "_FEWEST", 0)
     monkeypatch.setattr(probe, "_rate", rate)
@@ -84,6 +86,23 @@ def test_real_reads(path, monkeypatch):
     path.write_bytes(b"")
     with pytest.raises(ModelFormatError, match="changed or was replaced"):
         measure(sources(path), files, 0.01)
+
+
+def test_a_file_system_that_refuses_direct_reads(path, monkeypatch):
+    """What is told is how it is read, not how it was to be."""
+    real = os.open
+
+    def refused(path, flags, *rest):
+        if flags & os.O_DIRECT:
+            raise OSError(errno.EINVAL, "Invalid argument")
+        return real(path, flags, *rest)
+
+    monkeypatch.setattr(os, "open", refused)
+    monkeypatch.setattr(probe, "_FEWEST", 0)
+    monkeypatch.setattr(probe, "TUNE_SECONDS", 0.02)
+    found = tune(sources(path), {path: identity(path)}, allocate(8 * 10 * 4096 * 2, "a test"))
+    assert not found.way.direct and found.rate > 0
+    assert not measure(sources(path), {path: identity(path)}, 0.01).way.direct
 
 
 def test_ranges_that_follow_each_other_are_read_as_one():

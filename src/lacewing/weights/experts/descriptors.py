@@ -79,6 +79,11 @@ class OpenFiles:
                 if file.retired and not file.users:
                     os.close(file.descriptor)
 
+    @property
+    def direct(self) -> bool:
+        """Whether reads are past the page cache, as far as is known yet."""
+        return self._direct and not self._refused
+
     def refuse_direct(self, path: Path, file: OpenFile) -> None:
         """After direct reads of it were refused: it is opened anew by its next use."""
         with self._lock:
@@ -124,6 +129,7 @@ class OpenFiles:
                 if not direct:
                     raise ModelFormatError(path, f"cannot be opened: {error.strerror}") from None
                 direct = False
+                self._refused.add(path)
         if identity_of(os.fstat(descriptor)) != self._files[path]:
             os.close(descriptor)
             raise ModelFormatError(path, _CHANGED)

@@ -23,7 +23,7 @@ from lacewing.weights.memory import allocate
 
 TUNE_SECONDS = 0.42  # of all trials together
 RATE_SECONDS = 0.5
-_FIRST, _TRIALS, _REGIONS = 3, 10, 8
+_FIRST, _TRIALS, _REGIONS = 2, 10, 8
 _LARGEST = 2**22  # bytes of a larger expert that are read: more make no disk faster
 _FEWEST = 2**26  # bytes of experts below which nothing is tried: the page cache holds them
 _BETTER = 1.1  # times as fast must be what is taken instead of what is usual: trials are short
@@ -56,13 +56,15 @@ def tune(
     parts, began = _again_and_again(sources), time.perf_counter()
 
     def tried(way: ReadWay, seconds: float) -> float:
-        return _rate(parts, files, way, regions[: way.threads], seconds, cancelled)
+        return _rate(parts, files, way, regions[: way.threads], seconds, cancelled).rate
 
-    once, least = 0.0, usual.threads * nbytes / (TUNE_SECONDS / _TRIALS)  # with less a trial would be a few reads
-    for _ in range(_FIRST):  # a file's first read may be slow where later ones are not
-        once = max(once, tried(usual._replace(threads=1), 0.0))
+    first = _rate(parts, files, usual._replace(threads=1), regions[:1], 0.0, cancelled)
+    usual = usual._replace(direct=first.way.direct)  # buffered, where direct reads are refused
+    once, least = first.rate, usual.threads * nbytes / (TUNE_SECONDS / _TRIALS)  # with less a trial would be a few reads
+    for _ in range(_FIRST):  # which may be slow where later ones are not
         if once >= least or time.perf_counter() - began > TUNE_SECONDS / 2:
             break
+        once = max(once, tried(usual._replace(threads=1), 0.0))
     if once < least:
         return DiskReads(usual, once, nbytes)
     seconds = max(0.0, TUNE_SECONDS + began - time.perf_counter()) / _TRIALS
@@ -88,8 +90,7 @@ def measure(
     """
     memory = allocate(_REGIONS * max(source.slot_bytes for source in sources), "a probe of the disk")
     way = way or tune(sources, files, memory).way
-    rate = _rate(shuffled(sources), files, way, _regions(sources, memory), seconds or RATE_SECONDS)
-    return DiskReads(way, rate, _read_bytes(sources))
+    return _rate(shuffled(sources), files, way, _regions(sources, memory), seconds or RATE_SECONDS)
 
 
 class AsPacked:
@@ -143,10 +144,10 @@ def _rate(
     regions: Sequence[np.ndarray],
     seconds: float,
     cancelled: Cancel | None = None,
-) -> float:
-    """Bytes/s of the next reads, into `regions` by turns, for so long, but at least one; 0: none are left."""
+) -> DiskReads:
+    """Of the next reads, into `regions` by turns, for so long, but at least one; the rate is 0 if none are left."""
     reader, under_way = ExpertReader(files, way), deque[tuple[Future[None], int]]()
-    began, done, count = time.perf_counter(), 0, 0
+    began, done, count, largest = time.perf_counter(), 0, 0, 0
     try:
         for part in parts:
             if not way.direct:
@@ -154,12 +155,12 @@ def _rate(
             if len(under_way) == len(regions):
                 done += _ended(*under_way.popleft(), cancelled)
             under_way.append((reader.submit(part, regions[count % len(regions)]), part.nbytes))
-            count += 1
+            count, largest = count + 1, max(largest, part.nbytes)
             if time.perf_counter() - began > seconds:
                 break
         while under_way:
             done += _ended(*under_way.popleft(), cancelled)
-        return done / (time.perf_counter() - began)
+        return DiskReads(reader.way, done / (time.perf_counter() - began), largest)
     finally:
         reader.close()
 

@@ -40,9 +40,14 @@ class ExpertReader:
     """Reads ranges of some files. `files`: what they were when they were opened first; others of their names are refused."""
 
     def __init__(self, files: Mapping[Path, Identity], way: ReadWay | None = None):
-        self.way = way or ReadWay()
-        self._files = OpenFiles(files, self.way.direct)
-        self._readers = Readers(self.way.threads, "lacewing-experts")
+        self._way = way or ReadWay()
+        self._files = OpenFiles(files, self._way.direct)
+        self._readers = Readers(self._way.threads, "lacewing-experts")
+
+    @property
+    def way(self) -> ReadWay:
+        """How it reads: buffered, once a file system has refused direct reads."""
+        return self._way._replace(direct=self._files.direct)
 
     def submit(self, part: ByteRange, region: np.ndarray) -> Future[None]:
         """Begin to read a range into `region`, whole pages of memory, so that its first byte comes to `offset_in(part)`.
