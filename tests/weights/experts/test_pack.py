@@ -1,19 +1,21 @@
 """Packs: the same bits with fewer reads, nothing of another model, and what an interrupt, a full disk and damage leave."""
 
 import errno
+import json
 import os
 import shutil
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 import lacewing
 from lacewing.errors import Cancelled, ModelFormatError, OptionError
 from lacewing.options import LoadOptions
 from lacewing.placement.info import ModelInfo
 from lacewing.placement.packing import find_pack_of, plan_of, target_of
+from lacewing.weights.experts import descriptors, packing
 from lacewing.weights.experts import pack as pack_module
-from lacewing.weights.experts import packing
 from lacewing.weights.experts.pack import find_pack, link_pack, open_pack, pack_places
 from lacewing.weights.experts.packing import verify_pack, write_pack
 from tests.checkpoints import tiny
@@ -63,6 +65,29 @@ def test_the_same_bits_with_one_read_an_expert(name, format, quant, tmp_path):
     assert format == "huggingface" or plain.statistics.reads == 3 * plain.statistics.misses
     assert (quant[0] == "Q") == all(layer.tiled for layer in cache.pack.layers)
     assert verify_pack(*planned(path), target) > 0
+
+
+def test_experts_in_many_files(tmp_path, monkeypatch):
+    """Of which one may be open at a time; matrices of an expert are in different ones."""
+    path = tiny("qwen3moe", "huggingface", tmp_path)
+    expected = logits(path, "lazy")[0]
+    tensors = load_file(path / "model.safetensors")
+    parts = [{name: tensors[name] for name in list(tensors)[number::7]} for number in range(7)]
+    for number, part in enumerate(parts):
+        save_file(part, path / f"model-{number + 1:05}-of-00007.safetensors")
+    where = {name: f"model-{number + 1:05}-of-00007.safetensors" for number, part in enumerate(parts) for name in part}
+    (path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": where}))
+    (path / "model.safetensors").unlink()
+    monkeypatch.setattr(descriptors, "most_open", lambda: 1)
+    found, plain, _ = logits(path)
+    np.testing.assert_array_equal(found, expected)
+    assert plain.statistics.reads == 3 * plain.statistics.misses
+    packed(path)
+    found, cache, _ = logits(path)
+    np.testing.assert_array_equal(found, expected)
+    assert cache.pack is not None and cache.statistics.reads == cache.statistics.misses
+    os.utime(path / where["model.layers.1.mlp.experts.3.up_proj.weight"], (1, 1))
+    assert logits(path)[1].pack is None
 
 
 def test_a_pack_of_another_state_of_the_model(path, tmp_path):
