@@ -11,6 +11,7 @@ import pytest
 from tools import chromium, software_gpu
 
 from lacewing.errors import BackendError
+from lacewing.weights.experts import history
 from tests.checkpoints import tiny
 
 software_gpu.use()
@@ -25,6 +26,8 @@ _SESSIONS = tempfile.TemporaryDirectory(prefix="lacewing-sessions-")
 os.environ["LACEWING_SESSIONS"] = _SESSIONS.name
 # Nor are the responses that servers of tests keep.
 os.environ["LACEWING_STORE_FILE"] = str(Path(_SESSIONS.name) / "responses.sqlite3")
+# Nor is the usage of experts, which would also make a test depend on those before.
+history.history_dir = lambda: Path(_SESSIONS.name) / "experts"
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -98,6 +98,8 @@ def test_the_message_names_the_range(field, value, range):
         ("memory_bytes", 2**61),
         ("gpu_layers", -1),
         ("gpu_memory_bytes", 0),
+        ("cold_start", "maybe"),
+        ("look_ahead", 1),
     ],
 )
 def test_options_of_loading(field, value):
@@ -192,7 +194,8 @@ def test_errors_name_flags_on_the_command_line(name, tiny_path, monkeypatch, cap
 
 
 def test_all_options_are_tried():
-    loading = set(LoadArguments.__annotations__) - {"progress", "ignore_keys", "follow_links"}  # no numbers and no choices
+    switches = {"ignore_keys", "follow_links", "cold_start", "look_ahead"}  # no numbers and no choices
+    loading = set(LoadArguments.__annotations__) - {"progress", *switches}
     assert set(WRONG) == loading | set(SamplingArguments.__annotations__)
 
 

@@ -131,6 +131,11 @@ def _check(name: str, value: object, low: float, high: float, kind: type = float
         raise OptionError(f"{what}`{name}` is {shown_value(value)}; it must be {number} from {_plain(low)} to {_plain(high)}{also}")
 
 
+def _check_switch(name: str, value: object) -> None:
+    if not isinstance(value, bool):
+        raise OptionError(f"`{name}` is {shown_value(value)}; it must be true or false")
+
+
 def shown_value(value: object, most: int = 200) -> str:
     """A value for people, in `most` characters; Python refuses to write integers of thousands of digits."""
     if isinstance(value, int) and value.bit_length() > 200:
@@ -156,6 +161,8 @@ class LoadOptions:
     kv_tokens: int | None = None  # that all of them have together in the KV cache, one context at least; None: just that
     follow_links: bool = False  # of a directory, also those that leave it
     ignore_keys: tuple[str, ...] = ()  # of the metadata, or of config.json, treated as absent
+    cold_start: bool = False  # streamed experts: neither keep how often each is used, nor begin with those that were used most
+    look_ahead: bool = False  # streamed experts: read what the next layer is likely to choose, while that pays
 
     @property
     def names_gpu(self) -> bool:
@@ -166,21 +173,16 @@ class LoadOptions:
         _one_of("residency", self.residency, RESIDENCIES)
         if self.kv_type is not None:
             _one_of("kv_type", self.kv_type, KV_TYPES)
-        if self.context is not None:
-            _check("context", self.context, 1, 2**27, int)
-        if self.threads is not None:
-            _check("threads", self.threads, 1, 1024, int)
-        if self.memory_bytes is not None:
-            _check("memory", self.memory_bytes, 1, 2**60, int)
         _check("sequences", self.sequences, 1, 1024, int)
-        if self.kv_tokens is not None:
-            _check("kv_tokens", self.kv_tokens, 1, 2**31, int)
+        for name, value, low, high in (("context", self.context, 1, 2**27), ("threads", self.threads, 1, 1024),
+                ("memory", self.memory_bytes, 1, 2**60), ("kv_tokens", self.kv_tokens, 1, 2**31),
+                ("gpu_layers", self.gpu_layers, 0, 2**16), ("gpu_memory", self.gpu_memory_bytes, 1, 2**60)):  # fmt: skip
+            if value is not None:
+                _check(name, value, low, high, int)
         if not isinstance(self.ignore_keys, tuple) or not all(isinstance(key, str) for key in self.ignore_keys):
             raise OptionError(f"`ignore_keys` is {shown_value(self.ignore_keys)}; it must be a list of names of keys")
-        if self.gpu_layers is not None:
-            _check("gpu_layers", self.gpu_layers, 0, 2**16, int)
-        if self.gpu_memory_bytes is not None:
-            _check("gpu_memory", self.gpu_memory_bytes, 1, 2**60, int)
+        for name in ("cold_start", "look_ahead"):
+            _check_switch(name, getattr(self, name))
 
 
 class LoadArguments(TypedDict, total=False):
@@ -207,6 +209,10 @@ class LoadArguments(TypedDict, total=False):
     """Follow links of a directory that lead out of it, for example to another disk; False by default."""
     ignore_keys: Sequence[str]
     """Keys of the metadata, or of config.json, that are treated as absent, such as those that this version does not know."""
+    cold_start: bool
+    """Streamed experts: keep no usage history and begin with empty slots; False by default: the most used ones come first."""
+    look_ahead: bool
+    """Streamed experts: also read what the next layer is likely to choose, while that is measured to pay; False by default."""
     threads: int | None
     gpu_layers: int | str | None
     """How many layers of a model that is shared out are on the GPU as a whole; "auto": as many as fit."""
@@ -227,13 +233,8 @@ def make_load_options(options: dict[str, Any]) -> LoadOptions:
     if isinstance(ignored, list):
         found["ignore_keys"] = tuple(ignored)
     adapter, memory, gpu_memory = (found.pop(name, None) for name in ("adapter", "memory", "gpu_memory"))
-    return LoadOptions(
-        adapter=None if adapter is None else str(adapter),
-        memory_bytes=parse_bytes(memory),
-        gpu_layers=parse_layers(found.pop("gpu_layers", None)),
-        gpu_memory_bytes=parse_bytes(gpu_memory, "gpu_memory"),
-        **found,
-    )
+    found |= {"adapter": None if adapter is None else str(adapter), "gpu_layers": parse_layers(found.pop("gpu_layers", None))}
+    return LoadOptions(memory_bytes=parse_bytes(memory), gpu_memory_bytes=parse_bytes(gpu_memory, "gpu_memory"), **found)
 
 
 @dataclass(frozen=True)
@@ -268,8 +269,7 @@ class Sampling:
             _check(name, getattr(self, name), low, high)
         for name, high in (("top_k", 2**31), ("repeat_window", 2**31), ("logprobs", 100), ("repeat_guard", 2**31)):
             _check(name, getattr(self, name), 0, high, int)
-        if not isinstance(self.ignore_eos, bool):
-            raise OptionError(f"`ignore_eos` is {shown_value(self.ignore_eos)}; it must be true or false")
+        _check_switch("ignore_eos", self.ignore_eos)
         if self.seed is not None:
             _check("seed", self.seed, 0, 2**63 - 1, int)
         self._check_collections()

@@ -48,6 +48,11 @@ class DeviceModel:
         # both raise ModelFormatError if a file was changed that weights are still read from
         checks = (self.weights.check_files, self.weights.glance) if self._placement.reads_files else ()
         self.engine = Engine(self.step, self.spec.vocab_size, self.spec.context, *checks)
+        self._warm_start()
+
+    def _warm_start(self) -> None:
+        if (experts := self.weights.experts) is not None:
+            experts.begin_warm_start()
 
     def _check(self) -> None:
         """Before each request."""
@@ -149,6 +154,7 @@ class DeviceModel:
                 raise
             change.keep()
             self._placement = dataclasses.replace(self._placement, plan=plan)
+        self._warm_start()
 
     @property
     def plan(self) -> MemoryPlan:

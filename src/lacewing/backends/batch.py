@@ -22,6 +22,7 @@ class StepLimits:
     chunk: int = 512  # most tokens of one run
     rows: int = 1  # sequences that run at a time: rows of the block tables
     positions: int = 0  # that all rows have together; one whole context at least
+    look_ahead: bool = False  # whether experts that are streamed may be read before they are chosen
 
     @property
     def pool(self) -> int:

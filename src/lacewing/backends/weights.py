@@ -49,7 +49,7 @@ class ExpertSlots(Protocol):
     """The experts of a mixture that are streamed: some are in slots of RAM, the others come there when they are chosen."""
 
     clock: np.ndarray
-    """int64 (1,): runs that have begun; who runs the mixture counts them."""
+    """int64 (1,): runs that have begun."""
 
     chosen: np.ndarray
     """int64 (1,), for whoever computes to add to: experts that runs have chosen, each once a run, missing or not."""
@@ -70,9 +70,31 @@ class ExpertSlots(Protocol):
         use."""
         ...
 
-    def batches(self, chosen: np.ndarray, few: bool, check: Callable[[], None]) -> Iterator[np.ndarray]:
+    def begin_run(self) -> int:
+        """To be told by whoever computes before each run, once for all mixtures. If the number is another than the time before,
+        experts have come to slots in between."""
+        ...
+
+    def end_run(self, tokens: int) -> None:
+        """To be told of a run of so many tokens that has ended well."""
+        ...
+
+    @property
+    def looks_ahead(self) -> bool:
+        """Whether guesses are wanted in this run, for `expect`."""
+        ...
+
+    def batches(
+        self, chosen: np.ndarray, few: bool, check: Callable[[], None], meanwhile: Callable[[], None] | None = None
+    ) -> Iterator[np.ndarray]:
         """The chosen experts, int64, some at a time, when they are in RAM; until the next ones are asked for. `few`: of a few
-        tokens. `check` is called now and then while it waits for the disk, and may raise."""
+        tokens. `check` is called now and then while it waits for the disk, and may raise; `meanwhile` once, when the first reads
+        are under way."""
+        ...
+
+    def expect(self, experts: Sequence[int], counted: bool = False) -> None:
+        """Begin to read those of these experts that are missing, in their order, while there is room: this mixture runs next, and
+        is likely to choose them. `counted`: as guesses, in the statistics."""
         ...
 
 

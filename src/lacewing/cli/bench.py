@@ -90,7 +90,11 @@ def _experts(model: Model) -> dict[str, Any]:
             "slots": streamed.slots.layer, "hit_rate": hits, "bytes_read": use.nbytes, "waited_seconds": waited, "reads": use.reads,
             "pack": None if streamed.pack is None else str(streamed.pack.path), "direct": way.direct,
             "threads": way.threads, "read_bytes": disk.nbytes, "disk_gigabytes_per_second": round(disk.rate / 1e9, 2) or None,
+            "warmed": use.warmed,
         }  # fmt: skip
+        if (trial := streamed.pool.trial) is not None:
+            guesses = {"guesses": use.guessed, "right": use.guessed_right, "wasted_bytes": use.wasted_bytes}
+            found["streamed"]["look_ahead"] = guesses | {"verdict": trial.verdict, "rates": trial.rates}
     return found
 
 

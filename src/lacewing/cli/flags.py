@@ -69,6 +69,17 @@ IgnoreKey = Annotated[
     list[str] | None,
     typer.Option(help="A key of the metadata, or of config.json, to load the model without; several times.", metavar="NAME"),
 ]
+ColdStart = Annotated[
+    bool,
+    typer.Option(
+        "--cold-start",
+        help="Streamed experts: begin with none, and keep no usage history; else those that were used most come first.",
+    ),
+]
+LookAhead = Annotated[
+    bool,
+    typer.Option("--look-ahead", help="Streamed experts: also read what the next layer is likely to choose, while that pays."),
+]
 MaxTokens = Annotated[int | None, typer.Option(help="Stop after this many tokens; -1: no limit.", metavar="N")]
 Temperature = Annotated[float, typer.Option(help="0 always takes the likeliest token.", metavar="T")]
 TopK = Annotated[int, typer.Option(help="Only the K likeliest tokens; 0 or -1 is off.", metavar="K")]
@@ -141,6 +152,8 @@ def load_options(
     kv_type: KvType = None,
     follow_links: FollowLinks = False,
     ignore_key: IgnoreKey = None,
+    cold_start: ColdStart = False,
+    look_ahead: LookAhead = False,
 ) -> LoadOptions:
     """Raises OptionError for values out of range."""
     shared = parse_layers(gpu_layers), parse_bytes(gpu_memory, "gpu_memory")
@@ -155,6 +168,8 @@ def load_options(
         kv_type,
         follow_links=follow_links,
         ignore_keys=tuple(ignore_key or ()),
+        cold_start=cold_start,
+        look_ahead=look_ahead,
     )
 
 

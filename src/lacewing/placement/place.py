@@ -87,9 +87,12 @@ class Placement:
     def slot(self, weights: WeightStore, plan: MemoryPlan) -> None:
         """Tell a store which experts are streamed as of a plan, and how many slots they have."""
         from lacewing.weights.experts import stacks_of
+        from lacewing.weights.experts.cache import StreamOptions
+        from lacewing.weights.experts.history import history_dir
         from lacewing.weights.experts.pack import pack_places
 
-        weights.slot(stacks_of(self.program), plan.slots, pack_places(self.info.checkpoint.path))
+        options = StreamOptions(None if self.options.cold_start else history_dir(), self.options.look_ahead)
+        weights.slot(stacks_of(self.program), plan.slots, pack_places(self.info.checkpoint.path), options)
 
     def replan(self, options: LoadOptions, spare: int) -> MemoryPlan:
         """With other options for the weights in RAM. Raises OutOfMemoryError."""

@@ -98,4 +98,5 @@ def limits(info: ModelInfo) -> StepLimits:
     """Of a step for the model."""
     from lacewing.backends.batch import StepLimits
 
-    return StepLimits(context=info.spec.context, chunk=CHUNK, rows=info.options.sequences, positions=info.options.kv_tokens or 0)
+    options = info.options
+    return StepLimits(info.spec.context, CHUNK, options.sequences, options.kv_tokens or 0, options.look_ahead)

@@ -65,6 +65,10 @@ HELP = {
     "each layer",
     "lacewing_expert_read_bytes_total": "bytes of experts that a streamed model has read from disk",
     "lacewing_expert_wait_seconds_total": "time that runs of a streamed model have waited for experts from disk",
+    "lacewing_expert_warmed_total": "experts of a streamed model that came from its usage history before the first prompt",
+    "lacewing_expert_guesses_total": "experts of a streamed model that were read before a router chose them",
+    "lacewing_expert_guesses_right_total": "those of them that were then chosen",
+    "lacewing_expert_wasted_bytes_total": "bytes that a streamed model has read for experts that were not chosen after all",
     "lacewing_expert_tokens_total": "tokens that the router of a layer sent to an expert (--expert-metrics)",
     "lacewing_model_state": "1 for the state that a model is in",
     "lacewing_model_memory_bytes": "RAM that a model has for itself",
@@ -265,6 +269,11 @@ def _engine(families: _Families, served: Served, loads: ExpertLoads | None) -> N
         families.add("lacewing_expert_misses_total", use.misses, model=name)
         families.add("lacewing_expert_read_bytes_total", use.nbytes, model=name)
         families.add("lacewing_expert_wait_seconds_total", use.waited, model=name)
+        families.add("lacewing_expert_warmed_total", use.warmed, model=name)
+        if experts.pool.trial is not None:
+            families.add("lacewing_expert_guesses_total", use.guessed, model=name)
+            families.add("lacewing_expert_guesses_right_total", use.guessed_right, model=name)
+            families.add("lacewing_expert_wasted_bytes_total", use.wasted_bytes, model=name)
 
 
 def bytes_read(sizes: ModelSizes, runs: Mapping[int, int], loads: ExpertLoads | None) -> float:

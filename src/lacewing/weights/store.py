@@ -20,6 +20,7 @@ from lacewing.formats.read import identity, release
 from lacewing.options import Progress
 from lacewing.weights.eager import Cancel, Ranges, ranges_bytes, read_weights
 from lacewing.weights.experts import ExpertCache, SlotCount
+from lacewing.weights.experts.cache import DEFAULT, StreamOptions
 from lacewing.weights.experts.pack import FoundPack, find_pack, plan_pack
 from lacewing.weights.experts.source import Stacks
 from lacewing.weights.tiles import Tiles
@@ -85,6 +86,7 @@ class WeightStore(Mapping[str, Weight]):
         self._slots: SlotCount | None = None
         self._packs: Sequence[Path] = ()
         self._pack_problem = ""
+        self._stream = DEFAULT
         self._closed = False
 
     def __getitem__(self, name: str) -> Weight:
@@ -131,15 +133,23 @@ class WeightStore(Mapping[str, Weight]):
         self._refuse_eager()
         self._orders, self._nodes = dict(orders), nodes
 
-    def slot(self, mixtures: Sequence[tuple[Stacks, int]], slots: SlotCount | None, packs: Sequence[Path] = ()) -> None:
+    def slot(
+        self,
+        mixtures: Sequence[tuple[Stacks, int]],
+        slots: SlotCount | None,
+        packs: Sequence[Path] = (),
+        options: StreamOptions = DEFAULT,
+    ) -> None:
         """Which stacks are streamed, when the residency is, and how many slots they have then; as of `experts.stacks_of`. `packs`:
         where there may be a copy of the experts that is read instead of the model's files."""
-        self._mixtures, self._slots, self._packs = mixtures, slots, packs
+        self._mixtures, self._slots, self._packs, self._stream = mixtures, slots, packs, options
 
     @property
     def notices(self) -> tuple[str, ...]:
         """What a person should know of streamed weights."""
-        return (self._pack_problem,) if self._pack_problem and self.residency == "streamed" else ()
+        experts = self.experts
+        found = () if experts is None else (self._pack_problem, experts.history_problem)
+        return tuple(filter(None, found))
 
     def _refuse_eager(self) -> None:
         if self.residency != "lazy":
@@ -187,7 +197,7 @@ class WeightStore(Mapping[str, Weight]):
         tiles, kept, experts = self._tiles(), self._kept, None
         if streamed and self._slots is not None:
             found = self._find_pack()
-            experts = ExpertCache(self._weights, self._mixtures, self._files, self._slots, cancelled, found.pack)
+            experts = ExpertCache(self._weights, self._mixtures, self._files, self._slots, cancelled, found.pack, self._stream)
             self._pack_problem = found.problem
             kept = (set(self._weights) if kept is None else kept) - {name for stacks, _ in self._mixtures for name in stacks}
         try:

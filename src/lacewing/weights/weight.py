@@ -14,7 +14,7 @@ from lacewing.formats.checkpoint import Identity, TensorInfo
 from lacewing.formats.read import mapped, release
 from lacewing.quants.base import Quant
 from lacewing.weights.experts import ExpertCache
-from lacewing.weights.experts.cache import LayerExperts
+from lacewing.weights.experts.layer import LayerExperts
 from lacewing.weights.tiles import Tiles
 
 

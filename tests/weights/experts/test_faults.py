@@ -16,7 +16,7 @@ import lacewing
 from lacewing.errors import ModelFormatError
 from lacewing.formats.read import identity
 from lacewing.options import Sampling
-from lacewing.weights.experts import cache as cache_module
+from lacewing.weights.experts import slots as slots_module
 from lacewing.weights.experts.readers import Readers
 from tests.checkpoints import tiny
 from tests.weights.experts.packs import packed
@@ -102,13 +102,13 @@ class Hang:
 def test_a_disk_that_hangs(paths, model, expected, monkeypatch):
     """Until it answers again."""
     hang = Hang(monkeypatch)
-    monkeypatch.setattr(cache_module, "PATIENCE", 0.1)
+    monkeypatch.setattr(slots_module, "PATIENCE", 0.1)
     for _ in range(2):
         with pytest.raises(ModelFormatError, match="the disk has not answered") as failed:
             model.logits(IDS)
         assert failed.value.path == str(paths[1])
     hang.go.set()
-    monkeypatch.setattr(cache_module, "PATIENCE", 20)
+    monkeypatch.setattr(slots_module, "PATIENCE", 20)
     np.testing.assert_array_equal(model.logits(IDS), expected)
 
 

@@ -3,30 +3,14 @@
 import numpy as np
 import pytest
 
-from lacewing.backends import init_backend
-from lacewing.backends.batch import StepLimits
-from lacewing.formats import open_checkpoint
-from lacewing.models import open_model
-from lacewing.weights import WeightStore
-from lacewing.weights.experts import SlotCount, stacks_of
-from tests import mixtures
+from lacewing.weights.experts.layer import LayerExperts
+from tests import mixtures, paged
 from tests.checkpoints import prompt_of, tiny
 from tests.models.running import run
-from tests.paged import with_pages
+from tests.weights.experts.streaming import opened
 
 FORMATS = [(name, "huggingface") for name in mixtures.CASES]
 FORMATS += [(name, "gguf") for name in mixtures.CASES if name not in mixtures.ONLY_HUGGINGFACE]
-
-
-def opened(path, slots=None, chunk=512):
-    """A step, and its store; lazy without slots."""
-    spec = open_model(open_checkpoint(path))
-    store = WeightStore(spec.tensors)
-    if slots is not None:
-        mixed = stacks_of(spec.program)
-        store.slot(mixed, SlotCount(*slots) if isinstance(slots, tuple) else SlotCount(max(slots, mixed[0][1]), 2))
-        store.set_residency("streamed")
-    return with_pages(init_backend("cpu", 2).compile(spec.program, store, StepLimits(spec.context, chunk))), store
 
 
 def texts(step, name):
@@ -60,4 +44,28 @@ def test_any_number_of_slots(slots, quant, tmp_path):
     assert statistics.hits and (statistics.misses <= 2 * 8) == (slots == (8, 2))
     lazy.close()
     streamed.close()
+    store.close()
+
+
+def test_experts_of_several_sequences_are_read_once_a_layer(tmp_path, monkeypatch):
+    """Of all tokens of a run together, however many of them chose an expert."""
+    begun, begin = [], LayerExperts._begin
+    monkeypatch.setattr(
+        LayerExperts, "_begin", lambda self, expert, slot: (begun.append((self, expert)), begin(self, expert, slot))[1]
+    )
+    path, rows = tiny("qwen3moe", "gguf", tmp_path), 4
+    step, store = opened(path, 4, rows=rows)
+    step.watch_routes(True)
+    layers, saved = store.experts.layers, 0
+    for position in range(12):
+        there = [set(np.flatnonzero(layer.addresses[next(iter(layer.addresses))]).tolist()) for layer in layers]
+        begun.clear()
+        ids = [(31 * position + 77 * row) % 256 for row in range(rows)]
+        paged.run(step, ids, range(rows), [position] * rows, [])
+        for layer, known, routed in zip(layers, there, step.routes(), strict=True):
+            missing = set(routed.ids.reshape(-1).tolist()) - known
+            assert sorted(expert for which, expert in begun if which is layer) == sorted(missing)
+            saved += sum(expert not in known for expert in routed.ids.reshape(-1).tolist()) - len(missing)
+    assert saved  # some were chosen by several
+    step.close()
     store.close()

@@ -18,6 +18,7 @@ from lacewing.backends.cpu.arguments import MAX_CHUNK, SCRATCH_BYTES
 from lacewing.backends.cpu.isa import host_isa
 from lacewing.backends.cpu.lowering import lower
 from lacewing.backends.cpu.lowering.heads import score_row_bytes, score_rows
+from lacewing.backends.cpu.lowering.look_ahead import guess_bytes
 from lacewing.backends.cpu.quants import copied_bytes, tile_orders
 from lacewing.backends.cpu.step import CpuStep
 from lacewing.backends.weights import TensorSpec, TileOrder, WeightView
@@ -62,6 +63,8 @@ class CpuBackend(Backend):
     def memory(self, program: Program, weights: Mapping[str, TensorSpec], limits: StepLimits) -> DeviceMemory:
         found = estimate(program, weights, limits)
         buffers, copies = found.buffer_bytes + SCRATCH_BYTES * self.threads, copied_bytes(program, weights)
+        if limits.look_ahead:
+            buffers += guess_bytes(program, limits)
         if any(isinstance(op, SelectKeys) for op in program.ops):
             buffers += score_rows(self.threads) * score_row_bytes(limits.context)
         return replace(found, buffer_bytes=buffers, copied_bytes=copies)

@@ -13,7 +13,9 @@ import numpy as np
 
 from lacewing.backends.cpu.arguments import GROUPS_HEAD
 from lacewing.backends.cpu.lowering.addresses import put_addresses
-from lacewing.backends.cpu.lowering.context import ExpertChain, Lowering
+from lacewing.backends.cpu.lowering.context import ExpertChain, Guess, Lowering
+from lacewing.backends.cpu.lowering.stages import columns
+from lacewing.backends.weights import ExpertSlots
 
 FEW_STREAMED = 32  # tokens of a run whose experts are likely to be used again at once
 
@@ -31,7 +33,8 @@ class ExpertWalk:
 
     def __init__(self, lowering: Lowering, stop: int):
         self._lowering = lowering
-        self._clock: np.ndarray | None = None  # of the slots; None: nothing is streamed
+        self._slots: ExpertSlots | None = None  # of some chain, which says what is the same for all; None: nothing is streamed
+        self._version = 0
         places = {id(op): place for place, op in enumerate(lowering.ops)}
         self._chains: dict[int, tuple[ExpertChain, int, int]] = {}  # and its ops, by the place of its `group`, counted from 1
         for chain in lowering.chains:
@@ -39,35 +42,60 @@ class ExpertWalk:
                 first, end = places[id(chain.group)] + 1, places[id(chain.last)] + 1
                 chain.group.set(stop=stop, place=first)
                 self._chains[first] = chain, first, end
+        self._guesses = {
+            places[id(guess.chain.group)] + 1: (guess, places[id(guess.first)], places[id(guess.last)] + 1)
+            for guess in lowering.guesses
+        }  # and its ops, by the same place
 
     def bind(self) -> None:
         """After a change of residency."""
-        found = (self._lowering.weights[chain.names[0]].slots for chain, _, _ in self._chains.values())
-        self._clock = next((slots.clock for slots in found if slots is not None), None)  # they have one
+        found = (self._slots_of(chain) for chain, _, _ in self._chains.values())
+        self._slots = next((slots for slots in found if slots is not None), None)
 
-    def count_run(self) -> None:
-        """A run begins."""
-        if self._clock is not None:
-            self._clock += 1
+    def _slots_of(self, chain: ExpertChain) -> ExpertSlots | None:
+        return self._lowering.weights[chain.names[0]].slots
 
-    def fetch(self, stopped: int, few: bool, run: Callable[[int, int], None], check: Callable[[], None]) -> int:
+    def begin_run(self) -> None:
+        if self._slots is not None and (version := self._slots.begin_run()) != self._version:
+            self._version = version
+            for chain, _, _ in self._chains.values():
+                self._tell(chain)
+
+    def end_run(self, tokens: int) -> None:
+        """A whole run has ended well."""
+        if self._slots is not None:
+            self._slots.end_run(tokens)
+
+    def fetch(self, stopped: int, tokens: int, run: Callable[[int, int], None], check: Callable[[], None]) -> int:
         """Have the missing experts of the chain that stopped, and run it for all that were chosen; where the run goes on.
 
-        `run` runs the ops between two places; `check` may raise while it waits. Raises ModelFormatError.
+        `tokens`: of the run. `run` runs the ops between two places; `check` may raise while it waits. Raises ModelFormatError.
         """
         chain, first, end = self._chains[stopped]
-        slots = self._lowering.weights[chain.names[0]].slots
+        slots, few = self._slots_of(chain), tokens <= FEW_STREAMED
         if slots is None:
             raise RuntimeError(f"a run stopped at experts that are not streamed: {', '.join(chain.names)}")
         pairs = self._pairs(chain)
+        guess = self._guesses.get(stopped) if few and slots.looks_ahead else None
+        meanwhile = None if guess is None else lambda: self._guess(*guess, tokens, run)
         try:
-            for some in slots.batches(pairs.chosen, few, check):
+            for some in slots.batches(pairs.chosen, few, check, meanwhile):
                 self._tell(chain)
                 self._put(chain, pairs, some)
                 run(first, end)
         finally:
             self._tell(chain)
         return end
+
+    def _guess(self, guess: Guess, first: int, end: int, tokens: int, run: Callable[[int, int], None]) -> None:
+        """Have the next chain's slots expect what its router would choose now, those of most tokens first."""
+        following = self._slots_of(guess.following)
+        if following is None:
+            return
+        run(first, end)
+        ids = columns(self._lowering.memory, guess.ids, tokens).view(np.int32).T.reshape(-1)  # the first choices first
+        ids, places, counts = np.unique(ids, return_index=True, return_counts=True)
+        following.expect(ids[np.lexsort((places, -counts))].tolist(), counted=True)
 
     def _words(self, chain: ExpertChain) -> np.ndarray:
         return self._lowering.memory.buffers[chain.area].view(np.int64)

@@ -8,7 +8,7 @@ import numpy as np
 
 from lacewing.backends.batch import Batch
 from lacewing.backends.cpu.arguments import LINEAR, OP, ROUTE, SCRATCH_BYTES, STATE, STEP, STEP_ABORT, STEP_STOP
-from lacewing.backends.cpu.experts import FEW_STREAMED, ExpertWalk
+from lacewing.backends.cpu.experts import ExpertWalk
 from lacewing.backends.cpu.lowering.addresses import in_memory
 from lacewing.backends.cpu.lowering.context import LoweredOp, Lowering
 from lacewing.backends.cpu.lowering.stages import columns, ranges
@@ -53,6 +53,7 @@ class CpuStep(Step):
         self._head = head_of(count, self._table, self._state, self._counters, threads)
         self._experts = ExpertWalk(lowering, int(self._head.ctypes.data) + STEP_STOP)
         self._bind(first=True)
+        self._end = lowering.program_ops  # what comes behind is run by itself
         self._chain_linears()
         logits = lowering.memory.buffers.get("logits")
         self._logits = np.empty((0,), np.float32) if logits is None else logits.view(np.float32)
@@ -90,7 +91,8 @@ class CpuStep(Step):
     def _chain_linears(self) -> None:
         """Tell every linear which one comes next, so that it can ask for its weights."""
         following = 0
-        for op, arguments in zip(reversed(self._lowering.ops), reversed(self._arguments), strict=True):
+        pairs = list(zip(self._lowering.ops, self._arguments, strict=True))[: self._end]
+        for op, arguments in reversed(pairs):
             if op.kernel == "gemm.linear.linear":
                 arguments[LINEAR.next // 8] = following
                 following = int(arguments.ctypes.data)
@@ -101,12 +103,13 @@ class CpuStep(Step):
         if self._stages:
             raise not_alone()
         self._begin(batch)
-        self._walk(0, len(self._table))
+        self._walk(0, self._end)
+        self._experts.end_run(len(batch.tokens))
         return self._rows()
 
     def _begin(self, batch: Batch) -> None:
         self._store.begin(batch)
-        self._experts.count_run()
+        self._experts.begin_run()
         count, wanted, inputs = len(batch.tokens), len(batch.outputs), self._inputs
         inputs[0, :count], inputs[1, :count], inputs[2, :count] = batch.tokens, batch.rows, batch.positions
         inputs[3, :wanted] = batch.outputs
@@ -119,11 +122,11 @@ class CpuStep(Step):
         ModelFormatError if a file cannot be read."""
         self._head[STEP_ABORT // 8] = 0
         self._stop_if_aborted()  # by `abort` before the word was cleared
-        few = int(self._state[STATE.tokens // 8]) <= FEW_STREAMED
+        tokens = int(self._state[STATE.tokens // 8])
         while first < end:
             self._run_ops(first, end)
             stopped = int(self._head[STEP_STOP // 8])
-            first = self._experts.fetch(stopped, few, self._run_ops, self._stop_if_aborted) if stopped else end
+            first = self._experts.fetch(stopped, tokens, self._run_ops, self._stop_if_aborted) if stopped else end
 
     def _run_ops(self, first: int, end: int) -> None:
         head = self._head

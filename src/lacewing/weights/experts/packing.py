@@ -24,9 +24,9 @@ from lacewing.errors import Cancelled, ModelFormatError, OptionError
 from lacewing.formats.checkpoint import ByteRange, Identity
 from lacewing.formats.read import identity
 from lacewing.options import Progress, format_bytes
-from lacewing.weights.experts.cache import settle
 from lacewing.weights.experts.pack import DIGEST, PackedLayer, PackPlan, open_pack
 from lacewing.weights.experts.reading import ExpertReader
+from lacewing.weights.experts.slots import settle
 from lacewing.weights.experts.source import FileLayer, pages_of
 from lacewing.weights.memory import allocate
 

@@ -9,21 +9,38 @@ from __future__ import annotations
 import numpy as np
 
 HALF_LIFE = 96  # runs after which a use counts half
+HISTORY_HALF_LIFE = 4096  # the same for what is kept from one session to the next, which is not to forget all but the last text
+PRIOR = 16  # tokens that the history counts as; on public traces more gains nothing, even where it is of the same text
 
 
 class Usage:
-    """How often and when each of E experts was used. `counts`, int64 (E, 2), is written by kernels: how many tokens have used
-    an expert since the last look, and the run of its last use."""
+    """How often and when each of E experts was used, `active` by a token. `counts`, int64 (E, 2), is written by kernels: how many
+    tokens have used an expert since the last look, and the run of its last use.
 
-    def __init__(self, experts: int):
+    `history`, float64 (E,): uses that decay slowly, over sessions.
+    """
+
+    def __init__(self, experts: int, active: int = 1):
         self.counts = np.zeros((experts, 2), np.int64)
-        self._frequency = np.zeros(experts, np.float64)
+        self.history = np.zeros(experts, np.float64)
+        self._frequency, self._active = np.zeros(experts, np.float64), active
         self._looked = 0
+
+    def begin_with(self, history: np.ndarray) -> None:
+        """As of an earlier session, float64 (E,), before the first run."""
+        self.history[:] = history
+        self._frequency[:] = history / max(float(history.sum()), 1.0) * PRIOR * self._active
+
+    def look(self, clock: int) -> None:
+        """Take up what kernels have counted, now that `clock` runs have begun."""
+        elapsed, self._looked = clock - self._looked, clock
+        used = self.counts[:, 0].copy()
+        self.counts[:, 0] = 0
+        for values, half_life in ((self._frequency, HALF_LIFE), (self.history, HISTORY_HALF_LIFE)):
+            values *= 0.5 ** (elapsed / half_life)
+            values += used
 
     def scores(self, clock: int) -> np.ndarray:
         """Float64 (E,), now that `clock` runs have begun: the lowest goes first."""
-        elapsed, self._looked = clock - self._looked, clock
-        self._frequency *= 0.5 ** (elapsed / HALF_LIFE)
-        self._frequency += self.counts[:, 0]
-        self.counts[:, 0] = 0
+        self.look(clock)
         return np.asarray(self._frequency / (1 + clock - self.counts[:, 1]))

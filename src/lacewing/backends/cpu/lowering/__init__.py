@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from lacewing.backends.batch import StepLimits
-from lacewing.backends.cpu.lowering import dense, experts, heads, recurrent, scan, stages, streams
+from lacewing.backends.cpu.lowering import dense, experts, heads, look_ahead, recurrent, scan, stages, streams
 from lacewing.backends.cpu.lowering.context import RULES, Lowering
 from lacewing.backends.cpu.state import StateStore
 from lacewing.backends.weights import WeightView
@@ -25,4 +25,8 @@ def lower(program: Program, weights: Mapping[str, WeightView], limits: StepLimit
         if not isinstance(op, heads.COLLECTED):
             heads.flush(low)
         RULES[op](low, op, program.ops[position + 1 :])
+    if limits.look_ahead:
+        heads.flush(low)
+        look_ahead.lower_guesses(low, [chain for chain in low.chains if chain.last is not None])
+    low.program_ops = len(low.ops) - sum(low.ops.index(guess.last) - low.ops.index(guess.first) + 1 for guess in low.guesses)
     return low

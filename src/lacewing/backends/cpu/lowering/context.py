@@ -116,6 +116,17 @@ class ExpertChain:
     last: LoweredOp | None = None
 
 
+@dataclass
+class Guess:
+    """Ops that say, when a run has stopped at a chain, which experts the next one is likely to choose: `ids` of the last one."""
+
+    chain: ExpertChain
+    following: ExpertChain
+    first: LoweredOp
+    last: LoweredOp
+    ids: View
+
+
 class Lowering:
     """What is known while a program is lowered. `ops`: the result; `extra`: names of kernels that other kernels call."""
 
@@ -137,6 +148,8 @@ class Lowering:
         self.head_groups: set[int] = set()  # addresses of what `route.all_heads` makes
         self.sorted: dict[View, ExpertChain] = {}  # ids whose pairs are sorted by expert
         self.chains: list[ExpertChain] = []
+        self.guesses: list[Guess] = []  # their ops come behind all others, from `program_ops` on
+        self.program_ops = 0
         self.expert_tables: dict[str, list[tuple[int, np.ndarray]]] = {}  # of a stack: bytes skipped, if any, and the addresses
 
     # ---- emitting ----

@@ -39,16 +39,15 @@ from lacewing.program.ops import Op, View
 _PADDING = 16  # values of the widest register
 
 
-@RULES.rule(ops.Route)
-def lower_route(low: Lowering, op: ops.Route, rest: tuple[Op, ...]) -> None:
-    """The router, and the pairs sorted by expert for the linears that follow."""
+def route_op(low: Lowering, op: ops.Route) -> LoweredOp:
+    """The router itself."""
     experts, active = op.logits.width, op.ids.width
     room, groups = 4 * (experts + _PADDING), 8 * op.groups
     needed = 2 * room + max(room, groups)  # probabilities, scores, and what groups or SparseMixer work with
     if needed > SCRATCH_BYTES:
         least = f"the router needs {needed} bytes for {counted(experts, 'expert')}, more than the {SCRATCH_BYTES} of a thread"
         raise UnsupportedModelError(f"the CPU backend cannot run layer {op.layer}: {least}")
-    made = LoweredOp(
+    return LoweredOp(
         "experts.route.route", ROUTE, logits=low.at(op.logits), logits_stride=low.stride(op.logits), ids=low.at(op.ids),
         ids_stride=low.stride(op.ids), weights=low.at(op.weights), weights_stride=low.stride(op.weights), experts=experts,
         active=active, sigmoid=int(op.gating == "sigmoid"), bias=low.vector(op.bias) if op.bias else 0,
@@ -56,6 +55,13 @@ def lower_route(low: Lowering, op: ops.Route, rest: tuple[Op, ...]) -> None:
         scale=float_argument(op.scale), scales=low.vector(op.scales) if op.scales else 0,
         sparse=int(op.gating == "sparsemixer"), jitter=float_argument(op.jitter),
     )  # fmt: skip
+
+
+@RULES.rule(ops.Route)
+def lower_route(low: Lowering, op: ops.Route, rest: tuple[Op, ...]) -> None:
+    """The router, and the pairs sorted by expert for the linears that follow."""
+    made = route_op(low, op)
+    experts, active = op.logits.width, op.ids.width
     watched = WatchedRouter(op.layer, np.empty(0, np.int32), np.empty(0, np.float32), active, experts)
     low.routers.append(watched)
     made.set(watched_ids=watched.ids_address, watched_probabilities=watched.probabilities_address)

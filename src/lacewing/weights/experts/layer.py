@@ -1,0 +1,203 @@
+"""The experts of one layer: which ones are in its slots, and how those that are missing come."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+
+import numpy as np
+
+from lacewing.weights.experts.policy import Usage
+from lacewing.weights.experts.slots import SHARED, Check, Read, Slot, SlotPool, settle
+from lacewing.weights.experts.source import LayerSource, pages_of
+
+_NEARLY_ALL = 0.9  # of a layer's experts that a run uses: it will use nearly all of the next layer's as well
+
+
+class LayerExperts:
+    """The experts of one layer; an `ExpertSlots` of `backends/weights.py`. `following`: those of the layer that runs next."""
+
+    def __init__(self, pool: SlotPool, source: LayerSource, memory: Sequence[np.ndarray], active: int):
+        self._pool, self.clock, self.chosen = pool, pool.clock, pool.statistics.chosen
+        self._source, self.tiled = source, source.tiled
+        experts = self.experts = source.experts
+        self.addresses = {name: np.zeros(experts, np.int64) for name in source.stacks}
+        self.usage, self._wave = Usage(experts, active), max(1, min(active, pool.half))
+        self._slots = [Slot(each, index) for index, each in enumerate(memory)]
+        self._slot_of = np.full(experts, -1, np.int32)
+        self._expert_in = np.full(len(memory), -1, np.int32)
+        self.following: LayerExperts | None = None
+        self._guessed: dict[int, Read] = {}
+
+    @property
+    def counts(self) -> np.ndarray:
+        return self.usage.counts
+
+    def begin_run(self) -> int:
+        return self._pool.begin_run()
+
+    def end_run(self, tokens: int) -> None:
+        self._pool.end_run(tokens)
+
+    @property
+    def looks_ahead(self) -> bool:
+        return self._pool.trial is not None and self._pool.trial.wanted
+
+    def batches(
+        self, chosen: np.ndarray, few: bool, check: Check, meanwhile: Callable[[], None] | None = None
+    ) -> Iterator[np.ndarray]:
+        """The chosen experts, some at a time, when their addresses are there; those that a caller was given before may have gone.
+
+        Those in slots come while others are read. `few`: of a handful of tokens, each of which is likely to be followed by one that
+        uses the same; else experts come to free slots only, and those that are left pass through shared ones.
+        `meanwhile` is called once, when the first reads are under way. `check` is called while it waits, and may raise. Raises
+        ModelFormatError for a file that cannot be read.
+        """
+        there = self._slot_of[chosen] >= 0
+        hits, misses = chosen[there], chosen[~there]
+        self._pool.statistics.misses += len(misses)
+        waves, reads = self._waves(chosen, misses, few, check), deque[list[Read]]()
+        portion, certain = len(hits) if few else self._wave, not few and len(chosen) >= _NEARLY_ALL * self.experts
+        try:
+            self._begin_next(waves, reads)
+            if meanwhile is not None:
+                meanwhile()
+            while reads or len(hits):
+                if len(reads) < 2 and not self._begin_next(waves, reads) and certain and self.following is not None:
+                    certain = False
+                    self.following.expect(range(self.following.experts))
+                if len(hits) and (few or not reads or not all(read.is_there for read in reads[0])):
+                    yield hits[:portion]
+                    hits = hits[portion:]
+                else:
+                    yield self._finish(reads[0], check)
+                    self._release_shared(reads.popleft())
+        finally:
+            for each in reads:
+                self._release_shared(each)
+
+    def _waves(self, chosen: np.ndarray, misses: np.ndarray, few: bool, check: Check) -> Iterator[list[Read]]:
+        """What is read together: all of a handful of tokens at once, else so many that the next wave can be read meanwhile."""
+        guessed = self._pool.claim(self._guessed, misses.tolist())
+        if not len(misses):
+            return
+        try:
+            yield from self._begun(chosen, misses, guessed, few, check)
+        finally:  # abandoned before they were needed
+            for read in guessed.values():
+                self._pool.give(read.slot)
+
+    def _begun(
+        self, chosen: np.ndarray, misses: np.ndarray, guessed: dict[int, Read], few: bool, check: Check
+    ) -> Iterator[list[Read]]:
+        scores = self.usage.scores(int(self.clock[0]))
+        own = self._own_slots(chosen, scores, few)
+        if len(own) < len(misses):  # the most used ones stay
+            misses = misses[np.argsort(-scores[misses], kind="stable")]
+        stay, pass_on = np.sort(misses[: len(own)]), sorted(misses[len(own) :].tolist(), key=lambda expert: expert not in guessed)
+        size = len(stay) if few else self._wave
+        for first in range(0, len(stay), max(1, size)):
+            pairs = zip(stay[first : first + size].tolist(), own[first : first + size], strict=False)
+            yield [self._begin_own(expert, slot, guessed.pop(expert, None)) for expert, slot in pairs]
+        while pass_on:
+            begun = [guessed.pop(expert) for expert in pass_on[: self._pool.half] if expert in guessed]
+            wanted = pass_on[len(begun) : self._pool.half]
+            slots = self._pool.take(len(wanted), None if begun else check)
+            yield begun + [self._begin(expert, slot) for expert, slot in zip(wanted, slots, strict=False)]
+            del pass_on[: len(begun) + len(slots)]
+
+    def _own_slots(self, chosen: np.ndarray, scores: np.ndarray, few: bool) -> list[Slot]:
+        """Slots that may be filled: free ones, then those of experts that are not chosen, the least used first; if not `few`, only
+        of experts that were never used since the model was loaded."""
+        found, used = np.flatnonzero(self._expert_in < 0), self.counts[self._expert_in, 1] > 0
+        others = np.flatnonzero((self._expert_in >= 0) & ~np.isin(self._expert_in, chosen) & (few | ~used))
+        found = np.concatenate([found, others[np.argsort(scores[self._expert_in[others]], kind="stable")]])
+        return [slot for slot in map(self._slots.__getitem__, found.tolist()) if not self._pool.is_busy(slot)]
+
+    def _begin_next(self, waves: Iterator[list[Read]], reads: deque[list[Read]]) -> bool:
+        """Whether there was another wave."""
+        if wave := next(waves, None):
+            reads.append(wave)
+        return wave is not None
+
+    def _begin(self, expert: int, slot: Slot) -> Read:
+        which, parts, at = self._source.reads(expert), list[Future[None]](), 0
+        for part in which.parts:
+            region = slot.memory[at : at + pages_of(part)]
+            parts.append(self._pool.reader.submit(part, region))
+            at += region.nbytes
+        self._pool.keep_busy(slot, parts)
+        return Read(expert, slot, which, parts)
+
+    def _begin_own(self, expert: int, slot: Slot, guessed: Read | None) -> Read:
+        """In place of whoever is there. What was guessed has a shared slot, which changes places with this one if it can."""
+        self._forget(int(self._expert_in[slot.own]))
+        if guessed is None:
+            return self._begin(expert, slot)
+        if guessed.slot.memory.nbytes != slot.memory.nbytes:
+            return guessed._replace(stays=slot)
+        self._pool.give(Slot(slot.memory, SHARED))
+        self._slots[slot.own] = Slot(guessed.slot.memory, slot.own)
+        return guessed._replace(slot=self._slots[slot.own])
+
+    def _forget(self, expert: int) -> None:
+        """It is on the disk alone from now on."""
+        if expert >= 0:
+            self._expert_in[self._slot_of[expert]] = -1
+            self._slot_of[expert] = -1
+            for addresses in self.addresses.values():
+                addresses[expert] = 0
+
+    def _finish(self, reads: list[Read], check: Check) -> np.ndarray:
+        """Wait for a wave; its ids."""
+        began = time.perf_counter()
+        for read in reads:
+            self._pool.statistics.nbytes += self._arrive(read, check)
+            self._pool.statistics.reads += len(read.parts)
+        self._pool.statistics.waited += time.perf_counter() - began
+        return np.array([read.expert for read in reads], np.int64)
+
+    def _arrive(self, read: Read, check: Check) -> int:
+        """Wait for an expert, and tell where it is; the bytes that were read."""
+        for part, which in zip(read.parts, read.which.parts, strict=True):
+            settle(part, which.path, check)
+            part.result()
+        self._pool.arrived(read.slot)
+        slot = read.stays or read.slot
+        if read.stays is not None:
+            slot.memory[:] = read.slot.memory[: slot.memory.nbytes]
+        for addresses, start in zip(self.addresses.values(), read.which.starts, strict=True):
+            addresses[read.expert] = slot.address + start
+        if slot.own != SHARED:
+            self._slot_of[read.expert], self._expert_in[slot.own] = slot.own, read.expert
+        return sum(part.nbytes for part in read.which.parts)
+
+    def _release_shared(self, reads: list[Read]) -> None:
+        """Shared slots are for others now."""
+        for read in reads:
+            if read.slot.own == SHARED:
+                self._pool.give(read.slot)
+                for addresses in self.addresses.values() if read.stays is None else ():
+                    addresses[read.expert] = 0
+
+    # before they are chosen
+
+    def expect(self, experts: Sequence[int], counted: bool = False) -> None:
+        """Begin to read those of the experts that are missing, in this order, into shared slots that are free: this layer is likely
+        to choose them when it runs next. `counted`: as guesses, in the statistics."""
+        self._pool.drop_guess()
+        missing = [expert for expert in experts if self._slot_of[expert] < 0]
+        slots = self._pool.take(min(len(missing), self._pool.half))
+        for expert, slot in zip(missing, slots, strict=False):
+            self._guessed[expert] = self._begin(expert, slot)
+        self._pool.keep_guess(self._guessed, counted)
+
+    def begin_in(self, index: int, expert: int) -> Read:
+        """Begin to read an expert into a slot of the layer that is free; for `arrived`."""
+        return self._begin(expert, self._slots[index])
+
+    def arrived(self, read: Read, check: Check) -> int:
+        """Wait for what `begin_in` began; its bytes."""
+        return self._arrive(read, check)

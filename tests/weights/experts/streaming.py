@@ -1,0 +1,40 @@
+"""Streamed steps without an engine, for the tests beside this file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lacewing.backends import init_backend
+from lacewing.backends.batch import StepLimits
+from lacewing.backends.step import Step
+from lacewing.formats import open_checkpoint
+from lacewing.models import open_model
+from lacewing.weights import WeightStore
+from lacewing.weights.experts import SlotCount, stacks_of
+from lacewing.weights.experts.cache import StreamOptions
+from tests.paged import with_pages
+
+
+def opened(
+    path: Path,
+    slots: int | tuple[int, int] | None = None,
+    *,
+    threads: int = 2,
+    rows: int = 1,
+    residency: str = "streamed",
+    look_ahead: bool = False,
+    history: Path | None = None,
+) -> tuple[Step, WeightStore]:
+    """`slots`: of each layer, at least what a token needs, with two that are shared, or both numbers; None: not streamed."""
+    spec = open_model(open_checkpoint(path))
+    store = WeightStore(spec.tensors)
+    if slots is not None:
+        mixed = stacks_of(spec.program)
+        least = max(active for _, active in mixed)
+        count = SlotCount(*slots) if isinstance(slots, tuple) else SlotCount(max(slots, least), 2)
+        store.slot(mixed, count, (), StreamOptions(history, look_ahead))
+        store.set_residency(residency)
+    elif residency == "eager":
+        store.set_residency(residency)
+    limits = StepLimits(spec.context, rows=rows, look_ahead=look_ahead)
+    return with_pages(init_backend("cpu", threads).compile(spec.program, store, limits)), store
