@@ -62,6 +62,13 @@ class Struct:
     values: tuple[int | float, ...]
 
 
+@dataclass(frozen=True)
+class Joined:
+    """Arguments that a kernel takes as one, such as a view and numbers."""
+
+    parts: tuple[Any, ...]
+
+
 class StepInputs:
     """The inputs of the run."""
 
@@ -123,6 +130,8 @@ class Addresses:
             return struct.pack("<Q10i", self.step, *words)
         if isinstance(value, Outs):
             return self._outs(value)
+        if isinstance(value, Joined):
+            return b"".join(map(self.packed, value.parts))
         if isinstance(value, Struct):
             return b"".join(map(_number, value.values))
         raise BackendError(f"no kernel takes a {type(value).__name__}")

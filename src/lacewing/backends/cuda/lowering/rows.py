@@ -8,6 +8,7 @@ import numpy as np
 
 from lacewing.backends.cuda.arguments import STEP, Pointer, Store, Struct, blocks
 from lacewing.backends.cuda.lowering.compiler import RULES, Compiler
+from lacewing.backends.cuda.lowering.heads import lower_heads
 from lacewing.backends.cuda.lowering.launches import Grid
 from lacewing.backends.gpu.turns import fixed_turns
 from lacewing.errors import UnsupportedModelError
@@ -28,7 +29,8 @@ def embed(compiler: Compiler, op: ops.Embed) -> None:
 
 @RULES.rule(ops.Norm)
 def norm(compiler: Compiler, op: ops.Norm) -> None:
-    _norm(compiler, op, None, 1.0)
+    if not lower_heads(compiler):
+        _norm(compiler, op, None, 1.0)
 
 
 @RULES.rule(ops.AddNorm)
@@ -49,6 +51,8 @@ def _norm(compiler: Compiler, op: ops.Norm, add: View | None, scale: float) -> N
 
 @RULES.rule(ops.Rope)
 def rope(compiler: Compiler, op: ops.Rope) -> None:
+    if lower_heads(compiler):
+        return
     pairs = len(op.rope.frequencies)
     turns = compiler.constant(fixed_turns(op.rope.frequencies))
     arguments = [

@@ -21,6 +21,18 @@ __device__ __forceinline__ u32* row_at(const Step& step, u32* base, const Pages&
   return base + (size_t)page * pages.page_words + rows.at + (size_t)(head * 128 + (position & 127)) * rows.words;
 }
 
+// four codes of a block of 32 values, of which each lane has one, as GGUF's Q8_0 rounds them: halves away from zero; the scale is stored
+__device__ __forceinline__ u32 q8_word(float value, unsigned short* scale_at) {
+  u32 size = __float_as_uint(value) & 0x7FFFFFFFu;  // compared as integers, a NaN is the largest, and shows
+  for (int n = 16; n > 0; n >>= 1) size = max(size, __shfl_xor_sync(ALL, size, n));
+  float scale = __uint_as_float(size) / 127.0f, code = scale > 0.0f ? value * (1.0f / scale) : 0.0f;
+  u32 word = ((u32)(int)truncf(code + copysignf(0.5f, code)) & 0xFFu) << (threadIdx.x % 4 * 8);
+  word |= __shfl_xor_sync(ALL, word, 1);
+  word |= __shfl_xor_sync(ALL, word, 2);
+  if (threadIdx.x % WARP == 0) *scale_at = half_bits(scale);
+  return word;
+}
+
 // values of a word: 2, 1 or 4
 template <Precision P>
 __device__ constexpr int in_word() {

@@ -30,19 +30,12 @@ extern "C" __global__ void __launch_bounds__(THREADS) write_kv(Step step, View k
       to[w] = half_bits(value_at(values, 2 * w, rows.width)) | half_bits(value_at(values, 2 * w + 1, rows.width)) << 16;
     }
   } else {
-    // blocks of 32 values, as GGUF's Q8_0 rounds them: halves away from zero
-    u32 scales = 0;
-    for (int block = 0; block < rows.width / 32; block++) {
-      float value = values[block * 32 + lane];
-      u32 size = __float_as_uint(value) & 0x7FFFFFFFu;  // compared as integers, a NaN is the largest, and shows
-      for (int n = 16; n > 0; n >>= 1) size = max(size, __shfl_xor_sync(ALL, size, n));
-      float scale = __uint_as_float(size) / 127.0f, code = scale > 0.0f ? value * (1.0f / scale) : 0.0f;
-      u32 byte = (u32)(int)truncf(code + copysignf(0.5f, code)) & 0xFFu, word = byte << (lane % 4 * 8);
-      word |= __shfl_xor_sync(ALL, word, 1);
-      word |= __shfl_xor_sync(ALL, word, 2);
+    int blocks = rows.width / 32;
+    unsigned short* scales = (unsigned short*)(to + rows.value_words);
+    for (int block = 0; block < blocks; block++) {
+      u32 word = q8_word(values[block * 32 + lane], scales + block);
       if (lane % 4 == 0) to[block * 8 + lane / 4] = word;
-      scales = block & 1 ? scales | half_bits(scale) << 16 : half_bits(scale);
-      if (lane == 0 && (block & 1 || block + 1 == rows.width / 32)) to[rows.value_words + block / 2] = scales;
     }
+    if (lane == 0 && blocks & 1) scales[blocks] = 0;
   }
 }

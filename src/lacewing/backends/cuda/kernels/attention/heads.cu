@@ -1,0 +1,81 @@
+// Norm and rotation of the heads of queries, keys and values, and the way of keys and values into the page: a block a head of one of
+// them. Grid: heads of all three, tokens.
+//! KV f16 f32 q8_0
+//! threads 128
+#include "pages.cuh"
+#include "turn.cuh"
+
+#define WIDEST 1024  // values of a head
+
+// `normed`: 1 before the rotation, 2 behind it. `store`: 1 keys, 2 values.
+struct Chain {
+  View at;
+  int heads, width, normed, pairs, start, adjacent, store, spare;
+  float eps, offset, magnitude, spare_float;
+};
+
+__device__ void norm(float* values, const Chain& c, const float* weight) {
+  float sum = 0.0f;
+  for (int i = threadIdx.x; i < c.width; i += THREADS) sum += values[i] * values[i];
+  float size = 1.0f / sqrtf(block_sum(sum) / c.width + c.eps);
+  for (int i = threadIdx.x; i < c.width; i += THREADS) values[i] = values[i] * size * (weight ? weight[i] + c.offset : 1.0f);
+  __syncthreads();
+}
+
+__device__ void rotate(float* values, const Chain& c, const uint2* turns, u32 position) {
+  for (int i = threadIdx.x; i < c.pairs; i += THREADS) {
+    float *first = values + c.start + (c.adjacent ? 2 * i : i), *second = first + (c.adjacent ? 1 : c.pairs);
+    float2 turn = turned(position, turns[i]);
+    float cosine = turn.x * c.magnitude, sine = turn.y * c.magnitude, a = *first, b = *second;
+    *first = a * cosine - b * sine;
+    *second = a * sine + b * cosine;
+  }
+  __syncthreads();
+}
+
+// zeros stand behind the last value of a row
+__device__ void keep(u32* to, const Rows& rows, const float* values) {
+  auto value = [&](int i) { return i < rows.width ? values[i] : 0.0f; };
+  if (KV == f32) {
+    for (int w = threadIdx.x; w < rows.value_words; w += THREADS) to[w] = __float_as_uint(value(w));
+  } else if (KV == f16) {
+    for (int w = threadIdx.x; w < rows.value_words; w += THREADS) to[w] = half_bits(value(2 * w)) | half_bits(value(2 * w + 1)) << 16;
+  } else {
+    int lane = threadIdx.x % WARP, blocks = rows.width / 32;
+    unsigned short* scales = (unsigned short*)(to + rows.value_words);
+    for (int block = threadIdx.x / WARP; block < blocks; block += THREADS / WARP) {
+      u32 word = q8_word(values[block * 32 + lane], scales + block);
+      if (lane % 4 == 0) to[block * 8 + lane / 4] = word;
+    }
+    if (threadIdx.x == 0 && blocks & 1) scales[blocks] = 0;
+  }
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS)
+    heads(Step step, Chain q, Chain k, Chain v, const float* q_weight, const float* k_weight, const float* v_weight, const uint2* q_turns,
+          const uint2* k_turns, u32* const* store, Pages pages) {
+  __shared__ float values[WIDEST];
+  int head = blockIdx.x, t = blockIdx.y;
+  Chain c = q;
+  const float* weight = q_weight;
+  const uint2* turns = q_turns;
+  if (head >= q.heads) {
+    head -= q.heads;
+    c = k, weight = k_weight, turns = k_turns;
+    if (head >= k.heads) head -= k.heads, c = v, weight = v_weight, turns = nullptr;
+  }
+  float* from = c.at.row(t) + head * c.width;
+  u32 position = step.position(t);
+  for (int i = threadIdx.x; i < c.width; i += THREADS) values[i] = from[i];
+  __syncthreads();
+  if (c.normed == 1) norm(values, c, weight);
+  if (c.pairs) rotate(values, c, turns, position);
+  if (c.normed == 2) norm(values, c, weight);
+  if (c.normed || c.pairs) {
+    for (int i = threadIdx.x; i < c.width; i += THREADS) from[i] = values[i];
+  }
+  if (c.store) {
+    const Rows& rows = c.store == 1 ? pages.keys : pages.values;
+    keep(row_at(step, *store, pages, rows, step.row(t), head, position), rows, values);
+  }
+}
