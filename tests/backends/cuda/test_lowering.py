@@ -107,7 +107,7 @@ def test_memory_that_is_missing_is_given_back_and_told(tmp_path: Path) -> None:
     small = Device(RecordingDriver((7, 5), most_bytes=2**20), 0)
     with pytest.raises(OutOfMemoryError, match="the GPU has no memory left for"):
         open_step(path, None, CudaBackend(small), chunk=64)
-    assert small.allocated == 0
+    assert small.allocated == 0 and not small.held and not small.driver.memory_of  # type: ignore[attr-defined]
     small.close()
 
 

@@ -70,7 +70,7 @@ class CudaBackend(Backend):
                 progress("bringing weights to the GPU", min(done, total), total)
 
         with self.device.lock:
-            before = self.device.buffers
+            before = self.device.held
             try:
                 uploader = Uploader(self.device, tell)
                 try:

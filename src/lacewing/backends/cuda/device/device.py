@@ -70,6 +70,8 @@ class Pinned:
         return self.bytes[:nbytes]
 
     def close(self) -> None:
+        """Again, or on a lost device: nothing."""
+        self._device.forget(self)
         if self._address and not self._device.lost:
             self._device.enter()
             self._device.driver.host_free(self._address)
@@ -95,7 +97,7 @@ class Device:
         self._compiling: dict[tuple[object, ...], Future[bytes]] = {}
         self._functions: weakref.WeakValueDictionary[tuple[object, ...], Function] = weakref.WeakValueDictionary()
         self._recent: deque[Function] = deque(maxlen=RECENT)
-        self._buffers: dict[int, tuple[Buffer, int]] = {}  # with the thread that made them
+        self._held: dict[int, tuple[Buffer | Pinned, int]] = {}  # what was made and not freed, with the thread that made it
         self.allocated = 0  # bytes
 
     def enter(self) -> None:
@@ -120,13 +122,13 @@ class Device:
         size = max(256, -(-nbytes // 256) * 256)
         address = self.guarded(lambda: self.driver.alloc(size, f"{label} ({format_bytes(size)})"))
         made = Buffer(address, size, label)
-        self._buffers[id(made)] = made, threading.get_ident()
+        self._held[id(made)] = made, threading.get_ident()
         self.allocated += size
         return made
 
     def free(self, buffer: Buffer) -> None:
         """When the work that uses it is done. Again, or on a lost device: nothing."""
-        if self._buffers.pop(id(buffer), None) is None:
+        if not self.forget(buffer):
             return
         self.allocated -= buffer.size
         if not self.lost:
@@ -135,16 +137,26 @@ class Device:
         buffer.address = 0
 
     @property
-    def buffers(self) -> list[Buffer]:
-        """All that were not freed."""
-        return [buffer for buffer, _ in list(self._buffers.values())]
+    def held(self) -> list[Buffer | Pinned]:
+        """All memory that was not freed, the host's among it."""
+        return [each for each, _ in list(self._held.values())]
 
-    def free_since(self, before: list[Buffer]) -> None:
-        """Free what this thread has made since `buffers` was `before`, for work that failed half way."""
-        kept, me = {id(buffer) for buffer in before}, threading.get_ident()
-        for buffer, maker in list(self._buffers.values()):
-            if id(buffer) not in kept and maker == me:
-                self.free(buffer)
+    def forget(self, each: Buffer | Pinned) -> bool:
+        """It is freed now; whether it was held."""
+        return self._held.pop(id(each), None) is not None
+
+    def free_since(self, before: list[Buffer | Pinned]) -> None:
+        """Free what this thread has made since `held` was `before`, for work that failed half way."""
+        kept, me = {id(each) for each in before}, threading.get_ident()
+        for each, maker in list(self._held.values()):
+            if id(each) not in kept and maker == me:
+                self._free(each)
+
+    def _free(self, each: Buffer | Pinned) -> None:
+        if isinstance(each, Pinned):
+            each.close()
+        else:
+            self.free(each)
 
     def write(self, buffer: Buffer, offset: int, data: np.ndarray) -> None:
         """Behind all that was launched; the array may be used again at once."""
@@ -179,7 +191,9 @@ class Device:
 
     def pinned(self, nbytes: int) -> Pinned:
         """Memory of the host that the device copies from and to by itself."""
-        return Pinned(self, nbytes)
+        made = Pinned(self, nbytes)
+        self._held[id(made)] = made, threading.get_ident()
+        return made
 
     def free_bytes(self) -> int:
         """What the driver would still give."""
@@ -260,8 +274,8 @@ class Device:
         """Give everything back; what was made on the device is useless afterwards."""
         self.unprepare()
         self._compilers.shutdown()
-        for buffer in self.buffers:
-            self.free(buffer)
+        for each in self.held:
+            self._free(each)
         if not self.lost:
             self.enter()
             self.driver.close_stream(self.stream)
