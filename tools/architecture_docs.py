@@ -55,6 +55,7 @@ MISSING_HEAD = """
 ## What is not here
 
 What `lacewing info` says of them: the names that GGUF files and `config.json` use, by what they need that is not here.
+[Two of them](next-architectures.md) are described block by block.
 
 | needs | architectures |
 |---|---|

@@ -14,7 +14,7 @@ from lacewing.models import architectures
 from lacewing.models.architecture import Architecture
 from lacewing.models.blocks.decoder import build_program
 from lacewing.models.config import ModelConfig, check_config
-from lacewing.models.missing import missing_blocks
+from lacewing.models.missing import DESCRIBED, missing_blocks
 from lacewing.models.names import PREDICTION, in_the_words_of_a_directory, is_ignored, part_of, translate, usual_name
 from lacewing.models.readers.gguf import ROPE_TENSORS, read_gguf
 from lacewing.models.readers.huggingface import read_huggingface, text_config
@@ -73,6 +73,7 @@ def find_architecture(name: str, where: str) -> Architecture:
             return row
     lacking = missing_blocks(name)
     problem = f"is not here yet: it needs {' and '.join(lacking)}" if lacking else "is not known"
+    problem += " (docs/next-architectures.md describes them)" if name in DESCRIBED else ""
     raise UnsupportedModelError(f"{where}: architecture '{shown(name)}' {problem}; this version runs {', '.join(known)}")
 
 
