@@ -38,7 +38,10 @@ def with_keys(checkpoint: Checkpoint, **changes) -> Checkpoint:
             {"model_type": "bert"},
             r"'bert' is not here yet: it needs attention without .* (an encoder); this version runs .*deepseek2",
         ),
-        ({"model_type": "deepseek_v4"}, r"hyper-connections .* token ids .*\(docs/next-architectures.md describes them\)"),
+        (
+            {"model_type": "deepseek_v4"},
+            "DeepSeek V3.2, hyper-connections .* and a SwiGLU .*(docs/next-architectures.md describes them)",
+        ),
         ({"model_type": "rwkv7"}, "'rwkv7' is not here yet: it needs the time mixing of RWKV-7; this version runs"),
         ({"model_type": None}, "no model_type"),
         ({"model_type": "../../evil"}, "'../../evil' is not known; this version"),

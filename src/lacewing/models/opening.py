@@ -72,7 +72,8 @@ def find_architecture(name: str, where: str) -> Architecture:
         if name in (row.name, *row.also):
             return row
     lacking = missing_blocks(name)
-    problem = f"is not here yet: it needs {' and '.join(lacking)}" if lacking else "is not known"
+    needs = " and ".join(filter(None, (", ".join(lacking[:-1]), *lacking[-1:])))
+    problem = f"is not here yet: it needs {needs}" if lacking else "is not known"
     problem += " (docs/next-architectures.md describes them)" if name in DESCRIBED else ""
     raise UnsupportedModelError(f"{where}: architecture '{shown(name)}' {problem}; this version runs {', '.join(known)}")
 
