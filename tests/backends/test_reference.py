@@ -436,7 +436,7 @@ def test_facts_rebind_and_close(step):
 
 def test_backends_are_found_by_name():
     assert {"cpu", "reference"} <= set(known_backends())
-    with pytest.raises(OptionError, match="'tpu', which does not exist; there are auto, cpu, reference"):
+    with pytest.raises(OptionError, match="'tpu', which does not exist; there are auto, cpu, cuda, reference"):
         init_backend("tpu")
 
 
@@ -450,7 +450,7 @@ def test_auto_takes_the_first_that_works(monkeypatch):
     monkeypatch.setattr(backends, "_open", lambda name, *rest: (opened if name == "reference" else fail)(name, *rest))
     assert init_backend().name == "reference"
     monkeypatch.setattr(backends, "_open", fail)
-    words = "no backend works here; webgpu: no webgpu here; cpu: no cpu here; reference: no reference here"
+    words = "no backend works here; cuda: no cuda here; webgpu: no webgpu here; cpu: no cpu here; reference: no reference here"
     with pytest.raises(BackendError, match=words):
         init_backend("auto")
 
