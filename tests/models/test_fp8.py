@@ -17,12 +17,12 @@ from lacewing.quants.fp8 import VALUES
 from lacewing.weights.store import WeightStore
 from tests.checkpoint_files import as_bytes
 from tests.checkpoints import config_of, prompt_of, tiny, weights_of
-from tests.models.running import run
+from tests.models.running import open_step, run
 from tests.models.test_refusals import with_config
 from tests.paged import with_pages
 
 BLOCK = (8, 16)
-KEPT = ("embed", "norm", "lm_head", "mlp.gate.", "bias", "weights_proj")  # what stays in BF16 or F32
+KEPT = ("embed", "norm", "lm_head", "mlp.gate.", "moe.gate.", "bias", "weights_proj")  # what stays in BF16 or F32
 POSITIVE = VALUES[:0x7F]
 
 
@@ -59,11 +59,14 @@ def both_forms(folder, block, name="deepseek3"):
         if any(part in name for part in KEPT):
             entries[name], plain[name] = ("F32", value, as_bytes(value, "F32")), value
             continue
-        scales = factors(value, block)
-        data = quantised(value, scales, block)
+        members = value.reshape(-1, *value.shape[-2:])  # of a stack, else one
+        scales = np.stack([factors(member, block) for member in members])
+        data = np.stack([quantised(*pair, block) for pair in zip(members, scales, strict=True)])
+        values = np.stack([VALUES[codes] * spread(each, codes.shape, block) for codes, each in zip(data, scales, strict=True)])
+        scales = scales.reshape(*value.shape[:-2], *scales.shape[1:])
         entries[name] = ("F8_E4M3", value, data.tobytes())
         entries[f"{name}_scale_inv"] = ("F32", scales, as_bytes(scales, "F32"))
-        plain[name] = VALUES[data] * spread(scales, value.shape, block)
+        plain[name] = values.reshape(value.shape)
     write(exact, {name: ("F32", value, as_bytes(value, "F32")) for name, value in plain.items()})
     write(small, entries)
     quantisation = {"quant_method": "fp8", "fmt": "e4m3", "weight_block_size": list(block), "activation_scheme": "dynamic"}
@@ -90,6 +93,17 @@ def test_logits_are_those_of_the_same_numbers_in_f32(folders, residency):
         store.set_residency(residency)
         step = with_pages(init_backend("reference").compile(spec.program, store, StepLimits(spec.context)))
         found.append(run(step, prompt_of("deepseek3")))
+    np.testing.assert_allclose(found[1], found[0], atol=1e-4)
+
+
+@pytest.mark.parametrize("backend", ["reference", "cpu"])
+def test_stacked_experts_have_stacked_factors(backend, tmp_path):
+    """As Step 3.5 is published."""
+    found = []
+    for folder in both_forms(tmp_path, BLOCK, "step35"):
+        spec, step = open_step(folder, None, init_backend(backend, 2))
+        assert (spec.tensors["blk.1.ffn_up_exps.weight"].scales is not None) == bool(found)
+        found.append(run(step, prompt_of("step35")))
     np.testing.assert_allclose(found[1], found[0], atol=1e-4)
 
 
