@@ -60,18 +60,17 @@ def test_what_cannot_be_packed(lacewing, path, tiny_path, tmp_path):
 
 
 def test_an_interrupt_while_the_disk_hangs(lacewing, path, monkeypatch):
-    hang, pressed = threading.Event(), []
+    begun, hang, pressed = threading.Event(), threading.Event(), []
 
     def press():
+        begun.wait(20)
         pressed.append(time.perf_counter())
         os.kill(os.getpid(), signal.SIGINT)
 
-    def read(*_):
-        if not pressed:
-            threading.Timer(0.1, press).start()
-        hang.wait(10)
-
-    monkeypatch.setattr(ExpertReader, "_read", read)
+    monkeypatch.setattr(ExpertReader, "_read", lambda *_: (begun.set(), hang.wait(20)))
+    pressing = threading.Thread(target=press)
+    pressing.start()
     code, _, _ = lacewing("pack", path)
+    pressing.join()
     assert code == 130 and time.perf_counter() - pressed[0] < 1  # 0.3 where nothing else runs
     hang.set()

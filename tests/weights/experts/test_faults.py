@@ -117,7 +117,7 @@ def test_an_interrupt_while_the_disk_hangs(model, expected, monkeypatch):
     hang, pressed = Hang(monkeypatch), []
 
     def press():
-        hang.begun.wait(10)
+        hang.begun.wait(20)
         pressed.append(time.perf_counter())
         os.kill(os.getpid(), signal.SIGINT)
 
