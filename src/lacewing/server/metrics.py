@@ -63,6 +63,7 @@ HELP = {
     "lacewing_expert_hits_total": "experts of a streamed model that were in RAM when a router chose them, counted in each layer",
     "lacewing_expert_misses_total": "experts of a streamed model that were read from disk when a router chose them, counted in "
     "each layer",
+    "lacewing_expert_reads_total": "reads that a streamed model has made for experts: one each from a pack, else up to three",
     "lacewing_expert_read_bytes_total": "bytes of experts that a streamed model has read from disk",
     "lacewing_expert_wait_seconds_total": "time that runs of a streamed model have waited for experts from disk",
     "lacewing_expert_warmed_total": "experts of a streamed model that came from its usage history before the first prompt",
@@ -267,6 +268,7 @@ def _engine(families: _Families, served: Served, loads: ExpertLoads | None) -> N
         use = experts.statistics
         families.add("lacewing_expert_hits_total", use.hits, model=name)
         families.add("lacewing_expert_misses_total", use.misses, model=name)
+        families.add("lacewing_expert_reads_total", use.reads, model=name)
         families.add("lacewing_expert_read_bytes_total", use.nbytes, model=name)
         families.add("lacewing_expert_wait_seconds_total", use.waited, model=name)
         families.add("lacewing_expert_warmed_total", use.warmed, model=name)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from lacewing.errors import Cancelled
 from lacewing.formats.checkpoint import Identity
-from lacewing.options import format_bytes
+from lacewing.options import counted, format_bytes
 from lacewing.weights.experts.history import History, model_key
 from lacewing.weights.experts.layer import LayerExperts
 from lacewing.weights.experts.pack import Pack
@@ -127,12 +127,13 @@ class ExpertCache:
 
     def __str__(self) -> str:
         found, experts = self.statistics, max((layer.experts for layer in self.layers), default=0)
-        told = f"streamed: of each of {len(self.layers)} layers {min(self.slots.layer, experts)} of {experts} experts are in RAM"
+        kind = "streamed" if self.pack is None else "streamed from a pack"
+        told = f"{kind}: of each of {len(self.layers)} layers {min(self.slots.layer, experts)} of {experts} experts are in RAM"
         if self.warm_start is not None:
             so_far = "so far" if self.warm_start.running else "before the first prompt"
             told += f"; {found.warmed} experts ({format_bytes(found.warmed_bytes)}) came from its usage history {so_far}"
         if found.hit_rate is not None:
-            told += f"; hit rate {found.hit_rate:.0%}; {format_bytes(found.nbytes)} were read from the disk, "
+            told += f"; hit rate {found.hit_rate:.0%}; {format_bytes(found.nbytes)} were read in {counted(found.reads, 'read')}, "
             told += f"and runs waited {found.waited:.1f} s for it"
         if self.pool.trial is not None:
             told += f"; look-ahead: {found.guessed_right} of {found.guessed} guesses were right, "

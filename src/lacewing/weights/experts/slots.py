@@ -181,7 +181,9 @@ class SlotPool:
     def drop_guess(self) -> None:
         """Reads that have not begun never will; the slots are free when the others have ended."""
         for read in self._guess.values():
-            nbytes = sum(part.nbytes for part, done in zip(read.which.parts, read.parts, strict=True) if not done.cancel())
+            begun = [part.nbytes for part, done in zip(read.which.parts, read.parts, strict=True) if not done.cancel()]
+            nbytes = sum(begun)
+            self.statistics.reads += len(begun)
             self.statistics.nbytes += nbytes
             self.statistics.wasted_bytes += nbytes
             self.give(read.slot)
