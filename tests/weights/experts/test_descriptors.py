@@ -53,7 +53,7 @@ def test_few_descriptors_read_many_files(paths, direct, monkeypatch):
             assert (memory[number, 100:4600] == number).all()
         assert opened() - before <= 3
     reader.close()
-    assert opened() == before
+    assert opened() <= before
 
 
 def test_the_one_that_was_used_longest_ago_is_closed(paths):

@@ -141,12 +141,12 @@ def damaged(target, change):
     ],
 )
 def test_what_is_no_whole_pack(path, change, problem):
-    target = packed(path)
+    target, plan = packed(path), planned(path)[0]
     damaged(target, change)
     with pytest.raises(ModelFormatError, match=problem):
-        open_pack(target, planned(path)[0])
-    _, cache, (notice,) = logits(path)
-    assert cache.pack is None and problem in notice
+        open_pack(target, plan)
+    found = find_pack([target], lambda: plan)
+    assert found.pack is None and problem in found.problem and str(target) in found.problem
 
 
 def test_kernels_of_another_cpu(path, monkeypatch):
