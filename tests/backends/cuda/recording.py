@@ -96,7 +96,9 @@ class RecordingDriver(Driver):
         self.sizes[name] = parameter_sizes(code, name)
         return None, name
 
-    def launch(self, function: Any, grid: tuple[int, int, int], threads: int, shared: int, stream: Any, arguments: int) -> None:
+    def launch(
+        self, function: Any, grid: tuple[int, int, int], threads: int, shared: int, stream: Any, arguments: int, early: bool = False
+    ) -> None:
         sizes = self.sizes[function]
         pointers = (ctypes.c_void_p * len(sizes)).from_address(arguments)
         values = tuple(ctypes.string_at(at, size) for at, size in zip(pointers, sizes, strict=True))

@@ -22,6 +22,8 @@ from lacewing.backends.reference import attention  # noqa: F401  # its rules
 from lacewing.backends.reference.ops import RULES as REFERENCE
 from lacewing.errors import BackendError, DeviceLostError, OutOfMemoryError
 from lacewing.program import ops
+from tests import paged
+from tests.backends.cpu.single_ops import Case, normal, random_weight
 from tests.backends.cuda.recording import RecordingDriver
 from tests.checkpoints import CONTEXTS, prompt_of, tiny
 from tests.models.running import open_step, run
@@ -149,3 +151,30 @@ def test_a_lost_device_says_so(tmp_path: Path) -> None:
     with pytest.raises(DeviceLostError, match="recording GPU was lost"):
         run(step, prompt_of("llama"))
     step.close()
+
+
+@pytest.mark.parametrize(
+    ("arch", "expected"),
+    [
+        ((7, 5), ["quantise gemv_bytes", "gemv", "gemm"]),
+        ((9, 0), ["quantise gemv_bytes", "half_rows gemm_few", "half_rows gemm_wgmma"]),
+    ],
+    ids=str,
+)
+def test_products_are_chosen_by_tokens_and_card(arch: tuple[int, int], expected: list[str]) -> None:
+    """Of a quantised weight, for one token, a few and many; the identity logits behind it are plain."""
+    x, out = ops.Buffer("x", 64).view(), ops.Buffer("out", 40).view()
+    case = Case((ops.Linear(x, ("w",), (out,)),), normal(64, 64), out, {"w": random_weight("w", "Q4_0", 40, 64)})
+    on = Device(RecordingDriver(arch), 0)
+    step = case.step(CudaBackend(on), 64, 1)  # type: ignore[arg-type]  # any backend will do
+    driver, found = on.driver, []
+    assert isinstance(driver, RecordingDriver)
+    for tokens in (1, 5, 64):
+        driver.launched.clear()
+        ids = np.arange(tokens)
+        paged.run(step, ids, [0] * tokens, ids, ids[-1:])
+        names = [name for name, *_ in driver.launched]
+        found.append(" ".join(names[1:-1]))
+    step.close()
+    on.close()
+    assert found == expected

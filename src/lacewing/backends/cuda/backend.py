@@ -54,7 +54,9 @@ class CudaBackend(Backend):
         pages = tuple(len(group.members) * state_bytes(group.state) for group in program.groups)
         largest = max((self.stored_bytes(weights[name]) for name in program.weights.keys() - program.tables), default=0)
         staging = capacity_for(largest) if largest else 0
-        return replace(common, group_bytes=pages, buffer_bytes=buffer_bytes(program, limits), staging_bytes=staging)
+        return replace(
+            common, group_bytes=pages, buffer_bytes=buffer_bytes(program, limits, self.device.processors), staging_bytes=staging
+        )
 
     def compile(
         self, program: Program, weights: Mapping[str, WeightView], limits: StepLimits, progress: Progress | None = None

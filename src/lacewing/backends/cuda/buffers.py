@@ -5,6 +5,8 @@ from __future__ import annotations
 from lacewing.backends.batch import StepLimits
 from lacewing.backends.cuda.lowering.attention import Splits
 from lacewing.backends.cuda.lowering.compiler import logit_rows
+from lacewing.backends.cuda.lowering.inputs import input_bytes
+from lacewing.backends.cuda.lowering.products import split_sizes
 from lacewing.backends.cuda.lowering.selection import score_bytes
 from lacewing.backends.cuda.lowering.transfer import transfer_bytes
 from lacewing.backends.cuda.step.choice import argmax_bytes, top_k_bytes
@@ -15,12 +17,13 @@ from lacewing.program.ops import Attention
 from lacewing.program.program import Program
 
 
-def buffer_bytes(program: Program, limits: StepLimits) -> int:
-    """Activations, logits, the choice, sums of attention, scores of an index, what is transferred, inputs."""
+def buffer_bytes(program: Program, limits: StepLimits, processors: int) -> int:
+    """Activations in all forms, logits, the choice, sums of splits and attention, scores of an index, transfers, inputs."""
     rows, vocabulary = logit_rows(program, limits), program.vocab_size
     total = 4 * rows * vocabulary + argmax_bytes(vocabulary, rows) + top_k_bytes(vocabulary, rows) + 4 * WORDS * limits.rows
     total += transfer_bytes(program, limits) + 4 * Inputs.of(program, limits).words
     total += sum({Splits.of(limits, op).nbytes for op in program.ops if isinstance(op, Attention)})
+    total += input_bytes(program, limits) + sum(split_sizes(2 * processors))
     arena = Arena(limits.chunk, 2**62)
     for op in program.ops:
         arena.add(view.buffer for view in op.views)

@@ -21,7 +21,8 @@ from lacewing.options import format_bytes
 
 COMPILERS = 8  # threads; NVRTC works without Python's lock
 RECENT = 256  # kernels that are kept although no step uses them, for a model that comes back
-_PLAIN_SHARED = 48 * 1024  # bytes that a kernel may have without asking
+EARLY = 90  # compute capability from which a kernel may start before the one before it has ended
+_PLAIN_SHARED = 40 * 1024  # bytes that a kernel may have without asking, besides a few of its own
 
 
 @dataclass(eq=False)
@@ -40,6 +41,7 @@ class Function:
     kernel: Kernel
     module: Any
     handle: Any
+    early: bool = False
 
 
 class Pinned:
@@ -87,7 +89,7 @@ class Device:
         self.lock = threading.RLock()  # one compiles at a time
         self.name = driver.name(index)
         major, minor = (driver.attribute(index, f"COMPUTE_CAPABILITY_{which}") for which in ("MAJOR", "MINOR"))
-        self.arch = f"{major}{minor}"
+        self.arch, self.number = f"{major}{minor}", 10 * major + minor
         self.processors = driver.attribute(index, "MULTIPROCESSOR_COUNT")
         self.most_shared = driver.attribute(index, "MAX_SHARED_MEMORY_PER_BLOCK_OPTIN")
         self._context = driver.open(index)
@@ -217,7 +219,7 @@ class Device:
             code = begun.result() if begun is not None else machine_code(kernel(name), macros, self.arch)
             self.enter()
             module, handle = self.driver.load(code, name)
-            found = self._functions[key] = Function(kernel(name), module, handle)
+            found = self._functions[key] = Function(kernel(name), module, handle, kernel(name).early and self.number >= EARLY)
             self._recent.append(found)
         return found
 
@@ -243,7 +245,7 @@ class Device:
 
     def launch(self, function: Function, grid: tuple[int, int, int], arguments: int, shared: int = 0) -> None:
         """`arguments`: address of the pointers to the arguments, which stay where they are."""
-        self.driver.launch(function.handle, grid, function.kernel.threads, shared, self.stream, arguments)
+        self.driver.launch(function.handle, grid, function.kernel.threads, shared, self.stream, arguments, function.early)
 
     def launch_all(self, plan: Sequence[tuple[Function, tuple[int, int, int], int, int]]) -> None:
         """One after another."""
@@ -252,7 +254,7 @@ class Device:
 
         def run() -> None:
             for function, grid, arguments, shared in plan:
-                launch(function.handle, grid, function.kernel.threads, shared, stream, arguments)
+                launch(function.handle, grid, function.kernel.threads, shared, stream, arguments, function.early)
 
         self.guarded(run)
 

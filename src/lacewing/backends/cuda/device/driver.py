@@ -38,6 +38,9 @@ class Driver:
         self._cu: Any = driver
         self._capture = driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
         self._call("the driver", driver.cuInit(0))
+        self._early = driver.CUlaunchAttribute()
+        self._early.id = driver.CUlaunchAttributeID.CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION
+        self._early.value.programmaticStreamSerializationAllowed = 1
 
     def _call(self, what: str, result: tuple[Any, ...]) -> Any:
         status, *values = result
@@ -153,9 +156,19 @@ class Driver:
         which = self._cu.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
         self._call("shared memory", self._cu.cuFuncSetAttribute(function, which, nbytes))
 
-    def launch(self, function: Any, grid: tuple[int, int, int], threads: int, shared: int, stream: Any, arguments: int) -> None:
-        """`arguments`: address of an array of pointers to them."""
-        self._call("a kernel", self._cu.cuLaunchKernel(function, *grid, threads, 1, 1, shared, stream, arguments, 0))
+    def launch(
+        self, function: Any, grid: tuple[int, int, int], threads: int, shared: int, stream: Any, arguments: int, early: bool = False
+    ) -> None:
+        """`arguments`: address of an array of pointers to them. `early`: it may start before the kernel before it has ended."""
+        if not early:
+            self._call("a kernel", self._cu.cuLaunchKernel(function, *grid, threads, 1, 1, shared, stream, arguments, 0))
+            return
+        config = self._cu.CUlaunchConfig()
+        config.gridDimX, config.gridDimY, config.gridDimZ = grid
+        config.blockDimX, config.blockDimY, config.blockDimZ = threads, 1, 1
+        config.sharedMemBytes, config.hStream = shared, stream
+        config.attrs, config.numAttrs = [self._early], 1
+        self._call("a kernel", self._cu.cuLaunchKernelEx(config, function, arguments, 0))
 
     # graphs
 

@@ -1,7 +1,8 @@
 """CUDA kernels: the .cu files of this folder, each with what it declares of itself, and their text with headers put in.
 
 Lines that begin with `//!` declare: `arch 80` the least compute capability (75 if not said), `arch 90a` exactly that one;
-`threads N` of a block, which the macro THREADS gives; `option --WORD` for the compiler; `NAME value ...` a macro with the values
+`threads N` of a block, which the macro THREADS gives; `early`: it may start before the kernel before it has ended (`ptx.cuh`);
+`option --WORD` for the compiler; `NAME value ...` a macro with the values
 that it may have.
 """
 
@@ -37,6 +38,7 @@ class Kernel:
     macros: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     threads: int = 256
     options: tuple[str, ...] = ()
+    early: bool = False
 
     def runs_on(self, arch: str) -> bool:
         """Whether it is for a device of this compute capability, such as "90"."""
@@ -87,7 +89,7 @@ def _declared(name: str, text: str) -> Kernel:
     arches: list[str] = []
     options: list[str] = []
     macros: dict[str, tuple[str, ...]] = {}
-    threads = Kernel.threads
+    threads, early = Kernel.threads, False
     for line in re.findall(r"^//! (.*)$", text, re.MULTILINE):
         word, *values = line.split()
         if word == "arch":
@@ -96,9 +98,11 @@ def _declared(name: str, text: str) -> Kernel:
             threads = int(values[0])
         elif word == "option":
             options += values
+        elif word == "early":
+            early = True
         else:
             macros[word] = tuple(each for value in values for each in _SETS.get(value, (value,)))
-    return Kernel(name, text, tuple(arches) or (LEAST_ARCH,), macros, threads, tuple(options))
+    return Kernel(name, text, tuple(arches) or (LEAST_ARCH,), macros, threads, tuple(options), early)
 
 
 @cache

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from lacewing.backends.batch import StepLimits
-from lacewing.backends.cuda.arguments import NULL, STEP, Store, Struct, pages
+from lacewing.backends.cuda.arguments import NULL, STEP, Pointer, Store, Struct, blocks, pages
 from lacewing.backends.cuda.lowering.compiler import RULES, Compiler
 from lacewing.backends.cuda.lowering.launches import Grid
+from lacewing.backends.cuda.lowering.products import TENSOR
 from lacewing.backends.cuda.lowering.rows import FARTHEST
 from lacewing.backends.gpu.inputs import PREFILL_TOKENS
 from lacewing.backends.gpu.pages import PageLayout
@@ -15,10 +17,12 @@ from lacewing.backends.gpu.run import Run
 from lacewing.errors import UnsupportedModelError
 from lacewing.program import ops
 
-ALONE, SPLIT_LEAST, SPLIT_MOST = 256, 64, 64  # as `attention/seen.cuh` has them
+ALONE, SPLIT_LEAST, SPLIT_MOST = 256, 128, 64  # as `attention/seen.cuh` has them
 PARTS_BYTES = 2**26  # of what splits leave; more tokens than fit are done in several passes
 LANES = 32
 VALUES = (4, 8, 16, 32)  # values of a lane, as `attention.cu` declares
+WIDTHS = (64, 128, 256)  # of heads, for tensor cores
+QUERIES = 64  # tokens of a tile of a prompt
 MOST_KEYS = 2**13  # values of a key, which a block has in shared memory
 BY_ONE, OF_MANY, OF_ALL = 0, 1, 2  # which tokens a launch takes, as in `attention.cu`
 
@@ -111,16 +115,69 @@ def _launches(compiler: Compiler, op: ops.Attention, kv: PageLayout, splits: Spl
         def merged(run: Run, passing=passing) -> Grid | None:  # type: ignore[no-untyped-def]
             return Grid(op.heads, passing(run)) if passing(run) else None
 
-        macros, arguments, shared = _arguments(compiler, op, kv)
-        compiler.launch(
-            "attention", macros, [*arguments[:7], parts, arguments[7], which, first], split, "attention_split", shared=shared
-        )
-        width = [op.heads, kv.value_width, most, which, first]
-        compiler.launch("attention_merge", {}, [STEP, compiler.at(op.out), compiler.vector(op.sinks), parts, *width], merged)
+        if tensor_width(compiler, kv) is None:
+            macros, arguments, shared = _arguments(compiler, op, kv)
+            compiler.launch(
+                "attention", macros, [*arguments[:7], parts, arguments[7], which, first], split, "attention_split", shared=shared
+            )
+            width = [op.heads, kv.value_width, most, which, first]
+            compiler.launch("attention_merge", {}, [STEP, compiler.at(op.out), compiler.vector(op.sinks), parts, *width], merged)
+            continue
+
+        def size(run: Run, passing: Callable[[Run], int] = passing) -> tuple[int, int]:
+            return count(run), passing(run)
+
+        _decode(compiler, op, kv, parts, which, first, most, size)
+        reach = [min(op.window or 0, FARTHEST), min(op.chunk or 0, FARTHEST)]
+        chosen = [0, False] if op.chosen is None else [op.chosen.width, True]
+        numbers = [op.heads, kv.value_width, most, which, first, *reach, *chosen]
+        compiler.launch("attention_join", {}, [STEP, compiler.at(op.out), compiler.vector(op.sinks), parts, *numbers], merged)
+
+
+def tensor_width(compiler: Compiler, kv: PageLayout) -> int | None:
+    """The width of heads that kernels on tensor cores have for these; None: they have none.
+
+    Who asks for pages of float32 wants its digits, which float16 has not.
+    """
+    if compiler.device.number < TENSOR or kv.dtype == "f32":
+        return None
+    return next((each for each in WIDTHS if each >= max(kv.key_width, kv.value_width)), None)
+
+
+def _decode(
+    compiler: Compiler, op: ops.Attention, kv: PageLayout, parts: Pointer, which: int, first: int, splits: int,
+    size: Callable[[Run], tuple[int, int]],
+) -> None:  # fmt: skip
+    """Tokens one by one on tensor cores; `size`: splits and tokens of a run."""
+    _, arguments, _ = _arguments(compiler, op, kv)
+    together = op.heads // op.key_heads
+    tile = 8 if together <= 8 else 16
+    across = op.key_heads * blocks(together, tile)
+
+    def grid(run: Run) -> Grid | None:
+        count, tokens = size(run)
+        return Grid(across, count, tokens) if tokens else None
+
+    macros = {"KV": kv.dtype, "WIDTH": tensor_width(compiler, kv), "TILE": tile}
+    compiler.launch("attention_decode", macros, [*arguments[:7], parts, arguments[7], which, first, splits], grid)
 
 
 def _whole(compiler: Compiler, op: ops.Attention, kv: PageLayout, which: int, tokens) -> None:  # type: ignore[no-untyped-def]
     """Of tokens whose keys are not divided."""
+    width = tensor_width(compiler, kv)
+    if width is not None and which != OF_MANY:
+        _decode(compiler, op, kv, NULL, which, 0, 1, lambda run: (1, tokens(run)))
+        return
+    if width is not None:
+        _, found, _ = _arguments(compiler, op, kv)
+
+        def tiles(run: Run) -> Grid | None:
+            count = sum(blocks(each, QUERIES) for each in run.prefill)
+            return Grid(count, op.heads) if tokens(run) else None
+
+        room = 4 * (32 if width == 256 else 64) * (2 * width + 16)
+        compiler.launch("attention_prefill", {"KV": kv.dtype, "WIDTH": width}, [*found[:5], *found[6:]], tiles, shared=room)
+        return
     macros, arguments, shared = _arguments(compiler, op, kv)
     compiler.launch(
         "attention", macros, [*arguments[:7], NULL, arguments[7], which, 0],

@@ -52,6 +52,7 @@ class Compiler:
         self.vectors: dict[str, Pointer] = {}
         self.held: dict[tuple[str, ...], HeldStack] = {}  # stacks of some experts of all, by their weights
         self.report: Progress = lambda what, done, total: None  # may raise to cancel
+        self.prepared: dict[str, tuple[tuple[object, ...], int]] = {}  # see `lowering/inputs.py`
         self._constants: dict[bytes, Pointer] = {}
         self._scratch: dict[tuple[str, int], Pointer] = {}
         self.index = 0  # of the op that is lowered now
@@ -122,6 +123,13 @@ class Compiler:
         self.made.append(made)
         return OwnPointer(made)
 
+    def zeros(self, label: str, nbytes: int) -> Pointer:
+        """Memory that all ops share, of zeros, which each of them leaves again."""
+        found = self.scratch(label, nbytes)
+        if found.buffer is not None:
+            self.device.clear(found.buffer, 0)
+        return found
+
     def scratch(self, label: str, nbytes: int) -> Pointer:
         """Memory that all ops share, for what no other op reads."""
         if (label, nbytes) not in self._scratch:
@@ -144,10 +152,14 @@ class Compiler:
         nbytes = sum(buffer.size for each in arguments if isinstance(each, Planes) for buffer in each.buffers)
         self._waiting.append(Waiting(name, dict(macros), list(arguments), grid, label or name, shared, nbytes))
 
-    def over(self, name: str, macros: Mapping[str, object], arguments: Sequence[Argument], width: int) -> None:
-        """A kernel with a thread a column of every token."""
+    def over(self, name: str, macros: Mapping[str, object], arguments: Sequence[Argument], width: int, fewest: int = 1) -> None:
+        """A kernel with a thread a column of every token, in runs of `fewest` tokens and more."""
         across = blocks(width, kernel(name).threads)
-        self.launch(name, macros, arguments, lambda run: Grid(across, run.tokens))
+        self.launch(name, macros, arguments, lambda run: Grid(across, run.tokens) if run.tokens >= fewest else None)
+
+    @property
+    def last_launch(self) -> Waiting | None:
+        return self._waiting[-1] if self._waiting else None
 
     @property
     def launched(self) -> int:

@@ -6,30 +6,56 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lacewing.backends.cuda.arguments import NULL, STEP, Matrix, Outs, Pointer, blocks
+from lacewing.backends.cuda.arguments import NULL, Outs, Pointer, blocks
 from lacewing.backends.cuda.lowering.compiler import RULES, Compiler
+from lacewing.backends.cuda.lowering.inputs import ONE_FROM_GATED, byte_buffers
 from lacewing.backends.cuda.lowering.launches import Grid
+from lacewing.backends.cuda.lowering.products import Product, can_gate, gated, product
+from lacewing.backends.cuda.lowering.rows import activate
+from lacewing.backends.gpu.fusions import unused
 from lacewing.backends.gpu.layouts import GROUP, RUN
-from lacewing.backends.gpu.run import Run
 from lacewing.program import ops
-from lacewing.program.ops import View
 
-WARPS = 8  # of a block of a GEMV, which has a row each
-GEMV_TOKENS = 16  # tokens, or rows of logits, up to which a product is a GEMV
-BATCHES = (1, 4)  # tokens that a warp takes together
-TILE = 64  # rows and tokens of a block of a GEMM
+WARPS = 8  # of a block of a matrix for each head, which has a row each
 MOST_OUTS = 4
 
 
 @RULES.rule(ops.Linear)
 def linear(compiler: Compiler, op: ops.Linear) -> None:
     biases = op.biases or (None,) * len(op.weights)
+    if _gated(compiler, op):
+        return
     for members in _joined(compiler, op):
         matrix = compiler.matrix([op.weights[index] for index in members])
         widths = [op.outs[index].width for index in members]
         outs = Outs(tuple(compiler.at(op.outs[index]) for index in members), tuple(widths))
         bias = _joined_bias(compiler, [biases[index] for index in members], widths)
-        product(compiler, op.x, matrix, outs, bias)
+        product(compiler, Product(op.x, matrix, outs, bias))
+
+
+def _gated(compiler: Compiler, op: ops.Linear) -> bool:
+    """Of one token, a gate's product and the activation that is all that becomes of it in one kernel, where there is one."""
+    program, index = compiler.program.ops, compiler.index
+    after = program[index + 1] if index + 1 < len(program) else None
+    if not isinstance(after, ops.GatedActivation) or op.outs != (after.gate, after.up) or any(op.biases):
+        return False
+    whole = after.gate.width == after.up.width == after.out.width and after.out.width % GROUP == 0
+    aligned = compiler.at(after.out).base % 4 == 0 and compiler.at(after.out).stride % 4 == 0
+    gone = all(view == after.out or unused(program, index + 2, view) for view in op.outs)
+    if not whole or not aligned or not gone or after.out.overlaps(op.x) or len(_joined(compiler, op)) > 1:
+        return False
+    matrix = compiler.matrix(op.weights)
+    if not can_gate(compiler, matrix, after.activation):
+        return False
+    made = byte_buffers(compiler, ONE_FROM_GATED)
+    gated(compiler, op.x, matrix, after.out, after.activation, made)
+    widths = [view.width for view in op.outs]
+    outs = Outs(tuple(compiler.at(view) for view in op.outs), tuple(widths))
+    product(compiler, Product(op.x, matrix, outs, NULL), fewest=2)
+    activate(compiler, after, 2)
+    compiler.prepared[ONE_FROM_GATED] = (after.out, False), index + 2
+    compiler.done.add(index + 1)
+    return True
 
 
 def _joined(compiler: Compiler, op: ops.Linear) -> list[list[int]]:
@@ -52,46 +78,11 @@ def _joined_bias(compiler: Compiler, names: Sequence[str | None], widths: Sequen
     return compiler.constant(np.concatenate(parts).astype(np.float32))
 
 
-def product(
-    compiler: Compiler,
-    x: View,
-    matrix: Matrix,
-    outs: Outs,
-    bias: Pointer,
-    rows: bool = False,
-    scale: float = 1.0,
-    softcap: float = 0.0,
-) -> None:
-    """Launches of x @ matrix.T: GEMVs of few tokens, a GEMM of more. `rows`: of output rows, to logits."""
-    label = "logits" if rows else ""
-    arguments = [
-        STEP, compiler.at(x), matrix.planes, outs, bias, matrix.rows, matrix.groups, matrix.columns, rows, scale, softcap,
-    ]  # fmt: skip
-
-    def count_of(run: Run) -> int:
-        return run.outputs if rows else run.tokens
-
-    for batch in BATCHES:
-
-        def gemv(run: Run, batch: int = batch) -> Grid | None:
-            count = count_of(run)
-            fits = 0 < count <= GEMV_TOKENS and batch == next(each for each in (*BATCHES, 0) if each >= min(count, BATCHES[-1]))
-            return Grid(blocks(matrix.rows, WARPS), blocks(count, batch)) if fits else None
-
-        compiler.launch("gemv", {"QUANT": matrix.quant, "BATCH": batch}, arguments, gemv, label)
-
-    def gemm(run: Run) -> Grid | None:
-        count = count_of(run)
-        return Grid(blocks(matrix.rows, TILE), blocks(count, TILE)) if count > GEMV_TOKENS else None
-
-    compiler.launch("gemm", {"QUANT": matrix.quant}, arguments, gemm, label)
-
-
 @RULES.rule(ops.Logits)
 def logits(compiler: Compiler, op: ops.Logits) -> None:
     matrix = compiler.matrix((op.weight,))
     outs = Outs((compiler.logits,), (matrix.rows,), compiler.program.vocab_size)
-    product(compiler, op.x, matrix, outs, compiler.vector(op.bias), True, float(op.scale), float(op.softcap or 0.0))
+    product(compiler, Product(op.x, matrix, outs, compiler.vector(op.bias), True, float(op.scale), float(op.softcap or 0.0)))
 
 
 @RULES.rule(ops.HeadLinear)

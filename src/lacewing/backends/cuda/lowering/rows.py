@@ -86,7 +86,12 @@ def split_heads(compiler: Compiler, op: ops.SplitHeads) -> None:
 
 @RULES.rule(ops.GatedActivation)
 def gated_activation(compiler: Compiler, op: ops.GatedActivation) -> None:
-    _activation(compiler, op.activation, op.gate, op.up, op.out, ())
+    activate(compiler, op, 1)
+
+
+def activate(compiler: Compiler, op: ops.GatedActivation, fewest: int) -> None:
+    """In runs of `fewest` tokens and more."""
+    _activation(compiler, op.activation, op.gate, op.up, op.out, (), fewest)
 
 
 @RULES.rule(ops.Activation)
@@ -94,11 +99,13 @@ def activation(compiler: Compiler, op: ops.Activation) -> None:
     _activation(compiler, op.function, op.x, None, op.out, op.constants)
 
 
-def _activation(compiler: Compiler, function: str, x: View, up: View | None, out: View, constants: tuple[float, ...]) -> None:
+def _activation(
+    compiler: Compiler, function: str, x: View, up: View | None, out: View, constants: tuple[float, ...], fewest: int = 1
+) -> None:
     """Of x, times `up` where it is given."""
     numbers = Struct(tuple(float(each) for each in (*constants, *[0.0] * (4 - len(constants)))))
     arguments = [compiler.at(x), compiler.at_or_none(up), compiler.at(out), out.width, out.width // x.width, numbers]
-    compiler.over("gated", {"FUNCTION": function}, arguments, out.width)
+    compiler.over("gated", {"FUNCTION": function}, arguments, out.width, fewest)
 
 
 @RULES.rule(ops.ClampedActivation)

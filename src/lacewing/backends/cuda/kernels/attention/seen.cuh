@@ -4,7 +4,7 @@
 #include "pages.cuh"
 
 #define ALONE 256       // so many keys are one split
-#define SPLIT_LEAST 64  // keys of a split
+#define SPLIT_LEAST 128 // keys of a split
 #define SPLIT_MOST 64   // splits of a token
 
 __device__ __forceinline__ int first_seen(int position, int window, int span) {

@@ -1,5 +1,6 @@
 // floats as they stand in the checkpoint, two values a word: the upper halves of float32
 #include "planes.cuh"
+#include "ptx.cuh"
 #define FLOATS 1
 
 __device__ void pack_group(const Cut& to, const Source& s, size_t run, int i, size_t group) {
@@ -18,4 +19,35 @@ __device__ __forceinline__ void load_values(const Planes& p, size_t group, float
       out[8 * i + 2 * j + 1] = __uint_as_float(words[j] & 0xFFFF0000u);
     }
   }
+}
+
+// eight values, for a GEMV
+#define EIGHTS 1
+DEVICE float below(u32 q) { return __uint_as_float(q << 16); }
+DEVICE float above(u32 q) { return __uint_as_float(q & 0xFFFF0000u); }
+DEVICE uint4 load_eight(const Planes& p, size_t eight) { return stream16(p.plane[0] + eight * 4); }
+DEVICE float dot_eight(uint4 q, float4 a, float4 b) {
+  float y = below(q.x) * a.x + above(q.x) * a.y + below(q.y) * a.z + above(q.y) * a.w;
+  y += below(q.z) * b.x + above(q.z) * b.y;
+  return y + (below(q.w) * b.z + above(q.w) * b.w);
+}
+
+// half a group, for tensor cores: values 8 part to 8 part + 7, and those 16 on; as float16, beyond whose range no weight should be
+#define PARTS 2
+#undef WEIGHT_SCALE
+#define WEIGHT_SCALE 1.0f
+struct Raw { uint4 a, b; };
+DEVICE Raw load_part(const Planes& p, size_t group, int part) {
+  const u32* at = p.plane[0] + group * 16 + part * 4;
+  return {stream16(at), stream16(at + 8)};
+}
+#define HALVES_GIVEN 1
+typedef u32 Scale;
+DEVICE Scale scale_of(const Raw&) { return 0; }
+DEVICE void halves(const Raw& r, const Scale&, int w, const Masks&, u32 (&v)[4]) {
+  u32 a = w & 1 ? r.a.z : r.a.x, b = w & 1 ? r.a.w : r.a.y, c = w & 1 ? r.b.z : r.b.x, d = w & 1 ? r.b.w : r.b.y;
+  v[0] = halves_of(below(a), below(b));
+  v[1] = halves_of(above(a), above(b));
+  v[2] = halves_of(below(c), below(d));
+  v[3] = halves_of(above(c), above(d));
 }

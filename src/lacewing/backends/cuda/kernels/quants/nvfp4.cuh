@@ -1,6 +1,7 @@
 // 64 four-bit floats in 36 bytes: four unsigned E4M3 scales for 16 values each, then nibbles, 16 values at a time, value l and
 // 8 + l in byte l. value = half of the scale * doubled float. `coarse` holds two halves of scales as float16, which is exact.
 #include "e2m1.cuh"
+#define HALF_SCALES 1
 
 // 0x7F counts as 0; bit 7 says nothing
 __device__ u32 half_scale(u32 e4m3) {

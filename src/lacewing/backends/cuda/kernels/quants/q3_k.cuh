@@ -2,6 +2,7 @@
 // value = d * (scale - 32) * (code - 4). `fine` holds the two scales of a group, signed. Third bits are kept turned, which
 // makes codes signed; as the upper three bits of bytes they are 32 * (code - 4).
 #include "planes.cuh"
+#define HALF_SCALES 1
 
 __device__ u32 scale_of(const Source& s, size_t at, int j) {
   u32 low = (s.byte(at + (j & 7)) >> ((j >> 3) * 4)) & 15u;

@@ -1,6 +1,8 @@
 // 256 values in 176 bytes: float16 d and dmin, 12 bytes of scales as in Q4_K, 32 bytes of fifth bits, nibbles as in Q4_K.
 // value = d * scale * code - dmin * minimum. `fine` holds scale and minimum of a group as bytes, `coarse` d and dmin.
 #include "k_scales.cuh"
+#include "ptx.cuh"
+#define HAS_LEAST 1
 
 __device__ void pack_group(const Cut& to, const Source& s, size_t run, int i, size_t group) {
   size_t at = run * 176, codes = at + 48 + (i >> 1) * 32;
@@ -13,10 +15,30 @@ __device__ void pack_group(const Cut& to, const Source& s, size_t run, int i, si
   to.plane[3][group >> 3] = s.word(at);
 }
 
-__device__ __forceinline__ Group load_group(const Planes& p, size_t group) {
-  uint4 q = four(p.plane[0], group);
-  u32 h = p.plane[1][group], sm = half_of(p.plane[2][group >> 1], group);
-  float2 d = halves_float(p.plane[3][group >> 3]);
-  return {low_nibbles(q) | fifth_a(h), high_nibbles(q) | fifth_b(h), both(d.x * (float)(sm & 0xFFu)),
-          both(d.y * (float)((sm >> 8) & 0xFFu))};
+#define RAW 1
+struct Raw { uint4 q; u32 bits, fine, coarse; };
+DEVICE Raw load_raw(const Planes& p, size_t group) {
+  return {stream16(p.plane[0] + group * 4), load4(p.plane[1] + group), load2((const u16*)p.plane[2] + group),
+          load4(p.plane[3] + (group >> 3))};
+}
+DEVICE Group group_of(const Raw& r) {
+  float2 d = halves_float(r.coarse);
+  return {low_nibbles(r.q) | fifth_a(r.bits), high_nibbles(r.q) | fifth_b(r.bits), both(d.x * byte_float(r.fine, 0)),
+          both(d.y * byte_float(r.fine, 1))};
+}
+
+__device__ __forceinline__ Group load_group(const Planes& p, size_t group) { return group_of(load_raw(p, group)); }
+
+#define HALVES_GIVEN 1
+struct Scale { u32 scale, least; };
+DEVICE Scale scale_of(const Raw& r) {
+  float2 d = halves_float(r.coarse);
+  return {twice(d.x * WEIGHT_SCALE * byte_float(r.fine, 0)), twice(d.y * -WEIGHT_SCALE * byte_float(r.fine, 1))};
+}
+DEVICE void halves(const Raw& r, const Scale& s, int w, const Masks& m, u32 (&v)[4]) {
+  u32 q = word_of(r.q, w), odd = q >> 8, h = r.bits << (4 - w), odd_h = (r.bits >> 8) << (4 - w);
+  v[0] = fma2(add2(((q & m.low) | 0x64006400u) | (h & 0x00100010u), 0xE400E400u), s.scale, s.least);
+  v[1] = fma2(add2(((odd & m.low) | 0x64006400u) | (odd_h & 0x00100010u), 0xE400E400u), s.scale, s.least);
+  v[2] = fma2(fma2(((q & m.high) | 0x64006400u) | (h & 0x01000100u), m.sixteenth, 0xD400D400u), s.scale, s.least);
+  v[3] = fma2(fma2(((odd & m.high) | 0x64006400u) | (odd_h & 0x01000100u), m.sixteenth, 0xD400D400u), s.scale, s.least);
 }

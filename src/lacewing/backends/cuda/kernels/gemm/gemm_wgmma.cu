@@ -1,0 +1,111 @@
+// As `gemm_mma`, by warpgroup products of Hopper: a block of two warpgroups makes a tile of 128 rows and N tokens. A warpgroup unpacks weights
+// in its registers while the tensor cores work on those unpacked before; the copy engine brings activations to shared memory, as they stand.
+//! arch 90a
+//! QUANT coded F16 BF16
+//! N 32 64 128
+//! GROUPED 0 1
+//! early
+#define MT 1
+#define STAGES 3
+#include "tensor.cuh"
+#include "wgmma.cuh"
+
+#define PIECE_BYTES (N * 128)  // 64 columns
+#define STAGE_BYTES (2 * PIECE_BYTES)
+
+extern __shared__ __align__(1024) uint4 shared[];
+
+extern "C" __global__ void __launch_bounds__(THREADS, 2)
+    gemm_wgmma(Step step, const uint4* x, const float* x_scales, Planes planes, Outs outs, const float* bias, int rows, int groups, int by_rows,
+               float scale, float softcap, float4* partial, u32* counters, const int* list, View factor, Experts experts, int atoms) {
+  __shared__ u64 barriers[STAGES];
+  int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, t = lane & 3, blocks = (groups + 3) / 4;
+  int begin = (long long)blocks * blockIdx.z / gridDim.z, end = (long long)blocks * (blockIdx.z + 1) / gridDim.z;
+  auto row_of = [&](int i) { return (int)(blockIdx.y * 128) + warp * 16 + i * 8 + (lane >> 2); };
+  TokenTile tile;
+  u32 first[2];
+  Weights now, next;
+  start_after();
+#if GROUPED
+  wait_before();
+#endif
+  if (!token_tile(tile, N, by_rows ? step.output_count() : step.count(), list, experts)) return;
+#pragma unroll
+  for (int i = 0; i < 2; i++) {
+    first[i] = ((u32)tile.expert * rows + min(row_of(i), rows - 1)) * groups;
+    keep(first[i]);
+  }
+  load_weights(now, planes, first, begin * PARTS, groups);
+  u32 base = shared_address(shared), barrier = shared_address(barriers);
+  if (threadIdx.x == 0) {
+#pragma unroll
+    for (int i = 0; i < STAGES; i++) barrier_begin(barrier + 8 * i);
+  }
+#if !GROUPED
+  wait_before();
+#endif
+  __syncthreads();
+  const char* from = (const char*)x + (size_t)tile.x_row * 128;
+  auto bring = [&](int block) {
+    if (threadIdx.x == 0 && block < end) {
+      int stage = (block - begin) % STAGES;
+      barrier_expect(barrier + 8 * stage, STAGE_BYTES);
+#pragma unroll
+      for (int h = 0; h < 2; h++) {
+        copy_piece(base + stage * STAGE_BYTES + h * PIECE_BYTES, from + (size_t)(2 * block + h) * atoms * 1024, PIECE_BYTES, barrier + 8 * stage);
+      }
+    }
+  };
+#pragma unroll
+  for (int i = 0; i < STAGES - 2; i++) bring(begin + i);
+
+  const Masks masks = opaque_masks();
+  Sums<N> sums = {};
+  Fragments f[2] = {};
+  for (int block = begin, stage = 0, parity = 0; block < end; block++) {
+    __syncthreads();
+    bring(block + STAGES - 2);  // in place of one whose products have ended: at most those of the last unit are under way
+    barrier_wait(barrier + 8 * stage, parity);
+    u64 tokens = tile_descriptor(base + stage * STAGE_BYTES);
+#pragma unroll
+    for (int part = 0; part < PARTS; part++) {
+      if (block * PARTS + part + 1 < end * PARTS) load_weights(next, planes, first, block * PARTS + part + 1, groups);
+      Scale scales[2] = {scale_of(now.raw[0]), scale_of(now.raw[1])};
+#pragma unroll
+      for (int unit = part * UNITS; unit < (part + 1) * UNITS; unit++) {
+        Fragments& mine = f[unit & 1];
+        unpack(mine, now, scales, unit, masks);
+        u32(&low)[4] = mine.v[0], (&high)[4] = mine.v[1];
+        u64 at = tokens + (unit >> 1) * (PIECE_BYTES >> 4) + (unit & 1) * 4;
+        wgmma_fence();
+        wgmma(sums, low[0], high[0], low[1], high[1], at);
+        wgmma(sums, low[2], high[2], low[3], high[3], at + 2);
+        wgmma_commit();
+        wgmma_wait<1>();
+        // those before have ended, and what they read may be unpacked anew
+#pragma unroll
+        for (int j = 0; j < 8; j++) settle(f[~unit & 1].v[j >> 2][j & 3]);
+      }
+      now = next;
+    }
+    if (++stage == STAGES) stage = 0, parity ^= 1;
+  }
+  wgmma_wait<0>();
+  settle(sums);
+  if (!joined<N / 8>([&](int i) -> float* { return sums.v + 4 * i; }, partial, counters)) return;
+#pragma unroll
+  for (int i = 0; i < 2; i++) {
+    if (row_of(i) >= rows) continue;
+    Target target = target_of(outs, bias, row_of(i), rows, tile, experts);
+#pragma unroll
+    for (int n = 0; n < N / 8; n++) {
+#pragma unroll
+      for (int c = 0; c < 2; c++) {
+        int column = n * 8 + 2 * t + c;
+        if (column >= tile.count) continue;
+        float y = sums.v[4 * n + 2 * i + c] * (x_scales[tile.x_row + column] * (1.0f / WEIGHT_SCALE));
+        store_result(target, y, column, tile, experts, factor, scale, softcap);
+      }
+    }
+  }
+}

@@ -1,0 +1,221 @@
+"""x @ matrix.T: which kernel for how many tokens. One token has its activations as bytes; more go through tensor cores in float16.
+
+Cards and weights that these kernels are not for have the plain ones, in float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from lacewing.backends.cuda.arguments import NULL, STEP, Argument, Matrix, Outs, Pointer, Struct, blocks
+from lacewing.backends.cuda.kernels import kernel
+from lacewing.backends.cuda.lowering.compiler import Compiler
+from lacewing.backends.cuda.lowering.inputs import Bytes, as_bytes, as_halves, byte_buffers, one_token
+from lacewing.backends.cuda.lowering.launches import Grid
+from lacewing.backends.gpu.run import Run
+from lacewing.program.ops import View
+
+WARPS = 8  # of a block of a plain GEMV, which has a row each
+GEMV_TOKENS = 16  # tokens, or rows of logits, up to which a plain product is a GEMV
+BATCHES = (1, 4)  # tokens that a warp of it takes together
+PLAIN_TILE = 64  # rows and tokens of a block of a plain GEMM
+TENSOR = 80  # compute capability from which products go through tensor cores
+HOPPER = 90  # with warpgroup products, and no other
+FEW_TOKENS = 16  # up to which the weights' way from memory is all that counts
+TILE_ROWS, STAGES = 128, 3  # of a block of a product on tensor cores
+TOKENS = (32, 64, 128)  # of a block
+SPLIT_BLOCKS = 4  # runs of 128 columns that a split has at least
+GROUP_BYTES, EIGHT_BYTES = 44, 32  # of shared memory for activations of a GEMV: bytes of a group, of eight floats
+NO_EXPERTS = Struct((0, 1, 1, 1, 0))
+
+
+@dataclass(frozen=True)
+class Product:
+    """What a product is of. `rows`: of output rows, to logits."""
+
+    x: View
+    matrix: Matrix
+    outs: Outs
+    bias: Pointer
+    rows: bool = False
+    scale: float = 1.0
+    softcap: float = 0.0
+
+    def count(self, run: Run) -> int:
+        return run.outputs if self.rows else run.tokens
+
+    def place(self) -> list[Argument]:
+        """The arguments from the matrix's planes on that all kernels have."""
+        return [self.matrix.planes, self.outs, self.bias, self.matrix.rows, self.matrix.groups]
+
+    def finish(self) -> list[Argument]:
+        return [self.rows, self.scale, self.softcap]
+
+
+def product(compiler: Compiler, it: Product, fewest: int = 1) -> None:
+    """Launches for every number of tokens from `fewest` on."""
+    label = "logits" if it.rows else ""
+    quant = it.matrix.quant
+    tensor = quant in kernel("gemm_mma").macros["QUANT"] and compiler.device.number >= TENSOR
+    single = quant in kernel("gemv_bytes").macros["QUANT"] and _shared(it.matrix) <= compiler.device.most_shared
+    if single and fewest <= 1:
+        _single(compiler, it, label)
+    least = max(fewest, 2 if single else 1)
+    if not tensor:
+        _plain(compiler, it, least, label)
+    else:
+        _few(compiler, it, least, label)
+        _many(compiler, it, label)
+
+
+def _shared(matrix: Matrix) -> int:
+    """Bytes of a token's activations in shared memory."""
+    return matrix.groups * (4 * EIGHT_BYTES if matrix.layout.floats else GROUP_BYTES)
+
+
+def _single(compiler: Compiler, it: Product, label: str) -> None:
+    matrix, processors = it.matrix, compiler.device.processors
+    floats = matrix.layout.floats
+    bytes_ = byte_buffers(compiler, "bytes of activations") if floats else as_bytes(compiler, it.x, matrix.groups, it.rows)
+    whole = blocks(matrix.rows, 2 * WARPS)
+    small = floats or len(matrix.layout.planes) < 3 or matrix.quant == "Q4_K"  # little to keep in registers of a group
+    deep = small and matrix.groups >= 96 and not 2 * processors < whole <= 3 * processors
+    grid = Grid(min(whole, 4 * processors))
+    compiler.launch(
+        "gemv_bytes", {"QUANT": matrix.quant, "UNROLL": 4 if deep else 2},
+        [STEP, compiler.at(it.x), *bytes_, *it.place(), matrix.columns, *it.finish()],
+        lambda run: grid if one_token(run, it.rows) else None, label, _shared(matrix),
+    )  # fmt: skip
+
+
+def gated(compiler: Compiler, x: View, matrix: Matrix, out: View, function: str, made: Bytes) -> None:
+    """The product of one token with a gate's rows and as many others, and what an activation makes of both."""
+    width = out.width
+    arguments = [*as_bytes(compiler, x, matrix.groups, False), matrix.planes, compiler.at(out), *made, width, matrix.groups]
+    grid = Grid(width // 32)
+    compiler.launch(
+        "gemv_gated", {"QUANT": matrix.quant, "FUNCTION": function}, arguments, lambda run: grid if run.tokens == 1 else None,
+        shared=_shared(matrix),
+    )  # fmt: skip
+
+
+def can_gate(compiler: Compiler, matrix: Matrix, function: str) -> bool:
+    """Whether `gated` is for it."""
+    macros = kernel("gemv_gated").macros
+    fits = _shared(matrix) <= compiler.device.most_shared
+    return matrix.quant in macros["QUANT"] and function in macros["FUNCTION"] and fits
+
+
+def _few(compiler: Compiler, it: Product, least: int, label: str) -> None:
+    matrix = it.matrix
+
+    def fits(run: Run) -> bool:
+        return least <= it.count(run) <= FEW_TOKENS
+
+    x = as_halves(compiler, it.x, matrix.columns, it.rows, False, least, fits)
+    across = blocks(matrix.rows, 16)
+    for tiles in (1, 2):
+
+        def grid(run: Run, tiles: int = tiles) -> Grid | None:
+            return Grid(across) if fits(run) and blocks(it.count(run), 8) == tiles else None
+
+        arguments = [STEP, x.values, x.scales, *it.place(), *it.finish()]
+        compiler.launch("gemm_few", {"QUANT": matrix.quant, "NT": tiles}, arguments, grid, label)
+
+
+def _many(compiler: Compiler, it: Product, label: str) -> None:
+    matrix, hopper = it.matrix, is_hopper(compiler)
+
+    def fits(run: Run) -> bool:
+        return it.count(run) > FEW_TOKENS
+
+    x = as_halves(compiler, it.x, matrix.columns, it.rows, hopper, 0, fits)
+    splits = Splits.of(compiler)
+    down = blocks(matrix.rows, TILE_ROWS)
+    for tokens in TOKENS:
+
+        def grid(run: Run, tokens: int = tokens) -> Grid | None:
+            count = it.count(run)
+            if not fits(run) or tokens != tile_tokens(count):
+                return None
+            across = blocks(count, tokens)
+            return Grid(across, down, splits.count(across * down, matrix.groups))
+
+        arguments = [
+            STEP, x.values, x.scales, *it.place(), *it.finish(), splits.partial, splits.counters, NULL, None, NO_EXPERTS, x.atoms,
+        ]  # fmt: skip
+        launch_tiles(compiler, matrix.quant, tokens, False, arguments, grid, label)
+
+
+def is_hopper(compiler: Compiler) -> bool:
+    return compiler.device.number == HOPPER
+
+
+def tile_tokens(count: int) -> int:
+    """Tokens of a block for so many."""
+    return next((each for each in TOKENS if each >= count), TOKENS[-1])
+
+
+def launch_tiles(
+    compiler: Compiler,
+    quant: str,
+    tokens: int,
+    grouped: bool,
+    arguments: list[Argument],
+    grid: Callable[[Run], Grid | None],
+    label: str,
+) -> None:
+    """The kernel of tiles that this card has."""
+    macros: dict[str, Any] = {"QUANT": quant, "GROUPED": int(grouped)}
+    if is_hopper(compiler):
+        name, macros["N"] = "gemm_wgmma", tokens
+    else:
+        name, macros["NT"] = "gemm_mma", tokens // 8
+    compiler.launch(name, macros, arguments, grid, label, STAGES * 256 * tokens)
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Where blocks that share a tile leave their sums: matrices of few rows would leave most of a GPU idle."""
+
+    slots: int  # blocks that run at a time
+    partial: Pointer
+    counters: Pointer
+
+    @staticmethod
+    def of(compiler: Compiler) -> Splits:
+        slots = 2 * compiler.device.processors
+        partial, counters = split_sizes(slots)
+        return Splits(slots, compiler.scratch("sums of splits", partial), compiler.zeros("counters of splits", counters))
+
+    def count(self, tiles: int, groups: int) -> int:
+        return max(1, min(self.slots // tiles, groups // (4 * SPLIT_BLOCKS)))
+
+
+def split_sizes(slots: int) -> tuple[int, int]:
+    """Bytes of the sums and counters."""
+    return 4 * slots * TILE_ROWS * TOKENS[-1], 4 * slots
+
+
+def _plain(compiler: Compiler, it: Product, least: int, label: str) -> None:
+    """GEMVs of few tokens, a GEMM of more, in float32."""
+    matrix = it.matrix
+    arguments = [STEP, compiler.at(it.x), *it.place(), matrix.columns, *it.finish()]
+    for batch in BATCHES:
+
+        def gemv(run: Run, batch: int = batch) -> Grid | None:
+            count = it.count(run)
+            fits = least <= count <= GEMV_TOKENS and batch == next(
+                each for each in (*BATCHES, 0) if each >= min(count, BATCHES[-1])
+            )
+            return Grid(blocks(matrix.rows, WARPS), blocks(count, batch)) if fits else None
+
+        compiler.launch("gemv", {"QUANT": matrix.quant, "BATCH": batch}, arguments, gemv, label)
+
+    def gemm(run: Run) -> Grid | None:
+        count = it.count(run)
+        return Grid(blocks(matrix.rows, PLAIN_TILE), blocks(count, PLAIN_TILE)) if count > GEMV_TOKENS else None
+
+    compiler.launch("gemm", {"QUANT": matrix.quant}, arguments, gemm, label)
