@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lacewing.backends.cuda.arguments import NULL, STEP, Argument, Joined, Pointer, Store, Struct, pages
+from lacewing.backends.cuda.arguments import NULL, STEP, Argument, Joined, Pointer, Store, Struct, blocks, pages
 from lacewing.backends.cuda.lowering.compiler import Compiler
 from lacewing.backends.cuda.lowering.launches import Grid
 from lacewing.backends.gpu.turns import fixed_turns
 from lacewing.program import ops
 from lacewing.program.ops import View
 
+WARPS = 4  # of a block, which have a head each
 WIDEST = 1024  # values of a head, as `heads.cu` has room for
 BEFORE, BEHIND = 1, 2  # a norm, as seen from the rotation
 KEYS, VALUES = 1, 2
@@ -81,8 +82,8 @@ def lower_heads(compiler: Compiler) -> bool:
     parts = [q_parts, k.packed(compiler), v.packed(compiler)]
     weights: list[Pointer] = [part[1] for part in parts]
     arguments = [STEP, *(part[0] for part in parts), *weights, parts[0][2], parts[1][2], Store(write.state), pages(layout)]
-    heads = q.heads + k.heads + v.heads
-    compiler.launch("heads", {"KV": layout.dtype}, arguments, lambda run: Grid(heads, run.tokens))
+    across = blocks(q.heads + k.heads + v.heads, WARPS)
+    compiler.launch("heads", {"KV": layout.dtype}, arguments, lambda run: Grid(across, run.tokens))
     compiler.done.update(range(compiler.index, end + 1))
     return True
 
