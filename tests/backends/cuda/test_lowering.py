@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lacewing.backends.batch import Batch
+from lacewing.backends.batch import Batch, StepLimits
 from lacewing.backends.cuda.arguments import Packed
 from lacewing.backends.cuda.backend import CudaBackend
 from lacewing.backends.cuda.device.device import Device
@@ -21,12 +21,14 @@ from lacewing.backends.cuda.step.step import CudaStep
 from lacewing.backends.reference import attention  # noqa: F401  # its rules
 from lacewing.backends.reference.ops import RULES as REFERENCE
 from lacewing.errors import BackendError, DeviceLostError, OutOfMemoryError
+from lacewing.formats import open_checkpoint
+from lacewing.models import open_model
 from lacewing.program import ops
 from tests import paged
 from tests.backends.cpu.single_ops import Case, normal, random_weight
 from tests.backends.cuda.recording import RecordingDriver
 from tests.checkpoints import CONTEXTS, prompt_of, tiny
-from tests.models.running import open_step, run
+from tests.models.running import mapped_weights, open_step, run
 from tests.paged import with_pages
 
 # Together they have every kind of op.
@@ -77,6 +79,27 @@ def test_kernels_get_the_arguments_that_they_take(
     assert device().allocated == 0
 
 
+def test_keys_that_become_bytes_are_spread_first(packed_sizes: dict[int, list[int]], tmp_path: Path) -> None:
+    spec = open_model(open_checkpoint(tiny("llama-wide", "gguf", tmp_path)), None)
+    weights = mapped_weights(dict(spec.tensors))
+    step = CudaBackend(device()).compile(spec.program.with_kv_type("q8_0"), weights, StepLimits(spec.context, 64))
+    driver = step.device.driver
+    assert isinstance(driver, RecordingDriver)
+    assert {"hadamard", "write_kv"} <= {launch.label for launch in step.launches}
+    for launch in step.launches:
+        assert packed_sizes[launch.arguments.address] == driver.sizes[launch.function.kernel.name], launch.label
+    step.close()
+
+
+def test_what_stands_before_attention_is_one_launch(tmp_path: Path) -> None:
+    """Norms and rotations of queries and keys, and the write."""
+    for name in ("llama", "qwen3"):
+        step = opened(name, "gguf", tmp_path)
+        labels = [launch.label for launch in step.launches]
+        assert labels.count("heads") == 2 and not {"rope", "write_kv"} & set(labels), name
+        step.close()
+
+
 def test_every_kind_that_the_reference_runs_has_a_rule() -> None:
     assert {*REFERENCE.kinds, ops.Receive, ops.Send} <= RULES.kinds
     with pytest.raises(ValueError, match="the CUDA backend has two rules for Norm"):
@@ -96,8 +119,9 @@ def test_a_token_is_one_graph_which_comes_again(tmp_path: Path) -> None:
         for position in (10, 11, 12):
             step.run(Batch.of([5], position, [0]))
         names = [name for name, *_ in driver.launched]
-        assert len(captured) == 1 and names[: len(names) // 3] * 3 == names
-        step.run(Batch.of([5], 40, [0]))  # more keys than the graph was made for
+        assert len(captured) == 1 and names[: len(names) // 3] * 3 == names  # the first one alone, then the graph twice
+        for _ in range(2):
+            step.run(Batch.of([5], 40, [0]))  # more keys than the graph was made for
         assert len(captured) == 2
     finally:
         driver.end_capture = plain  # type: ignore[method-assign]

@@ -18,18 +18,23 @@ class Replay:
 
     def __init__(self, device: Device):
         self._device = device
-        self._graphs: OrderedDict[Hashable, Any] = OrderedDict()
+        self._graphs: OrderedDict[Hashable, Any] = OrderedDict()  # None: seen once
 
-    def graph(self, key: Hashable, plan: Callable[[], Plan]) -> None:
-        """Run a plan that comes again and again; `plan` makes it the first time."""
-        found = self._graphs.get(key)
-        if found is None:
-            found = self._graphs[key] = self._device.graph(plan())
-            if len(self._graphs) > MOST_GRAPHS:
-                self._device.wait()
-                self._device.driver.close_graph(self._graphs.popitem(last=False)[1])
+    def often(self, key: Hashable, plan: Callable[[], Plan]) -> None:
+        """Run a short plan that may come again: the second time it becomes a graph, which takes longer to make than to launch."""
+        if key not in self._graphs:
+            self._graphs[key] = None
+            self._device.launch_all(plan())
+        else:
+            if self._graphs[key] is None:
+                self._graphs[key] = self._device.graph(plan())
+            self._device.replay(self._graphs[key])
         self._graphs.move_to_end(key)
-        self._device.replay(found)
+        if len(self._graphs) > MOST_GRAPHS:
+            oldest = self._graphs.popitem(last=False)[1]
+            if oldest is not None:
+                self._device.wait()
+                self._device.driver.close_graph(oldest)
 
     def once(self, plan: Plan, stop: Callable[[], None]) -> None:
         """Run a long plan; `stop` may raise between its parts, of which two are under way at a time."""
@@ -56,5 +61,6 @@ class Replay:
         if self._graphs and not self._device.lost:
             self._device.wait()
             for graph in self._graphs.values():
-                self._device.driver.close_graph(graph)
+                if graph is not None:
+                    self._device.driver.close_graph(graph)
         self._graphs.clear()

@@ -12,7 +12,7 @@ from lacewing.backends.batch import Batch
 from lacewing.backends.cuda.lowering.compiler import Compiler
 from lacewing.backends.cuda.lowering.launches import Plan
 from lacewing.backends.cuda.lowering.transfer import transferred
-from lacewing.backends.cuda.step.step import CudaStep
+from lacewing.backends.cuda.step.step import CudaStep, comes_again
 from lacewing.backends.cuda.weights.upload import put
 from lacewing.backends.gpu.run import Run
 from lacewing.backends.stages import not_alone
@@ -66,8 +66,8 @@ class StagedStep(CudaStep):
         self._results.close()
 
     def _launch_stage(self, index: int) -> None:
-        if self._part.single:
-            self._replay.graph((index, self._part), lambda: self._stage_plan(index))
+        if comes_again(self._part):
+            self._replay.often((index, self._part), lambda: self._stage_plan(index))
         else:
             self._replay.once(self._stage_plan(index), self._stop_if_aborted)
 

@@ -19,12 +19,18 @@ from lacewing.backends.cuda.step.routes import RouteWatch
 from lacewing.backends.cuda.step.timing import Timed, copy_rate, kernel_times, timed_of
 from lacewing.backends.gpu.candidates import WANTED
 from lacewing.backends.gpu.host_rows import HostRows
+from lacewing.backends.gpu.inputs import PREFILL_TOKENS
 from lacewing.backends.gpu.run import Run
 from lacewing.backends.gpu.wishes import MOST_BIASES
 from lacewing.backends.step import KernelTime, RoutedLayer, Step
 from lacewing.errors import OptionError
 from lacewing.program.operands import View
 from lacewing.program.states import PAGE
+
+
+def comes_again(run: Run) -> bool:
+    """Whether later runs are likely to be the same: of a token a row, or what speculation looks at."""
+    return run.single or (not run.prefill and run.tokens <= PREFILL_TOKENS)
 
 
 class CudaStep(Step):
@@ -110,10 +116,10 @@ class CudaStep(Step):
             yield first, min(self.logit_rows, outputs - first)
 
     def _launch(self, run: Run, choice: str, behind: Callable[[], Plan], logits_only: bool = False) -> None:
-        """The launches of a run and those of a choice behind them; runs of a token a row come again and become graphs."""
-        if run.single and not logits_only:
+        """The launches of a run and those of a choice behind them; runs of few tokens come again and become graphs."""
+        if comes_again(run) and not logits_only:
             self._stop_if_aborted()
-            self._replay.graph((run, choice), lambda: [*self._plan(run), *behind()])
+            self._replay.often((run, choice), lambda: [*self._plan(run), *behind()])
         else:
             self._replay.once([*self._plan(run, logits_only), *behind()], self._stop_if_aborted)
 
