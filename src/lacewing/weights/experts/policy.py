@@ -32,13 +32,16 @@ class Usage:
         self._frequency[:] = history / max(float(history.sum()), 1.0) * PRIOR * self._active
 
     def look(self, clock: int) -> None:
-        """Take up what kernels have counted, now that `clock` runs have begun."""
+        """Take up what kernels have counted, now that `clock` runs have begun. The tokens of a long run count as if they had come
+        one by one, some of which would be half forgotten at its end."""
         elapsed, self._looked = clock - self._looked, clock
         used = self.counts[:, 0].copy()
         self.counts[:, 0] = 0
+        tokens = max(1.0, float(used.sum()) / self._active / max(1, elapsed))  # of a run
         for values, half_life in ((self._frequency, HALF_LIFE), (self.history, HISTORY_HALF_LIFE)):
-            values *= 0.5 ** (elapsed / half_life)
-            values += used
+            kept = 0.5 ** (1 / half_life)
+            values *= kept**elapsed
+            values += used * (1 - kept**tokens) / (tokens * (1 - kept))
 
     def scores(self, clock: int) -> np.ndarray:
         """Float64 (E,), now that `clock` runs have begun: the lowest goes first."""
