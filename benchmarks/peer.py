@@ -71,10 +71,21 @@ def _library(folder: Path, *patterns: str) -> ctypes.CDLL:
     raise PeerError(f"{folder} holds no {patterns[0]}; give the directory with llama.cpp's shared libraries")
 
 
-class Peer:
-    """One model in one llama.cpp context."""
+def _map(settings: _Parameters) -> None:
+    """Weights mapped from the file as they are: with copies in another order it does not run in less memory than the file.
 
-    def __init__(self, folder: Path, model: Path, threads: int, context: int, sequences: int = 1):
+    Raises PeerError if these libraries' parameters are in another order than those of llama.h of October 2026.
+    """
+    if tuple(settings.content[index] for index in (4, 5, 6, 18)) != (2**32 - 1, 1, 2**32 - 1, 1 << 16):
+        raise PeerError("these libraries have other parameters than those of October 2026, so that mapping cannot be asked for")
+    settings.content[6] = 1  # load_mode: LLAMA_LOAD_MODE_MMAP
+    settings.content[18] = 0  # use_extra_bufts, which repacks weights
+
+
+class Peer:
+    """One model in one llama.cpp context. `mapped`: its weights stay in the file (mmap), none are repacked."""
+
+    def __init__(self, folder: Path, model: Path, threads: int, context: int, sequences: int = 1, *, mapped: bool = False):
         base = _library(folder, "libggml-base.*", "ggml-base.dll")
         ggml = _library(folder, "libggml.*", "ggml.dll")
         self._llama = llama = _library(folder, "libllama.*", "llama.dll")
@@ -85,7 +96,10 @@ class Peer:
         llama.llama_log_set(self._silence, None)
         ggml.ggml_backend_load_all_from_path(str(folder).encode())  # the kernels of this processor
         self._base = base
-        self._model = llama.llama_model_load_from_file(str(model).encode(), llama.llama_model_default_params())
+        settings = llama.llama_model_default_params()
+        if mapped:
+            _map(settings)
+        self._model = llama.llama_model_load_from_file(str(model).encode(), settings)
         if not self._model:
             raise PeerError(f"llama.cpp does not load {model}")
         parameters = llama.llama_context_default_params()

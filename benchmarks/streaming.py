@@ -1,69 +1,52 @@
-"""A mixture of experts that is larger than memory: lazy beside streamed, by turns, each in a memory group of its own.
+"""A mixture of experts that is larger than memory: eager, lazy, streamed and llama.cpp by turns, each in a memory group of its own.
 
-    python -m benchmarks.streaming FILE --memory 6GiB [--sides lazy,streamed,packed] [--rounds 3] [--prompt 32] [--generate 48]
-           [--reserve 512MiB] [--routes uniform|FILE.jsonl] [--json]
+    python -m benchmarks.streaming FILE --memory 6GiB [--sides eager,lazy,streamed,packed,ahead,warm,llama.cpp] [--peer DIR]
+           [--routes uniform,kimi,olmoe,FILE.jsonl] [--rounds 3] [--prompt 512] [--generate 64] [--seconds 120]
+           [--reserve 512MiB] [--threads 2] [--no-group] [--json FILE]
 
 Every run is a process in a control group that may use so much memory, the page cache included, and begins with none of the file
-in the page cache. "streamed" reads the model's own files, "packed" the pack that `lacewing pack` has made. Tokens are random, so
-that answers of random weights do not fall into loops whose experts stay. Streamed weights get the limit less `--reserve` (the
-interpreter and its libraries). `--routes` overrides what routers choose: each expert alike, or a trace with an object of
-{"layers": [[ids], ...]} a token; prompts are routed by the model.
-Prints tokens/s, what a token read from the disk, and the share of the disk's speed, measured in reads of experts before and after
-each run. Needs the right to make control groups (root).
+in the page cache. "eager" runs only if the file fits; "streamed" reads the model's own files, "packed" the pack that `lacewing
+pack` has made, "ahead" looks ahead, "warm" fills its slots from the usage history of the "warm" runs before (the first has none),
+and "llama.cpp" maps the file and repacks nothing; `--peer` is the folder of its libraries. A prompt of random tokens is read, then
+tokens are drawn at temperature 1, for so many seconds at most; the first 16 are not counted. ("ahead" decides after 144 tokens
+whether it pays.) `--routes` tells what routers choose for these: each expert alike, a made-up trace like those of Kimi-Linear or
+OLMoE for this model's layers, or a file; "model": the routers themselves. llama.cpp's routers cannot be told, so that it runs once
+a round; those of random weights choose nearly alike. Streamed weights get the limit less `--reserve` (the interpreter and its
+libraries). Hits are simulated beside, from what the slots hold after the prompt.
+
+The disk is measured in reads of experts, as the side makes them, before and after each run. Shown are medians, and of tokens/s the
+range: `read` is what a token had read, `GB/s` while reads were under way beside what the disk gave alone, `bound` the share of the
+tokens/s that the disk allows, `overlap` max(computing, reading) / time of a token, where computing is the time of the eager side or
+else what was not waited for, and `faults` major ones a token.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
 import statistics
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
-
+from benchmarks.groups import cached_bytes, forget, memory_group, peak_of, within
 from lacewing.options import format_bytes, parse_bytes
 
-if TYPE_CHECKING:
-    from lacewing.weights.experts import ExpertCache
-
-WARM = 16  # tokens before the clock starts
-V1, V2 = Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup")
-
-
-@contextlib.contextmanager
-def memory_group(limit: int) -> Iterator[Path]:
-    """A control group below that of this process."""
-    version = 1 if V1.is_dir() else 2
-    lines = Path("/proc/self/cgroup").read_text().splitlines()
-    own = next(line.split(":", 2)[2] for line in lines if (":memory:" in line if version == 1 else line.startswith("0::")))
-    folder = (V1 if version == 1 else V2) / own.lstrip("/") / f"lacewing-{os.getpid()}"
-    folder.mkdir()
-    try:
-        (folder / ("memory.limit_in_bytes" if version == 1 else "memory.max")).write_text(str(limit))
-        yield folder
-    finally:
-        for _ in range(50):  # pages of the ended process may still be counted
-            with contextlib.suppress(OSError):
-                folder.rmdir()
-                break
-            time.sleep(0.1)
+SIDES = ("eager", "lazy", "streamed", "packed", "ahead", "warm", "llama.cpp")
+PROBE_SECONDS = 2.0
+NUMBERS = (("rounds", 3), ("prompt", 512), ("generate", 64), ("seconds", 120), ("threads", 2))
+Run = dict[str, Any]
 
 
-def forget(path: Path) -> None:
-    """Have the system drop the file, and its pack, from its page cache."""
+def files_of(path: Path, side: str) -> list[Path]:
+    """Those that a side reads: the checkpoint's, and its pack."""
+    from lacewing.formats import open_checkpoint
     from lacewing.weights.experts.pack import pack_places
 
-    for each in (path, *pack_places(path)):
-        if each.exists():
-            with each.open("rb") as file:
-                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    found = list(open_checkpoint(path).files) or [path]
+    return found + [each for each in pack_places(path) if side == "packed" and each.exists()]
 
 
 def disk(path: Path, side: str) -> float:
@@ -76,160 +59,122 @@ def disk(path: Path, side: str) -> float:
     info = ModelInfo(path, LoadOptions(), warm=False)
     plan = plan_of(info)
     if side != "packed":
-        return measure(plan.sources, info.checkpoint.identities, 2.0).rate
+        return measure(plan.sources, info.checkpoint.identities, PROBE_SECONDS).rate
     found = find_pack_of(info, plan)
     if found.pack is None:
         raise SystemExit(found.problem or "there is no pack; `lacewing pack` makes one")
-    return measure(found.pack.layers, {found.pack.path: found.pack.identity}, 2.0).rate
+    return measure(found.pack.layers, {found.pack.path: found.pack.identity}, PROBE_SECONDS).rate
 
 
-class Routes:
-    """Choices that replace those of a CPU step's routers: a bias that nothing but the chosen experts have."""
-
-    def __init__(self, step: Any, routes: str | None):
-        from lacewing.backends.cpu.arguments import ROUTE
-
-        self.biases: list[np.ndarray] = []
-        self.active = 0
-        lines = [] if routes in (None, "uniform") else Path(routes).read_text().splitlines()
-        self._trace = [json.loads(line)["layers"] for line in lines]
-        self._random, self._token = np.random.Generator(np.random.PCG64(7)), 0
-        if routes is None:
-            return
-        for op, arguments in zip(step.ops, step._arguments, strict=True):
-            if op.layout is ROUTE:
-                self.active = int(arguments[ROUTE.active // 8])
-                self.biases.append(np.zeros(int(arguments[ROUTE.experts // 8]) + 64, np.float32))
-                arguments[ROUTE.bias // 8] = self.biases[-1].ctypes.data
-
-    def next(self) -> None:
-        """Before each token."""
-        for layer, bias in enumerate(self.biases):
-            bias[:] = 0
-            if self._trace:
-                chosen = self._trace[self._token % len(self._trace)][layer]
-                if len(chosen) != self.active:
-                    raise SystemExit(f"the trace has {len(chosen)} experts a token; the model uses {self.active}")
-            else:
-                chosen = self._random.permutation(len(bias) - 64)[: self.active]
-            bias[chosen] = 1e6
-        self._token += 1
+def child(arguments: argparse.Namespace, side: str, routes: str) -> Run:
+    """One run in a process, and in a group, of its own."""
+    for each in files_of(arguments.file, side):
+        forget(each)
+    cached = sum(map(cached_bytes, files_of(arguments.file, side)))
+    before = disk(arguments.file, side)
+    command = [sys.executable, "-m", "benchmarks.streaming_side", str(arguments.file), side, routes, str(arguments.peer or "")]
+    command += [str(arguments.memory - arguments.reserve)] + [str(getattr(arguments, name)) for name, _ in NUMBERS[1:]]
+    if arguments.no_group:
+        done, peak = subprocess.run(command, capture_output=True, text=True, check=False), 0
+    else:
+        with memory_group(arguments.memory) as group:
+            done = subprocess.run(within(group, command), capture_output=True, text=True, check=False)
+            peak = peak_of(group)
+    found: Run = {"side": side, "routes": routes, "cached": cached, "peak": peak}
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"])[-1]
+        return found | {"problem": "it was killed for memory" if done.returncode in (-9, 137) else reason}
+    return found | {"disk": (before + disk(arguments.file, side)) / 2} | json.loads(done.stdout.splitlines()[-1])
 
 
-def run(path: Path, residency: str, memory: int, prompt: int, generate: int, threads: int, by: str | None) -> dict[str, Any]:
-    """In the group already: tokens/s and bytes read."""
-    import lacewing
-    from lacewing.weights.experts import pack
+def plan_runs(arguments: argparse.Namespace) -> list[tuple[str, str]]:
+    """Sides and routes of a round. llama.cpp's routers cannot be told, and eager weights must fit."""
+    sides = arguments.sides.split(",")
+    if unknown := [side for side in sides if side not in SIDES]:
+        raise SystemExit(f"there is no side {unknown[0]}; there are {', '.join(SIDES)}")
+    if "llama.cpp" in sides and arguments.peer is None:
+        raise SystemExit("llama.cpp needs --peer, the folder of its libraries")
+    size = sum(each.stat().st_size for each in files_of(arguments.file, ""))
+    sides = [side for side in sides if side != "eager" or arguments.no_group or size < arguments.memory - arguments.reserve]
+    found = [(side, routes) for routes in arguments.routes.split(",") for side in sides if side != "llama.cpp"]
+    return found + [("llama.cpp", "model")] * ("llama.cpp" in sides)
 
-    if residency == "streamed":
-        pack.pack_places = lambda _: ()  # type: ignore[assignment,return-value]  # that of another side is not for this one
-    residency = "streamed" if residency == "packed" else residency
-    with lacewing.load(path, backend="cpu", residency=residency, memory=memory, context=1024, threads=threads) as model:
-        ids = (
-            np.random.Generator(np.random.PCG64(os.getpid()))
-            .integers(0, model.engine.vocab_size, prompt + WARM + generate)
-            .tolist()
-        )
-        began = time.perf_counter()
-        model.engine.extend(ids[:prompt])
-        middle = time.perf_counter()
-        routes = Routes(model.step, by)
-        for token in ids[prompt : prompt + WARM]:
-            routes.next()
-            model.engine.extend([token])
-        before, started, cpu = _read(), time.perf_counter(), time.process_time()
-        streamed = model.weights.experts
-        use = _use(streamed)
-        for token in ids[prompt + WARM :]:
-            routes.next()
-            model.engine.extend([token])
-        seconds = time.perf_counter() - started
-        found = {
-            "prompt": prompt / (middle - began), "generate": generate / seconds, "bytes": (_read() - before) / generate,
-            "cpu": (time.process_time() - cpu) / generate,
-        }  # fmt: skip
-        if streamed is not None:
-            hits, misses, waited, reads = (after - before for after, before in zip(_use(streamed), use, strict=True))
-            found |= {"hit_rate": hits / max(1, hits + misses), "waited": waited / seconds, "reads": reads / generate}
-            found |= {"direct": streamed.disk.way.direct, "readers": streamed.disk.way.threads}
+
+def summary(runs: list[Run]) -> list[Run]:
+    """A row for each side and routes, in the order of their first runs: medians, and what follows from several of them."""
+    found, eager = [], {}
+    for side, routes in dict.fromkeys((run["side"], run["routes"]) for run in runs):
+        these = [run for run in runs if (run["side"], run["routes"]) == (side, routes)]
+        good = [run for run in these if "problem" not in run]
+        row: Run = {
+            "side": side,
+            "routes": routes,
+            "runs": len(good),
+            "problems": [run["problem"] for run in these if "problem" in run],
+        }
+        if good:
+            numbers = [key for key, value in good[0].items() if isinstance(value, (int, float))]
+            row |= {key: statistics.median(run[key] for run in good) for key in numbers}
+            row["range"] = [min(run["generate"] for run in good), max(run["generate"] for run in good)]
+            if row["bytes"]:
+                row["bound"] = statistics.median(run["disk"] / run["bytes"] for run in good)
+            if side == "eager":
+                eager[routes] = 1 / row["generate"]
+            waited = row.get("waited")
+            computing = eager.get(routes) or (None if waited is None else (1 - waited) / row["generate"])
+            if computing is not None and side != "eager":
+                row["overlap"] = max(computing, row["bytes"] / row["disk"]) * row["generate"]
+        found.append(row)
     return found
 
 
-def _use(streamed: ExpertCache | None) -> tuple[float, ...]:
-    """So far: hits, misses, seconds waited, reads."""
-    if streamed is None:
-        return (0.0,) * 4
-    use = streamed.statistics
-    return use.hits, use.misses, use.waited, use.reads
+HEAD = ("side", "routes", "tokens/s", "prompt", "read", "hits", "GB/s", "bound", "overlap", "faults", "swap", "peak")
 
 
-def _read() -> int:
-    """Bytes that this process has had read from the disk."""
-    lines = Path("/proc/self/io").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("read_bytes"))
+def table(rows: list[Run]) -> str:
+    """Markdown."""
+    lines = [f"| {' | '.join(HEAD)} |", "|" + "---|" * len(HEAD)]
+    for row in rows:
+        if not row["runs"]:
+            lines.append(f"| {row['side']} | {row['routes']} | {row['problems'][0]} |" + " |" * (len(HEAD) - 3))
+            continue
+        expected = "" if "simulated" not in row else f" ({row['simulated']:.1%} simulated)"
+        cells = (
+            row["side"], row["routes"], f"{row['generate']:.2f} ({row['range'][0]:.2f} to {row['range'][1]:.2f})",
+            f"{row['prompt']:.1f}", format_bytes(row["bytes"]), f"{row['hit_rate']:.1%}{expected}" if "hit_rate" in row else "",
+            f"{row['reading'] / 1e9:.2f} of {row['disk'] / 1e9:.2f}",
+            f"{row['generate'] / row['bound']:.0%} of {row['bound']:.2f}" if "bound" in row else "",
+            f"{row['overlap']:.2f}" if "overlap" in row else "", f"{row['major_faults']:.1f}", format_bytes(row["swap"]),
+            format_bytes(row["peak"]) if row["peak"] else "",
+        )  # fmt: skip
+        lines.append(f"| {' | '.join(cells)} |")
+        lines += [f"| {row['side']} | {row['routes']} | {problem} |" + " |" * (len(HEAD) - 3) for problem in row["problems"]]
+    return "\n".join(lines)
 
 
-def child(arguments: argparse.Namespace, side: str) -> dict[str, Any]:
-    forget(arguments.file)
-    before = disk(arguments.file, side)
-    with memory_group(arguments.memory) as group:
-        command = [sys.executable, "-m", "benchmarks.streaming", str(arguments.file), "--child", side]
-        for name in ("memory", "reserve", "prompt", "generate", "threads"):
-            command += [f"--{name}", str(getattr(arguments, name))]
-        command += ["--routes", arguments.routes] if arguments.routes else []
-        script = f'echo $$ > {group}/cgroup.procs; exec "$@"'
-        done = subprocess.run(["sh", "-c", script, "sh", *command], capture_output=True, text=True, check=False)
-        peak = next((group / name for name in ("memory.max_usage_in_bytes", "memory.peak") if (group / name).exists()), None)
-        most = int(peak.read_text()) if peak else 0
-    if done.returncode:
-        return {"side": side, "problem": done.stderr.strip().splitlines()[-1:] or f"it ended with {done.returncode}"}
-    after = disk(arguments.file, side)
-    return {"side": side, "disk": (before + after) / 2, "peak": most, **json.loads(done.stdout)}
-
-
-def main() -> None:
+def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", type=Path)
     parser.add_argument("--memory", type=parse_bytes, default="6GiB")
     parser.add_argument("--reserve", type=parse_bytes, default="512MiB")
-    parser.add_argument("--sides", default="lazy,streamed")
-    for name, value in (("rounds", 3), ("prompt", 32), ("generate", 48), ("threads", 2)):
+    parser.add_argument("--sides", default="eager,lazy,streamed")
+    parser.add_argument("--routes", default="uniform")
+    parser.add_argument("--peer", type=Path)
+    for name, value in NUMBERS:
         parser.add_argument(f"--{name}", type=int, default=value)
-    parser.add_argument("--routes")
-    parser.add_argument("--child", help=argparse.SUPPRESS)
-    parser.add_argument("--json", action="store_true")
-    arguments = parser.parse_args()
-    if arguments.child:
-        memory = arguments.memory - arguments.reserve
-        sizes = arguments.prompt, arguments.generate, arguments.threads
-        print(json.dumps(run(arguments.file, arguments.child, memory, *sizes, arguments.routes)))
-        return
-    found = [child(arguments, side) for _ in range(arguments.rounds) for side in arguments.sides.split(",")]
-    if arguments.json:
-        print(json.dumps(found))
-        return
-    print(f"{arguments.file.name}, {format_bytes(arguments.file.stat().st_size)}, in {format_bytes(arguments.memory)}")
-    for side in arguments.sides.split(","):
-        runs = [one for one in found if one["side"] == side and "problem" not in one]
-        for problem in [one["problem"] for one in found if one["side"] == side and "problem" in one]:
-            print(f"{side}: {problem}")
-        if runs:
-            print(_line(side, runs))
-
-
-def _line(side: str, runs: list[dict[str, Any]]) -> str:
-    middle = {key: statistics.median(one[key] for one in runs) for key in runs[0] if key != "side"}
-    bound = statistics.median(one["disk"] / one["bytes"] for one in runs)
-    share = statistics.median(one["generate"] * one["bytes"] / one["disk"] for one in runs)
-    text = (
-        f"{side}: generate {middle['generate']:.2f} tokens/s ({min(one['generate'] for one in runs):.2f} to "
-        f"{max(one['generate'] for one in runs):.2f}), prompt {middle['prompt']:.2f}; {format_bytes(middle['bytes'])} a token, "
-        f"disk {middle['disk'] / 1e9:.2f} GB/s, bound {bound:.2f} tokens/s, {share:.0%} of it; peak {format_bytes(middle['peak'])}"
-    )
-    if "hit_rate" not in middle:
-        return text
-    way = f"{middle['reads']:.0f} reads a token, {'direct' if middle['direct'] else 'buffered'} by {middle['readers']:.0f} threads"
-    return f"{text}; hit rate {middle['hit_rate']:.0%}, waited {middle['waited']:.0%}, {way}"
+    parser.add_argument("--no-group", action="store_true", help="without a limit, for those who may not make groups")
+    parser.add_argument("--json", type=Path, help="a file for all runs, which is written after each")
+    arguments = parser.parse_args(words)
+    runs: list[Run] = []
+    size = sum(each.stat().st_size for each in files_of(arguments.file, ""))
+    for number in range(arguments.rounds):
+        for side, routes in plan_runs(arguments):
+            runs.append({"round": number} | child(arguments, side, routes))
+            print(json.dumps(runs[-1]), file=sys.stderr, flush=True)
+            if arguments.json is not None:
+                facts = {"file": str(arguments.file), "size": size, "limit": arguments.memory, "cores": os.cpu_count()}
+                arguments.json.write_text(json.dumps(facts | {"rows": summary(runs), "runs": runs}, indent=1) + "\n")
+    print(f"{arguments.file.name}, {format_bytes(size)}, in {format_bytes(arguments.memory)}\n\n{table(summary(runs))}")
 
 
 if __name__ == "__main__":

@@ -32,5 +32,5 @@ def test_tokens_of_a_prompt_count_as_if_they_came_one_by_one(tokens):
         use(apart, clock, chosen)
         apart.look(clock)
     together.look(1)
-    assert together._frequency.sum() == pytest.approx(apart._frequency.sum(), rel=0.02)
+    assert together.frequency.sum() == pytest.approx(apart.frequency.sum(), rel=0.02)
     assert together.history.sum() == pytest.approx(apart.history.sum(), rel=0.02)

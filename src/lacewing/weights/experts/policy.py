@@ -17,19 +17,19 @@ class Usage:
     """How often and when each of E experts was used, `active` by a token. `counts`, int64 (E, 2), is written by kernels: how many
     tokens have used an expert since the last look, and the run of its last use.
 
-    `history`, float64 (E,): uses that decay slowly, over sessions.
+    `frequency`, `history`, float64 (E,), as of the last look: uses that decay, the latter slowly, over sessions.
     """
 
     def __init__(self, experts: int, active: int = 1):
         self.counts = np.zeros((experts, 2), np.int64)
         self.history = np.zeros(experts, np.float64)
-        self._frequency, self._active = np.zeros(experts, np.float64), active
+        self.frequency, self._active = np.zeros(experts, np.float64), active
         self._looked = 0
 
     def begin_with(self, history: np.ndarray) -> None:
         """As of an earlier session, float64 (E,), before the first run."""
         self.history[:] = history
-        self._frequency[:] = history / max(float(history.sum()), 1.0) * PRIOR * self._active
+        self.frequency[:] = history / max(float(history.sum()), 1.0) * PRIOR * self._active
 
     def look(self, clock: int) -> None:
         """Take up what kernels have counted, now that `clock` runs have begun. The tokens of a long run count as if they had come
@@ -38,7 +38,7 @@ class Usage:
         used = self.counts[:, 0].copy()
         self.counts[:, 0] = 0
         tokens = max(1.0, float(used.sum()) / self._active / max(1, elapsed))  # of a run
-        for values, half_life in ((self._frequency, HALF_LIFE), (self.history, HISTORY_HALF_LIFE)):
+        for values, half_life in ((self.frequency, HALF_LIFE), (self.history, HISTORY_HALF_LIFE)):
             kept = 0.5 ** (1 / half_life)
             values *= kept**elapsed
             values += used * (1 - kept**tokens) / (tokens * (1 - kept))
@@ -46,4 +46,4 @@ class Usage:
     def scores(self, clock: int) -> np.ndarray:
         """Float64 (E,), now that `clock` runs have begun: the lowest goes first."""
         self.look(clock)
-        return np.asarray(self._frequency / (1 + clock - self.counts[:, 1]))
+        return np.asarray(self.frequency / (1 + clock - self.counts[:, 1]))
