@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import re
 import sys
+import weakref
 
 import numpy as np
 import pytest
@@ -115,7 +117,17 @@ def test_of_a_request_that_ignores_its_end_the_grammar_ends_it():
     assert not constraint.stopped() and constraint.accept(min(kind.tokenizer.stop_ids)) and constraint.stopped()
 
 
-def test_vocabularies_are_made_once_and_go_with_their_tokenizer():
+def test_vocabularies_go_with_their_tokenizer():
+    kind = kinds()["spm"]
+    compiled = compile_grammar(Grammar.regex("a+"), kind.tokenizer, kind.size)
+    compiled.follow(frozenset({1}))
+    held = [weakref.ref(each) for each in (kind.tokenizer, compiled.vocabulary, compiled)]
+    del kind, compiled
+    gc.collect()
+    assert [each() for each in held] == [None] * 3
+
+
+def test_vocabularies_are_made_once():
     kind = kinds()["bytes"]
     first = GrammarVocabulary.of(kind.tokenizer, kind.size)
     assert GrammarVocabulary.of(kind.tokenizer, kind.size) is first and first.view(True) is first.view(False)

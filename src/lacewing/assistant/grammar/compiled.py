@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import re
 import threading
-from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
 
 from lacewing.assistant.grammar.matcher import Matcher
 from lacewing.assistant.grammar.places import failing_place
@@ -33,7 +31,6 @@ _LIMITS = {
     "max_grammar_size": 200_000,
     "verbose_errors": False,
 }
-_compiled: WeakKeyDictionary[GrammarVocabulary, OrderedDict[Grammar, Compiled]] = WeakKeyDictionary()
 _lock = threading.Lock()
 
 
@@ -82,8 +79,8 @@ def compile_grammar(grammar: Grammar, tokenizer: Tokenizer, vocab_size: int) -> 
     Raises GrammarError that names the place of what is wrong, or that nothing satisfies the grammar; also without llguidance.
     """
     vocabulary = GrammarVocabulary.of(tokenizer, vocab_size)
+    kept = vocabulary.kept
     with _lock:
-        kept = _compiled.setdefault(vocabulary, OrderedDict())
         if grammar in kept:
             kept.move_to_end(grammar)
             return kept[grammar]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import OrderedDict
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -14,6 +15,8 @@ from lacewing.errors import GrammarError
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
 
+    from lacewing.assistant.grammar.compiled import Compiled
+    from lacewing.assistant.grammar.source import Grammar
     from lacewing.text.tokenizer import Tokenizer
 
 _MARK = b"\xff"  # in front of the name of a control token, which no text has
@@ -37,18 +40,21 @@ class GrammarVocabulary:
     """The tokens of a model with `size` logits.
 
     Behind them llguidance is told of 256 more, one for each byte, so that any text can be fed to a grammar, and of one that ends a
-    text: which tokens end an answer is the request's affair.
+    text: which tokens end an answer is the request's affair. It holds no tokenizer: it lives as long as that one does.
     """
 
     def __init__(self, tokenizer: Tokenizer, size: int):
-        self._library, self._tokenizer, self.size = library(), tokenizer, size
+        self._library, self.size = library(), size
         self.words = -(-size // 32)  # of a mask
         self.all_words = -(-(size + 257) // 32)  # of one of llguidance's
         self.last = np.uint32((1 << (size % 32 or 32)) - 1)  # bits of the last word
         self.added = tokenizer.text_bytes()[:size]  # what each token adds to a text
         self.controls = [token for token in tokenizer.control_tokens.values() if token < size and not self.added[token]]
-        self._started = tokenizer.text_bytes(start=True)[:size] if tokenizer.strips_start else self.added
+        self._names = [tokenizer.token_text(token).encode() for token in self.controls]
+        self.strips_start = tokenizer.strips_start  # whether the first token of a text adds something else than it does later
+        self._started = tokenizer.text_bytes(start=True)[:size] if self.strips_start else self.added
         self._views: dict[bool, LLTokenizer] = {}
+        self.kept: OrderedDict[Grammar, Compiled] = OrderedDict()  # what was compiled last, for `compile_grammar`
 
     @classmethod
     def of(cls, tokenizer: Tokenizer, size: int) -> GrammarVocabulary:
@@ -62,11 +68,6 @@ class GrammarVocabulary:
     def byte(self, value: int) -> int:
         """The token that is a byte, for llguidance only."""
         return self.size + value
-
-    @property
-    def strips_start(self) -> bool:
-        """Whether the first token of a text adds something else than it does later."""
-        return self._tokenizer.strips_start
 
     def view(self, start: bool) -> LLTokenizer:
         """For the first token of a text, or later ones."""
@@ -90,8 +91,8 @@ class GrammarVocabulary:
 
     def _make(self, added: list[bytes]) -> LLTokenizer:
         tokens = [b"" if data.startswith(_MARK) else data for data in added] + [b""] * (self.size - len(added))
-        for token in self.controls:
-            tokens[token] = _MARK + self._tokenizer.token_text(token).encode()
+        for token, name in zip(self.controls, self._names, strict=True):
+            tokens[token] = _MARK + name
         tokens += [bytes([value]) if value < 255 else b"" for value in range(256)]
         described = _Described([*tokens, _MARK + b"end of the text"], self.byte(256))
         made: LLTokenizer = self._library.LLTokenizer(self._library.TokenizerWrapper(described))
