@@ -47,7 +47,7 @@ _TUNED = re.compile(r"(?i)(?<![a-z])(instruct|chat|it|assistant)(?![a-z])")  # i
 _KEY = "tokenizer.chat_template"
 # In a source: of `{"type": "text", "text": ...}`.
 _READS_PARTS = re.compile(r"\.text\b|\[\s*['\"]text['\"]\s*\]|\bget\(\s*['\"]text['\"]")
-_OWN_LIST = re.compile(r"\bnamespace\([^)]*=\s*\[")
+_OWN_LIST = re.compile(r"\bnamespace\(\w{1,40} ?= ?\[\]")  # in linear time, as sources are anybody's
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 _PROBE = "Does this reach the model?"
 
@@ -56,8 +56,8 @@ class ChatTemplate:
     """A chat template in Jinja, rendered in a sandbox with limits of time and size; see `sandbox.py`.
 
     `name` says where it comes from: "checkpoint", "checkpoint:tool_use", or the name of one of ours.
-    `mutable` lets the template change lists, those of its own copy of the messages too; None: if it keeps a list in a namespace,
-    as Kimi's, which queues the ids of calls.
+    `mutable` lets the template change lists, those of its own copy of the messages too; None: if it appends to a list in a
+    namespace, as Kimi's does, which queues the ids of calls.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class ChatTemplate:
             raise TemplateError(f"chat template {name!r} has {len(source)} characters; at most {MAX_SOURCE} are accepted")
         self.source, self.name = source, name
         self._variables = {"bos_token": bos_text, "eos_token": eos_text, **(variables or {})}
-        self._mutable = bool(_OWN_LIST.search(source)) if mutable is None else mutable
+        self._mutable = (".append(" in source and bool(_OWN_LIST.search(source))) if mutable is None else mutable
         self._seconds, self._now = seconds, now
         self.variants: dict[str, ChatTemplate] = {}  # all of the same checkpoint, by name
         self.notice = ""  # what a person should know about it
