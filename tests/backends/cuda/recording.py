@@ -17,20 +17,20 @@ class RecordingDriver(Driver):
     """`launched`: (kernel, grid, threads, shared, arguments) of each launch, those inside graphs when they are launched."""
 
     def __init__(self, arch: tuple[int, int] = (9, 0), most_bytes: int = MEMORY) -> None:
-        self.arch, self.most_bytes = arch, most_bytes
+        self.arch, self.most_bytes, self.gpus, self.cuda = arch, most_bytes, 1, 13000
         self.launched: list[tuple[Any, ...]] = []
         self.sizes: dict[str, list[int]] = {}  # bytes of the parameters of each kernel
         self.memory_of: dict[int, Any] = {}
         self._capturing: list[tuple[Any, ...]] | None = None
 
     def count(self) -> int:
-        return 1
+        return self.gpus
 
     def version(self) -> int:
-        return 13000
+        return self.cuda
 
     def name(self, index: int) -> str:
-        return "recording GPU"
+        return f"recording GPU {index}"
 
     def attribute(self, index: int, name: str) -> int:
         major, minor = self.arch
@@ -43,6 +43,10 @@ class RecordingDriver(Driver):
         return index
 
     def release(self, index: int) -> None: ...
+
+    def reset(self, index: int) -> None:
+        self.memory_of.clear()
+
     def enter(self, context: Any) -> None: ...
 
     def memory(self) -> tuple[int, int]:

@@ -172,7 +172,7 @@ def test_a_lost_device_says_so(tmp_path: Path) -> None:
     lost.driver.wait = fail  # type: ignore[method-assign]
     with pytest.raises(DeviceLostError):
         run(step, prompt_of("llama"))
-    with pytest.raises(DeviceLostError, match="recording GPU was lost"):
+    with pytest.raises(DeviceLostError, match="recording GPU 0 was lost"):
         run(step, prompt_of("llama"))
     step.close()
 

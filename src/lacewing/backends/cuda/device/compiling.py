@@ -64,9 +64,16 @@ def supported() -> frozenset[str]:
     return frozenset(str(arch) for arch in _checked(_nvrtc().nvrtcGetSupportedArchs()))
 
 
+@cache
 def _nvrtc() -> Any:
-    from cuda.bindings import nvrtc
+    """Raises BackendError where its library is missing: cuda-bindings looks for it at the first call."""
+    try:
+        from cuda.bindings import nvrtc
 
+        nvrtc.nvrtcVersion()
+    except Exception as error:  # of several kinds of its own
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise BackendError(f"the compiler NVRTC cannot be loaded ({reason}); install `lacewing[cuda]` anew") from error
     return nvrtc
 
 

@@ -112,11 +112,14 @@ def candidates(needed_bytes: int | None = None) -> list[Candidate]:
 
 
 def shared(gpu: Gpu) -> Device:
-    """The device of a GPU, opened once for all models. Raises BackendError."""
+    """The device of a GPU, opened once for all models. One that was lost is opened anew. Raises BackendError."""
     if gpu.problem:
         raise BackendError(f"the GPU {gpu.name} cannot be used: {gpu.problem}; use `backend='cpu'`")
     cuda = driver()
     with _lock:
-        if gpu.index not in _devices:
+        before = _devices.get(gpu.index)
+        if before is None or before.lost:
+            if before is not None:
+                cuda.reset(gpu.index)
             _devices[gpu.index] = Device(cuda, gpu.index)
         return _devices[gpu.index]

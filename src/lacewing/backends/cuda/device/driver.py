@@ -77,6 +77,10 @@ class Driver:
     def release(self, index: int) -> None:
         self._call("the end of a context", self._cu.cuDevicePrimaryCtxRelease(self._device(index)))
 
+    def reset(self, index: int) -> None:
+        """Destroy the context, after a fault that no other call recovers from; all memory of this process there is gone."""
+        self._call("a new context", self._cu.cuDevicePrimaryCtxReset(self._device(index)))
+
     def enter(self, context: Any) -> None:
         """Calls of this thread are to this device from now on."""
         self._call("a context", self._cu.cuCtxSetCurrent(context))

@@ -1,0 +1,89 @@
+"""Which NVIDIA GPU is taken, and why another is not; on a driver that records."""
+
+from __future__ import annotations
+
+import pytest
+from cuda.bindings import nvrtc
+
+import lacewing.backends as backends
+from lacewing.backends.base import ModelRequirements, NoDeviceError
+from lacewing.backends.cuda import open as open_cuda
+from lacewing.backends.cuda.device import compiling, devices
+from lacewing.backends.cuda.device import hardware as files
+from lacewing.errors import BackendError, OptionError
+from lacewing.program.program import Program
+from tests.backends.cuda.recording import RecordingDriver
+
+
+@pytest.fixture
+def driver(monkeypatch: pytest.MonkeyPatch) -> RecordingDriver:
+    made = RecordingDriver()
+    made.gpus = 2
+    monkeypatch.setattr(devices, "_driver", [made])
+    monkeypatch.setattr(devices, "_devices", {})
+    monkeypatch.setattr(files, "hardware", lambda: True)
+    return made
+
+
+def test_a_gpu_by_its_number_or_name(driver: RecordingDriver) -> None:
+    assert [devices.choose_gpu(each).index for each in (None, 1, "1", "gpu 1", "RECORDING")] == [0, 1, 1, 1, 0]
+    for name in ("2", "radeon", ""):
+        with pytest.raises(OptionError, match=r"there is no NVIDIA GPU .*: 0 recording GPU 0, 1 recording GPU 1"):
+            devices.choose_gpu(name)
+    assert backends.init_backend("cuda:1").facts().name == "recording GPU 1"
+    assert backends.init_backend("cuda", adapter=0).facts().name == "recording GPU 0"
+    assert backends.init_backend(adapter="GPU 1").facts().name == "recording GPU 1"
+
+
+def test_auto_takes_one_that_has_room(driver: RecordingDriver) -> None:
+    def needing(nbytes: int) -> ModelRequirements:
+        return ModelRequirements(Program((), {}, (), 0), {}, nbytes)
+
+    assert backends.init_backend(required=needing(2**30)).name == "cuda"
+    assert "fit in 90% of 16.0 GiB" in devices.candidates(2**30)[0].reason and devices.candidates(2**30)[0].auto
+    with pytest.raises(BackendError, match=r"GPU 0: the model takes 32\.0 GiB, more than 90% of 16\.0 GiB; recording GPU 1"):
+        open_cuda(required=needing(2**35))
+
+
+@pytest.mark.parametrize(
+    ("cuda", "arch", "reason"),
+    [
+        (12080, (9, 0), r"its driver runs CUDA 12\.8, and 13\.0 is needed"),
+        (13000, (7, 0), r"its compute capability is 7\.0, and the kernels need 7\.5"),
+        (13000, (19, 0), r"NVRTC \d+\.\d+ knows no compute capability 19\.0"),
+    ],
+)
+def test_what_is_too_old_or_too_new_is_told(driver: RecordingDriver, cuda: int, arch: tuple[int, int], reason: str) -> None:
+    driver.cuda, driver.arch = cuda, arch
+    found = devices.candidates()[0]
+    assert not found.auto
+    with pytest.raises(BackendError, match=reason):
+        open_cuda()
+
+
+def test_a_lost_gpu_is_opened_anew(driver: RecordingDriver) -> None:
+    one = devices.shared(devices.gpus()[0])
+    assert devices.shared(devices.gpus()[0]) is one
+    one.buffer(1000, "memory")
+    one.lost = True
+    other = devices.shared(devices.gpus()[0])
+    assert other is not one and not driver.memory_of and not other.lost
+
+
+def test_a_machine_without_a_gpu(driver: RecordingDriver, monkeypatch: pytest.MonkeyPatch) -> None:
+    driver.gpus = 0
+    with pytest.raises(NoDeviceError, match="shows no GPU"):
+        devices.candidates()
+    monkeypatch.setattr(files, "hardware", lambda: False)
+    with pytest.raises(NoDeviceError, match="this machine has no NVIDIA GPU"):
+        backends.candidates("cuda")
+
+
+def test_a_missing_compiler_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing() -> None:
+        raise RuntimeError("libnvrtc.so was not found")
+
+    monkeypatch.setattr(nvrtc, "nvrtcVersion", missing)
+    compiling._nvrtc.cache_clear()
+    with pytest.raises(BackendError, match=r"NVRTC cannot be loaded \(libnvrtc.so was not found\); install `lacewing\[cuda\]`"):
+        compiling._nvrtc()
