@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PROMPT ?= Explain in two sentences why the sky is blue.
 MODEL ?= smollm2
+# Processes that share out the files of tests. Each takes some gigabytes, as Mesa's software GPU keeps what it compiles.
+WORKERS ?= 2
 
 .PHONY: run chat test slow clients nvidia check lint types fix bench wheel clean
 
@@ -14,7 +16,7 @@ chat: $(VENV)/.installed
 	$(BIN)/lacewing chat $(MODEL)
 
 test: $(VENV)/.driver $(VENV)/.browser
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 slow: $(VENV)/.driver $(VENV)/.browser $(VENV)/.clients
 	$(BIN)/python -m pytest -m slow

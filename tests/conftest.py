@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import tempfile
@@ -23,6 +24,7 @@ if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
 
 # A chat that ends keeps its conversation; those of tests are not among those of a person.
 _SESSIONS = tempfile.TemporaryDirectory(prefix="lacewing-sessions-")
+atexit.register(_SESSIONS.cleanup)  # before Python does, which is a warning
 os.environ["LACEWING_SESSIONS"] = _SESSIONS.name
 # Nor are the responses that servers of tests keep.
 os.environ["LACEWING_STORE_FILE"] = str(Path(_SESSIONS.name) / "responses.sqlite3")
@@ -31,24 +33,31 @@ history.history_dir = lambda: Path(_SESSIONS.name) / "experts"
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_runtestloop(session: pytest.Session) -> None:
+def pytest_runtestloop(session: pytest.Session) -> bool | None:
     """Says once and before all tests that a driver or a browser is missing, instead of once a test."""
-    if session.config.option.collectonly:
-        return
-    if any(item.get_closest_marker("browser") for item in session.items) and chromium.find() is None:
-        raise pytest.UsageError(chromium.NO_BROWSER)
-    if any(item.get_closest_marker("gpu") for item in session.items):
-        _find_gpu()
+    if session.config.option.collectonly or not hasattr(session, "items"):  # xdist's workers have the tests, not this process
+        return None
+    missing = _missing(session.items)
+    if missing and hasattr(session.config, "workerinput"):  # of an error in a worker a person would see the traceback
+        session.shouldstop = missing
+        return True
+    if missing:
+        raise pytest.UsageError(missing)
+    return None
 
 
-def _find_gpu() -> None:
-    from lacewing.backends.webgpu.device.adapters import adapters
+def _missing(items: list[pytest.Item]) -> str | None:
+    if any(item.get_closest_marker("browser") for item in items) and chromium.find() is None:
+        return chromium.NO_BROWSER
+    if any(item.get_closest_marker("gpu") for item in items):
+        from lacewing.backends.webgpu.device.adapters import adapters
 
-    software_gpu.load()
-    try:
-        adapters()
-    except BackendError as error:
-        raise pytest.UsageError(software_gpu.NO_GPU) from error
+        software_gpu.load()
+        try:
+            adapters()
+        except BackendError:
+            return software_gpu.NO_GPU
+    return None
 
 
 @pytest.fixture(scope="session")

@@ -28,6 +28,12 @@ def test_a_missing_driver_is_told_once_and_before_all_tests():
     assert "passed" not in done.stdout and "failed" not in done.stdout
 
 
+def test_a_missing_driver_is_told_once_where_processes_share_the_tests():
+    done = pytest_run("-n", "2", "--dist", "loadfile", GPU, OTHER, WGPUPY_WGPU_ADAPTER_NAME="no such adapter")
+    assert done.returncode == pytest.ExitCode.INTERRUPTED and (done.stdout + done.stderr).count(NO_GPU) == 1
+    assert "passed" not in done.stdout and "failed" not in done.stdout and "Traceback" not in done.stderr
+
+
 def test_the_other_tests_run_without_a_driver():
     done = pytest_run("-rA", "-m", "not gpu and not slow", GPU, OTHER, WGPUPY_WGPU_ADAPTER_NAME="no such adapter")
     assert done.returncode == 0 and "PASSED tests/test_options.py" in done.stdout and GPU not in done.stdout
@@ -191,5 +197,5 @@ def test_make_test_gets_the_driver_and_the_set_up_is_not_silent():
     """Half a minute of pip without a word looks like a fault."""
     done = subprocess.run(["make", "--dry-run", "VENV=none", "test"], cwd=ROOT, capture_output=True, text=True, check=True)
     lines = done.stdout.splitlines()
-    assert lines.index("none/bin/python tools/software_gpu.py") < lines.index("none/bin/python -m pytest")
+    assert lines.index("none/bin/python tools/software_gpu.py") < lines.index("none/bin/python -m pytest -n 2 --dist loadfile")
     assert len([line for line in lines if " pip install " in line]) == 2 and "--quiet" not in done.stdout

@@ -20,10 +20,11 @@ from tests import geometries, sparse_files
 from tests.models.readers.test_real_configs import REAL
 
 GIB = 2**30
-LARGEST = ("deepseek-r1", "kimi-k2")  # 90,000 and 140,000 tensors as directories: opened once, by the test of the command
+LARGEST = ("kimi-k2", "deepseek-r1")  # 140,000 and 90,000 tensors as directories: opened once, by the test of the command
 ROUNDED = {"deepseek-v2-lite": 0.03, "olmoe-1b-7b": 0.03}  # published with two digits
 # layers that are enough for every kind of layer that the model has
 SHORT = {"deepseek-r1": 4, "mistral-large-3": 4, "llama-4-scout": 4, "gpt-oss-120b": 2, "qwen3-235b-a22b": 1, "glm-4.5": 4}
+SLOW = ("mistral-large-3", "glm-4.5")  # of the architecture of DeepSeek R1, and of routers and attention that others have as well
 
 # Runs a command from a small process: on Linux, the peak of a process that starts another becomes that of the other.
 MEASURED = """
@@ -50,7 +51,7 @@ def test_parameters_as_published(name, form, tmp_path):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the peak has another unit")
 @pytest.mark.parametrize("form", ["gguf", "huggingface"])
-@pytest.mark.parametrize("name", LARGEST)
+@pytest.mark.parametrize("name", [LARGEST[0], pytest.param(LARGEST[1], marks=pytest.mark.slow)])
 def test_info_of_the_largest(name, form, tmp_path):
     """The whole command, Python's start included, in a process of its own."""
     path = sparse_files.write(name, form, tmp_path)
@@ -85,7 +86,8 @@ def check_step(name, path, layers=None):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="holes in files and /proc are needed")
-@pytest.mark.parametrize(("name", "form"), [*((name, "gguf") for name in SHORT),
+@pytest.mark.parametrize(("name", "form"), [*((name, "gguf") for name in SHORT if name not in SLOW),
+                                            *(pytest.param(name, "gguf", marks=pytest.mark.slow) for name in SLOW),
                                             pytest.param("mistral-large-3", "gguf-naive", marks=pytest.mark.slow)])  # fmt: skip
 def test_a_step_over_some_layers_of_full_width(name, form, tmp_path):
     """The last one as Ollama stores Mistral Large 3, in Q4_K."""
@@ -95,8 +97,9 @@ def test_a_step_over_some_layers_of_full_width(name, form, tmp_path):
 @pytest.mark.skipif(sys.platform != "linux", reason="holes in files and /proc are needed")
 @pytest.mark.parametrize(
     ("name", "quant"),
-    [("gpt-oss-120b", "F4_E2M1"), pytest.param("deepseek-r1", "F8_E4M3", marks=pytest.mark.slow)],  # paging in 5 GB
+    [("gpt-oss-120b", "F4_E2M1"), ("deepseek-r1", "F8_E4M3")],  # paging in 3 and 5 GB
 )
+@pytest.mark.slow
 def test_a_step_over_some_layers_as_the_makers_publish_them(name, quant, tmp_path):
     path = sparse_files.write(name, "huggingface", tmp_path, SHORT[name])
     assert quant in {tensor.quant.name for tensor in open_model(open_checkpoint(path), 64).tensors.values()}

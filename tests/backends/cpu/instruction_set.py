@@ -1,7 +1,8 @@
 """A short run over the whole backend for the instruction set of this process.
 
-    LACEWING_CPU=portable python -m tests.backends.cpu.instruction_set
+    LACEWING_CPU=portable python -m tests.backends.cpu.instruction_set [--all]
 
+Each kernel takes the compiler a second or several: without `--all` there is one of each way of unpacking and multiplying.
 Numba and the kernels are made for one instruction set a process, so test_instruction_sets.py starts this as a process.
 """
 
@@ -27,34 +28,21 @@ from tests.models.running import open_step, run
 QUANTS = ("Q4_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q5_K", "Q6_K", "IQ4_XS", "MXFP4", "F16", "IQ2_XXS")
 
 
+ONE_TOKEN = (("Q4_0", 160), ("Q5_1", 128), ("Q8_0", 352), ("Q5_K", 256), ("Q6_K", 768))
+ONE_TOKEN_MORE = (("Q4_1", 96), ("Q5_0", 288), ("Q4_K", 512))  # parts of what Q5_1, both of the first, and Q5_K do
+TILED = (("Q4_0", 352), ("Q5_1", 32), ("Q8_0", 576), ("Q5_K", 256), ("Q6_K", 768), ("Q3_K", 256), ("MXFP4", 288))
+TILED_MORE = (("Q4_1", 64), ("Q5_0", 96), ("Q4_K", 512))
+
+
 def main() -> None:
+    everything = "--all" in sys.argv[1:]
     lanes, batches = host_isa().lanes, [*one_batch(1), *one_batch(19, 1), *one_batch(1, 20)]
     for quant in QUANTS:
         checks.check_linear(quant, 2 * lanes + 3, 256 if quant != "Q4_0" else 96, (1, 2, 9))
     checks.check_linear("Q8_0", lanes - 1, 64, (1, 5))
-    for quant, width in (
-        ("Q4_0", 160),
-        ("Q4_1", 96),
-        ("Q5_0", 288),
-        ("Q5_1", 128),
-        ("Q8_0", 352),
-        ("Q4_K", 512),
-        ("Q5_K", 256),
-        ("Q6_K", 768),
-    ):
+    for quant, width in ONE_TOKEN + (ONE_TOKEN_MORE if everything else ()):
         checks.check_one_token(quant, 2 * lanes + 1, width)
-    for quant, width in (
-        ("Q4_0", 352),
-        ("Q4_1", 64),
-        ("Q5_0", 96),
-        ("Q5_1", 32),
-        ("Q8_0", 576),
-        ("Q4_K", 512),
-        ("Q5_K", 256),
-        ("Q6_K", 768),
-        ("Q3_K", 256),
-        ("MXFP4", 288),
-    ):
+    for quant, width in TILED + (TILED_MORE if everything else ()):
         checks.check_tiled_linear(quant, 3 * lanes, width)
     for quant in ("Q4_0", "Q2_K", "F16", "IQ2_XXS"):
         checks.check_embedding(quant)

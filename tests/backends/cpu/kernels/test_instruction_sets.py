@@ -15,10 +15,10 @@ OTHERS = [isa.name for isa in supported() if isa != host_isa()]
 ROOT = Path(__file__).parents[4]
 
 
-@pytest.fixture(scope="module")
-def processes() -> Iterator[dict[str, subprocess.Popen[str]]]:
+@pytest.fixture(scope="module", params=["", pytest.param("--all", marks=pytest.mark.slow)])
+def processes(request: pytest.FixtureRequest) -> Iterator[dict[str, subprocess.Popen[str]]]:
     """All at once: their first runs mostly wait for the compiler."""
-    command = [sys.executable, "-m", "tests.backends.cpu.instruction_set"]
+    command = [sys.executable, "-m", "tests.backends.cpu.instruction_set", *filter(None, [request.param])]
     environment = os.environ | {"LACEWING_CACHE": str(cache_dir()), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     started = {
         name: subprocess.Popen(
