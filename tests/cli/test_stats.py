@@ -63,7 +63,7 @@ def test_table_picture_and_trace(lacewing, mixture, text, tmp_path, backend):
     png, trace = tmp_path / "heat.png", tmp_path / "trace.jsonl"
     words = ("stats", mixture, "--text", text, "--backend", backend, "--context", 256)
     code, out, err = lacewing(*words, "--png", png, "--trace", trace)
-    assert code == 0 and err == ""
+    assert code == 0 and err in ("", "compiling kernels ...\n")  # that is said where no test before this one needed them
     assert "3 of 8 experts" in out and str(png) in out and "by seq." not in out
     rows = [line.split() for line in out.splitlines()]
     assert [row[0] for row in rows if row and row[0] in ("layer", "0", "1", "mean")] == ["layer", "0", "1", "mean"]
