@@ -157,8 +157,9 @@ def gguf_keys(name: str, config: dict[str, Any]) -> dict[str, Any]:
         keys["expert_gating_func"] = 2
     if name == "mistral-large-3":
         keys |= {"attention.temperature_scale": 0.1, "attention.temperature_length": 8192}
+    floats = ("rope.freq_base", "rope.scaling.factor", "expert_weights_scale")  # llama.cpp takes no integers for them
     return {"general.architecture": architecture, "general.name": name, "general.quantization_version": 2} | {
-        f"{architecture}.{key}": value for key, value in keys.items()
+        f"{architecture}.{key}": float(value) if key in floats else value for key, value in keys.items()
     }
 
 
@@ -211,13 +212,16 @@ def _text(text: str) -> bytes:
 
 
 def _strings_and_numbers(keys: dict[str, Any]) -> bytes:
-    forms: dict[type, tuple[int, str]] = {bool: (7, "<?"), int: (4, "<I"), float: (6, "<f")}
+    forms: dict[type | str, tuple[int, str]] = {
+        bool: (7, "<?"), int: (4, "<I"), float: (6, "<f"), "split.no": (2, "<H"), "split.count": (2, "<H"),
+        "split.tensors.count": (5, "<i"),
+    }  # fmt: skip
     found = []
     for key, value in keys.items():
         if isinstance(value, str):
             found += [_text(key), struct.pack("<I", 8), _text(value)]
         elif value is not None:
-            number, form = forms[type(value)]
+            number, form = forms.get(key) or forms[type(value)]
             found += [_text(key), struct.pack("<I", number), struct.pack(form, value)]
         else:
             raise ValueError(key)
