@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="package", autouse=True)  # not for the tests after these: kernels of the CPU are kept elsewhere
 def kernel_cache() -> Iterator[None]:
     before = os.environ.get("LACEWING_CACHE")
     with tempfile.TemporaryDirectory(prefix="lacewing-cuda-") as folder:
