@@ -17,9 +17,11 @@ from lacewing.program.ops import Buffer, Embed, Linear, Logits
 from lacewing.program.program import Program
 from lacewing.quants import QUANTS
 from tests import mixtures
+from tests.backends.cpu.kernels.test_experts import batches
 from tests.backends.cpu.single_ops import Case, floats, normal, one_batch, random_weight
 from tests.backends.cuda.nvidia import backend, error, run_step
 from tests.backends.webgpu.lowering.test_attention import attention_case
+from tests.backends.webgpu.lowering.test_experts import linear_case
 from tests.checkpoints import CONTEXTS, GOLDEN, ONLY_HUGGINGFACE, prompt_of, tiny
 from tests.models.golden import TOLERANCE, VALUES
 from tests.models.running import greedy, open_step, run
@@ -51,6 +53,24 @@ def test_products_of_every_quant(quant: str) -> None:
     case = Case((Linear(x, ("w",), (out,)),), normal(90, 512), out, {"w": random_weight("w", quant, 83, 512)})
     limit = 1e-3 if quant.startswith(("IQ1", "IQ2", "IQ3")) else LIMIT  # converted to Q8_0
     assert error(case, [([0], [0]), *one_batch(5, 1), *one_batch(20, 6), *one_batch(64, 26)], 128) < limit
+
+
+@pytest.mark.parametrize(
+    ("quant", "shape"),
+    [
+        ("Q4_K", "halves"),
+        ("Q6_K", "separate"),
+        ("MXFP4", "interleaved"),
+        ("Q2_K", "shared"),
+        ("F16", "separate"),
+        ("BF16", "halves"),
+        ("F32", "shared"),
+    ],
+)
+def test_products_of_experts(quant: str, shape: str) -> None:
+    """Tokens by themselves, and sorted by expert in tiles of two sizes."""
+    case = linear_case(quant, shape, 256, 70)
+    assert error(case, batches([1, 2, 3, 64]), 128) < LIMIT
 
 
 LIMIT = 1e-4  # of products by matrix units and of bytes

@@ -53,6 +53,7 @@ class Compiler:
         self.held: dict[tuple[str, ...], HeldStack] = {}  # stacks of some experts of all, by their weights
         self.report: Progress = lambda what, done, total: None  # may raise to cancel
         self.prepared: dict[str, tuple[tuple[object, ...], int]] = {}  # see `lowering/inputs.py`
+        self.most_bytes = 1  # tokens that have their bytes there now
         self._constants: dict[bytes, Pointer] = {}
         self._scratch: dict[tuple[str, int], Pointer] = {}
         self.index = 0  # of the op that is lowered now

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from lacewing.backends.cuda.arguments import KEPT, NULL, Matrix, Outs, Pointer, Struct, blocks
+from lacewing.backends.cuda.arguments import KEPT, NULL, STEP, Argument, Matrix, Outs, Pointer, Struct, blocks
+from lacewing.backends.cuda.kernels import kernel
 from lacewing.backends.cuda.lowering.compiler import RULES, Compiler
+from lacewing.backends.cuda.lowering.inputs import TILES, as_bytes, as_pairs, byte_buffers, few_pairs, tiles_of
 from lacewing.backends.cuda.lowering.launches import Grid, Router
+from lacewing.backends.cuda.lowering.products import (
+    TENSOR,
+    TILE_ROWS,
+    Splits,
+    is_hopper,
+    launch_tiles,
+    shared_bytes,
+    tile_tokens,
+)
 from lacewing.backends.cuda.weights.upload import HeldStack
+from lacewing.backends.gpu.run import Run
 from lacewing.backends.gpu.stacks import joined
 from lacewing.backends.weights import ResidentExperts
 from lacewing.errors import UnsupportedModelError
@@ -57,16 +70,96 @@ def expert_linear(compiler: Compiler, op: ops.ExpertLinear) -> None:
     _product(compiler, op, matrix, op.outs, _bias(compiler, op, matrix, op.weights, biases))
 
 
+@dataclass(frozen=True)
+class Chosen:
+    """A product with the rows of the chosen experts: `rows` of each of `parts`."""
+
+    op: ops.ExpertLinear
+    matrix: Matrix
+    outs: Outs
+    bias: Pointer
+    rows: int
+    parts: int
+    experts: int
+
+
 def _product(compiler: Compiler, op: ops.ExpertLinear, matrix: Matrix, outs: Sequence[View], bias: Pointer) -> None:
     active, parts = op.ids.width, len(outs)
-    rows = outs[0].width // active
+    rows, experts = outs[0].width // active, compiler.weights[op.weights[0]].shape[0]
     places = Outs(tuple(compiler.at(out) for out in outs), (rows,) * parts)
-    arguments = [
-        compiler.at(op.x), compiler.at(op.ids), compiler.at_or_none(op.factor), matrix.planes, places, bias, rows, parts,
-        matrix.groups, matrix.columns, active, op.separate, op.interleaved,
+    it = Chosen(op, matrix, places, bias, rows, parts, experts)
+    single = matrix.quant in kernel("expert_bytes").macros["QUANT"] and shared_bytes(matrix) <= compiler.device.most_shared
+    tensor = single and matrix.quant in kernel("gemm_mma").macros["QUANT"] and compiler.device.number >= TENSOR
+    few = few_pairs(experts, active) if tensor else 1
+    if single:
+        _single(compiler, it, few)
+    if tensor:
+        _grouped(compiler, it, few)
+    else:
+        _plain(compiler, it, 1 if single else 0)
+
+
+def _plain(compiler: Compiler, it: Chosen, most: int) -> None:
+    """In float32, for more than `most` tokens."""
+    arguments = [compiler.at(it.op.x), *_places(compiler, it)]
+    across, active = blocks(it.rows * it.parts, WARPS), it.op.ids.width
+
+    def grid(run: Run) -> Grid | None:
+        return Grid(across, active, run.tokens) if run.tokens > most else None
+
+    compiler.launch("expert_gemv", {"QUANT": it.matrix.quant}, arguments, grid)
+
+
+def _places(compiler: Compiler, it: Chosen) -> list[Argument]:
+    """The arguments from the ids on that both kernels of single tokens have."""
+    op, matrix = it.op, it.matrix
+    return [
+        compiler.at(op.ids), compiler.at_or_none(op.factor), matrix.planes, it.outs, it.bias, it.rows, it.parts,
+        matrix.groups, matrix.columns, op.ids.width, op.separate, op.interleaved,
     ]  # fmt: skip
-    across = blocks(rows * parts, WARPS)
-    compiler.launch("expert_gemv", {"QUANT": matrix.quant}, arguments, lambda run: Grid(across, active, run.tokens))
+
+
+def _single(compiler: Compiler, it: Chosen, most: int) -> None:
+    """Up to `most` tokens, each by itself."""
+    op, matrix, active = it.op, it.matrix, it.op.ids.width
+    if matrix.layout.floats:
+        codes = byte_buffers(compiler, "bytes of activations")
+    else:
+        codes = as_bytes(compiler, op.x, matrix.groups * (active if op.separate else 1), False, most)
+    across = blocks(it.rows * it.parts, 2 * WARPS)
+
+    def grid(run: Run) -> Grid | None:
+        return Grid(across, active, run.tokens) if run.tokens <= most else None
+
+    arguments = [compiler.at(op.x), *codes, *_places(compiler, it)]
+    compiler.launch("expert_bytes", {"QUANT": matrix.quant}, arguments, grid, shared=shared_bytes(matrix))
+
+
+def _grouped(compiler: Compiler, it: Chosen, few: int) -> None:
+    """More than `few` tokens, sorted by expert, so that an expert's rows are read once."""
+    op, matrix, active = it.op, it.matrix, it.op.ids.width
+    splits = Splits.of(compiler)
+    all_rows = it.rows * it.parts
+    least, most = (tile_tokens(2 * count * active // it.experts) for count in (few + 1, compiler.limits.chunk))
+    for tokens in TILES:
+        if not least <= tokens <= most or compiler.limits.chunk <= few:
+            continue
+
+        def fits(run: Run, tokens: int = tokens) -> bool:
+            return run.tokens > few and tokens == tile_tokens(2 * run.tokens * active // it.experts)
+
+        pairs = as_pairs(compiler, op, it.experts, tokens, is_hopper(compiler), fits)
+
+        def grid(run: Run, tokens: int = tokens, fits: Callable[[Run], bool] = fits) -> Grid | None:
+            across = tiles_of(run.tokens, active, it.experts, tokens)
+            return Grid(across, blocks(all_rows, TILE_ROWS)) if fits(run) else None
+
+        x, numbers = pairs.halves, Struct((pairs.most, active, it.rows, it.parts, int(op.interleaved)))
+        arguments = [
+            STEP, x.values, x.scales, matrix.planes, it.outs, it.bias, all_rows, matrix.groups, 0, 1.0, 0.0, splits.partial,
+            splits.counters, pairs.list, compiler.at_or_none(op.factor), numbers, x.atoms,
+        ]  # fmt: skip
+        launch_tiles(compiler, matrix.quant, tokens, True, arguments, grid, "expert_tiles")
 
 
 @RULES.rule(ops.Combine)

@@ -18,7 +18,7 @@ from lacewing.program import ops
 from lacewing.program.ops import View
 from lacewing.program.program import Program
 
-TILE = 128  # tokens that a tile of a product has at most
+TILES = (32, 64, 128)  # tokens of a tile of a product
 HALF_COLUMNS = 128  # to whole runs of which columns are padded
 ONE_FROM_GATED = "bytes of a gated product"
 
@@ -35,10 +35,23 @@ class Halves:
     atoms: int
 
 
+@dataclass(frozen=True)
+class Pairs:
+    """Activations of pairs in tiles, and where `expert_lists` leaves which tiles there are: `most` of them at most."""
+
+    halves: Halves
+    list: Pointer
+    most: int
+
+
 def widest(program: Program) -> int:
     """Columns of the widest matrix of a product, padded."""
     columns = [program.weights[name][-1] for op in program.ops for name in _weights(op)]
-    return blocks(max(columns, default=0), HALF_COLUMNS) * HALF_COLUMNS
+    return _padded(max(columns, default=0))
+
+
+def _padded(columns: int) -> int:
+    return blocks(columns, HALF_COLUMNS) * HALF_COLUMNS
 
 
 def _weights(op: object) -> tuple[str, ...]:
@@ -47,46 +60,79 @@ def _weights(op: object) -> tuple[str, ...]:
 
 def half_sizes(program: Program, limits: StepLimits) -> tuple[int, int]:
     """Bytes of the activations as float16, and of their scales."""
-    rows = blocks(limits.chunk, TILE) * TILE
+    rows = blocks(limits.chunk, TILES[-1]) * TILES[-1]
     return 2 * rows * widest(program), 4 * rows
 
 
+def mixtures(program: Program) -> list[tuple[int, int, int]]:
+    """Experts, active ones and columns of the products of experts."""
+    found = [(program.weights[op.weights[0]][0], op) for op in program.ops if isinstance(op, ops.ExpertLinear)]
+    return [(experts, op.ids.width, op.x.width // (op.ids.width if op.separate else 1)) for experts, op in found]
+
+
+def few_pairs(experts: int, active: int) -> int:
+    """Tokens up to which hardly two of them share an expert."""
+    return max(1, (experts - 1) // active)
+
+
 def byte_sizes(program: Program) -> tuple[int, int]:
-    """Bytes of a token's activations as bytes, and of their scales."""
-    return widest(program), widest(program) // GROUP * 8
+    """Bytes of activations as bytes, and of their scales: of a token, or of as many as go to experts one by one."""
+    sizes = [widest(program)]
+    sizes += [few_pairs(experts, active) * active * _padded(columns) for experts, active, columns in mixtures(program)]
+    return max(sizes), max(sizes) // GROUP * 8
 
 
 def input_bytes(program: Program, limits: StepLimits) -> int:
     """What all forms take on the device."""
-    return sum(half_sizes(program, limits)) + 2 * sum(byte_sizes(program))
+    pairs = sum(pair_sizes(program, limits)) if mixtures(program) else 0
+    return sum(half_sizes(program, limits)) + 2 * sum(byte_sizes(program)) + pairs
 
 
-def one_token(run: Run, rows: bool) -> bool:
-    """Whether a product is of one token, or one row of logits."""
-    return (run.outputs if rows else run.tokens) == 1
+def tiles_of(tokens: int, active: int, experts: int, tile: int) -> int:
+    """Tiles of pairs of a token and an expert at most."""
+    return min(tokens * active, tokens * active // tile + experts)
 
 
-def as_bytes(compiler: Compiler, x: View, groups: int, rows: bool) -> Bytes:
-    """The bytes of x in runs of one token, made by the norm before it where that is possible."""
+def pair_sizes(program: Program, limits: StepLimits) -> tuple[int, int, int]:
+    """Bytes of the activations of all pairs as float16 in tiles, of their scales, and of the list of the tiles."""
+    values = scales = words = 0
+    for experts, active, columns in mixtures(program):
+        rows = pair_rows(limits.chunk, active, experts)
+        values, scales = max(values, 2 * rows * _padded(columns)), max(scales, 4 * rows)
+        words = max(words, 1 + 3 * tiles_of(limits.chunk, active, experts, TILES[0]) + limits.chunk * active)
+    return values, scales, 4 * words
+
+
+def pair_rows(chunk: int, active: int, experts: int) -> int:
+    """Rows of all tiles, whatever their size."""
+    return max(tile * tiles_of(chunk, active, experts, tile) for tile in TILES)
+
+
+def as_bytes(compiler: Compiler, x: View, groups: int, rows: bool, most: int = 1) -> Bytes:
+    """The bytes of x in runs of up to `most` tokens, made by the norm before it where that is possible."""
     made = byte_buffers(compiler, "bytes of activations")
     if _valid(compiler, ONE_FROM_GATED, x, (x, False)) and not rows:
         return byte_buffers(compiler, ONE_FROM_GATED)
-    if _valid(compiler, "bytes", x, (x, rows)):
+    if any(_valid(compiler, "bytes", x, (x, rows, count)) for count in {most, max(most, compiler.most_bytes)}):
         return made
+
+    def grid(run: Run) -> Grid | None:
+        count = run.outputs if rows else run.tokens
+        return Grid(1, count) if 0 < count <= most else None
+
     norm = _norm_before(compiler, x) if not rows else None
     if norm is not None:
         elsewhere = norm.grid
-        norm.grid = lambda run: None if run.tokens == 1 else elsewhere(run)
-        compiler.launch("norm_bytes", {}, [*norm.arguments, *made], lambda run: Grid(1) if run.tokens == 1 else None)
+        norm.grid = lambda run: None if run.tokens <= most else elsewhere(run)
+        compiler.launch("norm_bytes", {}, [*norm.arguments, *made], grid)
     else:
-        arguments = [STEP, compiler.at(x), *made, groups, rows]
-        compiler.launch("quantise", {}, arguments, lambda run: Grid(1) if one_token(run, rows) else None)
-    compiler.prepared["bytes"] = (x, rows), compiler.index
+        compiler.launch("quantise", {}, [STEP, compiler.at(x), *made, groups, rows], grid)
+    compiler.prepared["bytes"], compiler.most_bytes = ((x, rows, most), compiler.index), most
     return made
 
 
 def byte_buffers(compiler: Compiler, label: str) -> Bytes:
-    """Of one token."""
+    """As `byte_sizes` says."""
     codes, scales = byte_sizes(compiler.program)
     return compiler.scratch(label, codes), compiler.scratch(f"scales of {label}", scales)
 
@@ -107,7 +153,7 @@ def as_halves(compiler: Compiler, x: View, columns: int, rows: bool, tiled: bool
     Row after row, or `tiled` as warpgroup products take it.
     """
     values, scales = half_sizes(compiler.program, compiler.limits)
-    most = blocks(compiler.limits.chunk, TILE) * TILE
+    most = blocks(compiler.limits.chunk, TILES[-1]) * TILES[-1]
     made = Halves(compiler.scratch("activations as float16", values), compiler.scratch("their scales", scales), most // 8)
     key = "halves of few" if few else "halves of many"
     if not _valid(compiler, key, x, (x, rows, columns, few)):
@@ -119,6 +165,30 @@ def as_halves(compiler: Compiler, x: View, columns: int, rows: bool, tiled: bool
         compiler.launch("half_rows", {"TILED": int(tiled), "LISTED": 0}, arguments, grid)
         compiler.prepared[key] = (x, rows, columns, few), compiler.index
     return made
+
+
+def as_pairs(compiler: Compiler, op: ops.ExpertLinear, experts: int, tile: int, tiled: bool, fits: Callable[[Run], bool]) -> Pairs:
+    """The pairs of a token and an active expert in tiles of one expert, and their float16, in runs for which `fits` holds."""
+    active, chunk, program = op.ids.width, compiler.limits.chunk, compiler.program
+    values, scales, words = pair_sizes(program, compiler.limits)
+    most = tiles_of(chunk, active, experts, tile)
+    atoms = pair_rows(chunk, active, experts) // 8
+    made = Halves(compiler.scratch("pairs as float16", values), compiler.scratch("scales of pairs", scales), atoms)
+    pairs = Pairs(made, compiler.scratch("pairs by experts", words), most)
+    if not _valid(compiler, f"list {tile}", op.ids, (op.ids,)):
+        arguments = [STEP, compiler.at(op.ids), pairs.list, experts, active, tile, most]
+        compiler.launch("expert_lists", {}, arguments, lambda run: Grid(1) if fits(run) else None, shared=4 * experts)
+        compiler.prepared[f"list {tile}"] = (op.ids,), compiler.index
+    columns = op.x.width // (active if op.separate else 1)
+    arguments = [
+        STEP, compiler.at(op.x), pairs.list, most, tile, active, op.separate, columns, 0, made.values, made.scales, made.atoms,
+    ]  # fmt: skip
+
+    def grid(run: Run) -> Grid | None:
+        return Grid(tile * tiles_of(run.tokens, active, experts, tile)) if fits(run) else None
+
+    compiler.launch("half_rows", {"TILED": int(tiled), "LISTED": 1}, arguments, grid)
+    return pairs
 
 
 def _valid(compiler: Compiler, form: str, x: View, what: tuple[object, ...]) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 from lacewing.backends.cuda.arguments import NULL, STEP, Argument, Matrix, Outs, Pointer, Struct, blocks
 from lacewing.backends.cuda.kernels import kernel
 from lacewing.backends.cuda.lowering.compiler import Compiler
-from lacewing.backends.cuda.lowering.inputs import Bytes, as_bytes, as_halves, byte_buffers, one_token
+from lacewing.backends.cuda.lowering.inputs import TILES, Bytes, as_bytes, as_halves, byte_buffers
 from lacewing.backends.cuda.lowering.launches import Grid
 from lacewing.backends.gpu.run import Run
 from lacewing.program.ops import View
@@ -25,7 +25,6 @@ TENSOR = 80  # compute capability from which products go through tensor cores
 HOPPER = 90  # with warpgroup products, and no other
 FEW_TOKENS = 16  # up to which the weights' way from memory is all that counts
 TILE_ROWS, STAGES = 128, 3  # of a block of a product on tensor cores
-TOKENS = (32, 64, 128)  # of a block
 SPLIT_BLOCKS = 4  # runs of 128 columns that a split has at least
 GROUP_BYTES, EIGHT_BYTES = 44, 32  # of shared memory for activations of a GEMV: bytes of a group, of eight floats
 NO_EXPERTS = Struct((0, 1, 1, 1, 0))
@@ -59,10 +58,10 @@ def product(compiler: Compiler, it: Product, fewest: int = 1) -> None:
     label = "logits" if it.rows else ""
     quant = it.matrix.quant
     tensor = quant in kernel("gemm_mma").macros["QUANT"] and compiler.device.number >= TENSOR
-    single = quant in kernel("gemv_bytes").macros["QUANT"] and _shared(it.matrix) <= compiler.device.most_shared
+    single = quant in kernel("gemv_bytes").macros["QUANT"] and shared_bytes(it.matrix) <= compiler.device.most_shared
     if single and fewest <= 1:
         _single(compiler, it, label)
-    least = max(fewest, 2 if single else 1)
+    least = max(fewest, 1 + (GEMV_TOKENS if quant == "F32" else 1) if single else 1)
     if not tensor:
         _plain(compiler, it, least, label)
     else:
@@ -70,7 +69,7 @@ def product(compiler: Compiler, it: Product, fewest: int = 1) -> None:
         _many(compiler, it, label)
 
 
-def _shared(matrix: Matrix) -> int:
+def shared_bytes(matrix: Matrix) -> int:
     """Bytes of a token's activations in shared memory."""
     return matrix.groups * (4 * EIGHT_BYTES if matrix.layout.floats else GROUP_BYTES)
 
@@ -80,13 +79,18 @@ def _single(compiler: Compiler, it: Product, label: str) -> None:
     floats = matrix.layout.floats
     bytes_ = byte_buffers(compiler, "bytes of activations") if floats else as_bytes(compiler, it.x, matrix.groups, it.rows)
     whole = blocks(matrix.rows, 2 * WARPS)
-    small = floats or len(matrix.layout.planes) < 3 or matrix.quant == "Q4_K"  # little to keep in registers of a group
+    coded = not floats and len(matrix.layout.planes) < 3
+    small = coded or matrix.quant in ("F16", "BF16", "Q4_K")  # little of a group to keep in registers
     deep = small and matrix.groups >= 96 and not 2 * processors < whole <= 3 * processors
-    grid = Grid(min(whole, 4 * processors))
+    across, most = min(whole, 4 * processors), GEMV_TOKENS if matrix.quant == "F32" else 1
+
+    def grid(run: Run) -> Grid | None:
+        return Grid(across, it.count(run)) if 0 < it.count(run) <= most else None
+
     compiler.launch(
         "gemv_bytes", {"QUANT": matrix.quant, "UNROLL": 4 if deep else 2},
         [STEP, compiler.at(it.x), *bytes_, *it.place(), matrix.columns, *it.finish()],
-        lambda run: grid if one_token(run, it.rows) else None, label, _shared(matrix),
+        grid, label, shared_bytes(matrix),
     )  # fmt: skip
 
 
@@ -97,14 +101,14 @@ def gated(compiler: Compiler, x: View, matrix: Matrix, out: View, function: str,
     grid = Grid(width // 32)
     compiler.launch(
         "gemv_gated", {"QUANT": matrix.quant, "FUNCTION": function}, arguments, lambda run: grid if run.tokens == 1 else None,
-        shared=_shared(matrix),
+        shared=shared_bytes(matrix),
     )  # fmt: skip
 
 
 def can_gate(compiler: Compiler, matrix: Matrix, function: str) -> bool:
     """Whether `gated` is for it."""
     macros = kernel("gemv_gated").macros
-    fits = _shared(matrix) <= compiler.device.most_shared
+    fits = shared_bytes(matrix) <= compiler.device.most_shared
     return matrix.quant in macros["QUANT"] and function in macros["FUNCTION"] and fits
 
 
@@ -134,7 +138,7 @@ def _many(compiler: Compiler, it: Product, label: str) -> None:
     x = as_halves(compiler, it.x, matrix.columns, it.rows, hopper, 0, fits)
     splits = Splits.of(compiler)
     down = blocks(matrix.rows, TILE_ROWS)
-    for tokens in TOKENS:
+    for tokens in TILES:
 
         def grid(run: Run, tokens: int = tokens) -> Grid | None:
             count = it.count(run)
@@ -155,7 +159,7 @@ def is_hopper(compiler: Compiler) -> bool:
 
 def tile_tokens(count: int) -> int:
     """Tokens of a block for so many."""
-    return next((each for each in TOKENS if each >= count), TOKENS[-1])
+    return next((each for each in TILES if each >= count), TILES[-1])
 
 
 def launch_tiles(
@@ -196,14 +200,14 @@ class Splits:
 
 def split_sizes(slots: int) -> tuple[int, int]:
     """Bytes of the sums and counters."""
-    return 4 * slots * TILE_ROWS * TOKENS[-1], 4 * slots
+    return 4 * slots * TILE_ROWS * TILES[-1], 4 * slots
 
 
 def _plain(compiler: Compiler, it: Product, least: int, label: str) -> None:
     """GEMVs of few tokens, a GEMM of more, in float32."""
     matrix = it.matrix
     arguments = [STEP, compiler.at(it.x), *it.place(), matrix.columns, *it.finish()]
-    for batch in BATCHES:
+    for batch in BATCHES if least <= GEMV_TOKENS else ():
 
         def gemv(run: Run, batch: int = batch) -> Grid | None:
             count = it.count(run)
@@ -216,6 +220,8 @@ def _plain(compiler: Compiler, it: Product, least: int, label: str) -> None:
 
     def gemm(run: Run) -> Grid | None:
         count = it.count(run)
-        return Grid(blocks(matrix.rows, PLAIN_TILE), blocks(count, PLAIN_TILE)) if count > GEMV_TOKENS else None
+        across, down = blocks(matrix.rows, PLAIN_TILE), blocks(count, PLAIN_TILE)
+        return Grid(across, down, splits.count(across * down, matrix.groups)) if count > GEMV_TOKENS else None
 
-    compiler.launch("gemm", {"QUANT": matrix.quant}, arguments, gemm, label)
+    splits = Splits.of(compiler)
+    compiler.launch("gemm", {"QUANT": matrix.quant}, [*arguments, splits.partial, splits.counters], gemm, label)

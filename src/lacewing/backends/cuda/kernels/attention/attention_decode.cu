@@ -9,6 +9,7 @@
 //! WIDTH 64 128 256
 //! TILE 8 16
 //! threads 128
+//! early
 #include "eight.cuh"
 #include "seen.cuh"
 
@@ -17,12 +18,14 @@
 #define KEY_CHUNKS (WIDTH / 32)
 #define VALUE_CHUNKS (WIDTH / 64)
 #define HALVES (TILE / 8)
+#define LOADED 2  // pieces of values that are on their way
 
 extern "C" __global__ void __launch_bounds__(THREADS)
     attention_decode(Step step, View q, View out, u32* const* store, Pages pages, View chosen, const float* sinks, float* parts, Query a,
                      int which, int first, int splits) {
   constexpr Precision P = KV;
   __shared__ float merged[WARPS][8][WIDTH], largest[WARPS][8], totals[WARPS][8];
+  start_after();
   const int split = blockIdx.y, warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, g = lane >> 2, t4 = lane & 3, i = first + blockIdx.z;
   const int token = which == 0 ? step.decode_token(i) : which == 1 ? long_token(step, i) : i;
   const int row = step.row(token), position = step.position(token), low = first_seen(position, a.window, a.span);
@@ -31,6 +34,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
   const int begin = split * length, end = min(seen, begin + length);
   const int together = a.heads / a.key_heads, tiles = (together + TILE - 1) / TILE, key_head = blockIdx.x / tiles;
   const int first_head = key_head * together + blockIdx.x % tiles * TILE, heads = min(TILE, (key_head + 1) * together - first_head);
+  wait_before();
   if (begin >= seen) return;
   const Rows& values = pages.values;
   u32* base = *store;
@@ -69,8 +73,9 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 #pragma unroll
       for (int n = 0; n < 4; n++) v[n] = 8 * c + g < value_chunks ? load_eight<P>(value[n], values, 8 * c + g) : make_uint4(0, 0, 0, 0);
     };
-    uint4 v[2][4];
-    load_values(v[0], 0);
+    uint4 v[LOADED][4];
+#pragma unroll
+    for (int c = 0; c < LOADED && c < VALUE_CHUNKS; c++) load_values(v[c], c);
     float scores[2][4] = {};
 #pragma unroll
     for (int n = 0; n < 2; n++) {
@@ -113,8 +118,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     const u32 p2 = halves_of(weights[1][0], weights[1][1]), p3 = halves_of(weights[1][2], weights[1][3]);
 #pragma unroll
     for (int c = 0; c < VALUE_CHUNKS; c++) {
-      if (c + 1 < VALUE_CHUNKS) load_values(v[(c + 1) & 1], c + 1);
-      const uint4(&w)[4] = v[c & 1];
+      const uint4(&w)[4] = v[c % LOADED];
 #pragma unroll
       for (int j = 0; j < 8; j++) {
         const int selector = j & 1 ? 0x7632 : 0x5410;
@@ -123,6 +127,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
         s[0] *= fade[0], s[1] *= fade[0], s[2] *= fade[1], s[3] *= fade[1];
         mma(s, p0, p1, p2, p3, __byte_perm(word(0), word(1), selector), __byte_perm(word(2), word(3), selector));
       }
+      if (c + LOADED < VALUE_CHUNKS) load_values(v[c % LOADED], c + LOADED);
     }
   }
 #pragma unroll

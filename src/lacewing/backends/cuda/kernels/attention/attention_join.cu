@@ -2,15 +2,19 @@
 // Grid: heads, tokens.
 //! arch 80
 //! threads 128
+//! early
+#include "ptx.cuh"
 #include "seen.cuh"
 
 extern "C" __global__ void __launch_bounds__(THREADS)
     attention_join(Step step, View out, const float* sinks, const float* parts, int heads, int width, int splits, int which, int first,
                    int window, int span, int most, int chosen) {
   __shared__ float share[SPLIT_MOST], whole;
+  start_after();
   int head = blockIdx.x, i = first + blockIdx.y, t = which == 0 ? step.decode_token(i) : i, position = step.position(t);
   int seen = chosen && position >= most ? most : position + 1 - first_seen(position, window, span), length = split_length(seen);
   int count = (seen + length - 1) / length;
+  wait_before();
   const float* from = parts + ((size_t)blockIdx.y * heads + head) * splits * (width + 2);
   if (threadIdx.x < WARP) {
     float highest = sinks ? sinks[head] : NONE, all = 0.0f;

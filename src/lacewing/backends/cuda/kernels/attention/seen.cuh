@@ -3,9 +3,9 @@
 #pragma once
 #include "pages.cuh"
 
-#define ALONE 256       // so many keys are one split
-#define SPLIT_LEAST 128 // keys of a split
-#define SPLIT_MOST 64   // splits of a token
+#define ALONE 256        // so many keys are one split
+#define SPLIT_LEAST 128  // keys of a split
+#define SPLIT_MOST 64    // splits of a token
 
 __device__ __forceinline__ int first_seen(int position, int window, int span) {
   int first = window > 0 ? max(0, position - window + 1) : 0;

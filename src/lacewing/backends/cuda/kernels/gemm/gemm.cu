@@ -1,7 +1,8 @@
 // x @ weight.T for many tokens: tiles of 64 rows and 64 tokens, a group of 32 columns at a time in shared memory, in float32.
-// Grid: rows / 64, tokens / 64.
+// Grid: rows / 64, tokens / 64, splits of the columns.
 //! QUANT quants
 #include "values.cuh"
+#include "joined.cuh"
 #include "outs.cuh"
 
 #define TILE 64
@@ -9,15 +10,16 @@
 
 extern "C" __global__ void __launch_bounds__(THREADS)
     gemm(Step step, View x, Planes planes, Outs outs, const float* bias, int rows, int groups, int columns, int by_rows, float scale,
-         float softcap) {
-  __shared__ float weights[32][TILE + 4], inputs[32][TILE + 4];
+         float softcap, float4* partial, u32* counters) {
+  __shared__ __align__(16) float weights[32][TILE + 4], inputs[32][TILE + 4];
   int first_row = blockIdx.x * TILE, first = blockIdx.y * TILE, count = by_rows ? step.output_count() : step.count();
   int mine = threadIdx.x % TILE, quarter = threadIdx.x / TILE;
   int across = threadIdx.x % (TILE / OWN), down = threadIdx.x / (TILE / OWN);
   int t = min(first + mine, count - 1);
   const float* from = x.row(by_rows ? step.output(step.first_output() + t) : t);
   float sums[OWN][OWN] = {};
-  for (int group = 0; group < groups; group++) {
+  int end = (long long)groups * (blockIdx.z + 1) / gridDim.z;
+  for (int group = (long long)groups * blockIdx.z / gridDim.z; group < end; group++) {
     if (quarter == 0) {
       float w[32];
       load_values(planes, (size_t)min(first_row + mine, rows - 1) * groups + group, w);
@@ -41,6 +43,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     }
     __syncthreads();
   }
+  if (!joined<OWN>([&](int i) -> float* { return sums[i]; }, partial, counters)) return;
 #pragma unroll
   for (int b = 0; b < OWN; b++) {
     int to = first + down * OWN + b;

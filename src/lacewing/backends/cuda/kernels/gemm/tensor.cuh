@@ -6,6 +6,7 @@
 #include "raw.cuh"
 #include "outs.cuh"
 #include "capped.cuh"
+#include "joined.cuh"
 
 #define UNITS (4 / PARTS)  // of a part: 2 x 16 columns
 
@@ -64,7 +65,7 @@ struct Target {
 DEVICE Target target_of(const Outs& outs, const float* bias, int row, int rows, const TokenTile& tile, const Experts& e) {
 #if GROUPED
   int part = e.interleaved ? row % e.parts : row / e.rows;
-  View v = part == 0 ? outs.view[0] : part == 1 ? outs.view[1] : part == 2 ? outs.view[2] : outs.view[3];
+  View v = view_of(outs, part);
   return {v.at + (e.interleaved ? row / e.parts : row % e.rows), v.stride, bias ? bias[(size_t)tile.expert * rows + row] : 0.0f};
 #else
   int before = 0;
@@ -89,39 +90,4 @@ DEVICE void store_result(const Target& target, float y, int column, const TokenT
   if (softcap > 0.0f) y = capped(y, softcap);
   target.at[(size_t)(tile.first + column) * target.stride] = y;
 #endif
-}
-
-// With splits along the columns, the block that comes last adds up what all of a tile left in `partial`, in their order; `counters` are
-// zeros before and after. Whether this block goes on. COUNT fours of sums a thread.
-template <int COUNT, class Four>
-DEVICE bool joined(Four four, float4* partial, u32* counters) {
-  __shared__ bool last;
-  int splits = gridDim.z, tile = blockIdx.y * gridDim.x + blockIdx.x;
-  if (splits == 1) return true;
-  float4* mine = partial + (size_t)tile * splits * COUNT * THREADS + threadIdx.x;
-#pragma unroll
-  for (int i = 0; i < COUNT; i++) {
-    float* s = four(i);
-    mine[(size_t)(blockIdx.z * COUNT + i) * THREADS] = make_float4(s[0], s[1], s[2], s[3]);
-  }
-  __threadfence();
-  __syncthreads();
-  if (threadIdx.x == 0) {
-    last = atomicAdd(counters + tile, 1) == splits - 1;
-    if (last) counters[tile] = 0;
-  }
-  __syncthreads();
-  if (!last) return false;
-  __threadfence();
-#pragma unroll
-  for (int i = 0; i < 4 * COUNT; i++) four(i / 4)[i % 4] = 0.0f;
-  for (int split = 0; split < splits; split++, mine += COUNT * THREADS) {
-#pragma unroll
-    for (int i = 0; i < COUNT; i++) {
-      float4 v = __ldcg(mine + (size_t)i * THREADS);
-      float* s = four(i);
-      s[0] += v.x, s[1] += v.y, s[2] += v.z, s[3] += v.w;
-    }
-  }
-  return true;
 }

@@ -9,9 +9,9 @@ extern __shared__ uint4 shared[];
 
 #ifdef EIGHTS
 #define UNITS(groups) ((groups) * 4)
-typedef uint4 Unit;
+typedef Eight Unit;
 DEVICE Unit load_unit(const Planes& p, u32 at) { return load_eight(p, at); }
-DEVICE Unit no_unit() { return make_uint4(0, 0, 0, 0); }
+DEVICE Unit no_unit() { return Unit{}; }
 #else
 #define UNITS(groups) (groups)
 typedef Raw Unit;

@@ -7,6 +7,11 @@ struct Outs {
   int end[4];  // row r goes to the first view with r < end
 };
 
+// without an index, for which the views would have to be in memory
+__device__ __forceinline__ View view_of(const Outs& outs, int i) {
+  return i == 0 ? outs.view[0] : i == 1 ? outs.view[1] : i == 2 ? outs.view[2] : outs.view[3];
+}
+
 __device__ __forceinline__ void put(const Outs& outs, int t, int row, float value) {
   int before = 0;
 #pragma unroll

@@ -23,10 +23,11 @@ __device__ __forceinline__ void load_values(const Planes& p, size_t group, float
 
 // eight values, for a GEMV
 #define EIGHTS 1
+typedef uint4 Eight;
 DEVICE float below(u32 q) { return __uint_as_float(q << 16); }
 DEVICE float above(u32 q) { return __uint_as_float(q & 0xFFFF0000u); }
-DEVICE uint4 load_eight(const Planes& p, size_t eight) { return stream16(p.plane[0] + eight * 4); }
-DEVICE float dot_eight(uint4 q, float4 a, float4 b) {
+DEVICE Eight load_eight(const Planes& p, size_t eight) { return stream16(p.plane[0] + eight * 4); }
+DEVICE float dot_eight(const Eight& q, float4 a, float4 b) {
   float y = below(q.x) * a.x + above(q.x) * a.y + below(q.y) * a.z + above(q.y) * a.w;
   y += below(q.z) * b.x + above(q.z) * b.y;
   return y + (below(q.w) * b.z + above(q.w) * b.w);

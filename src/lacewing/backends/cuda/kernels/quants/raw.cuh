@@ -80,8 +80,10 @@ DEVICE void halves(const Raw& r, const Scale& s, int w, const Masks&, u32 (&v)[4
 #endif
 #endif
 
+#if !defined(FLOATS) || defined(HALVES_GIVEN)
 // zeros
 DEVICE Raw no_raw() {
   Raw raw = {};
   return raw;
 }
+#endif
