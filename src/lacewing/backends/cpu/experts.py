@@ -34,7 +34,7 @@ class ExpertWalk:
     def __init__(self, lowering: Lowering, stop: int):
         self._lowering = lowering
         self._slots: ExpertSlots | None = None  # of some chain, which says what is the same for all; None: nothing is streamed
-        self._version = 0
+        self._version = -1  # of the slots that tables were told; -1: not yet
         places = {id(op): place for place, op in enumerate(lowering.ops)}
         self._chains: dict[int, tuple[ExpertChain, int, int]] = {}  # and its ops, by the place of its `group`, counted from 1
         for chain in lowering.chains:
@@ -51,6 +51,7 @@ class ExpertWalk:
         """After a change of residency."""
         found = (self._slots_of(chain) for chain, _, _ in self._chains.values())
         self._slots = next((slots for slots in found if slots is not None), None)
+        self._version = -1  # others count from the beginning, and may come to the same number
 
     def _slots_of(self, chain: ExpertChain) -> ExpertSlots | None:
         return self._lowering.weights[chain.names[0]].slots
