@@ -54,6 +54,21 @@ def target_of(info: ModelInfo, output: str | None) -> Path:
     return target
 
 
+def place_of(info: ModelInfo, plan: PackPlan, here: FoundPack, output: str | None) -> Path:
+    """Where a pack is to be written, or is already: `target_of`, unless streaming has one.
+
+    Raises OptionError if streaming would use that one all the same, because it is looked for first.
+    """
+    target = target_of(info, output)
+    if here.pack is None or here.pack.path.resolve() == target.resolve():
+        return target
+    if output is None:
+        return here.pack.path
+    if here.pack.path.is_symlink():  # to one elsewhere, which stays
+        return target
+    raise OptionError(f"streaming uses {here.pack.path}, which it looks for first; delete that before you pack to another place")
+
+
 def describe_streaming(info: ModelInfo, memory: MemoryPlan) -> dict[str, Any]:
     """As plain values, for `lacewing info`: what a pack of a mixture is or would be, and, if the memory plan streams the model,
     what to expect of that, for which the disk is measured. {} for what cannot be streamed here."""

@@ -129,8 +129,8 @@ def damaged(target, change):
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        (lambda content: content[:-4096], "it was cut off"),
-        (lambda content: content + bytes(4096), "it was cut off"),
+        (lambda content: content[:-4096], " bytes instead of "),
+        (lambda content: content + bytes(4096), " bytes instead of "),
         (lambda content: content[:-8192] + bytes(8192), "not copied to its end"),
         (lambda content: b"LACEPACK" + b"\xff" * 8 + content[16:], "no pack of experts"),
         (lambda content: b"LACEPACK" + (5).to_bytes(8, "little") + b"[[[[[", "no pack of experts"),
@@ -240,6 +240,32 @@ def test_two_processes_do_not_write_one_pack(path, tmp_path):
     (tmp_path / "folder").mkdir(mode=0o500)
     with pytest.raises(OptionError, match="cannot be written"):
         write_pack(plan, files, tmp_path / "one.experts" / "two.experts")
+
+
+def test_only_packs_are_overwritten(path, tmp_path):
+    plan, files = planned(path)
+    target = tmp_path / "notes.txt"
+    for name in ("notes.txt", "notes.txt.partial"):
+        other = tmp_path / name
+        other.write_text("not to be lost")
+        with pytest.raises(OptionError, match=f"{name} is there and is no pack of experts"):
+            write_pack(plan, files, target)
+        assert other.read_text() == "not to be lost"
+        other.write_text("")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OptionError, match="not a regular file"):
+        write_pack(plan, files, tmp_path / "pipe")
+    write_pack(plan, files, target)
+    assert write_pack(plan, files, target).path == target
+
+
+def test_a_file_system_without_locks(path, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(packing.fcntl, "flock", refuse)
+    with pytest.raises(OptionError, match="cannot be locked on its file system: No locks available; choose another place"):
+        write_pack(*planned(path), tmp_path / "one.experts")
 
 
 def test_where_packs_are(path, tmp_path, monkeypatch):

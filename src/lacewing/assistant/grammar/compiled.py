@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import threading
+from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
 from lacewing.assistant.grammar.matcher import Matcher
@@ -79,7 +80,7 @@ def compile_grammar(grammar: Grammar, tokenizer: Tokenizer, vocab_size: int) -> 
     Raises GrammarError that names the place of what is wrong, or that nothing satisfies the grammar; also without llguidance.
     """
     vocabulary = GrammarVocabulary.of(tokenizer, vocab_size)
-    kept = vocabulary.kept
+    kept: OrderedDict[Grammar, Compiled] = vocabulary.kept
     with _lock:
         if grammar in kept:
             kept.move_to_end(grammar)

@@ -15,7 +15,6 @@ from lacewing.errors import GrammarError
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
 
-    from lacewing.assistant.grammar.compiled import Compiled
     from lacewing.assistant.grammar.source import Grammar
     from lacewing.text.tokenizer import Tokenizer
 
@@ -54,7 +53,7 @@ class GrammarVocabulary:
         self.strips_start = tokenizer.strips_start  # whether the first token of a text adds something else than it does later
         self._started = tokenizer.text_bytes(start=True)[:size] if self.strips_start else self.added
         self._views: dict[bool, LLTokenizer] = {}
-        self.kept: OrderedDict[Grammar, Compiled] = OrderedDict()  # what was compiled last, for `compile_grammar`
+        self.kept: OrderedDict[Grammar, Any] = OrderedDict()  # what was compiled last, for `compile_grammar`
 
     @classmethod
     def of(cls, tokenizer: Tokenizer, size: int) -> GrammarVocabulary:

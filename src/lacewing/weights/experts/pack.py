@@ -8,6 +8,7 @@ would write for the model is not used.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -31,7 +32,7 @@ from lacewing.weights.tiles import Tiles
 SUFFIX = ".experts"
 VERSION = 1
 DIGEST = hashlib.sha256().digest_size
-_MAGIC = b"LACEPACK"
+MAGIC = b"LACEPACK"
 _CACHE_LINE = 64
 _MOST_HEADER = 2**24  # bytes that are read of a header
 _SAMPLE = 2**16  # bytes at either end of a file of the model that must be the same
@@ -130,13 +131,13 @@ def plan_pack(
         for name in source.stacks:
             for part in weights[name].ranges:
                 places.update(f"{used.setdefault(part.path, len(used))} {part.offset} {part.nbytes}\n".encode())
-    facts = {
+    description = {
         "version": VERSION,
-        "files": [_facts_of(path, files[path]) for path in used],
+        "files": [_describe_file(path, files[path]) for path in used],
         "places": places.hexdigest(),
-        "layers": [_facts_of_layer(layer) for layer in layers],
+        "layers": [_describe_layer(layer) for layer in layers],
     }
-    header = _header(facts)
+    header = _header(description)
     at = -(-len(header) // PAGE) * PAGE + -(-DIGEST * sum(layer.experts for layer in layers) // PAGE) * PAGE
     placed = []
     for layer in layers:
@@ -150,17 +151,17 @@ def _tiles(weight: QuantisedStack, order: TileOrder | None, nbytes: int) -> Tile
     return None if tiles is None or nbytes % tiles.nbytes else tiles
 
 
-def _header(facts: Mapping[str, Any]) -> bytes:
-    text = json.dumps(facts, sort_keys=True, separators=(",", ":")).encode()
-    return _MAGIC + len(text).to_bytes(8, "little") + text
+def _header(description: Mapping[str, Any]) -> bytes:
+    text = json.dumps(description, sort_keys=True, separators=(",", ":")).encode()
+    return MAGIC + len(text).to_bytes(8, "little") + text
 
 
-def _facts_of_layer(layer: PackedLayer) -> dict[str, Any]:
+def _describe_layer(layer: PackedLayer) -> dict[str, Any]:
     orders = [None if each is None else [each.rows, each.row_bytes, each.group_bytes, list(each.pieces)] for each in layer.tiles]
     return {"stacks": list(layer.stacks), "experts": layer.experts, "sizes": list(layer.sizes), "orders": orders}
 
 
-def _facts_of(path: Path, found: Identity) -> dict[str, Any]:
+def _describe_file(path: Path, found: Identity) -> dict[str, Any]:
     """What tells a file of the model from others, also after both have been moved together: not its inode."""
     sample, (file, size) = hashlib.sha256(), open_regular(path)
     with file:
@@ -178,8 +179,10 @@ def pack_places(checkpoint: Path) -> tuple[Path, Path]:
 
 
 def link_pack(path: Path, places: tuple[Path, Path]) -> None:
-    """Have a pack found that is at neither of its places. Raises OSError."""
+    """Have a pack found that is at neither of its places. Raises OSError, also if a file is where the link goes."""
     _, link = places
+    if os.path.lexists(link) and not link.is_symlink():
+        raise FileExistsError(errno.EEXIST, "a pack is there; delete it first", str(link))
     link.parent.mkdir(parents=True, exist_ok=True)
     made = link.with_name(f"{link.name}.{os.getpid()}")
     made.symlink_to(path.absolute())
@@ -196,13 +199,21 @@ def open_pack(path: Path, plan: PackPlan) -> Pack:
             file.seek(0)
             raise ModelFormatError(path, _difference(file.read(_MOST_HEADER), plan))
         if size != plan.nbytes:
-            raise ModelFormatError(path, f"has {size} bytes of {plan.nbytes}; it was cut off")
+            raise ModelFormatError(path, f"has {size} bytes instead of {plan.nbytes}")
         file.seek(plan.digests_at + DIGEST * (plan.experts - 1))
         digest = file.read(DIGEST)
         file.seek(plan.nbytes - plan.layers[-1].slot_bytes)
         if hashlib.sha256(file.read()).digest() != digest:  # of the last expert: a copy that ended early may have the whole size
             raise ModelFormatError(path, "is damaged, or was not copied to its end")
     return Pack(path, found, plan.at(path))
+
+
+def is_pack(path: Path, plan: PackPlan) -> bool:
+    """Whether the whole pack of this model is there."""
+    try:
+        return bool(open_pack(path, plan))
+    except (ModelFormatError, OSError):
+        return False
 
 
 def _difference(header: bytes, plan: PackPlan) -> str:
@@ -218,14 +229,14 @@ def _difference(header: bytes, plan: PackPlan) -> str:
 
 
 def _read_header(header: bytes) -> dict[str, Any] | None:
-    start = len(_MAGIC) + 8
-    if not header.startswith(_MAGIC) or len(header) < start:
+    start = len(MAGIC) + 8
+    if not header.startswith(MAGIC) or len(header) < start:
         return None
     try:
-        facts = json.loads(header[start : start + int.from_bytes(header[len(_MAGIC) : start], "little")])
+        description = json.loads(header[start : start + int.from_bytes(header[len(MAGIC) : start], "little")])
     except (ValueError, RecursionError, MemoryError):
         return None
-    return facts if isinstance(facts, dict) else None
+    return description if isinstance(description, dict) else None
 
 
 @dataclass(frozen=True)
@@ -246,5 +257,5 @@ def find_pack(places: Sequence[Path], plan: Callable[[], PackPlan]) -> FoundPack
         try:
             return FoundPack(open_pack(path, expected))
         except (ModelFormatError, OSError) as error:
-            problem = problem or f"the pack is not used: {error}; `lacewing pack` makes it anew"
+            problem = problem or f"the pack is not used: {error}; `lacewing pack` rewrites it"
     return FoundPack(None, problem)

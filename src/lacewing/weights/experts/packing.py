@@ -22,9 +22,10 @@ import numpy as np
 
 from lacewing.errors import Cancelled, ModelFormatError, OptionError
 from lacewing.formats.checkpoint import ByteRange, Identity
+from lacewing.formats.files import open_regular
 from lacewing.formats.read import identity
 from lacewing.options import Progress, format_bytes
-from lacewing.weights.experts.pack import DIGEST, PackedLayer, PackPlan, open_pack
+from lacewing.weights.experts.pack import DIGEST, MAGIC, PackedLayer, PackPlan, open_pack
 from lacewing.weights.experts.reading import ExpertReader
 from lacewing.weights.experts.slots import settle
 from lacewing.weights.experts.source import FileLayer, pages_of
@@ -136,10 +137,12 @@ def write_pack(
 ) -> Packed:
     """Write the pack of a model, or finish it. An interrupt leaves what is written, for the next try.
 
-    Raises OptionError for a place that cannot be written to, or a disk without room; ModelFormatError if the model cannot be read,
-    or changed meanwhile; Cancelled.
+    Raises OptionError for a place that cannot be written to or where another file is, or a disk without room; ModelFormatError if
+    the model cannot be read, or changed meanwhile; Cancelled.
     """
     partial = target.with_name(target.name + PARTIAL)
+    for path in (target, partial):
+        _refuse_other_file(path)
     descriptor = _open(partial)
     try:
         try:
@@ -156,6 +159,20 @@ def write_pack(
     return Packed(target, plan.expert_bytes - kept, kept)
 
 
+def _refuse_other_file(path: Path) -> None:
+    """Only packs are overwritten, and empty files. Raises OptionError."""
+    if not os.path.exists(path):
+        return
+    try:
+        file, size = open_regular(path)
+        with file:
+            other = size > 0 and file.read(len(MAGIC)) != MAGIC
+    except (OSError, ModelFormatError) as error:
+        raise OptionError(f"{path} cannot be replaced by a pack: {error}; choose another place with `--output`") from None
+    if other:
+        raise OptionError(f"{path} is there and is no pack of experts; choose another place with `--output`, or delete it")
+
+
 def _open(partial: Path) -> int:
     """The file that is written to, for this process alone."""
     try:
@@ -167,9 +184,14 @@ def _open(partial: Path) -> int:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if not os.path.samestat(os.fstat(descriptor), os.stat(partial)):  # it was finished by another process meanwhile
             raise FileNotFoundError
-    except OSError:
+    except (BlockingIOError, PermissionError, FileNotFoundError):
         os.close(descriptor)
         raise OptionError(f"{partial} is being written by another process") from None
+    except OSError as error:
+        os.close(descriptor)
+        raise OptionError(
+            f"{partial} cannot be locked on its file system: {error.strerror}; choose another place with `--output`"
+        ) from None
     return descriptor
 
 
@@ -272,7 +294,7 @@ def verify_pack(
     Raises ModelFormatError for a pack that is damaged or does not belong to the model, Cancelled.
     """
     found, done = open_pack(path, plan), 0
-    with path.open("rb") as file:
+    with open_regular(path)[0] as file:
         file.seek(plan.digests_at)
         table = file.read(DIGEST * plan.experts)
     for expert in _Work(plan, files, path, _checked(cancelled), found.identity).experts(range(plan.experts)):
