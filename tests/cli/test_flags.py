@@ -63,5 +63,6 @@ def test_sampling_flags_arrive(name, monkeypatch):
 def test_every_command_with_options_has_all_flags():
     expected = set(inspect.signature(flags.load_options).parameters)
     found = {command.name: {one.name for one in command.params} for command in typer.main.get_command(app).commands.values()}
+    assert found.pop("pack") & expected == {"follow_links", "ignore_key"}  # it opens a model, and loads none
     assert {name for name, names in found.items() if names & expected} == set(COMMANDS)
     assert all(expected - names <= ({"threads"} if name == "info" else set()) for name, names in found.items() if name in COMMANDS)
