@@ -22,6 +22,9 @@ class RecordingDriver(Driver):
         self.sizes: dict[str, list[int]] = {}  # bytes of the parameters of each kernel
         self.memory_of: dict[int, Any] = {}
         self._capturing: list[tuple[Any, ...]] | None = None
+        self.others: dict[int, int] = {}  # bytes that other programs have of a GPU
+        self.context: Any = None  # that of the calling thread
+        self.contexts: list[int] = []  # GPUs whose context was retained and not released
 
     def count(self) -> int:
         return self.gpus
@@ -40,17 +43,24 @@ class RecordingDriver(Driver):
         return self.most_bytes
 
     def open(self, index: int) -> Any:
+        self.contexts.append(index)
         return index
 
-    def release(self, index: int) -> None: ...
+    def release(self, index: int) -> None:
+        self.contexts.remove(index)
 
     def reset(self, index: int) -> None:
         self.memory_of.clear()
 
-    def enter(self, context: Any) -> None: ...
+    def entered(self) -> Any:
+        return self.context
+
+    def enter(self, context: Any) -> None:
+        self.context = context
 
     def memory(self) -> tuple[int, int]:
-        return self.most_bytes - sum(len(each) for each in self.memory_of.values()), self.most_bytes
+        mine = sum(len(each) for each in self.memory_of.values())
+        return self.most_bytes - self.others.get(self.context, 0) - mine, self.most_bytes
 
     def alloc(self, nbytes: int, what: str) -> int:
         if nbytes > self.memory()[0]:

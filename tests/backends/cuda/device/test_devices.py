@@ -10,6 +10,7 @@ from lacewing.backends.base import ModelRequirements, NoDeviceError
 from lacewing.backends.cuda import open as open_cuda
 from lacewing.backends.cuda.device import compiling, devices
 from lacewing.backends.cuda.device import hardware as files
+from lacewing.backends.cuda.device.driver import fault
 from lacewing.errors import BackendError, OptionError
 from lacewing.program.program import Program
 from tests.backends.cuda.recording import RecordingDriver
@@ -35,14 +36,46 @@ def test_a_gpu_by_its_number_or_name(driver: RecordingDriver) -> None:
     assert backends.init_backend(adapter="GPU 1").facts().name == "recording GPU 1"
 
 
-def test_auto_takes_one_that_has_room(driver: RecordingDriver) -> None:
-    def needing(nbytes: int) -> ModelRequirements:
-        return ModelRequirements(Program((), {}, (), 0), {}, nbytes)
+def needing(nbytes: int) -> ModelRequirements:
+    return ModelRequirements(Program((), {}, (), 0), {}, nbytes)
 
+
+def test_auto_takes_one_that_has_room(driver: RecordingDriver) -> None:
     assert backends.init_backend(required=needing(2**30)).name == "cuda"
     assert "fit in 90% of 16.0 GiB" in devices.candidates(2**30)[0].reason and devices.candidates(2**30)[0].auto
     with pytest.raises(BackendError, match=r"GPU 0: the model takes 32\.0 GiB, more than 90% of 16\.0 GiB; recording GPU 1"):
         open_cuda(required=needing(2**35))
+
+
+def test_auto_counts_what_other_programs_use(driver: RecordingDriver) -> None:
+    """Of a GPU that nobody here has opened too; contexts made to ask for it are given back, and the thread keeps its own."""
+    driver.others[0] = 15 * 2**30
+    driver.context = "another library's"
+    backend = backends.init_backend(required=needing(2 * 2**30))
+    assert backend.facts().name == "recording GPU 1" and driver.contexts == [1]
+    driver.context = "another library's"
+    first, second = devices.candidates(2 * 2**30)
+    assert not first.auto and first.reason == "the model takes 2.0 GiB, more than 90% of 1.0 GiB" and second.auto
+    assert driver.contexts == [1] and driver.context == "another library's"
+    driver.others[1] = 16 * 2**30
+    with pytest.raises(
+        BackendError, match=r"GPU 0: the model takes 2\.0 GiB, more than 90% of 1\.0 GiB; recording GPU 1: .* of 0 B"
+    ):
+        open_cuda(required=needing(2 * 2**30))
+
+
+def test_a_gpu_that_gives_no_context_is_left_out(driver: RecordingDriver) -> None:
+    """As one that another program has for itself alone."""
+    opened = driver.open
+
+    def refuse(index: int) -> int:
+        if index == 0:
+            raise fault("CUDA_ERROR_DEVICE_UNAVAILABLE", "a context")
+        return int(opened(index))
+
+    driver.open = refuse  # type: ignore[method-assign]
+    assert not devices.candidates(2**30)[0].auto and "DEVICE_UNAVAILABLE" in devices.candidates(2**30)[0].reason
+    assert backends.init_backend(required=needing(2**30)).facts().name == "recording GPU 1"
 
 
 @pytest.mark.parametrize(

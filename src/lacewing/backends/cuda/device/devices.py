@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 import threading
+import weakref
 from dataclasses import dataclass
+from functools import cached_property
 
 from lacewing.backends.base import Candidate, DeviceFacts, NoDeviceError
 from lacewing.backends.cuda.device.compiling import supported, version
 from lacewing.backends.cuda.device.device import Device
 from lacewing.backends.cuda.device.driver import Driver
-from lacewing.errors import BackendError, OptionError
+from lacewing.errors import BackendError, LacewingError, OptionError
 from lacewing.options import format_bytes
 
 SHARE = 0.9  # of what a GPU has free may be filled without being asked to; displays and other programs need the rest
@@ -23,14 +25,29 @@ _devices: dict[int, Device] = {}
 
 @dataclass(frozen=True)
 class Gpu:
-    """A GPU of the driver's list. `free_bytes` None: it was not asked."""
+    """A GPU of the driver's list."""
 
     index: int
     name: str
     arch: int
     memory_bytes: int
-    free_bytes: int | None
     driver_version: int
+
+    @cached_property
+    def free_bytes(self) -> int:
+        """What the driver would still give, asked once. Raises BackendError, OutOfMemoryError where it gives no context.
+
+        The context that it takes to ask lives as long as this object: a device that is opened next does not make it again.
+        """
+        cuda = driver()
+        context = cuda.open(self.index)
+        weakref.finalize(self, cuda.release, self.index).atexit = False
+        before = cuda.entered()
+        cuda.enter(context)
+        try:
+            return cuda.memory()[0]
+        finally:
+            cuda.enter(before)
 
     def facts(self) -> DeviceFacts:
         features = (f"sm_{self.arch}", f"CUDA {self.driver_version // 1000}.{self.driver_version % 1000 // 10}", version())
@@ -70,8 +87,7 @@ def gpus() -> list[Gpu]:
     found = []
     for index in range(cuda.count()):
         major, minor = (cuda.attribute(index, f"COMPUTE_CAPABILITY_{which}") for which in ("MAJOR", "MINOR"))
-        free = _devices[index].free_bytes() if index in _devices and not _devices[index].lost else None
-        found.append(Gpu(index, cuda.name(index), 10 * major + minor, cuda.total_memory(index), free, cuda.version()))
+        found.append(Gpu(index, cuda.name(index), 10 * major + minor, cuda.total_memory(index), cuda.version()))
     if not found:
         raise NoDeviceError("NVIDIA's driver shows no GPU")
     return found
@@ -98,7 +114,10 @@ def judge(gpu: Gpu, needed_bytes: int | None) -> tuple[bool, str]:
     """Whether `auto` takes a GPU, and why."""
     if gpu.problem:
         return False, gpu.problem
-    room = gpu.memory_bytes if gpu.free_bytes is None else gpu.free_bytes
+    try:
+        room = gpu.free_bytes
+    except LacewingError as error:  # such as one that another process has for itself alone
+        return False, str(error)
     if needed_bytes is None:
         return True, f"an NVIDIA GPU, for models that fit in {SHARE:.0%} of {format_bytes(room)}"
     if needed_bytes > int(room * SHARE):

@@ -85,6 +85,10 @@ class Driver:
         """Calls of this thread are to this device from now on."""
         self._call("a context", self._cu.cuCtxSetCurrent(context))
 
+    def entered(self) -> Any:
+        """The context of this thread's calls, for `enter`; it may be none, or another library's."""
+        return self._call("a context", self._cu.cuCtxGetCurrent())
+
     # memory
 
     def memory(self) -> tuple[int, int]:
