@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Callable
 from dataclasses import replace
+from importlib import metadata
+from pathlib import Path
 
 import pytest
 
@@ -56,6 +59,33 @@ def test_a_kernel_is_compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
     code = machine_code(kernel("copy"), {}, "80")
     monkeypatch.setattr(compiling, "compiled", lambda *_: pytest.fail("it was there"))
     assert machine_code(kernel("copy"), {}, "80") == code
+
+
+@pytest.mark.parametrize("harm", [lambda code: b"", lambda code: code[:100], lambda code: code[:200] + b"?" + code[201:]])
+def test_a_damaged_file_is_compiled_anew(harm: Callable[[bytes], bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that the machine lost power over, or whose bytes the disk has changed; the new one takes its place."""
+    monkeypatch.setenv("LACEWING_CACHE", str(tmp_path))
+    compiled = iter([b"\x7fELF" + bytes(400), b"anew", b"too often"])
+    monkeypatch.setattr(compiling, "compiled", lambda *_: next(compiled))
+    machine_code(kernel("copy"), {}, "80")
+    (file,) = (tmp_path / "cuda").iterdir()
+    file.write_bytes(harm(file.read_bytes()))
+    assert [machine_code(kernel("copy"), {}, "80") for _ in range(2)] == [b"anew"] * 2
+    assert [*(tmp_path / "cuda").iterdir()] == [file]
+
+
+def test_another_build_of_the_compiler_compiles_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NVRTC itself tells no more than 13.5; its wheel is 13.5.37."""
+    monkeypatch.setenv("LACEWING_CACHE", str(tmp_path))
+    compiled = iter([b"one", b"two"])
+    monkeypatch.setattr(compiling, "compiled", lambda *_: next(compiled))
+    found = []
+    for build in ("13.5.37", "13.5.40"):
+        monkeypatch.setattr(metadata, "version", lambda name, build=build: build if name == "nvidia-cuda-nvrtc" else "")
+        compiling.build.cache_clear()
+        found.append(machine_code(kernel("copy"), {}, "80"))
+    compiling.build.cache_clear()
+    assert found == [b"one", b"two"]
 
 
 def test_other_words_are_compiled_anew(monkeypatch: pytest.MonkeyPatch) -> None:

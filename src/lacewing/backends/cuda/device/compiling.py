@@ -1,6 +1,7 @@
 """Kernels compiled at run time by NVRTC to machine code for one architecture, and kept on disk.
 
-A file is named by the hash of all that decides what is in it: source, options, architecture and the compiler's version.
+A file is named by the hash of all that decides what is in it: source, options, architecture and the compiler's build. Its own hash
+stands at its end: one that is damaged is compiled anew.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import hashlib
 import os
 import tempfile
 from functools import cache
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +20,18 @@ from lacewing.errors import BackendError
 from lacewing.paths import cache_dir
 
 _WORDS = 2000  # characters of the compiler's words in an error
+_DIGEST = hashlib.sha256().digest_size
 
 
 def machine_code(kernel: Kernel, macros: Macros, arch: str) -> bytes:
     """The cubin of a kernel for a device of compute capability `arch`, from the cache if it is there. Raises BackendError."""
     source = kernel.source(macros)
     options = (f"--gpu-architecture={kernel.target(arch)}", "--std=c++17", *kernel.defines(macros))
-    key = "\0".join((source, *options, version()))
+    key = "\0".join((source, *options, version(), build()))
     path = _folder() / f"{hashlib.sha256(key.encode()).hexdigest()}.cubin"
-    with contextlib.suppress(OSError):
-        return path.read_bytes()
+    kept = _kept(path)
+    if kept is not None:
+        return kept
     code = compiled(source, f"{kernel.name}.cu", options)
     _keep(path, code)
     return code
@@ -56,6 +60,15 @@ def version() -> str:
     """Of the compiler."""
     major, minor = _checked(_nvrtc().nvrtcVersion())
     return f"NVRTC {major}.{minor}"
+
+
+@cache
+def build() -> str:
+    """Of the compiler's package, whose builds compile differently under one `version`; empty if the compiler came without it."""
+    try:
+        return metadata.version("nvidia-cuda-nvrtc")
+    except metadata.PackageNotFoundError:
+        return ""
 
 
 @cache
@@ -88,6 +101,16 @@ def _folder() -> Path:
     return cache_dir() / "cuda"
 
 
+def _kept(path: Path) -> bytes | None:
+    """What `_keep` wrote; None if it is not there whole."""
+    try:
+        found = path.read_bytes()
+    except OSError:
+        return None
+    code, digest = found[:-_DIGEST], found[-_DIGEST:]
+    return code if hashlib.sha256(code).digest() == digest else None
+
+
 def _keep(path: Path, code: bytes) -> None:
     """Whole or not at all: another process may look for it now. Where nothing can be written it is compiled again the next time."""
     with contextlib.suppress(OSError):
@@ -95,7 +118,7 @@ def _keep(path: Path, code: bytes) -> None:
         handle, made = tempfile.mkstemp(dir=path.parent, suffix=".part")
         try:
             with os.fdopen(handle, "wb") as file:
-                file.write(code)
+                file.write(code + hashlib.sha256(code).digest())
             os.replace(made, path)
         except BaseException:
             with contextlib.suppress(OSError):
