@@ -1,12 +1,12 @@
 """Devices. A backend is a folder here, imported when asked for; `gpu` is what some share. Its `__init__.py` has
 
-`open(threads) -> Backend`, for a backend of several devices `open(threads, adapter, required)`, and
+`open(threads) -> Backend`, for a backend of several devices `open(threads, adapter, required)`, where `required` without `adapter`
+asks for one that suits, and with it for that one unless the machine has no such hardware; and
 `candidates(needed_bytes) -> list[Candidate]`.
 """
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import pkgutil
 from typing import Any
@@ -39,13 +39,13 @@ def init_backend(
 def choose_backend(
     name: str = "auto", threads: int | None = None, *, adapter: str | int | None = None, required: ModelRequirements | None = None
 ) -> tuple[Backend, list[str]]:
-    """`init_backend`, and why `auto` did not take what this machine has and is faster."""
+    """`init_backend`, and why `auto` did not take what this machine has and is faster, or another backend has the `adapter`."""
     if adapter is None and ":" in name:
         name, _, adapter = name.partition(":")
     if name != "auto":
         return _open(name, threads, adapter), []
     if adapter is not None:
-        return _open_adapter(threads, adapter), []
+        return _open_adapter(threads, adapter)
     problems: list[str] = []
     absent: list[str] = []
     for candidate in PREFERENCE:
@@ -58,12 +58,25 @@ def choose_backend(
     raise BackendError("no backend works here; " + "; ".join([*absent, *problems]))
 
 
-def _open_adapter(threads: int | None, adapter: str | int) -> Backend:
-    """The GPU of that index or name in the first backend that has it. Raises OptionError, BackendError as the last of them does."""
+def _open_adapter(threads: int | None, adapter: str | int) -> tuple[Backend, list[str]]:
+    """The GPU of that index or name in the first backend that has it, and why those before did not work.
+
+    Raises what the last of them does, with these reasons.
+    """
+    problems: list[str] = []
     for name in SEVERAL[:-1]:
-        with contextlib.suppress(BackendError, OptionError):
-            return _open(name, threads, adapter)
-    return _open(SEVERAL[-1], threads, adapter)
+        try:
+            return _open(name, threads, adapter, ModelRequirements.nothing()), problems
+        except (NoDeviceError, OptionError):
+            continue  # it has no such GPU
+        except LacewingError as error:
+            problems.append(f"{name}: {error}")
+    try:
+        return _open(SEVERAL[-1], threads, adapter), problems
+    except (BackendError, OptionError) as error:
+        if not problems:
+            raise
+        raise type(error)("; ".join([str(error), *problems])) from error
 
 
 def candidates(name: str, needed_bytes: int | None = None) -> list[Candidate]:

@@ -15,16 +15,17 @@ INSTALL = "pip install 'lacewing[cuda]'"
 
 
 def open(threads: int | None = None, adapter: str | int | None = None, required: ModelRequirements | None = None) -> CudaBackend:
-    """`adapter`: index or name; None: the first. `required`: only a GPU that `auto` takes for that model. `threads` is ignored.
+    """`adapter`: index or name; None: the first. `required`: only a GPU that `auto` takes for that model, unless `adapter` names
+    one. `threads` is ignored.
 
-    Raises NoDeviceError where there is no NVIDIA GPU, BackendError where none suits or the extra is missing; OptionError for an
-    unknown GPU; UnsupportedModelError for a model that has what this backend lacks.
+    Raises NoDeviceError where there is no NVIDIA GPU (with `required` no library is loaded then), BackendError where none suits or
+    the extra is missing; OptionError for an unknown GPU; UnsupportedModelError for a model that has what this backend lacks.
     """
-    _load(required is not None and adapter is None)
+    _load(required is not None)
     from lacewing.backends.cuda.backend import CudaBackend, check
     from lacewing.backends.cuda.device.devices import choose_gpu, gpus, judge, shared
 
-    if required is None:
+    if required is None or adapter is not None:
         chosen = choose_gpu(adapter)
         return CudaBackend(shared(chosen), chosen.facts())
     check(required.program, required.weights)

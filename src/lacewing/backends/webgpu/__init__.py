@@ -18,18 +18,19 @@ _DEVICES = ("dri/renderD*", "nvidia[0-9]*", "dxg", "kfd", "mali*", "kgsl*")
 
 
 def open(threads: int | None = None, adapter: str | int | None = None, required: ModelRequirements | None = None) -> WebGPUBackend:
-    """`adapter`: index or name; None: the best. `required`: only an adapter that `auto` takes for that model. `threads` is ignored.
+    """`adapter`: index or name; None: the best. `required`: only an adapter that `auto` takes for that model, unless `adapter`
+    names one. `threads` is ignored.
 
     Raises BackendError where there is no GPU that wgpu can use, or none that suits; OptionError for an unknown adapter;
     UnsupportedModelError for a model that has what this backend lacks.
     """
-    if required is not None and adapter is None and not hardware():
+    if required is not None and not hardware():
         raise NoDeviceError("this machine has no GPU")
     _load()
     from lacewing.backends.webgpu.backend import WebGPUBackend, check, shared
     from lacewing.backends.webgpu.device.adapters import adapters, choose_adapter, judge
 
-    if required is None:
+    if required is None or adapter is not None:
         chosen = choose_adapter(adapter)
         return WebGPUBackend(shared(chosen), chosen.facts())
     check(required.program, required.weights)

@@ -64,6 +64,39 @@ def test_auto_counts_what_other_programs_use(driver: RecordingDriver) -> None:
         open_cuda(required=needing(2 * 2**30))
 
 
+def test_why_another_backend_has_the_adapter_is_told(driver: RecordingDriver, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If CUDA fails; not if it has no such GPU, or the machine has none."""
+    opened: list[str | int | None] = []
+
+    def other(threads: int | None, adapter: str | int | None, required: object = None) -> str:
+        if adapter == "none":
+            raise OptionError("there is no adapter 'none'")
+        opened.append(adapter)
+        return "webgpu"
+
+    monkeypatch.setattr("lacewing.backends.webgpu.open", other)
+    assert backends.choose_backend(adapter="radeon") == ("webgpu", [])
+    driver.cuda = 12080
+    backend, remarks = backends.choose_backend(adapter=1)
+    assert (
+        backend == "webgpu"
+        and len(remarks) == 1
+        and remarks[0].startswith("cuda: the GPU recording GPU 1 cannot be used: its driver")
+    )
+    with pytest.raises(OptionError, match=r"there is no adapter 'none'$"):
+        backends.choose_backend(adapter="none")
+    monkeypatch.setattr("lacewing.backends.webgpu.open", lambda *_: open_cuda(adapter="none"))
+    with pytest.raises(OptionError, match=r"no NVIDIA GPU 'none'; .*; cuda: the GPU recording GPU 1 cannot be used: its driver"):
+        backends.choose_backend(adapter=1)
+    monkeypatch.setattr(files, "hardware", lambda: False)
+    monkeypatch.setattr("lacewing.backends.cuda.importlib", None)  # no library is looked for
+    monkeypatch.setattr("lacewing.backends.webgpu.open", other)
+    assert backends.choose_backend(adapter=1) == ("webgpu", []) and opened == ["radeon", 1, 1]
+    monkeypatch.setattr("lacewing.backends.cuda.open", lambda *_: {}["a mistake of ours"])
+    with pytest.raises(KeyError):
+        backends.choose_backend(adapter=1)
+
+
 def test_a_gpu_that_gives_no_context_is_left_out(driver: RecordingDriver) -> None:
     """As one that another program has for itself alone."""
     opened = driver.open
