@@ -9,6 +9,11 @@ class LacewingError(Exception):
     """Base of all errors that a person's input, files or machine can cause."""
 
 
+def first_line(error: BaseException) -> str:
+    """What a library's error says, for the middle of a message of ours; its kind if it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 class ModelFormatError(LacewingError):
     """A file breaks its format. The message names the file and, where known, the field and the byte offset."""
 

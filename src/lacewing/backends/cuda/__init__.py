@@ -6,7 +6,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 from lacewing.backends.base import Candidate, ModelRequirements, NoDeviceError
-from lacewing.errors import BackendError
+from lacewing.errors import BackendError, first_line
 
 if TYPE_CHECKING:
     from lacewing.backends.cuda.backend import CudaBackend
@@ -57,5 +57,4 @@ def _load(look_first: bool) -> None:
         try:
             importlib.import_module(name)
         except (ImportError, OSError, RuntimeError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise BackendError(f"the CUDA backend needs an extra ({reason}); install it with `{INSTALL}`") from error
+            raise BackendError(f"the CUDA backend needs an extra ({first_line(error)}); install it with `{INSTALL}`") from error

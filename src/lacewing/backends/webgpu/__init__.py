@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lacewing.backends.base import Candidate, ModelRequirements, NoDeviceError
-from lacewing.errors import BackendError
+from lacewing.errors import BackendError, first_line
 
 if TYPE_CHECKING:
     from lacewing.backends.webgpu.backend import WebGPUBackend
@@ -63,8 +63,7 @@ def _load() -> None:
     try:
         importlib.import_module("wgpu.backends.wgpu_native")
     except (ImportError, OSError, RuntimeError) as error:  # wgpu raises them all where its library is missing or too new
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise BackendError(
-            f"the library wgpu cannot be loaded ({reason}); install it anew with `pip install --force-reinstall wgpu`, "
+            f"the library wgpu cannot be loaded ({first_line(error)}); install it anew with `pip install --force-reinstall wgpu`, "
             "or use `backend='cpu'`"
         ) from error

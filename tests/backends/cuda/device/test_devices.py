@@ -145,6 +145,30 @@ def test_a_machine_without_a_gpu(driver: RecordingDriver, monkeypatch: pytest.Mo
         backends.candidates("cuda")
 
 
+@pytest.mark.parametrize("words", ["libcuda.so.1 was not found\nand more", ""])
+def test_a_driver_that_cannot_be_loaded_is_no_missing_gpu(
+    words: str, driver: RecordingDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So in a container that has the device files but not the driver's libraries; `auto` tells it beside what it takes."""
+
+    def missing() -> None:
+        raise RuntimeError(words)
+
+    monkeypatch.setattr(devices, "_driver", [])
+    monkeypatch.setattr(devices, "Driver", missing)
+    reason = r"libcuda\.so\.1 was not found" if words else "RuntimeError"
+    with pytest.raises(BackendError, match=rf"NVIDIA's driver cannot be loaded \({reason}\); install .*R580") as found:
+        devices.candidates()
+    assert not isinstance(found.value, NoDeviceError)
+    assert any("driver cannot be loaded" in remark for remark in backends.choose_backend()[1])
+    monkeypatch.setattr(files, "hardware", lambda: False)
+    with pytest.raises(NoDeviceError, match=rf"NVIDIA's driver cannot be loaded \({reason}\)"):
+        devices.candidates()
+    monkeypatch.setattr(devices, "Driver", lambda: {}["a mistake of ours"])
+    with pytest.raises(KeyError):
+        devices.candidates()
+
+
 def test_a_missing_compiler_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing() -> None:
         raise RuntimeError("libnvrtc.so was not found")

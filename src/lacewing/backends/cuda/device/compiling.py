@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from lacewing.backends.cuda.kernels import Kernel, Macros
-from lacewing.errors import BackendError
+from lacewing.errors import BackendError, first_line
 from lacewing.paths import cache_dir
 
 _WORDS = 2000  # characters of the compiler's words in an error
@@ -85,8 +85,7 @@ def _nvrtc() -> Any:
 
         nvrtc.nvrtcVersion()
     except Exception as error:  # of several kinds of its own
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise BackendError(f"the compiler NVRTC cannot be loaded ({reason}); install `lacewing[cuda]` anew") from error
+        raise BackendError(f"the compiler NVRTC cannot be loaded ({first_line(error)}); install `lacewing[cuda]` anew") from error
     return nvrtc
 
 

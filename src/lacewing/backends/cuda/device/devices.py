@@ -9,15 +9,19 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from lacewing.backends.base import Candidate, DeviceFacts, NoDeviceError
+from lacewing.backends.cuda.device import hardware
 from lacewing.backends.cuda.device.compiling import supported, version
 from lacewing.backends.cuda.device.device import Device
 from lacewing.backends.cuda.device.driver import Driver
-from lacewing.errors import BackendError, LacewingError, OptionError
+from lacewing.errors import BackendError, LacewingError, OptionError, first_line
 from lacewing.options import format_bytes
 
 SHARE = 0.9  # of what a GPU has free may be filled without being asked to; displays and other programs need the rest
 LEAST_DRIVER = 13000  # CUDA that the driver must run: machine code of NVRTC 13
 LEAST_ARCH = 75
+NO_DRIVER = (
+    "install NVIDIA's driver R580 or newer; a container must be given its libraries too (NVIDIA_DRIVER_CAPABILITIES=compute)"
+)
 _lock = threading.Lock()
 _driver: list[Driver] = []
 _devices: dict[int, Device] = {}
@@ -76,8 +80,11 @@ def driver() -> Driver:
                 if "NO_DEVICE" in str(error):
                     raise NoDeviceError("NVIDIA's driver shows no GPU") from error
                 raise
-            except Exception as error:  # cuda-bindings raises RuntimeError where the driver's library is missing
-                raise NoDeviceError(f"NVIDIA's driver cannot be loaded ({str(error).splitlines()[0]})") from error
+            except (ImportError, OSError, RuntimeError) as error:  # the last where the driver's library is missing
+                problem = f"NVIDIA's driver cannot be loaded ({first_line(error)})"
+                if not hardware.hardware():
+                    raise NoDeviceError(problem) from error
+                raise BackendError(f"{problem}; {NO_DRIVER}") from error
         return _driver[0]
 
 
