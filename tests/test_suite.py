@@ -28,8 +28,10 @@ def test_a_missing_driver_is_told_once_and_before_all_tests():
     assert "passed" not in done.stdout and "failed" not in done.stdout
 
 
-def test_a_missing_driver_is_told_once_where_processes_share_the_tests():
-    done = pytest_run("-n", "2", "--dist", "loadfile", GPU, OTHER, WGPUPY_WGPU_ADAPTER_NAME="no such adapter")
+def test_a_missing_driver_is_told_once_where_processes_share_the_tests(tmp_path):
+    (tmp_path / "test_it.py").write_text("import pytest\n\n\n@pytest.mark.gpu\ndef test_it():\n    pass\n")
+    words = ("-n", "2", "--dist", "loadfile", "-p", "tests.conftest", "--rootdir", ROOT, tmp_path)
+    done = pytest_run(*words, WGPUPY_WGPU_ADAPTER_NAME="no such adapter")
     assert done.returncode == pytest.ExitCode.INTERRUPTED and (done.stdout + done.stderr).count(NO_GPU) == 1
     assert "passed" not in done.stdout and "failed" not in done.stdout and "Traceback" not in done.stderr
 
