@@ -92,8 +92,8 @@ def test_this_machine_agrees_with_what_its_system_says(monkeypatch: pytest.Monke
     """And every thread of the meter works only where it is told to."""
     cpus = sorted(os.sched_getaffinity(0))[:4]
     with probe.Meter(cpus) as meter:
-        rates = meter.rates(cpus)
-        assert all(rate > 1e5 for rate in rates.values()) and list(rates) == cpus
+        found = [meter.rates(cpus) for _ in range(20)]  # in some of them others may have a CPU all the time
+        assert all(max(rates[cpu] for rates in found) > 1e5 for cpu in cpus) and all(list(rates) == cpus for rates in found)
         assert set(meter.rates(cpus[:1])) == {cpus[0]}
 
 
