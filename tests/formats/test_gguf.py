@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import gguf
@@ -91,16 +92,30 @@ def test_files_of_the_gguf_package(tmp_path: Path) -> None:
 
 
 def test_large_vocabulary_opens_fast(tmp_path: Path) -> None:
-    tokens = [f"token{index}" for index in range(150_000)]
-    keys = [("tokens", "arr:str", tokens), ("merges", "arr:str", [f"{text[:3]} {text[3:]}" for text in tokens])]
-    path = write(tmp_path / "vocab.gguf", build(keys, []).data)
-    seconds = []
+    """In the CPU time of a plain loop over the strings, twice that at most; what else the machine does is not counted."""
+    tokens = [f"token{index}" for index in range(60_000)]
+    merges = [f"{text[:3]} {text[3:]}" for text in tokens]
+    path = write(tmp_path / "vocab.gguf", build([("tokens", "arr:str", tokens), ("merges", "arr:str", merges)], []).data)
+    data = b"".join(len(text).to_bytes(8, "little") + text.encode() for text in (*tokens, *merges))
+
+    def loop() -> list[str]:
+        at, found = 0, []
+        while at < len(data):
+            end = at + 8 + int.from_bytes(data[at : at + 8], "little")
+            found.append(data[at + 8 : end].decode())
+            at = end
+        return found
+
+    seconds: dict[Callable[[], object], list[float]] = {lambda: open_checkpoint(path): [], loop: []}
     for _ in range(3):
-        start = time.perf_counter()
-        checkpoint = open_checkpoint(path)
-        seconds.append(time.perf_counter() - start)
-    assert checkpoint.metadata["tokens"] == tokens and checkpoint.tensors == {}
-    assert min(seconds) < 0.3
+        for run, times in seconds.items():
+            start = time.thread_time()
+            run()
+            times.append(time.thread_time() - start)
+    checkpoint = open_checkpoint(path)
+    assert checkpoint.metadata["tokens"] == tokens and checkpoint.tensors == {} and loop() == [*tokens, *merges]
+    opened, looped = map(min, seconds.values())
+    assert opened < 2 * looped  # 0.7 to 1.1 measured, 2.5 with a call and a name for each string
 
 
 def test_strings_across_the_window_edges(tmp_path: Path) -> None:

@@ -165,8 +165,10 @@ def test_answers_that_are_cancelled_or_taken_in_turns(paths):
         both = [model.engine.generate(ids, Sampling(temperature=0, max_tokens=6)) for ids in (IDS, IDS[3:])]
         turns = list(zip(*both, strict=True))
         assert [[token.id for token in tokens] for tokens in zip(*turns, strict=True)] == alone
-        stopped = model.engine.generate([*IDS, 5], Sampling(temperature=0), cancelled=lambda: len(model.engine.cached) > 13)
-        assert 0 < len(list(stopped)) < 6 and stopped.finish_reason == "cancelled"
+        stopped = model.engine.generate([*IDS, 5], Sampling(temperature=0), cancelled=lambda: stopped.stats.generated_tokens == 3)
+        tokens = [token.id for token in stopped]
+        assert len(tokens) == 3 and stopped.finish_reason == "cancelled"
+        assert model.engine.held([*IDS, 5, *tokens, 7]) == len(IDS) + 3  # the last one was chosen, but not run
         assert [token.id for token in model.engine.generate(IDS, Sampling(temperature=0, max_tokens=6))] == alone[0]
 
 

@@ -16,6 +16,7 @@ from lacewing.formats.checkpoint import ByteRange
 from lacewing.formats.read import identity
 from lacewing.weights.experts import ExpertCache, SlotCount, descriptors
 from lacewing.weights.experts import slots as slots_module
+from lacewing.weights.experts.readers import Readers
 from lacewing.weights.experts.source import LayerSlots, least_slots, padded, slots_within
 
 EXPERTS, BYTES = 12, 5000  # of each of two stacks; no whole number of pages
@@ -176,7 +177,7 @@ def test_a_run_that_is_cancelled_while_it_waits(path, content):
     began = time.perf_counter()
     with pytest.raises(Cancelled):
         fetch(layer, [2, 3, 4], check=cancel)
-    assert time.perf_counter() - began < 1
+    assert time.perf_counter() - began < 5  # the reads take 10
     assert [bool(each) for each in layer.addresses["up"][:5]] == [True, True, False, False, False] or not slow.go.is_set()
     threading.Timer(0.2, slow.go.set).start()
     fetch(layer, [5, 6, 7], few=False)
@@ -231,11 +232,13 @@ def test_direct_reads_that_are_refused(path, content, monkeypatch):
 def test_a_slow_disk_is_not_a_disk_that_hangs(path, monkeypatch):
     """Patience begins anew with every read that ends."""
     cache = made(path, active=4)
+    cache.reader._readers.close(10)
+    cache.reader._readers = Readers(1, "a slow disk")  # eight reads, one behind the other
     read = cache.reader._read
     monkeypatch.setattr(cache.reader, "_read", lambda *which: (time.sleep(0.15), read(*which)))
-    monkeypatch.setattr(slots_module, "PATIENCE", 0.4)
+    monkeypatch.setattr(slots_module, "PATIENCE", 1.0)
     fetch(cache.layers[0], [0, 1, 2, 3])
-    fetch(cache.layers[0], [4, 5, 6, 7])
+    assert cache.statistics.waited > 1
     cache.close()
 
 
@@ -254,7 +257,7 @@ def test_a_run_that_is_cancelled_while_shared_slots_are_busy(path):
         began = time.perf_counter()
         with pytest.raises(Cancelled):
             fetch(layer, list(range(4, 12)), few=False, check=cancel)
-        assert time.perf_counter() - began < 1
+        assert time.perf_counter() - began < 5
     assert looks
     slow.go.set()
     fetch(layer, list(range(4, 12)), few=False)

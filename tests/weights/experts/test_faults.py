@@ -124,12 +124,12 @@ def test_an_interrupt_while_the_disk_hangs(model, expected, monkeypatch):
     threading.Thread(target=press).start()
     with pytest.raises(KeyboardInterrupt):
         model.logits(IDS)
-    assert time.perf_counter() - pressed[0] < 1  # 0.3 where nothing else runs
+    assert time.perf_counter() - pressed[0] < 5  # 0.3 where nothing else runs; the disk takes 20
     stop = threading.Event()
     threading.Timer(0.1, lambda: (pressed.append(time.perf_counter()), stop.set())).start()
     stream = model.engine.generate(IDS, Sampling(temperature=0), cancelled=stop.is_set)
     assert list(stream) == [] and stream.finish_reason == "cancelled"
-    assert time.perf_counter() - pressed[1] < 1
+    assert time.perf_counter() - pressed[1] < 5
     hang.go.set()
     np.testing.assert_array_equal(model.logits(IDS), expected)
 
@@ -169,7 +169,7 @@ def test_threads_that_read():
     assert running() == 2
     began = time.perf_counter()
     readers.close(0.05)
-    assert time.perf_counter() - began < 1 and [job.cancelled() for job in jobs] == [False, False, True, True, True]
+    assert time.perf_counter() - began < 5 and [job.cancelled() for job in jobs] == [False, False, True, True, True]
     with pytest.raises(RuntimeError, match="after their end"):
         readers.submit(go.wait)
     go.set()

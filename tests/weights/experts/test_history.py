@@ -125,7 +125,7 @@ def test_the_first_run_ends_it(path, tmp_path):
     cache.begin_warm_start()
     began = time.perf_counter()
     layer.begin_run()
-    assert time.perf_counter() - began < 1 and not cache.warm_start.running
+    assert time.perf_counter() - began < 5 and not cache.warm_start.running  # the reads take 10
     assert resident(layer) == []
     threading.Timer(0.2, slow.go.set).start()
     fetch(layer, [2, 7])
