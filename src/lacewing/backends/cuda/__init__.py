@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import TYPE_CHECKING
 
 from lacewing.backends.base import Candidate, ModelRequirements, NoDeviceError
@@ -48,10 +49,10 @@ def candidates(needed_bytes: int | None = None) -> list[Candidate]:
 
 
 def _load(look_first: bool) -> None:
-    """Raises NoDeviceError where this machine has no NVIDIA GPU, and is asked about before libraries are."""
+    """Raises NoDeviceError where there is no NVIDIA GPU, if it is asked first or nothing could be installed; BackendError."""
     from lacewing.backends.cuda.device.hardware import hardware
 
-    if look_first and not hardware():
+    if (look_first or sys.platform == "darwin") and not hardware():  # no extra helps there
         raise NoDeviceError("this machine has no NVIDIA GPU")
     for name in ("cuda.bindings.driver", "cuda.bindings.nvrtc"):
         try:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import tomllib
+from pathlib import Path
+
 import pytest
 from cuda.bindings import nvrtc
 
@@ -114,7 +117,7 @@ def test_a_gpu_that_gives_no_context_is_left_out(driver: RecordingDriver) -> Non
 @pytest.mark.parametrize(
     ("cuda", "arch", "reason"),
     [
-        (12080, (9, 0), r"its driver runs CUDA 12\.8, and 13\.0 is needed"),
+        (12080, (9, 0), r"its driver runs CUDA 12\.8, and CUDA 13\.0 is needed; update NVIDIA's driver to R580 or newer"),
         (13000, (7, 0), r"its compute capability is 7\.0, and the kernels need 7\.5"),
         (13000, (19, 0), r"NVRTC \d+\.\d+ knows no compute capability 19\.0"),
     ],
@@ -143,6 +146,17 @@ def test_a_machine_without_a_gpu(driver: RecordingDriver, monkeypatch: pytest.Mo
     monkeypatch.setattr(files, "hardware", lambda: False)
     with pytest.raises(NoDeviceError, match="this machine has no NVIDIA GPU"):
         backends.candidates("cuda")
+    monkeypatch.setattr("sys.platform", "darwin")  # asked for by name, too: the extra would not help
+    with pytest.raises(NoDeviceError, match="this machine has no NVIDIA GPU"):
+        backends.init_backend("cuda")
+
+
+def test_the_extra_installs_what_the_driver_can_run() -> None:
+    """Machine code of NVRTC 14 would need a newer driver than the one that is asked for; nothing of NVIDIA's is for macOS."""
+    project = tomllib.loads((Path(__file__).parents[4] / "pyproject.toml").read_text())
+    major = devices.LEAST_DRIVER // 1000
+    for requirement in project["project"]["optional-dependencies"]["cuda"]:
+        assert requirement.endswith(f">={major},<{major + 1}; sys_platform != 'darwin'"), requirement
 
 
 @pytest.mark.parametrize("words", ["libcuda.so.1 was not found\nand more", ""])

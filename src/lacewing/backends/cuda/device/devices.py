@@ -19,6 +19,7 @@ from lacewing.options import format_bytes
 SHARE = 0.9  # of what a GPU has free may be filled without being asked to; displays and other programs need the rest
 LEAST_DRIVER = 13000  # CUDA that the driver must run: machine code of NVRTC 13
 LEAST_ARCH = 75
+UPDATE = "update NVIDIA's driver to R580 or newer"
 NO_DRIVER = (
     "install NVIDIA's driver R580 or newer; a container must be given its libraries too (NVIDIA_DRIVER_CAPABILITIES=compute)"
 )
@@ -54,20 +55,24 @@ class Gpu:
             cuda.enter(before)
 
     def facts(self) -> DeviceFacts:
-        features = (f"sm_{self.arch}", f"CUDA {self.driver_version // 1000}.{self.driver_version % 1000 // 10}", version())
+        features = (f"sm_{self.arch}", _cuda(self.driver_version), version())
         return DeviceFacts("cuda", self.name, 1, features, self.memory_bytes, "discrete GPU", {"compute_capability": self.arch})
 
     @property
     def problem(self) -> str | None:
         """Why it cannot be used; None if it can."""
         if self.driver_version < LEAST_DRIVER:
-            needed = f"{LEAST_DRIVER // 1000}.{LEAST_DRIVER % 1000 // 10}"
-            return f"its driver runs CUDA {self.driver_version // 1000}.{self.driver_version % 1000 // 10}, and {needed} is needed"
+            return f"its driver runs {_cuda(self.driver_version)}, and {_cuda(LEAST_DRIVER)} is needed; {UPDATE}"
         if self.arch < LEAST_ARCH:
             return f"its compute capability is {self.arch / 10}, and the kernels need {LEAST_ARCH / 10}"
         if str(self.arch) not in supported():
             return f"{version()} knows no compute capability {self.arch / 10}; install a newer nvidia-cuda-nvrtc"
         return None
+
+
+def _cuda(number: int) -> str:
+    """13000 as CUDA 13.0."""
+    return f"CUDA {number // 1000}.{number % 1000 // 10}"
 
 
 def driver() -> Driver:
