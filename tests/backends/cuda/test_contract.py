@@ -16,9 +16,9 @@ from lacewing.errors import NumericError
 from lacewing.program.ops import Buffer, Embed, Linear, Logits
 from lacewing.program.program import Program
 from lacewing.quants import QUANTS
-from tests import mixtures
+from tests import mixtures, paged
 from tests.backends.cpu.kernels.test_experts import batches
-from tests.backends.cpu.single_ops import Case, floats, normal, one_batch, random_weight
+from tests.backends.cpu.single_ops import Case, floats, nmse, normal, one_batch, random_weight
 from tests.backends.cuda.nvidia import backend, error, run_step
 from tests.backends.webgpu.lowering.test_attention import attention_case
 from tests.backends.webgpu.lowering.test_experts import linear_case
@@ -133,6 +133,21 @@ def step_logits(program: Program, weights: dict[str, Any], ids: np.ndarray) -> n
     step = with_pages(ReferenceBackend().compile(program, weights, StepLimits(64, 16, 4)))
     rows = np.arange(len(ids), dtype=np.int32)
     return step.run(Batch(ids.astype(np.int32), rows, np.zeros(len(ids), np.int32), rows)).copy()
+
+
+def test_logits_come_in_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Chosen rows in any order, none, one twice, more than a pass has."""
+    monkeypatch.setattr("lacewing.backends.cuda.lowering.compiler.LOGIT_BYTES", 4 * 300 * 20)
+    view, tokens = Buffer("x", 64).view(), np.arange(50, dtype=np.int32)
+    weights = {"rows": floats("rows", normal(300, 64)), "out": random_weight("out", "Q8_0", 300, 64)}
+    shapes = {name: each.shape for name, each in weights.items()}
+    program = Program((Embed("rows", view), Logits(view, "out")), shapes, (), 300)
+    steps = [each.compile(program, weights, StepLimits(64, 64)) for each in (backend(), ReferenceBackend())]
+    for outputs in ([39], [], [5, 5, 0], [*range(41)], [*range(49, 0, -1)]):
+        found, wanted = (paged.run(step, tokens, 0 * tokens, tokens, outputs).copy() for step in steps)
+        assert found.shape == wanted.shape == (len(outputs), 300)
+        assert not outputs or nmse(found, wanted) < LIMIT
+    steps[0].close()
 
 
 @pytest.mark.parametrize("dtype", ["f16", "q8_0"])

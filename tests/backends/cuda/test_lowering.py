@@ -24,8 +24,9 @@ from lacewing.errors import BackendError, DeviceLostError, OutOfMemoryError
 from lacewing.formats import open_checkpoint
 from lacewing.models import open_model
 from lacewing.program import ops
+from lacewing.program.program import Program
 from tests import paged
-from tests.backends.cpu.single_ops import Case, normal, random_weight
+from tests.backends.cpu.single_ops import Case, floats, normal, random_weight
 from tests.backends.cuda.recording import RecordingDriver
 from tests.checkpoints import CONTEXTS, prompt_of, tiny
 from tests.models.running import mapped_weights, open_step, run
@@ -202,3 +203,30 @@ def test_products_are_chosen_by_tokens_and_card(arch: tuple[int, int], expected:
     step.close()
     on.close()
     assert found == expected
+
+
+@pytest.mark.parametrize(
+    ("arch", "inputs"),
+    [((7, 5), ["gemv", "gemv", "quantise gemv_bytes"]), ((9, 0), ["half_rows gemm_few"] * 2 + ["quantise gemv_bytes"])],
+    ids=str,
+)
+def test_each_pass_of_logits_prepares_its_own_rows(
+    arch: tuple[int, int], inputs: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fifteen rows of logits, seven in a pass: the second and third pass have rows that nothing has converted before."""
+    monkeypatch.setattr("lacewing.backends.cuda.lowering.compiler.LOGIT_BYTES", 4 * 300 * 7)
+    view, weights = (
+        ops.Buffer("x", 64).view(),
+        {"rows": floats("rows", normal(300, 64)), "out": random_weight("out", "Q8_0", 300, 64)},
+    )
+    shapes = {name: each.shape for name, each in weights.items()}
+    program = Program((ops.Embed("rows", view), ops.Logits(view, "out")), shapes, (), 300)
+    on = Device(RecordingDriver(arch), 0)
+    step = with_pages(CudaBackend(on).compile(program, weights, StepLimits(64, 64)))
+    assert isinstance(on.driver, RecordingDriver)
+    on.driver.launched.clear()
+    ids = np.arange(20, dtype=np.int32)
+    step.run(Batch(ids, 0 * ids, ids, ids[:15]))
+    assert [name for name, *_ in on.driver.launched] == " ".join(["embed", *inputs]).split()
+    step.close()
+    on.close()

@@ -126,7 +126,7 @@ def as_bytes(compiler: Compiler, x: View, groups: int, rows: bool, most: int = 1
         norm.grid = lambda run: None if run.tokens <= most else elsewhere(run)
         compiler.launch("norm_bytes", {}, [*norm.arguments, *made], grid)
     else:
-        compiler.launch("quantise", {}, [STEP, compiler.at(x), *made, groups, rows], grid)
+        compiler.launch("quantise", {}, [STEP, compiler.at(x), *made, groups, rows], grid, _label(rows))
     compiler.prepared["bytes"], compiler.most_bytes = ((x, rows, most), compiler.index), most
     return made
 
@@ -162,7 +162,7 @@ def as_halves(compiler: Compiler, x: View, columns: int, rows: bool, tiled: bool
         def grid(run: Run) -> Grid | None:
             return Grid(run.outputs if rows else run.tokens) if fits(run) else None
 
-        compiler.launch("half_rows", {"TILED": int(tiled), "LISTED": 0}, arguments, grid)
+        compiler.launch("half_rows", {"TILED": int(tiled), "LISTED": 0}, arguments, grid, _label(rows))
         compiler.prepared[key] = (x, rows, columns, few), compiler.index
     return made
 
@@ -189,6 +189,11 @@ def as_pairs(compiler: Compiler, op: ops.ExpertLinear, experts: int, tile: int, 
 
     compiler.launch("half_rows", {"TILED": int(tiled), "LISTED": 1}, arguments, grid)
     return pairs
+
+
+def _label(rows: bool) -> str:
+    """Rows of logits come in passes, and each pass needs its own: see `CudaStep._plan`."""
+    return "logits inputs" if rows else ""
 
 
 def _valid(compiler: Compiler, form: str, x: View, what: tuple[object, ...]) -> bool:

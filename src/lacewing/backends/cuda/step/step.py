@@ -124,8 +124,8 @@ class CudaStep(Step):
             self._replay.once([*self._plan(run, logits_only), *behind()], self._stop_if_aborted)
 
     def _plan(self, run: Run, logits_only: bool = False) -> Plan:
-        """What a run launches."""
-        chosen = [each for each in self._launches if not logits_only or each.label == "logits"]
+        """What a run launches; `logits_only`: the products to logits, and what brings their rows into another form."""
+        chosen = [each for each in self._launches if not logits_only or each.label.startswith("logits")]
         return [each.planned(grid) for each in chosen if (grid := each.grid(run)) is not None]
 
     def greedy(self, batch: Batch, count: int) -> Generator[np.ndarray, None, None]:
