@@ -21,10 +21,11 @@ class RecordingDriver(Driver):
         self.launched: list[tuple[Any, ...]] = []
         self.sizes: dict[str, list[int]] = {}  # bytes of the parameters of each kernel
         self.memory_of: dict[int, Any] = {}
-        self._capturing: list[tuple[Any, ...]] | None = None
         self.others: dict[int, int] = {}  # bytes that other programs have of a GPU
         self.context: Any = None  # that of the calling thread
         self.contexts: list[int] = []  # GPUs whose context was retained and not released
+        self._capturing: dict[int, list[tuple[Any, ...]]] = {}  # by streams
+        self._streams = 0
 
     def count(self) -> int:
         return self.gpus
@@ -81,15 +82,18 @@ class RecordingDriver(Driver):
         del self.memory_of[address]
 
     def to_device(self, to: int, source: int, nbytes: int, stream: Any) -> None:
+        self._outside(stream)
         ctypes.memmove(to, source, nbytes)
 
     to_host = copy = to_device
 
     def clear(self, to: int, nbytes: int, stream: Any) -> None:
+        self._outside(stream)
         ctypes.memset(to, 0, nbytes)
 
     def stream(self) -> Any:
-        return 0
+        self._streams += 1
+        return self._streams
 
     def event(self, timed: bool = False) -> Any:
         return 0
@@ -98,10 +102,16 @@ class RecordingDriver(Driver):
     def close_event(self, event: Any) -> None: ...
     def record(self, event: Any, stream: Any) -> None: ...
     def wait(self, event: Any) -> None: ...
-    def synchronize(self, stream: Any) -> None: ...
     def unload(self, module: Any) -> None: ...
     def allow_shared(self, function: Any, nbytes: int) -> None: ...
     def close_graph(self, graph: Any) -> None: ...
+
+    def synchronize(self, stream: Any) -> None:
+        self._outside(stream)
+
+    def _outside(self, stream: Any) -> None:
+        """What would be captured, or would break a capture off, is an error here."""
+        assert stream not in self._capturing, "the stream captures a graph"
 
     def seconds(self, first: Any, last: Any) -> float:
         return 1e-6
@@ -116,16 +126,20 @@ class RecordingDriver(Driver):
         sizes = self.sizes[function]
         pointers = (ctypes.c_void_p * len(sizes)).from_address(arguments)
         values = tuple(ctypes.string_at(at, size) for at, size in zip(pointers, sizes, strict=True))
-        (self.launched if self._capturing is None else self._capturing).append((function, grid, threads, shared, values))
+        self._capturing.get(stream, self.launched).append((function, grid, threads, shared, values))
 
     def begin_capture(self, stream: Any) -> None:
-        self._capturing = []
+        self._outside(stream)
+        self._capturing[stream] = []
 
     def end_capture(self, stream: Any) -> Any:
-        made, self._capturing = self._capturing, None
-        return made
+        return self._capturing.pop(stream)
+
+    def drop_capture(self, stream: Any) -> None:
+        del self._capturing[stream]
 
     def launch_graph(self, graph: Any, stream: Any) -> None:
+        self._outside(stream)
         self.launched += graph
 
 

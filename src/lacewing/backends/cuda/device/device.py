@@ -44,6 +44,9 @@ class Function:
     early: bool = False
 
 
+Plan = Sequence[tuple[Function, tuple[int, int, int], int, int]]  # kernels, their blocks, arguments, bytes of shared memory
+
+
 class Pinned:
     """Memory of the host that the device writes to by itself, and the event behind the last write."""
 
@@ -87,6 +90,7 @@ class Device:
     def __init__(self, driver: Driver, index: int):
         self.driver, self.index, self.lost = driver, index, False
         self.lock = threading.RLock()  # one compiles at a time
+        self._capture_lock = threading.Lock()
         self.name = driver.name(index)
         major, minor = (driver.attribute(index, f"COMPUTE_CAPABILITY_{which}") for which in ("MAJOR", "MINOR"))
         self.arch, self.number = f"{major}{minor}", 10 * major + minor
@@ -95,6 +99,7 @@ class Device:
         self._context = driver.open(index)
         self.enter()
         self.stream = driver.stream()
+        self._capture_stream = driver.stream()  # in which nothing runs: what other threads ask for meanwhile goes into no graph
         self._compilers = ThreadPoolExecutor(COMPILERS, "lacewing-cuda")
         self._compiling: dict[tuple[object, ...], Future[bytes]] = {}
         self._functions: weakref.WeakValueDictionary[tuple[object, ...], Function] = weakref.WeakValueDictionary()
@@ -247,26 +252,28 @@ class Device:
         """`arguments`: address of the pointers to the arguments, which stay where they are."""
         self.driver.launch(function.handle, grid, function.kernel.threads, shared, self.stream, arguments, function.early)
 
-    def launch_all(self, plan: Sequence[tuple[Function, tuple[int, int, int], int, int]]) -> None:
+    def launch_all(self, plan: Plan) -> None:
         """One after another."""
         self.enter()
-        launch, stream = self.driver.launch, self.stream
+        self.guarded(lambda: self._launch_in(self.stream, plan))
 
-        def run() -> None:
-            for function, grid, arguments, shared in plan:
-                launch(function.handle, grid, function.kernel.threads, shared, stream, arguments, function.early)
-
-        self.guarded(run)
-
-    def graph(self, plan: Sequence[tuple[Function, tuple[int, int, int], int, int]]) -> Any:
-        """The same, to be launched as one by `replay`."""
+    def graph(self, plan: Plan) -> Any:
+        """The same, to be launched as one by `replay`. Other threads may use the device meanwhile."""
         self.enter()
-        self.driver.begin_capture(self.stream)
-        try:
-            self.launch_all(plan)
-        finally:
-            made = self.driver.end_capture(self.stream)
-        return made
+        driver, stream = self.driver, self._capture_stream
+        with self._capture_lock:
+            self.guarded(lambda: driver.begin_capture(stream))
+            try:
+                self.guarded(lambda: self._launch_in(stream, plan))
+            except BaseException:
+                driver.drop_capture(stream)
+                raise
+            return self.guarded(lambda: driver.end_capture(stream))
+
+    def _launch_in(self, stream: Any, plan: Plan) -> None:
+        launch = self.driver.launch
+        for function, grid, arguments, shared in plan:
+            launch(function.handle, grid, function.kernel.threads, shared, stream, arguments, function.early)
 
     def replay(self, graph: Any) -> None:
         self.enter()
@@ -280,6 +287,7 @@ class Device:
             self._free(each)
         if not self.lost:
             self.enter()
-            self.driver.close_stream(self.stream)
+            for stream in (self.stream, self._capture_stream):
+                self.driver.close_stream(stream)
             self.driver.release(self.index)
         self.lost = True

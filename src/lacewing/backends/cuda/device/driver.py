@@ -191,6 +191,12 @@ class Driver:
         finally:
             self._cu.cuGraphDestroy(graph)
 
+    def drop_capture(self, stream: Any) -> None:
+        """End one that failed, whatever the driver says to it."""
+        status, graph = self._cu.cuStreamEndCapture(stream)
+        if not int(status):
+            self._cu.cuGraphDestroy(graph)
+
     def launch_graph(self, graph: Any, stream: Any) -> None:
         self._call("a graph", self._cu.cuGraphLaunch(graph, stream))
 

@@ -1,0 +1,90 @@
+"""An opened GPU without one: graphs, memory, and what its loss does; on a driver that records."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lacewing.backends.cuda.arguments import Packed
+from lacewing.backends.cuda.device.device import Device, Plan
+from lacewing.backends.cuda.device.driver import fault
+from lacewing.errors import BackendError
+from tests.backends.cuda.recording import RecordingDriver
+
+
+class Gpu:
+    """A device on a driver that records, and a plan of `copy` kernels."""
+
+    def __init__(self) -> None:
+        self.driver = RecordingDriver((7, 5))
+        self.device = Device(self.driver, 0)
+        self._packed = Packed([bytes(8), bytes(8)])
+
+    def plan(self, count: int = 1) -> Plan:
+        return [(self.device.function("copy", {}), (1 + index, 1, 1), self._packed.address, 0) for index in range(count)]
+
+    def launched(self) -> list[int]:
+        """Blocks of what was launched since this was asked."""
+        found = [grid[0] for _, grid, *_ in self.driver.launched]
+        self.driver.launched.clear()
+        return found
+
+
+@pytest.fixture
+def gpu() -> Iterator[Gpu]:
+    made = Gpu()
+    yield made
+    made.device.close()
+
+
+def test_what_another_thread_asks_for_is_in_no_graph(gpu: Gpu) -> None:
+    """While a graph is captured, a model may be brought to the device: writes, kernels, waiting."""
+    device, launch = gpu.device, gpu.driver.launch
+    buffer, other = device.buffer(256, "memory"), gpu.plan(9)[8:]
+
+    def meanwhile(*what: Any) -> None:
+        gpu.driver.launch = launch  # type: ignore[method-assign]
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(device.write, buffer, 0, np.full(256, 7, np.uint8)).result()
+            pool.submit(device.launch_all, other).result()
+            assert pool.submit(device.read, buffer, 0, 256).result().sum() == 7 * 256
+        launch(*what)
+
+    gpu.driver.launch = meanwhile  # type: ignore[method-assign]
+    graph = device.graph(gpu.plan(2))
+    assert gpu.launched() == [9, 9]
+    device.replay(graph)
+    assert gpu.launched() == [1, 2]
+
+
+def test_graphs_are_captured_one_at_a_time(gpu: Gpu) -> None:
+    """The driver that records fails where a stream captures twice."""
+    launch = gpu.driver.launch
+    gpu.driver.launch = lambda *what: time.sleep(0) or launch(*what)  # type: ignore[method-assign, func-returns-value]
+    with ThreadPoolExecutor(4) as pool:
+        graphs = list(pool.map(lambda _: gpu.device.graph(gpu.plan(50)), range(8)))
+    assert all([grid[0] for _, grid, *_ in graph] == [*range(1, 51)] for graph in graphs)
+
+
+def test_a_graph_that_fails_tells_its_first_error(gpu: Gpu) -> None:
+    """Not that of the end of the capture, which the failure has made invalid; the next graph is as if nothing had been."""
+
+    def refuse(*_: Any) -> None:
+        raise fault("CUDA_ERROR_INVALID_VALUE", "a kernel")
+
+    def invalid(stream: Any) -> None:
+        raise fault("CUDA_ERROR_STREAM_CAPTURE_INVALIDATED", "a graph")
+
+    driver = gpu.driver
+    plain = driver.launch, driver.end_capture
+    driver.launch, driver.end_capture = refuse, invalid  # type: ignore[method-assign]
+    with pytest.raises(BackendError, match="the GPU refused a kernel: CUDA_ERROR_INVALID_VALUE"):
+        gpu.device.graph(gpu.plan())
+    driver.launch, driver.end_capture = plain  # type: ignore[method-assign]
+    gpu.device.replay(gpu.device.graph(gpu.plan(3)))
+    assert gpu.launched() == [1, 2, 3]
