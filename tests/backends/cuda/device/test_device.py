@@ -13,7 +13,7 @@ import pytest
 from lacewing.backends.cuda.arguments import Packed
 from lacewing.backends.cuda.device.device import Device, Plan
 from lacewing.backends.cuda.device.driver import fault
-from lacewing.errors import BackendError
+from lacewing.errors import BackendError, OutOfMemoryError
 from tests.backends.cuda.recording import RecordingDriver
 
 
@@ -88,3 +88,15 @@ def test_a_graph_that_fails_tells_its_first_error(gpu: Gpu) -> None:
     driver.launch, driver.end_capture = plain  # type: ignore[method-assign]
     gpu.device.replay(gpu.device.graph(gpu.plan(3)))
     assert gpu.launched() == [1, 2, 3]
+
+
+def test_shared_memory_that_a_kernel_may_have_never_shrinks(gpu: Gpu) -> None:
+    """Launches of another model may need more of the same kernel than the last one that asked."""
+    function = gpu.device.function("copy", {})
+    asked: list[int] = []
+    gpu.driver.allow_shared = lambda _, nbytes: asked.append(nbytes)  # type: ignore[method-assign]
+    for nbytes in (1000, 60_000, 50_000, 60_000, 70_000):
+        gpu.device.allow_shared(function, nbytes)
+    assert asked == [60_000, 70_000]
+    with pytest.raises(OutOfMemoryError, match=r"the kernel copy needs .* of shared memory, and this GPU has"):
+        gpu.device.allow_shared(function, gpu.device.most_shared + 1)

@@ -22,7 +22,7 @@ from lacewing.options import format_bytes
 COMPILERS = 8  # threads; NVRTC works without Python's lock
 RECENT = 256  # kernels that are kept although no step uses them, for a model that comes back
 EARLY = 90  # compute capability from which a kernel may start before the one before it has ended
-_PLAIN_SHARED = 40 * 1024  # bytes that a kernel may have without asking, besides a few of its own
+_PLAIN_SHARED = 40 * 1024  # bytes of shared memory that a kernel may have without asking, besides a few of its own
 
 
 @dataclass(eq=False)
@@ -42,6 +42,7 @@ class Function:
     module: Any
     handle: Any
     early: bool = False
+    shared: int = _PLAIN_SHARED  # bytes that its blocks may ask for
 
 
 Plan = Sequence[tuple[Function, tuple[int, int, int], int, int]]  # kernels, their blocks, arguments, bytes of shared memory
@@ -245,8 +246,9 @@ class Device:
                 f"the kernel {function.kernel.name} needs {format_bytes(nbytes)} of shared memory, and this GPU has "
                 f"{format_bytes(self.most_shared)}; use `backend='cpu'`"
             )
-        if nbytes > _PLAIN_SHARED:
+        if nbytes > function.shared:
             self.driver.allow_shared(function.handle, nbytes)
+            function.shared = nbytes
 
     def launch(self, function: Function, grid: tuple[int, int, int], arguments: int, shared: int = 0) -> None:
         """`arguments`: address of the pointers to the arguments, which stay where they are."""
