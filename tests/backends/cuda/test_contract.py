@@ -73,6 +73,21 @@ def test_products_of_experts(quant: str, shape: str) -> None:
     assert error(case, batches([1, 2, 3, 64]), 128) < LIMIT
 
 
+@pytest.mark.parametrize("number", [89, 75])
+def test_what_other_cards_run(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Products by mma without wgmma, and in float32 without tensor cores: this card runs the kernels of the older ones too."""
+    monkeypatch.setattr(backend().device, "number", number)
+    x, out = Buffer("x", 512).view(), Buffer("out", 83).view()
+    tokens = [([0], [0]), *one_batch(5, 1), *one_batch(20, 6), *one_batch(64, 26)]
+    for quant in ("Q4_0", "Q4_K", "Q6_K", "MXFP4", "F16", "BF16", "F32"):
+        case = Case((Linear(x, ("w",), (out,)),), normal(90, 512), out, {"w": random_weight("w", quant, 83, 512)})
+        assert error(case, tokens, 128) < LIMIT, quant
+    for quant, shape in (("Q4_K", "halves"), ("MXFP4", "interleaved"), ("F16", "separate")):
+        assert error(linear_case(quant, shape, 256, 70), batches([1, 2, 3, 64]), 128) < LIMIT, quant
+    case = attention_case(84, 4, 2, 64, 64)
+    assert error(case, [*one_batch(64), *one_batch(17, 64), *one_batch(1, 81)], 128) < 1e-5
+
+
 LIMIT = 1e-4  # of products by matrix units and of bytes
 SHAPES: list[tuple[tuple[int, int, int, int], dict[str, Any]]] = [
     ((4, 2, 64, 32), {}),

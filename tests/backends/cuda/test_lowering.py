@@ -28,6 +28,8 @@ from lacewing.program.program import Program
 from tests import paged
 from tests.backends.cpu.single_ops import Case, floats, normal, random_weight
 from tests.backends.cuda.recording import RecordingDriver
+from tests.backends.webgpu.lowering.test_attention import attention_case
+from tests.backends.webgpu.lowering.test_experts import linear_case
 from tests.checkpoints import CONTEXTS, prompt_of, tiny
 from tests.models.running import mapped_weights, open_step, run
 from tests.paged import with_pages
@@ -78,6 +80,56 @@ def test_kernels_get_the_arguments_that_they_take(
     assert driver.launched and all(x > 0 and 0 < y < 2**16 and 0 < z < 2**16 for _, (x, y, z), *_ in driver.launched)
     step.close()
     assert device().allocated == 0
+
+
+def dense_case(quant: str) -> Case:
+    """The second half of a layer: norm, gate, product."""
+    x, normed, out = (ops.Buffer(name, 256).view() for name in ("x", "normed", "out"))
+    gate, up = (ops.Buffer(name, 512).view() for name in ("gate", "up"))
+    weights = {
+        name: random_weight(name, quant, *shape) for name, shape in {"g": (512, 256), "u": (512, 256), "d": (256, 512)}.items()
+    }
+    layer = (
+        ops.Norm(x, None, normed, 1e-5),
+        ops.Linear(normed, ("g", "u"), (gate, up)),
+        ops.GatedActivation(gate, up, gate),
+        ops.Linear(gate, ("d",), (out,)),
+    )
+    return Case(layer, normal(70, 256), out, weights)
+
+
+BYTES = {"quantise", "norm_bytes", "gemv_bytes", "gemv_gated", "expert_bytes"}  # products of single tokens
+TENSOR = {*BYTES, "half_rows", "gemm_few", "expert_lists", "attention_decode", "attention_prefill"}
+
+
+@pytest.mark.parametrize(
+    ("arch", "used", "others"),
+    [
+        ((8, 0), {*TENSOR, "gemm_mma"}, {"gemm_wgmma", "expert_gemv", "attention"}),
+        ((9, 0), {*TENSOR, "gemm_wgmma"}, {"gemm_mma", "expert_gemv", "attention"}),
+    ],
+    ids=["80", "90"],
+)
+def test_kernels_of_tensor_cores_get_the_arguments_that_they_take(
+    arch: tuple[int, int], used: set[str], others: set[str], packed_sizes: dict[int, list[int]]
+) -> None:
+    """Quantised weights, experts and attention, from one token to many: the models above are of float32 and run on 7.5."""
+    on = Device(RecordingDriver(arch), 0)
+    driver = on.driver
+    assert isinstance(driver, RecordingDriver)
+    for case in (dense_case("Q4_K"), linear_case("Q4_K", "halves", 256, 70), attention_case(70, 4, 2, 64, 64)):
+        step = case.step(CudaBackend(on), 128)  # type: ignore[arg-type]  # any backend will do
+        assert isinstance(step, CudaStep)
+        for launch in step.launches:
+            assert packed_sizes[launch.arguments.address] == driver.sizes[launch.function.kernel.name], launch.label
+        for count in (1, 5, 64):
+            ids = np.arange(count)
+            paged.run(step, ids, [0] * count, ids, ids)
+        step.close()
+    assert all(x > 0 and 0 < y < 2**16 and 0 < z < 2**16 for _, (x, y, z), *_ in driver.launched)
+    names = {name for name, *_ in driver.launched}
+    assert used <= names and not others & names
+    on.close()
 
 
 def test_keys_that_become_bytes_are_spread_first(packed_sizes: dict[int, list[int]], tmp_path: Path) -> None:
