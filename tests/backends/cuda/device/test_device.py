@@ -13,6 +13,7 @@ import pytest
 from lacewing.backends.cuda.arguments import Packed
 from lacewing.backends.cuda.device.device import Device, Plan
 from lacewing.backends.cuda.device.driver import fault
+from lacewing.backends.cuda.kernels import kernels
 from lacewing.errors import BackendError, OutOfMemoryError
 from tests.backends.cuda.recording import RecordingDriver
 
@@ -100,3 +101,19 @@ def test_shared_memory_that_a_kernel_may_have_never_shrinks(gpu: Gpu) -> None:
     assert asked == [60_000, 70_000]
     with pytest.raises(OutOfMemoryError, match=r"the kernel copy needs .* of shared memory, and this GPU has"):
         gpu.device.allow_shared(function, gpu.device.most_shared + 1)
+
+
+def test_a_kernel_is_loaded_once_and_unloaded_at_the_end(gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many others models have used since, and also where another library keeps the context."""
+    device, loaded = gpu.device, []
+    monkeypatch.setattr("lacewing.backends.cuda.device.device.machine_code", lambda *_: b"")
+    gpu.driver.load = lambda _, name: loaded.append(name) or (len(loaded), name)  # type: ignore[method-assign, func-returns-value]
+    forms = [(name, macros) for name, one in kernels().items() for macros in one.variants()]
+    for _ in range(2):
+        for name, macros in forms:
+            device.function(name, macros)
+    assert len(loaded) == len(forms) > 300
+    unloaded: list[int] = []
+    gpu.driver.unload = unloaded.append  # type: ignore[method-assign]
+    device.close()
+    assert sorted(unloaded) == [*range(1, len(forms) + 1)]

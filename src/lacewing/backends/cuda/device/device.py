@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import threading
-import weakref
-from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,7 +18,6 @@ from lacewing.errors import BackendError, DeviceLostError, OutOfMemoryError
 from lacewing.options import format_bytes
 
 COMPILERS = 8  # threads; NVRTC works without Python's lock
-RECENT = 256  # kernels that are kept although no step uses them, for a model that comes back
 EARLY = 90  # compute capability from which a kernel may start before the one before it has ended
 _PLAIN_SHARED = 40 * 1024  # bytes of shared memory that a kernel may have without asking, besides a few of its own
 
@@ -103,8 +100,7 @@ class Device:
         self._capture_stream = driver.stream()  # in which nothing runs: what other threads ask for meanwhile goes into no graph
         self._compilers = ThreadPoolExecutor(COMPILERS, "lacewing-cuda")
         self._compiling: dict[tuple[object, ...], Future[bytes]] = {}
-        self._functions: weakref.WeakValueDictionary[tuple[object, ...], Function] = weakref.WeakValueDictionary()
-        self._recent: deque[Function] = deque(maxlen=RECENT)
+        self._functions: dict[tuple[object, ...], Function] = {}  # some hundred forms of 15 KB at most: kept for all models
         self._held: dict[int, tuple[Buffer | Pinned, int]] = {}  # what was made and not freed, with the thread that made it
         self.allocated = 0  # bytes
 
@@ -226,7 +222,6 @@ class Device:
             self.enter()
             module, handle = self.driver.load(code, name)
             found = self._functions[key] = Function(kernel(name), module, handle, kernel(name).early and self.number >= EARLY)
-            self._recent.append(found)
         return found
 
     def unprepare(self) -> None:
@@ -289,7 +284,10 @@ class Device:
             self._free(each)
         if not self.lost:
             self.enter()
+            for function in self._functions.values():
+                self.driver.unload(function.module)
             for stream in (self.stream, self._capture_stream):
                 self.driver.close_stream(stream)
             self.driver.release(self.index)
+        self._functions.clear()
         self.lost = True
