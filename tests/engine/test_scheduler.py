@@ -309,10 +309,10 @@ def test_closing_ends_all_and_holds_nothing():
 
 
 class SlowStep(MockStep):
-    """A run of a prompt takes two seconds, unless it is aborted."""
+    """A run of a prompt takes ten seconds, unless it is aborted."""
 
     def _run(self, batch):
-        for _ in range(200 if len(batch.tokens) > 20 else 0):
+        for _ in range(1000 if len(batch.tokens) > 20 else 0):
             self._stop_if_aborted()
             time.sleep(0.01)
         return super()._run(batch)
@@ -327,12 +327,12 @@ def test_a_long_run_ends_soon_after_it_is_cancelled(way):
 
     def cancel():
         told.append(time.perf_counter())
-        flag.set()
+        flag.set() if way == "callable" else stream.close()
 
     timer = threading.Timer(0.3, cancel)
     timer.start()
     assert ids_of(stream) == [] and stream.finish_reason == "cancelled"
-    assert time.perf_counter() - told[0] < 0.2
+    assert time.perf_counter() - told[0] < 2  # 0.1 where nothing else runs
     assert ids_of(other) == [6, 7, 8]
     timer.join()
 
@@ -416,7 +416,7 @@ def test_another_thread_ends_a_stream_while_its_prompt_is_read(end):
 
     def slow():
         under_way.set()
-        aborted.wait(0.3)
+        aborted.wait(10)
 
     def read():
         with contextlib.suppress(OptionError):
@@ -433,7 +433,7 @@ def test_another_thread_ends_a_stream_while_its_prompt_is_read(end):
     end(engine, stream)
     seconds = time.perf_counter() - began
     thread.join()
-    assert aborted.is_set() and seconds < 0.25 and len(engine.step.runs) == 1 and found == []
+    assert aborted.is_set() and seconds < 5 and len(engine.step.runs) == 1 and found == []
 
 
 def test_prompts_of_callers_who_may_leave_are_read_in_short_runs():
