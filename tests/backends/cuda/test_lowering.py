@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -151,6 +152,24 @@ def test_what_stands_before_attention_is_one_launch(tmp_path: Path) -> None:
         labels = [launch.label for launch in step.launches]
         assert labels.count("heads") == 2 and not {"rope", "write_kv"} & set(labels), name
         step.close()
+
+
+def test_a_profile_has_all_that_a_run_launches(tmp_path: Path) -> None:
+    """Every kernel with its calls, and every weight's bytes once; of one token the choice of the next, too."""
+    step = opened("llama", "gguf", tmp_path)
+    driver, weights = step.device.driver, step.program.weights.items()
+    tables = {op.weight for op in step.program.ops if isinstance(op, ops.Embed)}
+    assert isinstance(driver, RecordingDriver)
+    for tokens in (1, 40):
+        times = {each.name: each for each in step.profile(tokens, 3)}
+        driver.launched.clear()
+        paged.run(with_pages(step), [5] * tokens, [0] * tokens, range(3, 3 + tokens), [tokens - 1])
+        assert sum(each.calls for name, each in times.items() if name != "top_k") == len(driver.launched), times
+        assert {"embed", "heads", "attention", "logits", "gemv_bytes" if tokens == 1 else "gemm"} <= set(times)
+        assert times["top_k"].calls and all(each.seconds == 1e-6 for each in times.values())
+        matrices = sum(4 * math.prod(shape) for name, shape in weights if len(shape) == 2 and name not in tables)
+        assert sum(each.nbytes for each in times.values()) == matrices
+    step.close()
 
 
 def test_every_kind_that_the_reference_runs_has_a_rule() -> None:

@@ -82,7 +82,7 @@ Argument = Any  # of those above, or int, float, Place, None (a view that is not
 
 
 def pages(layout: PageLayout) -> Struct:
-    """As `attention/pages.cuh` has it; a latent state has its values in the rows of keys."""
+    """18 numbers, as `Pages` of `attention/pages.cuh` has them; a latent state has its values in the rows of keys."""
     values = layout.value_rows
     index = layout.index
     before = layout.keys.page_words if layout.values is not None else 0

@@ -56,7 +56,7 @@ class Pinned:
         self.bytes = np.ctypeslib.as_array((ctypes.c_uint8 * nbytes).from_address(self._address))
 
     def fetch(self, address: int, nbytes: int, at: int = 0) -> None:
-        """Have bytes of the device copied here, behind all that was launched."""
+        """Have bytes from an `address` of the device copied to byte `at` here, behind all that was launched."""
         self._device.driver.to_host(self._address + at, address, nbytes, self._device.stream)
 
     def send(self, to: Buffer, nbytes: int, offset: int = 0) -> None:
@@ -245,17 +245,16 @@ class Device:
             self.driver.allow_shared(function.handle, nbytes)
             function.shared = nbytes
 
-    def launch(self, function: Function, grid: tuple[int, int, int], arguments: int, shared: int = 0) -> None:
-        """`arguments`: address of the pointers to the arguments, which stay where they are."""
-        self.driver.launch(function.handle, grid, function.kernel.threads, shared, self.stream, arguments, function.early)
-
     def launch_all(self, plan: Plan) -> None:
-        """One after another."""
+        """Kernels one after another, behind all that was launched. Raises BackendError, DeviceLostError."""
         self.enter()
         self.guarded(lambda: self._launch_in(self.stream, plan))
 
     def graph(self, plan: Plan) -> Any:
-        """The same, to be launched as one by `replay`. Other threads may use the device meanwhile."""
+        """The same, to be launched as one by `replay`, until `Driver.close_graph`. Other threads may use the device meanwhile.
+
+        Raises BackendError, DeviceLostError for the first launch that failed; no capture is left open.
+        """
         self.enter()
         driver, stream = self.driver, self._capture_stream
         with self._capture_lock:
@@ -273,6 +272,7 @@ class Device:
             launch(function.handle, grid, function.kernel.threads, shared, stream, arguments, function.early)
 
     def replay(self, graph: Any) -> None:
+        """Launch a graph behind all that was launched. Raises BackendError, DeviceLostError."""
         self.enter()
         self.guarded(lambda: self.driver.launch_graph(graph, self.stream))
 

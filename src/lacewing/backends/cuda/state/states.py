@@ -1,4 +1,4 @@
-"""The bytes of states on the device: pages of keys and values, and units of constant size. A state has a buffer of its own.
+"""The bytes of states on the device: pages of the KV cache, and units of constant size. A state has a buffer of its own.
 
 Kernels find the buffers through a table of pointers on the device, so that nothing else changes when one grows.
 """
@@ -39,7 +39,10 @@ class States:
         self._device.write(self.table, 8 * state, np.array([self._buffers[state].address], np.uint64))
 
     def grow(self, group: int, count: int) -> None:
-        """See `Step.grow`. Buffer after buffer, so that only one of them is there twice."""
+        """To `count` pages or units, the new ones zeros; see `Step.grow`. Buffer by buffer, so that only one is there twice.
+
+        Raises OutOfMemoryError; nothing was changed then, but for buffers that cannot be made smaller again.
+        """
         members = self.groups[group].members
         before = [self._capacity[member] for member in members]
         for index, member in enumerate(members):
@@ -73,7 +76,7 @@ class States:
                 self._device.copy(buffer, source * nbytes, buffer, target * nbytes, nbytes)
 
     def read(self, group: int, ids: Sequence[int]) -> np.ndarray:
-        """See `Step.read`."""
+        """uint8 (ids, bytes of a page or unit), the same on every backend; see `Step.read`."""
         its = self.groups[group]
         if not len(ids):
             return np.empty((0, its.nbytes), np.uint8)
@@ -85,7 +88,7 @@ class States:
         return np.concatenate(found, axis=1)
 
     def write(self, group: int, ids: Sequence[int], data: np.ndarray) -> None:
-        """See `Step.write`."""
+        """`data`: as `read` gives it."""
         its = self.groups[group]
         for state, part in zip(its.members, np.split(data, len(its.members), axis=1), strict=True):
             words = stored(its, np.ascontiguousarray(part))
