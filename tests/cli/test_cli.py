@@ -9,7 +9,7 @@ import time
 import pytest
 
 from lacewing import hub, load_tokenizer
-from lacewing.errors import DownloadError
+from lacewing.errors import DownloadError, OptionError
 from tests.checkpoints import tiny
 
 REFERENCE = ("--backend", "reference", "--context", "256")
@@ -112,6 +112,19 @@ def test_bench_refuses_before_it_loads(lacewing, tiny_path, monkeypatch, counts)
     monkeypatch.setattr("lacewing.cli.bench.open_model", lambda *_: loaded.append(1))
     code, out, err = lacewing("bench", tiny_path, *counts)
     assert (code, out, loaded) == (2, "", []) and "at least 1" in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("words", [(), ("--warm-start",)])
+def test_bench_keeps_no_usage_of_made_up_tokens(lacewing, tiny_path, monkeypatch, words):
+    opened = []
+
+    def opening(_, options):
+        opened.append(options)
+        raise OptionError("by a test")
+
+    monkeypatch.setattr("lacewing.cli.bench.open_model", opening)
+    assert "by a test" in lacewing("bench", tiny_path, "-p", 8, "-n", 4, *words)[2]
+    assert [options.cold_start for options in opened] == [not words]
 
 
 def test_tokenize(lacewing, tiny_path):

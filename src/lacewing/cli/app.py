@@ -159,7 +159,7 @@ def info(
 
 
 @app.command(cls=Command)
-@flags.expanded()
+@flags.expanded(without=("cold_start",))
 def bench(
     model: flags.ModelName,
     *,
@@ -171,12 +171,13 @@ def bench(
     sequences: Annotated[
         str | None, typer.Option(help="Also measure this many sequences generating together, for example 1,2,4,8.", metavar="N,...")
     ] = None,
+    warm_start: flags.WarmStart = False,
     json: flags.Json = False,
 ) -> None:
     """Measure the speed of prompts and of generation, and its share of the memory bandwidth."""
     from lacewing.cli.bench import bench
 
-    bench(model, options, prompt, generate, repeats, as_json=json, profile=profile, sequences=sequences)
+    bench(model, options, prompt, generate, repeats, as_json=json, profile=profile, sequences=sequences, warm_start=warm_start)
 
 
 @app.command(cls=Command)

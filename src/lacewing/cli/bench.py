@@ -27,9 +27,10 @@ def bench(
     as_json: bool,
     profile: bool = False,
     sequences: str | None = None,
+    warm_start: bool = False,
 ) -> None:
     """Measure and print. `profile`: also the time of each kernel; raises OptionError if they cannot be timed. `sequences`: also
-    so many that generate together."""
+    so many that generate together. `warm_start`: use and keep the history of experts, which made-up tokens would spoil."""
 
     from lacewing.engine.bench import check_counts, check_sequences, context_of, measure, measure_sequences
 
@@ -38,7 +39,8 @@ def bench(
     counts = check_sequences(sequences) if sequences is not None else []
     check_counts(prompt, generate, prompt + generate if options.context is None else options.context)
     needed = max(1, prompt + generate, context_of(counts) if counts else 0)
-    options = replace(options, sequences=max([1, *counts]), context=needed if options.context is None else options.context)
+    context = needed if options.context is None else options.context
+    options = replace(options, sequences=max([1, *counts]), context=context, cold_start=not warm_start)
     began = time.perf_counter()
     with open_model(name, options) as model:
         loaded = time.perf_counter() - began

@@ -76,6 +76,10 @@ ColdStart = Annotated[
         help="Streamed experts: begin with none, and keep no usage history; else those that were used most come first.",
     ),
 ]
+WarmStart = Annotated[
+    bool,
+    typer.Option("--warm-start", help="Streamed experts: begin with those that were used most, and keep the usage history."),
+]
 LookAhead = Annotated[
     bool,
     typer.Option("--look-ahead", help="Streamed experts: also read what the next layer is likely to choose, while that pays."),
