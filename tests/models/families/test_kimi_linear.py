@@ -159,6 +159,7 @@ INNER = kimi_linear.LINEAR
         ({"linear_attn_config": INNER | {"full_attn_layers": None}}, "must name each of the 4 layers once"),
         ({"linear_attn_config": INNER | {"kda_layers": [[1], 2, 4]}}, "must name each of the 4 layers once"),
         ({"linear_attn_config": INNER | {"gate_lower_bound": -5.0}}, "linear_attn_config: gate_lower_bound is -5.0"),
+        ({"linear_attn_config": INNER | {"gate_lower_bound": -5.0}}, r"use `ignore_keys=\['linear_attn_config.gate_lower_bound'\]"),
         ({"linear_attn_config": INNER | {"use_full_rank_gate": True}}, "use_full_rank_gate is True"),
         ({"linear_attn_config": INNER | {"short_conv_kernel_size": 1}}, "short_conv_kernel_size is 1"),
         ({"linear_attn_config": INNER | {"head_dim": 32}}, "has shape"),

@@ -79,7 +79,7 @@ def huggingface(keys: MetadataReader, config: ModelConfig) -> ModelConfig:
     if keys.get("moe_layers_enum") is not None:  # left by `usual`
         raise keys.error("moe_layers_enum", f"is {shown_value(keys.get('moe_layers_enum'), 60)}; it must be numbers of layers")
     if config.activation != "silu":
-        raise keys.error("hidden_act", "is not silu, which this version does not know")
+        raise keys.error("hidden_act", f"is {config.activation}; this version knows silu for this architecture")
     head = keys.number("query_pre_attn_scalar", config.head_width, low=1e-6, high=1e6)
     mixture = config.mixture
     if mixture is not None:
@@ -101,6 +101,7 @@ def _local_heads(keys: MetadataReader, config: ModelConfig) -> HeadSizes | None:
     key_heads, width = other.integer("num_attention_groups", config.key_heads), other.integer("head_dim", config.head_width)
     if width != config.head_width:
         raise other.error("head_dim", f"is {width}, that of the other layers {config.head_width}; this version knows one for all")
+    other.refuse_unknown(other.unread(), {"attention_type": (KINDS[1],), "true_head_dim": (width,)})
     found = HeadSizes(heads, key_heads, width)
     return found if found != HeadSizes(config.heads, config.key_heads, width) else None
 

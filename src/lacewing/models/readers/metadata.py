@@ -40,6 +40,7 @@ class MetadataReader:
         self.notices: list[str] = [] if notices is None else notices
         self.synonyms = {name: theirs for name, theirs in (synonyms or {}).items() if prefix + theirs in values}
         self.read: set[str] = set()
+        self.outer = ""  # what a key is called in `ignore_keys`: the dictionaries that it is in, each with a full stop
         self.weights, self.whole = weights or {}, whole
 
     def __contains__(self, name: str) -> bool:
@@ -153,7 +154,9 @@ class MetadataReader:
             return None
         if not isinstance(value, Mapping):
             raise self.error(name, f"is {shown_value(value, 60)}; it must be a dictionary")
-        return MetadataReader(value, f"{self.where}: {self.prefix}{name}", notices=self.notices)
+        found = MetadataReader(value, f"{self.where}: {self.prefix}{name}", notices=self.notices)
+        found.outer = f"{self.outer}{self._key(name)}."
+        return found
 
     def unread(self, harmless: Iterable[str] = ()) -> dict[str, Any]:
         """Keys, without the prefix, that were not read, are not known to change nothing, and ask for something."""
@@ -166,7 +169,9 @@ class MetadataReader:
         for name, value in unread.items():
             if value not in inert.get(name, ()):
                 problem = f"is {shown_value(value, 60)}; this version does not know the key, which may change the maths"
-                raise self.error(name, f"{problem}. To load the model without it, use `ignore_keys=['{self.prefix}{name}']`")
+                raise self.error(
+                    name, f"{problem}. To load the model without it, use `ignore_keys=['{self.outer}{self.prefix}{name}']`"
+                )
 
     def tell_of(self, names: Iterable[str]) -> None:
         """A notice of keys that are left alone."""
