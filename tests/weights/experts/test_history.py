@@ -2,6 +2,7 @@
 
 import json
 import os
+import stat
 import threading
 import time
 
@@ -51,6 +52,20 @@ def test_a_file_that_is_damaged_or_foreign(tmp_path, content, reason):
     assert str(kept.path) in kept.problem and "ignored" in kept.problem and reason in kept.problem
     kept.write(LAYERS)
     assert History(tmp_path, "abc" * 20).read([3, 2])
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such modes")
+def test_only_its_person_can_read_it(tmp_path):
+    """It tells what somebody asked a model. A file that a killed process left is no way in."""
+    folder = tmp_path / "new"
+    kept = History(folder, "abc" * 20)
+    kept.write(LAYERS)
+    assert [stat.S_IMODE(each.stat().st_mode) for each in (folder, kept.path)] == [0o700, 0o600]
+    kept.path.chmod(0o644)
+    for left in ("part", f"{os.getpid()}.part"):
+        kept.path.with_name(f"{kept.path.stem}.{left}").symlink_to(tmp_path / "elsewhere")
+    kept.write(LAYERS)
+    assert stat.S_IMODE(kept.path.stat().st_mode) == 0o600 and not (tmp_path / "elsewhere").exists()
 
 
 def test_a_cache_that_cannot_be_written(tmp_path):

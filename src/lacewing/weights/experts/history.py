@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import json
 import os
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -80,13 +81,17 @@ class History:
         return found
 
     def write(self, layers: Sequence[np.ndarray]) -> None:
-        """Whole or not at all; where the cache cannot be written, nothing is kept."""
+        """Whole or not at all, and only for this person to read; of several processes the last one counts.
+
+        Where the cache cannot be written, nothing is kept.
+        """
         rounded = [[float(f"{uses:.3g}") for uses in layer.tolist()] for layer in layers]
-        partial = self.path.with_name(f"{self.path.stem}.{os.getpid()}.part")
         with contextlib.suppress(OSError):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            handle, partial = tempfile.mkstemp(dir=self.path.parent, prefix=f"{self.path.stem}.", suffix=".part")  # 0600
             try:
-                partial.write_text(json.dumps({"model": self._key, "layers": rounded}), encoding="utf-8")
+                with os.fdopen(handle, "w", encoding="utf-8") as file:
+                    json.dump({"model": self._key, "layers": rounded}, file)
                 os.replace(partial, self.path)
             finally:
-                partial.unlink(missing_ok=True)
+                Path(partial).unlink(missing_ok=True)
