@@ -85,6 +85,7 @@ def test_a_folder_of_texts_alone(tmp_path):
         (lines() + b"aGVsbG8= 272\n", "each of another piece"),
         (lines() + b"eHl6 280\n", "are not 0 to 272"),
         (lines() + b"eHl6 3\n", "line 273: b'eHl6 3' is not a piece in base64 and a rank of its own"),
+        (lines() + b"aA== 104\n", "line 273"),  # twice the same; Python has one object for each single character
         (lines() + b"eHl6 -1\n", "line 273"),
         (lines() + b"eHl6\n", "line 273"),
         (lines() + b"!!! 272\n", "line 273"),

@@ -43,8 +43,9 @@ def read_ranks(data: bytes) -> list[str]:
         try:
             encoded, rank = line.split()
             piece = binascii.a2b_base64(encoded, strict_mode=True).decode("latin-1").translate(_SPELT)
-            if not rank.isdigit() or pieces.setdefault(int(rank), piece) is not piece:
+            if not rank.isdigit() or int(rank) in pieces:
                 raise ValueError
+            pieces[int(rank)] = piece
         except ValueError:  # binascii's own, too
             raise TokenizerError(f"{FILE}, line {number}: {line[:40]!r} is not a piece in base64 and a rank of its own") from None
     known = set(pieces.values())
