@@ -7,7 +7,7 @@ from collections.abc import Generator
 
 from lacewing.assistant.tools.definitions import Tool, type_of
 from lacewing.assistant.tools.json_text import JsonCopier, quoted
-from lacewing.assistant.tools.parsing import ARGUMENTS, Parser, Steps
+from lacewing.assistant.tools.parsing import ARGUMENTS, MARKUP, Parser, Steps
 from lacewing.assistant.tools.source import partial
 
 STRING = frozenset(("string",))
@@ -29,6 +29,21 @@ class TaggedCalls(Parser):
     def parameter(self, tool: Tool) -> Generator[None, None, Parameter | None]:
         """Reads what opens a value; None where there is no other parameter, with the source's place as it was."""
         raise NotImplementedError
+
+    def invocations(self, begin: str, end: str) -> Steps:
+        """The calls of a block: each is `begin`, its name up to `">`, its parameters and `end`."""
+        source = self.source
+        while True:
+            yield from self.expect(begin)
+            name = yield from source.until(('"',))
+            yield from source.literal('">')
+            self.start(name)
+            yield from self.parameters(self.tools[name or ""])
+            yield from source.sequence(end)
+            self.emit(MARKUP)
+            if not (yield from source.sequence(begin)):
+                return
+            source.at = 0
 
     def parameters(self, tool: Tool) -> Steps:
         """The arguments of a call that has begun: all parameters, up to what closes the call."""

@@ -7,7 +7,7 @@ from collections.abc import Generator
 from lacewing.assistant.tools.definitions import TYPES, Tool
 from lacewing.assistant.tools.format import Format
 from lacewing.assistant.tools.lark import Lark, tagged
-from lacewing.assistant.tools.parsing import MARKUP, Steps
+from lacewing.assistant.tools.parsing import Steps
 from lacewing.assistant.tools.tagged import STRING, Parameter, TaggedCalls
 
 MARK = "｜DSML｜"
@@ -22,23 +22,8 @@ class DsmlCalls(TaggedCalls):
 
     def call(self) -> Steps:
         block = yield from self.source.one_of(BLOCKS)
-        yield from self._one()
-        while True:
-            self.emit(MARKUP)
-            if not (yield from self.source.sequence(INVOKE)):
-                break
-            self.source.at = 0
-            yield from self._one()
+        yield from self.invocations(INVOKE, INVOKE_END)
         yield from self.source.sequence(f"</{(block or '')[1:]}")
-
-    def _one(self) -> Steps:
-        source = self.source
-        yield from self.expect(INVOKE)
-        name = yield from source.until(('"',))
-        yield from source.literal('">')
-        self.start(name)
-        yield from self.parameters(self.tools[name or ""])
-        yield from source.sequence(INVOKE_END)
 
     def parameter(self, tool: Tool) -> Generator[None, None, Parameter | None]:
         source, at = self.source, self.source.at

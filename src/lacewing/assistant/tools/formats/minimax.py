@@ -7,7 +7,7 @@ from collections.abc import Generator
 from lacewing.assistant.tools.definitions import Tool
 from lacewing.assistant.tools.format import Format
 from lacewing.assistant.tools.lark import Lark, tagged
-from lacewing.assistant.tools.parsing import MARKUP, Steps
+from lacewing.assistant.tools.parsing import Steps
 from lacewing.assistant.tools.tagged import Parameter, TaggedCalls
 
 BLOCK, BLOCK_END = "<minimax:tool_call>", "</minimax:tool_call>"
@@ -21,23 +21,8 @@ class MiniMaxCalls(TaggedCalls):
 
     def call(self) -> Steps:
         yield from self.expect(BLOCK)
-        yield from self._one()
-        while True:
-            self.emit(MARKUP)
-            if not (yield from self.source.sequence(INVOKE)):
-                break
-            self.source.at = 0
-            yield from self._one()
+        yield from self.invocations(INVOKE, INVOKE_END)
         yield from self.source.sequence(BLOCK_END)
-
-    def _one(self) -> Steps:
-        source = self.source
-        yield from self.expect(INVOKE)
-        name = yield from source.until(('"',))
-        yield from source.literal('">')
-        self.start(name)
-        yield from self.parameters(self.tools[name or ""])
-        yield from source.sequence(INVOKE_END)
 
     def parameter(self, tool: Tool) -> Generator[None, None, Parameter | None]:
         source, at = self.source, self.source.at
