@@ -22,7 +22,7 @@ _KINDS = {int: "a whole number", float: "a number", bool: "true or false"}
 # What no option stands for; every other LACEWING_ variable is that of an option.
 VARIABLES = {
     "LACEWING_CONFIG": "The configuration file, instead of the one in the user's folder.",
-    "LACEWING_CACHE": "The folder of fetched models and compiled kernels.",
+    "LACEWING_CACHE": "The folder of fetched models, compiled kernels, links to packs, and usage histories of experts.",
     "LACEWING_SESSIONS": "The folder of saved conversations.",
     "LACEWING_AFFINITY": "`0`: the system decides on which CPUs the threads of the CPU backend run. By default each thread of a "
     "step runs on a CPU of its own (Linux), which is given back while other programs need it.",

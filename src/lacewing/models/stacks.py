@@ -1,7 +1,7 @@
 """Brings experts and latent attention into one form, without a copy: an expert is a byte range of its file.
 
-Files hold experts stacked, or one tensor an expert, or gate and up in one stack; keys and values of latent attention
-apart or in one matrix. The program knows stacks (E, out, in) and matrices a head only.
+Files hold experts stacked, or one tensor an expert, or gate and up in one stack; KV matrices of latent attention
+separate or in one. The program knows stacks (E, out, in) and matrices a head only.
 """
 
 from __future__ import annotations
