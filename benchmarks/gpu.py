@@ -1,6 +1,7 @@
-"""The WebGPU backend beside llama.cpp's Vulkan or CUDA build on one GPU, and its kernels beside that GPU's copy bandwidth.
+"""A GPU backend beside llama.cpp's Vulkan or CUDA build on one GPU, and its kernels beside that GPU's copy bandwidth.
 
-    python -m benchmarks.gpu FILE ... --peer DIRECTORY [--prompt 512] [--generate 64] [--rounds 5] [--kernels] [--json]
+    python -m benchmarks.gpu FILE ... --peer DIRECTORY [--prompt 512] [--generate 64] [--rounds 5]
+           [--backend webgpu|cuda] [--kernels] [--json]
 
 DIRECTORY holds llama.cpp's libraries, for example those of `npm pack @node-llama-cpp/linux-x64-vulkan`, unpacked. Both engines
 stay loaded in processes of their own and take turns. Ours generates greedily, the choice made on the device; llama.cpp runs as many
@@ -19,13 +20,14 @@ import lacewing
 from benchmarks.sides import Side
 
 PRODUCTS = ("gemv_dot", "gemv_gated", "gemv_float", "gemv_plain", "logits", "expert_gemv", "expert_sum")
+PRODUCTS += ("gemv", "gemv_bytes", "expert_bytes")  # of CUDA
 WARM_SECONDS = 1.0  # a GPU that idles clocks down, and takes its time to come back
 
 
 def compare(path: str, options: argparse.Namespace) -> dict[str, Any]:
     """Medians of both sides, tokens/s."""
     context = options.prompt + options.generate + 64
-    ours = Side("lacewing", path, options.threads, context, "lazy", "webgpu")
+    ours = Side("lacewing", path, options.threads, context, "lazy", options.backend)
     sides = {"ours": ours} | ({"peer": Side("peer", path, options.threads, context, options.peer)} if options.peer else {})
     speeds: dict[str, list[dict[str, float]]] = {name: [] for name in sides}
     work = {"prompt": options.prompt, "generate": options.generate}
@@ -49,9 +51,9 @@ def compare(path: str, options: argparse.Namespace) -> dict[str, Any]:
     return found
 
 
-def kernels(path: str) -> dict[str, float]:
+def kernels(path: str, backend: str) -> dict[str, float]:
     """GB/s of a copy kernel (bytes read and written), and of the products of one token over the weights that they read."""
-    with lacewing.load(path, backend="webgpu", context=576) as model:
+    with lacewing.load(path, backend=backend, context=576) as model:
         step: Any = model.step
         found = {"copy": step.copy_rate() / 1e9}
         products = [one for one in step.profile(1, 512) if one.name in PRODUCTS]
@@ -68,11 +70,12 @@ def main() -> None:
     parser.add_argument("--generate", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=8)
+    parser.add_argument("--backend", default="webgpu", choices=("webgpu", "cuda"))
     parser.add_argument("--kernels", action="store_true", help="also the bandwidth of the matrix-vector products")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     for path in options.files:
-        found = compare(path, options) | ({"kernels": kernels(path)} if options.kernels else {})
+        found = compare(path, options) | ({"kernels": kernels(path, options.backend)} if options.kernels else {})
         print(json.dumps(found) if options.json else shown(found), flush=True)
 
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What a GPU makes of the WebGPU backend, beside llama.cpp where its libraries are given: an 8B, a 1B and a 30B-A3B model in Q4_K
+# What a GPU makes of a backend (BACKEND: webgpu or cuda), beside llama.cpp where its libraries are given: an 8B, a 1B and a 30B-A3B model in Q4_K
 # with random weights (23 GB of files, made once in the user's cache).
 #
 #     benchmarks/h100.sh [DIRECTORY]
@@ -10,13 +10,14 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-.venv/bin/python}
-prompt=${PROMPT:-512} generate=${GENERATE:-64}
+backend=${BACKEND:-webgpu} prompt=${PROMPT:-512} generate=${GENERATE:-64}
 peer=()
 if [ $# -gt 0 ]; then peer=(--peer "$(realpath "$1")"); fi
 mapfile -t files < <("$python" -m benchmarks.models ${MODELS:-llama-8b llama-1b qwen3moe-30b-a3b})
 [ ${#files[@]} -gt 0 ] || exit 1
 "$python" -m lacewing backends
-"$python" -m benchmarks.gpu "${files[@]}" ${peer[@]+"${peer[@]}"} --prompt "$prompt" --generate "$generate" --rounds "${ROUNDS:-5}" --kernels
+"$python" -m benchmarks.gpu "${files[@]}" ${peer[@]+"${peer[@]}"} --prompt "$prompt" --generate "$generate" --rounds "${ROUNDS:-5}" \
+  --backend "$backend" --kernels
 for file in "${files[@]}"; do
-  "$python" -m lacewing bench "$file" --backend webgpu --prompt "$prompt" --generate "$generate" --profile
+  "$python" -m lacewing bench "$file" --backend "$backend" --prompt "$prompt" --generate "$generate" --profile
 done
