@@ -78,6 +78,8 @@ def measure(path: Path, options: argparse.Namespace) -> dict[str, float]:
         for thread in threads:
             thread.start()
         while not all(len(times) > 4 for times in streams):
+            if not all(thread.is_alive() for thread in threads):
+                raise RuntimeError("A stream ended before all had begun: give them more --tokens.")
             time.sleep(0.01)
         first: list[float] = []
         began = time.perf_counter()
