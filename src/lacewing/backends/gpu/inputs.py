@@ -16,7 +16,7 @@ PREFILL_TOKENS = 16  # tokens of a row from which on attention takes tiles of th
 
 @dataclass(frozen=True)
 class Inputs:
-    """The word at which each array begins; `step.wgsl` reads them. Tables: (paged group, row, page)."""
+    """The word at which each array begins; the kernels' header `step` reads them. Tables: (paged group, row, page)."""
 
     chunk: int
     rows: int

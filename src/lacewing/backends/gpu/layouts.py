@@ -1,4 +1,4 @@
-"""How each quant lies on the device: a few planes, cut by `kernels/quants/<name>.wgsl` out of the checkpoint's blocks.
+"""How each quant lies on the device: a few planes, cut by each backend's `kernels/quants/<name>` out of the checkpoint's blocks.
 
 32 consecutive values of a row are a *group*, 8 groups a *run*. Every plane has so many words of 32 bits for a group, or one for
 several groups, so that neighbouring threads, with neighbouring groups, read neighbouring words:

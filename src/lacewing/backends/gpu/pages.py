@@ -1,4 +1,4 @@
-"""How a page of keys and values stands on the device, and how it becomes the bytes that mean the same on every backend.
+"""How a page of the KV cache stands on the device, and how it becomes the bytes that mean the same on every backend.
 
 A page of a state is 128 positions: all keys, then all values, then an index, each (head, position, width). Rows are whole chunks of
 eight values with zeros behind. In q8_0 the int8 of a row come first, then a float16 scale for each 32 of them.
@@ -138,7 +138,7 @@ def layout_of(program: Program, state: int, tables: int, table_width: int, value
     """Of a state by its index. Raises UnsupportedModelError for one that is not paged."""
     found = program.states[state]
     if not isinstance(found, PagedState):
-        raise UnsupportedModelError(f"state {state} has no keys and values")
+        raise UnsupportedModelError(f"state {state} is recurrent and has no KV cache; attention cannot read it")
     return page_layout(found, tables, table_width, value_width)
 
 

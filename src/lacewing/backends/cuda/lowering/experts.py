@@ -92,7 +92,7 @@ def _product(compiler: Compiler, op: ops.ExpertLinear, matrix: Matrix, outs: Seq
     tensor = single and matrix.quant in kernel("gemm_mma").macros["QUANT"] and compiler.device.number >= TENSOR
     few = few_pairs(experts, active) if tensor else 1
     if single:
-        _single(compiler, it, few)
+        _gemv(compiler, it, few)
     if tensor:
         _grouped(compiler, it, few)
     else:
@@ -119,7 +119,7 @@ def _places(compiler: Compiler, it: Chosen) -> list[Argument]:
     ]  # fmt: skip
 
 
-def _single(compiler: Compiler, it: Chosen, most: int) -> None:
+def _gemv(compiler: Compiler, it: Chosen, most: int) -> None:
     """Up to `most` tokens, each by itself."""
     op, matrix, active = it.op, it.matrix, it.op.ids.width
     if matrix.layout.floats:

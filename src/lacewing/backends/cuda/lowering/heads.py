@@ -1,4 +1,4 @@
-"""Norms and rotations of heads, and the writing of keys and values, in one launch: each alone costs more than its work."""
+"""Norms and rotations of heads, and the writing of the KV cache, in one launch: each alone costs more than its work."""
 
 from __future__ import annotations
 

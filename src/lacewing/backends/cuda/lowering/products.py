@@ -23,7 +23,7 @@ BATCHES = (1, 4)  # tokens that a warp of it takes together
 PLAIN_TILE = 64  # rows and tokens of a block of a plain GEMM
 TENSOR = 80  # compute capability from which products go through tensor cores
 HOPPER = 90  # with warpgroup products, and no other
-FEW_TOKENS = 16  # up to which the weights' way from memory is all that counts
+DECODE_TOKENS = 16  # up to which the weights' way from memory is all that counts
 TILE_ROWS, STAGES = 128, 3  # of a block of a product on tensor cores
 SPLIT_BLOCKS = 4  # runs of 128 columns that a split has at least
 GROUP_BYTES, EIGHT_BYTES = 44, 32  # of shared memory for activations of a GEMV: bytes of a group, of eight floats
@@ -60,13 +60,13 @@ def product(compiler: Compiler, it: Product, fewest: int = 1) -> None:
     tensor = quant in kernel("gemm_mma").macros["QUANT"] and compiler.device.number >= TENSOR
     single = quant in kernel("gemv_bytes").macros["QUANT"] and shared_bytes(it.matrix) <= compiler.device.most_shared
     if single and fewest <= 1:
-        _single(compiler, it, label)
+        _gemv(compiler, it, label)
     least = max(fewest, 1 + (GEMV_TOKENS if quant == "F32" else 1) if single else 1)
     if not tensor:
         _plain(compiler, it, least, label)
     else:
-        _few(compiler, it, least, label)
-        _many(compiler, it, label)
+        _decode(compiler, it, least, label)
+        _prefill(compiler, it, label)
 
 
 def shared_bytes(matrix: Matrix) -> int:
@@ -74,7 +74,7 @@ def shared_bytes(matrix: Matrix) -> int:
     return matrix.groups * (4 * EIGHT_BYTES if matrix.layout.floats else GROUP_BYTES)
 
 
-def _single(compiler: Compiler, it: Product, label: str) -> None:
+def _gemv(compiler: Compiler, it: Product, label: str) -> None:
     matrix, processors = it.matrix, compiler.device.processors
     floats = matrix.layout.floats
     bytes_ = byte_buffers(compiler, "bytes of activations") if floats else as_bytes(compiler, it.x, matrix.groups, it.rows)
@@ -112,11 +112,11 @@ def can_gate(compiler: Compiler, matrix: Matrix, function: str) -> bool:
     return matrix.quant in macros["QUANT"] and function in macros["FUNCTION"] and fits
 
 
-def _few(compiler: Compiler, it: Product, least: int, label: str) -> None:
+def _decode(compiler: Compiler, it: Product, least: int, label: str) -> None:
     matrix = it.matrix
 
     def fits(run: Run) -> bool:
-        return least <= it.count(run) <= FEW_TOKENS
+        return least <= it.count(run) <= DECODE_TOKENS
 
     x = as_halves(compiler, it.x, matrix.columns, it.rows, False, least, fits)
     across = blocks(matrix.rows, 16)
@@ -129,11 +129,11 @@ def _few(compiler: Compiler, it: Product, least: int, label: str) -> None:
         compiler.launch("gemm_few", {"QUANT": matrix.quant, "NT": tiles}, arguments, grid, label)
 
 
-def _many(compiler: Compiler, it: Product, label: str) -> None:
+def _prefill(compiler: Compiler, it: Product, label: str) -> None:
     matrix, hopper = it.matrix, is_hopper(compiler)
 
     def fits(run: Run) -> bool:
-        return it.count(run) > FEW_TOKENS
+        return it.count(run) > DECODE_TOKENS
 
     x = as_halves(compiler, it.x, matrix.columns, it.rows, hopper, 0, fits)
     splits = Splits.of(compiler)

@@ -1,4 +1,4 @@
-// Norm and rotation of the heads of queries, keys and values, and the way of keys and values into the page: a warp a head of one of
+// Norm and rotation of the heads of queries, keys and values, and the writing of the KV cache: a warp a head of one of
 // them. Grid: heads of all three / warps, tokens.
 //! KV f16 f32 q8_0
 //! threads 128

@@ -1,4 +1,4 @@
-// Where keys and values of a state stand (`gpu/pages.py`), and how the words of a row become values. KV, a macro of the kernel, is the
+// Where the KV cache of a state stands (`gpu/pages.py`), and how the words of a row become values. KV, a macro of the kernel, is the
 // precision.
 #pragma once
 #include "step.cuh"

@@ -6,10 +6,10 @@ struct Planes {
   const u32* plane[4];
 };
 
-// 32 values of a row: value i is scale * code[i] - least; codes are four signed bytes a word
+// 32 values of a row: value i is scale * code[i] - min; codes are four signed bytes a word
 struct Group {
   uint4 a, b;           // codes of values 0 to 15, and 16 to 31
-  float2 scale, least;  // of a and of b; both alike unless the quant has scales for 16 values
+  float2 scale, min;  // of a and of b; both alike unless the quant has scales for 16 values
 };
 
 __device__ __forceinline__ uint4 four(const u32* plane, size_t group) { return *(const uint4*)(plane + group * 4); }
@@ -42,21 +42,21 @@ __device__ __forceinline__ float float_of(u32 w, size_t i) { return half_float(h
 __device__ __forceinline__ float signed_byte(u32 w, size_t i) { return (float)((int)(w << ((3 - (i & 3)) * 8)) >> 24); }
 __device__ __forceinline__ float2 both(float v) { return make_float2(v, v); }
 
-__device__ __forceinline__ void four_values(u32 codes, float scale, float least, float* out) {
+__device__ __forceinline__ void four_values(u32 codes, float scale, float min, float* out) {
 #pragma unroll
-  for (int i = 0; i < 4; i++) out[i] = (float)((int)(codes << (24 - 8 * i)) >> 24) * scale - least;
+  for (int i = 0; i < 4; i++) out[i] = (float)((int)(codes << (24 - 8 * i)) >> 24) * scale - min;
 }
 
 // all 32 values
 __device__ __forceinline__ void values_of(const Group& g, float* out) {
-  four_values(g.a.x, g.scale.x, g.least.x, out);
-  four_values(g.a.y, g.scale.x, g.least.x, out + 4);
-  four_values(g.a.z, g.scale.x, g.least.x, out + 8);
-  four_values(g.a.w, g.scale.x, g.least.x, out + 12);
-  four_values(g.b.x, g.scale.y, g.least.y, out + 16);
-  four_values(g.b.y, g.scale.y, g.least.y, out + 20);
-  four_values(g.b.z, g.scale.y, g.least.y, out + 24);
-  four_values(g.b.w, g.scale.y, g.least.y, out + 28);
+  four_values(g.a.x, g.scale.x, g.min.x, out);
+  four_values(g.a.y, g.scale.x, g.min.x, out + 4);
+  four_values(g.a.z, g.scale.x, g.min.x, out + 8);
+  four_values(g.a.w, g.scale.x, g.min.x, out + 12);
+  four_values(g.b.x, g.scale.y, g.min.y, out + 16);
+  four_values(g.b.y, g.scale.y, g.min.y, out + 20);
+  four_values(g.b.z, g.scale.y, g.min.y, out + 24);
+  four_values(g.b.w, g.scale.y, g.min.y, out + 28);
 }
 
 // where blocks of a checkpoint are read, byte after byte: 8, 16 and 32 bits from byte `at` on

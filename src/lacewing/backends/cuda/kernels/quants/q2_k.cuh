@@ -2,7 +2,7 @@
 // 32 to a byte; float16 d and dmin. value = d * scale * code - dmin * minimum. `fine` holds the two bytes of a group.
 #include "planes.cuh"
 #define HALF_SCALES 1
-#define HAS_LEAST 1
+#define HAS_MIN 1
 
 __device__ void pack_group(const Cut& to, const Source& s, size_t run, int i, size_t group) {
   size_t at = run * 84, codes = at + 16 + (i >> 2) * 32;

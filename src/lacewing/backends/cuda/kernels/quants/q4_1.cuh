@@ -1,6 +1,6 @@
 // 32 values in 20 bytes: float16 scale and minimum, then nibbles as in Q4_0; value = d * code + m
 #include "planes.cuh"
-#define HAS_LEAST 1
+#define HAS_MIN 1
 
 __device__ void pack_group(const Cut& to, const Source& s, size_t run, int i, size_t group) {
   size_t at = (run * 8 + i) * 20;

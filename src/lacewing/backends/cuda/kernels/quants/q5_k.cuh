@@ -2,7 +2,7 @@
 // value = d * scale * code - dmin * minimum. `fine` holds scale and minimum of a group as bytes, `coarse` d and dmin.
 #include "k_scales.cuh"
 #include "ptx.cuh"
-#define HAS_LEAST 1
+#define HAS_MIN 1
 
 __device__ void pack_group(const Cut& to, const Source& s, size_t run, int i, size_t group) {
   size_t at = run * 176, codes = at + 48 + (i >> 1) * 32;
@@ -30,15 +30,15 @@ DEVICE Group group_of(const Raw& r) {
 __device__ __forceinline__ Group load_group(const Planes& p, size_t group) { return group_of(load_raw(p, group)); }
 
 #define HALVES_GIVEN 1
-struct Scale { u32 scale, least; };
+struct Scale { u32 scale, min; };
 DEVICE Scale scale_of(const Raw& r) {
   float2 d = halves_float(r.coarse);
   return {twice(d.x * WEIGHT_SCALE * byte_float(r.fine, 0)), twice(d.y * -WEIGHT_SCALE * byte_float(r.fine, 1))};
 }
 DEVICE void halves(const Raw& r, const Scale& s, int w, const Masks& m, u32 (&v)[4]) {
   u32 q = word_of(r.q, w), odd = q >> 8, h = r.bits << (4 - w), odd_h = (r.bits >> 8) << (4 - w);
-  v[0] = fma2(add2(((q & m.low) | 0x64006400u) | (h & 0x00100010u), 0xE400E400u), s.scale, s.least);
-  v[1] = fma2(add2(((odd & m.low) | 0x64006400u) | (odd_h & 0x00100010u), 0xE400E400u), s.scale, s.least);
-  v[2] = fma2(fma2(((q & m.high) | 0x64006400u) | (h & 0x01000100u), m.sixteenth, 0xD400D400u), s.scale, s.least);
-  v[3] = fma2(fma2(((odd & m.high) | 0x64006400u) | (odd_h & 0x01000100u), m.sixteenth, 0xD400D400u), s.scale, s.least);
+  v[0] = fma2(add2(((q & m.low) | 0x64006400u) | (h & 0x00100010u), 0xE400E400u), s.scale, s.min);
+  v[1] = fma2(add2(((odd & m.low) | 0x64006400u) | (odd_h & 0x00100010u), 0xE400E400u), s.scale, s.min);
+  v[2] = fma2(fma2(((q & m.high) | 0x64006400u) | (h & 0x01000100u), m.sixteenth, 0xD400D400u), s.scale, s.min);
+  v[3] = fma2(fma2(((odd & m.high) | 0x64006400u) | (odd_h & 0x01000100u), m.sixteenth, 0xD400D400u), s.scale, s.min);
 }

@@ -42,13 +42,13 @@ DEVICE float dot_group(const Raw& raw, uint4 xa, uint4 xb, const Input& f) {
   const Group g = group_of(raw);
 #ifdef HALF_SCALES
   float y = f.scale * (g.scale.x * from_magic(dot16(MAGIC, g.a, xa)) + g.scale.y * from_magic(dot16(MAGIC, g.b, xb)));
-#ifdef HAS_LEAST
-  y -= g.least.x * (f.sums - f.upper) + g.least.y * f.upper;
+#ifdef HAS_MIN
+  y -= g.min.x * (f.sums - f.upper) + g.min.y * f.upper;
 #endif
 #else
   float y = f.scale * g.scale.x * from_magic(dot16(dot16(MAGIC, g.a, xa), g.b, xb));
-#ifdef HAS_LEAST
-  y -= g.least.x * f.sums;
+#ifdef HAS_MIN
+  y -= g.min.x * f.sums;
 #endif
 #endif
   return y;
@@ -58,13 +58,13 @@ DEVICE float dot_group(const Raw& raw, uint4 xa, uint4 xb, const Input& f) {
 struct Scale { u32 a, b, least_a, least_b; };
 DEVICE Scale scale_of(const Raw& r) {
   const Group g = group_of(r);
-  return {twice(g.scale.x * WEIGHT_SCALE), twice(g.scale.y * WEIGHT_SCALE), twice(g.least.x * -WEIGHT_SCALE), twice(g.least.y * -WEIGHT_SCALE)};
+  return {twice(g.scale.x * WEIGHT_SCALE), twice(g.scale.y * WEIGHT_SCALE), twice(g.min.x * -WEIGHT_SCALE), twice(g.min.y * -WEIGHT_SCALE)};
 }
 // of the bytes 0 and 2, or 1 and 3, which are 128 more here, unsigned
-DEVICE u32 byte_halves(u32 codes, int selector, u32 scale, u32 least) {
+DEVICE u32 byte_halves(u32 codes, int selector, u32 scale, u32 min) {
   const u32 v = add2(__byte_perm(codes, 0x64646464u, selector), 0xE480E480u);
-#ifdef HAS_LEAST
-  return fma2(v, scale, least);
+#ifdef HAS_MIN
+  return fma2(v, scale, min);
 #else
   return mul2(v, scale);
 #endif
