@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import struct
+import threading
 from typing import Any
+
+from cuda.bindings.driver import CUresult
 
 from lacewing.backends.cuda.device.driver import Driver
 
@@ -26,6 +29,7 @@ class RecordingDriver(Driver):
         self.contexts: list[int] = []  # GPUs whose context was retained and not released
         self._capturing: dict[int, list[tuple[Any, ...]]] = {}  # by streams
         self._streams = 0
+        self._here, self._losses = threading.local(), dict[int, str]()
 
     def count(self) -> int:
         return self.gpus
@@ -50,14 +54,15 @@ class RecordingDriver(Driver):
     def release(self, index: int) -> None:
         self.contexts.remove(index)
 
-    def reset(self, index: int) -> None:
-        self.memory_of.clear()
-
     def entered(self) -> Any:
         return self.context
 
     def enter(self, context: Any) -> None:
-        self.context = context
+        self.context = self._here.context = context
+
+    def fail(self, method: str, status: str) -> None:
+        """Have all calls of a method fail from now on."""
+        setattr(self, method, lambda *_, **__: self._call(method, (getattr(CUresult, status),)))
 
     def memory(self) -> tuple[int, int]:
         mine = sum(len(each) for each in self.memory_of.values())

@@ -234,19 +234,24 @@ def test_errors_of_the_driver_are_ours() -> None:
     assert type(other) is BackendError and "the GPU refused a kernel: CUDA_ERROR_INVALID_VALUE" in str(other)
 
 
-def test_a_lost_device_says_so(tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", ["wait", "synchronize", "to_host", "record", "free", "close_graph", "host_free"])
+def test_a_lost_device_says_so_and_steps_close(method: str, tmp_path: Path) -> None:
+    """Whichever call shows it first; closing is no error."""
     lost = Device(RecordingDriver((7, 5)), 0)
+    assert isinstance(lost.driver, RecordingDriver)
     _, step = open_step(tiny("llama", "gguf", tmp_path), None, CudaBackend(lost), chunk=64)
-
-    def fail(*_: Any) -> None:
-        raise fault("CUDA_ERROR_ILLEGAL_ADDRESS", "work that was under way")
-
-    lost.driver.wait = fail  # type: ignore[method-assign]
-    with pytest.raises(DeviceLostError):
-        run(step, prompt_of("llama"))
-    with pytest.raises(DeviceLostError, match="recording GPU 0 was lost"):
-        run(step, prompt_of("llama"))
+    for position in (10, 11):  # the second one by a graph
+        with_pages(step).run(Batch.of([5], position, [0]))
+    lost.driver.fail(method, "CUDA_ERROR_ILLEGAL_ADDRESS")
+    if method in ("wait", "synchronize", "to_host", "record"):
+        with pytest.raises(DeviceLostError, match="the GPU was lost"):
+            run(step, prompt_of("llama"))
+            lost.wait()
+        with pytest.raises(DeviceLostError, match="the GPU was lost"):
+            run(step, prompt_of("llama"))
     step.close()
+    assert lost.lost and not lost.held and not lost.allocated
+    lost.close()
 
 
 @pytest.mark.parametrize(

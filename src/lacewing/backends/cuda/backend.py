@@ -86,8 +86,7 @@ class CudaBackend(Backend):
                     uploader.close()
                     self.device.unprepare()
             except BaseException:
-                if not self.device.lost:
-                    self.device.wait()
+                self.device.settle()
                 self.device.free_since(before)
                 raise
 

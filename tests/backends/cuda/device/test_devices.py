@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from lacewing.backends.cuda import open as open_cuda
 from lacewing.backends.cuda.device import compiling, devices
 from lacewing.backends.cuda.device import hardware as files
 from lacewing.backends.cuda.device.driver import fault
-from lacewing.errors import BackendError, OptionError
+from lacewing.errors import BackendError, DeviceLostError, OptionError
 from lacewing.program.program import Program
 from tests.backends.cuda.recording import RecordingDriver
 
@@ -130,13 +131,18 @@ def test_what_is_too_old_or_too_new_is_told(driver: RecordingDriver, cuda: int, 
         open_cuda()
 
 
-def test_a_lost_gpu_is_opened_anew(driver: RecordingDriver) -> None:
+def test_a_lost_gpu_is_lost_until_the_process_ends(driver: RecordingDriver) -> None:
+    """Whoever asks is told the same, and `auto` takes another one."""
     one = devices.shared(devices.gpus()[0])
     assert devices.shared(devices.gpus()[0]) is one
-    one.buffer(1000, "memory")
-    one.lost = True
-    other = devices.shared(devices.gpus()[0])
-    assert other is not one and not driver.memory_of and not other.lost
+    driver.fail("synchronize", "CUDA_ERROR_ILLEGAL_ADDRESS")
+    told = r"the GPU was lost \(CUDA_ERROR_ILLEGAL_ADDRESS\): .* end this program and start it again"
+    for call in (one.wait, one.wait, lambda: one.buffer(10, "memory"), lambda: devices.shared(devices.gpus()[0])):
+        with pytest.raises(DeviceLostError, match=told):
+            call()
+    first, second = devices.candidates(2**30)
+    assert not first.auto and re.search(told, first.reason) and second.auto
+    assert backends.init_backend(required=needing(2**30)).facts().name == "recording GPU 1"
 
 
 def test_a_machine_without_a_gpu(driver: RecordingDriver, monkeypatch: pytest.MonkeyPatch) -> None:

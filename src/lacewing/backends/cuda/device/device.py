@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,7 +62,7 @@ class Pinned:
 
     def send(self, to: Buffer, nbytes: int, offset: int = 0) -> None:
         """Have the first bytes copied to the device, behind all that was launched; `mark` and `wait` before they change."""
-        self._device.guarded(lambda: self._device.driver.to_device(to.address + offset, self._address, nbytes, self._device.stream))
+        self._device.driver.to_device(to.address + offset, self._address, nbytes, self._device.stream)
 
     def mark(self) -> None:
         """What was asked for until now is what `wait` waits for."""
@@ -69,16 +70,15 @@ class Pinned:
 
     def wait(self, nbytes: int) -> np.ndarray:
         """uint8, valid until the next `fetch`."""
-        self._device.guarded(lambda: self._device.driver.wait(self._event))
+        self._device.driver.wait(self._event)
         return self.bytes[:nbytes]
 
     def close(self) -> None:
         """Again, or on a lost device: nothing."""
         self._device.forget(self)
-        if self._address and not self._device.lost:
-            self._device.enter()
-            self._device.driver.host_free(self._address)
-            self._device.driver.close_event(self._event)
+        if self._address:
+            self._device.give_back(self._device.driver.host_free, self._address)
+            self._device.give_back(self._device.driver.close_event, self._event)
         self._address, self.bytes = 0, np.empty(0, np.uint8)
 
 
@@ -86,7 +86,7 @@ class Device:
     """A GPU by its number. One stream: everything happens in the order of the calls."""
 
     def __init__(self, driver: Driver, index: int):
-        self.driver, self.index, self.lost = driver, index, False
+        self.driver, self.index, self.closed = driver, index, False
         self.lock = threading.RLock()  # one compiles at a time
         self._capture_lock = threading.Lock()
         self.name = driver.name(index)
@@ -98,25 +98,38 @@ class Device:
         self.enter()
         self.stream = driver.stream()
         self._capture_stream = driver.stream()  # in which nothing runs: what other threads ask for meanwhile goes into no graph
-        self._compilers = ThreadPoolExecutor(COMPILERS, "lacewing-cuda")
+        self._compilers: ThreadPoolExecutor | None = None  # while a model is compiled
         self._compiling: dict[tuple[object, ...], Future[bytes]] = {}
         self._functions: dict[tuple[object, ...], Function] = {}  # some hundred forms of 15 KB at most: kept for all models
         self._held: dict[int, tuple[Buffer | Pinned, int]] = {}  # what was made and not freed, with the thread that made it
         self.allocated = 0  # bytes
 
+    @property
+    def lost(self) -> bool:
+        """Whether no call to it works any more: some call has shown so, or it was closed."""
+        return self.closed or self.loss is not None
+
+    @property
+    def loss(self) -> str | None:
+        """The error that showed so."""
+        return self.driver.loss(self._context)
+
     def enter(self) -> None:
-        """Before the calls of a thread."""
+        """Before the calls of a thread. Raises DeviceLostError."""
         if self.lost:
-            raise DeviceLostError(f"the GPU {self.name} was lost; load the model again, or use `backend='cpu'`")
+            raise DeviceLostError(self.loss or f"the GPU {self.name} was closed; load the model again")
         self.driver.enter(self._context)
 
-    def guarded(self, call: Any) -> Any:
-        """A call in which the loss of the device shows."""
-        try:
-            return call()
-        except DeviceLostError:
-            self.lost = True
-            raise
+    def give_back(self, call: Callable[..., object], *arguments: object) -> None:
+        """A call that frees or ends something: on a device that is lost, or shows so now, there is nothing to free."""
+        if not self.lost:
+            with suppress(DeviceLostError):
+                self.enter()
+                call(*arguments)
+
+    def settle(self) -> None:
+        """Before things are given back: until everything is done, or the device is lost."""
+        self.give_back(self.driver.synchronize, self.stream)
 
     # memory
 
@@ -124,7 +137,7 @@ class Device:
         """Raises OutOfMemoryError that names it."""
         self.enter()
         size = max(256, -(-nbytes // 256) * 256)
-        address = self.guarded(lambda: self.driver.alloc(size, f"{label} ({format_bytes(size)})"))
+        address = self.driver.alloc(size, f"{label} ({format_bytes(size)})")
         made = Buffer(address, size, label)
         self._held[id(made)] = made, threading.get_ident()
         self.allocated += size
@@ -135,9 +148,7 @@ class Device:
         if not self.forget(buffer):
             return
         self.allocated -= buffer.size
-        if not self.lost:
-            self.enter()
-            self.driver.free(buffer.address)
+        self.give_back(self.driver.free, buffer.address)
         buffer.address = 0
 
     @property
@@ -168,14 +179,14 @@ class Device:
         data = np.ascontiguousarray(data)
         if offset + data.nbytes > buffer.size:
             raise BackendError(f"{data.nbytes} bytes from {offset} on do not fit in {buffer.label}")
-        self.guarded(lambda: self.driver.to_device(buffer.address + offset, data.ctypes.data, data.nbytes, self.stream))
+        self.driver.to_device(buffer.address + offset, data.ctypes.data, data.nbytes, self.stream)
 
     def read(self, buffer: Buffer, offset: int, nbytes: int) -> np.ndarray:
         """uint8 (nbytes,), behind all that was launched."""
         self.enter()
         found = np.empty(nbytes, np.uint8)
         if nbytes:
-            self.guarded(lambda: self.driver.to_host(found.ctypes.data, buffer.address + offset, nbytes, self.stream))
+            self.driver.to_host(found.ctypes.data, buffer.address + offset, nbytes, self.stream)
             self.wait()
         return found
 
@@ -191,7 +202,7 @@ class Device:
     def wait(self) -> None:
         """Until everything is done."""
         self.enter()
-        self.guarded(lambda: self.driver.synchronize(self.stream))
+        self.driver.synchronize(self.stream)
 
     def pinned(self, nbytes: int) -> Pinned:
         """Memory of the host that the device copies from and to by itself."""
@@ -210,6 +221,7 @@ class Device:
         """Begin to compile a kernel beside what else is done, such as bringing weights here."""
         key = self._key(name, macros)
         if key not in self._functions and key not in self._compiling:
+            self._compilers = self._compilers or ThreadPoolExecutor(COMPILERS, "lacewing-cuda")
             self._compiling[key] = self._compilers.submit(machine_code, kernel(name), dict(macros), self.arch)
 
     def function(self, name: str, macros: Macros) -> Function:
@@ -225,10 +237,11 @@ class Device:
         return found
 
     def unprepare(self) -> None:
-        """Drop what was begun and will not be asked for."""
-        for begun in self._compiling.values():
-            begun.cancel()
+        """Drop what was begun and will not be asked for, and end the threads."""
         self._compiling.clear()
+        if self._compilers is not None:
+            self._compilers.shutdown(wait=False, cancel_futures=True)
+            self._compilers = None
 
     @staticmethod
     def _key(name: str, macros: Macros) -> tuple[object, ...]:
@@ -248,7 +261,7 @@ class Device:
     def launch_all(self, plan: Plan) -> None:
         """Kernels one after another, behind all that was launched. Raises BackendError, DeviceLostError."""
         self.enter()
-        self.guarded(lambda: self._launch_in(self.stream, plan))
+        self._launch_in(self.stream, plan)
 
     def graph(self, plan: Plan) -> Any:
         """The same, to be launched as one by `replay`, until `Driver.close_graph`. Other threads may use the device meanwhile.
@@ -258,13 +271,13 @@ class Device:
         self.enter()
         driver, stream = self.driver, self._capture_stream
         with self._capture_lock:
-            self.guarded(lambda: driver.begin_capture(stream))
+            driver.begin_capture(stream)
             try:
-                self.guarded(lambda: self._launch_in(stream, plan))
+                self._launch_in(stream, plan)
             except BaseException:
                 driver.drop_capture(stream)
                 raise
-            return self.guarded(lambda: driver.end_capture(stream))
+            return driver.end_capture(stream)
 
     def _launch_in(self, stream: Any, plan: Plan) -> None:
         launch = self.driver.launch
@@ -274,20 +287,17 @@ class Device:
     def replay(self, graph: Any) -> None:
         """Launch a graph behind all that was launched. Raises BackendError, DeviceLostError."""
         self.enter()
-        self.guarded(lambda: self.driver.launch_graph(graph, self.stream))
+        self.driver.launch_graph(graph, self.stream)
 
     def close(self) -> None:
         """Give everything back; what was made on the device is useless afterwards."""
         self.unprepare()
-        self._compilers.shutdown()
         for each in self.held:
             self._free(each)
-        if not self.lost:
-            self.enter()
-            for function in self._functions.values():
-                self.driver.unload(function.module)
-            for stream in (self.stream, self._capture_stream):
-                self.driver.close_stream(stream)
-            self.driver.release(self.index)
+        for function in self._functions.values():
+            self.give_back(self.driver.unload, function.module)
         self._functions.clear()
-        self.lost = True
+        for stream in (self.stream, self._capture_stream):
+            self.give_back(self.driver.close_stream, stream)
+        self.give_back(self.driver.release, self.index)
+        self.closed = True

@@ -124,8 +124,9 @@ def choose_gpu(wanted: str | int | None = None) -> Gpu:
 
 def judge(gpu: Gpu, needed_bytes: int | None) -> tuple[bool, str]:
     """Whether `auto` takes a GPU, and why."""
-    if gpu.problem:
-        return False, gpu.problem
+    opened = _devices.get(gpu.index)
+    if problem := gpu.problem or (opened.loss if opened is not None else None):
+        return False, problem
     try:
         room = gpu.free_bytes
     except LacewingError as error:  # such as one that another process has for itself alone
@@ -143,14 +144,15 @@ def candidates(needed_bytes: int | None = None) -> list[Candidate]:
 
 
 def shared(gpu: Gpu) -> Device:
-    """The device of a GPU, opened once for all models. One that was lost is opened anew. Raises BackendError."""
+    """The device of a GPU, opened once for all models. Raises BackendError, and DeviceLostError for one that was lost.
+
+    A lost one is not opened anew: CUDA's documentation says that the process must end, and its context may be other libraries' too.
+    """
     if gpu.problem:
         raise BackendError(f"the GPU {gpu.name} cannot be used: {gpu.problem}; use `backend='cpu'`")
     cuda = driver()
     with _lock:
-        before = _devices.get(gpu.index)
-        if before is None or before.lost:
-            if before is not None:
-                cuda.reset(gpu.index)
+        if gpu.index not in _devices or _devices[gpu.index].closed:
             _devices[gpu.index] = Device(cuda, gpu.index)
+        _devices[gpu.index].enter()
         return _devices[gpu.index]

@@ -6,16 +6,22 @@ in the place of this one.
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 from lacewing.errors import BackendError, DeviceLostError, OutOfMemoryError
 
-LOST = "the GPU was lost ({reason}): a kernel failed or the driver was reset; start again, or use `backend='cpu'`"
-# Errors after which no call of this process to the device succeeds.
-_FATAL = {
+LOST = (
+    "the GPU was lost ({reason}): a kernel failed, or the driver or the hardware did; CUDA works again only in a new process: "
+    "end this program and start it again, or use `backend='cpu'`"
+)
+# Errors after which no call of this process to the device succeeds: of most of them CUDA's documentation says so.
+FATAL = {
     "CUDA_ERROR_ILLEGAL_ADDRESS", "CUDA_ERROR_LAUNCH_FAILED", "CUDA_ERROR_LAUNCH_TIMEOUT", "CUDA_ERROR_MISALIGNED_ADDRESS",
-    "CUDA_ERROR_ILLEGAL_INSTRUCTION", "CUDA_ERROR_INVALID_PC", "CUDA_ERROR_ECC_UNCORRECTABLE", "CUDA_ERROR_HARDWARE_STACK_ERROR",
-    "CUDA_ERROR_ASSERT", "CUDA_ERROR_CONTEXT_IS_DESTROYED", "CUDA_ERROR_DEINITIALIZED", "CUDA_ERROR_DEVICE_UNAVAILABLE",
+    "CUDA_ERROR_ILLEGAL_INSTRUCTION", "CUDA_ERROR_INVALID_PC", "CUDA_ERROR_INVALID_ADDRESS_SPACE", "CUDA_ERROR_CONTAINED",
+    "CUDA_ERROR_HARDWARE_STACK_ERROR", "CUDA_ERROR_TENSOR_MEMORY_LEAK", "CUDA_ERROR_EXTERNAL_DEVICE",
+    "CUDA_ERROR_MPS_CLIENT_TERMINATED", "CUDA_ERROR_ECC_UNCORRECTABLE", "CUDA_ERROR_NVLINK_UNCORRECTABLE",
+    "CUDA_ERROR_ASSERT", "CUDA_ERROR_CONTEXT_IS_DESTROYED", "CUDA_ERROR_DEINITIALIZED", "CUDA_ERROR_UNKNOWN",
 }  # fmt: skip
 
 
@@ -24,7 +30,7 @@ def fault(status: Any, what: str) -> BackendError | OutOfMemoryError:
     name = str(getattr(status, "name", status))
     if name == "CUDA_ERROR_OUT_OF_MEMORY":
         return OutOfMemoryError(f"the GPU has no memory left for {what}; use a smaller `context` or quant, or `backend='cpu'`")
-    if name in _FATAL:
+    if name in FATAL:
         return DeviceLostError(LOST.format(reason=name))
     return BackendError(f"the GPU refused {what}: {name}; `backend='cpu'` works without it")
 
@@ -36,17 +42,27 @@ class Driver:
         from cuda.bindings import driver
 
         self._cu: Any = driver
+        self._here, self._losses = threading.local(), dict[int, str]()
         self._capture = driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
         self._call("the driver", driver.cuInit(0))
         self._early = driver.CUlaunchAttribute()
         self._early.id = driver.CUlaunchAttributeID.CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION
         self._early.value.programmaticStreamSerializationAllowed = 1
 
-    def _call(self, what: str, result: tuple[Any, ...]) -> Any:
+    def _call(self, what: str, result: tuple[Any, ...], entered: bool = True) -> Any:
+        """`entered`: the call was to the device that this thread has entered."""
         status, *values = result
         if int(status):
-            raise fault(status, what)
+            error = fault(status, what)
+            context = getattr(self._here, "context", None)
+            if isinstance(error, DeviceLostError) and entered and context is not None:
+                self._losses.setdefault(int(context), str(error))
+            raise error
         return values[0] if len(values) == 1 else tuple(values)
+
+    def loss(self, context: Any) -> str | None:
+        """The message of the first error that showed the loss of a context; None: it works."""
+        return self._losses.get(int(context)) if self._losses else None
 
     # devices
 
@@ -72,18 +88,15 @@ class Driver:
 
     def open(self, index: int) -> Any:
         """The context that all libraries of this process share."""
-        return self._call("a context", self._cu.cuDevicePrimaryCtxRetain(self._device(index)))
+        return self._call("a context", self._cu.cuDevicePrimaryCtxRetain(self._device(index)), False)
 
     def release(self, index: int) -> None:
         self._call("the end of a context", self._cu.cuDevicePrimaryCtxRelease(self._device(index)))
 
-    def reset(self, index: int) -> None:
-        """Destroy the context, after a fault that no other call recovers from; all memory of this process there is gone."""
-        self._call("a new context", self._cu.cuDevicePrimaryCtxReset(self._device(index)))
-
     def enter(self, context: Any) -> None:
         """Calls of this thread are to this device from now on."""
         self._call("a context", self._cu.cuCtxSetCurrent(context))
+        self._here.context = context
 
     def entered(self) -> Any:
         """The context of this thread's calls, for `enter`; it may be none, or another library's."""
@@ -193,9 +206,9 @@ class Driver:
 
     def drop_capture(self, stream: Any) -> None:
         """End one that failed, whatever the driver says to it."""
-        status, graph = self._cu.cuStreamEndCapture(stream)
+        status, *graph = self._cu.cuStreamEndCapture(stream)
         if not int(status):
-            self._cu.cuGraphDestroy(graph)
+            self._cu.cuGraphDestroy(*graph)
 
     def launch_graph(self, graph: Any, stream: Any) -> None:
         self._call("a graph", self._cu.cuGraphLaunch(graph, stream))

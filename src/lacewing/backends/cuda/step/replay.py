@@ -44,23 +44,20 @@ class Replay:
             for first in range(0, len(plan), AT_ONCE):
                 stop()
                 self._device.launch_all(plan[first : first + AT_ONCE])
-                event = driver.event()
-                driver.record(event, stream)
-                if before is not None:
-                    waiting, before = before, event
-                    self._device.guarded(lambda waiting=waiting: driver.wait(waiting))
+                waiting, before = before, driver.event()
+                driver.record(before, stream)
+                if waiting is not None:
+                    driver.wait(waiting)
                     driver.close_event(waiting)
-                else:
-                    before = event
         finally:
-            if before is not None and not self._device.lost:
-                driver.close_event(before)
+            if before is not None:
+                self._device.give_back(driver.close_event, before)
 
     def forget(self) -> None:
         """All graphs."""
-        if self._graphs and not self._device.lost:
-            self._device.wait()
+        if self._graphs:
+            self._device.settle()
             for graph in self._graphs.values():
                 if graph is not None:
-                    self._device.driver.close_graph(graph)
+                    self._device.give_back(self._device.driver.close_graph, graph)
         self._graphs.clear()

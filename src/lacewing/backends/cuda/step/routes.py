@@ -57,7 +57,6 @@ class RouteWatch:
     def close(self) -> None:
         if self._kept is not None:
             kept, self._kept = self._kept, None
-            if not self._device.lost:
-                self._point()
-                self._device.wait()
+            self._device.give_back(self._point)
+            self._device.settle()
             self._device.free(kept)

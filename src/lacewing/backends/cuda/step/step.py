@@ -265,8 +265,7 @@ class CudaStep(Step):
             return copy_rate(self._device)
 
     def _close(self) -> None:
-        if not self._device.lost:
-            self._device.wait()
+        self._device.settle()
         self._replay.forget()
         self._watch.close()
         self._states.close()

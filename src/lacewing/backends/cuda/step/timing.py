@@ -50,9 +50,9 @@ def seconds_of(device: Device, plan: Plan) -> float:
             times.append(device.driver.seconds(first, last))
         return min(times[1:])
     finally:
-        device.driver.close_graph(graph)
+        device.give_back(device.driver.close_graph, graph)
         for event in (first, last):
-            device.driver.close_event(event)
+            device.give_back(device.driver.close_event, event)
 
 
 def kernel_times(device: Device, timed: dict[str, Timed]) -> tuple[KernelTime, ...]:

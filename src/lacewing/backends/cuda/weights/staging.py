@@ -47,8 +47,7 @@ class Staging:
 
     def close(self) -> None:
         """Waits for the device, then gives everything back."""
-        if not self._device.lost:
-            self._device.wait()
+        self._device.settle()
         for turn in self._turns:
             turn.close()
         self._device.free(self._source)
