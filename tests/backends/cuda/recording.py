@@ -12,7 +12,7 @@ from cuda.bindings.driver import CUresult
 from lacewing.backends.cuda.device.driver import Driver
 
 ATTRIBUTES = {"COMPUTE_CAPABILITY_MAJOR": 9, "COMPUTE_CAPABILITY_MINOR": 0, "MULTIPROCESSOR_COUNT": 132,
-              "MAX_SHARED_MEMORY_PER_BLOCK_OPTIN": 232448}  # fmt: skip
+              "MAX_SHARED_MEMORY_PER_BLOCK_OPTIN": 232448, "PAGEABLE_MEMORY_ACCESS_USES_HOST_PAGE_TABLES": 0}  # fmt: skip
 MEMORY = 2**34
 
 

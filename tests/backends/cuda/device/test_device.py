@@ -15,7 +15,7 @@ from lacewing.backends.cuda.device.device import Device, Plan
 from lacewing.backends.cuda.device.driver import fault
 from lacewing.backends.cuda.kernels import kernels
 from lacewing.errors import BackendError, OutOfMemoryError
-from tests.backends.cuda.recording import RecordingDriver
+from tests.backends.cuda.recording import ATTRIBUTES, RecordingDriver
 
 
 class Gpu:
@@ -117,3 +117,28 @@ def test_a_kernel_is_loaded_once_and_unloaded_at_the_end(gpu: Gpu, monkeypatch: 
     gpu.driver.unload = unloaded.append  # type: ignore[method-assign]
     device.close()
     assert sorted(unloaded) == [*range(1, len(forms) + 1)]
+
+
+@pytest.mark.parametrize("direct", [0, 1])
+def test_an_array_may_change_once_it_was_written(direct: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU that reads the host's pages by itself too, where the driver copies nothing before the call returns."""
+    monkeypatch.setitem(ATTRIBUTES, "PAGEABLE_MEMORY_ACCESS_USES_HOST_PAGE_TABLES", direct)
+    made = Gpu()
+    device, driver, later = made.device, made.driver, list[tuple[Any, ...]]()
+    to_device, synchronize, waited = driver.to_device, driver.synchronize, list[int]()
+
+    def settle(stream: Any) -> None:
+        waited.append(1)
+        while later:
+            to_device(*later.pop(0))
+        synchronize(stream)
+
+    if direct:
+        driver.to_device = lambda *copy: later.append(copy)  # type: ignore[method-assign]
+    driver.synchronize = settle  # type: ignore[method-assign]
+    buffer, data = device.buffer(256, "memory"), np.full(256, 7, np.uint8)
+    device.write(buffer, 0, data)
+    assert len(waited) == direct
+    data[:] = 0
+    assert device.read(buffer, 0, 256).sum() == 7 * 256
+    device.close()

@@ -94,6 +94,7 @@ class Device:
         self.arch, self.number = f"{major}{minor}", 10 * major + minor
         self.processors = driver.attribute(index, "MULTIPROCESSOR_COUNT")
         self.most_shared = driver.attribute(index, "MAX_SHARED_MEMORY_PER_BLOCK_OPTIN")
+        self._reads_pages = bool(driver.attribute(index, "PAGEABLE_MEMORY_ACCESS_USES_HOST_PAGE_TABLES"))  # as Grace Hopper does
         self._context = driver.open(index)
         self.enter()
         self.stream = driver.stream()
@@ -180,6 +181,8 @@ class Device:
         if offset + data.nbytes > buffer.size:
             raise BackendError(f"{data.nbytes} bytes from {offset} on do not fit in {buffer.label}")
         self.driver.to_device(buffer.address + offset, data.ctypes.data, data.nbytes, self.stream)
+        if self._reads_pages:  # the copy may still be under way
+            self.driver.synchronize(self.stream)
 
     def read(self, buffer: Buffer, offset: int, nbytes: int) -> np.ndarray:
         """uint8 (nbytes,), behind all that was launched."""

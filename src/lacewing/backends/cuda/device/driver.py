@@ -123,7 +123,7 @@ class Driver:
         self._call("the end of pinned memory", self._cu.cuMemFreeHost(address))
 
     def to_device(self, to: int, source: int, nbytes: int, stream: Any) -> None:
-        """From pageable memory the bytes are taken before this returns."""
+        """From pageable memory the bytes are taken before this returns, unless the device reads the host's pages by itself."""
         self._call("a write", self._cu.cuMemcpyHtoDAsync(to, source, nbytes, stream))
 
     def to_host(self, to: int, source: int, nbytes: int, stream: Any) -> None:
