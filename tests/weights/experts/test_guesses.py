@@ -114,6 +114,22 @@ def test_a_guess_that_was_abandoned(cache):
     assert free_slots(cache) == 4
 
 
+def test_guesses_of_a_run_that_was_abandoned_before_it_came_to_them(cache):
+    """Their slots are free although somebody keeps what was raised, as a log or a debugger does."""
+    slow = SlowReader(cache.reader)
+    layer = cache.layers[1]
+    layer.expect([4, 5])
+
+    def stop():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as kept:
+        fetch(layer, [0, 1, 2, 3, 4, 5, 8, 9], few=False, check=stop)  # the first two waves are of the others
+    slow.go.set()
+    assert free_slots(cache) == 4
+    assert kept.tb
+
+
 def test_a_prompt_begins_the_next_layer_while_the_last_experts_are_computed(cache):
     first, second = cache.layers
     fetch(second, [0, 1])

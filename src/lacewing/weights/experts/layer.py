@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future
 
 import numpy as np
@@ -75,10 +75,11 @@ class LayerExperts:
                     yield self._finish(reads[0], check)
                     self._release_shared(reads.popleft())
         finally:
+            waves.close()  # it would live as long as somebody keeps what was raised
             for each in reads:
                 self._release_shared(each)
 
-    def _waves(self, chosen: np.ndarray, misses: np.ndarray, few: bool, check: Check) -> Iterator[list[Read]]:
+    def _waves(self, chosen: np.ndarray, misses: np.ndarray, few: bool, check: Check) -> Generator[list[Read], None, None]:
         """What is read together: all of a handful of tokens at once, else so many that the next wave can be read meanwhile."""
         guessed = self._pool.claim(self._guessed, misses.tolist())
         if not len(misses):
