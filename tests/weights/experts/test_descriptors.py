@@ -131,6 +131,49 @@ def test_a_descriptor_stays_as_long_as_a_read_uses_it(paths):
         os.pread(file.descriptor, 3, 0)
 
 
+@pytest.mark.parametrize("call", ["open", "stat"])
+def test_a_disk_that_hangs_while_a_file_is_opened(paths, call, monkeypatch):
+    """Other files are read meanwhile, and closing does not wait for it; what is opened after that is closed at once."""
+    go, hangs, real = threading.Event(), threading.Semaphore(0), getattr(os, call)
+    before, reader = opened(), ExpertReader(identities(paths), ReadWay(False, 3))
+    memory = allocate(4096 * 3, "a test").reshape(3, -1)
+
+    def hang(path, *arguments, **options):
+        if path == paths[0]:
+            hangs.release()
+            go.wait(20)
+        return real(path, *arguments, **options)
+
+    monkeypatch.setattr(os, call, hang)
+    stuck = [reader.submit(ByteRange(paths[0], 0, 100), memory[index]) for index in range(2)]
+    for _ in stuck:
+        assert hangs.acquire(timeout=10)
+    reader.submit(ByteRange(paths[1], 0, 100), memory[2]).result(10)
+    closing = threading.Thread(target=reader.close)
+    closing.start()
+    closing.join(10)
+    ended = not closing.is_alive()
+    go.set()
+    closing.join(10)
+    assert ended
+    for read in stuck:
+        with pytest.raises(ModelFormatError, match="model was closed"):
+            read.result(10)
+    assert opened() <= before
+
+
+def test_threads_that_open_the_same_file_at_once_share_it(paths, monkeypatch):
+    both, real = threading.Barrier(2), os.open
+    before, reader = opened(), ExpertReader(identities(paths), ReadWay(False, 2))
+    monkeypatch.setattr(os, "open", lambda *arguments: (both.wait(10), real(*arguments))[1])
+    memory = allocate(4096 * 2, "a test").reshape(2, -1)
+    for read in [reader.submit(ByteRange(paths[3], 0, 100), region) for region in memory]:
+        read.result(10)
+    assert (memory[:, :100] == 3).all() and opened() == before + 1
+    reader.close()
+    assert opened() == before
+
+
 @pytest.mark.parametrize("direct", [False, True])
 @pytest.mark.parametrize("most", [700, 4096, 5000])
 def test_short_reads_are_put_together(tmp_path, direct, most, monkeypatch):

@@ -24,6 +24,7 @@ except ImportError:  # Windows, where experts are not streamed
 DIRECT = getattr(os, "O_DIRECT", 0)
 _SHARE = 4  # one of so many descriptors that the process may have
 _LEAST, _MOST = 8, 256
+_CLOSED = "is no longer read: the model was closed"
 _CHANGED = "changed or was replaced after it was opened; load the model again"
 
 
@@ -56,6 +57,7 @@ class OpenFiles:
         self._files, self._direct, self._most = files, direct, most or most_open()
         self._open: OrderedDict[Path, OpenFile] = OrderedDict()
         self._refused: set[Path] = set()  # whose file system takes no direct reads
+        self._opening = 0  # opened at this moment, without the lock: a disk that hangs is not to keep others from closing
         self._lock, self._closed = threading.Lock(), False
 
     def __len__(self) -> int:
@@ -65,12 +67,14 @@ class OpenFiles:
     def use(self, path: Path) -> Iterator[OpenFile]:
         """Raises ModelFormatError for a file that cannot be opened, or is not the one that was opened first."""
         with self._lock:
-            if path not in self._open:
-                self._make_room(self._most - 1)
-                self._open[path] = self._opened(path)
-            self._open.move_to_end(path)
-            file = self._open[path]
-            file.users += 1
+            file = self._taken(path)
+            if file is None:
+                if self._closed:
+                    raise ModelFormatError(path, _CLOSED)
+                self._make_room(self._most - 1 - self._opening)
+                self._opening += 1
+        if file is None:
+            file = self._added(path)
         try:
             yield file
         finally:
@@ -98,6 +102,33 @@ class OpenFiles:
             while self._open:
                 self._retire(self._open.popitem()[1])
 
+    def _taken(self, path: Path) -> OpenFile | None:
+        """One that is open, for one more user."""
+        if (file := self._open.get(path)) is not None:
+            self._open.move_to_end(path)
+            file.users += 1
+        return file
+
+    def _added(self, path: Path) -> OpenFile:
+        """Open one, for its first user; or that of another thread, if it was faster."""
+        try:
+            opened = self._opened(path)
+        except BaseException:
+            with self._lock:
+                self._opening -= 1
+            raise
+        with self._lock:
+            self._opening -= 1
+            file = self._taken(path)
+            if file is None and not self._closed:
+                file = self._open[path] = opened
+                file.users = 1
+        if file is not opened:
+            os.close(opened.descriptor)
+        if file is None:
+            raise ModelFormatError(path, _CLOSED)
+        return file
+
     def _retire(self, file: OpenFile) -> None:
         file.retired = True
         if not file.users:
@@ -112,8 +143,6 @@ class OpenFiles:
         return bool(closed)
 
     def _opened(self, path: Path) -> OpenFile:
-        if self._closed:
-            raise ModelFormatError(path, "is no longer read: the model was closed")
         direct = bool(self._direct and DIRECT) and path not in self._refused
         while True:
             if identity(path) != self._files[path]:  # before anything but a regular file could be opened
@@ -123,13 +152,16 @@ class OpenFiles:
                 break
             except OSError as error:
                 if error.errno in (errno.EMFILE, errno.ENFILE):  # others of the process take them: one of ours makes room
-                    if self._make_room(len(self._open) - 1):
+                    with self._lock:
+                        made_room = self._make_room(len(self._open) - 1)
+                    if made_room:
                         continue
                     raise ModelFormatError(path, "cannot be opened: too many files are open; raise `ulimit -n`") from None
                 if not direct:
                     raise ModelFormatError(path, f"cannot be opened: {error.strerror}") from None
                 direct = False
-                self._refused.add(path)
+                with self._lock:
+                    self._refused.add(path)
         if identity_of(os.fstat(descriptor)) != self._files[path]:
             os.close(descriptor)
             raise ModelFormatError(path, _CHANGED)
