@@ -262,3 +262,27 @@ def test_a_run_that_is_cancelled_while_shared_slots_are_busy(path):
     slow.go.set()
     fetch(layer, list(range(4, 12)), few=False)
     cache.close()
+
+
+def test_one_slot_is_enough_to_go_on(path):
+    """Shared slots that abandoned reads still write to are not waited for if another one is free before them."""
+    cache = made(path, shared=2)
+    read, go = cache.reader._read, [threading.Event(), threading.Event()]
+    memory = [slot.memory for slot in cache.pool._free]
+
+    def hang(part, region):
+        which = next((index for index, each in enumerate(memory) if np.shares_memory(each, region)), None)
+        if which is not None:
+            go[which].wait(20)
+        read(part, region)
+
+    cache.reader._read = hang
+    for expert, slot in enumerate(cache.pool.take(2)):
+        cache.layers[0]._begin(expert, slot)
+        cache.pool.give(slot)
+    assert not cache.pool.take(1)
+    threading.Timer(0.1, go[1].set).start()
+    (found,) = cache.pool.take(1, lambda: None)
+    assert found.memory is memory[1] and not go[0].is_set()
+    go[0].set()
+    cache.close()

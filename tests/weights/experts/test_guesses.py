@@ -5,6 +5,7 @@ import time
 import numpy as np
 import pytest
 
+from lacewing.errors import ModelFormatError
 from lacewing.formats.checkpoint import ByteRange
 from lacewing.formats.read import identity
 from lacewing.weights.experts import ExpertCache, SlotCount
@@ -128,6 +129,30 @@ def test_guesses_of_a_run_that_was_abandoned_before_it_came_to_them(cache):
     slow.go.set()
     assert free_slots(cache) == 4
     assert kept.tb
+
+
+def test_a_guess_that_could_not_be_read(cache, monkeypatch):
+    """The run reads it again, and fails only if that fails."""
+    layer, read, failed = cache.layers[1], cache.reader._read, []
+
+    def fails_once(part, region):
+        if not failed:
+            failed.append(part)
+            raise ModelFormatError(part.path, "cannot be read: Input/output error")
+        read(part, region)
+
+    monkeypatch.setattr(cache.reader, "_read", fails_once)
+    layer.expect([3], counted=True)
+    until = time.monotonic() + 10
+    while not layer._guessed[3].is_there and time.monotonic() < until:
+        time.sleep(0.01)
+    fetch(layer, [3, 5])
+    check_second(cache, 3)
+    assert failed and cache.statistics.guessed == 1 and cache.statistics.guessed_right == 0
+    assert free_slots(cache) == 4
+    monkeypatch.setattr(cache.reader, "_read", lambda part, region: failed.clear() or fails_once(part, region))
+    with pytest.raises(ModelFormatError, match="Input/output error"):
+        fetch(layer, [8])
 
 
 def test_a_prompt_begins_the_next_layer_while_the_last_experts_are_computed(cache):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures import TimeoutError as NotDone
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -81,6 +81,11 @@ class Read(NamedTuple):
     def is_there(self) -> bool:
         return all(part.done() for part in self.parts)
 
+    @property
+    def has_failed(self) -> bool:
+        """As far as is known yet."""
+        return any(part.done() and part.exception() is not None for part in self.parts)
+
 
 def settle(part: Future[None], path: Path, check: Check) -> None:
     """Until a read has ended, well or not. Raises as `check`, and ModelFormatError if the disk does not answer for long."""
@@ -136,15 +141,24 @@ class SlotPool:
         if count and check is not None and not found:
             if not self._free:  # what is needed comes before what was guessed
                 self.drop_guess()
-            for slot in self._free:
-                for part in self._busy.get(slot.address, ()):
-                    settle(part, self._path, check)
+            self._wait_for_one(check)
             found = self._idle(count)
             if not found:
                 raise RuntimeError("all shared slots are taken")
         taken = {slot.address for slot in found}
         self._free = [slot for slot in self._free if slot.address not in taken]
         return found
+
+    def _wait_for_one(self, check: Check) -> None:
+        """Until no read writes to some free slot. Patience begins anew with every read that ends."""
+        began = time.perf_counter()
+        while self._free and all(map(self.is_busy, self._free)):
+            parts = [part for slot in self._free for part in self._busy.get(slot.address, ()) if not part.done()]
+            if wait(parts, _GLANCE, FIRST_COMPLETED).done:
+                began = time.perf_counter()
+            check()
+            if time.perf_counter() - began > PATIENCE:
+                raise ModelFormatError(self._path, f"the disk has not answered for {PATIENCE:.0f} s")
 
     def _idle(self, count: int) -> list[Slot]:
         return [slot for slot in self._free if not self.is_busy(slot)][:count]
@@ -172,8 +186,9 @@ class SlotPool:
         self.statistics.guessed += len(guess) if counted else 0
 
     def claim(self, guess: dict[int, Read], experts: Sequence[int]) -> dict[int, Read]:
-        """Of what was guessed for a layer, what it needs; all else is dropped."""
-        found = {expert: guess.pop(expert) for expert in experts if expert in guess}
+        """Of what was guessed for a layer, what it needs; all else is dropped, and so is what could not be read: it is read again,
+        which fails the run if it fails."""
+        found = {expert: guess.pop(expert) for expert in experts if expert in guess and not guess[expert].has_failed}
         self.statistics.guessed_right += len(found) if self._counted else 0
         self.drop_guess()
         return found
