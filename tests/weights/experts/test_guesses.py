@@ -164,5 +164,8 @@ def test_a_prompt_begins_the_next_layer_while_the_last_experts_are_computed(cach
     fetch(second, list(range(EXPERTS)), few=False)
     assert cache.statistics.nbytes == before + (EXPERTS - 2) * 2 * cache.size  # each once
     assert second.addresses["b.up"][0] and second.addresses["b.up"][1]  # what answers use stays
+    fetch(first, list(range(EXPERTS)), few=False)
+    assert second._guessed
+    fetch(second, [0, 1])  # drops them, which are no guesses of a router
     assert cache.statistics.guessed == cache.statistics.wasted_bytes == 0
     assert free_slots(cache) == 4

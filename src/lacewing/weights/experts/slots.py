@@ -30,7 +30,7 @@ class StreamStatistics:
     came before the first run.
 
     `guessed`: experts that were read before a router chose them, `guessed_right`: those of them that were then chosen, which count
-    as misses all the same; `wasted_bytes`: read for the others.
+    as misses all the same; `wasted_bytes`: read for the others. What a prompt reads of its next layer is no guess.
     """
 
     chosen: np.ndarray = field(default_factory=lambda: np.zeros(1, np.int64))
@@ -200,6 +200,6 @@ class SlotPool:
             nbytes = sum(begun)
             self.statistics.reads += len(begun)
             self.statistics.nbytes += nbytes
-            self.statistics.wasted_bytes += nbytes
+            self.statistics.wasted_bytes += nbytes if self._counted else 0
             self.give(read.slot)
         self._guess.clear()
