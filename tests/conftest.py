@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import itertools
 import os
 import signal
 import tempfile
@@ -28,8 +29,16 @@ atexit.register(_SESSIONS.cleanup)  # before Python does, which is a warning
 os.environ["LACEWING_SESSIONS"] = _SESSIONS.name
 # Nor are the responses that servers of tests keep.
 os.environ["LACEWING_STORE_FILE"] = str(Path(_SESSIONS.name) / "responses.sqlite3")
-# Nor is the usage of experts, which would also make a test depend on those before.
+# Nor is the usage of experts.
 history.history_dir = lambda: Path(_SESSIONS.name) / "experts"
+_TESTS = itertools.count()
+
+
+@pytest.fixture(autouse=True)
+def own_history() -> None:
+    """A test would depend on the usage of experts by those before."""
+    folder = Path(_SESSIONS.name) / f"experts {next(_TESTS)}"  # made by whoever writes to it
+    history.history_dir = lambda: folder
 
 
 @pytest.hookimpl(tryfirst=True)

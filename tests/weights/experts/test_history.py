@@ -203,3 +203,12 @@ def test_models_keep_it_and_can_be_told_not_to(tmp_path, monkeypatch):
     found, warm, notices = logits()
     assert found == expected and warm is None and any(str(kept) in each for each in notices)
     assert logits()[1].planned > 0
+
+
+@pytest.mark.parametrize("turn", [0, 1])
+def test_a_test_has_no_history_of_those_before(turn, tmp_path):
+    path = tiny("qwen3moe", "gguf", tmp_path)
+    with lacewing.load(path, backend="cpu", residency="streamed", threads=1, context=64) as model:
+        assert model.weights.experts.warm_start is None
+        for position in range(10):
+            model.logits([1, 2, position])
