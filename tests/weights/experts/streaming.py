@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from lacewing.backends import init_backend
@@ -24,17 +25,23 @@ def opened(
     residency: str = "streamed",
     look_ahead: bool = False,
     history: Path | None = None,
+    packs: Sequence[Path] = (),
 ) -> tuple[Step, WeightStore]:
-    """`slots`: of each layer, at least what a token needs, with two that are shared, or both numbers; None: not streamed."""
+    """`slots`: of each layer, at least what a token needs, with two that are shared, or both numbers; None: not streamed.
+
+    Eager weights are in tile order, and so are the experts of `packs`, which must be of these.
+    """
     spec = open_model(open_checkpoint(path))
-    store = WeightStore(spec.tensors)
+    store, backend = WeightStore(spec.tensors), init_backend("cpu", threads)
+    store.arrange(backend.tile_orders(spec.program, store))
     if slots is not None:
         mixed = stacks_of(spec.program)
         least = max(active for _, active in mixed)
         count = SlotCount(*slots) if isinstance(slots, tuple) else SlotCount(max(slots, least), 2)
-        store.slot(mixed, count, (), StreamOptions(history, look_ahead))
+        store.slot(mixed, count, packs, StreamOptions(history, look_ahead))
         store.set_residency(residency)
+        assert not packs or (store.experts is not None and store.experts.pack is not None), store.notices
     elif residency == "eager":
         store.set_residency(residency)
     limits = StepLimits(spec.context, rows=rows, look_ahead=look_ahead)
-    return with_pages(init_backend("cpu", threads).compile(spec.program, store, limits)), store
+    return with_pages(backend.compile(spec.program, store, limits)), store
