@@ -22,9 +22,10 @@ def test_routers_of_all_families_are_found(name, tmp_path):
     assert len(found) == sum(isinstance(op, Route) for op in program.ops) and all(found)
 
 
-def test_a_guess_is_the_next_router_on_the_hidden_state_of_this_one(tmp_path, monkeypatch):
+@pytest.mark.parametrize("quant", ["F32", "Q8_0"])
+def test_a_guess_is_the_next_router_on_the_hidden_state_of_this_one(quant, tmp_path, monkeypatch):
     """Beside NumPy: the norm in front of the next router over the residual stream, times its weights."""
-    path, seen = tiny("qwen3moe", "gguf", tmp_path), []
+    path, seen = tiny("qwen3moe", "gguf", tmp_path, quant), []
     step, store = opened(path, 0, threads=1, look_ahead=True)
     (guess,) = step._lowering.guesses
     (here, _, _), (norm, linear, _) = routers(step.program)
