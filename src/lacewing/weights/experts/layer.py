@@ -10,7 +10,7 @@ from concurrent.futures import Future
 import numpy as np
 
 from lacewing.weights.experts.policy import Usage
-from lacewing.weights.experts.slots import SHARED, Check, Read, Slot, SlotPool, settle
+from lacewing.weights.experts.slots import SHARED, Check, Read, Slot, SlotPool, wait_for
 from lacewing.weights.experts.source import LayerSource, pages_of
 
 _NEARLY_ALL = 0.9  # of a layer's experts that a run uses: it will use nearly all of the next layer's as well
@@ -163,7 +163,7 @@ class LayerExperts:
     def _arrive(self, read: Read, check: Check) -> int:
         """Wait for an expert, and tell where it is; the bytes that were read."""
         for part, which in zip(read.parts, read.which.parts, strict=True):
-            settle(part, which.path, check)
+            wait_for(part, which.path, check)
             part.result()
         self._pool.arrived(read.slot)
         slot = read.stays or read.slot

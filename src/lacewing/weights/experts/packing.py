@@ -27,7 +27,7 @@ from lacewing.formats.read import identity
 from lacewing.options import Progress, format_bytes
 from lacewing.weights.experts.pack import DIGEST, MAGIC, PackedLayer, PackPlan, open_pack
 from lacewing.weights.experts.reading import ExpertReader
-from lacewing.weights.experts.slots import settle
+from lacewing.weights.experts.slots import wait_for
 from lacewing.weights.experts.source import FileLayer, pages_of
 from lacewing.weights.memory import allocate
 
@@ -107,7 +107,7 @@ class _Work:
         reads: Sequence[tuple[ByteRange, Future[None]]],
     ) -> _Expert:
         for part, read in reads:
-            settle(read, part.path, self._check)
+            wait_for(read, part.path, self._check)
             read.result()
         self._check()
         layer, expert = places[number]

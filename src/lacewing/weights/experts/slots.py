@@ -87,7 +87,7 @@ class Read(NamedTuple):
         return any(part.done() and part.exception() is not None for part in self.parts)
 
 
-def settle(part: Future[None], path: Path, check: Check) -> None:
+def wait_for(part: Future[None], path: Path, check: Check) -> None:
     """Until a read has ended, well or not. Raises as `check`, and ModelFormatError if the disk does not answer for long."""
     began = time.perf_counter()
     while not part.done():
@@ -136,7 +136,7 @@ class SlotPool:
         return max(1, self.shared // 2)
 
     def take(self, count: int, check: Check | None = None) -> list[Slot]:
-        """At most so many shared slots that are free; with `check` one at least, for which it may wait, as `settle`."""
+        """At most so many shared slots that are free; with `check` one at least, for which it may wait, as `wait_for`."""
         found = self._idle(count)
         if count and check is not None and not found:
             if not self._free:  # what is needed comes before what was guessed
