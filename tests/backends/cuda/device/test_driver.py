@@ -14,7 +14,7 @@ from lacewing.errors import BackendError, DeviceLostError
 
 CONTEXT = 7
 CALLS = {name for name, what in vars(Driver).items() if inspect.isfunction(what) and not name.startswith("_")}
-NOT_OF_THE_DEVICE = {"loss", "drop_capture", "open"}
+NOT_OF_THE_DEVICE = {"loss", "drop_capture", "open", "release"}
 
 
 class Failing:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import threading
 import weakref
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -13,7 +14,7 @@ from lacewing.backends.cuda.device import hardware
 from lacewing.backends.cuda.device.compiling import supported, version
 from lacewing.backends.cuda.device.device import Device
 from lacewing.backends.cuda.device.driver import Driver
-from lacewing.errors import BackendError, LacewingError, OptionError, first_line
+from lacewing.errors import BackendError, DeviceLostError, LacewingError, OptionError, first_line
 from lacewing.options import format_bytes
 
 SHARE = 0.9  # of what a GPU has free may be filled without being asked to; displays and other programs need the rest
@@ -46,7 +47,7 @@ class Gpu:
         """
         cuda = driver()
         context = cuda.open(self.index)
-        weakref.finalize(self, cuda.release, self.index).atexit = False
+        weakref.finalize(self, _release, cuda, self.index).atexit = False
         before = cuda.entered()
         cuda.enter(context)
         try:
@@ -68,6 +69,11 @@ class Gpu:
         if str(self.arch) not in supported():
             return f"{version()} knows no compute capability {self.arch / 10}; install a newer nvidia-cuda-nvrtc"
         return None
+
+
+def _release(cuda: Driver, index: int) -> None:
+    with suppress(DeviceLostError):  # of a lost GPU there is nothing to give back
+        cuda.release(index)
 
 
 def _cuda(number: int) -> str:

@@ -91,7 +91,7 @@ class Driver:
         return self._call("a context", self._cu.cuDevicePrimaryCtxRetain(self._device(index)), False)
 
     def release(self, index: int) -> None:
-        self._call("the end of a context", self._cu.cuDevicePrimaryCtxRelease(self._device(index)))
+        self._call("the end of a context", self._cu.cuDevicePrimaryCtxRelease(self._device(index)), False)
 
     def enter(self, context: Any) -> None:
         """Calls of this thread are to this device from now on."""
