@@ -84,6 +84,10 @@ class ExpertSlots(Protocol):
         """Whether guesses are wanted in this run, for `expect`."""
         ...
 
+    def cannot_guess(self) -> None:
+        """To be told by whoever computes, once for all mixtures, if there will be no guesses."""
+        ...
+
     def batches(
         self, chosen: np.ndarray, few: bool, check: Callable[[], None], meanwhile: Callable[[], None] | None = None
     ) -> Iterator[np.ndarray]:

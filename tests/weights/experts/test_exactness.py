@@ -55,7 +55,7 @@ def check(name, path, count, cases, monkeypatch):
     for policy, threads, more, look_ahead, from_pack in cases:
         monkeypatch.setattr(Usage, "scores", POLICIES[policy])
         monkeypatch.setattr(Trial, "wanted", True)
-        monkeypatch.setattr(Trial, "end", lambda trial, tokens: None)
+        monkeypatch.setattr(Trial, "end", lambda trial, tokens, guessed: None)
         slots = (64 if more is None else 0, 4) if more is None else more + 3
         packs = (target,) if from_pack else ()
         found = greedy(name, path, count, slots=slots, threads=threads, look_ahead=look_ahead, packs=packs)

@@ -52,6 +52,8 @@ class ExpertWalk:
         found = (self._slots_of(chain) for chain, _, _ in self._chains.values())
         self._slots = next((slots for slots in found if slots is not None), None)
         self._version = -1  # others count from the beginning, and may come to the same number
+        if self._slots is not None and not self._guesses:
+            self._slots.cannot_guess()
 
     def _slots_of(self, chain: ExpertChain) -> ExpertSlots | None:
         return self._lowering.weights[chain.names[0]].slots

@@ -45,6 +45,10 @@ class LayerExperts:
     def looks_ahead(self) -> bool:
         return self._pool.trial is not None and self._pool.trial.wanted
 
+    def cannot_guess(self) -> None:
+        if self._pool.trial is not None:
+            self._pool.trial.rule_out()
+
     def batches(
         self, chosen: np.ndarray, few: bool, check: Check, meanwhile: Callable[[], None] | None = None
     ) -> Iterator[np.ndarray]:

@@ -128,7 +128,7 @@ class SlotPool:
 
     def end_run(self, tokens: int) -> None:
         if self.trial is not None:
-            self.trial.end(tokens)
+            self.trial.end(tokens, self.statistics.guessed)
 
     @property
     def half(self) -> int:

@@ -47,3 +47,10 @@ def test_a_guess_is_the_next_router_on_the_hidden_state_of_this_one(quant, tmp_p
     assert len(seen) > 5 and store.experts.statistics.guessed
     step.close()
     store.close()
+
+
+def test_a_model_of_one_mixture_says_that_nothing_can_be_guessed(tmp_path):
+    step, store = opened(tiny("qwen3moe", "gguf", tmp_path, num_hidden_layers=1), 0, look_ahead=True)
+    assert store.experts.pool.trial.verdict == "impossible" and "no layer's router can be asked" in str(store.experts)
+    step.close()
+    store.close()
