@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from lacewing.backends.batch import Batch, StepLimits
+from lacewing.backends.cpu import CpuBackend
 from lacewing.backends.cuda.arguments import Packed
 from lacewing.backends.cuda.backend import CudaBackend
 from lacewing.backends.cuda.device.device import Device
@@ -24,6 +25,7 @@ from lacewing.backends.reference.ops import RULES as REFERENCE
 from lacewing.errors import BackendError, DeviceLostError, OutOfMemoryError
 from lacewing.formats import open_checkpoint
 from lacewing.models import open_model
+from lacewing.offload.plan import OffloadLevel
 from lacewing.program import ops
 from lacewing.program.program import Program
 from tests import paged
@@ -31,8 +33,10 @@ from tests.backends.cpu.single_ops import Case, floats, normal, random_weight
 from tests.backends.cuda.recording import RecordingDriver
 from tests.backends.webgpu.lowering.test_attention import attention_case
 from tests.backends.webgpu.lowering.test_experts import linear_case
+from tests.backends.webgpu.step.test_hot import held, use
 from tests.checkpoints import CONTEXTS, prompt_of, tiny
 from tests.models.running import mapped_weights, open_step, run
+from tests.offload.test_cache import open_shared
 from tests.paged import with_pages
 
 # Together they have every kind of op.
@@ -198,6 +202,27 @@ def test_a_token_is_one_graph_which_comes_again(tmp_path: Path) -> None:
     finally:
         driver.end_capture = plain  # type: ignore[method-assign]
         step.close()
+
+
+def test_experts_are_exchanged(tmp_path: Path) -> None:
+    """Their rows and their biases, over those of others; the memory on the way is given back."""
+    gpu = CudaBackend(device())
+    driver, written = gpu.device.driver, []
+    assert isinstance(driver, RecordingDriver)
+    path = tiny("gpt-oss", "gguf", tmp_path)
+    step = open_shared(path, [gpu, CpuBackend(1)], OffloadLevel(shared=99, resident=2), 32)
+    first, allocated = held(step), gpu.device.allocated
+    use(step)
+    driver.launched.clear()
+    plain = gpu.device.write
+    gpu.device.write = lambda buffer, offset, data: written.append(buffer.label) or plain(buffer, offset, data)  # type: ignore[method-assign, func-returns-value]
+    try:
+        step.rebalance()
+    finally:
+        del gpu.device.write
+    assert held(step) != first and gpu.device.allocated == allocated
+    assert {name for name, *_ in driver.launched} == {"pack"} and set(written) == {"biases of resident experts"}
+    step.close()
 
 
 def test_memory_that_is_missing_is_given_back_and_told(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from lacewing.backends.cuda.device.device import Buffer, Device
 from lacewing.backends.cuda.kernels import kernel
 from lacewing.backends.cuda.lowering.launches import Grid, Launch, Router, Stage, Waiting
 from lacewing.backends.cuda.state.states import States
-from lacewing.backends.cuda.weights.upload import HeldStack, Uploader
+from lacewing.backends.cuda.weights.upload import ResidentStack, Uploader
 from lacewing.backends.gpu.arena import Arena, Place
 from lacewing.backends.gpu.inputs import Inputs
 from lacewing.backends.gpu.pages import PageLayout, layout_of
@@ -50,7 +50,7 @@ class Compiler:
         self.logits = self.own(4 * self.logit_rows * program.vocab_size, "logits")
         self.matrices: dict[tuple[str, ...], Matrix] = {}
         self.vectors: dict[str, Pointer] = {}
-        self.held: dict[tuple[str, ...], HeldStack] = {}  # stacks of some experts of all, by their weights
+        self.held: dict[tuple[str, ...], ResidentStack] = {}  # stacks of some experts of all, by their weights
         self.report: Progress = lambda what, done, total: None  # may raise to cancel
         self.prepared: dict[str, tuple[tuple[object, ...], int]] = {}  # see `lowering/inputs.py`
         self.most_bytes = 1  # tokens that have their bytes there now

@@ -21,7 +21,7 @@ from lacewing.backends.cuda.lowering.products import (
     shared_bytes,
     tile_tokens,
 )
-from lacewing.backends.cuda.weights.upload import HeldStack
+from lacewing.backends.cuda.weights.upload import ResidentStack
 from lacewing.backends.gpu.run import Run
 from lacewing.backends.gpu.stacks import joined
 from lacewing.backends.weights import ResidentExperts
@@ -179,9 +179,9 @@ def _bias(
             bias = NULL
             if any(biases):
                 values = _values(compiler, shapes[0][0], biases, rows)
-                bias = compiler.own(values.nbytes, "biases of held experts")
+                bias = compiler.own(values.nbytes, "biases of resident experts")
                 compiler.write(bias, values)
-            compiler.held[names] = HeldStack(names, tuple(biases), tuple(rows), matrix, bias, op.transposed)
+            compiler.held[names] = ResidentStack(names, tuple(biases), tuple(rows), matrix, bias, op.transposed)
         return compiler.held[names].bias
     if not any(biases):
         return NULL

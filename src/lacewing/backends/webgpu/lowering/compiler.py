@@ -19,7 +19,7 @@ from lacewing.backends.webgpu.kernels import number, shader
 from lacewing.backends.webgpu.lowering.dispatches import Binding, Dispatch, Grid, Router, Stage
 from lacewing.backends.webgpu.state.states import States
 from lacewing.backends.webgpu.weights.matrices import Matrix, Uploader
-from lacewing.backends.webgpu.weights.stacks import HeldStack
+from lacewing.backends.webgpu.weights.stacks import ResidentStack
 from lacewing.backends.weights import WeightView
 from lacewing.errors import OutOfMemoryError, UnsupportedModelError
 from lacewing.options import Progress, format_bytes
@@ -64,7 +64,7 @@ class Compiler:
         self.logits = self.own(4 * self.logit_rows * program.vocab_size, "logits")
         self.matrices: dict[tuple[str, ...], Matrix] = {}
         self.vectors: dict[str, Slice] = {}
-        self.held: dict[tuple[str, ...], HeldStack] = {}  # stacks of some experts of all, by their weights
+        self.held: dict[tuple[str, ...], ResidentStack] = {}  # stacks of some experts of all, by their weights
         self.report: Progress = lambda what, done, total: None  # may raise to cancel
         self._constants: dict[bytes, Slice] = {}
         self._scratch: dict[tuple[str, int], Slice] = {}

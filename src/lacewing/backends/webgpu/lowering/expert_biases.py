@@ -9,7 +9,7 @@ import numpy as np
 from lacewing.backends.webgpu.device.device import Slice
 from lacewing.backends.webgpu.lowering.compiler import Compiler
 from lacewing.backends.webgpu.weights.matrices import Matrix
-from lacewing.backends.webgpu.weights.stacks import HeldStack
+from lacewing.backends.webgpu.weights.stacks import ResidentStack
 from lacewing.backends.weights import ResidentExperts
 from lacewing.program import ops
 
@@ -35,9 +35,9 @@ def _held(
         bias = None
         if any(biases):
             values = _values(compiler, compiler.weights[op.weights[0]].shape[0], biases, rows)
-            bias = compiler.own(values.nbytes, "biases of held experts")
+            bias = compiler.own(values.nbytes, "biases of resident experts")
             compiler.device.write(bias.buffer, 0, values)
-        compiler.held[op.weights] = HeldStack(op.weights, tuple(biases), tuple(rows), matrix, bias, op.transposed)
+        compiler.held[op.weights] = ResidentStack(op.weights, tuple(biases), tuple(rows), matrix, bias, op.transposed)
     return compiler.held[op.weights].bias
 
 
