@@ -11,11 +11,13 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 from gguf import GGMLQuantizationType, GGUFReader, GGUFValueType, GGUFWriter
 from gguf.constants import GGML_QUANT_SIZES
 
+from benchmarks.families import F32, Q4_K, Q5_0, Q6_K, FalconH1, Gemma4, KimiLinear, Lfm2Moe, Tensors
 from lacewing.hub import cache_dir
 from lacewing.hub import path_of as fetched
 
@@ -26,7 +28,22 @@ NAMES = (*REAL, SYNTHETIC, MIXTURE)
 HYBRID, HYBRID_MIXTURE = "qwen35-0.8b", "qwen3next-tiny"  # measured where they are asked for
 LARGE, LARGE_MIXTURE = "llama-8b", "qwen3moe-30b-a3b"  # of benchmarks/h100.sh
 DELTA_WIDTH = 128  # of the heads of delta nets
-Q4_K, Q6_K, F32 = GGMLQuantizationType.Q4_K, GGMLQuantizationType.Q6_K, GGMLQuantizationType.F32
+
+
+class Described(Protocol):
+    """What a file is made from: a `Geometry`, or one of `benchmarks.families`."""
+
+    @property
+    def architecture(self) -> str: ...
+
+    @property
+    def blocks(self) -> int: ...
+
+    def keys(self) -> dict[str, Any]:
+        """Metadata behind the prefix of the architecture, but for the number of blocks."""
+
+    def tensors(self, vocab_size: int) -> Tensors:
+        """Name: shape (out, in) and type, in the order of the file."""
 
 
 @dataclass(frozen=True)
@@ -49,11 +66,34 @@ class Geometry:
     delta_heads: int = 0  # of values, in three of four layers; 0: no such layers
     delta_key_heads: int = 0
 
-    def tensors(self, vocab_size: int) -> dict[str, tuple[tuple[int, ...], GGMLQuantizationType]]:
+    def keys(self) -> dict[str, Any]:
+        """Metadata behind the prefix of the architecture, but for the number of blocks."""
+        found: dict[str, Any] = {}
+        if self.experts:
+            found |= {"expert_count": self.experts, "expert_used_count": self.active}
+            found |= {"expert_feed_forward_length": self.expert_width}
+            if self.delta_heads:
+                found["expert_shared_feed_forward_length"] = self.expert_width
+        found |= {
+            "context_length": self.context, "embedding_length": self.width, "feed_forward_length": self.feed_forward,
+            "attention.head_count": self.heads, "attention.head_count_kv": self.key_heads,
+            "attention.key_length": self.head_width, "attention.value_length": self.head_width,
+            "attention.layer_norm_rms_epsilon": 1e-5, "rope.freq_base": self.rope_base,
+            "rope.dimension_count": self.head_width // (4 if self.delta_heads else 1),
+        }  # fmt: skip
+        if self.delta_heads:
+            found |= {
+                "rope.dimension_sections": [11, 11, 10, 0], "full_attention_interval": 4, "ssm.conv_kernel": 4,
+                "ssm.state_size": DELTA_WIDTH, "ssm.group_count": self.delta_key_heads, "ssm.time_step_rank": self.delta_heads,
+                "ssm.inner_size": self.delta_heads * DELTA_WIDTH,
+            }  # fmt: skip
+        return found
+
+    def tensors(self, vocab_size: int) -> Tensors:
         """Name: shape (out, in) and type, in the order of the file."""
         width, queries, keys = self.width, self.heads * self.head_width, self.key_heads * self.head_width
-        found: dict[str, tuple[tuple[int, ...], GGMLQuantizationType]] = {"token_embd.weight": ((vocab_size, width), Q4_K)}
-        block: dict[str, tuple[tuple[int, ...], GGMLQuantizationType]] = {
+        found: Tensors = {"token_embd.weight": ((vocab_size, width), Q4_K)}
+        block: Tensors = {
             "attn_norm": ((width,), F32),
             "attn_q": ((queries, width), Q4_K),
             "attn_k": ((keys, width), Q4_K),
@@ -81,9 +121,7 @@ class Geometry:
             }
         return found | {"output_norm.weight": ((width,), F32), "output.weight": ((vocab_size, width), Q6_K)}
 
-    def _hybrid(
-        self, block: dict[str, tuple[tuple[int, ...], GGMLQuantizationType]], index: int
-    ) -> dict[str, tuple[tuple[int, ...], GGMLQuantizationType]]:
+    def _hybrid(self, block: Tensors, index: int) -> Tensors:
         """A layer of Qwen3-Next or Qwen 3.5, of a block of attention."""
         width, heads, wide = self.width, self.delta_heads, self.expert_width
         keys, values = self.delta_key_heads * DELTA_WIDTH, heads * DELTA_WIDTH
@@ -108,13 +146,17 @@ class Geometry:
         }  # fmt: skip
 
 
-GEOMETRIES = {
+GEOMETRIES: dict[str, Described] = {
     SYNTHETIC: Geometry(),
     LARGE: Geometry(blocks=32, width=4096, heads=32, key_heads=8, head_width=128, feed_forward=14336),
     LARGE_MIXTURE: Geometry("qwen3moe", 48, 2048, 32, 4, 128, 6144, 32768, 1_000_000.0, experts=128, active=8, expert_width=768),
     HYBRID: Geometry("qwen35", 24, 1024, 8, 2, 256, 3584, 32768, 1e7, delta_heads=16, delta_key_heads=16),
     HYBRID_MIXTURE: Geometry("qwen3next", 12, 1024, 8, 2, 256, 3072, 32768, 1e7, 64, 8, 512, 16, 8),
     MIXTURE: Geometry("qwen3moe", 12, 1024, 16, 4, 128, 3072, 32768, 1_000_000.0, experts=64, active=8, expert_width=512),
+    "falcon-h1-0.5b": FalconH1(),
+    "kimi-linear-tiny": KimiLinear(),
+    "gemma4-tiny": Gemma4(),
+    "lfm2moe-tiny": Lfm2Moe(),
 }
 
 
@@ -128,7 +170,7 @@ def path_of(name: str) -> Path:
     return path
 
 
-def write_random(path: Path, vocabulary_of: Path, geometry: Geometry) -> None:
+def write_random(path: Path, vocabulary_of: Path, geometry: Described) -> None:
     """A model of that geometry with random weights. Its tokenizer is copied from the file `vocabulary_of`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".part")
@@ -144,39 +186,20 @@ def write_random(path: Path, vocabulary_of: Path, geometry: Geometry) -> None:
     writer.write_ti_data_to_file()
     random = np.random.Generator(np.random.PCG64(1))
     for name, (shape, kind) in tensors.items():
-        values = random_blocks(random, shape, kind)
-        writer.write_tensor_data(-values if name.endswith("ssm_a") else values)  # rates of decay
+        writer.write_tensor_data(_values(random, name, shape, kind))
     writer.close()
     os.replace(partial, path)
 
 
-def _write_metadata(writer: GGUFWriter, geometry: Geometry, vocabulary_of: Path) -> int:
+def _write_metadata(writer: GGUFWriter, geometry: Described, vocabulary_of: Path) -> int:
     writer.add_name(f"random-{geometry.architecture}")
-    if geometry.experts:
-        writer.add_expert_count(geometry.experts)
-        writer.add_expert_used_count(geometry.active)
-        writer.add_expert_feed_forward_length(geometry.expert_width)
-        if geometry.delta_heads:
-            writer.add_expert_shared_feed_forward_length(geometry.expert_width)
     writer.add_block_count(geometry.blocks)
-    writer.add_context_length(geometry.context)
-    writer.add_embedding_length(geometry.width)
-    writer.add_feed_forward_length(geometry.feed_forward)
-    writer.add_head_count(geometry.heads)
-    writer.add_head_count_kv(geometry.key_heads)
-    writer.add_key_length(geometry.head_width)
-    writer.add_value_length(geometry.head_width)
-    writer.add_rope_dimension_count(geometry.head_width // (4 if geometry.delta_heads else 1))
-    if geometry.delta_heads:
-        writer.add_rope_dimension_sections([11, 11, 10, 0])
-        writer.add_ssm_conv_kernel(4)
-        writer.add_ssm_state_size(DELTA_WIDTH)
-        writer.add_ssm_group_count(geometry.delta_key_heads)
-        writer.add_ssm_time_step_rank(geometry.delta_heads)
-        writer.add_ssm_inner_size(geometry.delta_heads * DELTA_WIDTH)
-        writer.add_full_attention_interval(4)
-    writer.add_rope_freq_base(geometry.rope_base)
-    writer.add_layer_norm_rms_eps(1e-5)
+    for name, value in geometry.keys().items():
+        key = f"{geometry.architecture}.{name}"
+        if isinstance(value, list):
+            writer.add_array(key, value)
+        else:
+            writer.add_key_value(key, value, GGUFValueType.FLOAT32 if isinstance(value, float) else GGUFValueType.UINT32)
     vocab_size = 0
     for key, field in GGUFReader(vocabulary_of).fields.items():
         if key.startswith("tokenizer."):
@@ -194,6 +217,15 @@ def stored_shape(shape: tuple[int, ...], kind: GGMLQuantizationType) -> tuple[in
     return (*shape[:-1], shape[-1] // elements * nbytes)
 
 
+def _values(random: np.random.Generator, name: str, shape: tuple[int, ...], kind: GGMLQuantizationType) -> np.ndarray:
+    if name.endswith("ssm_a"):  # rates of decay
+        return np.full(shape, -1, np.float32)
+    values = random_blocks(random, shape, kind)
+    if name == "rope_freqs.weight":  # Gemma 4 turns a quarter of a head
+        values[len(values) // 4 :] = 1e30
+    return values
+
+
 def random_blocks(random: np.random.Generator, shape: tuple[int, ...], kind: GGMLQuantizationType) -> np.ndarray:
     """Ones for a norm, small numbers for a router.
 
@@ -209,6 +241,8 @@ def random_blocks(random: np.random.Generator, shape: tuple[int, ...], kind: GGM
         d = spread / (32 * 4.61)  # 4.61: standard deviation of a digit from 0 to 15
         blocks[:, :4] = np.array([d, 7.5 * d], np.float16).view(np.uint8)
         blocks[:, 4:12], blocks[:, 12:16] = 0b10_100000, 0  # all scales and minima are 32
+    elif kind == Q5_0:  # d, 32 digits of 5 bits
+        blocks[:, :2] = np.array([spread / 9.23], np.float16).view(np.uint8)
     else:  # Q6_K: 256 digits of 6 bits, 16 scales of 8 bits, d
         blocks[:, 192:208] = 16
         blocks[:, 208:] = np.array([spread / (16 * 18.5)], np.float16).view(np.uint8)
