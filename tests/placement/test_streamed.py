@@ -10,6 +10,7 @@ from lacewing.errors import ModelFormatError, OptionError, OutOfMemoryError
 from lacewing.options import LoadOptions, parse_bytes
 from lacewing.placement.plan import MemoryRequirements, plan, plan_or_reason
 from lacewing.weights.experts import LayerSlots, SlotCount
+from lacewing.weights.experts.expected import expected
 from lacewing.weights.machine import Machine
 from tests.checkpoints import tiny
 
@@ -36,6 +37,7 @@ def test_auto_streams_what_does_not_fit():
     rows = {row.name: row.nbytes for row in found.rows}
     assert rows["trunk"] == 1000 and rows["slots"] == 6 * 1100 + 440
     assert rows["resident"] == 1000 + 10 * 6 * 100
+    assert rows["streamed"] == expected(LAYERS, found.slots, 1.0).token_bytes["even"] == 1250  # of 2000, 6 of 16 in RAM
 
 
 def test_streaming_that_was_asked_for():
@@ -66,7 +68,7 @@ def test_people_who_only_want_to_know_are_told_what_is_needed(residency, least):
 def test_the_number_that_a_refusal_tells_will_do(path):
     """As the command line takes it."""
     for residency in ("streamed", "eager", "lazy"):
-        with pytest.raises(OutOfMemoryError) as refused:
+        with pytest.raises(OutOfMemoryError):
             lacewing.load(path, backend="cpu", residency=residency, threads=2, context=64, memory=1)
         size = re.search(r"`memory='(.*?)'`", str(refused.value))[1]
         with lacewing.load(path, backend="cpu", residency=residency, threads=2, context=64, memory=size) as model:

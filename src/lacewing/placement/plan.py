@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from lacewing.errors import OptionError, OutOfMemoryError
 from lacewing.options import LoadOptions, bytes_at_least, format_bytes
+from lacewing.weights.experts.expected import even_bytes
 from lacewing.weights.experts.source import LayerSlots, SlotCount, least_slots, slots_within
 from lacewing.weights.machine import Machine
 
@@ -212,10 +213,10 @@ def _rows(
     """The table: weights in all and for a token, how much of them stays in memory and how much does not, then all else."""
     if slots is not None:
         resident = sum(min(slots.layer, layer.experts) * layer.stack_bytes // layer.experts for layer in needs.mixtures)
-        room = needs.trunk_bytes + resident
+        room, streamed = needs.trunk_bytes + resident, even_bytes(needs.mixtures, slots)
     else:
         room = needs.weight_bytes if residency == "eager" else max(0, min(needs.weight_bytes, budget - needs.fixed_bytes))
-    streamed = 0 if residency == "eager" else needs.streamed_bytes(room)
+        streamed = 0 if residency == "eager" else needs.streamed_bytes(room)
     rows = [Row("weights", needs.weight_bytes, _WHERE[residency], "memory"), *_tables(needs)]
     if needs.expert_bytes:
         rows.append(Row("experts", needs.expert_bytes, "of these weights; a router chooses some for each token"))

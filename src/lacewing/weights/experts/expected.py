@@ -31,10 +31,24 @@ class Expected:
 
 def expected(layers: Sequence[LayerSlots], slots: SlotCount, disk_rate: float) -> Expected:
     """Of a plan for streaming."""
-    share = sum(min(1.0, slots.layer / layer.experts) * layer.stack_bytes for layer in layers)
-    share /= sum(layer.stack_bytes for layer in layers)
-    chosen = sum(layer.stack_bytes * layer.active // layer.experts for layer in layers)
+    share, chosen = _share(layers, slots), _chosen_bytes(layers)
     hits = {"even": share, "texts": max(share, float(np.interp(share, _SHARES, _OF_TEXTS)))}
     missed = {name: round((1 - hit) * chosen) for name, hit in hits.items()}
     most = {name: disk_rate / nbytes if nbytes else None for name, nbytes in missed.items()}
     return Expected(disk_rate, hits, missed, most)
+
+
+def even_bytes(layers: Sequence[LayerSlots], slots: SlotCount) -> int:
+    """That a token reads from the disk, on the average, if every expert is as likely as any other."""
+    return round((1 - _share(layers, slots)) * _chosen_bytes(layers))
+
+
+def _share(layers: Sequence[LayerSlots], slots: SlotCount) -> float:
+    """Of the experts' bytes, those in RAM."""
+    resident = sum(min(1.0, slots.layer / layer.experts) * layer.stack_bytes for layer in layers)
+    return resident / sum(layer.stack_bytes for layer in layers)
+
+
+def _chosen_bytes(layers: Sequence[LayerSlots]) -> int:
+    """Of the experts of one token."""
+    return sum(layer.stack_bytes * layer.active // layer.experts for layer in layers)
