@@ -7,7 +7,7 @@ import pytest
 
 import lacewing
 from lacewing.errors import ModelFormatError, OptionError, OutOfMemoryError
-from lacewing.options import LoadOptions, parse_bytes
+from lacewing.options import LoadOptions, parse_bytes, spelled
 from lacewing.placement.plan import MemoryRequirements, plan, plan_or_reason
 from lacewing.weights.experts import LayerSlots, SlotCount
 from lacewing.weights.experts.expected import expected
@@ -51,8 +51,9 @@ def test_streaming_that_was_asked_for():
     ):
         planned(10**6, residency="streamed", memory_bytes=1)
     assert planned(LEAST, residency="streamed").slots == SlotCount(2, 4, 2 * 1100 + 440)
-    with pytest.raises(OptionError, match="only mixtures of experts that the CPU runs as a whole are streamed"):
+    with pytest.raises(OptionError, match="only mixtures of experts that the CPU runs as a whole are streamed") as refused:
         planned(10**6, MemoryRequirements(17000, 17000, 500, 500), residency="streamed")
+    assert spelled(str(refused.value)).endswith("choose --residency lazy or --residency eager")
 
 
 @pytest.mark.parametrize(("residency", "least"), [("streamed", LEAST), ("eager", 18000), ("lazy", 1000), ("auto", 1000)])
@@ -68,7 +69,7 @@ def test_people_who_only_want_to_know_are_told_what_is_needed(residency, least):
 def test_the_number_that_a_refusal_tells_will_do(path):
     """As the command line takes it."""
     for residency in ("streamed", "eager", "lazy"):
-        with pytest.raises(OutOfMemoryError):
+        with pytest.raises(OutOfMemoryError) as refused:
             lacewing.load(path, backend="cpu", residency=residency, threads=2, context=64, memory=1)
         size = re.search(r"`memory='(.*?)'`", str(refused.value))[1]
         with lacewing.load(path, backend="cpu", residency=residency, threads=2, context=64, memory=size) as model:

@@ -114,7 +114,7 @@ def plan(needs: MemoryRequirements, options: LoadOptions, machine: Machine) -> M
     if options.residency == "streamed" and not needs.mixtures:
         raise OptionError(
             "only mixtures of experts that the CPU runs as a whole are streamed; use `backend='cpu'` for one, "
-            "or choose `residency='lazy'` or `'eager'`"
+            "or choose `residency='lazy'` or `residency='eager'`"
         )
     budget, source = _budget(options, machine)
     fixed = needs.fixed_bytes
