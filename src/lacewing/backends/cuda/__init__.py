@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from lacewing.backends.cuda.backend import CudaBackend
 
 INSTALL = "pip install 'lacewing[cuda]'"
+ABSENT = "this machine has no NVIDIA GPU"
 
 
 def open(threads: int | None = None, adapter: str | int | None = None, required: ModelRequirements | None = None) -> CudaBackend:
@@ -49,13 +50,15 @@ def candidates(needed_bytes: int | None = None) -> list[Candidate]:
 
 
 def _load(look_first: bool) -> None:
-    """Raises NoDeviceError where there is no NVIDIA GPU, if it is asked first or nothing could be installed; BackendError."""
+    """Raises NoDeviceError where no NVIDIA GPU is seen, if that is asked first or the extra is missing too; BackendError."""
     from lacewing.backends.cuda.device.hardware import hardware
 
     if (look_first or sys.platform == "darwin") and not hardware():  # no extra helps there
-        raise NoDeviceError("this machine has no NVIDIA GPU")
+        raise NoDeviceError(ABSENT)
     for name in ("cuda.bindings.driver", "cuda.bindings.nvrtc"):
         try:
             importlib.import_module(name)
         except (ImportError, OSError, RuntimeError) as error:
+            if not hardware():
+                raise NoDeviceError(ABSENT) from error
             raise BackendError(f"the CUDA backend needs an extra ({first_line(error)}); install it with `{INSTALL}`") from error

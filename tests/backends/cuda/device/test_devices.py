@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import importlib
 import re
 import sys
 import tomllib
@@ -34,8 +35,9 @@ def driver(monkeypatch: pytest.MonkeyPatch) -> RecordingDriver:
 
 def test_a_gpu_by_its_number_or_name(driver: RecordingDriver) -> None:
     assert [devices.choose_gpu(each).index for each in (None, 1, "1", "gpu 1", "RECORDING")] == [0, 1, 1, 1, 0]
-    for name in ("2", "radeon", ""):
-        with pytest.raises(OptionError, match=r"there is no NVIDIA GPU .*: 0 recording GPU 0, 1 recording GPU 1"):
+    for name, unknown in (("2", ""), ("radeon", ", which is neither an index nor .*"), ("-1", ", which is neither .*"), ("", ".*")):
+        told = rf"there is no NVIDIA GPU '{name}'{unknown}; .*: 0 recording GPU 0, 1 recording GPU 1"
+        with pytest.raises(OptionError, match=told):
             devices.choose_gpu(name)
     assert backends.init_backend("cuda:1").facts().name == "recording GPU 1"
     assert backends.init_backend("cuda", adapter=0).facts().name == "recording GPU 0"
@@ -92,7 +94,9 @@ def test_why_another_backend_has_the_adapter_is_told(driver: RecordingDriver, mo
     with pytest.raises(OptionError, match=r"there is no adapter 'none'$"):
         backends.choose_backend(adapter="none")
     monkeypatch.setattr("lacewing.backends.webgpu.open", lambda *_: open_cuda(adapter="none"))
-    with pytest.raises(OptionError, match=r"no NVIDIA GPU 'none'; .*; cuda: the GPU recording GPU 1 cannot be used: its driver"):
+    with pytest.raises(
+        OptionError, match=r"no NVIDIA GPU 'none', which .*; .*; cuda: the GPU recording GPU 1 cannot be used: its driver"
+    ):
         backends.choose_backend(adapter=1)
     monkeypatch.setattr(files, "hardware", lambda: False)
     monkeypatch.setattr("lacewing.backends.cuda.importlib", None)  # no library is looked for
@@ -159,6 +163,17 @@ def test_a_machine_without_a_gpu(driver: RecordingDriver, monkeypatch: pytest.Mo
     monkeypatch.setattr(files, "hardware", lambda: False)
     with pytest.raises(NoDeviceError, match="this machine has no NVIDIA GPU"):
         backends.candidates("cuda")
+    with monkeypatch.context() as patch:  # asked for by name, with and without the extra: neither it nor a driver is advised
+        patch.setattr(devices, "_driver", [])
+        patch.setattr(devices, "Driver", lambda: importlib.import_module("no_such_driver"))
+        with pytest.raises(NoDeviceError, match=r"this machine has no NVIDIA GPU: NVIDIA's driver cannot be loaded \([^;]*$"):
+            backends.init_backend("cuda")
+        patch.setitem(sys.modules, "cuda.bindings.driver", None)
+        with pytest.raises(NoDeviceError, match=r"this machine has no NVIDIA GPU$"):
+            backends.init_backend("cuda:x")
+        patch.setattr(files, "hardware", lambda: True)
+        with pytest.raises(BackendError, match=r"the CUDA backend needs an extra .*; install it with"):
+            backends.init_backend("cuda")
     monkeypatch.setattr("sys.platform", "darwin")  # asked for by name, too: the extra would not help
     with pytest.raises(NoDeviceError, match="this machine has no NVIDIA GPU"):
         backends.init_backend("cuda")

@@ -94,7 +94,7 @@ def driver() -> Driver:
             except (ImportError, OSError, RuntimeError) as error:  # the last where the driver's library is missing
                 problem = f"NVIDIA's driver cannot be loaded ({first_line(error)})"
                 if not hardware.hardware():
-                    raise NoDeviceError(problem) from error
+                    raise NoDeviceError(f"this machine has no NVIDIA GPU: {problem}") from error
                 raise BackendError(f"{problem}; {NO_DRIVER}") from error
         return _driver[0]
 
@@ -125,7 +125,8 @@ def choose_gpu(wanted: str | int | None = None) -> Gpu:
             if text.lower() in each.name.lower():
                 return each
     there = ", ".join(f"{each.index} {each.name}" for each in found)
-    raise OptionError(f"there is no NVIDIA GPU {text!r}; `lacewing backends` shows them: {there}")
+    unknown = "" if text.isdecimal() else ", which is neither an index nor part of a name"
+    raise OptionError(f"there is no NVIDIA GPU {text!r}{unknown}; `lacewing backends` shows them: {there}")
 
 
 def judge(gpu: Gpu, needed_bytes: int | None) -> tuple[bool, str]:
