@@ -58,6 +58,8 @@ def test_what_cannot_be_packed(lacewing, path, tiny_path, tmp_path):
     assert code == 2 and "is no mixture of experts" in told
     code, _, told = lacewing("pack", path, "--verify")
     assert code == 2 and "there is no pack to compare" in told
+    code, _, told = lacewing("pack", path, "--verify", "--output", tmp_path / "missing")
+    assert code == 2 and f"there is no pack to compare: {tmp_path / 'missing'} does not exist" in told
     code, _, told = lacewing("pack", path, "--output", path)
     assert code == 2 and "is the model itself" in told
 

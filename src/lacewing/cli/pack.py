@@ -61,10 +61,13 @@ def _link(target: Path, places: tuple[Path, Path]) -> None:
 
 def _to_verify(found: FoundPack, target: Path, output: str | None) -> Path:
     """The pack to compare. Raises OptionError if there is none."""
+    absent = f"there is no pack to compare: {target} does not exist"
     if output is not None:
+        if not target.exists():
+            raise OptionError(absent)
         return target
     if found.pack is None:
-        raise OptionError(found.problem or f"there is no pack to compare: {target} does not exist")
+        raise OptionError(found.problem or absent)
     return found.pack.path
 
 
