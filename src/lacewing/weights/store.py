@@ -175,7 +175,7 @@ class WeightStore(Mapping[str, Weight]):
         with self._lock:
             self._refuse_closed()
             if residency != self.residency:
-                self._check_files()
+                self._check_model()  # not the pack: nothing but streaming reads it
                 if residency != "lazy":
                     eager = self._read(residency == "streamed", progress, cancelled)
 
@@ -202,7 +202,7 @@ class WeightStore(Mapping[str, Weight]):
             kept = (set(self._weights) if kept is None else kept) - {name for stacks, _ in self._mixtures for name in stacks}
         try:
             memory = read_weights(self._places(kept), tiles, self._files, progress, cancelled, self._nodes)
-            self._check_files()  # nothing else would tell of a change during the last read
+            self._check_model()  # nothing else would tell of a change during the last read
         except BaseException:
             if experts is not None:
                 experts.close()
@@ -240,11 +240,14 @@ class WeightStore(Mapping[str, Weight]):
             self._check_files()
 
     def _check_files(self) -> None:
+        """Of the model, and of the pack that is streamed from."""
         self._looked = time.monotonic()
-        pack = None if self.experts is None else self.experts.pack
-        for path, before in [*self._files.items(), *([] if pack is None else [(pack.path, pack.identity)])]:
-            if identity(path) != before:
-                raise ModelFormatError(path, "changed or was replaced after it was opened; load the model again")
+        self._check_model()
+        if self.experts is not None and (pack := self.experts.pack) is not None:
+            _check_same({pack.path: pack.identity})
+
+    def _check_model(self) -> None:
+        _check_same(self._files)
 
     def close(self) -> None:
         """Let go of all memory and files. Arrays that others hold stay valid; the weights do not."""
@@ -270,3 +273,9 @@ class WeightStore(Mapping[str, Weight]):
             found.setdefault(weight.ranges, set()).add(tiles)
         agreed = {ranges: wanted.pop() for ranges, wanted in found.items() if len(wanted) == 1}
         return {ranges: tiles for ranges, tiles in agreed.items() if tiles is not None}
+
+
+def _check_same(files: Mapping[Path, Identity]) -> None:
+    for path, before in files.items():
+        if identity(path) != before:
+            raise ModelFormatError(path, "changed or was replaced after it was opened; load the model again")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 import subprocess
 import sys
 import time
@@ -31,6 +32,7 @@ from tests.chat.conftest import say
 from tests.chat.faults import STEPS, cancelling, failing
 from tests.checkpoint_files import write_gguf
 from tests.checkpoints import config_of, tiny, weights_of
+from tests.weights.experts.packs import packed
 
 
 @pytest.fixture
@@ -195,6 +197,23 @@ def test_no_room_for_both(start, paths, monkeypatch):
     assert session.parked == [] and session.model.weights.residency == "lazy"
     assert any("does not hold both models" in line for line in lines) and "could not be parked" in lines[-1]
     assert say(session, "More") is not None and len(session.messages) == 4
+
+
+def test_the_model_again_whose_pack_is_gone(start, paths, tmp_path, monkeypatch):
+    """Where the old weights have to become lazy for the new ones."""
+    monkeypatch.setitem(paths, "mixture", tiny("qwen3moe", "gguf", tmp_path, "Q4_0"))
+    pack = packed(paths["mixture"])
+    session = start("mixture", residency="streamed")
+    answer, before = say(session, "Hello"), session.model
+    assert before.weights.experts.pack.path == pack
+    pack.unlink()
+    with pytest.raises(ModelFormatError, match=re.escape(str(pack))):
+        say(session, "And you?")
+    placement = place(ModelInfo(paths["mixture"], session.options))
+    monkeypatch.setattr(swap, "plan_swap", lambda *_: SwapPlan(placement, 0, shrink=True, drop_parked=True))
+    assert change_model(session, str(paths["mixture"]))[0].startswith("now")
+    assert session.model is not before and session.model.weights.experts.pack is None
+    assert say(session, "Go on") and session.messages[1]["content"] == answer
 
 
 def test_back_without_reading_again(start, paths):

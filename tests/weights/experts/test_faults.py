@@ -73,6 +73,18 @@ def test_a_file_that_is_replaced(paths, model, tmp_path, monkeypatch):
         model.logits(IDS)
 
 
+@pytest.mark.parametrize("paths", ["pack"], indirect=True)
+@pytest.mark.parametrize("residency", ["lazy", "eager"])
+def test_weights_that_need_no_pack_when_it_is_gone(residency, paths, model, expected):
+    """A change away from streaming looks at the model's files alone; nothing else would be a way on."""
+    paths[1].unlink()
+    model.set_residency(residency)
+    np.testing.assert_array_equal(model.logits(IDS), expected)
+    model.set_residency("streamed")
+    assert model.weights.experts.pack is None
+    np.testing.assert_array_equal(model.logits(IDS), expected)
+
+
 def test_short_reads(model, expected, monkeypatch):
     real, short = os.preadv, []
 
