@@ -210,10 +210,12 @@ def test_a_model_that_changes_while_it_is_packed(path, tmp_path):
 def test_a_disk_without_room(path, tmp_path, monkeypatch):
     plan, files = planned(path)
     target, usage = tmp_path / "full.experts", shutil.disk_usage(tmp_path)
+    partial = target.with_name(target.name + packing.PARTIAL)
     with monkeypatch.context() as patch:
         patch.setattr(packing.shutil, "disk_usage", lambda _: usage._replace(free=1000))
         with pytest.raises(OptionError, match=r"has 1000 B free; make room, or choose another place with `--output`"):
             write_pack(plan, files, target)
+    assert not partial.exists()
     real, count = os.pwrite, [0]
 
     def pwrite(descriptor, data, offset):
@@ -226,6 +228,16 @@ def test_a_disk_without_room(path, tmp_path, monkeypatch):
         patch.setattr(os, "pwrite", pwrite)
         with pytest.raises(OptionError, match="No space left on device; make room and pack again"):
             write_pack(plan, files, target)
+    with partial.open("rb") as file:
+        os.fsync(file.fileno())  # a file system may count blocks only then
+    there = partial.stat().st_blocks * 512  # experts without a digest, which are written over
+    with monkeypatch.context() as patch:
+        patch.setattr(packing.shutil, "disk_usage", lambda _: usage._replace(free=plan.expert_bytes - there - 1))
+        with pytest.raises(OptionError, match=r"make room, or choose another place"):
+            write_pack(plan, files, target)
+        assert there > 0 and partial.stat().st_blocks * 512 == there
+        patch.setattr(packing.shutil, "disk_usage", lambda _: usage._replace(free=plan.expert_bytes - there))
+        assert write_pack(plan, files, target).kept == 0
     assert write_pack(plan, files, target).path == target and verify_pack(plan, files, target)
 
 

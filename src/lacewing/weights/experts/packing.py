@@ -204,12 +204,13 @@ def _write(
     cancelled: Callable[[], bool] | None,
 ) -> int:
     """Bytes of experts that were there already."""
-    digests = _begun(descriptor, plan)
+    digests = _digests(descriptor, plan)
     sizes = [layer.slot_bytes for layer in plan.layers for _ in range(layer.experts)]
     todo = [number for number in range(plan.experts) if digests[number] == _NONE]
     needed = sum(sizes[number] for number in todo)
     kept = plan.expert_bytes - needed
-    _refuse_full_disk(partial, needed)
+    _refuse_full_disk(descriptor, partial, needed, kept)
+    _lay_out(descriptor, plan)
     done, unsynced = kept, list[tuple[_Expert, bytes]]()
     for expert in _Work(plan, files, partial, _checked(cancelled)).experts(todo):
         _write_all(descriptor, expert.content, expert.part.offset)
@@ -231,19 +232,33 @@ def _write(
 _NOTHING = np.empty(0, np.uint8)
 
 
-def _begun(descriptor: int, plan: PackPlan) -> list[bytes]:
-    """The digests of the experts that are there; what was begun for another state of the model goes."""
+def _digests(descriptor: int, plan: PackPlan) -> list[bytes]:
+    """The digests of the experts that are there, all _NONE if what was begun is for another state of the model."""
+    if os.pread(descriptor, len(plan.header), 0) != plan.header:
+        return [_NONE] * plan.experts
+    size = DIGEST * plan.experts
+    table = os.pread(descriptor, size, plan.digests_at).ljust(size, b"\0")  # an interrupt may have come before `_lay_out`'s end
+    return [table[at : at + DIGEST] for at in range(0, size, DIGEST)]
+
+
+def _lay_out(descriptor: int, plan: PackPlan) -> None:
+    """Header and size; what was begun for another state of the model goes."""
     if os.pread(descriptor, len(plan.header), 0) != plan.header:
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, plan.header, 0)
     os.ftruncate(descriptor, plan.nbytes)
-    table = os.pread(descriptor, DIGEST * plan.experts, plan.digests_at)
-    return [table[at : at + DIGEST] for at in range(0, len(table), DIGEST)]
 
 
-def _refuse_full_disk(partial: Path, needed: int) -> None:
-    free = shutil.disk_usage(partial.parent).free
+def _refuse_full_disk(descriptor: int, partial: Path, needed: int, kept: int) -> None:
+    """Raises OptionError, after which a file that has just been made is gone.
+
+    What is written over counts as free: experts of an interrupted try without a digest, and another state of the model.
+    """
+    status, free = os.fstat(descriptor), shutil.disk_usage(partial.parent).free
+    free += max(0, status.st_blocks * 512 - kept)
     if needed > free:
+        if status.st_size == 0:
+            os.unlink(partial)
         raise OptionError(
             f"the pack takes {format_bytes(needed)} more, and the disk of {partial.parent} has {format_bytes(free)} free; "
             "make room, or choose another place with `--output`"
