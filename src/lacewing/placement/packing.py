@@ -41,14 +41,16 @@ def find_pack_of(info: ModelInfo, plan: PackPlan) -> FoundPack:
 
 def target_of(info: ModelInfo, output: str | None) -> Path:
     """Where a pack is to be written: where a person says, a file or a folder, else beside the model, or in the cache if that
-    folder cannot be written to. Raises OptionError."""
+    folder cannot be written to. Raises OptionError, also for a folder that does not exist."""
     from lacewing.weights.experts.pack import pack_places
 
     beside, cached = pack_places(info.checkpoint.path)
     if output is None:
         return beside if os.access(beside.parent, os.W_OK) else cached
     path = user_path(output).absolute()
-    target = path / beside.name if path.is_dir() else path
+    target = path / beside.name if path.is_dir() or output.endswith(("/", os.sep)) else path
+    if not target.parent.is_dir():
+        raise OptionError(f"there is no folder {target.parent}; make it first, or choose another place with `--output`")
     if target.resolve() in {file.resolve() for file in (*info.checkpoint.files, info.checkpoint.path)}:
         raise OptionError(f"{target} is the model itself; choose another place")
     return target

@@ -291,6 +291,10 @@ def test_where_packs_are(path, tmp_path, monkeypatch):
         patch.setattr(os, "access", lambda *_: False)
         assert target_of(info, None) == cached
     assert target_of(info, str(tmp_path)) == beside
+    for new in (f"{tmp_path}/new/", f"{tmp_path}/new/one.experts", f"{path}/"):
+        with pytest.raises(OptionError, match=r"there is no folder .*(new|gguf); make it first, or choose another place"):
+            target_of(info, new)
+    assert target_of(info, f"{tmp_path}/") == beside and not (tmp_path / "new").exists()
     with pytest.raises(OptionError, match="is the model itself"):
         target_of(info, str(path))
     plan, files = planned(path)
