@@ -16,7 +16,7 @@ from lacewing.placement.info import ModelInfo
 from lacewing.placement.packing import find_pack_of, plan_of, target_of
 from lacewing.weights.experts import descriptors, packing
 from lacewing.weights.experts import pack as pack_module
-from lacewing.weights.experts.pack import find_pack, link_pack, open_pack, pack_places
+from lacewing.weights.experts.pack import find_pack, is_pack, link_pack, open_pack, pack_places
 from lacewing.weights.experts.packing import verify_pack, write_pack
 from tests.checkpoints import tiny
 from tests.weights.experts.packs import least_memory, packed
@@ -157,7 +157,25 @@ def test_kernels_of_another_cpu(path, monkeypatch):
         open_pack(target, planned(path)[0])
 
 
-def test_damage_is_found_by_comparing(path):
+def test_large_damage_is_found_when_a_pack_is_opened(path):
+    """Such a pack is named, not used, and written anew."""
+    target, (plan, _) = packed(path), planned(path)
+    whole, expected = target.read_bytes(), logits(path)[0]
+    for layer in plan.layers:
+        end = layer.at + layer.experts * layer.slot_bytes
+        damaged(target, lambda _, at=layer.at, end=end: whole[:at] + bytes(byte ^ 1 for byte in whole[at:end]) + whole[end:])
+        assert not is_pack(target, plan)
+    found, cache, (notice,) = logits(path)
+    np.testing.assert_array_equal(found, expected)
+    assert (
+        cache.pack is None and f"{target}, byte " in notice and "is damaged" in notice and "`lacewing pack` rewrites it" in notice
+    )
+    assert packed(path) == target and target.read_bytes() == whole
+
+
+def test_damage_is_found_by_comparing(path, monkeypatch):
+    """Where opening does not look: at the first expert and the last, here."""
+    monkeypatch.setattr(pack_module, "CHECKED", 2)
     target = packed(path)
     plan, files = planned(path)
     at = plan.layers[0].at + 3 * plan.layers[0].slot_bytes
