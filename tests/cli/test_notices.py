@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from lacewing.cli import main
+from tests.checkpoints import tiny
 from tests.models.test_notices import NOTICE, multimodal
 
 
@@ -59,6 +60,15 @@ def test_a_context_beyond_the_trained_one(context, tiny_path, call, monkeypatch)
     assert call("chat", tiny_path, *flags).err.count(BEYOND) == count
     monkeypatch.setattr(sys, "stdin", io.StringIO(f"/model {tiny_path} --context {context}\n"))
     assert call("chat", tiny_path, "--backend", "reference", "--context", 64).err.count(BEYOND) == count
+
+
+def test_look_ahead_of_a_dense_model(tiny_path, call, tmp_path):
+    """Is told to have none to work on; that of a mixture tells nothing."""
+    told, flags = "--look-ahead has no effect: it is for mixtures of experts", ("--backend", "reference", "--context", 64)
+    assert told in call("run", tiny_path, "Hi", *flags, "--max-tokens", 1, "--look-ahead").err
+    assert told not in call("run", tiny_path, "Hi", *flags, "--max-tokens", 1).err
+    assert f"notice: {told}" in call("info", tiny_path, *flags, "--look-ahead").out
+    assert told not in call("info", tiny("qwen3moe", "gguf", tmp_path, "Q8_0"), *flags, "--look-ahead").out
 
 
 def test_an_answer_that_repeats_itself(tiny_path, call, monkeypatch):

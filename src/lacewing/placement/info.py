@@ -47,10 +47,16 @@ class ModelInfo:
 
     @property
     def notices(self) -> tuple[str, ...]:
-        """What a person should know of the checkpoint, and of the context that is asked of it."""
+        """What a person should know of the checkpoint, and of the context, and the look-ahead, that are asked of it."""
         context, trained = self.spec.context, self.spec.trained_context
         beyond = f"a context of {context} tokens exceeds the {trained} that the model was trained on; answers get worse there"
-        return (*self.spec.notices, beyond) if context > trained else self.spec.notices
+        found = [*self.spec.notices, *([beyond] if context > trained else [])]
+        if self.options.look_ahead:
+            from lacewing.weights.experts import stacks_of
+
+            if not stacks_of(self.spec.program):
+                found.append("`look_ahead` has no effect: it is for mixtures of experts, and this model is none")
+        return tuple(found)
 
     @property
     def quant(self) -> str:
