@@ -73,3 +73,8 @@ class DownloadError(LacewingError):
 
 class Cancelled(LacewingError):
     """Long work was cancelled by its caller; the state before it is whole."""
+
+
+def install_extra(name: str) -> str:
+    """The command for an extra of ours, for messages: from the package index, and from a clone, whose files pip must be shown."""
+    return f"pip install 'lacewing[{name}]' (in a clone: pip install '.[{name}]')"

@@ -170,7 +170,10 @@ def test_what_is_refused(words, code, said, tiny_path, tmp_path, monkeypatch, ca
 
 def test_missing_libraries_are_named(monkeypatch):
     monkeypatch.setattr(serve.importlib.util, "find_spec", lambda name: None if name in ("starlette", "uvicorn") else name)
-    with pytest.raises(LacewingError, match=r"needs starlette, uvicorn; run: pip install 'lacewing\[server\]'"):
+    with pytest.raises(
+        LacewingError,
+        match=r"needs starlette, uvicorn; run: pip install 'lacewing\[server\]' \(in a clone: pip install '\.\[server\]'\)",
+    ):
         serve.check_libraries()
 
 

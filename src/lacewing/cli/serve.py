@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from lacewing.cli.progress import Reporter
 from lacewing.console.output import print_text
-from lacewing.errors import LacewingError
+from lacewing.errors import LacewingError, install_extra
 
 if TYPE_CHECKING:
     from lacewing.options import LoadOptions
@@ -24,7 +24,7 @@ def check_libraries() -> None:
     """Raises LacewingError where one that the server needs is not here."""
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
     if missing:
-        raise LacewingError(f"the server needs {', '.join(missing)}; run: pip install 'lacewing[server]'")
+        raise LacewingError(f"the server needs {', '.join(missing)}; run: {install_extra('server')}")
 
 
 def serve(models: list[str], options: LoadOptions, server: ServerOptions) -> None:

@@ -142,5 +142,7 @@ def test_vocabularies_are_made_once():
 def test_the_library_that_is_missing_is_named_with_its_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "llguidance", None)
     kind = kinds()["bytes"]
-    with pytest.raises(GrammarError, match=r"needs? llguidance.* pip install 'lacewing\[grammar\]'"):
+    with pytest.raises(
+        GrammarError, match=r"needs? llguidance.* pip install 'lacewing\[grammar\]' \(in a clone: .*\.\[grammar\]'\)"
+    ):
         compile_grammar(Grammar.regex("a"), kind.tokenizer, kind.size)

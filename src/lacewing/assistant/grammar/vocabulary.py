@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from lacewing.errors import GrammarError
+from lacewing.errors import GrammarError, install_extra
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
@@ -30,7 +30,7 @@ def library() -> ModuleType:
     except ImportError:
         raise GrammarError(
             "JSON, schemas, regexes and grammars for answers need llguidance, which is not installed; "
-            "install the extra `grammar`: pip install 'lacewing[grammar]'"
+            f"install the extra `grammar`: {install_extra('grammar')}"
         ) from None
     return llguidance
 

@@ -7,12 +7,11 @@ import sys
 from typing import TYPE_CHECKING
 
 from lacewing.backends.base import Candidate, ModelRequirements, NoDeviceError
-from lacewing.errors import BackendError, first_line
+from lacewing.errors import BackendError, first_line, install_extra
 
 if TYPE_CHECKING:
     from lacewing.backends.cuda.backend import CudaBackend
 
-INSTALL = "pip install 'lacewing[cuda]'"
 ABSENT = "this machine has no NVIDIA GPU"
 
 
@@ -61,4 +60,6 @@ def _load(look_first: bool) -> None:
         except (ImportError, OSError, RuntimeError) as error:
             if not hardware():
                 raise NoDeviceError(ABSENT) from error
-            raise BackendError(f"the CUDA backend needs an extra ({first_line(error)}); install it with `{INSTALL}`") from error
+            raise BackendError(
+                f"the CUDA backend needs an extra ({first_line(error)}); install it: {install_extra('cuda')}"
+            ) from error

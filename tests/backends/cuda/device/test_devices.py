@@ -172,7 +172,8 @@ def test_a_machine_without_a_gpu(driver: RecordingDriver, monkeypatch: pytest.Mo
         with pytest.raises(NoDeviceError, match=r"this machine has no NVIDIA GPU$"):
             backends.init_backend("cuda:x")
         patch.setattr(files, "hardware", lambda: True)
-        with pytest.raises(BackendError, match=r"the CUDA backend needs an extra .*; install it with"):
+        told = r"the CUDA backend needs an extra .*; install it: .*'lacewing\[cuda\]' \(in a clone: .*'\.\[cuda\]'\)"
+        with pytest.raises(BackendError, match=told):
             backends.init_backend("cuda")
     monkeypatch.setattr("sys.platform", "darwin")  # asked for by name, too: the extra would not help
     with pytest.raises(NoDeviceError, match="this machine has no NVIDIA GPU"):
