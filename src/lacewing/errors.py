@@ -64,7 +64,20 @@ class DeviceLostError(BackendError):
 
 
 class NumericError(LacewingError):
-    """The model produced NaN logits; the request fails rather than returning noise."""
+    """The model produced NaN logits; the request fails rather than returning noise.
+
+    `suspect`: the files may be damaged, and the message says so; `advice`: what else may help, behind that; `pack`: the path of a
+    pack that experts are read from, which may be damaged as well.
+    """
+
+    def __init__(self, problem: str, *, suspect: bool = False, advice: str = "", pack: str = ""):
+        self._problem, self._suspect, self._advice = problem, suspect, advice
+        also = f" or its pack {pack} (`lacewing pack MODEL --verify`)" if pack else ""
+        super().__init__(f"{problem}; the checkpoint may be damaged (compare its checksum){also}{advice}" if suspect else problem)
+
+    def from_pack(self, pack: str) -> NumericError:
+        """The same of weights that are read from a pack as well; "": there is none."""
+        return NumericError(self._problem, suspect=True, advice=self._advice, pack=pack) if self._suspect and pack else self
 
 
 class DownloadError(LacewingError):

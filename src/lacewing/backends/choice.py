@@ -48,7 +48,7 @@ def candidates_of(row: np.ndarray, wanted: Wanted) -> Candidates:
     Raises NumericError for NaN or infinite logits, OptionError for a mask that allows nothing or has another size.
     """
     if not math.isfinite(float(row.max())):  # max() passes NaN on
-        raise NumericError("the model produced NaN or infinite logits; the checkpoint may be damaged (compare its checksum)")
+        raise NumericError("the model produced NaN or infinite logits", suspect=True)
     adjusted = row
     if wanted.bias:
         adjusted = row.copy()

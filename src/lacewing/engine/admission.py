@@ -17,7 +17,7 @@ from lacewing.engine.request import Task
 from lacewing.engine.sequence import Sequence
 from lacewing.engine.stats import Counters
 from lacewing.engine.turn import Turn
-from lacewing.errors import LacewingError, OptionError, OutOfMemoryError
+from lacewing.errors import LacewingError, NumericError, OptionError, OutOfMemoryError
 
 Checks = tuple[Callable[[], None], Callable[[], None]]  # of the weights: before each run, and when a request begins and ends
 
@@ -32,6 +32,7 @@ class Admission(ABC):
 
     def __init__(self, step: Step, checks: Checks, state_bytes: int | None = None):
         self.step, self.checks = step, checks
+        self.pack: Callable[[], str] = lambda: ""  # the path of the pack that experts are read from
         self.turn = Turn()
         self.counters = Counters()
         self.pages = Pages(step, state_bytes)
@@ -100,7 +101,7 @@ class Admission(ABC):
 
     def _fail(self, task: Task, error: Exception, whole: bool) -> None:
         """`whole`: what had been run before is as good as ever."""
-        task.error, task.done = error, True
+        task.error, task.done = error.from_pack(self.pack()) if isinstance(error, NumericError) else error, True
         if not whole and task.sequence is not None and self.last is task.sequence.ids:
             self.last = []
         self._leave(task, whole)

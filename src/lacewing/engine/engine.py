@@ -216,7 +216,7 @@ class Engine:
                     part = ids[start : start + rows]
                     out[start : start + len(part)] = self._run(state, part, np.arange(len(part)))
                 if np.isnan(out).any():
-                    raise NumericError("the model produced NaN logits; the checkpoint may be damaged (compare its checksum)")
+                    raise NumericError("the model produced NaN logits", suspect=True).from_pack(self.scheduler.pack())
             return out
 
     def extend(self, ids: Sequence[int]) -> np.ndarray:

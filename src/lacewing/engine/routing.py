@@ -113,7 +113,7 @@ class RoutingStatistics:
         for each in routes:
             if not np.isfinite(each.probabilities).all():
                 what = f"the router of layer {each.layer} gave NaN or infinity"
-                raise NumericError(f"{what}; the checkpoint may be damaged (compare its checksum)")
+                raise NumericError(what, suspect=True)
         for each in routes:
             active, experts = each.ids.shape[1], each.probabilities.shape[1]
             self._layers.setdefault(each.layer, _Counts(active, experts)).add(each.ids, each.probabilities)
@@ -268,7 +268,7 @@ def watch_text(
                 at = len(engine.cached)
                 row = engine.extend(window[at : at + engine.responsive_chunk()])
                 if np.isnan(row).any():
-                    raise NumericError("the model produced NaN logits; the checkpoint may be damaged (compare its checksum)")
+                    raise NumericError("the model produced NaN logits", suspect=True).from_pack(engine.scheduler.pack())
                 if progress is not None:
                     progress("reading the text", start + max(0, len(engine.cached) - len(begin)), len(ids))
     finally:

@@ -278,10 +278,8 @@ def _told(token: int, own: Candidates, raw: Candidates, count: int) -> Token | N
 
 def not_finite(position: int) -> NumericError:
     """For logits after a position."""
-    return NumericError(
-        f"the model produced NaN or infinite logits at position {position}; "
-        f"the checkpoint may be damaged (compare its checksum), or try `backend='{REFERENCE}'`"
-    )
+    problem = f"the model produced NaN or infinite logits at position {position}"
+    return NumericError(problem, suspect=True, advice=f", or try `backend='{REFERENCE}'`")
 
 
 def _finite(logits: np.ndarray) -> np.ndarray:

@@ -111,6 +111,11 @@ class WeightStore(Mapping[str, Weight]):
         return None if eager is None else eager.experts
 
     @property
+    def pack(self) -> str:
+        """The path of the pack that experts are read from; "": none is."""
+        return "" if self.experts is None or self.experts.pack is None else str(self.experts.pack.path)
+
+    @property
     def anonymous_bytes(self) -> int:
         """Bytes of those that are in RAM."""
         eager = self._memory.eager

@@ -13,9 +13,12 @@ import numpy as np
 import pytest
 
 import lacewing
-from lacewing.errors import ModelFormatError
+from lacewing.errors import ModelFormatError, NumericError
 from lacewing.formats.read import identity
-from lacewing.options import Sampling
+from lacewing.options import LoadOptions, Sampling
+from lacewing.placement.info import ModelInfo
+from lacewing.placement.packing import plan_of
+from lacewing.weights.experts import pack as pack_module
 from lacewing.weights.experts import slots as slots_module
 from lacewing.weights.experts.readers import Readers
 from tests.checkpoints import tiny
@@ -83,6 +86,24 @@ def test_weights_that_need_no_pack_when_it_is_gone(residency, paths, model, expe
     model.set_residency("streamed")
     assert model.weights.experts.pack is None
     np.testing.assert_array_equal(model.logits(IDS), expected)
+
+
+@pytest.mark.parametrize("paths", ["pack"], indirect=True)
+def test_a_damaged_pack_is_named_where_logits_are_no_numbers(paths, monkeypatch):
+    """By every way to run a model; opening does not look at what is damaged here."""
+    monkeypatch.setattr(pack_module, "CHECKED", 2)
+    plan = plan_of(ModelInfo(paths[0], LoadOptions(), warm=False))
+    first, last = plan.layers[0].at + plan.layers[0].slot_bytes, plan.nbytes - plan.layers[-1].slot_bytes
+    whole = paths[1].read_bytes()
+    paths[1].write_bytes(whole[:first] + b"\xff" * (last - first) + whole[last:])
+    with lacewing.load(paths[0], backend="cpu", residency="streamed", threads=2, context=64) as model:
+        runs = (lambda: model.logits(IDS), lambda: list(model.engine.generate(IDS, Sampling(temperature=0, max_tokens=2))))
+        for run in runs:
+            with pytest.raises(NumericError, match=r"checkpoint may be damaged .* or its pack") as failed:
+                run()
+            assert str(paths[1]) in str(failed.value) and "`lacewing pack MODEL --verify`" in str(failed.value)
+        model.set_residency("lazy")
+        assert np.isfinite(model.logits(IDS)).all()
 
 
 def test_short_reads(model, expected, monkeypatch):

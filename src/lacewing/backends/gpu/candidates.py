@@ -16,10 +16,7 @@ NOTHING = BROKEN - 1  # where no logit is above minus infinity
 
 
 def broken_logits() -> NumericError:
-    return NumericError(
-        "the model produced NaN or infinite logits; "
-        "the checkpoint may be damaged (compare its checksum), or try `backend='reference'`"
-    )
+    return NumericError("the model produced NaN or infinite logits", suspect=True, advice=", or try `backend='reference'`")
 
 
 def candidates(words: np.ndarray, wanted: Sequence[Wanted]) -> list[Candidates]:
