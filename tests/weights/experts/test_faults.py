@@ -147,15 +147,17 @@ def test_a_disk_that_hangs(paths, model, expected, monkeypatch):
 
 def test_an_interrupt_while_the_disk_hangs(model, expected, monkeypatch):
     """Of a program that leaves Ctrl-C to Python, and of one that tells the engine to stop, as the command line does."""
-    hang, pressed = Hang(monkeypatch), []
+    hang, pressed, guarded = Hang(monkeypatch), [], threading.Event()
 
     def press():
+        guarded.wait(20)  # a signal at any other time would end pytest
         hang.begun.wait(20)
         pressed.append(time.perf_counter())
         os.kill(os.getpid(), signal.SIGINT)
 
     threading.Thread(target=press).start()
     with pytest.raises(KeyboardInterrupt):
+        guarded.set()
         model.logits(IDS)
     assert time.perf_counter() - pressed[0] < 5  # 0.3 where nothing else runs; the disk takes 20
     stop = threading.Event()

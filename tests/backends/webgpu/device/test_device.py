@@ -204,10 +204,11 @@ def test_ctrl_c_while_the_device_computes(device):
         results.copy(recorder, buffer, 0, 256)
         index = recorder.submit()
         pressed = threading.Timer(0.05, lambda: os.kill(os.getpid(), signal.SIGINT))
-        pressed.start()
-        with pytest.raises(KeyboardInterrupt), results.mapped(256, index):
-            pressed.join()
-            time.sleep(0.1)
+        with pytest.raises(KeyboardInterrupt):
+            pressed.start()  # not before: at any other time the signal would end pytest
+            with results.mapped(256, index):
+                pressed.join()
+                time.sleep(0.1)
     recorder = raw.Recorder(device.device)
     results.copy(recorder, buffer, 0, 256)
     with results.mapped(256, recorder.submit()) as found:
