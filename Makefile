@@ -16,7 +16,7 @@ chat: $(VENV)/.installed
 	$(BIN)/lacewing chat $(MODEL)
 
 test: $(VENV)/.driver $(VENV)/.browser
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --max-worker-restart 0
 
 slow: $(VENV)/.driver $(VENV)/.browser $(VENV)/.clients
 	$(BIN)/python -m pytest -m slow

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import re
 import threading
 import time
 import warnings
@@ -27,7 +28,8 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def workers() -> int:
-    return sum(thread.name.startswith("lacewing-") for thread in threading.enumerate())
+    """Those of pools: other threads of ours, which earlier tests may have left, have words in their names."""
+    return sum(re.fullmatch(r"lacewing-\d+", thread.name) is not None for thread in threading.enumerate())
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])

@@ -54,7 +54,7 @@ def main() -> None:
     cases = {
         "feed forward": feed_forward(), "attention": projected(), "narrow": attention_case(24, 4, 2, 16, 8),
         "heads": replace(heads_case("norms"), x=normal(24, 128)), "latent": replace(latent_case(False), x=normal(24, 112)),
-        "experts": block("Q8_0", False, False, False, 24),
+        "experts": block("Q8_0", "gated", False, False, 24),
     }  # fmt: skip
     batches = [([0] * 3, [0, 1, 2]), ([0], [3]), *one_batch(20, 4)]
     found: dict[str, float] = {name: error(case, batches, CODES) for name, case in cases.items()}
