@@ -84,7 +84,7 @@ def test_submitting_and_cancelling_never_wait_for_a_run(open_driver):
     assert not two.begun
     two.cancel()
     one.end("stop")
-    assert time.perf_counter() - began < 5  # the run takes 10
+    assert time.perf_counter() - began < 0.2
     go_on.set()
     assert first.ended.wait(10) and second.ended.wait(10)
     assert (first.reason, second.reason) == ("stop", "cancelled") and second.ids == []

@@ -332,7 +332,7 @@ def test_a_long_run_ends_soon_after_it_is_cancelled(way):
     timer = threading.Timer(0.3, cancel)
     timer.start()
     assert ids_of(stream) == [] and stream.finish_reason == "cancelled"
-    assert time.perf_counter() - told[0] < 2  # 0.1 where nothing else runs
+    assert time.perf_counter() - told[0] < 0.2
     assert ids_of(other) == [6, 7, 8]
     timer.join()
 
@@ -433,7 +433,7 @@ def test_another_thread_ends_a_stream_while_its_prompt_is_read(end):
     end(engine, stream)
     seconds = time.perf_counter() - began
     thread.join()
-    assert aborted.is_set() and seconds < 5 and len(engine.step.runs) == 1 and found == []
+    assert aborted.is_set() and seconds < 0.25 and len(engine.step.runs) == 1 and found == []
 
 
 def test_prompts_of_callers_who_may_leave_are_read_in_short_runs():

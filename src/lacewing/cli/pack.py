@@ -78,5 +78,5 @@ def _page(made: dict[str, Any]) -> str:
     if not made["written"] + made["kept"]:
         return f"{path} is there already: {size}; --verify compares it with the model"
     rate = format_bytes(made["written"] / max(made["seconds"], 1e-9))
-    kept = f", of which {format_bytes(made['kept'])} had been written before" if made["kept"] else ""
+    kept = f", including {format_bytes(made['kept'])} written by an earlier try" if made["kept"] else ""
     return f"{path}: {size}{kept}, in {made['seconds']:.1f} s ({rate}/s); streaming uses it from now on"

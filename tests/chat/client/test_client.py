@@ -124,8 +124,8 @@ def test_cancelling_ends_the_stream_on_the_server_too(server):
     for delta in answer:
         assert delta == "a"
         began.append(time.monotonic())
-    assert answer.finish_reason == "cancelled" and time.monotonic() - began[0] < 5  # the server never ends it
-    assert server.gone.wait(10)
+    assert answer.finish_reason == "cancelled" and time.monotonic() - began[0] < 0.5
+    assert server.gone.wait(2)
 
 
 def test_cancelling_needs_no_pause_between_the_pieces(server):
@@ -144,7 +144,7 @@ def test_leaving_an_answer_ends_it_on_the_server(server):
     deltas = iter(ask(connection))
     assert next(deltas) == "a"
     deltas.close()
-    assert server.gone.wait(10)
+    assert server.gone.wait(2)
 
 
 def test_a_question_can_be_cancelled(server):
@@ -152,7 +152,7 @@ def test_a_question_can_be_cancelled(server):
     server.broken = None
     with pytest.raises(Cancelled):
         connection.ask("POST", "/v1/chat/completions", {"stream": True}, cancelled=lambda: True)
-    assert server.gone.wait(10)
+    assert server.gone.wait(2)
     assert connection.ask("GET", "/v1/models")["data"]
 
 

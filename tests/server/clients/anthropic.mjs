@@ -39,7 +39,10 @@ found.answered = (await client.messages.create({ ...greedy, messages: after, too
 const stream = client.messages.stream({ ...greedy, max_tokens: 400 });
 found.left = 0;
 try {
-  for await (const event of stream) if (event.type === "content_block_delta" && ++found.left === 3) stream.abort();
+  for await (const event of stream) {
+    if (stream.aborted) continue; // events that had arrived before it left are not counted
+    if (event.type === "content_block_delta" && ++found.left === 3) stream.abort();
+  }
 } catch (error) {
   found.aborted = error.constructor.name;
 }

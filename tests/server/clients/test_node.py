@@ -83,8 +83,8 @@ def test_anthropic(run_node, text):
     assert found["counted"] == found["usage"]["input_tokens"] + found["usage"]["cache_read_input_tokens"]
     for call in (found["call"], found["streamedCall"]):
         assert call["type"] == "tool_use" and call["name"] == "weather" and call["input"]["city"] in ("Rome", "Oslo")
-    assert found["callEnd"] == "tool_use" and found["answered"]
-    assert 3 <= found["left"] < 100  # of 400: what had arrived before the client left may still be told
+    assert found["callEnd"] == "tool_use" and found["answered"] and found["left"] == 3
+    assert found["aborted"] == "APIUserAbortError"
     kinds = [(error["kind"], error["status"], error["type"]) for error in found["errors"]]
     assert kinds == [
         ("BadRequestError", 400, "invalid_request_error"),

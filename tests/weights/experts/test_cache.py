@@ -102,7 +102,7 @@ def test_experts_of_many_tokens_fill_free_slots_and_pass_through_shared_ones(pat
     (layer,) = cache.layers
     fetch(layer, [0, 1])
     came = fetch(layer, list(range(12)), few=False)
-    assert max(map(len, came)) <= 2
+    assert came[0] == [0, 1] and max(map(len, came)) <= 2
     there = [bool(each) for each in layer.addresses["up"]]
     assert sum(there) == 4 and there[0] and there[1]
     for expert in np.flatnonzero(there).tolist():
@@ -177,7 +177,7 @@ def test_a_run_that_is_cancelled_while_it_waits(path, content):
     began = time.perf_counter()
     with pytest.raises(Cancelled):
         fetch(layer, [2, 3, 4], check=cancel)
-    assert time.perf_counter() - began < 5  # the reads take 10
+    assert time.perf_counter() - began < 1
     assert [bool(each) for each in layer.addresses["up"][:5]] == [True, True, False, False, False] or not slow.go.is_set()
     threading.Timer(0.2, slow.go.set).start()
     fetch(layer, [5, 6, 7], few=False)
@@ -257,7 +257,7 @@ def test_a_run_that_is_cancelled_while_shared_slots_are_busy(path):
         began = time.perf_counter()
         with pytest.raises(Cancelled):
             fetch(layer, list(range(4, 12)), few=False, check=cancel)
-        assert time.perf_counter() - began < 5
+        assert time.perf_counter() - began < 1
     assert looks
     slow.go.set()
     fetch(layer, list(range(4, 12)), few=False)

@@ -186,8 +186,8 @@ class SlotPool:
         self.statistics.guessed += len(guess) if counted else 0
 
     def claim(self, guess: dict[int, Read], experts: Sequence[int]) -> dict[int, Read]:
-        """Of what was guessed for a layer, what it needs; all else is dropped, and so is what could not be read: it is read again,
-        which fails the run if it fails."""
+        """The guesses for a layer that it needs. All others are dropped, also reads that failed: the run repeats those itself, and
+        fails if they fail again."""
         found = {expert: guess.pop(expert) for expert in experts if expert in guess and not guess[expert].has_failed}
         self.statistics.guessed_right += len(found) if self._counted else 0
         self.drop_guess()

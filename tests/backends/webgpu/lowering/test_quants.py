@@ -83,7 +83,12 @@ def test_rows_are_exact(quant: str) -> None:
 SOME = ("Q4_K", "Q2_K", "Q6_K", "Q8_0", "BF16")  # minimums, two scales a group, both without minimums, floats
 
 
-@pytest.mark.parametrize(("variant", "quants"), [(FLOATS, LAYOUTS), (CODES, LAYOUTS), ("none", SOME), ("dot", SOME)])
+PRODUCTS = [(FLOATS, LAYOUTS), (CODES, LAYOUTS), ("none", SOME), ("dot", SOME)]
+
+
+@pytest.mark.parametrize(
+    ("variant", "quants"), [*PRODUCTS, *(pytest.param(name, LAYOUTS, marks=pytest.mark.slow) for name in ("none", "dot"))]
+)
 def test_products(variant: str, quants: Sequence[str]) -> None:
     """Few and many tokens; an odd number of rows; three runs a row. How a quant is unpacked does not depend on subgroups."""
     assert wrong(products_case(tuple(quants), 37, 768, 12), variant, (3, 12)) == {}

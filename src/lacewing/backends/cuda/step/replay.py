@@ -37,7 +37,7 @@ class Replay:
                 self._device.driver.close_graph(oldest)
 
     def once(self, plan: Plan, stop: Callable[[], None]) -> None:
-        """Run a long plan; `stop` may raise between its parts, of which two are under way at a time."""
+        """Run a long plan; `stop` may raise between its parts; two parts are under way at a time."""
         driver, stream = self._device.driver, self._device.stream
         before: Any = None
         try:

@@ -88,7 +88,7 @@ class Compiler:
     # states
 
     def page_layout(self, state: int, value_width: int | None = None) -> PageLayout:
-        """Where keys and values of a state stand; `value_width` of those that are read."""
+        """Where the KV cache of a state stands; `value_width`: width of the values that are read."""
         paged = [group for group in self.program.groups if group.paged]
         number = next(number for number, group in enumerate(paged) if state in group.members)
         return layout_of(self.program, state, self.inputs.table(number), self.inputs.table_width, value_width)

@@ -1,9 +1,9 @@
-// Attention of tokens one by one on tensor cores: up to TILE query heads of a key head are the rows of a tile, so that keys and
-// values are read once for all of them, straight into registers. A warp takes 16 keys at a time and keeps a softmax of its own; those of a block are merged
+// Attention of tokens one by one on tensor cores: up to TILE query heads of a key head are the rows of a tile, so that the KV cache
+// is read once for all of them, straight into registers. A warp takes 16 keys at a time and keeps a softmax of its own; those of a block are merged
 // at the end. Thread (g, t) of a warp loads dimensions 8 (4 c + t) .. + 7 of key g, and dimensions 8 (8 c + g) .. + 7 of the values 2 t, 2 t + 1,
 // 2 t + 8 and 2 t + 9; sums of rows then are of the dimension 8 g + j of each eight in tile j. WIDTH: of a key and of a value, at most.
-// `which`, `first`, `parts`, `chosen`: as `attention.cu` has them; a token has room for `splits`, of which `attention_join` reads those
-// that it has. Grid: key heads times tiles of their query heads, splits, tokens.
+// `which`, `first`, `parts`, `chosen`: as `attention.cu` has them; a token has room for `splits`; `attention_join` reads the
+// ones in use. Grid: key heads times tiles of their query heads, splits, tokens.
 //! arch 80
 //! KV f16 q8_0
 //! WIDTH 64 128 256

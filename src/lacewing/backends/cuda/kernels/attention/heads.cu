@@ -1,4 +1,4 @@
-// Norm and rotation of the heads of queries, keys and values, and the writing of the KV cache: a warp a head of one of
+// Norm and RoPE of the heads of q and k, and the write of k and v to the KV cache: a warp a head of one of
 // them. Grid: heads of all three / warps, tokens.
 //! KV f16 f32 q8_0
 //! threads 128

@@ -21,7 +21,7 @@ __device__ __forceinline__ u32* row_at(const Step& step, u32* base, const Pages&
   return base + (size_t)page * pages.page_words + rows.at + (size_t)(head * 128 + (position & 127)) * rows.words;
 }
 
-// four codes of a block of 32 values, of which each lane has one, as GGUF's Q8_0 rounds them: halves away from zero; the scale is stored
+// four codes of a block of 32 values, one value a lane, as GGUF's Q8_0 rounds them: halves away from zero; the scale is stored
 __device__ __forceinline__ u32 q8_word(float value, unsigned short* scale_at) {
   u32 size = __float_as_uint(value) & 0x7FFFFFFFu;  // compared as integers, a NaN is the largest, and shows
   for (int n = 16; n > 0; n >>= 1) size = max(size, __shfl_xor_sync(ALL, size, n));

@@ -6,7 +6,7 @@
 typedef unsigned short u16;
 typedef unsigned char u8;
 
-// what is read once: 16 and 8 bytes past the L1 cache; 4, 2 and 1 bytes, of which neighbours read the rest of a line
+// what is read once: 16 and 8 bytes past the L1 cache; 4, 2 and 1 bytes through it, since neighbours read the rest of a line
 DEVICE uint4 stream16(const void* p) {
   uint4 v;
   asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(p));

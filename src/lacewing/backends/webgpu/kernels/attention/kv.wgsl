@@ -1,4 +1,4 @@
-{# Where keys and values of a state stand, in words of its buffer; see `gpu/pages.py`. #}
+{# Where the KV cache of a state stands, in words of its buffer; see `gpu/pages.py`. #}
 fn page_word(row: u32, position: u32) -> u32 { return step[{{ kv.tables }}u + row * {{ kv.table_width }}u + (position >> 7u)] * {{ kv.words }}u; }
 
 fn key_word(row: u32, head: u32, position: u32) -> u32 {
