@@ -7,9 +7,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest.mock import patch
 
 import numpy as np
 
@@ -79,13 +80,16 @@ def opened(job: Job) -> Iterator[Side]:
     import lacewing
     from lacewing.weights.experts import pack
 
-    if job.side in ("streamed", "ahead", "warm"):
-        pack.pack_places = lambda _: ()  # type: ignore[assignment,return-value]  # that of another side is not for this one
+    own_pack = job.side not in ("streamed", "ahead", "warm")  # that of another side is not for these
+    places = nullcontext() if own_pack else patch.object(pack, "pack_places", lambda _: ())
     residency = job.side if job.side in ("eager", "lazy") else "streamed"
     options: dict[str, Any] = {"cold_start": job.side != "warm", "look_ahead": job.side == "ahead"}
-    with lacewing.load(
-        job.path, backend="cpu", residency=residency, memory=job.memory, context=job.context, threads=job.threads, **options
-    ) as model:
+    with (
+        places,
+        lacewing.load(
+            job.path, backend="cpu", residency=residency, memory=job.memory, context=job.context, threads=job.threads, **options
+        ) as model,
+    ):
         if (experts := model.weights.experts) is not None and experts.warm_start is not None:
             experts.warm_start.wait(PATIENCE)
         yield Side(model.engine.extend, model.engine.vocab_size, model)

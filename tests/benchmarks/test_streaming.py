@@ -6,7 +6,7 @@ from benchmarks.streaming_side import Job
 
 from benchmarks import groups, routes, streaming, streaming_side
 from lacewing.placement import plan
-from lacewing.weights.experts import SlotCount
+from lacewing.weights.experts import SlotCount, pack
 from tests.checkpoints import tiny
 
 EXPERTS, ACTIVE, SLOTS = 32, 4, 10
@@ -24,7 +24,9 @@ def job(path, side, which, **changes):
 
 def test_hits_are_those_of_the_simulator(path, monkeypatch):
     monkeypatch.setattr(plan, "slots_within", lambda layers, room: SlotCount(SLOTS, 2 * ACTIVE, 10**6))
+    places = pack.pack_places
     found = streaming_side.run(job(path, "streamed", "kimi", prompt=48))
+    assert pack.pack_places is places
     assert found["tokens"] == 100 and found["slots"] == SLOTS
     assert abs(found["hit_rate"] - found["simulated"]) < 0.015
     assert found["generate"] > 0 and found["prompt"] > 0 and found["reads"] > 0

@@ -48,7 +48,7 @@ class DeviceModel:
         # both raise ModelFormatError if a file was changed that weights are still read from
         checks = (self.weights.check_files, self.weights.glance) if self._placement.reads_files else ()
         self.engine = Engine(self.step, self.spec.vocab_size, self.spec.context, *checks)
-        self.engine.scheduler.pack = lambda: self.weights.pack
+        self.engine.scheduler.pack = self.weights.pack_path
         self._warm_start()
 
     def _warm_start(self) -> None:

@@ -110,8 +110,7 @@ class WeightStore(Mapping[str, Weight]):
         eager = self._memory.eager
         return None if eager is None else eager.experts
 
-    @property
-    def pack(self) -> str:
+    def pack_path(self) -> str:
         """The path of the pack that experts are read from; "": none is."""
         return "" if self.experts is None or self.experts.pack is None else str(self.experts.pack.path)
 

@@ -38,6 +38,7 @@ export class Store {
     return new Promise((resolve, reject) => {
       const transaction = this.database.transaction(CONVERSATIONS, mode);
       const request = make(transaction.objectStore(CONVERSATIONS));
+      if (mode === "readwrite") transaction.commit(); // else it is given up if the page is left before the request's event
       transaction.oncomplete = () => resolve(request.result);
       transaction.onabort = transaction.onerror = () => reject(transaction.error ?? request.error);
     });
