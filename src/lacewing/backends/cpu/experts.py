@@ -21,11 +21,10 @@ FEW_STREAMED = 32  # tokens of a run whose experts are likely to be used again a
 
 
 class _Pairs(NamedTuple):
-    """What `route.group` found: the chosen experts (n,), where the pairs of each begin (n + 1,), all pairs; int64."""
+    """What `route.group` found: the chosen experts, int64 (n,), in ascending order, and the pairs of each by its id, int64."""
 
     chosen: np.ndarray
-    starts: np.ndarray
-    order: np.ndarray
+    of: dict[int, np.ndarray]
 
 
 class ExpertWalk:
@@ -106,20 +105,22 @@ class ExpertWalk:
     def _pairs(self, chain: ExpertChain) -> _Pairs:
         words, head = self._words(chain), GROUPS_HEAD // 8
         count, starts = int(words[0]), head + chain.experts
-        found = words[starts : starts + count + 1].copy()
-        order = starts + chain.experts + 1
-        return _Pairs(words[head : head + count].copy(), found, words[order : order + int(found[-1])].copy())
+        found = words[starts : starts + count + 1].tolist()
+        chosen, order = words[head : head + count].copy(), words[starts + chain.experts + 1 :][: found[-1]].copy()
+        ranges = zip(chosen.tolist(), found, found[1:], strict=False)
+        return _Pairs(chosen, {expert: order[begin:end] for expert, begin, end in ranges})
 
     def _put(self, chain: ExpertChain, pairs: _Pairs, some: np.ndarray) -> None:
         """The pairs of some of the chosen experts in place of all of them."""
         words, head, count = self._words(chain), GROUPS_HEAD // 8, len(some)
-        at = np.searchsorted(pairs.chosen, some)
-        parts = [pairs.order[pairs.starts[i] : pairs.starts[i + 1]] for i in at]
         starts = head + chain.experts
-        order = starts + chain.experts + 1
-        words[0], words[head : head + count] = count, some
-        words[starts : starts + count + 1] = np.cumsum([0, *map(len, parts)])
-        words[order : order + sum(map(len, parts))] = np.concatenate(parts)
+        order, at = starts + chain.experts + 1, 0
+        words[0], words[head : head + count], words[starts] = count, some, 0
+        for index, expert in enumerate(some.tolist(), 1):
+            part = pairs.of[expert]
+            words[order + at : order + at + len(part)] = part
+            at += len(part)
+            words[starts + index] = at
 
     def _tell(self, chain: ExpertChain) -> None:
         """The kernels with tables of their own, where the experts are now; others read those of the slots."""

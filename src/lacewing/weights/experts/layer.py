@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -55,7 +56,8 @@ class LayerExperts:
         """The chosen experts, some at a time, when their addresses are there; those that a caller was given before may have gone.
 
         Those in slots come while others are read. `few`: of a handful of tokens, each of which is likely to be followed by one that
-        uses the same; else experts come to free slots only, and those that are left pass through shared ones.
+        uses the same: what is missing comes as it arrives, so that only the last ones are computed while the disk rests. Else experts
+        come to free slots only, and those that are left pass through shared ones, a wave at a time.
         `meanwhile` is called once, when the first reads are under way. `check` is called while it waits, and may raise. Raises
         ModelFormatError for a file that cannot be read.
         """
@@ -76,8 +78,12 @@ class LayerExperts:
                     yield hits[:portion]
                     hits = hits[portion:]
                 else:
-                    yield self._finish(reads[0], check)
-                    self._release_shared(reads.popleft())
+                    done = self._finish(reads[0], few, check)
+                    yield np.array([read.expert for read in done], np.int64)
+                    self._release_shared(done)
+                    del reads[0][: len(done)]
+                    if not reads[0]:
+                        reads.popleft()
         finally:
             waves.close()  # it would live as long as somebody keeps what was raised
             for each in reads:
@@ -98,7 +104,7 @@ class LayerExperts:
         self, chosen: np.ndarray, misses: np.ndarray, guessed: dict[int, Read], few: bool, check: Check
     ) -> Iterator[list[Read]]:
         scores = self.usage.scores(int(self.clock[0]))
-        own = self._own_slots(chosen, scores, few)
+        own = self._own_slots(chosen, scores, few, len(misses))
         if len(own) < len(misses):  # the most used ones stay
             misses = misses[np.argsort(-scores[misses], kind="stable")]
         stay, pass_on = np.sort(misses[: len(own)]), sorted(misses[len(own) :].tolist(), key=lambda expert: expert not in guessed)
@@ -113,13 +119,15 @@ class LayerExperts:
             yield begun + [self._begin(expert, slot) for expert, slot in zip(wanted, slots, strict=False)]
             del pass_on[: len(begun) + len(slots)]
 
-    def _own_slots(self, chosen: np.ndarray, scores: np.ndarray, few: bool) -> list[Slot]:
-        """Slots that may be filled: free ones, then those of experts that are not chosen, the least used first; if not `few`, only
-        of experts that were never used since the model was loaded."""
-        found, used = np.flatnonzero(self._expert_in < 0), self.counts[self._expert_in, 1] > 0
-        others = np.flatnonzero((self._expert_in >= 0) & ~np.isin(self._expert_in, chosen) & (few | ~used))
+    def _own_slots(self, chosen: np.ndarray, scores: np.ndarray, few: bool, most: int) -> list[Slot]:
+        """At most so many slots that may be filled: free ones, then those of experts that are not chosen, the least used first; if
+        not `few`, only of experts that were never used since the model was loaded."""
+        stays = np.zeros(self.experts, bool) if few else self.counts[:, 1] > 0
+        stays[chosen] = True
+        found, others = np.flatnonzero(self._expert_in < 0), np.flatnonzero((self._expert_in >= 0) & ~stays[self._expert_in])
         found = np.concatenate([found, others[np.argsort(scores[self._expert_in[others]], kind="stable")]])
-        return [slot for slot in map(self._slots.__getitem__, found.tolist()) if not self._pool.is_busy(slot)]
+        idle = (slot for slot in map(self._slots.__getitem__, found.tolist()) if not self._pool.is_busy(slot))
+        return list(itertools.islice(idle, most))
 
     def _begin_next(self, waves: Iterator[list[Read]], reads: deque[list[Read]]) -> bool:
         """Whether there was another wave."""
@@ -155,14 +163,17 @@ class LayerExperts:
             for addresses in self.addresses.values():
                 addresses[expert] = 0
 
-    def _finish(self, reads: list[Read], check: Check) -> np.ndarray:
-        """Wait for a wave; its ids."""
-        began = time.perf_counter()
+    def _finish(self, reads: list[Read], few: bool, check: Check) -> list[Read]:
+        """Wait for a wave; if `few`, for its first and those behind it that have come meanwhile."""
+        statistics, began, done = self._pool.statistics, time.perf_counter(), list[Read]()
         for read in reads:
-            self._pool.statistics.nbytes += self._arrive(read, check)
-            self._pool.statistics.reads += len(read.parts)
-        self._pool.statistics.waited += time.perf_counter() - began
-        return np.array([read.expert for read in reads], np.int64)
+            if few and done and not read.is_there:
+                break
+            statistics.nbytes += self._arrive(read, check)
+            statistics.reads += len(read.parts)
+            done.append(read)
+        statistics.waited += time.perf_counter() - began
+        return done
 
     def _arrive(self, read: Read, check: Check) -> int:
         """Wait for an expert, and tell where it is; the bytes that were read."""

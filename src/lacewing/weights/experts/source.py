@@ -146,8 +146,14 @@ class FileLayer:
         self.experts = next(iter(stacks.values())).shape[0]
         self._ranges = [ranges_of_experts(stack.ranges, self.experts) for stack in stacks.values()]
         self.slot_bytes = sum(padded(max((part.nbytes for part in ranges), default=0)) for ranges in self._ranges)
+        self._reads: dict[int, ExpertReads] = {}
 
     def reads(self, expert: int) -> ExpertReads:
+        if (known := self._reads.get(expert)) is None:
+            known = self._reads[expert] = self._reads_of(expert)
+        return known
+
+    def _reads_of(self, expert: int) -> ExpertReads:
         found = [ranges[expert] for ranges in self._ranges]
         parts: list[ByteRange] = []
         starts, at = [0] * len(found), 0
