@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import threading
 import time
 
@@ -12,6 +11,7 @@ from lacewing.cli import bench
 from lacewing.weights.experts import pack, probe
 from lacewing.weights.experts.reading import ExpertReader
 from tests.checkpoints import tiny
+from tests.interrupts import pressed
 
 
 @pytest.fixture
@@ -71,19 +71,11 @@ def test_a_link_that_cannot_be_made(lacewing, path, tmp_path):
 
 
 def test_an_interrupt_while_the_disk_hangs(lacewing, path, monkeypatch):
-    begun, hang, pressed = threading.Event(), threading.Event(), []
-
-    def press():
-        begun.wait(20)
-        pressed.append(time.perf_counter())
-        os.kill(os.getpid(), signal.SIGINT)
-
+    begun, hang = threading.Event(), threading.Event()
     monkeypatch.setattr(ExpertReader, "_read", lambda *_: (begun.set(), hang.wait(20)))
-    pressing = threading.Thread(target=press)
-    pressing.start()
-    code, _, told = lacewing("pack", path)
-    pressing.join()
-    assert (
-        code == 130 and "what is written is kept for the next try" in told and time.perf_counter() - pressed[0] < 10
-    )  # 0.3 where nothing else runs; the disk hangs for 20
+    with pressed(begun) as sent:
+        code, _, told = lacewing("pack", path)
+        seconds = time.perf_counter() - sent[0]
+    assert code == 130 and "what is written is kept for the next try" in told
+    assert seconds < 10  # 0.3 where nothing else runs; the disk hangs for 20
     hang.set()

@@ -22,6 +22,7 @@ from lacewing.weights.experts import pack as pack_module
 from lacewing.weights.experts import slots as slots_module
 from lacewing.weights.experts.readers import Readers
 from tests.checkpoints import tiny
+from tests.interrupts import interrupted
 from tests.weights.experts.packs import packed
 
 IDS = [1, 2, 3, 4, 5, 6, 7]
@@ -147,24 +148,15 @@ def test_a_disk_that_hangs(paths, model, expected, monkeypatch):
 
 def test_an_interrupt_while_the_disk_hangs(model, expected, monkeypatch):
     """Of a program that leaves Ctrl-C to Python, and of one that tells the engine to stop, as the command line does."""
-    hang, pressed, guarded = Hang(monkeypatch), [], threading.Event()
-
-    def press():
-        guarded.wait(20)  # a signal at any other time would end pytest
-        hang.begun.wait(20)
-        pressed.append(time.perf_counter())
-        os.kill(os.getpid(), signal.SIGINT)
-
-    threading.Thread(target=press).start()
-    with pytest.raises(KeyboardInterrupt):
-        guarded.set()
+    hang = Hang(monkeypatch)
+    with interrupted(hang.begun) as sent:
         model.logits(IDS)
-    assert time.perf_counter() - pressed[0] < 5  # 0.3 where nothing else runs; the disk takes 20
+    assert time.perf_counter() - sent[0] < 5  # 0.3 where nothing else runs; the disk takes 20
     stop = threading.Event()
-    threading.Timer(0.1, lambda: (pressed.append(time.perf_counter()), stop.set())).start()
+    threading.Timer(0.1, lambda: (sent.append(time.perf_counter()), stop.set())).start()
     stream = model.engine.generate(IDS, Sampling(temperature=0), cancelled=stop.is_set)
     assert list(stream) == [] and stream.finish_reason == "cancelled"
-    assert time.perf_counter() - pressed[1] < 5
+    assert time.perf_counter() - sent[1] < 5
     hang.go.set()
     np.testing.assert_array_equal(model.logits(IDS), expected)
 
