@@ -105,14 +105,14 @@ def refusal(path: Path, data: bytes | bytearray) -> ModelFormatError:
 def open_or_refuse(path: Path, data: bytes | bytearray) -> Checkpoint | None:
     """Open hostile bytes: a clean refusal, or a checkpoint whose every promise holds; never anything else, never slow."""
     path.write_bytes(data)
-    start = time.perf_counter()
+    start = time.process_time()  # it waits for nothing, but others may have the cores
     try:
         checkpoint = open_checkpoint(path)
     except LacewingError as error:
         assert "\n" not in str(error) and len(str(error)) < 1000
         return None
     finally:
-        assert time.perf_counter() - start < 2
+        assert time.process_time() - start < 2
     end = 0
     for tensor in sorted(checkpoint.tensors.values(), key=lambda tensor: (tensor.ranges[0].offset, tensor.nbytes)):
         place = tensor.ranges[0]

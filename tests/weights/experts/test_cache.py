@@ -19,6 +19,7 @@ from lacewing.weights.experts import slots as slots_module
 from lacewing.weights.experts.readers import Readers
 from lacewing.weights.experts.reading import ExpertReader
 from lacewing.weights.experts.source import LayerSlots, least_slots, padded, slots_within
+from tests.timing import in_time, timely
 
 EXPERTS, BYTES = 12, 5000  # of each of two stacks; no whole number of pages
 
@@ -194,6 +195,7 @@ class SlowReader:
         self.read(part, region)
 
 
+@timely
 def test_a_run_that_is_cancelled_while_it_waits(path, content):
     """Its reads may end later; their slots are not used until then, and nothing is taken for what it is not."""
     cache = made(path)
@@ -207,13 +209,14 @@ def test_a_run_that_is_cancelled_while_it_waits(path, content):
     began = time.perf_counter()
     with pytest.raises(Cancelled):
         fetch(layer, [2, 3, 4], check=cancel)
-    assert time.perf_counter() - began < 1
+    seconds = time.perf_counter() - began
     assert [bool(each) for each in layer.addresses["up"][:5]] == [True, True, False, False, False] or not slow.go.is_set()
     threading.Timer(0.2, slow.go.set).start()
     fetch(layer, [5, 6, 7], few=False)
     fetch(layer, [2, 0])
     check_bytes(layer, content, 2)
     cache.close()
+    in_time(seconds, 1)
 
 
 def test_a_disk_that_hangs(path, monkeypatch):
@@ -272,12 +275,13 @@ def test_a_slow_disk_is_not_a_disk_that_hangs(path, monkeypatch):
     cache.close()
 
 
+@timely
 def test_a_run_that_is_cancelled_while_shared_slots_are_busy(path):
     cache = made(path, shared=2)
     (layer,) = cache.layers
     fetch(layer, [0, 1, 2, 3])
     slow = SlowReader(cache.reader)
-    looks = []
+    looks, seconds = [], []
 
     def cancel():
         looks.append(1)
@@ -287,11 +291,12 @@ def test_a_run_that_is_cancelled_while_shared_slots_are_busy(path):
         began = time.perf_counter()
         with pytest.raises(Cancelled):
             fetch(layer, list(range(4, 12)), few=False, check=cancel)
-        assert time.perf_counter() - began < 1
+        seconds.append(time.perf_counter() - began)
     assert looks
     slow.go.set()
     fetch(layer, list(range(4, 12)), few=False)
     cache.close()
+    in_time(max(seconds), 1)
 
 
 def test_one_slot_is_enough_to_go_on(path):
