@@ -29,7 +29,8 @@ from lacewing.server.worker import End, Worker
 
 @dataclass
 class Script:
-    """What models say: the answers in their order, then `usual`. `pause`: seconds between two pieces of `piece` tokens.
+    """What models say: the answers in their order, then `usual`. `pause`: seconds between two pieces of `piece` tokens. `held`: an
+    answer waits after its first piece for as long.
 
     `prompts`: what each answer was asked with.
     """
@@ -38,6 +39,7 @@ class Script:
     usual: str = "Yes."
     pause: float = 0.0
     piece: int = 40
+    held: bool = False
     prompts: list[str] = field(default_factory=list)
 
     def next(self, prompt: str) -> str:
@@ -66,6 +68,8 @@ class Said:
                 self.stats.generated_tokens = min(at + self._script.piece, len(self._ids))
                 self.stats.generate_seconds = time.perf_counter() - self._began
                 self._sink.push(deltas, None)
+                while self._script.held:
+                    await asyncio.sleep(0.01)
         except asyncio.CancelledError:
             reason = "cancelled"
         deltas = self._decoder.finish(reason)

@@ -97,10 +97,11 @@ def test_everything_with_the_keyboard(page: Page, script: Script):
 
 
 def test_screen_readers_hear_the_answer_once(page: Page, script: Script):
-    script.answers, script.pause, script.piece = ["First sentence. " * 20], 0.02, 8
+    script.answers, script.piece, script.held = ["First sentence. " * 20], 8, True
     ask(page, "Speak")
     expect(page.locator("#announcer")).to_have_text("The model answers.")
     expect(page.locator(".message.assistant")).to_have_attribute("aria-busy", "true")
+    script.held = False
     finished(page)
     expect(page.locator("#announcer")).to_contain_text("Answer: First sentence.")
     assert page.locator(".message.assistant").get_attribute("aria-busy") is None

@@ -73,6 +73,7 @@ def test_models_are_loaded_and_unloaded(real_page: Page):
 def test_template_and_residency_change_with_the_history_kept(real_page: Page):
     page = real_page
     use(page, DENSE)
+    load(page, DENSE)  # the form begins anew when a model has been loaded
     page.keyboard.press("Escape")
     limit(page, 8)
     ask(page, "Hello")
@@ -194,6 +195,12 @@ def test_the_experts_of_a_mixture(real_page: Page):
     assert painted >= 4  # shades of several loads
     page.hover("#experts canvas", position={"x": 5, "y": 5})
     expect(page.locator("#experts .note")).to_contain_text("Layer 0, expert 0:")
+    with page.expect_response("**/models/experts?*"):
+        pass  # the load is drawn again each second
+    page.wait_for_timeout(50)
+    expect(page.locator("#experts .note")).to_contain_text("Layer 0, expert 0:")
+    page.mouse.move(0, 0)
+    expect(page.locator("#experts .note")).to_contain_text("2 layers of 8 experts")
     page.get_by_role("button", name="Close the experts").click()
     expect(page.locator("#experts")).to_be_hidden()
 

@@ -42,7 +42,7 @@ def test_thoughts_are_folded(page: Page, script: Script):
 
 
 def test_a_stopped_answer_keeps_what_came_and_goes_on(page: Page, script: Script):
-    script.answers, script.pause, script.piece = [SLOW, "and more."], 0.02, 5
+    script.answers, script.pause, script.piece = [SLOW, "and more."], 0.05, 5
     ask(page, "Talk.")
     page.wait_for_function("() => document.querySelector('.message.assistant > .body > .text').innerText.length > 30")
     page.click("#send")
@@ -140,7 +140,7 @@ def test_two_windows_show_the_same(page: Page, script: Script, url: str, watched
 
 
 def test_several_conversations_answer_at_once(page: Page, script: Script):
-    script.answers, script.pause, script.piece = [SLOW, "Quick."], 0.02, 5
+    script.answers, script.pause, script.piece = [SLOW, "Quick."], 0.05, 5
     ask(page, "Slow one")
     page.wait_for_selector(".message.coming > .body > .text:not([hidden])")
     page.click("#new")
@@ -233,7 +233,7 @@ def test_a_deleted_conversation_can_be_had_back(page: Page, script: Script):
 
 
 def test_a_conversation_that_is_deleted_while_its_answer_comes_stays_deleted(page: Page, script: Script):
-    script.answers, script.pause, script.piece = [SLOW], 0.02, 5
+    script.answers, script.pause, script.piece = [SLOW], 0.05, 5
     ask(page, "Talk.")
     page.wait_for_selector(".message.coming > .body > .text:not([hidden])")
     page.click("#show-more")

@@ -28,8 +28,10 @@ export class Experts {
   open() {
     this.name = this.state.model.id;
     this.canvas = make("canvas", { role: "img", "aria-label": "Load of the experts" });
-    this.canvas.addEventListener("pointermove", (event) => this.point(event));
-    this.canvas.addEventListener("pointerleave", () => this.describe());
+    this.pointed = null; // [x, y] within the canvas, in pixels
+    const point = (at) => ((this.pointed = at), this.describe());
+    this.canvas.addEventListener("pointermove", (event) => point([event.offsetX, event.offsetY]));
+    this.canvas.addEventListener("pointerleave", () => point(null));
     this.about = make("p", { class: "note" });
     this.recent = make("input", { type: "checkbox", id: "recent" });
     this.recent.addEventListener("change", () => this.draw());
@@ -133,16 +135,17 @@ export class Experts {
       total === 0
         ? "No token has been routed yet. Ask something."
         : `${this.rows.length} layers of ${this.found.experts} experts, ${this.found.active} for each token.${hits}`;
-    this.about.textContent = text;
+    this.about.textContent = this.ofPointed() ?? text;
     this.canvas.setAttribute("aria-label", `Load of the experts: ${text}`);
   }
 
-  point(event) {
-    if (!this.rows) return;
-    const row = this.rows[Math.floor(event.offsetY / this.high)];
-    const expert = Math.floor(event.offsetX / this.cell);
-    if (row?.loads[expert] === undefined) return;
-    this.about.textContent = `Layer ${row.layer}, expert ${expert}: ${row.counts[expert].toLocaleString("en")} choices, ${row.loads[expert].toFixed(1)} times an even share.`;
+  /** What is said of the expert that is pointed at; null where there is none. */
+  ofPointed() {
+    if (this.pointed === null) return null;
+    const row = this.rows[Math.floor(this.pointed[1] / this.high)];
+    const expert = Math.floor(this.pointed[0] / this.cell);
+    if (row?.loads[expert] === undefined) return null;
+    return `Layer ${row.layer}, expert ${expert}: ${row.counts[expert].toLocaleString("en")} choices, ${row.loads[expert].toFixed(1)} times an even share.`;
   }
 
   renderTable() {
