@@ -57,6 +57,16 @@ def test_signals_reach_the_programs_of_a_suite_in_the_background(tmp_path):
     assert done.returncode == 0
 
 
+def test_signals_to_this_process_are_sent_by_one_module_alone():
+    """Others would come after a test that failed before: to pytest, which ends, or to xdist's worker, which dies."""
+    senders = {
+        path.relative_to(ROOT).as_posix()
+        for path in (ROOT / "tests").rglob("*.py")
+        if path != Path(__file__) and any(word in path.read_text(encoding="utf-8") for word in ("kill(os.getpid", "pthread_kill("))
+    }
+    assert senders == {"tests/interrupts.py"}
+
+
 APT = """#!/bin/bash
 echo "apt-get $*"
 [ "$1" = update ] || { printf '#!/bin/bash\\necho make "$@"\\n' > "${0%/*}/make"; /bin/chmod +x "${0%/*}/make"; }
