@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from lacewing.program import attention_checks, check_streams, expert_checks, ops
-from lacewing.program.checker import Checker, ProgramError, require
+from lacewing.program.checker import Checker, ProgramError, equal_heads, in_place, require
 from lacewing.program.operands import Op
 from lacewing.program.program import Program
 from lacewing.program.states import Q8_BLOCK
@@ -40,9 +40,9 @@ def _embed(c: Checker, op: ops.Embed) -> None:
 
 
 def _norm(c: Checker, op: ops.Norm) -> None:
-    require(op.heads >= 1 and op.x.width % op.heads == 0, f"width {op.x.width} is not {op.heads} equal heads")
+    equal_heads(op.x, op.heads)
     require(op.out.width == op.x.width, f"out has width {op.out.width}, x {op.x.width}")
-    require(op.out == op.x or not op.out.overlaps(op.x), "out must be x itself or lie apart from it")
+    in_place(op.out, op.x, "x")
     require(op.eps > 0, f"eps {op.eps}")
     if op.weight is not None:
         whole = tuple(c.program.weights.get(op.weight, ())) == (op.x.width,)
@@ -73,7 +73,7 @@ def _linear(c: Checker, op: ops.Linear) -> None:
 
 
 def _rope(c: Checker, op: ops.Rope) -> None:
-    require(op.heads >= 1 and op.x.width % op.heads == 0, f"width {op.x.width} is not {op.heads} equal heads")
+    equal_heads(op.x, op.heads)
     head = op.x.width // op.heads
     require(0 <= op.start < head, f"start {op.start} in a head of {head} values")
     require(0 < 2 * len(op.rope.frequencies) <= head - op.start, f"{len(op.rope.frequencies)} pairs in a head of {head} values")
@@ -81,31 +81,27 @@ def _rope(c: Checker, op: ops.Rope) -> None:
 
 
 def _hadamard(c: Checker, op: ops.Hadamard) -> None:
-    require(op.heads >= 1 and op.x.width % op.heads == 0, f"width {op.x.width} is not {op.heads} equal heads")
+    equal_heads(op.x, op.heads)
     require(op.size >= Q8_BLOCK and op.size & (op.size - 1) == 0, f"size {op.size} is no power of two from {Q8_BLOCK} on")
     require(op.x.width // op.heads % op.size == 0, f"a head of {op.x.width // op.heads} values is not whole runs of {op.size}")
 
 
 def _short_convolution(c: Checker, op: ops.ShortConvolution) -> None:
     state = c.fixed(op.state)
-    require(op.state not in c.stored, f"state {op.state} is written twice")
     require(len(state.parts) == 1 and state.parts[0][0] == "conv", f"state {op.state} has the parts {state.parts}")
     before, width = state.parts[0][1]
     require(before >= 1 and op.x.width == op.out.width == width, f"x has width {op.x.width}, out {op.out.width}, the state {width}")
-    require(op.out == op.x or not op.out.overlaps(op.x), "out must be x itself or lie apart from it")
+    in_place(op.out, op.x, "x")
     c.weight(op.weight, width, before + 1)
     if op.bias is not None:
         c.weight(op.bias, width)
-    c.stored.add(op.state)
-    c.read.add(op.state)
 
 
 def _gated_delta(c: Checker, op: ops.GatedDelta) -> None:
     state = c.fixed(op.state)
-    require(op.state not in c.stored, f"state {op.state} is written twice")
     require(1 <= op.key_heads <= op.heads and op.heads % op.key_heads == 0, f"{op.heads} heads over {op.key_heads} key heads")
     for view, heads in ((op.q, op.key_heads), (op.k, op.key_heads), (op.v, op.heads), (op.decay, op.heads), (op.out, op.heads)):
-        require(view.width % heads == 0, f"width {view.width} is not {heads} equal heads")
+        equal_heads(view, heads)
     widths = op.key_width, op.value_width
     require(op.q.width == op.k.width and op.out.width == op.v.width, "q and k, or v and out, differ in width")
     require(op.beta.width == op.heads, f"beta has width {op.beta.width} for {op.heads} heads")
@@ -115,27 +111,22 @@ def _gated_delta(c: Checker, op: ops.GatedDelta) -> None:
     require(not any(op.out.overlaps(view) for view in op.reads), "out overlaps what is read")
     c.weight(op.rate, op.heads)
     c.weight(op.bias, op.decay.width)
-    c.stored.add(op.state)
-    c.read.add(op.state)
 
 
 def _selective_scan(c: Checker, op: ops.SelectiveScan) -> None:
     state = c.fixed(op.state)
-    require(op.state not in c.stored, f"state {op.state} is written twice")
-    require(op.heads >= 1 and op.x.width % op.heads == 0, f"width {op.x.width} is not {op.heads} equal heads")
+    equal_heads(op.x, op.heads)
     require(op.groups >= 1 and op.heads % op.groups == 0, f"{op.heads} heads do not divide over {op.groups} groups")
     require(op.b.width == op.c.width and op.b.width % op.groups == 0, f"b and c of {op.b.width} and {op.c.width} values")
     require(op.dt.width == op.heads, f"{op.dt.width} time steps for {op.heads} heads")
     shape = (op.heads, op.b.width // op.groups, op.x.width // op.heads)
     require(state.parts == (("scan", shape),), f"state {op.state} has the parts {state.parts}, this op needs scan {shape}")
     require(op.out.width == op.x.width, f"out has width {op.out.width}, x {op.x.width}")
-    require(op.out == op.x or not op.out.overlaps(op.x), "out must be x itself or lie apart from it")
+    in_place(op.out, op.x, "x")
     require(not any(op.out.overlaps(view) for view in (op.b, op.c, op.dt)), "out overlaps b, c or dt")
     require(0 <= op.limits[0] <= op.limits[1], f"limits {op.limits}")
     for name in op.weight_names:
         c.weight(name, op.heads)
-    c.stored.add(op.state)
-    c.read.add(op.state)
 
 
 def _split_heads(c: Checker, op: ops.SplitHeads) -> None:
@@ -149,14 +140,14 @@ def _gated_activation(c: Checker, op: ops.GatedActivation) -> None:
     require(op.activation in ACTIVATIONS, f"activation {op.activation!r} is none of {', '.join(ACTIVATIONS)}")
     require(op.up.width % op.gate.width == 0, f"gate has {op.gate.width} values for {op.up.width}")
     require(op.up.width == op.out.width, "up and out differ in width")
-    for name, view in (("gate", op.gate), ("up", op.up)):
-        require(op.out == view or not op.out.overlaps(view), f"out must be {name} itself or lie apart from it")
+    in_place(op.out, op.gate, "gate")
+    in_place(op.out, op.up, "up")
 
 
 def _activation(c: Checker, op: ops.Activation) -> None:
     require(op.function in SINGLE_ACTIVATIONS, f"function {op.function!r} is none of {', '.join(SINGLE_ACTIVATIONS)}")
     require(op.x.width == op.out.width, f"out has width {op.out.width}, x {op.x.width}")
-    require(op.out == op.x or not op.out.overlaps(op.x), "out must be x itself or lie apart from it")
+    in_place(op.out, op.x, "x")
     wanted = 4 if op.function == "xielu" else 0
     require(len(op.constants) == wanted and all(map(math.isfinite, op.constants)), f"constants {op.constants} of {op.function}")
 
@@ -164,15 +155,15 @@ def _activation(c: Checker, op: ops.Activation) -> None:
 def _clamped_activation(c: Checker, op: ops.ClampedActivation) -> None:
     require(op.limit > 0 and math.isfinite(op.alpha), f"limit {op.limit}, alpha {op.alpha}")
     require(op.gate.width == op.up.width == op.out.width, "gate, up and out differ in width")
-    require(op.out == op.gate or not op.out.overlaps(op.gate), "out must be gate itself or lie apart from it")
+    in_place(op.out, op.gate, "gate")
     require(not op.out.overlaps(op.up), "out overlaps up")
 
 
 def _limited_activation(c: Checker, op: ops.LimitedActivation) -> None:
     require(op.limit > 0 and math.isfinite(op.limit), f"limit {op.limit}")
     require(op.gate.width == op.up.width == op.out.width, "gate, up and out differ in width")
-    for name, view in (("gate", op.gate), ("up", op.up)):
-        require(op.out == view or not op.out.overlaps(view), f"out must be {name} itself or lie apart from it")
+    in_place(op.out, op.gate, "gate")
+    in_place(op.out, op.up, "up")
 
 
 def _scale_by_position(c: Checker, op: ops.ScaleByPosition) -> None:
@@ -182,7 +173,7 @@ def _scale_by_position(c: Checker, op: ops.ScaleByPosition) -> None:
 
 def _head_linear(c: Checker, op: ops.HeadLinear) -> None:
     for view in (op.x, op.out):
-        require(op.heads >= 1 and view.width % op.heads == 0, f"width {view.width} is not {op.heads} equal heads")
+        equal_heads(view, op.heads)
     shape = tuple(c.program.weights.get(op.weight, ()))
     require(len(shape) == 3, f"weight {op.weight} is listed as {shape}; it must have three axes")
     outputs, inputs = (shape[2], shape[1]) if op.transposed else (shape[1], shape[2])

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from lacewing.program import stream_ops as streams
-from lacewing.program.checker import Checker, require
-from lacewing.program.operands import Op, View
+from lacewing.program.checker import Checker, in_place, require
+from lacewing.program.operands import Op
 
 
 def _lookup(c: Checker, op: streams.Lookup) -> None:
@@ -22,16 +22,12 @@ def _add_scale(c: Checker, op: streams.AddScale) -> None:
     period = op.x.width if op.add is None else op.add.width
     require(op.out.width == op.x.width, f"out has width {op.out.width}, x {op.x.width}")
     require(op.x.width % period == 0, f"add has width {period}, which does not divide that of x, {op.x.width}")
-    _apart(op.out, op.x, "x")
+    in_place(op.out, op.x, "x")
     if op.add is not None:
-        _apart(op.out, op.add, "add")
+        in_place(op.out, op.add, "add")
     require(math.isfinite(op.factor), f"factor {op.factor}")
     if op.weight is not None:
         c.weight(op.weight, 1 if tuple(c.program.weights.get(op.weight, ())) == (1,) else period)
-
-
-def _apart(out: View, view: View, name: str) -> None:
-    require(out == view or not out.overlaps(view), f"out must be {name} itself or lie apart from it")
 
 
 def _predict(c: Checker, op: streams.AltUpPredict) -> None:

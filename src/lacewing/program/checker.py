@@ -20,6 +20,15 @@ def require(holds: bool, problem: str) -> None:
         raise ProgramError(problem)
 
 
+def in_place(out: View, view: View, name: str) -> None:
+    """An op may write over what it reads, if that is column by column."""
+    require(out == view or not out.overlaps(view), f"out must be {name} itself or lie apart from it")
+
+
+def equal_heads(view: View, heads: int) -> None:
+    require(heads >= 1 and view.width % heads == 0, f"width {view.width} is not {heads} equal heads")
+
+
 class Checker:
     """Walks the ops once, remembering which columns have been written and which weights and layers have been used."""
 
@@ -94,9 +103,13 @@ class Checker:
         return state
 
     def fixed(self, index: int) -> FixedState:
+        """Of an op that reads and writes it, as no other one does."""
         state = self._state(index)
         if not isinstance(state, FixedState):
             raise ProgramError(f"state {index} is not fixed")
+        require(index not in self.stored, f"state {index} is written twice")
+        self.stored.add(index)
+        self.read.add(index)
         return state
 
     def _state(self, index: int) -> Any:
