@@ -157,9 +157,10 @@ class MockStep(Step):
     def _put_table(self, group: int, row: int, first: int, ids: np.ndarray) -> None:
         self.tables[group][row, first : first + len(ids)] = ids
 
-    def _copy(self, group: int, pairs: Sequence[tuple[int, int]]) -> None:
+    def _copy(self, group: int, pairs: Sequence[tuple[int, int]], positions: int) -> None:
         for source, to in pairs:
-            self.pages[group][to][:] = self.pages[group][source]
+            self.pages[group][to][:] = -1
+            self.pages[group][to][:, :positions] = self.pages[group][source][:, :positions]
 
     def _read(self, group: int, ids: Sequence[int]) -> np.ndarray:
         raise NotImplementedError

@@ -157,12 +157,12 @@ def test_a_tail_is_taken_over_and_a_shared_page_copied():
     engine = make("full")
     copies = []
     copy = engine.step._copy
-    engine.step._copy = lambda group, pairs: (copies.append(pairs), copy(group, pairs))[1]
+    engine.step._copy = lambda group, pairs, positions: (copies.append((len(pairs), positions)), copy(group, pairs, positions))[1]
     _, said = ask(engine, IDS[:200])
     ask(engine, [*IDS[:200], *said, 1])
     assert not copies and engine.scheduler.pages.used(0) == 2
     ask(engine, [*IDS[:150], 1])
-    assert len(copies) == 1
+    assert copies == [(1, 150 - PAGE)]  # no more of the page than is taken up
 
 
 def test_units_are_read_from_one_and_written_to_another():

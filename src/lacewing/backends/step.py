@@ -94,7 +94,7 @@ class Step(ABC):
     def _put_table(self, group: int, row: int, first: int, ids: np.ndarray) -> None: ...
 
     @abstractmethod
-    def _copy(self, group: int, pairs: Sequence[tuple[int, int]]) -> None: ...
+    def _copy(self, group: int, pairs: Sequence[tuple[int, int]], positions: int) -> None: ...
 
     @abstractmethod
     def _read(self, group: int, ids: Sequence[int]) -> np.ndarray: ...
@@ -225,11 +225,11 @@ class Step(ABC):
             self._refuse_unknown(group, pages)
             self._put_table(group, row, first, pages)
 
-    def copy(self, group: int, pairs: Sequence[tuple[int, int]]) -> None:
-        """Copy pages or units, (from, to) each; no page is in two pairs."""
+    def copy(self, group: int, pairs: Sequence[tuple[int, int]], positions: int = PAGE) -> None:
+        """Copy units, or the first `positions` of pages (others are undefined then), (from, to) each; no page is in two pairs."""
         with self._turn(keep_abort=True):
             self._refuse_unknown(group, np.array(pairs, np.int64).reshape(-1))
-            self._copy(group, pairs)
+            self._copy(group, pairs, positions)
 
     def read(self, group: int, ids: Sequence[int]) -> np.ndarray:
         """uint8 (N, bytes of a page): member state after member state, part after part, (heads, 128, width) each in the part's own

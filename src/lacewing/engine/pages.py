@@ -87,8 +87,9 @@ class Pages:
         """Pages that somebody holds."""
         return len(self.holders[group]) - len(self._free[group])
 
-    def copy(self, group: int, source: int, to: int) -> None:
-        self.step.copy(group, [(source, to)])
+    def copy(self, group: int, source: int, to: int, positions: int) -> None:
+        """The first `positions` of a page."""
+        self.step.copy(group, [(source, to)], positions)
 
     @property
     def _nbytes(self) -> int:

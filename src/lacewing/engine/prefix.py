@@ -140,7 +140,7 @@ class PrefixTree:
             if own != page:
                 sequence.tables[group][-1] = own  # first, so that it is given back if copying fails
                 try:
-                    self.pages.copy(group, page, own)
+                    self.pages.copy(group, page, own, hit.length % PAGE)
                 finally:
                     self.pages.drop(group, [page])
 

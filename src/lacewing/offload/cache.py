@@ -162,7 +162,7 @@ class ExpertCacheManager(Step):
     def _put_table(self, group: int, row: int, first: int, ids: np.ndarray) -> None:
         raise _no_states()
 
-    def _copy(self, group: int, pairs: Sequence[tuple[int, int]]) -> None:
+    def _copy(self, group: int, pairs: Sequence[tuple[int, int]], positions: int) -> None:
         raise _no_states()
 
     def _read(self, group: int, ids: Sequence[int]) -> np.ndarray:

@@ -165,8 +165,8 @@ class OffloadStep(Step):
     def _put_table(self, group: int, row: int, first: int, ids: np.ndarray) -> None:
         self._on_all(group, lambda part: part.step.put_table(part.group, row, first, ids))
 
-    def _copy(self, group: int, pairs: Sequence[tuple[int, int]]) -> None:
-        self._on_all(group, lambda part: part.step.copy(part.group, pairs))
+    def _copy(self, group: int, pairs: Sequence[tuple[int, int]], positions: int) -> None:
+        self._on_all(group, lambda part: part.step.copy(part.group, pairs, positions))
 
     def _on_all(self, group: int, work: Callable[[_GroupPart], None]) -> None:
         for part in self._parts[group]:

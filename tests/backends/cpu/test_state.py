@@ -23,7 +23,7 @@ from lacewing.backends.step import Step
 from lacewing.errors import Cancelled, OptionError, OutOfMemoryError
 from lacewing.options import KV_TYPES
 from lacewing.program.ops import Buffer, ShortConvolution
-from lacewing.program.states import FixedState, Part
+from lacewing.program.states import PAGE, FixedState, PagedState, Part
 from tests.backends.cpu.checks import attention_case, check_against_reference, state_case
 from tests.backends.cpu.single_ops import Batch as Places
 from tests.backends.cpu.single_ops import Case, floats, normal, one_batch, singly
@@ -165,13 +165,35 @@ def test_rows_do_not_know_of_each_other(alone: dict[str, list[np.ndarray]], dtyp
     step.close()
 
 
-def test_a_page_that_is_copied_goes_on_alone() -> None:
-    """A shared prefix: two rows have its page, one writes to a copy."""
+@pytest.mark.parametrize("positions", [1, 7, 17, 128])
+@pytest.mark.parametrize("dtype", KV_TYPES)
+def test_so_many_positions_of_a_page_are_copied(dtype: str, positions: int) -> None:
+    """Of each head of all parts of all members, whatever their order; of units all."""
+    case, random = state_case(60, dtype), np.random.default_rng(positions)
+    step = case.step(CpuBackend(1), 200)
+    for group, of in enumerate(step.groups):
+        data = random.integers(0, 256, (2, of.nbytes), np.uint8)
+        step.grow(group, 2)
+        step.write(group, [0, 1], data)
+        step.copy(group, [(0, 1)], positions)
+        source, copied = step.read(group, [0, 1])
+        assert np.array_equal(source, data[0])
+        if isinstance(of.state, PagedState):
+            shape = (-1, PAGE, of.state.parts[0].row_bytes)  # keys and values are equally wide
+            source, copied = source.reshape(shape)[:, :positions], copied.reshape(shape)[:, :positions]
+        assert np.array_equal(copied, source)
+    step.close()
+
+
+@pytest.mark.parametrize("positions", [7, 128])
+def test_a_page_that_is_copied_goes_on_alone(positions: int) -> None:
+    """A shared prefix: two rows have its page, one writes to a copy, in which something else was before."""
     case = attention_case(160, 4, 2, 16, 16)
     step = case.step(CpuBackend(2), 256, 2)
     expected = forward(step, pieces(140), 0)
     step.grow(0, 6)
-    step.copy(0, [(1, 5)])
+    step.write(0, [5], np.full((1, step.groups[0].nbytes), 0xFF, np.uint8))
+    step.copy(0, [(1, 5)], positions)
     step.put_table(0, 1, 0, [0, 5])
     found = step.run(Batch.of(list(range(140, 150)), 135, np.arange(10), row=1)).copy()
     again = forward(step, [([0] * 5, list(range(135, 140)))], 135)

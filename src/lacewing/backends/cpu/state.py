@@ -83,6 +83,18 @@ class GroupStore:
         for part, at in self._keys():
             page[at : at + part.page_bytes] = keys_in(data[at : at + part.page_bytes], part)
 
+    def copy(self, source: int, to: int, positions: int) -> None:
+        """The first positions of a page, or a whole unit. To write to memory for the first time takes longer than all else."""
+        state, pages = self.group.state, [self.page(index).reshape(len(self.group.members), -1) for index in (source, to)]
+        if not isinstance(state, PagedState) or positions >= PAGE:
+            pages[1][:] = pages[0]
+            return
+        count, end = -(-positions // host_isa().lanes) * host_isa().lanes, 0  # keys of so many positions stand together
+        for part in state.parts:
+            begin, end = end, end + part.page_bytes
+            heads = [page[:, begin:end].reshape(len(page), part.heads, -1) for page in pages]
+            heads[1][..., : count * part.row_bytes] = heads[0][..., : count * part.row_bytes]
+
     def _keys(self) -> list[tuple[Part, int]]:
         """The keys of all members, those of indices among them, and where they begin in a page."""
         found, at = [], 0

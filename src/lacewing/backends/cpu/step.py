@@ -181,10 +181,9 @@ class CpuStep(Step):
     def _put_table(self, group: int, row: int, first: int, ids: np.ndarray) -> None:
         self._store.groups[group].table[row, first : first + len(ids)] = ids
 
-    def _copy(self, group: int, pairs: Sequence[tuple[int, int]]) -> None:
-        store = self._store.groups[group]
+    def _copy(self, group: int, pairs: Sequence[tuple[int, int]], positions: int) -> None:
         for source, to in pairs:
-            store.page(to)[:] = store.page(source)
+            self._store.groups[group].copy(source, to, positions)
 
     def _read(self, group: int, ids: Sequence[int]) -> np.ndarray:
         store = self._store.groups[group]

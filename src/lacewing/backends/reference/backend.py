@@ -113,7 +113,7 @@ class ReferenceStep(Step):
     def _put_table(self, group: int, row: int, first: int, ids: np.ndarray) -> None:
         self.state.tables[group][row, first : first + len(ids)] = ids
 
-    def _copy(self, group: int, pairs: Sequence[tuple[int, int]]) -> None:
+    def _copy(self, group: int, pairs: Sequence[tuple[int, int]], positions: int) -> None:
         for parts in self.state.stores[group]:
             for store in parts:
                 for source, to in pairs:

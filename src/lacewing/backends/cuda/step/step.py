@@ -206,7 +206,7 @@ class CudaStep(Step):
             word = self._inputs.table(self._tables[group], row) + first
             self._device.write(self._step_buffer, 4 * word, np.ascontiguousarray(ids, np.int32))
 
-    def _copy(self, group: int, pairs: Sequence[tuple[int, int]]) -> None:
+    def _copy(self, group: int, pairs: Sequence[tuple[int, int]], positions: int) -> None:
         self._states.copy(group, pairs)
 
     def _read(self, group: int, ids: Sequence[int]) -> np.ndarray:
