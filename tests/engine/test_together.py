@@ -75,6 +75,20 @@ def test_whole_rows_lead_to_the_tokens_of_each_alone(options: list[Sampling], se
                 assert not one.plain_count or sum(each.plain_count == one.plain_count for each in together) <= FEW
 
 
+@pytest.mark.parametrize("count", [1, 3, 16])
+def test_the_largest_of_all_rows_at_once(count: int) -> None:
+    """Ties go to the lowest id, and rows that are no numbers are left out."""
+    random = np.random.default_rng(count)
+    rows = random.normal(0, 1, (count, 9001)).astype(np.float32).round(1)
+    samplers = [Sampler(Sampling(temperature=0), 9001) for _ in rows]
+    expected = {index: sampler.pick(row, [1]) for index, (sampler, row) in enumerate(zip(samplers, rows, strict=True))}
+    assert pick_rows_together(samplers, rows) == expected == pick_rows_together(samplers, list(rows))
+    for bad in (np.nan, np.inf):
+        rows[count // 2, 8000] = bad
+        left = {index: token for index, token in expected.items() if index != count // 2}
+        assert pick_rows_together(samplers, rows) == left == pick_rows_together(samplers, list(rows))
+
+
 @pytest.mark.parametrize("place", [0, 5000, 9000])  # the last one is in no group of equal size
 def test_a_row_that_is_no_number_is_left_out_alone(place: int) -> None:
     rows = [np.random.default_rng(each).normal(size=9001).astype(np.float32) for each in range(8)]

@@ -78,6 +78,7 @@ class AnswerDecoder:
         self._visible = visible or {}
         self._splitter: Splitter = splitter or PlainSplitter()
         self._markup_stops, self._stops = StopStrings(markup_stops), StopStrings(stops)
+        self._begins = self._markup_stops.first | self._stops.first
         self._repeats = RepeatGuard(repeat_guard, tokenizer.decode)
         self._begun = begun or {}
         self._written: dict[str, list[str]] = {TEXT: [], REASONING: []}
@@ -95,10 +96,14 @@ class AnswerDecoder:
             text += self._visible[token.id]
         begin = self._pushed
         self._pushed += len(text)
-        if text and self._passes(text):
+        # The quick way of nearly every token: its text is whole, visible, and no stop string begins in it. Nothing is held back of
+        # those before, or they would be waiting.
+        if text and not self._waiting and self._splitter.open and not self._text.incomplete and self._begins.isdisjoint(text):
             if self._repeats.push(token.id):
                 self.ended = "repetition"
-            return [self._delta((TEXT, text), (token,))]
+            self._last = TEXT
+            self._written[TEXT].append(text)
+            return [Delta(text, tokens=(token,))]
         self._waiting.append((token, begin, self._pushed + self._text.incomplete))
         pieces = self._take(text) if text else []
         if self._splitter.ended:
@@ -106,12 +111,6 @@ class AnswerDecoder:
         if self._repeats.push(token.id):
             self.ended = self.ended or "repetition"
         return self._deltas(pieces)
-
-    def _passes(self, text: str) -> bool:
-        """Whether it is whole, visible, and all that there is to be shown: the quick way of nearly every token."""
-        if self._waiting or not self._splitter.open or self._text.incomplete:
-            return False
-        return self._markup_stops.passes(text) and self._stops.passes(text)
 
     def finish(self, reason: str) -> list[Delta]:
         """The rest, once no more tokens come; `reason` is the engine's: "stop", "length", "cancelled"."""

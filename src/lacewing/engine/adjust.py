@@ -38,8 +38,8 @@ def _penalised(logits: np.ndarray, counts: np.ndarray, repeat: float, presence: 
 class Adjustments:
     """The biases and penalties of one request.
 
-    `penalises`: what was generated counts. `additive`: each token has one number to be added, so that a device can do it.
-    `lowers`: else, whether no token gets likelier by it than its bias says.
+    `none`: the raw logits decide. `penalises`: what was generated counts. `additive`: each token has one number to be added, so
+    that a device can do it. `lowers`: else, whether no token gets likelier by it than its bias says.
     """
 
     def __init__(self, options: Sampling):
@@ -50,11 +50,7 @@ class Adjustments:
         self.penalises = self._penalties != (1, 0, 0) and self._window > 0
         self.additive = not self.penalises or repeat == 1
         self.lowers = repeat >= 1 and presence >= 0 and frequency >= 0
-
-    @property
-    def none(self) -> bool:
-        """Whether the raw logits decide."""
-        return not self.bias and not self.penalises
+        self.none = not self.bias and not self.penalises
 
     def added(self, history: Sequence[int]) -> Mapping[int, float]:
         """Of `additive` ones what is added to the logit of each token; of others the biases alone."""

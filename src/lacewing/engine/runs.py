@@ -13,7 +13,7 @@ from lacewing.engine.constraint import begin
 from lacewing.engine.request import Task
 from lacewing.engine.sampling import Token, not_finite
 from lacewing.engine.sequence import Sequence
-from lacewing.engine.together import pick_rows_together, pick_together
+from lacewing.engine.together import Rows, pick_rows_together, pick_together
 from lacewing.errors import NumericError, OptionError
 
 
@@ -107,10 +107,12 @@ def _choices(step: Step, batch: Batch, parts: list[Part]) -> list[Choice]:
     return [choice if error is None else error for choice, error in zip(choices, errors, strict=True)]
 
 
-def _known(tasks: list[Task], rows: list[np.ndarray]) -> list[Choice | None]:
+def _known(tasks: list[Task], rows: Rows) -> list[Choice | None]:
     """The choices that are made together, of whole rows; None: of those who choose alone."""
     plain = [index for index, task in enumerate(tasks) if task.masks is None]
-    picked = pick_rows_together([tasks[index].sampler for index in plain], [rows[index] for index in plain])
+    if len(plain) < len(tasks):
+        rows = [rows[index] for index in plain]
+    picked = pick_rows_together([tasks[index].sampler for index in plain], rows)
     known: list[Choice | None] = [None] * len(tasks)
     for place, token in picked.items():
         known[plain[place]] = token
@@ -149,10 +151,10 @@ def pick_all(tasks: list[Task], wishes: list[tuple[Wanted, ...]], found: list[Ca
     return [picked[index] for index in range(len(tasks))]
 
 
-def _collect(parts: list[Part], rows: np.ndarray) -> list[np.ndarray]:
+def _collect(parts: list[Part], rows: np.ndarray) -> Rows:
     """Give logits of prompts to those who collect them; the rows that are left, of those who choose."""
     if len(rows) == sum(part.chooses for part in parts):
-        return list(rows)
+        return rows
     left, at = [], 0
     for part in parts:
         at += part.collect(rows[at:], hidden=False)

@@ -64,6 +64,9 @@ class Sampler:
 
     A token takes one random number, whatever is run in between: so a seed gives the same tokens in any company. Where a device
     gives the largest logits alone, the choice is the one that whole rows lead to, or `pick_among` says that these are needed.
+
+    `takes_largest`: every choice is the largest raw logit, and nothing else is asked. `plain_count`: of so many of the largest raw
+    logits it draws one, and tells nothing else; 0: it is not as simple as that.
     """
 
     def __init__(self, sampling: Sampling, vocab_size: int):
@@ -72,24 +75,13 @@ class Sampler:
             raise OptionError(f"`logit_bias` names token {beyond[0]}; this model has {vocab_size} tokens")
         self.sampling = sampling
         self._adjust = Adjustments(sampling)
+        self._greedy = sampling.temperature == 0 or sampling.top_k == 1
+        plain = self._adjust.none and not sampling.logprobs
+        self.takes_largest = plain and self._greedy
+        self.plain_count = sampling.top_k if plain and not self._greedy else 0
         self._numbers: deque[float] = deque()  # drawn for the tokens that come
         self._looked = False  # the next token takes one
         self._used: float | None = None  # by a choice that may be made again
-
-    @property
-    def takes_largest(self) -> bool:
-        """Whether every choice is the largest raw logit, and nothing else is asked."""
-        return self._adjust.none and not self.sampling.logprobs and self._greedy
-
-    @property
-    def _greedy(self) -> bool:
-        return self.sampling.temperature == 0 or self.sampling.top_k == 1
-
-    @property
-    def plain_count(self) -> int:
-        """Of how many of the largest raw logits it draws one, and tells nothing else; 0: it is not as simple as that."""
-        options = self.sampling
-        return options.top_k if self._adjust.none and not options.logprobs and not self._greedy else 0
 
     @property
     def draw(self) -> Draw | None:

@@ -12,6 +12,7 @@ from lacewing.backends.batch import Candidates
 from lacewing.backends.choice import top_k_of_rows
 from lacewing.engine.sampling import Sampler, Token
 
+Rows = Sequence[np.ndarray] | np.ndarray  # (V,) each, or (N, V)
 FEW = 4  # sequences, up to which it pays to choose one by one
 
 
@@ -25,9 +26,11 @@ def pick_together(samplers: Sequence[Sampler], found: Sequence[Candidates]) -> d
     return tokens
 
 
-def pick_rows_together(samplers: Sequence[Sampler], rows: Sequence[np.ndarray]) -> dict[int, Token]:
+def pick_rows_together(samplers: Sequence[Sampler], rows: Rows) -> dict[int, Token]:
     """The same of what `Sampler.pick` gives of whole rows, float32 (V,) each; rows that are no numbers are left out."""
     largest = [index for index, sampler in enumerate(samplers) if sampler.takes_largest]
+    if len(largest) == len(samplers) and isinstance(rows, np.ndarray):
+        return _largest_of_all(rows)
     tokens = _largest(largest, rows)
     if len(samplers) - len(largest) <= FEW:
         return tokens
@@ -40,7 +43,14 @@ def pick_rows_together(samplers: Sequence[Sampler], rows: Sequence[np.ndarray]) 
     return tokens
 
 
-def _largest(indices: Sequence[int], rows: Sequence[np.ndarray]) -> dict[int, Token]:
+def _largest_of_all(rows: np.ndarray) -> dict[int, Token]:
+    """`_largest` of (N, V)."""
+    best = rows.argmax(axis=1)
+    finite = np.isfinite(rows[np.arange(len(rows)), best]).tolist()
+    return {index: Token(token) for index, token in enumerate(best.tolist()) if finite[index]}
+
+
+def _largest(indices: Sequence[int], rows: Rows) -> dict[int, Token]:
     """Of those who take the largest logit, the lowest id among equals."""
     found = {}
     for index in indices:

@@ -23,23 +23,26 @@ class StreamDecoder:
 
     Bytes of a character that is not complete yet are held back; bytes that can never become one give U+FFFD.
     `strip`: drop one leading space of the first text, which the encoder of some vocabularies added.
+    `incomplete`: a character has begun and is not whole.
     """
 
     def __init__(self, vocabulary: Vocabulary, *, strip: bool, special: bool):
         self._vocabulary, self._strip, self._special = vocabulary, strip, special
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
-
-    @property
-    def incomplete(self) -> bool:
-        """Whether a character has begun and is not whole."""
-        return bool(self._utf8.getstate()[0])
+        self.incomplete = False
 
     def push(self, token: int) -> str:
         """The text that this id completes; often "", when it ends within a character."""
+        if not (self.incomplete or self._strip or self._special):
+            text = self._vocabulary.text_of(token)
+            if text is not None:  # nearly always
+                return text
         data = self.bytes_of(token)
         if self._strip:
             self._strip = self.hides(token)
-        return self._utf8.decode(data)
+        text = self._utf8.decode(data)
+        self.incomplete = bool(self._utf8.getstate()[0])
+        return text
 
     def hides(self, token: int) -> bool:
         """Whether an id never adds anything, as a control token."""
@@ -56,11 +59,12 @@ class StreamDecoder:
         """What is held back at the end: "" or U+FFFD for a character that never became complete."""
         rest = self._utf8.decode(b"", final=True)
         self._utf8.reset()
+        self.incomplete = False
         return rest
 
 
 class StopStrings:
-    """Passes text on until one of the stop strings occurs, wherever deltas are cut.
+    """Passes text on until one of the stop strings occurs, wherever deltas are cut. `first`: characters that begin one.
 
     Text that may be the start of a stop string is held back until it is clear. Of strings that occur, the one that
     begins first counts. After a stop, `hit` is that string and no more text comes.
@@ -72,7 +76,7 @@ class StopStrings:
         if len(stops) > MAX_STOPS or any(not isinstance(stop, str) or not 0 < len(stop) <= MAX_LENGTH for stop in stops):
             raise OptionError(f"`stop` must be at most {MAX_STOPS} strings of 1 to {MAX_LENGTH} characters")
         self._stops = tuple(dict.fromkeys(stops))
-        self._first = frozenset(stop[0] for stop in self._stops)
+        self.first = frozenset(stop[0] for stop in self._stops)
         self._held = ""
         self._cut = 0
         self.hit: str | None = None
@@ -84,7 +88,7 @@ class StopStrings:
 
     def passes(self, delta: str) -> bool:
         """Whether all of it is safe to show now, as no stop string begins in it: nearly always, and quickly told."""
-        return not self._held and self.hit is None and self._first.isdisjoint(delta)
+        return not self._held and self.hit is None and self.first.isdisjoint(delta)
 
     def push(self, delta: str) -> str:
         """The text that is safe to show now."""
@@ -138,8 +142,10 @@ class RepeatGuard:
 
     def push(self, token: int) -> bool:
         """Whether the answer should end with this token."""
+        if not self._limit:
+            return False
         self._ids.append(token)
-        if not self._limit or len(self._ids) % _EVERY or not self._repeats(self._limit):
+        if len(self._ids) % _EVERY or not self._repeats(self._limit):
             return False
         text = self._decode(self._ids[-min(self._limit, PERIOD) :].tolist())
         return bool(_WORD.search(_NUMBERS.sub("", text))) or self._repeats(WITHOUT_WORDS * self._limit)

@@ -88,6 +88,7 @@ class Vocabulary:
         if self.types[end] == TokenType.USER and "<eos>" not in self.ids:  # of Gemma, which has it, this is HTML
             self.types[end] = TokenType.CONTROL
         self._bytes: dict[int, bytes] = {}
+        self._texts: dict[int, str | None] = {}
         self._check_bytes()
 
     def __len__(self) -> int:
@@ -120,6 +121,16 @@ class Vocabulary:
         if known is None:
             known = self._bytes[token] = self._spell(token)
         return known
+
+    def text_of(self, token: int) -> str | None:
+        """What an id adds to a text as `bytes_of` without `special`, where that is whole characters; else None."""
+        if token not in self._texts:
+            data = self.bytes_of(token, False)
+            try:
+                self._texts[token] = data.decode()
+            except UnicodeDecodeError:
+                self._texts[token] = None
+        return self._texts[token]
 
     def text_bytes(self) -> list[bytes]:
         """What every id adds to a text, as `bytes_of` without `special`: 0.1 s for 250,000 ids."""
