@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 import ollama
 import pytest
 
+from lacewing.server.ollama import models
+
 HELLO = [{"role": "user", "content": "Write about the sea."}]
 GREEDY = {"temperature": 0, "num_predict": 24}
 SCHEMA = {
@@ -121,6 +123,18 @@ def test_how_long_a_model_stays(client, name):
         assert time.monotonic() - began < 30
         time.sleep(0.1)
     assert client.chat(name, HELLO, options=GREEDY, keep_alive="5m").done
+
+
+def test_a_model_that_leaves_while_it_is_listed(client, name, monkeypatch):
+    client.chat(name, [])
+    sums = models._sums
+
+    def leaving():
+        client.generate(name, keep_alive=0)
+        return sums()
+
+    monkeypatch.setattr(models, "_sums", leaving)
+    assert client.ps().models == []
 
 
 def test_vectors(client, name):

@@ -99,12 +99,12 @@ def _template(entry: Entry, facts: Facts | None) -> str | None:
 def _memory(served: Served | None) -> dict[str, Any]:
     if served is None or not served.model.on_device:
         return {"residency": None, "backend": None, "memory_bytes": 0, "device_bytes": 0, "running": 0, "waiting": 0}
-    model = served.model
+    model, (memory, device) = served.model, served.sizes
     return {
         "residency": model.weights.residency if model.weights_on_host else "device",
         "backend": model.backend.name,
-        "memory_bytes": model.memory_bytes,
-        "device_bytes": model.device_bytes,
+        "memory_bytes": memory,
+        "device_bytes": device,
         "running": served.worker.queue.running,
         "waiting": served.worker.queue.waiting,
     }

@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from lacewing.errors import OptionError
 from lacewing.server.models.names import Source
 from lacewing.server.models.setup import Setup
 
@@ -36,6 +37,14 @@ class Served:
     worker: Any
     created: int
     users: int = 0
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Bytes of RAM and of a GPU that the model has for itself; none once another thread closes it."""
+        try:
+            return self.model.memory_bytes, self.model.device_bytes
+        except OptionError:
+            return 0, 0
 
 
 class Entry(NamedTuple):

@@ -64,7 +64,11 @@ async def ps(request: Request) -> JSONResponse:
     entries = [each for each in registry.names() if each.served is not None]
     facts = await in_thread(lambda: [registry.facts(each) for each in entries])
     sums = await in_thread(_sums)
-    return JSONResponse({"models": [_running(entry, found, sums) for entry, found in zip(entries, facts, strict=True) if found]})
+    known = zip(entries, facts, strict=True)
+    here = [
+        (entry, found) for entry, found in known if found and entry.served and entry.served.model.on_device
+    ]  # some left meanwhile
+    return JSONResponse({"models": [_running(entry, found, sums) for entry, found in here]})
 
 
 async def show(request: Request) -> JSONResponse:
@@ -108,12 +112,12 @@ def _about(entry: Entry, facts: Facts, sums: Sums) -> dict[str, Any]:
 
 
 def _running(entry: Entry, facts: Facts, sums: Sums) -> dict[str, Any]:
-    model = None if entry.served is None else entry.served.model
+    memory, device = (0, 0) if entry.served is None else entry.served.sizes
     stays = _FOR_EVER if entry.leaves_in is None else min(entry.leaves_in, _FOR_EVER)
     return {
         **_about(entry, facts, sums),
-        "size": 0 if model is None else model.memory_bytes + model.device_bytes,
-        "size_vram": 0 if model is None else model.device_bytes,
+        "size": memory + device,
+        "size_vram": device,
         "expires_at": timestamp(time.time() + stays),
         "context_length": facts.context,
     }

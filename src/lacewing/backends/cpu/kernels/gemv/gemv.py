@@ -155,7 +155,7 @@ def _emit_products(b: ir.IRBuilder, w: ir.Value, v: ir.Value, signed: bool) -> i
 
 
 def _emit_fold(b: ir.IRBuilder, x: ir.Value, y: ir.Value, fits: bool) -> ir.Value:
-    if fits:
+    if fits and ISA.dot != "generic":
         return call(b, WORDS_MADD[LANES], I32V, call(b, WORDS_PACK[LANES], I16V, x, y), constant(I16V, 1))
     return b.add(within_quads(b, x, y, (0, 2, 4, 6)), within_quads(b, x, y, (1, 3, 5, 7)))
 
