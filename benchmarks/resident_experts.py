@@ -22,6 +22,7 @@ from lacewing.backends.batch import Batch, StepLimits
 from lacewing.backends.step import Step, SwapIn
 from lacewing.backends.weights import WeightView
 from lacewing.offload.cache import ExpertCacheBackend
+from lacewing.offload.rebalance import Rebalancer
 from lacewing.program.ops import Buffer, Dispatch, Receive, Send
 from lacewing.program.program import Program
 from lacewing.quants import by_name
@@ -43,11 +44,12 @@ def replay(path: Path, experts: int, part: int, every: int) -> float:
     ids, here, there = (Buffer(name, active).view() for name in ("ids", "here", "there"))
     stage = (Receive((ids,)), Dispatch(ids, here, there, experts, experts // part), Send((there, here)))
     # experts of one value: all that the manager asks of them is how long they take
-    weight = cast(WeightView, SimpleNamespace(name="w", shape=(experts, 1, 1), quant=by_name("F32"), scales=None))
+    weight = cast(WeightView, SimpleNamespace(name="w", shape=(experts, 1, 1), quant=by_name("F32"), scales=None, slots=None))
     stacks, device, shares = [{"w": weight}] * layers, cast(Step, Instant()), []
     step = ExpertCacheBackend().compile(Program(stage * layers, {}, (), experts), {}, StepLimits(context=len(tokens), chunk=16))
+    rebalancer = Rebalancer(step, device, stacks)
     for start in range(0, len(tokens), every):
-        step.swap_in(stacks, device)
+        rebalancer.run()
         for position, token in enumerate(tokens[start : start + every], start):
             step.begin(Batch.of([0], position, []))
             for layer, chosen in enumerate(token):

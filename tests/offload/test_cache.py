@@ -11,14 +11,15 @@ from lacewing.backends.cpu.step import CpuStep
 from lacewing.backends.reference.backend import ReferenceBackend
 from lacewing.backends.weights import CacheStatistics, ResidentExperts
 from lacewing.errors import BackendError, OptionError, OutOfMemoryError
-from lacewing.offload import cache
 from lacewing.offload.cache import ExpertCacheBackend, ExpertCacheManager
 from lacewing.offload.cut import cut_program
 from lacewing.offload.plan import DeviceLoad, OffloadLevel, OffloadPlanner, Target
+from lacewing.offload.rebalance import SWAPPED_BYTES, Rebalancer
 from lacewing.offload.step import OffloadBackend, OffloadStep
 from lacewing.program.ops import Buffer, Dispatch, Receive, Send
 from lacewing.program.program import Program
 from lacewing.quants import by_name
+from lacewing.weights.experts.policy import HALF_LIFE
 from tests import mixtures
 from tests.checkpoints import tiny
 from tests.models.running import MappedWeight, mapped_weights, open_step, run
@@ -129,11 +130,18 @@ NUMBERED = MappedWeight("w", (EXPERTS, 1, 4), by_name("F32"), np.arange(EXPERTS,
 
 
 def manager(layers=1, held=3):
-    """A cache manager, and the weights of its layers: each byte of an expert is its number."""
+    """A cache manager, and a rebalancer with the weights of its layers: each byte of an expert is its number."""
     ids, here, there = (Buffer(name, ACTIVE).view() for name in ("ids", "here", "there"))
     stage = (Receive((ids,)), Dispatch(ids, here, there, EXPERTS, held), Send((there, here)))
     step = ExpertCacheBackend().compile(Program(stage * layers, {}, (), 9), {}, StepLimits(1024, 1024))
-    return step, [{f"w{layer}": NUMBERED} for layer in range(layers)]
+    return step, Rebalancer(step, Device(), [{f"w{layer}": NUMBERED} for layer in range(layers)])
+
+
+def swap_in(rebalancer, most=SWAPPED_BYTES):
+    """As between two requests; how many experts came."""
+    found = rebalancer.exchange(most)
+    rebalancer.manager.forget_statistics()
+    return found
 
 
 def choose(step, *rows, layer=0):
@@ -154,59 +162,60 @@ def test_the_manager_divides():
 
 
 def test_what_is_used_more_becomes_resident():
-    step, stacks = manager()
-    device = Device()
-    assert step.swap_in(stacks, device) == 0 and step.statistics.hit_rate is None  # nothing has been chosen
+    step, rebalancer = manager()
+    device = rebalancer.device
+    assert swap_in(rebalancer) == 0 and step.statistics.hit_rate is None  # nothing has been chosen
     choose(step, *[[6, 1]] * 4, [5, 0], [0, 6])
-    assert step.swap_in(stacks, device) == 1  # 6 for 2, which nobody chose; not 5 for 0, which is used more
+    assert swap_in(rebalancer) == 1  # 6 for 2, which nobody chose; not 5 for 0, which is used more
     assert device.held == {("w0", 2): 6}
     assert choose(step, [6, 2], [0, 1]) == ([[2, -1], [0, 1]], [[-1, 2], [-1, -1]])
 
 
 def test_little_more_is_no_reason():
-    step, stacks = manager(held=1)
-    device = Device()
+    step, rebalancer = manager(held=1)
+    device = rebalancer.device
     choose(step, *[[0, 5]] * 4, [5, 1])
-    assert step.swap_in(stacks, device) == 0  # 5 against 4
+    assert swap_in(rebalancer) == 0  # 5 against 4
     choose(step, *[[5, 7]] * 8)
-    assert step.swap_in(stacks, device) == 1 and device.held == {("w0", 0): 5}
+    assert swap_in(rebalancer) == 1 and device.held == {("w0", 0): 5}
 
 
 def test_what_was_long_ago_counts_less():
-    step, stacks = manager(held=1)
-    device = Device()
-    choose(step, *[[5, 6]] * cache.HALF_LIFE)
-    assert step.swap_in(stacks, device) == 1 and device.held == {("w0", 0): 5}
-    choose(step, *[[7, 4]] * (cache.HALF_LIFE * 2 // 3))
-    assert step.swap_in(stacks, device) == 1 and device.held == {("w0", 0): 4}  # as often as 7, and the lower id
+    step, rebalancer = manager(held=1)
+    device = rebalancer.device
+    for _ in range(HALF_LIFE):
+        choose(step, [5, 6])
+    assert swap_in(rebalancer) == 1 and device.held == {("w0", 0): 5}
+    for _ in range(HALF_LIFE * 7 // 8):
+        choose(step, [7, 4])
+    assert swap_in(rebalancer) == 1 and device.held == {("w0", 0): 4}  # as often as 7, and the lower id
 
 
-def test_the_best_come_first_where_not_all_may(monkeypatch):
-    monkeypatch.setattr(cache, "SWAPPED_BYTES", 2 * 16)
-    step, stacks = manager(layers=2)
-    device = Device()
+def test_the_best_come_first_where_not_all_may():
+    step, rebalancer = manager(layers=2)
+    device = rebalancer.device
     choose(step, *[[5, 6]] * 3)
     choose(step, *[[7, 3]] * 9, layer=1)
-    assert step.swap_in(stacks, device) == 2 and {name for name, _ in device.held} == {"w1"}
-    assert step.swap_in(stacks, device) == 2 and {name for name, _ in device.held} == {"w0", "w1"}
+    assert swap_in(rebalancer, 2 * 16) == 2 and {name for name, _ in device.held} == {"w1"}
+    assert swap_in(rebalancer, 2 * 16) == 2 and {name for name, _ in device.held} == {"w0", "w1"}
 
 
 def test_a_swap_in_that_fails():
     """Without memory nothing changes; what is lost on the way is computed by the other device, and comes again later."""
-    step, stacks = manager()
-    device = Device()
+    step, rebalancer = manager()
+    device = rebalancer.device
     choose(step, *[[5, 6]] * 9, *[[7, 0]] * 3)
     device.full = True
     with pytest.raises(OutOfMemoryError):
-        step.swap_in(stacks, device)
+        swap_in(rebalancer)
     assert choose(step, [2, 6]) == ([[2, -1]], [[-1, 6]])
     device.full, device.lost = False, 1
     with pytest.raises(BackendError, match="lost"):
-        step.swap_in(stacks, device)
+        swap_in(rebalancer)
     here, there = choose(step, [5, 6], [7, 0], [1, 2])
     assert here == [[-1, -1], [-1, 0], [-1, -1]] and there == [[5, 6], [7, -1], [1, 2]]
     device.lost = 99
-    assert step.swap_in(stacks, device) == 2
+    assert swap_in(rebalancer) == 2
     here, there = choose(step, [5, 6], [7, 0])
     assert here[0] != [-1, -1] and sorted(here[0]) == [1, 2] and there == [[-1, -1], [7, -1]]
 

@@ -51,7 +51,7 @@ def test_streaming_that_was_asked_for():
     ):
         planned(10**6, residency="streamed", memory_bytes=1)
     assert planned(LEAST, residency="streamed").slots == SlotCount(2, 4, 2 * 1100 + 440)
-    with pytest.raises(OptionError, match="only mixtures of experts that the CPU runs as a whole are streamed") as refused:
+    with pytest.raises(OptionError, match="only mixtures of experts are streamed, as far as the CPU computes") as refused:
         planned(10**6, MemoryRequirements(17000, 17000, 500, 500), residency="streamed")
     assert spelled(str(refused.value)).endswith("choose --residency lazy or --residency eager")
 

@@ -124,7 +124,8 @@ class DeviceModel:
         force: bool = False,
         reason: str = "forced",
     ) -> None:
-        """Bring the weights in RAM to "lazy", "eager" or "streamed"; outputs stay bitwise the same.
+        """Bring the weights in RAM to "lazy", "eager" or "streamed"; outputs stay bitwise the same, as long as the same experts are
+        on the GPU if one holds some.
 
         `force`: lazy or eager whatever the memory plan says; `reason` is then what it tells.
 

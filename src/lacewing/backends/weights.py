@@ -165,6 +165,24 @@ class ResidentExperts:
         return np.concatenate(self.parts)
 
 
+@dataclass
+class ExpertRows:
+    """One expert (1, ...) whose rows are at hand; a `WeightView`. It has no factors of blocks."""
+
+    name: str
+    shape: tuple[int, ...]
+    quant: Quant
+    data: np.ndarray
+    scales: WeightView | None = None
+    scale_block: tuple[int, int] = (1, 1)
+    tiled: np.ndarray | None = None
+    slots: ExpertSlots | None = None
+
+    @property
+    def parts(self) -> list[np.ndarray]:
+        return [self.data]
+
+
 def rows_of(weight: WeightView, index: slice | np.ndarray) -> np.ndarray:
     """Some rows of a matrix, float32 (rows, columns)."""
     values = weight.quant.dequantise(weight.data.reshape(weight.shape[0], -1)[index])

@@ -92,8 +92,10 @@ def _experts(model: Model) -> dict[str, Any]:
             "slots": streamed.slots.layer, "hit_rate": hits, "bytes_read": use.nbytes, "waited_seconds": waited, "reads": use.reads,
             "pack": None if streamed.pack is None else str(streamed.pack.path), "direct": way.direct,
             "threads": way.threads, "read_bytes": disk.nbytes, "disk_gigabytes_per_second": round(disk.rate / 1e9, 2) or None,
-            "warmed": use.warmed,
+            "warmed": use.warmed, "hits": use.hits, "misses": use.misses,
         }  # fmt: skip
+        if cached is not None:
+            found["streamed"] |= {"gpu_hits": use.elsewhere, "uploads": use.uploaded, "uploaded_bytes": use.uploaded_bytes}
         if (trial := streamed.pool.trial) is not None:
             guesses = {"guesses": use.guessed, "right": use.guessed_right, "wasted_bytes": use.wasted_bytes}
             found["streamed"]["look_ahead"] = guesses | {"verdict": trial.verdict, "rates": trial.rates}
@@ -151,8 +153,9 @@ def _held(report: dict[str, Any]) -> list[tuple[str, str]]:
     if "streamed" in report:
         use = report["streamed"]
         where = "the model's files" if use["pack"] is None else "a pack"
+        tiers = f", {report['resident_experts']} on the GPU ({use['gpu_hits']} hits there)" if "gpu_hits" in use else ""
         read = f"{format_bytes(use['bytes_read'])} in {counted(use['reads'], 'read')} of {where}, {use['waited_seconds']} s waited"
-        return [("experts", f"{use['slots']} slots a layer, hit rate {use['hit_rate']:.0%}, {read}")]
+        return [("experts", f"{use['slots']} slots a layer{tiers}, hit rate {use['hit_rate']:.0%}, {read}")]
     if "hit_rate" not in report:
         return []
     on_gpu = f"{report['resident_experts']} of {report['experts']} of a layer"

@@ -1,15 +1,12 @@
-"""The expert cache: of some layers a GPU holds some experts. Who computes which, and which ones are resident.
+"""Who computes which experts of a layer that a GPU and the CPU share: a device of a cut program that does nothing but `Dispatch`.
 
-The manager is a device of a cut program that does nothing but `Dispatch`, on the host, where the ids come by anyway. It counts what
-routers choose, and by that experts are swapped in before a request and after a long prompt: one that is used more takes the place
-of a resident one that is little used.
+It is on the host, where the ids come by anyway. Which experts the GPU holds, `weights.experts.device` decides by how often they are
+used; the uses are counted here.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -17,19 +14,15 @@ import numpy as np
 from lacewing.backends.base import Backend, DeviceFacts
 from lacewing.backends.batch import Batch, StepLimits
 from lacewing.backends.stages import not_alone, stages
-from lacewing.backends.step import Step, SwapIn
-from lacewing.backends.weights import CacheStatistics, ResidentExperts, WeightView
-from lacewing.errors import BackendError, OutOfMemoryError
+from lacewing.backends.step import Step
+from lacewing.backends.weights import CacheStatistics, WeightView
+from lacewing.errors import BackendError
 from lacewing.offload.cut import ProgramCut
-from lacewing.offload.experts import source_name
 from lacewing.options import Progress
 from lacewing.program.operands import View
-from lacewing.program.ops import Combine, Dispatch, ExpertLinear, Op
+from lacewing.program.ops import Combine, Dispatch
 from lacewing.program.program import Program
-
-HALF_LIFE = 512  # tokens, after which what was chosen counts half
-CLEARLY = 1.25  # times as often must an expert have been chosen as the one that makes room for it
-SWAPPED_BYTES = 2**30  # at most, at a time
+from lacewing.weights.experts.device import DeviceLayer, DeviceTier
 
 
 class ExpertCacheBackend(Backend):
@@ -46,54 +39,21 @@ class ExpertCacheBackend(Backend):
         return ExpertCacheManager(program, limits)
 
 
-class _Wanted(NamedTuple):
-    """An expert that should be resident, and the place for it. In order: the largest gain first."""
-
-    loss: float
-    layer: int
-    expert: int
-    place: int
-
-
-class _Layer:
-    """The place of each resident expert of a layer, and how often each was chosen."""
-
-    def __init__(self, op: Dispatch):
-        self.op = op
-        self.places = np.full(op.experts, -1, np.int32)
-        self.places[: op.resident] = np.arange(op.resident)
-        self.counts = np.zeros(op.experts)
-
-    def wanted(self, index: int) -> list[_Wanted]:
-        """The best first. `index`: of the layer."""
-        inside = np.full(self.op.resident, -1)  # who is at each place; -1: nobody, since a swap-in failed
-        resident = np.flatnonzero(self.places >= 0)
-        inside[self.places[resident]] = resident
-        worth = np.where(inside >= 0, self.counts[inside], -1.0)
-        least_used = np.argsort(worth, kind="stable")
-        best = [expert for expert in np.argsort(-self.counts, kind="stable") if self.places[expert] < 0]
-        found = []
-        for place, expert in zip(least_used, best, strict=False):
-            if self.counts[expert] <= max(0.0, CLEARLY * worth[place] + (worth[place] > 0)):
-                break
-            found.append(_Wanted(float(worth[place] - self.counts[expert]), index, int(expert), int(place)))
-        return found
-
-
 class ExpertCacheManager(Step):
     """A stage a layer. It has neither weights nor states."""
 
     def __init__(self, program: Program, limits: StepLimits):
         super().__init__(program, limits)
-        self._layers: list[_Layer] = []
+        self._ops: list[Dispatch] = []
         for stage in stages(program):
             if len(stage.ops) != 1 or not isinstance(stage.ops[0], Dispatch):
                 kinds = ", ".join(op.kind for op in stage.ops)
                 raise BackendError(f"the expert cache only dispatches experts, it cannot do {kinds}")
-            self._layers.append(_Layer(stage.ops[0]))
+            self._ops.append(stage.ops[0])
         self._sent = [stage.sent for stage in stages(program)]
-        self.buffer_bytes = sum(layer.places.nbytes + layer.counts.nbytes for layer in self._layers)
-        self._tokens = self._chosen = self._hits = 0  # since the last rebalancing
+        self.tier = DeviceTier([DeviceLayer(op.experts, op.resident, op.ids.width) for op in self._ops])
+        self.buffer_bytes = sum(layer.places.nbytes + layer.usage.nbytes for layer in self.tier.layers)
+        self._chosen = self._hits = 0  # since `forget_statistics`
 
     def _run(self, batch: Batch) -> np.ndarray:
         raise not_alone()
@@ -102,57 +62,29 @@ class ExpertCacheManager(Step):
         raise not_alone()
 
     def _begin(self, batch: Batch) -> None:
-        self._tokens += len(batch.tokens)
+        self.tier.begin_run()
 
     def _stage(self, index: int, received: Sequence[np.ndarray]) -> list[np.ndarray]:
-        layer, (ids,) = self._layers[index], (np.ascontiguousarray(each).view(np.int32) for each in received)
+        op, layer, (ids,) = (
+            self._ops[index],
+            self.tier.layers[index],
+            (np.ascontiguousarray(each).view(np.int32) for each in received),
+        )
         here = layer.places[ids]
         there = np.where(here < 0, ids, np.int32(-1))
-        layer.counts += np.bincount(ids.reshape(-1), minlength=len(layer.counts))
+        layer.count(ids, here)
         self._chosen, self._hits = self._chosen + ids.size, self._hits + int((here >= 0).sum())
-        made = {layer.op.here: here, layer.op.there: there}
+        made = {op.here: here, op.there: there}
         return [made[view].view(np.float32) for view in self._sent[index]]
 
     @property
     def statistics(self) -> CacheStatistics:
-        largest = max(self._layers, key=lambda layer: layer.op.experts).op
+        largest = max(self._ops, key=lambda op: op.experts)
         hit_rate = self._hits / self._chosen if self._chosen else None
-        return CacheStatistics(len(self._layers), largest.resident, largest.experts, hit_rate)
+        return CacheStatistics(len(self._ops), largest.resident, largest.experts, hit_rate)
 
-    def swap_in(self, stacks: Sequence[Mapping[str, WeightView]], device: Step) -> int:
-        """Have the device hold what was chosen more often; how many experts were swapped in. `stacks`: of each layer the weights of
-        its experts, by the names of the resident ones. A place is nobody's until its new expert is there."""
-        chosen = self._worth_swapping(stacks)
-        if not chosen:
-            return 0
-
-        def begin() -> None:
-            for each in chosen:
-                places = self._layers[each.layer].places
-                places[places == each.place] = -1
-
-        swaps = [
-            SwapIn(each.place, {name: ResidentExperts(name, weight, [each.expert]) for name, weight in stacks[each.layer].items()})
-            for each in chosen
-        ]
-        device.put_experts(swaps, begin)
-        for each in chosen:
-            self._layers[each.layer].places[each.expert] = each.place
-        return len(chosen)
-
-    def _worth_swapping(self, stacks: Sequence[Mapping[str, WeightView]]) -> list[_Wanted]:
-        """What is worth swapping in, as much as one rebalancing may; counting begins anew."""
-        wanted = sorted(each for index, layer in enumerate(self._layers) for each in layer.wanted(index))
-        fade = 0.5 ** (self._tokens / HALF_LIFE)
-        self._tokens = self._chosen = self._hits = 0
-        for layer in self._layers:
-            layer.counts *= fade
-        left = SWAPPED_BYTES
-        for number, each in enumerate(wanted):
-            left -= sum(map(_expert_bytes, stacks[each.layer].values()))
-            if left < 0:
-                return wanted[:number]
-        return wanted
+    def forget_statistics(self) -> None:
+        self._chosen = self._hits = 0
 
     # it has no states
 
@@ -172,58 +104,12 @@ class ExpertCacheManager(Step):
         raise _no_states()
 
     def _close(self) -> None:
-        """It holds nothing but its tables."""
+        """It holds nothing but its tables; slots of streamed experts are forgotten."""
+        self.tier.bind([None] * len(self.tier.layers))
 
 
 def _no_states() -> BackendError:
     return BackendError("the expert cache has no states")
-
-
-def _expert_bytes(weight: WeightView) -> int:
-    return weight.quant.row_bytes(weight.shape[-1]) * math.prod(weight.shape[1:-1])
-
-
-def with_resident(program: Program, weights: Mapping[str, WeightView]) -> dict[str, WeightView]:
-    """The weights of a part of a program; of resident experts the first ones. Those that are missing are left out."""
-    found: dict[str, WeightView] = {}
-    for name, shape in program.weights.items():
-        source = source_name(name)
-        if source in weights:
-            found[name] = weights[source] if source == name else ResidentExperts(name, weights[source], range(shape[0]))
-    return found
-
-
-@dataclass
-class Rebalancer:
-    """The cache manager of an offloaded step with the device of its resident experts. `stacks`: see
-    `ExpertCacheManager.swap_in`."""
-
-    manager: ExpertCacheManager
-    device: Step
-    stacks: Sequence[Mapping[str, WeightView]]
-    problem: str = ""
-
-    @property
-    def statistics(self) -> CacheStatistics:
-        return replace(self.manager.statistics, problem=self.problem)
-
-    def run(self) -> None:
-        """Without memory for it nothing is changed."""
-        try:
-            self.problem = ""
-            self.manager.swap_in(self.stacks, self.device)
-        except OutOfMemoryError as error:
-            self.problem = str(error)
-
-
-def rebalancer_of(cut: ProgramCut, steps: Sequence[Step], weights: Mapping[str, WeightView]) -> Rebalancer | None:
-    """None if no device holds some experts of a layer."""
-    manager = next((step for step in steps if isinstance(step, ExpertCacheManager)), None)
-    for part, step in zip(cut.parts, steps, strict=True):
-        stacks = [found for stage in stages(part.program) if (found := _resident_in(stage.ops, weights))]
-        if stacks and manager is not None:
-            return Rebalancer(manager, step, stacks)
-    return None
 
 
 class SkippableStage(NamedTuple):
@@ -249,9 +135,3 @@ def skippable_stages(cut: ProgramCut) -> dict[int, SkippableStage]:
         if isinstance(last, Combine) and last.ids in others and last.add is None and stage.sent == (last.out,) and not keeps:
             found[number] = SkippableStage(stage.received.index(last.ids), last.out.width)
     return found
-
-
-def _resident_in(ops: Sequence[Op], weights: Mapping[str, WeightView]) -> dict[str, WeightView]:
-    """The weights of resident experts of a stage, which are a layer's, by the names of the resident ones."""
-    names = (name for op in ops if isinstance(op, ExpertLinear) for name in op.weight_names)
-    return {name: weights[source_name(name)] for name in names if name != source_name(name)}

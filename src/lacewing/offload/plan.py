@@ -3,7 +3,8 @@
 A dense model: the first layers stay on the CPU, so that a token changes device once. A mixture of experts: everything but
 experts goes to the GPU, as long as that fits; what a router leaves aside most of the time costs no room. Where the GPU can exchange
 single experts, the first layers share theirs, half of them on the GPU: the better half has far more than half of the choices, and
-each layer that is shared costs a wait; only when all do, fewer than half. Else the first layers leave all theirs.
+each layer that is shared costs a wait; only when all do, fewer than half. Else the first layers leave all theirs. If the CPU's
+experts are streamed, the wait is that for the disk, and every layer has as many experts on the GPU as fit.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import NamedTuple
 
 from lacewing.errors import OutOfMemoryError
 from lacewing.offload.cut import part_of
-from lacewing.offload.experts import DISPATCH, OTHERS, RESIDENT, TRUNK, share_experts
+from lacewing.offload.experts import DISPATCH, OTHERS, RESIDENT, TRUNK, share_experts, source_name
 from lacewing.offload.layers import OpLayer, experts_together, op_layers
 from lacewing.options import CPU, format_bytes
 from lacewing.program.ops import Embed, Logits, Route
@@ -81,6 +82,11 @@ class OffloadPlan:
     reasons: tuple[str, ...]
 
     @property
+    def held(self) -> dict[str, int]:
+        """How many experts the GPU has at a time of stacks that it shares with the CPU, by their names in the whole program."""
+        return {source_name(name): shape[0] for name, shape in self.program.weights.items() if name != source_name(name)}
+
+    @property
     def on_gpu(self) -> str:
         """For people."""
         away, experts = self.level.host_layers, self.level.host_experts
@@ -99,13 +105,16 @@ class OffloadPlan:
         return f"{self.level.host_experts} of {self.mixtures} layers" if self.level.host_experts < self.mixtures else "all layers"
 
 
-def plan_offload(program: Program, target: Target, budget: MemoryBudget | None, layers: int | None = None) -> OffloadPlan | None:
+def plan_offload(
+    program: Program, target: Target, budget: MemoryBudget | None, layers: int | None = None, *, spread: bool = False
+) -> OffloadPlan | None:
     """Put as much on the GPU as fits `budget` (None: not known), or `layers` layers, the last ones; None: all of it.
+    `spread`: of experts as many as fit of every layer, rather than all of some layers.
 
     Raises OutOfMemoryError where so many layers do not fit, or not even one.
     """
     planner = OffloadPlanner(program, target)
-    levels = planner.levels()
+    levels = planner.levels(spread)
     if layers is not None:
         chosen = planner.level_of(layers)
         if budget is not None and planner.load(chosen).nbytes > budget.nbytes:
@@ -151,11 +160,17 @@ class OffloadPlanner:
         """What should be on the GPU at least: of a mixture of experts all but these, of a dense model everything."""
         return self.load(OffloadLevel(0, len(self.mixtures))).nbytes
 
-    def levels(self) -> list[OffloadLevel]:
-        """From nothing on the CPU on."""
+    def levels(self, spread: bool = False) -> list[OffloadLevel]:
+        """From nothing on the CPU on. `spread`: see `plan_offload`."""
         count, found = len(self.mixtures), [OffloadLevel()]
-        half = min(self.experts.values(), default=0) // 2
-        if half and _exchangeable(self.mixtures, self.target.exchangeable):
+        fewest = min(self.experts.values(), default=0)
+        half = fewest // 2
+        if half and spread and _exchangeable(self.mixtures, self.target.exchangeable):
+            found += [OffloadLevel(shared=count, resident=resident) for resident in range(fewest - 1, 0, -1)]
+            found.append(OffloadLevel(0, count))
+        elif spread and count:
+            found.append(OffloadLevel(0, count))
+        elif half and _exchangeable(self.mixtures, self.target.exchangeable):
             found += [OffloadLevel(shared=shared, resident=half) for shared in range(1, count + 1)]
             found += [OffloadLevel(shared=count, resident=resident) for resident in range(half - 1, 0, -1)]
             found.append(OffloadLevel(0, count))
@@ -203,7 +218,7 @@ class OffloadPlanner:
         reasons = (
             f"on the GPU is {made.on_gpu}, the CPU computes the rest: {why}",
             f"the GPU takes {format_bytes(found.nbytes)}: {parts}, buffers {format_bytes(found.buffer_bytes)}",
-            *(("which experts are on the GPU changes between requests, as routers choose them",) if level.shared else ()),
+            *(("which experts are on the GPU changes, as routers choose them",) if level.shared else ()),
         )
         return replace(made, reasons=reasons)
 

@@ -13,9 +13,10 @@ from lacewing.backends.batch import Batch, StepLimits
 from lacewing.backends.step import RoutedLayer, Step
 from lacewing.backends.weights import CacheStatistics, TensorSpec, TileOrder, WeightView
 from lacewing.errors import BackendError
-from lacewing.offload.cache import rebalancer_of, skippable_stages, with_resident
+from lacewing.offload.cache import skippable_stages
 from lacewing.offload.cut import ProgramCut
 from lacewing.offload.experts import source_name
+from lacewing.offload.rebalance import rebalancer_of, with_resident
 from lacewing.options import Progress
 from lacewing.program.operands import View
 from lacewing.program.ops import Embed
@@ -105,6 +106,8 @@ class OffloadStep(Step):
     # running
 
     def _run(self, batch: Batch) -> np.ndarray:
+        if self._rebalancer is not None:
+            self._rebalancer.between_runs()
         for step, fixed, embeds in zip(self.steps, self._fixed, self._embeds, strict=True):
             step.begin(_for_part(batch, fixed, embeds))
         sent: list[list[np.ndarray]] = []
@@ -135,6 +138,8 @@ class OffloadStep(Step):
     def rebind(self) -> None:
         for step in self.steps:
             step.rebind()
+        if self._rebalancer is not None:
+            self._rebalancer.bind()
 
     # experts
 

@@ -76,7 +76,6 @@ def describe_streaming(info: ModelInfo, memory: MemoryPlan) -> dict[str, Any]:
     what to expect of that, for which the disk is measured. {} for what cannot be streamed here."""
     from dataclasses import asdict
 
-    from lacewing.weights.experts import layer_slots
     from lacewing.weights.experts.expected import expected
     from lacewing.weights.experts.probe import AsPacked, measure
 
@@ -95,7 +94,7 @@ def describe_streaming(info: ModelInfo, memory: MemoryPlan) -> dict[str, Any]:
     }
     if memory.slots is None:
         return {"pack": pack}
-    layers = layer_slots(info.spec.program, info.spec.tensors)
+    layers = memory.mixtures
     if found.pack is not None:
         disk = measure(found.pack.layers, {found.pack.path: found.pack.identity})
     else:

@@ -9,7 +9,7 @@ from lacewing.errors import BackendError, OptionError, OutOfMemoryError
 from lacewing.options import CPU, GPU, LoadOptions
 from lacewing.placement.info import ModelInfo
 from lacewing.placement.plan import MemoryPlan, Row, plan, plan_on_device, plan_or_reason
-from lacewing.placement.requirements import model_requirements, requirements, target_on, with_factors
+from lacewing.placement.requirements import host_mixtures, model_requirements, requirements, target_on, with_factors
 
 if TYPE_CHECKING:
     from lacewing.backends.base import Backend
@@ -86,13 +86,17 @@ class Placement:
 
     def slot(self, weights: WeightStore, plan: MemoryPlan) -> None:
         """Tell a store which experts are streamed as of a plan, and how many slots they have."""
-        from lacewing.weights.experts import stacks_of
         from lacewing.weights.experts.cache import StreamOptions
         from lacewing.weights.experts.history import history_dir
         from lacewing.weights.experts.pack import pack_places
+        from lacewing.weights.store import PackedAs
 
+        if self.cpu is None:
+            return
         options = StreamOptions(None if self.options.cold_start else history_dir(), self.options.look_ahead)
-        weights.slot(stacks_of(self.program), plan.slots, pack_places(self.info.checkpoint.path), options)
+        spec = self.info.spec
+        packed = PackedAs(host_mixtures(self.info, None), self.cpu.tile_orders(spec.program, spec.tensors))
+        weights.slot(host_mixtures(self.info, self.host), plan.slots, pack_places(self.info.checkpoint.path), options, packed)
 
     def replan(self, options: LoadOptions, spare: int) -> MemoryPlan:
         """With other options for the weights in RAM. Raises OutOfMemoryError."""
@@ -154,14 +158,32 @@ def _on_host(info: ModelInfo, options: LoadOptions, spare: int, backend: Backend
 
 
 def _on_gpu(info: ModelInfo, options: LoadOptions, backend: Backend, spare: int, budget: MemoryBudget | None) -> Placement:
-    """As a whole, or shared out with the CPU if it does not fit."""
+    """As a whole, or shared out with the CPU if it does not fit; with experts of all layers on both, if the CPU's are streamed."""
+    asked = options.residency == "streamed"
+    found = None if asked else _shared_out(info, options, backend, spare, budget)
+    if found is not None and (found.host is None or found.plan.residency != "streamed"):
+        return found
+    if options.gpu_layers is None:
+        try:
+            spread = _shared_out(info, options, backend, spare, budget, spread=True)
+        except OutOfMemoryError:  # more layers of experts need more slots
+            spread = None
+        if spread is not None and (spread.host is None or spread.plan.residency == "streamed"):
+            return spread
+    return found or _shared_out(info, options, backend, spare, budget)
+
+
+def _shared_out(
+    info: ModelInfo, options: LoadOptions, backend: Backend, spare: int, budget: MemoryBudget | None, *, spread: bool = False
+) -> Placement:
+    """Raises OutOfMemoryError."""
     from lacewing.backends import init_backend
     from lacewing.offload.cache import ExpertCacheBackend
     from lacewing.offload.cut import cut_program
     from lacewing.offload.plan import HOST, plan_offload
     from lacewing.offload.step import OffloadBackend
 
-    found = plan_offload(info.spec.program, target_on(info, backend), budget, options.gpu_layers)
+    found = plan_offload(info.spec.program, target_on(info, backend), budget, options.gpu_layers, spread=spread)
     if found is None:
         made = Placement(info, options, backend, spare, backend, budget=budget)
     else:
@@ -180,10 +202,13 @@ def _plan(placement: Placement, options: LoadOptions, tell: bool = False) -> Mem
     info, offload = placement.info, placement.offload
     if placement.cpu is None:
         facts = placement.backend.facts()
-        return plan_on_device(requirements(info, placement.backend, stored=True), facts.name, facts.memory_bytes)
+        found = plan_on_device(requirements(info, placement.backend, stored=True), facts.name, facts.memory_bytes)
+        if options.residency == "streamed":
+            found = replace(found, reasons=(*found.reasons, "nothing is streamed: the GPU holds all (`gpu_memory` allows it less)"))
+        return found
     machine = this_machine()
     machine = replace(machine, available_bytes=machine.available_bytes + placement.spare)
-    needed = requirements(info, placement.cpu, placement.host)
+    needed = requirements(info, placement.cpu, placement.host, held=None if offload is None else offload.held)
     found = plan_or_reason(needed, options, machine) if tell else plan(needed, options, machine)
     if offload is None:
         return found
@@ -191,7 +216,20 @@ def _plan(placement: Placement, options: LoadOptions, tell: bool = False) -> Mem
     if placement.budget is not None:
         rows.append(Row("GPU budget", placement.budget.nbytes, placement.budget.source))
     reasons = (*offload.reasons, *(f"on the CPU: {reason}" for reason in found.reasons))
+    if found.slots is not None:
+        reasons += (_tiers(offload, found),)
     return replace(found, kv_bytes=found.kv_bytes + offload.gpu.kv_bytes, rows=(*rows, *found.rows), reasons=reasons)
+
+
+def _tiers(offload: OffloadPlan, plan: MemoryPlan) -> str:
+    """Of a model whose experts are streamed beside a GPU: where an expert may be."""
+    ram = 0 if plan.slots is None else plan.slots.layer
+    above = offload.level.resident if offload.level.shared else 0
+    left = max(0, offload.experts - above - ram)
+    return (
+        f"of the {offload.experts} experts of a layer {above} are on the GPU, {ram} in RAM and {left} on the disk alone; "
+        "those that are used most are on the GPU, and the CPU computes the others"
+    )
 
 
 def _with_remarks(placement: Placement, remarks: list[str]) -> Placement:

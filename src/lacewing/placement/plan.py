@@ -90,6 +90,7 @@ class MemoryPlan:
     rows: tuple[Row, ...]
     reasons: tuple[str, ...]
     slots: SlotCount | None = None  # of streamed experts
+    mixtures: tuple[LayerSlots, ...] = ()  # that these are of
 
     def instead(self, residency: str, reason: str) -> MemoryPlan:
         """With another residency, whatever the budget says."""
@@ -102,7 +103,7 @@ class MemoryPlan:
             for row in self.rows
             if row.name not in ("resident", "streamed", "trunk", "slots")  # which were for the other one
         )
-        return replace(self, residency=residency, needed_bytes=needed, rows=rows, reasons=(reason,), slots=None)
+        return replace(self, residency=residency, needed_bytes=needed, rows=rows, reasons=(reason,), slots=None, mixtures=())
 
 
 def plan(needs: MemoryRequirements, options: LoadOptions, machine: Machine) -> MemoryPlan:
@@ -113,8 +114,8 @@ def plan(needs: MemoryRequirements, options: LoadOptions, machine: Machine) -> M
     """
     if options.residency == "streamed" and not needs.mixtures:
         raise OptionError(
-            "only mixtures of experts that the CPU runs as a whole are streamed; use `backend='cpu'` for one, "
-            "or choose `residency='lazy'` or `residency='eager'`"
+            "only mixtures of experts are streamed, as far as the CPU computes their experts; "
+            "choose `residency='lazy'` or `residency='eager'`"
         )
     budget, source = _budget(options, machine)
     fixed = needs.fixed_bytes
@@ -130,7 +131,8 @@ def plan(needs: MemoryRequirements, options: LoadOptions, machine: Machine) -> M
         slots = None
     in_ram = needs.trunk_bytes + slots.nbytes if slots else needs.weight_bytes if residency == "eager" else 0
     rows = _rows(needs, residency, fixed + in_ram, budget, source, slots)
-    return MemoryPlan(residency, fixed + in_ram, budget, needs.kv_bytes, rows, tuple(reasons), slots)
+    streamed = needs.mixtures if slots is not None else ()
+    return MemoryPlan(residency, fixed + in_ram, budget, needs.kv_bytes, rows, tuple(reasons), slots, streamed)
 
 
 def least_bytes(needs: MemoryRequirements, options: LoadOptions) -> int:

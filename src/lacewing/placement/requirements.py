@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from lacewing.options import LoadOptions
@@ -13,11 +14,19 @@ if TYPE_CHECKING:
     from lacewing.backends.batch import StepLimits
     from lacewing.offload.plan import DeviceLoad, Target
     from lacewing.program.program import Program
+    from lacewing.weights.experts.source import Stacks
 
 
-def requirements(info: ModelInfo, backend: Backend, part: Program | None = None, *, stored: bool = False) -> MemoryRequirements:
+def requirements(
+    info: ModelInfo,
+    backend: Backend,
+    part: Program | None = None,
+    *,
+    stored: bool = False,
+    held: Mapping[str, int] | None = None,
+) -> MemoryRequirements:
     """Bytes of all that it takes to run a model, or a part of its program, on a backend. `stored`: weights as the device keeps
-    them, else as they are in the file."""
+    them, else as they are in the file. `held`: how many experts of a stack another device has at a time."""
     from lacewing.models.sizes import measure
     from lacewing.offload.experts import resident_specs
     from lacewing.weights.experts import layer_slots
@@ -30,7 +39,7 @@ def requirements(info: ModelInfo, backend: Backend, part: Program | None = None,
     nbytes = memory.weight_bytes if stored else sum({tensors[name].ranges: tensors[name].nbytes for name in names}.values())
     experts = sizes.expert_bytes, sizes.active_expert_bytes
     buffers = memory.buffer_bytes + memory.staging_bytes
-    mixtures = tuple(layer_slots(program, tensors)) if part is None and backend.streams_experts else ()
+    mixtures = tuple(layer_slots(host_mixtures(info, part), tensors, held)) if backend.streams_experts else ()
     return MemoryRequirements(
         nbytes,
         sizes.active_bytes,
@@ -41,6 +50,14 @@ def requirements(info: ModelInfo, backend: Backend, part: Program | None = None,
         mixtures,
         sizes.table_bytes,
     )
+
+
+def host_mixtures(info: ModelInfo, part: Program | None) -> list[tuple[Stacks, int]]:
+    """The mixtures of a model, as `stacks_of` tells them, whose experts a part of its program computes; None: the whole."""
+    from lacewing.weights.experts import stacks_of
+
+    found = stacks_of(info.spec.program)
+    return found if part is None else [(stacks, active) for stacks, active in found if part.weights.keys() >= set(stacks)]
 
 
 def state_bytes(info: ModelInfo, program: Program, memory: DeviceMemory) -> int:

@@ -67,6 +67,9 @@ HELP = {
     "lacewing_expert_read_bytes_total": "bytes of experts that a streamed model has read from disk",
     "lacewing_expert_wait_seconds_total": "time that runs of a streamed model have waited for experts from disk",
     "lacewing_expert_warmed_total": "experts of a streamed model that came from its usage history before the first prompt",
+    "lacewing_expert_gpu_hits_total": "experts of a streamed model that a GPU held when a router chose them, counted in each layer",
+    "lacewing_expert_uploads_total": "experts of a streamed model that came from RAM to the GPU",
+    "lacewing_expert_uploaded_bytes_total": "bytes of these experts",
     "lacewing_expert_guesses_total": "experts of a streamed model that were read before a router chose them",
     "lacewing_expert_guesses_right_total": "those of them that were then chosen",
     "lacewing_expert_wasted_bytes_total": "bytes that a streamed model has read for experts that were not chosen after all",
@@ -272,6 +275,10 @@ def _engine(families: _Families, served: Served, loads: ExpertLoads | None) -> N
         families.add("lacewing_expert_read_bytes_total", use.nbytes, model=name)
         families.add("lacewing_expert_wait_seconds_total", use.waited, model=name)
         families.add("lacewing_expert_warmed_total", use.warmed, model=name)
+        if cache is not None:
+            families.add("lacewing_expert_gpu_hits_total", use.elsewhere, model=name)
+            families.add("lacewing_expert_uploads_total", use.uploaded, model=name)
+            families.add("lacewing_expert_uploaded_bytes_total", use.uploaded_bytes, model=name)
         if experts.pool.trial is not None:
             families.add("lacewing_expert_guesses_total", use.guessed, model=name)
             families.add("lacewing_expert_guesses_right_total", use.guessed_right, model=name)

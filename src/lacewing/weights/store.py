@@ -11,7 +11,9 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from lacewing.backends.weights import TileOrder
 from lacewing.errors import ModelFormatError, OptionError, WeightError
@@ -27,6 +29,13 @@ from lacewing.weights.tiles import Tiles
 from lacewing.weights.weight import Eager, Memory, Owned, Weight
 
 GLANCE_SECONDS = 1.0  # between two looks at the files while tokens are made
+
+
+class PackedAs(NamedTuple):
+    """The mixtures of a pack, as of `experts.stacks_of`, and the orders of its stacks, as of `Backend.tile_orders`."""
+
+    mixtures: Sequence[tuple[Stacks, int]]
+    orders: Mapping[str, TileOrder]
 
 
 class Change:
@@ -85,6 +94,7 @@ class WeightStore(Mapping[str, Weight]):
         self._mixtures: Sequence[tuple[Stacks, int]] = ()
         self._slots: SlotCount | None = None
         self._packs: Sequence[Path] = ()
+        self._packed: PackedAs | None = None
         self._pack_problem = ""
         self._stream = DEFAULT
         self._closed = False
@@ -143,10 +153,18 @@ class WeightStore(Mapping[str, Weight]):
         slots: SlotCount | None,
         packs: Sequence[Path] = (),
         options: StreamOptions = DEFAULT,
+        whole: PackedAs | None = None,
     ) -> None:
         """Which stacks are streamed, when the residency is, and how many slots they have then; as of `experts.stacks_of`. `packs`:
-        where there may be a copy of the experts that is read instead of the model's files."""
+        where there may be a copy of the experts that is read instead of the model's files; it was packed as `whole` says,
+        None: with these mixtures in the order that is asked for."""
         self._mixtures, self._slots, self._packs, self._stream = mixtures, slots, packs, options
+        self._packed = whole
+
+    @property
+    def can_stream(self) -> bool:
+        """Whether there are experts that could be streamed."""
+        return bool(self._mixtures)
 
     @property
     def notices(self) -> tuple[str, ...]:
@@ -217,7 +235,9 @@ class WeightStore(Mapping[str, Weight]):
         return Eager(names, nbytes, experts)
 
     def _find_pack(self) -> FoundPack:
-        return find_pack(self._packs, lambda: plan_pack(self._mixtures, self._weights, self._orders, self._files))
+        mixtures, orders = self._packed or PackedAs(self._mixtures, self._orders)
+        found = find_pack(self._packs, lambda: plan_pack(mixtures, self._weights, orders, self._files))
+        return found if found.pack is None else replace(found, pack=found.pack.only([stacks for stacks, _ in self._mixtures]))
 
     def release(self) -> None:
         """Let the system have the pages of lazy weights that were touched; they come back by use, mostly from its cache."""

@@ -37,6 +37,7 @@ from tests.backends.webgpu.step.test_hot import held, use
 from tests.checkpoints import CONTEXTS, prompt_of, tiny
 from tests.models.running import mapped_weights, open_step, run
 from tests.offload.test_cache import open_shared
+from tests.offload.test_streamed import opened as opened_streamed
 from tests.paged import with_pages
 
 # Together they have every kind of op.
@@ -223,6 +224,28 @@ def test_experts_are_exchanged(tmp_path: Path) -> None:
     assert held(step) != first and gpu.device.allocated == allocated
     assert {name for name, *_ in driver.launched} == {"pack"} and set(written) == {"biases of resident experts"}
     step.close()
+
+
+def test_streamed_experts_are_exchanged(tmp_path: Path) -> None:
+    """They come from slots in RAM, their biases from the trunk."""
+    gpu = CudaBackend(device())
+    driver = gpu.device.driver
+    assert isinstance(driver, RecordingDriver)
+    step, store = opened_streamed(tiny("gpt-oss", "gguf", tmp_path), gpu, OffloadLevel(shared=99, resident=2))
+    first, allocated, experts = held(step), gpu.device.allocated, store.experts
+    assert experts is not None
+    for layer in experts.layers:
+        for _ in layer.batches(np.array([3, 5]), True, lambda: None):
+            pass
+    use(step)
+    driver.launched.clear()
+    reads = experts.statistics.reads
+    step.rebalance()
+    assert held(step) != first and all(each == [3, 5] for each in held(step)) and gpu.device.allocated == allocated
+    assert {name for name, *_ in driver.launched} == {"pack"} and experts.statistics.reads == reads
+    assert experts.statistics.uploaded == 2 * len(experts.layers)
+    step.close()
+    store.close()
 
 
 def test_memory_that_is_missing_is_given_back_and_told(tmp_path: Path) -> None:

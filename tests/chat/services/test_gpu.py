@@ -287,10 +287,10 @@ def test_experts_that_the_cpu_shares(chat, tmp_path, monkeypatch):
     assert "everything but 5 of 8 experts of all layers" in text and chat.messages[1]["content"] == first
     device = chat.model.backend.backends[0].device
     run_line(chat, "/experts")
-    places = [layer.places.copy() for layer in chat.model.step._rebalancer.manager._layers]
+    places = [layer.places.copy() for layer in chat.model.step._rebalancer.manager.tier.layers]
     for _ in range(3):
         say(chat, "and now?")
-    moved = [layer.places for layer in chat.model.step._rebalancer.manager._layers]
+    moved = [layer.places for layer in chat.model.step._rebalancer.manager.tier.layers]
     assert not all(np.array_equal(before, after) for before, after in zip(places, moved, strict=True))
     assert "on the GPU: 3 of 8 experts of each of 2 layers, " in run_line(chat, "/experts").text
     run_line(chat, "/lazy")

@@ -259,6 +259,18 @@ def test_experts_are_counted_while_somebody_looks(tmp_path):
             assert len(layer["tokens"]) == seen["experts"] and sum(layer["tokens"]) == seen["tokens"] * seen["active"]
 
 
+def test_where_the_experts_of_a_streamed_model_were(tmp_path):
+    mixture_path = tiny("qwen3moe", "gguf", tmp_path)
+    with administered(mixture_path, load=LoadOptions(context=256, backend="cpu")) as (url, _):
+        name = mixture_path.stem
+        load(url, name)
+        assert httpx.get(f"{url}/models/experts").json()["found"] is None
+        httpx.post(f"{url}/models/load", json={"model": name, "residency": "streamed", "wait": True}, timeout=60)
+        httpx.post(f"{url}/v1/completions", json={"model": name, "prompt": "Hello", "max_tokens": 8}, timeout=60)
+        found = httpx.get(f"{url}/models/experts").json()["found"]
+        assert found["gpu"] == 0 and found["ram"] > 0 and found["disk"] > 0
+
+
 def test_force_goes_before_one_that_waits(server, name):
     """Who unloads a model and sees that its answers take long may end them after all."""
     load(server, name)

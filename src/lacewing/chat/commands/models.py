@@ -82,8 +82,9 @@ def eager(chat: Session, force: bool = False) -> Reply:
 def stream(chat: Session) -> Reply:
     """Keep all weights in RAM except the experts, which are read from disk as the router selects them.
 
-    This is for mixtures of experts that are larger than memory. The most used experts stay in RAM, as many as fit. The conversation
-    and its KV cache are kept, and answers are bitwise the same. `/lazy` and `/eager` change the residency again.
+    This is for mixtures of experts that are larger than memory. The most used experts stay in RAM, as many as fit; if a GPU has a
+    part of the model, some are there. The conversation and its KV cache are kept, and answers are bitwise the same, but for the
+    last bits of experts that move to the GPU meanwhile. `/lazy` and `/eager` change the residency again.
     """
     return Reply("\n".join(evict.change_residency(chat, "streamed")))
 
@@ -120,7 +121,7 @@ def compare(chat: Session, name: str, text: str | None = None) -> Reply:
 def verify(chat: Session) -> Reply:
     """Check that every residency and every backend gives the same logits for this file, and show the largest difference.
 
-    Lazy, eager and, if the model is a mixture of experts on the CPU, streamed weights must agree bit by bit. Another backend, which
+    Lazy, eager and, if the CPU computes experts of a mixture, streamed weights must agree bit by bit. Another backend, which
     rounds differently, may differ by 5 % of the range of the logits.
     """
     return Reply(data=Table(("setup", "largest difference", "likeliest tokens", "verdict"), tuple(inspection.verify(chat))))

@@ -151,6 +151,7 @@ def experts(chat: Session, state: bool | str | None = None) -> Reply:
     layers = loaded.routing.statistics.layers()
     if not layers:
         return Reply("the experts are watched; there has been no answer since")
-    use = chat.model.step.cache_statistics or chat.model.weights.experts
-    told = f"{counted(layers[0].tokens, 'token')} of the last prompt and answer\n" + (f"{use}\n" if use else "")
+    uses = (chat.model.step.cache_statistics, chat.model.weights.experts)
+    told = f"{counted(layers[0].tokens, 'token')} of the last prompt and answer\n"
+    told += "".join(f"{use}\n" for use in uses if use is not None)
     return Reply(f"{told}{LEGEND}", table(layers, sequences=has_sequence_loss(program)))

@@ -193,10 +193,13 @@ def change_residency(session: Session, wanted: str, force: bool = False) -> list
         raise OutOfMemoryError(f"{error}; nothing was changed{force_it}") from None
     if wanted == "lazy":
         session.loaded.before_lazy = before
+    same = "answers are bitwise the same"
+    if model.step.cache_statistics is not None:
+        same += " while the same experts are on the GPU"
     return [
         f"weights {before} -> {wanted}; RAM {format_bytes(held)} -> {format_bytes(model.memory_bytes)}",
         _speed(session, before, wanted),
-        "the conversation and its KV cache are kept; answers are bitwise the same",
+        f"the conversation and its KV cache are kept; {same}",
     ]
 
 

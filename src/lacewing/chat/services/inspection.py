@@ -19,7 +19,6 @@ from lacewing.chat.session.overflow import fit
 from lacewing.chat.session.session import Session
 from lacewing.chat.session.settings import CPU_OPTIONS, Message
 from lacewing.console.output import Columns
-from lacewing.engine.routing import routers
 from lacewing.errors import (
     BackendError,
     Cancelled,
@@ -29,7 +28,7 @@ from lacewing.errors import (
     OutOfMemoryError,
     UnsupportedModelError,
 )
-from lacewing.options import CPU, counted, format_bytes
+from lacewing.options import counted, format_bytes
 from lacewing.placement.background import interruptible
 from lacewing.placement.info import open_headers
 from lacewing.weights import this_machine
@@ -220,10 +219,10 @@ def _open(chat: Session, backend: str) -> Model:
 
 
 def _residencies(model: Model) -> tuple[str, ...]:
-    """Those besides lazy: none if all weights are on a GPU; only the CPU streams experts."""
+    """Those besides lazy: none if all weights are on a GPU; experts are streamed where the CPU computes some."""
     if not model.weights_on_host:
         return ()
-    return ("streamed", "eager") if model.backend.name == CPU and routers(model.spec.program) else ("eager",)
+    return ("streamed", "eager") if model.weights.can_stream else ("eager",)
 
 
 def _resident(chat: Session, model: Model, residency: str, ids: list[int], base: Any) -> Row:

@@ -14,6 +14,7 @@ from lacewing.server.openai.errors import RequestError
 
 if TYPE_CHECKING:
     from lacewing.server.models.served import Entry, Served
+    from lacewing.weights.experts.slots import StreamStatistics
 
 
 async def activity(request: Request) -> JSONResponse:
@@ -69,7 +70,13 @@ async def experts(request: Request) -> JSONResponse:
         "tokens": max(map(sum, counted.values()), default=0) // facts.experts.active,
         "layers": [{"layer": layer, "tokens": tokens} for layer, tokens in counted.items()],
         "hit_ratio": None if use is None else use.hit_rate,
+        "found": None if streamed is None else _found(streamed.statistics),
     })  # fmt: skip
+
+
+def _found(use: StreamStatistics) -> dict[str, int]:
+    """Where the chosen experts of a streamed model were, since it was loaded."""
+    return {"gpu": use.elsewhere, "ram": use.hits, "disk": use.misses}
 
 
 async def _facts(registry: Registry, entry: Entry) -> Any:

@@ -133,12 +133,22 @@ class ExpertCache:
             so_far = "so far" if self.warm_start.running else "before the first prompt"
             told += f"; {found.warmed} experts ({format_bytes(found.warmed_bytes)}) came from its usage history {so_far}"
         if found.hit_rate is not None:
-            told += f"; hit rate {found.hit_rate:.0%}; {format_bytes(found.nbytes)} were read in {counted(found.reads, 'read')}, "
-            told += f"and runs waited {found.waited:.1f} s for it"
+            told += f"; hit rate {found.hit_rate:.0%}{self._tiers}; {format_bytes(found.nbytes)} were read in "
+            told += f"{counted(found.reads, 'read')}, and runs waited {found.waited:.1f} s for it"
         if self.pool.trial is not None:
             told += f"; look-ahead: {found.guessed_right} of {found.guessed} guesses were right, "
             told += f"{format_bytes(found.wasted_bytes)} were read in vain; {self.pool.trial}"
         return told
+
+    @property
+    def _tiers(self) -> str:
+        """Where the chosen experts were, if a GPU holds some as well."""
+        found = self.statistics
+        if not any(layer.elsewhere.any() for layer in self.layers):
+            return ""
+        share = [100 * count / (int(found.chosen[0]) + found.elsewhere) for count in (found.elsewhere, found.hits, found.misses)]
+        where = f"{share[0]:.0f}% on the GPU, {share[1]:.0f}% in RAM, {share[2]:.0f}% on the disk"
+        return f" ({where}; {counted(found.uploaded, 'expert')}, {format_bytes(found.uploaded_bytes)}, went to the GPU)"
 
     def close(self) -> None:
         """No expert is read any more; what was used is kept for the next time."""

@@ -44,8 +44,8 @@ def even_bytes(layers: Sequence[LayerSlots], slots: SlotCount) -> int:
 
 
 def _share(layers: Sequence[LayerSlots], slots: SlotCount) -> float:
-    """Of the experts' bytes, those in RAM."""
-    resident = sum(min(1.0, slots.layer / layer.experts) * layer.stack_bytes for layer in layers)
+    """Of the experts' bytes, those in RAM or on a GPU."""
+    resident = sum(min(1.0, (slots.layer + layer.above) / layer.experts) * layer.stack_bytes for layer in layers)
     return resident / sum(layer.stack_bytes for layer in layers)
 
 

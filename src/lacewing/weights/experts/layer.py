@@ -29,12 +29,34 @@ class LayerExperts:
         self._slots = [Slot(each, index) for index, each in enumerate(memory)]
         self._slot_of = np.full(experts, -1, np.int32)
         self._expert_in = np.full(len(memory), -1, np.int32)
+        self.elsewhere = np.zeros(experts, bool)  # those that a device above computes: nobody asks for them here
         self.following: LayerExperts | None = None
         self._guessed: dict[int, Read] = {}
 
     @property
     def counts(self) -> np.ndarray:
         return self.usage.counts
+
+    @property
+    def in_ram(self) -> np.ndarray:
+        """Bool (E,): which experts are in slots of the layer."""
+        return self._slot_of >= 0
+
+    def rows(self, expert: int) -> dict[str, np.ndarray]:
+        """uint8, row after row: the bytes of an expert that is `in_ram`, of each stack; valid until the next run."""
+        return self._source.rows(expert, self._slots[int(self._slot_of[expert])].memory)
+
+    def count_elsewhere(self, uses: np.ndarray) -> None:
+        """Int64 (E,): how many tokens of a run have used each expert on the device above."""
+        found = np.flatnonzero(uses)
+        self.counts[:, 0] += uses
+        self.counts[found, 1] = self.clock[0]
+        self._pool.statistics.elsewhere += len(found)
+
+    def count_upload(self, nbytes: int) -> None:
+        """An expert came to the device above."""
+        self._pool.statistics.uploaded += 1
+        self._pool.statistics.uploaded_bytes += nbytes
 
     def begin_run(self) -> int:
         return self._pool.begin_run()
@@ -65,7 +87,8 @@ class LayerExperts:
         hits, misses = chosen[there], chosen[~there]
         self._pool.statistics.misses += len(misses)
         waves, reads = self._waves(chosen, misses, few, check), deque[list[Read]]()
-        portion, certain = len(hits) if few else self._wave, not few and len(chosen) >= _NEARLY_ALL * self.experts
+        portion = len(hits) if few else self._wave
+        certain = not few and len(chosen) >= _NEARLY_ALL * (self.experts - np.count_nonzero(self.elsewhere))
         try:
             self._begin_next(waves, reads)
             if meanwhile is not None:
@@ -103,7 +126,7 @@ class LayerExperts:
     def _begun(
         self, chosen: np.ndarray, misses: np.ndarray, guessed: dict[int, Read], few: bool, check: Check
     ) -> Iterator[list[Read]]:
-        scores = self.usage.scores(int(self.clock[0]))
+        scores = np.where(self.elsewhere, -1.0, self.usage.scores(int(self.clock[0])))
         own = self._own_slots(chosen, scores, few, len(misses))
         if len(own) < len(misses):  # the most used ones stay
             misses = misses[np.argsort(-scores[misses], kind="stable")]
@@ -121,8 +144,8 @@ class LayerExperts:
 
     def _own_slots(self, chosen: np.ndarray, scores: np.ndarray, few: bool, most: int) -> list[Slot]:
         """At most so many slots that may be filled: free ones, then those of experts that are not chosen, the least used first; if
-        not `few`, only of experts that were never used since the model was loaded."""
-        stays = np.zeros(self.experts, bool) if few else self.counts[:, 1] > 0
+        not `few`, only of experts that were never used since the model was loaded, or that are used elsewhere now."""
+        stays = np.zeros(self.experts, bool) if few else (self.counts[:, 1] > 0) & ~self.elsewhere
         stays[chosen] = True
         found, others = np.flatnonzero(self._expert_in < 0), np.flatnonzero((self._expert_in >= 0) & ~stays[self._expert_in])
         found = np.concatenate([found, others[np.argsort(scores[self._expert_in[others]], kind="stable")]])
@@ -204,7 +227,7 @@ class LayerExperts:
         """Begin to read those of the experts that are missing, in this order, into shared slots that are free: this layer is likely
         to choose them when it runs next. `counted`: as guesses, in the statistics."""
         self._pool.drop_guess()
-        missing = [expert for expert in experts if self._slot_of[expert] < 0]
+        missing = [expert for expert in experts if self._slot_of[expert] < 0 and not self.elsewhere[expert]]
         slots = self._pool.take(min(len(missing), self._pool.half))
         for expert, slot in zip(missing, slots, strict=False):
             self._guessed[expert] = self._begin(expert, slot)

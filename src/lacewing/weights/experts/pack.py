@@ -74,6 +74,15 @@ class PackedLayer:
     def reads(self, expert: int) -> ExpertReads:
         return ExpertReads((ByteRange(self.path, self.at + expert * self.slot_bytes, self.slot_bytes),), self.starts)
 
+    def rows(self, expert: int, slot: np.ndarray) -> dict[str, np.ndarray]:
+        found = {}
+        for name, start, size, tiles in zip(self.stacks, self.starts, self.sizes, self.tiles, strict=True):
+            found[name] = slot[start : start + size]
+            if tiles is not None:
+                tiled, found[name] = found[name], np.empty(size, np.uint8)
+                tiles.reorder(tiled, found[name], tiled=True)
+        return found
+
 
 @dataclass(frozen=True)
 class PackPlan:
@@ -114,6 +123,11 @@ class Pack:
     path: Path
     identity: Identity
     layers: tuple[PackedLayer, ...]
+
+    def only(self, wanted: Sequence[Stacks]) -> Pack:
+        """With these layers of it alone, in this order."""
+        layers = {layer.stacks: layer for layer in self.layers}
+        return Pack(self.path, self.identity, tuple(layers[stacks] for stacks in wanted))
 
 
 def plan_pack(

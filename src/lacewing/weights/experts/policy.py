@@ -26,10 +26,20 @@ class Usage:
         self.frequency, self._active = np.zeros(experts, np.float64), active
         self._looked = 0
 
+    @property
+    def nbytes(self) -> int:
+        return self.counts.nbytes + self.history.nbytes + self.frequency.nbytes
+
     def begin_with(self, history: np.ndarray) -> None:
         """As of an earlier session, float64 (E,), before the first run."""
         self.history[:] = history
         self.frequency[:] = history / max(float(history.sum()), 1.0) * PRIOR * self._active
+
+    def go_on(self, other: Usage, clock: int) -> None:
+        """In place of another one, whose last look has been; `clock` runs have begun where this one counts."""
+        if other.frequency.any():
+            self.frequency[:] = other.frequency
+        self._looked = clock
 
     def look(self, clock: int) -> None:
         """Take up what kernels have counted, now that `clock` runs have begun. The tokens of a long run count as if they had come

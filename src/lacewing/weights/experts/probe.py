@@ -110,6 +110,9 @@ class AsPacked:
         whole = ByteRange(parts[0].path, max(0, min(parts[0].offset, size - nbytes)), min(nbytes, size))
         return ExpertReads((whole,), (0,) * len(self.stacks))
 
+    def rows(self, expert: int, slot: np.ndarray) -> dict[str, np.ndarray]:
+        raise RuntimeError("what is read for a measurement is no expert")
+
 
 def _read_bytes(sources: Sequence[LayerSource]) -> int:
     """Of a usual read."""

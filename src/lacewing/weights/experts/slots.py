@@ -31,6 +31,9 @@ class StreamStatistics:
 
     `guessed`: experts that were read before a router chose them, `guessed_right`: those of them that were then chosen, which count
     as misses all the same; `wasted_bytes`: read for the others. What a prompt reads of its next layer is no guess.
+
+    `elsewhere`: experts that runs have chosen beside those, which a GPU held and computed; `uploaded`, `uploaded_bytes`: of experts
+    that have come there from slots.
     """
 
     chosen: np.ndarray = field(default_factory=lambda: np.zeros(1, np.int64))
@@ -43,6 +46,9 @@ class StreamStatistics:
     guessed: int = 0
     guessed_right: int = 0
     wasted_bytes: int = 0
+    elsewhere: int = 0
+    uploaded: int = 0
+    uploaded_bytes: int = 0
 
     @property
     def hits(self) -> int:
@@ -50,8 +56,9 @@ class StreamStatistics:
 
     @property
     def hit_rate(self) -> float | None:
-        """None: nothing was chosen."""
-        return self.hits / int(self.chosen[0]) if self.chosen[0] else None
+        """Of all that were chosen, those that the disk had nothing to do with; None: nothing was chosen."""
+        total = int(self.chosen[0]) + self.elsewhere
+        return (self.hits + self.elsewhere) / total if total else None
 
 
 class Slot(NamedTuple):

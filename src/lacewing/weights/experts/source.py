@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+import numpy as np
+
 from lacewing.backends.weights import TensorSpec
 from lacewing.formats.checkpoint import ByteRange
 from lacewing.program.ops import ExpertLinear, Route
@@ -26,20 +28,26 @@ class SlotCount(NamedTuple):
 @dataclass(frozen=True)
 class LayerSlots:
     """A mixture that can be streamed: of `experts` experts a token uses `active`; a slot takes `nbytes`, all experts in the file
-    `stack_bytes`."""
+    `stack_bytes`. `above`: how many experts a GPU holds, which ones changes."""
 
     stacks: Stacks
     experts: int
     active: int
     nbytes: int
     stack_bytes: int
+    above: int = 0
+
+    @property
+    def most_slots(self) -> int:
+        """More would never be used."""
+        return max(self.active, self.experts - self.above)
 
 
 def slots_within(layers: Sequence[LayerSlots], room: int) -> SlotCount | None:
     """As many slots as `room` bytes hold, the same number in each layer; None: too few for the experts of one token."""
     active, shared, _ = least_slots(layers)
     each, largest = sum(layer.nbytes for layer in layers), max(layer.nbytes for layer in layers)
-    count = min(max(layer.experts for layer in layers), (room - shared * largest) // each)
+    count = min(max(layer.most_slots for layer in layers), (room - shared * largest) // each)
     return SlotCount(count, shared, count * each + shared * largest) if count >= active else None
 
 
@@ -77,13 +85,15 @@ def pages_of(part: ByteRange) -> int:
     return -(-(offset_in(part) + part.nbytes) // PAGE) * PAGE
 
 
-def layer_slots(program: Program, tensors: Mapping[str, TensorSpec]) -> list[LayerSlots]:
-    """Of each mixture of a program."""
+def layer_slots(
+    mixtures: Sequence[tuple[Stacks, int]], tensors: Mapping[str, TensorSpec], above: Mapping[str, int] | None = None
+) -> list[LayerSlots]:
+    """Of mixtures as `stacks_of` tells them. `above`: how many experts of a stack a GPU holds; no stack: none."""
     found = []
-    for stacks, active in stacks_of(program):
+    for stacks, active in mixtures:
         experts = tensors[stacks[0]].shape[0]
-        stored = [tensors[name].nbytes for name in stacks]
-        found.append(LayerSlots(stacks, experts, active, sum(padded(each // experts) for each in stored), sum(stored)))
+        stored, held = [tensors[name].nbytes for name in stacks], (above or {}).get(stacks[0], 0)
+        found.append(LayerSlots(stacks, experts, active, sum(padded(each // experts) for each in stored), sum(stored), held))
     return found
 
 
@@ -135,6 +145,10 @@ class LayerSource(Protocol):
 
     def reads(self, expert: int) -> ExpertReads: ...
 
+    def rows(self, expert: int, slot: np.ndarray) -> dict[str, np.ndarray]:
+        """uint8, row after row: what each stack has of an expert that was read into a slot; views of it where they can be."""
+        ...
+
 
 class FileLayer:
     """The experts of a layer in the model's own files; a `LayerSource`. Ranges that follow each other are read as one."""
@@ -167,6 +181,10 @@ class FileLayer:
             starts[stack] = at + offset_in(parts[-1]) + part.offset - parts[-1].offset
             at += pages_of(parts[-1])
         return ExpertReads(tuple(parts), tuple(starts))
+
+    def rows(self, expert: int, slot: np.ndarray) -> dict[str, np.ndarray]:
+        found = zip(self.stacks, self.reads(expert).starts, self._ranges, strict=True)
+        return {name: slot[start : start + ranges[expert].nbytes] for name, start, ranges in found}
 
 
 def _end(part: ByteRange) -> int:

@@ -20,17 +20,31 @@ _AHEAD = 4  # experts that are read at a time; the first run waits for these
 
 
 class WarmStart:
-    """Fills the free slots of layers, the most used experts of all layers first. `planned`: how many experts."""
+    """Fills the free slots of layers, the most used experts of all layers first; not with those that are used elsewhere, which is
+    known when it begins."""
 
     def __init__(self, layers: Sequence[LayerExperts], slots: int, statistics: StreamStatistics):
         self._layers, self._statistics, self._stop = layers, statistics, threading.Event()
-        self._order = [np.argsort(-layer.usage.history, kind="stable")[:slots] for layer in layers]
-        self._order = [order[layer.usage.history[order] > 0] for order, layer in zip(self._order, layers, strict=True)]
-        self.planned = sum(map(len, self._order))
+        self._slots = slots
         self._thread = threading.Thread(target=self._fill, name="lacewing-experts-warm", daemon=True)
 
     def begin(self) -> None:
         self._thread.start()
+
+    @property
+    def planned(self) -> int:
+        """How many experts."""
+        return sum(map(len, self._order))
+
+    @property
+    def _order(self) -> list[np.ndarray]:
+        """Of each layer its experts, the most used first."""
+        found = []
+        for layer in self._layers:
+            uses = np.where(layer.elsewhere, 0.0, layer.usage.history)
+            order = np.argsort(-uses, kind="stable")[: self._slots]
+            found.append(order[uses[order] > 0])
+        return found
 
     @property
     def running(self) -> bool:
@@ -50,8 +64,9 @@ class WarmStart:
 
     def _experts(self) -> Iterator[tuple[LayerExperts, int, int]]:
         """Layer, slot, expert."""
-        for rank in range(max(map(len, self._order), default=0)):
-            for layer, order in zip(self._layers, self._order, strict=True):
+        orders = self._order
+        for rank in range(max(map(len, orders), default=0)):
+            for layer, order in zip(self._layers, orders, strict=True):
                 if rank < len(order):
                     yield layer, rank, int(order[rank])
 

@@ -27,14 +27,14 @@ OTHERS = [90, 17, 44, 203, 8, 8, 8, 61]
 
 def use(step: OffloadStep, ids=IDS) -> None:
     """Have the step run so that other experts are worth holding."""
-    for layer in step._rebalancer.manager._layers:
-        layer.counts[:] = 0
-        layer.counts[layer.op.resident :] = np.arange(10, 10 + layer.op.experts - layer.op.resident)
+    for layer in step._rebalancer.manager.tier.layers:
+        layer.usage.counts[:] = layer.usage.frequency[:] = 0
+        layer.usage.frequency[layer.slots :] = np.arange(10, 10 + layer.experts - layer.slots)
 
 
 def held(step: OffloadStep) -> list[list[int]]:
     """The experts of each layer that are on the GPU."""
-    return [np.flatnonzero(layer.places >= 0).tolist() for layer in step._rebalancer.manager._layers]
+    return [np.flatnonzero(layer.places >= 0).tolist() for layer in step._rebalancer.manager.tier.layers]
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_quants(quant, tmp_path):
 
 
 def held_out(step: OffloadStep) -> int:
-    (only,) = np.flatnonzero(step._rebalancer.manager._layers[0].places < 0)
+    (only,) = np.flatnonzero(step._rebalancer.manager.tier.layers[0].places < 0)
     return int(only)
 
 
@@ -90,15 +90,15 @@ def test_an_exchanged_expert_is_bitwise_itself(tmp_path):
     path, gpu = tiny("gpt-oss", "gguf", tmp_path, quant="Q8_0"), backend(CODES)
     step = open_shared(path, [gpu, CpuBackend(1)], OffloadLevel(shared=99, resident=5), CONTEXT)
     first = run(step, IDS)
-    for layer in step._rebalancer.manager._layers:  # 5 comes for 0, then 0 comes for 1, then 1 for 5
-        assert layer.op.experts == 6
+    for layer in step._rebalancer.manager.tier.layers:  # 5 comes for 0, then 0 comes for 1, then 1 for 5
+        assert layer.experts == 6
     for favourite, victim in ((5, 0), (0, 1), (1, 5)):
-        for layer in step._rebalancer.manager._layers:
-            layer.counts[:] = 100
-            layer.counts[favourite], layer.counts[victim] = 100, 1
+        for layer in step._rebalancer.manager.tier.layers:
+            layer.usage.counts[:], layer.usage.frequency[:] = 0, 100
+            layer.usage.frequency[victim] = 1
         step.rebalance()
         assert all(victim not in each and favourite in each for each in held(step))
-    assert held(step) == [[0, 1, 2, 3, 4]] * 4 and step._rebalancer.manager._layers[0].places[:2].tolist() != [0, 1]
+    assert held(step) == [[0, 1, 2, 3, 4]] * 4 and step._rebalancer.manager.tier.layers[0].places[:2].tolist() != [0, 1]
     assert np.array_equal(run(step, IDS), first)
     step.close()
 

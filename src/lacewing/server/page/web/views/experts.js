@@ -124,13 +124,21 @@ export class Experts {
     if (this.layers.open) this.renderTable();
   }
 
+  hits() {
+    const { hit_ratio: ratio, found } = this.found;
+    const chosen = found ? found.gpu + found.ram + found.disk : 0;
+    const share = (count) => `${Math.round((100 * count) / chosen)} %`;
+    if (chosen) {
+      const gpu = found.gpu ? `${share(found.gpu)} were on the GPU, ` : "";
+      return ` ${gpu}${share(found.ram)} were in RAM, ${share(found.disk)} were read from the disk.`;
+    }
+    return ratio === null || ratio === undefined || found ? "" : ` ${Math.round(100 * ratio)} % were on the GPU.`;
+  }
+
   describe() {
     if (!this.found) return;
     const total = this.rows[0]?.total ?? 0;
-    const hits =
-      this.found.hit_ratio === null || this.found.hit_ratio === undefined
-        ? ""
-        : ` ${Math.round(100 * this.found.hit_ratio)} % were on the GPU.`;
+    const hits = this.hits();
     const text =
       total === 0
         ? "No token has been routed yet. Ask something."
