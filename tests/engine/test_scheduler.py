@@ -74,6 +74,23 @@ def test_nothing_is_generated_long_for_somebody_who_does_not_fetch_it():
     assert next(paused).id == 3
 
 
+@pytest.mark.parametrize("fetch", [next, lambda stream: stream.take()[0]])
+def test_who_fetches_what_there_is_has_not_gone_away(fetch):
+    """Also without having to wait, because others made the engine go on."""
+    engine = make(rows=2)
+    slow, other = engine.generate([1], Sampling(temperature=0)), engine.generate([5], Sampling(temperature=0, max_tokens=100))
+    assert next(slow).id == 2
+    for _ in range(3):
+        next(other)
+    time.sleep(0.06)
+    before = slow.stats.generated_tokens
+    next(other)
+    assert slow.stats.generated_tokens == before > 1
+    assert fetch(slow).id == 3
+    next(other)
+    assert slow.stats.generated_tokens == before + 1
+
+
 def test_a_row_goes_from_one_who_has_gone_away_to_one_who_waits():
     engine = make(rows=1)
     paused = engine.generate([1, 2, 3], Sampling(temperature=0))

@@ -65,7 +65,7 @@ class Task:
         self.waiting = self.abandoned = False  # somebody waits for a token; nobody ever will
         self.leaving = "cancelled"  # the reason once it is abandoned
         self.after: Task | None = None  # whose prompt is read first, because this one begins with it
-        self.left_at = 0.0  # when somebody last waited
+        self.left_at = 0.0  # when somebody last fetched a token, or stopped waiting for one
         self.plain = False  # the device is not to choose its next token ahead of the host
         self.suspect = False  # it took part in a run that failed, and runs alone next
         self.learns = False  # its prompt was so long that it tells what its answer will want of the step

@@ -72,6 +72,7 @@ class Stream(Iterator[Token]):
         if not task.tokens and not task.done:
             self._wait()
         if task.tokens:
+            task.left_at = time.perf_counter()  # also where it had not to wait: whoever fetches tokens is there
             return task.tokens.popleft()
         if task.error is not None and not self._error_told:
             self._error_told = True
@@ -81,6 +82,8 @@ class Stream(Iterator[Token]):
     def take(self) -> list[Token]:
         """The tokens that are there now; nothing is run for them."""
         tokens = self.task.tokens
+        if tokens:
+            self.task.left_at = time.perf_counter()
         return [tokens.popleft() for _ in range(len(tokens))]
 
     def _wait(self) -> None:
