@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 
+from lacewing.api import Model
 from lacewing.chat.client.connection import Connection, ServerError
+from lacewing.chat.commands import server
 from lacewing.chat.commands.table import load_commands, run_line
 from lacewing.chat.services.opening import Beginning, open_remote
 from lacewing.chat.session.events import Notice, Ui
 from lacewing.chat.session.remote import RemoteSession
-from lacewing.errors import ContextOverflowError, LacewingError, OptionError
+from lacewing.errors import Cancelled, ContextOverflowError, LacewingError, OptionError
 from lacewing.options import LoadOptions
 from tests.chat.client.foreign import chunk, foreign
 from tests.chat.conftest import GREEDY, say
@@ -66,8 +71,9 @@ def test_commands_of_a_server(remote, address):
     assert f"{first} -> {second}" in run_line(chat, f"/model {second}").text
     say(chat, "And you?")
     assert len(chat.messages) == 4 and chat.status().model == second
-    assert run_line(chat, "/lazy on").text == "residency: lazy"
-    assert run_line(chat, "/lazy").text == "residency: eager"
+    assert run_line(chat, "/lazy on").text.startswith("weights eager -> lazy; RAM ")
+    assert run_line(chat, "/lazy on").text == "the weights are already lazy"
+    assert run_line(chat, "/lazy").text.startswith("weights lazy -> eager; RAM ")
     before = chat.model["template"]
     assert run_line(chat, "/template raw --force").text == f"template {before} -> raw"
     assert any(row[:2] == ("*", "raw") for row in run_line(chat, "/template").data.rows)
@@ -77,6 +83,8 @@ def test_commands_of_a_server(remote, address):
     used = {row[0]: row[1] for row in run_line(chat, "/context").data.rows}
     assert used["context"] == "256" and int(used["used by the last answer"]) > 0
     assert run_line(chat, "/stats").data.rows[0][0] == "prompt"
+    assert run_line(chat, "/model --context 128").text.startswith("context: 128\n")
+    run_line(chat, "/model --context 256")
     assert "/lazy" not in dict(row[:2] for row in run_line(chat, "/settings").data.rows)
     with pytest.raises(LacewingError, match="no mixture of experts"):
         run_line(chat, "/experts")
@@ -92,9 +100,46 @@ def test_lazy_goes_back_to_streamed(tmp_path):
     load = LoadOptions("cpu", context=256, threads=1)
     with administered(tiny("qwen3moe", "gguf", tmp_path), load=load) as (address, _):
         chat = RemoteSession(Connection(address))
+        assert run_line(chat, "/eager").text == "residency: eager"  # it was not loaded before
         found = [run_line(chat, line).text for line in ("/stream", "/lazy", "/lazy", "/lazy off", "/lazy", "/lazy")]
         chat.connection.close()
-    assert found == [f"residency: {each}" for each in ("streamed", "lazy", "streamed", "eager", "lazy", "eager")]
+    told = ("eager", "streamed", "lazy", "streamed", "eager", "lazy", "eager")
+    assert [line.partition(";")[0] for line in found] == [f"weights {was} -> {now}" for was, now in pairwise(told)]
+
+
+def test_why_a_change_is_refused(remote):
+    """Nothing can be streamed of a dense model: the server's reason is told, and nothing has changed."""
+    chat = remote()
+    run_line(chat, f"/model {chat.name}")
+    for line in ("/stream", "/model --streamed", f"/model {chat.listed[1]['id']} --streamed"):
+        with pytest.raises(ServerError, match="only mixtures of experts"):
+            run_line(chat, line)
+    run_line(chat, "/model")
+    assert chat.model["residency"] == "eager" and chat.name == chat.listed[0]["id"]
+
+
+def test_progress_of_a_change_and_cancelling(remote, monkeypatch):
+    chat, told, hold = remote(), [], threading.Event()
+    run_line(chat, "/eager")
+    monkeypatch.setattr(server, "ASK_EVERY", 0.05)
+    change = Model.set_residency
+
+    def slow(self, residency, progress=None, cancelled=None, **more):
+        progress("reading weights", 1, 2)
+        assert hold.wait(30)
+        change(self, residency, progress, cancelled, **more)
+
+    monkeypatch.setattr(Model, "set_residency", slow)
+    chat.ui = replace(chat.ui, progress=lambda *stage: told.append(stage), cancelled=lambda: ("reading weights", 1, 2) in told)
+    with pytest.raises(Cancelled, match="the server goes on with it"):
+        run_line(chat, "/lazy on")
+    hold.set()
+    chat.ui = Ui()
+    until = time.monotonic() + 30
+    while chat.model["residency"] != "lazy":
+        assert time.monotonic() < until
+        chat.refresh()
+    run_line(chat, "/eager")
 
 
 def test_every_command_is_explained(remote):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import time
 from typing import Any
@@ -20,6 +22,7 @@ from lacewing.errors import Cancelled, OptionError
 from lacewing.options import counted, format_bytes
 
 ASK_EVERY = 0.3  # seconds between two questions how far a model is
+FIELDS = ("residency", "context")  # of a change, that a line tells of
 COLUMNS = 64  # characters of a row of the expert map
 
 
@@ -84,25 +87,54 @@ def _row(chat: RemoteSession, found: dict[str, Any]) -> tuple[str, str, str, str
 
 def _change(chat: RemoteSession, name: str, changes: dict[str, Any]) -> list[str]:
     """Have the server load or change a model, with its progress; lines about it. Raises ServerError, Cancelled."""
-    chat.connection.ask("POST", "/models/load", {"model": name, **changes}, chat.ui.cancelled)
-    while True:
-        chat.refresh()
-        status = chat.find(name).get("status")
+    before, looks = chat.find(name), _Looks(chat, name)
+    waits = {"wait": True} if _is_lacewing(chat) else {}  # so that the answer says what came of it
+    try:
+        chat.connection.ask("POST", "/models/load", {"model": name, **changes, **waits}, looks)
+        while looks.look():
+            chat.connection.wait(asyncio.sleep(ASK_EVERY), chat.ui.cancelled)
+    except Cancelled:
+        raise Cancelled("cancelled; the server goes on with it") from None
+    return [_changed(key, before, chat.find(name)) for key in changes if key in FIELDS]
+
+
+class _Looks:
+    """Asks a server now and then how far a model is, while a longer request waits: that one asks it whether it is cancelled."""
+
+    def __init__(self, chat: RemoteSession, name: str):
+        self._chat, self._name = chat, name
+        self._next = time.monotonic() + ASK_EVERY
+
+    def __call__(self) -> bool:
+        if time.monotonic() >= self._next:
+            with contextlib.suppress(ServerError):  # the request that waits says what is wrong
+                self.look()
+            self._next = time.monotonic() + ASK_EVERY
+        return self._chat.ui.cancelled()
+
+    def look(self) -> bool:
+        """Whether the model is under way; its progress is shown. Raises ServerError if it could not be loaded."""
+        self._chat.refresh()
+        status = self._chat.find(self._name).get("status")
         if not isinstance(status, dict):
-            break
+            return False
         if status.get("failed"):
-            raise ServerError(f"{chat.place}: {status.get('message') or 'the model could not be loaded'}")
+            raise ServerError(f"{self._chat.place}: {status.get('message') or 'the model could not be loaded'}")
         progress = status.get("progress")
         if isinstance(progress, dict):
-            chat.ui.progress(*_stage(progress))
-        elif status.get("value") != "loading":
-            break
-        until = time.monotonic() + ASK_EVERY
-        while time.monotonic() < until:
-            if chat.ui.cancelled():
-                raise Cancelled("cancelled; the server goes on with it")
-            time.sleep(ASK_EVERY / 10)
-    return [f"{key}: {chat.find(name).get(key)}" for key in changes]
+            self._chat.ui.progress(*_stage(progress))
+        return isinstance(progress, dict) or status.get("value") == "loading"
+
+
+def _changed(key: str, before: dict[str, Any], now: dict[str, Any]) -> str:
+    """A line about a field of a model; of a residency as a chat with a model of this machine says it."""
+    old, new = before.get(key), now.get(key)
+    if key != "residency" or old is None:
+        return f"{key}: {new}"
+    if old == new:
+        return f"the weights are already {new}"
+    ram = [format_bytes(each["memory_bytes"]) for each in (before, now) if isinstance(each.get("memory_bytes"), int)]
+    return f"weights {old} -> {new}" + (f"; RAM {ram[0]} -> {ram[1]}" if len(ram) == 2 else "")
 
 
 def _stage(progress: dict[str, Any]) -> tuple[str, int, int]:
@@ -144,7 +176,7 @@ def stream(chat: RemoteSession) -> Reply:
 def _residency(chat: RemoteSession, wanted: str, force: bool) -> Reply:
     chat.refresh()
     _needs_lacewing(chat)
-    return Reply("\n".join(_change(chat, chat.name, {"residency": wanted} | ({"force": True} if force else {}))[:1]))
+    return Reply("\n".join(_change(chat, chat.name, {"residency": wanted} | ({"force": True} if force else {}))))
 
 
 @command("template", Argument("name"), Option("force"))
@@ -223,6 +255,10 @@ def _ask(chat: RemoteSession, method: str, path: str, body: Any = None) -> Any:
     return chat.connection.ask(method, path, body, chat.ui.cancelled)
 
 
+def _is_lacewing(chat: RemoteSession) -> bool:
+    return "residency" in chat.model
+
+
 def _needs_lacewing(chat: RemoteSession) -> None:
-    if "residency" not in chat.model:
+    if not _is_lacewing(chat):
         raise OptionError(f"{chat.place} is not a Lacewing server: it does not offer this")
