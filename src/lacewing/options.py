@@ -11,7 +11,6 @@ from typing import Any, TypedDict
 from lacewing.errors import OptionError
 
 Progress = Callable[[str, int, int], None]  # what is being done, done so far, in all
-
 RESIDENCIES = ("auto", "lazy", "eager", "streamed")
 CPU, GPU, NVIDIA, REFERENCE = "cpu", "webgpu", "cuda", "reference"  # backends that others name in messages and choices
 KV_TYPES = ("f16", "f32", "q8_0")  # of the KV cache
@@ -163,6 +162,7 @@ class LoadOptions:
     ignore_keys: tuple[str, ...] = ()  # of the metadata, or of config.json, treated as absent
     cold_start: bool = False  # streamed experts: neither keep how often each is used, nor begin with those that were used most
     look_ahead: bool = False  # streamed experts: read what the next layer is likely to choose, while that pays
+    residency_is_default: bool = False  # nobody named it for this model: "streamed" is for such as can be, others are "auto"
 
     @property
     def names_gpu(self) -> bool:
@@ -181,7 +181,7 @@ class LoadOptions:
                 _check(name, value, low, high, int)
         if not isinstance(self.ignore_keys, tuple) or not all(isinstance(key, str) for key in self.ignore_keys):
             raise OptionError(f"`ignore_keys` is {shown_value(self.ignore_keys)}; it must be a list of names of keys")
-        for name in ("cold_start", "look_ahead"):
+        for name in ("cold_start", "look_ahead", "residency_is_default"):
             _check_switch(name, getattr(self, name))
 
 

@@ -48,6 +48,21 @@ def test_the_line_goes_before_the_environment_and_this_before_the_file(called, f
     assert (options.memory_bytes, sampling.top_k, sampling.stop) == (5 << 30, 9, ("c",))
 
 
+def test_a_residency_that_no_line_names_is_for_all_models(called, file, monkeypatch):
+    def options(*words):
+        return called("chat", "smollm2", *words)["given"][1]
+
+    file.write_text("residency = 'streamed'\n")
+    assert options() == LoadOptions(residency="streamed", residency_is_default=True)
+    assert options("--residency", "streamed") == LoadOptions(residency="streamed")
+    file.write_text("")
+    monkeypatch.setenv("LACEWING_RESIDENCY", "lazy")
+    assert (
+        options() == LoadOptions(residency="lazy", residency_is_default=True)
+        and not options("--residency=auto").residency_is_default
+    )
+
+
 def test_tables_are_for_one_command_and_go_first(called, file):
     file.write_text('temperature = 0.1\nraw = true\n[run]\nraw = false\nseed = 4\n[chat]\ntemperature = 0.2\nsystem = "Hi"\n')
     assert called("run", "smollm2", "x")["given"][2] == Sampling(temperature=0.1, seed=4) and not called("run")["raw"]

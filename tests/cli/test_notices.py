@@ -35,11 +35,11 @@ def test_run_and_info(path, monkeypatch, capsys):
 
 @pytest.fixture
 def call(monkeypatch, capsys):
-    def call(*words):
+    def call(*words, code=0):
         monkeypatch.setattr(sys, "argv", ["lacewing", *map(str, words)])
         with pytest.raises(SystemExit) as ended:
             main()
-        assert not ended.value.code
+        assert (ended.value.code or 0) == code
         return capsys.readouterr()
 
     return call
@@ -69,6 +69,17 @@ def test_look_ahead_of_a_dense_model(tiny_path, call, tmp_path):
     assert told not in call("run", tiny_path, "Hi", *flags, "--max-tokens", 1).err
     assert f"notice: {told}" in call("info", tiny_path, *flags, "--look-ahead").out
     assert told not in call("info", tiny("qwen3moe", "gguf", tmp_path, "Q8_0"), *flags, "--look-ahead").out
+
+
+def test_a_dense_model_where_the_configuration_streams(tiny_path, call, monkeypatch):
+    """It runs, and says that nothing of it is streamed; whoever asks for it on the line is refused."""
+    told, flags = "this model is dense, so nothing of it is streamed", ("--backend", "cpu", "--context", 64, "--max-tokens", 1)
+    monkeypatch.setenv("LACEWING_RESIDENCY", "streamed")
+    assert told in call("run", tiny_path, "Hi", *flags).err
+    monkeypatch.delenv("LACEWING_RESIDENCY")
+    assert told not in call("run", tiny_path, "Hi", *flags).err
+    refused = call("run", tiny_path, "Hi", *flags, "--residency", "streamed", code=2)
+    assert "only mixtures of experts" in refused.err
 
 
 def test_an_answer_that_repeats_itself(tiny_path, call, monkeypatch):

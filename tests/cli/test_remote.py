@@ -68,6 +68,15 @@ def test_mistakes(served, words, text):
     assert done.returncode == 2 and text in done.stderr and "Traceback" not in done.stderr
 
 
+def test_what_is_configured_for_models_of_this_machine_stands_in_no_way(served, monkeypatch):
+    monkeypatch.setenv("LACEWING_THREADS", "1")
+    words = ("run", "--server", served[0], "--max-tokens", "2", "Hello")
+    done = lacewing(*words)
+    assert done.returncode == 0, done.stderr
+    refused = lacewing(*words, "--threads", "1")
+    assert refused.returncode == 2 and "--threads is for models of this machine" in refused.stderr
+
+
 @pytest.mark.parametrize("words", [("run", "--server", "", "smollm2", "Hello"), ("chat", "--server", "")])
 def test_an_empty_address_is_none(words):
     """It comes from a script's unset variable; a model of this machine is not what was asked for."""

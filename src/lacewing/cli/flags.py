@@ -9,6 +9,7 @@ import functools
 import inspect
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Annotated, Any
 
 import typer
@@ -22,6 +23,7 @@ from lacewing.options import LoadOptions, Sampling, parse_bytes, parse_layers
 from lacewing.server.options import ServerOptions
 from lacewing.text.reasoning import EFFORTS
 
+GIVEN = "lacewing.given"  # in the `meta` of a context: the names of options that the words of the command line have
 MODEL_HELP = "A GGUF or safetensors file, a directory, a model's name, or a URL."
 
 
@@ -231,6 +233,12 @@ def check(name: str, value: Any) -> None:
             maker(**{name: value})
 
 
+def _of_line(options: LoadOptions, context: typer.Context) -> LoadOptions:
+    """A residency that the line does not have is one of the environment or the file, and those are for all models."""
+    general = options.residency != "auto" and "residency" not in context.meta.get(GIVEN, ())
+    return replace(options, residency_is_default=True) if general else options
+
+
 def expanded(*, without: tuple[str, ...] = ()) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Of a command, each keyword parameter of a type that flags make becomes these flags, but for those in `without`.
 
@@ -249,13 +257,18 @@ def expanded(*, without: tuple[str, ...] = ()) -> Callable[[Callable[..., None]]
             makers[parameter.name] = maker, [flag.name for flag in flags]
             parameters += flags
 
+        named = next((each.name for each in parameters if each.annotation is typer.Context), None)
+        if named is None:
+            parameters.append(inspect.Parameter("context_", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context))
         shown = list(inspect.signature(show, eval_str=True).parameters.values())
 
         @functools.wraps(command)
         def run(**given: Any) -> None:
             show(**{flag.name: given.pop(flag.name) for flag in shown})
+            context = given[named] if named else given.pop("context_")
             for name, (maker, flags) in makers.items():
-                given[name] = maker(**{flag: given.pop(flag) for flag in flags})
+                made = maker(**{flag: given.pop(flag) for flag in flags})
+                given[name] = _of_line(made, context) if isinstance(made, LoadOptions) else made
             command(**given)
 
         run.__signature__ = inspect.Signature([*parameters, *shown])  # type: ignore[attr-defined]  # typer reads it

@@ -8,6 +8,7 @@ from typing import Any
 import typer.core
 
 from lacewing.cli import config
+from lacewing.cli.flags import GIVEN
 from lacewing.errors import OptionError
 from lacewing.options import did_you_mean, known_spelling
 
@@ -22,6 +23,7 @@ class Command(typer.core.TyperCommand):
             name, group = str(self.name), ctx.find_root().command
             words, given = _checked(args, _by_option(self), f"lacewing {name}")
             args = [*(config.words_for(name, given, config.settings(group)) if isinstance(group, Group) else ()), *words]
+            ctx.meta[GIVEN] = given
         return super().parse_args(ctx, args)
 
 

@@ -77,7 +77,6 @@ def chat(asked: Request, connection: Connection, sampling: Sampling, *, resume: 
 def refuse_load_flags(context: typer.Context) -> None:
     """How a model is loaded is the server's business; what a configuration file sets is for models of this machine."""
     for name in inspect.signature(flags.load_options).parameters:
-        source = context.get_parameter_source(name)
-        if source is not None and source.name == "COMMANDLINE":
+        if name in context.meta[flags.GIVEN]:
             flag = f"--{name.replace('_', '-')}"
             raise OptionError(f"{flag} is for models of this machine: with --server, the server loads them")

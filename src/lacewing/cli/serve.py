@@ -31,7 +31,7 @@ def serve(models: list[str], options: LoadOptions, server: ServerOptions) -> Non
     """Serve until a signal says to end. Raises LacewingError."""
     check_libraries()
     own = server.load
-    load = replace(options, sequences=own.sequences, kv_tokens=own.kv_tokens)
+    load = replace(options, sequences=own.sequences, kv_tokens=own.kv_tokens, residency_is_default=True)
     _serve(replace(server, models=tuple(models), load=load))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +37,6 @@ class ModelInfo:
         from lacewing.formats import open_checkpoint
         from lacewing.models import open_model
 
-        self.options = options
         try:
             self.checkpoint: Checkpoint = open_checkpoint(path, whole=whole, follow_links=options.follow_links)
         except OSError as error:
@@ -44,18 +44,31 @@ class ModelInfo:
         self.tokenizer = Background(self._open_tokenizer, warm)
         self.template = Background(self._open_template, warm)
         self.spec: ModelSpec = open_model(self.checkpoint, options.context, DEFAULT_CONTEXT, options.kv_type, options.ignore_keys)
+        self.options = self.suited(options)
+        self._not_streamed = self.options.residency != options.residency
+
+    def suited(self, options: LoadOptions) -> LoadOptions:
+        """The options for this model: streaming that was asked for in general is nothing to a dense one."""
+        if options.residency == "streamed" and options.residency_is_default and not self._is_mixture:
+            return replace(options, residency="auto")
+        return options
+
+    @property
+    def _is_mixture(self) -> bool:
+        from lacewing.weights.experts import stacks_of
+
+        return bool(stacks_of(self.spec.program))
 
     @property
     def notices(self) -> tuple[str, ...]:
-        """What a person should know of the checkpoint, and of the context, and the look-ahead, that are asked of it."""
+        """What a person should know of the checkpoint, and of the context, look-ahead and streaming that are asked of it."""
         context, trained = self.spec.context, self.spec.trained_context
         beyond = f"a context of {context} tokens exceeds the {trained} that the model was trained on; answers get worse there"
         found = [*self.spec.notices, *([beyond] if context > trained else [])]
-        if self.options.look_ahead:
-            from lacewing.weights.experts import stacks_of
-
-            if not stacks_of(self.spec.program):
-                found.append("`look_ahead` has no effect: it is for mixtures of experts, and this model is none")
+        if self.options.look_ahead and not self._is_mixture:
+            found.append("`look_ahead` has no effect: it is for mixtures of experts, and this model is none")
+        if self._not_streamed:
+            found.append("this model is dense, so nothing of it is streamed; the memory decides where its weights are")
         return tuple(found)
 
     @property

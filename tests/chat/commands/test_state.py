@@ -1,3 +1,5 @@
+import contextlib
+
 import numpy as np
 import pytest
 from rich.console import Console
@@ -53,6 +55,24 @@ def test_experts_of_the_last_answer(mixture):
     assert run_line(mixture, "/experts off").text == "the experts are not watched"
     assert mixture.loaded.routing is None and mixture.model.step.routes() == []
     say(mixture, "Still there?")
+
+
+def test_a_dense_model_of_a_chat_that_streams(paths, tmp_path):
+    """What the chat was started with is for mixtures; what a command says is for this model."""
+    session = open_session(str(tiny("qwen3moe", "gguf", tmp_path)), LoadOptions("cpu", residency="streamed", threads=1), GREEDY)
+    with contextlib.closing(session):
+        for path in paths.values():
+            (tmp_path / path.name).symlink_to(path)
+        fits = {row[1]: row[5] for row in run_line(session, "/model").data.rows}
+        assert fits[paths["llama"].name] == "fits (eager)"
+        told = run_line(session, f"/model {paths['llama']}").text
+        assert "eager" in told.splitlines()[0] and "this model is dense, so nothing of it is streamed" in told
+        assert say(session, "Hello")
+        for line in (f"/model {paths['gemma']} --streamed", "/stream"):
+            with pytest.raises(OptionError, match="only mixtures of experts"):
+                run_line(session, line)
+        assert session.model.weights.residency == "eager"
+        assert "dense" not in run_line(session, f"/model {paths['gemma']} --lazy").text
 
 
 def test_lazy_goes_back_to_streamed(mixture, tmp_path):

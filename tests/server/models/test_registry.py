@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from lacewing.errors import ModelFormatError
+from lacewing.errors import ModelFormatError, OptionError
 from lacewing.options import LoadOptions, Sampling
 from lacewing.server.errors import DrainingError, ModelLoadError, UnknownModelError
 from lacewing.server.models import loading
@@ -50,6 +50,27 @@ async def registry_of(*paths, load=None, **options):
         yield registry
     finally:
         await registry.close()
+
+
+def test_streaming_is_for_the_mixtures_of_a_server(tmp_path, caplog):
+    """A dense model beside them is loaded as it would be anyway, which the log says; asked for by name it is refused."""
+    dense, mixture = tiny("llama", "gguf", tmp_path), tiny("qwen3moe", "gguf", tmp_path)
+
+    async def run():
+        load = LoadOptions(backend="cpu", threads=1, context=256, sequences=2, residency="streamed")
+        async with registry_of(dense, mixture, load=load) as registry:
+            for path, residency in ((dense, "eager"), (mixture, "streamed")):
+                async with registry.use(path.stem) as served:
+                    assert served.model.weights.residency == residency
+            assert await registry.load(dense.stem, {"residency": "lazy"}) == ["residency"]
+            assert await registry.load(dense.stem, {"residency": None}) == ["residency"]
+            with pytest.raises(OptionError, match="only mixtures of experts"):
+                await registry.load(dense.stem, {"residency": "streamed"})
+            (entry,) = (each for each in registry.names() if each.name == dense.stem)
+            assert entry.served.model.weights.residency == "eager" and entry.setup.residency is None
+
+    asyncio.run(run())
+    assert [record.notice for record in caplog.records if "nothing of it is streamed" in getattr(record, "notice", "")]
 
 
 def test_a_model_is_loaded_when_it_is_asked_for(tiny_path):

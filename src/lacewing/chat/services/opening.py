@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 
@@ -138,7 +138,7 @@ def list_models(chat: Session) -> Iterator[tuple[str, str, str, str, str, str]]:
 def _facts(chat: Session, path: Path) -> tuple[str, str, str, str]:
     """Size, quant, architecture, fit; the problem if it cannot be opened."""
     try:
-        opened = ModelInfo(path, chat.options, warm=False)
+        opened = ModelInfo(path, replace(chat.options, residency_is_default=True), warm=False)
     except LacewingError as error:
         return "", "", "", f"cannot be used: {error}"
     nbytes = sum(tensor.nbytes for tensor in opened.spec.tensors.values())

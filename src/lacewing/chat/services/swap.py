@@ -173,7 +173,8 @@ def change_model(session: Session, name: str, **changes: Any) -> list[str]:
     if target is not None:
         lines = [f"back to {describe(unpark(session, target, changes, notices))}"]
     else:
-        loaded = Swap(session, name, dataclasses.replace(session.options, **changes), notices).run()
+        options = dataclasses.replace(session.options, **changes, residency_is_default="residency" not in changes)
+        loaded = Swap(session, name, options, notices).run()
         drop_stale(session, loaded)
         give_back()  # what opening took for a while lies between what stays
         lines = [f"now {describe(loaded)}", *dict.fromkeys([*loaded.model.plan.reasons, *loaded.model.notices])]

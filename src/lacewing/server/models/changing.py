@@ -64,7 +64,8 @@ class Changer:
     async def _residency(self, slot: Slot, served: Served, wanted: str | None, force: bool) -> bool:
         """Whether it is another one now. Idle models make room for weights in RAM. Raises OutOfMemoryError, Cancelled."""
         mover, model = self._mover, served.model
-        wanted, before = wanted or mover.options.load.residency, model.weights.residency
+        general = dataclasses.replace(mover.options.load, residency_is_default=True)
+        wanted, before = wanted or model.info.suited(general).residency, model.weights.residency
         if wanted != "lazy" and not (force and wanted == "eager") and model.weights_on_host:
             options = dataclasses.replace(model.options, memory_bytes=mover.options.load.memory_bytes, residency=wanted)
             held, own = mover.held(besides=slot), model.memory_bytes

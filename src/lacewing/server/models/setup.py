@@ -20,4 +20,5 @@ class Setup:
     def options(self, load: LoadOptions) -> LoadOptions:
         """Those of the server, with what was changed. Raises OptionError."""
         context = load.context if self.context is None else self.context
-        return dataclasses.replace(load, context=context, residency=self.residency or load.residency)
+        residency = self.residency or load.residency
+        return dataclasses.replace(load, context=context, residency=residency, residency_is_default=self.residency is None)
