@@ -13,6 +13,7 @@ import pytest
 from lacewing.api import Model
 from lacewing.chat.services import swap
 from lacewing.chat.services.evict import MAX_PARKED, SwapPlan, change_residency, plan_swap
+from lacewing.chat.services.opening import list_models, model_names
 from lacewing.chat.services.swap import change_model
 from lacewing.errors import (
     Cancelled,
@@ -255,6 +256,28 @@ def test_changes_of_the_current_model(start, paths):
         change_model(start(), "-")
 
 
+def test_short_names(start, paths, tmp_path, monkeypatch):
+    """A model that is here is listed by its name without folders, and found by it; so is one beside the current one."""
+    monkeypatch.chdir(tmp_path)
+    session, short = start(), {name: path.name for name, path in paths.items()}
+    change_model(session, str(paths["gemma"]))
+    listed = {row[1]: row[0] for row in list_models(session)}
+    assert (listed[short["llama"]], listed[short["gemma"]], listed[short["qwen"]]) == ("parked", "*", "")
+    assert short["llama"] in model_names(session)
+    assert change_model(session, short["gemma"]) == [f"{paths['gemma']} is the current model"]
+    assert change_model(session, short["llama"])[0].startswith("back to")
+    assert change_model(session, short["gemma"], context=64)[0].startswith("now")
+    assert change_model(session, short["qwen"])[0].startswith("now") and session.model.path == paths["qwen"]
+    other = tmp_path / short["gemma"]
+    (tmp_path / "other").mkdir()
+    other.symlink_to(tiny("qwen3", "gguf", tmp_path / "other"))  # a path that exists means itself
+    change_model(session, short["gemma"])
+    assert session.model.spec.architecture == "qwen3" and [each.short_name for each in session.parked].count(short["gemma"]) == 1
+    assert {str(paths["gemma"]), other.name} <= {row[1] for row in list_models(session)}
+    with pytest.raises(DownloadError):
+        change_model(session, "no-such.gguf")
+
+
 def test_a_parked_model_whose_file_changed(start, paths, tmp_path):
     copy = tmp_path / "copy.gguf"
     copy.write_bytes(paths["llama"].read_bytes())
@@ -331,6 +354,7 @@ def swap_fifty_times(kept, *models):
 import gc, sys
 from lacewing.chat.services.opening import open_session
 from lacewing.chat.services.evict import MAX_PARKED
+from lacewing.chat.services.opening import list_models, model_names
 from lacewing.chat.services.swap import change_model
 from lacewing.options import LoadOptions, Sampling
 from lacewing.weights.machine import process_bytes

@@ -13,6 +13,7 @@ from lacewing import hub
 from lacewing.api import Model
 from lacewing.backends import known_backends
 from lacewing.chat.services.evict import same_file
+from lacewing.chat.services.swap import named
 from lacewing.chat.session.formatter import VisibleHistory, open_formatter
 from lacewing.chat.session.models import OnDevice, Parked
 from lacewing.chat.session.overflow import fit
@@ -159,7 +160,7 @@ def _other(chat: Session, name: str, messages: list[Message]) -> tuple[str, str]
         if not chat.parked:
             raise OptionError("no model is parked; /compare PATH asks another one")
         return _told(chat, chat.parked[0], messages)
-    path = hub.path_of(name, interruptible(chat.ui.progress, chat.ui.cancelled))
+    path = hub.path_of(named(chat, name), interruptible(chat.ui.progress, chat.ui.cancelled))
     parked = next((each for each in chat.parked if same_file(each, path)), None)
     if parked is not None:
         return _told(chat, parked, messages)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from functools import partial
@@ -114,18 +115,23 @@ _MOST = 60  # files that are looked at
 
 def model_names(chat: Session) -> list[str]:
     """What /model may be given, for completion: names of ours, fetched ones, and checkpoints of this folder."""
-    return [*(["-"] if chat.parked else []), *hub.known_names(), *map(str, checkpoints_in(Path()))]
+    parked = ["-", *(each.short_name for each in chat.parked)] if chat.parked else []
+    return list(dict.fromkeys([*parked, *hub.known_names(), *map(str, checkpoints_in(Path()))]))
 
 
 def list_models(chat: Session) -> Iterator[tuple[str, str, str, str, str, str]]:
     """(mark, name, size, quant, architecture, fit) of each model that is here, and of known names that are not."""
-    current = chat.current.info.checkpoint.path
-    marks = {current.resolve(): "closed" if isinstance(chat.current, Closed) else "*"}
-    marks |= {each.model.path.resolve(): "parked" for each in chat.parked}
-    places = {path.resolve(): (path, path.name) for path in checkpoints_in(current.parent)}
-    places |= {path.resolve(): (path, str(path)) for path in checkpoints_in(Path())}
-    here = [(each.info.checkpoint.path, each.name) for each in (*chat.parked, chat.current)]
-    places |= {path.resolve(): (path, name) for path, name in here}
+    current, models = chat.current.info.checkpoint.path, (*chat.parked, chat.current)
+    marks = {each.model.path.resolve(): "parked" for each in chat.parked}
+    marks[current.resolve()] = "closed" if isinstance(chat.current, Closed) else "*"
+    short = Counter(each.short_name for each in models)
+    here = {
+        (path := each.info.checkpoint.path).resolve(): (path, each.short_name if short[each.short_name] == 1 else each.name)
+        for each in models
+    }
+    places = dict(here)  # first, so that no large folder crowds them out
+    places |= {path.resolve(): (path, path.name) for path in checkpoints_in(current.parent)}
+    places |= {path.resolve(): (path, str(path)) for path in checkpoints_in(Path())} | here
     places |= {cached.path.resolve(): (cached.path, cached.name) for cached in hub.list_models()}
     for place, (path, name) in list(places.items())[:_MOST]:
         if chat.ui.cancelled():

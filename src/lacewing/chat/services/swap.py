@@ -28,6 +28,7 @@ from lacewing.chat.session.models import Closed, OnDevice, Parked
 from lacewing.chat.session.overflow import Fit, fit
 from lacewing.chat.session.session import Session
 from lacewing.errors import Cancelled, OptionError
+from lacewing.formats.files import checkpoints_in
 from lacewing.options import RESIDENCIES, LoadOptions, format_bytes
 from lacewing.placement.background import interruptible
 from lacewing.placement.info import ModelInfo, open_headers
@@ -148,7 +149,8 @@ def read_history(loaded: OnDevice, session: Session, notices: list[str]) -> None
 
 
 def change_model(session: Session, name: str, **changes: Any) -> list[str]:
-    """Bring the session to another model; what a person should know of it. `name` "-" goes back to the last parked one.
+    """Bring the session to another model; what a person should know of it. `name` "-" goes back to the last parked one, and the
+    short name of a model that is here means that one.
 
     `changes`: fields of LoadOptions. Raises LacewingError; the session then has the model that it had, or, if that could not
     come back to its device, says that it is closed.
@@ -161,6 +163,7 @@ def change_model(session: Session, name: str, **changes: Any) -> list[str]:
         if not compatible(session.parked[0], changes):
             return change_model(session, session.parked[0].name, **changes)
     else:
+        name = named(session, name)
         path = hub.path_of(name, interruptible(session.ui.progress, session.ui.cancelled))
         if isinstance(old, OnDevice) and same_file(old, path) and compatible(old, changes) and usable(old):
             wanted = changes.get("residency")
@@ -179,6 +182,19 @@ def change_model(session: Session, name: str, **changes: Any) -> list[str]:
         give_back()  # what opening took for a while lies between what stays
         lines = [f"now {describe(loaded)}", *dict.fromkeys([*loaded.model.plan.reasons, *loaded.model.notices])]
     return [*lines, *notices, *_told_of(session, old)]
+
+
+def named(session: Session, name: str) -> str:
+    """The name or the path of the model that `name` is short for: one that is here, or a file beside the current one, as lists
+    and notices show them; else `name`.
+
+    A path that exists, or a name that can be fetched, means itself.
+    """
+    with contextlib.suppress(OSError):  # what cannot be looked at is told by whoever opens it
+        if hub.is_reference(name) or Path(name).exists():
+            return name
+    beside = {path.name: str(path) for path in checkpoints_in(session.current.info.checkpoint.path.parent)}
+    return next((each.name for each in (session.current, *session.parked) if each.short_name == name), beside.get(name, name))
 
 
 def _told_of(session: Session, old: OnDevice | Closed) -> list[str]:
