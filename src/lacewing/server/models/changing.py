@@ -33,7 +33,7 @@ class Changer:
         `force`: also a residency that the memory plan refuses, and a template whose tokens the vocabulary lacks.
         Raises LacewingError; what comes before the failed one in "context", "residency", "template" has changed then.
         """
-        async with self._mover.turn, self.changing(slot):
+        async with self._mover.turn, slot.hands, self.changing(slot):
             served, before, changed = slot.served, slot.setup, list[str]()
             if served is None:
                 slot.setup = dataclasses.replace(setup, template=before.template)  # which cannot be checked now
@@ -60,6 +60,7 @@ class Changer:
         finally:
             slot.changing, slot.stage = False, ("", 0, 0)
             self._mover.moved(slot)
+            self._mover.wake()
 
     async def _residency(self, slot: Slot, served: Served, wanted: str | None, force: bool) -> bool:
         """Whether it is another one now. Idle models make room for weights in RAM. Raises OutOfMemoryError, Cancelled."""

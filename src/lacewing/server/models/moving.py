@@ -35,7 +35,7 @@ class Mover:
     def __init__(self, slots: Mapping[str, Slot], options: ServerOptions, worker: MakeWorker):
         self._slots, self.options, self._make_worker = slots, options, worker
         self.turn = asyncio.Lock()
-        self._left = asyncio.Event()  # a request has given a model back
+        self._waiting: list[asyncio.Future[None]] = []  # until something is another way than it was
         self._retiring: set[Served] = set()
         self.ending = False
         self.loaded: Callable[[Served], None] = lambda served: None  # is told of each model that has been loaded
@@ -45,7 +45,19 @@ class Mover:
     def left(self, slot: Slot) -> None:
         """A request has given a model back."""
         slot.left_at = time.monotonic()
-        self._left.set()
+        self.wake()
+
+    def wake(self) -> None:
+        """Those that wait for a `change` look again."""
+        waiting, self._waiting = self._waiting, []
+        for each in waiting:
+            if not each.done():
+                each.set_result(None)
+
+    def change(self) -> asyncio.Future[None]:
+        """Done when something is another way: a request has left, or something is given up, or over."""
+        self._waiting.append(asyncio.get_running_loop().create_future())
+        return self._waiting[-1]
 
     async def bring(self, slot: Slot) -> None:
         """Into memory, whatever has to be done for it. Raises ModelLoadError, DrainingError."""
@@ -54,7 +66,7 @@ class Mover:
         try:
             self.moved(slot)
             slot.report("waiting for other models", 0, 0)
-            async with self.turn:
+            async with self._turn_of(slot), slot.hands:
                 if slot.served is not None:
                     await self._back(slot)
                 if slot.served is None:
@@ -90,10 +102,43 @@ class Mover:
 
     async def unload_idle(self, slot: Slot, seconds: float) -> None:
         """Out of memory if still nobody has asked for so long."""
-        async with self.turn:
+        async with self.turn, slot.hands:
             if slot.served is not None and not slot.users and slot.task is None and time.monotonic() - slot.left_at >= seconds:
                 _log.info("model unloaded: idle", extra={"model": slot.source.name})
                 await self.close(slot)
+
+    async def unload(self, slot: Slot, force: bool) -> bool:
+        """Out of memory once its answers are over, or at once; False: it was not there. Others may come and go meanwhile: of them
+        only one that is changing this very model now is waited for. Raises what `emptied` raises."""
+        async with contextlib.nullcontext() if force else self.emptied(slot, slot), slot.hands:
+            if slot.served is None:
+                return False
+            await self.close(slot)
+            return True
+
+    @staticmethod
+    def _draining() -> DrainingError:
+        return DrainingError("the server is shutting down; ask another one, or later", retry_after=5)
+
+    @contextlib.asynccontextmanager
+    async def _turn_of(self, slot: Slot) -> AsyncIterator[None]:
+        """The turn, for a model that nobody wants out of the memory any more. Raises Cancelled if it is given up meanwhile."""
+        while True:
+            taking = asyncio.ensure_future(self.turn.acquire())
+            while not taking.done() and not self.is_given_up(slot):
+                either: set[asyncio.Future[Any]] = {taking, self.change()}
+                await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            if not taking.done():
+                taking.cancel()
+                raise self._draining() if self.ending else Cancelled(f"{slot.source.name} was given up")
+            try:
+                if not slot.leaving or self.is_given_up(slot):
+                    yield
+                    return
+            finally:
+                self.turn.release()
+            while slot.leaving and not self.is_given_up(slot):
+                await self.change()
 
     # one model, with the turn
 
@@ -173,19 +218,21 @@ class Mover:
 
     async def make_room(self, action: Action, wanted: Slot) -> None:
         """One of a plan's actions, for `wanted`. Raises as `emptied`."""
-        slot, served = action.slot, action.slot.served
-        if served is None:
-            return
-        _log.info("model makes room", extra={"model": slot.source.name, "how": action.what, "for": wanted.source.name})
-        if action.what == "aside":
-            was = served.model.weights.residency
-            if await loading.in_thread(partial(loading.lay_aside, served.model)):
-                slot.aside, slot.was = True, was
-                self.counts.asides += 1
+        slot = action.slot
+        async with slot.hands:
+            served = slot.served
+            if served is None:
                 return
-        async with self.emptied(slot, wanted):
-            if action.device:
-                slot.kept = await loading.in_thread(partial(loading.keep_state, served.model))
+            _log.info("model makes room", extra={"model": slot.source.name, "how": action.what, "for": wanted.source.name})
+            if action.what == "aside":
+                was = served.model.weights.residency
+                if await loading.in_thread(partial(loading.lay_aside, served.model)):
+                    slot.aside, slot.was = True, was
+                    self.counts.asides += 1
+                    return
+        async with self.emptied(slot, wanted), slot.hands:
+            if action.device and slot.served is not None:
+                slot.kept = await loading.in_thread(partial(loading.keep_state, slot.served.model))
             await self.close(slot)
 
     @contextlib.asynccontextmanager
@@ -194,26 +241,25 @@ class Mover:
 
         Raises DrainingError, and Cancelled if `wanted` is given up.
         """
-        slot.leaving = True
+        slot.leaving += 1
         try:
             while slot.users and not self.is_given_up(wanted):
                 wanted.report(f"waiting for answers of {slot.source.name}", 0, 0)
-                self._left.clear()
-                await self._left.wait()
+                await self.change()
             if self.ending:
-                raise DrainingError("the server is shutting down; ask another one, or later", retry_after=5)
+                raise self._draining()
             if wanted.given_up:
                 raise Cancelled(f"the change of {wanted.source.name} was given up")
             yield
         finally:
-            slot.leaving = False
+            slot.leaving -= 1
+            self.wake()
 
     async def retire(self, served: Served) -> None:
         """Out of memory once all that have it have finished; another one has taken its place."""
         self._retiring.add(served)
         while served.users and not self.ending:
-            self._left.clear()
-            await self._left.wait()
+            await self.change()
         try:
             await loading.in_thread(partial(loading.unload, served))
         finally:
@@ -227,12 +273,12 @@ class Mover:
     def end(self) -> None:
         """What is under way gives up."""
         self.ending = True
-        self._left.set()
+        self.wake()
 
     def give_up(self, slot: Slot) -> None:
         """What is under way for one model."""
         slot.given_up = True
-        self._left.set()
+        self.wake()
 
     def is_given_up(self, slot: Slot) -> bool:
         """Asked by what takes long, in any thread."""

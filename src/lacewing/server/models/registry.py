@@ -175,15 +175,12 @@ class Registry:
             self._mover.give_up(slot)
             if slot.task is not None:
                 await asyncio.wait({slot.task})
-        async with self._mover.turn, self._changer.changing(slot):
-            if slot.served is None:
-                return False
-            if force:
-                await self._mover.close(slot)
-            else:
-                async with self._mover.emptied(slot, slot):
-                    await self._mover.close(slot)
-            return True
+        if force:
+            return await self._mover.unload(slot, force)
+        while slot.changing:
+            await self._mover.change()
+        async with self._changer.changing(slot):
+            return await self._mover.unload(slot, force)
 
     def keep(self, name: str | None, seconds: float | None) -> None:
         """How long a model stays in memory without a request from now on; None: as the server says."""

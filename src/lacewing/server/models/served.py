@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -11,8 +12,6 @@ from lacewing.server.models.names import Source
 from lacewing.server.models.setup import Setup
 
 if TYPE_CHECKING:
-    import asyncio
-
     from lacewing.api import Model
     from lacewing.options import Progress
 
@@ -77,8 +76,8 @@ class Counts:
 class Slot:
     """A model of the registry, in memory or not. Of the event loop's thread only.
 
-    `users`: requests that have it now. `leaving`: it makes room for another one and takes no new requests before it is back.
-    `aside`: its weights left the memory, what was run before is kept.
+    `users`: requests that have it now. `leaving`: how many want it out of the memory; it takes no new requests before it is back.
+    `aside`: its weights left the memory, what was run before is kept. `hands`: held by whoever changes or closes what is served.
     """
 
     source: Source
@@ -87,7 +86,7 @@ class Slot:
     users: int = 0
     lost: bool = False  # it was in memory and cannot be used any more
     left_at: float = field(default_factory=time.monotonic)
-    leaving: bool = False
+    leaving: int = 0
     aside: bool = False
     was: str = "lazy"  # the residency before it was put aside
     problem: str = ""  # why it could not be loaded, or was lost
@@ -99,6 +98,7 @@ class Slot:
     setup: Setup = field(default_factory=Setup)
     changing: bool = False  # into another setup; it can be used meanwhile, unless it is leaving
     given_up: bool = False  # what is under way is not wanted any more
+    hands: asyncio.Lock = field(default_factory=asyncio.Lock)
     keep: float | None = None  # seconds that it stays without a request; None: as the server says
 
     @property

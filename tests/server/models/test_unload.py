@@ -1,0 +1,149 @@
+"""A model is unloaded while others come, change and answer: whoever asks for it waits for nobody else."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+
+import pytest
+
+from lacewing.errors import Cancelled
+from lacewing.server.errors import ModelLoadError
+from lacewing.server.models import loading
+from lacewing.server.models.room import Action
+from tests.server.models.test_registry import paths, registry_of  # noqa: F401  # the former is a fixture
+
+SOON = 10  # seconds in which what waits for nobody is done, on a machine with other work
+
+
+@contextlib.contextmanager
+def held(monkeypatch):
+    """Loading stops until it is let go: (somebody is there, go on)."""
+    there, go_on, load = threading.Event(), threading.Event(), loading.load
+
+    def slow(*given, **more):
+        there.set()
+        assert go_on.wait(60)
+        return load(*given, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loading, "load", slow)
+        try:
+            yield there, go_on
+        finally:
+            go_on.set()
+
+
+async def soon(work):
+    return await asyncio.wait_for(work, SOON)
+
+
+def statuses(registry) -> str:
+    return " ".join(entry.status for entry in registry.names())
+
+
+async def use(registry, name) -> None:
+    async with registry.use(name):
+        pass
+
+
+@pytest.mark.parametrize("force", [True, False])
+def test_beside_another_that_is_being_loaded(paths, monkeypatch, force):  # noqa: F811
+    async def run():
+        async with registry_of(*paths) as registry:
+            await use(registry, None)
+            with held(monkeypatch) as (there, go_on):
+                other = asyncio.create_task(use(registry, "second"))
+                await asyncio.to_thread(there.wait, SOON)
+                assert await soon(registry.unload(None, force)) and statuses(registry) == "unloaded loading"
+                assert not await soon(registry.unload(None, force))  # it is not there
+                go_on.set()
+                await soon(other)
+            assert statuses(registry) == "unloaded loaded"
+            await use(registry, None)
+
+    asyncio.run(run())
+
+
+def test_one_that_waits_for_another(paths, monkeypatch):  # noqa: F811
+    """It is given up where it stands in the queue, and the one before it goes on."""
+
+    async def run():
+        async with registry_of(*paths) as registry:
+            with held(monkeypatch) as (there, go_on):
+                first = asyncio.create_task(use(registry, None))
+                await asyncio.to_thread(there.wait, SOON)
+                second = asyncio.create_task(use(registry, "second"))
+                while "waiting for other models" not in registry.entry("second").stage:
+                    await asyncio.sleep(0.01)
+                assert not await soon(registry.unload("second", True))
+                with pytest.raises(ModelLoadError, match="given up"):
+                    await soon(second)
+                go_on.set()
+                await soon(first)
+            await use(registry, "second")
+
+    asyncio.run(run())
+
+
+def test_answers_that_are_waited_for_keep_no_other_model_away(paths):  # noqa: F811
+    async def run():
+        async with registry_of(*paths) as registry:
+            async with registry.use(None):
+                leaving = asyncio.create_task(registry.unload(None))
+                while not registry._slots[paths[0].stem].leaving:
+                    await asyncio.sleep(0.01)
+                again = asyncio.create_task(use(registry, None))  # this one waits, and gets it anew
+                await soon(use(registry, "second"))
+                assert not leaving.done() and not again.done()
+            assert await soon(leaving)
+            await soon(again)
+            assert registry.counts.loads == 3 and statuses(registry) == "loaded loaded"
+
+    asyncio.run(run())
+
+
+def test_whoever_waits_for_answers_may_end_them_after_all(paths):  # noqa: F811
+    async def run():
+        async with registry_of(*paths) as registry:
+            async with registry.use(None) as served:
+                leaving = asyncio.create_task(registry.unload(None))
+                while not registry.entry(None).changing:
+                    await asyncio.sleep(0.01)
+                assert await soon(registry.unload(None, force=True)) and served.worker.closed
+            with contextlib.suppress(Cancelled):
+                await soon(leaving)
+            assert statuses(registry) == "unloaded unloaded"
+            await use(registry, None)
+
+    asyncio.run(run())
+
+
+def test_what_is_just_put_aside_is_closed_afterwards(paths, monkeypatch):  # noqa: F811
+    """Two threads never have their hands on one model."""
+    there, go_on, aside = threading.Event(), threading.Event(), loading.lay_aside
+    at_once = []
+
+    def slow(model):
+        there.set()
+        assert go_on.wait(60)
+        at_once.append(model.on_device)
+        return aside(model)
+
+    monkeypatch.setattr(loading, "lay_aside", slow)
+
+    async def run():
+        async with registry_of(*paths) as registry:
+            await use(registry, None)
+            slot, other = registry._slots[paths[0].stem], registry._slot(registry.catalogue.find("second"))
+            making = asyncio.create_task(registry._mover.make_room(Action("aside", slot, 0, 0, True), other))
+            await asyncio.to_thread(there.wait, SOON)
+            unloading = asyncio.create_task(registry.unload(None, force=True))
+            await asyncio.sleep(0.05)
+            assert not unloading.done()
+            go_on.set()
+            await soon(making)
+            assert await soon(unloading) and at_once == [True] and not slot.aside
+
+    asyncio.run(run())
