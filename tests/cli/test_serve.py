@@ -17,6 +17,9 @@ import pytest
 
 from lacewing.cli import main, serve
 from lacewing.errors import LacewingError
+from lacewing.server.models.names import Catalogue
+from lacewing.server.options import ServerOptions
+from lacewing.server.security.binding import bind
 from tests.timing import in_time, timely
 
 ENDLESS = {
@@ -93,6 +96,36 @@ def test_it_says_how_to_call_it_and_that_works(smollm2_path):
     finally:
         code, errors = server.end()
     assert (code, errors) == (0, "")
+
+
+def test_it_says_when_the_model_is_there(smollm2_path):
+    """Before, it listens: its health says that it is loading, and requests wait."""
+    server = Process(smollm2_path)
+    try:
+        health = httpx.get(f"{server.url}/health")
+        assert health.status_code == 503 and health.json()["status"] == "loading"
+        body = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 2}
+        assert httpx.post(f"{server.url}/v1/chat/completions", json=body, timeout=60).status_code == 200
+        line = server.process.stdout.readline()
+        assert re.fullmatch(
+            rf"ready: {smollm2_path.stem} \(\w+ weights, cpu, context 8192, up to 16 answers at a time\), after [\d.]+ s\n", line
+        )
+        assert httpx.get(f"{server.url}/health").status_code == 200
+    finally:
+        server.end()
+
+
+@pytest.mark.parametrize(("on_demand", "told"), [(False, "loading tiny"), (True, "ready: models are loaded when requests ask")])
+def test_what_it_says_first(on_demand, told, tiny_path, capsys):
+    options = ServerOptions(models=(str(tiny_path),), on_demand=on_demand, port=0)
+    binding = bind(options)
+    try:
+        serve._announce(binding, Catalogue(options), options)
+    finally:
+        binding.close()
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"serving {tiny_path.stem} at {binding.url}/v1 (Ctrl-C ends it)" and lines[1].startswith("curl ")
+    assert lines[2].startswith(told.replace("tiny", tiny_path.stem)) and len(lines) == 3
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

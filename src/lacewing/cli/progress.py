@@ -45,10 +45,14 @@ class Reporter:
             self._bars = Bars(sys.stderr, patience=self._patience)
         return self._bars
 
+    def clear(self) -> None:
+        """Take bars away before something else is written."""
+        with self._lock:
+            if self._bars is not None:
+                self._bars.clear()
+
     def __enter__(self) -> Reporter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        with self._lock:
-            if self._bars is not None:
-                self._bars.clear()
+        self.clear()

@@ -25,6 +25,7 @@ from lacewing.server.logs import configure as configure_logs
 from lacewing.server.metrics import Metrics, MetricsEndpoint
 from lacewing.server.models.names import Catalogue
 from lacewing.server.models.registry import Registry
+from lacewing.server.models.served import Served
 from lacewing.server.options import ServerOptions
 from lacewing.server.protocol import configure
 from lacewing.server.responses.state import state_of
@@ -36,13 +37,14 @@ from lacewing.server.worker import Worker
 from lacewing.weights.memory import keep_large_blocks_apart
 
 Announce = Callable[[Binding, Catalogue], None]  # called when clients can connect
+Ready = Callable[[Served], None]  # called when the first model answers
 
 _HANGS = 20.0  # seconds after which closing a model is given up
 _PARTING = 1.0  # seconds in which answers that are cut tell their clients so
 
 
-def serve(options: ServerOptions, announce: Announce, progress: Progress | None = None) -> None:
-    """Serve until a signal says to end. `progress` is told of loading the first model.
+def serve(options: ServerOptions, announce: Announce, ready: Ready, progress: Progress | None = None) -> None:
+    """Serve until a signal says to end. `progress` is told of loading the first model; requests wait for it meanwhile.
 
     Raises OptionError, and LacewingError where a port may not be had or the first model cannot be loaded.
     """
@@ -53,7 +55,7 @@ def serve(options: ServerOptions, announce: Announce, progress: Progress | None 
         level = logging.WARNING if is_quiet() else logging.DEBUG if is_verbose() else logging.INFO
         undo = configure_logs(options.log_format, level)
         try:
-            asyncio.run(_serve(options, catalogue, binding, announce, progress))
+            asyncio.run(_serve(options, catalogue, binding, announce, ready, progress))
         finally:
             undo()
     finally:
@@ -61,7 +63,7 @@ def serve(options: ServerOptions, announce: Announce, progress: Progress | None 
 
 
 async def _serve(
-    options: ServerOptions, catalogue: Catalogue, binding: Binding, announce: Announce, progress: Progress | None
+    options: ServerOptions, catalogue: Catalogue, binding: Binding, announce: Announce, ready: Ready, progress: Progress | None
 ) -> None:
     registry = Registry(catalogue, options, Worker)
     metrics, tracing = Metrics(registry, options.expert_metrics), tracing_from_environment()
@@ -77,7 +79,9 @@ async def _serve(
     try:
         announce(binding, catalogue)
         if not options.on_demand:
-            await _first(registry.preload(progress), serving)
+            served = await _first(registry.preload(progress), serving)
+            if served is not None:
+                ready(served)
         await serving
     finally:
         server.should_exit = True
@@ -97,14 +101,15 @@ async def _end(registry: Registry) -> None:
         os._exit(1)  # its threads would be waited for
 
 
-async def _first(work: Any, serving: asyncio.Task[None]) -> None:
-    """Until the work is done, or nobody is served any more."""
+async def _first(work: Any, serving: asyncio.Task[None]) -> Served | None:
+    """What comes of the work; None where nobody is served any more before it is done."""
     loading = asyncio.create_task(work)
     await asyncio.wait({loading, serving}, return_when=asyncio.FIRST_COMPLETED)
     if not loading.done():
         loading.cancel()
-        return
-    await loading
+        return None
+    found: Served | None = await loading
+    return found
 
 
 class Server(uvicorn.Server):

@@ -254,10 +254,11 @@ class Registry:
             slot.lost, slot.problem, slot.retry_at = True, _lost(served.name, problem), 0.0
             _log.error("model lost", extra={"model": served.name, "problem": str(problem)})
 
-    async def preload(self, progress: Progress | None = None) -> None:
+    async def preload(self, progress: Progress | None = None) -> Served | None:
         """Load the first model, if there is one, before anybody asks. Raises ModelLoadError."""
-        if self.catalogue.default is not None:
-            await self._ready(self._slot(self.catalogue.find(None)), progress)
+        if self.catalogue.default is None:
+            return None
+        return await self._ready(self._slot(self.catalogue.find(None)), progress)
 
     async def close(self) -> None:
         """End all that runs, and free the memory. Whoever calls waits until it is done."""
