@@ -48,15 +48,17 @@ last event has `stop_type` ("eos", "limit" or "word"), `stopping_word`, `generat
 `[DONE]` behind it. They take the fields of `/v1/completions` for sampling as well. `/infill` needs a model that was trained to
 fill in, which its metadata or its vocabulary tells (`insert` among the `capabilities` of `/models`). `GET /props` and `GET
 /slots` tell of `?model=` what is known without loading it. Slots are rows of the batch; their states cannot be saved or erased.
-`/v1/rerank` answers 501: no architecture that this version runs ranks documents.
+`/v1/rerank` takes a model that was trained to rank (`rerank` among its `capabilities`), which here are Qwen3's rerankers:
+as a GGUF file with the pooling "rank", or named so. The score is the probability that the model answers "yes" rather than "no"
+to its own prompt. Other models answer 501.
 """
 ADMINISTRATION = """
 ## Administration
 
 `GET /models` and `GET /v1/models` tell of each model its `status` (`value` "unloaded", "loading", "loaded", or "sleeping" if it
 is in memory and its weights are not; `progress` while something is done; `failed` with a `message`), `capabilities` as Ollama
-names them, `meta` as llama-server has it, `context`, `residency` ("lazy", "eager", "streamed", or "device" where all weights are
-on a GPU),
+names them, or `rerank`, `meta` as llama-server has it, `context`, `residency` ("lazy", "eager", "streamed", or "device" where all
+weights are on a GPU),
 `template`, `experts` of a mixture, and what it takes of the memory.
 
 `POST /models/load` loads a model, or changes one that is in memory; nobody's answer is cut. A template is another one at once;

@@ -19,6 +19,7 @@ from lacewing.models.names import PREDICTION, in_the_words_of_a_directory, is_ig
 from lacewing.models.readers.gguf import ROPE_TENSORS, read_gguf
 from lacewing.models.readers.huggingface import read_huggingface, text_config
 from lacewing.models.readers.metadata import without_keys
+from lacewing.models.reranking import CLASSIFIER, is_reranker
 from lacewing.models.sizes import ModelSizes, measure
 from lacewing.models.stacks import arrange, predicting_bytes
 from lacewing.options import format_bytes
@@ -177,7 +178,10 @@ _Read = tuple[ModelConfig, Mapping[str, TensorInfo], list[str]]  # config, weigh
 def _read_gguf(checkpoint: Checkpoint, architecture: Architecture) -> _Read:
     named: dict[str, TensorInfo] = {}
     left_out: dict[str, int] = {}
+    ranks = is_reranker(checkpoint)
     for name, tensor in checkpoint.tensors.items():
+        if ranks and name == CLASSIFIER:  # is for those who rank (`assistant.ranking`)
+            continue
         part = part_of(name)
         if part is not None:
             left_out[part] = left_out.get(part, 0) + tensor.nbytes

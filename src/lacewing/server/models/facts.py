@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from lacewing.errors import LacewingError, UnsupportedModelError
 from lacewing.models.pooling import pooling_of
+from lacewing.models.reranking import is_reranker
 from lacewing.options import LoadOptions
 from lacewing.placement.info import ModelInfo
 from lacewing.text.effort import EffortVariables
@@ -40,7 +41,7 @@ class Experts:
 class Facts:
     """`context`: in tokens, as it would be loaded now; `template`: the name of its own, None without one; `nbytes` of the files.
 
-    `capabilities` as Ollama names them. `metadata`: of a GGUF file, without long lists.
+    `capabilities` as Ollama names them, and "rerank". `metadata`: of a GGUF file, without long lists.
     """
 
     path: Path
@@ -130,7 +131,9 @@ def _experts(info: ModelInfo) -> Experts | None:
 
 
 def _capabilities(info: ModelInfo, template: ChatTemplate | None, tokenizer: Tokenizer | None) -> list[str]:
-    """Of a model that was trained for embeddings just this."""
+    """Of a model that was trained for embeddings, or to rank, just this."""
+    if is_reranker(info.checkpoint):
+        return ["rerank"]
     try:
         if pooling_of(info.checkpoint) is not None:
             return ["embedding"]

@@ -2,35 +2,111 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
-from starlette.responses import JSONResponse
 
-from lacewing.server.context import context_of
+from lacewing.assistant.prompt import Prompt
+from lacewing.assistant.ranking import Ranker
+from lacewing.errors import UnsupportedModelError
+from lacewing.options import Sampling
+from lacewing.server.answers import Answers, Job
+from lacewing.server.context import Served, context_of
+from lacewing.server.exchange import Exchange, Format
+from lacewing.server.models.loading import in_thread
 from lacewing.server.openai.bodies import ModelBody
 from lacewing.server.openai.errors import RequestError
-from lacewing.server.openai.requests import read
+from lacewing.server.openai.requests import accept_body, read
+from lacewing.server.openai.types import dumps
+
+if TYPE_CHECKING:
+    from lacewing.assistant.deltas import Delta
+    from lacewing.server.feed import Choice
 
 MAX_DOCUMENTS = 2048
+_NOTHING = Sampling(max_tokens=0, temperature=0)
+
+
+class Document(BaseModel):
+    model_config = ConfigDict(strict=True, extra="ignore")
+
+    text: str
 
 
 class RerankBody(ModelBody):
     """A question, and texts."""
 
     query: str = Field(min_length=1, description="the question")
-    documents: Annotated[list[str], Field(min_length=1, max_length=MAX_DOCUMENTS)] = Field(description="texts")
-    top_n: Annotated[int, Field(ge=1)] | None = Field(None, description="return only this many of the best")
-
-
-async def rerank(request: Request) -> JSONResponse:
-    """Refused with 501: no architecture that this version runs ranks documents."""
-    body = await read(request, RerankBody)
-    entry = context_of(request.app).registry.entry(body.model)
-    message = (
-        f'{entry.name} cannot rank documents: that takes a model with a head trained for it (pooling "rank", such as BGE\'s or '
-        "Qwen3's rerankers), and this version runs none. Vectors of /v1/embeddings, compared by their cosine, find texts that are "
-        "alike, which is another question"
+    documents: Annotated[list[str | Document], Field(min_length=1, max_length=MAX_DOCUMENTS)] = Field(
+        description="texts, or objects with a `text`, as Jina's and Cohere's clients send them"
     )
-    raise RequestError(message, "model", status=501, code="not_supported")
+    top_n: Annotated[int, Field(ge=1)] | None = Field(None, description="return only this many of the best")
+    return_documents: bool | None = Field(None, description="each result has its text as well")
+    instruct: str | None = Field(
+        None, min_length=1, description="what a document is to do for the question; default: to answer a query of a web search"
+    )
+
+    @property
+    def texts(self) -> list[str]:
+        return [each if isinstance(each, str) else each.text for each in self.documents]
+
+
+class RerankExchange(Exchange[RerankBody]):
+    """One prompt for each document; they run in batches with everything else, and share their beginning."""
+
+    prompt_field = "documents"
+
+    def jobs(self, served: Served) -> list[Job]:
+        body, tokenizer = self.body, served.model.tokenizer
+        try:
+            self.ranker = Ranker(served.model.info)
+        except UnsupportedModelError as error:
+            raise _refused(error) from None
+        prompts = [self.ranker.ids(body.query, text, body.instruct) for text in body.texts]
+        return [Job(Prompt.of_text(tokenizer, ids), _NOTHING, pooling="last") for ids in prompts]
+
+    def format(self, served: Served, answers: Answers) -> Format:
+        return RankingWriter(served.name, self.body, self.ranker)
+
+
+class RankingWriter(Format):
+    """The documents by their scores, the best first."""
+
+    def __init__(self, model: str, body: RerankBody, ranker: Ranker):
+        self._model, self._body, self._ranker = model, body, ranker
+
+    def events(self, choice: Choice, deltas: Sequence[Delta]) -> bytes:
+        return b""
+
+    def last_event(self, choices: Sequence[Choice]) -> bytes:
+        return b""
+
+    def whole(self, choices: Sequence[Choice]) -> bytes:
+        count = sum(choice.stats.prompt_tokens for choice in choices if choice.stats is not None)
+        results = sorted(map(self._result, choices), key=lambda each: (-each["relevance_score"], each["index"]))
+        usage = {"prompt_tokens": count, "total_tokens": count}
+        found = {"model": self._model, "object": "list", "usage": usage, "results": results[: self._body.top_n]}
+        return dumps(found).encode()
+
+    def _result(self, choice: Choice) -> dict[str, Any]:
+        if choice.ticket is None:
+            raise RuntimeError("an answer that did not begin")
+        text = {"document": {"text": self._body.texts[choice.index]}} if self._body.return_documents else {}
+        return {"index": choice.index, "relevance_score": self._ranker.score(choice.ticket.handle.hidden), **text}
+
+
+def _refused(error: UnsupportedModelError) -> RequestError:
+    return RequestError(str(error), "model", status=501, code="not_supported")
+
+
+async def rerank(request: Request) -> RerankExchange:
+    """Ranks documents by what they have to do with a question, where the model was trained to; else 501."""
+    body = await read(request, RerankBody)
+    registry = context_of(request.app).registry
+    entry = registry.entry(body.model)
+    facts = await in_thread(lambda: registry.facts(entry))
+    if facts is not None and "rerank" not in facts.capabilities:  # it is not loaded for this
+        raise _refused(Ranker.refusal(entry.name))
+    return accept_body(request, body, RerankExchange)

@@ -133,4 +133,4 @@ def path_of(places: tuple[int | str, ...]) -> str:
     return path
 
 
-_MEMBERS = frozenset(("str", "int", "float", "bool", "none", "list", "dict"))
+_MEMBERS = frozenset(("str", "int", "float", "bool", "none", "list", "dict", "Document"))
