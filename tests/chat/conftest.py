@@ -54,3 +54,10 @@ def say(session: Session, text: str) -> str:
     for _ in session.say(text):
         pass
     return str(session.messages[-1]["content"])
+
+
+@pytest.fixture
+def expected(start: Callable[..., Session]) -> list[str]:
+    """The answers of a session in which nothing goes wrong."""
+    session = start()
+    return [say(session, "Hello"), say(session, "And you?")]
