@@ -22,5 +22,15 @@ def least_memory(path, **options):
 
 def packed(path):
     """Write the pack of a model beside it; where it is."""
+    return write_pack(*planned(path), pack_places(path)[0]).path
+
+
+def planned(path):
+    """What the pack of a model is to be, and what its files are."""
     info = ModelInfo(path, LoadOptions(), warm=False)
-    return write_pack(plan_of(info), info.checkpoint.identities, pack_places(path)[0]).path
+    return plan_of(info), info.checkpoint.identities
+
+
+def damaged(target, change):
+    """Write what a change makes of a file's content."""
+    target.write_bytes(change(target.read_bytes()))

@@ -11,25 +11,19 @@ import errno
 import hashlib
 import os
 import shutil
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
-from lacewing.errors import Cancelled, ModelFormatError, OptionError
-from lacewing.formats.checkpoint import ByteRange, Identity
+from lacewing.errors import ModelFormatError, OptionError
+from lacewing.formats.checkpoint import Identity
 from lacewing.formats.files import open_regular
 from lacewing.formats.read import identity
 from lacewing.options import Progress, format_bytes
-from lacewing.weights.experts.pack import DIGEST, MAGIC, PackedLayer, PackPlan, open_pack
-from lacewing.weights.experts.reading import ExpertReader
-from lacewing.weights.experts.slots import wait_for
-from lacewing.weights.experts.source import FileLayer, pages_of
-from lacewing.weights.memory import allocate
+from lacewing.weights.experts.pack import DIGEST, MAGIC, PackPlan, open_pack
+from lacewing.weights.experts.rearranging import PackedExpert, Rearranger, checked
 
 try:
     import fcntl
@@ -38,7 +32,6 @@ except ImportError:  # Windows, where experts are not streamed
 
 PARTIAL = ".partial"  # behind the name of a pack that is not finished
 SYNC_BYTES = 2**26  # written between two times that the disk has them for certain
-_AHEAD = 3  # experts that are read while one is written
 _NONE = bytes(DIGEST)  # of an expert that is not there yet
 
 
@@ -49,83 +42,6 @@ class Packed:
     path: Path
     nbytes: int
     kept: int
-
-
-class _Expert(NamedTuple):
-    """One expert of the model in the layout of the pack, valid until the next one, and the ranges that were read besides."""
-
-    number: int  # among all of the pack
-    part: ByteRange  # where it is in the pack
-    content: np.ndarray
-    also: np.ndarray
-
-
-class _Work:
-    """Reads the experts of a model, some ahead, and brings each into the layout of the pack."""
-
-    def __init__(
-        self, plan: PackPlan, files: Mapping[Path, Identity], target: Path, check: Callable[[], None], also: Identity | None = None
-    ):
-        self._plan, self._layers, self._check = plan, plan.at(target), check
-        self._also = also is not None  # whether the pack's own bytes are read as well
-        self._reader = ExpertReader({**files, **({} if also is None else {target: also})})
-        most = max(source.slot_bytes for source in plan.sources)
-        largest = max(layer.slot_bytes for layer in plan.layers)
-        size = most + (largest if self._also else 0)
-        self._regions = [allocate(size, "packing experts") for _ in range(_AHEAD + 1)]
-        self._most, self._content = most, allocate(largest, "packing experts")
-
-    def experts(self, todo: Iterable[int]) -> Iterator[_Expert]:
-        """Those of these numbers. Raises ModelFormatError, and what `check` raises."""
-        under_way = deque[tuple[int, np.ndarray, list[tuple[ByteRange, Future[None]]]]]()
-        places = [(layer, expert) for layer, each in enumerate(self._layers) for expert in range(each.experts)]
-        try:
-            for count, number in enumerate(todo):
-                under_way.append((number, self._regions[count % len(self._regions)], self._begin(count, *places[number])))
-                if len(under_way) > _AHEAD:
-                    yield self._ended(places, *under_way.popleft())
-            while under_way:
-                yield self._ended(places, *under_way.popleft())
-        finally:
-            self._reader.close()
-
-    def _begin(self, count: int, layer: int, expert: int) -> list[tuple[ByteRange, Future[None]]]:
-        region, found, at = self._regions[count % len(self._regions)], list[tuple[ByteRange, Future[None]]](), 0
-        for part in self._plan.sources[layer].reads(expert).parts:
-            found.append((part, self._reader.submit(part, region[at : at + pages_of(part)])))
-            at += pages_of(part)
-        if self._also:
-            (part,) = self._layers[layer].reads(expert).parts
-            found.append((part, self._reader.submit(part, region[self._most : self._most + part.nbytes])))
-        return found
-
-    def _ended(
-        self,
-        places: Sequence[tuple[int, int]],
-        number: int,
-        region: np.ndarray,
-        reads: Sequence[tuple[ByteRange, Future[None]]],
-    ) -> _Expert:
-        for part, read in reads:
-            wait_for(read, part.path, self._check)
-            read.result()
-        self._check()
-        layer, expert = places[number]
-        made = self._layers[layer]
-        content = self._content[: made.slot_bytes]
-        arrange(self._plan.sources[layer], made, expert, region, content)
-        return _Expert(number, made.reads(expert).parts[0], content, region[self._most : self._most + made.slot_bytes])
-
-
-def arrange(source: FileLayer, layer: PackedLayer, expert: int, region: np.ndarray, content: np.ndarray) -> None:
-    """What was read of an expert of the model, in the layout of the pack; uint8 of whole slots."""
-    content[:] = 0
-    for start, to, size, tiles in zip(source.reads(expert).starts, layer.starts, layer.sizes, layer.tiles, strict=True):
-        if tiles is None:
-            content[to : to + size] = region[start : start + size]
-        else:
-            rows = np.ascontiguousarray(region[start : start + size])
-            tiles.reorder(rows, content[to : to + size], tiled=False)
 
 
 def write_pack(
@@ -211,8 +127,8 @@ def _write(
     kept = plan.expert_bytes - needed
     _refuse_full_disk(descriptor, partial, needed, kept)
     _lay_out(descriptor, plan)
-    done, unsynced = kept, list[tuple[_Expert, bytes]]()
-    for expert in _Work(plan, files, partial, _checked(cancelled)).experts(todo):
+    done, unsynced = kept, list[tuple[PackedExpert, bytes]]()
+    for expert in Rearranger(plan, files, partial, checked(cancelled)).experts(todo):
         _write_all(descriptor, expert.content, expert.part.offset)
         digest = hashlib.sha256(expert.content.data).digest()
         unsynced.append((expert._replace(content=_NOTHING, also=_NOTHING), digest))
@@ -265,21 +181,13 @@ def _refuse_full_disk(descriptor: int, partial: Path, needed: int, kept: int) ->
         )
 
 
-def _checked(cancelled: Callable[[], bool] | None) -> Callable[[], None]:
-    def check() -> None:
-        if cancelled is not None and cancelled():
-            raise Cancelled("packing was cancelled; what is written is kept for the next try")
-
-    return check
-
-
 def _write_all(descriptor: int, content: np.ndarray, offset: int) -> None:
     done = 0
     while done < content.nbytes:
         done += os.pwrite(descriptor, content[done:].data, offset + done)
 
 
-def _sync(descriptor: int, plan: PackPlan, unsynced: list[tuple[_Expert, bytes]]) -> None:
+def _sync(descriptor: int, plan: PackPlan, unsynced: list[tuple[PackedExpert, bytes]]) -> None:
     """The experts are on the disk before their digests say so; then the page cache need not have them."""
     os.fsync(descriptor)
     for expert, digest in unsynced:
@@ -312,7 +220,7 @@ def verify_pack(
     with open_regular(path)[0] as file:
         file.seek(plan.digests_at)
         table = file.read(DIGEST * plan.experts)
-    for expert in _Work(plan, files, path, _checked(cancelled), found.identity).experts(range(plan.experts)):
+    for expert in Rearranger(plan, files, path, checked(cancelled), found.identity).experts(range(plan.experts)):
         digest = hashlib.sha256(expert.also.data).digest()
         same = np.array_equal(expert.also, expert.content) and digest == table[DIGEST * expert.number :][:DIGEST]
         if not same:
