@@ -73,6 +73,36 @@ def test_against_a_softmax_in_float64(name, kind, tmp_path):
     step.close()
 
 
+@pytest.mark.parametrize(("count", "rows"), [(1, False), (7, False), (8, True)])
+def test_a_device_that_finds_the_largest_brings_no_whole_rows(count, rows):
+    """But for more alternatives than it finds; its answers and those beside it are chosen by it as well."""
+    engine = make(kind=AheadStep)
+    whole: list[int] = []
+    run = engine.step.run
+    engine.step.run = lambda batch: whole.append(len(batch.outputs)) or run(batch)
+    streams = [engine.submit(Request(LONG[start:end], GREEDY, prompt_logprobs=count)) for start, end in ((0, 150), (20, 90))]
+    company = engine.submit(Request(LONG[:40], GREEDY))
+    for stream, ids in zip(streams, (LONG[:150], LONG[20:90]), strict=True):
+        tokens = [token.id for token in stream]
+        assert_scores(stream.prompt, ids, np.array([hashed(ids[: place + 1]) for place in range(len(ids))]), count)
+        assert tokens == [token.id for token in make().generate(ids, GREEDY)]
+    assert [token.id for token in company] == [token.id for token in make().generate(LONG[:40], GREEDY)]
+    assert (sum(whole) > 100) if rows else not sum(whole)
+
+
+def test_a_token_that_no_device_would_find():
+    """Whole rows tell of one that is so unlikely, and nothing is collected twice or lost."""
+
+    def unlikely(ids):
+        row = np.linspace(0, 1, VOCAB, dtype=np.float32)
+        row[ids[-1] % VOCAB] = -1000.0 if len(ids) % 5 == 0 else 2.0
+        return row
+
+    ids = [7] * 90
+    stream, _ = ended(make(unlikely, kind=AheadStep).submit(Request(ids, GREEDY, prompt_logprobs=2)))
+    assert_scores(stream.prompt, ids, np.array([unlikely(ids[: place + 1]) for place in range(90)]), 2)
+
+
 @given(
     st.lists(st.integers(0, 30), min_size=1, max_size=300), st.integers(1, 64), st.integers(0, 300), st.sampled_from(list(KINDS))
 )

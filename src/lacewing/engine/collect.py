@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from lacewing.backends.batch import Candidates, Wanted
 from lacewing.engine.sampling import Token, not_finite, token_of
 from lacewing.errors import NumericError, OptionError
 
 POOLINGS = ("last", "mean", "none")  # of hidden states: the last token's, their mean, those of each token
 MOST_LOGPROBS = 100
+_LIFT = 64.0  # added to a logit: more than lies between likely tokens and others, and little enough to cost no precision
 
 
 class Collector(ABC):
@@ -21,6 +23,14 @@ class Collector(ABC):
     """
 
     reads_hidden = False
+
+    def wish(self, position: int) -> Wanted | None:
+        """What it looks at of the largest logits of a position; None: at the whole row."""
+        return None
+
+    def among(self, position: int, found: Candidates) -> Callable[[], None] | None:
+        """As `take`, of what its wish gave, once it is called; None: it takes the whole row to tell."""
+        return None
 
     def __init__(self, first: int, end: int):
         self.done, self.end = first, end  # the next position that is wanted, and the one behind the last
@@ -62,6 +72,27 @@ class PromptLogprobs(Collector):
 
     def _take(self, position: int, row: np.ndarray) -> None:
         self.tokens.append(token_of(row, self._ids[position + 1], self._count))
+
+    def wish(self, position: int) -> Wanted | None:
+        """The likeliest, and one more: the token that follows is lifted, so that it is among them."""
+        return Wanted(self._count + 1, bias={self._ids[position + 1]: _LIFT})
+
+    def among(self, position: int, found: Candidates) -> Callable[[], None] | None:
+        token = self._ids[position + 1]
+        (places,) = np.nonzero(found.ids == token)
+        if not places.size:
+            return None
+        logits = found.logits.astype(np.float64)
+        logits[places[0]] -= _LIFT
+        logprobs = (logits - found.log_sum).tolist()
+        order = np.lexsort((found.ids, -logits))[: self._count].tolist()
+        made = Token(token, logprobs[places[0]], tuple((int(found.ids[at]), logprobs[at]) for at in order))
+        return lambda: self._put(position, made)
+
+    def _put(self, position: int, token: Token) -> None:
+        if position == self.done and self.error is None:
+            self.tokens.append(token)
+            self.done = position + 1
 
 
 class Pooled(Collector):

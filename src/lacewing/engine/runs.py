@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -29,6 +31,13 @@ class Part(NamedTuple):
         """Positions of which the task's collector takes hidden states, or logits."""
         collector, start = self.task.collector, len(self.sequence.ids)
         return range(0) if collector is None or collector.reads_hidden != hidden else collector.wanted(start, start + len(self.ids))
+
+    def wishes(self) -> list[tuple[Wanted, ...]]:
+        """What is looked at of the largest logits of each of its outputs; (): of whole rows."""
+        collector = self.task.collector
+        found = [] if collector is None else [collector.wish(position) for position in self.collected(hidden=False)]
+        own = [self.task.wanted()] if self.chooses else []
+        return [*(() if wish is None else (wish,) for wish in found), *own]
 
     def collect(self, rows: np.ndarray, hidden: bool) -> int:
         """Give them to the collector, which are the first of `rows`; how many."""
@@ -94,7 +103,7 @@ def _choices(step: Step, batch: Batch, parts: list[Part]) -> list[Choice]:
     tasks = [part.task for part in parts if part.chooses]
     masks = [task.masks for task in tasks if task.masks is not None]
     begin(masks)
-    found = _among_candidates(step, batch, tasks) if step.most_candidates else None
+    found = _among_candidates(step, batch, parts) if step.most_candidates else None
     if found is None or None in found:
         rows = _collect(parts, step.run(batch))  # where somebody's logits are no numbers, they show whose
         known = found or _known(tasks, rows)
@@ -119,24 +128,47 @@ def _known(tasks: list[Task], rows: Rows) -> list[Choice | None]:
     return known
 
 
-def _among_candidates(step: Step, batch: Batch, tasks: list[Task]) -> list[Choice | None] | None:
-    """The choices of a device that finds what they look at; None: whole rows are wanted, of all or of one."""
-    wishes = [task.wanted() for task in tasks]
-    wanted = [each for some in wishes for each in some]
-    if not tasks or len(tasks) < len(batch.outputs) or not all(wishes) or max(each.count for each in wanted) > step.most_candidates:
+def _among_candidates(step: Step, batch: Batch, parts: list[Part]) -> list[Choice | None] | None:
+    """The choices of a device that finds what they look at, and what prompts collect; None: whole rows are wanted, of all or one.
+
+    A choice that is None takes whole rows to tell; nothing has been collected then.
+    """
+    wishes = [part.wishes() for part in parts]
+    outputs = [some for each in wishes for some in each]
+    wanted = [each for some in outputs for each in some]
+    if not outputs or not all(outputs) or max(each.count for each in wanted) > step.most_candidates:
         return None
-    if len(wanted) > len(tasks):
+    if len(wanted) > len(outputs):
         if len(wanted) > step.limits.chunk:
             return None
-        batch = replace(batch, outputs=np.repeat(batch.outputs, [len(some) for some in wishes]))
+        batch = replace(batch, outputs=np.repeat(batch.outputs, [len(some) for some in outputs]))
+    tasks = [part.task for part in parts if part.chooses]
     try:
         found = step.choose(batch, wanted)
     except NumericError:
-        broken = len(tasks) == 1 and tasks[0].masks is None
+        broken = len(tasks) == len(outputs) == 1 and tasks[0].masks is None
         return [not_finite(len(tasks[0].history) - 1)] if broken else None
     except OptionError:
         return None  # such as of a mask that allows only what the model gives no probability; the rows show whose
-    return pick_all(tasks, wishes, found)
+    return _told_apart(parts, wishes, found)
+
+
+def _told_apart(parts: list[Part], wishes: list[list[tuple[Wanted, ...]]], found: list[Candidates]) -> list[Choice | None] | None:
+    """The choices among what was found, once prompts have theirs; None: one of these takes whole rows to tell."""
+    rest, collected, left = iter(found), list[Callable[[], None]](), list[Candidates]()
+    for part, some in zip(parts, wishes, strict=True):
+        collector = part.task.collector
+        for position in part.collected(hidden=False):
+            take = None if collector is None else collector.among(position, next(rest))
+            if take is None:
+                return None
+            collected.append(take)
+        left += islice(rest, len(some[-1]) if part.chooses else 0)
+    own = [some[-1] for part, some in zip(parts, wishes, strict=True) if part.chooses]
+    choices = pick_all([part.task for part in parts if part.chooses], own, left)
+    for take in collected if None not in choices else ():
+        take()
+    return choices
 
 
 def pick_all(tasks: list[Task], wishes: list[tuple[Wanted, ...]], found: list[Candidates]) -> list[Choice | None]:
