@@ -8,8 +8,6 @@ from typing import Any
 
 from llvmlite import ir
 from numba import float32, types
-from numba.core.typing.templates import signature
-from numba.extending import intrinsic
 
 from lacewing.backends.cpu.arguments import MAX_CHUNK, SCAN, SCRATCH_BYTES, STATE
 from lacewing.backends.cpu.kernels.attention.steps import make_zeros
@@ -26,7 +24,18 @@ from lacewing.backends.cpu.kernels.simd.instructions import (
     splat_f32,
     store_f32,
 )
-from lacewing.backends.cpu.kernels.simd.registers import F32, F32V, ISA, LANES, VECTOR_BYTES, f32v, inline, splat
+from lacewing.backends.cpu.kernels.simd.registers import (
+    F32,
+    F32V,
+    GIVEN,
+    ISA,
+    LANES,
+    VECTOR_BYTES,
+    f32v,
+    inline,
+    instruction,
+    splat,
+)
 
 TOGETHER = 4 if ISA.lanes == 16 or ISA.name == "neon" else 2  # tokens whose sums fit the registers
 BLOCK = 2  # registers of columns
@@ -40,28 +49,24 @@ def make_step(tokens: int, columns: int) -> Any:
     For each: row = decay * row + b * x, sums += c * row. `x` and `sums` are tuples of tokens times columns.
     """
 
-    @intrinsic
-    def step(typingctx, sums, x, decays, source, to, b, b_stride, c, c_stride):
-        def codegen(context: Any, builder: ir.IRBuilder, sig: Any, values: Any) -> ir.Value:
-            made, x, decays, source, to, b, b_stride, c, c_stride = values
-            rows = [emit_load(builder, source, VECTOR_BYTES * column, F32V) for column in range(columns)]
-            for t in range(tokens):
-                index = ir.Constant(b_stride.type, t)
-                ins, outs = (
-                    splat(builder, emit_load(builder, builder.add(at, builder.mul(stride, index)), 0, F32))
-                    for at, stride in ((b, b_stride), (c, c_stride))
-                )
-                for column in range(columns):
-                    at = t * columns + column
-                    kept = builder.fmul(rows[column], builder.extract_value(decays, t))
-                    rows[column] = emit_fma(builder, ins, builder.extract_value(x, at), kept)
-                    made = builder.insert_value(made, emit_fma(builder, outs, rows[column], builder.extract_value(made, at)), at)
+    @instruction(GIVEN, GIVEN, GIVEN, GIVEN, *[types.int64] * 6)
+    def step(builder, made, x, decays, source, to, b, b_stride, c, c_stride):
+        rows = [emit_load(builder, source, VECTOR_BYTES * column, F32V) for column in range(columns)]
+        for t in range(tokens):
+            index = ir.Constant(b_stride.type, t)
+            ins, outs = (
+                splat(builder, emit_load(builder, builder.add(at, builder.mul(stride, index)), 0, F32))
+                for at, stride in ((b, b_stride), (c, c_stride))
+            )
             for column in range(columns):
-                place = builder.add(to, ir.Constant(to.type, VECTOR_BYTES * column))
-                builder.store(rows[column], builder.inttoptr(place, F32V.as_pointer()), align=4)
-            return made
-
-        return signature(sums, sums, x, decays, *[types.int64] * 6), codegen
+                at = t * columns + column
+                kept = builder.fmul(rows[column], builder.extract_value(decays, t))
+                rows[column] = emit_fma(builder, ins, builder.extract_value(x, at), kept)
+                made = builder.insert_value(made, emit_fma(builder, outs, rows[column], builder.extract_value(made, at)), at)
+        for column in range(columns):
+            place = builder.add(to, ir.Constant(to.type, VECTOR_BYTES * column))
+            builder.store(rows[column], builder.inttoptr(place, F32V.as_pointer()), align=4)
+        return made
 
     return step
 
@@ -69,22 +74,16 @@ def make_step(tokens: int, columns: int) -> Any:
 def make_gather(tokens: int, columns: int) -> Any:
     """`gather(x, stride, factors)`: registers of each token, times its factor; `factors`: address of float32."""
 
-    @intrinsic
-    def gather(typingctx, x, stride, factors):
-        kind = types.UniTuple(f32v, tokens * columns)
-
-        def codegen(context: Any, b: ir.IRBuilder, sig: Any, values: Any) -> ir.Value:
-            x, stride, factors = values
-            made = ir.Constant(ir.ArrayType(F32V, tokens * columns), ir.Undefined)
-            for t in range(tokens):
-                row = b.add(x, b.mul(stride, ir.Constant(stride.type, t)))
-                factor = splat(b, emit_load(b, factors, 4 * t, F32))
-                for column in range(columns):
-                    value = b.fmul(emit_load(b, row, VECTOR_BYTES * column, F32V), factor)
-                    made = b.insert_value(made, value, t * columns + column)
-            return made
-
-        return signature(kind, types.int64, types.int64, types.int64), codegen
+    @instruction(types.UniTuple(f32v, tokens * columns), types.int64, types.int64, types.int64)
+    def gather(b, x, stride, factors):
+        made = ir.Constant(ir.ArrayType(F32V, tokens * columns), ir.Undefined)
+        for t in range(tokens):
+            row = b.add(x, b.mul(stride, ir.Constant(stride.type, t)))
+            factor = splat(b, emit_load(b, factors, 4 * t, F32))
+            for column in range(columns):
+                value = b.fmul(emit_load(b, row, VECTOR_BYTES * column, F32V), factor)
+                made = b.insert_value(made, value, t * columns + column)
+        return made
 
     return gather
 
@@ -92,17 +91,12 @@ def make_gather(tokens: int, columns: int) -> Any:
 def make_spread(count: int) -> Any:
     """`spread(p)`: `count` float32, each in a whole register."""
 
-    @intrinsic
-    def spread(typingctx, p):
-        kind = types.UniTuple(f32v, count)
-
-        def codegen(context: Any, b: ir.IRBuilder, sig: Any, values: Any) -> ir.Value:
-            made = ir.Constant(ir.ArrayType(F32V, count), ir.Undefined)
-            for index in range(count):
-                made = b.insert_value(made, splat(b, emit_load(b, values[0], 4 * index, F32)), index)
-            return made
-
-        return signature(kind, types.int64), codegen
+    @instruction(types.UniTuple(f32v, count), types.int64)
+    def spread(b, p):
+        made = ir.Constant(ir.ArrayType(F32V, count), ir.Undefined)
+        for index in range(count):
+            made = b.insert_value(made, splat(b, emit_load(b, p, 4 * index, F32)), index)
+        return made
 
     return spread
 
@@ -110,23 +104,16 @@ def make_spread(count: int) -> Any:
 def make_finish(tokens: int, columns: int) -> Any:
     """`finish(sums, x, x_stride, out, out_stride, skip)`: out = sums + skip * x."""
 
-    @intrinsic
-    def finish(typingctx, sums, x, x_stride, out, out_stride, skip):
-        def codegen(context: Any, b: ir.IRBuilder, sig: Any, values: Any) -> ir.Value:
-            sums, x, x_stride, out, out_stride, skip = values
-            factor = splat(b, skip)
-            for t in range(tokens):
-                row, to = (
-                    b.add(at, b.mul(stride, ir.Constant(stride.type, t))) for at, stride in ((x, x_stride), (out, out_stride))
-                )
-                for column in range(columns):
-                    value = emit_load(b, row, VECTOR_BYTES * column, F32V)
-                    value = emit_fma(b, factor, value, b.extract_value(sums, t * columns + column))
-                    place = b.add(to, ir.Constant(to.type, VECTOR_BYTES * column))
-                    b.store(value, b.inttoptr(place, F32V.as_pointer()), align=4)
-            return context.get_dummy_value()
-
-        return signature(types.void, sums, *[types.int64] * 4, types.float32), codegen
+    @instruction(types.void, GIVEN, *[types.int64] * 4, types.float32)
+    def finish(b, sums, x, x_stride, out, out_stride, skip):
+        factor = splat(b, skip)
+        for t in range(tokens):
+            row, to = (b.add(at, b.mul(stride, ir.Constant(stride.type, t))) for at, stride in ((x, x_stride), (out, out_stride)))
+            for column in range(columns):
+                value = emit_load(b, row, VECTOR_BYTES * column, F32V)
+                value = emit_fma(b, factor, value, b.extract_value(sums, t * columns + column))
+                place = b.add(to, ir.Constant(to.type, VECTOR_BYTES * column))
+                b.store(value, b.inttoptr(place, F32V.as_pointer()), align=4)
 
     return finish
 

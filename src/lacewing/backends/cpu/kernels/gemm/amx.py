@@ -13,8 +13,6 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
-from numba.core.typing.templates import signature
-from numba.extending import intrinsic
 
 from lacewing.backends.cpu.arguments import JOB, TILE_COLUMNS
 from lacewing.backends.cpu.kernels.gemm.dot import (
@@ -41,6 +39,7 @@ from lacewing.backends.cpu.kernels.simd.instructions import (
 from lacewing.backends.cpu.kernels.simd.registers import (
     F32,
     F32V,
+    GIVEN,
     I8V,
     I32,
     I32V,
@@ -83,21 +82,17 @@ def make_scale(with_min: bool) -> Any:
     xd, xs: address of the first token's scale and sum, those of the others a packed row on.
     """
 
-    @intrinsic
-    def scale(typingctx, acc, sums, scale, low, xd, xs):
-        def codegen(context: Any, b: ir.IRBuilder, sig: Any, values: Any) -> ir.Value:
-            acc, sums, scale, low, xd, xs = values
-            made = acc
-            for token in range(ROWS):
-                factor = b.fmul(scale, splat(b, emit_load(b, xd, SCALES_STRIDE * token, F32)))
-                exact = b.sitofp(emit_load(b, sums, ROW_BYTES * token, I32V), F32V)
-                value = emit_fma(b, factor, exact, b.extract_value(acc, token))
-                if with_min:
-                    value = emit_fma(b, low, splat(b, emit_load(b, xs, SUMS_STRIDE * token, F32)), value)
-                made = b.insert_value(made, value, token)
-            return made
-
-        return signature(acc, acc, types.int64, f32v, f32v, types.int64, types.int64), codegen
+    @instruction(GIVEN, GIVEN, types.int64, f32v, f32v, types.int64, types.int64)
+    def scale(b, acc, sums, scale, low, xd, xs):
+        made = acc
+        for token in range(ROWS):
+            factor = b.fmul(scale, splat(b, emit_load(b, xd, SCALES_STRIDE * token, F32)))
+            exact = b.sitofp(emit_load(b, sums, ROW_BYTES * token, I32V), F32V)
+            value = emit_fma(b, factor, exact, b.extract_value(acc, token))
+            if with_min:
+                value = emit_fma(b, low, splat(b, emit_load(b, xs, SUMS_STRIDE * token, F32)), value)
+            made = b.insert_value(made, value, token)
+        return made
 
     return scale
 
@@ -194,10 +189,10 @@ def make_group(with_min: bool, sub_block: int) -> Any:
     return group
 
 
-def make_amx_kernel(with_min: bool, sub_block: int, small: bool = True) -> Any:
+def make_amx_kernel(with_min: bool, sub_block: int) -> Any:
     """`kernel(job, count)`: as `dot.make_dot_kernel`."""
     sum_bytes, halves = 4 * (32 // sub_block), 32 // sub_block
-    few, pack, group = make_few(with_min, sub_block, small), make_pack(with_min, sum_bytes), make_group(with_min, sub_block)
+    few, pack, group = make_few(with_min, sub_block, small=True), make_pack(with_min, sum_bytes), make_group(with_min, sub_block)
 
     def kernel(job, count, _2, _3):
         tile, blocks, tokens = peek_i64(job + JOB.tile), peek_i64(job + JOB.blocks), peek_i64(job + JOB.tokens)

@@ -22,14 +22,13 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
-from numba.core.typing.templates import signature
-from numba.extending import intrinsic
 
 from lacewing.backends.cpu.arguments import JOB, TILE_COLUMNS
 from lacewing.backends.cpu.kernels.simd.instructions import load_f32, peek_i64
 from lacewing.backends.cpu.kernels.simd.registers import (
     F32,
     F32V,
+    GIVEN,
     I8V,
     I16V,
     I32,
@@ -42,6 +41,7 @@ from lacewing.backends.cpu.kernels.simd.registers import (
     constant,
     f32v,
     inline,
+    instruction,
     pointer,
     splat,
 )
@@ -120,16 +120,12 @@ def make_dot_step(with_min: bool, sub_block: int, small: bool) -> Any:
     `with_min`, low * (float sum at xs) is added; else the true weight is w - 2**shift.
     """
 
-    @intrinsic
-    def step(typingctx, acc, w, scale, low, shift, xq, xd, xs, offsets):
-        def codegen(context: Any, b: ir.IRBuilder, sig: Any, values: Any) -> ir.Value:
-            acc, w, scale, low, shift, xq, xd, xs, offsets = values
-            places = splat(b, b.trunc(shift, I32))
-            registers = [emit_load(b, w, 4 * LANES * i, I32V) for i in range(sub_block // 4)]
-            more = (low, None) if with_min else (None, places)
-            return emit_sub_block(b, acc, registers, scale, *more, (xq, xd, xs), offsets, partial(emit_dot4, small=small))
-
-        return signature(acc, acc, types.int64, f32v, f32v, *[types.int64] * 5), codegen
+    @instruction(GIVEN, GIVEN, types.int64, f32v, f32v, *[types.int64] * 5)
+    def step(b, acc, w, scale, low, shift, xq, xd, xs, offsets):
+        places = splat(b, b.trunc(shift, I32))
+        registers = [emit_load(b, w, 4 * LANES * i, I32V) for i in range(sub_block // 4)]
+        more = (low, None) if with_min else (None, places)
+        return emit_sub_block(b, acc, registers, scale, *more, (xq, xd, xs), offsets, partial(emit_dot4, small=small))
 
     return step
 
@@ -179,25 +175,18 @@ def emit_fma(b: ir.IRBuilder, x: ir.Value, y: ir.Value, z: ir.Value) -> ir.Value
 def make_registers(count: int) -> tuple[Any, Any]:
     """`load(p)` and `store(p, values)` of `count` consecutive f32v as one tuple."""
 
-    @intrinsic
-    def load(typingctx, p):
-        def codegen(context: Any, b: ir.IRBuilder, sig: Any, values: Any) -> ir.Value:
-            made = ir.Constant(ir.ArrayType(F32V, count), ir.Undefined)
-            for i in range(count):
-                made = b.insert_value(made, emit_load(b, values[0], 4 * LANES * i, F32V), i)
-            return made
+    @instruction(types.UniTuple(f32v, count), types.int64)
+    def load(b, p):
+        made = ir.Constant(ir.ArrayType(F32V, count), ir.Undefined)
+        for i in range(count):
+            made = b.insert_value(made, emit_load(b, p, 4 * LANES * i, F32V), i)
+        return made
 
-        return signature(types.UniTuple(f32v, count), types.int64), codegen
-
-    @intrinsic
-    def store(typingctx, p, registers):
-        def codegen(context: Any, b: ir.IRBuilder, sig: Any, values: Any) -> ir.Value:
-            for i in range(count):
-                address = b.add(values[0], ir.Constant(I64, 4 * LANES * i))
-                b.store(b.extract_value(values[1], i), pointer(b, address, F32V), align=4)
-            return context.get_dummy_value()
-
-        return signature(types.void, types.int64, registers), codegen
+    @instruction(types.void, types.int64, GIVEN)
+    def store(b, p, registers):
+        for i in range(count):
+            address = b.add(p, ir.Constant(I64, 4 * LANES * i))
+            b.store(b.extract_value(registers, i), pointer(b, address, F32V), align=4)
 
     return load, store
 

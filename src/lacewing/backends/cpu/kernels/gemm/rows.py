@@ -8,8 +8,6 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
-from numba.core.typing.templates import signature
-from numba.extending import intrinsic
 
 from lacewing.backends.cpu.arguments import GATHER, ROWS, SCRATCH_BYTES, STATE
 from lacewing.backends.cpu.kernels.attention.steps import make_zeros
@@ -24,7 +22,7 @@ from lacewing.backends.cpu.kernels.simd.instructions import (
     poke_f32,
     reduce_lanes,
 )
-from lacewing.backends.cpu.kernels.simd.registers import F16, F32V, I16, I32V, LANES, constant, inline
+from lacewing.backends.cpu.kernels.simd.registers import F16, F32V, GIVEN, I16, I32V, LANES, constant, inline, instruction
 from lacewing.backends.cpu.kernels.simd.threads import atomic_add, call_kernel
 
 TILE_ROWS, TILE_TOKENS = 4, 4  # of one register tile
@@ -51,20 +49,16 @@ def emit_step(b: ir.IRBuilder, base: ir.Value, stride: ir.Value, count: int) -> 
 def make_step(rows: int, tokens: int, widen: Any) -> Any:
     """`step(acc, w, row_bytes, x, stride)`: acc[r * tokens + t] += w[r] * x[t], LANES columns."""
 
-    @intrinsic
-    def step(typingctx, acc, w, row_bytes, x, stride):
-        def codegen(context: Any, b: ir.IRBuilder, sig: Any, values: Any) -> ir.Value:
-            acc, w, row_bytes, x, stride = values
-            weights = [widen(b, emit_step(b, w, row_bytes, r)) for r in range(rows)]
-            columns = [emit_f32(b, emit_step(b, x, stride, t)) for t in range(tokens)]
-            made = acc
-            for r in range(rows):
-                for t in range(tokens):
-                    i = r * tokens + t
-                    made = b.insert_value(made, emit_fma(b, weights[r], columns[t], b.extract_value(acc, i)), i)
-            return made
-
-        return signature(acc, acc, *[types.int64] * 4), codegen
+    @instruction(GIVEN, GIVEN, *[types.int64] * 4)
+    def step(b, acc, w, row_bytes, x, stride):
+        weights = [widen(b, emit_step(b, w, row_bytes, r)) for r in range(rows)]
+        columns = [emit_f32(b, emit_step(b, x, stride, t)) for t in range(tokens)]
+        made = acc
+        for r in range(rows):
+            for t in range(tokens):
+                i = r * tokens + t
+                made = b.insert_value(made, emit_fma(b, weights[r], columns[t], b.extract_value(acc, i)), i)
+        return made
 
     return step
 
@@ -72,15 +66,11 @@ def make_step(rows: int, tokens: int, widen: Any) -> Any:
 def make_sums(count: int) -> Any:
     """`sums(acc, p)`: the lane sums of a tuple of registers to consecutive float32."""
 
-    @intrinsic
-    def sums(typingctx, acc, p):
-        def codegen(context: Any, b: ir.IRBuilder, sig: Any, values: Any) -> ir.Value:
-            for i in range(count):
-                total = reduce_lanes(b, b.extract_value(values[0], i), b.fadd)
-                b.store(total, b.inttoptr(b.add(values[1], ir.Constant(values[1].type, 4 * i)), total.type.as_pointer()), align=4)
-            return context.get_dummy_value()
-
-        return signature(types.void, acc, types.int64), codegen
+    @instruction(types.void, GIVEN, types.int64)
+    def sums(b, acc, p):
+        for i in range(count):
+            total = reduce_lanes(b, b.extract_value(acc, i), b.fadd)
+            b.store(total, b.inttoptr(b.add(p, ir.Constant(p.type, 4 * i)), total.type.as_pointer()), align=4)
 
     return sums
 

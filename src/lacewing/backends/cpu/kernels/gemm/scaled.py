@@ -6,10 +6,7 @@ every (row, token) is the same chain of fused multiply-adds over LANES columns a
 
 from typing import Any
 
-from llvmlite import ir
 from numba import types
-from numba.core.typing.templates import signature
-from numba.extending import intrinsic
 
 from lacewing.backends.cpu.arguments import SCALED, SCALED_EMBED, SCRATCH_BYTES, STATE
 from lacewing.backends.cpu.kernels.attention.steps import make_zeros
@@ -39,7 +36,7 @@ from lacewing.backends.cpu.kernels.simd.instructions import (
     store_f32,
     sum_f32,
 )
-from lacewing.backends.cpu.kernels.simd.registers import F32V, I64, LANES, VECTOR_BYTES, inline
+from lacewing.backends.cpu.kernels.simd.registers import F32V, GIVEN, I64, LANES, VECTOR_BYTES, inline, instruction
 from lacewing.backends.cpu.kernels.simd.threads import atomic_add
 
 # In the working space of a tile: the sums of one token, the addresses of the rows' factors, what is behind the last whole
@@ -53,19 +50,15 @@ TILE_TOKENS = 4
 def make_panel_step(tokens: int) -> Any:
     """`step(acc, w, x, offsets)`: acc[t * TILE_ROWS + r] += w[r] * x[t], LANES columns; rows of a panel, tokens at offsets of x."""
 
-    @intrinsic
-    def step(typingctx, acc, w, x, offsets):
-        def codegen(context: Any, b: ir.IRBuilder, sig: Any, values: Any) -> ir.Value:
-            acc, w, x, offsets = values
-            made, weights = acc, [emit_load(b, w, 4 * PANEL_COLUMNS * r, F32V) for r in range(TILE_ROWS)]
-            for t in range(tokens):
-                columns = emit_load(b, b.add(x, emit_load(b, offsets, 8 * t, I64)), 0, F32V)
-                for r in range(TILE_ROWS):
-                    i = t * TILE_ROWS + r
-                    made = b.insert_value(made, emit_fma(b, weights[r], columns, b.extract_value(acc, i)), i)
-            return made
-
-        return signature(acc, acc, *[types.int64] * 3), codegen
+    @instruction(GIVEN, GIVEN, *[types.int64] * 3)
+    def step(b, acc, w, x, offsets):
+        made, weights = acc, [emit_load(b, w, 4 * PANEL_COLUMNS * r, F32V) for r in range(TILE_ROWS)]
+        for t in range(tokens):
+            columns = emit_load(b, b.add(x, emit_load(b, offsets, 8 * t, I64)), 0, F32V)
+            for r in range(TILE_ROWS):
+                i = t * TILE_ROWS + r
+                made = b.insert_value(made, emit_fma(b, weights[r], columns, b.extract_value(acc, i)), i)
+        return made
 
     return step
 
@@ -133,19 +126,15 @@ def total(space, r, t, x, width):
 def make_step(emit: Any, registers: int) -> Any:
     """`step(acc, factors, w, row_bytes, x)`: acc[r] += w[r] * factors[r] * x, 1 or 2 registers of columns of one token."""
 
-    @intrinsic
-    def step(typingctx, acc, factors, w, row_bytes, x):
-        def codegen(context: Any, b: ir.IRBuilder, sig: Any, values: Any) -> ir.Value:
-            acc, factors, w, row_bytes, x = values
-            made, columns = acc, [emit_load(b, x, 4 * LANES * i, F32V) for i in range(registers)]
-            for r in range(TILE_ROWS):
-                row, factor, value = emit_step(b, w, row_bytes, r), b.extract_value(factors, r), b.extract_value(acc, r)
-                for i, weights in enumerate(emit_pair(b, emit, row) if registers == 2 else [emit(b, row)]):
-                    value = emit_fma(b, b.fmul(weights, factor), columns[i], value)
-                made = b.insert_value(made, value, r)
-            return made
-
-        return signature(acc, acc, factors, types.int64, types.int64, types.int64), codegen
+    @instruction(GIVEN, GIVEN, GIVEN, types.int64, types.int64, types.int64)
+    def step(b, acc, factors, w, row_bytes, x):
+        made, columns = acc, [emit_load(b, x, 4 * LANES * i, F32V) for i in range(registers)]
+        for r in range(TILE_ROWS):
+            row, factor, value = emit_step(b, w, row_bytes, r), b.extract_value(factors, r), b.extract_value(acc, r)
+            for i, weights in enumerate(emit_pair(b, emit, row) if registers == 2 else [emit(b, row)]):
+                value = emit_fma(b, b.fmul(weights, factor), columns[i], value)
+            made = b.insert_value(made, value, r)
+        return made
 
     return step
 

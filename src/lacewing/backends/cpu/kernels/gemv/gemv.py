@@ -17,8 +17,6 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
-from numba.core.typing.templates import signature
-from numba.extending import intrinsic
 
 from lacewing.backends.cpu.arguments import JOB
 from lacewing.backends.cpu.kernels.gemm.dot import emit_dot4, emit_fma, emit_load
@@ -27,6 +25,7 @@ from lacewing.backends.cpu.kernels.simd.registers import (
     F16,
     F32,
     F32V,
+    GIVEN,
     I8V,
     I16,
     I16V,
@@ -38,6 +37,7 @@ from lacewing.backends.cpu.kernels.simd.registers import (
     call,
     constant,
     i32v,
+    instruction,
     pointer,
     splat,
 )
@@ -68,21 +68,18 @@ def make_activations(columns: Columns, shift: int | None = None) -> Any:
     """`activations(xq)`: what `four_rows` multiplies with. Weight bytes are the true value + 2**shift; None: the true value."""
     count = sum(1 + 2 * len(registers) for registers in columns)
 
-    @intrinsic
-    def activations(typingctx, xq):
-        def codegen(context: Any, b: ir.IRBuilder, sig: Any, values: Any) -> ir.Value:
-            made, found = ir.Constant(ir.ArrayType(I32V, count), ir.Undefined), []
-            for registers in columns:
-                halves = [half for starts in registers for half in _emit_halves(b, values[0], starts)]
-                start = constant(I32V, 0)
-                for half in halves if shift is not None else []:
-                    start = emit_dot4(b, start, constant(I32V, (0x01010101 << (shift or 0) ^ 1 << 31) - (1 << 31)), half, True)
-                found += [b.sub(constant(I32V, 0), start), *halves]
-            for index, value in enumerate(found):
-                made = b.insert_value(made, value, index)
-            return made
-
-        return signature(types.UniTuple(i32v, count), types.int64), codegen
+    @instruction(types.UniTuple(i32v, count), types.int64)
+    def activations(b, xq):
+        made, found = ir.Constant(ir.ArrayType(I32V, count), ir.Undefined), []
+        for registers in columns:
+            halves = [half for starts in registers for half in _emit_halves(b, xq, starts)]
+            start = constant(I32V, 0)
+            for half in halves if shift is not None else []:
+                start = emit_dot4(b, start, constant(I32V, (0x01010101 << (shift or 0) ^ 1 << 31) - (1 << 31)), half, True)
+            found += [b.sub(constant(I32V, 0), start), *halves]
+        for index, value in enumerate(found):
+            made = b.insert_value(made, value, index)
+        return made
 
     return activations
 
@@ -107,25 +104,20 @@ def make_four_rows(
     sums pairs without saturation, 0 to 255.
     """
 
-    @intrinsic
-    def four_rows(typingctx, source, stride, x, to):
-        def codegen(context: Any, b: ir.IRBuilder, sig: Any, values: Any) -> ir.Value:
-            source, stride, x, to = values
-            given = iter([b.extract_value(x, i) for i in range(sig.args[2].count)])
-            activations = [[next(given) for _ in range(1 + 2 * len(registers))] for registers in columns]
-            pairs = []
-            for row in (0, 2):
-                raws = [load(b, b.add(source, b.mul(stride, ir.Constant(I64, row + i)))) for i in range(2)]
-                halves = [
-                    unpack(b, [within_quads(b, x, y, picks) for x, y in zip(*raws, strict=True)], half)
-                    for half, picks in enumerate(((0, 1, 4, 5), (2, 3, 6, 7)))
-                ]
-                pairs.append([_emit_pair(b, *each, signed) for each in zip(*halves, activations, strict=True)])
-            for index, (first, second, fits) in enumerate(zip(*pairs, pack, strict=True)):
-                b.store(_emit_fold(b, first, second, fits), pointer(b, at(b, to, index * QUADS * VECTOR_BYTES), I32V), align=4)
-            return context.get_dummy_value()
-
-        return signature(types.void, types.int64, types.int64, x, types.int64), codegen
+    @instruction(types.void, types.int64, types.int64, GIVEN, types.int64)
+    def four_rows(b, source, stride, x, to):
+        given = iter([b.extract_value(x, i) for i in range(x.type.count)])
+        activations = [[next(given) for _ in range(1 + 2 * len(registers))] for registers in columns]
+        pairs = []
+        for row in (0, 2):
+            raws = [load(b, b.add(source, b.mul(stride, ir.Constant(I64, row + i)))) for i in range(2)]
+            halves = [
+                unpack(b, [within_quads(b, x, y, picks) for x, y in zip(*raws, strict=True)], half)
+                for half, picks in enumerate(((0, 1, 4, 5), (2, 3, 6, 7)))
+            ]
+            pairs.append([_emit_pair(b, *each, signed) for each in zip(*halves, activations, strict=True)])
+        for index, (first, second, fits) in enumerate(zip(*pairs, pack, strict=True)):
+            b.store(_emit_fold(b, first, second, fits), pointer(b, at(b, to, index * QUADS * VECTOR_BYTES), I32V), align=4)
 
     return four_rows
 

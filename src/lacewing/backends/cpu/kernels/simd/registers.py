@@ -48,10 +48,12 @@ class _VectorModel(models.PrimitiveModel):
 # ---- declaring instructions -----------------------------------------------------------------------------------------
 
 Emit = Callable[..., ir.Value]
+GIVEN = None  # instead of a type: that of the value which a kernel gives, such as a tuple of any length
 
 
-def instruction(result: types.Type, *arguments: types.Type) -> Callable[[Emit], Any]:
-    """Turn `emit(builder, *llvm_values)` into a function that kernels can call, with fixed types.
+def instruction(result: types.Type | None, *arguments: types.Type | None) -> Callable[[Emit], Any]:
+    """Turn `emit(builder, *llvm_values)` into a function that kernels can call, with these types. The result GIVEN is of the first
+    argument's type.
 
     Integers of any width are taken where int64 is asked for, and floats where float32 is.
     """
@@ -59,11 +61,13 @@ def instruction(result: types.Type, *arguments: types.Type) -> Callable[[Emit], 
     def declare(emit: Emit) -> Any:
         def typer(typingctx: Any, *given: types.Type) -> Any:
             def codegen(context: Any, builder: ir.IRBuilder, sig: Any, values: Any) -> Any:
-                cast = [context.cast(builder, v, have, want) for v, have, want in zip(values, sig.args, arguments, strict=True)]
-                made = emit(builder, *cast)
+                pairs = zip(values, sig.args, arguments, strict=True)
+                made = emit(
+                    builder, *(context.cast(builder, value, have, have if want is GIVEN else want) for value, have, want in pairs)
+                )
                 return context.get_dummy_value() if result == types.void else made
 
-            return signature(result, *given), codegen
+            return signature(given[0] if result is GIVEN else result, *given), codegen
 
         names = ", ".join(f"a{i}" for i in range(len(arguments)))
         scope: dict[str, Any] = {"typer": typer}

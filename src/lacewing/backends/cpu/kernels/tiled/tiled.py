@@ -15,8 +15,6 @@ from typing import Any, NamedTuple
 
 from llvmlite import ir
 from numba import types
-from numba.core.typing.templates import signature
-from numba.extending import intrinsic
 
 from lacewing.backends.cpu.arguments import JOB
 from lacewing.backends.cpu.isa import AMD
@@ -31,7 +29,20 @@ from lacewing.backends.cpu.kernels.gemm.dot import (
     make_registers,
 )
 from lacewing.backends.cpu.kernels.simd.instructions import peek_i64, prefetch_once
-from lacewing.backends.cpu.kernels.simd.registers import F16, F32V, I16, I32V, ISA, LANES, VECTOR_BYTES, constant, inline, pointer
+from lacewing.backends.cpu.kernels.simd.registers import (
+    F16,
+    F32V,
+    GIVEN,
+    I16,
+    I32V,
+    ISA,
+    LANES,
+    VECTOR_BYTES,
+    constant,
+    inline,
+    instruction,
+    pointer,
+)
 
 Values = list[ir.Value]
 FLIP = constant(I32V, -0x7F7F7F80)  # 0x80 in every byte: between signed bytes and those that are 128 more
@@ -98,14 +109,10 @@ def emit_put(b: ir.IRBuilder, p: ir.Value, register: int, value: ir.Value) -> No
 def make_head(blocks: Blocks) -> Any:
     """`head(block, scales)`: see `Blocks.emit_head`."""
 
-    @intrinsic
-    def head(typingctx, block, scales):
-        def codegen(context: Any, b: ir.IRBuilder, sig: Any, values: Any) -> ir.Value:
-            if blocks.emit_head is not None:
-                blocks.emit_head(b, *values)
-            return context.get_dummy_value()
-
-        return signature(types.void, types.int64, types.int64), codegen
+    @instruction(types.void, types.int64, types.int64)
+    def head(b, block, scales):
+        if blocks.emit_head is not None:
+            blocks.emit_head(b, block, scales)
 
     return head
 
@@ -114,21 +121,17 @@ def make_products(blocks: Blocks) -> Any:
     """`products(acc, block, part, scales, xq, xd, xs, offsets) -> acc`: a part times the tokens at offsets, as many as acc has."""
     sum_bytes = 4 * 32 // blocks.sub_block
 
-    @intrinsic
-    def products(typingctx, acc, block, part, scales, xq, xd, xs, offsets):
-        def codegen(context: Any, b: ir.IRBuilder, sig: Any, values: Any) -> ir.Value:
-            acc, block, part, scales, xq, xd, xs, offsets = values
-            for each in blocks.emit_part(b, block, part, scales):
-                at = [(xq, each.column), (xd, each.column // 32 * 4), (xs, each.column * sum_bytes // 32)]
-                places = [b.add(p, ir.Constant(p.type, n)) for p, n in at]
-                shift = None if blocks.shift is None else constant(I32V, blocks.shift)
-                registers, dot = each.registers, partial(emit_dot4, small=not blocks.wide)
-                if blocks.wide and ISA.dot == "maddubs":  # bytes above 63 could overflow sums of pairs; signed ones do not
-                    registers, shift, dot = [b.xor(q, FLIP) for q in registers], None, emit_signed_dot4
-                acc = emit_sub_block(b, acc, registers, each.scale, each.low, shift, places, offsets, dot)
-            return acc
-
-        return signature(acc, acc, *[types.int64] * 7), codegen
+    @instruction(GIVEN, GIVEN, *[types.int64] * 7)
+    def products(b, acc, block, part, scales, xq, xd, xs, offsets):
+        for each in blocks.emit_part(b, block, part, scales):
+            at = [(xq, each.column), (xd, each.column // 32 * 4), (xs, each.column * sum_bytes // 32)]
+            places = [b.add(p, ir.Constant(p.type, n)) for p, n in at]
+            shift = None if blocks.shift is None else constant(I32V, blocks.shift)
+            registers, dot = each.registers, partial(emit_dot4, small=not blocks.wide)
+            if blocks.wide and ISA.dot == "maddubs":  # bytes above 63 could overflow sums of pairs; signed ones do not
+                registers, shift, dot = [b.xor(q, FLIP) for q in registers], None, emit_signed_dot4
+            acc = emit_sub_block(b, acc, registers, each.scale, each.low, shift, places, offsets, dot)
+        return acc
 
     return products
 
@@ -136,20 +139,15 @@ def make_products(blocks: Blocks) -> Any:
 def make_unpacked(blocks: Blocks) -> Any:
     """`unpacked(block, part, scales, tile)`: the bytes of a part to `tile` and, without a head, its scales and mins to `scales`."""
 
-    @intrinsic
-    def unpacked(typingctx, block, part, scales, tile):
-        def codegen(context: Any, b: ir.IRBuilder, sig: Any, values: Any) -> ir.Value:
-            block, part, scales, tile = values
-            for index, each in enumerate(blocks.emit_part(b, block, part, scales)):
-                for i, register in enumerate(each.registers):
-                    emit_put(b, tile, each.column // 4 + i, register)
-                if blocks.emit_head is None:
-                    emit_put(b, scales, index, each.scale)
-                    if each.low is not None:
-                        emit_put(b, scales, (MINS - SCALES) // VECTOR_BYTES + index, each.low)
-            return context.get_dummy_value()
-
-        return signature(types.void, *[types.int64] * 4), codegen
+    @instruction(types.void, *[types.int64] * 4)
+    def unpacked(b, block, part, scales, tile):
+        for index, each in enumerate(blocks.emit_part(b, block, part, scales)):
+            for i, register in enumerate(each.registers):
+                emit_put(b, tile, each.column // 4 + i, register)
+            if blocks.emit_head is None:
+                emit_put(b, scales, index, each.scale)
+                if each.low is not None:
+                    emit_put(b, scales, (MINS - SCALES) // VECTOR_BYTES + index, each.low)
 
     return unpacked
 
