@@ -16,11 +16,11 @@ from lacewing.program.states import PAGE
 
 
 class PrefixTree:
-    """Holds pages and units like a sequence does, until `evict` takes them. `resume_bytes`: of all resume points."""
+    """Holds pages and units like a sequence does, until `evict` takes them."""
 
-    def __init__(self, pages: Pages, resume_bytes: int | None = None):
+    def __init__(self, pages: Pages):
         self.pages = pages
-        self.resume_bytes = pages.budget // 2 if resume_bytes is None else resume_bytes
+        self.resume_bytes = pages.budget // 2  # of all resume points
         self.limited = bool(pages.limited or pages.fixed)
         self.root = Node((), [], None)
         self._leaves = Leaves()

@@ -14,7 +14,7 @@ from lacewing.models.blocks.mamba import mamba
 from lacewing.models.builder import Block, Builder
 from lacewing.models.config import ModelConfig, MultipliersConfig
 from lacewing.models.names import STANDARD_NAMES
-from lacewing.models.readers.mamba import gguf_mamba, huggingface_mamba
+from lacewing.models.readers.mamba import gguf_mamba, heads_of, huggingface_mamba
 from lacewing.models.readers.metadata import MetadataReader
 from lacewing.program.ops import Combine
 from lacewing.program.stream_ops import AddScale
@@ -57,10 +57,7 @@ def _multiply(b: Builder, factor: float) -> None:
 
 def huggingface(keys: MetadataReader, config: ModelConfig) -> ModelConfig:
     whole = keys.integer("mamba_d_ssm", config.width * keys.integer("mamba_expand", high=64))
-    heads = keys.integer("mamba_n_heads", high=2**16)
-    width = whole // heads if keys.get("mamba_d_head") in (None, "auto") else keys.integer("mamba_d_head", high=2**16)
-    if width * heads != whole:
-        raise keys.error("mamba_n_heads", f"is {heads}; heads of {width} values do not fit the width {whole}")
+    heads, width = heads_of(keys, whole)
     if not keys.flag("mamba_use_mlp", True):
         raise keys.error("mamba_use_mlp", "is false, which this version does not know")
     flags = {"mamba_conv_bias": "ssm_conv1d", "mamba_proj_bias": "ssm_in", "projectors_bias": "ssm_out"}

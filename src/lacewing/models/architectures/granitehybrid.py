@@ -15,7 +15,7 @@ from lacewing.models.blocks.mamba import mamba
 from lacewing.models.builder import Block, Builder
 from lacewing.models.config import ModelConfig
 from lacewing.models.names import STANDARD_NAMES
-from lacewing.models.readers.mamba import by_layer, gguf_mamba, huggingface_mamba, with_biases
+from lacewing.models.readers.mamba import by_layer, gguf_mamba, heads_of, huggingface_mamba, with_biases
 from lacewing.models.readers.metadata import MetadataReader
 from lacewing.program.ops import Buffer, GatedActivation
 
@@ -51,14 +51,11 @@ def shared_feed_forward(b: Builder, layer: int) -> None:
 
 
 def huggingface(keys: MetadataReader, config: ModelConfig) -> ModelConfig:
-    kinds, heads = ["linear_attention"] * config.layers, keys.integer("mamba_n_heads", high=2**16)
+    kinds = ["linear_attention"] * config.layers
     for name in ("layers_block_type", "layer_types"):  # the newer name counts, if both are there
         if keys.get(name) is not None:
             kinds = keys.words(name, config.layers, KINDS)
-    whole = config.width * keys.integer("mamba_expand", high=64)
-    width = whole // heads if keys.get("mamba_d_head") in (None, "auto") else keys.integer("mamba_d_head", high=2**16)
-    if width * heads != whole:
-        raise keys.error("mamba_n_heads", f"is {heads}; heads of {width} values do not fit the width {whole}")
+    heads, width = heads_of(keys, config.width * keys.integer("mamba_expand", high=64))
     rotated = keys.choice("position_embedding_type", {"rope": "rope", "nope": "none"}, "nope") == "rope"
     keys.get("num_experts_per_tok")  # which dense models may have as well
     shared = keys.integer("shared_intermediate_size")

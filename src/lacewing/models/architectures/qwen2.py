@@ -2,6 +2,16 @@
 
 from lacewing.models.architecture import Architecture
 
+DEFAULTS = {
+    "rms_norm_eps": 1e-6,
+    "hidden_act": "silu",
+    "max_position_embeddings": 32768,
+    "vocab_size": 151936,
+    "use_sliding_window": False,
+    "sliding_window": 4096,
+    "max_window_layers": 28,
+}
+
 ARCHITECTURE = Architecture(
     name="qwen2",
     models="Qwen 2 and 2.5, Qwen2.5-Coder, QwQ, distilled R1; the text of Qwen 2-VL and 2.5-VL",
@@ -10,15 +20,5 @@ ARCHITECTURE = Architecture(
         "qwen25vl",
     ),  # of text, the second by Ollama: where positions are equal in all sections, mrope is the usual rotation
     biases=frozenset({"attn_q", "attn_k", "attn_v"}),
-    defaults={
-        "qwen2": {
-            "rms_norm_eps": 1e-6,
-            "hidden_act": "silu",
-            "max_position_embeddings": 32768,
-            "vocab_size": 151936,
-            "use_sliding_window": False,
-            "sliding_window": 4096,
-            "max_window_layers": 28,
-        }
-    },
+    defaults={"qwen2": DEFAULTS},
 )

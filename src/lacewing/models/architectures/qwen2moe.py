@@ -6,11 +6,12 @@ Reference: transformers qwen2_moe.
 from dataclasses import replace
 
 from lacewing.models.architecture import Architecture
+from lacewing.models.architectures import qwen2
 from lacewing.models.config import ModelConfig
 from lacewing.models.names import EXPERT_NAMES, STANDARD_NAMES
 from lacewing.models.readers.metadata import MetadataReader
 
-_BIASES = frozenset({"attn_q", "attn_k", "attn_v"})
+_BIASES = qwen2.ARCHITECTURE.biases
 
 
 def huggingface(keys: MetadataReader, config: ModelConfig) -> ModelConfig:
@@ -32,14 +33,8 @@ ARCHITECTURE = Architecture(
     biases=_BIASES,
     mixture={"shared_gate": True},
     defaults={
-        "qwen2_moe": {
-            "rms_norm_eps": 1e-6,
-            "hidden_act": "silu",
-            "max_position_embeddings": 32768,
-            "vocab_size": 151936,
-            "use_sliding_window": False,
-            "sliding_window": 4096,
-            "max_window_layers": 28,
+        "qwen2_moe": qwen2.DEFAULTS
+        | {
             "num_key_value_heads": 16,
             "num_experts": 60,
             "num_experts_per_tok": 4,

@@ -1,6 +1,7 @@
 """Qwen 3 with experts: Qwen 3 blocks, many small experts. Reference: transformers qwen3_moe."""
 
 from lacewing.models.architecture import Architecture
+from lacewing.models.architectures import qwen2
 from lacewing.models.names import EXPERT_NAMES, QK_NORM_NAMES, STANDARD_NAMES
 
 ARCHITECTURE = Architecture(
@@ -12,14 +13,8 @@ ARCHITECTURE = Architecture(
     mixture={},
     gguf_defaults={"expert_weights_norm": True},
     defaults={
-        "qwen3_moe": {
-            "rms_norm_eps": 1e-6,
-            "hidden_act": "silu",
-            "max_position_embeddings": 32768,
-            "vocab_size": 151936,
-            "use_sliding_window": False,
-            "sliding_window": 4096,
-            "max_window_layers": 28,
+        "qwen3_moe": qwen2.DEFAULTS
+        | {
             "num_key_value_heads": 4,
             "num_experts": 128,
             "num_experts_per_tok": 8,

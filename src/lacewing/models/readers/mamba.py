@@ -32,6 +32,15 @@ def gguf_mamba(keys: MetadataReader, kinds: tuple[str, ...]) -> MambaConfig:
     )
 
 
+def heads_of(keys: MetadataReader, whole: int) -> tuple[int, int]:
+    """How many, and their width; `whole`: the width of all."""
+    heads = keys.integer("mamba_n_heads", high=2**16)
+    width = whole // heads if keys.get("mamba_d_head") in (None, "auto") else keys.integer("mamba_d_head", high=2**16)
+    if width * heads != whole:
+        raise keys.error("mamba_n_heads", f"is {heads}; heads of {width} values do not fit the width {whole}")
+    return heads, width
+
+
 def huggingface_mamba(
     keys: MetadataReader, config: ModelConfig, kinds: tuple[str, ...], heads: int, width: int, names: tuple[str, str, str]
 ) -> ModelConfig:
