@@ -6,20 +6,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from lacewing.backends import init_backend
-from lacewing.backends.batch import StepLimits
 from lacewing.errors import UnsupportedModelError, WeightError
 from lacewing.formats import open_checkpoint
 from lacewing.models import open_model
 from lacewing.quants import by_name
 from lacewing.quants.fp4 import HALVES
-from lacewing.weights.store import WeightStore
 from tests.checkpoint_files import as_bytes
-from tests.checkpoints import config_of, prompt_of, tiny, weights_of
-from tests.models.running import run
-from tests.models.test_fp8 import check_cpu, write
+from tests.checkpoints import config_of, tiny, weights_of
+from tests.models.test_fp8 import check_cpu, check_reference, write
 from tests.models.test_refusals import with_config
-from tests.paged import with_pages
 
 
 def packed(values):
@@ -59,15 +54,7 @@ def folders(tmp_path_factory):
 
 @pytest.mark.parametrize("residency", ["lazy", "eager"])
 def test_logits_are_those_of_the_same_numbers_in_f32(folders, residency):
-    found = []
-    for folder in folders:
-        spec = open_model(open_checkpoint(folder))
-        store = WeightStore(spec.tensors)
-        store.set_residency(residency)
-        step = with_pages(init_backend("reference").compile(spec.program, store, StepLimits(spec.context)))
-        found.append(run(step, prompt_of("gpt-oss")))
-    assert found[0].std() > 0.1
-    np.testing.assert_allclose(found[1], found[0], atol=1e-4)
+    check_reference(folders, residency, "gpt-oss")
 
 
 def test_the_cpu_backend_equals_the_reference_and_itself(folders):
