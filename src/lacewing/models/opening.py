@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from lacewing.errors import OptionError, UnsupportedModelError, WeightError
@@ -175,8 +175,9 @@ def _architecture(checkpoint: Checkpoint) -> Architecture:
 _Read = tuple[ModelConfig, Mapping[str, TensorInfo], list[str]]  # config, weights under our names, notices
 
 
-def _read_gguf(checkpoint: Checkpoint, architecture: Architecture) -> _Read:
-    named: dict[str, TensorInfo] = {}
+def _named(checkpoint: Checkpoint, name_of: Callable[[str], str | None]) -> tuple[dict[str, TensorInfo], dict[str, int]]:
+    """The weights of the language model by our names, but those without one; and the bytes of each other part."""
+    found: dict[str, TensorInfo] = {}
     left_out: dict[str, int] = {}
     ranks = is_reranker(checkpoint)
     for name, tensor in checkpoint.tensors.items():
@@ -185,28 +186,25 @@ def _read_gguf(checkpoint: Checkpoint, architecture: Architecture) -> _Read:
         part = part_of(name)
         if part is not None:
             left_out[part] = left_out.get(part, 0) + tensor.nbytes
-            continue
-        ours = usual_name(name, architecture.gguf_names)
-        if ours in named:
-            raise WeightError(f"{checkpoint.path.name}: two weights are {ours}; the second is {name}")
-        named[ours] = tensor
+        elif (ours := name_of(name)) is not None:
+            if ours in found:
+                raise WeightError(f"{checkpoint.path.name}: two weights are {ours}; the second is {name}")
+            found[ours] = tensor
+    return found, left_out
+
+
+def _read_gguf(checkpoint: Checkpoint, architecture: Architecture) -> _Read:
+    named, left_out = _named(checkpoint, lambda name: usual_name(name, architecture.gguf_names))
     config, notices = read_gguf(replace(checkpoint, tensors=named), architecture)
     return config, {name: tensor for name, tensor in named.items() if name not in ROPE_TENSORS}, _notices(left_out) + notices
 
 
 def _read_huggingface(checkpoint: Checkpoint, architecture: Architecture) -> _Read:
-    tensors: dict[str, TensorInfo] = {}
-    left_out: dict[str, int] = {}
-    for name, tensor in checkpoint.tensors.items():
-        part = part_of(name)
-        if part is not None:
-            left_out[part] = left_out.get(part, 0) + tensor.nbytes
-        if part is not None or is_ignored(name):
-            continue
-        ours = translate(name, architecture.names) or name  # an unknown one is left over and reported with the others
-        if ours in tensors:
-            raise WeightError(f"{checkpoint.path.name}: two weights are {ours}; the second is {name}")
-        tensors[ours] = tensor
+    def name_of(name: str) -> str | None:
+        """An unknown one is left over and reported with the others."""
+        return None if is_ignored(name) else translate(name, architecture.names) or name
+
+    tensors, left_out = _named(checkpoint, name_of)
     config, notices = read_huggingface(checkpoint, architecture, tensors)
     if architecture.numbers:
         tensors = {
