@@ -30,6 +30,7 @@ from lacewing.program.ops import (
 )
 from lacewing.program.states import Chunk, FixedState, Window
 from tests.backends.cpu.single_ops import (
+    HALVES,
     Batch,
     Case,
     as_bytes_and_back,
@@ -93,6 +94,23 @@ def check_tiled_linear(quant: str, rows: int, width: int) -> None:
     x, y = Buffer("x", width).view(), Buffer("y", rows).view()
     case = Case((Linear(x, ("w",), (y,)),), normal(47, width), y, {"w": random_weight("w", quant, rows, width)})
     check_tile_order(case, [*one_batch(1), *one_batch(3, 1), *one_batch(16, 4), *one_batch(7, 20), *one_batch(20, 27)])
+
+
+def check_extremes(quant: str, rows: int, x: np.ndarray) -> None:
+    """Weights whose digits are all the largest, all the lowest, or both in turn, times x (N, width), in both orders of memory."""
+    y = Buffer("y", rows).view()
+    weight = random_weight("w", quant, rows, x.shape[1])
+    blocks = weight.data.reshape(rows, -1, weight.quant.block_bytes)
+    scales = {at + i for at in HALVES.get(quant, (0,)) for i in (0, 1)}
+    digits = [at for at in range(weight.quant.block_bytes) if at not in scales]
+    for row, pattern in enumerate((0xFF, 0x00, 0xF0)):
+        blocks[row::3, :, digits] = pattern
+    case = Case((Linear(Buffer("x", x.shape[1]).view(), ("w",), (y,)),), x, y, {"w": weight})
+    found = case.run(singly(one_batch(len(x))))
+    expected = as_bytes_and_back(x) @ dequantised(weight).T.astype(np.float64)
+    size = np.abs(x) @ np.abs(dequantised(weight)).T.astype(np.float64)
+    assert (np.abs(found - expected) <= 1e-5 * size).all()
+    check_tile_order(case, [*one_batch(4), *one_batch(2, 4), *one_batch(1, 6), *one_batch(4, 7)])
 
 
 def check_embedding(quant: str) -> None:

@@ -26,6 +26,7 @@ from lacewing.backends.cpu.kernels.gemm.dot import (
     make_registers,
     room_of,
 )
+from lacewing.backends.cpu.kernels.gemm.products import SMALL
 from lacewing.backends.cpu.kernels.simd.instructions import (
     load_f32,
     load_i32,
@@ -192,7 +193,7 @@ def make_group(with_min: bool, sub_block: int) -> Any:
 def make_amx_kernel(with_min: bool, sub_block: int) -> Any:
     """`kernel(job, count)`: as `dot.make_dot_kernel`."""
     sum_bytes, halves = 4 * (32 // sub_block), 32 // sub_block
-    few, pack, group = make_few(with_min, sub_block, small=True), make_pack(with_min, sum_bytes), make_group(with_min, sub_block)
+    few, pack, group = make_few(with_min, sub_block, SMALL), make_pack(with_min, sum_bytes), make_group(with_min, sub_block)
 
     def kernel(job, count, _2, _3):
         tile, blocks, tokens = peek_i64(job + JOB.tile), peek_i64(job + JOB.blocks), peek_i64(job + JOB.tokens)

@@ -1,6 +1,6 @@
 """Sums of byte products, the heart of the quantised linear, for each instruction set.
 
-A weight byte is unsigned, an activation byte signed; four products a lane are summed exactly in int32, so that every
+A weight byte is unsigned, an activation byte signed; their products are summed exactly (kernels/gemm/products.py), so that every
 instruction set and every tiling gives the same integers.
 
 A tile: LANES rows of a weight, up to TILE_COLUMNS columns, unpacked to bytes for the dot kernels. It stays in the first cache.
@@ -17,20 +17,19 @@ the first at `source`, the next row `row_stride` bytes on, into a tile.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial, reduce
+from functools import partial
 from typing import Any
 
 from llvmlite import ir
 from numba import types
 
 from lacewing.backends.cpu.arguments import JOB, TILE_COLUMNS
+from lacewing.backends.cpu.kernels.gemm.products import SMALL, WIDE, emit_dots, emit_shifted
 from lacewing.backends.cpu.kernels.simd.instructions import load_f32, peek_i64
 from lacewing.backends.cpu.kernels.simd.registers import (
     F32,
     F32V,
     GIVEN,
-    I8V,
-    I16V,
     I32,
     I32V,
     I64,
@@ -61,59 +60,7 @@ ACC_AT = JOB_AT + JOB_BYTES
 MAX_TOKENS = 8 if LANES == 16 else 4  # accumulators of one register tile
 
 
-def emit_dot4(b: ir.IRBuilder, acc: ir.Value, w: ir.Value, x: ir.Value, small: bool) -> ir.Value:
-    """acc + sum of 4 (w unsigned byte * x signed byte), lane by lane. `small`: w <= 63, so that int16 pairs cannot overflow."""
-    if ISA.dot == "vnni512":
-        return call(b, "llvm.x86.avx512.vpdpbusd.512", I32V, acc, b.bitcast(w, I8V), b.bitcast(x, I8V))
-    if ISA.dot == "vnni256":
-        return call(b, "llvm.x86.avx512.vpdpbusd.256", I32V, acc, b.bitcast(w, I8V), b.bitcast(x, I8V))
-    if ISA.dot == "maddubs" and small:
-        pairs = call(b, "llvm.x86.avx2.pmadd.ub.sw", I16V, b.bitcast(w, I8V), b.bitcast(x, I8V))
-        return b.add(acc, call(b, "llvm.x86.avx2.pmadd.wd", I32V, pairs, constant(I16V, 1)))
-    if ISA.dot == "sdot":
-        return _dot4_signed(b, acc, w, x, small)
-    return b.add(acc, _dot4_by_halves(b, w, x))
-
-
-def emit_signed_dot4(b: ir.IRBuilder, acc: ir.Value, w: ir.Value, x: ir.Value) -> ir.Value:
-    """As emit_dot4 with AVX2 for signed weight bytes, whose sign goes over to x; x is above -128."""
-    w, x = b.bitcast(w, I8V), b.bitcast(x, I8V)
-    signed = call(b, "llvm.x86.avx2.psign.b", I8V, x, w)
-    size = call(b, f"llvm.abs.v{I8V.count}i8", I8V, w, ir.Constant(ir.IntType(1), 0))
-    pairs = call(b, "llvm.x86.avx2.pmadd.ub.sw", I16V, size, signed)
-    return b.add(acc, call(b, "llvm.x86.avx2.pmadd.wd", I32V, pairs, constant(I16V, 1)))
-
-
-def _dot4_signed(b: ir.IRBuilder, acc: ir.Value, w: ir.Value, x: ir.Value, small: bool) -> ir.Value:
-    """Where both factors are signed: a weight byte above 127 becomes w - 128, and 128 * sum(x) is added back."""
-    name = f"llvm.aarch64.neon.sdot.v{LANES}i32.v{4 * LANES}i8"
-    x = b.bitcast(x, I8V)
-    if small:
-        return call(b, name, I32V, acc, b.bitcast(w, I8V), x)
-    flipped = b.bitcast(b.xor(w, constant(I32V, -0x7F7F7F80)), I8V)
-    sums = call(b, name, I32V, constant(I32V, 0), constant(I8V, 1), x)
-    return b.add(call(b, name, I32V, acc, flipped, x), b.shl(sums, constant(I32V, 7)))
-
-
-def _dot4_by_halves(b: ir.IRBuilder, w: ir.Value, x: ir.Value) -> ir.Value:
-    """Even and odd bytes as int16, multiplied and summed in pairs. Exact for all bytes."""
-    eight = constant(I16V, 8)
-    w16, x16 = b.bitcast(w, I16V), b.bitcast(x, I16V)
-    even = _madd(b, b.and_(w16, constant(I16V, 255)), b.ashr(b.shl(x16, eight), eight))
-    return b.add(even, _madd(b, b.lshr(w16, eight), b.ashr(x16, eight)))
-
-
-def _madd(b: ir.IRBuilder, x: ir.Value, y: ir.Value) -> ir.Value:
-    """Products of int16 pairs, summed into the lane."""
-    if ISA.dot == "maddubs":
-        return call(b, "llvm.x86.avx2.pmadd.wd", I32V, x, y)
-    sixteen = constant(I32V, 16)
-    x32, y32 = b.bitcast(x, I32V), b.bitcast(y, I32V)
-    low = b.mul(b.ashr(b.shl(x32, sixteen), sixteen), b.ashr(b.shl(y32, sixteen), sixteen))
-    return b.add(low, b.mul(b.ashr(x32, sixteen), b.ashr(y32, sixteen)))
-
-
-def make_dot_step(with_min: bool, sub_block: int, small: bool) -> Any:
+def make_dot_step(with_min: bool, sub_block: int, most: int) -> Any:
     """One sub-block of a tile times some tokens: `step(acc, w, scale, low, shift, xq, xd, xs, offsets) -> acc`.
 
     acc: tuple of f32v, one a token; w: address of sub_block/4 registers; scale, low: f32v; the others as in `emit_sub_block`.
@@ -125,7 +72,7 @@ def make_dot_step(with_min: bool, sub_block: int, small: bool) -> Any:
         places = splat(b, b.trunc(shift, I32))
         registers = [emit_load(b, w, 4 * LANES * i, I32V) for i in range(sub_block // 4)]
         more = (low, None) if with_min else (None, places)
-        return emit_sub_block(b, acc, registers, scale, *more, (xq, xd, xs), offsets, partial(emit_dot4, small=small))
+        return emit_sub_block(b, acc, registers, scale, *more, (xq, xd, xs), offsets, partial(emit_dots, most=most))
 
     return step
 
@@ -139,25 +86,23 @@ def emit_sub_block(
     shift: ir.Value | None,
     x: Sequence[ir.Value],
     offsets: ir.Value,
-    dot: Callable[..., ir.Value],
+    dots: Callable[..., ir.Value],
 ) -> ir.Value:
     """acc + registers of weight bytes times the activations of some tokens, as many as acc has.
 
     x: where bytes, scale and sum of this sub-block would be for a token at offset 0; offsets: address of the tokens' offsets.
     low: mins, f32v, to be multiplied with the float sum; shift, i32v: the true weight is w - 2**shift, and the sum is minus that of
-    the bytes as int32. dot: as `emit_dot4`.
+    the bytes as int32. dots: as `emit_dots`, which knows the largest weight byte.
     """
     made, tokens = acc, acc.type.count
     chains = 2 if tokens <= 2 else 1  # few tokens alone do not fill the multipliers' latency
     for token in range(tokens):
         behind = emit_load(b, offsets, 8 * token, I64)
         xq, xd, xs = (b.add(p, behind) for p in x)
-        sums = [constant(I32V, 0) if shift is None else b.shl(splat(b, emit_load(b, xs, 0, I32)), shift)]
-        sums += [constant(I32V, 0)] * (chains - 1)
-        for i, register in enumerate(registers):
-            sums[i % chains] = dot(b, sums[i % chains], register, splat(b, emit_load(b, xq, 4 * i, I32)))
+        start = constant(I32V, 0) if shift is None else emit_shifted(b, splat(b, emit_load(b, xs, 0, I32)), shift)
+        total = dots(b, start, registers, [splat(b, emit_load(b, xq, 4 * i, I32)) for i in range(len(registers))], chains)
         factor = b.fmul(scale, splat(b, emit_load(b, xd, 0, F32)))
-        value = emit_fma(b, factor, b.sitofp(reduce(b.add, sums), F32V), b.extract_value(acc, token))
+        value = emit_fma(b, factor, b.sitofp(total, F32V), b.extract_value(acc, token))
         if low is not None:
             value = emit_fma(b, low, splat(b, emit_load(b, xs, 0, F32)), value)
         made = b.insert_value(made, value, token)
@@ -191,9 +136,9 @@ def make_registers(count: int) -> tuple[Any, Any]:
     return load, store
 
 
-def make_few(with_min: bool, sub_block: int, small: bool) -> Any:
+def make_few(with_min: bool, sub_block: int, most: int) -> Any:
     """`few(job, tile, first, tokens, p)`: a tile times some tokens of the job, added to the accumulators at p."""
-    step = make_dot_step(with_min, sub_block, small)
+    step = make_dot_step(with_min, sub_block, most)
     load_many, store_many = make_registers(MAX_TOKENS)
     load_two, store_two = make_registers(2)
     load_one, store_one = make_registers(1)
@@ -226,10 +171,10 @@ def make_few(with_min: bool, sub_block: int, small: bool) -> Any:
     return few
 
 
-def make_dot_kernel(with_min: bool, sub_block: int, small: bool = True) -> Any:
+def make_dot_kernel(with_min: bool, sub_block: int, most: int) -> Any:
     """`kernel(job, count)`: some tiles times all tokens, added to their accumulators. The job's words are those of `JOB`; tiles are
     TILE_BYTES apart, their accumulators `room_of(tokens)` registers."""
-    few = make_few(with_min, sub_block, small)
+    few = make_few(with_min, sub_block, most)
 
     def kernel(job, count, _2, _3):
         tile, tokens, p = peek_i64(job + JOB.tile), peek_i64(job + JOB.tokens), peek_i64(job + JOB.acc)
@@ -245,8 +190,9 @@ def room_of(tokens):
     return (tokens + TOGETHER - 1) // TOGETHER * TOGETHER
 
 
-min32 = make_dot_kernel(with_min=True, sub_block=32)
-min16 = make_dot_kernel(with_min=True, sub_block=16)
-offset32 = make_dot_kernel(with_min=False, sub_block=32)
-offset16 = make_dot_kernel(with_min=False, sub_block=16)
-wide32 = make_dot_kernel(with_min=False, sub_block=32, small=False)
+# By the largest bytes of the quants that come here: 5 bits with blocks of 32, 6 bits with blocks of 16; Q2_K has 2 bits.
+min32 = make_dot_kernel(with_min=True, sub_block=32, most=31)
+min16 = make_dot_kernel(with_min=True, sub_block=16, most=31)
+offset32 = make_dot_kernel(with_min=False, sub_block=32, most=31)
+offset16 = make_dot_kernel(with_min=False, sub_block=16, most=SMALL)
+wide32 = make_dot_kernel(with_min=False, sub_block=32, most=WIDE)

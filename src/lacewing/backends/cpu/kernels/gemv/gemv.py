@@ -19,7 +19,8 @@ from llvmlite import ir
 from numba import types
 
 from lacewing.backends.cpu.arguments import JOB
-from lacewing.backends.cpu.kernels.gemm.dot import emit_dot4, emit_fma, emit_load
+from lacewing.backends.cpu.kernels.gemm.dot import emit_fma, emit_load
+from lacewing.backends.cpu.kernels.gemm.products import emit_dot4
 from lacewing.backends.cpu.kernels.simd.instructions import load_f32, peek_i64, prefetch, store_f32
 from lacewing.backends.cpu.kernels.simd.registers import (
     F16,

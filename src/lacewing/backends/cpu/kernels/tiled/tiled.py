@@ -22,12 +22,11 @@ from lacewing.backends.cpu.kernels.gemm.dot import (
     MAX_TOKENS,
     MINS,
     SCALES,
-    emit_dot4,
     emit_load,
-    emit_signed_dot4,
     emit_sub_block,
     make_registers,
 )
+from lacewing.backends.cpu.kernels.gemm.products import SMALL, emit_dots, emit_signed_dots
 from lacewing.backends.cpu.kernels.simd.instructions import peek_i64, prefetch_once
 from lacewing.backends.cpu.kernels.simd.registers import (
     F16,
@@ -63,7 +62,7 @@ class Blocks:
 
     emit_head(b, block, scales) stores the scales of all sub-blocks at `scales`, and the mins MINS - SCALES behind them; None:
     `emit_part` has them. emit_part(b, block, part, scales) gives the sub-blocks of a part in their order; scales: those of the
-    part. Weight bytes are the true value + 2**shift or, `shift` None, true bytes with mins. `wide`: bytes above 63 occur, and the
+    part. Weight bytes are at most `most`, and the true value + 2**shift or, `shift` None, true bytes with mins; above SMALL the
     shift is 7. `in_order`: a block is read from its beginning to its end.
     """
 
@@ -74,7 +73,7 @@ class Blocks:
     shift: int | None
     emit_head: Callable[[ir.IRBuilder, ir.Value, ir.Value], None] | None
     emit_part: Callable[[ir.IRBuilder, ir.Value, ir.Value, ir.Value], Iterator[SubBlock]]
-    wide: bool = False
+    most: int
     in_order: bool = True
 
     @property
@@ -127,10 +126,10 @@ def make_products(blocks: Blocks) -> Any:
             at = [(xq, each.column), (xd, each.column // 32 * 4), (xs, each.column * sum_bytes // 32)]
             places = [b.add(p, ir.Constant(p.type, n)) for p, n in at]
             shift = None if blocks.shift is None else constant(I32V, blocks.shift)
-            registers, dot = each.registers, partial(emit_dot4, small=not blocks.wide)
-            if blocks.wide and ISA.dot == "maddubs":  # bytes above 63 could overflow sums of pairs; signed ones do not
-                registers, shift, dot = [b.xor(q, FLIP) for q in registers], None, emit_signed_dot4
-            acc = emit_sub_block(b, acc, registers, each.scale, each.low, shift, places, offsets, dot)
+            registers, dots = each.registers, partial(emit_dots, most=blocks.most)
+            if blocks.most > SMALL and ISA.dot == "maddubs":  # bytes above 63 could overflow sums of pairs; signed ones do not
+                registers, shift, dots = [b.xor(q, FLIP) for q in registers], None, emit_signed_dots
+            acc = emit_sub_block(b, acc, registers, each.scale, each.low, shift, places, offsets, dots)
         return acc
 
     return products

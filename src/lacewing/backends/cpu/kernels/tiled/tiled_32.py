@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 from llvmlite import ir
 
+from lacewing.backends.cpu.kernels.gemm.products import WIDE
 from lacewing.backends.cpu.kernels.gemv.gemv import emit_f16
 from lacewing.backends.cpu.kernels.simd.registers import I32V, constant
 from lacewing.backends.cpu.kernels.tiled.tiled import (
@@ -55,8 +56,8 @@ def emit_q8_0(b: ir.IRBuilder, block: ir.Value, part: ir.Value, scales: ir.Value
     yield SubBlock([b.xor(q, FLIP) for q in emit_words(b, block, 2, 8)], 0, emit_half(b, block, 0))
 
 
-tiled_q4_0, unpack_q4_0 = make_kernels(Blocks(18, 32, 1, 32, 3, None, make_nibbles(2, None, False)))
-tiled_q4_1, unpack_q4_1 = make_kernels(Blocks(20, 32, 1, 32, None, None, make_nibbles(4, None, True)))
-tiled_q5_0, unpack_q5_0 = make_kernels(Blocks(22, 32, 1, 32, 4, None, make_nibbles(6, 2, False)))
-tiled_q5_1, unpack_q5_1 = make_kernels(Blocks(24, 32, 1, 32, None, None, make_nibbles(8, 4, True)))
-tiled_q8_0, unpack_q8_0 = make_kernels(Blocks(34, 32, 1, 32, 7, None, emit_q8_0, wide=True))
+tiled_q4_0, unpack_q4_0 = make_kernels(Blocks(18, 32, 1, 32, 3, None, make_nibbles(2, None, False), 15))
+tiled_q4_1, unpack_q4_1 = make_kernels(Blocks(20, 32, 1, 32, None, None, make_nibbles(4, None, True), 15))
+tiled_q5_0, unpack_q5_0 = make_kernels(Blocks(22, 32, 1, 32, 4, None, make_nibbles(6, 2, False), 31))
+tiled_q5_1, unpack_q5_1 = make_kernels(Blocks(24, 32, 1, 32, None, None, make_nibbles(8, 4, True), 31))
+tiled_q8_0, unpack_q8_0 = make_kernels(Blocks(34, 32, 1, 32, 7, None, emit_q8_0, WIDE))

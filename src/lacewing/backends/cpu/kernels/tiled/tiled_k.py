@@ -81,20 +81,27 @@ def emit_q6_k_head(b: ir.IRBuilder, block: ir.Value, to: ir.Value) -> None:
             emit_put(b, to, 4 * w + k, b.fmul(d, scale))
 
 
+def emit_upper_bits(b: ir.IRBuilder, top: ir.Value, right: ir.Value) -> ir.Value:
+    """Two bits of each byte, from bit `right` on, as bits 4 and 5."""
+    if LANES < 16:  # registers that cannot be rotated in one instruction
+        return b.shl(emit_masked(b, top, right, 0x03030303), constant(I32V, 4))
+    turned = call(b, f"llvm.fshl.v{LANES}i32", I32V, top, top, b.sub(constant(I32V, 4), right))  # they stay in their byte
+    return b.and_(turned, constant(I32V, 0x30303030))
+
+
 def emit_q6_k(b: ir.IRBuilder, block: ir.Value, part: ir.Value, scales: ir.Value) -> Iterator[SubBlock]:
     """16 columns, so that eight tokens have registers enough. A half of 128 is 64 bytes, with 64 columns in the low nibbles and
     64 in the high ones; the upper two bits of its k-th 32 columns are bits 2 k and 2 k + 1 of 32 other bytes."""
     half = emit_bits(b, part, 3, 1)
     nibbles = emit_offset(b, emit_offset(b, block, half, 16 * VECTOR_BYTES), emit_bits(b, part, 0, 2), 4 * VECTOR_BYTES)
     tops = emit_offset(b, emit_offset(b, block, half, 8 * VECTOR_BYTES), emit_bits(b, part, 0, 1), 4 * VECTOR_BYTES)
-    high, left = emit_places(b, part, 2, 1, 4), b.sub(constant(I32V, 4), emit_places(b, part, 1, 2, 2))
+    high, right = emit_places(b, part, 2, 1, 4), emit_places(b, part, 1, 2, 2)
     registers = []
     for q, top in zip(emit_words(b, nibbles, 0, 4), emit_words(b, tops, 128, 4), strict=True):
-        turned = call(b, f"llvm.fshl.v{LANES}i32", I32V, top, top, left)  # the two bits stay in their byte
-        registers.append(b.or_(emit_masked(b, q, high, 0x0F0F0F0F), b.and_(turned, constant(I32V, 0x30303030))))
+        registers.append(b.or_(emit_masked(b, q, high, 0x0F0F0F0F), emit_upper_bits(b, top, right)))
     yield SubBlock(registers, 0, emit_load(b, scales, 0, F32V))
 
 
-tiled_q4_k, unpack_q4_k = make_kernels(Blocks(144, 256, 4, 32, None, emit_head, emit_q4_k))
-tiled_q5_k, unpack_q5_k = make_kernels(Blocks(176, 256, 8, 32, None, emit_head, emit_q5_k, in_order=False))
-tiled_q6_k, unpack_q6_k = make_kernels(Blocks(210, 256, 16, 16, 5, emit_q6_k_head, emit_q6_k, in_order=False))
+tiled_q4_k, unpack_q4_k = make_kernels(Blocks(144, 256, 4, 32, None, emit_head, emit_q4_k, 15))
+tiled_q5_k, unpack_q5_k = make_kernels(Blocks(176, 256, 8, 32, None, emit_head, emit_q5_k, 31, in_order=False))
+tiled_q6_k, unpack_q6_k = make_kernels(Blocks(210, 256, 16, 16, 5, emit_q6_k_head, emit_q6_k, 63, in_order=False))
