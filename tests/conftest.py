@@ -8,6 +8,7 @@ import os
 import signal
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tools import chromium, software_gpu
@@ -39,6 +40,16 @@ def own_history() -> None:
     """A test would depend on the usage of experts by those before."""
     folder = Path(_SESSIONS.name) / f"experts {next(_TESTS)}"  # made by whoever writes to it
     history.history_dir = lambda: folder
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Of `make test`: the files of a folder by one process."""
+    if config.getvalue("dist") != "loadfile":
+        return None
+    from tests.schedule import FolderScheduling
+
+    return FolderScheduling(config, log)
 
 
 @pytest.hookimpl(tryfirst=True)
