@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import atexit
-import itertools
 import os
 import signal
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from tools import chromium, software_gpu
 
 from lacewing.errors import BackendError
 from lacewing.weights.experts import history
+from tests import guard
 from tests.checkpoints import tiny
 
 software_gpu.use()
@@ -30,16 +31,26 @@ atexit.register(_SESSIONS.cleanup)  # before Python does, which is a warning
 os.environ["LACEWING_SESSIONS"] = _SESSIONS.name
 # Nor are the responses that servers of tests keep.
 os.environ["LACEWING_STORE_FILE"] = str(Path(_SESSIONS.name) / "responses.sqlite3")
-# Nor is the usage of experts.
-history.history_dir = lambda: Path(_SESSIONS.name) / "experts"
-_TESTS = itertools.count()
+# Nor is the usage of experts; a test would depend on that by those before.
+_HISTORY = {"test": 0}
+history.history_dir = lambda: Path(_SESSIONS.name) / f"experts {_HISTORY['test']}"  # made by whoever writes to it
+_OURS = guard.Modules()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def modules_kept() -> Iterator[None]:
+    """A file that leaves one of our modules changed fails, rather than files that run after it."""
+    yield
+    changed = _OURS.restored()
+    assert not changed, f"a test of this file left changed {', '.join(changed)}"
 
 
 @pytest.fixture(autouse=True)
-def own_history() -> None:
-    """A test would depend on the usage of experts by those before."""
-    folder = Path(_SESSIONS.name) / f"experts {next(_TESTS)}"  # made by whoever writes to it
-    history.history_dir = lambda: folder
+def settings_kept() -> Iterator[None]:
+    """A test that leaves a setting of the process changed fails; none sees what another one has used."""
+    _HISTORY["test"] += 1
+    with guard.settings_kept():
+        yield
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -55,6 +66,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtestloop(session: pytest.Session) -> bool | None:
     """Says once and before all tests that a driver or a browser is missing, instead of once a test."""
+    _OURS.restored()  # what the files of tests have imported is known from now on
     if session.config.option.collectonly or not hasattr(session, "items"):  # xdist's workers have the tests, not this process
         return None
     missing = _missing(session.items)
