@@ -50,6 +50,7 @@ LIBRARIES = {
     "tokenizers": ("text",),
     "jinja2": ("text", "backends/webgpu"),
     "wgpu": ("backends/webgpu",),
+    "wgpudawn": ("backends/webgpu/device/bindings",),
     "cuda": ("backends/cuda",),
     "huggingface_hub": ("hub",),
     "rich": ("cli", "chat"),
@@ -69,7 +70,10 @@ LIBRARIES = {
 }
 # What a person does not wait for: modules that must not come with these imports.
 SERVER = ("httptools", "prometheus_client", "opentelemetry", "starlette", "uvicorn", "pydantic")
-SLOW = ("numba", "cuda", "huggingface_hub", "httpx", "torch", "transformers", "gguf", "safetensors", "wgpu", "llguidance", *SERVER)
+SLOW = (
+    "numba", "cuda", "huggingface_hub", "httpx", "torch", "transformers", "gguf", "safetensors", "wgpu", "wgpudawn", "llguidance",
+    *SERVER,
+)  # fmt: skip
 LAZY = {
     "import lacewing": ("numpy", "tokenizers", "jinja2", "typer", "rich", "llvmlite", *SLOW),
     "import lacewing.cli.app": ("numpy", "tokenizers", "jinja2", "llvmlite", *SLOW),

@@ -21,7 +21,7 @@ from lacewing.backends.batch import Batch
 from lacewing.backends.cpu import CpuBackend
 from lacewing.backends.reference.backend import ReferenceBackend
 from lacewing.backends.step import Step
-from lacewing.backends.webgpu.device.raw import Recorder, poll
+from lacewing.backends.webgpu.device.raw import Recorder
 from lacewing.backends.webgpu.lowering import linear
 from lacewing.errors import Cancelled, OptionError
 from tests import paged
@@ -225,7 +225,7 @@ def test_a_part_of_a_prompt_is_done_when_its_run_returns(tmp_path: Path) -> None
     ids = prompt_of("llama", 64)
     for count in (64, 8):
         step.run(Batch.of(ids[:count], 0, []))
-        assert poll(step.device.device, block=False)
+        assert step.device.binding.idle(step.device.device)
     step.close()
 
 

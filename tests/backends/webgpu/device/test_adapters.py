@@ -7,12 +7,14 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 
 import pytest
+import wgpu
 
 from lacewing import init_backend
 from lacewing.backends import base, choose_backend, webgpu
 from lacewing.backends.webgpu.backend import shared
 from lacewing.backends.webgpu.device import adapters as module
 from lacewing.backends.webgpu.device.adapters import UNKNOWN_BYTES, adapters, candidates, choose_adapter
+from lacewing.backends.webgpu.device.bindings import choice
 from lacewing.backends.webgpu.device.device import MINIMUM
 from lacewing.backends.webgpu.device.memory import GpuMemory, gpu_memories
 from lacewing.errors import BackendError, OptionError, UnsupportedModelError
@@ -49,11 +51,12 @@ class Gpu:
 @pytest.fixture
 def machine(monkeypatch):
     """Makes a machine of GPUs and their memories."""
-    for name in ("WGPU_BACKEND_TYPE", "WGPUPY_WGPU_ADAPTER_NAME"):
+    for name in ("WGPU_BACKEND_TYPE", "WGPUPY_WGPU_ADAPTER_NAME", "LACEWING_WEBGPU"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(choice, "installed", lambda: False)  # Dawn would show other GPUs than these
 
     def make(*gpus, memories=()):
-        monkeypatch.setattr(module.wgpu.gpu, "enumerate_adapters_sync", lambda: list(gpus))
+        monkeypatch.setattr(wgpu.gpu, "enumerate_adapters_sync", lambda: list(gpus))
         monkeypatch.setattr(module, "gpu_memories", lambda: list(memories))
         monkeypatch.setattr(webgpu, "hardware", lambda: True)
 
@@ -153,6 +156,16 @@ def test_no_driver(machine):
             wanted()
     backend, reasons = choose_backend("auto")
     assert backend.name == "cpu" and "finds no GPU driver" in reasons[0]
+
+
+def test_no_driver_for_dawn(machine, monkeypatch):
+    machine(Gpu("arc"))
+    monkeypatch.setenv("LACEWING_WEBGPU", "dawn")
+    monkeypatch.setattr(choice, "dawn", lambda: SimpleNamespace(adapters=lambda interfaces: []))
+    with pytest.raises(
+        BackendError, match=r"Dawn finds no GPU with a driver that is new enough.*leave out dawn in LACEWING_WEBGPU"
+    ):
+        adapters()
 
 
 def test_auto_never_takes_software(machine):

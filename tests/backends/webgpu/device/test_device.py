@@ -12,6 +12,7 @@ from lacewing.backends.batch import Batch, StepLimits
 from lacewing.backends.webgpu.backend import WebGPUBackend, shared
 from lacewing.backends.webgpu.device import adapters as adapters_module
 from lacewing.backends.webgpu.device import raw
+from lacewing.backends.webgpu.device.bindings.base import interrupts
 from lacewing.backends.webgpu.device.device import Device, Slice
 from lacewing.backends.webgpu.device.faults import Guard, fault, reason_of
 from lacewing.backends.webgpu.device.memory import subgroup_sizes
@@ -176,7 +177,7 @@ def test_errors_of_raw_calls_are_raised(device):
     buffer = device.buffer(256, "small")
     with pytest.raises(BackendError, match=r"the GPU refused a write: .*overrun"):
         device.write(buffer, 0, np.zeros(1000, np.uint32))
-    with pytest.raises(KeyError), Guard("anything"):  # what was raised inside comes first
+    with pytest.raises(KeyError), Guard(device.binding, "anything"):  # what was raised inside comes first
         raw.write(device.device, buffer, 0, np.zeros(1000, np.uint32))
         raise KeyError
     device.write(buffer, 0, np.arange(64, dtype=np.uint32))
@@ -211,7 +212,7 @@ def test_ctrl_c_while_the_device_computes(device):
     results.copy(recorder, buffer, 0, 256)
     with results.mapped(256, recorder.submit()) as found:
         assert np.frombuffer(found, np.uint32)[0] != 0
-    assert raw._interrupts == []
+    assert interrupts == []
 
 
 def test_words_of_faults():
@@ -233,7 +234,7 @@ def test_variants(monkeypatch):
     full = backend("subgroups,dot")
     assert full.device.variant.subgroups and full.device.variant.dot
     assert full.facts().features[-2:] == ("subgroups", "dot") and full.copies_weights
-    for wrong in ("fast", "none,dot"):
+    for wrong in ("fast", "none,dot", "dawn,fast"):
         monkeypatch.setenv("LACEWING_WEBGPU", wrong)
         with pytest.raises(OptionError, match=f"LACEWING_WEBGPU={wrong}: the variants are none, subgroups, dot"):
             Device(adapter())

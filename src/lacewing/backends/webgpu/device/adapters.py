@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import wgpu
-from wgpu.backends.wgpu_native.extras import set_instance_extras
-
 from lacewing.backends.base import Candidate, DeviceFacts
+from lacewing.backends.webgpu.device.bindings.base import Binding
+from lacewing.backends.webgpu.device.bindings.choice import binding_of, shown, wanted_binding
+from lacewing.backends.webgpu.device.bindings.native import NATIVE
 from lacewing.backends.webgpu.device.device import MINIMUM, Device
 from lacewing.backends.webgpu.device.memory import gpu_memories, unified_memory
 from lacewing.errors import BackendError, OptionError
@@ -30,8 +30,10 @@ _NO_DRIVER = (
     "wgpu finds no GPU driver: install your GPU's Vulkan driver (Linux: mesa-vulkan-drivers for AMD and Intel, NVIDIA's own "
     "driver with its Vulkan part for NVIDIA), or use `backend='cpu'`"
 )
+_NOT_FOR_DAWN = (
+    "Dawn finds no GPU with a driver that is new enough for it; leave out dawn in LACEWING_WEBGPU, or use `backend='cpu'`"
+)
 _lock = threading.Lock()
-_instance = False  # whether wgpu's instance is there, with our extras
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,10 @@ class Adapter:
         return str(self.gpu.info["backend_type"])
 
     @property
+    def binding(self) -> Binding:
+        return binding_of(self.gpu)
+
+    @property
     def problem(self) -> str | None:
         """Why its limits do not do; None if they do."""
         return too_small(dict(self.gpu.limits))
@@ -60,7 +66,8 @@ class Adapter:
     def facts(self) -> DeviceFacts:
         features = tuple(sorted(str(feature) for feature in self.gpu.features))
         limits = {str(name): int(value) for name, value in self.gpu.limits.items()}
-        return DeviceFacts("webgpu", f"{self.name} ({self.interface})", 1, features, self.memory_bytes, self.kind, limits)
+        through = "" if self.binding is NATIVE else f" through {self.binding.title}"
+        return DeviceFacts("webgpu", f"{self.name} ({self.interface}{through})", 1, features, self.memory_bytes, self.kind, limits)
 
 
 def too_small(limits: dict[str, int]) -> str | None:
@@ -77,15 +84,17 @@ def adapters() -> list[Adapter]:
     Raises BackendError where there is none.
     """
     with _lock, _silent():
-        _begin()
-        found = wgpu.gpu.enumerate_adapters_sync()
+        forced = _NATIVE.get(_forced())
+        found = shown([forced] if forced else ["Vulkan", "Metal", "DX12"])  # no OpenGL unless it is asked for
         wanted = os.environ.get("WGPUPY_WGPU_ADAPTER_NAME", "")
         found = _once([each for each in found if wanted in each.summary and _asked_for(each)])
         memories = gpu_memories() if any(each.info["backend_type"] in ("Vulkan", "D3D12") for each in found) else []
     if not found:
         if wanted:
             raise BackendError(f"no GPU's name contains {wanted!r} (WGPUPY_WGPU_ADAPTER_NAME)")
-        raise BackendError(f"no GPU is shown through {_forced()} (WGPU_BACKEND_TYPE)" if _forced() else _NO_DRIVER)
+        if _forced():
+            raise BackendError(f"no GPU is shown through {_forced()} (WGPU_BACKEND_TYPE)")
+        raise BackendError(_NOT_FOR_DAWN if wanted_binding() == "dawn" else _NO_DRIVER)
     made = []
     for index, gpu in enumerate(sorted(found, key=lambda each: _ORDER.index(_kind(each)))):
         place = next((at for at, one in enumerate(memories) if _same(one, gpu.info)), None)
@@ -145,18 +154,6 @@ def judge(adapter: Adapter, needed_bytes: int | None) -> tuple[bool, str]:
     if needed_bytes > usable:
         return False, f"the model takes {format_bytes(needed_bytes)}, more than {SHARE:.0%} of {known}"
     return True, f"the model's {format_bytes(needed_bytes)} fit in {SHARE:.0%} of {known}"
-
-
-def _begin() -> None:
-    """Make wgpu's instance, once: no OpenGL unless it is asked for, no added checks of indirect dispatches."""
-    global _instance
-    if _instance:
-        return
-    forced = _NATIVE.get(_forced())
-    # An instance that another library of this process has made will do.
-    with contextlib.suppress(RuntimeError):
-        set_instance_extras(backends=[forced] if forced else ["Vulkan", "Metal", "DX12"], flags=["Empty"])
-    _instance = True
 
 
 @contextlib.contextmanager

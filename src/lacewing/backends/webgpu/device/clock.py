@@ -35,7 +35,7 @@ class Clock:
         if "timestamp-query" not in device.features:
             raise BackendError("this GPU has no clock that kernels could be timed by (the feature timestamp-query)")
         self._device, self._period = device, timestamp_period(device.device) * 1e-9
-        self._queries = device.device.create_query_set(type="timestamp", count=2 * MOST)
+        self._queries = device.query_set(2 * MOST)
         self._times = device.queries(16 * MOST)
 
     def once(self, plans: Sequence[Recorded]) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""A GPU opened through wgpu: buffers, pipelines, bind groups, and what the device can do."""
+"""A GPU opened through a binding: buffers, pipelines, bind groups, and what the device can do."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import re
 import threading
 import weakref
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -16,6 +17,7 @@ import numpy as np
 import wgpu
 
 from lacewing.backends.webgpu.device import raw
+from lacewing.backends.webgpu.device.bindings.choice import binding_of
 from lacewing.backends.webgpu.device.faults import Guard, fault, reason_of
 from lacewing.backends.webgpu.device.memory import subgroup_sizes
 from lacewing.backends.webgpu.device.variant import Variant, wanted_variants
@@ -71,13 +73,13 @@ class Device:
     """One adapter, opened. `checked`: shaders with run-time checks, for tests (LACEWING_WEBGPU_CHECKS=1)."""
 
     def __init__(self, adapter: Any, checked: bool | None = None):
-        self.adapter, wanted = adapter, wanted_variants()
+        self.adapter, self.binding, wanted = adapter, binding_of(adapter), wanted_variants()
         self.checked = os.environ.get("LACEWING_WEBGPU_CHECKS") == "1" if checked is None else checked
-        features = sorted(adapter.features.intersection(_WANTED))
+        features = sorted(self.binding.features(adapter).intersection(_WANTED))
         self.lost, self.lock = False, threading.RLock()  # one compiles at a time
         try:
-            self.device = adapter.request_device_sync(required_features=features)
-        except Exception as error:  # wgpu raises RuntimeError and its own kinds
+            self.device = self.binding.open(adapter, features, self.checked)
+        except Exception as error:  # the library raises RuntimeError and its own kinds
             name = adapter.info["device"]
             raise BackendError(f"the GPU {name} cannot be opened: {reason_of(str(error))}; use `backend='cpu'`") from error
         self.features = frozenset(features)
@@ -151,10 +153,8 @@ class Device:
                 f"{label} takes {format_bytes(size)}, and this GPU's largest buffer is {format_bytes(largest)}; "
                 "use a smaller `context` or `backend='cpu'`"
             )
-        try:
+        with self.guard(f"{label} ({format_bytes(size)})"):
             made = self.device.create_buffer(label=label, size=size, usage=usage)
-        except Exception as error:
-            raise fault(f"{label} ({format_bytes(size)})", str(error), type(error).__name__, self._lose) from error
         self._buffers[id(made)] = made, threading.get_ident()
         self.allocated += size
         return made
@@ -185,9 +185,25 @@ class Device:
     def _lose(self) -> None:
         self.lost = True
 
+    @contextmanager
+    def guard(self, what: str) -> Iterator[None]:
+        """Raises what the library says or raises inside as an error of ours. `what` continues "the GPU refused"."""
+        try:
+            with Guard(self.binding, what, self._lose):
+                yield
+        except LacewingError:
+            raise
+        except Exception as error:
+            raise fault(what, str(error), type(error).__name__, self._lose) from error
+
     def readback(self, size: int) -> raw.Readback:
         usage = wgpu.BufferUsage.MAP_READ | wgpu.BufferUsage.COPY_DST
         return raw.Readback(self.device, self.buffer(size, "results", usage), size, self._lose)
+
+    def query_set(self, count: int) -> Any:
+        """Places for times that the device takes."""
+        with self.guard("the GPU's clock"):
+            return self.device.create_query_set(type="timestamp", count=count)
 
     def queries(self, size: int) -> Any:
         """A buffer for times that the device takes."""
@@ -195,15 +211,13 @@ class Device:
 
     def write(self, buffer: Any, offset: int, data: np.ndarray) -> None:
         """Queue a write of a contiguous array whose size is a multiple of 4 bytes."""
-        with Guard("a write", self._lose):  # on a lost device this raises; a raw submission would end the process
+        with Guard(self.binding, "a write", self._lose):  # on a lost device this raises; a raw submission would end the process
             raw.write(self.device, buffer, offset, data)
 
     def read(self, buffer: Any, offset: int, size: int) -> np.ndarray:
         """uint8 (size,): a copy, after all that was submitted. For tests and rare moments."""
-        try:
+        with self.guard("a read"):
             return np.frombuffer(self.device.queue.read_buffer(buffer, offset, size), np.uint8)
-        except Exception as error:
-            raise fault("a read", str(error), type(error).__name__, self._lose) from error
 
     def wait(self, index: int | None = None) -> None:
         """Until submission `index` is done, None: everything that was submitted."""
@@ -239,22 +253,15 @@ class Device:
             }
             for number, access in sorted(kinds.items())
         ]
-        try:
-            if self.checked:
-                module = self.device.create_shader_module(label=label, code=code)
-            else:
-                with Guard(f"the kernel {label}", self._lose):
-                    module = raw.trusted_module(self.device, code, label)
+        with self.guard(f"the kernel {label}"):
+            module = self.binding.module(self.device, code, label, self.checked)
+        with self.guard(f"the kernel {label}"):
             layout = self.device.create_bind_group_layout(entries=entries)
             made = self.device.create_compute_pipeline(
                 label=label,
                 layout=self.device.create_pipeline_layout(bind_group_layouts=[layout]),
                 compute={"module": module, "entry_point": "main"},
             )
-        except LacewingError:
-            raise
-        except Exception as error:
-            raise fault(f"the kernel {label}", str(error), type(error).__name__, self._lose) from error
         return Pipeline(made._internal, layout, (made, module), len(entries))
 
     def bind(self, pipeline: Pipeline, slices: Sequence[Shown]) -> Any:
@@ -263,10 +270,8 @@ class Device:
             {"binding": number, "resource": {"buffer": part.buffer, "offset": part.offset, "size": part.size}}
             for number, part in enumerate(slices)
         ]
-        try:
+        with self.guard("a bind group"):
             return self.device.create_bind_group(layout=pipeline.layout, entries=entries)
-        except Exception as error:
-            raise fault("a bind group", str(error), type(error).__name__, self._lose) from error
 
     def close(self) -> None:
         """Give everything back; what was made on the device is useless afterwards."""

@@ -1,7 +1,6 @@
 """What goes wrong on a device, as errors of ours.
 
-wgpu raises for calls through its classes. Errors of raw calls reach a callback of wgpu-py, which gives them to the innermost call
-that captures errors in this thread, or writes them to its log: `Guard` captures them.
+A library raises for calls through its classes. Errors of raw calls reach a callback of the binding: `Guard` captures them.
 """
 
 from __future__ import annotations
@@ -10,34 +9,34 @@ import logging
 from collections.abc import Callable
 from types import TracebackType
 
-from wgpu.backends.wgpu_native._api import error_handler
-
+from lacewing.backends.webgpu.device.bindings.base import Binding
 from lacewing.errors import BackendError, DeviceLostError, LacewingError, OutOfMemoryError
 
 LOST = "the GPU was lost ({reason}): its driver was reset, or it was unplugged; load the model again, or use `backend='cpu'`"
 _FULL = ("out of memory", "not enough memory")  # unlike the memory of a workgroup, which a kernel may want too much of
+_GONE = ("device is lost", "device lost", "[device] is lost")
 _LOG = ("DEVICE LOST!", "The WGPU device was lost")
 
 
 class Guard:
-    """Raises what raw calls inside report. `on_loss` is called when the device is gone."""
+    """Raises what raw calls inside report in this thread. `on_loss` is called when the device is gone."""
 
-    def __init__(self, what: str, on_loss: Callable[[], None] = lambda: None):
-        self._what, self._on_loss = what, on_loss
+    def __init__(self, binding: Binding, what: str, on_loss: Callable[[], None] = lambda: None):
+        self._binding, self._what, self._on_loss = binding, what, on_loss
 
     def __enter__(self) -> None:
-        error_handler.capture("lacewing")
+        self._binding.capture()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        found = error_handler.release("lacewing")
+        found = self._binding.release()
         if found is not None and error is None:
-            raise fault(self._what, str(found[1]), str(found[0]), self._on_loss)
+            raise fault(self._what, found[1], found[0], self._on_loss)
 
 
 def fault(what: str, message: str, kind: str = "", on_loss: Callable[[], None] = lambda: None) -> LacewingError:
-    """The error for a person, from wgpu's words. `what` continues "the GPU refused"."""
+    """The error for a person, from the library's words. `what` continues "the GPU refused"."""
     reason = reason_of(message)
-    if "device is lost" in message or "device lost" in message.lower():
+    if any(words in message.lower() for words in _GONE):
         on_loss()
         return DeviceLostError(LOST.format(reason=reason))
     if "OutOfMemory" in kind or any(words in message.lower() for words in _FULL):
@@ -46,10 +45,12 @@ def fault(what: str, message: str, kind: str = "", on_loss: Callable[[], None] =
 
 
 def reason_of(message: str) -> str:
-    """The line of wgpu's that names the cause: the first of a syntax error, else the last."""
+    """The line that names the cause: the first of a syntax error, else the last of wgpu-native's, the first of Dawn's."""
     lines = [line.strip() for line in message.splitlines()]
-    lines = [line for line in lines if line and not line.startswith(("Caused by", "In wgpu"))]
-    return next((line for line in lines if " parsing error: " in line), lines[-1] if lines else "it does not say why")
+    trace = next((at for at, line in enumerate(lines) if line.startswith(("- While ", "at "))), None)  # Dawn's calls, outwards
+    lines = [line for line in lines[:trace] if line and not line.startswith(("Caused by", "In wgpu"))]
+    syntax = (line for line in lines if " parsing error: " in line or line.startswith("Error while parsing WGSL: "))
+    return next(syntax, lines[-1 if trace is None else 0] if lines else "it does not say why")
 
 
 class _Quiet(logging.Filter):

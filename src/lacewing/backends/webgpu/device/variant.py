@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
+from lacewing.backends.webgpu.device.bindings.choice import BINDINGS
 from lacewing.errors import OptionError
 
 VARIANTS = ("subgroups", "dot", "half")
@@ -36,11 +37,14 @@ class Variant:
 
 
 def wanted_variants() -> frozenset[str] | None:
-    """What LACEWING_WEBGPU names: "none", "subgroups", "subgroups,dot,half" ...; None: nothing. Raises OptionError."""
+    """What LACEWING_WEBGPU names beside a binding: "none", "subgroups,dot,half" ...; None: nothing. Raises OptionError."""
     text = os.environ.get("LACEWING_WEBGPU", "").strip()
-    names = frozenset(name.strip() for name in text.split(","))
-    if not text:
+    names = frozenset(name.strip() for name in text.split(",")) - set(BINDINGS)
+    if not text or not names:
         return None
     if names != {"none"} and names - set(VARIANTS):
-        raise OptionError(f"LACEWING_WEBGPU={text}: the variants are none, {', '.join(VARIANTS)}, or several with commas")
+        raise OptionError(
+            f"LACEWING_WEBGPU={text}: the variants are none, {', '.join(VARIANTS)}, or several with commas; "
+            f"{' or '.join(BINDINGS)} beside them names the library"
+        )
     return names - {"none"}

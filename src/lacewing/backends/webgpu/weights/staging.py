@@ -9,7 +9,7 @@ import wgpu
 
 from lacewing.backends.webgpu.device import raw
 from lacewing.backends.webgpu.device.device import Device, Slice
-from lacewing.backends.webgpu.device.faults import Guard, fault
+from lacewing.backends.webgpu.device.faults import fault
 
 STAGING_BYTES = 2**25  # of one turn, at most
 TURNS = 2
@@ -57,7 +57,7 @@ class Staging:
         """Hand the first `nbytes` bytes of the memory and the job, uint32 (4,), to the device, then run the kernel on them."""
         turn = self._turns[self._next]
         self._mapped[: job.nbytes] = job.view(np.uint8)
-        with Guard("staged weights", self._device._lose):
+        with self._device.guard("staged weights"):
             turn.release()
             recorder = raw.Recorder(self._device.device)
             recorder.copy(turn.buffer, 0, self.job.buffer, 0, job.nbytes)

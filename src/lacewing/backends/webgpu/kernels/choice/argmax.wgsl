@@ -7,7 +7,7 @@
 
 @compute @workgroup_size(256)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-  var mine = vec2<u32>(bitcast<u32>(-3.4028235e38), 0xFFFFFFFEu);
+  var mine = vec2<u32>(0xFF7FFFFFu, 0xFFFFFFFEu);
   let end = min((group.x + 1u) * {{ part }}u, {{ vocabulary }}u);
   for (var i = group.x * {{ part }}u + lane; i < end; i += 256u) {
     // by its bits: compilers may take comparisons with NaN away

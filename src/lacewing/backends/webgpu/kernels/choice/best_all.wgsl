@@ -9,7 +9,7 @@ var<private> runs: u32;
 fn held(j: u32) -> vec2<u32> {
   let i = run_of.x * {{ each * 256 }}u + j * 256u + lane_id;
   if (i < {{ count }}u) { return best[run_of.y * {{ count }}u + i]; }
-  return vec2<u32>(bitcast<u32>(-3.4028235e38), 0xFFFFFFFEu);
+  return vec2<u32>(0xFF7FFFFFu, 0xFFFFFFFEu);
 }
 fn keep(place: u32, found: vec2<u32>) { chosen[(run_of.y * runs + run_of.x) * {{ wanted }}u + place] = found; }
 

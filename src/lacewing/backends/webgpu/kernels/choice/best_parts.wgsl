@@ -10,7 +10,7 @@ fn wished(value: vec2<u32>, row: u32) -> vec2<u32> {
   let words = {{ (vocabulary + 31) // 32 }}u;
   if (value.y >= 0xFFFFFFFEu) { return value; }
   if (wishes[row] != 0u && (wishes[row + 2u + (value.y >> 5u)] & (1u << (value.y & 31u))) == 0u) {
-    return vec2<u32>(bitcast<u32>(-3.4028235e38), 0xFFFFFFFEu);
+    return vec2<u32>(0xFF7FFFFFu, 0xFFFFFFFEu);
   }
   let ids = row + 2u + words;
   var low = 0u;
@@ -41,10 +41,10 @@ var<workgroup> sums: array<f32, 256>;
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
   part = group.x;
   part_of_row = group.y * {{ parts }}u + group.x;
-  var largest = -3.4028235e38;
+  var largest = -0x1.fffffep127;
   for (var j = 0u; j < {{ each }}u; j++) {
     let i = part * {{ each * 256 }}u + j * 256u + lane;
-    values[j] = vec2<u32>(bitcast<u32>(-3.4028235e38), 0xFFFFFFFEu);
+    values[j] = vec2<u32>(0xFF7FFFFFu, 0xFFFFFFFEu);
     if (i < {{ vocabulary }}u) {
       let bits = bitcast<u32>(logits[group.y * {{ vocabulary }}u + i]);
       values[j] = vec2<u32>(bits, select(i, 0xFFFFFFFFu, (bits & 0x7F800000u) == 0x7F800000u && bits != 0xFF800000u));

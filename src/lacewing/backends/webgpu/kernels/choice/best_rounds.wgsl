@@ -3,7 +3,7 @@
 {% include "larger.wgsl" %}
 
 fn best_of_mine(taken: u32) -> vec3<u32> {
-  var best = vec3<u32>(bitcast<u32>(-3.4028235e38), 0xFFFFFFFEu, 32u);
+  var best = vec3<u32>(0xFF7FFFFFu, 0xFFFFFFFEu, 32u);
   for (var j = 0u; j < {{ each }}u; j++) {
     if ((taken & (1u << j)) == 0u) {
       let one = held(j);

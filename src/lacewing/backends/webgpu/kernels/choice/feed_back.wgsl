@@ -8,7 +8,7 @@
 @compute @workgroup_size(256)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
   let t = group.x;
-  var mine = vec2<u32>(bitcast<u32>(-3.4028235e38), 0xFFFFFFFEu);
+  var mine = vec2<u32>(0xFF7FFFFFu, 0xFFFFFFFEu);
   for (var i = lane; i < {{ parts }}u; i += 256u) { mine = larger(mine, best[t * {{ parts }}u + i]); }
   let found = largest_of_all(mine, lane);
   if (lane == 0u) { feed_back(t, found.y); }

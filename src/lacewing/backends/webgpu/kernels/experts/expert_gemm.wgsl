@@ -3,9 +3,16 @@ fn word(at: u32) -> u32 { return {{ "bitcast<u32>(arena[at >> 2u][at & 3u])" if 
 
 struct Tile { expert: u32, start: u32, count: u32 }
 
-fn tile_at(index: u32) -> Tile {
-  let at = {{ lists.base + 1 }}u + index * 3u;
-  return Tile(word(at), word(at + 1u), word(at + 2u));
+var<workgroup> shared_tile: Tile;
+
+// The same in every thread, and for compilers to see: barriers follow. Behind the end of the list: of no expert.
+fn tile_at(place: u32, index: u32) -> Tile {
+  if (index == 0u) {
+    let at = {{ lists.base + 1 }}u + place * 3u;
+    shared_tile = Tile(0xFFFFFFFFu, 0u, 0u);
+    if (place < word({{ lists.base }}u)) { shared_tile = Tile(word(at), word(at + 1u), word(at + 2u)); }
+  }
+  return workgroupUniformLoad(&shared_tile);
 }
 
 // t * active + a

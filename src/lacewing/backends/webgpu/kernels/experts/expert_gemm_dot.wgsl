@@ -16,8 +16,7 @@ fn load_columns(t: u32, g: u32) -> Columns {
 
 {% block tile %}
   let row_start = group.x * {{ tile_rows }}u;
-  if (group.y >= word({{ lists.base }}u)) { return; }
-  let tile = tile_at(group.y);
+  let tile = tile_at(group.y, index);
   let inside = tile.expert - {{ first_expert }}u;  // of this shard; wraps round for those before it
   if (inside >= {{ experts }}u) { return; }
 {% endblock %}

@@ -20,8 +20,7 @@ fn columns_at(t: u32, column: u32) -> vec4<f32> {
 
 {% block tile %}
   let row_start = group.x * 64u;
-  if (group.y >= word({{ lists.base }}u)) { return; }
-  let tile = tile_at(group.y);
+  let tile = tile_at(group.y, index);
   let inside = tile.expert - {{ first_expert }}u;  // of this shard; wraps round for those before it
   if (inside >= {{ experts }}u) { return; }
 {% endblock %}

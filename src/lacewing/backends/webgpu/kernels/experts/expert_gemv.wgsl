@@ -11,6 +11,9 @@
 var<workgroup> made: array<f32, 32>;
 var<workgroup> sums: array<i32, 8>;
 {% endif %}
+{% if not variant.subgroups %}
+var<workgroup> shared_expert: u32;
+{% endif %}
 
 {% macro part(count) %}
     {% for u in range(count) %}
@@ -31,9 +34,16 @@ fn main({{ teams.arguments(true) }}) {
 {{ teams.start() }}
   let t = group.z;
   let a = group.y;
+  {% if variant.subgroups %}
   let expert = expert_of(t, a);
+  {% else %}
+  // the barriers of sums must come to all threads or to none, for compilers to see
+  if (index == 0u) { shared_expert = expert_of(t, a); }
+  let expert = workgroupUniformLoad(&shared_expert);
+  {% endif %}
   let inside = expert - {{ first_expert }}u;  // of this shard; wraps round for those before it
-  if (inside >= {{ experts }}u) { return; }
+  let here = inside < {{ experts }}u;
+  if (here) {
   let row = group.x * {{ tile }}u + team;
   {% for i in range(each) %}
   let row_{{ i }} = min(row + {{ i * team_count }}u, {{ rows - 1 }}u);
@@ -79,12 +89,13 @@ fn main({{ teams.arguments(true) }}) {
     }
     {% endfor %}
   }
+  }
   {% if q8 %}
   // the 32 rows as bytes: a thread a word, as q8.wgsl has it
   workgroupBarrier();
   let place = a * {{ rows // 32 }}u + group.x;
   var largest = 0.0;
-  if (index < 8u) {
+  if (here && index < 8u) {
     var bits = 0u;  // as integers, so that a NaN is the largest
     {% for i in range(32) %}
     bits = max(bits, bitcast<u32>(made[{{ i }}]) & 0x7FFFFFFFu);
@@ -97,7 +108,7 @@ fn main({{ teams.arguments(true) }}) {
     put_word({{ q8.values.base }}u + t * {{ q8.values.stride }}u + place * 8u + index, pack4xI8(bytes));
   }
   workgroupBarrier();
-  if (index == 0u) {
+  if (here && index == 0u) {
     let low = sums[0] + sums[1] + sums[2] + sums[3];
     let high = sums[4] + sums[5] + sums[6] + sums[7];
     let fact = {{ q8.scales.base }}u + t * {{ q8.scales.stride }}u + place * 2u;

@@ -1,0 +1,101 @@
+"""Which library shows a GPU. Made-up GPUs stand for those with matrix units, which no software has."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from lacewing.backends.webgpu.device.adapters import candidates
+from lacewing.backends.webgpu.device.bindings import choice
+from lacewing.backends.webgpu.device.bindings.choice import shown, wanted_binding
+from lacewing.backends.webgpu.device.bindings.native import NATIVE
+from lacewing.backends.webgpu.device.variant import wanted_variants
+from lacewing.errors import BackendError, OptionError
+from tests.backends.webgpu import swiftshader
+
+UNITS = frozenset({"subgroup-matrix", "shader-f16"})
+
+
+def gpu(name: str, vendor: int, kind: str = "DiscreteGPU", features: frozenset[str] = frozenset()) -> Any:
+    info = {"device": name, "vendor_id": vendor, "device_id": 7, "backend_type": "Vulkan", "adapter_type": kind}
+    return SimpleNamespace(info=info, features=features)
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Makes a machine of the GPUs that wgpu-native shows and those that Dawn does; None: Dawn is not installed."""
+    monkeypatch.delenv("LACEWING_WEBGPU", raising=False)
+
+    def make(native: list[Any], theirs: list[Any] | None) -> None:
+        other = SimpleNamespace(adapters=lambda interfaces: list(theirs or []), features=lambda one: one.features)
+        monkeypatch.setattr(NATIVE, "adapters", lambda interfaces: list(native))
+        monkeypatch.setattr(choice, "installed", lambda: theirs is not None)
+        if theirs is not None:
+            monkeypatch.setattr(choice, "dawn", lambda: other)
+
+    return make
+
+
+def test_matrix_units_are_used_through_dawn(machine: Any) -> None:
+    native = [gpu("A", 1), gpu("A", 1), gpu("B", 2), gpu("C", 3)]
+    theirs = [gpu("A", 1, features=UNITS), gpu("A", 1, features=UNITS), gpu("B", 2)]
+    machine(native, theirs)
+    assert shown(["Vulkan"]) == [theirs[0], theirs[1], native[2], native[3]]  # two alike stay two, in their order
+    machine(native, None)
+    assert shown(["Vulkan"]) == native
+
+
+def test_software_is_not_asked_for_units(machine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    native = [gpu("llvmpipe", 1, "CPU")]
+    machine(native, [])
+    monkeypatch.setattr(choice, "dawn", lambda: pytest.fail("Dawn is loaded for nothing"))
+    assert shown(["Vulkan"]) == native
+
+
+def test_a_binding_is_forced(machine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    native, theirs = [gpu("A", 1)], [gpu("A", 1, features=UNITS), gpu("B", 2)]
+    machine(native, theirs)
+    monkeypatch.setenv("LACEWING_WEBGPU", "wgpu")
+    assert shown(["Vulkan"]) == native and wanted_variants() is None
+    monkeypatch.setenv("LACEWING_WEBGPU", "dot, dawn")
+    assert shown(["Vulkan"]) == theirs and wanted_variants() == {"dot"}
+    monkeypatch.setenv("LACEWING_WEBGPU", "dawn,wgpu")
+    with pytest.raises(OptionError, match="LACEWING_WEBGPU=dawn,wgpu: name dawn or wgpu, not both"):
+        wanted_binding()
+
+
+def test_dawn_that_is_missing(machine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forced it is an error that says how to get it; otherwise nothing changes."""
+    machine([gpu("A", 1)], None)
+    monkeypatch.setitem(sys.modules, "wgpudawn", None)
+    monkeypatch.delitem(sys.modules, "lacewing.backends.webgpu.device.bindings.dawn", raising=False)
+    assert len(shown(["Vulkan"])) == 1
+    monkeypatch.setenv("LACEWING_WEBGPU", "dawn")
+    with pytest.raises(BackendError, match=r"Dawn cannot be loaded .*pip install 'lacewing\[dawn\]'.*LACEWING_WEBGPU=wgpu"):
+        shown(["Vulkan"])
+
+
+@pytest.mark.browser
+def test_candidates_say_which(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On SwiftShader, which Chromium has, since Dawn finds Debian's Mesa too old."""
+    swiftshader.adapter()
+    monkeypatch.setenv("LACEWING_WEBGPU", "dawn")
+    (found,) = candidates()
+    assert found.facts.name.startswith("SwiftShader") and found.facts.name.endswith("(Vulkan through Dawn)") and not found.auto
+    monkeypatch.setenv("LACEWING_WEBGPU", "wgpu")
+    assert not any("Dawn" in each.facts.name for each in candidates())
+
+
+@pytest.mark.slow
+@pytest.mark.browser
+def test_backends_says_which() -> None:
+    code = "import sys; sys.argv = ['lacewing', 'backends']; from lacewing.cli import main; main()"
+    driver = swiftshader.DRIVER
+    variables = os.environ | {"VK_DRIVER_FILES": driver, "VK_ICD_FILENAMES": driver, "LACEWING_WEBGPU": "dawn"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=variables, timeout=120)
+    assert done.returncode == 0 and "SwiftShader" in done.stdout and "(Vulkan through Dawn)" in done.stdout
