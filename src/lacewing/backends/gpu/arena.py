@@ -13,6 +13,7 @@ from lacewing.errors import OutOfMemoryError
 from lacewing.options import format_bytes
 from lacewing.program.ops import Buffer, View
 
+HALVED = 64  # columns that matrix units take together
 _ALIGNED = 64  # words: rows begin where vec4 loads and whole cache lines do
 
 
@@ -35,6 +36,15 @@ class Quantised:
     scales: Place
 
 
+@dataclass(frozen=True)
+class Halved:
+    """Activations as float16, two a word, zeros behind them up to a multiple of HALVED; and a word of scale, float32, a token."""
+
+    values: Place
+    scales: Place
+    words: int  # of values, a token
+
+
 class Arena:
     """Gives out places; `words` is the size that the buffer must have."""
 
@@ -42,6 +52,7 @@ class Arena:
         self.chunk, self.words, self._most = chunk, 0, most_words
         self._places: dict[str, Place] = {}
         self._quantised: dict[str, Quantised] = {}
+        self._halved: dict[View, Halved] = {}
 
     def place(self, width: int) -> Place:
         """A new place of `chunk` rows. Raises OutOfMemoryError where the arena would outgrow a binding."""
@@ -74,3 +85,10 @@ class Arena:
         return Quantised(
             Place(whole.values.base + first * 8, whole.values.stride), Place(whole.scales.base + first * 2, whole.scales.stride)
         )
+
+    def halved(self, view: View) -> Halved:
+        """Where the float16 form of a view stands."""
+        if view not in self._halved:
+            words = -(-view.width // HALVED) * HALVED // 2
+            self._halved[view] = Halved(self.place(words), self.place(1), words)
+        return self._halved[view]

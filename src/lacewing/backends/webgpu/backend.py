@@ -40,7 +40,13 @@ class WebGPUBackend(Backend):
         info = self.device.adapter.info
         about = self._about or DeviceFacts(self.name, f"{info['device']} ({info['backend_type']})", 1, (), None)
         variant = self.device.variant
-        used = [name for name, on in (("subgroups", variant.subgroups), ("dot", variant.dot), ("half", variant.half)) if on]
+        known = (
+            ("subgroups", variant.subgroups),
+            ("dot", variant.dot),
+            ("half", variant.half),
+            ("units", variant.units is not None),
+        )
+        used = [name for name, on in known if on]
         return replace(about, features=(*sorted(self.device.features), *used))
 
     def stored_bytes(self, weight: TensorSpec, transposed: bool = False) -> int:
@@ -61,7 +67,12 @@ class WebGPUBackend(Backend):
         pages = tuple(len(group.members) * state_bytes(group.state) for group in program.groups)
         largest = max((self.stored_bytes(weights[name]) for name in program.weights.keys() - program.tables), default=0)
         staging = (TURNS + 1) * capacity_for(largest) if largest else 0
-        return replace(common, group_bytes=pages, buffer_bytes=buffer_bytes(program, limits), staging_bytes=staging)
+        return replace(
+            common,
+            group_bytes=pages,
+            buffer_bytes=buffer_bytes(program, limits, self.device.variant.units is not None),
+            staging_bytes=staging,
+        )
 
     def compile(
         self, program: Program, weights: Mapping[str, WeightView], limits: StepLimits, progress: Progress | None = None

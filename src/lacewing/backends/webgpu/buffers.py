@@ -8,38 +8,42 @@ from lacewing.backends.gpu.inputs import Inputs
 from lacewing.backends.gpu.pages import layout_of
 from lacewing.backends.webgpu.lowering.attention import Splits
 from lacewing.backends.webgpu.lowering.compiler import logit_rows
+from lacewing.backends.webgpu.lowering.linear import UNIT_TOKENS
 from lacewing.backends.webgpu.lowering.selection import score_bytes
 from lacewing.backends.webgpu.lowering.transfer import transfer_bytes
 from lacewing.backends.webgpu.step.argmax import argmax_bytes
 from lacewing.backends.webgpu.step.draw import draw_bytes, most_rows
 from lacewing.backends.webgpu.step.top_k import top_k_bytes
-from lacewing.program.ops import Attention, ExpertLinear
+from lacewing.program.ops import Attention, ExpertLinear, Linear, Logits
 from lacewing.program.program import Program
 
 LIST_WORDS = 4  # of sorted pairs, for each pair at most, in lists of two sizes of tiles
 
 
-def buffer_bytes(program: Program, limits: StepLimits) -> int:
-    """Activations with their q8 forms, logits and their way to the host, the choice, sums of attention, scores of an index, what is
-    transferred, inputs."""
+def buffer_bytes(program: Program, limits: StepLimits, units: bool = False) -> int:
+    """Activations with their q8 forms (and float16 ones for matrix units), logits and their way to the host, the choice, sums of
+    attention, scores of an index, what is transferred, inputs."""
     rows, vocabulary = logit_rows(program, limits), program.vocab_size
     total = 2 * 4 * rows * vocabulary + argmax_bytes(vocabulary, rows) + top_k_bytes(vocabulary, rows)
     total += draw_bytes(vocabulary, most_rows(rows, limits.rows))
     total += 2 * transfer_bytes(program, limits) + 4 * Inputs.of(program, limits).words
     total += sum({_splits(program, limits, op).nbytes for op in program.ops if isinstance(op, Attention)})
-    return total + score_bytes(program, limits) + _activation_bytes(program, limits)
+    return total + score_bytes(program, limits) + _activation_bytes(program, limits, units)
 
 
 def _splits(program: Program, limits: StepLimits, op: Attention) -> Splits:
     return Splits.of(limits, op, layout_of(program, op.state, 0, 0, op.value_width))
 
 
-def _activation_bytes(program: Program, limits: StepLimits) -> int:
+def _activation_bytes(program: Program, limits: StepLimits, units: bool) -> int:
     arena = Arena(limits.chunk, 2**62)
     for op in program.ops:
         arena.add(view.buffer for view in op.views)
     for view in {view.buffer.name: view.buffer.view() for op in program.ops for view in op.views}.values():
         arena.quantised(view)
+    for op in program.ops:
+        if units and limits.chunk > UNIT_TOKENS and isinstance(op, (Linear, Logits)):
+            arena.halved(op.x)
     active = [op.ids.width for op in program.ops if isinstance(op, ExpertLinear)]
     experts = [program.weights[op.weights[0]][0] for op in program.ops if isinstance(op, ExpertLinear)]
     pairs = limits.chunk * max(active, default=0)

@@ -20,13 +20,13 @@ from lacewing.backends.webgpu.device import raw
 from lacewing.backends.webgpu.device.bindings.choice import binding_of
 from lacewing.backends.webgpu.device.faults import Guard, fault, reason_of
 from lacewing.backends.webgpu.device.memory import subgroup_sizes
-from lacewing.backends.webgpu.device.variant import Variant, wanted_variants
+from lacewing.backends.webgpu.device.variant import UNITS, Units, Variant, wanted_variants
 from lacewing.backends.webgpu.kernels import shader
 from lacewing.errors import BackendError, LacewingError, OptionError, OutOfMemoryError
 from lacewing.options import format_bytes
 
 _BINDING = re.compile(r"@group\(0\)\s*@binding\((\d+)\)\s*var<storage,\s*(read|read_write)>")
-_WANTED = ("subgroup", "shader-f16", "timestamp-query", "timestamp-query-inside-passes")
+_WANTED = ("subgroup", "subgroup-matrix", "shader-f16", "timestamp-query", "timestamp-query-inside-passes")
 RECENT = 256  # kernels that are kept although no step uses them, for a model that comes back
 BINDING_BYTES = 2**31 - 256  # wgpu allows 2^31 - 1 a binding; offsets are multiples of 256
 MINIMUM = {  # the least that the kernels need of a device: WebGPU's own defaults, which every GPU of the last ten years has
@@ -98,16 +98,26 @@ class Device:
 
     def _variant(self, wanted: frozenset[str] | None) -> Variant:
         """The best that the device can do, or what is wanted. Raises OptionError for what it cannot do."""
-        asked = wanted is None or "subgroups" in wanted
+        asked = wanted is None or bool(wanted & {"subgroups", "units"})
         size, fixed = self._subgroup_size() if asked and "subgroup" in self.features else (0, False)
         half = "shader-f16" in self.features
+        units = self._units(size) if fixed and half else None
         if wanted is None:  # Metal packs four products in many instructions, but has fast float16
-            return Variant(size > 0, self.adapter.info["backend_type"] != "Metal", size or 32, half, fixed)
-        for name, there in (("subgroups", size > 0), ("half", half)):
+            return Variant(size > 0, self.adapter.info["backend_type"] != "Metal", size or 32, half, units, fixed)
+        for name, there in (("subgroups", size > 0), ("half", half), ("units", units is not None)):
             if name in wanted and not there:
                 gpu = self.adapter.info["device"]
                 raise OptionError(f"LACEWING_WEBGPU names {name}, which the GPU {gpu} does not have; leave it out")
-        return Variant("subgroups" in wanted, "dot" in wanted, size or 32, "half" in wanted, fixed)
+        units = units if "units" in wanted else None
+        return Variant("subgroups" in wanted, "dot" in wanted, size or 32, "half" in wanted, units, fixed)
+
+    def _units(self, lanes: int) -> Units | None:
+        """The largest work of a workgroup that its memory and threads allow, where there are matrix units."""
+        if "subgroup-matrix" not in self.features or not self.binding.has_units(self.adapter):
+            return None
+        room = int(self.limits["max-compute-workgroup-storage-size"])
+        fits = (each for each in UNITS if each.lanes == lanes and each.nbytes <= room and each.threads <= self.most_threads)
+        return next(fits, None)
 
     def _subgroup_size(self) -> tuple[int, bool]:
         """Threads of a subgroup at least, and whether that is so in every kernel; 0 where it is not known or makes no sense.

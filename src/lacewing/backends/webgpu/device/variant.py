@@ -8,7 +8,49 @@ from dataclasses import dataclass
 from lacewing.backends.webgpu.device.bindings.choice import BINDINGS
 from lacewing.errors import OptionError
 
-VARIANTS = ("subgroups", "dot", "half")
+VARIANTS = ("subgroups", "dot", "half", "units")
+
+
+@dataclass(frozen=True)
+class Units:
+    """How matrix units are used: the work of a workgroup, in squares of 16 x 16 outputs, which a subgroup makes together.
+
+    A workgroup has `down` x `across` subgroups for tokens x rows; each makes `high` x `wide` squares. `depth` columns, 32 or 64,
+    pass through workgroup memory at a time.
+    """
+
+    down: int
+    across: int
+    high: int
+    wide: int
+    depth: int
+    lanes: int = 32
+
+    @property
+    def tokens(self) -> int:
+        return 16 * self.down * self.high
+
+    @property
+    def rows(self) -> int:
+        return 16 * self.across * self.wide
+
+    @property
+    def threads(self) -> int:
+        return self.lanes * self.down * self.across
+
+    @property
+    def pitch(self) -> int:
+        """Numbers from one row of a tile to the next."""
+        return self.depth + 8
+
+    @property
+    def nbytes(self) -> int:
+        """Of workgroup memory: the tiles, a square of each subgroup, scales of tokens."""
+        return 2 * (self.tokens + self.rows) * self.pitch + 4 * (256 * self.down * self.across + self.tokens)
+
+
+# By trial on an H200: the first 175 TFLOP/s of 512 x 4096 x 4096, with 32 columns 144; 4 x 4 squares a subgroup spill: 30.
+UNITS = (Units(4, 2, 2, 4, 64), Units(4, 2, 2, 4, 32), Units(2, 2, 2, 2, 32))
 
 
 @dataclass(frozen=True)
@@ -17,13 +59,14 @@ class Variant:
 
     `subgroups`: sums within a subgroup instead of through workgroup memory. `dot`: activations as bytes, four products an
     instruction (`dot4I8Packed`), instead of float32. `half`: tiles of many tokens multiply float16 numbers where the weights are no
-    more precise, or where there is no `dot`.
+    more precise, or where there is no `dot`. `units`: tiles of many tokens are made by matrix units, in float16.
     """
 
     subgroups: bool
     dot: bool
     lanes: int
     half: bool = False
+    units: Units | None = None
     fixed: bool = False  # every kernel's subgroups have that size, and need no shuffles to be added up
 
     @property

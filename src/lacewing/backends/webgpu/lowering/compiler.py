@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from lacewing.backends.batch import StepLimits
-from lacewing.backends.gpu.arena import Arena, Place, Quantised
+from lacewing.backends.gpu.arena import Arena, Halved, Place, Quantised
 from lacewing.backends.gpu.inputs import Inputs
 from lacewing.backends.gpu.layouts import GROUP
 from lacewing.backends.gpu.pages import PageLayout, layout_of, state_bytes
@@ -69,6 +69,7 @@ class Compiler:
         self._constants: dict[bytes, Slice] = {}
         self._scratch: dict[tuple[str, int], Slice] = {}
         self._quantised: dict[str, list[tuple[int, int]]] = {}
+        self._halved: set[View] = set()
         self.index = 0  # of the op that is lowered now
         self.done: set[int] = set()  # ops that the lowering of an earlier one took over
         self.sorted_pairs: dict[object, Place] = {}  # where pairs of tokens and experts sorted by expert stand
@@ -111,7 +112,8 @@ class Compiler:
         self._quantised.setdefault(view.buffer.name, []).append((view.start, view.start + view.width))
 
     def written(self, view: View) -> None:
-        """The q8 form of the view is no longer its values."""
+        """The q8 and float16 forms of the view are no longer its values."""
+        self._halved = {each for each in self._halved if not each.overlaps(view)}
         a, b = view.start, view.start + view.width
         self._quantised[view.buffer.name] = [(c, d) for c, d in self._quantised.get(view.buffer.name, ()) if d <= a or b <= c]
 
@@ -129,6 +131,19 @@ class Compiler:
                 lambda run: (-(-groups // 64), run.tokens, 1),
             )
             self.mark_quantised(view)
+        return found
+
+    def halved(self, view: View, most: int) -> Halved:
+        """The activations of a view as float16, in runs of more than `most` tokens; a dispatch makes them."""
+        found = self.arena.halved(view)
+        if view not in self._halved:
+            self.dispatch(
+                "halve",
+                {"x": self.at(view), "halves": found, "columns": view.width},
+                [],
+                lambda run: (1, run.tokens, 1) if run.tokens > most else None,
+            )
+            self._halved.add(view)
         return found
 
     # weights

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -34,6 +34,7 @@ HALVES_BATCHES: Batches = ((1, 1), (4, 2), (8, 4))
 PLAIN_BATCHES: Batches = ((1, 1), (4, 1), (8, 1))
 ALONE: Batches = ((1, 1),)
 WIDE = 32  # threads of a team
+UNIT_TOKENS = 64  # more are a GEMM of matrix units, where there are any
 DOT_TOKENS, PLAIN_TOKENS = 64, 32  # up to which a product of bytes, or of plain floats, is a GEMV
 PLAIN_ROWS = 4096  # from which tokens share what is read of plain floats; few rows would leave most of a GPU idle
 HEAD_THREADS, HEAD_TILE = 128, 64  # of a workgroup of a matrix for each head; rows and tokens of a tile
@@ -47,6 +48,15 @@ class Out:
     start: int
     end: int
     place: Place
+
+
+class Tile(NamedTuple):
+    """A GEMM: its kernel, rows and tokens of a workgroup, above which tokens and up to which, and constants of its own."""
+
+    kernel: str
+    size: tuple[int, int]
+    tokens: tuple[int, int]
+    constants: dict[str, object]
 
 
 @RULES.rule(ops.Linear)
@@ -155,13 +165,13 @@ def product(
     }  # fmt: skip
     label = "logits" if rows else ""
     gemv, batches, most = _gemv(matrix, compiler.variant.lanes, dotted, not dotted and compiler.at(x).base % 4 == 0)
-    tile_rows, tile_tokens = TILES[kind]
+    tiles = _tiles(compiler, x, matrix, kind, most)
 
     def count_of(run: Run) -> int:
         return run.outputs if rows else run.tokens
 
     for shard in matrix.shards:
-        constants = {**common, "first_row": shard.first, "rows": shard.rows, "tile_rows": tile_rows, "tile_tokens": tile_tokens}
+        constants = {**common, "first_row": shard.first, "rows": shard.rows}
         bindings = [*shard.planes, *extra]
         threads, teams = _teams(compiler, shard.rows, matrix.groups) if dotted else (THREADS, 1)
         if fewest:  # as the kernel does that takes fewer
@@ -185,12 +195,28 @@ def product(
                 return wide, blocks, deep
 
             compiler.dispatch(name, {**constants, **more}, bindings, gemv_grid, label)
-        across, deep = folded(-(-shard.rows // tile_rows))
+        for name, (tile_rows, tile_tokens), (above, upto), own in tiles:
+            across, deep = folded(-(-shard.rows // tile_rows))
 
-        def gemm_grid(run: Run, across: int = across, deep: int = deep) -> Grid | None:
-            return (across, -(-count_of(run) // tile_tokens), deep) if count_of(run) > most else None
+            def gemm_grid(
+                run: Run, across: int = across, deep: int = deep, tile: int = tile_tokens, above: int = above, upto: int = upto
+            ) -> Grid | None:
+                return (across, -(-count_of(run) // tile), deep) if above < count_of(run) <= upto else None
 
-        compiler.dispatch(f"gemm_{kind}", constants, bindings, gemm_grid, label)
+            sized = {**constants, **own, "tile_rows": tile_rows, "tile_tokens": tile_tokens}
+            compiler.dispatch(name, sized, bindings, gemm_grid, label)
+
+
+def _tiles(compiler: Compiler, x: View, matrix: Matrix, kind: str, most: int) -> list[Tile]:
+    """The GEMMs of a product whose GEMVs take up to `most` tokens."""
+    units, endless = compiler.variant.units, compiler.limits.chunk
+    if units is None or matrix.layout.quant == "F32" or endless <= UNIT_TOKENS:  # float16 would make less of float32
+        return [Tile(f"gemm_{kind}", TILES[kind], (most, endless), {})]
+    halves = compiler.halved(x, UNIT_TOKENS)
+    made = [Tile("gemm_units", (units.rows, units.tokens), (UNIT_TOKENS, endless), {"units": units, "halves": halves})]
+    if most < UNIT_TOKENS:
+        made.append(Tile(f"gemm_{kind}", TILES[kind], (most, UNIT_TOKENS), {}))
+    return made
 
 
 def _gemv(matrix: Matrix, lanes: int, dotted: bool, aligned: bool) -> tuple[str, Batches, int]:

@@ -19,7 +19,7 @@ from lacewing.backends.webgpu.device.faults import Guard
 from lacewing.errors import BackendError, DeviceLostError, OutOfMemoryError
 from lacewing.program.ops import Buffer, Linear
 from tests.backends.cpu.single_ops import Case, nmse, random_weight
-from tests.backends.webgpu.swiftshader import adapter, backend
+from tests.backends.webgpu.swiftshader import adapter, backend, null
 from tests.checkpoints import prompt_of, tiny
 from tests.interrupts import interrupted
 from tests.models.running import greedy, open_step, run
@@ -186,4 +186,5 @@ def test_the_clock(device: Any) -> None:
 def test_facts() -> None:
     found = WebGPUBackend(Device(adapter(), checked=True))
     assert found.device.binding.name == "dawn" and found.device.variant.subgroups and "subgroups" in found.facts().features
+    assert found.device.variant.units is None and not found.device.binding.has_units(null())
     found.device.close()

@@ -63,6 +63,10 @@ class Binding(ABC):
     def features(self, gpu: Any) -> frozenset[str]:
         """The features of an adapter, by wgpu-native's names; "subgroup-matrix" for matrix units."""
 
+    def has_units(self, gpu: Any) -> bool:
+        """Whether an adapter's matrix units multiply squares of 16 x 16 float16 numbers, with float32 sums."""
+        return False
+
     @abstractmethod
     def open(self, gpu: Any, features: Sequence[str], checked: bool) -> Any:
         """A device with these of its features. `checked`: shaders check bounds. May raise what the library raises."""

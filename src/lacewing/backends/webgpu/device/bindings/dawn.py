@@ -135,6 +135,19 @@ class Dawn(Binding):
     def features(self, gpu: Any) -> frozenset[str]:
         return frozenset(_NAMES.get(name, name) for name in map(str, gpu.features))
 
+    def has_units(self, gpu: Any) -> bool:
+        if UNITS not in gpu.features:
+            return False
+        configs, info = ffi.new("WGPUAdapterPropertiesSubgroupMatrixConfigs *"), ffi.new("WGPUAdapterInfo *")
+        configs.chain.sType = lib.WGPUSType_AdapterPropertiesSubgroupMatrixConfigs
+        info.nextInChain = ffi.cast("WGPUChainedStruct *", configs)
+        lib.wgpuAdapterGetInfo(gpu._internal, info)
+        shown = [configs.configs[at] for at in range(configs.configCount)]
+        found = {(each.componentType, each.resultComponentType, each.M, each.N, each.K) for each in shown}
+        lib.wgpuAdapterInfoFreeMembers(info[0])
+        lib.wgpuAdapterPropertiesSubgroupMatrixConfigsFreeMembers(configs[0])
+        return (lib.WGPUSubgroupMatrixComponentType_F16, lib.WGPUSubgroupMatrixComponentType_F32, 16, 16, 16) in found
+
     def open(self, gpu: Any, features: Sequence[str], checked: bool) -> Any:
         theirs = {ours: name for name, ours in _NAMES.items()}
         wanted = [theirs.get(name, name) for name in features]

@@ -1,0 +1,152 @@
+"""Prompts on matrix units, emulated (tests/backends/webgpu/emulation.py): places, scales and edges, against the reference."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+
+from lacewing.backends.batch import StepLimits
+from lacewing.backends.gpu.layouts import LAYOUTS
+from lacewing.backends.webgpu.backend import WebGPUBackend
+from lacewing.backends.webgpu.device.variant import UNITS, Units
+from lacewing.backends.webgpu.kernels import number, shader
+from lacewing.program.ops import Buffer, GatedActivation, Linear
+from tests.backends.cpu.single_ops import Case, floats, nmse, normal, one_batch, random_weight
+from tests.backends.webgpu.emulation import EmulatedUnits
+from tests.backends.webgpu.parser import parser
+from tests.backends.webgpu.single_ops import adapter, run_step
+from tests.checkpoints import prompt_of, tiny
+from tests.models.running import open_step, run
+from tests.paged import with_pages
+
+INPUTS = ("tokens", "token_rows", "positions", "outputs", "decode", "parts")
+
+SMALL = Units(2, 1, 1, 2, 64)  # 32 tokens x 32 rows
+TOKENS = 77  # more than a GEMV takes, and no multiple of a tile
+
+
+@cache
+def backend(units: Units = SMALL) -> WebGPUBackend:
+    with patch.dict(os.environ, {"LACEWING_WEBGPU": "subgroups,dot,half,units"}):
+        return WebGPUBackend(EmulatedUnits(adapter(), units))
+
+
+def case(quant: str, rows: int, width: int, size: float = 1.0, biased: bool = False) -> Case:
+    y, weights = Buffer("y", rows).view(), {"w": random_weight("w", quant, rows, width)}
+    biases = None
+    if biased:
+        weights["b"], biases = floats("b", normal(1, rows)[0]), ("b",)
+    op = Linear(Buffer("x", width).view(), ("w",), (y,), *((biases,) if biases else ()))
+    return Case((op,), normal(TOKENS, width, seed=3) * np.float32(size), y, weights)
+
+
+def found(one: Case, units: Units = SMALL) -> np.ndarray:
+    """All tokens in one run."""
+    program = one.program
+    step = with_pages(backend(units).compile(program, one.all_weights(program.vocab_size), StepLimits(128, 128)))
+    try:
+        assert "gemm_units" in {each.label for each in step._dispatches}  # type: ignore[attr-defined]
+        return run_step(step, one_batch(TOKENS))[:, : one.out.width]
+    finally:
+        step.close()
+
+
+def exact(one: Case) -> np.ndarray:
+    """The reference's, which takes up to 64 tokens at a time."""
+    return one.run([*one_batch(40), *one_batch(TOKENS - 40, 40)], None, 128)
+
+
+QUICK = ("Q4_K", "F16")  # codes with scales and minimums, and floats; Mesa compiles an emulated kernel for seconds
+
+
+@pytest.mark.parametrize("quant", QUICK)
+def test_a_product(quant: str) -> None:
+    """Rows, tokens and columns that fill no tile."""
+    one = case(quant, 70, 256 if quant.endswith("_K") else 288, biased=quant == "Q4_0")
+    assert nmse(found(one), exact(one)) < 1e-6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("quant", sorted(set(LAYOUTS) - {"F32", *QUICK}))
+def test_a_product_of_every_quant(quant: str) -> None:
+    one = case(quant, 70, 256)
+    assert nmse(found(one), exact(one)) < 1e-6
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e7])
+@pytest.mark.parametrize(("quant", "width"), [("Q4_0", 96), ("F16", 75)])
+def test_activations_beyond_float16(quant: str, width: int, size: float) -> None:
+    """Each token has a scale; columns end within a group of 32, and groups within a step of 64."""
+    one = case(quant, 70, width, size)
+    assert nmse(found(one), exact(one)) < 1e-6
+
+
+def test_tokens_have_scales_of_their_own() -> None:
+    one = case("Q8_0", 64, 128)
+    sizes = np.float32(10.0) ** np.linspace(-12, 12, TOKENS, dtype=np.float32)[:, None]
+    one = replace(one, x=one.x * sizes)
+    assert nmse(found(one) / sizes, exact(one) / sizes) < 1e-6
+
+
+def test_nan_and_infinity_stay_in_their_tokens() -> None:
+    one = case("Q4_K", 64, 256)
+    x = one.x.copy()
+    x[3, 7], x[70, 9] = np.nan, np.inf
+    got = found(replace(one, x=x))
+    assert np.isnan(got[3]).all() and not np.isfinite(got[70]).any()
+    others = np.delete(np.arange(TOKENS), [3, 70])
+    assert nmse(got[others], exact(one)[others]) < 1e-6
+
+
+def test_float32_weights_stay_so() -> None:
+    one = case("F32", 64, 96)
+    program = one.program
+    step = with_pages(backend().compile(program, one.all_weights(program.vocab_size), StepLimits(128, 128)))
+    assert "gemm_units" not in {each.label for each in step._dispatches}  # type: ignore[attr-defined]
+    step.close()
+
+
+def test_the_activations_are_made_anew_when_they_change() -> None:
+    """Two products of x, then one of what has taken its place."""
+    x, y, z = Buffer("x", 96).view(), Buffer("y", 96).view(), Buffer("z", 64).view()
+    ops = (Linear(x, ("a",), (y,)), Linear(x, ("c",), (z,)), GatedActivation(y, y, x), Linear(x, ("b",), (z,)))
+    weights = {name: random_weight(name, "Q8_0", rows, 96, seed=rows) for name, rows in (("a", 96), ("b", 64), ("c", 64))}
+    one = Case(ops, normal(TOKENS, 96, seed=3), z, weights)
+    assert nmse(found(one), exact(one)) < 1e-6
+
+
+@pytest.mark.parametrize("chunk", [128, 48])
+def test_a_model_and_its_memory(chunk: int, tmp_path: Path) -> None:
+    """Logits of every token of a prompt; what is promised is what is taken."""
+    path, ids = tiny("llama-wide", "gguf", tmp_path, "Q4_K"), prompt_of("llama", TOKENS)
+    _, reference = open_step(path, 128)
+    spec, step = open_step(path, 128, backend(), chunk=chunk)
+    labels = {each.label for each in step._dispatches}  # type: ignore[attr-defined]
+    assert ("gemm_units" in labels) == ("halve" in labels) == (chunk > 64)
+    assert nmse(run(step, ids), run(reference, ids)) < (1e-5 if chunk > 64 else 5e-4)
+    memory = backend().memory(spec.program, dict(spec.tensors), StepLimits(spec.context, chunk))
+    assert 0.95 * memory.buffer_bytes <= step.buffer_bytes <= 1.05 * memory.buffer_bytes
+    step.close()
+
+
+def test_the_shapes_of_real_devices_are_taken_by_the_compiler() -> None:
+    """Of every quant; only their emulation is smaller, since it would take minutes."""
+    place = {"base": 0, "stride": 64}
+    for units, layout in itertools.product(UNITS, LAYOUTS.values()):
+        constants = {
+            "layout": layout, "groups": 8, "columns": 256, "rows": 300, "by_rows": False, "first_row": 0, "biased": False,
+            "target": "arena", "outs": [{"start": 0, "end": 300, "place": place}], "units": units,
+            "halves": {"values": place, "scales": place, "words": 128}, "variant": backend().device.variant,
+            "number": number, "inputs": SimpleNamespace(**dict.fromkeys(INPUTS, 0)),
+        }  # fmt: skip
+        if layout.quant != "F32":
+            parser().check(shader("gemm_units", **constants), f"{layout.quant} {units}")
+    assert [each.nbytes for each in UNITS] == [45568, 29184, 14848]
