@@ -18,7 +18,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.gpu)
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def _for_every_compiler() -> Iterator[None]:
     """wgpu-native's compiler takes more than browsers and Dawn do: barriers that some threads might not come to, say."""
     if importlib.util.find_spec("wgpudawn") is None:  # tests/backends/webgpu/device/bindings says that it is missing
