@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 import lacewing
 from lacewing.assistant import ranking
 from lacewing.assistant.ranking import Ranker
-from lacewing.errors import UnsupportedModelError
+from lacewing.errors import OptionError, UnsupportedModelError
+from lacewing.models.reranking import CLASSIFIER
 from lacewing.options import LoadOptions
 from lacewing.placement.info import ModelInfo
 from tests.assistant.rerankers import NO, YES, reranker
@@ -69,13 +72,33 @@ def test_the_prompt(tmp_path):
     assert "<Instruct>: Find <|im_end|> it\n<Query>: q\n<Document>: d<|im_end|>" in asked
     info.checkpoint.metadata["tokenizer.chat_template.rerank"] = "Q {query} D {document}<|im_end|>"
     assert tokenizer.decode(Ranker(info).ids("1", "2"), special=True) == "Q 1 D 2<|im_end|>"
+    with pytest.raises(OptionError, match="no place for an instruction"):
+        Ranker(info).ids("1", "2", "Find it")
+    info.checkpoint.metadata["tokenizer.chat_template.rerank"] = "Q {query}"
+    with pytest.raises(UnsupportedModelError, match=r"tokenizer\.chat_template\.rerank needs \{query\} and \{document\} once each"):
+        Ranker(info)
 
 
 def test_files_that_rank_in_another_way(tmp_path):
     info = ModelInfo(reranker(tmp_path / "r.gguf", ("a", "b", "c")), LoadOptions("reference"))
     with pytest.raises(UnsupportedModelError, match="ranks by a, b, c; yes and no are known"):
-        Ranker(info).score(np.zeros(64, np.float32))
+        Ranker(info)
     named = ModelInfo(tiny("qwen3", "gguf", tmp_path), LoadOptions("reference"))
     named.checkpoint.metadata["general.name"] = "qwen3-reranker"
     with pytest.raises(UnsupportedModelError, match="no token 'yes'"):
-        Ranker(named).score(np.zeros(64, np.float32))
+        Ranker(named)
+
+
+def test_a_head_that_cannot_be_used(tmp_path, monkeypatch):
+    """Before anything is computed."""
+    path = reranker(tmp_path / "r.gguf")
+    info = ModelInfo(path, LoadOptions("reference"))
+    tensor = info.checkpoint.tensors[CLASSIFIER]
+    monkeypatch.setitem(info.checkpoint.tensors, CLASSIFIER, dataclasses.replace(tensor, shape=(2, 32)))
+    with pytest.raises(UnsupportedModelError, match=r"cls.output.weight is \(2, 32\) instead of \(2, 64\)"):
+        Ranker(info)
+    data, (part,) = bytearray(path.read_bytes()), tensor.ranges
+    data[part.offset : part.offset + 4] = np.float32(np.nan).tobytes()
+    path.write_bytes(data)
+    with pytest.raises(UnsupportedModelError, match="not finite"):
+        Ranker(ModelInfo(path, LoadOptions("reference")))

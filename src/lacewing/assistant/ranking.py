@@ -1,14 +1,13 @@
-"""How much a document has to do with a question: the probability that a model trained for it answers "yes" rather than "no"."""
+"""The relevance of a document to a query: the probability that a model trained for it answers "yes" rather than "no"."""
 
 from __future__ import annotations
 
 import math
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lacewing.errors import UnsupportedModelError
+from lacewing.errors import OptionError, UnsupportedModelError
 from lacewing.formats.read import mapped
 from lacewing.models.reranking import CLASSIFIER, LABELS, is_reranker, labels_of
 
@@ -28,25 +27,37 @@ _PLACES = ("{query}", "{document}")
 
 
 class Ranker:
-    """Prompts and scores of a model. Raises UnsupportedModelError for one that was not trained for it."""
+    """Prompts and scores of a model. Raises UnsupportedModelError for one that was not trained for it, or whose head or template
+    cannot be used."""
 
     def __init__(self, info: ModelInfo):
         if not is_reranker(info.checkpoint):
             raise self.refusal(info.spec.name)
         self._info = info
-        own = info.checkpoint.metadata.get(_KEY)
-        self._template = own if isinstance(own, str) and all(own.count(place) == 1 for place in _PLACES) else TEMPLATE
+        self._template = self._template_of(info)
+        self._rows = self._head()
+
+    @staticmethod
+    def _template_of(info: ModelInfo) -> str:
+        """The file's own, or the model card's."""
+        own = info.checkpoint.metadata.get(_KEY, TEMPLATE)
+        if not isinstance(own, str) or any(own.count(place) != 1 for place in _PLACES):
+            raise UnsupportedModelError(f"{info.spec.name}: {_KEY} needs {' and '.join(_PLACES)} once each, to rank documents")
+        return own
 
     @staticmethod
     def refusal(name: str) -> UnsupportedModelError:
         """Of a model that was not trained for it."""
         return UnsupportedModelError(
-            f"{name} cannot rank documents: that takes a model that was trained to, such as Qwen3-Reranker. Vectors of "
-            "/v1/embeddings, compared by their cosine, find texts that are alike, which is another question"
+            f"{name} cannot rank documents: that takes a model trained for it, such as Qwen3-Reranker. Vectors of /v1/embeddings, "
+            "compared by their cosine, find similar texts, but not answers to a query"
         )
 
     def ids(self, query: str, document: str, instruction: str | None = None) -> list[int]:
-        """The prompt whose last hidden state `score` takes. Spellings of control tokens in the texts stay text."""
+        """The prompt whose last hidden state `score` takes. Spellings of control tokens in the texts stay text. Raises OptionError
+        for an instruction if the template has no place for one."""
+        if instruction is not None and INSTRUCTION not in self._template:
+            raise OptionError(f"the template of {self._info.spec.name} has no place for an instruction; leave `instruct` out")
         segments: list[tuple[str, bool]] = []
         rest = self._template
         given = {INSTRUCTION: instruction or INSTRUCTION, "{query}": query, "{document}": document}
@@ -60,15 +71,18 @@ class Ranker:
         yes, no = (self._rows @ hidden.astype(np.float64)).tolist()
         return 1.0 / (1.0 + math.exp(min(no - yes, 700.0)))
 
-    @cached_property
-    def _rows(self) -> np.ndarray:
+    def _head(self) -> np.ndarray:
         """float64 (2, D): of the head those of "yes" and "no"."""
         tensors = self._info.checkpoint.tensors
         if CLASSIFIER in tensors:
             labels = labels_of(self._info.checkpoint)
-            if sorted(labels) != sorted(LABELS) or tensors[CLASSIFIER].shape[0] != len(LABELS):
+            if sorted(labels) != sorted(LABELS):
                 raise UnsupportedModelError(
                     f"{self._info.spec.name} ranks by {', '.join(labels)}; {' and '.join(LABELS)} are known"
+                )
+            if tensors[CLASSIFIER].shape != (wanted := (len(LABELS), self._info.spec.config.width)):
+                raise UnsupportedModelError(
+                    f"{self._info.spec.name}: {CLASSIFIER} is {tensors[CLASSIFIER].shape} instead of {wanted}; fetch the file again"
                 )
             return self._of(tensors[CLASSIFIER], [labels.index(label) for label in LABELS])
         head = self._info.spec.tensors.get("output.weight") or self._info.spec.tensors["token_embd.weight"]
@@ -80,7 +94,10 @@ class Ranker:
         (part,) = tensor.ranges
         data = mapped(part, self._info.checkpoint.identities.get(part.path))
         size = tensor.quant.row_bytes(tensor.shape[-1])
-        return np.stack([tensor.quant.dequantise(data[row * size : (row + 1) * size]) for row in rows]).astype(np.float64)
+        found = np.stack([tensor.quant.dequantise(data[row * size : (row + 1) * size]) for row in rows]).astype(np.float64)
+        if not np.isfinite(found).all():
+            raise UnsupportedModelError(f"{self._info.spec.name}: the head has values that are not finite; fetch the file again")
+        return found
 
     def _token(self, text: str) -> int:
         ids = self._info.tokenizer.result().encode(text)

@@ -204,7 +204,7 @@ def _plan(placement: Placement, options: LoadOptions, tell: bool = False) -> Mem
         facts = placement.backend.facts()
         found = plan_on_device(requirements(info, placement.backend, stored=True), facts.name, facts.memory_bytes)
         if options.residency == "streamed":
-            found = replace(found, reasons=(*found.reasons, "nothing is streamed: the GPU holds all (`gpu_memory` allows it less)"))
+            found = replace(found, reasons=(*found.reasons, "the whole model is on the GPU, so nothing is streamed"))
         return found
     machine = this_machine()
     machine = replace(machine, available_bytes=machine.available_bytes + placement.spare)
@@ -226,6 +226,8 @@ def _tiers(offload: OffloadPlan, plan: MemoryPlan) -> str:
     ram = 0 if plan.slots is None else plan.slots.layer
     above = offload.level.resident if offload.level.shared else 0
     left = max(0, offload.experts - above - ram)
+    if not above:
+        return f"of the {offload.experts} experts of a layer on the CPU {ram} are in RAM and {left} on the disk alone"
     return (
         f"of the {offload.experts} experts of a layer {above} are on the GPU, {ram} in RAM and {left} on the disk alone; "
         "those that are used most are on the GPU, and the CPU computes the others"

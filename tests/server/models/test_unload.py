@@ -10,7 +10,7 @@ import pytest
 
 from lacewing.errors import Cancelled
 from lacewing.server.errors import ModelLoadError
-from lacewing.server.models import loading
+from lacewing.server.models import loading, moving
 from lacewing.server.models.room import Action
 from tests.server.models.test_registry import paths, registry_of  # noqa: F401  # the former is a fixture
 
@@ -145,5 +145,31 @@ def test_what_is_just_put_aside_is_closed_afterwards(paths, monkeypatch):  # noq
             go_on.set()
             await soon(making)
             assert await soon(unloading) and at_once == [True] and not slot.aside
+
+    asyncio.run(run())
+
+
+def test_a_load_plans_when_the_memory_of_what_leaves_is_free(paths, monkeypatch):  # noqa: F811
+    async def run():
+        async with registry_of(*paths) as registry:
+            await use(registry, None)
+            freeing, freed, unload, planned = threading.Event(), threading.Event(), loading.unload, threading.Event()
+            plan = moving.plan
+
+            def slow(served):
+                freeing.set()
+                assert freed.wait(60)
+                unload(served)
+
+            monkeypatch.setattr(loading, "unload", slow)
+            monkeypatch.setattr(moving, "plan", lambda *given: planned.set() or plan(*given))
+            leaving = asyncio.create_task(registry.unload(None, True))
+            await asyncio.to_thread(freeing.wait, SOON)
+            other = asyncio.create_task(use(registry, "second"))
+            assert not await asyncio.to_thread(planned.wait, 0.3)
+            freed.set()
+            await soon(leaving)
+            await soon(other)
+            assert planned.is_set() and statuses(registry) == "unloaded loaded"
 
     asyncio.run(run())

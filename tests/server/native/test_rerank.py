@@ -58,7 +58,16 @@ def test_what_is_wrong_with_a_request(url):
         ({"top_n": 0}, 400, "top_n"),
         ({"documents": [{"title": "a"}]}, 400, "text"),
         ({"documents": ["word " * 2000]}, 400, "too long"),
+        ({"query": "word " * 2000}, 400, "too long"),
         ({"model": "other"}, 404, "other"),
     ):
         answer = ask(url, **body)
         assert answer.status_code == status and part in answer.json()["error"]["message"], answer.text
+
+
+def test_a_long_query_is_encoded_once(url, monkeypatch):
+    """Not for each of thousands of documents, before the first prompt turns out to be too long."""
+    made = []
+    ids = Ranker.ids
+    monkeypatch.setattr(Ranker, "ids", lambda *given: made.append(1) or ids(*given))
+    assert ask(url, query="word " * 3000, documents=["x"] * 2048).status_code == 400 and len(made) == 1

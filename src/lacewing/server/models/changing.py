@@ -69,6 +69,7 @@ class Changer:
         wanted, before = wanted or model.info.suited(general).residency, model.weights.residency
         if wanted != "lazy" and not (force and wanted == "eager") and model.weights_on_host:
             options = dataclasses.replace(model.options, memory_bytes=mover.options.load.memory_bytes, residency=wanted)
+            await mover.settled()
             held, own = mover.held(besides=slot), model.memory_bytes
             todo = await loading.in_thread(lambda: plan_resident(model.info, options, held, own))
             for action in todo[0] if todo else ():
@@ -95,6 +96,7 @@ class Changer:
                 self._retiring.add(task)
                 task.add_done_callback(self._retiring.discard)
                 return
+            await mover.settled()
             todo, _ = await loading.in_thread(lambda: plan(info, mover.held(besides=slot)))
             async with mover.emptied(slot, slot):
                 await mover.close(slot)

@@ -37,6 +37,7 @@ class Mover:
         self.turn = asyncio.Lock()
         self._waiting: list[asyncio.Future[None]] = []  # until something is another way than it was
         self._retiring: set[Served] = set()
+        self._closing: set[asyncio.Future[None]] = set()
         self.ending = False
         self.loaded: Callable[[Served], None] = lambda served: None  # is told of each model that has been loaded
         self.moved: Callable[[Slot], None] = lambda slot: None  # is told that the state of one is another
@@ -95,10 +96,18 @@ class Mover:
         served, slot.served, slot.aside = slot.served, None, False
         if served is not None:
             self.counts.unloads += 1
+            closing = asyncio.ensure_future(loading.in_thread(partial(loading.unload, served)))
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
             try:
-                await loading.in_thread(partial(loading.unload, served))
+                await closing
             finally:
                 self.moved(slot)
+
+    async def settled(self) -> None:
+        """Until models that are leaving have given their memory back: whoever plans would count it as taken."""
+        while self._closing:
+            await asyncio.wait(self._closing)
 
     async def unload_idle(self, slot: Slot, seconds: float) -> None:
         """Out of memory if still nobody has asked for so long."""
@@ -127,7 +136,12 @@ class Mover:
             taking = asyncio.ensure_future(self.turn.acquire())
             while not taking.done() and not self.is_given_up(slot):
                 either: set[asyncio.Future[Any]] = {taking, self.change()}
-                await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+                try:
+                    await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+                except asyncio.CancelledError:  # nobody would give the turn back
+                    if not taking.cancel() and not taking.cancelled():
+                        self.turn.release()
+                    raise
             if not taking.done():
                 taking.cancel()
                 raise self._draining() if self.ending else Cancelled(f"{slot.source.name} was given up")
@@ -144,6 +158,7 @@ class Mover:
 
     async def _load(self, slot: Slot) -> None:
         info = await self.open(slot)
+        await self.settled()
         todo, placement = await loading.in_thread(lambda: plan(info, self.held(besides=slot)))
         for action in todo:
             await self.make_room(action, slot)

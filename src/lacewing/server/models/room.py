@@ -25,11 +25,11 @@ class Held:
 
     @classmethod
     def of(cls, slot: Slot) -> Held | None:
-        """None: it is not in memory."""
-        if slot.served is None:
+        """None: it is not in memory. In any thread, while another one closes it."""
+        if (served := slot.served) is None:
             return None
-        model = slot.served.model
-        return cls(slot, model.memory_bytes, model.weights.anonymous_bytes, model.device_bytes)
+        memory, device = served.sizes
+        return cls(slot, memory, served.model.weights.anonymous_bytes, device)
 
 
 class Action(NamedTuple):

@@ -1,4 +1,4 @@
-"""POST /v1/rerank: documents in the order of what they have to do with a question, of a model that was trained to tell."""
+"""POST /v1/rerank: documents by their relevance to a query, of a model that was trained to tell."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lacewing.assistant.prompt import Prompt
 from lacewing.assistant.ranking import Ranker
 from lacewing.errors import UnsupportedModelError
 from lacewing.options import Sampling
-from lacewing.server.answers import Answers, Job
+from lacewing.server.answers import Answers, Job, check_length
 from lacewing.server.context import Served, context_of
 from lacewing.server.exchange import Exchange, Format
 from lacewing.server.models.loading import in_thread
@@ -36,16 +36,18 @@ class Document(BaseModel):
 
 
 class RerankBody(ModelBody):
-    """A question, and texts."""
+    """A query, and texts."""
 
-    query: str = Field(min_length=1, description="the question")
+    query: str = Field(min_length=1, description="the query")
     documents: Annotated[list[str | Document], Field(min_length=1, max_length=MAX_DOCUMENTS)] = Field(
         description="texts, or objects with a `text`, as Jina's and Cohere's clients send them"
     )
     top_n: Annotated[int, Field(ge=1)] | None = Field(None, description="return only this many of the best")
     return_documents: bool | None = Field(None, description="each result has its text as well")
     instruct: str | None = Field(
-        None, min_length=1, description="what a document is to do for the question; default: to answer a query of a web search"
+        None,
+        min_length=1,
+        description="the instruction that says what is relevant; default: that of the model card, answers to a web search",
     )
 
     @property
@@ -64,8 +66,14 @@ class RerankExchange(Exchange[RerankBody]):
             self.ranker = Ranker(served.model.info)
         except UnsupportedModelError as error:
             raise _refused(error) from None
-        prompts = [self.ranker.ids(body.query, text, body.instruct) for text in body.texts]
-        return [Job(Prompt.of_text(tokenizer, ids), _NOTHING, pooling="last") for ids in prompts]
+        found = []
+        for text in body.texts:
+            prompt = Prompt.of_text(tokenizer, self.ranker.ids(body.query, text, body.instruct))
+            check_length(
+                prompt, served.model.spec.context, self.prompt_field
+            )  # each has the query: thousands too long are not made
+            found.append(Job(prompt, _NOTHING, pooling="last"))
+        return found
 
     def format(self, served: Served, answers: Answers) -> Format:
         return RankingWriter(served.name, self.body, self.ranker)
@@ -85,16 +93,18 @@ class RankingWriter(Format):
 
     def whole(self, choices: Sequence[Choice]) -> bytes:
         count = sum(choice.stats.prompt_tokens for choice in choices if choice.stats is not None)
-        results = sorted(map(self._result, choices), key=lambda each: (-each["relevance_score"], each["index"]))
+        results = sorted(map(self._result, choices), key=lambda each: (-each["relevance_score"], each["index"]))[: self._body.top_n]
+        texts = self._body.texts if self._body.return_documents else []
+        for result in results if texts else []:
+            result["document"] = {"text": texts[result["index"]]}
         usage = {"prompt_tokens": count, "total_tokens": count}
-        found = {"model": self._model, "object": "list", "usage": usage, "results": results[: self._body.top_n]}
+        found = {"model": self._model, "object": "list", "usage": usage, "results": results}
         return dumps(found).encode()
 
     def _result(self, choice: Choice) -> dict[str, Any]:
         if choice.ticket is None:
             raise RuntimeError("an answer that did not begin")
-        text = {"document": {"text": self._body.texts[choice.index]}} if self._body.return_documents else {}
-        return {"index": choice.index, "relevance_score": self._ranker.score(choice.ticket.handle.hidden), **text}
+        return {"index": choice.index, "relevance_score": self._ranker.score(choice.ticket.handle.hidden)}
 
 
 def _refused(error: UnsupportedModelError) -> RequestError:
@@ -102,7 +112,7 @@ def _refused(error: UnsupportedModelError) -> RequestError:
 
 
 async def rerank(request: Request) -> RerankExchange:
-    """Ranks documents by what they have to do with a question, where the model was trained to; else 501."""
+    """Ranks documents by their relevance to a query; 501 for a model that is no reranker."""
     body = await read(request, RerankBody)
     registry = context_of(request.app).registry
     entry = registry.entry(body.model)
