@@ -96,6 +96,13 @@ def check_tiled_linear(quant: str, rows: int, width: int) -> None:
     check_tile_order(case, [*one_batch(1), *one_batch(3, 1), *one_batch(16, 4), *one_batch(7, 20), *one_batch(20, 27)])
 
 
+def largest_activations() -> np.ndarray:
+    """(11, 512), which becomes bytes of 127 and -127."""
+    x = np.ones((11, 512), np.float32) * np.array([1, -1], np.float32)[np.arange(11) % 2, None]
+    x[4, ::2], x[5, 1::2], x[6, 256:], x[7, 16:272] = -1, -1, -1, 1
+    return x
+
+
 def check_extremes(quant: str, rows: int, x: np.ndarray) -> None:
     """Weights whose digits are all the largest, all the lowest, or both in turn, times x (N, width), in both orders of memory."""
     y = Buffer("y", rows).view()

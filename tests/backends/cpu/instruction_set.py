@@ -40,6 +40,8 @@ def main() -> None:
         checks.check_one_token(quant, 2 * lanes + 1, width)
     for quant, width in TILED:
         checks.check_tiled_linear(quant, 3 * lanes, width)
+    for quant in ("Q4_0", "Q5_1", "Q8_0", "Q3_K", "Q6_K"):
+        checks.check_extremes(quant, 3 * lanes, checks.largest_activations())
     for quant in ("Q4_0", "Q2_K", "F16", "IQ2_XXS"):
         checks.check_embedding(quant)
     cases = [

@@ -66,7 +66,7 @@ def test_so_many_bytes_the_best_first():
             use(tier, *chosen)
     found = tier.wanted([NBYTES] * 2, 3 * NBYTES + 1)
     assert [(each.layer, each.expert) for each in found] == [(0, 5), (0, 6), (1, 5)]
-    assert len(tier.wanted([NBYTES] * 2, NBYTES - 1)) == 0 and exchange(tier) == 4
+    assert len(tier.wanted([NBYTES] * 2, NBYTES - 1)) == 1 and exchange(tier) == 4  # an expert that is larger than that comes alone
 
 
 @pytest.fixture
@@ -146,6 +146,22 @@ def test_counts_go_on_when_the_residency_changes(streamed):
     tier.bind([None])
     use(tier, 0, 6)
     assert tier.streamed is None and tier.layers[0].usage.frequency[3] > 4 and tier.layers[0].usage.counts[6, 0] == 1
+
+
+def test_uses_are_not_forgotten_by_a_change_of_residency(streamed):
+    """Streamed experts count runs of their own: those of before are not time that has passed since."""
+    _, store = streamed
+    (below, *_) = store.experts.layers
+    tier = DeviceTier([DeviceLayer(below.experts, 2, 2)])
+    for _ in range(300):
+        use(tier, 3, 4)
+    tier.bind([below])
+    tier.bind([None])
+    before = float(tier.layers[0].usage.frequency[3])
+    assert not below.elsewhere.any()
+    use(tier, 3, 4)
+    tier.wanted([NBYTES], NBYTES)
+    assert tier.layers[0].usage.frequency[3] > 0.95 * before > 50
 
 
 def test_the_first_ones_are_those_of_the_history(tmp_path):

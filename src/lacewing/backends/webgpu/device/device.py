@@ -18,6 +18,7 @@ import wgpu
 
 from lacewing.backends.webgpu.device import raw
 from lacewing.backends.webgpu.device.bindings.choice import binding_of
+from lacewing.backends.webgpu.device.bindings.native import NATIVE
 from lacewing.backends.webgpu.device.faults import Guard, fault, reason_of
 from lacewing.backends.webgpu.device.memory import subgroup_sizes
 from lacewing.backends.webgpu.device.variant import UNITS, Units, Variant, wanted_variants
@@ -107,7 +108,10 @@ class Device:
         for name, there in (("subgroups", size > 0), ("half", half), ("units", units is not None)):
             if name in wanted and not there:
                 gpu = self.adapter.info["device"]
-                raise OptionError(f"LACEWING_WEBGPU names {name}, which the GPU {gpu} does not have; leave it out")
+                way = (
+                    "add dawn, which has them where the GPU does" if name == "units" and self.binding is NATIVE else "leave it out"
+                )
+                raise OptionError(f"LACEWING_WEBGPU names {name}, which the GPU {gpu} does not have here; {way}")
         units = units if "units" in wanted else None
         return Variant("subgroups" in wanted, "dot" in wanted, size or 32, "half" in wanted, units, fixed)
 

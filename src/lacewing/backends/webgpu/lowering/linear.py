@@ -210,7 +210,7 @@ def product(
 def _tiles(compiler: Compiler, x: View, matrix: Matrix, kind: str, most: int) -> list[Tile]:
     """The GEMMs of a product whose GEMVs take up to `most` tokens."""
     units, endless = compiler.variant.units, compiler.limits.chunk
-    if units is None or matrix.layout.quant == "F32" or endless <= UNIT_TOKENS:  # float16 would make less of float32
+    if units is None or matrix.layout.quant in ("F32", "BF16") or endless <= UNIT_TOKENS:  # which float16 does not hold
         return [Tile(f"gemm_{kind}", TILES[kind], (most, endless), {})]
     halves = compiler.halved(x, UNIT_TOKENS)
     made = [Tile("gemm_units", (units.rows, units.tokens), (UNIT_TOKENS, endless), {"units": units, "halves": halves})]

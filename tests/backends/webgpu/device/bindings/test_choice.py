@@ -66,7 +66,7 @@ def test_dawn_that_is_missing(machine: Any, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.delitem(sys.modules, "lacewing.backends.webgpu.device.bindings.dawn", raising=False)
     assert len(shown(["Vulkan"])) == 1
     monkeypatch.setenv("LACEWING_WEBGPU", "dawn")
-    with pytest.raises(BackendError, match=r"Dawn cannot be loaded .*pip install 'lacewing\[dawn\]'.*LACEWING_WEBGPU=wgpu"):
+    with pytest.raises(BackendError, match=r"Dawn cannot be loaded .*pip install 'lacewing\[dawn\]'.*wgpu-native is used"):
         shown(["Vulkan"])
 
 

@@ -25,7 +25,8 @@ def dawn() -> Binding:
         found: Binding = importlib.import_module("lacewing.backends.webgpu.device.bindings.dawn").DAWN
     except (ImportError, OSError, AttributeError, RuntimeError) as error:
         raise BackendError(
-            f"Dawn cannot be loaded ({first_line(error)}); {install_extra('dawn')} brings it, and LACEWING_WEBGPU=wgpu does without"
+            f"Dawn cannot be loaded ({first_line(error)}); {install_extra('dawn')} brings it, "
+            "or leave dawn out of LACEWING_WEBGPU, so that wgpu-native is used"
         ) from error
     return found
 
