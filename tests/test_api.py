@@ -237,7 +237,8 @@ def test_keyword_arguments_are_told_to_editors():
     assert {*grammar} <= {*ChatArguments.__annotations__} and {*TextArguments.__annotations__} == {*sampling, *grammar}
     renamed = {"memory": "memory_bytes", "gpu_memory": "gpu_memory_bytes"}
     given = {renamed.get(name, name) for name in LoadArguments.__annotations__} - {"progress"}
-    assert given == {field.name for field in dataclasses.fields(LoadOptions)}
+    own = {"residency_is_default"}  # of the command line, the chat and the server, whose wishes are for models in general
+    assert given == {field.name for field in dataclasses.fields(LoadOptions)} - own
     for function, name in (
         (lacewing.load, "options"),
         *((each, "options") for each in (Model.generate, Model.stream, Model.agenerate, Model.astream)),

@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import signal
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,15 @@ def exists(module: str, name: str) -> bool:
         return False
 
 
+@pytest.fixture
+def as_it_was():
+    """`lacewing.__main__` takes Ctrl-C over when it is imported, as a program would want."""
+    before = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("as_it_was")
 @pytest.mark.parametrize(
     "path",
     [path for part in ("benchmarks", "tools", "examples") for path in sorted((ROOT / part).glob("*.py"))],

@@ -104,7 +104,7 @@ def test_it_says_when_the_model_is_there(smollm2_path):
     try:
         health = httpx.get(f"{server.url}/health")
         assert health.status_code == 503 and health.json()["status"] == "loading"
-        body = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 2}
+        body = {"model": server.endless["model"], "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 2}
         assert httpx.post(f"{server.url}/v1/chat/completions", json=body, timeout=60).status_code == 200
         line = server.process.stdout.readline()
         assert re.fullmatch(

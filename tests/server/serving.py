@@ -16,6 +16,7 @@ from lacewing.api import Model
 from lacewing.errors import LacewingError
 from lacewing.options import LoadOptions
 from lacewing.server.app import create_app
+from lacewing.server.models import served
 from lacewing.server.models.facts import Facts, KnownFacts
 from lacewing.server.models.names import Catalogue
 from lacewing.server.models.registry import Registry
@@ -41,6 +42,7 @@ class Served:
     model: Model
     worker: Worker
     created: int = 1
+    sizes = served.Served.sizes
 
 
 class UnknownModelError(LacewingError):

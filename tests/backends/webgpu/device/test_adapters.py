@@ -53,7 +53,6 @@ def machine(monkeypatch):
     """Makes a machine of GPUs and their memories."""
     for name in ("WGPU_BACKEND_TYPE", "WGPUPY_WGPU_ADAPTER_NAME", "LACEWING_WEBGPU"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(choice, "installed", lambda: False)  # Dawn would show other GPUs than these
 
     def make(*gpus, memories=()):
         monkeypatch.setattr(wgpu.gpu, "enumerate_adapters_sync", lambda: list(gpus))
