@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,9 @@ def litellm():
         patch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "True")
         import litellm
 
+        patch.setenv(
+            "TIKTOKEN_CACHE_DIR", str(Path(litellm.__file__).parent / "litellm_core_utils" / "tokenizers")
+        )  # as it does itself
         litellm.suppress_debug_info = True
         yield litellm
 
