@@ -89,7 +89,7 @@ def test_exchanges_between_runs(name, tmp_path, monkeypatch):
     monkeypatch.setattr(rebalance, "EVERY", 2)
     path = tiny(name, "gguf", tmp_path)
     (step, store), (_, whole) = opened(path), open_step(path, 32)
-    held = [layer.held.copy() for layer in step._rebalancer.manager.tier.layers]
+    held = [layer.resident.copy() for layer in step._rebalancer.manager.tier.layers]
     rows, asked = LayerExperts.rows, []
     monkeypatch.setattr(LayerExperts, "rows", lambda layer, expert: asked.append(expert) or rows(layer, expert))
     for position in range(30):
@@ -97,8 +97,8 @@ def test_exchanges_between_runs(name, tmp_path, monkeypatch):
         np.testing.assert_allclose(run(step, token, position), run(whole, token, position), rtol=0, atol=1e-4)
     use, tier = store.experts.statistics, step._rebalancer.manager.tier
     assert use.uploaded == len(asked) > 0 and use.uploaded_bytes > 0 and use.elsewhere
-    assert any(not np.array_equal(before, layer.held) for before, layer in zip(held, tier.layers, strict=True))
-    assert all(layer.held.sum() == layer.slots for layer in tier.layers)
+    assert any(not np.array_equal(before, layer.resident) for before, layer in zip(held, tier.layers, strict=True))
+    assert all(layer.resident.sum() == layer.slots for layer in tier.layers)
     before, uploaded = use.misses, use.uploaded  # the same tokens again and again: what they need has settled
     for position in range(12):
         run(step, [int(IDS[position % 3])], position)

@@ -20,18 +20,10 @@ from lacewing.placement.info import ModelInfo
 from lacewing.placement.place import place
 from lacewing.placement.requirements import target_on
 from tests.checkpoints import tiny
-from tests.placement.test_place import IDS, load, room_for
+from tests.placement.test_place import IDS, _floats, load, room_for  # noqa: F401  # one is a fixture
 from tests.weights.experts.packs import packed
 
 pytestmark = pytest.mark.gpu
-
-
-@pytest.fixture(autouse=True)
-def _floats(monkeypatch):
-    """As in test_place."""
-    monkeypatch.setattr("lacewing.placement.requirements.CHUNK", 16)
-    monkeypatch.setenv("LACEWING_WEBGPU", "subgroups")
-    monkeypatch.setenv("LACEWING_WEBGPU_CHECKS", "1")
 
 
 @pytest.fixture(scope="module")
@@ -149,12 +141,12 @@ def test_the_next_session_begins_with_what_was_used_most(path, options):
         best = [set(np.argsort(-layer.usage.history, kind="stable")[:3].tolist()) for layer in layers]
     with load(path, residency="streamed", **options) as model:
         tier = model.step._rebalancer.manager.tier
-        assert [set(np.flatnonzero(layer.held).tolist()) for layer in tier.layers] == best
+        assert [set(np.flatnonzero(layer.resident).tolist()) for layer in tier.layers] == best
         assert best != [{0, 1, 2}] * 2
         assert model.weights.experts.warm_start.wait(10)
         assert not any((layer.in_ram & layer.elsewhere).any() for layer in model.weights.experts.layers)
     with load(path, residency="streamed", cold_start=True, **options) as model:
-        assert all(np.flatnonzero(layer.held).tolist() == [0, 1, 2] for layer in model.step._rebalancer.manager.tier.layers)
+        assert all(np.flatnonzero(layer.resident).tolist() == [0, 1, 2] for layer in model.step._rebalancer.manager.tier.layers)
 
 
 def test_a_pack_is_used(tmp_path, monkeypatch):

@@ -21,7 +21,7 @@ from lacewing.offload.cut import ProgramCut
 from lacewing.offload.experts import source_name
 from lacewing.program.ops import ExpertLinear, Op
 from lacewing.program.program import Program
-from lacewing.weights.experts.device import Wanted, first_held
+from lacewing.weights.experts.device import Wanted, first_resident
 from lacewing.weights.experts.layer import LayerExperts
 
 SWAPPED_BYTES = 2**30  # at most, between two requests
@@ -37,7 +37,7 @@ def with_resident(program: Program, weights: Mapping[str, WeightView]) -> dict[s
     for stage in stages(program):
         stacks = _resident_in(stage.ops, weights)
         for name, weight in stacks.items():
-            found[name] = ResidentExperts(name, weight, first_held(_slots_of(stacks), program.weights[name][0]))
+            found[name] = ResidentExperts(name, weight, first_resident(_slots_of(stacks), program.weights[name][0]))
     return found
 
 
@@ -53,7 +53,7 @@ class Rebalancer:
     def __post_init__(self) -> None:
         self.bind()
         for layer in self.manager.tier.layers:
-            layer.begin_with(first_held(layer.below, layer.slots))
+            layer.begin_with(first_resident(layer.below, layer.slots))
 
     @property
     def statistics(self) -> CacheStatistics:

@@ -56,6 +56,16 @@ class Format(ABC):
         """The answer to a request that is not streamed."""
 
 
+class WholeFormat(Format):
+    """Answers that are never streamed."""
+
+    def events(self, choice: Choice, deltas: Sequence[Delta]) -> bytes:
+        return b""
+
+    def last_event(self, choices: Sequence[Choice]) -> bytes:
+        return b""
+
+
 class Exchange(ABC, Generic[TBody]):
     """An ASGI application for one request. `who`: whose requests share a turn in the queue."""
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import lacewing
-from lacewing.weights.experts.device import DeviceLayer, DeviceTier, first_held
+from lacewing.weights.experts.device import DeviceLayer, DeviceTier, first_resident
 from lacewing.weights.experts.policy import HALF_LIFE
 from tests.checkpoints import tiny
 from tests.models.running import run
@@ -36,12 +36,12 @@ def test_what_is_used_often_stays_and_what_is_used_no_more_leaves():
     (layer,) = tier.layers
     for _ in range(20):
         use(tier, 9, 2)
-    assert exchange(tier) == 1 and layer.held[[9, 2]].all() and layer.held.sum() == 4
+    assert exchange(tier) == 1 and layer.resident[[9, 2]].all() and layer.resident.sum() == 4
     for _ in range(2 * HALF_LIFE):
         use(tier, 5, 6)
         exchange(tier)
-    assert np.flatnonzero(layer.held).size == 4 and layer.held[[5, 6]].all()
-    assert sorted(layer.places[layer.held]) == [0, 1, 2, 3] and (layer.places[~layer.held] == -1).all()
+    assert np.flatnonzero(layer.resident).size == 4 and layer.resident[[5, 6]].all()
+    assert sorted(layer.places[layer.resident]) == [0, 1, 2, 3] and (layer.places[~layer.resident] == -1).all()
 
 
 def test_equals_do_not_take_turns():
@@ -92,7 +92,7 @@ def test_streamed_experts_come_from_ram_alone(streamed):
     assert any(not below.in_ram[below.experts - 2 :].all() for below in layers)  # some were left out
     assert exchange(tier) == len(wanted) == store.experts.statistics.uploaded
     assert store.experts.statistics.uploaded_bytes == NBYTES * len(wanted)
-    assert all(np.array_equal(below.elsewhere, layer.held) for layer, below in zip(tier.layers, layers, strict=True))
+    assert all(np.array_equal(below.elsewhere, layer.resident) for layer, below in zip(tier.layers, layers, strict=True))
 
 
 def test_slots_of_experts_that_are_elsewhere_are_the_first_to_go(streamed):
@@ -166,19 +166,19 @@ def test_uses_are_not_forgotten_by_a_change_of_residency(streamed):
 
 def test_the_first_ones_are_those_of_the_history(tmp_path):
     path = tiny("qwen3moe", "gguf", tmp_path, "Q8_0")
-    assert first_held(None, 3) == [0, 1, 2]
+    assert first_resident(None, 3) == [0, 1, 2]
     for expected in (0, 1):
         step, store = opened(path, 8, history=tmp_path / "history")
         (layer, *_) = store.experts.layers
         if expected:
-            assert first_held(layer, 3) == np.argsort(-layer.usage.frequency, kind="stable")[:3].tolist()
+            assert first_resident(layer, 3) == np.argsort(-layer.usage.frequency, kind="stable")[:3].tolist()
             warm = store.experts.warm_start
             before = warm.planned
-            layer.elsewhere[first_held(layer, 3)] = True
+            layer.elsewhere[first_resident(layer, 3)] = True
             assert warm.planned == before - 3  # which need no slots
             layer.elsewhere[:] = False
         else:
-            assert first_held(layer, 3) == [0, 1, 2]
+            assert first_resident(layer, 3) == [0, 1, 2]
         for position in range(16):
             run(step, [position], position)
         step.close()

@@ -14,7 +14,7 @@ from lacewing.errors import UnsupportedModelError
 from lacewing.options import Sampling
 from lacewing.server.answers import Answers, Job, check_length
 from lacewing.server.context import Served, context_of
-from lacewing.server.exchange import Exchange, Format
+from lacewing.server.exchange import Exchange, Format, WholeFormat
 from lacewing.server.models.loading import in_thread
 from lacewing.server.openai.bodies import ModelBody
 from lacewing.server.openai.errors import RequestError
@@ -22,7 +22,6 @@ from lacewing.server.openai.requests import accept_body, read
 from lacewing.server.openai.types import dumps
 
 if TYPE_CHECKING:
-    from lacewing.assistant.deltas import Delta
     from lacewing.server.feed import Choice
 
 MAX_DOCUMENTS = 2048
@@ -69,9 +68,8 @@ class RerankExchange(Exchange[RerankBody]):
         found = []
         for text in body.texts:
             prompt = Prompt.of_text(tokenizer, self.ranker.ids(body.query, text, body.instruct))
-            check_length(
-                prompt, served.model.spec.context, self.prompt_field
-            )  # each has the query: thousands too long are not made
+            # Each has the query in it: of thousands that are too long one is made.
+            check_length(prompt, served.model.spec.context, self.prompt_field)
             found.append(Job(prompt, _NOTHING, pooling="last"))
         return found
 
@@ -79,17 +77,11 @@ class RerankExchange(Exchange[RerankBody]):
         return RankingWriter(served.name, self.body, self.ranker)
 
 
-class RankingWriter(Format):
+class RankingWriter(WholeFormat):
     """The documents by their scores, the best first."""
 
     def __init__(self, model: str, body: RerankBody, ranker: Ranker):
         self._model, self._body, self._ranker = model, body, ranker
-
-    def events(self, choice: Choice, deltas: Sequence[Delta]) -> bytes:
-        return b""
-
-    def last_event(self, choices: Sequence[Choice]) -> bytes:
-        return b""
 
     def whole(self, choices: Sequence[Choice]) -> bytes:
         count = sum(choice.stats.prompt_tokens for choice in choices if choice.stats is not None)

@@ -14,14 +14,13 @@ from lacewing.assistant.prompt import Prompt
 from lacewing.options import Sampling
 from lacewing.server.answers import Answers, Job
 from lacewing.server.context import Served
-from lacewing.server.exchange import Exchange, Format
+from lacewing.server.exchange import Exchange, Format, WholeFormat
 from lacewing.server.openai.bodies import NamedModelBody
 from lacewing.server.openai.completions import Ids
 from lacewing.server.openai.requests import accept
 from lacewing.server.openai.types import dumps
 
 if TYPE_CHECKING:
-    from lacewing.assistant.deltas import Delta
     from lacewing.server.feed import Choice
 
 MAX_INPUTS = 2048
@@ -66,17 +65,11 @@ class EmbeddingExchange(Exchange[EmbeddingBody]):
         return VectorWriter(served.name, self.body)
 
 
-class VectorWriter(Format):
+class VectorWriter(WholeFormat):
     """A list of vectors, in the order of the texts."""
 
     def __init__(self, model: str, body: EmbeddingBody):
         self._model, self._body = model, body
-
-    def events(self, choice: Choice, deltas: Sequence[Delta]) -> bytes:
-        return b""
-
-    def last_event(self, choices: Sequence[Choice]) -> bytes:
-        return b""
 
     def whole(self, choices: Sequence[Choice]) -> bytes:
         count = sum(choice.stats.prompt_tokens for choice in choices if choice.stats is not None)

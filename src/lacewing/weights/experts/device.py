@@ -28,15 +28,15 @@ class Wanted(NamedTuple):
 
 
 class DeviceLayer:
-    """The slots of one layer on a device: of `experts` experts, of which a token uses `active`, it holds `slots`.
+    """The slots of one layer on a device: of `experts` experts, of which a token uses `active`, `slots` are resident.
 
-    `places`, int32 (E,): the slot of each expert, -1: it has none. `held`, bool (E,): whether it has one.
+    `places`, int32 (E,): the slot of each expert, -1: it has none. `resident`, bool (E,): whether it has one.
     """
 
     def __init__(self, experts: int, slots: int, active: int):
         self.experts, self.slots, self._active = experts, slots, active
         self.places = np.full(experts, -1, np.int32)
-        self.held = np.zeros(experts, bool)
+        self.resident = np.zeros(experts, bool)
         self.usage = Usage(experts, active)
         self._below: LayerExperts | None = None
         self.begin_with(range(min(slots, experts)))
@@ -49,7 +49,7 @@ class DeviceLayer:
 
     @property
     def below(self) -> LayerExperts | None:
-        """The slots in RAM of the experts that the device does not hold; None: they are not streamed."""
+        """The slots in RAM of the experts that are not resident on the device; None: they are not streamed."""
         return self._below
 
     def bind(self, below: LayerExperts | None, runs: int) -> None:
@@ -78,9 +78,9 @@ class DeviceLayer:
         self.usage.look(clock)
         uses = self.usage.frequency
         inside = np.full(self.slots, -1)  # who is at each place; -1: nobody, since a transfer failed
-        inside[self.places[self.held]] = np.flatnonzero(self.held)
+        inside[self.places[self.resident]] = np.flatnonzero(self.resident)
         worth = np.where(inside >= 0, uses[inside], -1.0)
-        outside = ~self.held if self._below is None else ~self.held & self._below.in_ram
+        outside = ~self.resident if self._below is None else ~self.resident & self._below.in_ram
         best = np.flatnonzero(outside)
         best = best[np.argsort(-uses[best], kind="stable")]
         found = []
@@ -103,9 +103,9 @@ class DeviceLayer:
             self._below.count_upload(nbytes)
 
     def _tell(self) -> None:
-        self.held[:] = self.places >= 0
+        self.resident[:] = self.places >= 0
         if self._below is not None:
-            self._below.elsewhere[:] = self.held
+            self._below.elsewhere[:] = self.resident
 
 
 class DeviceTier:
@@ -140,7 +140,7 @@ class DeviceTier:
         return self._runs if layer.below is None else int(layer.below.clock[0])
 
 
-def first_held(below: LayerExperts | None, slots: int) -> list[int]:
+def first_resident(below: LayerExperts | None, slots: int) -> list[int]:
     """The experts that come to a device first: those that were used most, as far as that is known."""
     if below is None or not below.usage.frequency.any():
         return list(range(slots))

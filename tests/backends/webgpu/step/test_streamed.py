@@ -96,9 +96,9 @@ def test_memory_that_ends_or_a_device_that_is_lost(tmp_path, monkeypatch):
         with pytest.raises(BackendError, match="lost"):
             answer(step, whole, 8)
     layers = step._rebalancer.manager.tier.layers
-    assert any(layer.held.sum() < layer.slots for layer in layers)
+    assert any(layer.resident.sum() < layer.slots for layer in layers)
     answer(step, whole)
-    assert all(layer.held.sum() == layer.slots for layer in layers) and not step.cache_statistics.problem
+    assert all(layer.resident.sum() == layer.slots for layer in layers) and not step.cache_statistics.problem
     shut((step, store))
     whole.close()
 
