@@ -14,7 +14,7 @@ from lacewing.errors import BackendError, OptionError, OutOfMemoryError
 from lacewing.offload.cache import ExpertCacheBackend, ExpertCacheManager
 from lacewing.offload.cut import cut_program
 from lacewing.offload.plan import DeviceLoad, OffloadLevel, OffloadPlanner, Target
-from lacewing.offload.rebalance import SWAPPED_BYTES, Rebalancer
+from lacewing.offload.rebalance import REQUEST_SWAP_BYTES, Rebalancer
 from lacewing.offload.step import OffloadBackend, OffloadStep
 from lacewing.program.ops import Buffer, Dispatch, Receive, Send
 from lacewing.program.program import Program
@@ -129,17 +129,17 @@ EXPERTS, ACTIVE = 8, 2
 NUMBERED = MappedWeight("w", (EXPERTS, 1, 4), by_name("F32"), np.arange(EXPERTS, dtype=np.uint8).repeat(16))
 
 
-def manager(layers=1, held=3):
+def manager(layers=1, resident=3):
     """A cache manager, and a rebalancer with the weights of its layers: each byte of an expert is its number."""
     ids, here, there = (Buffer(name, ACTIVE).view() for name in ("ids", "here", "there"))
-    stage = (Receive((ids,)), Dispatch(ids, here, there, EXPERTS, held), Send((there, here)))
+    stage = (Receive((ids,)), Dispatch(ids, here, there, EXPERTS, resident), Send((there, here)))
     step = ExpertCacheBackend().compile(Program(stage * layers, {}, (), 9), {}, StepLimits(1024, 1024))
     return step, Rebalancer(step, Device(), [{f"w{layer}": NUMBERED} for layer in range(layers)])
 
 
-def swap_in(rebalancer, most=SWAPPED_BYTES):
+def swap_in(rebalancer, most=REQUEST_SWAP_BYTES):
     """As between two requests; how many experts came."""
-    found = rebalancer.exchange(most)
+    found = rebalancer.swap(most)
     rebalancer.manager.forget_statistics()
     return found
 
@@ -172,7 +172,7 @@ def test_what_is_used_more_becomes_resident():
 
 
 def test_little_more_is_no_reason():
-    step, rebalancer = manager(held=1)
+    step, rebalancer = manager(resident=1)
     device = rebalancer.device
     choose(step, *[[0, 5]] * 4, [5, 1])
     assert swap_in(rebalancer) == 0  # 5 against 4
@@ -181,7 +181,7 @@ def test_little_more_is_no_reason():
 
 
 def test_what_was_long_ago_counts_less():
-    step, rebalancer = manager(held=1)
+    step, rebalancer = manager(resident=1)
     device = rebalancer.device
     for _ in range(HALF_LIFE):
         choose(step, [5, 6])

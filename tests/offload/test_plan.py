@@ -55,7 +55,7 @@ def model(mixtures: tuple[int, ...] = (), tied: bool = True) -> Program:
     return made
 
 
-def target(program: Program, exchangeable: frozenset[int] = frozenset()) -> Target:
+def target(program: Program, swappable: frozenset[int] = frozenset()) -> Target:
     """A megabyte a matrix of a layer, a hundred a stack of experts, ten the embedding and the output; a state a hundred."""
     whole = {name: shape[0] for name, shape in program.weights.items()}
 
@@ -69,7 +69,7 @@ def target(program: Program, exchangeable: frozenset[int] = frozenset()) -> Targ
         weights = [nbytes(name, shape) for name, shape in part.weights.items()]
         return DeviceLoad(sum(weights), 100 * 10**6 * len(part.states), min(max(weights, default=0), 10**8))
 
-    return Target(load, exchangeable)
+    return Target(load, swappable)
 
 
 def shared(program: Program, megabytes: int, layers: int | None = None) -> OffloadPlan | None:
@@ -160,14 +160,14 @@ def test_more_room_never_means_less_there() -> None:
         before = taken
 
 
-def exchangeable(program: Program) -> Target:
+def swappable(program: Program) -> Target:
     return target(program, frozenset(range(LAYERS)))
 
 
 def test_experts_are_shared_before_they_are_left() -> None:
     """Half of those of as few layers as need be; then fewer, of all; then none; then whole layers."""
     program = model((0, 1, 2, 3), tied=False)
-    sharing = OffloadPlanner(program, exchangeable(program))
+    sharing = OffloadPlanner(program, swappable(program))
     levels = sharing.levels()
     assert levels[:7] == [
         OffloadLevel(),
@@ -186,7 +186,7 @@ def test_experts_are_shared_before_they_are_left() -> None:
 @pytest.mark.parametrize("level", [OffloadLevel(0, 0, 2, 2), OffloadLevel(0, 0, 4, 1)])
 def test_parts_of_shared_experts(level: OffloadLevel) -> None:
     program = model((0, 1, 2, 3), tied=False)
-    cut, devices = OffloadPlanner(program, exchangeable(program)).assign(level)
+    cut, devices = OffloadPlanner(program, swappable(program)).assign(level)
     check_program(cut)
     assert set(devices) == {GPU, HOST, CACHE} and devices[0] == HOST and devices[-1] == GPU
     parts = cut_program(cut, devices)
@@ -201,13 +201,13 @@ def test_parts_of_shared_experts(level: OffloadLevel) -> None:
 
 def test_the_plan_of_shared_experts() -> None:
     program = model((0, 1, 2, 3), tied=False)
-    found = plan_offload(program, exchangeable(program), MemoryBudget(1700 * 10**6, "the test"))
+    found = plan_offload(program, swappable(program), MemoryBudget(1700 * 10**6, "the test"))
     assert found is not None and found.level == OffloadLevel(0, 0, 1, 2) and found.gpu.nbytes <= 1700 * 10**6
     assert found.on_gpu == "everything but 2 of 4 experts of 1 of 4 layers"
     assert "as routers choose them" in found.reasons[2]
-    less = plan_offload(program, exchangeable(program), MemoryBudget(900 * 10**6, "the test"))
+    less = plan_offload(program, swappable(program), MemoryBudget(900 * 10**6, "the test"))
     assert less is not None and less.on_gpu == "everything but 3 of 4 experts of all layers"
-    asked = plan_offload(program, exchangeable(program), None, 2)
+    asked = plan_offload(program, swappable(program), None, 2)
     assert asked is not None and asked.level == OffloadLevel(0, 2)  # whole layers, where a person says how many
 
 
@@ -221,5 +221,5 @@ def test_absurd_rooms() -> None:
     for program in (model(), model((0, 1, 2, 3))):
         for nbytes in (0, 1, -1):
             with pytest.raises(OutOfMemoryError, match="not even one layer"):
-                plan_offload(program, exchangeable(program), MemoryBudget(nbytes, "the test"))
-        assert plan_offload(program, exchangeable(program), MemoryBudget(2**63, "the test")) is None
+                plan_offload(program, swappable(program), MemoryBudget(nbytes, "the test"))
+        assert plan_offload(program, swappable(program), MemoryBudget(2**63, "the test")) is None

@@ -107,11 +107,11 @@ def test_exchanges_between_runs(name, tmp_path, monkeypatch):
     whole.close()
 
 
-def test_lazy_experts_are_not_exchanged_between_runs(tmp_path, monkeypatch):
+def test_lazy_experts_are_not_swapped_between_runs(tmp_path, monkeypatch):
     """They would come from the disk: that waits for the next request."""
     monkeypatch.setattr(rebalance, "EVERY", 1)
     step, store = opened(tiny("qwen3moe", "gguf", tmp_path), residency="lazy")
-    monkeypatch.setattr(rebalance.Rebalancer, "exchange", lambda *_: pytest.fail("an exchange"))
+    monkeypatch.setattr(rebalance.Rebalancer, "swap", lambda *_: pytest.fail("a swap"))
     for position in range(6):
         run(step, [5], position)
     monkeypatch.undo()

@@ -117,7 +117,7 @@ class Backend(ABC):
         return weight.nbytes
 
     def holds_some(self, weight: TensorSpec, transposed: bool) -> bool:
-        """Whether some experts of a stack can be held, and exchanged by `Step.put_experts`."""
+        """Whether some experts of a stack can be resident, and swapped by `Step.put_experts`."""
         return False
 
     def memory_nodes(self) -> tuple[int, ...]:

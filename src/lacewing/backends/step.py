@@ -203,7 +203,7 @@ class Step(ABC):
 
         Raises OutOfMemoryError, BackendError.
         """
-        raise BackendError(f"{type(self).__name__} cannot exchange experts")
+        raise BackendError(f"{type(self).__name__} cannot swap experts in")
 
     # the bytes of states
 

@@ -1,7 +1,7 @@
 """The offload plan: how a model that does not fit a GPU is shared out between it and the CPU. A pure function, with its reasons.
 
 A dense model: the first layers stay on the CPU, so that a token changes device once. A mixture of experts: everything but
-experts goes to the GPU, as long as that fits; what a router leaves aside most of the time costs no room. Where the GPU can exchange
+experts goes to the GPU, as long as that fits; what a router leaves aside most of the time costs no room. Where the GPU can swap
 single experts, the first layers share theirs, half of them on the GPU: the better half has far more than half of the choices, and
 each layer that is shared costs a wait; only when all do, fewer than half. Else the first layers leave all theirs. If the CPU's
 experts are streamed, the wait is that for the disk, and every layer has as many experts on the GPU as fit.
@@ -59,10 +59,10 @@ class DeviceLoad:
 
 @dataclass(frozen=True)
 class Target:
-    """What a plan asks of the GPU: what a part of the program takes there, and the mixture layers whose experts it can exchange."""
+    """What a plan asks of the GPU: what a part of the program takes there, and the mixture layers whose experts it can swap."""
 
     load: Callable[[Program], DeviceLoad]
-    exchangeable: frozenset[int] = frozenset()
+    swappable: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class OffloadPlan:
     reasons: tuple[str, ...]
 
     @property
-    def held(self) -> dict[str, int]:
+    def resident(self) -> dict[str, int]:
         """How many experts the GPU has at a time of stacks that it shares with the CPU, by their names in the whole program."""
         return {source_name(name): shape[0] for name, shape in self.program.weights.items() if name != source_name(name)}
 
@@ -165,12 +165,12 @@ class OffloadPlanner:
         count, found = len(self.mixtures), [OffloadLevel()]
         fewest = min(self.experts.values(), default=0)
         half = fewest // 2
-        if half and spread and _exchangeable(self.mixtures, self.target.exchangeable):
+        if half and spread and _swappable(self.mixtures, self.target.swappable):
             found += [OffloadLevel(shared=count, resident=resident) for resident in range(fewest - 1, 0, -1)]
             found.append(OffloadLevel(0, count))
         elif spread and count:
             found.append(OffloadLevel(0, count))
-        elif half and _exchangeable(self.mixtures, self.target.exchangeable):
+        elif half and _swappable(self.mixtures, self.target.swappable):
             found += [OffloadLevel(shared=shared, resident=half) for shared in range(1, count + 1)]
             found += [OffloadLevel(shared=count, resident=resident) for resident in range(half - 1, 0, -1)]
             found.append(OffloadLevel(0, count))
@@ -235,7 +235,7 @@ def _settled(program: Program, devices: list[int]) -> tuple[int, ...]:
     return tuple(devices)
 
 
-def _exchangeable(mixtures: Sequence[int], layers: frozenset[int]) -> bool:
+def _swappable(mixtures: Sequence[int], layers: frozenset[int]) -> bool:
     """Whether all mixtures may share their experts."""
     return bool(mixtures) and layers.issuperset(mixtures)
 

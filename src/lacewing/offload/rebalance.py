@@ -24,15 +24,15 @@ from lacewing.program.program import Program
 from lacewing.weights.experts.device import Wanted, first_resident
 from lacewing.weights.experts.layer import LayerExperts
 
-SWAPPED_BYTES = 2**30  # at most, between two requests
-EVERY = 8  # runs of an answer between two exchanges; less often finds fewer, more often hardly more
-EXCHANGED_BYTES = 2**27  # at most, between two runs
+REQUEST_SWAP_BYTES = 2**30  # at most, between two requests
+EVERY = 8  # runs of an answer between two swaps; less often finds fewer, more often hardly more
+RUN_SWAP_BYTES = 2**27  # at most, between two runs
 
 LayerStacks = Mapping[str, WeightView]  # of the experts of a layer, by the names of the resident ones
 
 
 def with_resident(program: Program, weights: Mapping[str, WeightView]) -> dict[str, WeightView]:
-    """The weights of a part of a program; of resident experts those that are held first. Those that are missing are left out."""
+    """The weights of a part of a program; of resident experts the first residents. Missing ones are left out."""
     found = {name: weights[name] for name in program.weights if name in weights}
     for stage in stages(program):
         stacks = _resident_in(stage.ops, weights)
@@ -65,23 +65,23 @@ class Rebalancer:
 
     def run(self) -> None:
         """Between two requests. Without memory for it nothing is changed."""
-        self._exchange(SWAPPED_BYTES)
+        self._try_swap(REQUEST_SWAP_BYTES)
         self.manager.forget_statistics()
 
     def between_runs(self) -> None:
         """Before each run; does something before some of them, and if experts are streamed."""
         streamed = self.manager.tier.streamed
         if streamed is not None and (clock := int(streamed.clock[0])) and clock % EVERY == 0:
-            self._exchange(EXCHANGED_BYTES)
+            self._try_swap(RUN_SWAP_BYTES)
 
-    def _exchange(self, most: int) -> None:
+    def _try_swap(self, most: int) -> None:
         try:
             self.problem = ""
-            self.exchange(most)
+            self.swap(most)
         except OutOfMemoryError as error:
             self.problem = str(error)
 
-    def exchange(self, most: int) -> int:
+    def swap(self, most: int) -> int:
         """Have the device hold what is used more, with transfers of so many bytes; how many experts were brought there."""
         tier = self.manager.tier
         nbytes = [sum(map(_expert_bytes, stacks.values())) for stacks in self.stacks]

@@ -208,7 +208,7 @@ def _plan(placement: Placement, options: LoadOptions, tell: bool = False) -> Mem
         return found
     machine = this_machine()
     machine = replace(machine, available_bytes=machine.available_bytes + placement.spare)
-    needed = requirements(info, placement.cpu, placement.host, held=None if offload is None else offload.held)
+    needed = requirements(info, placement.cpu, placement.host, resident=None if offload is None else offload.resident)
     found = plan_or_reason(needed, options, machine) if tell else plan(needed, options, machine)
     if offload is None:
         return found

@@ -23,10 +23,10 @@ def requirements(
     part: Program | None = None,
     *,
     stored: bool = False,
-    held: Mapping[str, int] | None = None,
+    resident: Mapping[str, int] | None = None,
 ) -> MemoryRequirements:
     """Bytes of all that it takes to run a model, or a part of its program, on a backend. `stored`: weights as the device keeps
-    them, else as they are in the file. `held`: how many experts of a stack another device has at a time."""
+    them, else as they are in the file. `resident`: how many experts of a stack another device has at a time."""
     from lacewing.models.sizes import measure
     from lacewing.offload.experts import resident_specs
     from lacewing.weights.experts import layer_slots
@@ -39,7 +39,7 @@ def requirements(
     nbytes = memory.weight_bytes if stored else sum({tensors[name].ranges: tensors[name].nbytes for name in names}.values())
     experts = sizes.expert_bytes, sizes.active_expert_bytes
     buffers = memory.buffer_bytes + memory.staging_bytes
-    mixtures = tuple(layer_slots(host_mixtures(info, part), tensors, held)) if backend.streams_experts else ()
+    mixtures = tuple(layer_slots(host_mixtures(info, part), tensors, resident)) if backend.streams_experts else ()
     return MemoryRequirements(
         nbytes,
         sizes.active_bytes,

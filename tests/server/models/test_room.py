@@ -13,7 +13,7 @@ from lacewing.placement import room as placement_room
 from lacewing.server.models import registry as registry_module
 from lacewing.server.models import room
 from lacewing.server.models.names import Source
-from lacewing.server.models.room import Action, Held
+from lacewing.server.models.room import Action, Footprint
 from lacewing.server.models.served import Slot
 from lacewing.weights.experts import SlotCount
 from tests.server.models.test_registry import registry_of
@@ -212,9 +212,9 @@ class Fake:
         self.residency, self.slots = residency, None if residency != "streamed" else SlotCount(slots, 2)
 
 
-def held(name: str, left: float = 0.0, device: int = 0, users: int = 0, aside: bool = False) -> Held:
+def footprint(name: str, left: float = 0.0, device: int = 0, users: int = 0, aside: bool = False) -> Footprint:
     slot = Slot(Source(name, name), users=users, aside=aside, left_at=left)
-    return Held(slot, 10, 0 if aside or device else 6, device)
+    return Footprint(slot, 10, 0 if aside or device else 6, device)
 
 
 def names(ways: list[Action]) -> list[str]:
@@ -222,10 +222,12 @@ def names(ways: list[Action]) -> list[str]:
 
 
 def test_the_cheapest_goes_first():
-    ways = room.actions([held("new", 3), held("busy", 1, users=1), held("old", 2), held("parked", 9, aside=True)])
+    ways = room.actions(
+        [footprint("new", 3), footprint("busy", 1, users=1), footprint("old", 2), footprint("parked", 9, aside=True)]
+    )
     assert names(ways) == ["aside old", "aside new", "aside busy", "close parked", "close old", "close new", "close busy"]
     assert [each.for_speed for each in ways] == [True] * 4 + [False] * 3
-    ways = room.actions([held("gpu", device=5, left=1), held("busy gpu", device=5, users=2)])
+    ways = room.actions([footprint("gpu", device=5, left=1), footprint("busy gpu", device=5, users=2)])
     assert names(ways) == ["close gpu", "close busy gpu"] and [each.for_speed for each in ways] == [True, False]
 
 
@@ -239,7 +241,7 @@ def test_only_what_is_needed_is_given_up(monkeypatch):
         return found["answer"](spare, freed)
 
     monkeypatch.setattr(placement_room, "place", place)
-    two = [held("a", left=1), held("b", left=2)]
+    two = [footprint("a", left=1), footprint("b", left=2)]
     found["answer"] = lambda spare, freed: Fake(0, "eager")
     assert room.plan(info, two)[0] == []
     found["answer"] = lambda spare, freed: Fake(0, "eager" if spare >= 6 else "lazy")
@@ -248,7 +250,7 @@ def test_only_what_is_needed_is_given_up(monkeypatch):
     assert names(room.plan(info, two)[0]) == []
     found["answer"] = lambda spare, freed: Fake(0, "streamed", slots=8 if spare >= 6 else 3)  # more slots are fewer reads
     assert names(room.plan(info, two)[0]) == ["aside a"]
-    on_gpu = [held("a", device=8, left=1), held("b", device=8, left=2), held("c", left=0)]
+    on_gpu = [footprint("a", device=8, left=1), footprint("b", device=8, left=2), footprint("c", left=0)]
     found["answer"] = lambda spare, freed: Fake(8, "lazy", True) if freed >= 8 else Fake(0, "eager")
     assert names(room.plan(info, on_gpu)[0]) == ["close a"]
     found["answer"] = lambda spare, freed: Fake(min(8, 3 + freed), "eager")

@@ -33,7 +33,7 @@ class Changer:
         `force`: also a residency that the memory plan refuses, and a template whose tokens the vocabulary lacks.
         Raises LacewingError; what comes before the failed one in "context", "residency", "template" has changed then.
         """
-        async with self._mover.turn, slot.hands, self.changing(slot):
+        async with self._mover.turn, slot.lock, self.changing(slot):
             served, before, changed = slot.served, slot.setup, list[str]()
             if served is None:
                 slot.setup = dataclasses.replace(setup, template=before.template)  # which cannot be checked now
@@ -70,8 +70,8 @@ class Changer:
         if wanted != "lazy" and not (force and wanted == "eager") and model.weights_on_host:
             options = dataclasses.replace(model.options, memory_bytes=mover.options.load.memory_bytes, residency=wanted)
             await mover.settled()
-            held, own = mover.held(besides=slot), model.memory_bytes
-            todo = await loading.in_thread(lambda: plan_resident(model.info, options, held, own))
+            footprints, own = mover.footprints(besides=slot), model.memory_bytes
+            todo = await loading.in_thread(lambda: plan_resident(model.info, options, footprints, own))
             for action in todo[0] if todo else ():
                 await mover.make_room(action, slot)
             if wanted == "auto":
@@ -97,12 +97,12 @@ class Changer:
                 task.add_done_callback(self._retiring.discard)
                 return
             await mover.settled()
-            todo, _ = await loading.in_thread(lambda: plan(info, mover.held(besides=slot)))
+            todo, _ = await loading.in_thread(lambda: plan(info, mover.footprints(besides=slot)))
             async with mover.emptied(slot, slot):
                 await mover.close(slot)
                 for action in todo:
                     await mover.make_room(action, slot)
-                _, placement = await loading.in_thread(lambda: plan(info, mover.held(besides=slot)))
+                _, placement = await loading.in_thread(lambda: plan(info, mover.footprints(besides=slot)))
                 await mover.fill(slot, info, placement)
         except BaseException:
             slot.setup = before
@@ -113,10 +113,10 @@ class Changer:
         if old.model.device_bytes:
             return None
         try:
-            placement = alone(info, self._mover.held())
+            placement = alone(info, self._mover.footprints())
         except OutOfMemoryError:
             return None
-        _, best = plan(info, self._mover.held(besides=slot))
+        _, best = plan(info, self._mover.footprints(besides=slot))
         same = (placement.plan.residency, placement.on_host) == (best.plan.residency, best.on_host)
         return placement if same else None
 

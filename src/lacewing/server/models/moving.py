@@ -19,7 +19,7 @@ from lacewing.placement.info import ModelInfo
 from lacewing.placement.place import Placement
 from lacewing.server.errors import DrainingError, ModelLoadError
 from lacewing.server.models import loading
-from lacewing.server.models.room import Action, Held, plan, plan_resident
+from lacewing.server.models.room import Action, Footprint, plan, plan_resident
 from lacewing.server.models.served import Counts, Served, Slot
 from lacewing.server.options import ServerOptions
 
@@ -67,7 +67,7 @@ class Mover:
         try:
             self.moved(slot)
             slot.report("waiting for other models", 0, 0)
-            async with self._turn_of(slot), slot.hands:
+            async with self._turn_of(slot), slot.lock:
                 if slot.served is not None:
                     await self._back(slot)
                 if slot.served is None:
@@ -111,7 +111,7 @@ class Mover:
 
     async def unload_idle(self, slot: Slot, seconds: float) -> None:
         """Out of memory if still nobody has asked for so long."""
-        async with self.turn, slot.hands:
+        async with self.turn, slot.lock:
             if slot.served is not None and not slot.users and slot.task is None and time.monotonic() - slot.left_at >= seconds:
                 _log.info("model unloaded: idle", extra={"model": slot.source.name})
                 await self.close(slot)
@@ -119,7 +119,7 @@ class Mover:
     async def unload(self, slot: Slot, force: bool) -> bool:
         """Out of memory once its answers are over, or at once; False: it was not there. Others may come and go meanwhile: of them
         only one that is changing this very model now is waited for. Raises what `emptied` raises."""
-        async with contextlib.nullcontext() if force else self.emptied(slot, slot), slot.hands:
+        async with contextlib.nullcontext() if force else self.emptied(slot, slot), slot.lock:
             if slot.served is None:
                 return False
             await self.close(slot)
@@ -159,7 +159,7 @@ class Mover:
     async def _load(self, slot: Slot) -> None:
         info = await self.open(slot)
         await self.settled()
-        todo, placement = await loading.in_thread(lambda: plan(info, self.held(besides=slot)))
+        todo, placement = await loading.in_thread(lambda: plan(info, self.footprints(besides=slot)))
         for action in todo:
             await self.make_room(action, slot)
         await self.fill(slot, info, placement)
@@ -215,8 +215,8 @@ class Mover:
     async def _resident_again(self, slot: Slot, model: Model) -> None:
         """If there is room, or idle models make some; lazy weights give the same answers."""
         options = dataclasses.replace(model.options, memory_bytes=self.options.load.memory_bytes, residency=slot.was)
-        held, own = self.held(besides=slot), model.memory_bytes
-        todo = await loading.in_thread(lambda: plan_resident(model.info, options, held, own))
+        footprints, own = self.footprints(besides=slot), model.memory_bytes
+        todo = await loading.in_thread(lambda: plan_resident(model.info, options, footprints, own))
         if todo is None:
             return
         actions, wanted = todo
@@ -227,14 +227,14 @@ class Mover:
 
     # others, which make room
 
-    def held(self, besides: Slot | None = None) -> list[Held]:
-        found = (Held.of(slot) for slot in list(self._slots.values()) if slot is not besides)
+    def footprints(self, besides: Slot | None = None) -> list[Footprint]:
+        found = (Footprint.of(slot) for slot in list(self._slots.values()) if slot is not besides)
         return [each for each in found if each is not None]
 
     async def make_room(self, action: Action, wanted: Slot) -> None:
         """One of a plan's actions, for `wanted`. Raises as `emptied`."""
         slot = action.slot
-        async with slot.hands:
+        async with slot.lock:
             served = slot.served
             if served is None:
                 return
@@ -245,7 +245,7 @@ class Mover:
                     slot.aside, slot.was = True, was
                     self.counts.asides += 1
                     return
-        async with self.emptied(slot, wanted), slot.hands:
+        async with self.emptied(slot, wanted), slot.lock:
             if action.device and slot.served is not None:
                 slot.kept = await loading.in_thread(partial(loading.keep_state, slot.served.model))
             await self.close(slot)

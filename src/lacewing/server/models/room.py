@@ -15,7 +15,7 @@ from lacewing.server.models.served import Slot
 
 
 @dataclass(frozen=True)
-class Held:
+class Footprint:
     """What a model in memory takes: bytes of RAM in all and of them eager weights, and bytes of a GPU."""
 
     slot: Slot
@@ -24,7 +24,7 @@ class Held:
     device: int
 
     @classmethod
-    def of(cls, slot: Slot) -> Held | None:
+    def of(cls, slot: Slot) -> Footprint | None:
         """None: it is not in memory. In any thread, while another one closes it."""
         if (served := slot.served) is None:
             return None
@@ -42,9 +42,9 @@ class Action(NamedTuple):
     for_speed: bool
 
 
-def actions(held: Sequence[Held]) -> list[Action]:
+def actions(footprints: Sequence[Footprint]) -> list[Action]:
     """What can be given up, the cheapest first. A model that answers somebody is closed only if nothing else makes room."""
-    order = sorted(held, key=lambda each: (each.slot.users > 0, each.slot.left_at))
+    order = sorted(footprints, key=lambda each: (each.slot.users > 0, each.slot.left_at))
     aside = [each for each in order if each.slot.aside]
     here = [each for each in order if not each.slot.aside]
     found = [Action("aside", each.slot, each.eager, 0, True) for each in here if each.eager and not each.device]
@@ -55,10 +55,10 @@ def actions(held: Sequence[Held]) -> list[Action]:
     return sorted(found, key=lambda each: not each.for_speed)
 
 
-def plan(info: ModelInfo, held: Sequence[Held]) -> tuple[list[Action], Placement]:
+def plan(info: ModelInfo, footprints: Sequence[Footprint]) -> tuple[list[Action], Placement]:
     """What to give up for a model, and where it goes then. Raises OutOfMemoryError if it fits not even alone."""
-    ways = actions(held)
-    total = sum(each.nbytes for each in held)
+    ways = actions(footprints)
+    total = sum(each.nbytes for each in footprints)
     levels = [Level(0, total)]
     for each in ways:
         last = levels[-1]
@@ -68,19 +68,21 @@ def plan(info: ModelInfo, held: Sequence[Held]) -> tuple[list[Action], Placement
     return [each for each in needed if _counts(each, placement)], placement
 
 
-def alone(info: ModelInfo, held: Sequence[Held]) -> Placement:
+def alone(info: ModelInfo, footprints: Sequence[Footprint]) -> Placement:
     """Where a model goes if nobody makes room. Raises OutOfMemoryError."""
-    return first_fit(info, [Level(0, sum(each.nbytes for each in held))])[1]
+    return first_fit(info, [Level(0, sum(each.nbytes for each in footprints))])[1]
 
 
-def plan_resident(info: ModelInfo, options: LoadOptions, held: Sequence[Held], own: int) -> tuple[list[Action], str] | None:
+def plan_resident(
+    info: ModelInfo, options: LoadOptions, footprints: Sequence[Footprint], own: int
+) -> tuple[list[Action], str] | None:
     """Which idle models to put aside so that one that is in memory, with `own` bytes of RAM, has its weights eager
     or streamed again; and which of the two.
 
     None: that does not make room enough.
     """
-    ways = [each for each in actions(held) if each.what == "aside" and not each.slot.users]
-    levels = [Level(own, sum(each.nbytes for each in held))]
+    ways = [each for each in actions(footprints) if each.what == "aside" and not each.slot.users]
+    levels = [Level(own, sum(each.nbytes for each in footprints))]
     for each in ways:
         levels.append(Level(levels[-1].spare + each.frees, levels[-1].kept - each.frees))
     try:

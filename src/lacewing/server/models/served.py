@@ -77,7 +77,7 @@ class Slot:
     """A model of the registry, in memory or not. Of the event loop's thread only.
 
     `users`: requests that have it now. `leaving`: how many want it out of the memory; it takes no new requests before it is back.
-    `aside`: its weights left the memory, what was run before is kept. `hands`: held by whoever changes or closes what is served.
+    `aside`: its weights left the memory, what was run before is kept. `lock`: of whoever changes or closes what is served.
     """
 
     source: Source
@@ -98,7 +98,7 @@ class Slot:
     setup: Setup = field(default_factory=Setup)
     changing: bool = False  # into another setup; it can be used meanwhile, unless it is leaving
     given_up: bool = False  # what is under way is not wanted any more
-    hands: asyncio.Lock = field(default_factory=asyncio.Lock)
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     keep: float | None = None  # seconds that it stays without a request; None: as the server says
 
     @property
