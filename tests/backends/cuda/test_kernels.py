@@ -46,6 +46,13 @@ def test_a_kernel_compiles_in_every_form_for_every_architecture(name: str) -> No
             machine_code(one, macros, arch)
 
 
+@pytest.mark.parametrize("name", kernels())
+def test_a_kernel_that_starts_early_waits(name: str) -> None:
+    """And none that does not say so: its results would be awaited by nobody."""
+    one = kernel(name)
+    assert [one.text.count(call) > 0 for call in ("start_after();", "wait_before();")] == [one.early] * 2
+
+
 def test_architectures() -> None:
     assert set(ARCHES) <= supported()
     one = replace(kernel("rope"), arches=("80", "90a"))

@@ -3,6 +3,8 @@
 //! KV f16 f32 q8_0
 //! VALUES 4 8 16 32
 //! threads 128
+//! early
+#include "ptx.cuh"
 #include "seen.cuh"
 
 #define WARPS (THREADS / WARP)
@@ -17,6 +19,8 @@ struct Query {
 extern "C" __global__ void __launch_bounds__(THREADS)
     attention(Step step, View q, View out, u32* const* store, Pages pages, View chosen, const float* sinks, float* parts, Query a, int which,
               int first) {
+  start_after();
+  wait_before();
   constexpr Precision P = KV;
   constexpr int IN = in_word<P>(), WORDS = VALUES / IN;
   __shared__ float merged[WARPS][VALUES * WARP], largest[WARPS], sums[WARPS];

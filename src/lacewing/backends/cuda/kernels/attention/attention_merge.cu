@@ -1,9 +1,13 @@
 // The splits of a token's head, put together. Grid: heads, tokens.
 //! threads 128
+//! early
+#include "ptx.cuh"
 #include "seen.cuh"
 
 extern "C" __global__ void __launch_bounds__(THREADS)
     attention_merge(Step step, View out, const float* sinks, const float* parts, int heads, int width, int splits, int which, int first) {
+  start_after();
+  wait_before();
   int head = blockIdx.x, i = first + blockIdx.y, t = which == 0 ? step.decode_token(i) : i;
   const float* from = parts + ((size_t)blockIdx.y * heads + head) * splits * (width + 2);
   float highest = NONE, all = 0.0f;

@@ -4,7 +4,8 @@
 // Grid: blocks of columns, heads, rows of the run.
 //! EACH 2 4 8 16 32
 //! threads 256
-#include "step.cuh"
+//! early
+#include "ptx.cuh"
 #include "functions.cuh"
 
 #define TEAMS (THREADS / WARP)
@@ -17,6 +18,8 @@ struct Delta {
 extern "C" __global__ void __launch_bounds__(THREADS)
     gated_delta(Step step, View q, View k, View v, View decay, View beta, View out, float* const* store, const float* rate,
                 const float* bias, Delta d) {
+  start_after();
+  wait_before();
   __shared__ float recalled[2][TEAMS][WARP], asked[2][TEAMS][WARP], products[2][TEAMS][3];
   int head = blockIdx.y, part = blockIdx.z, team = threadIdx.x / WARP, lane = threadIdx.x % WARP, c = blockIdx.x * WARP + lane;
   bool there = c < d.width;

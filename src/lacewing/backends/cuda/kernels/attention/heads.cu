@@ -2,6 +2,8 @@
 // them. Grid: heads of all three / warps, tokens.
 //! KV f16 f32 q8_0
 //! threads 128
+//! early
+#include "ptx.cuh"
 #include "pages.cuh"
 #include "turn.cuh"
 
@@ -54,6 +56,8 @@ __device__ void keep(u32* to, const Rows& rows, const float* values, int lane) {
 extern "C" __global__ void __launch_bounds__(THREADS)
     heads(Step step, Chain q, Chain k, Chain v, const float* q_weight, const float* k_weight, const float* v_weight, const uint2* q_turns,
           const uint2* k_turns, u32* const* store, Pages pages) {
+  start_after();
+  wait_before();
   __shared__ float room[THREADS / WARP][WIDEST];
   int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, head = blockIdx.x * (THREADS / WARP) + warp, t = blockIdx.y;
   if (head >= q.heads + k.heads + v.heads) return;

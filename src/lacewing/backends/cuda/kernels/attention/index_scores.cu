@@ -1,11 +1,15 @@
 // Scores of an index: a warp a position of one token, over the heads of the query. Grid: positions / warps, tokens of the pass.
 //! KV f16 f32 q8_0
+//! early
+#include "ptx.cuh"
 #include "pages.cuh"
 
 // `scores` (tokens of the pass, row_words)
 extern "C" __global__ void __launch_bounds__(THREADS)
     index_scores(Step step, View q, View weights, u32* const* store, Pages pages, float* scores, int row_words, int heads, int width, int most,
                  int first) {
+  start_after();
+  wait_before();
   constexpr int IN = in_word<KV>();
   int lane = threadIdx.x % WARP, position = blockIdx.x * (THREADS / WARP) + threadIdx.x / WARP, t = first + blockIdx.y;
   int seen = step.position(t) + 1;

@@ -1,7 +1,8 @@
 // The positions with the largest scores of a token, ascending: their threshold by counting bits from the highest on, then each thread
 // writes those of its own run of positions. A block a token. Grid: tokens of the pass.
 //! threads 256
-#include "step.cuh"
+//! early
+#include "ptx.cuh"
 
 // in the order of the numbers; -0 is 0, and NaN the largest
 __device__ u32 sort_key(u32 bits) {
@@ -12,6 +13,8 @@ __device__ u32 sort_key(u32 bits) {
 
 extern "C" __global__ void __launch_bounds__(THREADS)
     select_keys(Step step, const u32* scores, View chosen, int row_words, int most, int first) {
+  start_after();
+  wait_before();
   __shared__ u32 counts[256], above[THREADS], equal[THREADS], bin, wanted;
   int index = threadIdx.x, t = first + blockIdx.x, seen = step.position(t) + 1;
   if (seen <= most) return;

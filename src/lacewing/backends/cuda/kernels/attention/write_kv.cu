@@ -2,12 +2,16 @@
 // all parts.
 //! KV f16 f32 q8_0
 //! threads 32
+//! early
+#include "ptx.cuh"
 #include "pages.cuh"
 
 // zeros stand behind the last value of a row
 __device__ __forceinline__ float value_at(const float* from, int i, int width) { return i < width ? from[i] : 0.0f; }
 
 extern "C" __global__ void __launch_bounds__(THREADS) write_kv(Step step, View k, View v, View index, u32* const* store, Pages pages) {
+  start_after();
+  wait_before();
   int t = blockIdx.x, head = blockIdx.y, lane = threadIdx.x;
   View from = k;
   Rows rows = pages.keys;

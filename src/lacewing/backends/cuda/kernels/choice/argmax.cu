@@ -1,7 +1,11 @@
 // The largest logit of parts of each row: (value, id) a block; the lowest id of equals. Grid: parts, rows.
+//! early
+#include "ptx.cuh"
 #include "larger.cuh"
 
 extern "C" __global__ void __launch_bounds__(THREADS) argmax(const float* logits, uint2* best, int part, int vocabulary) {
+  start_after();
+  wait_before();
   uint2 mine = nothing();
   int end = min((int)(blockIdx.x + 1) * part, vocabulary);
   for (int i = blockIdx.x * part + threadIdx.x; i < end; i += THREADS) {

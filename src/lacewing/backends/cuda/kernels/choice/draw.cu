@@ -1,6 +1,8 @@
 // Draws one of the largest logits of each row, largest first, which becomes the row's next token. In float32: who draws in float64
 // may find another one, and looks. Grid: tokens; a thread a candidate.
 //! threads 64
+//! early
+#include "ptx.cuh"
 #include "larger.cuh"
 #include "next_token.cuh"
 
@@ -22,6 +24,8 @@ __device__ float running_sum(float* sums, float value) {
 // `largest` (row, THREADS): value, id. `draws` (row, 8): count, top_p, log(min_p), 1 / temperature, number
 extern "C" __global__ void __launch_bounds__(THREADS)
     draw(Step step, const uint2* largest, const float* draws, int vocabulary, int fixed) {
+  start_after();
+  wait_before();
   __shared__ float sums[THREADS];
   int t = blockIdx.x, i = threadIdx.x;
   const float* how = draws + t * 8;

@@ -1,8 +1,11 @@
 // g * sigmoid(alpha * g) * (u + 1) with g and u clamped. Grid: width / THREADS, tokens.
-#include "step.cuh"
+//! early
+#include "ptx.cuh"
 #include "functions.cuh"
 
 extern "C" __global__ void __launch_bounds__(THREADS) clamped(View gate, View up, View out, int width, float alpha, float limit) {
+  start_after();
+  wait_before();
   int i = blockIdx.x * THREADS + threadIdx.x, t = blockIdx.y;
   if (i >= width) return;
   float g = gate.row(t)[i], u = up.row(t)[i];

@@ -1,8 +1,11 @@
 // Every `size` values times the Hadamard matrix in Sylvester's order, over sqrt(size), in place. Grid: runs of `size`, tokens.
 //! threads 128
-#include "step.cuh"
+//! early
+#include "ptx.cuh"
 
 extern "C" __global__ void __launch_bounds__(THREADS) hadamard(View x, int size) {
+  start_after();
+  wait_before();
   extern __shared__ float values[];
   float* at = x.row(blockIdx.y) + blockIdx.x * size;
   for (int i = threadIdx.x; i < size; i += THREADS) values[i] = at[i];

@@ -1,9 +1,13 @@
 // Turns pairs of each head by position * frequency, in place; one thread a pair. Grid: heads * pairs / THREADS, tokens.
 //! threads 128
+//! early
+#include "ptx.cuh"
 #include "turn.cuh"
 
 extern "C" __global__ void __launch_bounds__(THREADS)
     rope(Step step, View x, const uint2* frequencies, int pairs, int width, int start, int heads, int adjacent, float magnitude) {
+  start_after();
+  wait_before();
   int index = blockIdx.x * THREADS + threadIdx.x;
   if (index >= heads * pairs) return;
   int pair = index % pairs;

@@ -1,11 +1,14 @@
 // RMS norm or LayerNorm of each head of x, to which scale * add is added first, in place. Grid: heads, tokens.
 //! threads 256
-#include "step.cuh"
+//! early
+#include "ptx.cuh"
 
 // `each`: heads have weights of their own
 extern "C" __global__ void __launch_bounds__(THREADS)
     row_norm(View x, View add, View out, const float* weight, const float* bias, int width, float scale, float eps, float offset, int each,
          int centred) {
+  start_after();
+  wait_before();
   int first = blockIdx.x * width, t = blockIdx.y;
   float *from = x.row(t) + first, *to = out.row(t) + first;
   float total = 0.0f;

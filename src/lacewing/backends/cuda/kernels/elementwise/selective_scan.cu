@@ -2,7 +2,8 @@
 // have every SLICES-th of its EACH * SLICES values each. Grid: blocks of columns, heads, rows of the run.
 //! EACH 4 8 16 32 64
 //! threads 256
-#include "step.cuh"
+//! early
+#include "ptx.cuh"
 #include "functions.cuh"
 
 #define SLICES 4
@@ -16,6 +17,8 @@ struct Scan {
 extern "C" __global__ void __launch_bounds__(THREADS)
     selective_scan(Step step, View x, View b, View c, View dt, View out, float* const* store, const float* decay, const float* skip,
                    const float* bias, Scan d) {
+  start_after();
+  wait_before();
   __shared__ float partial[2][THREADS];
   int head = blockIdx.y, column = threadIdx.x % COLUMNS, slice = threadIdx.x / COLUMNS, p = blockIdx.x * COLUMNS + column;
   bool there = p < d.width;

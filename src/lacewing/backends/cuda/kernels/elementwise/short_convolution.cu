@@ -2,11 +2,14 @@
 // column. Grid: width / THREADS, rows of the run.
 //! threads 64
 //! TAPS 2 3 4 5 6 7 8
-#include "step.cuh"
+//! early
+#include "ptx.cuh"
 
 // a unit: the last TAPS - 1 values of every column, oldest first
 extern "C" __global__ void __launch_bounds__(THREADS)
     short_convolution(Step step, View x, View out, const float* weight, const float* bias, float* const* store, int width, int group) {
+  start_after();
+  wait_before();
   int column = blockIdx.x * THREADS + threadIdx.x, part = blockIdx.y;
   if (column >= width) return;
   int first = step.part_first(part), tokens = step.part_tokens(part), row = step.row(first);

@@ -2,6 +2,8 @@
 // not depend on the others. Grid: rows / warps, tokens / BATCH.
 //! QUANT quants
 //! BATCH 1 4
+//! early
+#include "ptx.cuh"
 #include "values.cuh"
 #include "outs.cuh"
 
@@ -9,6 +11,8 @@
 extern "C" __global__ void __launch_bounds__(THREADS)
     gemv(Step step, View x, Planes planes, Outs outs, const float* bias, int rows, int groups, int columns, int by_rows, float scale,
          float softcap) {
+  start_after();
+  wait_before();
   int row = blockIdx.x * (THREADS / WARP) + threadIdx.x / WARP, lane = threadIdx.x % WARP;
   int first = blockIdx.y * BATCH, count = by_rows ? step.output_count() : step.count();
   if (row >= rows) return;

@@ -1,9 +1,13 @@
 // A matrix for each head, a warp an output; what lies behind the inputs of a head is copied. Grid: (outputs + rest) / warps, heads, tokens.
 //! QUANT quants
+//! early
+#include "ptx.cuh"
 #include "values.cuh"
 
 extern "C" __global__ void __launch_bounds__(THREADS)
     head_linear(View x, Planes planes, View out, int outputs, int inputs, int groups, int rest) {
+  start_after();
+  wait_before();
   int i = blockIdx.x * (THREADS / WARP) + threadIdx.x / WARP, lane = threadIdx.x % WARP, head = blockIdx.y, t = blockIdx.z;
   if (i >= outputs + rest) return;
   const float* from = x.row(t) + (size_t)head * (inputs + rest);

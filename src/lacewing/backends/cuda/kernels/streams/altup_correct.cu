@@ -2,10 +2,13 @@
 // Grid: width / THREADS, tokens.
 //! threads 128
 //! STREAMS 2 3 4 5 6 7 8
-#include "step.cuh"
+//! early
+#include "ptx.cuh"
 
 extern "C" __global__ void __launch_bounds__(THREADS)
     altup_correct(View x, View router, View fresh, const float* weight, int width, int active, float scale) {
+  start_after();
+  wait_before();
   int d = blockIdx.x * THREADS + threadIdx.x, t = blockIdx.y;
   if (d >= width) return;
   float innovation = fresh.row(t)[d] - x.row(t)[active * width + d];

@@ -2,9 +2,12 @@
 // Grid: width / THREADS, tokens.
 //! threads 128
 //! STREAMS 2 3 4 5 6 7 8
-#include "step.cuh"
+//! early
+#include "ptx.cuh"
 
 extern "C" __global__ void __launch_bounds__(THREADS) altup_predict(View x, View router, const float* weight, int width, float scale) {
+  start_after();
+  wait_before();
   int d = blockIdx.x * THREADS + threadIdx.x, t = blockIdx.y;
   if (d >= width) return;
   float old[STREAMS], routed[STREAMS];

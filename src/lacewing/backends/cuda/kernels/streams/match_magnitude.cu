@@ -1,7 +1,10 @@
 // x *= sqrt(mean(like^2) / max(mean(x^2), least)), in place. Grid: 1, tokens.
-#include "step.cuh"
+//! early
+#include "ptx.cuh"
 
 extern "C" __global__ void __launch_bounds__(THREADS) match_magnitude(View x, View like, int width, float least) {
+  start_after();
+  wait_before();
   float *values = x.row(blockIdx.y), *others = like.row(blockIdx.y), mine = 0.0f, theirs = 0.0f;
   for (int i = threadIdx.x; i < width; i += THREADS) {
     mine += values[i] * values[i];
