@@ -38,8 +38,11 @@ def activation_after(program: Sequence[Op], index: int) -> Activation | None:
     return after if gone and apart else None
 
 
-def sum_after(program: Sequence[Op], index: int) -> int | None:
-    """Where the Combine stands that is all that becomes of an ExpertLinear with one out, and could do its work as well."""
+def sum_after(program: Sequence[Op], index: int, shared: bool = False) -> int | None:
+    """Where the Combine stands that is all that becomes of an ExpertLinear with one out, and could do its work as well.
+
+    `shared`: of a mixture that two devices share, too, where experts of the id -1 do not count.
+    """
     op = program[index]
     if not isinstance(op, ops.ExpertLinear) or not op.separate or len(op.outs) != 1 or op.factor is not None:
         return None
@@ -48,7 +51,8 @@ def sum_after(program: Sequence[Op], index: int) -> int | None:
         after = program[later]
         if isinstance(after, ops.Combine) and after.x == op.outs[0]:
             inputs += [after.weights] if after.weights is not None else []
-            kept = after.ids is None and not any(after.out.overlaps(view) for view in inputs)
+            alike = after.ids is None or (shared and after.ids == op.ids)
+            kept = alike and not any(after.out.overlaps(view) for view in inputs)
             return later if kept and unused(program, later + 1, op.outs[0]) else None
         if any(op.outs[0].overlaps(view) for view in after.views) or any(i.overlaps(w) for i in inputs for w in after.writes):
             return None

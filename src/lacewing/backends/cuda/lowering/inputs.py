@@ -21,6 +21,7 @@ from lacewing.program.program import Program
 TILES = (32, 64, 128)  # tokens of a tile of a product
 HALF_COLUMNS = 128  # to whole runs of which columns are padded
 ONE_FROM_GATED = "bytes of a gated product"
+FROM_EXPERTS = "bytes of gated experts"
 
 
 Bytes = tuple[Pointer, Pointer]  # codes, and scales with sums; see `gemv/bytes.cuh`
@@ -85,7 +86,7 @@ def byte_sizes(program: Program) -> tuple[int, int]:
 def input_bytes(program: Program, limits: StepLimits) -> int:
     """What all forms take on the device."""
     pairs = sum(pair_sizes(program, limits)) if mixtures(program) else 0
-    return sum(half_sizes(program, limits)) + 2 * sum(byte_sizes(program)) + pairs
+    return sum(half_sizes(program, limits)) + (3 if pairs else 2) * sum(byte_sizes(program)) + pairs
 
 
 def tiles_of(tokens: int, active: int, experts: int, tile: int) -> int:
@@ -113,6 +114,8 @@ def as_bytes(compiler: Compiler, x: View, groups: int, rows: bool, most: int = 1
     made = byte_buffers(compiler, "bytes of activations")
     if _valid(compiler, ONE_FROM_GATED, x, (x, False)) and not rows:
         return byte_buffers(compiler, ONE_FROM_GATED)
+    if _valid(compiler, FROM_EXPERTS, x, (x, most)) and not rows:
+        return byte_buffers(compiler, FROM_EXPERTS)
     if any(_valid(compiler, "bytes", x, (x, rows, count)) for count in {most, max(most, compiler.most_bytes)}):
         return made
 

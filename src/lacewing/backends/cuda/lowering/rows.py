@@ -10,6 +10,7 @@ from lacewing.backends.cuda.arguments import STEP, Pointer, Store, Struct, block
 from lacewing.backends.cuda.lowering.compiler import RULES, Compiler
 from lacewing.backends.cuda.lowering.heads import lower_heads
 from lacewing.backends.cuda.lowering.launches import Grid
+from lacewing.backends.gpu.fusions import Activation
 from lacewing.backends.gpu.turns import fixed_turns
 from lacewing.errors import UnsupportedModelError
 from lacewing.program import ops
@@ -89,9 +90,16 @@ def gated_activation(compiler: Compiler, op: ops.GatedActivation) -> None:
     activate(compiler, op, 1)
 
 
-def activate(compiler: Compiler, op: ops.GatedActivation, fewest: int) -> None:
+def activate(compiler: Compiler, op: Activation, fewest: int) -> None:
     """In runs of `fewest` tokens and more."""
-    _activation(compiler, op.activation, op.gate, op.up, op.out, (), fewest)
+    if isinstance(op, ops.GatedActivation):
+        _activation(compiler, op.activation, op.gate, op.up, op.out, (), fewest)
+        return
+    arguments = [*[compiler.at(view) for view in (op.gate, op.up, op.out)], op.out.width]
+    if isinstance(op, ops.ClampedActivation):
+        compiler.over("clamped", {}, [*arguments, float(op.alpha), float(op.limit)], op.out.width, fewest)
+    else:
+        compiler.over("limited", {}, [*arguments, float(op.limit)], op.out.width, fewest)
 
 
 @RULES.rule(ops.Activation)
@@ -110,14 +118,12 @@ def _activation(
 
 @RULES.rule(ops.ClampedActivation)
 def clamped_activation(compiler: Compiler, op: ops.ClampedActivation) -> None:
-    places = [compiler.at(view) for view in (op.gate, op.up, op.out)]
-    compiler.over("clamped", {}, [*places, op.out.width, float(op.alpha), float(op.limit)], op.out.width)
+    activate(compiler, op, 1)
 
 
 @RULES.rule(ops.LimitedActivation)
 def limited_activation(compiler: Compiler, op: ops.LimitedActivation) -> None:
-    places = [compiler.at(view) for view in (op.gate, op.up, op.out)]
-    compiler.over("limited", {}, [*places, op.out.width, float(op.limit)], op.out.width)
+    activate(compiler, op, 1)
 
 
 @RULES.rule(ops.ShortConvolution)

@@ -1,7 +1,9 @@
 // The linears of the chosen experts: a warp a row of one of them for one token. Parts of the id -1 are left.
 // Grid: rows * parts / warps, active, tokens.
 //! QUANT quants
+//! early
 #include "values.cuh"
+#include "ptx.cuh"
 #include "outs.cuh"
 
 // An expert has rows * parts rows of the matrix: those of part 0, then of part 1, or `interleaved` by turns. Part p goes to view p.
@@ -9,6 +11,8 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     expert_gemv(View x, View ids, View factor, Planes planes, Outs outs, const float* bias, int rows, int parts, int groups, int columns,
                 int active, int separate, int interleaved) {
   int r = blockIdx.x * (THREADS / WARP) + threadIdx.x / WARP, lane = threadIdx.x % WARP, a = blockIdx.y, t = blockIdx.z;
+  start_after();
+  wait_before();
   int expert = ids.ids(t)[a];
   if (r >= rows * parts || expert < 0) return;
   const float* from = x.row(t) + (separate ? a * columns : 0);
