@@ -115,6 +115,21 @@ def test_it_says_when_the_model_is_there(smollm2_path):
         server.end()
 
 
+def test_the_first_load_may_be_given_up(smollm2_path):
+    """The server goes on without a model, and the next request loads it."""
+    server = Process(smollm2_path)
+    try:
+        body = {"model": server.endless["model"], "force": True, "wait": True}
+        assert httpx.get(f"{server.url}/health").json()["status"] == "loading"
+        assert httpx.post(f"{server.url}/models/unload", json=body, timeout=60).status_code == 200
+        assert httpx.get(f"{server.url}/models").json()["data"][0]["status"]["value"] == "unloaded"
+        body = {"model": server.endless["model"], "prompt": "Hello", "max_tokens": 2}
+        assert httpx.post(f"{server.url}/v1/completions", json=body, timeout=60).status_code == 200
+    finally:
+        code, errors = server.end()
+    assert code == 0 and "Traceback" not in errors
+
+
 @pytest.mark.parametrize(("on_demand", "told"), [(False, "loading tiny"), (True, "ready: models are loaded when requests ask")])
 def test_what_it_says_first(on_demand, told, tiny_path, capsys):
     options = ServerOptions(models=(str(tiny_path),), on_demand=on_demand, port=0)

@@ -30,6 +30,10 @@ class ModelLoadError(ServerError):
     status, code = 503, "model_load_failed"
 
 
+class GivenUpError(ModelLoadError):
+    """Loading a model was given up because somebody wants it out of the memory."""
+
+
 class DrainingError(ServerError):
     """The server is ending: what runs is finished, nothing new begins."""
 

@@ -155,7 +155,7 @@ def test_what_a_gpu_had_run_comes_back(paths):
             await ask(registry, "a")
             slot = registry._slots["a"]
             ids = list(slot.served.model.engine.cached)
-            await registry._mover.make_room(Action("close", slot, 0, 1, True), Slot(Source("b", "b")))
+            await registry._mover.make_room(Action("close", slot, 0, 1, True), Slot(Source("b", "b")).begin())
             assert slot.served is None and slot.kept is not None
             async with registry.use("a") as served:
                 assert served.model.engine.held(ids) == len(ids) and slot.kept is None

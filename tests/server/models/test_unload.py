@@ -136,7 +136,7 @@ def test_what_is_just_put_aside_is_closed_afterwards(paths, monkeypatch):  # noq
     async def run():
         async with registry_of(*paths) as registry:
             await use(registry, None)
-            slot, other = registry._slots[paths[0].stem], registry._slot(registry.catalogue.find("second"))
+            slot, other = registry._slots[paths[0].stem], registry._slot(registry.catalogue.find("second")).begin()
             making = asyncio.create_task(registry._mover.make_room(Action("aside", slot, 0, 0, True), other))
             await asyncio.to_thread(there.wait, SOON)
             unloading = asyncio.create_task(registry.unload(None, force=True))

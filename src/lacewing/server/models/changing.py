@@ -15,7 +15,7 @@ from lacewing.placement.place import Placement
 from lacewing.server.models import loading
 from lacewing.server.models.moving import Mover
 from lacewing.server.models.room import alone, plan, plan_resident
-from lacewing.server.models.served import Served, Slot
+from lacewing.server.models.served import Change, Served, Slot
 from lacewing.server.models.setup import Setup
 
 
@@ -33,15 +33,15 @@ class Changer:
         `force`: also a residency that the memory plan refuses, and a template whose tokens the vocabulary lacks.
         Raises LacewingError; what comes before the failed one in "context", "residency", "template" has changed then.
         """
-        async with self._mover.turn, slot.lock, self.changing(slot):
+        async with self._mover.turn, slot.lock, self.changing(slot) as under_way:
             served, before, changed = slot.served, slot.setup, list[str]()
             if served is None:
                 slot.setup = dataclasses.replace(setup, template=before.template)  # which cannot be checked now
                 return changed
             if setup.context != before.context and (setup.context or 0) != served.model.spec.context:
-                await self._reload(slot, served, setup)
+                await self._reload(under_way, served, setup)
                 return [name for name in asked if name == "context" or getattr(setup, name) != getattr(before, name)]
-            if "residency" in asked and await self._residency(slot, served, setup.residency, force):
+            if "residency" in asked and await self._residency(under_way, served, setup.residency, force):
                 changed.append("residency")
             slot.setup = dataclasses.replace(setup, template=before.template)
             if setup.template != before.template:
@@ -52,19 +52,19 @@ class Changer:
             return changed
 
     @contextlib.asynccontextmanager
-    async def changing(self, slot: Slot) -> AsyncIterator[None]:
-        """Its progress is told, and it can be given up."""
-        slot.changing, slot.given_up = True, False
+    async def changing(self, slot: Slot) -> AsyncIterator[Change]:
+        """Its progress is told, and it can be given up. Raises DrainingError."""
+        if self._mover.ending:
+            raise self._mover.draining()
+        change = slot.begin()
         try:
-            yield
+            yield change
         finally:
-            slot.changing, slot.stage = False, ("", 0, 0)
-            self._mover.moved(slot)
-            self._mover.wake()
+            self._mover.over(change)
 
-    async def _residency(self, slot: Slot, served: Served, wanted: str | None, force: bool) -> bool:
+    async def _residency(self, change: Change, served: Served, wanted: str | None, force: bool) -> bool:
         """Whether it is another one now. Idle models make room for weights in RAM. Raises OutOfMemoryError, Cancelled."""
-        mover, model = self._mover, served.model
+        mover, slot, model = self._mover, change.slot, served.model
         general = dataclasses.replace(mover.options.load, residency_is_default=True)
         wanted, before = wanted or model.info.suited(general).residency, model.weights.residency
         if wanted != "lazy" and not (force and wanted == "eager") and model.weights_on_host:
@@ -73,37 +73,37 @@ class Changer:
             footprints, own = mover.footprints(besides=slot), model.memory_bytes
             todo = await loading.in_thread(lambda: plan_resident(model.info, options, footprints, own))
             for action in todo[0] if todo else ():
-                await mover.make_room(action, slot)
+                await mover.make_room(action, change)
             if wanted == "auto":
                 wanted = todo[1] if todo else "lazy"
         report = loading.relay(asyncio.get_running_loop(), slot.report)
-        given_up = partial(mover.is_given_up, slot)
+        given_up = partial(mover.is_given_up, change)
         await loading.in_thread(lambda: model.set_residency(wanted, report, given_up, force=force, reason="it was asked for"))
         return model.weights.residency != before
 
-    async def _reload(self, slot: Slot, old: Served, setup: Setup) -> None:
+    async def _reload(self, change: Change, old: Served, setup: Setup) -> None:
         """Beside the old one if there is room for both as they are to be, else once those that have it have finished."""
-        mover, before = self._mover, slot.setup
+        mover, slot, before = self._mover, change.slot, change.slot.setup
         slot.setup = setup
         try:
-            info = await mover.open(slot)
+            info = await mover.open(change)
             beside = await loading.in_thread(partial(self._beside, slot, info, old))
             if setup.template not in (AUTO, before.template):
                 await loading.in_thread(partial(loading.check_template, info, setup.template, files=self._files))
             if beside is not None:
-                await mover.fill(slot, info, beside)
+                await mover.fill(change, info, beside)
                 task = asyncio.create_task(mover.retire(old))
                 self._retiring.add(task)
                 task.add_done_callback(self._retiring.discard)
                 return
             await mover.settled()
             todo, _ = await loading.in_thread(lambda: plan(info, mover.footprints(besides=slot)))
-            async with mover.emptied(slot, slot):
+            async with mover.emptied(slot, change):
                 await mover.close(slot)
                 for action in todo:
-                    await mover.make_room(action, slot)
+                    await mover.make_room(action, change)
                 _, placement = await loading.in_thread(lambda: plan(info, mover.footprints(besides=slot)))
-                await mover.fill(slot, info, placement)
+                await mover.fill(change, info, placement)
         except BaseException:
             slot.setup = before
             raise

@@ -7,20 +7,21 @@ import contextlib
 import dataclasses
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 from lacewing.api import Model
 from lacewing.assistant.templates import AUTO
-from lacewing.errors import Cancelled, LacewingError, ModelFormatError
+from lacewing.errors import LacewingError, ModelFormatError
 from lacewing.options import Progress
 from lacewing.placement.info import ModelInfo
 from lacewing.placement.place import Placement
-from lacewing.server.errors import DrainingError, ModelLoadError
+from lacewing.server.errors import DrainingError, GivenUpError, ModelLoadError
 from lacewing.server.models import loading
+from lacewing.server.models.changes import Changes
 from lacewing.server.models.room import Action, Footprint, plan, plan_resident
-from lacewing.server.models.served import Counts, Served, Slot
+from lacewing.server.models.served import Change, Counts, Served, Slot
 from lacewing.server.options import ServerOptions
 
 MakeWorker = Callable[[Model, asyncio.AbstractEventLoop], Any]
@@ -29,49 +30,28 @@ _RETRY = 1.0, 60.0  # seconds after which a model that was lost is loaded again:
 _log = logging.getLogger("lacewing.server")
 
 
-class Mover:
+class Mover(Changes):
     """Brings models of `slots` into memory, with `worker` to run each. Of the event loop's thread only."""
 
     def __init__(self, slots: Mapping[str, Slot], options: ServerOptions, worker: MakeWorker):
+        super().__init__()
         self._slots, self.options, self._make_worker = slots, options, worker
-        self.turn = asyncio.Lock()
-        self._waiting: list[asyncio.Future[None]] = []  # until something is another way than it was
         self._retiring: set[Served] = set()
         self._closing: set[asyncio.Future[None]] = set()
-        self.ending = False
         self.loaded: Callable[[Served], None] = lambda served: None  # is told of each model that has been loaded
-        self.moved: Callable[[Slot], None] = lambda slot: None  # is told that the state of one is another
         self.counts = Counts()
 
-    def left(self, slot: Slot) -> None:
-        """A request has given a model back."""
-        slot.left_at = time.monotonic()
-        self.wake()
-
-    def wake(self) -> None:
-        """Those that wait for a `change` look again."""
-        waiting, self._waiting = self._waiting, []
-        for each in waiting:
-            if not each.done():
-                each.set_result(None)
-
-    def change(self) -> asyncio.Future[None]:
-        """Done when something is another way: a request has left, or something is given up, or over."""
-        self._waiting.append(asyncio.get_running_loop().create_future())
-        return self._waiting[-1]
-
-    async def bring(self, slot: Slot) -> None:
+    async def bring(self, change: Change) -> None:
         """Into memory, whatever has to be done for it. Raises ModelLoadError, DrainingError."""
-        began = time.monotonic()
-        slot.given_up = False
+        began, slot = time.monotonic(), change.slot
         try:
             self.moved(slot)
             slot.report("waiting for other models", 0, 0)
-            async with self._turn_of(slot), slot.lock:
+            async with self.turn_of(change), slot.lock:
                 if slot.served is not None:
-                    await self._back(slot)
+                    await self._back(change)
                 if slot.served is None:
-                    await self._load(slot)
+                    await self._load(change)
             slot.problem, slot.tries, slot.lost = "", 0, False
             self.counts.loads += 1
             self.counts.load_seconds += time.monotonic() - began
@@ -79,8 +59,10 @@ class Mover:
         except DrainingError:
             raise
         except Exception as error:  # also of drivers
-            if slot.given_up:
-                raise ModelLoadError(f"loading {slot.source.name} was given up", retry_after=10) from error
+            if self.ending:
+                raise self.draining() from error
+            if change.given_up:
+                raise GivenUpError(f"loading {slot.source.name} was given up", retry_after=10) from error
             slot.problem = f"{slot.source.name} could not be loaded: {str(error) or type(error).__name__}"
             slot.tries += 1
             slot.retry_at = time.monotonic() + min(_RETRY[1], _RETRY[0] * 2 ** min(slot.tries, 10))
@@ -88,8 +70,8 @@ class Mover:
             _log.error("model failed to load", extra={"model": slot.source.name, "problem": str(error) or type(error).__name__})
             raise ModelLoadError(slot.problem, retry_after=10) from error
         finally:
-            slot.task, slot.stage = None, ("", 0, 0)
-            self.moved(slot)
+            slot.task = None
+            self.over(change)
 
     async def close(self, slot: Slot) -> None:
         """Out of memory; its requests end with an error."""
@@ -100,7 +82,7 @@ class Mover:
             self._closing.add(closing)
             closing.add_done_callback(self._closing.discard)
             try:
-                await closing
+                await asyncio.shield(closing)  # whoever is cancelled; `settled` waits for it
             finally:
                 self.moved(slot)
 
@@ -116,65 +98,39 @@ class Mover:
                 _log.info("model unloaded: idle", extra={"model": slot.source.name})
                 await self.close(slot)
 
-    async def unload(self, slot: Slot, force: bool) -> bool:
-        """Out of memory once its answers are over, or at once; False: it was not there. Others may come and go meanwhile: of them
-        only one that is changing this very model now is waited for. Raises what `emptied` raises."""
-        async with contextlib.nullcontext() if force else self.emptied(slot, slot), slot.lock:
+    async def unload(self, slot: Slot, change: Change | None) -> bool:
+        """Out of memory once its answers are over, or at once without a `change` that can be given up; False: it was not there.
+        Others may come and go meanwhile: of them only one that is changing this very model now is waited for. Raises as `emptied`.
+        """
+        async with contextlib.nullcontext() if change is None else self.emptied(slot, change), slot.lock:
             if slot.served is None:
                 return False
             await self.close(slot)
             return True
 
-    @staticmethod
-    def _draining() -> DrainingError:
-        return DrainingError("the server is shutting down; ask another one, or later", retry_after=5)
-
-    @contextlib.asynccontextmanager
-    async def _turn_of(self, slot: Slot) -> AsyncIterator[None]:
-        """The turn, for a model that nobody wants out of the memory any more. Raises Cancelled if it is given up meanwhile."""
-        while True:
-            taking = asyncio.ensure_future(self.turn.acquire())
-            while not taking.done() and not self.is_given_up(slot):
-                either: set[asyncio.Future[Any]] = {taking, self.change()}
-                try:
-                    await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-                except asyncio.CancelledError:  # nobody would give the turn back
-                    if not taking.cancel() and not taking.cancelled():
-                        self.turn.release()
-                    raise
-            if not taking.done():
-                taking.cancel()
-                raise self._draining() if self.ending else Cancelled(f"{slot.source.name} was given up")
-            try:
-                if not slot.leaving or self.is_given_up(slot):
-                    yield
-                    return
-            finally:
-                self.turn.release()
-            while slot.leaving and not self.is_given_up(slot):
-                await self.change()
-
     # one model, with the turn
 
-    async def _load(self, slot: Slot) -> None:
-        info = await self.open(slot)
+    async def _load(self, change: Change) -> None:
+        slot, info = change.slot, await self.open(change)
         await self.settled()
         todo, placement = await loading.in_thread(lambda: plan(info, self.footprints(besides=slot)))
         for action in todo:
-            await self.make_room(action, slot)
-        await self.fill(slot, info, placement)
+            await self.make_room(action, change)
+        await self.fill(change, info, placement)
 
-    async def open(self, slot: Slot) -> ModelInfo:
+    async def open(self, change: Change) -> ModelInfo:
         """Its headers, for the setup that it is to have."""
-        report, options = self._report(slot), slot.setup.options(self.options.load)
-        return await loading.in_thread(lambda: loading.open_source(slot.source, options, report, lambda: self.is_given_up(slot)))
+        source, options = change.slot.source, change.slot.setup.options(self.options.load)
+        report, given_up = self._report(change.slot), partial(self.is_given_up, change)
+        return await loading.in_thread(lambda: loading.open_source(source, options, report, given_up))
 
-    async def fill(self, slot: Slot, info: ModelInfo, placement: Placement) -> None:
+    async def fill(self, change: Change, info: ModelInfo, placement: Placement) -> None:
         """The model into its slot, in place of the one that may be there. Raises LacewingError; nothing has changed then."""
+        slot = change.slot
         loop, report = asyncio.get_running_loop(), self._report(slot)
         info.options = placement.options
         await loading.in_thread(lambda: loading.size_cache(info, placement))
-        model = await loading.in_thread(lambda: loading.load(info, report, lambda: self.is_given_up(slot)))
+        model = await loading.in_thread(lambda: loading.load(info, report, lambda: self.is_given_up(change)))
         served = Served(slot.source.name, model, self._make_worker(model, loop), int(time.time()))
         try:
             await self._prepare(slot, served)
@@ -199,8 +155,9 @@ class Mover:
     def _report(self, slot: Slot) -> Progress:
         return loading.relay(asyncio.get_running_loop(), slot.report)
 
-    async def _back(self, slot: Slot) -> None:
+    async def _back(self, change: Change) -> None:
         """One that was put aside, or has made room; one of no use any more is closed."""
+        slot = change.slot
         served = slot.served
         if served is None or served.worker.fault is not None or slot.problem:
             return await self.close(slot)
@@ -209,11 +166,12 @@ class Mover:
         except ModelFormatError:
             return await self.close(slot)
         if slot.was != "lazy":
-            await self._resident_again(slot, served.model)
+            await self._resident_again(change, served.model)
         slot.aside, slot.was = False, "lazy"
 
-    async def _resident_again(self, slot: Slot, model: Model) -> None:
+    async def _resident_again(self, change: Change, model: Model) -> None:
         """If there is room, or idle models make some; lazy weights give the same answers."""
+        slot = change.slot
         options = dataclasses.replace(model.options, memory_bytes=self.options.load.memory_bytes, residency=slot.was)
         footprints, own = self.footprints(besides=slot), model.memory_bytes
         todo = await loading.in_thread(lambda: plan_resident(model.info, options, footprints, own))
@@ -221,9 +179,9 @@ class Mover:
             return
         actions, wanted = todo
         for action in actions:
-            await self.make_room(action, slot)
+            await self.make_room(action, change)
         report = self._report(slot)
-        await loading.in_thread(lambda: loading.make_resident(model, wanted, report, lambda: self.is_given_up(slot)))
+        await loading.in_thread(lambda: loading.make_resident(model, wanted, report, lambda: self.is_given_up(change)))
 
     # others, which make room
 
@@ -231,14 +189,14 @@ class Mover:
         found = (Footprint.of(slot) for slot in list(self._slots.values()) if slot is not besides)
         return [each for each in found if each is not None]
 
-    async def make_room(self, action: Action, wanted: Slot) -> None:
+    async def make_room(self, action: Action, wanted: Change) -> None:
         """One of a plan's actions, for `wanted`. Raises as `emptied`."""
         slot = action.slot
         async with slot.lock:
             served = slot.served
             if served is None:
                 return
-            _log.info("model makes room", extra={"model": slot.source.name, "how": action.what, "for": wanted.source.name})
+            _log.info("model makes room", extra={"model": slot.source.name, "how": action.what, "for": wanted.slot.source.name})
             if action.what == "aside":
                 was = served.model.weights.residency
                 if await loading.in_thread(partial(loading.lay_aside, served.model)):
@@ -249,26 +207,6 @@ class Mover:
             if action.device and slot.served is not None:
                 slot.kept = await loading.in_thread(partial(loading.keep_state, slot.served.model))
             await self.close(slot)
-
-    @contextlib.asynccontextmanager
-    async def emptied(self, slot: Slot, wanted: Slot) -> AsyncIterator[None]:
-        """Entered once all that have a model have finished; nobody new gets it before the end. `wanted`: for which this is.
-
-        Raises DrainingError, and Cancelled if `wanted` is given up.
-        """
-        slot.leaving += 1
-        try:
-            while slot.users and not self.is_given_up(wanted):
-                wanted.report(f"waiting for answers of {slot.source.name}", 0, 0)
-                await self.change()
-            if self.ending:
-                raise self._draining()
-            if wanted.given_up:
-                raise Cancelled(f"the change of {wanted.source.name} was given up")
-            yield
-        finally:
-            slot.leaving -= 1
-            self.wake()
 
     async def retire(self, served: Served) -> None:
         """Out of memory once all that have it have finished; another one has taken its place."""
@@ -284,17 +222,3 @@ class Mover:
     def retiring(self) -> list[Served]:
         """Models that others have taken the place of, and that still answer."""
         return list(self._retiring)
-
-    def end(self) -> None:
-        """What is under way gives up."""
-        self.ending = True
-        self.wake()
-
-    def give_up(self, slot: Slot) -> None:
-        """What is under way for one model."""
-        slot.given_up = True
-        self.wake()
-
-    def is_given_up(self, slot: Slot) -> bool:
-        """Asked by what takes long, in any thread."""
-        return self.ending or slot.given_up

@@ -14,9 +14,9 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, NamedTuple
 
-from lacewing.errors import ModelFormatError
+from lacewing.errors import ModelFormatError, OptionError
 from lacewing.options import Progress
-from lacewing.server.errors import DrainingError, UnknownModelError
+from lacewing.server.errors import DrainingError, GivenUpError, UnknownModelError
 from lacewing.server.models import loading
 from lacewing.server.models.changing import Changer
 from lacewing.server.models.downloads import Downloads
@@ -155,14 +155,18 @@ class Registry:
         slot = self._slot(self.catalogue.find(name))
         wanted, before = dataclasses.replace(slot.setup, **given), slot.setup
         wanted.options(self.options.load)  # whether they can be
-        loads = slot.served is None and slot.task is None and not slot.changing
+        loads = slot.served is None and not slot.changes
         if loads:
             slot.setup = dataclasses.replace(wanted, template=before.template)
+        problem = slot.problem
         try:
             await self._ready(slot, None)
-        except BaseException:
+        except BaseException as error:
             if loads:
                 slot.setup = before
+                if isinstance(error.__cause__, OptionError):  # it is the request that is wrong, not the model
+                    slot.problem = problem
+                    raise error.__cause__ from None
             raise
         changed = await self._changer.change(slot, wanted, given, force)
         return ["loaded", *changed] if loads else changed
@@ -171,16 +175,11 @@ class Registry:
         """Out of memory when its answers are over, or with `force` at once; also what brings it there is given up. False: it was
         not in memory."""
         slot = self._slot(self.catalogue.find(name))
-        if slot.task is not None or slot.changing:
-            self._mover.give_up(slot)
-            if slot.task is not None:
-                await asyncio.wait({slot.task})
+        await self._mover.give_up(slot)
         if force:
-            return await self._mover.unload(slot, force)
-        while slot.changing:
-            await self._mover.change()
-        async with self._changer.changing(slot):
-            return await self._mover.unload(slot, force)
+            return await self._mover.unload(slot, None)
+        async with self._changer.changing(slot) as change:
+            return await self._mover.unload(slot, change)
 
     def keep(self, name: str | None, seconds: float | None) -> None:
         """How long a model stays in memory without a request from now on; None: as the server says."""
@@ -218,7 +217,7 @@ class Registry:
 
     def _bring(self, slot: Slot) -> asyncio.Task[None]:
         if slot.task is None:
-            slot.task = asyncio.create_task(self._mover.bring(slot))
+            slot.task = asyncio.create_task(self._mover.bring(slot.begin()))
             slot.task.add_done_callback(_seen)
         return slot.task
 
@@ -255,10 +254,13 @@ class Registry:
             _log.error("model lost", extra={"model": served.name, "problem": str(problem)})
 
     async def preload(self, progress: Progress | None = None) -> Served | None:
-        """Load the first model, if there is one, before anybody asks. Raises ModelLoadError."""
+        """Load the first model before anybody asks. None: there is none, or it is not wanted any more. Raises ModelLoadError."""
         if self.catalogue.default is None:
             return None
-        return await self._ready(self._slot(self.catalogue.find(None)), progress)
+        try:
+            return await self._ready(self._slot(self.catalogue.find(None)), progress)
+        except (GivenUpError, DrainingError):
+            return None
 
     async def close(self) -> None:
         """End all that runs, and free the memory. Whoever calls waits until it is done."""
@@ -274,7 +276,9 @@ class Registry:
             if slot.task is not None:
                 await asyncio.wait({slot.task})
         for slot in self._slots.values():
-            await self._mover.close(slot)
+            async with slot.lock:  # a change that is under way has it until it has noticed
+                await self._mover.close(slot)
+        await self._mover.settled()
         await self._changer.close()
         await self.downloads.close()
         self.news.end()

@@ -73,6 +73,15 @@ class Counts:
 
 
 @dataclass(eq=False)
+class Change:
+    """Something that is done with a slot, perhaps beside others: it comes, leaves, or gets another setup. `given_up`: nobody
+    wants that any more."""
+
+    slot: Slot
+    given_up: bool = False
+
+
+@dataclass(eq=False)
 class Slot:
     """A model of the registry, in memory or not. Of the event loop's thread only.
 
@@ -96,8 +105,7 @@ class Slot:
     kept: tuple[list[int], bytes] | None = None  # ids and state of one that left a GPU
     listeners: list[Progress] = field(default_factory=list)
     setup: Setup = field(default_factory=Setup)
-    changing: bool = False  # into another setup; it can be used meanwhile, unless it is leaving
-    given_up: bool = False  # what is under way is not wanted any more
+    changes: list[Change] = field(default_factory=list)  # under way; it can be used meanwhile, unless it is leaving
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     keep: float | None = None  # seconds that it stays without a request; None: as the server says
 
@@ -105,7 +113,9 @@ class Slot:
     def entry(self) -> Entry:
         """As it is now."""
         source = self.source
-        return Entry(source.name, source.created, self.status, self.problem, self.stage, self.setup, self.served, self.changing)
+        return Entry(
+            source.name, source.created, self.status, self.problem, self.stage, self.setup, self.served, bool(self.changes)
+        )
 
     @property
     def ready(self) -> bool:
@@ -119,6 +129,11 @@ class Slot:
         if self.served is None:
             return "failed" if self.problem else "unloaded"
         return "failed" if self.lost or self.served.worker.fault is not None else "aside" if self.aside else "loaded"
+
+    def begin(self) -> Change:
+        """Something that is done with it from now on; who began it removes it from `changes`."""
+        self.changes.append(Change(self))
+        return self.changes[-1]
 
     def report(self, what: str, done: int, total: int) -> None:
         """To all that wait for it."""
