@@ -20,6 +20,7 @@ from tests import mixtures, paged
 from tests.backends.cpu.kernels.test_experts import batches
 from tests.backends.cpu.single_ops import Case, floats, nmse, normal, one_batch, random_weight
 from tests.backends.cuda.nvidia import backend, error, run_step
+from tests.backends.cuda.test_lowering import with_product
 from tests.backends.webgpu.lowering.test_attention import attention_case
 from tests.backends.webgpu.lowering.test_experts import linear_case
 from tests.checkpoints import CONTEXTS, GOLDEN, ONLY_HUGGINGFACE, prompt_of, tiny
@@ -108,6 +109,26 @@ def test_attention(shape: tuple[int, int, int, int], how: dict[str, Any]) -> Non
     prompt = [batch for first in range(0, 384, 64) for batch in one_batch(64, first)]
     mixed = [([1] * 30 + [0], [*range(30), 387]), ([0, 1], [388, 30])]
     assert error(case, [*prompt, *one_batch(3, 384), *mixed], 512, 2) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("shape", "how"),
+    [
+        ((4, 2, 64, 32), {}),
+        ((32, 8, 128, 128), {}),
+        ((24, 2, 64, 64), {"sinks": True}),  # more heads of a key than a tile has, and a last tile that is not full
+        ((8, 1, 128, 128), {"dtype": "q8_0", "window": 300}),
+        ((2, 2, 256, 256), {"softcap": 5.0}),
+        ((4, 1, 96, 64), {"latent": True}),
+    ],
+    ids=str,
+)
+def test_the_product_of_attention(shape: tuple[int, int, int, int], how: dict[str, Any]) -> None:
+    """A token alone, whose result becomes bytes where it is made, with and without splits; and more tokens, whose do not."""
+    case = with_product(attention_case(500, *shape, **how))
+    prompt = [batch for first in range(1, 385, 64) for batch in one_batch(64, first)]
+    tokens = [*one_batch(1), *prompt, *one_batch(1, 385), *one_batch(3, 386), *one_batch(1, 389), ([0, 1], [390, 0])]
+    assert error(case, tokens, 512, 2) < LIMIT
 
 
 def test_the_choice() -> None:

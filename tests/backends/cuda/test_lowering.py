@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -157,6 +158,45 @@ def test_what_stands_before_attention_is_one_launch(tmp_path: Path) -> None:
         labels = [launch.label for launch in step.launches]
         assert labels.count("heads") == 2 and not {"rope", "write_kv"} & set(labels), name
         step.close()
+
+
+def with_product(case: Case, quant: str = "Q4_K") -> Case:
+    """Attention, and a product of its result."""
+    out, width = ops.Buffer("product", 64).view(), case.out.width
+    weight = random_weight("o", quant, 64, width)
+    return replace(case, ops=(*case.ops, ops.Linear(case.out, ("o",), (out,))), out=out, weights={**case.weights, "o": weight})
+
+
+@pytest.mark.parametrize(
+    ("shape", "how", "quantised"),
+    [
+        ((8, 2, 64, 64), {}, False),
+        ((8, 2, 64, 64), {"dtype": "f32"}, True),  # no kernel on tensor cores makes them
+        ((16, 2, 64, 16), {}, True),  # a head is no whole group
+    ],
+    ids=str,
+)
+def test_attention_of_a_token_makes_the_bytes_of_the_next_product(
+    shape: tuple[int, int, int, int], how: dict[str, Any], quantised: bool, packed_sizes: dict[int, list[int]]
+) -> None:
+    """With and without splits of the keys; of more tokens it makes none."""
+    on = Device(RecordingDriver((9, 0)), 0)
+    step = with_product(attention_case(2048, *shape, **how)).step(CudaBackend(on), 2048)  # type: ignore[arg-type]
+    driver, found = on.driver, []
+    assert isinstance(driver, RecordingDriver) and isinstance(step, CudaStep)
+    for launch in step.launches:
+        assert packed_sizes[launch.arguments.address] == driver.sizes[launch.function.kernel.name], launch.label
+    for position in (0, 1000):
+        driver.launched.clear()
+        paged.run(step, [position], [0], [position], [0])
+        names = [name for name, *_ in driver.launched]
+        found.append(names[: names.index("gemv_bytes") + 1])  # the identity logits are behind it
+    step.close()
+    on.close()
+    first = "attention" if how else "attention_decode"
+    middle = ["quantise"] if quantised else []
+    join = "attention_merge" if how else "attention_join"
+    assert found == [["embed", "write_kv", first, *middle, "gemv_bytes"], ["embed", "write_kv", first, join, *middle, "gemv_bytes"]]
 
 
 def test_a_profile_has_all_that_a_run_launches(tmp_path: Path) -> None:

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from lacewing.backends.batch import StepLimits
 from lacewing.backends.cuda.arguments import NULL, STEP, Pointer, Store, Struct, blocks, pages
 from lacewing.backends.cuda.lowering.compiler import RULES, Compiler
+from lacewing.backends.cuda.lowering.inputs import ONE_FROM_ATTENTION, byte_buffers
 from lacewing.backends.cuda.lowering.launches import Grid
 from lacewing.backends.cuda.lowering.products import TENSOR
 from lacewing.backends.cuda.lowering.rows import FARTHEST
 from lacewing.backends.gpu.inputs import PREFILL_TOKENS
+from lacewing.backends.gpu.layouts import GROUP
 from lacewing.backends.gpu.pages import PageLayout
 from lacewing.backends.gpu.run import Run
 from lacewing.errors import UnsupportedModelError
@@ -79,8 +81,22 @@ def attention(compiler: Compiler, op: ops.Attention) -> None:
     if op.chosen is not None and compiler.limits.context > op.chosen.width:
         _launches(compiler, op, kv, splits, OF_ALL)
     _launches(compiler, op, kv, splits, BY_ONE)
+    if _becomes_bytes(compiler, op, kv):
+        compiler.prepared[ONE_FROM_ATTENTION] = (op.out, False), compiler.index + 1
     if compiler.limits.chunk >= PREFILL_TOKENS:
         _whole(compiler, op, kv, OF_MANY, lambda run: 0 if _is_sparse(op, run) else sum(run.prefill))
+
+
+def _becomes_bytes(compiler: Compiler, op: ops.Attention, kv: PageLayout) -> bool:
+    """Whether the next product takes the result of a single token as bytes, and the kernels can make them."""
+    after = compiler.program.ops[compiler.index + 1 : compiler.index + 2]
+    taken = bool(after) and isinstance(after[0], ops.Linear) and after[0].x == op.out
+    return taken and tensor_width(compiler, kv) is not None and kv.value_width % GROUP == 0
+
+
+def _bytes(compiler: Compiler, op: ops.Attention, kv: PageLayout) -> list[Pointer]:
+    """Where they go."""
+    return [*byte_buffers(compiler, ONE_FROM_ATTENTION)] if _becomes_bytes(compiler, op, kv) else [NULL, NULL]
 
 
 def _is_sparse(op: ops.Attention, run: Run) -> bool:
@@ -131,7 +147,10 @@ def _launches(compiler: Compiler, op: ops.Attention, kv: PageLayout, splits: Spl
         reach = [min(op.window or 0, FARTHEST), min(op.chunk or 0, FARTHEST)]
         chosen = [0, False] if op.chosen is None else [op.chosen.width, True]
         numbers = [op.heads, kv.value_width, most, which, first, *reach, *chosen]
-        compiler.launch("attention_join", {}, [STEP, compiler.at(op.out), compiler.vector(op.sinks), parts, *numbers], merged)
+        made = _bytes(compiler, op, kv)
+        compiler.launch(
+            "attention_join", {}, [STEP, compiler.at(op.out), compiler.vector(op.sinks), parts, *numbers, *made], merged
+        )
 
 
 def tensor_width(compiler: Compiler, kv: PageLayout) -> int | None:
@@ -159,7 +178,8 @@ def _decode(
         return Grid(across, count, tokens) if tokens else None
 
     macros = {"KV": kv.dtype, "WIDTH": tensor_width(compiler, kv), "TILE": tile}
-    compiler.launch("attention_decode", macros, [*arguments[:7], parts, arguments[7], which, first, splits], grid)
+    made = _bytes(compiler, op, kv) if parts.buffer is None else [NULL, NULL]
+    compiler.launch("attention_decode", macros, [*arguments[:7], parts, arguments[7], which, first, splits, *made], grid)
 
 
 def _whole(compiler: Compiler, op: ops.Attention, kv: PageLayout, which: int, tokens) -> None:  # type: ignore[no-untyped-def]

@@ -20,7 +20,7 @@ from lacewing.program.program import Program
 
 TILES = (32, 64, 128)  # tokens of a tile of a product
 HALF_COLUMNS = 128  # to whole runs of which columns are padded
-ONE_FROM_GATED = "bytes of a gated product"
+ONE_FROM_GATED, ONE_FROM_ATTENTION = "bytes of a gated product", "bytes of attention"  # of runs of one token
 FROM_EXPERTS = "bytes of gated experts"
 
 
@@ -86,7 +86,7 @@ def byte_sizes(program: Program) -> tuple[int, int]:
 def input_bytes(program: Program, limits: StepLimits) -> int:
     """What all forms take on the device."""
     pairs = sum(pair_sizes(program, limits)) if mixtures(program) else 0
-    return sum(half_sizes(program, limits)) + (3 if pairs else 2) * sum(byte_sizes(program)) + pairs
+    return sum(half_sizes(program, limits)) + (4 if pairs else 3) * sum(byte_sizes(program)) + pairs
 
 
 def tiles_of(tokens: int, active: int, experts: int, tile: int) -> int:
@@ -112,8 +112,9 @@ def pair_rows(chunk: int, active: int, experts: int) -> int:
 def as_bytes(compiler: Compiler, x: View, groups: int, rows: bool, most: int = 1) -> Bytes:
     """The bytes of x in runs of up to `most` tokens, made by the norm before it where that is possible."""
     made = byte_buffers(compiler, "bytes of activations")
-    if _valid(compiler, ONE_FROM_GATED, x, (x, False)) and not rows:
-        return byte_buffers(compiler, ONE_FROM_GATED)
+    for form in (ONE_FROM_GATED, ONE_FROM_ATTENTION):
+        if most == 1 and not rows and _valid(compiler, form, x, (x, False)):
+            return byte_buffers(compiler, form)
     if _valid(compiler, FROM_EXPERTS, x, (x, most)) and not rows:
         return byte_buffers(compiler, FROM_EXPERTS)
     if any(_valid(compiler, "bytes", x, (x, rows, count)) for count in {most, max(most, compiler.most_bytes)}):

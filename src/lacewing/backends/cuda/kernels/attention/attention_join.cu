@@ -1,14 +1,14 @@
 // What the splits of `attention_decode` left of a token's head, put together; threads have a column each, the first 64 a split each before.
-// Grid: heads, tokens.
+// `codes`: as in `attention_decode`. Grid: heads, tokens.
 //! arch 80
 //! threads 128
 //! early
-#include "ptx.cuh"
+#include "bytes.cuh"
 #include "seen.cuh"
 
 extern "C" __global__ void __launch_bounds__(THREADS)
     attention_join(Step step, View out, const float* sinks, const float* parts, int heads, int width, int splits, int which, int first,
-                   int window, int span, int most, int chosen) {
+                   int window, int span, int most, int chosen, u32* codes, uint2* scales) {
   __shared__ float share[SPLIT_MOST], whole;
   start_after();
   int head = blockIdx.x, i = first + blockIdx.y, t = which == 0 ? step.decode_token(i) : i, position = step.position(t);
@@ -33,6 +33,8 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     float y = 0.0f;
 #pragma unroll 4
     for (int s = 0; s < count; s++) y += from[s * (width + 2) + c] * share[s];
-    out.row(t)[head * width + c] = y / whole;
+    y /= whole;
+    out.row(t)[head * width + c] = y;
+    if (codes && step.count() == 1) store_group({codes, scales}, (head * width + c) / 32, y);
   }
 }

@@ -27,6 +27,24 @@ DEVICE Quad as_bytes(float4 v) {
   return {(a & 0xFFu) | (b & 0xFFu) << 8 | (c & 0xFFu) << 16 | (u32)d << 24, largest / 127.0f, sum};
 }
 
+// A value a thread, a warp a group: the same bits. All threads of a warp.
+DEVICE void store_group(const Bytes& to, int group, float v) {
+  const int lane = threadIdx.x % WARP;
+  u32 size = __float_as_uint(v) & 0x7FFFFFFFu;
+#pragma unroll
+  for (int step = 1; step < 32; step <<= 1) size = max(size, __shfl_xor_sync(ALL, size, step));
+  float largest = __uint_as_float(size), inverse = size ? 127.0f / largest : 0.0f;
+  int code = __float2int_rn(v * inverse), sum = code;
+  u32 word = ((u32)code & 0xFFu) << (lane % 4 * 8);
+  word |= __shfl_xor_sync(ALL, word, 1);
+  word |= __shfl_xor_sync(ALL, word, 2);
+#pragma unroll
+  for (int step = 1; step < 16; step <<= 1) sum += __shfl_xor_sync(ALL, sum, step);
+  int other = __shfl_xor_sync(ALL, sum, 16);
+  if (lane % 4 == 0) to.codes[group * 8 + lane / 4] = word;
+  if (lane == 0) to.scales[group] = make_uint2(__float_as_uint(largest / 127.0f), (sum & 0xFFFFu) | (u32)other << 16);
+}
+
 // `four`: which four values of the row
 DEVICE void store_bytes(const Bytes& to, int t, int groups, int four, float4 v, bool on) {
   Quad q = as_bytes(v);
