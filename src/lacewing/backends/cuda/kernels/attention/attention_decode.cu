@@ -35,10 +35,16 @@ extern "C" __global__ void __launch_bounds__(THREADS)
   const int begin = split * length, end = min(seen, begin + length);
   const int together = a.heads / a.key_heads, tiles = (together + TILE - 1) / TILE, key_head = blockIdx.x / tiles;
   const int first_head = key_head * together + blockIdx.x % tiles * TILE, heads = min(TILE, (key_head + 1) * together - first_head);
-  wait_before();
-  if (begin >= seen) return;
   const Rows& values = pages.values;
   u32* base = *store;
+  if (!listed && begin + (int)threadIdx.x < end) {  // the first keys and their values are on their way while the query is made
+    const u32* key = row_at(step, base, pages, pages.keys, row, key_head, low + begin + threadIdx.x);
+    const u32* value = row_at(step, base, pages, values, row, key_head, low + begin + threadIdx.x);
+    for (int w = 0; w < pages.keys.words; w += LINE_WORDS) bring_line(key + w);
+    for (int w = 0; w < values.words; w += LINE_WORDS) bring_line(value + w);
+  }
+  wait_before();
+  if (begin >= seen) return;
 
   u32 query[2][KEY_CHUNKS][4] = {};  // of rows g and g + 8
 #pragma unroll

@@ -31,7 +31,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
   __syncthreads();
   for (int c = threadIdx.x; c < width; c += THREADS) {
     float y = 0.0f;
-#pragma unroll 4
+#pragma unroll 16
     for (int s = 0; s < count; s++) y += from[s * (width + 2) + c] * share[s];
     y /= whole;
     out.row(t)[head * width + c] = y;

@@ -33,6 +33,10 @@ DEVICE u32 load1(const u8* p) {
   return v;
 }
 
+// have the line of an address brought to the L2 cache, whatever is written to it meanwhile
+DEVICE void bring_line(const void* p) { asm volatile("prefetch.global.L2 [%0];" ::"l"(p)); }
+#define LINE_WORDS 32
+
 // pairs of float16 in a word
 DEVICE u32 halves_of(float low, float high) {
   u32 pair;
