@@ -105,7 +105,7 @@ def dense_case(quant: str) -> Case:
     return Case(layer, normal(70, 256), out, weights)
 
 
-BYTES = {"quantise", "norm_bytes", "gemv_bytes", "gemv_gated", "expert_bytes"}  # products of single tokens
+BYTES = {"quantise", "wide_norm", "gemv_bytes", "gemv_gated", "expert_bytes"}  # products of single tokens
 TENSOR = {*BYTES, "half_rows", "gemm_few", "expert_lists", "attention_decode", "attention_prefill"}
 
 

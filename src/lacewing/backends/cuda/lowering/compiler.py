@@ -11,7 +11,7 @@ from lacewing.backends.batch import StepLimits
 from lacewing.backends.cuda.arguments import Addresses, Argument, Matrix, Packed, Planes, Pointer, blocks
 from lacewing.backends.cuda.device.device import Buffer, Device
 from lacewing.backends.cuda.kernels import kernel
-from lacewing.backends.cuda.lowering.launches import Grid, Launch, Router, Stage, Waiting
+from lacewing.backends.cuda.lowering.launches import Forms, Grid, Launch, Router, Stage, Waiting
 from lacewing.backends.cuda.state.states import States
 from lacewing.backends.cuda.weights.upload import ResidentStack, Uploader
 from lacewing.backends.gpu.arena import Arena, Place
@@ -147,20 +147,24 @@ class Compiler:
         grid: Callable[[Run], Grid | None],
         label: str = "",
         shared: int = 0,
+        forms: Forms | None = None,
     ) -> None:
-        """Add a kernel."""
+        """Add a kernel. Later launches may ask for forms of its result, if it makes any."""
         self.device.prepare(name, macros)
         nbytes = sum(buffer.size for each in arguments if isinstance(each, Planes) for buffer in each.buffers)
-        self._waiting.append(Waiting(name, dict(macros), list(arguments), grid, label or name, shared, nbytes))
+        self._waiting.append(Waiting(name, dict(macros), list(arguments), grid, label or name, shared, nbytes, self.index, forms))
 
     def over(self, name: str, macros: Mapping[str, object], arguments: Sequence[Argument], width: int, fewest: int = 1) -> None:
         """A kernel with a thread a column of every token, in runs of `fewest` tokens and more."""
         across = blocks(width, kernel(name).threads)
         self.launch(name, macros, arguments, lambda run: Grid(across, run.tokens) if run.tokens >= fewest else None)
 
-    @property
-    def last_launch(self) -> Waiting | None:
-        return self._waiting[-1] if self._waiting else None
+    def maker(self, place: Place) -> Waiting | None:
+        """The last launch of this part of the program that makes forms of what it leaves at a place, and leaves it at that one."""
+        first = self.stages[-1].first if self.stages else 0
+        return next(
+            (each for each in reversed(self._waiting[first:]) if each.forms is not None and each.arguments[2] == place), None
+        )
 
     @property
     def launched(self) -> int:
@@ -182,7 +186,8 @@ class Compiler:
     def made_launch(self, waiting: Waiting, addresses: Addresses) -> Launch:
         function = self.device.function(waiting.kernel, waiting.macros)
         self.device.allow_shared(function, waiting.shared)
-        packed = Packed([addresses.packed(each) for each in waiting.arguments])
+        arguments = [*waiting.arguments, *([] if waiting.forms is None else [waiting.forms.joined()])]
+        packed = Packed([addresses.packed(each) for each in arguments])
         return Launch(waiting.label, function, packed, waiting.grid, waiting.shared, waiting.nbytes)
 
 

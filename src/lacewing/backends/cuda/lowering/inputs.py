@@ -5,13 +5,13 @@ Each form of a view is made once, as long as nothing is written to it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from lacewing.backends.batch import StepLimits
-from lacewing.backends.cuda.arguments import NULL, STEP, Pointer, blocks
+from lacewing.backends.cuda.arguments import NULL, STEP, Joined, Pointer, Struct, blocks
 from lacewing.backends.cuda.lowering.compiler import Compiler
-from lacewing.backends.cuda.lowering.launches import Grid, Waiting
+from lacewing.backends.cuda.lowering.launches import DECODE_TOKENS, Forms, Grid, fours
 from lacewing.backends.gpu.layouts import GROUP
 from lacewing.backends.gpu.run import Run
 from lacewing.program import ops
@@ -20,6 +20,7 @@ from lacewing.program.program import Program
 
 TILES = (32, 64, 128)  # tokens of a tile of a product
 HALF_COLUMNS = 128  # to whole runs of which columns are padded
+FEW_HALVES, MANY_HALVES = "halves of few", "halves of many"
 ONE_FROM_GATED, ONE_FROM_ATTENTION = "bytes of a gated product", "bytes of attention"  # of runs of one token
 FROM_EXPERTS = "bytes of gated experts"
 
@@ -110,7 +111,7 @@ def pair_rows(chunk: int, active: int, experts: int) -> int:
 
 
 def as_bytes(compiler: Compiler, x: View, groups: int, rows: bool, most: int = 1) -> Bytes:
-    """The bytes of x in runs of up to `most` tokens, made by the norm before it where that is possible."""
+    """The bytes of x in runs of up to `most` tokens, made by the kernel that makes x where that is possible."""
     made = byte_buffers(compiler, "bytes of activations")
     for form in (ONE_FROM_GATED, ONE_FROM_ATTENTION):
         if most == 1 and not rows and _valid(compiler, form, x, (x, False)):
@@ -124,11 +125,10 @@ def as_bytes(compiler: Compiler, x: View, groups: int, rows: bool, most: int = 1
         count = run.outputs if rows else run.tokens
         return Grid(1, count) if 0 < count <= most else None
 
-    norm = _norm_before(compiler, x) if not rows else None
-    if norm is not None:
-        elsewhere = norm.grid
-        norm.grid = lambda run: None if run.tokens <= most else elsewhere(run)
-        compiler.launch("norm_bytes", {}, [*norm.arguments, *made], grid)
+    forms = _forms_of(compiler, x, ("bytes",)) if not rows and x.width == groups * GROUP else None
+    if forms is not None:
+        forms.codes, forms.byte_scales = made
+        forms.bytes_most = max(forms.bytes_most, most)
     else:
         compiler.launch("quantise", {}, [STEP, compiler.at(x), *made, groups, rows], grid, _label(rows))
     compiler.prepared["bytes"], compiler.most_bytes = ((x, rows, most), compiler.index), most
@@ -141,33 +141,41 @@ def byte_buffers(compiler: Compiler, label: str) -> Bytes:
     return compiler.scratch(label, codes), compiler.scratch(f"scales of {label}", scales)
 
 
-def _norm_before(compiler: Compiler, x: View) -> Waiting | None:
-    """The launch of the norm that has just made x, if `norm_bytes` can do the same."""
-    last = compiler.last_launch
-    if last is None or last.kernel != "row_norm" or last.arguments[2] != compiler.at(x) or last.arguments[5] != x.width:
+def _forms_of(compiler: Compiler, x: View, kept_in: Sequence[str]) -> Forms | None:
+    """What the kernel that made x can be asked for: if nothing was written to x since, nor to where the forms `kept_in` are."""
+    maker = compiler.maker(compiler.at(x))
+    if maker is None:
         return None
-    places = [place for place in last.arguments[:3] if place is not None]
-    aligned = all(place.base % 4 == 0 and place.stride % 4 == 0 for place in places)
-    return last if aligned and x.width % GROUP == 0 else None
+    since = compiler.program.ops[maker.op + 1 : compiler.index]
+    later = max((compiler.prepared[form][1] for form in kept_in if form in compiler.prepared), default=-1)
+    return None if later > maker.op or any(x.overlaps(write) for op in since for write in op.writes) else maker.forms
 
 
-def as_halves(compiler: Compiler, x: View, columns: int, rows: bool, tiled: bool, few: int, fits: Callable[[Run], bool]) -> Halves:
-    """The float16 of x in runs for which `fits` holds, of `few` tokens and more where it is not 0.
-
-    Row after row, or `tiled` as warpgroup products take it.
-    """
+def as_halves(compiler: Compiler, x: View, columns: int, rows: bool, tiled: bool, few: int) -> Halves:
+    """The float16 of x in runs of `few` to DECODE_TOKENS tokens, or if it is 0 of more: row after row, or `tiled` as warpgroup
+    products take it. The kernel that makes x makes it where that is possible."""
     values, scales = half_sizes(compiler.program, compiler.limits)
     most = blocks(compiler.limits.chunk, TILES[-1]) * TILES[-1]
     made = Halves(compiler.scratch("activations as float16", values), compiler.scratch("their scales", scales), most // 8)
-    key = "halves of few" if few else "halves of many"
-    if not _valid(compiler, key, x, (x, rows, columns, few)):
-        arguments = [STEP, compiler.at(x), NULL, 0, 1, 1, 0, columns, rows, made.values, made.scales, made.atoms]
+    key = FEW_HALVES if few else MANY_HALVES
+    if _valid(compiler, key, x, (x, rows, columns, few)):
+        return made
+    forms = _forms_of(compiler, x, (key,)) if not rows and x.width == columns and columns % HALF_COLUMNS == 0 else None
+    if forms is not None:
+        forms.halves, forms.half_scales, forms.atoms = made.values, made.scales, made.atoms
+        forms.few_first, forms.many = (few, forms.many) if few else (forms.few_first, 2 if tiled else 1)
+    else:
+        form = Joined((made.values, made.scales, Struct((made.atoms, 0))))
+        arguments = [STEP, compiler.at(x), NULL, 0, 1, 1, 0, columns, rows, form]
 
         def grid(run: Run) -> Grid | None:
-            return Grid(run.outputs if rows else run.tokens) if fits(run) else None
+            count = run.outputs if rows else run.tokens
+            fits = few <= count <= DECODE_TOKENS if few else count > DECODE_TOKENS
+            return Grid(count) if fits else None
 
-        compiler.launch("half_rows", {"TILED": int(tiled), "LISTED": 0}, arguments, grid, _label(rows))
-        compiler.prepared[key] = (x, rows, columns, few), compiler.index
+        macros = {"TILED": int(tiled), "LISTED": 0, "EACH": fours(columns)}
+        compiler.launch("half_rows", macros, arguments, grid, _label(rows))
+    compiler.prepared[key] = (x, rows, columns, few), compiler.index
     return made
 
 
@@ -185,13 +193,14 @@ def as_pairs(compiler: Compiler, op: ops.ExpertLinear, experts: int, tile: int, 
         compiler.prepared[f"list {tile}"] = (op.ids,), compiler.index
     columns = op.x.width // (active if op.separate else 1)
     arguments = [
-        STEP, compiler.at(op.x), pairs.list, most, tile, active, op.separate, columns, 0, made.values, made.scales, made.atoms,
+        STEP, compiler.at(op.x), pairs.list, most, tile, active, op.separate, columns, 0,
+        Joined((made.values, made.scales, Struct((made.atoms, 0)))),
     ]  # fmt: skip
 
     def grid(run: Run) -> Grid | None:
         return Grid(tile * tiles_of(run.tokens, active, experts, tile)) if fits(run) else None
 
-    compiler.launch("half_rows", {"TILED": int(tiled), "LISTED": 1}, arguments, grid)
+    compiler.launch("half_rows", {"TILED": int(tiled), "LISTED": 1, "EACH": fours(columns)}, arguments, grid)
     return pairs
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from lacewing.backends.cuda.arguments import Argument, Packed
+from lacewing.backends.cuda.arguments import NULL, Argument, Joined, Packed, Pointer, Struct
 from lacewing.backends.cuda.device.device import Function
 from lacewing.backends.gpu.run import Run
 from lacewing.program.ops import View
@@ -62,7 +62,35 @@ class Stage:
     sent: tuple[View, ...] = ()
 
 
+DECODE_TOKENS = 16  # up to which the weights' way from memory is all that counts in a product
+WIDE_FOURS, WIDE_THREADS = (1, 2, 4, 8, 16), 512  # fours of a thread, and threads, of kernels that keep a row in registers
+
+
+def fours(width: int) -> int:
+    """Fours that a thread of such a kernel keeps of a row, at most."""
+    return next((each for each in WIDE_FOURS if 4 * each * WIDE_THREADS >= width), WIDE_FOURS[-1])
+
+
 @dataclass
+class Forms:
+    """The forms of its result that a launch makes for products, as `forms.cuh` has them; of none at first."""
+
+    codes: Pointer = NULL
+    byte_scales: Pointer = NULL
+    halves: Pointer = NULL
+    half_scales: Pointer = NULL
+    atoms: int = 0
+    bytes_most: int = 0  # tokens up to which there are bytes
+    few_first: int = 0  # tokens from which, up to DECODE_TOKENS, there is float16; 0: none
+    many: int = 0  # of more: 0 none, 1 row after row, 2 tiled
+
+    def joined(self) -> Joined:
+        """As the kernel takes it."""
+        numbers = Struct((self.atoms, 0, self.bytes_most, self.few_first, DECODE_TOKENS, self.many, 0, 0))
+        return Joined((self.codes, self.byte_scales, self.halves, self.half_scales, numbers))
+
+
+@dataclass(eq=False)
 class Waiting:
     """A launch whose arguments have no addresses yet."""
 
@@ -73,3 +101,5 @@ class Waiting:
     label: str
     shared: int
     nbytes: int = 0
+    op: int = 0  # the index of the one that it is of
+    forms: Forms | None = None  # the kernel's last argument

@@ -13,7 +13,7 @@ from lacewing.backends.cuda.arguments import NULL, STEP, Argument, Matrix, Outs,
 from lacewing.backends.cuda.kernels import kernel
 from lacewing.backends.cuda.lowering.compiler import Compiler
 from lacewing.backends.cuda.lowering.inputs import TILES, Bytes, as_bytes, as_halves, byte_buffers
-from lacewing.backends.cuda.lowering.launches import Grid
+from lacewing.backends.cuda.lowering.launches import DECODE_TOKENS, Grid
 from lacewing.backends.gpu.run import Run
 from lacewing.program.ops import View
 
@@ -23,9 +23,9 @@ BATCHES = (1, 4)  # tokens that a warp of it takes together
 PLAIN_TILE = 64  # rows and tokens of a block of a plain GEMM
 TENSOR = 80  # compute capability from which products go through tensor cores
 HOPPER = 90  # with warpgroup products, and no other
-DECODE_TOKENS = 16  # up to which the weights' way from memory is all that counts
 TILE_ROWS, STAGES = 128, 3  # of a block of a product on tensor cores
-SPLIT_BLOCKS = 4  # runs of 128 columns that a split has at least
+WGMMA_STAGES = {32: 6, 64: 4, 128: 3}  # by tokens, as `gemm_wgmma.cu` has them
+SPLIT_GROUPS, PLAIN_SPLIT = 16, 4  # groups of 32 columns that a split has at least: of a product on tensor cores, of a plain one
 GROUP_BYTES, EIGHT_BYTES = 44, 32  # of shared memory for activations of a GEMV: bytes of a group, of eight floats
 NO_EXPERTS = Struct((0, 1, 1, 1, 0))
 
@@ -78,20 +78,25 @@ def _gemv(compiler: Compiler, it: Product, label: str) -> None:
     matrix, processors = it.matrix, compiler.device.processors
     floats = matrix.layout.floats
     bytes_ = byte_buffers(compiler, "bytes of activations") if floats else as_bytes(compiler, it.x, matrix.groups, it.rows)
-    whole = blocks(matrix.rows, 2 * WARPS)
-    coded = not floats and len(matrix.layout.planes) < 3
-    small = coded or matrix.quant in ("F16", "BF16", "Q4_K")  # little of a group to keep in registers
-    deep = small and matrix.groups >= 96 and not 2 * processors < whole <= 3 * processors
+    together = 2 if 2 * blocks(matrix.rows, 2 * WARPS) >= 3 * processors else 1
+    whole = blocks(matrix.rows, together * WARPS)
+    deep = _is_small(matrix) and matrix.groups >= 96 and not 2 * processors < whole <= 3 * processors
     across, most = min(whole, 4 * processors), GEMV_TOKENS if matrix.quant == "F32" else 1
 
     def grid(run: Run) -> Grid | None:
         return Grid(across, it.count(run)) if 0 < it.count(run) <= most else None
 
     compiler.launch(
-        "gemv_bytes", {"QUANT": matrix.quant, "UNROLL": 4 if deep else 2},
+        "gemv_bytes", {"QUANT": matrix.quant, "ROWS": together, "UNROLL": 4 if deep else 2},
         [STEP, compiler.at(it.x), *bytes_, *it.place(), matrix.columns, *it.finish()],
         grid, label, shared_bytes(matrix),
     )  # fmt: skip
+
+
+def _is_small(matrix: Matrix) -> bool:
+    """Whether there is little of a group to keep in registers."""
+    coded = not matrix.layout.floats and len(matrix.layout.planes) < 3
+    return coded or matrix.quant in ("F16", "BF16", "Q4_K")
 
 
 def gated(compiler: Compiler, x: View, matrix: Matrix, out: View, function: str, made: Bytes) -> None:
@@ -99,10 +104,8 @@ def gated(compiler: Compiler, x: View, matrix: Matrix, out: View, function: str,
     width = out.width
     arguments = [*as_bytes(compiler, x, matrix.groups, False), matrix.planes, compiler.at(out), *made, width, matrix.groups]
     grid = Grid(width // 32)
-    compiler.launch(
-        "gemv_gated", {"QUANT": matrix.quant, "FUNCTION": function}, arguments, lambda run: grid if run.tokens == 1 else None,
-        shared=shared_bytes(matrix),
-    )  # fmt: skip
+    macros = {"QUANT": matrix.quant, "FUNCTION": function, "VALUES": 2 if _is_small(matrix) else 1}
+    compiler.launch("gemv_gated", macros, arguments, lambda run: grid if run.tokens == 1 else None, shared=shared_bytes(matrix))
 
 
 def can_gate(compiler: Compiler, matrix: Matrix, function: str) -> bool:
@@ -118,8 +121,8 @@ def _decode(compiler: Compiler, it: Product, least: int, label: str) -> None:
     def fits(run: Run) -> bool:
         return least <= it.count(run) <= DECODE_TOKENS
 
-    x = as_halves(compiler, it.x, matrix.columns, it.rows, False, least, fits)
-    across = blocks(matrix.rows, 16)
+    x = as_halves(compiler, it.x, matrix.columns, it.rows, False, least)
+    across = min(blocks(matrix.rows, 16), 2 * compiler.device.processors)
     for tiles in (1, 2):
 
         def grid(run: Run, tiles: int = tiles) -> Grid | None:
@@ -135,7 +138,7 @@ def _prefill(compiler: Compiler, it: Product, label: str) -> None:
     def fits(run: Run) -> bool:
         return it.count(run) > DECODE_TOKENS
 
-    x = as_halves(compiler, it.x, matrix.columns, it.rows, hopper, 0, fits)
+    x = as_halves(compiler, it.x, matrix.columns, it.rows, hopper, 0)
     splits = Splits.of(compiler)
     down = blocks(matrix.rows, TILE_ROWS)
     for tokens in TILES:
@@ -173,11 +176,12 @@ def launch_tiles(
 ) -> None:
     """The kernel of tiles that this card has."""
     macros: dict[str, Any] = {"QUANT": quant, "GROUPED": int(grouped)}
+    stages = STAGES
     if is_hopper(compiler):
-        name, macros["N"] = "gemm_wgmma", tokens
+        name, macros["N"], stages = "gemm_wgmma", tokens, WGMMA_STAGES[tokens]
     else:
         name, macros["NT"] = "gemm_mma", tokens // 8
-    compiler.launch(name, macros, arguments, grid, label, STAGES * 256 * tokens)
+    compiler.launch(name, macros, arguments, grid, label, stages * 256 * tokens)
 
 
 @dataclass(frozen=True)
@@ -194,8 +198,9 @@ class Splits:
         partial, counters = split_sizes(slots)
         return Splits(slots, compiler.scratch("sums of splits", partial), compiler.zeros("counters of splits", counters))
 
-    def count(self, tiles: int, groups: int) -> int:
-        return max(1, min(self.slots // tiles, groups // (4 * SPLIT_BLOCKS)))
+    def count(self, tiles: int, groups: int, least: int = SPLIT_GROUPS) -> int:
+        """Of so many tiles; a split has so many groups of columns at least."""
+        return max(1, min(self.slots // tiles, groups // least))
 
 
 def split_sizes(slots: int) -> tuple[int, int]:
@@ -221,7 +226,7 @@ def _plain(compiler: Compiler, it: Product, least: int, label: str) -> None:
     def gemm(run: Run) -> Grid | None:
         count = it.count(run)
         across, down = blocks(matrix.rows, PLAIN_TILE), blocks(count, PLAIN_TILE)
-        return Grid(across, down, splits.count(across * down, matrix.groups)) if count > GEMV_TOKENS else None
+        return Grid(across, down, splits.count(across * down, matrix.groups, PLAIN_SPLIT)) if count > GEMV_TOKENS else None
 
     splits = Splits.of(compiler)
     compiler.launch("gemm", {"QUANT": matrix.quant}, [*arguments, splits.partial, splits.counters], gemm, label)

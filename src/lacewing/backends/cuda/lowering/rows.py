@@ -7,15 +7,17 @@ import math
 import numpy as np
 
 from lacewing.backends.cuda.arguments import STEP, Pointer, Store, Struct, blocks
+from lacewing.backends.cuda.kernels import kernel
 from lacewing.backends.cuda.lowering.compiler import RULES, Compiler
 from lacewing.backends.cuda.lowering.heads import lower_heads
-from lacewing.backends.cuda.lowering.launches import Grid
+from lacewing.backends.cuda.lowering.launches import WIDE_FOURS, WIDE_THREADS, Forms, Grid, fours
 from lacewing.backends.gpu.fusions import Activation
 from lacewing.backends.gpu.turns import fixed_turns
 from lacewing.errors import UnsupportedModelError
 from lacewing.program import ops
 from lacewing.program.ops import View
 
+WIDEST = 4 * WIDE_FOURS[-1] * WIDE_THREADS
 FARTHEST = 2**31 - 1  # a length beyond it is as good as none
 MOST_TAPS, MOST_STATES, MOST_ROWS = 8, 256, 256  # of convolutions, scans and delta nets, which threads keep in registers
 
@@ -47,7 +49,18 @@ def _norm(compiler: Compiler, op: ops.Norm, add: View | None, scale: float) -> N
         compiler.at(op.x), compiler.at_or_none(add), compiler.at(op.out), compiler.vector(op.weight), compiler.vector(op.bias),
         width, float(scale), float(op.eps), float(op.weight_offset), each, op.centred,
     ]  # fmt: skip
-    compiler.launch("row_norm", {}, arguments, lambda run: Grid(op.heads, run.tokens))
+    if op.heads == 1 and _wide(compiler, op.x, add, op.out):
+        macros = {"EACH": fours(width)}
+        compiler.launch("wide_norm", macros, arguments, lambda run: Grid(1, run.tokens), forms=Forms())
+    else:
+        compiler.launch("row_norm", {}, arguments, lambda run: Grid(op.heads, run.tokens))
+
+
+def _wide(compiler: Compiler, *views: View | None) -> bool:
+    """Whether kernels that keep a row in registers, four values at a time, are for rows of these places."""
+    places = [compiler.at(view) for view in views if view is not None]
+    aligned = all(place.base % 4 == 0 and place.stride % 4 == 0 for place in places)
+    return aligned and all(view is None or (view.width % 4 == 0 and view.width <= WIDEST) for view in views)
 
 
 @RULES.rule(ops.Rope)
@@ -93,6 +106,14 @@ def gated_activation(compiler: Compiler, op: ops.GatedActivation) -> None:
 def activate(compiler: Compiler, op: Activation, fewest: int) -> None:
     """In runs of `fewest` tokens and more."""
     if isinstance(op, ops.GatedActivation):
+        known = op.activation in kernel("wide_gated").macros["FUNCTION"]
+        if known and op.gate.width == op.out.width and _wide(compiler, op.gate, op.up, op.out):
+            arguments = [*[compiler.at(view) for view in (op.gate, op.up, op.out)], op.out.width]
+            macros = {"FUNCTION": op.activation, "EACH": fours(op.out.width)}
+            compiler.launch(
+                "wide_gated", macros, arguments, lambda run: Grid(1, run.tokens) if run.tokens >= fewest else None, forms=Forms()
+            )
+            return
         _activation(compiler, op.activation, op.gate, op.up, op.out, (), fewest)
         return
     arguments = [*[compiler.at(view) for view in (op.gate, op.up, op.out)], op.out.width]

@@ -6,9 +6,13 @@
 //! GROUPED 0 1
 //! early
 #define MT 1
-#define STAGES 3
 #include "tensor.cuh"
 #include "wgmma.cuh"
+
+// Few tokens leave little work between two loads: then more of them are under way, of activations and of weights.
+#define STAGES (N == 32 ? 6 : N == 64 ? 4 : 3)
+#define RING (PARTS > 1 ? 2 : N == 32 ? 4 : N == 64 ? 3 : 2)  // parts of weights in registers
+#define ROUND (PARTS > 1 ? 1 : RING)                          // blocks of columns until the ring is where it was
 
 #define PIECE_BYTES (N * 128)  // 64 columns
 #define STAGE_BYTES (2 * PIECE_BYTES)
@@ -24,7 +28,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
   auto row_of = [&](int i) { return (int)(blockIdx.y * 128) + warp * 16 + i * 8 + (lane >> 2); };
   TokenTile tile;
   u32 first[2];
-  Weights now, next;
+  Weights ring[RING];
   start_after();
 #if GROUPED
   wait_before();
@@ -35,7 +39,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
     first[i] = ((u32)tile.expert * rows + min(row_of(i), rows - 1)) * groups;
     keep(first[i]);
   }
-  load_weights(now, planes, first, begin * PARTS, groups);
+#pragma unroll
+  for (int i = 0; i < RING - 1; i++) {
+    if (begin * PARTS + i < end * PARTS) load_weights(ring[i], planes, first, begin * PARTS + i, groups);
+  }
   u32 base = shared_address(shared), barrier = shared_address(barriers);
   if (threadIdx.x == 0) {
 #pragma unroll
@@ -62,33 +69,40 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
   const Masks masks = opaque_masks();
   Sums<N> sums = {};
   Fragments f[2] = {};
-  for (int block = begin, stage = 0, parity = 0; block < end; block++) {
-    __syncthreads();
-    bring(block + STAGES - 2);  // in place of one whose products have ended: at most those of the last unit are under way
-    barrier_wait(barrier + 8 * stage, parity);
-    u64 tokens = tile_descriptor(base + stage * STAGE_BYTES);
+  for (int block = begin, stage = 0, parity = 0; block < end;) {
 #pragma unroll
-    for (int part = 0; part < PARTS; part++) {
-      if (block * PARTS + part + 1 < end * PARTS) load_weights(next, planes, first, block * PARTS + part + 1, groups);
-      Scale scales[2] = {scale_of(now.raw[0]), scale_of(now.raw[1])};
+    for (int round = 0; round < ROUND; round++, block++) {
+      if (block >= end) break;
+      __syncthreads();
+      bring(block + STAGES - 2);  // in place of one whose products have ended: at most those of the last unit are under way
+      barrier_wait(barrier + 8 * stage, parity);
+      u64 tokens = tile_descriptor(base + stage * STAGE_BYTES);
 #pragma unroll
-      for (int unit = part * UNITS; unit < (part + 1) * UNITS; unit++) {
-        Fragments& mine = f[unit & 1];
-        unpack(mine, now, scales, unit, masks);
-        u32(&low)[4] = mine.v[0], (&high)[4] = mine.v[1];
-        u64 at = tokens + (unit >> 1) * (PIECE_BYTES >> 4) + (unit & 1) * 4;
-        wgmma_fence();
-        wgmma(sums, low[0], high[0], low[1], high[1], at);
-        wgmma(sums, low[2], high[2], low[3], high[3], at + 2);
-        wgmma_commit();
-        wgmma_wait<1>();
-        // those before have ended, and what they read may be unpacked anew
+      for (int part = 0; part < PARTS; part++) {
+        constexpr int ahead = RING - 1;
+        const Weights& now = ring[(round + part) % RING];
+        if (block * PARTS + part + ahead < end * PARTS) {
+          load_weights(ring[(round + part + ahead) % RING], planes, first, block * PARTS + part + ahead, groups);
+        }
+        Scale scales[2] = {scale_of(now.raw[0]), scale_of(now.raw[1])};
 #pragma unroll
-        for (int j = 0; j < 8; j++) settle(f[~unit & 1].v[j >> 2][j & 3]);
+        for (int unit = part * UNITS; unit < (part + 1) * UNITS; unit++) {
+          Fragments& mine = f[unit & 1];
+          unpack(mine, now, scales, unit, masks);
+          u32(&low)[4] = mine.v[0], (&high)[4] = mine.v[1];
+          u64 at = tokens + (unit >> 1) * (PIECE_BYTES >> 4) + (unit & 1) * 4;
+          wgmma_fence();
+          wgmma(sums, low[0], high[0], low[1], high[1], at);
+          wgmma(sums, low[2], high[2], low[3], high[3], at + 2);
+          wgmma_commit();
+          wgmma_wait<1>();
+          // those before have ended, and what they read may be unpacked anew
+#pragma unroll
+          for (int j = 0; j < 8; j++) settle(f[~unit & 1].v[j >> 2][j & 3]);
+        }
       }
-      now = next;
+      if (++stage == STAGES) stage = 0, parity ^= 1;
     }
-    if (++stage == STAGES) stage = 0, parity ^= 1;
   }
   wgmma_wait<0>();
   settle(sums);

@@ -1,9 +1,9 @@
 // x @ weight.T for one token at a time, the activations as bytes (of float weights: as they are). While a warp adds up some groups, the
 // next ones are on their way; the first are asked for before x is there. Grid: blocks of rows, tokens. Shared memory: 44 bytes a group, of floats 128.
 //! QUANT coded F32 F16 BF16
+//! ROWS 1 2
 //! UNROLL 2 4
 //! early
-#define ROWS 2
 #include "chunks.cuh"
 #include "outs.cuh"
 

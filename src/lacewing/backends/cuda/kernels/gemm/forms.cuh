@@ -1,0 +1,39 @@
+// The forms that products take, made by the kernel that makes the values: for how many tokens which one.
+#pragma once
+#include "half_form.cuh"
+#include "bytes.cuh"
+
+struct Forms {
+  Bytes bytes;
+  HalfForm halves;
+  int bytes_most;            // tokens up to which there are bytes; 0: none
+  int few_first, few_most;   // tokens from and up to which there is float16, row after row; 0: none
+  int many;                  // more than few_most tokens: 0 none, 1 row after row, 2 tiled
+  int spare;
+};
+
+// Of a row of `quads` fours, of which the thread has number threadIdx.x + e * THREADS in v[e], zeros behind the last. All threads of the block.
+template <int Each>
+DEVICE void store_forms(const Forms& f, int tokens, int row, int quads, const float4 (&v)[Each]) {
+  if (tokens <= f.bytes_most) {
+#pragma unroll
+    for (int e = 0; e < Each; e++) {
+      int i = threadIdx.x + e * THREADS;
+      if (i < (quads + WARP - 1) / WARP * WARP) store_bytes(f.bytes, row, quads / 8, i, v[e], i < quads);  // whole warps
+    }
+  }
+#if __CUDA_ARCH__ >= 800
+  bool few = f.few_first && tokens >= f.few_first && tokens <= f.few_most, many = f.many && tokens > f.few_most;
+  if (few || many) {
+    float most = 0.0f;
+#pragma unroll
+    for (int e = 0; e < Each; e++) most = fmaxf(most, largest_of(v[e]));
+    float inverse = begin_halves(f.halves, row, block_max(most));
+#pragma unroll
+    for (int e = 0; e < Each; e++) {
+      int i = threadIdx.x + e * THREADS;
+      if (i < quads) store_halves(f.halves, many && f.many == 2, row, quads / 2, i, v[e], inverse);
+    }
+  }
+#endif
+}
