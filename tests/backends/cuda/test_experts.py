@@ -13,6 +13,8 @@ from lacewing.backends.cuda.arguments import Packed
 from lacewing.backends.cuda.backend import CudaBackend
 from lacewing.backends.cuda.device.device import Device
 from lacewing.backends.cuda.step.step import CudaStep
+from lacewing.backends.reference.backend import ReferenceBackend
+from lacewing.backends.step import Step
 from lacewing.program.ops import (
     Buffer,
     ClampedActivation,
@@ -27,9 +29,9 @@ from lacewing.program.ops import (
     View,
 )
 from tests import paged
-from tests.backends.cpu.kernels.test_experts import batches, stacked
+from tests.backends.cpu.kernels.test_experts import ROUTES, batches, stacked
 from tests.backends.cpu.single_ops import Case, floats, normal, random_weight
-from tests.backends.cuda.nvidia import error
+from tests.backends.cuda.nvidia import backend, error
 from tests.backends.cuda.recording import RecordingDriver
 
 LIMIT = 1e-4  # of products of bytes and of tensor cores
@@ -142,6 +144,7 @@ MIXTURES = {
     "floats to bytes": Mixture(("F32", "BF16", "Q8_0"), 64, 96, 8, 2),
     "bytes to floats": Mixture(("F32", "Q8_0", "F32"), 64, 96, 8, 2),
     "no whole groups": Mixture(("F32", "Q8_0", "F32"), 64, 40, 8, 2),
+    "coded router": Mixture(("Q8_0", "Q4_K", "Q6_K"), experts=100, active=2),
 }  # fmt: skip
 
 
@@ -196,28 +199,30 @@ def test_kernels_of_mixtures_get_the_arguments_that_they_take(
     launched(case, device, [1, 2, 5, 64])
 
 
-EXPERTS = ["expert_gated", "expert_sum"]
+ROUTED, EXPERTS = ["norm_bytes", "router"], ["expert_gated", "expert_sum"]
 FORMS = {
-    "plain": ["quantise", *EXPERTS],
-    "one": ["quantise", "expert_gated", "gemv_bytes", "expert_sum"],
-    "interleaved": ["quantise", *EXPERTS],
-    "floats": ["expert_gated", "expert_bytes", "combine"],
-    "floats to bytes": EXPERTS,
-    "bytes to floats": ["quantise", "expert_gated", "expert_bytes", "combine"],
-    "no whole groups": ["quantise", "expert_bytes", "gated", "expert_bytes", "combine"],
+    "plain": [*ROUTED, *EXPERTS],
+    "one": [*ROUTED, "expert_gated", "gemv_bytes", "expert_sum"],
+    "coded router": [*ROUTED, *EXPERTS],
+    "interleaved": [*ROUTED, *EXPERTS],
+    "floats": ["row_norm", "router", "expert_gated", "expert_bytes", "combine"],
+    "floats to bytes": ["row_norm", "router", *EXPERTS],
+    "bytes to floats": [*ROUTED, "expert_gated", "expert_bytes", "combine"],
+    "no whole groups": [*ROUTED, "expert_bytes", "gated", "expert_bytes", "combine"],
 }
 
 
 @pytest.mark.parametrize("name", FORMS)
 def test_a_token_takes_few_launches(name: str, device: Device) -> None:
     (names,) = launched(MIXTURES[name].case(64), device)
-    assert names[names.index("route") + 1 :] == FORMS[name]
+    assert names == FORMS[name]
 
 
 def test_many_tokens_are_sorted_by_expert_and_what_one_token_takes_is_left_out() -> None:
     on = Device(RecordingDriver((9, 0)), 0)
     few, many = launched(MIXTURES["plain"].case(64), on, [5, 64])  # 15 // 3 = 5
-    assert few[-2:] == EXPERTS
+    assert few == [*ROUTED, *EXPERTS]
+    assert many[:3] == ["row_norm", "gemm", "route"]
     assert many[-7:] == ["expert_lists", "half_rows", "gemm_wgmma", "gated", "half_rows", "gemm_wgmma", "combine"]
     on.close()
 
@@ -233,7 +238,7 @@ def test_what_lies_between_ops_is_kept_where_it_is_read_later(device: Device) ->
 
 
 @pytest.mark.nvidia
-@pytest.mark.parametrize("name", MIXTURES)
+@pytest.mark.parametrize("name", [name for name in MIXTURES if name != "coded router"])  # bytes may choose others
 def test_mixtures_equal_the_reference(name: str) -> None:
     """Tokens by themselves, few and many."""
     assert error(MIXTURES[name].case(80), batches([1, 2, 5, 1, 64]), 128) < LIMIT
@@ -257,3 +262,81 @@ def test_experts_of_nobody_are_left_out(name: str, monkeypatch: pytest.MonkeyPat
     ids[rng.random(ids.shape) < 0.4] = -1
     ids[0], ids[3, 0], ids[5] = np.arange(it.active), -1, -1
     assert error(it.given(ids), batches([1, 1, 1, 5, 2])) < LIMIT
+
+
+def decided(step: Step, counts: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """ids (T, A) and probabilities (T, E) of runs of so many tokens."""
+    step.watch_routes(True)
+    found, done = [], 0
+    for count in counts:
+        tokens = np.arange(done, done + count)
+        paged.run(step, tokens, [0] * count, tokens, np.arange(count))
+        (layer,) = step.routes()
+        found.append((layer.ids.copy(), layer.probabilities.copy()))
+        done += count
+    step.close()
+    ids, shares = zip(*found, strict=True)
+    return np.concatenate(ids), np.concatenate(shares)
+
+
+def like_the_reference(case: Case, counts: Sequence[int]) -> None:
+    """What a router decides, and the weights, which are the case's `out`."""
+    ours, reference = (decided(case.step(each, 64), counts) for each in (backend(), ReferenceBackend()))  # type: ignore[arg-type]
+    np.testing.assert_array_equal(ours[0], reference[0])
+    np.testing.assert_allclose(ours[1], reference[1], rtol=1e-4, atol=1e-9)
+    assert error(case, batches(list(counts))) < 1e-8
+
+
+SHAPES = [
+    (6, 2, 3),
+    (8, 8, 2),
+    (5, 1, 1),
+    (32, 4, 8),
+    (100, 3, 5),
+    (128, 8, 8),
+    (130, 8, 10),
+    (256, 8, 8),
+    (300, 6, 4),
+    (1030, 9, 2),
+]
+
+
+@pytest.mark.nvidia
+@pytest.mark.parametrize("form", ROUTES)
+@pytest.mark.parametrize(("experts", "active", "groups"), SHAPES)
+def test_routers_decide_like_the_reference(experts: int, active: int, groups: int, form: str) -> None:
+    """The product with it in runs of few tokens, and by itself in those of many."""
+    route = {**ROUTES[form]}
+    if "groups" in route:
+        best = 1 if experts // groups == 1 or active == 1 else route.get("group_best", 2)
+        used = max(1, groups // 2, -(-active * groups // experts))
+        route |= {"groups": groups, "groups_used": used, "group_best": best}
+    width = 224 if experts == 100 else 8192 + 32 if experts == 6 else 256
+    ids, shares, scores = (Buffer(name, size).view() for name, size in (("ids", active), ("w", active), ("s", experts)))
+    weights = {"r": floats("r", normal(experts, width, seed=1) / np.sqrt(width)), "b": floats("b", normal(experts, seed=2))}
+    bias = {"bias": floats("bias", normal(experts, seed=5))} if "bias" in route else {}
+    ops = (Linear(Buffer(X, width).view(), ("r",), (scores,), ("b",)), Route(scores, ids, shares, **route))
+    like_the_reference(Case(ops, normal(40, width, seed=3), shares, weights | bias), [1, 1, 2, 30])
+
+
+@pytest.mark.nvidia
+@pytest.mark.parametrize("experts", [3, 16, 128, 257, 512])
+def test_equal_scores_go_to_the_lower_ids(experts: int) -> None:
+    x = np.random.default_rng(experts).integers(-2, 3, (20, experts)).astype(np.float32)
+    x[1], x[2], x[3, experts // 2] = 0.0, -1.0, np.nan
+    x[4, experts - 1], x[5, 0] = np.inf, -np.inf
+    x[6, ::2] = -0.0
+    active = min(experts, 9)
+    ids, shares = Buffer("ids", active).view(), Buffer("w", active).view()
+    case = Case((Route(Buffer(X, experts).view(), ids, shares),), x, shares, {})
+    ours, reference = (decided(case.step(each, 64), [1, 19])[0] for each in (backend(), ReferenceBackend()))  # type: ignore[arg-type]
+    np.testing.assert_array_equal(ours, reference)
+
+
+@pytest.mark.nvidia
+@pytest.mark.parametrize("quant", ["Q8_0", "Q4_K", "F16", "BF16"])
+def test_a_router_of_any_quant_makes_its_logits(quant: str) -> None:
+    scores, ids, shares = Buffer("scores", 70).view(), Buffer("ids", 2).view(), Buffer("shares", 2).view()
+    ops = (Linear(Buffer(X, 512).view(), ("r",), (scores,)), Route(scores, ids, shares))
+    case = Case(ops, normal(40, 512, seed=3), scores, {"r": random_weight("r", quant, 70, 512)})
+    assert error(case, batches([1, 3, 16, 20])) < LIMIT

@@ -1,44 +1,21 @@
-"""Mixtures of experts: the router, the linears of the chosen experts, their sum."""
+"""Mixtures of experts: the linears of the chosen experts, their sum."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from lacewing.backends.cuda.arguments import KEPT, STEP, Argument, Struct, blocks
+from lacewing.backends.cuda.arguments import STEP, Argument, Struct, blocks
 from lacewing.backends.cuda.lowering.chosen import Chosen, chosen
 from lacewing.backends.cuda.lowering.compiler import RULES, Compiler
 from lacewing.backends.cuda.lowering.few_experts import gated_experts, sum_after_experts, summed_experts
 from lacewing.backends.cuda.lowering.inputs import TILES, as_bytes, as_pairs, byte_buffers, tiles_of
-from lacewing.backends.cuda.lowering.launches import Grid, Router
+from lacewing.backends.cuda.lowering.launches import Grid
 from lacewing.backends.cuda.lowering.products import TILE_ROWS, Splits, is_hopper, launch_tiles, shared_bytes, tile_tokens
 from lacewing.backends.cuda.lowering.rows import activate
 from lacewing.backends.gpu.run import Run
-from lacewing.errors import UnsupportedModelError
 from lacewing.program import ops
 
-MOST_EXPERTS = 4096  # what the router's kernel has shared memory for
 WARPS = 8  # of a block of a product, which has a row each
-
-
-@RULES.rule(ops.Route)
-def route(compiler: Compiler, op: ops.Route) -> None:
-    experts, active = op.logits.width, op.ids.width
-    if experts > MOST_EXPERTS:
-        raise UnsupportedModelError(
-            f"the CUDA backend routes to {MOST_EXPERTS} experts at most, not {experts}; use `backend='cpu'`"
-        )
-    router = Router(op.layer, experts, active, sum(each.words for each in compiler.routers))
-    compiler.routers.append(router)
-    stride = sum(each.logits.width + each.ids.width for each in compiler.program.ops if isinstance(each, ops.Route))
-    numbers = Struct((
-        experts, active, op.groups, op.groups_used, op.group_best, int(op.renormalise), float(op.scale), float(op.jitter),
-    ))  # fmt: skip
-    arguments = [
-        compiler.at(op.logits), compiler.at(op.ids), compiler.at(op.weights), compiler.vector(op.bias), compiler.vector(op.scales),
-        KEPT, stride, router.first, numbers,
-    ]  # fmt: skip
-    shared = 4 * (2 * experts + 2 * active + op.groups)
-    compiler.launch("route", {"GATING": op.gating}, arguments, lambda run: Grid(1, run.tokens), shared=shared)
 
 
 @RULES.rule(ops.ExpertLinear)

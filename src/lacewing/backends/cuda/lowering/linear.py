@@ -11,6 +11,7 @@ from lacewing.backends.cuda.lowering.compiler import RULES, Compiler
 from lacewing.backends.cuda.lowering.inputs import ONE_FROM_GATED, byte_buffers
 from lacewing.backends.cuda.lowering.launches import Grid
 from lacewing.backends.cuda.lowering.products import Product, can_gate, gated, product
+from lacewing.backends.cuda.lowering.routes import routed
 from lacewing.backends.cuda.lowering.rows import activate
 from lacewing.backends.gpu.fusions import unused
 from lacewing.backends.gpu.layouts import GROUP, RUN
@@ -23,7 +24,7 @@ MOST_OUTS = 4
 @RULES.rule(ops.Linear)
 def linear(compiler: Compiler, op: ops.Linear) -> None:
     biases = op.biases or (None,) * len(op.weights)
-    if _gated(compiler, op):
+    if _gated(compiler, op) or routed(compiler, op):
         return
     for members in _joined(compiler, op):
         matrix = compiler.matrix([op.weights[index] for index in members])

@@ -61,7 +61,7 @@ def product(compiler: Compiler, it: Product, fewest: int = 1) -> None:
     single = quant in kernel("gemv_bytes").macros["QUANT"] and shared_bytes(it.matrix) <= compiler.device.most_shared
     if single and fewest <= 1:
         _gemv(compiler, it, label)
-    least = max(fewest, 1 + (GEMV_TOKENS if quant == "F32" else 1) if single else 1)
+    least = 1 + (GEMV_TOKENS if quant == "F32" else 1) if single and fewest <= 1 else fewest
     if not tensor:
         _plain(compiler, it, least, label)
     else:

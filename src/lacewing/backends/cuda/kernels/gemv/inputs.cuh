@@ -3,6 +3,7 @@
 #include "raw.cuh"
 #include "bytes.cuh"
 
+#ifndef FLOATS
 struct Activations {
   uint4 a, b;
   Input f;
@@ -15,3 +16,4 @@ DEVICE Activations activations(const Bytes& x, size_t group) {
   float scale = __uint_as_float(f.x), upper = scale * (float)((int)f.y >> 16);
   return {codes[0], codes[1], {scale, scale * (float)(short)(f.y & 0xFFFFu) + upper, upper}};
 }
+#endif
