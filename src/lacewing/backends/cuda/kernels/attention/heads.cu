@@ -57,12 +57,10 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     heads(Step step, Chain q, Chain k, Chain v, const float* q_weight, const float* k_weight, const float* v_weight, const uint2* q_turns,
           const uint2* k_turns, u32* const* store, Pages pages) {
   start_after();
+  wait_before();
   __shared__ float room[THREADS / WARP][WIDEST];
   int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, head = blockIdx.x * (THREADS / WARP) + warp, t = blockIdx.y;
-  if (head >= q.heads + k.heads + v.heads) {
-    wait_before();
-    return;
-  }
+  if (head >= q.heads + k.heads + v.heads) return;
   float* values = room[warp];
   Chain c = q;
   const float* weight = q_weight;
@@ -74,12 +72,6 @@ extern "C" __global__ void __launch_bounds__(THREADS)
   }
   float* from = c.at.row(t) + head * c.width;
   u32 position = step.position(t);
-  u32* to = nullptr;
-  const Rows& rows = c.store == 1 ? pages.keys : pages.values;
-  if (c.store) to = row_at(step, *store, pages, rows, step.row(t), head, position);
-  if (weight && LINE_WORDS * lane < c.width) bring_line(weight + LINE_WORDS * lane);
-  if (LINE_WORDS / 2 * lane < c.pairs) bring_line(turns + LINE_WORDS / 2 * lane);
-  wait_before();
   for (int i = lane; i < c.width; i += WARP) values[i] = from[i];
   __syncwarp();
   if (c.normed == 1) norm(values, c, weight, lane);
@@ -88,5 +80,8 @@ extern "C" __global__ void __launch_bounds__(THREADS)
   if (c.normed || c.pairs) {
     for (int i = lane; i < c.width; i += WARP) from[i] = values[i];
   }
-  if (c.store) keep(to, rows, values, lane);
+  if (c.store) {
+    const Rows& rows = c.store == 1 ? pages.keys : pages.values;
+    keep(row_at(step, *store, pages, rows, step.row(t), head, position), rows, values, lane);
+  }
 }
