@@ -1,13 +1,10 @@
 // The largest of every EACH * THREADS of a row's values, in their order: `count` values a row. Grid: runs, rows.
+// Not early, as `best_parts`.
 //! WANTED 64
 //! EACH 8
-//! early
-#include "ptx.cuh"
 #include "rounds.cuh"
 
 extern "C" __global__ void __launch_bounds__(THREADS) best_all(const uint2* best, uint2* chosen, int count) {
-  start_after();
-  wait_before();
   uint2 values[EACH];
 #pragma unroll
   for (int j = 0; j < EACH; j++) {

@@ -1,9 +1,8 @@
 // Of each part of each row of logits: its largest values with their ids, the largest, and the sum of exponentials above it. Masks and
 // biases change which are the largest, not the sum. Grid: parts, rows.
+// Not early: its blocks would crowd on the few multiprocessors that have room beside the product to logits.
 //! WANTED 64
 //! EACH 8
-//! early
-#include "ptx.cuh"
 #include "rounds.cuh"
 
 // `wishes` (rows, stride), or null: masked?, number of biases, mask, ids (ascending), `biases` places for biases
@@ -25,8 +24,6 @@ __device__ uint2 wished(uint2 value, const u32* wishes, int vocabulary, int bias
 
 extern "C" __global__ void __launch_bounds__(THREADS)
     best_parts(const float* logits, uint2* best, float2* totals, const u32* wishes, int vocabulary, int stride, int biases) {
-  start_after();
-  wait_before();
   uint2 values[EACH];
   float top = NONE, sum = 0.0f;
   size_t at = (size_t)blockIdx.y * gridDim.x + blockIdx.x;
