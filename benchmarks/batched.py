@@ -3,9 +3,10 @@
     python -m benchmarks.batched FILE ... --peer PROGRAM [--prompt 512] [--generate 64] [--sequences 8,32] [--rounds 3]
            [--backend cuda|webgpu] [--json]
 
-PROGRAM is built from llama.cpp's sources, for example those in PyPI's llama-cpp-python (vendor/llama.cpp), with `-DGGML_CUDA=ON`: that
-build crashed while loading when it was driven through the C API, as `benchmarks.gpu` drives other builds. Ours stays loaded and takes
-turns with runs of the program. One sequence of ours is greedy; of several, each token is sampled. The program chooses no tokens.
+PROGRAM is built from llama.cpp's sources, for example those in PyPI's llama-cpp-python (vendor/llama.cpp), with
+`-DGGML_CUDA=ON`: that build crashed while loading when it was driven through the C API, as `benchmarks.gpu` drives other
+builds. Ours stays loaded and takes turns with runs of the program. One sequence of ours is greedy; of several, each token is
+sampled. The program chooses no tokens.
 """
 
 from __future__ import annotations
