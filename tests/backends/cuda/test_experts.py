@@ -142,6 +142,7 @@ MIXTURES = {
     "two biases": Mixture(("F32", "Q5_0", "Q3_K"), 256, 256, 12, 4, "clamped", biased=True),
     "floats": Mixture(("F32", "F16", "F16"), 64, 96, 8, 2),
     "floats to bytes": Mixture(("F32", "BF16", "Q8_0"), 64, 96, 8, 2),
+    "floats of one token to bytes": Mixture(("F32", "F32", "Q8_0"), 64, 96, 8, 2),
     "bytes to floats": Mixture(("F32", "Q8_0", "F32"), 64, 96, 8, 2),
     "no whole groups": Mixture(("F32", "Q8_0", "F32"), 64, 40, 8, 2),
     "coded router": Mixture(("Q8_0", "Q4_K", "Q6_K"), experts=100, active=2),
@@ -199,16 +200,16 @@ def test_kernels_of_mixtures_get_the_arguments_that_they_take(
     launched(case, device, [1, 2, 5, 64])
 
 
-ROUTED, EXPERTS = ["norm_bytes", "router"], ["expert_gated", "expert_sum"]
+ROUTED, EXPERTS = ["wide_norm", "router"], ["expert_gated", "expert_sum"]
 FORMS = {
     "plain": [*ROUTED, *EXPERTS],
     "one": [*ROUTED, "expert_gated", "gemv_bytes", "expert_sum"],
     "coded router": [*ROUTED, *EXPERTS],
     "interleaved": [*ROUTED, *EXPERTS],
-    "floats": ["row_norm", "router", "expert_gated", "expert_bytes", "combine"],
-    "floats to bytes": ["row_norm", "router", *EXPERTS],
+    "floats": [*ROUTED, "expert_gated", "expert_bytes", "combine"],
+    "floats to bytes": [*ROUTED, *EXPERTS],
     "bytes to floats": [*ROUTED, "expert_gated", "expert_bytes", "combine"],
-    "no whole groups": [*ROUTED, "expert_bytes", "gated", "expert_bytes", "combine"],
+    "no whole groups": [*ROUTED, "expert_bytes", "wide_gated", "expert_bytes", "combine"],
 }
 
 
@@ -222,15 +223,24 @@ def test_many_tokens_are_sorted_by_expert_and_what_one_token_takes_is_left_out()
     on = Device(RecordingDriver((9, 0)), 0)
     few, many = launched(MIXTURES["plain"].case(64), on, [5, 64])  # 15 // 3 = 5
     assert few == [*ROUTED, *EXPERTS]
-    assert many[:3] == ["row_norm", "gemm", "route"]
-    assert many[-7:] == ["expert_lists", "half_rows", "gemm_wgmma", "gated", "half_rows", "gemm_wgmma", "combine"]
+    assert many[:3] == ["wide_norm", "gemm", "route"]
+    assert many[-7:] == ["expert_lists", "half_rows", "gemm_wgmma", "wide_gated", "half_rows", "gemm_wgmma", "combine"]
+    on.close()
+
+
+def test_an_activation_that_one_token_does_not_launch_makes_none_of_its_bytes() -> None:
+    """Of float32 one token alone goes to its experts by itself, of Q8_0 behind it three do."""
+    on = Device(RecordingDriver((9, 0)), 0)
+    one, three = launched(MIXTURES["floats of one token to bytes"].case(64), on, [1, 3])  # 7 // 2 = 3
+    assert one == [*ROUTED, "expert_gated", "quantise", "expert_sum"]
+    assert three == [*ROUTED, "expert_gemv", "wide_gated", "quantise", "expert_sum"]
     on.close()
 
 
 def test_what_lies_between_ops_is_kept_where_it_is_read_later(device: Device) -> None:
     case = MIXTURES["plain"].case(64)
     gate, up, each = MIXTURES["plain"].views()
-    for seen, kept in ((up, "gated"), (each, "combine")):
+    for seen, kept in ((up, "wide_gated"), (each, "combine")):
         (names,) = launched(replace(case, out=seen), device)
         assert kept in names
     (names,) = launched(replace(case, out=gate), device)

@@ -125,7 +125,7 @@ def as_bytes(compiler: Compiler, x: View, groups: int, rows: bool, most: int = 1
         count = run.outputs if rows else run.tokens
         return Grid(1, count) if 0 < count <= most else None
 
-    forms = _forms_of(compiler, x, ("bytes",)) if not rows and x.width == groups * GROUP else None
+    forms = _forms_of(compiler, x, ("bytes",), 1) if not rows and x.width == groups * GROUP else None
     if forms is not None:
         forms.codes, forms.byte_scales = made
         forms.bytes_most = max(forms.bytes_most, most)
@@ -141,10 +141,11 @@ def byte_buffers(compiler: Compiler, label: str) -> Bytes:
     return compiler.scratch(label, codes), compiler.scratch(f"scales of {label}", scales)
 
 
-def _forms_of(compiler: Compiler, x: View, kept_in: Sequence[str]) -> Forms | None:
-    """What the kernel that made x can be asked for: if nothing was written to x since, nor to where the forms `kept_in` are."""
+def _forms_of(compiler: Compiler, x: View, kept_in: Sequence[str], fewest: int) -> Forms | None:
+    """What the kernel that made x can be asked for in runs of `fewest` tokens and more: if nothing was written to x since, nor to
+    where the forms `kept_in` are."""
     maker = compiler.maker(compiler.at(x))
-    if maker is None:
+    if maker is None or maker.forms is None or maker.forms.fewest > fewest:
         return None
     since = compiler.program.ops[maker.op + 1 : compiler.index]
     later = max((compiler.prepared[form][1] for form in kept_in if form in compiler.prepared), default=-1)
@@ -160,7 +161,8 @@ def as_halves(compiler: Compiler, x: View, columns: int, rows: bool, tiled: bool
     key = FEW_HALVES if few else MANY_HALVES
     if _valid(compiler, key, x, (x, rows, columns, few)):
         return made
-    forms = _forms_of(compiler, x, (key,)) if not rows and x.width == columns and columns % HALF_COLUMNS == 0 else None
+    whole = not rows and x.width == columns and columns % HALF_COLUMNS == 0
+    forms = _forms_of(compiler, x, (key,), few or DECODE_TOKENS + 1) if whole else None
     if forms is not None:
         forms.halves, forms.half_scales, forms.atoms = made.values, made.scales, made.atoms
         forms.few_first, forms.many = (few, forms.many) if few else (forms.few_first, 2 if tiled else 1)

@@ -111,8 +111,9 @@ def activate(compiler: Compiler, op: Activation, fewest: int) -> None:
             arguments = [*[compiler.at(view) for view in (op.gate, op.up, op.out)], op.out.width]
             macros = {"FUNCTION": op.activation, "EACH": fours(op.out.width)}
             compiler.launch(
-                "wide_gated", macros, arguments, lambda run: Grid(1, run.tokens) if run.tokens >= fewest else None, forms=Forms()
-            )
+                "wide_gated", macros, arguments, lambda run: Grid(1, run.tokens) if run.tokens >= fewest else None,
+                forms=Forms(fewest),
+            )  # fmt: skip
             return
         _activation(compiler, op.activation, op.gate, op.up, op.out, (), fewest)
         return
