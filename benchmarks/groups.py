@@ -11,6 +11,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+
 V1, V2 = Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup")
 
 
@@ -54,16 +56,17 @@ def forget(path: Path) -> None:
 
 
 def cached_bytes(path: Path) -> int:
-    """Of a file in the page cache, by mincore."""
+    """Of a file in the page cache, by mincore; it may be larger than memory."""
     size = path.stat().st_size
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_WRITE) as mapping:
-        pages = ctypes.create_string_buffer(-(-size // mmap.PAGESIZE))
-        start = ctypes.c_char.from_buffer(mapping)
-        failed = ctypes.CDLL(None, use_errno=True).mincore(ctypes.byref(start), ctypes.c_size_t(size), pages)
+    pages = np.zeros(-(-size // mmap.PAGESIZE), np.uint8)
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapping:
+        start = np.frombuffer(mapping, np.uint8)  # a private mapping that may be written would have to fit in memory
+        address, length, found = start.ctypes.data, ctypes.c_size_t(size), pages.ctypes.data
+        failed = ctypes.CDLL(None, use_errno=True).mincore(ctypes.c_void_p(address), length, ctypes.c_void_p(found))
         del start
     if failed:
         raise OSError(ctypes.get_errno(), "mincore failed")
-    return mmap.PAGESIZE * sum(byte & 1 for byte in pages.raw)
+    return mmap.PAGESIZE * int((pages & 1).sum())
 
 
 class Counters:

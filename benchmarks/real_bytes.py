@@ -6,6 +6,10 @@
 writes a GGUF file, split as publishers split it, and prints the path to open; the names are those of tests/geometries.py. Holes
 would be read without the disk, so headers are written first, as for the tests, and then random digits under constant scales into
 all weights. `--layers`: only the first ones; three of DeepSeek-R1's are dense.
+
+Random bytes take longer than the disk does, so a pool of blocks is made once for each kind of weight, and written again and again
+from places that are drawn. Blocks and pages are of different sizes, so the same blocks seldom make the same page twice, and a disk
+that keeps equal pages once would save next to nothing.
 """
 
 from __future__ import annotations
@@ -22,7 +26,8 @@ from lacewing.formats import open_checkpoint
 from lacewing.formats.checkpoint import TensorInfo
 from lacewing.options import format_bytes
 
-CHUNK = 2**26  # bytes that are made at a time, about
+POOL = 2**26  # bytes of random blocks of a kind, about
+CHUNK = 2**24  # bytes that are written at a time, about
 ROUTER = 0.05  # standard deviation of the weights of routers
 
 
@@ -46,18 +51,38 @@ def blocks_of(info: TensorInfo, count: int, random: np.random.Generator) -> np.n
     return blocks
 
 
+class Blocks:
+    """Random blocks for weights, of which each kind is made once."""
+
+    def __init__(self) -> None:
+        self._random = np.random.Generator(np.random.SFC64(1))
+        self._pools: dict[tuple[str, int], np.ndarray] = {}
+
+    def of(self, info: TensorInfo, count: int) -> np.ndarray:
+        """uint8 (count, bytes of a block) at most, at least one, from a place that is drawn; numbers in F32 are always new."""
+        if info.quant.name == "F32":
+            return blocks_of(info, min(count, CHUNK // info.quant.block_bytes), self._random)
+        key, size = (info.quant.name, info.shape[-1]), info.quant.block_bytes
+        if key not in self._pools:
+            self._pools[key] = blocks_of(info, POOL // size, self._random)
+        pool, most = self._pools[key], min(count, CHUNK // size)
+        first = int(self._random.integers(len(pool) - most + 1))
+        return pool[first : first + most]
+
+
 def fill(path: Path, progress: bool = False) -> int:
     """Write random weights into a checkpoint whose headers are there; the bytes."""
-    random, done, began = np.random.Generator(np.random.SFC64(1)), 0, time.perf_counter()
+    blocks, done, began = Blocks(), 0, time.perf_counter()
     for info in open_checkpoint(path).tensors.values():
-        size = info.quant.block_bytes
         for part in info.ranges:
             with part.path.open("r+b") as file:
                 file.seek(part.offset)
-                for first in range(0, part.nbytes // size, CHUNK // size):
-                    count = min(CHUNK // size, part.nbytes // size - first)
-                    file.write(blocks_of(info, count, random).data)
-                    done += count * size
+                left = part.nbytes // info.quant.block_bytes
+                while left:
+                    some = blocks.of(info, left)
+                    file.write(some.data)
+                    left -= len(some)
+                    done += some.nbytes
                 os.fdatasync(file.fileno())
                 os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         if progress:

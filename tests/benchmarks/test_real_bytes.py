@@ -20,3 +20,16 @@ def test_all_weights_are_written_and_the_logits_are_finite(tmp_path):
             spreads = [float(np.std(each.dequantise())) * each.shape[-1] ** 0.5 for each in stacks]
         assert np.isfinite(logits).all() and np.std(logits) > 0.1
         assert stacks and all(0.5 < spread < 2 for spread in spreads), spreads
+
+
+def test_equal_pages_are_rare(tmp_path, monkeypatch):
+    monkeypatch.setattr(real_bytes, "POOL", 2**18)
+    monkeypatch.setattr(real_bytes, "CHUNK", 2**16)
+    path = tiny("gpt-oss", "gguf", tmp_path, "MXFP4", hidden_size=512, intermediate_size=512, num_local_experts=8)
+    real_bytes.fill(path)
+    stacks = [part for info in open_checkpoint(path).tensors.values() if info.quant.name == "MXFP4" for part in info.ranges]
+    data, pages = path.read_bytes(), set()
+    for part in stacks:
+        pages |= {data[at : at + 4096] for at in range(-(-part.offset // 4096) * 4096, part.offset + part.nbytes - 4095, 4096)}
+    whole = sum((part.offset + part.nbytes) // 4096 - -(-part.offset // 4096) for part in stacks)
+    assert sum(part.nbytes for part in stacks) > 8 * real_bytes.POOL and len(pages) > 0.9 * whole

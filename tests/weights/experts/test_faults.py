@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -144,6 +145,21 @@ def test_a_disk_that_hangs(paths, model, expected, monkeypatch):
     hang.go.set()
     monkeypatch.setattr(slots_module, "PATIENCE", 20)
     np.testing.assert_array_equal(model.logits(IDS), expected)
+
+
+def test_a_process_that_was_stopped_has_not_waited(model, expected, monkeypatch):
+    """Ctrl-Z, and an hour later `fg`."""
+    hang, looks = Hang(monkeypatch), []
+
+    def clock():
+        looks.append(1)
+        if len(looks) > 4:
+            hang.go.set()
+        return time.perf_counter() + 3600 * (len(looks) > 2)
+
+    monkeypatch.setattr(slots_module, "time", SimpleNamespace(perf_counter=clock))
+    np.testing.assert_array_equal(model.logits(IDS), expected)
+    assert hang.go.is_set()
 
 
 def test_an_interrupt_while_the_disk_hangs(model, expected, monkeypatch):

@@ -20,6 +20,7 @@ from lacewing.weights.experts.trial import Trial
 
 PATIENCE = 60.0  # seconds that a read may take
 _GLANCE = 0.05  # seconds between two looks at whether the run was cancelled
+_STOPPED = 1.0  # seconds from one look to the next that count at most: what takes longer was not the disk
 Check = Callable[[], None]  # called now and then by whoever waits; it may raise
 
 
@@ -94,16 +95,32 @@ class Read(NamedTuple):
         return any(part.done() and part.exception() is not None for part in self.parts)
 
 
+class _Patience:
+    """How long the disk was waited for. Time in which this process was stopped (Ctrl-Z) does not count: its reads were too."""
+
+    def __init__(self, path: Path):
+        self._path, self._looked, self._seconds = path, time.perf_counter(), 0.0
+
+    def look(self) -> None:
+        """Raises ModelFormatError if it was too long."""
+        now = time.perf_counter()
+        self._seconds += min(now - self._looked, _STOPPED)
+        self._looked = now
+        if self._seconds > PATIENCE:
+            raise ModelFormatError(self._path, f"the disk has not answered for {PATIENCE:.0f} s")
+
+
 def wait_for(part: Future[None], path: Path, check: Check) -> None:
     """Until a read has ended, well or not. Raises as `check`, and ModelFormatError if the disk does not answer for long."""
-    began = time.perf_counter()
+    if part.done():
+        return
+    patience = _Patience(path)
     while not part.done():
         with contextlib.suppress(NotDone):
             part.exception(_GLANCE)
             return
         check()
-        if time.perf_counter() - began > PATIENCE:
-            raise ModelFormatError(path, f"the disk has not answered for {PATIENCE:.0f} s")
+        patience.look()
 
 
 class SlotPool:
@@ -158,14 +175,13 @@ class SlotPool:
 
     def _wait_for_one(self, check: Check) -> None:
         """Until no read writes to some free slot. Patience begins anew with every read that ends."""
-        began = time.perf_counter()
+        patience = _Patience(self._path)
         while self._free and all(map(self.is_busy, self._free)):
             parts = [part for slot in self._free for part in self._busy.get(slot.address, ()) if not part.done()]
             if wait(parts, _GLANCE, FIRST_COMPLETED).done:
-                began = time.perf_counter()
+                patience = _Patience(self._path)
             check()
-            if time.perf_counter() - began > PATIENCE:
-                raise ModelFormatError(self._path, f"the disk has not answered for {PATIENCE:.0f} s")
+            patience.look()
 
     def _idle(self, count: int) -> list[Slot]:
         return [slot for slot in self._free if not self.is_busy(slot)][:count]
