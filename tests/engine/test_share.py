@@ -13,7 +13,7 @@ from lacewing.backends.step import Step
 from lacewing.engine import admission, request, scheduler, stream
 from lacewing.engine.engine import Engine, Request
 from lacewing.engine.expected import AnswerLength
-from lacewing.engine.share import prompt_tokens, shares
+from lacewing.engine.share import Costs, prompt_seconds, shares
 from lacewing.options import Sampling
 from lacewing.program.operands import Buffer, View
 from lacewing.program.ops import Logits
@@ -37,29 +37,59 @@ class Waiting:
         ([8000, 60, 20], 64, [(2, 20), (1, 12), (0, 32)]),
         ([8000, 500, 400], 400, [(2, 300), (0, 100)]),
         ([20, 8000, 50], 64, [(0, 20), (2, 44)]),
-        ([8000, 60], 16, [(0, 16)]),
+        ([8000, 60], 16, [(1, 8), (0, 8)]),
+        ([8000, 6], 16, [(1, 6), (0, 10)]),
         ([100, 50], 0, []),
         ([], 64, []),
     ],
 )
 def test_the_shortest_first_and_a_part_for_the_oldest(lefts, room, expected):
     tasks = [Waiting(number, left) for number, left in enumerate(lefts)]
-    assert [(task.number, count) for task, count in shares(tasks, room)] == expected
+    assert [(task.number, count) for task, count in shares(tasks, room, [1] * len(lefts))] == expected
+
+
+def test_a_share_is_of_time():
+    """A token of the deep prompt takes four times as long."""
+    tasks = [Waiting(0, 8000), Waiting(1, 150)]
+    assert [(task.number, count) for task, count in shares(tasks, 0.1, [0.004, 0.001])] == [(1, 50), (0, 12)]
+    assert [(task.number, count) for task, count in shares(tasks[:1], 0.1, [0.004])] == [(0, 25)]
 
 
 @pytest.mark.parametrize(
-    ("decodes", "seconds", "pace", "expected"),
+    ("answers", "each", "expected"),
     [
-        (1, 0.0, 0.0, 32),  # nobody knows how fast it is
-        (4, 0.008, 2000, 212),  # a tenth of a second besides the answers
-        (16, 0.12, 240, 56),  # two thirds of 0.3 s
-        (3, 0.04, 280, 64),  # as many as use the weights well, within 0.3 s
-        (4, 0.5, 40, 36),  # as long as the answers
-        (1, 0.5, 2, 32),  # however long it takes
+        (0.008, 1 / 2000, 200),  # a tenth of a second besides the answers
+        (0.12, 1 / 240, 43),  # 0.3 s with the answers
+        (0.04, 1 / 280, 64),  # as many as use the weights well, within 0.3 s
+        (0.045, 0.005, 51),  # within 0.3 s the weights are used better
+        (0.012, 0.005, 20),  # attention to many positions: the weights are used well by few
+        (0.012, 0.010, 16),  # however long it takes
+        (0.3, 0.01, 32),  # the weights take longest
+        (0.5, 1 / 40, 32),
     ],
 )
-def test_what_prompts_may_take_of_a_run_beside_answers(decodes, seconds, pace, expected):
-    assert prompt_tokens(decodes, seconds, pace) == expected
+def test_what_prompts_may_take_of_a_run_beside_answers(answers, each, expected):
+    assert int(prompt_seconds(answers, each) / each + 1e-6) == expected
+
+
+def test_what_runs_took():
+    costs = Costs()
+    one, other = (types.SimpleNamespace(token_seconds=0.0) for _ in range(2))
+    assert costs.of([one]) is None
+    costs.note([], 0, 4, 0.02)
+    assert costs.answers(4) == 0.02 and costs.answers(16) == 0.04
+    costs.note([], 0, 4, 0.06)  # somebody else was computing
+    assert costs.answers(4) == 0.04
+    costs.note([], 0, 4, 0.02)
+    assert costs.answers(4) == 0.02
+    costs.note([one], 50, 4, 0.12)
+    assert costs.of([one, other]) == pytest.approx([0.002, 0.002])  # the other one begins as this did
+    costs.note([one], 50, 4, 0.22)
+    assert costs.of([one, other]) == pytest.approx([0.003, 0.002]) and costs.pace == pytest.approx(54 / 0.22)
+    costs.note([one], 15, 4, 9.0)  # too few to tell
+    assert costs.of([one]) == pytest.approx([0.003])
+    costs.note([other], 64, 4, 0.02)  # answers were slower than this run as a whole
+    assert costs.of([other]) == pytest.approx([0.01 / 64])
 
 
 def test_answers_are_expected_to_be_as_long_as_those_before():
@@ -85,16 +115,19 @@ COSTS = {1: 0.0175, 2: 0.028, 4: 0.045, 8: 0.082, 16: 0.12, 32: 0.185, 64: 0.28,
 
 
 class Timed(Step):
-    """Always the same token, after the time of a model of a billion parameters."""
+    """Always the same token, as a model of a billion parameters takes for it. `position`: seconds of a token's attention to one."""
 
-    def __init__(self, clock: Clock, speed: float, limits: StepLimits):
+    def __init__(self, clock: Clock, speed: float, limits: StepLimits, position: float):
         head = Logits(View(Buffer("x", 8), 0, 8), "output.weight")
         super().__init__(Program((head,), {}, (FULL,), VOCAB), limits)
-        self.buffer_bytes, self.clock, self.speed = 0, clock, speed
+        self.buffer_bytes, self.clock, self.speed, self.position = 0, clock, speed, position
+        self.carried: list[int] = []
         self.row = np.eye(VOCAB, dtype=np.float32)[5]
 
     def _run(self, batch):
         self.clock.now += float(np.interp(len(batch.tokens), list(COSTS), list(COSTS.values()))) / self.speed
+        self.clock.now += self.position * float(batch.positions.sum())
+        self.carried.append(len(batch.tokens))
         return np.tile(self.row, (len(batch.outputs), 1))
 
     def _hidden(self, view, which):
@@ -119,12 +152,12 @@ class Clock:
 class Load:
     """Clients that ask one after the other; what they saw. `beside`: the length of a prompt that comes after two seconds."""
 
-    def __init__(self, monkeypatch, clients, requests, prompt, limit, speed=1.0, positions=32768, beside=0):
+    def __init__(self, monkeypatch, clients, requests, prompt, limit, speed=1.0, positions=32768, beside=0, position=0.0):
         self.clock = Clock()
         for module in (admission, request, scheduler, stream):
             if hasattr(module, "time"):
                 monkeypatch.setattr(module, "time", self.clock)
-        step = Timed(self.clock, speed, StepLimits(8192, 512, 16, positions))
+        self.step = step = Timed(self.clock, speed, StepLimits(8192, 512, 16, positions), position)
         self.engine, self.random = Engine(step, VOCAB, 8192), np.random.default_rng(1)
         self.firsts, self.gaps, self.beside, self.asked = [], [], None, 0
         live = [self.ask(prompt, limit) for _ in range(clients)]
@@ -170,6 +203,27 @@ def test_a_long_prompt_neither_stops_answers_nor_waits_for_ever(monkeypatch):
     load = Load(monkeypatch, 8, 200, 150, 64, speed=7, beside=8000)
     assert quantile(load.gaps, 0.99) < 0.2 and max(load.gaps) < 0.3
     assert load.beside.task.done and load.beside.task.error is None
+
+
+def test_a_deep_prompt_comes_in_smaller_pieces(monkeypatch):
+    """As SmolLM2 on two cores that others use too: a token at position 6,000 takes five times as long as at
+    the beginning."""
+    load = Load(monkeypatch, 4, 4, 40, 1000, speed=4, beside=6500, position=0.7e-6)
+    task = load.beside.task
+    assert task.done and task.error is None and len(load.gaps) == 4 * 999
+    assert quantile(load.gaps, 0.99) < 0.16 and max(load.gaps) < 0.2
+    alone = Load(monkeypatch, 1, 1, 6500, 2, speed=4, position=0.7e-6)
+    assert task.stats.prompt_seconds < 1.35 * alone.firsts[0]
+
+
+def test_a_long_prompt_alone_comes_in_long_pieces(monkeypatch):
+    """Also once another one has been read beside answers."""
+    load = Load(monkeypatch, 2, 2, 40, 300, speed=7, beside=3000, position=0.2e-6)
+    load.step.carried.clear()
+    load.asked = load.ask(6000, 1)
+    while not load.asked[0].task.done:
+        load.engine.advance()
+    assert max(load.step.carried) == 512 and len(load.step.carried) < 20
 
 
 @pytest.mark.parametrize(

@@ -68,6 +68,7 @@ class Task:
         self.left_at = 0.0  # when somebody last fetched a token, or stopped waiting for one
         self.plain = False  # the device is not to choose its next token ahead of the host
         self.suspect = False  # it took part in a run that failed, and runs alone next
+        self.token_seconds = 0.0  # what a token of its prompt took of late; 0: not known
         self.learns = False  # its prompt was so long that it tells what its answer will want of the step
         self.done = False
         self.reason: str | None = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from contextlib import suppress
 
@@ -17,8 +16,7 @@ from lacewing.engine.recovery import Recovery
 from lacewing.engine.request import Task
 from lacewing.engine.runs import Choice, Part, run
 from lacewing.engine.sequence import Sequence
-from lacewing.engine.share import MEASURED, SMALLEST, prompt_tokens, shares
-from lacewing.engine.stats import rate
+from lacewing.engine.share import LEAST, SMALLEST, Costs, prompt_seconds, shares
 from lacewing.engine.watcher import Watcher
 from lacewing.errors import LacewingError, NumericError
 from lacewing.program.states import PAGE
@@ -35,8 +33,7 @@ class Scheduler(Recovery):
         super().__init__(step, checks, state_bytes)
         self.context = context
         self.observers = Observers(step)
-        self.pace = 0.0  # tokens/s of the last long run
-        self._decode_seconds, self._decode_rows = 0.0, 1  # of the last run without a prompt
+        self.costs = Costs()
         self._ahead: Ahead | None = None
         self._watcher = Watcher(step.abort)
         self._under_way: list[Task] = []
@@ -141,19 +138,21 @@ class Scheduler(Recovery):
             self.observers.tell(np.concatenate(places))
 
     def _note(self, parts: list[Part], seconds: float) -> None:
-        self.counters.runs[sum(len(part.ids) for part in parts)] += 1
+        total = sum(len(part.ids) for part in parts)
+        self.counters.runs[total] += 1
         self.counters.run_seconds += seconds
-        prompt = 0
+        prompts: list[Task] = []
+        answers = 0
         for _, ids, task, _ in parts:
             if task.stats.generated_tokens:
                 task.stats.generate_seconds += seconds
             else:
                 task.stats.prompt_seconds += seconds
-                prompt += len(ids)
-        if not prompt:
-            self._decode_seconds, self._decode_rows = seconds, len(parts)
-        elif prompt >= MEASURED:
-            self.pace = rate(sum(len(part.ids) for part in parts), seconds)
+            if len(ids) > 1 or not task.stats.generated_tokens:
+                prompts.append(task)
+            else:
+                answers += 1
+        self.costs.note(prompts, total - answers, answers, seconds)
 
     def commit(self, sequence: Sequence, ids: list[int], task: Task | None = None) -> None:
         """`ids` have been run: resume points where there are to be some."""
@@ -220,24 +219,32 @@ class Scheduler(Recovery):
     def _add_prompts(self, parts: list[Part], prompts: list[Task]) -> None:
         """Pieces of them, beside `parts`."""
         rows = max(1, LOGIT_BYTES // (4 * self.step.program.vocab_size))
-        for task, count in shares(prompts, self._room(len(parts), prompts)):
+        for task, count in self._shares(len(parts), prompts):
             scored = task.collector is not None and task.answers and task.collector.reusable is not None
             most = min(count, rows) if scored else count
             done = self._add(parts, task, most) if most > 0 else 0
             rows -= done * scored
 
-    def _room(self, decodes: int, prompts: list[Task]) -> int:
-        """Prompt tokens that a run may carry."""
+    def _shares(self, decodes: int, prompts: list[Task]) -> list[tuple[Task, int]]:
+        """Prompt tokens that a run carries."""
         chunk = self.step.limits.chunk
-        if decodes:
-            answers = self._decode_seconds * math.sqrt(decodes / self._decode_rows)  # more of them share the reading of weights
-            return min(chunk - decodes, prompt_tokens(decodes, answers, self.pace))
-        alone = len(prompts) == 1 and prompts[0].request.cancelled is not None
-        return self.responsive_chunk() if alone or any(task.request.responsive for task in prompts) else chunk
+        if not decodes:
+            alone = len(prompts) == 1 and prompts[0].request.cancelled is not None
+            responsive = alone or any(task.request.responsive for task in prompts)
+            return shares(prompts, self.responsive_chunk() if responsive else chunk, [1] * len(prompts))
+        costs = self.costs.of(prompts)
+        if costs is None:
+            return shares(prompts, min(LEAST, chunk - decodes), [1] * len(prompts))
+        seconds = prompt_seconds(self.costs.answers(decodes), sum(costs) / len(costs))
+        found, left = [], chunk - decodes
+        for task, count in shares(prompts, seconds, costs):
+            found.append((task, min(count, left)))
+            left -= found[-1][1]
+        return found
 
     def responsive_chunk(self) -> int:
         """Prompt tokens that a run may take for a caller who may cancel: about `PATIENCE` seconds' worth."""
-        return min(self.step.limits.chunk, max(SMALLEST, int(self.pace * PATIENCE) // SMALLEST * SMALLEST))
+        return min(self.step.limits.chunk, max(SMALLEST, int(self.costs.pace * PATIENCE) // SMALLEST * SMALLEST))
 
     def _add(self, parts: list[Part], task: Task, most: int) -> int:
         """Up to `most` of its ids that have not been run; how many."""

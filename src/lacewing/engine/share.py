@@ -2,47 +2,91 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from lacewing.engine.request import Task
+from lacewing.engine.stats import rate
 
 SMALLEST = 64  # tokens of a run in which the weights are still used well
-MEASURED = 32  # prompt tokens of a run that says how fast prompts are
-_LEAST = 32  # prompt tokens of a run in which others generate, however long it takes
+MEASURED = 16  # prompt tokens of a run that says how fast prompts are
+LEAST, _FEWEST = 32, 16  # prompt tokens of a run beside answers, however long it takes; fewer if reading weights is no matter
 _SECONDS = 0.1  # that prompts may take of such a run whatever the others take
 _GAP = 0.3  # seconds between two tokens of an answer up to which prompts may take more
+_WELL, _USED = (
+    8,
+    4,
+)  # times as long as the answers, which read the same weights, prompts take where these are used well, and at least
 _OLDEST = 4  # one part in so many is for the prompt that has waited longest
+_ROUNDING = 1e-6  # of a token
 
 
-def prompt_tokens(decodes: int, seconds: float, pace: float) -> int:
-    """Tokens of prompts that a run may carry beside the next tokens of so many answers, which by themselves would take `seconds`.
+def prompt_seconds(answers: float, each: float) -> float:
+    """Seconds that prompts may take of a run beside the next tokens of answers, which by themselves would take `answers` seconds.
 
-    `pace`: tokens/s of late. Prompts take 0.1 s, or as long as the answers; and as long as two tokens of an answer are at most
-    0.3 s apart, up to twice as long as the answers, or the time of as many tokens as use the weights well.
+    `each`: seconds of a prompt token. Prompts take 0.1 s, or as long as the answers; as long as two tokens of an answer are at most
+    0.3 s apart, up to twice as long as the answers, or until the weights are used well. Attention to many positions costs each
+    token the same however few come at once, so a deep prompt comes in smaller pieces.
     """
-    if pace <= 0:
-        return _LEAST
-    seconds = max(seconds, decodes / pace)
-    most = int(pace * max(seconds + _SECONDS, 2 * seconds, min(3 * seconds, _GAP)))
-    return max(_LEAST, most - decodes, min(SMALLEST, int(pace * _GAP) - decodes))
+    fair = max(_SECONDS, answers, min(2 * answers, _GAP - answers))
+    well = min(SMALLEST * each, _WELL * answers, _GAP - answers)
+    least = min(LEAST * each, max(_FEWEST * each, _USED * answers))
+    return max(fair, well, least)
 
 
-def shares(prompts: Sequence[Task], room: int) -> list[tuple[Task, int]]:
-    """So many of `room` tokens for each, in the order in which they are run.
+def shares(prompts: Sequence[Task], room: float, costs: Sequence[float]) -> list[tuple[Task, int]]:
+    """So many tokens for each, in the order in which they are run; a token of `prompts[i]` takes `costs[i]` of `room`, as seconds.
 
     The shortest comes first: that brings the first tokens soonest on the whole. A part is kept for the one that has waited longest,
     so that short ones that go on arriving do not keep a long one from being read.
     """
     if not prompts or room <= 0:
         return []
-    order = sorted(prompts, key=lambda task: (task.left_of_prompt, task.number))
-    oldest = min(prompts, key=lambda task: task.number)
-    kept = min(oldest.left_of_prompt, max(_LEAST, room // _OLDEST), room) if oldest is not order[0] else 0
+    order = sorted(zip(prompts, costs, strict=True), key=lambda each: (each[0].left_of_prompt, each[0].number))
+    oldest, cost = min(order, key=lambda each: each[0].number)
+    part = max(min(LEAST * cost, room / 2), room / _OLDEST)
+    kept = min(oldest.left_of_prompt * cost, part) if oldest is not order[0][0] else 0.0
     found: list[tuple[Task, int]] = []
-    for task in order:
-        count = min(task.left_of_prompt, room - kept) if task is not oldest else min(task.left_of_prompt, room)
-        kept = 0 if task is oldest else kept
+    for task, cost in order:
+        kept = 0.0 if task is oldest else kept
+        count = min(task.left_of_prompt, int((room - kept) / cost + _ROUNDING))
         if count > 0:
             found.append((task, count))
-            room -= count
+            room -= count * cost
     return found
+
+
+class Costs:
+    """What runs of an engine took of late, in seconds."""
+
+    def __init__(self) -> None:
+        self.pace = 0.0  # tokens/s of the last run with prompts
+        self._answer = 0.0  # of one answer alone, from runs without a prompt; 0: not known
+        self._first = 0.0  # of a token of a prompt that had just begun; 0: not known
+
+    def note(self, prompts: Sequence[Task], tokens: int, others: int, seconds: float) -> None:
+        """A run carried so many tokens of `prompts`, and `others`, one for each answer."""
+        if not tokens:
+            self._answer = _calm(self._answer, seconds / math.sqrt(others))
+        elif tokens >= MEASURED:
+            self.pace = rate(tokens + others, seconds)
+            found = max(seconds - self.answers(others), seconds / 2) / tokens
+            for task in prompts:
+                before = task.token_seconds
+                task.token_seconds = (found + before) / 2 if before else found
+                self._first = self._first if before else _calm(self._first, found)
+
+    def answers(self, count: int) -> float:
+        """The next tokens of so many answers by themselves: more of them share the reading of weights."""
+        at_least = count * self._first  # as tokens of a prompt: perhaps there was no run without one yet
+        return max(self._answer * math.sqrt(count), at_least)
+
+    def of(self, prompts: Sequence[Task]) -> list[float] | None:
+        """A token of each prompt; None: nobody knows yet."""
+        costs = [task.token_seconds or self._first for task in prompts]
+        return costs if all(costs) else None
+
+
+def _calm(before: float, found: float) -> float:
+    """An estimate that falls at once and rises by half: runs that others disturb take longer, and none takes less than it must."""
+    return min(found, (before + found) / 2) if before else found
