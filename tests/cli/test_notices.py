@@ -82,6 +82,18 @@ def test_a_dense_model_where_the_configuration_streams(tiny_path, call, monkeypa
     assert "only mixtures of experts" in refused.err
 
 
+def test_bench_and_stats(path, call, tmp_path):
+    """On standard error, beside JSON too."""
+    words = tmp_path / "words.txt"
+    words.write_text("Hello, world.", encoding="utf-8")
+    flags = ("--backend", "reference", "--json")
+    for told in (
+        call("bench", path, "--prompt", 4, "--generate", 2, "--repeats", 1, *flags),
+        call("stats", path, "--text", words, *flags),
+    ):
+        assert told.err.count(f"lacewing: {NOTICE}\n") == 1 and json.loads(told.out)
+
+
 def test_an_answer_that_repeats_itself(tiny_path, call, monkeypatch):
     monkeypatch.setattr("lacewing.text.streaming.RepeatGuard._repeats", lambda self, count: True)
     words = ("run", tiny_path, "Hello", "--backend", "reference", "--context", 128, "--temperature", 0, "--max-tokens", 40)

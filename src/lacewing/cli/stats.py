@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from lacewing.api import Model
 from lacewing.cli.models import path_of
 from lacewing.cli.progress import Reporter
-from lacewing.console.output import aligned_lines, clean_line, print_json, print_text
+from lacewing.console.output import aligned_lines, clean_line, notice, print_json, print_text
 from lacewing.errors import OptionError
 from lacewing.formats.files import read_named
 from lacewing.options import LoadOptions, counted
@@ -43,6 +43,8 @@ def stats(name: str, text: Path, options: LoadOptions, *, as_json: bool, png: Pa
         lines = stack.enter_context(_open(trace)) if trace is not None else None
         progress = stack.enter_context(Reporter())
         model = stack.enter_context(Model(opened, progress))
+        for told in model.notices:
+            notice(told)
         tokenizer = model.tokenizer
         begin = [tokenizer.bos_id] if tokenizer.add_bos and tokenizer.bos_id is not None else []
         write = lines.write if lines is not None else None
