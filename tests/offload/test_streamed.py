@@ -119,6 +119,21 @@ def test_lazy_experts_are_not_swapped_between_runs(tmp_path, monkeypatch):
     shut((step, store))
 
 
+def test_experts_that_are_kept_stay_resident(tmp_path, monkeypatch):
+    """So that runs before and after a change of residency can be compared, as `/verify` does."""
+    monkeypatch.setattr(rebalance, "EVERY", 1)
+    step, store = opened(tiny("qwen3moe", "gguf", tmp_path))
+    step.keep_experts()
+    layers = step._rebalancer.manager.tier.layers
+    resident = [layer.resident.copy() for layer in layers]
+    for position in range(12):
+        run(step, [int(IDS[position % 3])], position)
+    step.rebalance()
+    assert all(np.array_equal(before, layer.resident) for before, layer in zip(resident, layers, strict=True))
+    assert store.experts.statistics.uploaded == 0
+    shut((step, store))
+
+
 def test_residencies_change_below_a_device(tmp_path):
     """The same bits in all, and the uses that were counted are not forgotten."""
     step, store = opened(tiny("qwen3moe", "gguf", tmp_path), residency="lazy")

@@ -283,6 +283,9 @@ class Step(ABC):
         """Suit itself to what it has run, such as where experts are: called between two requests, and after a long prompt; may
         take a fraction of a second. Raises BackendError."""
 
+    def keep_experts(self) -> None:
+        """Leave experts where they are from now on, so that runs can be compared bit by bit."""
+
     def profile(self, tokens: int, position: int) -> tuple[KernelTime, ...]:
         """The kernels of a run of `tokens` in row 0 from `position` on, the slowest first; its pages there are written over.
 

@@ -43,12 +43,14 @@ def with_resident(program: Program, weights: Mapping[str, WeightView]) -> dict[s
 
 @dataclass
 class Rebalancer:
-    """The cache manager of an offloaded step with the device of its resident experts, and the stacks of each layer."""
+    """The cache manager of an offloaded step with the device of its resident experts, and the stacks of each layer. `fixed`: these
+    experts stay resident."""
 
     manager: ExpertCacheManager
     device: Step
     stacks: Sequence[LayerStacks]
     problem: str = ""
+    fixed: bool = False
 
     def __post_init__(self) -> None:
         self.bind()
@@ -75,6 +77,8 @@ class Rebalancer:
             self._try_swap(RUN_SWAP_BYTES)
 
     def _try_swap(self, most: int) -> None:
+        if self.fixed:
+            return
         try:
             self.problem = ""
             self.swap(most)

@@ -148,6 +148,10 @@ class OffloadStep(Step):
         """Of experts that a device has some of; None: of no layer."""
         return None if self._rebalancer is None else self._rebalancer.statistics
 
+    def keep_experts(self) -> None:
+        if self._rebalancer is not None:
+            self._rebalancer.fixed = True
+
     def rebalance(self) -> None:
         with self._turn(keep_abort=True):
             if self._rebalancer is not None:

@@ -193,6 +193,7 @@ def verify(chat: Session) -> list[Row]:
     backend = chat.model.backend.name
     rows: list[Row] = []
     with _open(chat, backend) as model:
+        model.step.keep_experts()
         base, first = model.logits(ids), f"{backend}, lazy" if model.weights_on_host else backend
         rows.append((first, "", f"{len(ids)} of {len(ids)}", "the reference for the others"))
         rows.append(_row(f"{first} again", base, model.logits(ids), exact=True))
