@@ -17,7 +17,7 @@ from lacewing.backends.webgpu.step.top_k import top_k_bytes
 from lacewing.program.ops import Attention, ExpertLinear, Linear, Logits
 from lacewing.program.program import Program
 
-LIST_WORDS = 4  # of sorted pairs, for each pair at most, in lists of two sizes of tiles
+LIST_WORDS, LISTS = 4, 3  # of sorted pairs: for each pair at most, and of how many sizes of tiles
 
 
 def buffer_bytes(program: Program, limits: StepLimits, units: bool = False) -> int:
@@ -42,9 +42,9 @@ def _activation_bytes(program: Program, limits: StepLimits, units: bool) -> int:
     for view in {view.buffer.name: view.buffer.view() for op in program.ops for view in op.views}.values():
         arena.quantised(view)
     for op in program.ops:
-        if units and limits.chunk > UNIT_TOKENS and isinstance(op, (Linear, Logits)):
+        if units and limits.chunk > UNIT_TOKENS and isinstance(op, (Linear, Logits, ExpertLinear)):
             arena.halved(op.x)
     active = [op.ids.width for op in program.ops if isinstance(op, ExpertLinear)]
     experts = [program.weights[op.weights[0]][0] for op in program.ops if isinstance(op, ExpertLinear)]
     pairs = limits.chunk * max(active, default=0)
-    return 4 * (arena.words + 2 * LIST_WORDS * (pairs + max(experts, default=0)))
+    return 4 * (arena.words + LISTS * LIST_WORDS * (pairs + max(experts, default=0)))

@@ -15,12 +15,15 @@ import pytest
 
 from lacewing.backends.batch import StepLimits
 from lacewing.backends.gpu.layouts import LAYOUTS
+from lacewing.backends.gpu.run import Run
 from lacewing.backends.webgpu.backend import WebGPUBackend
 from lacewing.backends.webgpu.device.variant import UNITS, Units
 from lacewing.backends.webgpu.kernels import number, shader
 from lacewing.program.ops import Buffer, GatedActivation, Linear
+from tests.backends.cpu.kernels.test_experts import ACTIVE, EXPERTS
 from tests.backends.cpu.single_ops import Case, floats, nmse, normal, one_batch, random_weight
 from tests.backends.webgpu.emulation import EmulatedUnits
+from tests.backends.webgpu.lowering.test_experts import linear_case as experts_case
 from tests.backends.webgpu.parser import parser
 from tests.backends.webgpu.single_ops import adapter, run_step
 from tests.checkpoints import prompt_of, tiny
@@ -30,6 +33,7 @@ from tests.paged import with_pages
 INPUTS = ("tokens", "token_rows", "positions", "outputs", "decode", "parts")
 
 SMALL = Units(2, 1, 1, 2, 64)  # 32 tokens x 32 rows
+SHAPES = [*UNITS, *(UNITS[0].narrower, UNITS[0].narrower.narrower)]
 TOKENS = 77  # more than a GEMV takes, and no multiple of a tile
 
 
@@ -59,9 +63,10 @@ def found(one: Case, units: Units = SMALL) -> np.ndarray:
         step.close()
 
 
-def exact(one: Case) -> np.ndarray:
+def exact(one: Case, tokens: int = TOKENS) -> np.ndarray:
     """The reference's, which takes up to 64 tokens at a time."""
-    return one.run([*one_batch(40), *one_batch(TOKENS - 40, 40)], None, 128)
+    half = tokens // 2
+    return one.run([*one_batch(half), *one_batch(tokens - half, half)], None, 128)
 
 
 QUICK = ("Q4_K", "F16")  # codes with scales and minimums, and floats; Mesa compiles an emulated kernel for seconds
@@ -123,6 +128,51 @@ def test_the_activations_are_made_anew_when_they_change() -> None:
     assert nmse(found(one), exact(one)) < 1e-6
 
 
+MIXED = {"shared": "F16", "separate": "Q4_K", "halves": "MXFP4", "interleaved": "Q6_K"}
+
+
+@pytest.mark.parametrize(("tokens", "tile"), [(20, 16), (TOKENS, 32)])
+@pytest.mark.parametrize("shape", MIXED)
+def test_products_with_the_experts_that_tokens_chose(shape: str, tokens: int, tile: int) -> None:
+    """In tiles of one expert, as large as suits the tokens; with biases and factors."""
+    one = experts_case(MIXED[shape], shape, 256 if MIXED[shape].endswith("_K") else 64, tokens)
+    program = one.program
+    step = with_pages(backend().compile(program, one.all_weights(program.vocab_size), StepLimits(128, 128)))
+    try:
+        taken = [each for each in step._dispatches if each.grid(Run(tokens, 0, tokens)) is not None]  # type: ignore[attr-defined]
+        (kernel,) = (each for each in taken if each.label == "expert_gemm_units")
+        assert kernel.grid(Run(tokens, 0, tokens))[1] == tokens * ACTIVE // tile + EXPERTS
+        got = run_step(step, one_batch(tokens))[:, : one.out.width]
+    finally:
+        step.close()
+    assert nmse(got, exact(one, tokens)) < 1e-6
+
+
+@pytest.mark.parametrize("tokens", [20, TOKENS])
+def test_activations_of_which_fewer_tokens_are_read_next(tokens: int) -> None:
+    """A linear op takes them as float16 from more tokens on than the experts do."""
+    one = experts_case("Q8_0", "shared", 64, tokens)
+    weights = {**one.weights, "a": random_weight("a", "Q8_0", 32, 64)}
+    first = Linear(Buffer("x", 64 + EXPERTS).view(0, 64), ("a",), (Buffer("y", 32).view(),))
+    both = replace(one, ops=(first, *one.ops), weights=weights)
+    program = both.program
+    step = with_pages(backend().compile(program, both.all_weights(program.vocab_size), StepLimits(128, 128)))
+    try:
+        got = run_step(step, one_batch(tokens))[:, : one.out.width]
+    finally:
+        step.close()
+    assert nmse(got, exact(both, tokens)) < 1e-6
+
+
+def test_experts_whose_inputs_fill_no_step_take_no_units() -> None:
+    """The next expert's would be multiplied with the last columns."""
+    one = experts_case("Q8_0", "separate", 32, TOKENS)
+    program = one.program
+    step = with_pages(backend().compile(program, one.all_weights(program.vocab_size), StepLimits(128, 128)))
+    assert "expert_gemm_units" not in {each.label for each in step._dispatches}  # type: ignore[attr-defined]
+    step.close()
+
+
 @pytest.mark.parametrize("chunk", [128, 48])
 def test_a_model_and_its_memory(chunk: int, tmp_path: Path) -> None:
     """Logits of every token of a prompt; what is promised is what is taken."""
@@ -141,7 +191,11 @@ def test_a_model_and_its_memory(chunk: int, tmp_path: Path) -> None:
 def test_the_shapes_of_real_devices_are_taken_by_the_compiler() -> None:
     """Of every quant; only their emulation is smaller, since it would take minutes."""
     place = {"base": 0, "stride": 64}
-    for units, layout in itertools.product(UNITS, LAYOUTS.values()):
+    chosen = {
+        "outs": [place], "parts": 1, "active": 2, "part": 256, "experts": 4, "first_expert": 0, "lists": place, "tiles": 9,
+        "factor": None, "interleaved": False,
+    }  # fmt: skip
+    for units, layout in itertools.product(SHAPES, LAYOUTS.values()):
         constants = {
             "layout": layout, "groups": 8, "columns": 256, "rows": 300, "by_rows": False, "first_row": 0, "biased": False,
             "target": "arena", "outs": [{"start": 0, "end": 300, "place": place}], "units": units,
@@ -150,6 +204,8 @@ def test_the_shapes_of_real_devices_are_taken_by_the_compiler() -> None:
         }  # fmt: skip
         if layout.quant not in ("F32", "BF16"):
             parser().check(shader("gemm_units", **constants), f"{layout.quant} {units}")
-    assert [each.nbytes for each in UNITS] == [45568]
+            parser().check(shader("expert_gemm_units", **{**constants, **chosen}), f"{layout.quant} {units} of experts")
+    assert [each.nbytes for each in SHAPES] == [45568, 36096, 31360]
+    assert [each.tokens for each in SHAPES] == [128, 64, 32] and SHAPES[-1].narrower is None
     with pytest.raises(ValueError, match="do not share out the loads"):
         Units(4, 2, 2, 4, 32)

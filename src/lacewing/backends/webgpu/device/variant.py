@@ -48,6 +48,13 @@ class Units:
         return self.depth + 8
 
     @property
+    def narrower(self) -> Units | None:
+        """For half as many tokens, with as many rows and threads; None where a tile has no fewer."""
+        if self.down % 2 or self.wide % 2:
+            return None
+        return Units(self.down // 2, 2 * self.across, self.high, self.wide // 2, self.depth, self.lanes)
+
+    @property
     def nbytes(self) -> int:
         """Of workgroup memory: the tiles, a square of each subgroup, scales of tokens."""
         return 2 * (self.tokens + self.rows) * self.pitch + 4 * (256 * self.down * self.across + self.tokens)

@@ -69,7 +69,7 @@ class Compiler:
         self._constants: dict[bytes, Slice] = {}
         self._scratch: dict[tuple[str, int], Slice] = {}
         self._quantised: dict[str, list[tuple[int, int]]] = {}
-        self._halved: set[View] = set()
+        self._halved: dict[View, int] = {}  # above how many tokens
         self.index = 0  # of the op that is lowered now
         self.done: set[int] = set()  # ops that the lowering of an earlier one took over
         self.sorted_pairs: dict[object, Place] = {}  # where pairs of tokens and experts sorted by expert stand
@@ -113,7 +113,7 @@ class Compiler:
 
     def written(self, view: View) -> None:
         """The q8 and float16 forms of the view are no longer its values."""
-        self._halved = {each for each in self._halved if not each.overlaps(view)}
+        self._halved = {each: most for each, most in self._halved.items() if not each.overlaps(view)}
         a, b = view.start, view.start + view.width
         self._quantised[view.buffer.name] = [(c, d) for c, d in self._quantised.get(view.buffer.name, ()) if d <= a or b <= c]
 
@@ -136,14 +136,15 @@ class Compiler:
     def halved(self, view: View, most: int) -> Halved:
         """The activations of a view as float16, in runs of more than `most` tokens; a dispatch makes them."""
         found = self.arena.halved(view)
-        if view not in self._halved:
+        done = self._halved.get(view, self.limits.chunk)
+        if done > most:
             self.dispatch(
                 "halve",
                 {"x": self.at(view), "halves": found, "columns": view.width},
                 [],
-                lambda run: (1, run.tokens, 1) if run.tokens > most else None,
+                lambda run: (1, run.tokens, 1) if most < run.tokens <= done else None,
             )
-            self._halved.add(view)
+            self._halved[view] = most
         return found
 
     # weights

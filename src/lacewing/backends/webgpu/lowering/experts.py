@@ -6,32 +6,23 @@ The two ways add up in another order and differ in the last bits; neither depend
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
-from lacewing.backends.gpu.arena import Place
 from lacewing.backends.gpu.fusions import Activation, activation_after, experts_before, sum_after
 from lacewing.backends.gpu.layouts import GROUP
-from lacewing.backends.gpu.run import Run
 from lacewing.backends.gpu.stacks import joined
-from lacewing.backends.webgpu.device.device import Slice
 from lacewing.backends.webgpu.kernels import number
 from lacewing.backends.webgpu.lowering.compiler import RULES, Compiler
-from lacewing.backends.webgpu.lowering.dispatches import Grid, Router
+from lacewing.backends.webgpu.lowering.dispatches import Router
 from lacewing.backends.webgpu.lowering.expert_biases import expert_bias
-from lacewing.backends.webgpu.lowering.linear import GEMV_TOKENS
+from lacewing.backends.webgpu.lowering.expert_tiles import Product, above, gemm, inputs, up_to
 from lacewing.backends.webgpu.lowering.rows import gated
-from lacewing.backends.webgpu.weights.matrices import Matrix, Shard
 from lacewing.errors import UnsupportedModelError
 from lacewing.program import ops
-from lacewing.program.ops import View
 
 MOST_EXPERTS = 1024  # what the router's kernel has room for
 THREADS, CODED_THREADS, SUM_THREADS = 256, 1024, 128  # of a workgroup for few tokens; measured on an H200
 LOADS = 6  # groups of weights that a thread of them loads before it uses the first
-SHARED = 4  # pairs an expert, on average, from which tiles are faster
-TILES = {"dot": (256, 32), "float": (64, 64)}  # rows and pairs of a workgroup for many tokens
 
 
 @RULES.rule(ops.Route)
@@ -55,40 +46,6 @@ def route(compiler: Compiler, op: ops.Route) -> None:
     compiler.written(op.ids)
     compiler.written(op.weights)
     compiler.fresh.clear()
-
-
-@dataclass(frozen=True)
-class Product:
-    """A matrix of stacked experts and what becomes of its rows: `parts` outs of `rows` each."""
-
-    op: ops.ExpertLinear
-    matrix: Matrix
-    outs: tuple[View, ...]
-    bias: Slice | None
-    dotted: bool
-
-    @property
-    def active(self) -> int:
-        return self.op.ids.width
-
-    @property
-    def rows(self) -> int:
-        return self.outs[0].width // self.active
-
-    @property
-    def parts(self) -> int:
-        return len(self.outs)
-
-    @property
-    def gemv_tokens(self) -> int:
-        """Up to so many tokens read their experts' rows by themselves."""
-        return max(GEMV_TOKENS, SHARED * self.experts(self.matrix) // self.active)
-
-    def experts(self, shard: Shard | Matrix) -> int:
-        return shard.rows // (self.rows * self.parts)
-
-    def bindings(self, shard: Shard) -> list[Slice]:
-        return [*shard.planes, *([self.bias] if self.bias is not None else [])]
 
 
 @RULES.rule(ops.ExpertLinear)
@@ -129,26 +86,13 @@ def _whole(products: list[Product]) -> bool:
     return len(products) == 1 and len(products[0].matrix.shards) == 1
 
 
-def _inputs(compiler: Compiler, product: Product) -> dict[str, Any]:
-    """The constants of all kernels of a product."""
-    op, matrix = product.op, product.matrix
-    return {
-        "layout": matrix.layout, "groups": matrix.groups, "columns": matrix.columns, "dotted": product.dotted,
-        "x": compiler.quantised(op.x) if product.dotted else compiler.at(op.x), "part": matrix.columns if op.separate else 0,
-        "ids": compiler.at(op.ids), "active": product.active, "rows": product.rows, "parts": product.parts,
-        "interleaved": op.interleaved, "biased": product.bias is not None,
-        "factor": compiler.at(op.factor) if op.factor is not None else None,
-        "outs": [compiler.at(out) for out in product.outs],
-    }  # fmt: skip
-
-
 def gemv(compiler: Compiler, product: Product, activation: Activation | None = None, coded: bool = False) -> None:
     """Dispatches of runs of few tokens, with the activation and its q8 form where given."""
     lanes = compiler.variant.lanes
     threads = min(CODED_THREADS, compiler.device.most_threads, GROUP * lanes) if coded else THREADS
     tile = GROUP if coded else threads // lanes * (2 if product.dotted else 1)
     constants = {
-        **_inputs(compiler, product), "threads": threads, "tile": tile, "activation": None, "q8": None,
+        **inputs(compiler, product), "threads": threads, "tile": tile, "activation": None, "q8": None,
         "unrolled": unrolled(-(-product.matrix.groups // lanes), max(1, LOADS * threads // (lanes * tile * product.parts))),
     }  # fmt: skip
     if activation is not None:
@@ -172,47 +116,6 @@ def _formula(op: Activation) -> str:
     return f"{op.activation}(y_0) * y_1"
 
 
-def gemm(compiler: Compiler, product: Product) -> None:
-    """Dispatches of runs of many tokens: tiles of rows of an expert and the pairs that chose it."""
-    kind = "dot" if product.dotted else "float"
-    tile_rows, tile_tokens = TILES[kind]
-    experts = product.experts(product.matrix)
-    tiles = _tiles(compiler.limits.chunk * product.active, experts, tile_tokens)
-    constants = {
-        **_inputs(compiler, product), "lists": _lists(compiler, product, tile_tokens), "tiles": tiles,
-        "tile_rows": tile_rows, "tile_tokens": tile_tokens,
-    }  # fmt: skip
-    across = -(-product.rows * product.parts // tile_rows)
-    for shard in product.matrix.shards:
-        constants |= {"first_expert": shard.first // (product.rows * product.parts), "experts": product.experts(shard)}
-        compiler.dispatch(
-            f"expert_gemm_{kind}", constants, product.bindings(shard),
-            above(product.gemv_tokens, lambda run: (across, _tiles(run.tokens * product.active, experts, tile_tokens), 1)),
-        )  # fmt: skip
-
-
-def _tiles(pairs: int, experts: int, tile: int) -> int:
-    """The most tiles that so many pairs can make: at each expert one is not full."""
-    return pairs // tile + min(experts, pairs)
-
-
-def _lists(compiler: Compiler, product: Product, tile: int) -> Place:
-    """The pairs of a run sorted by expert, once a router; see `expert_lists.wgsl`."""
-    ids, active, experts, chunk = product.op.ids, product.active, product.experts(product.matrix), compiler.limits.chunk
-    key = (ids, experts, tile)
-    tiles = _tiles(chunk * active, experts, tile)
-    if key not in compiler.sorted_pairs:
-        compiler.sorted_pairs[key] = compiler.arena.place(-(-(1 + 3 * tiles + chunk * active) // chunk))
-    if key not in compiler.fresh:
-        constants = {
-            "ids": compiler.at(ids), "active": active, "experts": experts, "tile": tile, "tiles": tiles,
-            "lists": compiler.sorted_pairs[key],
-        }  # fmt: skip
-        compiler.dispatch("expert_lists", constants, [], above(product.gemv_tokens, lambda run: (1, 1, 1)))
-        compiler.fresh.add(key)
-    return compiler.sorted_pairs[key]
-
-
 def _activated(compiler: Compiler, product: Product, op: Activation) -> None:
     """Few tokens: all in one dispatch. Many: the activation, and its bytes, after the tiles."""
     coded = product.dotted and product.rows % GROUP == 0 and op.out.start % GROUP == 0
@@ -228,17 +131,6 @@ def _activated(compiler: Compiler, product: Product, op: Activation) -> None:
     compiler.written(op.out)
     if coded:
         compiler.mark_quantised(op.out)
-
-
-Grids = Callable[[Run], Grid | None]
-
-
-def up_to(most: int, grid: Grids) -> Grids:
-    return lambda run: grid(run) if run.tokens <= most else None
-
-
-def above(most: int, grid: Grids) -> Grids:
-    return lambda run: grid(run) if run.tokens > most else None
 
 
 @RULES.rule(ops.ClampedActivation)
@@ -284,7 +176,7 @@ def _summed(compiler: Compiler, product: Product, op: ops.Combine) -> None:
     """Few tokens: the last linear of the experts and their sum in one dispatch."""
     steps = -(-product.active * product.matrix.groups // compiler.variant.lanes)
     constants = {
-        **_inputs(compiler, product), "threads": SUM_THREADS, "unrolled": unrolled(steps, LOADS), "out": compiler.at(op.out),
+        **inputs(compiler, product), "threads": SUM_THREADS, "unrolled": unrolled(steps, LOADS), "out": compiler.at(op.out),
         "weights": compiler.at(op.weights) if op.weights is not None else None,
         "add": compiler.at(op.add) if op.add is not None else None,
     }  # fmt: skip

@@ -8,10 +8,13 @@ enable chromium_experimental_subgroup_matrix;
 {% include "step.wgsl" %}
 {% set first = 2 %}
 {% include "planes.wgsl" %}
+{% block outputs %}
 {% include "outputs.wgsl" %}
+{% endblock %}
 {% set each_x = units.tokens * units.depth // 8 // units.threads %}
 {% set each_w = units.rows * units.depth // 32 // units.threads %}
 {% set step_groups = units.depth // 32 %}
+{% set all_rows = rows * parts | default(1) %}
 
 // tokens, then rows; units.pitch apart, so that their columns are in different banks
 var<workgroup> tile: array<f16, {{ (units.tokens + units.rows) * units.pitch }}>;
@@ -70,34 +73,42 @@ fn keep_weights(at: u32, w: Loaded) {
   {% endfor %}
 }
 {% endif %}
+{% block columns %}
+fn store_at(place: u32, row: u32, sum: f32) { store_output(place, row, sum); }
+// What the workgroup's tokens are called: `token_start` to `count` are places, and a place's source has columns and a scale.
+fn source_of(place: u32) -> u32 { return {{ "output_of(first_row() + place)" if by_rows else "place" }}; }
 fn columns_of(t: u32) -> u32 { return ({{ halves.values.base }}u + t * {{ halves.values.stride }}u) / 4u; }
 fn scale_of(t: u32) -> f32 {
   let at = {{ halves.scales.base }}u + t * {{ halves.scales.stride }}u;
   return bitcast<f32>(arena[at >> 2u][at & 3u]);
 }
+{% endblock %}
 
 @compute @workgroup_size({{ units.threads }})
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) index: u32, @builtin(subgroup_id) subgroup: u32) {
+  {% block tile %}
   let row_start = (group.x + group.z * 65535u) * {{ units.rows }}u;
   let token_start = group.y * {{ units.tokens }}u;
   let count = {{ "row_count()" if by_rows else "token_count()" }};
-  if (row_start >= {{ rows }}u) { return; }
+  let first_group = 0u;  // of the tile's matrix
+  if (row_start >= {{ all_rows }}u) { return; }
+  {% endblock %}
   {% for q in range(each_x) %}
   let token_{{ q }} = ({{ q * units.threads }}u + index) / {{ units.depth // 8 }}u;
   let place_{{ q }} = min(token_start + token_{{ q }}, count - 1u);
   let eight_{{ q }} = ({{ q * units.threads }}u + index) % {{ units.depth // 8 }}u;
-  let from_{{ q }} = columns_of({{ "output_of(first_row() + place_%d)" % q if by_rows else "place_%d" % q }}) + eight_{{ q }};
+  let from_{{ q }} = columns_of(source_of(place_{{ q }})) + eight_{{ q }};
   var x_{{ q }} = arena[from_{{ q }}];
   {% endfor %}
   {% for q in range(each_w) %}
   let row_{{ q }} = ({{ q * units.threads }}u + index) / {{ step_groups }}u;
   let part_{{ q }} = ({{ q * units.threads }}u + index) % {{ step_groups }}u;
-  let groups_{{ q }} = min(row_start + row_{{ q }}, {{ rows - 1 }}u) * {{ groups }}u;
+  let groups_{{ q }} = first_group + min(row_start + row_{{ q }}, {{ all_rows - 1 }}u) * {{ groups }}u;
   var w_{{ q }} = load_weights(groups_{{ q }} + min(part_{{ q }}, {{ groups - 1 }}u));
   {% endfor %}
   if (index < {{ units.tokens }}u) {
     let place = min(token_start + index, count - 1u);
-    scale_x[index] = scale_of({{ "output_of(first_row() + place)" if by_rows else "place" }});
+    scale_x[index] = scale_of(source_of(place));
   }
   let mine = subgroup;
   let my_tokens = mine / {{ units.across }}u * {{ units.high * 16 }}u;
@@ -150,7 +161,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   for (var e = index % {{ units.lanes }}u; e < 256u; e += {{ units.lanes }}u) {
     let token = slot_token + {{ i * 16 }}u + e / 16u;
     let row = row_start + slot_row + {{ j * 16 }}u + e % 16u;
-    if (token_start + token < count && row < {{ rows }}u) { store_output(token_start + token, row, sums[slot * 256u + e] * scale_x[token]); }
+    if (token_start + token < count && row < {{ all_rows }}u) { store_at(token_start + token, row, sums[slot * 256u + e] * scale_x[token]); }
   }
   workgroupBarrier();
   {% endfor %}
