@@ -229,6 +229,19 @@ def test_a_disk_that_hangs(path, monkeypatch):
     cache.close()
 
 
+def test_the_first_read_of_an_answer_begins_before_all_are_submitted(path, monkeypatch):
+    cache = made(path)
+    begun = threading.Event()
+    read, submit = cache.reader._read, cache.reader.submit
+    monkeypatch.setattr(cache.reader, "_read", lambda *which: (begun.set(), read(*which)))
+    monkeypatch.setattr(cache.reader, "let_begin", lambda: begun.wait(10))
+    seen = []
+    monkeypatch.setattr(cache.reader, "submit", lambda *which: (seen.append(begun.is_set()), submit(*which))[1])
+    fetch(cache.layers[0], [0, 1, 2])
+    assert len(seen) == 6 and seen[2:] == [True] * 4
+    cache.close()
+
+
 def test_how_many_slots_fit():
     layers = [LayerSlots(("a",), 16, 2, 100, 1500), LayerSlots(("b",), 16, 2, 200, 3000)]
     assert least_slots(layers) == SlotCount(2, 4, 2 * 300 + 4 * 200)

@@ -133,8 +133,12 @@ class LayerExperts:
         stay, pass_on = np.sort(misses[: len(own)]), sorted(misses[len(own) :].tolist(), key=lambda expert: expert not in guessed)
         size = len(stay) if few else self._wave
         for first in range(0, len(stay), max(1, size)):
-            pairs = zip(stay[first : first + size].tolist(), own[first : first + size], strict=False)
-            yield [self._begin_own(expert, slot, guessed.pop(expert, None)) for expert, slot in pairs]
+            begun = list[Read]()
+            for expert, slot in zip(stay[first : first + size].tolist(), own[first : first + size], strict=False):
+                begun.append(self._begin_own(expert, slot, guessed.pop(expert, None)))
+                if few and len(begun) == 1:
+                    self._pool.reader.let_begin()
+            yield begun
         while pass_on:
             begun = [guessed.pop(expert) for expert in pass_on[: self._pool.half] if expert in guessed]
             wanted = pass_on[len(begun) : self._pool.half]
