@@ -280,17 +280,14 @@ class Step(ABC):
         return None
 
     def rebalance(self) -> None:
-        """Suit itself to what it has run, such as where experts are: called between two requests, and after a long prompt; may
-        take a fraction of a second. Raises BackendError."""
+        """Suit itself to what has run, such as where experts are; between requests, after long prompts. Raises BackendError."""
 
     def keep_experts(self) -> None:
         """Leave experts where they are from now on, so that runs can be compared bit by bit."""
 
     def profile(self, tokens: int, position: int) -> tuple[KernelTime, ...]:
-        """The kernels of a run of `tokens` in row 0 from `position` on, the slowest first; its pages there are written over.
-
-        Of one token with the choice of the next. Raises BackendError for a device without a clock.
-        """
+        """The kernels of a run of `tokens` in row 0 from `position` on, whose pages are written over, the slowest first; of one
+        token with the choice of the next. Raises BackendError for a device without a clock."""
         raise BackendError(f"{type(self).__name__} cannot time its kernels")
 
     def copy_rate(self) -> float:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from lacewing.cli.run import open_model
-from lacewing.console.output import notice, print_facts
+from lacewing.console.output import print_facts
 from lacewing.errors import OptionError
 from lacewing.options import LoadOptions, counted, format_bytes
 
@@ -44,8 +44,6 @@ def bench(
     began = time.perf_counter()
     with open_model(name, options) as model:
         loaded = time.perf_counter() - began
-        for text in model.notices:
-            notice(text)
         facts = model.backend.facts()
         if profile and not model.step.can_profile:
             raise OptionError(f"--profile needs a GPU with the whole model, not {facts.name}; use --backend webgpu")

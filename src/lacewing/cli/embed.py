@@ -9,7 +9,7 @@ from dataclasses import replace
 from lacewing.cli.progress import Reporter
 from lacewing.cli.run import open_model
 from lacewing.console.interrupt import Interrupt
-from lacewing.console.output import notice, print_json, print_text
+from lacewing.console.output import print_json, print_text
 from lacewing.errors import Cancelled, OptionError
 from lacewing.options import LoadOptions
 
@@ -25,8 +25,6 @@ def embed(
         raise OptionError(f"--pooling is {pooling!r}; it must be one of {', '.join(KINDS)}")
     texts = list(texts) or _lines()
     with open_model(name, replace(options, sequences=min(len(texts), TOGETHER))) as model:
-        for text in model.notices:
-            notice(text)
         pooling = pooling or model.pooling
         with Interrupt() as interrupt, Reporter() as progress:
             try:

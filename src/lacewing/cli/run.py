@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def open_model(name: str, options: LoadOptions) -> Model:
-    """Load with progress shown."""
+    """Load with progress shown; tell what a person should know of the model."""
     path, began = path_of(name), time.perf_counter()
     with Reporter() as progress, Interrupt() as interrupt:
         try:
@@ -39,6 +39,8 @@ def open_model(name: str, options: LoadOptions) -> Model:
     detail(f"{model!r} on {facts.name}, loaded in {time.perf_counter() - began:.2f} s")
     for reason in model.plan.reasons:
         detail(reason)
+    for text in model.notices:
+        notice(text)
     return model
 
 
@@ -72,7 +74,7 @@ def run(
             return chat(request, options, sampling)
         raise OptionError("there is no prompt: write one behind the model, name a file with --file, or pipe text in")
     with open_model(request.model, options) as model, Interrupt() as interrupt:
-        for text in (*model.notices, *(() if raw or request.template else model.info.chat_notices)):
+        for text in () if raw or request.template else model.info.chat_notices:
             notice(text)
         if raw or not (request.template or model.has_template):
             if request.system is not None:
