@@ -296,3 +296,18 @@ def test_the_same_bits_every_time() -> None:
     )
     for batches in FEW_AND_MANY:
         assert np.array_equal(run(case, batches, CODES), run(case, batches, CODES))
+
+
+@pytest.mark.parametrize(("quant", "rows", "width"), [("F32", 128, 256), ("F32", 37, 75), ("BF16", 70, 416), ("F32", 600, 64)])
+def test_few_rows_of_plain_floats_and_many_tokens(quant: str, rows: int, width: int) -> None:
+    """A router's product has small tiles; rows, tokens and columns that fill no tile, and more rows, whose tiles are large."""
+    y, weights = Buffer("y", rows).view(), {"w": random_weight("w", quant, rows, width)}
+    case = Case((Linear(Buffer("x", width).view(), ("w",), (y,)),), normal(45, width, seed=3), y, weights)
+    step = case.step(backend(CODES), 64)  # type: ignore[arg-type]  # any backend will do
+    try:
+        labels = {each.label for each in step._dispatches}  # type: ignore[attr-defined]
+        assert ("gemm_float_narrow" in labels) == (rows <= 512)
+        found = run_step(step, one_batch(45))[:, :rows]
+    finally:
+        step.close()
+    assert nmse(found, expected(case, one_batch(45))) < 1e-11

@@ -38,7 +38,8 @@ UNIT_TOKENS = 64  # more are a GEMM of matrix units, where there are any
 DOT_TOKENS, PLAIN_TOKENS = 64, 32  # up to which a product of bytes, or of plain floats, is a GEMV
 PLAIN_ROWS = 4096  # from which tokens share what is read of plain floats; few rows would leave most of a GPU idle
 HEAD_THREADS, HEAD_TILE = 128, 64  # of a workgroup of a matrix for each head; rows and tokens of a tile
-TILES = {"dot": (128, 64), "float": (64, 64)}  # rows and tokens of a workgroup of the others
+TILES = {"dot": (128, 64), "float": (64, 64), "float_narrow": (16, 16)}  # rows and tokens of a workgroup of the others
+NARROW_ROWS = 512  # up to which tiles of 64 rows of plain floats would leave most of a GPU idle
 
 
 @dataclass(frozen=True)
@@ -210,6 +211,8 @@ def product(
 def _tiles(compiler: Compiler, x: View, matrix: Matrix, kind: str, most: int) -> list[Tile]:
     """The GEMMs of a product whose GEMVs take up to `most` tokens."""
     units, endless = compiler.variant.units, compiler.limits.chunk
+    if matrix.layout.quant in ("F32", "BF16") and matrix.rows <= NARROW_ROWS:
+        kind = "float_narrow"
     if units is None or matrix.layout.quant in ("F32", "BF16") or endless <= UNIT_TOKENS:  # which float16 does not hold
         return [Tile(f"gemm_{kind}", TILES[kind], (most, endless), {})]
     halves = compiler.halved(x, UNIT_TOKENS)
