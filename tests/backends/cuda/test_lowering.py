@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import struct
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache
@@ -15,12 +14,11 @@ import pytest
 
 from lacewing.backends.batch import Batch, StepLimits
 from lacewing.backends.cpu import CpuBackend
-from lacewing.backends.cuda.arguments import Addresses, Packed
+from lacewing.backends.cuda.arguments import Packed
 from lacewing.backends.cuda.backend import CudaBackend
-from lacewing.backends.cuda.device.device import Buffer, Device
+from lacewing.backends.cuda.device.device import Device
 from lacewing.backends.cuda.device.driver import fault
 from lacewing.backends.cuda.lowering.compiler import RULES
-from lacewing.backends.cuda.lowering.launches import AHEAD_BYTES, Ahead
 from lacewing.backends.cuda.lowering.rows import embed
 from lacewing.backends.cuda.step.step import CudaStep
 from lacewing.backends.reference import attention  # noqa: F401  # its rules
@@ -396,35 +394,3 @@ def test_each_pass_of_logits_prepares_its_own_rows(
     assert [name for name, *_ in on.driver.launched] == " ".join(["embed", *inputs]).split()
     step.close()
     on.close()
-
-
-PLANES_AT = {"gemv_bytes": 80, "gemv_gated": 16}  # bytes of the arguments before the planes
-
-
-def test_a_gemv_brings_the_first_part_of_what_the_next_one_reads() -> None:
-    on = Device(RecordingDriver((9, 0)), 0)
-    step = dense_case("Q4_K").step(CudaBackend(on), 128)  # type: ignore[arg-type]
-    assert isinstance(step, CudaStep)
-    planes, ahead = [], []
-    for launch in step.launches:
-        if at := PLANES_AT.get(launch.function.kernel.name):
-            arguments = launch.arguments._values.raw
-            planes.append(struct.unpack_from("<4Q", arguments, at))
-            ahead.append(struct.unpack_from("<4Q4I", arguments, len(arguments) - 48))
-    step.close()
-    on.close()
-    assert len(planes) == len(set(planes)) >= 3 and all(each[0] for each in planes)
-    assert [each[:4] for each in ahead] == [*planes[1:], (0, 0, 0, 0)]
-    assert [[bool(size) for size in each[4:]] for each in ahead] == [[bool(at) for at in each[:4]] for each in ahead]
-    assert all(size % 128 == 0 for each in ahead for size in each[4:])
-
-
-def test_what_is_brought_is_limited_and_of_all_planes_the_same_share() -> None:
-    small = tuple(Buffer(2**32 * (1 + plane), size, "a plane") for plane, size in enumerate((2**21, 2**19)))
-    large = (Buffer(2**40, 2**25, "a plane"), *small)
-    for given, share in ((small, 1.0), (large, AHEAD_BYTES / sum(buffer.size for buffer in large))):
-        numbers = struct.unpack("<4Q4I", Addresses(0, 0, 0, 0, None).packed(Ahead(given).joined()))  # type: ignore[arg-type]
-        missing = [0] * (4 - len(given))
-        sizes = [int(buffer.size * share) // 128 * 128 for buffer in given]
-        assert list(numbers) == [*(buffer.address for buffer in given), *missing, *sizes, *missing]
-        assert sum(sizes) <= AHEAD_BYTES

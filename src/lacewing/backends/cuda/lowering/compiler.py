@@ -11,7 +11,7 @@ from lacewing.backends.batch import StepLimits
 from lacewing.backends.cuda.arguments import Addresses, Argument, Matrix, Packed, Planes, Pointer, blocks
 from lacewing.backends.cuda.device.device import Buffer, Device
 from lacewing.backends.cuda.kernels import kernel
-from lacewing.backends.cuda.lowering.launches import Ahead, Forms, Grid, Launch, Router, Stage, Waiting
+from lacewing.backends.cuda.lowering.launches import Forms, Grid, Launch, Router, Stage, Waiting
 from lacewing.backends.cuda.state.states import States
 from lacewing.backends.cuda.weights.upload import ResidentStack, Uploader
 from lacewing.backends.gpu.arena import Arena, Place
@@ -148,14 +148,11 @@ class Compiler:
         label: str = "",
         shared: int = 0,
         forms: Forms | None = None,
-        ahead: Ahead | None = None,
     ) -> None:
         """Add a kernel. Later launches may ask for forms of its result, if it makes any."""
         self.device.prepare(name, macros)
         nbytes = sum(buffer.size for each in arguments if isinstance(each, Planes) for buffer in each.buffers)
-        self._waiting.append(
-            Waiting(name, dict(macros), list(arguments), grid, label or name, shared, nbytes, self.index, forms, ahead)
-        )
+        self._waiting.append(Waiting(name, dict(macros), list(arguments), grid, label or name, shared, nbytes, self.index, forms))
 
     def over(self, name: str, macros: Mapping[str, object], arguments: Sequence[Argument], width: int, fewest: int = 1) -> None:
         """A kernel with a thread a column of every token, in runs of `fewest` tokens and more."""
@@ -180,25 +177,16 @@ class Compiler:
         addresses = Addresses(
             activations.address, self.step_buffer.address, self.states.table.address, self.kept.address, self.inputs
         )
-        self._look_ahead()
         done = []
         for index, each in enumerate(self._waiting):
             self.report("compiling kernels", index, len(self._waiting))
             done.append(self.made_launch(each, addresses))
         return done, activations, addresses
 
-    def _look_ahead(self) -> None:
-        """GEMVs of a token bring what the next one reads nearer."""
-        following: tuple[Buffer, ...] = ()
-        for each in reversed(self._waiting):
-            if each.ahead is not None:
-                each.ahead.buffers = following
-                following = next(argument.buffers for argument in each.arguments if isinstance(argument, Planes))
-
     def made_launch(self, waiting: Waiting, addresses: Addresses) -> Launch:
         function = self.device.function(waiting.kernel, waiting.macros)
         self.device.allow_shared(function, waiting.shared)
-        arguments = [*waiting.arguments, *(last.joined() for last in (waiting.forms, waiting.ahead) if last is not None)]
+        arguments = [*waiting.arguments, *([] if waiting.forms is None else [waiting.forms.joined()])]
         packed = Packed([addresses.packed(each) for each in arguments])
         return Launch(waiting.label, function, packed, waiting.grid, waiting.shared, waiting.nbytes)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from lacewing.backends.cuda.arguments import NULL, Argument, Joined, Packed, Pointer, Struct
-from lacewing.backends.cuda.device.device import Buffer, Function
+from lacewing.backends.cuda.device.device import Function
 from lacewing.backends.gpu.run import Run
 from lacewing.program.ops import View
 
@@ -63,7 +63,6 @@ class Stage:
 
 
 DECODE_TOKENS = 16  # up to which the weights' way from memory is all that counts in a product
-AHEAD_BYTES = 12 * 2**20  # that are brought to the cache while something else is done: a quarter of a large GPU's
 WIDE_FOURS, WIDE_THREADS = (1, 2, 4, 8, 16), 512  # fours of a thread, and threads, of kernels that keep a row in registers
 
 
@@ -95,21 +94,6 @@ class Forms:
         return Joined((self.codes, self.byte_scales, self.halves, self.half_scales, numbers))
 
 
-@dataclass
-class Ahead:
-    """What a GEMV has brought to the cache behind its own work: `buffers`, the planes of the next one, as `chunks.cuh` has it."""
-
-    buffers: tuple[Buffer, ...] = ()
-
-    def joined(self) -> Joined:
-        """As the kernel takes it: of all planes the same share, AHEAD_BYTES together at most."""
-        share = min(1.0, AHEAD_BYTES / max(1, sum(buffer.size for buffer in self.buffers)))
-        sizes = [int(buffer.size * share) // 128 * 128 for buffer in self.buffers]
-        missing = 4 - len(sizes)
-        pointers = [*map(Pointer, self.buffers), *[NULL] * missing]
-        return Joined((*pointers, Struct((*sizes, *[0] * missing))))
-
-
 @dataclass(eq=False)
 class Waiting:
     """A launch whose arguments have no addresses yet."""
@@ -123,4 +107,3 @@ class Waiting:
     nbytes: int = 0
     op: int = 0  # the index of the one that it is of
     forms: Forms | None = None  # the kernel's last argument
-    ahead: Ahead | None = None  # the same

@@ -13,7 +13,7 @@ from lacewing.backends.cuda.arguments import NULL, STEP, Argument, Matrix, Outs,
 from lacewing.backends.cuda.kernels import kernel
 from lacewing.backends.cuda.lowering.compiler import Compiler
 from lacewing.backends.cuda.lowering.inputs import TILES, Bytes, as_bytes, as_halves, byte_buffers
-from lacewing.backends.cuda.lowering.launches import DECODE_TOKENS, Ahead, Grid
+from lacewing.backends.cuda.lowering.launches import DECODE_TOKENS, Grid
 from lacewing.backends.gpu.run import Run
 from lacewing.program.ops import View
 
@@ -89,7 +89,7 @@ def _gemv(compiler: Compiler, it: Product, label: str) -> None:
     compiler.launch(
         "gemv_bytes", {"QUANT": matrix.quant, "ROWS": together, "UNROLL": 4 if deep else 2},
         [STEP, compiler.at(it.x), *bytes_, *it.place(), matrix.columns, *it.finish()],
-        grid, label, shared_bytes(matrix), ahead=Ahead(),
+        grid, label, shared_bytes(matrix),
     )  # fmt: skip
 
 
@@ -105,9 +105,7 @@ def gated(compiler: Compiler, x: View, matrix: Matrix, out: View, function: str,
     arguments = [*as_bytes(compiler, x, matrix.groups, False), matrix.planes, compiler.at(out), *made, width, matrix.groups]
     grid = Grid(width // 32)
     macros = {"QUANT": matrix.quant, "FUNCTION": function, "VALUES": 2 if _is_small(matrix) else 1}
-    compiler.launch(
-        "gemv_gated", macros, arguments, lambda run: grid if run.tokens == 1 else None, shared=shared_bytes(matrix), ahead=Ahead()
-    )
+    compiler.launch("gemv_gated", macros, arguments, lambda run: grid if run.tokens == 1 else None, shared=shared_bytes(matrix))
 
 
 def can_gate(compiler: Compiler, matrix: Matrix, function: str) -> bool:

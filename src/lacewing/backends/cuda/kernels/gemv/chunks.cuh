@@ -19,23 +19,6 @@ DEVICE Unit load_unit(const Planes& p, u32 at) { return load_raw(p, at); }
 DEVICE Unit no_unit() { return no_raw(); }
 #endif
 
-// The first part of the planes that the next product of a token reads: a block that has done its work has its share of them brought to the
-// L2 cache, so that memory is not idle until that product starts. Bytes are multiples of 16.
-struct Ahead {
-  const u8* plane[4];
-  u32 bytes[4];
-};
-DEVICE void bring_ahead(const Ahead& a) {
-#if __CUDA_ARCH__ >= 900
-#pragma unroll
-  for (int i = 0; i < 4; i++) {
-    u32 share = (a.bytes[i] / 128 + gridDim.x - 1) / gridDim.x * 128, first = share * blockIdx.x;
-    if (threadIdx.x != 32 * i || first >= a.bytes[i] || blockIdx.y) continue;
-    asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(a.plane[i] + first), "r"(min(share, a.bytes[i] - first)) : "memory");
-  }
-#endif
-}
-
 struct Chunk {
   Unit unit[ROWS][UNROLL];
 };

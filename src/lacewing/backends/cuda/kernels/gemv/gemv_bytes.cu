@@ -9,7 +9,7 @@
 
 extern "C" __global__ void __launch_bounds__(THREADS)
     gemv_bytes(Step step, View x, u32* codes, uint2* scales, Planes planes, Outs outs, const float* bias, int rows, int groups, int columns, int by_rows,
-               float scale, float softcap, Ahead ahead) {
+               float scale, float softcap) {
   int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, units = UNITS(groups), t = blockIdx.y;
   int chunks = (units + 32 * UNROLL - 1) / (32 * UNROLL), sets = (rows + ROWS - 1) / ROWS, set = blockIdx.x * WARPS + warp;
   u32 first[ROWS];
@@ -47,5 +47,4 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     set = next_set;
     chunk = next_chunk;
   }
-  bring_ahead(ahead);
 }

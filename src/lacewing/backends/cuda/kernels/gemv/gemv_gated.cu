@@ -10,8 +10,7 @@
 #include "functions.cuh"
 
 extern "C" __global__ void __launch_bounds__(THREADS, 2)
-    gemv_gated(u32* codes, uint2* scales, Planes planes, View out, u32* made_codes, uint2* made_scales, int width, int groups,
-               Ahead ahead) {
+    gemv_gated(u32* codes, uint2* scales, Planes planes, View out, u32* made_codes, uint2* made_scales, int width, int groups) {
   __shared__ float4 made[8];
   int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, t = blockIdx.y, chunks = (groups + 32 * UNROLL - 1) / (32 * UNROLL);
   u32 first[ROWS];
@@ -48,7 +47,6 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
     value = next_value;
     chunk = next_chunk;
   }
-  bring_ahead(ahead);
   __syncthreads();
   if (warp == 0) {
     float4 v = made[lane & 7];
