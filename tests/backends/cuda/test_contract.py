@@ -114,7 +114,7 @@ def test_attention(shape: tuple[int, int, int, int], how: dict[str, Any]) -> Non
 @pytest.mark.parametrize(
     ("shape", "how"),
     [
-        ((4, 2, 64, 32), {}),
+        ((8, 2, 64, 32), {}),
         ((32, 8, 128, 128), {}),
         ((24, 2, 64, 64), {"sinks": True}),  # more heads of a key than a tile has, and a last tile that is not full
         ((8, 1, 128, 128), {"dtype": "q8_0", "window": 300}),

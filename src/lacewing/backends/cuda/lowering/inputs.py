@@ -77,9 +77,24 @@ def few_pairs(experts: int, active: int) -> int:
     return max(1, (experts - 1) // active)
 
 
+def few_routed(experts: int, active: int) -> int:
+    """Tokens up to which a router's product and its choice are one kernel."""
+    return min(DECODE_TOKENS, few_pairs(experts, active))
+
+
+def _routers(program: Program) -> list[tuple[int, int, int]]:
+    """Experts, active ones and columns of the products of routers."""
+    pairs = zip(program.ops, program.ops[1:], strict=False)
+    return [
+        (op.outs[0].width, after.ids.width, op.x.width)
+        for op, after in pairs
+        if isinstance(op, ops.Linear) and isinstance(after, ops.Route)
+    ]
+
+
 def byte_sizes(program: Program) -> tuple[int, int]:
-    """Bytes of activations as bytes, and of their scales: of a token, or of as many as go to experts one by one."""
-    sizes = [widest(program)]
+    """Bytes of activations as bytes, and of their scales: of a token, or of as many as go to a router or to experts one by one."""
+    sizes = [widest(program), *(few_routed(*of) * _padded(columns) for *of, columns in _routers(program))]
     sizes += [few_pairs(experts, active) * active * _padded(columns) for experts, active, columns in mixtures(program)]
     return max(sizes), max(sizes) // GROUP * 8
 

@@ -6,9 +6,9 @@ from lacewing.backends.cuda.arguments import KEPT, NULL, Argument, Joined, Outs,
 from lacewing.backends.cuda.kernels import kernel
 from lacewing.backends.cuda.lowering.chosen import chosen
 from lacewing.backends.cuda.lowering.compiler import RULES, Compiler
-from lacewing.backends.cuda.lowering.inputs import as_bytes, byte_buffers, few_pairs
-from lacewing.backends.cuda.lowering.launches import Grid, Router
-from lacewing.backends.cuda.lowering.products import GEMV_TOKENS, TENSOR, Product, product
+from lacewing.backends.cuda.lowering.inputs import as_bytes, byte_buffers, few_routed
+from lacewing.backends.cuda.lowering.launches import DECODE_TOKENS, Grid, Router
+from lacewing.backends.cuda.lowering.products import TENSOR, Product, product
 from lacewing.backends.gpu.layouts import GROUP
 from lacewing.errors import UnsupportedModelError
 from lacewing.program import ops
@@ -67,12 +67,12 @@ def routed(compiler: Compiler, op: ops.Linear) -> bool:
     if not whole or matrix.quant not in kernel("router").macros["QUANT"] or shared > compiler.device.most_shared:
         return False
     experts = matrix.rows
-    few = min(GEMV_TOKENS, few_pairs(experts, after.ids.width)) if compiler.device.number >= TENSOR else 1  # as for experts
+    few = few_routed(experts, after.ids.width) if compiler.device.number >= TENSOR else 1  # as for experts
     _bytes_for_experts(compiler, op)
     floats = matrix.layout.floats
     codes = byte_buffers(compiler, "bytes of activations") if floats else as_bytes(compiler, op.x, matrix.groups, False, few)
     bias = compiler.vector(op.biases[0]) if op.biases else NULL
-    counters, decisions = compiler.zeros("counters of routers", 4 * GEMV_TOKENS), _decisions(compiler, after)
+    counters, decisions = compiler.zeros("counters of routers", 4 * DECODE_TOKENS), _decisions(compiler, after)
     compiler.launch(
         "router", {"QUANT": matrix.quant, "GATING": after.gating},
         [x, *codes, matrix.planes, bias, compiler.at(after.logits), counters, matrix.groups, *decisions],
