@@ -147,6 +147,8 @@ def random_weight(name: str, quant: str, rows: int, width: int, seed: int = 0) -
     for at in HALVES.get(quant, ()):
         scales = (rng.uniform(0.5, 2, len(blocks)) * rng.choice((-0.01, 0.01), len(blocks))).astype(np.float16)
         blocks[:, at : at + 2] = scales[:, None].view(np.uint8)
+    if quant == "F8_E4M3":
+        blocks[(blocks & 0x7F) == 0x7F] ^= 1  # no NaN
     if quant == "MXFP4":
         blocks[:, 0] = rng.integers(120, 130, len(blocks))
     if quant == "NVFP4":
