@@ -16,6 +16,7 @@ from lacewing.backends.gpu.pages import CHUNK, PageLayout
 from lacewing.backends.gpu.run import Run
 from lacewing.backends.webgpu.device.device import Slice
 from lacewing.backends.webgpu.device.variant import Variant
+from lacewing.backends.webgpu.lowering.attention_prefill import is_sparse, lower_prefill
 from lacewing.backends.webgpu.lowering.compiler import RULES, Compiler
 from lacewing.backends.webgpu.lowering.dispatches import Binding, Grid
 from lacewing.errors import UnsupportedModelError
@@ -75,34 +76,6 @@ class Decode:
         pool = max(2 * kv.key_chunks * (block + keys), sums, _SUMS)
         together = min(block, pool // sums)
         return Decode(block, tile, row_lanes, unroll, strands, folds, together, pool)
-
-
-@dataclass(frozen=True)
-class Prefill:
-    """Sizes of `attention_prefill`: tokens and keys of a tile, rows and columns (of four values) of a thread."""
-
-    across: int
-    own: int
-    queries: int
-    keys: int
-    columns: int
-    parts: int
-    area: int
-    slice: int
-    shuffles: bool
-
-    @staticmethod
-    def of(kv: PageLayout, variant: Variant, memory: int) -> Prefill:
-        """`memory`: bytes that a workgroup may have."""
-        shuffles = variant.subgroups and variant.lanes >= 8
-        across = min(16, variant.lanes) if shuffles else 16
-        columns = -(-2 * kv.value_chunks // across)
-        own = 4 if columns <= 4 else 2
-        queries, keys = 8 * own, 4 * across
-        parts = 4 if memory >= 2**15 else 2  # chunks of queries and keys in workgroup memory
-        area = max((queries + keys) * 2 * parts, 4 * 2 * kv.value_chunks, 8 * across)
-        slice = 1 << (min(keys, 16, area // (2 * kv.value_chunks)).bit_length() - 1)
-        return Prefill(across, own, queries, keys, columns, parts, area, slice, shuffles)
 
 
 def most_splits(keys: int) -> int:
@@ -185,15 +158,10 @@ def lower_attention(compiler: Compiler, op: ops.Attention, before: Before | None
         _decode(compiler, op, kv, constants, splits, before)
     _decode(compiler, op, kv, constants, splits, None, fused=before is not None)
     if compiler.limits.chunk >= PREFILL_TOKENS:
-        _prefill(compiler, op, kv, constants)
+        lower_prefill(compiler, op, kv, constants)
     compiler.written(op.out)
     if coded:
         compiler.mark_quantised(op.out)
-
-
-def is_sparse(op: ops.Attention, run: Run) -> bool:
-    """Whether some token of a run may see more positions than an index chooses."""
-    return op.chosen is not None and run.reach > op.chosen.width
 
 
 def _chosen(compiler: Compiler, op: ops.Attention, kv: PageLayout, common: dict[str, Any], splits: Splits) -> None:
@@ -273,23 +241,3 @@ def _decode(
         compiler.dispatch(f"attention_decode_split{heads}", constants, [store, parts, *passing, *more], split)
         strands = max(1, THREADS // (2 * kv.value_chunks))
         compiler.dispatch("attention_merge", {**common, "strands": strands}, [parts, begin, *sinks], merged)
-
-
-def _prefill(compiler: Compiler, op: ops.Attention, kv: PageLayout, constants: dict[str, Any]) -> None:
-    """The kernel for rows with many tokens in the run, and the bytes of what it gives."""
-    tile = Prefill.of(kv, compiler.variant, int(compiler.device.limits["max-compute-workgroup-storage-size"]))
-    q, out = compiler.at(op.q), compiler.at(op.out)
-    aligned = q.base % 4 == out.base % 4 == kv.key_width % 8 == kv.value_width % 4 == 0
-    sinks = [compiler.vector(op.sinks)] if op.sinks else []
-
-    def grid(run: Run) -> Grid | None:
-        if not run.prefill or is_sparse(op, run):
-            return None
-        return sum(-(-tokens // tile.queries) for tokens in run.prefill), op.heads, 1
-
-    constants = {**constants, **tile.__dict__, "aligned": aligned}
-    compiler.dispatch("attention_prefill", constants, [compiler.states.buffers[op.state], *sinks], grid)
-    if constants["q8"] is not None:
-        groups = op.out.width // GROUP
-        quantise = {"x": out, "q8": constants["q8"], "groups": groups}
-        compiler.dispatch("quantise", quantise, [], lambda run: (-(-groups // 64), run.tokens, 1) if grid(run) else None)
