@@ -20,7 +20,7 @@ import lacewing
 from benchmarks.sides import Side
 
 PRODUCTS = ("gemv_dot", "gemv_gated", "gemv_float", "gemv_plain", "logits", "expert_gemv", "expert_sum")
-PRODUCTS += ("gemv", "gemv_bytes", "expert_bytes")  # of CUDA
+PRODUCTS += ("gemv", "gemv_bytes", "expert_bytes", "expert_gated", "router")  # of CUDA
 WARM_SECONDS = 1.0  # a GPU that idles clocks down, and takes its time to come back
 
 
