@@ -29,7 +29,8 @@ VARIABLES = {
     "LACEWING_CPU": "The instruction set of the CPU's kernels: amx, avx512, avx2vnni, avx2, neon or portable; by default the "
     "best one.",
     "LACEWING_WEBGPU": "The variants of GPU kernels: none, or several of subgroups, dot, half and units with commas; by default "
-    "all that the device supports. dawn, alone or beside them, takes Dawn in place of wgpu-native (wgpu, the default).",
+    "all that the device supports. dawn or wgpu, alone or beside them, forces Dawn or wgpu-native; by default Dawn "
+    "is taken where it is installed and the GPU has matrix units.",
     "LACEWING_WEBGPU_CHECKS": "1 compiles shaders with run-time checks of bounds and loops; slower.",
     "LACEWING_MISTRAL_MAGNITUDE": "apply or skip: whether YaRN's magnitude scales the attention of Mistral Large 3 and Small 4.",
 }

@@ -18,12 +18,12 @@ from lacewing.backends.webgpu.device.variant import wanted_variants
 from lacewing.errors import BackendError, OptionError
 from tests.backends.webgpu import swiftshader
 
-UNITS = frozenset({"subgroup-matrix", "shader-f16"})
+UNITS = frozenset({"subgroup-matrix", "shader-f16", "subgroup"})
 
 
-def gpu(name: str, vendor: int, features: frozenset[str] = frozenset()) -> Any:
+def gpu(name: str, vendor: int, features: frozenset[str] = frozenset(), squares: bool = True) -> Any:
     info = {"device": name, "vendor_id": vendor, "device_id": 7, "backend_type": "Vulkan", "adapter_type": "DiscreteGPU"}
-    return SimpleNamespace(info=info, features=features)
+    return SimpleNamespace(info=info, features=features, squares=squares)
 
 
 @pytest.fixture
@@ -32,7 +32,9 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.delenv("LACEWING_WEBGPU", raising=False)
 
     def make(native: list[Any], theirs: list[Any] | None) -> None:
-        other = SimpleNamespace(adapters=lambda interfaces: list(theirs or []), features=lambda one: one.features)
+        other = SimpleNamespace(
+            adapters=lambda interfaces: list(theirs or []), features=lambda one: one.features, has_units=lambda one: one.squares
+        )
         monkeypatch.setattr(NATIVE, "adapters", lambda interfaces: list(native))
         if theirs is not None:
             monkeypatch.setattr(choice, "dawn", lambda: other)
@@ -40,9 +42,25 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Any:
     return make
 
 
-def test_dawn_is_not_loaded_unless_asked_for(machine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dawn_is_taken_for_matrix_units(machine: Any) -> None:
+    """GPU by GPU: not for one without units, with squares of other sizes, or without float16."""
+    native = [gpu("A", 1), gpu("B", 2), gpu("C", 3), gpu("D", 4), gpu("E", 5)]
+    theirs = [gpu("D", 4, UNITS - {"shader-f16"}), gpu("C", 3, UNITS, squares=False), gpu("B", 2), gpu("A", 1, UNITS)]
+    machine(native, theirs)
+    assert shown(["Vulkan"]) == [theirs[3], *native[1:]]
+
+
+def test_each_of_two_that_are_alike_is_taken_once(machine: Any) -> None:
+    native, theirs = [gpu("A", 1), gpu("A", 1), gpu("A", 1)], [gpu("A", 1, UNITS), gpu("A", 1, UNITS)]
+    machine(native, theirs)
+    found = shown(["Vulkan"])
+    assert [id(each) for each in found] == [id(theirs[0]), id(theirs[1]), id(native[2])]
+
+
+def test_dawn_is_not_loaded_where_wgpu_is_asked_for(machine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     native = [gpu("A", 1)]
     machine(native, [gpu("A", 1, features=UNITS)])
+    monkeypatch.setenv("LACEWING_WEBGPU", "wgpu")
     monkeypatch.setattr(choice, "dawn", lambda: pytest.fail("Dawn is loaded for nothing"))
     assert shown(["Vulkan"]) == native
 

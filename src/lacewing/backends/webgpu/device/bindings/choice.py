@@ -1,8 +1,10 @@
-"""Which binding shows the adapters: wgpu-native, or Dawn where LACEWING_WEBGPU asks for it."""
+"""Which binding shows an adapter: Dawn where it is installed and the GPU has matrix units, else wgpu-native."""
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import importlib.util
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -12,6 +14,7 @@ from lacewing.backends.webgpu.device.bindings.native import NATIVE
 from lacewing.errors import BackendError, OptionError, first_line, install_extra
 
 BINDINGS = ("dawn", "wgpu")
+_SAME = ("vendor_id", "device_id", "device", "backend_type")
 
 
 def binding_of(thing: Any) -> Binding:
@@ -42,4 +45,30 @@ def wanted_binding() -> str | None:
 
 def shown(interfaces: Sequence[str]) -> list[Any]:
     """The adapters of these interfaces. Raises BackendError where Dawn is asked for and missing."""
-    return dawn().adapters(interfaces) if wanted_binding() == "dawn" else NATIVE.adapters(interfaces)
+    wanted = wanted_binding()
+    if wanted == "dawn":
+        return dawn().adapters(interfaces)
+    found = NATIVE.adapters(interfaces)
+    software = all(gpu.info["adapter_type"] == "CPU" for gpu in found)  # it has no units, and may be too old for Dawn
+    if wanted == "wgpu" or software or importlib.util.find_spec("wgpudawn") is None:
+        return found
+    return _with_units(found, interfaces)
+
+
+def _with_units(found: list[Any], interfaces: Sequence[str]) -> list[Any]:
+    """Dawn's in place of those whose GPU has matrix units; of several that are alike, as many as Dawn shows."""
+    theirs: list[Any] = []
+    with contextlib.suppress(BackendError, RuntimeError, OSError):  # an installation that does not load, or no driver for it
+        theirs = [gpu for gpu in dawn().adapters(interfaces) if _has_units(gpu)]
+    made = []
+    for gpu in found:
+        twin = next((other for other in theirs if all(other.info[name] == gpu.info[name] for name in _SAME)), None)
+        if twin is not None:
+            theirs.remove(twin)
+        made.append(gpu if twin is None else twin)
+    return made
+
+
+def _has_units(gpu: Any) -> bool:
+    """Those of Dawn's that the kernels can use: beside them float16 and subgroups."""
+    return {"subgroup-matrix", "shader-f16", "subgroup"} <= dawn().features(gpu) and dawn().has_units(gpu)
