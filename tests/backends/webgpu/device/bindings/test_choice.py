@@ -88,6 +88,23 @@ def test_dawn_that_is_missing(machine: Any, monkeypatch: pytest.MonkeyPatch) -> 
         shown(["Vulkan"])
 
 
+def test_dawn_that_does_not_work_is_told_once(
+    machine: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    native = [gpu("A", 1)]
+    machine(native, [])
+
+    def broken() -> Any:
+        raise BackendError("Dawn cannot be loaded (no libvulkan); more words")
+
+    monkeypatch.setattr(choice, "dawn", broken)
+    choice._tell.cache_clear()
+    assert shown(["Vulkan"]) == shown(["Vulkan"]) == native
+    (told,) = caplog.records
+    assert "wgpu-native is used" in told.getMessage() and "no libvulkan" in told.getMessage()
+    choice._tell.cache_clear()
+
+
 @pytest.mark.browser
 def test_candidates_say_which(monkeypatch: pytest.MonkeyPatch) -> None:
     """On SwiftShader, which Chromium has, since Dawn finds Debian's Mesa too old."""

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import importlib.util
+import logging
 import os
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 from lacewing.backends.webgpu.device.bindings.base import Binding
 from lacewing.backends.webgpu.device.bindings.native import NATIVE
 from lacewing.errors import BackendError, OptionError, first_line, install_extra
 
+_log = logging.getLogger("lacewing.webgpu")
 BINDINGS = ("dawn", "wgpu")
 _SAME = ("vendor_id", "device_id", "device", "backend_type")
 
@@ -58,8 +60,10 @@ def shown(interfaces: Sequence[str]) -> list[Any]:
 def _with_units(found: list[Any], interfaces: Sequence[str]) -> list[Any]:
     """Dawn's in place of those whose GPU has matrix units; of several that are alike, as many as Dawn shows."""
     theirs: list[Any] = []
-    with contextlib.suppress(BackendError, RuntimeError, OSError):  # an installation that does not load, or no driver for it
+    try:
         theirs = [gpu for gpu in dawn().adapters(interfaces) if _has_units(gpu)]
+    except (BackendError, RuntimeError, OSError) as error:
+        _tell(first_line(error))
     made = []
     for gpu in found:
         twin = next((other for other in theirs if all(other.info[name] == gpu.info[name] for name in _SAME)), None)
@@ -67,6 +71,12 @@ def _with_units(found: list[Any], interfaces: Sequence[str]) -> list[Any]:
             theirs.remove(twin)
         made.append(gpu if twin is None else twin)
     return made
+
+
+@cache
+def _tell(words: str) -> None:
+    """Once a process, of an installation that does not load or finds no driver."""
+    _log.warning("Dawn is installed and does not work, so wgpu-native is used, without a GPU's matrix units: %s", words)
 
 
 def _has_units(gpu: Any) -> bool:
