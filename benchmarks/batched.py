@@ -31,9 +31,8 @@ def peer_speeds(program: str, file: str, prompt: int, generate: int, sequences: 
     """Tokens/s by what was measured, the best of REPEATS: a GPU that has just been idle is slow at first. Raises RuntimeError with
     the program's words."""
     found: dict[str, float] = {}
-    for tokens, counts in ((prompt, [1]), (CONTEXT, sequences)):
+    for alone, tokens, counts in ((True, prompt, [1]), (False, CONTEXT, sequences)):
         for line in _lines(program, file, tokens, generate, counts) if counts else ():
-            alone = line["pl"] == 1
             speeds = {"prompt": line["speed_pp"]} if alone else {}
             speeds["generate" if alone else f"{line['pl']} sequences"] = line["speed_tg"]
             found |= {what: max(speed, found.get(what, 0.0)) for what, speed in speeds.items()}

@@ -28,6 +28,7 @@ def program(tmp_path):
 def test_the_best_of_what_the_program_measured(program):
     speeds = batched.peer_speeds(program, "model.gguf", 512, 64, [8, 32])
     assert speeds == {"prompt": 102, "generate": 12, "8 sequences": 82, "32 sequences": 322}
+    assert batched.peer_speeds(program, "model.gguf", 512, 64, [1]) == {"prompt": 102, "generate": 12, "1 sequences": 12}
     assert batched.peer_speeds(program, "model.gguf", 512, 64, []) == {"prompt": 102, "generate": 12}
 
 

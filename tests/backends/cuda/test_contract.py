@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from tests import mixtures, paged
 from tests.backends.cpu.kernels.test_experts import batches
 from tests.backends.cpu.single_ops import Case, floats, nmse, normal, one_batch, random_weight
 from tests.backends.cuda.nvidia import backend, error, run_step
-from tests.backends.cuda.test_lowering import with_product
+from tests.backends.cuda.test_lowering import beside_case, dense_case, with_product
 from tests.backends.webgpu.lowering.test_attention import attention_case
 from tests.backends.webgpu.lowering.test_experts import linear_case
 from tests.checkpoints import CONTEXTS, GOLDEN, ONLY_HUGGINGFACE, prompt_of, tiny
@@ -129,6 +130,12 @@ def test_the_product_of_attention(shape: tuple[int, int, int, int], how: dict[st
     prompt = [batch for first in range(1, 385, 64) for batch in one_batch(64, first)]
     tokens = [*one_batch(1), *prompt, *one_batch(1, 385), *one_batch(3, 386), *one_batch(1, 389), ([0, 1], [390, 0])]
     assert error(case, tokens, 512, 2) < LIMIT
+
+
+@pytest.mark.parametrize("case", [beside_case, lambda: dense_case("Q4_K")], ids=["beside", "gated"])
+def test_the_forms_of_dense_products(case: Callable[[], Case]) -> None:
+    """Of a product beside others whose inputs take the same forms in the same place, and of an activation."""
+    assert error(case(), [*one_batch(1), *one_batch(4, 1), *one_batch(40, 5), *one_batch(17, 45)], 128) < LIMIT
 
 
 def test_the_choice() -> None:

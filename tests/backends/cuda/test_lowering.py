@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -103,6 +103,51 @@ def dense_case(quant: str) -> Case:
         ops.Linear(gate, ("d",), (out,)),
     )
     return Case(layer, normal(70, 256), out, weights)
+
+
+def launched(case: Case, counts: Sequence[int]) -> list[list[str]]:
+    """The kernels between embedding and logits that runs of so many tokens take on a GPU of compute capability 9.0."""
+    on, found = Device(RecordingDriver((9, 0)), 0), []
+    step = case.step(CudaBackend(on), 128)  # type: ignore[arg-type]
+    for count in counts:
+        on.driver.launched.clear()  # type: ignore[attr-defined]
+        ids = np.arange(count)
+        paged.run(step, ids, [0] * count, ids, ids[-1:])
+        names = [name for name, *_ in on.driver.launched]  # type: ignore[attr-defined]
+        found.append(names[names.index("embed") + 1 : -1])
+    step.close()
+    on.close()
+    return found
+
+
+def test_norms_and_activations_make_the_forms_of_dense_products() -> None:
+    one, few, many = launched(dense_case("Q4_K"), [1, 4, 40])
+    assert one[:3] == ["wide_norm", "gemv_gated", "gemv_bytes"]
+    assert few[:4] == ["wide_norm", "gemm_few", "wide_gated", "gemm_few"]
+    assert many[:4] == ["wide_norm", "gemm_wgmma", "wide_gated", "gemm_wgmma"]
+
+
+def beside_case(size: int = 256) -> Case:
+    """Two products of one norm's result, and between them another norm, whose result a third product takes."""
+    x, a, b, c, d, e, out = (ops.Buffer(name, size).view() for name in ("x", "a", "b", "c", "d", "e", "out"))
+    weights = {name: random_weight(name, "Q4_K", size, size, seed) for seed, name in enumerate(("wb", "wd", "we"))}
+    layer = (
+        ops.Norm(x, None, a, 1e-5),
+        ops.Linear(a, ("wb",), (b,)),
+        ops.Norm(b, None, c, 1e-5),
+        ops.Linear(a, ("wd",), (d,)),
+        ops.Linear(c, ("we",), (e,)),
+        ops.AddNorm(d, e, None, out, 1e-5),
+    )
+    return Case(layer, normal(70, size), out, weights)
+
+
+def test_a_form_that_is_read_later_keeps_its_place_until_then() -> None:
+    """The second norm must not put its float16 where the first one's still is."""
+    one, few, many = launched(beside_case(), [1, 4, 40])
+    assert one[:6] == ["wide_norm", "gemv_bytes", "wide_norm", "gemv_bytes", "quantise", "gemv_bytes"]
+    assert few[:6] == ["wide_norm", "gemm_few", "wide_norm", "gemm_few", "half_rows", "gemm_few"]
+    assert many[:6] == ["wide_norm", "gemm_wgmma", "wide_norm", "gemm_wgmma", "half_rows", "gemm_wgmma"]
 
 
 BYTES = {"quantise", "wide_norm", "gemv_bytes", "gemv_gated", "expert_bytes"}  # products of single tokens

@@ -75,7 +75,7 @@ def _bias(
     """float32 (E, rows of all weights); null where no weight has any."""
     shapes = [compiler.weights[name].shape for name in names]
     rows = [shape[2 if op.transposed else 1] for shape in shapes]
-    if isinstance(compiler.weights[names[0]], ResidentExperts):  # they may be exchanged: in memory that nobody else reads
+    if isinstance(compiler.weights[names[0]], ResidentExperts):  # they may be swapped: in memory that nobody else reads
         if names not in compiler.held:
             bias = NULL
             if any(biases):

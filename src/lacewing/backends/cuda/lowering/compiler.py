@@ -159,12 +159,11 @@ class Compiler:
         across = blocks(width, kernel(name).threads)
         self.launch(name, macros, arguments, lambda run: Grid(across, run.tokens) if run.tokens >= fewest else None)
 
-    def maker(self, place: Place) -> Waiting | None:
-        """The last launch of this part of the program that makes forms of what it leaves at a place, and leaves it at that one."""
+    def maker(self, view: View) -> Waiting | None:
+        """The last launch of this part of the program that makes this view and can make forms of it."""
         first = self.stages[-1].first if self.stages else 0
-        return next(
-            (each for each in reversed(self._waiting[first:]) if each.forms is not None and each.arguments[2] == place), None
-        )
+        made = (each for each in reversed(self._waiting[first:]) if each.forms is not None and each.forms.view == view)
+        return next(made, None)
 
     @property
     def launched(self) -> int:

@@ -94,7 +94,8 @@ def _routers(program: Program) -> list[tuple[int, int, int]]:
 
 def byte_sizes(program: Program) -> tuple[int, int]:
     """Bytes of activations as bytes, and of their scales: of a token, or of as many as go to a router or to experts one by one."""
-    sizes = [widest(program), *(few_routed(*of) * _padded(columns) for *of, columns in _routers(program))]
+    sizes = [widest(program), *(_padded(op.out.width) for op in program.ops if isinstance(op, ops.GatedActivation))]
+    sizes += [*(few_routed(*of) * _padded(columns) for *of, columns in _routers(program))]
     sizes += [few_pairs(experts, active) * active * _padded(columns) for experts, active, columns in mixtures(program)]
     return max(sizes), max(sizes) // GROUP * 8
 
@@ -133,8 +134,10 @@ def as_bytes(compiler: Compiler, x: View, groups: int, rows: bool, most: int = 1
             return byte_buffers(compiler, form)
     if _valid(compiler, FROM_EXPERTS, x, (x, most)) and not rows:
         return byte_buffers(compiler, FROM_EXPERTS)
-    if any(_valid(compiler, "bytes", x, (x, rows, count)) for count in {most, max(most, compiler.most_bytes)}):
-        return made
+    for count in {most, max(most, compiler.most_bytes)}:
+        if _valid(compiler, "bytes", x, (x, rows, count)):
+            _use(compiler, "bytes")
+            return made
 
     def grid(run: Run) -> Grid | None:
         count = run.outputs if rows else run.tokens
@@ -159,12 +162,29 @@ def byte_buffers(compiler: Compiler, label: str) -> Bytes:
 def _forms_of(compiler: Compiler, x: View, kept_in: Sequence[str], fewest: int) -> Forms | None:
     """What the kernel that made x can be asked for in runs of `fewest` tokens and more: if nothing was written to x since, nor to
     where the forms `kept_in` are."""
-    maker = compiler.maker(compiler.at(x))
+    maker = compiler.maker(x)
     if maker is None or maker.forms is None or maker.forms.fewest > fewest:
         return None
     since = compiler.program.ops[maker.op + 1 : compiler.index]
     later = max((compiler.prepared[form][1] for form in kept_in if form in compiler.prepared), default=-1)
     return None if later > maker.op or any(x.overlaps(write) for op in since for write in op.writes) else maker.forms
+
+
+def _use(compiler: Compiler, form: str) -> None:
+    """It is read here: no kernel before may put something else in its place."""
+    compiler.prepared[form] = compiler.prepared[form][0], compiler.index
+
+
+def _for_fewer(compiler: Compiler, key: str, x: View, what: tuple[View, bool, int, int]) -> bool:
+    """Whether the kernel that made x makes its float16 for some tokens already, and now for fewer as well."""
+    before, maker = compiler.prepared.get(key), compiler.maker(x)
+    if before is None or maker is None or maker.forms is None or not _valid(compiler, key, x, (*what[:3], before[0][-1])):
+        return False
+    if not maker.op < before[1] or not maker.forms.fewest <= what[3] < maker.forms.few_first:
+        return False
+    maker.forms.few_first = what[3]
+    compiler.prepared[key] = what, compiler.index
+    return True
 
 
 def as_halves(compiler: Compiler, x: View, columns: int, rows: bool, tiled: bool, few: int) -> Halves:
@@ -174,7 +194,9 @@ def as_halves(compiler: Compiler, x: View, columns: int, rows: bool, tiled: bool
     most = blocks(compiler.limits.chunk, TILES[-1]) * TILES[-1]
     made = Halves(compiler.scratch("activations as float16", values), compiler.scratch("their scales", scales), most // 8)
     key = FEW_HALVES if few else MANY_HALVES
-    if _valid(compiler, key, x, (x, rows, columns, few)):
+    what = (x, rows, columns, few)
+    if _valid(compiler, key, x, what) or _for_fewer(compiler, key, x, what):
+        _use(compiler, key)
         return made
     whole = not rows and x.width == columns and columns % HALF_COLUMNS == 0
     forms = _forms_of(compiler, x, (key,), few or DECODE_TOKENS + 1) if whole else None
@@ -192,7 +214,9 @@ def as_halves(compiler: Compiler, x: View, columns: int, rows: bool, tiled: bool
 
         macros = {"TILED": int(tiled), "LISTED": 0, "EACH": fours(columns)}
         compiler.launch("half_rows", macros, arguments, grid, _label(rows))
-    compiler.prepared[key] = (x, rows, columns, few), compiler.index
+    if rows:  # many tokens may have few outputs, whose rows take the place of theirs
+        compiler.prepared.pop(MANY_HALVES if few else FEW_HALVES, None)
+    compiler.prepared[key] = what, compiler.index
     return made
 
 

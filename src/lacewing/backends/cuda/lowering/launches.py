@@ -75,9 +75,10 @@ def fours(width: int) -> int:
 class Forms:
     """The forms of its result that a launch makes for products, as `forms.cuh` has them; of none at first.
 
-    `fewest`: tokens from which the launch is there at all; in runs of fewer something else makes the result.
+    `view`: its result. `fewest`: tokens from which the launch is there at all; in runs of fewer something else makes the result.
     """
 
+    view: View
     fewest: int = 1
     codes: Pointer = NULL
     byte_scales: Pointer = NULL

@@ -53,7 +53,9 @@ def _gated(compiler: Compiler, op: ops.Linear) -> bool:
     widths = [view.width for view in op.outs]
     outs = Outs(tuple(compiler.at(view) for view in op.outs), tuple(widths))
     product(compiler, Product(op.x, matrix, outs, NULL), fewest=2)
+    compiler.index += 1  # what the launch makes is the activation's result
     activate(compiler, after, 2)
+    compiler.index = index
     compiler.prepared[ONE_FROM_GATED] = (after.out, False), index + 2
     compiler.done.add(index + 1)
     return True

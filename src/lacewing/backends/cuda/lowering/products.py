@@ -65,7 +65,8 @@ def product(compiler: Compiler, it: Product, fewest: int = 1) -> None:
     if not tensor:
         _plain(compiler, it, least, label)
     else:
-        _decode(compiler, it, least, label)
+        if least <= DECODE_TOKENS:
+            _decode(compiler, it, least, label)
         _prefill(compiler, it, label)
 
 

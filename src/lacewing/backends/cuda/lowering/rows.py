@@ -47,13 +47,13 @@ def _norm(compiler: Compiler, op: ops.Norm, add: View | None, scale: float) -> N
     each = op.weight is not None and compiler.program.weights[op.weight][0] > width  # heads have weights of their own
     arguments = [
         compiler.at(op.x), compiler.at_or_none(add), compiler.at(op.out), compiler.vector(op.weight), compiler.vector(op.bias),
-        width, float(scale), float(op.eps), float(op.weight_offset), each, op.centred,
+        width, float(scale), float(op.eps), float(op.weight_offset),
     ]  # fmt: skip
     if op.heads == 1 and _wide(compiler, op.x, add, op.out):
         macros = {"EACH": fours(width)}
-        compiler.launch("wide_norm", macros, arguments, lambda run: Grid(1, run.tokens), forms=Forms())
+        compiler.launch("wide_norm", macros, [*arguments, op.centred], lambda run: Grid(1, run.tokens), forms=Forms(op.out))
     else:
-        compiler.launch("row_norm", {}, arguments, lambda run: Grid(op.heads, run.tokens))
+        compiler.launch("row_norm", {}, [*arguments, each, op.centred], lambda run: Grid(op.heads, run.tokens))
 
 
 def _wide(compiler: Compiler, *views: View | None) -> bool:
@@ -112,7 +112,7 @@ def activate(compiler: Compiler, op: Activation, fewest: int) -> None:
             macros = {"FUNCTION": op.activation, "EACH": fours(op.out.width)}
             compiler.launch(
                 "wide_gated", macros, arguments, lambda run: Grid(1, run.tokens) if run.tokens >= fewest else None,
-                forms=Forms(fewest),
+                forms=Forms(op.out, fewest),
             )  # fmt: skip
             return
         _activation(compiler, op.activation, op.gate, op.up, op.out, (), fewest)

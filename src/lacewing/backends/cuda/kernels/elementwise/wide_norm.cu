@@ -6,8 +6,8 @@
 #include "forms.cuh"
 
 extern "C" __global__ void __launch_bounds__(THREADS)
-    wide_norm(View x, View add, View out, const float* weight, const float* bias, int width, float scale, float eps, float offset, int each,
-              int centred, Forms forms) {
+    wide_norm(View x, View add, View out, const float* weight, const float* bias, int width, float scale, float eps, float offset, int centred,
+              Forms forms) {
   start_after();
   int t = blockIdx.y, quads = width / 4;
   float4 *from = (float4*)x.row(t), *to = (float4*)out.row(t), v[EACH], w[EACH];
