@@ -45,14 +45,27 @@ class Waiting:
 )
 def test_the_shortest_first_and_a_part_for_the_oldest(lefts, room, expected):
     tasks = [Waiting(number, left) for number, left in enumerate(lefts)]
-    assert [(task.number, count) for task, count in shares(tasks, room, [1] * len(lefts))] == expected
+    assert [(task.number, count) for task, count in shares(tasks, room, [1] * len(lefts), 512)] == expected
 
 
 def test_a_share_is_of_time():
     """A token of the deep prompt takes four times as long."""
     tasks = [Waiting(0, 8000), Waiting(1, 150)]
-    assert [(task.number, count) for task, count in shares(tasks, 0.1, [0.004, 0.001])] == [(1, 50), (0, 12)]
-    assert [(task.number, count) for task, count in shares(tasks[:1], 0.1, [0.004])] == [(0, 25)]
+    assert [(task.number, count) for task, count in shares(tasks, 0.1, [0.004, 0.001], 512)] == [(1, 52), (0, 12)]
+    assert [(task.number, count) for task, count in shares(tasks[:1], 0.1, [0.004], 512)] == [(0, 25)]
+
+
+def test_short_prompts_that_fill_a_run_leave_a_part_of_it_to_the_oldest():
+    """A quick device: the tokens of a run are over before its time is."""
+    tasks = [Waiting(0, 20_000), Waiting(1, 600)]
+    assert [(task.number, count) for task, count in shares(tasks, 0.1, [1 / 8000] * 2, 511)] == [(1, 384), (0, 127)]
+    assert [(task.number, count) for task, count in shares(tasks, 0.1, [1 / 8000] * 2, 1)] == [(0, 1)]
+
+
+def test_the_oldest_goes_on_even_if_a_token_of_it_takes_more_than_its_part():
+    tasks = [Waiting(0, 8000), *(Waiting(number, 200) for number in range(1, 13))]
+    found = dict((task.number, count) for task, count in shares(tasks, 0.32, [0.2, *[0.005] * 12], 512))
+    assert found[0] >= 1 and found[1] >= 16 and sum(found.values()) <= 512
 
 
 @pytest.mark.parametrize(

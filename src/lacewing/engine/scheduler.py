@@ -231,16 +231,12 @@ class Scheduler(Recovery):
         if not decodes:
             alone = len(prompts) == 1 and prompts[0].request.cancelled is not None
             responsive = alone or any(task.request.responsive for task in prompts)
-            return shares(prompts, self.responsive_chunk() if responsive else chunk, [1] * len(prompts))
+            return shares(prompts, self.responsive_chunk() if responsive else chunk, [1] * len(prompts), chunk)
         costs = self.costs.of(prompts)
         if costs is None:
-            return shares(prompts, min(LEAST, chunk - decodes), [1] * len(prompts))
+            return shares(prompts, min(LEAST, chunk - decodes), [1] * len(prompts), chunk - decodes)
         seconds = prompt_seconds(self.costs.answers(decodes), sum(costs) / len(costs))
-        found, left = [], chunk - decodes
-        for task, count in shares(prompts, seconds, costs):
-            found.append((task, min(count, left)))
-            left -= found[-1][1]
-        return found
+        return shares(prompts, seconds, costs, chunk - decodes)
 
     def responsive_chunk(self) -> int:
         """Prompt tokens that a run may take for a caller who may cancel: about `PATIENCE` seconds' worth."""

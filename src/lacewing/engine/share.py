@@ -13,10 +13,7 @@ MEASURED = 16  # prompt tokens of a run that says how fast prompts are
 LEAST, _FEWEST = 32, 16  # prompt tokens of a run beside answers, however long it takes; fewer if reading weights is no matter
 _SECONDS = 0.1  # that prompts may take of such a run whatever the others take
 _GAP = 0.3  # seconds between two tokens of an answer up to which prompts may take more
-_WELL, _USED = (
-    8,
-    4,
-)  # times as long as the answers, which read the same weights, prompts take where these are used well, and at least
+_WELL, _USED = 8, 4  # times the answers' time, for which the same weights are read: prompts use them well, or at least enough
 _OLDEST = 4  # one part in so many is for the prompt that has waited longest
 _ROUNDING = 1e-6  # of a token
 
@@ -34,25 +31,28 @@ def prompt_seconds(answers: float, each: float) -> float:
     return max(fair, well, least)
 
 
-def shares(prompts: Sequence[Task], room: float, costs: Sequence[float]) -> list[tuple[Task, int]]:
-    """So many tokens for each, in the order in which they are run; a token of `prompts[i]` takes `costs[i]` of `room`, as seconds.
+def shares(prompts: Sequence[Task], room: float, costs: Sequence[float], most: int) -> list[tuple[Task, int]]:
+    """So many tokens for each, in the order in which they are run, `most` in all; a token of `prompts[i]` takes `costs[i]` of the
+    `room`, as seconds.
 
-    The shortest comes first: that brings the first tokens soonest on the whole. A part is kept for the one that has waited longest,
-    so that short ones that go on arriving do not keep a long one from being read.
+    The shortest comes first: that brings the first tokens soonest on the whole. A part of both is kept for the one that has waited
+    longest, so that short ones that go on arriving do not keep a long one from being read.
     """
-    if not prompts or room <= 0:
+    if not prompts or room <= 0 or most <= 0:
         return []
     order = sorted(zip(prompts, costs, strict=True), key=lambda each: (each[0].left_of_prompt, each[0].number))
     oldest, cost = min(order, key=lambda each: each[0].number)
     part = max(min(LEAST * cost, room / 2), room / _OLDEST)
-    kept = min(oldest.left_of_prompt * cost, part) if oldest is not order[0][0] else 0.0
+    kept = min(oldest.left_of_prompt, max(1, int(part / cost + _ROUNDING)), max(1, min(LEAST, most // 2), most // _OLDEST))
     found: list[tuple[Task, int]] = []
-    for task, cost in order:
-        kept = 0.0 if task is oldest else kept
-        count = min(task.left_of_prompt, int((room - kept) / cost + _ROUNDING))
+    for task, each in order:
+        fits = int((room - (0 if task is oldest else kept * cost)) / each + _ROUNDING)
+        count = min(task.left_of_prompt, max(fits, kept), most) if task is oldest else min(task.left_of_prompt, fits, most - kept)
+        kept = 0 if task is oldest else kept
         if count > 0:
             found.append((task, count))
-            room -= count * cost
+            room -= count * each
+            most -= count
     return found
 
 

@@ -275,7 +275,7 @@ class Registry:
         for slot in list(self._slots.values()):
             if slot.task is not None:
                 await asyncio.wait({slot.task})
-        for slot in self._slots.values():
+        for slot in list(self._slots.values()):
             async with slot.lock:  # a change that is under way has it until it has noticed
                 await self._mover.close(slot)
         await self._mover.settled()
