@@ -8,6 +8,7 @@ from lacewing.backends.gpu.inputs import Inputs
 from lacewing.backends.gpu.pages import layout_of
 from lacewing.backends.webgpu.lowering.attention import Splits
 from lacewing.backends.webgpu.lowering.compiler import logit_rows
+from lacewing.backends.webgpu.lowering.expert_tiles import gemv_tokens
 from lacewing.backends.webgpu.lowering.linear import UNIT_TOKENS
 from lacewing.backends.webgpu.lowering.selection import score_bytes
 from lacewing.backends.webgpu.lowering.transfer import transfer_bytes
@@ -31,6 +32,11 @@ def buffer_bytes(program: Program, limits: StepLimits, units: bool = False) -> i
     return total + score_bytes(program, limits) + _activation_bytes(program, limits, units)
 
 
+def _before_units(program: Program, op: Linear | Logits | ExpertLinear) -> int:
+    """Tokens up to which no product on units takes its input."""
+    return gemv_tokens(program.weights[op.weights[0]][0], op.ids.width) if isinstance(op, ExpertLinear) else UNIT_TOKENS
+
+
 def _splits(program: Program, limits: StepLimits, op: Attention) -> Splits:
     return Splits.of(limits, op, layout_of(program, op.state, 0, 0, op.value_width))
 
@@ -42,7 +48,7 @@ def _activation_bytes(program: Program, limits: StepLimits, units: bool) -> int:
     for view in {view.buffer.name: view.buffer.view() for op in program.ops for view in op.views}.values():
         arena.quantised(view)
     for op in program.ops:
-        if units and limits.chunk > UNIT_TOKENS and isinstance(op, (Linear, Logits, ExpertLinear)):
+        if units and isinstance(op, (Linear, Logits, ExpertLinear)) and limits.chunk > _before_units(program, op):
             arena.halved(op.x)
     active = [op.ids.width for op in program.ops if isinstance(op, ExpertLinear)]
     experts = [program.weights[op.weights[0]][0] for op in program.ops if isinstance(op, ExpertLinear)]

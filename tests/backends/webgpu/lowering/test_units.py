@@ -188,6 +188,18 @@ def test_a_model_and_its_memory(chunk: int, tmp_path: Path) -> None:
     step.close()
 
 
+@pytest.mark.parametrize("chunk", [32, 96])
+def test_a_mixture_and_its_memory(chunk: int, tmp_path: Path) -> None:
+    """Its experts take units from fewer tokens on than linear ops do; the plan counts bytes of every buffer, though few have them."""
+    path = tiny("olmoe", "gguf", tmp_path, "Q8_0")
+    spec, step = open_step(path, 128, backend(), chunk=chunk)
+    labels = {each.label for each in step._dispatches}  # type: ignore[attr-defined]
+    assert "expert_gemm_units" in labels
+    memory = backend().memory(spec.program, dict(spec.tensors), StepLimits(spec.context, chunk))
+    assert 0.8 * memory.buffer_bytes <= step.buffer_bytes <= memory.buffer_bytes
+    step.close()
+
+
 def test_the_shapes_of_real_devices_are_taken_by_the_compiler() -> None:
     """Of every quant; only their emulation is smaller, since it would take minutes."""
     place = {"base": 0, "stride": 64}

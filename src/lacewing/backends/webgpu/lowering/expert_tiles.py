@@ -22,6 +22,11 @@ TILES = {"dot": (256, 32), "float": (64, 64)}  # rows and pairs of a workgroup f
 ROOM = 2  # times the average of pairs an expert that a tile of matrix units has, since experts have more and fewer
 
 
+def gemv_tokens(experts: int, active: int) -> int:
+    """Up to so many tokens read their experts' rows by themselves."""
+    return max(GEMV_TOKENS, SHARED * experts // active)
+
+
 @dataclass(frozen=True)
 class Product:
     """A matrix of stacked experts and what becomes of its rows: `parts` outs of `rows` each."""
@@ -47,7 +52,7 @@ class Product:
     @property
     def gemv_tokens(self) -> int:
         """Up to so many tokens read their experts' rows by themselves."""
-        return max(GEMV_TOKENS, SHARED * self.experts(self.matrix) // self.active)
+        return gemv_tokens(self.experts(self.matrix), self.active)
 
     def experts(self, shard: Shard | Matrix) -> int:
         return shard.rows // (self.rows * self.parts)

@@ -52,7 +52,8 @@ def shown(interfaces: Sequence[str]) -> list[Any]:
         return dawn().adapters(interfaces)
     found = NATIVE.adapters(interfaces)
     software = all(gpu.info["adapter_type"] == "CPU" for gpu in found)  # it has no units, and may be too old for Dawn
-    if wanted == "wgpu" or software or importlib.util.find_spec("wgpudawn") is None:
+    named = wanted == "wgpu" or os.environ.get("WGPU_LIB_PATH")  # a build of wgpu-native
+    if named or software or importlib.util.find_spec("wgpudawn") is None:
         return found
     return _with_units(found, interfaces)
 
@@ -62,7 +63,7 @@ def _with_units(found: list[Any], interfaces: Sequence[str]) -> list[Any]:
     theirs: list[Any] = []
     try:
         theirs = [gpu for gpu in dawn().adapters(interfaces) if _has_units(gpu)]
-    except (BackendError, RuntimeError, OSError) as error:
+    except Exception as error:  # an early release, which wgpu-native must not suffer from
         _tell(first_line(error))
     made = []
     for gpu in found:
