@@ -190,7 +190,7 @@ def test_a_model_and_its_memory(chunk: int, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("chunk", [32, 96])
 def test_a_mixture_and_its_memory(chunk: int, tmp_path: Path) -> None:
-    """Its experts take units from fewer tokens on than linear ops do; the plan counts bytes of every buffer, though few have them."""
+    """Its experts take units from fewer tokens on than linear ops do; the plan counts bytes of all buffers, though few have any."""
     path = tiny("olmoe", "gguf", tmp_path, "Q8_0")
     spec, step = open_step(path, 128, backend(), chunk=chunk)
     labels = {each.label for each in step._dispatches}  # type: ignore[attr-defined]
