@@ -4,7 +4,7 @@ import json
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from lacewing.assistant.tools.parsing import ARGUMENTS, END, REASONING, START, TEXT
@@ -67,6 +67,8 @@ def calls_of(events):
 @given(calls=CALLS, before=TALK, cuts=CUTS)
 def test_calls_are_found_wherever_the_text_is_cut(case, calls, before, cuts):
     row, write, text_around = CASES[case]
+    if case.startswith("gemma4"):  # whose quotes have no escape: a value with them in it cannot be written
+        assume('<|"|>' not in json.dumps(calls, ensure_ascii=False).replace('\\"', '"'))
     before = before if text_around else ""
     text = before + ("\n" if before else "") + write(calls)
     events = parsed(row, cut(text, cuts))
