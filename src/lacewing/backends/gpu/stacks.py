@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
@@ -122,3 +122,15 @@ def _biases(names: Sequence[str | None], widths: Sequence[int], move: SwapIn) ->
         values = np.zeros(width) if weight is None else weight.quant.dequantise(weight.data)
         found.append(np.asarray(values, np.float32).reshape(-1))
     return np.concatenate(found)
+
+
+def stacked_biases(
+    weights: Mapping[str, WeightView], experts: int, names: Sequence[str | None], widths: Sequence[int]
+) -> np.ndarray:
+    """float32 (experts, sum of widths): the biases of stacks one beside another, zeros for a stack that has none."""
+    values = []
+    for name, width in zip(names, widths, strict=True):
+        weight = weights[name] if name is not None else None
+        part = np.zeros((experts, width), np.float32) if weight is None else weight.quant.dequantise(weight.data)
+        values.append(np.asarray(part, np.float32).reshape(experts, width))
+    return np.ascontiguousarray(np.concatenate(values, axis=1))

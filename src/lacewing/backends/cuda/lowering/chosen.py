@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from lacewing.backends.cuda.arguments import NULL, Matrix, Outs, Pointer
 from lacewing.backends.cuda.kernels import kernel
 from lacewing.backends.cuda.lowering.compiler import Compiler
 from lacewing.backends.cuda.lowering.inputs import few_pairs
 from lacewing.backends.cuda.lowering.products import TENSOR, shared_bytes
 from lacewing.backends.cuda.weights.upload import ResidentStack
-from lacewing.backends.gpu.stacks import joined
+from lacewing.backends.gpu.stacks import joined, stacked_biases
 from lacewing.backends.weights import ResidentExperts
 from lacewing.program import ops
 from lacewing.program.ops import View
@@ -79,7 +77,7 @@ def _bias(
         if names not in compiler.held:
             bias = NULL
             if any(biases):
-                values = _values(compiler, shapes[0][0], biases, rows)
+                values = stacked_biases(compiler.weights, shapes[0][0], biases, rows)
                 bias = compiler.own(values.nbytes, "biases of resident experts")
                 compiler.write(bias, values)
             compiler.held[names] = ResidentStack(names, tuple(biases), tuple(rows), matrix, bias, op.transposed)
@@ -88,13 +86,4 @@ def _bias(
         return NULL
     if len(biases) == 1 and biases[0] is not None:
         return compiler.vector(biases[0])
-    return compiler.constant(_values(compiler, shapes[0][0], biases, rows))
-
-
-def _values(compiler: Compiler, experts: int, names: Sequence[str | None], widths: Sequence[int]) -> np.ndarray:
-    values = []
-    for name, width in zip(names, widths, strict=True):
-        weight = compiler.weights[name] if name is not None else None
-        part = np.zeros((experts, width), np.float32) if weight is None else weight.quant.dequantise(weight.data)
-        values.append(np.asarray(part, np.float32).reshape(experts, width))
-    return np.ascontiguousarray(np.concatenate(values, axis=1))
+    return compiler.constant(stacked_biases(compiler.weights, shapes[0][0], biases, rows))

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
+from lacewing.backends.gpu.stacks import stacked_biases
 from lacewing.backends.webgpu.device.device import Slice
 from lacewing.backends.webgpu.lowering.compiler import Compiler
 from lacewing.backends.webgpu.weights.matrices import Matrix
@@ -24,7 +23,7 @@ def expert_bias(compiler: Compiler, op: ops.ExpertLinear, matrix: Matrix, biases
         return None
     if len(biases) == 1 and biases[0] is not None:
         return compiler.vector(biases[0])
-    return compiler.constant(_values(compiler, shapes[0][0], biases, rows))
+    return compiler.constant(stacked_biases(compiler.weights, shapes[0][0], biases, rows))
 
 
 def _held(
@@ -34,17 +33,8 @@ def _held(
     if op.weights not in compiler.held:
         bias = None
         if any(biases):
-            values = _values(compiler, compiler.weights[op.weights[0]].shape[0], biases, rows)
+            values = stacked_biases(compiler.weights, compiler.weights[op.weights[0]].shape[0], biases, rows)
             bias = compiler.own(values.nbytes, "biases of resident experts")
             compiler.device.write(bias.buffer, 0, values)
         compiler.held[op.weights] = ResidentStack(op.weights, tuple(biases), tuple(rows), matrix, bias, op.transposed)
     return compiler.held[op.weights].bias
-
-
-def _values(compiler: Compiler, experts: int, names: Sequence[str | None], widths: Sequence[int]) -> np.ndarray:
-    values = []
-    for name, width in zip(names, widths, strict=True):
-        weight = compiler.weights[name] if name is not None else None
-        part = np.zeros((experts, width), np.float32) if weight is None else weight.quant.dequantise(weight.data)
-        values.append(np.asarray(part, np.float32).reshape(experts, width))
-    return np.ascontiguousarray(np.concatenate(values, axis=1))

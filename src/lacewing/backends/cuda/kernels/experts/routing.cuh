@@ -36,7 +36,7 @@ struct Decisions {
   int stride, first;
 };
 
-// Of the experts, `count` fours of keys (zeros behind the last one), how many come before expert e, of which a team of threads counts.
+// How many experts come before expert e. Their keys are `count` groups of four, zeros at the end; the `team` threads of e share the count.
 // Those with lower ids come first among equals: up to the four that has the warp's first expert every equal one does, and behind the four
 // of its last one none.
 DEVICE int place_of(const uint4* fours, int count, int e, int low, int high, int member, int team) {

@@ -12,7 +12,7 @@ struct Forms {
   int spare;
 };
 
-// Of a row of `quads` fours, of which the thread has number threadIdx.x + e * THREADS in v[e], zeros behind the last. All threads of the block.
+// Stores a row of `quads` float4 values; v[e] of a thread is number threadIdx.x + e * THREADS, zero past the end. All threads of the block call it.
 template <int Each>
 DEVICE void store_forms(const Forms& f, int tokens, int row, int quads, const float4 (&v)[Each]) {
   if (tokens <= f.bytes_most) {

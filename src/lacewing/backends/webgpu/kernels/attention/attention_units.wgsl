@@ -1,6 +1,6 @@
 enable f16;
 enable chromium_experimental_subgroup_matrix;
-// As attention_prefill, on matrix units: keys and values are float16 pages, queries become float16 with a scale of their own (as in
+// As attention_prefill, on matrix units: keys and values are float16 pages, queries are converted to float16, one scale a token (see
 // halve.wgsl), sums are float32. The keys pass twice: first for the maximum and the sum of each token's scores, then for the values,
 // so that no sum of values is ever scaled again. A subgroup has 16 tokens.
 // Grid: tiles of tokens of all such rows, heads.
