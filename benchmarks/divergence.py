@@ -1,6 +1,10 @@
 """How far our predictions are from llama.cpp's: the mean Kullback-Leibler divergence over a text.
 
     python -m benchmarks.divergence --peer DIRECTORY [--peer-other DIRECTORY] [--tokens 512] [--threads 2]
+    python -m benchmarks.divergence --backends cpu,cuda [--models FILE,...] [--tokens 512] [--threads 2]
+
+The second compares backends with exact arithmetic (the reference backend) instead: the text in one run, whose products are those of
+prompts, and token by token.
 
 `--peer-other`: a second directory with llama.cpp's libraries, of another CPU build (all libggml-cpu-*.so but one taken away, say
 libggml-cpu-haswell.so). How far llama.cpp is from itself there is how near to it any other engine can be asked to be.
@@ -10,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +85,31 @@ def divergences(peer: Path, tokens: int, threads: int, other: Path | None = None
     return results
 
 
+def from_exact(models: list[str], backends: list[str], tokens: int, threads: int) -> Iterator[str]:
+    """A line for each model and backend: KL of exact arithmetic to it, of the text in one run and token by token."""
+    import lacewing
+
+    for name in models:
+        path = path_of(name) if name in REAL else Path(name)
+        ids = lacewing.load_tokenizer(path).encode_prompt(TEXT.read_text(encoding="utf-8"))[:tokens]
+        with tempfile.TemporaryDirectory() as folder:
+            exact = _rows(path, "reference", threads, ids, f"{folder}/exact.npy", at_once=True)
+            for backend in backends:
+                file = f"{folder}/{backend}.npy"
+                found = [compare(exact, _rows(path, backend, threads, ids, file, at_once)) for at_once in (True, False)]
+                means = [
+                    f"{one['mean']:.6f} (largest {one['max']:.4f}, same favourite {one['same_favourite']:.1%})" for one in found
+                ]
+                yield f"{name}, {backend}, {len(ids)} tokens: in one run {means[0]}, token by token {means[1]}"
+
+
+def _rows(path: Path, backend: str, threads: int, ids: list[int], file: str, at_once: bool) -> np.ndarray:
+    """Logits (T, V), memory-mapped."""
+    with Side("lacewing", path, threads, len(ids) + 8, "lazy", backend) as side:
+        side.ask("logits", ids=ids, to=file, at_once=at_once)
+    return np.load(file, mmap_mode="r")  # type: ignore[no-any-return]
+
+
 def main() -> None:
     """Print the rows of the comparison."""
     from benchmarks import report
@@ -87,11 +117,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.divergence", description=__doc__.splitlines()[0] if __doc__ else None
     )
-    parser.add_argument("--peer", type=Path, required=True, metavar="DIRECTORY", help="where llama.cpp's shared libraries are")
+    parser.add_argument("--peer", type=Path, metavar="DIRECTORY", help="where llama.cpp's shared libraries are")
     parser.add_argument("--peer-other", type=Path, metavar="DIRECTORY", help="those of another CPU build of it")
+    parser.add_argument("--backends", metavar="NAME,...", help="compare these with exact arithmetic, without llama.cpp")
+    parser.add_argument("--models", default=",".join(REAL), metavar="FILE,...", help="with --backends")
     parser.add_argument("--tokens", type=int, default=512)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
+    if options.backends:
+        for line in from_exact(options.models.split(","), options.backends.split(","), options.tokens, options.threads):
+            print(line, flush=True)
+        return
+    if not options.peer:
+        parser.error("name llama.cpp's libraries (--peer) or the backends to compare (--backends)")
     other = options.peer_other.resolve() if options.peer_other else None
     found = divergences(options.peer.resolve(), options.tokens, options.threads, other)
     report.show({}, [row for name, each in found.items() for row in report.divergence_rows(name, each)])

@@ -88,9 +88,9 @@ def greedy(runner: Runner, prompt: int, generate: int) -> dict[str, float]:
     return {"prompt": prompt / generation.stats.prompt_seconds, "generate": (generate - 1) / generation.stats.generate_seconds}
 
 
-def logits(runner: Runner, ids: list[int], to: str) -> dict[str, float]:
-    """Float32 (T, V) into a file; row t is the prediction after ids[: t + 1]."""
-    if isinstance(runner, Engine):
+def logits(runner: Runner, ids: list[int], to: str, at_once: bool = True) -> dict[str, float]:
+    """Float32 (T, V) into a file; row t is the prediction after ids[: t + 1]. `at_once`: in one run, where the engine is ours."""
+    if isinstance(runner, Engine) and at_once:
         np.save(to, runner.logits(ids))
         return {}
     rows = np.lib.format.open_memmap(to, "w+", np.float32, (len(ids), runner.vocab_size))

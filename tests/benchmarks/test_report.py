@@ -37,6 +37,12 @@ def test_divergence_of_equal_and_of_known_distributions():
     assert two["mean"] == pytest.approx(0.75 * np.log(1.5) + 0.25 * np.log(0.5))
 
 
+def test_backends_beside_exact_arithmetic(tiny_path):
+    lines = list(divergence.from_exact([str(tiny_path)], ["reference", "cpu"], 12, 1))
+    assert f"{tiny_path}, reference, 12 tokens: in one run 0.000000" in lines[0]
+    assert len(lines) == 2 and "token by token" in lines[1] and "0.000000 " not in lines[1]
+
+
 def test_the_text_is_long_enough(smollm2_path):
     from lacewing import load_tokenizer
 

@@ -15,6 +15,8 @@ def test_lacewing_answers(tiny_path, tmp_path):
         side.ask("logits", ids=[1, 2, 3], to=str(tmp_path / "rows.npy"))
         rows = np.load(tmp_path / "rows.npy")
         assert rows.shape[0] == 3 and rows.dtype == np.float32
+        side.ask("logits", ids=[1, 2, 3], to=str(tmp_path / "each.npy"), at_once=False)
+        np.testing.assert_allclose(np.load(tmp_path / "each.npy"), rows, rtol=1e-4, atol=1e-5)
         memory = side.ask("memory")
         assert memory["residency"] == "lazy" and memory["kv_bytes"] >= 0 and memory["bytes_per_token"] > 0
 
