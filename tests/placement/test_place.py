@@ -14,6 +14,7 @@ import pytest
 import lacewing
 from lacewing.api import Model
 from lacewing.backends import init_backend
+from lacewing.backends.webgpu.backend import WebGPUBackend
 from lacewing.cli import main
 from lacewing.errors import BackendError, Cancelled, OptionError, OutOfMemoryError
 from lacewing.offload.plan import OffloadLevel, OffloadPlanner
@@ -210,6 +211,21 @@ def test_less_is_tried_where_memory_ends(paths, wanted):
     with short_of_memory(device, before + 4096), pytest.raises(OutOfMemoryError, match="no memory left"):  # three tries are all
         load(paths["llama"], context)
     assert device.allocated == before
+
+
+def test_long_runs_and_shorter_ones_where_memory_ends(paths, wanted, monkeypatch):
+    """A device that would have more tokens in a run; the model stays whole with fewer."""
+    monkeypatch.setattr(WebGPUBackend, "run_tokens", lambda backend, program: 1024)
+    device = init_backend(GPU).device
+    with load(paths["llama"], 1024) as model:
+        assert model.engine.chunk == 1024
+        np.testing.assert_allclose(model.logits(IDS), wanted["llama"], rtol=0, atol=1e-4)
+        held = device.allocated
+    with short_of_memory(device, held - 1) as refused, load(paths["llama"], 1024) as model:
+        assert refused and model.engine.chunk == 16 and not isinstance(model.step, OffloadStep)
+        np.testing.assert_allclose(model.logits(IDS), wanted["llama"], rtol=0, atol=1e-4)
+    with load(paths["llama"], 1024, gpu_memory=held - 2**20) as model:
+        assert model.engine.chunk == 16 and not isinstance(model.step, OffloadStep)
 
 
 @pytest.mark.parametrize(("name", "shared"), [("llama", None), ("qwen3moe", (2, 3))])

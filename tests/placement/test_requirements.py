@@ -15,7 +15,7 @@ from lacewing.offload.plan import OffloadLevel, OffloadPlanner
 from lacewing.options import REFERENCE, LoadOptions
 from lacewing.placement.info import ModelInfo
 from lacewing.placement.place import place
-from lacewing.placement.requirements import requirements, target_on
+from lacewing.placement.requirements import requirements, run_tokens, target_on
 from tests import sparse_files
 from tests.checkpoints import tiny
 
@@ -62,6 +62,22 @@ def test_info_tells_the_kv_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         assert plan["kv_bytes"] == next(row["bytes"] for row in plan["rows"] if row["name"] == "KV cache")
         found.append(plan["kv_bytes"])
     assert found[0] == 2 * found[1] > 0
+
+
+class LongRuns(ReferenceBackend):
+    def run_tokens(self, program):
+        return 2048
+
+
+def test_long_runs_where_memory_has_room(tmp_path: Path) -> None:
+    path = tiny("llama", "gguf", tmp_path)
+    info, backend = info_of(path, 4096), LongRuns()
+    needed = target_on(info, backend, 2048).load(info.spec.program).nbytes
+    assert needed > target_on(info, backend).load(info.spec.program).nbytes
+    assert [run_tokens(info, backend, room) for room in (needed, needed - 1, None)] == [2048, 512, 512]
+    assert run_tokens(info_of(path, 600), backend, needed) == 600  # what a run can have at most
+    assert run_tokens(info_of(path, 600, sequences=3), backend, needed) == 1800
+    assert run_tokens(info, ReferenceBackend(), needed) == 512
 
 
 class Large(ReferenceBackend):

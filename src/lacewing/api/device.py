@@ -89,7 +89,9 @@ class DeviceModel:
         try:
             reading.result(cancelled)
             report("reading weights", self.weights.nbytes, self.weights.nbytes)
-            self.step: Step = _compile(placement.backend, placement.program, self.weights, limits(self._info), report)
+            self.step: Step = _compile(
+                placement.backend, placement.program, self.weights, limits(self._info, placement.chunk), report
+            )
         except BaseException:
             given_up.set()
             if reading.wait(_PATIENCE):

@@ -108,6 +108,10 @@ class Backend(ABC):
         """What `compile` and `grow` will take, told from headers."""
         return estimate(program, weights, limits, self.stored_bytes)
 
+    def run_tokens(self, program: Program) -> int:
+        """Tokens of a run where more than usual make a prompt faster, if there is memory for their activations; 0: they do not."""
+        return 0
+
     def room_bytes(self) -> int | None:
         """What a device with memory of its own could still give now; None: it has none, or that is not known."""
         return None

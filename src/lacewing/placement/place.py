@@ -7,9 +7,16 @@ from typing import TYPE_CHECKING
 
 from lacewing.errors import BackendError, OptionError, OutOfMemoryError
 from lacewing.options import CPU, GPU, LoadOptions
-from lacewing.placement.info import ModelInfo
+from lacewing.placement.info import CHUNK, ModelInfo
 from lacewing.placement.plan import MemoryPlan, Row, plan, plan_on_device, plan_or_reason
-from lacewing.placement.requirements import host_mixtures, model_requirements, requirements, target_on, with_factors
+from lacewing.placement.requirements import (
+    host_mixtures,
+    model_requirements,
+    requirements,
+    run_tokens,
+    target_on,
+    with_factors,
+)
 
 if TYPE_CHECKING:
     from lacewing.backends.base import Backend
@@ -27,7 +34,7 @@ class Placement:
     """The backend of a model, how it is shared out (`offload` None: it is not), and the memory plan.
 
     `gpu`, `cpu`: the backends of either side that compute some of it. `host`: the part of the program that the CPU computes if it
-    is shared out. `spare`: as for `place`.
+    is shared out. `spare`: as for `place`; `chunk`: as for `limits`.
     """
 
     info: ModelInfo
@@ -39,6 +46,7 @@ class Placement:
     offload: OffloadPlan | None = None
     host: Program | None = None
     budget: MemoryBudget | None = None
+    chunk: int = 0
     plan: MemoryPlan = _UNPLANNED
 
     @property
@@ -108,6 +116,9 @@ class Placement:
         from lacewing.offload.plan import MemoryBudget, OffloadPlanner
 
         options = self.options
+        if self.chunk > CHUNK:
+            shorter = replace(self, chunk=0)
+            return replace(shorter, plan=_plan(shorter, options))
         if self.gpu is None or options.gpu_layers is not None or options.gpu_memory_bytes is not None:
             return None
         planner = OffloadPlanner(self.info.spec.program, target_on(self.info, self.gpu))
@@ -185,7 +196,8 @@ def _shared_out(
 
     found = plan_offload(info.spec.program, target_on(info, backend), budget, options.gpu_layers, spread=spread)
     if found is None:
-        made = Placement(info, options, backend, spare, backend, budget=budget)
+        chunk = run_tokens(info, backend, None if budget is None else budget.nbytes)
+        made = Placement(info, options, backend, spare, backend, budget=budget, chunk=chunk)
     else:
         cut = cut_program(found.program, found.devices)
         cache = [ExpertCacheBackend()] if found.level.shared else []
@@ -202,7 +214,9 @@ def _plan(placement: Placement, options: LoadOptions, tell: bool = False) -> Mem
     info, offload = placement.info, placement.offload
     if placement.cpu is None:
         facts = placement.backend.facts()
-        found = plan_on_device(requirements(info, placement.backend, stored=True), facts.name, facts.memory_bytes)
+        found = plan_on_device(
+            requirements(info, placement.backend, stored=True, chunk=placement.chunk), facts.name, facts.memory_bytes
+        )
         if options.residency == "streamed":
             found = replace(found, reasons=(*found.reasons, "the whole model is on the GPU, so nothing is streamed"))
         return found

@@ -24,15 +24,17 @@ def requirements(
     *,
     stored: bool = False,
     resident: Mapping[str, int] | None = None,
+    chunk: int = 0,
 ) -> MemoryRequirements:
     """Bytes of all that it takes to run a model, or a part of its program, on a backend. `stored`: weights as the device keeps
-    them, else as they are in the file. `resident`: how many experts of a stack another device has at a time."""
+    them, else as they are in the file. `resident`: how many experts of a stack another device has at a time. `chunk`: see
+    `limits`."""
     from lacewing.models.sizes import measure
     from lacewing.offload.experts import resident_specs
     from lacewing.weights.experts import layer_slots
 
     program = part or info.spec.program
-    memory = backend.memory(program, resident_specs(program, info.spec.tensors), limits(info))
+    memory = backend.memory(program, resident_specs(program, info.spec.tensors), limits(info, chunk))
     sizes = info.spec.sizes if part is None else measure(part, info.spec.tensors)
     tensors = info.spec.tensors
     names = set(tensors if part is None else with_factors(info, part)) - program.tables
@@ -43,7 +45,7 @@ def requirements(
     return MemoryRequirements(
         nbytes,
         sizes.active_bytes,
-        state_bytes(info, program, memory),
+        state_bytes(info, program, memory, chunk),
         buffers,
         *experts,
         memory.copied_bytes,
@@ -60,24 +62,26 @@ def host_mixtures(info: ModelInfo, part: Program | None) -> list[tuple[Stacks, i
     return found if part is None else [(stacks, active) for stacks, active in found if part.weights.keys() >= set(stacks)]
 
 
-def state_bytes(info: ModelInfo, program: Program, memory: DeviceMemory) -> int:
+def state_bytes(info: ModelInfo, program: Program, memory: DeviceMemory, chunk: int = 0) -> int:
     """The states of one sequence of the whole context, what further sequences need of limited reach, and what the options ask."""
-    most = limits(info)
+    most = limits(info, chunk)
     return sum(
         group.planned(most.context, most.chunk, most.rows, most.positions) * nbytes
         for group, nbytes in zip(program.groups, memory.group_bytes, strict=True)
     )
 
 
-def target_on(info: ModelInfo, backend: Backend) -> Target:
-    """What an offload plan asks of a GPU."""
+def target_on(info: ModelInfo, backend: Backend, chunk: int = 0) -> Target:
+    """What an offload plan asks of a GPU. `chunk`: see `limits`."""
     from lacewing.offload.experts import resident_specs
     from lacewing.offload.plan import DeviceLoad, OffloadPlanner, Target
     from lacewing.program.ops import ExpertLinear
 
     def load(program: Program) -> DeviceLoad:
-        memory = backend.memory(program, resident_specs(program, info.spec.tensors), limits(info))
-        return DeviceLoad(memory.weight_bytes, state_bytes(info, program, memory), memory.buffer_bytes + memory.staging_bytes)
+        memory = backend.memory(program, resident_specs(program, info.spec.tensors), limits(info, chunk))
+        return DeviceLoad(
+            memory.weight_bytes, state_bytes(info, program, memory, chunk), memory.buffer_bytes + memory.staging_bytes
+        )
 
     spec, planner = info.spec, OffloadPlanner(info.spec.program, Target(load))
     fixed = {
@@ -111,9 +115,18 @@ def with_factors(info: ModelInfo, program: Program) -> set[str]:
     return {*program.weights, *(name for name in factors if name is not None)}
 
 
-def limits(info: ModelInfo) -> StepLimits:
-    """Of a step for the model."""
+def run_tokens(info: ModelInfo, backend: Backend, room: int | None) -> int:
+    """Prompt tokens of a run on a GPU that has the whole model: as many as suit it, if `room` bytes hold their activations too."""
+    options = info.options
+    most = min(backend.run_tokens(info.spec.program), info.spec.context * options.sequences)
+    if most <= CHUNK or room is None or target_on(info, backend, most).load(info.spec.program).nbytes > room:
+        return CHUNK
+    return most
+
+
+def limits(info: ModelInfo, chunk: int = 0) -> StepLimits:
+    """Of a step for the model. `chunk`: prompt tokens of a run; 0: as many as suit every device."""
     from lacewing.backends.batch import StepLimits
 
     options = info.options
-    return StepLimits(info.spec.context, CHUNK, options.sequences, options.kv_tokens or 0, options.look_ahead)
+    return StepLimits(info.spec.context, chunk or CHUNK, options.sequences, options.kv_tokens or 0, options.look_ahead)

@@ -29,7 +29,7 @@ def buffer_bytes(program: Program, limits: StepLimits, units: bool = False) -> i
     total += draw_bytes(vocabulary, most_rows(rows, limits.rows))
     total += 2 * transfer_bytes(program, limits) + 4 * Inputs.of(program, limits).words
     total += sum({_splits(program, limits, op).nbytes for op in program.ops if isinstance(op, Attention)})
-    return total + score_bytes(program, limits) + _activation_bytes(program, limits, units)
+    return total + score_bytes(program, limits) + activation_bytes(program, limits, units)
 
 
 def _before_units(program: Program, op: Linear | Logits | ExpertLinear) -> int:
@@ -41,7 +41,8 @@ def _splits(program: Program, limits: StepLimits, op: Attention) -> Splits:
     return Splits.of(limits, op, layout_of(program, op.state, 0, 0, op.value_width))
 
 
-def _activation_bytes(program: Program, limits: StepLimits, units: bool) -> int:
+def activation_bytes(program: Program, limits: StepLimits, units: bool) -> int:
+    """Of the arena, at most; `units`: with the float16 forms for matrix units."""
     arena = Arena(limits.chunk, 2**62)
     for op in program.ops:
         arena.add(view.buffer for view in op.views)

@@ -26,6 +26,7 @@ from tests.backends.webgpu.emulation import EmulatedUnits
 from tests.backends.webgpu.lowering.test_experts import linear_case as experts_case
 from tests.backends.webgpu.parser import parser
 from tests.backends.webgpu.single_ops import adapter, run_step
+from tests.backends.webgpu.single_ops import backend as plain_backend
 from tests.checkpoints import prompt_of, tiny
 from tests.models.running import open_step, run
 from tests.paged import with_pages
@@ -186,6 +187,14 @@ def test_a_model_and_its_memory(chunk: int, tmp_path: Path) -> None:
     memory = backend().memory(spec.program, dict(spec.tensors), StepLimits(spec.context, chunk))
     assert 0.9 * memory.buffer_bytes <= step.buffer_bytes <= memory.buffer_bytes
     step.close()
+
+
+def test_runs_are_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With units, and where a binding holds their activations."""
+    program = open_step(tiny("llama-wide", "gguf", tmp_path, "Q4_K"), 128)[0].program
+    assert backend().run_tokens(program) == 2048 and plain_backend("dot").run_tokens(program) == 0
+    monkeypatch.setattr("lacewing.backends.webgpu.backend.UNIT_RUN", 2**22)
+    assert backend().run_tokens(program) == 0
 
 
 @pytest.mark.parametrize("chunk", [32, 96])

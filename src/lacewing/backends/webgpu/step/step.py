@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,7 @@ from lacewing.errors import OptionError
 from lacewing.program.operands import View
 from lacewing.program.states import PAGE
 
-AT_ONCE = 64  # dispatches of a submission, but of runs that are one submission whatever it takes
+AT_ONCE, USUAL = 64, 512  # dispatches of a submission, fewer in runs of more tokens; short runs are one submission
 ONE_SUBMISSION = 16  # tokens of such a run at most
 Plan = list[tuple[Any, Any, int, int, int]]
 
@@ -113,8 +114,7 @@ class WebGPUStep(Step):
             rows = min(self.logit_rows, count - first)
             self._write_inputs(batch, rows, first)
             run = Run.of(batch, rows)
-            plan = self._plan(run, logits_only=first > 0)
-            yield first, rows, plan if run.tokens <= ONE_SUBMISSION else self._begun(plan)
+            yield first, rows, self._plan(run, first > 0) if run.tokens <= ONE_SUBMISSION else self._begun(run, first > 0)
 
     def greedy(self, batch: Batch, count: int) -> Generator[np.ndarray, None, None]:
         """See `Step.greedy`."""
@@ -189,32 +189,37 @@ class WebGPUStep(Step):
             self._device.wait(index)  # else nobody could stop a long prompt, nor tell how far it is
         self._stop_if_aborted()
 
-    def _begun(self, plan: Plan) -> Plan:
+    def _begun(self, run: Run, logits_only: bool) -> Plan:
         """Submits all of a long plan but its last part, which is left: drivers end what keeps a slow GPU busy for seconds.
 
-        Two submissions are under way at a time, so that an abort is heard soon.
+        Two submissions are under way at a time, so that an abort is heard soon. A part is planned while the one before it runs.
         """
+        planned: Iterator[Any] = iter(self._plan(run, logits_only)) if run.single else self._planned(run, logits_only)
         before: int | None = None
-        while len(plan) > AT_ONCE:
+        most = max(1, AT_ONCE * USUAL // max(USUAL, run.tokens))
+        while len(part := list(islice(planned, most))) == most:
             self._stop_if_aborted()
             recorder = Recorder(self._device.device)
-            recorder.dispatches(plan[:AT_ONCE])
+            recorder.dispatches(part)
             index = recorder.submit()
             if before is not None:
                 self._device.wait(before)
-            plan, before = plan[AT_ONCE:], index
+            before = index
         self._stop_if_aborted()
-        return plan
+        return part
 
     def _plan(self, run: Run, logits_only: bool) -> Plan:
         """What the run replays. Plans of one token a row are few and kept; others are made anew."""
         if run in self._plans and not logits_only:
             return self._plans[run]
-        chosen = [d for d in self._dispatches if not logits_only or d.label.startswith("logits")]
-        plan = [d.recorded(grid) for d in chosen if (grid := d.grid(run)) is not None]
+        plan = list(self._planned(run, logits_only))
         if run.single and not logits_only:
             self._plans[run] = plan
         return plan
+
+    def _planned(self, run: Run, logits_only: bool) -> Iterator[tuple[Any, Any, int, int, int]]:
+        chosen = (d for d in self._dispatches if not logits_only or d.label.startswith("logits"))
+        return (d.recorded(grid) for d in chosen if (grid := d.grid(run)) is not None)
 
     def _hidden(self, view: View, which: np.ndarray) -> np.ndarray:
         return read_rows(self._device, self._readback, self._arena, self._places.view(view), which, view.width)
