@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from lacewing.text.marks import first_of, partial
+
 if TYPE_CHECKING:
     from lacewing.text.tokenizer import Tokenizer
 
@@ -27,6 +29,7 @@ TAGS = {
 # Harmony: <|channel|>analysis<|message|>...<|end|><|start|>assistant<|channel|>final
 CHANNEL, MESSAGE, START, END = "<|channel|>", "<|message|>", "<|start|>", "<|end|>"
 _ENDS = (END, "<|return|>", "<|call|>", START, CHANNEL)
+_HEADS = (*_ENDS, MESSAGE, "to=", "assistant")  # what a header begins with
 _LONGEST_HEADER = 200  # characters; longer is no header
 
 
@@ -112,7 +115,7 @@ class ReasoningSplitter:
     @property
     def in_mark(self) -> bool:
         """Whether the last characters may be the beginning of the mark that ends the thoughts."""
-        return self.thinking and bool(_partial(self._held, (self._close,)))
+        return self.thinking and bool(partial(self._held, (self._close,)))
 
     def push(self, text: str) -> Pieces:
         """What is certain now."""
@@ -150,7 +153,7 @@ class ReasoningSplitter:
     def _thoughts(self) -> Pieces:
         end = self._held.find(self._close)
         if end < 0:
-            keep = _partial(self._held, (self._close,))
+            keep = partial(self._held, (self._close,))
             return self._emit(REASONING, len(self._held[: len(self._held) - keep].rstrip()))
         rest = self._held[end + len(self._close) :]
         self._held = self._held[:end].rstrip()
@@ -207,31 +210,25 @@ class ChannelSplitter:
     def _read_header(self) -> Pieces | None:
         """Up to the mark of the message; None while it is not whole."""
         header, mark, rest = self._held.partition(MESSAGE)
-        if mark:
+        begin = f"{header}{mark}".lstrip()
+        if len(begin) <= _LONGEST_HEADER and any(begin.startswith(each[: len(begin)]) for each in _HEADS):
+            if not mark:
+                return None
             channel = header.rpartition(CHANNEL)[2].split()
             self._kind = TEXT if CHANNEL not in header or channel[:1] == ["final"] else REASONING
             self._held, self._header = rest, False
             return []
-        begin = self._held.lstrip()
-        marked = any(begin.startswith(mark[: len(begin)]) for mark in (*_ENDS, MESSAGE, "to=", "assistant"))
-        if marked and len(begin) <= _LONGEST_HEADER:
-            return None
         self._kind, self._header = TEXT, False  # it speaks without channels
+        if begin.startswith(CHANNEL):  # as long as it stays, it would begin the next header, again and again
+            self._held = self._held.lstrip().removeprefix(CHANNEL)
         return []
 
     def _read_body(self) -> Pieces | None:
-        found = [(at, mark) for mark in _ENDS if (at := self._held.find(mark)) >= 0]
-        if not found:
-            count = len(self._held) - _partial(self._held, _ENDS)
+        at, mark = first_of(self._held, _ENDS)
+        if not mark:
+            count = len(self._held) - partial(self._held, _ENDS)
             text, self._held = self._held[:count], self._held[count:]
             return [(self._kind, text)] if text else None
-        at, mark = min(found)
         text = self._held[:at]
         self._held, self._header = self._held[at + (0 if mark == CHANNEL else len(mark)) :], True
         return [(self._kind, text)] if text else []
-
-
-def _partial(text: str, marks: tuple[str, ...]) -> int:
-    """Characters at the end of a text that may be the beginning of a mark."""
-    longest = min(len(text), max(map(len, marks)) - 1)
-    return next((count for count in range(longest, 0, -1) if any(mark.startswith(text[-count:]) for mark in marks)), 0)

@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 from lacewing.assistant.tools.definitions import Tools
 from lacewing.assistant.tools.json_text import JsonCopier
-from lacewing.assistant.tools.source import Source, partial
+from lacewing.assistant.tools.source import MAX_SPACE, Source
+from lacewing.text.marks import first_of, partial
 
 TEXT, REASONING, START, ARGUMENTS, END, MARKUP = "text", "reasoning", "start", "arguments", "end", "markup"
 
@@ -78,7 +79,7 @@ class Parser:
                     return self._end()
                 yield
                 continue
-            space = len(self.source.text[:at]) - len(self.source.text[:at].rstrip())
+            space = min(at - len(self.source.text[:at].rstrip()), MAX_SPACE)
             self._text(at - space)
             self.source.at = space
             if mark in self._fresh_after and self.source.text.startswith(mark, space):
@@ -150,19 +151,17 @@ class Parser:
 
     def _find(self) -> tuple[int, str]:
         """Where the next mark is, and which; ends the text before what may become one."""
-        text = self.source.text
+        text, closed = self.source.text, self.source.closed
         marks = (*self.marks, *self._fresh_after)
-        found = [(at, mark) for mark in marks if (at := text.find(mark)) >= 0]
-        begin = text.lstrip()
-        opening = next((each for each in self.openings if begin.startswith(each)), "") if self._fresh else ""
-        if opening:
-            found.append((len(text) - len(begin), opening))
+        found = [each for each in (first_of(text, marks),) if each[1]]
+        begin = text.lstrip() if self._fresh else ""
+        found += [(len(text) - len(begin), each) for each in self.openings if begin.startswith(each)][:1]
         if found:
             return min(found, key=lambda each: (each[0], -len(each[1])))
-        may_open = self._fresh and bool(begin) and any(each.startswith(begin) for each in self.openings)
-        kept = len(text) if may_open and not self.source.closed else partial(text, marks)
-        safe = 0 if self.source.closed else len(text[: len(text) - kept].rstrip())
-        self._text(safe)
+        if not closed:
+            may_open = bool(begin) and any(each.startswith(begin) for each in self.openings)
+            known = len(text) - (len(text) if may_open else partial(text, marks))
+            self._text(max(len(text[:known].rstrip()), known - MAX_SPACE))
         return 0, ""
 
     def _text(self, count: int) -> None:

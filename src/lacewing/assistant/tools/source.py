@@ -8,6 +8,7 @@ Wait = Generator[None, None, bool]
 Read = Generator[None, None, str | None]
 
 MAX_HEADER = 400  # characters from the beginning of a call to its arguments, at most
+MAX_SPACE = 400  # characters of white space in front of a call that belong to it
 
 
 class Source:
@@ -84,9 +85,3 @@ class Source:
             if self.closed or len(window) >= limit + longest:
                 return None
             yield
-
-
-def partial(text: str, marks: Sequence[str]) -> int:
-    """Characters at the end of a text that may be the beginning of a mark."""
-    longest = min(len(text), max(map(len, marks), default=1) - 1)
-    return next((count for count in range(longest, 0, -1) if any(mark.startswith(text[-count:]) for mark in marks)), 0)

@@ -8,7 +8,7 @@ from collections.abc import Generator
 from lacewing.assistant.tools.definitions import Tool, type_of
 from lacewing.assistant.tools.json_text import JsonCopier, quoted
 from lacewing.assistant.tools.parsing import ARGUMENTS, MARKUP, Parser, Steps
-from lacewing.assistant.tools.source import partial
+from lacewing.text.marks import partial
 
 STRING = frozenset(("string",))
 _WORDS = {"True": "true", "False": "false", "None": "null"}

@@ -10,8 +10,9 @@ from lacewing.assistant.tools.format import Format
 from lacewing.assistant.tools.json_text import MAX_DEPTH, quoted
 from lacewing.assistant.tools.lark import Lark, separated
 from lacewing.assistant.tools.parsing import ARGUMENTS, NotACall, Parser, Steps
-from lacewing.assistant.tools.source import Read, partial
+from lacewing.assistant.tools.source import Read
 from lacewing.assistant.tools.tagged import as_json
+from lacewing.text.marks import partial
 
 BEGIN, END, QUOTE = "<|tool_call>", "<tool_call|>", '<|"|>'
 _CLOSING = {"{": "}", "[": "]"}

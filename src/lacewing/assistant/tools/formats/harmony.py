@@ -9,7 +9,7 @@ from lacewing.assistant.tools.definitions import Tool
 from lacewing.assistant.tools.format import Format
 from lacewing.assistant.tools.lark import Lark, Thoughts
 from lacewing.assistant.tools.parsing import END, MARKUP, REASONING, TEXT, Parser, Steps
-from lacewing.assistant.tools.source import partial
+from lacewing.text.marks import first_of, partial
 
 CHANNEL, MESSAGE, CONSTRAIN = "<|channel|>", "<|message|>", "<|constrain|>"
 CALL, START = "<|call|>", "<|start|>"
@@ -26,10 +26,11 @@ class HarmonyCalls(Parser):
 
     def run(self) -> Steps:
         yield
-        while self.source.text or not self.source.closed:
+        while True:
+            yield from self.source.space()
+            self.emit(MARKUP)
             if not self.source.text:
-                yield
-                continue
+                return
             header = yield from self._header()
             name = self._called_by(header)
             yield from self.source.space()
@@ -40,7 +41,7 @@ class HarmonyCalls(Parser):
                 self.emit(END)
                 yield from self._body(REASONING)
             else:
-                yield from self._body(_kind(header))
+                yield from self._body(_kind(header), headless=header is None)
 
     def _header(self) -> Generator[None, None, str | None]:
         """Reads up to the text of a message; None, and nothing is read, if the model speaks without channels."""
@@ -48,9 +49,8 @@ class HarmonyCalls(Parser):
         while True:
             end = source.text.find(MESSAGE) + len(MESSAGE)
             header = source.text[:end] if end >= len(MESSAGE) else source.text
-            begin = header.lstrip()
-            whole = any(map(begin.startswith, begins))
-            if len(begin) > LONGEST_HEADER or not (whole or any(mark.startswith(begin) for mark in begins)):
+            whole = any(map(header.startswith, begins))
+            if len(header) > LONGEST_HEADER or not (whole or any(mark.startswith(header) for mark in begins)):
                 return None
             if whole and header.endswith(MESSAGE):
                 source.at = end
@@ -66,18 +66,20 @@ class HarmonyCalls(Parser):
         found = _RECIPIENT.search(header or "")
         return found["name"] if found is not None and found["name"] in self.tools else None
 
-    def _body(self, kind: str) -> Steps:
-        """A message up to the mark that ends it."""
+    def _body(self, kind: str, headless: bool = False) -> Steps:
+        """A message up to the mark that ends it. `headless`: a mark that stands first begins no header, and is passed over."""
         source = self.source
         self.emit(MARKUP)
         while True:
             text = source.text
-            found = [(at, mark) for mark in ENDS if (at := text.find(mark)) >= 0]
-            end, mark = min(found, default=(len(text) - (0 if source.closed else partial(text, ENDS)), ""))
+            end, mark = first_of(text, ENDS)
+            if not mark:
+                end = len(text) - (0 if source.closed else partial(text, ENDS))
             source.at = end
             self.emit(kind)
+            headless = headless and not end
             if mark:
-                source.at = 0 if mark == CHANNEL else len(mark)
+                source.at = 0 if mark == CHANNEL and not headless else len(mark)
                 return self.emit(MARKUP)
             if source.closed:
                 return
