@@ -10,8 +10,7 @@ import pytest
 
 from lacewing.options import LoadOptions
 from lacewing.placement import room as placement_room
-from lacewing.server.models import registry as registry_module
-from lacewing.server.models import room
+from lacewing.server.models import room, watching
 from lacewing.server.models.names import Source
 from lacewing.server.models.room import Action, Footprint
 from lacewing.server.models.served import Slot
@@ -164,7 +163,7 @@ def test_what_a_gpu_had_run_comes_back(paths):
 
 
 def test_a_model_that_is_lost_is_told_and_loaded_again(paths, monkeypatch):
-    monkeypatch.setattr(registry_module, "_EVERY", 0.02)
+    monkeypatch.setattr(watching, "_EVERY", 0.02)
 
     async def run():
         async with registry_of(*paths[:2], load=load(BOTH)) as registry:
@@ -185,7 +184,7 @@ def test_a_model_that_is_lost_is_told_and_loaded_again(paths, monkeypatch):
 
 
 def test_health_says_that_the_weights_changed_and_what_to_do(paths, monkeypatch):
-    monkeypatch.setattr(registry_module, "_EVERY", 0.02)
+    monkeypatch.setattr(watching, "_EVERY", 0.02)
 
     async def run():
         options = LoadOptions(backend="reference", context=256, residency="lazy")

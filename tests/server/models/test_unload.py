@@ -10,7 +10,7 @@ import pytest
 
 from lacewing.errors import Cancelled
 from lacewing.server.errors import ModelLoadError
-from lacewing.server.models import loading, moving
+from lacewing.server.models import loading, moving, watching
 from lacewing.server.models.room import Action
 from tests.server.models.test_registry import paths, registry_of  # noqa: F401  # the former is a fixture
 
@@ -171,5 +171,93 @@ def test_a_load_plans_when_the_memory_of_what_leaves_is_free(paths, monkeypatch)
             await soon(leaving)
             await soon(other)
             assert planned.is_set() and statuses(registry) == "unloaded loaded"
+
+    asyncio.run(run())
+
+
+def test_two_that_unload_wait_for_the_same_answers(paths):  # noqa: F811
+    async def run():
+        async with registry_of(*paths) as registry:
+            async with registry.use(None):
+                both = [asyncio.create_task(registry.unload(None)) for _ in range(2)]
+                while registry._slots[paths[0].stem].leaving < 2:
+                    await asyncio.sleep(0.01)
+            assert [await soon(each) for each in both] == [True, True]
+            assert statuses(registry) == "unloaded unloaded" and registry.counts.unloads == 1
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("force", [True, False])
+def test_one_that_was_lost_stays_away(paths, monkeypatch, force):  # noqa: F811
+    """It would come back by itself; who unloads it does not want it any more."""
+    monkeypatch.setattr(watching, "_EVERY", 0.01)
+
+    async def run():
+        async with registry_of(*paths) as registry:
+            async with registry.use(None) as served:
+                with held(monkeypatch) as (there, go_on):
+                    served.worker.fault = RuntimeError("the device is lost")
+                    await asyncio.to_thread(there.wait, SOON)  # it is being loaded again
+                    assert registry.health.status == "failed"
+                    leaving = asyncio.create_task(registry.unload(None, force))
+                    await asyncio.sleep(0.05)
+                    go_on.set()
+                    await asyncio.sleep(0.05)
+            await soon(leaving)
+            await asyncio.sleep(0.2)
+            assert statuses(registry) == "unloaded unloaded" and registry.health.status == "ok"
+            await use(registry, None)
+
+    asyncio.run(run())
+
+
+def test_one_that_could_not_be_loaded_is_forgotten(paths, monkeypatch):  # noqa: F811
+    async def run():
+        async with registry_of(*paths) as registry:
+            with monkeypatch.context() as patch:
+                patch.setattr(loading, "load", lambda *given, **more: 1 / 0)
+                with pytest.raises(ModelLoadError):
+                    await use(registry, None)
+            assert statuses(registry) == "failed unloaded" and registry.health.status == "failed"
+            assert not await soon(registry.unload(None))
+            assert statuses(registry) == "unloaded unloaded" and registry.health.status == "ok"
+
+    asyncio.run(run())
+
+
+def test_a_model_that_comes_keeps_nobody_from_looking_after_the_others(paths, monkeypatch):  # noqa: F811
+    """An idle one leaves, and one that is lost is noticed, while another is being loaded."""
+    monkeypatch.setattr(watching, "_EVERY", 0.01)
+
+    async def run():
+        async with registry_of(*paths) as registry:
+            await use(registry, None)
+            with held(monkeypatch) as (there, go_on):
+                other = asyncio.create_task(use(registry, "second"))
+                await asyncio.to_thread(there.wait, SOON)
+                registry.keep(None, 0.05)
+                async with asyncio.timeout(SOON):
+                    while statuses(registry) != "unloaded loading":
+                        await asyncio.sleep(0.01)
+                go_on.set()
+                await soon(other)
+
+    asyncio.run(run())
+
+
+def test_a_disk_that_hangs_keeps_nobody_from_looking_after_the_others(paths, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(watching, "_EVERY", 0.01)
+    hangs = threading.Event()
+
+    async def run():
+        async with registry_of(*paths) as registry, registry.use(None) as first, registry.use("second") as second:
+            monkeypatch.setattr(first.model.weights, "check_files", lambda **_: hangs.wait(60))
+            await asyncio.sleep(0.1)
+            second.worker.fault = RuntimeError("the device is lost")
+            async with asyncio.timeout(SOON):
+                while registry.counts.loads < 3:
+                    await asyncio.sleep(0.01)
+            hangs.set()
 
     asyncio.run(run())

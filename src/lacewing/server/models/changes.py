@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
+from typing import Any, TypeVar
 
 from lacewing.errors import Cancelled
 from lacewing.server.errors import DrainingError
+from lacewing.server.models import loading
 from lacewing.server.models.served import Change, Slot
+
+T = TypeVar("T")
 
 
 class Changes:
@@ -54,8 +58,8 @@ class Changes:
         self.wake()
 
     async def give_up(self, slot: Slot) -> None:
-        """What is under way for one model now; returns when it is over."""
-        changes = list(slot.changes)
+        """What is under way for one model now, unless it is to leave; returns when it is over."""
+        changes = [each for each in slot.changes if not each.leaves]
         for each in changes:
             each.given_up = True
         self.wake()
@@ -65,6 +69,19 @@ class Changes:
     def is_given_up(self, change: Change) -> bool:
         """Asked by what takes long, in any thread."""
         return self.ending or change.given_up
+
+    async def run(self, change: Change, work: Callable[[], T], drop: Callable[[T], object] | None = None) -> T:
+        """What `work` gives, done in a thread. Who is cancelled gives the change up and waits for the end of the work all the same,
+        so that nobody else has the model meanwhile; `drop` is given what came of it then, in a thread as well."""
+        working = asyncio.ensure_future(loading.in_thread(work))
+        try:
+            return await asyncio.shield(working)
+        except asyncio.CancelledError:
+            change.given_up = True
+            await _over(working)
+            if drop is not None and working.exception() is None:
+                await _over(asyncio.ensure_future(loading.in_thread(partial(drop, working.result()))))
+            raise
 
     @staticmethod
     def draining() -> DrainingError:
@@ -97,14 +114,23 @@ class Changes:
             while slot.leaving and not self.is_given_up(change):
                 await self.change()
 
+    @contextlib.contextmanager
+    def leaving(self, slot: Slot) -> Iterator[None]:
+        """Nobody new gets a model before the end."""
+        slot.leaving += 1
+        try:
+            yield
+        finally:
+            slot.leaving -= 1
+            self.wake()
+
     @contextlib.asynccontextmanager
     async def emptied(self, slot: Slot, wanted: Change) -> AsyncIterator[None]:
         """Entered once all that have a model have finished; nobody new gets it before the end. `wanted`: for what this is.
 
         Raises DrainingError, and Cancelled if `wanted` is given up.
         """
-        slot.leaving += 1
-        try:
+        with self.leaving(slot):
             while slot.users and not self.is_given_up(wanted):
                 wanted.slot.report(f"waiting for answers of {slot.source.name}", 0, 0)
                 await self.change()
@@ -113,6 +139,10 @@ class Changes:
             if wanted.given_up:
                 raise Cancelled(f"the change of {wanted.slot.source.name} was given up")
             yield
-        finally:
-            slot.leaving -= 1
-            self.wake()
+
+
+async def _over(work: asyncio.Future[Any]) -> None:
+    """Waits for its end, whoever is cancelled."""
+    while not work.done():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait({work})

@@ -46,17 +46,17 @@ class Changer:
             slot.setup = dataclasses.replace(setup, template=before.template)
             if setup.template != before.template:
                 work = partial(loading.use_template, served, setup.template, force=force, files=self._files)
-                await loading.in_thread(work)
+                await self._mover.run(under_way, work)
                 slot.setup = setup
                 changed.append("template")
             return changed
 
     @contextlib.asynccontextmanager
-    async def changing(self, slot: Slot) -> AsyncIterator[Change]:
-        """Its progress is told, and it can be given up. Raises DrainingError."""
+    async def changing(self, slot: Slot, leaves: bool = False) -> AsyncIterator[Change]:
+        """Its progress is told, and it can be given up, unless the model `leaves`. Raises DrainingError."""
         if self._mover.ending:
             raise self._mover.draining()
-        change = slot.begin()
+        change = slot.begin(leaves)
         try:
             yield change
         finally:
@@ -71,14 +71,14 @@ class Changer:
             options = dataclasses.replace(model.options, memory_bytes=mover.options.load.memory_bytes, residency=wanted)
             await mover.settled()
             footprints, own = mover.footprints(besides=slot), model.memory_bytes
-            todo = await loading.in_thread(lambda: plan_resident(model.info, options, footprints, own))
+            todo = await mover.run(change, lambda: plan_resident(model.info, options, footprints, own))
             for action in todo[0] if todo else ():
                 await mover.make_room(action, change)
             if wanted == "auto":
                 wanted = todo[1] if todo else "lazy"
         report = loading.relay(asyncio.get_running_loop(), slot.report)
         given_up = partial(mover.is_given_up, change)
-        await loading.in_thread(lambda: model.set_residency(wanted, report, given_up, force=force, reason="it was asked for"))
+        await mover.run(change, lambda: model.set_residency(wanted, report, given_up, force=force, reason="it was asked for"))
         return model.weights.residency != before
 
     async def _reload(self, change: Change, old: Served, setup: Setup) -> None:
@@ -87,9 +87,9 @@ class Changer:
         slot.setup = setup
         try:
             info = await mover.open(change)
-            beside = await loading.in_thread(partial(self._beside, slot, info, old))
+            beside = await mover.run(change, partial(self._beside, slot, info, old))
             if setup.template not in (AUTO, before.template):
-                await loading.in_thread(partial(loading.check_template, info, setup.template, files=self._files))
+                await mover.run(change, partial(loading.check_template, info, setup.template, files=self._files))
             if beside is not None:
                 await mover.fill(change, info, beside)
                 task = asyncio.create_task(mover.retire(old))
@@ -97,12 +97,12 @@ class Changer:
                 task.add_done_callback(self._retiring.discard)
                 return
             await mover.settled()
-            todo, _ = await loading.in_thread(lambda: plan(info, mover.footprints(besides=slot)))
+            todo, _ = await mover.run(change, lambda: plan(info, mover.footprints(besides=slot)))
             async with mover.emptied(slot, change):
                 await mover.close(slot)
                 for action in todo:
                     await mover.make_room(action, change)
-                _, placement = await loading.in_thread(lambda: plan(info, mover.footprints(besides=slot)))
+                _, placement = await mover.run(change, lambda: plan(info, mover.footprints(besides=slot)))
                 await mover.fill(change, info, placement)
         except BaseException:
             slot.setup = before

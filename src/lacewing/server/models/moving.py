@@ -92,28 +92,31 @@ class Mover(Changes):
             await asyncio.wait(self._closing)
 
     async def unload_idle(self, slot: Slot, seconds: float) -> None:
-        """Out of memory if still nobody has asked for so long."""
-        async with self.turn, slot.lock:
+        """Out of memory if still nobody has asked for so long. Others may come and go meanwhile."""
+        async with slot.lock:
             if slot.served is not None and not slot.users and slot.task is None and time.monotonic() - slot.left_at >= seconds:
                 _log.info("model unloaded: idle", extra={"model": slot.source.name})
+                slot.forget()
                 await self.close(slot)
 
     async def unload(self, slot: Slot, change: Change | None) -> bool:
         """Out of memory once its answers are over, or at once without a `change` that can be given up; False: it was not there.
         Others may come and go meanwhile: of them only one that is changing this very model now is waited for. Raises as `emptied`.
         """
-        async with contextlib.nullcontext() if change is None else self.emptied(slot, change), slot.lock:
-            if slot.served is None:
-                return False
-            await self.close(slot)
-            return True
+        there = slot.served is not None
+        with self.leaving(slot):
+            async with contextlib.nullcontext() if change is None else self.emptied(slot, change), slot.lock:
+                there = there or slot.served is not None
+                slot.forget()
+                await self.close(slot)
+        return there
 
     # one model, with the turn
 
     async def _load(self, change: Change) -> None:
         slot, info = change.slot, await self.open(change)
         await self.settled()
-        todo, placement = await loading.in_thread(lambda: plan(info, self.footprints(besides=slot)))
+        todo, placement = await self.run(change, lambda: plan(info, self.footprints(besides=slot)))
         for action in todo:
             await self.make_room(action, change)
         await self.fill(change, info, placement)
@@ -122,35 +125,37 @@ class Mover(Changes):
         """Its headers, for the setup that it is to have."""
         source, options = change.slot.source, change.slot.setup.options(self.options.load)
         report, given_up = self._report(change.slot), partial(self.is_given_up, change)
-        return await loading.in_thread(lambda: loading.open_source(source, options, report, given_up))
+        return await self.run(change, lambda: loading.open_source(source, options, report, given_up))
 
     async def fill(self, change: Change, info: ModelInfo, placement: Placement) -> None:
         """The model into its slot, in place of the one that may be there. Raises LacewingError; nothing has changed then."""
         slot = change.slot
         loop, report = asyncio.get_running_loop(), self._report(slot)
         info.options = placement.options
-        await loading.in_thread(lambda: loading.size_cache(info, placement))
-        model = await loading.in_thread(lambda: loading.load(info, report, lambda: self.is_given_up(change)))
-        served = Served(slot.source.name, model, self._make_worker(model, loop), int(time.time()))
-        try:
-            await self._prepare(slot, served)
-        except BaseException:  # nobody else knows of it
-            await loading.in_thread(partial(loading.unload, served))
-            raise
+        await self.run(change, lambda: loading.size_cache(info, placement))
+        model = await self.run(change, lambda: loading.load(info, report, lambda: self.is_given_up(change)), drop=Model.close)
+        async with contextlib.AsyncExitStack() as undo:  # nobody else knows of it
+            undo.push_async_callback(self.run, change, model.close)
+            worker = self._make_worker(model, loop)
+            served = Served(slot.source.name, model, worker, int(time.time()))
+            undo.push_async_callback(self.run, change, worker.close)
+            await self._prepare(change, served)
+            undo.pop_all()
         slot.served, slot.aside, slot.was = served, False, "lazy"
         for text in (*model.notices, *(info.chat_notices if slot.setup.template == AUTO else ())):
             _log.warning("notice", extra={"model": slot.source.name, "notice": text})
         self.loaded(served)
 
-    async def _prepare(self, slot: Slot, served: Served) -> None:
+    async def _prepare(self, change: Change, served: Served) -> None:
         """What it had run before, and its template. Raises TemplateError."""
+        slot = change.slot
         if slot.kept is not None:
             (ids, data), slot.kept = slot.kept, None
             with contextlib.suppress(LacewingError):  # it went to another device, or has another context
-                await loading.in_thread(lambda: served.model.write_state(ids, data))
+                await self.run(change, lambda: served.model.write_state(ids, data))
         if slot.setup.template != AUTO:
             choice, files = slot.setup.template, self.options.allow_paths
-            await loading.in_thread(lambda: loading.use_template(served, choice, force=True, files=files))
+            await self.run(change, lambda: loading.use_template(served, choice, force=True, files=files))
 
     def _report(self, slot: Slot) -> Progress:
         return loading.relay(asyncio.get_running_loop(), slot.report)
@@ -162,7 +167,7 @@ class Mover(Changes):
         if served is None or served.worker.fault is not None or slot.problem:
             return await self.close(slot)
         try:
-            await loading.in_thread(lambda: served.model.weights.check_files(eager=True))
+            await self.run(change, lambda: served.model.weights.check_files(eager=True))
         except ModelFormatError:
             return await self.close(slot)
         if slot.was != "lazy":
@@ -174,14 +179,14 @@ class Mover(Changes):
         slot = change.slot
         options = dataclasses.replace(model.options, memory_bytes=self.options.load.memory_bytes, residency=slot.was)
         footprints, own = self.footprints(besides=slot), model.memory_bytes
-        todo = await loading.in_thread(lambda: plan_resident(model.info, options, footprints, own))
+        todo = await self.run(change, lambda: plan_resident(model.info, options, footprints, own))
         if todo is None:
             return
         actions, wanted = todo
         for action in actions:
             await self.make_room(action, change)
         report = self._report(slot)
-        await loading.in_thread(lambda: loading.make_resident(model, wanted, report, lambda: self.is_given_up(change)))
+        await self.run(change, lambda: loading.make_resident(model, wanted, report, lambda: self.is_given_up(change)))
 
     # others, which make room
 
@@ -198,14 +203,14 @@ class Mover(Changes):
                 return
             _log.info("model makes room", extra={"model": slot.source.name, "how": action.what, "for": wanted.slot.source.name})
             if action.what == "aside":
-                was = served.model.weights.residency
-                if await loading.in_thread(partial(loading.lay_aside, served.model)):
-                    slot.aside, slot.was = True, was
+                slot.aside, slot.was = True, served.model.weights.residency  # also if the change is cancelled meanwhile
+                if await self.run(wanted, partial(loading.lay_aside, served.model)):
                     self.counts.asides += 1
                     return
+                slot.aside, slot.was = False, "lazy"
         async with self.emptied(slot, wanted), slot.lock:
             if action.device and slot.served is not None:
-                slot.kept = await loading.in_thread(partial(loading.keep_state, slot.served.model))
+                slot.kept = await self.run(wanted, partial(loading.keep_state, slot.served.model))
             await self.close(slot)
 
     async def retire(self, served: Served) -> None:

@@ -8,16 +8,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import logging
-import math
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, NamedTuple
 
-from lacewing.errors import ModelFormatError, OptionError
+from lacewing.errors import OptionError
 from lacewing.options import Progress
 from lacewing.server.errors import DrainingError, GivenUpError, UnknownModelError
-from lacewing.server.models import loading
 from lacewing.server.models.changing import Changer
 from lacewing.server.models.downloads import Downloads
 from lacewing.server.models.facts import Facts, KnownFacts
@@ -25,11 +22,10 @@ from lacewing.server.models.moving import MakeWorker, Mover
 from lacewing.server.models.names import Catalogue, Source
 from lacewing.server.models.news import News
 from lacewing.server.models.served import Counts, Entry, Served, Slot
+from lacewing.server.models.watching import Watch, lost
 from lacewing.server.options import ServerOptions
 
 MOVED = "moved"  # an event: the state of a model is another one
-_EVERY = 0.5  # seconds between two looks at all models
-_log = logging.getLogger("lacewing.server")
 
 
 class Health(NamedTuple):
@@ -53,7 +49,7 @@ class Registry:
         self.downloads = Downloads(catalogue, self.news)
         self._facts = KnownFacts()
         self._closing: asyncio.Task[None] | None = None
-        self._watching: asyncio.Task[None] | None = None
+        self._watch = Watch(self._slots, self._mover, self._bring, options.idle_unload)
 
     # what requests ask
 
@@ -84,11 +80,7 @@ class Registry:
 
     def _entry(self, source: Source) -> Entry:
         slot = self._slots.get(source.name) or Slot(source)
-        idle = self.options.idle_unload if slot.keep is None else slot.keep
-        if idle is None or slot.served is None or math.isinf(idle):
-            return slot.entry
-        left = idle if slot.users else slot.left_at + idle - time.monotonic()
-        return slot.entry._replace(leaves_in=max(0.0, left))
+        return slot.entry._replace(leaves_in=self._watch.leaves_in(slot))
 
     def facts(self, entry: Entry) -> Facts | None:
         """What the headers of a model tell, for a thread of its own; None: they cannot be read."""
@@ -134,7 +126,7 @@ class Registry:
             if slot.lost:
                 return Health("failed", slot.problem)
             if slot.served is not None and slot.served.worker.fault is not None:
-                return Health("failed", _lost(slot.served.name, slot.served.worker.fault))
+                return Health("failed", lost(slot.served.name, slot.served.worker.fault))
         if any(slot.ready or slot.aside for slot in slots):
             return Health("ok")
         for slot in slots:
@@ -173,12 +165,12 @@ class Registry:
 
     async def unload(self, name: str | None, force: bool = False) -> bool:
         """Out of memory when its answers are over, or with `force` at once; also what brings it there is given up. False: it was
-        not in memory."""
+        not in memory. Others that unload it too wait for the same answers."""
         slot = self._slot(self.catalogue.find(name))
         await self._mover.give_up(slot)
         if force:
             return await self._mover.unload(slot, None)
-        async with self._changer.changing(slot) as change:
+        async with self._changer.changing(slot, leaves=True) as change:
             return await self._mover.unload(slot, change)
 
     def keep(self, name: str | None, seconds: float | None) -> None:
@@ -201,7 +193,7 @@ class Registry:
         return slot
 
     async def _ready(self, slot: Slot, progress: Progress | None) -> Served:
-        self._watching = self._watching or asyncio.create_task(self._watch())
+        self._watch.begin()
         if progress is not None:
             slot.listeners.append(progress)
         try:
@@ -221,38 +213,6 @@ class Registry:
             slot.task.add_done_callback(_seen)
         return slot.task
 
-    async def _watch(self) -> None:
-        """Models that are of no use any more, and such as nobody asks for."""
-        while True:
-            await asyncio.sleep(_EVERY)
-            for slot in list(self._slots.values()):
-                try:
-                    await self._look_at(slot)
-                except Exception as error:  # of a driver or a disk: the next look is as usual
-                    _log.error("model could not be looked after", extra={"model": slot.source.name}, exc_info=error)
-
-    async def _look_at(self, slot: Slot) -> None:
-        if slot.served is not None and slot.task is None and not slot.lost:
-            await self._check(slot, slot.served)
-        if slot.lost and slot.task is None and time.monotonic() >= slot.retry_at:
-            self._bring(slot)
-        idle = self.options.idle_unload if slot.keep is None else slot.keep
-        if idle is not None and slot.served is not None and not slot.users and time.monotonic() - slot.left_at >= idle:
-            await self._mover.unload_idle(slot, idle)
-
-    @staticmethod
-    async def _check(slot: Slot, served: Served) -> None:
-        """Note why a model cannot be used any more: a fault that stays, such as a lost device, or a file that is another one."""
-        problem = served.worker.fault
-        if problem is None and served.model.weights_on_host:
-            try:
-                await loading.in_thread(served.model.weights.check_files)  # a disk may hang
-            except ModelFormatError as error:
-                problem = error
-        if problem is not None and slot.served is served:
-            slot.lost, slot.problem, slot.retry_at = True, _lost(served.name, problem), 0.0
-            _log.error("model lost", extra={"model": served.name, "problem": str(problem)})
-
     async def preload(self, progress: Progress | None = None) -> Served | None:
         """Load the first model before anybody asks. None: there is none, or it is not wanted any more. Raises ModelLoadError."""
         if self.catalogue.default is None:
@@ -270,8 +230,7 @@ class Registry:
 
     async def _close(self) -> None:
         self._mover.end()
-        if self._watching is not None:
-            self._watching.cancel()
+        await self._watch.close()
         for slot in list(self._slots.values()):
             if slot.task is not None:
                 await asyncio.wait({slot.task})
@@ -288,12 +247,6 @@ def _seen(task: asyncio.Task[None]) -> None:
     """What a load raised is for those who wait for it, and there may be none."""
     if not task.cancelled():
         task.exception()
-
-
-def _lost(name: str, problem: Exception) -> str:
-    """Of a model that was in memory, for people."""
-    again = "it is loaded again; if that does not help, look at its file and its device, and restart the server"
-    return f"{name} cannot be used: {problem}; {again}"
 
 
 def _shown(what: str, done: int, total: int) -> str:

@@ -74,10 +74,11 @@ class Counts:
 
 @dataclass(eq=False)
 class Change:
-    """Something that is done with a slot, perhaps beside others: it comes, leaves, or gets another setup. `given_up`: nobody
+    """Something that is done with a slot, perhaps beside others: it comes, `leaves`, or gets another setup. `given_up`: nobody
     wants that any more."""
 
     slot: Slot
+    leaves: bool = False
     given_up: bool = False
 
 
@@ -130,10 +131,14 @@ class Slot:
             return "failed" if self.problem else "unloaded"
         return "failed" if self.lost or self.served.worker.fault is not None else "aside" if self.aside else "loaded"
 
-    def begin(self) -> Change:
+    def begin(self, leaves: bool = False) -> Change:
         """Something that is done with it from now on; who began it removes it from `changes`."""
-        self.changes.append(Change(self))
+        self.changes.append(Change(self, leaves))
         return self.changes[-1]
+
+    def forget(self) -> None:
+        """Nobody wants it any more: what went wrong with it is of no matter, and it is not to come back by itself."""
+        self.lost, self.problem, self.tries, self.retry_at = False, "", 0, 0.0
 
     def report(self, what: str, done: int, total: int) -> None:
         """To all that wait for it."""
