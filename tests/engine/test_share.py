@@ -105,6 +105,15 @@ def test_what_runs_took():
     assert costs.of([other]) == pytest.approx([0.01 / 64])
 
 
+def test_what_answers_took_counts_more_than_what_a_prompt_did():
+    """One whose long beginning was in the prefix cache has attention to all of it: its first tokens are no measure of others'."""
+    costs, deep = Costs(), types.SimpleNamespace(token_seconds=0.0)
+    costs.note([deep], 100, 16, 1.6)
+    assert costs.answers(16) == pytest.approx(16 * 0.016)  # nothing better is known
+    costs.note([], 0, 16, 0.05)
+    assert costs.answers(16) == pytest.approx(0.05)
+
+
 def test_answers_are_expected_to_be_as_long_as_those_before():
     lengths, task = AnswerLength(), types.SimpleNamespace(answers=True, history=[1] * 50, stats=types.SimpleNamespace(), left=None)
 

@@ -77,9 +77,9 @@ class Costs:
                 self._first = self._first if before else _calm(self._first, found)
 
     def answers(self, count: int) -> float:
-        """The next tokens of so many answers by themselves: more of them share the reading of weights."""
-        at_least = count * self._first  # as tokens of a prompt: perhaps there was no run without one yet
-        return max(self._answer * math.sqrt(count), at_least)
+        """The next tokens of so many answers by themselves: more of them share the reading of weights. Before any run without a
+        prompt they are taken to cost what tokens of a prompt do, which may be deep in a context that was found in the cache."""
+        return self._answer * math.sqrt(count) if self._answer else count * self._first
 
     def of(self, prompts: Sequence[Task]) -> list[float] | None:
         """A token of each prompt; None: nobody knows yet."""
