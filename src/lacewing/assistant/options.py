@@ -47,12 +47,15 @@ class ChatOptions:
         if budget is not None and (isinstance(budget, bool) or not isinstance(budget, int) or not 0 <= budget <= 2**31):
             raise OptionError(f"`reasoning_budget` is {shown_value(budget)}; it must be an integer from 0 to {2**31}")
         given = self.template_arguments
-        if not isinstance(given, Mapping) or not all(isinstance(name, str) and name.isidentifier() for name in given):
+        if not isinstance(given, Mapping):
             raise OptionError(f"`template_arguments` is {shown_value(given)}; it must be a dict of names of variables and values")
+        # a server's clients know these by another name
+        if odd := [name for name in given if not isinstance(name, str) or not name.isidentifier()]:
+            raise OptionError(f"{shown_value(odd[0])} cannot be the name of a template variable")
         if reserved := RESERVED.intersection(given):
-            raise OptionError(f"`template_arguments` has {min(reserved)!r}, which is not for callers to set")
+            raise OptionError(f"the template variable {min(reserved)!r} is not for callers to set")
         if len(given) > MAX_ARGUMENTS:
-            raise OptionError(f"`template_arguments` has {len(given)} variables; at most {MAX_ARGUMENTS} are accepted")
+            raise OptionError(f"{len(given)} template variables were given; at most {MAX_ARGUMENTS} are accepted")
         if not isinstance(self.continue_final, bool):
             raise OptionError(f"`continue_final` is {shown_value(self.continue_final)}; it must be true or false")
 
