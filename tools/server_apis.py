@@ -67,6 +67,11 @@ the same tokens. For another context the model is loaded anew: beside the old on
 answers under way are over. It answers `{"success": true}` at once, as llama-server does, and with `wait` when it is done:
 `{"success": true, "changed": ["residency"], "model": {...}}`. If it fails, the model stays as it was.
 
+A proxy may give up a request in which nothing comes for a minute, and a large model takes longer. With `wait` and the header
+`Prefer: respond-async, wait=5` the answer is 202 after 5 s (at most 60; without a number at once): `{"success": true, "change":
+"change_...", "model": "...", "status": {...}}`, with its address in `Location`. `GET /models/changes/ID` answers as the request
+itself would have, or 202 while the change goes on, after the seconds of `Prefer: wait=5`. The last 64 that are over are kept.
+
 `GET /models/sse` streams events as llama-server's router does: `{"model", "event", "data"}` with `event` "model_status" (its
 `data` has `status`, `progress`, and `info` of one that is loaded), "change_failed", "download_progress", "download_finished",
 "download_failed", "models_reload", "model_remove". `GET /models/activity?model=` tells sequences that run, tokens a second and

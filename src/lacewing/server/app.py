@@ -12,6 +12,7 @@ from starlette.routing import Route
 
 from lacewing.errors import LacewingError
 from lacewing.server.admin.activity import activity, experts
+from lacewing.server.admin.changes import show_change
 from lacewing.server.admin.models import delete_model, fetch_model, known_models, list_models, load_model, show_model, unload_model
 from lacewing.server.admin.stream import model_events
 from lacewing.server.admin.templates import model_templates
@@ -81,6 +82,7 @@ ROUTES = (
     Route("/models", delete_model, methods=["DELETE"]),
     Route("/models/load", load_model, methods=["POST"]),
     Route("/models/unload", unload_model, methods=["POST"]),
+    Route("/models/changes/{id}", show_change, methods=["GET"]),
     Route("/models/sse", model_events, methods=["GET"]),
     Route("/models/known", known_models, methods=["GET"]),
     Route("/models/templates", model_templates, methods=["GET"]),

@@ -82,13 +82,21 @@ class Limits(Protocol):
 
 
 @dataclass(frozen=True)
+class Change:
+    """Of the model of that name. The task gives what has changed, or the error."""
+
+    model: str
+    task: asyncio.Future[list[str] | BaseException]
+
+
+@dataclass(frozen=True)
 class Context:
     registry: Registry
     limits: Limits
     observers: Observers
     room: WaitingRoom = field(init=False)
     experts: ExpertWatch = field(default_factory=ExpertWatch)
-    background: set[asyncio.Future[Any]] = field(default_factory=set)  # changes that nobody waits for
+    changes: dict[str, Change] = field(default_factory=dict)  # of models, by their ids, in the order of their beginning
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "room", WaitingRoom(self.limits.queue))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -53,15 +53,22 @@ class Connection:
         self._loop = asyncio.new_event_loop()
         self._heard = False  # HTTP has come from there
 
-    def ask(self, method: str, path: str, body: Any = None, cancelled: Callable[[], bool] = bool) -> Any:
+    def ask(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        cancelled: Callable[[], bool] = bool,
+        headers: Mapping[str, str] | None = None,
+    ) -> Any:
         """The JSON of an answer. Raises ServerError, ContextOverflowError, Cancelled."""
-        return self.wait(self._ask(method, path, body), cancelled)
+        return self.wait(self._ask(method, path, body, headers), cancelled)
 
-    async def _ask(self, method: str, path: str, body: Any) -> Any:
+    async def _ask(self, method: str, path: str, body: Any, headers: Mapping[str, str] | None) -> Any:
         import httpx
 
         try:
-            response = await self._client.request(method, self.address + path, json=body)
+            response = await self._client.request(method, self.address + path, json=body, headers=headers)
         except httpx.HTTPError as error:
             raise self.unreachable(error) from None
         self.check(response, response.content)

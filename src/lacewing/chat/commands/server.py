@@ -22,6 +22,7 @@ from lacewing.errors import Cancelled, OptionError
 from lacewing.options import counted, format_bytes
 
 ASK_EVERY = 0.3  # seconds between two questions how far a model is
+PREFER = {"Prefer": "respond-async, wait=2"}  # seconds for which a change may be silent: proxies give up after 15 or more
 FIELDS = ("residency", "context")  # of a change, that a line tells of
 COLUMNS = 64  # characters of a row of the expert map
 
@@ -90,7 +91,9 @@ def _change(chat: RemoteSession, name: str, changes: dict[str, Any]) -> list[str
     before, looks = chat.find(name), _Looks(chat, name)
     waits = {"wait": True} if _is_lacewing(chat) else {}  # so that the answer says what came of it
     try:
-        chat.connection.ask("POST", "/models/load", {"model": name, **changes, **waits}, looks)
+        found = chat.connection.ask("POST", "/models/load", {"model": name, **changes, **waits}, looks, PREFER)
+        while isinstance(found, dict) and "change" in found:  # it goes on; a proxy would give up one request for all of it
+            found = chat.connection.ask("GET", f"/models/changes/{quote(str(found['change']))}", None, looks, PREFER)
         while looks.look():
             chat.connection.wait(asyncio.sleep(ASK_EVERY), chat.ui.cancelled)
     except Cancelled:
@@ -189,10 +192,9 @@ def template(chat: RemoteSession, name: str | None = None, force: bool = False) 
         found = _ask(chat, "GET", f"/models/templates?model={quote(chat.name)}")["data"]
         rows = tuple(("*" if each["active"] else "", str(each["name"]), "; ".join(each["findings"]) or "fine") for each in found)
         return Reply(data=Table(("", "template", "findings"), rows))
-    body = {"model": chat.name, "template": name, "wait": True} | ({"force": True} if force else {})
+    _needs_lacewing(chat)
     before = chat.model.get("template")
-    _ask(chat, "POST", "/models/load", body)
-    chat.refresh()
+    _change(chat, chat.name, {"template": name} | ({"force": True} if force else {}))
     return Reply(f"template {before} -> {chat.model.get('template')}")
 
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
-from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AliasChoices, ConfigDict, Field
@@ -12,14 +9,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from lacewing import hub
-from lacewing.errors import LacewingError
+from lacewing.server.admin import changes
 from lacewing.server.admin.entries import described, listed
-from lacewing.server.context import Context, context_of
+from lacewing.server.context import context_of
 from lacewing.server.openai.bodies import ModelBody
 from lacewing.server.openai.errors import RequestError
 from lacewing.server.openai.requests import read
-
-_log = logging.getLogger("lacewing.server")
 
 
 class ChangeBody(ModelBody):
@@ -28,7 +23,8 @@ class ChangeBody(ModelBody):
     model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 
     wait: bool = Field(
-        False, description="answer when it is done, with the model; default: at once, and `/models/sse` tells the rest"
+        False,
+        description="answer when it is done, or as `Prefer` says, with the model; default: at once; `/models/sse` tells the rest",
     )
     force: bool = Field(False, description="whatever stands against it")
 
@@ -94,23 +90,23 @@ async def show_model(request: Request) -> JSONResponse:
 async def load_model(request: Request) -> JSONResponse:
     """Loads a model, or changes residency, context and template of one in memory, while its answers go on."""
     body, context = await read(request, LoadBody), context_of(request.app)
-    context.registry.entry(body.model)
-
-    async def work() -> dict[str, Any]:
-        return {"changed": await context.registry.load(body.model, body.given, body.force)}
-
-    return await _do(context, body, work)
+    id = changes.begin(context, body.model, lambda: context.registry.load(body.model, body.given, body.force))
+    return await _answer(request, body, id)
 
 
 async def unload_model(request: Request) -> JSONResponse:
     """A model leaves the memory when its answers are over; loading is given up."""
     body, context = await read(request, UnloadBody), context_of(request.app)
-    context.registry.entry(body.model)
 
-    async def work() -> dict[str, Any]:
-        return {"changed": ["unloaded"] if await context.registry.unload(body.model, body.force) else []}
+    async def work() -> list[str]:
+        return ["unloaded"] if await context.registry.unload(body.model, body.force) else []
 
-    return await _do(context, body, work)
+    return await _answer(request, body, changes.begin(context, body.model, work))
+
+
+async def _answer(request: Request, body: ChangeBody, id: str) -> JSONResponse:
+    """Without `wait` at once, as llama-server does."""
+    return await changes.outcome(request, id) if body.wait else JSONResponse({"success": True})
 
 
 async def fetch_model(request: Request) -> JSONResponse:
@@ -130,34 +126,3 @@ async def known_models(request: Request) -> JSONResponse:
     """Models that can be fetched by name."""
     known = [{"name": name, "about": row.about, "here": hub.find(name) is not None} for name, row in hub.NAMED.items()]
     return JSONResponse({"data": known})
-
-
-async def _do(context: Context, body: ChangeBody, work: Callable[[], Awaitable[dict[str, Any]]]) -> JSONResponse:
-    """Now, or in the background."""
-    task = asyncio.ensure_future(_told(context, body.model, work()))
-    context.background.add(task)
-    task.add_done_callback(context.background.discard)
-    if not body.wait:
-        return JSONResponse({"success": True})
-    done = await asyncio.shield(task)  # it goes on, whoever leaves
-    if isinstance(done, BaseException):
-        raise done
-    registry = context.registry
-    (model,) = await described(registry, [registry.entry(body.model)])
-    return JSONResponse({"success": True, **done, "model": model})
-
-
-async def _told(context: Context, name: str | None, work: Awaitable[dict[str, Any]]) -> dict[str, Any] | BaseException:
-    """What it gave, or the error; those who watch are told."""
-    model = context.registry.entry(name).name
-    try:
-        done = await work
-    except Exception as error:
-        known = isinstance(error, LacewingError)
-        if not known:
-            _log.error("a change of %s failed", model, exc_info=error)
-        message = str(error) if known else "an internal error occurred; the server's log has the details"
-        context.registry.news.tell(model, "change_failed", {"message": message})
-        return error
-    _log.info("model changed", extra={"model": model, "how": ", ".join(done["changed"]) or "nothing"})
-    return done

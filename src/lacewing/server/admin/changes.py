@@ -1,0 +1,84 @@
+"""Changes of models, and what came of each: answered when they are done, at once, or, as RFC 7240 has it, by an id.
+
+`Prefer: respond-async, wait=2` is of use behind a proxy that gives up a request in which nothing comes for long.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections.abc import Awaitable, Callable
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+
+from lacewing.errors import LacewingError
+from lacewing.server.admin.entries import described, status
+from lacewing.server.context import Change, Context, context_of
+from lacewing.server.openai.errors import RequestError
+from lacewing.server.openai.types import new_id
+
+KEPT = 64  # changes that are over and can still be asked for
+LONGEST_WAIT = 60.0  # seconds
+_WAIT = re.compile(r'wait\s*=\s*"?([0-9]{1,6})"?\Z', re.IGNORECASE)
+_log = logging.getLogger("lacewing.server")
+
+
+def begin(context: Context, name: str | None, work: Callable[[], Awaitable[list[str]]]) -> str:
+    """Have it done, whoever leaves; its id. `work` gives what has changed, in words of the API. Raises UnknownModelError."""
+    model = context.registry.entry(name).name
+    id, changes = new_id("change_"), context.changes
+    changes[id] = Change(model, asyncio.ensure_future(_told(context, model, work())))
+    for each in [id for id, change in changes.items() if change.task.done()][:-KEPT]:
+        del changes[each]
+    return id
+
+
+async def outcome(request: Request, id: str) -> JSONResponse:
+    """What came of a change: once it is over, or, as the client prefers it, 202 with its progress."""
+    context = context_of(request.app)
+    change = context.changes[id]
+    seconds = preferred(request)
+    await asyncio.wait({change.task}, timeout=seconds)  # it goes on, whoever leaves
+    registry = context.registry
+    if not change.task.done():
+        headers = {"Location": f"/models/changes/{id}", "Preference-Applied": "respond-async"}
+        state = status(registry.entry(change.model))
+        return JSONResponse({"success": True, "change": id, "model": change.model, "status": state}, 202, headers)
+    done = change.task.result()
+    if isinstance(done, BaseException):
+        raise done
+    (model,) = await described(registry, [registry.entry(change.model)])
+    return JSONResponse({"success": True, "changed": done, "model": model})
+
+
+async def show_change(request: Request) -> JSONResponse:
+    """What came of a change that was answered with its id: as its own request would have been answered, or 202 while it goes on."""
+    id = request.path_params["id"]
+    if id not in context_of(request.app).changes:
+        raise RequestError(f"there is no change {id[:100]!r}, or it is over for long", "id", status=404, code="not_found")
+    return await outcome(request, id)
+
+
+def preferred(request: Request) -> float | None:
+    """Seconds after which a client wants to hear that its change goes on; None: it waits for the end."""
+    said = [each.strip() for value in request.headers.getlist("prefer") for each in value.replace(";", ",").split(",")]
+    waits = [min(float(found[1]), LONGEST_WAIT) for each in said if (found := _WAIT.match(each))]
+    asynchronous = "respond-async" in map(str.lower, said) or request.method == "GET"
+    return waits[0] if waits and asynchronous else 0.0 if asynchronous else None
+
+
+async def _told(context: Context, model: str, work: Awaitable[list[str]]) -> list[str] | BaseException:
+    """What it gave, or the error; those who watch are told."""
+    try:
+        changed = await work
+    except Exception as error:
+        known = isinstance(error, LacewingError)
+        if not known:
+            _log.error("a change of %s failed", model, exc_info=error)
+        message = str(error) if known else "an internal error occurred; the server's log has the details"
+        context.registry.news.tell(model, "change_failed", {"message": message})
+        return error
+    _log.info("model changed", extra={"model": model, "how": ", ".join(changed) or "nothing"})
+    return changed
