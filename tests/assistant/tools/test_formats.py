@@ -108,6 +108,19 @@ def test_a_call_that_a_limit_cuts_before_its_arguments_is_no_text(case):
         assert not [text for kind, text, _ in summary(parsed(row, [text[:end]], cut_short=True)) if kind == TEXT], text[:end]
 
 
+@pytest.mark.parametrize("case", CASES)
+def test_the_first_characters_of_a_call_that_must_come_are_no_text(case):
+    """A limit of two tokens leaves "<tool" of a call that was required; it is shown to nobody."""
+    row, write, _ = CASES[case]
+    text = write([("now", {})])
+    for end in range(1, text.index("now")):
+        for pieces in ([text[:end]], list(text[:end])):
+            parser = row.parser(TOOLS, (), True)
+            events = [event for piece in pieces for event in parser.push(piece)] + parser.flush(True)
+            assert "".join(event.raw for event in events) == text[:end]
+            assert not any(event.text for event in events if event.kind == TEXT), text[:end]
+
+
 PIECES = sorted(
     {
         "<tool_call>", "</tool_call>", "<function=", "</function>", "<parameter=", "</parameter>", "<arg_key>", "</arg_key>",

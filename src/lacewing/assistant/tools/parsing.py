@@ -36,16 +36,17 @@ class Parser:
     """Takes text as it comes and gives events; a format says where a call may begin and how one is read.
 
     `marks`: where a call may begin; `openings`: where one may begin if nothing but white space stands before it, in the answer
-    or after one of `fresh_after`. White space around calls belongs to them.
+    or after one of `fresh_after`. White space around calls belongs to them. `must`: an answer cannot be but calls, so that what a
+    limit leaves of one is no text, however little of it there is.
     """
 
     marks: tuple[str, ...] = ()
     openings: tuple[str, ...] = ()
 
-    def __init__(self, tools: Tools, fresh_after: tuple[str, ...] = ()):
+    def __init__(self, tools: Tools, fresh_after: tuple[str, ...] = (), must: bool = False):
         self.tools, self.source = tools, Source()
         self.cut = False
-        self._fresh_after = fresh_after
+        self._fresh_after, self._must = fresh_after, must
         self._fresh, self._called, self._started = True, False, False
         self._events: list[Event] = []
         self._steps = self.run()
@@ -91,7 +92,7 @@ class Parser:
                 yield from self.call()
             except NotACall:
                 self.source.at = 0
-                if not self._started and self.cut and not closed and mark in self.marks:
+                if not self._started and self.cut and not closed and (self._must or mark in self.marks):
                     return self._drop()
                 if not self._started:
                     self._text(space + 1)
@@ -179,7 +180,7 @@ class Parser:
         """What is left at the end: white space after a call is part of it."""
         text = self.source.text
         self.source.at = len(text)
-        self.emit(MARKUP if self._called and not text.strip() else TEXT)
+        self.emit(MARKUP if (self._called and not text.strip()) or (self._must and self.cut) else TEXT)
 
 
 class SectionParser(Parser):

@@ -108,7 +108,7 @@ class ToolUse:
 
     def splitter(self, request: ToolRequest, thoughts: ThoughtSplitter | None) -> CallSplitter:
         """For an answer; `thoughts` tells apart what is no call."""
-        parser = self.form.parser(request.tools, tuple(TAGS.values()))
+        parser = self.form.parser(request.tools, tuple(TAGS.values()), request.must)
         certain = all(mark in self._tokenizer.control_tokens for mark in parser.marks)
         return CallSplitter(self.form, parser, None if self.whole else thoughts, certain=certain, parallel=request.parallel)
 

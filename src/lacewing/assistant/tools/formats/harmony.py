@@ -56,7 +56,7 @@ class HarmonyCalls(Parser):
                 source.at = end
                 return header[: -len(MESSAGE)]
             if source.closed:
-                if whole:
+                if whole or (self._must and self.cut):
                     source.at = len(source.text)
                 return None
             yield
