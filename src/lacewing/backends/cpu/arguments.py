@@ -120,9 +120,11 @@ SCAN = layout(
     "x x_stride b b_stride c c_stride dt dt_stride out out_stride heads groups width states decay skip bias low high "
     "units unit_bytes units_in units_out",
 )
+# Each of the `parts` of a row is quantised as a row of its own, `bytes_stride` bytes apart.
 GATED = layout(
     "Gated",
-    "counter gate gate_stride up up_stride out out_stride width bytes bytes_stride alpha limit part positive negative beta eps",
+    "counter gate gate_stride up up_stride out out_stride width bytes bytes_stride parts alpha limit part positive negative beta "
+    "eps",
 )
 CAP = layout("Cap", "counter x width scale limit")
 READ = layout("Read", "source bytes sink")

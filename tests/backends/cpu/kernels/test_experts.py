@@ -8,13 +8,16 @@ from lacewing.backends.cpu import CpuBackend
 from lacewing.backends.reference.backend import ReferenceBackend
 from lacewing.errors import UnsupportedModelError
 from lacewing.program.ops import (
+    Activation,
     Attention,
     Buffer,
     ClampedActivation,
     Combine,
     ExpertLinear,
+    GatedActivation,
     HeadLinear,
     LimitedActivation,
+    Linear,
     Op,
     Rope,
     RopeSpec,
@@ -147,6 +150,32 @@ def test_combine_and_clamped_activation_equal_the_reference():
     ):
         case = routed(ops, out, weights, 13)
         assert nmse(case.run(one_batch(13), threads=2), case.run(one_batch(13), threads=None)) < 1e-10
+
+
+@pytest.mark.parametrize("width", [32, 96, 256, 544])
+@pytest.mark.parametrize("activation", ["gated", "limited", "relu2"])
+def test_an_activation_makes_the_bytes_of_each_expert_that_reads_it(activation: str, width: int) -> None:
+    """Its own bytes for each part of a row, with pieces of 256 columns that are no whole parts; and those of the row for others."""
+    wide, out = ACTIVE * width, Buffer("out", ACTIVE * ROWS).view()
+    hidden, up, whole = Buffer("hidden", wide).view(), Buffer("up", wide).view(), Buffer("whole", ROWS).view()
+    made: Op = {
+        "gated": GatedActivation(hidden, up, hidden),
+        "limited": LimitedActivation(hidden, up, hidden, 0.7),
+        "relu2": Activation(hidden, hidden, "relu2"),
+    }[activation]
+    weights = {name: stacked(name, "F32", EXPERTS, width, WIDTH, seed) for seed, name in enumerate(("g", "u"))}
+    weights |= {"d": stacked("d", "Q8_0", EXPERTS, ROWS, width, seed=9), "r": random_weight("r", "Q8_0", ROWS, wide, seed=4)}
+    first = (ExpertLinear(INPUT, IDS, ("g", "u"), (hidden, up)), made)
+    experts, row = ExpertLinear(hidden, IDS, ("d",), (out,), separate=True), Linear(hidden, ("r",), (whole,))
+    for ops, seen in (((experts,), out), ((experts, row), out), ((experts, row), whole), ((row, experts), out), ((row,), whole)):
+        used = {name for op in (*first, *ops) for name in op.weight_names}
+        case = routed((*first, *ops), seen, {name: weights[name] for name in used}, 13)
+        found = case.run(one_batch(13), threads=2)
+        assert nmse(found, case.run(one_batch(13), threads=None)) < 5e-4
+        np.testing.assert_array_equal(found, case.run(batches(BATCHES["uneven"]), threads=3))
+        step = case.step(CpuBackend(2), 64)
+        assert sum(op.kernel == "quants.activations.quantise_rows" for op in step.ops) == len(ops) - 1
+        step.close()
 
 
 @pytest.mark.parametrize("interleaved", [False, True])

@@ -1,7 +1,7 @@
 """Ops that treat every column alike: activations, gated and single, the soft-cap of logits."""
 
 from lacewing.backends.cpu.arguments import CAP, COMBINE, GATED, SCALE, SCRATCH_BYTES, SPLIT, STATE, TAILS
-from lacewing.backends.cpu.kernels.quants.activations import quantise
+from lacewing.backends.cpu.kernels.quants.activations import quantise_parts
 from lacewing.backends.cpu.kernels.simd.functions import gelu, gelu_tanh, relu2, sigmoid, softplus, tanh
 from lacewing.backends.cpu.kernels.simd.instructions import (
     fma,
@@ -99,10 +99,13 @@ def make_kernel(piece):
         gate_stride, up_stride = peek_i64(args + GATED.gate_stride), peek_i64(args + GATED.up_stride)
         out_stride, width = peek_i64(args + GATED.out_stride), peek_i64(args + GATED.width)
         quantised, quantised_stride = peek_i64(args + GATED.bytes), peek_i64(args + GATED.bytes_stride)
+        parts = peek_i64(args + GATED.parts)
         scratch = peek_i64(state + STATE.scratch) + thread * SCRATCH_BYTES
         pieces = (width + PIECE - 1) // PIECE
         todo = pieces * peek_i64(state + STATE.tokens)
         run = max(1, todo // (SHARES * threads))  # of pieces that follow each other in memory
+        if parts > 1:
+            run = max(run, pieces // parts)  # two threads that write bytes of one row are slow
         while True:
             start = run * atomic_add(peek_i64(args + GATED.counter), 1)
             if start >= todo:
@@ -113,7 +116,8 @@ def make_kernel(piece):
                 to = out + t * out_stride + 4 * first
                 piece(gate + t * gate_stride + 4 * first, up + t * up_stride + 4 * first, to, count, scratch, args)
                 if quantised:
-                    quantise(to, quantised + t * quantised_stride, width, first, count)
+                    row = quantised + t * parts * quantised_stride
+                    quantise_parts(to, row, quantised_stride, parts, width, first, count)
 
     return kernel
 

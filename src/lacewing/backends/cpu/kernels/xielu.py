@@ -1,7 +1,7 @@
 """xIELU: an activation with constants of its own. Semantics: program/ops.py, Activation."""
 
 from lacewing.backends.cpu.arguments import GATED, SCRATCH_BYTES, STATE
-from lacewing.backends.cpu.kernels.quants.activations import quantise
+from lacewing.backends.cpu.kernels.quants.activations import quantise_parts
 from lacewing.backends.cpu.kernels.simd.functions import exp
 from lacewing.backends.cpu.kernels.simd.instructions import load_f32, peek_f32, peek_i64, poke_f32, select_lt, splat_f32, store_f32
 from lacewing.backends.cpu.kernels.simd.registers import LANES, inline
@@ -38,4 +38,5 @@ def xielu(args, state, thread, threads):
             for i in range(whole, count):
                 poke_f32(out + 4 * i, peek_f32(scratch + 4 * (i - whole)))
         if quantised:
-            quantise(out, quantised + t * peek_i64(args + GATED.bytes_stride), width, first, count)
+            stride, parts = peek_i64(args + GATED.bytes_stride), peek_i64(args + GATED.parts)
+            quantise_parts(out, quantised + t * parts * stride, stride, parts, width, first, count)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from lacewing.backends.batch import StepLimits
-from lacewing.backends.cpu.arguments import ANGLES, QUANTISE
+from lacewing.backends.cpu.arguments import ANGLES, GATED, QUANTISE
 from lacewing.backends.cpu.memory import Memory, aligned
 from lacewing.backends.cpu.state import Pages, StateStore
 from lacewing.backends.registry import Rules
@@ -206,8 +206,11 @@ class Lowering:
         stride = self.bytes_stride(width)
         area = f"{view.buffer.name}[{view.start}:{view.start + view.width}] bytes of {parts}"
         to = self.memory.area(area, self.limits.chunk * parts * stride)
-        if view in self.fusable and parts == 1:
-            self.fusable[view].set(bytes=to, bytes_stride=stride)
+        maker = self.fusable.get(view)
+        if maker is not None and not maker.arguments["bytes"] and (parts == 1 or maker.layout is GATED):
+            maker.set(bytes=to, bytes_stride=stride)
+            if maker.layout is GATED:
+                maker.set(parts=parts)
         else:
             made = self.quantise_op(view, to, stride, outputs=0)
             made.set(width=width, parts=parts)

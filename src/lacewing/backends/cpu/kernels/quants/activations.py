@@ -75,6 +75,17 @@ def quantise(x, row, width, first, count):
         x += 128
 
 
+@inline
+def quantise_parts(x, row, stride, parts, width, first, count):
+    """As `quantise` of a row of `parts` equal parts (of whole blocks), each of which is a row of its own, `stride` bytes apart."""
+    part_width, column = width // parts, first
+    while column < first + count:
+        part = column // part_width
+        until = min((part + 1) * part_width, first + count)
+        quantise(x + 4 * (column - first), row + part * stride, part_width, column - part * part_width, until - column)
+        column = until
+
+
 def quantise_rows(args, state, thread, threads):
     """All rows, or those of which logits are wanted (gathered), in pieces of 256 columns. A row may consist of several parts."""
     x, x_stride, width = peek_i64(args + QUANTISE.x), peek_i64(args + QUANTISE.x_stride), peek_i64(args + QUANTISE.width)
