@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from itertools import islice
 from typing import Any
@@ -283,14 +283,11 @@ class WebGPUStep(Step):
                 batch = replace(batch, units_in=units, units_out=units + 1)
             with self._own_states(position + tokens):
                 batch = self._checked(batch)
-                clock = Clock(self._device)
-                try:
-                    timed = timed_of(self._dispatches, Run.of(batch, 1), self.weight_buffers, self._watch.share_of_experts(tokens))
-                    if tokens == 1:
-                        timed["choice"] = Timed(self._argmax.plan(1))
+                timed = timed_of(self._dispatches, Run.of(batch, 1), self.weight_buffers, self._watch.share_of_experts(tokens))
+                if tokens == 1:
+                    timed["choice"] = Timed(self._argmax.plan(1))
+                with closing(Clock(self._device)) as clock:
                     return clock.kernels(timed, lambda: self._write_inputs(batch, 1, 0))
-                finally:
-                    clock.close()
 
     @contextmanager
     def _own_states(self, positions: int) -> Iterator[None]:
@@ -311,12 +308,8 @@ class WebGPUStep(Step):
 
     def copy_rate(self) -> float:
         """See `Step.copy_rate`."""
-        with self._turn():
-            clock = Clock(self._device)
-            try:
-                return clock.copy_rate()
-            finally:
-                clock.close()
+        with self._turn(), closing(Clock(self._device)) as clock:
+            return clock.copy_rate()
 
     @property
     def device(self) -> Device:
