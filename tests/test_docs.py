@@ -68,8 +68,8 @@ def test_commands_are_taken_as_written():
 
 def test_options_exist():
     known = {option for command in COMMANDS.values() for parameter in command.params for option in parameter.opts} | {"--help"}
-    for name in {"compare", *re.findall(r"-m benchmarks\.(\w+)", "".join(PAGES.values()))}:
-        command = [sys.executable, "-m", f"benchmarks.{name}", "--help"]
+    for name in {"benchmarks.compare", *re.findall(r"-m ((?:benchmarks|tools)\.[\w.]+)", "".join(PAGES.values()))}:
+        command = [sys.executable, "-m", name, "--help"]
         known |= set(re.findall(r"--[a-z-]+", subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout))
     known |= {f"--{option.name}" for row in load_commands().rows.values() for option in row.options}
     for page, text in PAGES.items():
