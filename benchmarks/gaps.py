@@ -3,7 +3,8 @@
     python -m benchmarks.gaps [--models smollm2,llama-1b] [--streams 4] [--tokens 600] [--prompt 7500] [--threads 2] [--json]
 
 `--streams` answers of `--tokens` tokens run at once; when each has begun, one more request comes with about `--prompt` tokens. The
-gaps are the times between two pieces of a stream from then until its first token: median, 99th percentile, longest.
+gaps are the times between two pieces of a stream from then until its first token: median, 99th percentile, longest. A token without
+text, such as half a character, brings no piece: then a gap is as long as two runs of the engine.
 """
 
 from __future__ import annotations

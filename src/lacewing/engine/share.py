@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Sequence
 
 from lacewing.engine.request import Task
@@ -16,6 +17,7 @@ _GAP = 0.3  # seconds between two tokens of an answer up to which prompts may ta
 _WELL, _USED = 8, 4  # times the answers' time, for which the same weights are read: prompts use them well, or at least enough
 _OLDEST = 4  # one part in so many is for the prompt that has waited longest
 _ROUNDING = 1e-6  # of a token
+_LATE = 8  # runs without a prompt that tell what answers take
 
 
 def prompt_seconds(answers: float, each: float) -> float:
@@ -61,13 +63,13 @@ class Costs:
 
     def __init__(self) -> None:
         self.pace = 0.0  # tokens/s of the last run with prompts
-        self._answer = 0.0  # of one answer alone, from runs without a prompt; 0: not known
+        self._answers: deque[float] = deque(maxlen=_LATE)  # of one answer alone, from runs without a prompt
         self._first = 0.0  # of a token of a prompt that had just begun; 0: not known
 
     def note(self, prompts: Sequence[Task], tokens: int, others: int, seconds: float) -> None:
         """A run carried so many tokens of `prompts`, and `others`, one for each answer."""
         if not tokens:
-            self._answer = _calm(self._answer, seconds / math.sqrt(others))
+            self._answers.append(seconds / math.sqrt(others))
         elif tokens >= MEASURED:
             self.pace = rate(tokens + others, seconds)
             found = max(seconds - self.answers(others), seconds / 2) / tokens
@@ -77,9 +79,13 @@ class Costs:
                 self._first = self._first if before else _calm(self._first, found)
 
     def answers(self, count: int) -> float:
-        """The next tokens of so many answers by themselves: more of them share the reading of weights. Before any run without a
-        prompt they are taken to cost what tokens of a prompt do, which may be deep in a context that was found in the cache."""
-        return self._answer * math.sqrt(count) if self._answer else count * self._first
+        """The next tokens of so many answers by themselves: more of them share the reading of weights.
+
+        The quickest of the last runs without a prompt tells: the arrival of a long prompt disturbs those just before it, and none
+        comes after. Before any such run they are taken to cost what tokens of a prompt do, which may be deep in a context that was
+        found in the cache.
+        """
+        return min(self._answers) * math.sqrt(count) if self._answers else count * self._first
 
     def of(self, prompts: Sequence[Task]) -> list[float] | None:
         """A token of each prompt; None: nobody knows yet."""
