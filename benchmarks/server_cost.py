@@ -4,9 +4,9 @@
            [--threads 2] [--json]
 
 Each client streams one answer after the other. CPU times are those of the event loop's thread (HTTP, JSON, metrics), less what it
-takes when nobody asks, and of the thread that drives the engine, outside its steps (scheduling, sampling, text); they hardly depend
-on what else runs. The last column is the part of the driving thread's time that is not spent in steps: what the server loses of the
-engine's rate. A model may be a file: a tiny one has the Python run without a pause.
+takes when nobody asks, and of the thread that drives the engine, outside its steps: scheduling, copies of pages whose beginning a
+prompt shares, sampling, text. The last column is the part of the driving thread's time that is not spent in steps: what the server
+loses of the engine's rate. A model may be a file: a tiny one has the Python run without a pause.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import http.client
 import json
-import os
 import re
 import signal
 import subprocess
@@ -30,51 +29,85 @@ from benchmarks.models import REAL, SYNTHETIC, path_of
 WORDS = ("time", "year", "people", "way", "day", "man", "thing", "woman", "life", "child", "world", "school", "state", "family")
 
 IDLE = 3.0  # seconds
+PARTS = ("step", "copies", "sampling", "text")  # of the driver's work; what is left is scheduling
+PARTS_TOLD = ("scheduling", *PARTS[1:])
+_CALLS = 2000  # to learn what it takes to read the clocks
+
+
+class Clocks:
+    """CPU and wall time of parts of the driver's work, in seconds, by name; what it takes to read the clocks is left out."""
+
+    def __init__(self) -> None:
+        self.spent: dict[str, float] = {}
+        self._inside = self._around = 0.0  # seconds of CPU that a part which does nothing takes within it, and beside it
+        self.begin()
+        nothing = self.timed("", lambda: None)
+        before = time.thread_time()
+        for _ in range(_CALLS):
+            nothing()
+        whole = time.thread_time() - before
+        self._inside = self.spent["_cpu"] / _CALLS
+        self._around = whole / _CALLS - self._inside
+        self.begin()
+
+    def begin(self) -> None:
+        self.spent = dict.fromkeys((f"{part}_{clock}" for part in ("", *PARTS) for clock in ("cpu", "wall", "reading")), 0.0)
+
+    def timed(self, part: str, call: Any) -> Any:
+        """`call`, whose time is that of `part`. Parts do not lie within each other."""
+        cpu_of, wall_of, reading = f"{part}_cpu", f"{part}_wall", f"{part}_reading"
+
+        def run(*arguments: Any, **named: Any) -> Any:
+            cpu, wall = time.thread_time(), time.perf_counter()
+            try:
+                return call(*arguments, **named)
+            finally:
+                spent = self.spent
+                spent[cpu_of] += time.thread_time() - cpu - self._inside
+                spent[wall_of] += time.perf_counter() - wall
+                spent[reading] += self._inside + self._around
+
+        return run
 
 
 def serve(path: str, file: Path, words: list[str]) -> None:
     """`lacewing serve` with clocks; a line of `file` for each time that the driver had work, and the loop's clock as it ends."""
     from lacewing import __main__
+    from lacewing.assistant.decoder import AnswerDecoder
     from lacewing.assistant.driver import Driver
+    from lacewing.engine import runs
     from lacewing.server.models import loading
 
-    load, work = loading.load, Driver._work
-    inside = [0.0, 0.0]
-
-    def timed(call: Any) -> Any:
-        def run(*arguments: Any) -> Any:
-            cpu, wall = time.thread_time(), time.perf_counter()
-            try:
-                return call(*arguments)
-            finally:
-                inside[0] += time.thread_time() - cpu
-                inside[1] += time.perf_counter() - wall
-
-        return run
+    load, work, clocks = loading.load, Driver._work, Clocks()
 
     def loaded(*arguments: Any) -> Any:
         model = load(*arguments)
         step = model.engine.step
-        step.run, step.choose = timed(step.run), timed(step.choose)
+        step.run, step.choose = clocks.timed("step", step.run), clocks.timed("step", step.choose)
+        step.copy = clocks.timed("copies", step.copy)
         return model
 
     def driven(self: Driver) -> None:
-        inside[:] = 0.0, 0.0
-        wall = time.perf_counter()
+        clocks.begin()
+        cpu, wall = time.thread_time(), time.perf_counter()
         work(self)
-        spent = {"cpu": time.thread_time(), "wall": time.perf_counter() - wall, "step_cpu": inside[0], "step_wall": inside[1]}
+        clocks.spent |= {"cpu": time.thread_time() - cpu, "wall": time.perf_counter() - wall}
+        self.engine.forget()  # what comes next finds no prompt of before, and memory that the system has handed out
         with file.open("a") as out:
-            out.write(json.dumps(spent) + "\n")
+            out.write(json.dumps(clocks.spent) + "\n")
 
     loading.load, Driver._work = loaded, driven  # type: ignore[method-assign]
+    for name in ("_known", "_pick", "pick_all"):
+        setattr(runs, name, clocks.timed("sampling", getattr(runs, name)))
+    for name in ("push", "finish"):
+        setattr(AnswerDecoder, name, clocks.timed("text", getattr(AnswerDecoder, name)))
     sys.argv = ["lacewing", "serve", path, "--port", "0", "--quiet", "--backend", "cpu", *words]
     __main__.main()
 
 
 def loop_seconds(pid: int) -> float:
     """CPU time of the main thread of a process, which has the event loop."""
-    fields = Path(f"/proc/{pid}/task/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return int(Path(f"/proc/{pid}/task/{pid}/schedstat").read_text().split()[0]) / 1e9
 
 
 def stream(host: str, body: dict[str, Any]) -> int:
@@ -131,11 +164,15 @@ def measure(path: Path, options: argparse.Namespace, folder: Path) -> dict[str, 
         process.stdout.read()
     spent = [json.loads(line) for line in file.read_text().splitlines()]
     total = {name: sum(each[name] for each in spent) for name in spent[0]}
+    parts = {part: 1e6 * total[f"{part}_cpu"] / tokens for part in PARTS}
+    driver = 1e6 * (total["cpu"] - sum(total[f"{part}_reading"] for part in PARTS)) / tokens - parts.pop("step")
     return {
         "tokens": tokens,
         "tokens_per_second": tokens / seconds,
         "loop_us": 1e6 * (loop - idle * seconds) / tokens,
-        "driver_us": 1e6 * (total["cpu"] - total["step_cpu"]) / tokens,
+        "driver_us": driver,
+        "scheduling_us": driver - sum(parts.values()),
+        **{f"{part}_us": each for part, each in parts.items()},
         "outside_share": 1 - total["step_wall"] / total["wall"],
     }
 
@@ -158,14 +195,11 @@ def main() -> None:
         }
     if options.json:
         return print(json.dumps(found))
-    print(
-        "| model | tokens/s | event loop, us a token | driver outside steps, us a token | driver outside steps |\n"
-        + "|---" * 5
-        + "|"
-    )
+    heads = ("model", "tokens/s", "event loop, us a token", *PARTS_TOLD, "driver outside steps")
+    print(f"| {' | '.join(heads)} |\n" + "|---" * len(heads) + "|")
     for name, row in found.items():
-        costs = f"{row['loop_us']:.0f} | {row['driver_us']:.0f} | {row['outside_share']:.1%}"
-        print(f"| {name} | {row['tokens_per_second']:.0f} | {costs} |")
+        costs = " | ".join(f"{row[f'{part}_us']:.0f}" for part in ("loop", *PARTS_TOLD))
+        print(f"| {name} | {row['tokens_per_second']:.0f} | {costs} | {row['outside_share']:.1%} |")
 
 
 if __name__ == "__main__":
