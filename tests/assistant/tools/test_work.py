@@ -63,7 +63,7 @@ def hostile(case):
     _, write, _ = CASES[case]
     whole = write([CALL])
     number = list(CASES).index(case)
-    for piece in (" ", *PIECES[number % 7 :: 7]):
+    for piece in (" ", *PIECES[number % 12 :: 12]):
         number += 1
         yield whole[: number * 7919 % len(whole)] + piece * (LENGTH // len(piece))
     for mark in parsed_marks(case):
