@@ -137,10 +137,9 @@ def test_the_number_of_architectures_is_that_of_their_files():
 
 
 def test_every_kind_of_op_has_words():
-    from tools import architecture_docs
-
     from lacewing.program import ops, stream_ops
     from lacewing.program.operands import Buffer, Op
+    from tools import architecture_docs
 
     class Unknown(Op):
         pass

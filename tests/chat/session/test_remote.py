@@ -7,10 +7,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import pairwise
 
-import httpx
 import pytest
 
 from lacewing.api import Model
@@ -22,7 +20,6 @@ from lacewing.chat.session.events import Notice, Ui
 from lacewing.chat.session.remote import RemoteSession
 from lacewing.errors import Cancelled, ContextOverflowError, LacewingError, OptionError
 from lacewing.options import LoadOptions
-from lacewing.server.models import loading
 from tests.chat.client.foreign import chunk, foreign
 from tests.chat.conftest import GREEDY, say
 from tests.checkpoints import tiny
@@ -119,59 +116,6 @@ def test_why_a_change_is_refused(remote):
             run_line(chat, line)
     run_line(chat, "/model")
     assert chat.model["residency"] == "eager" and chat.name == chat.listed[0]["id"]
-
-
-@contextlib.contextmanager
-def impatient(address: str, seconds: float) -> Iterator[str]:
-    """A proxy that gives up a request to which nothing has come for so long, as nginx and load balancers do."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def forward(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            headers = {name: self.headers[name] for name in ("Content-Type", "Prefer") if name in self.headers}
-            try:
-                found = httpx.request(self.command, address + self.path, content=body, headers=headers, timeout=seconds)
-                status, content = found.status_code, found.content
-            except httpx.ReadTimeout:
-                status, content = 504, b"<html>504 Gateway Time-out</html>"
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-        do_GET = do_POST = forward
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    proxy = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    serving = threading.Thread(target=proxy.serve_forever)
-    serving.start()
-    try:
-        yield f"http://127.0.0.1:{proxy.server_port}"
-    finally:
-        proxy.shutdown()
-        serving.join()
-        proxy.server_close()
-
-
-@pytest.mark.parametrize("line", ["/lazy on", "/template raw --force"])
-def test_a_change_that_takes_longer_than_a_proxy_waits(address, monkeypatch, line):
-    """It is asked for in pieces: no request is silent for long."""
-    monkeypatch.setattr(server, "PREFER", {"Prefer": "respond-async, wait=1"})
-    for owner, name in ((Model, "set_residency"), (loading, "use_template")):
-        work = getattr(owner, name)
-        monkeypatch.setattr(owner, name, lambda *given, work=work, **more: time.sleep(6) or work(*given, **more))
-    with impatient(address, 4) as through:
-        chat = RemoteSession(Connection(through))
-        run_line(chat, f"/model {chat.name}")
-        assert "->" in run_line(chat, line).text
-        chat.connection.close()
-    monkeypatch.undo()
-    chat = RemoteSession(Connection(address))
-    for back in ("/lazy off", "/template auto"):
-        run_line(chat, back)
-    chat.connection.close()
 
 
 def test_progress_of_a_change_and_cancelling(remote, monkeypatch):
