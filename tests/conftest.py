@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tools import chromium, software_gpu
 
 from lacewing.errors import BackendError
 from lacewing.weights.experts import history
 from tests import guard
 from tests.checkpoints import tiny
+from tools import chromium, software_gpu
 
 software_gpu.use()
 

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from tools import software_gpu
 from tools.software_gpu import NO_GPU
 

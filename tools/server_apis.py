@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from tools.server_tables import fields_of, ignored, refused
-
 from lacewing.server.admin.models import FetchBody, LoadBody, UnloadBody
 from lacewing.server.native.bodies import CompletionBody, InfillBody, NativeFields
 from lacewing.server.native.rerank import RerankBody
@@ -14,6 +12,7 @@ from lacewing.server.ollama.generate import GenerateBody
 from lacewing.server.ollama.models import ShowBody
 from lacewing.server.ollama.pull import PullBody
 from lacewing.server.openai.bodies import AnswerBody
+from tools.server_tables import fields_of, ignored, refused
 
 OLLAMA = """
 ## Ollama's API

@@ -8,9 +8,6 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
-from tools.server_apis import administration, of_llama_server, of_ollama
-from tools.server_tables import fields_of, ignored, refused
-
 from lacewing.server.anthropic import types as anthropic
 from lacewing.server.app import ROUTES
 from lacewing.server.metrics import HELP, PATH
@@ -24,6 +21,8 @@ from lacewing.server.openai.fields import IGNORED, REFUSED
 from lacewing.server.responses import types as responses
 from lacewing.server.responses.conversations import ConversationBody as ConversationsBody
 from lacewing.server.responses.conversations import ItemsBody
+from tools.server_apis import administration, of_llama_server, of_ollama
+from tools.server_tables import fields_of, ignored, refused
 
 HEAD = """# The server
 

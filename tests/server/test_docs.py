@@ -9,9 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tools import make_docs, server_docs
-
 from lacewing.server.openai.fields import IGNORED, REFUSED
+from tools import make_docs, server_docs
 
 ROOT = Path(__file__).parent.parent.parent
 PAGE = make_docs.SERVER.read_text(encoding="utf-8")

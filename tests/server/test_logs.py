@@ -29,7 +29,8 @@ def logged(form: str, work, level: int = logging.INFO) -> list[str]:
 
 def test_what_programs_ask_again_and_again_is_logged_only_if_it_fails():
     requests = Requests()
-    assert not logged("text", lambda: ask(requests.around(echo), path="/v1/models"))
+    for path in ("/v1/models", "/models/changes/change_1"):
+        assert not logged("text", lambda path=path: ask(requests.around(echo), path=path))
     assert logged("text", lambda: ask(requests.around(echo), "POST", path="/models", content=b"x"))
     assert logged("text", lambda: ask(requests.around(echo), path="/v1/other"))
 

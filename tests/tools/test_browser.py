@@ -3,12 +3,12 @@
 import json
 
 import pytest
-from tools.browser import export, measure
 
 import lacewing
 from lacewing.errors import OptionError
 from lacewing.options import Sampling
 from tests.checkpoints import tiny
+from tools.browser import export, measure
 
 PROMPT, TOKENS = "two three", 6
 

@@ -166,7 +166,8 @@ class Requests(Observer):
         finally:
             self._told(status or 499)
             cost = self._costs.pop(name, {})
-            quiet = scope["path"] in _POLLED and scope["method"] in ("GET", "HEAD") and 0 < status < 400
+            polled = scope["path"] in _POLLED or scope["path"].startswith("/models/changes/")
+            quiet = polled and scope["method"] in ("GET", "HEAD") and 0 < status < 400
             quiet |= scope["path"] in _WATCHED
             level = logging.DEBUG if quiet else logging.WARNING if status >= 500 else logging.INFO
             if _log.isEnabledFor(level):

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from tools import chromium
-
 from lacewing.backends.webgpu.backend import WebGPUBackend
 from lacewing.backends.webgpu.device.device import Device
+from tools import chromium
 
 NAME = "vk_swiftshader_icd.json"
 

@@ -9,10 +9,10 @@ from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect, sync_playwright
-from tools import chromium
 
 from tests.checkpoints import tiny
 from tests.server.page.scripted import Script, serving
+from tools import chromium
 
 PATIENCE = 30_000  # ms; a machine may be busy
 
