@@ -48,9 +48,10 @@ def test_a_kernel_compiles_in_every_form_for_every_architecture(name: str) -> No
 
 @pytest.mark.parametrize("name", kernels())
 def test_a_kernel_that_starts_early_waits(name: str) -> None:
-    """And none that does not say so: its results would be awaited by nobody."""
+    """And none that does not say so. Who may start early lets the next one start early too."""
     one = kernel(name)
-    assert [one.text.count(call) > 0 for call in ("start_after();", "wait_before();")] == [one.early] * 2
+    assert ("wait_before();" in one.text) == one.early
+    assert "start_after();" in one.text or not one.early
 
 
 def test_architectures() -> None:

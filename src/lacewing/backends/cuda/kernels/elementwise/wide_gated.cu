@@ -1,14 +1,12 @@
 // As `gated` of whole rows, a multiple of four wide, and the result in the forms that products take. Grid: 1, tokens.
 //! FUNCTION none silu gelu gelu_tanh relu2 sigmoid
 //! EACH 1 2 4 8 16
-//! early
 //! threads 512
 #include "forms.cuh"
 #include "functions.cuh"
 
 extern "C" __global__ void __launch_bounds__(THREADS) wide_gated(View gate, View up, View out, int width, Forms forms) {
-  start_after();
-  wait_before();
+  start_after();  // it does not start early itself, see docs/cuda.md
   int t = blockIdx.y, quads = width / 4;
   const float4 *g = (const float4*)gate.row(t), *u = (const float4*)up.row(t);
   float4 v[EACH], w[EACH];

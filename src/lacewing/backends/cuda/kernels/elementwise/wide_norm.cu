@@ -1,14 +1,13 @@
 // As `row_norm` of one head, a multiple of four wide, and the result in the forms that products take. A thread keeps up to EACH fours of the
 // row in registers, so that the row is read once. Grid: 1, tokens.
 //! EACH 1 2 4 8 16
-//! early
 //! threads 512
 #include "forms.cuh"
 
 extern "C" __global__ void __launch_bounds__(THREADS)
     wide_norm(View x, View add, View out, const float* weight, const float* bias, int width, float scale, float eps, float offset, int centred,
               Forms forms) {
-  start_after();
+  start_after();  // it does not start early itself, see docs/cuda.md
   int t = blockIdx.y, quads = width / 4;
   float4 *from = (float4*)x.row(t), *to = (float4*)out.row(t), v[EACH], w[EACH];
   const float4* more = (const float4*)add.row(t);
@@ -17,7 +16,6 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     int i = threadIdx.x + e * THREADS;
     w[e] = weight && i < quads ? ((const float4*)weight)[i] : make_float4(1.0f - offset, 1.0f - offset, 1.0f - offset, 1.0f - offset);
   }
-  wait_before();
 #pragma unroll
   for (int e = 0; e < EACH; e++) {
     int i = threadIdx.x + e * THREADS;
