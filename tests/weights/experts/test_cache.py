@@ -237,8 +237,26 @@ def test_the_first_read_of_an_answer_begins_before_all_are_submitted(path, monke
     monkeypatch.setattr(cache.reader, "let_begin", lambda: begun.wait(10))
     seen = []
     monkeypatch.setattr(cache.reader, "submit", lambda *which: (seen.append(begun.is_set()), submit(*which))[1])
-    fetch(cache.layers[0], [0, 1, 2])
-    assert len(seen) == 6 and seen[2:] == [True] * 4
+    (layer,) = cache.layers
+    own = layer._own_slots
+    monkeypatch.setattr(layer, "_own_slots", lambda *which: (seen.append(begun.is_set()), own(*which))[1])
+    fetch(layer, [0, 1, 2])
+    assert seen == [False] * 3 + [True] * 4  # the first time nobody knows which slot is next
+    begun.clear()
+    seen.clear()
+    fetch(layer, [3, 4])
+    assert seen == [False, False] + [True] * 3
+    cache.close()
+
+
+def test_the_slot_that_is_next_is_not_taken_from_an_expert_that_was_used_since(path):
+    cache = made(path)
+    (layer,) = cache.layers
+    fetch(layer, [0, 1, 2, 3])
+    fetch(layer, [1, 2, 4])  # in place of 0; 3 is next
+    fetch(layer, [3])
+    fetch(layer, [5])  # in place of 4
+    assert np.flatnonzero(layer.in_ram).tolist() == [1, 2, 3, 5]
     cache.close()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from concurrent.futures import Future
 
 import numpy as np
@@ -32,6 +32,7 @@ class LayerExperts:
         self.elsewhere = np.zeros(experts, bool)  # those that a device above computes: nobody asks for them here
         self.following: LayerExperts | None = None
         self._guessed: dict[int, Read] = {}
+        self._ready, self._ready_since = -1, 0  # index of the slot that is to be filled next, as of that run; -1: not known
 
     @property
     def counts(self) -> np.ndarray:
@@ -126,19 +127,26 @@ class LayerExperts:
     def _begun(
         self, chosen: np.ndarray, misses: np.ndarray, guessed: dict[int, Read], few: bool, check: Check
     ) -> Iterator[list[Read]]:
+        begun, at_once = list[Read](), self._ready_slot(chosen) if few else None
+        if at_once is not None and (unread := [expert for expert in misses.tolist() if expert not in guessed]):
+            begun.append(self._begin_own(unread[0], at_once, None))
+            self._pool.reader.let_begin()
+            misses = misses[misses != unread[0]]
         scores = np.where(self.elsewhere, -1.0, self.usage.scores(int(self.clock[0])))
-        own = self._own_slots(chosen, scores, few, len(misses))
+        own = self._own_slots(chosen, scores, few, len(misses) + few, {read.slot.own for read in begun})
+        if few:
+            self._ready, self._ready_since = own.pop().own if len(own) > len(misses) else -1, int(self.clock[0])
         if len(own) < len(misses):  # the most used ones stay
             misses = misses[np.argsort(-scores[misses], kind="stable")]
         stay, pass_on = np.sort(misses[: len(own)]), sorted(misses[len(own) :].tolist(), key=lambda expert: expert not in guessed)
         size = len(stay) if few else self._wave
-        for first in range(0, len(stay), max(1, size)):
-            begun = list[Read]()
-            for expert, slot in zip(stay[first : first + size].tolist(), own[first : first + size], strict=False):
+        for at in range(0, max(len(stay), len(begun)), max(1, size)):
+            for expert, slot in zip(stay[at : at + size].tolist(), own[at : at + size], strict=False):
                 begun.append(self._begin_own(expert, slot, guessed.pop(expert, None)))
                 if few and len(begun) == 1:
                     self._pool.reader.let_begin()
             yield begun
+            begun = []
         while pass_on:
             begun = [guessed.pop(expert) for expert in pass_on[: self._pool.half] if expert in guessed]
             wanted = pass_on[len(begun) : self._pool.half]
@@ -146,14 +154,27 @@ class LayerExperts:
             yield begun + [self._begin(expert, slot) for expert, slot in zip(wanted, slots, strict=False)]
             del pass_on[: len(begun) + len(slots)]
 
-    def _own_slots(self, chosen: np.ndarray, scores: np.ndarray, few: bool, most: int) -> list[Slot]:
+    def _ready_slot(self, chosen: np.ndarray) -> Slot | None:
+        """The slot that was to be filled next when somebody looked last, if nobody has used its expert since. The first read needs
+        no decision then; it is under way while those of the others are made."""
+        index, self._ready = self._ready, -1
+        if index < 0 or len(chosen) > len(self._slots) or self._pool.is_busy(self._slots[index]):
+            return None
+        expert = int(self._expert_in[index])
+        unused = expert < 0 or (self.counts[expert, 1] <= self._ready_since and expert not in chosen)
+        return self._slots[index] if unused else None
+
+    def _own_slots(self, chosen: np.ndarray, scores: np.ndarray, few: bool, most: int, but: Collection[int] = ()) -> list[Slot]:
         """At most so many slots that may be filled: free ones, then those of experts that are not chosen, the least used first; if
-        not `few`, only of experts that were never used since the model was loaded, or that are used elsewhere now."""
+        not `few`, only of experts that were never used since the model was loaded, or that are used elsewhere now. `but`: slots
+        that others take."""
         stays = np.zeros(self.experts, bool) if few else (self.counts[:, 1] > 0) & ~self.elsewhere
         stays[chosen] = True
         found, others = np.flatnonzero(self._expert_in < 0), np.flatnonzero((self._expert_in >= 0) & ~stays[self._expert_in])
         found = np.concatenate([found, others[np.argsort(scores[self._expert_in[others]], kind="stable")]])
-        idle = (slot for slot in map(self._slots.__getitem__, found.tolist()) if not self._pool.is_busy(slot))
+        idle = (
+            slot for slot in map(self._slots.__getitem__, found.tolist()) if slot.own not in but and not self._pool.is_busy(slot)
+        )
         return list(itertools.islice(idle, most))
 
     def _begin_next(self, waves: Iterator[list[Read]], reads: deque[list[Read]]) -> bool:
