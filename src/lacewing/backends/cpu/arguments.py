@@ -45,7 +45,8 @@ EMBED = layout("Embed", f"{_ROWS_OF} tiled unpack blocks block_bytes block_colum
 NORM = layout(
     "Norm", "x x_stride out out_stride width heads weight weight_step bias centred eps add add_stride add_scale bytes bytes_stride"
 )
-QUANTISE = layout("Quantise", "counter x x_stride width to to_stride outputs parts")
+# `groups`, `experts`: as of the linears of experts that made x, of which some pairs may be left out of a run; 0: nothing is.
+QUANTISE = layout("Quantise", "counter x x_stride width to to_stride outputs parts groups experts")
 # `x_offsets`: address of int64, where the row of each token lies behind x. `direct`: the kernel for few tokens of the order that
 # the weight is in, or 0: for one token of rows, `direct_blocks` at a time; for up to FEW of blocks in pieces.
 _LINEAR = (
@@ -120,11 +121,12 @@ SCAN = layout(
     "x x_stride b b_stride c c_stride dt dt_stride out out_stride heads groups width states decay skip bias low high "
     "units unit_bytes units_in units_out",
 )
-# Each of the `parts` of a row is quantised as a row of its own, `bytes_stride` bytes apart.
+# A row has `parts` equal parts, each of which is quantised as a row of its own, `bytes_stride` bytes apart. `groups`, `experts`: as
+# of the linears of experts that made the parts, of which some may be left out of a run; 0: nothing is.
 GATED = layout(
     "Gated",
-    "counter gate gate_stride up up_stride out out_stride width bytes bytes_stride parts alpha limit part positive negative beta "
-    "eps",
+    "counter gate gate_stride up up_stride out out_stride width bytes bytes_stride parts groups experts alpha limit part positive "
+    "negative beta eps",
 )
 CAP = layout("Cap", "counter x width scale limit")
 READ = layout("Read", "source bytes sink")

@@ -1,7 +1,8 @@
 """Ops that treat every column alike: activations, gated and single, the soft-cap of logits."""
 
 from lacewing.backends.cpu.arguments import CAP, COMBINE, GATED, SCALE, SCRATCH_BYTES, SPLIT, STATE, TAILS
-from lacewing.backends.cpu.kernels.quants.activations import quantise_parts
+from lacewing.backends.cpu.kernels.experts.pairs import pairs_to_do
+from lacewing.backends.cpu.kernels.quants.activations import quantise
 from lacewing.backends.cpu.kernels.simd.functions import gelu, gelu_tanh, relu2, sigmoid, softplus, tanh
 from lacewing.backends.cpu.kernels.simd.instructions import (
     fma,
@@ -92,32 +93,36 @@ def limit_both(gate, up, limit):
 
 
 def make_kernel(piece):
-    """Threads take runs of pieces of PIECE columns."""
+    """Threads take runs of pieces of PIECE columns of a part."""
 
     def kernel(args, state, thread, threads):
         gate, up, out = peek_i64(args + GATED.gate), peek_i64(args + GATED.up), peek_i64(args + GATED.out)
         gate_stride, up_stride = peek_i64(args + GATED.gate_stride), peek_i64(args + GATED.up_stride)
-        out_stride, width = peek_i64(args + GATED.out_stride), peek_i64(args + GATED.width)
+        out_stride, width, parts = peek_i64(args + GATED.out_stride), peek_i64(args + GATED.width), peek_i64(args + GATED.parts)
         quantised, quantised_stride = peek_i64(args + GATED.bytes), peek_i64(args + GATED.bytes_stride)
-        parts = peek_i64(args + GATED.parts)
         scratch = peek_i64(state + STATE.scratch) + thread * SCRATCH_BYTES
-        pieces = (width + PIECE - 1) // PIECE
-        todo = pieces * peek_i64(state + STATE.tokens)
+        order, rows = pairs_to_do(
+            peek_i64(args + GATED.groups), peek_i64(args + GATED.experts), parts * peek_i64(state + STATE.tokens)
+        )
+        columns = width // parts
+        pieces = (columns + PIECE - 1) // PIECE
+        todo = pieces * rows
         run = max(1, todo // (SHARES * threads))  # of pieces that follow each other in memory
         if parts > 1:
-            run = max(run, pieces // parts)  # two threads that write bytes of one row are slow
+            run = (run + pieces - 1) // pieces * pieces  # two threads that write bytes of one row are slow
         while True:
             start = run * atomic_add(peek_i64(args + GATED.counter), 1)
             if start >= todo:
                 break
             for index in range(start, min(start + run, todo)):
-                t, first = index // pieces, index % pieces * PIECE
-                count = min(PIECE, width - first)
+                pair, at = index // pieces, index % pieces * PIECE
+                if order:
+                    pair = peek_i64(order + 8 * pair)
+                t, first, count = pair // parts, pair % parts * columns + at, min(PIECE, columns - at)
                 to = out + t * out_stride + 4 * first
                 piece(gate + t * gate_stride + 4 * first, up + t * up_stride + 4 * first, to, count, scratch, args)
                 if quantised:
-                    row = quantised + t * parts * quantised_stride
-                    quantise_parts(to, row, quantised_stride, parts, width, first, count)
+                    quantise(to, quantised + pair * quantised_stride, columns, at, count)
 
     return kernel
 
@@ -147,15 +152,19 @@ def clamped(args, state, thread, threads):
     """out = g sigmoid(alpha g) (u + 1), g = min(gate, limit), u = clamp(up, -limit, limit): gpt-oss's activation."""
     gate, up, out = peek_i64(args + GATED.gate), peek_i64(args + GATED.up), peek_i64(args + GATED.out)
     alpha, limit, width = peek_f32(args + GATED.alpha), peek_f32(args + GATED.limit), peek_i64(args + GATED.width)
-    scratch = peek_i64(state + STATE.scratch) + thread * SCRATCH_BYTES
-    tokens = peek_i64(state + STATE.tokens)
+    scratch, parts = peek_i64(state + STATE.scratch) + thread * SCRATCH_BYTES, peek_i64(args + GATED.parts)
+    order, rows = pairs_to_do(peek_i64(args + GATED.groups), peek_i64(args + GATED.experts), parts * peek_i64(state + STATE.tokens))
+    width = width // parts
+    whole = width - width % LANES
     while True:
-        t = atomic_add(peek_i64(args + GATED.counter), 1)
-        if t >= tokens:
+        pair = atomic_add(peek_i64(args + GATED.counter), 1)
+        if pair >= rows:
             break
-        g, u = gate + t * peek_i64(args + GATED.gate_stride), up + t * peek_i64(args + GATED.up_stride)
-        to = out + t * peek_i64(args + GATED.out_stride)
-        whole = width - width % LANES
+        if order:
+            pair = peek_i64(order + 8 * pair)
+        t, first = pair // parts, 4 * (pair % parts * width)
+        g, u = gate + t * peek_i64(args + GATED.gate_stride) + first, up + t * peek_i64(args + GATED.up_stride) + first
+        to = out + t * peek_i64(args + GATED.out_stride) + first
         for i in range(0, whole, LANES):
             store_f32(to + 4 * i, clamp_gate(load_f32(g + 4 * i), load_f32(u + 4 * i), alpha, limit))
         for i in range(whole, width):  # one value in a register of its own

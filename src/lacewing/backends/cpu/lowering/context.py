@@ -147,6 +147,7 @@ class Lowering:
         self.stages: list[Stage] = []  # none: the program is not a part of one
         self.head_groups: set[int] = set()  # addresses of what `route.all_heads` makes
         self.sorted: dict[View, ExpertChain] = {}  # ids whose pairs are sorted by expert
+        self.of_pairs: dict[View, dict[str, int]] = {}  # views with a part for each pair, and by what words kernels find the pairs
         self.chains: list[ExpertChain] = []
         self.guesses: list[Guess] = []  # their ops come behind all others, from `program_ops` on
         self.program_ops = 0
@@ -164,6 +165,7 @@ class Lowering:
         buffers = {view.buffer for view in written}
         self.fusable = {view: by for view, by in self.fusable.items() if view.buffer not in buffers}
         self.quantised = {key: at for key, at in self.quantised.items() if key[0].buffer not in buffers}
+        self.of_pairs = {view: words for view, words in self.of_pairs.items() if view.buffer not in buffers}
 
     def may_quantise(self, made: LoweredOp, out: View, piece: int) -> None:
         """`made` writes `out` in pieces of so many columns; if they are whole blocks of 32 it can quantise them as well."""
@@ -206,14 +208,16 @@ class Lowering:
         stride = self.bytes_stride(width)
         area = f"{view.buffer.name}[{view.start}:{view.start + view.width}] bytes of {parts}"
         to = self.memory.area(area, self.limits.chunk * parts * stride)
-        maker = self.fusable.get(view)
+        maker, words = self.fusable.get(view), self.of_pairs.get(view)
+        if words is None or words["parts"] != parts:  # rows are of other parts than pairs
+            words = {"groups": 0, "parts": parts}
         if maker is not None and not maker.arguments["bytes"] and (parts == 1 or maker.layout is GATED):
             maker.set(bytes=to, bytes_stride=stride)
             if maker.layout is GATED:
-                maker.set(parts=parts)
+                maker.set(**words)
         else:
             made = self.quantise_op(view, to, stride, outputs=0)
-            made.set(width=width, parts=parts)
+            made.set(width=width, **words)
             self.ops.append(made)
         self.quantised[view, parts] = to
         return to

@@ -149,6 +149,15 @@ def lower_split_heads(low: Lowering, op: ops.SplitHeads, rest: tuple[Op, ...]) -
     low.emit(made, *op.outs)
 
 
+def _emit_activation(low: Lowering, made: LoweredOp, gate: View, out: View) -> None:
+    """Of what experts made it may leave out pairs, as they do."""
+    words = low.of_pairs.get(gate)
+    made.set(**words or {"parts": 1})
+    low.emit(made, out)
+    if words is not None:
+        low.of_pairs[out] = words
+
+
 @RULES.rule(ops.GatedActivation)
 def lower_gated_activation(low: Lowering, op: ops.GatedActivation, rest: tuple[Op, ...]) -> None:
     kind = "gated" if op.gate.width == op.up.width else "parts"
@@ -157,7 +166,7 @@ def lower_gated_activation(low: Lowering, op: ops.GatedActivation, rest: tuple[O
         up_stride=low.stride(op.up), out=low.at(op.out), out_stride=low.stride(op.out), width=op.out.width,
         part=op.up.width // op.gate.width,
     )  # fmt: skip
-    low.emit(made, op.out)
+    _emit_activation(low, made, op.gate, op.out)
     if kind == "gated":
         low.may_quantise(made, op.out, op.out.width)
 
@@ -172,7 +181,7 @@ def lower_activation(low: Lowering, op: ops.Activation, rest: tuple[Op, ...]) ->
     if op.constants:
         names = ("positive", "negative", "beta", "eps")
         made.set(**{name: float_argument(value) for name, value in zip(names, op.constants, strict=True)})
-    low.emit(made, op.out)
+    _emit_activation(low, made, op.x, op.out)
     low.may_quantise(made, op.out, op.out.width)
 
 
@@ -183,7 +192,7 @@ def lower_clamped_activation(low: Lowering, op: ops.ClampedActivation, rest: tup
         up_stride=low.stride(op.up), out=low.at(op.out), out_stride=low.stride(op.out), width=op.out.width,
         alpha=float_argument(op.alpha), limit=float_argument(op.limit),
     )  # fmt: skip
-    low.emit(made, op.out)
+    _emit_activation(low, made, op.gate, op.out)
 
 
 @RULES.rule(ops.LimitedActivation)
@@ -193,7 +202,7 @@ def lower_limited_activation(low: Lowering, op: ops.LimitedActivation, rest: tup
         up_stride=low.stride(op.up), out=low.at(op.out), out_stride=low.stride(op.out), width=op.out.width,
         limit=float_argument(op.limit),
     )  # fmt: skip
-    low.emit(made, op.out)
+    _emit_activation(low, made, op.gate, op.out)
     low.may_quantise(made, op.out, op.out.width)
 
 

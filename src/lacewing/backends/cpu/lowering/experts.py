@@ -133,6 +133,9 @@ def lower_expert_linear(low: Lowering, op: ops.ExpertLinear, rest: tuple[Op, ...
             made.set(bias=_bias(low, bias, index % split, split, op.interleaved))
         made.barrier = index == 0
         low.emit(made, out)
+    experts = low.weights[op.weights[0]].shape[0]
+    words = {"groups": _groups(low, op.ids, experts), "experts": experts, "parts": op.ids.width}
+    low.of_pairs |= dict.fromkeys(op.outs, words)
     chain = low.sorted[op.ids]
     chain.names += op.weights
     chain.last = low.ops[-1]

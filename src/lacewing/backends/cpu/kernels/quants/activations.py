@@ -12,6 +12,7 @@ A row of K columns (K a multiple of 32) is laid out as
 from numba import types
 
 from lacewing.backends.cpu.arguments import QUANTISE, STATE
+from lacewing.backends.cpu.kernels.experts.pairs import pairs_to_do
 from lacewing.backends.cpu.kernels.simd.instructions import (
     load_f32,
     peek_i32,
@@ -87,17 +88,20 @@ def quantise_parts(x, row, stride, parts, width, first, count):
 
 
 def quantise_rows(args, state, thread, threads):
-    """All rows, or those of which logits are wanted (gathered), in pieces of 256 columns. A row may consist of several parts."""
+    """All rows, or those of which logits are wanted (gathered), in pieces of 256 columns. A row may consist of several parts, of
+    which those of experts that the run is not about are left out."""
     x, x_stride, width = peek_i64(args + QUANTISE.x), peek_i64(args + QUANTISE.x_stride), peek_i64(args + QUANTISE.width)
     to, to_stride, outputs = peek_i64(args + QUANTISE.to), peek_i64(args + QUANTISE.to_stride), peek_i64(args + QUANTISE.outputs)
     rows, picks = peek_i64(state + (STATE.outputs if outputs else STATE.tokens)), peek_i64(state + STATE.picks)
-    parts = peek_i64(args + QUANTISE.parts)
-    pieces = (width + 255) // 256
+    parts, pieces = peek_i64(args + QUANTISE.parts), (width + 255) // 256
+    order, todo = pairs_to_do(peek_i64(args + QUANTISE.groups), peek_i64(args + QUANTISE.experts), rows * parts)
     while True:
         index = atomic_add(peek_i64(args + QUANTISE.counter), 1)
-        if index >= rows * parts * pieces:
+        if index >= todo * pieces:
             break
         row, first = index // pieces, index % pieces * 256
+        if order:
+            row = peek_i64(order + 8 * row)
         source = peek_i32(picks + 4 * row) if outputs else row // parts
         quantise(
             x + source * x_stride + 4 * (row % parts * width + first), to + row * to_stride, width, first, min(256, width - first)
