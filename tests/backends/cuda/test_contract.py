@@ -12,6 +12,7 @@ import pytest
 from lacewing.backends.batch import Batch, Draw, StepLimits, Wanted
 from lacewing.backends.choice import candidates_of
 from lacewing.backends.cpu import CpuBackend
+from lacewing.backends.cuda.kernels import kernel
 from lacewing.backends.reference.backend import ReferenceBackend
 from lacewing.errors import NumericError
 from lacewing.program.ops import Buffer, Embed, Linear, Logits
@@ -75,16 +76,27 @@ def test_products_of_experts(quant: str, shape: str) -> None:
     assert error(case, batches([1, 2, 3, 64]), 128) < LIMIT
 
 
-@pytest.mark.parametrize("number", [89, 75])
+@pytest.mark.parametrize("quant", kernel("gemm_bytes").macros["QUANT"])
+@pytest.mark.parametrize(("rows", "columns"), [(83, 512), (300, 2048)])
+def test_products_of_bytes(quant: str, rows: int, columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As GeForce cards have them: tiles of 32, 64 and 128 tokens, some that are not full, and columns that are divided."""
+    monkeypatch.setattr(backend().device, "number", 89)
+    monkeypatch.setattr("tests.backends.cpu.single_ops.CHUNK", 192)
+    x, out = Buffer("x", columns).view(), Buffer("out", rows).view()
+    case = Case((Linear(x, ("w",), (out,)),), normal(256, columns), out, {"w": random_weight("w", quant, rows, columns)})
+    assert error(case, [*one_batch(20), *one_batch(46, 20), *one_batch(190, 66)], 256) < LIMIT
+
+
+@pytest.mark.parametrize("number", [80, 89, 75])
 def test_what_other_cards_run(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Products by mma without wgmma, and in float32 without tensor cores: this card runs the kernels of the older ones too."""
+    """Products by mma without wgmma, of bytes, and in float32 without tensor cores: this card runs the kernels of others too."""
     monkeypatch.setattr(backend().device, "number", number)
     x, out = Buffer("x", 512).view(), Buffer("out", 83).view()
     tokens = [([0], [0]), *one_batch(5, 1), *one_batch(20, 6), *one_batch(64, 26)]
     for quant in ("Q4_0", "Q4_K", "Q6_K", "MXFP4", "F16", "BF16", "F32"):
         case = Case((Linear(x, ("w",), (out,)),), normal(90, 512), out, {"w": random_weight("w", quant, 83, 512)})
         assert error(case, tokens, 128) < LIMIT, quant
-    for quant, shape in (("Q4_K", "halves"), ("MXFP4", "interleaved"), ("F16", "separate")):
+    for quant, shape in (("Q4_K", "halves"), ("Q6_K", "separate"), ("MXFP4", "interleaved"), ("F16", "separate")):
         assert error(linear_case(quant, shape, 256, 70), batches([1, 2, 3, 64]), 128) < LIMIT, quant
     case = attention_case(84, 4, 2, 64, 64)
     assert error(case, [*one_batch(64), *one_batch(17, 64), *one_batch(1, 81)], 128) < 1e-5
@@ -132,9 +144,11 @@ def test_the_product_of_attention(shape: tuple[int, int, int, int], how: dict[st
     assert error(case, tokens, 512, 2) < LIMIT
 
 
+@pytest.mark.parametrize("number", [90, 89])
 @pytest.mark.parametrize("case", [beside_case, lambda: dense_case("Q4_K")], ids=["beside", "gated"])
-def test_the_forms_of_dense_products(case: Callable[[], Case]) -> None:
+def test_the_forms_of_dense_products(case: Callable[[], Case], number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a product beside others whose inputs take the same forms in the same place, and of an activation."""
+    monkeypatch.setattr(backend().device, "number", number)
     assert error(case(), [*one_batch(1), *one_batch(4, 1), *one_batch(40, 5), *one_batch(17, 45)], 128) < LIMIT
 
 

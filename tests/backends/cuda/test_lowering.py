@@ -105,9 +105,9 @@ def dense_case(quant: str) -> Case:
     return Case(layer, normal(70, 256), out, weights)
 
 
-def launched(case: Case, counts: Sequence[int]) -> list[list[str]]:
-    """The kernels between embedding and logits that runs of so many tokens take on a GPU of compute capability 9.0."""
-    on, found = Device(RecordingDriver((9, 0)), 0), []
+def launched(case: Case, counts: Sequence[int], arch: tuple[int, int] = (9, 0)) -> list[list[str]]:
+    """The kernels between embedding and logits that runs of so many tokens take on a GPU of this compute capability."""
+    on, found = Device(RecordingDriver(arch), 0), []
     step = case.step(CudaBackend(on), 128)  # type: ignore[arg-type]
     for count in counts:
         on.driver.launched.clear()  # type: ignore[attr-defined]
@@ -157,10 +157,11 @@ TENSOR = {*BYTES, "half_rows", "gemm_few", "expert_lists", "attention_decode", "
 @pytest.mark.parametrize(
     ("arch", "used", "others"),
     [
-        ((8, 0), {*TENSOR, "gemm_mma"}, {"gemm_wgmma", "expert_gemv", "attention"}),
-        ((9, 0), {*TENSOR, "gemm_wgmma"}, {"gemm_mma", "expert_gemv", "attention"}),
+        ((8, 0), {*TENSOR, "gemm_mma"}, {"gemm_wgmma", "gemm_bytes", "expert_gemv", "attention"}),
+        ((8, 9), {*(TENSOR - {"half_rows"}), "gemm_bytes"}, {"gemm_mma", "gemm_wgmma", "expert_gemv", "attention"}),
+        ((9, 0), {*TENSOR, "gemm_wgmma"}, {"gemm_mma", "gemm_bytes", "expert_gemv", "attention"}),
     ],
-    ids=["80", "90"],
+    ids=["80", "89", "90"],
 )
 def test_kernels_of_tensor_cores_get_the_arguments_that_they_take(
     arch: tuple[int, int], used: set[str], others: set[str], packed_sizes: dict[int, list[int]]

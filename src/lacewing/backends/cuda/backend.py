@@ -11,6 +11,7 @@ from lacewing.backends.cuda import lowering  # noqa: F401  # registers what turn
 from lacewing.backends.cuda.buffers import buffer_bytes
 from lacewing.backends.cuda.device.device import Device
 from lacewing.backends.cuda.lowering.compiler import RULES, Compiler
+from lacewing.backends.cuda.lowering.inputs import HALVED
 from lacewing.backends.cuda.step.staged import StagedStep
 from lacewing.backends.cuda.step.step import CudaStep
 from lacewing.backends.cuda.weights.staging import capacity_for
@@ -54,9 +55,8 @@ class CudaBackend(Backend):
         pages = tuple(len(group.members) * state_bytes(group.state) for group in program.groups)
         largest = max((self.stored_bytes(weights[name]) for name in program.weights.keys() - program.tables), default=0)
         staging = capacity_for(largest) if largest else 0
-        return replace(
-            common, group_bytes=pages, buffer_bytes=buffer_bytes(program, limits, self.device.processors), staging_bytes=staging
-        )
+        buffers = buffer_bytes(program, limits, self.device.processors, self.device.number in HALVED)
+        return replace(common, group_bytes=pages, buffer_bytes=buffers, staging_bytes=staging)
 
     def compile(
         self, program: Program, weights: Mapping[str, WeightView], limits: StepLimits, progress: Progress | None = None

@@ -17,13 +17,16 @@ from lacewing.program.ops import Attention
 from lacewing.program.program import Program
 
 
-def buffer_bytes(program: Program, limits: StepLimits, processors: int) -> int:
-    """Activations in all forms, logits, the choice, sums of splits and attention, scores of an index, transfers, inputs."""
+def buffer_bytes(program: Program, limits: StepLimits, processors: int, halved: bool) -> int:
+    """Activations in all forms, logits, the choice, sums of splits and attention, scores of an index, transfers, inputs.
+
+    `halved`: on a card of HALVED.
+    """
     rows, vocabulary = logit_rows(program, limits), program.vocab_size
     total = 4 * rows * vocabulary + argmax_bytes(vocabulary, rows) + top_k_bytes(vocabulary, rows) + 4 * WORDS * limits.rows
     total += transfer_bytes(program, limits) + 4 * Inputs.of(program, limits).words
     total += sum({Splits.of(limits, op).nbytes for op in program.ops if isinstance(op, Attention)})
-    total += input_bytes(program, limits) + sum(split_sizes(2 * processors))
+    total += input_bytes(program, limits, halved) + sum(split_sizes(2 * processors))
     arena = Arena(limits.chunk, 2**62)
     for op in program.ops:
         arena.add(view.buffer for view in op.views)

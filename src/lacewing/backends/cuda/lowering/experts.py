@@ -8,9 +8,18 @@ from lacewing.backends.cuda.arguments import STEP, Argument, Struct, blocks
 from lacewing.backends.cuda.lowering.chosen import Chosen, chosen
 from lacewing.backends.cuda.lowering.compiler import RULES, Compiler
 from lacewing.backends.cuda.lowering.few_experts import gated_experts, sum_after_experts, summed_experts
-from lacewing.backends.cuda.lowering.inputs import TILES, as_bytes, as_pairs, byte_buffers, tiles_of
+from lacewing.backends.cuda.lowering.inputs import TILES, as_bytes, as_list, as_many_bytes, as_pairs, byte_buffers, tiles_of
 from lacewing.backends.cuda.lowering.launches import Grid
-from lacewing.backends.cuda.lowering.products import TILE_ROWS, Splits, is_hopper, launch_tiles, shared_bytes, tile_tokens
+from lacewing.backends.cuda.lowering.products import (
+    TILE_ROWS,
+    Splits,
+    Tokens,
+    is_hopper,
+    launch_tiles,
+    multiplies_bytes,
+    shared_bytes,
+    tile_tokens,
+)
 from lacewing.backends.cuda.lowering.rows import activate
 from lacewing.backends.gpu.run import Run
 from lacewing.program import ops
@@ -74,28 +83,33 @@ def _gemv(compiler: Compiler, it: Chosen) -> None:
 def _grouped(compiler: Compiler, it: Chosen) -> None:
     """More than few tokens, sorted by expert, so that an expert's rows are read once."""
     op, matrix, active, few = it.op, it.matrix, it.op.ids.width, it.few
-    splits = Splits.of(compiler)
+    splits, coded = Splits.of(compiler), multiplies_bytes(compiler, matrix)
     all_rows = it.rows * it.parts
-    least, most = (tile_tokens(2 * count * active // it.experts) for count in (few + 1, compiler.limits.chunk))
+    least, largest = (tile_tokens(2 * count * active // it.experts) for count in (few + 1, compiler.limits.chunk))
     for tokens in TILES:
-        if not least <= tokens <= most or compiler.limits.chunk <= few:
+        if not least <= tokens <= largest or compiler.limits.chunk <= few:
             continue
 
         def fits(run: Run, tokens: int = tokens) -> bool:
             return run.tokens > few and tokens == tile_tokens(2 * run.tokens * active // it.experts)
 
-        pairs = as_pairs(compiler, op, it.experts, tokens, is_hopper(compiler), fits)
+        list_, most = as_list(compiler, op, it.experts, tokens, fits)
+        if coded:
+            x = Tokens(*as_many_bytes(compiler, op.x, matrix.groups * (active if op.separate else 1), False, few + 1), op.separate)
+        else:
+            halves = as_pairs(compiler, op, it.experts, tokens, is_hopper(compiler), fits)
+            x = Tokens(halves.values, halves.scales, halves.atoms)
 
         def grid(run: Run, tokens: int = tokens, fits: Callable[[Run], bool] = fits) -> Grid | None:
             across = tiles_of(run.tokens, active, it.experts, tokens)
             return Grid(across, blocks(all_rows, TILE_ROWS)) if fits(run) else None
 
-        x, numbers = pairs.halves, Struct((pairs.most, active, it.rows, it.parts, int(op.interleaved)))
+        numbers = Struct((most, active, it.rows, it.parts, int(op.interleaved)))
         arguments = [
             STEP, x.values, x.scales, matrix.planes, it.outs, it.bias, all_rows, matrix.groups, 0, 1.0, 0.0, splits.partial,
-            splits.counters, pairs.list, compiler.at_or_none(op.factor), numbers, x.atoms,
+            splits.counters, list_, compiler.at_or_none(op.factor), numbers, x.order,
         ]  # fmt: skip
-        launch_tiles(compiler, matrix.quant, tokens, True, arguments, grid, "expert_tiles")
+        launch_tiles(compiler, matrix, tokens, True, arguments, grid, "expert_tiles")
 
 
 @RULES.rule(ops.Combine)

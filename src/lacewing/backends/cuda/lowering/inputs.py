@@ -23,6 +23,12 @@ HALF_COLUMNS = 128  # to whole runs of which columns are padded
 FEW_HALVES, MANY_HALVES = "halves of few", "halves of many"
 ONE_FROM_GATED, ONE_FROM_ATTENTION = "bytes of a gated product", "bytes of attention"  # of runs of one token
 FROM_EXPERTS = "bytes of gated experts"
+MANY_BYTES = "bytes of many"
+HALVED = (
+    86,
+    89,
+    120,
+)  # compute capabilities at whose cards float16 products with float32 sums run at a half or a quarter of int8's rate
 
 
 Bytes = tuple[Pointer, Pointer]  # codes, and scales with sums; see `gemv/bytes.cuh`
@@ -35,15 +41,6 @@ class Halves:
     values: Pointer
     scales: Pointer
     atoms: int
-
-
-@dataclass(frozen=True)
-class Pairs:
-    """Activations of pairs in tiles, and where `expert_lists` leaves which tiles there are: `most` of them at most."""
-
-    halves: Halves
-    list: Pointer
-    most: int
 
 
 def widest(program: Program) -> int:
@@ -100,10 +97,17 @@ def byte_sizes(program: Program) -> tuple[int, int]:
     return max(sizes), max(sizes) // GROUP * 8
 
 
-def input_bytes(program: Program, limits: StepLimits) -> int:
-    """What all forms take on the device."""
+def many_byte_sizes(program: Program, limits: StepLimits) -> tuple[int, int]:
+    """Bytes of the activations of many tokens as bytes, and of their scales."""
+    columns = max(widest(program), *(_padded(op.x.width) for op in program.ops if isinstance(op, ops.ExpertLinear)), 0)
+    return limits.chunk * columns, limits.chunk * columns // GROUP * 8
+
+
+def input_bytes(program: Program, limits: StepLimits, halved: bool = False) -> int:
+    """What all forms take on the device, `halved` on one of HALVED."""
     pairs = sum(pair_sizes(program, limits)) if mixtures(program) else 0
-    return sum(half_sizes(program, limits)) + (4 if pairs else 3) * sum(byte_sizes(program)) + pairs
+    many = sum(many_byte_sizes(program, limits)) if halved else 0
+    return sum(half_sizes(program, limits)) + (4 if pairs else 3) * sum(byte_sizes(program)) + pairs + many
 
 
 def tiles_of(tokens: int, active: int, experts: int, tile: int) -> int:
@@ -150,6 +154,29 @@ def as_bytes(compiler: Compiler, x: View, groups: int, rows: bool, most: int = 1
     else:
         compiler.launch("quantise", {}, [STEP, compiler.at(x), *made, groups, rows], grid, _label(rows))
     compiler.prepared["bytes"], compiler.most_bytes = ((x, rows, most), compiler.index), most
+    return made
+
+
+def as_many_bytes(compiler: Compiler, x: View, groups: int, rows: bool, first: int) -> Bytes:
+    """The bytes of x in runs of `first` tokens and more, made by the kernel that makes x where that is possible."""
+    codes, scales = many_byte_sizes(compiler.program, compiler.limits)
+    made = compiler.scratch(MANY_BYTES, codes), compiler.scratch(f"scales of {MANY_BYTES}", scales)
+    for fewer in range(1, first + 1):
+        if _valid(compiler, MANY_BYTES, x, (x, rows, fewer)):
+            _use(compiler, MANY_BYTES)
+            return made
+
+    def grid(run: Run) -> Grid | None:
+        count = run.outputs if rows else run.tokens
+        return Grid(1, count) if count >= first else None
+
+    forms = _forms_of(compiler, x, (MANY_BYTES,), first) if not rows and x.width == groups * GROUP else None
+    if forms is not None:
+        forms.many_codes, forms.many_byte_scales = made
+        forms.bytes_first = min(forms.bytes_first or first, first)
+    else:
+        compiler.launch("quantise", {}, [STEP, compiler.at(x), *made, groups, rows], grid, _label(rows))
+    compiler.prepared[MANY_BYTES] = (x, rows, first), compiler.index
     return made
 
 
@@ -220,21 +247,29 @@ def as_halves(compiler: Compiler, x: View, columns: int, rows: bool, tiled: bool
     return made
 
 
-def as_pairs(compiler: Compiler, op: ops.ExpertLinear, experts: int, tile: int, tiled: bool, fits: Callable[[Run], bool]) -> Pairs:
-    """The pairs of a token and an active expert in tiles of one expert, and their float16, in runs for which `fits` holds."""
-    active, chunk, program = op.ids.width, compiler.limits.chunk, compiler.program
-    values, scales, words = pair_sizes(program, compiler.limits)
-    most = tiles_of(chunk, active, experts, tile)
-    atoms = pair_rows(chunk, active, experts) // 8
-    made = Halves(compiler.scratch("pairs as float16", values), compiler.scratch("scales of pairs", scales), atoms)
-    pairs = Pairs(made, compiler.scratch("pairs by experts", words), most)
+def as_list(compiler: Compiler, op: ops.ExpertLinear, experts: int, tile: int, fits: Callable[[Run], bool]) -> tuple[Pointer, int]:
+    """Where `expert_lists` leaves the pairs of a token and an active expert in tiles of one expert, and how many tiles there are at
+    most; in runs for which `fits` holds."""
+    active = op.ids.width
+    list_ = compiler.scratch("pairs by experts", pair_sizes(compiler.program, compiler.limits)[2])
+    most = tiles_of(compiler.limits.chunk, active, experts, tile)
     if not _valid(compiler, f"list {tile}", op.ids, (op.ids,)):
-        arguments = [STEP, compiler.at(op.ids), pairs.list, experts, active, tile, most]
+        arguments = [STEP, compiler.at(op.ids), list_, experts, active, tile, most]
         compiler.launch("expert_lists", {}, arguments, lambda run: Grid(1) if fits(run) else None, shared=4 * experts)
         compiler.prepared[f"list {tile}"] = (op.ids,), compiler.index
+    return list_, most
+
+
+def as_pairs(compiler: Compiler, op: ops.ExpertLinear, experts: int, tile: int, tiled: bool, fits: Callable[[Run], bool]) -> Halves:
+    """The float16 of the pairs that `as_list` gives, in its order."""
+    active, chunk = op.ids.width, compiler.limits.chunk
+    values, scales, _ = pair_sizes(compiler.program, compiler.limits)
+    list_, most = as_list(compiler, op, experts, tile, fits)
+    atoms = pair_rows(chunk, active, experts) // 8
+    made = Halves(compiler.scratch("pairs as float16", values), compiler.scratch("scales of pairs", scales), atoms)
     columns = op.x.width // (active if op.separate else 1)
     arguments = [
-        STEP, compiler.at(op.x), pairs.list, most, tile, active, op.separate, columns, 0,
+        STEP, compiler.at(op.x), list_, most, tile, active, op.separate, columns, 0,
         Joined((made.values, made.scales, Struct((made.atoms, 0)))),
     ]  # fmt: skip
 
@@ -242,7 +277,7 @@ def as_pairs(compiler: Compiler, op: ops.ExpertLinear, experts: int, tile: int, 
         return Grid(tile * tiles_of(run.tokens, active, experts, tile)) if fits(run) else None
 
     compiler.launch("half_rows", {"TILED": int(tiled), "LISTED": 1, "EACH": fours(columns)}, arguments, grid)
-    return pairs
+    return made
 
 
 def _label(rows: bool) -> str:

@@ -82,17 +82,21 @@ class Forms:
     fewest: int = 1
     codes: Pointer = NULL
     byte_scales: Pointer = NULL
+    many_codes: Pointer = NULL
+    many_byte_scales: Pointer = NULL
     halves: Pointer = NULL
     half_scales: Pointer = NULL
     atoms: int = 0
     bytes_most: int = 0  # tokens up to which there are bytes
+    bytes_first: int = 0  # tokens from which there are bytes of many; 0: none
     few_first: int = 0  # tokens from which, up to DECODE_TOKENS, there is float16; 0: none
     many: int = 0  # of more: 0 none, 1 row after row, 2 tiled
 
     def joined(self) -> Joined:
         """As the kernel takes it."""
-        numbers = Struct((self.atoms, 0, self.bytes_most, self.few_first, DECODE_TOKENS, self.many, 0, 0))
-        return Joined((self.codes, self.byte_scales, self.halves, self.half_scales, numbers))
+        numbers = Struct((self.atoms, 0, self.bytes_most, self.bytes_first, self.few_first, DECODE_TOKENS, self.many, 0))
+        pointers = self.codes, self.byte_scales, self.many_codes, self.many_byte_scales, self.halves, self.half_scales
+        return Joined((*pointers, numbers))
 
 
 @dataclass(eq=False)

@@ -1,6 +1,7 @@
 """x @ matrix.T: which kernel for how many tokens. One token has its activations as bytes; more go through tensor cores in float16.
 
-Cards and weights that these kernels are not for have the plain ones, in float32.
+On cards whose float16 products run at half rate, many tokens are multiplied as bytes, too. Cards and weights that these kernels are
+not for have the plain ones, in float32.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ from typing import Any
 from lacewing.backends.cuda.arguments import NULL, STEP, Argument, Matrix, Outs, Pointer, Struct, blocks
 from lacewing.backends.cuda.kernels import kernel
 from lacewing.backends.cuda.lowering.compiler import Compiler
-from lacewing.backends.cuda.lowering.inputs import TILES, Bytes, as_bytes, as_halves, byte_buffers
+from lacewing.backends.cuda.lowering.inputs import HALVED, TILES, Bytes, as_bytes, as_halves, as_many_bytes, byte_buffers
 from lacewing.backends.cuda.lowering.launches import DECODE_TOKENS, Grid
+from lacewing.backends.gpu.layouts import Layout
 from lacewing.backends.gpu.run import Run
 from lacewing.program.ops import View
 
@@ -134,13 +136,17 @@ def _decode(compiler: Compiler, it: Product, least: int, label: str) -> None:
 
 
 def _prefill(compiler: Compiler, it: Product, label: str) -> None:
-    matrix, hopper = it.matrix, is_hopper(compiler)
+    matrix, coded = it.matrix, multiplies_bytes(compiler, it.matrix)
 
     def fits(run: Run) -> bool:
         return it.count(run) > DECODE_TOKENS
 
-    x = as_halves(compiler, it.x, matrix.columns, it.rows, hopper, 0)
-    splits = Splits.of(compiler)
+    if coded:
+        x = Tokens(*as_many_bytes(compiler, it.x, matrix.groups, it.rows, DECODE_TOKENS + 1), 0)
+    else:
+        halves = as_halves(compiler, it.x, matrix.columns, it.rows, is_hopper(compiler), 0)
+        x = Tokens(halves.values, halves.scales, halves.atoms)
+    splits = Splits.of(compiler, coded)
     down = blocks(matrix.rows, TILE_ROWS)
     for tokens in TILES:
 
@@ -152,13 +158,35 @@ def _prefill(compiler: Compiler, it: Product, label: str) -> None:
             return Grid(across, down, splits.count(across * down, matrix.groups))
 
         arguments = [
-            STEP, x.values, x.scales, *it.place(), *it.finish(), splits.partial, splits.counters, NULL, None, NO_EXPERTS, x.atoms,
+            STEP, x.values, x.scales, *it.place(), *it.finish(), splits.partial, splits.counters, NULL, None, NO_EXPERTS, x.order,
         ]  # fmt: skip
-        launch_tiles(compiler, matrix.quant, tokens, False, arguments, grid, label)
+        launch_tiles(compiler, matrix, tokens, False, arguments, grid, label)
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """What tiles take of activations. `order`: of float16 the atoms; of experts' bytes, whether each pair has a row of its own."""
+
+    values: Pointer
+    scales: Pointer
+    order: int
 
 
 def is_hopper(compiler: Compiler) -> bool:
     return compiler.device.number == HOPPER
+
+
+def multiplies_bytes(compiler: Compiler, matrix: Matrix) -> bool:
+    """Whether tiles of this matrix are products of bytes: on cards of HALVED, with codes."""
+    return compiler.device.number in HALVED and matrix.quant in kernel("gemm_bytes").macros["QUANT"]
+
+
+def byte_tile_shared(layout: Layout, tokens: int) -> int:
+    """Bytes of shared memory of a block of `gemm_bytes`: codes of weights and of activations, and what both are multiplied with."""
+    both = layout.halves and layout.has_min
+    row_factors, token_factors = 4 << (layout.halves + layout.has_min), 16 if both else 8
+    stages = 2 if both else 3
+    return 2 * TILE_ROWS * 128 + stages * tokens * 128 + 8 * TILE_ROWS * (row_factors + token_factors)
 
 
 def tile_tokens(count: int) -> int:
@@ -168,7 +196,7 @@ def tile_tokens(count: int) -> int:
 
 def launch_tiles(
     compiler: Compiler,
-    quant: str,
+    matrix: Matrix,
     tokens: int,
     grouped: bool,
     arguments: list[Argument],
@@ -176,13 +204,15 @@ def launch_tiles(
     label: str,
 ) -> None:
     """The kernel of tiles that this card has."""
-    macros: dict[str, Any] = {"QUANT": quant, "GROUPED": int(grouped)}
-    stages = STAGES
-    if is_hopper(compiler):
-        name, macros["N"], stages = "gemm_wgmma", tokens, WGMMA_STAGES[tokens]
+    macros: dict[str, Any] = {"QUANT": matrix.quant, "GROUPED": int(grouped)}
+    shared = STAGES * 256 * tokens
+    if multiplies_bytes(compiler, matrix):
+        name, macros["N"], shared = "gemm_bytes", tokens, byte_tile_shared(matrix.layout, tokens)
+    elif is_hopper(compiler):
+        name, macros["N"], shared = "gemm_wgmma", tokens, WGMMA_STAGES[tokens] * 256 * tokens
     else:
         name, macros["NT"] = "gemm_mma", tokens // 8
-    compiler.launch(name, macros, arguments, grid, label, stages * 256 * tokens)
+    compiler.launch(name, macros, arguments, grid, label, shared)
 
 
 @dataclass(frozen=True)
@@ -194,10 +224,15 @@ class Splits:
     counters: Pointer
 
     @staticmethod
-    def of(compiler: Compiler) -> Splits:
+    def of(compiler: Compiler, alone: bool = False) -> Splits:
+        """`alone`: a multiprocessor has one of the blocks at a time, else two."""
         slots = 2 * compiler.device.processors
         partial, counters = split_sizes(slots)
-        return Splits(slots, compiler.scratch("sums of splits", partial), compiler.zeros("counters of splits", counters))
+        return Splits(
+            slots // (2 if alone else 1),
+            compiler.scratch("sums of splits", partial),
+            compiler.zeros("counters of splits", counters),
+        )
 
     def count(self, tiles: int, groups: int, least: int = SPLIT_GROUPS) -> int:
         """Of so many tiles; a split has so many groups of columns at least."""

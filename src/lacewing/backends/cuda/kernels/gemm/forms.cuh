@@ -4,24 +4,26 @@
 #include "bytes.cuh"
 
 struct Forms {
-  Bytes bytes;
+  Bytes bytes, many_bytes;
   HalfForm halves;
   int bytes_most;            // tokens up to which there are bytes; 0: none
+  int bytes_first;           // tokens from which there are bytes of many; 0: none
   int few_first, few_most;   // tokens from and up to which there is float16, row after row; 0: none
   int many;                  // more than few_most tokens: 0 none, 1 row after row, 2 tiled
-  int spare;
 };
 
 // Stores a row of `quads` float4 values; v[e] of a thread is number threadIdx.x + e * THREADS, zero past the end. All threads of the block call it.
 template <int Each>
 DEVICE void store_forms(const Forms& f, int tokens, int row, int quads, const float4 (&v)[Each]) {
-  if (tokens <= f.bytes_most) {
+  auto store = [&](const Bytes& to) {
 #pragma unroll
     for (int e = 0; e < Each; e++) {
       int i = threadIdx.x + e * THREADS;
-      if (i < (quads + WARP - 1) / WARP * WARP) store_bytes(f.bytes, row, quads / 8, i, v[e], i < quads);  // whole warps
+      if (i < (quads + WARP - 1) / WARP * WARP) store_bytes(to, row, quads / 8, i, v[e], i < quads);  // whole warps
     }
-  }
+  };
+  if (tokens <= f.bytes_most) store(f.bytes);
+  if (f.bytes_first && tokens >= f.bytes_first) store(f.many_bytes);
 #if __CUDA_ARCH__ >= 800
   bool few = f.few_first && tokens >= f.few_first && tokens <= f.few_most, many = f.many && tokens > f.few_most;
   if (few || many) {

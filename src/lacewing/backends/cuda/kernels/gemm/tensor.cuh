@@ -1,12 +1,9 @@
 // What products on tensor cores share. W is the 16-row operand, straight from its planes: thread (g, t) of a warp has group t of each 128
 // columns of rows g and g + 8 of MT tiles of 16 rows, and takes 4 + 4 of its values for two products of 16 columns; `half_rows.cu` puts activations in
 // the same order. A block of 128 columns has PARTS parts, which are loaded one after another.
-// GROUPED: an expert has `rows` rows, and a tile of tokens is one of the list that `expert_lists.cu` makes.
 #pragma once
 #include "raw.cuh"
-#include "outs.cuh"
-#include "capped.cuh"
-#include "joined.cuh"
+#include "tiles.cuh"
 
 #define UNITS (4 / PARTS)  // of a part: 2 x 16 columns
 
@@ -28,66 +25,4 @@ struct Fragments {
 DEVICE void unpack(Fragments& f, const Weights& w, const Scale (&scales)[2 * MT], int unit, const Masks& masks) {
 #pragma unroll
   for (int i = 0; i < 2 * MT; i++) halves(w.raw[i], scales[i], unit, masks, f.v[i]);
-}
-
-// what is kept in registers, however cheap it looks to make again
-DEVICE void keep(u32& v) { asm volatile("" : "+r"(v)); }
-
-struct Experts {
-  int most_tiles, active, rows, parts, interleaved;  // rows: of a part
-};
-
-// A tile of tokens: `count` of them from `first` on; their activations stand from row `x_row` on.
-struct TokenTile {
-  int first, count, x_row, expert;
-  const int* pairs;
-};
-
-// whether there is such a tile
-DEVICE bool token_tile(TokenTile& tile, int tokens_a_tile, int tokens, const int* list, const Experts& e) {
-#if GROUPED
-  if (blockIdx.x >= list[0]) return false;
-  const int* entry = list + 1 + 3 * blockIdx.x;
-  tile = {entry[1], entry[2], (int)blockIdx.x * tokens_a_tile, entry[0], list + 1 + 3 * e.most_tiles + entry[1]};
-#else
-  int first = blockIdx.x * tokens_a_tile;
-  tile = {first, min(tokens_a_tile, tokens - first), first, 0, nullptr};
-#endif
-  return tile.count > 0;
-}
-
-// Where a row of the matrix goes, and what is added to it; tokens are `stride` apart.
-struct Target {
-  float* at;
-  int stride;
-  float bias;
-};
-DEVICE Target target_of(const Outs& outs, const float* bias, int row, int rows, const TokenTile& tile, const Experts& e) {
-#if GROUPED
-  int part = e.interleaved ? row % e.parts : row / e.rows;
-  View v = view_of(outs, part);
-  return {v.at + (e.interleaved ? row / e.parts : row % e.rows), v.stride, bias ? bias[(size_t)tile.expert * rows + row] : 0.0f};
-#else
-  int before = 0;
-  Target target = {nullptr, 0, bias ? bias[row] : 0.0f};
-#pragma unroll
-  for (int i = 3; i >= 0; i--) {
-    before = i ? outs.end[i - 1] : 0;
-    if (row < outs.end[i]) target.at = outs.view[i].at + (row - before), target.stride = outs.view[i].stride;
-  }
-  return target;
-#endif
-}
-
-DEVICE void store_result(const Target& target, float y, int column, const TokenTile& tile, const Experts& e, const View& factor, float scale,
-                         float softcap) {
-#if GROUPED
-  int pair = tile.pairs[column], t = pair / e.active, a = pair % e.active;
-  if (factor.at) y *= factor.row(t)[a];
-  target.at[(size_t)t * target.stride + a * e.rows] = y + target.bias;
-#else
-  y = (y + target.bias) * scale;
-  if (softcap > 0.0f) y = capped(y, softcap);
-  target.at[(size_t)(tile.first + column) * target.stride] = y;
-#endif
 }

@@ -1,6 +1,7 @@
 // 256 values in 136 bytes: a float16 d, upper pairs and lower nibbles of 8 scales, then nibbles, 32 values at a time.
 // value = d * (scale - 32) * one of 16 uneven steps. `fine` holds the scale of a group, signed, `coarse` d.
 #include "uneven.cuh"
+#include "ptx.cuh"
 
 __device__ void pack_group(const Cut& to, const Source& s, size_t run, int i, size_t group) {
   size_t at = run * 136;
@@ -11,8 +12,14 @@ __device__ void pack_group(const Cut& to, const Source& s, size_t run, int i, si
   to.plane[2][group >> 3] = s.half(at);
 }
 
-__device__ __forceinline__ Group load_group(const Planes& p, size_t group) {
-  Nibbles n = uneven(four(p.plane[0], group));
-  float d = half_float(p.plane[2][group >> 3]) * signed_byte(p.plane[1][group >> 2], group);
-  return {low_uneven(n), high_uneven(n), both(d), both(0.0f)};
+#define RAW 1
+struct Raw { uint4 q; u32 fine, coarse; };
+DEVICE Raw load_raw(const Planes& p, size_t group) {
+  return {stream16(p.plane[0] + group * 4), load1((const u8*)p.plane[1] + group), load4(p.plane[2] + (group >> 3))};
 }
+DEVICE Group group_of(const Raw& r) {
+  Nibbles n = uneven(r.q);
+  return {low_uneven(n), high_uneven(n), both(half_float(r.coarse) * signed_byte_float(r.fine, 0)), both(0.0f)};
+}
+
+__device__ __forceinline__ Group load_group(const Planes& p, size_t group) { return group_of(load_raw(p, group)); }

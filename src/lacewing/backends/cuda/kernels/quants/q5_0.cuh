@@ -1,6 +1,7 @@
 // 32 values in 22 bytes: a float16 scale, 32 fifth bits, nibbles as in Q4_0; value = d * (code - 16).
 // Fifth bits are kept turned, which makes codes signed; as the upper five bits of bytes they are 8 * (code - 16).
 #include "planes.cuh"
+#include "ptx.cuh"
 
 __device__ void pack_group(const Cut& to, const Source& s, size_t run, int i, size_t group) {
   size_t at = (run * 8 + i) * 22;
@@ -9,9 +10,14 @@ __device__ void pack_group(const Cut& to, const Source& s, size_t run, int i, si
   put_half(to.plane[2], group, s.half(at));
 }
 
-__device__ __forceinline__ Group load_group(const Planes& p, size_t group) {
-  uint4 q = four(p.plane[0], group);
-  u32 h = p.plane[1][group];
-  float d = float_of(p.plane[2][group >> 1], group) * 0.125f;
-  return {((q << 3) & 0x78787878u) | top_a(h), ((q >> 1) & 0x78787878u) | top_b(h), both(d), both(0.0f)};
+#define RAW 1
+struct Raw { uint4 q; u32 bits, coarse; };
+DEVICE Raw load_raw(const Planes& p, size_t group) {
+  return {stream16(p.plane[0] + group * 4), load4(p.plane[1] + group), load2((const u16*)p.plane[2] + group)};
 }
+DEVICE Group group_of(const Raw& r) {
+  return {((r.q << 3) & 0x78787878u) | top_a(r.bits), ((r.q >> 1) & 0x78787878u) | top_b(r.bits), both(half_float(r.coarse) * 0.125f),
+          both(0.0f)};
+}
+
+__device__ __forceinline__ Group load_group(const Planes& p, size_t group) { return group_of(load_raw(p, group)); }
