@@ -59,6 +59,19 @@ DEVICE u32 fma2(u32 a, u32 b, u32 c) {
   asm("fma.rn.f16x2 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(c));
   return d;
 }
+// the first or the second of a pair, twice
+DEVICE u32 low_twice(u32 pair) {
+  u32 twice;
+  asm("{ .reg .b16 low, high; mov.b32 {low, high}, %1; mov.b32 %0, {low, low}; }" : "=r"(twice) : "r"(pair));
+  return twice;
+}
+DEVICE u32 high_twice(u32 pair) {
+  u32 twice;
+  asm("{ .reg .b16 low, high; mov.b32 {low, high}, %1; mov.b32 %0, {high, high}; }" : "=r"(twice) : "r"(pair));
+  return twice;
+}
+// the first two bytes of a word as float16, less 1024 and what else `less` takes away: 1024 + a byte is a float16 by its bits
+DEVICE u32 byte_pair(u32 bytes, u32 less) { return add2(__byte_perm(bytes, 0x64646464u, 0x4140), less); }
 
 // d += a (16 x 16, float16) @ b (16 x 8, float16)
 DEVICE void mma(float (&d)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) {

@@ -12,7 +12,10 @@
 // Few tokens leave little work between two loads: then more of them are under way, of activations and of weights.
 #define STAGES (N == 32 ? 6 : N == 64 ? 4 : 3)
 #define RING (PARTS > 1 ? 2 : N == 32 ? 4 : N == 64 ? 3 : 2)  // parts of weights in registers
-#define ROUND (PARTS > 1 ? 1 : RING)                          // blocks of columns until the ring is where it was
+// Parts that are loaded together: the assembler has threads wait for all loads at once, not for the oldest ones alone.
+#define TOGETHER (RING == 4 ? 2 : 1)
+#define AHEAD (RING - TOGETHER)
+#define ROUND (PARTS > 1 ? 1 : RING)  // blocks of columns until the ring is where it was
 
 #define PIECE_BYTES (N * 128)  // 64 columns
 #define STAGE_BYTES (2 * PIECE_BYTES)
@@ -32,15 +35,17 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
   start_after();
 #if GROUPED
   wait_before();
+  if (!token_tile(tile, N, 0, list, experts)) return;
+#else
+  tile.expert = 0;
 #endif
-  if (!token_tile(tile, N, by_rows ? step.output_count() : step.count(), list, experts)) return;
 #pragma unroll
   for (int i = 0; i < 2; i++) {
     first[i] = ((u32)tile.expert * rows + min(row_of(i), rows - 1)) * groups;
     keep(first[i]);
   }
 #pragma unroll
-  for (int i = 0; i < RING - 1; i++) {
+  for (int i = 0; i < AHEAD; i++) {
     if (begin * PARTS + i < end * PARTS) load_weights(ring[i], planes, first, begin * PARTS + i, groups);
   }
   u32 base = shared_address(shared), barrier = shared_address(barriers);
@@ -50,6 +55,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
   }
 #if !GROUPED
   wait_before();
+  if (!token_tile(tile, N, by_rows ? step.output_count() : step.count(), list, experts)) return;
 #endif
   __syncthreads();
   const char* from = (const char*)x + (size_t)tile.x_row * 128;
@@ -79,10 +85,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
       u64 tokens = tile_descriptor(base + stage * STAGE_BYTES);
 #pragma unroll
       for (int part = 0; part < PARTS; part++) {
-        constexpr int ahead = RING - 1;
         const Weights& now = ring[(round + part) % RING];
-        if (block * PARTS + part + ahead < end * PARTS) {
-          load_weights(ring[(round + part + ahead) % RING], planes, first, block * PARTS + part + ahead, groups);
+#pragma unroll
+        for (int i = AHEAD; i < AHEAD + TOGETHER && (round + part) % TOGETHER == 0; i++) {
+          if (block * PARTS + part + i < end * PARTS) load_weights(ring[(round + part + i) % RING], planes, first, block * PARTS + part + i, groups);
         }
         Scale scales[2] = {scale_of(now.raw[0]), scale_of(now.raw[1])};
 #pragma unroll
@@ -106,6 +112,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
   }
   wgmma_wait<0>();
   settle(sums);
+  float by[N / 4];  // asked for together
+#pragma unroll
+  for (int i = 0; i < N / 4; i++) by[i] = x_scales[tile.x_row + min((i >> 1) * 8 + 2 * t + (i & 1), tile.count - 1)] * (1.0f / WEIGHT_SCALE);
   if (!joined<N / 8>([&](int i) -> float* { return sums.v + 4 * i; }, partial, counters)) return;
 #pragma unroll
   for (int i = 0; i < 2; i++) {
@@ -117,8 +126,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
       for (int c = 0; c < 2; c++) {
         int column = n * 8 + 2 * t + c;
         if (column >= tile.count) continue;
-        float y = sums.v[4 * n + 2 * i + c] * (x_scales[tile.x_row + column] * (1.0f / WEIGHT_SCALE));
-        store_result(target, y, column, tile, experts, factor, scale, softcap);
+        store_result(target, sums.v[4 * n + 2 * i + c] * by[2 * n + c], column, tile, experts, factor, scale, softcap);
       }
     }
   }

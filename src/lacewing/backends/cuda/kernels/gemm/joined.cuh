@@ -15,17 +15,18 @@ __device__ __forceinline__ bool joined(Four four, float4* partial, u32* counters
     float* s = four(i);
     mine[(size_t)(blockIdx.z * COUNT + i) * THREADS] = make_float4(s[0], s[1], s[2], s[3]);
   }
-  __threadfence();
   __syncthreads();
   if (threadIdx.x == 0) {
+    __threadfence();
     last = atomicAdd(counters + tile, 1) == splits - 1;
     if (last) counters[tile] = 0;
+    __threadfence();
   }
   __syncthreads();
   if (!last) return false;
-  __threadfence();
 #pragma unroll
   for (int i = 0; i < 4 * COUNT; i++) four(i / 4)[i % 4] = 0.0f;
+#pragma unroll(COUNT > 4 ? 1 : 4)
   for (int split = 0; split < splits; split++, mine += COUNT * THREADS) {
 #pragma unroll
     for (int i = 0; i < COUNT; i++) {

@@ -110,7 +110,7 @@ __device__ __forceinline__ void put_byte(u32* words, size_t i, u32 value) {
 
 #define WEIGHT_SCALE 16.0f  // of float16 weights, see `raw.cuh`
 
-// Constants that the compiler must keep in registers, or it makes them anew each time; see `opaque_masks`.
+// Constants that are kept in registers; see `opaque_masks`.
 struct Masks {
   u32 low, high, sixteenth;  // the first and the second nibbles of two half words; 1/16 twice
 };

@@ -1,7 +1,6 @@
 // 256 values in 144 bytes: float16 d and dmin, 12 bytes of 6-bit scales and minimums, nibbles 64 values at a time.
 // value = d * scale * code - dmin * minimum. `fine` holds scale and minimum of a group as bytes, `coarse` d and dmin.
 #include "k_scales.cuh"
-#include "ptx.cuh"
 #define HAS_MIN 1
 
 __device__ void pack_group(const Cut& to, const Source& s, size_t run, int i, size_t group) {
@@ -27,11 +26,7 @@ DEVICE Group group_of(const Raw& r) {
 __device__ __forceinline__ Group load_group(const Planes& p, size_t group) { return group_of(load_raw(p, group)); }
 
 #define HALVES_GIVEN 1
-struct Scale { u32 scale, min; };
-DEVICE Scale scale_of(const Raw& r) {
-  float2 d = halves_float(r.coarse);
-  return {twice(d.x * WEIGHT_SCALE * byte_float(r.fine, 0)), twice(d.y * -WEIGHT_SCALE * byte_float(r.fine, 1))};
-}
+DEVICE Scale scale_of(const Raw& r) { return k_scale_of(r.coarse, r.fine); }
 DEVICE void halves(const Raw& r, const Scale& s, int w, const Masks& m, u32 (&v)[4]) {
   u32 q = word_of(r.q, w), odd = q >> 8;
   v[0] = fma2(add2((q & m.low) | 0x64006400u, 0xE400E400u), s.scale, s.min);

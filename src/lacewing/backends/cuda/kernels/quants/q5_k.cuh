@@ -1,7 +1,6 @@
 // 256 values in 176 bytes: float16 d and dmin, 12 bytes of scales as in Q4_K, 32 bytes of fifth bits, nibbles as in Q4_K.
 // value = d * scale * code - dmin * minimum. `fine` holds scale and minimum of a group as bytes, `coarse` d and dmin.
 #include "k_scales.cuh"
-#include "ptx.cuh"
 #define HAS_MIN 1
 
 __device__ void pack_group(const Cut& to, const Source& s, size_t run, int i, size_t group) {
@@ -30,11 +29,7 @@ DEVICE Group group_of(const Raw& r) {
 __device__ __forceinline__ Group load_group(const Planes& p, size_t group) { return group_of(load_raw(p, group)); }
 
 #define HALVES_GIVEN 1
-struct Scale { u32 scale, min; };
-DEVICE Scale scale_of(const Raw& r) {
-  float2 d = halves_float(r.coarse);
-  return {twice(d.x * WEIGHT_SCALE * byte_float(r.fine, 0)), twice(d.y * -WEIGHT_SCALE * byte_float(r.fine, 1))};
-}
+DEVICE Scale scale_of(const Raw& r) { return k_scale_of(r.coarse, r.fine); }
 DEVICE void halves(const Raw& r, const Scale& s, int w, const Masks& m, u32 (&v)[4]) {
   u32 q = word_of(r.q, w), odd = q >> 8, h = r.bits << (4 - w), odd_h = (r.bits >> 8) << (4 - w);
   v[0] = fma2(add2(((q & m.low) | 0x64006400u) | (h & 0x00100010u), 0xE400E400u), s.scale, s.min);

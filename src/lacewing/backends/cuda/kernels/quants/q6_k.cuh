@@ -34,8 +34,8 @@ __device__ __forceinline__ Group load_group(const Planes& p, size_t group) { ret
 #define HALVES_GIVEN 1
 struct Scale { u32 a, b; };
 DEVICE Scale scale_of(const Raw& r) {
-  float d = half_float(r.coarse) * WEIGHT_SCALE;
-  return {twice(d * signed_byte_float(r.fine, 0)), twice(d * signed_byte_float(r.fine, 1))};
+  u32 pair = mul2(mul2(low_twice(r.coarse), 0x4C004C00u), byte_pair(r.fine ^ 0x8080u, 0xE480E480u));
+  return {low_twice(pair), high_twice(pair)};
 }
 DEVICE u32 moved(u32 w, int by) { return by >= 0 ? w << by : w >> -by; }
 DEVICE void halves(const Raw& r, const Scale& s, int w, const Masks& m, u32 (&v)[4]) {
