@@ -137,11 +137,14 @@ def test_attention(shape: tuple[int, int, int, int], how: dict[str, Any]) -> Non
     ids=str,
 )
 def test_the_product_of_attention(shape: tuple[int, int, int, int], how: dict[str, Any]) -> None:
-    """A token alone, whose result becomes bytes where it is made, with and without splits; and more tokens, whose do not."""
+    """A token alone, whose result becomes bytes where it is made, with and without splits; tokens of a few rows and of many, whose
+    results become float16; and prompts, whose do not."""
     case = with_product(attention_case(500, *shape, **how))
     prompt = [batch for first in range(1, 385, 64) for batch in one_batch(64, first)]
     tokens = [*one_batch(1), *prompt, *one_batch(1, 385), *one_batch(3, 386), *one_batch(1, 389), ([0, 1], [390, 0])]
     assert error(case, tokens, 512, 2) < LIMIT
+    rows = list(range(20))
+    assert error(case, [(rows, [position] * 20) for position in range(3)], 64, 20) < LIMIT
 
 
 @pytest.mark.parametrize("number", [90, 89])

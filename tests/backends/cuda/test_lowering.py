@@ -222,10 +222,10 @@ def with_product(case: Case, quant: str = "Q4_K") -> Case:
     ],
     ids=str,
 )
-def test_attention_of_a_token_makes_the_bytes_of_the_next_product(
+def test_attention_of_single_tokens_makes_the_forms_of_the_next_product(
     shape: tuple[int, int, int, int], how: dict[str, Any], quantised: bool, packed_sizes: dict[int, list[int]]
 ) -> None:
-    """With and without splits of the keys; of more tokens it makes none."""
+    """Of one token bytes, with and without splits of the keys; of some tokens float16, but not of a prompt."""
     on = Device(RecordingDriver((9, 0)), 0)
     step = with_product(attention_case(2048, *shape, **how)).step(CudaBackend(on), 2048)  # type: ignore[arg-type]
     driver, found = on.driver, []
@@ -237,8 +237,16 @@ def test_attention_of_a_token_makes_the_bytes_of_the_next_product(
         paged.run(step, [position], [0], [position], [0])
         names = [name for name, *_ in driver.launched]
         found.append(names[: names.index("gemv_bytes") + 1])  # the identity logits are behind it
+    halves = []
+    for count, kernel in ((3, "gemm_few"), (40, "gemm_wgmma")):
+        driver.launched.clear()
+        ids = np.arange(count)
+        paged.run(step, ids, [0] * count, ids, ids[-1:])
+        names = [name for name, *_ in driver.launched]
+        halves.append("half_rows" in names[: names.index(kernel)])
     step.close()
     on.close()
+    assert halves == [quantised, True]
     first = "attention" if how else "attention_decode"
     middle = ["quantise"] if quantised else []
     join = "attention_merge" if how else "attention_join"

@@ -9,7 +9,7 @@ from lacewing.backends.batch import StepLimits
 from lacewing.backends.cuda.arguments import NULL, STEP, Pointer, Store, Struct, blocks, pages
 from lacewing.backends.cuda.lowering.compiler import RULES, Compiler
 from lacewing.backends.cuda.lowering.inputs import ONE_FROM_ATTENTION, byte_buffers
-from lacewing.backends.cuda.lowering.launches import Grid
+from lacewing.backends.cuda.lowering.launches import NEVER, Forms, Grid
 from lacewing.backends.cuda.lowering.products import TENSOR
 from lacewing.backends.cuda.lowering.rows import FARTHEST
 from lacewing.backends.gpu.inputs import PREFILL_TOKENS
@@ -78,25 +78,29 @@ def attention(compiler: Compiler, op: ops.Attention) -> None:
         widths = f"keys of {kv.key_width} values and values of {kv.value_width}"
         raise UnsupportedModelError(f"attention heads with {widths} are too wide for the CUDA backend; use `backend='cpu'`")
     splits = Splits.of(compiler.limits, op)
+    forms = _forms(compiler, op, kv)
     if op.chosen is not None and compiler.limits.context > op.chosen.width:
-        _launches(compiler, op, kv, splits, OF_ALL)
-    _launches(compiler, op, kv, splits, BY_ONE)
-    if _becomes_bytes(compiler, op, kv):
+        _launches(compiler, op, kv, splits, OF_ALL, forms)
+    _launches(compiler, op, kv, splits, BY_ONE, forms)
+    if _becomes_forms(compiler, op, kv):
         compiler.prepared[ONE_FROM_ATTENTION] = (op.out, False), compiler.index + 1
     if compiler.limits.chunk >= PREFILL_TOKENS:
         _whole(compiler, op, kv, OF_MANY, lambda run: 0 if _is_sparse(op, run) else sum(run.prefill))
 
 
-def _becomes_bytes(compiler: Compiler, op: ops.Attention, kv: PageLayout) -> bool:
-    """Whether the next product takes the result of a single token as bytes, and the kernels can make them."""
+def _becomes_forms(compiler: Compiler, op: ops.Attention, kv: PageLayout) -> bool:
+    """Whether the next product takes the result, and the kernels can make the forms that it needs."""
     after = compiler.program.ops[compiler.index + 1 : compiler.index + 2]
     taken = bool(after) and isinstance(after[0], ops.Linear) and after[0].x == op.out
     return taken and tensor_width(compiler, kv) is not None and kv.value_width % GROUP == 0
 
 
-def _bytes(compiler: Compiler, op: ops.Attention, kv: PageLayout) -> list[Pointer]:
-    """Where they go."""
-    return [*byte_buffers(compiler, ONE_FROM_ATTENTION)] if _becomes_bytes(compiler, op, kv) else [NULL, NULL]
+def _forms(compiler: Compiler, op: ops.Attention, kv: PageLayout) -> Forms:
+    """Of one token bytes; what else the next product takes, it asks for."""
+    if not _becomes_forms(compiler, op, kv):
+        return Forms(op.out, fewest=NEVER)
+    codes, scales = byte_buffers(compiler, ONE_FROM_ATTENTION)
+    return Forms(op.out, codes=codes, byte_scales=scales, bytes_most=1, prompts=False)
 
 
 def _is_sparse(op: ops.Attention, run: Run) -> bool:
@@ -104,7 +108,7 @@ def _is_sparse(op: ops.Attention, run: Run) -> bool:
     return op.chosen is not None and run.reach > op.chosen.width
 
 
-def _launches(compiler: Compiler, op: ops.Attention, kv: PageLayout, splits: Splits, which: int) -> None:
+def _launches(compiler: Compiler, op: ops.Attention, kv: PageLayout, splits: Splits, which: int, forms: Forms) -> None:
     """Of tokens one by one: without splits where no token of the run has them, else a pass for so many tokens as fit."""
 
     def tokens(run: Run) -> int:
@@ -114,7 +118,7 @@ def _launches(compiler: Compiler, op: ops.Attention, kv: PageLayout, splits: Spl
     def count(run: Run) -> int:
         return most_splits(min(run.reach if which == OF_ALL else run.kv_len, splits.reach))
 
-    _whole(compiler, op, kv, which, lambda run: tokens(run) if count(run) == 1 else 0)
+    _whole(compiler, op, kv, which, lambda run: tokens(run) if count(run) == 1 else 0, forms)
     most = most_splits(splits.reach)
     if most == 1:
         return
@@ -143,13 +147,12 @@ def _launches(compiler: Compiler, op: ops.Attention, kv: PageLayout, splits: Spl
         def size(run: Run, passing: Callable[[Run], int] = passing) -> tuple[int, int]:
             return count(run), passing(run)
 
-        _decode(compiler, op, kv, parts, which, first, most, size)
+        _decode(compiler, op, kv, parts, which, first, most, size, Forms(op.out, fewest=NEVER))
         reach = [min(op.window or 0, FARTHEST), min(op.chunk or 0, FARTHEST)]
         chosen = [0, False] if op.chosen is None else [op.chosen.width, True]
         numbers = [op.heads, kv.value_width, most, which, first, *reach, *chosen]
-        made = _bytes(compiler, op, kv)
         compiler.launch(
-            "attention_join", {}, [STEP, compiler.at(op.out), compiler.vector(op.sinks), parts, *numbers, *made], merged
+            "attention_join", {}, [STEP, compiler.at(op.out), compiler.vector(op.sinks), parts, *numbers], merged, forms=forms
         )
 
 
@@ -165,7 +168,7 @@ def tensor_width(compiler: Compiler, kv: PageLayout) -> int | None:
 
 def _decode(
     compiler: Compiler, op: ops.Attention, kv: PageLayout, parts: Pointer, which: int, first: int, splits: int,
-    size: Callable[[Run], tuple[int, int]],
+    size: Callable[[Run], tuple[int, int]], forms: Forms,
 ) -> None:  # fmt: skip
     """Tokens one by one on tensor cores; `size`: splits and tokens of a run."""
     _, arguments, _ = _arguments(compiler, op, kv)
@@ -178,15 +181,16 @@ def _decode(
         return Grid(across, count, tokens) if tokens else None
 
     macros = {"KV": kv.dtype, "WIDTH": tensor_width(compiler, kv), "TILE": tile}
-    made = _bytes(compiler, op, kv) if parts.buffer is None else [NULL, NULL]
-    compiler.launch("attention_decode", macros, [*arguments[:7], parts, arguments[7], which, first, splits, *made], grid)
+    compiler.launch("attention_decode", macros, [*arguments[:7], parts, arguments[7], which, first, splits], grid, forms=forms)
 
 
-def _whole(compiler: Compiler, op: ops.Attention, kv: PageLayout, which: int, tokens) -> None:  # type: ignore[no-untyped-def]
-    """Of tokens whose keys are not divided."""
+def _whole(  # type: ignore[no-untyped-def]
+    compiler: Compiler, op: ops.Attention, kv: PageLayout, which: int, tokens, forms: Forms | None = None
+) -> None:
+    """Of tokens whose keys are not divided; `forms`: of tokens one by one."""
     width = tensor_width(compiler, kv)
-    if width is not None and which != OF_MANY:
-        _decode(compiler, op, kv, NULL, which, 0, 1, lambda run: (1, tokens(run)))
+    if width is not None and forms is not None:
+        _decode(compiler, op, kv, NULL, which, 0, 1, lambda run: (1, tokens(run)), forms)
         return
     if width is not None:
         _, found, _ = _arguments(compiler, op, kv)

@@ -148,7 +148,7 @@ def as_bytes(compiler: Compiler, x: View, groups: int, rows: bool, most: int = 1
         return Grid(1, count) if 0 < count <= most else None
 
     forms = _forms_of(compiler, x, ("bytes",), 1) if not rows and x.width == groups * GROUP else None
-    if forms is not None:
+    if forms is not None and forms.prompts:
         forms.codes, forms.byte_scales = made
         forms.bytes_most = max(forms.bytes_most, most)
     else:
@@ -207,7 +207,7 @@ def _for_fewer(compiler: Compiler, key: str, x: View, what: tuple[View, bool, in
     before, maker = compiler.prepared.get(key), compiler.maker(x)
     if before is None or maker is None or maker.forms is None or not _valid(compiler, key, x, (*what[:3], before[0][-1])):
         return False
-    if not maker.op < before[1] or not maker.forms.fewest <= what[3] < maker.forms.few_first:
+    if not maker.forms.prompts or not maker.op < before[1] or not maker.forms.fewest <= what[3] < maker.forms.few_first:
         return False
     maker.forms.few_first = what[3]
     compiler.prepared[key] = what, compiler.index
@@ -230,14 +230,14 @@ def as_halves(compiler: Compiler, x: View, columns: int, rows: bool, tiled: bool
     if forms is not None:
         forms.halves, forms.half_scales, forms.atoms = made.values, made.scales, made.atoms
         forms.few_first, forms.many = (few, forms.many) if few else (forms.few_first, 2 if tiled else 1)
-    else:
+    if forms is None or not forms.prompts:
         form = Joined((made.values, made.scales, Struct((made.atoms, 0))))
         arguments = [STEP, compiler.at(x), NULL, 0, 1, 1, 0, columns, rows, form]
 
         def grid(run: Run) -> Grid | None:
             count = run.outputs if rows else run.tokens
             fits = few <= count <= DECODE_TOKENS if few else count > DECODE_TOKENS
-            return Grid(count) if fits else None
+            return Grid(count) if fits and (forms is None or run.prefill) else None
 
         macros = {"TILED": int(tiled), "LISTED": 0, "EACH": fours(columns)}
         compiler.launch("half_rows", macros, arguments, grid, _label(rows))

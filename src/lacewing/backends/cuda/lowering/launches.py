@@ -71,11 +71,15 @@ def fours(width: int) -> int:
     return next((each for each in WIDE_FOURS if 4 * each * WIDE_THREADS >= width), WIDE_FOURS[-1])
 
 
+NEVER = 2**31 - 1  # tokens from which a launch makes forms that can make none
+
+
 @dataclass
 class Forms:
     """The forms of its result that a launch makes for products, as `forms.cuh` has them; of none at first.
 
     `view`: its result. `fewest`: tokens from which the launch is there at all; in runs of fewer something else makes the result.
+    `prompts`: also in runs with prompts, of which something else makes a part of the result otherwise.
     """
 
     view: View
@@ -91,6 +95,7 @@ class Forms:
     bytes_first: int = 0  # tokens from which there are bytes of many; 0: none
     few_first: int = 0  # tokens from which, up to DECODE_TOKENS, there is float16; 0: none
     many: int = 0  # of more: 0 none, 1 row after row, 2 tiled
+    prompts: bool = True
 
     def joined(self) -> Joined:
         """As the kernel takes it."""

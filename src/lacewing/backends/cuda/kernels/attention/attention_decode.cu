@@ -3,14 +3,15 @@
 // at the end. Thread (g, t) of a warp loads dimensions 8 (4 c + t) .. + 7 of key g, and dimensions 8 (8 c + g) .. + 7 of the values 2 t, 2 t + 1,
 // 2 t + 8 and 2 t + 9; sums of rows then are of the dimension 8 g + j of each eight in tile j. WIDTH: of a key and of a value, at most.
 // `which`, `first`, `parts`, `chosen`: as `attention.cu` has them; a token has room for `splits`; `attention_join` reads the
-// ones in use. `codes`: in a run of one token, of heads that are whole groups of 32, where the result goes as bytes, too. Grid: key heads times tiles of their query heads, splits, tokens.
+// ones in use. `forms`: in a run without prompts, of heads that are whole groups of 32, where the result goes for products, too: it is a mean of
+// values that are float16, or were made of some, so that none overflows. Grid: key heads times tiles of their query heads, splits, tokens.
 //! arch 80
 //! KV f16 q8_0
 //! WIDTH 64 128 256
 //! TILE 8 16
 //! threads 128
 //! early
-#include "bytes.cuh"
+#include "forms.cuh"
 #include "eight.cuh"
 #include "seen.cuh"
 
@@ -23,7 +24,7 @@
 
 extern "C" __global__ void __launch_bounds__(THREADS)
     attention_decode(Step step, View q, View out, u32* const* store, Pages pages, View chosen, const float* sinks, float* parts, Query a,
-                     int which, int first, int splits, u32* codes, uint2* scales) {
+                     int which, int first, int splits, Forms forms) {
   constexpr Precision P = KV;
   __shared__ float merged[WARPS][8][WIDTH], largest[WARPS][8], totals[WARPS][8];
   start_after();
@@ -36,6 +37,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
   const int together = a.heads / a.key_heads, tiles = (together + TILE - 1) / TILE, key_head = blockIdx.x / tiles;
   const int first_head = key_head * together + blockIdx.x % tiles * TILE, heads = min(TILE, (key_head + 1) * together - first_head);
   const Rows& values = pages.values;
+  const bool alone = step.decode_count() == step.count();
   u32* base = *store;
   if (!listed && begin + (int)threadIdx.x < end) {  // the first keys and their values are on their way while the query is made
     const u32* key = row_at(step, base, pages, pages.keys, row, key_head, low + begin + threadIdx.x);
@@ -176,7 +178,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
       }
       y /= all;
       out.row(token)[head * a.value_width + c] = y;
-      if (codes && step.count() == 1) store_group({codes, scales}, (head * a.value_width + c) / 32, y);
+      if (alone) store_form_group(forms, step.count(), token, a.heads * a.value_width, head * a.value_width + c, y);
     }
   }
 }

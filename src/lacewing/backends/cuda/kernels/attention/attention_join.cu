@@ -1,14 +1,14 @@
 // What the splits of `attention_decode` left of a token's head, put together; threads have a column each, the first 64 a split each before.
-// `codes`: as in `attention_decode`. Grid: heads, tokens.
+// `forms`: as in `attention_decode`. Grid: heads, tokens.
 //! arch 80
 //! threads 128
 //! early
-#include "bytes.cuh"
+#include "forms.cuh"
 #include "seen.cuh"
 
 extern "C" __global__ void __launch_bounds__(THREADS)
     attention_join(Step step, View out, const float* sinks, const float* parts, int heads, int width, int splits, int which, int first,
-                   int window, int span, int most, int chosen, u32* codes, uint2* scales) {
+                   int window, int span, int most, int chosen, Forms forms) {
   __shared__ float share[SPLIT_MOST], whole;
   start_after();
   int head = blockIdx.x, i = first + blockIdx.y, t = which == 0 ? step.decode_token(i) : i, position = step.position(t);
@@ -35,6 +35,6 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     for (int s = 0; s < count; s++) y += from[s * (width + 2) + c] * share[s];
     y /= whole;
     out.row(t)[head * width + c] = y;
-    if (codes && step.count() == 1) store_group({codes, scales}, (head * width + c) / 32, y);
+    if (step.decode_count() == step.count()) store_form_group(forms, step.count(), t, heads * width, head * width + c, y);
   }
 }

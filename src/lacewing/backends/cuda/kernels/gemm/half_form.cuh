@@ -30,17 +30,28 @@ DEVICE float begin_halves(const HalfForm& to, int row, float most) {
   return __uint_as_float((u32)(127 - exponent) << 23);
 }
 
-// values 4 * four to 4 * four + 3 of the row, which has so many chunks
+// Where the words of values 4 * four to 4 * four + 3 of a row stand that has so many chunks: `second` 0 of the first and third, 1 of the others.
+DEVICE u32* half_word(const HalfForm& to, bool tiled, int row, int chunks, int four, int second) {
+  int g = four >> 3 & 3, j = four & 7, i = 16 * (four >> 5) + 4 * (j & 3);
+  if (!tiled) return to.values + ((size_t)row * chunks + i + g) * 4 + 2 * (j >> 2) + second;
+  i += 2 * (j >> 2) + second;
+  return to.values + (((size_t)(i >> 3) * to.atoms + row / 8) * 8 + row % 8) * 32 + ((i & 7) ^ (row & 7)) * 4 + g;
+}
+
 DEVICE void store_halves(const HalfForm& to, bool tiled, int row, int chunks, int four, float4 v, float inverse) {
-  int block = four >> 5, g = four >> 3 & 3, j = four & 7;
   u32 first = halves_of(v.x * inverse, v.z * inverse), second = halves_of(v.y * inverse, v.w * inverse);
+  u32* word = half_word(to, tiled, row, chunks, four, 0);
   if (!tiled) {
-    size_t chunk = (size_t)row * chunks + 16 * block + 4 * (j & 3) + g;
-    *(uint2*)(to.values + chunk * 4 + 2 * (j >> 2)) = make_uint2(first, second);
-    return;
+    *(uint2*)word = make_uint2(first, second);
+  } else {
+    *word = first;
+    *half_word(to, tiled, row, chunks, four, 1) = second;
   }
-  int i = 16 * block + 4 * (j & 3) + 2 * (j >> 2);  // the chunk of `first`; that of `second` is beside it
-  u32* atom = to.values + (((size_t)(i >> 3) * to.atoms + row / 8) * 8 + row % 8) * 32 + g;
-  atom[((i & 7) ^ (row & 7)) * 4] = first;
-  atom[((i & 7 | 1) ^ (row & 7)) * 4] = second;
+}
+
+// A value a thread, a warp 32 columns from a multiple of 32 on, not divided. All threads of a warp.
+DEVICE void store_half_group(const HalfForm& to, bool tiled, int row, int chunks, int column, float v) {
+  const float other = __shfl_xor_sync(ALL, v, 2);
+  if (!(column & 2)) *half_word(to, tiled, row, chunks, column >> 2, column & 1) = halves_of(v, other);
+  if (column == 0) to.scales[row] = 1.0f;
 }
