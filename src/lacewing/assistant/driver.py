@@ -115,7 +115,7 @@ class Driver:
             thread.join()
 
     def _work(self) -> None:
-        while self._await():
+        while self._live or self._await():
             try:
                 self.engine.advance()
             except Exception as error:  # of no request in particular

@@ -56,15 +56,18 @@ def batch_of(step: Step, parts: list[Part]) -> Batch:
     tokens: list[int] = []
     outputs: list[int] = []
     hidden: list[int] = []
+    spans: list[tuple[Sequence, int]] = []
     for part in parts:
-        if part.task.collector is not None:
-            before = len(tokens) - len(part.sequence.ids)
+        sequence, ids, task, chooses = part
+        if task.collector is not None:
+            before = len(tokens) - len(sequence.ids)
             outputs += (before + position for position in part.collected(hidden=False))
             hidden += (before + position for position in part.collected(hidden=True))
-        tokens += part.ids
-        if part.chooses:
+        tokens += ids
+        spans.append((sequence, len(ids)))
+        if chooses:
             outputs.append(len(tokens) - 1)
-    batch = make_batch(step, [(part.sequence, len(part.ids)) for part in parts], tokens, np.array(outputs, np.int32))
+    batch = make_batch(step, spans, tokens, np.array(outputs, np.int32))
     return replace(batch, hidden=np.array(hidden, np.int32)) if hidden else batch
 
 
@@ -73,11 +76,16 @@ def make_batch(step: Step, spans: list[tuple[Sequence, int]], tokens: list[int],
     rows: list[int] = []
     positions: list[int] = []
     for sequence, count in spans:
-        start = len(sequence.ids)
-        rows += [sequence.row or 0] * count
-        positions += range(start, start + count)
+        start, row = len(sequence.ids), sequence.row or 0
+        if count == 1:
+            rows.append(row)
+            positions.append(start)
+        else:
+            rows += [row] * count
+            positions += range(start, start + count)
     units = _units(step, [sequence for sequence, _ in spans]) if step.fixed else (None, None)
-    return Batch(np.array(tokens, np.int32), np.array(rows, np.int32), np.array(positions, np.int32), outputs, *units)
+    ids, table_rows, places = np.array((tokens, rows, positions), np.int32)  # one call: each costs as much as a short array
+    return Batch(ids, table_rows, places, outputs, *units)
 
 
 def _units(step: Step, sequences: list[Sequence]) -> tuple[np.ndarray, np.ndarray]:
@@ -100,9 +108,10 @@ def run(step: Step, parts: list[Part]) -> list[Choice]:
 
 
 def _choices(step: Step, batch: Batch, parts: list[Part]) -> list[Choice]:
-    tasks = [part.task for part in parts if part.chooses]
+    tasks = [task for _, _, task, chooses in parts if chooses]
     masks = [task.masks for task in tasks if task.masks is not None]
-    begin(masks)
+    if masks:
+        begin(masks)
     found = _among_candidates(step, batch, parts) if step.most_candidates else None
     if found is None or None in found:
         rows = _collect(parts, step.run(batch))  # where somebody's logits are no numbers, they show whose

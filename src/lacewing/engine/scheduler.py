@@ -49,7 +49,8 @@ class Scheduler(Recovery):
         if ahead is not None and (not ahead.goes_on or self._wanting(began) != ahead.tasks or self._admissible(began)):
             self.end_ahead()
         if self._ahead is None:
-            self._admit(began)
+            if self.waiting:
+                self._admit(began)
             parts = self._compose(self._by_turns(self._wanting(began)))
         else:
             parts = [Part(task.sequence, task.history[-1:], task, True) for task in self._ahead.tasks if task.sequence is not None]
@@ -65,6 +66,8 @@ class Scheduler(Recovery):
 
     def can_go_on(self) -> bool:
         """Whether another run would carry something."""
+        if self.running and self.running[0].background:  # as always in a server
+            return True
         now = time.perf_counter()
         self._welcome()
         return any(task.ready(now) for task in (*self.running, *self.waiting))
@@ -94,16 +97,17 @@ class Scheduler(Recovery):
             self._watcher.end()
             self._under_way = []
         self._note(parts, time.perf_counter() - began)
-        for task in tasks:
+        prompts: list[tuple[Task, int]] = []
+        for sequence, ids, task, _ in parts:
             task.suspect = False
-        prompts = [(part, len(part.sequence.ids) + len(part.ids)) for part in parts if not part.task.stats.generated_tokens]
-        for part in parts:
-            self.commit(part.sequence, part.ids, part.task)
-        for part, choice in zip((part for part in parts if part.chooses), choices, strict=True):
-            self._push(part.task, choice)
-        for part, done in prompts:
-            self._report(part.task, done)
-            self._collected(part.task, done)
+            self.commit(sequence, ids, task)
+            if not task.stats.generated_tokens:
+                prompts.append((task, len(sequence.ids)))
+        for task, choice in zip([task for _, _, task, chooses in parts if chooses], choices, strict=True):
+            self._push(task, choice)
+        for task, done in prompts:
+            self._report(task, done)
+            self._collected(task, done)
 
     def _verified(self, tasks: list[Task]) -> bool:
         """Whether the weights are what they were; if not, all that would read them fail."""
@@ -138,20 +142,22 @@ class Scheduler(Recovery):
             self.observers.tell(np.concatenate(places))
 
     def _note(self, parts: list[Part], seconds: float) -> None:
-        total = sum(len(part.ids) for part in parts)
-        self.counters.runs[total] += 1
-        self.counters.run_seconds += seconds
         prompts: list[Task] = []
-        answers = 0
+        total = answers = 0
         for _, ids, task, _ in parts:
-            if task.stats.generated_tokens:
-                task.stats.generate_seconds += seconds
-            else:
-                task.stats.prompt_seconds += seconds
-            if len(ids) > 1 or not task.stats.generated_tokens:
+            stats, count = task.stats, len(ids)
+            total += count
+            if not stats.generated_tokens:
+                stats.prompt_seconds += seconds
+                prompts.append(task)
+                continue
+            stats.generate_seconds += seconds
+            if count > 1:
                 prompts.append(task)
             else:
                 answers += 1
+        self.counters.runs[total] += 1
+        self.counters.run_seconds += seconds
         self.costs.note(prompts, total - answers, answers, seconds)
 
     def commit(self, sequence: Sequence, ids: list[int], task: Task | None = None) -> None:
@@ -211,7 +217,11 @@ class Scheduler(Recovery):
         if len(decodes) > self.step.limits.chunk:
             decodes.sort(key=lambda task: task.stats.generated_tokens)
         for task in decodes[: self.step.limits.chunk]:
-            self._add(parts, task, 1)
+            sequence = task.sequence
+            if sequence is not None and len(sequence.ids) < sequence.capacity and not self.pages.fixed:  # as nearly always
+                parts.append(Part(sequence, task.history[-1:], task, True))
+            else:
+                self._add(parts, task, 1)
         if prompts:
             self._add_prompts(parts, prompts)
         return [part for part in parts if part.task.sequence is part.sequence]
@@ -264,9 +274,9 @@ class Scheduler(Recovery):
 
     def _look_ahead(self, parts: list[Part]) -> None:
         """Let the device choose by itself where it can for all of them."""
-        tasks = [part.task for part in parts]
         if not self.step.runs_ahead or self.observers or not parts:
             return
+        tasks = [part.task for part in parts]
         if any(draw_of(task, self.step.most_candidates) is None for task in tasks):
             return
         if not all(part.sequence.owns_units() for part in parts):

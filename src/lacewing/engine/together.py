@@ -45,9 +45,7 @@ def pick_rows_together(samplers: Sequence[Sampler], rows: Rows) -> dict[int, Tok
 
 def _largest_of_all(rows: np.ndarray) -> dict[int, Token]:
     """`_largest` of (N, V)."""
-    best = rows.argmax(axis=1)
-    finite = np.isfinite(rows[np.arange(len(rows)), best]).tolist()
-    return {index: Token(token) for index, token in enumerate(best.tolist()) if finite[index]}
+    return {index: Token(token) for index, token in enumerate(rows.argmax(axis=1).tolist()) if math.isfinite(rows[index, token])}
 
 
 def _largest(indices: Sequence[int], rows: Rows) -> dict[int, Token]:

@@ -30,8 +30,9 @@ class Watcher:
 
     def end(self) -> None:
         """Afterwards `abort` is not called, which would end somebody else's run."""
-        with self._lock:
-            self._asked = ()
+        if self._asked:
+            with self._lock:
+                self._asked = ()
 
     def _call_abort(self, asked: Sequence[Callable[[], bool]]) -> None:
         abort = self._abort()
