@@ -90,22 +90,21 @@ class Feed:
         """Something came; so many tokens."""
         if count:
             self._observers.tokens(self._record, count)
-        if choice.end is None and (self._whole or self._done_at_once(choice)):
-            return
+        waiter, at_once = self._waiter, self._at_once
+        if waiter is not None and waiter.done():
+            waiter = None
+        if choice.end is None:
+            if self._whole:
+                return
+            if waiter is not None and at_once is not None:
+                try:
+                    if at_once(choice):
+                        return
+                except Exception as error:  # whoever waits has it, not the loop that brings what came of others
+                    return waiter.set_exception(error)
         self._ready.add(choice)
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
-    def _done_at_once(self, choice: Choice) -> bool:
-        """Whether whoever waits has no more to do with it."""
-        waiter = self._waiter
-        if self._at_once is None or waiter is None or waiter.done():
-            return False
-        try:
-            return self._at_once(choice)
-        except Exception as error:
-            waiter.set_exception(error)  # whoever waits has it, not the loop that brings what came of others
-            return True
+        if waiter is not None:
+            waiter.set_result(None)
 
     async def next(self, at_once: Callable[[Choice], bool] | None = None) -> list[Choice]:
         """The choices of which something came; waits for one.

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple, Protocol
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from lacewing.assistant.driver import Driver, Handle
 from lacewing.assistant.reply import Assistant
 from lacewing.errors import BackendError, Cancelled, DeviceLostError, LacewingError
+from lacewing.server.bell import Bell
 from lacewing.server.queue import Queue
 
 if TYPE_CHECKING:
@@ -112,7 +114,8 @@ class Worker:
     """
 
     def __init__(self, model: Model, loop: asyncio.AbstractEventLoop):
-        self._model, self._loop = model, loop
+        self._model = model
+        self._bell, self._brought = Bell(loop, self._tell), deque[Moved]()
         self._driver = Driver(model.engine, self._deliver)
         self.queue = Queue(model.engine.step.limits.rows)
         self.tickets: list[Ticket] = []
@@ -148,6 +151,7 @@ class Worker:
     def close(self) -> None:
         """End all requests; waits until they have."""
         self._driver.close()
+        self._bell.close()
 
     # in the driver's thread
 
@@ -169,10 +173,18 @@ class Worker:
         if not moved:
             return
         self.moved = []
+        self._brought.append(moved)
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens any more
-            self._loop.call_soon_threadsafe(_push, moved)
+            self._bell.ring()
 
+    # in the event loop's thread
 
-def _push(moved: Moved) -> None:
-    for sink, deltas, end in moved:
-        sink.push(deltas, end)
+    def _tell(self) -> None:
+        """What runs have brought, to everybody."""
+        try:
+            while self._brought:
+                for sink, deltas, end in self._brought.popleft():
+                    sink.push(deltas, end)
+        finally:
+            if self._brought:  # a fault of ours with one run does not keep what the next has brought
+                self._bell.ring()

@@ -22,7 +22,8 @@ class ChatWriter(Writer):
     def events(self, choice: Choice, deltas: Sequence[Delta]) -> bytes:
         index, parts = choice.index, []
         if self.top is None and not self.each_timings and choice.written and choice.end is None:
-            return "".join([self._plain(index, delta) for delta in deltas]).encode()
+            told = self._plain(index, deltas[0]) if len(deltas) == 1 else "".join([self._plain(index, delta) for delta in deltas])
+            return told.encode()
         if not choice.written:
             choice.written = True
             parts.append(self.event(index, '"delta":{"role":"assistant","content":""}'))
