@@ -20,7 +20,6 @@ from lacewing.backends.cpu.kernels.simd.instructions import (
     peek_i32,
     peek_i64,
     poke_f32,
-    prefetch_far,
     splat_f32,
     store_f32,
     sum_f32,
@@ -42,28 +41,36 @@ def make_block_scores(stored: Stored) -> Any:
     bytes_of = stored.row_bytes
 
     @inline
-    def run_scores(wide, blocks, short, q, width, keys, out, positions):
+    def run_scores(wide, blocks, short, q, width, keys, out, positions, values, value_bytes):
         """One row of tiles; the last ones of a block are short."""
-        j, row_bytes = 0, bytes_of(width)
+        j, row_bytes, nbytes = 0, bytes_of(width), LANES * value_bytes // width
         while j + LANES * (blocks - 1) < positions:
-            wide(q, 4 * width, width, keys + row_bytes * j, out + 4 * j)
+            wide(q, 4 * width, width, keys + row_bytes * j, out + 4 * j, values + value_bytes * j, blocks * nbytes)
             j += LANES * blocks
         while j < positions:
-            short(q, 4 * width, width, keys + row_bytes * j, out + 4 * j)
+            short(q, 4 * width, width, keys + row_bytes * j, out + 4 * j, values + value_bytes * j, nbytes)
             j += LANES
 
     @inline
-    def block_scores(q, queries, width, keys, out, positions):
-        """Dot products of all queries with `positions` positions, and with what is behind them up to a whole register."""
-        done, row_bytes = queries - queries % 8, bytes_of(width)
+    def block_scores(q, queries, width, keys, out, positions, values, value_bytes):
+        """Dot products of all queries with `positions` positions, and with what is behind them up to a whole register.
+
+        Meanwhile the first queries ask for the block's values, `value_bytes` a position; 0: for none.
+        """
+        done, row_bytes, nbytes = queries - queries % 8, bytes_of(width), LANES * value_bytes // width
         for j in range(0, positions, LANES):
+            group, to, ahead = keys + row_bytes * j, out + 4 * j, values + value_bytes * j
             for i in range(0, done, 8):
-                many(q + 4 * width * i, 4 * width, width, keys + row_bytes * j, out + 4 * (BLOCK * i + j))
+                many(q + 4 * width * i, 4 * width, width, group, to + 4 * BLOCK * i, ahead, 0 if i else nbytes)
+        if done:
+            value_bytes = 0
         if queries - done >= 4:
-            run_scores(few_long, 2, few, q + 4 * width * done, width, keys, out + 4 * BLOCK * done, positions)
-            done += 4
+            at = out + 4 * BLOCK * done
+            run_scores(few_long, 2, few, q + 4 * width * done, width, keys, at, positions, values, value_bytes)
+            done, value_bytes = done + 4, 0
         for i in range(done, queries):
-            run_scores(one_long, 4, one, q + 4 * width * i, width, keys, out + 4 * BLOCK * i, positions)
+            at = out + 4 * BLOCK * i
+            run_scores(one_long, 4, one, q + 4 * width * i, width, keys, at, positions, values, 0 if i else value_bytes)
 
     return block_scores
 
@@ -224,10 +231,8 @@ def make_attend(stored: Stored) -> Any:
         lowest = first_seen(peek_i32(positions + 4 * token), window, chunk)
         for first in range(lowest // BLOCK * BLOCK, last + 1, BLOCK):
             seen, page = min(BLOCK, last + 1 - first), peek_i32(table + 4 * (first // BLOCK)) * page_bytes
-            if not latent:  # the values arrive while the keys are multiplied
-                for line in range(0, row_bytes(value_width) * seen, 64):
-                    prefetch_far(values + page + line)
-            block_scores(q, queries, width, keys + page, p, seen)
+            value_bytes = 0 if latent else row_bytes(value_width)
+            block_scores(q, queries, width, keys + page, p, seen, values + page, value_bytes)
             for i in range(queries):
                 high = peek_i32(positions + 4 * (token + i // group))
                 at = acc + 4 * value_width * i

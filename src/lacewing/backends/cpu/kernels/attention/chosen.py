@@ -48,7 +48,7 @@ def make_chosen(stored: Stored) -> Any:
                         page = keys + peek_i32(table + 4 * (position // BLOCK)) * page_bytes
                         source = page + row_bytes(width) * (position % BLOCK // LANES * LANES)
                         copy_key(source, width, position % LANES, gathered, lane)
-                block_scores(q, group, width, at, p + 4 * j, lanes)
+                block_scores(q, group, width, at, p + 4 * j, lanes, 0, 0)
                 for lane in range(lanes):
                     key_to_value(at, width, lane, value_width, block + row_bytes(value_width) * (j + lane))
             for i in range(group):

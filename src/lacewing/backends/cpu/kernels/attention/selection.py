@@ -107,7 +107,7 @@ def make_score_blocks(stored: Stored) -> Any:
         for start in range(first, end, BLOCK):
             page = peek_i32(table + 4 * (start // BLOCK)) * peek_i64(args + SELECT.page_bytes)
             positions = min(BLOCK, end - start)
-            block_scores(q, heads, width, peek_i64(args + SELECT.keys) + page, p, positions)
+            block_scores(q, heads, width, peek_i64(args + SELECT.keys) + page, p, positions, 0, 0)
             for j in range(0, positions, LANES):
                 total = zero
                 for h in range(heads):

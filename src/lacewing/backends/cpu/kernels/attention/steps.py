@@ -10,6 +10,7 @@ from numba import types
 
 from lacewing.backends.cpu.kernels.attention.stored import BLOCK, Q8_BYTES, Q8_COLUMNS, Stored
 from lacewing.backends.cpu.kernels.gemm.dot import emit_fma, emit_load
+from lacewing.backends.cpu.kernels.simd.instructions import prefetch_far
 from lacewing.backends.cpu.kernels.simd.registers import F32, F32V, GIVEN, LANES, VECTOR_BYTES, f32v, inline, instruction, splat
 
 
@@ -49,27 +50,37 @@ def make_value_step(queries: int, columns: int, stored: Stored) -> Any:
 
 
 def make_scores(queries: int, blocks: int, stored: Stored) -> Any:
-    """`scores(q, stride, width, keys, out)`: dot products of some queries with LANES positions times `blocks`.
+    """`scores(q, stride, width, keys, out, ahead, nbytes)`: dot products of some queries with LANES positions times `blocks`.
 
-    Each sum is one chain of additions, each of which waits for the last: some chains at once keep the CPU busy. In out the queries
-    are BLOCK positions apart.
+    With each column `nbytes` more are asked for, from `ahead` on: asked for all at once they would hold up the products, as a core
+    waits for few lines at a time. Each sum is one chain of additions, each of which waits for the last: some chains at once keep
+    the CPU busy. In out the queries are BLOCK positions apart.
     """
     zeros, scatter = make_zeros(queries * blocks), make_scatter(queries, blocks, 4 * BLOCK)
     step, column_bytes, row_bytes = make_score_step(queries, blocks, stored), stored.column_bytes, stored.row_bytes
+    lines = (blocks + 1) // 2
 
     @inline
-    def scores(q, stride, width, keys, out):
+    def scores(q, stride, width, keys, out, ahead, nbytes):
         acc = zeros()
         for c in range(width):
+            if nbytes:
+                for line in range(lines):
+                    prefetch_far(ahead + 64 * line)
+                ahead += nbytes
             acc = step(acc, keys + column_bytes * c, keys, column_bytes * width, q + 4 * c, stride)
         scatter(acc, out)
 
     @inline
-    def scores_of_blocks(q, stride, width, keys, out):
+    def scores_of_blocks(q, stride, width, keys, out, ahead, nbytes):
         acc, group = zeros(), row_bytes(width) * LANES
         for first in range(0, width, Q8_COLUMNS):
             columns = keys + 2 * LANES
             for c in range(Q8_COLUMNS):
+                if nbytes:
+                    for line in range(lines):
+                        prefetch_far(ahead + 64 * line)
+                    ahead += nbytes
                 acc = step(acc, columns + LANES * c, keys, group, q + 4 * (first + c), stride)
             keys += Q8_BYTES * LANES
         scatter(acc, out)
