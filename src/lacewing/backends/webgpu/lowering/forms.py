@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lacewing.backends.gpu.conversion import stored_as
 from lacewing.backends.gpu.layouts import LAYOUTS
 from lacewing.backends.webgpu.lowering.compiler import Compiler
 from lacewing.program import ops
@@ -59,7 +60,7 @@ def _read(compiler: Compiler, op: object, view: View, found: Forms) -> None:
     for name in (op.weight,) if isinstance(op, ops.Logits) else op.weights:
         above = takes_units(compiler, op, name)
         most = endless if above is None or isinstance(op, ops.Logits) else above  # rows of logits may be fewer than tokens
-        if LAYOUTS[compiler.weights[name].quant.name].floats or not compiler.variant.dot:
+        if LAYOUTS[stored_as(compiler.weights[name])].floats or not compiler.variant.dot:
             found.floats = max(found.floats, most)
         else:
             found.codes = max(found.codes, most)
