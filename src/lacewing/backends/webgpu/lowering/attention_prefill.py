@@ -12,9 +12,9 @@ from lacewing.backends.gpu.run import Run
 from lacewing.backends.webgpu.device.variant import Variant
 from lacewing.backends.webgpu.lowering.compiler import Compiler
 from lacewing.backends.webgpu.lowering.dispatches import Binding, Grid
-from lacewing.backends.webgpu.lowering.forms import UNIT_TOKENS, forms_of
 from lacewing.program import ops
 
+UNIT_TOKENS = 64  # runs of more use matrix units, where there are any, as their products do
 _HELD_WIDTH = 128  # of heads up to which registers hold queries beside sums of values
 _LOG2E = math.log2(math.e)
 
@@ -129,8 +129,6 @@ def lower_prefill(compiler: Compiler, op: ops.Attention, kv: PageLayout, constan
     constants = {**constants, **tile.__dict__, "aligned": aligned}
     compiler.dispatch("attention_prefill", constants, bindings, lambda run: None if of_units(run) else grid(run))
     if constants["q8"] is not None:
-        groups, most = op.out.width // GROUP, forms_of(compiler, op.out, op).codes
+        groups = op.out.width // GROUP
         quantise = {"x": out, "q8": constants["q8"], "groups": groups}
-        compiler.dispatch(
-            "quantise", quantise, [], lambda run: (-(-groups // 64), run.tokens, 1) if run.tokens <= most and grid(run) else None
-        )
+        compiler.dispatch("quantise", quantise, [], lambda run: (-(-groups // 64), run.tokens, 1) if grid(run) else None)

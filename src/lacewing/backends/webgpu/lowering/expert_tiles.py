@@ -12,14 +12,19 @@ from lacewing.backends.webgpu.device.device import Slice
 from lacewing.backends.webgpu.device.variant import Units
 from lacewing.backends.webgpu.lowering.compiler import Compiler
 from lacewing.backends.webgpu.lowering.dispatches import Grid
-from lacewing.backends.webgpu.lowering.forms import NO_HALVES, gemv_tokens
-from lacewing.backends.webgpu.lowering.linear import Tile
+from lacewing.backends.webgpu.lowering.linear import GEMV_TOKENS, Tile
 from lacewing.backends.webgpu.weights.matrices import Matrix, Shard
 from lacewing.program import ops
 from lacewing.program.ops import View
 
+SHARED = 4  # pairs an expert, on average, from which tiles are faster
 TILES = {"dot": (256, 32), "float": (64, 64)}  # rows and pairs of a workgroup for many tokens
 ROOM = 2  # times the average of pairs an expert that a tile of matrix units has, since experts have more and fewer
+
+
+def gemv_tokens(experts: int, active: int) -> int:
+    """Up to so many tokens read their experts' rows by themselves."""
+    return max(GEMV_TOKENS, SHARED * experts // active)
 
 
 @dataclass(frozen=True)
@@ -109,7 +114,7 @@ def _tiles(compiler: Compiler, product: Product) -> list[Tile]:
 def _takes_units(product: Product, units: Units) -> bool:
     """Float16 holds the weights, and inputs of an active expert begin where a load of eight does and fill the last step."""
     separate = product.op.separate
-    return product.matrix.layout.quant not in NO_HALVES and not (separate and product.matrix.columns % units.depth)
+    return product.matrix.layout.quant not in ("F32", "BF16") and not (separate and product.matrix.columns % units.depth)
 
 
 def _most_tiles(pairs: int, experts: int, tile: int) -> int:
