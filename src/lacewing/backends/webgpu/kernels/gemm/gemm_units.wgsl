@@ -14,7 +14,6 @@ enable chromium_experimental_subgroup_matrix;
 {% set each_x = units.tokens * units.depth // 8 // units.threads %}
 {% set each_w = units.rows * units.depth // 32 // units.threads %}
 {% set step_groups = units.depth // 32 %}
-{% set lift = 1 if layout.floats else 16 %}{# by which weights of codes are larger in the tile: float16 has few bits for small scales #}
 {% set all_rows = rows * parts | default(1) %}
 
 // tokens, then rows; units.pitch apart, so that their columns are in different banks
@@ -34,50 +33,42 @@ fn load_weights(group: u32) -> Loaded {
   return Loaded(floats[group * 4u], floats[group * 4u + 1u], floats[group * 4u + 2u], floats[group * 4u + 3u]);
 }
 
-fn keep_weights(at: u32, w: Loaded, group: u32) {
+fn keep_weights(at: u32, w: Loaded) {
   {% for i in range(4) %}
-  {% for c in ("xy", "zw") %}
-  keep_four(at + {{ i * 8 + loop.index0 * 4 }}u, bitcast<vec2<f16>>(w[{{ i }}].{{ c[0] }}), bitcast<vec2<f16>>(w[{{ i }}].{{ c[1] }}));
+  {% for c in "xyzw" %}
+  keep_pair(at + {{ i * 8 + loop.index0 * 2 }}u, bitcast<vec2<f16>>(w[{{ i }}].{{ c }}));
   {% endfor %}
   {% endfor %}
-}
-
-fn keep_four(at: u32, low: vec2<f16>, high: vec2<f16>) {
-  keep_pair(at, vec2<f16>(low.x, high.x));
-  keep_pair(at + 2u, vec2<f16>(low.y, high.y));
 }
 {% elif layout.floats %}
 alias Loaded = array<vec4<f32>, 8>;
 
 fn load_weights(group: u32) -> Loaded { return load_floats(group); }
 
-fn keep_weights(at: u32, w: Loaded, group: u32) {
+fn keep_weights(at: u32, w: Loaded) {
   {% for i in range(8) %}
-  keep_pair(at + {{ i * 4 }}u, vec2<f16>(w[{{ i }}].xz));
-  keep_pair(at + {{ i * 4 + 2 }}u, vec2<f16>(w[{{ i }}].yw));
+  keep_pair(at + {{ i * 4 }}u, vec2<f16>(w[{{ i }}].xy));
+  keep_pair(at + {{ i * 4 + 2 }}u, vec2<f16>(w[{{ i }}].zw));
   {% endfor %}
 }
 {% else %}
-alias Loaded = Packed;  // to be unpacked when it is needed: until then nothing waits for the loads
+alias Loaded = Group;
 
-fn load_weights(group: u32) -> Loaded { return packed_of(group); }
+fn load_weights(group: u32) -> Loaded { return load_group(group); }
 
-// Four codes. A byte below 0x64 is, as float16, 1024 + the byte: no conversion of integers is needed. Bit 7 turned is 128 more,
-// without a sign.
-fn keep_four(at: u32, codes: u32, scale: vec2<f16>, least: vec2<f16>) {
-  let even = bitcast<vec2<f16>>((codes & 0x00FF00FFu) ^ 0x64806480u) - vec2<f16>(1152.0h);
-  let odd = bitcast<vec2<f16>>(((codes >> 8u) & 0x00FF00FFu) ^ 0x64806480u) - vec2<f16>(1152.0h);
-  keep_pair(at, fma(even, scale, least));
-  keep_pair(at + 2u, fma(odd, scale, least));
+// Four codes. A byte below 0x64 is, as float16, 1024 + the byte: no conversion of integers is needed.
+fn keep_four(at: u32, codes: u32, scale: f32, least: f32) {
+  let u = codes ^ 0x80808080u;  // 128 more, without a sign
+  let low = bitcast<vec2<f16>>((u & 0xFFu) | ((u & 0xFF00u) << 8u) | 0x64006400u) - vec2<f16>(1152.0h);
+  let high = bitcast<vec2<f16>>(((u >> 16u) & 0xFFu) | ((u >> 8u) & 0xFF0000u) | 0x64006400u) - vec2<f16>(1152.0h);
+  keep_pair(at, vec2<f16>(vec2<f32>(low) * scale - least));
+  keep_pair(at + 2u, vec2<f16>(vec2<f32>(high) * scale - least));
 }
 
-fn keep_weights(at: u32, w: Loaded, group: u32) {
-  let values = group_of(w, group);
+fn keep_weights(at: u32, w: Loaded) {
   {% for half in "ab" %}
-  let scale_{{ half }} = vec2<f16>(f16(values.scale.{{ "xy"[loop.index0] }} * {{ number(lift) }}));
-  let least_{{ half }} = vec2<f16>(f16(values.min.{{ "xy"[loop.index0] }} * {{ number(-lift) }}));
   {% for c in "xyzw" %}
-  keep_four(at + {{ (16 if half == "b" else 0) + loop.index0 * 4 }}u, values.{{ half }}.{{ c }}, scale_{{ half }}, least_{{ half }});
+  keep_four(at + {{ (16 if half == "b" else 0) + loop.index0 * 4 }}u, w.{{ half }}.{{ c }}, w.scale.{{ "xy"[half == "b"] }}, w.min.{{ "xy"[half == "b"] }});
   {% endfor %}
   {% endfor %}
 }
@@ -117,7 +108,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   {% endfor %}
   if (index < {{ units.tokens }}u) {
     let place = min(token_start + index, count - 1u);
-    scale_x[index] = scale_of(source_of(place)){{ " * %s" % number(1 / lift) if lift > 1 }};
+    scale_x[index] = scale_of(source_of(place));
   }
   let mine = subgroup;
   let my_tokens = mine / {{ units.across }}u * {{ units.high * 16 }}u;
@@ -134,7 +125,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     {% endfor %}
     {% endfor %}
     {% for q in range(each_w) %}
-    keep_weights(({{ units.tokens }}u + row_{{ q }}) * {{ units.pitch }}u + part_{{ q }} * 32u, w_{{ q }}, groups_{{ q }} + min(g + part_{{ q }}, {{ groups - 1 }}u));
+    keep_weights(({{ units.tokens }}u + row_{{ q }}) * {{ units.pitch }}u + part_{{ q }} * 32u, w_{{ q }});
     {% endfor %}
     workgroupBarrier();
     let next = g + {{ step_groups }}u;
