@@ -11,9 +11,11 @@ from lacewing.backends.cuda.kernels import kernel
 from lacewing.backends.cuda.lowering.inputs import TILES
 from lacewing.backends.cuda.lowering.products import byte_tile_shared
 from lacewing.backends.gpu.layouts import LAYOUTS
+from tests import paged
 from tests.backends.cpu.single_ops import CHUNK, Case
 from tests.backends.cuda.recording import RecordingDriver
-from tests.backends.cuda.test_lowering import beside_case, dense_case, launched
+from tests.backends.cuda.test_lowering import beside_case, dense_case, launched, with_product
+from tests.backends.webgpu.lowering.test_attention import attention_case
 from tests.backends.webgpu.lowering.test_experts import linear_case
 
 
@@ -31,6 +33,24 @@ def test_many_tokens_are_multiplied_as_bytes_where_float16_is_slow(arch: tuple[i
 def test_bytes_of_many_that_are_read_later_keep_their_place_until_then() -> None:
     (many,) = launched(beside_case(), [40], (8, 9))
     assert many[:6] == ["wide_norm", "gemm_bytes", "wide_norm", "gemm_bytes", "quantise", "gemm_bytes"]
+
+
+def test_bytes_of_many_are_made_after_attention() -> None:
+    """Its kernels make none of prompts, and of tokens one by one only those of a single token."""
+    on = Device(RecordingDriver((8, 9)), 0)
+    step = with_product(attention_case(70, 8, 2, 64, 64)).step(CudaBackend(on), 128, 20)  # type: ignore[arg-type]
+    driver, found = on.driver, []
+    assert isinstance(driver, RecordingDriver)
+    for rows, positions in (([0] * 40, range(40)), (range(1, 20), [0] * 19)):
+        driver.launched.clear()
+        paged.run(step, [0] * len(rows), rows, positions, [0])
+        names = [name for name, *_ in driver.launched]
+        found.append(names[: names.index("gemm_bytes") + 1])
+    step.close()
+    on.close()
+    assert found == [
+        ["embed", "write_kv", kernel, "quantise", "gemm_bytes"] for kernel in ("attention_prefill", "attention_decode")
+    ]
 
 
 @pytest.mark.parametrize("arch", [(8, 9), (9, 0)], ids=str)

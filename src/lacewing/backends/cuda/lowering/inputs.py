@@ -171,7 +171,7 @@ def as_many_bytes(compiler: Compiler, x: View, groups: int, rows: bool, first: i
         return Grid(1, count) if count >= first else None
 
     forms = _forms_of(compiler, x, (MANY_BYTES,), first) if not rows and x.width == groups * GROUP else None
-    if forms is not None:
+    if forms is not None and forms.prompts:
         forms.many_codes, forms.many_byte_scales = made
         forms.bytes_first = min(forms.bytes_first or first, first)
     else:
