@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
+import traceback
 import types
+import weakref
 
 import httpx
 import pytest
+from starlette.datastructures import Headers
 
+from lacewing.errors import OptionError
 from lacewing.options import LoadOptions
 from lacewing.server.admin import changes
 from lacewing.server.models import loading
@@ -37,6 +42,7 @@ def test_a_change_is_followed_to_its_end(server, monkeypatch):
         assert under_way.status_code == 202 and under_way.json()["status"]["value"] == "loading"
         assert under_way.json()["status"]["progress"]["current"]
         assert server.get(place, headers={"Prefer": "wait=0"}).status_code == 202
+        assert server.head(place).status_code == 202
         go_on.set()
     done = server.get(place, headers={"Prefer": "wait=30"})
     assert done.status_code == 200 and done.json()["changed"] == ["loaded"]
@@ -75,9 +81,7 @@ def test_clients_of_llama_server_have_what_they_had(server):
 
 def test_changes_that_are_over_are_kept_for_a_while(monkeypatch):
     monkeypatch.setattr(changes, "KEPT", 2)
-    news = types.SimpleNamespace(tell=lambda *_: None)
-    registry = types.SimpleNamespace(entry=lambda name: types.SimpleNamespace(name=name), news=news)
-    context = types.SimpleNamespace(registry=registry, changes={})
+    context = _context()
 
     async def run():
         leave = asyncio.Event()
@@ -97,6 +101,51 @@ def test_changes_that_are_over_are_kept_for_a_while(monkeypatch):
     asyncio.run(run())
 
 
+def test_an_error_that_is_kept_keeps_nothing_else():
+    """Neither what was being loaded, nor the requests that asked what came of it."""
+    context, weights = _context(), list[weakref.ref[Weights]]()
+    request = types.SimpleNamespace(
+        app=types.SimpleNamespace(state=types.SimpleNamespace(context=context)), headers=Headers({}), method="GET"
+    )
+
+    def read() -> None:
+        loaded = Weights()
+        weights.append(weakref.ref(loaded))
+        raise OSError("a disk")
+
+    async def work() -> list[str]:
+        try:
+            read()
+        except OSError as error:
+            raise OptionError("a file") from error
+        return []
+
+    async def run() -> list[int]:
+        id, found = changes.begin(context, "tiny", work), []
+        await context.changes[id].task
+        gc.collect()
+        assert weights[0]() is None
+        for _ in range(3):
+            with pytest.raises(OptionError, match="a file") as raised:
+                await changes.outcome(request, id)
+            found.append(len(list(traceback.walk_tb(raised.value.__traceback__))))
+        return found
+
+    once, twice, thrice = asyncio.run(run())
+    assert once == twice == thrice
+
+
 def test_a_change_that_is_not_known(server):
     found = server.get("/models/changes/nix")
     assert found.status_code == 404 and found.json()["error"]["code"] == "not_found"
+
+
+class Weights:
+    """Something large."""
+
+
+def _context() -> types.SimpleNamespace:
+    """What changes need of a server."""
+    news = types.SimpleNamespace(tell=lambda *_: None)
+    registry = types.SimpleNamespace(entry=lambda name: types.SimpleNamespace(name=name), news=news)
+    return types.SimpleNamespace(registry=registry, changes={})

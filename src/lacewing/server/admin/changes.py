@@ -48,7 +48,7 @@ async def outcome(request: Request, id: str) -> JSONResponse:
         return JSONResponse({"success": True, "change": id, "model": change.model, "status": state}, 202, headers)
     done = change.task.result()
     if isinstance(done, BaseException):
-        raise done
+        raise done.with_traceback(None)  # each time it is raised it would hold more frames
     (model,) = await described(registry, [registry.entry(change.model)])
     return JSONResponse({"success": True, "changed": done, "model": model})
 
@@ -57,7 +57,7 @@ async def show_change(request: Request) -> JSONResponse:
     """What came of a change that was answered with its id: as its own request would have been answered, or 202 while it goes on."""
     id = request.path_params["id"]
     if id not in context_of(request.app).changes:
-        raise RequestError(f"there is no change {id[:100]!r}, or it is over for long", "id", status=404, code="not_found")
+        raise RequestError(f"there is no change {id[:100]!r}, or it ended long ago", "id", status=404, code="not_found")
     return await outcome(request, id)
 
 
@@ -65,7 +65,7 @@ def preferred(request: Request) -> float | None:
     """Seconds after which a client wants to hear that its change goes on; None: it waits for the end."""
     said = [each.strip() for value in request.headers.getlist("prefer") for each in value.replace(";", ",").split(",")]
     waits = [min(float(found[1]), LONGEST_WAIT) for each in said if (found := _WAIT.match(each))]
-    asynchronous = "respond-async" in map(str.lower, said) or request.method == "GET"
+    asynchronous = "respond-async" in map(str.lower, said) or request.method in ("GET", "HEAD")
     return waits[0] if waits and asynchronous else 0.0 if asynchronous else None
 
 
@@ -79,6 +79,19 @@ async def _told(context: Context, model: str, work: Awaitable[list[str]]) -> lis
             _log.error("a change of %s failed", model, exc_info=error)
         message = str(error) if known else "an internal error occurred; the server's log has the details"
         context.registry.news.tell(model, "change_failed", {"message": message})
-        return error
+        return _without_frames(error)
     _log.info("model changed", extra={"model": model, "how": ", ".join(changed) or "nothing"})
     return changed
+
+
+def _without_frames(error: Exception) -> Exception:
+    """It is kept, and the frames that it and its causes went through would keep what was being loaded."""
+    left: list[BaseException | None] = [error]
+    seen = set[int]()
+    while left:
+        each = left.pop()
+        if each is not None and id(each) not in seen:
+            seen.add(id(each))
+            each.__traceback__ = None
+            left += each.__cause__, each.__context__
+    return error
