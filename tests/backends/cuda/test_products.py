@@ -35,22 +35,30 @@ def test_bytes_of_many_that_are_read_later_keep_their_place_until_then() -> None
     assert many[:6] == ["wide_norm", "gemm_bytes", "wide_norm", "gemm_bytes", "quantise", "gemm_bytes"]
 
 
-def test_bytes_of_many_are_made_after_attention() -> None:
-    """Its kernels make none of prompts, and of tokens one by one only those of a single token."""
-    on = Device(RecordingDriver((8, 9)), 0)
+@pytest.mark.parametrize(
+    ("arch", "product", "between"),
+    [
+        ((8, 9), "gemm_bytes", [True, True, True]),
+        ((8, 0), "gemm_mma", [True, False, True]),
+        ((9, 0), "gemm_wgmma", [True, False, True]),
+    ],
+    ids=str,
+)
+def test_forms_of_many_tokens_of_attention(arch: tuple[int, int], product: str, between: list[bool]) -> None:
+    """Of a prompt, of rows with a token each, and of both: its kernels make float16 of the second, and bytes of one token only."""
+    on = Device(RecordingDriver(arch), 0)
     step = with_product(attention_case(70, 8, 2, 64, 64)).step(CudaBackend(on), 128, 20)  # type: ignore[arg-type]
     driver, found = on.driver, []
     assert isinstance(driver, RecordingDriver)
-    for rows, positions in (([0] * 40, range(40)), (range(1, 20), [0] * 19)):
+    for rows, positions in (([0] * 40, range(40)), (range(1, 20), [0] * 19), ([0] * 16 + [1], [*range(40, 56), 1])):
         driver.launched.clear()
         paged.run(step, [0] * len(rows), rows, positions, [0])
         names = [name for name, *_ in driver.launched]
-        found.append(names[: names.index("gemm_bytes") + 1])
+        found.append({"quantise", "half_rows"} & {*names[: names.index(product)]})
     step.close()
     on.close()
-    assert found == [
-        ["embed", "write_kv", kernel, "quantise", "gemm_bytes"] for kernel in ("attention_prefill", "attention_decode")
-    ]
+    maker = {"quantise" if product == "gemm_bytes" else "half_rows"}
+    assert found == [maker if made else set() for made in between]
 
 
 @pytest.mark.parametrize("arch", [(8, 9), (9, 0)], ids=str)
