@@ -1,5 +1,6 @@
 import threading
 import time
+from collections import deque
 
 import numpy as np
 import pytest
@@ -139,6 +140,31 @@ def test_close_tells_those_who_wait(open_driver):
     with pytest.raises(OptionError, match="closed"):
         submit(driver, [1])
     assert not any(thread.name == "lacewing-driver" for thread in threading.enumerate())
+
+
+def test_close_finds_a_request_that_the_thread_is_just_taking_over(open_driver):
+    taken = threading.Event()
+
+    class Slow(deque):
+        """Whoever takes one is interrupted with it in hand."""
+
+        def popleft(self):
+            found = super().popleft()
+            taken.set()
+            time.sleep(0.2)
+            return found
+
+    step = MockStep(counting, context=4096, rows=2)
+    step.fail = lambda: time.sleep(0.001)
+    driver = open_driver(step)
+    first, handle = submit(driver, [1], Sampling(temperature=0))
+    while not handle.begun:
+        time.sleep(0.001)
+    driver._fresh = Slow()
+    second, _ = submit(driver, [2], Sampling(temperature=0))
+    assert taken.wait(10)
+    driver.close()
+    assert first.reason == second.reason == "cancelled"
 
 
 def test_the_thread_ends_without_requests_and_comes_back(open_driver, monkeypatch):

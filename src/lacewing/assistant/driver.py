@@ -134,8 +134,10 @@ class Driver:
             return bool(self._live)
 
     def _welcome(self) -> None:
-        while self._fresh:
-            self._live.append(self._fresh.popleft())
+        if self._fresh:
+            with self._wake:  # `close` finds each of them in one place or the other
+                while self._fresh:
+                    self._live.append(self._fresh.popleft())
 
     def _deliver(self) -> None:
         """What the run has brought, to everybody."""
