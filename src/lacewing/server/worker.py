@@ -45,7 +45,7 @@ class Sink(Protocol):
     def push(self, deltas: Sequence[Delta], end: End | None) -> None: ...
 
 
-Moved = list[tuple[Sink, Sequence["Delta"], End | None]]
+Move = tuple[Sink, Sequence["Delta"], End | None]
 
 
 class Ticket:
@@ -115,12 +115,12 @@ class Worker:
 
     def __init__(self, model: Model, loop: asyncio.AbstractEventLoop):
         self._model = model
-        self._bell, self._brought = Bell(loop, self._tell), deque[Moved]()
+        self._bell, self._brought = Bell(loop, self._tell), deque[Move]()
         self._driver = Driver(model.engine, self._deliver)
         self.queue = Queue(model.engine.step.limits.rows)
         self.tickets: list[Ticket] = []
         self.fault: Exception | None = None
-        self.moved: Moved = []
+        self.moved: list[Move] = []
         self._failed = self._faults = 0
 
     @property
@@ -173,7 +173,7 @@ class Worker:
         if not moved:
             return
         self.moved = []
-        self._brought.append(moved)
+        self._brought.extend(moved)
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens any more
             self._bell.ring()
 
@@ -183,8 +183,8 @@ class Worker:
         """What runs have brought, to everybody."""
         try:
             while self._brought:
-                for sink, deltas, end in self._brought.popleft():
-                    sink.push(deltas, end)
+                sink, deltas, end = self._brought.popleft()
+                sink.push(deltas, end)
         finally:
-            if self._brought:  # a fault of ours with one run does not keep what the next has brought
+            if self._brought:  # a fault of ours with one does not keep what came for others
                 self._bell.ring()
