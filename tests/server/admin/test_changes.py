@@ -49,6 +49,21 @@ def test_a_change_is_followed_to_its_end(server, monkeypatch):
     assert done.json()["model"]["status"] == {"value": "loaded"} and server.get(place).json() == done.json()
 
 
+def test_too_many_loads_are_refused_and_an_unload_still_ends_them(server, monkeypatch):
+    monkeypatch.setattr(changes, "MOST", 3)
+    with held(monkeypatch) as (there, go_on):
+        begun = [server.post("/models/load", json={"wait": True}, headers=LATER) for _ in range(3)]
+        assert [each.status_code for each in begun] == [202] * 3 and there.wait(10)
+        refused = server.post("/models/load", json={"wait": True}, headers=LATER)
+        assert refused.status_code == 429 and refused.json()["error"]["code"] == "queue_full"
+        assert refused.headers["retry-after"] == "5"
+        assert server.post("/models/unload", json={"force": True, "wait": True}, headers=LATER).status_code in (200, 202)
+        go_on.set()
+    for each in begun:
+        server.get(each.headers["location"], headers={"Prefer": "wait=30"})
+    assert server.post("/models/load", json={"wait": True}).status_code == 200
+
+
 def test_what_is_quick_is_answered_at_once(server):
     """After at most so many seconds."""
     for header in ("respond-async, wait=30", "wait=30; respond-async", 'Respond-Async, wait="30"'):

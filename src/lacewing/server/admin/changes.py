@@ -18,16 +18,22 @@ from lacewing.server.admin.entries import described, status
 from lacewing.server.context import Change, Context, context_of
 from lacewing.server.openai.errors import RequestError
 from lacewing.server.openai.types import new_id
+from lacewing.server.queue import QueueFullError
 
 KEPT = 64  # changes that are over and can still be asked for
+MOST = 64  # changes under way; more loads are refused, an unload, which ends them, never
 LONGEST_WAIT = 60.0  # seconds
+RETRY_AFTER = 5  # seconds
 _WAIT = re.compile(r'wait\s*=\s*"?([0-9]{1,6})"?\Z', re.IGNORECASE)
 _log = logging.getLogger("lacewing.server")
 
 
-def begin(context: Context, name: str | None, work: Callable[[], Awaitable[list[str]]]) -> str:
-    """Have it done, whoever leaves; its id. `work` gives what has changed, in words of the API. Raises UnknownModelError."""
+def begin(context: Context, name: str | None, work: Callable[[], Awaitable[list[str]]], most: int | None = None) -> str:
+    """Have it done, whoever leaves; its id. `work` gives what has changed, in words of the API. Raises UnknownModelError, and
+    QueueFullError if `most` others are under way."""
     model = context.registry.entry(name).name
+    if most is not None and sum(not change.task.done() for change in context.changes.values()) >= most:
+        raise QueueFullError(most, RETRY_AFTER)
     id, changes = new_id("change_"), context.changes
     changes[id] = Change(model, asyncio.ensure_future(_told(context, model, work())))
     for each in [id for id, change in changes.items() if change.task.done()][:-KEPT]:

@@ -90,7 +90,7 @@ async def show_model(request: Request) -> JSONResponse:
 async def load_model(request: Request) -> JSONResponse:
     """Loads a model, or changes residency, context and template of one in memory, while its answers go on."""
     body, context = await read(request, LoadBody), context_of(request.app)
-    id = changes.begin(context, body.model, lambda: context.registry.load(body.model, body.given, body.force))
+    id = changes.begin(context, body.model, lambda: context.registry.load(body.model, body.given, body.force), changes.MOST)
     return await _answer(request, body, id)
 
 

@@ -53,7 +53,7 @@ async def show_response(request: Request) -> ASGIApp:
     if request.query_params.get("stream") == "true":
         if run is None:
             await _stored(request)
-            message = f"the events of response {id} are not kept: it was not made in the background, or is over for long"
+            message = f"the events of response {id} are not kept: it was not made in the background, or ended long ago"
             raise RequestError(message, "stream", code="invalid_value")
         return Follow(run, _number(request.query_params.get("starting_after")), context_of(request.app).limits)
     return JSONResponse((await _stored(request)).body if run is None else run.writer.response)
