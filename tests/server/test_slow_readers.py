@@ -122,7 +122,10 @@ def test_many_that_read_nothing_take_little_memory(model, small_buffers):
 
         for _ in range(3):
             round_of(6)  # what is made once: threads, pages of the KV cache
-        before = process.memory_info().rss
-        round_of(6)
-        assert process.memory_info().rss - before < 6 * (1 << 20)
+        grown = []
+        for _ in range(3):  # what answers take comes again in each round; what the rest of the process does in between, does not
+            before = process.memory_info().rss
+            round_of(6)
+            grown.append(process.memory_info().rss - before)
+        assert min(grown) < 6 * (1 << 20)
         assert {record.status for record in watch.records} == {408}
