@@ -41,6 +41,7 @@ def test_a_change_is_followed_to_its_end(server, monkeypatch):
         under_way = server.get(place)
         assert under_way.status_code == 202 and under_way.json()["status"]["value"] == "loading"
         assert under_way.json()["status"]["progress"]["current"]
+        assert "preference-applied" not in under_way.headers  # nothing was preferred
         assert server.get(place, headers={"Prefer": "wait=0"}).status_code == 202
         assert server.head(place).status_code == 202
         go_on.set()

@@ -24,6 +24,7 @@ KEPT = 64  # changes that are over and can still be asked for
 MOST = 64  # changes under way; more loads are refused, an unload, which ends them, never
 LONGEST_WAIT = 60.0  # seconds
 RETRY_AFTER = 5  # seconds
+ASYNC = "respond-async"
 _WAIT = re.compile(r'wait\s*=\s*"?([0-9]{1,6})"?\Z', re.IGNORECASE)
 _log = logging.getLogger("lacewing.server")
 
@@ -49,7 +50,7 @@ async def outcome(request: Request, id: str) -> JSONResponse:
     await asyncio.wait({change.task}, timeout=seconds)  # it goes on, whoever leaves
     registry = context.registry
     if not change.task.done():
-        headers = {"Location": f"/models/changes/{id}", "Preference-Applied": "respond-async"}
+        headers = {"Location": f"/models/changes/{id}"} | ({"Preference-Applied": ASYNC} if ASYNC in _preferences(request) else {})
         state = status(registry.entry(change.model))
         return JSONResponse({"success": True, "change": id, "model": change.model, "status": state}, 202, headers)
     done = change.task.result()
@@ -69,10 +70,16 @@ async def show_change(request: Request) -> JSONResponse:
 
 def preferred(request: Request) -> float | None:
     """Seconds after which a client wants to hear that its change goes on; None: it waits for the end."""
-    said = [each.strip() for value in request.headers.getlist("prefer") for each in value.replace(";", ",").split(",")]
+    said = _preferences(request)
     waits = [min(float(found[1]), LONGEST_WAIT) for each in said if (found := _WAIT.match(each))]
-    asynchronous = "respond-async" in map(str.lower, said) or request.method in ("GET", "HEAD")
+    asynchronous = ASYNC in said or request.method in ("GET", "HEAD")
     return waits[0] if waits and asynchronous else 0.0 if asynchronous else None
+
+
+def _preferences(request: Request) -> list[str]:
+    """In small letters."""
+    values = request.headers.getlist("prefer")
+    return [each.strip().lower() for value in values for each in value.replace(";", ",").split(",")]
 
 
 async def _told(context: Context, model: str, work: Awaitable[list[str]]) -> list[str] | BaseException:
