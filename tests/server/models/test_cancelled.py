@@ -5,15 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-import time
 
 import pytest
 
-from lacewing.api import Model
 from lacewing.server.models import loading
 from lacewing.server.models.room import Action
 from tests.server.models.test_registry import paths, registry_of  # noqa: F401  # the former is a fixture
-from tests.server.models.test_unload import SOON, soon, statuses, use
+from tests.server.models.test_unload import SOON, held_aside, slow_residency, soon, statuses, use
 
 
 async def cancel(task):
@@ -84,17 +82,7 @@ def test_a_worker_that_cannot_be_made_leaves_no_model(paths, monkeypatch, made):
 
 
 def test_a_change_of_residency_keeps_the_model_until_its_thread_is_over(paths, monkeypatch):  # noqa: F811
-    there, on_device = threading.Event(), []
-
-    def slow(model, wanted, progress=None, cancelled=None, **more):
-        there.set()
-        until = time.monotonic() + SOON
-        while not cancelled() and time.monotonic() < until:
-            time.sleep(0.01)
-        time.sleep(0.3)  # a read that takes its time
-        on_device.append((model.on_device, time.monotonic() < until))
-
-    monkeypatch.setattr(Model, "set_residency", slow)
+    there, ended = slow_residency(monkeypatch, 0.3)
 
     async def run():
         async with registry_of(*paths) as registry:
@@ -104,20 +92,13 @@ def test_a_change_of_residency_keeps_the_model_until_its_thread_is_over(paths, m
             await cancel(changing)
             assert await soon(registry.unload(None, force=True)) and statuses(registry) == "unloaded unloaded"
             await cancelled(changing)
-        assert on_device == [(True, True)]  # and it was told to give up
+        assert ended == [(True, True)]  # and it was told to give up
 
     asyncio.run(run())
 
 
 def test_a_model_that_is_put_aside_for_one_that_is_given_up_comes_back(paths, monkeypatch):  # noqa: F811
-    there, go_on, aside = threading.Event(), threading.Event(), loading.lay_aside
-
-    def slow(model):
-        there.set()
-        assert go_on.wait(60)
-        return aside(model)
-
-    monkeypatch.setattr(loading, "lay_aside", slow)
+    there, go_on, _ = held_aside(monkeypatch)
 
     async def run():
         async with registry_of(*paths) as registry:

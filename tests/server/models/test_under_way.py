@@ -10,13 +10,12 @@ import time
 import httpx
 import pytest
 
-from lacewing.api import Model
 from lacewing.errors import LacewingError
 from lacewing.options import LoadOptions
 from lacewing.server.errors import ModelLoadError
 from lacewing.server.models import loading
 from tests.server.models.test_registry import paths, registry_of  # noqa: F401  # the former is a fixture
-from tests.server.models.test_unload import SOON, held, soon, statuses, use
+from tests.server.models.test_unload import SOON, held, slow_residency, soon, statuses, use
 from tests.server.serving import administered
 
 
@@ -67,17 +66,7 @@ def test_one_change_ends_while_another_goes_on(paths, monkeypatch):  # noqa: F81
 
 def test_a_change_of_residency_that_is_under_way_is_waited_for(paths, monkeypatch):  # noqa: F811
     """It is given up when the server ends, and nobody closes the model meanwhile."""
-    there, on_device = threading.Event(), []
-
-    def slow(model, wanted, progress=None, cancelled=None, **more):
-        there.set()
-        until = time.monotonic() + SOON
-        while not cancelled() and time.monotonic() < until:
-            time.sleep(0.01)
-        time.sleep(0.2)  # a read that takes its time
-        on_device.append(model.on_device)
-
-    monkeypatch.setattr(Model, "set_residency", slow)
+    there, ended = slow_residency(monkeypatch, 0.2)
 
     async def run():
         async with registry_of(*paths) as registry:
@@ -86,11 +75,11 @@ def test_a_change_of_residency_that_is_under_way_is_waited_for(paths, monkeypatc
             await asyncio.to_thread(there.wait, SOON)
             late = asyncio.create_task(registry.load(None, {"residency": "lazy"}))  # waits for its turn
             await asyncio.sleep(0.05)
-        assert on_device == [True] and not registry.served
+        assert ended == [(True, True)] and not registry.served
         for task in (changing, late):
             with contextlib.suppress(LacewingError):
                 await soon(task)
-        assert on_device == [True]  # what waited did nothing
+        assert ended == [(True, True)]  # what waited did nothing
 
     asyncio.run(run())
 

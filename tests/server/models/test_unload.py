@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+import time
 
 import pytest
 
+from lacewing.api import Model
 from lacewing.errors import Cancelled
 from lacewing.server.errors import ModelLoadError
 from lacewing.server.models import loading, moving, watching
@@ -33,6 +35,37 @@ def held(monkeypatch):
             yield there, go_on
         finally:
             go_on.set()
+
+
+def held_aside(monkeypatch):
+    """Events: a model is being put aside; go on. And whether it was on its device at that time, each time."""
+    there, go_on, aside, on_device = threading.Event(), threading.Event(), loading.lay_aside, []
+
+    def slow(model):
+        there.set()
+        assert go_on.wait(60)
+        on_device.append(model.on_device)
+        return aside(model)
+
+    monkeypatch.setattr(loading, "lay_aside", slow)
+    return there, go_on, on_device
+
+
+def slow_residency(monkeypatch, seconds):
+    """A change of residency that ends so long after it is given up. Event: it has begun. And at its end, each time, whether the
+    model was on its device, and whether somebody gave it up."""
+    there, ended = threading.Event(), []
+
+    def slow(model, wanted, progress=None, cancelled=None, **more):
+        there.set()
+        until = time.monotonic() + SOON
+        while not cancelled() and time.monotonic() < until:
+            time.sleep(0.01)
+        time.sleep(seconds)  # a read that takes its time
+        ended.append((model.on_device, time.monotonic() < until))
+
+    monkeypatch.setattr(Model, "set_residency", slow)
+    return there, ended
 
 
 async def soon(work):
@@ -122,16 +155,7 @@ def test_whoever_waits_for_answers_may_end_them_after_all(paths):  # noqa: F811
 
 def test_what_is_just_put_aside_is_closed_afterwards(paths, monkeypatch):  # noqa: F811
     """Two threads never have their hands on one model."""
-    there, go_on, aside = threading.Event(), threading.Event(), loading.lay_aside
-    at_once = []
-
-    def slow(model):
-        there.set()
-        assert go_on.wait(60)
-        at_once.append(model.on_device)
-        return aside(model)
-
-    monkeypatch.setattr(loading, "lay_aside", slow)
+    there, go_on, on_device = held_aside(monkeypatch)
 
     async def run():
         async with registry_of(*paths) as registry:
@@ -144,7 +168,7 @@ def test_what_is_just_put_aside_is_closed_afterwards(paths, monkeypatch):  # noq
             assert not unloading.done()
             go_on.set()
             await soon(making)
-            assert await soon(unloading) and at_once == [True] and not slot.aside
+            assert await soon(unloading) and on_device == [True] and not slot.aside
 
     asyncio.run(run())
 
