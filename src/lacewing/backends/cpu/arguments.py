@@ -45,7 +45,7 @@ EMBED = layout("Embed", f"{_ROWS_OF} tiled unpack blocks block_bytes block_colum
 NORM = layout(
     "Norm", "x x_stride out out_stride width heads weight weight_step bias centred eps add add_stride add_scale bytes bytes_stride"
 )
-# `groups`, `experts`: as of the linears of experts that made x, of which some pairs may be left out of a run; 0: nothing is.
+# `groups`, `experts`: as in the expert products that made x. A run may leave out some of their pairs; 0: it leaves out none.
 QUANTISE = layout("Quantise", "counter x x_stride width to to_stride outputs parts groups experts")
 # `x_offsets`: address of int64, where the row of each token lies behind x. `direct`: the kernel for few tokens of the order that
 # the weight is in, or 0: for one token of rows, `direct_blocks` at a time; for up to FEW of blocks in pieces.
@@ -122,7 +122,7 @@ SCAN = layout(
     "units unit_bytes units_in units_out",
 )
 # A row has `parts` equal parts, each of which is quantised as a row of its own, `bytes_stride` bytes apart. `groups`, `experts`: as
-# of the linears of experts that made the parts, of which some may be left out of a run; 0: nothing is.
+# of the expert products that made the parts. A run may leave out some of them; 0: it leaves out none.
 GATED = layout(
     "Gated",
     "counter gate gate_stride up up_stride out out_stride width bytes bytes_stride parts groups experts alpha limit part positive "

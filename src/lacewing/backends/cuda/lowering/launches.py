@@ -79,7 +79,7 @@ class Forms:
     """The forms of its result that a launch makes for products, as `forms.cuh` has them; of none at first.
 
     `view`: its result. `fewest`: tokens from which the launch is there at all; in runs of fewer something else makes the result.
-    `prompts`: also in runs with prompts, of which something else makes a part of the result otherwise.
+    `prompts`: also in runs with prompts; without it another kernel makes the prompts' part of the result.
     """
 
     view: View
