@@ -167,7 +167,8 @@ class Registry:
         """Out of memory when its answers are over, or with `force` at once; also what brings it there is given up. False: it was
         not in memory. Others that unload it too wait for the same answers."""
         slot = self._slot(self.catalogue.find(name))
-        await self._mover.give_up(slot)
+        with self._mover.leaving(slot):  # a lost one would come back as soon as its loading is given up
+            await self._mover.give_up(slot)
         if force:
             return await self._mover.unload(slot, None)
         async with self._changer.changing(slot, leaves=True) as change:
