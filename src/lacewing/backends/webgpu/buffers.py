@@ -8,8 +8,7 @@ from lacewing.backends.gpu.inputs import Inputs
 from lacewing.backends.gpu.pages import layout_of
 from lacewing.backends.webgpu.lowering.attention import Splits
 from lacewing.backends.webgpu.lowering.compiler import logit_rows
-from lacewing.backends.webgpu.lowering.expert_tiles import gemv_tokens
-from lacewing.backends.webgpu.lowering.linear import UNIT_TOKENS
+from lacewing.backends.webgpu.lowering.forms import UNIT_TOKENS, gemv_tokens
 from lacewing.backends.webgpu.lowering.selection import score_bytes
 from lacewing.backends.webgpu.lowering.transfer import transfer_bytes
 from lacewing.backends.webgpu.step.argmax import argmax_bytes

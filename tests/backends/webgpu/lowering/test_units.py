@@ -221,12 +221,12 @@ def test_the_shapes_of_real_devices_are_taken_by_the_compiler() -> None:
             "layout": layout, "groups": 8, "columns": 256, "rows": 300, "by_rows": False, "first_row": 0, "biased": False,
             "target": "arena", "outs": [{"start": 0, "end": 300, "place": place}], "units": units,
             "halves": SimpleNamespace(values=place, scales=place, words=128), "variant": backend().device.variant,
-            "number": number, "inputs": SimpleNamespace(**dict.fromkeys(INPUTS, 0)),
+            "number": number, "inputs": SimpleNamespace(**dict.fromkeys(INPUTS, 0)), "fours": layout.halves,
         }  # fmt: skip
         if layout.quant not in ("F32", "BF16"):
             parser().check(shader("gemm_units", **constants), f"{layout.quant} {units}")
             parser().check(shader("expert_gemm_units", **{**constants, **chosen}), f"{layout.quant} {units} of experts")
-    assert [each.nbytes for each in SHAPES] == [45568, 36096, 31360]
+    assert [each.nbytes for each in SHAPES] == [37376, 27904, 23168]
     assert [each.tokens for each in SHAPES] == [128, 64, 32] and SHAPES[-1].narrower is None
     with pytest.raises(ValueError, match="do not share out the loads"):
         Units(4, 2, 2, 4, 32)

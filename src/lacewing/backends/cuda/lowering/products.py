@@ -15,7 +15,7 @@ from lacewing.backends.cuda.kernels import kernel
 from lacewing.backends.cuda.lowering.compiler import Compiler
 from lacewing.backends.cuda.lowering.inputs import HALVED, TILES, Bytes, as_bytes, as_halves, as_many_bytes, byte_buffers
 from lacewing.backends.cuda.lowering.launches import DECODE_TOKENS, Grid
-from lacewing.backends.gpu.layouts import Layout
+from lacewing.backends.gpu.layouts import GROUP, Layout
 from lacewing.backends.gpu.run import Run
 from lacewing.program.ops import View
 
@@ -83,8 +83,9 @@ def _gemv(compiler: Compiler, it: Product, label: str) -> None:
     bytes_ = byte_buffers(compiler, "bytes of activations") if floats else as_bytes(compiler, it.x, matrix.groups, it.rows)
     together = 2 if 2 * blocks(matrix.rows, 2 * WARPS) >= 3 * processors else 1
     whole = blocks(matrix.rows, together * WARPS)
-    deep = _is_small(matrix) and matrix.groups >= 96 and not 2 * processors < whole <= 3 * processors
-    across, most = min(whole, 4 * processors), GEMV_TOKENS if matrix.quant == "F32" else 1
+    large = together == 2 and not floats  # with deep loads a multiprocessor has room for two blocks
+    deep = _is_small(matrix) and matrix.groups >= 96 and (large or not 2 * processors < whole <= 3 * processors)
+    across, most = min(whole, (2 if deep and large else 4) * processors), GEMV_TOKENS if matrix.quant == "F32" else 1
 
     def grid(run: Run) -> Grid | None:
         return Grid(across, it.count(run)) if 0 < it.count(run) <= most else None
@@ -106,8 +107,10 @@ def gated(compiler: Compiler, x: View, matrix: Matrix, out: View, function: str,
     """The product of one token with a gate's rows and as many others, and what an activation makes of both."""
     width = out.width
     arguments = [*as_bytes(compiler, x, matrix.groups, False), matrix.planes, compiler.at(out), *made, width, matrix.groups]
-    grid = Grid(width // 32)
-    macros = {"QUANT": matrix.quant, "FUNCTION": function, "VALUES": 2 if _is_small(matrix) else 1}
+    sets = width // GROUP
+    grid = Grid(blocks(sets, blocks(sets, 2 * compiler.device.processors)))  # as many sets a block, of blocks that run at a time
+    small = _is_small(matrix) and matrix.quant not in ("Q8_0", "NVFP4")  # the codes of these take twice the registers
+    macros = {"QUANT": matrix.quant, "FUNCTION": function, "VALUES": 2 if small else 1}
     compiler.launch("gemv_gated", macros, arguments, lambda run: grid if run.tokens == 1 else None, shared=shared_bytes(matrix))
 
 

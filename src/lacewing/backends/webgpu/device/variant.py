@@ -48,6 +48,16 @@ class Units:
         return self.depth + 8
 
     @property
+    def strip(self) -> int:
+        """Numbers from one row to the next of the sums of 16 tokens that a subgroup has."""
+        return 16 * self.wide + 4
+
+    @property
+    def memory(self) -> int:
+        """Bytes of workgroup memory for the tiles, or for a strip of each subgroup."""
+        return max(2 * (self.tokens + self.rows) * self.pitch, 4 * 16 * self.down * self.across * self.strip)
+
+    @property
     def narrower(self) -> Units | None:
         """For half as many tokens, with as many rows and threads; None where a tile has no fewer."""
         if self.down % 2 or self.wide % 2:
@@ -56,8 +66,8 @@ class Units:
 
     @property
     def nbytes(self) -> int:
-        """Of workgroup memory: the tiles, a square of each subgroup, scales of tokens."""
-        return 2 * (self.tokens + self.rows) * self.pitch + 4 * (256 * self.down * self.across + self.tokens)
+        """Of workgroup memory: the tiles, and scales of tokens."""
+        return self.memory + 4 * self.tokens
 
 
 # By trial on an H200, as a prototype: 175 TFLOP/s of 512 x 4096 x 4096, with 32 columns 144; 4 x 4 squares a subgroup spill: 30.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,10 +12,11 @@ from lacewing.backends.gpu.run import Run
 from lacewing.backends.webgpu.device.variant import Variant
 from lacewing.backends.webgpu.lowering.compiler import Compiler
 from lacewing.backends.webgpu.lowering.dispatches import Binding, Grid
+from lacewing.backends.webgpu.lowering.forms import UNIT_TOKENS, forms_of
 from lacewing.program import ops
 
-UNIT_TOKENS = 64  # runs of more use matrix units, where there are any, as their products do
-_UNIT_KEYS = 32  # of a tile
+_HELD_WIDTH = 128  # of heads up to which registers hold queries beside sums of values
+_LOG2E = math.log2(math.e)
 
 
 @dataclass(frozen=True)
@@ -47,21 +49,35 @@ class Prefill:
 
 @dataclass(frozen=True)
 class UnitPrefill:
-    """Sizes of `attention_units`: subgroups of a workgroup, of 16 tokens each; numbers from one row of its tiles to the next."""
+    """Sizes of `attention_units`: subgroups of a workgroup, of 16 tokens each; keys of a tile; numbers from one row of keys or
+    values to the next. `held`: queries are in registers, not in workgroup memory."""
 
     down: int
+    keys: int
+    held: bool
     pitch: int
-    keys: int = _UNIT_KEYS
 
     @property
     def queries(self) -> int:
         return 16 * self.down
 
     @property
+    def share_pitch(self) -> int:
+        return self.keys + 8
+
+    @property
+    def sum_pitch(self) -> int:
+        return self.keys + 4
+
+    @property
+    def shares(self) -> int:
+        """Where they begin, behind queries and keys or values."""
+        return self.pitch * (max(self.queries, self.keys) if self.held else self.queries + self.keys)
+
+    @property
     def nbytes(self) -> int:
-        """Of workgroup memory: queries, keys or values, and shares; scores; what threads of a token tell each other."""
-        halves = (self.queries + self.keys) * self.pitch + self.queries * (self.keys + 8)
-        return 2 * halves + 4 * self.queries * self.keys + 8 * 32 * self.down
+        """Of workgroup memory: queries, keys or values, and shares; scores; a factor of each token, and four words."""
+        return 2 * (self.shares + self.queries * self.share_pitch) + 4 * self.queries * (self.sum_pitch + 1) + 16
 
     @staticmethod
     def of(kv: PageLayout, variant: Variant, memory: int) -> UnitPrefill | None:
@@ -69,8 +85,9 @@ class UnitPrefill:
         fits = kv.dtype == "f16" and kv.key_width % 16 == 0 and kv.value_width % 16 == 0
         if variant.units is None or variant.units.lanes != 32 or not fits:
             return None
-        pitch = max(kv.key_width, kv.value_width) + 8
-        made = [UnitPrefill(down, pitch) for down in (4, 2)]
+        width = max(kv.key_width, kv.value_width)
+        shapes = ((4, 64, True), (2, 64, True)) if width <= _HELD_WIDTH else ((4, 32, False), (2, 32, False))
+        made = [UnitPrefill(*shape, width + 8) for shape in shapes]
         return next((each for each in made if each.nbytes <= memory), None)
 
 
@@ -103,12 +120,17 @@ def lower_prefill(compiler: Compiler, op: ops.Attention, kv: PageLayout, constan
 
     bindings: list[Binding] = [compiler.states.buffers[op.state], *sinks]
     if units is not None:
-        sizes = {**constants, "down": units.down, "queries": units.queries, "keys": units.keys, "pitch": units.pitch}
+        sizes = {
+            **constants, **units.__dict__, "queries": units.queries, "share_pitch": units.share_pitch, "sum_pitch": units.sum_pitch,
+            "shares": units.shares, "log2e": _LOG2E,
+        }  # fmt: skip
         queries = units.queries
         compiler.dispatch("attention_units", sizes, bindings, lambda run: tiles(run, queries) if of_units(run) else None)
     constants = {**constants, **tile.__dict__, "aligned": aligned}
     compiler.dispatch("attention_prefill", constants, bindings, lambda run: None if of_units(run) else grid(run))
     if constants["q8"] is not None:
-        groups = op.out.width // GROUP
+        groups, most = op.out.width // GROUP, forms_of(compiler, op.out, op).codes
         quantise = {"x": out, "q8": constants["q8"], "groups": groups}
-        compiler.dispatch("quantise", quantise, [], lambda run: (-(-groups // 64), run.tokens, 1) if grid(run) else None)
+        compiler.dispatch(
+            "quantise", quantise, [], lambda run: (-(-groups // 64), run.tokens, 1) if run.tokens <= most and grid(run) else None
+        )

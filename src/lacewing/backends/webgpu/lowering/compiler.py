@@ -133,6 +133,10 @@ class Compiler:
             self.mark_quantised(view)
         return found
 
+    def mark_halved(self, view: View, most: int) -> None:
+        """A kernel has made the float16 form of a view, in runs of more than `most` tokens."""
+        self._halved[view] = most
+
     def halved(self, view: View, most: int) -> Halved:
         """The activations of a view as float16, in runs of more than `most` tokens; a dispatch makes them."""
         found = self.arena.halved(view)

@@ -12,19 +12,15 @@ from lacewing.backends.webgpu.device.device import Slice
 from lacewing.backends.webgpu.device.variant import Units
 from lacewing.backends.webgpu.lowering.compiler import Compiler
 from lacewing.backends.webgpu.lowering.dispatches import Grid
-from lacewing.backends.webgpu.lowering.linear import GEMV_TOKENS, Tile
+from lacewing.backends.webgpu.lowering.forms import NO_HALVES, gemv_tokens
+from lacewing.backends.webgpu.lowering.linear import Tile
 from lacewing.backends.webgpu.weights.matrices import Matrix, Shard
 from lacewing.program import ops
 from lacewing.program.ops import View
 
-SHARED = 4  # pairs an expert, on average, from which tiles are faster
 TILES = {"dot": (256, 32), "float": (64, 64)}  # rows and pairs of a workgroup for many tokens
+LIST_THREADS = 256  # of the one workgroup that sorts pairs
 ROOM = 2  # times the average of pairs an expert that a tile of matrix units has, since experts have more and fewer
-
-
-def gemv_tokens(experts: int, active: int) -> int:
-    """Up to so many tokens read their experts' rows by themselves."""
-    return max(GEMV_TOKENS, SHARED * experts // active)
 
 
 @dataclass(frozen=True)
@@ -82,7 +78,18 @@ def gemm(compiler: Compiler, product: Product) -> None:
             _lists(compiler, product, tile_tokens, tokens),
             _most_tiles(compiler.limits.chunk * product.active, experts, tile_tokens),
         )
-        constants = {**every, **own, "lists": lists, "tiles": tiles, "tile_rows": tile_rows, "tile_tokens": tile_tokens}
+        fours = not product.op.interleaved and not any(
+            number % 4 for number in (product.rows, *(out.base for out in every["outs"]))
+        )
+        constants = {
+            **every,
+            **own,
+            "fours": fours,
+            "lists": lists,
+            "tiles": tiles,
+            "tile_rows": tile_rows,
+            "tile_tokens": tile_tokens,
+        }
         across = -(-product.rows * product.parts // tile_rows)
 
         def grid(run: Run, across: int = across, tile: int = tile_tokens) -> Grid:
@@ -114,7 +121,7 @@ def _tiles(compiler: Compiler, product: Product) -> list[Tile]:
 def _takes_units(product: Product, units: Units) -> bool:
     """Float16 holds the weights, and inputs of an active expert begin where a load of eight does and fill the last step."""
     separate = product.op.separate
-    return product.matrix.layout.quant not in ("F32", "BF16") and not (separate and product.matrix.columns % units.depth)
+    return product.matrix.layout.quant not in NO_HALVES and not (separate and product.matrix.columns % units.depth)
 
 
 def _most_tiles(pairs: int, experts: int, tile: int) -> int:
@@ -132,7 +139,7 @@ def _lists(compiler: Compiler, product: Product, tile: int, tokens: tuple[int, i
     if key not in compiler.fresh:
         constants = {
             "ids": compiler.at(ids), "active": active, "experts": experts, "tile": tile, "tiles": tiles,
-            "lists": compiler.sorted_pairs[key],
+            "lists": compiler.sorted_pairs[key], "threads": LIST_THREADS,
         }  # fmt: skip
         compiler.dispatch("expert_lists", constants, [], between(tokens, lambda run: (1, 1, 1)))
         compiler.fresh.add(key)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -15,15 +15,15 @@ from lacewing.backends.gpu.run import Run
 from lacewing.backends.webgpu.device.device import Slice
 from lacewing.backends.webgpu.lowering.compiler import RULES, Compiler
 from lacewing.backends.webgpu.lowering.dispatches import WIDEST, Grid, folded
+from lacewing.backends.webgpu.lowering.forms import GEMV_TOKENS, NO_HALVES, UNIT_TOKENS
 from lacewing.backends.webgpu.lowering.rows import gated
-from lacewing.backends.webgpu.weights.matrices import Matrix
+from lacewing.backends.webgpu.weights.matrices import Matrix, Shard
 from lacewing.errors import UnsupportedModelError
 from lacewing.program import ops
 from lacewing.program.ops import View
 
 THREADS = 128  # of a workgroup of a matrix-vector product in float32
 GATED_THREADS = 512  # of a workgroup of a gated product, which makes 32 values
-GEMV_TOKENS = 8  # tokens, or rows of logits, up to which a product of floats is a GEMV for each; more are a GEMM
 Batches = tuple[tuple[int, int], ...]
 # Tokens that a workgroup of a GEMV takes together, with how many rows a team, by trial on an H200: of bytes where a team is narrow,
 # where it is wide, and there of quants with two scales and minimums a group, which take more registers; and of plain floats in many
@@ -34,7 +34,6 @@ HALVES_BATCHES: Batches = ((1, 1), (4, 2), (8, 4))
 PLAIN_BATCHES: Batches = ((1, 1), (4, 1), (8, 1))
 ALONE: Batches = ((1, 1),)
 WIDE = 32  # threads of a team
-UNIT_TOKENS = 64  # more are a GEMM of matrix units, where there are any
 DOT_TOKENS, PLAIN_TOKENS = 64, 32  # up to which a product of bytes, or of plain floats, is a GEMV
 PLAIN_ROWS = 4096  # from which tokens share what is read of plain floats; few rows would leave most of a GPU idle
 HEAD_THREADS, HEAD_TILE = 128, 64  # of a workgroup of a matrix for each head; rows and tokens of a tile
@@ -198,22 +197,33 @@ def product(
             compiler.dispatch(name, {**constants, **more}, bindings, gemv_grid, label)
         for name, (tile_rows, tile_tokens), (above, upto), own in tiles:
             across, deep = folded(-(-shard.rows // tile_rows))
+            first = name == "gemm_units"  # tokens are, so that what is read of the weights is shared
 
             def gemm_grid(
-                run: Run, across: int = across, deep: int = deep, tile: int = tile_tokens, above: int = above, upto: int = upto
-            ) -> Grid | None:
-                return (across, -(-count_of(run) // tile), deep) if above < count_of(run) <= upto else None
+                run: Run, across: int = across, deep: int = deep, tile: int = tile_tokens, above: int = above, upto: int = upto,
+                first: bool = first,
+            ) -> Grid | None:  # fmt: skip
+                blocks = -(-count_of(run) // tile)
+                if not above < count_of(run) <= upto:
+                    return None
+                return (blocks, across, 1) if first else (across, blocks, deep)
 
-            sized = {**constants, **own, "tile_rows": tile_rows, "tile_tokens": tile_tokens}
+            sized = {**constants, **own, "fours": _in_fours(shard, target), "tile_rows": tile_rows, "tile_tokens": tile_tokens}
             compiler.dispatch(name, sized, bindings, gemm_grid, label)
+
+
+def _in_fours(shard: Shard, target: Mapping[str, Any]) -> bool:
+    """Whether four rows of a product, the first a multiple of four, are four words in one place."""
+    ends = [number for out in target.get("outs", ()) for number in (out.start, out.end, out.place.base)]
+    return target["target"] == "arena" and not any(number % 4 for number in (shard.first, shard.rows, *ends))
 
 
 def _tiles(compiler: Compiler, x: View, matrix: Matrix, kind: str, most: int) -> list[Tile]:
     """The GEMMs of a product whose GEMVs take up to `most` tokens."""
     units, endless = compiler.variant.units, compiler.limits.chunk
-    if matrix.layout.quant in ("F32", "BF16") and matrix.rows <= NARROW_ROWS:
+    if matrix.layout.quant in NO_HALVES and matrix.rows <= NARROW_ROWS:
         kind = "float_narrow"
-    if units is None or matrix.layout.quant in ("F32", "BF16") or endless <= UNIT_TOKENS:  # which float16 does not hold
+    if units is None or matrix.layout.quant in NO_HALVES or endless <= UNIT_TOKENS:
         return [Tile(f"gemm_{kind}", TILES[kind], (most, endless), {})]
     halves = compiler.halved(x, UNIT_TOKENS)
     made = [Tile("gemm_units", (units.rows, units.tokens), (UNIT_TOKENS, endless), {"units": units, "halves": halves})]

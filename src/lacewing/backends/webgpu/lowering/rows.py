@@ -7,9 +7,11 @@ from lacewing.backends.gpu.run import Run
 from lacewing.backends.gpu.turns import fixed_turns
 from lacewing.backends.webgpu.lowering.compiler import RULES, Compiler
 from lacewing.backends.webgpu.lowering.dispatches import Grid
+from lacewing.backends.webgpu.lowering.forms import forms_of
 from lacewing.program import ops
 from lacewing.program.ops import View
 
+MOST_PARTS = 16  # vectors of four that a thread keeps of a row
 DELTA_COLUMNS, DELTA_TEAMS = 32, 8  # of a workgroup: columns of a state, and teams that share its rows
 
 
@@ -43,9 +45,15 @@ def norm(compiler: Compiler, op: ops.Norm, add: View | None = None, scale: float
     bindings = [compiler.vector(name) for name in (op.weight, op.bias) if name is not None]
     threads = min(compiler.device.most_threads, max(64, 1 << (width // 8 - 1).bit_length()))
     whole = op.heads == 1 and width % GROUP == 0 and all(place.base % 4 == 0 for place in places) and width <= 32 * threads
-    coded = whole and compiler.variant.dot and op.out.start % GROUP == 0
+    forms = forms_of(compiler, op.out)
+    coded = whole and compiler.variant.dot and op.out.start % GROUP == 0 and forms.codes > 0
+    halved = whole and forms.halves >= 0
     if whole:
-        more = {"q8": compiler.arena.quantised(op.out) if coded else None, "threads": threads, "parts": -(-width // (4 * threads))}
+        more = {
+            "q8": compiler.arena.quantised(op.out) if coded else None, "threads": threads, "parts": -(-width // (4 * threads)),
+            "q8_most": forms.codes if forms.codes < compiler.limits.chunk else None, "halves_above": forms.halves,
+            "halves": compiler.arena.halved(op.out) if halved else None,
+        }  # fmt: skip
         compiler.dispatch("norm", {**constants, **more}, bindings, lambda run: (1, run.tokens, 1))
     else:
         threads = min(256, max(32, 1 << (width - 1).bit_length()))
@@ -53,6 +61,8 @@ def norm(compiler: Compiler, op: ops.Norm, add: View | None = None, scale: float
     compiler.written(op.out)
     if coded:
         compiler.mark_quantised(op.out)
+    if halved:
+        compiler.mark_halved(op.out, forms.halves)
 
 
 def rope(compiler: Compiler, op: ops.Rope) -> None:
@@ -73,7 +83,7 @@ def gated_activation(compiler: Compiler, op: ops.GatedActivation) -> None:
 
 @RULES.rule(ops.Activation)
 def activation(compiler: Compiler, op: ops.Activation) -> None:
-    _activation(compiler, op.function, op.x, None, op.out, 0, op.constants)
+    _activation(compiler, op, op.function, op.x, None, 0, op.constants)
 
 
 @RULES.rule(ops.LimitedActivation)
@@ -84,30 +94,39 @@ def limited_activation(compiler: Compiler, op: ops.LimitedActivation) -> None:
 def gated(compiler: Compiler, op: ops.GatedActivation | ops.LimitedActivation, more_than: int) -> None:
     """The activation, for runs of more tokens than that."""
     if isinstance(op, ops.LimitedActivation):
-        _activation(compiler, "silu", op.gate, op.up, op.out, more_than, limit=op.limit)
+        _activation(compiler, op, "silu", op.gate, op.up, more_than, limit=op.limit)
     else:
-        _activation(compiler, op.activation, op.gate, op.up, op.out, more_than)
+        _activation(compiler, op, op.activation, op.gate, op.up, more_than)
 
 
 def _activation(
-    compiler: Compiler, function: str, x: View, up: View | None, out: View, more_than: int, numbers: tuple[float, ...] = (),
-    limit: float | None = None,
+    compiler: Compiler, op: ops.Activation | ops.GatedActivation | ops.LimitedActivation, function: str, x: View, up: View | None,
+    more_than: int, numbers: tuple[float, ...] = (), limit: float | None = None,
 ) -> None:  # fmt: skip
     """Of x, times `up` where it is given."""
-    width, places = out.width, {"gate": compiler.at(x), "up": compiler.at(up) if up is not None else None, "out": compiler.at(out)}
+    out, width = op.out, op.out.width
+    places = {"gate": compiler.at(x), "up": compiler.at(up) if up is not None else None, "out": compiler.at(out)}
     constants, part = {**places, "width": width, "activation": function, "numbers": numbers, "limit": limit}, width // x.width
     whole = part == 1 and width % 4 == 0 and all(place is None or place.base % 4 == 0 for place in places.values())
     coded = whole and compiler.variant.dot and width % GROUP == 0 and out.start % GROUP == 0
-    wide = 256 if whole else 64
+    wide, threads = 256 if whole else 64, min(compiler.device.most_threads, max(64, 1 << (width // 8 - 1).bit_length()), 512)
+    alone = forms_of(compiler, out, op).halves_alone
+    rows = whole and 0 <= alone < compiler.limits.chunk and width <= 4 * MOST_PARTS * threads
+    most = max(alone, more_than) if rows else compiler.limits.chunk  # tokens of the runs that have floats
 
     def grid(run: Run) -> Grid | None:
-        return (-(-width // wide), run.tokens, 1) if run.tokens > more_than else None
+        return (-(-width // wide), run.tokens, 1) if more_than < run.tokens <= most else None
 
     more = {"q8": compiler.arena.quantised(out) if coded else None} if whole else {"part": part}
     compiler.dispatch("gated" if whole else "gated_any", {**constants, **more}, [], grid)
+    if rows:
+        sizes = {"halves": compiler.arena.halved(out), "threads": threads, "parts": -(-width // (4 * threads))}
+        compiler.dispatch("gated_row", {**constants, **sizes}, [], lambda run: (1, run.tokens, 1) if run.tokens > most else None)
     compiler.written(out)
     if coded:
         compiler.mark_quantised(out)
+    if rows:
+        compiler.mark_halved(out, most)
 
 
 @RULES.rule(ops.SplitHeads)

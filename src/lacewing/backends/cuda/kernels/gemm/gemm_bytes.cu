@@ -114,7 +114,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     const RowFactors* rows_at = row_scales + turn * 4 * 128 + rows_from;
     const TokenFactors* tokens_at = token_scales + turn * 4 * 128 + tokens_from;
     stage = stage == (STAGES - 1) * TOKEN_BYTES ? 0 : stage + TOKEN_BYTES;
-#pragma unroll 2
+#pragma unroll 1
     for (int h = 0; h < 4; h++) {
       u32 a[MT][4];
       RowFactors r[MT][2];
@@ -140,18 +140,22 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     if (more) put_down(input, turn ^ 1);
   }
   copies_wait<0>();
+  token_tile(tile, N, by_rows ? step.output_count() : step.count(), list, experts);  // again, instead of in registers all the time
   if (!joined<MT * NT>([&](int i) -> float* { return sums[i / NT][i % NT]; }, partial, counters)) return;
+  auto row_of = [&](int i) { return (int)blockIdx.y * 128 + warp_row + i * 8 + g; };
+  Target targets[2 * MT];
 #pragma unroll
-  for (int i = 0; i < 2 * MT; i++) {
-    int row = blockIdx.y * 128 + warp_row + i * 8 + g;
-    if (row >= rows) continue;
-    Target target = target_of(outs, bias, row, rows, tile, experts);
+  for (int i = 0; i < 2 * MT; i++) targets[i] = target_of(outs, bias, min(row_of(i), rows - 1), rows, tile, experts);
 #pragma unroll
-    for (int n = 0; n < NT; n++) {
+  for (int n = 0; n < NT; n++) {
 #pragma unroll
-      for (int c = 0; c < 2; c++) {
-        int column = warp_token + n * 8 + 2 * t + c;
-        if (column < tile.count) store_result(target, sums[i >> 1][n][2 * (i & 1) + c], column, tile, experts, factor, scale, softcap);
+    for (int c = 0; c < 2; c++) {
+      int number = warp_token + n * 8 + 2 * t + c;
+      if (number >= tile.count) continue;
+      const Column column = column_of(number, tile, experts, factor);
+#pragma unroll
+      for (int i = 0; i < 2 * MT; i++) {
+        if (row_of(i) < rows) store_result(targets[i], sums[i >> 1][n][2 * (i & 1) + c], column, experts, scale, softcap);
       }
     }
   }

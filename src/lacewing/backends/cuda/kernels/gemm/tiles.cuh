@@ -55,15 +55,30 @@ DEVICE Target target_of(const Outs& outs, const float* bias, int row, int rows, 
 #endif
 }
 
-DEVICE void store_result(const Target& target, float y, int column, const TokenTile& tile, const Experts& e, const View& factor, float scale,
-                         float softcap) {
+// The token of a column of a tile, and which of its active experts; what this one is multiplied with.
+struct Column {
+  int token, active;
+  float factor;
+};
+DEVICE Column column_of(int column, const TokenTile& tile, const Experts& e, const View& factor) {
 #if GROUPED
   int pair = tile.pairs[column], t = pair / e.active, a = pair % e.active;
-  if (factor.at) y *= factor.row(t)[a];
-  target.at[(size_t)t * target.stride + a * e.rows] = y + target.bias;
+  return {t, a, factor.at ? factor.row(t)[a] : 1.0f};
+#else
+  return {tile.first + column, 0, 1.0f};
+#endif
+}
+
+DEVICE void store_result(const Target& target, float y, const Column& column, const Experts& e, float scale, float softcap) {
+#if GROUPED
+  target.at[(size_t)column.token * target.stride + column.active * e.rows] = y * column.factor + target.bias;
 #else
   y = (y + target.bias) * scale;
   if (softcap > 0.0f) y = capped(y, softcap);
-  target.at[(size_t)(tile.first + column) * target.stride] = y;
+  target.at[(size_t)column.token * target.stride] = y;
 #endif
+}
+DEVICE void store_result(const Target& target, float y, int column, const TokenTile& tile, const Experts& e, const View& factor, float scale,
+                         float softcap) {
+  store_result(target, y, column_of(column, tile, e, factor), e, scale, softcap);
 }

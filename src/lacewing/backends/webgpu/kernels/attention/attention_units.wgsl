@@ -1,8 +1,8 @@
 enable f16;
 enable chromium_experimental_subgroup_matrix;
 // As attention_prefill, on matrix units: keys and values are float16 pages, queries are converted to float16, one scale a token (see
-// halve.wgsl), sums are float32. The keys pass twice: first for the maximum and the sum of each token's scores, then for the values,
-// so that no sum of values is ever scaled again. A subgroup has 16 tokens.
+// halve.wgsl), sums are float32. Shares of a token are powers of two below a reference, an integer, that moves only when a score is
+// far above it: to multiply the sums by a power of two is exact, and seldom needed. A subgroup has 16 tokens.
 // Grid: tiles of tokens of all such rows, heads.
 {% set words = "vec4<f32>" %}
 {% include "step.wgsl" %}
@@ -21,16 +21,14 @@ enable chromium_experimental_subgroup_matrix;
 {% set each_k = (keys * C + threads - 1) // threads %}
 {% set each_v = (keys * V + threads - 1) // threads %}
 {% set squares = keys // 16 %}
-{% set share_pitch = keys + 8 %}
-{% set area = queries * pitch %}
-{% set shares = area + keys * pitch %}
-{% set half_keys = keys // 2 %}
+{% set area = 0 if held else queries * pitch %}
 
-// queries, then keys or values, then shares
+// queries, where they are not held in registers; keys or values; shares
 var<workgroup> tile: array<f16, {{ shares + queries * share_pitch }}>;
-var<workgroup> sums: array<f32, {{ queries * keys }}>;  // squares of scores, then of what leaves
-var<workgroup> most_of: array<f32, {{ threads }}>;
-var<workgroup> total_of: array<f32, {{ threads }}>;
+var<workgroup> sums: array<f32, {{ queries * sum_pitch }}>;  // a token's scores, or what leaves
+var<workgroup> inverse_of: array<f32, {{ queries }}>;
+// the first: whether a reference has; four, since matrices must begin at a multiple of 16 bytes
+var<workgroup> moved: array<atomic<u32>, 4>;
 
 fn keep_pair(at: u32, two: vec2<f16>) {
   tile[at] = two.x;
@@ -43,13 +41,9 @@ fn keep_eight(at: u32, v: vec4<u32>) {
   {% endfor %}
 }
 
-fn capped(x: f32) -> f32 {
-  {% if softcap %}
-  return {{ number(softcap) }} * steady_tanh(x / {{ number(softcap) }});
-  {% else %}
-  return x;
-  {% endif %}
-}
+{% if softcap %}
+fn capped(x: f32) -> f32 { return {{ number(softcap * log2e) }} * steady_tanh(x / {{ number(softcap * log2e) }}); }
+{% endif %}
 
 {# the next tile of keys or values on its way, and into its place #}
 {% macro load(name, each, chunks, row_words, at, first) %}
@@ -66,21 +60,13 @@ fn capped(x: f32) -> f32 {
     {{ "if (%du + index < %du) { " % (q * threads, keys * chunks) if (q + 1) * threads > keys * chunks }}keep_eight({{ area }}u + ({{ q * threads }}u + index) / {{ chunks }}u * {{ pitch }}u + ({{ q * threads }}u + index) % {{ chunks }}u * 8u, {{ name }}_{{ q }});{{ " }" if (q + 1) * threads > keys * chunks }}
     {% endfor %}
 {% endmacro %}
-{% macro scores() %}
-    {% for j in range(squares) %}
-    var s_{{ j }} = subgroup_matrix_result<f32, 16, 16>();
-    {% endfor %}
-    for (var k = 0u; k < {{ kv.key_width }}u; k += 16u) {
-      let a = subgroupMatrixLoad<subgroup_matrix_left<f16, 16, 16>>(&tile, mine * {{ 16 * pitch }}u + k, false, {{ pitch }}u);
-      {% for j in range(squares) %}
-      let b_{{ j }} = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>>(&tile, {{ area + j * 16 * pitch }}u + k, true, {{ pitch }}u);
-      s_{{ j }} = subgroupMatrixMultiplyAccumulate(a, b_{{ j }}, s_{{ j }});
+{% macro query(k) %}subgroupMatrixLoad<subgroup_matrix_left<f16, 16, 16>>(&tile, mine * {{ 16 * pitch }}u + {{ k * 16 }}u, false, {{ pitch }}u);{% endmacro %}
+{# squares `n` and on of what leaves, to `sums` #}
+{% macro leave(n) %}
+      {% for j in range(n, [n + squares, V16] | min) %}
+      subgroupMatrixStore(&sums, mine * {{ 16 * sum_pitch }}u + {{ (j - n) * 16 }}u, o_{{ j }}, false, {{ sum_pitch }}u);
       {% endfor %}
-    }
-    {% for j in range(squares) %}
-    subgroupMatrixStore(&sums, mine * {{ squares * 256 }}u + {{ j * 256 }}u, s_{{ j }}, false, 16u);
-    {% endfor %}
-    workgroupBarrier();
+      workgroupBarrier();
 {% endmacro %}
 
 @compute @workgroup_size({{ threads }})
@@ -97,26 +83,36 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) grid: 
   let end = position_of(first_token) + min(tokens, t0 + {{ queries }}u);
   let key_head = head / {{ heads // kv.key_heads }}u;
   let mine = subgroup;
-  // a token's scores are of two threads, each has every second square or half of one
+  // a token's scores are of two neighbouring threads, each has every second pair; half of the tokens begin with a pair's second,
+  // so that the threads of a subgroup read from different banks
   let own = index / 2u;
   let side = index % 2u;
+  let flip = (own >> 3u) & 1u;
   let p = position + own;
   let from_key = first_seen(p);
   let last_key = min(p, end - 1u);
   let own_word = ({{ q.base }}u + (first_token + min(t0 + own, tokens - 1u)) * {{ q.stride }}u + head * {{ kv.key_width }}u) >> 2u;
   var size = 0u;  // compared as integers, a NaN is the largest, and stays in what is divided
-  for (var c = 0u; c < {{ kv.key_width // 4 }}u; c++) {
+  for (var c = side; c < {{ kv.key_width // 4 }}u; c += 2u) {
     let bits = bitcast<vec4<u32>>(arena[own_word + c]) & vec4<u32>(0x7FFFFFFFu);
     size = max(size, max(max(bits.x, bits.y), max(bits.z, bits.w)));
   }
+  size = max(size, subgroupShuffleXor(size, 1u));
   let exponent = clamp(size >> 23u, 14u, 253u);
   let inverse = bitcast<f32>((267u - exponent) << 23u);
-  let factor = bitcast<f32>((exponent - 13u) << 23u) * {{ number(scale) }};
+  let factor = bitcast<f32>((exponent - 13u) << 23u) * {{ number(scale * log2e) }};  // of scores by which 2 is raised
   for (var c = side; c < {{ kv.key_width // 4 }}u; c += 2u) {
     let x = arena[own_word + c] * inverse;
     keep_pair(own * {{ pitch }}u + c * 4u, vec2<f16>(x.xy));
     keep_pair(own * {{ pitch }}u + c * 4u + 2u, vec2<f16>(x.zw));
   }
+  {% if held %}
+  workgroupBarrier();
+  {% for k in range(K16) %}
+  let a_{{ k }} = {{ query(k) }}
+  {% endfor %}
+  workgroupBarrier();
+  {% endif %}
   {% for n in range(V16) %}
   var o_{{ n }}: subgroup_matrix_result<f32, 16, 16>;
   {% endfor %}
@@ -127,65 +123,85 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) grid: 
   var v_{{ q }}: vec4<u32>;
   {% endfor %}
   let begin = first_seen(position) / {{ keys }}u * {{ keys }}u;
-  let scores_at = own / 16u * {{ squares * 256 }}u + own % 16u * 16u;
-  var most = -3.4e38;
+  let scores_at = own * {{ sum_pitch }}u + side * 2u;
+  let shares_at = {{ shares }}u + own * {{ share_pitch }}u + side * 2u;
+  let seen_by_all = first_seen(position + {{ queries - 1 }}u);  // the first key that is, or one behind it
+  var reference = -3.0e38;
   var total = 0.0;
+  if (index == 0u) { atomicStore(&moved[0], 0u); }
   var key_at = key_word(row, key_head, begin);
 {{ load("k", each_k, C, kv.keys.words, "key_at", "begin") }}
   for (var start = begin; start < end; start += {{ keys }}u) {
 {{ keep("k", each_k, C) }}
     workgroupBarrier();
-    let next = select(begin, start + {{ keys }}u, start + {{ keys }}u < end);  // at last the first again, for the second pass
-    key_at = key_word(row, key_head, next);
-{{ load("k", each_k, C, kv.keys.words, "key_at", "next") }}
-{{ scores() }}
-    var highest = most;
-    for (var i = 0u; i < {{ half_keys }}u; i++) {
-      let n = side * {{ half_keys }}u + i;
-      let s = capped(sums[scores_at + n / 16u * 256u + n % 16u] * factor);
-      if (start + n >= from_key && start + n <= last_key) { highest = max(highest, s); }
-    }
-    total *= exp(most - highest);
-    most = highest;
-    for (var i = 0u; i < {{ half_keys }}u; i++) {
-      let n = side * {{ half_keys }}u + i;
-      let s = capped(sums[scores_at + n / 16u * 256u + n % 16u] * factor);
-      if (start + n >= from_key && start + n <= last_key) { total += exp(s - most); }
-    }
-  }
-  most_of[index] = most;
-  total_of[index] = total;
-  workgroupBarrier();
-  let other_most = most_of[index ^ 1u];
-  var whole = max(most, other_most);
-  {% if sinks %}
-  whole = max(whole, sinks[head]);
-  {% endif %}
-  total = total * exp(most - whole) + total_of[index ^ 1u] * exp(other_most - whole);
-  {% if sinks %}
-  total += exp(sinks[head] - whole);
-  {% endif %}
-  workgroupBarrier();
-  total_of[index] = total;
-  for (var start = begin; start < end; start += {{ keys }}u) {
-{{ keep("k", each_k, C) }}
-    workgroupBarrier();
     let value_at = value_word(row, key_head, start);
 {{ load("v", each_v, V, kv.value_rows.words, "value_at", "start") }}
+    {% for j in range(squares) %}
+    var s_{{ j }} = subgroup_matrix_result<f32, 16, 16>();
+    {% endfor %}
+    {% for k in range(K16) %}
+    {
+      {% if not held %}
+      let a_{{ k }} = {{ query(k) }}
+      {% endif %}
+      {% for j in range(squares) %}
+      let b_{{ j }} = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>>(&tile, {{ area + j * 16 * pitch + k * 16 }}u, true, {{ pitch }}u);
+      s_{{ j }} = subgroupMatrixMultiplyAccumulate(a_{{ k }}, b_{{ j }}, s_{{ j }});
+      {% endfor %}
+    }
+    {% endfor %}
+    {% for j in range(squares) %}
+    subgroupMatrixStore(&sums, mine * {{ 16 * sum_pitch }}u + {{ j * 16 }}u, s_{{ j }}, false, {{ sum_pitch }}u);
+    {% endfor %}
+    workgroupBarrier();
+    {% for n in range(0, keys, 4) %}
+    var p_{{ n }} = vec2<f32>(sums[scores_at + {{ n }}u + flip], sums[scores_at + {{ n + 1 }}u - flip]) * factor;
+    {% if softcap %}
+    p_{{ n }} = vec2<f32>(capped(p_{{ n }}.x), capped(p_{{ n }}.y));
+    {% endif %}
+    {% endfor %}
+    if (start < seen_by_all || start + {{ keys - 1 }}u > position) {  // some of them are not for all tokens
+      {% for n in range(0, keys, 4) %}
+      {
+        let key = vec2<u32>(start + side * 2u + {{ n }}u) + vec2<u32>(flip, 1u - flip);
+        p_{{ n }} = select(vec2<f32>(-3.4e38), p_{{ n }}, (key >= vec2<u32>(from_key)) & (key <= vec2<u32>(last_key)));
+      }
+      {% endfor %}
+    }
+    var most = -3.4e38;
+    {% for n in range(0, keys, 4) %}
+    most = max(most, max(p_{{ n }}.x, p_{{ n }}.y));
+    {% endfor %}
+    most = max(most, subgroupShuffleXor(most, 1u));
+    var shift = 1.0;
+    if (most > reference + 8.0) {
+      shift = exp2(reference - ceil(most));
+      reference = ceil(most);
+      total *= shift;
+      if (start > begin) { atomicStore(&moved[0], 1u); }
+    }
+    {% for n in range(0, keys, 4) %}
+    p_{{ n }} = exp2(p_{{ n }} - vec2<f32>(reference));
+    total += p_{{ n }}.x + p_{{ n }}.y;
+    keep_pair(shares_at + {{ n }}u, vec2<f16>(select(p_{{ n }}, p_{{ n }}.yx, flip == 1u)));
+    {% endfor %}
+{{ keep("v", each_v, V) }}
+    let moves = workgroupUniformLoad(&moved[0]);
+    if (moves == 1u) {
+      if (index == 0u) { atomicStore(&moved[0], 0u); }
+      {% for n in range(0, V16, squares) %}
+{{ leave(n) }}
+      for (var c = side; c < {{ 16 * ([squares, V16 - n] | min) }}u; c += 2u) { sums[own * {{ sum_pitch }}u + c] *= shift; }
+      workgroupBarrier();
+      {% for j in range(n, [n + squares, V16] | min) %}
+      o_{{ j }} = subgroupMatrixLoad<subgroup_matrix_result<f32, 16, 16>>(&sums, mine * {{ 16 * sum_pitch }}u + {{ (j - n) * 16 }}u, false, {{ sum_pitch }}u);
+      {% endfor %}
+      workgroupBarrier();
+      {% endfor %}
+    }
     let next = min(start + {{ keys }}u, end - 1u) / {{ keys }}u * {{ keys }}u;
     key_at = key_word(row, key_head, next);
 {{ load("k", each_k, C, kv.keys.words, "key_at", "next") }}
-{{ scores() }}
-    for (var i = 0u; i < {{ half_keys }}u; i += 2u) {
-      let n = side * {{ half_keys }}u + i;
-      let at = scores_at + n / 16u * 256u + n % 16u;
-      let key = vec2<u32>(start + n, start + n + 1u);
-      let on = (key >= vec2<u32>(from_key)) & (key <= vec2<u32>(last_key));
-      let s = vec2<f32>(capped(sums[at] * factor), capped(sums[at + 1u] * factor));
-      keep_pair({{ shares }}u + own * {{ share_pitch }}u + n, vec2<f16>(select(vec2<f32>(0.0), exp(s - vec2<f32>(whole)), on)));
-    }
-{{ keep("v", each_v, V) }}
-    workgroupBarrier();
     for (var k = 0u; k < {{ keys }}u; k += 16u) {
       let a = subgroupMatrixLoad<subgroup_matrix_left<f16, 16, 16>>(&tile, {{ shares }}u + mine * {{ 16 * share_pitch }}u + k, false, {{ share_pitch }}u);
       {% for n in range(V16) %}
@@ -195,18 +211,27 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) grid: 
     }
     workgroupBarrier();
   }
-  let slot = index / 32u;
-  {% for n in range(V16) %}
-  subgroupMatrixStore(&sums, mine * 256u, o_{{ n }}, false, 16u);
-  workgroupBarrier();
-  for (var e = index % 32u; e < 64u; e += 32u) {
-    let token = slot * 16u + e / 4u;
+  total += subgroupShuffleXor(total, 1u);
+  {% if sinks %}
+  let sink = sinks[head] * {{ number(log2e) }};
+  let top = max(reference, ceil(sink));
+  let below = exp2(reference - top);
+  let whole = below / (total * below + exp2(sink - top));
+  {% else %}
+  let whole = 1.0 / total;
+  {% endif %}
+  if (side == 0u) { inverse_of[own] = whole; }
+  {% for n in range(0, V16, squares) %}
+  {% set fours = 4 * ([squares, V16 - n] | min) %}
+{{ leave(n) }}
+  for (var e = index; e < {{ queries * fours }}u; e += {{ threads }}u) {
+    let token = e / {{ fours }}u;
     if (t0 + token < tokens) {
-      let from_sum = slot * 256u + e * 4u;
-      let at = {{ out.base }}u + (first_token + t0 + token) * {{ out.stride }}u + head * {{ kv.value_width }}u + {{ n * 16 }}u + e % 4u * 4u;
-      arena[at >> 2u] = vec4<f32>(sums[from_sum], sums[from_sum + 1u], sums[from_sum + 2u], sums[from_sum + 3u]) / total_of[2u * token];
+      let from_sum = token * {{ sum_pitch }}u + e % {{ fours }}u * 4u;
+      let at = {{ out.base }}u + (first_token + t0 + token) * {{ out.stride }}u + head * {{ kv.value_width }}u + {{ n * 16 }}u + e % {{ fours }}u * 4u;
+      arena[at >> 2u] = vec4<f32>(sums[from_sum], sums[from_sum + 1u], sums[from_sum + 2u], sums[from_sum + 3u]) * inverse_of[token];
     }
   }
-  workgroupBarrier();
+  {{ "workgroupBarrier();" if not loop.last }}
   {% endfor %}
 }

@@ -1,4 +1,4 @@
-// RMS norm, or LayerNorm if `centred`, of a whole row, with residual add and the row's bytes where wanted; a thread keeps `parts` vectors of four in
+// RMS norm, or LayerNorm if `centred`, of a whole row, with residual add and the row's bytes and float16 (halved.wgsl) where wanted; a thread keeps `parts` vectors of four in
 // registers. Grid: 1, tokens.
 {% set words = "vec4<u32>" %}
 {% include "step.wgsl" %}
@@ -12,6 +12,9 @@
 {% include "neighbours.wgsl" %}
 {% endif %}
 {% include "workgroup_sum.wgsl" %}
+{% if halves %}
+{% include "halved.wgsl" %}
+{% endif %}
 
 @compute @workgroup_size({{ threads }})
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) index: u32) {
@@ -41,6 +44,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   {% endif %}
   sum = workgroup_sum(index, sum);
   let factor = 1.0 / sqrt(sum / {{ number(width) }} + {{ number(eps) }});
+  {% if q8 %}
+  let coded = {{ "token_count() <= %du" % q8_most if q8_most is not none else "true" }};
+  {% endif %}
   let out = ({{ out.base }}u + t * {{ out.stride }}u) / 4u;
   {% for part in range(parts) %}
   v_{{ part }} *= factor;
@@ -52,7 +58,22 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   {% endif %}
   if (c_{{ part }} < {{ width // 4 }}u) { arena[out + c_{{ part }}] = bitcast<vec4<u32>>(v_{{ part }}); }
   {% if q8 %}
-  store_four(index, t, c_{{ part }}, v_{{ part }}, c_{{ part }} < {{ width // 4 }}u);
+  if (coded) { store_four(index, t, c_{{ part }}, v_{{ part }}, c_{{ part }} < {{ width // 4 }}u); }
   {% endif %}
   {% endfor %}
+  {% if halves %}
+  if (token_count() > {{ halves_above }}u) {
+    var size = 0u;
+    {% for part in range(parts) %}
+    v_{{ part }} = select(vec4<f32>(0.0), v_{{ part }}, c_{{ part }} < {{ width // 4 }}u);
+    size = max(size, size_of(v_{{ part }}));
+    {% endfor %}
+    let exponent = row_exponent(index, size);
+    let inverse = inverse_of(exponent);
+    {% for part in range(parts) %}
+    if (c_{{ part }} < {{ halves.words // 2 }}u) { keep_halves(t, c_{{ part }}, v_{{ part }} * inverse); }
+    {% endfor %}
+    if (index == 0u) { keep_scale(t, exponent); }
+  }
+  {% endif %}
 }

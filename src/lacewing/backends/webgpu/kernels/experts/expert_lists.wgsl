@@ -2,21 +2,21 @@
 // The list: the number of tiles, the expert, first pair and number of pairs of each tile, then the pairs t * active + a.
 {% set words = "u32" %}
 {% include "step.wgsl" %}
-{% set each = (experts + 255) // 256 %}
+{% set each = (experts + threads - 1) // threads %}
 
-var<workgroup> counts: array<atomic<u32>, {{ each * 256 }}>;
-var<workgroup> before: array<vec2<u32>, 256>;  // pairs and tiles of the experts of a thread and all threads before it
+var<workgroup> counts: array<atomic<u32>, {{ each * threads }}>;
+var<workgroup> before: array<vec2<u32>, {{ threads }}>;  // pairs and tiles of the experts of a thread and all threads before it
 
 fn expert_of(pair: u32) -> u32 {
   return arena[{{ ids.base }}u + (pair / {{ active }}u) * {{ ids.stride }}u + pair % {{ active }}u];
 }
 
-@compute @workgroup_size(256)
+@compute @workgroup_size({{ threads }})
 fn main(@builtin(local_invocation_index) index: u32) {
   let pairs = token_count() * {{ active }}u;
-  for (var e = index; e < {{ each * 256 }}u; e += 256u) { atomicStore(&counts[e], 0u); }
+  for (var e = index; e < {{ each * threads }}u; e += {{ threads }}u) { atomicStore(&counts[e], 0u); }
   workgroupBarrier();
-  for (var pair = index; pair < pairs; pair += 256u) {
+  for (var pair = index; pair < pairs; pair += {{ threads }}u) {
     let e = expert_of(pair);
     if (e < {{ experts }}u) { atomicAdd(&counts[e], 1u); }  // beyond: another device has it
   }
@@ -28,7 +28,7 @@ fn main(@builtin(local_invocation_index) index: u32) {
   }
   before[index] = mine;
   workgroupBarrier();
-  for (var n = 1u; n < 256u; n <<= 1u) {
+  for (var n = 1u; n < {{ threads }}u; n <<= 1u) {
     var lower = vec2<u32>(0u);
     if (index >= n) { lower = before[index - n]; }
     workgroupBarrier();
@@ -48,9 +48,9 @@ fn main(@builtin(local_invocation_index) index: u32) {
     atomicStore(&counts[e], at.x);  // from now on, where the expert's next pair goes
     at.x += count;
   }
-  if (index == 255u) { arena[{{ lists.base }}u] = at.y; }
+  if (index == {{ threads - 1 }}u) { arena[{{ lists.base }}u] = at.y; }
   workgroupBarrier();
-  for (var pair = index; pair < pairs; pair += 256u) {
+  for (var pair = index; pair < pairs; pair += {{ threads }}u) {
     let e = expert_of(pair);
     if (e >= {{ experts }}u) { continue; }
     let place = atomicAdd(&counts[e], 1u);

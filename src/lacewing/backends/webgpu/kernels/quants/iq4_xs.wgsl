@@ -12,9 +12,9 @@ fn pack_group(run: u32, i: u32, group: u32) {
 {% else %}
 {% include "uneven.wgsl" %}
 
-fn load_group(group: u32) -> Group {
-  let n = uneven(nibbles[group]);
-  let d = unpack2x16float(coarse[group >> 3u]).x * signed_byte(fine[group >> 2u], group);
+fn group_of(packed: Packed, group: u32) -> Group {
+  let n = uneven(packed.nibbles);
+  let d = unpack2x16float(packed.coarse).x * signed_byte(packed.fine, group);
   return Group(low_uneven(n), high_uneven(n), vec2<f32>(d), vec2<f32>(0.0));
 }
 {% endif %}

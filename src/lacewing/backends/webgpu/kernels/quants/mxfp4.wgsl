@@ -9,10 +9,10 @@ fn pack_group(run: u32, i: u32, group: u32) {
   fine[group >> 2u] = with_byte(fine[group >> 2u], group, max(byte(at), 1u) - 1u);
 }
 {% else %}
-fn load_group(group: u32) -> Group {
-  let q = nibbles[group];
+fn group_of(packed: Packed, group: u32) -> Group {
+  let q = packed.nibbles;
   let sizes = sizes_of(q);
-  let d = bitcast<f32>(byte_of(fine[group >> 2u], group) << 23u);
+  let d = bitcast<f32>(byte_of(packed.fine, group) << 23u);
   return Group(low_floats(q, sizes), high_floats(q, sizes), vec2<f32>(d), vec2<f32>(0.0));
 }
 {% endif %}

@@ -25,9 +25,9 @@ fn pack_group(run: u32, i: u32, group: u32) {
   coarse[group] = half_scale(scales & 0xFFu) | (half_scale(scales >> 8u) << 16u);
 }
 {% else %}
-fn load_group(group: u32) -> Group {
-  let q = nibbles[group];
+fn group_of(packed: Packed, group: u32) -> Group {
+  let q = packed.nibbles;
   let sizes = sizes_of(q);
-  return Group(low_floats(q, sizes), high_floats(q, sizes), unpack2x16float(coarse[group]), vec2<f32>(0.0));
+  return Group(low_floats(q, sizes), high_floats(q, sizes), unpack2x16float(packed.coarse), vec2<f32>(0.0));
 }
 {% endif %}

@@ -14,6 +14,25 @@ struct Group {
   min: vec2<f32>,
 }
 
+// the same as it lies in the planes, of which words for several groups have others beside it
+struct Packed {
+  {% for plane in layout.planes %}
+  {{ plane.name }}: {{ "array<%s, 2>" % plane.type if plane.name == "bytes" else plane.type }},
+  {% endfor %}
+}
+
+fn packed_of(group: u32) -> Packed {
+  return Packed(
+    {% for plane in layout.planes %}
+    {% if plane.name == "bytes" %}
+    array<{{ plane.type }}, 2>(bytes[group + (group & ~7u)], bytes[group + (group & ~7u) + 8u]),
+    {% else %}
+    {{ plane.name }}[{{ "group" if plane.groups == 1 else "group / %du" % plane.groups }}],
+    {% endif %}
+    {% endfor %}
+  );
+}
+
 {% include "pieces.wgsl" %}
 {% endif %}
 
@@ -29,6 +48,8 @@ fn load_floats(group: u32) -> array<vec4<f32>, 8> {
   return array<vec4<f32>, 8>(e.a, e.b, f.a, f.b, g.a, g.b, h.a, h.b);
 }
 {% else %}
+fn load_group(group: u32) -> Group { return group_of(packed_of(group), group); }
+
 fn four(codes: u32, scale: f32, least: f32) -> vec4<f32> {
   return vec4<f32>(unpack4xI8(codes)) * scale - least;
 }

@@ -11,10 +11,10 @@ fn pack_group(run: u32, i: u32, group: u32) {
 {% else %}
 fn two_bits(p: u32) -> vec4<u32> { return vec4<u32>(p, p >> 2u, p >> 4u, p >> 6u) & vec4<u32>(0x03030303u); }
 
-fn load_group(group: u32) -> Group {
-  let p = pairs[group];
-  let sm = half_of(fine[group >> 1u], group);
-  let d = unpack2x16float(coarse[group >> 3u]);
+fn group_of(packed: Packed, group: u32) -> Group {
+  let p = packed.pairs;
+  let sm = half_of(packed.fine, group);
+  let d = unpack2x16float(packed.coarse);
   return Group(two_bits(p.x), two_bits(p.y),
     d.x * vec2<f32>(f32(sm & 15u), f32((sm >> 8u) & 15u)), d.y * vec2<f32>(f32((sm >> 4u) & 15u), f32((sm >> 12u) & 15u)));
 }

@@ -20,11 +20,11 @@ fn pack_group(run: u32, i: u32, group: u32) {
 {% else %}
 fn two_bits(p: u32) -> vec4<u32> { return vec4<u32>(p << 5u, p << 3u, p << 1u, p >> 1u) & vec4<u32>(0x60606060u); }
 
-fn load_group(group: u32) -> Group {
-  let p = pairs[group];
-  let h = bits[group];
-  let s = fine[group >> 1u];
-  let d = unpack2x16float(coarse[group >> 3u]).x * 0.03125;
+fn group_of(packed: Packed, group: u32) -> Group {
+  let p = packed.pairs;
+  let h = packed.bits;
+  let s = packed.fine;
+  let d = unpack2x16float(packed.coarse).x * 0.03125;
   return Group(two_bits(p.x) | top_a(h), two_bits(p.y) | top_b(h),
     d * vec2<f32>(signed_byte(s, group * 2u), signed_byte(s, group * 2u + 1u)), vec2<f32>(0.0));
 }

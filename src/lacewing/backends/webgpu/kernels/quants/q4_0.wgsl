@@ -7,9 +7,9 @@ fn pack_group(run: u32, i: u32, group: u32) {
   coarse[group >> 1u] = with_half(coarse[group >> 1u], group, half(at));
 }
 {% else %}
-fn load_group(group: u32) -> Group {
-  let q = nibbles[group];
-  let d = float_of(coarse[group >> 1u], group) * 0.0625;
+fn group_of(packed: Packed, group: u32) -> Group {
+  let q = packed.nibbles;
+  let d = float_of(packed.coarse, group) * 0.0625;
   return Group((q << vec4<u32>(4u)) & vec4<u32>(0xF0F0F0F0u), q & vec4<u32>(0xF0F0F0F0u), vec2<f32>(d), vec2<f32>(0.0));
 }
 {% endif %}

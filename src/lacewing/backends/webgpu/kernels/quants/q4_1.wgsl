@@ -6,9 +6,9 @@ fn pack_group(run: u32, i: u32, group: u32) {
   coarse[group] = word(at);
 }
 {% else %}
-fn load_group(group: u32) -> Group {
-  let q = nibbles[group];
-  let dm = unpack2x16float(coarse[group]);
+fn group_of(packed: Packed, group: u32) -> Group {
+  let q = packed.nibbles;
+  let dm = unpack2x16float(packed.coarse);
   return Group(low_nibbles(q), high_nibbles(q), vec2<f32>(dm.x), vec2<f32>(-dm.y));
 }
 {% endif %}

@@ -14,10 +14,10 @@ fn pack_group(run: u32, i: u32, group: u32) {
   coarse[group >> 3u] = word(at);
 }
 {% else %}
-fn load_group(group: u32) -> Group {
-  let q = nibbles[group];
-  let sm = half_of(fine[group >> 1u], group);
-  let d = unpack2x16float(coarse[group >> 3u]);
+fn group_of(packed: Packed, group: u32) -> Group {
+  let q = packed.nibbles;
+  let sm = half_of(packed.fine, group);
+  let d = unpack2x16float(packed.coarse);
   return Group(low_nibbles(q), high_nibbles(q),
     vec2<f32>(d.x * f32(sm & 0xFFu)), vec2<f32>(d.y * f32((sm >> 8u) & 0xFFu)));
 }

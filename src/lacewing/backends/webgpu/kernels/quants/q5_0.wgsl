@@ -8,10 +8,10 @@ fn pack_group(run: u32, i: u32, group: u32) {
   coarse[group >> 1u] = with_half(coarse[group >> 1u], group, half(at));
 }
 {% else %}
-fn load_group(group: u32) -> Group {
-  let q = nibbles[group];
-  let h = bits[group];
-  let d = float_of(coarse[group >> 1u], group) * 0.125;
+fn group_of(packed: Packed, group: u32) -> Group {
+  let q = packed.nibbles;
+  let h = packed.bits;
+  let d = float_of(packed.coarse, group) * 0.125;
   return Group(
     ((q << vec4<u32>(3u)) & vec4<u32>(0x78787878u)) | top_a(h), ((q >> vec4<u32>(1u)) & vec4<u32>(0x78787878u)) | top_b(h),
     vec2<f32>(d), vec2<f32>(0.0));

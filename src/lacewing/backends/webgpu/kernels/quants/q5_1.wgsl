@@ -7,10 +7,10 @@ fn pack_group(run: u32, i: u32, group: u32) {
   coarse[group] = word(at);
 }
 {% else %}
-fn load_group(group: u32) -> Group {
-  let q = nibbles[group];
-  let h = bits[group];
-  let dm = unpack2x16float(coarse[group]);
+fn group_of(packed: Packed, group: u32) -> Group {
+  let q = packed.nibbles;
+  let h = packed.bits;
+  let dm = unpack2x16float(packed.coarse);
   return Group(low_nibbles(q) | fifth_a(h), high_nibbles(q) | fifth_b(h), vec2<f32>(dm.x), vec2<f32>(-dm.y));
 }
 {% endif %}

@@ -17,11 +17,11 @@ fn pack_group(run: u32, i: u32, group: u32) {
 {% else %}
 fn upper(p: u32) -> vec4<u32> { return vec4<u32>(p << 6u, p << 4u, p << 2u, p) & vec4<u32>(0xC0C0C0C0u); }
 
-fn load_group(group: u32) -> Group {
-  let q = nibbles[group];
-  let p = pairs[group];
-  let s = fine[group >> 1u];
-  let d = unpack2x16float(coarse[group >> 3u]).x * 0.25;
+fn group_of(packed: Packed, group: u32) -> Group {
+  let q = packed.nibbles;
+  let p = packed.pairs;
+  let s = packed.fine;
+  let d = unpack2x16float(packed.coarse).x * 0.25;
   return Group(
     ((q << vec4<u32>(2u)) & vec4<u32>(0x3C3C3C3Cu)) | upper(p.x), ((q >> vec4<u32>(2u)) & vec4<u32>(0x3C3C3C3Cu)) | upper(p.y),
     d * vec2<f32>(signed_byte(s, group * 2u), signed_byte(s, group * 2u + 1u)), vec2<f32>(0.0));

@@ -7,9 +7,8 @@ fn pack_group(run: u32, i: u32, group: u32) {
   coarse[group >> 1u] = with_half(coarse[group >> 1u], group, half(start));
 }
 {% else %}
-fn load_group(group: u32) -> Group {
-  let at = group + (group & ~7u);
-  let d = float_of(coarse[group >> 1u], group);
-  return Group(bytes[at], bytes[at + 8u], vec2<f32>(d), vec2<f32>(0.0));
+fn group_of(packed: Packed, group: u32) -> Group {
+  let d = float_of(packed.coarse, group);
+  return Group(packed.bytes[0], packed.bytes[1], vec2<f32>(d), vec2<f32>(0.0));
 }
 {% endif %}

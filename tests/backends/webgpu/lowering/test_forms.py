@@ -1,0 +1,86 @@
+"""Forms of activations that the kernels which make them make too: which are, for how many tokens, and what reads them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lacewing.backends.batch import StepLimits
+from lacewing.backends.gpu.run import Run
+from lacewing.program.ops import Activation, AddNorm, Buffer, GatedActivation, Linear, Norm, Op
+from tests.backends.cpu.single_ops import Case, floats, nmse, normal, one_batch, random_weight
+from tests.backends.webgpu.lowering.test_units import TOKENS, backend, exact
+from tests.backends.webgpu.single_ops import run_step
+from tests.paged import with_pages
+
+WIDTH, WIDE = 96, 160  # float16 has whole blocks of 64 columns
+X, N, G, U, Z, Y = (
+    Buffer(name, width).view() for name, width in zip("xnguzy", (WIDTH, WIDTH, WIDE, WIDE, WIDE, WIDTH), strict=True)
+)
+
+
+def case(*more: Op) -> Case:
+    """A norm, a gated product, and what follows."""
+    ops = (Norm(X, "norm", N, 1e-5), Linear(N, ("g", "u"), (G, U)), GatedActivation(G, U, Z), Linear(Z, ("d",), (Y,)), *more)
+    weights = {name: random_weight(name, "Q8_0", rows, columns, seed=rows) for name, rows, columns in
+               (("g", WIDE, WIDTH), ("u", WIDE, WIDTH), ("d", WIDTH, WIDE))}  # fmt: skip
+    return Case(ops, normal(TOKENS, WIDTH, seed=3), Y, weights | {"norm": floats("norm", 1 + normal(1, WIDTH)[0] / 8)})
+
+
+def compiled(one: Case) -> Any:
+    program = one.program
+    return with_pages(backend().compile(program, one.all_weights(program.vocab_size), StepLimits(128, 128)))
+
+
+def launched(step: Any, tokens: int) -> list[str]:
+    return [each.label for each in step._dispatches if each.grid(Run(tokens, 0, tokens)) is not None]
+
+
+@pytest.mark.parametrize("tokens", [20, TOKENS])
+def test_norms_and_activations_make_them(tokens: int) -> None:
+    """Of few tokens bytes, of many float16: nothing else is launched for either."""
+    one = case()
+    one = replace(one, x=one.x[:tokens])
+    step = compiled(one)
+    labels = launched(step, tokens)
+    assert "halve" not in labels and "quantise" not in labels
+    assert ("gated_row" in labels) == ("gemm_units" in labels) == (tokens > 64) == ("gated" not in labels)
+    got = run_step(step, one_batch(tokens))[:, :WIDTH]
+    step.close()
+    assert nmse(got, exact(one, tokens)) < (1e-6 if tokens > 64 else 5e-4)
+
+
+def test_floats_stay_where_something_reads_them() -> None:
+    """Then the activation makes floats, and float16 is made of these."""
+    one = case(Activation(Z, U, "silu"), Linear(U, ("d",), (Y,)))
+    step = compiled(one)
+    labels = launched(step, TOKENS)
+    assert "gated_row" in labels and "gated" in labels and labels.count("halve") == 1
+    got = run_step(step, one_batch(TOKENS))[:, :WIDTH]
+    step.close()
+    assert nmse(got, exact(one)) < 1e-6
+
+
+def test_a_row_of_zeros_and_one_that_is_not_finite() -> None:
+    one = case()
+    x = one.x.copy()
+    x[5], x[9, 3] = 0, np.nan
+    one = replace(one, x=x)
+    step = compiled(one)
+    got = run_step(step, one_batch(TOKENS))[:, :WIDTH]
+    step.close()
+    assert (got[5] == 0).all() and np.isnan(got[9]).all()
+    others = np.delete(np.arange(TOKENS), [5, 9])
+    assert nmse(got[others], exact(one)[others]) < 1e-6
+
+
+def test_what_is_written_over_is_made_anew() -> None:
+    """The norm's output is changed before it is read again."""
+    one = case(AddNorm(N, Y, "norm", X, 1e-5), Linear(N, ("g",), (U,)), Linear(U, ("d",), (Y,)))
+    step = compiled(one)
+    got = run_step(step, one_batch(TOKENS))[:, :WIDTH]
+    step.close()
+    assert nmse(got, exact(one)) < 1e-6
