@@ -75,10 +75,42 @@ _REPLACED = (
 )
 
 
+_BYTES = {"f16": 2, "f32": 4, "u32": 4, "bool": 4}
+
+
+def _bytes_of(kind: str, structs: dict[str, str]) -> int:
+    """Of a WGSL type without gaps."""
+    kind = kind.strip()
+    if kind in _BYTES:
+        return _BYTES[kind]
+    if kind in structs:
+        return sum(_bytes_of(field.split(":")[1], structs) for field in structs[kind].split(","))
+    name, inside = kind.rstrip(">").split("<", 1)
+    if name in ("atomic", "vec2", "vec4"):
+        return _bytes_of(inside.rstrip(">"), structs) * {"atomic": 1, "vec2": 2, "vec4": 4}[name]
+    if name == "buffer":
+        return int(inside)
+    assert name == "array", f"what size has {kind}?"
+    each, count = kind[len("array<") : -1].rsplit(",", 1)
+    return _bytes_of(each, structs) * int(count)
+
+
+def check_places(code: str) -> None:
+    """Raises AssertionError for a variable of workgroup memory behind which a matrix would begin at no multiple of 16 bytes.
+
+    An H200 then reads or writes another place, and says nothing.
+    """
+    structs = dict(re.findall(r"struct (\w+) \{([^}]*)\}", code))
+    for name, kind in re.findall(r"var<workgroup> (\w+): ([^;]*);", code):
+        nbytes = _bytes_of(kind, structs)
+        assert nbytes % 16 == 0, f"{name} has {nbytes} bytes, no multiple of 16"
+
+
 def emulated(code: str) -> str:
     """The kernel without matrix units. Raises AssertionError where something of them is left."""
     if "subgroup_matrix" not in code:
         return code
+    check_places(code)
     for pattern, text in _OF_SOME:
         code = re.sub(pattern, text, code)
     for pattern, text in _REPLACED:

@@ -187,14 +187,15 @@ def test_experts_stored_inputs_first_equal_the_reference(quant: str, interleaved
 OUT, MIDDLE = Buffer("out", WIDTH).view(), 32
 
 
-def block(quant: str, kind: str, biased: bool, shared: bool, tokens: int = TOKENS) -> Case:
+def block(quant: str, kind: str, biased: bool, shared: bool, tokens: int = TOKENS, middle: int = MIDDLE) -> Case:
     """Gate, up, activation, down and sum, as the models have them."""
-    wide = Buffer("wide", 2 * ACTIVE * MIDDLE)
-    gate, up, each = wide.view(0, ACTIVE * MIDDLE), wide.view(ACTIVE * MIDDLE), Buffer("each", ACTIVE * WIDTH).view()
-    weights = {name: stacked(name, quant, EXPERTS, MIDDLE, WIDTH, seed) for seed, name in enumerate(("g", "u"))}
-    weights |= {"d": stacked("d", quant, EXPERTS, WIDTH, MIDDLE, 3), "s": random_weight("s", quant, WIDTH, WIDTH, 4)}
+    wide = Buffer("wide", 2 * ACTIVE * middle)
+    gate, up, each = wide.view(0, ACTIVE * middle), wide.view(ACTIVE * middle), Buffer("each", ACTIVE * WIDTH).view()
+    weights = {name: stacked(name, quant, EXPERTS, middle, WIDTH, seed) for seed, name in enumerate(("g", "u"))}
+    weights |= {"d": stacked("d", quant, EXPERTS, WIDTH, middle, 3), "s": random_weight("s", quant, WIDTH, WIDTH, 4)}
     weights |= {
-        f"b{name}": floats(f"b{name}", normal(EXPERTS, rows, seed=rows)) for name, rows in (("g", 32), ("u", 32), ("d", 64))
+        f"b{name}": floats(f"b{name}", normal(EXPERTS, rows, seed=rows))
+        for name, rows in (("g", middle), ("u", middle), ("d", WIDTH))
     }
     activations: dict[str, Op] = {
         "gated": GatedActivation(gate, up, gate, "gelu_tanh"), "clamped": ClampedActivation(gate, up, gate, 1.702, 7.0),

@@ -12,6 +12,7 @@ from lacewing.backends.batch import StepLimits
 from lacewing.backends.gpu.run import Run
 from lacewing.program.ops import Activation, AddNorm, Buffer, GatedActivation, Linear, Norm, Op
 from tests.backends.cpu.single_ops import Case, floats, nmse, normal, one_batch, random_weight
+from tests.backends.webgpu.lowering.test_experts import block
 from tests.backends.webgpu.lowering.test_units import TOKENS, backend, exact
 from tests.backends.webgpu.single_ops import run_step
 from tests.paged import with_pages
@@ -84,3 +85,17 @@ def test_what_is_written_over_is_made_anew() -> None:
     got = run_step(step, one_batch(TOKENS))[:, :WIDTH]
     step.close()
     assert nmse(got, exact(one)) < 1e-6
+
+
+@pytest.mark.parametrize("kind", ["gated", "limited", "clamped"])
+def test_of_experts_too(kind: str) -> None:
+    """The activation of many tokens makes float16 alone: nothing makes it again of floats that are not there."""
+    one = block("Q8_0", kind, False, False, TOKENS, middle=64)
+    step = compiled(one)
+    labels = launched(step, TOKENS)
+    assert labels.count("expert_gemm_units") == 2
+    assert ("gated_row" in labels) == (kind != "clamped")
+    assert labels.count("halve") == (1 if kind != "clamped" else 2)  # of the input, which no kernel makes
+    got = run_step(step, one_batch(TOKENS))[:, : one.out.width]
+    step.close()
+    assert nmse(got, exact(one)) < 4e-6  # three products in a row

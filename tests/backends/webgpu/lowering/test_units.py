@@ -22,7 +22,7 @@ from lacewing.backends.webgpu.kernels import number, shader
 from lacewing.program.ops import Buffer, GatedActivation, Linear
 from tests.backends.cpu.kernels.test_experts import ACTIVE, EXPERTS
 from tests.backends.cpu.single_ops import Case, floats, nmse, normal, one_batch, random_weight
-from tests.backends.webgpu.emulation import EmulatedUnits
+from tests.backends.webgpu.emulation import EmulatedUnits, check_places
 from tests.backends.webgpu.lowering.test_experts import linear_case as experts_case
 from tests.backends.webgpu.parser import parser
 from tests.backends.webgpu.single_ops import adapter, run_step
@@ -230,3 +230,11 @@ def test_the_shapes_of_real_devices_are_taken_by_the_compiler() -> None:
     assert [each.tokens for each in SHAPES] == [128, 64, 32] and SHAPES[-1].narrower is None
     with pytest.raises(ValueError, match="do not share out the loads"):
         Units(4, 2, 2, 4, 32)
+
+
+def test_matrices_begin_at_multiples_of_16_bytes() -> None:
+    """Kernels of this file are checked where they are emulated; here, that the check finds what misled an H200."""
+    tile = "struct Tile { expert: u32, start: u32, count: u32 }\nvar<workgroup> shared_tile: Tile;"
+    with pytest.raises(AssertionError, match="shared_tile has 12 bytes"):
+        check_places(tile)
+    check_places("var<workgroup> memory: buffer<4096>;\nvar<workgroup> moved: array<atomic<u32>, 4>;")

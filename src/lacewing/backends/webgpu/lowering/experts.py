@@ -128,7 +128,6 @@ def _activated(compiler: Compiler, product: Product, op: Activation) -> None:
         groups = op.out.width // GROUP
         constants = {"x": compiler.at(op.out), "q8": compiler.arena.quantised(op.out), "groups": groups}
         compiler.dispatch("quantise", constants, [], above(product.gemv_tokens, lambda run: (-(-groups // 64), run.tokens, 1)))
-    compiler.written(op.out)
     if coded:
         compiler.mark_quantised(op.out)
 

@@ -1,7 +1,8 @@
 {# What the tiles of experts share: where a tile's expert and pairs stand in the list, and where results go. #}
 fn word(at: u32) -> u32 { return {{ "bitcast<u32>(arena[at >> 2u][at & 3u])" if words == "vec4<f32>" else "arena[at >> 2u][at & 3u]" }}; }
 
-struct Tile { expert: u32, start: u32, count: u32 }
+// Of 16 bytes: matrices of units are in workgroup memory besides, and must begin at a multiple of 16.
+struct Tile { expert: u32, start: u32, count: u32, unused: u32 }
 
 var<workgroup> shared_tile: Tile;
 
@@ -9,8 +10,8 @@ var<workgroup> shared_tile: Tile;
 fn tile_at(place: u32, index: u32) -> Tile {
   if (index == 0u) {
     let at = {{ lists.base + 1 }}u + place * 3u;
-    shared_tile = Tile(0xFFFFFFFFu, 0u, 0u);
-    if (place < word({{ lists.base }}u)) { shared_tile = Tile(word(at), word(at + 1u), word(at + 2u)); }
+    shared_tile = Tile(0xFFFFFFFFu, 0u, 0u, 0u);
+    if (place < word({{ lists.base }}u)) { shared_tile = Tile(word(at), word(at + 1u), word(at + 2u), 0u); }
   }
   return workgroupUniformLoad(&shared_tile);
 }
