@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -195,21 +195,25 @@ def product(
                 return wide, blocks, deep
 
             compiler.dispatch(name, {**constants, **more}, bindings, gemv_grid, label)
-        for name, (tile_rows, tile_tokens), (above, upto), own in tiles:
-            across, deep = folded(-(-shard.rows // tile_rows))
-            first = name == "gemm_units"  # tokens are, so that what is read of the weights is shared
-
-            def gemm_grid(
-                run: Run, across: int = across, deep: int = deep, tile: int = tile_tokens, above: int = above, upto: int = upto,
-                first: bool = first,
-            ) -> Grid | None:  # fmt: skip
-                blocks = -(-count_of(run) // tile)
-                if not above < count_of(run) <= upto:
-                    return None
-                return (blocks, across, 1) if first else (across, blocks, deep)
-
+        for tile in tiles:
+            name, (tile_rows, tile_tokens), _, own = tile
             sized = {**constants, **own, "fours": _in_fours(shard, target), "tile_rows": tile_rows, "tile_tokens": tile_tokens}
-            compiler.dispatch(name, sized, bindings, gemm_grid, label)
+            compiler.dispatch(name, sized, bindings, _gemm_grid(tile, shard.rows, count_of), label)
+
+
+def _gemm_grid(tile: Tile, rows: int, count_of: Callable[[Run], int]) -> Callable[[Run], Grid | None]:
+    """Tokens come first for matrix units, so that what is read of the weights is shared."""
+    name, (tile_rows, tile_tokens), (above, upto), _ = tile
+    across, deep = folded(-(-rows // tile_rows))
+
+    def grid(run: Run) -> Grid | None:
+        count = count_of(run)
+        if not above < count <= upto:
+            return None
+        blocks = -(-count // tile_tokens)
+        return (blocks, -(-rows // tile_rows), 1) if name == "gemm_units" else (across, blocks, deep)
+
+    return grid
 
 
 def _in_fours(shard: Shard, target: Mapping[str, Any]) -> bool:
