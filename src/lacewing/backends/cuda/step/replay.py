@@ -9,15 +9,15 @@ from typing import Any
 from lacewing.backends.cuda.device.device import Device
 from lacewing.backends.cuda.lowering.launches import Plan
 
-MOST_GRAPHS = 64  # that are kept
+MOST_GRAPHS, MOST_RUNS = 64, 8  # of which graphs are kept: plans of a whole model, and runs of a model in many stages
 AT_ONCE = 64  # launches between two looks at whether a run was aborted
 
 
 class Replay:
-    """Plans of a step by what they depend on."""
+    """Plans of a step by what they depend on. `stages`: how many plans a run has."""
 
-    def __init__(self, device: Device):
-        self._device = device
+    def __init__(self, device: Device, stages: int = 1):
+        self._device, self._most = device, max(MOST_GRAPHS, MOST_RUNS * stages)
         self._graphs: OrderedDict[Hashable, Any] = OrderedDict()  # None: seen once
 
     def often(self, key: Hashable, plan: Callable[[], Plan]) -> None:
@@ -30,7 +30,7 @@ class Replay:
                 self._graphs[key] = self._device.graph(plan())
             self._device.replay(self._graphs[key])
         self._graphs.move_to_end(key)
-        if len(self._graphs) > MOST_GRAPHS:
+        if len(self._graphs) > self._most:
             oldest = self._graphs.popitem(last=False)[1]
             if oldest is not None:
                 self._device.wait()

@@ -12,6 +12,7 @@ from lacewing.backends.batch import Batch
 from lacewing.backends.cuda.lowering.compiler import Compiler
 from lacewing.backends.cuda.lowering.launches import Plan
 from lacewing.backends.cuda.lowering.transfer import transferred
+from lacewing.backends.cuda.step.replay import Replay
 from lacewing.backends.cuda.step.step import CudaStep, comes_again
 from lacewing.backends.cuda.weights.upload import put
 from lacewing.backends.gpu.run import Run
@@ -29,6 +30,7 @@ class StagedStep(CudaStep):
         self._results = self._device.pinned(self._transferred.size if self._transferred is not None else 0)
         self._held = tuple(compiler.held.values())
         self._stages, self._last = compiler.stages, isinstance(compiler.program.ops[-1], Logits)
+        self._replay = Replay(self._device, len(self._stages))  # fewer would be gone before they come again
         self._widths = [[view.width for view in stage.sent] for stage in self._stages]
         none = np.empty(0, np.int32)
         self._batch, self._part = Batch(none, none, none, none), Run(0, 0, 1)
