@@ -7,7 +7,7 @@ from typing import Any
 
 from lacewing.backends.cpu.arguments import EXPERT_COLUMNS, EXPERT_ROWS, EXPERTS, GROUPS_HEAD, JOB, MAX_CHUNK, SCRATCH_BYTES, STATE
 from lacewing.backends.cpu.kernels.gemm.dot import ACC_AT, JOB_AT, room_of
-from lacewing.backends.cpu.kernels.gemm.linear import clear, one_tile, own_share, piece
+from lacewing.backends.cpu.kernels.gemm.linear import clear, one_tile, own_share, pairs_of, piece, two_tiles
 from lacewing.backends.cpu.kernels.gemm.rows import emit_bf16, emit_f16, emit_f32, make_tile
 from lacewing.backends.cpu.kernels.simd.instructions import (
     fma,
@@ -84,27 +84,37 @@ def tile_address(args, tiles, item):
 def run_items(args, scratch, tiles, first, end, after):
     """Items from `first` to `end`; then the thread goes on with `after`. An item is a tile of one of the chosen experts."""
     rows, row_bytes, groups = peek_i64(args + EXPERTS.rows), peek_i64(args + EXPERTS.row_bytes), peek_i64(args + EXPERTS.groups)
-    job, current, count = scratch + JOB_AT, -1, 0
-    for item in range(first, end):
+    job, acc, item = scratch + JOB_AT, scratch + ACC_AT, first
+    while item < end:
         index = item // tiles
-        if index != current:
-            current = index
-            count = gather_pairs(EXPERTS, args, scratch, groups, peek_i64(args + EXPERTS.experts), index)
-            poke_i64(job + JOB.tokens, count)
-            stretch = min(end, (index + 1) * tiles)  # of tiles that follow each other in memory
-            last, then = tile_address(args, tiles, stretch - 1), tile_address(args, tiles, stretch if stretch < end else after)
-            poke_i64(job + JOB.end, last + LANES * row_bytes)
-            poke_i64(job + JOB.jump, then - last - LANES * row_bytes)
-        expert, bias = peek_i64(groups + GROUPS_HEAD + 8 * index), peek_i64(args + EXPERTS.bias)
-        row = min(item % tiles * LANES, rows - LANES)
-        clear(scratch + ACC_AT, room_of(count))
-        following = tile_address(args, tiles, item + 1 if item + 1 < end else after)
-        one_tile(args, job, tile_address(args, tiles, item), row_bytes, following)
-        shift = load_f32(bias + 4 * (expert * rows + row)) if bias else splat_f32(0.0)
-        out = peek_i64(args + EXPERTS.out) + 4 * row
-        for i in range(count):
-            y = load_f32(scratch + ACC_AT + VECTOR_BYTES * i) * splat_f32(peek_f32(scratch + FACTORS + 4 * i))
-            store_f32(out + peek_i64(scratch + OUT_OFFSETS + 8 * i), y + shift)
+        stretch = min(end, (index + 1) * tiles)  # of tiles that follow each other in memory
+        count = gather_pairs(EXPERTS, args, scratch, groups, peek_i64(args + EXPERTS.experts), index)
+        poke_i64(job + JOB.tokens, count)
+        half = pairs_of(args, count, stretch - item)
+        last = tile_address(args, tiles, (item + half if half else stretch) - 1) + LANES * row_bytes
+        poke_i64(job + JOB.end, last)
+        poke_i64(job + JOB.jump, tile_address(args, tiles, stretch if stretch < end else after) - last)
+        for each in range(item, item + half):
+            two_tiles(args, job, acc, tile_address(args, tiles, each), half * LANES * row_bytes)
+            put(args, scratch, acc, index, each % tiles * LANES, count)
+            put(args, scratch, acc + VECTOR_BYTES * room_of(count), index, (each + half) % tiles * LANES, count)
+        for each in range(item + 2 * half, stretch):
+            clear(acc, room_of(count))
+            following = tile_address(args, tiles, each + 1 if each + 1 < end else after)
+            one_tile(args, job, tile_address(args, tiles, each), row_bytes, following)
+            put(args, scratch, acc, index, min(each % tiles * LANES, rows - LANES), count)
+        item = stretch
+
+
+@inline
+def put(args, scratch, acc, index, row, count):
+    """What a tile whose first row is `row` gives for the pairs of the index-th chosen expert."""
+    expert = peek_i64(peek_i64(args + EXPERTS.groups) + GROUPS_HEAD + 8 * index)
+    bias, out = peek_i64(args + EXPERTS.bias), peek_i64(args + EXPERTS.out) + 4 * row
+    shift = load_f32(bias + 4 * (expert * peek_i64(args + EXPERTS.rows) + row)) if bias else splat_f32(0.0)
+    for i in range(count):
+        y = load_f32(acc + VECTOR_BYTES * i) * splat_f32(peek_f32(scratch + FACTORS + 4 * i))
+        store_f32(out + peek_i64(scratch + OUT_OFFSETS + 8 * i), y + shift)
 
 
 def make_rows(widen: Any, peek: Any, itemsize: int, dequantise: bool = False) -> Any:

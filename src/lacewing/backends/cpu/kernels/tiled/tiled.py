@@ -25,6 +25,7 @@ from lacewing.backends.cpu.kernels.gemm.dot import (
     emit_load,
     emit_sub_block,
     make_registers,
+    room_of,
 )
 from lacewing.backends.cpu.kernels.gemm.products import SMALL, emit_dots, emit_signed_dots
 from lacewing.backends.cpu.kernels.simd.instructions import peek_i64, prefetch_once
@@ -44,6 +45,7 @@ from lacewing.backends.cpu.kernels.simd.registers import (
 )
 
 Values = list[ir.Value]
+TURN_COLUMNS = 256  # of a tile, before the one beside it has its turn
 FLIP = constant(I32V, -0x7F7F7F80)  # 0x80 in every byte: between signed bytes and those that are 128 more
 
 
@@ -151,17 +153,16 @@ def make_unpacked(blocks: Blocks) -> Any:
     return unpacked
 
 
-def make_run(blocks: Blocks, tokens: int, head: Any, products: Any) -> Any:
-    """`run(source, count, job, offsets, p, ahead, end, jump)`: some blocks times so many tokens, added to the registers at p."""
+def make_span(blocks: Blocks, tokens: int, head: Any, products: Any) -> Any:
+    """`span(source, count, scales, offsets, p, ahead, end, jump, xq, xd, xs)`: some blocks that follow each other times so many
+    tokens, added to the registers at p."""
     asks = not (AMD and blocks.in_order) or tokens == MAX_TOKENS
     (load, store), parts, sub_blocks = make_registers(tokens), blocks.parts, blocks.step // blocks.sub_block
     nbytes, columns, step, sums = LANES * blocks.block_bytes, blocks.columns, blocks.step, sub_blocks * 4
     lines = (nbytes // parts + 63) // 64
 
     @inline
-    def run(source, count, job, offsets, p, ahead, end, jump):
-        xq, xd, xs = peek_i64(job + JOB.xq), peek_i64(job + JOB.xd), peek_i64(job + JOB.xs)
-        scales = peek_i64(job + JOB.tile) + SCALES
+    def span(source, count, scales, offsets, p, ahead, end, jump, xq, xd, xs):
         acc = load(p)
         for _ in range(count):
             head(source, scales)
@@ -178,11 +179,37 @@ def make_run(blocks: Blocks, tokens: int, head: Any, products: Any) -> Any:
                 ahead += nbytes
         store(p, acc)
 
+    return span
+
+
+def make_run(blocks: Blocks, tokens: int, head: Any, products: Any) -> Any:
+    """`run(source, beside, count, job, offsets, p, ahead, end, jump)`: as `make_tiled` says, for so many tokens, whose
+    accumulators begin at p. Of two tiles TURN_COLUMNS are read by turns."""
+    span, turn = make_span(blocks, tokens, head, products), TURN_COLUMNS // blocks.columns
+    nbytes, columns, sums = LANES * blocks.block_bytes, blocks.columns, blocks.columns // blocks.sub_block * 4
+
+    @inline
+    def run(source, beside, count, job, offsets, p, ahead, end, jump):
+        xq, xd, xs = peek_i64(job + JOB.xq), peek_i64(job + JOB.xd), peek_i64(job + JOB.xs)
+        scales, room = peek_i64(job + JOB.tile) + SCALES, VECTOR_BYTES * room_of(peek_i64(job + JOB.tokens))
+        tiles, at_once, done = (2, turn, 0) if beside else (1, count, 0)
+        while done < count:
+            now, at = min(at_once, count - done), done * nbytes
+            x = xq + done * columns, xd + done * columns // 8, xs + done * sums
+            for tile in range(tiles):
+                apart = beside * tile
+                then = ahead + at + apart if ahead else 0
+                span(source + at + apart, now, scales, offsets, p + room * tile, then, end + apart, jump, *x)
+            done += now
+
     return run
 
 
 def make_tiled(blocks: Blocks) -> Any:
-    """`kernel(source, _, job, count)`: some blocks of a tile times all tokens of the job, added to JOB.acc.
+    """`kernel(source, beside, job, count)`: some blocks of a tile times all tokens of the job, added to JOB.acc.
+
+    `beside` not 0: also those of the tile so many bytes further on, by turns, as two places of memory come faster than one; its
+    accumulators are `room_of(JOB.tokens)` registers behind.
 
     What lies JOB.ahead further on in memory is asked for; from JOB.end on a thread goes on JOB.jump further. On AMD (Zen 4)
     blocks that are read in order come a third faster by the CPU's own prefetchers alone, for few tokens. They begin anew with
@@ -192,25 +219,25 @@ def make_tiled(blocks: Blocks) -> Any:
     eight, four, three, two, one = (make_run(blocks, tokens, head, products) for tokens in (8, 4, 3, 2, 1))
     most, in_order, alone = MAX_TOKENS, blocks.in_order, 8 if MAX_TOKENS == 8 else 9
 
-    def kernel(source, _, job, count):
+    def kernel(source, beside, job, count):
         offsets, tokens, p = peek_i64(job + JOB.offsets), peek_i64(job + JOB.tokens), peek_i64(job + JOB.acc)
         ahead, end, jump = source + peek_i64(job + JOB.ahead), peek_i64(job + JOB.end), peek_i64(job + JOB.jump)
         if AMD and in_order and tokens < alone:
             ahead = 0
         if most == 8:
             while tokens >= 8:
-                eight(source, count, job, offsets, p, ahead, end, jump)
+                eight(source, beside, count, job, offsets, p, ahead, end, jump)
                 offsets, p, tokens, ahead = offsets + 64, p + 8 * VECTOR_BYTES, tokens - 8, 0
         while tokens == 4 or tokens > 5:
-            four(source, count, job, offsets, p, ahead, end, jump)
+            four(source, beside, count, job, offsets, p, ahead, end, jump)
             offsets, p, tokens, ahead = offsets + 32, p + 4 * VECTOR_BYTES, tokens - 4, 0
         if tokens >= 3:
-            three(source, count, job, offsets, p, ahead, end, jump)
+            three(source, beside, count, job, offsets, p, ahead, end, jump)
             offsets, p, tokens, ahead = offsets + 24, p + 3 * VECTOR_BYTES, tokens - 3, 0
         if tokens == 2:
-            two(source, count, job, offsets, p, ahead, end, jump)
+            two(source, beside, count, job, offsets, p, ahead, end, jump)
         elif tokens:
-            one(source, count, job, offsets, p, ahead, end, jump)
+            one(source, beside, count, job, offsets, p, ahead, end, jump)
 
     return kernel
 
