@@ -229,6 +229,16 @@ def test_a_whole_block_equals_the_reference(quant: str, form: str, variant: str)
     np.testing.assert_array_equal(few, run(case, batches(BATCHES["single"]), variant))
 
 
+@pytest.mark.parametrize("kind", ["gated", "clamped"])
+@pytest.mark.parametrize("of_floats", ["gu", "d"])
+def test_a_block_of_floats_and_codes(of_floats: str, kind: str) -> None:
+    """Products that read floats make no bytes; one that reads bytes may follow, in runs of few tokens and of many."""
+    case, other = block("Q8_0", kind, False, False), block("F16", kind, False, False)
+    mixed = replace(case, weights={**case.weights, **{name: other.weights[name] for name in of_floats}})
+    for each in (MIXED, one_batch(TOKENS)):
+        assert error(mixed, each) < LIMIT[CODES]
+
+
 def test_workgroups_of_an_odd_size_are_not_asked_for() -> None:
     """A limit of 896 threads is 512 for us: 28 teams would make 28 of 32 rows."""
     limits, case = open_backend().device.limits, block("Q8_0", "gated", False, False)

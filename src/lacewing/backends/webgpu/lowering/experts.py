@@ -124,11 +124,10 @@ def _activated(compiler: Compiler, product: Product, op: Activation) -> None:
         clamped(compiler, op, product.gemv_tokens)
     else:
         gated(compiler, op, product.gemv_tokens)  # which may write the bytes
-    if coded and not compiler.is_quantised(op.out):
-        groups = op.out.width // GROUP
+    if coded != compiler.is_quantised(op.out):  # only one of the two made bytes
+        groups, others = op.out.width // GROUP, above if coded else up_to
         constants = {"x": compiler.at(op.out), "q8": compiler.arena.quantised(op.out), "groups": groups}
-        compiler.dispatch("quantise", constants, [], above(product.gemv_tokens, lambda run: (-(-groups // 64), run.tokens, 1)))
-    if coded:
+        compiler.dispatch("quantise", constants, [], others(product.gemv_tokens, lambda run: (-(-groups // 64), run.tokens, 1)))
         compiler.mark_quantised(op.out)
 
 
