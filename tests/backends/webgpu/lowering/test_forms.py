@@ -10,7 +10,9 @@ import pytest
 
 from lacewing.backends.batch import StepLimits
 from lacewing.backends.gpu.run import Run
-from lacewing.program.ops import Activation, AddNorm, Buffer, GatedActivation, Linear, Norm, Op
+from lacewing.program.ops import Activation, AddNorm, Buffer, ClampedActivation, ExpertLinear, GatedActivation, Linear, Norm, Op
+from tests import paged
+from tests.backends.cpu.kernels.test_experts import ACTIVE, IDS, routed, stacked
 from tests.backends.cpu.single_ops import Case, floats, nmse, normal, one_batch, random_weight
 from tests.backends.webgpu.lowering.test_experts import block
 from tests.backends.webgpu.lowering.test_units import TOKENS, backend, exact
@@ -99,3 +101,36 @@ def test_of_experts_too(kind: str) -> None:
     got = run_step(step, one_batch(TOKENS))[:, : one.out.width]
     step.close()
     assert nmse(got, exact(one)) < 4e-6  # three products in a row
+
+
+@pytest.mark.parametrize("clamped", [False, True])
+def test_a_nan_of_an_earlier_run_stays_where_it_was(clamped: bool) -> None:
+    """The part of an expert that another device has keeps what was there; what the token's other expert makes does not change."""
+    width, middle, tokens, here = 64, 64, 40, 4  # of six experts
+    gate, up = (Buffer(name, ACTIVE * middle).view() for name in ("gate", "up"))
+    weights = {name: stacked(name, "Q8_0", here, middle, width, seed) for seed, name in enumerate("gud")}
+    act = ClampedActivation(gate, up, gate, 1.702, 7.0) if clamped else GatedActivation(gate, up, gate)
+    each = Buffer("each", ACTIVE * width)
+    one = routed(
+        (
+            ExpertLinear(Buffer("x", width + 6).view(0, width), IDS, ("g", "u"), (gate, up)),
+            act,
+            ExpertLinear(gate, IDS, ("d",), (each.view(),), separate=True),
+        ),
+        each.view(width),
+        weights,
+        2 * tokens,
+    )
+    one.x[:tokens, width:], one.x[tokens:, width:] = [1, 2, 0, 0, 0, 0], [0, 1, 0, 0, 0, 2]  # both here; the first elsewhere
+
+    def second_run(case: Case, first: int) -> np.ndarray:
+        step = compiled(case)
+        for begin in range(first, 2 * tokens, tokens):
+            ids = np.arange(begin, begin + tokens)
+            found = paged.run(step, ids, [0] * tokens, list(range(tokens)), np.arange(tokens)).copy()
+        step.close()
+        return found[:, :width]
+
+    wrong = one.x.copy()
+    wrong[3, 5] = np.nan
+    np.testing.assert_array_equal(second_run(replace(one, x=wrong), 0), second_run(one, tokens))

@@ -3,10 +3,12 @@
    next: so weights of a byte come out of a word in two steps. The kernel sees the arena as vec4<u32>; constant: `halves`. #}
 var<workgroup> row_size: atomic<u32>;
 
-// compared as integers, a NaN is the largest, and stays in what is divided
+// Of finite numbers. Others stay what they are, whatever they are divided by, and the token's other experts must not see them: the part
+// of an expert that another device has still holds what an earlier run left.
 fn size_of(v: vec4<f32>) -> u32 {
   let bits = bitcast<vec4<u32>>(v) & vec4<u32>(0x7FFFFFFFu);
-  return max(max(bits.x, bits.y), max(bits.z, bits.w));
+  let sizes = select(vec4<u32>(0u), bits, bits < vec4<u32>(0x7F800000u));
+  return max(max(sizes.x, sizes.y), max(sizes.z, sizes.w));
 }
 
 // Of the largest number of a row, of which a thread knows the size of its own. All threads of the workgroup come here together.
