@@ -7,6 +7,7 @@ import logging
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from starlette.responses import Response
@@ -174,10 +175,11 @@ class Exchange(ABC, Generic[TBody]):
                 events.write_now(data)
             return True
 
+        straight = partial(events.put, form.events)
         left = len(answers.choices)
         while left:
             data = b""
-            for choice in await answers.next(at_once):
+            for choice in await answers.next(at_once, straight):
                 if choice.end is not None:
                     if choice.end.error is not None:
                         if data:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,7 @@ class Choice:
         self.reasoning_tokens = 0
         self.written = False  # something of it was
         self.begun = asyncio.Event()  # its prompt has been read
+        self._handed = self._came = 0  # pieces that the event loop writes: so many left the driver's thread, so many have come
         self._feed = feed
         self._deltas: list[Delta] = []
 
@@ -39,13 +41,26 @@ class Choice:
         """What it cost so far; None: it has not begun."""
         return None if self.ticket is None else self.ticket.handle.stats
 
-    def push(self, deltas: Sequence[Delta], end: End | None) -> None:
-        """From the worker, in the event loop's thread."""
+    def put(self, deltas: Sequence[Delta]) -> bool:
+        """From the worker, in the driver's thread, which writes them if neither that nor anything of before has to be waited for.
+        False: they are to come by `push`."""
+        if self._handed == self._came and self._feed.put(self, deltas):
+            return True
+        self._handed += 1
+        return False
+
+    def count(self, deltas: Sequence[Delta]) -> int:
+        """Tokens of these."""
         count = 0
         for delta in deltas:
             count += len(delta.tokens)
             if delta.reasoning:
                 self.reasoning_tokens += len(delta.tokens)
+        return count
+
+    def push(self, deltas: Sequence[Delta], end: End | None) -> None:
+        """From the worker, in the event loop's thread."""
+        count = self.count(deltas)
         if self._deltas:
             self._deltas += deltas
             if len(self._deltas) > _MANY:
@@ -59,6 +74,7 @@ class Choice:
         if not self.begun.is_set():
             self.begun.set()
         self._feed.moved(self, count)
+        self._came += 1
 
     def take(self) -> list[Delta]:
         """What has come since, in as few pieces as there are kinds of it."""
@@ -85,6 +101,25 @@ class Feed:
         self._ready: set[Choice] = set()
         self._waiter: asyncio.Future[None] | None = None
         self._at_once: Callable[[Choice], bool] | None = None
+        self._straight: Callable[[Choice, Sequence[Delta]], bool] | None = None
+        self._lock, self._rests = threading.Lock(), False  # while it rests, all that came is written
+
+    def put(self, choice: Choice, deltas: Sequence[Delta]) -> bool:
+        """In the driver's thread: write them, if all that came before is written; else False."""
+        straight = self._straight
+        if straight is None:
+            return False
+        with self._lock:  # else whoever is woken could write at the same time
+            if not self._rests or not straight(choice, merged(deltas) if len(deltas) > 1 else deltas):
+                return False
+        count = choice.count(deltas)
+        if count:
+            self._observers.tokens(self._record, count)
+        return True
+
+    def _rest(self, rests: bool) -> None:
+        with self._lock:
+            self._rests = rests
 
     def moved(self, choice: Choice, count: int) -> None:
         """Something came; so many tokens."""
@@ -98,22 +133,35 @@ class Feed:
                 return
             if waiter is not None and at_once is not None:
                 try:
-                    if at_once(choice):
-                        return
+                    with self._lock:
+                        if at_once(choice):
+                            return
                 except Exception as error:  # whoever waits has it, not the loop that brings what came of others
+                    self._rest(False)
                     return waiter.set_exception(error)
         self._ready.add(choice)
         if waiter is not None:
+            self._rest(False)
             waiter.set_result(None)
 
-    async def next(self, at_once: Callable[[Choice], bool] | None = None) -> list[Choice]:
+    async def next(
+        self,
+        at_once: Callable[[Choice], bool] | None = None,
+        straight: Callable[[Choice, Sequence[Delta]], bool] | None = None,
+    ) -> list[Choice]:
         """The choices of which something came; waits for one.
 
         `at_once`: called instead of waking whoever waits, which costs more than what is to be done; False: it could not do it.
+        `straight`: the same in the driver's thread, with what came, which spares the way through the event loop. The two are not
+        called at the same time, and not while nobody waits.
         """
         if not self._ready:
-            self._at_once, self._waiter = at_once, asyncio.get_running_loop().create_future()
-            await self._waiter
+            self._at_once, self._straight, self._waiter = at_once, straight, asyncio.get_running_loop().create_future()
+            self._rest(straight is not None)
+            try:
+                await self._waiter
+            finally:
+                self._rest(False)
         ready, self._ready = self._ready, set()
         return sorted(ready, key=lambda choice: choice.index) if len(ready) > 1 else list(ready)
 
