@@ -10,7 +10,7 @@ import pytest
 
 from lacewing.backends.batch import StepLimits
 from lacewing.backends.step import Step
-from lacewing.engine import admission, request, scheduler, stream
+from lacewing.engine import admission, request, scheduler, steady, stream
 from lacewing.engine.engine import Engine, Request
 from lacewing.engine.expected import AnswerLength
 from lacewing.engine.share import Costs, prompt_seconds, shares
@@ -179,7 +179,7 @@ class Load:
 
     def __init__(self, monkeypatch, clients, requests, prompt, limit, speed=1.0, positions=32768, beside=0, position=0.0):
         self.clock = Clock()
-        for module in (admission, request, scheduler, stream):
+        for module in (admission, request, scheduler, steady, stream):
             if hasattr(module, "time"):
                 monkeypatch.setattr(module, "time", self.clock)
         self.step = step = Timed(self.clock, speed, StepLimits(8192, 512, 16, positions), position)

@@ -81,6 +81,12 @@ class Task:
         """Whether only the token that was chosen last has not been run yet."""
         return self.sequence is not None and self.stats.generated_tokens > 0 and len(self.history) - len(self.sequence.ids) == 1
 
+    @property
+    def steady(self) -> bool:
+        """Whether its next tokens are chosen from whole rows one by one, whatever its caller does, until it ends."""
+        simple = self.background and self.masks is None and self.collector is None and self.request.cancelled is None
+        return simple and self.decodes and not (self.suspect or self.learns)
+
     def wanted(self) -> tuple[Wanted, ...]:
         """What the choice of its next token looks at; (): at whole rows of logits."""
         return self.sampler.wanted(self.history, None if self.masks is None else self.masks.get)

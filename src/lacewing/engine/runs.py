@@ -107,6 +107,33 @@ def run(step: Step, parts: list[Part]) -> list[Choice]:
     return choices
 
 
+class Steady:
+    """Runs that bring the next token of each of the same tasks and nothing else, as nearly all of a server's do: what they have in
+    common is looked at once. To be made anew when anything else is to be run, or `left` of them are over, as pages are needed then.
+    """
+
+    def __init__(self, tasks: list[Task], sequences: list[Sequence]):
+        self.tasks, self.sequences = tasks, sequences
+        self.left = min(sequence.capacity - len(sequence.ids) for sequence in sequences)
+        self._rows = np.array([sequence.row for sequence in sequences], np.int32)
+        self._outputs = np.arange(len(tasks), dtype=np.int32)
+
+    @staticmethod
+    def of(tasks: list[Task]) -> Steady | None:
+        """None: not all of them can run so."""
+        sequences = [task.sequence for task in tasks if task.sequence is not None and task.steady]
+        return Steady(tasks, sequences) if tasks and len(sequences) == len(tasks) else None
+
+    def run(self, step: Step) -> list[Choice]:
+        """The next tokens, or why there is none. Raises as `Step.run`."""
+        self.left -= 1
+        ids = [task.history[-1] for task in self.tasks]
+        tokens, positions = np.array((ids, [len(sequence.ids) for sequence in self.sequences]), np.int32)
+        rows = step.run(Batch(tokens, self._rows, positions, self._outputs))
+        known = _known(self.tasks, rows)
+        return [each or _pick(task, row) for task, row, each in zip(self.tasks, rows, known, strict=True)]
+
+
 def _choices(step: Step, batch: Batch, parts: list[Part]) -> list[Choice]:
     tasks = [task for _, _, task, chooses in parts if chooses]
     masks = [task.masks for task in tasks if task.masks is not None]

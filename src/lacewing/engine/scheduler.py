@@ -10,15 +10,13 @@ import numpy as np
 from lacewing.backends.step import Step
 from lacewing.engine.admission import Checks
 from lacewing.engine.ahead import Ahead, draw_of, run_ahead
-from lacewing.engine.observers import Observers
 from lacewing.engine.pages import Full
-from lacewing.engine.recovery import Recovery
 from lacewing.engine.request import Task
-from lacewing.engine.runs import Choice, Part, run
+from lacewing.engine.runs import Part, run
 from lacewing.engine.sequence import Sequence
-from lacewing.engine.share import LEAST, SMALLEST, Costs, prompt_seconds, shares
+from lacewing.engine.share import LEAST, SMALLEST, prompt_seconds, shares
+from lacewing.engine.steady import SteadyRuns
 from lacewing.engine.watcher import Watcher
-from lacewing.errors import LacewingError, NumericError
 from lacewing.program.states import PAGE
 
 PATIENCE = 0.4  # seconds between two questions whether the caller has cancelled
@@ -26,23 +24,21 @@ LOGIT_BYTES = 64 << 20  # rows of logits that are wanted of one run, at most
 _AHEAD, _AHEAD_EACH = 256, 64  # tokens that a device may be asked for at once; of each of many sequences at least
 
 
-class Scheduler(Recovery):
+class Scheduler(SteadyRuns):
     """Steps for all tasks at once: each run carries the next token of every task that generates, and then pieces of prompts."""
 
     def __init__(self, step: Step, context: int, checks: Checks, state_bytes: int | None = None):
-        super().__init__(step, checks, state_bytes)
-        self.context = context
-        self.observers = Observers(step)
-        self.costs = Costs()
+        super().__init__(step, context, checks, state_bytes)
         self._ahead: Ahead | None = None
         self._watcher = Watcher(step.abort)
-        self._under_way: list[Task] = []
 
     # one run
 
     def advance(self) -> None:
         """One run for all that can go on."""
         began = time.perf_counter()
+        if self._went_on(began):
+            return
         self._welcome()
         self._reap()
         ahead = self._ahead
@@ -56,13 +52,6 @@ class Scheduler(Recovery):
             parts = [Part(task.sequence, task.history[-1:], task, True) for task in self._ahead.tasks if task.sequence is not None]
         if parts:
             self._run(parts, began)
-
-    def interrupt(self, task: Task | None = None, alone: bool = False) -> None:
-        """End the run that is under way, if it is one for this task; its others run again. Without the turn, to have that soon.
-        `alone`: only if there are no others."""
-        tasks = self._under_way
-        if tasks and (task is None or task in tasks) and not (alone and len(tasks) > 1):
-            self.step.abort()
 
     def can_go_on(self) -> bool:
         """Whether another run would carry something."""
@@ -105,19 +94,11 @@ class Scheduler(Recovery):
                 prompts.append((task, len(sequence.ids)))
         for task, choice in zip([task for _, _, task, chooses in parts if chooses], choices, strict=True):
             self._push(task, choice)
+        if not prompts:
+            self._look_steady(tasks)
         for task, done in prompts:
             self._report(task, done)
             self._collected(task, done)
-
-    def _verified(self, tasks: list[Task]) -> bool:
-        """Whether the weights are what they were; if not, all that would read them fail."""
-        try:
-            self.verify(thorough=False)
-            return True
-        except Exception as error:
-            for task in tasks:
-                self._fail(task, error, whole=not isinstance(error, LacewingError))
-            return False
 
     def _report(self, task: Task, done: int) -> None:
         if task.request.progress is not None:
@@ -177,30 +158,6 @@ class Scheduler(Recovery):
                 border = task.next_border(border)
         if after == task.stats.prompt_tokens and self.step.limits.rows > 1:
             self.tree.enter(sequence, after, tail=True)  # for those who run beside it
-
-    def _push(self, task: Task, choice: Choice) -> None:
-        task.plain = False
-        task.sampler.chosen()
-        if task.done:
-            return
-        if isinstance(choice, Exception):
-            return self._fail(task, choice, whole=not isinstance(choice, NumericError))
-        stats = task.stats
-        if task.request.sampling.max_tokens == 0:
-            return self._finish(task, "length")
-        if choice.id in task.request.stop_ids:
-            return self._finish(task, "stop")
-        complete = task.masks is not None and task.masks.accept(choice.id)
-        if task.masks is not None and task.masks.error is not None:
-            return self._fail(task, task.masks.error, whole=True)
-        task.history.append(choice.id)
-        task.tokens.append(choice)
-        stats.generated_tokens += 1
-        if stats.generated_tokens == 1:
-            stats.first_token_seconds = stats.prompt_seconds
-            task.learns = stats.prompt_tokens - stats.reused_tokens >= SMALLEST
-        if complete or task.left(self.context) <= 0:
-            self._finish(task, "stop" if complete else "length")
 
     # what a run carries
 
