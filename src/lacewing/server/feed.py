@@ -44,8 +44,14 @@ class Choice:
     def put(self, deltas: Sequence[Delta]) -> bool:
         """From the worker, in the driver's thread, which writes them if neither that nor anything of before has to be waited for.
         False: they are to come by `push`."""
-        if self._handed == self._came and self._feed.put(self, deltas):
-            return True
+        feed = self._feed
+        straight = feed.straight
+        if straight is not None and self._handed == self._came:
+            with feed.lock:  # else whoever is woken could write at the same time
+                written = feed.rests and straight(self, merged(deltas) if len(deltas) > 1 else deltas)
+            if written:
+                feed.count(self.count(deltas))
+                return True
         self._handed += 1
         return False
 
@@ -92,7 +98,11 @@ class Choice:
 
 
 class Feed:
-    """The choices of one request. `whole`: nobody looks before one of them has ended."""
+    """The choices of one request. `whole`: nobody looks before one of them has ended.
+
+    `straight`: writes what came of a choice, in the driver's thread, with the `lock`, while the feed `rests`, since all that came
+    before is written then.
+    """
 
     def __init__(self, observers: Observers, record: Record, whole: bool):
         self.choices: list[Choice] = []
@@ -101,30 +111,21 @@ class Feed:
         self._ready: set[Choice] = set()
         self._waiter: asyncio.Future[None] | None = None
         self._at_once: Callable[[Choice], bool] | None = None
-        self._straight: Callable[[Choice, Sequence[Delta]], bool] | None = None
-        self._lock, self._rests = threading.Lock(), False  # while it rests, all that came is written
+        self.straight: Callable[[Choice, Sequence[Delta]], bool] | None = None
+        self.lock, self.rests = threading.Lock(), False
 
-    def put(self, choice: Choice, deltas: Sequence[Delta]) -> bool:
-        """In the driver's thread: write them, if all that came before is written; else False."""
-        straight = self._straight
-        if straight is None:
-            return False
-        with self._lock:  # else whoever is woken could write at the same time
-            if not self._rests or not straight(choice, merged(deltas) if len(deltas) > 1 else deltas):
-                return False
-        count = choice.count(deltas)
-        if count:
-            self._observers.tokens(self._record, count)
-        return True
+    def count(self, tokens: int) -> None:
+        """So many have come."""
+        if tokens:
+            self._observers.tokens(self._record, tokens)
 
     def _rest(self, rests: bool) -> None:
-        with self._lock:
-            self._rests = rests
+        with self.lock:
+            self.rests = rests
 
     def moved(self, choice: Choice, count: int) -> None:
         """Something came; so many tokens."""
-        if count:
-            self._observers.tokens(self._record, count)
+        self.count(count)
         waiter, at_once = self._waiter, self._at_once
         if waiter is not None and waiter.done():
             waiter = None
@@ -133,7 +134,7 @@ class Feed:
                 return
             if waiter is not None and at_once is not None:
                 try:
-                    with self._lock:
+                    with self.lock:
                         if at_once(choice):
                             return
                 except Exception as error:  # whoever waits has it, not the loop that brings what came of others
@@ -156,7 +157,7 @@ class Feed:
         called at the same time, and not while nobody waits.
         """
         if not self._ready:
-            self._at_once, self._straight, self._waiter = at_once, straight, asyncio.get_running_loop().create_future()
+            self._at_once, self.straight, self._waiter = at_once, straight, asyncio.get_running_loop().create_future()
             self._rest(straight is not None)
             try:
                 await self._waiter

@@ -20,12 +20,13 @@ class Wire:
         self.lock = threading.Lock()
         self._transport, self._loop = transport, loop
         self._file = _file_of(transport, loop)
+        self._waiting = transport.get_write_buffer_size
         self._left = b""  # what the system did not take; it goes out before everything else
 
     @property
     def idle(self) -> bool:
         """Whether `put` may be called by who has the lock: nothing waits to be sent."""
-        return self._file >= 0 and not (self._left or self._transport.get_write_buffer_size() or self._transport.is_closing())
+        return self._file >= 0 and not (self._left or self._waiting())
 
     def put(self, data: bytes) -> None:
         """By any thread, with the lock. What the system does not take now is left to the event loop, errors as well."""
@@ -74,7 +75,10 @@ class Direct:
 
     @property
     def idle(self) -> bool:
-        return self._wire.idle and self.flows
+        cycle = self._cycle
+        if not cycle.chunked_encoding or cycle.disconnected or cycle.response_complete:
+            return False
+        return self._wire.idle  # writing is paused for what waits to be sent
 
     def write(self, data: bytes) -> None:
         self._wire.settle()
