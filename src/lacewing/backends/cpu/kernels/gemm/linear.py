@@ -125,7 +125,8 @@ def several_tiles(args, job, first, count):
 @inline
 def pairs_of(args, tokens, tiles):
     """Of so many tiles that follow each other: how many run side by side with the one that is so many further on."""
-    return tiles // 2 if peek_i64(args + LINEAR.tiled) == IN_PIECES and tokens <= SIDE_BY_SIDE else 0
+    large = peek_i64(args + LINEAR.block_columns) == TILE_COLUMNS
+    return tiles // 2 if large and peek_i64(args + LINEAR.tiled) == IN_PIECES and tokens <= SIDE_BY_SIDE else 0
 
 
 @inline

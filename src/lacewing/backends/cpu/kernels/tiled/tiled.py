@@ -202,14 +202,19 @@ def make_run(blocks: Blocks, tokens: int, head: Any, products: Any) -> Any:
                 span(source + at + apart, now, scales, offsets, p + room * tile, then, end + apart, jump, *x)
             done += now
 
-    return run
+    @inline
+    def alone(source, beside, count, job, offsets, p, ahead, end, jump):
+        xq, xd, xs = peek_i64(job + JOB.xq), peek_i64(job + JOB.xd), peek_i64(job + JOB.xs)
+        span(source, count, peek_i64(job + JOB.tile) + SCALES, offsets, p, ahead, end, jump, xq, xd, xs)
+
+    return run if turn == 1 else alone  # turns of several small blocks made the code of many tokens a fifth slower
 
 
 def make_tiled(blocks: Blocks) -> Any:
     """`kernel(source, beside, job, count)`: some blocks of a tile times all tokens of the job, added to JOB.acc.
 
-    `beside` not 0: also those of the tile so many bytes further on, by turns, as two places of memory come faster than one; its
-    accumulators are `room_of(JOB.tokens)` registers behind.
+    `beside` not 0, which only blocks of TURN_COLUMNS take: also those of the tile so many bytes further on, by turns, as two places
+    of memory come faster than one; its accumulators are `room_of(JOB.tokens)` registers behind.
 
     What lies JOB.ahead further on in memory is asked for; from JOB.end on a thread goes on JOB.jump further. On AMD (Zen 4)
     blocks that are read in order come a third faster by the CPU's own prefetchers alone, for few tokens. They begin anew with
