@@ -22,7 +22,7 @@ from lacewing.server.models.names import Catalogue
 from lacewing.server.models.registry import Registry
 from lacewing.server.models.served import Entry
 from lacewing.server.options import ServerOptions
-from lacewing.server.protocol import configure, protocol_for
+from lacewing.server.protocol import configure
 from lacewing.server.responses.store import Store
 from lacewing.server.worker import Worker
 
@@ -99,8 +99,7 @@ def running(registry: OneModel, observers=(), store: Store | None = None, **limi
     app = create_app(registry, Limits(**limits), observers, store)
     listening = socket.socket()
     listening.bind(("127.0.0.1", 0))
-    protocol = protocol_for(ServerOptions())
-    server = uvicorn.Server(uvicorn.Config(app, http=protocol, lifespan="off", log_level="warning", timeout_graceful_shutdown=1))
+    server = uvicorn.Server(uvicorn.Config(app, http="httptools", lifespan="off", log_level="warning", timeout_graceful_shutdown=1))
     thread = threading.Thread(target=server.run, args=([listening],))
     thread.start()
     while not server.started:

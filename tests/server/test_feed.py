@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 
 import pytest
 
 from lacewing.assistant.deltas import CallDelta, Delta
 from lacewing.engine.sampling import Token
-from lacewing.server.events import Observer, Observers, Record
+from lacewing.server.events import Observers, Record
 from lacewing.server.feed import Choice, Feed, merged
 from lacewing.server.worker import End
 
@@ -97,53 +96,3 @@ def test_a_fault_of_what_is_done_at_once_is_of_whoever_waits():
             await waiting
 
     asyncio.run(run())
-
-
-def test_what_the_driver_writes_comes_after_all_that_it_handed_over():
-    done: list[str] = []
-    ready = [True]
-
-    def take(choice: Choice) -> bool:
-        if ready[0]:
-            done.append("".join(choice.take()))
-        return ready[0]
-
-    def straight(choice: Choice, deltas: Sequence[Delta]) -> bool:
-        done.extend(f"<{each}>" for each in deltas)
-        return True
-
-    async def run() -> None:
-        told: list[int] = []
-        feed = Feed(Observers((Counts(told),)), Record("id", "/"), whole=False)
-        choice = Choice(feed, 0, 0, None)
-        a, b, c, d, e, f = ([Delta(each, tokens=(Token(1),))] for each in "abcdef")
-        assert not choice.put(a)  # nobody waits
-        waiting = asyncio.ensure_future(feed.next(take, straight))
-        await asyncio.sleep(0)
-        assert not choice.put(b)  # "a" is under way
-        choice.push(a, None)
-        assert not choice.put(c)  # "b" is
-        choice.push(b, None)
-        choice.push(c, None)
-        assert choice.put(d) and done == ["a", "b", "c", "<d>"] and told == [1, 1, 1, 1]
-        ready[0] = False
-        assert choice.put(e) and done[-1] == "<e>"
-        choice._handed += 1
-        choice.push(f, None)  # wakes whoever waits, who takes it later
-        assert choice._handed == choice._came and not choice.put(a)
-        assert await waiting == [choice] and choice.take() == ["f"]
-        assert not choice.put(b)  # and has not written it yet
-        waiting = asyncio.ensure_future(feed.next(take))
-        await asyncio.sleep(0)
-        assert not choice.put(c)
-        waiting.cancel()
-
-    asyncio.run(run())
-
-
-class Counts(Observer):
-    def __init__(self, told: list[int]):
-        self.told = told
-
-    def tokens(self, record: Record, count: int, gap: float | None) -> None:
-        self.told.append(count)

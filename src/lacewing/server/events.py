@@ -29,7 +29,7 @@ class Record:
 
 
 class Observer:
-    """Told in the thread of the event loop, but for `tokens`; must not block it. Whoever is interested in less overrides less."""
+    """Told in the thread of the event loop; must not block it. Whoever is interested in less overrides less."""
 
     def received(self, record: Record) -> None:
         """A request was read and is valid."""
@@ -38,8 +38,7 @@ class Observer:
         """The queue let it through."""
 
     def tokens(self, record: Record, count: int, gap: float | None) -> None:
-        """So many tokens came, `gap` seconds after those before; None: they are the first. Told in any thread, of one record in one
-        at a time."""
+        """So many tokens came, `gap` seconds after those before; None: they are the first."""
 
     def finished(self, record: Record) -> None:
         """It is over, with or without an error."""

@@ -7,7 +7,6 @@ import logging
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from starlette.responses import Response
@@ -175,11 +174,10 @@ class Exchange(ABC, Generic[TBody]):
                 events.write_now(data)
             return True
 
-        straight = partial(events.put, form.events)
         left = len(answers.choices)
         while left:
             data = b""
-            for choice in await answers.next(at_once, straight):
+            for choice in await answers.next(at_once):
                 if choice.end is not None:
                     if choice.end.error is not None:
                         if data:

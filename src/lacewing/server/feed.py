@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -32,7 +31,6 @@ class Choice:
         self.reasoning_tokens = 0
         self.written = False  # something of it was
         self.begun = asyncio.Event()  # its prompt has been read
-        self._handed = self._came = 0  # pieces that the event loop writes: so many left the driver's thread, so many have come
         self._feed = feed
         self._deltas: list[Delta] = []
 
@@ -41,32 +39,13 @@ class Choice:
         """What it cost so far; None: it has not begun."""
         return None if self.ticket is None else self.ticket.handle.stats
 
-    def put(self, deltas: Sequence[Delta]) -> bool:
-        """From the worker, in the driver's thread, which writes them if neither that nor anything of before has to be waited for.
-        False: they are to come by `push`."""
-        feed = self._feed
-        straight = feed.straight
-        if straight is not None and self._handed == self._came:
-            with feed.lock:  # else whoever is woken could write at the same time
-                written = feed.rests and straight(self, merged(deltas) if len(deltas) > 1 else deltas)
-            if written:
-                feed.count(self.count(deltas))
-                return True
-        self._handed += 1
-        return False
-
-    def count(self, deltas: Sequence[Delta]) -> int:
-        """Tokens of these."""
+    def push(self, deltas: Sequence[Delta], end: End | None) -> None:
+        """From the worker, in the event loop's thread."""
         count = 0
         for delta in deltas:
             count += len(delta.tokens)
             if delta.reasoning:
                 self.reasoning_tokens += len(delta.tokens)
-        return count
-
-    def push(self, deltas: Sequence[Delta], end: End | None) -> None:
-        """From the worker, in the event loop's thread."""
-        count = self.count(deltas)
         if self._deltas:
             self._deltas += deltas
             if len(self._deltas) > _MANY:
@@ -80,7 +59,6 @@ class Choice:
         if not self.begun.is_set():
             self.begun.set()
         self._feed.moved(self, count)
-        self._came += 1
 
     def take(self) -> list[Delta]:
         """What has come since, in as few pieces as there are kinds of it."""
@@ -98,11 +76,7 @@ class Choice:
 
 
 class Feed:
-    """The choices of one request. `whole`: nobody looks before one of them has ended.
-
-    `straight`: writes what came of a choice, in the driver's thread, with the `lock`, while the feed `rests`, since all that came
-    before is written then.
-    """
+    """The choices of one request. `whole`: nobody looks before one of them has ended."""
 
     def __init__(self, observers: Observers, record: Record, whole: bool):
         self.choices: list[Choice] = []
@@ -111,21 +85,11 @@ class Feed:
         self._ready: set[Choice] = set()
         self._waiter: asyncio.Future[None] | None = None
         self._at_once: Callable[[Choice], bool] | None = None
-        self.straight: Callable[[Choice, Sequence[Delta]], bool] | None = None
-        self.lock, self.rests = threading.Lock(), False
-
-    def count(self, tokens: int) -> None:
-        """So many have come."""
-        if tokens:
-            self._observers.tokens(self._record, tokens)
-
-    def _rest(self, rests: bool) -> None:
-        with self.lock:
-            self.rests = rests
 
     def moved(self, choice: Choice, count: int) -> None:
         """Something came; so many tokens."""
-        self.count(count)
+        if count:
+            self._observers.tokens(self._record, count)
         waiter, at_once = self._waiter, self._at_once
         if waiter is not None and waiter.done():
             waiter = None
@@ -134,35 +98,22 @@ class Feed:
                 return
             if waiter is not None and at_once is not None:
                 try:
-                    with self.lock:
-                        if at_once(choice):
-                            return
+                    if at_once(choice):
+                        return
                 except Exception as error:  # whoever waits has it, not the loop that brings what came of others
-                    self._rest(False)
                     return waiter.set_exception(error)
         self._ready.add(choice)
         if waiter is not None:
-            self._rest(False)
             waiter.set_result(None)
 
-    async def next(
-        self,
-        at_once: Callable[[Choice], bool] | None = None,
-        straight: Callable[[Choice, Sequence[Delta]], bool] | None = None,
-    ) -> list[Choice]:
+    async def next(self, at_once: Callable[[Choice], bool] | None = None) -> list[Choice]:
         """The choices of which something came; waits for one.
 
         `at_once`: called instead of waking whoever waits, which costs more than what is to be done; False: it could not do it.
-        `straight`: the same in the driver's thread, with what came, which spares the way through the event loop. The two are not
-        called at the same time, and not while nobody waits.
         """
         if not self._ready:
-            self._at_once, self.straight, self._waiter = at_once, straight, asyncio.get_running_loop().create_future()
-            self._rest(straight is not None)
-            try:
-                await self._waiter
-            finally:
-                self._rest(False)
+            self._at_once, self._waiter = at_once, asyncio.get_running_loop().create_future()
+            await self._waiter
         ready, self._ready = self._ready, set()
         return sorted(ready, key=lambda choice: choice.index) if len(ready) > 1 else list(ready)
 

@@ -6,7 +6,6 @@ progress of loading are ours. The table `HELP` is the list of them all.
 
 from __future__ import annotations
 
-import threading
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import accumulate
@@ -152,21 +151,19 @@ class Metrics(Observer):
 
 
 class _Gaps(Collector):
-    """`lacewing_inter_token_seconds`, which comes with every token: the library's cost more. Any thread observes."""
+    """`lacewing_inter_token_seconds`, which comes with every token: the locks of the library's cost more. One thread observes."""
 
     def __init__(self) -> None:
         self._counts: dict[str, list[int]] = {}  # by model, of each bucket
         self._sums: dict[str, float] = {}  # seconds
-        self._lock = threading.Lock()
 
     def observe(self, model: str, gap: float) -> None:
-        with self._lock:
-            counts = self._counts.get(model)
-            if counts is None:
-                counts = self._counts[model] = [0] * (len(_GAPS) + 1)
-                self._sums[model] = 0.0
-            counts[bisect_left(_GAPS, gap)] += 1
-            self._sums[model] += gap
+        counts = self._counts.get(model)
+        if counts is None:
+            counts = self._counts[model] = [0] * (len(_GAPS) + 1)
+            self._sums[model] = 0.0
+        counts[bisect_left(_GAPS, gap)] += 1
+        self._sums[model] += gap
 
     def describe(self) -> list[HistogramMetricFamily]:
         name = "lacewing_inter_token_seconds"
@@ -174,7 +171,7 @@ class _Gaps(Collector):
 
     def collect(self) -> Iterator[HistogramMetricFamily]:
         (family,) = self.describe()
-        for model, counts in list(self._counts.items()):  # a copy: others add to it
+        for model, counts in self._counts.items():
             sums = zip((*map(float, _GAPS), float("inf")), accumulate(counts), strict=True)
             buckets = [(floatToGoString(bound), count) for bound, count in sums]  # type: ignore[no-untyped-call]
             family.add_metric([model], buckets, self._sums[model])

@@ -9,11 +9,10 @@ from typing import Any, ClassVar
 
 import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from lacewing.server.options import ServerOptions
 from lacewing.server.sse import DIRECT
-from lacewing.server.wire import Direct, Wire
 
 _KEEP_ALIVE = 30  # seconds that a connection stays open between two requests
 _REFUSED = {
@@ -36,7 +35,6 @@ class GuardedProtocol(HttpToolsProtocol):
         super().__init__(*arguments, **named)
         self._deadline: asyncio.TimerHandle | None = None
         self._stalled: asyncio.TimerHandle | None = None
-        self._wire: Wire | None = None
         self._refused = False
         self._header_bytes = 0  # of the request whose headers come in now
         self._in_headers = True
@@ -47,13 +45,10 @@ class GuardedProtocol(HttpToolsProtocol):
             return self._refuse(503)
         _send_at_once(transport)
         super().connection_made(transport)
-        self._wire = Wire(transport, self.loop)
         self._await_request()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._cancel(self._deadline, self._stalled)
-        if self._wire is not None:
-            self._wire.close()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -81,8 +76,8 @@ class GuardedProtocol(HttpToolsProtocol):
         if not self._refused:
             cycle = self.cycle
             super().on_headers_complete()
-            if self.cycle is not cycle and self.cycle is not None and self._wire is not None:
-                self.scope.setdefault("extensions", {})[DIRECT] = Direct(self.cycle, self._wire)  # type: ignore[assignment]
+            if self.cycle is not cycle and self.cycle is not None:
+                self.scope.setdefault("extensions", {})[DIRECT] = Direct(self.cycle)  # type: ignore[assignment]
 
     def on_body(self, body: bytes) -> None:
         if not self._refused:
@@ -140,6 +135,21 @@ class GuardedProtocol(HttpToolsProtocol):
         for timer in timers:
             if timer is not None:
                 timer.cancel()
+
+
+class Direct:
+    """See `sse.Direct`; of one request."""
+
+    def __init__(self, cycle: RequestResponseCycle):
+        self._cycle = cycle
+
+    @property
+    def flows(self) -> bool:
+        cycle = self._cycle
+        return bool(cycle.chunked_encoding and not (cycle.flow.write_paused or cycle.disconnected or cycle.response_complete))
+
+    def write(self, data: bytes) -> None:
+        self._cycle.transport.write(b"%x\r\n%b\r\n" % (len(data), data))
 
 
 def _send_at_once(transport: asyncio.Transport) -> None:

@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import threading
-from collections.abc import Awaitable, Callable, Coroutine, MutableMapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
+from typing import Any, Protocol
 
 from lacewing.errors import LacewingError
 from lacewing.server.dialect import EVENTS
-
-if TYPE_CHECKING:
-    from lacewing.assistant.deltas import Delta
-    from lacewing.server.feed import Choice
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -30,24 +25,12 @@ class SlowReaderError(LacewingError):
 
 class Direct(Protocol):
     """Writes pieces of a body past ASGI, whose coroutines cost more than the write. `flows`: it need not be waited for, as the
-    client reads what it gets.
-
-    Whoever has the `lock` may `put` pieces from any thread while it is `idle`; `settle` comes before the event loop writes again.
-    """
-
-    lock: threading.Lock
+    client reads what it gets."""
 
     @property
     def flows(self) -> bool: ...
 
-    @property
-    def idle(self) -> bool: ...
-
     def write(self, data: bytes) -> None: ...
-
-    def put(self, data: bytes) -> None: ...
-
-    def settle(self) -> None: ...
 
 
 class EventStream:
@@ -78,7 +61,7 @@ class EventStream:
 
     async def write(self, data: bytes) -> None:
         """Raises SlowReaderError."""
-        self._begin_writing()
+        self._writing = True
         try:
             if not self.started:
                 self.started = True
@@ -92,29 +75,6 @@ class EventStream:
     def flows(self) -> bool:
         """Whether `write_now` may be called: nearly always, once it has begun."""
         return self.started and not self._writing and self._direct is not None and self._direct.flows
-
-    def put(self, make: Callable[[Choice, Sequence[Delta]], bytes], choice: Choice, deltas: Sequence[Delta]) -> bool:
-        """Write what `make` gives, in any thread; False: it was not asked, since who writes may have to wait."""
-        direct = self._direct
-        if direct is None:
-            return False
-        with direct.lock:
-            if self._writing or not (self.started and direct.idle):
-                return False
-            data = make(choice, deltas)
-            if data:
-                direct.put(data)
-        self._written = self._loop.time()
-        return True
-
-    def _begin_writing(self) -> None:
-        """From now on no other thread writes."""
-        if self._direct is None:
-            self._writing = True
-            return
-        with self._direct.lock:
-            self._writing = True
-        self._direct.settle()
 
     def write_now(self, data: bytes) -> None:
         """As `write`, without a coroutine."""
@@ -132,7 +92,6 @@ class EventStream:
         if not self.started:
             await self.write(data)
             data = b""
-        self._begin_writing()
         await _within(self._patience, self._send({"type": "http.response.body", "body": data, "more_body": False}))
 
     def close(self) -> None:

@@ -40,9 +40,7 @@ class End(NamedTuple):
 
 
 class Sink(Protocol):
-    """Takes what comes of one answer: by `push` in the event loop's thread, unless `put`, in the driver's, has taken it."""
-
-    def put(self, deltas: Sequence[Delta]) -> bool: ...
+    """Takes what comes of one answer, in the event loop's thread."""
 
     def push(self, deltas: Sequence[Delta], end: End | None) -> None: ...
 
@@ -93,7 +91,7 @@ class Ticket:
             self._until = self._until or time.monotonic() + self._seconds
             if time.monotonic() >= self._until:
                 self.handle.end("length")
-        if deltas and not self._sink.put(deltas):
+        if deltas:
             self._worker.moved.append((self._sink, deltas, None))
 
     def _on_end(self, reason: str | None, error: Exception | None) -> None:

@@ -22,9 +22,8 @@ class ChatWriter(Writer):
     def events(self, choice: Choice, deltas: Sequence[Delta]) -> bytes:
         index, parts = choice.index, []
         if self.top is None and not self.each_timings and choice.written and choice.end is None:
-            if len(deltas) == 1 and deltas[0]:  # as nearly always: the usual chunk of text, with no call but one
-                return f'{self._head}{{"index":{index},"delta":{{"content":{text(deltas[0])}}},{self._rest}'.encode()
-            return "".join([self._plain(index, delta) for delta in deltas]).encode()
+            told = self._plain(index, deltas[0]) if len(deltas) == 1 else "".join([self._plain(index, delta) for delta in deltas])
+            return told.encode()
         if not choice.written:
             choice.written = True
             parts.append(self.event(index, '"delta":{"role":"assistant","content":""}'))
@@ -38,8 +37,8 @@ class ChatWriter(Writer):
         return "".join(parts).encode()
 
     def _plain(self, index: int, delta: Delta) -> str:
-        """A chunk that tells nothing else."""
-        said = self._said(delta)
+        """The usual chunk of text."""
+        said = f'"content":{text(delta)}' if delta else self._said(delta)
         return f'{self._head}{{"index":{index},"delta":{{{said}}},{self._rest}' if said else ""
 
     def _said(self, delta: Delta) -> str:
