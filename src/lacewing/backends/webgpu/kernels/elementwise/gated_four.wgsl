@@ -1,4 +1,5 @@
-{# Four values of activation(gate) * up, `c` times four columns behind the first; both within a limit if there is one, or without an up. #}
+{# Four values of activation(gate) * up, `c` times four columns behind the first; both within a limit if there is one, or without an
+   up. #}
 fn gated_four(t: u32, c: u32) -> vec4<f32> {
   let gate = bitcast<vec4<f32>>(arena[({{ gate.base }}u + t * {{ gate.stride }}u) / 4u + c]);
   {% if up %}

@@ -1,5 +1,5 @@
-// RMS norm, or LayerNorm if `centred`, of a whole row, with residual add and the row's bytes and float16 (halved.wgsl) where wanted; a thread keeps `parts` vectors of four in
-// registers. Grid: 1, tokens.
+// RMS norm, or LayerNorm if `centred`, of a whole row, with residual add, and the row's bytes and float16 (halved.wgsl) where wanted;
+// a thread keeps `parts` vectors of four in registers. Grid: 1, tokens.
 {% set words = "vec4<u32>" %}
 {% include "step.wgsl" %}
 {% if weighted %}
