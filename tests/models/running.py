@@ -32,6 +32,7 @@ class MappedWeight:
     scale_block: tuple[int, int] = (1, 1)
     tiled: np.ndarray | None = None
     slots: None = None
+    row_table: None = None
 
     @property
     def parts(self) -> list[np.ndarray]:

@@ -131,3 +131,7 @@ class Backend(ABC):
     def tile_orders(self, program: Program, weights: Mapping[str, TensorSpec]) -> dict[str, TileOrder]:
         """Of the eager weights that it computes with faster in tile order, and for which it has kernels that read either order."""
         return {}
+
+    def row_tables(self, program: Program, weights: Mapping[str, TensorSpec]) -> frozenset[str]:
+        """The matrices of which its steps need no more than the rows of a run's tokens (`WeightView.row_table`), not all in RAM."""
+        return frozenset()

@@ -102,6 +102,15 @@ class ExpertSlots(Protocol):
         ...
 
 
+class RowTable(Protocol):
+    """A matrix on the disk whose rows are read when tokens need them."""
+
+    def read(self, rows: np.ndarray, out: np.ndarray, check: Callable[[], None]) -> None:
+        """The blocks of these rows (N,) to `out`, uint8 (N, bytes of a row). `check` is called now and then while it waits for the
+        disk, and may raise. Raises ModelFormatError for a file that cannot be read."""
+        ...
+
+
 class WeightView(Protocol):
     """What a backend sees of a weight (`weights.store.Weight` is one)."""
 
@@ -132,6 +141,11 @@ class WeightView(Protocol):
         ...
 
     @property
+    def row_table(self) -> RowTable | None:
+        """Of a streamed model's matrix that is read by rows (`Backend.row_tables`) and not in RAM; None: `data` is to be used."""
+        ...
+
+    @property
     def scales(self) -> WeightView | None:
         """Factors, one for each block of `scale_block` rows and columns, that the values are multiplied by; None: all 1."""
         ...
@@ -147,6 +161,7 @@ class ResidentExperts:
     scale_block = (1, 1)
     tiled: np.ndarray | None = None
     slots: ExpertSlots | None = None
+    row_table: RowTable | None = None
 
     def __init__(self, name: str, weight: WeightView, experts: Sequence[int]):
         if weight.scales is not None:
@@ -177,6 +192,7 @@ class ExpertRows:
     scale_block: tuple[int, int] = (1, 1)
     tiled: np.ndarray | None = None
     slots: ExpertSlots | None = None
+    row_table: RowTable | None = None
 
     @property
     def parts(self) -> list[np.ndarray]:

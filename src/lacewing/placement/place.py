@@ -10,6 +10,7 @@ from lacewing.options import CPU, GPU, LoadOptions
 from lacewing.placement.info import CHUNK, ModelInfo
 from lacewing.placement.plan import MemoryPlan, Row, plan, plan_on_device, plan_or_reason
 from lacewing.placement.requirements import (
+    by_row,
     host_mixtures,
     model_requirements,
     requirements,
@@ -104,7 +105,8 @@ class Placement:
         options = StreamOptions(None if self.options.cold_start else history_dir(), self.options.look_ahead)
         spec = self.info.spec
         packed = PackedAs(host_mixtures(self.info, None), self.cpu.tile_orders(spec.program, spec.tensors))
-        weights.slot(host_mixtures(self.info, self.host), plan.slots, pack_places(self.info.checkpoint.path), options, packed)
+        mixtures, on_disk = host_mixtures(self.info, self.host), by_row(self.info, self.cpu, self.host)
+        weights.slot(mixtures, plan.slots, pack_places(self.info.checkpoint.path), options, packed, on_disk)
 
     def replan(self, options: LoadOptions, spare: int) -> MemoryPlan:
         """With other options for the weights in RAM. Raises OutOfMemoryError."""

@@ -37,7 +37,8 @@ class MemoryRequirements:
 
     `expert_bytes`: of all weights those that a router chooses from; `active_expert_bytes`: those of the chosen experts.
     `copied_bytes`: of copies that the CPU makes of some weights, wherever these are. `mixtures`: those that can be streamed.
-    `table_bytes`: beside the weights, of tables that stay in their files.
+    `table_bytes`: beside the weights, of tables that stay in their files. `by_row_bytes`: RAM that streaming saves since it leaves
+    matrices on the disk of which a token reads a row.
     """
 
     weight_bytes: int
@@ -49,11 +50,12 @@ class MemoryRequirements:
     copied_bytes: int = 0
     mixtures: tuple[LayerSlots, ...] = ()
     table_bytes: int = 0
+    by_row_bytes: int = 0
 
     @property
     def trunk_bytes(self) -> int:
         """Weights that streaming keeps in RAM."""
-        return self.weight_bytes - sum(layer.stack_bytes for layer in self.mixtures)
+        return self.weight_bytes - sum(layer.stack_bytes for layer in self.mixtures) - self.by_row_bytes
 
     @property
     def fixed_bytes(self) -> int:
@@ -101,7 +103,7 @@ class MemoryPlan:
         rows = tuple(
             replace(row, nbytes=needed if row.name == "needed" else row.nbytes, note=notes.get(row.name, row.note))
             for row in self.rows
-            if row.name not in ("resident", "streamed", "trunk", "slots")  # which were for the other one
+            if row.name not in ("resident", "streamed", "trunk", "embedding", "slots")  # which were for the other one
         )
         return replace(self, residency=residency, needed_bytes=needed, rows=rows, reasons=(reason,), slots=None, mixtures=())
 
@@ -247,6 +249,7 @@ def _slot_rows(needs: MemoryRequirements, slots: SlotCount | None) -> tuple[Row,
     shared = f"and {slots.shared} for what passes through"
     return (
         Row("trunk", needs.trunk_bytes, "of these weights; what every token reads, in RAM"),
+        *([Row("embedding", needs.by_row_bytes, "stays on the disk; a token reads a row")] if needs.by_row_bytes else ()),
         Row("slots", slots.nbytes, f"RAM for {slots.layer} of {most} experts of each layer, {shared}", "memory"),
     )
 

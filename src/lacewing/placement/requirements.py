@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -12,9 +13,12 @@ from lacewing.placement.plan import MemoryRequirements
 if TYPE_CHECKING:
     from lacewing.backends.base import Backend, DeviceMemory, ModelRequirements
     from lacewing.backends.batch import StepLimits
+    from lacewing.formats.checkpoint import TensorInfo
     from lacewing.offload.plan import DeviceLoad, Target
     from lacewing.program.program import Program
     from lacewing.weights.experts.source import Stacks
+
+WORTH_BYTES = 2**24  # of a matrix in RAM, for which it does not pay to read its rows from the disk
 
 
 def requirements(
@@ -51,7 +55,25 @@ def requirements(
         memory.copied_bytes,
         mixtures,
         sizes.table_bytes,
+        sum(map(_saved_bytes, (tensors[name] for name in by_row(info, backend, part)))) if mixtures else 0,
     )
+
+
+def by_row(info: ModelInfo, backend: Backend, part: Program | None) -> frozenset[str]:
+    """The matrices of a model, or of a part of its program, that streaming leaves on the disk: they are worth it, and lie in one
+    place that no other weight shares."""
+    tensors, users = info.spec.tensors, Counter(tensor.ranges for tensor in info.spec.tensors.values())
+    return frozenset(
+        name
+        for name in backend.row_tables(part or info.spec.program, tensors)
+        if len(tensors[name].ranges) == users[tensors[name].ranges] == 1 and _saved_bytes(tensors[name]) >= WORTH_BYTES
+    )
+
+
+def _saved_bytes(table: TensorInfo) -> int:
+    from lacewing.weights.experts.rows import row_table_bytes
+
+    return table.nbytes - row_table_bytes(table.nbytes // table.shape[0])
 
 
 def host_mixtures(info: ModelInfo, part: Program | None) -> list[tuple[Stacks, int]]:

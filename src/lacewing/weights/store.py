@@ -96,6 +96,7 @@ class WeightStore(Mapping[str, Weight]):
         self._packs: Sequence[Path] = ()
         self._packed: PackedAs | None = None
         self._pack_problem = ""
+        self._by_row: frozenset[str] = frozenset()
         self._stream = DEFAULT
         self._closed = False
 
@@ -154,12 +155,14 @@ class WeightStore(Mapping[str, Weight]):
         packs: Sequence[Path] = (),
         options: StreamOptions = DEFAULT,
         whole: PackedAs | None = None,
+        by_row: frozenset[str] = frozenset(),
     ) -> None:
         """Which stacks are streamed, when the residency is, and how many slots they have then; as of `experts.stacks_of`. `packs`:
         where there may be a copy of the experts that is read instead of the model's files; it was packed as `whole` says,
-        None: with these mixtures in the order that is asked for."""
+        None: with these mixtures in the order that is asked for. `by_row`: matrices, each in one place that no other weight shares,
+        whose rows are read when tokens need them while experts are streamed."""
         self._mixtures, self._slots, self._packs, self._stream = mixtures, slots, packs, options
-        self._packed = whole
+        self._packed, self._by_row = whole, by_row
 
     @property
     def can_stream(self) -> bool:
@@ -219,9 +222,13 @@ class WeightStore(Mapping[str, Weight]):
         tiles, kept, experts = self._tiles(), self._kept, None
         if streamed and self._slots is not None:
             found = self._find_pack()
-            experts = ExpertCache(self._weights, self._mixtures, self._files, self._slots, cancelled, found.pack, self._stream)
+            on_disk = self._by_row if kept is None else self._by_row & kept
+            experts = ExpertCache(
+                self._weights, self._mixtures, self._files, self._slots, cancelled, found.pack, self._stream, on_disk
+            )
             self._pack_problem = found.problem
-            kept = (set(self._weights) if kept is None else kept) - {name for stacks, _ in self._mixtures for name in stacks}
+            kept = (set(self._weights) if kept is None else kept) - on_disk
+            kept -= {name for stacks, _ in self._mixtures for name in stacks}
         try:
             memory = read_weights(self._places(kept), tiles, self._files, progress, cancelled, self._nodes)
             self._check_model()  # nothing else would tell of a change during the last read

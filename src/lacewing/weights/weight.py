@@ -15,6 +15,7 @@ from lacewing.formats.read import mapped, release
 from lacewing.quants.base import Quant
 from lacewing.weights.experts import ExpertCache
 from lacewing.weights.experts.layer import LayerExperts
+from lacewing.weights.experts.rows import RowTable
 from lacewing.weights.tiles import Tiles
 
 
@@ -76,6 +77,12 @@ class Weight:
         """Where the experts of a streamed stack are; None: it is not streamed."""
         eager = self._memory.eager
         return None if eager is None or eager.experts is None else eager.experts.layer_of(self.name)
+
+    @property
+    def row_table(self) -> RowTable | None:
+        """Of a matrix that streaming leaves on the disk; None: it does not."""
+        eager = self._memory.eager
+        return None if eager is None or eager.experts is None else eager.experts.row_tables.get(self.name)
 
     @property
     def parts(self) -> list[np.ndarray]:

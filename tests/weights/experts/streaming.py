@@ -26,10 +26,12 @@ def opened(
     look_ahead: bool = False,
     history: Path | None = None,
     packs: Sequence[Path] = (),
+    by_row: bool = False,
 ) -> tuple[Step, WeightStore]:
     """`slots`: of each layer, at least what a token needs, with two that are shared, or both numbers; None: not streamed.
 
-    Eager weights are in tile order, and so are the experts of `packs`, which must be of these.
+    Eager weights are in tile order, and so are the experts of `packs`, which must be of these. `by_row`: streaming
+    leaves the embedding on the disk, however small it is.
     """
     spec = open_model(open_checkpoint(path))
     store, backend = WeightStore(spec.tensors), init_backend("cpu", threads)
@@ -38,7 +40,8 @@ def opened(
         mixed = stacks_of(spec.program)
         least = max(active for _, active in mixed)
         count = SlotCount(*slots) if isinstance(slots, tuple) else SlotCount(max(slots, least), 2)
-        store.slot(mixed, count, packs, StreamOptions(history, look_ahead))
+        on_disk = backend.row_tables(spec.program, store) if by_row else frozenset()
+        store.slot(mixed, count, packs, StreamOptions(history, look_ahead), by_row=on_disk)
         store.set_residency(residency)
         assert not packs or (store.experts is not None and store.experts.pack is not None), store.notices
     elif residency == "eager":

@@ -20,6 +20,7 @@ from lacewing.backends.cpu.lowering import lower
 from lacewing.backends.cpu.lowering.heads import score_row_bytes, score_rows
 from lacewing.backends.cpu.lowering.look_ahead import guess_bytes
 from lacewing.backends.cpu.quants import copied_bytes, tile_orders
+from lacewing.backends.cpu.rows import row_tables
 from lacewing.backends.cpu.step import CpuStep
 from lacewing.backends.weights import TensorSpec, TileOrder, WeightView
 from lacewing.errors import OptionError, OutOfMemoryError
@@ -59,6 +60,9 @@ class CpuBackend(Backend):
 
     def tile_orders(self, program: Program, weights: Mapping[str, TensorSpec]) -> dict[str, TileOrder]:
         return tile_orders(program, weights)
+
+    def row_tables(self, program: Program, weights: Mapping[str, TensorSpec]) -> frozenset[str]:
+        return row_tables(program, weights)
 
     def memory(self, program: Program, weights: Mapping[str, TensorSpec], limits: StepLimits) -> DeviceMemory:
         found = estimate(program, weights, limits)

@@ -110,6 +110,8 @@ class CpuStep(Step):
     def _begin(self, batch: Batch) -> None:
         self._store.begin(batch)
         self._experts.begin_run()
+        for rows in self._lowering.gathered:
+            rows.bring(batch.tokens, self._stop_if_aborted)
         count, wanted, inputs = len(batch.tokens), len(batch.outputs), self._inputs
         inputs[0, :count], inputs[1, :count], inputs[2, :count] = batch.tokens, batch.rows, batch.positions
         inputs[3, :wanted] = batch.outputs

@@ -11,7 +11,7 @@ import numpy as np
 from lacewing.backends.gpu.conversion import stored_bytes
 from lacewing.backends.gpu.layouts import Layout
 from lacewing.backends.step import SwapIn
-from lacewing.backends.weights import ExpertSlots, WeightView, members
+from lacewing.backends.weights import ExpertSlots, RowTable, WeightView, members
 from lacewing.errors import BackendError
 from lacewing.quants.base import Quant
 
@@ -53,6 +53,7 @@ class Stack:
     scale_block: tuple[int, int] = (1, 1)
     tiled: np.ndarray | None = None
     slots: ExpertSlots | None = None
+    row_table: RowTable | None = None
 
     @property
     def data(self) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +14,7 @@ from lacewing.weights.experts.layer import LayerExperts
 from lacewing.weights.experts.pack import Pack
 from lacewing.weights.experts.probe import tune
 from lacewing.weights.experts.reading import ExpertReader
+from lacewing.weights.experts.rows import RowTable
 from lacewing.weights.experts.slots import SlotPool, StreamStatistics
 from lacewing.weights.experts.source import PAGE, FileLayer, LayerSource, SlotCount, Stack, Stacks
 from lacewing.weights.experts.trial import Trial
@@ -41,6 +42,7 @@ class ExpertCache:
 
     Memory is taken once and overwritten in place: giving it back and forth would cost more than the policy gains.
     Experts are read from a `pack`, if there is one, else from the model's `files`; how, is found out at the beginning (`disk`).
+    `by_row`: matrices that stay in the files; their rows are read by the same readers.
     Raises OutOfMemoryError; ModelFormatError for a file that cannot be read; Cancelled, if `cancelled` says so meanwhile.
     """
 
@@ -53,6 +55,7 @@ class ExpertCache:
         cancelled: Callable[[], bool] | None = None,
         pack: Pack | None = None,
         options: StreamOptions = DEFAULT,
+        by_row: Collection[str] = (),
     ):
         self.slots = slots
         self.pack = pack
@@ -74,6 +77,7 @@ class ExpertCache:
         shared = [memory[index * largest :][:largest] for index in range(slots.shared)]
         self.disk = tune(sources, files, memory, cancelled)
         self.reader = ExpertReader(files, self.disk.way)
+        self.row_tables = {name: RowTable(self.reader, weights[name].ranges[0], weights[name].shape[0]) for name in by_row}
         self.pool = SlotPool(self.reader, shared, next(iter(files), Path("the model")))
         self.pool.trial = Trial() if options.look_ahead else None
         self.layers: list[LayerExperts] = []

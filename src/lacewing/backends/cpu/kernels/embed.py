@@ -1,4 +1,7 @@
-"""Rows of a table of embeddings, as float32. A token without a row of it takes another one, or has its values already."""
+"""Rows of a table of embeddings, as float32. A token without a row of it takes another one, or has its values already.
+
+Of a table that is not in memory the rows of a run's tokens are: `gathered`, one behind the other.
+"""
 
 from lacewing.backends.cpu.arguments import EMBED, IN_PIECES, SCRATCH_BYTES, STATE, TILE_COLUMNS
 from lacewing.backends.cpu.kernels.gemm.dot import MINS, SCALES
@@ -22,11 +25,11 @@ from lacewing.backends.cpu.kernels.simd.threads import call_kernel
 
 @inline
 def row_of(args, ids, t):
-    """The row of token t; below 0: its values are there already."""
+    """Which row of what is in memory is that of token t; below 0: its values are there already."""
     row = peek_i32(ids + 4 * t)
     if row < 0 or row >= peek_i64(args + EMBED.rows):
         row = peek_i64(args + EMBED.other)
-    return row
+    return t if row >= 0 and peek_i64(args + EMBED.gathered) else row
 
 
 def embed_tiles(args, state, thread, threads):

@@ -9,6 +9,7 @@ from lacewing.backends.cpu.isa import host_isa
 from lacewing.backends.cpu.lowering.context import Argument, Lowering, value_of
 from lacewing.backends.cpu.memory import aligned
 from lacewing.backends.cpu.quants import TILES, TileKernels
+from lacewing.backends.cpu.rows import GatheredRows
 from lacewing.backends.weights import WeightView
 from lacewing.errors import BackendError
 
@@ -31,20 +32,25 @@ def in_memory(weight: WeightView) -> list[np.ndarray]:
     return weight.parts if tiled is None else [tiled]
 
 
-def of_rows(weight: WeightView) -> Argument:
-    """Of rows one after the other. Raises BackendError at a bind for a weight in tile order."""
+def of_rows(weight: WeightView, gathered: GatheredRows | None = None) -> Argument:
+    """Of rows one after the other; of those that are `gathered`, if the weight is not in RAM. Raises BackendError at a bind for a
+    weight in tile order."""
 
     def address() -> int:
+        if gathered is not None and weight.row_table is not None:
+            return gathered.address
         _refuse_tiles(weight)
         return int(weight.data.ctypes.data)
 
     return address
 
 
-def of_either_order(weight: WeightView) -> dict[str, Argument]:
-    """The arguments `weight` and `tiled`, for kernels that take tile order as well."""
+def of_either_order(weight: WeightView, gathered: GatheredRows | None = None) -> dict[str, Argument]:
+    """The arguments `weight` and `tiled`, for kernels that take tile order as well; `gathered`: as for `of_rows`."""
 
     def address() -> int:
+        if gathered is not None and weight.row_table is not None:
+            return gathered.address
         tiled = weight.tiled
         return int((weight.data if tiled is None else tiled).ctypes.data)
 

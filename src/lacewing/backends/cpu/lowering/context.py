@@ -12,6 +12,7 @@ import numpy as np
 from lacewing.backends.batch import StepLimits
 from lacewing.backends.cpu.arguments import ANGLES, GATED, QUANTISE
 from lacewing.backends.cpu.memory import Memory, aligned
+from lacewing.backends.cpu.rows import GatheredRows
 from lacewing.backends.cpu.state import Pages, StateStore
 from lacewing.backends.registry import Rules
 from lacewing.backends.weights import WeightView
@@ -151,6 +152,7 @@ class Lowering:
         self.chains: list[ExpertChain] = []
         self.guesses: list[Guess] = []  # their ops come behind all others, from `program_ops` on
         self.program_ops = 0
+        self.gathered: list[GatheredRows] = []
         self.expert_tables: dict[str, list[tuple[int, np.ndarray]]] = {}  # of a stack: bytes skipped, if any, and the addresses
 
     # ---- emitting ----

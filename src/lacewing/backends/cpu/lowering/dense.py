@@ -11,6 +11,7 @@ from lacewing.backends.cpu.lowering.addresses import of_either_order, of_rows, t
 from lacewing.backends.cpu.lowering.context import RULES, Argument, LoweredOp, Lowering, float_argument
 from lacewing.backends.cpu.memory import aligned
 from lacewing.backends.cpu.quants import TileKernels, kernels_of
+from lacewing.backends.cpu.rows import GatheredRows
 from lacewing.errors import UnsupportedModelError
 from lacewing.program import ops
 from lacewing.program.ops import Op, View
@@ -32,20 +33,21 @@ def embed_op(low: Lowering, name: str, out: View, scale: float, other: int = -1)
     }  # fmt: skip
     if scaled.is_scaled(low, name):
         return scaled.embed_op(low, name, common)
-    quant, kinds = table.quant, kernels_of(table.quant)
+    quant, kinds, rows = table.quant, kernels_of(table.quant), GatheredRows(table, low.memory)
+    low.gathered.append(rows)
     made = LoweredOp(
         "embed.embed_tiles", EMBED, blocks=width // quant.block_elements, block_bytes=quant.block_bytes,
-        block_columns=quant.block_elements, **common,
+        block_columns=quant.block_elements, gathered=lambda: int(table.row_table is not None), **common,
     )  # fmt: skip
     if isinstance(kinds, TileKernels):
         shift = -1 if kinds.shift is None else kinds.shift
-        made.set(unpack=unpacker(low, table, kinds), sub_block=kinds.sub_block, shift=shift, **of_either_order(table))
+        made.set(unpack=unpacker(low, table, kinds), sub_block=kinds.sub_block, shift=shift, **of_either_order(table, rows))
     elif "." in kinds:
         made.kernel = "embed.embed_generic"
-        made.set(unpack=low.kernel(kinds), weight=of_rows(table))
+        made.set(unpack=low.kernel(kinds), weight=of_rows(table, rows))
     else:
         made.kernel = f"embed.embed_{kinds}"
-        made.set(weight=of_rows(table))
+        made.set(weight=of_rows(table, rows))
     return made
 
 
