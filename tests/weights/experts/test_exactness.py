@@ -58,7 +58,7 @@ def check(name, path, count, cases, monkeypatch):
         monkeypatch.setattr(Trial, "end", lambda trial, tokens, guessed: None)
         slots = (64 if more is None else 0, 4) if more is None else more + 3
         packs = (target,) if from_pack else ()
-        found = greedy(name, path, count, slots=slots, threads=threads, look_ahead=look_ahead, packs=packs)
+        found = greedy(name, path, count, slots=slots, threads=threads, look_ahead=look_ahead, packs=packs, by_row=True)
         assert found[:2] == expected[:2], (policy, threads, more, look_ahead, from_pack)
         assert found[2], "nothing was read"
 

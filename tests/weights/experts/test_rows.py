@@ -19,7 +19,7 @@ from lacewing.placement.info import ModelInfo
 from lacewing.placement.place import place
 from lacewing.placement.requirements import by_row
 from lacewing.weights.experts.reading import ExpertReader
-from lacewing.weights.experts.rows import AT_ONCE, RowTable, row_table_bytes
+from lacewing.weights.experts.rows import AT_ONCE, RECENT, RowTable, row_table_bytes
 from tests import sparse_files
 from tests.checkpoints import tiny
 from tests.models.running import run
@@ -121,6 +121,25 @@ def test_a_run_that_was_given_up_writes_to_no_later_one(tmp_path, monkeypatch):
     reader.close()
 
 
+def test_rows_of_late_are_not_read_again(tmp_path, monkeypatch):
+    """Whatever the order; those that were used longest ago leave."""
+    count = 2 * RECENT
+    content, reader, table = table_of(tmp_path, count, 40)
+    submit, rng, seen, last = reader.submit, np.random.default_rng(2), list[ByteRange](), dict[int, int]()
+    monkeypatch.setattr(reader, "submit", lambda part, region: (seen.append(part), submit(part, region))[1])
+    runs = [rng.integers(0, count, size) for size in (1, 3, 3, 400, 1, 700, 20, 2000, *[5] * 40)]
+    for time, rows in enumerate([*runs, np.arange(count), np.arange(RECENT)]):
+        recent = set(sorted(last, key=last.__getitem__)[-RECENT:]) if len(last) > RECENT else set(last)
+        found, distinct = np.empty((len(rows), 40), np.uint8), sorted(set(rows.tolist()))
+        seen.clear()
+        table.read(rows, found, lambda: None)
+        np.testing.assert_array_equal(found, content[rows])
+        assert [(part.offset - 777) // 40 for part in seen] == [row for row in distinct if row not in recent]
+        last |= {row: count * time + place for place, row in enumerate(distinct)}
+    assert len(seen) == RECENT  # the run before has used all others since
+    reader.close()
+
+
 @pytest.fixture
 def model(tmp_path, monkeypatch):
     monkeypatch.setattr(requirements_module, "WORTH_BYTES", -(2**30))  # tiny ones as well
@@ -132,7 +151,7 @@ def model(tmp_path, monkeypatch):
 
 def test_a_file_that_shrinks_or_fails_is_an_error_of_the_request(model, monkeypatch):
     """The process lives, and so does the model once the file is whole again."""
-    expected, (part,) = model.logits([1, 2, 3]), model.weights[EMBEDDING].ranges
+    expected, (part,) = model.logits([1, 2, 3]), model.weights[EMBEDDING].ranges  # whose rows are kept: others are asked for below
     read = os.preadv
 
     def fail(descriptor, buffers, offset):
@@ -142,7 +161,7 @@ def test_a_file_that_shrinks_or_fails_is_an_error_of_the_request(model, monkeypa
 
     monkeypatch.setattr(os, "preadv", fail)
     with pytest.raises(ModelFormatError, match="Input/output error") as failed:
-        model.logits([1, 2, 3])
+        model.logits([4, 5, 6])
     assert failed.value.path == str(part.path)
     monkeypatch.setattr(os, "preadv", read)
     np.testing.assert_array_equal(model.logits([1, 2, 3]), expected)
@@ -150,7 +169,7 @@ def test_a_file_that_shrinks_or_fails_is_an_error_of_the_request(model, monkeypa
     monkeypatch.setattr(model.weights, "_check_files", lambda: None)
     monkeypatch.setattr(model.weights.experts.reader._files, "_files", {part.path: identity(part.path)})
     with pytest.raises(ModelFormatError, match="became shorter"):
-        model.logits([1, 2, 3])
+        model.logits([7, 8, 9])
 
 
 def test_a_large_embedding_makes_room_for_experts(tmp_path, monkeypatch):

@@ -3,6 +3,7 @@ experts instead."""
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from concurrent.futures import Future
 
 import numpy as np
@@ -14,11 +15,12 @@ from lacewing.weights.experts.source import offset_in, padded, pages_of
 from lacewing.weights.memory import allocate
 
 AT_ONCE = 32  # rows that are read at a time
+RECENT = 512  # rows that are kept: half a millisecond for each token that a text repeats
 
 
 def row_table_bytes(row_bytes: int) -> int:
-    """RAM that a table takes for its reads."""
-    return AT_ONCE * padded(row_bytes)
+    """RAM that a table takes, for its reads and for the rows of late."""
+    return AT_ONCE * padded(row_bytes) + RECENT * row_bytes
 
 
 class RowTable:
@@ -30,25 +32,41 @@ class RowTable:
         memory = allocate(AT_ONCE * size, "rows of embeddings")
         self._regions = [memory[at : at + size] for at in range(0, memory.nbytes, size)]
         self._reads: list[tuple[ByteRange, Future[None]]] = []  # of the regions in use, in their order
+        self._kept = allocate(RECENT * self._row_bytes, "rows of embeddings").reshape(RECENT, self._row_bytes)
+        self._recent: OrderedDict[int, int] = OrderedDict()  # rows that are kept and where, those used longest ago first
 
     def read(self, rows: np.ndarray, out: np.ndarray, check: Check) -> None:
-        """As `RowTable.read`, each row from the disk once."""
+        """As `RowTable.read`; no row of late comes from the disk, and none twice."""
         wanted, places = np.unique(rows, return_inverse=True)
-        found = np.empty((len(wanted), self._row_bytes), np.uint8)
-        for first in range(0, len(wanted), AT_ONCE):
-            self._read_some(wanted[first : first + AT_ONCE].tolist(), found[first : first + AT_ONCE], check)
+        kept = np.array([self._recent.get(row, -1) for row in wanted.tolist()])
+        found, missing = self._kept[kept], np.flatnonzero(kept < 0)
+        for first in range(0, len(missing), AT_ONCE):
+            some = missing[first : first + AT_ONCE]
+            found[some] = self._read_some(wanted[some].tolist(), check)
+        self._keep(wanted.tolist(), found)
         out[:] = found[places]
 
-    def _read_some(self, rows: list[int], out: np.ndarray, check: Check) -> None:
+    def _keep(self, rows: list[int], values: np.ndarray) -> None:
+        for row, each in zip(rows[-RECENT:], values[-RECENT:], strict=True):
+            if row in self._recent:
+                self._recent.move_to_end(row)
+                continue
+            place = len(self._recent) if len(self._recent) < RECENT else self._recent.popitem(last=False)[1]
+            self._kept[place] = each
+            self._recent[row] = place
+
+    def _read_some(self, rows: list[int], check: Check) -> np.ndarray:
+        out = np.empty((len(rows), self._row_bytes), np.uint8)
         self._wait(check)  # for what was abandoned: it still writes to the regions
         for row, region in zip(rows, self._regions, strict=False):
             part = ByteRange(self._place.path, self._place.offset + row * self._row_bytes, self._row_bytes)
             self._reads.append((part, self._reader.submit(part, region[: pages_of(part)])))
         reads = self._reads.copy()
         self._wait(check)
-        for row, region, (part, read) in zip(out, self._regions, reads, strict=False):
+        for each, region, (part, read) in zip(out, self._regions, reads, strict=False):
             read.result()
-            row[:] = region[offset_in(part) :][: self._row_bytes]
+            each[:] = region[offset_in(part) :][: self._row_bytes]
+        return out
 
     def _wait(self, check: Check) -> None:
         """Until no read is under way."""
