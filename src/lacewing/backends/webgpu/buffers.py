@@ -6,14 +6,11 @@ from lacewing.backends.batch import StepLimits
 from lacewing.backends.gpu.arena import Arena
 from lacewing.backends.gpu.inputs import Inputs
 from lacewing.backends.gpu.pages import layout_of
-from lacewing.backends.webgpu.device.variant import Units
-from lacewing.backends.webgpu.lowering import forms
 from lacewing.backends.webgpu.lowering.attention import Splits
 from lacewing.backends.webgpu.lowering.compiler import logit_rows
-from lacewing.backends.webgpu.lowering.forms import gemv_tokens
+from lacewing.backends.webgpu.lowering.forms import UNIT_TOKENS, gemv_tokens
 from lacewing.backends.webgpu.lowering.selection import score_bytes
 from lacewing.backends.webgpu.lowering.transfer import transfer_bytes
-from lacewing.backends.webgpu.lowering.unit_tiles import split_bytes
 from lacewing.backends.webgpu.step.argmax import argmax_bytes
 from lacewing.backends.webgpu.step.draw import draw_bytes, most_rows
 from lacewing.backends.webgpu.step.top_k import top_k_bytes
@@ -23,22 +20,20 @@ from lacewing.program.program import Program
 LIST_WORDS, LISTS = 4, 3  # of sorted pairs: for each pair at most, and of how many sizes of tiles
 
 
-def buffer_bytes(program: Program, limits: StepLimits, units: Units | None = None) -> int:
+def buffer_bytes(program: Program, limits: StepLimits, units: bool = False) -> int:
     """Activations with their q8 forms (and float16 ones for matrix units), logits and their way to the host, the choice, sums of
-    attention and of products, scores of an index, what is transferred, inputs."""
+    attention, scores of an index, what is transferred, inputs."""
     rows, vocabulary = logit_rows(program, limits), program.vocab_size
     total = 2 * 4 * rows * vocabulary + argmax_bytes(vocabulary, rows) + top_k_bytes(vocabulary, rows)
     total += draw_bytes(vocabulary, most_rows(rows, limits.rows))
     total += 2 * transfer_bytes(program, limits) + 4 * Inputs.of(program, limits).words
     total += sum({_splits(program, limits, op).nbytes for op in program.ops if isinstance(op, Attention)})
-    if limits.chunk > forms.SKINNY_ABOVE and any(isinstance(op, (Linear, Logits)) for op in program.ops):
-        total += split_bytes(units)
-    return total + score_bytes(program, limits) + activation_bytes(program, limits, units is not None)
+    return total + score_bytes(program, limits) + activation_bytes(program, limits, units)
 
 
 def _before_units(program: Program, op: Linear | Logits | ExpertLinear) -> int:
     """Tokens up to which no product on units takes its input."""
-    return gemv_tokens(program.weights[op.weights[0]][0], op.ids.width) if isinstance(op, ExpertLinear) else forms.SKINNY_ABOVE
+    return gemv_tokens(program.weights[op.weights[0]][0], op.ids.width) if isinstance(op, ExpertLinear) else UNIT_TOKENS
 
 
 def _splits(program: Program, limits: StepLimits, op: Attention) -> Splits:

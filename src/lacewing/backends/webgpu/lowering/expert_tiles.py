@@ -11,8 +11,9 @@ from lacewing.backends.gpu.run import Run
 from lacewing.backends.webgpu.device.device import Slice
 from lacewing.backends.webgpu.device.variant import Units
 from lacewing.backends.webgpu.lowering.compiler import Compiler
-from lacewing.backends.webgpu.lowering.dispatches import Grid, Tile
+from lacewing.backends.webgpu.lowering.dispatches import Grid
 from lacewing.backends.webgpu.lowering.forms import NO_HALVES, gemv_tokens
+from lacewing.backends.webgpu.lowering.linear import Tile
 from lacewing.backends.webgpu.weights.matrices import Matrix, Shard
 from lacewing.program import ops
 from lacewing.program.ops import View

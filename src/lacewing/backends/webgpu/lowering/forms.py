@@ -14,9 +14,6 @@ from lacewing.program import ops
 from lacewing.program.ops import View
 
 UNIT_TOKENS = 64  # more are a GEMM of matrix units, where there are any
-# Linear products and logits of more take units, in skinny tiles up to UNIT_TOKENS; that value: GEMVs take all of those.
-# To measure: `LACEWING_WEBGPU=dawn python -m benchmarks.batched FILE ...` with WebGPU and 16 and 32 sequences, for 8, 16 and 64.
-SKINNY_ABOVE = UNIT_TOKENS
 GEMV_TOKENS = 8  # tokens, or rows of logits, up to which a product of floats is a GEMV for each; more are a GEMM
 SHARED = 4  # pairs an expert, on average, from which tiles are faster
 NO_HALVES = ("F32", "BF16")  # quants that float16 does not hold
@@ -80,7 +77,7 @@ def _stored(compiler: Compiler, op: ops.Linear | ops.Logits | ops.ExpertLinear, 
 def takes_units(compiler: Compiler, op: ops.Linear | ops.Logits | ops.ExpertLinear, weight: str) -> int | None:
     """Above how many tokens a product takes matrix units; None: it does not."""
     units, shape = compiler.variant.units, compiler.weights[weight].shape
-    above = gemv_tokens(shape[0], op.ids.width) if isinstance(op, ops.ExpertLinear) else SKINNY_ABOVE
+    above = gemv_tokens(shape[0], op.ids.width) if isinstance(op, ops.ExpertLinear) else UNIT_TOKENS
     if units is None or _stored(compiler, op, weight) in NO_HALVES or compiler.limits.chunk <= above:
         return None
     part = op.x.width // op.ids.width if isinstance(op, ops.ExpertLinear) and op.separate else 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -13,12 +13,10 @@ from lacewing.backends.gpu.fusions import unused
 from lacewing.backends.gpu.layouts import GROUP, RUN
 from lacewing.backends.gpu.run import Run
 from lacewing.backends.webgpu.device.device import Slice
-from lacewing.backends.webgpu.lowering import forms
 from lacewing.backends.webgpu.lowering.compiler import RULES, Compiler
-from lacewing.backends.webgpu.lowering.dispatches import WIDEST, Grid, Tile, folded
-from lacewing.backends.webgpu.lowering.forms import GEMV_TOKENS, NO_HALVES
+from lacewing.backends.webgpu.lowering.dispatches import WIDEST, Grid, folded
+from lacewing.backends.webgpu.lowering.forms import GEMV_TOKENS, NO_HALVES, UNIT_TOKENS
 from lacewing.backends.webgpu.lowering.rows import gated
-from lacewing.backends.webgpu.lowering.unit_tiles import unit_gemm, unit_tiles
 from lacewing.backends.webgpu.weights.matrices import Matrix, Shard
 from lacewing.errors import UnsupportedModelError
 from lacewing.program import ops
@@ -50,6 +48,15 @@ class Out:
     start: int
     end: int
     place: Place
+
+
+class Tile(NamedTuple):
+    """A GEMM: its kernel, rows and tokens of a workgroup, above which tokens and up to which, and constants of its own."""
+
+    kernel: str
+    size: tuple[int, int]
+    tokens: tuple[int, int]
+    constants: dict[str, object]
 
 
 @RULES.rule(ops.Linear)
@@ -159,7 +166,6 @@ def product(
     label = "logits" if rows else ""
     gemv, batches, most = _gemv(matrix, compiler.variant.lanes, dotted, not dotted and compiler.at(x).base % 4 == 0)
     tiles = _tiles(compiler, x, matrix, kind, most)
-    most = min(most, *(tile.tokens[0] for tile in tiles))  # skinny tiles take what GEMVs would
 
     def count_of(run: Run) -> int:
         return run.outputs if rows else run.tokens
@@ -171,7 +177,7 @@ def product(
         if fewest:  # as the kernel does that takes fewer
             threads, teams = THREADS, 1
         for batch, each in batches:
-            if batch <= fewest or batch > _batch_of(batches, most):
+            if batch <= fewest:
                 continue
             more = {"threads": threads, "row_teams": teams, "batch": batch, "each": each}
             across = -(-shard.rows * teams * compiler.variant.lanes // (threads * each))
@@ -192,19 +198,20 @@ def product(
         for tile in tiles:
             name, (tile_rows, tile_tokens), _, own = tile
             sized = {**constants, **own, "fours": _in_fours(shard, target), "tile_rows": tile_rows, "tile_tokens": tile_tokens}
-            if name == "gemm_units":
-                unit_gemm(compiler, tile, sized, shard, extra, count_of, label)
-            else:
-                compiler.dispatch(name, sized, bindings, _gemm_grid(tile, shard.rows, count_of), label)
+            compiler.dispatch(name, sized, bindings, _gemm_grid(tile, shard.rows, count_of), label)
 
 
 def _gemm_grid(tile: Tile, rows: int, count_of: Callable[[Run], int]) -> Callable[[Run], Grid | None]:
-    _, (tile_rows, tile_tokens), (above, upto), _ = tile
+    """Tokens come first for matrix units, so that what is read of the weights is shared."""
+    name, (tile_rows, tile_tokens), (above, upto), _ = tile
     across, deep = folded(-(-rows // tile_rows))
 
     def grid(run: Run) -> Grid | None:
         count = count_of(run)
-        return (across, -(-count // tile_tokens), deep) if above < count <= upto else None
+        if not above < count <= upto:
+            return None
+        blocks = -(-count // tile_tokens)
+        return (blocks, -(-rows // tile_rows), 1) if name == "gemm_units" else (across, blocks, deep)
 
     return grid
 
@@ -217,14 +224,15 @@ def _in_fours(shard: Shard, target: Mapping[str, Any]) -> bool:
 
 def _tiles(compiler: Compiler, x: View, matrix: Matrix, kind: str, most: int) -> list[Tile]:
     """The GEMMs of a product whose GEMVs take up to `most` tokens."""
-    units, endless, above = compiler.variant.units, compiler.limits.chunk, forms.SKINNY_ABOVE
+    units, endless = compiler.variant.units, compiler.limits.chunk
     if matrix.layout.quant in NO_HALVES and matrix.rows <= NARROW_ROWS:
         kind = "float_narrow"
-    if units is None or matrix.layout.quant in NO_HALVES or endless <= above:
+    if units is None or matrix.layout.quant in NO_HALVES or endless <= UNIT_TOKENS:
         return [Tile(f"gemm_{kind}", TILES[kind], (most, endless), {})]
-    made = unit_tiles(compiler, x, units)
-    if most < above:
-        made.append(Tile(f"gemm_{kind}", TILES[kind], (most, above), {}))
+    halves = compiler.halved(x, UNIT_TOKENS)
+    made = [Tile("gemm_units", (units.rows, units.tokens), (UNIT_TOKENS, endless), {"units": units, "halves": halves})]
+    if most < UNIT_TOKENS:
+        made.append(Tile(f"gemm_{kind}", TILES[kind], (most, UNIT_TOKENS), {}))
     return made
 
 
