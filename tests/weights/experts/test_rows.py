@@ -1,6 +1,7 @@
 """An embedding that streaming leaves on the disk: its rows are read for each run, and give the bits that it gives in RAM."""
 
 import os
+import sys
 from concurrent.futures import Future
 from dataclasses import replace
 
@@ -18,6 +19,7 @@ from lacewing.placement import requirements as requirements_module
 from lacewing.placement.info import ModelInfo
 from lacewing.placement.place import place
 from lacewing.placement.requirements import by_row
+from lacewing.weights.experts import rows as rows_module
 from lacewing.weights.experts.reading import ExpertReader
 from lacewing.weights.experts.rows import AT_ONCE, RECENT, RowTable, row_table_bytes
 from tests import sparse_files
@@ -137,6 +139,42 @@ def test_rows_of_late_are_not_read_again(tmp_path, monkeypatch):
         assert [(part.offset - 777) // 40 for part in seen] == [row for row in distinct if row not in recent]
         last |= {row: count * time + place for place, row in enumerate(distinct)}
     assert len(seen) == RECENT  # the run before has used all others since
+    reader.close()
+
+
+def test_an_interrupt_at_any_line_mixes_up_no_rows(tmp_path):
+    """Ctrl-C comes wherever Python is; a row that is kept where another one is would be wrong without anybody noticing."""
+    content, reader, table = table_of(tmp_path, 2 * RECENT, 40)
+    left = 0  # lines until the interrupt
+
+    def interrupt(frame, event, argument):
+        nonlocal left
+        if frame.f_code.co_filename != rows_module.__file__:
+            return None
+        left -= event == "line"
+        if event == "line" and not left:
+            raise KeyboardInterrupt
+        return interrupt
+
+    def read(rows):
+        found = np.empty((len(rows), 40), np.uint8)
+        table.read(rows, found, lambda: None)
+        return found
+
+    for line in range(1, 100):
+        read(np.arange(RECENT))  # no place is free
+        left = line
+        sys.settrace(interrupt)
+        try:
+            read(np.array([RECENT + line, 3, RECENT + line + 1]))
+            break
+        except KeyboardInterrupt:
+            pass
+        finally:
+            sys.settrace(None)
+        for rows in (np.arange(2 * RECENT - 9, 2 * RECENT), np.arange(RECENT)):
+            np.testing.assert_array_equal(read(rows), content[rows])
+    assert 40 < line < 99
     reader.close()
 
 

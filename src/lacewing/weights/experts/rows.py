@@ -47,13 +47,17 @@ class RowTable:
         out[:] = found[places]
 
     def _keep(self, rows: list[int], values: np.ndarray) -> None:
-        for row, each in zip(rows[-RECENT:], values[-RECENT:], strict=True):
-            if row in self._recent:
-                self._recent.move_to_end(row)
-                continue
-            place = len(self._recent) if len(self._recent) < RECENT else self._recent.popitem(last=False)[1]
-            self._kept[place] = each
-            self._recent[row] = place
+        try:
+            for row, each in zip(rows[-RECENT:], values[-RECENT:], strict=True):
+                if row in self._recent:
+                    self._recent.move_to_end(row)
+                    continue
+                place = len(self._recent) if len(self._recent) < RECENT else self._recent.popitem(last=False)[1]
+                self._kept[place] = each
+                self._recent[row] = place
+        except BaseException:  # such as Ctrl-C: a place that was taken and not given would be counted as another row's
+            self._recent.clear()
+            raise
 
     def _read_some(self, rows: list[int], check: Check) -> np.ndarray:
         out = np.empty((len(rows), self._row_bytes), np.uint8)
