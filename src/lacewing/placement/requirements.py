@@ -73,7 +73,7 @@ def by_row(info: ModelInfo, backend: Backend, part: Program | None) -> frozenset
 def _saved_bytes(table: TensorInfo) -> int:
     from lacewing.weights.experts.rows import row_table_bytes
 
-    return table.nbytes - row_table_bytes(table.nbytes // table.shape[0])
+    return table.nbytes - row_table_bytes(table.nbytes // table.shape[0], CHUNK)
 
 
 def host_mixtures(info: ModelInfo, part: Program | None) -> list[tuple[Stacks, int]]:

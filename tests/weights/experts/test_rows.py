@@ -16,7 +16,7 @@ from lacewing.formats.checkpoint import ByteRange
 from lacewing.formats.read import identity
 from lacewing.options import LoadOptions
 from lacewing.placement import requirements as requirements_module
-from lacewing.placement.info import ModelInfo
+from lacewing.placement.info import CHUNK, ModelInfo
 from lacewing.placement.place import place
 from lacewing.placement.requirements import by_row
 from lacewing.weights.experts import rows as rows_module
@@ -123,6 +123,31 @@ def test_a_run_that_was_given_up_writes_to_no_later_one(tmp_path, monkeypatch):
     reader.close()
 
 
+def test_an_interrupt_before_a_read_is_noted(tmp_path, monkeypatch):
+    """It goes on, and ends whenever it does: not in memory that others read to."""
+    content, reader, table = table_of(tmp_path)
+    submit, begun = reader.submit, []
+
+    def interrupted(part, region):
+        begun.append(region)
+        raise KeyboardInterrupt
+
+    def beside(part, region):
+        read = submit(part, region)
+        read.result()
+        begun[0][:] = 255
+        return read
+
+    found = np.empty((1, content.shape[1]), np.uint8)
+    monkeypatch.setattr(reader, "submit", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        table.read(np.array([1]), found, lambda: None)
+    monkeypatch.setattr(reader, "submit", beside)
+    table.read(np.array([2]), found, lambda: None)
+    np.testing.assert_array_equal(found[0], content[2])
+    reader.close()
+
+
 def test_rows_of_late_are_not_read_again(tmp_path, monkeypatch):
     """Whatever the order; those that were used longest ago leave."""
     count = 2 * RECENT
@@ -187,6 +212,18 @@ def model(tmp_path, monkeypatch):
         yield model
 
 
+def test_a_plan_counts_what_stays_in_ram_for_the_rows(tmp_path, monkeypatch):
+    """No more is used beyond the plan than with the embedding in RAM."""
+    path, left = tiny("qwen3moe", "gguf", tmp_path, "F32"), []
+    for worth in (2**40, -(2**30)):
+        monkeypatch.setattr(requirements_module, "WORTH_BYTES", worth)
+        with lacewing.load(path, backend="cpu", residency="streamed", threads=1, context=64) as model:
+            table = model.weights[EMBEDDING].row_table
+            used = model.memory_bytes + (0 if table is None else sum(each.nbytes for each in (*table._regions, table._kept)))
+            left.append(model.plan.needed_bytes - used)
+    assert table is not None and 0 <= left[0] <= left[1]
+
+
 def test_a_file_that_shrinks_or_fails_is_an_error_of_the_request(model, monkeypatch):
     """The process lives, and so does the model once the file is whole again."""
     expected, (part,) = model.logits([1, 2, 3]), model.weights[EMBEDDING].ranges  # whose rows are kept: others are asked for below
@@ -218,7 +255,7 @@ def test_a_large_embedding_makes_room_for_experts(tmp_path, monkeypatch):
         monkeypatch.setattr(requirements_module, "WORTH_BYTES", worth)
         found.append(place(info, LoadOptions(backend="cpu", residency="streamed", memory_bytes=900 * 2**20, context=64)).plan)
     rows = [{row.name: row.nbytes for row in plan.rows} for plan in found]
-    saved = table.nbytes - row_table_bytes(table.nbytes // table.shape[0])
+    saved = table.nbytes - row_table_bytes(table.nbytes // table.shape[0], CHUNK)
     assert rows[0]["embedding"] == saved == rows[1]["trunk"] - rows[0]["trunk"] > 2**24 and "embedding" not in rows[1]
     more, each = found[0].slots.layer - found[1].slots.layer, sum(layer.nbytes for layer in found[0].mixtures)
     assert saved // each <= more <= saved // each + 1

@@ -18,9 +18,10 @@ AT_ONCE = 32  # rows that are read at a time
 RECENT = 512  # rows that are kept: half a millisecond for each token that a text repeats
 
 
-def row_table_bytes(row_bytes: int) -> int:
-    """RAM that a table takes, for its reads and for the rows of late."""
-    return AT_ONCE * padded(row_bytes) + RECENT * row_bytes
+def row_table_bytes(row_bytes: int, tokens: int) -> int:
+    """RAM that a table takes: for its reads, for the rows of late, and for those of a run of so many tokens, which are there three
+    times while they are brought: each once, in the order of the tokens, and where the step has them."""
+    return AT_ONCE * padded(row_bytes) + (RECENT + 3 * tokens) * row_bytes
 
 
 class RowTable:
@@ -28,12 +29,15 @@ class RowTable:
 
     def __init__(self, reader: ExpertReader, place: ByteRange, count: int):
         self._reader, self._place, self._row_bytes = reader, place, place.nbytes // count
-        size = padded(self._row_bytes)
-        memory = allocate(AT_ONCE * size, "rows of embeddings")
-        self._regions = [memory[at : at + size] for at in range(0, memory.nbytes, size)]
+        self._regions = self._made_regions()
         self._reads: list[tuple[ByteRange, Future[None]]] = []  # of the regions in use, in their order
         self._kept = allocate(RECENT * self._row_bytes, "rows of embeddings").reshape(RECENT, self._row_bytes)
         self._recent: OrderedDict[int, int] = OrderedDict()  # rows that are kept and where, those used longest ago first
+
+    def _made_regions(self) -> list[np.ndarray]:
+        size = padded(self._row_bytes)
+        memory = allocate(AT_ONCE * size, "rows of embeddings")
+        return [memory[at : at + size] for at in range(0, memory.nbytes, size)]
 
     def read(self, rows: np.ndarray, out: np.ndarray, check: Check) -> None:
         """As `RowTable.read`; no row of late comes from the disk, and none twice."""
@@ -62,9 +66,13 @@ class RowTable:
     def _read_some(self, rows: list[int], check: Check) -> np.ndarray:
         out = np.empty((len(rows), self._row_bytes), np.uint8)
         self._wait(check)  # for what was abandoned: it still writes to the regions
-        for row, region in zip(rows, self._regions, strict=False):
-            part = ByteRange(self._place.path, self._place.offset + row * self._row_bytes, self._row_bytes)
-            self._reads.append((part, self._reader.submit(part, region[: pages_of(part)])))
+        try:
+            for row, region in zip(rows, self._regions, strict=False):
+                part = ByteRange(self._place.path, self._place.offset + row * self._row_bytes, self._row_bytes)
+                self._reads.append((part, self._reader.submit(part, region[: pages_of(part)])))
+        except BaseException:  # such as Ctrl-C, before a read that has begun was noted: no other one gets its memory
+            self._regions, self._reads = self._made_regions(), []
+            raise
         reads = self._reads.copy()
         self._wait(check)
         for each, region, (part, read) in zip(out, self._regions, reads, strict=False):
