@@ -112,6 +112,9 @@ class LayerExperts:
             waves.close()  # it would live as long as somebody keeps what was raised
             for each in reads:
                 self._release_shared(each)
+                for read in each:
+                    if self._slot_of[read.expert] < 0:  # Ctrl-C may come when its addresses are told, and its slot is not yet
+                        self._tell_gone(read.expert)
 
     def _waves(self, chosen: np.ndarray, misses: np.ndarray, few: bool, check: Check) -> Generator[list[Read], None, None]:
         """What is read together: all of a handful of tokens at once, else so many that the next wave can be read meanwhile."""
@@ -148,11 +151,17 @@ class LayerExperts:
             yield begun
             begun = []
         while pass_on:
-            begun = [guessed.pop(expert) for expert in pass_on[: self._pool.half] if expert in guessed]
-            wanted = pass_on[len(begun) : self._pool.half]
-            slots = self._pool.take(len(wanted), None if begun else check)
-            yield begun + [self._begin(expert, slot) for expert, slot in zip(wanted, slots, strict=False)]
-            del pass_on[: len(begun) + len(slots)]
+            begun, slots = [guessed.pop(expert) for expert in pass_on[: self._pool.half] if expert in guessed], list[Slot]()
+            count, wanted = len(begun), pass_on[len(begun) : self._pool.half]
+            try:
+                slots = self._pool.take(len(wanted), None if begun else check)
+                begun += [self._begin(expert, slot) for expert, slot in zip(wanted, slots, strict=False)]
+            except BaseException:  # such as Ctrl-C
+                for slot in (*(read.slot for read in begun[:count]), *slots):
+                    self._pool.give(slot)
+                raise
+            yield begun
+            del pass_on[: count + len(slots)]
 
     def _ready_slot(self, chosen: np.ndarray) -> Slot | None:
         """The slot that was to be filled next when somebody looked last, if nobody has used its expert since. The first read needs
@@ -185,31 +194,35 @@ class LayerExperts:
 
     def _begin(self, expert: int, slot: Slot) -> Read:
         which, parts, at = self._source.reads(expert), list[Future[None]](), 0
+        self._pool.keep_busy(slot, parts)  # before they begin: Ctrl-C may come between them
         for part in which.parts:
             region = slot.memory[at : at + pages_of(part)]
             parts.append(self._pool.reader.submit(part, region))
             at += region.nbytes
-        self._pool.keep_busy(slot, parts)
         return Read(expert, slot, which, parts)
 
     def _begin_own(self, expert: int, slot: Slot, guessed: Read | None) -> Read:
         """In place of whoever is there. What was guessed has a shared slot, which changes places with this one if it can."""
-        self._forget(int(self._expert_in[slot.own]))
+        self._vacate(slot.own)
         if guessed is None:
             return self._begin(expert, slot)
         if guessed.slot.memory.nbytes != slot.memory.nbytes:
             return guessed._replace(stays=slot)
+        self._slots[slot.own] = Slot(guessed.slot.memory, slot.own)  # before the other is given: it is never both
         self._pool.give(Slot(slot.memory, SHARED))
-        self._slots[slot.own] = Slot(guessed.slot.memory, slot.own)
         return guessed._replace(slot=self._slots[slot.own])
 
-    def _forget(self, expert: int) -> None:
-        """It is on the disk alone from now on."""
-        if expert >= 0:
-            self._expert_in[self._slot_of[expert]] = -1
+    def _vacate(self, index: int) -> None:
+        """Whose expert is on the disk alone from now on. Ctrl-C may come between any two lines: the slot is free last."""
+        expert = int(self._expert_in[index])
+        if expert >= 0 and self._slot_of[expert] in (index, -1):
             self._slot_of[expert] = -1
-            for addresses in self.addresses.values():
-                addresses[expert] = 0
+            self._tell_gone(expert)
+        self._expert_in[index] = -1
+
+    def _tell_gone(self, expert: int) -> None:
+        for addresses in self.addresses.values():
+            addresses[expert] = 0
 
     def _finish(self, reads: list[Read], few: bool, check: Check) -> list[Read]:
         """Wait for a wave; if `few`, for its first and those behind it that have come meanwhile."""
