@@ -40,8 +40,8 @@ MAIL_ASLEEP, MAIL_SEEN, MAIL_BYTES = 128, 256, 384
 # Ops. `counter` is the op's work counter; `bytes`, `bytes_stride` say where to put the quantised result, 0 for nowhere.
 # `tiled`: the weight is in tile order (backends.weights.TileOrder), 1: with whole blocks, 2: with blocks in pieces.
 # `rows`: of the table; a token whose id has none takes row `other`, or, where that is below 0, has its row already.
-_ROWS_OF = "rows other weight row_bytes width out out_stride scale"
-EMBED = layout("Embed", f"{_ROWS_OF} gathered tiled unpack blocks block_bytes block_columns sub_block shift")
+_ROWS_OF = "rows other weight row_bytes width out out_stride scale gathered"
+EMBED = layout("Embed", f"{_ROWS_OF} tiled unpack blocks block_bytes block_columns sub_block shift")
 NORM = layout(
     "Norm", "x x_stride out out_stride width heads weight weight_step bias centred eps add add_stride add_scale bytes bytes_stride"
 )

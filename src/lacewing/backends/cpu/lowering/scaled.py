@@ -110,7 +110,7 @@ def embed_op(low: Lowering, name: str, common: dict[str, Argument]) -> LoweredOp
     weight = low.weights[name]
     kind, more = _common(low, weight)
     return LoweredOp(
-        f"gemm.scaled.embed_{kind}", SCALED_EMBED, weight=of_rows(weight), scales=_factors(low, weight), **common | more
+        f"gemm.scaled.embed_{kind}", SCALED_EMBED, weight=of_rows(weight), scales=_factors(low, weight), gathered=0, **common | more
     )
 
 
