@@ -11,7 +11,7 @@ fn size_of(v: vec4<f32>) -> u32 {
   return max(max(sizes.x, sizes.y), max(sizes.z, sizes.w));
 }
 
-// Of the largest number of a row, of which a thread knows the size of its own. All threads of the workgroup come here together.
+// The exponent of a row's largest number; `size`: that of a thread's own numbers. All threads of the workgroup call it.
 fn row_exponent(index: u32, size: u32) -> u32 {
   if (index == 0u) { atomicStore(&row_size, 0u); }
   workgroupBarrier();

@@ -14,7 +14,7 @@ struct Group {
   min: vec2<f32>,
 }
 
-// the same as it lies in the planes, of which words for several groups have others beside it
+// a group as its planes store it; a word of several groups holds the values of the others too
 struct Packed {
   {% for plane in layout.planes %}
   {{ plane.name }}: {{ "array<%s, 2>" % plane.type if plane.name == "bytes" else plane.type }},
