@@ -56,6 +56,22 @@ def test_norms_and_activations_make_them(tokens: int) -> None:
     assert nmse(got, exact(one, tokens)) < (1e-6 if tokens > 64 else 5e-4)
 
 
+@pytest.mark.parametrize("tokens", [20, TOKENS])
+def test_bytes_are_made_for_runs_that_read_them(tokens: int) -> None:
+    """Of values that no whole-row kernel makes: the gate begins at no multiple of four."""
+    gate = Buffer("g", WIDE + 1).view(1)
+    one = case()
+    norm, _, _, last = one.ops
+    one = replace(one, ops=(norm, Linear(N, ("g",), (gate,)), Linear(N, ("u",), (U,)), GatedActivation(gate, U, Z), last))
+    one = replace(one, x=one.x[:tokens])
+    step = compiled(one)
+    labels = launched(step, tokens)
+    assert "gated_any" in labels and labels.count("quantise") == (tokens <= 64) and labels.count("halve") == (tokens > 64)
+    got = run_step(step, one_batch(tokens))[:, :WIDTH]
+    step.close()
+    assert nmse(got, exact(one, tokens)) < (1e-6 if tokens > 64 else 5e-4)
+
+
 def test_floats_stay_where_something_reads_them() -> None:
     """Then the activation makes floats, and float16 is made of these."""
     one = case(Activation(Z, U, "silu"), Linear(U, ("d",), (Y,)))
@@ -98,13 +114,14 @@ def test_of_experts_too(kind: str) -> None:
     assert labels.count("expert_gemm_units") == 2
     assert ("gated_row" in labels) == (kind != "clamped")
     assert labels.count("halve") == (1 if kind != "clamped" else 2)  # of the input, which no kernel makes
+    assert "quantise" not in labels and "quantise" in launched(step, 5)  # of the input as well
     got = run_step(step, one_batch(TOKENS))[:, : one.out.width]
     step.close()
     assert nmse(got, exact(one)) < 4e-6  # three products in a row
 
 
-@pytest.mark.parametrize("clamped", [False, True])
-def test_a_nan_of_an_earlier_run_stays_where_it_was(clamped: bool) -> None:
+@pytest.mark.parametrize(("clamped", "value"), [(False, np.nan), (True, np.nan), (False, 1e25)])  # the last makes infinities
+def test_what_is_not_finite_of_an_earlier_run_stays_where_it_was(clamped: bool, value: float) -> None:
     """The part of an expert that another device has keeps what was there; what the token's other expert makes does not change."""
     width, middle, tokens, here = 64, 64, 40, 4  # of six experts
     gate, up = (Buffer(name, ACTIVE * middle).view() for name in ("gate", "up"))
@@ -132,5 +149,5 @@ def test_a_nan_of_an_earlier_run_stays_where_it_was(clamped: bool) -> None:
         return found[:, :width]
 
     wrong = one.x.copy()
-    wrong[3, 5] = np.nan
+    wrong[3, :width] = value
     np.testing.assert_array_equal(second_run(replace(one, x=wrong), 0), second_run(one, tokens))

@@ -19,7 +19,7 @@ from lacewing.backends.gpu.run import Run
 from lacewing.backends.webgpu.backend import WebGPUBackend
 from lacewing.backends.webgpu.device.variant import UNITS, Units
 from lacewing.backends.webgpu.kernels import number, shader
-from lacewing.program.ops import Buffer, GatedActivation, Linear
+from lacewing.program.ops import Buffer, GatedActivation, Linear, Norm
 from tests.backends.cpu.kernels.test_experts import ACTIVE, EXPERTS
 from tests.backends.cpu.single_ops import Case, floats, nmse, normal, one_batch, random_weight
 from tests.backends.webgpu.emulation import EmulatedUnits, check_places
@@ -118,6 +118,23 @@ def test_float32_weights_stay_so() -> None:
     step = with_pages(backend().compile(program, one.all_weights(program.vocab_size), StepLimits(128, 128)))
     assert "gemm_units" not in {each.label for each in step._dispatches}  # type: ignore[attr-defined]
     step.close()
+
+
+@pytest.mark.parametrize("most", [2, 3])
+def test_rows_beyond_a_grid_take_no_units(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tiles of rows are on one axis of a grid; 84 rows, those of two weights together, are three tiles."""
+    monkeypatch.setattr("lacewing.backends.webgpu.lowering.forms.WIDEST", most, raising=False)
+    x, y, z = (Buffer(name, rows).view() for name, rows in (("x", 64), ("y", 52), ("z", 32)))
+    weights = {name: random_weight(name, "Q8_0", rows, 64, seed=rows) for name, rows in (("a", 52), ("b", 32))}
+    one = Case((Linear(x, ("a", "b"), (y, z)),), normal(TOKENS, 64, seed=3), y, {**weights, "n": floats("n", np.ones(64))})
+    one = replace(one, ops=(Norm(x, "n", x, 1e-5), *one.ops))
+    program = one.program
+    step = with_pages(backend().compile(program, one.all_weights(program.vocab_size), StepLimits(128, 128)))
+    grids = [each.grid(Run(TOKENS, 0, TOKENS)) for each in step._dispatches if each.label == "gemm_units"]  # type: ignore[attr-defined]
+    got = run_step(step, one_batch(TOKENS))[:, :52]
+    step.close()
+    assert len(grids) == (most == 3) and all(max(each) <= 3 for each in grids)
+    assert nmse(got, exact(one)) < (1e-6 if most == 3 else 5e-4)
 
 
 def test_the_activations_are_made_anew_when_they_change() -> None:

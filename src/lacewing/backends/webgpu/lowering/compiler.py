@@ -68,7 +68,7 @@ class Compiler:
         self.report: Progress = lambda what, done, total: None  # may raise to cancel
         self._constants: dict[bytes, Slice] = {}
         self._scratch: dict[tuple[str, int], Slice] = {}
-        self._quantised: dict[str, list[tuple[int, int]]] = {}
+        self._quantised: dict[str, list[tuple[int, int, int]]] = {}  # from and to which column, up to how many tokens
         self._halved: dict[View, int] = {}  # above how many tokens
         self.index = 0  # of the op that is lowered now
         self.done: set[int] = set()  # ops that the lowering of an earlier one took over
@@ -104,33 +104,38 @@ class Compiler:
     def at(self, view: View) -> Place:
         return self.arena.view(view)
 
-    def is_quantised(self, view: View) -> bool:
-        """Whether the q8 form of a view is there."""
-        return any(a <= view.start and view.start + view.width <= b for a, b in self._quantised.get(view.buffer.name, ()))
+    def quantised_tokens(self, view: View) -> int:
+        """The q8 form of a view is there in runs of up to so many tokens."""
+        found = self._quantised.get(view.buffer.name, ())
+        return max((most for a, b, most in found if a <= view.start and view.start + view.width <= b), default=0)
 
-    def mark_quantised(self, view: View) -> None:
-        self._quantised.setdefault(view.buffer.name, []).append((view.start, view.start + view.width))
+    def mark_quantised(self, view: View, most: int | None = None) -> None:
+        """A kernel has made the q8 form of a view, in runs of up to `most` tokens; None: of all."""
+        most = self.limits.chunk if most is None else most
+        self._quantised.setdefault(view.buffer.name, []).append((view.start, view.start + view.width, most))
 
     def written(self, view: View) -> None:
         """The q8 and float16 forms of the view are no longer its values."""
         self._halved = {each: most for each, most in self._halved.items() if not each.overlaps(view)}
         a, b = view.start, view.start + view.width
-        self._quantised[view.buffer.name] = [(c, d) for c, d in self._quantised.get(view.buffer.name, ()) if d <= a or b <= c]
+        before = self._quantised.get(view.buffer.name, ())
+        self._quantised[view.buffer.name] = [each for each in before if each[1] <= a or b <= each[0]]
 
-    def quantised(self, view: View) -> Quantised:
-        """The activations of a view as q8; a dispatch makes them where no kernel did."""
+    def quantised(self, view: View, most: int) -> Quantised:
+        """The activations of a view as q8, in runs of up to `most` tokens; a dispatch makes them where no kernel did."""
         if view.start % GROUP or view.width % GROUP:
             raise UnsupportedModelError(f"{view.buffer.name} is not read in groups of {GROUP} values; use `backend='cpu'`")
         found = self.arena.quantised(view)
-        if not self.is_quantised(view):
+        done = self.quantised_tokens(view)
+        if done < most:
             x, groups = self.at(view), view.width // GROUP
             self.dispatch(
                 "quantise",
                 {"x": x, "q8": found, "groups": groups},
                 [],
-                lambda run: (-(-groups // 64), run.tokens, 1),
+                lambda run: (-(-groups // 64), run.tokens, 1) if done < run.tokens <= most else None,
             )
-            self.mark_quantised(view)
+            self.mark_quantised(view, most)
         return found
 
     def mark_halved(self, view: View, most: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from lacewing.backends.gpu.run import Run
 from lacewing.backends.webgpu.device.device import Device, Pipeline, Slice
@@ -16,6 +16,15 @@ WIDEST = 65535  # workgroups of a dispatch along an axis
 
 Grid = tuple[int, int, int]
 Binding = Slice | StateBuffer
+
+
+class Tile(NamedTuple):
+    """A GEMM: its kernel, rows and tokens of a workgroup, above which tokens and up to which, and constants of its own."""
+
+    kernel: str
+    size: tuple[int, int]
+    tokens: tuple[int, int]
+    constants: dict[str, object]
 
 
 @dataclass

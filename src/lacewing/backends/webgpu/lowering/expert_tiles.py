@@ -11,9 +11,8 @@ from lacewing.backends.gpu.run import Run
 from lacewing.backends.webgpu.device.device import Slice
 from lacewing.backends.webgpu.device.variant import Units
 from lacewing.backends.webgpu.lowering.compiler import Compiler
-from lacewing.backends.webgpu.lowering.dispatches import Grid
-from lacewing.backends.webgpu.lowering.forms import NO_HALVES, gemv_tokens
-from lacewing.backends.webgpu.lowering.linear import Tile
+from lacewing.backends.webgpu.lowering.dispatches import Grid, Tile
+from lacewing.backends.webgpu.lowering.forms import gemv_tokens, units_for
 from lacewing.backends.webgpu.weights.matrices import Matrix, Shard
 from lacewing.program import ops
 from lacewing.program.ops import View
@@ -60,9 +59,10 @@ class Product:
 def inputs(compiler: Compiler, product: Product) -> dict[str, Any]:
     """The constants of all kernels of a product."""
     op, matrix = product.op, product.matrix
+    codes = compiler.limits.chunk if _units(compiler, product) is None else product.gemv_tokens
     return {
         "layout": matrix.layout, "groups": matrix.groups, "columns": matrix.columns, "dotted": product.dotted,
-        "x": compiler.quantised(op.x) if product.dotted else compiler.at(op.x), "part": matrix.columns if op.separate else 0,
+        "x": compiler.quantised(op.x, codes) if product.dotted else compiler.at(op.x), "part": matrix.columns if op.separate else 0,
         "ids": compiler.at(op.ids), "active": product.active, "rows": product.rows, "parts": product.parts,
         "interleaved": op.interleaved, "biased": product.bias is not None,
         "factor": compiler.at(op.factor) if op.factor is not None else None,
@@ -102,8 +102,8 @@ def gemm(compiler: Compiler, product: Product) -> None:
 
 def _tiles(compiler: Compiler, product: Product) -> list[Tile]:
     """The kernels of runs of many tokens, and of how many tokens each is."""
-    units, few, endless = compiler.variant.units, product.gemv_tokens, compiler.limits.chunk
-    if units is None or not _takes_units(product, units) or endless <= few:
+    units, few, endless = _units(compiler, product), product.gemv_tokens, compiler.limits.chunk
+    if units is None:
         kind = "dot" if product.dotted else "float"
         return [Tile(f"expert_gemm_{kind}", TILES[kind], (few, endless), {})]
     halves, made = compiler.halved(product.op.x, few), []
@@ -118,10 +118,9 @@ def _tiles(compiler: Compiler, product: Product) -> list[Tile]:
     return made
 
 
-def _takes_units(product: Product, units: Units) -> bool:
-    """Float16 holds the weights, and inputs of an active expert begin where a load of eight does and fill the last step."""
-    separate = product.op.separate
-    return product.matrix.layout.quant not in NO_HALVES and not (separate and product.matrix.columns % units.depth)
+def _units(compiler: Compiler, product: Product) -> Units | None:
+    part = product.matrix.columns if product.op.separate else 0
+    return units_for(compiler, product.matrix.layout.quant, product.rows * product.parts, product.gemv_tokens, part)
 
 
 def _most_tiles(pairs: int, experts: int, tile: int) -> int:

@@ -15,7 +15,8 @@ from lacewing.backends.webgpu.kernels import number
 from lacewing.backends.webgpu.lowering.compiler import RULES, Compiler
 from lacewing.backends.webgpu.lowering.dispatches import Router
 from lacewing.backends.webgpu.lowering.expert_biases import expert_bias
-from lacewing.backends.webgpu.lowering.expert_tiles import Product, above, gemm, inputs, up_to
+from lacewing.backends.webgpu.lowering.expert_tiles import Product, above, between, gemm, inputs, up_to
+from lacewing.backends.webgpu.lowering.forms import forms_of
 from lacewing.backends.webgpu.lowering.rows import gated
 from lacewing.errors import UnsupportedModelError
 from lacewing.program import ops
@@ -117,18 +118,22 @@ def _formula(op: Activation) -> str:
 
 
 def _activated(compiler: Compiler, product: Product, op: Activation) -> None:
-    """Few tokens: all in one dispatch. Many: the activation, and its bytes, after the tiles."""
+    """Few tokens: all in one dispatch. Many: the activation, and its bytes if these are read, after the tiles."""
+    few, read = product.gemv_tokens, forms_of(compiler, op.out, op).codes
     coded = product.dotted and product.rows % GROUP == 0 and op.out.start % GROUP == 0
     gemv(compiler, product, op, coded)
     if isinstance(op, ops.ClampedActivation):
         clamped(compiler, op, product.gemv_tokens)
     else:
         gated(compiler, op, product.gemv_tokens)  # which may write the bytes
-    if coded != compiler.is_quantised(op.out):  # only one of the two made bytes
-        groups, others = op.out.width // GROUP, above if coded else up_to
+    made = compiler.quantised_tokens(op.out) > 0
+    tokens = (few, read) if coded else (0, min(few, read))
+    if coded != made and tokens[0] < tokens[1]:  # only one of the two made bytes
+        groups = op.out.width // GROUP
         constants = {"x": compiler.at(op.out), "q8": compiler.arena.quantised(op.out), "groups": groups}
-        compiler.dispatch("quantise", constants, [], others(product.gemv_tokens, lambda run: (-(-groups // 64), run.tokens, 1)))
-        compiler.mark_quantised(op.out)
+        compiler.dispatch("quantise", constants, [], between(tokens, lambda run: (-(-groups // 64), run.tokens, 1)))
+    if coded or made:
+        compiler.mark_quantised(op.out, read)
 
 
 @RULES.rule(ops.ClampedActivation)

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 
 from lacewing.backends.gpu.conversion import stored_as
 from lacewing.backends.gpu.layouts import LAYOUTS
+from lacewing.backends.webgpu.device.variant import Units
 from lacewing.backends.webgpu.lowering.compiler import Compiler
+from lacewing.backends.webgpu.lowering.dispatches import WIDEST
 from lacewing.program import ops
 from lacewing.program.ops import View
 
@@ -76,9 +78,21 @@ def _stored(compiler: Compiler, op: ops.Linear | ops.Logits | ops.ExpertLinear, 
 
 def takes_units(compiler: Compiler, op: ops.Linear | ops.Logits | ops.ExpertLinear, weight: str) -> int | None:
     """Above how many tokens a product takes matrix units; None: it does not."""
-    units, shape = compiler.variant.units, compiler.weights[weight].shape
-    above = gemv_tokens(shape[0], op.ids.width) if isinstance(op, ops.ExpertLinear) else UNIT_TOKENS
-    if units is None or _stored(compiler, op, weight) in NO_HALVES or compiler.limits.chunk <= above:
+    shape, above, part = compiler.weights[weight].shape, UNIT_TOKENS, 0
+    rows = shape[0] if isinstance(op, ops.Logits) else sum(out.width for out in op.outs)
+    if isinstance(op, ops.ExpertLinear):
+        active = op.ids.width
+        above, rows, part = gemv_tokens(shape[0], active), rows // active, op.x.width // active if op.separate else 0
+    return None if units_for(compiler, _stored(compiler, op, weight), rows, above, part) is None else above
+
+
+def units_for(compiler: Compiler, quant: str, rows: int, above: int, part: int = 0) -> Units | None:
+    """The matrix units of a product of more than `above` tokens; None: it takes none.
+
+    It does where float16 holds the weights, a grid has tiles for its `rows`, and the inputs of an active expert, `part` wide if
+    each has its own, begin where a load of eight does and fill the last step.
+    """
+    units = compiler.variant.units
+    if units is None or quant in NO_HALVES or compiler.limits.chunk <= above:
         return None
-    part = op.x.width // op.ids.width if isinstance(op, ops.ExpertLinear) and op.separate else 0
-    return None if part % units.depth else above  # inputs of an expert that fill no step, see `expert_tiles`
+    return None if part % units.depth or rows > units.rows * WIDEST else units

@@ -1,10 +1,10 @@
-"""Products with weights: linear ops, the logits, and the matrices of heads that latent attention has."""
+"""Products with weights: linear ops and the logits."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -13,12 +13,12 @@ from lacewing.backends.gpu.fusions import unused
 from lacewing.backends.gpu.layouts import GROUP, RUN
 from lacewing.backends.gpu.run import Run
 from lacewing.backends.webgpu.device.device import Slice
+from lacewing.backends.webgpu.device.variant import Units
 from lacewing.backends.webgpu.lowering.compiler import RULES, Compiler
-from lacewing.backends.webgpu.lowering.dispatches import WIDEST, Grid, folded
-from lacewing.backends.webgpu.lowering.forms import GEMV_TOKENS, NO_HALVES, UNIT_TOKENS
+from lacewing.backends.webgpu.lowering.dispatches import Grid, Tile, folded
+from lacewing.backends.webgpu.lowering.forms import GEMV_TOKENS, NO_HALVES, UNIT_TOKENS, units_for
 from lacewing.backends.webgpu.lowering.rows import gated
 from lacewing.backends.webgpu.weights.matrices import Matrix, Shard
-from lacewing.errors import UnsupportedModelError
 from lacewing.program import ops
 from lacewing.program.ops import View
 
@@ -36,7 +36,6 @@ ALONE: Batches = ((1, 1),)
 WIDE = 32  # threads of a team
 DOT_TOKENS, PLAIN_TOKENS = 64, 32  # up to which a product of bytes, or of plain floats, is a GEMV
 PLAIN_ROWS = 4096  # from which tokens share what is read of plain floats; few rows would leave most of a GPU idle
-HEAD_THREADS, HEAD_TILE = 128, 64  # of a workgroup of a matrix for each head; rows and tokens of a tile
 TILES = {"dot": (128, 64), "float": (64, 64), "float_narrow": (16, 16)}  # rows and tokens of a workgroup of the others
 NARROW_ROWS = 512  # up to which tiles of 64 rows of plain floats would leave most of a GPU idle
 
@@ -48,15 +47,6 @@ class Out:
     start: int
     end: int
     place: Place
-
-
-class Tile(NamedTuple):
-    """A GEMM: its kernel, rows and tokens of a workgroup, above which tokens and up to which, and constants of its own."""
-
-    kernel: str
-    size: tuple[int, int]
-    tokens: tuple[int, int]
-    constants: dict[str, object]
 
 
 @RULES.rule(ops.Linear)
@@ -104,14 +94,15 @@ def _gated_after(compiler: Compiler, op: ops.Linear) -> ops.GatedActivation | No
 
 def _gated(compiler: Compiler, op: ops.Linear, matrix: Matrix, after: ops.GatedActivation) -> None:
     """The GEMV in one kernel, the GEMM in two."""
-    width, x = after.out.width, compiler.quantised(op.x)
+    width = after.out.width
     outs = [Out(0, width, compiler.at(op.outs[0])), Out(width, 2 * width, compiler.at(op.outs[1]))]
     product(compiler, op.x, matrix, {"target": "arena", "outs": outs, "biased": False}, [], fewest=1)
     threads = min(GATED_THREADS, compiler.device.most_threads, GROUP * compiler.variant.lanes)
     constants = {
         "layout": matrix.layout, "groups": matrix.groups, "width": width, "threads": threads,
         "team_outs": 1,
-        "x": x, "out": compiler.at(after.out), "q8": compiler.arena.quantised(after.out), "activation": after.activation,
+        "x": compiler.quantised(op.x, 1), "out": compiler.at(after.out), "q8": compiler.arena.quantised(after.out),
+        "activation": after.activation,
     }  # fmt: skip
     across, deep = folded(width // GROUP)
     compiler.dispatch(
@@ -158,10 +149,11 @@ def product(
     """Dispatches of x @ matrix.T, GEMVs and a GEMM a shard, for more than `fewest` tokens. `rows`: of output rows."""
     dotted = compiler.variant.dot and not matrix.layout.floats
     kind = "dot" if dotted else "float"
+    codes = compiler.limits.chunk if rows or _units(compiler, matrix) is None else UNIT_TOKENS  # few rows may be of many tokens
     common: dict[str, Any] = {
         "layout": matrix.layout, "groups": matrix.groups, "columns": matrix.columns,
         "half": compiler.variant.half and matrix.layout.quant not in ("F32", "BF16"),
-        "x": compiler.quantised(x) if dotted else compiler.at(x), "by_rows": rows, **target,
+        "x": compiler.quantised(x, codes) if dotted else compiler.at(x), "by_rows": rows, **target,
     }  # fmt: skip
     label = "logits" if rows else ""
     gemv, batches, most = _gemv(matrix, compiler.variant.lanes, dotted, not dotted and compiler.at(x).base % 4 == 0)
@@ -224,16 +216,20 @@ def _in_fours(shard: Shard, target: Mapping[str, Any]) -> bool:
 
 def _tiles(compiler: Compiler, x: View, matrix: Matrix, kind: str, most: int) -> list[Tile]:
     """The GEMMs of a product whose GEMVs take up to `most` tokens."""
-    units, endless = compiler.variant.units, compiler.limits.chunk
+    units, endless = _units(compiler, matrix), compiler.limits.chunk
     if matrix.layout.quant in NO_HALVES and matrix.rows <= NARROW_ROWS:
         kind = "float_narrow"
-    if units is None or matrix.layout.quant in NO_HALVES or endless <= UNIT_TOKENS:
+    if units is None:
         return [Tile(f"gemm_{kind}", TILES[kind], (most, endless), {})]
     halves = compiler.halved(x, UNIT_TOKENS)
     made = [Tile("gemm_units", (units.rows, units.tokens), (UNIT_TOKENS, endless), {"units": units, "halves": halves})]
     if most < UNIT_TOKENS:
         made.append(Tile(f"gemm_{kind}", TILES[kind], (most, UNIT_TOKENS), {}))
     return made
+
+
+def _units(compiler: Compiler, matrix: Matrix) -> Units | None:
+    return units_for(compiler, matrix.layout.quant, matrix.rows, UNIT_TOKENS)
 
 
 def _gemv(matrix: Matrix, lanes: int, dotted: bool, aligned: bool) -> tuple[str, Batches, int]:
@@ -271,40 +267,3 @@ def logits(compiler: Compiler, op: ops.Logits) -> None:
     }  # fmt: skip
     bias = [compiler.vector(op.bias)] if op.bias is not None else []
     product(compiler, op.x, matrix, target, [*bias, compiler.logits], rows=True)
-
-
-@RULES.rule(ops.HeadLinear)
-def head_linear(compiler: Compiler, op: ops.HeadLinear) -> None:
-    """Activations stay float32: the sums of few values that these matrices make would suffer most from bytes."""
-    outputs, inputs = compiler.program.weights[op.weight][1:]
-    if op.transposed:
-        outputs, inputs = inputs, outputs
-    matrix = compiler.matrix((op.weight,), outputs, op.transposed)
-    lanes = 1
-    while lanes < min(compiler.variant.lanes, matrix.groups):
-        lanes *= 2
-    rest = op.x.width // op.heads - inputs
-    row_groups, copies = -(-op.heads * outputs // (HEAD_THREADS // lanes)), -(-op.heads * rest // HEAD_THREADS)
-    if len(matrix.shards) > 1 or row_groups + copies > WIDEST:
-        raise UnsupportedModelError(f"weight {op.weight} is too large for one product of heads on the GPU; use `backend='cpu'`")
-    constants: dict[str, Any] = {
-        "layout": matrix.layout, "groups": matrix.groups, "columns": inputs, "outputs": outputs, "rest": rest, "heads": op.heads,
-        "x": compiler.at(op.x), "out": compiler.at(op.out), "lanes": lanes, "threads": HEAD_THREADS,
-    }  # fmt: skip
-    planes = matrix.shards[0].planes
-    across_rows = row_groups + copies
-    compiler.dispatch(
-        "head_gemv", constants, planes, lambda run: (across_rows, run.tokens, 1) if run.tokens <= GEMV_TOKENS else None
-    )
-    if compiler.limits.chunk > GEMV_TOKENS:
-        across = -(-outputs // HEAD_TILE)
-        compiler.dispatch(
-            "head_gemm",
-            constants,
-            planes,
-            lambda run: (across, -(-run.tokens // HEAD_TILE), op.heads) if run.tokens > GEMV_TOKENS else None,
-        )
-        if rest:
-            wide = -(-op.heads * rest // 64)
-            compiler.dispatch("head_rest", constants, [], lambda run: (wide, run.tokens, 1) if run.tokens > GEMV_TOKENS else None)
-    compiler.written(op.out)

@@ -60,7 +60,7 @@ def norm(compiler: Compiler, op: ops.Norm, add: View | None = None, scale: float
         compiler.dispatch("norm_any", {**constants, "threads": threads}, bindings, lambda run: (op.heads, run.tokens, 1))
     compiler.written(op.out)
     if coded:
-        compiler.mark_quantised(op.out)
+        compiler.mark_quantised(op.out, forms.codes)
     if halved:
         compiler.mark_halved(op.out, forms.halves)
 
@@ -124,7 +124,7 @@ def _activation(
         compiler.dispatch("gated_row", {**constants, **sizes}, [], lambda run: (1, run.tokens, 1) if run.tokens > most else None)
     compiler.written(out)
     if coded:
-        compiler.mark_quantised(out)
+        compiler.mark_quantised(out, most)
     if rows:
         compiler.mark_halved(out, most)
 
