@@ -63,17 +63,10 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   {% endfor %}
   {% if halves %}
   if (token_count() > {{ halves_above }}u) {
-    var size = 0u;
     {% for part in range(parts) %}
     v_{{ part }} = select(vec4<f32>(0.0), v_{{ part }}, c_{{ part }} < {{ width // 4 }}u);
-    size = max(size, size_of(v_{{ part }}));
     {% endfor %}
-    let exponent = row_exponent(index, size);
-    let inverse = inverse_of(exponent);
-    {% for part in range(parts) %}
-    if (c_{{ part }} < {{ halves.words // 2 }}u) { keep_halves(t, c_{{ part }}, v_{{ part }} * inverse); }
-    {% endfor %}
-    if (index == 0u) { keep_scale(t, exponent); }
+    {% include "halved_row.wgsl" %}
   }
   {% endif %}
 }
