@@ -83,9 +83,9 @@ def _gemv(compiler: Compiler, it: Product, label: str) -> None:
     bytes_ = byte_buffers(compiler, "bytes of activations") if floats else as_bytes(compiler, it.x, matrix.groups, it.rows)
     together = 2 if 2 * blocks(matrix.rows, 2 * WARPS) >= 3 * processors else 1
     whole = blocks(matrix.rows, together * WARPS)
-    large = together == 2 and not floats  # with deep loads a multiprocessor has room for two blocks
-    deep = _is_small(matrix) and matrix.groups >= 96 and (large or not 2 * processors < whole <= 3 * processors)
-    across, most = min(whole, (2 if deep and large else 4) * processors), GEMV_TOKENS if matrix.quant == "F32" else 1
+    large = together == 2 and not floats  # with chunks of two rows under way a multiprocessor has room for two blocks
+    deep = not large and _is_small(matrix) and matrix.groups >= 96 and not 2 * processors < whole <= 3 * processors
+    across, most = min(whole, (2 if large else 4) * processors), GEMV_TOKENS if matrix.quant == "F32" else 1
 
     def grid(run: Run) -> Grid | None:
         return Grid(across, it.count(run)) if 0 < it.count(run) <= most else None
@@ -109,8 +109,7 @@ def gated(compiler: Compiler, x: View, matrix: Matrix, out: View, function: str,
     arguments = [*as_bytes(compiler, x, matrix.groups, False), matrix.planes, compiler.at(out), *made, width, matrix.groups]
     sets = width // GROUP
     grid = Grid(blocks(sets, blocks(sets, 2 * compiler.device.processors)))  # as many sets a block, of blocks that run at a time
-    small = _is_small(matrix) and matrix.quant not in ("Q8_0", "NVFP4")  # the codes of these take twice the registers
-    macros = {"QUANT": matrix.quant, "FUNCTION": function, "VALUES": 2 if small else 1}
+    macros = {"QUANT": matrix.quant, "FUNCTION": function}
     compiler.launch("gemv_gated", macros, arguments, lambda run: grid if run.tokens == 1 else None, shared=shared_bytes(matrix))
 
 

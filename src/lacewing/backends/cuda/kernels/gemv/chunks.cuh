@@ -1,5 +1,5 @@
 // What GEMVs of one token share: a warp makes ROWS rows at a time, each thread with every 32nd group of 32 (or eight floats), UNROLL of
-// them together. The activations stand in shared memory, as two planes so that neighbours read neighbouring words.
+// them together, a chunk. The activations stand in shared memory, as two planes so that neighbours read neighbouring words.
 #pragma once
 #include "raw.cuh"
 #include "bytes.cuh"
@@ -51,13 +51,16 @@ DEVICE void add_chunk(float (&sums)[ROWS], const Chunk& c, int start, int units)
   }
 }
 #else
+// codes and scales are asked for together, so that they are waited for once
 DEVICE void bring_input(const Bytes& x, int t, int units) {
   const uint4* codes = (const uint4*)x.codes + (size_t)t * units * 2;
-  for (int i = threadIdx.x; i < 2 * units; i += THREADS) shared[(i & 1) * units + (i >> 1)] = codes[i];
-  for (int g = threadIdx.x; g < units; g += THREADS) {
-    uint2 f = x.scales[(size_t)t * units + g];
-    float scale = __uint_as_float(f.x), upper = scale * (float)((int)f.y >> 16);
-    ((Input*)(shared + 2 * units))[g] = {scale, scale * (float)(short)(f.y & 0xFFFFu) + upper, upper};
+  const uint2* scales = x.scales + (size_t)t * units;
+#pragma unroll 4
+  for (int i = threadIdx.x; i < 2 * units; i += THREADS) {
+    const uint4 code = codes[i];
+    const uint2 f = scales[min(i, units - 1)];
+    shared[(i & 1) * units + (i >> 1)] = code;
+    if (i < units) ((Input*)(shared + 2 * units))[i] = input_of(f);
   }
 }
 DEVICE void add_chunk(float (&sums)[ROWS], const Chunk& c, int start, int units) {

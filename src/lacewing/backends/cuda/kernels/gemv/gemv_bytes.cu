@@ -1,5 +1,6 @@
-// x @ weight.T for one token at a time, the activations as bytes (of float weights: as they are). While a warp adds up some groups, the
-// next ones are on their way; the first are asked for before x is there. Grid: blocks of rows, tokens. Shared memory: 44 bytes a group, of floats 128.
+// x @ weight.T for one token at a time, the activations as bytes (of float weights: as they are). Two chunks of a
+// warp are on their way, of which the first are asked for before x is there. Grid: blocks of rows, tokens. Shared memory: 44 bytes a group, of
+// floats 128.
 //! QUANT coded F32 F16 BF16
 //! ROWS 1 2
 //! UNROLL 2 4
@@ -10,17 +11,21 @@
 extern "C" __global__ void __launch_bounds__(THREADS)
     gemv_bytes(Step step, View x, u32* codes, uint2* scales, Planes planes, Outs outs, const float* bias, int rows, int groups, int columns, int by_rows,
                float scale, float softcap) {
-  int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, units = UNITS(groups), t = blockIdx.y;
-  int chunks = (units + 32 * UNROLL - 1) / (32 * UNROLL), sets = (rows + ROWS - 1) / ROWS, set = blockIdx.x * WARPS + warp;
-  u32 first[ROWS];
-  auto begin = [&](int set) {
+  const int lane = threadIdx.x % WARP, units = UNITS(groups), t = blockIdx.y, chunks = (units + 32 * UNROLL - 1) / (32 * UNROLL);
+  const int sets = (rows + ROWS - 1) / ROWS, stride = gridDim.x * WARPS;
+  int set = blockIdx.x * WARPS + threadIdx.x / WARP, chunk = 0, coming = set, coming_chunk = 0;
+  auto bring = [&](Chunk& c) {
+    if (coming >= sets) return;
+    u32 first[ROWS];
 #pragma unroll
-    for (int r = 0; r < ROWS; r++) first[r] = (u32)min(set * ROWS + r, rows - 1) * units;
+    for (int r = 0; r < ROWS; r++) first[r] = (u32)min(coming * ROWS + r, rows - 1) * units;
+    load_chunk(c, planes, first, coming_chunk * 32 * UNROLL, units);
+    if (++coming_chunk == chunks) coming_chunk = 0, coming += stride;
   };
   start_after();
-  Chunk now, next;
-  begin(set);
-  if (set < sets) load_chunk(now, planes, first, 0, units);
+  Chunk even, odd;
+  bring(even);
+  bring(odd);
   wait_before();
 #ifdef EIGHTS
   bring_input(x.row(by_rows ? step.output(step.first_output() + t) : t), columns, units);
@@ -29,22 +34,21 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 #endif
   __syncthreads();
   float sums[ROWS] = {};
-  for (int chunk = 0; set < sets;) {
-    bool last = chunk + 1 == chunks;
-    int next_set = last ? set + gridDim.x * WARPS : set, next_chunk = last ? 0 : chunk + 1;
-    if (last) begin(next_set);
-    if (next_set < sets) load_chunk(next, planes, first, next_chunk * 32 * UNROLL, units);
-    add_chunk(sums, now, chunk * 32 * UNROLL, units);
-    if (last) {
+  auto turn = [&](Chunk& c) {
+    add_chunk(sums, c, chunk * 32 * UNROLL, units);
+    bring(c);
+    if (++chunk < chunks) return;
 #pragma unroll
-      for (int r = 0; r < ROWS; r++) {
-        float y = warp_sum(sums[r]);
-        if (lane == r && set * ROWS + r < rows) put(outs, t, set * ROWS + r, finished(y, bias, set * ROWS + r, scale, softcap));
-        sums[r] = 0.0f;
-      }
+    for (int r = 0; r < ROWS; r++) {
+      const float y = warp_sum(sums[r]);
+      if (lane == r && set * ROWS + r < rows) put(outs, t, set * ROWS + r, finished(y, bias, set * ROWS + r, scale, softcap));
+      sums[r] = 0.0f;
     }
-    now = next;
-    set = next_set;
-    chunk = next_chunk;
+    chunk = 0;
+    set += stride;
+  };
+  while (set < sets) {
+    turn(even);
+    if (set < sets) turn(odd);
   }
 }

@@ -28,6 +28,11 @@ DEVICE Masks opaque_masks() {
 #ifndef FLOATS
 // Of 32 activations in bytes: their scale; the scale times the sum of all codes, and of those from the 16th on.
 struct Input { float scale, sums, upper; };
+// of the two words that `bytes.cuh` has of a group
+DEVICE Input input_of(uint2 f) {
+  float scale = __uint_as_float(f.x), upper = scale * (float)((int)f.y >> 16);
+  return {scale, scale * (float)(short)(f.y & 0xFFFFu) + upper, upper};
+}
 
 #ifndef RAW
 typedef Group Raw;
