@@ -15,6 +15,7 @@ from lacewing.program.operands import Buffer, View
 from lacewing.program.ops import Logits
 from lacewing.program.program import Program
 from lacewing.program.states import PAGE, Chunk, FixedState, PagedState, Part, State, Window
+from tests.maxima import maxima_of
 
 VOCAB, WIDTH = 32, 8
 Script = Callable[[list[int]], np.ndarray]  # ids of a sequence up to a position -> logits (V,)
@@ -180,6 +181,15 @@ class MockStep(Step):
         """One layer of four experts, of which a token takes the one of its id."""
         ids = np.array(self.routed, np.int32)[:, None] % 4
         return [RoutedLayer(0, ids, (ids == np.arange(4)).astype(np.float32))] if self.watched else []
+
+
+class SeeingStep(MockStep):
+    """As a device that sees the largest of its logits while it makes them."""
+
+    def _run(self, batch: Batch) -> np.ndarray:
+        rows = super()._run(batch)
+        self.maxima = maxima_of(rows, 4, 2)
+        return rows
 
 
 class AheadStep(MockStep):

@@ -13,7 +13,7 @@ from lacewing.engine.sampling import Token
 from lacewing.errors import Cancelled, NumericError, OptionError
 from lacewing.options import Sampling
 from tests.checkpoints import prompt_of, tiny
-from tests.engine.mock import KINDS, VOCAB, WIDTH, AheadStep, MockStep, hashed, hidden_of
+from tests.engine.mock import KINDS, VOCAB, WIDTH, AheadStep, MockStep, SeeingStep, hashed, hidden_of
 from tests.models.running import open_step
 
 GREEDY = Sampling(temperature=0, max_tokens=3)
@@ -168,7 +168,7 @@ def test_a_run_that_is_repeated_counts_once(extra):
         assert stream.prompt == fresh.prompt
 
 
-@pytest.mark.parametrize("kind", [MockStep, AheadStep])
+@pytest.mark.parametrize("kind", [MockStep, SeeingStep, AheadStep])
 def test_a_broken_row_fails_its_prompt_alone(kind):
     def script(ids):
         return hashed(ids) if ids[:2] != [9, 9] or len(ids) != 5 else np.full(VOCAB, np.nan, np.float32)

@@ -14,7 +14,7 @@ from lacewing.engine.engine import Engine, Request
 from lacewing.engine.sampling import Sampler
 from lacewing.errors import GrammarError, NumericError
 from lacewing.options import Sampling
-from tests.engine.mock import KINDS, VOCAB, AheadStep, MockStep, counting, hashed
+from tests.engine.mock import KINDS, VOCAB, AheadStep, MockStep, SeeingStep, counting, hashed
 
 END = 0  # the stop id
 SAMPLINGS = [
@@ -82,7 +82,7 @@ def expected(ids: list[int], sampling: Sampling, constraint: Steps, script=hashe
 
 
 @pytest.mark.parametrize("sampling", SAMPLINGS)
-@pytest.mark.parametrize("kind", [MockStep, AheadStep])
+@pytest.mark.parametrize("kind", [MockStep, SeeingStep, AheadStep])
 def test_only_what_is_allowed_comes(kind, sampling):
     engine, constraint = make(kind), Steps(residues)
     stream = engine.submit(Request([1, 2, 3], sampling, frozenset({END}), constraint=constraint))
@@ -166,7 +166,7 @@ def test_the_end_is_chosen_only_where_it_is_allowed():
         row[END] = 99
         return row
 
-    for kind in (MockStep, AheadStep):
+    for kind in (MockStep, SeeingStep, AheadStep):
         stream = make(kind, ending).submit(Request([1], SAMPLINGS[1], frozenset({END}), constraint=Steps(residues, least=4)))
         assert len(list(stream)) == 4 and stream.finish_reason == "stop"
     short = Sampling(temperature=0, max_tokens=2)
@@ -174,7 +174,7 @@ def test_the_end_is_chosen_only_where_it_is_allowed():
     assert len(list(stream)) == 2 and stream.finish_reason == "length"
 
 
-@pytest.mark.parametrize("kind", [MockStep, AheadStep])
+@pytest.mark.parametrize("kind", [MockStep, SeeingStep, AheadStep])
 @pytest.mark.parametrize("states", ["full", "everything", "only units"])
 def test_in_company_with_preemption_and_shared_beginnings(kind, states):
     """Those without a constraint say what they say alone, those with one what they say by hand."""
@@ -214,7 +214,7 @@ class Broken(Steps):
         return self.wrong
 
 
-@pytest.mark.parametrize("kind", [MockStep, AheadStep])
+@pytest.mark.parametrize("kind", [MockStep, SeeingStep, AheadStep])
 @pytest.mark.parametrize(
     ("constraint", "message"),
     [
@@ -246,7 +246,7 @@ class Refusing(Steps):
         return super().accept(token) and len(self.seen) <= self.at
 
 
-@pytest.mark.parametrize("kind", [MockStep, AheadStep])
+@pytest.mark.parametrize("kind", [MockStep, SeeingStep, AheadStep])
 def test_a_mask_of_what_the_model_gives_no_probability(kind):
     def poor(ids: list[int]) -> np.ndarray:
         row = hashed(ids)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -14,7 +16,8 @@ from lacewing.engine.sampling import HEAD, Sampler
 from lacewing.errors import NumericError
 from lacewing.options import Sampling
 from tests.checkpoints import prompt_of, tiny
-from tests.engine.mock import VOCAB, AheadStep, MockStep, hashed
+from tests.engine.mock import VOCAB, AheadStep, MockStep, SeeingStep, hashed
+from tests.maxima import maxima_of
 from tests.models.running import open_step
 
 SIZE = 300  # tokens of a vocabulary
@@ -50,13 +53,14 @@ def candidates_or_rows(sampler: Sampler, row: np.ndarray, history: list[int], ma
 @settings(max_examples=250, deadline=None)
 def test_candidates_lead_to_the_choice_of_whole_rows(options, seed, scale, ties, masked):
     random, sampling = np.random.default_rng(seed), Sampling(**options)
-    one, other = Sampler(sampling, SIZE), Sampler(sampling, SIZE)
+    one, other, seeing = (Sampler(sampling, SIZE) for _ in range(3))
     history = random.integers(0, 40, 30).tolist()
     for _ in range(6):
         row = (random.normal(size=SIZE) * scale).astype(np.float32)
         row = np.round(row) if ties else row
         mask = random.integers(1, 2**32, -(-SIZE // 32), np.uint32) if masked else None
         exact = one.pick(row, history, mask)
+        assert seeing.pick(row, history, mask, partial(maxima_of(row[None]).top_k, 0, row)) == exact
         token, _ = candidates_or_rows(other, row, history, mask)
         assert token.id == exact.id and [i for i, _ in token.alternatives] == [i for i, _ in exact.alternatives]
         if sampling.logprobs:
@@ -159,9 +163,10 @@ def outcome(stream):
 def test_a_device_that_gives_candidates(asked, chunk):
     """It gives up to 8, so that some have to look at whole rows, and do not disturb the others."""
     results = []
-    for kind in (MockStep, AheadStep):
+    for kind in (MockStep, SeeingStep, AheadStep):
         engine = Engine(kind(hashed, chunk=chunk, context=256, rows=4), VOCAB, 256)
         streams = [engine.submit(Request([place, 1, 2], Sampling(max_tokens=8, **each))) for place, each in enumerate(asked)]
         results.append([outcome(stream) for stream in streams])
-    for exact, found in zip(*results, strict=True):
+    assert results[0] == results[1]  # whatever the device sees of its rows
+    for exact, found in zip(results[0], results[2], strict=True):
         assert [each.id for each in exact] == [each.id for each in found] if isinstance(exact, list) else exact == found

@@ -9,7 +9,7 @@ from lacewing.engine.engine import Request
 from lacewing.engine.runs import Steady
 from lacewing.errors import NumericError
 from lacewing.options import Sampling
-from tests.engine.mock import KINDS, AheadStep, MockStep, hashed
+from tests.engine.mock import KINDS, AheadStep, MockStep, SeeingStep, hashed
 from tests.engine.test_recovery import drain, ids_of, make
 
 LONG = Sampling(temperature=0, max_tokens=300)
@@ -32,11 +32,12 @@ def steady(monkeypatch) -> list[int]:
 @pytest.mark.parametrize(
     "sampling", [LONG, Sampling(temperature=1, top_k=5, seed=3, max_tokens=300), Sampling(seed=5, max_tokens=300)]
 )
-def test_they_bring_what_each_would_be_told_alone(steady, sampling):
+@pytest.mark.parametrize("kind", [MockStep, SeeingStep])
+def test_they_bring_what_each_would_be_told_alone(steady, kind, sampling):
     """Across the borders of pages, and while others come and go."""
     expected = [ids_of(make(MockStep).generate(prompt, sampling)) for prompt in PROMPTS]
     assert not steady  # whoever takes his tokens himself may stop taking them
-    engine = make(MockStep, context=2048)
+    engine = make(kind, context=2048)
     streams = [engine.submit(Request(prompt, sampling)) for prompt in PROMPTS[:2]]
     for _ in range(50):
         engine.advance()
@@ -67,12 +68,13 @@ def test_who_leaves_is_not_run_again(steady):
     assert engine.scheduler._steady is None and len(ids_of(stays)) == 300
 
 
-def test_rows_that_are_no_numbers_fail_their_own_task(steady):
+@pytest.mark.parametrize("kind", [MockStep, SeeingStep])
+def test_rows_that_are_no_numbers_fail_their_own_task(steady, kind):
     def script(ids: list[int]) -> np.ndarray:
         row = hashed(ids)
         return row * np.nan if ids[0] == 1 and len(ids) > 40 else row
 
-    engine = make(MockStep, context=2048)
+    engine = make(kind, context=2048)
     engine.step.script = script
     bad, good = (engine.submit(Request(prompt, LONG)) for prompt in PROMPTS[:2])
     drain(engine)

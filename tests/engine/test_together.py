@@ -11,6 +11,7 @@ from lacewing.backends.batch import Candidates, Wanted
 from lacewing.engine.sampling import Sampler
 from lacewing.engine.together import FEW, pick_rows_together, pick_together
 from lacewing.options import Sampling
+from tests.maxima import maxima_of
 
 VOCAB = 1000
 numbers = st.floats(0, 1, width=32)
@@ -61,13 +62,14 @@ def test_too_few_candidates_are_left_out() -> None:
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.lists(samplings, min_size=1, max_size=20), st.integers(0, 2**31), st.sampled_from([100, VOCAB, 9001]))
-def test_whole_rows_lead_to_the_tokens_of_each_alone(options: list[Sampling], seed: int, vocab: int) -> None:
+@given(st.lists(samplings, min_size=1, max_size=20), st.integers(0, 2**31), st.sampled_from([100, VOCAB, 9001]), st.booleans())
+def test_whole_rows_lead_to_the_tokens_of_each_alone(options: list[Sampling], seed: int, vocab: int, seen: bool) -> None:
+    """Also where the device has seen the largest logits."""
     random = np.random.default_rng(seed)
     together, alone = ([Sampler(each, vocab) for each in options] for _ in range(2))
     for _ in range(3):
         rows = [random.normal(0, 4, vocab).astype(np.float32).round(2) for _ in options]
-        picked = pick_rows_together(together, rows)
+        picked = pick_rows_together(together, rows, maxima_of(np.stack(rows)) if seen else None)
         for index, (one, other) in enumerate(zip(together, alone, strict=True)):
             if index in picked:
                 assert picked[index] == other.pick(rows[index], [1])
@@ -83,14 +85,18 @@ def test_the_largest_of_all_rows_at_once(count: int) -> None:
     samplers = [Sampler(Sampling(temperature=0), 9001) for _ in rows]
     expected = {index: sampler.pick(row, [1]) for index, (sampler, row) in enumerate(zip(samplers, rows, strict=True))}
     assert pick_rows_together(samplers, rows) == expected == pick_rows_together(samplers, list(rows))
+    assert pick_rows_together(samplers, rows, maxima_of(rows)) == expected
     for bad in (np.nan, np.inf):
         rows[count // 2, 8000] = bad
         left = {index: token for index, token in expected.items() if index != count // 2}
         assert pick_rows_together(samplers, rows) == left == pick_rows_together(samplers, list(rows))
+        assert pick_rows_together(samplers, rows, maxima_of(rows)) == left
 
 
 @pytest.mark.parametrize("place", [0, 5000, 9000])  # the last one is in no group of equal size
 def test_a_row_that_is_no_number_is_left_out_alone(place: int) -> None:
     rows = [np.random.default_rng(each).normal(size=9001).astype(np.float32) for each in range(8)]
     rows[3][place] = np.nan
-    assert sorted(pick_rows_together([Sampler(Sampling(seed=1), 9001) for _ in rows], rows)) == [0, 1, 2, 4, 5, 6, 7]
+    for maxima in (None, maxima_of(np.stack(rows))):
+        samplers = [Sampler(Sampling(seed=1), 9001) for _ in rows]
+        assert sorted(pick_rows_together(samplers, rows, maxima)) == [0, 1, 2, 4, 5, 6, 7]

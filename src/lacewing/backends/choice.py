@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -34,6 +36,49 @@ def top_k_of_rows(rows: Sequence[np.ndarray], k: int) -> list[np.ndarray]:
     bounds = np.partition(pools, columns - k, axis=1)[:, columns - k]
     candidates = [np.flatnonzero(row >= bound) for row, bound in zip(rows, bounds, strict=True)]
     return [each[np.argsort(-row[each], kind="stable")[:k]] for row, each in zip(rows, candidates, strict=True)]
+
+
+@dataclass(frozen=True)
+class RowMaxima:
+    """What a device has seen of rows of logits (R, V) while it made them.
+
+    `ids` int64 (R,): the largest of each, the lowest among equals; -1: one is NaN, or the largest is infinite. `tops` float32
+    (R, G): the maxima of groups. Each piece of `lanes * size` logits of a row has `lanes` groups: every `lanes`-th of it.
+    """
+
+    ids: np.ndarray
+    tops: np.ndarray
+    lanes: int
+    size: int
+
+    def of(self, rows: slice | Sequence[int]) -> RowMaxima:
+        """Of some of the rows."""
+        return replace(self, ids=self.ids[rows], tops=self.tops[rows])
+
+    def top_k(self, index: int, row: np.ndarray, k: int) -> np.ndarray:
+        """As the function of that name gives them of this row, (V,), which has no NaN, without a look at most of it."""
+        tops = self.tops[index]
+        if k * 2 >= len(tops):
+            return top_k(row, k)
+        bound = np.partition(tops, len(tops) - k)[len(tops) - k]  # that k groups reach, and so k logits
+        groups = np.flatnonzero(tops >= bound)
+        ids = ((groups + groups // self.lanes * self._skipped)[:, None] + self._within).reshape(-1)
+        ids = ids[ids < len(row)]
+        logits = row[ids]
+        kept = logits >= bound
+        ids, logits = ids[kept], logits[kept]
+        found: np.ndarray = ids[np.lexsort((ids, -logits))[:k]]
+        return found
+
+    @property
+    def _skipped(self) -> int:
+        """Ids from the end of a register to where the next piece begins."""
+        return self.lanes * (self.size - 1)
+
+    @cached_property
+    def _within(self) -> np.ndarray:
+        """Where the logits of a group stand, from its first on."""
+        return np.arange(0, self.lanes * self.size, self.lanes)
 
 
 def log_sum_exp(logits: np.ndarray) -> float:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from lacewing.backends.batch import Batch, Candidates, Draw, StepLimits, Wanted, check_batch
-from lacewing.backends.choice import candidates_of
+from lacewing.backends.choice import RowMaxima, candidates_of
 from lacewing.backends.weights import CacheStatistics, WeightView
 from lacewing.errors import BackendError, Cancelled, OptionError
 from lacewing.program.operands import View
@@ -63,6 +63,7 @@ class Step(ABC):
     most_candidates = 0  # `choose` of up to so many is made by the device, which spares the host the whole row
     runs_ahead = False  # `greedy` and `drawn` keep the device busy while the host reads a token
     can_profile = False
+    maxima: RowMaxima | None = None  # of the rows of the last `run`, valid as they are; None: the device does not look for them
 
     def __init__(self, program: Program, limits: StepLimits):
         self.program, self.limits = program, limits
@@ -119,10 +120,8 @@ class Step(ABC):
             return self._run(self._checked(batch))
 
     def choose(self, batch: Batch, wanted: Sequence[Wanted]) -> list[Candidates]:
-        """As `run`, but the largest logits of each output in place of whole rows: one `Wanted` for each of `outputs`.
-
-        Raises NumericError for NaN or infinite logits, as `run` does otherwise.
-        """
+        """As `run`, but the largest logits of each output in place of whole rows: one `Wanted` for each of `outputs`. Raises
+        NumericError for NaN or infinite logits, as `run` does otherwise."""
         if len(wanted) != len(batch.outputs):
             raise OptionError(f"{len(batch.outputs)} outputs came with {len(wanted)} wishes")
         with self._turn():

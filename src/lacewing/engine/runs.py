@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
 
 from lacewing.backends.batch import Batch, Candidates, Wanted
+from lacewing.backends.choice import RowMaxima
 from lacewing.backends.step import Step
 from lacewing.engine.constraint import begin
 from lacewing.engine.request import Task
-from lacewing.engine.sampling import Token, not_finite
+from lacewing.engine.sampling import Token, Top, not_finite
 from lacewing.engine.sequence import Sequence
 from lacewing.engine.together import Rows, pick_rows_together, pick_together
 from lacewing.errors import NumericError, OptionError
@@ -115,6 +117,7 @@ class Steady:
     def __init__(self, tasks: list[Task], sequences: list[Sequence]):
         self.tasks, self.sequences = tasks, sequences
         self.left = min(sequence.capacity - len(sequence.ids) for sequence in sequences)
+        self._take_largest = all(task.sampler.takes_largest for task in tasks)
         self._rows = np.array([sequence.row for sequence in sequences], np.int32)
         self._outputs = np.arange(len(tasks), dtype=np.int32)
 
@@ -130,8 +133,11 @@ class Steady:
         ids = [task.history[-1] for task in self.tasks]
         tokens, positions = np.array((ids, [len(sequence.ids) for sequence in self.sequences]), np.int32)
         rows = step.run(Batch(tokens, self._rows, positions, self._outputs))
-        known = _known(self.tasks, rows)
-        return [each or _pick(task, row) for task, row, each in zip(self.tasks, rows, known, strict=True)]
+        if self._take_largest and step.maxima is not None:
+            best = step.maxima.ids.tolist()
+            if min(best) >= 0:
+                return [Token(each) for each in best]
+        return _pick_each(self.tasks, rows, step.maxima)
 
 
 def _choices(step: Step, batch: Batch, parts: list[Part]) -> list[Choice]:
@@ -141,9 +147,8 @@ def _choices(step: Step, batch: Batch, parts: list[Part]) -> list[Choice]:
         begin(masks)
     found = _among_candidates(step, batch, parts) if step.most_candidates else None
     if found is None or None in found:
-        rows = _collect(parts, step.run(batch))  # where somebody's logits are no numbers, they show whose
-        known = found or _known(tasks, rows)
-        choices = [each or _pick(task, row) for task, row, each in zip(tasks, rows, known, strict=True)]
+        rows = step.run(batch)  # where somebody's logits are no numbers, they show whose
+        choices = _pick_each(tasks, *_collect(parts, rows, step.maxima), found)
     else:
         choices = [each for each in found if each is not None]
     if not masks:
@@ -152,12 +157,22 @@ def _choices(step: Step, batch: Batch, parts: list[Part]) -> list[Choice]:
     return [choice if error is None else error for choice, error in zip(choices, errors, strict=True)]
 
 
-def _known(tasks: list[Task], rows: Rows) -> list[Choice | None]:
+def _pick_each(tasks: list[Task], rows: Rows, maxima: RowMaxima | None, known: list[Choice | None] | None = None) -> list[Choice]:
+    """The next token of each task from its row, or why there is none. `known`: some of them; `maxima`: of the rows."""
+    known = known or _known(tasks, rows, maxima)
+    sound = () if maxima is None or None not in known else maxima.ids.tolist()
+    return [
+        each or _pick(task, rows[index], partial(maxima.top_k, index, rows[index]) if maxima and sound[index] >= 0 else None)
+        for index, (task, each) in enumerate(zip(tasks, known, strict=True))
+    ]
+
+
+def _known(tasks: list[Task], rows: Rows, maxima: RowMaxima | None) -> list[Choice | None]:
     """The choices that are made together, of whole rows; None: of those who choose alone."""
     plain = [index for index, task in enumerate(tasks) if task.masks is None]
     if len(plain) < len(tasks):
-        rows = [rows[index] for index in plain]
-    picked = pick_rows_together([tasks[index].sampler for index in plain], rows)
+        rows, maxima = [rows[index] for index in plain], None if maxima is None else maxima.of(plain)
+    picked = pick_rows_together([tasks[index].sampler for index in plain], rows, maxima)
     known: list[Choice | None] = [None] * len(tasks)
     for place, token in picked.items():
         known[plain[place]] = token
@@ -219,17 +234,17 @@ def pick_all(tasks: list[Task], wishes: list[tuple[Wanted, ...]], found: list[Ca
     return [picked[index] for index in range(len(tasks))]
 
 
-def _collect(parts: list[Part], rows: np.ndarray) -> Rows:
-    """Give logits of prompts to those who collect them; the rows that are left, of those who choose."""
+def _collect(parts: list[Part], rows: np.ndarray, maxima: RowMaxima | None) -> tuple[Rows, RowMaxima | None]:
+    """Give logits of prompts to those who collect them; what is left, of those who choose."""
     if len(rows) == sum(part.chooses for part in parts):
-        return rows
+        return rows, maxima
     left, at = [], 0
     for part in parts:
         at += part.collect(rows[at:], hidden=False)
         if part.chooses:
-            left.append(rows[at])
+            left.append(at)
             at += 1
-    return left
+    return [rows[place] for place in left], None if maxima is None else maxima.of(left)
 
 
 def _collect_hidden(parts: list[Part], rows: np.ndarray) -> None:
@@ -238,9 +253,9 @@ def _collect_hidden(parts: list[Part], rows: np.ndarray) -> None:
         at += part.collect(rows[at:], hidden=True)
 
 
-def _pick(task: Task, row: np.ndarray) -> Choice:
+def _pick(task: Task, row: np.ndarray, top: Top | None) -> Choice:
     try:
-        return task.sampler.pick(row, task.history, None if task.masks is None else task.masks.get())
+        return task.sampler.pick(row, task.history, None if task.masks is None else task.masks.get(), top)
     except Exception as error:  # of this task alone, whatever it is
         return error
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from lacewing.engine.adjust import Adjustments
 from lacewing.errors import NumericError, OptionError
 from lacewing.options import REFERENCE, Sampling
 
+Top = Callable[[int], np.ndarray]  # `top_k` of a row
 HEAD = 64  # likeliest tokens that a device is asked for where nobody says how many count
 
 
@@ -112,41 +113,42 @@ class Sampler:
 
     # from whole rows
 
-    def pick(self, row: np.ndarray, history: Sequence[int], mask: np.ndarray | None = None) -> Token:
-        """The next token after `history` of those that `mask` allows, from its float32 logits (V,).
+    def pick(self, row: np.ndarray, history: Sequence[int], mask: np.ndarray | None = None, top: Top | None = None) -> Token:
+        """The next token after `history` of those that `mask` allows, from its float32 logits (V,). `top`: of a row without NaN
+        whose largest is finite, where that is known.
 
         Raises NumericError for NaN or infinite rows.
         """
-        if not math.isfinite(float(row.max())):  # max() passes NaN on
+        if top is None and not math.isfinite(float(row.max())):  # max() passes NaN on
             raise not_finite(len(history) - 1)
         with np.errstate(over="ignore", under="ignore"):  # far apart is as good as infinitely far
             adjusted = row if self._adjust.none else _finite(self._adjust.row(row, history))
             if mask is None:
-                chosen = self._choose(adjusted)
+                chosen = self._choose(adjusted, top if adjusted is row else None)
             else:
                 ids = np.flatnonzero(allowed(mask, len(row)))
                 chosen = int(ids[self._choose(_finite(adjusted[ids]))])
         self._spend()
         return token_of(row, chosen, self.sampling.logprobs) if self.sampling.logprobs else Token(chosen)
 
-    def _choose(self, logits: np.ndarray) -> int:
+    def _choose(self, logits: np.ndarray, top: Top | None = None) -> int:
         """One token of (V,); the largest is taken with ties to the lowest id."""
-        options = self.sampling
+        options, top = self.sampling, top or partial(top_k, logits)
         if self._greedy:
             return int(logits.argmax())
         if options.top_k:
-            ids = top_k(logits, options.top_k)
+            ids = top(options.top_k)
         elif options.top_p < 1:
             ids = top_p(logits, options.top_p)
         elif options.min_p > 0:
             ids = min_p(logits, options.min_p)
         else:
-            return self._of_all(logits)
+            return self._of_all(logits, top)
         return int(ids[self._draw(logits[ids], options.top_p if options.top_k else 1.0)])
 
-    def _of_all(self, logits: np.ndarray) -> int:
+    def _of_all(self, logits: np.ndarray, top: Top) -> int:
         """Nothing is filtered out. The likeliest stand first, so that a device that knows only these comes to the same choice."""
-        head = top_k(logits, HEAD)
+        head = top(HEAD)
         weights = np.exp((logits - logits[head[0]]) / np.float64(self.sampling.temperature))
         sums, target = np.cumsum(weights[head]), self._uniform() * float(weights.sum())
         if target < sums[-1]:

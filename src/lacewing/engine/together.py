@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from lacewing.backends.batch import Candidates
-from lacewing.backends.choice import top_k_of_rows
+from lacewing.backends.choice import RowMaxima, top_k_of_rows
 from lacewing.engine.sampling import Sampler, Token
 
 Rows = Sequence[np.ndarray] | np.ndarray  # (V,) each, or (N, V)
@@ -26,17 +26,28 @@ def pick_together(samplers: Sequence[Sampler], found: Sequence[Candidates]) -> d
     return tokens
 
 
-def pick_rows_together(samplers: Sequence[Sampler], rows: Rows) -> dict[int, Token]:
-    """The same of what `Sampler.pick` gives of whole rows, float32 (V,) each; rows that are no numbers are left out."""
+def pick_rows_together(samplers: Sequence[Sampler], rows: Rows, maxima: RowMaxima | None = None) -> dict[int, Token]:
+    """The same of what `Sampler.pick` gives of whole rows, float32 (V,) each; rows that are no numbers are left out.
+
+    `maxima`: of these rows, where the device has found them.
+    """
     largest = [index for index, sampler in enumerate(samplers) if sampler.takes_largest]
-    if len(largest) == len(samplers) and isinstance(rows, np.ndarray):
+    best = None if maxima is None else maxima.ids.tolist()
+    if best is not None:
+        tokens = {index: Token(best[index]) for index in largest if best[index] >= 0}
+    elif len(largest) == len(samplers) and isinstance(rows, np.ndarray):
         return _largest_of_all(rows)
-    tokens = _largest(largest, rows)
+    else:
+        tokens = _largest(largest, rows)
     if len(samplers) - len(largest) <= FEW:
         return tokens
-    known = [0 if index in tokens or not math.isfinite(float(row.max())) else len(row) for index, row in enumerate(rows)]
+    sound = [each >= 0 for each in best] if best is not None else [math.isfinite(float(row.max())) for row in rows]
+    known = [0 if index in tokens or not sound[index] else len(row) for index, row in enumerate(rows)]
     for count, members in _alike(samplers, known).items():
-        ids = top_k_of_rows([rows[index] for index in members], count)
+        if maxima is None:
+            ids = top_k_of_rows([rows[index] for index in members], count)
+        else:
+            ids = [maxima.top_k(index, rows[index], count) for index in members]
         logits = np.stack([rows[index][each] for index, each in zip(members, ids, strict=True)])
         places = _places([samplers[index] for index in members], logits)
         tokens |= {index: Token(int(each[place])) for index, each, place in zip(members, ids, places, strict=True)}

@@ -129,6 +129,10 @@ GATED = layout(
     "negative beta eps",
 )
 CAP = layout("Cap", "counter x width scale limit")
+# `tops`: float32, `tops_bytes` a row (kernels/largest.py); `parts`: what each thread found, `part_bytes` from one to the next.
+LARGEST = layout("Largest", "counter x width ids tops tops_bytes parts part_bytes")
+LARGEST_PIECE = 64  # registers of a piece of a row
+LARGEST_PART = 16  # bytes of a row's part: a float32, and behind 8 bytes an id
 READ = layout("Read", "source bytes sink")
 # `weight_step`: bytes from one column's weight to the next, 0: all have one. `repeats`: of add's columns along x.
 ADD_SCALE = layout("AddScale", "x x_stride add add_stride out out_stride width repeats weight weight_step factor")

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from lacewing.backends.batch import Batch
-from lacewing.backends.cpu.arguments import LINEAR, OP, ROUTE, SCRATCH_BYTES, STATE, STEP, STEP_ABORT, STEP_STOP
+from lacewing.backends.choice import RowMaxima
+from lacewing.backends.cpu.arguments import LARGEST_PIECE, LINEAR, OP, ROUTE, SCRATCH_BYTES, STATE, STEP, STEP_ABORT, STEP_STOP
 from lacewing.backends.cpu.experts import ExpertWalk
+from lacewing.backends.cpu.isa import host_isa
 from lacewing.backends.cpu.lowering.addresses import in_memory
 from lacewing.backends.cpu.lowering.context import LoweredOp, Lowering
 from lacewing.backends.cpu.lowering.stages import columns, ranges
@@ -60,6 +62,7 @@ class CpuStep(Step):
         self._pool = ThreadPool(self._head, threads, kernels)
         self._embedded = next((op.out for op in self.program.ops if isinstance(op, Embed)), None)
         self._stages = list(zip(lowering.stages, ranges(lowering.stages, lowering.ops), strict=True))
+        self._maxima = _maxima_of(lowering)
         # The system gives the memory of a row of logits to the run that first asks for it, and an answer asks for one.
         unused = 0 if logits is None else max(0, logits.nbytes - 4 * self._vocab)
         self.buffer_bytes = lowering.memory.nbytes + self._scratch.nbytes - unused
@@ -156,6 +159,8 @@ class CpuStep(Step):
 
     def _rows(self) -> np.ndarray:
         wanted = int(self._state[STATE.outputs // 8])
+        if self._maxima is not None and (self.maxima is None or len(self.maxima.ids) != wanted):
+            self.maxima = self._maxima.of(slice(wanted))
         return self._logits[: wanted * self._vocab].reshape(wanted, self._vocab)
 
     def _hidden(self, view: View, which: np.ndarray) -> np.ndarray:
@@ -197,7 +202,16 @@ class CpuStep(Step):
 
     def _close(self) -> None:
         self._pool.close()
-        self._bound = []
+        self._bound, self.maxima, self._maxima = [], None, None
         # Whoever still holds the closed step holds no memory: neither addresses of pages nor buffers.
         self._store.groups = []
         vars(self._lowering).clear()
+
+
+def _maxima_of(lowering: Lowering) -> RowMaxima | None:
+    """Where the kernels write those of as many rows as there may be; None: the program makes no logits."""
+    buffers = lowering.memory.buffers
+    if "largest" not in buffers:
+        return None
+    tops = buffers["tops"].view(np.float32).reshape(lowering.limits.chunk, -1)
+    return RowMaxima(buffers["largest"].view(np.int64), tops, host_isa().lanes, LARGEST_PIECE)

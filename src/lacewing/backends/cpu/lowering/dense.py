@@ -4,7 +4,21 @@ from __future__ import annotations
 
 import numpy as np
 
-from lacewing.backends.cpu.arguments import CAP, CONVOLVE, EMBED, GATED, GATHER, LINEAR, NORM, ROWS, SCALE, SPLIT
+from lacewing.backends.cpu.arguments import (
+    CAP,
+    CONVOLVE,
+    EMBED,
+    GATED,
+    GATHER,
+    LARGEST,
+    LARGEST_PART,
+    LARGEST_PIECE,
+    LINEAR,
+    NORM,
+    ROWS,
+    SCALE,
+    SPLIT,
+)
 from lacewing.backends.cpu.isa import host_isa
 from lacewing.backends.cpu.lowering import heads, scaled
 from lacewing.backends.cpu.lowering.addresses import of_either_order, of_rows, tile_kernels, unpacker
@@ -240,3 +254,18 @@ def lower_logits(low: Lowering, op: ops.Logits, rest: tuple[Op, ...]) -> None:
     if op.scale != 1.0 or op.softcap:
         scale, limit = float_argument(op.scale), float_argument(op.softcap or 0.0)
         low.emit(LoweredOp("elementwise.scale_and_cap", CAP, x=out, width=vocab, scale=scale, limit=limit))
+    _lower_largest(low, out)
+
+
+def _lower_largest(low: Lowering, logits: int) -> None:
+    """The largest of each row, which nobody finds as quickly as those in whose caches it is."""
+    vocab, chunk = low.program.vocab_size, low.limits.chunk
+    tops_bytes = 4 * host_isa().lanes * -(-vocab // (LARGEST_PIECE * host_isa().lanes))
+    part_bytes = (LARGEST_PART * chunk + 63) // 64 * 64
+    low.emit(
+        LoweredOp(
+            "largest.largest", LARGEST, x=logits, width=vocab, ids=low.memory.area("largest", 8 * chunk),
+            tops=low.memory.area("tops", chunk * tops_bytes), tops_bytes=tops_bytes,
+            parts=low.memory.area("largest of parts", low.threads * part_bytes), part_bytes=part_bytes,
+        )
+    )  # fmt: skip

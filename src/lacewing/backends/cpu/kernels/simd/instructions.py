@@ -273,6 +273,12 @@ def select_lt(b, x, y, then, other):
     return b.select(b.fcmp_ordered("<", x, y), then, other)
 
 
+@instruction(i32v, f32v, f32v)
+def unordered(b, x, y):
+    """Lanes of ones where x or y is NaN, else of zeros."""
+    return b.sext(b.fcmp_unordered("uno", x, y), I32V)
+
+
 def reduce_lanes(b: ir.IRBuilder, v: ir.Value, combine: Callable[[ir.Value, ir.Value], ir.Value]) -> ir.Value:
     """Fold the upper half on the lower until one lane is left: a fixed order on every machine of this width."""
     count = v.type.count
