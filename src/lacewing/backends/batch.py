@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
 from lacewing.errors import OptionError
 from lacewing.program.states import PAGE
 
+_SHORT = 64  # elements, up to which lists are quicker than NumPy's calls: between two steps its code is in no cache
 Array = np.ndarray  # of int32, but where it is said otherwise
 Mask = Array | Callable[[], Array | None]
 
@@ -70,16 +72,16 @@ class Batch:
         which = np.flatnonzero(self.tokens < 0)
         return which, self.embeddings[-1 - self.tokens[which]]
 
-    @property
+    @cached_property
     def parts(self) -> list[tuple[int, int, int]]:
         """(row, first token, tokens) of each sequence in the run."""
-        if len(self.rows) == 1:  # nearly every run of one sequence
-            return [(int(self.rows[0]), 0, 1)]
-        edges = np.flatnonzero(np.diff(self.rows)) + 1
-        firsts = [0, *edges.tolist()]
-        return [
-            (int(self.rows[first]), first, end - first) for first, end in zip(firsts, [*firsts[1:], len(self.rows)], strict=True)
-        ]
+        rows = self.rows
+        if len(rows) <= _SHORT:
+            listed = rows.tolist()
+            firsts = [at for at, row in enumerate(listed) if not at or listed[at - 1] != row]
+        else:
+            firsts = [0, *(np.flatnonzero(np.diff(rows)) + 1).tolist()]
+        return [(int(rows[first]), first, end - first) for first, end in zip(firsts, [*firsts[1:], len(rows)], strict=True)]
 
 
 @dataclass(frozen=True)
@@ -172,9 +174,11 @@ def _integers(what: str, values: Array, limit: int, least: int = 0) -> Array:
     found = np.asarray(values)
     if found.ndim != 1 or (found.size and found.dtype.kind not in "iu"):
         raise OptionError(f"{what}s must be a list of integers")
-    outside = found[(found < least) | (found >= limit)]
-    if outside.size:
-        raise OptionError(f"{what} {int(outside[0])} is out of range; there are {limit}")
+    if found.size:
+        ends = found.tolist() if found.size <= _SHORT else (int(found.min()), int(found.max()))
+        if min(ends) < least or max(ends) >= limit:
+            outside = found[(found < least) | (found >= limit)]
+            raise OptionError(f"{what} {int(outside[0])} is out of range; there are {limit}")
     return np.ascontiguousarray(found, np.int32)
 
 
