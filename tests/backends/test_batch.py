@@ -71,3 +71,20 @@ def test_candidates():
 def test_a_row_that_is_not_finite(value):
     with pytest.raises(NumericError, match="NaN or infinite"):
         candidates_of(np.array([0, value, 1], np.float32), Wanted(2))
+
+
+@pytest.mark.parametrize("count", [1, 2, 63, 64, 65, 300])
+def test_short_and_long_batches_are_looked_at_alike(count):
+    limits = StepLimits(context=512, chunk=512, rows=300)
+    for rows in (np.arange(count), np.zeros(count, int), np.arange(count) // 3):
+        positions = np.concatenate([np.arange(each) for each in np.unique(rows, return_counts=True)[1]])
+        batch = Batch(np.full(count, 9), rows, positions, np.array([count - 1]))
+        firsts = [at for at in range(count) if not at or rows[at] != rows[at - 1]]
+        expected = [(int(rows[at]), at, int((rows == rows[at]).sum())) for at in firsts]
+        assert check_batch(batch, 10, limits, []).parts == batch.parts == expected
+        for place in {0, count // 2, count - 1}:
+            for value in (-1, 10):
+                tokens = batch.tokens.copy()
+                tokens[place] = value
+                with pytest.raises(OptionError, match=rf"token {value} is out of range; there are 10"):
+                    check_batch(Batch(tokens, rows, positions, batch.outputs), 10, limits, [])

@@ -86,6 +86,7 @@ class AnswerDecoder:
         self._pushed = 0  # characters so far
         self._waiting: deque[tuple[Token, int, int]] = deque()  # tokens, and where their characters begin and end
         self._last = ""  # the kind of the last delta
+        self._open = False  # the splitter is, and stays so
 
     def push(self, token: Token) -> list[Delta]:
         """What the token completes; often nothing."""
@@ -98,7 +99,8 @@ class AnswerDecoder:
         self._pushed += len(text)
         # The quick way of nearly every token: its text is whole, visible, and no stop string begins in it. Nothing is held back of
         # those before, or they would be waiting.
-        if text and not self._waiting and self._splitter.open and not self._text.incomplete and self._begins.isdisjoint(text):
+        self._open = self._open or self._splitter.open
+        if text and not self._waiting and self._open and not self._text.incomplete and self._begins.isdisjoint(text):
             if self._repeats.push(token.id):
                 self.ended = "repetition"
             self._last = TEXT

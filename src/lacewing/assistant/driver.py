@@ -145,15 +145,18 @@ class Driver:
         over = False
         for handle in self._live:
             stream = handle._stream
-            tokens = stream.take()
-            if tokens and handle._problem is None:
-                try:
-                    handle.on_tokens(tokens)
-                except Exception as problem:  # such as of an event loop that was closed
-                    handle._problem = problem
-                    handle.cancel()
-                stream.settle()
-            if stream.done:
+            task = stream.task
+            if task.tokens:
+                tokens = stream.take()
+                if handle._problem is None:
+                    try:
+                        handle.on_tokens(tokens)
+                    except Exception as problem:  # such as of an event loop that was closed
+                        handle._problem = problem
+                        handle.cancel()
+                    if task.abandoned:
+                        stream.settle()
+            if task.done and stream.done:
                 handle._over = over = True
                 error = handle._problem or stream.error
                 self._tell(handle, None if error else stream.finish_reason, error)

@@ -40,6 +40,7 @@ Announce = Callable[[Binding, Catalogue], None]  # called when clients can conne
 Ready = Callable[[Served], None]  # called when the first model answers
 
 _HANGS = 20.0  # seconds after which closing a model is given up
+_TICK, _LAST_TICKS = 1.0, 0.1  # seconds between two looks at whether to end; once a signal has come
 _PARTING = 1.0  # seconds in which answers that are cut tell their clients so
 
 
@@ -84,7 +85,7 @@ async def _serve(
                 ready(served)
         await serving
     finally:
-        server.should_exit = True
+        server.stop()
         await serving
         await _end(registry)
         await state_of(api).close()
@@ -122,6 +123,22 @@ class Server(uvicorn.Server):
         self._signals = 0
         self._until: float | None = None
         self._cut: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._changed = asyncio.Event()
+
+    async def main_loop(self) -> None:
+        """As uvicorn's, whose ten ticks a second take time from the engine. The first signal is seen at once."""
+        self._loop = asyncio.get_running_loop()
+        while not await self.on_tick(0):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_TICK if self._until is None else _LAST_TICKS):
+                    await self._changed.wait()
+            self._changed.clear()
+
+    def stop(self) -> None:
+        """End as soon as can be, in the event loop's thread."""
+        self.should_exit = True
+        self._changed.set()
 
     async def on_tick(self, counter: int) -> bool:
         if await super().on_tick(counter) or self.force_exit:
@@ -143,6 +160,8 @@ class Server(uvicorn.Server):
             self._until = time.monotonic()
         else:
             os._exit(128 + sig)
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._changed.set)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -82,8 +82,8 @@ class Ticket:
 
     def _on_tokens(self, tokens: list[Token]) -> None:
         decoder = self._decoder
-        deltas: list[Delta] = []
-        for token in tokens:
+        deltas = decoder.push(tokens[0])  # one, nearly always
+        for token in tokens[1:]:
             deltas += decoder.push(token)
         if decoder.ended is not None:
             self.handle.end(decoder.ended)
