@@ -15,6 +15,8 @@ run: $(VENV)/.installed
 chat: $(VENV)/.installed
 	$(BIN)/lacewing chat $(MODEL)
 
+# Many tests start Python, which compiles all of ours each time where bytecode may not be kept, as in most containers.
+test: export PYTHONDONTWRITEBYTECODE :=
 test: $(VENV)/.driver $(VENV)/.browser
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --max-worker-restart 0
 

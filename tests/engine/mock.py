@@ -127,10 +127,10 @@ class MockStep(Step):
         for group, each in enumerate(self.groups):
             if isinstance(each.state, PagedState):
                 places = np.arange(each.state.first_seen(position), position + 1)
-                pages = self.tables[group][row, places // PAGE]
-                found = np.array([self.pages[group][page][:, place % PAGE] for page, place in zip(pages, places, strict=True)])
-                assert (found[:, 1] == places).all(), f"group {group}: a page holds other positions than its table says"
-                seen = found[:, 0]
+                pages = self.tables[group][row, places[0] // PAGE : position // PAGE + 1].tolist()
+                whole = np.concatenate([self.pages[group][page] for page in pages], 1)
+                seen, held = whole[:, places[0] % PAGE :][:, : len(places)]
+                assert (held == places).all(), f"group {group}: a page holds other positions than its table says"
             else:
                 assert batch.units_out is not None
                 places = np.arange(position + 1)
