@@ -79,7 +79,7 @@ class WebGPUBackend(Backend):
         return replace(
             common,
             group_bytes=pages,
-            buffer_bytes=buffer_bytes(program, limits, self.device.variant.units is not None),
+            buffer_bytes=buffer_bytes(program, limits, self.device.variant.units),
             staging_bytes=staging,
         )
 

@@ -65,6 +65,20 @@ class Units:
         return Units(self.down // 2, 2 * self.across, self.high, self.wide // 2, self.depth, self.lanes)
 
     @property
+    def skinnier(self) -> list[Units]:
+        """For fewer tokens, by halves down to 16, with as many rows."""
+        made, units = [], self
+        while units.tokens > 16:
+            if units.narrower is not None:
+                units = units.narrower
+            elif units.high % 2 or units.across % 2:
+                break
+            else:  # a row of squares in place of two, by half of the threads
+                units = Units(units.down, units.across // 2, units.high // 2, 2 * units.wide, units.depth, units.lanes)
+            made.append(units)
+        return made
+
+    @property
     def nbytes(self) -> int:
         """Of workgroup memory: the tiles, and scales of tokens."""
         return self.memory + 4 * self.tokens

@@ -14,10 +14,12 @@ from lacewing.backends.gpu.layouts import GROUP, RUN
 from lacewing.backends.gpu.run import Run
 from lacewing.backends.webgpu.device.device import Slice
 from lacewing.backends.webgpu.device.variant import Units
+from lacewing.backends.webgpu.lowering import forms
 from lacewing.backends.webgpu.lowering.compiler import RULES, Compiler
 from lacewing.backends.webgpu.lowering.dispatches import Grid, Tile, folded
-from lacewing.backends.webgpu.lowering.forms import GEMV_TOKENS, NO_HALVES, UNIT_TOKENS, units_for
+from lacewing.backends.webgpu.lowering.forms import GEMV_TOKENS, NO_HALVES, units_for
 from lacewing.backends.webgpu.lowering.rows import gated
+from lacewing.backends.webgpu.lowering.unit_tiles import unit_gemm, unit_tiles
 from lacewing.backends.webgpu.weights.matrices import Matrix, Shard
 from lacewing.program import ops
 from lacewing.program.ops import View
@@ -149,7 +151,7 @@ def product(
     """Dispatches of x @ matrix.T, GEMVs and a GEMM a shard, for more than `fewest` tokens. `rows`: of output rows."""
     dotted = compiler.variant.dot and not matrix.layout.floats
     kind = "dot" if dotted else "float"
-    codes = compiler.limits.chunk if rows or _units(compiler, matrix) is None else UNIT_TOKENS  # few rows may be of many tokens
+    codes = compiler.limits.chunk if rows or _units(compiler, matrix) is None else forms.SKINNY_ABOVE  # few rows may be of many tokens
     common: dict[str, Any] = {
         "layout": matrix.layout, "groups": matrix.groups, "columns": matrix.columns,
         "half": compiler.variant.half and matrix.layout.quant not in ("F32", "BF16"),
@@ -158,6 +160,7 @@ def product(
     label = "logits" if rows else ""
     gemv, batches, most = _gemv(matrix, compiler.variant.lanes, dotted, not dotted and compiler.at(x).base % 4 == 0)
     tiles = _tiles(compiler, x, matrix, kind, most)
+    most = min(most, *(tile.tokens[0] for tile in tiles))  # skinny tiles take what GEMVs would
 
     def count_of(run: Run) -> int:
         return run.outputs if rows else run.tokens
@@ -169,7 +172,7 @@ def product(
         if fewest:  # as the kernel does that takes fewer
             threads, teams = THREADS, 1
         for batch, each in batches:
-            if batch <= fewest:
+            if batch <= fewest or batch > _batch_of(batches, most):
                 continue
             more = {"threads": threads, "row_teams": teams, "batch": batch, "each": each}
             across = -(-shard.rows * teams * compiler.variant.lanes // (threads * each))
@@ -190,20 +193,19 @@ def product(
         for tile in tiles:
             name, (tile_rows, tile_tokens), _, own = tile
             sized = {**constants, **own, "fours": _in_fours(shard, target), "tile_rows": tile_rows, "tile_tokens": tile_tokens}
-            compiler.dispatch(name, sized, bindings, _gemm_grid(tile, shard.rows, count_of), label)
+            if name == "gemm_units":
+                unit_gemm(compiler, tile, sized, shard, extra, count_of, label)
+            else:
+                compiler.dispatch(name, sized, bindings, _gemm_grid(tile, shard.rows, count_of), label)
 
 
 def _gemm_grid(tile: Tile, rows: int, count_of: Callable[[Run], int]) -> Callable[[Run], Grid | None]:
-    """Tokens come first for matrix units, so that what is read of the weights is shared."""
-    name, (tile_rows, tile_tokens), (above, upto), _ = tile
+    _, (tile_rows, tile_tokens), (above, upto), _ = tile
     across, deep = folded(-(-rows // tile_rows))
 
     def grid(run: Run) -> Grid | None:
         count = count_of(run)
-        if not above < count <= upto:
-            return None
-        blocks = -(-count // tile_tokens)
-        return (blocks, -(-rows // tile_rows), 1) if name == "gemm_units" else (across, blocks, deep)
+        return (across, -(-count // tile_tokens), deep) if above < count <= upto else None
 
     return grid
 
@@ -221,15 +223,14 @@ def _tiles(compiler: Compiler, x: View, matrix: Matrix, kind: str, most: int) ->
         kind = "float_narrow"
     if units is None:
         return [Tile(f"gemm_{kind}", TILES[kind], (most, endless), {})]
-    halves = compiler.halved(x, UNIT_TOKENS)
-    made = [Tile("gemm_units", (units.rows, units.tokens), (UNIT_TOKENS, endless), {"units": units, "halves": halves})]
-    if most < UNIT_TOKENS:
-        made.append(Tile(f"gemm_{kind}", TILES[kind], (most, UNIT_TOKENS), {}))
+    made = unit_tiles(compiler, x, units)
+    if most < forms.SKINNY_ABOVE:
+        made.append(Tile(f"gemm_{kind}", TILES[kind], (most, forms.SKINNY_ABOVE), {}))
     return made
 
 
 def _units(compiler: Compiler, matrix: Matrix) -> Units | None:
-    return units_for(compiler, matrix.layout.quant, matrix.rows, UNIT_TOKENS)
+    return units_for(compiler, matrix.layout.quant, matrix.rows, forms.SKINNY_ABOVE)
 
 
 def _gemv(matrix: Matrix, lanes: int, dotted: bool, aligned: bool) -> tuple[str, Batches, int]:

@@ -16,6 +16,9 @@ enable chromium_experimental_subgroup_matrix;
 {% set step_groups = units.depth // 32 %}
 {% set lift = 1 if layout.floats else 16 %}{# by which weights of codes are larger in the tile: float16 has few bits for small scales #}
 {% set all_rows = rows * parts | default(1) %}
+{# of gemm_units_split.wgsl: the groups of the workgroup's part #}
+{% set begin, end = ("begin", "end") if split is defined else ("0u", "%du" % groups) %}
+{% set from = "begin + " if split is defined else "" %}
 
 {# tokens, then rows of weights; units.pitch apart, so that their columns are in different banks; at last sums, a strip of 16 tokens of
    each subgroup #}
@@ -82,20 +85,9 @@ fn keep_weights(at: u32, w: Loaded, group: u32) {
 }
 {% endif %}
 {% block columns %}
-fn store_at(place: u32, row: u32, sum: f32) { store_output(place, row, sum); }
-{% if fours %}
-fn store_four(place: u32, row: u32, sums: vec4<f32>) {
-  let whole = row + {{ first_row }}u;
-  {% if biased %}
-  let y = sums + vec4<f32>(bias[whole], bias[whole + 1u], bias[whole + 2u], bias[whole + 3u]);
-  {% else %}
-  let y = sums;
-  {% endif %}
-  {% for out in outs %}
-  {{ "else " if not loop.first }}if (whole < {{ out.end }}u) { put_four({{ out.place.base }}u + place * {{ out.place.stride }}u + whole - {{ out.start }}u, y); }
-  {% endfor %}
-}
-{% endif %}
+{% block stores %}
+{% include "stores.wgsl" %}
+{% endblock %}
 // What the workgroup's tokens are called: `token_start` to `count` are places, and a place's source has columns and a scale.
 fn source_of(place: u32) -> u32 { return {{ "output_of(first_row() + place)" if by_rows else "place" }}; }
 fn columns_of(t: u32) -> u32 { return ({{ halves.values.base }}u + t * {{ halves.values.stride }}u) / 4u; }
@@ -105,15 +97,9 @@ fn scale_of(t: u32) -> f32 {
 }
 {% endblock %}
 
-{% if fours %}
-fn put_four(at: u32, y: vec4<f32>) { arena[at >> 2u] = bitcast<vec4<u32>>(y); }
-{% else %}
-fn store_four(place: u32, row: u32, sums: vec4<f32>) {
-  {% for c in "xyzw" %}
-  if (row + {{ loop.index0 }}u < {{ all_rows }}u) { store_at(place, row + {{ loop.index0 }}u, sums.{{ c }}); }
-  {% endfor %}
-}
-{% endif %}
+{% block fours %}
+{% include "fours.wgsl" %}
+{% endblock %}
 
 @compute @workgroup_size({{ units.threads }})
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) index: u32, @builtin(subgroup_id) subgroup: u32) {
@@ -129,13 +115,13 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   let place_{{ q }} = min(token_start + token_{{ q }}, count - 1u);
   let eight_{{ q }} = ({{ q * units.threads }}u + index) % {{ units.depth // 8 }}u;
   let from_{{ q }} = columns_of(source_of(place_{{ q }})) + eight_{{ q }};
-  var x_{{ q }} = arena[from_{{ q }}];
+  var x_{{ q }} = arena[from_{{ q }}{{ " + begin * 4u" if split is defined }}];
   {% endfor %}
   {% for q in range(each_w) %}
   let row_{{ q }} = ({{ q * units.threads }}u + index) / {{ step_groups }}u;
   let part_{{ q }} = ({{ q * units.threads }}u + index) % {{ step_groups }}u;
   let groups_{{ q }} = first_group + min(row_start + row_{{ q }}, {{ all_rows - 1 }}u) * {{ groups }}u;
-  var w_{{ q }} = load_weights(groups_{{ q }} + min(part_{{ q }}, {{ groups - 1 }}u));
+  var w_{{ q }} = load_weights(groups_{{ q }} + min({{ from }}part_{{ q }}, {{ groups - 1 }}u));
   {% endfor %}
   if (index < {{ units.tokens }}u) {
     let place = min(token_start + index, count - 1u);
@@ -151,7 +137,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   var y_{{ i }}_{{ j }}: subgroup_matrix_result<f32, 16, 16>;
   {% endfor %}
   {% endfor %}
-  for (var g = 0u; g < {{ groups }}u; g += {{ step_groups }}u) {
+  for (var g = {{ begin }}; g < {{ end }}; g += {{ step_groups }}u) {
     {% for q in range(each_x) %}
     keep_eight(token_{{ q }} * {{ units.pitch }}u + eight_{{ q }} * 8u, x_{{ q }});
     {% endfor %}
@@ -160,7 +146,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     {% endfor %}
     workgroupBarrier();
     let next = g + {{ step_groups }}u;
-    if (next < {{ groups }}u) {
+    if (next < {{ end }}) {
       {% for q in range(each_x) %}
       x_{{ q }} = arena[from_{{ q }} + next * 4u];
       {% endfor %}
