@@ -17,7 +17,7 @@ from lacewing.backends.gpu.run import Run
 from lacewing.backends.webgpu.device.variant import UNITS
 from lacewing.backends.webgpu.kernels import number, shader
 from lacewing.backends.webgpu.lowering import forms, unit_tiles
-from lacewing.backends.webgpu.lowering.unit_tiles import Split, shapes, split_bytes
+from lacewing.backends.webgpu.lowering.unit_tiles import Split, shapes
 from lacewing.program.ops import Buffer, Embed, Linear, Logits
 from lacewing.program.program import Program
 from tests.backends.cpu.single_ops import Case, floats, nmse, normal, one_batch, random_weight
@@ -58,12 +58,6 @@ def taken(step: Any, tokens: int) -> dict[str, tuple[int, int, int]]:
 
 def values(step: Any, one: Case, tokens: int) -> np.ndarray:
     return run_step(step, one_batch(tokens))[:, : one.out.width]
-
-
-def test_both_are_off() -> None:
-    """Until they have been measured."""
-    assert unit_tiles.SPLIT_GROUPS == (0, 0) and forms.SKINNY_ABOVE == forms.UNIT_TOKENS
-    assert split_bytes(UNITS[0]) == 0
 
 
 @pytest.mark.parametrize(("across", "steps", "wanted"), [*itertools.product((1, 3, 8, 32), (1, 5, 16, 64, 224), (0, 132, 264))])

@@ -16,9 +16,7 @@ from lacewing.program import ops
 from lacewing.program.ops import View
 
 UNIT_TOKENS = 64  # more are a GEMM of matrix units, where there are any
-# Linear products and logits of more take units, in skinny tiles up to UNIT_TOKENS; that value: GEMVs take all of those.
-# To measure: `LACEWING_WEBGPU=dawn python -m benchmarks.batched FILE ...` with WebGPU and 16 and 32 sequences, for 8, 16 and 64.
-SKINNY_ABOVE = UNIT_TOKENS
+SKINNY_ABOVE = 8  # linear products and logits of more tokens take units, in skinny tiles up to UNIT_TOKENS
 GEMV_TOKENS = 8  # tokens, or rows of logits, up to which a product of floats is a GEMV for each; more are a GEMM
 SHARED = 4  # pairs an expert, on average, from which tiles are faster
 NO_HALVES = ("F32", "BF16")  # quants that float16 does not hold

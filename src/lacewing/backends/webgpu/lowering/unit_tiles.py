@@ -15,9 +15,9 @@ from lacewing.backends.webgpu.lowering.dispatches import Grid, Tile
 from lacewing.backends.webgpu.weights.matrices import Shard
 from lacewing.program.ops import View
 
-# Workgroups that a product may be divided into, with the widest tile and with skinnier ones; 0: never. An H200 has 132 processors.
-# To measure: `LACEWING_WEBGPU=dawn python -m benchmarks.gpu FILE --peer DIRECTORY --prompt 128` with 132, 264 and 0.
-SPLIT_GROUPS = (0, 0)
+# Workgroups that a product may be divided into, with the widest tile and with skinnier ones; 0: never. An H200 has 132 processors;
+# more workgroups than these were slower there. docs/webgpu.md has the figures.
+SPLIT_GROUPS = (132, 264)
 SPLIT_STEPS = 4  # of `Units.depth` columns, that a workgroup has at least
 SUM_ROWS, SUM_THREADS = 4, 64  # of a thread, and threads of a workgroup, that add partial sums
 
