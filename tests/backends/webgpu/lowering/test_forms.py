@@ -10,6 +10,7 @@ import pytest
 
 from lacewing.backends.batch import StepLimits
 from lacewing.backends.gpu.run import Run
+from lacewing.backends.webgpu.lowering.forms import SKINNY_ABOVE
 from lacewing.program.ops import Activation, AddNorm, Buffer, ClampedActivation, ExpertLinear, GatedActivation, Linear, Norm, Op
 from tests import paged
 from tests.backends.cpu.kernels.test_experts import ACTIVE, IDS, routed, stacked
@@ -42,7 +43,7 @@ def launched(step: Any, tokens: int) -> list[str]:
     return [each.label for each in step._dispatches if each.grid(Run(tokens, 0, tokens)) is not None]
 
 
-@pytest.mark.parametrize("tokens", [20, TOKENS])
+@pytest.mark.parametrize("tokens", [8, 20, TOKENS])
 def test_norms_and_activations_make_them(tokens: int) -> None:
     """Of few tokens bytes, of many float16: nothing else is launched for either."""
     one = case()
@@ -50,13 +51,13 @@ def test_norms_and_activations_make_them(tokens: int) -> None:
     step = compiled(one)
     labels = launched(step, tokens)
     assert "halve" not in labels and "quantise" not in labels
-    assert ("gated_row" in labels) == ("gemm_units" in labels) == (tokens > 64) == ("gated" not in labels)
+    assert ("gated_row" in labels) == ("gemm_units" in labels) == (tokens > SKINNY_ABOVE) == ("gated" not in labels)
     got = run_step(step, one_batch(tokens))[:, :WIDTH]
     step.close()
-    assert nmse(got, exact(one, tokens)) < (1e-6 if tokens > 64 else 5e-4)
+    assert nmse(got, exact(one, tokens)) < (1e-6 if tokens > SKINNY_ABOVE else 5e-4)
 
 
-@pytest.mark.parametrize("tokens", [20, TOKENS])
+@pytest.mark.parametrize("tokens", [8, 20, TOKENS])
 def test_bytes_are_made_for_runs_that_read_them(tokens: int) -> None:
     """Of values that no whole-row kernel makes: the gate begins at no multiple of four."""
     gate = Buffer("g", WIDE + 1).view(1)
@@ -66,10 +67,14 @@ def test_bytes_are_made_for_runs_that_read_them(tokens: int) -> None:
     one = replace(one, x=one.x[:tokens])
     step = compiled(one)
     labels = launched(step, tokens)
-    assert "gated_any" in labels and labels.count("quantise") == (tokens <= 64) and labels.count("halve") == (tokens > 64)
+    assert (
+        "gated_any" in labels
+        and labels.count("quantise") == (tokens <= SKINNY_ABOVE)
+        and labels.count("halve") == (tokens > SKINNY_ABOVE)
+    )
     got = run_step(step, one_batch(tokens))[:, :WIDTH]
     step.close()
-    assert nmse(got, exact(one, tokens)) < (1e-6 if tokens > 64 else 5e-4)
+    assert nmse(got, exact(one, tokens)) < (1e-6 if tokens > SKINNY_ABOVE else 5e-4)
 
 
 def test_floats_stay_where_something_reads_them() -> None:

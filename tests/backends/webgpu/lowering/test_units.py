@@ -19,6 +19,7 @@ from lacewing.backends.gpu.run import Run
 from lacewing.backends.webgpu.backend import WebGPUBackend
 from lacewing.backends.webgpu.device.variant import UNITS, Units
 from lacewing.backends.webgpu.kernels import number, shader
+from lacewing.backends.webgpu.lowering.forms import SKINNY_ABOVE
 from lacewing.program.ops import Buffer, GatedActivation, Linear, Norm
 from tests.backends.cpu.kernels.test_experts import ACTIVE, EXPERTS
 from tests.backends.cpu.single_ops import Case, floats, nmse, normal, one_batch, random_weight
@@ -131,6 +132,7 @@ def test_rows_beyond_a_grid_take_no_units(most: int, monkeypatch: pytest.MonkeyP
     program = one.program
     step = with_pages(backend().compile(program, one.all_weights(program.vocab_size), StepLimits(128, 128)))
     grids = [each.grid(Run(TOKENS, 0, TOKENS)) for each in step._dispatches if each.label == "gemm_units"]  # type: ignore[attr-defined]
+    grids = [each for each in grids if each is not None]
     got = run_step(step, one_batch(TOKENS))[:, :52]
     step.close()
     assert len(grids) == (most == 3) and all(max(each) <= 3 for each in grids)
@@ -191,16 +193,16 @@ def test_experts_whose_inputs_fill_no_step_take_no_units() -> None:
     step.close()
 
 
-@pytest.mark.parametrize("chunk", [128, 48])
+@pytest.mark.parametrize("chunk", [128, 48, 8])
 def test_a_model_and_its_memory(chunk: int, tmp_path: Path) -> None:
     """Logits of every token of a prompt; what is promised is what is taken."""
     path, ids = tiny("llama-wide", "gguf", tmp_path, "Q4_K"), prompt_of("llama", TOKENS)
     _, reference = open_step(path, 128)
     spec, step = open_step(path, 128, backend(), chunk=chunk)
     labels = {each.label for each in step._dispatches}  # type: ignore[attr-defined]
-    assert ("gemm_units" in labels) == ("halve" in labels) == (chunk > 64)
-    if chunk > 64:
-        assert nmse(run(step, ids), run(reference, ids)) < 1e-5
+    assert ("gemm_units" in labels) == ("halve" in labels) == (chunk > SKINNY_ABOVE)
+    if chunk > SKINNY_ABOVE:
+        assert nmse(run(step, ids[:chunk]), run(reference, ids[:chunk])) < 1e-5
     memory = backend().memory(spec.program, dict(spec.tensors), StepLimits(spec.context, chunk))
     assert 0.9 * memory.buffer_bytes <= step.buffer_bytes <= memory.buffer_bytes
     step.close()
