@@ -59,7 +59,7 @@ def split_bytes(units: Units | None) -> int:
 
 
 def ranges(units: Units, chunk: int) -> Iterator[tuple[Units, int, int, int]]:
-    """Tiles of runs of up to `chunk` tokens: the shape, its workgroups, above and up to how many tokens, which fit no smaller one."""
+    """Tiles of runs of up to `chunk` tokens: the shape, its workgroups, above and up to how many tokens it is taken."""
     every = shapes(units)
     for (shape, wanted), smaller in zip(every, [*every[1:], None], strict=True):
         least = forms.SKINNY_ABOVE if smaller is None else max(forms.SKINNY_ABOVE, smaller[0].tokens)
