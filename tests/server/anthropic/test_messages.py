@@ -179,7 +179,7 @@ def test_how_much_it_thinks(says, scripted, body, effort, budget):
 def test_a_schema_is_followed(client):
     schema = {"type": "object", "properties": {"n": {"type": "integer", "maximum": 9, "minimum": 0}}, "required": ["n"]}
     form = {"type": "json_schema", "schema": schema | {"additionalProperties": False}}
-    got = client.messages.create(model="tiny", max_tokens=60, messages=HELLO, output_config={"format": form})
+    got = client.messages.create(model="tiny", max_tokens=60, messages=HELLO, output_config={"format": form}, extra_body=GREEDY)
     assert 0 <= json.loads(got.content[0].text)["n"] <= 9
 
 
