@@ -8,6 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
+from lacewing.backends.fetching import Fetching
 from lacewing.errors import BackendError
 from lacewing.quants.base import Quant
 
@@ -62,6 +63,11 @@ class ExpertSlots(Protocol):
     @property
     def tiled(self) -> frozenset[str]:
         """The stacks whose experts are in the order that the backend asked for (`Backend.tile_orders`); the others are in rows."""
+        ...
+
+    @property
+    def fetching(self) -> Fetching | None:
+        """For whoever can have experts read during a run; None: they come through `batches` alone."""
         ...
 
     @property

@@ -28,7 +28,9 @@ TILE_COLUMNS = 256  # most columns of a tile (kernels/gemm/dot.py)
 # The head of a compiled step. `table`: OP words of each op; `counters`: one int64 an op, zeroed at the start of a step;
 # `yield_function`: address of a C function that gives the time slice away, or 0; `begun` counts the runs.
 STEP = layout("Step", "ops table state threads counters yield_function begun")
-OP = layout("Op", "kernel args barrier spare")  # barrier 1: all earlier ops must be done first
+OP = layout(
+    "Op", "kernel args barrier fetch"
+)  # barrier 1: all earlier ops must be done first; fetch: FETCH of a chain's last op, or 0
 # Words that threads write live on cache lines of their own: how many threads came to barriers, and up to where all did.
 STEP_ARRIVED, STEP_PASSED, STEP_ABORT, STEP_BYTES = 128, 256, 384, 512
 STEP_STOP = STEP_ABORT + 8  # the op behind which a run stops because experts are not in RAM, counted from 1; 0: none
@@ -67,11 +69,26 @@ ROUTE = layout(
     "renormalise scale scales sparse jitter watched_ids watched_probabilities",
 )
 # `there`: address of a table of int64, 0 for an expert that is not in RAM, or 0: all are; `counts`, `clock`, `chosen`: as of
-# `ExpertSlots`; `stop`: where `place` is written if experts are missing.
-GROUP = layout("Group", "ids ids_stride active experts to there counts clock chosen stop place")
+# `ExpertSlots`; `stop`: where `place` is written if experts are missing; `fetch`: FETCH of the chain, or 0.
+GROUP = layout("Group", "ids ids_stride active experts to there counts clock chosen stop place fetch")
 # What `route.group` writes, int64: how many experts were chosen, then (from GROUPS_HEAD on) their ids, where the pairs of each
 # begin, and all pairs (token * active + part) expert by expert; each list has room for its most.
 GROUPS_HEAD = 64
+# What a chain needs to have missing experts read and to wait for them (backends/fetching.py). `left`: how many are on their way;
+# `collect`: the kernel that waits for them, so many nanoseconds (`patience`); `back`: ops of the chain; `ready` 0: nothing of it.
+# `waiting`: of each that is on its way its expert, pair and slot; `stacks`: of each the addresses of its experts; `tables`: the
+# table, stack and skipped bytes of each that skips some. `requests`: REQUEST of each slot's parts, of which there are `most_parts`.
+FETCH = layout(
+    "Fetch",
+    "left collect back groups experts ready active kept looked frequency history slot_of expert_in elsewhere memory coming pending "
+    "failed part_count part_words most_parts nbytes starts counters stacks stack_count tables table_count slots counts clock stop "
+    "place waiting requests list pipe write now time patience yield_function",
+)
+MOST_FETCHED = 32  # experts of a chain at once
+MOST_REQUESTS = 512  # at once: a pipe takes so many addresses as a whole, or none
+# A read that a thread is asked for: its address is what goes through the pipe. `done`: the count that it lowers.
+REQUEST = layout("Request", "descriptor offset nbytes needed to forget done failed")
+READER = layout("Reader", "descriptor room read pread advise")  # of a thread that reads: `room` for an address
 # The same for all heads: `parts` of them, each with every token.
 ALL_HEADS = layout("AllHeads", "heads to")
 # Float experts that are stored (inputs, outputs); `skip`: columns from one output to the next, `first`: the first one's.

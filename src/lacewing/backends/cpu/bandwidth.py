@@ -27,7 +27,7 @@ def read_bandwidth(threads: int, nbytes: int = 512 * 2**20, seconds: float = 0.5
     sink = aligned(64 * threads)
     arguments, table = aligned(8 * len(READ), np.int64), aligned(8 * len(OP), np.int64)
     arguments[:] = READ._replace(source=source.ctypes.data, bytes=nbytes, sink=sink.ctypes.data)
-    table[:] = OP._replace(kernel=kernels["bandwidth.read"], args=arguments.ctypes.data, barrier=0, spare=0)
+    table[:] = OP._replace(kernel=kernels["bandwidth.read"], args=arguments.ctypes.data, barrier=0, fetch=0)
     counters = aligned(8, np.int64)
     pool = ThreadPool(head_of(1, table, arguments, counters, threads), threads, kernels)
     try:

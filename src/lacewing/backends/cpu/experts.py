@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lacewing.backends.cpu.arguments import GROUPS_HEAD
+from lacewing.backends.cpu.fetching import Fetches
 from lacewing.backends.cpu.lowering.addresses import put_addresses
 from lacewing.backends.cpu.lowering.context import ExpertChain, Guess, Lowering
 from lacewing.backends.cpu.lowering.stages import columns
@@ -41,6 +42,7 @@ class ExpertWalk:
                 first, end = places[id(chain.group)] + 1, places[id(chain.last)] + 1
                 chain.group.set(stop=stop, place=first)
                 self._chains[first] = chain, first, end
+        self.fetches = Fetches(lowering, self._chains, stop)
         self._guesses = {
             places[id(guess.chain.group)] + 1: (guess, places[id(guess.first)], places[id(guess.last)] + 1)
             for guess in lowering.guesses
@@ -50,6 +52,7 @@ class ExpertWalk:
         """After a change of residency."""
         found = (self._slots_of(chain) for chain, _, _ in self._chains.values())
         self._slots = next((slots for slots in found if slots is not None), None)
+        self.fetches.bind()
         self._version = -1  # others count from the beginning, and may come to the same number
         if self._slots is not None and not self._guesses:
             self._slots.cannot_guess()

@@ -54,6 +54,8 @@ class CpuStep(Step):
         self._table_at, self._counters_at = int(self._table.ctypes.data), int(self._counters.ctypes.data)
         self._head = head_of(count, self._table, self._state, self._counters, threads)
         self._experts = ExpertWalk(lowering, int(self._head.ctypes.data) + STEP_STOP)
+        for place, address in self._experts.fetches.places.items():
+            self._table[place, OP.fetch // 8] = address
         self._bind(first=True)
         self._end = lowering.program_ops  # what comes behind is run by itself
         self._chain_linears()
@@ -202,6 +204,7 @@ class CpuStep(Step):
 
     def _close(self) -> None:
         self._pool.close()
+        self._experts.fetches.close()
         self._bound, self.maxima, self._maxima = [], None, None
         # Whoever still holds the closed step holds no memory: neither addresses of pages nor buffers.
         self._store.groups = []

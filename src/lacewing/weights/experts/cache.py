@@ -79,6 +79,9 @@ class ExpertCache:
         self.reader = ExpertReader(files, self.disk.way)
         self.row_tables = {name: RowTable(self.reader, weights[name].ranges[0], weights[name].shape[0]) for name in by_row}
         self.pool = SlotPool(self.reader, shared, next(iter(files), Path("the model")))
+        self.pool.files = self.reader.hold()
+        if self.pool.files is not None:
+            self.pool.files.memory = memory
         self.pool.trial = Trial() if options.look_ahead else None
         self.layers: list[LayerExperts] = []
         self._layer_of: dict[str, LayerExperts] = {}
@@ -159,4 +162,9 @@ class ExpertCache:
         if self.warm_start is not None:
             self.warm_start.end()
         self._keep_history(int(self.pool.clock[0]))
+        for layer in self.layers:
+            layer.kernels.stop()
+        files, self.pool.files = self.pool.files, None
+        if files is not None:
+            files.release()
         self.reader.close()

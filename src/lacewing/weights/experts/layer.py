@@ -10,6 +10,8 @@ from concurrent.futures import Future
 
 import numpy as np
 
+from lacewing.backends.fetching import Fetching
+from lacewing.weights.experts.fetching import KernelReads
 from lacewing.weights.experts.policy import Usage
 from lacewing.weights.experts.slots import SHARED, Check, Read, Slot, SlotPool, wait_for
 from lacewing.weights.experts.source import LayerSource, pages_of
@@ -32,7 +34,14 @@ class LayerExperts:
         self.elsewhere = np.zeros(experts, bool)  # those that a device above computes: nobody asks for them here
         self.following: LayerExperts | None = None
         self._guessed: dict[int, Read] = {}
+        self.kernels = KernelReads(
+            pool, source, self.usage, self.addresses, self._slot_of, self._expert_in, self.elsewhere, self._slots
+        )
         self._ready, self._ready_since = -1, 0  # index of the slot that is to be filled next, as of that run; -1: not known
+
+    @property
+    def fetching(self) -> Fetching | None:
+        return self.kernels.fetching
 
     @property
     def counts(self) -> np.ndarray:
@@ -84,6 +93,8 @@ class LayerExperts:
         `meanwhile` is called once, when the first reads are under way. `check` is called while it waits, and may raise. Raises
         ModelFormatError for a file that cannot be read.
         """
+        self.kernels.stop()
+        self.kernels.settle(chosen.tolist(), check)
         there = self._slot_of[chosen] >= 0
         hits, misses = chosen[there], chosen[~there]
         self._pool.statistics.misses += len(misses)
@@ -115,6 +126,7 @@ class LayerExperts:
                 for read in each:
                     if self._slot_of[read.expert] < 0:  # Ctrl-C may come when its addresses are told, and its slot is not yet
                         self._tell_gone(read.expert)
+        self.kernels.go_on()
 
     def _waves(self, chosen: np.ndarray, misses: np.ndarray, few: bool, check: Check) -> Generator[list[Read], None, None]:
         """What is read together: all of a handful of tokens at once, else so many that the next wave can be read meanwhile."""
@@ -167,7 +179,7 @@ class LayerExperts:
         """The slot that was to be filled next when somebody looked last, if nobody has used its expert since. The first read needs
         no decision then; it is under way while those of the others are made."""
         index, self._ready = self._ready, -1
-        if index < 0 or len(chosen) > len(self._slots) or self._pool.is_busy(self._slots[index]):
+        if index < 0 or len(chosen) > len(self._slots) or self._is_busy(self._slots[index]):
             return None
         expert = int(self._expert_in[index])
         unused = expert < 0 or (self.counts[expert, 1] <= self._ready_since and expert not in chosen)
@@ -181,9 +193,7 @@ class LayerExperts:
         stays[chosen] = True
         found, others = np.flatnonzero(self._expert_in < 0), np.flatnonzero((self._expert_in >= 0) & ~stays[self._expert_in])
         found = np.concatenate([found, others[np.argsort(scores[self._expert_in[others]], kind="stable")]])
-        idle = (
-            slot for slot in map(self._slots.__getitem__, found.tolist()) if slot.own not in but and not self._pool.is_busy(slot)
-        )
+        idle = (slot for slot in map(self._slots.__getitem__, found.tolist()) if slot.own not in but and not self._is_busy(slot))
         return list(itertools.islice(idle, most))
 
     def _begin_next(self, waves: Iterator[list[Read]], reads: deque[list[Read]]) -> bool:
@@ -208,12 +218,17 @@ class LayerExperts:
             return self._begin(expert, slot)
         if guessed.slot.memory.nbytes != slot.memory.nbytes:
             return guessed._replace(stays=slot)
+        self.kernels.will_exchange()
         self._slots[slot.own] = Slot(guessed.slot.memory, slot.own)  # before the other is given: it is never both
         self._pool.give(Slot(slot.memory, SHARED))
         return guessed._replace(slot=self._slots[slot.own])
 
+    def _is_busy(self, slot: Slot) -> bool:
+        return self._pool.is_busy(slot) or self.kernels.is_busy(slot.own)
+
     def _vacate(self, index: int) -> None:
         """Whose expert is on the disk alone from now on. Ctrl-C may come between any two lines: the slot is free last."""
+        self.kernels.forget(index)
         expert = int(self._expert_in[index])
         if expert >= 0 and self._slot_of[expert] in (index, -1):
             self._slot_of[expert] = -1

@@ -23,8 +23,8 @@ class Usage:
     def __init__(self, experts: int, active: int = 1):
         self.counts = np.zeros((experts, 2), np.int64)
         self.history = np.zeros(experts, np.float64)
-        self.frequency, self._active = np.zeros(experts, np.float64), active
-        self._looked = 0
+        self.frequency, self.active = np.zeros(experts, np.float64), active
+        self.looked = np.zeros(1, np.int64)  # runs that had begun at the last look; kernels look as well
 
     @property
     def nbytes(self) -> int:
@@ -33,21 +33,22 @@ class Usage:
     def begin_with(self, history: np.ndarray) -> None:
         """As of an earlier session, float64 (E,), before the first run."""
         self.history[:] = history
-        self.frequency[:] = history / max(float(history.sum()), 1.0) * PRIOR * self._active
+        self.frequency[:] = history / max(float(history.sum()), 1.0) * PRIOR * self.active
 
     def go_on(self, other: Usage, clock: int) -> None:
         """In place of another one, whose last look has been; `clock` runs have begun where this one counts."""
         if other.frequency.any():
             self.frequency[:] = other.frequency
-        self._looked = clock
+        self.looked[0] = clock
 
     def look(self, clock: int) -> None:
         """Take up what kernels have counted, now that `clock` runs have begun. The tokens of a long run count as if they had come
         one by one, some of which would be half forgotten at its end."""
-        elapsed, self._looked = clock - self._looked, clock
+        elapsed = clock - int(self.looked[0])
+        self.looked[0] = clock
         used = self.counts[:, 0].copy()
         self.counts[:, 0] = 0
-        tokens = max(1.0, float(used.sum()) / self._active / max(1, elapsed))  # of a run
+        tokens = max(1.0, float(used.sum()) / self.active / max(1, elapsed))  # of a run
         for values, half_life in ((self.frequency, HALF_LIFE), (self.history, HISTORY_HALF_LIFE)):
             kept = 0.5 ** (1 / half_life)
             values *= kept**elapsed

@@ -19,7 +19,8 @@ import numpy as np
 
 from lacewing.errors import ModelFormatError
 from lacewing.formats.checkpoint import ByteRange, Identity
-from lacewing.weights.experts.descriptors import OpenFile, OpenFiles
+from lacewing.weights.experts.descriptors import OpenFile, OpenFiles, most_open
+from lacewing.weights.experts.held import HeldFiles
 from lacewing.weights.experts.readers import Readers
 from lacewing.weights.experts.source import PAGE, offset_in
 
@@ -42,7 +43,7 @@ class ExpertReader:
 
     def __init__(self, files: Mapping[Path, Identity], way: ReadWay | None = None):
         self._way = way or ReadWay()
-        self._files = OpenFiles(files, self._way.direct)
+        self._paths, self._files = tuple(files), OpenFiles(files, self._way.direct)
         self._readers = Readers(self._way.threads, "lacewing-experts")
 
     @property
@@ -61,6 +62,10 @@ class ExpertReader:
         """Pause, some 50 microseconds, so that a thread takes up what was submitted. It needs the GIL for that, and whoever submits
         more keeps it till the next kernel runs, half a millisecond in which the disk would do nothing."""
         time.sleep(1e-6)
+
+    def hold(self) -> HeldFiles | None:
+        """All files, for whoever reads without this; None: they are too many."""
+        return HeldFiles(self._files, self._paths, self._way.threads) if len(self._paths) <= most_open() // 2 else None
 
     def forget(self, part: ByteRange) -> None:
         """Have the system drop a range from its page cache, so that its next read comes from the disk."""

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lacewing.errors import ModelFormatError
+from lacewing.weights.experts.held import HeldFiles
 from lacewing.weights.experts.reading import ExpertReader
 from lacewing.weights.experts.source import ExpertReads
 from lacewing.weights.experts.trial import Trial
@@ -95,7 +96,7 @@ class Read(NamedTuple):
         return any(part.done() and part.exception() is not None for part in self.parts)
 
 
-class _Patience:
+class Patience:
     """How long the disk was waited for. Time in which this process was stopped (Ctrl-Z) does not count: its reads were too."""
 
     def __init__(self, path: Path):
@@ -114,7 +115,7 @@ def wait_for(part: Future[None], path: Path, check: Check) -> None:
     """Until a read has ended, well or not. Raises as `check`, and ModelFormatError if the disk does not answer for long."""
     if part.done():
         return
-    patience = _Patience(path)
+    patience = Patience(path)
     while not part.done():
         with contextlib.suppress(NotDone):
             part.exception(_GLANCE)
@@ -141,16 +142,29 @@ class SlotPool:
         self.on_run: Callable[[int], None] = lambda clock: None
         self.trial: Trial | None = None  # None: nothing is guessed
         self.version = 0  # grows when experts came to slots otherwise than to a run
+        self.files: HeldFiles | None = None  # for kernels that have experts read
+        self.counters = np.zeros(5, np.int64)  # as of `Fetching`
 
     def begin_run(self) -> int:
         """Count a run that begins; the version of the slots."""
+        self._count()
         self.clock += 1
         self.on_run(int(self.clock[0]))
         if self.trial is not None:
             self.trial.begin()
         return self.version
 
+    def _count(self) -> None:
+        """What kernels have counted, into the statistics."""
+        found = self.counters[:4].copy()
+        self.counters[:4] -= found
+        self.statistics.misses += int(found[0])
+        self.statistics.reads += int(found[1])
+        self.statistics.nbytes += int(found[2])
+        self.statistics.waited += float(found[3]) / 1e9
+
     def end_run(self, tokens: int) -> None:
+        self._count()
         if self.trial is not None:
             self.trial.end(tokens, self.statistics.guessed)
 
@@ -175,11 +189,11 @@ class SlotPool:
 
     def _wait_for_one(self, check: Check) -> None:
         """Until no read writes to some free slot. Patience begins anew with every read that ends."""
-        patience = _Patience(self._path)
+        patience = Patience(self._path)
         while self._free and all(map(self.is_busy, self._free)):
             parts = [part for slot in self._free for part in self._busy.get(slot.address, ()) if not part.done()]
             if wait(parts, _GLANCE, FIRST_COMPLETED).done:
-                patience = _Patience(self._path)
+                patience = Patience(self._path)
             check()
             patience.look()
 
@@ -196,6 +210,13 @@ class SlotPool:
     def arrived(self, slot: Slot) -> None:
         """All of an expert is there."""
         self._busy.pop(slot.address, None)
+
+    @property
+    def is_quiet(self) -> bool:
+        """No read that `keep_busy` was told of is under way, and nothing is guessed from one run to the next."""
+        return (self.trial is None or self.trial.is_over) and not any(
+            not part.done() for parts in self._busy.values() for part in parts
+        )
 
     def is_busy(self, slot: Slot) -> bool:
         """Whether a read still writes to a slot."""

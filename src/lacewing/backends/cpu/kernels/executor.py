@@ -7,9 +7,13 @@ with every arrival.
 
 A step that is aborted, or that stops because experts are not in RAM, is walked to its end without calling kernels. Whoever skips
 one arrives at the next barrier afterwards, so that nobody runs a kernel over what others left out.
+
+Behind the linears of experts some of which are on their way, thread 0 waits until more have come, and all go back to the first
+one, which has a barrier.
 """
 
 from lacewing.backends.cpu.arguments import (
+    FETCH,
     MAIL,
     MAIL_ASLEEP,
     MAIL_SEEN,
@@ -50,7 +54,8 @@ def wait(step, target, yield_function):
 def walk(step, thread):
     threads, table, state = peek_i64(step + STEP.threads), peek_i64(step + STEP.table), peek_i64(step + STEP.state)
     yield_function, target = peek_i64(step + STEP.yield_function), 0
-    for index in range(peek_i64(step + STEP.ops)):
+    index = 0
+    while index < peek_i64(step + STEP.ops):
         op = table + OP_BYTES * index
         if peek_i64(op + OP.barrier) and threads > 1:
             target += threads
@@ -58,6 +63,14 @@ def walk(step, thread):
             wait(step, target, yield_function)
         if not atomic_load(step + STEP_ABORT) and not atomic_load(step + STEP_STOP):
             call_kernel(peek_i64(op + OP.kernel), peek_i64(op + OP.args), state, thread, threads)
+        index, fetch = index + 1, peek_i64(op + OP.fetch)
+        if fetch and peek_i64(fetch + FETCH.left):
+            target += threads
+            arrive(step, target)
+            wait(step, target, yield_function)
+            if thread == 0:
+                call_kernel(peek_i64(fetch + FETCH.collect), fetch, step, index, 0)
+            index -= peek_i64(fetch + FETCH.back)
     arrive(step, target + threads)  # a worker's last look at the step
     if thread == 0:
         wait(step, target + threads, yield_function)

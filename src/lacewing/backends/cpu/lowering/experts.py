@@ -97,6 +97,7 @@ def _sort(low: Lowering, ids: View, experts: int) -> None:
         return 0 if found is None else int(found.chosen.ctypes.data)
 
     made.set(there=there, counts=counts, clock=clock, chosen=chosen)
+    low.extra |= {"experts.fetching.collect", "experts.fetching.read"}
     low.emit(made)
     low.sorted[ids] = chain
     low.chains.append(chain)

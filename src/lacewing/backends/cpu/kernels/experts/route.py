@@ -1,6 +1,7 @@
 """The router of a mixture of experts, and the sorting of (token, part) pairs by expert. Semantics: program/ops.py, Route."""
 
 from lacewing.backends.cpu.arguments import ALL_HEADS, GROUP, GROUPS_HEAD, ROUTE, SCRATCH_BYTES, STATE
+from lacewing.backends.cpu.kernels.experts.fetching import begin_reads
 from lacewing.backends.cpu.kernels.simd.functions import exp, sigmoid
 from lacewing.backends.cpu.kernels.simd.instructions import (
     load_f32,
@@ -167,9 +168,9 @@ def all_heads(args, state, thread, threads):
 
 
 @inline
-def look_for(args, chosen, starts, found):
-    """Count the uses of the chosen experts, and stop the run if some of them are not in RAM."""
-    clock, missing = peek_i64(peek_i64(args + GROUP.clock)), 0
+def look_for(args, tokens, chosen, starts, found):
+    """Count the uses of the chosen experts; have those come that are not in RAM, or stop the run."""
+    clock, missing, fetch = peek_i64(peek_i64(args + GROUP.clock)), 0, peek_i64(args + GROUP.fetch)
     for i in range(found):
         e = peek_i64(chosen + 8 * i)
         count = peek_i64(args + GROUP.counts) + 16 * e
@@ -179,7 +180,8 @@ def look_for(args, chosen, starts, found):
             missing += 1
     total = peek_i64(args + GROUP.chosen)
     poke_i64(total, peek_i64(total) + found)
-    if missing:
+    there, groups = peek_i64(args + GROUP.there), peek_i64(args + GROUP.to)
+    if missing and not (fetch and begin_reads(fetch, groups, there, tokens, found, clock)):
         atomic_swap(peek_i64(args + GROUP.stop), peek_i64(args + GROUP.place))
 
 
@@ -218,4 +220,4 @@ def group(args, state, thread, threads):
                 poke_i64(order + 8 * at, t * active + a)
                 poke_i64(counts + 8 * e, at + 1)
     if peek_i64(args + GROUP.there):
-        look_for(args, chosen, starts, found)
+        look_for(args, tokens, chosen, starts, found)

@@ -141,6 +141,11 @@ def poke_i32(b, p, v):
     b.store(v, pointer(b, p, I32), align=1)
 
 
+@instruction(types.void, types.int64, types.float64)
+def poke_f64(b, p, v):
+    b.store(v, pointer(b, p, F64), align=1)
+
+
 @instruction(types.void, types.int64, types.int64)
 def poke_i64(b, p, v):
     b.store(v, pointer(b, p, I64), align=1)

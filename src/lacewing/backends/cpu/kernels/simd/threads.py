@@ -41,6 +41,14 @@ def call_kernel(b, address, args, state, thread, threads):
     b.call(b.inttoptr(address, kind.as_pointer()), [args, state, thread, threads])
 
 
+@instruction(types.int64, types.int64, types.int64, types.int64, types.int64, types.int64)
+def call_system(b, address, one, two, three, four):
+    """Call a function of the C library that takes up to four integers or addresses. What is no `ssize_t` has an upper half that
+    means nothing."""
+    kind = ir.FunctionType(I64, [I64] * 4)
+    return b.call(b.inttoptr(address, kind.as_pointer()), [one, two, three, four])
+
+
 @instruction(types.int32, types.int64)
 def call_i32(b, address):
     """Call an `int f(void)` of the C library."""
