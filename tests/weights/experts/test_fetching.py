@@ -40,6 +40,12 @@ def path(tmp_path):
     return tiny("qwen3moe", "gguf", tmp_path, "Q4_0")
 
 
+@pytest.fixture
+def patient(monkeypatch):
+    """Runs do not turn to Python because a busy machine is slow."""
+    monkeypatch.setattr(native, "FETCH_SECONDS", 60.0)
+
+
 IDS = prompt_of("qwen3moe") * 4
 
 
@@ -98,7 +104,7 @@ def check_slots(store, path):
 @pytest.mark.parametrize("name", ["qwen3moe", "gate and up in one stack"])
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("direct", [True, False])
-def test_answers_are_the_same_and_python_is_not_asked(name, threads, direct, tmp_path, monkeypatch):
+def test_answers_are_the_same_and_python_is_not_asked(name, threads, direct, tmp_path, monkeypatch, patient):
     if not direct:
         monkeypatch.setattr(descriptors, "DIRECT", 0)
     path, ids = checkpoint(name, tmp_path)
@@ -122,7 +128,7 @@ def test_answers_are_the_same_and_python_is_not_asked(name, threads, direct, tmp
         each.close()
 
 
-def test_experts_come_to_the_slots_that_the_policy_says(path, monkeypatch):
+def test_experts_come_to_the_slots_that_the_policy_says(path, monkeypatch, patient):
     """As computed by the class that counts for Python."""
     step, store = opened(path, (3, 2))
     stops = stops_of(step, monkeypatch)
@@ -263,7 +269,7 @@ def test_python_is_asked_now_and_then_while_runs_wait(path, expected, monkeypatc
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no processes are forked off")
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-def test_a_process_that_was_forked_off_ends_no_threads(path, expected, monkeypatch):
+def test_a_process_that_was_forked_off_ends_no_threads(path, expected, monkeypatch, patient):
     step, store = opened(path, (4, 2))
     for at, token in enumerate(IDS[:20]):
         run(step, [token], at)
