@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from lacewing.backends.cuda.device import compiling
+from lacewing.backends.cuda.device.device import Device
 from lacewing.errors import BackendError
+from tests.backends.cuda.recording import RecordingDriver
 
 collect_ignore_glob = ["*"] if sys.platform == "darwin" else []  # NVIDIA has no driver and no compiler for macOS
 
@@ -43,3 +45,11 @@ def quickly(compiled: Callable[..., bytes]) -> Callable[..., bytes]:
             return compiled(source, name, options)
 
     return compile_it
+
+
+@pytest.fixture(scope="module", params=[(7, 5), (9, 0)], ids=str)
+def device(request: pytest.FixtureRequest) -> Iterator[Device]:
+    """That only records what it would launch."""
+    made = Device(RecordingDriver(request.param), 0)
+    yield made
+    made.close()

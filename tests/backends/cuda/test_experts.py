@@ -12,10 +12,7 @@ import pytest
 from lacewing.backends.cuda.arguments import Packed
 from lacewing.backends.cuda.backend import CudaBackend
 from lacewing.backends.cuda.device.device import Device
-from lacewing.backends.cuda.lowering.inputs import byte_sizes
 from lacewing.backends.cuda.step.step import CudaStep
-from lacewing.backends.reference.backend import ReferenceBackend
-from lacewing.backends.step import Step
 from lacewing.program.ops import (
     Buffer,
     ClampedActivation,
@@ -30,9 +27,9 @@ from lacewing.program.ops import (
     View,
 )
 from tests import paged
-from tests.backends.cpu.kernels.test_experts import ROUTES, batches, stacked
+from tests.backends.cpu.kernels.test_experts import batches, stacked
 from tests.backends.cpu.single_ops import Case, floats, normal, random_weight
-from tests.backends.cuda.nvidia import backend, error
+from tests.backends.cuda.nvidia import error
 from tests.backends.cuda.recording import RecordingDriver
 
 LIMIT = 1e-4  # of products of bytes and of tensor cores
@@ -165,13 +162,6 @@ def packed_sizes(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[int, list[int
     yield sizes
 
 
-@pytest.fixture(scope="module", params=[(7, 5), (9, 0)], ids=str)
-def device(request: pytest.FixtureRequest) -> Iterator[Device]:
-    made = Device(RecordingDriver(request.param), 0)
-    yield made
-    made.close()
-
-
 def launched(case: Case, on: Device, counts: Sequence[int] = (1,)) -> list[list[str]]:
     """The kernels between embedding and logits that runs of so many tokens take."""
     step = case.step(CudaBackend(on), 128)  # type: ignore[arg-type]  # any backend will do
@@ -274,142 +264,3 @@ def test_experts_of_nobody_are_left_out(name: str, monkeypatch: pytest.MonkeyPat
     ids[rng.random(ids.shape) < 0.4] = -1
     ids[0], ids[3, 0], ids[5] = np.arange(it.active), -1, -1
     assert error(it.given(ids), batches([1, 1, 1, 5, 2])) < BYTES_LIMIT
-
-
-def elsewhere(it: Mixture, tokens: int) -> Case:
-    """So many tokens whose experts are all here, then as many whose first one another device has."""
-    rng = np.random.default_rng(4)
-    ids = np.stack([rng.permutation(it.experts)[: it.active] for _ in range(2 * tokens)])
-    ids[tokens:, 0] = -1
-    return it.given(ids)
-
-
-def test_no_form_of_many_tokens_joins_experts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Float16 of pairs is made by pairs, and none by the activation, whose row has parts that another device's experts left."""
-    monkeypatch.setattr("tests.backends.cpu.single_ops.check_program", lambda program: None)
-    on = Device(RecordingDriver((9, 0)), 0)
-    step = elsewhere(MIXTURES["plain"], 40).step(CudaBackend(on), 128)  # type: ignore[arg-type]  # any backend will do
-    assert isinstance(on.driver, RecordingDriver)
-    on.driver.launched.clear()
-    paged.run(step, np.arange(40), [0] * 40, np.arange(40), [39])
-    found = {name: values for name, *_, values in on.driver.launched}
-    few_first, _, many, _ = np.frombuffer(found["wide_gated"][-1], np.int32)[-4:]
-    assert few_first == many == 0
-    lists = [int.from_bytes(values[2], "little") for name, *_, values in on.driver.launched if name == "half_rows"]
-    assert len(lists) == 2 and all(lists)
-    step.close()
-    on.close()
-
-
-@pytest.mark.nvidia
-@pytest.mark.parametrize("number", [90, 89, 80])
-@pytest.mark.parametrize("tokens", [3, 40])
-@pytest.mark.parametrize("value", [np.nan, 1e25])  # which make NaN, and infinities when gate and up are multiplied
-def test_what_an_earlier_run_left_of_experts_elsewhere_reaches_nothing(
-    value: float, tokens: int, number: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("tests.backends.cpu.single_ops.check_program", lambda program: None)
-    monkeypatch.setattr(backend().device, "number", number)
-    it = MIXTURES["plain"]
-    one = elsewhere(it, tokens)
-    wrong = one.x.copy()
-    wrong[1:3, : it.width] = value
-
-    def second_run(case: Case, first: int) -> np.ndarray:
-        step, places = case.step(backend(), 128), np.arange(tokens)  # type: ignore[arg-type]  # any backend will do
-        runs = [paged.run(step, places + begin, [0] * tokens, places, places).copy() for begin in (first, tokens)]
-        step.close()
-        assert np.isfinite(runs[0][:, : it.width]).all() == (case is one)
-        return runs[1][:, : it.width]
-
-    np.testing.assert_array_equal(second_run(replace(one, x=wrong), 0), second_run(one, tokens))
-
-
-def decided(step: Step, counts: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-    """ids (T, A) and probabilities (T, E) of runs of so many tokens."""
-    step.watch_routes(True)
-    found, done = [], 0
-    for count in counts:
-        tokens = np.arange(done, done + count)
-        paged.run(step, tokens, [0] * count, tokens, np.arange(count))
-        (layer,) = step.routes()
-        found.append((layer.ids.copy(), layer.probabilities.copy()))
-        done += count
-    step.close()
-    ids, shares = zip(*found, strict=True)
-    return np.concatenate(ids), np.concatenate(shares)
-
-
-def like_the_reference(case: Case, counts: Sequence[int]) -> None:
-    """What a router decides, and the weights, which are the case's `out`."""
-    ours, reference = (decided(case.step(each, 64), counts) for each in (backend(), ReferenceBackend()))  # type: ignore[arg-type]
-    np.testing.assert_array_equal(ours[0], reference[0])
-    np.testing.assert_allclose(ours[1], reference[1], rtol=1e-4, atol=1e-9)
-    assert error(case, batches(list(counts))) < 1e-8
-
-
-SHAPES = [
-    (6, 2, 3),
-    (8, 8, 2),
-    (5, 1, 1),
-    (32, 4, 8),
-    (100, 3, 5),
-    (128, 8, 8),
-    (130, 8, 10),
-    (256, 8, 8),
-    (300, 6, 4),
-    (1030, 9, 2),
-]
-
-
-@pytest.mark.nvidia
-@pytest.mark.parametrize("form", ROUTES)
-@pytest.mark.parametrize(("experts", "active", "groups"), SHAPES)
-def test_routers_decide_like_the_reference(experts: int, active: int, groups: int, form: str) -> None:
-    """The product with it in runs of few tokens, and by itself in those of many."""
-    route = {**ROUTES[form]}
-    if "groups" in route:
-        best = 1 if experts // groups == 1 or active == 1 else route.get("group_best", 2)
-        used = max(1, groups // 2, -(-active * groups // experts))
-        route |= {"groups": groups, "groups_used": used, "group_best": best}
-    width = 224 if experts == 100 else 8192 + 32 if experts == 6 else 256
-    ids, shares, scores = (Buffer(name, size).view() for name, size in (("ids", active), ("w", active), ("s", experts)))
-    weights = {"r": floats("r", normal(experts, width, seed=1) / np.sqrt(width)), "b": floats("b", normal(experts, seed=2))}
-    bias = {"bias": floats("bias", normal(experts, seed=5))} if "bias" in route else {}
-    ops = (Linear(Buffer(X, width).view(), ("r",), (scores,), ("b",)), Route(scores, ids, shares, **route))
-    like_the_reference(Case(ops, normal(40, width, seed=3), shares, weights | bias), [1, 1, 2, 30])
-
-
-@pytest.mark.nvidia
-@pytest.mark.parametrize("experts", [3, 16, 128, 257, 512])
-def test_equal_scores_go_to_the_lower_ids(experts: int) -> None:
-    x = np.random.default_rng(experts).integers(-2, 3, (20, experts)).astype(np.float32)
-    x[1], x[2], x[3, experts // 2] = 0.0, -1.0, np.nan
-    x[4, experts - 1], x[5, 0] = np.inf, -np.inf
-    x[6, ::2] = -0.0
-    active = min(experts, 9)
-    ids, shares = Buffer("ids", active).view(), Buffer("w", active).view()
-    case = Case((Route(Buffer(X, experts).view(), ids, shares),), x, shares, {})
-    ours, reference = (decided(case.step(each, 64), [1, 19])[0] for each in (backend(), ReferenceBackend()))  # type: ignore[arg-type]
-    np.testing.assert_array_equal(ours, reference)
-
-
-def routing_case(quant: str) -> Case:
-    """A router whose experts are elsewhere, as the part of a mixture on a GPU has it."""
-    scores, ids, shares = Buffer("scores", 70).view(), Buffer("ids", 2).view(), Buffer("shares", 2).view()
-    ops = (Linear(Buffer(X, 512).view(), ("r",), (scores,)), Route(scores, ids, shares))
-    return Case(ops, normal(40, 512, seed=3), scores, {"r": random_weight("r", quant, 70, 512)})
-
-
-def test_the_bytes_of_all_tokens_of_a_router_have_room(device: Device) -> None:
-    """Also where no product of experts makes that room: 16 tokens once wrote behind the room of one."""
-    step = routing_case("Q8_0").step(CudaBackend(device), 64)  # type: ignore[arg-type]
-    codes, scales = byte_sizes(step.program)
-    step.close()
-    assert codes >= 16 * 512 and scales >= 16 * 512 // 32 * 8
-
-
-@pytest.mark.nvidia
-@pytest.mark.parametrize("quant", ["Q8_0", "Q4_K", "F16", "BF16"])
-def test_a_router_of_any_quant_makes_its_logits(quant: str) -> None:
-    assert error(routing_case(quant), batches([1, 3, 16, 20])) < LIMIT

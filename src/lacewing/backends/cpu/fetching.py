@@ -1,4 +1,4 @@
-"""Experts that kernels have read during a run (kernels/experts/fetching.py): their words, and the threads that read.
+"""Experts that kernels have read during a run (kernels/experts): their words, and the threads that read.
 
 Python is out of the way of a token then: it would take up to a millisecond for each layer that misses experts, while the disk does
 nothing.
@@ -72,7 +72,7 @@ class Fetches:
         some = next((each for each in found if each is not None), None)
         if some is None:
             return
-        readers = _Readers(self._functions, self._lowering.addresses["experts.fetching.read"], some)
+        readers = _Readers(self._functions, self._lowering.addresses["experts.collecting.read"], some)
         if not readers.running:
             return
         self._readers = readers
@@ -106,26 +106,14 @@ class Fetches:
             "tables": np.array(tables, np.int64).reshape(-1, 3),
         }
         readers.kept.append((kept, fetching))
-        names = (
-            "kept",
-            "looked",
-            "frequency",
-            "history",
-            "slot_of",
-            "expert_in",
-            "elsewhere",
-            "memory",
-            "coming",
-            "pending",
-            "failed",
-        )
+        names = "kept looked frequency history slot_of expert_in elsewhere memory coming pending failed"
         _put(
-            words, **kept, **{name: getattr(fetching, name) for name in names}, counters=fetching.counters,
+            words, **kept, **{name: getattr(fetching, name) for name in names.split()}, counters=fetching.counters,
             counts=fetching.counts, clock=fetching.clock, active=fetching.active, part_count=fetching.parts.counts,
             part_words=fetching.parts.words, most_parts=most, nbytes=fetching.parts.nbytes, starts=fetching.parts.starts,
             stack_count=len(stacks), table_count=len(tables), slots=slots, pipe=readers.into, write=readers.functions["write"],
             now=readers.functions["clock_gettime"], yield_function=yield_address(), patience=int(1e9 * FETCH_SECONDS),
-            groups=self._lowering.memory.buffers[chain.area], collect=self._lowering.addresses["experts.fetching.collect"],
+            groups=self._lowering.memory.buffers[chain.area], collect=self._lowering.addresses["experts.collecting.collect"],
         )  # fmt: skip
         _put(words, ready=fetching.ready)
 

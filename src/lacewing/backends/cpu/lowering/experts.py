@@ -84,20 +84,11 @@ def _sort(low: Lowering, ids: View, experts: int) -> None:
         found = slots()
         return 0 if found is None else int(found.addresses[chain.names[0]].ctypes.data)
 
-    def counts() -> int:
-        found = slots()
-        return 0 if found is None else int(found.counts.ctypes.data)
+    def of_slots(name: str) -> Argument:
+        return lambda: 0 if (found := slots()) is None else int(getattr(found, name).ctypes.data)
 
-    def clock() -> int:
-        found = slots()
-        return 0 if found is None else int(found.clock.ctypes.data)
-
-    def chosen() -> int:
-        found = slots()
-        return 0 if found is None else int(found.chosen.ctypes.data)
-
-    made.set(there=there, counts=counts, clock=clock, chosen=chosen)
-    low.extra |= {"experts.fetching.collect", "experts.fetching.read"}
+    made.set(there=there, **{name: of_slots(name) for name in ("counts", "clock", "chosen")})
+    low.extra |= {"experts.collecting.collect", "experts.collecting.read"}
     low.emit(made)
     low.sorted[ids] = chain
     low.chains.append(chain)

@@ -1,7 +1,7 @@
 """Which (token, part) pairs of a mixture a run is about: those of experts that are in RAM, while others are read."""
 
 from lacewing.backends.cpu.arguments import GROUPS_HEAD
-from lacewing.backends.cpu.kernels.simd.instructions import peek_i64
+from lacewing.backends.cpu.kernels.simd.instructions import peek_i64, poke_i64
 from lacewing.backends.cpu.kernels.simd.registers import inline
 
 
@@ -15,3 +15,13 @@ def pairs_to_do(groups, experts, every):
         if found < every:
             order, count = starts + 8 * (experts + 1), found
     return order, count
+
+
+@inline
+def put_pair(groups, chosen, starts, order, index, expert, pair):
+    """The only one of an expert, as the index-th."""
+    poke_i64(chosen + 8 * index, expert)
+    poke_i64(order + 8 * index, pair)
+    poke_i64(starts + 8 * index, index)
+    poke_i64(starts + 8 * (index + 1), index + 1)
+    poke_i64(groups, index + 1)
