@@ -15,9 +15,9 @@ a round; those of random weights choose nearly alike. Streamed weights get the l
 libraries). Hits are simulated beside, from what the slots hold after the prompt.
 
 The disk is measured in reads of experts, as the side makes them, before and after each run. Shown are medians, and of tokens/s the
-range: `read` is what a token had read, `GB/s` while reads were under way beside what the disk gave alone, `bound` the share of the
-tokens/s that the disk allows, `overlap` max(computing, reading) / time of a token, where computing is the time of the eager side or
-else what was not waited for, and `faults` major ones a token.
+range: `read` is what a token had read, `GB/s` while reads were under way (not known of reads that kernels ask for) beside what the
+disk gave alone, `bound` the share of the tokens/s that the disk allows, `overlap` max(computing, reading) / time of a token, where
+computing is the time of the eager side or else what was not waited for, and `faults` major ones a token.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ def table(rows: list[Run]) -> str:
         cells = (
             row["side"], row["routes"], f"{row['generate']:.2f} ({row['range'][0]:.2f} to {row['range'][1]:.2f})",
             f"{row['prompt']:.1f}", format_bytes(row["bytes"]), f"{row['hit_rate']:.1%}{expected}" if "hit_rate" in row else "",
-            f"{row['reading'] / 1e9:.2f} of {row['disk'] / 1e9:.2f}",
+            f"{row['reading'] / 1e9:.2f} of {row['disk'] / 1e9:.2f}" if "reading" in row else f"of {row['disk'] / 1e9:.2f}",
             f"{row['generate'] / row['bound']:.0%} of {row['bound']:.2f}" if "bound" in row else "",
             f"{row['overlap']:.2f}" if "overlap" in row else "", f"{row['major_faults']:.1f}", format_bytes(row["swap"]),
             format_bytes(row["peak"]) if row["peak"] else "",

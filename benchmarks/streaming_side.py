@@ -46,10 +46,10 @@ class Side(NamedTuple):
 
 
 class Meter:
-    """How long reads of experts were under way."""
+    """How many reads of experts there were, and how long any was under way; of Python's, not of those that kernels ask for."""
 
     def __init__(self, reader: Any):
-        self._lock, self._running, self._began, self.seconds = threading.Lock(), 0, 0.0, 0.0
+        self._lock, self._running, self._began, self.seconds, self.reads = threading.Lock(), 0, 0.0, 0.0, 0
         self._read, reader._read = reader._read, self._measured
 
     def _measured(self, *which: Any) -> None:
@@ -64,6 +64,7 @@ class Meter:
             if not self._running:
                 self._began = time.perf_counter()
             self._running += change
+            self.reads += change > 0
             if not self._running:
                 self.seconds += time.perf_counter() - self._began
 
@@ -108,7 +109,7 @@ class Use:
         self.time, self.system = time.perf_counter(), Counters()
         use = None if experts is None else experts.statistics
         self.experts = (0, 0, 0.0, 0) if use is None else (use.hits, use.misses, use.waited, use.reads)
-        self.reading = 0.0 if meter is None else meter.seconds
+        self.reading, self.metered = (0.0, 0) if meter is None else (meter.seconds, meter.reads)
 
 
 def run(job: Job) -> dict[str, Any]:
@@ -144,13 +145,14 @@ def run(job: Job) -> dict[str, Any]:
 
 def told(first: Use, middle: Use, started: Use, end: Use, job: Job, tokens: int) -> dict[str, Any]:
     seconds, read = end.time - started.time, end.system.read_bytes - started.system.read_bytes
+    metered = end.metered - started.metered >= end.experts[3] - started.experts[3]
     return {
         "prompt": job.prompt / (middle.time - first.time),
         "prompt_bytes": middle.system.read_bytes - first.system.read_bytes,
         "generate": tokens / seconds,
         "tokens": tokens,
         "bytes": read / tokens,
-        "reading": read / max(end.reading - started.reading or seconds, 1e-9),
+        "reading": read / max(end.reading - started.reading or seconds, 1e-9) if metered else None,
         "major_faults": (end.system.major_faults - started.system.major_faults) / tokens,
         "cpu": (end.system.cpu - started.system.cpu) / tokens,
         "swap": end.system.swap,

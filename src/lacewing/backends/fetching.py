@@ -46,8 +46,6 @@ class Fetching(NamedTuple):
     pending: np.ndarray
     failed: np.ndarray
     parts: PartTable
-    counters: (
-        np.ndarray
-    )  # int64 (5,), to be added to: misses, reads, bytes, nanoseconds that runs have waited, and since the owner was asked
+    counters: np.ndarray  # int64 (5,), added to: misses, reads, bytes, nanoseconds waited in all, and since the owner was asked
     threads: int  # that should read
     share: Callable[[], Callable[[], None] | None]  # keep files and memory until what it gives is called; None: they are closed

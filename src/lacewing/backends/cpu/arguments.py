@@ -28,9 +28,8 @@ TILE_COLUMNS = 256  # most columns of a tile (kernels/gemm/dot.py)
 # The head of a compiled step. `table`: OP words of each op; `counters`: one int64 an op, zeroed at the start of a step;
 # `yield_function`: address of a C function that gives the time slice away, or 0; `begun` counts the runs.
 STEP = layout("Step", "ops table state threads counters yield_function begun")
-OP = layout(
-    "Op", "kernel args barrier fetch"
-)  # barrier 1: all earlier ops must be done first; fetch: FETCH of a chain's last op, or 0
+# barrier 1: all earlier ops must be done first; fetch: FETCH of a chain's last op, or 0
+OP = layout("Op", "kernel args barrier fetch")
 # Words that threads write live on cache lines of their own: how many threads came to barriers, and up to where all did.
 STEP_ARRIVED, STEP_PASSED, STEP_ABORT, STEP_BYTES = 128, 256, 384, 512
 STEP_STOP = STEP_ABORT + 8  # the op behind which a run stops because experts are not in RAM, counted from 1; 0: none
@@ -77,7 +76,7 @@ GROUPS_HEAD = 64
 # What a chain needs to have missing experts read and to wait for them (backends/fetching.py). `left`: how many are on their way;
 # `collect`: the kernel that waits for them, so many nanoseconds (`patience`); `back`: ops of the chain; `ready` 0: nothing of it.
 # `waiting`: of each that is on its way its expert, pair and slot; `stacks`: of each the addresses of its experts; `tables`: the
-# table, stack and skipped bytes of each that skips some. `requests`: REQUEST of each slot's parts, of which there are `most_parts`.
+# table, stack and skipped bytes of each that skips some. `requests`: REQUEST of each slot's parts, `most_parts` a slot.
 FETCH = layout(
     "Fetch",
     "left collect back groups experts ready active kept looked frequency history slot_of expert_in elsewhere memory coming pending "

@@ -106,7 +106,7 @@ class KernelReads:
                 statistics.misses -= 1  # it is missing once more
                 if self._pool.files is not None:
                     self._pool.files.distrust()
-            elif self.fetching.slot_of[expert] < 0:  # two runs may have asked for it, the first of which was cancelled
+            elif self.fetching.slot_of[expert] < 0:  # two runs may have asked for it, if the first one was cancelled
                 self._tell(expert, slot)
             self.forget(slot)
             statistics.waited += time.perf_counter() - began

@@ -26,7 +26,7 @@ def kernel():
 
 
 def found(rows: np.ndarray, threads: int, order: tuple[int, ...] | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Ids, and the maxima of groups, by so many threads, of which each comes when it is its turn in `order`."""
+    """Ids, and the maxima of groups, by so many threads, which take their turns in `order`."""
     count, width = rows.shape
     memory = aligned(rows.nbytes + 64 * LANES).view(np.float32)
     memory[:] = np.nan  # what is behind the last row is none of it

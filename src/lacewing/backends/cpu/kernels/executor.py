@@ -8,8 +8,8 @@ with every arrival.
 A step that is aborted, or that stops because experts are not in RAM, is walked to its end without calling kernels. Whoever skips
 one arrives at the next barrier afterwards, so that nobody runs a kernel over what others left out.
 
-Behind the linears of experts some of which are on their way, thread 0 waits until more have come, and all go back to the first
-one, which has a barrier.
+If some experts of a layer are still being read when its linears are done, thread 0 waits until more have come, and all threads go
+back to the first linear, which has a barrier.
 """
 
 from lacewing.backends.cpu.arguments import (

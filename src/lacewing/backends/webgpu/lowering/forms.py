@@ -15,8 +15,8 @@ from lacewing.backends.webgpu.lowering.dispatches import WIDEST
 from lacewing.program import ops
 from lacewing.program.ops import View
 
-UNIT_TOKENS = 64  # more are a GEMM of matrix units, where there are any
-SKINNY_ABOVE = 8  # linear products and logits of more tokens take units, in skinny tiles up to UNIT_TOKENS
+UNIT_TOKENS = 64  # attention of more takes matrix units, where there are any
+SKINNY_ABOVE = 8  # linear products and logits of more tokens take units, skinny tiles while they are few
 GEMV_TOKENS = 8  # tokens, or rows of logits, up to which a product of floats is a GEMV for each; more are a GEMM
 SHARED = 4  # pairs an expert, on average, from which tiles are faster
 NO_HALVES = ("F32", "BF16")  # quants that float16 does not hold

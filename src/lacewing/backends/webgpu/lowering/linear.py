@@ -151,9 +151,8 @@ def product(
     """Dispatches of x @ matrix.T, GEMVs and a GEMM a shard, for more than `fewest` tokens. `rows`: of output rows."""
     dotted = compiler.variant.dot and not matrix.layout.floats
     kind = "dot" if dotted else "float"
-    codes = (
-        compiler.limits.chunk if rows or _units(compiler, matrix) is None else forms.SKINNY_ABOVE
-    )  # few rows may be of many tokens
+    only_bytes = rows or _units(compiler, matrix) is None  # few rows may be of many tokens
+    codes = compiler.limits.chunk if only_bytes else forms.SKINNY_ABOVE
     common: dict[str, Any] = {
         "layout": matrix.layout, "groups": matrix.groups, "columns": matrix.columns,
         "half": compiler.variant.half and matrix.layout.quant not in ("F32", "BF16"),

@@ -1,6 +1,5 @@
-// x @ weight.T for one token at a time, the activations as bytes (of float weights: as they are). Two chunks of a
-// warp are on their way, of which the first are asked for before x is there. Grid: blocks of rows, tokens. Shared memory: 44 bytes a group, of
-// floats 128.
+// x @ weight.T for one token at a time, the activations as bytes (of float weights: as they are). A warp has two chunks under way, and asks
+// for the first two before x is there. Grid: blocks of rows, tokens. Shared memory: 44 bytes a group, of floats 128.
 //! QUANT coded F32 F16 BF16
 //! ROWS 1 2
 //! UNROLL 2 4
