@@ -63,9 +63,9 @@ def starts_of(cache: Any) -> list[Start]:
     return found
 
 
-def simulated(chosen: Trace, experts: int, slots: int, skipped: int = 0, starts: list[Start] | None = None) -> float:
-    """Hit rate of our policy for slots of each layer, empty ones without `starts`; `skipped`: first tokens that do not count."""
-    hits = 0
+def misses(chosen: Trace, experts: int, slots: int, starts: list[Start] | None = None) -> np.ndarray:
+    """How many experts of each token and layer are missing with our policy. Slots of each layer are empty without `starts`."""
+    found = np.zeros(chosen.shape[:2], np.int64)
     for layer in range(chosen.shape[1]):
         start = Start(set(), np.zeros(experts), np.zeros(experts)) if starts is None else starts[layer]
         resident, frequency, last = set(start.resident), start.frequency.copy(), -1.0 - start.age
@@ -73,7 +73,7 @@ def simulated(chosen: Trace, experts: int, slots: int, skipped: int = 0, starts:
             frequency *= 0.5 ** (1 / HALF_LIFE)
             frequency[ids], last[ids] = frequency[ids] + 1, token
             missing = [expert for expert in ids if expert not in resident]
-            hits += len(ids) - len(missing) if token >= skipped else 0
+            found[token, layer] = len(missing)
             scores = frequency / (1 + token - last)
             out = sorted(resident - set(ids), key=lambda expert: scores[expert])
             for expert in missing:
@@ -81,7 +81,28 @@ def simulated(chosen: Trace, experts: int, slots: int, skipped: int = 0, starts:
                     resident.discard(out.pop(0))
                 if len(resident) < slots:
                     resident.add(expert)
-    return hits / max(1, chosen[skipped:].size)
+    return found
+
+
+class Mixture(NamedTuple):
+    """Of a model, for `on_demand`: bytes of an expert, and of all that every token reads."""
+
+    active: int
+    expert: float
+    trunk: float
+
+
+def on_demand(counts: np.ndarray, mixture: Mixture, computing: float, disk: float) -> float:
+    """Tokens/s if nothing is read before a layer's router has decided, and the experts that are there are computed meanwhile.
+
+    `counts`: how many experts are missing, (tokens, layers); `computing`: seconds of a token if none is, in proportion to the bytes
+    that its parts read; `disk`: bytes/s.
+    """
+    layers = counts.shape[1]
+    each = computing * mixture.expert / (mixture.trunk + layers * mixture.active * mixture.expert)
+    reading = np.maximum((mixture.active - counts) * each, counts * mixture.expert / disk)
+    tokens = computing + (reading + counts * each - mixture.active * each).sum(axis=1)
+    return float(1 / tokens.mean())
 
 
 class Override:

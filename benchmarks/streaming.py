@@ -16,8 +16,10 @@ libraries). Hits are simulated beside, from what the slots hold after the prompt
 
 The disk is measured in reads of experts, as the side makes them, before and after each run. Shown are medians, and of tokens/s the
 range: `read` is what a token had read, `GB/s` while reads were under way (not known of reads that kernels ask for) beside what the
-disk gave alone, `bound` the share of the tokens/s that the disk allows, `overlap` max(computing, reading) / time of a token, where
-computing is the time of the eager side or else what was not waited for, and `faults` major ones a token.
+disk gave alone, `bound` the share of the tokens/s that the disk allows, `on demand` the share of those that are possible if nothing
+is read before a layer's router has decided (`routes.on_demand`, from the simulated misses and the eager side's time), `overlap`
+max(computing, reading) / time of a token, where computing is the time of the eager side or else what was not waited for, and
+`faults` major ones a token.
 """
 
 from __future__ import annotations
@@ -31,7 +33,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from benchmarks.groups import cached_bytes, forget, memory_group, peak_of, within
+from benchmarks.routes import Mixture, on_demand
 from lacewing.options import format_bytes, parse_bytes
 
 SIDES = ("eager", "lazy", "streamed", "packed", "ahead", "warm", "llama.cpp")
@@ -113,7 +118,7 @@ def summary(runs: list[Run]) -> list[Run]:
             "problems": [run["problem"] for run in these if "problem" in run],
         }
         if good:
-            numbers = [key for key, value in good[0].items() if isinstance(value, (int, float))]
+            numbers = [key for key in good[0] if all(isinstance(run.get(key), (int, float)) for run in good)]
             row |= {key: statistics.median(run[key] for run in good) for key in numbers}
             row["range"] = [min(run["generate"] for run in good), max(run["generate"] for run in good)]
             if row["bytes"]:
@@ -124,11 +129,14 @@ def summary(runs: list[Run]) -> list[Run]:
             computing = eager.get(routes) or (None if waited is None else (1 - waited) / row["generate"])
             if computing is not None and side != "eager":
                 row["overlap"] = max(computing, row["bytes"] / row["disk"]) * row["generate"]
+            if routes in eager and "missing" in good[0]:
+                each = [on_demand(np.array(run["missing"]), Mixture(*run["mixture"]), eager[routes], run["disk"]) for run in good]
+                row["on_demand"] = statistics.median(each)
         found.append(row)
     return found
 
 
-HEAD = ("side", "routes", "tokens/s", "prompt", "read", "hits", "GB/s", "bound", "overlap", "faults", "swap", "peak")
+HEAD = ("side", "routes", "tokens/s", "prompt", "read", "hits", "GB/s", "bound", "on demand", "overlap", "faults", "swap", "peak")
 
 
 def table(rows: list[Run]) -> str:
@@ -144,6 +152,7 @@ def table(rows: list[Run]) -> str:
             f"{row['prompt']:.1f}", format_bytes(row["bytes"]), f"{row['hit_rate']:.1%}{expected}" if "hit_rate" in row else "",
             f"{row['reading'] / 1e9:.2f} of {row['disk'] / 1e9:.2f}" if "reading" in row else f"of {row['disk'] / 1e9:.2f}",
             f"{row['generate'] / row['bound']:.0%} of {row['bound']:.2f}" if "bound" in row else "",
+            f"{row['generate'] / row['on_demand']:.0%} of {row['on_demand']:.2f}" if "on_demand" in row else "",
             f"{row['overlap']:.2f}" if "overlap" in row else "", f"{row['major_faults']:.1f}", format_bytes(row["swap"]),
             format_bytes(row["peak"]) if row["peak"] else "",
         )  # fmt: skip

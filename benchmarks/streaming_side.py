@@ -15,7 +15,7 @@ from unittest.mock import patch
 import numpy as np
 
 from benchmarks.groups import Counters
-from benchmarks.routes import Override, simulated, starts_of, trace
+from benchmarks.routes import Override, misses, starts_of, trace
 
 WARM = 16  # tokens before the clock starts
 PATIENCE = 30.0  # seconds that slots may be filled from the history
@@ -139,7 +139,9 @@ def run(job: Job) -> dict[str, Any]:
         if experts is not None:
             found |= of_experts(experts, started, done - skipped)
             if override is not None and chosen is not None:
-                found["simulated"] = simulated(chosen[:done], override.experts, experts.slots.layer, skipped, starts)
+                missing = misses(chosen[:done], override.experts, experts.slots.layer, starts)[skipped:]
+                found["simulated"] = 1 - float(missing.mean()) / override.active
+                found["missing"], found["mixture"] = missing.tolist(), mixture_of(side.model, override.active)
     return found
 
 
@@ -157,6 +159,13 @@ def told(first: Use, middle: Use, started: Use, end: Use, job: Job, tokens: int)
         "cpu": (end.system.cpu - started.system.cpu) / tokens,
         "swap": end.system.swap,
     }
+
+
+def mixture_of(model: Any, active: int) -> tuple[int, float, float]:
+    """See `routes.Mixture`."""
+    layers = model.weights.experts.layers
+    experts = sum(part.nbytes for layer in layers for expert in range(layer.experts) for part in layer._source.reads(expert).parts)
+    return active, experts / sum(layer.experts for layer in layers), model.weights.nbytes - experts
 
 
 def of_experts(experts: Any, started: Use, tokens: int) -> dict[str, Any]:

@@ -47,13 +47,23 @@ def test_traces(tmp_path):
     for which in ("uniform", "olmoe"):
         made = routes.trace(which, 40, 3, 16, 4)
         assert made.shape == (40, 3, 4) and all(len(set(ids)) == 4 for ids in made.reshape(-1, 4).tolist())
-    assert routes.simulated(made, 16, 4) > routes.simulated(routes.trace("uniform", 40, 3, 16, 4), 16, 4)
-    assert routes.simulated(made, 16, 16, 39) == 1
+    assert routes.misses(made, 16, 4).sum() < routes.misses(routes.trace("uniform", 40, 3, 16, 4), 16, 4).sum()
+    assert not routes.misses(made, 16, 16)[39:].any()
     file = tmp_path / "trace.jsonl"
     file.write_text('{"layers": [[1, 2], [3, 4]]}\n{"layers": [[5, 6], [7, 8]]}\n')
     assert routes.trace(str(file), 3, 2, 9, 2).tolist() == [[[1, 2], [3, 4]], [[5, 6], [7, 8]], [[1, 2], [3, 4]]]
     with pytest.raises(SystemExit, match="the model has"):
         routes.trace(str(file), 3, 2, 8, 2)
+
+
+def test_what_reads_on_demand_allow():
+    """A layer waits for whichever takes longer, the experts that are there or the reads, then computes the others."""
+    mixture = routes.Mixture(active=4, expert=10.0, trunk=20.0)  # of 10 seconds 2 for each of two layers, and 4 * 1 for experts
+    rate = lambda counts, disk: routes.on_demand(np.array(counts), mixture, 10.0, disk)  # noqa: E731
+    assert rate([[0, 0]], 1.0) == pytest.approx(1 / 10)
+    assert rate([[1, 0]], 100.0) == pytest.approx(1 / 10)
+    assert rate([[1, 0]], 1.0) == pytest.approx(1 / (10 - 3 + 10))
+    assert rate([[1, 0], [4, 4]], 5.0) == pytest.approx(1 / ((10 + 10 + 16) / 2))
 
 
 def test_pages_in_the_cache(tmp_path):
@@ -85,8 +95,8 @@ def test_the_table():
     runs = [
         one("eager", 20.0, bytes=0),
         one("lazy", 2.0),
-        one("streamed", 8.0, hit_rate=0.5, waited=0.7, simulated=0.51),
-        one("streamed", 6.0, hit_rate=0.5, waited=0.7, simulated=0.51),
+        one("streamed", 8.0, hit_rate=0.5, waited=0.7, simulated=0.51, missing=[[1, 0]], mixture=(4, 1e8, 2e8)),
+        one("streamed", 6.0, hit_rate=0.5, waited=0.7, simulated=0.51, missing=[[1, 0]], mixture=(4, 1e8, 2e8), reading=None),
         {"side": "llama.cpp", "routes": "model", "problem": "it was killed for memory"},
     ]
     rows = streaming.summary(runs)
@@ -95,8 +105,8 @@ def test_the_table():
     assert rows[2]["overlap"] == pytest.approx(0.7) and rows[1]["overlap"] == pytest.approx(0.2)
     shown = streaming.table(rows).splitlines()
     assert shown[4] == (
-        "| streamed | uniform | 7.00 (6.00 to 8.00) | 100.0 | 95.4 MiB | 50.0% (51.0% simulated) | 0.90 of 1.00 | 70% of 10.00 | "
-        "0.70 | 2.0 | 0 B | 4.0 GiB |"
+        "| streamed | uniform | 7.00 (6.00 to 8.00) | 100.0 | 95.4 MiB | 50.0% (51.0% simulated) | of 1.00 | 70% of 10.00 | "
+        "94% of 7.41 | 0.70 | 2.0 | 0 B | 4.0 GiB |"
     )
     assert "killed for memory" in shown[5] and len({line.count("|") for line in shown}) == 1
     slow = streaming.summary([one("streamed", 5.0, hit_rate=0.5, waited=0.25)])[0]
