@@ -4,15 +4,15 @@
            [--routes uniform,kimi,olmoe,FILE.jsonl] [--rounds 3] [--prompt 512] [--generate 64] [--seconds 120]
            [--reserve 512MiB] [--threads 2] [--no-group] [--json FILE]
 
-Every run is a process in a control group that may use so much memory, the page cache included, and begins with none of the file
-in the page cache. "eager" runs only if the file fits; "streamed" reads the model's own files, "packed" the pack that `lacewing
-pack` has made, "ahead" looks ahead, "warm" fills its slots from the usage history of the "warm" runs before (the first has none),
-and "llama.cpp" maps the file and repacks nothing; `--peer` is the folder of its libraries. A prompt of random tokens is read, then
-tokens are drawn at temperature 1, for so many seconds at most; the first 16 are not counted. ("ahead" decides after 144 tokens
-whether it pays.) `--routes` tells what routers choose for these: each expert alike, a made-up trace like those of Kimi-Linear or
-OLMoE for this model's layers, or a file; "model": the routers themselves. llama.cpp's routers cannot be told, so that it runs once
-a round; those of random weights choose nearly alike. Streamed weights get the limit less `--reserve` (the interpreter and its
-libraries). Hits are simulated beside, from what the slots hold after the prompt.
+Every run is a process in a control group that may use so much memory, the page cache included, and begins with none of the file in
+the page cache. "eager" runs only if the file fits, or with `--no-group`; "streamed" reads the model's own files, "packed" the pack
+that `lacewing pack` has made, "ahead" looks ahead, "warm" fills its slots from the usage history of the "warm" runs before (the
+first has none), and "llama.cpp" maps the file and repacks nothing; `--peer` is the folder of its libraries. A prompt of random
+tokens is read, then tokens are drawn at temperature 1, for so many seconds at most; the first 16 are not counted. ("ahead" decides
+after 144 tokens whether it pays.) `--routes` tells what routers choose for these: each expert alike, a made-up trace like those of
+Kimi-Linear or OLMoE for this model's layers, or a file; "model": the routers themselves. llama.cpp's routers cannot be told, so
+that it runs once a round; those of random weights choose nearly alike. Streamed weights get the limit less `--reserve` (the
+interpreter and its libraries). Hits are simulated beside, from what the slots hold after the prompt.
 
 The disk is measured in reads of experts, as the side makes them, before and after each run. Shown are medians, and of tokens/s the
 range: `read` is what a token had read, `GB/s` while reads were under way (not known of reads that kernels ask for) beside what the
@@ -78,7 +78,10 @@ def child(arguments: argparse.Namespace, side: str, routes: str) -> Run:
     cached = sum(map(cached_bytes, files_of(arguments.file, side)))
     before = disk(arguments.file, side)
     command = [sys.executable, "-m", "benchmarks.streaming_side", str(arguments.file), side, routes, str(arguments.peer or "")]
-    command += [str(arguments.memory - arguments.reserve)] + [str(getattr(arguments, name)) for name, _ in NUMBERS[1:]]
+    limit = arguments.memory - arguments.reserve
+    if side == "eager":  # which runs only where it fits
+        limit = max(limit, 2 * sum(each.stat().st_size for each in files_of(arguments.file, "")))
+    command += [str(limit)] + [str(getattr(arguments, name)) for name, _ in NUMBERS[1:]]
     if arguments.no_group:
         done, peak = subprocess.run(command, capture_output=True, text=True, check=False), 0
     else:
