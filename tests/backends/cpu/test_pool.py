@@ -159,6 +159,27 @@ def test_an_interrupted_step_is_brought_to_its_end(path: Path, part: str, idle: 
     step.close()
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_step_that_is_over_at_ctrl_c_does_not_run_again(path: Path, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it is for every Ctrl-C that comes while kernels run."""
+    _, step = open_step(path, None, CpuBackend(threads))
+    expected, pool, calls = run(step, [1, 2, 3]), step._pool, []  # type: ignore[attr-defined]
+    whole = pool._lead
+
+    def lead(*arguments: int) -> None:
+        whole(*arguments)
+        calls.append(arguments)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pool, "_lead", lead)
+        with pytest.raises(KeyboardInterrupt):
+            run(step, [4, 5, 6])
+    assert len(calls) == 1
+    assert np.array_equal(run(step, [1, 2, 3]), expected)
+    step.close()
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_forked_process_is_told(path: Path) -> None:
     _, step = open_step(path, None, CpuBackend(2))

@@ -19,7 +19,7 @@ from lacewing.weights.experts.policy import Usage
 from lacewing.weights.experts.source import offset_in
 from tests.checkpoint_files import write_gguf_tensors
 from tests.checkpoints import prompt_of, tiny
-from tests.interrupts import interrupted
+from tests.interrupts import interrupted, pressed
 from tests.models.running import run
 from tests.models.test_old_files import of_ollama, parts_of
 from tests.weights.experts.streaming import opened
@@ -249,6 +249,32 @@ def run_again(step, token, at):
         return run(step, [token], at)
     except Cancelled:
         return run(step, [token], at)
+
+
+def test_ctrl_c_while_a_kernel_reads(path, expected, monkeypatch, patient):
+    """Python raises it when the run is over. A second walk of it would come to other experts, and to barriers that nobody else is
+    at."""
+    disk = Disk(monkeypatch)
+    step, store = opened(path, (6, 2))
+    for at, token in enumerate(IDS[:20]):
+        run(step, [token], at)
+    leads, lead, stops, interrupts = [], step._pool._lead, stops_of(step, monkeypatch), 0
+    monkeypatch.setattr(step._pool, "_lead", lambda *arguments: (leads.append(1), lead(*arguments)))
+    for at, token in enumerate(IDS[20:], 20):
+        begun, before = threading.Event(), len(leads)
+        disk.before = lambda begun=begun: None if begun.is_set() else begun.set() or time.sleep(0.02)
+        try:
+            with pressed(begun):
+                run(step, [token], at)
+        except KeyboardInterrupt:
+            interrupts += 1
+            assert len(leads) == before + 1
+        disk.before = lambda: None
+        np.testing.assert_array_equal(run_again(step, token, at), expected[at])
+    assert interrupts > 5 and not stops
+    check_slots(store, path)
+    step.close()
+    store.close()
 
 
 def test_python_is_asked_now_and_then_while_runs_wait(path, expected, monkeypatch):

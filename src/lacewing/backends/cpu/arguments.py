@@ -26,8 +26,9 @@ FEW = 16  # tokens for which unpacking weights in tile order does not pay
 TILE_COLUMNS = 256  # most columns of a tile (kernels/gemm/dot.py)
 
 # The head of a compiled step. `table`: OP words of each op; `counters`: one int64 an op, zeroed at the start of a step;
-# `yield_function`: address of a C function that gives the time slice away, or 0; `begun` counts the runs.
-STEP = layout("Step", "ops table state threads counters yield_function begun")
+# `yield_function`: address of a C function that gives the time slice away, or 0; `begun` counts the runs, `ended` is the last one
+# that is over.
+STEP = layout("Step", "ops table state threads counters yield_function begun ended")
 # barrier 1: all earlier ops must be done first; fetch: FETCH of a chain's last op, or 0
 OP = layout("Op", "kernel args barrier fetch")
 # Words that threads write live on cache lines of their own: how many threads came to barriers, and up to where all did.

@@ -42,7 +42,7 @@ def head_of(count: int, table: np.ndarray, state: np.ndarray, counters: np.ndarr
     head[:] = 0
     words = STEP._replace(
         ops=count, table=table.ctypes.data, state=state.ctypes.data, threads=threads, counters=counters.ctypes.data,
-        yield_function=yield_address(), begun=0,
+        yield_function=yield_address(), begun=0, ended=0,
     )  # fmt: skip
     head[: len(words)] = words
     return head
@@ -222,13 +222,13 @@ class ThreadPool:
         self._patience.look([threading.get_native_id(), *(worker.thread.native_id or 0 for worker in self._team)])
 
     def _run(self) -> None:
-        before = self.head[STEP.begun // 8]
         try:
             self._begin(self._address, int(self._mails.ctypes.data), int(self._woken.ctypes.data), 0)
             self._wake_sleepers()
             self._lead(self._address, 0, 0, 0)
         except BaseException:
-            if self.head[STEP.begun // 8] != before:  # Ctrl-C came after the beginning: workers wait for the rest of us
+            # Workers wait for the rest of us, unless the run is over: Ctrl-C within `_lead` is raised behind it.
+            if self.head[STEP.begun // 8] != self.head[STEP.ended // 8]:
                 self._wake_sleepers()
                 self._lead(self._address, 0, 0, 0)
             raise
