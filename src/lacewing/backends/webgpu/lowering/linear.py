@@ -151,8 +151,8 @@ def product(
     """Dispatches of x @ matrix.T, GEMVs and a GEMM a shard, for more than `fewest` tokens. `rows`: of output rows."""
     dotted = compiler.variant.dot and not matrix.layout.floats
     kind = "dot" if dotted else "float"
-    only_bytes = rows or _units(compiler, matrix) is None  # few rows may be of many tokens
-    codes = compiler.limits.chunk if only_bytes else forms.SKINNY_ABOVE
+    units = _units(compiler, matrix) is not None
+    codes = forms.SKINNY_ABOVE if units and not rows else compiler.limits.chunk  # few rows may be of many tokens
     common: dict[str, Any] = {
         "layout": matrix.layout, "groups": matrix.groups, "columns": matrix.columns,
         "half": compiler.variant.half and matrix.layout.quant not in ("F32", "BF16"),
@@ -165,6 +165,9 @@ def product(
 
     def count_of(run: Run) -> int:
         return run.outputs if rows else run.tokens
+
+    def tiled(run: Run) -> int:  # nothing makes float16 of few tokens, whose rows of logits may be more: some are wanted twice
+        return count_of(run) if not units or run.tokens > forms.SKINNY_ABOVE else 0
 
     for shard in matrix.shards:
         constants = {**common, "first_row": shard.first, "rows": shard.rows}
@@ -181,23 +184,20 @@ def product(
 
             def gemv_grid(run: Run, batch: int = batch, across: int = across) -> Grid | None:
                 count = count_of(run)
-                if not 0 < count <= most or batch != _batch_of(batches, count):
+                if count == 0 or tiled(run) > most or batch != _batch_of(batches, min(count, most)):
                     return None
-                blocks = -(-count // batch)
-                if dotted and batch > 1:
-                    wide, deep = folded(across * blocks)
-                    return wide, 1, deep
-                wide, deep = folded(across)
-                return wide, blocks, deep
+                blocks, one_axis = -(-count // batch), dotted and batch > 1
+                wide, deep = folded(across * blocks if one_axis else across)
+                return wide, 1 if one_axis else blocks, deep
 
             compiler.dispatch(name, {**constants, **more}, bindings, gemv_grid, label)
         for tile in tiles:
             name, (tile_rows, tile_tokens), _, own = tile
             sized = {**constants, **own, "fours": _in_fours(shard, target), "tile_rows": tile_rows, "tile_tokens": tile_tokens}
             if name == "gemm_units":
-                unit_gemm(compiler, tile, sized, shard, extra, count_of, label)
+                unit_gemm(compiler, tile, sized, shard, extra, tiled, label)
             else:
-                compiler.dispatch(name, sized, bindings, _gemm_grid(tile, shard.rows, count_of), label)
+                compiler.dispatch(name, sized, bindings, _gemm_grid(tile, shard.rows, tiled), label)
 
 
 def _gemm_grid(tile: Tile, rows: int, count_of: Callable[[Run], int]) -> Callable[[Run], Grid | None]:
