@@ -31,8 +31,7 @@ class Fetching(NamedTuple):
 
     ready: np.ndarray
     active: int
-    clock: np.ndarray  # of the `ExpertSlots`, as `counts` and `addresses`
-    counts: np.ndarray
+    counts: np.ndarray  # of the `ExpertSlots`, as `addresses`
     kept: np.ndarray  # float64 (2,)
     looked: np.ndarray  # int64 (1,)
     frequency: np.ndarray

@@ -81,7 +81,7 @@ GROUPS_HEAD = 64
 FETCH = layout(
     "Fetch",
     "left collect back groups experts ready active kept looked frequency history slot_of expert_in elsewhere memory coming pending "
-    "failed part_count part_words most_parts nbytes starts counters stacks stack_count tables table_count slots counts clock stop "
+    "failed part_count part_words most_parts nbytes starts counters stacks stack_count tables table_count slots counts stop "
     "place waiting requests list pipe write now time patience yield_function",
 )
 MOST_FETCHED = 32  # experts of a chain at once

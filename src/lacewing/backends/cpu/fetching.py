@@ -47,7 +47,6 @@ class Fetches:
         self._functions = functions()
         self._chains: list[tuple[ExpertChain, np.ndarray]] = []
         self._bound: list[Fetching | None] = []
-        self._kept: list[Any] = []
         self._readers: _Readers | None = None
         self.places: dict[int, int] = {}
         for place, (chain, first, end) in chains.items():
@@ -109,7 +108,7 @@ class Fetches:
         names = "kept looked frequency history slot_of expert_in elsewhere memory coming pending failed"
         _put(
             words, **kept, **{name: getattr(fetching, name) for name in names.split()}, counters=fetching.counters,
-            counts=fetching.counts, clock=fetching.clock, active=fetching.active, part_count=fetching.parts.counts,
+            counts=fetching.counts, active=fetching.active, part_count=fetching.parts.counts,
             part_words=fetching.parts.words, most_parts=most, nbytes=fetching.parts.nbytes, starts=fetching.parts.starts,
             stack_count=len(stacks), table_count=len(tables), slots=slots, pipe=readers.into, write=readers.functions["write"],
             now=readers.functions["clock_gettime"], yield_function=yield_address(), patience=int(1e9 * FETCH_SECONDS),

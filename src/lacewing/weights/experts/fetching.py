@@ -51,7 +51,7 @@ class KernelReads:
         files.ready.append(np.zeros(1, np.int64))
         memory = np.array([slot.address for slot in slots], np.int64)
         self.fetching = Fetching(
-            files.ready[-1], usage.active, pool.clock, usage.counts, kept, usage.looked, usage.frequency, usage.history,
+            files.ready[-1], usage.active, usage.counts, kept, usage.looked, usage.frequency, usage.history,
             slot_of, expert_in, elsewhere,
             addresses, memory, coming, pending, failed, part_table(source, files), pool.counters, files.threads, files.share,
         )  # fmt: skip
