@@ -167,11 +167,13 @@ class Exchange(ABC, Generic[TBody]):
             await events.write(first)
 
         def at_once(choice: Choice) -> bool:
-            if not events.flows:
+            direct = events.direct
+            if direct is None or not direct.flows:
                 return False
             data = form.events(choice, choice.take())
             if data:
-                events.write_now(data)
+                direct.write(data)
+                events.written = time.monotonic()
             return True
 
         left = len(answers.choices)

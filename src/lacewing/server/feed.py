@@ -31,6 +31,7 @@ class Choice:
         self.reasoning_tokens = 0
         self.written = False  # something of it was
         self.begun = asyncio.Event()  # its prompt has been read
+        self._begun = False  # as `begun` says, without a call
         self._feed = feed
         self._deltas: list[Delta] = []
 
@@ -40,8 +41,8 @@ class Choice:
         return None if self.ticket is None else self.ticket.handle.stats
 
     def push(self, deltas: Sequence[Delta], end: End | None) -> None:
-        """From the worker, in the event loop's thread."""
-        count = 0
+        """From the worker, in the event loop's thread; a function more on this way costs some us, as it is in no cache."""
+        count, feed = 0, self._feed
         for delta in deltas:
             count += len(delta.tokens)
             if delta.reasoning:
@@ -56,9 +57,18 @@ class Choice:
             self.end = end
             if self.place is not None:
                 self.place.leave()
-        if not self.begun.is_set():
+        if not self._begun:
+            self._begun = True
             self.begun.set()
-        self._feed.moved(self, count)
+        if count:
+            feed.observers.tokens(feed.record, count)
+        if feed.at_once is None or end is not None:
+            return feed.moved(self)
+        try:
+            if not feed.at_once(self):
+                feed.moved(self)
+        except Exception as error:  # whoever waits has it, not the loop that brings what came of others
+            feed.wake(error)
 
     def take(self) -> list[Delta]:
         """What has come since, in as few pieces as there are kinds of it."""
@@ -76,44 +86,43 @@ class Choice:
 
 
 class Feed:
-    """The choices of one request. `whole`: nobody looks before one of them has ended."""
+    """The choices of one request. `whole`: nobody looks before one of them has ended.
+
+    `at_once`: of whoever waits, called instead of waking him, which costs more than what is to be done; False: it could not do it.
+    """
 
     def __init__(self, observers: Observers, record: Record, whole: bool):
         self.choices: list[Choice] = []
         self._whole = whole
-        self._observers, self._record = observers, record
+        self.observers, self.record = observers, record
+        self.at_once: Callable[[Choice], bool] | None = None
         self._ready: set[Choice] = set()
         self._waiter: asyncio.Future[None] | None = None
-        self._at_once: Callable[[Choice], bool] | None = None
 
-    def moved(self, choice: Choice, count: int) -> None:
-        """Something came; so many tokens."""
-        if count:
-            self._observers.tokens(self._record, count)
-        waiter, at_once = self._waiter, self._at_once
-        if waiter is not None and waiter.done():
-            waiter = None
-        if choice.end is None:
-            if self._whole:
-                return
-            if waiter is not None and at_once is not None:
-                try:
-                    if at_once(choice):
-                        return
-                except Exception as error:  # whoever waits has it, not the loop that brings what came of others
-                    return waiter.set_exception(error)
-        self._ready.add(choice)
-        if waiter is not None:
+    def moved(self, choice: Choice) -> None:
+        """Something came that was not dealt with at once."""
+        if choice.end is not None or not self._whole:
+            self._ready.add(choice)
+            self.wake()
+
+    def wake(self, error: Exception | None = None) -> None:
+        """Whoever waits, to go on or with an error. What comes before he has gone on waits behind what is there."""
+        waiter, self._waiter, self.at_once = self._waiter, None, None
+        if waiter is None or waiter.done():
+            return
+        if error is None:
             waiter.set_result(None)
+        else:
+            waiter.set_exception(error)
 
     async def next(self, at_once: Callable[[Choice], bool] | None = None) -> list[Choice]:
-        """The choices of which something came; waits for one.
-
-        `at_once`: called instead of waking whoever waits, which costs more than what is to be done; False: it could not do it.
-        """
+        """The choices of which something came; waits for one. `at_once`: until then."""
         if not self._ready:
-            self._at_once, self._waiter = at_once, asyncio.get_running_loop().create_future()
-            await self._waiter
+            self._waiter, self.at_once = asyncio.get_running_loop().create_future(), at_once
+            try:
+                await self._waiter
+            finally:
+                self.at_once = None  # also where the wait was cancelled
         ready, self._ready = self._ready, set()
         return sorted(ready, key=lambda choice: choice.index) if len(ready) > 1 else list(ready)
 

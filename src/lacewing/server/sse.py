@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
 from typing import Any, Protocol
 
@@ -41,7 +42,8 @@ class EventStream:
     So errors before that have a status of their own; and a comment shows a connection that is half closed.
     What a client does not read piles up in the transport to its limit; then writing waits, `patience` seconds at most. What comes
     meanwhile becomes one piece (`feed.Choice`), so that a client that reads late misses nothing, and others never wait for it.
-    `direct`: None where the server has no such thing.
+    `direct`: None where the server has no such thing, before the stream has started, and while a write is waited for. Who writes
+    past `write` says in `written` when, as `time.monotonic` does.
     """
 
     def __init__(
@@ -49,38 +51,28 @@ class EventStream:
         direct: Direct | None = None,
     ):  # fmt: skip
         self.started = False
+        self.direct: Direct | None = None
+        self.written = time.monotonic()
         self._direct = direct
         self._note = "still working"
         self._send, self._patience, self._sign = send, patience, sign
         self._headers = [(b"content-type", content_type), *_HEADERS]
         self._loop = asyncio.get_running_loop()
-        self._written = self._loop.time()
         self._writing = False
         self._task: asyncio.Task[None] | None = None
         self._timer = None if ping is None else self._loop.call_later(ping, self._tick, ping)
 
     async def write(self, data: bytes) -> None:
         """Raises SlowReaderError."""
-        self._writing = True
+        self._writing, self.direct = True, None
         try:
             if not self.started:
                 self.started = True
                 await self._send({"type": "http.response.start", "status": 200, "headers": self._headers})
             await _within(self._patience, self._send({"type": "http.response.body", "body": data, "more_body": True}))
         finally:
-            self._writing = False
-        self._written = self._loop.time()
-
-    @property
-    def flows(self) -> bool:
-        """Whether `write_now` may be called: nearly always, once it has begun."""
-        return self.started and not self._writing and self._direct is not None and self._direct.flows
-
-    def write_now(self, data: bytes) -> None:
-        """As `write`, without a coroutine."""
-        if self._direct is not None:
-            self._direct.write(data)
-        self._written = self._loop.time()
+            self._writing, self.direct = False, self._direct
+        self.written = time.monotonic()
 
     def note(self, what: str, done: int, total: int) -> None:
         """What the next comment says: a `Progress`."""
@@ -102,7 +94,7 @@ class EventStream:
             self._task.cancel()
 
     def _tick(self, ping: float) -> None:
-        rest = self._written + ping - self._loop.time()
+        rest = self.written + ping - time.monotonic()
         if rest <= 0.001 and not self._writing:
             self._task = self._loop.create_task(self._comment())
             rest = ping

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import threading
 import time
@@ -164,7 +163,7 @@ class Worker:
 
     def _deliver(self) -> None:
         """All of a run at once: the event loop is woken once."""
-        scheduler = self._model.engine.scheduler
+        scheduler = self._driver.engine.scheduler
         if scheduler.counters.faults != self._faults:
             self._faults = scheduler.counters.faults
             problem = repr(scheduler.last_fault)
@@ -174,8 +173,10 @@ class Worker:
             return
         self.moved = []
         self._brought.extend(moved)
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens any more
+        try:
             self._bell.ring()
+        except RuntimeError:  # the loop is closed: nobody listens any more
+            return
 
     # in the event loop's thread
 

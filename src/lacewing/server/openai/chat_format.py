@@ -21,9 +21,9 @@ class ChatWriter(Writer):
 
     def events(self, choice: Choice, deltas: Sequence[Delta]) -> bytes:
         index, parts = choice.index, []
-        if self.top is None and not self.each_timings and choice.written and choice.end is None:
-            told = self._plain(index, deltas[0]) if len(deltas) == 1 else "".join([self._plain(index, delta) for delta in deltas])
-            return told.encode()
+        plain = self.top is None and not self.each_timings and choice.written and choice.end is None
+        if plain and len(deltas) == 1 and deltas[0]:  # as nearly always
+            return f'{self._head}{{"index":{index},"delta":{{"content":{text(deltas[0])}}},{self._rest}'.encode()
         if not choice.written:
             choice.written = True
             parts.append(self.event(index, '"delta":{"role":"assistant","content":""}'))
@@ -35,11 +35,6 @@ class ChatWriter(Writer):
         if choice.end is not None:
             parts.append(self.event(index, '"delta":{}', finish=text(reason(choice) or "stop"), more=self.last(choice)))
         return "".join(parts).encode()
-
-    def _plain(self, index: int, delta: Delta) -> str:
-        """The usual chunk of text."""
-        said = f'"content":{text(delta)}' if delta else self._said(delta)
-        return f'{self._head}{{"index":{index},"delta":{{{said}}},{self._rest}' if said else ""
 
     def _said(self, delta: Delta) -> str:
         """The inside of the JSON object that tells it."""
