@@ -134,14 +134,14 @@ class Driver:
             return bool(self._live)
 
     def _welcome(self) -> None:
-        if self._fresh:
-            with self._wake:  # `close` finds each of them in one place or the other
-                while self._fresh:
-                    self._live.append(self._fresh.popleft())
+        with self._wake:  # `close` finds each of them in one place or the other
+            while self._fresh:
+                self._live.append(self._fresh.popleft())
 
     def _deliver(self) -> None:
         """What the run has brought, to everybody."""
-        self._welcome()  # those that came before the run and after it was awaited
+        if self._fresh:
+            self._welcome()  # those that came before the run and after it was awaited
         over = False
         for handle in self._live:
             stream = handle._stream

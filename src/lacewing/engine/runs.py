@@ -111,33 +111,38 @@ def run(step: Step, parts: list[Part]) -> list[Choice]:
 
 class Steady:
     """Runs that bring the next token of each of the same tasks and nothing else, as nearly all of a server's do: what they have in
-    common is looked at once. To be made anew when anything else is to be run, or `left` of them are over, as pages are needed then.
+    common is looked at once. To be made anew when anything else is to be run, or `left` of them are over: then pages are needed, or
+    a task has its last token.
     """
 
-    def __init__(self, tasks: list[Task], sequences: list[Sequence]):
-        self.tasks, self.sequences = tasks, sequences
-        self.left = min(sequence.capacity - len(sequence.ids) for sequence in sequences)
+    def __init__(self, tasks: list[Task], sequences: list[Sequence], context: int):
+        self.tasks, self.pairs = tasks, list(zip(tasks, sequences, strict=True))
+        self.left = min(min(sequence.capacity - len(sequence.ids), task.left(context) - 1) for task, sequence in self.pairs)
         self._take_largest = all(task.sampler.takes_largest for task in tasks)
-        self._rows = np.array([sequence.row for sequence in sequences], np.int32)
-        self._outputs = np.arange(len(tasks), dtype=np.int32)
+        rows, outputs = np.array([sequence.row for sequence in sequences], np.int32), np.arange(len(tasks), dtype=np.int32)
+        self._batch = Batch(np.empty_like(rows), rows, np.empty_like(rows), outputs)
 
     @staticmethod
-    def of(tasks: list[Task]) -> Steady | None:
+    def of(tasks: list[Task], context: int) -> Steady | None:
         """None: not all of them can run so."""
         sequences = [task.sequence for task in tasks if task.sequence is not None and task.steady]
-        return Steady(tasks, sequences) if tasks and len(sequences) == len(tasks) else None
+        return Steady(tasks, sequences, context) if tasks and len(sequences) == len(tasks) else None
 
     def run(self, step: Step) -> list[Choice]:
         """The next tokens, or why there is none. Raises as `Step.run`."""
         self.left -= 1
-        ids = [task.history[-1] for task in self.tasks]
-        tokens, positions = np.array((ids, [len(sequence.ids) for sequence in self.sequences]), np.int32)
-        rows = step.run(Batch(tokens, self._rows, positions, self._outputs))
+        tokens, positions = self._batch.tokens, self._batch.positions
+        for place, (task, sequence) in enumerate(self.pairs):
+            tokens[place], positions[place] = task.history[-1], len(sequence.ids)
+        rows = step.run(self._batch)
         if self._take_largest and step.maxima is not None:
             best = step.maxima.ids.tolist()
             if min(best) >= 0:
                 return [Token(each) for each in best]
-        return _pick_each(self.tasks, rows, step.maxima)
+        choices = _pick_each(self.tasks, rows, step.maxima)
+        for task in self.tasks:
+            task.sampler.chosen()
+        return choices
 
 
 def _choices(step: Step, batch: Batch, parts: list[Part]) -> list[Choice]:

@@ -30,15 +30,18 @@ class SteadyRuns(Recovery):
     def _look_steady(self, tasks: list[Task]) -> None:
         """A run has carried the next tokens of these."""
         if self._steadies and self.running == tasks and not self.waiting:
-            self._steady = Steady.of(tasks)
+            self._steady = Steady.of(tasks, self.context)
 
     def _went_on(self, began: float) -> bool:
         """Make the run that comes next, if it is such a one."""
         steady, self._steady = self._steady, None
         if steady is None or self._arrived or self.waiting or self.observers or self.running != steady.tasks:
             return False
-        if steady.left <= 0 or any([task.abandoned for task in steady.tasks]):
+        if steady.left <= 0:
             return False
+        for task in steady.tasks:
+            if task.abandoned:
+                return False
         self._run_steady(steady, began)
         return True
 
@@ -57,13 +60,21 @@ class SteadyRuns(Recovery):
         self.counters.runs[len(tasks)] += 1
         self.counters.run_seconds += seconds
         self.costs.note((), 0, len(tasks), seconds)
-        for task, sequence in zip(tasks, steady.sequences, strict=True):
-            task.stats.generate_seconds += seconds
-            sequence.ids.append(task.history[-1])
+        ended: list[tuple[Task, Choice]] = []
+        for (task, sequence), choice in zip(steady.pairs, choices, strict=True):
+            stats, history = task.stats, task.history
+            stats.generate_seconds += seconds
+            sequence.ids.append(history[-1])
+            if isinstance(choice, Exception) or choice.id in task.request.stop_ids:
+                ended.append((task, choice))
+                continue
+            history.append(choice.id)
+            task.tokens.append(choice)
+            stats.generated_tokens += 1
         self.last = sequence.ids
-        for task, choice in zip(tasks, choices, strict=True):
+        for task, choice in ended:
             self._push(task, choice)
-        if self.running == tasks:
+        if not ended:
             self._steady = steady
 
     def interrupt(self, task: Task | None = None, alone: bool = False) -> None:

@@ -124,13 +124,14 @@ class Vocabulary:
 
     def text_of(self, token: int) -> str | None:
         """What an id adds to a text as `bytes_of` without `special`, where that is whole characters; else None."""
-        if token not in self._texts:
-            data = self.bytes_of(token, False)
+        text = self._texts.get(token)
+        if text is None and token not in self._texts:
             try:
-                self._texts[token] = data.decode()
+                text = self.bytes_of(token, False).decode()
             except UnicodeDecodeError:
-                self._texts[token] = None
-        return self._texts[token]
+                text = None
+            self._texts[token] = text
+        return text
 
     def text_bytes(self) -> list[bytes]:
         """What every id adds to a text, as `bytes_of` without `special`: 0.1 s for 250,000 ids."""

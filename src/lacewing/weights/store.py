@@ -267,7 +267,7 @@ class WeightStore(Mapping[str, Weight]):
         its pages at once: reading a lazy weight behind its new end before the next look ends the process (SIGBUS), which even a
         look before every token could not rule out. Eager weights are not affected.
         """
-        if (self._mapped or self.residency != "eager") and time.monotonic() - self._looked >= GLANCE_SECONDS:
+        if time.monotonic() - self._looked >= GLANCE_SECONDS and (self._mapped or self.residency != "eager"):
             self._check_files()
 
     def _check_files(self) -> None:
