@@ -20,7 +20,8 @@ from lacewing.quants import by_name
 PLAIN = {"F32": np.float32, "F16": np.uint16, "BF16": np.uint16}
 # The largest magnitude of floats and small numbers that become F16 if that, times their factors, stands in this range.
 LARGEST = {"F8_E4M3": 448.0, "F4_E2M1": 6.0, "I8": 128.0, "U8": 255.0, "BOOL": 1.0}
-F16_RANGE = (2.0**-10, 65504.0)
+LARGEST_HALF = 65504.0
+F16_RANGE = (2.0**-10, LARGEST_HALF)
 # Values are -1, 0, 1 or 2 times a float16 scale, which stays the scale.
 FEW_STEPS = ("Q1_0", "Q2_0", "TQ1_0", "TQ2_0")
 PACKED_BLOCK = (1, 32)  # of the factors of MXFP4 in safetensors
@@ -38,7 +39,7 @@ def stored_as(weight: WeightView, transposed: bool = False) -> str:
     if name == "F4_E2M1" and _packed(weight) and columns % GROUP == 0 and not transposed:
         return "MXFP4"
     if weight.quant.block_elements == 1 or name == "F4_E2M1":
-        return "F16" if name in LARGEST and F16_RANGE[0] <= LARGEST[name] * _largest_factor(weight) <= F16_RANGE[1] else "F32"
+        return "F16" if name in LARGEST and F16_RANGE[0] <= largest_value(weight) <= F16_RANGE[1] else "F32"
     return "Q8_0" if columns % GROUP == 0 else "F32"
 
 
@@ -46,12 +47,12 @@ def _packed(weight: WeightView) -> bool:
     return weight.scales is not None and weight.scales.quant.name == "F8_E8M0" and tuple(weight.scale_block) == PACKED_BLOCK
 
 
-def _largest_factor(weight: WeightView) -> float:
+def largest_value(weight: WeightView) -> float:
+    """A bound of the magnitudes of a weight of small numbers (`LARGEST`) and its factors."""
     if weight.scales is None:
-        return 1.0
-    return max(
-        (float(np.abs(weight.scales.quant.dequantise(part)).max()) for part in weight.scales.parts if part.size), default=1.0
-    )
+        return LARGEST[weight.quant.name]
+    factors = (float(np.abs(weight.scales.quant.dequantise(part)).max()) for part in weight.scales.parts if part.size)
+    return LARGEST[weight.quant.name] * max(factors, default=1.0)
 
 
 def stored_bytes(stored: str, columns: int) -> int:

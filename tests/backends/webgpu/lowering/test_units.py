@@ -71,18 +71,19 @@ def exact(one: Case, tokens: int = TOKENS) -> np.ndarray:
     return one.run([*one_batch(half), *one_batch(tokens - half, half)], None, 128)
 
 
-QUICK = ("Q4_K", "F16")  # codes with scales and minimums, and floats; Mesa compiles an emulated kernel for seconds
+# codes with scales and minimums, floats, and those that are made float16; Mesa compiles an emulated kernel for seconds
+QUICK = ("Q4_K", "F16", "BF16")
 
 
 @pytest.mark.parametrize("quant", QUICK)
-def test_a_product(quant: str) -> None:
+def test_a_product(quant: str, every_width: None) -> None:
     """Rows, tokens and columns that fill no tile."""
     one = case(quant, 70, 256 if quant.endswith("_K") else 288, biased=quant == "F16")
     assert nmse(found(one), exact(one)) < 1e-6
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("quant", sorted(set(LAYOUTS) - {"F32", "BF16", *QUICK}))
+@pytest.mark.parametrize("quant", sorted(set(LAYOUTS) - {"F32", *QUICK}))
 def test_a_product_of_every_quant(quant: str) -> None:
     one = case(quant, 70, 256)
     assert nmse(found(one), exact(one)) < 1e-6
@@ -111,6 +112,80 @@ def test_nan_and_infinity_stay_in_their_tokens() -> None:
     assert np.isnan(got[3]).all() and not np.isfinite(got[70]).any()
     others = np.delete(np.arange(TOKENS), [3, 70])
     assert nmse(got[others], exact(one)[others]) < 1e-6
+
+
+@pytest.fixture
+def every_width(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Products of few rows with BF16 take units too."""
+    monkeypatch.setattr("lacewing.backends.webgpu.lowering.forms.NARROW_ROWS", 0)
+
+
+def with_weights(values: np.ndarray) -> Case:
+    """A product with BF16, (rows, columns)."""
+    one = case("BF16", *values.shape)
+    return replace(one, weights={"w": floats("w", values, "BF16")})
+
+
+@pytest.mark.parametrize(("least", "most"), [(1e-5, 1e-3), (1e-3, 4080.0)])
+def test_bf16_in_the_range_of_float16(least: float, most: float, every_width: None) -> None:
+    """From a row of small weights to one of the largest that float16 holds."""
+    values, sizes = normal(70, 96, seed=8), np.geomspace(least, most, 70, dtype=np.float32)
+    one = with_weights(values * (sizes / np.abs(values).max(axis=1))[:, None])
+    assert nmse(found(one) / sizes, exact(one) / sizes) < 1e-6
+
+
+@pytest.mark.parametrize("value", [4096.0, -5e4, 1e30])
+def test_bf16_beyond_float16_stays_so(value: float, every_width: None) -> None:
+    values = normal(70, 96, seed=8)
+    values[3, 5] = value
+    one = with_weights(values)
+    program = one.program
+    step = with_pages(backend().compile(program, one.all_weights(program.vocab_size), StepLimits(128, 128)))
+    assert "gemm_units" not in {each.label for each in step._dispatches}  # type: ignore[attr-defined]
+    got, rest = run_step(step, one_batch(TOKENS))[:, :70], np.arange(70) != 3
+    step.close()
+    expected = exact(one)
+    assert nmse(got[:, rest], expected[:, rest]) < 1e-10
+    assert nmse(got[:, 3], expected[:, 3]) < 1e-10
+
+
+def test_weights_of_one_op_of_which_float16_holds_some(every_width: None) -> None:
+    """They are one matrix; the norm before makes the floats that it reads."""
+    x, n, y, z = (Buffer(name, 96).view() for name in "xnyz")
+    large = normal(96, 96, seed=8)
+    large[3, 5] = 1e5
+    weights = {"a": random_weight("a", "BF16", 96, 96), "b": floats("b", large, "BF16")}
+    ops = (Norm(x, "n", n, 1e-5), Linear(n, ("a", "b"), (y, z)))
+    one = Case(ops, normal(TOKENS, 96, seed=3), y, {**weights, "n": floats("n", np.ones(96))})
+    program = one.program
+    step = with_pages(backend().compile(program, one.all_weights(program.vocab_size), StepLimits(128, 128)))
+    got = run_step(step, one_batch(TOKENS))[:, :96]
+    step.close()
+    assert nmse(got, exact(one)) < 1e-9
+
+
+@pytest.mark.parametrize("factor", [100.0, 200.0])
+def test_factors_of_float8_beyond_float16(factor: float) -> None:
+    """448 times the factor is what they stand for at most."""
+    one = case("F8_E4M3", 64, 96)
+    weight = one.weights["w"]
+    scales = floats("s", np.full((1, 1), factor, np.float32))
+    one = replace(one, weights={"w": replace(weight, scales=scales, scale_block=(64, 96))})
+    program = one.program
+    step = with_pages(backend().compile(program, one.all_weights(program.vocab_size), StepLimits(128, 128)))
+    assert ("gemm_units" in {each.label for each in step._dispatches}) == (factor == 100.0)  # type: ignore[attr-defined]
+    got = run_step(step, one_batch(TOKENS))[:, :64]
+    step.close()
+    assert nmse(got, exact(one)) < 1e-6
+
+
+def test_routers_of_bf16_stay_floats() -> None:
+    one = case("BF16", 64, 96)
+    program = one.program
+    step = with_pages(backend().compile(program, one.all_weights(program.vocab_size), StepLimits(128, 128)))
+    assert "gemm_float_narrow" in {each.label for each in step._dispatches}  # type: ignore[attr-defined]
+    assert nmse(run_step(step, one_batch(TOKENS))[:, :64], exact(one)) < 1e-10
+    step.close()
 
 
 def test_float32_weights_stay_so() -> None:
@@ -148,14 +223,14 @@ def test_the_activations_are_made_anew_when_they_change() -> None:
     assert nmse(found(one), exact(one)) < 1e-6
 
 
-MIXED = {"shared": "F16", "separate": "Q4_K", "halves": "MXFP4", "interleaved": "Q6_K"}
+MIXED = [("shared", "F16"), ("shared", "BF16"), ("separate", "Q4_K"), ("halves", "MXFP4"), ("interleaved", "Q6_K")]
 
 
 @pytest.mark.parametrize(("tokens", "tile"), [(20, 16), (TOKENS, 32)])
-@pytest.mark.parametrize("shape", MIXED)
-def test_products_with_the_experts_that_tokens_chose(shape: str, tokens: int, tile: int) -> None:
+@pytest.mark.parametrize(("shape", "quant"), MIXED)
+def test_products_with_the_experts_that_tokens_chose(shape: str, quant: str, tokens: int, tile: int) -> None:
     """In tiles of one expert, as large as suits the tokens; with biases and factors."""
-    one = experts_case(MIXED[shape], shape, 256 if MIXED[shape].endswith("_K") else 64, tokens)
+    one = experts_case(quant, shape, 256 if quant.endswith("_K") else 64, tokens)
     program = one.program
     step = with_pages(backend().compile(program, one.all_weights(program.vocab_size), StepLimits(128, 128)))
     try:
@@ -242,7 +317,7 @@ def test_the_shapes_of_real_devices_are_taken_by_the_compiler() -> None:
             "halves": SimpleNamespace(values=place, scales=place, words=128), "variant": backend().device.variant,
             "number": number, "inputs": SimpleNamespace(**dict.fromkeys(INPUTS, 0)), "fours": layout.halves,
         }  # fmt: skip
-        if layout.quant not in ("F32", "BF16"):
+        if layout.quant != "F32":
             parser().check(shader("gemm_units", **constants), f"{layout.quant} {units}")
             parser().check(shader("expert_gemm_units", **{**constants, **chosen}), f"{layout.quant} {units} of experts")
     assert [each.nbytes for each in SHAPES] == [37376, 27904, 23168]

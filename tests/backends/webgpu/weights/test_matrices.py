@@ -169,6 +169,21 @@ def test_rows_of_floats_are_padded(quant: str, tokens: int, width: int) -> None:
     assert error(case, one_batch(tokens), FLOATS) < 1e-7
 
 
+@pytest.mark.parametrize("value", [0.5, -7.0, -3e38, np.inf, -np.inf, np.nan])
+def test_the_largest_of_bf16(value: float) -> None:
+    """Wherever it stands, in one part or another."""
+    values = np.clip(normal(5, 64, 32), -3, 3)
+    values[4, 63, 31] = value
+    whole = floats("w", values, "BF16")
+    parts = tuple(np.split(whole.data, 5))
+    weight = replace(whole, data=parts[0], pieces=parts)
+    assert len(weight.parts) == 5
+    with uploads() as uploader, patch("lacewing.backends.webgpu.weights.matrices.SHARE_BYTES", 1000):
+        largest = uploader.largest(weight)
+    expected = np.abs(dequantised(whole)).max()
+    assert largest == (expected if np.isfinite(expected) else np.inf)
+
+
 def test_progress_tells_every_byte_once() -> None:
     told: list[int] = []
     weights = [random_weight("a", "Q4_0", 70, 256), random_weight("b", "IQ2_XS", 40, 256)]

@@ -9,6 +9,7 @@ import numpy as np
 
 from lacewing.backends.batch import StepLimits
 from lacewing.backends.gpu.arena import Arena, Halved, Place, Quantised
+from lacewing.backends.gpu.conversion import FP8, LARGEST_HALF, largest_value
 from lacewing.backends.gpu.inputs import Inputs
 from lacewing.backends.gpu.layouts import GROUP
 from lacewing.backends.gpu.pages import PageLayout, layout_of, state_bytes
@@ -20,7 +21,7 @@ from lacewing.backends.webgpu.lowering.dispatches import Binding, Dispatch, Grid
 from lacewing.backends.webgpu.state.states import States
 from lacewing.backends.webgpu.weights.matrices import Matrix, Uploader
 from lacewing.backends.webgpu.weights.stacks import ResidentStack
-from lacewing.backends.weights import WeightView
+from lacewing.backends.weights import ResidentExperts, WeightView
 from lacewing.errors import OutOfMemoryError, UnsupportedModelError
 from lacewing.options import Progress, format_bytes
 from lacewing.program.ops import View
@@ -28,6 +29,7 @@ from lacewing.program.program import Program
 from lacewing.program.stream_ops import Lookup
 
 LOGIT_BYTES = 2**24  # of logits in one pass
+LIFT = 16  # by which BF16 is larger on matrix units (kernels/gemm/gemm_units.wgsl)
 
 
 def logit_rows(program: Program, limits: StepLimits) -> int:
@@ -66,6 +68,7 @@ class Compiler:
         self.vectors: dict[str, Slice] = {}
         self.held: dict[tuple[str, ...], ResidentStack] = {}  # stacks of some experts of all, by their weights
         self.report: Progress = lambda what, done, total: None  # may raise to cancel
+        self._halves_hold: dict[str, bool] = {}
         self._constants: dict[bytes, Slice] = {}
         self._scratch: dict[tuple[str, int], Slice] = {}
         self._quantised: dict[str, list[tuple[int, int, int]]] = {}  # from and to which column, up to how many tokens
@@ -164,6 +167,17 @@ class Compiler:
         if key not in self.matrices:
             self.matrices[key] = self.uploader.matrix([self.weights[name] for name in names], indivisible, transposed)
         return self.matrices[key]
+
+    def halves_hold(self, name: str, quant: str) -> bool:
+        """Whether float16 holds the values of a weight that is stored as `quant`, as matrix units take them. Of experts that are
+        exchanged for others nobody has seen all; scales of blocks are taken to be in range."""
+        weight = self.weights[name]
+        if name not in self._halves_hold and quant == "BF16":
+            seen = not isinstance(weight, ResidentExperts)
+            self._halves_hold[name] = seen and self.uploader.largest(weight) <= LARGEST_HALF / LIFT
+        elif name not in self._halves_hold:
+            self._halves_hold[name] = quant != FP8 or largest_value(weight) <= LARGEST_HALF
+        return self._halves_hold[name]
 
     def vector(self, name: str) -> Slice:
         if name not in self.vectors:

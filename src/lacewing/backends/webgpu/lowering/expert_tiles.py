@@ -120,7 +120,8 @@ def _tiles(compiler: Compiler, product: Product) -> list[Tile]:
 
 def _units(compiler: Compiler, product: Product) -> Units | None:
     part = product.matrix.columns if product.op.separate else 0
-    return units_for(compiler, product.matrix.layout.quant, product.rows * product.parts, product.gemv_tokens, part)
+    matrix = product.matrix
+    return units_for(compiler, matrix.layout.quant, product.op.weights, product.rows * product.parts, product.gemv_tokens, part)
 
 
 def _most_tiles(pairs: int, experts: int, tile: int) -> int:

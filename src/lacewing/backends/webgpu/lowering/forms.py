@@ -5,6 +5,7 @@ A kernel that makes activations makes the other forms too, for runs of as many t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lacewing.backends.gpu.conversion import stored_as
@@ -19,7 +20,7 @@ UNIT_TOKENS = 64  # attention of more takes matrix units, where there are any
 SKINNY_ABOVE = 8  # linear products and logits of more tokens take units, skinny tiles while they are few
 GEMV_TOKENS = 8  # tokens, or rows of logits, up to which a product of floats is a GEMV for each; more are a GEMM
 SHARED = 4  # pairs an expert, on average, from which tiles are faster
-NO_HALVES = ("F32", "BF16")  # quants that float16 does not hold
+NARROW_ROWS = 512  # up to which linear products with F32 and BF16 stay floats, in small tiles: so many are routers, which decide
 
 
 @dataclass
@@ -84,16 +85,24 @@ def takes_units(compiler: Compiler, op: ops.Linear | ops.Logits | ops.ExpertLine
     if isinstance(op, ops.ExpertLinear):
         active = op.ids.width
         above, rows, part = gemv_tokens(shape[0], active), rows // active, op.x.width // active if op.separate else 0
-    return None if units_for(compiler, _stored(compiler, op, weight), rows, above, part) is None else above
+    elif is_narrow(_stored(compiler, op, weight), shape[0]):
+        return None
+    return None if units_for(compiler, _stored(compiler, op, weight), (weight,), rows, above, part) is None else above
 
 
-def units_for(compiler: Compiler, quant: str, rows: int, above: int, part: int = 0) -> Units | None:
-    """The matrix units of a product of more than `above` tokens; None: it takes none.
+def is_narrow(quant: str, rows: int) -> bool:
+    return quant in ("F32", "BF16") and rows <= NARROW_ROWS
+
+
+def units_for(compiler: Compiler, quant: str, weights: Sequence[str], rows: int, above: int, part: int = 0) -> Units | None:
+    """The matrix units of a product of more than `above` tokens with weights in one matrix, stored as `quant`; None: it takes none.
 
     It does where float16 holds the weights, a grid has tiles for its `rows`, and the inputs of an active expert, `part` wide if
     each has its own, begin where a load of eight does and fill the last step.
     """
     units = compiler.variant.units
-    if units is None or quant in NO_HALVES or compiler.limits.chunk <= above:
+    if units is None or quant == "F32" or compiler.limits.chunk <= above:
         return None
-    return None if part % units.depth or rows > units.rows * WIDEST else units
+    if part % units.depth or rows > units.rows * WIDEST:
+        return None
+    return units if all(compiler.halves_hold(name, quant) for name in weights) else None

@@ -17,7 +17,7 @@ from lacewing.backends.webgpu.device.variant import Units
 from lacewing.backends.webgpu.lowering import forms
 from lacewing.backends.webgpu.lowering.compiler import RULES, Compiler
 from lacewing.backends.webgpu.lowering.dispatches import Grid, Tile, folded
-from lacewing.backends.webgpu.lowering.forms import GEMV_TOKENS, NO_HALVES, units_for
+from lacewing.backends.webgpu.lowering.forms import GEMV_TOKENS, is_narrow, units_for
 from lacewing.backends.webgpu.lowering.rows import gated
 from lacewing.backends.webgpu.lowering.unit_tiles import unit_gemm, unit_tiles
 from lacewing.backends.webgpu.weights.matrices import Matrix, Shard
@@ -39,7 +39,6 @@ WIDE = 32  # threads of a team
 DOT_TOKENS, PLAIN_TOKENS = 64, 32  # up to which a product of bytes, or of plain floats, is a GEMV
 PLAIN_ROWS = 4096  # from which tokens share what is read of plain floats; few rows would leave most of a GPU idle
 TILES = {"dot": (128, 64), "float": (64, 64), "float_narrow": (16, 16)}  # rows and tokens of a workgroup of the others
-NARROW_ROWS = 512  # up to which tiles of 64 rows of plain floats would leave most of a GPU idle
 
 
 @dataclass(frozen=True)
@@ -66,12 +65,11 @@ def linear(compiler: Compiler, op: ops.Linear) -> None:
             rows = op.outs[index].width
             outs.append(Out(first, first + rows, compiler.at(op.outs[index])))
             first += rows
-        matrix = compiler.matrix([op.weights[index] for index in members])
         bias = _joined_bias(compiler, [biases[index] for index in members], [op.outs[index].width for index in members])
         product(
             compiler,
             op.x,
-            matrix,
+            [op.weights[index] for index in members],
             {"target": "arena", "outs": outs, "biased": bias is not None},
             [bias] if bias is not None else [],
         )
@@ -98,7 +96,7 @@ def _gated(compiler: Compiler, op: ops.Linear, matrix: Matrix, after: ops.GatedA
     """The GEMV in one kernel, the GEMM in two."""
     width = after.out.width
     outs = [Out(0, width, compiler.at(op.outs[0])), Out(width, 2 * width, compiler.at(op.outs[1]))]
-    product(compiler, op.x, matrix, {"target": "arena", "outs": outs, "biased": False}, [], fewest=1)
+    product(compiler, op.x, op.weights, {"target": "arena", "outs": outs, "biased": False}, [], fewest=1)
     threads = min(GATED_THREADS, compiler.device.most_threads, GROUP * compiler.variant.lanes)
     constants = {
         "layout": matrix.layout, "groups": matrix.groups, "width": width, "threads": threads,
@@ -140,34 +138,31 @@ def _joined_bias(compiler: Compiler, names: Sequence[str | None], widths: Sequen
 
 
 def product(
-    compiler: Compiler,
-    x: View,
-    matrix: Matrix,
-    target: dict[str, object],
-    extra: Sequence[Slice],
-    rows: bool = False,
+    compiler: Compiler, x: View, weights: Sequence[str], target: dict[str, object], extra: Sequence[Slice], rows: bool = False,
     fewest: int = 0,
-) -> None:
-    """Dispatches of x @ matrix.T, GEMVs and a GEMM a shard, for more than `fewest` tokens. `rows`: of output rows."""
+) -> None:  # fmt: skip
+    """Dispatches of x @ weights.T, GEMVs and a GEMM a shard, for more than `fewest` tokens. `rows`: of output rows."""
+    matrix = compiler.matrix(weights)
+    quant, narrow = matrix.layout.quant, is_narrow(matrix.layout.quant, matrix.rows)
+    units = None if narrow else units_for(compiler, quant, weights, matrix.rows, forms.SKINNY_ABOVE)
     dotted = compiler.variant.dot and not matrix.layout.floats
-    kind = "dot" if dotted else "float"
-    units = _units(compiler, matrix) is not None
-    codes = forms.SKINNY_ABOVE if units and not rows else compiler.limits.chunk  # few rows may be of many tokens
+    kind = "dot" if dotted else "float_narrow" if narrow else "float"
+    codes = compiler.limits.chunk if rows or units is None else forms.SKINNY_ABOVE  # few rows may be of many tokens
     common: dict[str, Any] = {
         "layout": matrix.layout, "groups": matrix.groups, "columns": matrix.columns,
-        "half": compiler.variant.half and matrix.layout.quant not in ("F32", "BF16"),
+        "half": compiler.variant.half and quant not in ("F32", "BF16"),
         "x": compiler.quantised(x, codes) if dotted else compiler.at(x), "by_rows": rows, **target,
     }  # fmt: skip
     label = "logits" if rows else ""
     gemv, batches, most = _gemv(matrix, compiler.variant.lanes, dotted, not dotted and compiler.at(x).base % 4 == 0)
-    tiles = _tiles(compiler, x, matrix, kind, most)
+    tiles = _tiles(compiler, x, units, kind, most)
     most = min(most, *(tile.tokens[0] for tile in tiles))  # skinny tiles take what GEMVs would
 
     def count_of(run: Run) -> int:
         return run.outputs if rows else run.tokens
 
     def tiled(run: Run) -> int:  # nothing makes float16 of few tokens, whose rows of logits may be more: some are wanted twice
-        return count_of(run) if not units or run.tokens > forms.SKINNY_ABOVE else 0
+        return count_of(run) if units is None or run.tokens > forms.SKINNY_ABOVE else 0
 
     for shard in matrix.shards:
         constants = {**common, "first_row": shard.first, "rows": shard.rows}
@@ -217,21 +212,15 @@ def _in_fours(shard: Shard, target: Mapping[str, Any]) -> bool:
     return target["target"] == "arena" and not any(number % 4 for number in (shard.first, shard.rows, *ends))
 
 
-def _tiles(compiler: Compiler, x: View, matrix: Matrix, kind: str, most: int) -> list[Tile]:
+def _tiles(compiler: Compiler, x: View, units: Units | None, kind: str, most: int) -> list[Tile]:
     """The GEMMs of a product whose GEMVs take up to `most` tokens."""
-    units, endless = _units(compiler, matrix), compiler.limits.chunk
-    if matrix.layout.quant in NO_HALVES and matrix.rows <= NARROW_ROWS:
-        kind = "float_narrow"
+    endless = compiler.limits.chunk
     if units is None:
         return [Tile(f"gemm_{kind}", TILES[kind], (most, endless), {})]
     made = unit_tiles(compiler, x, units)
     if most < forms.SKINNY_ABOVE:
         made.append(Tile(f"gemm_{kind}", TILES[kind], (most, forms.SKINNY_ABOVE), {}))
     return made
-
-
-def _units(compiler: Compiler, matrix: Matrix) -> Units | None:
-    return units_for(compiler, matrix.layout.quant, matrix.rows, forms.SKINNY_ABOVE)
 
 
 def _gemv(matrix: Matrix, lanes: int, dotted: bool, aligned: bool) -> tuple[str, Batches, int]:
@@ -262,10 +251,9 @@ def _teams(compiler: Compiler, rows: int, groups: int) -> tuple[int, int]:
 
 @RULES.rule(ops.Logits)
 def logits(compiler: Compiler, op: ops.Logits) -> None:
-    matrix = compiler.matrix((op.weight,))
     target = {
         "target": "logits", "biased": op.bias is not None, "scale": op.scale, "softcap": op.softcap,
         "vocabulary": compiler.program.vocab_size,
     }  # fmt: skip
     bias = [compiler.vector(op.bias)] if op.bias is not None else []
-    product(compiler, op.x, matrix, target, [*bias, compiler.logits], rows=True)
+    product(compiler, op.x, (op.weight,), target, [*bias, compiler.logits], rows=True)

@@ -14,7 +14,7 @@ enable chromium_experimental_subgroup_matrix;
 {% set each_x = units.tokens * units.depth // 8 // units.threads %}
 {% set each_w = units.rows * units.depth // 32 // units.threads %}
 {% set step_groups = units.depth // 32 %}
-{% set lift = 1 if layout.floats else 16 %}{# by which weights of codes are larger in the tile: float16 has few bits for small scales #}
+{% set lift = 1 if layout.floats and layout.quant != "BF16" else 16 %}{# by which weights are larger in the tile: float16 has few bits for small ones #}
 {% set all_rows = rows * parts | default(1) %}
 {# of gemm_units_split.wgsl: the groups of the workgroup's part #}
 {% set begin, end = ("begin", "end") if split is defined else ("0u", "%du" % groups) %}
@@ -32,7 +32,7 @@ fn keep_eight(at: u32, v: vec4<u32>) {
 
 fn word_of(two: vec2<f16>) -> u32 { return bitcast<u32>(two); }
 
-{% if layout.quant == "F16" %}
+{% if layout.quant in ("F16", "BF16") %}
 alias Loaded = array<vec4<u32>, 4>;
 
 fn load_weights(group: u32) -> Loaded {
@@ -40,7 +40,13 @@ fn load_weights(group: u32) -> Loaded {
 }
 
 // four in the order of halved.wgsl
+{% if layout.quant == "F16" %}
 fn four_of(w: vec2<u32>) -> vec2<u32> { return vec2<u32>((w.x & 0xFFFFu) | (w.y << 16u), (w.x >> 16u) | (w.y & 0xFFFF0000u)); }
+{% else %}
+fn lifted(two: vec2<u32>) -> u32 { return word_of(vec2<f16>(bitcast<vec2<f32>>(two) * {{ number(lift) }})); }
+
+fn four_of(w: vec2<u32>) -> vec2<u32> { return vec2<u32>(lifted(w << vec2<u32>(16u)), lifted(w & vec2<u32>(0xFFFF0000u))); }
+{% endif %}
 
 fn keep_weights(at: u32, w: Loaded, group: u32) {
   {% for i in range(4) %}
