@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import atexit
+import functools
 import os
 import signal
+import ssl
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,6 +37,8 @@ os.environ["LACEWING_STORE_FILE"] = str(Path(_SESSIONS.name) / "responses.sqlite
 _HISTORY = {"test": 0}
 history.history_dir = lambda: Path(_SESSIONS.name) / f"experts {_HISTORY['test']}"  # made by whoever writes to it
 _OURS = guard.Modules()
+# Every HTTP client reads the certificates (60 ms), and tests make hundreds; their servers are all of plain HTTP.
+ssl.create_default_context = functools.cache(ssl.create_default_context)
 
 
 @pytest.fixture(scope="module", autouse=True)
