@@ -1,9 +1,9 @@
 """A short run over the whole backend for the instruction set of this process.
 
-    LACEWING_CPU=portable python -m tests.backends.cpu.instruction_set [--all]
+    LACEWING_CPU=portable python -m tests.backends.cpu.instruction_set [--all | --products]
 
 Each kernel takes the compiler a second or several: without `--all`, which the slow tests give, there is one of each way of
-unpacking and multiplying, norms, heads and attention.
+unpacking and multiplying, norms, heads and attention. `--products`: of these, what depends on more than the width of a vector.
 Numba and the kernels are made for one instruction set a process, so test_instruction_sets.py starts this as a process.
 """
 
@@ -25,15 +25,23 @@ from tests.backends.delta import delta_case
 from tests.checkpoints import prompt_of, tiny
 from tests.models.running import open_step, run
 
-# each dot kernel, each way of unpacking, one generic kernel
-QUANTS = ("Q4_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q5_K", "Q6_K", "IQ4_XS", "MXFP4", "F16", "IQ2_XXS")
+# each dot kernel, each way of unpacking; then floats, and one generic kernel
+BYTES, OTHERS = ("Q4_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q5_K", "Q6_K", "IQ4_XS", "MXFP4"), ("F16", "IQ2_XXS")
 ONE_TOKEN = (("Q4_0", 160), ("Q5_1", 128), ("Q8_0", 352), ("Q5_K", 256), ("Q6_K", 768))
 TILED = (("Q4_0", 352), ("Q5_1", 32), ("Q8_0", 576), ("Q5_K", 256), ("Q6_K", 768), ("Q3_K", 256), ("MXFP4", 288))
 
 
 def main() -> None:
-    lanes, batches = host_isa().lanes, [*one_batch(1), *one_batch(19, 1), *one_batch(1, 20)]
-    for quant in QUANTS:
+    products()
+    if "--products" not in sys.argv[1:]:
+        the_rest()
+    print(f"{host_isa().name} works")
+
+
+def products() -> None:
+    """Of bytes: what has instructions of its own."""
+    lanes = host_isa().lanes
+    for quant in BYTES:
         checks.check_linear(quant, 2 * lanes + 3, 256 if quant != "Q4_0" else 96, (1, 2, 9))
     checks.check_linear("Q8_0", lanes - 1, 64, (1, 5))
     for quant, width in ONE_TOKEN:
@@ -42,6 +50,12 @@ def main() -> None:
         checks.check_tiled_linear(quant, 3 * lanes, width)
     for quant in ("Q4_0", "Q5_1", "Q8_0", "Q3_K", "Q6_K"):
         checks.check_extremes(quant, 3 * lanes, checks.largest_activations())
+
+
+def the_rest() -> None:
+    lanes, batches = host_isa().lanes, [*one_batch(1), *one_batch(19, 1), *one_batch(1, 20)]
+    for quant in OTHERS:
+        checks.check_linear(quant, 2 * lanes + 3, 256, (1, 2, 9))
     for quant in ("Q4_0", "Q2_K", "F16", "IQ2_XXS"):
         checks.check_embedding(quant)
     cases = [
@@ -58,7 +72,6 @@ def main() -> None:
     if "--all" in sys.argv[1:]:
         more(lanes, batches)
     whole_model()
-    print(f"{host_isa().name} works")
 
 
 def more(lanes: int, batches: list[Batch]) -> None:
