@@ -17,6 +17,8 @@ NATIVE = pytest.mark.skipif(
     not HERE,
     reason="this CPU has no AMX, or the system does not allow it: here the other tests of this file emulate and disassemble it",
 )
+# Where there is AMX, the next test runs the same products on it, and the emulator's kernels would be compiled for nothing more.
+WITHOUT = pytest.mark.slow if HERE else (lambda test: test)
 X86 = pytest.mark.skipif(
     platform.machine().lower() not in ("x86_64", "amd64"), reason="Numba makes code of the host's kind as well: this is no x86"
 )
@@ -39,6 +41,7 @@ def same_lines(*processes: subprocess.Popen[str]) -> None:
         assert output.splitlines() == outputs[0].splitlines()
 
 
+@WITHOUT
 def test_emulated_tiles_give_the_bits_of_this_cpu(tmp_path: Path) -> None:
     same_lines(started(), started("--emulated", LACEWING_CACHE=str(tmp_path)))
 
