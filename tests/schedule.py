@@ -11,7 +11,7 @@ from typing import Any
 from xdist.scheduler import LoadFileScheduling
 
 # Those that take longest come first, so that what is left for the end is short. Each of the others: by its number of tests.
-FIRST = ("tests/backends/webgpu", "tests/backends/cpu", "tests/server/page", "tests/backends/cuda")
+FIRST = ("tests/backends/webgpu", "tests/backends/cpu", "tests/server/page", "tests/backends/cuda", "tests/server/soak")
 
 
 def folder_of(file: str) -> str:
