@@ -178,7 +178,8 @@ def test_the_clock(device: Any) -> None:
     pipeline = device.pipeline(shader("copy"), "copy")
     group = device.bind(pipeline, [Slice(buffer, 0, 2**20) for buffer in buffers])
     one = (pipeline.handle, group._internal, 64, 1, 1)
-    few, many = clock.once([[one], [one] * 40])
+    rounds = [clock.once([[one], [one] * 40]) for _ in range(5)]  # in the first the device is not warm, in any others may be busy
+    few, many = np.min(rounds, axis=0)
     assert 0 < 2 * few < many < 60
     clock.close()
 
