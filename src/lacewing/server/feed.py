@@ -41,7 +41,7 @@ class Choice:
         return None if self.ticket is None else self.ticket.handle.stats
 
     def push(self, deltas: Sequence[Delta], end: End | None) -> None:
-        """From the worker, in the event loop's thread; a function more on this way costs some us, as it is in no cache."""
+        """From the worker, in the event loop's thread; each function more on this path costs a few us, as it is in no cache."""
         count, feed = 0, self._feed
         for delta in deltas:
             count += len(delta.tokens)

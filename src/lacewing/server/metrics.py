@@ -119,7 +119,7 @@ class Metrics(Observer):
             self.queued.labels(record.model).observe(record.started - record.began)
 
     def tokens(self, record: Record, count: int, gap: float | None) -> None:
-        if gap is not None:  # without a call, of which each costs some us here
+        if gap is not None:  # inline: each call costs a few us here
             gaps, model = self._gaps, record.model
             counts = gaps.counts.get(model) or gaps.begin(model)
             counts[bisect_left(_GAPS, gap)] += 1
