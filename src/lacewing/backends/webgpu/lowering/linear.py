@@ -213,14 +213,10 @@ def _in_fours(shard: Shard, target: Mapping[str, Any]) -> bool:
 
 
 def _tiles(compiler: Compiler, x: View, units: Units | None, kind: str, most: int) -> list[Tile]:
-    """The GEMMs of a product whose GEMVs take up to `most` tokens."""
-    endless = compiler.limits.chunk
-    if units is None:
-        return [Tile(f"gemm_{kind}", TILES[kind], (most, endless), {})]
-    made = unit_tiles(compiler, x, units)
-    if most < forms.SKINNY_ABOVE:
-        made.append(Tile(f"gemm_{kind}", TILES[kind], (most, forms.SKINNY_ABOVE), {}))
-    return made
+    """The GEMMs of a product whose GEMVs take up to `most` tokens, which are at least `forms.SKINNY_ABOVE`."""
+    if units is not None:
+        return unit_tiles(compiler, x, units)
+    return [Tile(f"gemm_{kind}", TILES[kind], (most, compiler.limits.chunk), {})]
 
 
 def _gemv(matrix: Matrix, lanes: int, dotted: bool, aligned: bool) -> tuple[str, Batches, int]:
